@@ -1,0 +1,125 @@
+//! Counters of the engine and of a worker: one enum, which is the index, the match arm and the metric name.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// What is counted.
+        #[repr(usize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Counter { $($(#[$doc])* $variant,)* }
+
+        impl Counter {
+            /// Every counter, in index order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+            /// The metric name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Queries that arrived over AF_XDP.
+    QueriesXdp = "queries_xdp",
+    /// Queries that arrived over the kernel's UDP sockets.
+    QueriesUdp = "queries_udp",
+    /// Queries that arrived over TCP.
+    QueriesTcp = "queries_tcp",
+    /// Answers given over AF_XDP.
+    AnswersXdp = "answers_xdp",
+    /// Answers given over the kernel's UDP sockets.
+    AnswersUdp = "answers_udp",
+    /// Answers given over TCP.
+    AnswersTcp = "answers_tcp",
+    /// Answered from the cache, fresh.
+    CacheHits = "cache_hits",
+    /// Answered from the cache past the TTL (RFC 8767).
+    CacheStale = "cache_stale",
+    /// Not in the cache.
+    CacheMisses = "cache_misses",
+    /// Put into the cache.
+    CacheInserts = "cache_inserts",
+    /// Put out of the cache for another.
+    CacheEvictions = "cache_evictions",
+    /// Asked upstream.
+    UpstreamQueries = "upstream_queries",
+    /// Answered by an upstream and accepted.
+    UpstreamAnswers = "upstream_answers",
+    /// No answer within the deadline.
+    UpstreamTimeouts = "upstream_timeouts",
+    /// Asked the next upstream after a timeout or a failure.
+    UpstreamRetries = "upstream_retries",
+    /// Could not be sent upstream: socket error.
+    UpstreamSendErrors = "upstream_send_errors",
+    /// From an address or port that was not asked, or an ID that is not in flight, or another question.
+    UpstreamSpoofed = "upstream_spoofed",
+    /// From the asked upstream, but not a well-formed answer.
+    UpstreamMalformed = "upstream_malformed",
+    /// Joined a question already in flight.
+    Coalesced = "coalesced",
+    /// No room for another question in flight.
+    PendingFull = "pending_full",
+    /// No room for another waiting client.
+    WaitersFull = "waiters_full",
+    /// SERVFAIL given because no upstream answered.
+    ServfailGiven = "servfail_given",
+    /// Not a query that can be answered: shorter than a header, or a response.
+    IgnoredMessages = "ignored_messages",
+    /// Answered FORMERR.
+    FormerrGiven = "formerr_given",
+    /// Answered NOTIMP.
+    NotimpGiven = "notimp_given",
+    /// Answered REFUSED.
+    RefusedGiven = "refused_given",
+    /// Answered with TC set: more than the client may get over UDP.
+    TruncatedGiven = "truncated_given",
+    /// Frames from AF_XDP that user space does not understand although the program did.
+    FramesRejected = "frames_rejected",
+    /// Frames that found no free TX slot or chunk.
+    TxFull = "tx_full",
+    /// Allocations after start-up in a sealed thread.
+    SealedAllocations = "sealed_allocations",
+}
+
+/// One set of counters. A worker owns it, everyone may read it.
+#[derive(Debug)]
+pub struct Counters {
+    values: [AtomicU64; Counter::COUNT],
+}
+
+impl Counters {
+    /// All zero.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { values: [const { AtomicU64::new(0) }; Counter::COUNT] }
+    }
+
+    /// Adds one.
+    pub fn count(&self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, counter: Counter, n: u64) {
+        // One writer per set: a plain load and store is enough, and cheaper than a locked add.
+        let value = &self.values[counter as usize];
+        value.store(value.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The present value.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.values[counter as usize].load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}

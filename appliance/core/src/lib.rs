@@ -1,0 +1,13 @@
+//! The DNS forwarder without I/O: messages, cache, forwarding and policy over borrowed buffers.
+//!
+//! No allocation, no clock, no sockets, no randomness of its own: the caller brings them. So time can be faked, and
+//! scenarios, fuzzing and replay need no network.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod counters;
+pub mod limits;
+pub mod time;

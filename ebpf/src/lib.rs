@@ -1,0 +1,125 @@
+//! The contract between the XDP program and user space: map names, keys, values, counter indices, limits.
+//!
+//! Both sides compile this file, so neither can drift. It has no dependencies and no features. Wire fields are
+//! big-endian byte arrays, so neither side converts by accident; layouts are asserted below.
+#![no_std]
+
+/// Names of the BPF maps, as they stand in the object file.
+pub mod map {
+    /// XSKMAP: RX queue index -> AF_XDP socket. The name is fixed by libbpf 0.3, which the `afxdp` crate carries.
+    pub const XSKS: &str = "xsks_map";
+    /// HASH: [`super::Listen`] -> [`super::Route`]: the only destinations that are ours.
+    pub const LISTEN: &str = "listen";
+    /// PERCPU_ARRAY of u64, indexed by [`super::Reason`].
+    pub const COUNTERS: &str = "counters";
+    /// ARRAY of u64, indexed by RX queue: CLOCK_MONOTONIC nanoseconds at which the queue's worker was last alive.
+    pub const HEARTBEAT: &str = "heartbeat";
+    /// Name of the XDP program.
+    pub const PROGRAM: &str = "xdnsd";
+}
+
+/// Entries of the XSKMAP and of the heartbeat array: the RX queues that one interface may have. More are passed.
+pub const QUEUES_MAX: u32 = 64;
+/// Entries of the listen map: (VLAN, address, port) triples on one interface.
+pub const LISTEN_MAX: u32 = 64;
+/// A heartbeat older than this is stale: the program passes, the kernel's sockets answer.
+pub const HEARTBEAT_STALE_NS: u64 = 1_000_000_000;
+/// How often user space writes its heartbeat. At least three fit into the stale time.
+pub const HEARTBEAT_INTERVAL_MS: u64 = 200;
+const _: () = assert!(HEARTBEAT_INTERVAL_MS * 1_000_000 * 3 < HEARTBEAT_STALE_NS);
+/// Longest DNS message in bytes that the program sums up and redirects. Longer queries are rare and go to the kernel.
+pub const MESSAGE_MAX: usize = 512;
+
+/// Key of the listen map: a destination that is ours.
+///
+/// ```text
+///  0               16      18      20      22    24
+///  | addr (v4-mapped) | outer | inner | port | zero |
+/// ```
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// IPv6 address, or IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
+    pub addr: [u8; 16],
+    /// Big-endian VLAN ID of the outer tag (12 bits), 0: untagged.
+    pub vlan_outer: [u8; 2],
+    /// Big-endian VLAN ID of the inner tag, 0: no second tag.
+    pub vlan_inner: [u8; 2],
+    /// Big-endian UDP port.
+    pub port: [u8; 2],
+    /// Zero.
+    pub padding: [u8; 2],
+}
+const _: () = assert!(size_of::<Listen>() == 24 && align_of::<Listen>() == 1);
+
+/// Value of the listen map: what has to hold for the reply to leave as the query came.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Interface index that the kernel's FIB must name for the reply: the VLAN's own device, or the interface itself.
+    /// 0: do not ask the FIB, swapping the MAC addresses is right. Not 0: any other answer than this interface with
+    /// the query's source MAC as next hop is passed to the kernel. User space sets it where VLAN devices stand on the
+    /// interface, because a NIC or veth may have moved the tag out of the frame where XDP cannot see it.
+    pub egress_ifindex: u32,
+}
+const _: () = assert!(size_of::<Route>() == 4);
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// What became of a frame. The match arm, the counter index and the metric name are the same word.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Reason { $($(#[$doc])* $variant,)* }
+
+        impl Reason {
+            /// Every reason, in index order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// Entries of the counter map.
+            pub const COUNT: u32 = Self::ALL.len() as u32;
+            /// The metric name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Given to the AF_XDP socket of its RX queue.
+    Redirected = "redirected",
+    /// Shorter than its own headers say.
+    PassTruncated = "pass_truncated",
+    /// Ethernet destination is multicast or broadcast.
+    PassMulticast = "pass_multicast",
+    /// Neither IPv4 nor IPv6.
+    PassEthertype = "pass_ethertype",
+    /// More than two VLAN tags.
+    PassVlanDepth = "pass_vlan_depth",
+    /// IPv4 with options (IHL not 5), or not version 4.
+    PassIpv4Options = "pass_ipv4_options",
+    /// IPv4 fragment (RFC 791).
+    PassFragment = "pass_fragment",
+    /// Neither UDP over IPv4 nor next header UDP over IPv6 (TCP, ICMP, extension headers).
+    PassProtocol = "pass_protocol",
+    /// UDP to a (VLAN, address, port) that is not ours: forwarded DNS among it.
+    PassForeign = "pass_foreign",
+    /// IPv4 header checksum does not add up (RFC 1071).
+    PassIpv4Checksum = "pass_ipv4_checksum",
+    /// UDP checksum does not add up: damage, or a partial sum left by offload. The kernel knows which.
+    PassUdpChecksum = "pass_udp_checksum",
+    /// Lengths of IP and UDP disagree, or the message is shorter than a DNS header.
+    PassLength = "pass_length",
+    /// Message longer than [`MESSAGE_MAX`].
+    PassLong = "pass_long",
+    /// QR = 1: a response.
+    PassResponse = "pass_response",
+    /// Source address is multicast, broadcast, loopback, unspecified or the destination itself, or source port 0.
+    PassSource = "pass_source",
+    /// The FIB sends the reply elsewhere than where the query came from.
+    PassRoute = "pass_route",
+    /// The queue's worker has not been alive for [`HEARTBEAT_STALE_NS`].
+    PassStale = "pass_stale",
+    /// No AF_XDP socket is bound to this RX queue.
+    PassNoSocket = "pass_no_socket",
+}
