@@ -1,0 +1,147 @@
+//! What does not fit together, although each key is right in itself.
+
+use std::net::IpAddr;
+
+use xdnsd_core::limits;
+
+use super::error::Source;
+use super::read::Placed;
+use super::schema::{Cache, Interface, Upstream};
+
+/// Sections that contradict each other, addresses that nobody can listen on.
+pub fn interfaces(source: &mut Source, interfaces: &[Placed<Interface>]) {
+    if interfaces.is_empty() && !source.has("interface") {
+        source.fault(
+            "interface",
+            "no section says what is served",
+            "[[interface]]",
+        );
+    }
+    for (index, placed) in interfaces.iter().enumerate() {
+        let (path, interface) = (&placed.path, &placed.section);
+        if interface.inner_vlan != 0 && interface.vlan == 0 {
+            source.fault(
+                &format!("{path}.inner_vlan"),
+                "an inner tag needs an outer one",
+                "vlan from 1 to 4094",
+            );
+        }
+        addresses(source, path, interface);
+        for Placed {
+            section: earlier, ..
+        } in &interfaces[..index]
+        {
+            one_device(source, path, interface, earlier);
+            overlap(source, path, interface, earlier);
+        }
+    }
+}
+
+fn addresses(source: &mut Source, path: &str, interface: &Interface) {
+    for (index, addr) in interface.listen.iter().enumerate() {
+        let path = format!("{path}.listen[{index}]");
+        let one_of_ours = "an address of the device, or an empty list for all of them";
+        if !is_listenable(addr) {
+            source.fault(&path, format!("nobody can listen on {addr}"), one_of_ours);
+        }
+        if interface.listen[..index].contains(addr) {
+            source.fault(&path, format!("{addr} stands twice"), "each address once");
+        }
+    }
+}
+
+fn is_listenable(addr: &IpAddr) -> bool {
+    let mapped = matches!(addr, IpAddr::V6(addr) if addr.to_ipv4_mapped().is_some());
+    let broadcast = matches!(addr, IpAddr::V4(addr) if addr.is_broadcast());
+    !(mapped || broadcast || addr.is_unspecified() || addr.is_multicast())
+}
+
+/// The program is attached once per device, so its sections have to agree on how.
+fn one_device(source: &mut Source, path: &str, interface: &Interface, earlier: &Interface) {
+    if interface.name != earlier.name {
+        return;
+    }
+    let name = &interface.name;
+    if interface.xdp != earlier.xdp {
+        let problem = format!("{name} has another value in an earlier section");
+        source.fault(
+            &format!("{path}.xdp"),
+            problem,
+            format!("\"{}\" here too", earlier.xdp.word()),
+        );
+    }
+    if interface.zero_copy != earlier.zero_copy {
+        let problem = format!("{name} has another value in an earlier section");
+        source.fault(
+            &format!("{path}.zero_copy"),
+            problem,
+            format!("{} here too", earlier.zero_copy),
+        );
+    }
+}
+
+fn overlap(source: &mut Source, path: &str, interface: &Interface, earlier: &Interface) {
+    let same_device = interface.name == earlier.name
+        && (interface.vlan, interface.inner_vlan) == (earlier.vlan, earlier.inner_vlan);
+    let all = interface.listen.is_empty() || earlier.listen.is_empty();
+    let shared = |addr: &IpAddr| earlier.listen.contains(addr);
+    let same_addresses = all || interface.listen.iter().any(shared);
+    if same_device && interface.port == earlier.port && same_addresses {
+        let name = &interface.name;
+        let problem = format!("{name} with this VLAN, port and address is in an earlier section");
+        source.fault(path, problem, "each once");
+    }
+}
+
+/// Groups that cannot be told apart, more servers than fit, servers that are ourselves.
+pub fn upstreams(
+    source: &mut Source,
+    upstreams: &[Placed<Upstream>],
+    interfaces: &[Placed<Interface>],
+) {
+    if upstreams.is_empty() && !source.has("upstream") {
+        source.fault("upstream", "no section says whom to ask", "[upstream]");
+    }
+    let mut servers_total = 0;
+    for Placed { path, section } in upstreams {
+        servers_total += section.servers.len();
+        if servers_total > limits::UPSTREAMS {
+            let problem = format!("{servers_total} servers over all groups are too many");
+            let allowed = format!("at most {}", limits::UPSTREAMS);
+            source.fault(&format!("{path}.servers"), problem, allowed);
+        }
+        servers(source, path, section, interfaces);
+    }
+    for Placed { path, .. } in upstreams.iter().skip(1) {
+        let problem = "a second group would need names to route to it, which this version lacks";
+        source.fault(path, problem, "one [upstream]");
+    }
+}
+
+fn servers(source: &mut Source, path: &str, upstream: &Upstream, interfaces: &[Placed<Interface>]) {
+    for (index, server) in upstream.servers.iter().enumerate() {
+        let path = format!("{path}.servers[{index}]");
+        if upstream.servers[..index].contains(server) {
+            source.fault(&path, format!("{server} stands twice"), "each server once");
+        }
+        let ours = |placed: &&Placed<Interface>| {
+            placed.section.port == server.port && placed.section.listen.contains(&server.addr)
+        };
+        if let Some(Placed { section, .. }) = interfaces.iter().find(ours) {
+            let problem = format!("{server} is this forwarder itself, on {}", section.name);
+            source.fault(&path, problem, "servers elsewhere");
+        }
+    }
+}
+
+/// Bounds that cross.
+pub fn cache(source: &mut Source, cache: &Cache) {
+    if cache.min_ttl > cache.max_ttl {
+        let problem = format!("{} is more than max_ttl", cache.min_ttl);
+        source.fault(
+            "cache.min_ttl",
+            problem,
+            format!("at most {}", cache.max_ttl),
+        );
+    }
+}

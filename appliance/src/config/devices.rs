@@ -1,0 +1,306 @@
+//! The network devices of this machine, and what of the config is to be served on which.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nameindex;
+use nix::sys::socket::SockaddrStorage;
+
+use super::Config;
+use super::error::{Errors, Source};
+use super::schema::{Interface, Upstream};
+
+/// Where the kernel lists VLAN devices. Absent: the kernel has none.
+const VLAN_LIST: &str = "/proc/net/vlan/config";
+
+/// A network device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// As `ip link` shows it.
+    pub name: String,
+    /// The kernel's index.
+    pub index: u32,
+    /// A VLAN device: the device that it stands on, and its VLAN ID.
+    pub vlan_of: Option<(String, u16)>,
+    /// Its addresses, IPv6 link-local ones included.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The network devices of this machine, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Devices(pub Vec<Device>);
+
+/// One (interface, VLAN, address, port) to answer on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Index into [`Config::interfaces`].
+    pub interface: usize,
+    /// Kernel's index of the interface that carries the frames: the XDP program is attached here.
+    pub ifindex: u32,
+    /// Kernel's index of the device that has the address: the VLAN device, or the interface itself.
+    pub device_ifindex: u32,
+    /// Name of the device that has the address.
+    pub device: String,
+    /// The address.
+    pub addr: IpAddr,
+    /// UDP and TCP port.
+    pub port: u16,
+}
+
+/// What of the config meets this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// What is served.
+    pub endpoints: Vec<Endpoint>,
+    /// The servers of each group of [`Config::upstreams`].
+    pub servers: Vec<Vec<SocketAddr>>,
+}
+
+impl Devices {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// A system call failed; the error names it.
+    pub fn read() -> io::Result<Self> {
+        let names =
+            if_nameindex().map_err(|errno| io::Error::other(format!("if_nameindex: {errno}")))?;
+        let mut devices: Vec<Device> = names
+            .iter()
+            .map(|named| Device {
+                name: named.name().to_string_lossy().into_owned(),
+                index: named.index(),
+                ..Device::default()
+            })
+            .collect();
+        for entry in
+            getifaddrs().map_err(|errno| io::Error::other(format!("getifaddrs: {errno}")))?
+        {
+            let device = devices
+                .iter_mut()
+                .find(|device| device.name == entry.interface_name);
+            if let (Some(device), Some(addr)) = (device, entry.address.as_ref().and_then(ip)) {
+                device.addresses.push(addr);
+            }
+        }
+        for (name, vlan, parent) in
+            vlan_devices(&std::fs::read_to_string(VLAN_LIST).unwrap_or_default())
+        {
+            if let Some(device) = devices.iter_mut().find(|device| device.name == name) {
+                device.vlan_of = Some((parent.to_owned(), vlan));
+            }
+        }
+        Ok(Self(devices))
+    }
+
+    /// The device with this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Device> {
+        self.0.iter().find(|device| device.name == name)
+    }
+
+    /// The VLAN device with this ID on `parent`.
+    #[must_use]
+    pub fn vlan_on(&self, parent: &str, vlan: u16) -> Option<&Device> {
+        self.0.iter().find(|device| {
+            device
+                .vlan_of
+                .as_ref()
+                .is_some_and(|(name, id)| name == parent && *id == vlan)
+        })
+    }
+
+    /// Whether VLAN devices stand on `parent`: then the NIC may hide tags from XDP.
+    #[must_use]
+    pub fn has_vlans(&self, parent: &str) -> bool {
+        self.0.iter().any(|device| {
+            device
+                .vlan_of
+                .as_ref()
+                .is_some_and(|(name, _)| name == parent)
+        })
+    }
+
+    /// The VLAN IDs that stand on `parent`, and 0 for none, as what is allowed.
+    fn vlans_on(&self, parent: &str) -> String {
+        let vlans = self.0.iter().filter_map(|device| device.vlan_of.as_ref());
+        let ids = vlans
+            .filter(|(name, _)| name == parent)
+            .map(|(_, id)| format!(", {id}"));
+        format!("0{}", ids.collect::<String>())
+    }
+
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.0.iter().map(|device| device.name.as_str()).collect();
+        names.join(", ")
+    }
+}
+
+fn ip(addr: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = addr.as_sockaddr_in().map(|addr| IpAddr::V4(addr.ip()));
+    v4.or_else(|| addr.as_sockaddr_in6().map(|addr| IpAddr::V6(addr.ip())))
+}
+
+/// Lines of `name | VLAN ID | device below`; the two heading lines do not have that form.
+fn vlan_devices(list: &str) -> impl Iterator<Item = (&str, u16, &str)> {
+    list.lines().filter_map(|line| {
+        let mut columns = line.split('|').map(str::trim);
+        let (name, vlan, parent) = (
+            columns.next()?,
+            columns.next()?.parse().ok()?,
+            columns.next()?,
+        );
+        Some((name, vlan, parent))
+    })
+}
+
+impl Config {
+    /// What is served on this machine, and by whom misses are answered.
+    ///
+    /// # Errors
+    /// An interface, a VLAN device or an address is missing: all that are, with their lines and what there is.
+    pub fn plan(&self, devices: &Devices) -> Result<Plan, Errors> {
+        let mut source = self.source.clone();
+        let mut plan = Plan::default();
+        for (index, interface) in self.interfaces.iter().enumerate() {
+            endpoints(&mut source, devices, index, interface, &mut plan.endpoints);
+        }
+        for (group, upstream) in self.upstreams.iter().enumerate() {
+            let path = format!("upstream[{group}]");
+            let servers = servers(&mut source, devices, &path, upstream, &plan.endpoints);
+            plan.servers.push(servers);
+        }
+        if source.is_faulty() {
+            Err(source.take_errors())
+        } else {
+            Ok(plan)
+        }
+    }
+}
+
+fn servers(
+    source: &mut Source,
+    devices: &Devices,
+    path: &str,
+    upstream: &Upstream,
+    endpoints: &[Endpoint],
+) -> Vec<SocketAddr> {
+    let mut addrs = Vec::new();
+    for (index, server) in upstream.servers.iter().enumerate() {
+        let path = format!("{path}.servers[{index}]");
+        match server.socket_addr(|zone| devices.named(zone).map(|device| device.index)) {
+            Some(addr) => addrs.push(addr),
+            None => source.fault(
+                &path,
+                format!("{server}: no such interface"),
+                devices.names(),
+            ),
+        }
+        let ours = |end: &Endpoint| end.addr == server.addr && end.port == server.port;
+        if server.zone.is_none() && endpoints.iter().any(ours) {
+            let problem = format!("{server} is this forwarder itself");
+            source.fault(&path, problem, "servers elsewhere");
+        }
+    }
+    addrs
+}
+
+fn endpoints(
+    source: &mut Source,
+    devices: &Devices,
+    index: usize,
+    interface: &Interface,
+    out: &mut Vec<Endpoint>,
+) {
+    let path = format!("interface[{index}]");
+    let Some(carrier) = devices.named(interface.name.as_str()) else {
+        let problem = format!("no interface {} on this machine", interface.name);
+        return source.fault(&format!("{path}.name"), problem, devices.names());
+    };
+    let Some(device) = tagged(source, devices, &path, carrier, interface) else {
+        return;
+    };
+    let available: BTreeSet<IpAddr> = device.addresses.iter().copied().collect();
+    if available.is_empty() {
+        return source.fault(
+            &path,
+            format!("{} has no address", device.name),
+            "a device with an address",
+        );
+    }
+    for (index, addr) in interface.listen.iter().enumerate() {
+        if !available.contains(addr) {
+            let shown: Vec<String> = available.iter().map(IpAddr::to_string).collect();
+            let problem = format!("{addr} is not an address of {}", device.name);
+            source.fault(
+                &format!("{path}.listen[{index}]"),
+                problem,
+                shown.join(", "),
+            );
+        }
+    }
+    let all: Vec<IpAddr> = available.into_iter().collect();
+    let listen = if interface.listen.is_empty() {
+        &all
+    } else {
+        &interface.listen
+    };
+    out.extend(listen.iter().map(|addr| Endpoint {
+        interface: index,
+        ifindex: carrier.index,
+        device_ifindex: device.index,
+        device: device.name.clone(),
+        addr: *addr,
+        port: interface.port,
+    }));
+}
+
+/// The device that the interface's VLAN IDs lead to.
+fn tagged<'d>(
+    source: &mut Source,
+    devices: &'d Devices,
+    path: &str,
+    carrier: &'d Device,
+    interface: &Interface,
+) -> Option<&'d Device> {
+    let mut device = carrier;
+    for (key, vlan) in [
+        ("vlan", interface.vlan),
+        ("inner_vlan", interface.inner_vlan),
+    ] {
+        if vlan == 0 {
+            continue;
+        }
+        let below = device.name.as_str();
+        let Some(found) = devices.vlan_on(below, vlan) else {
+            let problem = format!("no VLAN device with ID {vlan} on {below}");
+            source.fault(&format!("{path}.{key}"), problem, devices.vlans_on(below));
+            return None;
+        };
+        device = found;
+    }
+    Some(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_vlan_list_is_read() {
+        let list = "VLAN Dev name\t | VLAN ID\nName-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\n\
+                    lan0.10        | 10  | lan0\nqinq           | 7  | lan0.10\n";
+        let devices: Vec<_> = vlan_devices(list).collect();
+        assert_eq!(devices, [("lan0.10", 10, "lan0"), ("qinq", 7, "lan0.10")]);
+        assert_eq!(vlan_devices("").count(), 0);
+    }
+
+    #[test]
+    fn this_machine_has_a_loopback_device() {
+        let devices = Devices::read().expect("the kernel answers");
+        let loopback = devices.named("lo").expect("every namespace has lo");
+        assert_eq!(loopback.index, 1);
+        assert_eq!(loopback.vlan_of, None);
+    }
+}

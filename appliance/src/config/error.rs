@@ -1,0 +1,256 @@
+//! What is wrong with a config file: where, which key, what, and what is allowed.
+
+use std::fmt;
+use std::ops::Range;
+
+/// Several faults of one file, in the order of their lines.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Errors {
+    faults: Vec<Fault>,
+}
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The file's name as it was given.
+    pub file: String,
+    /// Line and column, both from 1. `None`: the whole file.
+    pub position: Option<Position>,
+    /// The key, as `section.key`. Empty: not about one key.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What is allowed instead. Empty: nothing to say.
+    pub allowed: String,
+}
+
+/// A place in a file. The column counts characters, not bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+}
+
+impl Position {
+    /// The place of byte `offset` in `text`; the end where the text is shorter.
+    #[must_use]
+    pub fn of(text: &str, offset: usize) -> Self {
+        let before = text.get(..offset).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: before
+                .get(line_start..)
+                .map_or(0, |line| line.chars().count())
+                + 1,
+        }
+    }
+}
+
+impl Errors {
+    /// The file cannot be read at all.
+    #[must_use]
+    pub fn whole_file(file: &str, problem: impl Into<String>) -> Self {
+        let file = file.into();
+        Self {
+            faults: vec![Fault {
+                file,
+                position: None,
+                key: String::new(),
+                problem: problem.into(),
+                allowed: String::new(),
+            }],
+        }
+    }
+
+    /// The faults, in the order of their lines.
+    #[must_use]
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.file)?;
+        if let Some(Position { line, column }) = self.position {
+            write!(formatter, ":{line}:{column}")?;
+        }
+        if !self.key.is_empty() {
+            write!(formatter, ": {}", self.key)?;
+        }
+        write!(formatter, ": {}", self.problem)?;
+        if !self.allowed.is_empty() {
+            write!(formatter, "; allowed: {}", self.allowed)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.faults.iter().enumerate() {
+            if index > 0 {
+                writeln!(formatter)?;
+            }
+            fault.fmt(formatter)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Errors {}
+
+/// Collects faults while a file is read, and remembers where each key stood.
+#[derive(Clone, Debug)]
+pub struct Source {
+    file: String,
+    text: String,
+    spans: Vec<(String, Range<usize>)>,
+    faults: Vec<Fault>,
+}
+
+impl Source {
+    /// Nothing read yet.
+    #[must_use]
+    pub fn new(file: &str, text: &str) -> Self {
+        Self {
+            file: file.into(),
+            text: text.into(),
+            spans: Vec::new(),
+            faults: Vec::new(),
+        }
+    }
+
+    /// The file's name as it was given.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Remembers where `path` stood, for faults that show later.
+    pub fn remember(&mut self, path: &str, span: Range<usize>) {
+        self.spans.push((path.into(), span));
+    }
+
+    /// Whether `path` was written in the file.
+    #[must_use]
+    pub fn has(&self, path: &str) -> bool {
+        self.span(path).is_some()
+    }
+
+    /// The line and column of `path`, or of the nearest that encloses it.
+    #[must_use]
+    pub fn position(&self, path: &str) -> Option<Position> {
+        let mut path = path;
+        loop {
+            if let Some(span) = self.span(path) {
+                return Some(Position::of(&self.text, span.start));
+            }
+            path = &path[..path.rfind(['.', '['])?];
+        }
+    }
+
+    fn span(&self, path: &str) -> Option<&Range<usize>> {
+        self.spans
+            .iter()
+            .find(|(known, _)| known == path)
+            .map(|(_, span)| span)
+    }
+
+    /// Notes a fault at a place that is known in bytes.
+    pub fn fault_at(
+        &mut self,
+        offset: usize,
+        path: &str,
+        problem: impl Into<String>,
+        allowed: impl Into<String>,
+    ) {
+        let position = Some(Position::of(&self.text, offset));
+        self.push(position, path, problem.into(), allowed.into());
+    }
+
+    /// Notes a fault of `path`, which was read before.
+    pub fn fault(&mut self, path: &str, problem: impl Into<String>, allowed: impl Into<String>) {
+        self.push(self.position(path), path, problem.into(), allowed.into());
+    }
+
+    fn push(&mut self, position: Option<Position>, path: &str, problem: String, allowed: String) {
+        let key = without_indices(path);
+        self.faults.push(Fault {
+            file: self.file.clone(),
+            position,
+            key,
+            problem,
+            allowed,
+        });
+    }
+
+    /// Whether a fault was noted.
+    #[must_use]
+    pub fn is_faulty(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
+    /// The faults that were noted, in the order of their lines; none are left behind.
+    pub fn take_errors(&mut self) -> Errors {
+        let mut faults = std::mem::take(&mut self.faults);
+        faults.sort_by_key(|fault| fault.position);
+        Errors { faults }
+    }
+}
+
+/// `interface[0].listen[1]` -> `interface.listen`: the line says which one.
+fn without_indices(path: &str) -> String {
+    let mut inside = false;
+    let outside = |char: &char| {
+        inside = (inside || *char == '[') && *char != ']';
+        !inside && *char != ']'
+    };
+    path.chars().filter(outside).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_counts_lines_and_characters() {
+        let text = "a = 1\nü = 2\n";
+        assert_eq!(Position::of(text, 0), Position { line: 1, column: 1 });
+        assert_eq!(Position::of(text, 6), Position { line: 2, column: 1 });
+        assert_eq!(
+            Position::of(text, 8),
+            Position { line: 2, column: 2 },
+            "two bytes, one character"
+        );
+        assert_eq!(
+            Position::of(text, text.len()),
+            Position { line: 3, column: 1 }
+        );
+        assert_eq!(Position::of(text, 1000), Position { line: 3, column: 1 });
+    }
+
+    #[test]
+    fn a_fault_names_the_nearest_place_that_was_written() {
+        let mut source = Source::new("f.toml", "x = 1\n[cache]\nmin_ttl = 3\n");
+        source.remember("cache", 6..13);
+        source.remember("cache.min_ttl", 14..21);
+        source.fault("cache.min_ttl", "too low", "4 to 5");
+        source.fault("cache.max_ttl", "absent", "");
+        source.fault("upstream[0].servers[1]", "absent", "");
+        let errors = source.take_errors();
+        let lines: Vec<String> = errors.faults().iter().map(Fault::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "f.toml: upstream.servers: absent",
+                "f.toml:2:1: cache.max_ttl: absent",
+                "f.toml:3:1: cache.min_ttl: too low; allowed: 4 to 5",
+            ]
+        );
+        assert!(!source.is_faulty());
+    }
+}

@@ -1,0 +1,131 @@
+//! The config file: TOML, parsed and validated once, immutable afterwards.
+//!
+//! `schema` describes every key once; `read` turns the file into sections by that description; `check` says what
+//! does not fit together; `devices` says what does not fit this machine. Every fault has a line.
+
+mod check;
+mod devices;
+mod error;
+mod read;
+mod reference;
+mod schema;
+mod value;
+
+use std::path::Path;
+
+pub use devices::{Device, Devices, Endpoint, Plan};
+pub use error::{Errors, Fault, Position};
+pub use reference::reference;
+pub use schema::{
+    Cache, Control, Interface, Log, LogLevel, RouteCheck, Statistics, Upstream, XdpMode,
+};
+pub use value::{InterfaceName, OptionalPath, Server};
+
+use error::Source;
+use read::Document;
+use schema::SECTIONS;
+
+/// A config file larger than this is a mistake.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The config file, valid in itself. Whether it fits this machine is [`Config::plan`]'s question.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What is served.
+    pub interfaces: Vec<Interface>,
+    /// Whom to ask.
+    pub upstreams: Vec<Upstream>,
+    /// What is kept.
+    pub cache: Cache,
+    /// What is logged.
+    pub log: Log,
+    /// What is reported.
+    pub statistics: Statistics,
+    /// How to be asked about it.
+    pub control: Control,
+    source: Source,
+}
+
+impl Config {
+    /// Reads and validates the file at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has faults: all of them, with their lines.
+    pub fn load(path: &Path) -> Result<Self, Errors> {
+        let file = path.display().to_string();
+        let whole = |problem: String| Errors::whole_file(&file, problem);
+        let len = std::fs::metadata(path)
+            .map_err(|error| whole(error.to_string()))?
+            .len();
+        if len > FILE_BYTES_MAX {
+            return Err(whole(format!(
+                "{len} bytes are too many for a config file; allowed: {FILE_BYTES_MAX}"
+            )));
+        }
+        let bytes = std::fs::read(path).map_err(|error| whole(error.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid =
+                String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+            let mut source = Source::new(&file, &valid);
+            source.fault_at(valid.len(), "", "not UTF-8", "");
+            source.take_errors()
+        })?;
+        Self::parse(&file, &text)
+    }
+
+    /// Validates `text`; `file` is its name in errors.
+    ///
+    /// # Errors
+    /// The text has faults: all of them, with their lines.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Errors> {
+        let mut source = Source::new(file, text);
+        let Some(mut document) = Document::parse(&mut source, text) else {
+            return Err(source.take_errors());
+        };
+        let interfaces = document.many::<Interface>();
+        let upstreams = document.many::<Upstream>();
+        let cache = document.one::<Cache>();
+        let log = document.one::<Log>();
+        let statistics = document.one::<Statistics>();
+        let control = document.one::<Control>();
+        document.finish(
+            &SECTIONS
+                .iter()
+                .map(|section| section.name)
+                .collect::<Vec<_>>(),
+        );
+        check::interfaces(&mut source, &interfaces);
+        check::upstreams(&mut source, &upstreams, &interfaces);
+        if let Some(cache) = &cache {
+            check::cache(&mut source, cache);
+        }
+        let valid = !source.is_faulty();
+        match (cache, log, statistics, control) {
+            (Some(cache), Some(log), Some(statistics), Some(control)) if valid => Ok(Self {
+                interfaces: interfaces
+                    .into_iter()
+                    .map(|placed| placed.section)
+                    .collect(),
+                upstreams: upstreams.into_iter().map(|placed| placed.section).collect(),
+                cache,
+                log,
+                statistics,
+                control,
+                source,
+            }),
+            _ => Err(source.take_errors()),
+        }
+    }
+
+    /// `FILE:LINE:COLUMN` of a key such as `interface[0].listen[1]`, for errors that show while it is used.
+    #[must_use]
+    pub fn locate(&self, path: &str) -> String {
+        match self.source.position(path) {
+            Some(Position { line, column }) => format!("{}:{line}:{column}", self.source.file()),
+            None => self.source.file().to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,315 @@
+//! From TOML with positions to sections: every fault is noted and reading goes on, so one run tells them all.
+
+use std::ops::{Range, RangeInclusive};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::error::Source;
+use super::value::Value;
+
+/// One key of a section, for the reader, for the reference and for error texts.
+#[derive(Debug)]
+pub struct Key {
+    /// The name in the file.
+    pub name: &'static str,
+    /// The reference's sentences.
+    pub doc: &'static [&'static str],
+    /// Numbers: the value. Lists: how many.
+    pub range: Option<RangeInclusive<u64>>,
+    /// What is allowed, from type and range.
+    pub allowed: fn(Option<&RangeInclusive<u64>>) -> String,
+    /// Where only certain words are allowed: each and what it means.
+    pub words: &'static [(&'static str, &'static str)],
+    /// The default as TOML. `None`: the key is required.
+    pub default: Option<fn() -> String>,
+}
+
+/// A section of the file: a table, or one of an array of tables.
+pub trait Section: Sized {
+    /// The name in the file.
+    const NAME: &'static str;
+    /// Whether it may stand several times, as `[[name]]`.
+    const MANY: bool;
+    /// The reference's sentences.
+    const DOC: &'static [&'static str];
+    /// Its keys, in the reference's order.
+    const KEYS: &'static [Key];
+
+    /// Reads the keys. `None`: a required one is missing or wrong, which was noted.
+    fn read(fields: &mut Fields<'_, '_>) -> Option<Self>;
+}
+
+/// A section that may stand several times, and which one of them it is.
+pub struct Placed<S> {
+    /// Such as `interface[0]`: where its faults are noted.
+    pub path: String,
+    /// The section.
+    pub section: S,
+}
+
+/// A section for the reference.
+#[derive(Debug)]
+pub struct Description {
+    /// The name in the file.
+    pub name: &'static str,
+    /// Whether it may stand several times.
+    pub many: bool,
+    /// The reference's sentences.
+    pub doc: &'static [&'static str],
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+impl Description {
+    /// Describes `S`.
+    #[must_use]
+    pub const fn of<S: Section>() -> Self {
+        Self {
+            name: S::NAME,
+            many: S::MANY,
+            doc: S::DOC,
+            keys: S::KEYS,
+        }
+    }
+}
+
+/// A section's table while its keys are taken out.
+pub struct Fields<'s, 'i> {
+    source: &'s mut Source,
+    path: String,
+    table: DeTable<'i>,
+}
+
+impl Fields<'_, '_> {
+    /// Takes the key out and gives its value, or the default where it is absent or wrong (a fault is noted then).
+    pub fn take<T: Value>(&mut self, key: &Key, default: Option<T>) -> Option<T> {
+        let path = format!("{}.{}", self.path, key.name);
+        let Some((name, value)) = self.table.remove_entry(key.name) else {
+            if default.is_none() {
+                self.source.fault(
+                    &path,
+                    "is missing and has no default",
+                    (key.allowed)(key.range.as_ref()),
+                );
+            }
+            return default;
+        };
+        self.source.remember(&path, name.span());
+        remember_elements(self.source, &path, &value);
+        let span = value.span();
+        match T::deserialize(ValueDeserializer::from(value)) {
+            Ok(value) => self
+                .in_range(key, &path, span, &value)
+                .then_some(value)
+                .or(default),
+            Err(error) => {
+                let place = error.span().unwrap_or(span);
+                self.source.fault_at(
+                    place.start,
+                    &path,
+                    error.message(),
+                    (key.allowed)(key.range.as_ref()),
+                );
+                default
+            }
+        }
+    }
+
+    fn in_range<T: Value>(&mut self, key: &Key, path: &str, span: Range<usize>, value: &T) -> bool {
+        let (Some(range), Some(measure)) = (&key.range, value.measure()) else {
+            return true;
+        };
+        if !range.contains(&measure) {
+            let problem = format!("{} is out of range", value.to_toml());
+            self.source
+                .fault_at(span.start, path, problem, (key.allowed)(Some(range)));
+        }
+        range.contains(&measure)
+    }
+}
+
+/// Every element of a list can be named by a later fault.
+fn remember_elements(source: &mut Source, path: &str, value: &Spanned<DeValue<'_>>) {
+    let DeValue::Array(elements) = value.get_ref() else {
+        return;
+    };
+    for (index, element) in elements.iter().enumerate() {
+        source.remember(&format!("{path}[{index}]"), element.span());
+    }
+}
+
+/// The whole file while its sections are taken out.
+pub struct Document<'s, 'i> {
+    source: &'s mut Source,
+    table: DeTable<'i>,
+}
+
+impl<'s, 'i> Document<'s, 'i> {
+    /// Parses `text`. `None`: it is not TOML, which was noted with its places.
+    pub fn parse(source: &'s mut Source, text: &'i str) -> Option<Self> {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in errors {
+            let place = error.span().unwrap_or_default();
+            source.fault_at(place.start, "", error.message(), "");
+        }
+        let table = table.into_inner();
+        (!source.is_faulty()).then_some(Self { source, table })
+    }
+
+    /// Takes out a section that may stand once; absent is the same as empty.
+    pub fn one<S: Section>(&mut self) -> Option<S> {
+        let Some((name, value)) = self.table.remove_entry(S::NAME) else {
+            return self.section(S::NAME.into(), DeTable::default());
+        };
+        self.source.remember(S::NAME, name.span());
+        let span = value.span();
+        let DeValue::Table(table) = value.into_inner() else {
+            let (problem, allowed) = ("is a section and may stand once", S::NAME);
+            self.source
+                .fault_at(span.start, S::NAME, problem, format!("[{allowed}]"));
+            return None;
+        };
+        self.section(S::NAME.into(), table)
+    }
+
+    /// Takes out a section that may stand several times. A single table is the same as an array of one.
+    pub fn many<S: Section>(&mut self) -> Vec<Placed<S>> {
+        let Some((name, value)) = self.table.remove_entry(S::NAME) else {
+            return Vec::new();
+        };
+        self.source.remember(S::NAME, name.span());
+        let span = value.span();
+        let value = value.into_inner();
+        let tables: Vec<_> = if let DeValue::Array(tables) = value {
+            tables.into_iter().collect()
+        } else {
+            vec![Spanned::new(span, value)]
+        };
+        let mut sections = Vec::new();
+        for (index, value) in tables.into_iter().enumerate() {
+            let path = format!("{}[{index}]", S::NAME);
+            let span = value.span();
+            self.source.remember(&path, span.clone());
+            let DeValue::Table(table) = value.into_inner() else {
+                let allowed = format!("[[{}]]", S::NAME);
+                self.source
+                    .fault_at(span.start, S::NAME, "is a section", allowed);
+                continue;
+            };
+            let section = self.section(path.clone(), table);
+            sections.extend(section.map(|section| Placed { path, section }));
+        }
+        sections
+    }
+
+    fn section<S: Section>(&mut self, path: String, table: DeTable<'i>) -> Option<S> {
+        let mut fields = Fields {
+            source: self.source,
+            path,
+            table,
+        };
+        let section = S::read(&mut fields);
+        let Fields { path, table, .. } = fields;
+        let known: Vec<&str> = S::KEYS.iter().map(|key| key.name).collect();
+        for name in table.keys() {
+            unknown(
+                self.source,
+                name.span(),
+                &path,
+                name.get_ref(),
+                "key",
+                &known,
+            );
+        }
+        section
+    }
+
+    /// Notes what was not taken out.
+    pub fn finish(self, known: &[&str]) {
+        for name in self.table.keys() {
+            unknown(
+                self.source,
+                name.span(),
+                "",
+                name.get_ref(),
+                "section",
+                known,
+            );
+        }
+    }
+}
+
+fn unknown(
+    source: &mut Source,
+    span: Range<usize>,
+    path: &str,
+    name: &str,
+    what: &str,
+    known: &[&str],
+) {
+    let path = if path.is_empty() {
+        name.into()
+    } else {
+        format!("{path}.{name}")
+    };
+    let hint = nearest(name, known)
+        .map(|known| format!(", did you mean \"{known}\"?"))
+        .unwrap_or_default();
+    source.fault_at(
+        span.start,
+        &path,
+        format!("unknown {what}{hint}"),
+        known.join(", "),
+    );
+}
+
+/// The known word that `word` was probably meant to be.
+fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let distance = |known: &&str| edit_distance(&word.to_lowercase(), known);
+    let near = known.iter().copied().min_by_key(distance)?;
+    let tolerated = near.len().max(word.len()).div_ceil(3);
+    (distance(&near) <= tolerated).then_some(near)
+}
+
+/// Levenshtein's distance, one row at a time.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[row.len() - 1]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_word_is_found() {
+        let known = ["servers", "strategy", "timeout_ms"];
+        assert_eq!(nearest("server", &known), Some("servers"));
+        assert_eq!(nearest("timeout", &known), Some("timeout_ms"));
+        assert_eq!(nearest("Strategy", &known), Some("strategy"));
+        assert_eq!(nearest("upstream", &known), None);
+        assert_eq!(nearest("x", &[]), None);
+    }
+
+    #[test]
+    fn edit_distances() {
+        for (a, b, distance) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("", "ab", 2),
+            ("kitten", "sitting", 3),
+            ("vlan", "valn", 2),
+        ] {
+            assert_eq!(edit_distance(a, b), distance, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Whole files: what is accepted, what is refused and in which words.
+
+use super::*;
+
+const SMALLEST: &str = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"192.0.2.1\"]\n";
+
+fn errors_of(text: &str) -> Vec<String> {
+    match Config::parse("f", text) {
+        Ok(config) => panic!("accepted: {config:?}"),
+        Err(errors) => errors.faults().iter().map(Fault::to_string).collect(),
+    }
+}
+
+/// The smallest file with `line` put behind the heading of its interface section.
+fn with_interface_key(line: &str) -> String {
+    SMALLEST.replace("[interface]\n", &format!("[interface]\n{line}\n"))
+}
+
+fn devices() -> Devices {
+    let device = |name: &str, index, vlan_of: Option<(&str, u16)>, addresses: &[&str]| Device {
+        name: name.into(),
+        index,
+        vlan_of: vlan_of.map(|(name, id)| (name.into(), id)),
+        addresses: addresses
+            .iter()
+            .map(|addr| addr.parse().expect("an address"))
+            .collect(),
+    };
+    Devices(vec![
+        device("lo", 1, None, &["127.0.0.1", "::1"]),
+        device("lan0", 2, None, &["10.53.0.1", "fd53::1", "fe80::1"]),
+        device("lan0.10", 3, Some(("lan0", 10)), &["10.53.10.1"]),
+        device("deep", 4, Some(("lan0.10", 7)), &["10.53.7.1"]),
+        device("bare", 5, None, &[]),
+    ])
+}
+
+#[test]
+fn the_smallest_file_has_every_default() {
+    let config = Config::parse("f", SMALLEST).expect("valid");
+    let [interface] = config.interfaces.as_slice() else {
+        panic!("one interface")
+    };
+    assert_eq!(
+        (interface.vlan, interface.port, interface.xdp),
+        (0, 53, XdpMode::Auto)
+    );
+    assert!(interface.listen.is_empty() && !interface.zero_copy);
+    assert_eq!(config.upstreams[0].name, "default");
+    assert_eq!(
+        config.upstreams[0].servers,
+        ["192.0.2.1".parse().expect("a server")]
+    );
+    assert_eq!(
+        config.cache.entries as usize,
+        xdnsd_core::limits::CACHE_ENTRIES
+    );
+    assert_eq!(config.cache.snapshot.as_deref(), None);
+    assert_eq!(
+        config.control.socket.as_deref(),
+        Some(Path::new("/run/xdnsd.sock"))
+    );
+    assert_eq!(config.log.level, LogLevel::Info);
+}
+
+#[test]
+fn every_fault_has_its_line_its_key_and_what_is_allowed() {
+    let text = "[[interface]]\nname = \"lan0\"\nvlan = 5000\nprot = 53\nlisten = [\"10.53.0.1\", \"10.53.0\"]\n\
+                xdp = \"fast\"\n[upstream]\nservers = []\n[cashe]\n[cache]\nentries = -1\nmax_ttl = \"1d\"\n";
+    let errors = errors_of(text);
+    let allowed = "name, vlan, inner_vlan, listen, port, xdp, zero_copy, route_check";
+    assert_eq!(errors, [
+        "f:3:8: interface.vlan: 5000 is out of range; allowed: an integer from 0 to 4094".to_owned(),
+        format!("f:4:1: interface.prot: unknown key, did you mean \"port\"?; allowed: {allowed}"),
+        "f:5:24: interface.listen: invalid IP address syntax; allowed: a list of 0 to 64, each an IPv4 or IPv6 address in quotes".to_owned(),
+        "f:6:7: interface.xdp: `fast` is not a word that is known here; allowed: \"auto\", \"native\", \"generic\", \"off\"".to_owned(),
+        "f:8:11: upstream.servers: [] is out of range; allowed: a list of 1 to 16, each ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0".to_owned(),
+        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, cache, log, statistics, control".to_owned(),
+        "f:11:11: cache.entries: invalid value: integer `-1`, expected u32; allowed: an integer from 0 to 8192".to_owned(),
+        "f:12:11: cache.max_ttl: invalid type: string \"1d\", expected u32; allowed: an integer from 1 to 604800".to_owned(),
+    ]);
+}
+
+#[test]
+fn what_is_not_toml_has_its_line() {
+    let errors = errors_of("[interface]\nname = \"lan0\"\nport = \n");
+    assert!(errors[0].starts_with("f:3:"), "{errors:?}");
+    let errors = errors_of(&format!("{SMALLEST}servers = [\"192.0.2.2\"]\n"));
+    assert!(errors[0].starts_with("f:5:1: duplicate key"), "{errors:?}");
+}
+
+#[test]
+fn a_missing_key_and_a_missing_section_are_named() {
+    let errors = errors_of("[[interface]]\nport = 53\n");
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(
+        errors[0].starts_with("f: upstream: no section says whom to ask"),
+        "{errors:?}"
+    );
+    assert!(
+        errors[1].starts_with("f:1:1: interface.name: is missing and has no default"),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn a_section_that_is_no_section_is_refused() {
+    assert!(
+        errors_of(&format!("cache = 3\n{SMALLEST}"))[0].starts_with("f:1:9: cache: is a section")
+    );
+    assert!(
+        errors_of(&format!("{SMALLEST}[[log]]\n"))[0]
+            .contains("log: is a section and may stand once")
+    );
+    assert!(
+        errors_of(&format!("interface = [3]\n{}", &SMALLEST[26..]))[0]
+            .contains("interface: is a section")
+    );
+}
+
+#[test]
+fn both_ends_of_every_range_hold() {
+    for (line, valid) in [
+        ("vlan = 0", true),
+        ("vlan = 4094", true),
+        ("vlan = 4095", false),
+        ("port = 0", false),
+        ("port = 1", true),
+        ("port = 65535", true),
+        ("port = 65536", false),
+        ("vlan = 10\ninner_vlan = 20", true),
+        ("inner_vlan = 20", false),
+        ("listen = []", true),
+        ("listen = [\"0.0.0.0\"]", false),
+        ("listen = [\"::\"]", false),
+        ("listen = [\"224.0.0.251\"]", false),
+        ("listen = [\"::ffff:10.53.0.1\"]", false),
+        ("listen = [\"10.53.0.1\", \"10.53.0.1\"]", false),
+        ("listen = \"10.53.0.1\"", false),
+        ("zero_copy = true", true),
+        ("zero_copy = \"yes\"", false),
+    ] {
+        assert_eq!(
+            Config::parse("f", &with_interface_key(line)).is_ok(),
+            valid,
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn sections_of_one_device_agree() {
+    let second = |lines: &str| {
+        format!(
+            "[[interface]]\nname = \"lan0\"\nport = 53\n[[interface]]\nname = \"lan0\"\n{lines}\n[upstream]\nservers = [\"192.0.2.1\"]\n"
+        )
+    };
+    assert!(Config::parse("f", &second("vlan = 10")).is_ok());
+    assert!(Config::parse("f", &second("port = 5353")).is_ok());
+    assert!(
+        errors_of(&second("listen = [\"10.53.0.1\"]"))[0].contains("each once"),
+        "the first takes all addresses"
+    );
+    assert_eq!(
+        errors_of(&second("vlan = 10\nxdp = \"off\"")),
+        [
+            "f:7:1: interface.xdp: lan0 has another value in an earlier section; allowed: \"auto\" here too"
+        ]
+    );
+    assert!(errors_of(&second("vlan = 10\nzero_copy = true"))[0].contains("interface.zero_copy"));
+}
+
+#[test]
+fn asking_ourselves_is_refused() {
+    let text = with_interface_key("listen = [\"192.0.2.1\"]");
+    assert_eq!(
+        errors_of(&text),
+        [
+            "f:5:12: upstream.servers: 192.0.2.1:53 is this forwarder itself, on lan0; allowed: servers elsewhere"
+        ]
+    );
+    let other_port = text.replace("[interface]", "[interface]\nport = 54");
+    assert!(Config::parse("f", &other_port).is_ok(), "another port");
+}
+
+#[test]
+fn bounds_that_cross_are_refused() {
+    let errors = errors_of(&format!("{SMALLEST}[cache]\nmin_ttl = 60\nmax_ttl = 30\n"));
+    assert_eq!(
+        errors,
+        ["f:6:1: cache.min_ttl: 60 is more than max_ttl; allowed: at most 30"]
+    );
+}
+
+#[test]
+fn an_empty_listen_is_every_address_of_the_device() {
+    let config = Config::parse("f", SMALLEST).expect("valid");
+    let plan = config.plan(&devices()).expect("lan0 is there");
+    let shown: Vec<String> = plan
+        .endpoints
+        .iter()
+        .map(|end| format!("{} {} {}", end.addr, end.ifindex, end.device_ifindex))
+        .collect();
+    assert_eq!(shown, ["10.53.0.1 2 2", "fd53::1 2 2", "fe80::1 2 2"]);
+    assert_eq!(
+        plan.servers,
+        [["192.0.2.1:53".parse().expect("an address")]]
+    );
+}
+
+#[test]
+fn vlan_ids_lead_to_the_device_that_has_the_address() {
+    let config =
+        Config::parse("f", &with_interface_key("vlan = 10\ninner_vlan = 7")).expect("valid");
+    let plan = config.plan(&devices()).expect("both devices are there");
+    let [endpoint] = plan.endpoints.as_slice() else {
+        panic!("one address: {plan:?}")
+    };
+    assert_eq!(
+        (
+            endpoint.device.as_str(),
+            endpoint.ifindex,
+            endpoint.device_ifindex
+        ),
+        ("deep", 2, 4)
+    );
+}
+
+#[test]
+fn what_this_machine_lacks_is_named_with_what_it_has() {
+    let plan = |text: &str| match Config::parse("f", text)
+        .expect("valid in itself")
+        .plan(&devices())
+    {
+        Ok(plan) => panic!("accepted: {plan:?}"),
+        Err(errors) => errors.to_string(),
+    };
+    assert_eq!(
+        plan(&SMALLEST.replace("lan0", "lan1")),
+        "f:2:1: interface.name: no interface lan1 on this machine; allowed: lo, lan0, lan0.10, deep, bare"
+    );
+    assert_eq!(
+        plan(&with_interface_key("vlan = 11")),
+        "f:2:1: interface.vlan: no VLAN device with ID 11 on lan0; allowed: 0, 10"
+    );
+    assert_eq!(
+        plan(&with_interface_key(
+            "listen = [\"10.53.0.1\", \"10.53.0.2\"]"
+        )),
+        "f:2:24: interface.listen: 10.53.0.2 is not an address of lan0; allowed: 10.53.0.1, fd53::1, fe80::1"
+    );
+    assert_eq!(
+        plan(&SMALLEST.replace("lan0", "bare")),
+        "f:1:1: interface: bare has no address; allowed: a device with an address"
+    );
+    assert_eq!(
+        plan(&SMALLEST.replace("192.0.2.1", "fe80::2%wan0")),
+        "f:4:12: upstream.servers: [fe80::2%wan0]:53: no such interface; allowed: lo, lan0, lan0.10, deep, bare"
+    );
+    assert_eq!(
+        plan(&SMALLEST.replace("192.0.2.1", "10.53.0.1")),
+        "f:4:12: upstream.servers: 10.53.0.1:53 is this forwarder itself; allowed: servers elsewhere"
+    );
+}
+
+#[test]
+fn every_default_is_allowed_by_its_own_key() {
+    for section in schema::SECTIONS {
+        for key in section.keys {
+            let Some(default) = key.default else { continue };
+            let text = format!("[{}]\n{} = {}\n", section.name, key.name, default());
+            let errors = Config::parse("f", &text)
+                .err()
+                .map(|errors| errors.to_string())
+                .unwrap_or_default();
+            assert!(!errors.contains("f:2:"), "{text}{errors}");
+        }
+    }
+}
+
+#[test]
+fn the_examples_are_valid() {
+    let directory = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../config"));
+    let entries: Vec<_> = directory
+        .read_dir()
+        .expect("config/")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    assert!(entries.len() >= 2, "{entries:?}");
+    for path in entries {
+        if let Err(errors) = Config::load(&path) {
+            panic!("{errors}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_why() {
+    let error = |path: &str| {
+        Config::load(Path::new(path))
+            .err()
+            .map(|errors| errors.to_string())
+    };
+    assert_eq!(
+        error("/nonexistent/x.toml").as_deref(),
+        Some("/nonexistent/x.toml: No such file or directory (os error 2)")
+    );
+    let directory = std::env::temp_dir();
+    assert!(error(&directory.display().to_string()).is_some());
+    let path = directory.join(format!("xdnsd-latin1-{}.toml", std::process::id()));
+    std::fs::write(&path, b"[log]\nlevel = \"\xfc\"\n").expect("a temporary file");
+    let shown = error(&path.display().to_string()).unwrap_or_default();
+    std::fs::remove_file(&path).expect("it was written");
+    assert!(shown.ends_with(":2:10: not UTF-8"), "{shown}");
+}

@@ -1,0 +1,3 @@
+//! The daemon: effects around the engine of `xdnsd_core`.
+
+pub mod config;
