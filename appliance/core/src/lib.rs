@@ -8,6 +8,11 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod cache;
 pub mod counters;
 pub mod limits;
+pub mod respond;
+#[cfg(test)]
+mod testing;
 pub mod time;
+pub mod wire;

@@ -1,0 +1,85 @@
+//! What an answer is found by, and its hash.
+
+use core::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use crate::limits::CACHE_SHARDS;
+
+/// The question that an answer belongs to. QCLASS is always IN.
+///
+/// DO and CD are part of it: an answer with signatures is another answer (RFC 4035 section 3.2.1), and one that
+/// upstream did not validate must not reach a client that relies on it (section 4.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key<'a> {
+    /// QNAME in wire form with its root byte, ASCII letters in lower case (RFC 4343), not compressed.
+    pub name: &'a [u8],
+    /// QTYPE.
+    pub qtype: u16,
+    /// DO: the client wants DNSSEC records (RFC 3225).
+    pub dnssec_ok: bool,
+    /// CD: the client validates by itself (RFC 4035).
+    pub checking_disabled: bool,
+}
+
+impl Key<'_> {
+    /// SipHash-1-3 under a seed from the system's generator: names are chosen by attackers, who must not know which of
+    /// them meet in one set.
+    #[must_use]
+    pub fn hash(&self, seed: &[u8; 16]) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(seed);
+        // The name ends with its root byte, so what follows cannot be taken for a part of it.
+        hasher.write(self.name);
+        hasher.write_u32(u32::from(self.qtype) << 8 | u32::from(self.flags()));
+        hasher.finish()
+    }
+
+    /// DO and CD in one byte.
+    pub(super) const fn flags(&self) -> u8 {
+        bit(self.dnssec_ok, field::DNSSEC_OK)
+            | bit(self.checking_disabled, field::CHECKING_DISABLED)
+    }
+
+    /// The key whose [`flags`](Self::flags) were `flags`.
+    pub(super) const fn from_parts(name: &[u8], qtype: u16, flags: u8) -> Key<'_> {
+        Key {
+            name,
+            qtype,
+            dnssec_ok: flags & field::DNSSEC_OK != 0,
+            checking_disabled: flags & field::CHECKING_DISABLED != 0,
+        }
+    }
+}
+
+/// Bits of a key's flags.
+pub(super) mod field {
+    pub const DNSSEC_OK: u8 = 1;
+    pub const CHECKING_DISABLED: u8 = 2;
+}
+
+/// `mask` where `set`, or else 0.
+pub(super) const fn bit(set: bool, mask: u8) -> u8 {
+    if set { mask } else { 0 }
+}
+
+/// The shard that a hash belongs to: below [`CACHE_SHARDS`].
+#[must_use]
+pub const fn shard_of(hash: u64) -> usize {
+    hash as usize & (CACHE_SHARDS - 1)
+}
+
+/// The set among `sets` that a hash belongs to, by multiply and shift: `sets` need not be a power of two.
+pub(super) const fn set_of(hash: u64, sets: usize) -> usize {
+    (((hash >> 32) * sets as u64) >> 32) as usize
+}
+
+/// The tag of a hash: never 0, which marks a free slot.
+pub(super) const fn tag_of(hash: u64) -> u16 {
+    match (hash >> 16) as u16 {
+        0 => 1,
+        tag => tag,
+    }
+}
+
+// Shard, tag and set are taken from bits of their own, or the tags of one shard's set would be alike.
+const _: () = assert!(CACHE_SHARDS <= 1 << 16);

@@ -1,0 +1,22 @@
+//! The cache of answers: fixed capacity, in statics, without allocation.
+//!
+//! A shard is what one lock guards. It is a set-associative table, so a hostile name can crowd out seven others and no
+//! more, and the hash is keyed, so nobody outside knows which. Time and randomness come from the caller.
+//!
+//! ```text
+//!  hash  63            32 31        16 15        4 3     0
+//!        | set           | tag        | unused    | shard |
+//! ```
+
+mod key;
+mod shard;
+pub mod snapshot;
+mod table;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+pub use key::{Key, shard_of};
+pub use shard::{Inserted, Shard};
+pub use table::{Found, Head};
+pub use validate::body_is_well_formed;

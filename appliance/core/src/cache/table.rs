@@ -1,0 +1,349 @@
+//! One slot size of a shard: sets of slots, each set with the tags of its slots beside each other.
+//!
+//! ```text
+//!  set    | tag 0 .. tag 7 | referenced | hand |        what a look-up reads first: one cache line
+//!  slots  | slot 0 | slot 1 | .. | slot 7 |
+//!  slot   | head | QTYPE | flags | name length | name, body |
+//! ```
+
+use heapless::Vec;
+
+use super::key::{Key, set_of, tag_of};
+use crate::limits::CACHE_WAYS;
+use crate::time::Instant;
+
+/// What is known of an answer besides its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// RCODE (RFC 1035 section 4.1.1).
+    pub rcode: u8,
+    /// AD (RFC 4035 section 3.2.3).
+    pub authentic_data: bool,
+    /// AA (RFC 1035 section 4.1.1).
+    pub authoritative: bool,
+    /// ANCOUNT.
+    pub answers: u16,
+    /// NSCOUNT.
+    pub authorities: u16,
+    /// ARCOUNT, without OPT.
+    pub additionals: u16,
+    /// How long the answer is fresh, from `stored` on.
+    pub ttl_secs: u32,
+    /// When it was stored.
+    pub stored: Instant,
+    /// It comes from a snapshot and its age is unknown: always stale.
+    pub restored: bool,
+    /// Info code of an Extended DNS Error (RFC 8914); [`Head::NO_EDE`] for none.
+    pub ede: u16,
+}
+
+impl Head {
+    /// The value of `ede` where there is none. RFC 8914 section 5.2 keeps it for private use; nobody sends it.
+    pub const NO_EDE: u16 = u16::MAX;
+
+    /// All zero bits, so that a table of them needs no place in the executable.
+    const ZERO: Self = Self {
+        rcode: 0,
+        authentic_data: false,
+        authoritative: false,
+        answers: 0,
+        authorities: 0,
+        additionals: 0,
+        ttl_secs: 0,
+        stored: Instant::from_millis(0),
+        restored: false,
+        ede: 0,
+    };
+
+    /// When the answer stopped being fresh, or will.
+    #[must_use]
+    pub const fn expires(&self) -> Instant {
+        if self.restored {
+            self.stored
+        } else {
+            self.stored.add_secs(self.ttl_secs)
+        }
+    }
+}
+
+/// An answer in the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Found<'a> {
+    /// What is known of it.
+    pub head: Head,
+    /// The message after the question: records with their original TTLs, without OPT, their compression pointers
+    /// counted from the message's first byte (header 12, then the question).
+    pub body: &'a [u8],
+}
+
+/// One answer with its key. The bytes are those of the name, then those of the body.
+#[derive(Debug)]
+struct Slot<const BYTES: usize> {
+    head: Head,
+    qtype: u16,
+    flags: u8,
+    name_len: u8,
+    bytes: Vec<u8, BYTES, u16>,
+}
+
+impl<const BYTES: usize> Slot<BYTES> {
+    const fn new() -> Self {
+        Self {
+            head: Head::ZERO,
+            qtype: 0,
+            flags: 0,
+            name_len: 0,
+            bytes: Vec::new(),
+        }
+    }
+
+    fn holds(&self, key: &Key) -> bool {
+        self.qtype == key.qtype && self.flags == key.flags() && self.name() == key.name
+    }
+
+    fn name(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.name_len)]
+    }
+
+    fn body(&self) -> &[u8] {
+        &self.bytes[usize::from(self.name_len)..]
+    }
+
+    fn key(&self) -> Key<'_> {
+        Key::from_parts(self.name(), self.qtype, self.flags)
+    }
+
+    /// Name and body have to fit: the shard has looked.
+    fn store(&mut self, key: &Key, head: &Head, body: &[u8]) {
+        self.head = *head;
+        self.qtype = key.qtype;
+        self.flags = key.flags();
+        self.name_len = key.name.len() as u8;
+        self.bytes.clear();
+        let stored = self
+            .bytes
+            .extend_from_slice(key.name)
+            .and_then(|()| self.bytes.extend_from_slice(body));
+        debug_assert!(
+            stored.is_ok(),
+            "the shard picks a table whose slots are long enough"
+        );
+    }
+}
+
+/// What a look-up reads before any slot.
+#[derive(Clone, Copy, Debug)]
+struct Set {
+    /// Of each slot; 0: free.
+    tags: [u16; CACHE_WAYS],
+    /// One bit per slot: found since the hand last passed.
+    referenced: u8,
+    /// The slot that CLOCK looks at next. Valid values: below the ways in use.
+    hand: u8,
+}
+
+const _: () = assert!(
+    CACHE_WAYS <= u8::BITS as usize,
+    "one reference bit per slot"
+);
+
+impl Set {
+    const FREE: Self = Self {
+        tags: [0; CACHE_WAYS],
+        referenced: 0,
+        hand: 0,
+    };
+
+    const fn is_referenced(&self, way: usize) -> bool {
+        self.referenced & 1 << way != 0
+    }
+
+    const fn set_referenced(&mut self, way: usize, referenced: bool) {
+        self.referenced = self.referenced & !(1 << way) | (referenced as u8) << way;
+    }
+}
+
+/// Where a slot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    set: usize,
+    way: usize,
+}
+
+/// Sets of [`CACHE_WAYS`] slots of `BYTES` bytes. A full set puts out the entry that expired longest ago among those
+/// not asked for again, or else the one that CLOCK picks.
+#[derive(Debug)]
+pub(super) struct Table<const SETS: usize, const BYTES: usize> {
+    sets: [Set; SETS],
+    slots: [[Slot<BYTES>; CACHE_WAYS]; SETS],
+    /// Sets at the end that are not used. Counted so that all zero means the whole table.
+    sets_withheld: usize,
+    /// Ways at the end of each set that are not used.
+    ways_withheld: usize,
+}
+
+impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
+    /// Slots of the table.
+    pub const SLOTS: usize = SETS * CACHE_WAYS;
+
+    pub const fn new() -> Self {
+        const { assert!(SETS > 0 && BYTES <= u16::MAX as usize) };
+        Self {
+            sets: [Set::FREE; SETS],
+            slots: [const { [const { Slot::new() }; CACHE_WAYS] }; SETS],
+            sets_withheld: 0,
+            ways_withheld: 0,
+        }
+    }
+
+    /// Forgets everything and uses at most `slots` slots from now on, in whole sets where that is at least one.
+    pub fn limit(&mut self, slots: usize) {
+        self.clear();
+        let sets = (slots / CACHE_WAYS).clamp(usize::from(slots > 0), SETS);
+        self.sets_withheld = SETS - sets;
+        self.ways_withheld = CACHE_WAYS - slots.min(CACHE_WAYS);
+    }
+
+    const fn sets_used(&self) -> usize {
+        SETS - self.sets_withheld
+    }
+
+    const fn ways_used(&self) -> usize {
+        CACHE_WAYS - self.ways_withheld
+    }
+
+    /// True where an entry of so many bytes fits a slot, and there is a slot.
+    pub const fn fits(&self, bytes: usize) -> bool {
+        bytes <= BYTES && self.sets_used() > 0
+    }
+
+    /// Where the key's entry is. Tags are compared before any slot is touched.
+    pub fn find(&self, hash: u64, key: &Key) -> Option<Place> {
+        let set = set_of(hash, self.sets_used());
+        let tag = tag_of(hash);
+        let slots = self.slots.get(set)?;
+        let ways = self.sets[set].tags.iter().zip(slots);
+        let way = ways
+            .into_iter()
+            .position(|(slot_tag, slot)| *slot_tag == tag && slot.holds(key))?;
+        Some(Place { set, way })
+    }
+
+    /// Notes that the entry was asked for.
+    pub fn reference(&mut self, place: Place) {
+        self.sets[place.set].set_referenced(place.way, true);
+    }
+
+    /// The entry at a place that [`find`](Self::find) gave.
+    pub fn get(&self, place: Place) -> Found<'_> {
+        let slot = &self.slots[place.set][place.way];
+        Found {
+            head: slot.head,
+            body: slot.body(),
+        }
+    }
+
+    /// The entry at `index`, counted over all slots.
+    pub fn slot(&self, index: usize) -> Option<(Key<'_>, Head, &[u8])> {
+        let (set, way) = (index / CACHE_WAYS, index % CACHE_WAYS);
+        if self.sets.get(set)?.tags[way] == 0 {
+            return None;
+        }
+        let slot = &self.slots[set][way];
+        Some((slot.key(), slot.head, slot.body()))
+    }
+
+    /// A free slot of the hash's set.
+    pub fn free(&self, hash: u64) -> Option<Place> {
+        let set = set_of(hash, self.sets_used());
+        let tags = &self.sets.get(set)?.tags[..self.ways_used()];
+        tags.iter()
+            .position(|tag| *tag == 0)
+            .map(|way| Place { set, way })
+    }
+
+    /// The slot of the hash's set whose entry is worth least. The set is full, and there is one.
+    pub fn victim(&mut self, hash: u64, now: Instant) -> Place {
+        let set = set_of(hash, self.sets_used());
+        let way = self
+            .longest_expired(set, now)
+            .unwrap_or_else(|| self.advance_hand(set));
+        Place { set, way }
+    }
+
+    /// Among the expired entries that nobody has asked for since the hand passed, the one that expired first. Expired
+    /// entries that are asked for are what clients get while upstream is silent (RFC 8767): CLOCK decides on them.
+    fn longest_expired(&self, set: usize, now: Instant) -> Option<usize> {
+        let slots = &self.slots[set];
+        let expired =
+            |way: &usize| !self.sets[set].is_referenced(*way) && slots[*way].head.expires() <= now;
+        (0..self.ways_used())
+            .filter(expired)
+            .min_by_key(|way| slots[*way].head.expires())
+    }
+
+    /// CLOCK: the first entry that was not asked for since the hand last passed it. The hand stays there.
+    fn advance_hand(&mut self, set: usize) -> usize {
+        let ways = self.ways_used();
+        let set = &mut self.sets[set];
+        for _ in 0..ways {
+            let way = usize::from(set.hand);
+            if !set.is_referenced(way) {
+                return way;
+            }
+            set.set_referenced(way, false);
+            set.hand = next_way(way, ways);
+        }
+        // All were asked for: the round took every bit away and ended where it began.
+        usize::from(set.hand)
+    }
+
+    /// Puts an entry into a slot of the hash's set, whatever was there. The hand moves off it, so that a new entry has
+    /// a whole round in which to be asked for.
+    pub fn put(
+        &mut self,
+        place: Place,
+        hash: u64,
+        key: &Key,
+        head: &Head,
+        body: &[u8],
+        referenced: bool,
+    ) {
+        let ways = self.ways_used();
+        let set = &mut self.sets[place.set];
+        set.tags[place.way] = tag_of(hash);
+        set.set_referenced(place.way, referenced);
+        if usize::from(set.hand) == place.way {
+            set.hand = next_way(place.way, ways);
+        }
+        self.slots[place.set][place.way].store(key, head, body);
+    }
+
+    /// Frees a slot and says whether its entry had been asked for.
+    pub fn take(&mut self, place: Place) -> bool {
+        let set = &mut self.sets[place.set];
+        let referenced = set.is_referenced(place.way);
+        set.tags[place.way] = 0;
+        set.set_referenced(place.way, false);
+        referenced
+    }
+
+    /// Frees every slot.
+    pub fn clear(&mut self) {
+        self.sets.fill(Set::FREE);
+    }
+
+    /// Entries.
+    pub fn len(&self) -> usize {
+        self.sets
+            .iter()
+            .flat_map(|set| &set.tags)
+            .filter(|tag| **tag != 0)
+            .count()
+    }
+}
+
+/// The way after `way`, around the end.
+const fn next_way(way: usize, ways: usize) -> u8 {
+    ((way + 1) % ways) as u8
+}

@@ -1,0 +1,100 @@
+//! Ethernet II frames (IEEE 802.3), without the frame check sequence.
+//!
+//! ```text
+//!  0             6             12          14
+//!  | destination | source      | EtherType | payload, padded to 46 ...
+//! ```
+
+use super::{Truncated, read_array, read_u16, write_u16};
+
+/// Bytes of the header.
+pub const HEADER_LEN: usize = field::PAYLOAD;
+
+mod field {
+    use super::super::Field;
+    pub const DESTINATION: Field = 0..6;
+    pub const SOURCE: Field = 6..12;
+    pub const ETHERTYPE: Field = 12..14;
+    pub const PAYLOAD: usize = 14;
+}
+
+/// EtherTypes that matter here.
+pub mod ethertype {
+    /// IPv4 (RFC 894).
+    pub const IPV4: u16 = 0x0800;
+    /// IPv6 (RFC 2464).
+    pub const IPV6: u16 = 0x86dd;
+    /// Customer VLAN tag (IEEE 802.1Q).
+    pub const VLAN: u16 = 0x8100;
+    /// Service VLAN tag, the outer of two (IEEE 802.1ad).
+    pub const SERVICE_VLAN: u16 = 0x88a8;
+}
+
+/// A MAC address.
+pub type Address = [u8; 6];
+
+/// View over a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<T> {
+    buffer: T,
+}
+
+impl<T: AsRef<[u8]>> Frame<T> {
+    /// A view over a buffer that the caller has measured: accessors panic where it is shorter than [`HEADER_LEN`].
+    pub const fn new_unchecked(buffer: T) -> Self {
+        Self { buffer }
+    }
+
+    /// A view, if the buffer holds a header.
+    ///
+    /// # Errors
+    /// [`Truncated`] if it does not.
+    pub fn new_checked(buffer: T) -> Result<Self, Truncated> {
+        let frame = Self::new_unchecked(buffer);
+        frame.check_len()?;
+        Ok(frame)
+    }
+
+    fn check_len(&self) -> Result<(), Truncated> {
+        if self.buffer.as_ref().len() < HEADER_LEN {
+            Err(Truncated)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Destination address.
+    #[must_use]
+    pub fn destination(&self) -> Address {
+        read_array(self.buffer.as_ref(), field::DESTINATION)
+    }
+
+    /// Source address.
+    #[must_use]
+    pub fn source(&self) -> Address {
+        read_array(self.buffer.as_ref(), field::SOURCE)
+    }
+
+    /// EtherType of what follows, which may be a VLAN tag.
+    #[must_use]
+    pub fn ethertype(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::ETHERTYPE)
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
+    /// Sets the destination address.
+    pub fn set_destination(&mut self, address: Address) {
+        self.buffer.as_mut()[field::DESTINATION].copy_from_slice(&address);
+    }
+
+    /// Sets the source address.
+    pub fn set_source(&mut self, address: Address) {
+        self.buffer.as_mut()[field::SOURCE].copy_from_slice(&address);
+    }
+
+    /// Sets the EtherType.
+    pub fn set_ethertype(&mut self, ethertype: u16) {
+        write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype);
+    }
+}

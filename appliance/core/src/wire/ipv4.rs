@@ -1,0 +1,134 @@
+//! IPv4 headers without options (RFC 791).
+//!
+//! ```text
+//!  0      1     2           4    6               8     9          10         12       16            20
+//!  | V IHL | TOS | total len | ID | flags, offset | TTL | protocol | checksum | source | destination | payload ...
+//! ```
+
+use super::checksum::Sum;
+use super::{HOP_LIMIT, PROTOCOL_UDP, Truncated, read_array, read_u16, write_u16};
+
+/// Bytes of a header without options: the only one that we understand and emit.
+pub const HEADER_LEN: usize = field::PAYLOAD;
+
+mod field {
+    use super::super::Field;
+    pub const VERSION_IHL: usize = 0;
+    pub const TOS: usize = 1;
+    pub const TOTAL_LEN: Field = 2..4;
+    pub const ID: Field = 4..6;
+    pub const FLAGS_OFFSET: Field = 6..8;
+    pub const TTL: usize = 8;
+    pub const PROTOCOL: usize = 9;
+    pub const CHECKSUM: Field = 10..12;
+    pub const SOURCE: Field = 12..16;
+    pub const DESTINATION: Field = 16..20;
+    pub const PAYLOAD: usize = 20;
+
+    /// Version 4, five words of header.
+    pub const VERSION_4_IHL_5: u8 = 0x45;
+    /// "Don't fragment" (RFC 791 section 3.1).
+    pub const DONT_FRAGMENT: u16 = 0x4000;
+    /// "More fragments" and the fragment offset: one of them set makes a fragment.
+    pub const FRAGMENT: u16 = 0x3fff;
+}
+
+/// An IPv4 address.
+pub type Address = [u8; 4];
+
+/// View over a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<T> {
+    buffer: T,
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view over a buffer that the caller has measured: accessors panic where it is shorter than [`HEADER_LEN`].
+    pub const fn new_unchecked(buffer: T) -> Self {
+        Self { buffer }
+    }
+
+    /// A view, if the buffer holds a header.
+    ///
+    /// # Errors
+    /// [`Truncated`] if it does not.
+    pub fn new_checked(buffer: T) -> Result<Self, Truncated> {
+        let packet = Self::new_unchecked(buffer);
+        packet.check_len()?;
+        Ok(packet)
+    }
+
+    fn check_len(&self) -> Result<(), Truncated> {
+        if self.buffer.as_ref().len() < HEADER_LEN {
+            Err(Truncated)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Version of the protocol: 4.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        self.buffer.as_ref()[field::VERSION_IHL] >> 4
+    }
+
+    /// True where options follow the header, or the header says to be too short to be one (IHL is not 5).
+    #[must_use]
+    pub fn has_options(&self) -> bool {
+        self.buffer.as_ref()[field::VERSION_IHL] & 0x0f != field::VERSION_4_IHL_5 & 0x0f
+    }
+
+    /// Bytes of the packet, as it says itself: header and payload, not the padding of Ethernet.
+    #[must_use]
+    pub fn total_len(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::TOTAL_LEN)
+    }
+
+    /// True for a fragment, the first one among them.
+    #[must_use]
+    pub fn is_fragment(&self) -> bool {
+        read_u16(self.buffer.as_ref(), field::FLAGS_OFFSET) & field::FRAGMENT != 0
+    }
+
+    /// Protocol of the payload.
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        self.buffer.as_ref()[field::PROTOCOL]
+    }
+
+    /// Source address.
+    #[must_use]
+    pub fn source(&self) -> Address {
+        read_array(self.buffer.as_ref(), field::SOURCE)
+    }
+
+    /// Destination address.
+    #[must_use]
+    pub fn destination(&self) -> Address {
+        read_array(self.buffer.as_ref(), field::DESTINATION)
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Writes the whole header of a UDP packet of `total_len` bytes, with its checksum.
+    ///
+    /// ID 0 with "don't fragment" makes an atomic datagram, whose ID means nothing (RFC 6864 section 4.1). With DF
+    /// clear a constant ID would break section 4.3 there, and a forged fragment could replace a part of the answer;
+    /// DF is also what RFC 9715 section 3.1 asks of a responder. What does not fit the path is truncated (TC) instead,
+    /// and [`crate::limits::UDP_MESSAGE_MAX`] fits every path that can carry IPv6.
+    pub fn fill(&mut self, source: Address, destination: Address, total_len: u16) {
+        let header = self.buffer.as_mut();
+        header[field::VERSION_IHL] = field::VERSION_4_IHL_5;
+        header[field::TOS] = 0;
+        write_u16(header, field::TOTAL_LEN, total_len);
+        write_u16(header, field::ID, 0);
+        write_u16(header, field::FLAGS_OFFSET, field::DONT_FRAGMENT);
+        header[field::TTL] = HOP_LIMIT;
+        header[field::PROTOCOL] = PROTOCOL_UDP;
+        write_u16(header, field::CHECKSUM, 0);
+        header[field::SOURCE].copy_from_slice(&source);
+        header[field::DESTINATION].copy_from_slice(&destination);
+        let checksum = Sum::new().add_bytes(&header[..HEADER_LEN]).finish();
+        write_u16(header, field::CHECKSUM, checksum);
+    }
+}

@@ -1,0 +1,103 @@
+//! IPv6 headers without extension headers (RFC 8200).
+//!
+//! ```text
+//!  0                     4             6             7           8        24            40
+//!  | V | class | flow    | payload len | next header | hop limit | source | destination | payload ...
+//!   4b    8b      20b
+//! ```
+
+use super::{HOP_LIMIT, PROTOCOL_UDP, Truncated, read_array, read_u16, write_u16};
+
+/// Bytes of the header.
+pub const HEADER_LEN: usize = field::PAYLOAD;
+
+mod field {
+    use super::super::Field;
+    pub const VERSION_CLASS_FLOW: Field = 0..4;
+    pub const PAYLOAD_LEN: Field = 4..6;
+    pub const NEXT_HEADER: usize = 6;
+    pub const HOP_LIMIT: usize = 7;
+    pub const SOURCE: Field = 8..24;
+    pub const DESTINATION: Field = 24..40;
+    pub const PAYLOAD: usize = 40;
+
+    /// Version 6, traffic class 0, flow label 0.
+    pub const VERSION_6: [u8; 4] = [0x60, 0, 0, 0];
+}
+
+/// An IPv6 address.
+pub type Address = [u8; 16];
+
+/// View over a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<T> {
+    buffer: T,
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view over a buffer that the caller has measured: accessors panic where it is shorter than [`HEADER_LEN`].
+    pub const fn new_unchecked(buffer: T) -> Self {
+        Self { buffer }
+    }
+
+    /// A view, if the buffer holds a header.
+    ///
+    /// # Errors
+    /// [`Truncated`] if it does not.
+    pub fn new_checked(buffer: T) -> Result<Self, Truncated> {
+        let packet = Self::new_unchecked(buffer);
+        packet.check_len()?;
+        Ok(packet)
+    }
+
+    fn check_len(&self) -> Result<(), Truncated> {
+        if self.buffer.as_ref().len() < HEADER_LEN {
+            Err(Truncated)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Version of the protocol: 6.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        self.buffer.as_ref()[field::VERSION_CLASS_FLOW.start] >> 4
+    }
+
+    /// Bytes after the header, as it says itself. 0 announces a jumbogram (RFC 2675), which we do not take.
+    #[must_use]
+    pub fn payload_len(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::PAYLOAD_LEN)
+    }
+
+    /// Protocol of the payload, or the kind of an extension header.
+    #[must_use]
+    pub fn next_header(&self) -> u8 {
+        self.buffer.as_ref()[field::NEXT_HEADER]
+    }
+
+    /// Source address.
+    #[must_use]
+    pub fn source(&self) -> Address {
+        read_array(self.buffer.as_ref(), field::SOURCE)
+    }
+
+    /// Destination address.
+    #[must_use]
+    pub fn destination(&self) -> Address {
+        read_array(self.buffer.as_ref(), field::DESTINATION)
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Writes the whole header of a UDP packet. The flow label is 0, "not labelled" (RFC 6437 section 3).
+    pub fn fill(&mut self, source: Address, destination: Address, payload_len: u16) {
+        let header = self.buffer.as_mut();
+        header[field::VERSION_CLASS_FLOW].copy_from_slice(&field::VERSION_6);
+        write_u16(header, field::PAYLOAD_LEN, payload_len);
+        header[field::NEXT_HEADER] = PROTOCOL_UDP;
+        header[field::HOP_LIMIT] = HOP_LIMIT;
+        header[field::SOURCE].copy_from_slice(&source);
+        header[field::DESTINATION].copy_from_slice(&destination);
+    }
+}

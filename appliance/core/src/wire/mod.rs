@@ -1,0 +1,47 @@
+//! Views over the headers of a frame, and the one function that understands a whole query frame.
+//!
+//! Each view is opened by `new_checked`, whose `check_len` is the single gate: afterwards no accessor can reach past
+//! the buffer. Offsets are named once, in the `mod field` of the file. Setters take what a reply needs and no more.
+//! Nothing here knows DNS, allocates, or trusts a length because the XDP program looked at it before.
+
+pub mod checksum;
+pub mod ethernet;
+pub mod ipv4;
+pub mod ipv6;
+mod path;
+pub mod udp;
+pub mod vlan;
+
+pub use path::{Addresses, Path, Reject, parse};
+
+/// A range of bytes in a header.
+type Field = core::ops::Range<usize>;
+
+/// The buffer is shorter than the header, or than the length that the header gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Truncated;
+
+/// IP protocol number and IPv6 next header of UDP (RFC 768).
+pub const PROTOCOL_UDP: u8 = 17;
+
+/// TTL and hop limit of what we send: the default of RFC 1700, and far enough for any client.
+pub const HOP_LIMIT: u8 = 64;
+
+/// Big-endian 16 bits at `field`.
+fn read_u16(bytes: &[u8], field: Field) -> u16 {
+    let mut value = [0; 2];
+    value.copy_from_slice(&bytes[field]);
+    u16::from_be_bytes(value)
+}
+
+/// Puts `value` at `field`, big-endian.
+fn write_u16(bytes: &mut [u8], field: Field, value: u16) {
+    bytes[field].copy_from_slice(&value.to_be_bytes());
+}
+
+/// The bytes at `field`, which is `N` long.
+fn read_array<const N: usize>(bytes: &[u8], field: Field) -> [u8; N] {
+    let mut value = [0; N];
+    value.copy_from_slice(&bytes[field]);
+    value
+}

@@ -1,0 +1,90 @@
+//! UDP headers (RFC 768).
+//!
+//! ```text
+//!  0             2                  4        6          8
+//!  | source port | destination port | length | checksum | payload ...
+//! ```
+
+use super::checksum::Sum;
+use super::{Truncated, read_u16, write_u16};
+
+/// Bytes of the header.
+pub const HEADER_LEN: usize = field::PAYLOAD;
+
+mod field {
+    use super::super::Field;
+    pub const SOURCE_PORT: Field = 0..2;
+    pub const DESTINATION_PORT: Field = 2..4;
+    pub const LENGTH: Field = 4..6;
+    pub const CHECKSUM: Field = 6..8;
+    pub const PAYLOAD: usize = 8;
+}
+
+/// View over a datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<T> {
+    buffer: T,
+}
+
+impl<T: AsRef<[u8]>> Datagram<T> {
+    /// A view over a buffer that the caller has measured: accessors panic where it is shorter than [`HEADER_LEN`].
+    pub const fn new_unchecked(buffer: T) -> Self {
+        Self { buffer }
+    }
+
+    /// A view, if the buffer holds a header.
+    ///
+    /// # Errors
+    /// [`Truncated`] if it does not.
+    pub fn new_checked(buffer: T) -> Result<Self, Truncated> {
+        let datagram = Self::new_unchecked(buffer);
+        datagram.check_len()?;
+        Ok(datagram)
+    }
+
+    fn check_len(&self) -> Result<(), Truncated> {
+        if self.buffer.as_ref().len() < HEADER_LEN {
+            Err(Truncated)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Source port.
+    #[must_use]
+    pub fn source_port(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::SOURCE_PORT)
+    }
+
+    /// Destination port.
+    #[must_use]
+    pub fn destination_port(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::DESTINATION_PORT)
+    }
+
+    /// Bytes of header and payload, as the header says.
+    #[must_use]
+    pub fn length(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::LENGTH)
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Datagram<T> {
+    /// Writes the whole header over a payload that fills the rest of the buffer, with the checksum over both;
+    /// `pseudo_header` is the sum over addresses, protocol and `length` ([`super::checksum::pseudo_header`]).
+    pub fn fill(
+        &mut self,
+        source_port: u16,
+        destination_port: u16,
+        length: u16,
+        pseudo_header: Sum,
+    ) {
+        let datagram = self.buffer.as_mut();
+        write_u16(datagram, field::SOURCE_PORT, source_port);
+        write_u16(datagram, field::DESTINATION_PORT, destination_port);
+        write_u16(datagram, field::LENGTH, length);
+        write_u16(datagram, field::CHECKSUM, 0);
+        let checksum = pseudo_header.add_bytes(datagram).finish_udp();
+        write_u16(datagram, field::CHECKSUM, checksum);
+    }
+}

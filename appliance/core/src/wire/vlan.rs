@@ -1,0 +1,98 @@
+//! VLAN tags (IEEE 802.1Q), seen as what stands between an EtherType that announces a tag and the next one.
+//!
+//! ```text
+//!  ... | TPID |  0     2           4
+//!      12     |  | TCI | EtherType | payload ...
+//!                  3 bits priority, 1 bit drop eligible, 12 bits VLAN ID
+//! ```
+
+use super::ethernet::ethertype;
+use super::{Truncated, read_u16, write_u16};
+
+/// Bytes that one tag adds to a frame.
+pub const HEADER_LEN: usize = field::PAYLOAD;
+
+mod field {
+    use super::super::Field;
+    pub const TCI: Field = 0..2;
+    pub const ETHERTYPE: Field = 2..4;
+    pub const PAYLOAD: usize = 4;
+}
+
+/// What a tag said: kept whole, so that a reply goes back with the priority that the query had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tag {
+    /// Tag protocol identifier: the EtherType that announced the tag.
+    pub tpid: u16,
+    /// Tag control information: priority, drop eligibility, VLAN ID.
+    pub tci: u16,
+}
+
+impl Tag {
+    /// VLAN ID: the lower 12 bits; 0 is a mere priority tag.
+    #[must_use]
+    pub const fn id(self) -> u16 {
+        self.tci & 0x0fff
+    }
+}
+
+/// True where `ethertype` announces a VLAN tag.
+#[must_use]
+pub const fn is_tag(ethertype: u16) -> bool {
+    matches!(ethertype, ethertype::VLAN | ethertype::SERVICE_VLAN)
+}
+
+/// View over a tag's TCI and the EtherType after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Header<T> {
+    buffer: T,
+}
+
+impl<T: AsRef<[u8]>> Header<T> {
+    /// A view over a buffer that the caller has measured: accessors panic where it is shorter than [`HEADER_LEN`].
+    pub const fn new_unchecked(buffer: T) -> Self {
+        Self { buffer }
+    }
+
+    /// A view, if the buffer holds a tag.
+    ///
+    /// # Errors
+    /// [`Truncated`] if it does not.
+    pub fn new_checked(buffer: T) -> Result<Self, Truncated> {
+        let header = Self::new_unchecked(buffer);
+        header.check_len()?;
+        Ok(header)
+    }
+
+    fn check_len(&self) -> Result<(), Truncated> {
+        if self.buffer.as_ref().len() < HEADER_LEN {
+            Err(Truncated)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Tag control information.
+    #[must_use]
+    pub fn tci(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::TCI)
+    }
+
+    /// EtherType of what follows.
+    #[must_use]
+    pub fn ethertype(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::ETHERTYPE)
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Header<T> {
+    /// Sets the tag control information.
+    pub fn set_tci(&mut self, tci: u16) {
+        write_u16(self.buffer.as_mut(), field::TCI, tci);
+    }
+
+    /// Sets the EtherType of what follows.
+    pub fn set_ethertype(&mut self, ethertype: u16) {
+        write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype);
+    }
+}
