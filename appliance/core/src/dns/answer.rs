@@ -1,0 +1,354 @@
+//! An upstream's response, taken as an allegation: only what answers the question's own chain is kept.
+//!
+//! The result is a template: header and question as we asked them, then the kept records, compressed anew. The part
+//! behind the question is what the cache keeps ("body").
+
+use super::build::{WriteError, Writer, stands_at};
+use super::edns::{Edns, ede};
+use super::header::{HEADER_LEN, Header, flag};
+use super::name::{self, Name};
+use super::record::{Record, Records};
+use super::{class, rcode, read_u16, read_u32, rtype};
+use crate::cache::Head;
+use crate::time::Instant;
+
+/// CNAME and DNAME steps that one answer may take. Longer chains are refused.
+pub const CHAIN_MAX: usize = 16;
+/// TTLs with the high bit set count as 0 (RFC 2181 section 8).
+const TTL_SIGN: u32 = 0x8000_0000;
+
+/// Bounds for the TTL of what is kept, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TtlBounds {
+    /// Shorter TTLs are raised to this.
+    pub min_secs: u32,
+    /// Longer TTLs are lowered to this.
+    pub max_secs: u32,
+    /// NXDOMAIN and NODATA are kept no longer than this (RFC 2308 section 5).
+    pub negative_max_secs: u32,
+}
+
+impl TtlBounds {
+    /// The TTL to keep: 0 stays 0, because such an answer is never kept (RFC 1035 section 3.2.1).
+    fn clamp(&self, ttl_secs: u32) -> u32 {
+        let ttl_secs = if ttl_secs & TTL_SIGN == 0 { ttl_secs } else { 0 };
+        if ttl_secs == 0 { 0 } else { ttl_secs.clamp(self.min_secs, self.max_secs) }
+    }
+}
+
+/// Why a response is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseError {
+    /// Not a response, or not to the question that was asked: it may be spoofed.
+    Foreign,
+    /// A response to our question, but not well-formed.
+    Malformed,
+}
+
+/// A response as it was understood.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    /// What the cache keeps beside the body. `ttl_secs` 0: not to be kept.
+    pub head: Head,
+    /// Offset in the template at which the body begins.
+    pub body_at: usize,
+    /// Offset in the template at which it ends.
+    pub body_end: usize,
+    /// TC: the whole answer has to be fetched over TCP.
+    pub truncated: bool,
+    /// Whether the response carried EDNS.
+    pub has_edns: bool,
+}
+
+/// What was asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// QNAME in lower case.
+    pub name: &'a Name,
+    /// QNAME with the letter case in which it was sent; it has to come back so (draft 0x20). `None`: any case will do.
+    pub sent_case: Option<&'a [u8]>,
+    /// QTYPE.
+    pub qtype: u16,
+    /// DO was set.
+    pub dnssec_ok: bool,
+}
+
+/// Checks `response` against the question and writes the template of an answer into `template`.
+///
+/// # Errors
+/// Why it is not taken.
+pub fn digest(
+    response: &[u8],
+    asked: &Asked<'_>,
+    bounds: &TtlBounds,
+    now: Instant,
+    template: &mut [u8],
+) -> Result<Answer, ResponseError> {
+    let (header, question_end) = check_question(response, asked)?;
+    let truncated = header.has(flag::TC);
+    let sections = match Sections::locate(response, &header, question_end) {
+        Some(sections) => sections,
+        // A truncated message may end anywhere; all of it is asked for again over TCP.
+        None if truncated => Sections::empty(question_end),
+        None => return Err(ResponseError::Malformed),
+    };
+    let mut digest = Digest::begin(response, asked, bounds, sections, template)?;
+    let chain = digest.answers()?;
+    let negative = !chain.answered && matches!(header.rcode(), rcode::NOERROR | rcode::NXDOMAIN);
+    digest.authorities(&chain, negative)?;
+    let rcode = header.rcode();
+    let keepable = !truncated && matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN);
+    Ok(Answer {
+        head: Head {
+            rcode,
+            authentic_data: header.has(flag::AD),
+            authoritative: false,
+            answers: digest.kept[0],
+            authorities: digest.kept[1],
+            additionals: 0,
+            ttl_secs: if keepable { digest.ttl_secs(negative) } else { 0 },
+            stored: now,
+            restored: false,
+            ede: sections.edns.and_then(|edns| edns.ede).unwrap_or(ede::NONE),
+        },
+        body_at: digest.body_at,
+        body_end: digest.writer.position(),
+        truncated,
+        has_edns: sections.edns.is_some(),
+    })
+}
+
+/// The response's header and the offset behind its question, if it is a response to what was asked.
+fn check_question(response: &[u8], asked: &Asked<'_>) -> Result<(Header, usize), ResponseError> {
+    let header = Header::parse(response).ok_or(ResponseError::Foreign)?;
+    if !header.has(flag::QR) || header.opcode() != 0 {
+        return Err(ResponseError::Foreign);
+    }
+    let asked_name = asked.name.as_wire();
+    // Some servers answer FORMERR or NOTIMP with the header alone (RFC 6891 section 7 calls it a common fault).
+    if header.counts == [0; 4] && matches!(header.rcode(), rcode::FORMERR | rcode::NOTIMP) {
+        return Ok((header, HEADER_LEN));
+    }
+    let name_end = HEADER_LEN + asked_name.len();
+    let same_name = response.get(HEADER_LEN..name_end).is_some_and(|name| match asked.sent_case {
+        Some(sent) => name == sent,
+        None => name.eq_ignore_ascii_case(asked_name),
+    });
+    let same = header.counts[0] == 1
+        && same_name
+        && read_u16(response, name_end) == Some(asked.qtype)
+        && read_u16(response, name_end + 2) == Some(class::IN);
+    if same { Ok((header, name_end + 4)) } else { Err(ResponseError::Foreign) }
+}
+
+/// Where the sections stand.
+#[derive(Clone, Copy, Debug)]
+struct Sections {
+    answers_at: usize,
+    answers: usize,
+    authorities_at: usize,
+    authorities: usize,
+    edns: Option<Edns>,
+}
+
+impl Sections {
+    const fn empty(at: usize) -> Self {
+        Self { answers_at: at, answers: 0, authorities_at: at, authorities: 0, edns: None }
+    }
+
+    /// Walks the whole message once; `None` where a record is broken.
+    fn locate(response: &[u8], header: &Header, question_end: usize) -> Option<Self> {
+        let [_, answers, authorities, additionals] = header.counts.map(usize::from);
+        let authorities_at = section_end(response, question_end, answers)?;
+        let additionals_at = section_end(response, authorities_at, authorities)?;
+        let mut edns = None;
+        for record in Records::new(response, additionals_at, additionals) {
+            let record = record.ok()?;
+            if record.rtype == rtype::OPT && edns.is_none() {
+                edns = Some(Edns::parse(response, &record).ok()?);
+            }
+        }
+        Some(Self { answers_at: question_end, answers, authorities_at, authorities, edns })
+    }
+}
+
+/// Where the section of `count` records from `at` on ends; `None` where a record is broken.
+fn section_end(response: &[u8], at: usize, count: usize) -> Option<usize> {
+    let mut end = at;
+    for record in Records::new(response, at, count) {
+        end = record.ok()?.end;
+    }
+    Some(end)
+}
+
+/// Where the chain of CNAMEs led.
+struct Chain {
+    /// The last name.
+    target: Name,
+    /// Whether records of the asked type stand there.
+    answered: bool,
+}
+
+/// The state of one digestion.
+struct Digest<'a> {
+    response: &'a [u8],
+    asked: &'a Asked<'a>,
+    bounds: &'a TtlBounds,
+    sections: Sections,
+    writer: Writer<'a>,
+    body_at: usize,
+    /// Records kept: answers, authorities.
+    kept: [u16; 2],
+    min_ttl_secs: u32,
+    negative_ttl_secs: Option<u32>,
+}
+
+impl<'a> Digest<'a> {
+    fn begin(
+        response: &'a [u8],
+        asked: &'a Asked<'a>,
+        bounds: &'a TtlBounds,
+        sections: Sections,
+        template: &'a mut [u8],
+    ) -> Result<Self, ResponseError> {
+        let mut writer = Writer::new(template);
+        writer.question(asked.name.as_wire(), asked.qtype, class::IN).map_err(|_| ResponseError::Malformed)?;
+        // The question was written label by label; as a target it is known as a whole.
+        let body_at = writer.position();
+        Ok(Self {
+            response,
+            asked,
+            bounds,
+            sections,
+            writer,
+            body_at,
+            kept: [0; 2],
+            min_ttl_secs: u32::MAX,
+            negative_ttl_secs: None,
+        })
+    }
+
+    fn answer_records(&self) -> impl Iterator<Item = Record> + use<'a> {
+        Records::new(self.response, self.sections.answers_at, self.sections.answers).flatten()
+    }
+
+    fn authority_records(&self) -> impl Iterator<Item = Record> + use<'a> {
+        Records::new(self.response, self.sections.authorities_at, self.sections.authorities).flatten()
+    }
+
+    /// Keeps the chain from QNAME on, and what stands at its end.
+    fn answers(&mut self) -> Result<Chain, ResponseError> {
+        let mut target = *self.asked.name;
+        for _ in 0..CHAIN_MAX {
+            if self.keep_rrset(&target, self.asked.qtype)? {
+                return Ok(Chain { target, answered: true });
+            }
+            let Some(next) = self.follow(&target)? else {
+                return Ok(Chain { target, answered: false });
+            };
+            target = next;
+        }
+        Err(ResponseError::Malformed)
+    }
+
+    /// Keeps the CNAME at `owner`, and the DNAME that made it. Returns its target in lower case.
+    fn follow(&mut self, owner: &Name) -> Result<Option<Name>, ResponseError> {
+        let response = self.response;
+        let is_cname = |record: &Record| is(response, record, owner, rtype::CNAME);
+        let Some(cname) = self.answer_records().find(is_cname) else { return Ok(None) };
+        let dname = self.answer_records().find(|record| {
+            record.rtype == rtype::DNAME
+                && super::record::owner(response, record).is_ok_and(|parent| {
+                    parent != *owner && name::is_within(owner.as_wire(), parent.to_lower().as_wire())
+                })
+        });
+        if let Some(dname) = dname {
+            let parent = super::record::owner(response, &dname).map_err(|_| ResponseError::Malformed)?.to_lower();
+            self.keep_rrset(&parent, rtype::DNAME)?;
+        }
+        self.keep_rrset(owner, rtype::CNAME)?;
+        let (target, end) = Name::parse(response, cname.rdata_at).map_err(|_| ResponseError::Malformed)?;
+        if end != cname.end {
+            return Err(ResponseError::Malformed);
+        }
+        Ok(Some(target.to_lower()))
+    }
+
+    /// Keeps the RRset and, if the client wants them, its signatures. Returns whether there was one.
+    fn keep_rrset(&mut self, owner: &Name, wanted: u16) -> Result<bool, ResponseError> {
+        let mut found = false;
+        for record in self.answer_records() {
+            if is(self.response, &record, owner, wanted) {
+                self.keep(&record, 0)?;
+                found = true;
+            }
+        }
+        if found && self.asked.dnssec_ok && wanted != rtype::RRSIG {
+            for record in self.answer_records() {
+                if is(self.response, &record, owner, rtype::RRSIG) && self.covers(&record, wanted) {
+                    self.keep(&record, 0)?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether the RRSIG `record` signs type `covered` (RFC 4034 section 3.1.1).
+    fn covers(&self, record: &Record, covered: u16) -> bool {
+        read_u16(self.response, record.rdata_at) == Some(covered)
+    }
+
+    /// Keeps the SOA of a negative answer, and the proofs that a validating client needs.
+    fn authorities(&mut self, chain: &Chain, negative: bool) -> Result<(), ResponseError> {
+        for record in self.authority_records() {
+            let proof = matches!(record.rtype, rtype::NSEC | rtype::NSEC3)
+                || record.rtype == rtype::RRSIG
+                    && [rtype::NSEC, rtype::NSEC3].iter().any(|&covered| self.covers(&record, covered));
+            let soa = record.rtype == rtype::SOA
+                || record.rtype == rtype::RRSIG && self.covers(&record, rtype::SOA);
+            let wanted = soa && negative && self.is_zone_of(&record, &chain.target)
+                || proof && self.asked.dnssec_ok;
+            if record.class != class::IN || !wanted || record.rtype == rtype::RRSIG && !self.asked.dnssec_ok {
+                continue;
+            }
+            if record.rtype == rtype::SOA && self.negative_ttl_secs.is_none() {
+                let minimum = read_u32(self.response, record.end.saturating_sub(4)).unwrap_or(0);
+                self.negative_ttl_secs = Some(minimum.min(record.ttl_secs));
+            }
+            self.keep(&record, 1)?;
+        }
+        Ok(())
+    }
+
+    fn is_zone_of(&self, record: &Record, target: &Name) -> bool {
+        super::record::owner(self.response, record)
+            .is_ok_and(|zone| name::is_within(target.as_wire(), zone.to_lower().as_wire()))
+    }
+
+    fn keep(&mut self, record: &Record, section: usize) -> Result<(), ResponseError> {
+        let ttl_secs = self.bounds.clamp(record.ttl_secs);
+        match self.writer.copy_record(self.response, record, ttl_secs) {
+            Ok(()) => {}
+            Err(WriteError::Malformed | WriteError::Full) => return Err(ResponseError::Malformed),
+        }
+        self.kept[section] += 1;
+        self.min_ttl_secs = self.min_ttl_secs.min(ttl_secs);
+        Ok(())
+    }
+
+    /// For how long the answer may be kept; 0: not at all.
+    fn ttl_secs(&self, negative: bool) -> u32 {
+        if !negative {
+            return if self.kept[0] == 0 { 0 } else { self.min_ttl_secs };
+        }
+        // RFC 2308 section 5: without an SOA a negative answer is not kept.
+        let Some(soa_secs) = self.negative_ttl_secs else { return 0 };
+        let cap_secs = self.bounds.negative_max_secs;
+        self.bounds.clamp(soa_secs).min(cap_secs).min(self.min_ttl_secs)
+    }
+}
+
+/// Whether `record` is of class IN, of type `wanted`, and stands at `owner`.
+fn is(response: &[u8], record: &Record, owner: &Name, wanted: u16) -> bool {
+    record.rtype == wanted && record.class == class::IN && stands_at(response, record.owner, owner.as_wire())
+}

@@ -1,0 +1,302 @@
+//! Writing messages: questions, and records with name compression (RFC 1035 section 4.1.4).
+
+use super::header::HEADER_LEN;
+use super::name::{self, Name};
+use super::record::{self, Record};
+use super::rtype;
+use heapless::Vec;
+
+/// Offsets that a message remembers as targets of compression. Full: later names are written out whole.
+const TARGETS_MAX: usize = 48;
+/// Highest offset that a pointer can name.
+const POINTER_MAX: usize = 0x3fff;
+
+/// Appends to a message, from an offset on.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    message: &'a mut [u8],
+    at: usize,
+    targets: Vec<u16, TARGETS_MAX>,
+}
+
+/// The message buffer is full, or the source of a record is malformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// Does not fit.
+    Full,
+    /// RDATA of the source is not what its type says.
+    Malformed,
+}
+
+impl<'a> Writer<'a> {
+    /// Writes into `message` behind the header, which the caller fills in last.
+    #[must_use]
+    pub const fn new(message: &'a mut [u8]) -> Self {
+        Self { message, at: HEADER_LEN, targets: Vec::new() }
+    }
+
+    /// Continues behind a question that stands in `message` already.
+    #[must_use]
+    pub fn after_question(message: &'a mut [u8], question_end: usize) -> Self {
+        let mut writer = Self { message, at: question_end, targets: Vec::new() };
+        writer.remember(HEADER_LEN);
+        writer
+    }
+
+    /// Offset behind what is written.
+    #[must_use]
+    pub const fn position(&self) -> usize {
+        self.at
+    }
+
+    /// Takes back what was written behind `position`.
+    pub fn rewind(&mut self, position: usize) {
+        debug_assert!(position <= self.at);
+        self.at = position;
+        self.targets.retain(|&target| usize::from(target) < position);
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// They do not fit.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        let end = self.at + bytes.len();
+        self.message.get_mut(self.at..end).ok_or(WriteError::Full)?.copy_from_slice(bytes);
+        self.at = end;
+        Ok(())
+    }
+
+    /// Appends a big-endian u16.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn put_u16(&mut self, value: u16) -> Result<(), WriteError> {
+        self.put(&value.to_be_bytes())
+    }
+
+    /// Appends a question.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn question(&mut self, name: &[u8], qtype: u16, qclass: u16) -> Result<(), WriteError> {
+        self.put_name(name, true)?;
+        self.put_u16(qtype)?;
+        self.put_u16(qclass)
+    }
+
+    /// Appends an uncompressed wire-form name, compressed against what is written where `compress` allows.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn put_name(&mut self, wire: &[u8], compress: bool) -> Result<(), WriteError> {
+        for suffix in name::suffixes(wire) {
+            if suffix.len() == 1 {
+                return self.put(&[0]);
+            }
+            if let Some(target) = compress.then(|| self.find(suffix)).flatten() {
+                return self.put_u16(0xc000 | target);
+            }
+            let label = &suffix[..1 + usize::from(suffix[0])];
+            self.remember(self.at);
+            self.put(label)?;
+        }
+        Ok(())
+    }
+
+    /// Appends a record of class IN with uncompressed `rdata`.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn record(&mut self, owner: &[u8], rtype: u16, ttl_secs: u32, rdata: &[u8]) -> Result<(), WriteError> {
+        let length_at = self.record_head(owner, rtype, ttl_secs)?;
+        let source = Record { owner: 0, rtype, class: 1, ttl_secs, ttl_at: 0, rdata_at: 0, end: rdata.len() };
+        self.put_rdata(rdata, &source)?;
+        self.finish_record(length_at)
+    }
+
+    /// Appends `source` of `message` with another TTL: names are decompressed and compressed anew.
+    ///
+    /// # Errors
+    /// It does not fit, or its RDATA is malformed.
+    pub fn copy_record(&mut self, message: &[u8], source: &Record, ttl_secs: u32) -> Result<(), WriteError> {
+        let owner = record::owner(message, source).map_err(|_| WriteError::Malformed)?;
+        let length_at = self.record_head(owner.as_wire(), source.rtype, ttl_secs)?;
+        self.put_rdata(message, source)?;
+        self.finish_record(length_at)
+    }
+
+    fn record_head(&mut self, owner: &[u8], rtype: u16, ttl_secs: u32) -> Result<usize, WriteError> {
+        self.put_name(owner, true)?;
+        self.put_u16(rtype)?;
+        self.put_u16(super::class::IN)?;
+        self.put(&ttl_secs.to_be_bytes())?;
+        self.put_u16(0)?;
+        Ok(self.at - 2)
+    }
+
+    fn finish_record(&mut self, length_at: usize) -> Result<(), WriteError> {
+        let len = u16::try_from(self.at - length_at - 2).map_err(|_| WriteError::Full)?;
+        self.message[length_at..length_at + 2].copy_from_slice(&len.to_be_bytes());
+        Ok(())
+    }
+
+    fn put_rdata(&mut self, message: &[u8], source: &Record) -> Result<(), WriteError> {
+        let rdata = message.get(source.rdata()).ok_or(WriteError::Malformed)?;
+        let Some(layout) = record::name_layout(source.rtype) else {
+            let fits = match source.rtype {
+                rtype::A => rdata.len() == 4,
+                rtype::AAAA => rdata.len() == 16,
+                _ => true,
+            };
+            return if fits { self.put(rdata) } else { Err(WriteError::Malformed) };
+        };
+        self.put(rdata.get(..layout.before).ok_or(WriteError::Malformed)?)?;
+        let mut at = source.rdata_at + layout.before;
+        for _ in 0..layout.names {
+            let (name, end) = Name::parse(message, at).map_err(|_| WriteError::Malformed)?;
+            if end > source.end {
+                return Err(WriteError::Malformed);
+            }
+            self.put_name(name.as_wire(), layout.compress)?;
+            at = end;
+        }
+        let tail = message.get(at..source.end).ok_or(WriteError::Malformed)?;
+        let tail_len = if source.rtype == rtype::SOA { 20 } else { 0 };
+        if tail.len() == tail_len { self.put(tail) } else { Err(WriteError::Malformed) }
+    }
+
+    fn remember(&mut self, offset: usize) {
+        if offset <= POINTER_MAX {
+            // Full: the name is simply no target.
+            let _ = self.targets.push(offset as u16);
+        }
+    }
+
+    /// A remembered offset at which exactly `suffix` stands.
+    fn find(&self, suffix: &[u8]) -> Option<u16> {
+        let written = &self.message[..self.at];
+        // The question's own suffixes are targets without being remembered one by one.
+        let question = self.targets.first().filter(|&&first| usize::from(first) == HEADER_LEN);
+        let within = question.and_then(|_| question_suffix(written, suffix));
+        within.or_else(|| self.targets.iter().copied().find(|&at| stands_at(written, usize::from(at), suffix)))
+    }
+}
+
+/// The offset inside the question's QNAME at which `suffix` stands.
+fn question_suffix(message: &[u8], suffix: &[u8]) -> Option<u16> {
+    let end = name::plain_end(message, HEADER_LEN).ok()?;
+    let start = end.checked_sub(suffix.len()).filter(|&start| start >= HEADER_LEN)?;
+    let aligned = name::suffixes(&message[HEADER_LEN..end]).any(|candidate| candidate.len() == suffix.len());
+    (aligned && message[start..end].eq_ignore_ascii_case(suffix)).then_some(start as u16)
+}
+
+/// Whether the name at `offset` of `message`, pointers followed, equals the uncompressed `wire` (RFC 4343).
+#[must_use]
+pub fn stands_at(message: &[u8], offset: usize, wire: &[u8]) -> bool {
+    let mut at = offset;
+    let mut rest = wire;
+    let mut run = offset;
+    // Bound: a label shortens `rest`, a pointer goes strictly backwards.
+    loop {
+        let Some(&label) = message.get(at) else { return false };
+        if label & 0xc0 == 0xc0 {
+            let Some(&low) = message.get(at + 1) else { return false };
+            let target = usize::from(u16::from_be_bytes([label & 0x3f, low]));
+            if target >= run {
+                return false;
+            }
+            run = target;
+            at = target;
+            continue;
+        }
+        let len = 1 + usize::from(label);
+        let (Some(mine), Some(theirs)) = (message.get(at..at + len), rest.get(..len)) else { return false };
+        if !mine.eq_ignore_ascii_case(theirs) {
+            return false;
+        }
+        if label == 0 {
+            return rest.len() == 1;
+        }
+        rest = &rest[len..];
+        at += len;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::record::Records;
+
+    const QNAME: &[u8] = b"\x03www\x02ab\0";
+
+    #[test]
+    fn names_are_compressed_against_the_question_and_each_other() {
+        let mut buffer = [0xa5; 256];
+        let mut writer = Writer::new(&mut buffer);
+        writer.question(QNAME, 1, 1).expect("fits");
+        let question_end = writer.position();
+        writer.record(QNAME, rtype::CNAME, 60, b"\x01x\x02cd\0").expect("fits");
+        writer.record(b"\x01X\x02cd\0", rtype::A, 60, &[1, 2, 3, 4]).expect("fits");
+        writer.record(b"\x02ab\0", rtype::MX, 60, b"\0\x05\x02mx\x02ab\0").expect("fits");
+        let end = writer.position();
+        let message = &buffer[..end];
+        let mut records = Records::new(message, question_end, 3).map(|record| record.expect("well-formed"));
+        let cname = records.next().expect("CNAME");
+        assert_eq!(&message[cname.owner..cname.owner + 2], b"\xc0\x0c");
+        let address = records.next().expect("A");
+        assert_eq!(address.ttl_at - address.owner, 6, "owner is a pointer into the CNAME's RDATA");
+        assert!(stands_at(message, address.owner, b"\x01x\x02cd\0"));
+        let mx = records.next().expect("MX");
+        assert_eq!(&message[mx.rdata()], b"\0\x05\x02mx\xc0\x10");
+    }
+
+    #[test]
+    fn srv_targets_are_never_compressed() {
+        let mut buffer = [0; 128];
+        let mut writer = Writer::new(&mut buffer);
+        writer.question(QNAME, rtype::SRV, 1).expect("fits");
+        let at = writer.position();
+        let rdata = [&[0, 1, 0, 2, 0, 53][..], QNAME].concat();
+        writer.record(QNAME, rtype::SRV, 1, &rdata).expect("fits");
+        assert_eq!(&buffer[at + 12..at + 12 + rdata.len()], rdata);
+    }
+
+    #[test]
+    fn malformed_rdata_is_refused() {
+        for (rtype, rdata) in [
+            (rtype::A, &b"\x01\x02\x03"[..]),
+            (rtype::MX, b"\0"),
+            (rtype::CNAME, b"\x01x\0y"),
+            (rtype::SOA, b"\x01x\0\x01y\0\0\0\0\x01"),
+            (rtype::NS, b"\x03ab"),
+        ] {
+            let mut buffer = [0; 128];
+            let result = Writer::new(&mut buffer).record(b"\0", rtype, 1, rdata);
+            assert_eq!(result, Err(WriteError::Malformed), "type {rtype}");
+        }
+    }
+
+    #[test]
+    fn a_full_buffer_is_said() {
+        let mut whole = [0; 64];
+        let mut writer = Writer::new(&mut whole);
+        writer.record(QNAME, rtype::A, 1, &[1, 2, 3, 4]).expect("fits");
+        let end = writer.position();
+        for len in 12..end {
+            let result = Writer::new(&mut whole[..len]).record(QNAME, rtype::A, 1, &[1, 2, 3, 4]);
+            assert_eq!(result, Err(WriteError::Full));
+        }
+    }
+
+    #[test]
+    fn rewinding_forgets_targets() {
+        let mut buffer = [0; 64];
+        let mut writer = Writer::new(&mut buffer);
+        writer.put_name(b"\x02ab\0", true).expect("fits");
+        writer.rewind(HEADER_LEN);
+        writer.put_name(b"\x02cd\0", true).expect("fits");
+        writer.put_name(b"\x02ab\0", true).expect("fits");
+        assert_eq!(&buffer[12..20], b"\x02cd\0\x02ab\0");
+    }
+}

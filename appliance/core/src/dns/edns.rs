@@ -1,0 +1,258 @@
+//! EDNS(0): the OPT record of a query and of its response (RFC 6891), with the options that we speak.
+
+use super::record::Record;
+use super::{read_u16, rtype};
+use crate::limits::UDP_MESSAGE_MAX;
+
+/// Option codes (IANA DNS EDNS0 option codes).
+pub mod option {
+    /// DNS cookie (RFC 7873).
+    pub const COOKIE: u16 = 10;
+    /// edns-tcp-keepalive (RFC 7828).
+    pub const TCP_KEEPALIVE: u16 = 11;
+    /// Extended DNS error (RFC 8914).
+    pub const EDE: u16 = 15;
+}
+
+/// Extended DNS error codes (RFC 8914).
+pub mod ede {
+    /// No extended error: this value is not assigned.
+    pub const NONE: u16 = u16::MAX;
+    /// Stale answer.
+    pub const STALE: u16 = 3;
+    /// Forged answer.
+    pub const FORGED: u16 = 4;
+    /// Cached error.
+    pub const CACHED_ERROR: u16 = 13;
+    /// Not ready.
+    pub const NOT_READY: u16 = 14;
+    /// Blocked.
+    pub const BLOCKED: u16 = 15;
+    /// Filtered.
+    pub const FILTERED: u16 = 17;
+    /// Prohibited.
+    pub const PROHIBITED: u16 = 18;
+    /// Stale NXDOMAIN answer.
+    pub const STALE_NXDOMAIN: u16 = 19;
+    /// Not supported.
+    pub const NOT_SUPPORTED: u16 = 21;
+    /// No reachable authority: here, no upstream answered.
+    pub const NO_REACHABLE_AUTHORITY: u16 = 22;
+    /// Network error.
+    pub const NETWORK_ERROR: u16 = 23;
+}
+
+/// DO in the low 16 bits of the OPT record's TTL.
+const DNSSEC_OK: u32 = 0x8000;
+/// Length of an OPT record without options: root name, type, size, flags, length.
+pub const OPT_LEN: usize = 11;
+/// Longest server cookie (RFC 7873 section 4).
+const SERVER_COOKIE_MAX: usize = 32;
+
+/// What a DNS cookie option held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cookie {
+    /// The client's part.
+    pub client: [u8; 8],
+    /// The server's part; only `server_len` bytes count.
+    pub server: [u8; SERVER_COOKIE_MAX],
+    /// 0, or 8 to 32.
+    pub server_len: u8,
+}
+
+impl Cookie {
+    fn parse(data: &[u8]) -> Option<Self> {
+        let (client, server) = data.split_first_chunk::<8>()?;
+        if !server.is_empty() && !(8..=SERVER_COOKIE_MAX).contains(&server.len()) {
+            return None;
+        }
+        let mut cookie = Self { client: *client, server: [0; SERVER_COOKIE_MAX], server_len: server.len() as u8 };
+        cookie.server[..server.len()].copy_from_slice(server);
+        Some(cookie)
+    }
+}
+
+/// What an OPT record said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Edns {
+    /// The sender's largest UDP message, as it said.
+    pub udp_size: u16,
+    /// High eight bits of the response code.
+    pub extended_rcode: u8,
+    /// EDNS version.
+    pub version: u8,
+    /// DO (RFC 3225).
+    pub dnssec_ok: bool,
+    /// The cookie option.
+    pub cookie: Option<Cookie>,
+    /// Whether edns-tcp-keepalive was there.
+    pub keepalive: bool,
+    /// The first extended error, or [`ede::NONE`].
+    pub ede: Option<u16>,
+}
+
+/// Why an OPT record is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MalformedOpt;
+
+impl Edns {
+    /// Reads the OPT record `record` of `message`. Unknown options are ignored (RFC 6891 section 6.1.2).
+    ///
+    /// # Errors
+    /// The owner is not the root, or an option reaches over the end.
+    pub fn parse(message: &[u8], record: &Record) -> Result<Self, MalformedOpt> {
+        debug_assert_eq!(record.rtype, rtype::OPT);
+        if message.get(record.owner) != Some(&0) {
+            return Err(MalformedOpt);
+        }
+        let mut edns = Self {
+            udp_size: record.class,
+            extended_rcode: (record.ttl_secs >> 24) as u8,
+            version: (record.ttl_secs >> 16) as u8,
+            dnssec_ok: record.ttl_secs & DNSSEC_OK != 0,
+            ..Self::default()
+        };
+        let mut rest = message.get(record.rdata()).ok_or(MalformedOpt)?;
+        // Bound: every option takes at least four bytes of a 16-bit length.
+        while !rest.is_empty() {
+            let code = read_u16(rest, 0).ok_or(MalformedOpt)?;
+            let len = usize::from(read_u16(rest, 2).ok_or(MalformedOpt)?);
+            let data = rest.get(4..4 + len).ok_or(MalformedOpt)?;
+            edns.take_option(code, data)?;
+            rest = &rest[4 + len..];
+        }
+        Ok(edns)
+    }
+
+    fn take_option(&mut self, code: u16, data: &[u8]) -> Result<(), MalformedOpt> {
+        match code {
+            // RFC 7873 section 5.2.2: a cookie of a wrong length is FORMERR.
+            option::COOKIE => self.cookie = Some(Cookie::parse(data).ok_or(MalformedOpt)?),
+            option::TCP_KEEPALIVE => self.keepalive = true,
+            option::EDE => self.ede = self.ede.or(read_u16(data, 0)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The longest UDP message that the sender may get: at least 512, at most what we ever send.
+    #[must_use]
+    pub fn udp_limit(&self) -> usize {
+        usize::from(self.udp_size).clamp(512, UDP_MESSAGE_MAX)
+    }
+}
+
+/// What goes into the OPT record of a reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OptReply {
+    /// High eight bits of the response code.
+    pub extended_rcode: u8,
+    /// DO, echoed (RFC 3225 section 3).
+    pub dnssec_ok: bool,
+    /// Extended error (RFC 8914), without text.
+    pub ede: Option<u16>,
+    /// A cookie: the client's eight bytes and our sixteen (RFC 9018 section 4).
+    pub cookie: Option<[u8; 24]>,
+    /// Idle time in units of 100 ms (RFC 7828).
+    pub keepalive: Option<u16>,
+}
+
+impl OptReply {
+    /// Length in bytes of the record.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        OPT_LEN
+            + if self.ede.is_some() { 6 } else { 0 }
+            + if self.cookie.is_some() { 28 } else { 0 }
+            + if self.keepalive.is_some() { 6 } else { 0 }
+    }
+
+    /// Never: the record has at least its fixed part.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Writes the record at `at`. Returns the offset behind it, `None` where it does not fit.
+    #[must_use]
+    pub fn emit(&self, message: &mut [u8], at: usize) -> Option<usize> {
+        let end = at + self.len();
+        let bytes = message.get_mut(at..end)?;
+        let flags = if self.dnssec_ok { 0x80 } else { 0 };
+        let size = (UDP_MESSAGE_MAX as u16).to_be_bytes();
+        let options = ((self.len() - OPT_LEN) as u16).to_be_bytes();
+        bytes[..OPT_LEN].copy_from_slice(&[
+            0,
+            0,
+            rtype::OPT as u8,
+            size[0],
+            size[1],
+            self.extended_rcode,
+            0,
+            flags,
+            0,
+            options[0],
+            options[1],
+        ]);
+        let mut rest = &mut bytes[OPT_LEN..];
+        if let Some(code) = self.ede {
+            rest = emit_option(rest, option::EDE, &code.to_be_bytes());
+        }
+        if let Some(cookie) = self.cookie {
+            rest = emit_option(rest, option::COOKIE, &cookie);
+        }
+        if let Some(idle) = self.keepalive {
+            rest = emit_option(rest, option::TCP_KEEPALIVE, &idle.to_be_bytes());
+        }
+        debug_assert!(rest.is_empty());
+        Some(end)
+    }
+}
+
+/// Writes one option into the front of `bytes` and returns what is behind it.
+fn emit_option<'a>(bytes: &'a mut [u8], code: u16, data: &[u8]) -> &'a mut [u8] {
+    let (now, rest) = bytes.split_at_mut(4 + data.len());
+    now[..2].copy_from_slice(&code.to_be_bytes());
+    now[2..4].copy_from_slice(&(data.len() as u16).to_be_bytes());
+    now[4..].copy_from_slice(data);
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let reply = OptReply {
+            extended_rcode: 1,
+            dnssec_ok: true,
+            ede: Some(ede::STALE),
+            cookie: Some([7; 24]),
+            keepalive: Some(100),
+        };
+        let mut buffer = [0xa5; 128];
+        let end = reply.emit(&mut buffer, 3).expect("fits");
+        let record = Record::parse(&buffer[..end], 3).expect("well-formed");
+        assert_eq!((record.end, record.rtype, record.class), (end, rtype::OPT, 1232));
+        let edns = Edns::parse(&buffer[..end], &record).expect("well-formed");
+        assert!(edns.dnssec_ok && edns.keepalive && edns.version == 0 && edns.extended_rcode == 1);
+        assert_eq!(edns.ede, Some(ede::STALE));
+        let cookie = edns.cookie.expect("a cookie");
+        assert_eq!((cookie.client, cookie.server_len), ([7; 8], 16));
+        assert_eq!(reply.emit(&mut [0; 20], 0), None);
+    }
+
+    #[test]
+    fn options_that_reach_over_the_end_are_malformed() {
+        // A cookie of 7 bytes; an option longer than RDATA; an owner that is not the root.
+        for (bytes, at) in [
+            (&b"\0\0\x29\x04\xd0\0\0\0\0\0\x0b\0\x0a\0\x07abcdefg"[..], 0),
+            (&b"\0\0\x29\x04\xd0\0\0\0\0\0\x04\0\x0a\0\x08"[..], 0),
+            (&b"\x01a\0\0\x29\x04\xd0\0\0\0\0\0\0"[..], 0),
+        ] {
+            let record = Record::parse(bytes, at).expect("a record");
+            assert_eq!(Edns::parse(bytes, &record), Err(MalformedOpt));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The message header (RFC 1035 section 4.1.1, AD and CD by RFC 4035).
+//!
+//! ```text
+//!  0  1  2  3  4  5  6  7  8  9 10 11 12 13 14 15
+//! |                      ID                       |
+//! |QR|   Opcode  |AA|TC|RD|RA| Z|AD|CD|   RCODE   |
+//! |       QDCOUNT         |       ANCOUNT         |
+//! |       NSCOUNT         |       ARCOUNT         |
+//! ```
+
+/// Length of the header in bytes.
+pub const HEADER_LEN: usize = 12;
+
+/// Bits of the second 16-bit word.
+pub mod flag {
+    /// Response.
+    pub const QR: u16 = 0x8000;
+    /// All four bits of the opcode.
+    pub const OPCODE_MASK: u16 = 0x7800;
+    /// Authoritative answer.
+    pub const AA: u16 = 0x0400;
+    /// Truncated.
+    pub const TC: u16 = 0x0200;
+    /// Recursion desired.
+    pub const RD: u16 = 0x0100;
+    /// Recursion available.
+    pub const RA: u16 = 0x0080;
+    /// Authentic data.
+    pub const AD: u16 = 0x0020;
+    /// Checking disabled.
+    pub const CD: u16 = 0x0010;
+    /// All four bits of the response code.
+    pub const RCODE_MASK: u16 = 0x000f;
+}
+
+/// The header, decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Chosen by whoever asked.
+    pub id: u16,
+    /// The flags word, see [`flag`].
+    pub flags: u16,
+    /// Questions, answers, authorities, additionals.
+    pub counts: [u16; 4],
+}
+
+impl Header {
+    /// Reads the header; `None` where the message is shorter.
+    #[must_use]
+    pub fn parse(message: &[u8]) -> Option<Self> {
+        let bytes: &[u8; HEADER_LEN] = message.first_chunk()?;
+        let word = |i: usize| u16::from_be_bytes([bytes[2 * i], bytes[2 * i + 1]]);
+        Some(Self { id: word(0), flags: word(1), counts: [word(2), word(3), word(4), word(5)] })
+    }
+
+    /// Writes the header; `None` where `message` is shorter.
+    pub fn emit(&self, message: &mut [u8]) -> Option<()> {
+        let bytes: &mut [u8; HEADER_LEN] = message.first_chunk_mut()?;
+        let words = [self.id, self.flags, self.counts[0], self.counts[1], self.counts[2], self.counts[3]];
+        for (pair, word) in bytes.chunks_exact_mut(2).zip(words) {
+            pair.copy_from_slice(&word.to_be_bytes());
+        }
+        Some(())
+    }
+
+    /// Whether all bits of `mask` are set.
+    #[must_use]
+    pub const fn has(&self, mask: u16) -> bool {
+        self.flags & mask == mask
+    }
+
+    /// The operation: 0 is QUERY.
+    #[must_use]
+    pub const fn opcode(&self) -> u8 {
+        ((self.flags & flag::OPCODE_MASK) >> 11) as u8
+    }
+
+    /// The low four bits of the response code.
+    #[must_use]
+    pub const fn rcode(&self) -> u8 {
+        (self.flags & flag::RCODE_MASK) as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_survives_a_dirty_buffer() {
+        let header = Header { id: 0x1234, flags: flag::QR | flag::RD | flag::CD | 3, counts: [1, 2, 3, 4] };
+        let mut buffer = [0xa5; 14];
+        header.emit(&mut buffer).expect("long enough");
+        assert_eq!(Header::parse(&buffer), Some(header));
+        assert_eq!(buffer[12..], [0xa5, 0xa5], "nothing behind the header is touched");
+        assert_eq!(header.rcode(), 3);
+    }
+
+    #[test]
+    fn the_opcode_has_four_bits() {
+        let header = Header { flags: 0x7800, ..Header::default() };
+        assert_eq!(header.opcode(), 15);
+    }
+
+    #[test]
+    fn shorter_is_none() {
+        for len in 0..HEADER_LEN {
+            assert_eq!(Header::parse(&[0; HEADER_LEN][..len]), None);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A query as it came from a client: what is asked, and whether it may be answered at all.
+
+use super::edns::Edns;
+use super::header::{HEADER_LEN, Header, flag};
+use super::name::{self, Name};
+use super::record::Records;
+use super::{class, rcode, read_u16, rtype};
+use crate::cache::Key;
+
+/// Additional records that a query may have: OPT, and what a signed query carries.
+const ADDITIONALS_MAX: u16 = 4;
+
+/// A well-formed query.
+#[derive(Clone, Copy, Debug)]
+pub struct Query {
+    /// The header as received.
+    pub header: Header,
+    /// QNAME in lower case. The letter case that the client used stays in the message.
+    pub name: Name,
+    /// QTYPE.
+    pub qtype: u16,
+    /// QCLASS.
+    pub qclass: u16,
+    /// Offset behind the question.
+    pub question_end: usize,
+    /// The OPT record, where there is one.
+    pub edns: Option<Edns>,
+}
+
+/// What to do with a message that is not a well-formed query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryError {
+    /// No reply: shorter than a header, or itself a response.
+    Ignore,
+    /// Reply with this code, keeping the first `keep` bytes: the header, or the header and the question.
+    Reject {
+        /// The response code.
+        rcode: u8,
+        /// 12, or the offset behind the question.
+        keep: usize,
+    },
+}
+
+impl QueryError {
+    const fn formerr(keep: usize) -> Self {
+        Self::Reject { rcode: rcode::FORMERR, keep }
+    }
+}
+
+impl Query {
+    /// Reads a query.
+    ///
+    /// # Errors
+    /// What is to be done with a message that is none.
+    pub fn parse(message: &[u8]) -> Result<Self, QueryError> {
+        let header = Header::parse(message).ok_or(QueryError::Ignore)?;
+        if header.has(flag::QR) {
+            return Err(QueryError::Ignore);
+        }
+        if header.opcode() != 0 {
+            return Err(QueryError::Reject { rcode: rcode::NOTIMP, keep: HEADER_LEN });
+        }
+        let [questions, answers, authorities, additionals] = header.counts;
+        if questions != 1 {
+            return Err(QueryError::formerr(HEADER_LEN));
+        }
+        let (name, qtype, qclass, question_end) =
+            parse_question(message).ok_or(QueryError::formerr(HEADER_LEN))?;
+        if answers != 0 || authorities != 0 || additionals > ADDITIONALS_MAX || header.has(flag::TC) {
+            return Err(QueryError::formerr(question_end));
+        }
+        let edns = find_opt(message, question_end, additionals).map_err(|()| QueryError::formerr(question_end))?;
+        if matches!(qtype, 0 | rtype::OPT | rtype::TKEY | rtype::TSIG) {
+            return Err(QueryError::formerr(question_end));
+        }
+        Ok(Self { header, name, qtype, qclass, question_end, edns })
+    }
+
+    /// DO: the client wants DNSSEC records.
+    #[must_use]
+    pub fn dnssec_ok(&self) -> bool {
+        self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// The key under which an answer to this query is kept.
+    #[must_use]
+    pub fn key(&self) -> Key<'_> {
+        Key {
+            name: self.name.as_wire(),
+            qtype: self.qtype,
+            dnssec_ok: self.dnssec_ok(),
+            checking_disabled: self.header.has(flag::CD),
+        }
+    }
+
+    /// Whether the class is the Internet's.
+    #[must_use]
+    pub const fn is_internet(&self) -> bool {
+        self.qclass == class::IN
+    }
+}
+
+/// Reads the one question: name without pointers (lower-cased), type, class, offset behind it.
+fn parse_question(message: &[u8]) -> Option<(Name, u16, u16, usize)> {
+    let name_end = name::plain_end(message, HEADER_LEN).ok()?;
+    let name = Name::from_wire(message.get(HEADER_LEN..name_end)?)?.to_lower();
+    Some((name, read_u16(message, name_end)?, read_u16(message, name_end + 2)?, name_end + 4))
+}
+
+/// Finds the one OPT record among `count` additional records. Bytes behind them are not looked at.
+fn find_opt(message: &[u8], offset: usize, count: u16) -> Result<Option<Edns>, ()> {
+    let mut found = None;
+    for record in Records::new(message, offset, usize::from(count)) {
+        let record = record.map_err(|_| ())?;
+        if record.rtype != rtype::OPT {
+            continue;
+        }
+        if found.is_some() {
+            return Err(());
+        }
+        found = Some(Edns::parse(message, &record).map_err(|_| ())?);
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn query(tail: &[u8], counts: [u16; 4], flags: u16) -> Vec<u8> {
+        let mut message = std::vec![0; HEADER_LEN];
+        Header { id: 7, flags, counts }.emit(&mut message).expect("fits");
+        message.extend_from_slice(tail);
+        message
+    }
+
+    const QUESTION: &[u8] = b"\x03wWw\x02ab\0\0\x01\0\x01";
+    const OPT: &[u8] = b"\0\0\x29\x10\0\0\0\x80\0\0\0";
+
+    #[test]
+    fn a_query_with_edns() {
+        let message = query(&[QUESTION, OPT].concat(), [1, 0, 0, 1], flag::RD);
+        let query = Query::parse(&message).expect("well-formed");
+        assert_eq!(query.name.as_wire(), b"\x03www\x02ab\0");
+        assert_eq!((query.qtype, query.qclass, query.question_end), (1, 1, 12 + QUESTION.len()));
+        assert!(query.dnssec_ok() && query.edns.expect("edns").udp_limit() == 1232);
+    }
+
+    #[test]
+    fn a_truncated_query_is_never_accepted() {
+        let message = query(&[QUESTION, OPT].concat(), [1, 0, 0, 1], flag::RD);
+        for len in 0..message.len() {
+            let error = Query::parse(&message[..len]).expect_err("cut");
+            assert_eq!(error == QueryError::Ignore, len < HEADER_LEN, "cut at {len}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused_and_how() {
+        let end = 12 + QUESTION.len();
+        let reject = |rcode, keep| Some(QueryError::Reject { rcode, keep });
+        let parse = |message: &[u8]| Query::parse(message).err();
+        assert_eq!(parse(&query(QUESTION, [1, 0, 0, 0], flag::QR)), Some(QueryError::Ignore));
+        assert_eq!(parse(&query(QUESTION, [1, 0, 0, 0], 4 << 11)), reject(4, 12));
+        assert_eq!(parse(&query(b"", [0, 0, 0, 0], 0)), reject(1, 12));
+        assert_eq!(parse(&query(QUESTION, [2, 0, 0, 0], 0)), reject(1, 12));
+        assert_eq!(parse(&query(b"\xc0\x0c\0\x01\0\x01", [1, 0, 0, 0], 0)), reject(1, 12));
+        assert_eq!(parse(&query(QUESTION, [1, 1, 0, 0], 0)), reject(1, end));
+        assert_eq!(parse(&query(&[QUESTION, OPT, OPT].concat(), [1, 0, 0, 2], 0)), reject(1, end));
+        assert_eq!(parse(&query(QUESTION, [1, 0, 0, 0], flag::TC)), reject(1, end));
+        // Trailing bytes are tolerated and not read.
+        assert_eq!(parse(&query(&[QUESTION, b"xyz"].concat(), [1, 0, 0, 0], 0)), None);
+    }
+}

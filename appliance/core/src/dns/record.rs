@@ -1,0 +1,165 @@
+//! Resource records (RFC 1035 section 4.1.3) as positions in a message.
+//!
+//! ```text
+//! | owner name | TYPE 2 | CLASS 2 | TTL 4 | RDLENGTH 2 | RDATA |
+//! ```
+
+use super::name::{self, Name, NameError};
+use super::{read_u16, read_u32, rtype};
+use core::ops::Range;
+
+/// Bytes between the owner name and RDATA.
+pub const FIXED_LEN: usize = 10;
+
+/// Positions behind the owner name.
+mod field {
+    pub const TYPE: usize = 0;
+    pub const CLASS: usize = 2;
+    pub const TTL: usize = 4;
+    pub const RDLENGTH: usize = 8;
+}
+
+/// Where a record stands in its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Offset of the owner name.
+    pub owner: usize,
+    /// TYPE.
+    pub rtype: u16,
+    /// CLASS; the UDP size in an OPT record.
+    pub class: u16,
+    /// TTL in seconds; flags in an OPT record.
+    pub ttl_secs: u32,
+    /// Offset of the TTL field.
+    pub ttl_at: usize,
+    /// Offset of RDATA.
+    pub rdata_at: usize,
+    /// Offset behind RDATA.
+    pub end: usize,
+}
+
+impl Record {
+    /// Reads the record at `offset` of `message`.
+    ///
+    /// # Errors
+    /// The owner is not a name, or the message ends inside the record.
+    pub fn parse(message: &[u8], offset: usize) -> Result<Self, NameError> {
+        let fixed = name::skip(message, offset)?;
+        let rdata_at = fixed + FIXED_LEN;
+        let word = |at: usize| read_u16(message, fixed + at).ok_or(NameError::Truncated);
+        let end = rdata_at + usize::from(word(field::RDLENGTH)?);
+        if end > message.len() {
+            return Err(NameError::Truncated);
+        }
+        Ok(Self {
+            owner: offset,
+            rtype: word(field::TYPE)?,
+            class: word(field::CLASS)?,
+            ttl_secs: read_u32(message, fixed + field::TTL).ok_or(NameError::Truncated)?,
+            ttl_at: fixed + field::TTL,
+            rdata_at,
+            end,
+        })
+    }
+
+    /// Where RDATA stands.
+    #[must_use]
+    pub const fn rdata(&self) -> Range<usize> {
+        self.rdata_at..self.end
+    }
+}
+
+/// The records of a section, one after the other. Ends after the first broken one.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    message: &'a [u8],
+    at: usize,
+    left: usize,
+}
+
+impl<'a> Records<'a> {
+    /// `count` records from `offset` on.
+    #[must_use]
+    pub const fn new(message: &'a [u8], offset: usize, count: usize) -> Self {
+        Self { message, at: offset, left: count }
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Result<Record, NameError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let record = Record::parse(self.message, self.at);
+        match record {
+            Ok(record) => self.at = record.end,
+            Err(_) => self.left = 0,
+        }
+        Some(record)
+    }
+}
+
+/// Where names stand in RDATA that a sender may compress (RFC 3597 section 4: only the types of RFC 1035) or that
+/// receivers are known to meet compressed (RFC 3597 section 4 asks to decompress SRV, RP, AFSDB and their like).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameLayout {
+    /// Bytes before the first name.
+    pub before: usize,
+    /// Names, one behind the other.
+    pub names: usize,
+    /// Whether we may compress them when writing.
+    pub compress: bool,
+}
+
+/// The layout of the names in RDATA of type `rtype`; `None` for opaque RDATA.
+#[must_use]
+pub const fn name_layout(rtype: u16) -> Option<NameLayout> {
+    let (before, names, compress) = match rtype {
+        // NS, MD, MF, CNAME, MB, MG, MR, PTR.
+        rtype::NS | 3 | 4 | rtype::CNAME | 7 | 8 | 9 | rtype::PTR => (0, 1, true),
+        rtype::SOA => (0, 2, true),
+        // MINFO; then RP.
+        14 => (0, 2, true),
+        17 => (0, 2, false),
+        rtype::MX => (2, 1, true),
+        // AFSDB, RT, KX, and the NSAP-PTR-like PX with two names.
+        18 | 21 | 36 => (2, 1, false),
+        26 => (2, 2, false),
+        rtype::SRV => (6, 1, false),
+        rtype::DNAME => (0, 1, false),
+        _ => return None,
+    };
+    Some(NameLayout { before, names, compress })
+}
+
+/// Reads the owner name of `record`.
+///
+/// # Errors
+/// A compressed owner that leads nowhere.
+pub fn owner(message: &[u8], record: &Record) -> Result<Name, NameError> {
+    Name::parse(message, record.owner).map(|(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    const TWO: &[u8] = b"\x01a\0\0\x01\0\x01\0\0\x01\x2c\0\x04\x01\x02\x03\x04\xc0\x00\0\x10\0\x01\0\0\0\x05\0\x02\x01x";
+
+    #[test]
+    fn records_are_found_in_order() {
+        let records: Vec<_> = Records::new(TWO, 0, 2).collect::<Result<_, _>>().expect("well-formed");
+        assert_eq!((records[0].rtype, records[0].ttl_secs, &TWO[records[0].rdata()]), (1, 300, &[1, 2, 3, 4][..]));
+        assert_eq!((records[1].rtype, records[1].ttl_secs, records[1].end), (16, 5, TWO.len()));
+        assert_eq!(owner(TWO, &records[1]).expect("a name").as_wire(), b"\x01a\0");
+    }
+
+    #[test]
+    fn a_truncated_section_ends_with_an_error() {
+        for len in 0..TWO.len() {
+            let got: Vec<_> = Records::new(&TWO[..len], 0, 2).collect();
+            assert!(got.last().expect("at least one").is_err(), "cut at {len}");
+        }
+    }
+}

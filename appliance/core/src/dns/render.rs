@@ -1,0 +1,163 @@
+//! From what the cache keeps to the message that one client gets.
+
+use super::edns::OptReply;
+use super::header::{Header, flag};
+use super::record::{Record, Records};
+use crate::cache::Head;
+use core::ops::Range;
+
+/// Which TTL the records of a reply carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// What they were stored with, less this age in seconds.
+    Aged(u32),
+    /// This, for all of them (stale answers, RFC 8767 section 4).
+    Fixed(u32),
+}
+
+/// What one client gets.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply {
+    /// The query's ID.
+    pub id: u16,
+    /// RD and CD as the query had them, and AD where the client may have it.
+    pub flags: u16,
+    /// How the TTLs are written.
+    pub ttl: Ttl,
+    /// The longest message that the client may get, in bytes.
+    pub limit: usize,
+    /// The OPT record, if and only if the query had one (RFC 6891 section 6.1.1).
+    pub opt: Option<OptReply>,
+    /// Whether addresses of one RRset change their order from reply to reply; the number says by how much.
+    pub rotate: u16,
+}
+
+/// Completes `message`, whose first `question_end` bytes end with the client's own question: appends `body`, OPT, and
+/// writes the header. Returns the length and whether TC had to be set.
+#[must_use]
+pub fn render(message: &mut [u8], question_end: usize, head: &Head, body: &[u8], reply: &Reply) -> (usize, bool) {
+    let opt_len = reply.opt.map_or(0, |opt| opt.len());
+    let limit = reply.limit.min(message.len()).saturating_sub(opt_len).max(question_end);
+    let room = limit - question_end;
+    let whole = [head.answers, head.authorities, head.additionals];
+    let (counts, body_len, truncated) =
+        if body.len() <= room { (whole, body.len(), false) } else { fit(body, question_end, whole, room) };
+    let mut end = question_end + body_len;
+    message[question_end..end].copy_from_slice(&body[..body_len]);
+    write_ttls(message, question_end, &counts, reply.ttl);
+    if reply.rotate != 0 && counts[0] > 1 {
+        rotate(message, question_end, counts[0], reply.rotate);
+    }
+    if let Some(behind) = reply.opt.and_then(|opt| opt.emit(message, end)) {
+        end = behind;
+    }
+    let opt_count = u16::from(reply.opt.is_some());
+    let header = Header {
+        id: reply.id,
+        flags: flag::QR
+            | flag::RA
+            | reply.flags
+            | u16::from(head.rcode)
+            | if head.authoritative { flag::AA } else { 0 }
+            | if truncated { flag::TC } else { 0 },
+        counts: [1, counts[0], counts[1], counts[2] + opt_count],
+    };
+    header.emit(message).expect("the question stands behind the header");
+    (end, truncated)
+}
+
+/// The records that fit into `room` bytes, cut between RRsets only (RFC 2181 section 9).
+fn fit(body: &[u8], question_end: usize, counts: [u16; 3], room: usize) -> ([u16; 3], usize, bool) {
+    let mut kept = [0; 3];
+    let mut len = 0;
+    let mut at = 0;
+    for section in 0..3 {
+        let mut left = counts[section];
+        while left > 0 {
+            let Some((in_set, end)) = rrset(body, question_end, at, left) else { return (kept, len, true) };
+            if end > room {
+                // Additional records may be missing without TC.
+                return (kept, len, section < 2);
+            }
+            kept[section] += in_set;
+            left -= in_set;
+            at = end;
+            len = end;
+        }
+    }
+    (kept, len, false)
+}
+
+/// The RRset at `at` of `body` (at most `left` records): how many records, and where it ends.
+fn rrset(body: &[u8], question_end: usize, at: usize, left: u16) -> Option<(u16, usize)> {
+    let first = Record::parse(body, at).ok()?;
+    let mut count = 1;
+    let mut end = first.end;
+    while count < left {
+        let Ok(next) = Record::parse(body, end) else { break };
+        if next.rtype != first.rtype || !same_owner(body, question_end, &first, &next) {
+            break;
+        }
+        count += 1;
+        end = next.end;
+    }
+    Some((count, end))
+}
+
+/// Whether two records of a body that we compressed ourselves have one owner: the later one is then a pointer, to what
+/// the first one points to or to the first one itself.
+fn same_owner(body: &[u8], question_end: usize, first: &Record, next: &Record) -> bool {
+    let pointer = |record: &Record| -> Option<usize> {
+        let word = super::read_u16(body, record.owner)?;
+        (word & 0xc000 == 0xc000).then_some(usize::from(word & 0x3fff))
+    };
+    match (pointer(first), pointer(next)) {
+        (Some(one), Some(other)) => one == other,
+        (None, Some(other)) => other == question_end + first.owner,
+        (None, None) => body[first.owner..first.ttl_at - 4] == body[next.owner..next.ttl_at - 4],
+        (Some(_), None) => false,
+    }
+}
+
+/// Rewrites the TTL of every record behind the question.
+fn write_ttls(message: &mut [u8], question_end: usize, counts: &[u16; 3], ttl: Ttl) {
+    let mut at = question_end;
+    let total: u32 = counts.iter().map(|&count| u32::from(count)).sum();
+    for _ in 0..total {
+        let Ok(record) = Record::parse(message, at) else { return };
+        let secs = match ttl {
+            Ttl::Aged(age_secs) => record.ttl_secs.saturating_sub(age_secs),
+            Ttl::Fixed(secs) => secs,
+        };
+        message[record.ttl_at..record.ttl_at + 4].copy_from_slice(&secs.to_be_bytes());
+        at = record.end;
+    }
+}
+
+/// Rotates the last RRset of the answer section by `by` records, where all of its records are equally long and no name
+/// in them can be the target of a pointer: addresses.
+fn rotate(message: &mut [u8], question_end: usize, answers: u16, by: u16) {
+    let Some((run, count)) = last_address_run(message, question_end, answers) else { return };
+    let record_len = run.len() / usize::from(count);
+    message[run].rotate_left(usize::from(by % count) * record_len);
+}
+
+fn last_address_run(message: &[u8], at: usize, answers: u16) -> Option<(Range<usize>, u16)> {
+    let mut run: Option<(Range<usize>, u16)> = None;
+    let mut previous: Option<Record> = None;
+    for record in Records::new(message, at, usize::from(answers)) {
+        let record = record.ok()?;
+        let pointer = record.ttl_at - record.owner == 6 && message[record.owner] & 0xc0 == 0xc0;
+        let address = pointer && matches!(record.rtype, super::rtype::A | super::rtype::AAAA);
+        let joins = previous.is_some_and(|before| {
+            before.rtype == record.rtype && message[before.owner..before.owner + 2] == message[record.owner..record.owner + 2]
+        });
+        run = match run {
+            Some((range, count)) if address && joins => Some((range.start..record.end, count + 1)),
+            _ if address => Some((record.owner..record.end, 1)),
+            kept => kept.filter(|(_, count)| *count > 1),
+        };
+        previous = Some(record);
+    }
+    run.filter(|(_, count)| *count > 1)
+}

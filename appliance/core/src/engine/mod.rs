@@ -1,0 +1,193 @@
+//! The only state machine: queries come in, answers and upstream questions go out.
+//!
+//! ```text
+//!            query(now, …)                         response(now, …)
+//!  client ───────────────► cache ─ hit ─► Outcome::Reply
+//!                            │ miss
+//!                            ▼
+//!                         pending ─────► Effects::ask ───► upstream
+//!                            ▲                               │
+//!              timeout(now) ─┘ ◄─────────────────────────────┘
+//!                            └─► Effects::reply ─► every client that waits
+//! ```
+//! It does no I/O, reads no clock and makes no random numbers: all of that is the caller's.
+
+mod query;
+mod response;
+#[cfg(test)]
+mod tests;
+
+use crate::cache::Shard;
+use crate::counters::Counters;
+use crate::dns::answer::TtlBounds;
+use crate::forward::pending::PendingTable;
+use crate::forward::upstreams::Upstreams;
+use crate::limits::TCP_MESSAGE_MAX;
+use crate::time::Instant;
+use core::net::{IpAddr, SocketAddr};
+
+/// How a query came, and so how large its answer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A datagram: 512 bytes, or what EDNS says, at most [`crate::limits::UDP_MESSAGE_MAX`].
+    Udp,
+    /// A stream: up to 65,535 bytes.
+    Tcp,
+}
+
+/// Who asks. `R` is the caller's own way back to the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<R> {
+    /// Handed back with an answer that comes later.
+    pub route: R,
+    /// Its address.
+    pub address: IpAddr,
+    /// How it asked.
+    pub transport: Transport,
+}
+
+/// What became of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The answer stands in the query's own buffer and is this long.
+    Reply(usize),
+    /// It comes later, through [`Effects::reply`].
+    Pending,
+    /// There will be none.
+    Silence,
+}
+
+/// What the engine asks its caller to do.
+pub trait Effects<R> {
+    /// Send `message` to an upstream from the socket `socket` (0..[`crate::limits::UPSTREAM_SOCKETS`]). Whether it
+    /// went out; a failure counts as an upstream that did not answer.
+    fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool;
+    /// Send `message` to a client.
+    fn reply(&mut self, route: &R, message: &[u8]);
+    /// Random bits from the operating system's generator: message IDs and ports must not be guessed.
+    fn random(&mut self) -> u32;
+}
+
+/// The cache as the engine reaches it: shards behind the caller's locks.
+pub trait CacheAccess {
+    /// Runs `f` on the shard that `hash` belongs to.
+    fn with_shard<T>(&self, hash: u64, f: impl FnOnce(&mut Shard) -> T) -> T;
+    /// The key of the hash, chosen at start.
+    fn seed(&self) -> &[u8; 16];
+}
+
+/// What can be set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// TTLs of what is kept.
+    pub ttl: TtlBounds,
+    /// Serve answers past their TTL when no upstream answers (RFC 8767).
+    pub serve_stale: bool,
+    /// For how long after its TTL an answer may be served, in seconds.
+    pub stale_max_secs: u32,
+    /// After how long without an upstream's answer a stale one is given, in milliseconds.
+    pub stale_after_ms: u64,
+    /// After how long without any answer SERVFAIL is given, in milliseconds.
+    pub give_up_ms: u64,
+    /// For how long a failure is kept, in seconds (RFC 9520: at least 1, at most 300).
+    pub failure_ttl_secs: u32,
+    /// Ask again in the last tenth of a TTL when a client asks.
+    pub prefetch: bool,
+    /// Rotate the addresses of an RRset from answer to answer.
+    pub rotate: bool,
+    /// Ask upstreams with random letter case (draft-vixie-dnsext-dns0x20).
+    pub random_case: bool,
+}
+
+/// TTL of a stale answer in seconds (RFC 8767 section 5.11).
+pub const STALE_TTL_SECS: u32 = 30;
+
+impl Settings {
+    /// What holds where the configuration is silent.
+    pub const DEFAULT: Self = Self {
+        ttl: TtlBounds { min_secs: 0, max_secs: 86_400, negative_max_secs: 3_600 },
+        serve_stale: true,
+        stale_max_secs: 86_400,
+        stale_after_ms: 1_800,
+        give_up_ms: 4_500,
+        failure_ttl_secs: 5,
+        prefetch: true,
+        rotate: true,
+        random_case: false,
+    };
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// The memory of an engine that is too large for a stack: it belongs into a static.
+#[derive(Debug)]
+pub struct Tables<R> {
+    /// Questions in flight.
+    pub pending: PendingTable<R>,
+    /// The answer being digested: header, question, body.
+    template: [u8; TCP_MESSAGE_MAX],
+    /// The reply being rendered.
+    reply: [u8; TCP_MESSAGE_MAX],
+}
+
+impl<R: Copy + PartialEq> Tables<R> {
+    /// Empty.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { pending: PendingTable::new(), template: [0; TCP_MESSAGE_MAX], reply: [0; TCP_MESSAGE_MAX] }
+    }
+}
+
+impl<R: Copy + PartialEq> Default for Tables<R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The forwarder of one worker.
+#[derive(Debug)]
+pub struct Engine<'a, R, C> {
+    tables: &'a mut Tables<R>,
+    cache: C,
+    counters: &'a Counters,
+    upstreams: Upstreams,
+    settings: Settings,
+    /// Counts replies, so that RRsets rotate.
+    turn: u16,
+}
+
+impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
+    /// An engine with nothing in flight.
+    #[must_use]
+    pub fn new(
+        tables: &'a mut Tables<R>,
+        cache: C,
+        counters: &'a Counters,
+        upstreams: Upstreams,
+        settings: Settings,
+    ) -> Self {
+        Self { tables, cache, counters, upstreams, settings, turn: 0 }
+    }
+
+    /// The upstream servers.
+    #[must_use]
+    pub const fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
+    /// Questions in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.tables.pending.len()
+    }
+
+    /// Nothing has to be done before this instant unless a message comes.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.tables.pending.is_empty() { None } else { Some(self.tables.pending.next_wake()) }
+    }
+}

@@ -1,0 +1,5 @@
+//! Forwarding: which upstream is asked, when the next one is, and who waits for what.
+
+pub mod pending;
+pub mod slab;
+pub mod upstreams;

@@ -1,0 +1,470 @@
+//! Questions in flight, and the clients that wait for them.
+
+use super::slab::Slab;
+use super::upstreams::Tried;
+use crate::cache::Key;
+use crate::dns::Name;
+use crate::limits::{NAME_MAX, PENDING, WAITERS};
+use crate::time::Instant;
+use heapless::Vec;
+use heapless::index_map::FnvIndexMap;
+
+/// Times that one question is sent upstream at most.
+pub const ATTEMPTS: usize = 6;
+/// Entries of the map of questions: twice the questions, so that probes stay short.
+const QUESTION_MAP: usize = (PENDING * 2).next_power_of_two();
+/// Entries of the map of transactions.
+const TRANSACTION_MAP: usize = (PENDING * 4).next_power_of_two();
+/// Buckets among which clients are spread to share the table fairly.
+const CLIENT_BUCKETS: usize = 256;
+/// Of the table, one client may hold this share (1/n) while the table is more than half full.
+const CLIENT_SHARE: usize = 8;
+
+const _: () = assert!(QUESTION_MAP <= 65_536 && TRANSACTION_MAP <= 65_536, "heapless maps hold 16-bit indices");
+
+/// A transaction with an upstream: this message on this socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which upstream.
+    pub upstream: u8,
+    /// Which of the worker's sockets, and so which source port.
+    pub socket: u16,
+    /// The message ID.
+    pub id: u16,
+    /// When it was sent.
+    pub sent: Instant,
+    /// Whether an answer is still expected.
+    pub live: bool,
+    /// Whether the query carried EDNS.
+    pub edns: bool,
+}
+
+/// A question in flight.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// QNAME in lower case.
+    pub name: Name,
+    /// QTYPE.
+    pub qtype: u16,
+    /// DO.
+    pub dnssec_ok: bool,
+    /// CD.
+    pub checking_disabled: bool,
+    /// Keyed hash of the question: cache slot and table key.
+    pub hash: u64,
+    /// Group of upstreams.
+    pub group: u8,
+    /// When the first client asked.
+    pub started: Instant,
+    /// When the next upstream is asked.
+    pub next_try: Instant,
+    /// When all is given up.
+    pub give_up: Instant,
+    /// When those who wait get a stale answer, if there is one.
+    pub stale_at: Instant,
+    /// Transactions, the oldest first.
+    pub attempts: Vec<Attempt, ATTEMPTS>,
+    /// Upstreams that were asked.
+    pub tried: Tried,
+    /// The first of the list of waiting clients.
+    pub first_waiter: Option<u16>,
+    /// The response code of the worst answer so far that did not help, to be passed on if nothing better comes.
+    pub failure: Option<u8>,
+    /// Fair share bucket of the client that asked first.
+    pub bucket: u8,
+}
+
+impl Pending {
+    /// When something has to be done.
+    #[must_use]
+    pub fn wake(&self) -> Instant {
+        self.next_try.min(self.give_up).min(self.stale_at)
+    }
+
+    /// The cache key.
+    #[must_use]
+    pub fn key(&self) -> Key<'_> {
+        Key {
+            name: self.name.as_wire(),
+            qtype: self.qtype,
+            dnssec_ok: self.dnssec_ok,
+            checking_disabled: self.checking_disabled,
+        }
+    }
+
+    /// Whether any transaction may still be answered.
+    #[must_use]
+    pub fn has_live_attempt(&self) -> bool {
+        self.attempts.iter().any(|attempt| attempt.live)
+    }
+}
+
+/// Bits that say which letters of a name are upper case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LetterCase([u8; NAME_MAX.div_ceil(8)]);
+
+impl LetterCase {
+    /// All lower case.
+    pub const LOWER: Self = Self([0; NAME_MAX.div_ceil(8)]);
+
+    /// Notes the letter case of the wire-form name `wire`.
+    #[must_use]
+    pub fn of(wire: &[u8]) -> Self {
+        let mut case = Self::LOWER;
+        for (index, byte) in wire.iter().enumerate().take(NAME_MAX) {
+            if byte.is_ascii_uppercase() {
+                case.0[index / 8] |= 1 << (index % 8);
+            }
+        }
+        case
+    }
+
+    /// Gives the lower-case `wire` this letter case.
+    pub fn apply(&self, wire: &mut [u8]) {
+        for (index, byte) in wire.iter_mut().enumerate().take(NAME_MAX) {
+            if self.0[index / 8] & (1 << (index % 8)) != 0 {
+                byte.make_ascii_uppercase();
+            }
+        }
+    }
+}
+
+/// What a client's EDNS asked for that the reply has to repeat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientEdns {
+    /// DO.
+    pub dnssec_ok: bool,
+    /// The cookie to give.
+    pub cookie: Option<[u8; 24]>,
+    /// edns-tcp-keepalive to give.
+    pub keepalive: Option<u16>,
+}
+
+/// A client that waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiter<R> {
+    /// The way back to it.
+    pub route: R,
+    /// Its query's ID.
+    pub id: u16,
+    /// RD and CD as it had them, and AD where it may have it.
+    pub flags: u16,
+    /// The longest message that it may get.
+    pub limit: u16,
+    /// Its EDNS, if it had any.
+    pub edns: Option<ClientEdns>,
+    /// The letter case of its QNAME.
+    pub case: LetterCase,
+    /// The next client that waits for the same question.
+    pub next: Option<u16>,
+}
+
+/// Why a question cannot be taken on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingFull {
+    /// No room for another question.
+    Questions,
+    /// No room for another client.
+    Waiters,
+    /// This client holds more than its share of a table that is more than half full.
+    Share,
+}
+
+/// The table of questions in flight. Full: the caller ends the oldest question and takes the new one.
+#[derive(Debug)]
+pub struct PendingTable<R> {
+    questions: Slab<Pending, PENDING>,
+    waiters: Slab<Waiter<R>, WAITERS>,
+    by_question: FnvIndexMap<u64, u16, QUESTION_MAP>,
+    by_transaction: FnvIndexMap<u32, u16, TRANSACTION_MAP>,
+    /// `Pending::wake` in milliseconds by index; 0: free. Kept apart so that looking for what is due stays cheap.
+    wakes: [u64; PENDING],
+    held: [u16; CLIENT_BUCKETS],
+    /// Nothing is due before.
+    next_wake: Instant,
+}
+
+const fn transaction(socket: u16, id: u16) -> u32 {
+    (socket as u32) << 16 | id as u32
+}
+
+impl<R: Copy + PartialEq> PendingTable<R> {
+    /// Empty.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            questions: Slab::new(),
+            waiters: Slab::new(),
+            by_question: FnvIndexMap::new(),
+            by_transaction: FnvIndexMap::new(),
+            wakes: [0; PENDING],
+            held: [0; CLIENT_BUCKETS],
+            next_wake: Instant::from_millis(0),
+        }
+    }
+
+    /// Questions in flight.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.questions.len()
+    }
+
+    /// Whether nothing is in flight.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.questions.is_empty()
+    }
+
+    /// The question in flight with this key.
+    #[must_use]
+    pub fn find(&self, hash: u64, key: &Key<'_>) -> Option<u16> {
+        let index = *self.by_question.get(&hash)?;
+        let same = |pending: &&Pending| {
+            pending.name.as_wire() == key.name
+                && pending.qtype == key.qtype
+                && pending.dnssec_ok == key.dnssec_ok
+                && pending.checking_disabled == key.checking_disabled
+        };
+        self.questions.get(index).filter(same).map(|_| index)
+    }
+
+    /// Takes on a question.
+    ///
+    /// # Errors
+    /// There is no room, or the client has its share.
+    pub fn insert(&mut self, pending: Pending) -> Result<u16, PendingFull> {
+        let bucket = usize::from(pending.bucket);
+        let crowded = self.questions.len() >= PENDING / 2;
+        if crowded && usize::from(self.held[bucket]) >= PENDING / CLIENT_SHARE {
+            return Err(PendingFull::Share);
+        }
+        let hash = pending.hash;
+        let wake = pending.wake();
+        let index = self.questions.insert(pending).map_err(|_| PendingFull::Questions)?;
+        // Cannot be full: the map has twice the entries of the table.
+        let _ = self.by_question.insert(hash, index);
+        self.held[bucket] += 1;
+        self.set_wake(index, wake);
+        Ok(index)
+    }
+
+    /// The question at `index`.
+    #[must_use]
+    pub fn get(&self, index: u16) -> Option<&Pending> {
+        self.questions.get(index)
+    }
+
+    /// Changes the question at `index` and keeps its deadlines known.
+    pub fn update<T>(&mut self, index: u16, change: impl FnOnce(&mut Pending) -> T) -> Option<T> {
+        let pending = self.questions.get_mut(index)?;
+        let result = change(pending);
+        let wake = pending.wake();
+        self.set_wake(index, wake);
+        Some(result)
+    }
+
+    fn set_wake(&mut self, index: u16, wake: Instant) {
+        self.wakes[usize::from(index)] = wake.millis().max(1);
+        self.next_wake = self.next_wake.min(wake);
+    }
+
+    /// Notes a transaction of the question at `index`.
+    ///
+    /// # Errors
+    /// The ID is in flight on this socket already, or there is no room.
+    pub fn begin(&mut self, index: u16, attempt: Attempt) -> Result<(), ()> {
+        let key = transaction(attempt.socket, attempt.id);
+        if self.by_transaction.contains_key(&key) {
+            return Err(());
+        }
+        let pending = self.questions.get_mut(index).ok_or(())?;
+        if pending.attempts.is_full() {
+            return Err(());
+        }
+        self.by_transaction.insert(key, index).map_err(|_| ())?;
+        pending.tried |= 1 << attempt.upstream;
+        // Cannot be full: checked above.
+        let _ = pending.attempts.push(attempt);
+        Ok(())
+    }
+
+    /// The question to which the transaction belongs.
+    #[must_use]
+    pub fn by_transaction(&self, socket: u16, id: u16) -> Option<u16> {
+        self.by_transaction.get(&transaction(socket, id)).copied()
+    }
+
+    /// Puts a client in front of those who wait for the question at `index`. A client that asks the same again while
+    /// it waits is not put in twice.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn join(&mut self, index: u16, waiter: Waiter<R>) -> Result<(), PendingFull> {
+        let Some(pending) = self.questions.get_mut(index) else { return Ok(()) };
+        let mut at = pending.first_waiter;
+        // Bound: the list is made of distinct entries of `waiters`.
+        while let Some(present) = at.and_then(|at| self.waiters.get(at)) {
+            if present.id == waiter.id && present.route == waiter.route {
+                return Ok(());
+            }
+            at = present.next;
+        }
+        let waiter = Waiter { next: pending.first_waiter, ..waiter };
+        pending.first_waiter = Some(self.waiters.insert(waiter).map_err(|_| PendingFull::Waiters)?);
+        Ok(())
+    }
+
+    /// Takes one waiting client off the question at `index`.
+    pub fn pop_waiter(&mut self, index: u16) -> Option<Waiter<R>> {
+        let pending = self.questions.get_mut(index)?;
+        let waiter = self.waiters.remove(pending.first_waiter?)?;
+        pending.first_waiter = waiter.next;
+        Some(waiter)
+    }
+
+    /// Ends a question. Clients that still wait are forgotten.
+    pub fn remove(&mut self, index: u16) {
+        while self.pop_waiter(index).is_some() {}
+        let Some(pending) = self.questions.remove(index) else { return };
+        if self.by_question.get(&pending.hash) == Some(&index) {
+            self.by_question.remove(&pending.hash);
+        }
+        for attempt in &pending.attempts {
+            self.by_transaction.remove(&transaction(attempt.socket, attempt.id));
+        }
+        self.held[usize::from(pending.bucket)] -= 1;
+        self.wakes[usize::from(index)] = 0;
+    }
+
+    /// The question that has been in flight for the longest time.
+    #[must_use]
+    pub fn oldest(&self) -> Option<u16> {
+        self.questions.iter().min_by_key(|(_, pending)| pending.started).map(|(index, _)| index)
+    }
+
+    /// A question for which something is due. Asked repeatedly until `None`; the caller must act on each, so that its
+    /// next deadline lies ahead.
+    pub fn due(&mut self, now: Instant) -> Option<u16> {
+        if now < self.next_wake {
+            return None;
+        }
+        let mut soonest = Instant::FAR_FUTURE;
+        for (index, &wake) in self.wakes.iter().enumerate() {
+            if wake == 0 {
+                continue;
+            }
+            if wake <= now.millis() {
+                return Some(index as u16);
+            }
+            soonest = soonest.min(Instant::from_millis(wake));
+        }
+        self.next_wake = soonest;
+        None
+    }
+
+    /// Nothing is due before this.
+    #[must_use]
+    pub const fn next_wake(&self) -> Instant {
+        self.next_wake
+    }
+}
+
+impl<R: Copy + PartialEq> Default for PendingTable<R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(number: u64, bucket: u8) -> Pending {
+        let at = Instant::from_millis(1_000 + number);
+        Pending {
+            name: Name::ROOT,
+            qtype: number as u16,
+            dnssec_ok: false,
+            checking_disabled: false,
+            hash: number,
+            group: 0,
+            started: at,
+            next_try: at,
+            give_up: Instant::from_millis(10_000),
+            stale_at: Instant::FAR_FUTURE,
+            attempts: Vec::new(),
+            tried: 0,
+            first_waiter: None,
+            failure: None,
+            bucket,
+        }
+    }
+
+    fn waiter(route: u32, id: u16) -> Waiter<u32> {
+        Waiter { route, id, flags: 0, limit: 512, edns: None, case: LetterCase::LOWER, next: None }
+    }
+
+    fn table() -> std::boxed::Box<PendingTable<u32>> {
+        std::boxed::Box::new(PendingTable::new())
+    }
+
+    #[test]
+    fn what_is_put_in_is_found_and_freed() {
+        let mut table = table();
+        let index = table.insert(pending(7, 0)).expect("room");
+        let key = Key { name: b"\0", qtype: 7, dnssec_ok: false, checking_disabled: false };
+        assert_eq!(table.find(7, &key), Some(index));
+        assert_eq!(table.find(7, &Key { dnssec_ok: true, ..key }), None, "DO is part of the key");
+        let attempt =
+            Attempt { upstream: 3, socket: 1, id: 9, sent: Instant::from_millis(0), live: true, edns: true };
+        assert_eq!(table.begin(index, attempt), Ok(()));
+        assert_eq!(table.begin(index, attempt), Err(()), "one ID is in flight once");
+        assert_eq!((table.by_transaction(1, 9), table.by_transaction(1, 8)), (Some(index), None));
+        for id in 0..3 {
+            table.join(index, waiter(5, id)).expect("room");
+        }
+        table.join(index, waiter(5, 1)).expect("a repeated question takes no room");
+        assert_eq!(table.waiters.len(), 3);
+        table.remove(index);
+        assert_eq!((table.find(7, &key), table.by_transaction(1, 9), table.waiters.len()), (None, None, 0));
+    }
+
+    #[test]
+    fn one_client_gets_its_share_of_a_crowded_table() {
+        let mut table = table();
+        for number in 0..PENDING / 2 {
+            table.insert(pending(number as u64, 1)).expect("half of the table is free for all");
+        }
+        assert_eq!(table.insert(pending(9_999, 1)), Err(PendingFull::Share));
+        for number in 0..PENDING / CLIENT_SHARE {
+            table.insert(pending(10_000 + number as u64, 2)).expect("another client's share");
+        }
+        assert_eq!(table.insert(pending(20_000, 2)), Err(PendingFull::Share));
+        assert_eq!(table.oldest(), Some(0));
+    }
+
+    #[test]
+    fn due_names_each_question_once_its_time_has_come() {
+        let mut table = table();
+        for number in [5u64, 1] {
+            table.insert(pending(number, 0)).expect("room");
+        }
+        assert_eq!(table.due(Instant::from_millis(1_000)), None);
+        assert_eq!(table.next_wake(), Instant::from_millis(1_001));
+        assert_eq!(table.due(Instant::from_millis(1_001)), Some(1));
+        table.update(1, |pending| pending.next_try = Instant::FAR_FUTURE);
+        assert_eq!(table.due(Instant::from_millis(1_001)), None);
+        assert_eq!(table.due(Instant::from_millis(1_005)), Some(0));
+        table.remove(0);
+        assert_eq!(table.due(Instant::from_millis(1_005)), None);
+        assert_eq!(table.next_wake(), Instant::from_millis(10_000));
+    }
+
+    #[test]
+    fn letter_case_comes_back() {
+        let original = b"\x03wWw\x02AB\0";
+        let mut wire = original.to_ascii_lowercase();
+        LetterCase::of(original).apply(&mut wire);
+        assert_eq!(wire, original);
+    }
+}
