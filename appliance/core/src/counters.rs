@@ -96,7 +96,9 @@ impl Counters {
     /// All zero.
     #[must_use]
     pub const fn new() -> Self {
-        Self { values: [const { AtomicU64::new(0) }; Counter::COUNT] }
+        Self {
+            values: [const { AtomicU64::new(0) }; Counter::COUNT],
+        }
     }
 
     /// Adds one.
@@ -108,7 +110,10 @@ impl Counters {
     pub fn add(&self, counter: Counter, n: u64) {
         // One writer per set: a plain load and store is enough, and cheaper than a locked add.
         let value = &self.values[counter as usize];
-        value.store(value.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        value.store(
+            value.load(Ordering::Relaxed).wrapping_add(n),
+            Ordering::Relaxed,
+        );
     }
 
     /// The present value.

@@ -10,6 +10,9 @@ extern crate std;
 
 pub mod cache;
 pub mod counters;
+pub mod dns;
+pub mod engine;
+pub mod forward;
 pub mod limits;
 pub mod respond;
 #[cfg(test)]

@@ -49,7 +49,13 @@ pub const UPSTREAM_SOCKETS: usize = 32;
 const _: () = assert!(CACHE_SHARDS.is_power_of_two());
 const _: () = assert!(CHUNK_SIZE.is_power_of_two() && CHUNK_SIZE >= 2048);
 const _: () = assert!(RX_RING.is_power_of_two() && TX_RING.is_power_of_two());
-const _: () = assert!(RX_RING + TX_RING <= CHUNKS_PER_QUEUE, "every ring entry needs a chunk");
+const _: () = assert!(
+    RX_RING + TX_RING <= CHUNKS_PER_QUEUE,
+    "every ring entry needs a chunk"
+);
 const _: () = assert!(CACHE_ENTRIES == 8192, "the goal's figure: 8,192 answers");
 // Headroom 256 + Ethernet 14 + two tags 8 + IPv6 40 + UDP 8 + message.
-const _: () = assert!(256 + 70 + UDP_MESSAGE_MAX <= CHUNK_SIZE, "a full answer fits the query's own chunk");
+const _: () = assert!(
+    256 + 70 + UDP_MESSAGE_MAX <= CHUNK_SIZE,
+    "a full answer fits the query's own chunk"
+);

@@ -28,7 +28,11 @@ impl Instant {
     #[must_use]
     pub const fn secs_since(self, earlier: Self) -> u32 {
         let secs = self.millis.saturating_sub(earlier.millis) / 1000;
-        if secs > u32::MAX as u64 { u32::MAX } else { secs as u32 }
+        if secs > u32::MAX as u64 {
+            u32::MAX
+        } else {
+            secs as u32
+        }
     }
 
     /// Milliseconds from `earlier` to `self`; 0 where `earlier` is later.
@@ -40,7 +44,9 @@ impl Instant {
     /// `secs` seconds later.
     #[must_use]
     pub const fn add_secs(self, secs: u32) -> Self {
-        Self { millis: self.millis.saturating_add(secs as u64 * 1000) }
+        Self {
+            millis: self.millis.saturating_add(secs as u64 * 1000),
+        }
     }
 }
 
@@ -48,6 +54,8 @@ impl Add<u64> for Instant {
     type Output = Self;
     /// `millis` milliseconds later.
     fn add(self, millis: u64) -> Self {
-        Self { millis: self.millis.saturating_add(millis) }
+        Self {
+            millis: self.millis.saturating_add(millis),
+        }
     }
 }

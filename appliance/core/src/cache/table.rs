@@ -41,6 +41,12 @@ impl Head {
     /// The value of `ede` where there is none. RFC 8914 section 5.2 keeps it for private use; nobody sends it.
     pub const NO_EDE: u16 = u16::MAX;
 
+    /// NOERROR without records or extended error.
+    pub const EMPTY: Self = Self {
+        ede: Self::NO_EDE,
+        ..Self::ZERO
+    };
+
     /// All zero bits, so that a table of them needs no place in the executable.
     const ZERO: Self = Self {
         rcode: 0,

@@ -31,8 +31,16 @@ pub struct TtlBounds {
 impl TtlBounds {
     /// The TTL to keep: 0 stays 0, because such an answer is never kept (RFC 1035 section 3.2.1).
     fn clamp(&self, ttl_secs: u32) -> u32 {
-        let ttl_secs = if ttl_secs & TTL_SIGN == 0 { ttl_secs } else { 0 };
-        if ttl_secs == 0 { 0 } else { ttl_secs.clamp(self.min_secs, self.max_secs) }
+        let ttl_secs = if ttl_secs & TTL_SIGN == 0 {
+            ttl_secs
+        } else {
+            0
+        };
+        if ttl_secs == 0 {
+            0
+        } else {
+            ttl_secs.clamp(self.min_secs, self.max_secs)
+        }
     }
 }
 
@@ -106,7 +114,11 @@ pub fn digest(
             answers: digest.kept[0],
             authorities: digest.kept[1],
             additionals: 0,
-            ttl_secs: if keepable { digest.ttl_secs(negative) } else { 0 },
+            ttl_secs: if keepable {
+                digest.ttl_secs(negative)
+            } else {
+                0
+            },
             stored: now,
             restored: false,
             ede: sections.edns.and_then(|edns| edns.ede).unwrap_or(ede::NONE),
@@ -130,15 +142,21 @@ fn check_question(response: &[u8], asked: &Asked<'_>) -> Result<(Header, usize),
         return Ok((header, HEADER_LEN));
     }
     let name_end = HEADER_LEN + asked_name.len();
-    let same_name = response.get(HEADER_LEN..name_end).is_some_and(|name| match asked.sent_case {
-        Some(sent) => name == sent,
-        None => name.eq_ignore_ascii_case(asked_name),
-    });
+    let same_name = response
+        .get(HEADER_LEN..name_end)
+        .is_some_and(|name| match asked.sent_case {
+            Some(sent) => name == sent,
+            None => name.eq_ignore_ascii_case(asked_name),
+        });
     let same = header.counts[0] == 1
         && same_name
         && read_u16(response, name_end) == Some(asked.qtype)
         && read_u16(response, name_end + 2) == Some(class::IN);
-    if same { Ok((header, name_end + 4)) } else { Err(ResponseError::Foreign) }
+    if same {
+        Ok((header, name_end + 4))
+    } else {
+        Err(ResponseError::Foreign)
+    }
 }
 
 /// Where the sections stand.
@@ -153,7 +171,13 @@ struct Sections {
 
 impl Sections {
     const fn empty(at: usize) -> Self {
-        Self { answers_at: at, answers: 0, authorities_at: at, authorities: 0, edns: None }
+        Self {
+            answers_at: at,
+            answers: 0,
+            authorities_at: at,
+            authorities: 0,
+            edns: None,
+        }
     }
 
     /// Walks the whole message once; `None` where a record is broken.
@@ -168,7 +192,13 @@ impl Sections {
                 edns = Some(Edns::parse(response, &record).ok()?);
             }
         }
-        Some(Self { answers_at: question_end, answers, authorities_at, authorities, edns })
+        Some(Self {
+            answers_at: question_end,
+            answers,
+            authorities_at,
+            authorities,
+            edns,
+        })
     }
 }
 
@@ -212,7 +242,9 @@ impl<'a> Digest<'a> {
         template: &'a mut [u8],
     ) -> Result<Self, ResponseError> {
         let mut writer = Writer::new(template);
-        writer.question(asked.name.as_wire(), asked.qtype, class::IN).map_err(|_| ResponseError::Malformed)?;
+        writer
+            .question(asked.name.as_wire(), asked.qtype, class::IN)
+            .map_err(|_| ResponseError::Malformed)?;
         // The question was written label by label; as a target it is known as a whole.
         let body_at = writer.position();
         Ok(Self {
@@ -229,11 +261,21 @@ impl<'a> Digest<'a> {
     }
 
     fn answer_records(&self) -> impl Iterator<Item = Record> + use<'a> {
-        Records::new(self.response, self.sections.answers_at, self.sections.answers).flatten()
+        Records::new(
+            self.response,
+            self.sections.answers_at,
+            self.sections.answers,
+        )
+        .flatten()
     }
 
     fn authority_records(&self) -> impl Iterator<Item = Record> + use<'a> {
-        Records::new(self.response, self.sections.authorities_at, self.sections.authorities).flatten()
+        Records::new(
+            self.response,
+            self.sections.authorities_at,
+            self.sections.authorities,
+        )
+        .flatten()
     }
 
     /// Keeps the chain from QNAME on, and what stands at its end.
@@ -241,10 +283,16 @@ impl<'a> Digest<'a> {
         let mut target = *self.asked.name;
         for _ in 0..CHAIN_MAX {
             if self.keep_rrset(&target, self.asked.qtype)? {
-                return Ok(Chain { target, answered: true });
+                return Ok(Chain {
+                    target,
+                    answered: true,
+                });
             }
             let Some(next) = self.follow(&target)? else {
-                return Ok(Chain { target, answered: false });
+                return Ok(Chain {
+                    target,
+                    answered: false,
+                });
             };
             target = next;
         }
@@ -255,19 +303,25 @@ impl<'a> Digest<'a> {
     fn follow(&mut self, owner: &Name) -> Result<Option<Name>, ResponseError> {
         let response = self.response;
         let is_cname = |record: &Record| is(response, record, owner, rtype::CNAME);
-        let Some(cname) = self.answer_records().find(is_cname) else { return Ok(None) };
+        let Some(cname) = self.answer_records().find(is_cname) else {
+            return Ok(None);
+        };
         let dname = self.answer_records().find(|record| {
             record.rtype == rtype::DNAME
                 && super::record::owner(response, record).is_ok_and(|parent| {
-                    parent != *owner && name::is_within(owner.as_wire(), parent.to_lower().as_wire())
+                    parent != *owner
+                        && name::is_within(owner.as_wire(), parent.to_lower().as_wire())
                 })
         });
         if let Some(dname) = dname {
-            let parent = super::record::owner(response, &dname).map_err(|_| ResponseError::Malformed)?.to_lower();
+            let parent = super::record::owner(response, &dname)
+                .map_err(|_| ResponseError::Malformed)?
+                .to_lower();
             self.keep_rrset(&parent, rtype::DNAME)?;
         }
         self.keep_rrset(owner, rtype::CNAME)?;
-        let (target, end) = Name::parse(response, cname.rdata_at).map_err(|_| ResponseError::Malformed)?;
+        let (target, end) =
+            Name::parse(response, cname.rdata_at).map_err(|_| ResponseError::Malformed)?;
         if end != cname.end {
             return Err(ResponseError::Malformed);
         }
@@ -303,12 +357,17 @@ impl<'a> Digest<'a> {
         for record in self.authority_records() {
             let proof = matches!(record.rtype, rtype::NSEC | rtype::NSEC3)
                 || record.rtype == rtype::RRSIG
-                    && [rtype::NSEC, rtype::NSEC3].iter().any(|&covered| self.covers(&record, covered));
+                    && [rtype::NSEC, rtype::NSEC3]
+                        .iter()
+                        .any(|&covered| self.covers(&record, covered));
             let soa = record.rtype == rtype::SOA
                 || record.rtype == rtype::RRSIG && self.covers(&record, rtype::SOA);
             let wanted = soa && negative && self.is_zone_of(&record, &chain.target)
                 || proof && self.asked.dnssec_ok;
-            if record.class != class::IN || !wanted || record.rtype == rtype::RRSIG && !self.asked.dnssec_ok {
+            if record.class != class::IN
+                || !wanted
+                || record.rtype == rtype::RRSIG && !self.asked.dnssec_ok
+            {
                 continue;
             }
             if record.rtype == rtype::SOA && self.negative_ttl_secs.is_none() {
@@ -339,16 +398,27 @@ impl<'a> Digest<'a> {
     /// For how long the answer may be kept; 0: not at all.
     fn ttl_secs(&self, negative: bool) -> u32 {
         if !negative {
-            return if self.kept[0] == 0 { 0 } else { self.min_ttl_secs };
+            return if self.kept[0] == 0 {
+                0
+            } else {
+                self.min_ttl_secs
+            };
         }
         // RFC 2308 section 5: without an SOA a negative answer is not kept.
-        let Some(soa_secs) = self.negative_ttl_secs else { return 0 };
+        let Some(soa_secs) = self.negative_ttl_secs else {
+            return 0;
+        };
         let cap_secs = self.bounds.negative_max_secs;
-        self.bounds.clamp(soa_secs).min(cap_secs).min(self.min_ttl_secs)
+        self.bounds
+            .clamp(soa_secs)
+            .min(cap_secs)
+            .min(self.min_ttl_secs)
     }
 }
 
 /// Whether `record` is of class IN, of type `wanted`, and stands at `owner`.
 fn is(response: &[u8], record: &Record, owner: &Name, wanted: u16) -> bool {
-    record.rtype == wanted && record.class == class::IN && stands_at(response, record.owner, owner.as_wire())
+    record.rtype == wanted
+        && record.class == class::IN
+        && stands_at(response, record.owner, owner.as_wire())
 }

@@ -32,13 +32,21 @@ impl<'a> Writer<'a> {
     /// Writes into `message` behind the header, which the caller fills in last.
     #[must_use]
     pub const fn new(message: &'a mut [u8]) -> Self {
-        Self { message, at: HEADER_LEN, targets: Vec::new() }
+        Self {
+            message,
+            at: HEADER_LEN,
+            targets: Vec::new(),
+        }
     }
 
     /// Continues behind a question that stands in `message` already.
     #[must_use]
     pub fn after_question(message: &'a mut [u8], question_end: usize) -> Self {
-        let mut writer = Self { message, at: question_end, targets: Vec::new() };
+        let mut writer = Self {
+            message,
+            at: question_end,
+            targets: Vec::new(),
+        };
         writer.remember(HEADER_LEN);
         writer
     }
@@ -53,7 +61,8 @@ impl<'a> Writer<'a> {
     pub fn rewind(&mut self, position: usize) {
         debug_assert!(position <= self.at);
         self.at = position;
-        self.targets.retain(|&target| usize::from(target) < position);
+        self.targets
+            .retain(|&target| usize::from(target) < position);
     }
 
     /// Appends bytes.
@@ -62,7 +71,10 @@ impl<'a> Writer<'a> {
     /// They do not fit.
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         let end = self.at + bytes.len();
-        self.message.get_mut(self.at..end).ok_or(WriteError::Full)?.copy_from_slice(bytes);
+        self.message
+            .get_mut(self.at..end)
+            .ok_or(WriteError::Full)?
+            .copy_from_slice(bytes);
         self.at = end;
         Ok(())
     }
@@ -108,9 +120,23 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// It does not fit.
-    pub fn record(&mut self, owner: &[u8], rtype: u16, ttl_secs: u32, rdata: &[u8]) -> Result<(), WriteError> {
+    pub fn record(
+        &mut self,
+        owner: &[u8],
+        rtype: u16,
+        ttl_secs: u32,
+        rdata: &[u8],
+    ) -> Result<(), WriteError> {
         let length_at = self.record_head(owner, rtype, ttl_secs)?;
-        let source = Record { owner: 0, rtype, class: 1, ttl_secs, ttl_at: 0, rdata_at: 0, end: rdata.len() };
+        let source = Record {
+            owner: 0,
+            rtype,
+            class: 1,
+            ttl_secs,
+            ttl_at: 0,
+            rdata_at: 0,
+            end: rdata.len(),
+        };
         self.put_rdata(rdata, &source)?;
         self.finish_record(length_at)
     }
@@ -119,14 +145,24 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// It does not fit, or its RDATA is malformed.
-    pub fn copy_record(&mut self, message: &[u8], source: &Record, ttl_secs: u32) -> Result<(), WriteError> {
+    pub fn copy_record(
+        &mut self,
+        message: &[u8],
+        source: &Record,
+        ttl_secs: u32,
+    ) -> Result<(), WriteError> {
         let owner = record::owner(message, source).map_err(|_| WriteError::Malformed)?;
         let length_at = self.record_head(owner.as_wire(), source.rtype, ttl_secs)?;
         self.put_rdata(message, source)?;
         self.finish_record(length_at)
     }
 
-    fn record_head(&mut self, owner: &[u8], rtype: u16, ttl_secs: u32) -> Result<usize, WriteError> {
+    fn record_head(
+        &mut self,
+        owner: &[u8],
+        rtype: u16,
+        ttl_secs: u32,
+    ) -> Result<usize, WriteError> {
         self.put_name(owner, true)?;
         self.put_u16(rtype)?;
         self.put_u16(super::class::IN)?;
@@ -149,7 +185,11 @@ impl<'a> Writer<'a> {
                 rtype::AAAA => rdata.len() == 16,
                 _ => true,
             };
-            return if fits { self.put(rdata) } else { Err(WriteError::Malformed) };
+            return if fits {
+                self.put(rdata)
+            } else {
+                Err(WriteError::Malformed)
+            };
         };
         self.put(rdata.get(..layout.before).ok_or(WriteError::Malformed)?)?;
         let mut at = source.rdata_at + layout.before;
@@ -163,7 +203,11 @@ impl<'a> Writer<'a> {
         }
         let tail = message.get(at..source.end).ok_or(WriteError::Malformed)?;
         let tail_len = if source.rtype == rtype::SOA { 20 } else { 0 };
-        if tail.len() == tail_len { self.put(tail) } else { Err(WriteError::Malformed) }
+        if tail.len() == tail_len {
+            self.put(tail)
+        } else {
+            Err(WriteError::Malformed)
+        }
     }
 
     fn remember(&mut self, offset: usize) {
@@ -177,17 +221,28 @@ impl<'a> Writer<'a> {
     fn find(&self, suffix: &[u8]) -> Option<u16> {
         let written = &self.message[..self.at];
         // The question's own suffixes are targets without being remembered one by one.
-        let question = self.targets.first().filter(|&&first| usize::from(first) == HEADER_LEN);
+        let question = self
+            .targets
+            .first()
+            .filter(|&&first| usize::from(first) == HEADER_LEN);
         let within = question.and_then(|_| question_suffix(written, suffix));
-        within.or_else(|| self.targets.iter().copied().find(|&at| stands_at(written, usize::from(at), suffix)))
+        within.or_else(|| {
+            self.targets
+                .iter()
+                .copied()
+                .find(|&at| stands_at(written, usize::from(at), suffix))
+        })
     }
 }
 
 /// The offset inside the question's QNAME at which `suffix` stands.
 fn question_suffix(message: &[u8], suffix: &[u8]) -> Option<u16> {
     let end = name::plain_end(message, HEADER_LEN).ok()?;
-    let start = end.checked_sub(suffix.len()).filter(|&start| start >= HEADER_LEN)?;
-    let aligned = name::suffixes(&message[HEADER_LEN..end]).any(|candidate| candidate.len() == suffix.len());
+    let start = end
+        .checked_sub(suffix.len())
+        .filter(|&start| start >= HEADER_LEN)?;
+    let aligned =
+        name::suffixes(&message[HEADER_LEN..end]).any(|candidate| candidate.len() == suffix.len());
     (aligned && message[start..end].eq_ignore_ascii_case(suffix)).then_some(start as u16)
 }
 
@@ -199,9 +254,13 @@ pub fn stands_at(message: &[u8], offset: usize, wire: &[u8]) -> bool {
     let mut run = offset;
     // Bound: a label shortens `rest`, a pointer goes strictly backwards.
     loop {
-        let Some(&label) = message.get(at) else { return false };
+        let Some(&label) = message.get(at) else {
+            return false;
+        };
         if label & 0xc0 == 0xc0 {
-            let Some(&low) = message.get(at + 1) else { return false };
+            let Some(&low) = message.get(at + 1) else {
+                return false;
+            };
             let target = usize::from(u16::from_be_bytes([label & 0x3f, low]));
             if target >= run {
                 return false;
@@ -211,7 +270,9 @@ pub fn stands_at(message: &[u8], offset: usize, wire: &[u8]) -> bool {
             continue;
         }
         let len = 1 + usize::from(label);
-        let (Some(mine), Some(theirs)) = (message.get(at..at + len), rest.get(..len)) else { return false };
+        let (Some(mine), Some(theirs)) = (message.get(at..at + len), rest.get(..len)) else {
+            return false;
+        };
         if !mine.eq_ignore_ascii_case(theirs) {
             return false;
         }
@@ -236,16 +297,27 @@ mod tests {
         let mut writer = Writer::new(&mut buffer);
         writer.question(QNAME, 1, 1).expect("fits");
         let question_end = writer.position();
-        writer.record(QNAME, rtype::CNAME, 60, b"\x01x\x02cd\0").expect("fits");
-        writer.record(b"\x01X\x02cd\0", rtype::A, 60, &[1, 2, 3, 4]).expect("fits");
-        writer.record(b"\x02ab\0", rtype::MX, 60, b"\0\x05\x02mx\x02ab\0").expect("fits");
+        writer
+            .record(QNAME, rtype::CNAME, 60, b"\x01x\x02cd\0")
+            .expect("fits");
+        writer
+            .record(b"\x01X\x02cd\0", rtype::A, 60, &[1, 2, 3, 4])
+            .expect("fits");
+        writer
+            .record(b"\x02ab\0", rtype::MX, 60, b"\0\x05\x02mx\x02ab\0")
+            .expect("fits");
         let end = writer.position();
         let message = &buffer[..end];
-        let mut records = Records::new(message, question_end, 3).map(|record| record.expect("well-formed"));
+        let mut records =
+            Records::new(message, question_end, 3).map(|record| record.expect("well-formed"));
         let cname = records.next().expect("CNAME");
         assert_eq!(&message[cname.owner..cname.owner + 2], b"\xc0\x0c");
         let address = records.next().expect("A");
-        assert_eq!(address.ttl_at - address.owner, 6, "owner is a pointer into the CNAME's RDATA");
+        assert_eq!(
+            address.ttl_at - address.owner,
+            6,
+            "owner is a pointer into the CNAME's RDATA"
+        );
         assert!(stands_at(message, address.owner, b"\x01x\x02cd\0"));
         let mx = records.next().expect("MX");
         assert_eq!(&message[mx.rdata()], b"\0\x05\x02mx\xc0\x10");
@@ -281,7 +353,9 @@ mod tests {
     fn a_full_buffer_is_said() {
         let mut whole = [0; 64];
         let mut writer = Writer::new(&mut whole);
-        writer.record(QNAME, rtype::A, 1, &[1, 2, 3, 4]).expect("fits");
+        writer
+            .record(QNAME, rtype::A, 1, &[1, 2, 3, 4])
+            .expect("fits");
         let end = writer.position();
         for len in 12..end {
             let result = Writer::new(&mut whole[..len]).record(QNAME, rtype::A, 1, &[1, 2, 3, 4]);

@@ -66,7 +66,11 @@ impl Cookie {
         if !server.is_empty() && !(8..=SERVER_COOKIE_MAX).contains(&server.len()) {
             return None;
         }
-        let mut cookie = Self { client: *client, server: [0; SERVER_COOKIE_MAX], server_len: server.len() as u8 };
+        let mut cookie = Self {
+            client: *client,
+            server: [0; SERVER_COOKIE_MAX],
+            server_len: server.len() as u8,
+        };
         cookie.server[..server.len()].copy_from_slice(server);
         Some(cookie)
     }
@@ -234,7 +238,10 @@ mod tests {
         let mut buffer = [0xa5; 128];
         let end = reply.emit(&mut buffer, 3).expect("fits");
         let record = Record::parse(&buffer[..end], 3).expect("well-formed");
-        assert_eq!((record.end, record.rtype, record.class), (end, rtype::OPT, 1232));
+        assert_eq!(
+            (record.end, record.rtype, record.class),
+            (end, rtype::OPT, 1232)
+        );
         let edns = Edns::parse(&buffer[..end], &record).expect("well-formed");
         assert!(edns.dnssec_ok && edns.keepalive && edns.version == 0 && edns.extended_rcode == 1);
         assert_eq!(edns.ede, Some(ede::STALE));

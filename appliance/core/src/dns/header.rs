@@ -50,13 +50,24 @@ impl Header {
     pub fn parse(message: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER_LEN] = message.first_chunk()?;
         let word = |i: usize| u16::from_be_bytes([bytes[2 * i], bytes[2 * i + 1]]);
-        Some(Self { id: word(0), flags: word(1), counts: [word(2), word(3), word(4), word(5)] })
+        Some(Self {
+            id: word(0),
+            flags: word(1),
+            counts: [word(2), word(3), word(4), word(5)],
+        })
     }
 
     /// Writes the header; `None` where `message` is shorter.
     pub fn emit(&self, message: &mut [u8]) -> Option<()> {
         let bytes: &mut [u8; HEADER_LEN] = message.first_chunk_mut()?;
-        let words = [self.id, self.flags, self.counts[0], self.counts[1], self.counts[2], self.counts[3]];
+        let words = [
+            self.id,
+            self.flags,
+            self.counts[0],
+            self.counts[1],
+            self.counts[2],
+            self.counts[3],
+        ];
         for (pair, word) in bytes.chunks_exact_mut(2).zip(words) {
             pair.copy_from_slice(&word.to_be_bytes());
         }
@@ -88,17 +99,28 @@ mod tests {
 
     #[test]
     fn every_field_survives_a_dirty_buffer() {
-        let header = Header { id: 0x1234, flags: flag::QR | flag::RD | flag::CD | 3, counts: [1, 2, 3, 4] };
+        let header = Header {
+            id: 0x1234,
+            flags: flag::QR | flag::RD | flag::CD | 3,
+            counts: [1, 2, 3, 4],
+        };
         let mut buffer = [0xa5; 14];
         header.emit(&mut buffer).expect("long enough");
         assert_eq!(Header::parse(&buffer), Some(header));
-        assert_eq!(buffer[12..], [0xa5, 0xa5], "nothing behind the header is touched");
+        assert_eq!(
+            buffer[12..],
+            [0xa5, 0xa5],
+            "nothing behind the header is touched"
+        );
         assert_eq!(header.rcode(), 3);
     }
 
     #[test]
     fn the_opcode_has_four_bits() {
-        let header = Header { flags: 0x7800, ..Header::default() };
+        let header = Header {
+            flags: 0x7800,
+            ..Header::default()
+        };
         assert_eq!(header.opcode(), 15);
     }
 

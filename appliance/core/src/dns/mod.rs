@@ -92,11 +92,15 @@ pub mod rcode {
 /// Reads a big-endian u16 at `offset`.
 #[must_use]
 pub fn read_u16(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes.get(offset..offset + 2).map(|two| u16::from_be_bytes([two[0], two[1]]))
+    bytes
+        .get(offset..offset + 2)
+        .map(|two| u16::from_be_bytes([two[0], two[1]]))
 }
 
 /// Reads a big-endian u32 at `offset`.
 #[must_use]
 pub fn read_u32(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..offset + 4).map(|four| u32::from_be_bytes([four[0], four[1], four[2], four[3]]))
+    bytes
+        .get(offset..offset + 4)
+        .map(|four| u32::from_be_bytes([four[0], four[1], four[2], four[3]]))
 }

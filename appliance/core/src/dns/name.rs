@@ -32,7 +32,10 @@ pub struct Name {
 
 impl Name {
     /// The root name.
-    pub const ROOT: Self = Self { len: 1, bytes: [0; NAME_MAX] };
+    pub const ROOT: Self = Self {
+        len: 1,
+        bytes: [0; NAME_MAX],
+    };
 
     /// Reads the name at `offset` of `message`, following pointers. Returns it and the offset behind it.
     ///
@@ -52,7 +55,10 @@ impl Name {
                 0 => {
                     let next = at + 1 + usize::from(label);
                     let source = message.get(at..next).ok_or(NameError::Truncated)?;
-                    let target = name.bytes.get_mut(len..len + source.len()).ok_or(NameError::TooLong)?;
+                    let target = name
+                        .bytes
+                        .get_mut(len..len + source.len())
+                        .ok_or(NameError::TooLong)?;
                     target.copy_from_slice(source);
                     len += source.len();
                     at = next;
@@ -132,13 +138,17 @@ impl core::fmt::Display for Name {
             return f.write_str(".");
         }
         for suffix in suffixes(self.as_wire()) {
-            let Some((&label_len, rest)) = suffix.split_first() else { break };
+            let Some((&label_len, rest)) = suffix.split_first() else {
+                break;
+            };
             if label_len == 0 {
                 break;
             }
             for &byte in &rest[..usize::from(label_len)] {
                 match byte {
-                    b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => write!(f, "\\{}", byte as char)?,
+                    b'.' | b'\\' | b'"' | b'(' | b')' | b';' | b'@' | b'$' => {
+                        write!(f, "\\{}", byte as char)?
+                    }
                     0x21..=0x7e => write!(f, "{}", byte as char)?,
                     _ => write!(f, "\\{byte:03}")?,
                 }
@@ -180,7 +190,13 @@ pub fn skip(message: &[u8], offset: usize) -> Result<usize, NameError> {
         match label & POINTER {
             0 if label == 0 => return Ok(at + 1),
             0 => at += 1 + usize::from(label),
-            POINTER => return if at + 1 < message.len() { Ok(at + 2) } else { Err(NameError::Truncated) },
+            POINTER => {
+                return if at + 1 < message.len() {
+                    Ok(at + 2)
+                } else {
+                    Err(NameError::Truncated)
+                };
+            }
             _ => return Err(NameError::LabelType),
         }
     }
@@ -193,7 +209,11 @@ pub fn suffixes(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     core::iter::from_fn(move || {
         let now = rest?;
         let label = usize::from(*now.first()?);
-        rest = if label == 0 { None } else { now.get(1 + label..) };
+        rest = if label == 0 {
+            None
+        } else {
+            now.get(1 + label..)
+        };
         Some(now)
     })
 }
@@ -227,18 +247,30 @@ mod tests {
         let mut message = Vec::from(WWW);
         message.extend_from_slice(b"\x01a\xc0\x04");
         let (name, end) = Name::parse(&message, WWW.len()).expect("well-formed");
-        assert_eq!((name.as_wire(), end), (&b"\x01a\x07eXample\x03com\0"[..], message.len()));
+        assert_eq!(
+            (name.as_wire(), end),
+            (&b"\x01a\x07eXample\x03com\0"[..], message.len())
+        );
         assert_eq!(skip(&message, WWW.len()), Ok(message.len()));
         // To itself, forwards, and into its own label run.
         assert_eq!(Name::parse(b"\xc0\x00", 0).err(), Some(NameError::Pointer));
-        assert_eq!(Name::parse(b"\xc0\x02\x01a\0", 0).err(), Some(NameError::Pointer));
-        assert_eq!(Name::parse(b"\x01a\xc0\x00", 0).err(), Some(NameError::Pointer));
+        assert_eq!(
+            Name::parse(b"\xc0\x02\x01a\0", 0).err(),
+            Some(NameError::Pointer)
+        );
+        assert_eq!(
+            Name::parse(b"\x01a\xc0\x00", 0).err(),
+            Some(NameError::Pointer)
+        );
     }
 
     #[test]
     fn every_truncation_is_an_error() {
         for len in 0..WWW.len() {
-            assert_eq!(Name::parse(&WWW[..len], 0).err(), Some(NameError::Truncated));
+            assert_eq!(
+                Name::parse(&WWW[..len], 0).err(),
+                Some(NameError::Truncated)
+            );
             assert_eq!(plain_end(&WWW[..len], 0).err(), Some(NameError::Truncated));
             assert_eq!(skip(&WWW[..len], 0).err(), Some(NameError::Truncated));
         }
@@ -266,7 +298,10 @@ mod tests {
     #[test]
     fn suffixes_end_with_the_root() {
         let wire = b"\x01a\x02bc\0";
-        assert_eq!(suffixes(wire).collect::<Vec<_>>(), [&wire[..], b"\x02bc\0", b"\0"]);
+        assert_eq!(
+            suffixes(wire).collect::<Vec<_>>(),
+            [&wire[..], b"\x02bc\0", b"\0"]
+        );
         assert!(is_within(wire, b"\x02bc\0") && is_within(wire, wire) && is_within(wire, b"\0"));
         assert!(!is_within(wire, b"\x01c\0") && !is_within(b"\x02bc\0", wire));
     }

@@ -43,7 +43,10 @@ pub enum QueryError {
 
 impl QueryError {
     const fn formerr(keep: usize) -> Self {
-        Self::Reject { rcode: rcode::FORMERR, keep }
+        Self::Reject {
+            rcode: rcode::FORMERR,
+            keep,
+        }
     }
 }
 
@@ -58,7 +61,10 @@ impl Query {
             return Err(QueryError::Ignore);
         }
         if header.opcode() != 0 {
-            return Err(QueryError::Reject { rcode: rcode::NOTIMP, keep: HEADER_LEN });
+            return Err(QueryError::Reject {
+                rcode: rcode::NOTIMP,
+                keep: HEADER_LEN,
+            });
         }
         let [questions, answers, authorities, additionals] = header.counts;
         if questions != 1 {
@@ -66,14 +72,23 @@ impl Query {
         }
         let (name, qtype, qclass, question_end) =
             parse_question(message).ok_or(QueryError::formerr(HEADER_LEN))?;
-        if answers != 0 || authorities != 0 || additionals > ADDITIONALS_MAX || header.has(flag::TC) {
+        if answers != 0 || authorities != 0 || additionals > ADDITIONALS_MAX || header.has(flag::TC)
+        {
             return Err(QueryError::formerr(question_end));
         }
-        let edns = find_opt(message, question_end, additionals).map_err(|()| QueryError::formerr(question_end))?;
+        let edns = find_opt(message, question_end, additionals)
+            .map_err(|()| QueryError::formerr(question_end))?;
         if matches!(qtype, 0 | rtype::OPT | rtype::TKEY | rtype::TSIG) {
             return Err(QueryError::formerr(question_end));
         }
-        Ok(Self { header, name, qtype, qclass, question_end, edns })
+        Ok(Self {
+            header,
+            name,
+            qtype,
+            qclass,
+            question_end,
+            edns,
+        })
     }
 
     /// DO: the client wants DNSSEC records.
@@ -104,7 +119,12 @@ impl Query {
 fn parse_question(message: &[u8]) -> Option<(Name, u16, u16, usize)> {
     let name_end = name::plain_end(message, HEADER_LEN).ok()?;
     let name = Name::from_wire(message.get(HEADER_LEN..name_end)?)?.to_lower();
-    Some((name, read_u16(message, name_end)?, read_u16(message, name_end + 2)?, name_end + 4))
+    Some((
+        name,
+        read_u16(message, name_end)?,
+        read_u16(message, name_end + 2)?,
+        name_end + 4,
+    ))
 }
 
 /// Finds the one OPT record among `count` additional records. Bytes behind them are not looked at.
@@ -130,7 +150,13 @@ mod tests {
 
     fn query(tail: &[u8], counts: [u16; 4], flags: u16) -> Vec<u8> {
         let mut message = std::vec![0; HEADER_LEN];
-        Header { id: 7, flags, counts }.emit(&mut message).expect("fits");
+        Header {
+            id: 7,
+            flags,
+            counts,
+        }
+        .emit(&mut message)
+        .expect("fits");
         message.extend_from_slice(tail);
         message
     }
@@ -143,7 +169,10 @@ mod tests {
         let message = query(&[QUESTION, OPT].concat(), [1, 0, 0, 1], flag::RD);
         let query = Query::parse(&message).expect("well-formed");
         assert_eq!(query.name.as_wire(), b"\x03www\x02ab\0");
-        assert_eq!((query.qtype, query.qclass, query.question_end), (1, 1, 12 + QUESTION.len()));
+        assert_eq!(
+            (query.qtype, query.qclass, query.question_end),
+            (1, 1, 12 + QUESTION.len())
+        );
         assert!(query.dnssec_ok() && query.edns.expect("edns").udp_limit() == 1232);
     }
 
@@ -152,7 +181,11 @@ mod tests {
         let message = query(&[QUESTION, OPT].concat(), [1, 0, 0, 1], flag::RD);
         for len in 0..message.len() {
             let error = Query::parse(&message[..len]).expect_err("cut");
-            assert_eq!(error == QueryError::Ignore, len < HEADER_LEN, "cut at {len}");
+            assert_eq!(
+                error == QueryError::Ignore,
+                len < HEADER_LEN,
+                "cut at {len}"
+            );
         }
     }
 
@@ -161,15 +194,33 @@ mod tests {
         let end = 12 + QUESTION.len();
         let reject = |rcode, keep| Some(QueryError::Reject { rcode, keep });
         let parse = |message: &[u8]| Query::parse(message).err();
-        assert_eq!(parse(&query(QUESTION, [1, 0, 0, 0], flag::QR)), Some(QueryError::Ignore));
-        assert_eq!(parse(&query(QUESTION, [1, 0, 0, 0], 4 << 11)), reject(4, 12));
+        assert_eq!(
+            parse(&query(QUESTION, [1, 0, 0, 0], flag::QR)),
+            Some(QueryError::Ignore)
+        );
+        assert_eq!(
+            parse(&query(QUESTION, [1, 0, 0, 0], 4 << 11)),
+            reject(4, 12)
+        );
         assert_eq!(parse(&query(b"", [0, 0, 0, 0], 0)), reject(1, 12));
         assert_eq!(parse(&query(QUESTION, [2, 0, 0, 0], 0)), reject(1, 12));
-        assert_eq!(parse(&query(b"\xc0\x0c\0\x01\0\x01", [1, 0, 0, 0], 0)), reject(1, 12));
+        assert_eq!(
+            parse(&query(b"\xc0\x0c\0\x01\0\x01", [1, 0, 0, 0], 0)),
+            reject(1, 12)
+        );
         assert_eq!(parse(&query(QUESTION, [1, 1, 0, 0], 0)), reject(1, end));
-        assert_eq!(parse(&query(&[QUESTION, OPT, OPT].concat(), [1, 0, 0, 2], 0)), reject(1, end));
-        assert_eq!(parse(&query(QUESTION, [1, 0, 0, 0], flag::TC)), reject(1, end));
+        assert_eq!(
+            parse(&query(&[QUESTION, OPT, OPT].concat(), [1, 0, 0, 2], 0)),
+            reject(1, end)
+        );
+        assert_eq!(
+            parse(&query(QUESTION, [1, 0, 0, 0], flag::TC)),
+            reject(1, end)
+        );
         // Trailing bytes are tolerated and not read.
-        assert_eq!(parse(&query(&[QUESTION, b"xyz"].concat(), [1, 0, 0, 0], 0)), None);
+        assert_eq!(
+            parse(&query(&[QUESTION, b"xyz"].concat(), [1, 0, 0, 0], 0)),
+            None
+        );
     }
 }

@@ -81,7 +81,11 @@ impl<'a> Records<'a> {
     /// `count` records from `offset` on.
     #[must_use]
     pub const fn new(message: &'a [u8], offset: usize, count: usize) -> Self {
-        Self { message, at: offset, left: count }
+        Self {
+            message,
+            at: offset,
+            left: count,
+        }
     }
 }
 
@@ -129,7 +133,11 @@ pub const fn name_layout(rtype: u16) -> Option<NameLayout> {
         rtype::DNAME => (0, 1, false),
         _ => return None,
     };
-    Some(NameLayout { before, names, compress })
+    Some(NameLayout {
+        before,
+        names,
+        compress,
+    })
 }
 
 /// Reads the owner name of `record`.
@@ -149,10 +157,25 @@ mod tests {
 
     #[test]
     fn records_are_found_in_order() {
-        let records: Vec<_> = Records::new(TWO, 0, 2).collect::<Result<_, _>>().expect("well-formed");
-        assert_eq!((records[0].rtype, records[0].ttl_secs, &TWO[records[0].rdata()]), (1, 300, &[1, 2, 3, 4][..]));
-        assert_eq!((records[1].rtype, records[1].ttl_secs, records[1].end), (16, 5, TWO.len()));
-        assert_eq!(owner(TWO, &records[1]).expect("a name").as_wire(), b"\x01a\0");
+        let records: Vec<_> = Records::new(TWO, 0, 2)
+            .collect::<Result<_, _>>()
+            .expect("well-formed");
+        assert_eq!(
+            (
+                records[0].rtype,
+                records[0].ttl_secs,
+                &TWO[records[0].rdata()]
+            ),
+            (1, 300, &[1, 2, 3, 4][..])
+        );
+        assert_eq!(
+            (records[1].rtype, records[1].ttl_secs, records[1].end),
+            (16, 5, TWO.len())
+        );
+        assert_eq!(
+            owner(TWO, &records[1]).expect("a name").as_wire(),
+            b"\x01a\0"
+        );
     }
 
     #[test]

@@ -35,13 +35,26 @@ pub struct Reply {
 /// Completes `message`, whose first `question_end` bytes end with the client's own question: appends `body`, OPT, and
 /// writes the header. Returns the length and whether TC had to be set.
 #[must_use]
-pub fn render(message: &mut [u8], question_end: usize, head: &Head, body: &[u8], reply: &Reply) -> (usize, bool) {
+pub fn render(
+    message: &mut [u8],
+    question_end: usize,
+    head: &Head,
+    body: &[u8],
+    reply: &Reply,
+) -> (usize, bool) {
     let opt_len = reply.opt.map_or(0, |opt| opt.len());
-    let limit = reply.limit.min(message.len()).saturating_sub(opt_len).max(question_end);
+    let limit = reply
+        .limit
+        .min(message.len())
+        .saturating_sub(opt_len)
+        .max(question_end);
     let room = limit - question_end;
     let whole = [head.answers, head.authorities, head.additionals];
-    let (counts, body_len, truncated) =
-        if body.len() <= room { (whole, body.len(), false) } else { fit(body, question_end, whole, room) };
+    let (counts, body_len, truncated) = if body.len() <= room {
+        (whole, body.len(), false)
+    } else {
+        fit(body, question_end, whole, room)
+    };
     let mut end = question_end + body_len;
     message[question_end..end].copy_from_slice(&body[..body_len]);
     write_ttls(message, question_end, &counts, reply.ttl);
@@ -62,7 +75,9 @@ pub fn render(message: &mut [u8], question_end: usize, head: &Head, body: &[u8],
             | if truncated { flag::TC } else { 0 },
         counts: [1, counts[0], counts[1], counts[2] + opt_count],
     };
-    header.emit(message).expect("the question stands behind the header");
+    header
+        .emit(message)
+        .expect("the question stands behind the header");
     (end, truncated)
 }
 
@@ -74,7 +89,9 @@ fn fit(body: &[u8], question_end: usize, counts: [u16; 3], room: usize) -> ([u16
     for section in 0..3 {
         let mut left = counts[section];
         while left > 0 {
-            let Some((in_set, end)) = rrset(body, question_end, at, left) else { return (kept, len, true) };
+            let Some((in_set, end)) = rrset(body, question_end, at, left) else {
+                return (kept, len, true);
+            };
             if end > room {
                 // Additional records may be missing without TC.
                 return (kept, len, section < 2);
@@ -94,7 +111,9 @@ fn rrset(body: &[u8], question_end: usize, at: usize, left: u16) -> Option<(u16,
     let mut count = 1;
     let mut end = first.end;
     while count < left {
-        let Ok(next) = Record::parse(body, end) else { break };
+        let Ok(next) = Record::parse(body, end) else {
+            break;
+        };
         if next.rtype != first.rtype || !same_owner(body, question_end, &first, &next) {
             break;
         }
@@ -124,7 +143,9 @@ fn write_ttls(message: &mut [u8], question_end: usize, counts: &[u16; 3], ttl: T
     let mut at = question_end;
     let total: u32 = counts.iter().map(|&count| u32::from(count)).sum();
     for _ in 0..total {
-        let Ok(record) = Record::parse(message, at) else { return };
+        let Ok(record) = Record::parse(message, at) else {
+            return;
+        };
         let secs = match ttl {
             Ttl::Aged(age_secs) => record.ttl_secs.saturating_sub(age_secs),
             Ttl::Fixed(secs) => secs,
@@ -137,7 +158,9 @@ fn write_ttls(message: &mut [u8], question_end: usize, counts: &[u16; 3], ttl: T
 /// Rotates the last RRset of the answer section by `by` records, where all of its records are equally long and no name
 /// in them can be the target of a pointer: addresses.
 fn rotate(message: &mut [u8], question_end: usize, answers: u16, by: u16) {
-    let Some((run, count)) = last_address_run(message, question_end, answers) else { return };
+    let Some((run, count)) = last_address_run(message, question_end, answers) else {
+        return;
+    };
     let record_len = run.len() / usize::from(count);
     message[run].rotate_left(usize::from(by % count) * record_len);
 }
@@ -150,7 +173,9 @@ fn last_address_run(message: &[u8], at: usize, answers: u16) -> Option<(Range<us
         let pointer = record.ttl_at - record.owner == 6 && message[record.owner] & 0xc0 == 0xc0;
         let address = pointer && matches!(record.rtype, super::rtype::A | super::rtype::AAAA);
         let joins = previous.is_some_and(|before| {
-            before.rtype == record.rtype && message[before.owner..before.owner + 2] == message[record.owner..record.owner + 2]
+            before.rtype == record.rtype
+                && message[before.owner..before.owner + 2]
+                    == message[record.owner..record.owner + 2]
         });
         run = match run {
             Some((range, count)) if address && joins => Some((range.start..record.end, count + 1)),

@@ -105,7 +105,11 @@ pub const STALE_TTL_SECS: u32 = 30;
 impl Settings {
     /// What holds where the configuration is silent.
     pub const DEFAULT: Self = Self {
-        ttl: TtlBounds { min_secs: 0, max_secs: 86_400, negative_max_secs: 3_600 },
+        ttl: TtlBounds {
+            min_secs: 0,
+            max_secs: 86_400,
+            negative_max_secs: 3_600,
+        },
         serve_stale: true,
         stale_max_secs: 86_400,
         stale_after_ms: 1_800,
@@ -138,7 +142,11 @@ impl<R: Copy + PartialEq> Tables<R> {
     /// Empty.
     #[must_use]
     pub const fn new() -> Self {
-        Self { pending: PendingTable::new(), template: [0; TCP_MESSAGE_MAX], reply: [0; TCP_MESSAGE_MAX] }
+        Self {
+            pending: PendingTable::new(),
+            template: [0; TCP_MESSAGE_MAX],
+            reply: [0; TCP_MESSAGE_MAX],
+        }
     }
 }
 
@@ -170,7 +178,14 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         upstreams: Upstreams,
         settings: Settings,
     ) -> Self {
-        Self { tables, cache, counters, upstreams, settings, turn: 0 }
+        Self {
+            tables,
+            cache,
+            counters,
+            upstreams,
+            settings,
+            turn: 0,
+        }
     }
 
     /// The upstream servers.
@@ -188,6 +203,10 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
     /// Nothing has to be done before this instant unless a message comes.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.tables.pending.is_empty() { None } else { Some(self.tables.pending.next_wake()) }
+        if self.tables.pending.is_empty() {
+            None
+        } else {
+            Some(self.tables.pending.next_wake())
+        }
     }
 }

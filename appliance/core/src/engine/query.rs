@@ -32,7 +32,12 @@ enum Freshness {
 
 /// What the cache had for a query.
 enum Lookup {
-    Reply { len: usize, truncated: bool, refresh: bool, stale: bool },
+    Reply {
+        len: usize,
+        truncated: bool,
+        refresh: bool,
+        stale: bool,
+    },
     /// There is a stale answer, to be used if no upstream answers in time.
     Stale,
     Nothing,
@@ -58,8 +63,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
         let hash = query.key().hash(self.cache.seed());
         match self.look_up(now, hash, &query, client, message) {
-            Lookup::Reply { len, truncated, refresh, stale } => {
-                self.counters.count(if stale { Counter::CacheStale } else { Counter::CacheHits });
+            Lookup::Reply {
+                len,
+                truncated,
+                refresh,
+                stale,
+            } => {
+                self.counters.count(if stale {
+                    Counter::CacheStale
+                } else {
+                    Counter::CacheHits
+                });
                 if truncated {
                     self.counters.count(Counter::TruncatedGiven);
                 }
@@ -74,23 +88,38 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 
     /// Answers from the cache into `message` if that can be done at once.
-    fn look_up(&mut self, now: Instant, hash: u64, query: &Query, client: &Client<R>, message: &mut [u8]) -> Lookup {
+    fn look_up(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        query: &Query,
+        client: &Client<R>,
+        message: &mut [u8],
+    ) -> Lookup {
         let settings = self.settings;
         let unreachable = self.upstreams.is_unreachable(0, now);
         let limit = reply_limit(query, client.transport).min(message.len());
         self.turn = self.turn.wrapping_add(1);
         let turn = if settings.rotate { self.turn } else { 0 };
         self.cache.with_shard(hash, |shard| {
-            let Some(Found { head, body }) = shard.find(hash, &query.key()) else { return Lookup::Nothing };
+            let Some(Found { head, body }) = shard.find(hash, &query.key()) else {
+                return Lookup::Nothing;
+            };
             let (ttl, refresh, stale) = match freshness(&head, now, settings.stale_max_secs) {
-                Freshness::Fresh { age_secs, aging } => (Ttl::Aged(age_secs), aging && settings.prefetch, false),
+                Freshness::Fresh { age_secs, aging } => {
+                    (Ttl::Aged(age_secs), aging && settings.prefetch, false)
+                }
                 Freshness::Stale { at_once } if at_once || unreachable && settings.serve_stale => {
                     (Ttl::Fixed(STALE_TTL_SECS), true, true)
                 }
                 Freshness::Stale { .. } if settings.serve_stale => return Lookup::Stale,
                 Freshness::Stale { .. } | Freshness::Expired => return Lookup::Nothing,
             };
-            let code = if stale { stale_ede(head.rcode) } else { head.ede };
+            let code = if stale {
+                stale_ede(head.rcode)
+            } else {
+                head.ede
+            };
             let reply = Reply {
                 id: query.header.id,
                 flags: reply_flags(query, &head),
@@ -100,12 +129,20 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 rotate: turn,
             };
             let (len, truncated) = render(message, query.question_end, &head, body, &reply);
-            Lookup::Reply { len, truncated, refresh, stale }
+            Lookup::Reply {
+                len,
+                truncated,
+                refresh,
+                stale,
+            }
         })
     }
 
     /// Puts the client among those who wait, and asks an upstream if nobody has yet.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one query, borrowed apart")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one query, borrowed apart"
+    )]
     fn miss(
         &mut self,
         now: Instant,
@@ -138,7 +175,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             }
             Err(_) => {
                 self.counters.count(Counter::PendingFull);
-                self.refuse(message, query, client, rcode::SERVFAIL.into(), ede::NOT_READY)
+                self.refuse(
+                    message,
+                    query,
+                    client,
+                    rcode::SERVFAIL.into(),
+                    ede::NOT_READY,
+                )
             }
         }
     }
@@ -155,7 +198,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Ok(()) => Outcome::Pending,
             Err(_) => {
                 self.counters.count(Counter::WaitersFull);
-                self.refuse(message, query, client, rcode::SERVFAIL.into(), ede::NOT_READY)
+                self.refuse(
+                    message,
+                    query,
+                    client,
+                    rcode::SERVFAIL.into(),
+                    ede::NOT_READY,
+                )
             }
         }
     }
@@ -197,7 +246,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             started: now,
             next_try: now,
             give_up: now + self.settings.give_up_ms,
-            stale_at: if has_stale { now + self.settings.stale_after_ms } else { Instant::FAR_FUTURE },
+            stale_at: if has_stale {
+                now + self.settings.stale_after_ms
+            } else {
+                Instant::FAR_FUTURE
+            },
             attempts: Vec::new(),
             tried: 0,
             first_waiter: None,
@@ -223,14 +276,18 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return Outcome::Silence;
         };
         self.count_refusal(code);
-        let Some(received) = Header::parse(message) else { return Outcome::Silence };
+        let Some(received) = Header::parse(message) else {
+            return Outcome::Silence;
+        };
         let kept = flag::OPCODE_MASK | flag::RD | flag::CD;
         let header = Header {
             id: received.id,
             flags: flag::QR | flag::RA | received.flags & kept | u16::from(code),
             counts: [u16::from(keep > HEADER_LEN), 0, 0, 0],
         };
-        header.emit(message).map_or(Outcome::Silence, |()| Outcome::Reply(keep))
+        header
+            .emit(message)
+            .map_or(Outcome::Silence, |()| Outcome::Reply(keep))
     }
 
     /// Answers a well-formed query with a code and nothing else, in place.
@@ -243,7 +300,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         extended: u16,
     ) -> Outcome {
         self.count_refusal((code & 0xf) as u8);
-        let head = Head { rcode: (code & 0xf) as u8, ..Head::EMPTY };
+        let head = Head {
+            rcode: (code & 0xf) as u8,
+            ..Head::EMPTY
+        };
         let mut opt = query.edns.map(|_| opt_reply(&client_edns(query), extended));
         if let Some(opt) = &mut opt {
             opt.extended_rcode = (code >> 4) as u8;
@@ -291,7 +351,10 @@ fn freshness(head: &Head, now: Instant, stale_max_secs: u32) -> Freshness {
     }
     if age_secs < head.ttl_secs {
         let left = head.ttl_secs - age_secs;
-        return Freshness::Fresh { age_secs, aging: left <= head.ttl_secs / PREFETCH_PART };
+        return Freshness::Fresh {
+            age_secs,
+            aging: left <= head.ttl_secs / PREFETCH_PART,
+        };
     }
     if age_secs - head.ttl_secs <= stale_max_secs && head.rcode != rcode::SERVFAIL {
         return Freshness::Stale { at_once: false };
@@ -301,30 +364,49 @@ fn freshness(head: &Head, now: Instant, stale_max_secs: u32) -> Freshness {
 
 /// The extended error of a stale answer (RFC 8914 sections 4.4 and 4.20).
 pub(super) const fn stale_ede(code: u8) -> u16 {
-    if code == rcode::NXDOMAIN { ede::STALE_NXDOMAIN } else { ede::STALE }
+    if code == rcode::NXDOMAIN {
+        ede::STALE_NXDOMAIN
+    } else {
+        ede::STALE
+    }
 }
 
 /// Flags of the query that its reply repeats, and AD where the client understands it (RFC 6840 section 5.7).
 fn query_flags(query: &Query) -> u16 {
-    let authentic = if query.dnssec_ok() { flag::AD } else { query.header.flags & flag::AD };
+    let authentic = if query.dnssec_ok() {
+        flag::AD
+    } else {
+        query.header.flags & flag::AD
+    };
     query.header.flags & (flag::RD | flag::CD) | authentic
 }
 
 fn reply_flags(query: &Query, head: &Head) -> u16 {
     let flags = query_flags(query);
-    if head.authentic_data { flags } else { flags & !flag::AD }
+    if head.authentic_data {
+        flags
+    } else {
+        flags & !flag::AD
+    }
 }
 
 /// The longest reply in bytes that the client may get.
 fn reply_limit(query: &Query, transport: Transport) -> usize {
     match transport {
         Transport::Tcp => TCP_MESSAGE_MAX,
-        Transport::Udp => query.edns.map_or(UDP_WITHOUT_EDNS, |edns| edns.udp_limit()).min(UDP_MESSAGE_MAX),
+        Transport::Udp => query
+            .edns
+            .map_or(UDP_WITHOUT_EDNS, |edns| edns.udp_limit())
+            .min(UDP_MESSAGE_MAX),
     }
 }
 
 fn client_edns(query: &Query) -> ClientEdns {
-    ClientEdns { dnssec_ok: query.dnssec_ok(), cookie: None, keepalive: None }
+    ClientEdns {
+        dnssec_ok: query.dnssec_ok(),
+        cookie: None,
+        keepalive: None,
+    }
 }
 
 /// The OPT record of a reply.
@@ -349,5 +431,11 @@ fn bucket(address: IpAddr, seed: &[u8; 16]) -> u8 {
             octets
         }
     };
-    Key { name: &octets, qtype: 0, dnssec_ok: false, checking_disabled: false }.hash(seed) as u8
+    Key {
+        name: &octets,
+        qtype: 0,
+        dnssec_ok: false,
+        checking_disabled: false,
+    }
+    .hash(seed) as u8
 }

@@ -7,7 +7,9 @@ use crate::dns::edns::{Edns, ede};
 use crate::dns::record::Records;
 use crate::dns::{Header, Query, header::flag};
 use crate::forward::upstreams::{Strategy, UpstreamConfig};
-use hickory_proto::op::{Edns as HickoryEdns, Message, MessageType, OpCode, Query as HickoryQuery, ResponseCode};
+use hickory_proto::op::{
+    Edns as HickoryEdns, Message, MessageType, OpCode, Query as HickoryQuery, ResponseCode,
+};
 use hickory_proto::rr::rdata::{A, CNAME, SOA, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use std::boxed::Box;
@@ -46,14 +48,21 @@ struct Recorder {
 
 impl Effects<Route> for Recorder {
     fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool {
-        self.asked.push(Asked { socket, to, message: message.to_vec() });
+        self.asked.push(Asked {
+            socket,
+            to,
+            message: message.to_vec(),
+        });
         true
     }
     fn reply(&mut self, route: &Route, message: &[u8]) {
         self.replies.push((*route, message.to_vec()));
     }
     fn random(&mut self) -> u32 {
-        self.random = self.random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        self.random = self
+            .random
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
         self.random
     }
 }
@@ -69,22 +78,27 @@ struct World<'a> {
 const UPSTREAM_1: &str = "192.0.2.1:53";
 const UPSTREAM_2: &str = "[2001:db8::2]:53";
 
-/// Runs a scenario on a thread whose stack holds the tables while they are built; the product has them in statics.
+/// Runs a scenario.
 fn with_world(settings: Settings, scenario: impl FnOnce(&mut World<'_>) + Send) {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(64 << 20);
-        thread.spawn_scoped(scope, || run_world(settings, scenario)).unwrap().join().expect("the scenario holds");
-    });
+    crate::testing::on_large_stack(|| run_world(settings, scenario));
 }
 
 fn run_world(settings: Settings, scenario: impl FnOnce(&mut World<'_>)) {
     let mut tables = Box::new(Tables::new());
-    let cache = TestCache { shard: Mutex::new(Box::new(Shard::new())), seed: [7; 16] };
+    let cache = TestCache {
+        shard: Mutex::new(Box::new(Shard::new())),
+        seed: [7; 16],
+    };
     let counters = Counters::new();
     let mut upstreams = Upstreams::new();
-    let config =
-        |address: &str| UpstreamConfig { address: address.parse().unwrap(), group: 0, trusted: false };
-    upstreams.configure(&[config(UPSTREAM_1), config(UPSTREAM_2)], Strategy::Ordered).unwrap();
+    let config = |address: &str| UpstreamConfig {
+        address: address.parse().unwrap(),
+        group: 0,
+        trusted: false,
+    };
+    upstreams
+        .configure(&[config(UPSTREAM_1), config(UPSTREAM_2)], Strategy::Ordered)
+        .unwrap();
     let engine = Engine::new(&mut tables, &cache, &counters, upstreams, settings);
     scenario(&mut World {
         engine,
@@ -96,28 +110,47 @@ fn run_world(settings: Settings, scenario: impl FnOnce(&mut World<'_>)) {
 
 fn query(name: &str, id: u16) -> Message {
     let mut message = Message::new();
-    message.set_id(id).set_message_type(MessageType::Query).set_op_code(OpCode::Query).set_recursion_desired(true);
-    message.add_query(HickoryQuery::query(Name::from_ascii(name).unwrap(), RecordType::A));
+    message
+        .set_id(id)
+        .set_message_type(MessageType::Query)
+        .set_op_code(OpCode::Query)
+        .set_recursion_desired(true);
+    message.add_query(HickoryQuery::query(
+        Name::from_ascii(name).unwrap(),
+        RecordType::A,
+    ));
     message
 }
 
 fn with_edns(mut message: Message, dnssec_ok: bool) -> Message {
     let mut edns = HickoryEdns::new();
-    edns.set_max_payload(4096).set_dnssec_ok(dnssec_ok).set_version(0);
+    edns.set_max_payload(4096)
+        .set_dnssec_ok(dnssec_ok)
+        .set_version(0);
     message.set_edns(edns);
     message
 }
 
 impl World<'_> {
     fn client(&self, route: Route) -> Client<Route> {
-        Client { route, address: [10, 0, 0, route as u8].into(), transport: Transport::Udp }
+        Client {
+            route,
+            address: [10, 0, 0, route as u8].into(),
+            transport: Transport::Udp,
+        }
     }
 
     fn ask_bytes(&mut self, route: Route, bytes: &[u8]) -> (Outcome, Vec<u8>) {
         let mut buffer = std::vec![0xa5; 2048];
         buffer[..bytes.len()].copy_from_slice(bytes);
         let client = self.client(route);
-        let outcome = self.engine.query(self.now, &client, &mut buffer, bytes.len(), &mut self.effects);
+        let outcome = self.engine.query(
+            self.now,
+            &client,
+            &mut buffer,
+            bytes.len(),
+            &mut self.effects,
+        );
         if let Outcome::Reply(len) = outcome {
             buffer.truncate(len);
         }
@@ -144,20 +177,26 @@ impl World<'_> {
         let asked = self.effects.asked.last().unwrap();
         let (socket, to) = (asked.socket, asked.to);
         let message = response_to(&asked.message, build);
-        self.engine.response(self.now, socket, to, &message, &mut self.effects);
+        self.engine
+            .response(self.now, socket, to, &message, &mut self.effects);
     }
 
     fn respond_from(&mut self, nth: usize, from: SocketAddr, build: impl FnOnce(&mut Message)) {
         let asked = &self.effects.asked[nth];
         let socket = asked.socket;
         let message = response_to(&asked.message, build);
-        self.engine.response(self.now, socket, from, &message, &mut self.effects);
+        self.engine
+            .response(self.now, socket, from, &message, &mut self.effects);
     }
 
     fn pass(&mut self, millis: u64) {
         let end = self.now + millis;
         // Steps as a worker makes them: to each deadline, then on.
-        while let Some(deadline) = self.engine.next_deadline().filter(|&deadline| deadline <= end) {
+        while let Some(deadline) = self
+            .engine
+            .next_deadline()
+            .filter(|&deadline| deadline <= end)
+        {
             self.now = self.now.max(deadline);
             self.engine.timeout(self.now, &mut self.effects);
         }
@@ -177,8 +216,13 @@ impl World<'_> {
 fn response_to(question: &[u8], build: impl FnOnce(&mut Message)) -> Vec<u8> {
     let question = Message::from_vec(question).unwrap();
     let mut message = Message::new();
-    message.set_id(question.id()).set_message_type(MessageType::Response).set_op_code(OpCode::Query);
-    message.set_recursion_desired(true).set_recursion_available(true);
+    message
+        .set_id(question.id())
+        .set_message_type(MessageType::Response)
+        .set_op_code(OpCode::Query);
+    message
+        .set_recursion_desired(true)
+        .set_recursion_available(true);
     message.add_query(question.queries()[0].clone());
     build(&mut message);
     message.to_vec().unwrap()
@@ -193,14 +237,26 @@ fn address(owner: &str, ttl_secs: u32, last: u8) -> Record {
 }
 
 fn soa(zone: &str, ttl_secs: u32, minimum_secs: u32) -> Record {
-    let rdata = SOA::new(name("ns.example."), name("hostmaster.example."), 1, 2, 3, 4, minimum_secs);
+    let rdata = SOA::new(
+        name("ns.example."),
+        name("hostmaster.example."),
+        1,
+        2,
+        3,
+        4,
+        minimum_secs,
+    );
     Record::from_rdata(name(zone), ttl_secs, RData::SOA(rdata))
 }
 
 fn answer_a(ttl_secs: u32) -> impl FnOnce(&mut Message) {
     move |message| {
         let owner = message.queries()[0].name().clone();
-        message.add_answer(Record::from_rdata(owner, ttl_secs, RData::A(A::new(192, 0, 2, 80))));
+        message.add_answer(Record::from_rdata(
+            owner,
+            ttl_secs,
+            RData::A(A::new(192, 0, 2, 80)),
+        ));
     }
 }
 
@@ -210,22 +266,37 @@ fn a_miss_is_asked_upstream_and_the_next_query_is_a_hit_with_the_ttl_counted_dow
         let (outcome, _) = world.ask(1, &query("WwW.Example.", 77));
         assert_eq!(outcome, Outcome::Pending);
         let question = world.last_question();
-        assert_eq!(question.queries()[0].name().to_lowercase(), name("www.example."));
+        assert_eq!(
+            question.queries()[0].name().to_lowercase(),
+            name("www.example.")
+        );
         assert!(question.recursion_desired() && question.extensions().is_some());
         world.respond(answer_a(300));
         let (route, bytes) = world.effects.replies[0].clone();
         let reply = Message::from_vec(&bytes).unwrap();
         assert_eq!((route, reply.id(), reply.answers()[0].ttl()), (1, 77, 300));
-        assert!(bytes[12..].starts_with(b"\x03WwW\x07Example\0"), "the client's letter case");
-        assert!(reply.extensions().is_none(), "no OPT where the query had none");
+        assert!(
+            bytes[12..].starts_with(b"\x03WwW\x07Example\0"),
+            "the client's letter case"
+        );
+        assert!(
+            reply.extensions().is_none(),
+            "no OPT where the query had none"
+        );
         assert!(reply.recursion_available() && !reply.authoritative());
 
         world.pass(100_000);
         let (_, bytes) = world.ask(2, &query("wWw.eXample.", 78));
         let reply = Message::from_vec(&bytes).unwrap();
-        assert_eq!((reply.id(), reply.answers().len(), reply.answers()[0].ttl()), (78, 1, 200));
+        assert_eq!(
+            (reply.id(), reply.answers().len(), reply.answers()[0].ttl()),
+            (78, 1, 200)
+        );
         assert!(bytes[12..].starts_with(b"\x03wWw\x07eXample\0"));
-        assert_eq!((world.get(Counter::CacheHits), world.effects.asked.len()), (1, 1));
+        assert_eq!(
+            (world.get(Counter::CacheHits), world.effects.asked.len()),
+            (1, 1)
+        );
     });
 }
 
@@ -237,7 +308,11 @@ fn everyone_who_asks_the_same_shares_one_upstream_query_and_gets_its_own_reply()
         world.ask(2, &with_edns(query("A.example.", 2), false));
         assert_eq!(world.effects.asked.len(), 1);
         world.respond(answer_a(60));
-        assert_eq!(world.effects.replies.len(), 2, "a repeated question is answered once");
+        assert_eq!(
+            world.effects.replies.len(),
+            2,
+            "a repeated question is answered once"
+        );
         for (route, bytes) in &world.effects.replies {
             let reply = Message::from_vec(bytes).unwrap();
             assert_eq!(u32::from(reply.id()), *route);
@@ -273,19 +348,35 @@ fn spoofed_answers_are_counted_and_not_taken() {
         world.respond_from(0, SocketAddr::new(to.ip(), 54), answer_a(60));
         let socket = world.effects.asked[0].socket;
         let good = response_to(&world.effects.asked[0].message, answer_a(60));
-        world.engine.response(world.now, (socket + 1) % 32, to, &good, &mut world.effects);
+        world
+            .engine
+            .response(world.now, (socket + 1) % 32, to, &good, &mut world.effects);
         let mut wrong_id = good.clone();
         wrong_id[0] ^= 1;
-        world.engine.response(world.now, socket, to, &wrong_id, &mut world.effects);
+        world
+            .engine
+            .response(world.now, socket, to, &wrong_id, &mut world.effects);
         let mut wrong_name = good.clone();
         wrong_name[13] = b'b';
-        world.engine.response(world.now, socket, to, &wrong_name, &mut world.effects);
+        world
+            .engine
+            .response(world.now, socket, to, &wrong_name, &mut world.effects);
         let mut a_query = good.clone();
         a_query[2] &= 0x7f;
-        world.engine.response(world.now, socket, to, &a_query, &mut world.effects);
-        assert_eq!((world.get(Counter::UpstreamSpoofed), world.effects.replies.len()), (6, 0));
+        world
+            .engine
+            .response(world.now, socket, to, &a_query, &mut world.effects);
+        assert_eq!(
+            (
+                world.get(Counter::UpstreamSpoofed),
+                world.effects.replies.len()
+            ),
+            (6, 0)
+        );
         // The true answer still counts.
-        world.engine.response(world.now, socket, to, &good, &mut world.effects);
+        world
+            .engine
+            .response(world.now, socket, to, &good, &mut world.effects);
         assert_eq!(world.effects.replies.len(), 1);
     });
 }
@@ -310,12 +401,24 @@ fn all_upstreams_silent_is_servfail_within_five_seconds() {
         world.ask(1, &with_edns(query("a.example.", 1), false));
         world.pass(5_000);
         let reply = world.last_reply();
-        assert_eq!((reply.response_code(), world.effects.replies.len()), (ResponseCode::ServFail, 1));
-        assert_eq!(extended_error(&world.effects.replies[0].1), Some(ede::NO_REACHABLE_AUTHORITY));
+        assert_eq!(
+            (reply.response_code(), world.effects.replies.len()),
+            (ResponseCode::ServFail, 1)
+        );
+        assert_eq!(
+            extended_error(&world.effects.replies[0].1),
+            Some(ede::NO_REACHABLE_AUTHORITY)
+        );
         let asked = world.effects.asked.len();
-        assert!((4..=6).contains(&asked), "both were tried repeatedly: {asked}");
+        assert!(
+            (4..=6).contains(&asked),
+            "both were tried repeatedly: {asked}"
+        );
         // RFC 9520: the failure is kept for a moment.
-        assert_eq!(world.hit(&query("a.example.", 2)).response_code(), ResponseCode::ServFail);
+        assert_eq!(
+            world.hit(&query("a.example.", 2)).response_code(),
+            ResponseCode::ServFail
+        );
         world.pass(6_000);
         assert_eq!(world.ask(1, &query("a.example.", 3)).0, Outcome::Pending);
     });
@@ -324,8 +427,13 @@ fn all_upstreams_silent_is_servfail_within_five_seconds() {
 fn extended_error(message: &[u8]) -> Option<u16> {
     let header = Header::parse(message)?;
     let question_end = crate::dns::name::plain_end(message, 12).ok()? + 4;
-    let total = header.counts[1..].iter().map(|&count| usize::from(count)).sum();
-    let opt = Records::new(message, question_end, total).flatten().find(|record| record.rtype == 41)?;
+    let total = header.counts[1..]
+        .iter()
+        .map(|&count| usize::from(count))
+        .sum();
+    let opt = Records::new(message, question_end, total)
+        .flatten()
+        .find(|record| record.rtype == 41)?;
     Edns::parse(message, &opt).ok()?.ede
 }
 
@@ -336,11 +444,18 @@ fn servfail_of_one_upstream_is_asked_of_the_next() {
         world.respond(|message| {
             message.set_response_code(ResponseCode::Refused);
         });
-        assert_eq!((world.effects.asked.len(), world.effects.replies.len()), (2, 0));
+        assert_eq!(
+            (world.effects.asked.len(), world.effects.replies.len()),
+            (2, 0)
+        );
         world.respond(|message| {
             message.set_response_code(ResponseCode::ServFail);
         });
-        assert_eq!(world.last_reply().response_code(), ResponseCode::Refused, "the first failure is passed on");
+        assert_eq!(
+            world.last_reply().response_code(),
+            ResponseCode::Refused,
+            "the first failure is passed on"
+        );
     });
 }
 
@@ -369,9 +484,15 @@ fn negative_answers_are_kept_by_their_soa() {
             message.add_name_server(soa("other.", 900, 120));
         });
         let reply = world.last_reply();
-        assert_eq!((reply.response_code(), reply.name_servers().len()), (ResponseCode::NXDomain, 1));
+        assert_eq!(
+            (reply.response_code(), reply.name_servers().len()),
+            (ResponseCode::NXDomain, 1)
+        );
         world.pass(119_000);
-        assert_eq!(world.hit(&query("no.example.", 2)).name_servers()[0].ttl(), 900 - 119);
+        assert_eq!(
+            world.hit(&query("no.example.", 2)).name_servers()[0].ttl(),
+            900 - 119
+        );
         world.pass(1_000);
         assert_eq!(world.ask(1, &query("no.example.", 3)).0, Outcome::Pending);
     });
@@ -406,8 +527,15 @@ fn only_the_questions_own_chain_is_kept() {
             message.add_additional(address("victim.test.", 60, 66));
         });
         let reply = world.last_reply();
-        let owners: Vec<String> = reply.answers().iter().map(|record| record.name().to_ascii()).collect();
-        assert_eq!(owners, ["www.example.", "a.example.", "b.example.", "b.example."]);
+        let owners: Vec<String> = reply
+            .answers()
+            .iter()
+            .map(|record| record.name().to_ascii())
+            .collect();
+        assert_eq!(
+            owners,
+            ["www.example.", "a.example.", "b.example.", "b.example."]
+        );
         assert!(reply.additionals().is_empty());
         assert_eq!(world.ask(1, &query("victim.test.", 2)).0, Outcome::Pending);
     });
@@ -418,8 +546,16 @@ fn a_chain_that_bites_its_tail_is_malformed() {
     with_world(Settings::DEFAULT, |world| {
         world.ask(1, &query("a.example.", 1));
         world.respond(|message| {
-            message.add_answer(Record::from_rdata(name("a.example."), 60, RData::CNAME(CNAME(name("b.example.")))));
-            message.add_answer(Record::from_rdata(name("b.example."), 60, RData::CNAME(CNAME(name("a.example.")))));
+            message.add_answer(Record::from_rdata(
+                name("a.example."),
+                60,
+                RData::CNAME(CNAME(name("b.example."))),
+            ));
+            message.add_answer(Record::from_rdata(
+                name("b.example."),
+                60,
+                RData::CNAME(CNAME(name("a.example."))),
+            ));
         });
         assert_eq!(world.get(Counter::UpstreamMalformed), 1);
         assert_eq!(world.effects.asked.len(), 2, "the next upstream is asked");
@@ -438,7 +574,10 @@ fn stale_answers_come_after_the_client_has_waited_and_when_nobody_answers() {
         world.pass(200);
         let (route, bytes) = world.effects.replies.last().unwrap().clone();
         let reply = Message::from_vec(&bytes).unwrap();
-        assert_eq!((route, reply.answers()[0].ttl(), extended_error(&bytes)), (2, 30, Some(ede::STALE)));
+        assert_eq!(
+            (route, reply.answers()[0].ttl(), extended_error(&bytes)),
+            (2, 30, Some(ede::STALE))
+        );
         // The refresh that is still under way fills the cache.
         world.respond(answer_a(10));
         assert_eq!(world.hit(&query("a.example.", 3)).answers()[0].ttl(), 10);
@@ -456,8 +595,19 @@ fn a_restored_answer_is_served_stale_at_once_and_refreshed() {
             let bytes = query("a.example.", 1).to_vec().unwrap();
             let parsed = Query::parse(&bytes).unwrap();
             let hash = parsed.key().hash(&cache.seed);
-            let (head, body) = shard.find(hash, &parsed.key()).map(|found| (found.head, found.body.to_vec())).unwrap();
-            shard.insert(hash, &parsed.key(), &crate::cache::Head { restored: true, ..head }, &body);
+            let (head, body) = shard
+                .find(hash, &parsed.key())
+                .map(|found| (found.head, found.body.to_vec()))
+                .unwrap();
+            shard.insert(
+                hash,
+                &parsed.key(),
+                &crate::cache::Head {
+                    restored: true,
+                    ..head
+                },
+                &body,
+            );
         }
         assert_eq!(world.hit(&query("a.example.", 2)).answers()[0].ttl(), 30);
         assert_eq!(world.effects.asked.len(), 2, "refreshed");
@@ -489,7 +639,11 @@ fn what_does_not_fit_is_cut_between_rrsets_and_says_so() {
                 let owner = message.queries()[0].name().clone();
                 for number in 0..6 {
                     let text = std::format!("{number}{}", "x".repeat(150));
-                    message.add_answer(Record::from_rdata(owner.clone(), 60, RData::TXT(TXT::new([text].into()))));
+                    message.add_answer(Record::from_rdata(
+                        owner.clone(),
+                        60,
+                        RData::TXT(TXT::new([text].into())),
+                    ));
                 }
             }
         };
@@ -506,10 +660,24 @@ fn what_does_not_fit_is_cut_between_rrsets_and_says_so() {
         let mut buffer = std::vec![0; 4096];
         let bytes = txt.to_vec().unwrap();
         buffer[..bytes.len()].copy_from_slice(&bytes);
-        let client = Client { transport: Transport::Tcp, ..world.client(1) };
-        let outcome = world.engine.query(world.now, &client, &mut buffer, bytes.len(), &mut world.effects);
-        let Outcome::Reply(len) = outcome else { panic!("{outcome:?}") };
-        assert_eq!(Message::from_vec(&buffer[..len]).unwrap().answers().len(), 6);
+        let client = Client {
+            transport: Transport::Tcp,
+            ..world.client(1)
+        };
+        let outcome = world.engine.query(
+            world.now,
+            &client,
+            &mut buffer,
+            bytes.len(),
+            &mut world.effects,
+        );
+        let Outcome::Reply(len) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(
+            Message::from_vec(&buffer[..len]).unwrap().answers().len(),
+            6
+        );
     });
 }
 
@@ -524,7 +692,10 @@ fn a_full_table_ends_the_oldest_question_and_takes_the_new_one() {
         assert!(world.effects.replies.is_empty());
         let (outcome, _) = world.ask(5, &query("one-more.example.", 2));
         assert_eq!(outcome, Outcome::Pending);
-        assert_eq!(world.effects.replies[0].0, 0, "the client of the oldest question");
+        assert_eq!(
+            world.effects.replies[0].0, 0,
+            "the client of the oldest question"
+        );
         assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
         assert_eq!(world.get(Counter::PendingFull), 1);
     });
@@ -539,7 +710,10 @@ fn messages_that_are_no_queries() {
         let (outcome, bytes) = world.ask_bytes(1, &notify);
         assert_eq!(outcome, Outcome::Reply(12));
         let header = Header::parse(&bytes).unwrap();
-        assert_eq!((header.id, header.rcode(), header.opcode(), header.counts), (0x1234, 4, 4, [0; 4]));
+        assert_eq!(
+            (header.id, header.rcode(), header.opcode(), header.counts),
+            (0x1234, 4, 4, [0; 4])
+        );
         let mut chaos = good.clone();
         let end = chaos.len();
         chaos[end - 1] = 3;
@@ -591,7 +765,12 @@ fn any_bytes_into_the_engine_never_panic_and_never_exceed_the_limit() {
             message.add_answer(address("a.example.", 60, 1));
             message.add_name_server(soa("example.", 5, 5));
         });
-        let seeds = [with_edns(query("www.a.example.", 3), true).to_vec().unwrap(), good];
+        let seeds = [
+            with_edns(query("www.a.example.", 3), true)
+                .to_vec()
+                .unwrap(),
+            good,
+        ];
         let mut state = 1u64;
         let mut random = move || {
             state ^= state << 13;
@@ -616,7 +795,9 @@ fn any_bytes_into_the_engine_never_panic_and_never_exceed_the_limit() {
                 bytes[..2].copy_from_slice(&question[..2]);
                 bytes[12..end].copy_from_slice(&question[12..end]);
             }
-            world.engine.response(world.now, socket, to, &bytes, &mut world.effects);
+            world
+                .engine
+                .response(world.now, socket, to, &bytes, &mut world.effects);
             for (_, reply) in world.effects.replies.drain(..) {
                 assert!(reply.len() <= 1232 && Header::parse(&reply).unwrap().has(flag::QR));
             }

@@ -20,7 +20,10 @@ const CLIENT_BUCKETS: usize = 256;
 /// Of the table, one client may hold this share (1/n) while the table is more than half full.
 const CLIENT_SHARE: usize = 8;
 
-const _: () = assert!(QUESTION_MAP <= 65_536 && TRANSACTION_MAP <= 65_536, "heapless maps hold 16-bit indices");
+const _: () = assert!(
+    QUESTION_MAP <= 65_536 && TRANSACTION_MAP <= 65_536,
+    "heapless maps hold 16-bit indices"
+);
 
 /// A transaction with an upstream: this message on this socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +173,10 @@ pub enum PendingFull {
     Share,
 }
 
+/// A transaction cannot be noted: its ID is in flight on that socket already, or there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotBegun;
+
 /// The table of questions in flight. Full: the caller ends the oldest question and takes the new one.
 #[derive(Debug)]
 pub struct PendingTable<R> {
@@ -240,7 +247,10 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         }
         let hash = pending.hash;
         let wake = pending.wake();
-        let index = self.questions.insert(pending).map_err(|_| PendingFull::Questions)?;
+        let index = self
+            .questions
+            .insert(pending)
+            .map_err(|_| PendingFull::Questions)?;
         // Cannot be full: the map has twice the entries of the table.
         let _ = self.by_question.insert(hash, index);
         self.held[bucket] += 1;
@@ -272,16 +282,18 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     ///
     /// # Errors
     /// The ID is in flight on this socket already, or there is no room.
-    pub fn begin(&mut self, index: u16, attempt: Attempt) -> Result<(), ()> {
+    pub fn begin(&mut self, index: u16, attempt: Attempt) -> Result<(), NotBegun> {
         let key = transaction(attempt.socket, attempt.id);
         if self.by_transaction.contains_key(&key) {
-            return Err(());
+            return Err(NotBegun);
         }
-        let pending = self.questions.get_mut(index).ok_or(())?;
+        let pending = self.questions.get_mut(index).ok_or(NotBegun)?;
         if pending.attempts.is_full() {
-            return Err(());
+            return Err(NotBegun);
         }
-        self.by_transaction.insert(key, index).map_err(|_| ())?;
+        self.by_transaction
+            .insert(key, index)
+            .map_err(|_| NotBegun)?;
         pending.tried |= 1 << attempt.upstream;
         // Cannot be full: checked above.
         let _ = pending.attempts.push(attempt);
@@ -300,7 +312,9 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     /// # Errors
     /// There is no room.
     pub fn join(&mut self, index: u16, waiter: Waiter<R>) -> Result<(), PendingFull> {
-        let Some(pending) = self.questions.get_mut(index) else { return Ok(()) };
+        let Some(pending) = self.questions.get_mut(index) else {
+            return Ok(());
+        };
         let mut at = pending.first_waiter;
         // Bound: the list is made of distinct entries of `waiters`.
         while let Some(present) = at.and_then(|at| self.waiters.get(at)) {
@@ -309,8 +323,15 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             }
             at = present.next;
         }
-        let waiter = Waiter { next: pending.first_waiter, ..waiter };
-        pending.first_waiter = Some(self.waiters.insert(waiter).map_err(|_| PendingFull::Waiters)?);
+        let waiter = Waiter {
+            next: pending.first_waiter,
+            ..waiter
+        };
+        pending.first_waiter = Some(
+            self.waiters
+                .insert(waiter)
+                .map_err(|_| PendingFull::Waiters)?,
+        );
         Ok(())
     }
 
@@ -325,12 +346,15 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     /// Ends a question. Clients that still wait are forgotten.
     pub fn remove(&mut self, index: u16) {
         while self.pop_waiter(index).is_some() {}
-        let Some(pending) = self.questions.remove(index) else { return };
+        let Some(pending) = self.questions.remove(index) else {
+            return;
+        };
         if self.by_question.get(&pending.hash) == Some(&index) {
             self.by_question.remove(&pending.hash);
         }
         for attempt in &pending.attempts {
-            self.by_transaction.remove(&transaction(attempt.socket, attempt.id));
+            self.by_transaction
+                .remove(&transaction(attempt.socket, attempt.id));
         }
         self.held[usize::from(pending.bucket)] -= 1;
         self.wakes[usize::from(index)] = 0;
@@ -339,7 +363,10 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     /// The question that has been in flight for the longest time.
     #[must_use]
     pub fn oldest(&self) -> Option<u16> {
-        self.questions.iter().min_by_key(|(_, pending)| pending.started).map(|(index, _)| index)
+        self.questions
+            .iter()
+            .min_by_key(|(_, pending)| pending.started)
+            .map(|(index, _)| index)
     }
 
     /// A question for which something is due. Asked repeatedly until `None`; the caller must act on each, so that its
@@ -401,43 +428,92 @@ mod tests {
     }
 
     fn waiter(route: u32, id: u16) -> Waiter<u32> {
-        Waiter { route, id, flags: 0, limit: 512, edns: None, case: LetterCase::LOWER, next: None }
+        Waiter {
+            route,
+            id,
+            flags: 0,
+            limit: 512,
+            edns: None,
+            case: LetterCase::LOWER,
+            next: None,
+        }
     }
 
     fn table() -> std::boxed::Box<PendingTable<u32>> {
-        std::boxed::Box::new(PendingTable::new())
+        crate::testing::on_large_stack(|| std::boxed::Box::new(PendingTable::new()))
     }
 
     #[test]
     fn what_is_put_in_is_found_and_freed() {
         let mut table = table();
         let index = table.insert(pending(7, 0)).expect("room");
-        let key = Key { name: b"\0", qtype: 7, dnssec_ok: false, checking_disabled: false };
+        let key = Key {
+            name: b"\0",
+            qtype: 7,
+            dnssec_ok: false,
+            checking_disabled: false,
+        };
         assert_eq!(table.find(7, &key), Some(index));
-        assert_eq!(table.find(7, &Key { dnssec_ok: true, ..key }), None, "DO is part of the key");
-        let attempt =
-            Attempt { upstream: 3, socket: 1, id: 9, sent: Instant::from_millis(0), live: true, edns: true };
+        assert_eq!(
+            table.find(
+                7,
+                &Key {
+                    dnssec_ok: true,
+                    ..key
+                }
+            ),
+            None,
+            "DO is part of the key"
+        );
+        let attempt = Attempt {
+            upstream: 3,
+            socket: 1,
+            id: 9,
+            sent: Instant::from_millis(0),
+            live: true,
+            edns: true,
+        };
         assert_eq!(table.begin(index, attempt), Ok(()));
-        assert_eq!(table.begin(index, attempt), Err(()), "one ID is in flight once");
-        assert_eq!((table.by_transaction(1, 9), table.by_transaction(1, 8)), (Some(index), None));
+        assert_eq!(
+            table.begin(index, attempt),
+            Err(NotBegun),
+            "one ID is in flight once"
+        );
+        assert_eq!(
+            (table.by_transaction(1, 9), table.by_transaction(1, 8)),
+            (Some(index), None)
+        );
         for id in 0..3 {
             table.join(index, waiter(5, id)).expect("room");
         }
-        table.join(index, waiter(5, 1)).expect("a repeated question takes no room");
+        table
+            .join(index, waiter(5, 1))
+            .expect("a repeated question takes no room");
         assert_eq!(table.waiters.len(), 3);
         table.remove(index);
-        assert_eq!((table.find(7, &key), table.by_transaction(1, 9), table.waiters.len()), (None, None, 0));
+        assert_eq!(
+            (
+                table.find(7, &key),
+                table.by_transaction(1, 9),
+                table.waiters.len()
+            ),
+            (None, None, 0)
+        );
     }
 
     #[test]
     fn one_client_gets_its_share_of_a_crowded_table() {
         let mut table = table();
         for number in 0..PENDING / 2 {
-            table.insert(pending(number as u64, 1)).expect("half of the table is free for all");
+            table
+                .insert(pending(number as u64, 1))
+                .expect("half of the table is free for all");
         }
         assert_eq!(table.insert(pending(9_999, 1)), Err(PendingFull::Share));
         for number in 0..PENDING / CLIENT_SHARE {
-            table.insert(pending(10_000 + number as u64, 2)).expect("another client's share");
+            table
+                .insert(pending(10_000 + number as u64, 2))
+                .expect("another client's share");
         }
         assert_eq!(table.insert(pending(20_000, 2)), Err(PendingFull::Share));
         assert_eq!(table.oldest(), Some(0));

@@ -16,7 +16,10 @@ impl<T, const N: usize> Slab<T, N> {
     #[must_use]
     pub const fn new() -> Self {
         let () = Self::INDEX_FITS;
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+        }
     }
 
     /// Puts `value` in and returns its index.
@@ -74,7 +77,10 @@ impl<T, const N: usize> Slab<T, N> {
 
     /// Every entry with its index.
     pub fn iter(&self) -> impl Iterator<Item = (u16, &T)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| Some((index as u16, slot.as_ref()?)))
+        self.slots
+            .iter()
+            .enumerate()
+            .filter_map(|(index, slot)| Some((index as u16, slot.as_ref()?)))
     }
 }
 
@@ -91,9 +97,15 @@ mod tests {
     #[test]
     fn full_gives_the_value_back_and_indices_are_used_again() {
         let mut slab: Slab<u32, 2> = Slab::new();
-        assert_eq!((slab.insert(1), slab.insert(2), slab.insert(3)), (Ok(0), Ok(1), Err(3)));
+        assert_eq!(
+            (slab.insert(1), slab.insert(2), slab.insert(3)),
+            (Ok(0), Ok(1), Err(3))
+        );
         assert!(slab.is_full());
-        assert_eq!((slab.remove(0), slab.remove(0), slab.get(0)), (Some(1), None, None));
+        assert_eq!(
+            (slab.remove(0), slab.remove(0), slab.get(0)),
+            (Some(1), None, None)
+        );
         assert_eq!(slab.insert(4), Ok(0));
         assert!(slab.iter().eq([(0, &4), (1, &2)]));
         assert_eq!(slab.len(), 2);

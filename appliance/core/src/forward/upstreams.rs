@@ -82,7 +82,11 @@ impl Upstream {
     /// Usual round trip in milliseconds; `None`: never measured.
     #[must_use]
     pub const fn srtt_ms(&self) -> Option<u32> {
-        if self.srtt8_ms == 0 { None } else { Some(self.srtt8_ms / 8) }
+        if self.srtt8_ms == 0 {
+            None
+        } else {
+            Some(self.srtt8_ms / 8)
+        }
     }
 
     /// Whether it has not answered for a while.
@@ -117,6 +121,10 @@ impl Upstream {
     }
 }
 
+/// More upstream servers than [`UPSTREAMS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyUpstreams;
+
 /// All upstream servers. Full: configuration is refused, see [`UPSTREAMS`].
 #[derive(Debug)]
 pub struct Upstreams {
@@ -132,20 +140,30 @@ impl Upstreams {
     /// None.
     #[must_use]
     pub const fn new() -> Self {
-        Self { list: Vec::new(), strategy: Strategy::Ordered }
+        Self {
+            list: Vec::new(),
+            strategy: Strategy::Ordered,
+        }
     }
 
     /// Takes over a configuration; what is known of a server that stays is kept.
     ///
     /// # Errors
     /// There are more than [`UPSTREAMS`].
-    pub fn configure(&mut self, servers: &[UpstreamConfig], strategy: Strategy) -> Result<(), ()> {
+    pub fn configure(
+        &mut self,
+        servers: &[UpstreamConfig],
+        strategy: Strategy,
+    ) -> Result<(), TooManyUpstreams> {
         if servers.len() > UPSTREAMS {
-            return Err(());
+            return Err(TooManyUpstreams);
         }
         let mut list: Vec<Upstream, UPSTREAMS> = Vec::new();
         for &config in servers {
-            let known = self.list.iter().find(|old| old.config.address == config.address);
+            let known = self
+                .list
+                .iter()
+                .find(|old| old.config.address == config.address);
             let upstream = known.map_or(Upstream::new(config), |old| Upstream { config, ..*old });
             // Cannot be full: checked above.
             let _ = list.push(upstream);
@@ -182,13 +200,20 @@ impl Upstreams {
     /// Whom to ask next in `group`: servers that answer before silent ones, untried before tried ones.
     #[must_use]
     pub fn pick(&self, group: u8, tried: Tried, now: Instant) -> Option<u8> {
-        let members = || self.list.iter().enumerate().filter(move |(_, upstream)| upstream.config.group == group);
+        let members = || {
+            self.list
+                .iter()
+                .enumerate()
+                .filter(move |(_, upstream)| upstream.config.group == group)
+        };
         let untried = |index: usize| tried & (1 << index) == 0;
         let best = |candidates: &mut dyn Iterator<Item = (usize, &Upstream)>| -> Option<u8> {
             match self.strategy {
                 Strategy::Ordered => candidates.next(),
                 // Never measured counts as fastest, so that everyone is measured once.
-                Strategy::Fastest | Strategy::Race => candidates.min_by_key(|(_, upstream)| upstream.srtt8_ms),
+                Strategy::Fastest | Strategy::Race => {
+                    candidates.min_by_key(|(_, upstream)| upstream.srtt8_ms)
+                }
             }
             .map(|(index, _)| index as u8)
         };
@@ -237,8 +262,14 @@ mod tests {
 
     fn servers(strategy: Strategy) -> Upstreams {
         let mut upstreams = Upstreams::new();
-        let config = |port, group| UpstreamConfig { address: ([192, 0, 2, 1], port).into(), group, trusted: false };
-        upstreams.configure(&[config(1, 0), config(2, 0), config(3, 1)], strategy).expect("fits");
+        let config = |port, group| UpstreamConfig {
+            address: ([192, 0, 2, 1], port).into(),
+            group,
+            trusted: false,
+        };
+        upstreams
+            .configure(&[config(1, 0), config(2, 0), config(3, 1)], strategy)
+            .expect("fits");
         upstreams
     }
 
@@ -261,8 +292,16 @@ mod tests {
             upstreams.timed_out(0, NOW);
         }
         assert_eq!(upstreams.pick(0, 0, NOW), Some(1));
-        assert_eq!(upstreams.pick(0, 0b10, NOW), Some(0), "better a silent server than none");
-        assert_eq!(upstreams.pick(0, 0, NOW + PROBE_FIRST_MS), Some(0), "the probe");
+        assert_eq!(
+            upstreams.pick(0, 0b10, NOW),
+            Some(0),
+            "better a silent server than none"
+        );
+        assert_eq!(
+            upstreams.pick(0, 0, NOW + PROBE_FIRST_MS),
+            Some(0),
+            "the probe"
+        );
         upstreams.answered(0, 10);
         assert_eq!(upstreams.pick(0, 0, NOW), Some(0));
     }
@@ -291,7 +330,9 @@ mod tests {
         let mut upstreams = servers(Strategy::Ordered);
         upstreams.answered(1, 20);
         let kept = upstreams.get(1).expect("there").config;
-        upstreams.configure(&[kept], Strategy::Ordered).expect("fits");
+        upstreams
+            .configure(&[kept], Strategy::Ordered)
+            .expect("fits");
         assert_eq!(upstreams.get(0).expect("there").srtt_ms(), Some(20));
     }
 }
