@@ -14,6 +14,7 @@ pub mod dns;
 pub mod engine;
 pub mod forward;
 pub mod limits;
+pub mod policy;
 pub mod respond;
 #[cfg(test)]
 mod testing;

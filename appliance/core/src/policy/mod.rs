@@ -1,0 +1,270 @@
+//! Policy: what is answered here, what is refused, and who is asked for the rest. Pure lookups in immutable bytes.
+//!
+//! Whoever reads files compiles them into images of bytes; a [`Policy`] is a view of them. Loading goes through one gate
+//! per image (`view`, and `check` for a list file); behind it every read is checked again, so bytes that are not what
+//! they should be give wrong answers at worst and never a panic. A reload builds new images and swaps a pointer.
+//!
+//! A query is decided in this order; the first that has an opinion wins:
+//!
+//! 1. [`acl`]: whether the client is answered at all.
+//! 2. [`local`]: records that the operator gave. A local zone's NXDOMAIN gives way to a route into that zone.
+//! 3. [`special`]: special-use names, unless a route names the special zone or a name in it.
+//! 4. [`list`]: allowed names pass, blocked ones are answered by [`BlockAnswer`].
+//! 5. plain names: an address question for a name of one label is not asked upstream, where the config says so.
+//! 6. [`route`]: the upstream group.
+//!
+//! Answers from upstream are looked at by [`list`] (names reached through a CNAME) and by [`rebind`].
+
+pub mod acl;
+mod bytes;
+pub mod list;
+pub mod local;
+pub mod name;
+pub mod rebind;
+pub mod route;
+mod rtype;
+pub mod special;
+pub mod table;
+
+pub use acl::{Acl, Action};
+pub use list::{List, Verdict};
+pub use local::{Local, LocalData};
+pub use name::Labels;
+pub use rebind::{Finding, Rebind};
+pub use route::{DEFAULT_GROUP, Route, Routes, Suffixes};
+pub use special::{Kinds, Special};
+
+use core::net::IpAddr;
+
+/// Compiled lists that may be in force at once: one from text files, the others mapped.
+pub const LISTS_MAX: usize = 4;
+
+/// What a blocked name is answered with. The TTL is [`Policy::block_ttl_secs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockAnswer {
+    /// NXDOMAIN.
+    Nxdomain,
+    /// NODATA.
+    Nodata,
+    /// 0.0.0.0 and ::; NODATA for other types.
+    ZeroAddress,
+    /// These addresses; NODATA for other types and for a family without an address.
+    Address {
+        /// For A.
+        v4: Option<[u8; 4]>,
+        /// For AAAA.
+        v6: Option<[u8; 16]>,
+    },
+}
+
+/// The records of a blocked name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockRecord {
+    /// NXDOMAIN.
+    Nxdomain,
+    /// No record of this type.
+    Nodata,
+    /// An A record.
+    A([u8; 4]),
+    /// An AAAA record.
+    Aaaa([u8; 16]),
+}
+
+impl BlockAnswer {
+    /// What a question of this type is answered with.
+    #[must_use]
+    pub fn record(&self, qtype: u16) -> BlockRecord {
+        let (v4, v6) = match *self {
+            Self::Nxdomain => return BlockRecord::Nxdomain,
+            Self::Nodata => (None, None),
+            Self::ZeroAddress => (Some([0; 4]), Some([0; 16])),
+            Self::Address { v4, v6 } => (v4, v6),
+        };
+        match qtype {
+            rtype::A => v4.map_or(BlockRecord::Nodata, BlockRecord::A),
+            rtype::AAAA => v6.map_or(BlockRecord::Nodata, BlockRecord::Aaaa),
+            _ => BlockRecord::Nodata,
+        }
+    }
+}
+
+/// Which list blocks a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// Index of the compiled list.
+    pub image: u8,
+    /// Index of the source within it.
+    pub list: u16,
+}
+
+/// The lists in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Lists<'a> {
+    lists: [List<'a>; LISTS_MAX],
+    used: usize,
+}
+
+impl<'a> Lists<'a> {
+    /// None.
+    pub const EMPTY: Self = Self {
+        lists: [List::EMPTY; LISTS_MAX],
+        used: 0,
+    };
+
+    /// Adds a list. Full: `false`, and the list is not in force.
+    #[must_use]
+    pub fn push(&mut self, list: List<'a>) -> bool {
+        let Some(place) = self.lists.get_mut(self.used) else {
+            return false;
+        };
+        *place = list;
+        self.used += 1;
+        true
+    }
+
+    /// The lists, in the order in which they were added.
+    #[must_use]
+    pub fn as_slice(&self) -> &[List<'a>] {
+        self.lists.get(..self.used).unwrap_or_default()
+    }
+
+    /// Whether `name` is blocked: by the first list that has it, and allowed by none.
+    #[must_use]
+    pub fn blocked(&self, name: &Labels<'_>) -> Option<Blocked> {
+        let mut blocked = None;
+        for (image, list) in self.as_slice().iter().enumerate() {
+            match list.verdict(name) {
+                Verdict::None => {}
+                Verdict::Allowed => return None,
+                Verdict::Blocked { list } => {
+                    blocked = blocked.or(Some(Blocked {
+                        image: image as u8,
+                        list,
+                    }))
+                }
+            }
+        }
+        blocked
+    }
+}
+
+/// Who answers a question.
+#[derive(Clone, Copy, Debug)]
+pub enum Decision<'q> {
+    /// Local data. Never [`Local::Unknown`]; an alias is to be followed with [`LocalData::resolve`].
+    Local(Local<'q>),
+    /// A special-use name.
+    Special(Special),
+    /// A blocked name.
+    Blocked(Blocked),
+    /// A name of one label that is nobody's: NXDOMAIN.
+    PlainName,
+    /// This upstream group.
+    Forward {
+        /// Index of the group.
+        group: u16,
+    },
+}
+
+/// All of policy, as one view. Each part may be used by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy<'a> {
+    /// Clients.
+    pub acl: Acl<'a>,
+    /// Local data.
+    pub local: LocalData<'a>,
+    /// Special-use names that are switched on.
+    pub special: Kinds,
+    /// Blocked and allowed names.
+    pub lists: Lists<'a>,
+    /// What blocked names get.
+    pub block_answer: BlockAnswer,
+    /// With this TTL, in seconds.
+    pub block_ttl_secs: u32,
+    /// Upstream groups by suffix.
+    pub routes: Routes<'a>,
+    /// Whether address questions for names of one label go upstream.
+    pub forward_plain_names: bool,
+    /// Rebind protection.
+    pub rebind: Rebind<'a>,
+}
+
+impl<'a> Policy<'a> {
+    /// Everyone is answered, everything is asked upstream.
+    pub const OPEN: Self = Self {
+        acl: Acl::OPEN,
+        local: LocalData::EMPTY,
+        special: Kinds::NONE,
+        lists: Lists::EMPTY,
+        block_answer: BlockAnswer::Nxdomain,
+        block_ttl_secs: 0,
+        routes: Routes::EMPTY,
+        forward_plain_names: true,
+        rebind: Rebind::OFF,
+    };
+
+    /// Whether a client is answered. Comes first, before its message is read.
+    #[must_use]
+    pub fn admit(&self, client: IpAddr) -> Action {
+        self.acl.action(client)
+    }
+
+    /// Who answers a question of class IN.
+    #[must_use]
+    pub fn decide<'q>(&self, name: &Labels<'q>, qtype: u16) -> Decision<'q>
+    where
+        'a: 'q,
+    {
+        if let Some(local) = self.decide_local(name, qtype) {
+            return Decision::Local(local);
+        }
+        if let Some(special) = self.decide_special(name, qtype) {
+            return Decision::Special(special);
+        }
+        if let Some(blocked) = self.lists.blocked(name) {
+            return Decision::Blocked(blocked);
+        }
+        self.decide_upstream(name, qtype)
+    }
+
+    fn decide_local<'q>(&self, name: &Labels<'q>, qtype: u16) -> Option<Local<'q>>
+    where
+        'a: 'q,
+    {
+        match self.local.lookup(name, qtype) {
+            Local::Unknown => None,
+            // Somebody else was named for this part of the zone: an empty local zone does not hide it.
+            Local::Nxdomain { zone } if self.is_routed(name, zone_depth(zone)) => None,
+            local => Some(local),
+        }
+    }
+
+    fn decide_special(&self, name: &Labels<'_>, qtype: u16) -> Option<Special> {
+        let special = special::lookup(name, qtype, self.special)?;
+        (!self.is_routed(name, special.zone_depth)).then_some(special)
+    }
+
+    fn decide_upstream<'q>(&self, name: &Labels<'q>, qtype: u16) -> Decision<'q> {
+        let route = self.routes.lookup(name);
+        let is_plain = name.count() == 1 && matches!(qtype, rtype::A | rtype::AAAA);
+        match route {
+            Some(route) if route.depth > 0 => Decision::Forward { group: route.group },
+            _ if is_plain && !self.forward_plain_names => Decision::PlainName,
+            Some(route) => Decision::Forward { group: route.group },
+            None => Decision::Forward {
+                group: DEFAULT_GROUP,
+            },
+        }
+    }
+
+    /// Whether a route names the zone of `name` with `depth` labels, or something in it.
+    fn is_routed(&self, name: &Labels<'_>, depth: usize) -> bool {
+        self.routes
+            .lookup(name)
+            .is_some_and(|route| route.depth >= depth)
+    }
+}
+
+fn zone_depth(zone: &[u8]) -> usize {
+    Labels::new(zone).map_or(0, |zone| zone.count())
+}

@@ -1,0 +1,227 @@
+//! A name cut at its labels: every table of this module is asked for the name and for its parents.
+//!
+//! Names are in wire form without compression, root byte included, in lower case (RFC 1035 section 3.1).
+
+use core::hash::Hasher;
+use siphasher::sip::SipHasher13;
+
+use crate::limits::NAME_MAX;
+
+/// Longest label in bytes.
+const LABEL_MAX: usize = 63;
+/// Most labels of a name, the root not counted: each takes at least two bytes, the root one.
+pub const LABELS_MAX: usize = (NAME_MAX - 1) / 2;
+
+/// A key of the hash. Chosen at random when an image is compiled, so that nobody can choose names that collide.
+pub type HashKey = [u8; 16];
+
+/// A well-formed name and where its labels begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Labels<'n> {
+    name: &'n [u8],
+    starts: [u8; LABELS_MAX],
+    count: u8,
+}
+
+impl<'n> Labels<'n> {
+    /// Cuts `name`; `None` where it is not a whole name in wire form.
+    #[must_use]
+    pub fn new(name: &'n [u8]) -> Option<Self> {
+        if name.len() > NAME_MAX {
+            return None;
+        }
+        let mut starts = [0; LABELS_MAX];
+        let mut count = 0;
+        let mut at = 0;
+        // Bound: every label moves `at` on by two bytes at least.
+        loop {
+            let len = usize::from(*name.get(at)?);
+            if len == 0 {
+                break;
+            }
+            if len > LABEL_MAX {
+                return None;
+            }
+            *starts.get_mut(usize::from(count))? = at as u8;
+            count += 1;
+            at += 1 + len;
+        }
+        (at + 1 == name.len()).then_some(Self {
+            name,
+            starts,
+            count,
+        })
+    }
+
+    /// How many labels there are, the root not counted.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// The whole name.
+    #[must_use]
+    pub const fn name(&self) -> &'n [u8] {
+        self.name
+    }
+
+    /// Where the parent with `depth` labels begins: 0 labels is the root, [`Self::count`] the name itself.
+    #[must_use]
+    pub fn start(&self, depth: usize) -> usize {
+        let index = self.count().checked_sub(depth);
+        match index.and_then(|index| self.starts.get(index)) {
+            Some(&start) if depth > 0 => usize::from(start),
+            _ => self.name.len() - 1,
+        }
+    }
+
+    /// The parent with `depth` labels, in wire form.
+    #[must_use]
+    pub fn suffix(&self, depth: usize) -> &'n [u8] {
+        self.name.get(self.start(depth)..).unwrap_or_default()
+    }
+
+    /// The leftmost label of the parent with `depth` labels, with its length byte; empty for the root.
+    pub(super) fn label(&self, depth: usize) -> &'n [u8] {
+        let end = if depth == 0 {
+            self.name.len() - 1
+        } else {
+            self.start(depth - 1)
+        };
+        self.name.get(self.start(depth)..end).unwrap_or_default()
+    }
+}
+
+/// The hash of a name and of all its parents in one pass, from the root down.
+///
+/// What is hashed is the labels in that order, each with its length byte: two names give two inputs.
+#[derive(Clone, Copy, Debug)]
+pub struct NameHash {
+    state: SipHasher13,
+}
+
+impl NameHash {
+    /// Stands at the root.
+    #[must_use]
+    pub fn new(key: &HashKey) -> Self {
+        Self {
+            state: SipHasher13::new_with_key(key),
+        }
+    }
+
+    /// Goes down to the child `label`, which has its length byte.
+    pub fn push(&mut self, label: &[u8]) {
+        self.state.write(label);
+    }
+
+    /// The hash of the name that was reached.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.state.finish()
+    }
+
+    /// The hash of a whole name.
+    #[must_use]
+    pub fn of(key: &HashKey, labels: &Labels<'_>) -> u64 {
+        let mut hash = Self::new(key);
+        for depth in 1..=labels.count() {
+            hash.push(labels.label(depth));
+        }
+        hash.value()
+    }
+}
+
+/// Whether `name` is `suffix` or stands below it. Both are well-formed.
+#[must_use]
+pub fn is_below_or_equal(name: &Labels<'_>, suffix: &Labels<'_>) -> bool {
+    name.count() >= suffix.count() && name.suffix(suffix.count()) == suffix.name()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    const WWW: &[u8] = b"\x03www\x07example\x03org\0";
+
+    #[test]
+    fn labels_are_cut_from_the_root_down() {
+        let labels = Labels::new(WWW).expect("well-formed");
+        assert_eq!(labels.count(), 3);
+        assert_eq!(labels.suffix(0), b"\0");
+        assert_eq!(labels.suffix(1), b"\x03org\0");
+        assert_eq!(labels.suffix(2), b"\x07example\x03org\0");
+        assert_eq!(labels.suffix(3), WWW);
+        assert_eq!(labels.label(0), b"");
+        assert_eq!(labels.label(1), b"\x03org");
+        assert_eq!(labels.label(3), b"\x03www");
+        assert_eq!(
+            labels.suffix(4),
+            b"\0",
+            "deeper than the name: nothing but the root"
+        );
+    }
+
+    #[test]
+    fn the_root_is_a_name_without_labels() {
+        let labels = Labels::new(b"\0").expect("well-formed");
+        assert_eq!(
+            (labels.count(), labels.suffix(0), labels.label(0)),
+            (0, &b"\0"[..], &b""[..])
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_whole_name_is_refused() {
+        for len in 0..WWW.len() {
+            assert!(Labels::new(&WWW[..len]).is_none(), "cut at {len}");
+        }
+        let mut longer = Vec::from(WWW);
+        longer.push(0);
+        assert!(Labels::new(&longer).is_none(), "bytes behind the root");
+        assert!(Labels::new(b"\xc0\x0c").is_none(), "a compression pointer");
+        assert!(Labels::new(b"\x40").is_none(), "a label of 64 bytes");
+    }
+
+    #[test]
+    fn the_longest_names_fit() {
+        let mut deepest: Vec<u8> = std::iter::repeat_n(*b"\x01a", 127).flatten().collect();
+        deepest.push(0);
+        assert_eq!(deepest.len(), 255);
+        assert_eq!(
+            Labels::new(&deepest).map(|labels| labels.count()),
+            Some(127)
+        );
+        deepest.splice(0..0, *b"\x01a");
+        assert!(Labels::new(&deepest).is_none(), "257 bytes");
+    }
+
+    #[test]
+    fn the_hash_on_the_way_down_is_the_hash_of_the_parent() {
+        let key = [7; 16];
+        let labels = Labels::new(WWW).expect("well-formed");
+        let mut hash = NameHash::new(&key);
+        for depth in 0..=labels.count() {
+            hash.push(labels.label(depth));
+            let parent = Labels::new(labels.suffix(depth)).expect("well-formed");
+            assert_eq!(hash.value(), NameHash::of(&key, &parent));
+        }
+        assert_ne!(
+            NameHash::of(&key, &labels),
+            NameHash::of(&[8; 16], &labels),
+            "the key counts"
+        );
+    }
+
+    #[test]
+    fn below_is_by_label_not_by_byte() {
+        let labels = |name| Labels::new(name).expect("well-formed");
+        let org = labels(b"\x03org\0");
+        assert!(is_below_or_equal(&labels(WWW), &org) && is_below_or_equal(&org, &org));
+        assert!(!is_below_or_equal(&org, &labels(WWW)));
+        assert!(
+            !is_below_or_equal(&labels(b"\x05x\x03org\0"), &org),
+            "the bytes end alike, the labels do not"
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! Rebind protection: a public name that resolves to an address of this network lets a web page talk to the router.
+//!
+//! Looks at A, AAAA and the address hints of SVCB and HTTPS records (RFC 9460 section 7.3). IPv4 addresses inside IPv6
+//! ones count as what they are: v4-mapped, v4-compatible, NAT64 (RFC 6052, RFC 8215) and 6to4 (RFC 3056).
+
+use super::name::Labels;
+use super::route::Suffixes;
+use super::rtype;
+
+/// A range of addresses that a public name must not resolve to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Range {
+    /// 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 (RFC 1918).
+    Private,
+    /// 127.0.0.0/8 and ::1.
+    Loopback,
+    /// 169.254.0.0/16 and fe80::/10.
+    LinkLocal,
+    /// fc00::/7 (RFC 4193) and the old site-local fec0::/10.
+    UniqueLocal,
+    /// 0.0.0.0/8 and ::, which reach the host itself on many systems.
+    ThisHost,
+    /// 100.64.0.0/10 (RFC 6598). Off by default: some providers' own services live there.
+    SharedSpace,
+}
+
+impl Range {
+    /// Every range, in the order of their bits.
+    pub const ALL: [Self; 6] = [
+        Self::Private,
+        Self::Loopback,
+        Self::LinkLocal,
+        Self::UniqueLocal,
+        Self::ThisHost,
+        Self::SharedSpace,
+    ];
+}
+
+/// The ranges that are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ranges {
+    bits: u8,
+}
+
+impl Ranges {
+    /// None: protection is off.
+    pub const NONE: Self = Self { bits: 0 };
+    /// Every range but the shared space.
+    pub const DEFAULT: Self = Self {
+        bits: (1 << Range::SharedSpace as u8) - 1,
+    };
+
+    /// With `range` too.
+    #[must_use]
+    pub const fn with(self, range: Range) -> Self {
+        Self {
+            bits: self.bits | 1 << range as u8,
+        }
+    }
+
+    /// Without `range`.
+    #[must_use]
+    pub const fn without(self, range: Range) -> Self {
+        Self {
+            bits: self.bits & !(1 << range as u8),
+        }
+    }
+
+    /// Whether `range` is refused.
+    #[must_use]
+    pub const fn contains(self, range: Range) -> bool {
+        self.bits & 1 << range as u8 != 0
+    }
+}
+
+/// What the RDATA of a record leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// No address, or none of a refused range.
+    Harmless,
+    /// An address of a refused range.
+    Rebind(Range),
+    /// RDATA that is not of its type: nobody can say where it leads.
+    Malformed,
+}
+
+/// The protection as configured.
+#[derive(Clone, Copy, Debug)]
+pub struct Rebind<'a> {
+    ranges: Ranges,
+    allowed: Suffixes<'a>,
+}
+
+impl<'a> Rebind<'a> {
+    /// Off.
+    pub const OFF: Self = Self {
+        ranges: Ranges::NONE,
+        allowed: Suffixes::EMPTY,
+    };
+
+    /// Refuses `ranges` to all names that `allowed` does not cover.
+    #[must_use]
+    pub const fn new(ranges: Ranges, allowed: Suffixes<'a>) -> Self {
+        Self { ranges, allowed }
+    }
+
+    /// Whether answers for `qname` have to be looked at. To be asked once per answer.
+    #[must_use]
+    pub fn guards(&self, qname: &Labels<'_>) -> bool {
+        self.ranges != Ranges::NONE && !self.allowed.covers(qname)
+    }
+
+    /// What a record of an answer leads to.
+    #[must_use]
+    pub fn inspect(&self, rtype: u16, rdata: &[u8]) -> Finding {
+        inspect(self.ranges, rtype, rdata)
+    }
+}
+
+/// What a record leads to, where `ranges` are refused. RDATA is taken without compression, as RFC 9460 requires.
+#[must_use]
+pub fn inspect(ranges: Ranges, rtype: u16, rdata: &[u8]) -> Finding {
+    match (rtype, rdata.len()) {
+        (rtype::A, 4) => addresses(ranges, rdata, range_4),
+        (rtype::AAAA, 16) => addresses(ranges, rdata, range_6),
+        (rtype::A | rtype::AAAA, _) => Finding::Malformed,
+        (rtype::SVCB | rtype::HTTPS, _) => hints(ranges, rdata).unwrap_or(Finding::Malformed),
+        _ => Finding::Harmless,
+    }
+}
+
+/// Inspects a list of addresses of `N` bytes each. It must not be empty (RFC 9460 section 7.3).
+fn addresses<const N: usize>(
+    ranges: Ranges,
+    list: &[u8],
+    range: fn([u8; N]) -> Option<Range>,
+) -> Finding {
+    if list.is_empty() || list.len() % N != 0 {
+        return Finding::Malformed;
+    }
+    let mut found = list
+        .chunks_exact(N)
+        .filter_map(|address| range(*address.first_chunk()?));
+    found
+        .find(|&range| ranges.contains(range))
+        .map_or(Finding::Harmless, Finding::Rebind)
+}
+
+/// The address hints among the parameters of an SVCB or HTTPS record; `None` where it is malformed.
+fn hints(ranges: Ranges, rdata: &[u8]) -> Option<Finding> {
+    /// SvcParamKeys (RFC 9460 section 14.3.2).
+    const IPV4HINT: u16 = 4;
+    const IPV6HINT: u16 = 6;
+    let (_priority, rest) = rdata.split_at_checked(2)?;
+    let mut params = rest.get(name_len(rest)?..)?;
+    // Bound: every parameter takes four bytes at least.
+    while !params.is_empty() {
+        let (&[k0, k1, l0, l1], rest) = params.split_first_chunk()?;
+        let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([l0, l1])))?;
+        let finding = match u16::from_be_bytes([k0, k1]) {
+            IPV4HINT => addresses(ranges, value, range_4),
+            IPV6HINT => addresses(ranges, value, range_6),
+            _ => Finding::Harmless,
+        };
+        if finding != Finding::Harmless {
+            return Some(finding);
+        }
+        params = rest;
+    }
+    Some(Finding::Harmless)
+}
+
+/// The length of the name that `bytes` begin with. A pointer is malformed here.
+fn name_len(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    // Bound: every label moves `at` on by two bytes at least.
+    loop {
+        let len = usize::from(*bytes.get(at)?);
+        at += 1 + len;
+        match len {
+            0 => return Some(at),
+            1..=63 => {}
+            _ => return None,
+        }
+    }
+}
+
+const fn range_4(address: [u8; 4]) -> Option<Range> {
+    match address {
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Some(Range::Private),
+        [127, ..] => Some(Range::Loopback),
+        [169, 254, ..] => Some(Range::LinkLocal),
+        [0, ..] => Some(Range::ThisHost),
+        [100, 64..=127, ..] => Some(Range::SharedSpace),
+        _ => None,
+    }
+}
+
+const fn range_6(address: [u8; 16]) -> Option<Range> {
+    match address {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => Some(Range::ThisHost),
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1] => Some(Range::Loopback),
+        [0xfe, 0x80..=0xbf, ..] => Some(Range::LinkLocal),
+        [0xfe, 0xc0..=0xff, ..] | [0xfc | 0xfd, ..] => Some(Range::UniqueLocal),
+        // v4-compatible, v4-mapped and NAT64 with either well-known prefix and 96 bits.
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+        | [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+        | [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+        | [0, 0x64, 0xff, 0x9b, 0, 1, _, _, _, _, _, _, a, b, c, d]
+        | [0x20, 0x02, a, b, c, d, ..] => range_4([a, b, c, d]),
+        _ => None,
+    }
+}

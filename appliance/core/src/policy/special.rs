@@ -1,0 +1,304 @@
+//! Special-use names: answered here by default, because the world outside has no answer to them or should not be asked.
+//!
+//! RFC 6761 (`localhost`, `invalid`, `test`), RFC 6762 section 22.1 (`local`), RFC 7686 (`onion`), RFC 8375 (`home.arpa`),
+//! RFC 9665 (`service.arpa`), RFC 9462 section 6.4 (`resolver.arpa`), RFC 6303 and RFC 7793 (reverse zones of private,
+//! loopback, link-local and documentation addresses), and the canary name by which Firefox asks whether it may go past us.
+
+use super::name::Labels;
+use super::rtype;
+
+/// TTL of what is answered from here, in seconds (RFC 6303 section 3).
+pub const TTL_SECS: u32 = 10_800;
+/// Behind the MNAME, which is the zone itself: RNAME `nobody.invalid`, serial 1, refresh 3600, retry 1200, expire 604800,
+/// minimum 10800 (RFC 6303 section 3).
+pub const SOA_TAIL: &[u8] =
+    b"\x06nobody\x07invalid\0\0\0\0\x01\0\0\x0e\x10\0\0\x04\xb0\0\x09\x3a\x80\0\0\x2a\x30";
+
+/// A family of special-use names. Each can be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// `localhost` and below: the loopback addresses (RFC 6761 section 6.3).
+    Localhost,
+    /// `invalid`: NXDOMAIN (RFC 6761 section 6.4).
+    Invalid,
+    /// `test`: NXDOMAIN (RFC 6761 section 6.2).
+    Test,
+    /// `onion`: NXDOMAIN (RFC 7686 section 2).
+    Onion,
+    /// `local`: NXDOMAIN, it belongs to multicast DNS (RFC 6762 section 22.1).
+    Local,
+    /// `home.arpa`: an empty zone (RFC 8375 section 4).
+    HomeArpa,
+    /// `service.arpa`: an empty zone (RFC 9665).
+    ServiceArpa,
+    /// `resolver.arpa`: NODATA, we have no designated resolver (RFC 9462 section 6.4).
+    ResolverArpa,
+    /// Reverse zones of addresses that mean something on this network only: empty zones (RFC 6303, RFC 7793), with the
+    /// PTR records of the two loopback addresses.
+    PrivateReverse,
+    /// `use-application-dns.net`: NXDOMAIN tells Firefox to keep to the network's DNS. Off by default.
+    FirefoxCanary,
+}
+
+impl Kind {
+    /// Every kind, in the order of their bits.
+    pub const ALL: [Self; 10] = [
+        Self::Localhost,
+        Self::Invalid,
+        Self::Test,
+        Self::Onion,
+        Self::Local,
+        Self::HomeArpa,
+        Self::ServiceArpa,
+        Self::ResolverArpa,
+        Self::PrivateReverse,
+        Self::FirefoxCanary,
+    ];
+
+    /// The word for it in the config.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Localhost => "localhost",
+            Self::Invalid => "invalid",
+            Self::Test => "test",
+            Self::Onion => "onion",
+            Self::Local => "local",
+            Self::HomeArpa => "home.arpa",
+            Self::ServiceArpa => "service.arpa",
+            Self::ResolverArpa => "resolver.arpa",
+            Self::PrivateReverse => "private-reverse",
+            Self::FirefoxCanary => "use-application-dns.net",
+        }
+    }
+}
+
+/// The kinds that are switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds {
+    bits: u16,
+}
+
+impl Kinds {
+    /// None.
+    pub const NONE: Self = Self { bits: 0 };
+    /// All that the RFCs ask for: every kind but the canary.
+    pub const DEFAULT: Self = Self {
+        bits: (1 << Kind::FirefoxCanary as u8) - 1,
+    };
+
+    /// With `kind` too.
+    #[must_use]
+    pub const fn with(self, kind: Kind) -> Self {
+        Self {
+            bits: self.bits | 1 << kind as u8,
+        }
+    }
+
+    /// Without `kind`.
+    #[must_use]
+    pub const fn without(self, kind: Kind) -> Self {
+        Self {
+            bits: self.bits & !(1 << kind as u8),
+        }
+    }
+
+    /// Whether `kind` is switched on.
+    #[must_use]
+    pub const fn contains(self, kind: Kind) -> bool {
+        self.bits & 1 << kind as u8 != 0
+    }
+}
+
+impl Default for Kinds {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// One record of the type that was asked for, with this RDATA.
+    Record(&'static [u8]),
+    /// The zone's SOA record: MNAME is the zone's name, then [`SOA_TAIL`].
+    Soa,
+    /// The zone's NS record: the zone's own name.
+    Ns,
+    /// The name exists, the type does not. The SOA record goes into the authority section.
+    Nodata,
+    /// The name does not exist. The SOA record goes into the authority section.
+    Nxdomain,
+}
+
+/// A special-use name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Special {
+    /// Its family.
+    pub kind: Kind,
+    /// Labels of the zone: [`Labels::suffix`] of this is the owner of the SOA record.
+    pub zone_depth: usize,
+    /// What to answer.
+    pub answer: Answer,
+}
+
+const LOOPBACK_4: &[u8] = &[127, 0, 0, 1];
+const LOOPBACK_6: &[u8] = &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+const LOCALHOST: &[u8] = b"\x09localhost\0";
+const IN_ADDR_ARPA: &[u8] = b"\x07in-addr\x04arpa\0";
+const IP6_ARPA: &[u8] = b"\x03ip6\x04arpa\0";
+const LOOPBACK_4_NAME: &[u8] = b"\x011\x010\x010\x03127\x07in-addr\x04arpa\0";
+/// The PTR owner of `::`, and of `::1` from the third byte on but for its first nibble.
+const UNSPECIFIED_6_NAME: &[u8] =
+    b"\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\
+      \x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x03ip6\x04arpa\0";
+/// Unique local, link-local and documentation addresses (RFC 6303 sections 4.4 to 4.6).
+const IP6_ZONES: [&[u8]; 6] = [
+    b"\x01d\x01f\x03ip6\x04arpa\0",
+    b"\x018\x01e\x01f\x03ip6\x04arpa\0",
+    b"\x019\x01e\x01f\x03ip6\x04arpa\0",
+    b"\x01a\x01e\x01f\x03ip6\x04arpa\0",
+    b"\x01b\x01e\x01f\x03ip6\x04arpa\0",
+    b"\x018\x01b\x01d\x010\x011\x010\x010\x012\x03ip6\x04arpa\0",
+];
+
+/// Whether `name` is special, and what to answer. `None`: it is an ordinary name, or its kind is switched off.
+#[must_use]
+pub fn lookup(name: &Labels<'_>, qtype: u16, kinds: Kinds) -> Option<Special> {
+    let (kind, zone_depth) = classify(name)?;
+    if !kinds.contains(kind) {
+        return None;
+    }
+    let answer = match kind {
+        Kind::Localhost => localhost(qtype),
+        Kind::Invalid | Kind::Test | Kind::Onion | Kind::Local | Kind::FirefoxCanary => {
+            Answer::Nxdomain
+        }
+        Kind::ResolverArpa => Answer::Nodata,
+        Kind::HomeArpa | Kind::ServiceArpa | Kind::PrivateReverse => {
+            empty_zone(name, qtype, zone_depth)?
+        }
+    };
+    Some(Special {
+        kind,
+        zone_depth,
+        answer,
+    })
+}
+
+/// The zone of private reverse data that `name` is in: its depth.
+#[must_use]
+pub fn private_reverse_zone(name: &Labels<'_>) -> Option<usize> {
+    match classify(name) {
+        Some((Kind::PrivateReverse, depth)) => Some(depth),
+        _ => None,
+    }
+}
+
+fn classify(name: &Labels<'_>) -> Option<(Kind, usize)> {
+    match name.suffix(1) {
+        LOCALHOST => Some((Kind::Localhost, 1)),
+        b"\x07invalid\0" => Some((Kind::Invalid, 1)),
+        b"\x04test\0" => Some((Kind::Test, 1)),
+        b"\x05onion\0" => Some((Kind::Onion, 1)),
+        b"\x05local\0" => Some((Kind::Local, 1)),
+        b"\x04arpa\0" => classify_arpa(name),
+        b"\x03net\0" => (name.suffix(2) == b"\x13use-application-dns\x03net\0")
+            .then_some((Kind::FirefoxCanary, 2)),
+        _ => None,
+    }
+}
+
+fn classify_arpa(name: &Labels<'_>) -> Option<(Kind, usize)> {
+    match name.suffix(2) {
+        b"\x04home\x04arpa\0" => Some((Kind::HomeArpa, 2)),
+        b"\x07service\x04arpa\0" => Some((Kind::ServiceArpa, 2)),
+        b"\x08resolver\x04arpa\0" => Some((Kind::ResolverArpa, 2)),
+        IN_ADDR_ARPA => Some((Kind::PrivateReverse, private_in_addr(name)?)),
+        IP6_ARPA => Some((Kind::PrivateReverse, private_ip6(name)?)),
+        _ => None,
+    }
+}
+
+/// The depth of the private zone below `in-addr.arpa` that `name` is in (RFC 6303 sections 4.1 and 4.2, RFC 7793).
+fn private_in_addr(name: &Labels<'_>) -> Option<usize> {
+    let octets = [3, 4, 5, 6].map(|depth| octet(name.label(depth)));
+    match octets {
+        [Some(0 | 10 | 127), ..] => Some(3),
+        [Some(172), Some(16..=31), ..]
+        | [Some(192), Some(168), ..]
+        | [Some(169), Some(254), ..]
+        | [Some(100), Some(64..=127), ..] => Some(4),
+        [Some(192), Some(0), Some(2), _]
+        | [Some(198), Some(51), Some(100), _]
+        | [Some(203), Some(0), Some(113), _] => Some(5),
+        [Some(255), Some(255), Some(255), Some(255)] => Some(6),
+        _ => None,
+    }
+}
+
+/// The depth of the private zone below `ip6.arpa` that `name` is in (RFC 6303 sections 4.3 to 4.6).
+fn private_ip6(name: &Labels<'_>) -> Option<usize> {
+    const FULL_DEPTH: usize = 34;
+    let full = name.suffix(FULL_DEPTH);
+    if full == UNSPECIFIED_6_NAME || is_loopback_6(full) {
+        return Some(FULL_DEPTH);
+    }
+    let mut depths = [4, 5, 10].into_iter();
+    depths.find(|&depth| IP6_ZONES.contains(&name.suffix(depth)))
+}
+
+fn is_loopback_6(name: &[u8]) -> bool {
+    name.strip_prefix(b"\x011")
+        .is_some_and(|rest| rest == &UNSPECIFIED_6_NAME[2..])
+}
+
+/// The number of a label such as `\x03127`. Other spellings of the number are not names of addresses.
+fn octet(label: &[u8]) -> Option<u8> {
+    let (_, digits) = label.split_first()?;
+    if digits.is_empty() || digits.len() > 3 || (digits.len() > 1 && digits[0] == b'0') {
+        return None;
+    }
+    digits.iter().try_fold(0u8, |value, digit| {
+        let digit = digit.is_ascii_digit().then_some(digit.wrapping_sub(b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+const fn localhost(qtype: u16) -> Answer {
+    match qtype {
+        rtype::A => Answer::Record(LOOPBACK_4),
+        rtype::AAAA => Answer::Record(LOOPBACK_6),
+        _ => Answer::Nodata,
+    }
+}
+
+/// A zone with nothing but its apex (RFC 6303 section 3). `None`: the question belongs to the parent zone.
+fn empty_zone(name: &Labels<'_>, qtype: u16, zone_depth: usize) -> Option<Answer> {
+    let owner = name.name();
+    if owner == LOOPBACK_4_NAME || is_loopback_6(owner) {
+        return Some(if qtype == rtype::PTR {
+            Answer::Record(LOCALHOST)
+        } else {
+            Answer::Nodata
+        });
+    }
+    // Between the zone 127.in-addr.arpa and the name of 127.0.0.1 in it (RFC 8020).
+    if matches!(
+        owner,
+        b"\x010\x03127\x07in-addr\x04arpa\0" | b"\x010\x010\x03127\x07in-addr\x04arpa\0"
+    ) {
+        return Some(Answer::Nodata);
+    }
+    if name.count() > zone_depth {
+        return Some(Answer::Nxdomain);
+    }
+    match qtype {
+        // The proof that the delegation is insecure is the parent's (RFC 8375 section 4).
+        rtype::DS => None,
+        rtype::SOA => Some(Answer::Soa),
+        rtype::NS => Some(Answer::Ns),
+        _ => Some(Answer::Nodata),
+    }
+}
