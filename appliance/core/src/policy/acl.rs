@@ -136,3 +136,83 @@ impl<'a> Acl<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// 10.0.0.0/8 is answered, 10.66.0.0/16 in it gets silence, all else is refused; fd00::/8 is answered.
+    fn image() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for count in [5u32, 3] {
+            bytes.extend(count.to_le_bytes());
+        }
+        for start in [0u32, 0x0a00_0000, 0x0a42_0000, 0x0a43_0000, 0x0b00_0000] {
+            bytes.extend(start.to_le_bytes());
+        }
+        bytes.extend([1, 0, 2, 0, 1]);
+        for start in [0u128, 0xfd << 120, 0xfe << 120] {
+            bytes.extend(start.to_le_bytes());
+        }
+        bytes.extend([1, 0, 1]);
+        bytes
+    }
+
+    #[test]
+    fn the_range_that_holds_the_address_decides() {
+        let image = image();
+        let acl = Acl::view(&image).expect("well-formed");
+        let cases = [
+            ("0.0.0.0", Action::Refuse),
+            ("9.255.255.255", Action::Refuse),
+            ("10.0.0.0", Action::Allow),
+            ("10.65.255.255", Action::Allow),
+            ("10.66.0.0", Action::Drop),
+            ("10.66.255.255", Action::Drop),
+            ("10.67.0.0", Action::Allow),
+            ("11.0.0.0", Action::Refuse),
+            ("255.255.255.255", Action::Refuse),
+            ("::ffff:10.0.0.1", Action::Allow),
+            ("::", Action::Refuse),
+            ("fd00::1", Action::Allow),
+            ("fdff:ffff::", Action::Allow),
+            ("fe80::1", Action::Refuse),
+        ];
+        for (client, action) in cases {
+            assert_eq!(
+                acl.action(client.parse().expect("an address")),
+                action,
+                "{client}"
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_of_another_length_are_no_acl() {
+        let mut image = image();
+        for len in 1..image.len() {
+            assert!(Acl::view(&image[..len]).is_err(), "cut at {len}");
+        }
+        image.push(0);
+        assert!(Acl::view(&image).is_err(), "one byte more");
+        assert!(Acl::view(&[0; 8]).is_err(), "no ranges");
+    }
+
+    #[test]
+    fn an_acl_does_not_fail_open() {
+        let mut image = image();
+        let actions = 8 + 5 * 4;
+        image[actions + 1] = 77;
+        let acl = Acl::view(&image).expect("well-formed");
+        assert_eq!(
+            acl.action("10.0.0.1".parse().expect("an address")),
+            Action::Refuse,
+            "an unknown action"
+        );
+        assert_eq!(
+            Acl::OPEN.action("10.0.0.1".parse().expect("an address")),
+            Action::Allow
+        );
+    }
+}

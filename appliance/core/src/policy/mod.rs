@@ -231,12 +231,14 @@ impl<'a> Policy<'a> {
     where
         'a: 'q,
     {
-        match self.local.lookup(name, qtype) {
-            Local::Unknown => None,
+        let local = self.local.lookup(name, qtype);
+        let is_open = match local {
+            Local::Unknown => true,
             // Somebody else was named for this part of the zone: an empty local zone does not hide it.
-            Local::Nxdomain { zone } if self.is_routed(name, zone_depth(zone)) => None,
-            local => Some(local),
-        }
+            Local::Nxdomain { zone } => self.is_routed(name, zone_depth(zone)),
+            Local::Records(_) | Local::Alias(_) | Local::Nodata { .. } => false,
+        };
+        (!is_open).then_some(local)
     }
 
     fn decide_special(&self, name: &Labels<'_>, qtype: u16) -> Option<Special> {
@@ -267,4 +269,79 @@ impl<'a> Policy<'a> {
 
 fn zone_depth(zone: &[u8]) -> usize {
     Labels::new(zone).map_or(0, |zone| zone.count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use name::tests::wire;
+
+    fn decide(policy: &Policy<'_>, name: &str, qtype: u16) -> std::string::String {
+        let name = wire(name);
+        std::format!(
+            "{:?}",
+            policy.decide(&Labels::new(&name).expect("well-formed"), qtype)
+        )
+    }
+
+    #[test]
+    fn the_open_policy_asks_upstream_for_everything() {
+        for name in ["www.example.org", "localhost", "nas", "."] {
+            assert_eq!(
+                decide(&Policy::OPEN, name, rtype::A),
+                "Forward { group: 0 }",
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn plain_names_are_kept_at_home_for_addresses_only() {
+        let policy = Policy {
+            forward_plain_names: false,
+            ..Policy::OPEN
+        };
+        assert_eq!(decide(&policy, "nas", rtype::A), "PlainName");
+        assert_eq!(decide(&policy, "nas", rtype::AAAA), "PlainName");
+        assert_eq!(decide(&policy, "org", rtype::DS), "Forward { group: 0 }");
+        assert_eq!(decide(&policy, ".", rtype::NS), "Forward { group: 0 }");
+        assert_eq!(
+            decide(&policy, "example.org", rtype::A),
+            "Forward { group: 0 }"
+        );
+    }
+
+    #[test]
+    fn a_blocked_name_is_answered_by_type() {
+        let custom = BlockAnswer::Address {
+            v4: Some([192, 0, 2, 1]),
+            v6: None,
+        };
+        let cases = [
+            (BlockAnswer::Nxdomain, rtype::A, BlockRecord::Nxdomain),
+            (BlockAnswer::Nodata, rtype::A, BlockRecord::Nodata),
+            (BlockAnswer::ZeroAddress, rtype::A, BlockRecord::A([0; 4])),
+            (
+                BlockAnswer::ZeroAddress,
+                rtype::AAAA,
+                BlockRecord::Aaaa([0; 16]),
+            ),
+            (BlockAnswer::ZeroAddress, rtype::HTTPS, BlockRecord::Nodata),
+            (custom, rtype::A, BlockRecord::A([192, 0, 2, 1])),
+            (custom, rtype::AAAA, BlockRecord::Nodata),
+        ];
+        for (answer, qtype, record) in cases {
+            assert_eq!(answer.record(qtype), record, "{answer:?} {qtype}");
+        }
+    }
+
+    #[test]
+    fn more_lists_than_fit_are_refused() {
+        let mut lists = Lists::EMPTY;
+        for _ in 0..LISTS_MAX {
+            assert!(lists.push(List::EMPTY));
+        }
+        assert!(!lists.push(List::EMPTY));
+        assert_eq!(lists.as_slice().len(), LISTS_MAX);
+    }
 }

@@ -138,9 +138,20 @@ pub fn is_below_or_equal(name: &Labels<'_>, suffix: &Labels<'_>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::vec::Vec;
+
+    /// The wire form of a name in plain text.
+    pub(crate) fn wire(text: &str) -> Vec<u8> {
+        let mut name = Vec::new();
+        for label in text.split('.').filter(|label| !label.is_empty()) {
+            name.push(label.len() as u8);
+            name.extend(label.bytes());
+        }
+        name.push(0);
+        name
+    }
 
     const WWW: &[u8] = b"\x03www\x07example\x03org\0";
 

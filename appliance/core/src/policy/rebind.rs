@@ -136,7 +136,7 @@ fn addresses<const N: usize>(
     list: &[u8],
     range: fn([u8; N]) -> Option<Range>,
 ) -> Finding {
-    if list.is_empty() || list.len() % N != 0 {
+    if list.is_empty() || !list.len().is_multiple_of(N) {
         return Finding::Malformed;
     }
     let mut found = list
@@ -210,5 +210,183 @@ const fn range_6(address: [u8; 16]) -> Option<Range> {
         | [0, 0x64, 0xff, 0x9b, 0, 1, _, _, _, _, _, _, a, b, c, d]
         | [0x20, 0x02, a, b, c, d, ..] => range_4([a, b, c, d]),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::{Ipv4Addr, Ipv6Addr};
+    use std::vec::Vec;
+
+    fn a(address: &str) -> Finding {
+        let address: Ipv4Addr = address.parse().expect("an address");
+        inspect(Ranges::DEFAULT, rtype::A, &address.octets())
+    }
+
+    fn aaaa(address: &str) -> Finding {
+        let address: Ipv6Addr = address.parse().expect("an address");
+        inspect(Ranges::DEFAULT, rtype::AAAA, &address.octets())
+    }
+
+    #[test]
+    fn every_range_is_found_from_its_first_to_its_last_address() {
+        let ranges = [
+            ("0.0.0.0", "0.255.255.255", Range::ThisHost),
+            ("10.0.0.0", "10.255.255.255", Range::Private),
+            ("127.0.0.0", "127.255.255.255", Range::Loopback),
+            ("169.254.0.0", "169.254.255.255", Range::LinkLocal),
+            ("172.16.0.0", "172.31.255.255", Range::Private),
+            ("192.168.0.0", "192.168.255.255", Range::Private),
+        ];
+        for (first, last, range) in ranges {
+            assert_eq!(
+                (a(first), a(last)),
+                (Finding::Rebind(range), Finding::Rebind(range)),
+                "{first}"
+            );
+        }
+        for outside in [
+            "1.0.0.0",
+            "9.255.255.255",
+            "11.0.0.0",
+            "126.255.255.255",
+            "128.0.0.0",
+            "172.15.255.255",
+        ] {
+            assert_eq!(a(outside), Finding::Harmless, "{outside}");
+        }
+        for outside in [
+            "172.32.0.0",
+            "192.167.255.255",
+            "192.169.0.0",
+            "169.253.255.255",
+            "192.0.2.1",
+            "100.64.0.1",
+        ] {
+            assert_eq!(a(outside), Finding::Harmless, "{outside}");
+        }
+        let shared = Ranges::NONE.with(Range::SharedSpace);
+        assert_eq!(
+            inspect(shared, rtype::A, &[100, 64, 0, 1]),
+            Finding::Rebind(Range::SharedSpace)
+        );
+        assert_eq!(
+            inspect(shared, rtype::A, &[100, 128, 0, 1]),
+            Finding::Harmless
+        );
+        assert_eq!(
+            inspect(shared, rtype::A, &[10, 0, 0, 1]),
+            Finding::Harmless,
+            "only what is refused"
+        );
+    }
+
+    #[test]
+    fn ipv6_ranges_and_the_ipv4_addresses_inside_ipv6_ones() {
+        let cases = [
+            ("::", Range::ThisHost),
+            ("::1", Range::Loopback),
+            ("fe80::1", Range::LinkLocal),
+            ("febf::1", Range::LinkLocal),
+            ("fec0::1", Range::UniqueLocal),
+            ("fc00::1", Range::UniqueLocal),
+            ("fdff::1", Range::UniqueLocal),
+            ("::ffff:192.168.1.1", Range::Private),
+            ("::10.0.0.1", Range::Private),
+            ("64:ff9b::127.0.0.1", Range::Loopback),
+            ("64:ff9b:1::10.0.0.1", Range::Private),
+            ("2002:c0a8:0101::1", Range::Private),
+        ];
+        for (address, range) in cases {
+            assert_eq!(aaaa(address), Finding::Rebind(range), "{address}");
+        }
+        for address in [
+            "2001:db8::1",
+            "::ffff:192.0.2.1",
+            "64:ff9b::8.8.8.8",
+            "2002:c000:0201::1",
+            "fb00::1",
+            "fe7f::1",
+        ] {
+            assert_eq!(aaaa(address), Finding::Harmless, "{address}");
+        }
+    }
+
+    /// An HTTPS record for the target `x.` with one parameter.
+    fn https(key: u16, value: &[u8]) -> Vec<u8> {
+        let mut rdata = Vec::from(*b"\0\x01\x01x\0");
+        // A parameter in front of it: alpn=h2.
+        rdata.extend(b"\0\x01\0\x03\x02h2");
+        rdata.extend(key.to_be_bytes());
+        rdata.extend((value.len() as u16).to_be_bytes());
+        rdata.extend(value);
+        rdata
+    }
+
+    #[test]
+    fn address_hints_count_like_addresses() {
+        let inspect = |rdata: &[u8]| inspect(Ranges::DEFAULT, rtype::HTTPS, rdata);
+        let private = Finding::Rebind(Range::Private);
+        assert_eq!(inspect(&https(4, &[192, 0, 2, 1])), Finding::Harmless);
+        assert_eq!(
+            inspect(&https(4, &[192, 0, 2, 1, 10, 0, 0, 1])),
+            private,
+            "the second hint"
+        );
+        let mapped = Ipv4Addr::new(10, 0, 0, 1).to_ipv6_mapped().octets();
+        assert_eq!(inspect(&https(6, &mapped)), private);
+        assert_eq!(
+            inspect(&https(5, &[10, 0, 0, 1])),
+            Finding::Harmless,
+            "ech is no address"
+        );
+        assert_eq!(
+            inspect(b"\0\0\x01x\0"),
+            Finding::Harmless,
+            "AliasMode has no parameters"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_malformed() {
+        let whole = https(4, &[192, 0, 2, 1]);
+        // Cut behind the target or behind a parameter, it is a shorter record; anywhere else it is none.
+        let ends = [5, 12, whole.len()];
+        for len in 0..=whole.len() {
+            let found = inspect(Ranges::DEFAULT, rtype::SVCB, &whole[..len]);
+            let expected = if ends.contains(&len) {
+                Finding::Harmless
+            } else {
+                Finding::Malformed
+            };
+            assert_eq!(found, expected, "cut at {len}");
+        }
+        assert_eq!(
+            inspect(Ranges::DEFAULT, rtype::SVCB, &https(4, &[])),
+            Finding::Malformed,
+            "an empty hint"
+        );
+        assert_eq!(
+            inspect(Ranges::DEFAULT, rtype::SVCB, b"\0\x01\xc0\x0c"),
+            Finding::Malformed,
+            "a pointer"
+        );
+        for len in [0, 3, 5, 8] {
+            assert_eq!(
+                inspect(Ranges::DEFAULT, rtype::A, &[8; 8][..len]),
+                Finding::Malformed,
+                "{len} bytes"
+            );
+        }
+        assert_eq!(
+            inspect(Ranges::DEFAULT, rtype::AAAA, &[8; 4]),
+            Finding::Malformed
+        );
+        assert_eq!(
+            inspect(Ranges::DEFAULT, 16, &[10, 0, 0, 1]),
+            Finding::Harmless,
+            "TXT has no address"
+        );
     }
 }

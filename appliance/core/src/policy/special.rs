@@ -302,3 +302,218 @@ fn empty_zone(name: &Labels<'_>, qtype: u16, zone_depth: usize) -> Option<Answer
         _ => Some(Answer::Nodata),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::name::tests::wire;
+    use super::*;
+
+    fn answer(name: &str, qtype: u16) -> Option<Answer> {
+        let name = wire(name);
+        lookup(
+            &Labels::new(&name).expect("well-formed"),
+            qtype,
+            Kinds::DEFAULT,
+        )
+        .map(|special| special.answer)
+    }
+
+    fn zone(name: &str) -> Option<std::vec::Vec<u8>> {
+        let name = wire(name);
+        let labels = Labels::new(&name).expect("well-formed");
+        lookup(&labels, rtype::A, Kinds::DEFAULT)
+            .map(|special| labels.suffix(special.zone_depth).into())
+    }
+
+    #[test]
+    fn localhost_and_what_is_below_is_the_loopback() {
+        for name in ["localhost", "www.localhost", "a.b.localhost"] {
+            assert_eq!(
+                answer(name, rtype::A),
+                Some(Answer::Record(&[127, 0, 0, 1])),
+                "{name}"
+            );
+            assert_eq!(
+                answer(name, rtype::AAAA),
+                Some(Answer::Record(LOOPBACK_6)),
+                "{name}"
+            );
+            assert_eq!(answer(name, rtype::HTTPS), Some(Answer::Nodata), "{name}");
+        }
+        assert_eq!(answer("localhost.example", rtype::A), None);
+        assert_eq!(answer("notlocalhost", rtype::A), None);
+    }
+
+    #[test]
+    fn names_that_do_not_exist() {
+        for name in [
+            "invalid",
+            "a.invalid",
+            "x.test",
+            "abc.onion",
+            "printer.local",
+            "local",
+        ] {
+            assert_eq!(answer(name, rtype::A), Some(Answer::Nxdomain), "{name}");
+        }
+        for name in [
+            "example",
+            "example.com",
+            "alt",
+            "internal",
+            "onion.example",
+            "arpa",
+            "use-application-dns.net",
+        ] {
+            assert_eq!(answer(name, rtype::A), None, "{name}");
+        }
+        let canary = wire("use-application-dns.net");
+        let kinds = Kinds::NONE.with(Kind::FirefoxCanary);
+        let special = lookup(&Labels::new(&canary).expect("well-formed"), rtype::A, kinds)
+            .expect("switched on");
+        assert_eq!((special.answer, special.zone_depth), (Answer::Nxdomain, 2));
+    }
+
+    #[test]
+    fn home_arpa_is_an_empty_zone_but_for_the_parents_ds() {
+        assert_eq!(answer("home.arpa", rtype::A), Some(Answer::Nodata));
+        assert_eq!(answer("home.arpa", rtype::SOA), Some(Answer::Soa));
+        assert_eq!(answer("home.arpa", rtype::NS), Some(Answer::Ns));
+        assert_eq!(answer("home.arpa", rtype::DS), None);
+        assert_eq!(answer("nas.home.arpa", rtype::A), Some(Answer::Nxdomain));
+        assert_eq!(answer("nas.home.arpa", rtype::DS), Some(Answer::Nxdomain));
+        assert_eq!(
+            answer("_dns.resolver.arpa", rtype::SVCB),
+            Some(Answer::Nodata)
+        );
+        assert_eq!(answer("x.service.arpa", rtype::A), Some(Answer::Nxdomain));
+    }
+
+    /// Every zone that RFC 6303 section 4 and RFC 7793 section 2.2 list.
+    #[test]
+    fn every_private_reverse_zone() {
+        let zones = [
+            "0",
+            "10",
+            "127",
+            "254.169",
+            "2.0.192",
+            "100.51.198",
+            "113.0.203",
+            "255.255.255.255",
+            "168.192",
+        ];
+        let counted = (16..=31)
+            .map(|n| std::format!("{n}.172"))
+            .chain((64..=127).map(|n| std::format!("{n}.100")));
+        for below in zones
+            .map(std::string::String::from)
+            .into_iter()
+            .chain(counted)
+        {
+            let apex = std::format!("{below}.in-addr.arpa");
+            assert_eq!(zone(&apex), Some(wire(&apex)), "{apex}");
+            assert_eq!(answer(&apex, rtype::A), Some(Answer::Nodata), "{apex}");
+            assert_eq!(
+                answer(&std::format!("x.{apex}"), rtype::PTR),
+                Some(Answer::Nxdomain),
+                "{apex}"
+            );
+        }
+        for nibbles in ["d.f", "8.e.f", "9.e.f", "a.e.f", "b.e.f", "8.b.d.0.1.0.0.2"] {
+            let apex = std::format!("{nibbles}.ip6.arpa");
+            assert_eq!(zone(&std::format!("1.{apex}")), Some(wire(&apex)), "{apex}");
+        }
+        for outside in [
+            "1", "11", "15.172", "32.172", "63.100", "128.100", "169", "192", "0.192", "167.192",
+            "255",
+        ] {
+            assert_eq!(
+                zone(&std::format!("{outside}.in-addr.arpa")),
+                None,
+                "{outside}"
+            );
+        }
+        for outside in [
+            "c.f", "7.e.f", "c.e.f", "d", "f", "8.b.d", "1.0.0.2", "010.f",
+        ] {
+            assert_eq!(zone(&std::format!("{outside}.ip6.arpa")), None, "{outside}");
+        }
+        assert_eq!(zone("010.in-addr.arpa"), None, "not the way to write 10");
+        assert_eq!(zone("266.in-addr.arpa"), None, "not 10 modulo 256");
+    }
+
+    #[test]
+    fn the_loopback_addresses_have_names() {
+        let ones = std::format!("1.{}ip6.arpa", "0.".repeat(31));
+        for name in ["1.0.0.127.in-addr.arpa", ones.as_str()] {
+            assert_eq!(
+                answer(name, rtype::PTR),
+                Some(Answer::Record(LOCALHOST)),
+                "{name}"
+            );
+            assert_eq!(answer(name, rtype::A), Some(Answer::Nodata), "{name}");
+        }
+        for between in ["0.127.in-addr.arpa", "0.0.127.in-addr.arpa"] {
+            assert_eq!(
+                answer(between, rtype::PTR),
+                Some(Answer::Nodata),
+                "{between}"
+            );
+        }
+        assert_eq!(
+            answer("2.0.0.127.in-addr.arpa", rtype::PTR),
+            Some(Answer::Nxdomain)
+        );
+        assert_eq!(
+            answer(&std::format!("{}ip6.arpa", "0.".repeat(32)), rtype::PTR),
+            Some(Answer::Nodata)
+        );
+        assert_eq!(
+            answer(&std::format!("{}ip6.arpa", "0.".repeat(31)), rtype::PTR),
+            None,
+            "not a locally served zone"
+        );
+    }
+
+    #[test]
+    fn each_kind_can_be_switched_off() {
+        let names = [
+            ("localhost", Kind::Localhost),
+            ("invalid", Kind::Invalid),
+            ("test", Kind::Test),
+            ("onion", Kind::Onion),
+            ("local", Kind::Local),
+            ("home.arpa", Kind::HomeArpa),
+            ("service.arpa", Kind::ServiceArpa),
+            ("resolver.arpa", Kind::ResolverArpa),
+            ("10.in-addr.arpa", Kind::PrivateReverse),
+        ];
+        for (name, kind) in names {
+            let wire = wire(name);
+            let labels = Labels::new(&wire).expect("well-formed");
+            let found = lookup(&labels, rtype::A, Kinds::DEFAULT).map(|special| special.kind);
+            assert_eq!(found, Some(kind), "{name}");
+            assert_eq!(
+                lookup(&labels, rtype::A, Kinds::DEFAULT.without(kind)),
+                None,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_soa_tail_is_a_name_and_five_numbers() {
+        let (name, numbers) = SOA_TAIL.split_at(SOA_TAIL.len() - 20);
+        assert!(Labels::new(name).is_some());
+        let number = |i: usize| {
+            numbers[4 * i..]
+                .first_chunk()
+                .map(|bytes| u32::from_be_bytes(*bytes))
+        };
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(number),
+            [1, 3600, 1200, 604_800, TTL_SECS].map(Some)
+        );
+    }
+}
