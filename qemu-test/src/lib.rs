@@ -1,0 +1,13 @@
+//! What `cargo xtask` is made of, and what the black-box tests borrow from it.
+//!
+//! [`lab`] makes a client, a router and an upstream out of network namespaces; [`nsd`] starts a real upstream
+//! server in it with the zone of [`zone`]. Nothing here is part of the appliance.
+
+pub mod frames;
+pub mod lab;
+pub mod netns;
+pub mod nsd;
+pub mod privilege;
+pub mod process;
+pub mod wait;
+pub mod zone;

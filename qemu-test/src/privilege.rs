@@ -1,0 +1,57 @@
+//! What needs root, and what is said where there is none.
+
+use std::env;
+use std::fs::OpenOptions;
+use std::io::Write;
+
+use anyhow::{Result, ensure};
+
+/// The file to which [`root_or_skip`] adds a line per skipped test, so that `cargo xtask test` can count them.
+pub const SKIP_FILE_VARIABLE: &str = "XTASK_SKIP_FILE";
+
+/// Whether this process runs as root.
+#[must_use]
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// An error that says what to do when this process is not root.
+pub fn require_root(for_what: &str) -> Result<()> {
+    ensure!(
+        is_root(),
+        "{for_what} needs root: run the same command with sudo"
+    );
+    Ok(())
+}
+
+/// Whether a test that needs root can go on. If not, it is reported as SKIPPED; where `CI` is `true` that is a failure.
+#[must_use]
+pub fn root_or_skip(test: &str) -> bool {
+    if is_root() {
+        return true;
+    }
+    skip(test, "network namespaces and XDP need root");
+    false
+}
+
+/// Reports `test` as SKIPPED because of `why`.
+///
+/// # Panics
+/// Where `CI` is `true`: there, a test that does not run is a test that fails.
+pub fn skip(test: &str, why: &str) {
+    let line = format!("SKIPPED {test}: {why}");
+    assert!(!is_ci(), "{line} (CI=true: a skip is a failure)");
+    eprintln!("{line}");
+    if let Some(path) = env::var_os(SKIP_FILE_VARIABLE) {
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        opened
+            .and_then(|mut file| writeln!(file, "{line}"))
+            .expect("the runner's skip file takes a line");
+    }
+}
+
+/// Whether this runs in continuous integration.
+#[must_use]
+pub fn is_ci() -> bool {
+    env::var("CI").is_ok_and(|value| value == "true")
+}
