@@ -1,3 +1,8 @@
 //! The daemon: effects around the engine of `xdnsd_core`.
 
+pub mod clock;
 pub mod config;
+pub mod control;
+pub mod memory;
+pub mod seal;
+pub mod telemetry;

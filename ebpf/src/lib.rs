@@ -65,11 +65,11 @@ pub struct Route {
 const _: () = assert!(size_of::<Route>() == 4);
 
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)*) => {
         /// What became of a frame. The match arm, the counter index and the metric name are the same word.
         #[repr(u32)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Reason { $($(#[$doc])* $variant,)* }
+        pub enum Reason { $($(#[doc = $doc])+ $variant,)* }
 
         impl Reason {
             /// Every reason, in index order.
@@ -80,6 +80,11 @@ macro_rules! reasons {
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
+            }
+            /// The doc comment, which is the metric's help.
+            #[must_use]
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)* }
             }
         }
     };

@@ -1,0 +1,139 @@
+//! The memory budget: every capacity of the daemon in bytes, line by line, and the total checked by the compiler.
+
+use std::fmt::Write as _;
+use std::thread;
+
+use xdnsd_core::limits;
+
+/// What everything together may take.
+pub const BUDGET_BYTES: usize = 16 * 1024 * 1024;
+
+/// Stack of every thread but the first.
+pub const STACK_BYTES: usize = 128 * 1024;
+
+/// One line of the budget.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// What it is.
+    pub what: &'static str,
+    /// Bytes of one.
+    pub bytes: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Line {
+    const fn new(what: &'static str, bytes: usize, count: usize) -> Self {
+        Self { what, bytes, count }
+    }
+
+    /// Bytes of all of them.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.bytes * self.count
+    }
+}
+
+/// Bytes of a descriptor in the RX and TX ring, and in the fill and completion ring (af_xdp.rst).
+const DESCRIPTOR: usize = size_of::<libc::xdp_desc>();
+const ADDRESS: usize = size_of::<u64>();
+
+/// Threads that are no workers: the first, control, snapshot, statistics.
+const OTHER_THREADS: usize = 4;
+
+/// The budget. Whoever adds a static, a buffer or a thread adds its line.
+pub const LINES: &[Line] = &[
+    Line::new(
+        "UMEM of a queue",
+        limits::CHUNKS_PER_QUEUE * limits::CHUNK_SIZE,
+        limits::WORKERS,
+    ),
+    Line::new(
+        "RX and fill ring of a queue",
+        limits::RX_RING * (DESCRIPTOR + ADDRESS),
+        limits::WORKERS,
+    ),
+    Line::new(
+        "TX and completion ring of a queue",
+        limits::TX_RING * (DESCRIPTOR + ADDRESS),
+        limits::WORKERS,
+    ),
+    Line::new("stack of a worker", STACK_BYTES, limits::WORKERS),
+    Line::new("stack of another thread", STACK_BYTES, OTHER_THREADS),
+];
+
+/// All lines together.
+#[must_use]
+pub const fn total() -> usize {
+    let mut total = 0;
+    let mut index = 0;
+    while index < LINES.len() {
+        total += LINES[index].total();
+        index += 1;
+    }
+    total
+}
+
+const _: () = assert!(
+    total() <= BUDGET_BYTES,
+    "the appliance fits its memory budget"
+);
+
+/// The lines and the total, for `xdnsd memory`.
+#[must_use]
+pub fn report() -> String {
+    let mut out = String::new();
+    for line in LINES {
+        let _ = writeln!(
+            out,
+            "{:>10} = {:>3} x {:>8}  {}",
+            line.total(),
+            line.count,
+            line.bytes,
+            line.what
+        );
+    }
+    let percent = total() as f64 * 100.0 / BUDGET_BYTES as f64;
+    let _ = writeln!(
+        out,
+        "{:>10} bytes in all, {percent:.1} % of the budget of {BUDGET_BYTES}",
+        total()
+    );
+    out
+}
+
+/// A thread with a name and a stack that the budget knows.
+pub fn thread(name: &str) -> thread::Builder {
+    thread::Builder::new()
+        .name(name.into())
+        .stack_size(STACK_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_adds_up() {
+        let report = report();
+        let sum: usize = report
+            .lines()
+            .filter_map(|line| {
+                line.split_once('=')
+                    .and_then(|(total, _)| total.trim().parse::<usize>().ok())
+            })
+            .sum();
+        assert_eq!(sum, total());
+        assert!(report.contains(&format!("{sum} bytes in all")), "{report}");
+        assert_eq!(report.lines().count(), LINES.len() + 1);
+    }
+
+    #[test]
+    fn a_thread_has_its_name() {
+        let name = thread("statistics").spawn(|| thread::current().name().map(str::to_owned));
+        assert_eq!(
+            name.expect("it starts").join().expect("it ends").as_deref(),
+            Some("statistics")
+        );
+    }
+}

@@ -1,0 +1,555 @@
+//! Counters to text: the report of rates in the log, and Prometheus' exposition format for `xdnsd stats`.
+//!
+//! Reads what others count and never writes a counter. Whoever has counters registers them here before the start;
+//! what is read at a moment is a [`Reading`], and everything below it works on readings alone.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::info;
+use xdnsd_core::counters::{Counter, Counters};
+use xdnsd_ebpf::Reason;
+
+use crate::{memory, seal};
+
+/// Reads something that the kernel counts. An error is shown as an absent metric.
+pub type Read<T> = Box<dyn Fn() -> io::Result<T> + Send + Sync>;
+
+/// XDP_STATISTICS of one AF_XDP socket (af_xdp.rst).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct XskStatistics {
+    /// Frames dropped for another reason than a full ring.
+    pub rx_dropped: u64,
+    /// Descriptors in the fill ring that the kernel refused.
+    pub rx_invalid_descs: u64,
+    /// Descriptors in the TX ring that the kernel refused.
+    pub tx_invalid_descs: u64,
+    /// Frames dropped because the RX ring was full.
+    pub rx_ring_full: u64,
+    /// Frames dropped because the fill ring was empty.
+    pub rx_fill_ring_empty_descs: u64,
+    /// Times that the kernel found no descriptor in the TX ring.
+    pub tx_ring_empty_descs: u64,
+}
+
+impl XskStatistics {
+    fn fields(&self) -> [(&'static str, &'static str, u64); 6] {
+        [
+            (
+                "rx_dropped",
+                "Frames dropped for another reason than a full ring",
+                self.rx_dropped,
+            ),
+            (
+                "rx_invalid_descs",
+                "Fill ring descriptors refused",
+                self.rx_invalid_descs,
+            ),
+            (
+                "tx_invalid_descs",
+                "TX ring descriptors refused",
+                self.tx_invalid_descs,
+            ),
+            (
+                "rx_ring_full",
+                "Frames dropped, RX ring full",
+                self.rx_ring_full,
+            ),
+            (
+                "rx_fill_ring_empty_descs",
+                "Frames dropped, fill ring empty",
+                self.rx_fill_ring_empty_descs,
+            ),
+            (
+                "tx_ring_empty_descs",
+                "TX ring found empty",
+                self.tx_ring_empty_descs,
+            ),
+        ]
+    }
+}
+
+/// A thread that answers: its counters, and its AF_XDP socket where it has one.
+pub struct Worker {
+    /// Interface that it serves.
+    pub interface: String,
+    /// RX queue, or what else tells it from the others: `tcp`, `kernel`.
+    pub queue: String,
+    /// What it counts.
+    pub counters: &'static Counters,
+    /// What the kernel counts for its socket.
+    pub xsk: Option<Read<XskStatistics>>,
+}
+
+/// An XDP program: what became of frames, as `[reason][cpu]`.
+pub struct Program {
+    /// Interface that it is attached to.
+    pub interface: String,
+    /// One row per [`Reason`], in index order; one column per CPU.
+    pub frames: Read<Vec<Vec<u64>>>,
+}
+
+/// A value that goes up and down.
+pub struct Gauge {
+    /// Metric name without its prefix.
+    pub name: &'static str,
+    /// What it says.
+    pub help: &'static str,
+    /// Reads it.
+    pub value: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// Everything that is counted, and how to read it.
+#[derive(Default)]
+pub struct Telemetry {
+    /// The threads that answer.
+    pub workers: Vec<Worker>,
+    /// The XDP programs.
+    pub programs: Vec<Program>,
+    /// Other values.
+    pub gauges: Vec<Gauge>,
+}
+
+/// What was counted up to one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    workers: Vec<WorkerReading>,
+    programs: Vec<ProgramReading>,
+    gauges: Vec<(&'static str, &'static str, u64)>,
+    sealed_allocations: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct WorkerReading {
+    interface: String,
+    queue: String,
+    counters: [u64; Counter::COUNT],
+    xsk: Option<XskStatistics>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ProgramReading {
+    interface: String,
+    /// `[reason][cpu]`.
+    frames: Vec<Vec<u64>>,
+}
+
+impl Telemetry {
+    /// Reads everything now. What cannot be read is left out.
+    #[must_use]
+    pub fn read(&self) -> Reading {
+        let worker = |worker: &Worker| WorkerReading {
+            interface: worker.interface.clone(),
+            queue: worker.queue.clone(),
+            counters: std::array::from_fn(|index| worker.counters.get(Counter::ALL[index])),
+            xsk: worker.xsk.as_ref().and_then(|read| read().ok()),
+        };
+        let program = |program: &Program| {
+            let frames = (program.frames)().ok()?;
+            Some(ProgramReading {
+                interface: program.interface.clone(),
+                frames,
+            })
+        };
+        Reading {
+            workers: self.workers.iter().map(worker).collect(),
+            programs: self.programs.iter().filter_map(program).collect(),
+            gauges: self
+                .gauges
+                .iter()
+                .map(|gauge| (gauge.name, gauge.help, (gauge.value)()))
+                .collect(),
+            sealed_allocations: seal::allocations(),
+        }
+    }
+}
+
+impl WorkerReading {
+    fn count(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize]
+    }
+
+    fn queries(&self) -> u64 {
+        [
+            Counter::QueriesXdp,
+            Counter::QueriesUdp,
+            Counter::QueriesTcp,
+        ]
+        .map(|counter| self.count(counter))
+        .iter()
+        .sum()
+    }
+
+    fn answers(&self) -> u64 {
+        [
+            Counter::AnswersXdp,
+            Counter::AnswersUdp,
+            Counter::AnswersTcp,
+        ]
+        .map(|counter| self.count(counter))
+        .iter()
+        .sum()
+    }
+}
+
+/// Starts the thread that logs [`rates`] at every `interval`, as long as the process lives.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn spawn_report(telemetry: Arc<Telemetry>, interval: Duration) -> io::Result<()> {
+    let report = move || {
+        let (mut earlier, mut since) = (telemetry.read(), Instant::now());
+        loop {
+            thread::sleep(interval);
+            let (later, now) = (telemetry.read(), Instant::now());
+            for line in rates(&earlier, &later, now - since) {
+                info!("{line}");
+            }
+            (earlier, since) = (later, now);
+        }
+    };
+    memory::thread("statistics").spawn(report).map(drop)
+}
+
+/// Rates per queue and per CPU between `earlier` and `later`, which are `elapsed` apart: lines for the log.
+///
+/// What did not move is left out, but for the queues: a queue without queries is worth knowing.
+#[must_use]
+pub fn rates(earlier: &Reading, later: &Reading, elapsed: Duration) -> Vec<String> {
+    let mut lines = Vec::new();
+    for worker in &later.workers {
+        let before = earlier
+            .workers
+            .iter()
+            .find(|old| old.interface == worker.interface && old.queue == worker.queue);
+        let zero = [0; Counter::COUNT];
+        let before = WorkerReading {
+            counters: before.map_or(zero, |before| before.counters),
+            ..worker.clone()
+        };
+        lines.push(queue_line(&before, worker, elapsed));
+    }
+    for program in &later.programs {
+        let before = earlier
+            .programs
+            .iter()
+            .find(|old| old.interface == program.interface);
+        lines.extend(cpu_lines(before, program, elapsed));
+    }
+    lines
+}
+
+fn queue_line(before: &WorkerReading, worker: &WorkerReading, elapsed: Duration) -> String {
+    let moved = |counter| worker.count(counter).wrapping_sub(before.count(counter));
+    let hits = moved(Counter::CacheHits) + moved(Counter::CacheStale);
+    let asked = hits + moved(Counter::CacheMisses);
+    let mut line = format!(
+        "{} queue {}: {} queries/s, {} answers/s",
+        worker.interface,
+        worker.queue,
+        rate(worker.queries().wrapping_sub(before.queries()), elapsed),
+        rate(worker.answers().wrapping_sub(before.answers()), elapsed),
+    );
+    if asked > 0 {
+        let _ = write!(
+            line,
+            ", {:.1} % from the cache",
+            hits as f64 * 100.0 / asked as f64
+        );
+    }
+    for (counter, what) in [
+        (Counter::UpstreamQueries, "upstream queries/s"),
+        (Counter::UpstreamTimeouts, "timeouts/s"),
+        (Counter::ServfailGiven, "SERVFAIL/s"),
+        (Counter::TxFull, "TX full/s"),
+    ] {
+        if moved(counter) > 0 {
+            let _ = write!(line, ", {} {what}", rate(moved(counter), elapsed));
+        }
+    }
+    line
+}
+
+fn cpu_lines(
+    before: Option<&ProgramReading>,
+    program: &ProgramReading,
+    elapsed: Duration,
+) -> Vec<String> {
+    let count = |reading: &ProgramReading, reason: Reason, cpu: usize| {
+        reading
+            .frames
+            .get(reason as usize)
+            .and_then(|cpus| cpus.get(cpu))
+            .copied()
+            .unwrap_or(0)
+    };
+    let cpus = program.frames.iter().map(Vec::len).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for cpu in 0..cpus {
+        let mut line = String::new();
+        for reason in Reason::ALL {
+            let earlier = before.map_or(0, |before| count(before, *reason, cpu));
+            let moved = count(program, *reason, cpu).wrapping_sub(earlier);
+            if moved > 0 {
+                let separator = if line.is_empty() { ":" } else { "," };
+                let _ = write!(
+                    line,
+                    "{separator} {}/s {}",
+                    rate(moved, elapsed),
+                    reason.name()
+                );
+            }
+        }
+        if !line.is_empty() {
+            lines.push(format!("{} cpu {cpu}{line}", program.interface));
+        }
+    }
+    lines
+}
+
+/// Events per second, rounded to whole ones where there are many.
+fn rate(events: u64, elapsed: Duration) -> String {
+    let rate = events as f64 / elapsed.as_secs_f64().max(0.001);
+    if rate >= 10.0 || events == 0 {
+        format!("{rate:.0}")
+    } else {
+        format!("{rate:.1}")
+    }
+}
+
+impl Reading {
+    /// Prometheus' text exposition format, version 0.0.4.
+    #[must_use]
+    pub fn prometheus(&self) -> String {
+        let mut out = String::new();
+        for counter in Counter::ALL {
+            if matches!(counter, Counter::SealedAllocations) {
+                continue;
+            }
+            let name = format!("{}_total", counter.name());
+            family(&mut out, &name, counter.help(), "counter");
+            for worker in &self.workers {
+                let labels = [
+                    ("interface", worker.interface.as_str()),
+                    ("queue", worker.queue.as_str()),
+                ];
+                sample(&mut out, &name, &labels, worker.count(*counter));
+            }
+        }
+        let name = format!("{}_total", Counter::SealedAllocations.name());
+        family(
+            &mut out,
+            &name,
+            Counter::SealedAllocations.help(),
+            "counter",
+        );
+        sample(&mut out, &name, &[], self.sealed_allocations);
+        self.xsk_families(&mut out);
+        self.frames_family(&mut out);
+        for (name, help, value) in &self.gauges {
+            family(&mut out, name, help, "gauge");
+            sample(&mut out, name, &[], *value);
+        }
+        out
+    }
+
+    fn xsk_families(&self, out: &mut String) {
+        for (index, (field, help, _)) in XskStatistics::default().fields().into_iter().enumerate() {
+            let name = format!("xsk_{field}_total");
+            family(out, &name, help, "counter");
+            for worker in &self.workers {
+                let Some(xsk) = &worker.xsk else { continue };
+                let labels = [
+                    ("interface", worker.interface.as_str()),
+                    ("queue", worker.queue.as_str()),
+                ];
+                sample(out, &name, &labels, xsk.fields()[index].2);
+            }
+        }
+    }
+
+    fn frames_family(&self, out: &mut String) {
+        let name = "xdp_frames_total";
+        family(
+            out,
+            name,
+            "Frames that the XDP program saw, by what became of them",
+            "counter",
+        );
+        for program in &self.programs {
+            for (reason, cpus) in Reason::ALL.iter().zip(&program.frames) {
+                for (cpu, value) in cpus.iter().enumerate() {
+                    let (cpu, interface) = (cpu.to_string(), program.interface.as_str());
+                    let labels = [
+                        ("interface", interface),
+                        ("cpu", cpu.as_str()),
+                        ("reason", reason.name()),
+                    ];
+                    sample(out, name, &labels, *value);
+                }
+            }
+        }
+    }
+}
+
+fn family(out: &mut String, name: &str, help: &str, kind: &str) {
+    let help = help.trim().replace('\\', "\\\\").replace('\n', "\\n");
+    let _ = writeln!(
+        out,
+        "# HELP xdnsd_{name} {help}\n# TYPE xdnsd_{name} {kind}"
+    );
+}
+
+fn sample(out: &mut String, name: &str, labels: &[(&str, &str)], value: u64) {
+    let escape = |value: &str| {
+        value
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n")
+    };
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(label, value)| format!("{label}=\"{}\"", escape(value)))
+        .collect();
+    let _ = match labels.is_empty() {
+        true => writeln!(out, "xdnsd_{name} {value}"),
+        false => writeln!(out, "xdnsd_{name}{{{}}} {value}", labels.join(",")),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    static FIRST: Counters = Counters::new();
+    static SECOND: Counters = Counters::new();
+
+    fn reading(queries: u64, hits: u64, misses: u64, frames: [[u64; 2]; 2]) -> Reading {
+        let mut counters = [0; Counter::COUNT];
+        counters[Counter::QueriesXdp as usize] = queries;
+        counters[Counter::AnswersXdp as usize] = queries;
+        counters[Counter::CacheHits as usize] = hits;
+        counters[Counter::CacheMisses as usize] = misses;
+        let worker = WorkerReading {
+            interface: "lan0".into(),
+            queue: "0".into(),
+            counters,
+            xsk: None,
+        };
+        let program = ProgramReading {
+            interface: "lan0".into(),
+            frames: frames.map(|cpus| cpus.to_vec()).to_vec(),
+        };
+        Reading {
+            workers: vec![worker],
+            programs: vec![program],
+            ..Reading::default()
+        }
+    }
+
+    #[test]
+    fn rates_are_differences_over_time() {
+        let earlier = reading(100, 50, 50, [[10, 0], [5, 0]]);
+        let later = reading(2100, 2040, 60, [[2010, 0], [6, 3]]);
+        assert_eq!(
+            rates(&earlier, &later, Duration::from_secs(2)),
+            [
+                "lan0 queue 0: 1000 queries/s, 1000 answers/s, 99.5 % from the cache",
+                "lan0 cpu 0: 1000/s redirected, 0.5/s pass_truncated",
+                "lan0 cpu 1: 1.5/s pass_truncated",
+            ]
+        );
+        assert_eq!(
+            rates(&later, &later, Duration::from_secs(2)),
+            ["lan0 queue 0: 0 queries/s, 0 answers/s"],
+            "a quiet queue is said, quiet CPUs are not"
+        );
+        assert_eq!(
+            rates(&Reading::default(), &earlier, Duration::from_secs(1))[0]
+                .split(',')
+                .next(),
+            Some("lan0 queue 0: 100 queries/s")
+        );
+    }
+
+    #[test]
+    fn what_is_registered_is_read_and_rendered() {
+        FIRST.add(Counter::CacheHits, 7);
+        SECOND.count(Counter::CacheMisses);
+        let statistics = XskStatistics {
+            rx_ring_full: 3,
+            ..XskStatistics::default()
+        };
+        let broken: Read<Vec<Vec<u64>>> = Box::new(|| Err(io::Error::other("the map is gone")));
+        let telemetry = Telemetry {
+            workers: vec![
+                Worker {
+                    interface: "lan0".into(),
+                    queue: "0".into(),
+                    counters: &FIRST,
+                    xsk: Some(Box::new(move || Ok(statistics))),
+                },
+                Worker {
+                    interface: "a\"b\\".into(),
+                    queue: "tcp".into(),
+                    counters: &SECOND,
+                    xsk: None,
+                },
+            ],
+            programs: vec![
+                Program {
+                    interface: "lan0".into(),
+                    frames: Box::new(|| Ok(vec![vec![5, 6]; Reason::COUNT as usize])),
+                },
+                Program {
+                    interface: "wan0".into(),
+                    frames: broken,
+                },
+            ],
+            gauges: vec![Gauge {
+                name: "cache_entries",
+                help: "Answers in the cache",
+                value: Box::new(|| 42),
+            }],
+        };
+        let text = telemetry.read().prometheus();
+        for line in [
+            "# HELP xdnsd_cache_hits_total Answered from the cache, fresh.",
+            "# TYPE xdnsd_cache_hits_total counter",
+            "xdnsd_cache_hits_total{interface=\"lan0\",queue=\"0\"} 7",
+            "xdnsd_cache_misses_total{interface=\"a\\\"b\\\\\",queue=\"tcp\"} 1",
+            "xdnsd_xsk_rx_ring_full_total{interface=\"lan0\",queue=\"0\"} 3",
+            "xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"1\",reason=\"pass_stale\"} 6",
+            "# TYPE xdnsd_cache_entries gauge",
+            "xdnsd_cache_entries 42",
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("wan0"), "what cannot be read is left out");
+        assert_is_exposition_format(&text);
+    }
+
+    /// Each family once, HELP then TYPE then its samples; each sample is a name, labels and a number.
+    fn assert_is_exposition_format(text: &str) {
+        let mut families = Vec::new();
+        for line in text.lines() {
+            if let Some(help) = line.strip_prefix("# HELP ") {
+                let (name, _) = help.split_once(' ').expect("a help text");
+                assert!(!families.contains(&name), "{name} twice");
+                families.push(name);
+            } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+                assert_eq!(
+                    kind.split_once(' ').map(|(name, _)| name),
+                    families.last().copied()
+                );
+            } else {
+                let (series, value) = line.rsplit_once(' ').expect("a value");
+                assert!(value.parse::<u64>().is_ok(), "{line}");
+                assert_eq!(series.split('{').next(), families.last().copied(), "{line}");
+            }
+        }
+    }
+}
