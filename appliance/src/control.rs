@@ -221,10 +221,15 @@ fn serve(client: &UnixStream, commands: &Commands) -> io::Result<()> {
 /// # Errors
 /// Nobody answers at `path`, the answer was cut short, or the daemon says what is wrong.
 pub fn ask(path: &Path, request: &str, out: &mut dyn Write) -> io::Result<()> {
+    let request = format!("{request}\n");
+    if request.len() as u64 > REQUEST_BYTES_MAX {
+        let problem = format!("a request has at most {REQUEST_BYTES_MAX} bytes");
+        return Err(io::Error::new(ErrorKind::InvalidInput, problem));
+    }
     let daemon = UnixStream::connect(path).map_err(|error| told(path, &error))?;
     daemon.set_read_timeout(Some(PATIENCE))?;
     daemon.set_write_timeout(Some(PATIENCE))?;
-    writeln!(&daemon, "{request}")?;
+    (&daemon).write_all(request.as_bytes())?;
     let mut status: Option<String> = None;
     for line in BufReader::new(&daemon).lines() {
         if let Some(line) = status.replace(line?) {
@@ -313,10 +318,33 @@ mod tests {
             asked(&path, "break off"),
             Err("the answer was cut short".into())
         );
-        let long = "x".repeat(600);
-        assert!(
-            asked(&path, &long)
-                .is_err_and(|error| error.contains("at most 512 bytes") || error.contains("reset"))
+        assert_eq!(
+            asked(&path, &"x".repeat(512)),
+            Err("a request has at most 512 bytes".into())
+        );
+    }
+
+    #[test]
+    fn a_client_that_breaks_the_protocol_is_dropped() {
+        let directory = Directory::new("hostile");
+        let path = directory.socket();
+        let control = Control::bind(&path).expect("a free path");
+        let _file = control.spawn(commands()).expect("a thread");
+        let endless = UnixStream::connect(&path).expect("it listens");
+        while (&endless).write_all(&[b'x'; 4096]).is_ok() {}
+        drop(UnixStream::connect(&path).expect("it listens"));
+        let cut = UnixStream::connect(&path).expect("it listens");
+        (&cut)
+            .write_all(b"cache dump")
+            .expect("room for a line without its end");
+        cut.shutdown(std::net::Shutdown::Write).expect("connected");
+        let mut answer = String::new();
+        (&cut)
+            .read_to_string(&mut answer)
+            .expect("an answer in words");
+        assert_eq!(
+            answer,
+            "error: a request is one line of at most 512 bytes\n"
         );
         assert!(asked(&path, "cache dump").is_ok(), "it is still there");
     }

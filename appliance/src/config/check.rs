@@ -6,7 +6,7 @@ use xdnsd_core::limits;
 
 use super::error::Source;
 use super::read::Placed;
-use super::schema::{Cache, Interface, Upstream};
+use super::schema::{Cache, Forward, Interface, Upstream};
 
 /// Sections that contradict each other, addresses that nobody can listen on.
 pub fn interfaces(source: &mut Source, interfaces: &[Placed<Interface>]) {
@@ -134,8 +134,8 @@ fn servers(source: &mut Source, path: &str, upstream: &Upstream, interfaces: &[P
     }
 }
 
-/// Bounds that cross.
-pub fn cache(source: &mut Source, cache: &Cache) {
+/// Times that cross.
+pub fn times(source: &mut Source, forward: &Forward, cache: &Cache) {
     if cache.min_ttl > cache.max_ttl {
         let problem = format!("{} is more than max_ttl", cache.min_ttl);
         source.fault(
@@ -143,5 +143,10 @@ pub fn cache(source: &mut Source, cache: &Cache) {
             problem,
             format!("at most {}", cache.max_ttl),
         );
+    }
+    if cache.serve_stale && cache.stale_after_ms >= forward.give_up_ms {
+        let problem = format!("{} is not before forward.give_up_ms", cache.stale_after_ms);
+        let allowed = format!("less than {}", forward.give_up_ms);
+        source.fault("cache.stale_after_ms", problem, allowed);
     }
 }

@@ -5,6 +5,7 @@
 
 mod check;
 mod devices;
+mod engine;
 mod error;
 mod read;
 mod reference;
@@ -17,7 +18,8 @@ pub use devices::{Device, Devices, Endpoint, Plan};
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use schema::{
-    Cache, Control, Interface, Log, LogLevel, RouteCheck, Statistics, Upstream, XdpMode,
+    Cache, Control, Forward, Interface, Log, LogLevel, RouteCheck, Statistics, StrategyWord,
+    Upstream, XdpMode,
 };
 pub use value::{InterfaceName, OptionalPath, Server};
 
@@ -35,6 +37,8 @@ pub struct Config {
     pub interfaces: Vec<Interface>,
     /// Whom to ask.
     pub upstreams: Vec<Upstream>,
+    /// How to ask them.
+    pub forward: Forward,
     /// What is kept.
     pub cache: Cache,
     /// What is logged.
@@ -84,6 +88,7 @@ impl Config {
         };
         let interfaces = document.many::<Interface>();
         let upstreams = document.many::<Upstream>();
+        let forward = document.one::<Forward>();
         let cache = document.one::<Cache>();
         let log = document.one::<Log>();
         let statistics = document.one::<Statistics>();
@@ -96,23 +101,26 @@ impl Config {
         );
         check::interfaces(&mut source, &interfaces);
         check::upstreams(&mut source, &upstreams, &interfaces);
-        if let Some(cache) = &cache {
-            check::cache(&mut source, cache);
+        if let (Some(forward), Some(cache)) = (&forward, &cache) {
+            check::times(&mut source, forward, cache);
         }
         let valid = !source.is_faulty();
-        match (cache, log, statistics, control) {
-            (Some(cache), Some(log), Some(statistics), Some(control)) if valid => Ok(Self {
-                interfaces: interfaces
-                    .into_iter()
-                    .map(|placed| placed.section)
-                    .collect(),
-                upstreams: upstreams.into_iter().map(|placed| placed.section).collect(),
-                cache,
-                log,
-                statistics,
-                control,
-                source,
-            }),
+        match (forward, cache, log, statistics, control) {
+            (Some(forward), Some(cache), Some(log), Some(statistics), Some(control)) if valid => {
+                Ok(Self {
+                    interfaces: interfaces
+                        .into_iter()
+                        .map(|placed| placed.section)
+                        .collect(),
+                    upstreams: upstreams.into_iter().map(|placed| placed.section).collect(),
+                    forward,
+                    cache,
+                    log,
+                    statistics,
+                    control,
+                    source,
+                })
+            }
             _ => Err(source.take_errors()),
         }
     }

@@ -4,15 +4,20 @@
 
 use std::net::IpAddr;
 
+use xdnsd_core::engine::Settings;
 use xdnsd_core::limits;
 
 use super::read::{Description, Fields, Key, Section};
 use super::value::{InterfaceName, OptionalPath, Server, Value, words};
 
+/// The engine's own defaults are the file's.
+const DEFAULT: Settings = Settings::DEFAULT;
+
 /// Every section, in the reference's order.
 pub const SECTIONS: &[Description] = &[
     Description::of::<Interface>(),
     Description::of::<Upstream>(),
+    Description::of::<Forward>(),
     Description::of::<Cache>(),
     Description::of::<Log>(),
     Description::of::<Statistics>(),
@@ -107,6 +112,18 @@ words! {
     }
 }
 
+words! {
+    /// Which server of a group is asked first.
+    StrategyWord {
+        /// The first in the list that is not silent.
+        Ordered = "ordered",
+        /// The one that usually answers first.
+        Fastest = "fastest",
+        /// Two at once; the first good answer counts.
+        Race = "race",
+    }
+}
+
 section! {
     /// An interface, or one VLAN on it, that is served. Stands once for each.
     Interface = "interface", many: true {
@@ -136,12 +153,27 @@ section! {
     Upstream = "upstream", many: true {
         /// The group's name, in logs and statistics.
         name: String = String::from("default");
-        /// The servers, in the order in which they are asked.
+        /// The servers, in the order in which they are asked where the strategy is `ordered`.
         servers: Vec<Server>, 1..=limits::UPSTREAMS as u64;
-        /// Milliseconds until the next server is asked.
-        timeout_ms: u32 = 1000, 50..=10_000;
-        /// How often one question is sent, over all servers, before the client is told SERVFAIL.
-        attempts: u16 = 4, 1..=16;
+        /// Whether the AD bit of these servers is passed on. Only where they validate and nobody can interfere on the
+        /// way to them (RFC 6840 section 5.8).
+        trusted: bool = false;
+    }
+}
+
+section! {
+    /// How upstream servers are asked.
+    Forward = "forward", many: false {
+        /// Which server of a group is asked first. When one takes longer than it usually does, the next is asked, too.
+        strategy: StrategyWord = StrategyWord::Ordered;
+        /// Milliseconds after which a client is told SERVFAIL if no server has answered.
+        give_up_ms: u32 = DEFAULT.give_up_ms as u32, 500..=30_000;
+        /// Whether the letter case of names is made random on the way to upstream (0x20): harder to spoof, but some
+        /// old servers lose the case.
+        random_case: bool = DEFAULT.random_case;
+        /// Seconds for which a failure is remembered, so that a broken domain is not asked for again at once (RFC
+        /// 9520).
+        failure_ttl: u32 = DEFAULT.failure_ttl_secs, 1..=30;
     }
 }
 
@@ -151,11 +183,21 @@ section! {
         /// Answers kept at most; 0: none. When it is full, those that nobody asks for make room.
         entries: u32 = limits::CACHE_ENTRIES as u32, 0..=limits::CACHE_ENTRIES as u64;
         /// Seconds that an answer is kept at least, whatever its TTL says. TTL 0 is never kept.
-        min_ttl: u32 = 0, 0..=3600;
+        min_ttl: u32 = DEFAULT.ttl.min_secs, 0..=3600;
         /// Seconds that an answer is kept at most.
-        max_ttl: u32 = 86_400, 1..=604_800;
+        max_ttl: u32 = DEFAULT.ttl.max_secs, 1..=604_800;
         /// Seconds that NXDOMAIN and NODATA are kept at most (RFC 2308).
-        negative_max_ttl: u32 = 3600, 0..=86_400;
+        negative_max_ttl: u32 = DEFAULT.ttl.negative_max_secs, 0..=86_400;
+        /// Whether an answer whose TTL is over is given when no server answers, with TTL 30 (RFC 8767).
+        serve_stale: bool = DEFAULT.serve_stale;
+        /// Seconds after its TTL for which such an answer is good enough.
+        stale_max_ttl: u32 = DEFAULT.stale_max_secs, 1..=604_800;
+        /// Milliseconds that a client waits for a fresh answer before it gets such an answer.
+        stale_after_ms: u32 = DEFAULT.stale_after_ms as u32, 0..=10_000;
+        /// Whether a name that is asked for in the last tenth of its TTL is fetched anew, before it is missed.
+        prefetch: bool = DEFAULT.prefetch;
+        /// Whether the addresses of a name change their order from answer to answer.
+        rotate: bool = DEFAULT.rotate;
         /// File that carries the cache over a restart. A second one beside it, with the ending `.old`, is the
         /// generation before.
         snapshot: OptionalPath = OptionalPath::default();

@@ -75,7 +75,7 @@ fn every_fault_has_its_line_its_key_and_what_is_allowed() {
         "f:5:24: interface.listen: invalid IP address syntax; allowed: a list of 0 to 64, each an IPv4 or IPv6 address in quotes".to_owned(),
         "f:6:7: interface.xdp: `fast` is not a word that is known here; allowed: \"auto\", \"native\", \"generic\", \"off\"".to_owned(),
         "f:8:11: upstream.servers: [] is out of range; allowed: a list of 1 to 16, each ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0".to_owned(),
-        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, cache, log, statistics, control".to_owned(),
+        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, forward, cache, log, statistics, control".to_owned(),
         "f:11:11: cache.entries: invalid value: integer `-1`, expected u32; allowed: an integer from 0 to 8192".to_owned(),
         "f:12:11: cache.max_ttl: invalid type: string \"1d\", expected u32; allowed: an integer from 1 to 604800".to_owned(),
     ]);
@@ -190,6 +190,15 @@ fn bounds_that_cross_are_refused() {
         errors,
         ["f:6:1: cache.min_ttl: 60 is more than max_ttl; allowed: at most 30"]
     );
+    let late = |keys: &str| format!("{SMALLEST}[forward]\ngive_up_ms = 1000\n[cache]\n{keys}\n");
+    assert_eq!(
+        errors_of(&late("stale_after_ms = 1000")),
+        [
+            "f:8:1: cache.stale_after_ms: 1000 is not before forward.give_up_ms; allowed: less than 1000"
+        ]
+    );
+    assert!(Config::parse("f", &late("stale_after_ms = 999")).is_ok());
+    assert!(Config::parse("f", &late("serve_stale = false")).is_ok());
 }
 
 #[test]

@@ -1,0 +1,105 @@
+//! The config as the engine takes it.
+
+use xdnsd_core::dns::answer::TtlBounds;
+use xdnsd_core::engine::Settings;
+use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
+
+use super::schema::StrategyWord;
+use super::{Config, Plan};
+
+impl From<StrategyWord> for Strategy {
+    fn from(word: StrategyWord) -> Self {
+        match word {
+            StrategyWord::Ordered => Self::Ordered,
+            StrategyWord::Fastest => Self::Fastest,
+            StrategyWord::Race => Self::Race,
+        }
+    }
+}
+
+impl Config {
+    /// What the engine is set to.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let (cache, forward) = (&self.cache, &self.forward);
+        Settings {
+            ttl: TtlBounds {
+                min_secs: cache.min_ttl,
+                max_secs: cache.max_ttl,
+                negative_max_secs: cache.negative_max_ttl,
+            },
+            serve_stale: cache.serve_stale,
+            stale_max_secs: cache.stale_max_ttl,
+            stale_after_ms: cache.stale_after_ms.into(),
+            give_up_ms: forward.give_up_ms.into(),
+            failure_ttl_secs: forward.failure_ttl,
+            prefetch: cache.prefetch,
+            rotate: cache.rotate,
+            random_case: forward.random_case,
+        }
+    }
+
+    /// The upstream servers of `plan`, which was made of this config; group 0 is the default group.
+    #[must_use]
+    pub fn servers(&self, plan: &Plan) -> Vec<UpstreamConfig> {
+        let mut servers = Vec::new();
+        for (group, (upstream, addresses)) in self.upstreams.iter().zip(&plan.servers).enumerate() {
+            servers.extend(addresses.iter().map(|address| UpstreamConfig {
+                address: *address,
+                // A file has at most limits::UPSTREAMS groups, as each has a server.
+                group: group as u8,
+                trusted: upstream.trusted,
+            }));
+        }
+        servers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_section_is_the_engines_default() {
+        let text = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"192.0.2.1\"]\n";
+        let config = Config::parse("f", text).expect("valid");
+        assert_eq!(config.settings(), Settings::DEFAULT);
+    }
+
+    #[test]
+    fn every_key_reaches_the_engine() {
+        let text = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"192.0.2.1\"]\ntrusted = true\n\
+                    [forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = true\nfailure_ttl = 9\n\
+                    [cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
+                    stale_max_ttl = 4\nstale_after_ms = 5\nprefetch = false\nrotate = false\n";
+        let config = Config::parse("f", text).expect("valid");
+        let expected = Settings {
+            ttl: TtlBounds {
+                min_secs: 1,
+                max_secs: 2,
+                negative_max_secs: 3,
+            },
+            serve_stale: false,
+            stale_max_secs: 4,
+            stale_after_ms: 5,
+            give_up_ms: 3000,
+            failure_ttl_secs: 9,
+            prefetch: false,
+            rotate: false,
+            random_case: true,
+        };
+        assert_eq!(config.settings(), expected);
+        let plan = Plan {
+            servers: vec![vec!["192.0.2.1:53".parse().expect("an address")]],
+            ..Plan::default()
+        };
+        let [server] = config.servers(&plan)[..] else {
+            panic!("one server")
+        };
+        assert_eq!(
+            (server.address, server.group, server.trusted),
+            (plan.servers[0][0], 0, true)
+        );
+        assert_eq!(Strategy::from(config.forward.strategy), Strategy::Race);
+    }
+}
