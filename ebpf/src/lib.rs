@@ -12,7 +12,8 @@ pub mod map {
     pub const LISTEN: &str = "listen";
     /// PERCPU_ARRAY of u64, indexed by [`super::Reason`].
     pub const COUNTERS: &str = "counters";
-    /// ARRAY of u64, indexed by RX queue: CLOCK_MONOTONIC nanoseconds at which the queue's worker was last alive.
+    /// ARRAY of u64, mappable, indexed by RX queue: CLOCK_MONOTONIC nanoseconds at which the queue's worker was last
+    /// alive.
     pub const HEARTBEAT: &str = "heartbeat";
     /// Name of the XDP program.
     pub const PROGRAM: &str = "xdnsd";
@@ -51,6 +52,19 @@ pub struct Listen {
     pub padding: [u8; 2],
 }
 const _: () = assert!(size_of::<Listen>() == 24 && align_of::<Listen>() == 1);
+
+impl Listen {
+    /// The key as the map holds it.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..16].copy_from_slice(&self.addr);
+        bytes[16..18].copy_from_slice(&self.vlan_outer);
+        bytes[18..20].copy_from_slice(&self.vlan_inner);
+        bytes[20..22].copy_from_slice(&self.port);
+        bytes
+    }
+}
 
 /// Value of the listen map: what has to hold for the reply to leave as the query came.
 #[repr(C)]
@@ -101,11 +115,13 @@ reasons! {
     PassEthertype = "pass_ethertype",
     /// More than two VLAN tags.
     PassVlanDepth = "pass_vlan_depth",
+    /// A tag with VLAN ID 0: it carries a priority and names no VLAN.
+    PassVlanPriority = "pass_vlan_priority",
     /// IPv4 with options (IHL not 5), or not version 4.
     PassIpv4Options = "pass_ipv4_options",
     /// IPv4 fragment (RFC 791).
     PassFragment = "pass_fragment",
-    /// Neither UDP over IPv4 nor next header UDP over IPv6 (TCP, ICMP, extension headers).
+    /// Neither UDP over IPv4 nor next header UDP over IPv6 (TCP, ICMP, extension headers, not version 6).
     PassProtocol = "pass_protocol",
     /// UDP to a (VLAN, address, port) that is not ours: forwarded DNS among it.
     PassForeign = "pass_foreign",

@@ -1,0 +1,196 @@
+//! Bounds-checked reads of a frame: the one fence around packet memory.
+//!
+//! A [`Cursor`] stands somewhere in the frame and can only be moved by [`Cursor::take`], which compares with the end
+//! of the frame first and hands out a [`View`] of exactly the bytes that it compared. It never writes.
+//!
+//! Every step is a compile-time constant. So the verifier knows the offset on each path, and needs no permission for
+//! arithmetic with variables (CAP_PERFMON): the length of a message is walked, never added to a pointer.
+
+use core::marker::PhantomData;
+
+/// Bytes that one turn of the loop in [`Cursor::sum`] adds up.
+const STRIDE: u16 = 16;
+
+/// A position in a frame.
+#[derive(Clone, Copy)]
+pub struct Cursor<'a> {
+    at: *const u8,
+    end: *const u8,
+    frame: PhantomData<&'a [u8]>,
+}
+
+impl<'a> Cursor<'a> {
+    /// Stands at the first byte of the frame from `start` to `end`.
+    ///
+    /// # Safety
+    ///
+    /// Both come from one buffer that is readable between them for `'a`, or `end` is not after `start`.
+    #[inline(always)]
+    pub const unsafe fn new(start: *const u8, end: *const u8) -> Self {
+        Self {
+            at: start,
+            end,
+            frame: PhantomData,
+        }
+    }
+
+    /// The next `N` bytes and the position behind them, or `None` when the frame ends before.
+    #[inline(always)]
+    pub fn take<const N: usize>(self) -> Option<(View<'a, N>, Self)> {
+        let next = self.at.wrapping_add(N);
+        if next > self.end {
+            return None;
+        }
+        let view = View {
+            start: self.at,
+            frame: PhantomData,
+        };
+        Some((view, Self { at: next, ..self }))
+    }
+
+    /// The sum of the next `len` bytes as 16-bit words in native order, an odd last byte padded with zero (RFC 1071).
+    ///
+    /// `None` when the frame ends before, or when `len` is above `MAX`, which bounds the loop for the verifier.
+    #[inline(always)]
+    pub fn sum<const MAX: u16>(self, len: u16) -> Option<u64> {
+        let (mut rest, mut left, mut sum) = (self, len, 0);
+        for _ in 0..MAX.div_ceil(STRIDE) {
+            if left < STRIDE {
+                break;
+            }
+            let (view, next) = rest.take::<{ STRIDE as usize }>()?;
+            sum += u64::from(view.get::<0, u32>()) + u64::from(view.get::<4, u32>());
+            sum += u64::from(view.get::<8, u32>()) + u64::from(view.get::<12, u32>());
+            (rest, left) = (next, left - STRIDE);
+        }
+        if left >= STRIDE {
+            return None;
+        }
+        Some(sum + rest.sum_tail(left)?)
+    }
+
+    /// The sum of fewer than [`STRIDE`] bytes, by the binary digits of `left`.
+    #[inline(always)]
+    fn sum_tail(self, left: u16) -> Option<u64> {
+        let (mut rest, mut sum) = (self, 0);
+        if left & 8 != 0 {
+            let (view, next) = rest.take::<8>()?;
+            sum += u64::from(view.get::<0, u32>()) + u64::from(view.get::<4, u32>());
+            rest = next;
+        }
+        if left & 4 != 0 {
+            let (view, next) = rest.take::<4>()?;
+            sum += u64::from(view.get::<0, u32>());
+            rest = next;
+        }
+        if left & 2 != 0 {
+            let (view, next) = rest.take::<2>()?;
+            sum += u64::from(view.get::<0, u16>());
+            rest = next;
+        }
+        if left & 1 != 0 {
+            let (view, _) = rest.take::<1>()?;
+            sum += u64::from(u16::from_ne_bytes([view.get::<0, u8>(), 0]));
+        }
+        Some(sum)
+    }
+}
+
+/// `N` bytes of the frame that were compared with its end.
+#[derive(Clone, Copy)]
+pub struct View<'a, const N: usize> {
+    start: *const u8,
+    frame: PhantomData<&'a [u8]>,
+}
+
+impl<const N: usize> View<'_, N> {
+    /// The value at offset `AT`, in native order. An offset outside the view does not compile.
+    #[inline(always)]
+    pub fn get<const AT: usize, T: Plain>(self) -> T {
+        const { assert!(AT + size_of::<T>() <= N) };
+        // SAFETY: `take` compared start + N with the end of the frame, and AT + size_of::<T>() <= N is asserted above,
+        // so the bytes are inside the buffer that `new`'s caller vouched for; any bits are a `Plain` value, and
+        // read_unaligned asks nothing of the address. Nobody writes the frame while the program runs on it.
+        unsafe { self.start.add(AT).cast::<T>().read_unaligned() }
+    }
+
+    /// The big-endian 16-bit number at offset `AT`.
+    #[inline(always)]
+    pub fn be16<const AT: usize>(self) -> u16 {
+        u16::from_be(self.get::<AT, u16>())
+    }
+}
+
+/// What may be read out of a frame.
+///
+/// # Safety
+///
+/// Every bit pattern is a value, and there is no padding.
+pub unsafe trait Plain: Copy {}
+
+// SAFETY: an integer has no invalid bits and no padding.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for u16 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cursor(bytes: &[u8]) -> Cursor<'_> {
+        let range = bytes.as_ptr_range();
+        // SAFETY: the range of a live slice.
+        unsafe { Cursor::new(range.start, range.end) }
+    }
+
+    /// RFC 1071 by the book: 16-bit words, one after the other.
+    fn sum_by_words(bytes: &[u8]) -> u64 {
+        let words = bytes.chunks(2);
+        words
+            .map(|w| u64::from(u16::from_ne_bytes([w[0], w.get(1).copied().unwrap_or(0)])))
+            .sum()
+    }
+
+    #[test]
+    fn take_ends_with_the_frame() {
+        let bytes = [1, 2, 3, 4];
+        let (view, rest) = cursor(&bytes).take::<3>().expect("four bytes are there");
+        assert_eq!(view.get::<2, u8>(), 3);
+        assert!(rest.take::<2>().is_none());
+        let (view, rest) = rest.take::<1>().expect("one byte is left");
+        assert_eq!(view.get::<0, u8>(), 4);
+        assert!(rest.take::<1>().is_none());
+        assert_eq!(
+            cursor(&bytes).take::<2>().map(|(v, _)| v.be16::<0>()),
+            Some(0x0102)
+        );
+    }
+
+    #[test]
+    fn sum_equals_the_sum_of_words() {
+        let bytes: Vec<u8> = (0..600u32).map(|i| (i * 167 + 13) as u8).collect();
+        for len in 0..=520 {
+            let sum = cursor(&bytes)
+                .sum::<520>(len)
+                .expect("the buffer is longer");
+            // Both are congruent modulo 2^16 - 1, which is what one's complement addition keeps.
+            let words = sum_by_words(&bytes[..usize::from(len)]);
+            assert_eq!(sum % 0xffff, words % 0xffff, "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn sum_ends_with_the_frame_and_with_its_bound() {
+        let bytes = [0xa5; 64];
+        for len in 0..=64u16 {
+            let cursor = cursor(&bytes[..usize::from(len)]);
+            assert!(cursor.sum::<64>(len).is_some(), "{len} of {len}");
+            assert!(cursor.sum::<80>(len + 1).is_none(), "{} of {len}", len + 1);
+        }
+        assert!(cursor(&bytes).sum::<32>(64).is_none());
+    }
+}

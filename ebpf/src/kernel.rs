@@ -1,0 +1,150 @@
+//! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
+
+use crate::classify::{Address, Kernel, Mac, NextHop, Reply};
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::{
+    BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, bpf_fib_lookup__bindgen_ty_1 as LengthOrMtu,
+    bpf_fib_lookup__bindgen_ty_2 as TosOrFlow, bpf_fib_lookup__bindgen_ty_3 as Source,
+    bpf_fib_lookup__bindgen_ty_4 as Destination, bpf_fib_lookup__bindgen_ty_5 as Vlan, xdp_action,
+};
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
+use aya_ebpf::programs::XdpContext;
+use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
+
+// The names are those of `xdnsd_ebpf::map`; the macro only takes literals. Loading fails when they differ.
+
+#[map(name = "xsks_map")]
+static XSKS: XskMap = XskMap::with_max_entries(QUEUES_MAX, 0);
+#[map(name = "listen")]
+static LISTEN: HashMap<Listen, Route> = HashMap::with_max_entries(LISTEN_MAX, 0);
+#[map(name = "counters")]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
+/// Mappable, so that a worker's beat is one store to memory.
+#[map(name = "heartbeat")]
+static HEARTBEAT: Array<u64> = Array::with_max_entries(QUEUES_MAX, BPF_F_MMAPABLE);
+
+/// Address families as the kernel numbers them.
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const IPPROTO_UDP: u8 = 17;
+/// Index of `lo` in every network namespace. To the FIB a packet that enters there is one of this machine's own.
+const LOOPBACK_IFINDEX: u32 = 1;
+/// The FIB knows interface, next hop and its MAC address.
+const FIB_SUCCESS: i64 = 0;
+
+/// Counts a verdict on this CPU.
+#[inline(always)]
+pub fn count(reason: Reason) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
+        // SAFETY: the lookup gave this CPU's own slot, aligned and alive as long as the program; nothing else runs on
+        // this CPU's slot while the program does.
+        unsafe { *counter = (*counter).wrapping_add(1) }
+    }
+}
+
+/// One frame's run of the program.
+pub struct Run<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> Run<'a> {
+    /// The kernel around this frame.
+    #[inline(always)]
+    pub const fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+
+    /// Gives the frame to the socket of its RX queue, or to the stack if there is none.
+    #[inline(always)]
+    pub fn redirect(&self) -> Reason {
+        let fallback = u64::from(xdp_action::XDP_PASS);
+        match XSKS.redirect(self.ctx.rx_queue_index(), fallback) {
+            Ok(_) => Reason::Redirected,
+            Err(_) => Reason::PassNoSocket,
+        }
+    }
+}
+
+impl Kernel for Run<'_> {
+    #[inline(always)]
+    fn route(&self, listen: &Listen) -> Option<Route> {
+        let route = LISTEN.get_ptr(listen)?;
+        // SAFETY: the lookup gave an aligned, initialized value whose memory the map keeps while the program runs.
+        // User space may reuse it for another entry at the same time; a Route is one u32, so it is never torn.
+        Some(unsafe { *route })
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, reply: &Reply) -> Option<NextHop> {
+        let mut fib = question(reply);
+        let len = size_of::<FibLookup>() as i32;
+        // SAFETY: `fib` is initialized to its last byte, lives through the call and has the size that is passed; the
+        // context is the one that the kernel called us with.
+        let result = unsafe { bpf_fib_lookup(self.ctx.as_ptr(), &raw mut fib, len, 0) };
+        if result != FIB_SUCCESS {
+            return None;
+        }
+        let [a, b, c, d, e, f] = fib.dmac;
+        Some(NextHop {
+            ifindex: fib.ifindex,
+            mac: Mac(u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f])),
+        })
+    }
+
+    #[inline(always)]
+    fn heartbeat(&self) -> Option<u64> {
+        let beat = HEARTBEAT.get_ptr(self.ctx.rx_queue_index())?;
+        // SAFETY: the lookup gave an aligned value that lives as long as the map. A worker stores to it through its
+        // mapping at any time, so the load is volatile; aligned eight bytes are never torn on a 64-bit machine, and
+        // a torn value elsewhere only moves the beat by the lower word, which is fresh or stale for one frame.
+        Some(unsafe { beat.read_volatile() })
+    }
+
+    /// The coarse clock costs a load where the fine one reads the timer; it lags by at most a tick.
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: a helper without arguments that every XDP program may call since Linux 5.11.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+}
+
+/// The kernel's question for a reply: from us, to the client, not limited in length.
+#[inline(always)]
+fn question(reply: &Reply) -> FibLookup {
+    let (family, source, destination) = match (reply.source.ipv4(), reply.destination.ipv4()) {
+        (Some(source), Some(destination)) => (AF_INET, [source, 0, 0, 0], [destination, 0, 0, 0]),
+        _ => (AF_INET6, words(reply.source), words(reply.destination)),
+    };
+    // The union members named here are the widest of each, so that no byte stays uninitialized.
+    FibLookup {
+        family,
+        l4_protocol: IPPROTO_UDP,
+        sport: reply.source_port,
+        dport: reply.destination_port,
+        __bindgen_anon_1: LengthOrMtu { tot_len: 0 },
+        ifindex: LOOPBACK_IFINDEX,
+        __bindgen_anon_2: TosOrFlow { flowinfo: 0 },
+        __bindgen_anon_3: Source { ipv6_src: source },
+        __bindgen_anon_4: Destination {
+            ipv6_dst: destination,
+        },
+        __bindgen_anon_5: Vlan { tbid: 0 },
+        smac: [0; 6],
+        dmac: [0; 6],
+    }
+}
+
+#[inline(always)]
+const fn words(address: Address) -> [u32; 4] {
+    let Address(high, low) = address;
+    let ([a, b, c, d, e, f, g, h], [i, j, k, l, m, n, o, p]) =
+        (high.to_ne_bytes(), low.to_ne_bytes());
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+    ]
+}

@@ -1,0 +1,79 @@
+//! The XDP program: which frames user space answers from AF_XDP, and which the kernel keeps.
+//!
+//! It never drops, never writes to a frame, and keeps no state but counters. See [`classify`] for what is ours.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(any(target_arch = "bpf", test))]
+mod classify;
+#[cfg(any(target_arch = "bpf", test))]
+mod frame;
+#[cfg(target_arch = "bpf")]
+mod kernel;
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use crate::{classify, frame::Cursor, kernel};
+    use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
+    use aya_ebpf::macros::xdp;
+    use aya_ebpf::programs::XdpContext;
+    use xdnsd_ebpf::Reason;
+
+    /// Entry.
+    #[xdp]
+    pub fn xdnsd(ctx: XdpContext) -> u32 {
+        let reason = verdict(&ctx);
+        kernel::count(reason);
+        action(reason)
+    }
+
+    #[inline(always)]
+    fn verdict(ctx: &XdpContext) -> Reason {
+        // SAFETY: the kernel keeps the frame between data and data_end readable while the program runs.
+        let frame = unsafe { Cursor::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
+        let run = kernel::Run::new(ctx);
+        match classify::classify(frame, &run) {
+            Ok(()) => run.redirect(),
+            Err(reason) => reason,
+        }
+    }
+
+    /// What the kernel does with the frame. There is no XDP_DROP here.
+    #[inline(always)]
+    const fn action(reason: Reason) -> u32 {
+        match reason {
+            Reason::Redirected => XDP_REDIRECT,
+            Reason::PassTruncated
+            | Reason::PassMulticast
+            | Reason::PassEthertype
+            | Reason::PassVlanDepth
+            | Reason::PassVlanPriority
+            | Reason::PassIpv4Options
+            | Reason::PassFragment
+            | Reason::PassProtocol
+            | Reason::PassForeign
+            | Reason::PassIpv4Checksum
+            | Reason::PassUdpChecksum
+            | Reason::PassLength
+            | Reason::PassLong
+            | Reason::PassResponse
+            | Reason::PassSource
+            | Reason::PassRoute
+            | Reason::PassStale
+            | Reason::PassNoSocket => XDP_PASS,
+        }
+    }
+
+    /// bpf_fib_lookup is for GPL-compatible programs only.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+    /// Nothing here panics, and what could would not pass the verifier; the compiler still wants one.
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
