@@ -3,6 +3,8 @@
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod ethtool;
 pub mod memory;
 pub mod seal;
 pub mod telemetry;
+pub mod xdp;

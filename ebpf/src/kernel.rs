@@ -86,10 +86,13 @@ impl Kernel for Run<'_> {
         if result != FIB_SUCCESS {
             return None;
         }
-        let [a, b, c, d, e, f] = fib.dmac;
+        let mac = (&raw const fib.dmac).cast::<[u16; 3]>();
+        // SAFETY: `dmac` is six initialized bytes at an even offset of an aligned structure. The verifier takes only
+        // aligned loads from the stack, and volatile ones are not merged into a wider one.
+        let mac = unsafe { mac.read_volatile() };
         Some(NextHop {
             ifindex: fib.ifindex,
-            mac: Mac(u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f])),
+            mac: Mac(mac),
         })
     }
 

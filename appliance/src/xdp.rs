@@ -1,0 +1,287 @@
+//! The loader of the XDP program: one object, with maps of its own, per interface.
+//!
+//! Order for a caller: [`Program::load`], [`Program::attach`] (a driver may add RX queues when it sees XDP, so count
+//! them after it), bind the sockets, [`Program::set_socket`] and a first [`Heartbeat::beat`] for each queue, and
+//! [`Program::set_listen`] last. Until then the program passes everything. The attachment is a bpf_link: it goes when
+//! this process goes, however it goes. Nothing here is on the path of a packet but the heartbeat.
+
+mod error;
+mod heartbeat;
+mod vlan;
+
+pub use error::Error;
+pub use heartbeat::Heartbeat;
+pub use vlan::Vlans;
+
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::programs::links::FdLink;
+use aya::programs::{ProgramFd, Xdp, XdpMode};
+use aya::{Ebpf, EbpfLoader};
+use heartbeat::Beats;
+use nix::errno::Errno;
+use std::os::fd::{AsFd, AsRawFd as _};
+use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route, map};
+
+/// The object that `cargo xtask ebpf` built.
+pub const OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/object/xdnsd.bpf.o");
+
+/// The key as bytes: aya's marker for plain data is not ours to put on [`Listen`].
+type ListenKey = [u8; size_of::<Listen>()];
+
+/// Where the program shall run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver, or not at all.
+    Native,
+    /// Behind the driver, on any interface, at the cost of an skb per frame.
+    Generic,
+    /// In the driver if it can, else behind it.
+    Auto,
+}
+
+/// Where the program runs.
+#[derive(Debug)]
+pub enum Attached {
+    /// In the driver.
+    Native,
+    /// Behind the driver, as [`Mode::Generic`] asked.
+    Generic,
+    /// Behind the driver, because [`Mode::Auto`] met this.
+    GenericInstead(Error),
+}
+
+/// What the program counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// One row per possible CPU, indexed by [`Reason`].
+    pub per_cpu: Vec<[u64; Reason::COUNT as usize]>,
+}
+
+impl Counters {
+    /// The sum over all CPUs.
+    #[must_use]
+    pub fn sum(&self, reason: Reason) -> u64 {
+        let of_cpu = self.per_cpu.iter().map(|row| row[reason as usize]);
+        of_cpu.fold(0, u64::wrapping_add)
+    }
+}
+
+/// The program of one interface and its maps. Dropping it detaches.
+pub struct Program {
+    link: Option<FdLink>,
+    sockets: XskMap<MapData>,
+    listen: HashMap<MapData, ListenKey, u32>,
+    counters: PerCpuArray<MapData, u64>,
+    beats: Beats,
+    ebpf: Ebpf,
+}
+
+impl Program {
+    /// Loads [`OBJECT`].
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the program or a map; the text names the capability that is missing.
+    pub fn load() -> Result<Self, Error> {
+        Self::load_object(OBJECT)
+    }
+
+    /// Loads another object with the same contract: a test's, or one built by another toolchain.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load`], and if the object lacks a map or the program.
+    pub fn load_object(object: &[u8]) -> Result<Self, Error> {
+        let mut ebpf = EbpfLoader::new()
+            .load(object)
+            .map_err(|e| Error::Load(Box::new(e)))?;
+        let Some(Map::Array(heartbeat)) = ebpf.take_map(map::HEARTBEAT) else {
+            return Err(Error::Contract(map::HEARTBEAT));
+        };
+        let beats = Beats::map(heartbeat.fd().as_fd())?;
+        let mut program = Self {
+            link: None,
+            sockets: take(&mut ebpf, map::XSKS, XskMap::try_from)?,
+            listen: take(&mut ebpf, map::LISTEN, HashMap::try_from)?,
+            counters: take(&mut ebpf, map::COUNTERS, PerCpuArray::try_from)?,
+            beats,
+            ebpf,
+        };
+        let loaded = program.xdp()?.load();
+        loaded.map_err(|e| Error::Load(Box::new(e.into())))?;
+        Ok(program)
+    }
+
+    fn xdp(&mut self) -> Result<&mut Xdp, Error> {
+        let program = self.ebpf.program_mut(map::PROGRAM);
+        let xdp = program.and_then(|program| program.try_into().ok());
+        xdp.ok_or(Error::Contract(map::PROGRAM))
+    }
+
+    /// The program's file descriptor, for BPF_PROG_TEST_RUN.
+    ///
+    /// # Errors
+    ///
+    /// Only if the object had no such program, which [`Self::load`] excludes.
+    pub fn fd(&mut self) -> Result<&ProgramFd, Error> {
+        let fd = self.xdp()?.fd();
+        fd.map_err(|e| Error::Load(Box::new(e.into())))
+    }
+
+    /// Attaches to the interface of this name, in place of an earlier attachment of this program.
+    ///
+    /// # Errors
+    ///
+    /// No such interface, another program is attached, or driver and kernel cannot do it; see [`Error`] for hints.
+    pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attached, Error> {
+        let index = nix::net::if_::if_nametoindex(interface).map_err(|errno| Error::Interface {
+            name: interface.to_owned(),
+            errno,
+        })?;
+        self.detach();
+        let native = |program: &mut Self| program.link(interface, index, XdpMode::Driver);
+        let generic = |program: &mut Self| program.link(interface, index, XdpMode::Skb);
+        match mode {
+            Mode::Native => native(self).map(|()| Attached::Native),
+            Mode::Generic => generic(self).map(|()| Attached::Generic),
+            Mode::Auto => match native(self) {
+                Ok(()) => Ok(Attached::Native),
+                Err(error) if error.generic_may_help() => {
+                    generic(self).map(|()| Attached::GenericInstead(error))
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Attaches by bpf_link. aya falls back to netlink on EINVAL, and that attachment would outlive the process.
+    fn link(&mut self, interface: &str, index: u32, mode: XdpMode) -> Result<(), Error> {
+        let refused = |cause| Error::Attach {
+            interface: interface.to_owned(),
+            mode,
+            cause: Box::new(cause),
+        };
+        let xdp = self.xdp()?;
+        let id = xdp.attach_to_if_index(index, mode).map_err(refused)?;
+        let link = xdp.take_link(id).map_err(refused)?;
+        let link = FdLink::try_from(link).map_err(|_| Error::NoLink(interface.to_owned()))?;
+        self.link = Some(link);
+        Ok(())
+    }
+
+    /// Detaches, if attached. The maps stay filled.
+    pub fn detach(&mut self) {
+        self.link = None;
+    }
+
+    /// Makes the listen map equal to `wanted`: adds, changes and removes. Entries that stay are never absent.
+    ///
+    /// # Errors
+    ///
+    /// More than [`LISTEN_MAX`] entries, or the map refuses.
+    pub fn set_listen(&mut self, wanted: &[(Listen, Route)]) -> Result<(), Error> {
+        if wanted.len() > LISTEN_MAX as usize {
+            return Err(Error::TooManyListen(wanted.len()));
+        }
+        let failed = |cause| Error::map(map::LISTEN, cause);
+        let present: Result<Vec<ListenKey>, MapError> = self.listen.keys().collect();
+        for key in present.map_err(failed)? {
+            if !wanted.iter().any(|(listen, _)| listen.to_bytes() == key) {
+                self.listen.remove(&key).map_err(failed)?;
+            }
+        }
+        for (listen, route) in wanted {
+            let inserted = self
+                .listen
+                .insert(listen.to_bytes(), route.egress_ifindex, 0);
+            inserted.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// What the listen map holds, in no order.
+    ///
+    /// # Errors
+    ///
+    /// The map refuses.
+    pub fn listen(&self) -> Result<Vec<(ListenKey, Route)>, Error> {
+        let entries = self.listen.iter().map(|entry| {
+            let (key, egress_ifindex) = entry?;
+            Ok((key, Route { egress_ifindex }))
+        });
+        let entries: Result<Vec<_>, MapError> = entries.collect();
+        entries.map_err(|cause| Error::map(map::LISTEN, cause))
+    }
+
+    /// Puts a bound AF_XDP socket into the slot of its RX queue. The kernel removes it when the socket is closed.
+    ///
+    /// # Errors
+    ///
+    /// The queue is [`QUEUES_MAX`] or above, or the descriptor is no AF_XDP socket.
+    pub fn set_socket(&mut self, queue: u32, socket: impl AsFd) -> Result<(), Error> {
+        check_queue(queue)?;
+        let socket = socket.as_fd().as_raw_fd();
+        let set = self.sockets.set(queue, socket, 0);
+        set.map_err(|cause| Error::map(map::XSKS, cause))
+    }
+
+    /// Empties the slot of an RX queue: its frames go to the kernel. An empty slot stays empty.
+    ///
+    /// # Errors
+    ///
+    /// The queue is [`QUEUES_MAX`] or above, or the map refuses.
+    pub fn clear_socket(&mut self, queue: u32) -> Result<(), Error> {
+        check_queue(queue)?;
+        match self.sockets.unset(queue) {
+            Err(cause) if error::errno(&cause) != Some(Errno::ENOENT) => {
+                Err(Error::map(map::XSKS, cause))
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// The heartbeat of an RX queue, for the thread that serves it.
+    ///
+    /// # Errors
+    ///
+    /// The queue is [`QUEUES_MAX`] or above.
+    pub fn heartbeat(&self, queue: u32) -> Result<Heartbeat, Error> {
+        check_queue(queue)?;
+        Ok(self.beats.of_queue(queue))
+    }
+
+    /// Reads every counter of every CPU. One system call per reason, and it allocates: for a statistics thread.
+    ///
+    /// # Errors
+    ///
+    /// The map refuses.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        let mut per_cpu = Vec::new();
+        for &reason in Reason::ALL {
+            let values = self.counters.get(&(reason as u32), 0);
+            let values = values.map_err(|cause| Error::map(map::COUNTERS, cause))?;
+            per_cpu.resize(values.len(), [0; Reason::COUNT as usize]);
+            for (row, value) in per_cpu.iter_mut().zip(values.iter()) {
+                row[reason as usize] = *value;
+            }
+        }
+        Ok(Counters { per_cpu })
+    }
+}
+
+fn check_queue(queue: u32) -> Result<(), Error> {
+    if queue >= QUEUES_MAX {
+        return Err(Error::Queue(queue));
+    }
+    Ok(())
+}
+
+/// Takes a map of the contract out of the object, as the type that it has to be.
+fn take<T, E>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    convert: impl FnOnce(Map) -> Result<T, E>,
+) -> Result<T, Error> {
+    let map = ebpf.take_map(name).ok_or(Error::Contract(name))?;
+    convert(map).map_err(|_| Error::Contract(name))
+}
