@@ -22,6 +22,7 @@ use anyhow::{Context, Result, ensure};
 use crate::netns::Namespace;
 use crate::privilege::require_root;
 
+pub mod command;
 pub mod named;
 
 /// The client's IPv4 address.

@@ -3,11 +3,16 @@
 //! [`lab`] makes a client, a router and an upstream out of network namespaces; [`nsd`] starts a real upstream
 //! server in it with the zone of [`zone`]. Nothing here is part of the appliance.
 
+pub mod arguments;
 pub mod frames;
 pub mod lab;
 pub mod netns;
 pub mod nsd;
 pub mod privilege;
 pub mod process;
+pub mod progress;
+pub mod setup;
+pub mod signals;
 pub mod wait;
+pub mod workspace;
 pub mod zone;

@@ -1,3 +1,78 @@
-//! `cargo xtask`: the commands of this repository.
+//! `cargo xtask`: the commands of this repository. Each is a row of [`COMMANDS`]; the work is in the library.
 
-fn main() {}
+use std::env;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use qemu_test::arguments::Arguments;
+use qemu_test::lab;
+use qemu_test::setup::{self, Purpose};
+use qemu_test::signals::Signals;
+
+/// A command of `cargo xtask`.
+struct Command {
+    name: &'static str,
+    usage: &'static str,
+    about: &'static str,
+    main: fn(Arguments, &Signals) -> Result<ExitCode>,
+}
+
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "setup",
+        usage: "setup [lab] [afxdp] [ebpf] [scripts]",
+        about: "Installs the Debian packages that are missing: for these purposes, or for all.",
+        main: set_up,
+    },
+    Command {
+        name: "lab",
+        usage: lab::command::USAGE,
+        about: "A client, a router and an upstream as network namespaces (qemu-test/README.md draws them).",
+        main: lab::command::main,
+    },
+    Command {
+        name: "help",
+        usage: "help",
+        about: "Lists the commands.",
+        main: help,
+    },
+];
+
+fn main() -> ExitCode {
+    match dispatch() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch() -> Result<ExitCode> {
+    let signals = Signals::catch()?;
+    let mut arguments = Arguments::new(env::args().skip(1));
+    let name = arguments.next().unwrap_or_else(|| "help".to_owned());
+    let command = COMMANDS.iter().find(|command| command.name == name);
+    let command = command.with_context(|| format!("no command {name:?}: `cargo xtask help`"))?;
+    (command.main)(arguments, &signals)
+}
+
+fn set_up(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    let mut purposes = Vec::new();
+    while let Some(name) = arguments.next() {
+        purposes.push(Purpose::parse(&name)?);
+    }
+    if purposes.is_empty() {
+        purposes.extend(Purpose::ALL);
+    }
+    setup::ensure_all(&purposes, signals)?;
+    println!("Nothing is missing.");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn help(_: Arguments, _: &Signals) -> Result<ExitCode> {
+    for command in COMMANDS {
+        println!("cargo xtask {}\n    {}\n", command.usage, command.about);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -8,12 +8,14 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio, id};
+use std::process::{Command, Stdio, id};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::process::{check, output_of};
 
 /// Where the `ip` command keeps its named namespaces.
 const NAMED: &str = "/run/netns";
@@ -45,11 +47,7 @@ impl Namespace {
 
     /// A new namespace that `ip netns exec NAME` finds. An existing one of that name is an error: it is not ours.
     pub fn named(name: &str) -> Result<Self> {
-        let output = Command::new("ip")
-            .args(["netns", "add", name])
-            .output()
-            .context("run ip (package iproute2)")?;
-        check(&format!("ip netns add {name}"), &output)?;
+        output_of(Command::new("ip").args(["netns", "add", name]))?;
         Self::open(name)
     }
 
@@ -71,11 +69,7 @@ impl Namespace {
 
     /// Takes the name away. The namespace itself goes with its last process.
     pub fn delete(name: &str) -> Result<()> {
-        let output = Command::new("ip")
-            .args(["netns", "delete", name])
-            .output()
-            .context("run ip (package iproute2)")?;
-        check(&format!("ip netns delete {name}"), &output)
+        output_of(Command::new("ip").args(["netns", "delete", name])).map(drop)
     }
 
     /// The name that `ip netns exec` takes, if it has one.
@@ -126,18 +120,10 @@ impl Namespace {
 
     /// Runs a command to its end and returns what it printed; a failure says what was run and what it said.
     pub fn output(&self, arguments: &[&str]) -> Result<String> {
-        let line = arguments.join(" ");
         let (program, rest) = arguments
             .split_first()
             .context("a command needs a program")?;
-        let output = self
-            .command(program)
-            .args(rest)
-            .stdin(Stdio::null())
-            .output();
-        let output = output.with_context(|| format!("run {line}"))?;
-        check(&line, &output)?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        output_of(self.command(program).args(rest))
     }
 
     /// Runs lines of the `ip` command (without the word `ip`), all or an error that shows them.
@@ -178,17 +164,4 @@ fn enter(namespace: BorrowedFd) -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NONE, "/", NONE, MsFlags::MS_SLAVE | MsFlags::MS_REC, NONE)?;
     mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE)
-}
-
-fn check(line: &str, output: &Output) -> Result<()> {
-    let said = String::from_utf8_lossy(&output.stderr);
-    let printed = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success(),
-        "{line}\n{}: {}{}",
-        output.status,
-        said.trim(),
-        printed.trim()
-    );
-    Ok(())
 }

@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -177,4 +177,36 @@ fn read_log(path: &Path) -> String {
     fs::read(path)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .unwrap_or_default()
+}
+
+/// Runs a command to its end and returns what it printed; a failure says what was run and what it said.
+pub fn output_of(command: &mut Command) -> Result<String> {
+    let arguments = command
+        .get_args()
+        .map(|argument| argument.to_string_lossy());
+    let line: Vec<_> = [command.get_program().to_string_lossy()]
+        .into_iter()
+        .chain(arguments)
+        .collect();
+    let line = line.join(" ");
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run {line}"))?;
+    check(&line, &output)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// An error that shows what a command said, unless it ended well.
+pub(crate) fn check(line: &str, output: &Output) -> Result<()> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let status = output.status;
+    ensure!(
+        status.success(),
+        "{line}\n{status}: {}{}",
+        said.trim(),
+        printed.trim()
+    );
+    Ok(())
 }

@@ -1,19 +1,21 @@
 //! A lab whose namespaces have names, for people and for `ip netns exec`.
 //!
-//! A file in `/run/xdnsd-lab` says that the lab is ours, and until when: only what has such a file is ever removed.
+//! A file in `/run/xdnsd-labs` says that the lab is ours, and until when: only what has such a file is ever removed.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{Host, Lab, Spec};
 use crate::netns::Namespace;
 use crate::privilege::require_root;
+use crate::process::output_of;
 
 /// One file per named lab: who made it.
-const REGISTER: &str = "/run/xdnsd-lab";
+const REGISTER: &str = "/run/xdnsd-labs";
 /// What the file of a lab says that stays until it is taken down.
 const UNTIL_DOWN: &str = "until down";
 /// Names of namespaces are names of files; a short prefix keeps command lines readable.
@@ -45,7 +47,7 @@ impl NamedLab {
         if is_registered(prefix) {
             ensure!(
                 owner_is_gone(prefix),
-                "the lab {prefix} is up already: `cargo xtask lab down {prefix}` removes it"
+                "the lab {prefix} is up already: `cargo xtask lab down --prefix {prefix}` removes it"
             );
             remove(prefix)?;
         }
@@ -119,7 +121,7 @@ pub fn host(prefix: &str, host: Host) -> Result<Namespace> {
     check_prefix(prefix)?;
     ensure!(
         is_registered(prefix),
-        "no lab {prefix} is up: `cargo xtask lab up {prefix}` makes it"
+        "no lab {prefix} is up: `cargo xtask lab up --prefix {prefix}` makes it"
     );
     Namespace::open(&namespace_name(prefix, host))
 }
@@ -223,17 +225,8 @@ fn remove(prefix: &str) -> Result<()> {
 }
 
 fn pids_in(name: &str) -> Result<Vec<u32>> {
-    let output = std::process::Command::new("ip")
-        .args(["netns", "pids", name])
-        .output();
-    let output = output.context("run ip (package iproute2)")?;
-    if !output.status.success() {
-        bail!(
-            "ip netns pids {name}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout)
+    let pids = output_of(Command::new("ip").args(["netns", "pids", name]))?;
+    Ok(pids
         .lines()
         .filter_map(|line| line.trim().parse().ok())
         .collect())

@@ -1,0 +1,339 @@
+//! What a command needs from the machine: found by name, said, and installed by apt-get when it is missing.
+//!
+//! Nothing is installed that the command at hand does not need, and looking costs a few file lookups.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::privilege::is_root;
+use crate::progress::watch;
+use crate::signals::Signals;
+use crate::workspace;
+
+/// What packages are needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The lab: namespaces, an upstream server, tools that ask.
+    Lab,
+    /// The AF_XDP backend behind `--features afxdp`, which brings C sources.
+    AfXdp,
+    /// Building the eBPF object.
+    Ebpf,
+    /// Checks of scripts.
+    Scripts,
+}
+
+impl Purpose {
+    /// Every purpose.
+    pub const ALL: [Self; 4] = [Self::Lab, Self::AfXdp, Self::Ebpf, Self::Scripts];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lab => "lab",
+            Self::AfXdp => "afxdp",
+            Self::Ebpf => "ebpf",
+            Self::Scripts => "scripts",
+        }
+    }
+
+    /// The purpose of that name.
+    pub fn parse(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|purpose| purpose.name() == name);
+        found
+            .with_context(|| format!("nothing to set up for {name:?}: lab, afxdp, ebpf or scripts"))
+    }
+
+    /// Packages, each with the sign that it is there.
+    fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Lab => &[
+                Need {
+                    package: "iproute2",
+                    sign: Sign::Program("ip"),
+                },
+                Need {
+                    package: "ethtool",
+                    sign: Sign::Program("ethtool"),
+                },
+                Need {
+                    package: "bind9-dnsutils",
+                    sign: Sign::Program("dig"),
+                },
+                Need {
+                    package: "nsd",
+                    sign: Sign::Program("nsd"),
+                },
+                Need {
+                    package: "dnsperf",
+                    sign: Sign::Program("dnsperf"),
+                },
+                Need {
+                    package: "tcpdump",
+                    sign: Sign::Program("tcpdump"),
+                },
+            ],
+            Self::AfXdp => &[
+                Need {
+                    package: "gcc",
+                    sign: Sign::Program("cc"),
+                },
+                Need {
+                    package: "make",
+                    sign: Sign::Program("make"),
+                },
+                Need {
+                    package: "libelf-dev",
+                    sign: Sign::File("/usr/include/libelf.h"),
+                },
+                Need {
+                    package: "zlib1g-dev",
+                    sign: Sign::File("/usr/include/zlib.h"),
+                },
+            ],
+            Self::Ebpf => &[
+                Need {
+                    package: "rustc-web",
+                    sign: Sign::Package,
+                },
+                Need {
+                    package: "libstd-rust-web-dev-bpf",
+                    sign: Sign::Package,
+                },
+                Need {
+                    package: "llvm-22-dev",
+                    sign: Sign::Package,
+                },
+            ],
+            Self::Scripts => &[Need {
+                package: "shellcheck",
+                sign: Sign::Program("shellcheck"),
+            }],
+        }
+    }
+}
+
+/// A package that is needed.
+#[derive(Clone, Copy, Debug)]
+struct Need {
+    package: &'static str,
+    sign: Sign,
+}
+
+/// How a package shows that it is there. A program or a file may also come from elsewhere, and that is as good.
+#[derive(Clone, Copy, Debug)]
+enum Sign {
+    /// A program in PATH or where root's programs are.
+    Program(&'static str),
+    /// A file.
+    File(&'static str),
+    /// dpkg's own list of the package's files.
+    Package,
+}
+
+impl Need {
+    fn is_met(self) -> bool {
+        match self.sign {
+            Sign::Program(name) => find_program(name).is_some(),
+            Sign::File(path) => Path::new(path).exists(),
+            Sign::Package => is_unpacked(self.package),
+        }
+    }
+}
+
+/// Where `name` is, in PATH or where root's programs are.
+#[must_use]
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    let mut places = env::split_paths(&path).chain(system);
+    places.find_map(|place| Some(place.join(name)).filter(|file| file.is_file()))
+}
+
+/// Whether dpkg keeps a list of the package's files. That of a multi-arch package carries its architecture.
+fn is_unpacked(package: &str) -> bool {
+    let info = Path::new("/var/lib/dpkg/info");
+    let names = [
+        format!("{package}.list"),
+        format!("{package}:{}.list", debian_arch()),
+    ];
+    names.iter().any(|name| info.join(name).exists())
+}
+
+fn debian_arch() -> &'static str {
+    match env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The packages that are missing for these purposes.
+#[must_use]
+pub fn missing(purposes: &[Purpose]) -> Vec<&'static str> {
+    let needs = purposes.iter().flat_map(|purpose| purpose.needs());
+    let mut missing: Vec<_> = needs
+        .filter(|need| !need.is_met())
+        .map(|need| need.package)
+        .collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing
+}
+
+/// Installs what is missing for these purposes. Nothing is said where nothing is missing.
+pub fn ensure_all(purposes: &[Purpose], signals: &Signals) -> Result<()> {
+    let packages = missing(purposes);
+    if !packages.is_empty() {
+        eprintln!("missing: {}", packages.join(", "));
+        install(&packages, signals)?;
+        let still = missing(purposes);
+        ensure!(
+            still.is_empty(),
+            "installed, but still not found: {}",
+            still.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Installs Debian packages, as root or through sudo.
+///
+/// apt-get's package lists are refreshed only when it cannot do without: they are absent or older than the mirror.
+pub fn install(packages: &[&str], signals: &Signals) -> Result<()> {
+    let list = packages.join(" ");
+    let by_hand = format!("install it by hand: apt-get install {list}");
+    ensure!(
+        find_program("apt-get").is_some(),
+        "this is not Debian (no apt-get); {by_hand}"
+    );
+    ensure!(
+        is_root() || find_program("sudo").is_some(),
+        "neither root nor sudo; {by_hand}"
+    );
+    let log = workspace::logs().join("setup.log");
+    let what = format!("apt-get install {list}");
+    if apt(&what, &["install"], packages, &log, signals)? {
+        return Ok(());
+    }
+    eprintln!("apt-get knows no such version: updating its package lists");
+    ensure!(
+        apt("apt-get update", &["update"], &[], &log, signals)?,
+        "apt-get update failed; its output is in {}",
+        log.display()
+    );
+    let said = || {
+        format!(
+            "apt-get failed; its output is in {}; or {by_hand}",
+            log.display()
+        )
+    };
+    ensure!(apt(&what, &["install"], packages, &log, signals)?, said());
+    Ok(())
+}
+
+/// How long apt-get may take, download included.
+const APT_LIMIT: Duration = Duration::from_secs(1200);
+
+/// Runs apt-get without questions, and without starting the services that come with packages: the lab starts its own
+/// server in its own namespace, and nobody wants a second one on port 53 of this machine.
+const APT_SCRIPT: &str = r#"
+set -u
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT TERM
+    printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod 755 "$policy"
+fi
+had_nsd=$(command -v nsd)
+DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND
+apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" || exit 1
+if [ -z "$had_nsd" ] && command -v nsd > /dev/null && [ -d /run/systemd/system ]; then
+    systemctl --quiet disable nsd
+fi
+exit 0
+"#;
+
+fn apt(
+    what: &str,
+    verb: &[&str],
+    packages: &[&str],
+    log: &Path,
+    signals: &Signals,
+) -> Result<bool> {
+    let mut command = if is_root() {
+        Command::new("sh")
+    } else {
+        // Asked here, where there is a terminal to answer on; what follows is in the background.
+        let status = Command::new("sudo")
+            .arg("-v")
+            .status()
+            .context("run sudo")?;
+        ensure!(
+            status.success(),
+            "sudo refused: run the same command as root"
+        );
+        let mut sudo = Command::new("sudo");
+        sudo.args(["-n", "sh"]);
+        sudo
+    };
+    command
+        .args(["-c", APT_SCRIPT, "apt"])
+        .args(verb)
+        .args(packages);
+    eprintln!("{what}");
+    Ok(watch(what, command, log, APT_LIMIT, signals)?.is_success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Need, Purpose, Sign, find_program, missing};
+
+    #[test]
+    fn every_purpose_is_found_by_its_name() {
+        for purpose in Purpose::ALL {
+            let parsed = Purpose::parse(purpose.name()).expect("its own name");
+            assert_eq!(parsed, purpose);
+            assert!(!purpose.needs().is_empty());
+        }
+        let error = Purpose::parse("kitchen").expect_err("no such purpose");
+        assert!(error.to_string().contains("lab, afxdp, ebpf or scripts"));
+    }
+
+    #[test]
+    fn need_is_met_by_program_file_or_package() {
+        let is_met = |sign| {
+            Need {
+                package: "dpkg",
+                sign,
+            }
+            .is_met()
+        };
+        assert!(is_met(Sign::Program("sh")));
+        assert!(!is_met(Sign::Program("no-such-program")));
+        assert!(is_met(Sign::File("/proc/self/stat")));
+        assert!(!is_met(Sign::File("/no/such/file")));
+        assert!(
+            !Need {
+                package: "no-such-package",
+                sign: Sign::Package
+            }
+            .is_met()
+        );
+        assert!(find_program("sh").is_some_and(|path| path.ends_with("sh")));
+    }
+
+    #[test]
+    fn missing_says_each_package_once() {
+        let all = missing(&[Purpose::Lab, Purpose::Lab, Purpose::AfXdp]);
+        let mut unique = all.clone();
+        unique.dedup();
+        assert_eq!(all, unique);
+    }
+}

@@ -1,0 +1,41 @@
+//! Ctrl-C as something to wait for, so that what was made is also removed.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+
+/// Catches the signals that ask this program to end, for as long as it runs.
+///
+/// They are handled, not blocked: a blocked signal would be blocked in every child too.
+#[derive(Debug)]
+pub struct Signals {
+    /// Readable as soon as one has come.
+    receiver: UnixStream,
+}
+
+impl Signals {
+    /// Catches SIGINT, SIGTERM and SIGHUP from now on.
+    pub fn catch() -> Result<Self> {
+        let (receiver, sender) = UnixStream::pair().context("make a pair of sockets")?;
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            let sender = sender.try_clone().context("duplicate a socket")?;
+            pipe::register(signal, sender).with_context(|| format!("catch signal {signal}"))?;
+        }
+        Ok(Self { receiver })
+    }
+
+    /// Whether one has come, waiting for it up to `timeout`. It stays to be seen again.
+    #[must_use]
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(self.receiver.as_fd(), PollFlags::POLLIN)];
+        // Interrupted by the signal itself: it has written by then.
+        let ready = poll(&mut fds, timeout).or_else(|_| poll(&mut fds, PollTimeout::ZERO));
+        ready.is_ok_and(|ready| ready > 0)
+    }
+}
