@@ -8,3 +8,4 @@ pub mod memory;
 pub mod seal;
 pub mod telemetry;
 pub mod xdp;
+pub mod xsk;

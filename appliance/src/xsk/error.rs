@@ -1,0 +1,190 @@
+//! What can go wrong: at set-up in words, per batch as an enum.
+
+use super::BindMode;
+use nix::errno::Errno;
+use std::fmt;
+
+/// Why a socket could not be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetupError {
+    /// Interface, as in the configuration.
+    pub interface: String,
+    /// RX queue.
+    pub queue: u32,
+    /// What was being done.
+    pub step: Step,
+    /// What the kernel said.
+    pub errno: Errno,
+}
+
+/// The steps of opening a socket, each a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Looking up the interface.
+    Interface,
+    /// Making the socket.
+    Socket,
+    /// Registering the UMEM of so many bytes.
+    UmemReg(usize),
+    /// Setting the size of a ring; the option's name.
+    RingSize(&'static str),
+    /// Asking for the rings' layout.
+    MmapOffsets,
+    /// Mapping a ring; its name.
+    MapRing(&'static str),
+    /// Binding to the queue.
+    Bind(BindMode),
+    /// Asking which mode we got.
+    Options,
+    /// Anything inside the `afxdp` crate: it does not say where it failed.
+    Crate,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Interface => f.write_str("if_nametoindex"),
+            Self::Socket => f.write_str("socket(AF_XDP)"),
+            Self::UmemReg(bytes) => write!(f, "setsockopt(XDP_UMEM_REG) of {} KiB", bytes / 1024),
+            Self::RingSize(option) => write!(f, "setsockopt({option})"),
+            Self::MmapOffsets => f.write_str("getsockopt(XDP_MMAP_OFFSETS)"),
+            Self::MapRing(ring) => write!(f, "mmap of the {ring} ring"),
+            Self::Bind(mode) => write!(f, "bind in {mode} mode"),
+            Self::Options => f.write_str("getsockopt(XDP_OPTIONS)"),
+            Self::Crate => f.write_str("afxdp::Socket::new"),
+        }
+    }
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            interface,
+            queue,
+            step,
+            errno,
+        } = self;
+        write!(f, "AF_XDP on {interface} queue {queue}: {step}: {errno}")?;
+        hint(*step, *errno).map_or(Ok(()), |hint| write!(f, " ({hint})"))
+    }
+}
+
+impl std::error::Error for SetupError {}
+
+/// What to do about it, where the errno alone does not say.
+fn hint(step: Step, errno: Errno) -> Option<&'static str> {
+    // Every errno has an arm of its own only where we know more than its name.
+    if errno == Errno::EPERM {
+        return Some("CAP_NET_RAW is missing");
+    }
+    match step {
+        Step::Interface => Some("no such interface"),
+        Step::Socket if errno == Errno::EAFNOSUPPORT => {
+            Some("the kernel is built without CONFIG_XDP_SOCKETS")
+        }
+        Step::UmemReg(_) if errno == Errno::ENOBUFS => {
+            Some("RLIMIT_MEMLOCK is below the UMEM's size: raise it or grant CAP_IPC_LOCK")
+        }
+        Step::Bind(_) if errno == Errno::EBUSY => {
+            Some("another AF_XDP socket is bound to this queue")
+        }
+        Step::Bind(_) if errno == Errno::EINVAL => Some("the interface has no such RX queue"),
+        Step::Bind(BindMode::ZeroCopy) if errno == Errno::EOPNOTSUPP => {
+            Some("the driver has no zero copy for this queue: set the mode to copy")
+        }
+        Step::Bind(_) if errno == Errno::ENETDOWN => Some("the interface is down"),
+        Step::Crate => {
+            Some("the crate needs an XDP program attached first, with a map named xsks_map")
+        }
+        Step::Socket
+        | Step::UmemReg(_)
+        | Step::RingSize(_)
+        | Step::MmapOffsets
+        | Step::MapRing(_)
+        | Step::Bind(_)
+        | Step::Options => None,
+    }
+}
+
+/// What became of the frames in the TX ring at a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Kick {
+    /// There was nothing to send.
+    Idle,
+    /// The kernel has everything.
+    Done,
+    /// The kernel takes no more now. The rest stays in the TX ring: flush again soon (a millisecond), or wait for the
+    /// descriptor to become writable.
+    Again,
+    /// The interface is down. Frames stay in the TX ring and leave when it comes up.
+    Down,
+    /// The interface is deleted. The socket is dead: drop it, open another when the interface is back.
+    Gone,
+    /// Anything else; the frames stay in the TX ring.
+    Failed(Errno),
+}
+
+impl Kick {
+    /// Classifies the errno of a wake-up call.
+    pub(super) fn from_errno(errno: Errno) -> Self {
+        if [Errno::EAGAIN, Errno::EBUSY, Errno::ENOBUFS, Errno::EINTR].contains(&errno) {
+            Self::Again
+        } else if errno == Errno::ENETDOWN {
+            Self::Down
+        } else if [Errno::ENXIO, Errno::ENODEV].contains(&errno) {
+            Self::Gone
+        } else {
+            Self::Failed(errno)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(step: Step, errno: Errno) -> String {
+        SetupError {
+            interface: "eth0".into(),
+            queue: 3,
+            step,
+            errno,
+        }
+        .to_string()
+    }
+
+    #[test]
+    fn errors_name_the_call_and_the_knob() {
+        let text = error(Step::UmemReg(2 << 20), Errno::ENOBUFS);
+        assert!(
+            text.starts_with(
+                "AF_XDP on eth0 queue 3: setsockopt(XDP_UMEM_REG) of 2048 KiB: ENOBUFS"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("RLIMIT_MEMLOCK"), "{text}");
+        let text = error(Step::Bind(BindMode::ZeroCopy), Errno::EOPNOTSUPP);
+        assert!(
+            text.contains("bind in zero-copy mode") && text.contains("set the mode to copy"),
+            "{text}"
+        );
+        assert!(
+            error(Step::RingSize("XDP_RX_RING"), Errno::ENOMEM)
+                .contains("setsockopt(XDP_RX_RING): ENOMEM")
+        );
+    }
+
+    #[test]
+    fn every_errno_of_sendto_has_its_class() {
+        for errno in [Errno::EAGAIN, Errno::EBUSY, Errno::ENOBUFS, Errno::EINTR] {
+            assert_eq!(Kick::from_errno(errno), Kick::Again);
+        }
+        assert_eq!(Kick::from_errno(Errno::ENETDOWN), Kick::Down);
+        assert_eq!(Kick::from_errno(Errno::ENXIO), Kick::Gone);
+        assert_eq!(
+            Kick::from_errno(Errno::EOPNOTSUPP),
+            Kick::Failed(Errno::EOPNOTSUPP)
+        );
+    }
+}

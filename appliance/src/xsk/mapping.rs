@@ -1,0 +1,133 @@
+//! The memory of one ring, mapped from the socket.
+
+use super::ring::{Entry, Shared};
+use core::marker::PhantomData;
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicU32;
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use std::os::fd::BorrowedFd;
+
+/// Owns the mapping; unmapped on drop.
+///
+/// Invariant: `base` is the page-aligned start of `bytes` mapped bytes, readable and writable; `producer`, `consumer`
+/// and `flags` are 4-aligned offsets of words in it, and `entries` is the 8-aligned offset of `size` entries in it.
+pub struct Mapping<E> {
+    base: NonNull<u8>,
+    bytes: NonZeroUsize,
+    producer: usize,
+    consumer: usize,
+    flags: usize,
+    entries: usize,
+    size: usize,
+    _entries: PhantomData<E>,
+}
+
+// SAFETY: the mapping belongs to the process, not to a thread, and all that is reached through it is atomic.
+unsafe impl<E> Send for Mapping<E> {}
+
+impl<E> Mapping<E> {
+    /// Maps the ring of `size` entries at file offset `page`; `offsets` is the kernel's layout of it.
+    pub fn new(
+        fd: BorrowedFd<'_>,
+        page: libc::off_t,
+        offsets: &libc::xdp_ring_offset,
+        size: usize,
+    ) -> nix::Result<Self> {
+        let [producer, consumer, flags, entries] = [
+            offsets.producer,
+            offsets.consumer,
+            offsets.flags,
+            offsets.desc,
+        ]
+        .map(|offset| offset as usize);
+        let bytes = entries + size * size_of::<E>();
+        check_layout::<E>(producer, consumer, flags, entries, bytes)?;
+        let bytes = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice cannot touch memory that exists.
+        let base = unsafe {
+            mmap(
+                None,
+                bytes,
+                access,
+                MapFlags::MAP_SHARED | MapFlags::MAP_POPULATE,
+                fd,
+                page,
+            )
+        }?;
+        Ok(Self {
+            base: base.cast(),
+            bytes,
+            producer,
+            consumer,
+            flags,
+            entries,
+            size,
+            _entries: PhantomData,
+        })
+    }
+
+    /// The word at a checked offset.
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: by the invariant the offset lies in the mapping and is aligned; the mapping lives as long as self.
+        // The kernel writes the word too, which an atomic allows.
+        unsafe { self.base.add(offset).cast::<AtomicU32>().as_ref() }
+    }
+}
+
+/// The kernel's layout is checked once, so that every later access may rely on it.
+fn check_layout<E>(
+    producer: usize,
+    consumer: usize,
+    flags: usize,
+    entries: usize,
+    bytes: usize,
+) -> nix::Result<()> {
+    let word_fits = |offset: usize| {
+        offset % align_of::<AtomicU32>() == 0 && offset + size_of::<AtomicU32>() <= bytes
+    };
+    let fits = word_fits(producer)
+        && word_fits(consumer)
+        && word_fits(flags)
+        && entries % align_of::<E>() == 0;
+    // A kernel before 5.4 knows no flags; the next ring's producer stands in their place, at the same offset as ours.
+    if fits && flags != producer {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+impl<E: Entry> Shared for Mapping<E> {
+    type Entry = E;
+
+    fn producer(&self) -> &AtomicU32 {
+        self.word(self.producer)
+    }
+
+    fn consumer(&self) -> &AtomicU32 {
+        self.word(self.consumer)
+    }
+
+    fn flags(&self) -> &AtomicU32 {
+        self.word(self.flags)
+    }
+
+    fn entries(&self) -> &[E] {
+        // SAFETY: by the invariant `size` aligned entries lie in the mapping, which lives as long as self. Entries are
+        // structs of atomics, for which any bytes are a value and concurrent writes by the kernel are allowed.
+        unsafe {
+            core::slice::from_raw_parts(self.base.add(self.entries).cast::<E>().as_ptr(), self.size)
+        }
+    }
+}
+
+impl<E> Drop for Mapping<E> {
+    fn drop(&mut self) {
+        // SAFETY: base and bytes are what mmap gave us, and no reference outlives self.
+        let unmapped = unsafe { munmap(self.base.cast(), self.bytes.get()) };
+        debug_assert!(unmapped.is_ok(), "munmap of our own mapping");
+    }
+}

@@ -1,0 +1,88 @@
+//! The fence around AF_XDP: all that is unsafe about it is in here, nothing of it shows outside.
+//!
+//! A worker's batch, read aloud:
+//!
+//! ```text
+//!  receive -> for each frame: transmit (the reply, in the query's own frame) or release -> flush
+//!             for each reply made later: take_free, transmit                            -> flush
+//! ```
+//!
+//! Two backends have this interface. Ours over libc ([`socket`], the default) keeps its UMEM in a static. The other one
+//! (`--features afxdp`) goes through the crate of that name. Exactly one is compiled in; calls are direct.
+//!
+//! It never looks into a frame, never blocks but in [`Xsk::open`], and after that never allocates.
+
+mod error;
+mod stats;
+mod sys;
+
+mod mapping;
+mod ring;
+mod setup;
+mod socket;
+mod umem;
+
+pub use error::{Kick, SetupError, Step};
+pub use socket::Xsk;
+pub use stats::{Census, Counters, Statistics};
+pub use umem::{Frame, UmemSlot};
+
+use std::fmt;
+use xdnsd_core::limits::{BATCH, CHUNK_SIZE, CHUNKS_PER_QUEUE, WORKERS};
+
+/// The frames that a worker has in hand.
+pub type Batch = heapless::Vec<Frame, BATCH>;
+
+/// Bytes of packet memory over all workers, for the memory budget.
+pub const UMEM_BYTES: usize = WORKERS * CHUNKS_PER_QUEUE * CHUNK_SIZE;
+
+/// Where and how to open a socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Name of the interface.
+    pub interface: &'a str,
+    /// RX queue.
+    pub queue: u32,
+    /// How frames get into the UMEM.
+    pub mode: BindMode,
+}
+
+/// How frames get into the UMEM: what is asked for. Attaching the program in generic (SKB) mode goes with `Copy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BindMode {
+    /// The kernel copies. Works with every driver.
+    #[default]
+    Copy,
+    /// The driver receives into the UMEM, or opening fails.
+    ZeroCopy,
+    /// Zero copy if the driver has it, else copy.
+    Auto,
+}
+
+impl fmt::Display for BindMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Copy => "copy",
+            Self::ZeroCopy => "zero-copy",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+/// How frames get into the UMEM: what the kernel gave us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The kernel copies.
+    Copy,
+    /// The driver receives into the UMEM.
+    ZeroCopy,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Copy => "copy",
+            Self::ZeroCopy => "zero-copy",
+        })
+    }
+}

@@ -1,0 +1,205 @@
+//! Opening a socket: the system calls in the order in which the kernel wants them (af_xdp.rst).
+//!
+//! socket, UMEM, ring sizes, ring mappings, first fill, bind. Rings must be mapped before bind, and some drivers take
+//! buffers from the fill ring while they bind, so it is primed before.
+
+use super::error::{SetupError, Step};
+use super::mapping::Mapping;
+use super::ring::{AddressEntry, Consumer, DescriptorEntry, Producer};
+use super::umem::{SLOT_SIZE, Umem, UmemSlot};
+use super::{BindMode, Options, sys};
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+use xdnsd_core::limits::{CHUNK_SIZE, RX_RING, TX_RING};
+
+/// The kernel frees a closed socket's hold on its queue in a work queue; until then bind answers EBUSY.
+const BIND_TRIES: u32 = 50;
+const BIND_PAUSE: Duration = Duration::from_millis(10);
+/// Linux 6.17: how many descriptors one wake-up may send in copy mode, 32 otherwise. Not in libc yet.
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// The rings of a bound socket, our ends.
+pub struct Rings {
+    pub fill: Producer<Mapping<AddressEntry>>,
+    pub rx: Consumer<Mapping<DescriptorEntry>>,
+    pub tx: Producer<Mapping<DescriptorEntry>>,
+    pub completion: Consumer<Mapping<AddressEntry>>,
+}
+
+/// Makes a bound socket with a primed fill ring.
+pub fn open(options: &Options<'_>, slot: UmemSlot) -> Result<(Rings, OwnedFd, Umem), SetupError> {
+    let failed = |(step, errno)| SetupError {
+        interface: options.interface.to_owned(),
+        queue: options.queue,
+        step,
+        errno,
+    };
+    try_open(options, slot).map_err(failed)
+}
+
+type StepResult<T> = Result<T, (Step, Errno)>;
+
+fn try_open(options: &Options<'_>, slot: UmemSlot) -> StepResult<(Rings, OwnedFd, Umem)> {
+    let ifindex = if_nametoindex(options.interface).map_err(|errno| (Step::Interface, errno))?;
+    let mut umem = Umem::new(slot);
+    let fd = new_socket().map_err(|errno| (Step::Socket, errno))?;
+    raise_memlock();
+    register_umem(fd.as_fd(), umem.slot()).map_err(|errno| (Step::UmemReg(SLOT_SIZE), errno))?;
+    set_ring_sizes(fd.as_fd())?;
+    let mut rings = map_rings(fd.as_fd())?;
+    fill(&mut rings.fill, &mut umem);
+    bind(fd.as_fd(), ifindex, options).map_err(|errno| (Step::Bind(options.mode), errno))?;
+    tune(fd.as_fd());
+    Ok((rings, fd, umem))
+}
+
+/// Moves free RX chunks into the fill ring until one of the two is exhausted.
+pub fn fill(ring: &mut Producer<Mapping<AddressEntry>>, umem: &mut Umem) {
+    let wanted = umem.refillable();
+    if wanted == 0 {
+        return;
+    }
+    for _ in 0..ring.free(wanted).min(wanted) {
+        let Some(address) = umem.refill() else { break };
+        let pushed = ring.push(address);
+        debug_assert!(pushed, "the fill ring had room");
+    }
+    ring.submit();
+}
+
+fn new_socket() -> nix::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = Errno::result(unsafe {
+        libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0)
+    })?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The UMEM is locked memory. Best effort: with CAP_IPC_LOCK no limit counts, without any right the registration fails
+/// and says so.
+fn raise_memlock() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) {
+        let unlimited = libc::RLIM_INFINITY;
+        if soft != unlimited && setrlimit(Resource::RLIMIT_MEMLOCK, unlimited, unlimited).is_err() {
+            // Without CAP_SYS_RESOURCE the hard limit is all there is; registering tells if that is too little.
+            let _ = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
+        }
+    }
+}
+
+fn register_umem(fd: BorrowedFd<'_>, slot: &UmemSlot) -> nix::Result<()> {
+    let registration = libc::xdp_umem_reg {
+        addr: slot.address() as u64,
+        len: SLOT_SIZE as u64,
+        chunk_size: CHUNK_SIZE as u32,
+        headroom: 0,
+        flags: 0,
+        tx_metadata_len: 0,
+    };
+    let value = (&raw const registration).cast::<libc::c_void>();
+    let len = size_of::<libc::xdp_umem_reg>() as libc::socklen_t;
+    // SAFETY: value lives through the call and len is its size. It names the memory of a slot that was claimed for this
+    // socket alone: a static, so it outlives the socket, page-aligned, and reached by us only through frames, which
+    // exist only for chunks that are in none of the kernel's rings.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_XDP,
+            libc::XDP_UMEM_REG,
+            value,
+            len,
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+fn set_ring_sizes(fd: BorrowedFd<'_>) -> StepResult<()> {
+    let sizes = [
+        (libc::XDP_UMEM_FILL_RING, RX_RING, "XDP_UMEM_FILL_RING"),
+        (
+            libc::XDP_UMEM_COMPLETION_RING,
+            TX_RING,
+            "XDP_UMEM_COMPLETION_RING",
+        ),
+        (libc::XDP_RX_RING, RX_RING, "XDP_RX_RING"),
+        (libc::XDP_TX_RING, TX_RING, "XDP_TX_RING"),
+    ];
+    for (option, size, name) in sizes {
+        sys::set_number(fd, libc::SOL_XDP, option, size as u32)
+            .map_err(|errno| (Step::RingSize(name), errno))?;
+    }
+    Ok(())
+}
+
+fn map_rings(fd: BorrowedFd<'_>) -> StepResult<Rings> {
+    let offsets: libc::xdp_mmap_offsets =
+        sys::option(fd, libc::XDP_MMAP_OFFSETS).map_err(|errno| (Step::MmapOffsets, errno))?;
+    let fill_page = libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t;
+    let completion_page = libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t;
+    let failed = |ring| move |errno| (Step::MapRing(ring), errno);
+    Ok(Rings {
+        fill: Producer::new(
+            Mapping::new(fd, fill_page, &offsets.fr, RX_RING).map_err(failed("fill"))?,
+        ),
+        rx: Consumer::new(
+            Mapping::new(fd, libc::XDP_PGOFF_RX_RING, &offsets.rx, RX_RING)
+                .map_err(failed("RX"))?,
+        ),
+        tx: Producer::new(
+            Mapping::new(fd, libc::XDP_PGOFF_TX_RING, &offsets.tx, TX_RING)
+                .map_err(failed("TX"))?,
+        ),
+        completion: Consumer::new(
+            Mapping::new(fd, completion_page, &offsets.cr, TX_RING)
+                .map_err(failed("completion"))?,
+        ),
+    })
+}
+
+fn bind(fd: BorrowedFd<'_>, ifindex: u32, options: &Options<'_>) -> nix::Result<()> {
+    let address = libc::sockaddr_xdp {
+        sxdp_family: libc::AF_XDP as u16,
+        sxdp_flags: libc::XDP_USE_NEED_WAKEUP | mode_flags(options.mode),
+        sxdp_ifindex: ifindex,
+        sxdp_queue_id: options.queue,
+        sxdp_shared_umem_fd: 0,
+    };
+    for _ in 1..BIND_TRIES {
+        match bind_once(fd, &address) {
+            Err(Errno::EBUSY) => std::thread::sleep(BIND_PAUSE),
+            result => return result,
+        }
+    }
+    bind_once(fd, &address)
+}
+
+fn bind_once(fd: BorrowedFd<'_>, address: &libc::sockaddr_xdp) -> nix::Result<()> {
+    let pointer = std::ptr::from_ref(address).cast::<libc::sockaddr>();
+    let len = size_of::<libc::sockaddr_xdp>() as libc::socklen_t;
+    // SAFETY: pointer and len describe a sockaddr_xdp that lives through the call.
+    Errno::result(unsafe { libc::bind(fd.as_raw_fd(), pointer, len) }).map(drop)
+}
+
+/// Neither flag lets the kernel try zero copy first and fall back to copying.
+fn mode_flags(mode: BindMode) -> u16 {
+    match mode {
+        BindMode::Copy => libc::XDP_COPY,
+        BindMode::ZeroCopy => libc::XDP_ZEROCOPY,
+        BindMode::Auto => 0,
+    }
+}
+
+/// Fewer wake-ups for a full TX ring; every one of these may fail without harm, so no result is looked at.
+fn tune(fd: BorrowedFd<'_>) {
+    let _ = sys::set_number(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, TX_RING as u32);
+    // In copy mode each frame in flight is charged to the send buffer: room for a whole ring of them. The kernel
+    // doubles the number. The first option needs CAP_NET_ADMIN, the second is clamped to net.core.wmem_max.
+    let bytes = (TX_RING * CHUNK_SIZE) as u32;
+    if sys::set_number(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes).is_err() {
+        let _ = sys::set_number(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes);
+    }
+}
