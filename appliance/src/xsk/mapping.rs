@@ -86,12 +86,12 @@ fn check_layout<E>(
     bytes: usize,
 ) -> nix::Result<()> {
     let word_fits = |offset: usize| {
-        offset % align_of::<AtomicU32>() == 0 && offset + size_of::<AtomicU32>() <= bytes
+        offset.is_multiple_of(align_of::<AtomicU32>()) && offset + size_of::<AtomicU32>() <= bytes
     };
     let fits = word_fits(producer)
         && word_fits(consumer)
         && word_fits(flags)
-        && entries % align_of::<E>() == 0;
+        && entries.is_multiple_of(align_of::<E>());
     // A kernel before 5.4 knows no flags; the next ring's producer stands in their place, at the same offset as ours.
     if fits && flags != producer {
         Ok(())
