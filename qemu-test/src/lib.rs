@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod frames;
+pub mod image;
 pub mod lab;
 pub mod netns;
 pub mod nsd;

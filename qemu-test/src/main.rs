@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use qemu_test::arguments::Arguments;
+use qemu_test::image;
 use qemu_test::lab;
 use qemu_test::setup::{self, Purpose};
 use qemu_test::signals::Signals;
@@ -20,7 +21,7 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command {
         name: "setup",
-        usage: "setup [lab] [afxdp] [ebpf] [scripts]",
+        usage: "setup [lab] [afxdp] [ebpf] [scripts] [image] [image-aarch64]",
         about: "Installs the Debian packages that are missing: for these purposes, or for all.",
         main: set_up,
     },
@@ -29,6 +30,12 @@ const COMMANDS: &[Command] = &[
         usage: lab::command::USAGE,
         about: "A client, a router and an upstream as network namespaces (qemu-test/README.md draws them).",
         main: lab::command::main,
+    },
+    Command {
+        name: "image",
+        usage: image::USAGE,
+        about: "The image without Buildroot: Debian's kernel and busybox, our overlay, scripts and server.",
+        main: image::main,
     },
     Command {
         name: "help",

@@ -25,11 +25,22 @@ pub enum Purpose {
     Ebpf,
     /// Checks of scripts.
     Scripts,
+    /// The image without Buildroot, and the virtual machine that boots it.
+    Image,
+    /// The same for 64-bit Arm.
+    ImageAarch64,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 4] = [Self::Lab, Self::AfXdp, Self::Ebpf, Self::Scripts];
+    pub const ALL: [Self; 6] = [
+        Self::Lab,
+        Self::AfXdp,
+        Self::Ebpf,
+        Self::Scripts,
+        Self::Image,
+        Self::ImageAarch64,
+    ];
 
     /// Its name on the command line.
     #[must_use]
@@ -39,14 +50,19 @@ impl Purpose {
             Self::AfXdp => "afxdp",
             Self::Ebpf => "ebpf",
             Self::Scripts => "scripts",
+            Self::Image => "image",
+            Self::ImageAarch64 => "image-aarch64",
         }
     }
 
     /// The purpose of that name.
     pub fn parse(name: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|purpose| purpose.name() == name);
-        found
-            .with_context(|| format!("nothing to set up for {name:?}: lab, afxdp, ebpf or scripts"))
+        found.with_context(|| {
+            format!(
+                "nothing to set up for {name:?}: lab, afxdp, ebpf, scripts, image or image-aarch64"
+            )
+        })
     }
 
     /// Packages, each with the sign that it is there.
@@ -114,6 +130,62 @@ impl Purpose {
                 package: "shellcheck",
                 sign: Sign::Program("shellcheck"),
             }],
+            Self::Image => &[
+                Need {
+                    package: "qemu-system-x86",
+                    sign: Sign::Program("qemu-system-x86_64"),
+                },
+                Need {
+                    package: "squashfs-tools",
+                    sign: Sign::Program("mksquashfs"),
+                },
+                Need {
+                    package: "xz-utils",
+                    sign: Sign::Program("xz"),
+                },
+                Need {
+                    package: "e2fsprogs",
+                    sign: Sign::Program("mke2fs"),
+                },
+                Need {
+                    package: "genimage",
+                    sign: Sign::Program("genimage"),
+                },
+                Need {
+                    package: "mtools",
+                    sign: Sign::Program("mcopy"),
+                },
+                Need {
+                    package: "dosfstools",
+                    sign: Sign::Program("mkdosfs"),
+                },
+                Need {
+                    package: "bind9-dnsutils",
+                    sign: Sign::Program("dig"),
+                },
+                Need {
+                    package: "iproute2",
+                    sign: Sign::Program("ip"),
+                },
+                Need {
+                    package: "libdevmapper1.02.1",
+                    sign: Sign::File("/lib/x86_64-linux-gnu/libdevmapper.so.1.02.1"),
+                },
+            ],
+            Self::ImageAarch64 => &[
+                Need {
+                    package: "qemu-system-arm",
+                    sign: Sign::Program("qemu-system-aarch64"),
+                },
+                Need {
+                    package: "gcc-aarch64-linux-gnu",
+                    sign: Sign::Program("aarch64-linux-gnu-gcc"),
+                },
+                Need {
+                    package: "libc6-dev-arm64-cross",
+                    sign: Sign::File("/usr/aarch64-linux-gnu/lib/libc.a"),
+                },
+            ],
         }
     }
 }
@@ -303,7 +375,11 @@ mod tests {
             assert!(!purpose.needs().is_empty());
         }
         let error = Purpose::parse("kitchen").expect_err("no such purpose");
-        assert!(error.to_string().contains("lab, afxdp, ebpf or scripts"));
+        assert!(
+            error
+                .to_string()
+                .contains("lab, afxdp, ebpf, scripts, image or image-aarch64")
+        );
     }
 
     #[test]

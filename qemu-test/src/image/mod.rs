@@ -1,0 +1,294 @@
+//! `cargo xtask image`: the appliance's image without Buildroot, in seconds.
+//!
+//! Kernel and userland come from Debian's packages; overlay, init scripts, their order, configuration and server are
+//! the files that Buildroot uses. What is built here is for tests and demonstrations and is no firmware.
+
+mod cpio;
+pub mod disk;
+mod initramfs;
+mod modules;
+pub mod packages;
+mod root;
+mod server;
+mod tool;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::arguments::Arguments;
+use crate::setup::{self, Purpose};
+use crate::signals::Signals;
+use crate::workspace;
+use packages::{Packages, Role};
+use root::Parts;
+
+/// A machine that an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arch {
+    /// A PC; QEMU's q35.
+    X86_64,
+    /// 64-bit Arm; QEMU's virt.
+    Aarch64,
+}
+
+impl Arch {
+    /// As Linux and Buildroot call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// As Debian calls it.
+    #[must_use]
+    pub fn debian(self) -> &'static str {
+        match self {
+            Self::X86_64 => "amd64",
+            Self::Aarch64 => "arm64",
+        }
+    }
+
+    fn multiarch(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64-linux-gnu",
+            Self::Aarch64 => "aarch64-linux-gnu",
+        }
+    }
+
+    /// The dynamic loader's name and the directory in which programs look for it.
+    fn loader(self) -> (&'static str, &'static str) {
+        match self {
+            Self::X86_64 => ("ld-linux-x86-64.so.2", "lib64"),
+            Self::Aarch64 => ("ld-linux-aarch64.so.1", "lib"),
+        }
+    }
+
+    fn parse(name: &str) -> Result<Self> {
+        match name {
+            "x86_64" => Ok(Self::X86_64),
+            "aarch64" => Ok(Self::Aarch64),
+            _ => bail!("--arch: x86_64 or aarch64, not {name}"),
+        }
+    }
+}
+
+/// A guest kernel of the test matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernel {
+    /// The oldest that is supported.
+    V6_1,
+    /// Debian stable's.
+    V6_12,
+    /// The newest that Debian packages for its stable release; AF_XDP zero copy on virtio-net.
+    Newest,
+}
+
+impl Kernel {
+    /// All, oldest first.
+    pub const ALL: [Self; 3] = [Self::V6_1, Self::V6_12, Self::Newest];
+
+    /// As it is written on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V6_1 => "6.1",
+            Self::V6_12 => "6.12",
+            Self::Newest => "newest",
+        }
+    }
+
+    /// Reads what was written on the command line.
+    pub fn parse(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|kernel| kernel.name() == name);
+        found.with_context(|| format!("--kernel: 6.1, 6.12 or newest, not {name}"))
+    }
+}
+
+/// What can be booted.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Where its files are.
+    pub directory: PathBuf,
+    /// The machine that it is for.
+    pub arch: Arch,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The first root, where the kernel needs one.
+    pub initrd: Option<PathBuf>,
+    /// The root file system.
+    pub root: PathBuf,
+    /// Pinned packages that the mirror no longer has, and what was taken instead.
+    pub substitutions: Vec<String>,
+}
+
+impl Image {
+    /// What somebody else has built: a directory with a kernel and `rootfs.squashfs`, as Buildroot's `output/images`.
+    pub fn open(directory: &Path) -> Result<Self> {
+        let find = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| directory.join(name))
+                .find(|path| path.exists())
+        };
+        let pc = find(&["bzImage"]).map(|kernel| (kernel, Arch::X86_64));
+        let found = pc.or_else(|| find(&["Image"]).map(|kernel| (kernel, Arch::Aarch64)));
+        let (kernel, arch) = found
+            .with_context(|| format!("neither bzImage nor Image in {}", directory.display()))?;
+        let root = find(&["rootfs.squashfs", "root.squashfs"]);
+        let root =
+            root.with_context(|| format!("no rootfs.squashfs in {}", directory.display()))?;
+        let initrd = find(&["initrd"]);
+        Ok(Self {
+            directory: directory.to_owned(),
+            arch,
+            kernel,
+            initrd,
+            root,
+            substitutions: Vec::new(),
+        })
+    }
+}
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// For which machine.
+    pub arch: Arch,
+    /// With which kernel.
+    pub kernel: Kernel,
+    /// A server that is built already; without one, cargo builds it.
+    pub server: Option<PathBuf>,
+}
+
+/// The packages' directory, shared by all images.
+#[must_use]
+pub fn packages() -> Packages {
+    Packages::new(&directory())
+}
+
+/// Puts an image together.
+pub fn build(recipe: &Recipe) -> Result<Image> {
+    let server = match &recipe.server {
+        Some(path) => path.clone(),
+        None => server::build(recipe.arch)?,
+    };
+    let mut packages = packages();
+    let userland = packages.unpack(Role::Userland, recipe.arch)?;
+    let host_userland = packages.unpack(Role::Userland, Arch::X86_64)?;
+    let modules = packages.unpack(Role::Kernel(recipe.kernel), recipe.arch)?;
+
+    let at = directory().join(format!("{}-{}", recipe.arch.name(), recipe.kernel.name()));
+    fs::create_dir_all(&at).with_context(|| format!("create {}", at.display()))?;
+    let parts = Parts {
+        userland: &userland,
+        host_userland: &host_userland,
+        server: &server,
+        arch: recipe.arch,
+    };
+    root::assemble(&at.join("root"), parts)?;
+    let squashfs = at.join("root.squashfs");
+    root::compress(&at.join("root"), &squashfs)?;
+
+    let kernel = at.join(if recipe.arch == Arch::X86_64 {
+        "bzImage"
+    } else {
+        "Image"
+    });
+    root::install(&find_kernel(&modules)?, &kernel, 0o644)?;
+    let initrd = at.join("initrd");
+    initramfs::write(&modules, &userland.join("bin/busybox"), &initrd)?;
+    Ok(Image {
+        directory: at,
+        arch: recipe.arch,
+        kernel,
+        initrd: Some(initrd),
+        root: squashfs,
+        substitutions: packages.substitutions().to_vec(),
+    })
+}
+
+/// `boot/vmlinuz-*`, or beside the modules where the package is of the newer layout.
+fn find_kernel(unpacked: &Path) -> Result<PathBuf> {
+    let list = |directory: PathBuf| -> Vec<PathBuf> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let named = |path: &PathBuf| {
+        path.file_name()
+            .and_then(|n| n.to_str())
+            .is_some_and(|n| n.starts_with("vmlinuz"))
+    };
+    let releases = list(unpacked.join("usr/lib/modules"));
+    let places = releases
+        .into_iter()
+        .flat_map(list)
+        .chain(list(unpacked.join("boot")));
+    places
+        .into_iter()
+        .find(named)
+        .with_context(|| format!("no vmlinuz in {}", unpacked.display()))
+}
+
+/// Where images and packages are kept.
+#[must_use]
+pub fn directory() -> PathBuf {
+    workspace::target().join("image")
+}
+
+/// What `cargo xtask help` shows.
+pub const USAGE: &str =
+    "image [--arch x86_64|aarch64] [--kernel 6.1|6.12|newest] [--server FILE] [--disk]";
+
+/// The command: builds an image and says where it is.
+pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    let arch = arguments
+        .value("--arch")?
+        .map_or(Ok(Arch::X86_64), |name| Arch::parse(&name))?;
+    let kernel = arguments
+        .value("--kernel")?
+        .map_or(Ok(Kernel::V6_12), |name| Kernel::parse(&name))?;
+    let server = arguments.value("--server")?.map(PathBuf::from);
+    let is_disk = arguments.flag("--disk");
+    arguments.finish()?;
+    ensure!(
+        !is_disk || arch == Arch::X86_64,
+        "--disk: the loader is packaged for x86_64 only"
+    );
+    setup::ensure_all(&[Purpose::Image], signals)?;
+    let started = Instant::now();
+    let image = build(&Recipe {
+        arch,
+        kernel,
+        server,
+    })?;
+    println!("kernel  {}", described(&image.kernel)?);
+    if let Some(initrd) = &image.initrd {
+        println!("initrd  {}", described(initrd)?);
+    }
+    println!("root    {}", described(&image.root)?);
+    if is_disk {
+        println!(
+            "disk    {}",
+            described(&disk::make_disk(&image, &mut packages(), None)?)?
+        );
+    }
+    println!("in      {:.1} s", started.elapsed().as_secs_f64());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn described(path: &Path) -> Result<String> {
+    let bytes = fs::metadata(path)
+        .with_context(|| format!("look at {}", path.display()))?
+        .len();
+    Ok(format!(
+        "{:7.2} MiB  {}",
+        bytes as f64 / f64::from(1 << 20),
+        path.display()
+    ))
+}
