@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Instant as Monotonic, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
 use xdnsd_core::time::Instant;
 
 /// 2026-01-01 in Unix time: a wall clock before it was never set, whatever the kernel says of it.
@@ -15,6 +16,13 @@ static EPOCH: OnceLock<Monotonic> = OnceLock::new();
 pub fn now() -> Instant {
     let elapsed = EPOCH.get_or_init(Monotonic::now).elapsed();
     Instant::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, as the XDP program's `bpf_ktime_get_ns` counts it.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every kernel has CLOCK_MONOTONIC");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }
 
 /// Seconds since 1970 by the wall clock, which may be wrong.

@@ -19,6 +19,7 @@ use aya::programs::{ProgramFd, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use heartbeat::Beats;
 use nix::errno::Errno;
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd as _};
 use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route, map};
 
@@ -50,6 +51,16 @@ pub enum Attached {
     GenericInstead(Error),
 }
 
+impl fmt::Display for Attached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Native => f.write_str("native"),
+            Self::Generic => f.write_str("generic"),
+            Self::GenericInstead(error) => write!(f, "generic, because not native: {error}"),
+        }
+    }
+}
+
 /// What the program counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
@@ -61,8 +72,16 @@ impl Counters {
     /// The sum over all CPUs.
     #[must_use]
     pub fn sum(&self, reason: Reason) -> u64 {
-        let of_cpu = self.per_cpu.iter().map(|row| row[reason as usize]);
-        of_cpu.fold(0, u64::wrapping_add)
+        self.of(reason).into_iter().fold(0, u64::wrapping_add)
+    }
+
+    /// `reason` on each CPU.
+    #[must_use]
+    pub fn of(&self, reason: Reason) -> Vec<u64> {
+        self.per_cpu
+            .iter()
+            .map(|row| row[reason as usize])
+            .collect()
     }
 }
 

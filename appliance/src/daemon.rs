@@ -1,0 +1,272 @@
+//! `xdnsd run`: makes the threads, wires them together, and waits for a signal.
+//!
+//! ```text
+//!  main ──── supervisor: interfaces, signals          worker 0..n ── engine ── cache shards
+//!            control: UNIX socket    snapshot: disk    statistics: log
+//! ```
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use log::{error, info};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use xdnsd_core::counters::Counters;
+use xdnsd_core::dns::answer::TtlBounds;
+use xdnsd_core::engine::{Engine, Settings, Tables};
+use xdnsd_core::forward::upstreams::{UpstreamConfig, Upstreams};
+use xdnsd_core::limits::WORKERS;
+
+use xdnsd_ebpf::Reason;
+
+use crate::cache::CACHE;
+use crate::config::{Config, Devices, Plan};
+use crate::supervisor::{Supervisor, say_without_xdp};
+use crate::telemetry::{self, Telemetry};
+use crate::worker::{self, Entropy, Letter, Mailbox, Parts, PortStats, Route, Worker};
+use crate::{control, memory, seal};
+
+/// How often interfaces are looked after.
+const TEND_MS: u16 = 1_000;
+
+/// The engines' tables, one per worker, in .bss. A worker holds the lock of its own for as long as it lives.
+static TABLES: [Mutex<Tables<Route>>; WORKERS] = [const { Mutex::new(Tables::new()) }; WORKERS];
+static COUNTERS: [Counters; WORKERS] = [const { Counters::new() }; WORKERS];
+static PORT_STATS: [PortStats; WORKERS] = [const { PortStats::new() }; WORKERS];
+
+/// Bytes of one engine's tables, for the memory budget.
+pub const TABLES_BYTES: usize = size_of::<Mutex<Tables<Route>>>();
+
+/// Why the daemon cannot start, or ended badly: one sentence.
+pub type Failure = String;
+
+/// Serves `config` until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What is missing: an interface, an address, a socket.
+pub fn run(config: Config) -> Result<(), Failure> {
+    seal::configure();
+    let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
+    let devices = Devices::read().map_err(|error| error.to_string())?;
+    let plan = config.plan(&devices).map_err(|errors| errors.to_string())?;
+    let seed = Entropy::open()
+        .map_err(|error| format!("/dev/urandom: {error}"))?
+        .seed();
+    CACHE.configure(seed, config.cache.entries as usize);
+
+    let mut supervisor = Supervisor::new(config.clone());
+    let workers = worker_count(&supervisor);
+    let mailboxes: Vec<Mailbox> = (0..workers)
+        .map(|_| Mailbox::new())
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("eventfd: {error}"))?;
+    let mailboxes: &'static [Mailbox] = Vec::leak(mailboxes);
+    let threads = start_workers(&config, &plan, mailboxes)?;
+    supervisor.start(&plan, &devices, mailboxes);
+    say_without_xdp(&supervisor);
+
+    let telemetry = Arc::new(register(&supervisor, workers));
+    let control = start_control(&config, &telemetry)?;
+    if config.statistics.interval_secs > 0 {
+        let interval = Duration::from_secs(config.statistics.interval_secs.into());
+        telemetry::spawn_report(Arc::clone(&telemetry), interval)
+            .map_err(|error| format!("statistics thread: {error}"))?;
+    }
+    info!(
+        "ready: {} endpoints, {workers} workers",
+        plan.endpoints.len()
+    );
+
+    wait(&signals, || supervisor.tend(mailboxes));
+
+    info!("stopping");
+    supervisor.stop();
+    for (mailbox, thread) in mailboxes.iter().zip(threads) {
+        // A full mailbox belongs to a worker that hangs: the process ends without it.
+        if mailbox.post(Letter::Stop).is_ok() && thread.join().is_err() {
+            error!("a worker had panicked");
+        }
+    }
+    drop(control);
+    Ok(())
+}
+
+/// Signals are read from a descriptor; no handler ever runs.
+fn block_signals() -> nix::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)
+}
+
+/// Calls `tend` every second until a signal says stop.
+fn wait(signals: &SignalFd, mut tend: impl FnMut()) {
+    loop {
+        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::from(TEND_MS)) {
+            Ok(0) | Err(nix::Error::EINTR) => tend(),
+            Ok(_) => return,
+            Err(errno) => {
+                error!("poll: {errno}");
+                return;
+            }
+        }
+    }
+}
+
+/// A worker for each RX queue; without AF_XDP one for each CPU.
+fn worker_count(supervisor: &Supervisor) -> usize {
+    match supervisor.queues().len() {
+        0 => std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(WORKERS),
+        queues => queues,
+    }
+}
+
+fn start_workers(
+    config: &Config,
+    plan: &Plan,
+    mailboxes: &'static [Mailbox],
+) -> Result<Vec<JoinHandle<()>>, Failure> {
+    let mut threads = Vec::new();
+    for (index, mailbox) in mailboxes.iter().enumerate() {
+        let mut listeners = Vec::new();
+        for endpoint in &plan.endpoints {
+            let address = SocketAddr::new(endpoint.addr, endpoint.port);
+            let listener = worker::open_udp(address, endpoint.device_ifindex)
+                .map_err(|error| error.to_string())?;
+            listeners.push(listener);
+        }
+        let parts = Parts {
+            listeners,
+            mailbox,
+            counters: &COUNTERS[index],
+            port_stats: &PORT_STATS[index],
+        };
+        let upstreams = upstreams(config, plan);
+        let settings = settings(config);
+        let thread = memory::thread(&format!("worker {index}"))
+            .spawn(move || work(index, parts, upstreams, settings))
+            .map_err(|error| format!("worker thread: {error}"))?;
+        threads.push(thread);
+    }
+    Ok(threads)
+}
+
+/// The thread of one worker.
+fn work(index: usize, parts: Parts<'static>, upstreams: Upstreams, settings: Settings) {
+    let mut tables = TABLES[index].lock().unwrap_or_else(PoisonError::into_inner);
+    let engine = Engine::new(&mut tables, &CACHE, parts.counters, upstreams, settings);
+    match Worker::new(engine, parts) {
+        Ok(mut worker) => {
+            let _seal = seal::Seal::this_thread();
+            worker.run();
+        }
+        Err(error) => error!("worker {index}: {error}"),
+    }
+}
+
+/// The servers of every group, as the engine wants them.
+fn upstreams(config: &Config, plan: &Plan) -> Upstreams {
+    let mut servers = Vec::new();
+    for (group, (addresses, section)) in plan.servers.iter().zip(&config.upstreams).enumerate() {
+        servers.extend(addresses.iter().map(|&address| UpstreamConfig {
+            address,
+            group: group as u8,
+            trusted: section.trusted,
+        }));
+    }
+    let mut upstreams = Upstreams::new();
+    upstreams
+        .configure(&servers, config.forward.strategy.into())
+        .expect("the config allows no more servers than fit");
+    upstreams
+}
+
+fn settings(config: &Config) -> Settings {
+    let cache = &config.cache;
+    Settings {
+        ttl: TtlBounds {
+            min_secs: cache.min_ttl,
+            max_secs: cache.max_ttl,
+            negative_max_secs: cache.negative_max_ttl,
+        },
+        serve_stale: cache.serve_stale,
+        stale_max_secs: cache.stale_max_ttl,
+        stale_after_ms: cache.stale_after_ms.into(),
+        give_up_ms: config.forward.give_up_ms.into(),
+        failure_ttl_secs: config.forward.failure_ttl,
+        prefetch: cache.prefetch,
+        rotate: cache.rotate,
+        random_case: config.forward.random_case,
+    }
+}
+
+/// Registers everything that is counted.
+fn register(supervisor: &Supervisor, workers: usize) -> Telemetry {
+    let queues = supervisor.queues();
+    let worker = |index: usize| {
+        let named = queues.get(index);
+        telemetry::Worker {
+            interface: named.map_or("kernel".into(), |name| name.interface.clone()),
+            queue: named.map_or(index.to_string(), |name| name.queue.to_string()),
+            counters: &COUNTERS[index],
+            xsk: named.map(|_| -> telemetry::Read<_> {
+                Box::new(move || {
+                    PORT_STATS[index]
+                        .kernel()
+                        .ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+                })
+            }),
+        }
+    };
+    let programs = supervisor.attachments().iter().map(|attachment| {
+        let program = Arc::clone(&attachment.program);
+        telemetry::Program {
+            interface: attachment.name.clone(),
+            frames: Box::new(move || {
+                let program = program.lock().unwrap_or_else(PoisonError::into_inner);
+                let program = program.as_ref().ok_or(std::io::ErrorKind::NotConnected)?;
+                let counters = program.counters().map_err(std::io::Error::other)?;
+                Ok(Reason::ALL
+                    .iter()
+                    .map(|&reason| counters.of(reason))
+                    .collect())
+            }),
+        }
+    });
+    Telemetry {
+        workers: (0..workers).map(worker).collect(),
+        programs: programs.collect(),
+        gauges: vec![telemetry::Gauge {
+            name: "cache_entries",
+            help: "Answers in the cache",
+            value: Box::new(|| CACHE.len() as u64),
+        }],
+    }
+}
+
+/// Starts the control socket, where the config wants one.
+fn start_control(
+    config: &Config,
+    telemetry: &Arc<Telemetry>,
+) -> Result<Option<control::SocketFile>, Failure> {
+    let Some(path) = config.control.socket.as_deref() else {
+        return Ok(None);
+    };
+    let telemetry = Arc::clone(telemetry);
+    let commands = control::Commands::default().with("stats", move |_, out| {
+        out.write_all(telemetry.read().prometheus().as_bytes())
+            .map_err(control::Failure::Io)
+    });
+    let socket = control::Control::bind(path).and_then(|control| control.spawn(commands));
+    socket
+        .map(Some)
+        .map_err(|error| format!("control socket: {error}"))
+}

@@ -1,0 +1,355 @@
+//! Attaches the XDP programs, hands each RX queue's AF_XDP socket to a worker, and follows interfaces that go and come.
+//!
+//! ```text
+//!  attach program ─► count RX queues ─► open sockets ─► XSKMAP ─► worker adopts ─► listen map
+//! ```
+//! The program is attached first, because some drivers change the number of queues at that moment. Until the listen
+//! map is filled, last, it passes everything: no query is ever redirected to a queue that is not ready.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use log::{error, info, warn};
+use nix::net::if_::if_nametoindex;
+use xdnsd_core::limits::WORKERS;
+use xdnsd_ebpf::{Listen, Route};
+
+use crate::clock;
+use crate::config::{Config, Devices, Endpoint, Interface, Plan, RouteCheck, XdpMode};
+use crate::worker::{Letter, Mailbox, Port, QueueName};
+use crate::xdp::{self, Program};
+use crate::xsk::{BindMode, Options, UmemSlot, Xsk};
+
+/// A program that others may read the counters of; `None` while the interface is away.
+pub type SharedProgram = Arc<Mutex<Option<Program>>>;
+
+/// One interface with an XDP program.
+pub struct Attachment {
+    /// Name of the interface.
+    pub name: String,
+    /// The program.
+    pub program: SharedProgram,
+    /// Index of the interface when the program was attached; `None`: it is away.
+    ifindex: Option<u32>,
+    mode: XdpMode,
+    zero_copy: bool,
+    /// RX queue and the worker that serves it.
+    queues: Vec<(u32, usize)>,
+    /// The last trouble that was logged, so that it is logged once.
+    trouble: String,
+}
+
+/// Everything about AF_XDP that is not a worker's.
+pub struct Supervisor {
+    config: Config,
+    attachments: Vec<Attachment>,
+}
+
+/// Locks although a thread panicked while it held the lock: a program is valid at every moment.
+fn lock(program: &SharedProgram) -> std::sync::MutexGuard<'_, Option<Program>> {
+    program.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Supervisor {
+    /// Attaches the programs and counts queues. An interface that cannot have XDP is served by the kernel's sockets
+    /// alone, and the log says why.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let mut attachments: Vec<Attachment> = Vec::new();
+        let mut workers = 0;
+        for interface in &config.interfaces {
+            let name = interface.name.as_str();
+            if interface.xdp == XdpMode::Off || attachments.iter().any(|other| other.name == name) {
+                continue;
+            }
+            let mut attachment = Attachment::new(interface);
+            attachment.attach();
+            attachment.assign(&mut workers);
+            attachments.push(attachment);
+        }
+        Self {
+            config,
+            attachments,
+        }
+    }
+
+    /// The interfaces that should have XDP.
+    #[must_use]
+    pub fn attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+
+    /// Which interface and queue each worker serves, in the order of workers.
+    #[must_use]
+    pub fn queues(&self) -> Vec<QueueName> {
+        let mut named: Vec<(usize, QueueName)> = Vec::new();
+        for attachment in &self.attachments {
+            for &(queue, worker) in &attachment.queues {
+                let interface = attachment.name.clone();
+                named.push((worker, QueueName { interface, queue }));
+            }
+        }
+        named.sort_by_key(|&(worker, _)| worker);
+        named.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// Opens the AF_XDP sockets, hands them to the workers behind `mailboxes`, and lets the programs redirect.
+    pub fn start(&mut self, plan: &Plan, devices: &Devices, mailboxes: &[Mailbox]) {
+        let Self {
+            config,
+            attachments,
+        } = self;
+        for attachment in attachments {
+            attachment.start(config, plan, devices, mailboxes);
+        }
+    }
+
+    /// Looks after the interfaces: one that was deleted, one that came back, VLAN devices that were made or removed.
+    pub fn tend(&mut self, mailboxes: &[Mailbox]) {
+        let Self {
+            config,
+            attachments,
+        } = self;
+        for attachment in attachments {
+            attachment.tend(config, mailboxes);
+        }
+    }
+
+    /// Detaches every program: from here on the kernel's sockets have everything.
+    pub fn stop(&mut self) {
+        for attachment in &mut self.attachments {
+            *lock(&attachment.program) = None;
+        }
+    }
+}
+
+impl Attachment {
+    fn new(interface: &Interface) -> Self {
+        Self {
+            name: interface.name.to_string(),
+            program: Arc::new(Mutex::new(None)),
+            ifindex: None,
+            mode: interface.xdp,
+            zero_copy: interface.zero_copy,
+            queues: Vec::new(),
+            trouble: String::new(),
+        }
+    }
+
+    /// Loads and attaches the program.
+    fn attach(&mut self) {
+        let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
+            return;
+        };
+        let mode = match self.mode {
+            XdpMode::Native => xdp::Mode::Native,
+            XdpMode::Generic => xdp::Mode::Generic,
+            XdpMode::Auto | XdpMode::Off => xdp::Mode::Auto,
+        };
+        match Program::load().and_then(|mut program| {
+            let attached = program.attach(&self.name, mode)?;
+            Ok((program, attached))
+        }) {
+            Ok((program, attached)) => {
+                info!("{}: XDP program attached, mode {attached}", self.name);
+                *lock(&self.program) = Some(program);
+                self.ifindex = Some(ifindex);
+                self.trouble.clear();
+            }
+            Err(error) => self.say(format!("no XDP, the kernel's sockets serve: {error}")),
+        }
+    }
+
+    /// Gives each RX queue a worker, as long as there are any.
+    fn assign(&mut self, workers: &mut usize) {
+        if self.ifindex.is_none() {
+            return;
+        }
+        let count = rx_queues(&self.name)
+            .unwrap_or(1)
+            .min(xdnsd_ebpf::QUEUES_MAX);
+        for queue in 0..count {
+            if *workers == WORKERS {
+                let left = count - queue;
+                warn!(
+                    "{}: {left} of {count} RX queues have no worker, the kernel's sockets serve them; \
+                     capacity: {WORKERS} workers",
+                    self.name
+                );
+                break;
+            }
+            self.queues.push((queue, *workers));
+            *workers += 1;
+        }
+    }
+
+    fn start(&mut self, config: &Config, plan: &Plan, devices: &Devices, mailboxes: &[Mailbox]) {
+        if self.ifindex.is_none() {
+            return;
+        }
+        let mut opened = 0;
+        for (queue, worker) in self.queues.clone() {
+            match self.open_queue(queue, worker, &mailboxes[worker]) {
+                Ok(mode) => {
+                    info!("{} queue {queue}: AF_XDP socket, {mode} mode", self.name);
+                    opened += 1;
+                }
+                Err(problem) => self.say(format!(
+                    "queue {queue} has no AF_XDP, the kernel's sockets serve it: {problem}"
+                )),
+            }
+        }
+        if opened > 0 {
+            self.listen(config, plan, devices);
+        }
+    }
+
+    /// Opens the socket of one queue and hands it to its worker.
+    fn open_queue(&self, queue: u32, worker: usize, mailbox: &Mailbox) -> Result<String, String> {
+        let slot = UmemSlot::claim(worker).ok_or("its UMEM is still in use")?;
+        let options = Options {
+            interface: &self.name,
+            queue,
+            mode: if self.zero_copy {
+                BindMode::Auto
+            } else {
+                BindMode::Copy
+            },
+        };
+        let xsk = Xsk::open(&options, slot).map_err(|error| error.to_string())?;
+        let mut program = lock(&self.program);
+        let program = program.as_mut().ok_or("its program is gone")?;
+        let heartbeat = program
+            .heartbeat(queue)
+            .map_err(|error| error.to_string())?;
+        heartbeat.beat(clock::monotonic_ns());
+        program
+            .set_socket(queue, xsk.as_fd())
+            .map_err(|error| error.to_string())?;
+        let mode = xsk.mode().to_string();
+        let name = QueueName {
+            interface: self.name.clone(),
+            queue,
+        };
+        let port = Port {
+            xsk,
+            heartbeat,
+            queue: name,
+        };
+        mailbox
+            .post(Letter::Adopt(port))
+            .map_err(|_| "its worker does not open its mail")?;
+        Ok(mode)
+    }
+
+    /// Tells the program which destinations are ours.
+    fn listen(&mut self, config: &Config, plan: &Plan, devices: &Devices) {
+        let wanted = listen_entries(&self.name, config, plan, devices);
+        let set = match lock(&self.program).as_mut() {
+            Some(program) => program
+                .set_listen(&wanted)
+                .map_err(|error| error.to_string()),
+            None => Ok(()),
+        };
+        if let Err(problem) = set {
+            self.say(problem);
+        }
+    }
+
+    fn tend(&mut self, config: &Config, mailboxes: &[Mailbox]) {
+        let present = if_nametoindex(self.name.as_str()).ok();
+        if self.ifindex.is_some() && present != self.ifindex {
+            self.ifindex = None;
+            *lock(&self.program) = None;
+            self.say("the interface is gone, the kernel's sockets serve".into());
+            for &(_, worker) in &self.queues {
+                // A full mailbox has a letter of this kind already.
+                let _ = mailboxes[worker].post(Letter::Detach);
+            }
+        }
+        let Ok(devices) = Devices::read() else { return };
+        // What the config asks for may come back piece by piece: first the interface, then its addresses.
+        let Ok(plan) = config.plan(&devices) else {
+            return;
+        };
+        if self.ifindex.is_some() {
+            self.listen(config, &plan, &devices);
+        } else if present.is_some() {
+            self.attach();
+            self.start(config, &plan, &devices, mailboxes);
+        }
+    }
+
+    /// Logs trouble once, not every second.
+    fn say(&mut self, trouble: String) {
+        if self.trouble != trouble {
+            warn!("{}: {trouble}", self.name);
+            self.trouble = trouble;
+        }
+    }
+}
+
+/// The destinations on the interface `name` that are ours.
+fn listen_entries(
+    name: &str,
+    config: &Config,
+    plan: &Plan,
+    devices: &Devices,
+) -> Vec<(Listen, Route)> {
+    let on_this =
+        |endpoint: &&Endpoint| config.interfaces[endpoint.interface].name.as_str() == name;
+    let entry = |endpoint: &Endpoint| {
+        let interface = &config.interfaces[endpoint.interface];
+        let check = match interface.route_check {
+            RouteCheck::Always => true,
+            RouteCheck::Never => false,
+            RouteCheck::Auto => devices.has_vlans(name),
+        };
+        let addr = match endpoint.addr {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let listen = Listen {
+            addr: addr.octets(),
+            vlan_outer: interface.vlan.to_be_bytes(),
+            vlan_inner: interface.inner_vlan.to_be_bytes(),
+            port: endpoint.port.to_be_bytes(),
+            padding: [0; 2],
+        };
+        let egress_ifindex = if check { endpoint.device_ifindex } else { 0 };
+        (listen, Route { egress_ifindex })
+    };
+    plan.endpoints.iter().filter(on_this).map(entry).collect()
+}
+
+/// RX queues of an interface, as the kernel has them now.
+fn rx_queues(interface: &str) -> io::Result<u32> {
+    let mut count = 0;
+    for entry in fs::read_dir(format!("/sys/class/net/{interface}/queues"))? {
+        count += u32::from(entry?.file_name().to_string_lossy().starts_with("rx-"));
+    }
+    Ok(count)
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.stop();
+        if self
+            .attachments
+            .iter()
+            .any(|attachment| attachment.ifindex.is_some())
+        {
+            info!("XDP programs detached");
+        }
+    }
+}
+
+/// Says in the log what no attachment could be made of.
+pub fn say_without_xdp(supervisor: &Supervisor) {
+    if supervisor.queues().is_empty() {
+        error!("no AF_XDP on any interface: the kernel's sockets serve alone");
+    }
+}

@@ -1,0 +1,125 @@
+//! What a worker owns besides its engine: sockets, clock reading, randomness. It carries out what the engine asks for.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+
+use nix::sys::epoll::Epoll;
+use xdnsd_core::counters::{Counter, Counters};
+use xdnsd_core::engine::Effects;
+use xdnsd_core::respond::Path;
+use xdnsd_core::time::Instant;
+
+use super::Port;
+use super::entropy::Entropy;
+use super::pool::Pool;
+
+/// The way back to a client.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Route {
+    /// Through the AF_XDP socket that was adopted as the `adoption`th.
+    Xsk {
+        /// Headers of the reply.
+        path: Path,
+        /// Which socket: a reply for an earlier one has nowhere to go.
+        adoption: u32,
+    },
+    /// Through the kernel UDP socket with this index.
+    Udp {
+        /// Index into the listeners.
+        listener: u16,
+        /// Where the client is.
+        client: SocketAddr,
+    },
+}
+
+/// The effects of one worker.
+pub struct Io<'a> {
+    pub(super) epoll: Epoll,
+    pub(super) port: Option<Port>,
+    pub(super) adoption: u32,
+    pub(super) listeners: Vec<UdpSocket>,
+    pub(super) pool: Pool,
+    pub(super) entropy: Entropy,
+    pub(super) counters: &'a Counters,
+    /// The time of this turn of the loop.
+    pub(super) now: Instant,
+}
+
+impl Effects<Route> for Io<'_> {
+    fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool {
+        let Self {
+            pool,
+            epoll,
+            entropy,
+            now,
+            ..
+        } = self;
+        pool.send(socket, to, message, *now, epoll, entropy).is_ok()
+    }
+
+    fn reply(&mut self, route: &Route, message: &[u8]) {
+        match route {
+            Route::Xsk { path, adoption } => self.reply_xsk(path, *adoption, message),
+            Route::Udp { listener, client } => self.reply_udp(*listener, *client, message),
+        }
+    }
+
+    fn random(&mut self) -> u32 {
+        self.entropy.next_u32()
+    }
+}
+
+impl Io<'_> {
+    /// Builds the reply in a fresh chunk: the query's own went back to the fill ring long ago.
+    fn reply_xsk(&mut self, path: &Path, adoption: u32, message: &[u8]) {
+        let Some(port) = self.port.as_mut().filter(|_| adoption == self.adoption) else {
+            return;
+        };
+        let Some(mut frame) = port.xsk.take_free() else {
+            self.counters.count(Counter::TxFull);
+            return;
+        };
+        let header_len = path.header_len();
+        let bytes = frame.bytes_mut();
+        let emitted = bytes
+            .get_mut(header_len..header_len + message.len())
+            .map(|room| room.copy_from_slice(message))
+            .and_then(|()| path.emit(bytes, message.len()).ok());
+        match emitted.map(|len| port.xsk.transmit(frame, len)) {
+            Some(Ok(())) => self.counters.count(Counter::AnswersXdp),
+            Some(Err(frame)) => {
+                self.counters.count(Counter::TxFull);
+                port.xsk.release(frame);
+            }
+            None => debug_assert!(false, "a UDP answer fits a chunk"),
+        }
+    }
+
+    pub(super) fn reply_udp(&mut self, listener: u16, client: SocketAddr, message: &[u8]) {
+        let Some(socket) = self.listeners.get(usize::from(listener)) else {
+            return;
+        };
+        // A full send buffer is as good as a lost datagram: the client asks again.
+        if socket.send_to(message, client).is_ok() {
+            self.counters.count(Counter::AnswersUdp);
+        }
+    }
+
+    /// Receives one query of the listener; `None`: nothing is there.
+    pub(super) fn receive_udp(
+        &self,
+        listener: u16,
+        buffer: &mut [u8],
+    ) -> Option<(usize, SocketAddr)> {
+        let socket = self.listeners.get(usize::from(listener))?;
+        loop {
+            match socket.recv_from(buffer) {
+                Ok(received) => return Some(received),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // What ICMP said of an earlier answer.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
