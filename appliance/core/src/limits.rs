@@ -1,22 +1,52 @@
 //! Every capacity of the appliance. What is full says what happens in the doc of its table.
 //!
-//! A firmware builder changes them here.
+//! A firmware builder sets what [`capacity!`] names in the environment of the build; Buildroot does it from its menu
+//! (`buildroot/package/xdnsd/Config.in`). The rest is changed here.
+
+/// The number in the environment variable `$name` when this was compiled, or `$default` if there is none.
+///
+/// What is no number, or one that the asserts below do not allow, does not compile. Nor does a variable of this form
+/// that no line here names: the build script looks for its name in this file.
+macro_rules! capacity {
+    ($name:literal, $default:expr) => {
+        match option_env!($name) {
+            Some(text) => parse(text.as_bytes()),
+            None => $default,
+        }
+    };
+}
+
+/// Reads a decimal number while compiling.
+const fn parse(digits: &[u8]) -> usize {
+    assert!(!digits.is_empty(), "a capacity is an empty string");
+    let mut value = 0_usize;
+    let mut at = 0;
+    while at < digits.len() {
+        assert!(
+            digits[at].is_ascii_digit(),
+            "a capacity is not a decimal number"
+        );
+        value = value * 10 + (digits[at] - b'0') as usize;
+        at += 1;
+    }
+    value
+}
 
 /// UMEM chunk in bytes. The kernel wants a power of two of at least 2048 in aligned mode.
 pub const CHUNK_SIZE: usize = 2048;
 /// Chunks of one RX queue's UMEM: fill ring plus frames in transmission.
-pub const CHUNKS_PER_QUEUE: usize = 1024;
+pub const CHUNKS_PER_QUEUE: usize = capacity!("XDNSD_LIMIT_CHUNKS_PER_QUEUE", 1024);
 /// Chunks of one queue that are kept for replies made after their query's chunk went back to the fill ring. All in use:
 /// the reply is not sent, and the stub asks again.
 pub const TX_CHUNKS: usize = CHUNKS_PER_QUEUE / 4;
 /// Entries of the fill and RX ring of one queue.
-pub const RX_RING: usize = 512;
+pub const RX_RING: usize = capacity!("XDNSD_LIMIT_RX_RING", 512);
 /// Entries of the TX and completion ring of one queue.
-pub const TX_RING: usize = 512;
+pub const TX_RING: usize = capacity!("XDNSD_LIMIT_TX_RING", 512);
 /// Frames that a worker takes from the RX ring at once.
 pub const BATCH: usize = 64;
 /// Workers: RX queues with an AF_XDP socket, over all interfaces. More queues are served by the kernel's sockets.
-pub const WORKERS: usize = 4;
+pub const WORKERS: usize = capacity!("XDNSD_LIMIT_WORKERS", 4);
 
 /// Longest wire-format name in bytes (RFC 1035 section 3.1).
 pub const NAME_MAX: usize = 255;
@@ -26,28 +56,33 @@ pub const UDP_MESSAGE_MAX: usize = 1232;
 pub const TCP_MESSAGE_MAX: usize = 65535;
 
 /// Cache shards, each behind a lock of its own. A power of two.
-pub const CACHE_SHARDS: usize = 16;
+pub const CACHE_SHARDS: usize = capacity!("XDNSD_LIMIT_CACHE_SHARDS", 16);
 /// Slots of one set, in both slot sizes.
 pub const CACHE_WAYS: usize = 8;
 /// Sets of small slots per shard. A power of two.
-pub const CACHE_SMALL_SETS: usize = 48;
+pub const CACHE_SMALL_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_SMALL_SETS", 48);
 /// Bytes of a small slot: name and answer.
 pub const CACHE_SMALL_BYTES: usize = 256;
 /// Sets of large slots per shard.
-pub const CACHE_LARGE_SETS: usize = 16;
+pub const CACHE_LARGE_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_LARGE_SETS", 16);
 /// Bytes of a large slot: name and answer.
 pub const CACHE_LARGE_BYTES: usize = NAME_MAX + UDP_MESSAGE_MAX;
 /// Answers that the cache holds at most.
 pub const CACHE_ENTRIES: usize = CACHE_SHARDS * CACHE_WAYS * (CACHE_SMALL_SETS + CACHE_LARGE_SETS);
 
 /// Questions in flight per worker.
-pub const PENDING: usize = 1024;
+pub const PENDING: usize = capacity!("XDNSD_LIMIT_PENDING", 1024);
 /// Clients that wait for a question in flight, per worker.
-pub const WAITERS: usize = 2048;
+pub const WAITERS: usize = capacity!("XDNSD_LIMIT_WAITERS", 2048);
 /// Upstream servers over all groups.
-pub const UPSTREAMS: usize = 16;
+pub const UPSTREAMS: usize = capacity!("XDNSD_LIMIT_UPSTREAMS", 16);
 /// Upstream UDP sockets per worker, each on a random port of its own.
-pub const UPSTREAM_SOCKETS: usize = 32;
+pub const UPSTREAM_SOCKETS: usize = capacity!("XDNSD_LIMIT_UPSTREAM_SOCKETS", 32);
+
+/// Whether whoever builds this has chosen another size of the cache.
+const IS_CACHE_CHANGED: bool = option_env!("XDNSD_LIMIT_CACHE_SHARDS").is_some()
+    || option_env!("XDNSD_LIMIT_CACHE_SMALL_SETS").is_some()
+    || option_env!("XDNSD_LIMIT_CACHE_LARGE_SETS").is_some();
 
 const _: () = assert!(CACHE_SHARDS.is_power_of_two());
 const _: () = assert!(CHUNK_SIZE.is_power_of_two() && CHUNK_SIZE >= 2048);
@@ -56,9 +91,44 @@ const _: () = assert!(
     RX_RING + TX_RING <= CHUNKS_PER_QUEUE,
     "every ring entry needs a chunk"
 );
-const _: () = assert!(CACHE_ENTRIES == 8192, "the goal's figure: 8,192 answers");
+const _: () = assert!(
+    CACHE_ENTRIES == 8192 || IS_CACHE_CHANGED,
+    "the goal's figure: 8,192 answers"
+);
+const _: () = assert!(
+    CACHE_SMALL_SETS > 0 && CACHE_LARGE_SETS > 0,
+    "an answer of either size has a place"
+);
+const _: () = assert!(WORKERS > 0 && PENDING > 0 && UPSTREAMS > 0 && UPSTREAM_SOCKETS > 0);
+const _: () = assert!(
+    WAITERS >= PENDING,
+    "the client that asked first waits as well"
+);
 // Headroom 256 + Ethernet 14 + two tags 8 + IPv6 40 + UDP 8 + message.
 const _: () = assert!(
     256 + 70 + UDP_MESSAGE_MAX <= CHUNK_SIZE,
     "a full answer fits the query's own chunk"
 );
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn capacity_is_read_as_a_decimal_number() {
+        assert_eq!(parse(b"8192"), 8192);
+        assert_eq!(parse(b"0"), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "not a decimal number")]
+    fn capacity_with_a_unit_is_refused() {
+        parse(b"8k");
+    }
+
+    #[test]
+    #[should_panic(expected = "empty string")]
+    fn capacity_that_is_empty_is_refused() {
+        parse(b"");
+    }
+}
