@@ -18,7 +18,8 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["stats", "--socket", path] => {
-            control::ask(Path::new(path), "stats", &mut std::io::stdout()).map_err(|e| e.to_string())
+            control::ask(Path::new(path), "stats", &mut std::io::stdout())
+                .map_err(|e| e.to_string())
         }
         _ => Err("usage: xdnsd run FILE | check FILE | memory | stats --socket PATH".into()),
     };

@@ -157,7 +157,7 @@ impl Host {
     }
 }
 
-/// A lab that is up. Dropping it takes an unnamed lab down; a named one is dropped through [`NamedLab`].
+/// A lab that is up. Dropping it takes an unnamed lab down; a named one goes through [`named::NamedLab`].
 #[derive(Debug)]
 pub struct Lab {
     /// The stub resolver's machine.

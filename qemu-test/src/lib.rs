@@ -14,6 +14,8 @@ pub mod process;
 pub mod progress;
 pub mod setup;
 pub mod signals;
+pub mod test;
+pub mod tidy;
 pub mod wait;
 pub mod workspace;
 pub mod zone;

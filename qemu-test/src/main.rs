@@ -5,10 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use qemu_test::arguments::Arguments;
-use qemu_test::image;
-use qemu_test::lab;
 use qemu_test::setup::{self, Purpose};
 use qemu_test::signals::Signals;
+use qemu_test::{image, lab, test, tidy};
 
 /// A command of `cargo xtask`.
 struct Command {
@@ -36,6 +35,18 @@ const COMMANDS: &[Command] = &[
         usage: image::USAGE,
         about: "The image without Buildroot: Debian's kernel and busybox, our overlay, scripts and server.",
         main: image::main,
+    },
+    Command {
+        name: "test",
+        usage: test::USAGE,
+        about: "Every test there is, or those of FILTER (a step or a test); --quick leaves out what takes minutes.",
+        main: test::main,
+    },
+    Command {
+        name: "tidy",
+        usage: "tidy",
+        about: "The habits of this repository that no other tool checks.",
+        main: tidy::main,
     },
     Command {
         name: "help",

@@ -59,9 +59,8 @@ impl Purpose {
     pub fn parse(name: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|purpose| purpose.name() == name);
         found.with_context(|| {
-            format!(
-                "nothing to set up for {name:?}: lab, afxdp, ebpf, scripts, image or image-aarch64"
-            )
+            let known = Self::ALL.map(Self::name).join(", ");
+            format!("nothing to set up for {name:?}, but for: {known}")
         })
     }
 
@@ -69,122 +68,44 @@ impl Purpose {
     fn needs(self) -> &'static [Need] {
         match self {
             Self::Lab => &[
-                Need {
-                    package: "iproute2",
-                    sign: Sign::Program("ip"),
-                },
-                Need {
-                    package: "ethtool",
-                    sign: Sign::Program("ethtool"),
-                },
-                Need {
-                    package: "bind9-dnsutils",
-                    sign: Sign::Program("dig"),
-                },
-                Need {
-                    package: "nsd",
-                    sign: Sign::Program("nsd"),
-                },
-                Need {
-                    package: "dnsperf",
-                    sign: Sign::Program("dnsperf"),
-                },
-                Need {
-                    package: "tcpdump",
-                    sign: Sign::Program("tcpdump"),
-                },
+                program("iproute2", "ip"),
+                program("ethtool", "ethtool"),
+                program("bind9-dnsutils", "dig"),
+                program("nsd", "nsd"),
+                program("dnsperf", "dnsperf"),
+                program("tcpdump", "tcpdump"),
             ],
             Self::AfXdp => &[
-                Need {
-                    package: "gcc",
-                    sign: Sign::Program("cc"),
-                },
-                Need {
-                    package: "make",
-                    sign: Sign::Program("make"),
-                },
-                Need {
-                    package: "libelf-dev",
-                    sign: Sign::File("/usr/include/libelf.h"),
-                },
-                Need {
-                    package: "zlib1g-dev",
-                    sign: Sign::File("/usr/include/zlib.h"),
-                },
+                program("gcc", "cc"),
+                program("make", "make"),
+                file("libelf-dev", "/usr/include/libelf.h"),
+                file("zlib1g-dev", "/usr/include/zlib.h"),
             ],
             Self::Ebpf => &[
-                Need {
-                    package: "rustc-web",
-                    sign: Sign::Package,
-                },
-                Need {
-                    package: "libstd-rust-web-dev-bpf",
-                    sign: Sign::Package,
-                },
-                Need {
-                    package: "llvm-22-dev",
-                    sign: Sign::Package,
-                },
+                package("rustc-web"),
+                package("libstd-rust-web-dev-bpf"),
+                package("llvm-22-dev"),
             ],
-            Self::Scripts => &[Need {
-                package: "shellcheck",
-                sign: Sign::Program("shellcheck"),
-            }],
+            Self::Scripts => &[program("shellcheck", "shellcheck")],
             Self::Image => &[
-                Need {
-                    package: "qemu-system-x86",
-                    sign: Sign::Program("qemu-system-x86_64"),
-                },
-                Need {
-                    package: "squashfs-tools",
-                    sign: Sign::Program("mksquashfs"),
-                },
-                Need {
-                    package: "xz-utils",
-                    sign: Sign::Program("xz"),
-                },
-                Need {
-                    package: "e2fsprogs",
-                    sign: Sign::Program("mke2fs"),
-                },
-                Need {
-                    package: "genimage",
-                    sign: Sign::Program("genimage"),
-                },
-                Need {
-                    package: "mtools",
-                    sign: Sign::Program("mcopy"),
-                },
-                Need {
-                    package: "dosfstools",
-                    sign: Sign::Program("mkdosfs"),
-                },
-                Need {
-                    package: "bind9-dnsutils",
-                    sign: Sign::Program("dig"),
-                },
-                Need {
-                    package: "iproute2",
-                    sign: Sign::Program("ip"),
-                },
-                Need {
-                    package: "libdevmapper1.02.1",
-                    sign: Sign::File("/lib/x86_64-linux-gnu/libdevmapper.so.1.02.1"),
-                },
+                program("qemu-system-x86", "qemu-system-x86_64"),
+                program("squashfs-tools", "mksquashfs"),
+                program("xz-utils", "xz"),
+                program("e2fsprogs", "mke2fs"),
+                program("genimage", "genimage"),
+                program("mtools", "mcopy"),
+                program("dosfstools", "mkdosfs"),
+                program("bind9-dnsutils", "dig"),
+                program("iproute2", "ip"),
+                file(
+                    "libdevmapper1.02.1",
+                    "/lib/x86_64-linux-gnu/libdevmapper.so.1.02.1",
+                ),
             ],
             Self::ImageAarch64 => &[
-                Need {
-                    package: "qemu-system-arm",
-                    sign: Sign::Program("qemu-system-aarch64"),
-                },
-                Need {
-                    package: "gcc-aarch64-linux-gnu",
-                    sign: Sign::Program("aarch64-linux-gnu-gcc"),
-                },
-                Need {
-                    package: "libc6-dev-arm64-cross",
-                    sign: Sign::File("/usr/aarch64-linux-gnu/lib/libc.a"),
-                },
+                program("qemu-system-arm", "qemu-system-aarch64"),
+                program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
+                file("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
             ],
         }
     }
@@ -206,6 +127,24 @@ enum Sign {
     File(&'static str),
     /// dpkg's own list of the package's files.
     Package,
+}
+
+/// A package that is there when its program is.
+const fn program(package: &'static str, name: &'static str) -> Need {
+    let sign = Sign::Program(name);
+    Need { package, sign }
+}
+
+/// A package that is there when its file is.
+const fn file(package: &'static str, path: &'static str) -> Need {
+    let sign = Sign::File(path);
+    Need { package, sign }
+}
+
+/// A package that has to be this very one.
+const fn package(package: &'static str) -> Need {
+    let sign = Sign::Package;
+    Need { package, sign }
 }
 
 impl Need {
@@ -375,11 +314,7 @@ mod tests {
             assert!(!purpose.needs().is_empty());
         }
         let error = Purpose::parse("kitchen").expect_err("no such purpose");
-        assert!(
-            error
-                .to_string()
-                .contains("lab, afxdp, ebpf, scripts, image or image-aarch64")
-        );
+        assert!(error.to_string().contains("lab, afxdp"));
     }
 
     #[test]
@@ -395,13 +330,7 @@ mod tests {
         assert!(!is_met(Sign::Program("no-such-program")));
         assert!(is_met(Sign::File("/proc/self/stat")));
         assert!(!is_met(Sign::File("/no/such/file")));
-        assert!(
-            !Need {
-                package: "no-such-package",
-                sign: Sign::Package
-            }
-            .is_met()
-        );
+        assert!(!package("no-such-package").is_met());
         assert!(find_program("sh").is_some_and(|path| path.ends_with("sh")));
     }
 

@@ -15,7 +15,9 @@ pub fn root() -> PathBuf {
     // Cargo sets the variable when it runs this program, also where the checkout has moved since the build.
     let package = env::var_os("CARGO_MANIFEST_DIR");
     let package = package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&package).join("..")
+    Path::new(&package)
+        .parent()
+        .map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 /// Cargo's build directory.

@@ -1,0 +1,214 @@
+//! The steps of `cargo xtask test`, one row each.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::setup::Purpose;
+use crate::workspace;
+
+/// A row: what is run, what it needs, and how long it may take.
+pub struct Step {
+    /// What is tested; also the name of its log.
+    pub name: &'static str,
+    /// Whether `--quick` includes it.
+    is_quick: bool,
+    /// Whether all of it needs root. Tests that need root beside others that do not skip themselves.
+    pub needs_root: bool,
+    /// Whether it hands a filter on to test binaries.
+    takes_filter: bool,
+    /// What has to be installed.
+    pub purposes: &'static [Purpose],
+    /// After so many minutes something hangs.
+    pub limit_mins: u64,
+    /// The command itself.
+    pub command: fn(&Scope) -> Result<Command>,
+}
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "format",
+        is_quick: true,
+        needs_root: false,
+        takes_filter: false,
+        purposes: &[],
+        limit_mins: 5,
+        command: |_| Ok(cargo("fmt --all --check")),
+    },
+    Step {
+        name: "tidy",
+        is_quick: true,
+        needs_root: false,
+        takes_filter: false,
+        purposes: &[],
+        limit_mins: 5,
+        command: |scope| Ok(scope.xtask("tidy")),
+    },
+    Step {
+        name: "scripts",
+        is_quick: true,
+        needs_root: false,
+        takes_filter: false,
+        purposes: &[Purpose::Scripts],
+        limit_mins: 5,
+        command: |_| shellcheck(),
+    },
+    Step {
+        name: "clippy",
+        is_quick: true,
+        needs_root: false,
+        takes_filter: false,
+        purposes: &[],
+        limit_mins: 20,
+        command: |_| Ok(cargo("clippy --workspace --all-targets -- -D warnings")),
+    },
+    Step {
+        name: "clippy with afxdp",
+        is_quick: false,
+        needs_root: false,
+        takes_filter: false,
+        purposes: &[Purpose::AfXdp],
+        limit_mins: 20,
+        command: |_| {
+            Ok(cargo(
+                "clippy -p xdnsd --all-targets --features afxdp -- -D warnings",
+            ))
+        },
+    },
+    Step {
+        name: "documentation",
+        is_quick: false,
+        needs_root: false,
+        takes_filter: false,
+        purposes: &[],
+        limit_mins: 20,
+        command: |_| Ok(documentation()),
+    },
+    Step {
+        name: "quick tests",
+        is_quick: true,
+        needs_root: false,
+        takes_filter: true,
+        purposes: &[],
+        limit_mins: 20,
+        command: |scope| Ok(scope.cargo_test("--workspace --lib --bins")),
+    },
+    Step {
+        name: "tests",
+        is_quick: false,
+        needs_root: false,
+        takes_filter: true,
+        purposes: &[Purpose::Lab],
+        limit_mins: 30,
+        command: |scope| Ok(scope.cargo_test("--workspace")),
+    },
+    Step {
+        name: "black box with afxdp",
+        is_quick: false,
+        needs_root: false,
+        takes_filter: true,
+        purposes: &[Purpose::Lab, Purpose::AfXdp],
+        limit_mins: 30,
+        command: |scope| Ok(scope.cargo_test("-p xdnsd --features afxdp --test *")),
+    },
+];
+
+/// Which steps are wanted, and which tests within them.
+pub struct Scope {
+    filter: Option<String>,
+    is_quick: bool,
+    /// This program, as it was found before a build replaced it.
+    program: PathBuf,
+}
+
+impl Scope {
+    /// `filter` names steps, or else tests.
+    pub fn new(filter: Option<String>, is_quick: bool) -> Result<Self> {
+        let program = env::current_exe().context("find this program")?;
+        Ok(Self {
+            filter,
+            is_quick,
+            program,
+        })
+    }
+
+    /// The steps to run, in order.
+    pub fn steps(&self) -> Vec<&'static Step> {
+        let wanted = STEPS.iter().filter(|step| step.is_quick || !self.is_quick);
+        // The whole of the tests includes the quick ones.
+        let wanted = wanted.filter(|step| self.is_quick || step.name != "quick tests");
+        let named = self.names_a_step();
+        let is_asked_for = |step: &&Step| match &self.filter {
+            None => true,
+            Some(filter) if named => step.name.contains(filter),
+            Some(_) => step.takes_filter,
+        };
+        wanted.filter(is_asked_for).collect()
+    }
+
+    fn names_a_step(&self) -> bool {
+        let filter = self.filter.as_deref();
+        filter.is_some_and(|filter| STEPS.iter().any(|step| step.name.contains(filter)))
+    }
+
+    /// `cargo test`, not a runner that may be installed or not: what runs on a fresh machine runs everywhere, and
+    /// tests that share a process may not disturb each other.
+    fn cargo_test(&self, arguments: &str) -> Command {
+        let mut command = cargo("test --no-fail-fast");
+        command.args(arguments.split_whitespace());
+        if let Some(filter) = self.filter.as_ref().filter(|_| !self.names_a_step()) {
+            command.arg(filter);
+        }
+        command
+    }
+
+    fn xtask(&self, arguments: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(arguments.split_whitespace())
+            .current_dir(workspace::root());
+        command
+    }
+}
+
+fn cargo(arguments: &str) -> Command {
+    let mut command = workspace::cargo();
+    command.args(arguments.split_whitespace());
+    command
+}
+
+fn documentation() -> Command {
+    let mut command = cargo("doc --workspace --no-deps --document-private-items");
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    command
+}
+
+/// shellcheck of every file that a shell interprets.
+fn shellcheck() -> Result<Command> {
+    let mut scripts = Vec::new();
+    for file in workspace::files()? {
+        let bytes = fs::read(workspace::root().join(&file));
+        let bytes = bytes.with_context(|| format!("read {}", file.display()))?;
+        let first = bytes
+            .split(|byte| *byte == b'\n')
+            .next()
+            .unwrap_or_default();
+        let interpreter = String::from_utf8_lossy(first).into_owned();
+        let is_shell = interpreter.starts_with("#!")
+            && interpreter
+                .split(['/', ' '])
+                .any(|word| matches!(word, "sh" | "bash" | "dash"));
+        if is_shell {
+            scripts.push(file);
+        }
+    }
+    if scripts.is_empty() {
+        bail!("no script is found, although .ci/run is one");
+    }
+    let mut command = Command::new("shellcheck");
+    command.args(scripts).current_dir(workspace::root());
+    Ok(command)
+}
