@@ -234,11 +234,11 @@ impl Attachment {
             interface: self.name.clone(),
             queue,
         };
-        let port = Port {
+        let port = Box::new(Port {
             xsk,
             heartbeat,
             queue: name,
-        };
+        });
         mailbox
             .post(Letter::Adopt(port))
             .map_err(|_| "its worker does not open its mail")?;

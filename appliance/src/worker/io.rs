@@ -35,7 +35,7 @@ pub enum Route {
 /// The effects of one worker.
 pub struct Io<'a> {
     pub(super) epoll: Epoll,
-    pub(super) port: Option<Port>,
+    pub(super) port: Option<Box<Port>>,
     pub(super) adoption: u32,
     pub(super) listeners: Vec<UdpSocket>,
     pub(super) pool: Pool,

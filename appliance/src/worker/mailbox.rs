@@ -14,7 +14,7 @@ const LETTERS: usize = 4;
 /// What a worker is told.
 pub enum Letter {
     /// Serve this AF_XDP socket.
-    Adopt(Port),
+    Adopt(Box<Port>),
     /// Close the AF_XDP socket; the kernel's sockets serve on.
     Detach,
     /// End.
@@ -44,7 +44,6 @@ impl Mailbox {
     ///
     /// # Errors
     /// The worker has not opened the letters before; this one comes back.
-    #[expect(clippy::result_large_err, reason = "the letter is what comes back")]
     pub fn post(&self, letter: Letter) -> Result<(), Letter> {
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
         letters.push_back(letter)?;

@@ -337,7 +337,7 @@ impl<'a> Worker<'a> {
         true
     }
 
-    fn adopt(&mut self, port: Port) {
+    fn adopt(&mut self, port: Box<Port>) {
         self.drop_port();
         if watch(&self.io.epoll, port.xsk.as_fd(), Source::Xsk).is_ok() {
             self.io.adoption = self.io.adoption.wrapping_add(1);
