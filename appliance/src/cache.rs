@@ -4,7 +4,8 @@
 //! lets the lock go in between, so it delays a worker by no more than a few copies.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use xdnsd_core::cache::{Head, Key, Shard, shard_of};
 use xdnsd_core::dns::Name;
@@ -25,7 +26,10 @@ pub static CACHE: SharedCache = SharedCache::new();
 #[derive(Debug)]
 pub struct SharedCache {
     shards: [Mutex<Shard>; CACHE_SHARDS],
-    seed: OnceLock<[u8; 16]>,
+    /// Two halves; zero until `configure`. All zero bits, unlike a `OnceLock`: one other bit would put the whole static
+    /// into the executable.
+    seed: [AtomicU64; 2],
+    configured: AtomicBool,
 }
 
 impl SharedCache {
@@ -38,14 +42,18 @@ impl SharedCache {
     pub const fn new() -> Self {
         Self {
             shards: [const { Mutex::new(Shard::new()) }; CACHE_SHARDS],
-            seed: OnceLock::new(),
+            seed: [const { AtomicU64::new(0) }; 2],
+            configured: AtomicBool::new(false),
         }
     }
 
     /// Sets the key of the hash, which stays, and how many answers are kept. Once, before the first look-up.
     pub fn configure(&self, seed: [u8; 16], entries: usize) {
-        let first = self.seed.set(seed).is_ok();
-        assert!(first, "entries stand where the first seed put them");
+        let again = self.configured.swap(true, Ordering::AcqRel);
+        assert!(!again, "entries stand where the first seed put them");
+        let whole = u128::from_ne_bytes(seed);
+        self.seed[0].store(whole as u64, Ordering::Release);
+        self.seed[1].store((whole >> 64) as u64, Ordering::Release);
         self.limit(entries);
     }
 
@@ -77,7 +85,7 @@ impl SharedCache {
 
     /// Stores an answer, as an engine does; for what comes from a snapshot.
     pub fn insert(&self, key: &Key<'_>, head: &Head, body: &[u8]) {
-        let hash = key.hash(self.seed());
+        let hash = key.hash(&self.seed());
         self.with_shard(hash, |shard| shard.insert(hash, key, head, body));
     }
 
@@ -115,7 +123,7 @@ impl SharedCache {
             dnssec_ok,
             checking_disabled,
         };
-        shard.remove(key.hash(self.seed()), &key)
+        shard.remove(key.hash(&self.seed()), &key)
     }
 }
 
@@ -124,10 +132,9 @@ impl CacheAccess for &SharedCache {
         f(&mut lock(&self.shards[shard_of(hash)]))
     }
 
-    fn seed(&self) -> &[u8; 16] {
-        self.seed
-            .get()
-            .expect("the cache is configured before the first look-up")
+    fn seed(&self) -> [u8; 16] {
+        let half = |index: usize| u128::from(self.seed[index].load(Ordering::Relaxed));
+        (half(0) | half(1) << 64).to_ne_bytes()
     }
 }
 

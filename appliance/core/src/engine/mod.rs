@@ -73,7 +73,7 @@ pub trait CacheAccess {
     /// Runs `f` on the shard that `hash` belongs to.
     fn with_shard<T>(&self, hash: u64, f: impl FnOnce(&mut Shard) -> T) -> T;
     /// The key of the hash, chosen at start.
-    fn seed(&self) -> &[u8; 16];
+    fn seed(&self) -> [u8; 16];
 }
 
 /// What can be set.

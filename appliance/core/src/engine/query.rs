@@ -61,7 +61,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if let Some((code, extended)) = refusal(&query) {
             return self.refuse(message, &query, client, code, extended);
         }
-        let hash = query.key().hash(self.cache.seed());
+        let hash = query.key().hash(&self.cache.seed());
         match self.look_up(now, hash, &query, client, message) {
             Lookup::Reply {
                 len,
@@ -255,7 +255,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             tried: 0,
             first_waiter: None,
             failure: None,
-            bucket: bucket(client.address, self.cache.seed()),
+            bucket: bucket(client.address, &self.cache.seed()),
         };
         match self.tables.pending.insert(pending.clone()) {
             Err(PendingFull::Questions) => {

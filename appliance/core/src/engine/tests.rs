@@ -28,8 +28,8 @@ impl CacheAccess for &TestCache {
     fn with_shard<T>(&self, _hash: u64, f: impl FnOnce(&mut Shard) -> T) -> T {
         f(&mut self.shard.lock().unwrap())
     }
-    fn seed(&self) -> &[u8; 16] {
-        &self.seed
+    fn seed(&self) -> [u8; 16] {
+        self.seed
     }
 }
 
