@@ -67,49 +67,56 @@ impl Purpose {
     /// Packages, each with the sign that it is there.
     fn needs(self) -> &'static [Need] {
         match self {
-            Self::Lab => &[
-                program("iproute2", "ip"),
-                program("ethtool", "ethtool"),
-                program("bind9-dnsutils", "dig"),
-                program("nsd", "nsd"),
-                program("dnsperf", "dnsperf"),
-                program("tcpdump", "tcpdump"),
-            ],
-            Self::AfXdp => &[
-                program("gcc", "cc"),
-                program("make", "make"),
-                file("libelf-dev", "/usr/include/libelf.h"),
-                file("zlib1g-dev", "/usr/include/zlib.h"),
-            ],
-            Self::Ebpf => &[
-                package("rustc-web"),
-                package("libstd-rust-web-dev-bpf"),
-                package("llvm-22-dev"),
-            ],
-            Self::Scripts => &[program("shellcheck", "shellcheck")],
-            Self::Image => &[
-                program("qemu-system-x86", "qemu-system-x86_64"),
-                program("squashfs-tools", "mksquashfs"),
-                program("xz-utils", "xz"),
-                program("e2fsprogs", "mke2fs"),
-                program("genimage", "genimage"),
-                program("mtools", "mcopy"),
-                program("dosfstools", "mkdosfs"),
-                program("bind9-dnsutils", "dig"),
-                program("iproute2", "ip"),
-                file(
-                    "libdevmapper1.02.1",
-                    "/lib/x86_64-linux-gnu/libdevmapper.so.1.02.1",
-                ),
-            ],
-            Self::ImageAarch64 => &[
-                program("qemu-system-arm", "qemu-system-aarch64"),
-                program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
-                file("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
-            ],
+            Self::Lab => LAB,
+            Self::AfXdp => AFXDP,
+            Self::Ebpf => EBPF,
+            Self::Scripts => SCRIPTS,
+            Self::Image => IMAGE,
+            Self::ImageAarch64 => IMAGE_AARCH64,
         }
     }
 }
+
+const LAB: &[Need] = &[
+    program("iproute2", "ip"),
+    program("ethtool", "ethtool"),
+    program("bind9-dnsutils", "dig"),
+    program("nsd", "nsd"),
+    program("dnsperf", "dnsperf"),
+    program("tcpdump", "tcpdump"),
+];
+const AFXDP: &[Need] = &[
+    program("gcc", "cc"),
+    program("make", "make"),
+    file("libelf-dev", "/usr/include/libelf.h"),
+    file("zlib1g-dev", "/usr/include/zlib.h"),
+];
+const EBPF: &[Need] = &[
+    package("rustc-web"),
+    package("libstd-rust-web-dev-bpf"),
+    package("llvm-22-dev"),
+];
+const SCRIPTS: &[Need] = &[program("shellcheck", "shellcheck")];
+const IMAGE: &[Need] = &[
+    program("qemu-system-x86", "qemu-system-x86_64"),
+    program("squashfs-tools", "mksquashfs"),
+    program("xz-utils", "xz"),
+    program("e2fsprogs", "mke2fs"),
+    program("genimage", "genimage"),
+    program("mtools", "mcopy"),
+    program("dosfstools", "mkdosfs"),
+    program("bind9-dnsutils", "dig"),
+    program("iproute2", "ip"),
+    file(
+        "libdevmapper1.02.1",
+        "/lib/x86_64-linux-gnu/libdevmapper.so.1.02.1",
+    ),
+];
+const IMAGE_AARCH64: &[Need] = &[
+    program("qemu-system-arm", "qemu-system-aarch64"),
+    program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
+    file("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
+];
 
 /// A package that is needed.
 #[derive(Clone, Copy, Debug)]
@@ -304,7 +311,7 @@ fn apt(
 
 #[cfg(test)]
 mod tests {
-    use super::{Need, Purpose, Sign, find_program, missing};
+    use super::{Need, Purpose, Sign, find_program, missing, package};
 
     #[test]
     fn every_purpose_is_found_by_its_name() {
