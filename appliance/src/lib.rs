@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod clock;
 pub mod config;
+pub mod policy;
 pub mod control;
 pub mod daemon;
 pub mod ethtool;

@@ -79,8 +79,10 @@ impl<'a> NameTable<'a> {
         let slots = u32_at(bytes, field::SLOTS)?;
         let max_probe = u32_at(bytes, field::MAX_PROBE)?;
         let slots_end = field::FIRST_SLOT.checked_add(SLOT_LEN.checked_mul(slots as usize)?)?;
-        let fits = slots.is_power_of_two() && slots_end <= bytes.len() && max_probe <= PROBE_MAX;
-        fits.then_some(Self {
+        if !slots.is_power_of_two() || slots_end > bytes.len() || max_probe > PROBE_MAX {
+            return None;
+        }
+        Some(Self {
             bytes,
             mask: slots - 1,
             max_probe,

@@ -1,0 +1,415 @@
+//! Compiled lists as files: `xdnsd lists compile` writes them, the daemon maps them.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use xdnsd_core::policy::list::{List, ListError};
+
+use super::lists::{ListBuilder, Purpose, SOURCES_MAX, Tally};
+use super::map::Mapping;
+use super::problem::Problem;
+
+/// A compiled list, in memory or mapped. It was checked when it was loaded.
+#[derive(Debug)]
+pub enum ListImage {
+    /// Compiled by this process.
+    Memory(Vec<u8>),
+    /// A file.
+    Mapped(Mapping),
+}
+
+impl ListImage {
+    /// Maps a compiled list and checks it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not a compiled list of this version, or is torn or damaged.
+    pub fn open(path: &Path) -> Result<Self, Problem> {
+        let mapping = Mapping::open(path).map_err(|error| Problem::with_file(path, &error))?;
+        let image = mapping.map_or(Self::Memory(Vec::new()), Self::Mapped);
+        match List::check(image.as_ref()) {
+            Ok(_) => Ok(image),
+            Err(error) => Err(Problem::of(path.display().to_string(), explain(error))),
+        }
+    }
+
+    /// The list. Empty where the bytes are no longer what they were when they were loaded.
+    #[must_use]
+    pub fn list(&self) -> List<'_> {
+        List::view(self.as_ref()).unwrap_or(List::EMPTY)
+    }
+}
+
+impl AsRef<[u8]> for ListImage {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Memory(bytes) => bytes,
+            Self::Mapped(mapping) => mapping.as_ref(),
+        }
+    }
+}
+
+fn explain(error: ListError) -> String {
+    match error {
+        ListError::Foreign => {
+            "is not a compiled list; `xdnsd lists compile` makes one from text".into()
+        }
+        ListError::Version { found } => {
+            format!(
+                "is a compiled list of format version {found}, which this release does not know; compile it again"
+            )
+        }
+        ListError::Torn { written, found } => {
+            format!("is torn: {written} bytes were written, {found} are there; compile it again")
+        }
+        ListError::Damaged => "is damaged: a CRC does not match; compile it again".into(),
+        ListError::Inconsistent => {
+            "is not what `xdnsd lists compile` writes, although its CRCs match".into()
+        }
+    }
+}
+
+/// What a compilation did.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The sources and what was found in them.
+    pub sources: Vec<(PathBuf, Tally)>,
+    /// Names in the compiled list: rules about the same name are one.
+    pub names: usize,
+    /// Names among them that are allowed.
+    pub allowed: u32,
+    /// Bytes of the compiled list.
+    pub bytes: usize,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (path, tally) in &self.sources {
+            writeln!(formatter, "{}: {tally}", path.display())?;
+        }
+        write!(
+            formatter,
+            "{} names ({} allowed) in {} bytes",
+            self.names, self.allowed, self.bytes
+        )
+    }
+}
+
+/// Compiles lists from text files.
+///
+/// # Errors
+/// A source cannot be read or is no list.
+pub fn compile(sources: &[(PathBuf, Purpose)]) -> Result<(Vec<u8>, Report), Problem> {
+    if sources.len() > SOURCES_MAX {
+        return Err(Problem::of(
+            "lists",
+            format!("more than {SOURCES_MAX} sources"),
+        ));
+    }
+    let mut builder = ListBuilder::default();
+    let mut tallies = Vec::new();
+    for (index, (path, purpose)) in sources.iter().enumerate() {
+        tallies.push((
+            path.clone(),
+            builder.add_file(path, index as u16, *purpose)?,
+        ));
+    }
+    let image = finish(builder)?;
+    let list = List::view(&image).map_err(|error| Problem::of("lists", explain(error)))?;
+    let report = Report {
+        sources: tallies,
+        names: list.count(),
+        allowed: list.allows(),
+        bytes: image.len(),
+    };
+    Ok((image, report))
+}
+
+/// The image of a builder's names.
+pub(super) fn finish(builder: ListBuilder) -> Result<Vec<u8>, Problem> {
+    let crowded = || {
+        Problem::of(
+            "lists",
+            "too many names fall together under this key; compile again",
+        )
+    };
+    builder.build().ok_or_else(crowded)
+}
+
+/// Writes a compiled list so that a reader, or a power cut, sees the old file or the new one and nothing between.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(path: &Path, image: &[u8]) -> Result<(), Problem> {
+    let mut temporary = OsString::from(path);
+    temporary.push(".new");
+    let temporary = PathBuf::from(temporary);
+    let written = write_whole(&temporary, image).and_then(|()| std::fs::rename(&temporary, path));
+    written.and_then(|()| sync_folder(path)).map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        Problem::with_file(path, &error)
+    })
+}
+
+fn write_whole(path: &Path, image: &[u8]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(image)?;
+    file.sync_all()
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}
+
+/// The arguments of `xdnsd lists compile [--allow FILE]… OUT IN…`.
+///
+/// # Errors
+/// What is wrong with the arguments, with a source, or with writing `OUT`.
+pub fn compile_command(arguments: &[OsString]) -> Result<Report, Problem> {
+    let usage = || Problem::of("usage", "xdnsd lists compile [--allow FILE]... OUT IN...");
+    let mut allow = Vec::new();
+    let mut rest = arguments.iter();
+    let mut files = Vec::new();
+    while let Some(argument) = rest.next() {
+        if argument == "--allow" {
+            allow.push((
+                PathBuf::from(rest.next().ok_or_else(usage)?),
+                Purpose::Allow,
+            ));
+        } else if argument.as_encoded_bytes().starts_with(b"--") {
+            return Err(usage());
+        } else {
+            files.push(PathBuf::from(argument));
+        }
+    }
+    let (out, sources) = files.split_first().ok_or_else(usage)?;
+    if sources.is_empty() {
+        return Err(usage());
+    }
+    let mut sources: Vec<_> = sources
+        .iter()
+        .map(|path| (path.clone(), Purpose::Block))
+        .collect();
+    sources.extend(allow);
+    let (image, report) = compile(&sources)?;
+    write(out, &image)?;
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::testing::Folder;
+    use std::fmt::Write as _;
+    use xdnsd_core::policy::list::Verdict;
+    use xdnsd_core::policy::name::Labels;
+
+    fn verdict(list: &List<'_>, name: &str) -> Verdict {
+        let name = super::super::name::parse(name).expect("a name");
+        list.verdict(&Labels::new(&name).expect("well-formed"))
+    }
+
+    fn arguments(words: &[&Path]) -> Vec<OsString> {
+        words
+            .iter()
+            .map(|word| word.as_os_str().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_command_writes_what_the_daemon_maps() {
+        let folder = Folder::new();
+        let ads = folder.write("ads.txt", "ads.example\n||cdn.example^$script\n");
+        let hosts = folder.write("hosts", "0.0.0.0 tracker.example\n");
+        let allow = folder.write("allow.txt", "ok.ads.example\n");
+        let out = folder.path().join("out.list");
+        let words = arguments(&[Path::new("--allow"), &allow, &out, &ads, &hosts]);
+        let report = compile_command(&words).expect("compiled");
+        assert_eq!((report.names, report.allowed), (3, 1));
+        assert_eq!(
+            report.bytes as u64,
+            std::fs::metadata(&out).expect("written").len()
+        );
+        assert!(
+            report
+                .to_string()
+                .contains("ads.txt: 1 rules, 1 lines skipped"),
+            "{report}"
+        );
+        let image = ListImage::open(&out).expect("a list");
+        assert_eq!(
+            verdict(&image.list(), "x.ads.example"),
+            Verdict::Blocked { list: 0 }
+        );
+        assert_eq!(
+            verdict(&image.list(), "tracker.example"),
+            Verdict::Blocked { list: 1 }
+        );
+        assert_eq!(verdict(&image.list(), "ok.ads.example"), Verdict::Allowed);
+        let left: Vec<_> = std::fs::read_dir(folder.path())
+            .expect("a folder")
+            .collect();
+        assert_eq!(left.len(), 4, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_mapped_list_outlives_the_file_that_replaces_it() {
+        let folder = Folder::new();
+        let out = folder.path().join("out.list");
+        let source = folder.write("a.txt", "old.example");
+        compile_command(&arguments(&[&out, &source])).expect("compiled");
+        let old = ListImage::open(&out).expect("a list");
+        folder.write("a.txt", "new.example");
+        compile_command(&arguments(&[&out, &source])).expect("compiled");
+        let new = ListImage::open(&out).expect("a list");
+        assert_eq!(
+            verdict(&old.list(), "old.example"),
+            Verdict::Blocked { list: 0 }
+        );
+        assert_eq!(verdict(&old.list(), "new.example"), Verdict::None);
+        assert_eq!(
+            verdict(&new.list(), "new.example"),
+            Verdict::Blocked { list: 0 }
+        );
+    }
+
+    #[test]
+    fn arguments_that_make_no_sense_are_refused() {
+        let (out, no) = (Path::new("/nonexistent/out"), Path::new("/nonexistent/in"));
+        for words in [
+            &[][..],
+            &[out],
+            &[out, Path::new("--alow"), no],
+            &[out, no, Path::new("--allow")],
+        ] {
+            let error = compile_command(&arguments(words))
+                .expect_err("wrong")
+                .to_string();
+            assert!(error.starts_with("usage"), "{error}");
+        }
+        let error = compile_command(&arguments(&[out, no]))
+            .expect_err("no such file")
+            .to_string();
+        assert!(error.starts_with("/nonexistent/in: "), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_list_says_so() {
+        let folder = Folder::new();
+        let cases = [
+            ("empty", &b""[..], "is not a compiled list"),
+            ("text", b"ads.example", "is not a compiled list"),
+        ];
+        for (name, content, what) in cases {
+            let error = ListImage::open(&folder.write(name, content))
+                .expect_err("no list")
+                .to_string();
+            assert!(error.contains(what), "{error}");
+        }
+        let source = folder.write("a.txt", "ads.example");
+        let (image, _) = compile(&[(source, Purpose::Block)]).expect("compiled");
+        let torn = folder.write("torn", &image[..image.len() - 1]);
+        let error = ListImage::open(&torn).expect_err("torn").to_string();
+        assert!(
+            error.contains("is torn") && error.starts_with(&torn.display().to_string()),
+            "{error}"
+        );
+        let mut damaged = image;
+        *damaged.last_mut().expect("bytes") ^= 1;
+        let error = ListImage::open(&folder.write("damaged", &damaged))
+            .expect_err("damaged")
+            .to_string();
+        assert!(error.contains("damaged"), "{error}");
+    }
+
+    /// Names as lists have them: two to four labels, 8 to 40 letters, all distinct.
+    fn million() -> impl Iterator<Item = String> {
+        const NAMES: u32 = 1_000_000;
+        (0..NAMES).map(|number| {
+            let spread = number.wrapping_mul(2_654_435_761);
+            match number % 3 {
+                0 => format!("ads{number}.net{}", spread % 97),
+                1 => format!("t{number}.tracker{}.example", spread % 1009),
+                _ => format!("x{number}.metrics.{spread:08x}-analytics.co{}", spread % 13),
+            }
+        })
+    }
+
+    #[test]
+    fn a_million_names_fit_in_sixteen_mebibytes_and_each_is_found() {
+        let folder = Folder::new();
+        let mut text = String::new();
+        million().for_each(|name| writeln!(text, "{name}").expect("memory"));
+        let source = folder.write("million.txt", &text);
+        let out = folder.path().join("million.list");
+        let report = compile_command(&arguments(&[&out, &source])).expect("compiled");
+        assert_eq!(report.names, 1_000_000);
+        let len = std::fs::metadata(&out).expect("written").len();
+        assert!(len <= 16_000_000, "{len} bytes: more than 16 per name");
+        let image = ListImage::open(&out).expect("a list");
+        let list = image.list();
+        for name in million() {
+            assert_eq!(
+                verdict(&list, &name),
+                Verdict::Blocked { list: 0 },
+                "{name}"
+            );
+        }
+        // Names that differ in one letter, and names below.
+        for name in million().step_by(8) {
+            assert_eq!(
+                verdict(&list, &format!("y{name}")),
+                Verdict::None,
+                "y{name}"
+            );
+            assert_eq!(
+                verdict(&list, &format!("www.{name}")),
+                Verdict::Blocked { list: 0 },
+                "www.{name}"
+            );
+        }
+    }
+
+    /// Prints nanoseconds per lookup: `cargo test --release -p xdnsd -- --ignored --nocapture nanoseconds`.
+    #[test]
+    #[ignore = "a measurement, not a check"]
+    fn nanoseconds_per_lookup() {
+        let build = |names: &mut dyn Iterator<Item = String>| {
+            let mut builder = ListBuilder::default();
+            names.for_each(|name| builder.add_name(&name, 0, Purpose::Block).expect("a name"));
+            finish(builder).expect("built")
+        };
+        let full = build(&mut million());
+        let empty = build(&mut std::iter::empty());
+        let wire = |name: String| super::super::name::parse(&name).expect("a name");
+        let present: Vec<Vec<u8>> = million().map(wire).collect();
+        let absent: Vec<Vec<u8>> = million().map(|name| wire(format!("www.y{name}"))).collect();
+        let popular: Vec<Vec<u8>> = (0..1_000_000)
+            .map(|n| wire(format!("www.site{}.example", n % 100)))
+            .collect();
+        for (what, image, names) in [
+            ("empty list", &empty, &absent),
+            ("a million, asked for", &full, &present),
+            ("a million, absent and all distinct", &full, &absent),
+            ("a million, absent and few", &full, &popular),
+        ] {
+            let list = List::check(image).expect("a list");
+            let begin = std::time::Instant::now();
+            let found = names
+                .iter()
+                .filter_map(|name| Labels::new(name))
+                .filter(|name| list.verdict(name) != Verdict::None);
+            let found = found.count();
+            println!(
+                "{what}: {} ns, {found} found",
+                begin.elapsed().as_nanos() / names.len() as u128
+            );
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Policy's files: what people write, compiled to the images that `xdnsd_core::policy` looks into.
+
+pub mod list_file;
+pub mod lists;
+mod map;
+pub mod name;
+pub mod problem;
+pub mod rdata;
+pub mod rules;
+pub mod svcb;
+pub mod table;
+#[cfg(test)]
+mod testing;
+pub mod words;
+
+pub use problem::{Notes, Problem};

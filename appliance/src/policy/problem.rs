@@ -1,0 +1,133 @@
+//! What is wrong, and where: a file and its line, or a key of the config.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Notes that are kept of one build. More are counted only.
+const NOTES_MAX: usize = 64;
+
+/// Something that is wrong at one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// A file, or a key of the config.
+    pub place: String,
+    /// The line in the file, from 1. `None`: the whole place.
+    pub line: Option<usize>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl Problem {
+    /// Wrong as a whole.
+    #[must_use]
+    pub fn of(place: impl Into<String>, what: impl Into<String>) -> Self {
+        Self {
+            place: place.into(),
+            line: None,
+            what: what.into(),
+        }
+    }
+
+    /// Wrong in one line of a file.
+    #[must_use]
+    pub fn in_line(file: &Path, line: usize, what: impl Into<String>) -> Self {
+        Self {
+            place: file.display().to_string(),
+            line: Some(line),
+            what: what.into(),
+        }
+    }
+
+    /// A file that cannot be read or written.
+    #[must_use]
+    pub fn with_file(file: &Path, error: &std::io::Error) -> Self {
+        Self::of(file.display().to_string(), error.to_string())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(formatter, "{}:{line}: {}", self.place, self.what),
+            None => write!(formatter, "{}: {}", self.place, self.what),
+        }
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// What a build passed over: lines that it could not use, files that are not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// The first of them.
+    pub first: Vec<Problem>,
+    /// How many there were.
+    pub count: usize,
+}
+
+impl Notes {
+    /// Notes a problem that does not stop the build.
+    pub fn push(&mut self, problem: Problem) {
+        self.count += 1;
+        if self.first.len() < NOTES_MAX {
+            self.first.push(problem);
+        }
+    }
+
+    /// Notes a line that is passed over.
+    pub fn skip(&mut self, file: &Path, line: usize, what: impl Into<String>) {
+        self.push(Problem::in_line(file, line, what));
+    }
+}
+
+/// The files behind a path: itself, or what is in it where it is a directory, in the order of their names. Hidden files
+/// and editors' backups are left out, as dnsmasq does. A path that is not there is noted and gives none.
+///
+/// # Errors
+/// The path cannot be looked at.
+pub fn files_behind(path: &Path, notes: &mut Notes) -> Result<Vec<PathBuf>, Problem> {
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            notes.push(Problem::of(path.display().to_string(), "is not there"));
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(Problem::with_file(path, &error)),
+    };
+    if !metadata.is_dir() {
+        return Ok(vec![path.to_path_buf()]);
+    }
+    let entries = std::fs::read_dir(path).map_err(|error| Problem::with_file(path, &error))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|f| is_wanted(f))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+fn is_wanted(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+    file.is_file() && !name.starts_with(b".") && !name.starts_with(b"#") && !name.ends_with(b"~")
+}
+
+/// Reads a text file of at most `bytes_max` bytes. Bytes that are not UTF-8 become replacement characters, which no name
+/// may have: their line is passed over, the others are not.
+///
+/// # Errors
+/// The file cannot be read, or is larger.
+pub fn read_text(file: &Path, bytes_max: u64) -> Result<String, Problem> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let open = std::fs::File::open(file).map_err(|error| Problem::with_file(file, &error))?;
+    open.take(bytes_max + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Problem::with_file(file, &error))?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(Problem::of(
+            file.display().to_string(),
+            format!("is larger than {bytes_max} bytes"),
+        ));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,118 @@
+//! The words of a record in presentation form (RFC 1035 section 5.1, RFC 9460 appendix A).
+
+use super::name::unescape;
+
+/// Cuts text into words at white space. Quotes keep white space inside a word and are taken away; escapes stay for
+/// [`decode`], because a list of values is cut at its commas in between.
+///
+/// # Errors
+/// A quote is not closed, or a backslash is the last character.
+pub fn split(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut is_quoted = false;
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => {
+                is_quoted = !is_quoted;
+                word.get_or_insert_default();
+            }
+            '\\' => {
+                let escaped = characters.next().ok_or("ends with a backslash")?;
+                word.get_or_insert_default().extend(['\\', escaped]);
+            }
+            _ if character.is_ascii_whitespace() && !is_quoted => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(character),
+        }
+    }
+    if is_quoted {
+        return Err("has a quote that is not closed".into());
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+/// The bytes that a word stands for: `\DDD` a byte, `\X` the character X.
+///
+/// # Errors
+/// A backslash without what belongs behind it.
+pub fn decode(word: &str) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::with_capacity(word.len());
+    let mut rest = word.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        if byte == b'\\' {
+            let (escaped, behind) =
+                unescape(rest).ok_or_else(|| format!("`{word}` has a broken escape"))?;
+            bytes.push(escaped);
+            rest = behind;
+        } else {
+            bytes.push(byte);
+        }
+    }
+    Ok(bytes)
+}
+
+/// The values of a list with commas between them (RFC 9460 appendix A.1): decoded first, then cut, with `\,` and `\\`
+/// inside a value.
+///
+/// # Errors
+/// A broken escape, or an empty value.
+pub fn decode_list(word: &str) -> Result<Vec<Vec<u8>>, String> {
+    let mut values = vec![Vec::new()];
+    let decoded = decode(word)?;
+    let mut bytes = decoded.iter().copied();
+    while let Some(byte) = bytes.next() {
+        match (byte, values.last_mut()) {
+            (b',', _) => values.push(Vec::new()),
+            (b'\\', Some(value)) => value.push(
+                bytes
+                    .next()
+                    .ok_or_else(|| format!("`{word}` ends with a backslash"))?,
+            ),
+            (_, Some(value)) => value.push(byte),
+            (_, None) => {}
+        }
+    }
+    if values.iter().any(Vec::is_empty) {
+        Err(format!("`{word}` has an empty value"))
+    } else {
+        Ok(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_cut_at_white_space_outside_quotes() {
+        let words = split("a  b\t\"c d\" key=\"x y\"z \"\" e\\ f").expect("words");
+        assert_eq!(words, ["a", "b", "c d", "key=x yz", "", "e\\ f"]);
+        assert!(split("a \"b").is_err() && split("a\\").is_err());
+        assert_eq!(split("  ").expect("words"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn escapes_are_characters_or_three_digits() {
+        assert_eq!(decode("a\\\"b\\065\\255").as_deref(), Ok(&b"a\"bA\xff"[..]));
+        assert!(decode("\\25").is_err() && decode("\\").is_err() && decode("\\999").is_err());
+    }
+
+    /// RFC 9460 appendix A.1: the two ways to write the same list.
+    #[test]
+    fn lists_are_decoded_twice() {
+        let expected: Vec<Vec<u8>> =
+            vec![b"part1".into(), b"part2".into(), b"part3,part4\\".into()];
+        assert_eq!(
+            decode_list("part1,part2,part3\\\\,part4\\\\\\\\"),
+            Ok(expected.clone())
+        );
+        assert_eq!(
+            decode_list("part1\\,\\p\\a\\r\\t2\\044part3\\092,part4\\092\\\\"),
+            Ok(expected)
+        );
+        assert!(decode_list("a,,b").is_err() && decode_list("").is_err());
+    }
+}
