@@ -400,16 +400,19 @@ mod tests {
             ("a million, absent and few", &full, &popular),
         ] {
             let list = List::check(image).expect("a list");
-            let begin = std::time::Instant::now();
-            let found = names
-                .iter()
-                .filter_map(|name| Labels::new(name))
-                .filter(|name| list.verdict(name) != Verdict::None);
-            let found = found.count();
-            println!(
-                "{what}: {} ns, {found} found",
-                begin.elapsed().as_nanos() / names.len() as u128
-            );
+            let is_listed = |name: &&[u8]| {
+                Labels::new(name).is_some_and(|name| list.verdict(&name) != Verdict::None)
+            };
+            // The least of many rounds: what else the machine does only adds.
+            let rounds = names.chunks(10_000).map(|names| {
+                let begin = std::time::Instant::now();
+                let found = names.iter().map(Vec::as_slice).filter(is_listed).count();
+                (begin.elapsed().as_nanos() / names.len() as u128, found)
+            });
+            let rounds: Vec<_> = rounds.collect();
+            let best = rounds.iter().map(|&(nanos, _)| nanos).min();
+            let found: usize = rounds.iter().map(|&(_, found)| found).sum();
+            println!("{what}: {best:?} ns, {found} found");
         }
     }
 }

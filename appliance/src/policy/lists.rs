@@ -5,11 +5,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use xdnsd_core::policy::hash::HashKey;
 use xdnsd_core::policy::list::{
-    BUCKET_MAX, CRC, Digest, Digester, ENTRY_LEN, MAGIC, NAMES_MAX, NAMES_PER_BUCKET, VERSION,
-    field, tag,
+    BUCKET_MAX, CRC, ENTRY_LEN, MAGIC, NAMES_MAX, NAMES_PER_BUCKET, Spot, VERSION, field, tag,
 };
-use xdnsd_core::policy::name::{HashKey, Labels};
+use xdnsd_core::policy::name::Labels;
 
 use super::name;
 use super::problem::Problem;
@@ -52,7 +52,7 @@ impl fmt::Display for Tally {
 /// A name on its way into a list.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    digest: Digest,
+    hash: (u64, u64),
     tag: u16,
 }
 
@@ -107,9 +107,9 @@ impl ListBuilder {
         if flags & below != 0 {
             self.subtree_depths |= depth;
         }
-        let digest = Digester::of(&self.key, &labels);
+        let hash = labels.hash(&self.key);
         self.entries.push(Entry {
-            digest,
+            hash: (hash.first(), hash.second()),
             tag: flags | list & tag::LIST_MASK,
         });
     }
@@ -184,9 +184,9 @@ impl ListBuilder {
     /// that happens once in 10^40 times.
     #[must_use]
     pub fn build(mut self) -> Option<Vec<u8>> {
-        self.entries.sort_unstable_by_key(|entry| entry.digest);
+        self.entries.sort_unstable_by_key(|entry| entry.hash);
         self.entries.dedup_by(|next, kept| {
-            let same = next.digest == kept.digest;
+            let same = next.hash == kept.hash;
             if same {
                 kept.tag = merge(kept.tag, next.tag);
             }
@@ -203,12 +203,13 @@ impl ListBuilder {
         let mut image = vec![0; entries_at + self.entries.len() * ENTRY_LEN];
         let mut counts = vec![0u8; buckets];
         for (index, entry) in self.entries.iter().enumerate() {
-            let bucket = entry.digest.bucket(buckets as u32);
+            let spot = Spot::new(entry.hash.0);
+            let bucket = spot.bucket(buckets as u32);
             counts[bucket] = counts[bucket]
                 .checked_add(1)
                 .filter(|&count| usize::from(count) <= BUCKET_MAX)?;
             let word = &mut image[filter_at + bucket * 8..][..8];
-            let bits = entry.digest.filter_bits().to_le_bytes();
+            let bits = spot.filter_bits().to_le_bytes();
             word.iter_mut()
                 .zip(bits)
                 .for_each(|(word, bits)| *word |= bits);
@@ -273,7 +274,7 @@ fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bo
 }
 
 fn emit_entry(bytes: &mut [u8], entry: &Entry) {
-    let (low, high) = entry.digest.fingerprint();
+    let (low, high) = (entry.hash.1, Spot::new(entry.hash.0).fingerprint());
     bytes[..8].copy_from_slice(&low.to_le_bytes());
     bytes[8..10].copy_from_slice(&high.to_le_bytes());
     bytes[10..].copy_from_slice(&entry.tag.to_le_bytes());

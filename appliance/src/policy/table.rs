@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use xdnsd_core::policy::name::{HashKey, Labels, NameHash};
+use xdnsd_core::policy::hash::HashKey;
+use xdnsd_core::policy::name::Labels;
 use xdnsd_core::policy::table::{ENTRY_HEAD, PROBE_MAX, SLOT_LEN, field, place};
 
 /// Keys that are tried before the table is made larger.
@@ -54,7 +55,7 @@ impl TableBuilder {
         for (name, value) in &self.names {
             let labels = Labels::new(name)?;
             max_depth = max_depth.max(labels.count());
-            let (first, tag) = place(NameHash::of(&key, &labels), mask);
+            let (first, tag) = place(labels.hash(&key).first(), mask);
             let probe = free_slot(&image, first, mask)?;
             max_probe = max_probe.max(probe);
             let slot_at =

@@ -21,11 +21,9 @@
 //! The depths that occur in the list are known (`exact`, `subtree`: bit d is set where a name of d labels is listed), so
 //! parents that cannot be listed, such as top-level domains, are not looked up at all.
 
-use core::hash::Hasher;
-use siphasher::sip128::{Hasher128, SipHasher13};
-
 use super::bytes::{array_at, u16_at, u32_at, u64_at, u128_at};
-use super::name::{HashKey, Labels};
+use super::hash::{Hash, HashKey, NameHash};
+use super::name::Labels;
 
 /// What a compiled list begins with.
 pub const MAGIC: [u8; 8] = *b"XDNSLIST";
@@ -123,73 +121,38 @@ pub enum Verdict {
     },
 }
 
-/// Where a name belongs in a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Digest {
-    high: u64,
-    low: u64,
+/// Where a name belongs in a list, by the first half of its hash.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    bits: u64,
 }
 
-impl Digest {
-    /// The bucket of `buckets`. Grows with the digest, so entries in the order of their digests are in bucket order.
+impl Spot {
+    /// The spot of a name whose hash begins with these 64 bits.
+    #[must_use]
+    pub const fn new(bits: u64) -> Self {
+        Self { bits }
+    }
+
+    /// The bucket of `buckets`. Grows with the bits, so entries in the order of their hashes are in bucket order.
     #[must_use]
     pub const fn bucket(self, buckets: u32) -> usize {
         // The high half of a 64 by 32 bit product: below `buckets`.
-        ((self.high as u128 * buckets as u128) >> 64) as usize
+        ((self.bits as u128 * buckets as u128) >> 64) as usize
     }
 
     /// The bits of the bucket's filter word that the name sets.
     #[must_use]
     pub const fn filter_bits(self) -> u64 {
-        let high = self.high;
-        1 << (high & 63) | 1 << (high >> 6 & 63) | 1 << (high >> 12 & 63) | 1 << (high >> 18 & 63)
+        let bits = self.bits;
+        1 << (bits & 63) | 1 << (bits >> 6 & 63) | 1 << (bits >> 12 & 63) | 1 << (bits >> 18 & 63)
     }
 
-    /// The fingerprint: all that neither the filter nor, in a list of at most [`NAMES_MAX`], the bucket has used.
+    /// The 16 bits that the fingerprint takes from here: neither the filter nor, with at most [`NAMES_MAX`] buckets, the
+    /// bucket has used them. The other 64 are the second half of the hash.
     #[must_use]
-    pub const fn fingerprint(self) -> (u64, u16) {
-        (self.low, (self.high >> 24) as u16)
-    }
-}
-
-/// The digest of a name and of all its parents in one pass, from the root down.
-#[derive(Clone, Copy, Debug)]
-pub struct Digester {
-    state: SipHasher13,
-}
-
-impl Digester {
-    /// Stands at the root.
-    #[must_use]
-    pub fn new(key: &HashKey) -> Self {
-        Self {
-            state: SipHasher13::new_with_key(key),
-        }
-    }
-
-    /// Goes down to the child `label`, which has its length byte.
-    pub fn push(&mut self, label: &[u8]) {
-        self.state.write(label);
-    }
-
-    /// The digest of the name that was reached.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        let hash = self.state.finish128();
-        Digest {
-            high: hash.h1,
-            low: hash.h2,
-        }
-    }
-
-    /// The digest of a whole name.
-    #[must_use]
-    pub fn of(key: &HashKey, name: &Labels<'_>) -> Digest {
-        let mut digester = Self::new(key);
-        for depth in 1..=name.count() {
-            digester.push(name.label(depth));
-        }
-        digester.digest()
+    pub const fn fingerprint(self) -> u16 {
+        (self.bits >> 24) as u16
     }
 }
 
@@ -300,14 +263,14 @@ impl<'a> List<'a> {
             return Verdict::None;
         }
         let deepest = (u128::BITS - 1 - depths.leading_zeros()) as usize;
-        let mut digester = Digester::new(&self.key);
+        let mut hash = NameHash::new(&self.key);
         let mut verdict = Verdict::None;
         for depth in 0..=deepest {
-            digester.push(name.label(depth));
+            hash.push(name.label(depth));
             if depths >> depth & 1 == 0 {
                 continue;
             }
-            match self.entry_says(digester.digest(), depth == count) {
+            match self.entry_says(hash.hash(), depth == count) {
                 Verdict::None => {}
                 Verdict::Allowed => return Verdict::Allowed,
                 blocked @ Verdict::Blocked { .. } => verdict = blocked,
@@ -322,8 +285,8 @@ impl<'a> List<'a> {
         self.allows
     }
 
-    fn entry_says(&self, digest: Digest, is_name: bool) -> Verdict {
-        let Some(tag) = self.find(digest) else {
+    fn entry_says(&self, hash: Hash, is_name: bool) -> Verdict {
+        let Some(tag) = self.find(hash) else {
             return Verdict::None;
         };
         let (allow, block) = if is_name {
@@ -342,10 +305,11 @@ impl<'a> List<'a> {
         }
     }
 
-    /// The tag of the entry with this digest.
-    fn find(&self, digest: Digest) -> Option<u16> {
-        let bucket = digest.bucket(self.buckets);
-        let bits = digest.filter_bits();
+    /// The tag of the entry with this hash.
+    fn find(&self, hash: Hash) -> Option<u16> {
+        let spot = Spot::new(hash.first());
+        let bucket = spot.bucket(self.buckets);
+        let bits = spot.filter_bits();
         if u64_at(self.filter, bucket * 8)? & bits != bits {
             return None;
         }
@@ -354,7 +318,7 @@ impl<'a> List<'a> {
         let entries = self
             .entries
             .get(start.checked_mul(ENTRY_LEN)?..end.checked_mul(ENTRY_LEN)?)?;
-        let (low, high) = digest.fingerprint();
+        let (low, high) = (hash.second(), spot.fingerprint());
         let mut candidates = entries.chunks_exact(ENTRY_LEN).take(BUCKET_MAX);
         let entry = candidates
             .find(|entry| u64_at(entry, 0) == Some(low) && u16_at(entry, 8) == Some(high))?;

@@ -17,6 +17,7 @@
 
 pub mod acl;
 mod bytes;
+pub mod hash;
 pub mod list;
 pub mod local;
 pub mod name;

@@ -2,18 +2,13 @@
 //!
 //! Names are in wire form without compression, root byte included, in lower case (RFC 1035 section 3.1).
 
-use core::hash::Hasher;
-use siphasher::sip::SipHasher13;
-
+use super::hash::{Hash, HashKey, NameHash};
 use crate::limits::NAME_MAX;
 
 /// Longest label in bytes.
 const LABEL_MAX: usize = 63;
 /// Most labels of a name, the root not counted: each takes at least two bytes, the root one.
 pub const LABELS_MAX: usize = (NAME_MAX - 1) / 2;
-
-/// A key of the hash. Chosen at random when an image is compiled, so that nobody can choose names that collide.
-pub type HashKey = [u8; 16];
 
 /// A well-formed name and where its labels begin.
 #[derive(Clone, Copy, Debug)]
@@ -81,6 +76,16 @@ impl<'n> Labels<'n> {
         self.name.get(self.start(depth)..).unwrap_or_default()
     }
 
+    /// The hash of the whole name.
+    #[must_use]
+    pub fn hash(&self, key: &HashKey) -> Hash {
+        let mut hash = NameHash::new(key);
+        for depth in 1..=self.count() {
+            hash.push(self.label(depth));
+        }
+        hash.hash()
+    }
+
     /// The leftmost label of the parent with `depth` labels, with its length byte; empty for the root.
     pub(super) fn label(&self, depth: usize) -> &'n [u8] {
         let end = if depth == 0 {
@@ -89,45 +94,6 @@ impl<'n> Labels<'n> {
             self.start(depth - 1)
         };
         self.name.get(self.start(depth)..end).unwrap_or_default()
-    }
-}
-
-/// The hash of a name and of all its parents in one pass, from the root down.
-///
-/// What is hashed is the labels in that order, each with its length byte: two names give two inputs.
-#[derive(Clone, Copy, Debug)]
-pub struct NameHash {
-    state: SipHasher13,
-}
-
-impl NameHash {
-    /// Stands at the root.
-    #[must_use]
-    pub fn new(key: &HashKey) -> Self {
-        Self {
-            state: SipHasher13::new_with_key(key),
-        }
-    }
-
-    /// Goes down to the child `label`, which has its length byte.
-    pub fn push(&mut self, label: &[u8]) {
-        self.state.write(label);
-    }
-
-    /// The hash of the name that was reached.
-    #[must_use]
-    pub fn value(&self) -> u64 {
-        self.state.finish()
-    }
-
-    /// The hash of a whole name.
-    #[must_use]
-    pub fn of(key: &HashKey, labels: &Labels<'_>) -> u64 {
-        let mut hash = Self::new(key);
-        for depth in 1..=labels.count() {
-            hash.push(labels.label(depth));
-        }
-        hash.value()
     }
 }
 
@@ -205,23 +171,6 @@ pub(super) mod tests {
         );
         deepest.splice(0..0, *b"\x01a");
         assert!(Labels::new(&deepest).is_none(), "257 bytes");
-    }
-
-    #[test]
-    fn the_hash_on_the_way_down_is_the_hash_of_the_parent() {
-        let key = [7; 16];
-        let labels = Labels::new(WWW).expect("well-formed");
-        let mut hash = NameHash::new(&key);
-        for depth in 0..=labels.count() {
-            hash.push(labels.label(depth));
-            let parent = Labels::new(labels.suffix(depth)).expect("well-formed");
-            assert_eq!(hash.value(), NameHash::of(&key, &parent));
-        }
-        assert_ne!(
-            NameHash::of(&key, &labels),
-            NameHash::of(&[8; 16], &labels),
-            "the key counts"
-        );
     }
 
     #[test]

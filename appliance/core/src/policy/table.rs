@@ -9,7 +9,8 @@
 //! low half of the name's hash, the high half picks the first slot; a name is at most `max probe` slots further on.
 
 use super::bytes::{array_at, u32_at};
-use super::name::{HashKey, Labels, NameHash};
+use super::hash::{HashKey, NameHash};
+use super::name::Labels;
 
 /// Offsets in the table, shared with the compiler.
 pub mod field {
@@ -103,7 +104,7 @@ impl<'a> NameTable<'a> {
         if self.is_empty() || name.count() > self.max_depth {
             return None;
         }
-        self.probe(NameHash::of(&self.key, name), name.name())
+        self.probe(name.hash(&self.key).first(), name.name())
     }
 
     /// Calls `visit(depth, value)` for the name and each of its parents that is in the table, from the root down.
@@ -114,7 +115,7 @@ impl<'a> NameTable<'a> {
         let mut hash = NameHash::new(&self.key);
         for depth in 0..=name.count().min(self.max_depth) {
             hash.push(name.label(depth));
-            if let Some(value) = self.probe(hash.value(), name.suffix(depth)) {
+            if let Some(value) = self.probe(hash.hash().first(), name.suffix(depth)) {
                 visit(depth, value);
             }
         }
