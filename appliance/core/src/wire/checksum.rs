@@ -82,3 +82,84 @@ pub fn pseudo_header(source: &[u8], destination: &[u8], udp_len: u16) -> Sum {
         .add_u16(u16::from(PROTOCOL_UDP))
         .add_u16(udp_len)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{QUERY_IPV4, QUERY_IPV6, Random};
+
+    /// RFC 1071 section 4.1, word by word.
+    fn plain(bytes: &[u8]) -> u16 {
+        let mut sum = 0u32;
+        for pair in bytes.chunks(2) {
+            sum += u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+        }
+        while sum > 0xffff {
+            sum = (sum >> 16) + (sum & 0xffff);
+        }
+        !(sum as u16)
+    }
+
+    #[test]
+    fn the_example_of_rfc_1071_section_3() {
+        let sum = Sum::new().add_bytes(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+        assert_eq!(sum.fold(), 0xddf2);
+        assert_eq!(sum.finish(), 0x220d);
+    }
+
+    #[test]
+    fn equals_the_plain_sum_at_every_length() {
+        let mut random = Random::new(1);
+        for len in 0..300 {
+            for bytes in [random.bytes(len), std::vec![0xff; len], std::vec![0; len]] {
+                assert_eq!(
+                    Sum::new().add_bytes(&bytes).finish(),
+                    plain(&bytes),
+                    "{len} bytes"
+                );
+                let (front, back) = bytes.split_at(len / 4 * 2);
+                assert_eq!(
+                    Sum::new().add_bytes(front).add_bytes(back).finish(),
+                    plain(&bytes)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn words_and_bytes_are_the_same() {
+        let sum = Sum::new().add_u16(0x1234).add_u16(0xfedc);
+        assert_eq!(
+            sum.fold(),
+            Sum::new().add_bytes(&[0x12, 0x34, 0xfe, 0xdc]).fold()
+        );
+    }
+
+    #[test]
+    fn a_carry_out_of_a_carry_is_not_lost() {
+        let ones = [0xff; 8];
+        let sum = Sum::new()
+            .add_bytes(&ones)
+            .add_bytes(&ones)
+            .add_bytes(&[0, 1]);
+        assert_eq!(sum.finish(), plain(&[0, 1]));
+    }
+
+    #[test]
+    fn captured_queries_add_up() {
+        let header = &QUERY_IPV4[14..34];
+        assert_eq!(Sum::new().add_bytes(header).fold(), 0xffff);
+        let sum = pseudo_header(&header[12..16], &header[16..], 48).add_bytes(&QUERY_IPV4[34..]);
+        assert_eq!(sum.fold(), 0xffff);
+        let header = &QUERY_IPV6[14..54];
+        let sum = pseudo_header(&header[8..24], &header[24..], 48).add_bytes(&QUERY_IPV6[54..]);
+        assert_eq!(sum.fold(), 0xffff);
+    }
+
+    #[test]
+    fn udp_never_sends_zero() {
+        assert_eq!(Sum::new().add_u16(0xffff).finish(), 0);
+        assert_eq!(Sum::new().add_u16(0xffff).finish_udp(), 0xffff);
+        assert_eq!(Sum::new().add_u16(0xfffe).finish_udp(), 1);
+    }
+}

@@ -98,3 +98,37 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
         write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::QUERY_IPV4;
+
+    #[test]
+    fn deconstruct() {
+        let frame = Frame::new_checked(QUERY_IPV4).expect("a frame");
+        assert_eq!(frame.destination(), [0x02, 0, 0, 0, 0, 0x22]);
+        assert_eq!(frame.source(), [0x02, 0, 0, 0, 0, 0x11]);
+        assert_eq!(frame.ethertype(), ethertype::IPV4);
+    }
+
+    #[test]
+    fn construct() {
+        let mut bytes = [0xa5; HEADER_LEN];
+        let mut frame = Frame::new_unchecked(&mut bytes);
+        frame.set_destination([0x02, 0, 0, 0, 0, 0x22]);
+        frame.set_source([0x02, 0, 0, 0, 0, 0x11]);
+        frame.set_ethertype(ethertype::IPV4);
+        assert_eq!(bytes, QUERY_IPV4[..HEADER_LEN]);
+    }
+
+    #[test]
+    fn too_short() {
+        for len in 0..HEADER_LEN {
+            assert_eq!(
+                Frame::new_checked(&QUERY_IPV4[..len]).err(),
+                Some(Truncated)
+            );
+        }
+    }
+}

@@ -132,3 +132,56 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         write_u16(header, field::CHECKSUM, checksum);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::QUERY_IPV4;
+
+    const CLIENT: Address = [192, 0, 2, 77];
+    const LOCAL: Address = [192, 0, 2, 1];
+
+    #[test]
+    fn deconstruct() {
+        let packet = Packet::new_checked(&QUERY_IPV4[14..]).expect("a packet");
+        assert_eq!(
+            (packet.version(), packet.has_options(), packet.is_fragment()),
+            (4, false, false)
+        );
+        assert_eq!((packet.total_len(), packet.protocol()), (68, PROTOCOL_UDP));
+        assert_eq!((packet.source(), packet.destination()), (CLIENT, LOCAL));
+    }
+
+    #[test]
+    fn construct() {
+        let mut bytes = [0xa5; HEADER_LEN + 1];
+        Packet::new_unchecked(&mut bytes).fill(CLIENT, LOCAL, 68);
+        let mut expected = [0xa5; HEADER_LEN + 1];
+        expected[..HEADER_LEN].copy_from_slice(&QUERY_IPV4[14..34]);
+        // As dig's, but for ID and DF; the checksum moves by as much.
+        expected[4..8].copy_from_slice(&[0, 0, 0x40, 0]);
+        expected[10..12].copy_from_slice(&(0x9a9b_u16 + 0x5bbf - 0x4000).to_be_bytes());
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn every_bit_of_a_fragment_but_df() {
+        let mut bytes = [0; HEADER_LEN];
+        for bit in 0..16 {
+            bytes[6..8].copy_from_slice(&(1u16 << bit).to_be_bytes());
+            let packet = Packet::new_unchecked(&bytes);
+            // Bit 15 is reserved, bit 14 is DF.
+            assert_eq!(packet.is_fragment(), bit < 14, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn too_short() {
+        for len in 0..HEADER_LEN {
+            assert_eq!(
+                Packet::new_checked(&QUERY_IPV4[14..][..len]).err(),
+                Some(Truncated)
+            );
+        }
+    }
+}

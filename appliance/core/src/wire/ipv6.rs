@@ -101,3 +101,43 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         header[field::DESTINATION].copy_from_slice(&destination);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::QUERY_IPV6;
+
+    const CLIENT: Address = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x11];
+    const LOCAL: Address = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
+    #[test]
+    fn deconstruct() {
+        let packet = Packet::new_checked(&QUERY_IPV6[14..]).expect("a packet");
+        assert_eq!(
+            (packet.version(), packet.next_header(), packet.payload_len()),
+            (6, PROTOCOL_UDP, 48)
+        );
+        assert_eq!((packet.source(), packet.destination()), (CLIENT, LOCAL));
+    }
+
+    #[test]
+    fn construct() {
+        let mut bytes = [0xa5; HEADER_LEN + 1];
+        Packet::new_unchecked(&mut bytes).fill(CLIENT, LOCAL, 48);
+        let mut expected = [0xa5; HEADER_LEN + 1];
+        expected[..HEADER_LEN].copy_from_slice(&QUERY_IPV6[14..54]);
+        // As dig's, but for the flow label.
+        expected[..4].copy_from_slice(&[0x60, 0, 0, 0]);
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn too_short() {
+        for len in 0..HEADER_LEN {
+            assert_eq!(
+                Packet::new_checked(&QUERY_IPV6[14..][..len]).err(),
+                Some(Truncated)
+            );
+        }
+    }
+}

@@ -291,3 +291,226 @@ fn parse_udp(bytes: &[u8]) -> Result<(u16, u16), Reject> {
     }
     Ok((datagram.source_port(), datagram.destination_port()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use smoltcp::wire::{EthernetFrame, Ipv4Packet, Ipv6Packet, UdpPacket};
+
+    use super::*;
+    use crate::testing::{QUERY_IPV4, QUERY_IPV6, Random, tagged};
+
+    const C_TAG: (u16, u16) = (0x8100, 0x6064);
+    const S_TAG: (u16, u16) = (0x88a8, 0xa00a);
+    const IPV4: usize = 14;
+    const IPV6: usize = 14;
+
+    /// The captured queries with 0, 1 and 2 tags.
+    fn queries() -> impl Iterator<Item = Vec<u8>> {
+        [QUERY_IPV4, QUERY_IPV6]
+            .into_iter()
+            .flat_map(|query| [&[][..], &[C_TAG], &[S_TAG, C_TAG]].map(|tags| tagged(query, tags)))
+    }
+
+    /// What becomes of a captured query with other bytes at an offset.
+    fn rejected(query: &[u8], at: usize, bytes: &[u8]) -> Option<Reject> {
+        let mut frame = query.to_vec();
+        frame[at..][..bytes.len()].copy_from_slice(bytes);
+        parse(&frame).err()
+    }
+
+    #[test]
+    fn a_captured_query_over_ipv4() {
+        let (path, message) = parse(QUERY_IPV4).expect("a query");
+        assert_eq!(
+            path.client(),
+            "192.0.2.77:59820".parse().expect("an address")
+        );
+        assert_eq!(path.local(), "192.0.2.1:53".parse().expect("an address"));
+        assert_eq!(path.client_mac, [0x02, 0, 0, 0, 0, 0x11]);
+        assert_eq!(path.local_mac, [0x02, 0, 0, 0, 0, 0x22]);
+        assert_eq!((path.tags(), path.header_len()), (&[][..], 42));
+        assert_eq!(message, 42..QUERY_IPV4.len());
+    }
+
+    #[test]
+    fn a_captured_query_over_ipv6() {
+        let (path, message) = parse(QUERY_IPV6).expect("a query");
+        assert_eq!(
+            path.client(),
+            "[2001:db8::11]:39800".parse().expect("an address")
+        );
+        assert_eq!(
+            path.local(),
+            "[2001:db8::1]:53".parse().expect("an address")
+        );
+        assert_eq!((path.tags(), path.header_len()), (&[][..], 62));
+        assert_eq!(message, 62..QUERY_IPV6.len());
+    }
+
+    #[test]
+    fn tags_are_kept_with_their_priority() {
+        let (path, message) = parse(&tagged(QUERY_IPV4, &[S_TAG, C_TAG])).expect("a query");
+        let tags = [
+            vlan::Tag {
+                tpid: 0x88a8,
+                tci: 0xa00a,
+            },
+            vlan::Tag {
+                tpid: 0x8100,
+                tci: 0x6064,
+            },
+        ];
+        assert_eq!(path.tags(), tags);
+        assert_eq!(message, 50..QUERY_IPV4.len() + 8);
+        let (path, message) = parse(&tagged(QUERY_IPV6, &[C_TAG])).expect("a query");
+        assert_eq!(path.tags(), &tags[1..]);
+        assert_eq!(message, 66..QUERY_IPV6.len() + 4);
+    }
+
+    #[test]
+    fn truncated_at_every_length() {
+        for query in queries() {
+            for len in 0..query.len() {
+                assert_eq!(parse(&query[..len]), Err(Reject::Truncated), "{len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn padding_is_left_out() {
+        for query in queries() {
+            let whole = parse(&query);
+            assert!(whole.is_ok());
+            for padding in 1..64 {
+                let mut padded = query.clone();
+                padded.resize(query.len() + padding, 0xa5);
+                assert_eq!(parse(&padded), whole);
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_message_is_one() {
+        // Whether it is a DNS message is not for this layer to say.
+        let mut frame = QUERY_IPV4.to_vec();
+        frame[IPV4 + 2..][..2].copy_from_slice(&28u16.to_be_bytes());
+        frame[IPV4 + 24..][..2].copy_from_slice(&8u16.to_be_bytes());
+        assert_eq!(parse(&frame).expect("a query").1, 42..42);
+    }
+
+    #[test]
+    fn what_is_not_understood() {
+        assert_eq!(
+            rejected(QUERY_IPV4, 12, &[0x08, 0x06]),
+            Some(Reject::Ethertype)
+        );
+        assert_eq!(
+            rejected(QUERY_IPV4, 12, &[0x86, 0xdd]),
+            Some(Reject::Version)
+        );
+        assert_eq!(
+            rejected(QUERY_IPV6, 12, &[0x08, 0x00]),
+            Some(Reject::Version)
+        );
+        let three = tagged(QUERY_IPV4, &[S_TAG, C_TAG, C_TAG]);
+        assert_eq!(parse(&three), Err(Reject::VlanDepth));
+        for ihl in (0..16).filter(|ihl| *ihl != 5) {
+            assert_eq!(
+                rejected(QUERY_IPV4, IPV4, &[0x40 | ihl]),
+                Some(Reject::Ipv4Options)
+            );
+        }
+        for flags_offset in [[0x20, 0], [0, 1], [0x1f, 0xff], [0x60, 0]] {
+            assert_eq!(
+                rejected(QUERY_IPV4, IPV4 + 6, &flags_offset),
+                Some(Reject::Fragment)
+            );
+        }
+        assert_eq!(rejected(QUERY_IPV4, IPV4 + 9, &[6]), Some(Reject::Protocol));
+        for extension in [0, 43, 44, 60, 6, 58] {
+            assert_eq!(
+                rejected(QUERY_IPV6, IPV6 + 6, &[extension]),
+                Some(Reject::Protocol)
+            );
+        }
+    }
+
+    #[test]
+    fn every_length_but_the_right_one() {
+        let ipv4 = |at, len: u16| rejected(QUERY_IPV4, IPV4 + at, &len.to_be_bytes());
+        let ipv6 = |at, len: u16| rejected(QUERY_IPV6, IPV6 + at, &len.to_be_bytes());
+        for len in 0..=u16::MAX {
+            let ip = if len > 68 {
+                Reject::Truncated
+            } else {
+                Reject::Length
+            };
+            assert_eq!(ipv4(2, len), (len != 68).then_some(ip), "IPv4 {len}");
+            let ip = if len > 48 {
+                Reject::Truncated
+            } else {
+                Reject::Length
+            };
+            assert_eq!(ipv6(4, len), (len != 48).then_some(ip), "IPv6 {len}");
+            assert_eq!(
+                ipv4(24, len),
+                (len != 48).then_some(Reject::Length),
+                "UDP {len}"
+            );
+            assert_eq!(
+                ipv6(44, len),
+                (len != 48).then_some(Reject::Length),
+                "UDP {len}"
+            );
+        }
+    }
+
+    /// The message that smoltcp finds in a frame without tags.
+    fn smoltcp_message(frame: &[u8]) -> Option<Vec<u8>> {
+        let ethernet = EthernetFrame::new_checked(frame).ok()?;
+        let datagram = match u16::from(ethernet.ethertype()) {
+            ethertype::IPV4 => Ipv4Packet::new_checked(ethernet.payload())
+                .ok()?
+                .payload()
+                .to_vec(),
+            ethertype::IPV6 => Ipv6Packet::new_checked(ethernet.payload())
+                .ok()?
+                .payload()
+                .to_vec(),
+            _ => return None,
+        };
+        Some(
+            UdpPacket::new_checked(&datagram[..])
+                .ok()?
+                .payload()
+                .to_vec(),
+        )
+    }
+
+    #[test]
+    fn damage_never_leads_out_of_the_frame() {
+        let mut random = Random::new(3);
+        let queries: Vec<_> = queries().collect();
+        let mut accepted = 0;
+        for _ in 0..200_000 {
+            let mut frame = queries[random.below(queries.len())].clone();
+            for _ in 0..1 + random.below(4) {
+                let at = random.below(62);
+                frame[at] = random.next() as u8;
+            }
+            frame.truncate(frame.len() - random.below(8) * random.below(2));
+            let Ok((path, message)) = parse(&frame) else {
+                continue;
+            };
+            accepted += 1;
+            assert_eq!(message.start, path.header_len());
+            let bytes = frame.get(message).expect("inside the frame");
+            if path.tags().is_empty() {
+                assert_eq!(smoltcp_message(&frame).as_deref(), Some(bytes));
+            }
+        }
+        assert!(accepted > 1000, "only {accepted} frames were accepted");
+    }
+}

@@ -88,3 +88,39 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Datagram<T> {
         write_u16(datagram, field::CHECKSUM, checksum);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::QUERY_IPV4;
+    use crate::wire::checksum::pseudo_header;
+
+    #[test]
+    fn deconstruct() {
+        let datagram = Datagram::new_checked(&QUERY_IPV4[34..]).expect("a datagram");
+        assert_eq!(
+            (datagram.source_port(), datagram.destination_port()),
+            (59_820, 53)
+        );
+        assert_eq!(datagram.length(), 48);
+    }
+
+    #[test]
+    fn construct() {
+        let mut bytes = QUERY_IPV4[34..].to_vec();
+        bytes[..HEADER_LEN].fill(0xa5);
+        let sum = pseudo_header(&[192, 0, 2, 77], &[192, 0, 2, 1], 48);
+        Datagram::new_unchecked(&mut bytes).fill(59_820, 53, 48, sum);
+        assert_eq!(bytes, QUERY_IPV4[34..]);
+    }
+
+    #[test]
+    fn too_short() {
+        for len in 0..HEADER_LEN {
+            assert_eq!(
+                Datagram::new_checked(&QUERY_IPV4[34..][..len]).err(),
+                Some(Truncated)
+            );
+        }
+    }
+}

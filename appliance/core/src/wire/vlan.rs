@@ -96,3 +96,42 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Header<T> {
         write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// VLAN 100 at priority 3, then IPv6.
+    const BYTES: [u8; 4] = [0x60, 0x64, 0x86, 0xdd];
+
+    #[test]
+    fn deconstruct() {
+        let header = Header::new_checked(&BYTES).expect("a tag");
+        assert_eq!(header.tci(), 0x6064);
+        assert_eq!(header.ethertype(), ethertype::IPV6);
+        assert_eq!(
+            Tag {
+                tpid: ethertype::VLAN,
+                tci: header.tci()
+            }
+            .id(),
+            100
+        );
+    }
+
+    #[test]
+    fn construct() {
+        let mut bytes = [0xa5; HEADER_LEN];
+        let mut header = Header::new_unchecked(&mut bytes);
+        header.set_tci(0x6064);
+        header.set_ethertype(ethertype::IPV6);
+        assert_eq!(bytes, BYTES);
+    }
+
+    #[test]
+    fn too_short() {
+        for len in 0..HEADER_LEN {
+            assert_eq!(Header::new_checked(&BYTES[..len]).err(), Some(Truncated));
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What goes when a set is full.
+
+use std::boxed::Box;
+use std::collections::HashSet;
+use std::vec;
+use std::vec::Vec;
+
+use super::{SMALL_SLOTS, at, head, key, name, slots};
+use crate::cache::{Head, Inserted, Shard};
+use crate::limits::CACHE_WAYS;
+use crate::time::Instant;
+
+/// A hash of the first set of both tables. The tag differs by `number`.
+const fn crowded(number: usize) -> u64 {
+    (number as u64 + 1) << 16
+}
+
+/// A shard with helpers that make key and hash from a number, all in one set.
+struct Crowd {
+    shard: Box<Shard>,
+}
+
+impl Crowd {
+    fn new() -> Self {
+        Self {
+            shard: Box::new(Shard::new()),
+        }
+    }
+
+    fn insert(&mut self, number: usize, stored: Instant, ttl_secs: u32, len: usize) -> Inserted {
+        let name = name(number);
+        let body = vec![number as u8; len];
+        self.shard
+            .insert(crowded(number), &key(&name), &head(stored, ttl_secs), &body)
+    }
+
+    fn find(&mut self, number: usize) -> bool {
+        let name = name(number);
+        let found = self.shard.find(crowded(number), &key(&name));
+        found
+            .inspect(|found| assert!(found.body.iter().all(|byte| *byte == number as u8)))
+            .is_some()
+    }
+
+    /// Numbers of the entries, without touching a reference bit.
+    fn numbers(&self) -> Vec<usize> {
+        let present = |number: &usize| {
+            let name = name(*number);
+            slots(&self.shard).any(|(_, key, _, _)| key.name == name)
+        };
+        (0..64).filter(present).collect()
+    }
+}
+
+#[test]
+fn a_full_small_set_takes_free_large_slots_first() {
+    let mut crowd = Crowd::new();
+    for number in 0..2 * CACHE_WAYS {
+        assert_eq!(crowd.insert(number, at(0), 60, 10), Inserted::Added);
+    }
+    assert_eq!(
+        slots(&crowd.shard)
+            .filter(|(index, ..)| *index < SMALL_SLOTS)
+            .count(),
+        CACHE_WAYS
+    );
+    assert!((0..2 * CACHE_WAYS).all(|number| crowd.find(number)));
+    assert_eq!(crowd.insert(63, at(0), 60, 10), Inserted::Evicted);
+    assert_eq!(crowd.shard.len(), 2 * CACHE_WAYS);
+}
+
+/// A crowd whose small and large set are full of unexpired entries: 0 to 7 small, 8 to 15 large.
+fn full(ttl_secs: u32) -> Crowd {
+    let mut crowd = Crowd::new();
+    for number in 0..2 * CACHE_WAYS {
+        let len = if number < CACHE_WAYS { 10 } else { 1000 };
+        assert_eq!(
+            crowd.insert(number, at(number as u64), ttl_secs, len),
+            Inserted::Added
+        );
+    }
+    crowd
+}
+
+/// The numbers that are gone after an insertion.
+fn evicted(crowd: &mut Crowd, number: usize, now: Instant, len: usize) -> Vec<usize> {
+    let before = crowd.numbers();
+    assert_eq!(crowd.insert(number, now, 60, len), Inserted::Evicted);
+    let after: HashSet<_> = crowd.numbers().into_iter().collect();
+    assert!(after.contains(&number));
+    before
+        .into_iter()
+        .filter(|number| !after.contains(number))
+        .collect()
+}
+
+#[test]
+fn the_longest_expired_goes_first() {
+    // Entry n expires at n + 100; 0 to 7 are in the small set.
+    let mut crowd = full(100);
+    // Number 3 is stored again for a shorter time: it expires at 20, all others are fresh or expire later.
+    assert_eq!(crowd.insert(3, at(10), 10, 10), Inserted::Replaced);
+    assert_eq!(evicted(&mut crowd, 20, at(90), 10), [3]);
+    assert_eq!(evicted(&mut crowd, 21, at(105), 10), [0]);
+    assert_eq!(evicted(&mut crowd, 22, at(105), 10), [1]);
+    assert_eq!(
+        evicted(&mut crowd, 23, at(109), 1000),
+        [8],
+        "large ones by themselves"
+    );
+}
+
+#[test]
+fn an_entry_of_unknown_age_counts_as_expired() {
+    let mut crowd = full(1_000_000);
+    let restored = Head {
+        restored: true,
+        ..head(at(50), 1_000_000)
+    };
+    let name = name(5);
+    assert_eq!(
+        crowd
+            .shard
+            .insert(crowded(5), &key(&name), &restored, &[5; 10]),
+        Inserted::Replaced
+    );
+    assert_eq!(evicted(&mut crowd, 20, at(51), 10), [5]);
+}
+
+#[test]
+fn an_expired_entry_that_is_asked_for_outlives_one_that_is_not() {
+    let mut crowd = full(100);
+    assert!(crowd.find(0) && crowd.find(1));
+    assert_eq!(
+        evicted(&mut crowd, 20, at(200), 10),
+        [2],
+        "0 and 1 expired earlier"
+    );
+}
+
+#[test]
+fn clock_spares_once_what_was_asked_for() {
+    let mut crowd = full(1_000_000);
+    assert!(crowd.find(0) && crowd.find(1) && crowd.find(3));
+    let now = at(100);
+    // The hand goes past 0 and 1, which lose their bits, past 3, and comes back to them in the next round. What came
+    // in meanwhile has a round of its own.
+    let gone: Vec<_> = (20..28)
+        .flat_map(|number| evicted(&mut crowd, number, now, 10))
+        .collect();
+    assert_eq!(gone, [2, 4, 5, 6, 7, 0, 1, 20]);
+}
+
+#[test]
+fn clock_gives_way_when_everything_is_asked_for() {
+    let mut crowd = full(1_000_000);
+    assert!((0..CACHE_WAYS).all(|number| crowd.find(number)));
+    assert_eq!(evicted(&mut crowd, 20, at(100), 10), [0]);
+    assert_eq!(
+        evicted(&mut crowd, 21, at(100), 10),
+        [1],
+        "the round took the bits away"
+    );
+}
+
+#[test]
+fn a_replaced_entry_keeps_its_reference() {
+    let mut crowd = full(1_000_000);
+    assert!(crowd.find(0));
+    assert_eq!(crowd.insert(0, at(50), 1_000_000, 11), Inserted::Replaced);
+    assert_eq!(evicted(&mut crowd, 20, at(100), 10), [1]);
+}

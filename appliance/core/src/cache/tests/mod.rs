@@ -1,0 +1,327 @@
+//! Keys, lengths, limits and the spread of hashes.
+
+mod eviction;
+mod model;
+
+use std::boxed::Box;
+use std::collections::HashSet;
+use std::vec;
+use std::vec::Vec;
+
+use super::key::{set_of, tag_of};
+use super::*;
+use crate::limits::{
+    CACHE_LARGE_BYTES, CACHE_LARGE_SETS, CACHE_SHARDS, CACHE_SMALL_BYTES, CACHE_SMALL_SETS,
+    CACHE_WAYS,
+};
+use crate::time::Instant;
+
+const SEED: [u8; 16] = *b"0123456789abcdef";
+const SMALL_SLOTS: usize = CACHE_SMALL_SETS * CACHE_WAYS;
+
+fn at(secs: u64) -> Instant {
+    Instant::from_millis(secs * 1000)
+}
+
+fn head(stored: Instant, ttl_secs: u32) -> Head {
+    Head {
+        rcode: 0,
+        authentic_data: false,
+        authoritative: false,
+        answers: 1,
+        authorities: 0,
+        additionals: 0,
+        ttl_secs,
+        stored,
+        restored: false,
+        ede: Head::NO_EDE,
+    }
+}
+
+/// The name `n<number>.example.`.
+fn name(number: usize) -> Vec<u8> {
+    let label = std::format!("n{number}");
+    let mut name = vec![label.len() as u8];
+    name.extend(label.as_bytes());
+    name.extend(b"\x07example\0");
+    name
+}
+
+fn key(name: &[u8]) -> Key<'_> {
+    Key {
+        name,
+        qtype: 1,
+        dnssec_ok: false,
+        checking_disabled: false,
+    }
+}
+
+fn body_len(name: &[u8], slot: usize) -> usize {
+    slot - name.len()
+}
+
+/// Every entry of a shard with its index.
+fn slots(shard: &Shard) -> impl Iterator<Item = (usize, Key<'_>, Head, &[u8])> {
+    (0..Shard::SLOTS).filter_map(|index| {
+        let (key, head, body) = shard.slot(index)?;
+        Some((index, key, head, body))
+    })
+}
+
+#[test]
+fn found_with_every_part_of_the_key() {
+    let mut shard = Box::new(Shard::new());
+    let (name, other) = (name(1), name(2));
+    let key = key(&name);
+    let hash = key.hash(&SEED);
+    assert!(shard.find(hash, &key).is_none());
+    let head = Head {
+        rcode: 3,
+        authentic_data: true,
+        authoritative: true,
+        answers: 1,
+        authorities: 2,
+        additionals: 3,
+        ttl_secs: 4,
+        stored: at(5),
+        restored: true,
+        ede: 6,
+    };
+    assert_eq!(shard.insert(hash, &key, &head, b"body"), Inserted::Added);
+    let found = shard.find(hash, &key).expect("it is there");
+    assert_eq!((found.head, found.body), (head, &b"body"[..]));
+    // The same hash, and so the same tag, but another question.
+    for other in [
+        Key {
+            name: &other,
+            ..key
+        },
+        Key { qtype: 28, ..key },
+        Key {
+            dnssec_ok: true,
+            ..key
+        },
+        Key {
+            checking_disabled: true,
+            ..key
+        },
+    ] {
+        assert!(shard.find(hash, &other).is_none(), "{other:?}");
+        assert!(!shard.remove(hash, &other));
+    }
+    assert!(shard.remove(hash, &key));
+    assert!(shard.find(hash, &key).is_none() && shard.is_empty());
+}
+
+#[test]
+fn keys_of_one_hash_live_beside_each_other() {
+    let mut shard = Box::new(Shard::new());
+    let name = name(1);
+    let keys = |qtype| Key {
+        qtype,
+        ..key(&name)
+    };
+    for qtype in 0..CACHE_WAYS as u16 {
+        let body = qtype.to_be_bytes();
+        assert_eq!(
+            shard.insert(7, &keys(qtype), &head(at(0), 60), &body),
+            Inserted::Added
+        );
+    }
+    for qtype in 0..CACHE_WAYS as u16 {
+        let found = shard.find(7, &keys(qtype)).expect("it is there");
+        assert_eq!(found.body, qtype.to_be_bytes());
+    }
+}
+
+#[test]
+fn a_hash_whose_tag_bits_are_zero_is_no_free_slot() {
+    let mut shard = Box::new(Shard::new());
+    let name = name(1);
+    let hash = 0xffff_ffff_0000_ffff;
+    assert_eq!(
+        shard.insert(hash, &key(&name), &head(at(0), 60), b"body"),
+        Inserted::Added
+    );
+    assert!(shard.find(hash, &key(&name)).is_some());
+    assert_eq!(shard.len(), 1);
+}
+
+#[test]
+fn lengths_at_the_edges() {
+    let mut shard = Box::new(Shard::new());
+    let name = name(1);
+    let mut insert = |len: usize| {
+        let inserted = shard.insert(0, &key(&name), &head(at(0), 60), &vec![0x5a; len]);
+        let index = slots(&shard).map(|(index, ..)| index).next();
+        (
+            inserted,
+            index.map(|index| index < SMALL_SLOTS),
+            shard.len(),
+        )
+    };
+    let small = body_len(&name, CACHE_SMALL_BYTES);
+    let large = body_len(&name, CACHE_LARGE_BYTES);
+    assert_eq!(insert(0), (Inserted::Added, Some(true), 1));
+    assert_eq!(insert(small), (Inserted::Replaced, Some(true), 1));
+    assert_eq!(
+        insert(small + 1),
+        (Inserted::Replaced, Some(false), 1),
+        "moved, not doubled"
+    );
+    assert_eq!(insert(large), (Inserted::Replaced, Some(false), 1));
+    assert_eq!(
+        insert(small),
+        (Inserted::Replaced, Some(true), 1),
+        "moved back"
+    );
+    assert_eq!(insert(large + 1), (Inserted::TooLarge, Some(true), 1));
+    assert_eq!(
+        shard.find(0, &key(&name)).map(|found| found.body.len()),
+        Some(small),
+        "kept"
+    );
+    let long = vec![0; 256];
+    assert_eq!(
+        shard.insert(0, &key(&long), &head(at(0), 60), b""),
+        Inserted::TooLarge
+    );
+}
+
+#[test]
+fn a_limit_is_kept_and_used() {
+    let mut shard = Box::new(Shard::new());
+    for limit in (0..50).chain([100, 255, 256, 300, 511, 512, 513, 100_000]) {
+        shard.limit(limit);
+        assert!(shard.is_empty(), "a limit begins anew");
+        for number in 0..4000 {
+            let name = name(number);
+            let key = key(&name);
+            shard.insert(key.hash(&SEED), &key, &head(at(0), 60), b"body");
+        }
+        let limit = limit.min(Shard::SLOTS);
+        let whole_sets = if limit < CACHE_WAYS {
+            limit
+        } else {
+            limit / CACHE_WAYS * CACHE_WAYS
+        };
+        assert_eq!(shard.len(), whole_sets, "limit {limit}");
+    }
+}
+
+#[test]
+fn a_limit_keeps_both_sizes_usable() {
+    let mut shard = Box::new(Shard::new());
+    for limit in [1, 7, 8, 15, 16, 24, 64, 512] {
+        shard.limit(limit);
+        for len in [10, 1000] {
+            let name = name(len);
+            let key = key(&name);
+            let hash = key.hash(&SEED);
+            assert_ne!(
+                shard.insert(hash, &key, &head(at(0), 60), &vec![0; len]),
+                Inserted::TooLarge
+            );
+            assert!(
+                shard.find(hash, &key).is_some(),
+                "limit {limit}, {len} bytes"
+            );
+        }
+    }
+}
+
+#[test]
+fn slot_reaches_every_slot_and_no_further() {
+    let mut shard = Box::new(Shard::new());
+    for number in 0..20_000 {
+        let name = name(number);
+        let key = key(&name);
+        shard.insert(key.hash(&SEED), &key, &head(at(0), 60), b"body");
+    }
+    assert_eq!(slots(&shard).count(), Shard::SLOTS);
+    assert!(shard.slot(Shard::SLOTS).is_none());
+    assert!(shard.slot(usize::MAX).is_none());
+    let indices: Vec<_> = slots(&shard).map(|(index, ..)| index).collect();
+    assert_eq!(indices, (0..Shard::SLOTS).collect::<Vec<_>>());
+}
+
+#[test]
+fn hashes_differ_by_seed_and_every_part_of_the_key() {
+    let names = [name(1), name(2), b"\0".to_vec(), b"\x01a\0".to_vec()];
+    let mut hashes = HashSet::new();
+    let mut keys = 0;
+    for seed in [SEED, [0; 16]] {
+        for name in &names {
+            for qtype in [1, 28, 0x0100, 0x0101] {
+                for (dnssec_ok, checking_disabled) in
+                    [(false, false), (false, true), (true, false), (true, true)]
+                {
+                    let key = Key {
+                        name,
+                        qtype,
+                        dnssec_ok,
+                        checking_disabled,
+                    };
+                    assert!(hashes.insert(key.hash(&seed)), "{key:?}");
+                    keys += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(hashes.len(), keys);
+}
+
+#[test]
+fn the_hash_is_siphash_1_3() {
+    // Computed by a program of its own from the paper (Aumasson, Bernstein 2012) with one and three rounds, over the name
+    // and 0x00000102 in little-endian order.
+    let name = b"\x07example\0";
+    let key = Key {
+        name,
+        qtype: 1,
+        dnssec_ok: false,
+        checking_disabled: true,
+    };
+    assert_eq!(
+        key.hash(&core::array::from_fn(|i| i as u8)),
+        0x94ad_fd05_2c6c_9f63
+    );
+}
+
+#[test]
+fn hashes_spread_over_shards_sets_and_tags() {
+    let mut shards = [0; CACHE_SHARDS];
+    let mut sets = [0; CACHE_SMALL_SETS];
+    let mut tags = HashSet::new();
+    let count = 48_000;
+    for number in 0..count {
+        let name = name(number);
+        let hash = key(&name).hash(&SEED);
+        shards[shard_of(hash)] += 1;
+        sets[set_of(hash, CACHE_SMALL_SETS)] += 1;
+        assert!(set_of(hash, CACHE_LARGE_SETS) < CACHE_LARGE_SETS);
+        tags.insert(tag_of(hash));
+    }
+    // Six standard deviations around 3000 and 1000.
+    assert!(
+        shards.iter().all(|n| (2670..3330).contains(n)),
+        "{shards:?}"
+    );
+    assert!(sets.iter().all(|n| (810..1190).contains(n)), "{sets:?}");
+    // 65535 boxes, 48000 balls: a fraction of 1 - exp(-48/65.5) = 0.519 is hit.
+    assert!((33_000..35_000).contains(&tags.len()), "{}", tags.len());
+    assert!(!tags.contains(&0));
+}
+
+#[test]
+fn a_whole_cache_of_small_answers_keeps_nine_in_ten() {
+    let mut shards: Vec<_> = (0..CACHE_SHARDS).map(|_| Box::new(Shard::new())).collect();
+    for number in 0..Shard::SLOTS * CACHE_SHARDS {
+        let name = name(number);
+        let key = key(&name);
+        let hash = key.hash(&SEED);
+        shards[shard_of(hash)].insert(hash, &key, &head(at(0), 60), &[0; 60]);
+    }
+    let kept: usize = shards.iter().map(|shard| shard.len()).sum();
+    assert!(kept * 10 > Shard::SLOTS * CACHE_SHARDS * 9, "{kept} kept");
+}
