@@ -2,6 +2,8 @@
 
 mod eviction;
 mod model;
+mod snapshot;
+mod validate;
 
 use std::boxed::Box;
 use std::collections::HashSet;

@@ -1,0 +1,535 @@
+//! The snapshot's codec under damage: a broken record costs itself, and nothing false comes out.
+
+use std::vec;
+use std::vec::Vec;
+
+use super::super::snapshot::*;
+use super::{at, head};
+use crate::cache::{Head, Key};
+use crate::limits::CACHE_LARGE_BYTES;
+use crate::testing::Random;
+
+const MARKER: Marker = Marker(*b"\x8f\x01\x77\xe2\x5c\xb9\x33\xda");
+const HEADER: Header = Header {
+    marker: MARKER,
+    records: Some(5),
+    saved_secs: 1_790_000_000,
+    clock_synchronised: true,
+};
+
+/// An entry as the cache has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    name: Vec<u8>,
+    qtype: u16,
+    dnssec_ok: bool,
+    checking_disabled: bool,
+    head: Head,
+    body: Vec<u8>,
+}
+
+impl Entry {
+    fn key(&self) -> Key<'_> {
+        Key {
+            name: &self.name,
+            qtype: self.qtype,
+            dnssec_ok: self.dnssec_ok,
+            checking_disabled: self.checking_disabled,
+        }
+    }
+
+    /// The entry's record, written with the TTL of its head.
+    fn encode(&self, buffer: &mut [u8]) -> Result<usize, EncodeError> {
+        encode_record(
+            buffer,
+            MARKER,
+            &self.key(),
+            &self.head,
+            self.head.ttl_secs,
+            &self.body,
+        )
+    }
+
+    fn record(&self) -> Vec<u8> {
+        let mut buffer = vec![0xa5; RECORD_MAX];
+        let len = self.encode(&mut buffer).expect("it is well-formed");
+        buffer.truncate(len);
+        buffer
+    }
+
+    /// What a record says, read at an unknown age: but for what `head` changes then, that is all.
+    fn read(record: &Record) -> Self {
+        Self {
+            name: record.key.name.to_vec(),
+            qtype: record.key.qtype,
+            dnssec_ok: record.key.dnssec_ok,
+            checking_disabled: record.key.checking_disabled,
+            head: record.head(at(0), None),
+            body: record.body.to_vec(),
+        }
+    }
+
+    /// As it comes back when its age is unknown.
+    fn restored(&self) -> Self {
+        Self {
+            head: Head {
+                restored: true,
+                stored: at(0),
+                ..self.head
+            },
+            ..self.clone()
+        }
+    }
+}
+
+/// A TXT record of the question's name.
+fn text(len: usize, random: &mut Random) -> Vec<u8> {
+    let mut record = b"\xc0\x0c\0\x10\0\x01\0\0\x01\x2c".to_vec();
+    record.extend((len as u16).to_be_bytes());
+    record.extend(random.bytes(len));
+    record
+}
+
+fn random_entry(random: &mut Random) -> Entry {
+    let mut name = Vec::new();
+    for _ in 0..random.below(4) {
+        let len = 1 + random.below(63);
+        name.push(len as u8);
+        name.extend(random.bytes(len).iter().map(u8::to_ascii_lowercase));
+    }
+    name.push(0);
+    let counts: [usize; 3] = core::array::from_fn(|_| random.below(3));
+    let body: Vec<u8> = (0..counts.iter().sum())
+        .flat_map(|_| {
+            let len = random.below(100);
+            text(len, random)
+        })
+        .collect();
+    let flags = random.next();
+    Entry {
+        name,
+        qtype: random.next() as u16,
+        dnssec_ok: flags & 1 != 0,
+        checking_disabled: flags & 2 != 0,
+        head: Head {
+            rcode: random.below(16) as u8,
+            authentic_data: flags & 4 != 0,
+            authoritative: flags & 8 != 0,
+            answers: counts[0] as u16,
+            authorities: counts[1] as u16,
+            additionals: counts[2] as u16,
+            ttl_secs: random.next() as u32,
+            stored: at(0),
+            restored: flags & 16 != 0,
+            ede: random.next() as u16,
+        },
+        body,
+    }
+}
+
+/// Five entries and the file with them.
+fn small_file() -> (Vec<Entry>, Vec<u8>) {
+    let mut random = Random::new(7);
+    let entries: Vec<_> = (0..5).map(|_| random_entry(&mut random)).collect();
+    let mut file = HEADER.encode().to_vec();
+    file.extend(entries.iter().flat_map(Entry::record));
+    (entries, file)
+}
+
+/// What a reader makes of a file: the entries, and what was broken.
+fn read(file: &[u8]) -> (Vec<Entry>, Vec<Broken>) {
+    let (_, records) = open(file).expect("a file of ours");
+    read_records(records)
+}
+
+fn read_records(records: Records) -> (Vec<Entry>, Vec<Broken>) {
+    let (mut entries, mut broken) = (Vec::new(), Vec::new());
+    for record in records {
+        match record {
+            Ok(record) => entries.push(Entry::read(&record)),
+            Err(error) => broken.push(error),
+        }
+    }
+    (entries, broken)
+}
+
+fn restored(entries: &[Entry]) -> Vec<Entry> {
+    entries.iter().map(Entry::restored).collect()
+}
+
+/// Where the records of [`small_file`] begin, and where the file ends.
+fn boundaries(entries: &[Entry]) -> Vec<usize> {
+    let mut boundaries = vec![Header::LEN];
+    for entry in entries {
+        boundaries.push(boundaries[boundaries.len() - 1] + entry.record().len());
+    }
+    boundaries
+}
+
+#[test]
+fn whole_files_come_back_whole() {
+    let mut random = Random::new(1);
+    for count in [0, 1, 2, 500] {
+        let entries: Vec<_> = (0..count).map(|_| random_entry(&mut random)).collect();
+        let header = Header {
+            records: Some(count),
+            ..HEADER
+        };
+        let mut file = header.encode().to_vec();
+        file.extend(entries.iter().flat_map(Entry::record));
+        assert_eq!(open(&file).expect("a file of ours").0, Some(header));
+        assert_eq!(read(&file), (restored(&entries), vec![]));
+    }
+}
+
+#[test]
+fn headers_come_back() {
+    for records in [None, Some(0), Some(8192), Some(u32::MAX - 1)] {
+        for clock_synchronised in [false, true] {
+            for saved_secs in [0, u64::MAX] {
+                let header = Header {
+                    marker: MARKER,
+                    records,
+                    saved_secs,
+                    clock_synchronised,
+                };
+                assert_eq!(Header::decode(&header.encode()), Ok(header));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_layout_is_that_of_the_drawing() {
+    let header = Header {
+        records: None,
+        saved_secs: 0x0102_0304_0506_0708,
+        ..HEADER
+    }
+    .encode();
+    let mut expected = b"XDNSDSNP\x01\0\x28\0".to_vec();
+    expected.extend(MARKER.0);
+    expected.extend(b"\xff\xff\xff\xff\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0");
+    assert_eq!(header[..36], expected);
+    let entry = Entry {
+        name: b"\x01a\0".to_vec(),
+        qtype: 28,
+        dnssec_ok: true,
+        checking_disabled: false,
+        head: Head {
+            answers: 0,
+            rcode: 3,
+            authentic_data: true,
+            ..head(at(9), 300)
+        },
+        body: vec![],
+    };
+    let mut expected = MARKER.0.to_vec();
+    expected.extend(b"\x14\0\x03\x01a\0\x1c\x05\x03\0\0\0\xff\xff\x03\xac\x02\0");
+    let record = entry.record();
+    assert_eq!(record[..record.len() - 4], expected);
+}
+
+#[test]
+fn cut_at_every_length() {
+    let (entries, file) = small_file();
+    let boundaries = boundaries(&entries);
+    for len in 0..file.len() {
+        let cut = &file[..len];
+        if len < Header::LEN {
+            assert_eq!(open(cut).err(), Some(HeaderError::Truncated));
+            continue;
+        }
+        let whole = boundaries.iter().filter(|end| **end <= len).count() - 1;
+        let torn = if boundaries.contains(&len) {
+            vec![]
+        } else {
+            vec![Broken::Torn]
+        };
+        assert_eq!(
+            read(cut),
+            (restored(&entries[..whole]), torn),
+            "{len} bytes"
+        );
+    }
+}
+
+#[test]
+fn every_byte_flipped_in_every_bit() {
+    let (entries, file) = small_file();
+    let boundaries = boundaries(&entries);
+    for at in 0..file.len() {
+        for flip in (0..8).map(|bit| 1 << bit).chain([0xff]) {
+            let mut flipped = file.clone();
+            flipped[at] ^= flip;
+            let mut expected = restored(&entries);
+            let mut broken = vec![];
+            // The record of this byte is lost; a byte of the header costs no record.
+            if let Some(index) = boundaries.iter().rposition(|start| *start <= at) {
+                expected.remove(index);
+                broken.push(if index == 4 {
+                    Broken::Torn
+                } else {
+                    Broken::Damaged
+                });
+            }
+            assert_eq!(
+                read(&flipped),
+                (expected, broken),
+                "byte {at}, flipped by {flip:#x}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_flipped_header_is_repaired_or_known_as_damaged() {
+    let file = HEADER.encode();
+    for at in 0..Header::LEN {
+        let mut flipped = file;
+        flipped[at] ^= 0x10;
+        let expected = if at < 12 {
+            Ok(HEADER)
+        } else {
+            Err(HeaderError::Damaged)
+        };
+        assert_eq!(Header::decode(&flipped), expected, "byte {at}");
+    }
+}
+
+#[test]
+fn a_burst_costs_the_records_that_it_touches() {
+    let mut random = Random::new(9);
+    let entries: Vec<_> = (0..100).map(|_| random_entry(&mut random)).collect();
+    let mut file = HEADER.encode().to_vec();
+    file.extend(entries.iter().flat_map(Entry::record));
+    let boundaries = boundaries(&entries);
+    for _ in 0..200 {
+        let start = Header::LEN + random.below(file.len() - Header::LEN);
+        let end = (start + 1 + random.below(4096)).min(file.len());
+        let mut damaged = file.clone();
+        // Zeros, as an erased or never written block of flash reads; every byte of a record differs somewhere.
+        damaged[start..end].fill(0);
+        let touched = |index: usize| {
+            file[start..end] != damaged[start..end] && {
+                let (first, last) = (boundaries[index].max(start), boundaries[index + 1].min(end));
+                first < last && file[first..last] != damaged[first..last]
+            }
+        };
+        let expected: Vec<_> = (0..100)
+            .filter(|index| !touched(*index))
+            .map(|index| entries[index].restored())
+            .collect();
+        assert_eq!(read(&damaged).0, expected, "zeros from {start} to {end}");
+    }
+}
+
+#[test]
+fn foreign_and_future_files_are_told_apart() {
+    assert_eq!(open(b"").err(), Some(HeaderError::Truncated));
+    assert_eq!(open(b"XDNS").err(), Some(HeaderError::Truncated));
+    assert_eq!(open(b"GIF89a").err(), Some(HeaderError::Foreign));
+    assert_eq!(open(&[0; 100]).err(), Some(HeaderError::Foreign));
+    assert_eq!(open(&[0xff; 100]).err(), Some(HeaderError::Foreign));
+    // A future version has a CRC of its own, here any; its layout may be another.
+    let (_, mut file) = small_file();
+    file[8] = 2;
+    file[36] ^= 0xff;
+    assert_eq!(open(&file).err(), Some(HeaderError::Version(2)));
+}
+
+#[test]
+fn garbage_gives_nothing() {
+    let mut random = Random::new(3);
+    for _ in 0..300 {
+        let mut file = HEADER.encode().to_vec();
+        let len = random.below(3000);
+        file.extend(random.bytes(len));
+        // Some markers, so that what follows them is tried.
+        for _ in 0..random.below(20) {
+            file.extend(MARKER.0);
+            let len = random.below(60);
+            file.extend(random.bytes(len));
+        }
+        let (entries, broken) = read(&file);
+        assert!(entries.is_empty());
+        assert!(
+            broken.len() <= 21,
+            "one per marker and one for what is before"
+        );
+    }
+}
+
+#[test]
+fn a_record_forged_inside_an_answer_is_never_read() {
+    let mut random = Random::new(4);
+    // An attacker's zone answers with a TXT record that holds a whole record of another name. The marker of the file is
+    // drawn after the answer came in.
+    let forged = Entry {
+        name: b"\x04bank\0".to_vec(),
+        ..random_entry(&mut random)
+    };
+    let mut body = text(0, &mut random);
+    let mut inside = forged.record();
+    inside[..8].copy_from_slice(b"guessed!");
+    body[10..12].copy_from_slice(&(inside.len() as u16).to_be_bytes());
+    body.extend(&inside);
+    let carrier = Entry {
+        name: b"\x01a\0".to_vec(),
+        qtype: 16,
+        dnssec_ok: false,
+        checking_disabled: false,
+        head: head(at(0), 60),
+        body,
+    };
+    let honest = random_entry(&mut random);
+    let (carrier_record, honest_record) = (carrier.record(), honest.record());
+    for at in 0..carrier_record.len() {
+        let mut file = HEADER.encode().to_vec();
+        file.extend(&carrier_record);
+        file.extend(&honest_record);
+        file[Header::LEN + at] ^= 0xff;
+        assert_eq!(
+            read(&file),
+            (vec![honest.restored()], vec![Broken::Damaged])
+        );
+    }
+}
+
+#[test]
+fn what_a_reader_would_refuse_is_not_written() {
+    let good = Entry {
+        name: b"\x01a\0".to_vec(),
+        qtype: 16,
+        dnssec_ok: false,
+        checking_disabled: false,
+        head: head(at(0), 60),
+        body: text(4, &mut Random::new(1)),
+    };
+    let mut buffer = [0; RECORD_MAX];
+    assert!(good.encode(&mut buffer).is_ok());
+    for bad in [
+        Entry {
+            name: b"\x01A\0".to_vec(),
+            ..good.clone()
+        },
+        Entry {
+            name: b"\x01a".to_vec(),
+            ..good.clone()
+        },
+        Entry {
+            body: vec![],
+            ..good.clone()
+        },
+        Entry {
+            body: [&good.body[..], &[0]].concat(),
+            ..good.clone()
+        },
+        Entry {
+            head: Head {
+                answers: 2,
+                ..good.head
+            },
+            ..good.clone()
+        },
+        Entry {
+            head: Head {
+                rcode: 16,
+                ..good.head
+            },
+            ..good.clone()
+        },
+        Entry {
+            body: text(CACHE_LARGE_BYTES, &mut Random::new(1)),
+            ..good.clone()
+        },
+    ] {
+        assert_eq!(
+            bad.encode(&mut buffer),
+            Err(EncodeError::Malformed),
+            "{bad:?}"
+        );
+    }
+}
+
+#[test]
+fn the_longest_record_fits_its_buffer_and_no_shorter_one() {
+    let mut random = Random::new(1);
+    let label = [&[63][..], &[b'x'; 63]].concat();
+    let name = [&label[..], &label, &label, &[61], &[b'x'; 61], &[0]].concat();
+    let body = text(CACHE_LARGE_BYTES - name.len() - 12, &mut random);
+    let entry = Entry {
+        name,
+        qtype: u16::MAX,
+        dnssec_ok: true,
+        checking_disabled: true,
+        head: Head {
+            ede: u16::MAX,
+            ..head(at(0), u32::MAX)
+        },
+        body,
+    };
+    let mut buffer = vec![0xa5; RECORD_MAX];
+    let len = entry.encode(&mut buffer).expect("it fits");
+    assert_eq!(
+        read_records(Records::new(&buffer[..len], MARKER)).0,
+        [entry.restored()]
+    );
+    for short in 0..len {
+        assert_eq!(
+            entry.encode(&mut buffer[..short]),
+            Err(EncodeError::BufferTooShort)
+        );
+    }
+    assert!(entry.encode(&mut buffer[..len]).is_ok());
+}
+
+#[test]
+fn age_is_known_only_between_two_good_clocks() {
+    let saved = HEADER.saved_secs;
+    let unsynchronised = Header {
+        clock_synchronised: false,
+        ..HEADER
+    };
+    assert_eq!(HEADER.age_secs(saved, true), Some(0));
+    assert_eq!(HEADER.age_secs(saved + 77, true), Some(77));
+    assert_eq!(HEADER.age_secs(saved + 77, false), None);
+    assert_eq!(unsynchronised.age_secs(saved + 77, true), None);
+    assert_eq!(
+        HEADER.age_secs(saved - 1, true),
+        None,
+        "a clock went backwards"
+    );
+    assert_eq!(HEADER.age_secs(u64::MAX, true), Some(u32::MAX));
+}
+
+#[test]
+fn the_age_is_taken_off_the_ttl_or_the_entry_is_stale() {
+    let mut random = Random::new(2);
+    let fresh = random_entry(&mut random);
+    let fresh = Entry {
+        head: Head {
+            restored: false,
+            ttl_secs: 100,
+            ..fresh.head
+        },
+        ..fresh
+    };
+    let now = at(3);
+    let head_of = |entry: &Entry, age| {
+        let bytes = entry.record();
+        let record = Records::new(&bytes, MARKER)
+            .next()
+            .expect("one")
+            .expect("a whole one");
+        let head = record.head(now, age);
+        assert_eq!(head.stored, now);
+        (head.ttl_secs, head.restored)
+    };
+    assert_eq!(head_of(&fresh, Some(0)), (100, false));
+    assert_eq!(head_of(&fresh, Some(40)), (60, false));
+    assert_eq!(head_of(&fresh, Some(101)), (0, false));
+    assert_eq!(head_of(&fresh, None), (100, true));
+    // What was of unknown age when the file was written stays so.
+    assert_eq!(head_of(&fresh.restored(), Some(40)), (100, true));
+}
