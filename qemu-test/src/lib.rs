@@ -4,6 +4,7 @@
 //! server in it with the zone of [`zone`]. Nothing here is part of the appliance.
 
 pub mod arguments;
+pub mod dist;
 pub mod frames;
 pub mod image;
 pub mod lab;

@@ -5,6 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use qemu_test::arguments::Arguments;
+use qemu_test::dist;
+use qemu_test::image;
+use qemu_test::lab;
 use qemu_test::setup::{self, Purpose};
 use qemu_test::signals::Signals;
 use qemu_test::{image, lab, test, tidy};
@@ -47,6 +50,10 @@ const COMMANDS: &[Command] = &[
         usage: "tidy",
         about: "The habits of this repository that no other tool checks.",
         main: tidy::main,
+        name: "dist",
+        usage: dist::USAGE,
+        about: "The release as one archive with its dependencies, for Buildroot; the same bytes each time.",
+        main: dist::main,
     },
     Command {
         name: "help",

@@ -1,0 +1,7 @@
+#!/bin/sh
+# Notes which release the root is of: after an update, that is the question.
+
+set -eu
+
+version="$(sed -n 's/^XDNSD_VERSION = //p' "$BR2_EXTERNAL_XDNSD_PATH/package/xdnsd/xdnsd.mk")"
+printf 'xdnsd %s, Buildroot %s\n' "$version" "$BR2_VERSION" >"$TARGET_DIR/etc/xdnsd-release"

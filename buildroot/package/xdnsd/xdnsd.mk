@@ -1,0 +1,74 @@
+################################################################################
+#
+# xdnsd
+#
+################################################################################
+
+XDNSD_VERSION = 0.1.0
+XDNSD_SOURCE = xdnsd-$(XDNSD_VERSION)-vendored.tar.gz
+# The release is made from the checkout that this tree is part of, by
+# "cargo xtask dist", which writes its hash to board/xdnsd/patches. With it
+# come its dependencies and the compiled XDP program,
+# so that neither the network nor LLVM is needed here.
+XDNSD_SITE = $(BR2_EXTERNAL_XDNSD_PATH)/../dist
+XDNSD_SITE_METHOD = file
+XDNSD_SUBDIR = appliance
+XDNSD_LICENSE = MIT
+XDNSD_LICENSE_FILES = LICENSE
+
+# cargo-package sets the profile in the environment, where it wins over
+# Cargo.toml. This is the profile that is tested: small, and with arithmetic
+# that stops instead of wrapping.
+XDNSD_CARGO_ENV = \
+	CARGO_PROFILE_RELEASE_LTO="fat" \
+	CARGO_PROFILE_RELEASE_CODEGEN_UNITS="1" \
+	CARGO_PROFILE_RELEASE_OPT_LEVEL="3" \
+	CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS="true" \
+	CARGO_PROFILE_RELEASE_PANIC="abort"
+
+XDNSD_CAPACITIES = \
+	WORKERS \
+	CHUNKS_PER_QUEUE \
+	RX_RING \
+	TX_RING \
+	CACHE_SHARDS \
+	CACHE_SMALL_SETS \
+	CACHE_LARGE_SETS \
+	PENDING \
+	WAITERS \
+	UPSTREAMS \
+	UPSTREAM_SOCKETS
+
+XDNSD_CARGO_ENV += $(foreach capacity,$(XDNSD_CAPACITIES),\
+	XDNSD_LIMIT_$(capacity)="$(BR2_PACKAGE_XDNSD_$(capacity))")
+
+XDNSD_CARGO_BUILD_OPTS = --bin xdnsd
+XDNSD_CARGO_INSTALL_OPTS = --bin xdnsd
+
+define XDNSD_LINUX_CONFIG_FIXUPS
+	$(call KCONFIG_ENABLE_OPT,CONFIG_BPF_SYSCALL)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_BPF_JIT)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_XDP_SOCKETS)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_PACKET)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_IPV6)
+endef
+
+define XDNSD_USERS
+	xdnsd -1 xdnsd -1 * /data/xdnsd - - DNS forwarder
+endef
+
+# Only where the maker's overlay has none yet.
+define XDNSD_INSTALL_CONFIG
+	$(INSTALL) -D -m 0644 $(@D)/config/minimal.toml \
+		$(TARGET_DIR)/etc/xdnsd/xdnsd.toml
+endef
+XDNSD_POST_INSTALL_TARGET_HOOKS += XDNSD_INSTALL_CONFIG
+
+define XDNSD_INSTALL_INIT_SYSV
+	$(INSTALL) -D -m 0755 $(XDNSD_PKGDIR)/S60xdnsd \
+		$(TARGET_DIR)/etc/init.d/S60xdnsd
+	$(INSTALL) -D -m 0755 $(XDNSD_PKGDIR)/supervise \
+		$(TARGET_DIR)/usr/libexec/xdnsd/supervise
+endef
+
+$(eval $(cargo-package))

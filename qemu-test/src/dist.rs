@@ -1,0 +1,142 @@
+//! `cargo xtask dist`: the release as one archive, with its dependencies, for builds without a network.
+//!
+//! The same commit gives the same bytes: files in the order of their names, one time, one owner, modes from git.
+//! The archive has no `buildroot/`, since that holds the archive's own hash.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::arguments::Arguments;
+use crate::process::output_of;
+use crate::signals::Signals;
+use crate::workspace;
+
+/// What `cargo xtask help` shows.
+pub const USAGE: &str = "dist";
+
+/// Where Buildroot looks for dependencies that are there already.
+const VENDOR: &str = "VENDOR";
+/// Left out: the hash of the archive is in it.
+const LEFT_OUT: &str = "buildroot";
+
+/// Makes the archive and the file with its hash.
+pub fn main(arguments: Arguments, _: &Signals) -> Result<ExitCode> {
+    arguments.finish()?;
+    let archive = make()?;
+    let line = output_of(Command::new("sha256sum").arg(&archive))?;
+    let digest = line
+        .split(' ')
+        .next()
+        .context("sha256sum prints a digest")?;
+    let hash = workspace::root().join("buildroot/board/xdnsd/patches/xdnsd/xdnsd.hash");
+    let name = archive
+        .file_name()
+        .and_then(|name| name.to_str())
+        .context("an archive has a name")?;
+    write(
+        &hash,
+        format!("# From cargo xtask dist\nsha256  {digest}  {name}\n").as_bytes(),
+    )?;
+    println!("{digest}  {}", archive.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the archive in `dist/` and returns where it is.
+fn make() -> Result<PathBuf> {
+    let name = format!("xdnsd-{}", env!("CARGO_PKG_VERSION"));
+    let work = workspace::target().join("dist");
+    let tree = work.join(&name);
+    if work.exists() {
+        fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
+    }
+    for file in workspace::files()?
+        .iter()
+        .filter(|file| !file.starts_with(LEFT_OUT))
+    {
+        copy(&workspace::root().join(file), &tree.join(file))?;
+    }
+    vendor(&tree)?;
+    let directory = workspace::root().join("dist");
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    let archive = directory.join(format!("{name}-vendored.tar.gz"));
+    pack(&work, &name, &archive)?;
+    fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
+    Ok(archive)
+}
+
+/// Puts every dependency beside the sources, and has cargo look for them there.
+fn vendor(tree: &Path) -> Result<()> {
+    let mut cargo = workspace::cargo();
+    let settings = output_of(
+        cargo
+            .args(["vendor", "--locked", "--quiet", VENDOR])
+            .current_dir(tree),
+    )?;
+    let path = tree.join(".cargo/config.toml");
+    let own = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    write(&path, format!("{own}\n{settings}").as_bytes())
+}
+
+fn pack(work: &Path, name: &str, archive: &Path) -> Result<()> {
+    let time = output_of(
+        Command::new("git")
+            .args(["log", "-1", "--format=%ct"])
+            .current_dir(workspace::root()),
+    )?;
+    let output = File::create(archive).with_context(|| format!("create {}", archive.display()))?;
+    let mut tar = Command::new("tar");
+    tar.current_dir(work).args([
+        "--sort=name",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--format=gnu",
+    ]);
+    tar.args([
+        "--mode=a+rX,u+w,go-w,a-s",
+        &format!("--mtime=@{}", time.trim()),
+        "-cf",
+        "-",
+        name,
+    ]);
+    let mut tar = tar.stdout(Stdio::piped()).spawn().context("start tar")?;
+    let plain = tar.stdout.take().context("tar's output is a pipe")?;
+    let gzip = Command::new("gzip")
+        .args(["-9", "-n"])
+        .stdin(plain)
+        .stdout(output)
+        .status()
+        .context("run gzip")?;
+    let packed = tar.wait().context("wait for tar")?;
+    ensure!(
+        gzip.success() && packed.success(),
+        "{} could not be packed",
+        archive.display()
+    );
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let content = fs::read(from).with_context(|| format!("read {}", from.display()))?;
+    write(to, &content)?;
+    let mode = fs::metadata(from)
+        .with_context(|| format!("look at {}", from.display()))?
+        .permissions()
+        .mode();
+    let mode = if mode & 0o100 == 0 { 0o644 } else { 0o755 };
+    fs::set_permissions(to, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("set the mode of {}", to.display()))
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let directory = path.parent().context("a file has a directory")?;
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    let mut file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    file.write_all(content)
+        .with_context(|| format!("write {}", path.display()))
+}
