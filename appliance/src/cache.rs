@@ -11,7 +11,7 @@ use xdnsd_core::cache::{Head, Key, Shard, shard_of};
 use xdnsd_core::dns::Name;
 use xdnsd_core::dns::name::is_within;
 use xdnsd_core::engine::CacheAccess;
-use xdnsd_core::limits::CACHE_SHARDS;
+use xdnsd_core::limits::{CACHE_LARGE_BYTES, CACHE_SHARDS};
 use xdnsd_core::time::Instant;
 
 use crate::presentation::{rcode_text, type_text};
@@ -92,13 +92,12 @@ impl SharedCache {
     /// Removes the answers for `name` and for every name below it; says how many that were.
     pub fn remove_below(&self, name: &Name) -> usize {
         let suffix = name.to_lower();
-        let mut removed = 0;
-        let mut walk = Walk::new(self);
-        while walk.take_slots(|shard, slots| {
-            removed += slots
-                .filter(|slot| self.remove_slot(shard, *slot, &suffix))
-                .count();
-        }) {}
+        let (mut removed, mut place) = (0, Place::default());
+        while let Some((mut shard, slots)) = self.next_slots(&mut place) {
+            for slot in slots {
+                removed += usize::from(self.remove_slot(&mut shard, slot, &suffix));
+            }
+        }
         removed
     }
 
@@ -107,10 +106,11 @@ impl SharedCache {
         let Some((key, ..)) = shard.slot(slot) else {
             return false;
         };
-        if !is_within(key.name, suffix.as_wire()) {
+        let Some(name) =
+            Name::from_wire(key.name).filter(|name| is_within(name.as_wire(), suffix.as_wire()))
+        else {
             return false;
-        }
-        let name = key.name.to_vec();
+        };
         let Key {
             qtype,
             dnssec_ok,
@@ -118,13 +118,35 @@ impl SharedCache {
             ..
         } = key;
         let key = Key {
-            name: &name,
+            name: name.as_wire(),
             qtype,
             dnssec_ok,
             checking_disabled,
         };
         shard.remove(key.hash(&self.seed()), &key)
     }
+
+    /// The slots at `place`, at most [`STEP`], with their shard locked; `place` goes on behind them. `None`: there are
+    /// none left.
+    fn next_slots(&self, place: &mut Place) -> Option<(MutexGuard<'_, Shard>, Range<usize>)> {
+        let shard = lock(self.shards.get(place.shard)?);
+        let slots = place.slot..(place.slot + STEP).min(Shard::SLOTS);
+        place.slot = slots.end;
+        if place.slot == Shard::SLOTS {
+            *place = Place {
+                shard: place.shard + 1,
+                slot: 0,
+            };
+        }
+        Some((shard, slots))
+    }
+}
+
+/// Where a walk is.
+#[derive(Debug, Default)]
+struct Place {
+    shard: usize,
+    slot: usize,
 }
 
 impl CacheAccess for &SharedCache {
@@ -143,46 +165,97 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Goes through all slots, [`STEP`] under one lock. What is inserted meanwhile may or may not be seen.
+/// Goes through all slots and copies what is in them, [`STEP`] under one lock: nobody's code runs while it is held. What
+/// is inserted meanwhile may or may not be seen.
 #[derive(Debug)]
 pub struct Walk<'c> {
     cache: &'c SharedCache,
-    shard: usize,
-    slot: usize,
+    place: Place,
+    entries: Vec<Entry>,
+    bytes: Vec<u8>,
+}
+
+/// A copied answer; name and body lie in the walk's bytes.
+#[derive(Debug)]
+struct Entry {
+    name: Range<usize>,
+    body: Range<usize>,
+    qtype: u16,
+    dnssec_ok: bool,
+    checking_disabled: bool,
+    head: Head,
 }
 
 impl<'c> Walk<'c> {
-    /// At the first slot.
+    /// Before the first slot. All memory that it needs is taken here, so none is taken under a lock.
     #[must_use]
-    pub const fn new(cache: &'c SharedCache) -> Self {
+    pub fn new(cache: &'c SharedCache) -> Self {
+        let (entries, bytes) = (
+            Vec::with_capacity(STEP),
+            Vec::with_capacity(STEP * CACHE_LARGE_BYTES),
+        );
         Self {
             cache,
-            shard: 0,
-            slot: 0,
+            place: Place::default(),
+            entries,
+            bytes,
         }
     }
 
-    /// Shows the answers of the next slots to `see`, which runs under the lock and has to be quick. False: there were
-    /// no slots left.
-    pub fn step(&mut self, mut see: impl FnMut(&Key<'_>, &Head, &[u8])) -> bool {
-        self.take_slots(|shard, slots| {
-            for (key, head, body) in slots.filter_map(|slot| shard.slot(slot)) {
-                see(&key, &head, body);
-            }
-        })
-    }
-
-    fn take_slots(&mut self, use_slots: impl FnOnce(&mut Shard, Range<usize>)) -> bool {
-        let Some(shard) = self.cache.shards.get(self.shard) else {
+    /// Copies the next slots. False: there are none left.
+    pub fn step(&mut self) -> bool {
+        self.entries.clear();
+        self.bytes.clear();
+        let cache = self.cache;
+        let Some((shard, slots)) = cache.next_slots(&mut self.place) else {
             return false;
         };
-        let slots = self.slot..(self.slot + STEP).min(Shard::SLOTS);
-        self.slot = slots.end;
-        if self.slot == Shard::SLOTS {
-            (self.shard, self.slot) = (self.shard + 1, 0);
+        for (key, head, body) in slots.filter_map(|slot| shard.slot(slot)) {
+            let name = self.copy(key.name);
+            let body = self.copy(body);
+            let Key {
+                qtype,
+                dnssec_ok,
+                checking_disabled,
+                ..
+            } = key;
+            self.entries.push(Entry {
+                name,
+                body,
+                qtype,
+                dnssec_ok,
+                checking_disabled,
+                head,
+            });
         }
-        use_slots(&mut lock(shard), slots);
         true
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+
+    /// The answers of the last step.
+    pub fn entries(&self) -> impl Iterator<Item = (Key<'_>, Head, &[u8])> {
+        self.entries.iter().map(|entry| {
+            let Entry {
+                qtype,
+                dnssec_ok,
+                checking_disabled,
+                head,
+                ..
+            } = *entry;
+            let name = &self.bytes[entry.name.clone()];
+            let key = Key {
+                name,
+                qtype,
+                dnssec_ok,
+                checking_disabled,
+            };
+            (key, head, &self.bytes[entry.body.clone()])
+        })
     }
 }
 
@@ -258,7 +331,8 @@ pub(crate) mod tests {
     /// One A record whose owner is the question's name.
     pub(crate) const BODY: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01";
 
-    pub(crate) fn fill(cache: &SharedCache, names: &[&str]) {
+    /// Two answers for each name, as `head` says.
+    pub(crate) fn fill(cache: &SharedCache, names: &[&str], head: &Head) {
         for name in names {
             let name = parse_name(name).expect("a name").to_lower();
             for dnssec_ok in [false, true] {
@@ -268,7 +342,7 @@ pub(crate) mod tests {
                     dnssec_ok,
                     checking_disabled: false,
                 };
-                cache.insert(&key, &head(300), BODY);
+                cache.insert(&key, head, BODY);
             }
         }
     }
@@ -277,9 +351,9 @@ pub(crate) mod tests {
     pub(crate) fn names(cache: &SharedCache) -> Vec<String> {
         let mut names = Vec::new();
         let mut walk = Walk::new(cache);
-        while walk
-            .step(|key, _, _| names.extend(Name::from_wire(key.name).map(|name| name.to_string())))
-        {
+        while walk.step() {
+            let shown = |name: &[u8]| Name::from_wire(name).map(|name| name.to_string());
+            names.extend(walk.entries().filter_map(|(key, ..)| shown(key.name)));
         }
         names.sort();
         names.dedup();
@@ -295,13 +369,18 @@ pub(crate) mod tests {
         fill(
             cache,
             &expected.iter().map(String::as_str).collect::<Vec<_>>(),
+            &head(300),
         );
         assert_eq!(cache.len(), 1000);
         assert_eq!(names(cache), expected);
         let (mut steps, mut seen) = (0, 0);
         let mut walk = Walk::new(cache);
-        while walk.step(|_, _, _| seen += 1) {
+        while walk.step() {
             steps += 1;
+            seen += walk
+                .entries()
+                .filter(|(_, kept, body)| *kept == head(300) && *body == BODY)
+                .count();
         }
         assert_eq!(
             (seen, steps),
@@ -323,6 +402,7 @@ pub(crate) mod tests {
                 "org",
                 "example.com",
             ],
+            &head(300),
         );
         let flush = |name: &str| cache.remove_below(&parse_name(name).expect("a name"));
         assert_eq!(flush("Example.ORG"), 4);

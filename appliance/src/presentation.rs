@@ -54,8 +54,10 @@ pub fn rcode_text(rcode: u8) -> String {
 /// Reads a name, with or without the dot at its end; `\.` and `\032` are escapes. `None`: not a name.
 #[must_use]
 pub fn parse_name(text: &str) -> Option<Name> {
-    if text == "." {
-        return Some(Name::ROOT);
+    match text {
+        "" => return None,
+        "." => return Some(Name::ROOT),
+        _ => {}
     }
     let mut wire = vec![0];
     let mut label_start = 0;

@@ -41,6 +41,14 @@ impl Instant {
         self.millis.saturating_sub(earlier.millis)
     }
 
+    /// `secs` seconds earlier; the epoch where that would be before it.
+    #[must_use]
+    pub const fn sub_secs(self, secs: u32) -> Self {
+        Self {
+            millis: self.millis.saturating_sub(secs as u64 * 1000),
+        }
+    }
+
     /// `secs` seconds later.
     #[must_use]
     pub const fn add_secs(self, secs: u32) -> Self {

@@ -69,8 +69,9 @@ const RCODE_MAX: u8 = 15;
 const VARINT_U16_MAX: usize = 3;
 const VARINT_U32_MAX: usize = 5;
 const CRC_LEN: usize = 4;
-/// Longest payload: two lengths and five other varints of 16 bits, the TTL, two single bytes, name and body, CRC.
-const PAYLOAD_MAX: usize = 7 * VARINT_U16_MAX + VARINT_U32_MAX + 2 + CACHE_LARGE_BYTES + CRC_LEN;
+/// Longest payload: two lengths and five other varints of 16 bits, TTL and age, two single bytes, name and body, CRC.
+const PAYLOAD_MAX: usize =
+    7 * VARINT_U16_MAX + 2 * VARINT_U32_MAX + 2 + CACHE_LARGE_BYTES + CRC_LEN;
 const _: () = assert!(PAYLOAD_MAX <= u16::MAX as usize);
 
 /// A buffer of so many bytes takes any record.
@@ -212,11 +213,13 @@ struct Stored<'a> {
     additionals: u16,
     ede: u16,
     ttl_secs: u32,
+    /// Since the answer came in.
+    age_secs: u32,
     body: &'a [u8],
 }
 
 impl<'a> Stored<'a> {
-    fn new(key: &Key<'a>, head: &Head, remaining_ttl_secs: u32, body: &'a [u8]) -> Self {
+    fn new(key: &Key<'a>, head: &Head, now: Instant, body: &'a [u8]) -> Self {
         let flags = key.flags()
             | bit(head.authentic_data, flag::AUTHENTIC_DATA)
             | bit(head.authoritative, flag::AUTHORITATIVE)
@@ -230,7 +233,8 @@ impl<'a> Stored<'a> {
             authorities: head.authorities,
             additionals: head.additionals,
             ede: head.ede,
-            ttl_secs: remaining_ttl_secs,
+            ttl_secs: head.ttl_secs,
+            age_secs: now.secs_since(head.stored),
             body,
         }
     }
@@ -261,6 +265,7 @@ impl<'a> Stored<'a> {
         Record {
             key: Key::from_parts(self.name, self.qtype, self.flags),
             saved: head,
+            age_secs: self.age_secs,
             body: self.body,
         }
     }
@@ -275,8 +280,7 @@ pub enum EncodeError {
     Malformed,
 }
 
-/// Writes one record to the beginning of `buffer`, and returns its length. `remaining_ttl_secs` is how long the answer
-/// will be fresh from the moment in the file's header on.
+/// Writes one record to the beginning of `buffer`, and returns its length. `now` is the moment in the file's header.
 ///
 /// # Errors
 /// [`EncodeError`]; then `buffer` holds nothing of use.
@@ -285,10 +289,10 @@ pub fn encode_record(
     marker: Marker,
     key: &Key,
     head: &Head,
-    remaining_ttl_secs: u32,
+    now: Instant,
     body: &[u8],
 ) -> Result<usize, EncodeError> {
-    let stored = Stored::new(key, head, remaining_ttl_secs, body);
+    let stored = Stored::new(key, head, now, body);
     if !stored.is_well_formed() {
         return Err(EncodeError::Malformed);
     }
@@ -310,27 +314,27 @@ pub struct Record<'a> {
     pub key: Key<'a>,
     /// The answer's records.
     pub body: &'a [u8],
-    /// The head with the TTL that was left.
+    /// The head, but for when it was stored.
     saved: Head,
+    /// How old the answer was when the file was written.
+    age_secs: u32,
 }
 
 impl Record<'_> {
-    /// The head to insert the entry with at `now`. `age_secs` is the file's ([`Header::age_secs`]): where it is known
-    /// it is taken off the TTL; where not, now or when the file was written, the entry is `restored`, always stale.
+    /// The head to insert the entry with at `now`. `file_age_secs` is the file's ([`Header::age_secs`]): where it is
+    /// known the entry is as old as it is; where not, now or when the file was written, the entry is `restored`, always
+    /// stale. The caller's epoch should lie so far back that an entry of that age would be of no use.
     #[must_use]
-    pub fn head(&self, now: Instant, age_secs: Option<u32>) -> Head {
-        let head = Head {
-            stored: now,
-            ..self.saved
-        };
-        match age_secs {
-            Some(age) if !head.restored => Head {
-                ttl_secs: head.ttl_secs.saturating_sub(age),
-                ..head
+    pub fn head(&self, now: Instant, file_age_secs: Option<u32>) -> Head {
+        match file_age_secs {
+            Some(file_age_secs) if !self.saved.restored => Head {
+                stored: now.sub_secs(self.age_secs.saturating_add(file_age_secs)),
+                ..self.saved
             },
             Some(_) | None => Head {
+                stored: now,
                 restored: true,
-                ..head
+                ..self.saved
             },
         }
     }

@@ -1,0 +1,354 @@
+//! The snapshot on disk: how the cache survives a restart and a power cut.
+//!
+//! ```text
+//!  PATH      the newest generation            PATH.tmp  being written
+//!  PATH.old  the one before
+//!
+//!  write PATH.tmp, fsync, rename PATH -> PATH.old, rename PATH.tmp -> PATH, fsync the folder
+//! ```
+//! At any moment one whole generation stands under a name that is read. What cannot be read costs at most what is broken
+//! in it; what cannot be written is said in the log and tried again. Nothing here stops the start or delays a worker.
+
+mod keeper;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use xdnsd_core::cache::Head;
+use xdnsd_core::cache::snapshot::{
+    Header, HeaderError, Marker, RECORD_MAX, Records, encode_record, open,
+};
+use xdnsd_core::dns::rcode;
+use xdnsd_core::limits;
+use xdnsd_core::time::Instant;
+
+use crate::cache::{STEP, SharedCache, Walk};
+use crate::{clock, sys};
+
+pub use keeper::{Keeper, Saver};
+
+/// Bytes of the longest file that the fullest cache makes; no more is read. It is in memory only at the start, before
+/// the rings and tables of the workers are.
+pub const FILE_BYTES_MAX: usize = Header::LEN
+    + limits::CACHE_SHARDS
+        * limits::CACHE_WAYS
+        * (limits::CACHE_LARGE_SETS * RECORD_MAX
+            + limits::CACHE_SMALL_SETS
+                * (RECORD_MAX - limits::CACHE_LARGE_BYTES + limits::CACHE_SMALL_BYTES));
+
+/// Bytes that are collected before they are written.
+pub const BUFFER: usize = 64 * 1024;
+const _: () = assert!(BUFFER > STEP * RECORD_MAX);
+/// How long the writer steps aside after each buffer. Not a lower priority: a thread that the scheduler holds back while
+/// it has a lock holds back the workers with it.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// The files of a snapshot.
+#[derive(Clone, Debug)]
+pub struct Store {
+    newest: PathBuf,
+    before: PathBuf,
+    unfinished: PathBuf,
+    /// Answers that have been stale for longer are not kept.
+    stale_max_secs: u32,
+}
+
+/// What was brought back, for one line in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Where it came from. `None`: there was nothing to read.
+    pub file: Option<PathBuf>,
+    /// Answers put into the cache.
+    pub answers: usize,
+    /// How long ago the file was written, if that can be known.
+    pub age_secs: Option<u32>,
+    /// Stretches of the file that gave no answer.
+    pub broken: usize,
+    /// Answers that the file should have had and has not, the broken ones among them.
+    pub missing: usize,
+    /// Answers that were stale for too long.
+    pub expired: usize,
+    /// What is wrong with the file, or with a newer generation.
+    pub faults: Vec<String>,
+}
+
+impl Restored {
+    /// The file lost everything that it had.
+    fn is_useless(&self) -> bool {
+        self.answers + self.expired == 0 && self.broken + self.missing > 0
+    }
+}
+
+impl fmt::Display for Restored {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            None => formatter.write_str("no snapshot to restore")?,
+            Some(file) => {
+                write!(
+                    formatter,
+                    "restored {} answers from {}",
+                    self.answers,
+                    file.display()
+                )?;
+                match self.age_secs {
+                    Some(age_secs) => write!(formatter, ", {age_secs} s old")?,
+                    None => formatter.write_str(", of unknown age, to be served as stale")?,
+                }
+            }
+        }
+        for (count, what) in [
+            (self.broken, "broken"),
+            (self.missing, "missing"),
+            (self.expired, "expired"),
+        ] {
+            if count > 0 {
+                write!(formatter, ", {count} {what}")?;
+            }
+        }
+        for fault in &self.faults {
+            write!(formatter, "; {fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The snapshot at `path`.
+    #[must_use]
+    pub fn new(path: &Path, stale_max_secs: u32) -> Self {
+        let beside = |ending: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        Self {
+            newest: path.to_owned(),
+            before: beside(".old"),
+            unfinished: beside(".tmp"),
+            stale_max_secs,
+        }
+    }
+
+    /// Puts the newest good generation into `cache`. Never fails: what is wrong is in the result.
+    pub fn load(&self, cache: &SharedCache, now: Instant) -> Restored {
+        let mut faults = Vec::new();
+        for file in [&self.newest, &self.before] {
+            match self.load_file(file, cache, now) {
+                Ok(restored) if restored.is_useless() => {
+                    faults.push(format!("{}: nothing but broken records", file.display()));
+                }
+                Ok(mut restored) => {
+                    restored.faults.extend(faults);
+                    return restored;
+                }
+                Err(Unusable::Absent) => {}
+                Err(error) => faults.push(format!("{}: {error}", file.display())),
+            }
+        }
+        Restored {
+            faults,
+            ..Restored::default()
+        }
+    }
+
+    fn load_file(
+        &self,
+        path: &Path,
+        cache: &SharedCache,
+        now: Instant,
+    ) -> Result<Restored, Unusable> {
+        let (bytes, fault) = read_bounded(path)?;
+        let (header, records) = open(&bytes).map_err(Unusable::Header)?;
+        let age_secs = header
+            .and_then(|header| header.age_secs(clock::wall_secs(), clock::wall_is_synchronised()));
+        let mut restored = self.restore(records, cache, now, age_secs);
+        let promised = header.and_then(|header| header.records).unwrap_or(0) as usize;
+        restored.missing = promised.saturating_sub(restored.answers + restored.expired);
+        restored.broken += usize::from(header.is_none());
+        restored.file = Some(path.to_owned());
+        restored.faults.extend(fault);
+        Ok(restored)
+    }
+
+    fn restore(
+        &self,
+        records: Records<'_>,
+        cache: &SharedCache,
+        now: Instant,
+        age_secs: Option<u32>,
+    ) -> Restored {
+        let mut restored = Restored {
+            age_secs,
+            ..Restored::default()
+        };
+        for record in records {
+            let Ok(record) = record else {
+                restored.broken += 1;
+                continue;
+            };
+            let head = record.head(now, age_secs);
+            if !self.is_useful(&head, now) {
+                restored.expired += 1;
+                continue;
+            }
+            cache.insert(&record.key, &head, record.body);
+            restored.answers += 1;
+        }
+        restored
+    }
+
+    /// Writes a new generation of what is in `cache`; says how many answers that were.
+    ///
+    /// # Errors
+    /// The file cannot be written; the generations before it are as they were.
+    pub fn save(&self, cache: &SharedCache) -> io::Result<usize> {
+        let saved = self.write_unfinished(cache);
+        let saved = saved.and_then(|answers| self.publish().map(|()| answers));
+        saved.map_err(|error| {
+            // On a full disk the room is wanted back; that it cannot be removed adds nothing to the error.
+            let _ = fs::remove_file(&self.unfinished);
+            io::Error::new(error.kind(), format!("{}: {error}", self.newest.display()))
+        })
+    }
+
+    fn write_unfinished(&self, cache: &SharedCache) -> io::Result<usize> {
+        if let Some(folder) = self.newest.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&self.unfinished)?;
+        let header = Header {
+            marker: Marker(sys::random()?),
+            records: None,
+            saved_secs: clock::wall_secs(),
+            clock_synchronised: clock::wall_is_synchronised(),
+        };
+        file.write_all(&header.encode())?;
+        let answers = self.write_records(&mut file, cache, header.marker)?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(
+            &Header {
+                records: u32::try_from(answers).ok(),
+                ..header
+            }
+            .encode(),
+        )?;
+        file.sync_all()?;
+        Ok(answers)
+    }
+
+    /// Encodes a few slots after the other, and pauses: workers want the locks and the CPU more.
+    fn write_records(
+        &self,
+        file: &mut File,
+        cache: &SharedCache,
+        marker: Marker,
+    ) -> io::Result<usize> {
+        let now = clock::now();
+        let (mut answers, mut filled, mut buffer) = (0, 0, vec![0; BUFFER]);
+        let mut walk = Walk::new(cache);
+        while walk.step() {
+            for (key, head, body) in walk
+                .entries()
+                .filter(|(_, head, _)| self.is_useful(head, now))
+            {
+                // A step fits; what does not encode is an answer that would not be read back either.
+                if let Ok(len) =
+                    encode_record(&mut buffer[filled..], marker, &key, &head, now, body)
+                {
+                    filled += len;
+                    answers += 1;
+                }
+            }
+            if filled > BUFFER - STEP * RECORD_MAX {
+                file.write_all(&buffer[..filled])?;
+                filled = 0;
+                thread::sleep(PAUSE);
+            }
+        }
+        file.write_all(&buffer[..filled])?;
+        Ok(answers)
+    }
+
+    /// Whether an answer is worth a place in the file: no failure, and not stale for too long.
+    fn is_useful(&self, head: &Head, now: Instant) -> bool {
+        head.rcode != rcode::SERVFAIL && now.secs_since(head.expires()) <= self.stale_max_secs
+    }
+
+    /// Gives the finished file its name, and the newest so far the name of the one before.
+    fn publish(&self) -> io::Result<()> {
+        match fs::rename(&self.newest, &self.before) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        fs::rename(&self.unfinished, &self.newest)?;
+        let folder = self.newest.parent().unwrap_or(Path::new("/"));
+        File::open(folder)?.sync_all()
+    }
+}
+
+/// Why a file gives nothing at all.
+enum Unusable {
+    /// There is none.
+    Absent,
+    /// It cannot be opened or read.
+    Io(io::Error),
+    /// It is none of ours.
+    Header(HeaderError),
+}
+
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == ErrorKind::NotFound {
+            Self::Absent
+        } else {
+            Self::Io(error)
+        }
+    }
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => formatter.write_str("absent"),
+            Self::Io(error) => error.fmt(formatter),
+            Self::Header(HeaderError::Foreign) => formatter.write_str("not a snapshot"),
+            Self::Header(HeaderError::Version(version)) => {
+                write!(
+                    formatter,
+                    "a snapshot of format {version}, which this version does not read"
+                )
+            }
+            Self::Header(HeaderError::Truncated) => formatter.write_str("cut short"),
+            Self::Header(HeaderError::Damaged) => formatter.write_str("damaged"),
+        }
+    }
+}
+
+/// What can be read of a file, and what kept the rest from being read.
+fn read_bounded(path: &Path) -> Result<(Vec<u8>, Option<String>), Unusable> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)?
+        .take(FILE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes);
+    let fault = match read {
+        Err(error) if bytes.is_empty() => return Err(error.into()),
+        Err(error) => Some(format!("cannot be read further: {error}")),
+        Ok(read) if read > FILE_BYTES_MAX => Some("longer than a snapshot can be".into()),
+        Ok(_) => None,
+    };
+    bytes.truncate(FILE_BYTES_MAX);
+    Ok((bytes, fault))
+}

@@ -1,0 +1,303 @@
+//! Damage of every kind to a small file, and the keeper's thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::cache::tests::{BODY, fill, head, names, test_cache};
+
+const NAMES: [&str; 3] = ["a.example.", "b.example.", "c.example."];
+
+/// A folder of the test's own, which goes with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("xdnsd-store-{}-{test}", std::process::id()));
+        fs::create_dir(&path).expect("a new folder");
+        Self(path)
+    }
+
+    fn store(&self) -> Store {
+        Store::new(&self.0.join("cache"), 86_400)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Stored now, for five minutes.
+fn fresh() -> Head {
+    Head {
+        stored: clock::now(),
+        ..head(300)
+    }
+}
+
+fn load_anew(store: &Store, cache: &SharedCache) -> Restored {
+    cache.clear();
+    store.load(cache, clock::now())
+}
+
+#[test]
+fn what_is_saved_is_restored() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("round");
+    let store = folder.store();
+    assert_eq!(
+        store.load(cache, clock::now()).to_string(),
+        "no snapshot to restore"
+    );
+    fill(cache, &NAMES, &fresh());
+    assert_eq!(store.save(cache).expect("a folder to write to"), 6);
+    let restored = load_anew(&store, cache);
+    assert_eq!(
+        (restored.answers, restored.broken, restored.missing),
+        (6, 0, 0),
+        "{restored}"
+    );
+    assert_eq!(names(cache), NAMES);
+    let mut walk = Walk::new(cache);
+    while walk.step() {
+        for (_, kept, body) in walk.entries() {
+            assert_eq!(body, BODY);
+            assert_eq!(
+                (kept.ttl_secs, kept.answers, kept.restored),
+                (300, 1, !clock::wall_is_synchronised())
+            );
+        }
+    }
+    let listed: Vec<_> = fs::read_dir(&folder.0).expect("the folder").collect();
+    assert_eq!(listed.len(), 1, "nothing unfinished is left: {listed:?}");
+}
+
+#[test]
+fn an_age_that_is_known_is_taken_off_and_failures_and_the_long_stale_stay_out() {
+    let cache = test_cache!(8192);
+    let store = Folder::new("age").store();
+    let (saved_at, now) = (clock::now(), clock::now());
+    let mut records = Vec::new();
+    let mut add = |name: &[u8], head: Head| {
+        let key = xdnsd_core::cache::Key {
+            name,
+            qtype: 1,
+            dnssec_ok: false,
+            checking_disabled: false,
+        };
+        let mut buffer = [0; RECORD_MAX];
+        let len = encode_record(&mut buffer, Marker([7; 8]), &key, &head, saved_at, BODY)
+            .expect("well-formed");
+        records.extend_from_slice(&buffer[..len]);
+    };
+    let aged = |age_secs| Head {
+        stored: saved_at.sub_secs(age_secs),
+        ..head(300)
+    };
+    add(b"\x05fresh\0", aged(100));
+    add(b"\x05stale\0", aged(350));
+    add(b"\x04dead\0", aged(300 + 86_400));
+    add(
+        b"\x06failed\0",
+        Head {
+            rcode: rcode::SERVFAIL,
+            ..aged(0)
+        },
+    );
+    let restored = store.restore(Records::new(&records, Marker([7; 8])), cache, now, Some(50));
+    assert_eq!(
+        (restored.answers, restored.expired, restored.broken),
+        (2, 2, 0)
+    );
+    let mut walk = Walk::new(cache);
+    while walk.step() {
+        for (key, head, _) in walk.entries() {
+            let left = i64::from(head.expires().secs_since(now))
+                - i64::from(now.secs_since(head.expires()));
+            let expected = if key.name == b"\x05fresh\0" {
+                150
+            } else {
+                -100
+            };
+            assert!((left - expected).abs() <= 1, "{left} for {expected}");
+            assert!(!head.restored);
+        }
+    }
+}
+
+/// Writes a snapshot of three names and gives its bytes.
+fn sample(folder: &Folder, cache: &SharedCache) -> Vec<u8> {
+    fill(cache, &NAMES, &fresh());
+    folder.store().save(cache).expect("a folder to write to");
+    fs::read(folder.0.join("cache")).expect("the snapshot")
+}
+
+#[test]
+fn a_file_cut_at_any_length_gives_what_is_whole() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("cut");
+    let store = folder.store();
+    let whole = sample(&folder, cache);
+    let mut last = 0;
+    for len in 0..=whole.len() {
+        fs::write(folder.0.join("cache"), &whole[..len]).expect("the folder");
+        let restored = load_anew(&store, cache);
+        assert_eq!(restored.answers, cache.len(), "{len}: {restored}");
+        assert!(
+            restored.answers >= last,
+            "{len}: a longer file gives no less"
+        );
+        last = restored.answers;
+        assert_eq!(restored.to_string().lines().count(), 1);
+        if len < whole.len() {
+            assert!(
+                restored.broken + restored.missing + restored.faults.len() > 0,
+                "{len}: it is said: {restored}"
+            );
+        }
+    }
+    assert_eq!(last, 6);
+}
+
+#[test]
+fn any_flipped_byte_costs_at_most_its_record() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("flip");
+    let store = folder.store();
+    let whole = sample(&folder, cache);
+    for at in 0..whole.len() {
+        for mask in [0x01, 0x80, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= mask;
+            fs::write(folder.0.join("cache"), &bytes).expect("the folder");
+            let restored = load_anew(&store, cache);
+            let expected = if at < Header::LEN { 6 } else { 5 };
+            let foreign = restored.file.is_none() && at < 10;
+            assert!(
+                restored.answers >= expected || foreign,
+                "byte {at} ^ {mask:#x}: {restored}"
+            );
+            assert_eq!(restored.answers, cache.len());
+            assert!(
+                names(cache)
+                    .iter()
+                    .all(|name| NAMES.contains(&name.as_str())),
+                "nothing is made up"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_generation_before_serves_where_the_newest_is_useless() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("before");
+    let store = folder.store();
+    let first = sample(&folder, cache);
+    fill(cache, &["d.example."], &fresh());
+    store.save(cache).expect("a folder to write to");
+    let newest = folder.0.join("cache");
+    assert_eq!(
+        fs::read(folder.0.join("cache.old")).expect("the one before"),
+        first
+    );
+    assert_eq!(load_anew(&store, cache).answers, 8);
+    let future = [b"XDNSDSNP".as_slice(), &2_u16.to_le_bytes(), &[0; 100]].concat();
+    for (bytes, said) in [
+        (&b"\x7fELF and so on"[..], "not a snapshot"),
+        (&future, "a snapshot of format 2"),
+        (&first[..20], "cut short"),
+        (&first[..Header::LEN + 3], "nothing but broken records"),
+        (b"", "cut short"),
+    ] {
+        fs::write(&newest, bytes).expect("the folder");
+        let restored = load_anew(&store, cache);
+        assert_eq!(restored.answers, 6, "{said}");
+        let line = restored.to_string();
+        assert!(
+            line.starts_with(&format!(
+                "restored 6 answers from {}",
+                folder.0.join("cache.old").display()
+            )),
+            "{line}"
+        );
+        assert!(line.contains(said), "{line}");
+    }
+    fs::remove_file(&newest).expect("the newest");
+    assert_eq!(
+        load_anew(&store, cache).answers,
+        6,
+        "power was cut between the two renames"
+    );
+    fs::create_dir(&newest).expect("a folder in its place");
+    assert_eq!(
+        load_anew(&store, cache).answers,
+        6,
+        "what cannot be read at all"
+    );
+}
+
+#[test]
+fn a_file_of_any_length_is_read_no_further_than_a_snapshot_goes() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("long");
+    let whole = sample(&folder, cache);
+    let file = File::options()
+        .write(true)
+        .open(folder.0.join("cache"))
+        .expect("the snapshot");
+    file.set_len(1 << 40).expect("a sparse file");
+    let restored = load_anew(&folder.store(), cache);
+    assert_eq!((restored.answers, restored.broken), (6, 1), "{restored}");
+    assert!(
+        restored
+            .to_string()
+            .ends_with("longer than a snapshot can be"),
+        "{restored}"
+    );
+    assert!(whole.len() < FILE_BYTES_MAX);
+}
+
+#[test]
+fn the_keeper_writes_what_changed_and_only_that() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("keeper");
+    let path = folder.0.join("cache");
+    let changes = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&changes);
+    let keep = |interval| {
+        let count = Arc::clone(&count);
+        Keeper::spawn(folder.store(), cache, interval, move || {
+            count.load(Ordering::Relaxed)
+        })
+        .expect("a thread")
+    };
+    let far = Duration::from_secs(3600);
+    keep(far).finish();
+    assert!(!path.exists(), "nothing changed");
+    fill(cache, &NAMES, &fresh());
+    let keeper = keep(far);
+    assert_eq!(keeper.saver().save(), Ok(6), "asked for");
+    fs::remove_file(&path).expect("it was written");
+    keeper.finish();
+    assert!(!path.exists(), "nothing changed since");
+    let keeper = keep(far);
+    changes.fetch_add(1, Ordering::Relaxed);
+    keeper.finish();
+    assert!(path.exists(), "written at the end");
+    fs::remove_file(&path).expect("it was written");
+    let keeper = keep(Duration::from_millis(1));
+    changes.fetch_add(1, Ordering::Relaxed);
+    wait_until("a snapshot by the interval", || path.exists());
+    keeper.finish();
+}
+
+fn wait_until(what: &str, predicate: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !predicate() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        thread::yield_now();
+    }
+}

@@ -1,0 +1,57 @@
+//! The few system calls that no safe wrapper has: the fence around their unsafe blocks.
+
+use std::io;
+
+/// Whether the kernel holds the wall clock for synchronised: a time daemon has told it so (adjtimex(2)).
+#[must_use]
+pub fn clock_is_synchronised() -> bool {
+    // SAFETY: timex is plain integers, for which all zero bits are a value; modes 0 asks and changes nothing.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a timex of our own that outlives the call, which is all that adjtimex(2) asks for.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    // Not synchronised shows as TIME_ERROR; a failed call (-1, in a sandbox) tells nothing, which is the same to us.
+    (libc::TIME_OK..libc::TIME_ERROR).contains(&state) && timex.status & libc::STA_UNSYNC == 0
+}
+
+/// Random bytes from the system's generator, which waits until it is seeded: a router has little entropy at boot.
+///
+/// # Errors
+/// getrandom(2) failed.
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    // Bound: every round fills at least a byte, or is interrupted by a signal.
+    while filled < N {
+        let rest = &mut bytes[filled..];
+        // SAFETY: the pointer and the length are those of `rest`, which outlives the call; bytes may hold anything.
+        let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(got) {
+            Ok(got) => filled += got,
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_can_be_asked_for_its_clock() {
+        // Either answer is right; the question must neither fail nor change it.
+        assert_eq!(clock_is_synchronised(), clock_is_synchronised());
+    }
+
+    #[test]
+    fn random_bytes_differ() {
+        let once: [u8; 16] = random().expect("a generator");
+        assert_ne!(once, random::<16>().expect("a generator"));
+        assert_eq!(random::<0>().expect("nothing to do"), []);
+    }
+}
