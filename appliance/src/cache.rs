@@ -301,7 +301,7 @@ pub fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Stri
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::presentation::parse_name;
+    use crate::policy::name::parse;
 
     /// A cache of the test's own: in a static, as it is too large for a stack.
     macro_rules! test_cache {
@@ -331,10 +331,14 @@ pub(crate) mod tests {
     /// One A record whose owner is the question's name.
     pub(crate) const BODY: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01";
 
+    pub(crate) fn name(text: &str) -> Name {
+        Name::from_wire(&parse(text).expect("a name")).expect("in wire form")
+    }
+
     /// Two answers for each name, as `head` says.
     pub(crate) fn fill(cache: &SharedCache, names: &[&str], head: &Head) {
-        for name in names {
-            let name = parse_name(name).expect("a name").to_lower();
+        for text in names {
+            let name = name(text);
             for dnssec_ok in [false, true] {
                 let key = Key {
                     name: name.as_wire(),
@@ -404,7 +408,7 @@ pub(crate) mod tests {
             ],
             &head(300),
         );
-        let flush = |name: &str| cache.remove_below(&parse_name(name).expect("a name"));
+        let flush = |text: &str| cache.remove_below(&name(text));
         assert_eq!(flush("Example.ORG"), 4);
         assert_eq!(names(cache), ["badexample.org.", "example.com.", "org."]);
         assert_eq!(flush("example.net"), 0);
@@ -418,7 +422,7 @@ pub(crate) mod tests {
         for entries in [0, 1, 100, 4096] {
             cache.limit(entries);
             for index in 0..8000 {
-                let name = parse_name(&format!("n{index}.example")).expect("a name");
+                let name = name(&format!("n{index}.example"));
                 let key = Key {
                     name: name.as_wire(),
                     qtype: 1,

@@ -3,11 +3,11 @@
 pub mod cache;
 pub mod clock;
 pub mod config;
-pub mod policy;
 pub mod control;
 pub mod daemon;
 pub mod ethtool;
 pub mod memory;
+pub mod policy;
 pub mod presentation;
 pub mod seal;
 pub mod store;

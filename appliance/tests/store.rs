@@ -4,16 +4,17 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use qemu_test::privilege::root_or_skip;
+use qemu_test::wait::wait_until;
 use xdnsd::cache::SharedCache;
 use xdnsd::clock;
-use xdnsd::presentation::parse_name;
+use xdnsd::policy::name::parse;
 use xdnsd::store::Store;
 use xdnsd_core::cache::{Head, Key};
 
@@ -22,6 +23,8 @@ const FOLDER: &str = "XDNSD_TEST_FOLDER";
 /// Kills of one run. Each hits another moment of a save, which takes some milliseconds.
 const KILLS: u32 = 40;
 const ENTRIES: usize = 3000;
+/// How long a child may take to start and to write.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 static CACHE: SharedCache = SharedCache::new();
 
@@ -39,9 +42,9 @@ fn fill() {
         ede: Head::NO_EDE,
     };
     for index in 0..ENTRIES {
-        let name = parse_name(&format!("n{index}.example")).expect("a name");
+        let name = parse(&format!("n{index}.example")).expect("a name");
         let key = Key {
-            name: name.as_wire(),
+            name: &name,
             qtype: 1,
             dnssec_ok: false,
             checking_disabled: false,
@@ -81,14 +84,6 @@ fn folder(test: &str) -> PathBuf {
     path
 }
 
-fn wait_until(what: &str, predicate: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !predicate() {
-        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
 #[test]
 fn kill_9_in_the_middle_of_writing_costs_nothing_that_was_written() {
     if let Some(folder) = std::env::var_os(FOLDER) {
@@ -115,7 +110,7 @@ fn kill_9_in_the_middle_of_writing_costs_nothing_that_was_written() {
                 .spawn()
                 .expect("a child"),
         );
-        wait_until("a first snapshot", || newest.exists());
+        wait_until("a first snapshot", PATIENCE, || newest.exists()).expect("it writes");
         // Spread over a save and a half, so that every stage of one is hit.
         thread::sleep(Duration::from_micros(u64::from(kill) * 700));
         child.0.kill().expect("it runs");
@@ -148,18 +143,10 @@ impl Drop for Killed {
     }
 }
 
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
-}
-
 /// Runs the test `name` again in a mount namespace of its own, with a tmpfs over its folder.
 fn on_tmpfs(name: &str, options: &str) {
-    if !is_root() {
-        assert!(
-            std::env::var_os("CI").is_none(),
-            "CI runs as root, so that nothing is skipped"
-        );
-        return println!("SKIPPED: mounting a tmpfs takes root");
+    if !root_or_skip(name) {
+        return;
     }
     let folder = folder(name);
     let mount = format!(

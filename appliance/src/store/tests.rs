@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use qemu_test::wait::wait_until;
+
 use super::*;
 use crate::cache::tests::{BODY, fill, head, names, test_cache};
 
@@ -290,14 +292,11 @@ fn the_keeper_writes_what_changed_and_only_that() {
     fs::remove_file(&path).expect("it was written");
     let keeper = keep(Duration::from_millis(1));
     changes.fetch_add(1, Ordering::Relaxed);
-    wait_until("a snapshot by the interval", || path.exists());
+    wait_until(
+        "a snapshot is written by the interval",
+        Duration::from_secs(10),
+        || path.exists(),
+    )
+    .expect("the interval is a millisecond");
     keeper.finish();
-}
-
-fn wait_until(what: &str, predicate: impl Fn() -> bool) {
-    let start = std::time::Instant::now();
-    while !predicate() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
-        thread::yield_now();
-    }
 }

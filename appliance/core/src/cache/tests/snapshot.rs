@@ -8,6 +8,7 @@ use super::{at, head};
 use crate::cache::{Head, Key};
 use crate::limits::CACHE_LARGE_BYTES;
 use crate::testing::Random;
+use crate::time::Instant;
 
 const MARKER: Marker = Marker(*b"\x8f\x01\x77\xe2\x5c\xb9\x33\xda");
 const HEADER: Header = Header {
@@ -38,16 +39,13 @@ impl Entry {
         }
     }
 
-    /// The entry's record, written with the TTL of its head.
+    /// The entry's record, written at the moment at which it was stored.
     fn encode(&self, buffer: &mut [u8]) -> Result<usize, EncodeError> {
-        encode_record(
-            buffer,
-            MARKER,
-            &self.key(),
-            &self.head,
-            self.head.ttl_secs,
-            &self.body,
-        )
+        self.encode_at(self.head.stored, buffer)
+    }
+
+    fn encode_at(&self, now: Instant, buffer: &mut [u8]) -> Result<usize, EncodeError> {
+        encode_record(buffer, MARKER, &self.key(), &self.head, now, &self.body)
     }
 
     fn record(&self) -> Vec<u8> {
@@ -225,9 +223,10 @@ fn the_layout_is_that_of_the_drawing() {
         body: vec![],
     };
     let mut expected = MARKER.0.to_vec();
-    expected.extend(b"\x14\0\x03\x01a\0\x1c\x05\x03\0\0\0\xff\xff\x03\xac\x02\0");
-    let record = entry.record();
-    assert_eq!(record[..record.len() - 4], expected);
+    expected.extend(b"\x15\0\x03\x01a\0\x1c\x05\x03\0\0\0\xff\xff\x03\xac\x02\x09\0");
+    let mut record = [0; RECORD_MAX];
+    let len = entry.encode_at(at(18), &mut record).expect("it fits");
+    assert_eq!(record[..len - 4], expected);
 }
 
 #[test]
@@ -469,19 +468,20 @@ fn the_longest_record_fits_its_buffer_and_no_shorter_one() {
         },
         body,
     };
+    let encode = |buffer: &mut [u8]| entry.encode_at(Instant::FAR_FUTURE, buffer);
     let mut buffer = vec![0xa5; RECORD_MAX];
-    let len = entry.encode(&mut buffer).expect("it fits");
+    let len = encode(&mut buffer).expect("it fits");
     assert_eq!(
         read_records(Records::new(&buffer[..len], MARKER)).0,
         [entry.restored()]
     );
     for short in 0..len {
         assert_eq!(
-            entry.encode(&mut buffer[..short]),
+            encode(&mut buffer[..short]),
             Err(EncodeError::BufferTooShort)
         );
     }
-    assert!(entry.encode(&mut buffer[..len]).is_ok());
+    assert!(encode(&mut buffer[..len]).is_ok());
 }
 
 #[test]
@@ -504,32 +504,35 @@ fn age_is_known_only_between_two_good_clocks() {
 }
 
 #[test]
-fn the_age_is_taken_off_the_ttl_or_the_entry_is_stale() {
+fn an_entry_goes_on_ageing_or_is_stale() {
     let mut random = Random::new(2);
-    let fresh = random_entry(&mut random);
-    let fresh = Entry {
+    let entry = random_entry(&mut random);
+    let entry = Entry {
         head: Head {
             restored: false,
-            ttl_secs: 100,
-            ..fresh.head
+            ..entry.head
         },
-        ..fresh
+        ..entry
     };
-    let now = at(3);
-    let head_of = |entry: &Entry, age| {
-        let bytes = entry.record();
-        let record = Records::new(&bytes, MARKER)
-            .next()
-            .expect("one")
-            .expect("a whole one");
-        let head = record.head(now, age);
-        assert_eq!(head.stored, now);
-        (head.ttl_secs, head.restored)
+    let head_of = |entry: &Entry, file_age_secs| {
+        let mut buffer = [0; RECORD_MAX];
+        // Ten seconds after it came in.
+        let saved = entry.head.stored.add_secs(10);
+        let len = entry.encode_at(saved, &mut buffer).expect("it fits");
+        let mut records = Records::new(&buffer[..len], MARKER);
+        let record = records.next().expect("one").expect("a whole one");
+        let head = record.head(at(1_000), file_age_secs);
+        assert_eq!(head.ttl_secs, entry.head.ttl_secs, "as the records' own");
+        (head.stored, head.restored)
     };
-    assert_eq!(head_of(&fresh, Some(0)), (100, false));
-    assert_eq!(head_of(&fresh, Some(40)), (60, false));
-    assert_eq!(head_of(&fresh, Some(101)), (0, false));
-    assert_eq!(head_of(&fresh, None), (100, true));
+    assert_eq!(head_of(&entry, Some(0)), (at(990), false));
+    assert_eq!(head_of(&entry, Some(40)), (at(950), false));
+    assert_eq!(
+        head_of(&entry, Some(u32::MAX)),
+        (at(0), false),
+        "no further back than the clock"
+    );
+    assert_eq!(head_of(&entry, None), (at(1_000), true));
     // What was of unknown age when the file was written stays so.
-    assert_eq!(head_of(&fresh.restored(), Some(40)), (100, true));
+    assert_eq!(head_of(&entry.restored(), Some(40)), (at(1_000), true));
 }
