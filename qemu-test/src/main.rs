@@ -5,12 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use qemu_test::arguments::Arguments;
-use qemu_test::dist;
-use qemu_test::image;
-use qemu_test::lab;
 use qemu_test::setup::{self, Purpose};
 use qemu_test::signals::Signals;
-use qemu_test::{image, lab, test, tidy};
+use qemu_test::{dist, image, lab, test, tidy};
 
 /// A command of `cargo xtask`.
 struct Command {
@@ -50,6 +47,8 @@ const COMMANDS: &[Command] = &[
         usage: "tidy",
         about: "The habits of this repository that no other tool checks.",
         main: tidy::main,
+    },
+    Command {
         name: "dist",
         usage: dist::USAGE,
         about: "The release as one archive with its dependencies, for Buildroot; the same bytes each time.",
