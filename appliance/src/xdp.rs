@@ -15,7 +15,7 @@ pub use vlan::Vlans;
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
-use aya::programs::{ProgramFd, Xdp, XdpMode};
+use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use heartbeat::Beats;
 use nix::errno::Errno;
@@ -131,20 +131,15 @@ impl Program {
         Ok(program)
     }
 
-    fn xdp(&mut self) -> Result<&mut Xdp, Error> {
-        let program = self.ebpf.program_mut(map::PROGRAM);
-        let xdp = program.and_then(|program| program.try_into().ok());
-        xdp.ok_or(Error::Contract(map::PROGRAM))
-    }
-
-    /// The program's file descriptor, for BPF_PROG_TEST_RUN.
+    /// aya's view of the program, for BPF_PROG_TEST_RUN.
     ///
     /// # Errors
     ///
-    /// Only if the object had no such program, which [`Self::load`] excludes.
-    pub fn fd(&mut self) -> Result<&ProgramFd, Error> {
-        let fd = self.xdp()?.fd();
-        fd.map_err(|e| Error::Load(Box::new(e.into())))
+    /// Only if the object has no such program, which [`Self::load`] excludes.
+    pub fn xdp(&mut self) -> Result<&mut Xdp, Error> {
+        let program = self.ebpf.program_mut(map::PROGRAM);
+        let xdp = program.and_then(|program| program.try_into().ok());
+        xdp.ok_or(Error::Contract(map::PROGRAM))
     }
 
     /// Attaches to the interface of this name, in place of an earlier attachment of this program.

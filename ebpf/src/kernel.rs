@@ -2,15 +2,12 @@
 
 use crate::classify::{Address, Kernel, Mac, NextHop, Reply};
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{
-    BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, bpf_fib_lookup__bindgen_ty_1 as LengthOrMtu,
-    bpf_fib_lookup__bindgen_ty_2 as TosOrFlow, bpf_fib_lookup__bindgen_ty_3 as Source,
-    bpf_fib_lookup__bindgen_ty_4 as Destination, bpf_fib_lookup__bindgen_ty_5 as Vlan, xdp_action,
-};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, xdp_action};
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
+use core::mem::MaybeUninit;
 use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
 
 // The names are those of `xdnsd_ebpf::map`; the macro only takes literals. Loading fails when they differ.
@@ -78,11 +75,12 @@ impl Kernel for Run<'_> {
 
     #[inline(always)]
     fn next_hop(&self, reply: &Reply) -> Option<NextHop> {
-        let mut fib = question(reply);
+        let mut fib = MaybeUninit::uninit();
+        let fib = question(&mut fib, reply);
         let len = size_of::<FibLookup>() as i32;
         // SAFETY: `fib` is initialized to its last byte, lives through the call and has the size that is passed; the
         // context is the one that the kernel called us with.
-        let result = unsafe { bpf_fib_lookup(self.ctx.as_ptr(), &raw mut fib, len, 0) };
+        let result = unsafe { bpf_fib_lookup(self.ctx.as_ptr(), fib, len, 0) };
         if result != FIB_SUCCESS {
             return None;
         }
@@ -115,28 +113,42 @@ impl Kernel for Run<'_> {
 
 /// The kernel's question for a reply: from us, to the client, not limited in length.
 #[inline(always)]
-fn question(reply: &Reply) -> FibLookup {
-    let (family, source, destination) = match (reply.source.ipv4(), reply.destination.ipv4()) {
-        (Some(source), Some(destination)) => (AF_INET, [source, 0, 0, 0], [destination, 0, 0, 0]),
-        _ => (AF_INET6, words(reply.source), words(reply.destination)),
-    };
-    // The union members named here are the widest of each, so that no byte stays uninitialized.
-    FibLookup {
-        family,
-        l4_protocol: IPPROTO_UDP,
-        sport: reply.source_port,
-        dport: reply.destination_port,
-        __bindgen_anon_1: LengthOrMtu { tot_len: 0 },
-        ifindex: LOOPBACK_IFINDEX,
-        __bindgen_anon_2: TosOrFlow { flowinfo: 0 },
-        __bindgen_anon_3: Source { ipv6_src: source },
-        __bindgen_anon_4: Destination {
-            ipv6_dst: destination,
-        },
-        __bindgen_anon_5: Vlan { tbid: 0 },
-        smac: [0; 6],
-        dmac: [0; 6],
+fn question<'a>(fib: &'a mut MaybeUninit<FibLookup>, reply: &Reply) -> &'a mut FibLookup {
+    let fib = zeroed(fib);
+    fib.l4_protocol = IPPROTO_UDP;
+    fib.sport = reply.source_port;
+    fib.dport = reply.destination_port;
+    fib.ifindex = LOOPBACK_IFINDEX;
+    match (reply.source.ipv4(), reply.destination.ipv4()) {
+        (Some(source), Some(destination)) => {
+            fib.family = AF_INET;
+            fib.__bindgen_anon_3.ipv4_src = source;
+            fib.__bindgen_anon_4.ipv4_dst = destination;
+        }
+        _ => {
+            fib.family = AF_INET6;
+            fib.__bindgen_anon_3.ipv6_src = words(reply.source);
+            fib.__bindgen_anon_4.ipv6_dst = words(reply.destination);
+        }
     }
+    fib
+}
+
+/// Fills a question with zeros, to its last byte: the helper reads all of it.
+///
+/// In place, word by word and volatile, because the compiler would call memset, whose pointer arithmetic on the stack
+/// the verifier only takes with CAP_PERFMON.
+#[inline(always)]
+fn zeroed(fib: &mut MaybeUninit<FibLookup>) -> &mut FibLookup {
+    const WORDS: usize = size_of::<FibLookup>() / size_of::<u32>();
+    const { assert!(WORDS * size_of::<u32>() == size_of::<FibLookup>()) };
+    const { assert!(align_of::<FibLookup>() == align_of::<u32>()) };
+    for word in 0..WORDS {
+        // SAFETY: inside the value, at its alignment; both are asserted above.
+        unsafe { fib.as_mut_ptr().cast::<u32>().add(word).write_volatile(0) }
+    }
+    // SAFETY: every byte is written above, and zero is a value of each integer and union of integers in it.
+    unsafe { fib.assume_init_mut() }
 }
 
 #[inline(always)]

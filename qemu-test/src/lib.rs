@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod dist;
+pub mod ebpf;
 pub mod frames;
 pub mod image;
 pub mod lab;

@@ -170,9 +170,7 @@ const fn mode_name(mode: XdpMode) -> &'static str {
 
 fn load_hint(errno: Option<Errno>) -> &'static str {
     match errno {
-        Some(Errno::EPERM | Errno::EACCES) => {
-            " (needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, or root)"
-        }
+        Some(Errno::EPERM | Errno::EACCES) => " (needs CAP_BPF and CAP_NET_ADMIN, or root)",
         Some(_) | None => "",
     }
 }

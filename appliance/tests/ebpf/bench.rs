@@ -1,0 +1,214 @@
+//! The program on a test bench: loaded for real, run frame by frame with BPF_PROG_TEST_RUN in a namespace of its own.
+
+use aya::programs::{TestRun as _, TestRunOptions};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use qemu_test::netns::Namespace;
+use qemu_test::privilege;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+use xdnsd::xdp::{Heartbeat, OBJECT, Program};
+use xdnsd_ebpf::{Listen, QUEUES_MAX, Reason, Route};
+
+/// linux/bpf.h, enum xdp_action.
+const XDP_PASS: u32 = 2;
+const XDP_REDIRECT: u32 = 4;
+/// BPF_PROG_TEST_RUN wants a whole Ethernet header.
+pub const FRAME_LEN_MIN: usize = 14;
+/// The frames here are short; room to see whether one grew.
+const FRAME_LEN_MAX: usize = 2048;
+
+/// A loaded program, a namespace, and the socket of queue 0.
+pub struct Bench {
+    pub namespace: Namespace,
+    pub program: Program,
+    heartbeat: Heartbeat,
+    _socket: OwnedFd,
+}
+
+impl Bench {
+    /// With the good queries' destinations on the listen map, worker and socket of queue 0 alive. `None`: skipped.
+    pub fn new(test: &str) -> Option<Self> {
+        if !privilege::root_or_skip(test) {
+            return None;
+        }
+        let namespace = Namespace::unnamed().expect("root makes namespaces");
+        let mut program = load();
+        let socket = xdp_socket();
+        program.set_socket(0, &socket).expect("the socket fits");
+        let heartbeat = program.heartbeat(0).expect("queue 0 is in the map");
+        let mut bench = Self {
+            namespace,
+            program,
+            heartbeat,
+            _socket: socket,
+        };
+        bench.listen(&[
+            (listen("192.0.2.53", 0, 0), 0),
+            (listen("2001:db8::53", 0, 0), 0),
+        ]);
+        Some(bench)
+    }
+
+    /// Listens to these, each with its egress_ifindex.
+    pub fn listen(&mut self, entries: &[(Listen, u32)]) {
+        let with_route = |&(listen, egress_ifindex)| (listen, Route { egress_ifindex });
+        let entries: Vec<_> = entries.iter().map(with_route).collect();
+        self.program.set_listen(&entries).expect("the map has room");
+    }
+
+    /// Runs the program on the frame, with a worker that is alive.
+    pub fn expect(&mut self, frame: &[u8], reason: Reason) {
+        self.expect_at(frame, reason, Duration::ZERO, None);
+    }
+
+    /// Runs the program on the frame, with a worker that was alive this long ago, on this (interface, queue).
+    pub fn expect_at(
+        &mut self,
+        frame: &[u8],
+        reason: Reason,
+        age: Duration,
+        queue: Option<(u32, u32)>,
+    ) {
+        let age = u64::try_from(age.as_nanos()).expect("short");
+        self.heartbeat.beat(monotonic_ns() - age);
+        let before = self.program.counters().expect("readable");
+        let (action, after_run) = self.run(frame, queue);
+        let after = self.program.counters().expect("readable");
+        let counted = |&reason: &Reason| after.sum(reason) - before.sum(reason);
+        let moved: Vec<_> = Reason::ALL
+            .iter()
+            .map(|r| (*r, counted(r)))
+            .filter(|(_, n)| *n != 0)
+            .collect();
+        assert_eq!(moved, [(reason, 1)], "frame {frame:02x?}");
+        let wanted = if reason == Reason::Redirected {
+            XDP_REDIRECT
+        } else {
+            XDP_PASS
+        };
+        assert_eq!(action, wanted, "{reason:?}");
+        assert_eq!(after_run, frame, "the program never writes");
+    }
+
+    /// Action and frame after one run.
+    fn run(&mut self, frame: &[u8], queue: Option<(u32, u32)>) -> (u32, Vec<u8>) {
+        let mut out = vec![0xa5; FRAME_LEN_MAX];
+        let context = queue.map(|(ifindex, queue)| context(frame.len(), ifindex, queue));
+        let (program, namespace) = (&mut self.program, &self.namespace);
+        let result = namespace.run(|| {
+            let options = TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ctx_in: context.as_deref(),
+                ..TestRunOptions::default()
+            };
+            program
+                .xdp()
+                .expect("loaded")
+                .test_run(options)
+                .expect("BPF_PROG_TEST_RUN")
+        });
+        out.truncate(result.data_size_out as usize);
+        (result.return_value, out)
+    }
+
+    /// Nanoseconds per run, as the kernel measures them.
+    pub fn nanoseconds(&mut self, frame: &[u8], repeat: u32) -> Duration {
+        self.heartbeat.beat(monotonic_ns());
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            repeat,
+            ..TestRunOptions::default()
+        };
+        let result = self.program.xdp().expect("loaded").test_run(options);
+        result.expect("BPF_PROG_TEST_RUN").duration
+    }
+}
+
+/// The committed object, or the one that `cargo xtask ebpf` names.
+pub fn load() -> Program {
+    let loaded = match std::env::var_os(qemu_test::ebpf::OBJECT_VARIABLE) {
+        None => Program::load_object(OBJECT),
+        Some(path) => {
+            Program::load_object(&std::fs::read(Path::new(&path)).expect("the object is readable"))
+        }
+    };
+    loaded.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A key of the listen map for port 53.
+pub fn listen(address: &str, vlan_outer: u16, vlan_inner: u16) -> Listen {
+    let addr = match address.parse().expect("an address") {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    };
+    Listen {
+        addr,
+        vlan_outer: vlan_outer.to_be_bytes(),
+        vlan_inner: vlan_inner.to_be_bytes(),
+        port: 53u16.to_be_bytes(),
+        padding: [0; 2],
+    }
+}
+
+/// CLOCK_MONOTONIC, as the program reads it.
+pub fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes one timespec, which is ours.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    assert_eq!(result, 0);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// An AF_XDP socket with an RX ring: all that the XSKMAP asks for.
+pub fn xdp_socket() -> OwnedFd {
+    let family = AddressFamily::from_i32(libc::AF_XDP);
+    // nix has no name for AF_XDP, so the call is libc's.
+    assert_eq!(family, None);
+    // SAFETY: no memory is involved.
+    let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the descriptor is fresh and nobody else's.
+    let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
+    let entries = 64u32;
+    // SAFETY: the option is one u32, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_XDP,
+            libc::XDP_RX_RING,
+            (&raw const entries).cast(),
+            size_of_val(&entries) as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    socket
+}
+
+/// struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+fn context(len: usize, ifindex: u32, queue: u32) -> Vec<u8> {
+    let len = u32::try_from(len).expect("short");
+    [0, len, 0, ifindex, queue, 0]
+        .iter()
+        .flat_map(|word: &u32| word.to_ne_bytes())
+        .collect()
+}
+
+/// A socket that is none of AF_XDP.
+pub fn udp_socket() -> OwnedFd {
+    socket(
+        AddressFamily::Inet,
+        SockType::Datagram,
+        SockFlag::empty(),
+        None,
+    )
+    .expect("a socket")
+}
+
+/// The first RX queue that the maps have no slot for.
+pub const QUEUE_TOO_HIGH: u32 = QUEUES_MAX;

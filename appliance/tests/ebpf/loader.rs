@@ -1,0 +1,295 @@
+//! Loading, attaching and the maps.
+
+use crate::bench::{self, Bench, QUEUE_TOO_HIGH, listen};
+use crate::frames::Query;
+use qemu_test::netns::Namespace;
+use qemu_test::privilege;
+use std::collections::HashSet;
+use std::process::Command;
+use xdnsd::ethtool::{self, RxVlanOffload};
+use xdnsd::xdp::{Attached, Error, Mode, Vlans};
+use xdnsd_ebpf::{LISTEN_MAX, Reason, Route};
+
+/// What `ip link` says of XDP on the interface, asked in the namespace of this thread.
+fn attached(interface: &str) -> String {
+    let mut ip = Command::new("ip");
+    let output = ip
+        .args(["-o", "link", "show", "dev", interface])
+        .output()
+        .expect("ip runs");
+    assert!(output.status.success(), "{output:?}");
+    let shown = String::from_utf8(output.stdout).expect("text");
+    let xdp = shown
+        .split_whitespace()
+        .find(|word| word.starts_with("xdp"));
+    xdp.unwrap_or("").to_owned()
+}
+
+fn veth() -> Namespace {
+    let namespace = Namespace::unnamed().expect("root makes namespaces");
+    namespace
+        .ip("link add name v0 type veth peer name v1\nlink set v0 up\nlink set v1 up")
+        .expect("a veth pair");
+    namespace
+}
+
+#[test]
+fn attaches_natively_and_generically_and_detaches_when_dropped() {
+    if !privilege::root_or_skip("attaches_natively_and_generically_and_detaches_when_dropped") {
+        return;
+    }
+    let namespace = veth();
+    namespace.run(|| {
+        let mut program = bench::load();
+        let outcome = program.attach("v0", Mode::Native);
+        assert!(matches!(outcome, Ok(Attached::Native)), "{outcome:?}");
+        assert_eq!(attached("v0"), "xdp");
+        let outcome = program.attach("v0", Mode::Generic);
+        assert!(matches!(outcome, Ok(Attached::Generic)), "{outcome:?}");
+        assert_eq!(attached("v0"), "xdpgeneric");
+        program.detach();
+        assert_eq!(attached("v0"), "");
+        let outcome = program.attach("v0", Mode::Auto);
+        assert!(matches!(outcome, Ok(Attached::Native)), "{outcome:?}");
+        drop(program);
+        assert_eq!(attached("v0"), "");
+    });
+}
+
+#[test]
+fn a_driver_without_xdp_gets_generic_mode_only_if_asked_or_auto() {
+    if !privilege::root_or_skip("a_driver_without_xdp_gets_generic_mode_only_if_asked_or_auto") {
+        return;
+    }
+    let namespace = Namespace::unnamed().expect("root makes namespaces");
+    namespace.ip("link set lo up").expect("lo is there");
+    namespace.run(|| {
+        let mut program = bench::load();
+        let error = program
+            .attach("lo", Mode::Native)
+            .expect_err("lo has no native XDP");
+        let text = error.to_string();
+        for word in ["lo", "native", "bpf_link_create", "generic"] {
+            assert!(text.contains(word), "{word:?} in {text:?}");
+        }
+        let outcome = program.attach("lo", Mode::Auto);
+        assert!(
+            matches!(&outcome, Ok(Attached::GenericInstead(Error::Attach { .. }))),
+            "{outcome:?}"
+        );
+        assert_eq!(attached("lo"), "xdpgeneric");
+    });
+}
+
+#[test]
+fn another_program_on_the_interface_is_an_error_that_says_so() {
+    if !privilege::root_or_skip("another_program_on_the_interface_is_an_error_that_says_so") {
+        return;
+    }
+    let namespace = veth();
+    namespace.run(|| {
+        let mut first = bench::load();
+        first.attach("v0", Mode::Auto).expect("the place is free");
+        let error = bench::load()
+            .attach("v0", Mode::Auto)
+            .expect_err("the place is taken");
+        assert_eq!(error.errno(), Some(nix::errno::Errno::EBUSY));
+        assert!(error.to_string().contains("another XDP program"), "{error}");
+    });
+}
+
+#[test]
+fn a_large_mtu_is_named_and_auto_goes_generic() {
+    if !privilege::root_or_skip("a_large_mtu_is_named_and_auto_goes_generic") {
+        return;
+    }
+    let namespace = veth();
+    namespace
+        .ip("link set v0 mtu 9000\nlink set v1 mtu 9000")
+        .expect("veth takes any MTU");
+    namespace.run(|| {
+        let mut program = bench::load();
+        let error = program.attach("v0", Mode::Native).expect_err("too large");
+        assert!(error.to_string().contains("MTU"), "{error}");
+        let outcome = program.attach("v0", Mode::Auto);
+        assert!(
+            matches!(outcome, Ok(Attached::GenericInstead(_))),
+            "{outcome:?}"
+        );
+    });
+}
+
+#[test]
+fn no_such_interface_is_an_error() {
+    if !privilege::root_or_skip("no_such_interface_is_an_error") {
+        return;
+    }
+    let error = bench::load()
+        .attach("no-such-if", Mode::Auto)
+        .expect_err("no such interface");
+    assert_eq!(
+        error.to_string(),
+        "interface \"no-such-if\": No such device"
+    );
+}
+
+#[test]
+fn the_listen_map_becomes_what_is_asked_for() {
+    let Some(mut bench) = Bench::new("the_listen_map_becomes_what_is_asked_for") else {
+        return;
+    };
+    let entry = |last: u32, egress_ifindex| {
+        let address = format!("10.0.{}.{}", last / 256, last % 256);
+        (listen(&address, 0, 0), Route { egress_ifindex })
+    };
+    let full: Vec<_> = (0..LISTEN_MAX).map(|last| entry(last, last)).collect();
+    // All new, from full to full; then one changed, one gone, one new; then none.
+    let shifted: Vec<_> = (LISTEN_MAX..2 * LISTEN_MAX)
+        .map(|last| entry(last, 1))
+        .collect();
+    let mixed = [entry(LISTEN_MAX, 7), entry(500, 0)];
+    for wanted in [&full[..], &shifted, &mixed, &[]] {
+        bench.program.set_listen(wanted).expect("the map has room");
+        let present: HashSet<_> = bench
+            .program
+            .listen()
+            .expect("readable")
+            .into_iter()
+            .map(plain)
+            .collect();
+        let expected: HashSet<_> = wanted
+            .iter()
+            .map(|(key, route)| plain((key.to_bytes(), *route)))
+            .collect();
+        assert_eq!(present, expected);
+    }
+    let too_many: Vec<_> = (0..=LISTEN_MAX).map(|last| entry(last, 0)).collect();
+    let error = bench
+        .program
+        .set_listen(&too_many)
+        .expect_err("one too many");
+    assert!(matches!(error, Error::TooManyListen(_)), "{error}");
+}
+
+fn plain<K>((key, route): (K, Route)) -> (K, u32) {
+    (key, route.egress_ifindex)
+}
+
+#[test]
+fn the_key_of_the_map_is_the_struct_of_the_contract() {
+    let key = listen("2001:db8::53", 0x123, 0x456);
+    let bytes = key.to_bytes();
+    assert_eq!(bytes[..16], key.addr);
+    assert_eq!(bytes[16..], [0x01, 0x23, 0x04, 0x56, 0, 53, 0, 0]);
+}
+
+#[test]
+fn queues_and_sockets_that_do_not_fit_are_refused() {
+    let Some(mut bench) = Bench::new("queues_and_sockets_that_do_not_fit_are_refused") else {
+        return;
+    };
+    let socket = bench::xdp_socket();
+    let program = &mut bench.program;
+    program
+        .set_socket(QUEUE_TOO_HIGH - 1, &socket)
+        .expect("the last slot");
+    assert!(matches!(
+        program.set_socket(QUEUE_TOO_HIGH, &socket),
+        Err(Error::Queue(_))
+    ));
+    assert!(matches!(
+        program.clear_socket(QUEUE_TOO_HIGH),
+        Err(Error::Queue(_))
+    ));
+    assert!(program.heartbeat(QUEUE_TOO_HIGH).is_err());
+    assert!(matches!(
+        program.set_socket(1, bench::udp_socket()),
+        Err(Error::Map { .. })
+    ));
+}
+
+#[test]
+fn a_heartbeat_beats_from_another_thread_and_outlives_the_program() {
+    let Some(mut bench) =
+        Bench::new("a_heartbeat_beats_from_another_thread_and_outlives_the_program")
+    else {
+        return;
+    };
+    let heartbeat = bench.program.heartbeat(0).expect("queue 0 is in the map");
+    bench.expect(&Query::v4().frame(), Reason::Redirected);
+    let heartbeat = std::thread::spawn(move || {
+        heartbeat.stop();
+        heartbeat
+    });
+    let heartbeat = heartbeat.join().expect("it only beats");
+    drop(bench);
+    heartbeat.beat(1);
+}
+
+#[test]
+fn rx_vlan_offload_is_turned_off_for_tagged_listeners_only() {
+    if !privilege::root_or_skip("rx_vlan_offload_is_turned_off_for_tagged_listeners_only") {
+        return;
+    }
+    veth().run(|| {
+        let has_offload = || ethtool::has_rx_vlan_offload("v0").expect("veth has ethtool");
+        assert!(has_offload(), "veth starts with it on");
+        let vlans = Vlans::prepare("v0", false).expect("v0 is there");
+        assert!(
+            matches!(vlans.offload, RxVlanOffload::Off),
+            "{:?}",
+            vlans.offload
+        );
+        assert!(
+            has_offload(),
+            "no VLAN device, no tagged listener: nobody's business"
+        );
+        let vlans = Vlans::prepare("v0", true).expect("v0 is there");
+        assert!(
+            matches!(vlans.offload, RxVlanOffload::TurnedOff),
+            "{:?}",
+            vlans.offload
+        );
+        assert!(!has_offload());
+        let again = Vlans::prepare("v0", true).expect("v0 is there");
+        assert!(
+            matches!(again.offload, RxVlanOffload::Off),
+            "{:?}",
+            again.offload
+        );
+        assert_eq!(again.route(0, 0), Some(Route { egress_ifindex: 0 }));
+        assert_eq!(again.route(5, 0), None, "there is no device for VLAN 5");
+        assert!(Vlans::prepare("no-such-if", true).is_err());
+    });
+}
+
+/// A kernel without CONFIG_VLAN_8021Q has no VLAN devices, and the answer has to be that.
+#[test]
+fn vlan_devices_are_found_or_the_kernel_has_none() {
+    if !privilege::root_or_skip("vlan_devices_are_found_or_the_kernel_has_none") {
+        return;
+    }
+    let namespace = veth();
+    let script =
+        "link add link v0 name v0.5 type vlan id 5\nlink add link v0.5 name v0.5.6 type vlan id 6";
+    let made = namespace.ip(script);
+    namespace.run(|| {
+        let index = |name: &str| nix::net::if_::if_nametoindex(name).expect("it is there");
+        let vlans = Vlans::prepare("v0", false).expect("v0 is there");
+        let Ok(()) = made else {
+            assert!(vlans.devices.is_empty(), "{:?}", vlans.devices);
+            println!("this kernel makes no VLAN devices: only that none are found is tested");
+            return;
+        };
+        assert!(
+            matches!(vlans.offload, RxVlanOffload::TurnedOff),
+            "{:?}",
+            vlans.offload
+        );
+        let egress = |outer, inner| vlans.route(outer, inner).map(|route| route.egress_ifindex);
+        assert_eq!(egress(0, 0), Some(index("v0")));
+        assert_eq!(egress(5, 0), Some(index("v0.5")));
+        assert_eq!(egress(5, 6), Some(index("v0.5.6")));
+        assert_eq!(egress(7, 0), None);
+    });
+}

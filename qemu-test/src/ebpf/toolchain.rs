@@ -1,0 +1,192 @@
+//! What compiles to eBPF here: Debian's packages, or rustup's nightly. And the linker that goes with it.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{TARGET, run, target_dir};
+
+/// Debian's compiler (rustc-web), and where its `core` for eBPF (libstd-rust-web-dev-bpf) is looked for.
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const LINKER_VERSION: &str = "0.13.0";
+/// The packages of the way that needs nothing but Debian.
+const PACKAGES: &str = "rustc-web libstd-rust-web-dev-bpf llvm-22-dev";
+
+/// A compiler with its linker and their common LLVM.
+#[derive(Debug)]
+pub(super) struct Toolchain {
+    kind: Kind,
+    /// First line of `rustc -vV`.
+    pub rustc: String,
+    /// Version of bpf-linker and of the LLVM behind it.
+    pub linker: String,
+    pub linker_path: PathBuf,
+    pub strip_path: PathBuf,
+    /// Where the compiler says that the standard library's sources are.
+    pub library_path: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// `core` comes compiled for the target.
+    Debian,
+    /// `core` is compiled from rust-src.
+    Nightly,
+}
+
+impl Toolchain {
+    /// The first that is complete, and its linker, which is installed below the build directory if missing.
+    pub(super) fn find() -> Result<Self> {
+        let (kind, version) = compiler()?;
+        let rustc = version.lines().next().unwrap_or_default().to_owned();
+        let major = llvm_major(&version)?;
+        let llvm = PathBuf::from(format!("/usr/lib/llvm-{major}"));
+        let llvm_config = llvm.join("bin/llvm-config");
+        ensure!(
+            llvm_config.exists(),
+            "{rustc} brings LLVM {major}, and bpf-linker needs the same: apt-get install llvm-{major}-dev"
+        );
+        let linker_path = linker(major, &llvm)?;
+        let linker = output(Command::new(&linker_path).arg("--version"))?;
+        let llvm_version = output(Command::new(llvm_config).arg("--version"))?;
+        Ok(Self {
+            kind,
+            linker: format!("{}, LLVM {}", linker.trim(), llvm_version.trim()),
+            linker_path,
+            strip_path: llvm.join("bin/llvm-strip"),
+            library_path: library_path(kind, &version)?,
+            rustc,
+        })
+    }
+
+    /// Cargo with this compiler. Further arguments begin with the command.
+    pub(super) fn cargo(&self) -> Command {
+        let mut command = match self.kind {
+            Kind::Debian => {
+                let cargo = env::var_os("CARGO");
+                let mut command = Command::new(cargo.as_deref().unwrap_or(OsStr::new("cargo")));
+                command.env("RUSTC", DEBIAN_RUSTC);
+                // aya-ebpf has inline assembly for eBPF, which is not stable.
+                command.env("RUSTC_BOOTSTRAP", "1");
+                command
+            }
+            Kind::Nightly => {
+                let mut command = nightly("cargo");
+                command.env("CARGO_UNSTABLE_BUILD_STD", "core");
+                command
+            }
+        };
+        command
+            .env_remove("RUSTC_WRAPPER")
+            .env_remove("RUSTC_WORKSPACE_WRAPPER");
+        command
+    }
+}
+
+/// The first complete compiler and its `-vV`.
+fn compiler() -> Result<(Kind, String)> {
+    let libraries =
+        output(Command::new(DEBIAN_RUSTC).args(["--print", "target-libdir", "--target", TARGET]));
+    if libraries.is_ok_and(|path| Path::new(path.trim()).is_dir()) {
+        return Ok((Kind::Debian, output(Command::new(DEBIAN_RUSTC).arg("-vV"))?));
+    }
+    let has_sources = nightly_sysroot().is_ok_and(|root| root.join("lib/rustlib/src").is_dir());
+    if has_sources {
+        return Ok((Kind::Nightly, output(nightly("rustc").arg("-vV"))?));
+    }
+    bail!(
+        "no compiler for eBPF: `apt-get install {PACKAGES}`, or `rustup toolchain install nightly --component rust-src`"
+    )
+}
+
+/// A program of rustup's nightly, whatever toolchain runs us.
+fn nightly(program: &str) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly", program]);
+    command
+        .env_remove("RUSTC")
+        .env_remove("CARGO")
+        .env_remove("RUSTUP_TOOLCHAIN");
+    command
+}
+
+fn nightly_sysroot() -> Result<PathBuf> {
+    let root = output(nightly("rustc").args(["--print", "sysroot"]))?;
+    Ok(PathBuf::from(root.trim()))
+}
+
+/// Debian compiles its libraries below /usr/src; rust-src lies in the sysroot.
+fn library_path(kind: Kind, version: &str) -> Result<PathBuf> {
+    match kind {
+        Kind::Debian => {
+            let release = field(version, "release: ").context("rustc -vV names no release")?;
+            Ok(PathBuf::from(format!("/usr/src/rustc-{release}")))
+        }
+        Kind::Nightly => Ok(nightly_sysroot()?.join("lib/rustlib/src/rust")),
+    }
+}
+
+fn llvm_major(version: &str) -> Result<u32> {
+    let llvm = field(version, "LLVM version: ").context("rustc -vV names no LLVM version")?;
+    let major = llvm.split('.').next().unwrap_or_default();
+    major
+        .parse()
+        .with_context(|| format!("LLVM version {llvm:?}"))
+}
+
+fn field<'a>(version: &'a str, name: &str) -> Option<&'a str> {
+    version.lines().find_map(|line| line.strip_prefix(name))
+}
+
+/// Our own linker, or the one in PATH if it is of the same version, or a new one.
+fn linker(llvm_major: u32, llvm: &Path) -> Result<PathBuf> {
+    let tools = target_dir().join("tools");
+    let own = tools.join("bin/bpf-linker");
+    if is_right_linker(&own) {
+        return Ok(own);
+    }
+    let in_path = env::split_paths(&env::var_os("PATH").unwrap_or_default())
+        .map(|directory| directory.join("bpf-linker"))
+        .find(|path| is_right_linker(path));
+    if let Some(path) = in_path {
+        return Ok(path);
+    }
+    eprintln!("eBPF: installing bpf-linker {LINKER_VERSION} (two minutes)");
+    let mut cargo = Command::new(
+        env::var_os("CARGO")
+            .as_deref()
+            .unwrap_or(OsStr::new("cargo")),
+    );
+    cargo
+        .args([
+            "install",
+            "bpf-linker",
+            "--version",
+            LINKER_VERSION,
+            "--no-default-features",
+        ])
+        .args(["--features", &format!("llvm-{llvm_major}"), "--root"])
+        .arg(&tools)
+        .env("LLVM_PREFIX", llvm);
+    run(&mut cargo).context("install bpf-linker")?;
+    Ok(own)
+}
+
+fn is_right_linker(path: &Path) -> bool {
+    let version = output(Command::new(path).arg("--version"));
+    version.is_ok_and(|text| text.trim() == format!("bpf-linker {LINKER_VERSION}"))
+}
+
+fn output(command: &mut Command) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("run {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
