@@ -166,7 +166,31 @@ fn clock_gives_way_when_everything_is_asked_for() {
 #[test]
 fn a_replaced_entry_keeps_its_reference() {
     let mut crowd = full(1_000_000);
-    assert!(crowd.find(0));
-    assert_eq!(crowd.insert(0, at(50), 1_000_000, 11), Inserted::Replaced);
-    assert_eq!(evicted(&mut crowd, 20, at(100), 10), [1]);
+    assert!(crowd.find(2) && crowd.find(10));
+    // Within its size, and from small to large: the slot of 9 is made free for it.
+    assert_eq!(crowd.insert(2, at(50), 1_000_000, 11), Inserted::Replaced);
+    let now = at(100);
+    let gone: Vec<_> = (20..27)
+        .flat_map(|number| evicted(&mut crowd, number, now, 10))
+        .collect();
+    assert_eq!(gone, [0, 1, 3, 4, 5, 6, 7]);
+    assert!(crowd.find(2) && crowd.shard.remove(crowded(9), &key(&name(9))));
+    assert_eq!(crowd.insert(2, at(50), 1_000_000, 1000), Inserted::Replaced);
+    let gone: Vec<_> = (30..36)
+        .flat_map(|number| evicted(&mut crowd, number, now, 1000))
+        .collect();
+    assert_eq!(
+        gone,
+        [8, 11, 12, 13, 14, 15],
+        "2 stands where 9 stood, 10 is spared too"
+    );
+}
+
+#[test]
+fn each_size_has_reference_bits_of_its_own() {
+    let mut crowd = full(1_000_000);
+    assert!(crowd.find(0) && crowd.find(9));
+    assert_eq!(evicted(&mut crowd, 20, at(100), 1000), [8]);
+    assert_eq!(evicted(&mut crowd, 21, at(100), 1000), [10]);
+    assert_eq!(evicted(&mut crowd, 22, at(100), 10), [1]);
 }

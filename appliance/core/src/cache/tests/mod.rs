@@ -302,7 +302,9 @@ fn hashes_spread_over_shards_sets_and_tags() {
         shards[shard_of(hash)] += 1;
         sets[set_of(hash, CACHE_SMALL_SETS)] += 1;
         assert!(set_of(hash, CACHE_LARGE_SETS) < CACHE_LARGE_SETS);
-        tags.insert(tag_of(hash));
+        if shard_of(hash) == 0 {
+            tags.insert(tag_of(hash));
+        }
     }
     // Six standard deviations around 3000 and 1000.
     assert!(
@@ -310,8 +312,13 @@ fn hashes_spread_over_shards_sets_and_tags() {
         "{shards:?}"
     );
     assert!(sets.iter().all(|n| (810..1190).contains(n)), "{sets:?}");
-    // 65535 boxes, 48000 balls: a fraction of 1 - exp(-48/65.5) = 0.519 is hit.
-    assert!((33_000..35_000).contains(&tags.len()), "{}", tags.len());
+    // Some 3000 keys of one shard share few of 65,535 tags: 3000^2 / 131,070 = 69 are expected to meet another.
+    assert!(
+        tags.len() + 140 > shards[0],
+        "{} of {}",
+        tags.len(),
+        shards[0]
+    );
     assert!(!tags.contains(&0));
 }
 

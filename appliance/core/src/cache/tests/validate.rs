@@ -305,6 +305,7 @@ fn key_names() {
         assert!(is_key_name(good), "{good:?}");
     }
     let longer = [&label[..], &label, &label, &[62], &[b'x'; 62], &[0]].concat();
+    let long_label = [&[64][..], &[b'x'; 64], &[0]].concat();
     for bad in [
         &b""[..],
         b"\x01a",
@@ -314,6 +315,7 @@ fn key_names() {
         b"\x01A\0",
         b"\xc0\x0c",
         b"\x40",
+        &long_label,
         &longer,
     ] {
         assert!(!is_key_name(bad), "{bad:?}");
