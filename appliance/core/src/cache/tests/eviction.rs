@@ -100,9 +100,13 @@ fn the_longest_expired_goes_first() {
     let mut crowd = full(100);
     // Number 3 is stored again for a shorter time: it expires at 20, all others are fresh or expire later.
     assert_eq!(crowd.insert(3, at(10), 10, 10), Inserted::Replaced);
-    assert_eq!(evicted(&mut crowd, 20, at(90), 10), [3]);
-    assert_eq!(evicted(&mut crowd, 21, at(105), 10), [0]);
-    assert_eq!(evicted(&mut crowd, 22, at(105), 10), [1]);
+    assert_eq!(evicted(&mut crowd, 20, at(20), 10), [3], "at its very end");
+    assert_eq!(
+        evicted(&mut crowd, 21, at(105), 10),
+        [20],
+        "it expired at 80"
+    );
+    assert_eq!(evicted(&mut crowd, 22, at(105), 10), [0]);
     assert_eq!(
         evicted(&mut crowd, 23, at(109), 1000),
         [8],

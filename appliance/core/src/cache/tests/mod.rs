@@ -16,6 +16,7 @@ use crate::limits::{
     CACHE_LARGE_BYTES, CACHE_LARGE_SETS, CACHE_SHARDS, CACHE_SMALL_BYTES, CACHE_SMALL_SETS,
     CACHE_WAYS,
 };
+use crate::testing::Random;
 use crate::time::Instant;
 
 const SEED: [u8; 16] = *b"0123456789abcdef";
@@ -320,6 +321,29 @@ fn hashes_spread_over_shards_sets_and_tags() {
         shards[0]
     );
     assert!(!tags.contains(&0));
+}
+
+#[test]
+fn each_bit_of_a_hash_serves_one_purpose() {
+    let mut random = Random::new(1);
+    let mut decides = [false; 3];
+    for bit in 0..64 {
+        for _ in 0..50 {
+            let hash = random.next();
+            let parts = |hash| {
+                let set = set_of(hash, CACHE_SMALL_SETS);
+                [shard_of(hash), usize::from(tag_of(hash)), set]
+            };
+            let (one, other) = (parts(hash), parts(hash ^ 1 << bit));
+            let differ: Vec<_> = (0..3).filter(|part| one[*part] != other[*part]).collect();
+            assert!(
+                differ.len() <= 1,
+                "bit {bit} decides on shard, tag or set: {differ:?}"
+            );
+            differ.iter().for_each(|part| decides[*part] = true);
+        }
+    }
+    assert_eq!(decides, [true; 3]);
 }
 
 #[test]
