@@ -1,9 +1,11 @@
 //! Policy's files: what people write, compiled to the images that `xdnsd_core::policy` looks into.
 
+pub mod hosts;
 pub mod list_file;
 pub mod lists;
 mod map;
 pub mod name;
+pub mod prefix;
 pub mod problem;
 pub mod rdata;
 pub mod rules;

@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use xdnsd_core::dns::rtype;
+
 use super::name;
 use super::svcb;
 use super::words::decode;
@@ -23,30 +25,6 @@ const TYPES: &[(&str, u16)] = &[
 
 /// Types that no record can have: OPT, and those that only questions have (RFC 6895 section 3.1).
 const META: [std::ops::RangeInclusive<u16>; 3] = [0..=0, 41..=41, 128..=255];
-
-/// Record types (IANA DNS parameters).
-pub mod rtype {
-    /// IPv4 address.
-    pub const A: u16 = 1;
-    /// Name server.
-    pub const NS: u16 = 2;
-    /// Canonical name.
-    pub const CNAME: u16 = 5;
-    /// Pointer.
-    pub const PTR: u16 = 12;
-    /// Mail exchange.
-    pub const MX: u16 = 15;
-    /// Text.
-    pub const TXT: u16 = 16;
-    /// IPv6 address.
-    pub const AAAA: u16 = 28;
-    /// Service location.
-    pub const SRV: u16 = 33;
-    /// Service binding.
-    pub const SVCB: u16 = 64;
-    /// Service binding for HTTPS.
-    pub const HTTPS: u16 = 65;
-}
 
 /// The number of a type: by name, or as `TYPE123` (RFC 3597 section 5).
 #[must_use]

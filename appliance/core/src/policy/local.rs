@@ -19,8 +19,8 @@
 
 use super::bytes::{u16_at, u32_at};
 use super::name::Labels;
-use super::rtype;
 use super::table::{NameTable, TableError};
+use crate::dns::rtype;
 
 /// Bytes of a node in front of its records.
 pub const NODE_HEAD: usize = 8;

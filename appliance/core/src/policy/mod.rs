@@ -23,7 +23,6 @@ pub mod local;
 pub mod name;
 pub mod rebind;
 pub mod route;
-mod rtype;
 pub mod special;
 pub mod table;
 
@@ -36,6 +35,8 @@ pub use route::{DEFAULT_GROUP, Route, Routes, Suffixes};
 pub use special::{Kinds, Special};
 
 use core::net::IpAddr;
+
+use crate::dns::rtype;
 
 /// Compiled lists that may be in force at once: one from text files, the others mapped.
 pub const LISTS_MAX: usize = 4;

@@ -5,7 +5,7 @@
 
 use super::name::Labels;
 use super::route::Suffixes;
-use super::rtype;
+use crate::dns::rtype;
 
 /// A range of addresses that a public name must not resolve to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

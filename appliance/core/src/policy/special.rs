@@ -5,7 +5,7 @@
 //! loopback, link-local and documentation addresses), and the canary name by which Firefox asks whether it may go past us.
 
 use super::name::Labels;
-use super::rtype;
+use crate::dns::rtype;
 
 /// TTL of what is answered from here, in seconds (RFC 6303 section 3).
 pub const TTL_SECS: u32 = 10_800;

@@ -1,0 +1,329 @@
+//! Hosts files and DHCP lease files: addresses and the names of the machines that have them.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::name;
+use super::problem::Notes;
+use super::rules::{is_hosts_own, parse_address};
+
+/// Lease ends before this are no points in time but durations: dnsmasq writes those on routers without a clock.
+const CLOCK_IS_SET_SECS: i64 = 1_000_000_000;
+
+/// The format of a lease file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseFormat {
+    /// `dhcp.leases` of dnsmasq: end, MAC, address, name, client ID.
+    Dnsmasq,
+    /// The state or hosts file of odhcpd: `#` lines with interface, DUID, IAID, name, end, ID, length, addresses; and
+    /// lines as in a hosts file.
+    Odhcpd,
+}
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its names in lower-case wire form; the first is the one that the address points back to.
+    pub names: Vec<Vec<u8>>,
+}
+
+/// The machines of a hosts file: an address and names per line, `#` begins a comment. Lines without an address or with a
+/// name that no host can have are noted and passed over. So are, without a note, the names that such files give to the
+/// machine itself (`localhost` and its kin).
+#[must_use]
+pub fn parse_hosts(file: &Path, text: &str, notes: &mut Notes) -> Vec<Host> {
+    let mut hosts = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        match parse_hosts_line(line) {
+            Ok(host) => hosts.extend(host),
+            Err(what) => notes.skip(file, index + 1, what),
+        }
+    }
+    hosts
+}
+
+fn parse_hosts_line(line: &str) -> Result<Option<Host>, String> {
+    let line = line.split('#').next().unwrap_or_default();
+    let mut words = line.split_ascii_whitespace();
+    let Some(address) = words.next() else {
+        return Ok(None);
+    };
+    let address = parse_address(address).ok_or_else(|| format!("`{address}` is not an address"))?;
+    let mut names = Vec::new();
+    let mut is_named = false;
+    for word in words {
+        is_named = true;
+        if !is_hosts_own(word) {
+            names.push(parse_host(word)?);
+        }
+    }
+    match (is_named, names.is_empty()) {
+        (false, _) => Err("has an address and no name".into()),
+        (true, true) => Ok(None),
+        (true, false) => Ok(Some(Host { address, names })),
+    }
+}
+
+fn parse_host(word: &str) -> Result<Vec<u8>, String> {
+    name::parse_host(word).map_err(|error| format!("`{word}` {error}"))
+}
+
+/// The machines of a lease file. Leases without a name, and those that ended before `now_secs` (of the Unix epoch), are
+/// none; without a `now_secs` no lease has ended: a router's clock is wrong until the network has told it the time.
+#[must_use]
+pub fn parse_leases(
+    file: &Path,
+    text: &str,
+    format: LeaseFormat,
+    now_secs: Option<i64>,
+    notes: &mut Notes,
+) -> Vec<Host> {
+    let parse_line = match format {
+        LeaseFormat::Dnsmasq => parse_dnsmasq_line,
+        LeaseFormat::Odhcpd => parse_odhcpd_line,
+    };
+    let mut hosts = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        match parse_line(line, now_secs) {
+            Ok(found) => hosts.extend(found),
+            Err(what) => notes.skip(file, index + 1, what),
+        }
+    }
+    hosts
+}
+
+/// `1700000000 02:00:00:00:00:01 192.168.1.7 phone 01:02:00:…`, or the server's own DUID.
+fn parse_dnsmasq_line(line: &str, now_secs: Option<i64>) -> Result<Vec<Host>, String> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    match words[..] {
+        [] | ["duid", ..] | [_, _, _, "*", ..] => Ok(Vec::new()),
+        [end, _mac_or_iaid, address, name, ..] => {
+            if has_ended(parse_end(end)?, now_secs) {
+                return Ok(Vec::new());
+            }
+            let address = address
+                .parse()
+                .map_err(|_| format!("`{address}` is not an address"))?;
+            Ok(vec![Host {
+                address,
+                names: vec![parse_host(name)?],
+            }])
+        }
+        _ => Err("is not a lease: end, MAC, address, name".into()),
+    }
+}
+
+/// `# br-lan 0001000a… 1a2b3c phone 1700000000 a3 128 fd00::7/128 …`, with `ipv4` in place of the IAID and /32 for IPv4.
+fn parse_odhcpd_line(line: &str, now_secs: Option<i64>) -> Result<Vec<Host>, String> {
+    let Some(lease) = line.strip_prefix('#') else {
+        return Ok(parse_hosts_line(line)?.into_iter().collect());
+    };
+    let words: Vec<&str> = lease.split_ascii_whitespace().collect();
+    let [
+        _interface,
+        _duid,
+        _iaid,
+        name,
+        end,
+        _id,
+        _length,
+        addresses @ ..,
+    ] = &words[..]
+    else {
+        return Err(
+            "is not a lease: # interface, DUID, IAID, name, end, ID, length, addresses".into(),
+        );
+    };
+    // A name that odhcpd itself found to be broken begins with `broken\x20`.
+    if *name == "-"
+        || name.starts_with("broken") && name.contains('\\')
+        || has_ended(parse_end(end)?, now_secs)
+    {
+        return Ok(Vec::new());
+    }
+    let names = vec![parse_host(name)?];
+    let hosts = addresses
+        .iter()
+        .filter_map(|address| single_address(address));
+    Ok(hosts
+        .map(|address| Host {
+            address,
+            names: names.clone(),
+        })
+        .collect())
+}
+
+/// The address of `192.0.2.1/32` or `2001:db8::1/128`. A shorter prefix is delegated to a router behind us, no host.
+fn single_address(word: &str) -> Option<IpAddr> {
+    let (address, len) = word.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let whole = if address.is_ipv4() { "32" } else { "128" };
+    (len == whole).then_some(address)
+}
+
+fn parse_end(word: &str) -> Result<i64, String> {
+    word.parse()
+        .map_err(|_| format!("`{word}` is not the end of a lease"))
+}
+
+/// Whether a lease has ended. 0 (dnsmasq) and -1 (odhcpd) never end.
+const fn has_ended(end_secs: i64, now_secs: Option<i64>) -> bool {
+    match now_secs {
+        Some(now_secs) => end_secs >= CLOCK_IS_SET_SECS && end_secs < now_secs,
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Option<i64> = Some(1_800_000_000);
+
+    fn told(hosts: &[Host]) -> Vec<String> {
+        let names = |host: &Host| {
+            host.names
+                .iter()
+                .map(|name| name::display(name))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        hosts
+            .iter()
+            .map(|host| format!("{} {}", host.address, names(host)))
+            .collect()
+    }
+
+    fn hosts(text: &str) -> (Vec<String>, Vec<String>) {
+        let mut notes = Notes::default();
+        let hosts = parse_hosts(Path::new("hosts"), text, &mut notes);
+        (
+            told(&hosts),
+            notes.first.iter().map(ToString::to_string).collect(),
+        )
+    }
+
+    fn leases(format: LeaseFormat, text: &str, now: Option<i64>) -> (Vec<String>, Vec<String>) {
+        let mut notes = Notes::default();
+        let hosts = parse_leases(Path::new("leases"), text, format, now, &mut notes);
+        (
+            told(&hosts),
+            notes.first.iter().map(ToString::to_string).collect(),
+        )
+    }
+
+    #[test]
+    fn hosts_lines() {
+        let text = "# comment\n\n127.0.0.1 localhost\n::1\tip6-localhost ip6-loopback\n192.168.1.2  NAS.lan nas # files\n\
+                    fe80::1%br-lan router\r\n127.0.0.1 localhost box\n";
+        let (found, notes) = hosts(text);
+        assert_eq!(
+            found,
+            [
+                "192.168.1.2 nas.lan. nas.",
+                "fe80::1 router.",
+                "127.0.0.1 box."
+            ]
+        );
+        assert_eq!(notes, [""; 0]);
+    }
+
+    #[test]
+    fn hosts_lines_that_are_none_are_noted_with_their_line() {
+        let (found, notes) = hosts(
+            "192.168.1.2\n192.168.1 nas\n192.168.1.3 bob's\n192.168.1.4 ok\n192.168.1.5 m\u{fffd}\n",
+        );
+        assert_eq!(found, ["192.168.1.4 ok."]);
+        assert_eq!(
+            notes,
+            [
+                "hosts:1: has an address and no name",
+                "hosts:2: `192.168.1` is not an address",
+                "hosts:3: `bob's` has characters that a host name may not have",
+                "hosts:5: `m\u{fffd}` is not ASCII; write it in its xn-- form",
+            ]
+        );
+    }
+
+    #[test]
+    fn dnsmasq_leases() {
+        let text = "1900000000 02:00:00:00:00:01 192.168.1.7 Phone 01:02:00:00:00:00:01\n\
+                    0 02:00:00:00:00:02 192.168.1.8 tv *\n\
+                    1900000000 02:00:00:00:00:03 192.168.1.9 * *\n\
+                    1700000000 02:00:00:00:00:04 192.168.1.10 gone *\n\
+                    43200 02:00:00:00:00:05 192.168.1.11 noclock *\n\
+                    duid 00:01:00:01:2c:aa:bb:cc:02:00:00:00:00:01\n\
+                    1900000000 12345 fd00::7 phone 00:01:00:01\n";
+        let all = [
+            "192.168.1.7 phone.",
+            "192.168.1.8 tv.",
+            "192.168.1.11 noclock.",
+            "fd00::7 phone.",
+        ];
+        assert_eq!(
+            leases(LeaseFormat::Dnsmasq, text, NOW),
+            (all.map(String::from).into(), Vec::new())
+        );
+        assert_eq!(
+            leases(LeaseFormat::Dnsmasq, text, None).0.len(),
+            5,
+            "no clock, no end"
+        );
+    }
+
+    #[test]
+    fn odhcpd_leases() {
+        let text = "# br-lan 00010001aabb 1a2b3c phone 1900000000 a3 128 fd00::a3/128 2001:db8::a3/128\n\
+                    fd00::a3\tphone.lan\tphone\n\
+                    # br-lan 020000000001 ipv4 tv -1 c0a80108 32 192.168.1.8/32\n\
+                    # br-lan 020000000002 ipv4 - 1900000000 c0a80109 32 192.168.1.9/32\n\
+                    # br-lan 020000000003 ipv4 broken\\x20name 1900000000 c0a8010a 32 192.168.1.10/32\n\
+                    # br-lan 00010001aabb 1a2b3d router 1900000000 4 62 fd00:0:0:4::/62\n\
+                    # br-lan 020000000004 ipv4 gone 1700000000 c0a8010b 32 192.168.1.11/32\n";
+        let (found, notes) = leases(LeaseFormat::Odhcpd, text, NOW);
+        let all = [
+            "fd00::a3 phone.",
+            "2001:db8::a3 phone.",
+            "fd00::a3 phone.lan. phone.",
+            "192.168.1.8 tv.",
+        ];
+        assert_eq!((found, notes), (all.map(String::from).into(), Vec::new()));
+    }
+
+    #[test]
+    fn leases_that_are_none_are_noted_with_their_line() {
+        let (found, notes) = leases(
+            LeaseFormat::Dnsmasq,
+            "1900000000 02:00\nx y 192.168.1.1 a b\n0 m 1.2.3 a b\n",
+            NOW,
+        );
+        assert_eq!(found, [""; 0]);
+        assert_eq!(
+            notes,
+            [
+                "leases:1: is not a lease: end, MAC, address, name",
+                "leases:2: `x` is not the end of a lease",
+                "leases:3: `1.2.3` is not an address",
+            ]
+        );
+        let (_, notes) = leases(LeaseFormat::Odhcpd, "# br-lan 0001\n", NOW);
+        assert_eq!(notes.len(), 1);
+    }
+
+    /// A file that is read while it is written ends anywhere.
+    #[test]
+    fn a_file_cut_anywhere_gives_no_host_that_is_not_in_it() {
+        let text = "1900000000 02:00:00:00:00:01 192.168.1.7 phone *\n0 02:00:00:00:00:02 192.168.1.8 tv *\n";
+        for len in 0..text.len() {
+            for host in leases(LeaseFormat::Dnsmasq, &text[..len], NOW).0 {
+                let is_part = |whole: &str| whole.starts_with(host.trim_end_matches('.'));
+                assert!(
+                    is_part("192.168.1.7 phone") || is_part("192.168.1.8 tv"),
+                    "cut at {len}: {host}"
+                );
+            }
+        }
+    }
+}
