@@ -1,0 +1,296 @@
+//! Compiles the ACL of clients to the ranges that `xdnsd_core::policy::acl` reads.
+
+use std::net::IpAddr;
+
+use xdnsd_core::policy::acl::{Action, PREFIXES_MAX};
+
+use super::prefix::Prefix;
+use super::problem::Problem;
+
+/// Which clients are answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AclInput {
+    /// Prefixes and what their clients get. The longest that holds a client's address decides.
+    pub rules: Vec<(Prefix, Action)>,
+    /// What all other clients get.
+    pub default: Action,
+}
+
+impl Default for AclInput {
+    fn default() -> Self {
+        Self {
+            rules: Vec::new(),
+            default: Action::Allow,
+        }
+    }
+}
+
+/// A prefix as the first and last address of a family, as numbers.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    first: u128,
+    last: u128,
+    action: Action,
+}
+
+/// The image. Where everyone is answered it is empty.
+///
+/// # Errors
+/// Too many prefixes, or one that is named with two actions.
+pub fn compile(input: &AclInput) -> Result<Vec<u8>, Problem> {
+    if input.rules.len() > PREFIXES_MAX {
+        let what = format!(
+            "{} prefixes are too many; allowed: {PREFIXES_MAX}",
+            input.rules.len()
+        );
+        return Err(Problem::of("acl", what));
+    }
+    for (index, (prefix, action)) in input.rules.iter().enumerate() {
+        let is_contrary =
+            |(other, other_action): &&(Prefix, Action)| other == prefix && other_action != action;
+        if input.rules[..index].iter().any(|rule| is_contrary(&rule)) {
+            return Err(Problem::of(
+                "acl",
+                format!("{prefix} is named with two actions"),
+            ));
+        }
+    }
+    if input.default == Action::Allow
+        && input
+            .rules
+            .iter()
+            .all(|(_, action)| *action == Action::Allow)
+    {
+        return Ok(Vec::new());
+    }
+    let v4 = ranges(spans(input, true), input.default, u128::from(u32::MAX));
+    let v6 = ranges(spans(input, false), input.default, u128::MAX);
+    let mut image = Vec::new();
+    image.extend((v4.len() as u32).to_le_bytes());
+    image.extend((v6.len() as u32).to_le_bytes());
+    v4.iter()
+        .for_each(|(start, _)| image.extend((*start as u32).to_le_bytes()));
+    image.extend(v4.iter().map(|(_, action)| *action as u8));
+    v6.iter()
+        .for_each(|(start, _)| image.extend(start.to_le_bytes()));
+    image.extend(v6.iter().map(|(_, action)| *action as u8));
+    Ok(image)
+}
+
+/// The prefixes of one family, the shorter before the longer.
+fn spans(input: &AclInput, is_ipv4: bool) -> Vec<Span> {
+    let mut rules: Vec<_> = input
+        .rules
+        .iter()
+        .filter(|(prefix, _)| prefix.address().is_ipv4() == is_ipv4)
+        .collect();
+    rules.sort_by_key(|(prefix, _)| prefix.length());
+    let span = |&&(prefix, action): &&(Prefix, Action)| {
+        let (first, host_bits) = match prefix.address() {
+            IpAddr::V4(address) => (u128::from(address.to_bits()), 32 - prefix.length()),
+            IpAddr::V6(address) => (address.to_bits(), 128 - prefix.length()),
+        };
+        let last = first
+            | 1u128
+                .checked_shl(host_bits.into())
+                .map_or(u128::MAX, |size| size - 1);
+        Span {
+            first,
+            last,
+            action,
+        }
+    };
+    rules.iter().map(span).collect()
+}
+
+/// Ranges that do not overlap, as their first addresses and actions: each later span lies over the earlier ones.
+fn ranges(spans: Vec<Span>, default: Action, last: u128) -> Vec<(u128, Action)> {
+    let mut ranges = vec![Span {
+        first: 0,
+        last,
+        action: default,
+    }];
+    for span in spans {
+        ranges = ranges
+            .into_iter()
+            .flat_map(|range| cover(range, span))
+            .collect();
+    }
+    ranges.dedup_by(|next, kept| next.action == kept.action);
+    ranges
+        .into_iter()
+        .map(|range| (range.first, range.action))
+        .collect()
+}
+
+/// The parts of `range` that `span` leaves as they are and the part that it takes, in their order.
+fn cover(range: Span, span: Span) -> impl Iterator<Item = Span> {
+    let part = |first: u128, last: u128, action: Action| {
+        (first <= last).then_some(Span {
+            first,
+            last,
+            action,
+        })
+    };
+    let (from, to) = (range.first.max(span.first), range.last.min(span.last));
+    let parts = if from > to {
+        [Some(range), None, None]
+    } else {
+        [
+            from.checked_sub(1)
+                .and_then(|before| part(range.first, before, range.action)),
+            part(from, to, span.action),
+            to.checked_add(1)
+                .and_then(|behind| part(behind, range.last, range.action)),
+        ]
+    };
+    parts.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xdnsd_core::policy::acl::Acl;
+
+    fn input(rules: &[(&str, Action)], default: Action) -> AclInput {
+        let rules = rules
+            .iter()
+            .map(|&(prefix, action)| (prefix.parse().expect("a prefix"), action))
+            .collect();
+        AclInput { rules, default }
+    }
+
+    fn action(image: &[u8], client: &str) -> Action {
+        Acl::view(image)
+            .expect("an ACL")
+            .action(client.parse().expect("an address"))
+    }
+
+    #[test]
+    fn the_longest_prefix_decides() {
+        let rules = [
+            ("192.168.1.66", Action::Drop),
+            ("192.168.0.0/16", Action::Allow),
+            ("192.168.1.0/24", Action::Refuse),
+            ("fd00::/8", Action::Allow),
+        ];
+        let image = compile(&input(&rules, Action::Drop)).expect("compiled");
+        let cases = [
+            ("192.167.255.255", Action::Drop),
+            ("192.168.0.0", Action::Allow),
+            ("192.168.0.255", Action::Allow),
+            ("192.168.1.0", Action::Refuse),
+            ("192.168.1.65", Action::Refuse),
+            ("192.168.1.66", Action::Drop),
+            ("192.168.1.67", Action::Refuse),
+            ("192.168.2.0", Action::Allow),
+            ("192.169.0.0", Action::Drop),
+            ("fd12::1", Action::Allow),
+            ("fe80::1", Action::Drop),
+            ("::ffff:192.168.2.1", Action::Allow),
+        ];
+        for (client, expected) in cases {
+            assert_eq!(action(&image, client), expected, "{client}");
+        }
+    }
+
+    /// Against the definition: the longest prefix that holds the address.
+    #[test]
+    fn ranges_say_what_the_prefixes_say() {
+        let mut state = 1u32;
+        let mut draw = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        let actions = [Action::Allow, Action::Refuse, Action::Drop];
+        for _ in 0..50 {
+            let mut rules: Vec<(Prefix, Action)> = Vec::new();
+            for _ in 0..40 {
+                let (bits, len) = (draw() & 0xff, 24 + (draw() % 9) as u8);
+                let prefix = Prefix::masked(
+                    std::net::Ipv4Addr::from_bits(0x0a00_0000 | bits).into(),
+                    len,
+                );
+                if !rules.iter().any(|(other, _)| *other == prefix) {
+                    rules.push((prefix, actions[draw() as usize % 3]));
+                }
+            }
+            let input = AclInput {
+                rules,
+                default: actions[draw() as usize % 3],
+            };
+            let image = compile(&input).expect("compiled");
+            for bits in 0x09ff_fffe..=0x0a00_0102u32 {
+                let address: IpAddr = std::net::Ipv4Addr::from_bits(bits).into();
+                let holds = |(prefix, _): &&(Prefix, Action)| {
+                    Prefix::masked(address, prefix.length()) == *prefix
+                };
+                let longest = input
+                    .rules
+                    .iter()
+                    .filter(holds)
+                    .max_by_key(|(prefix, _)| prefix.length());
+                let expected = longest.map_or(input.default, |(_, action)| *action);
+                assert_eq!(
+                    Acl::view(&image).expect("an ACL").action(address),
+                    expected,
+                    "{address} {input:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_ends_of_the_address_space() {
+        let rules = [
+            ("0.0.0.0/0", Action::Allow),
+            ("255.255.255.255", Action::Drop),
+            ("::/0", Action::Allow),
+        ];
+        let image = compile(&input(&rules, Action::Refuse)).expect("compiled");
+        assert_eq!(action(&image, "0.0.0.0"), Action::Allow);
+        assert_eq!(action(&image, "255.255.255.254"), Action::Allow);
+        assert_eq!(action(&image, "255.255.255.255"), Action::Drop);
+        assert_eq!(
+            action(&image, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            Action::Allow
+        );
+    }
+
+    #[test]
+    fn everyone_is_an_empty_image() {
+        assert_eq!(compile(&AclInput::default()), Ok(Vec::new()));
+        let image =
+            compile(&input(&[("10.0.0.0/8", Action::Allow)], Action::Allow)).expect("compiled");
+        assert_eq!(image.len(), 0);
+        assert_eq!(action(&image, "192.0.2.1"), Action::Allow);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let twice = input(
+            &[("10.0.0.0/8", Action::Allow), ("10.0.0.0/8", Action::Drop)],
+            Action::Refuse,
+        );
+        assert_eq!(
+            compile(&twice).expect_err("wrong").to_string(),
+            "acl: 10.0.0.0/8 is named with two actions"
+        );
+        let prefix = |n: u32| {
+            (
+                Prefix::masked(std::net::Ipv4Addr::from_bits(n << 8).into(), 24),
+                Action::Allow,
+            )
+        };
+        let most = AclInput {
+            rules: (0..PREFIXES_MAX as u32).map(prefix).collect(),
+            default: Action::Drop,
+        };
+        assert!(Acl::view(&compile(&most).expect("compiled")).is_ok());
+        let more = AclInput {
+            rules: (0..=PREFIXES_MAX as u32).map(prefix).collect(),
+            default: Action::Drop,
+        };
+        assert!(compile(&more).is_err());
+    }
+}
