@@ -30,6 +30,8 @@ pub struct SharedCache {
     /// into the executable.
     seed: [AtomicU64; 2],
     configured: AtomicBool,
+    /// Answers that were taken out on request.
+    removals: AtomicU64,
 }
 
 impl SharedCache {
@@ -44,6 +46,7 @@ impl SharedCache {
             shards: [const { Mutex::new(Shard::new()) }; CACHE_SHARDS],
             seed: [const { AtomicU64::new(0) }; 2],
             configured: AtomicBool::new(false),
+            removals: AtomicU64::new(0),
         }
     }
 
@@ -80,7 +83,19 @@ impl SharedCache {
 
     /// Removes everything; says how many answers that were.
     pub fn clear(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).clear()).sum()
+        let removed = self.shards.iter().map(|shard| lock(shard).clear()).sum();
+        self.note_removals(removed);
+        removed
+    }
+
+    /// Answers that were removed on request since the start: a snapshot that has them is out of date.
+    #[must_use]
+    pub fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Relaxed)
+    }
+
+    fn note_removals(&self, removed: usize) {
+        self.removals.fetch_add(removed as u64, Ordering::Relaxed);
     }
 
     /// Stores an answer, as an engine does; for what comes from a snapshot.
@@ -98,6 +113,7 @@ impl SharedCache {
                 removed += usize::from(self.remove_slot(&mut shard, slot, &suffix));
             }
         }
+        self.note_removals(removed);
         removed
     }
 
@@ -413,6 +429,7 @@ pub(crate) mod tests {
         assert_eq!(names(cache), ["badexample.org.", "example.com.", "org."]);
         assert_eq!(flush("example.net"), 0);
         assert_eq!(flush("."), 6);
+        assert_eq!(cache.removals(), 10);
         assert!(cache.is_empty());
     }
 

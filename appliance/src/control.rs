@@ -80,7 +80,11 @@ impl Commands {
         self
     }
 
-    fn carry_out(&self, request: &str, out: &mut dyn Write) -> Result<(), Failure> {
+    /// Carries out one request.
+    ///
+    /// # Errors
+    /// It is unknown or refused, or `out` takes no more.
+    pub fn carry_out(&self, request: &str, out: &mut dyn Write) -> Result<(), Failure> {
         let words: Vec<&str> = request.split_ascii_whitespace().collect();
         for command in &self.0 {
             let name: Vec<&str> = command.name.split(' ').collect();

@@ -15,20 +15,20 @@ use log::{error, info};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use xdnsd_core::counters::Counters;
-use xdnsd_core::dns::answer::TtlBounds;
+use xdnsd_core::counters::{Counter, Counters};
 use xdnsd_core::engine::{Engine, Settings, Tables};
-use xdnsd_core::forward::upstreams::{UpstreamConfig, Upstreams};
+use xdnsd_core::forward::upstreams::Upstreams;
 use xdnsd_core::limits::WORKERS;
 
 use xdnsd_ebpf::Reason;
 
 use crate::cache::CACHE;
 use crate::config::{Config, Devices, Plan};
+use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
 use crate::worker::{self, Entropy, Letter, Mailbox, Parts, PortStats, Route, Worker};
-use crate::{control, memory, seal};
+use crate::{clock, commands, control, memory, seal};
 
 /// How often interfaces are looked after.
 const TEND_MS: u16 = 1_000;
@@ -57,6 +57,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         .map_err(|error| format!("/dev/urandom: {error}"))?
         .seed();
     CACHE.configure(seed, config.cache.entries as usize);
+    let store = restore(&config);
 
     let mut supervisor = Supervisor::new(config.clone());
     let workers = worker_count(&supervisor);
@@ -70,7 +71,9 @@ pub fn run(config: Config) -> Result<(), Failure> {
     say_without_xdp(&supervisor);
 
     let telemetry = Arc::new(register(&supervisor, workers));
-    let control = start_control(&config, &telemetry)?;
+    let keeper = start_keeper(&config, store)?;
+    let saver = keeper.as_ref().map(Keeper::saver);
+    let control = start_control(&config, &telemetry, saver)?;
     if config.statistics.interval_secs > 0 {
         let interval = Duration::from_secs(config.statistics.interval_secs.into());
         telemetry::spawn_report(Arc::clone(&telemetry), interval)
@@ -92,6 +95,9 @@ pub fn run(config: Config) -> Result<(), Failure> {
         }
     }
     drop(control);
+    if let Some(keeper) = keeper {
+        keeper.finish();
+    }
     Ok(())
 }
 
@@ -150,7 +156,7 @@ fn start_workers(
             port_stats: &PORT_STATS[index],
         };
         let upstreams = upstreams(config, plan);
-        let settings = settings(config);
+        let settings = config.settings();
         let thread = memory::thread(&format!("worker {index}"))
             .spawn(move || work(index, parts, upstreams, settings))
             .map_err(|error| format!("worker thread: {error}"))?;
@@ -174,38 +180,39 @@ fn work(index: usize, parts: Parts<'static>, upstreams: Upstreams, settings: Set
 
 /// The servers of every group, as the engine wants them.
 fn upstreams(config: &Config, plan: &Plan) -> Upstreams {
-    let mut servers = Vec::new();
-    for (group, (addresses, section)) in plan.servers.iter().zip(&config.upstreams).enumerate() {
-        servers.extend(addresses.iter().map(|&address| UpstreamConfig {
-            address,
-            group: group as u8,
-            trusted: section.trusted,
-        }));
-    }
     let mut upstreams = Upstreams::new();
     upstreams
-        .configure(&servers, config.forward.strategy.into())
+        .configure(&config.servers(plan), config.forward.strategy.into())
         .expect("the config allows no more servers than fit");
     upstreams
 }
 
-fn settings(config: &Config) -> Settings {
-    let cache = &config.cache;
-    Settings {
-        ttl: TtlBounds {
-            min_secs: cache.min_ttl,
-            max_secs: cache.max_ttl,
-            negative_max_secs: cache.negative_max_ttl,
-        },
-        serve_stale: cache.serve_stale,
-        stale_max_secs: cache.stale_max_ttl,
-        stale_after_ms: cache.stale_after_ms.into(),
-        give_up_ms: config.forward.give_up_ms.into(),
-        failure_ttl_secs: config.forward.failure_ttl,
-        prefetch: cache.prefetch,
-        rotate: cache.rotate,
-        random_case: config.forward.random_case,
-    }
+/// Puts the snapshot into the cache, where the config names one. What is wrong with it stops nothing.
+fn restore(config: &Config) -> Option<Store> {
+    let path = config.cache.snapshot.as_deref()?;
+    let store = Store::new(path, config.cache.stale_max_ttl);
+    info!("snapshot: {}", store.load(&CACHE, clock::now()));
+    Some(store)
+}
+
+/// Starts the thread that writes snapshots.
+fn start_keeper(config: &Config, store: Option<Store>) -> Result<Option<Keeper>, Failure> {
+    let Some(store) = store else {
+        return Ok(None);
+    };
+    let interval = Duration::from_secs(config.cache.snapshot_interval_secs.into());
+    let changes = || {
+        let inserts = |counters: &Counters| counters.get(Counter::CacheInserts);
+        COUNTERS
+            .iter()
+            .map(inserts)
+            .sum::<u64>()
+            .wrapping_add(CACHE.removals())
+    };
+    let keeper = Keeper::spawn(store, &CACHE, interval, changes);
+    keeper
+        .map(Some)
+        .map_err(|error| format!("snapshot thread: {error}"))
 }
 
 /// Registers everything that is counted.
@@ -256,15 +263,12 @@ fn register(supervisor: &Supervisor, workers: usize) -> Telemetry {
 fn start_control(
     config: &Config,
     telemetry: &Arc<Telemetry>,
+    saver: Option<Saver>,
 ) -> Result<Option<control::SocketFile>, Failure> {
     let Some(path) = config.control.socket.as_deref() else {
         return Ok(None);
     };
-    let telemetry = Arc::clone(telemetry);
-    let commands = control::Commands::default().with("stats", move |_, out| {
-        out.write_all(telemetry.read().prometheus().as_bytes())
-            .map_err(control::Failure::Io)
-    });
+    let commands = commands::all(Arc::clone(telemetry), &CACHE, saver);
     let socket = control::Control::bind(path).and_then(|control| control.spawn(commands));
     socket
         .map(Some)

@@ -1,7 +1,9 @@
 //! The daemon: effects around the engine of `xdnsd_core`.
 
 pub mod cache;
+pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -1,29 +1,29 @@
 //! xdnsd: a DNS forwarder for routers on XDP and AF_XDP.
+//!
+//! The one place that prints.
 
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use simple_logger::SimpleLogger;
-use xdnsd::config::Config;
+use xdnsd::cli::{self, Command};
+use xdnsd::config::{Config, Devices, reference};
+use xdnsd::policy::list_file;
 use xdnsd::{control, daemon, memory};
 
+/// Exit status where the words are no command.
+const USAGE: u8 = 2;
+
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let done = match words.as_slice() {
-        ["run", file] => load(file).and_then(run),
-        ["check", file] => load(file).map(drop),
-        ["memory"] => {
-            print!("{}", memory::report());
-            Ok(())
+    let command = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(problem) => {
+            eprintln!("xdnsd: {problem}\n\n{}", cli::HELP);
+            return ExitCode::from(USAGE);
         }
-        ["stats", "--socket", path] => {
-            control::ask(Path::new(path), "stats", &mut std::io::stdout())
-                .map_err(|e| e.to_string())
-        }
-        _ => Err("usage: xdnsd run FILE | check FILE | memory | stats --socket PATH".into()),
     };
-    match done {
+    match carry_out(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("{problem}");
@@ -32,14 +32,54 @@ fn main() -> ExitCode {
     }
 }
 
-fn load(file: &str) -> Result<Config, String> {
-    Config::load(Path::new(file)).map_err(|errors| errors.to_string())
+fn carry_out(command: Command) -> Result<(), String> {
+    match command {
+        Command::Run(file) => run(&file),
+        Command::Check { file, offline } => check(&file, offline),
+        Command::Ask { request, socket } => {
+            let asked = control::ask(&socket, &request, &mut io::stdout().lock());
+            asked.or_else(unless_reader_left)
+        }
+        Command::CompileLists(arguments) => {
+            let report = list_file::compile_command(&arguments);
+            report
+                .map_err(|problem| problem.to_string())
+                .and_then(|report| print(&format!("{report}\n")))
+        }
+        Command::Reference => print(&reference()),
+        Command::Memory => print(&memory::report()),
+        Command::Version => print(concat!("xdnsd ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Help => print(cli::HELP),
+    }
 }
 
-fn run(config: Config) -> Result<(), String> {
-    SimpleLogger::new()
-        .with_level(log::LevelFilter::Info)
-        .init()
-        .map_err(|error| error.to_string())?;
+fn run(file: &Path) -> Result<(), String> {
+    let config = Config::load(file).map_err(|errors| errors.to_string())?;
+    let logger = SimpleLogger::new().with_level(config.log.level.into());
+    logger.init().map_err(|error| error.to_string())?;
     daemon::run(config)
+}
+
+fn check(file: &Path, offline: bool) -> Result<(), String> {
+    let config = Config::load(file).map_err(|errors| errors.to_string())?;
+    if !offline {
+        let devices = Devices::read().map_err(|error| error.to_string())?;
+        config.plan(&devices).map_err(|errors| errors.to_string())?;
+    }
+    print(&format!("{}: valid\n", file.display()))
+}
+
+fn print(text: &str) -> Result<(), String> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .or_else(unless_reader_left)
+}
+
+/// A reader such as head(1) that has seen enough is no failure.
+fn unless_reader_left(error: io::Error) -> Result<(), String> {
+    if error.kind() == ErrorKind::BrokenPipe {
+        Ok(())
+    } else {
+        Err(error.to_string())
+    }
 }

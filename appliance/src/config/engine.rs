@@ -1,10 +1,10 @@
-//! The config as the engine takes it.
+//! The config as the engine and the log take it.
 
 use xdnsd_core::dns::answer::TtlBounds;
 use xdnsd_core::engine::Settings;
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
 
-use super::schema::StrategyWord;
+use super::schema::{LogLevel, StrategyWord};
 use super::{Config, Plan};
 
 impl From<StrategyWord> for Strategy {
@@ -13,6 +13,19 @@ impl From<StrategyWord> for Strategy {
             StrategyWord::Ordered => Self::Ordered,
             StrategyWord::Fastest => Self::Fastest,
             StrategyWord::Race => Self::Race,
+        }
+    }
+}
+
+impl From<LogLevel> for log::LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Off => Self::Off,
+            LogLevel::Error => Self::Error,
+            LogLevel::Warn => Self::Warn,
+            LogLevel::Info => Self::Info,
+            LogLevel::Debug => Self::Debug,
+            LogLevel::Trace => Self::Trace,
         }
     }
 }

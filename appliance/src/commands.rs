@@ -1,0 +1,132 @@
+//! What can be asked of a running daemon over the control socket.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use xdnsd_core::dns::Name;
+use xdnsd_core::dns::name::is_within;
+
+use crate::cache::{SharedCache, Walk, entry_text};
+use crate::clock;
+use crate::control::{Commands, Failure};
+use crate::policy::name;
+use crate::store::Saver;
+use crate::telemetry::Telemetry;
+
+/// Every request; `saver` where there is a snapshot.
+#[must_use]
+pub fn all(
+    telemetry: Arc<Telemetry>,
+    cache: &'static SharedCache,
+    saver: Option<Saver>,
+) -> Commands {
+    Commands::default()
+        .with("stats", move |_, out| {
+            Ok(out.write_all(telemetry.read().prometheus().as_bytes())?)
+        })
+        .with("cache dump", |words, out| {
+            dump(cache, &name_of(words)?, out)
+        })
+        .with("cache flush", |words, out| {
+            let removed = match words {
+                [] => cache.clear(),
+                words => cache.remove_below(&name_of(words)?),
+            };
+            Ok(writeln!(out, "{removed} answers forgotten")?)
+        })
+        .with("cache save", move |_, out| {
+            let saver = saver
+                .as_ref()
+                .ok_or_else(|| Failure::Refused("the config names no snapshot".into()))?;
+            let answers = saver.save().map_err(Failure::Refused)?;
+            Ok(writeln!(out, "{answers} answers saved")?)
+        })
+}
+
+/// The name that a request is about; none: all names.
+fn name_of(words: &[&str]) -> Result<Name, Failure> {
+    let text = match words {
+        [] => ".",
+        [text] => text,
+        _ => return Err(Failure::Refused("one name at most".into())),
+    };
+    let wire = name::parse(text).map_err(|error| Failure::Refused(format!("`{text}` {error}")))?;
+    Name::from_wire(&wire).ok_or_else(|| Failure::Refused(format!("`{text}` is not a name")))
+}
+
+fn dump(cache: &SharedCache, below: &Name, out: &mut dyn Write) -> Result<(), Failure> {
+    let now = clock::now();
+    let mut walk = Walk::new(cache);
+    while walk.step() {
+        for (key, head, body) in walk
+            .entries()
+            .filter(|(key, ..)| is_within(key.name, below.as_wire()))
+        {
+            writeln!(out, "{}", entry_text(&key, &head, body, now))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::tests::{fill, head, names, test_cache};
+
+    fn asked(commands: &Commands, request: &str) -> Result<String, String> {
+        let mut out = Vec::new();
+        match commands.carry_out(request, &mut out) {
+            Ok(()) => Ok(String::from_utf8(out).expect("text")),
+            Err(Failure::Refused(problem)) => Err(problem),
+            Err(Failure::Io(error)) => panic!("memory takes everything: {error}"),
+        }
+    }
+
+    #[test]
+    fn the_cache_is_shown_and_forgotten_by_name() {
+        let cache = test_cache!(8192);
+        let fresh = xdnsd_core::cache::Head {
+            stored: clock::now(),
+            ..head(300)
+        };
+        fill(
+            cache,
+            &["example.org", "www.example.org", "example.com"],
+            &fresh,
+        );
+        let commands = all(Arc::new(Telemetry::default()), cache, None);
+        let dumped = |request: &str| asked(&commands, request).map(|text| text.lines().count());
+        assert_eq!(dumped("cache dump"), Ok(6));
+        assert_eq!(dumped("cache dump EXAMPLE.org."), Ok(4));
+        assert_eq!(dumped("cache dump example.net"), Ok(0));
+        let line = asked(&commands, "cache dump www.example.org").expect("a dump");
+        assert!(line.starts_with("www.example.org. A "), "{line}");
+        assert_eq!(
+            asked(&commands, "cache flush www.example.org"),
+            Ok("2 answers forgotten\n".into())
+        );
+        assert_eq!(names(cache), ["example.com.", "example.org."]);
+        assert_eq!(
+            asked(&commands, "cache flush"),
+            Ok("4 answers forgotten\n".into())
+        );
+        assert!(asked(&commands, "stats").is_ok_and(|text| text.starts_with("# HELP xdnsd_")));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_said() {
+        let cache = test_cache!(8192);
+        let commands = all(Arc::new(Telemetry::default()), cache, None);
+        for (request, problem) in [
+            ("cache dump a..b", "`a..b` has an empty label"),
+            ("cache flush a b", "one name at most"),
+            ("cache save", "the config names no snapshot"),
+            (
+                "cache drop",
+                "unknown request; allowed: stats, cache dump, cache flush, cache save",
+            ),
+        ] {
+            assert_eq!(asked(&commands, request), Err(problem.into()));
+        }
+    }
+}
