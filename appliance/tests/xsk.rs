@@ -518,6 +518,31 @@ fn a_socket_dropped_before_its_frames_retires_the_slot() {
 }
 
 #[test]
+fn a_frame_dropped_by_mistake_is_counted_and_comes_back() {
+    if !root_or_skip("a_frame_dropped_by_mistake_is_counted_and_comes_back") {
+        return;
+    }
+    let mut bench = Bench::new();
+    bench.send(1);
+    let received = bench.receive(1).pop().unwrap();
+    let reserved = bench.xsk().take_free().unwrap();
+    for frame in [received, reserved] {
+        let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(frame)));
+        assert_eq!(dropped.is_err(), cfg!(debug_assertions));
+    }
+    assert_eq!(bench.xsk().census().worker, 2);
+    let _ = bench.xsk().flush();
+    assert_eq!(bench.xsk().census().worker, 0);
+    assert!(bench.xsk().census().holds());
+    assert_eq!(bench.xsk().counters().dropped, 2);
+    let reserve: Vec<Frame> = std::iter::from_fn(|| bench.xsk().take_free()).collect();
+    assert_eq!(reserve.len(), TX_CHUNKS);
+    reserve
+        .into_iter()
+        .for_each(|frame| bench.xsk().release(frame));
+}
+
+#[test]
 fn generic_mode_works_the_same() {
     if !root_or_skip("generic_mode_works_the_same") {
         return;

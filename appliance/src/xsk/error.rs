@@ -36,8 +36,8 @@ pub enum Step {
     Bind(BindMode),
     /// Asking which mode we got.
     Options,
-    /// Anything inside the `afxdp` crate: it does not say where it failed.
-    Crate,
+    /// A function of the `afxdp` crate: it does not say where in it.
+    Crate(&'static str),
 }
 
 impl fmt::Display for Step {
@@ -51,7 +51,7 @@ impl fmt::Display for Step {
             Self::MapRing(ring) => write!(f, "mmap of the {ring} ring"),
             Self::Bind(mode) => write!(f, "bind in {mode} mode"),
             Self::Options => f.write_str("getsockopt(XDP_OPTIONS)"),
-            Self::Crate => f.write_str("afxdp::Socket::new"),
+            Self::Crate(function) => f.write_str(function),
         }
     }
 }
@@ -93,7 +93,7 @@ fn hint(step: Step, errno: Errno) -> Option<&'static str> {
             Some("the driver has no zero copy for this queue: set the mode to copy")
         }
         Step::Bind(_) if errno == Errno::ENETDOWN => Some("the interface is down"),
-        Step::Crate => {
+        Step::Crate("afxdp::Socket::new") if errno == Errno::ENOENT => {
             Some("the crate needs an XDP program attached first, with a map named xsks_map")
         }
         Step::Socket
@@ -102,7 +102,8 @@ fn hint(step: Step, errno: Errno) -> Option<&'static str> {
         | Step::MmapOffsets
         | Step::MapRing(_)
         | Step::Bind(_)
-        | Step::Options => None,
+        | Step::Options
+        | Step::Crate(_) => None,
     }
 }
 

@@ -13,19 +13,31 @@
 //! It never looks into a frame, never blocks but in [`Xsk::open`], and after that never allocates.
 
 mod error;
+mod slot;
 mod stats;
 mod sys;
 
+#[cfg(not(feature = "afxdp"))]
 mod mapping;
+#[cfg(not(feature = "afxdp"))]
 mod ring;
+#[cfg(not(feature = "afxdp"))]
 mod setup;
+#[cfg(not(feature = "afxdp"))]
 mod socket;
+#[cfg(not(feature = "afxdp"))]
 mod umem;
+#[cfg(not(feature = "afxdp"))]
+pub use {socket::Xsk, umem::Frame};
+
+#[cfg(feature = "afxdp")]
+mod afxdp;
+#[cfg(feature = "afxdp")]
+pub use afxdp::{Frame, Xsk};
 
 pub use error::{Kick, SetupError, Step};
-pub use socket::Xsk;
+pub use slot::UmemSlot;
 pub use stats::{Census, Counters, Statistics};
-pub use umem::{Frame, UmemSlot};
 
 use std::fmt;
 use xdnsd_core::limits::{BATCH, CHUNK_SIZE, CHUNKS_PER_QUEUE, WORKERS};

@@ -6,20 +6,13 @@
 use super::error::{SetupError, Step};
 use super::mapping::Mapping;
 use super::ring::{AddressEntry, Consumer, DescriptorEntry, Producer};
-use super::umem::{SLOT_SIZE, Umem, UmemSlot};
+use super::slot::UmemSlot;
+use super::umem::{SLOT_SIZE, Umem, address_of};
 use super::{BindMode, Options, sys};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::Duration;
 use xdnsd_core::limits::{CHUNK_SIZE, RX_RING, TX_RING};
-
-/// The kernel frees a closed socket's hold on its queue in a work queue; until then bind answers EBUSY.
-const BIND_TRIES: u32 = 50;
-const BIND_PAUSE: Duration = Duration::from_millis(10);
-/// Linux 6.17: how many descriptors one wake-up may send in copy mode, 32 otherwise. Not in libc yet.
-const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
 /// The rings of a bound socket, our ends.
 pub struct Rings {
@@ -46,13 +39,13 @@ fn try_open(options: &Options<'_>, slot: UmemSlot) -> StepResult<(Rings, OwnedFd
     let ifindex = if_nametoindex(options.interface).map_err(|errno| (Step::Interface, errno))?;
     let mut umem = Umem::new(slot);
     let fd = new_socket().map_err(|errno| (Step::Socket, errno))?;
-    raise_memlock();
+    sys::raise_memlock();
     register_umem(fd.as_fd(), umem.slot()).map_err(|errno| (Step::UmemReg(SLOT_SIZE), errno))?;
     set_ring_sizes(fd.as_fd())?;
     let mut rings = map_rings(fd.as_fd())?;
     fill(&mut rings.fill, &mut umem);
     bind(fd.as_fd(), ifindex, options).map_err(|errno| (Step::Bind(options.mode), errno))?;
-    tune(fd.as_fd());
+    sys::tune(fd.as_fd());
     Ok((rings, fd, umem))
 }
 
@@ -79,21 +72,9 @@ fn new_socket() -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The UMEM is locked memory. Best effort: with CAP_IPC_LOCK no limit counts, without any right the registration fails
-/// and says so.
-fn raise_memlock() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) {
-        let unlimited = libc::RLIM_INFINITY;
-        if soft != unlimited && setrlimit(Resource::RLIMIT_MEMLOCK, unlimited, unlimited).is_err() {
-            // Without CAP_SYS_RESOURCE the hard limit is all there is; registering tells if that is too little.
-            let _ = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
-        }
-    }
-}
-
 fn register_umem(fd: BorrowedFd<'_>, slot: &UmemSlot) -> nix::Result<()> {
     let registration = libc::xdp_umem_reg {
-        addr: slot.address() as u64,
+        addr: address_of(slot) as u64,
         len: SLOT_SIZE as u64,
         chunk_size: CHUNK_SIZE as u32,
         headroom: 0,
@@ -168,9 +149,9 @@ fn bind(fd: BorrowedFd<'_>, ifindex: u32, options: &Options<'_>) -> nix::Result<
         sxdp_queue_id: options.queue,
         sxdp_shared_umem_fd: 0,
     };
-    for _ in 1..BIND_TRIES {
+    for _ in 1..sys::BIND_TRIES {
         match bind_once(fd, &address) {
-            Err(Errno::EBUSY) => std::thread::sleep(BIND_PAUSE),
+            Err(Errno::EBUSY) => std::thread::sleep(sys::BIND_PAUSE),
             result => return result,
         }
     }
@@ -190,16 +171,5 @@ fn mode_flags(mode: BindMode) -> u16 {
         BindMode::Copy => libc::XDP_COPY,
         BindMode::ZeroCopy => libc::XDP_ZEROCOPY,
         BindMode::Auto => 0,
-    }
-}
-
-/// Fewer wake-ups for a full TX ring; every one of these may fail without harm, so no result is looked at.
-fn tune(fd: BorrowedFd<'_>) {
-    let _ = sys::set_number(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, TX_RING as u32);
-    // In copy mode each frame in flight is charged to the send buffer: room for a whole ring of them. The kernel
-    // doubles the number. The first option needs CAP_NET_ADMIN, the second is clamped to net.core.wmem_max.
-    let bytes = (TX_RING * CHUNK_SIZE) as u32;
-    if sys::set_number(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes).is_err() {
-        let _ = sys::set_number(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes);
     }
 }

@@ -2,8 +2,9 @@
 
 use super::error::{Kick, SetupError, Step};
 use super::setup::{self, Rings};
+use super::slot::UmemSlot;
 use super::stats::{Census, Counters, Statistics};
-use super::umem::{Frame, Owner, Umem, UmemSlot};
+use super::umem::{Frame, Owner, Umem};
 use super::{Batch, Mode, Options, sys};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use xdnsd_core::limits::{BATCH, TX_RING};

@@ -3,8 +3,18 @@
 use super::{Mode, Statistics};
 use nix::errno::Errno;
 use nix::libc::{c_int, c_void, socklen_t};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+use xdnsd_core::limits::{CHUNK_SIZE, TX_RING};
+
+/// The kernel frees a closed socket's hold on its queue in a work queue; until then bind answers EBUSY.
+pub const BIND_TRIES: u32 = 50;
+/// Between two tries.
+pub const BIND_PAUSE: Duration = Duration::from_millis(10);
+/// Linux 6.17: how many descriptors one wake-up may send in copy mode, 32 otherwise. Not in libc yet.
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
 /// Plain integers, for which any bytes from the kernel, zero among them, are a value.
 ///
@@ -106,4 +116,27 @@ pub fn wake_rx(fd: BorrowedFd<'_>) {
             std::ptr::null_mut(),
         )
     };
+}
+
+/// The UMEM is locked memory. Best effort: with CAP_IPC_LOCK no limit counts, without any right the registration fails
+/// and says so.
+pub fn raise_memlock() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) {
+        let unlimited = libc::RLIM_INFINITY;
+        if soft != unlimited && setrlimit(Resource::RLIMIT_MEMLOCK, unlimited, unlimited).is_err() {
+            // Without CAP_SYS_RESOURCE the hard limit is all there is; registering tells if that is too little.
+            let _ = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
+        }
+    }
+}
+
+/// Fewer wake-ups for a full TX ring; every one of these may fail without harm, so no result is looked at.
+pub fn tune(fd: BorrowedFd<'_>) {
+    let _ = set_number(fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, TX_RING as u32);
+    // In copy mode each frame in flight is charged to the send buffer: room for a whole ring of them. The kernel
+    // doubles the number. The first option needs CAP_NET_ADMIN, the second is clamped to net.core.wmem_max.
+    let bytes = (TX_RING * CHUNK_SIZE) as u32;
+    if set_number(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes).is_err() {
+        let _ = set_number(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes);
+    }
 }

@@ -12,32 +12,20 @@
 //! chunks to the reserve for replies made later, so neither use can starve the other.
 
 use super::ring::Descriptor;
+use super::slot::{HEADROOM, RX_CHUNKS, UmemSlot};
 use core::cell::UnsafeCell;
 use core::mem;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use heapless::Vec;
-use xdnsd_core::limits::{BATCH, CHUNK_SIZE, CHUNKS_PER_QUEUE, RX_RING, TX_CHUNKS, WORKERS};
+use xdnsd_core::limits::{CHUNK_SIZE, CHUNKS_PER_QUEUE, TX_CHUNKS, WORKERS};
 
 /// Bytes of one slot.
 pub const SLOT_SIZE: usize = CHUNK_SIZE * CHUNKS_PER_QUEUE;
-/// Where the kernel puts the first byte of a frame in its chunk (`XDP_PACKET_HEADROOM`). Our own frames start there too.
-const HEADROOM: usize = 256;
-/// Chunks that circulate between fill and RX ring; a reply in place lets them pass through the TX ring.
-const RX_CHUNKS: usize = CHUNKS_PER_QUEUE - TX_CHUNKS;
 const DROPPED_WORDS: usize = CHUNKS_PER_QUEUE.div_ceil(64);
 
 const _: () = assert!(
-    CHUNK_SIZE <= 4096,
-    "the kernel takes chunks of at most a page"
-);
-const _: () = assert!(
     WORKERS * CHUNKS_PER_QUEUE <= u32::MAX as usize && CHUNKS_PER_QUEUE <= u16::MAX as usize
 );
-const _: () = assert!(
-    RX_CHUNKS >= RX_RING + BATCH,
-    "a full fill ring and the batch in hand"
-);
-const _: () = assert!(TX_CHUNKS >= BATCH, "a batch of replies made later");
 
 /// Page-aligned, because the kernel pins pages; all zero, so it lies in .bss and costs no bytes of the file.
 #[repr(C, align(4096))]
@@ -48,52 +36,14 @@ struct Memory(UnsafeCell<[[u8; SLOT_SIZE]; WORKERS]>);
 unsafe impl Sync for Memory {}
 
 static UMEM: Memory = Memory(UnsafeCell::new([[0; SLOT_SIZE]; WORKERS]));
-static CLAIMED: [AtomicBool; WORKERS] = [const { AtomicBool::new(false) }; WORKERS];
 static DROPPED: [Dropped; WORKERS] = [const { Dropped::new() }; WORKERS];
 
-/// The right to one slot of the static UMEM. Opening a socket takes it; dropping the socket gives it back.
-#[derive(Debug)]
-pub struct UmemSlot {
-    index: usize,
-    retired: bool,
-}
-
-impl UmemSlot {
-    /// Claims slot `index` of [`WORKERS`]. `None`: there is no such slot, or a socket has it.
-    #[must_use]
-    pub fn claim(index: usize) -> Option<Self> {
-        // Acquire pairs with the release in `drop`: what the last owner did to the memory is over.
-        CLAIMED
-            .get(index)?
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .ok()?;
-        Some(Self {
-            index,
-            retired: false,
-        })
-    }
-
-    /// The slot's number.
-    #[must_use]
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// First byte, for the kernel.
-    pub(super) fn address(&self) -> *mut u8 {
-        UMEM.0
-            .get()
-            .cast::<u8>()
-            .wrapping_add(self.index * SLOT_SIZE)
-    }
-}
-
-impl Drop for UmemSlot {
-    fn drop(&mut self) {
-        if !self.retired {
-            CLAIMED[self.index].store(false, Ordering::Release);
-        }
-    }
+/// First byte of a slot, for the kernel.
+pub fn address_of(slot: &UmemSlot) -> *mut u8 {
+    UMEM.0
+        .get()
+        .cast::<u8>()
+        .wrapping_add(slot.index() * SLOT_SIZE)
 }
 
 /// A frame in the worker's hands: the token of its chunk.
@@ -308,7 +258,7 @@ impl Umem {
 
     /// Frees the chunks of frames that were dropped by mistake; says how many.
     pub fn recover_dropped(&mut self) -> u32 {
-        let dropped = &DROPPED[self.slot.index];
+        let dropped = &DROPPED[self.slot.index()];
         if dropped.count.load(Ordering::Relaxed) == 0 {
             return 0;
         }
@@ -332,7 +282,7 @@ impl Umem {
     fn frame(&mut self, index: u16, offset: usize, len: usize) -> Frame {
         debug_assert!(offset + len <= CHUNK_SIZE);
         self.set(index, Owner::Worker);
-        let chunk = (self.slot.index * CHUNKS_PER_QUEUE) as u32 + u32::from(index);
+        let chunk = (self.slot.index() * CHUNKS_PER_QUEUE) as u32 + u32::from(index);
         Frame {
             chunk,
             offset: offset as u16,
@@ -345,7 +295,7 @@ impl Umem {
         // Holds in release builds too: another socket's chunk number names a chunk of ours that somebody else may hold.
         assert_eq!(
             frame.slot(),
-            self.slot.index,
+            self.slot.index(),
             "a frame returns to the socket that it came from"
         );
         let index = frame.index();
@@ -381,7 +331,9 @@ impl Drop for Umem {
         self.recover_dropped();
         // A frame that is still out reaches its bytes without asking us. The next owner of the slot would make a second
         // token for the same chunk, so there must be no next owner.
-        self.slot.retired = self.count(Owner::Worker) != 0;
+        if self.count(Owner::Worker) != 0 {
+            self.slot.retire();
+        }
     }
 }
 
@@ -433,10 +385,10 @@ mod tests {
         let slots: std::vec::Vec<_> = (0..WORKERS).filter_map(UmemSlot::claim).collect();
         assert_eq!(slots.len(), WORKERS);
         for (index, slot) in slots.iter().enumerate() {
-            assert_eq!(slot.address() as usize % 4096, 0);
+            assert_eq!(address_of(slot) as usize % 4096, 0);
             assert_eq!(
-                slot.address() as usize,
-                slots[0].address() as usize + index * SLOT_SIZE
+                address_of(slot) as usize,
+                address_of(&slots[0]) as usize + index * SLOT_SIZE
             );
         }
     }
