@@ -3,7 +3,14 @@
 use std::fmt::Write as _;
 use std::thread;
 
+use xdnsd_core::counters::Counters;
 use xdnsd_core::limits;
+use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
+
+use crate::cache::SharedCache;
+use crate::daemon::TABLES_BYTES;
+use crate::store;
+use crate::worker::PortStats;
 
 /// What everything together may take.
 pub const BUDGET_BYTES: usize = 16 * 1024 * 1024;
@@ -40,8 +47,17 @@ const ADDRESS: usize = size_of::<u64>();
 
 /// Threads that are no workers: the first, control, snapshot, statistics.
 const OTHER_THREADS: usize = 4;
+/// What the start-up puts on the heap and keeps: config, telemetry, names of interfaces and servers, libraries.
+const HEAP_BYTES: usize = 256 * 1024;
+/// Bytes of a BPF map's entry beside key and value (the kernel's `struct htab_elem` and bucket, rounded up).
+const MAP_ENTRY: usize = 64;
+/// The maps of one XDP program: XSKMAP, heartbeats, destinations, and the counters of 16 CPUs.
+const MAPS_BYTES: usize = QUEUES_MAX as usize * (size_of::<usize>() + size_of::<u64>())
+    + LISTEN_MAX as usize * (size_of::<Listen>() + size_of::<Route>() + MAP_ENTRY)
+    + Reason::COUNT as usize * size_of::<u64>() * 16;
 
-/// The budget. Whoever adds a static, a buffer or a thread adds its line.
+/// The budget. Whoever adds a static, a buffer or a thread adds its line. What a kernel socket holds is not ours: it is
+/// bounded by `net.core.rmem_max` and `wmem_max`.
 pub const LINES: &[Line] = &[
     Line::new(
         "UMEM of a queue",
@@ -58,8 +74,26 @@ pub const LINES: &[Line] = &[
         limits::TX_RING * (DESCRIPTOR + ADDRESS),
         limits::WORKERS,
     ),
+    Line::new(
+        "questions in flight of a worker, their clients, two messages",
+        TABLES_BYTES,
+        limits::WORKERS,
+    ),
+    Line::new(
+        "counters of a worker",
+        size_of::<Counters>() + size_of::<PortStats>(),
+        limits::WORKERS,
+    ),
+    Line::new(
+        "shard of the cache",
+        size_of::<SharedCache>() / limits::CACHE_SHARDS,
+        limits::CACHE_SHARDS,
+    ),
+    Line::new("buffer of the snapshot", store::BUFFER, 1),
     Line::new("stack of a worker", STACK_BYTES, limits::WORKERS),
     Line::new("stack of another thread", STACK_BYTES, OTHER_THREADS),
+    Line::new("heap of the start, reserved", HEAP_BYTES, 1),
+    Line::new("BPF maps of an interface", MAPS_BYTES, limits::WORKERS),
 ];
 
 /// All lines together.

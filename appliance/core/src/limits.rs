@@ -35,14 +35,14 @@ const fn parse(digits: &[u8]) -> usize {
 /// UMEM chunk in bytes. The kernel wants a power of two of at least 2048 in aligned mode.
 pub const CHUNK_SIZE: usize = 2048;
 /// Chunks of one RX queue's UMEM: fill ring plus frames in transmission.
-pub const CHUNKS_PER_QUEUE: usize = capacity!("XDNSD_LIMIT_CHUNKS_PER_QUEUE", 1024);
+pub const CHUNKS_PER_QUEUE: usize = capacity!("XDNSD_LIMIT_CHUNKS_PER_QUEUE", 768);
 /// Chunks of one queue that are kept for replies made after their query's chunk went back to the fill ring. All in use:
 /// the reply is not sent, and the stub asks again.
 pub const TX_CHUNKS: usize = CHUNKS_PER_QUEUE / 4;
 /// Entries of the fill and RX ring of one queue.
 pub const RX_RING: usize = capacity!("XDNSD_LIMIT_RX_RING", 512);
 /// Entries of the TX and completion ring of one queue.
-pub const TX_RING: usize = capacity!("XDNSD_LIMIT_TX_RING", 512);
+pub const TX_RING: usize = capacity!("XDNSD_LIMIT_TX_RING", 256);
 /// Frames that a worker takes from the RX ring at once.
 pub const BATCH: usize = 64;
 /// Workers: RX queues with an AF_XDP socket, over all interfaces. More queues are served by the kernel's sockets.
