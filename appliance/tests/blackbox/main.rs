@@ -1,0 +1,8 @@
+//! Black box: the real binary in network namespaces, between clients and an upstream that do what the tests want.
+//!
+//! Every test has a lab of its own (tests/README.md draws it) and asserts on bytes and on counters. Without root a
+//! test says SKIPPED and why; where `CI` is `true` a skip is a failure.
+
+mod support;
+
+mod answers;

@@ -1,0 +1,253 @@
+//! Two clients: one with raw frames, which can send anything and checks every byte that comes back, and an ordinary
+//! one with a UDP socket, whose frames the kernel makes.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use hickory_proto::op::Message;
+use qemu_test::frames::FrameSocket;
+use qemu_test::lab::{CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab};
+use qemu_test::netns::Namespace;
+
+use super::frame::{Received, UdpFrame};
+use super::message::{self, read_answer};
+use super::{SILENCE, TIMEOUT};
+
+/// Port of the appliance.
+pub const DNS_PORT: u16 = 53;
+/// Longer than any answer over UDP.
+const ANSWER_MAX: usize = 4096;
+
+/// The appliance's endpoint of the family.
+pub fn listen(family: Family) -> SocketAddr {
+    SocketAddr::new(family.of(LAN_V4.into(), LAN_V6.into()), DNS_PORT)
+}
+
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    fn of(self, v4: IpAddr, v6: IpAddr) -> IpAddr {
+        match self {
+            Self::V4 => v4,
+            Self::V6 => v6,
+        }
+    }
+
+    fn of_address(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// A client that writes and reads whole frames on the client's interface.
+#[derive(Debug)]
+pub struct RawClient {
+    frames: FrameSocket,
+    client_mac: [u8; 6],
+    router_mac: [u8; 6],
+    /// Hold the source ports, so that the kernel does not answer replies with ICMP.
+    ports: [UdpSocket; 2],
+}
+
+impl RawClient {
+    /// Opens it in the lab's client host.
+    pub fn open(lab: &Lab) -> Result<Self> {
+        let reserve = |address: IpAddr| lab.client.run(|| UdpSocket::bind((address, 0)));
+        Ok(Self {
+            frames: FrameSocket::open(&lab.client, HOST_INTERFACE)?,
+            client_mac: mac(&lab.client, HOST_INTERFACE)?,
+            router_mac: mac(&lab.router, LAN)?,
+            ports: [reserve(CLIENT_V4.into())?, reserve(CLIENT_V6.into())?],
+        })
+    }
+
+    /// A plain frame with `message` to `destination`.
+    pub fn frame(&self, destination: SocketAddr, message: &[u8]) -> Result<UdpFrame> {
+        let [v4, v6] = &self.ports;
+        let port = match Family::of_address(destination.ip()) {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        };
+        Ok(UdpFrame {
+            source_mac: self.client_mac,
+            destination_mac: self.router_mac,
+            tags: Vec::new(),
+            source: port.local_addr()?,
+            destination,
+            extra: Vec::new(),
+            message: message.to_vec(),
+        })
+    }
+
+    /// Sends bytes as they are.
+    pub fn send(&self, bytes: &[u8]) -> Result<()> {
+        self.frames.send(bytes)
+    }
+
+    /// Sends a plain frame and waits for the answer.
+    pub fn ask(&self, family: Family, query: &Message) -> Result<Message> {
+        let frame = self.frame(listen(family), &message::wire(query))?;
+        let answer = self.exchange(&frame)?;
+        read_answer(&frame.message, &answer)
+    }
+
+    /// Sends `frame` and waits for its answer.
+    pub fn exchange(&self, frame: &UdpFrame) -> Result<Vec<u8>> {
+        self.send(&frame.to_bytes())?;
+        self.answer_to(frame)
+    }
+
+    /// Waits for the answer to `frame` and checks the frame that it comes in.
+    pub fn answer_to(&self, frame: &UdpFrame) -> Result<Vec<u8>> {
+        match self.next_for(frame, TIMEOUT)? {
+            Some(answer) => Ok(answer),
+            None => bail!("no answer to {frame:02x?}"),
+        }
+    }
+
+    /// Whether nothing answers `frame` while other things would be answered long ago.
+    pub fn gets_nothing(&self, frame: &UdpFrame) -> Result<bool> {
+        Ok(self.next_for(frame, SILENCE)?.is_none())
+    }
+
+    fn next_for(&self, frame: &UdpFrame, timeout: Duration) -> Result<Option<Vec<u8>>> {
+        let id = frame.message.get(..2);
+        let is_answer = |bytes: &[u8]| {
+            let Ok(received) = Received::parse(bytes) else {
+                return is_dns_to(bytes, frame);
+            };
+            received.destination == frame.source && received.message.get(..2) == id
+        };
+        let Some(bytes) = self.frames.receive(timeout, is_answer)? else { return Ok(None) };
+        let received =
+            Received::parse(&bytes).with_context(|| format!("the answer {bytes:02x?}"))?;
+        received.check_answers(frame)?;
+        Ok(Some(received.message))
+    }
+}
+
+/// Whether bytes that are no sound datagram look like an answer to `frame` all the same: its UDP ports stand where the
+/// answer's would.
+fn is_dns_to(bytes: &[u8], frame: &UdpFrame) -> bool {
+    let at = frame.udp_offset() - frame.extra.len();
+    let ports = [frame.destination.port(), frame.source.port()].map(u16::to_be_bytes);
+    bytes.get(at..at + 4) == Some(ports.concat().as_slice())
+}
+
+fn mac(host: &Namespace, interface: &str) -> Result<[u8; 6]> {
+    let text = host.read(&format!("/sys/class/net/{interface}/address"))?;
+    let octets: Result<Vec<u8>, _> = text
+        .trim()
+        .split(':')
+        .map(|octet| u8::from_str_radix(octet, 16))
+        .collect();
+    let octets = octets.with_context(|| format!("the MAC address {text:?}"))?;
+    octets.try_into().ok().context("a MAC address has 6 octets")
+}
+
+/// What became of a query that an ordinary client sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// An answer came.
+    Answered,
+    /// The kernel said that nobody listens (ICMP port unreachable).
+    Refused,
+    /// Nothing came in time.
+    Swallowed,
+}
+
+/// A client with a UDP socket that is connected to one endpoint.
+#[derive(Debug)]
+pub struct UdpClient {
+    socket: UdpSocket,
+}
+
+impl UdpClient {
+    /// A client of the appliance.
+    pub fn open(lab: &Lab, family: Family) -> Result<Self> {
+        Self::open_to(lab, listen(family))
+    }
+
+    /// A client of another endpoint.
+    pub fn open_to(lab: &Lab, server: SocketAddr) -> Result<Self> {
+        let family = Family::of_address(server.ip());
+        let local = family.of(CLIENT_V4.into(), CLIENT_V6.into());
+        let socket = lab.client.run(|| -> io::Result<_> {
+            let socket = UdpSocket::bind((local, 0))?;
+            socket.connect(server)?;
+            Ok(socket)
+        })?;
+        Ok(Self { socket })
+    }
+
+    /// Where its queries come from.
+    pub fn address(&self) -> Result<SocketAddr> {
+        Ok(self.socket.local_addr()?)
+    }
+
+    /// Sends a query and waits for its answer.
+    pub fn ask(&self, query: &Message) -> Result<Message> {
+        let query = message::wire(query);
+        read_answer(&query, &self.exchange(&query)?)
+    }
+
+    /// Sends a message.
+    pub fn send(&self, message: &[u8]) -> Result<()> {
+        self.socket.send(message)?;
+        Ok(())
+    }
+
+    /// Sends a message and waits for the one that has the same ID.
+    pub fn exchange(&self, message: &[u8]) -> Result<Vec<u8>> {
+        self.send(message)?;
+        self.answer_to(message)
+    }
+
+    /// Waits for the message that has the ID of `message`.
+    pub fn answer_to(&self, message: &[u8]) -> Result<Vec<u8>> {
+        let answer = self.next_for(message, TIMEOUT);
+        answer.with_context(|| format!("no answer to {message:02x?}"))
+    }
+
+    /// Whether nothing answers `message` while other things would be answered long ago.
+    pub fn gets_nothing(&self, message: &[u8]) -> bool {
+        self.next_for(message, SILENCE).is_err()
+    }
+
+    /// Sends a message and says what became of it.
+    pub fn try_ask(&self, message: &[u8], timeout: Duration) -> Fate {
+        let asked = self.socket.send(message);
+        let asked = asked.and_then(|_| self.next_for(message, timeout));
+        match asked {
+            Ok(_) => Fate::Answered,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Fate::Refused,
+            Err(_) => Fate::Swallowed,
+        }
+    }
+
+    fn next_for(&self, message: &[u8], timeout: Duration) -> io::Result<Vec<u8>> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.socket.set_read_timeout(Some(left))?;
+            let mut answer = vec![0; ANSWER_MAX];
+            let len = self.socket.recv(&mut answer)?;
+            answer.truncate(len);
+            if answer.get(..2) == message.get(..2) {
+                return Ok(answer);
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The real binary in the router's namespace: started, asked for its counters, killed, started again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use qemu_test::lab::Lab;
+use qemu_test::process::{End, Process};
+use qemu_test::wait::wait_until;
+use xdnsd::control;
+
+use super::TIMEOUT;
+use super::metrics::{Metric, Metrics};
+
+/// The binary under test.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_xdnsd");
+/// How long it may take to load the program and open its sockets on a loaded machine.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Makes a worker that allocates abort instead of counting it.
+const SEAL: (&str, &str) = ("XDNSD_SEAL", "abort");
+
+/// A running `xdnsd run`. What it wrote goes to the test's output when it is dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Process,
+    config: PathBuf,
+    log: PathBuf,
+    socket: PathBuf,
+    /// What earlier processes of this daemon wrote.
+    earlier_logs: String,
+}
+
+impl Daemon {
+    /// Starts it with the file `config`, which names `socket`, and waits until it serves.
+    pub fn start(lab: &Lab, config: &Path, socket: &Path) -> Result<Self> {
+        let log = config.with_extension("log");
+        let mut daemon = Self {
+            process: spawn(lab, config, &log)?,
+            config: config.to_owned(),
+            log,
+            socket: socket.to_owned(),
+            earlier_logs: String::new(),
+        };
+        daemon.wait_ready()?;
+        Ok(daemon)
+    }
+
+    /// Starts it again after its end.
+    pub fn start_again(&mut self, lab: &Lab) -> Result<()> {
+        self.earlier_logs += &self.process.log();
+        self.process = spawn(lab, &self.config, &self.log)?;
+        self.wait_ready()
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let socket = self.socket.clone();
+        let is_ready = || ask(&socket, "stats").is_ok();
+        self.process.wait_until("xdnsd serves", START_TIMEOUT, is_ready)
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) -> Result<ExitStatus> {
+        self.process.kill()
+    }
+
+    /// Asks it to end, by SIGTERM.
+    pub fn terminate(&mut self) -> Result<ExitStatus> {
+        self.process.terminate()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// What this process has written so far.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Waits until it has written `text`.
+    pub fn wait_log(&self, text: &str) -> Result<()> {
+        let what = format!("the log says {text:?}");
+        wait_until(&what, TIMEOUT, || self.log().contains(text))
+    }
+
+    /// What the control socket answers to `request`.
+    pub fn control(&self, request: &str) -> Result<String> {
+        ask(&self.socket, request)
+    }
+
+    /// Its counters now.
+    pub fn metrics(&self) -> Result<Metrics> {
+        Ok(Metrics::new(self.control("stats")?))
+    }
+
+    /// Waits until each metric has grown by exactly so much since `earlier`.
+    pub fn wait_growth(&self, earlier: &Metrics, expected: &[(&dyn Metric, u64)]) -> Result<()> {
+        let mut last = earlier.clone();
+        let waited = wait_until("the counters are as expected", TIMEOUT, || {
+            if let Ok(metrics) = self.metrics() {
+                last = metrics;
+            }
+            expected
+                .iter()
+                .all(|(metric, growth)| last.growth(earlier, *metric) == *growth)
+        });
+        waited.with_context(|| {
+            let lines = expected.iter().map(|(metric, growth)| {
+                format!(
+                    "{metric:?}: {}, expected {growth}\n",
+                    last.growth(earlier, *metric)
+                )
+            });
+            format!("{}\n{}", lines.collect::<String>(), last.text())
+        })
+    }
+
+    /// Waits until the gauge or counter has this value.
+    pub fn wait_value(&self, metric: &dyn Metric, value: u64) -> Result<()> {
+        let what = format!("{metric:?} is {value}");
+        let is_there = || {
+            let metrics = self.metrics();
+            metrics.is_ok_and(|metrics| metrics.get(metric) == Some(value))
+        };
+        wait_until(&what, TIMEOUT, is_there)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Shown by the test harness where the test fails.
+        eprint!("{}{}", self.earlier_logs, self.process.log());
+    }
+}
+
+fn spawn(lab: &Lab, config: &Path, log: &Path) -> Result<Process> {
+    let mut command = lab.router.command(BINARY);
+    command.arg("run").arg(config).env(SEAL.0, SEAL.1);
+    Process::spawn_with_end(command, log, End::Kill)
+}
+
+fn ask(socket: &Path, request: &str) -> Result<String> {
+    let mut answer = Vec::new();
+    control::ask(socket, request, &mut answer).with_context(|| format!("ask for {request:?}"))?;
+    Ok(String::from_utf8(answer)?)
+}
+
+/// Runs the binary to its end with these arguments, in the lab's router where there is one.
+pub fn run(lab: Option<&Lab>, arguments: &[&str]) -> Result<Output> {
+    let mut command = lab.map_or_else(|| Command::new(BINARY), |lab| lab.router.command(BINARY));
+    let output = command.args(arguments).output();
+    output.with_context(|| format!("run {BINARY} {}", arguments.join(" ")))
+}
+
+/// Writes a config file, or whatever a test needs beside it.
+pub fn write(directory: &Path, file: &str, text: &str) -> Result<PathBuf> {
+    let path = directory.join(file);
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
+}

@@ -1,0 +1,93 @@
+//! Counters of the daemon, as `xdnsd stats` gives them: Prometheus' text format.
+
+use std::fmt::Debug;
+
+use xdnsd_core::counters::Counter;
+use xdnsd_ebpf::Reason;
+
+/// The text at one moment.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    text: String,
+}
+
+/// What can be read from it.
+pub trait Metric: Debug {
+    /// Name of the metric family.
+    fn family(&self) -> String;
+    /// A label that its samples have; empty: all samples of the family, summed up.
+    fn label(&self) -> String {
+        String::new()
+    }
+}
+
+impl Metric for Counter {
+    fn family(&self) -> String {
+        format!("xdnsd_{}_total", self.name())
+    }
+}
+
+/// What became of frames in the XDP program, over all CPUs.
+impl Metric for Reason {
+    fn family(&self) -> String {
+        "xdnsd_xdp_frames_total".to_owned()
+    }
+
+    fn label(&self) -> String {
+        format!("reason=\"{}\"", self.name())
+    }
+}
+
+/// One counter of one RX queue.
+#[derive(Debug)]
+pub struct OfQueue(pub u32, pub Counter);
+
+impl Metric for OfQueue {
+    fn family(&self) -> String {
+        self.1.family()
+    }
+
+    fn label(&self) -> String {
+        format!("queue=\"{}\"", self.0)
+    }
+}
+
+/// A metric by its name without the prefix.
+#[derive(Debug)]
+pub struct Named(pub &'static str);
+
+impl Metric for Named {
+    fn family(&self) -> String {
+        format!("xdnsd_{}", self.0)
+    }
+}
+
+impl Metrics {
+    /// Of the text that the daemon gave.
+    pub fn new(text: String) -> Self {
+        Self { text }
+    }
+
+    /// The text itself.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The sum of the samples of `metric`; `None` where there is no such sample.
+    pub fn get(&self, metric: &dyn Metric) -> Option<u64> {
+        let (family, label) = (metric.family(), metric.label());
+        let samples = self.text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            let wanted = name == family && labels.contains(&label);
+            wanted.then(|| value.parse::<u64>().ok()).flatten()
+        });
+        samples.fold(None, |sum, value| Some(sum.unwrap_or(0) + value))
+    }
+
+    /// How much `metric` has grown since `earlier`. What is not there yet counts as 0.
+    pub fn growth(&self, earlier: &Self, metric: &dyn Metric) -> u64 {
+        let of = |metrics: &Self| metrics.get(metric).unwrap_or(0);
+        of(self).wrapping_sub(of(earlier))
+    }
+}

@@ -1,0 +1,17 @@
+//! What the tests are made of: the daemon, a scripted upstream, two clients, and counters to compare with.
+
+pub mod client;
+pub mod daemon;
+pub mod frame;
+pub mod message;
+pub mod metrics;
+pub mod scene;
+pub mod script;
+pub mod upstream;
+
+use std::time::Duration;
+
+/// How long anything may take that happens at once on an idle machine.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long nothing is waited for, where nothing has to come. Counters say the rest.
+pub const SILENCE: Duration = Duration::from_millis(150);

@@ -1,0 +1,172 @@
+//! A lab with a scripted upstream and a running daemon, for one test.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+use qemu_test::lab::{LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4};
+use qemu_test::privilege::root_or_skip;
+
+use super::client::{Family, RawClient, UdpClient};
+use super::daemon::{self, Daemon};
+use super::upstream::Upstream;
+
+/// What a test wants.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub lab: Spec,
+    /// How the XDP program is attached.
+    pub xdp: &'static str,
+    /// More lines of the `[[interface]]` section.
+    pub interface: String,
+    /// The upstream servers, in order.
+    pub servers: Vec<String>,
+    /// More sections; `{directory}` is where the test's files are.
+    pub sections: String,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            lab: Spec::default(),
+            // Not "auto": a test of AF_XDP must not pass without it.
+            xdp: "native",
+            interface: String::new(),
+            servers: vec![UPSTREAM_V4.to_string()],
+            sections: String::new(),
+        }
+    }
+}
+
+impl Setup {
+    /// The same with this XDP mode.
+    pub fn xdp(self, xdp: &'static str) -> Self {
+        Self { xdp, ..self }
+    }
+
+    /// The same with these sections added.
+    pub fn sections(self, sections: &str) -> Self {
+        let sections = format!("{}\n{sections}", self.sections);
+        Self { sections, ..self }
+    }
+
+    /// The same with these servers.
+    pub fn servers(self, servers: &[&str]) -> Self {
+        let servers = servers.iter().map(|server| (*server).to_owned()).collect();
+        Self { servers, ..self }
+    }
+
+    /// The same on another lab.
+    pub fn lab(self, lab: Spec) -> Self {
+        Self { lab, ..self }
+    }
+
+    /// The config file.
+    pub fn config(&self, directory: &Path) -> String {
+        let Self {
+            xdp,
+            interface,
+            servers,
+            sections,
+            ..
+        } = self;
+        let directory = directory.display().to_string();
+        format!(
+            "[[interface]]
+name = \"lan0\"
+listen = [\"{LAN_V4}\", \"{LAN_V6}\"]
+xdp = \"{xdp}\"
+{interface}
+[upstream]
+servers = {servers:?}
+[control]
+socket = \"{directory}/{SOCKET}\"
+{}",
+            sections.replace("{directory}", &directory)
+        )
+    }
+}
+
+const SOCKET: &str = "sock";
+
+/// A lab that is up with everything in it. Ends in the order of its fields.
+#[derive(Debug)]
+pub struct Scene {
+    pub daemon: Daemon,
+    pub upstream: Upstream,
+    pub lab: Lab,
+    pub directory: Directory,
+}
+
+impl Scene {
+    /// Makes it; `None` where `test` has to be skipped.
+    pub fn set(test: &str, setup: &Setup) -> Result<Option<Self>> {
+        if !root_or_skip(test) {
+            return Ok(None);
+        }
+        let lab = Lab::up(&setup.lab)?;
+        let upstream = Upstream::start(&lab)?;
+        let directory = Directory::new()?;
+        let config = daemon::write(directory.path(), "config.toml", &setup.config(directory.path()))?;
+        let daemon = Daemon::start(&lab, &config, &directory.path().join(SOCKET))?;
+        Ok(Some(Self {
+            daemon,
+            upstream,
+            lab,
+            directory,
+        }))
+    }
+
+    /// A client with raw frames.
+    pub fn raw_client(&self) -> Result<RawClient> {
+        RawClient::open(&self.lab)
+    }
+
+    /// A client with a UDP socket.
+    pub fn udp_client(&self, family: Family) -> Result<UdpClient> {
+        UdpClient::open(&self.lab, family)
+    }
+}
+
+/// A directory of the test's own, which goes with it. Its path is short: a UNIX socket's name has 108 bytes.
+#[derive(Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// A new one.
+    pub fn new() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("xdnsd-blackbox-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Sets the scene for the test that calls it, or ends the test as skipped.
+macro_rules! scene {
+    ($setup:expr) => {{
+        fn here() {}
+        let test = std::any::type_name_of_val(&here).trim_end_matches("::here");
+        match $crate::support::scene::Scene::set(test, &$setup)? {
+            Some(scene) => scene,
+            None => return Ok(()),
+        }
+    }};
+}
+pub(crate) use scene;

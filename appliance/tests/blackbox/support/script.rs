@@ -1,0 +1,291 @@
+//! What the scripted upstream does when it is asked for a name.
+
+use std::time::Duration;
+
+use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
+use hickory_proto::rr::rdata::SOA;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+use super::message::{address, name};
+
+/// TTL of the SOA in negative answers, and its MINIMUM (RFC 2308 section 5).
+pub const NEGATIVE_TTL_SECS: u32 = 60;
+/// What a spoofed answer says. No client may ever see it.
+pub const POISON: &str = "203.0.113.66";
+/// What the upstream advertises.
+const SIZE: u16 = 1232;
+
+/// What happens to a question for one name.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// This many questions are not answered first.
+    pub drop_first: usize,
+    /// Sent before the answer, all at once.
+    pub faults: Vec<Fault>,
+    /// The answer comes so much later.
+    pub delay: Duration,
+    /// `None`: silence.
+    pub answer: Option<Answer>,
+}
+
+/// The records of an answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    code: ResponseCode,
+    /// Owner (`None`: the QNAME), TTL, data. Of those that own the QNAME only the QTYPE's and CNAME are given.
+    records: Vec<(Option<Name>, u32, RData)>,
+    has_soa: bool,
+    truncated: bool,
+    edns: EdnsManner,
+}
+
+/// How the upstream takes EDNS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EdnsManner {
+    /// OPT where the query has one.
+    Spoken,
+    /// Never an OPT, as if it had not been seen.
+    Ignored,
+    /// FORMERR without OPT where the query has one (RFC 6891 section 7).
+    Refused,
+}
+
+/// An answer that is not the upstream's, or not to the question. Each says [`POISON`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The ID is another one.
+    Id,
+    /// The question is for another name.
+    Name,
+    /// The question is for another type.
+    Type,
+    /// QR is not set.
+    Query,
+    /// From another port of the asked address.
+    Port,
+    /// From another address.
+    Address,
+}
+
+impl Fault {
+    /// Every one of them.
+    pub const ALL: [Self; 6] = [
+        Self::Id,
+        Self::Name,
+        Self::Type,
+        Self::Query,
+        Self::Port,
+        Self::Address,
+    ];
+}
+
+impl Rule {
+    /// NOERROR with these records for the QNAME.
+    pub fn answer(ttl: u32, data: &[RData]) -> Self {
+        let records = data.iter().map(|data| (None, ttl, data.clone()));
+        Self::of(Answer {
+            records: records.collect(),
+            ..Answer::code(ResponseCode::NoError)
+        })
+    }
+
+    /// A and AAAA, whichever is asked for.
+    pub fn addresses(ttl: u32, texts: &[&str]) -> Self {
+        let data: Vec<RData> = texts.iter().map(|text| address(text)).collect();
+        Self::answer(ttl, &data)
+    }
+
+    /// Another code and no records, but for a SOA with NXDOMAIN.
+    pub fn code(code: ResponseCode) -> Self {
+        Self::of(Answer::code(code))
+    }
+
+    /// NOERROR, a SOA and nothing else.
+    pub fn nodata() -> Self {
+        Self::answer(0, &[])
+    }
+
+    /// Nothing at all.
+    pub fn silence() -> Self {
+        Self {
+            drop_first: 0,
+            faults: Vec::new(),
+            delay: Duration::ZERO,
+            answer: None,
+        }
+    }
+
+    fn of(answer: Answer) -> Self {
+        Self {
+            answer: Some(answer),
+            ..Self::silence()
+        }
+    }
+
+    /// With more records, of another owner: the end of a CNAME chain.
+    pub fn and(mut self, owner: &str, ttl: u32, data: &[RData]) -> Self {
+        let more = data
+            .iter()
+            .map(|data| (Some(name(owner)), ttl, data.clone()));
+        if let Some(answer) = &mut self.answer {
+            answer.records.extend(more);
+        }
+        self
+    }
+
+    /// Later.
+    pub fn after(self, delay: Duration) -> Self {
+        Self { delay, ..self }
+    }
+
+    /// Not before question number `count + 1`.
+    pub fn drop_first(self, count: usize) -> Self {
+        Self {
+            drop_first: count,
+            ..self
+        }
+    }
+
+    /// Behind forged answers.
+    pub fn behind(self, faults: &[Fault]) -> Self {
+        Self {
+            faults: faults.to_vec(),
+            ..self
+        }
+    }
+
+    /// With TC and without records.
+    pub fn truncated(self) -> Self {
+        self.with(|answer| answer.truncated = true)
+    }
+
+    /// Without OPT.
+    pub fn without_edns(self) -> Self {
+        self.with(|answer| answer.edns = EdnsManner::Ignored)
+    }
+
+    /// FORMERR where the question has OPT.
+    pub fn refusing_edns(self) -> Self {
+        self.with(|answer| answer.edns = EdnsManner::Refused)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Answer)) -> Self {
+        if let Some(answer) = &mut self.answer {
+            change(answer);
+        }
+        self
+    }
+}
+
+impl Answer {
+    fn code(code: ResponseCode) -> Self {
+        Self {
+            code,
+            records: Vec::new(),
+            has_soa: code == ResponseCode::NXDomain,
+            truncated: false,
+            edns: EdnsManner::Spoken,
+        }
+    }
+
+    /// The answer to `query`.
+    pub fn message(&self, query: &Message) -> Message {
+        let mut reply = empty_reply(query);
+        let Some(question) = query.queries().first() else {
+            reply.set_response_code(ResponseCode::FormErr);
+            return reply;
+        };
+        let has_edns = query.extensions().is_some();
+        if has_edns && self.edns == EdnsManner::Refused {
+            reply.set_response_code(ResponseCode::FormErr);
+            return reply;
+        }
+        if has_edns && self.edns == EdnsManner::Spoken {
+            let mut edns = Edns::new();
+            edns.set_max_payload(SIZE);
+            reply.set_edns(edns);
+        }
+        reply.set_response_code(self.code);
+        reply.set_truncated(self.truncated);
+        if self.truncated {
+            return reply;
+        }
+        for (owner, ttl, data) in &self.records {
+            let owner = owner.as_ref().unwrap_or(question.name());
+            if is_wanted(question, owner, data) {
+                reply.add_answer(Record::from_rdata(owner.clone(), *ttl, data.clone()));
+            }
+        }
+        let is_nodata = self.code == ResponseCode::NoError && reply.answers().is_empty();
+        if self.has_soa || is_nodata {
+            reply.add_name_server(soa(question.name()));
+        }
+        reply
+    }
+}
+
+/// Of the QNAME's own records those of the QTYPE, and CNAME.
+fn is_wanted(question: &Query, owner: &Name, data: &RData) -> bool {
+    let kind = data.record_type();
+    owner != question.name() || kind == question.query_type() || kind == RecordType::CNAME
+}
+
+/// The SOA of the name's top-level domain.
+fn soa(name: &Name) -> Record {
+    let zone = name.trim_to(1);
+    let host = |label: &str| {
+        Name::from_ascii(label)
+            .and_then(|host| host.append_domain(&zone))
+            .expect("a short name")
+    };
+    let data = SOA::new(
+        host("ns"),
+        host("hostmaster"),
+        1,
+        3600,
+        600,
+        86400,
+        NEGATIVE_TTL_SECS,
+    );
+    Record::from_rdata(zone, NEGATIVE_TTL_SECS, RData::SOA(data))
+}
+
+fn empty_reply(query: &Message) -> Message {
+    let mut reply = Message::new();
+    reply
+        .set_id(query.id())
+        .set_message_type(MessageType::Response)
+        .set_op_code(query.op_code())
+        .set_recursion_desired(query.recursion_desired())
+        .set_recursion_available(true)
+        .add_queries(query.queries().to_vec());
+    reply
+}
+
+impl Fault {
+    /// The forged answer to `query`.
+    pub fn message(self, query: &Message) -> Message {
+        let mut reply = empty_reply(query);
+        let Some(question) = reply.queries_mut().first_mut() else {
+            return reply;
+        };
+        let owner = question.name().clone();
+        match self {
+            Self::Name => {
+                question.set_name(name("another.test."));
+            }
+            Self::Type => {
+                question.set_query_type(RecordType::TXT);
+            }
+            Self::Id => {
+                reply.set_id(query.id() ^ 1);
+            }
+            Self::Query => {
+                reply.set_message_type(MessageType::Query);
+            }
+            Self::Port | Self::Address => (),
+        }
+        reply.add_answer(Record::from_rdata(owner, 3600, address(POISON)));
+        reply
+    }
+}
