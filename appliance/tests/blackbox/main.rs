@@ -6,3 +6,6 @@
 mod support;
 
 mod answers;
+mod frames;
+mod modes;
+mod router;

@@ -156,7 +156,7 @@ impl Rule {
 
     /// With TC and without records.
     pub fn truncated(self) -> Self {
-        self.with(|answer| answer.truncated = true)
+        self.with(|answer| *answer = answer.clone().truncated())
     }
 
     /// Without OPT.
@@ -185,6 +185,14 @@ impl Answer {
             has_soa: code == ResponseCode::NXDomain,
             truncated: false,
             edns: EdnsManner::Spoken,
+        }
+    }
+
+    /// The same with TC and without records.
+    pub fn truncated(self) -> Self {
+        Self {
+            truncated: true,
+            ..self
         }
     }
 

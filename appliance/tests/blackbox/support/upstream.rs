@@ -186,9 +186,20 @@ impl UdpServer {
                 send(sender, &fault.message(&query), from);
             }
             let socket = socket.clone();
-            later(delay, move || send(&socket, &answer.message(&query), from));
+            later(delay, move || send(&socket, &fitting(&answer, &query), from));
         }
     }
+}
+
+/// The answer as far as the asker's buffer holds it: else TC and no records.
+fn fitting(answer: &Answer, query: &Message) -> Message {
+    let size = query.extensions().as_ref().map_or(512, |edns| edns.max_payload());
+    let message = answer.message(query);
+    let len = message.to_vec().expect("a scripted answer can be written").len();
+    if len <= usize::from(size) {
+        return message;
+    }
+    answer.clone().truncated().message(query)
 }
 
 /// Does `work` after `delay`, without holding up other questions.

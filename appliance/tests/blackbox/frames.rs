@@ -1,0 +1,315 @@
+//! Frames that are unusual: what the fast path understands it answers, what it does not goes to the kernel untouched,
+//! and what is damaged is never answered wrongly.
+
+use anyhow::Result;
+use hickory_proto::rr::RecordType;
+use qemu_test::lab::{Offload, Spec};
+use xdnsd_core::counters::Counter;
+use xdnsd_ebpf::Reason;
+
+use crate::support::client::{Family, RawClient, listen};
+use crate::support::frame::{ETHERNET_MIN, TPID_VLAN, UdpFrame};
+use crate::support::message::{addresses, query, read_answer, wire};
+use crate::support::metrics::Metric;
+use crate::support::scene::{Scene, Setup, scene};
+use crate::support::script::Rule;
+
+/// The shortest name, so that a query is shorter than Ethernet's least.
+const SHORT: &str = ".";
+/// IPv4 options that do nothing (RFC 791 section 3.1).
+const NO_OPERATIONS: [u8; 4] = [1; 4];
+/// An IPv6 destination options header before UDP: six octets of padding (RFC 8200 section 4.6).
+const DESTINATION_OPTIONS: [u8; 8] = [17, 0, 1, 4, 0, 0, 0, 0];
+
+/// A scene whose cache has `www.test.` and the root, and a client in it.
+fn prepare(scene: &Scene) -> Result<RawClient> {
+    scene.upstream.on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene.upstream.on(SHORT, Rule::addresses(300, &["192.0.2.9"]));
+    let client = scene.raw_client()?;
+    for name in ["www.test.", SHORT] {
+        client.ask(Family::V4, &query(name, RecordType::A))?;
+    }
+    Ok(client)
+}
+
+/// A query for `name`, plain in everything.
+fn frame(client: &RawClient, family: Family, name: &str) -> Result<UdpFrame> {
+    client.frame(listen(family), &wire(&query(name, RecordType::A)))
+}
+
+/// Waits for the answer to `frame` and compares the address in it.
+fn assert_answered(client: &RawClient, frame: &UdpFrame, address: &str) -> Result<()> {
+    let answer = client.answer_to(frame)?;
+    let answer = read_answer(&frame.message, &answer)?;
+    assert_eq!(addresses(&answer), [address]);
+    Ok(())
+}
+
+/// The counters of `queries` that the kernel answered, and why it got them.
+fn by_kernel(reason: &dyn Metric, frames: u64, queries: u64) -> [(&dyn Metric, u64); 4] {
+    [
+        (reason, frames),
+        (&Reason::Redirected, 0),
+        (&Counter::AnswersXdp, 0),
+        (&Counter::AnswersUdp, queries),
+    ]
+}
+
+#[test]
+fn ethernet_padding_is_no_part_of_the_query() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    let before = scene.daemon.metrics()?;
+    let frame = frame(&client, Family::V4, SHORT)?;
+    assert!(frame.to_bytes().len() < ETHERNET_MIN);
+    // To the least, and more than any hardware would.
+    for (len, padding) in [(ETHERNET_MIN, 0), (ETHERNET_MIN, 0xa5), (100, 0xa5)] {
+        let mut bytes = frame.to_bytes();
+        bytes.resize(len, padding);
+        client.send(&bytes)?;
+        assert_answered(&client, &frame, "192.0.2.9")?;
+    }
+    scene.daemon.wait_growth(&before, &[(&Reason::Redirected, 3), (&Counter::AnswersXdp, 3)])
+}
+
+#[test]
+fn ip_options_go_to_the_kernel_and_are_answered() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    for (family, extra, reason) in [
+        (Family::V4, &NO_OPERATIONS[..], Reason::PassIpv4Options),
+        (Family::V6, &DESTINATION_OPTIONS[..], Reason::PassProtocol),
+    ] {
+        let mut frame = frame(&client, family, "www.test.")?;
+        frame.extra = extra.to_vec();
+        // The first of a family may be preceded by neighbour discovery, which is no UDP either.
+        client.exchange(&frame)?;
+        let before = scene.daemon.metrics()?;
+        client.send(&frame.to_bytes())?;
+        assert_answered(&client, &frame, "192.0.2.1")?;
+        scene.daemon.wait_growth(&before, &by_kernel(&reason, 1, 1))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn fragments_are_put_together_by_the_kernel() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    for (family, reason) in [
+        (Family::V4, Reason::PassFragment),
+        (Family::V6, Reason::PassProtocol),
+    ] {
+        // In order and the other way round, cut behind the UDP header and within the name.
+        for (ident, first_len) in [(1, 8), (2, 24)] {
+            for is_reversed in [false, true] {
+                let frame = frame(&client, family, "www.test.")?;
+                let mut parts = frame.to_fragments(first_len, ident + u16::from(is_reversed) * 2);
+                if is_reversed {
+                    parts.reverse();
+                }
+                let before = scene.daemon.metrics()?;
+                for part in &parts {
+                    client.send(part)?;
+                }
+                assert_answered(&client, &frame, "192.0.2.1")?;
+                let now = scene.daemon.metrics()?;
+                assert!(now.growth(&before, &reason) >= 2, "{}", now.text());
+                assert_eq!(now.growth(&before, &Counter::AnswersXdp), 0);
+                scene.daemon.wait_growth(&before, &[(&Counter::AnswersUdp, 1)])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn damaged_frames_are_never_answered_and_hold_nothing_up() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    for (family, offset_in_packet, reason) in [
+        // Each header checksum, then the last letter of the name.
+        (Family::V4, 10, Reason::PassIpv4Checksum),
+        (Family::V4, 26, Reason::PassUdpChecksum),
+        (Family::V4, 48, Reason::PassUdpChecksum),
+        (Family::V6, 46, Reason::PassUdpChecksum),
+        (Family::V6, 68, Reason::PassUdpChecksum),
+    ] {
+        let before = scene.daemon.metrics()?;
+        let damaged = frame(&client, family, "www.test.")?;
+        let mut bytes = damaged.to_bytes();
+        bytes[damaged.ip_offset() + offset_in_packet] ^= 0x01;
+        client.send(&bytes)?;
+        let sound = frame(&client, family, "www.test.")?;
+        client.send(&sound.to_bytes())?;
+        assert_answered(&client, &sound, "192.0.2.1")?;
+        scene.daemon.wait_growth(&before, &[
+            (&reason, 1),
+            (&Counter::AnswersXdp, 1),
+            (&Counter::QueriesUdp, 0),
+        ])?;
+        assert!(client.gets_nothing(&damaged)?, "{family:?} {offset_in_packet}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_absent_udp_checksum_is_legal_over_ipv4_only() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    let without = |family| -> Result<(UdpFrame, Vec<u8>)> {
+        let frame = frame(&client, family, "www.test.")?;
+        let (mut bytes, at) = (frame.to_bytes(), frame.udp_offset() + 6);
+        bytes[at..at + 2].fill(0);
+        Ok((frame, bytes))
+    };
+    let before = scene.daemon.metrics()?;
+    let (frame, bytes) = without(Family::V4)?;
+    client.send(&bytes)?;
+    assert_answered(&client, &frame, "192.0.2.1")?;
+    let (frame, bytes) = without(Family::V6)?;
+    client.send(&bytes)?;
+    assert!(client.gets_nothing(&frame)?);
+    scene.daemon.wait_growth(&before, &[
+        (&Counter::AnswersXdp, 1),
+        (&Reason::PassUdpChecksum, 1),
+        (&Counter::QueriesUdp, 0),
+    ])
+}
+
+#[test]
+fn lengths_that_lie_are_the_kernels_business() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    // UDP longer than IP says, shorter, shorter than its own header; IP longer than the frame, shorter than UDP says.
+    for (offset_in_packet, change) in [(24, 4), (24, -4), (24, -30), (2, 4), (2, -4)] {
+        let before = scene.daemon.metrics()?;
+        let lying = frame(&client, Family::V4, "www.test.")?;
+        let mut bytes = lying.to_bytes();
+        let at = lying.ip_offset() + offset_in_packet;
+        let len = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        bytes[at..at + 2].copy_from_slice(&len.wrapping_add_signed(change).to_be_bytes());
+        fix_ipv4_checksum(&mut bytes, lying.ip_offset());
+        client.send(&bytes)?;
+        assert!(client.gets_nothing(&lying)?, "{offset_in_packet} {change}");
+        let sound = frame(&client, Family::V4, "www.test.")?;
+        client.send(&sound.to_bytes())?;
+        assert_answered(&client, &sound, "192.0.2.1")?;
+        scene.daemon.wait_growth(&before, &[(&Counter::AnswersXdp, 1), (&Counter::QueriesUdp, 0)])?;
+    }
+    Ok(())
+}
+
+fn fix_ipv4_checksum(frame: &mut [u8], at: usize) {
+    smoltcp::wire::Ipv4Packet::new_unchecked(&mut frame[at..]).fill_checksum();
+}
+
+#[test]
+fn offload_left_on_at_the_client_is_answered_by_the_kernel() -> Result<()> {
+    let scene = scene!(Setup::default().lab(Spec { offload: Offload::On, ..Spec::default() }));
+    prepare(&scene)?;
+    for family in Family::ALL {
+        let client = scene.udp_client(family)?;
+        let before = scene.daemon.metrics()?;
+        for _ in 0..3 {
+            let answer = client.ask(&query("www.test.", RecordType::A))?;
+            assert_eq!(addresses(&answer), ["192.0.2.1"]);
+        }
+        scene.daemon.wait_growth(&before, &by_kernel(&Reason::PassUdpChecksum, 3, 3))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_vlan_that_is_not_ours_is_not_answered() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    for tags in [vec![(TPID_VLAN, 10)], vec![(0x88a8, 10), (TPID_VLAN, 20)]] {
+        let before = scene.daemon.metrics()?;
+        let mut tagged = frame(&client, Family::V4, "www.test.")?;
+        tagged.tags = tags;
+        client.send(&tagged.to_bytes())?;
+        assert!(client.gets_nothing(&tagged)?);
+        scene.daemon.wait_growth(&before, &[
+            (&Reason::PassForeign, 1),
+            (&Counter::QueriesXdp, 0),
+            (&Counter::QueriesUdp, 0),
+        ])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tag_that_carries_only_a_priority_is_answered_by_the_kernel() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    let before = scene.daemon.metrics()?;
+    let untagged = frame(&client, Family::V4, "www.test.")?;
+    let mut tagged = untagged.clone();
+    tagged.tags = vec![(TPID_VLAN, 0xa000)];
+    client.send(&tagged.to_bytes())?;
+    assert_answered(&client, &untagged, "192.0.2.1")?;
+    scene.daemon.wait_growth(&before, &by_kernel(&Reason::PassVlanPriority, 1, 1))
+}
+
+#[test]
+fn responses_and_impossible_sources_get_no_answer() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    let before = scene.daemon.metrics()?;
+    let mut response = frame(&client, Family::V4, "www.test.")?;
+    response.message[2] |= 0x80;
+    client.send(&response.to_bytes())?;
+    let mut from_us = frame(&client, Family::V4, "www.test.")?;
+    from_us.source = listen(Family::V4);
+    client.send(&from_us.to_bytes())?;
+    let mut from_port_0 = frame(&client, Family::V4, "www.test.")?;
+    from_port_0.source.set_port(0);
+    client.send(&from_port_0.to_bytes())?;
+    let mut from_loopback = frame(&client, Family::V4, "www.test.")?;
+    from_loopback.source.set_ip([127, 0, 0, 1].into());
+    client.send(&from_loopback.to_bytes())?;
+    for frame in [&response, &from_us, &from_port_0, &from_loopback] {
+        assert!(client.gets_nothing(frame)?, "{frame:?}");
+    }
+    scene.daemon.wait_growth(&before, &[
+        (&Reason::PassResponse, 1),
+        (&Reason::PassSource, 3),
+        (&Counter::AnswersXdp, 0),
+        (&Counter::AnswersUdp, 0),
+    ])
+}
+
+#[test]
+fn a_client_may_ask_from_port_53() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    for family in Family::ALL {
+        let mut from_53 = frame(&client, family, "www.test.")?;
+        from_53.source.set_port(53);
+        client.send(&from_53.to_bytes())?;
+        assert_answered(&client, &from_53, "192.0.2.1")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_longest_query_and_a_longer_one_are_answered() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    let before = scene.daemon.metrics()?;
+    // 512 bytes is what the program sums up; bytes behind the message's last record are nobody's.
+    for len in [512, 513, 1400] {
+        let mut long = frame(&client, Family::V4, "www.test.")?;
+        long.message.resize(len, 0);
+        client.send(&long.to_bytes())?;
+        let answer = client.answer_to(&long)?;
+        assert_eq!(answer.get(..2), long.message.get(..2));
+    }
+    scene.daemon.wait_growth(&before, &[
+        (&Reason::Redirected, 1),
+        (&Reason::PassLong, 2),
+        (&Counter::AnswersXdp, 1),
+        (&Counter::AnswersUdp, 2),
+    ])
+}
