@@ -51,7 +51,9 @@ fn first_hit_and_cache_hit_go_over_af_xdp() -> Result<()> {
 #[test]
 fn letter_case_and_id_are_the_querys_own() -> Result<()> {
     let scene = scene!(Setup::default());
-    scene.upstream.on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
     let client = scene.raw_client()?;
     // `ask` compares the ID and every letter of the question.
     for name in ["wWw.TesT.", "WWW.test.", "www.test."] {
@@ -72,19 +74,35 @@ fn records_of_every_shape_arrive_whole() -> Result<()> {
         "alias.test.",
         Rule::answer(300, &[cname("alias2.test.")])
             .and("alias2.test.", 200, &[cname("www.test.")])
-            .and("www.test.", 100, &[crate::support::message::address("192.0.2.1")]),
+            .and(
+                "www.test.",
+                100,
+                &[crate::support::message::address("192.0.2.1")],
+            ),
     );
-    upstream.on("mx.test.", Rule::answer(300, &[mx(10, "mail.test."), mx(20, "mail2.test.")]));
+    upstream.on(
+        "mx.test.",
+        Rule::answer(300, &[mx(10, "mail.test."), mx(20, "mail2.test.")]),
+    );
     upstream.on("txt.test.", Rule::answer(300, &[txt(0, 200), txt(1, 30)]));
     let client = scene.raw_client()?;
     for hit in [false, true] {
         let alias = client.ask(Family::V4, &query("alias.test.", RecordType::A))?;
-        assert_eq!(answers(&alias, RecordType::CNAME), ["alias2.test.", "www.test."]);
+        assert_eq!(
+            answers(&alias, RecordType::CNAME),
+            ["alias2.test.", "www.test."]
+        );
         assert_eq!(answers(&alias, RecordType::A), ["192.0.2.1"], "hit: {hit}");
         let mail = client.ask(Family::V6, &query("mx.test.", RecordType::MX))?;
-        assert_eq!(answers(&mail, RecordType::MX), ["10 mail.test.", "20 mail2.test."]);
+        assert_eq!(
+            answers(&mail, RecordType::MX),
+            ["10 mail.test.", "20 mail2.test."]
+        );
         let text = client.ask(Family::V4, &query("txt.test.", RecordType::TXT))?;
-        let expected: Vec<String> = [txt(0, 200), txt(1, 30)].iter().map(RData::to_string).collect();
+        let expected: Vec<String> = [txt(0, 200), txt(1, 30)]
+            .iter()
+            .map(RData::to_string)
+            .collect();
         assert_eq!(answers(&text, RecordType::TXT), expected);
     }
     assert_eq!(upstream.asked_all().len(), 3);
@@ -94,43 +112,65 @@ fn records_of_every_shape_arrive_whole() -> Result<()> {
 #[test]
 fn ttl_counts_down_and_ends() -> Result<()> {
     let scene = scene!(Setup::default());
-    scene.upstream.on("short.test.", Rule::addresses(2, &["192.0.2.3"]));
+    scene
+        .upstream
+        .on("short.test.", Rule::addresses(2, &["192.0.2.3"]));
     let client = scene.raw_client()?;
     let mut seen = Vec::new();
-    wait_until("the TTL is over and the upstream is asked again", TIMEOUT, || {
-        let answer = client.ask(Family::V4, &query("short.test.", RecordType::A));
-        let answer = answer.expect("an answer at any time");
-        assert_eq!(addresses(&answer), ["192.0.2.3"]);
-        seen.push(ttl(&answer));
-        scene.upstream.asked("short.test.").len() == 2
-    })?;
+    wait_until(
+        "the TTL is over and the upstream is asked again",
+        TIMEOUT,
+        || {
+            let answer = client.ask(Family::V4, &query("short.test.", RecordType::A));
+            let answer = answer.expect("an answer at any time");
+            assert_eq!(addresses(&answer), ["192.0.2.3"]);
+            seen.push(ttl(&answer));
+            scene.upstream.asked("short.test.").len() == 2
+        },
+    )?;
     assert_eq!(seen.first(), Some(&2));
     assert!(seen.contains(&1), "{seen:?}");
-    assert!(!seen.contains(&0) && seen.iter().all(|ttl| *ttl <= 2), "{seen:?}");
+    assert!(
+        !seen.contains(&0) && seen.iter().all(|ttl| *ttl <= 2),
+        "{seen:?}"
+    );
     let asked = scene.upstream.asked("short.test.");
     // Prefetch may ask in the last tenth.
-    assert!((asked[1].at - asked[0].at).as_millis() >= 1_790, "{asked:?}");
+    assert!(
+        (asked[1].at - asked[0].at).as_millis() >= 1_790,
+        "{asked:?}"
+    );
     Ok(())
 }
 
 #[test]
 fn ttl_0_is_given_but_not_kept() -> Result<()> {
     let scene = scene!(Setup::default());
-    scene.upstream.on("zero.test.", Rule::addresses(0, &["192.0.2.4"]));
+    scene
+        .upstream
+        .on("zero.test.", Rule::addresses(0, &["192.0.2.4"]));
     let client = scene.raw_client()?;
     let before = scene.daemon.metrics()?;
     for _ in 0..3 {
         let answer = client.ask(Family::V4, &query("zero.test.", RecordType::A))?;
-        assert_eq!((addresses(&answer), ttl(&answer)), (vec!["192.0.2.4".into()], 0));
+        assert_eq!(
+            (addresses(&answer), ttl(&answer)),
+            (vec!["192.0.2.4".into()], 0)
+        );
     }
     assert_eq!(scene.upstream.asked("zero.test.").len(), 3);
-    scene.daemon.wait_growth(&before, &[(&Counter::CacheMisses, 3), (&Counter::CacheInserts, 0)])
+    scene.daemon.wait_growth(
+        &before,
+        &[(&Counter::CacheMisses, 3), (&Counter::CacheInserts, 0)],
+    )
 }
 
 #[test]
 fn negative_answers_are_kept_by_their_soa() -> Result<()> {
     let scene = scene!(Setup::default());
-    scene.upstream.on("missing.test.", Rule::code(ResponseCode::NXDomain));
+    scene
+        .upstream
+        .on("missing.test.", Rule::code(ResponseCode::NXDomain));
     scene.upstream.on("nodata.test.", Rule::nodata());
     let client = scene.raw_client()?;
     let before = scene.daemon.metrics()?;
@@ -142,13 +182,18 @@ fn negative_answers_are_kept_by_their_soa() -> Result<()> {
             let answer = client.ask(Family::V6, &query(name, RecordType::A))?;
             assert_eq!(answer.response_code(), code);
             assert!(answer.answers().is_empty());
-            let [soa] = answer.name_servers() else { panic!("one SOA: {answer}") };
+            let [soa] = answer.name_servers() else {
+                panic!("one SOA: {answer}")
+            };
             assert_eq!(soa.record_type(), RecordType::SOA);
             assert!((NEGATIVE_TTL_SECS - 5..=NEGATIVE_TTL_SECS).contains(&soa.ttl()));
         }
         assert_eq!(scene.upstream.asked(name).len(), 1);
     }
-    scene.daemon.wait_growth(&before, &[(&Counter::CacheHits, 2), (&Counter::CacheMisses, 2)])
+    scene.daemon.wait_growth(
+        &before,
+        &[(&Counter::CacheHits, 2), (&Counter::CacheMisses, 2)],
+    )
 }
 
 /// Asks with OPT that says `size`, which may be below 512.
@@ -171,7 +216,9 @@ fn assert_truncated(answer: &Message) {
 fn edns_size_is_respected_to_the_byte() -> Result<()> {
     let scene = scene!(Setup::default());
     let strings: Vec<RData> = (0..8).map(|number| txt(number, 100)).collect();
-    scene.upstream.on("medium.test.", Rule::answer(300, &strings));
+    scene
+        .upstream
+        .on("medium.test.", Rule::answer(300, &strings));
     let client = scene.raw_client()?;
     let before = scene.daemon.metrics()?;
     // The first one is a miss, all others are hits.
@@ -222,8 +269,13 @@ fn what_no_datagram_holds_is_truncated_and_never_fragmented() -> Result<()> {
 #[test]
 fn opt_is_in_the_reply_if_it_is_in_the_query() -> Result<()> {
     let scene = scene!(Setup::default());
-    scene.upstream.on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
-    scene.upstream.on("old.test.", Rule::addresses(300, &["192.0.2.2"]).without_edns());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene.upstream.on(
+        "old.test.",
+        Rule::addresses(300, &["192.0.2.2"]).without_edns(),
+    );
     let client = scene.raw_client()?;
     for name in ["www.test.", "old.test."] {
         for _ in 0..2 {
@@ -231,7 +283,10 @@ fn opt_is_in_the_reply_if_it_is_in_the_query() -> Result<()> {
             client.ask(Family::V4, &query(name, RecordType::A))?;
             let answer = client.ask(Family::V4, &query_edns(name, RecordType::A, 1400))?;
             let edns = answer.extensions().as_ref().expect("OPT");
-            assert_eq!((usize::from(edns.max_payload()), edns.version()), (UDP_LEN_MAX, 0));
+            assert_eq!(
+                (usize::from(edns.max_payload()), edns.version()),
+                (UDP_LEN_MAX, 0)
+            );
         }
     }
     Ok(())

@@ -23,8 +23,12 @@ const DESTINATION_OPTIONS: [u8; 8] = [17, 0, 1, 4, 0, 0, 0, 0];
 
 /// A scene whose cache has `www.test.` and the root, and a client in it.
 fn prepare(scene: &Scene) -> Result<RawClient> {
-    scene.upstream.on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
-    scene.upstream.on(SHORT, Rule::addresses(300, &["192.0.2.9"]));
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene
+        .upstream
+        .on(SHORT, Rule::addresses(300, &["192.0.2.9"]));
     let client = scene.raw_client()?;
     for name in ["www.test.", SHORT] {
         client.ask(Family::V4, &query(name, RecordType::A))?;
@@ -69,7 +73,10 @@ fn ethernet_padding_is_no_part_of_the_query() -> Result<()> {
         client.send(&bytes)?;
         assert_answered(&client, &frame, "192.0.2.9")?;
     }
-    scene.daemon.wait_growth(&before, &[(&Reason::Redirected, 3), (&Counter::AnswersXdp, 3)])
+    scene.daemon.wait_growth(
+        &before,
+        &[(&Reason::Redirected, 3), (&Counter::AnswersXdp, 3)],
+    )
 }
 
 #[test]
@@ -87,7 +94,9 @@ fn ip_options_go_to_the_kernel_and_are_answered() -> Result<()> {
         let before = scene.daemon.metrics()?;
         client.send(&frame.to_bytes())?;
         assert_answered(&client, &frame, "192.0.2.1")?;
-        scene.daemon.wait_growth(&before, &by_kernel(&reason, 1, 1))?;
+        scene
+            .daemon
+            .wait_growth(&before, &by_kernel(&reason, 1, 1))?;
     }
     Ok(())
 }
@@ -116,7 +125,9 @@ fn fragments_are_put_together_by_the_kernel() -> Result<()> {
                 let now = scene.daemon.metrics()?;
                 assert!(now.growth(&before, &reason) >= 2, "{}", now.text());
                 assert_eq!(now.growth(&before, &Counter::AnswersXdp), 0);
-                scene.daemon.wait_growth(&before, &[(&Counter::AnswersUdp, 1)])?;
+                scene
+                    .daemon
+                    .wait_growth(&before, &[(&Counter::AnswersUdp, 1)])?;
             }
         }
     }
@@ -143,12 +154,18 @@ fn damaged_frames_are_never_answered_and_hold_nothing_up() -> Result<()> {
         let sound = frame(&client, family, "www.test.")?;
         client.send(&sound.to_bytes())?;
         assert_answered(&client, &sound, "192.0.2.1")?;
-        scene.daemon.wait_growth(&before, &[
-            (&reason, 1),
-            (&Counter::AnswersXdp, 1),
-            (&Counter::QueriesUdp, 0),
-        ])?;
-        assert!(client.gets_nothing(&damaged)?, "{family:?} {offset_in_packet}");
+        scene.daemon.wait_growth(
+            &before,
+            &[
+                (&reason, 1),
+                (&Counter::AnswersXdp, 1),
+                (&Counter::QueriesUdp, 0),
+            ],
+        )?;
+        assert!(
+            client.gets_nothing(&damaged)?,
+            "{family:?} {offset_in_packet}"
+        );
     }
     Ok(())
 }
@@ -170,11 +187,14 @@ fn an_absent_udp_checksum_is_legal_over_ipv4_only() -> Result<()> {
     let (frame, bytes) = without(Family::V6)?;
     client.send(&bytes)?;
     assert!(client.gets_nothing(&frame)?);
-    scene.daemon.wait_growth(&before, &[
-        (&Counter::AnswersXdp, 1),
-        (&Reason::PassUdpChecksum, 1),
-        (&Counter::QueriesUdp, 0),
-    ])
+    scene.daemon.wait_growth(
+        &before,
+        &[
+            (&Counter::AnswersXdp, 1),
+            (&Reason::PassUdpChecksum, 1),
+            (&Counter::QueriesUdp, 0),
+        ],
+    )
 }
 
 #[test]
@@ -195,7 +215,10 @@ fn lengths_that_lie_are_the_kernels_business() -> Result<()> {
         let sound = frame(&client, Family::V4, "www.test.")?;
         client.send(&sound.to_bytes())?;
         assert_answered(&client, &sound, "192.0.2.1")?;
-        scene.daemon.wait_growth(&before, &[(&Counter::AnswersXdp, 1), (&Counter::QueriesUdp, 0)])?;
+        scene.daemon.wait_growth(
+            &before,
+            &[(&Counter::AnswersXdp, 1), (&Counter::QueriesUdp, 0)],
+        )?;
     }
     Ok(())
 }
@@ -206,7 +229,10 @@ fn fix_ipv4_checksum(frame: &mut [u8], at: usize) {
 
 #[test]
 fn offload_left_on_at_the_client_is_answered_by_the_kernel() -> Result<()> {
-    let scene = scene!(Setup::default().lab(Spec { offload: Offload::On, ..Spec::default() }));
+    let scene = scene!(Setup::default().lab(Spec {
+        offload: Offload::On,
+        ..Spec::default()
+    }));
     prepare(&scene)?;
     for family in Family::ALL {
         let client = scene.udp_client(family)?;
@@ -215,7 +241,9 @@ fn offload_left_on_at_the_client_is_answered_by_the_kernel() -> Result<()> {
             let answer = client.ask(&query("www.test.", RecordType::A))?;
             assert_eq!(addresses(&answer), ["192.0.2.1"]);
         }
-        scene.daemon.wait_growth(&before, &by_kernel(&Reason::PassUdpChecksum, 3, 3))?;
+        scene
+            .daemon
+            .wait_growth(&before, &by_kernel(&Reason::PassUdpChecksum, 3, 3))?;
     }
     Ok(())
 }
@@ -230,11 +258,14 @@ fn a_vlan_that_is_not_ours_is_not_answered() -> Result<()> {
         tagged.tags = tags;
         client.send(&tagged.to_bytes())?;
         assert!(client.gets_nothing(&tagged)?);
-        scene.daemon.wait_growth(&before, &[
-            (&Reason::PassForeign, 1),
-            (&Counter::QueriesXdp, 0),
-            (&Counter::QueriesUdp, 0),
-        ])?;
+        scene.daemon.wait_growth(
+            &before,
+            &[
+                (&Reason::PassForeign, 1),
+                (&Counter::QueriesXdp, 0),
+                (&Counter::QueriesUdp, 0),
+            ],
+        )?;
     }
     Ok(())
 }
@@ -249,7 +280,9 @@ fn a_tag_that_carries_only_a_priority_is_answered_by_the_kernel() -> Result<()> 
     tagged.tags = vec![(TPID_VLAN, 0xa000)];
     client.send(&tagged.to_bytes())?;
     assert_answered(&client, &untagged, "192.0.2.1")?;
-    scene.daemon.wait_growth(&before, &by_kernel(&Reason::PassVlanPriority, 1, 1))
+    scene
+        .daemon
+        .wait_growth(&before, &by_kernel(&Reason::PassVlanPriority, 1, 1))
 }
 
 #[test]
@@ -272,12 +305,15 @@ fn responses_and_impossible_sources_get_no_answer() -> Result<()> {
     for frame in [&response, &from_us, &from_port_0, &from_loopback] {
         assert!(client.gets_nothing(frame)?, "{frame:?}");
     }
-    scene.daemon.wait_growth(&before, &[
-        (&Reason::PassResponse, 1),
-        (&Reason::PassSource, 3),
-        (&Counter::AnswersXdp, 0),
-        (&Counter::AnswersUdp, 0),
-    ])
+    scene.daemon.wait_growth(
+        &before,
+        &[
+            (&Reason::PassResponse, 1),
+            (&Reason::PassSource, 3),
+            (&Counter::AnswersXdp, 0),
+            (&Counter::AnswersUdp, 0),
+        ],
+    )
 }
 
 #[test]
@@ -306,10 +342,13 @@ fn the_longest_query_and_a_longer_one_are_answered() -> Result<()> {
         let answer = client.answer_to(&long)?;
         assert_eq!(answer.get(..2), long.message.get(..2));
     }
-    scene.daemon.wait_growth(&before, &[
-        (&Reason::Redirected, 1),
-        (&Reason::PassLong, 2),
-        (&Counter::AnswersXdp, 1),
-        (&Counter::AnswersUdp, 2),
-    ])
+    scene.daemon.wait_growth(
+        &before,
+        &[
+            (&Reason::Redirected, 1),
+            (&Reason::PassLong, 2),
+            (&Counter::AnswersXdp, 1),
+            (&Counter::AnswersUdp, 2),
+        ],
+    )
 }

@@ -6,6 +6,10 @@
 mod support;
 
 mod answers;
+mod cli;
 mod frames;
+mod lifecycle;
+mod load;
 mod modes;
 mod router;
+mod upstreams;

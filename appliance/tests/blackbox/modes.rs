@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use qemu_test::lab::{LAN, Spec};
+use qemu_test::lab::Spec;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::limits::WORKERS;
 use xdnsd_ebpf::Reason;
@@ -17,18 +17,11 @@ use crate::support::metrics::{Metric, OfQueue};
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 
-/// How `ip link` shows the program of `lan0`.
-fn attached(scene: &Scene) -> Result<String> {
-    let shown = scene.lab.router.output(&["ip", "link", "show", LAN])?;
-    let word = shown
-        .split_whitespace()
-        .find(|word| word.starts_with("xdp") && !word.contains(':'));
-    Ok(word.unwrap_or("").to_owned())
-}
-
 /// A miss and a hit over each family, counted by `way_in`.
 fn ask_both_families(scene: &Scene, way_in: &[(&dyn Metric, u64)]) -> Result<()> {
-    scene.upstream.on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
     let client = scene.raw_client()?;
     let before = scene.daemon.metrics()?;
     for family in Family::ALL {
@@ -43,33 +36,47 @@ fn ask_both_families(scene: &Scene, way_in: &[(&dyn Metric, u64)]) -> Result<()>
 #[test]
 fn auto_attaches_in_the_driver() -> Result<()> {
     let scene = scene!(Setup::default().xdp("auto"));
-    assert_eq!(attached(&scene)?, "xdp");
-    ask_both_families(&scene, &[(&Counter::AnswersXdp, 4), (&Counter::AnswersUdp, 0)])
+    assert_eq!(scene.attached()?, "xdp");
+    ask_both_families(
+        &scene,
+        &[(&Counter::AnswersXdp, 4), (&Counter::AnswersUdp, 0)],
+    )
 }
 
 #[test]
 fn generic_serves_over_af_xdp() -> Result<()> {
     let scene = scene!(Setup::default().xdp("generic"));
-    assert_eq!(attached(&scene)?, "xdpgeneric");
-    ask_both_families(&scene, &[
-        (&Reason::Redirected, 4),
-        (&Counter::AnswersXdp, 4),
-        (&Counter::AnswersUdp, 0),
-    ])
+    assert_eq!(scene.attached()?, "xdpgeneric");
+    ask_both_families(
+        &scene,
+        &[
+            (&Reason::Redirected, 4),
+            (&Counter::AnswersXdp, 4),
+            (&Counter::AnswersUdp, 0),
+        ],
+    )
 }
 
 #[test]
 fn off_serves_from_the_kernels_sockets_alone() -> Result<()> {
     let scene = scene!(Setup::default().xdp("off"));
-    assert_eq!(attached(&scene)?, "");
-    ask_both_families(&scene, &[(&Counter::AnswersXdp, 0), (&Counter::AnswersUdp, 4)])
+    assert_eq!(scene.attached()?, "");
+    ask_both_families(
+        &scene,
+        &[(&Counter::AnswersXdp, 0), (&Counter::AnswersUdp, 4)],
+    )
 }
 
 #[test]
 fn each_queue_has_its_own_worker() -> Result<()> {
-    let spec = Spec { queues: 2, ..Spec::default() };
+    let spec = Spec {
+        queues: 2,
+        ..Spec::default()
+    };
     let scene = scene!(Setup::default().lab(spec.clone()));
-    scene.upstream.on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
     for queue in [1, 0] {
         scene.lab.steer_client_to_queue(&spec, queue)?;
         let before = scene.daemon.metrics()?;
@@ -80,12 +87,15 @@ fn each_queue_has_its_own_worker() -> Result<()> {
                 assert_eq!(addresses(&answer), ["192.0.2.1"]);
             }
         }
-        scene.daemon.wait_growth(&before, &[
-            (&OfQueue(queue, Counter::QueriesXdp), 8),
-            (&OfQueue(queue, Counter::AnswersXdp), 8),
-            (&OfQueue(1 - queue, Counter::QueriesXdp), 0),
-            (&Counter::AnswersUdp, 0),
-        ])?;
+        scene.daemon.wait_growth(
+            &before,
+            &[
+                (&OfQueue(queue, Counter::QueriesXdp), 8),
+                (&OfQueue(queue, Counter::AnswersXdp), 8),
+                (&OfQueue(1 - queue, Counter::QueriesXdp), 0),
+                (&Counter::AnswersUdp, 0),
+            ],
+        )?;
     }
     assert_eq!(scene.upstream.asked("www.test.").len(), 1, "one cache");
     Ok(())
@@ -94,14 +104,20 @@ fn each_queue_has_its_own_worker() -> Result<()> {
 #[test]
 fn queues_beyond_the_workers_are_served_by_the_kernel() -> Result<()> {
     let last = u32::try_from(WORKERS)?;
-    let spec = Spec { queues: last + 1, ..Spec::default() };
+    let spec = Spec {
+        queues: last + 1,
+        ..Spec::default()
+    };
     let scene = scene!(Setup::default().lab(spec.clone()));
     scene.lab.steer_client_to_queue(&spec, last)?;
-    ask_both_families(&scene, &[
-        (&Reason::Redirected, 0),
-        (&Counter::AnswersXdp, 0),
-        (&Counter::AnswersUdp, 4),
-    ])
+    ask_both_families(
+        &scene,
+        &[
+            (&Reason::Redirected, 0),
+            (&Counter::AnswersXdp, 0),
+            (&Counter::AnswersUdp, 4),
+        ],
+    )
 }
 
 /// Four bytes of IPv4 options that do nothing (RFC 791 section 3.1): such a packet is the kernel's.
@@ -128,12 +144,23 @@ fn both_ways(client: &RawClient, message: &[u8]) -> Result<[Vec<u8>; 2]> {
 /// Questions of every kind, and messages that are none.
 fn messages() -> Result<Vec<Vec<u8>>> {
     let mut messages = Vec::new();
-    for name in ["www.test.", "WwW.tEst.", "alias.test.", "missing.test.", "nodata.test.", "zero.test.", "refused.test.", "medium.test."] {
+    for name in [
+        "www.test.",
+        "WwW.tEst.",
+        "alias.test.",
+        "missing.test.",
+        "nodata.test.",
+        "zero.test.",
+        "refused.test.",
+        "medium.test.",
+    ] {
         messages.push(wire(&query(name, RecordType::A)));
         for size in [512, 1232, 4096] {
             let mut query = query_edns(name, RecordType::TXT, size);
             messages.push(wire(&query));
-            query.set_checking_disabled(true).set_recursion_desired(false);
+            query
+                .set_checking_disabled(true)
+                .set_recursion_desired(false);
             let edns = query.extensions_mut().as_mut().context("it has OPT")?;
             edns.set_dnssec_ok(true);
             messages.push(wire(&query));
@@ -168,11 +195,17 @@ fn messages() -> Result<Vec<Vec<u8>>> {
 fn af_xdp_and_the_kernels_sockets_give_the_same_bytes() -> Result<()> {
     let scene = scene!(Setup::default().sections("[cache]\nrotate = false"));
     let upstream = &scene.upstream;
-    upstream.on("www.test.", Rule::addresses(300, &["192.0.2.1", "192.0.2.2", "2001:db8::1"]));
+    upstream.on(
+        "www.test.",
+        Rule::addresses(300, &["192.0.2.1", "192.0.2.2", "2001:db8::1"]),
+    );
     upstream.on(
         "alias.test.",
-        Rule::answer(300, &[cname("www.test.")])
-            .and("www.test.", 200, &[crate::support::message::address("192.0.2.1")]),
+        Rule::answer(300, &[cname("www.test.")]).and(
+            "www.test.",
+            200,
+            &[crate::support::message::address("192.0.2.1")],
+        ),
     );
     upstream.on("missing.test.", Rule::code(ResponseCode::NXDomain));
     upstream.on("nodata.test.", Rule::nodata());
@@ -196,7 +229,9 @@ fn af_xdp_and_the_kernels_sockets_give_the_same_bytes() -> Result<()> {
 #[test]
 fn ordinary_sockets_are_answered_over_af_xdp() -> Result<()> {
     let scene = scene!(Setup::default());
-    scene.upstream.on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
     let before = scene.daemon.metrics()?;
     for family in Family::ALL {
         let client = scene.udp_client(family)?;
@@ -204,5 +239,8 @@ fn ordinary_sockets_are_answered_over_af_xdp() -> Result<()> {
         let answer = read_answer(&query, &client.exchange(&query)?)?;
         assert_eq!(addresses(&answer), ["192.0.2.1"]);
     }
-    scene.daemon.wait_growth(&before, &[(&Counter::AnswersXdp, 2), (&Counter::AnswersUdp, 0)])
+    scene.daemon.wait_growth(
+        &before,
+        &[(&Counter::AnswersXdp, 2), (&Counter::AnswersUdp, 0)],
+    )
 }

@@ -20,7 +20,9 @@ use crate::support::script::Rule;
 #[test]
 fn dns_to_other_addresses_passes_through() -> Result<()> {
     let scene = scene!(Setup::default());
-    scene.upstream.on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
     for server in [IpAddr::from(UPSTREAM_V4), UPSTREAM_V6.into()] {
         let before = scene.daemon.metrics()?;
         let client = UdpClient::open_to(&scene.lab, SocketAddr::new(server, 53))?;
@@ -32,13 +34,16 @@ fn dns_to_other_addresses_passes_through() -> Result<()> {
         let last = asked.last().expect("it was asked");
         assert_eq!((last.server, last.from), (server, client.address()?));
         assert_eq!(wire(&last.query), wire(&query));
-        scene.daemon.wait_growth(&before, &[
-            (&Reason::PassForeign, 1),
-            (&Reason::Redirected, 0),
-            (&Counter::QueriesXdp, 0),
-            (&Counter::QueriesUdp, 0),
-            (&Counter::UpstreamQueries, 0),
-        ])?;
+        scene.daemon.wait_growth(
+            &before,
+            &[
+                (&Reason::PassForeign, 1),
+                (&Reason::Redirected, 0),
+                (&Counter::QueriesXdp, 0),
+                (&Counter::QueriesUdp, 0),
+                (&Counter::UpstreamQueries, 0),
+            ],
+        )?;
     }
     Ok(())
 }
@@ -46,7 +51,9 @@ fn dns_to_other_addresses_passes_through() -> Result<()> {
 #[test]
 fn dns_over_tcp_to_other_addresses_passes_through() -> Result<()> {
     let scene = scene!(Setup::default());
-    scene.upstream.on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
     for server in [IpAddr::from(UPSTREAM_V4), UPSTREAM_V6.into()] {
         let connect = || TcpStream::connect((server, 53));
         let mut stream = scene.lab.client.run(connect)?;
@@ -76,13 +83,19 @@ fn ports_and_addresses_that_are_not_configured_are_refused_by_the_kernel() -> Re
     ] {
         let before = scene.daemon.metrics()?;
         let client = UdpClient::open_to(&scene.lab, SocketAddr::new(server, port))?;
-        let fate = client.try_ask(&wire(&query("www.test.", RecordType::A)), Duration::from_secs(2));
+        let fate = client.try_ask(
+            &wire(&query("www.test.", RecordType::A)),
+            Duration::from_secs(2),
+        );
         assert_eq!(fate, Fate::Refused, "{server} port {port}");
-        scene.daemon.wait_growth(&before, &[
-            (&Reason::PassForeign, 1),
-            (&Counter::QueriesXdp, 0),
-            (&Counter::QueriesUdp, 0),
-        ])?;
+        scene.daemon.wait_growth(
+            &before,
+            &[
+                (&Reason::PassForeign, 1),
+                (&Counter::QueriesXdp, 0),
+                (&Counter::QueriesUdp, 0),
+            ],
+        )?;
     }
     Ok(())
 }

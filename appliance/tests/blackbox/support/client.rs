@@ -44,7 +44,11 @@ impl Family {
     }
 
     fn of_address(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+        if address.is_ipv4() {
+            Self::V4
+        } else {
+            Self::V6
+        }
     }
 }
 
@@ -114,25 +118,51 @@ impl RawClient {
         }
     }
 
+    /// Waits for the answers to all of `frames`, in whichever order they come, and gives them in the order of `frames`.
+    pub fn answers_to(&self, frames: &[UdpFrame]) -> Result<Vec<Vec<u8>>> {
+        let mut answers: Vec<Option<Vec<u8>>> = vec![None; frames.len()];
+        while answers.contains(&None) {
+            let received = self.frames.receive(TIMEOUT, |bytes| {
+                frames.iter().any(|frame| is_answer(bytes, frame))
+            })?;
+            let bytes = received.context("not all of the answers")?;
+            for (frame, answer) in frames.iter().zip(&mut answers) {
+                if is_answer(&bytes, frame) {
+                    *answer = Some(checked_answer(&bytes, frame)?);
+                }
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+
     /// Whether nothing answers `frame` while other things would be answered long ago.
     pub fn gets_nothing(&self, frame: &UdpFrame) -> Result<bool> {
         Ok(self.next_for(frame, SILENCE)?.is_none())
     }
 
     fn next_for(&self, frame: &UdpFrame, timeout: Duration) -> Result<Option<Vec<u8>>> {
-        let id = frame.message.get(..2);
-        let is_answer = |bytes: &[u8]| {
-            let Ok(received) = Received::parse(bytes) else {
-                return is_dns_to(bytes, frame);
-            };
-            received.destination == frame.source && received.message.get(..2) == id
-        };
-        let Some(bytes) = self.frames.receive(timeout, is_answer)? else { return Ok(None) };
-        let received =
-            Received::parse(&bytes).with_context(|| format!("the answer {bytes:02x?}"))?;
-        received.check_answers(frame)?;
-        Ok(Some(received.message))
+        let received = self
+            .frames
+            .receive(timeout, |bytes| is_answer(bytes, frame))?;
+        received
+            .map(|bytes| checked_answer(&bytes, frame))
+            .transpose()
     }
+}
+
+/// Whether `bytes` are meant as the answer to `frame`, sound or not.
+fn is_answer(bytes: &[u8], frame: &UdpFrame) -> bool {
+    let Ok(received) = Received::parse(bytes) else {
+        return is_dns_to(bytes, frame);
+    };
+    received.destination == frame.source && received.message.get(..2) == frame.message.get(..2)
+}
+
+/// The message of an answer whose frame is right in everything.
+fn checked_answer(bytes: &[u8], frame: &UdpFrame) -> Result<Vec<u8>> {
+    let received = Received::parse(bytes).with_context(|| format!("the answer {bytes:02x?}"))?;
+    received.check_answers(frame)?;
+    Ok(received.message)
 }
 
 /// Whether bytes that are no sound datagram look like an answer to `frame` all the same: its UDP ports stand where the
@@ -218,9 +248,14 @@ impl UdpClient {
         answer.with_context(|| format!("no answer to {message:02x?}"))
     }
 
-    /// Whether nothing answers `message` while other things would be answered long ago.
-    pub fn gets_nothing(&self, message: &[u8]) -> bool {
-        self.next_for(message, SILENCE).is_err()
+    /// A message that has come already.
+    pub fn try_receive(&self) -> Option<Vec<u8>> {
+        let mut answer = vec![0; ANSWER_MAX];
+        self.socket.set_nonblocking(true).ok()?;
+        let received = self.socket.recv(&mut answer);
+        self.socket.set_nonblocking(false).ok()?;
+        answer.truncate(received.ok()?);
+        Some(answer)
     }
 
     /// Sends a message and says what became of it.

@@ -57,12 +57,8 @@ impl Daemon {
     fn wait_ready(&mut self) -> Result<()> {
         let socket = self.socket.clone();
         let is_ready = || ask(&socket, "stats").is_ok();
-        self.process.wait_until("xdnsd serves", START_TIMEOUT, is_ready)
-    }
-
-    /// Its process number.
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.process
+            .wait_until("xdnsd serves", START_TIMEOUT, is_ready)
     }
 
     /// Ends it at once, as a crash would.
@@ -85,10 +81,10 @@ impl Daemon {
         self.process.log()
     }
 
-    /// Waits until it has written `text`.
-    pub fn wait_log(&self, text: &str) -> Result<()> {
-        let what = format!("the log says {text:?}");
-        wait_until(&what, TIMEOUT, || self.log().contains(text))
+    /// Waits until it has written `text` so many times.
+    pub fn wait_log_count(&self, text: &str, count: usize) -> Result<()> {
+        let what = format!("the log says {text:?} {count} times");
+        wait_until(&what, TIMEOUT, || self.log().matches(text).count() >= count)
     }
 
     /// What the control socket answers to `request`.
@@ -121,16 +117,6 @@ impl Daemon {
             });
             format!("{}\n{}", lines.collect::<String>(), last.text())
         })
-    }
-
-    /// Waits until the gauge or counter has this value.
-    pub fn wait_value(&self, metric: &dyn Metric, value: u64) -> Result<()> {
-        let what = format!("{metric:?} is {value}");
-        let is_there = || {
-            let metrics = self.metrics();
-            metrics.is_ok_and(|metrics| metrics.get(metric) == Some(value))
-        };
-        wait_until(&what, TIMEOUT, is_there)
     }
 }
 

@@ -47,13 +47,6 @@ impl UdpFrame {
         bytes
     }
 
-    /// The same, padded as Ethernet hardware does it.
-    pub fn to_padded_bytes(&self, padding: u8) -> Vec<u8> {
-        let mut bytes = self.to_bytes();
-        bytes.resize(bytes.len().max(ETHERNET_MIN), padding);
-        bytes
-    }
-
     /// Offset of the IP header.
     pub fn ip_offset(&self) -> usize {
         ETHERNET_LEN + 4 * self.tags.len()
@@ -61,7 +54,11 @@ impl UdpFrame {
 
     /// Offset of the UDP header.
     pub fn udp_offset(&self) -> usize {
-        let header_len = if self.source.is_ipv4() { IPV4_LEN } else { IPV6_LEN };
+        let header_len = if self.source.is_ipv4() {
+            IPV4_LEN
+        } else {
+            IPV6_LEN
+        };
         self.ip_offset() + header_len + self.extra.len()
     }
 
@@ -222,7 +219,8 @@ impl Received {
 
     /// Whether this answers `query`: everything swapped, the tags kept.
     pub fn check_answers(&self, query: &UdpFrame) -> Result<()> {
-        let swapped = (self.destination_mac, self.source_mac) == (query.source_mac, query.destination_mac);
+        let swapped =
+            (self.destination_mac, self.source_mac) == (query.source_mac, query.destination_mac);
         ensure!(
             swapped,
             "MAC addresses: from {} to {}",
@@ -259,19 +257,31 @@ fn split_tags<'f>(
 
 fn parse_ipv4(bytes: &[u8]) -> Result<(IpAddress, IpAddress, &[u8])> {
     let packet = Ipv4Packet::new_checked(bytes).ok().context("IPv4")?;
-    ensure!(packet.verify_checksum(), "IPv4: checksum {:04x}", packet.checksum());
+    ensure!(
+        packet.verify_checksum(),
+        "IPv4: checksum {:04x}",
+        packet.checksum()
+    );
     ensure!(
         usize::from(packet.total_len()) == bytes.len(),
         "IPv4: length {} in a frame with {}",
         packet.total_len(),
         bytes.len()
     );
-    ensure!(packet.hop_limit() == HOP_LIMIT, "IPv4: TTL {}", packet.hop_limit());
+    ensure!(
+        packet.hop_limit() == HOP_LIMIT,
+        "IPv4: TTL {}",
+        packet.hop_limit()
+    );
     ensure!(
         !packet.more_frags() && packet.frag_offset() == 0,
         "IPv4: a fragment"
     );
-    ensure!(packet.next_header() == IpProtocol::Udp, "IPv4: {}", packet.next_header());
+    ensure!(
+        packet.next_header() == IpProtocol::Udp,
+        "IPv4: {}",
+        packet.next_header()
+    );
     Ok((
         packet.src_addr().into(),
         packet.dst_addr().into(),
@@ -288,8 +298,16 @@ fn parse_ipv6(bytes: &[u8]) -> Result<(IpAddress, IpAddress, &[u8])> {
         packet.total_len(),
         bytes.len()
     );
-    ensure!(packet.hop_limit() == HOP_LIMIT, "IPv6: hop limit {}", packet.hop_limit());
-    ensure!(packet.next_header() == IpProtocol::Udp, "IPv6: {}", packet.next_header());
+    ensure!(
+        packet.hop_limit() == HOP_LIMIT,
+        "IPv6: hop limit {}",
+        packet.hop_limit()
+    );
+    ensure!(
+        packet.next_header() == IpProtocol::Udp,
+        "IPv6: {}",
+        packet.next_header()
+    );
     Ok((
         packet.src_addr().into(),
         packet.dst_addr().into(),

@@ -37,7 +37,9 @@ pub fn query_edns(name: &str, kind: RecordType, size: u16) -> Message {
 
 /// The bytes on the wire.
 pub fn wire(message: &Message) -> Vec<u8> {
-    message.to_vec().expect("a message of a test can be written")
+    message
+        .to_vec()
+        .expect("a message of a test can be written")
 }
 
 /// A name, with its letter case.
@@ -145,6 +147,5 @@ pub fn addresses(message: &Message) -> Vec<String> {
 /// The smallest TTL of the answer section.
 pub fn ttl(message: &Message) -> u32 {
     let ttls = message.answers().iter().map(|record| record.ttl());
-    ttls.min()
-        .unwrap_or_else(|| panic!("no answer: {message}"))
+    ttls.min().unwrap_or_else(|| panic!("no answer: {message}"))
 }

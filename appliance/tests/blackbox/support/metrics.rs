@@ -52,16 +52,6 @@ impl Metric for OfQueue {
     }
 }
 
-/// A metric by its name without the prefix.
-#[derive(Debug)]
-pub struct Named(pub &'static str);
-
-impl Metric for Named {
-    fn family(&self) -> String {
-        format!("xdnsd_{}", self.0)
-    }
-}
-
 impl Metrics {
     /// Of the text that the daemon gave.
     pub fn new(text: String) -> Self {

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
-use qemu_test::lab::{LAN, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4};
+use qemu_test::lab::{
+    CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4,
+};
 use qemu_test::privilege::root_or_skip;
 
 use super::client::{Family, RawClient, UdpClient};
@@ -110,7 +112,11 @@ impl Scene {
         lab.router.output(&["ethtool", "-K", LAN, "tx", "off"])?;
         let upstream = Upstream::start(&lab)?;
         let directory = Directory::new()?;
-        let config = daemon::write(directory.path(), "config.toml", &setup.config(directory.path()))?;
+        let config = daemon::write(
+            directory.path(),
+            "config.toml",
+            &setup.config(directory.path()),
+        )?;
         let daemon = Daemon::start(&lab, &config, &directory.path().join(SOCKET))?;
         Ok(Some(Self {
             daemon,
@@ -118,6 +124,43 @@ impl Scene {
             lab,
             directory,
         }))
+    }
+
+    /// Deletes the link between client and router, both ends of it.
+    pub fn unplug(&self) -> Result<()> {
+        self.lab.router.ip(&format!("link delete {LAN}\n"))
+    }
+
+    /// Makes it again, with the same names and addresses.
+    pub fn plug(&self) -> Result<()> {
+        let Lab { client, router, .. } = &self.lab;
+        router.ip(&format!(
+            "link add name {LAN} numrxqueues 1 numtxqueues 1 type veth peer name {HOST_INTERFACE} numrxqueues 1 numtxqueues 1 netns {}
+             link set {LAN} up
+             address add {LAN_V4}/24 dev {LAN}
+             address add {LAN_V6}/64 dev {LAN} nodad\n",
+            client.path()
+        ))?;
+        client.ip(&format!(
+            "link set {HOST_INTERFACE} up
+             address add {CLIENT_V4}/24 dev {HOST_INTERFACE}
+             address add {CLIENT_V6}/64 dev {HOST_INTERFACE} nodad
+             route add default via {LAN_V4}
+             route add ::/0 via {LAN_V6}\n"
+        ))?;
+        for (host, interface) in [(client, HOST_INTERFACE), (router, LAN)] {
+            host.output(&["ethtool", "-K", interface, "tx", "off"])?;
+        }
+        Ok(())
+    }
+
+    /// How `ip link` shows the XDP program of the router's interface: `xdp`, `xdpgeneric` or nothing.
+    pub fn attached(&self) -> Result<String> {
+        let shown = self.lab.router.output(&["ip", "link", "show", LAN])?;
+        let word = shown
+            .split_whitespace()
+            .find(|word| word.starts_with("xdp") && !word.contains(':'));
+        Ok(word.unwrap_or("").to_owned())
     }
 
     /// A client with raw frames.

@@ -6,7 +6,7 @@ use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use super::message::{address, name};
+use super::message::{address, name, wire};
 
 /// TTL of the SOA in negative answers, and its MINIMUM (RFC 2308 section 5).
 pub const NEGATIVE_TTL_SECS: u32 = 60;
@@ -65,11 +65,13 @@ pub enum Fault {
     Port,
     /// From another address.
     Address,
+    /// From the asked server with the right ID, but its record breaks off.
+    Garbage,
 }
 
 impl Fault {
-    /// Every one of them.
-    pub const ALL: [Self; 6] = [
+    /// Those that anybody may send.
+    pub const FORGED: [Self; 6] = [
         Self::Id,
         Self::Name,
         Self::Type,
@@ -152,11 +154,6 @@ impl Rule {
             faults: faults.to_vec(),
             ..self
         }
-    }
-
-    /// With TC and without records.
-    pub fn truncated(self) -> Self {
-        self.with(|answer| *answer = answer.clone().truncated())
     }
 
     /// Without OPT.
@@ -271,8 +268,16 @@ fn empty_reply(query: &Message) -> Message {
 }
 
 impl Fault {
-    /// The forged answer to `query`.
-    pub fn message(self, query: &Message) -> Message {
+    /// The bytes of the false answer to `query`.
+    pub fn bytes(self, query: &Message) -> Vec<u8> {
+        let mut bytes = wire(&self.message(query));
+        if self == Self::Garbage {
+            bytes.truncate(bytes.len() - 3);
+        }
+        bytes
+    }
+
+    fn message(self, query: &Message) -> Message {
         let mut reply = empty_reply(query);
         let Some(question) = reply.queries_mut().first_mut() else {
             return reply;
@@ -291,7 +296,7 @@ impl Fault {
             Self::Query => {
                 reply.set_message_type(MessageType::Query);
             }
-            Self::Port | Self::Address => (),
+            Self::Port | Self::Address | Self::Garbage => (),
         }
         reply.add_answer(Record::from_rdata(owner, 3600, address(POISON)));
         reply

@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::RecordType;
 use qemu_test::lab::{HOST_INTERFACE, Lab, UPSTREAM_V4, UPSTREAM_V6};
 
+use super::message::wire;
 use super::script::{Answer, Fault, Rule};
 
 /// A second server.
@@ -47,11 +47,6 @@ impl Asked {
     pub fn name(&self) -> String {
         let question = self.query.queries().first();
         question.map_or_else(String::new, |question| question.name().to_ascii())
-    }
-
-    /// The QTYPE.
-    pub fn kind(&self) -> Option<RecordType> {
-        Some(self.query.queries().first()?.query_type())
     }
 }
 
@@ -133,7 +128,8 @@ impl Upstream {
         let listener = TcpListener::bind((address, PORT)).context("listen")?;
         listener.set_nonblocking(true)?;
         let shared = self.shared.clone();
-        self.threads.push(thread::spawn(move || udp.run(address, &shared)));
+        self.threads
+            .push(thread::spawn(move || udp.run(address, &shared)));
         let shared = self.shared.clone();
         self.threads
             .push(thread::spawn(move || accept(address, &listener, &shared)));
@@ -169,34 +165,41 @@ impl UdpServer {
         let socket = Arc::new(self.socket);
         let mut buffer = [0; MESSAGE_MAX];
         while !shared.is_ending.load(Ordering::Relaxed) {
-            let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
+            let Ok((len, from)) = socket.recv_from(&mut buffer) else {
+                continue;
+            };
             let Ok(query) = Message::from_vec(&buffer[..len]) else {
                 eprintln!("the upstream got no message: {:02x?}", &buffer[..len]);
                 continue;
             };
-            let Some((faults, delay, answer)) = shared.take(server, from, false, &query) else {
-                continue;
-            };
-            for fault in faults {
+            let rule = shared.take(server, from, false, &query);
+            for fault in rule.faults {
                 let sender = match fault {
                     Fault::Port => &self.other_port,
-                    Fault::Address => &self.other_address,
-                    Fault::Id | Fault::Name | Fault::Type | Fault::Query => &*socket,
+                    Fault::Address => &*self.other_address,
+                    Fault::Id | Fault::Name | Fault::Type | Fault::Query | Fault::Garbage => {
+                        &*socket
+                    }
                 };
-                send(sender, &fault.message(&query), from);
+                send(sender, &fault.bytes(&query), from);
             }
+            let Some(answer) = rule.answer else { continue };
             let socket = socket.clone();
-            later(delay, move || send(&socket, &fitting(&answer, &query), from));
+            later(rule.delay, move || {
+                send(&socket, &wire(&fitting(&answer, &query)), from);
+            });
         }
     }
 }
 
 /// The answer as far as the asker's buffer holds it: else TC and no records.
 fn fitting(answer: &Answer, query: &Message) -> Message {
-    let size = query.extensions().as_ref().map_or(512, |edns| edns.max_payload());
+    let size = query
+        .extensions()
+        .as_ref()
+        .map_or(512, |edns| edns.max_payload());
     let message = answer.message(query);
-    let len = message.to_vec().expect("a scripted answer can be written").len();
-    if len <= usize::from(size) {
+    if wire(&message).len() <= usize::from(size) {
         return message;
     }
     answer.clone().truncated().message(query)
@@ -213,10 +216,9 @@ fn later(delay: Duration, work: impl FnOnce() + Send + 'static) {
     });
 }
 
-fn send(socket: &UdpSocket, message: &Message, to: SocketAddr) {
-    let bytes = message.to_vec().expect("a scripted answer can be written");
+fn send(socket: &UdpSocket, message: &[u8], to: SocketAddr) {
     // The asking port may be gone; that is the asker's business.
-    let _ = socket.send_to(&bytes, to);
+    let _ = socket.send_to(message, to);
 }
 
 fn accept(server: IpAddr, listener: &TcpListener, shared: &Arc<Shared>) {
@@ -253,23 +255,18 @@ fn serve_stream(
         let mut bytes = vec![0; usize::from(u16::from_be_bytes(len))];
         stream.read_exact(&mut bytes)?;
         let query = Message::from_vec(&bytes)?;
-        let Some((_, delay, answer)) = shared.take(server, from, true, &query) else { continue };
-        thread::sleep(delay);
-        let bytes = answer.message(&query).to_vec()?;
+        let rule = shared.take(server, from, true, &query);
+        let Some(answer) = rule.answer else { continue };
+        thread::sleep(rule.delay);
+        let bytes = wire(&answer.message(&query));
         stream.write_all(&u16::try_from(bytes.len())?.to_be_bytes())?;
         stream.write_all(&bytes)?;
     }
 }
 
 impl Shared {
-    /// Notes the question and says what to do; `None`: nothing.
-    fn take(
-        &self,
-        server: IpAddr,
-        from: SocketAddr,
-        is_tcp: bool,
-        query: &Message,
-    ) -> Option<(Vec<Fault>, Duration, Answer)> {
+    /// Notes the question and says what to do this time.
+    fn take(&self, server: IpAddr, from: SocketAddr, is_tcp: bool, query: &Message) -> Rule {
         let asked = Asked {
             at: Instant::now(),
             server,
@@ -280,19 +277,15 @@ impl Shared {
         let name = asked.name().to_ascii_lowercase();
         lock(&self.asked).push(asked);
         let mut rules = lock(&self.rules);
-        let Some(key) = find(&rules, server, &name) else {
-            return Some((
-                Vec::new(),
-                Duration::ZERO,
-                Rule::code(ResponseCode::Refused).answer?,
-            ));
+        let key = find(&rules, server, &name);
+        let Some(rule) = key.and_then(|key| rules.get_mut(&key)) else {
+            return Rule::code(ResponseCode::Refused);
         };
-        let rule = rules.get_mut(&key)?;
         if rule.drop_first > 0 {
             rule.drop_first -= 1;
-            return None;
+            return Rule::silence();
         }
-        Some((rule.faults.clone(), rule.delay, rule.answer.clone()?))
+        rule.clone()
     }
 }
 

@@ -1,0 +1,242 @@
+//! The command line: config faults end the start with words that help, and a running daemon can be asked.
+
+use std::fs;
+use std::process::Output;
+
+use anyhow::Result;
+use hickory_proto::rr::RecordType;
+use qemu_test::lab::{Lab, Spec};
+use qemu_test::privilege::root_or_skip;
+use xdnsd_core::counters::Counter;
+
+use crate::support::client::Family;
+use crate::support::daemon::{BINARY, run, write};
+use crate::support::message::{addresses, query};
+use crate::support::scene::{Directory, Setup, scene};
+use crate::support::script::Rule;
+
+/// A file that fits the lab's router.
+const GOOD: &str = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"10.54.0.2\"]\n[control]\nsocket = \"\"\n";
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn check_says_where_what_and_what_is_allowed() -> Result<()> {
+    let directory = Directory::new()?;
+    for (wrong, line, words) in [
+        (
+            GOOD.replace("name", "nam"),
+            2,
+            &[
+                "nam",
+                "unknown key",
+                "did you mean \"name\"?",
+                "route_check",
+            ][..],
+        ),
+        (
+            GOOD.replace("[upstream]", "[upstreem]"),
+            3,
+            &["upstreem", "unknown section", "\"upstream\"?"],
+        ),
+        (
+            GOOD.replace("10.54.0.2", "10.54.0"),
+            4,
+            &["upstream.servers", "10.54.0", "allowed", "ADDRESS:PORT"],
+        ),
+        (
+            GOOD.replace("name = \"lan0\"", "name = \"lan0\"\nport = 0"),
+            3,
+            &["interface.port", "0 is out of range", "1 to 65535"],
+        ),
+        (GOOD.replace("servers =", "servers"), 4, &["upstream"]),
+    ] {
+        let file = write(directory.path(), "wrong.toml", &wrong)?;
+        let file = file.display().to_string();
+        for command in ["check", "run"] {
+            let output = run(None, &[command, &file])?;
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(said.contains(&format!("{file}:{line}:")), "{said}");
+            for word in words {
+                // A fault of the syntax has no key.
+                assert!(
+                    said.contains(word) || *words == ["upstream"],
+                    "{word:?} in {said}"
+                );
+            }
+            assert!(output.stdout.is_empty());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_fault_of_a_file_is_said_at_once() -> Result<()> {
+    let directory = Directory::new()?;
+    let wrong = GOOD.replace("name", "nam").replace("servers", "server");
+    let file = write(directory.path(), "wrong.toml", &wrong)?;
+    let said = stderr(&run(None, &["check", &file.display().to_string()])?);
+    for line in [2, 4] {
+        assert!(said.contains(&format!("wrong.toml:{line}:")), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_that_is_missing_is_named() -> Result<()> {
+    for command in ["check", "run"] {
+        let output = run(None, &[command, "/nonexistent/xdnsd.toml"])?;
+        assert_eq!(output.status.code(), Some(1));
+        let said = stderr(&output);
+        assert!(
+            said.contains("/nonexistent/xdnsd.toml") && said.contains("No such file"),
+            "{said}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unknown_command_is_answered_with_those_that_exist() -> Result<()> {
+    for arguments in [&["sing"][..], &[], &["run"]] {
+        let output = run(None, arguments)?;
+        assert_ne!(output.status.code(), Some(0));
+        let said = stderr(&output);
+        for command in ["run", "check", "memory", "stats"] {
+            assert!(said.contains(command), "{said}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn memory_prints_a_budget_that_adds_up() -> Result<()> {
+    let output = run(None, &["memory"])?;
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout)?;
+    let mut lines: Vec<&str> = text.lines().collect();
+    let total = lines.pop().expect("a last line");
+    let mut sum = 0;
+    for line in &lines {
+        // BYTES = COUNT x BYTES EACH  WHAT
+        let numbers: Vec<u64> = line
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        assert_eq!(numbers[0], numbers[1] * numbers[2], "{line}");
+        sum += numbers[0];
+    }
+    assert!(
+        total.starts_with(&format!("  {sum} bytes in all")),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_the_machine_lacks_ends_the_start() -> Result<()> {
+    if !root_or_skip("what_the_machine_lacks_ends_the_start") {
+        return Ok(());
+    }
+    let lab = Lab::up(&Spec::default())?;
+    let directory = Directory::new()?;
+    let good = write(directory.path(), "good.toml", GOOD)?
+        .display()
+        .to_string();
+    assert_eq!(run(Some(&lab), &["check", &good])?.status.code(), Some(0));
+    for (wrong, line, words) in [
+        (
+            GOOD.replace("lan0", "lan7"),
+            2,
+            &["no interface lan7", "lan0"],
+        ),
+        (
+            GOOD.replace("[upstream]", "listen = [\"10.53.0.9\"]\n[upstream]"),
+            3,
+            &["10.53.0.9 is not an address of lan0", "10.53.0.1"],
+        ),
+        (
+            GOOD.replace("[upstream]", "vlan = 10\n[upstream]"),
+            3,
+            &["no VLAN device with ID 10 on lan0", "allowed"],
+        ),
+    ] {
+        let file = write(directory.path(), "wrong.toml", &wrong)?
+            .display()
+            .to_string();
+        let output = run(Some(&lab), &["run", &file])?;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{file}:{line}:")), "{said}");
+        for word in words {
+            assert!(said.contains(word), "{word:?} in {said}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_second_process_is_refused_and_disturbs_nothing() -> Result<()> {
+    let scene = scene!(Setup::default());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    client.ask(Family::V4, &query("www.test.", RecordType::A))?;
+    let config = scene.directory.path().join("config.toml");
+    let output = run(Some(&scene.lab), &["run", &config.display().to_string()])?;
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("another process"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(scene.attached()?, "xdp");
+    let before = scene.daemon.metrics()?;
+    for family in Family::ALL {
+        let answer = client.ask(family, &query("www.test.", RecordType::A))?;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+    }
+    scene.daemon.wait_growth(
+        &before,
+        &[(&Counter::AnswersXdp, 2), (&Counter::CacheHits, 2)],
+    )
+}
+
+#[test]
+fn stats_are_prometheus_text() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let socket = scene.directory.path().join("sock").display().to_string();
+    let output = scene
+        .lab
+        .router
+        .command(BINARY)
+        .args(["stats", "--socket", &socket])
+        .output()?;
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout)?;
+    let mut samples = 0;
+    for line in text.lines() {
+        if line.starts_with("# HELP ") || line.starts_with("# TYPE ") {
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect("a series and its value");
+        assert!(series.starts_with("xdnsd_"), "{line}");
+        value.parse::<u64>()?;
+        samples += 1;
+    }
+    assert!(samples > 50, "{text}");
+    let mode = fs::metadata(&socket)?.permissions();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+        0o600
+    );
+    fs::remove_file(&socket)?;
+    let output = run(None, &["stats", "--socket", &socket])?;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&socket), "{}", stderr(&output));
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! Start, stop, crash and everything that happens to the interface meanwhile: port 53 is never a black hole.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use hickory_proto::rr::RecordType;
+use nix::sys::signal::Signal;
+use qemu_test::lab::{LAN, Lab};
+use qemu_test::wait::wait_until;
+use xdnsd_core::counters::Counter;
+use xdnsd_ebpf::{HEARTBEAT_STALE_NS, Reason};
+
+use crate::support::TIMEOUT;
+use crate::support::client::{Family, Fate, UdpClient};
+use crate::support::message::{addresses, query, wire};
+use crate::support::scene::{Scene, Setup, scene};
+use crate::support::script::Rule;
+
+/// A query that is neither answered nor refused within this time was swallowed.
+const FATE_WITHIN: Duration = Duration::from_secs(1);
+
+fn address_of_www(client: &UdpClient) -> Result<Vec<String>> {
+    Ok(addresses(&client.ask(&query("www.test.", RecordType::A))?))
+}
+
+/// What becomes of one query for `www.test.`.
+fn fate(client: &UdpClient) -> Fate {
+    client.try_ask(&wire(&query("www.test.", RecordType::A)), FATE_WITHIN)
+}
+
+/// Lets the kernel refuse every query of a test, not just a few in a second.
+fn lift_icmp_limits(lab: &Lab) -> Result<()> {
+    lab.router.write("/proc/sys/net/ipv4/icmp_ratelimit", "0")?;
+    lab.router
+        .write("/proc/sys/net/ipv4/icmp_msgs_per_sec", "1000000")?;
+    lab.router
+        .write("/proc/sys/net/ipv4/icmp_msgs_burst", "1000000")?;
+    lab.router.write("/proc/sys/net/ipv6/icmp/ratelimit", "0")
+}
+
+#[test]
+fn sigterm_ends_it_with_success_and_detaches() -> Result<()> {
+    let mut scene = scene!(Setup::default());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.udp_client(Family::V4)?;
+    assert_eq!(address_of_www(&client)?, ["192.0.2.1"]);
+    assert_eq!(scene.attached()?, "xdp");
+    let status = scene.daemon.terminate()?;
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert_eq!(scene.attached()?, "");
+    assert_eq!(fate(&client), Fate::Refused);
+    assert!(!scene.directory.path().join("sock").exists());
+    Ok(())
+}
+
+#[test]
+fn after_a_crash_the_kernel_refuses_and_a_new_process_serves() -> Result<()> {
+    let mut scene = scene!(Setup::default());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let clients = [scene.udp_client(Family::V4)?, scene.udp_client(Family::V6)?];
+    for _ in 0..2 {
+        for client in &clients {
+            assert_eq!(address_of_www(client)?, ["192.0.2.1"]);
+        }
+        scene.daemon.kill()?;
+        for client in &clients {
+            assert_eq!(fate(client), Fate::Refused);
+        }
+        // The kernel takes a link off when the last descriptor of a process is closed, a moment later.
+        wait_until("the program is detached", TIMEOUT, || {
+            scene.attached().is_ok_and(|mode| mode.is_empty())
+        })?;
+        scene.daemon.start_again(&scene.lab)?;
+        let before = scene.daemon.metrics()?;
+        for client in &clients {
+            assert_eq!(address_of_www(client)?, ["192.0.2.1"]);
+        }
+        scene
+            .daemon
+            .wait_growth(&before, &[(&Counter::AnswersXdp, 2)])?;
+    }
+    Ok(())
+}
+
+/// What became of one query, and when it was sent.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at: Instant,
+    fate: Fate,
+}
+
+/// Sends query after query until it is told to stop.
+fn ask_until(is_over: &AtomicBool, client: &UdpClient, sent: &dyn Fn(Sent)) {
+    while !is_over.load(Ordering::Relaxed) {
+        let at = Instant::now();
+        let fate = fate(client);
+        sent(Sent { at, fate });
+        // A thousand queries in a second, whatever becomes of them.
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_crash_under_load_swallows_nothing_but_what_was_in_flight() -> Result<()> {
+    const CLIENTS: usize = 4;
+    let mut scene = scene!(Setup::default());
+    lift_icmp_limits(&scene.lab)?;
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let clients: Result<Vec<UdpClient>> = (0..CLIENTS)
+        .map(|number| scene.udp_client(Family::ALL[number % 2]))
+        .collect();
+    let clients = clients?;
+    let is_over = AtomicBool::new(false);
+    let sent = std::sync::Mutex::new(Vec::new());
+    let note = |one: Sent| sent.lock().expect("no thread panics with it").push(one);
+    let count = |fate: Fate, since: Instant| {
+        let sent = sent.lock().expect("no thread panics with it");
+        sent.iter()
+            .filter(|sent| sent.fate == fate && sent.at >= since)
+            .count()
+    };
+    let (killed, started) = thread::scope(|scope| -> Result<(Instant, Instant)> {
+        let _over = Over(&is_over);
+        for client in &clients {
+            scope.spawn(|| ask_until(&is_over, client, &note));
+        }
+        let begin = Instant::now();
+        wait_until("queries are answered", TIMEOUT, || {
+            count(Fate::Answered, begin) > 200
+        })?;
+        scene.daemon.kill()?;
+        let killed = Instant::now();
+        wait_until("queries are refused", TIMEOUT, || {
+            count(Fate::Refused, killed) > 200
+        })?;
+        scene.daemon.start_again(&scene.lab)?;
+        let started = Instant::now();
+        wait_until("queries are answered again", FATE_WITHIN, || {
+            count(Fate::Answered, started) > 200
+        })?;
+        Ok((killed, started))
+    })?;
+    let sent = sent.into_inner()?;
+    let swallowed: Vec<&Sent> = sent
+        .iter()
+        .filter(|sent| sent.fate == Fate::Swallowed)
+        .collect();
+    assert!(
+        swallowed.iter().all(|sent| sent.at < killed),
+        "{swallowed:?}, killed {killed:?}"
+    );
+    assert!(swallowed.len() <= CLIENTS, "{swallowed:?}");
+    let is_late = |sent: &&Sent| sent.at > started && sent.fate != Fate::Answered;
+    assert_eq!(
+        sent.iter().filter(is_late).count(),
+        0,
+        "once it serves, it answers everything"
+    );
+    Ok(())
+}
+
+/// Ends the load when it goes out of scope, whether by success or by an error.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_process_that_hangs_is_passed_by_and_loses_nothing() -> Result<()> {
+    let scene = scene!(Setup::default());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.udp_client(Family::V4)?;
+    address_of_www(&client)?;
+    let before = scene.daemon.metrics()?;
+    scene.daemon.signal(Signal::SIGSTOP)?;
+    let stopped = Instant::now();
+    let mut queries = Vec::new();
+    // The program reads the heartbeat with every query; nothing tells the outside when it is stale.
+    let stale = Duration::from_nanos(HEARTBEAT_STALE_NS) + Duration::from_millis(300);
+    wait_until("the heartbeat is stale", TIMEOUT, || {
+        let query = wire(&query("www.test.", RecordType::A));
+        client.send(&query).expect("nobody refuses");
+        queries.push(query);
+        stopped.elapsed() > stale
+    })?;
+    scene.daemon.signal(Signal::SIGCONT)?;
+    let mut missing: Vec<&[u8]> = queries.iter().map(|query| &query[..2]).collect();
+    wait_until("every query is answered", TIMEOUT, || {
+        while let Some(answer) = client.try_receive() {
+            missing.retain(|id| answer.get(..2) != Some(*id));
+        }
+        missing.is_empty()
+    })?;
+    let now = scene.daemon.metrics()?;
+    let (stale, redirected) = (
+        now.growth(&before, &Reason::PassStale),
+        now.growth(&before, &Reason::Redirected),
+    );
+    assert!(stale > 0 && redirected > 0, "{stale} {redirected}");
+    assert_eq!(stale, now.growth(&before, &Counter::AnswersUdp));
+    assert_eq!(redirected, now.growth(&before, &Counter::AnswersXdp));
+    assert_eq!(stale + redirected, u64::try_from(queries.len())?);
+    Ok(())
+}
+
+/// Asks until an answer comes over AF_XDP, and says after how many answers over the kernel's sockets that was.
+fn wait_for_af_xdp(scene: &Scene) -> Result<()> {
+    let before = scene.daemon.metrics()?;
+    wait_until(
+        "queries are answered over AF_XDP again",
+        2 * TIMEOUT,
+        || {
+            let Ok(client) = scene.udp_client(Family::V4) else {
+                return false;
+            };
+            let fate = fate(&client);
+            let now = scene.daemon.metrics();
+            fate == Fate::Answered
+                && now.is_ok_and(|now| now.growth(&before, &Counter::AnswersXdp) > 0)
+        },
+    )
+}
+
+#[test]
+fn an_interface_that_is_deleted_and_made_again_is_served_again() -> Result<()> {
+    let scene = scene!(Setup::default());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    for round in 0..3 {
+        wait_for_af_xdp(&scene)?;
+        scene.unplug()?;
+        scene
+            .daemon
+            .wait_log_count("the interface is gone", round + 1)?;
+        scene.plug()?;
+    }
+    wait_for_af_xdp(&scene)?;
+    assert_eq!(scene.attached()?, "xdp");
+    for family in Family::ALL {
+        let before = scene.daemon.metrics()?;
+        assert_eq!(address_of_www(&scene.udp_client(family)?)?, ["192.0.2.1"]);
+        scene
+            .daemon
+            .wait_growth(&before, &[(&Counter::AnswersXdp, 1)])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_link_that_goes_down_and_up_is_served_again() -> Result<()> {
+    let scene = scene!(Setup::default());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    for _ in 0..2 {
+        wait_for_af_xdp(&scene)?;
+        scene.lab.router.ip(&format!("link set {LAN} down\n"))?;
+        scene.lab.router.ip(&format!("link set {LAN} up\n"))?;
+    }
+    wait_for_af_xdp(&scene)
+}

@@ -1,0 +1,173 @@
+//! Many queries: none is lost, and no worker allocates.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use qemu_test::lab::{LAN_V4, LAN_V6, Spec};
+use xdnsd_core::counters::Counter;
+use xdnsd_ebpf::Reason;
+
+use crate::support::client::{Family, listen};
+use crate::support::daemon::write;
+use crate::support::message::{query, query_edns, txt, wire};
+use crate::support::scene::{Scene, Setup, scene};
+use crate::support::script::{Fault, Rule};
+
+/// Queries per second that the slowest machine with a debug build carries, and for how long.
+const RATE: u32 = 1_000;
+const SECONDS: u32 = 3;
+const NAMES: u32 = 300;
+
+/// What dnsperf counted.
+#[derive(Debug)]
+struct Report {
+    sent: u64,
+    completed: u64,
+    lost: u64,
+    text: String,
+}
+
+/// Asks for [`NAMES`] names over and over, from 8 clients.
+fn dnsperf(scene: &Scene, server: &str) -> Result<Report> {
+    let mut names = String::new();
+    for number in 0..NAMES {
+        writeln!(names, "n{number}.load.test. A")?;
+    }
+    let file = write(scene.directory.path(), "names", &names)?
+        .display()
+        .to_string();
+    let (rate, seconds) = (RATE.to_string(), SECONDS.to_string());
+    let text = scene.lab.client.output(&[
+        "dnsperf", "-s", server, "-d", &file, "-l", &seconds, "-Q", &rate, "-c", "8", "-T", "1",
+        "-t", "5",
+    ]);
+    let text = text.context("dnsperf (package dnsperf)")?;
+    let number = |label: &str| -> Result<u64> {
+        let (_, rest) = text
+            .split_once(label)
+            .with_context(|| format!("{label} in {text}"))?;
+        let number = rest.split_whitespace().next().context("a number")?;
+        Ok(number.parse()?)
+    };
+    Ok(Report {
+        sent: number("Queries sent:")?,
+        completed: number("Queries completed:")?,
+        lost: number("Queries lost:")?,
+        text,
+    })
+}
+
+#[test]
+fn dnsperf_loses_no_query() -> Result<()> {
+    let scene = scene!(Setup::default().lab(Spec {
+        queues: 2,
+        ..Spec::default()
+    }));
+    scene
+        .upstream
+        .on("*.load.test.", Rule::addresses(300, &["192.0.2.1"]));
+    for server in [LAN_V4.to_string(), LAN_V6.to_string()] {
+        let before = scene.daemon.metrics()?;
+        let report = dnsperf(&scene, &server)?;
+        assert_eq!(
+            (report.lost, report.completed),
+            (0, report.sent),
+            "{}",
+            report.text
+        );
+        assert!(
+            report.sent > u64::from(RATE * SECONDS / 2),
+            "{}",
+            report.text
+        );
+        // Every one of them over AF_XDP: descriptors received, descriptors sent.
+        scene.daemon.wait_growth(
+            &before,
+            &[
+                (&Reason::Redirected, report.sent),
+                (&Counter::QueriesXdp, report.sent),
+                (&Counter::AnswersXdp, report.sent),
+                (&Counter::AnswersUdp, 0),
+                (&Counter::TxFull, 0),
+                (&Counter::FramesRejected, 0),
+            ],
+        )?;
+    }
+    let asked = scene.upstream.asked_all().len();
+    assert!(asked >= usize::try_from(NAMES)?, "{asked}");
+    Ok(())
+}
+
+#[test]
+fn workers_allocate_nothing_whatever_they_are_asked() -> Result<()> {
+    let setup = Setup::default()
+        .servers(&["10.54.0.99", "10.54.0.2", "fd54::2"])
+        .sections("[forward]\nrandom_case = true\n[statistics]\ninterval_secs = 1\n[cache]\nsnapshot = \"{directory}/cache\"\nsnapshot_interval_secs = 1");
+    let scene = scene!(setup);
+    let upstream = &scene.upstream;
+    upstream.on(
+        "*.load.test.",
+        Rule::addresses(300, &["192.0.2.1", "2001:db8::1"]),
+    );
+    upstream.on("*.zero.test.", Rule::addresses(0, &["192.0.2.1"]));
+    upstream.on(
+        "*.none.test.",
+        Rule::code(ResponseCode::NXDomain).behind(&Fault::FORGED),
+    );
+    upstream.on("*.fail.test.", Rule::code(ResponseCode::ServFail));
+    upstream.on("*.silent.test.", Rule::silence());
+    upstream.on("*.garbage.test.", Rule::silence().behind(&[Fault::Garbage]));
+    let strings: Vec<_> = (0..8).map(|number| txt(number, 100)).collect();
+    upstream.on("*.long.test.", Rule::answer(300, &strings));
+    let client = scene.raw_client()?;
+    let before = scene.daemon.metrics()?;
+    for round in 0..20 {
+        for zone in ["load", "zero", "none", "fail", "silent", "garbage", "long"] {
+            let name = format!("N{round}.{zone}.test.");
+            for (family, extra) in [
+                (Family::V4, &[][..]),
+                (Family::V4, &[1; 4]),
+                (Family::V6, &[]),
+                (Family::V6, &[17, 0, 1, 4, 0, 0, 0, 0]),
+            ] {
+                for query in [
+                    query(&name, RecordType::A),
+                    query(&name, RecordType::TXT),
+                    query_edns(&name, RecordType::TXT, 1232),
+                ] {
+                    let mut frame = client.frame(listen(family), &wire(&query))?;
+                    frame.extra = extra.to_vec();
+                    client.send(&frame.to_bytes())?;
+                    frame.message.truncate(20);
+                    client.send(&frame.to_bytes())?;
+                }
+            }
+        }
+    }
+    let report = dnsperf(&scene, &LAN_V4.to_string())?;
+    assert_eq!(report.lost, 0, "{}", report.text);
+    let now = scene.daemon.metrics()?;
+    for counter in [
+        Counter::AnswersXdp,
+        Counter::AnswersUdp,
+        Counter::CacheHits,
+        Counter::CacheMisses,
+        Counter::Coalesced,
+        Counter::UpstreamTimeouts,
+        Counter::UpstreamSpoofed,
+        Counter::UpstreamMalformed,
+        Counter::FormerrGiven,
+        Counter::TruncatedGiven,
+    ] {
+        assert!(
+            now.growth(&before, &counter) > 0,
+            "{counter:?}\n{}",
+            now.text()
+        );
+    }
+    // Where a worker allocated, the process would have aborted (XDNSD_SEAL=abort).
+    assert_eq!(now.get(&Counter::SealedAllocations), Some(0));
+    Ok(())
+}

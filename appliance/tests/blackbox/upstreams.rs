@@ -1,0 +1,323 @@
+//! Whom the appliance asks, and whom it believes: dead, slow, refusing and forged upstreams.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+use qemu_test::lab::{UPSTREAM_V4, UPSTREAM_V6};
+use qemu_test::wait::wait_until;
+use xdnsd_core::counters::Counter;
+
+use crate::support::TIMEOUT;
+use crate::support::client::{Family, RawClient, listen};
+use crate::support::frame::UdpFrame;
+use crate::support::message::{addresses, query, query_edns, read_answer, wire};
+use crate::support::scene::{Setup, scene};
+use crate::support::script::{Fault, Rule};
+use crate::support::upstream::SECOND_V4;
+
+/// A client that waits for five seconds must get its SERVFAIL before that.
+const SERVFAIL_WITHIN: Duration = Duration::from_secs(5);
+/// Before the first server has ever answered, the second one is asked after 400 ms.
+const SECOND_WITHIN: Duration = Duration::from_millis(1_500);
+
+/// Asks once and says how long that took.
+fn timed(client: &RawClient, name: &str) -> Result<(Vec<String>, Duration)> {
+    let start = Instant::now();
+    let answer = client.ask(Family::V4, &query(name, RecordType::A))?;
+    Ok((addresses(&answer), start.elapsed()))
+}
+
+#[test]
+fn upstreams_are_asked_over_ipv6() -> Result<()> {
+    let scene = scene!(Setup::default().servers(&[&UPSTREAM_V6.to_string()]));
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let (found, _) = timed(&scene.raw_client()?, "www.test.")?;
+    assert_eq!(found, ["192.0.2.1"]);
+    let asked = scene.upstream.asked("www.test.");
+    assert_eq!(asked[0].server, UPSTREAM_V6);
+    Ok(())
+}
+
+#[test]
+fn a_silent_first_upstream_costs_a_moment_and_is_then_left_out() -> Result<()> {
+    let setup = Setup::default().servers(&[&SECOND_V4.to_string(), &UPSTREAM_V4.to_string()]);
+    let scene = scene!(setup);
+    scene
+        .upstream
+        .on_server(SECOND_V4, "*.test.", Rule::silence());
+    scene
+        .upstream
+        .on_server(UPSTREAM_V4, "*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    let before = scene.daemon.metrics()?;
+    for name in ["a.test.", "b.test.", "c.test."] {
+        let (found, took) = timed(&client, name)?;
+        assert_eq!(found, ["192.0.2.1"]);
+        assert!(took < SECOND_WITHIN, "{name} took {took:?}");
+        assert_eq!(scene.upstream.asked(name).len(), 2);
+    }
+    let now = scene.daemon.metrics()?;
+    assert_eq!(now.growth(&before, &Counter::UpstreamTimeouts), 3);
+    assert_eq!(now.growth(&before, &Counter::UpstreamRetries), 3);
+    // Three timeouts in a row: it is asked again only once in a while.
+    let (_, took) = timed(&client, "d.test.")?;
+    let asked = scene.upstream.asked("d.test.");
+    assert_eq!(asked.len(), 1, "{took:?} {asked:?}");
+    assert_eq!(asked[0].server, UPSTREAM_V4);
+    Ok(())
+}
+
+#[test]
+fn hosts_and_ports_that_do_not_exist_cost_a_moment() -> Result<()> {
+    let nobody = ["10.54.0.99", "10.54.0.2:5399", "10.54.0.2"];
+    let scene = scene!(Setup::default().servers(&nobody));
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let (found, took) = timed(&scene.raw_client()?, "www.test.")?;
+    assert_eq!(found, ["192.0.2.1"]);
+    assert!(took < 2 * SECOND_WITHIN, "{took:?}");
+    Ok(())
+}
+
+#[test]
+fn an_upstream_that_fails_is_followed_by_the_next_at_once() -> Result<()> {
+    let setup = Setup::default().servers(&[&SECOND_V4.to_string(), &UPSTREAM_V4.to_string()]);
+    let scene = scene!(setup);
+    let client = scene.raw_client()?;
+    for (name, fault) in [
+        ("servfail.test.", Rule::code(ResponseCode::ServFail)),
+        ("refused.test.", Rule::code(ResponseCode::Refused)),
+        ("notimp.test.", Rule::code(ResponseCode::NotImp)),
+        ("garbage.test.", Rule::silence().behind(&[Fault::Garbage])),
+    ] {
+        scene.upstream.on_server(SECOND_V4, name, fault);
+        scene
+            .upstream
+            .on_server(UPSTREAM_V4, name, Rule::addresses(300, &["192.0.2.1"]));
+        let (found, took) = timed(&client, name)?;
+        assert_eq!(found, ["192.0.2.1"]);
+        assert!(took < Duration::from_millis(350), "{name} took {took:?}");
+    }
+    let metrics = scene.daemon.metrics()?;
+    assert_eq!(
+        metrics.get(&Counter::UpstreamMalformed),
+        Some(1),
+        "{}",
+        metrics.text()
+    );
+    assert_eq!(metrics.get(&Counter::UpstreamTimeouts), Some(0));
+    Ok(())
+}
+
+#[test]
+fn all_upstreams_dead_is_servfail_within_five_seconds() -> Result<()> {
+    let setup = Setup::default()
+        .servers(&[&UPSTREAM_V4.to_string(), &SECOND_V4.to_string()])
+        .sections("[forward]\nfailure_ttl = 1");
+    let scene = scene!(setup);
+    scene.upstream.on("www.test.", Rule::silence());
+    let client = scene.raw_client()?;
+    let before = scene.daemon.metrics()?;
+    let start = Instant::now();
+    let query_edns = query_edns("www.test.", RecordType::A, 1232);
+    let frame = client.frame(listen(Family::V4), &wire(&query_edns))?;
+    let answer = read_answer(&frame.message, &client.exchange(&frame)?)?;
+    let took = start.elapsed();
+    assert_eq!(answer.response_code(), ResponseCode::ServFail);
+    assert!(took < SERVFAIL_WITHIN, "{took:?}");
+    // RFC 8914 section 4.23: No Reachable Authority.
+    let edns = answer.extensions().as_ref().expect("OPT");
+    let reason = edns.option(EdnsCode::Unknown(15));
+    assert!(
+        matches!(reason, Some(EdnsOption::Unknown(15, data)) if data.starts_with(&[0, 22])),
+        "{reason:?}"
+    );
+    // Kept for a moment (RFC 9520), then asked for again.
+    let again = client.ask(Family::V4, &query("www.test.", RecordType::A))?;
+    assert_eq!(again.response_code(), ResponseCode::ServFail);
+    scene.daemon.wait_growth(
+        &before,
+        &[(&Counter::CacheMisses, 1), (&Counter::AnswersXdp, 2)],
+    )?;
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    wait_until("it is answered again", TIMEOUT, || {
+        let answer = client.ask(Family::V4, &query("www.test.", RecordType::A));
+        answer.is_ok_and(|answer| answer.response_code() == ResponseCode::NoError)
+    })
+}
+
+#[test]
+fn a_lost_question_is_asked_again() -> Result<()> {
+    let scene = scene!(Setup::default());
+    scene.upstream.on(
+        "www.test.",
+        Rule::addresses(300, &["192.0.2.1"]).drop_first(1),
+    );
+    let (found, took) = timed(&scene.raw_client()?, "www.test.")?;
+    assert_eq!(found, ["192.0.2.1"]);
+    assert!(took < SECOND_WITHIN, "{took:?}");
+    let asked = scene.upstream.asked("www.test.");
+    assert_eq!(asked.len(), 2);
+    assert_ne!(asked[0].query.id(), asked[1].query.id());
+    Ok(())
+}
+
+#[test]
+fn a_slow_upstream_is_waited_for() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let slow = Duration::from_millis(2_500);
+    scene.upstream.on(
+        "www.test.",
+        Rule::addresses(300, &["192.0.2.1"]).after(slow),
+    );
+    let (found, took) = timed(&scene.raw_client()?, "www.test.")?;
+    assert_eq!(found, ["192.0.2.1"]);
+    // The answer to the first attempt, not to a later one.
+    assert!(
+        (slow..slow + Duration::from_millis(400)).contains(&took),
+        "{took:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn forged_answers_are_not_believed() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = scene.raw_client()?;
+    // Later than anything forged, sooner than the second attempt.
+    let honest = Rule::addresses(300, &["192.0.2.1"]).after(Duration::from_millis(150));
+    for (number, fault) in Fault::FORGED.into_iter().enumerate() {
+        let name = format!("forged{number}.test.");
+        scene.upstream.on(&name, honest.clone().behind(&[fault]));
+        let before = scene.daemon.metrics()?;
+        for hit in [false, true] {
+            let (found, _) = timed(&client, &name)?;
+            assert_eq!(found, ["192.0.2.1"], "{fault:?}, hit: {hit}");
+        }
+        scene.daemon.wait_growth(
+            &before,
+            &[
+                (&Counter::UpstreamSpoofed, 1),
+                (&Counter::UpstreamAnswers, 1),
+                (&Counter::UpstreamMalformed, 0),
+                (&Counter::UpstreamQueries, 1),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn ids_and_source_ports_cannot_be_guessed() -> Result<()> {
+    const QUESTIONS: usize = 200;
+    let scene = scene!(Setup::default());
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    for number in 0..QUESTIONS {
+        timed(&client, &format!("n{number}.test."))?;
+    }
+    let asked = scene.upstream.asked_all();
+    assert_eq!(asked.len(), QUESTIONS);
+    let ids: Vec<u16> = asked.iter().map(|asked| asked.query.id()).collect();
+    let ports: Vec<u16> = asked.iter().map(|asked| asked.from.port()).collect();
+    let different = |values: &[u16]| values.iter().collect::<BTreeSet<_>>().len();
+    // Of 200 random ones among 65536, more than 10 equal pairs happen less than once in 10^15 runs.
+    assert!(different(&ids) > QUESTIONS - 10, "{ids:?}");
+    assert!(different(&ports) >= 24, "{ports:?}");
+    let steps = |values: &[u16]| -> Vec<u16> {
+        values
+            .windows(2)
+            .map(|pair| pair[1].wrapping_sub(pair[0]))
+            .collect()
+    };
+    // Neither counts up, nor is one made of the other.
+    assert!(different(&steps(&ids)) > QUESTIONS - 15, "{ids:?}");
+    let mixed: Vec<u16> = ids.iter().zip(&ports).map(|(id, port)| id ^ port).collect();
+    assert!(different(&mixed) > QUESTIONS - 10);
+    let spread =
+        |values: &[u16]| values.iter().max().unwrap_or(&0) - values.iter().min().unwrap_or(&0);
+    assert!(
+        spread(&ids) > 0x8000 && spread(&ports) > 0x4000,
+        "{ids:?} {ports:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn clients_that_ask_the_same_share_one_question() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let delay = Duration::from_millis(300);
+    scene.upstream.on(
+        "www.test.",
+        Rule::addresses(300, &["192.0.2.1"]).after(delay),
+    );
+    let client = scene.raw_client()?;
+    let before = scene.daemon.metrics()?;
+    let names = [
+        "www.test.",
+        "WWW.test.",
+        "www.TEST.",
+        "wWw.tEsT.",
+        "Www.Test.",
+    ];
+    let frames: Result<Vec<UdpFrame>> = names
+        .iter()
+        .enumerate()
+        .map(|(number, name)| {
+            let family = Family::ALL[number % 2];
+            client.frame(listen(family), &wire(&query(name, RecordType::A)))
+        })
+        .collect();
+    let frames = frames?;
+    for frame in &frames {
+        client.send(&frame.to_bytes())?;
+    }
+    for (frame, answer) in frames.iter().zip(client.answers_to(&frames)?) {
+        let answer = read_answer(&frame.message, &answer)?;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+    }
+    assert_eq!(scene.upstream.asked("www.test.").len(), 1);
+    scene.daemon.wait_growth(
+        &before,
+        &[
+            (&Counter::Coalesced, 4),
+            (&Counter::CacheMisses, 5),
+            (&Counter::UpstreamQueries, 1),
+            (&Counter::AnswersXdp, 5),
+        ],
+    )
+}
+
+#[test]
+fn an_upstream_without_edns_is_asked_without() -> Result<()> {
+    let scene = scene!(Setup::default());
+    scene.upstream.on(
+        "*.test.",
+        Rule::addresses(300, &["192.0.2.1"]).refusing_edns(),
+    );
+    let client = scene.raw_client()?;
+    for name in ["a.test.", "b.test."] {
+        let (found, took) = timed(&client, name)?;
+        assert_eq!(found, ["192.0.2.1"]);
+        assert!(took < Duration::from_millis(350), "{took:?}");
+    }
+    let has_opt: Vec<bool> = scene
+        .upstream
+        .asked_all()
+        .iter()
+        .map(|asked| asked.query.extensions().is_some())
+        .collect();
+    assert_eq!(has_opt, [true, false, false]);
+    Ok(())
+}
