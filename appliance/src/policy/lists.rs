@@ -83,6 +83,12 @@ impl ListBuilder {
         }
     }
 
+    /// Whether nothing was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Adds a rule of the source with index `list`.
     pub fn add(&mut self, rule: &Rule, list: u16, purpose: Purpose) {
         let Some(labels) = Labels::new(&rule.name) else {
@@ -137,21 +143,34 @@ impl ListBuilder {
     }
 
     /// Adds the rules of a text file. A file that has lines, but not one rule, is an error: a login page or an error page
-    /// was saved in place of the list.
+    /// was saved in place of the list. After an error nothing of the file is in the list.
     ///
     /// # Errors
     /// The file cannot be read, or is no list.
     pub fn add_file(&mut self, path: &Path, list: u16, purpose: Purpose) -> Result<Tally, Problem> {
+        let before = self.entries.len();
+        let added = self.try_add_file(path, list, purpose);
+        if added.is_err() {
+            self.entries.truncate(before);
+        }
+        added
+    }
+
+    fn try_add_file(&mut self, path: &Path, list: u16, purpose: Purpose) -> Result<Tally, Problem> {
         let file = File::open(path).map_err(|error| Problem::with_file(path, &error))?;
         let tally = self.add_lines(BufReader::new(file), list, purpose);
         let tally = tally.map_err(|error| Problem::with_file(path, &error))?;
+        let problem = |what| Err(Problem::of(path.display().to_string(), what));
         if tally.rules == 0 && tally.skipped > 0 {
-            let what = format!("has no rule in {} lines: is it a blocklist?", tally.skipped);
-            return Err(Problem::of(path.display().to_string(), what));
+            return problem(format!(
+                "has no rule in {} lines: is it a blocklist?",
+                tally.skipped
+            ));
         }
         if self.entries.len() > NAMES_MAX {
-            let what = format!("with this list there are more than {NAMES_MAX} names");
-            return Err(Problem::of(path.display().to_string(), what));
+            return problem(format!(
+                "with this list there are more than {NAMES_MAX} names"
+            ));
         }
         Ok(tally)
     }

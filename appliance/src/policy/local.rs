@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use xdnsd_core::dns::rtype;
 use xdnsd_core::policy::hash::HashKey;
@@ -416,10 +416,10 @@ fn parse_ttl(word: &str) -> Result<u32, String> {
 }
 
 /// Reads and compiles local data. Records come first, then hosts, then leases: an address points back to the first name
-/// that it was given. Lines of files that cannot be used are noted.
+/// that it was given. Lines and files that cannot be used are noted.
 ///
 /// # Errors
-/// A record of the config is wrong, or a file that is there cannot be read.
+/// A record of the config is wrong.
 pub fn compile(
     input: &LocalInput,
     now_secs: Option<i64>,
@@ -432,14 +432,13 @@ pub fn compile(
         builder.add_text(text, input.ttl_secs).map_err(wrong)?;
     }
     for path in &input.hosts {
-        for file in files_behind(path, notes)? {
-            let hosts = parse_hosts(&file, &read_text(&file, FILE_BYTES_MAX)?, notes);
+        for (file, text) in texts(path, notes) {
+            let hosts = parse_hosts(&file, &text, notes);
             add_hosts(&mut builder, &file, &hosts, input.ttl_secs, notes);
         }
     }
     for LeaseFile { path, format } in &input.leases {
-        for file in files_behind(path, notes)? {
-            let text = read_text(&file, FILE_BYTES_MAX)?;
+        for (file, text) in texts(path, notes) {
             let hosts = parse_leases(&file, &text, *format, now_secs, notes);
             add_hosts(&mut builder, &file, &hosts, input.lease_ttl_secs, notes);
         }
@@ -450,9 +449,20 @@ pub fn compile(
     Ok(builder.build(draw_key))
 }
 
+/// The files behind a path with their text.
+fn texts(path: &Path, notes: &mut Notes) -> Vec<(PathBuf, String)> {
+    let mut texts = Vec::new();
+    let found = files_behind(path, notes);
+    for file in notes.or_fail(found).unwrap_or_default() {
+        let text = notes.or_fail(read_text(&file, FILE_BYTES_MAX));
+        texts.extend(text.map(|text| (file, text)));
+    }
+    texts
+}
+
 fn add_hosts(
     builder: &mut LocalBuilder,
-    file: &std::path::Path,
+    file: &Path,
     hosts: &[Host],
     ttl_secs: u32,
     notes: &mut Notes,

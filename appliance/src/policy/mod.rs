@@ -1,7 +1,15 @@
 //! Policy's files: what people write, compiled to the images that `xdnsd_core::policy` looks into.
+//!
+//! ```text
+//! config ──────────────► PolicyInput ─┐
+//! hosts, leases, lists ──► rules, hosts ├─► PolicySet: immutable images ──► view() per batch ──► the engine
+//! compiled list ─────────► map ────────┘        ▲
+//! inotify ──► Watcher ──► Keeper: waits, reads anew, keeps the old set where the new one is wrong
+//! ```
 
 pub mod acl;
 pub mod hosts;
+pub mod keeper;
 pub mod list_file;
 pub mod lists;
 pub mod local;
@@ -12,10 +20,19 @@ pub mod problem;
 pub mod rdata;
 pub mod routes;
 pub mod rules;
+pub mod set;
 pub mod svcb;
 pub mod table;
 #[cfg(test)]
 mod testing;
+pub mod watch;
 pub mod words;
 
+pub use acl::AclInput;
+pub use hosts::LeaseFormat;
+pub use keeper::Keeper;
+pub use local::{LeaseFile, LocalInput};
+pub use prefix::Prefix;
 pub use problem::{Notes, Problem};
+pub use routes::RouteInput;
+pub use set::{ListsInput, PolicyInput, PolicySet, RebindInput};

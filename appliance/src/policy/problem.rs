@@ -63,6 +63,8 @@ pub struct Notes {
     pub first: Vec<Problem>,
     /// How many there were.
     pub count: usize,
+    /// Files that could not be used at all: what they hold is missing from what was built.
+    pub failures: Vec<Problem>,
 }
 
 impl Notes {
@@ -72,6 +74,19 @@ impl Notes {
         if self.first.len() < NOTES_MAX {
             self.first.push(problem);
         }
+    }
+
+    /// Adds the notes of another part.
+    pub fn merge(&mut self, other: Self) {
+        self.count += other.count;
+        let room = NOTES_MAX.saturating_sub(self.first.len());
+        self.first.extend(other.first.into_iter().take(room));
+        self.failures.extend(other.failures);
+    }
+
+    /// Gives the value, or notes the failure.
+    pub fn or_fail<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
+        result.map_err(|problem| self.failures.push(problem)).ok()
     }
 
     /// Notes a line that is passed over.

@@ -1,0 +1,606 @@
+//! Everything that policy is compiled from, and the images that it is compiled to.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use xdnsd_core::policy::rebind::Ranges;
+use xdnsd_core::policy::{
+    Acl, BlockAnswer, Blocked, Kinds, LISTS_MAX, List, Lists, LocalData, Policy, Rebind, Routes,
+    Suffixes,
+};
+
+use super::acl::{self, AclInput};
+use super::list_file::{ListImage, finish};
+use super::lists::{ListBuilder, Purpose, SOURCES_MAX};
+use super::local::{self, LocalInput};
+use super::problem::{Notes, Problem};
+use super::routes::{RouteInput, compile_routes, compile_suffixes};
+use super::table::random_key;
+
+/// What the config says about policy.
+#[derive(Clone, Debug)]
+pub struct PolicyInput {
+    /// Clients.
+    pub acl: AclInput,
+    /// Local data.
+    pub local: LocalInput,
+    /// Special-use names that are switched on.
+    pub special: Kinds,
+    /// Blocked and allowed names.
+    pub lists: ListsInput,
+    /// Upstream groups by suffix. Group 0 is for all other names.
+    pub routes: Vec<RouteInput>,
+    /// Whether address questions for names of one label go upstream.
+    pub forward_plain_names: bool,
+    /// Rebind protection.
+    pub rebind: RebindInput,
+}
+
+impl Default for PolicyInput {
+    fn default() -> Self {
+        Self {
+            acl: AclInput::default(),
+            local: LocalInput::default(),
+            special: Kinds::DEFAULT,
+            lists: ListsInput::default(),
+            routes: Vec::new(),
+            forward_plain_names: true,
+            rebind: RebindInput::default(),
+        }
+    }
+}
+
+/// Where blocked and allowed names come from.
+#[derive(Clone, Debug)]
+pub struct ListsInput {
+    /// Text files of blocked names.
+    pub block: Vec<PathBuf>,
+    /// Text files of allowed names.
+    pub allow: Vec<PathBuf>,
+    /// Compiled lists, at most [`COMPILED_MAX`].
+    pub compiled: Vec<PathBuf>,
+    /// Blocked names of the config itself.
+    pub block_names: Vec<String>,
+    /// Allowed names of the config itself.
+    pub allow_names: Vec<String>,
+    /// What blocked names get.
+    pub answer: BlockAnswer,
+    /// With this TTL, in seconds.
+    pub ttl_secs: u32,
+}
+
+impl Default for ListsInput {
+    fn default() -> Self {
+        Self {
+            block: Vec::new(),
+            allow: Vec::new(),
+            compiled: Vec::new(),
+            block_names: Vec::new(),
+            allow_names: Vec::new(),
+            answer: BlockAnswer::Nxdomain,
+            ttl_secs: 60,
+        }
+    }
+}
+
+/// Most compiled lists of a config. One place is left for what comes from text.
+pub const COMPILED_MAX: usize = LISTS_MAX - 1;
+
+/// Rebind protection.
+#[derive(Clone, Debug)]
+pub struct RebindInput {
+    /// Ranges that public names must not resolve to. [`Ranges::NONE`] switches the protection off.
+    pub ranges: Ranges,
+    /// Suffixes that may resolve to them.
+    pub allowed: Vec<String>,
+    /// Whether routed suffixes may: their upstreams were named for it, and are mostly on this network.
+    pub allow_routed: bool,
+}
+
+impl Default for RebindInput {
+    fn default() -> Self {
+        Self {
+            ranges: Ranges::DEFAULT,
+            allowed: Vec::new(),
+            allow_routed: true,
+        }
+    }
+}
+
+/// The images of policy. Immutable; a reload makes another set, which shares what did not change.
+#[derive(Clone, Debug)]
+pub struct PolicySet {
+    acl: Arc<[u8]>,
+    local: Arc<[u8]>,
+    lists: Arc<Vec<NamedList>>,
+    routes: Arc<[u8]>,
+    rebind_allowed: Arc<[u8]>,
+    special: Kinds,
+    block_answer: BlockAnswer,
+    block_ttl_secs: u32,
+    forward_plain_names: bool,
+    rebind_ranges: Ranges,
+}
+
+/// A list and where its names come from.
+#[derive(Debug)]
+struct NamedList {
+    image: ListImage,
+    /// By source index; a compiled file is one source.
+    sources: Vec<String>,
+}
+
+impl PolicySet {
+    /// Compiles everything.
+    ///
+    /// # Errors
+    /// The first thing that is wrong. Lines that can be passed over go to `notes`.
+    pub fn build(
+        input: &PolicyInput,
+        now_secs: Option<i64>,
+        notes: &mut Notes,
+    ) -> Result<Self, Problem> {
+        let set = Self::build_fixed(input)?
+            .with_local(input, now_secs, notes)?
+            .with_lists(input, notes)?;
+        match notes.failures.first() {
+            Some(failure) => Err(failure.clone()),
+            None => Ok(set),
+        }
+    }
+
+    /// Compiles what comes from the config alone: whether it is right does not depend on any other file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub(super) fn build_fixed(input: &PolicyInput) -> Result<Self, Problem> {
+        let routed = input
+            .routes
+            .iter()
+            .flat_map(|route| &route.suffixes)
+            .filter(|_| input.rebind.allow_routed);
+        let allowed = input.rebind.allowed.iter().chain(routed);
+        let own_records = LocalInput {
+            hosts: Vec::new(),
+            leases: Vec::new(),
+            ..input.local.clone()
+        };
+        let mut notes = Notes::default();
+        Ok(Self {
+            acl: acl::compile(&input.acl)?.into(),
+            local: local::compile(&own_records, None, &mut notes, random_key)?.into(),
+            lists: Arc::new(Vec::from_iter(build_text_list(
+                &input.lists,
+                &[],
+                &mut notes,
+            )?)),
+            routes: compile_routes(&input.routes, random_key)?.into(),
+            rebind_allowed: compile_suffixes("rebind.allowed", allowed, random_key)?.into(),
+            special: input.special,
+            block_answer: input.lists.answer,
+            block_ttl_secs: input.lists.ttl_secs,
+            forward_plain_names: input.forward_plain_names,
+            rebind_ranges: input.rebind.ranges,
+        })
+    }
+
+    /// The same set with local data read anew. Files that cannot be used are noted.
+    ///
+    /// # Errors
+    /// A record of the config is wrong.
+    pub(super) fn with_local(
+        &self,
+        input: &PolicyInput,
+        now_secs: Option<i64>,
+        notes: &mut Notes,
+    ) -> Result<Self, Problem> {
+        let local = local::compile(&input.local, now_secs, notes, random_key)?.into();
+        Ok(Self {
+            local,
+            ..self.clone()
+        })
+    }
+
+    /// The same set with the lists read anew. Files that cannot be used are noted.
+    ///
+    /// # Errors
+    /// A name of the config is wrong, or there are more lists than fit.
+    pub(super) fn with_lists(
+        &self,
+        input: &PolicyInput,
+        notes: &mut Notes,
+    ) -> Result<Self, Problem> {
+        let lists = Arc::new(build_lists(&input.lists, notes)?);
+        Ok(Self {
+            lists,
+            ..self.clone()
+        })
+    }
+
+    /// A view to ask. Costs a few dozen loads: to be taken once per batch of queries.
+    #[must_use]
+    pub fn view(&self) -> Policy<'_> {
+        const COMPILED: &str = "compiled by this process and immutable since";
+        let mut lists = Lists::EMPTY;
+        for named in self.lists.iter() {
+            let pushed = lists.push(named.image.list());
+            debug_assert!(pushed, "build_lists counted them");
+        }
+        Policy {
+            acl: Acl::view(&self.acl).expect(COMPILED),
+            local: LocalData::view(&self.local).expect(COMPILED),
+            special: self.special,
+            lists,
+            block_answer: self.block_answer,
+            block_ttl_secs: self.block_ttl_secs,
+            routes: Routes::view(&self.routes).expect(COMPILED),
+            forward_plain_names: self.forward_plain_names,
+            rebind: Rebind::new(
+                self.rebind_ranges,
+                Suffixes::view(&self.rebind_allowed).expect(COMPILED),
+            ),
+        }
+    }
+
+    /// The file, or the key of the config, that blocks a name.
+    #[must_use]
+    pub fn source(&self, blocked: Blocked) -> &str {
+        let list = self.lists.get(usize::from(blocked.image));
+        // A compiled file does not keep the names of its sources.
+        let source = list.and_then(|list| {
+            list.sources
+                .get(usize::from(blocked.list))
+                .or(list.sources.first())
+        });
+        source.map_or("?", String::as_str)
+    }
+
+    /// Names in the lists.
+    #[must_use]
+    pub fn listed_names(&self) -> usize {
+        self.lists
+            .iter()
+            .map(|named| named.image.list().count())
+            .sum()
+    }
+
+    /// Bytes of all images, mapped ones included.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let lists: usize = self
+            .lists
+            .iter()
+            .map(|named| named.image.as_ref().len())
+            .sum();
+        self.acl.len() + self.local.len() + self.routes.len() + self.rebind_allowed.len() + lists
+    }
+}
+
+fn build_lists(input: &ListsInput, notes: &mut Notes) -> Result<Vec<NamedList>, Problem> {
+    let block = input.block.iter().map(|path| (path, Purpose::Block));
+    let allow = input.allow.iter().map(|path| (path, Purpose::Allow));
+    let files: Vec<_> = block.chain(allow).collect();
+    let mut lists = Vec::from_iter(build_text_list(input, &files, notes)?);
+    for path in &input.compiled {
+        let image = notes.or_fail(ListImage::open(path));
+        lists.extend(image.map(|image| NamedList {
+            image,
+            sources: vec![path.display().to_string()],
+        }));
+    }
+    Ok(lists)
+}
+
+/// The list of the config's own names and of these text files; `None` where there is nothing.
+fn build_text_list(
+    input: &ListsInput,
+    files: &[(&PathBuf, Purpose)],
+    notes: &mut Notes,
+) -> Result<Option<NamedList>, Problem> {
+    check_counts(input)?;
+    let mut builder = ListBuilder::default();
+    let mut sources = Vec::new();
+    for &(path, purpose) in files {
+        let tally = builder.add_file(path, sources.len() as u16, purpose);
+        notes.or_fail(tally);
+        sources.push(path.display().to_string());
+    }
+    let keys = [
+        ("lists.block_names", &input.block_names, Purpose::Block),
+        ("lists.allow_names", &input.allow_names, Purpose::Allow),
+    ];
+    for (key, names, purpose) in keys {
+        for text in names {
+            let wrong = |error| Problem::of(key, format!("`{text}` {error}"));
+            builder
+                .add_name(text, sources.len() as u16, purpose)
+                .map_err(wrong)?;
+        }
+        sources.push(key.into());
+    }
+    if builder.is_empty() {
+        return Ok(None);
+    }
+    let image = ListImage::Memory(finish(builder)?);
+    debug_assert!(
+        List::check(image.as_ref()).is_ok(),
+        "what was compiled can be read"
+    );
+    Ok(Some(NamedList { image, sources }))
+}
+
+/// Whether all lists of a config have a place.
+fn check_counts(input: &ListsInput) -> Result<(), Problem> {
+    if input.compiled.len() > COMPILED_MAX {
+        let what = format!(
+            "{} compiled lists are too many; allowed: {COMPILED_MAX}",
+            input.compiled.len()
+        );
+        return Err(Problem::of("lists.compiled", what));
+    }
+    // Two more sources are the names of the config.
+    if input.block.len() + input.allow.len() + 2 > SOURCES_MAX {
+        return Err(Problem::of(
+            "lists",
+            format!("more than {} files", SOURCES_MAX - 2),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::list_file;
+    use crate::policy::name;
+    use crate::policy::testing::Folder;
+    use xdnsd_core::dns::rtype;
+    use xdnsd_core::policy::{Action, Decision, Finding, Labels};
+
+    fn build(input: &PolicyInput) -> PolicySet {
+        PolicySet::build(input, None, &mut Notes::default()).expect("compiled")
+    }
+
+    fn decide(set: &PolicySet, question: &str, qtype: u16) -> String {
+        let name = name::parse(question).expect("a name");
+        let labels = Labels::new(&name).expect("well-formed");
+        match set.view().decide(&labels, qtype) {
+            Decision::Local(local) => {
+                let local = format!("{local:?}");
+                format!(
+                    "local {}",
+                    local.split([' ', '(']).next().unwrap_or_default()
+                )
+            }
+            Decision::Special(special) => format!("special {:?}", special.kind),
+            Decision::Blocked(blocked) => format!("blocked by {}", set.source(blocked)),
+            Decision::PlainName => "plain name".into(),
+            Decision::Forward { group } => format!("group {group}"),
+        }
+    }
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|&text| text.into()).collect()
+    }
+
+    /// One name per border between two neighbours of the order.
+    #[test]
+    fn local_data_then_special_names_then_lists_then_routes() {
+        let mut input = PolicyInput::default();
+        input.local.records = texts(&[
+            "ads.example A 192.168.1.1",
+            "x.test A 192.168.1.2",
+            "corp.example A 192.168.1.3",
+        ]);
+        input.local.zones = texts(&["lan"]);
+        input.lists.block_names = texts(&["example", "onion", "lan", "corp.example"]);
+        input.lists.allow_names = texts(&["ok.example"]);
+        input.routes = vec![RouteInput {
+            suffixes: texts(&["corp.example", "ok.example"]),
+            group: 3,
+        }];
+        let set = build(&input);
+        assert_eq!(
+            decide(&set, "ads.example", rtype::A),
+            "local Records",
+            "before the lists"
+        );
+        assert_eq!(decide(&set, "ads.example", rtype::AAAA), "local Nodata");
+        assert_eq!(
+            decide(&set, "x.test", rtype::A),
+            "local Records",
+            "before special names"
+        );
+        assert_eq!(
+            decide(&set, "corp.example", rtype::A),
+            "local Records",
+            "before routes"
+        );
+        assert_eq!(decide(&set, "y.test", rtype::A), "special Test");
+        assert_eq!(
+            decide(&set, "y.onion", rtype::A),
+            "special Onion",
+            "before the lists"
+        );
+        assert_eq!(
+            decide(&set, "z.lan", rtype::A),
+            "local Nxdomain",
+            "before the lists"
+        );
+        assert_eq!(
+            decide(&set, "other.example", rtype::A),
+            "blocked by lists.block_names"
+        );
+        assert_eq!(
+            decide(&set, "x.corp.example", rtype::A),
+            "blocked by lists.block_names",
+            "before routes"
+        );
+        assert_eq!(decide(&set, "ok.example", rtype::A), "group 3");
+        assert_eq!(decide(&set, "example.org", rtype::A), "group 0");
+    }
+
+    #[test]
+    fn a_route_opens_a_special_zone_or_a_local_zone() {
+        let mut input = PolicyInput::default();
+        input.local.zones = texts(&["lan", "ads.lan"]);
+        input.local.records = texts(&["nas.lan A 192.168.1.2"]);
+        let set = build(&input);
+        for (name, before) in [
+            ("x.onion", "special Onion"),
+            ("1.1.168.192.in-addr.arpa", "special PrivateReverse"),
+            ("a.sub.lan", "local Nxdomain"),
+        ] {
+            assert_eq!(decide(&set, name, rtype::PTR), before);
+        }
+        input.routes = vec![
+            RouteInput {
+                suffixes: texts(&["onion", "192.168.1.0/24"]),
+                group: 1,
+            },
+            RouteInput {
+                suffixes: texts(&["sub.lan", "arpa"]),
+                group: 2,
+            },
+        ];
+        let set = build(&input);
+        assert_eq!(
+            decide(&set, "x.onion", rtype::A),
+            "group 1",
+            "the special zone itself is routed"
+        );
+        assert_eq!(
+            decide(&set, "1.1.168.192.in-addr.arpa", rtype::PTR),
+            "group 1",
+            "a part of it is"
+        );
+        assert_eq!(
+            decide(&set, "1.2.168.192.in-addr.arpa", rtype::PTR),
+            "special PrivateReverse",
+            "another part"
+        );
+        assert_eq!(
+            decide(&set, "home.arpa", rtype::A),
+            "special HomeArpa",
+            "a route above it is not about it"
+        );
+        assert_eq!(decide(&set, "a.sub.lan", rtype::A), "group 2");
+        assert_eq!(decide(&set, "a.lan", rtype::A), "local Nxdomain");
+        assert_eq!(decide(&set, "nas.lan", rtype::A), "local Records");
+    }
+
+    #[test]
+    fn plain_names_stay_at_home_unless_routed() {
+        let mut input = PolicyInput {
+            forward_plain_names: false,
+            ..PolicyInput::default()
+        };
+        input.routes = vec![
+            RouteInput {
+                suffixes: texts(&["intranet"]),
+                group: 1,
+            },
+            RouteInput {
+                suffixes: texts(&["."]),
+                group: 2,
+            },
+        ];
+        let set = build(&input);
+        assert_eq!(decide(&set, "printer", rtype::A), "plain name");
+        assert_eq!(decide(&set, "intranet", rtype::A), "group 1");
+        assert_eq!(decide(&set, "org", rtype::NS), "group 2");
+        assert_eq!(decide(&set, "example.org", rtype::A), "group 2");
+    }
+
+    #[test]
+    fn rebinding_is_allowed_to_named_and_to_routed_suffixes() {
+        let mut input = PolicyInput::default();
+        input.rebind.allowed = texts(&["plex.direct"]);
+        input.routes = vec![RouteInput {
+            suffixes: texts(&["corp.example"]),
+            group: 1,
+        }];
+        let guards = |input: &PolicyInput, name: &str| {
+            let name = name::parse(name).expect("a name");
+            let set = build(input);
+            let rebind = set.view().rebind;
+            assert!(matches!(
+                rebind.inspect(rtype::A, &[10, 0, 0, 1]),
+                Finding::Rebind(_)
+            ));
+            rebind.guards(&Labels::new(&name).expect("well-formed"))
+        };
+        assert!(guards(&input, "www.example.org"));
+        assert!(!guards(&input, "a.plex.direct"));
+        assert!(!guards(&input, "db.corp.example"));
+        input.rebind.allow_routed = false;
+        assert!(guards(&input, "db.corp.example"));
+    }
+
+    #[test]
+    fn text_and_compiled_lists_are_in_force_together() {
+        let folder = Folder::new();
+        let text = folder.write("ads.txt", "ads.example\nok.mapped.example\n");
+        let allow = folder.write("allow.txt", "fine.mapped.example\n");
+        let source = folder.write("source.txt", "mapped.example\n@@||ads.example^\n");
+        let compiled = folder.path().join("mapped.list");
+        let (image, _) = list_file::compile(&[(source, Purpose::Block)]).expect("compiled");
+        list_file::write(&compiled, &image).expect("written");
+        let mut input = PolicyInput::default();
+        input.lists.block = vec![text.clone()];
+        input.lists.allow = vec![allow];
+        input.lists.compiled = vec![compiled.clone()];
+        let set = build(&input);
+        assert_eq!(
+            decide(&set, "ok.mapped.example", rtype::A),
+            format!("blocked by {}", text.display())
+        );
+        assert_eq!(
+            decide(&set, "x.mapped.example", rtype::A),
+            format!("blocked by {}", compiled.display())
+        );
+        assert_eq!(
+            decide(&set, "x.fine.mapped.example", rtype::A),
+            "group 0",
+            "allowed by the text, blocked by the file"
+        );
+        assert_eq!(
+            decide(&set, "ads.example", rtype::A),
+            "group 0",
+            "blocked by the text, allowed by the file"
+        );
+        assert_eq!(set.listed_names(), 5);
+        input.lists.compiled = vec![compiled; COMPILED_MAX + 1];
+        let error = PolicySet::build(&input, None, &mut Notes::default())
+            .expect_err("too many")
+            .to_string();
+        assert_eq!(
+            error,
+            "lists.compiled: 4 compiled lists are too many; allowed: 3"
+        );
+    }
+
+    #[test]
+    fn clients_and_faults_of_the_config() {
+        let mut input = PolicyInput::default();
+        input.acl.rules = vec![("192.168.0.0/16".parse().expect("a prefix"), Action::Allow)];
+        input.acl.default = Action::Refuse;
+        let set = build(&input);
+        assert_eq!(
+            set.view().admit("192.168.1.1".parse().expect("an address")),
+            Action::Allow
+        );
+        assert_eq!(
+            set.view().admit("192.0.2.1".parse().expect("an address")),
+            Action::Refuse
+        );
+        input.lists.block_names = texts(&["a b"]);
+        let error = PolicySet::build(&input, None, &mut Notes::default())
+            .expect_err("wrong")
+            .to_string();
+        assert_eq!(
+            error,
+            "lists.block_names: `a b` has characters that a host name may not have"
+        );
+    }
+}
