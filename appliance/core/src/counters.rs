@@ -83,6 +83,18 @@ counters! {
     RefusedGiven = "refused_given",
     /// Answered with TC set: more than the client may get over UDP.
     TruncatedGiven = "truncated_given",
+    /// Clients that the ACL leaves without an answer.
+    AclDropped = "acl_dropped",
+    /// Answered from local data or by a special-use name.
+    LocalAnswers = "local_answers",
+    /// Names that a list blocks, asked for or reached through a CNAME.
+    Blocked = "blocked",
+    /// Answers withheld because they led to a private address.
+    RebindWithheld = "rebind_withheld",
+    /// Questions asked upstream over TCP.
+    UpstreamTcp = "upstream_tcp",
+    /// Queries without a valid DNS cookie that were told to come back with one.
+    BadCookies = "bad_cookies",
     /// Frames from AF_XDP that user space does not understand although the program did.
     FramesRejected = "frames_rejected",
     /// Frames that found no free TX slot or chunk.

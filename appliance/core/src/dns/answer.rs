@@ -73,8 +73,6 @@ pub struct Answer {
 pub struct Asked<'a> {
     /// QNAME in lower case.
     pub name: &'a Name,
-    /// QNAME with the letter case in which it was sent; it has to come back so (draft 0x20). `None`: any case will do.
-    pub sent_case: Option<&'a [u8]>,
     /// QTYPE.
     pub qtype: u16,
     /// DO was set.
@@ -144,10 +142,7 @@ fn check_question(response: &[u8], asked: &Asked<'_>) -> Result<(Header, usize),
     let name_end = HEADER_LEN + asked_name.len();
     let same_name = response
         .get(HEADER_LEN..name_end)
-        .is_some_and(|name| match asked.sent_case {
-            Some(sent) => name == sent,
-            None => name.eq_ignore_ascii_case(asked_name),
-        });
+        .is_some_and(|name| name.eq_ignore_ascii_case(asked_name));
     let same = header.counts[0] == 1
         && same_name
         && read_u16(response, name_end) == Some(asked.qtype)

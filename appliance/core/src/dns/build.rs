@@ -141,6 +141,38 @@ impl<'a> Writer<'a> {
         self.finish_record(length_at)
     }
 
+    /// Appends the SOA record of a zone that we make up: MNAME is the zone itself, `tail` is the rest of RDATA.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn soa(&mut self, zone: &[u8], ttl_secs: u32, tail: &[u8]) -> Result<(), WriteError> {
+        let length_at = self.record_head(zone, rtype::SOA, ttl_secs)?;
+        self.put_name(zone, true)?;
+        self.put(tail)?;
+        self.finish_record(length_at)
+    }
+
+    /// Appends a record of one character string (at most 255 bytes) and TTL 0, in any class.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn text_record(
+        &mut self,
+        owner: &[u8],
+        rtype: u16,
+        rclass: u16,
+        text: &[u8],
+    ) -> Result<(), WriteError> {
+        let len = u8::try_from(text.len()).map_err(|_| WriteError::Malformed)?;
+        self.put_name(owner, true)?;
+        self.put_u16(rtype)?;
+        self.put_u16(rclass)?;
+        self.put(&0u32.to_be_bytes())?;
+        self.put_u16(u16::from(len) + 1)?;
+        self.put(&[len])?;
+        self.put(text)
+    }
+
     /// Appends `source` of `message` with another TTL: names are decompressed and compressed anew.
     ///
     /// # Errors

@@ -109,6 +109,13 @@ impl Name {
         self
     }
 
+    /// The same name after `change`, which may only change the case of letters.
+    #[must_use]
+    pub fn with_case(mut self, change: impl FnOnce(&mut [u8])) -> Self {
+        change(&mut self.bytes[..usize::from(self.len)]);
+        self
+    }
+
     /// Labels without the root.
     #[must_use]
     pub fn label_count(&self) -> usize {

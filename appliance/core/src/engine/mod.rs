@@ -12,17 +12,25 @@
 //! ```
 //! It does no I/O, reads no clock and makes no random numbers: all of that is the caller's.
 
+mod ask;
+mod cookie;
+mod deliver;
+mod local;
 mod query;
 mod response;
 #[cfg(test)]
 mod tests;
 
+pub use cookie::CookieSecret;
+
 use crate::cache::Shard;
 use crate::counters::Counters;
+use crate::dns::Name;
 use crate::dns::answer::TtlBounds;
 use crate::forward::pending::PendingTable;
 use crate::forward::upstreams::Upstreams;
 use crate::limits::TCP_MESSAGE_MAX;
+use crate::policy::Policy;
 use crate::time::Instant;
 use core::net::{IpAddr, SocketAddr};
 
@@ -57,6 +65,24 @@ pub enum Outcome {
     Silence,
 }
 
+/// What holds for one call: the time, and the policy in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'p> {
+    /// The time.
+    pub now: Instant,
+    /// Seconds since 1970 by the wall clock, for the age of DNS cookies (RFC 9018 section 4.3).
+    pub unix_secs: u32,
+    /// Local data, lists, routes, access.
+    pub policy: &'p Policy<'p>,
+}
+
+/// What the operator should read in the log, beside the counter: rarely, not per packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An answer from upstream led to a private address (DNS rebinding) and was withheld.
+    Rebind,
+}
+
 /// What the engine asks its caller to do.
 pub trait Effects<R> {
     /// Send `message` to an upstream from the socket `socket` (0..[`crate::limits::UPSTREAM_SOCKETS`]). Whether it
@@ -64,6 +90,11 @@ pub trait Effects<R> {
     fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool;
     /// Send `message` to a client.
     fn reply(&mut self, route: &R, message: &[u8]);
+    /// Opens a stream to an upstream, for one question that did not fit a datagram. Its name as a socket, at least
+    /// [`crate::limits::UPSTREAM_SOCKETS`]; `None`: all streams are in use.
+    fn open_stream(&mut self, to: SocketAddr) -> Option<u16>;
+    /// Remember `notice` about `name` for the log.
+    fn notice(&mut self, notice: Notice, name: &Name);
     /// Random bits from the operating system's generator: message IDs and ports must not be guessed.
     fn random(&mut self) -> u32;
 }
@@ -95,6 +126,16 @@ pub struct Settings {
     pub prefetch: bool,
     /// Rotate the addresses of an RRset from answer to answer.
     pub rotate: bool,
+    /// Secret of our DNS cookies (RFC 7873); `None`: cookies are not answered.
+    pub cookies: Option<CookieSecret>,
+    /// Answers longer than this many bytes go over UDP only to clients with a valid cookie.
+    pub cookie_free_max: usize,
+    /// How long a TCP connection may be idle, in units of 100 ms (RFC 7828).
+    pub tcp_idle_100ms: u16,
+    /// What `version.bind` and `version.server` say in class CHAOS; `None`: REFUSED.
+    pub version: Option<&'static str>,
+    /// What `id.server` and `hostname.bind` say; `None`: REFUSED.
+    pub identity: Option<&'static str>,
     /// Ask upstreams with random letter case (draft-vixie-dnsext-dns0x20).
     pub random_case: bool,
 }
@@ -118,6 +159,11 @@ impl Settings {
         prefetch: true,
         rotate: true,
         random_case: false,
+        cookies: None,
+        cookie_free_max: usize::MAX,
+        tcp_idle_100ms: 100,
+        version: None,
+        identity: None,
     };
 }
 

@@ -1,6 +1,6 @@
 //! From a client's query to an answer at once, or to a question in flight.
 
-use super::{CacheAccess, Client, Effects, Engine, Outcome, STALE_TTL_SECS, Transport};
+use super::{CacheAccess, Client, Effects, Engine, Outcome, STALE_TTL_SECS, Transport, Turn};
 use crate::cache::{Found, Head, Key};
 use crate::counters::Counter;
 use crate::dns::edns::{OptReply, ede};
@@ -10,6 +10,7 @@ use crate::dns::render::{Reply, Ttl, render};
 use crate::dns::{class, rcode, rtype};
 use crate::forward::pending::{ClientEdns, LetterCase, Pending, PendingFull, Waiter};
 use crate::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
+use crate::policy::Action;
 use crate::time::Instant;
 use core::net::IpAddr;
 use heapless::Vec;
@@ -30,6 +31,14 @@ enum Freshness {
     Expired,
 }
 
+/// Where a question belongs.
+struct Question {
+    /// Keyed hash: the place in cache and table.
+    hash: u64,
+    /// Group of upstreams.
+    group: u8,
+}
+
 /// What the cache had for a query.
 enum Lookup {
     Reply {
@@ -43,12 +52,26 @@ enum Lookup {
     Nothing,
 }
 
+/// A well-formed query with what is decided about its reply before it is answered.
+pub(super) struct Asking<'q, R> {
+    /// The query.
+    pub query: &'q Query,
+    /// Who asks.
+    pub client: &'q Client<R>,
+    /// What its EDNS asks for; `None`: no EDNS.
+    pub edns: Option<ClientEdns>,
+    /// The longest reply that it may get.
+    pub limit: usize,
+    /// Whether longer replies than `Settings::cookie_free_max` are for clients with a cookie, and it has none.
+    pub is_unknown: bool,
+}
+
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Takes the query that stands in `message[..len]`. An answer that can be given at once is written over it; the
     /// buffer should hold [`UDP_MESSAGE_MAX`] bytes (TCP: 65,535), or answers are truncated to what it holds.
     pub fn query(
         &mut self,
-        now: Instant,
+        turn: &Turn<'_>,
         client: &Client<R>,
         message: &mut [u8],
         len: usize,
@@ -56,34 +79,118 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     ) -> Outcome {
         let query = match Query::parse(&message[..len]) {
             Ok(query) => query,
-            Err(error) => return self.reject(message, error),
+            Err(error) => return self.reject(turn, client, message, error),
         };
-        if let Some((code, extended)) = refusal(&query) {
-            return self.refuse(message, &query, client, code, extended);
+        let asking = self.asking(turn, &query, client);
+        if let Some(outcome) = self.admit(turn, &asking, message) {
+            return outcome;
         }
-        let hash = query.key().hash(&self.cache.seed());
-        match self.look_up(now, hash, &query, client, message) {
+        let outcome = match self.answer_here(turn, &asking, message) {
+            Ok(outcome) => outcome,
+            Err(group) => self.answer_from_cache(turn, &asking, group, message, effects),
+        };
+        match outcome {
+            Outcome::Reply(len) if asking.is_unknown && len > self.settings.cookie_free_max => {
+                self.ask_for_cookie(&asking, message)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// What can be said of the reply before the answer is known.
+    fn asking<'q>(
+        &self,
+        turn: &Turn<'_>,
+        query: &'q Query,
+        client: &'q Client<R>,
+    ) -> Asking<'q, R> {
+        let tcp = client.transport == Transport::Tcp;
+        let mut has_cookie = false;
+        let edns = query.edns.map(|edns| ClientEdns {
+            dnssec_ok: edns.dnssec_ok,
+            cookie: edns
+                .cookie
+                .zip(self.settings.cookies)
+                .map(|(cookie, secret)| {
+                    let checked = secret.check(&cookie, client.address, turn.unix_secs);
+                    has_cookie = checked.is_valid;
+                    checked.reply
+                }),
+            keepalive: (tcp && edns.keepalive).then_some(self.settings.tcp_idle_100ms),
+        });
+        Asking {
+            query,
+            client,
+            edns,
+            limit: reply_limit(query, client.transport),
+            is_unknown: self.settings.cookies.is_some() && !tcp && !has_cookie,
+        }
+    }
+
+    /// Answers without cache or upstream. `Err`: the upstream group to be asked.
+    fn answer_here(
+        &mut self,
+        turn: &Turn<'_>,
+        asking: &Asking<'_, R>,
+        message: &mut [u8],
+    ) -> Result<Outcome, u8> {
+        let query = asking.query;
+        if query.edns.is_some_and(|edns| edns.version != 0) {
+            return Ok(self.refuse(message, asking, rcode::BADVERS, ede::NONE));
+        }
+        match query.qclass {
+            class::IN => {}
+            class::CH => return Ok(self.answer_chaos(asking, message)),
+            _ => {
+                return Ok(self.refuse(message, asking, rcode::REFUSED.into(), ede::NOT_SUPPORTED));
+            }
+        }
+        // Zone transfers and the retired mailbox meta types (RFC 1035 section 3.2.3): nothing that a forwarder has.
+        if (rtype::IXFR..rtype::ANY).contains(&query.qtype) {
+            return Ok(self.refuse(message, asking, rcode::REFUSED.into(), ede::NOT_SUPPORTED));
+        }
+        let decided = self.answer_by_policy(turn, asking, message);
+        match decided {
+            Err(_) if query.qtype == rtype::ANY => Ok(self.answer_any(asking, message)),
+            decided => decided,
+        }
+    }
+
+    fn answer_from_cache(
+        &mut self,
+        turn: &Turn<'_>,
+        asking: &Asking<'_, R>,
+        group: u8,
+        message: &mut [u8],
+        effects: &mut impl Effects<R>,
+    ) -> Outcome {
+        let question = Question {
+            hash: asking.query.key().hash(&self.cache.seed()),
+            group,
+        };
+        match self.look_up(turn.now, &question, asking, message) {
             Lookup::Reply {
                 len,
                 truncated,
                 refresh,
                 stale,
             } => {
-                self.counters.count(if stale {
+                let counter = if stale {
                     Counter::CacheStale
                 } else {
                     Counter::CacheHits
-                });
+                };
+                self.counters.count(counter);
                 if truncated {
                     self.counters.count(Counter::TruncatedGiven);
                 }
                 if refresh {
-                    self.refresh(now, hash, &query, client, effects);
+                    self.refresh(turn, &question, asking, effects);
                 }
                 Outcome::Reply(len)
             }
-            Lookup::Stale => self.miss(now, hash, &query, client, message, true, effects),
-            Lookup::Nothing => self.miss(now, hash, &query, client, message, false, effects),
+            Lookup::Stale => self.miss(turn, &question, asking, message, true, effects),
+            Lookup::Nothing => self.miss(turn, &question, asking, message, false, effects),
         }
     }
 
@@ -91,18 +198,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     fn look_up(
         &mut self,
         now: Instant,
-        hash: u64,
-        query: &Query,
-        client: &Client<R>,
+        question: &Question,
+        asking: &Asking<'_, R>,
         message: &mut [u8],
     ) -> Lookup {
         let settings = self.settings;
-        let unreachable = self.upstreams.is_unreachable(0, now);
-        let limit = reply_limit(query, client.transport).min(message.len());
+        let unreachable = self.upstreams.is_unreachable(question.group, now);
         self.turn = self.turn.wrapping_add(1);
         let turn = if settings.rotate { self.turn } else { 0 };
-        self.cache.with_shard(hash, |shard| {
-            let Some(Found { head, body }) = shard.find(hash, &query.key()) else {
+        let query = asking.query;
+        self.cache.with_shard(question.hash, |shard| {
+            let Some(Found { head, body }) = shard.find(question.hash, &query.key()) else {
                 return Lookup::Nothing;
             };
             let (ttl, refresh, stale) = match freshness(&head, now, settings.stale_max_secs) {
@@ -120,14 +226,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             } else {
                 head.ede
             };
-            let reply = Reply {
-                id: query.header.id,
-                flags: reply_flags(query, &head),
-                ttl,
-                limit,
-                opt: query.edns.map(|_| opt_reply(&client_edns(query), code)),
-                rotate: turn,
-            };
+            let mut reply = reply_to(asking, &head, ttl, code, message.len());
+            reply.rotate = turn;
             let (len, truncated) = render(message, query.question_end, &head, body, &reply);
             Lookup::Reply {
                 len,
@@ -139,49 +239,40 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 
     /// Puts the client among those who wait, and asks an upstream if nobody has yet.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one query, borrowed apart"
-    )]
     fn miss(
         &mut self,
-        now: Instant,
-        hash: u64,
-        query: &Query,
-        client: &Client<R>,
+        turn: &Turn<'_>,
+        question: &Question,
+        asking: &Asking<'_, R>,
         message: &mut [u8],
         has_stale: bool,
         effects: &mut impl Effects<R>,
     ) -> Outcome {
         self.counters.count(Counter::CacheMisses);
+        let query = asking.query;
         let waiter = Waiter {
-            route: client.route,
+            route: asking.client.route,
             id: query.header.id,
             flags: query_flags(query),
-            limit: reply_limit(query, client.transport) as u16,
-            edns: query.edns.map(|_| client_edns(query)),
+            limit: asking.limit as u16,
+            edns: asking.edns,
+            is_unknown: asking.is_unknown,
             case: LetterCase::of(&message[HEADER_LEN..query.question_end - 4]),
             next: None,
         };
-        if let Some(index) = self.tables.pending.find(hash, &query.key()) {
+        if let Some(index) = self.tables.pending.find(question.hash, &query.key()) {
             self.counters.count(Counter::Coalesced);
-            return self.wait(index, waiter, message, query, client);
+            return self.wait(index, waiter, message, asking);
         }
-        match self.begin(now, hash, query, client, has_stale, effects) {
+        match self.begin(turn, question, asking, has_stale, effects) {
             Ok(index) => {
-                let outcome = self.wait(index, waiter, message, query, client);
-                self.ask_next(now, index, effects);
+                let outcome = self.wait(index, waiter, message, asking);
+                self.ask_first(turn.now, index, effects);
                 outcome
             }
             Err(_) => {
                 self.counters.count(Counter::PendingFull);
-                self.refuse(
-                    message,
-                    query,
-                    client,
-                    rcode::SERVFAIL.into(),
-                    ede::NOT_READY,
-                )
+                self.refuse(message, asking, rcode::SERVFAIL.into(), ede::NOT_READY)
             }
         }
     }
@@ -191,20 +282,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         index: u16,
         waiter: Waiter<R>,
         message: &mut [u8],
-        query: &Query,
-        client: &Client<R>,
+        asking: &Asking<'_, R>,
     ) -> Outcome {
         match self.tables.pending.join(index, waiter) {
             Ok(()) => Outcome::Pending,
             Err(_) => {
                 self.counters.count(Counter::WaitersFull);
-                self.refuse(
-                    message,
-                    query,
-                    client,
-                    rcode::SERVFAIL.into(),
-                    ede::NOT_READY,
-                )
+                self.refuse(message, asking, rcode::SERVFAIL.into(), ede::NOT_READY)
             }
         }
     }
@@ -212,42 +296,44 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Asks upstream although nobody waits, unless somebody asks already.
     fn refresh(
         &mut self,
-        now: Instant,
-        hash: u64,
-        query: &Query,
-        client: &Client<R>,
+        turn: &Turn<'_>,
+        question: &Question,
+        asking: &Asking<'_, R>,
         effects: &mut impl Effects<R>,
     ) {
-        if self.tables.pending.find(hash, &query.key()).is_some() {
+        let pending = &self.tables.pending;
+        if pending.find(question.hash, &asking.query.key()).is_some() {
             return;
         }
-        if let Ok(index) = self.begin(now, hash, query, client, false, effects) {
-            self.ask_next(now, index, effects);
+        if let Ok(index) = self.begin(turn, question, asking, false, effects) {
+            self.ask_first(turn.now, index, effects);
         }
     }
 
     /// Takes a question on. The table is full: the question that has been in flight for the longest time ends first.
     fn begin(
         &mut self,
-        now: Instant,
-        hash: u64,
-        query: &Query,
-        client: &Client<R>,
+        turn: &Turn<'_>,
+        question: &Question,
+        asking: &Asking<'_, R>,
         has_stale: bool,
         effects: &mut impl Effects<R>,
     ) -> Result<u16, PendingFull> {
+        let query = asking.query;
+        let now = turn.now;
+        let stale_at = now + self.settings.stale_after_ms;
         let pending = Pending {
             name: query.name,
             qtype: query.qtype,
             dnssec_ok: query.dnssec_ok(),
             checking_disabled: query.header.has(flag::CD),
-            hash,
-            group: 0,
+            hash: question.hash,
+            group: question.group,
             started: now,
             next_try: now,
             give_up: now + self.settings.give_up_ms,
             stale_at: if has_stale {
-                now + self.settings.stale_after_ms
+                stale_at
             } else {
                 Instant::FAR_FUTURE
             },
@@ -255,7 +341,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             tried: 0,
             first_waiter: None,
             failure: None,
-            bucket: bucket(client.address, &self.cache.seed()),
+            sent_case: LetterCase::LOWER,
+            bucket: bucket(asking.client.address, &self.cache.seed()),
         };
         match self.tables.pending.insert(pending.clone()) {
             Err(PendingFull::Questions) => {
@@ -269,12 +356,43 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
+    /// Withholds a long answer from a client whose address is not proven: BADCOOKIE if it speaks cookies (RFC 7873
+    /// section 5.2.3), TC if it does not.
+    fn ask_for_cookie(&mut self, asking: &Asking<'_, R>, message: &mut [u8]) -> Outcome {
+        self.counters.count(Counter::BadCookies);
+        if asking.edns.is_some_and(|edns| edns.cookie.is_some()) {
+            return self.refuse(message, asking, rcode::BADCOOKIE, ede::NONE);
+        }
+        let mut reply = reply_to(asking, &Head::EMPTY, Ttl::Aged(0), ede::NONE, message.len());
+        reply.flags |= flag::TC;
+        Outcome::Reply(
+            render(
+                message,
+                asking.query.question_end,
+                &Head::EMPTY,
+                &[],
+                &reply,
+            )
+            .0,
+        )
+    }
+
     /// Answers a message that is no well-formed query, in place.
-    fn reject(&mut self, message: &mut [u8], error: QueryError) -> Outcome {
+    fn reject(
+        &mut self,
+        turn: &Turn<'_>,
+        client: &Client<R>,
+        message: &mut [u8],
+        error: QueryError,
+    ) -> Outcome {
         let QueryError::Reject { rcode: code, keep } = error else {
             self.counters.count(Counter::IgnoredMessages);
             return Outcome::Silence;
         };
+        if turn.policy.admit(client.address) == Action::Drop {
+            self.counters.count(Counter::AclDropped);
+            return Outcome::Silence;
+        }
         self.count_refusal(code);
         let Some(received) = Header::parse(message) else {
             return Outcome::Silence;
@@ -294,8 +412,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     pub(super) fn refuse(
         &mut self,
         message: &mut [u8],
-        query: &Query,
-        client: &Client<R>,
+        asking: &Asking<'_, R>,
         code: u16,
         extended: u16,
     ) -> Outcome {
@@ -304,19 +421,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             rcode: (code & 0xf) as u8,
             ..Head::EMPTY
         };
-        let mut opt = query.edns.map(|_| opt_reply(&client_edns(query), extended));
-        if let Some(opt) = &mut opt {
+        let mut reply = reply_to(asking, &head, Ttl::Aged(0), extended, message.len());
+        if let Some(opt) = &mut reply.opt {
             opt.extended_rcode = (code >> 4) as u8;
         }
-        let reply = Reply {
-            id: query.header.id,
-            flags: query.header.flags & (flag::RD | flag::CD),
-            ttl: Ttl::Aged(0),
-            limit: reply_limit(query, client.transport).min(message.len()),
-            opt,
-            rotate: 0,
-        };
-        Outcome::Reply(render(message, query.question_end, &head, &[], &reply).0)
+        Outcome::Reply(render(message, asking.query.question_end, &head, &[], &reply).0)
     }
 
     fn count_refusal(&self, code: u8) {
@@ -328,19 +437,6 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             _ => {}
         }
     }
-}
-
-/// The code and extended error for a well-formed query that is not answered.
-fn refusal(query: &Query) -> Option<(u16, u16)> {
-    if query.edns.is_some_and(|edns| edns.version != 0) {
-        return Some((rcode::BADVERS, ede::NONE));
-    }
-    if query.qclass != class::IN {
-        return Some((rcode::REFUSED.into(), ede::NOT_SUPPORTED));
-    }
-    // Zone transfers and the retired mailbox meta types (RFC 1035 section 3.2.3): nothing that a forwarder has.
-    let meta = (rtype::IXFR..rtype::ANY).contains(&query.qtype);
-    meta.then_some((rcode::REFUSED.into(), ede::NOT_SUPPORTED))
 }
 
 /// How well the answer serves.
@@ -381,12 +477,26 @@ fn query_flags(query: &Query) -> u16 {
     query.header.flags & (flag::RD | flag::CD) | authentic
 }
 
-fn reply_flags(query: &Query, head: &Head) -> u16 {
-    let flags = query_flags(query);
-    if head.authentic_data {
-        flags
-    } else {
-        flags & !flag::AD
+/// What the client gets for an answer with this head. `code` is an extended error or [`ede::NONE`].
+pub(super) fn reply_to<R>(
+    asking: &Asking<'_, R>,
+    head: &Head,
+    ttl: Ttl,
+    code: u16,
+    room: usize,
+) -> Reply {
+    let flags = query_flags(asking.query);
+    Reply {
+        id: asking.query.header.id,
+        flags: if head.authentic_data {
+            flags
+        } else {
+            flags & !flag::AD
+        },
+        ttl,
+        limit: asking.limit.min(room),
+        opt: asking.edns.map(|edns| opt_reply(&edns, code)),
+        rotate: 0,
     }
 }
 
@@ -398,14 +508,6 @@ fn reply_limit(query: &Query, transport: Transport) -> usize {
             .edns
             .map_or(UDP_WITHOUT_EDNS, |edns| edns.udp_limit())
             .min(UDP_MESSAGE_MAX),
-    }
-}
-
-fn client_edns(query: &Query) -> ClientEdns {
-    ClientEdns {
-        dnssec_ok: query.dnssec_ok(),
-        cookie: None,
-        keepalive: None,
     }
 }
 

@@ -44,6 +44,17 @@ struct Recorder {
     asked: Vec<Asked>,
     replies: Vec<(Route, Vec<u8>)>,
     random: u32,
+    streams: Vec<SocketAddr>,
+    stream_limit: usize,
+    notices: Vec<String>,
+}
+
+const fn turn(now: Instant) -> Turn<'static> {
+    Turn {
+        now,
+        unix_secs: 1_700_000_000,
+        policy: &crate::policy::Policy::OPEN,
+    }
 }
 
 impl Effects<Route> for Recorder {
@@ -57,6 +68,13 @@ impl Effects<Route> for Recorder {
     }
     fn reply(&mut self, route: &Route, message: &[u8]) {
         self.replies.push((*route, message.to_vec()));
+    }
+    fn open_stream(&mut self, to: SocketAddr) -> Option<u16> {
+        self.streams.push(to);
+        (self.streams.len() <= self.stream_limit).then(|| 31 + self.streams.len() as u16)
+    }
+    fn notice(&mut self, notice: Notice, name: &crate::dns::Name) {
+        self.notices.push(std::format!("{notice:?} {name}"));
     }
     fn random(&mut self) -> u32 {
         self.random = self
@@ -145,7 +163,7 @@ impl World<'_> {
         buffer[..bytes.len()].copy_from_slice(bytes);
         let client = self.client(route);
         let outcome = self.engine.query(
-            self.now,
+            &turn(self.now),
             &client,
             &mut buffer,
             bytes.len(),
@@ -178,7 +196,7 @@ impl World<'_> {
         let (socket, to) = (asked.socket, asked.to);
         let message = response_to(&asked.message, build);
         self.engine
-            .response(self.now, socket, to, &message, &mut self.effects);
+            .response(&turn(self.now), socket, to, &message, &mut self.effects);
     }
 
     fn respond_from(&mut self, nth: usize, from: SocketAddr, build: impl FnOnce(&mut Message)) {
@@ -186,7 +204,7 @@ impl World<'_> {
         let socket = asked.socket;
         let message = response_to(&asked.message, build);
         self.engine
-            .response(self.now, socket, from, &message, &mut self.effects);
+            .response(&turn(self.now), socket, from, &message, &mut self.effects);
     }
 
     fn pass(&mut self, millis: u64) {
@@ -348,24 +366,32 @@ fn spoofed_answers_are_counted_and_not_taken() {
         world.respond_from(0, SocketAddr::new(to.ip(), 54), answer_a(60));
         let socket = world.effects.asked[0].socket;
         let good = response_to(&world.effects.asked[0].message, answer_a(60));
-        world
-            .engine
-            .response(world.now, (socket + 1) % 32, to, &good, &mut world.effects);
+        world.engine.response(
+            &turn(world.now),
+            (socket + 1) % 32,
+            to,
+            &good,
+            &mut world.effects,
+        );
         let mut wrong_id = good.clone();
         wrong_id[0] ^= 1;
         world
             .engine
-            .response(world.now, socket, to, &wrong_id, &mut world.effects);
+            .response(&turn(world.now), socket, to, &wrong_id, &mut world.effects);
         let mut wrong_name = good.clone();
         wrong_name[13] = b'b';
-        world
-            .engine
-            .response(world.now, socket, to, &wrong_name, &mut world.effects);
+        world.engine.response(
+            &turn(world.now),
+            socket,
+            to,
+            &wrong_name,
+            &mut world.effects,
+        );
         let mut a_query = good.clone();
         a_query[2] &= 0x7f;
         world
             .engine
-            .response(world.now, socket, to, &a_query, &mut world.effects);
+            .response(&turn(world.now), socket, to, &a_query, &mut world.effects);
         assert_eq!(
             (
                 world.get(Counter::UpstreamSpoofed),
@@ -376,7 +402,7 @@ fn spoofed_answers_are_counted_and_not_taken() {
         // The true answer still counts.
         world
             .engine
-            .response(world.now, socket, to, &good, &mut world.effects);
+            .response(&turn(world.now), socket, to, &good, &mut world.effects);
         assert_eq!(world.effects.replies.len(), 1);
     });
 }
@@ -665,7 +691,7 @@ fn what_does_not_fit_is_cut_between_rrsets_and_says_so() {
             ..world.client(1)
         };
         let outcome = world.engine.query(
-            world.now,
+            &turn(world.now),
             &client,
             &mut buffer,
             bytes.len(),
@@ -797,7 +823,7 @@ fn any_bytes_into_the_engine_never_panic_and_never_exceed_the_limit() {
             }
             world
                 .engine
-                .response(world.now, socket, to, &bytes, &mut world.effects);
+                .response(&turn(world.now), socket, to, &bytes, &mut world.effects);
             for (_, reply) in world.effects.replies.drain(..) {
                 assert!(reply.len() <= 1232 && Header::parse(&reply).unwrap().has(flag::QR));
             }

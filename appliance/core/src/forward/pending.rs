@@ -40,6 +40,8 @@ pub struct Attempt {
     pub live: bool,
     /// Whether the query carried EDNS.
     pub edns: bool,
+    /// Whether the name was sent in random letter case, which has to come back.
+    pub random_case: bool,
 }
 
 /// A question in flight.
@@ -73,6 +75,8 @@ pub struct Pending {
     pub first_waiter: Option<u16>,
     /// The response code of the worst answer so far that did not help, to be passed on if nothing better comes.
     pub failure: Option<u8>,
+    /// The letter case in which the name was sent upstream.
+    pub sent_case: LetterCase,
     /// Fair share bucket of the client that asked first.
     pub bucket: u8,
 }
@@ -122,6 +126,16 @@ impl LetterCase {
         case
     }
 
+    /// A letter case chosen by `random` bits.
+    #[must_use]
+    pub fn from_random(mut random: impl FnMut() -> u32) -> Self {
+        let mut case = Self::LOWER;
+        for word in case.0.chunks_exact_mut(4) {
+            word.copy_from_slice(&random().to_ne_bytes());
+        }
+        case
+    }
+
     /// Gives the lower-case `wire` this letter case.
     pub fn apply(&self, wire: &mut [u8]) {
         for (index, byte) in wire.iter_mut().enumerate().take(NAME_MAX) {
@@ -156,6 +170,8 @@ pub struct Waiter<R> {
     pub limit: u16,
     /// Its EDNS, if it had any.
     pub edns: Option<ClientEdns>,
+    /// Its address is not proven by a cookie, so it gets no long answer over UDP.
+    pub is_unknown: bool,
     /// The letter case of its QNAME.
     pub case: LetterCase,
     /// The next client that waits for the same question.
@@ -306,6 +322,16 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         self.by_transaction.get(&transaction(socket, id)).copied()
     }
 
+    /// The live transaction on `socket`, a stream, which has one question at a time.
+    #[must_use]
+    pub fn by_socket(&self, socket: u16) -> Option<(u16, Attempt)> {
+        self.questions.iter().find_map(|(index, pending)| {
+            let mut attempts = pending.attempts.iter();
+            let attempt = attempts.find(|attempt| attempt.live && attempt.socket == socket)?;
+            Some((index, *attempt))
+        })
+    }
+
     /// Puts a client in front of those who wait for the question at `index`. A client that asks the same again while
     /// it waits is not put in twice.
     ///
@@ -423,6 +449,7 @@ mod tests {
             tried: 0,
             first_waiter: None,
             failure: None,
+            sent_case: LetterCase::LOWER,
             bucket,
         }
     }
@@ -434,6 +461,7 @@ mod tests {
             flags: 0,
             limit: 512,
             edns: None,
+            is_unknown: false,
             case: LetterCase::LOWER,
             next: None,
         }
@@ -472,6 +500,7 @@ mod tests {
             sent: Instant::from_millis(0),
             live: true,
             edns: true,
+            random_case: false,
         };
         assert_eq!(table.begin(index, attempt), Ok(()));
         assert_eq!(

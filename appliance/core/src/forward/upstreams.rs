@@ -55,6 +55,8 @@ pub struct Upstream {
     probe_wait_ms: u64,
     /// Answers queries with an OPT record. Cleared by FORMERR or NOTIMP (RFC 6891 section 7).
     pub speaks_edns: bool,
+    /// Repeats the letter case of the question. Cleared when it does not.
+    pub keeps_case: bool,
 }
 
 impl Upstream {
@@ -67,6 +69,7 @@ impl Upstream {
             probe_at: Instant::from_millis(0),
             probe_wait_ms: PROBE_FIRST_MS,
             speaks_edns: true,
+            keeps_case: true,
         }
     }
 

@@ -1,0 +1,194 @@
+//! Sending a question upstream: to whom, from which port, when the next one is asked.
+
+use super::response::is_stream;
+use super::{CacheAccess, Effects, Engine};
+use crate::counters::Counter;
+use crate::dns::build::Writer;
+use crate::dns::class;
+use crate::dns::edns::OptReply;
+use crate::dns::header::{HEADER_LEN, Header, flag};
+use crate::forward::pending::{Attempt, LetterCase, Pending};
+use crate::forward::upstreams::Strategy;
+use crate::limits::{NAME_MAX, UDP_MESSAGE_MAX, UPSTREAM_SOCKETS};
+use crate::time::Instant;
+
+/// Longest question that we send: header, name, type and class, OPT.
+const ASK_MAX: usize = HEADER_LEN + NAME_MAX + 4 + 11;
+const _: () = assert!(ASK_MAX <= UDP_MESSAGE_MAX);
+/// Times that a free message ID is looked for before the attempt counts as failed.
+const ID_TRIES: usize = 8;
+
+impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
+    /// Asks for the first time: one upstream, or two where they race.
+    pub(super) fn ask_first(&mut self, now: Instant, index: u16, effects: &mut impl Effects<R>) {
+        if self.settings.random_case {
+            let case = LetterCase::from_random(|| effects.random());
+            self.tables
+                .pending
+                .update(index, |pending| pending.sent_case = case);
+        }
+        self.ask_next(now, index, effects);
+        if self.upstreams.strategy() == Strategy::Race {
+            self.ask_other(now, index, effects);
+        }
+    }
+
+    /// Asks a second server of the group, if it has one.
+    fn ask_other(&mut self, now: Instant, index: u16, effects: &mut impl Effects<R>) {
+        let Some(pending) = self.tables.pending.get(index) else {
+            return;
+        };
+        let (group, tried) = (pending.group, pending.tried);
+        let other = self.upstreams.pick(group, tried, now);
+        if let Some(other) = other.filter(|other| tried & (1 << other) == 0) {
+            self.ask(now, index, other, effects);
+        }
+    }
+
+    /// Asks the next upstream and sets the time at which the one after it is asked.
+    pub(super) fn ask_next(&mut self, now: Instant, index: u16, effects: &mut impl Effects<R>) {
+        let Some(pending) = self.tables.pending.get(index) else {
+            return;
+        };
+        let full = pending.attempts.is_full();
+        let next = self.upstreams.pick(pending.group, pending.tried, now);
+        match next.filter(|_| !full) {
+            Some(upstream) => self.ask(now, index, upstream, effects),
+            // Nobody left to ask: wait for those who were asked.
+            None => {
+                let pending = &mut self.tables.pending;
+                pending.update(index, |pending| pending.next_try = Instant::FAR_FUTURE);
+            }
+        }
+    }
+
+    /// Asks `upstream` in a datagram.
+    pub(super) fn ask(
+        &mut self,
+        now: Instant,
+        index: u16,
+        upstream: u8,
+        effects: &mut impl Effects<R>,
+    ) {
+        let Some(retry_ms) = self.upstreams.get(upstream).map(|server| server.retry_ms()) else {
+            return;
+        };
+        let went_out = (0..ID_TRIES).any(|_| {
+            let socket = effects.random() % UPSTREAM_SOCKETS as u32;
+            self.send(now, index, upstream, socket as u16, effects)
+        });
+        self.counters.count(if went_out {
+            Counter::UpstreamQueries
+        } else {
+            Counter::UpstreamSendErrors
+        });
+        self.tables.pending.update(index, |pending| {
+            // Each round over the same servers waits twice as long as the one before.
+            let round = pending.attempts.len().saturating_sub(1) / 2;
+            let wait_ms = if went_out {
+                u64::from(retry_ms) << round
+            } else {
+                1
+            };
+            let full = pending.attempts.is_full();
+            pending.next_try = if full {
+                Instant::FAR_FUTURE
+            } else {
+                now + wait_ms
+            };
+        });
+    }
+
+    /// Asks `upstream` in a stream. Whether one could be opened.
+    pub(super) fn ask_stream(
+        &mut self,
+        now: Instant,
+        index: u16,
+        upstream: u8,
+        effects: &mut impl Effects<R>,
+    ) -> bool {
+        let Some(address) = self
+            .upstreams
+            .get(upstream)
+            .map(|server| server.config.address)
+        else {
+            return false;
+        };
+        let Some(stream) = effects.open_stream(address) else {
+            return false;
+        };
+        let went_out = self.send(now, index, upstream, stream, effects);
+        if went_out {
+            self.counters.count(Counter::UpstreamTcp);
+            let pending = &mut self.tables.pending;
+            // A stream repeats by itself what is lost.
+            pending.update(index, |pending| pending.next_try = Instant::FAR_FUTURE);
+        }
+        went_out
+    }
+
+    /// Notes a transaction with a random ID and sends the question. False: that ID is in flight there, or the socket
+    /// takes nothing.
+    fn send(
+        &mut self,
+        now: Instant,
+        index: u16,
+        upstream: u8,
+        socket: u16,
+        effects: &mut impl Effects<R>,
+    ) -> bool {
+        let Some(server) = self.upstreams.get(upstream) else {
+            return false;
+        };
+        let attempt = Attempt {
+            upstream,
+            socket,
+            id: effects.random() as u16,
+            sent: now,
+            live: true,
+            edns: server.speaks_edns,
+            random_case: self.settings.random_case && server.keeps_case && !is_stream(socket),
+        };
+        let address = server.config.address;
+        if self.tables.pending.begin(index, attempt).is_err() {
+            return false;
+        }
+        let Some(pending) = self.tables.pending.get(index) else {
+            return false;
+        };
+        let mut message = [0; ASK_MAX];
+        let len = write_question(&mut message, pending, &attempt);
+        effects.ask(socket, address, &message[..len])
+    }
+}
+
+/// Writes the question for an upstream: RD set, CD as the client had it, EDNS with DO as the client had it.
+fn write_question(message: &mut [u8; ASK_MAX], pending: &Pending, attempt: &Attempt) -> usize {
+    let mut writer = Writer::new(message);
+    writer
+        .question(pending.name.as_wire(), pending.qtype, class::IN)
+        .expect("ASK_MAX holds the longest name");
+    let mut end = writer.position();
+    if attempt.random_case {
+        pending.sent_case.apply(&mut message[HEADER_LEN..end - 4]);
+    }
+    if attempt.edns {
+        let opt = OptReply {
+            dnssec_ok: pending.dnssec_ok,
+            ..OptReply::default()
+        };
+        end = opt.emit(message, end).expect("ASK_MAX holds an OPT record");
+    }
+    let checking = if pending.checking_disabled {
+        flag::CD
+    } else {
+        0
+    };
+    let header = Header {
+        id: attempt.id,
+        flags: flag::RD | checking,
+        counts: [1, 0, 0, u16::from(attempt.edns)],
+    };
+    header.emit(message).expect("ASK_MAX holds a header");
+    end
+}

@@ -1,0 +1,244 @@
+//! Server cookies in the interoperable form (RFC 9018 section 4), and the check of those that come back.
+//!
+//! ```text
+//! | version 1 | reserved 3 | timestamp 4 | hash 8 |
+//! hash = SipHash-2-4(client cookie | version | reserved | timestamp | client address, secret)
+//! ```
+
+use crate::dns::edns::Cookie;
+use core::hash::Hasher;
+use core::net::IpAddr;
+use siphasher::sip::{SipHasher13, SipHasher24};
+
+/// Version of the form.
+const VERSION: u8 = 1;
+/// Length of our server cookie.
+const SERVER_LEN: usize = 16;
+/// A cookie is valid for an hour,
+const AGE_MAX_SECS: u32 = 3_600;
+/// gets a successor after half of that,
+const RENEW_AFTER_SECS: u32 = 1_800;
+/// and may come from a clock that is five minutes ahead (RFC 9018 section 4.3).
+const AHEAD_MAX_SECS: u32 = 300;
+/// A made secret is used for a day; the one of the day before is still accepted (RFC 7873 section 7.1).
+const ROLLOVER_SECS: u32 = 86_400;
+
+/// What server cookies are made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CookieSecret {
+    /// Two secrets given by the operator: cookies are made with the first, those of the second are accepted, too. So
+    /// several servers can share them, and change them one after the other (RFC 9018 section 5).
+    Given {
+        /// Makes cookies.
+        current: [u8; 16],
+        /// Is still accepted.
+        previous: [u8; 16],
+    },
+    /// A key from which every day's secret is made.
+    Made([u8; 16]),
+}
+
+/// What the check of a cookie says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Checked {
+    /// The client has been at its address: we gave it this cookie there.
+    pub is_valid: bool,
+    /// What the reply's cookie option holds: the client's part and ours.
+    pub reply: [u8; 24],
+}
+
+impl CookieSecret {
+    /// Checks the cookie that came from `address` at `now_secs` (Unix time), and makes the one to send back.
+    pub(super) fn check(&self, cookie: &Cookie, address: IpAddr, now_secs: u32) -> Checked {
+        let [current, previous] = self.secrets(now_secs);
+        let by = |secret| timestamp_of(cookie, address, secret);
+        let (timestamp, is_current) = match by(&current) {
+            Some(timestamp) => (Some(timestamp), true),
+            None => (by(&previous), false),
+        };
+        // Serial number arithmetic: the clock may have been set back (RFC 9018 section 4.3, RFC 1982).
+        let age_secs = timestamp.map(|then| now_secs.wrapping_sub(then) as i32);
+        let is_valid = age_secs.is_some_and(|age_secs| {
+            age_secs <= AGE_MAX_SECS as i32 && age_secs >= -(AHEAD_MAX_SECS as i32)
+        });
+        let keeps = is_valid
+            && is_current
+            && age_secs.is_some_and(|age_secs| age_secs < RENEW_AFTER_SECS as i32);
+        let mut reply = [0; 24];
+        reply[..8].copy_from_slice(&cookie.client);
+        if keeps {
+            reply[8..].copy_from_slice(&cookie.server[..SERVER_LEN]);
+        } else {
+            reply[8..].copy_from_slice(&make(&cookie.client, address, now_secs, &current));
+        }
+        Checked { is_valid, reply }
+    }
+
+    fn secrets(&self, now_secs: u32) -> [[u8; 16]; 2] {
+        match self {
+            Self::Given { current, previous } => [*current, *previous],
+            Self::Made(key) => {
+                let day = now_secs / ROLLOVER_SECS;
+                [made_secret(key, day), made_secret(key, day.wrapping_sub(1))]
+            }
+        }
+    }
+}
+
+/// The secret of one day.
+fn made_secret(key: &[u8; 16], day: u32) -> [u8; 16] {
+    let mut secret = [0; 16];
+    for (half, bytes) in secret.chunks_exact_mut(8).enumerate() {
+        let mut hasher = SipHasher13::new_with_key(key);
+        hasher.write(&day.to_be_bytes());
+        hasher.write_u8(half as u8);
+        bytes.copy_from_slice(&hasher.finish().to_le_bytes());
+    }
+    secret
+}
+
+/// Our server cookie for `client` at `address`.
+fn make(client: &[u8; 8], address: IpAddr, now_secs: u32, secret: &[u8; 16]) -> [u8; SERVER_LEN] {
+    let mut server = [0; SERVER_LEN];
+    server[0] = VERSION;
+    server[4..8].copy_from_slice(&now_secs.to_be_bytes());
+    let hash = hash(client, &server, address, secret);
+    server[8..].copy_from_slice(&hash);
+    server
+}
+
+/// The hash over everything in front of it. RFC 9018 section 4.4: in the byte order of SipHash's own test vectors.
+fn hash(
+    client: &[u8; 8],
+    server: &[u8; SERVER_LEN],
+    address: IpAddr,
+    secret: &[u8; 16],
+) -> [u8; 8] {
+    let mut hasher = SipHasher24::new_with_key(secret);
+    hasher.write(client);
+    hasher.write(&server[..8]);
+    match address {
+        IpAddr::V4(v4) => hasher.write(&v4.octets()),
+        IpAddr::V6(v6) => hasher.write(&v6.octets()),
+    }
+    hasher.finish().to_le_bytes()
+}
+
+/// When the cookie was made, if it was made with `secret` for `address`.
+fn timestamp_of(cookie: &Cookie, address: IpAddr, secret: &[u8; 16]) -> Option<u32> {
+    let server = cookie.server.get(..usize::from(cookie.server_len))?;
+    let server: &[u8; SERVER_LEN] = server.try_into().ok()?;
+    let timestamp = u32::from_be_bytes([server[4], server[5], server[6], server[7]]);
+    // The reserved bytes count as they came: another server of the same secret may use them.
+    let expected = hash(&cookie.client, server, address, secret);
+    // Without a branch on the first byte that differs, so that time tells nothing.
+    let difference = server[8..]
+        .iter()
+        .zip(expected)
+        .fold(server[0] ^ VERSION, |difference, (one, other)| {
+            difference | (one ^ other)
+        });
+    (difference == 0).then_some(timestamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex<const N: usize>(text: &str) -> [u8; N] {
+        core::array::from_fn(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).expect("hex"))
+    }
+
+    fn cookie(client: &str, server: &str) -> Cookie {
+        let mut cookie = Cookie {
+            client: hex(client),
+            server: [0; 32],
+            server_len: (server.len() / 2) as u8,
+        };
+        for (i, byte) in cookie.server.iter_mut().enumerate().take(server.len() / 2) {
+            *byte = u8::from_str_radix(&server[2 * i..2 * i + 2], 16).expect("hex");
+        }
+        cookie
+    }
+
+    /// RFC 9018 appendix A.1 and A.2.
+    const SECRET: &str = "e5e973e5a6b2a43f48e7dc849e37bfcf";
+
+    fn secret() -> CookieSecret {
+        CookieSecret::Given {
+            current: hex(SECRET),
+            previous: [0; 16],
+        }
+    }
+
+    #[test]
+    fn the_rfcs_examples_come_out() {
+        let address = "198.51.100.100".parse().expect("an address");
+        let first = secret().check(&cookie("2464c4abcf10c957", ""), address, 1_559_731_985);
+        assert!(!first.is_valid);
+        assert_eq!(
+            first.reply,
+            hex("2464c4abcf10c957010000005cf79f111f8130c3eee29480")
+        );
+        // A.2: the same client forty minutes later: valid, and renewed.
+        let old = cookie("2464c4abcf10c957", "010000005cf79f111f8130c3eee29480");
+        let renewed = secret().check(&old, address, 1_559_734_385);
+        assert!(renewed.is_valid);
+        assert_eq!(
+            renewed.reply,
+            hex("2464c4abcf10c957010000005cf7a871d4a564a1442aca77")
+        );
+        // A.3: reserved bits do not make a cookie foreign.
+        let address = "203.0.113.203".parse().expect("an address");
+        let old = cookie("fc93fc62807ddb86", "01abcdef5cf78f71a314227b6679ebf5");
+        assert!(secret().check(&old, address, 0x5cf7_8f71).is_valid);
+    }
+
+    #[test]
+    fn the_rfcs_ipv6_example_with_two_secrets() {
+        let secret = CookieSecret::Given {
+            current: hex("445536bcd2513298075a5d379663c962"),
+            previous: hex("dd3bdf9344b678b185a6f5cb60fca715"),
+        };
+        let address = "2001:db8:220:1:59de:d0f4:8769:82b8"
+            .parse()
+            .expect("an address");
+        let old = cookie("22681ab97d52c298", "010000005cf7c57926556bd0934c72f8");
+        let checked = secret.check(&old, address, 1_559_741_961);
+        assert!(checked.is_valid);
+        assert_eq!(
+            checked.reply,
+            hex("22681ab97d52c298010000005cf7c609a6bb79d16625507a")
+        );
+    }
+
+    #[test]
+    fn cookies_end_and_belong_to_their_address() {
+        let here = "192.0.2.1".parse().expect("an address");
+        let made = CookieSecret::Made([7; 16]);
+        let now = 1_700_000_000;
+        let fresh = made.check(&cookie("0011223344556677", ""), here, now).reply;
+        let mut returned = cookie("0011223344556677", "");
+        returned.server[..16].copy_from_slice(&fresh[8..]);
+        returned.server_len = 16;
+        let valid = |address, at| made.check(&returned, address, at).is_valid;
+        assert!(valid(here, now) && valid(here, now + 3_600) && valid(here, now - 300));
+        assert!(!valid(here, now + 3_601) && !valid(here, now - 301));
+        assert!(!valid("192.0.2.2".parse().expect("an address"), now));
+        assert_eq!(
+            made.check(&returned, here, now + 60).reply,
+            fresh,
+            "kept while young"
+        );
+        assert_ne!(
+            made.check(&returned, here, now + 1_800).reply,
+            fresh,
+            "renewed"
+        );
+        for i in 0..16 {
+            returned.server[i] ^= 1;
+            assert!(!made.check(&returned, here, now).is_valid, "byte {i}");
+            returned.server[i] ^= 1;
+        }
+    }
+}
