@@ -71,13 +71,19 @@ pub const CACHE_LARGE_BYTES: usize = NAME_MAX + UDP_MESSAGE_MAX;
 pub const CACHE_ENTRIES: usize = CACHE_SHARDS * CACHE_WAYS * (CACHE_SMALL_SETS + CACHE_LARGE_SETS);
 
 /// Questions in flight per worker.
-pub const PENDING: usize = capacity!("XDNSD_LIMIT_PENDING", 1024);
+pub const PENDING: usize = capacity!("XDNSD_LIMIT_PENDING", 512);
 /// Clients that wait for a question in flight, per worker.
-pub const WAITERS: usize = capacity!("XDNSD_LIMIT_WAITERS", 2048);
+pub const WAITERS: usize = capacity!("XDNSD_LIMIT_WAITERS", 1024);
 /// Upstream servers over all groups.
 pub const UPSTREAMS: usize = capacity!("XDNSD_LIMIT_UPSTREAMS", 16);
 /// Upstream UDP sockets per worker, each on a random port of its own.
 pub const UPSTREAM_SOCKETS: usize = capacity!("XDNSD_LIMIT_UPSTREAM_SOCKETS", 32);
+/// TCP connections to upstreams at once, per worker. All in use: those who wait get the truncated answer.
+pub const STREAMS: usize = capacity!("XDNSD_LIMIT_STREAMS", 2);
+/// TCP connections of clients at once. Full: the one that has been idle for the longest time makes room.
+pub const TCP_CLIENTS: usize = capacity!("XDNSD_LIMIT_TCP_CLIENTS", 32);
+/// Longest query over TCP in bytes. A longer one ends its connection.
+pub const TCP_QUERY_MAX: usize = 2048;
 
 /// Whether whoever builds this has chosen another size of the cache.
 const IS_CACHE_CHANGED: bool = option_env!("XDNSD_LIMIT_CACHE_SHARDS").is_some()
@@ -88,8 +94,8 @@ const _: () = assert!(CACHE_SHARDS.is_power_of_two());
 const _: () = assert!(CHUNK_SIZE.is_power_of_two() && CHUNK_SIZE >= 2048);
 const _: () = assert!(RX_RING.is_power_of_two() && TX_RING.is_power_of_two());
 const _: () = assert!(
-    RX_RING + TX_RING <= CHUNKS_PER_QUEUE,
-    "every ring entry needs a chunk"
+    RX_RING + BATCH + TX_CHUNKS <= CHUNKS_PER_QUEUE,
+    "a full fill ring, the batch in hand and the reserve for later replies"
 );
 const _: () = assert!(
     CACHE_ENTRIES == 8192 || IS_CACHE_CHANGED,

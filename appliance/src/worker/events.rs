@@ -14,6 +14,12 @@ pub enum Source {
     Xsk,
     /// The kernel UDP socket with this index.
     Listener(u16),
+    /// A TCP connection to an upstream.
+    Stream(u16),
+    /// The kernel TCP socket with this index.
+    TcpListener(u16),
+    /// The TCP connection of the client in this slot.
+    TcpClient(u16),
     /// A socket of the upstream pool.
     Upstream {
         /// Its place.
@@ -31,14 +37,22 @@ mod tag {
     pub const XSK: u64 = 1;
     pub const LISTENER: u64 = 2;
     pub const UPSTREAM: u64 = 3;
+    pub const STREAM: u64 = 4;
+    pub const TCP_LISTENER: u64 = 5;
+    pub const TCP_CLIENT: u64 = 6;
 }
 
 impl Source {
-    const fn to_bits(self) -> u64 {
+    /// The bits that name it.
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
         match self {
             Self::Mailbox => tag::MAILBOX,
             Self::Xsk => tag::XSK,
             Self::Listener(index) => tag::LISTENER | (index as u64) << 16,
+            Self::Stream(index) => tag::STREAM | (index as u64) << 16,
+            Self::TcpListener(index) => tag::TCP_LISTENER | (index as u64) << 16,
+            Self::TcpClient(slot) => tag::TCP_CLIENT | (slot as u64) << 16,
             Self::Upstream { socket, v6, side } => {
                 tag::UPSTREAM | (socket as u64) << 16 | (v6 as u64) << 32 | (side as u64) << 40
             }
@@ -52,6 +66,9 @@ impl Source {
         match bits & 0xff {
             tag::XSK => Self::Xsk,
             tag::LISTENER => Self::Listener(index),
+            tag::STREAM => Self::Stream(index),
+            tag::TCP_LISTENER => Self::TcpListener(index),
+            tag::TCP_CLIENT => Self::TcpClient(index),
             tag::UPSTREAM => Self::Upstream {
                 socket: index,
                 v6: bits >> 32 & 1 != 0,
@@ -82,6 +99,9 @@ mod tests {
             Source::Mailbox,
             Source::Xsk,
             Source::Listener(7),
+            Source::Stream(1),
+            Source::TcpListener(2),
+            Source::TcpClient(31),
             Source::Upstream {
                 socket: 31,
                 v6: true,

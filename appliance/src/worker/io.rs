@@ -5,13 +5,18 @@ use std::net::{SocketAddr, UdpSocket};
 
 use nix::sys::epoll::Epoll;
 use xdnsd_core::counters::{Counter, Counters};
-use xdnsd_core::engine::Effects;
+use xdnsd_core::dns::Name;
+use xdnsd_core::engine::{Effects, Notice};
+use xdnsd_core::limits::UPSTREAM_SOCKETS;
 use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
 use super::Port;
+use super::notices::NoticeBoard;
 use super::entropy::Entropy;
 use super::pool::Pool;
+use super::streams::Streams;
+use super::tcp::{Tcp, TcpClient};
 
 /// The way back to a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,6 +35,8 @@ pub enum Route {
         /// Where the client is.
         client: SocketAddr,
     },
+    /// Through a TCP connection.
+    Tcp(TcpClient),
 }
 
 /// The effects of one worker.
@@ -38,7 +45,12 @@ pub struct Io<'a> {
     pub(super) port: Option<Box<Port>>,
     pub(super) adoption: u32,
     pub(super) listeners: Vec<UdpSocket>,
+    /// Where the listeners are bound.
+    pub(super) addresses: Vec<SocketAddr>,
     pub(super) pool: Pool,
+    pub(super) streams: Streams,
+    pub(super) tcp: Tcp,
+    pub(super) notices: &'a NoticeBoard,
     pub(super) entropy: Entropy,
     pub(super) counters: &'a Counters,
     /// The time of this turn of the loop.
@@ -47,6 +59,9 @@ pub struct Io<'a> {
 
 impl Effects<Route> for Io<'_> {
     fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool {
+        if usize::from(socket) >= UPSTREAM_SOCKETS {
+            return self.streams.ask(socket, message);
+        }
         let Self {
             pool,
             epoll,
@@ -61,7 +76,20 @@ impl Effects<Route> for Io<'_> {
         match route {
             Route::Xsk { path, adoption } => self.reply_xsk(path, *adoption, message),
             Route::Udp { listener, client } => self.reply_udp(*listener, *client, message),
+            Route::Tcp(client) => {
+                if self.tcp.reply_later(*client, message, &self.epoll) {
+                    self.counters.count(Counter::AnswersTcp);
+                }
+            }
         }
+    }
+
+    fn open_stream(&mut self, to: SocketAddr) -> Option<u16> {
+        self.streams.open(to, self.now, &self.epoll)
+    }
+
+    fn notice(&mut self, notice: Notice, name: &Name) {
+        self.notices.put(notice, name);
     }
 
     fn random(&mut self) -> u32 {

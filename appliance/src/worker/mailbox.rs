@@ -1,12 +1,12 @@
 //! How the supervisor tells a worker that an AF_XDP socket comes or goes.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use heapless::Deque;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::Port;
+use super::{PolicySource, Port};
 
 /// Letters that wait at most: one change and what undoes it, twice.
 const LETTERS: usize = 4;
@@ -17,6 +17,8 @@ pub enum Letter {
     Adopt(Box<Port>),
     /// Close the AF_XDP socket; the kernel's sockets serve on.
     Detach,
+    /// Serve under this policy from now on.
+    NewPolicy(Arc<dyn PolicySource>),
     /// End.
     Stop,
 }

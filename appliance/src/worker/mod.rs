@@ -4,7 +4,8 @@
 //!  epoll_wait ─┬─ AF_XDP socket: a batch of frames, each answered in place or given back
 //!              ├─ kernel UDP sockets: a batch of queries
 //!              ├─ upstream sockets: a batch of answers
-//!              └─ mailbox: an AF_XDP socket comes or goes
+//!              ├─ TCP: clients' connections (one worker has them all), streams to upstreams
+//!              └─ mailbox: an AF_XDP socket comes or goes, a new policy
 //!  then: deadlines, one flush of the TX ring, the heartbeat
 //! ```
 //! A worker allocates nothing after it is sealed, takes no lock but a cache shard's, and blocks only in epoll_wait.
@@ -14,32 +15,42 @@ mod events;
 mod io;
 mod listener;
 mod mailbox;
+mod notices;
 mod pool;
+mod serve;
 mod stats;
+mod streams;
+mod tcp;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
-use xdnsd_core::counters::{Counter, Counters};
-use xdnsd_core::engine::{Client, Engine, Outcome, Transport};
-use xdnsd_core::limits::{BATCH, UDP_MESSAGE_MAX};
+use xdnsd_core::counters::Counters;
+use xdnsd_core::engine::{Engine, Turn};
+use xdnsd_core::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
+use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
-use xdnsd_core::wire;
 use xdnsd_ebpf::HEARTBEAT_INTERVAL_MS;
 
 use crate::cache::SharedCache;
 use crate::clock;
 use crate::xdp::Heartbeat;
-use crate::xsk::{Batch, Frame, Kick, Xsk};
+use crate::xsk::{Batch, Kick, Xsk};
 
 pub use entropy::Entropy;
 pub use io::{Io, Route};
 pub use listener::{open_udp, scoped};
 pub use mailbox::{Letter, Mailbox};
+pub use notices::NoticeBoard;
 pub use stats::{PortStats, QueueName};
+pub use streams::BUFFER_BYTES as STREAM_BYTES;
+pub use tcp::{SLOTS_BYTES, TcpClient, open_tcp};
 
 use events::{Source, watch};
+use streams::Streams;
+use tcp::Tcp;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
@@ -66,6 +77,14 @@ pub struct Port {
 pub struct Parts<'a> {
     /// Kernel UDP sockets, non-blocking.
     pub listeners: Vec<UdpSocket>,
+    /// Kernel TCP sockets, non-blocking: one worker has them all.
+    pub tcp_listeners: Vec<TcpListener>,
+    /// How long a TCP connection may be idle, in milliseconds.
+    pub tcp_idle_ms: u64,
+    /// Local data, lists, routes, access.
+    pub policy: Arc<dyn PolicySource>,
+    /// Where it leaves what should be logged.
+    pub notices: &'a NoticeBoard,
     /// How it is told of AF_XDP sockets.
     pub mailbox: &'a Mailbox,
     /// Where it counts.
@@ -74,8 +93,29 @@ pub struct Parts<'a> {
     pub port_stats: &'a PortStats,
 }
 
+/// Who owns the images that a policy looks into. A reload makes a new one.
+pub trait PolicySource: Send + Sync {
+    /// The view of the images.
+    fn policy(&self) -> Policy<'_>;
+}
+
+/// Everyone is answered, everything is asked upstream.
+pub struct OpenPolicy;
+
+impl PolicySource for OpenPolicy {
+    fn policy(&self) -> Policy<'_> {
+        Policy::OPEN
+    }
+}
+
 /// The engine of a worker.
 pub type WorkerEngine<'a> = Engine<'a, Route, &'a SharedCache>;
+
+/// A letter that ends the turn.
+enum Mail {
+    Stop,
+    NewPolicy(Arc<dyn PolicySource>),
+}
 
 /// One worker. [`Worker::run`] is its thread.
 pub struct Worker<'a> {
@@ -83,12 +123,16 @@ pub struct Worker<'a> {
     io: Io<'a>,
     mailbox: &'a Mailbox,
     port_stats: &'a PortStats,
+    policy: Arc<dyn PolicySource>,
     batch: Batch,
-    buffer: [u8; BUFFER],
+    /// A message from a kernel socket: [`BUFFER`] bytes, for the worker that serves TCP as long as a message can be.
+    buffer: Box<[u8]>,
     next_heartbeat: Instant,
     next_stats: Instant,
     /// The kernel took no more frames: they stay in the TX ring until the next flush.
     flush_again: bool,
+    /// When a TCP connection may have been idle for too long.
+    next_expiry: Option<Instant>,
 }
 
 impl<'a> Worker<'a> {
@@ -102,12 +146,23 @@ impl<'a> Worker<'a> {
         for (index, listener) in parts.listeners.iter().enumerate() {
             watch(&epoll, listener.as_fd(), Source::Listener(index as u16))?;
         }
+        let addresses = parts
+            .listeners
+            .iter()
+            .map(UdpSocket::local_addr)
+            .collect::<Result<_, _>>()?;
+        let has_tcp = !parts.tcp_listeners.is_empty();
+        let tcp = Tcp::new(parts.tcp_listeners, parts.tcp_idle_ms, &epoll)?;
         let io = Io {
             epoll,
             port: None,
             adoption: 0,
+            addresses,
             listeners: parts.listeners,
             pool: pool::Pool::new(),
+            streams: Streams::new(),
+            tcp,
+            notices: parts.notices,
             entropy: Entropy::open()?,
             counters: parts.counters,
             now: clock::now(),
@@ -117,16 +172,30 @@ impl<'a> Worker<'a> {
             io,
             mailbox: parts.mailbox,
             port_stats: parts.port_stats,
+            policy: parts.policy,
             batch: Batch::new(),
-            buffer: [0; BUFFER],
+            buffer: vec![0; if has_tcp { TCP_MESSAGE_MAX } else { BUFFER }].into_boxed_slice(),
             next_heartbeat: Instant::default(),
             next_stats: Instant::default(),
             flush_again: false,
+            next_expiry: None,
         })
     }
 
     /// Serves until the mailbox says stop. The caller seals the thread first.
     pub fn run(&mut self) {
+        loop {
+            // The images stay alive while the view of them is in use, whatever a reload does meanwhile.
+            let source = Arc::clone(&self.policy);
+            match self.serve_under(&source.policy()) {
+                Mail::Stop => return,
+                Mail::NewPolicy(policy) => self.policy = policy,
+            }
+        }
+    }
+
+    /// Serves under one policy until a letter ends that.
+    fn serve_under(&mut self, policy: &Policy<'_>) -> Mail {
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
             self.keep_time();
@@ -134,26 +203,32 @@ impl<'a> Worker<'a> {
             // Interrupted or failed: an empty turn, and the next one waits again.
             let count = self.io.epoll.wait(&mut events, timeout).unwrap_or(0);
             self.io.now = clock::now();
+            let turn = Turn {
+                now: self.io.now,
+                unix_secs: clock::wall_secs() as u32,
+                policy,
+            };
+            let mut mail = None;
             for event in &events[..count] {
-                if !self.serve(Source::from_bits(event.data())) {
-                    return;
+                match Source::from_bits(event.data()) {
+                    Source::Mailbox => mail = self.open_mail().or(mail),
+                    Source::Xsk => self.serve_xsk(&turn),
+                    Source::Listener(index) => self.serve_listener(&turn, index),
+                    Source::Upstream { socket, v6, side } => {
+                        self.serve_upstream(&turn, socket, v6, side);
+                    }
+                    Source::Stream(index) => self.serve_stream(&turn, index),
+                    Source::TcpListener(index) => self.serve_tcp_listener(index),
+                    Source::TcpClient(slot) => self.serve_tcp_client(&turn, slot),
                 }
             }
-            let now = self.io.now;
-            self.engine.timeout(now, &mut self.io);
+            self.engine.timeout(turn.now, &mut self.io);
+            self.expire();
             self.flush();
+            if let Some(mail) = mail {
+                return mail;
+            }
         }
-    }
-
-    /// Takes what one source has. False: the worker ends.
-    fn serve(&mut self, source: Source) -> bool {
-        match source {
-            Source::Mailbox => return self.open_mail(),
-            Source::Xsk => self.serve_xsk(),
-            Source::Listener(index) => self.serve_listener(index),
-            Source::Upstream { socket, v6, side } => self.serve_upstream(socket, v6, side),
-        }
-        true
     }
 
     /// How long there is nothing to do unless something comes.
@@ -166,7 +241,13 @@ impl<'a> Worker<'a> {
         } else {
             IDLE_MS
         };
-        let until = self.engine.next_deadline().map_or(longest, |deadline| {
+        let deadlines = [
+            self.engine.next_deadline(),
+            self.io.streams.next_deadline(),
+            self.next_expiry,
+        ];
+        let next = deadlines.into_iter().flatten().min();
+        let until = next.map_or(longest, |deadline| {
             deadline.millis_since(self.io.now).min(longest)
         });
         EpollTimeout::try_from(until as i32).unwrap_or(EpollTimeout::ZERO)
@@ -187,120 +268,6 @@ impl<'a> Worker<'a> {
             let probed = port.xsk.probe();
             self.port_stats.publish(&port.xsk);
             self.after_kick(probed);
-        }
-    }
-
-    /// Frames from the RX ring, a batch. What is left wakes the worker again.
-    fn serve_xsk(&mut self) {
-        let Some(port) = &mut self.io.port else {
-            return;
-        };
-        port.xsk.receive(&mut self.batch);
-        self.io
-            .counters
-            .add(Counter::QueriesXdp, self.batch.len() as u64);
-        while let Some(frame) = self.batch.pop() {
-            self.answer_frame(frame);
-        }
-        self.flush();
-    }
-
-    /// Answers one query in its own frame, or gives the frame back.
-    fn answer_frame(&mut self, mut frame: Frame) {
-        let Ok((path, message)) = wire::parse(frame.data()) else {
-            self.io.counters.count(Counter::FramesRejected);
-            return self.release(frame);
-        };
-        let client = Client {
-            route: Route::Xsk {
-                path,
-                adoption: self.io.adoption,
-            },
-            address: path.client().ip(),
-            transport: Transport::Udp,
-        };
-        let room = &mut frame.bytes_mut()[message.start..];
-        let now = self.io.now;
-        let outcome = self
-            .engine
-            .query(now, &client, room, message.len(), &mut self.io);
-        let Outcome::Reply(len) = outcome else {
-            return self.release(frame);
-        };
-        match path.emit(frame.bytes_mut(), len) {
-            Ok(frame_len) => self.transmit(frame, frame_len),
-            Err(_) => self.release(frame),
-        }
-    }
-
-    fn transmit(&mut self, frame: Frame, len: usize) {
-        let Some(port) = &mut self.io.port else {
-            return;
-        };
-        match port.xsk.transmit(frame, len) {
-            Ok(()) => self.io.counters.count(Counter::AnswersXdp),
-            Err(frame) => {
-                self.io.counters.count(Counter::TxFull);
-                port.xsk.release(frame);
-            }
-        }
-    }
-
-    fn release(&mut self, frame: Frame) {
-        if let Some(port) = &mut self.io.port {
-            port.xsk.release(frame);
-        }
-    }
-
-    /// Queries of one kernel socket, a batch.
-    fn serve_listener(&mut self, index: u16) {
-        for _ in 0..BATCH {
-            let Some((len, address)) = self.io.receive_udp(index, &mut self.buffer) else {
-                return;
-            };
-            self.io.counters.count(Counter::QueriesUdp);
-            if len > BUFFER - 1 || !self.may_answer(index, address) {
-                self.io.counters.count(Counter::IgnoredMessages);
-                continue;
-            }
-            let client = Client {
-                route: Route::Udp {
-                    listener: index,
-                    client: address,
-                },
-                address: address.ip().to_canonical(),
-                transport: Transport::Udp,
-            };
-            let now = self.io.now;
-            if let Outcome::Reply(len) =
-                self.engine
-                    .query(now, &client, &mut self.buffer, len, &mut self.io)
-            {
-                self.io.reply_udp(index, address, &self.buffer[..len]);
-            }
-        }
-    }
-
-    /// An answer to ourselves would be a loop, one to port 0 goes nowhere.
-    fn may_answer(&self, index: u16, client: SocketAddr) -> bool {
-        let own = self
-            .io
-            .listeners
-            .get(usize::from(index))
-            .and_then(|listener| listener.local_addr().ok());
-        client.port() != 0
-            && own.is_none_or(|own| own.ip() != client.ip() || own.port() != client.port())
-    }
-
-    /// Answers on one upstream socket, a batch.
-    fn serve_upstream(&mut self, socket: u16, v6: bool, side: u8) {
-        for _ in 0..BATCH {
-            let Some((len, from)) = self.io.pool.receive(socket, v6, side, &mut self.buffer) else {
-                return;
-            };
-            let now = self.io.now;
-            self.engine
-                .response(now, socket, from, &self.buffer[..len], &mut self.io);
         }
     }
 
@@ -326,15 +293,26 @@ impl<'a> Worker<'a> {
         self.port_stats.clear();
     }
 
-    /// What the supervisor has to say. False: the worker ends.
-    fn open_mail(&mut self) -> bool {
-        match self.mailbox.take() {
-            None => {}
-            Some(Letter::Stop) => return false,
-            Some(Letter::Detach) => self.drop_port(),
-            Some(Letter::Adopt(port)) => self.adopt(port),
+    /// What the supervisor has to say.
+    fn open_mail(&mut self) -> Option<Mail> {
+        match self.mailbox.take()? {
+            Letter::Stop => return Some(Mail::Stop),
+            Letter::NewPolicy(policy) => return Some(Mail::NewPolicy(policy)),
+            Letter::Detach => self.drop_port(),
+            Letter::Adopt(port) => self.adopt(port),
         }
-        true
+        None
+    }
+
+    /// Ends what has taken too long: TCP connections, streams to upstreams.
+    fn expire(&mut self) {
+        let now = self.io.now;
+        while let Some(index) = self.io.streams.overdue(now) {
+            self.lose_stream(index);
+        }
+        if self.next_expiry.is_none_or(|expiry| expiry <= now) {
+            self.next_expiry = self.io.tcp.expire(now);
+        }
     }
 
     fn adopt(&mut self, port: Box<Port>) {

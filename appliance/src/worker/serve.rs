@@ -1,0 +1,196 @@
+//! What a worker does when one of its sources has something.
+
+use std::net::SocketAddr;
+
+use xdnsd_core::counters::Counter;
+use xdnsd_core::engine::{Client, Outcome, Transport, Turn};
+use xdnsd_core::limits::BATCH;
+use xdnsd_core::wire;
+
+use super::io::Route;
+use super::streams::Progress;
+use super::tcp::Arrived;
+use super::{BUFFER, Worker};
+use crate::xsk::Frame;
+
+impl Worker<'_> {
+    /// Frames from the RX ring, a batch. What is left wakes the worker again.
+    pub(super) fn serve_xsk(&mut self, turn: &Turn<'_>) {
+        let Some(port) = &mut self.io.port else {
+            return;
+        };
+        port.xsk.receive(&mut self.batch);
+        let count = self.batch.len() as u64;
+        self.io.counters.add(Counter::QueriesXdp, count);
+        while let Some(frame) = self.batch.pop() {
+            self.answer_frame(turn, frame);
+        }
+        self.flush();
+    }
+
+    /// Answers one query in its own frame, or gives the frame back.
+    fn answer_frame(&mut self, turn: &Turn<'_>, mut frame: Frame) {
+        let Ok((path, message)) = wire::parse(frame.data()) else {
+            self.io.counters.count(Counter::FramesRejected);
+            return self.release(frame);
+        };
+        let client = Client {
+            route: Route::Xsk {
+                path,
+                adoption: self.io.adoption,
+            },
+            address: path.client().ip(),
+            transport: Transport::Udp,
+        };
+        let room = &mut frame.bytes_mut()[message.start..];
+        let len = message.len();
+        let outcome = self.engine.query(turn, &client, room, len, &mut self.io);
+        let Outcome::Reply(len) = outcome else {
+            return self.release(frame);
+        };
+        match path.emit(frame.bytes_mut(), len) {
+            Ok(frame_len) => self.transmit(frame, frame_len),
+            Err(_) => self.release(frame),
+        }
+    }
+
+    fn transmit(&mut self, frame: Frame, len: usize) {
+        let Some(port) = &mut self.io.port else {
+            return;
+        };
+        match port.xsk.transmit(frame, len) {
+            Ok(()) => self.io.counters.count(Counter::AnswersXdp),
+            Err(frame) => {
+                self.io.counters.count(Counter::TxFull);
+                port.xsk.release(frame);
+            }
+        }
+    }
+
+    fn release(&mut self, frame: Frame) {
+        if let Some(port) = &mut self.io.port {
+            port.xsk.release(frame);
+        }
+    }
+
+    /// Queries of one kernel UDP socket, a batch.
+    pub(super) fn serve_listener(&mut self, turn: &Turn<'_>, index: u16) {
+        for _ in 0..BATCH {
+            let Some((len, address)) = self.io.receive_udp(index, &mut self.buffer) else {
+                return;
+            };
+            self.io.counters.count(Counter::QueriesUdp);
+            if len >= BUFFER || !self.may_answer(index, address) {
+                self.io.counters.count(Counter::IgnoredMessages);
+                continue;
+            }
+            let client = Client {
+                route: Route::Udp {
+                    listener: index,
+                    client: address,
+                },
+                address: address.ip().to_canonical(),
+                transport: Transport::Udp,
+            };
+            let buffer = &mut self.buffer;
+            let outcome = self.engine.query(turn, &client, buffer, len, &mut self.io);
+            if let Outcome::Reply(len) = outcome {
+                self.io.reply_udp(index, address, &self.buffer[..len]);
+            }
+        }
+    }
+
+    /// An answer to ourselves would be a loop, one to port 0 goes nowhere.
+    fn may_answer(&self, index: u16, client: SocketAddr) -> bool {
+        let own = self.io.addresses.get(usize::from(index));
+        let is_own = |own: &SocketAddr| own.ip() == client.ip() && own.port() == client.port();
+        client.port() != 0 && !own.is_some_and(is_own)
+    }
+
+    /// Answers on one upstream socket, a batch.
+    pub(super) fn serve_upstream(&mut self, turn: &Turn<'_>, socket: u16, v6: bool, side: u8) {
+        for _ in 0..BATCH {
+            let received = self.io.pool.receive(socket, v6, side, &mut self.buffer);
+            let Some((len, from)) = received else {
+                return;
+            };
+            let message = &self.buffer[..len];
+            self.engine.response(turn, socket, from, message, &mut self.io);
+        }
+    }
+
+    /// A stream to an upstream goes on.
+    pub(super) fn serve_stream(&mut self, turn: &Turn<'_>, index: u16) {
+        let Self { engine, io, .. } = self;
+        match io.streams.progress(index, &io.epoll) {
+            Progress::Waiting => {}
+            Progress::Lost => self.lose_stream(index),
+            Progress::Answered => {
+                // The message leaves the stream's buffer before its place is free for another stream.
+                let Some((buffer, len, from)) = io.streams.take_answer(index) else {
+                    return;
+                };
+                engine.response(turn, stream_name(index), from, &buffer[..len], io);
+                io.streams.give_back(index, buffer);
+            }
+        }
+    }
+
+    pub(super) fn lose_stream(&mut self, index: u16) {
+        self.io.streams.close(index);
+        let now = self.io.now;
+        self.engine.lost(now, stream_name(index), &mut self.io);
+    }
+
+    /// Connections that wait to be accepted, a batch.
+    pub(super) fn serve_tcp_listener(&mut self, index: u16) {
+        let now = self.io.now;
+        for _ in 0..BATCH {
+            if !self.io.tcp.accept(index, now, &self.io.epoll) {
+                break;
+            }
+        }
+        // A new connection has a deadline.
+        self.next_expiry = Some(now);
+    }
+
+    /// Queries of one connection, a batch.
+    pub(super) fn serve_tcp_client(&mut self, turn: &Turn<'_>, slot: u16) {
+        for _ in 0..BATCH {
+            match self.io.tcp.read(slot, turn.now, &mut self.buffer) {
+                Arrived::Query(len) => self.answer_tcp(turn, slot, len),
+                Arrived::Nothing => break,
+                Arrived::Closed => return,
+            }
+        }
+        self.io.tcp.wait(slot, &self.io.epoll);
+    }
+
+    fn answer_tcp(&mut self, turn: &Turn<'_>, slot: u16, len: usize) {
+        let Some((id, peer)) = self.io.tcp.client(slot) else {
+            return;
+        };
+        self.io.counters.count(Counter::QueriesTcp);
+        let client = Client {
+            route: Route::Tcp(id),
+            address: peer.ip().to_canonical(),
+            transport: Transport::Tcp,
+        };
+        self.io.tcp.expect(id);
+        let buffer = &mut self.buffer;
+        let outcome = self.engine.query(turn, &client, buffer, len, &mut self.io);
+        match outcome {
+            Outcome::Reply(len) => {
+                let sent = self.io.tcp.reply_later(id, &self.buffer[..len], &self.io.epoll);
+                self.io.counters.add(Counter::AnswersTcp, sent.into());
+            }
+            Outcome::Pending => {}
+            Outcome::Silence => self.io.tcp.forget(id),
+        }
+    }
+}
+
+/// The engine's name for a stream.
+fn stream_name(index: u16) -> u16 {
+    xdnsd_core::limits::UPSTREAM_SOCKETS as u16 + index
+}
