@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use log::{error, info};
+use log::{error, info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use xdnsd_core::counters::{Counter, Counters};
-use xdnsd_core::engine::{Engine, Settings, Tables};
+use xdnsd_core::engine::{Engine, Notice, Settings, Tables};
 use xdnsd_core::forward::upstreams::Upstreams;
 use xdnsd_core::limits::WORKERS;
 
@@ -27,16 +27,22 @@ use crate::config::{Config, Devices, Plan};
 use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
-use crate::worker::{self, Entropy, Letter, Mailbox, Parts, PortStats, Route, Worker};
+use crate::worker::{
+    self, Entropy, Letter, Mailbox, NoticeBoard, OpenPolicy, Parts, PortStats, Route, Worker,
+};
 use crate::{clock, commands, control, memory, seal};
+
+/// Threads with an engine: the workers, and one that serves TCP, so that it never makes UDP wait.
+pub const ENGINES: usize = WORKERS + 1;
 
 /// How often interfaces are looked after.
 const TEND_MS: u16 = 1_000;
 
 /// The engines' tables, one per worker, in .bss. A worker holds the lock of its own for as long as it lives.
-static TABLES: [Mutex<Tables<Route>>; WORKERS] = [const { Mutex::new(Tables::new()) }; WORKERS];
-static COUNTERS: [Counters; WORKERS] = [const { Counters::new() }; WORKERS];
-static PORT_STATS: [PortStats; WORKERS] = [const { PortStats::new() }; WORKERS];
+static TABLES: [Mutex<Tables<Route>>; ENGINES] = [const { Mutex::new(Tables::new()) }; ENGINES];
+static COUNTERS: [Counters; ENGINES] = [const { Counters::new() }; ENGINES];
+static PORT_STATS: [PortStats; ENGINES] = [const { PortStats::new() }; ENGINES];
+static NOTICES: NoticeBoard = NoticeBoard::new();
 
 /// Bytes of one engine's tables, for the memory budget.
 pub const TABLES_BYTES: usize = size_of::<Mutex<Tables<Route>>>();
@@ -61,7 +67,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
 
     let mut supervisor = Supervisor::new(config.clone());
     let workers = worker_count(&supervisor);
-    let mailboxes: Vec<Mailbox> = (0..workers)
+    let mailboxes: Vec<Mailbox> = (0..=workers)
         .map(|_| Mailbox::new())
         .collect::<Result<_, _>>()
         .map_err(|error| format!("eventfd: {error}"))?;
@@ -84,7 +90,10 @@ pub fn run(config: Config) -> Result<(), Failure> {
         plan.endpoints.len()
     );
 
-    wait(&signals, || supervisor.tend(mailboxes));
+    wait(&signals, || {
+        supervisor.tend(mailboxes);
+        say_notice();
+    });
 
     info!("stopping");
     supervisor.stop();
@@ -125,6 +134,13 @@ fn wait(signals: &SignalFd, mut tend: impl FnMut()) {
     }
 }
 
+/// Logs what a worker noticed, at most once in a turn.
+fn say_notice() {
+    if let Some((Notice::Rebind, name)) = NOTICES.take() {
+        warn!("{name}: upstream's answer leads to a private address, withheld (rebind protection)");
+    }
+}
+
 /// A worker for each RX queue; without AF_XDP one for each CPU.
 fn worker_count(supervisor: &Supervisor) -> usize {
     match supervisor.queues().len() {
@@ -142,15 +158,26 @@ fn start_workers(
 ) -> Result<Vec<JoinHandle<()>>, Failure> {
     let mut threads = Vec::new();
     for (index, mailbox) in mailboxes.iter().enumerate() {
+        // The last one serves TCP alone.
+        let has_tcp = index + 1 == mailboxes.len();
         let mut listeners = Vec::new();
+        let mut tcp_listeners = Vec::new();
         for endpoint in &plan.endpoints {
             let address = SocketAddr::new(endpoint.addr, endpoint.port);
-            let listener = worker::open_udp(address, endpoint.device_ifindex)
-                .map_err(|error| error.to_string())?;
-            listeners.push(listener);
+            let scope = endpoint.device_ifindex;
+            let failed = |error: std::io::Error| error.to_string();
+            if has_tcp {
+                tcp_listeners.push(worker::open_tcp(address, scope).map_err(failed)?);
+            } else {
+                listeners.push(worker::open_udp(address, scope).map_err(failed)?);
+            }
         }
         let parts = Parts {
             listeners,
+            tcp_listeners,
+            tcp_idle_ms: u64::from(config.settings().tcp_idle_100ms) * 100,
+            policy: Arc::new(OpenPolicy),
+            notices: &NOTICES,
             mailbox,
             counters: &COUNTERS[index],
             port_stats: &PORT_STATS[index],
@@ -222,7 +249,11 @@ fn register(supervisor: &Supervisor, workers: usize) -> Telemetry {
         let named = queues.get(index);
         telemetry::Worker {
             interface: named.map_or("kernel".into(), |name| name.interface.clone()),
-            queue: named.map_or(index.to_string(), |name| name.queue.to_string()),
+            queue: match named {
+                Some(name) => name.queue.to_string(),
+                None if index == workers => "tcp".into(),
+                None => index.to_string(),
+            },
             counters: &COUNTERS[index],
             xsk: named.map(|_| -> telemetry::Read<_> {
                 Box::new(move || {
@@ -249,7 +280,7 @@ fn register(supervisor: &Supervisor, workers: usize) -> Telemetry {
         }
     });
     Telemetry {
-        workers: (0..workers).map(worker).collect(),
+        workers: (0..=workers).map(worker).collect(),
         programs: programs.collect(),
         gauges: vec![telemetry::Gauge {
             name: "cache_entries",

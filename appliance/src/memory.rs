@@ -8,9 +8,9 @@ use xdnsd_core::limits;
 use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
 
 use crate::cache::SharedCache;
-use crate::daemon::TABLES_BYTES;
+use crate::daemon::{ENGINES, TABLES_BYTES};
 use crate::store;
-use crate::worker::PortStats;
+use crate::worker::{PortStats, SLOTS_BYTES, STREAM_BYTES};
 
 /// What everything together may take.
 pub const BUDGET_BYTES: usize = 16 * 1024 * 1024;
@@ -77,12 +77,19 @@ pub const LINES: &[Line] = &[
     Line::new(
         "questions in flight of a worker, their clients, two messages",
         TABLES_BYTES,
-        limits::WORKERS,
+        ENGINES,
     ),
     Line::new(
         "counters of a worker",
         size_of::<Counters>() + size_of::<PortStats>(),
-        limits::WORKERS,
+        ENGINES,
+    ),
+    Line::new("TCP streams to upstreams", STREAM_BYTES, ENGINES),
+    Line::new("TCP connections of clients", SLOTS_BYTES, 1),
+    Line::new(
+        "message buffer of the TCP thread",
+        limits::TCP_MESSAGE_MAX,
+        1,
     ),
     Line::new(
         "shard of the cache",
@@ -90,7 +97,7 @@ pub const LINES: &[Line] = &[
         limits::CACHE_SHARDS,
     ),
     Line::new("buffer of the snapshot", store::BUFFER, 1),
-    Line::new("stack of a worker", STACK_BYTES, limits::WORKERS),
+    Line::new("stack of a worker", STACK_BYTES, ENGINES),
     Line::new("stack of another thread", STACK_BYTES, OTHER_THREADS),
     Line::new("heap of the start, reserved", HEAP_BYTES, 1),
     Line::new("BPF maps of an interface", MAPS_BYTES, limits::WORKERS),

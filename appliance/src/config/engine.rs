@@ -49,6 +49,7 @@ impl Config {
             prefetch: cache.prefetch,
             rotate: cache.rotate,
             random_case: forward.random_case,
+            ..Settings::DEFAULT
         }
     }
 
@@ -100,6 +101,7 @@ mod tests {
             prefetch: false,
             rotate: false,
             random_case: true,
+            ..Settings::DEFAULT
         };
         assert_eq!(config.settings(), expected);
         let plan = Plan {

@@ -12,8 +12,8 @@ use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
 use super::Port;
-use super::notices::NoticeBoard;
 use super::entropy::Entropy;
+use super::notices::NoticeBoard;
 use super::pool::Pool;
 use super::streams::Streams;
 use super::tcp::{Tcp, TcpClient};

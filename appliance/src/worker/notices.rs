@@ -25,10 +25,7 @@ impl NoticeBoard {
 
     /// Takes the notice down.
     pub fn take(&self) -> Option<(Notice, Name)> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

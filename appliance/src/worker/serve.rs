@@ -115,7 +115,8 @@ impl Worker<'_> {
                 return;
             };
             let message = &self.buffer[..len];
-            self.engine.response(turn, socket, from, message, &mut self.io);
+            self.engine
+                .response(turn, socket, from, message, &mut self.io);
         }
     }
 
@@ -181,7 +182,10 @@ impl Worker<'_> {
         let outcome = self.engine.query(turn, &client, buffer, len, &mut self.io);
         match outcome {
             Outcome::Reply(len) => {
-                let sent = self.io.tcp.reply_later(id, &self.buffer[..len], &self.io.epoll);
+                let sent = self
+                    .io
+                    .tcp
+                    .reply_later(id, &self.buffer[..len], &self.io.epoll);
                 self.io.counters.add(Counter::AnswersTcp, sent.into());
             }
             Outcome::Pending => {}

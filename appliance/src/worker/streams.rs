@@ -64,7 +64,8 @@ impl Streams {
 
     /// Begins to connect to `to`. Returns the stream's name as a socket.
     pub fn open(&mut self, to: SocketAddr, now: Instant, epoll: &Epoll) -> Option<u16> {
-        let is_free = |index: &usize| self.places[*index].is_none() && self.buffers[*index].is_some();
+        let is_free =
+            |index: &usize| self.places[*index].is_none() && self.buffers[*index].is_some();
         let index = (0..STREAMS).find(is_free)?;
         let socket = connect(to).ok()?;
         let source = Source::Stream(index as u16);
@@ -92,7 +93,10 @@ impl Streams {
             return false;
         };
         stream.question.clear();
-        stream.question.extend_from_slice(&len.to_be_bytes()).is_ok()
+        stream
+            .question
+            .extend_from_slice(&len.to_be_bytes())
+            .is_ok()
             && stream.question.extend_from_slice(message).is_ok()
     }
 
@@ -139,15 +143,21 @@ impl Streams {
 
     /// A stream whose time is over.
     pub fn overdue(&self, now: Instant) -> Option<u16> {
-        let is_overdue = |place: &Option<Stream>| {
-            place.as_ref().is_some_and(|stream| stream.deadline <= now)
-        };
-        self.places.iter().position(is_overdue).map(|index| index as u16)
+        let is_overdue =
+            |place: &Option<Stream>| place.as_ref().is_some_and(|stream| stream.deadline <= now);
+        self.places
+            .iter()
+            .position(is_overdue)
+            .map(|index| index as u16)
     }
 
     /// When the next stream is overdue.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.places.iter().flatten().map(|stream| stream.deadline).min()
+        self.places
+            .iter()
+            .flatten()
+            .map(|stream| stream.deadline)
+            .min()
     }
 }
 
@@ -191,7 +201,11 @@ impl Stream {
 
 /// Opens a non-blocking socket and begins to connect it.
 fn connect(to: SocketAddr) -> nix::Result<TcpStream> {
-    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let family = if to.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd = socket::socket(family, SockType::Stream, flags, None)?;
     match socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(to)) {

@@ -9,7 +9,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt,
+};
 use xdnsd_core::limits::{TCP_CLIENTS, TCP_MESSAGE_MAX, TCP_QUERY_MAX};
 use xdnsd_core::time::Instant;
 
@@ -79,7 +81,11 @@ pub enum Arrived {
 /// The system call that failed, with the address.
 pub fn open_tcp(address: SocketAddr, scope: u32) -> io::Result<TcpListener> {
     let open = || -> nix::Result<TcpListener> {
-        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let family = if address.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let fd = socket::socket(family, SockType::Stream, flags, None)?;
         socket::setsockopt(&fd.as_fd(), sockopt::ReuseAddr, &true)?;
@@ -89,7 +95,10 @@ pub fn open_tcp(address: SocketAddr, scope: u32) -> io::Result<TcpListener> {
         }
         // Accepted connections inherit it.
         socket::setsockopt(&fd.as_fd(), sockopt::SndBuf, &SEND_BUFFER)?;
-        socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(scoped(address, scope)))?;
+        socket::bind(
+            fd.as_raw_fd(),
+            &SockaddrStorage::from(scoped(address, scope)),
+        )?;
         socket::listen(&fd, Backlog::new(BACKLOG)?)?;
         Ok(TcpListener::from(fd))
     };
@@ -176,7 +185,9 @@ impl Tcp {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else {
             return Arrived::Nothing;
         };
-        let Slot { connection, buffer, .. } = slot;
+        let Slot {
+            connection, buffer, ..
+        } = slot;
         let Some(open) = connection else {
             return Arrived::Nothing;
         };
@@ -197,7 +208,10 @@ impl Tcp {
     pub fn client(&self, index: u16) -> Option<(TcpClient, SocketAddr)> {
         let slot = self.slots.get(usize::from(index))?;
         let connection = slot.connection.as_ref()?;
-        let client = TcpClient { slot: index, turn: slot.turn };
+        let client = TcpClient {
+            slot: index,
+            turn: slot.turn,
+        };
         Some((client, connection.peer))
     }
 
@@ -262,15 +276,23 @@ impl Tcp {
 
     fn connection(&mut self, client: TcpClient) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(usize::from(client.slot))?;
-        slot.connection.as_mut().filter(|_| slot.turn == client.turn)
+        slot.connection
+            .as_mut()
+            .filter(|_| slot.turn == client.turn)
     }
 
     /// Closes what has been idle, or slow, for too long. Returns when to look again.
     pub fn expire(&mut self, now: Instant) -> Option<Instant> {
         let mut next = None;
         for slot in &mut self.slots {
-            let Some(connection) = &slot.connection else { continue };
-            let patience = if connection.filled > 0 { QUERY_MS } else { self.idle_ms };
+            let Some(connection) = &slot.connection else {
+                continue;
+            };
+            let patience = if connection.filled > 0 {
+                QUERY_MS
+            } else {
+                self.idle_ms
+            };
             let deadline = connection.since + patience;
             if connection.in_flight == 0 && deadline <= now {
                 slot.connection = None;
