@@ -119,7 +119,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return Err(0);
         };
         match policy.decide(&labels, asking.query.qtype) {
-            Decision::Forward { group } => return Err(group as u8),
+            Decision::Forward { group } => Err(group as u8),
             Decision::Local(_) => {
                 self.counters.count(Counter::LocalAnswers);
                 Ok(self.make(asking, message, |draft, query| {

@@ -89,12 +89,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Ok(outcome) => outcome,
             Err(group) => self.answer_from_cache(turn, &asking, group, message, effects),
         };
-        match outcome {
-            Outcome::Reply(len) if asking.is_unknown && len > self.settings.cookie_free_max => {
-                self.ask_for_cookie(&asking, message)
-            }
-            outcome => outcome,
+        let is_long = matches!(outcome, Outcome::Reply(len) if len > self.settings.cookie_free_max);
+        if asking.is_unknown && is_long {
+            return self.ask_for_cookie(&asking, message);
         }
+        outcome
     }
 
     /// What can be said of the reply before the answer is known.
