@@ -451,8 +451,9 @@ fn what_a_reader_would_refuse_is_not_written() {
     }
 }
 
-/// The fields of a record as postcard writes them, whatever they are: name, QTYPE, flags, RCODE, counts, EDE, TTL, body.
-type Fields<'a> = (&'a [u8], u16, u8, u8, [u16; 3], u16, u32, &'a [u8]);
+/// The fields of a record as postcard writes them, whatever they are: name, QTYPE, flags, RCODE, counts, EDE, TTL, age,
+/// body.
+type Fields<'a> = (&'a [u8], u16, u8, u8, [u16; 3], u16, u32, u32, &'a [u8]);
 
 /// A record whose marker, length and CRC are right.
 fn forge(fields: &Fields) -> Vec<u8> {
@@ -469,7 +470,7 @@ fn forge(fields: &Fields) -> Vec<u8> {
 fn what_adds_up_but_cannot_be_an_answer_is_refused() {
     let body = text(4, &mut Random::new(1));
     let long = text(CACHE_LARGE_BYTES, &mut Random::new(1));
-    let good: Fields = (b"\x01a\0", 16, 0, 0, [1, 0, 0], 0, 60, &body);
+    let good: Fields = (b"\x01a\0", 16, 0, 0, [1, 0, 0], 0, 60, 7, &body);
     let honest = random_entry(&mut Random::new(2));
     let read_one = |fields: &Fields| {
         let file = [forge(fields), honest.record()].concat();
@@ -482,47 +483,77 @@ fn what_adds_up_but_cannot_be_an_answer_is_refused() {
         assert!(entries.len() + broken.len() == 1);
         broken.first().copied()
     };
-    let (name, qtype, flags, rcode, counts, ede, ttl, body) = good;
+    let (name, qtype, flags, rcode, counts, ede, ttl, age, body) = good;
     assert_eq!(read_one(&good), None);
     for (bad, what) in [
         (
-            (&b"\x01A\0"[..], qtype, flags, rcode, counts, ede, ttl, body),
+            (
+                &b"\x01A\0"[..],
+                qtype,
+                flags,
+                rcode,
+                counts,
+                ede,
+                ttl,
+                age,
+                body,
+            ),
             "upper case",
         ),
         (
-            (b"\xc0\x0c", qtype, flags, rcode, counts, ede, ttl, body),
+            (
+                b"\xc0\x0c",
+                qtype,
+                flags,
+                rcode,
+                counts,
+                ede,
+                ttl,
+                age,
+                body,
+            ),
             "a pointer for a name",
         ),
         (
-            (name, qtype, 0x20, rcode, counts, ede, ttl, body),
+            (name, qtype, 0x20, rcode, counts, ede, ttl, age, body),
             "an unknown flag",
         ),
         (
-            (name, qtype, 0x80, rcode, counts, ede, ttl, body),
+            (name, qtype, 0x80, rcode, counts, ede, ttl, age, body),
             "an unknown flag",
         ),
         (
-            (name, qtype, flags, 16, counts, ede, ttl, body),
+            (name, qtype, flags, 16, counts, ede, ttl, age, body),
             "a long RCODE",
         ),
         (
-            (name, qtype, flags, rcode, [0, 0, 0], ede, ttl, body),
+            (name, qtype, flags, rcode, [0, 0, 0], ede, ttl, age, body),
             "a record more than counted",
         ),
         (
-            (name, qtype, flags, rcode, [1, 0, 1], ede, ttl, body),
+            (name, qtype, flags, rcode, [1, 0, 1], ede, ttl, age, body),
             "a record less than counted",
         ),
         (
-            (name, qtype, flags, rcode, [u16::MAX; 3], ede, ttl, body),
+            (
+                name,
+                qtype,
+                flags,
+                rcode,
+                [u16::MAX; 3],
+                ede,
+                ttl,
+                age,
+                body,
+            ),
             "many less",
         ),
         (
-            (name, qtype, flags, rcode, counts, ede, ttl, &body[1..]),
+            (name, qtype, flags, rcode, counts, ede, ttl, age, &body[1..]),
             "a body that does not walk",
         ),
         (
-            (name, qtype, flags, rcode, counts, ede, ttl, &long),
+            (name, qtype, flags, rcode, counts, ede, ttl, age, &long),
             "longer than a slot",
         ),
     ] {
