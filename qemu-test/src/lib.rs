@@ -14,6 +14,7 @@ pub mod nsd;
 pub mod privilege;
 pub mod process;
 pub mod progress;
+pub mod qemu;
 pub mod setup;
 pub mod signals;
 pub mod test;

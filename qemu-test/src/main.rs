@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use qemu_test::arguments::Arguments;
 use qemu_test::setup::{self, Purpose};
 use qemu_test::signals::Signals;
-use qemu_test::{dist, image, lab, test, tidy};
+use qemu_test::{dist, image, lab, qemu, test, tidy};
 
 /// A command of `cargo xtask`.
 struct Command {
@@ -47,6 +47,18 @@ const COMMANDS: &[Command] = &[
         usage: "tidy",
         about: "The habits of this repository that no other tool checks.",
         main: tidy::main,
+    },
+    Command {
+        name: "run",
+        usage: qemu::run::USAGE,
+        about: "Boots the image, asks it a few names, and leaves its console.",
+        main: qemu::run::main,
+    },
+    Command {
+        name: "boot",
+        usage: qemu::tests::USAGE,
+        about: "Tests of the image in virtual machines; `test` includes them.",
+        main: qemu::tests::main,
     },
     Command {
         name: "dist",

@@ -14,13 +14,6 @@ use crate::workspace;
 
 /// The size of a data partition that is a disk of its own.
 const DATA_BYTES: u64 = 32 << 20;
-const SECTOR: usize = 512;
-/// GRUB's core image begins behind the master boot record.
-const CORE_SECTOR: usize = 1;
-/// The environment block is at sector 1024, in the gap before the first partition.
-const ENVIRONMENT_OFFSET: usize = 1024 * SECTOR;
-const ENVIRONMENT_BYTES: usize = 1024;
-const ENVIRONMENT_START: &str = "# GRUB Environment Block\ngood=a\ntry=\n";
 /// What the loader needs to find, read and choose a slot.
 const LOADER_MODULES: [&str; 16] = [
     "biosdisk",
@@ -87,83 +80,44 @@ pub fn make_slot(image: &Image, path: &Path) -> Result<()> {
     fs::remove_dir_all(&tree).with_context(|| format!("remove {}", tree.display()))
 }
 
-/// The disk that is flashed, by the same `genimage.cfg` as Buildroot's, with `config` on its data partition.
-pub fn make_disk(image: &Image, packages: &mut Packages, config: Option<&str>) -> Result<PathBuf> {
-    let work = image.directory.join("disk");
+/// The disk that is flashed, put together in `work` by the script that Buildroot uses, with `config` on its data
+/// partition.
+pub fn make_disk(
+    image: &Image,
+    packages: &mut Packages,
+    config: Option<&str>,
+    work: &Path,
+) -> Result<PathBuf> {
     if work.exists() {
-        fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
+        fs::remove_dir_all(work).with_context(|| format!("remove {}", work.display()))?;
     }
-    let inputs = work.join("inputs");
-    let root = work.join("root");
-    fs::create_dir_all(root.join("data/etc/xdnsd"))
-        .context("create the data partition's content")?;
-    fs::create_dir_all(inputs.join("efi-part/EFI"))
-        .context("create the boot partition's content")?;
+    let (images, data) = (work.join("images"), work.join("data"));
+    let etc = data.join("etc/xdnsd");
+    for directory in [&images, &etc] {
+        fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    }
     if let Some(config) = config {
-        fs::write(root.join("data/etc/xdnsd/xdnsd.toml"), config)
-            .context("write the configuration")?;
+        fs::write(etc.join("xdnsd.toml"), config).context("write the configuration")?;
     }
-    make_slot(image, &inputs.join("rootfs.squashfs"))?;
-    let output = work.join("images");
-    let mut genimage = Command::new("genimage");
-    genimage
-        .arg("--config")
-        .arg(workspace::root().join("buildroot/board/xdnsd/genimage.cfg"));
-    genimage
-        .arg("--rootpath")
-        .arg(&root)
-        .arg("--tmppath")
-        .arg(work.join("tmp"));
-    run(genimage
-        .arg("--inputpath")
-        .arg(&inputs)
-        .arg("--outputpath")
-        .arg(&output))?;
-    let disk = output.join("disk.img");
-    install_loader(image, packages, &disk, &work)?;
-    Ok(disk)
+    make_slot(image, &images.join("rootfs.squashfs"))?;
+    make_loader(image, packages, &images)?;
+    let script = workspace::root().join("buildroot/board/xdnsd/make-disk.sh");
+    run(Command::new(script).arg(&images).arg(&data))?;
+    Ok(images.join("disk.img"))
 }
 
-/// Writes GRUB for a BIOS into the gap before the first partition, with an environment block that names slot a.
-fn install_loader(image: &Image, packages: &mut Packages, disk: &Path, work: &Path) -> Result<()> {
+/// GRUB for a BIOS, with all that it needs built in: it finds `grub.cfg` in the first partition.
+fn make_loader(image: &Image, packages: &mut Packages, images: &Path) -> Result<()> {
     let loader = packages.unpack(Role::Loader, image.arch)?;
     let modules = loader.join("usr/lib/grub/i386-pc");
-    let core = work.join("core.img");
     let mut mkimage = Command::new(loader.join("usr/bin/grub-mkimage"));
     mkimage
-        .args(["-O", "i386-pc", "-p", "/", "-c"])
-        .arg(workspace::root().join("buildroot/board/xdnsd/grub.cfg"));
+        .args(["-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub", "-d"])
+        .arg(&modules);
     mkimage
-        .arg("-d")
-        .arg(&modules)
         .arg("-o")
-        .arg(&core)
+        .arg(images.join("grub.img"))
         .args(LOADER_MODULES);
     run(&mut mkimage)?;
-    let boot = fs::read(modules.join("boot.img")).context("read GRUB's boot.img")?;
-    let core = fs::read(&core).context("read GRUB's core image")?;
-    let mut bytes = fs::read(disk).with_context(|| format!("read {}", disk.display()))?;
-    write_loader(&mut bytes, &boot, &core)?;
-    fs::write(disk, bytes).with_context(|| format!("write {}", disk.display()))
-}
-
-/// The boot code ends where the partition table and the disk's signature begin. boot.img's and core.img's own defaults
-/// say "sector 1" and "from sector 2 on", which is where they are put.
-fn write_loader(disk: &mut [u8], boot: &[u8], core: &[u8]) -> Result<()> {
-    const BOOT_CODE: usize = 440;
-    let core_at = CORE_SECTOR * SECTOR;
-    anyhow::ensure!(
-        core_at + core.len() <= ENVIRONMENT_OFFSET,
-        "GRUB's core image reaches into its environment block"
-    );
-    anyhow::ensure!(
-        boot.len() == SECTOR && disk.len() > ENVIRONMENT_OFFSET + ENVIRONMENT_BYTES,
-        "no boot sector or no disk"
-    );
-    disk[..BOOT_CODE].copy_from_slice(&boot[..BOOT_CODE]);
-    disk[core_at..core_at + core.len()].copy_from_slice(core);
-    let environment = &mut disk[ENVIRONMENT_OFFSET..ENVIRONMENT_OFFSET + ENVIRONMENT_BYTES];
-    environment.fill(b'#');
-    environment[..ENVIRONMENT_START.len()].copy_from_slice(ENVIRONMENT_START.as_bytes());
-    Ok(())
+    install(&modules.join("boot.img"), &images.join("boot.img"), 0o644)
 }

@@ -69,7 +69,8 @@ impl Arch {
         }
     }
 
-    fn parse(name: &str) -> Result<Self> {
+    /// Reads what was written on the command line.
+    pub fn parse(name: &str) -> Result<Self> {
         match name {
             "x86_64" => Ok(Self::X86_64),
             "aarch64" => Ok(Self::Aarch64),
@@ -275,7 +276,12 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     if is_disk {
         println!(
             "disk    {}",
-            described(&disk::make_disk(&image, &mut packages(), None)?)?
+            described(&disk::make_disk(
+                &image,
+                &mut packages(),
+                None,
+                &image.directory.join("disk")
+            )?)?
         );
     }
     println!("in      {:.1} s", started.elapsed().as_secs_f64());

@@ -1,0 +1,327 @@
+//! A virtual machine as QEMU's command line.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::image::{Arch, Image};
+use crate::netns::Namespace;
+use crate::process::Process;
+
+/// The host as the guest sees it, whatever is behind `eth0`.
+pub const HOST: &str = "192.168.1.2";
+/// The guest's address on `eth0`, fixed in `buildroot/board/xdnsd/rootfs-overlay/etc/network/interfaces`.
+pub const GUEST: &str = "192.168.1.1";
+/// How long a kernel may take under KVM until it says a word.
+const KVM_PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What runs the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accel {
+    /// The host's processor.
+    Kvm,
+    /// QEMU itself.
+    Tcg,
+}
+
+impl Accel {
+    /// Reads what was written on the command line; without anything, KVM where it works.
+    pub fn choose(name: Option<&str>, image: &Image) -> Result<Self> {
+        match name {
+            Some("kvm") => Ok(Self::Kvm),
+            Some("tcg") => Ok(Self::Tcg),
+            Some(other) => bail!("--accel: kvm or tcg, not {other}"),
+            None => Ok(if kvm_works(image) {
+                Self::Kvm
+            } else {
+                Self::Tcg
+            }),
+        }
+    }
+}
+
+/// Whether KVM runs this image's kernel, which `/dev/kvm` does not tell: nested in some clouds it opens, runs the firmware
+/// and then fails on the kernel.
+///
+/// The probe is a machine without a disk. A kernel that runs says who it is; it is not waited for any further.
+fn kvm_works(image: &Image) -> bool {
+    let is_there = Path::new("/dev/kvm").exists() && image.arch == Arch::X86_64;
+    if !is_there || std::env::consts::ARCH != image.arch.name() {
+        return false;
+    }
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args([
+        "-machine",
+        "q35",
+        "-accel",
+        "kvm",
+        "-cpu",
+        "host",
+        "-m",
+        "128",
+        "-display",
+        "none",
+        "-nodefaults",
+    ]);
+    command.args([
+        "-no-user-config",
+        "-no-reboot",
+        "-serial",
+        "stdio",
+        "-append",
+        "console=ttyS0 panic=-1",
+        "-kernel",
+    ]);
+    command.arg(&image.kernel);
+    let log = image.directory.join("kvm-probe.log");
+    let Ok(mut probe) = Process::spawn(command, &log) else {
+        return false;
+    };
+    probe.wait_for_log("Linux version", KVM_PROBE_LIMIT).is_ok()
+}
+
+/// What `eth0` is connected to.
+#[derive(Debug, Clone)]
+pub enum Link<'a> {
+    /// QEMU's own network stack; both ports of the host lead to port 53 of the guest.
+    User {
+        /// On the host's loopback.
+        udp_port: u16,
+        /// On the host's loopback.
+        tcp_port: u16,
+    },
+    /// The tap device of that name in a namespace.
+    Tap {
+        /// Where the device is, and QEMU too.
+        namespace: &'a Namespace,
+        /// The device.
+        device: &'a str,
+    },
+}
+
+/// A machine to boot an image on.
+#[derive(Debug, Clone)]
+pub struct Machine<'a> {
+    /// What to boot.
+    pub image: &'a Image,
+    /// What runs it.
+    pub accel: Accel,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Processors.
+    pub cpus: u32,
+    /// Queue pairs of the network device.
+    pub queues: u32,
+    /// What the network device is connected to.
+    pub link: Link<'a>,
+    /// Further properties of the network device, each with a comma in front.
+    pub nic: &'a str,
+    /// The data partition as a disk of its own.
+    pub data: Option<&'a Path>,
+    /// Whether the data partition cannot be written.
+    pub is_data_read_only: bool,
+    /// The flashed disk, from which the loader starts instead of the image's kernel.
+    pub disk: Option<&'a Path>,
+    /// What the clock shows at start, if not the host's time.
+    pub clock: Option<&'a str>,
+}
+
+impl<'a> Machine<'a> {
+    /// A small router: 128 MiB, one queue, two processors.
+    #[must_use]
+    pub fn new(image: &'a Image, accel: Accel, link: Link<'a>) -> Self {
+        Self {
+            image,
+            accel,
+            memory_mib: 128,
+            cpus: 2,
+            queues: 1,
+            link,
+            nic: "",
+            data: None,
+            is_data_read_only: false,
+            disk: None,
+            clock: None,
+        }
+    }
+
+    /// QEMU's command line. The serial console is its standard input and output.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = match &self.link {
+            Link::Tap { namespace, .. } => namespace.command(self.program()),
+            Link::User { .. } => Command::new(self.program()),
+        };
+        command.args(self.base());
+        command.args([
+            "-m",
+            &self.memory_mib.to_string(),
+            "-smp",
+            &self.cpus.to_string(),
+        ]);
+        command.args([
+            "-display",
+            "none",
+            "-nodefaults",
+            "-no-user-config",
+            "-monitor",
+            "none",
+            "-serial",
+            "stdio",
+        ]);
+        command.args([
+            "-device",
+            "virtio-rng-pci",
+            "-netdev",
+            &self.netdev(),
+            "-device",
+            &self.network_device(),
+        ]);
+        if self.image.arch == Arch::X86_64 {
+            command.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
+        }
+        match self.disk {
+            Some(disk) => add_disk(&mut command, "disk", disk, false),
+            None => self.add_kernel(&mut command),
+        }
+        if let Some(data) = self.data {
+            add_disk(&mut command, "data", data, self.is_data_read_only);
+        }
+        if let Some(clock) = self.clock {
+            command.args(["-rtc", &format!("base={clock}")]);
+        }
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn program(&self) -> String {
+        format!("qemu-system-{}", self.image.arch.name())
+    }
+
+    fn base(&self) -> Vec<String> {
+        let arguments: &[&str] = match (self.image.arch, self.accel) {
+            (Arch::X86_64, Accel::Kvm) => &["-machine", "q35", "-accel", "kvm", "-cpu", "host"],
+            // QEMU 7.2 leaves wrong flags behind cmpxchg16b, and the guest dies of them every dozen boots.
+            (Arch::X86_64, Accel::Tcg) => &[
+                "-machine",
+                "q35",
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "max,cx16=off",
+            ],
+            (Arch::Aarch64, _) => &[
+                "-machine",
+                "virt",
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "cortex-a57",
+            ],
+        };
+        arguments
+            .iter()
+            .map(|argument| (*argument).to_owned())
+            .collect()
+    }
+
+    /// The image's kernel, started by QEMU itself: the root is the first disk.
+    fn add_kernel(&self, command: &mut Command) {
+        let console = if self.image.arch == Arch::X86_64 {
+            "ttyS0"
+        } else {
+            "ttyAMA0"
+        };
+        command.arg("-kernel").arg(&self.image.kernel);
+        if let Some(initrd) = &self.image.initrd {
+            command.arg("-initrd").arg(initrd);
+        }
+        command.args([
+            "-append",
+            &format!("console={console} root=/dev/vda ro rootwait panic=5 quiet"),
+        ]);
+        add_disk(command, "root", &self.image.root, true);
+    }
+
+    fn netdev(&self) -> String {
+        match &self.link {
+            Link::User { udp_port, tcp_port } => format!(
+                "user,id=lan,net=192.168.1.0/24,host={HOST},dns=192.168.1.3,dhcpstart=192.168.1.100,\
+                 hostfwd=udp:127.0.0.1:{udp_port}-{GUEST}:53,hostfwd=tcp:127.0.0.1:{tcp_port}-{GUEST}:53"
+            ),
+            Link::Tap { device, .. } => {
+                let queues = if self.queues > 1 {
+                    format!(",queues={}", self.queues)
+                } else {
+                    String::new()
+                };
+                format!("tap,id=lan,ifname={device},script=no,downscript=no{queues}")
+            }
+        }
+    }
+
+    fn network_device(&self) -> String {
+        let queues = match self.queues {
+            1 => String::new(),
+            many => format!(",mq=on,vectors={}", 2 * many + 2),
+        };
+        format!(
+            "virtio-net-pci,netdev=lan,mac=52:54:00:53:00:01{queues}{}",
+            self.nic
+        )
+    }
+}
+
+fn add_disk(command: &mut Command, id: &str, path: &Path, is_read_only: bool) {
+    let read_only = if is_read_only { ",readonly=on" } else { "" };
+    command.args([
+        "-drive",
+        &format!(
+            "if=none,id={id},format=raw,file={}{read_only}",
+            path.display()
+        ),
+    ]);
+    command.args(["-device", &format!("virtio-blk-pci,drive={id}")]);
+}
+
+/// A port of the loopback that nobody has at the moment, for UDP and TCP.
+pub fn free_port() -> Result<u16> {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").context("find a free port")?;
+    Ok(tcp
+        .local_addr()
+        .context("a bound socket has an address")?
+        .port())
+}
+
+/// Where a test or a run keeps its files, removed with it.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new directory whose name begins with `name`.
+    pub fn new(name: &str) -> Result<Self> {
+        let path = crate::image::directory()
+            .join("run")
+            .join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// A path in it.
+    #[must_use]
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A directory that stays is in the build directory, where `cargo clean` finds it.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}

@@ -1,0 +1,252 @@
+//! `cargo xtask run`: the image for a person. It boots, is asked a few names, shows which tier answered, and stays.
+//!
+//! Nothing needs root: QEMU forwards a port of the loopback to the guest, and upstream is a server of this program or
+//! the resolver that this host uses.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::guest::{Guest, sum};
+use super::machine::{Accel, HOST, Link, Machine, Scratch, free_port};
+use super::upstream::Upstream;
+use crate::arguments::Arguments;
+use crate::image::{self, Arch, Image, Kernel, Recipe, disk};
+use crate::process::output_of;
+use crate::setup::{self, Purpose};
+use crate::signals::Signals;
+
+/// What `cargo xtask help` shows.
+pub const USAGE: &str = "run [--once] [--image DIR] [--kernel 6.1|6.12|newest] [--arch x86_64|aarch64] [--memory MIB] \
+                         [--queues N] [--cpus N] [--accel kvm|tcg] [--upstream own|host]";
+
+/// How long a boot may take.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// The resolver that QEMU's network stack offers: it asks the host's.
+const HOST_RESOLVER: &str = "192.168.1.3";
+/// Where each tier's answers are counted.
+const TIERS: [(&str, &str); 3] = [
+    ("AF_XDP", "xdnsd_answers_xdp_total"),
+    ("kernel UDP", "xdnsd_answers_udp_total"),
+    ("kernel TCP", "xdnsd_answers_tcp_total"),
+];
+
+/// What was asked for on the command line.
+struct Options {
+    is_once: bool,
+    image: Option<PathBuf>,
+    server: Option<PathBuf>,
+    kernel: Kernel,
+    arch: Arch,
+    memory_mib: u32,
+    queues: u32,
+    cpus: u32,
+    accel: Option<String>,
+    is_host_upstream: bool,
+}
+
+impl Options {
+    fn take(mut arguments: Arguments) -> Result<Self> {
+        let upstream = arguments.value("--upstream")?;
+        let is_host_upstream = match upstream.as_deref() {
+            None | Some("own") => false,
+            Some("host") => true,
+            Some(other) => bail!("--upstream: own or host, not {other}"),
+        };
+        let options = Self {
+            is_once: arguments.flag("--once"),
+            image: arguments.value("--image")?.map(PathBuf::from),
+            server: arguments.value("--server")?.map(PathBuf::from),
+            kernel: arguments
+                .value("--kernel")?
+                .map_or(Ok(Kernel::V6_12), |name| Kernel::parse(&name))?,
+            arch: arguments
+                .value("--arch")?
+                .map_or(Ok(Arch::X86_64), |name| Arch::parse(&name))?,
+            memory_mib: arguments.number("--memory")?.unwrap_or(128),
+            queues: arguments.number("--queues")?.unwrap_or(1),
+            cpus: arguments.number("--cpus")?.unwrap_or(2),
+            accel: arguments.value("--accel")?,
+            is_host_upstream,
+        };
+        arguments.finish()?;
+        Ok(options)
+    }
+
+    fn image(&self) -> Result<Image> {
+        match &self.image {
+            Some(directory) => Image::open(directory),
+            None => image::build(&Recipe {
+                arch: self.arch,
+                kernel: self.kernel,
+                server: self.server.clone(),
+            }),
+        }
+    }
+}
+
+/// The command.
+pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    let options = Options::take(arguments)?;
+    setup::ensure_all(&[Purpose::Image], signals)?;
+    if options.arch == Arch::Aarch64 {
+        setup::ensure_all(&[Purpose::ImageAarch64], signals)?;
+    }
+    let image = options.image()?;
+    let scratch = Scratch::new("run")?;
+    let upstream = Upstream::start(Ipv4Addr::LOCALHOST)?;
+    let server = if options.is_host_upstream {
+        HOST_RESOLVER.to_owned()
+    } else {
+        format!("{HOST}:{}", upstream.port)
+    };
+    let data = scratch.join("data.ext4");
+    disk::make_data_with_config(&data, &configuration(&server, ""))?;
+    let (udp_port, tcp_port) = (free_port()?, free_port()?);
+    let accel = Accel::choose(options.accel.as_deref(), &image)?;
+    let mut machine = Machine::new(&image, accel, Link::User { udp_port, tcp_port });
+    machine.data = Some(&data);
+    (machine.memory_mib, machine.cpus, machine.queues) =
+        (options.memory_mib, options.cpus, options.queues);
+    eprintln!(
+        "booting {} with {accel:?}, {} MiB, {} processors",
+        image.kernel.display(),
+        machine.memory_mib,
+        machine.cpus
+    );
+    let mut guest = Guest::start(machine.command(), &scratch.join("console.log"))?;
+    let verdict = boot(&mut guest)?;
+    println!("{verdict}");
+    guest.log_in()?;
+    let names = if options.is_host_upstream {
+        ["debian.org", "debian.org"]
+    } else {
+        ["router.test", "router.test"]
+    };
+    for name in names {
+        println!("{}", ask(&mut guest, name, udp_port, false)?);
+    }
+    println!("{}", ask(&mut guest, names[0], tcp_port, true)?);
+    println!(
+        "ask it yourself: dig @127.0.0.1 -p {udp_port} NAME     over TCP: dig +tcp @127.0.0.1 -p {tcp_port} NAME"
+    );
+    if options.is_once {
+        guest.type_line("poweroff")?;
+        guest.wait_for_end(BOOT_LIMIT)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("this is the router's console; Ctrl-C ends it");
+    attend(&mut guest, signals)
+}
+
+/// The configuration of a guest that asks `server`, with more lines for its interface.
+#[must_use]
+pub fn configuration(server: &str, interface: &str) -> String {
+    format!(
+        "[[interface]]\nname = \"eth0\"\nlisten = [\"192.168.1.1\", \"fd00:53::1\"]\n{interface}\n\
+         [upstream]\nservers = [\"{server}\"]\n\n\
+         [cache]\nsnapshot = \"/data/xdnsd/cache\"\nsnapshot_interval_secs = 1\n\n\
+         [control]\nsocket = \"/run/xdnsd/control.sock\"\n"
+    )
+}
+
+/// Waits for the first answer and shows meanwhile how far the boot is.
+fn boot(guest: &mut Guest) -> Result<String> {
+    let is_terminal = stderr().is_terminal();
+    let step = Duration::from_millis(500);
+    loop {
+        let is_there = guest.wait_for("xdnsd-boot: ", step).is_ok();
+        if is_there {
+            if is_terminal {
+                eprintln!();
+            }
+            return guest.wait_for_verdict(1, BOOT_LIMIT);
+        }
+        anyhow::ensure!(
+            guest.age() < BOOT_LIMIT && guest.is_running(),
+            "no answer. The console:\n{}",
+            guest.console()
+        );
+        if is_terminal {
+            let console = guest.console();
+            let last = console
+                .lines()
+                .rev()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or("");
+            let shown: String = last
+                .chars()
+                .filter(|letter| !letter.is_control())
+                .take(90)
+                .collect();
+            eprint!("\r\x1b[2K{:4.1} s  {shown}", guest.age().as_secs_f64());
+        }
+    }
+}
+
+/// Asks one name from outside and says which tier has answered.
+fn ask(guest: &mut Guest, name: &str, port: u16, is_tcp: bool) -> Result<String> {
+    let before = guest.shell("xdnsd stats --socket /run/xdnsd/control.sock")?;
+    let mut dig = Command::new("dig");
+    dig.args([
+        "@127.0.0.1",
+        "-p",
+        &port.to_string(),
+        "+tries=3",
+        "+time=3",
+        "+noall",
+        "+answer",
+        "+stats",
+        name,
+        "A",
+    ]);
+    if is_tcp {
+        dig.arg("+tcp");
+    }
+    let said = output_of(&mut dig)?;
+    let after = guest.shell("xdnsd stats --socket /run/xdnsd/control.sock")?;
+    let tier = TIERS
+        .iter()
+        .find(|(_, counter)| sum(&after, counter) > sum(&before, counter));
+    let tier = tier.map_or("the XDP program", |(tier, _)| tier);
+    let answer = said
+        .lines()
+        .find(|line| !line.starts_with(';') && !line.is_empty())
+        .unwrap_or("no answer");
+    let time = said
+        .lines()
+        .find_map(|line| line.strip_prefix(";; Query time: "))
+        .unwrap_or("unknown");
+    Ok(format!("{answer}    answered by {tier} in {time}"))
+}
+
+/// The person's words go to the console and the console's to the person, until either ends.
+fn attend(guest: &mut Guest, signals: &Signals) -> Result<ExitCode> {
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    guest.type_line("stty echo; PS1='# '")?;
+    let mut shown = guest.console().len();
+    while guest.is_running() && !signals.wait(Duration::from_millis(100)) {
+        while let Ok(line) = lines.try_recv() {
+            guest.type_line(&line)?;
+        }
+        let console = guest.console();
+        if let Some(new) = console.get(shown..) {
+            let mut output = std::io::stdout();
+            write!(output, "{new}").context("show the console")?;
+            output.flush().context("show the console")?;
+        }
+        shown = console.len();
+    }
+    Ok(ExitCode::SUCCESS)
+}

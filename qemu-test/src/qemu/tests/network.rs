@@ -1,0 +1,269 @@
+//! The image and its network device.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use super::bench::{Bench, Router, check};
+use crate::frames::FrameSocket;
+use crate::netns::Namespace;
+use crate::process::output_of;
+use crate::qemu::machine::{HOST, Link};
+use crate::qemu::run::configuration;
+use crate::qemu::upstream::Upstream;
+
+/// Questions from different ports, so that every queue gets some.
+const QUESTIONS: u32 = 40;
+const ANSWERED_XDP: &str = "xdnsd_answers_xdp_total";
+const ANSWERED_UDP: &str = "xdnsd_answers_udp_total";
+/// Offloads of the guest that keep XDP away while they cannot be switched off from inside.
+const NO_OFFLOAD_CONTROL: &str = ",ctrl_guest_offloads=off";
+/// With this the driver may share its buffers with AF_XDP, where the kernel knows how.
+const ZERO_COPY: &str = ",disable-legacy=on,iommu_platform=on";
+
+/// Attached in the driver, a name is answered by the fast path.
+pub fn native(bench: &Bench) -> Result<()> {
+    let mut router = bench.router("", "")?;
+    router.console_says("XDP program attached, mode native")?;
+    is_answered_by_xdp(&mut router)?;
+    router.ask_tcp("over-tcp.test")
+}
+
+/// Attached in the generic hook, the same.
+pub fn generic(bench: &Bench) -> Result<()> {
+    let mut router = bench.router("xdp = \"generic\"", "")?;
+    router.console_says("XDP program attached, mode generic")?;
+    is_answered_by_xdp(&mut router)
+}
+
+/// Switched off, the kernel's sockets answer all.
+pub fn off(bench: &Bench) -> Result<()> {
+    let mut router = bench.router("xdp = \"off\"", "")?;
+    is_answered_without_xdp(&mut router)
+}
+
+/// A driver that does not take the program in native mode: the service comes up all the same.
+pub fn refused(bench: &Bench) -> Result<()> {
+    let mut router = bench.router("", NO_OFFLOAD_CONTROL)?;
+    let console = router.guest.console();
+    ensure!(
+        !console.contains("mode native"),
+        "the driver took the program:\n{console}"
+    );
+    router.ask("refused.test")?;
+    router.ask("refused.test")?;
+    router.guest.counter(ANSWERED_UDP).map(drop)
+}
+
+/// AF_XDP in the driver's own buffers.
+pub fn zero_copy(bench: &Bench) -> Result<()> {
+    let mut router = bench.router("zero_copy = true", ZERO_COPY)?;
+    router.console_says("AF_XDP socket, zero-copy mode")?;
+    is_answered_by_xdp(&mut router)
+}
+
+/// Two queues on two processors: both have a socket, and all questions are answered.
+pub fn two_queues(bench: &Bench) -> Result<()> {
+    let cable = Cable::new(true)?;
+    let mut router = cable.router(bench, 2)?;
+    router.console_says("eth0 queue 1: AF_XDP socket")?;
+    cable.ask_from_many_ports()?;
+    let answered = router.guest.counter(ANSWERED_XDP)?;
+    ensure!(
+        answered >= u64::from(QUESTIONS),
+        "{answered} answers from AF_XDP, {QUESTIONS} asked"
+    );
+    Ok(())
+}
+
+/// The driver asks for a queue more per processor when a program is attached: those have to be bound as well.
+pub fn growing_queues(bench: &Bench) -> Result<()> {
+    let cable = Cable::new(true)?;
+    let mut router = cable.router(bench, 4)?;
+    let queues = router
+        .guest
+        .shell("ls -d /sys/class/net/eth0/queues/rx-* | wc -l")?;
+    let queues: u32 = queues
+        .trim()
+        .parse()
+        .with_context(|| format!("a number of queues: {queues:?}"))?;
+    ensure!(queues == 4, "{queues} receive queues after the attach");
+    for queue in 0..queues {
+        router.console_says(&format!("eth0 queue {queue}: AF_XDP socket"))?;
+    }
+    cable.ask_from_many_ports()?;
+    let answered = router.guest.counter(ANSWERED_XDP)?;
+    ensure!(
+        answered >= u64::from(QUESTIONS),
+        "{answered} answers from AF_XDP, {QUESTIONS} asked"
+    );
+    Ok(())
+}
+
+/// What a cable brings: both families, TCP, an answer too big for UDP, a tagged frame, padding behind a short one.
+pub fn frames(bench: &Bench) -> Result<()> {
+    let cable = Cable::new(false)?;
+    let mut router = cable.router(bench, 1)?;
+    check(
+        "four.test",
+        &cable.dig(&["@192.168.1.1", "four.test", "A"])?,
+    )?;
+    check("six.test", &cable.dig(&["@fd00:53::1", "six.test", "A"])?)?;
+    check(
+        "tcp.test",
+        &cable.dig(&["@192.168.1.1", "+tcp", "tcp.test", "A"])?,
+    )?;
+    check(
+        "tcp6.test",
+        &cable.dig(&["@fd00:53::1", "+tcp", "tcp6.test", "A"])?,
+    )?;
+    let big = cable.dig(&["@192.168.1.1", "big.test", "TXT"])?;
+    ensure!(
+        big.matches('x').count() == 2400,
+        "{} bytes of a big answer",
+        big.matches('x').count()
+    );
+    // A tag that the configuration does not name is the kernel's business.
+    router.guest.shell("ip link add link eth0 name eth0.7 type vlan id 7 && ip addr add 192.168.7.1/24 dev eth0.7 && ip link set eth0.7 up")?;
+    cable.namespace.ip("link add link tap0 name tap0.7 type vlan id 7\naddr add 192.168.7.2/24 dev tap0.7\nlink set tap0.7 up\n")?;
+    cable
+        .namespace
+        .output(&["ping", "-c", "1", "-W", "5", "192.168.7.1"])?;
+    cable.ask_with_padding(&mut router)
+}
+
+/// Asked twice: the second answer comes from the cache, over the fast path.
+fn is_answered_by_xdp(router: &mut Router) -> Result<()> {
+    router.ask("first.test")?;
+    router.ask("first.test")?;
+    let answered = router.guest.counter(ANSWERED_XDP)?;
+    ensure!(
+        answered >= 1,
+        "no answer came from AF_XDP. The console:\n{}",
+        router.guest.console()
+    );
+    Ok(())
+}
+
+fn is_answered_without_xdp(router: &mut Router) -> Result<()> {
+    router.ask("first.test")?;
+    router.ask("first.test")?;
+    let (xdp, udp) = (
+        router.guest.counter(ANSWERED_XDP)?,
+        router.guest.counter(ANSWERED_UDP)?,
+    );
+    ensure!(
+        xdp == 0 && udp >= 2,
+        "{xdp} answers from AF_XDP, {udp} from the kernel's sockets"
+    );
+    Ok(())
+}
+
+/// A tap device in a namespace of its own, with the upstream behind it.
+struct Cable {
+    namespace: Namespace,
+    upstream: Upstream,
+}
+
+impl Cable {
+    fn new(is_multi_queue: bool) -> Result<Self> {
+        let namespace = Namespace::unnamed()?;
+        let multi_queue = if is_multi_queue { " multi_queue" } else { "" };
+        namespace.ip(&format!(
+            "tuntap add dev tap0 mode tap{multi_queue}\naddr add {HOST}/24 dev tap0\naddr add fd00:53::2/64 dev tap0 nodad\n\
+             link set lo up\nlink set tap0 up\n"
+        ))?;
+        let address = HOST.parse().context("the host's address")?;
+        let upstream = namespace.run(|| Upstream::start(address))?;
+        Ok(Self {
+            namespace,
+            upstream,
+        })
+    }
+
+    fn router(&self, bench: &Bench, queues: u32) -> Result<Router> {
+        let data = bench.data_disk(&configuration(
+            &format!("{HOST}:{}", self.upstream.port),
+            "",
+        ))?;
+        let mut machine = bench.machine(
+            Link::Tap {
+                namespace: &self.namespace,
+                device: "tap0",
+            },
+            &data,
+        );
+        machine.queues = queues;
+        let mut router = bench.boot(&machine)?;
+        router.guest.log_in()?;
+        Ok(router)
+    }
+
+    fn dig(&self, words: &[&str]) -> Result<String> {
+        let mut command: Command = self.namespace.command("dig");
+        output_of(command.args(["+short", "+tries=3", "+time=4"]).args(words))
+    }
+
+    /// Each dig asks from a port of its own, which is what the guest's queues are chosen by.
+    fn ask_from_many_ports(&self) -> Result<()> {
+        for number in 0..QUESTIONS {
+            let name = format!("n{}.test", number % 4);
+            check(&name, &self.dig(&["@192.168.1.1", &name, "A"])?)?;
+        }
+        Ok(())
+    }
+
+    /// Ethernet pads short frames: what follows the packet is no part of the message, and may be anything.
+    fn ask_with_padding(&self, router: &mut Router) -> Result<()> {
+        let socket = FrameSocket::open(&self.namespace, "tap0")?;
+        let before = router.guest.counter("xdnsd_queries_xdp_total")?
+            + router.guest.counter("xdnsd_queries_udp_total")?;
+        let mac = router.guest.shell("cat /sys/class/net/eth0/address")?;
+        socket.send(&padded_query(&mac)?)?;
+        crate::wait::wait_until(
+            "a padded frame is counted as a query",
+            super::bench::BOOT_LIMIT,
+            || {
+                let xdp = router.guest.counter("xdnsd_queries_xdp_total").unwrap_or(0);
+                xdp + router.guest.counter("xdnsd_queries_udp_total").unwrap_or(0) > before
+            },
+        )
+    }
+}
+
+/// A query for the root's name servers as a frame of 60 bytes: 45 are the packet, the rest is 0xa5.
+fn padded_query(mac: &str) -> Result<Vec<u8>> {
+    const ETHERNET_MIN: usize = 60;
+    let mut frame = Vec::new();
+    for byte in mac.trim().split(':') {
+        frame.push(
+            u8::from_str_radix(byte, 16).with_context(|| format!("a hardware address: {mac:?}"))?,
+        );
+    }
+    frame.extend([0x02, 0, 0, 0, 0, 2, 0x08, 0x00]);
+    let message = [0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+    let udp_len = 8 + u16::try_from(message.len())?;
+    let mut ip = vec![0x45, 0];
+    ip.extend((20 + udp_len).to_be_bytes());
+    ip.extend([0, 1, 0, 0, 64, 17, 0, 0, 192, 168, 1, 2, 192, 168, 1, 1]);
+    let checksum = internet_checksum(&ip).to_be_bytes();
+    ip[10..12].copy_from_slice(&checksum);
+    frame.extend(ip);
+    // Without a checksum, which IPv4 allows (RFC 768).
+    for field in [40000, 53, udp_len, 0] {
+        frame.extend(u16::to_be_bytes(field));
+    }
+    frame.extend(message);
+    frame.resize(frame.len().max(ETHERNET_MIN), 0xa5);
+    Ok(frame)
+}
+
+/// RFC 1071 over an even number of bytes.
+fn internet_checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes
+        .chunks_exact(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or(u16::MAX)
+}
