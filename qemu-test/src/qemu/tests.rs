@@ -183,7 +183,7 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         !cases.is_empty(),
         "no test of the image has that in its name"
     );
-    let images = Images::build(&options, &cases)?;
+    let images = Images::build(&options, &cases, signals);
     let tally = run_all(&options, &cases, &images, signals)?;
     println!("{tally}");
     Ok(if tally.failed == 0 {
@@ -203,45 +203,49 @@ impl Options {
     }
 }
 
-/// The images that the tests share.
-struct Images(Vec<(Arch, Kernel, Image)>);
+/// The images that the tests share. One that cannot be built fails the tests that need it.
+struct Images(Vec<(Arch, Kernel, Result<Image>)>);
 
 impl Images {
-    fn build(options: &Options, cases: &[&Case]) -> Result<Self> {
+    fn build(options: &Options, cases: &[&Case], signals: &Signals) -> Self {
         let mut images = Self(Vec::new());
         for case in cases {
-            if images.find(case).is_some() {
-                continue;
+            if images.get(case).is_none() {
+                let image = Self::build_one(options, case, signals);
+                images.0.push((case.arch, case.kernel, image));
             }
-            let image = match &options.image {
-                Some(directory) => Image::open(directory)?,
-                None => {
-                    let server = options.server.clone().filter(|_| case.arch == Arch::X86_64);
-                    image::build(&Recipe {
-                        arch: case.arch,
-                        kernel: case.kernel,
-                        server,
-                    })
-                    .with_context(|| {
-                        format!(
-                            "build the image of {} {}",
-                            case.arch.name(),
-                            case.kernel.name()
-                        )
-                    })?
-                }
-            };
-            images.0.push((case.arch, case.kernel, image));
         }
-        Ok(images)
+        images
     }
 
-    fn find(&self, case: &Case) -> Option<&Image> {
+    fn build_one(options: &Options, case: &Case, signals: &Signals) -> Result<Image> {
+        if let Some(directory) = &options.image {
+            return Image::open(directory);
+        }
+        if case.arch == Arch::Aarch64 {
+            setup::ensure_all(&[Purpose::ImageAarch64], signals)?;
+        }
+        let server = options.server.clone().filter(|_| case.arch == Arch::X86_64);
+        image::build(&Recipe {
+            arch: case.arch,
+            kernel: case.kernel,
+            server,
+        })
+    }
+
+    fn get(&self, case: &Case) -> Option<&Result<Image>> {
         let found = self
             .0
             .iter()
             .find(|(arch, kernel, _)| *arch == case.arch && *kernel == case.kernel);
         found.map(|(_, _, image)| image)
+    }
+
+    fn find(&self, case: &Case) -> Result<&Image> {
+        let image = self.get(case).context("its image was not built")?;
+        image
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!("its image cannot be built: {error:#}"))
     }
 }
 
@@ -293,14 +297,11 @@ fn run_one(options: &Options, case: &Case, images: &Images) -> Tally {
         return Tally::SKIPPED;
     }
     let started = Instant::now();
-    let outcome = images
-        .find(case)
-        .context("its image was not built")
-        .and_then(|image| {
-            let accel = Accel::choose(options.accel.as_deref().or(Some("tcg")), image)?;
-            let bench = Bench::new(case.name, image, accel, options.is_long)?;
-            (case.main)(&bench)
-        });
+    let outcome = images.find(case).and_then(|image| {
+        let accel = Accel::choose(options.accel.as_deref().or(Some("tcg")), image)?;
+        let bench = Bench::new(case.name, image, accel, options.is_long)?;
+        (case.main)(&bench)
+    });
     let secs = started.elapsed().as_secs_f64();
     match outcome {
         Ok(()) => {
