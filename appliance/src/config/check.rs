@@ -3,10 +3,14 @@
 use std::net::IpAddr;
 
 use xdnsd_core::limits;
+use xdnsd_core::policy::acl::PREFIXES_MAX;
 
+use super::Config;
 use super::error::Source;
 use super::read::Placed;
-use super::schema::{Cache, Forward, Interface, Upstream};
+use super::schema::{Access, BlockWord, Cache, Filter, Forward, Interface, Local, Upstream};
+use super::types::{Domain, Network};
+use crate::policy::local::LocalBuilder;
 
 /// Sections that contradict each other, addresses that nobody can listen on.
 pub fn interfaces(source: &mut Source, interfaces: &[Placed<Interface>]) {
@@ -112,9 +116,34 @@ pub fn upstreams(
         }
         servers(source, path, section, interfaces);
     }
-    for Placed { path, .. } in upstreams.iter().skip(1) {
-        let problem = "a second group would need names to route to it, which this version lacks";
-        source.fault(path, problem, "one [upstream]");
+    groups(source, upstreams);
+}
+
+/// One group for everything else, and names that tell the groups apart.
+fn groups(source: &mut Source, upstreams: &[Placed<Upstream>]) {
+    let mut default: Option<&str> = None;
+    for (index, Placed { path, section }) in upstreams.iter().enumerate() {
+        let same = |earlier: &Placed<Upstream>| earlier.section.name == section.name;
+        if upstreams[..index].iter().any(same) {
+            let problem = format!("\"{}\" is the name of an earlier group", section.name);
+            source.fault(&format!("{path}.name"), problem, "a name of its own");
+        }
+        if !section.domains.is_empty() {
+            continue;
+        }
+        if let Some(earlier) = default {
+            let problem = format!("this group and \"{earlier}\" both have no domains");
+            source.fault(path, problem, "one group without domains");
+        }
+        default = Some(&section.name);
+    }
+    if default.is_none() && !upstreams.is_empty() {
+        let problem = "every group has domains";
+        source.fault(
+            "upstream",
+            problem,
+            "one group without domains, for all other names",
+        );
     }
 }
 
@@ -134,8 +163,16 @@ fn servers(source: &mut Source, path: &str, upstream: &Upstream, interfaces: &[P
     }
 }
 
+/// Keys of the sections that stand once.
+pub fn sections(source: &mut Source, config: &Config) {
+    times(source, &config.forward, &config.cache);
+    local(source, &config.local);
+    block_addresses(source, &config.filter);
+    networks(source, &config.access);
+}
+
 /// Times that cross.
-pub fn times(source: &mut Source, forward: &Forward, cache: &Cache) {
+fn times(source: &mut Source, forward: &Forward, cache: &Cache) {
     if cache.min_ttl > cache.max_ttl {
         let problem = format!("{} is more than max_ttl", cache.min_ttl);
         source.fault(
@@ -148,5 +185,73 @@ pub fn times(source: &mut Source, forward: &Forward, cache: &Cache) {
         let problem = format!("{} is not before forward.give_up_ms", cache.stale_after_ms);
         let allowed = format!("less than {}", forward.give_up_ms);
         source.fault("cache.stale_after_ms", problem, allowed);
+    }
+}
+
+/// Records are added one after the other, as some exclude each other.
+fn local(source: &mut Source, local: &Local) {
+    let zones: Vec<String> = local
+        .zones
+        .iter()
+        .map(|zone| zone.as_str().into())
+        .collect();
+    let search = local.search.first().map(Domain::as_str);
+    let mut builder = match LocalBuilder::new(search, &zones) {
+        Ok(builder) => builder,
+        Err(problem) => return source.fault("local.zones", problem.to_string(), ""),
+    };
+    for (index, record) in local.records.iter().enumerate() {
+        if let Err(problem) = builder.add_text(record, local.ttl) {
+            let allowed = "\"NAME [TTL] TYPE DATA\" as in a zone file";
+            source.fault(
+                &format!("local.records[{index}]"),
+                format!("`{record}`: {problem}"),
+                allowed,
+            );
+        }
+    }
+}
+
+/// The addresses that blocked names get.
+fn block_addresses(source: &mut Source, filter: &Filter) {
+    let wanted = filter.answer == BlockWord::Address;
+    if wanted == filter.addresses.is_empty() {
+        let problem = "belongs to answer = \"address\", and that to it";
+        source.fault("filter.addresses", problem, "both or none");
+    }
+    if let [first, second] = filter.addresses[..]
+        && first.is_ipv4() == second.is_ipv4()
+    {
+        source.fault(
+            "filter.addresses[1]",
+            format!("{second} is a second of its kind"),
+            "one IPv4 and one IPv6 address",
+        );
+    }
+}
+
+/// One network, two actions.
+fn networks(source: &mut Source, access: &Access) {
+    let lists = [
+        ("allow", &access.allow),
+        ("refuse", &access.refuse),
+        ("drop", &access.drop),
+    ];
+    let mut seen: Vec<Network> = Vec::new();
+    for (key, networks) in lists {
+        for (index, network) in networks.iter().enumerate() {
+            if seen.contains(network) {
+                source.fault(
+                    &format!("access.{key}[{index}]"),
+                    format!("{network} stands twice"),
+                    "each network once",
+                );
+            }
+            seen.push(*network);
+        }
+    }
+    if seen.len() > PREFIXES_MAX {
+        let problem = format!("{} networks are too many", seen.len());
+        source.fault("access", problem, format!("at most {PREFIXES_MAX}"));
     }
 }

@@ -57,12 +57,13 @@ impl Config {
     #[must_use]
     pub fn servers(&self, plan: &Plan) -> Vec<UpstreamConfig> {
         let mut servers = Vec::new();
-        for (group, (upstream, addresses)) in self.upstreams.iter().zip(&plan.servers).enumerate() {
-            servers.extend(addresses.iter().map(|address| UpstreamConfig {
+        for (group, index) in self.group_order().into_iter().enumerate() {
+            let trusted = self.upstreams[index].trusted;
+            servers.extend(plan.servers[index].iter().map(|address| UpstreamConfig {
                 address: *address,
                 // A file has at most limits::UPSTREAMS groups, as each has a server.
                 group: group as u8,
-                trusted: upstream.trusted,
+                trusted,
             }));
         }
         servers

@@ -203,7 +203,7 @@ impl Source {
 }
 
 /// `interface[0].listen[1]` -> `interface.listen`: the line says which one.
-fn without_indices(path: &str) -> String {
+pub fn without_indices(path: &str) -> String {
     let mut inside = false;
     let outside = |char: &char| {
         inside = (inside || *char == '[') && *char != ']';

@@ -7,9 +7,11 @@ mod check;
 mod devices;
 mod engine;
 mod error;
+mod policy;
 mod read;
 mod reference;
 mod schema;
+mod types;
 mod value;
 
 use std::path::Path;
@@ -18,14 +20,17 @@ pub use devices::{Device, Devices, Endpoint, Plan};
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use schema::{
-    Cache, Control, Forward, Interface, Log, LogLevel, RouteCheck, Statistics, StrategyWord,
-    Upstream, XdpMode,
+    Access, ActionWord, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface,
+    Local, Log, LogLevel, RangeWord, Rebind, RouteCheck, SpecialWord, Statistics, StrategyWord,
+    Tcp, Upstream, XdpMode,
 };
-pub use value::{InterfaceName, OptionalPath, Server};
+pub use types::{
+    CookieSecret, Domain, FilePath, InterfaceName, Network, OptionalPath, Server, Suffix,
+};
 
 use error::Source;
 use read::Document;
-use schema::SECTIONS;
+use schema::LATER;
 
 /// A config file larger than this is a mistake.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -41,6 +46,20 @@ pub struct Config {
     pub forward: Forward,
     /// What is kept.
     pub cache: Cache,
+    /// What is answered here.
+    pub local: Local,
+    /// What is blocked.
+    pub filter: Filter,
+    /// What is withheld.
+    pub rebind: Rebind,
+    /// Who is answered.
+    pub access: Access,
+    /// Cookies.
+    pub edns: Edns,
+    /// Connections.
+    pub tcp: Tcp,
+    /// What is told of the server.
+    pub identity: Identity,
     /// What is logged.
     pub log: Log,
     /// What is reported.
@@ -82,47 +101,50 @@ impl Config {
     /// # Errors
     /// The text has faults: all of them, with their lines.
     pub fn parse(file: &str, text: &str) -> Result<Self, Errors> {
+        Self::parse_beside(LATER, file, text)
+    }
+
+    /// As [`Config::parse`], with the sections and keys in `later` refused.
+    fn parse_beside(later: &[&str], file: &str, text: &str) -> Result<Self, Errors> {
         let mut source = Source::new(file, text);
-        let Some(mut document) = Document::parse(&mut source, text) else {
+        let Some(mut document) = Document::parse(&mut source, text, later) else {
             return Err(source.take_errors());
         };
         let interfaces = document.many::<Interface>();
         let upstreams = document.many::<Upstream>();
-        let forward = document.one::<Forward>();
-        let cache = document.one::<Cache>();
-        let log = document.one::<Log>();
-        let statistics = document.one::<Statistics>();
-        let control = document.one::<Control>();
-        document.finish(
-            &SECTIONS
-                .iter()
-                .map(|section| section.name)
-                .collect::<Vec<_>>(),
-        );
+        let config = Self {
+            interfaces: Vec::new(),
+            upstreams: Vec::new(),
+            forward: document.one(),
+            cache: document.one(),
+            local: document.one(),
+            filter: document.one(),
+            rebind: document.one(),
+            access: document.one(),
+            edns: document.one(),
+            tcp: document.one(),
+            identity: document.one(),
+            log: document.one(),
+            statistics: document.one(),
+            control: document.one(),
+            source: Source::new(file, ""),
+        };
+        document.finish();
         check::interfaces(&mut source, &interfaces);
         check::upstreams(&mut source, &upstreams, &interfaces);
-        if let (Some(forward), Some(cache)) = (&forward, &cache) {
-            check::times(&mut source, forward, cache);
+        check::sections(&mut source, &config);
+        if source.is_faulty() {
+            return Err(source.take_errors());
         }
-        let valid = !source.is_faulty();
-        match (forward, cache, log, statistics, control) {
-            (Some(forward), Some(cache), Some(log), Some(statistics), Some(control)) if valid => {
-                Ok(Self {
-                    interfaces: interfaces
-                        .into_iter()
-                        .map(|placed| placed.section)
-                        .collect(),
-                    upstreams: upstreams.into_iter().map(|placed| placed.section).collect(),
-                    forward,
-                    cache,
-                    log,
-                    statistics,
-                    control,
-                    source,
-                })
-            }
-            _ => Err(source.take_errors()),
-        }
+        Ok(Self {
+            interfaces: interfaces
+                .into_iter()
+                .map(|placed| placed.section)
+                .collect(),
+            upstreams: upstreams.into_iter().map(|placed| placed.section).collect(),
+            source,
+            ..config
+        })
     }
 
     /// `FILE:LINE:COLUMN` of a key such as `interface[0].listen[1]`, for errors that show while it is used.

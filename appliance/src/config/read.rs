@@ -3,9 +3,10 @@
 use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 
-use super::error::Source;
+use super::error::{Source, without_indices};
+use super::schema::SECTIONS;
 use super::value::Value;
 
 /// One key of a section, for the reader, for the reference and for error texts.
@@ -77,6 +78,7 @@ impl Description {
 /// A section's table while its keys are taken out.
 pub struct Fields<'s, 'i> {
     source: &'s mut Source,
+    later: &'s [&'s str],
     path: String,
     table: DeTable<'i>,
 }
@@ -96,6 +98,7 @@ impl Fields<'_, '_> {
             return default;
         };
         self.source.remember(&path, name.span());
+        refuse_later(self.source, self.later, &path);
         remember_elements(self.source, &path, &value);
         let span = value.span();
         match T::deserialize(ValueDeserializer::from(value)) {
@@ -129,6 +132,13 @@ impl Fields<'_, '_> {
     }
 }
 
+/// A key that is read but not honoured must not look as if it were.
+fn refuse_later(source: &mut Source, later: &[&str], path: &str) {
+    if later.contains(&without_indices(path).as_str()) {
+        source.fault(path, "is not supported in this version", "");
+    }
+}
+
 /// Every element of a list can be named by a later fault.
 fn remember_elements(source: &mut Source, path: &str, value: &Spanned<DeValue<'_>>) {
     let DeValue::Array(elements) = value.get_ref() else {
@@ -142,27 +152,39 @@ fn remember_elements(source: &mut Source, path: &str, value: &Spanned<DeValue<'_
 /// The whole file while its sections are taken out.
 pub struct Document<'s, 'i> {
     source: &'s mut Source,
+    /// Sections and keys to be refused.
+    later: &'s [&'s str],
     table: DeTable<'i>,
 }
 
 impl<'s, 'i> Document<'s, 'i> {
     /// Parses `text`. `None`: it is not TOML, which was noted with its places.
-    pub fn parse(source: &'s mut Source, text: &'i str) -> Option<Self> {
+    pub fn parse(source: &'s mut Source, text: &'i str, later: &'s [&'s str]) -> Option<Self> {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             let place = error.span().unwrap_or_default();
             source.fault_at(place.start, "", error.message(), "");
         }
         let table = table.into_inner();
-        (!source.is_faulty()).then_some(Self { source, table })
+        (!source.is_faulty()).then_some(Self {
+            source,
+            later,
+            table,
+        })
     }
 
-    /// Takes out a section that may stand once; absent is the same as empty.
-    pub fn one<S: Section>(&mut self) -> Option<S> {
-        let Some((name, value)) = self.table.remove_entry(S::NAME) else {
-            return self.section(S::NAME.into(), DeTable::default());
-        };
+    /// Takes out a section that may stand once; absent is the same as empty. Its keys all have defaults, which stand
+    /// for those that are wrong.
+    pub fn one<S: Section>(&mut self) -> S {
+        let table = self.one_table::<S>().unwrap_or_default();
+        let section = self.section(S::NAME.into(), table);
+        section.expect("a section that may stand once has a default for every key")
+    }
+
+    fn one_table<S: Section>(&mut self) -> Option<DeTable<'i>> {
+        let (name, value) = self.table.remove_entry(S::NAME)?;
         self.source.remember(S::NAME, name.span());
+        refuse_later(self.source, self.later, S::NAME);
         let span = value.span();
         let DeValue::Table(table) = value.into_inner() else {
             let (problem, allowed) = ("is a section and may stand once", S::NAME);
@@ -170,7 +192,7 @@ impl<'s, 'i> Document<'s, 'i> {
                 .fault_at(span.start, S::NAME, problem, format!("[{allowed}]"));
             return None;
         };
-        self.section(S::NAME.into(), table)
+        Some(table)
     }
 
     /// Takes out a section that may stand several times. A single table is the same as an array of one.
@@ -204,64 +226,44 @@ impl<'s, 'i> Document<'s, 'i> {
     }
 
     fn section<S: Section>(&mut self, path: String, table: DeTable<'i>) -> Option<S> {
+        let (source, later) = (&mut *self.source, self.later);
         let mut fields = Fields {
-            source: self.source,
+            source,
+            later,
             path,
             table,
         };
         let section = S::read(&mut fields);
         let Fields { path, table, .. } = fields;
-        let known: Vec<&str> = S::KEYS.iter().map(|key| key.name).collect();
+        let is_later = |key: &&Key| later.contains(&format!("{}.{}", S::NAME, key.name).as_str());
+        let keys = S::KEYS.iter().filter(|key| !is_later(key));
+        let known: Vec<&str> = keys.map(|key| key.name).collect();
         for name in table.keys() {
-            unknown(
-                self.source,
-                name.span(),
-                &path,
-                name.get_ref(),
-                "key",
-                &known,
-            );
+            unknown(self.source, &path, name, &known);
         }
         section
     }
 
     /// Notes what was not taken out.
-    pub fn finish(self, known: &[&str]) {
+    pub fn finish(self) {
+        let sections = SECTIONS.iter().map(|section| section.name);
+        let known: Vec<&str> = sections.filter(|name| !self.later.contains(name)).collect();
         for name in self.table.keys() {
-            unknown(
-                self.source,
-                name.span(),
-                "",
-                name.get_ref(),
-                "section",
-                known,
-            );
+            unknown(self.source, "", name, &known);
         }
     }
 }
 
-fn unknown(
-    source: &mut Source,
-    span: Range<usize>,
-    path: &str,
-    name: &str,
-    what: &str,
-    known: &[&str],
-) {
-    let path = if path.is_empty() {
-        name.into()
-    } else {
-        format!("{path}.{name}")
+/// Notes a name that stands for nothing, under `path` or, where that is empty, on its own.
+fn unknown(source: &mut Source, path: &str, name: &Spanned<DeString<'_>>, known: &[&str]) {
+    let (place, name) = (name.span().start, name.get_ref());
+    let (what, path) = match path {
+        "" => ("section", name.to_string()),
+        path => ("key", format!("{path}.{name}")),
     };
-    let hint = nearest(name, known)
-        .map(|known| format!(", did you mean \"{known}\"?"))
-        .unwrap_or_default();
-    source.fault_at(
-        span.start,
-        &path,
-        format!("unknown {what}{hint}"),
-        known.join(", "),
-    );
+    let hint = nearest(name, known).map(|known| format!(", did you mean \"{known}\"?"));
+    let problem = format!("unknown {what}{}", hint.unwrap_or_default());
+    source.fault_at(place, &path, problem, known.join(", "));
 }
 
 /// The known word that `word` was probably meant to be.

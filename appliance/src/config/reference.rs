@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::read::{Description, Key};
-use super::schema::SECTIONS;
+use super::schema::{LATER, SECTIONS};
 
 /// Every section and key in Markdown.
 #[must_use]
@@ -12,7 +12,10 @@ pub fn reference() -> String {
         "# The config file of xdnsd\n\n\
          TOML. Every key is listed; a key that is not is an error. `xdnsd check FILE` says what is wrong with a file.\n",
     );
-    for section in SECTIONS {
+    for section in SECTIONS
+        .iter()
+        .filter(|section| !LATER.contains(&section.name))
+    {
         let Description {
             name,
             many,
@@ -26,7 +29,9 @@ pub fn reference() -> String {
         };
         let _ = write!(out, "\n## {heading}\n\n{}\n", sentences(doc));
         for key in *keys {
-            describe(&mut out, key);
+            if !LATER.contains(&format!("{name}.{}", key.name).as_str()) {
+                describe(&mut out, key);
+            }
         }
     }
     out

@@ -1,5 +1,7 @@
 //! Whole files: what is accepted, what is refused and in which words.
 
+mod policy;
+
 use super::*;
 
 const SMALLEST: &str = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"192.0.2.1\"]\n";
@@ -278,7 +280,7 @@ fn every_default_is_allowed_by_its_own_key() {
         for key in section.keys {
             let Some(default) = key.default else { continue };
             let text = format!("[{}]\n{} = {}\n", section.name, key.name, default());
-            let errors = Config::parse("f", &text)
+            let errors = Config::parse_beside(&[], "f", &text)
                 .err()
                 .map(|errors| errors.to_string())
                 .unwrap_or_default();
@@ -321,4 +323,22 @@ fn a_file_that_cannot_be_read_says_why() {
     let shown = error(&path.display().to_string()).unwrap_or_default();
     std::fs::remove_file(&path).expect("it was written");
     assert!(shown.ends_with(":2:10: not UTF-8"), "{shown}");
+}
+
+#[test]
+fn what_is_not_honoured_yet_is_refused_and_not_shown() {
+    let reference = reference();
+    for path in schema::LATER {
+        let text = match path.split_once('.') {
+            Some((section, key)) => format!("[{section}]\n{key} = []\n"),
+            None => format!("[{path}]\n"),
+        };
+        let errors = errors_of(&text);
+        let said = format!("{path}: is not supported in this version");
+        assert!(
+            errors.iter().any(|error| error.contains(&said)),
+            "{errors:?}"
+        );
+        assert!(!reference.contains(&format!("[{path}]")), "{path}");
+    }
 }

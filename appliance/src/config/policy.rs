@@ -1,0 +1,142 @@
+//! The config as policy takes it.
+
+use std::net::IpAddr;
+
+use xdnsd_core::policy::rebind::Ranges;
+use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
+
+use super::Config;
+use super::schema::BlockWord;
+use super::types::{FilePath, Network};
+use crate::policy::acl::AclInput;
+use crate::policy::hosts::LeaseFormat;
+use crate::policy::local::{LeaseFile, LocalInput};
+use crate::policy::routes::RouteInput;
+use crate::policy::set::{ListsInput, PolicyInput, RebindInput};
+
+impl Config {
+    /// Everything that policy is compiled from.
+    #[must_use]
+    pub fn policy(&self) -> PolicyInput {
+        PolicyInput {
+            acl: self.acl(),
+            local: self.local_data(),
+            special: self.special(),
+            lists: self.lists(),
+            routes: self.routes(),
+            forward_plain_names: self.local.forward_plain_names,
+            rebind: self.rebind_protection(),
+        }
+    }
+
+    fn acl(&self) -> AclInput {
+        let access = &self.access;
+        let rules = |networks: &[Network], action| {
+            let rules: Vec<_> = networks.iter().map(|network| (network.0, action)).collect();
+            rules
+        };
+        AclInput {
+            rules: [
+                rules(&access.allow, Action::Allow),
+                rules(&access.refuse, Action::Refuse),
+                rules(&access.drop, Action::Drop),
+            ]
+            .concat(),
+            default: access.others.into(),
+        }
+    }
+
+    fn local_data(&self) -> LocalInput {
+        let local = &self.local;
+        let leases = |files: &[FilePath], format: LeaseFormat| {
+            let file = |path: &FilePath| LeaseFile {
+                path: path.as_path().into(),
+                format,
+            };
+            files.iter().map(file).collect::<Vec<_>>()
+        };
+        let dnsmasq = leases(&local.dnsmasq_leases, LeaseFormat::Dnsmasq);
+        let odhcpd = leases(&local.odhcpd_leases, LeaseFormat::Odhcpd);
+        LocalInput {
+            records: local.records.clone(),
+            hosts: paths(&local.hosts),
+            leases: [dnsmasq, odhcpd].concat(),
+            zones: local.zones.iter().map(ToString::to_string).collect(),
+            search_domain: local.search.first().map(ToString::to_string),
+            reverse: local.reverse,
+            ttl_secs: local.ttl,
+            lease_ttl_secs: local.lease_ttl,
+        }
+    }
+
+    fn special(&self) -> Kinds {
+        let words = self.local.special.iter();
+        words.fold(Kinds::NONE, |kinds, word| kinds.with((*word).into()))
+    }
+
+    fn lists(&self) -> ListsInput {
+        let filter = &self.filter;
+        ListsInput {
+            block: paths(&filter.block_files),
+            allow: paths(&filter.allow_files),
+            compiled: paths(&filter.compiled),
+            block_names: filter.block.iter().map(ToString::to_string).collect(),
+            allow_names: filter.allow.iter().map(ToString::to_string).collect(),
+            answer: self.block_answer(),
+            ttl_secs: filter.ttl,
+        }
+    }
+
+    fn block_answer(&self) -> BlockAnswer {
+        let addresses = &self.filter.addresses;
+        match self.filter.answer {
+            BlockWord::Nxdomain => BlockAnswer::Nxdomain,
+            BlockWord::Nodata => BlockAnswer::Nodata,
+            BlockWord::Zero => BlockAnswer::ZeroAddress,
+            BlockWord::Address => BlockAnswer::Address {
+                v4: addresses.iter().find_map(|address| match address {
+                    IpAddr::V4(address) => Some(address.octets()),
+                    IpAddr::V6(_) => None,
+                }),
+                v6: addresses.iter().find_map(|address| match address {
+                    IpAddr::V4(_) => None,
+                    IpAddr::V6(address) => Some(address.octets()),
+                }),
+            },
+        }
+    }
+
+    /// Groups are numbered as [`Config::servers`] numbers them.
+    fn routes(&self) -> Vec<RouteInput> {
+        let order = self.group_order();
+        let route = |(group, index): (usize, &usize)| RouteInput {
+            suffixes: self.upstreams[*index]
+                .domains
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            group: group as u16,
+        };
+        order.iter().enumerate().skip(1).map(route).collect()
+    }
+
+    fn rebind_protection(&self) -> RebindInput {
+        let ranges = self.rebind.ranges.iter();
+        RebindInput {
+            ranges: ranges.fold(Ranges::NONE, |ranges, word| ranges.with((*word).into())),
+            allowed: self.rebind.allow.iter().map(ToString::to_string).collect(),
+            allow_routed: self.rebind.allow_routed,
+        }
+    }
+
+    /// Indices of [`Config::upstreams`]: the group without domains, which is number 0, then the others.
+    pub(super) fn group_order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.upstreams.len()).collect();
+        order.sort_by_key(|index| !self.upstreams[*index].domains.is_empty());
+        order
+    }
+}
+
+fn paths(files: &[FilePath]) -> Vec<std::path::PathBuf> {
+    files.iter().map(|file| file.as_path().into()).collect()
+}

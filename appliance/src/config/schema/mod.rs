@@ -1,0 +1,111 @@
+//! Every section and key: name, type, default, range and the reference's sentences, written once.
+//!
+//! The doc comments below are the reference: `xdnsd reference` prints them.
+
+mod network;
+mod policy;
+mod service;
+
+use xdnsd_core::engine::Settings;
+
+use super::read::Description;
+
+pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, XdpMode};
+pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
+pub use service::{Cache, Control, Edns, Identity, Log, LogLevel, Statistics, Tcp};
+
+/// The engine's own defaults are the file's.
+const DEFAULT: Settings = Settings::DEFAULT;
+
+/// Every section, in the reference's order.
+pub const SECTIONS: &[Description] = &[
+    Description::of::<Interface>(),
+    Description::of::<Upstream>(),
+    Description::of::<Forward>(),
+    Description::of::<Cache>(),
+    Description::of::<Local>(),
+    Description::of::<Filter>(),
+    Description::of::<Rebind>(),
+    Description::of::<Access>(),
+    Description::of::<Edns>(),
+    Description::of::<Tcp>(),
+    Description::of::<Identity>(),
+    Description::of::<Log>(),
+    Description::of::<Statistics>(),
+    Description::of::<Control>(),
+];
+
+/// A section that may stand once may be absent: its keys have defaults.
+const _: () = {
+    let mut section = 0;
+    while section < SECTIONS.len() {
+        let Description { many, keys, .. } = SECTIONS[section];
+        let mut key = 0;
+        while key < keys.len() {
+            assert!(
+                many || keys[key].default.is_some(),
+                "a key without a default in a section that may be absent"
+            );
+            key += 1;
+        }
+        section += 1;
+    }
+};
+
+/// Sections and keys that are described and read, but that the daemon does not honour yet: a file that has one is
+/// refused, and the reference does not show it.
+pub const LATER: &[&str] = &[
+    "upstream.domains",
+    "local",
+    "filter",
+    "rebind",
+    "access",
+    "edns",
+    "tcp",
+    "identity",
+];
+
+/// A section: the struct, the table that describes it and the reader, from one list of keys.
+///
+/// `key: Type = default, range;` where the default and the range may be left out: without a default the key is
+/// required.
+macro_rules! section {
+    ($(#[doc = $doc:literal])+ $name:ident = $word:literal, many: $many:literal {
+        $($(#[doc = $key_doc:literal])+ $key:ident: $type:ty $(= $default:expr)? $(, $range:expr)?;)+
+    }) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug)]
+        pub struct $name { $($(#[doc = $key_doc])+ pub $key: $type,)+ }
+
+        impl $crate::config::read::Section for $name {
+            const NAME: &'static str = $word;
+            const MANY: bool = $many;
+            const DOC: &'static [&'static str] = &[$($doc),+];
+            const KEYS: &'static [$crate::config::read::Key] = &[$($crate::config::read::Key {
+                name: stringify!($key),
+                doc: &[$($key_doc),+],
+                range: optional!($($range)?),
+                allowed: <$type as $crate::config::value::Value>::allowed,
+                words: <$type as $crate::config::value::Value>::WORDS,
+                default: optional!($(|| <$type as $crate::config::value::Value>::to_toml(&$default))?),
+            },)+];
+
+            fn read(fields: &mut $crate::config::read::Fields<'_, '_>) -> Option<Self> {
+                let mut keys = Self::KEYS.iter();
+                $(let $key: Option<$type> =
+                    fields.take(keys.next().expect("KEYS has every key, in this order"), optional!($($default)?));)+
+                Some(Self { $($key: $key?,)+ })
+            }
+        }
+    };
+}
+
+macro_rules! optional {
+    () => {
+        None
+    };
+    ($value:expr) => {
+        Some($value)
+    };
+}
+use {optional, section};

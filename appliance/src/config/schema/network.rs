@@ -1,0 +1,103 @@
+//! Where queries come in, and where misses go.
+
+use std::net::IpAddr;
+
+use xdnsd_core::limits;
+
+use super::{DEFAULT, optional, section};
+use crate::config::types::{InterfaceName, Server, Suffix};
+use crate::config::value::words;
+
+words! {
+    /// How the XDP program is attached.
+    XdpMode {
+        /// In the driver where it can, else generic, else not at all: the kernel's sockets serve alone.
+        Auto = "auto",
+        /// In the driver, or not at all.
+        Native = "native",
+        /// After the driver, on any device: slower, for tests and for drivers without XDP.
+        Generic = "generic",
+        /// Not at all: the kernel's sockets serve alone.
+        Off = "off",
+    }
+}
+
+words! {
+    /// Whether the kernel's routing table is asked before a reply goes back the way its query came.
+    RouteCheck {
+        /// Where VLAN devices stand on the interface.
+        Auto = "auto",
+        /// For every query.
+        Always = "always",
+        /// For none: the reply goes to the MAC address that the query came from.
+        Never = "never",
+    }
+}
+
+section! {
+    /// An interface, or one VLAN on it, that is served. Stands once for each.
+    Interface = "interface", many: true {
+        /// The network interface that carries the frames, as `ip link` shows it: the port or the bridge, not a VLAN
+        /// device on it.
+        name: InterfaceName;
+        /// VLAN ID of the queries, on a VLAN device that exists. 0: untagged.
+        vlan: u16 = 0, 0..=4094;
+        /// VLAN ID of the inner tag where queries carry two (802.1ad). 0: one tag.
+        inner_vlan: u16 = 0, 0..=4094;
+        /// Addresses of the router to answer on. Empty: every address that the device has at the start.
+        listen: Vec<IpAddr> = Vec::new(), 0..=xdnsd_ebpf::LISTEN_MAX as u64;
+        /// UDP and TCP port to answer on.
+        port: u16 = 53, 1..=65535;
+        /// How the XDP program is attached. The same in every section with this name.
+        xdp: XdpMode = XdpMode::Auto;
+        /// Whether AF_XDP may share the driver's own buffers. Copies where the driver cannot. The same in every
+        /// section with this name.
+        zero_copy: bool = false;
+        /// Whether the kernel's routing table is asked before a reply goes back the way its query came.
+        route_check: RouteCheck = RouteCheck::Auto;
+    }
+}
+
+words! {
+    /// Which server of a group is asked first.
+    StrategyWord {
+        /// The first in the list that is not silent.
+        Ordered = "ordered",
+        /// The one that usually answers first.
+        Fastest = "fastest",
+        /// Two at once; the first good answer counts.
+        Race = "race",
+    }
+}
+
+section! {
+    /// A group of upstream servers. One group, which `[upstream]` stands for where it is the only one, has no `domains`
+    /// and is asked for everything that no other group is asked for.
+    Upstream = "upstream", many: true {
+        /// The group's name, in logs and statistics.
+        name: String = String::from("default");
+        /// The servers, in the order in which they are asked where the strategy is `ordered`.
+        servers: Vec<Server>, 1..=limits::UPSTREAMS as u64;
+        /// What is asked here alone: names with all below them, and reverse zones by prefix. The longest name wins.
+        domains: Vec<Suffix> = Vec::new();
+        /// Whether the AD bit of these servers is passed on. Only where they validate and nobody can interfere on the
+        /// way to them (RFC 6840 section 5.8).
+        trusted: bool = false;
+    }
+}
+
+section! {
+    /// How upstream servers are asked.
+    Forward = "forward", many: false {
+        /// Which server of a group is asked first. When one takes longer than it usually does, the next is asked, too.
+        strategy: StrategyWord = StrategyWord::Ordered;
+        /// Milliseconds after which a client is told SERVFAIL if no server has answered.
+        give_up_ms: u32 = DEFAULT.give_up_ms as u32, 500..=30_000;
+        /// Whether the letter case of names is made random on the way to upstream (0x20): harder to spoof, but some
+        /// old servers lose the case.
+        random_case: bool = DEFAULT.random_case;
+        /// Seconds for which a failure is remembered, so that a broken domain is not asked for again at once (RFC
+        /// 9520).
+        failure_ttl: u32 = DEFAULT.failure_ttl_secs, 1..=30;
+    }
+}

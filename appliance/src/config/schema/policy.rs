@@ -1,0 +1,221 @@
+//! What is answered here, what is blocked, what is withheld, and who is answered at all.
+
+use std::net::IpAddr;
+
+use xdnsd_core::policy::acl::PREFIXES_MAX;
+use xdnsd_core::policy::special::Kind;
+use xdnsd_core::policy::{Action, LISTS_MAX, rebind};
+
+use super::{optional, section};
+use crate::config::types::{Domain, FilePath, Network, Suffix};
+use crate::config::value::words;
+
+words! {
+    /// Special-use names that are answered here.
+    SpecialWord {
+        /// And below: the loopback addresses (RFC 6761 section 6.3).
+        Localhost = "localhost",
+        /// Does not exist (RFC 6761 section 6.4).
+        Invalid = "invalid",
+        /// Does not exist (RFC 6761 section 6.2).
+        Test = "test",
+        /// Does not exist (RFC 7686).
+        Onion = "onion",
+        /// Does not exist here: it belongs to multicast DNS (RFC 6762 section 22.1).
+        Local = "local",
+        /// Empty (RFC 8375).
+        HomeArpa = "home.arpa",
+        /// Empty (RFC 9665).
+        ServiceArpa = "service.arpa",
+        /// Empty: there is no designated resolver (RFC 9462).
+        ResolverArpa = "resolver.arpa",
+        /// Reverse zones of addresses that mean something on this network only (RFC 6303, RFC 7793).
+        PrivateReverse = "private-reverse",
+        /// Does not exist: tells Firefox to keep to the network's DNS.
+        FirefoxCanary = "use-application-dns.net",
+    }
+}
+
+impl From<SpecialWord> for Kind {
+    fn from(word: SpecialWord) -> Self {
+        match word {
+            SpecialWord::Localhost => Self::Localhost,
+            SpecialWord::Invalid => Self::Invalid,
+            SpecialWord::Test => Self::Test,
+            SpecialWord::Onion => Self::Onion,
+            SpecialWord::Local => Self::Local,
+            SpecialWord::HomeArpa => Self::HomeArpa,
+            SpecialWord::ServiceArpa => Self::ServiceArpa,
+            SpecialWord::ResolverArpa => Self::ResolverArpa,
+            SpecialWord::PrivateReverse => Self::PrivateReverse,
+            SpecialWord::FirefoxCanary => Self::FirefoxCanary,
+        }
+    }
+}
+
+/// Every kind but the canary, as the RFCs ask for.
+const SPECIAL: [SpecialWord; 9] = [
+    SpecialWord::Localhost,
+    SpecialWord::Invalid,
+    SpecialWord::Test,
+    SpecialWord::Onion,
+    SpecialWord::Local,
+    SpecialWord::HomeArpa,
+    SpecialWord::ServiceArpa,
+    SpecialWord::ResolverArpa,
+    SpecialWord::PrivateReverse,
+];
+
+section! {
+    /// Names that are answered from here.
+    Local = "local", many: false {
+        /// Records, such as `"nas.lan A 192.168.1.10"`, `"*.dev.lan 300 AAAA fd00::1"` or
+        /// `"_ipp._tcp.lan SRV 0 0 631 printer.lan"`. Types: A, AAAA, CNAME, PTR, MX, NS, TXT, SRV, SVCB, HTTPS.
+        records: Vec<String> = Vec::new();
+        /// Hosts files, or folders of them; read anew when they change.
+        hosts: Vec<FilePath> = Vec::new();
+        /// Lease files of dnsmasq's DHCP server, or folders of them; read anew when they change.
+        dnsmasq_leases: Vec<FilePath> = Vec::new();
+        /// State or hosts files of odhcpd, or folders of them; read anew when they change.
+        odhcpd_leases: Vec<FilePath> = Vec::new();
+        /// Domains that are answered from here alone: a name in them that has no data does not exist.
+        zones: Vec<Domain> = Vec::new();
+        /// The domain that names of one label belong to: with `"lan"`, `nas` is `nas.lan` and the other way round.
+        search: Vec<Domain> = Vec::new(), 0..=1;
+        /// Whether an address points back to its name without a PTR record being written.
+        reverse: bool = true;
+        /// TTL in seconds of records and hosts that say none.
+        ttl: u32 = 60, 0..=86_400;
+        /// TTL in seconds of leases.
+        lease_ttl: u32 = 10, 0..=86_400;
+        /// Special-use names that are answered here. A route or a record for one of them goes first.
+        special: Vec<SpecialWord> = SPECIAL.to_vec();
+        /// Whether address questions for names of one label are asked upstream.
+        forward_plain_names: bool = true;
+    }
+}
+
+words! {
+    /// What a blocked name is answered with.
+    BlockWord {
+        /// That it does not exist.
+        Nxdomain = "nxdomain",
+        /// That it has no such record.
+        Nodata = "nodata",
+        /// 0.0.0.0 and ::.
+        Zero = "zero",
+        /// The addresses in `addresses`.
+        Address = "address",
+    }
+}
+
+section! {
+    /// Names that are blocked. A name that is allowed is never blocked; both hold for the name and all below it where the
+    /// list says so (`||name^`, `*.name`, or a plain domain list).
+    Filter = "filter", many: false {
+        /// Text files of blocked names: hosts files, plain domains, or the domain rules of Adblock lists.
+        block_files: Vec<FilePath> = Vec::new();
+        /// Text files of names that are allowed nevertheless.
+        allow_files: Vec<FilePath> = Vec::new();
+        /// Files of `xdnsd lists compile`: they take 15 bytes a name and no time to load.
+        compiled: Vec<FilePath> = Vec::new(), 0..=(LISTS_MAX as u64 - 1);
+        /// Blocked names.
+        block: Vec<Domain> = Vec::new();
+        /// Allowed names.
+        allow: Vec<Domain> = Vec::new();
+        /// What a blocked name is answered with.
+        answer: BlockWord = BlockWord::Nxdomain;
+        /// At most one IPv4 and one IPv6 address for `answer = "address"`.
+        addresses: Vec<IpAddr> = Vec::new(), 0..=2;
+        /// TTL in seconds of that answer.
+        ttl: u32 = 60, 0..=86_400;
+    }
+}
+
+words! {
+    /// Addresses that a public name must not resolve to.
+    RangeWord {
+        /// 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16.
+        Private = "private",
+        /// 127.0.0.0/8 and ::1.
+        Loopback = "loopback",
+        /// 169.254.0.0/16 and fe80::/10.
+        LinkLocal = "link-local",
+        /// fc00::/7 and fec0::/10.
+        UniqueLocal = "unique-local",
+        /// 0.0.0.0/8 and ::, which reach the host itself on many systems.
+        ThisHost = "this-host",
+        /// 100.64.0.0/10; some providers have their own services there.
+        SharedSpace = "shared-space",
+    }
+}
+
+impl From<RangeWord> for rebind::Range {
+    fn from(word: RangeWord) -> Self {
+        match word {
+            RangeWord::Private => Self::Private,
+            RangeWord::Loopback => Self::Loopback,
+            RangeWord::LinkLocal => Self::LinkLocal,
+            RangeWord::UniqueLocal => Self::UniqueLocal,
+            RangeWord::ThisHost => Self::ThisHost,
+            RangeWord::SharedSpace => Self::SharedSpace,
+        }
+    }
+}
+
+/// Every range but the shared space.
+const RANGES: [RangeWord; 5] = [
+    RangeWord::Private,
+    RangeWord::Loopback,
+    RangeWord::LinkLocal,
+    RangeWord::UniqueLocal,
+    RangeWord::ThisHost,
+];
+
+section! {
+    /// Rebind protection: an answer from upstream that leads to this network is withheld.
+    Rebind = "rebind", many: false {
+        /// The ranges of this network. Empty: no protection.
+        ranges: Vec<RangeWord> = RANGES.to_vec();
+        /// Domains that may lead there.
+        allow: Vec<Suffix> = Vec::new();
+        /// Whether the domains of upstream groups may lead there.
+        allow_routed: bool = true;
+    }
+}
+
+words! {
+    /// What a client gets.
+    ActionWord {
+        /// An answer.
+        Allow = "allow",
+        /// REFUSED.
+        Refuse = "refuse",
+        /// Nothing.
+        Drop = "drop",
+    }
+}
+
+impl From<ActionWord> for Action {
+    fn from(word: ActionWord) -> Self {
+        match word {
+            ActionWord::Allow => Self::Allow,
+            ActionWord::Refuse => Self::Refuse,
+            ActionWord::Drop => Self::Drop,
+        }
+    }
+}
+
+section! {
+    /// Which clients are answered. The longest prefix that holds a client's address decides.
+    Access = "access", many: false {
+        /// Clients that get an answer.
+        allow: Vec<Network> = Vec::new(), 0..=PREFIXES_MAX as u64;
+        /// Clients that get REFUSED.
+        refuse: Vec<Network> = Vec::new(), 0..=PREFIXES_MAX as u64;
+        /// Clients that get nothing.
+        drop: Vec<Network> = Vec::new(), 0..=PREFIXES_MAX as u64;
+        /// What all other clients get.
+        others: ActionWord = ActionWord::Allow;
+    }
+}

@@ -1,0 +1,110 @@
+//! Answers that are kept, manners towards clients, and what is told of the service.
+
+use xdnsd_core::limits;
+
+use super::{DEFAULT, optional, section};
+use crate::config::types::{CookieSecret, OptionalPath};
+use crate::config::value::words;
+
+section! {
+    /// Answers that are kept.
+    Cache = "cache", many: false {
+        /// Answers kept at most; 0: none. When it is full, those that nobody asks for make room.
+        entries: u32 = limits::CACHE_ENTRIES as u32, 0..=limits::CACHE_ENTRIES as u64;
+        /// Seconds that an answer is kept at least, whatever its TTL says. TTL 0 is never kept.
+        min_ttl: u32 = DEFAULT.ttl.min_secs, 0..=3600;
+        /// Seconds that an answer is kept at most.
+        max_ttl: u32 = DEFAULT.ttl.max_secs, 1..=604_800;
+        /// Seconds that NXDOMAIN and NODATA are kept at most (RFC 2308).
+        negative_max_ttl: u32 = DEFAULT.ttl.negative_max_secs, 0..=86_400;
+        /// Whether an answer whose TTL is over is given when no server answers, with TTL 30 (RFC 8767).
+        serve_stale: bool = DEFAULT.serve_stale;
+        /// Seconds after its TTL for which such an answer is good enough.
+        stale_max_ttl: u32 = DEFAULT.stale_max_secs, 1..=604_800;
+        /// Milliseconds that a client waits for a fresh answer before it gets such an answer.
+        stale_after_ms: u32 = DEFAULT.stale_after_ms as u32, 0..=10_000;
+        /// Whether a name that is asked for in the last tenth of its TTL is fetched anew, before it is missed.
+        prefetch: bool = DEFAULT.prefetch;
+        /// Whether the addresses of a name change their order from answer to answer.
+        rotate: bool = DEFAULT.rotate;
+        /// File that carries the cache over a restart. A second one beside it, with the ending `.old`, is the
+        /// generation before.
+        snapshot: OptionalPath = OptionalPath::default();
+        /// Seconds between two snapshots at least. Flash wears out: keep it long there.
+        snapshot_interval_secs: u32 = 3600, 1..=604_800;
+    }
+}
+
+words! {
+    /// How much is logged.
+    LogLevel {
+        /// Nothing.
+        Off = "off",
+        /// What stops a part of the service.
+        Error = "error",
+        /// What is wrong and is worked around.
+        Warn = "warn",
+        /// Start, stop, modes and statistics.
+        Info = "info",
+        /// Decisions that are taken rarely.
+        Debug = "debug",
+        /// Everything but packets.
+        Trace = "trace",
+    }
+}
+
+section! {
+    /// The log, on standard error.
+    Log = "log", many: false {
+        /// How much is logged. Nothing is ever logged per packet.
+        level: LogLevel = LogLevel::Info;
+    }
+}
+
+section! {
+    /// Statistics in the log.
+    Statistics = "statistics", many: false {
+        /// Seconds between two reports of rates per queue and per CPU. 0: none.
+        interval_secs: u32 = 0, 0..=86_400;
+    }
+}
+
+section! {
+    /// The control socket, which `xdnsd stats` and `xdnsd cache` use.
+    Control = "control", many: false {
+        /// UNIX socket, for root only.
+        socket: OptionalPath = "/run/xdnsd.sock".parse().expect("an absolute path");
+    }
+}
+
+section! {
+    /// EDNS (RFC 6891).
+    Edns = "edns", many: false {
+        /// Whether DNS cookies are given and checked (RFC 7873).
+        cookies: bool = true;
+        /// The secret that cookies are made with, and the one before, whose cookies are still good. For several servers
+        /// behind one address (RFC 9018 section 5). Empty: drawn at the start, changed every day.
+        cookie_secrets: Vec<CookieSecret> = Vec::new(), 0..=2;
+        /// Longest answer in bytes that a client without a good cookie gets over UDP; a longer one has to be asked for
+        /// over TCP. Smaller than 1232: forged queries gain less.
+        unknown_client_max: u16 = limits::UDP_MESSAGE_MAX as u16, 512..=limits::UDP_MESSAGE_MAX as u64;
+    }
+}
+
+section! {
+    /// DNS over TCP (RFC 7766).
+    Tcp = "tcp", many: false {
+        /// Seconds after which an idle connection is closed.
+        idle_secs: u16 = 10, 1..=120;
+    }
+}
+
+section! {
+    /// What is told in class CHAOS. Empty: REFUSED.
+    Identity = "identity", many: false {
+        /// For `version.bind` and `version.server`.
+        version: String = String::new();
+        /// For `id.server` and `hostname.bind` (RFC 4892).
+        id: String = String::new();
+    }
+}

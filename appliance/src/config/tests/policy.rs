@@ -1,0 +1,239 @@
+//! Sections about names and clients: what is accepted, what is refused, and what policy is told.
+
+use xdnsd_core::policy::rebind::{Range, Ranges};
+use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
+
+use super::super::*;
+use super::SMALLEST;
+use crate::config::value::Value;
+use crate::policy::set::{PolicyInput, PolicySet};
+
+fn parsed(more: &str) -> Result<Config, Errors> {
+    Config::parse_beside(&[], "f", &format!("{SMALLEST}{more}"))
+}
+
+fn valid(more: &str) -> Config {
+    parsed(more).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+fn errors_of(more: &str) -> Vec<String> {
+    let errors = parsed(more).expect_err("a fault");
+    errors.faults().iter().map(Fault::to_string).collect()
+}
+
+#[test]
+fn an_empty_file_is_policys_default() {
+    let (ours, theirs) = (valid("").policy(), PolicyInput::default());
+    assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+}
+
+#[test]
+fn every_key_reaches_policy() {
+    let input = valid(
+        "[local]\nrecords = [\"nas.lan A 192.168.1.10\"]\nhosts = [\"/etc/hosts\"]\n\
+         dnsmasq_leases = [\"/tmp/dhcp.leases\"]\nodhcpd_leases = [\"/tmp/hosts/odhcpd\"]\nzones = [\"lan\"]\n\
+         search = [\"lan\"]\nreverse = false\nttl = 1\nlease_ttl = 2\nspecial = [\"onion\"]\n\
+         forward_plain_names = false\n\
+         [filter]\nblock_files = [\"/a\"]\nallow_files = [\"/b\"]\ncompiled = [\"/c\"]\nblock = [\"ads.example\"]\n\
+         allow = [\"ok.ads.example\"]\nanswer = \"address\"\naddresses = [\"fd00::1\", \"192.0.2.9\"]\nttl = 3\n\
+         [rebind]\nranges = [\"shared-space\"]\nallow = [\"plex.direct\"]\nallow_routed = false\n\
+         [access]\nallow = [\"10.0.0.0/8\"]\nrefuse = [\"10.1.0.0/16\"]\ndrop = [\"10.1.1.1\"]\nothers = \"refuse\"\n",
+    )
+    .policy();
+    let words: Vec<_> = input
+        .acl
+        .rules
+        .iter()
+        .map(|(prefix, action)| (prefix.to_string(), *action))
+        .collect();
+    let rule = |text: &str, action| (text.to_owned(), action);
+    assert_eq!(
+        words,
+        [
+            rule("10.0.0.0/8", Action::Allow),
+            rule("10.1.0.0/16", Action::Refuse),
+            rule("10.1.1.1/32", Action::Drop),
+        ]
+    );
+    assert_eq!(input.acl.default, Action::Refuse);
+    let local = &input.local;
+    assert_eq!(local.records, ["nas.lan A 192.168.1.10"]);
+    assert_eq!(local.hosts, [Path::new("/etc/hosts")]);
+    let leases: Vec<String> = local
+        .leases
+        .iter()
+        .map(|file| format!("{file:?}"))
+        .collect();
+    assert!(
+        leases[0].contains("/tmp/dhcp.leases") && leases[0].contains("Dnsmasq"),
+        "{leases:?}"
+    );
+    assert!(
+        leases[1].contains("/tmp/hosts/odhcpd") && leases[1].contains("Odhcpd"),
+        "{leases:?}"
+    );
+    assert_eq!(
+        (&local.zones[..], local.search_domain.as_deref()),
+        (&["lan".to_owned()][..], Some("lan"))
+    );
+    assert_eq!(
+        (local.reverse, local.ttl_secs, local.lease_ttl_secs),
+        (false, 1, 2)
+    );
+    assert_eq!(input.special, Kinds::NONE.with(SpecialWord::Onion.into()));
+    assert!(!input.forward_plain_names);
+    let lists = &input.lists;
+    let files =
+        [&lists.block, &lists.allow, &lists.compiled].map(|files| files[0].display().to_string());
+    assert_eq!(files, ["/a", "/b", "/c"]);
+    assert_eq!(
+        (&lists.block_names[0][..], &lists.allow_names[0][..]),
+        ("ads.example", "ok.ads.example")
+    );
+    let v6 = "fd00::1"
+        .parse::<std::net::Ipv6Addr>()
+        .expect("an address")
+        .octets();
+    assert_eq!(
+        lists.answer,
+        BlockAnswer::Address {
+            v4: Some([192, 0, 2, 9]),
+            v6: Some(v6)
+        }
+    );
+    assert_eq!(lists.ttl_secs, 3);
+    assert_eq!(input.rebind.ranges, Ranges::NONE.with(Range::SharedSpace));
+    assert_eq!(
+        (&input.rebind.allowed[0][..], input.rebind.allow_routed),
+        ("plex.direct", false)
+    );
+}
+
+#[test]
+fn every_word_for_an_answer_has_its_meaning() {
+    for (word, answer) in [
+        ("nxdomain", BlockAnswer::Nxdomain),
+        ("nodata", BlockAnswer::Nodata),
+        ("zero", BlockAnswer::ZeroAddress),
+    ] {
+        assert_eq!(
+            valid(&format!("[filter]\nanswer = \"{word}\"\n"))
+                .policy()
+                .lists
+                .answer,
+            answer
+        );
+    }
+    for (word, _) in SpecialWord::WORDS {
+        let kind: xdnsd_core::policy::special::Kind =
+            word.parse::<SpecialWord>().expect("a word").into();
+        assert_eq!(kind.word(), *word, "the config's word is the kind's own");
+    }
+}
+
+#[test]
+fn groups_are_numbered_with_the_default_first() {
+    let text = "[[interface]]\nname = \"lan0\"\n\
+                [[upstream]]\nname = \"corp\"\nservers = [\"192.0.2.2\"]\ndomains = [\"corp.example\", \"10.0.0.0/8\"]\n\
+                [[upstream]]\nservers = [\"192.0.2.1\", \"192.0.2.3\"]\n\
+                [[upstream]]\nname = \"lab\"\nservers = [\"192.0.2.4\"]\ndomains = [\"lab.example\"]\ntrusted = true\n";
+    let config = Config::parse_beside(&[], "f", text).expect("valid");
+    let routes = config.policy().routes;
+    assert_eq!(
+        routes.iter().map(|route| route.group).collect::<Vec<_>>(),
+        [1, 2]
+    );
+    assert_eq!(routes[0].suffixes, ["corp.example", "10.0.0.0/8"]);
+    let plan = Plan {
+        servers: vec![vec![addr(2)], vec![addr(1), addr(3)], vec![addr(4)]],
+        ..Plan::default()
+    };
+    let servers: Vec<_> = config
+        .servers(&plan)
+        .iter()
+        .map(|server| (server.address, server.group, server.trusted))
+        .collect();
+    assert_eq!(
+        servers,
+        [
+            (addr(1), 0, false),
+            (addr(3), 0, false),
+            (addr(2), 1, false),
+            (addr(4), 2, true)
+        ]
+    );
+    PolicySet::build(&config.policy(), None, &mut crate::policy::Notes::default())
+        .expect("policy takes it");
+}
+
+fn addr(last: u8) -> std::net::SocketAddr {
+    ([192, 0, 2, last], 53).into()
+}
+
+#[test]
+fn groups_that_cannot_be_told_apart_are_refused() {
+    let groups = |groups: &str| {
+        let text = format!("[[interface]]\nname = \"lan0\"\n{groups}");
+        let errors = Config::parse_beside(&[], "f", &text).expect_err("a fault");
+        errors.to_string()
+    };
+    let group = |keys: &str| format!("[[upstream]]\nservers = [\"192.0.2.1\"]\n{keys}\n");
+    assert_eq!(
+        groups(&[group(""), group("name = \"b\"")].concat()),
+        "f:6:1: upstream: this group and \"default\" both have no domains; allowed: one group without domains"
+    );
+    assert_eq!(
+        groups(&[group(""), group("domains = [\"a\"]")].concat()),
+        "f:6:1: upstream.name: \"default\" is the name of an earlier group; allowed: a name of its own"
+    );
+    assert_eq!(
+        groups(&group("domains = [\"a\"]")),
+        "f:3:3: upstream: every group has domains; allowed: one group without domains, for all other names"
+    );
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    for (more, error) in [
+        (
+            "[local]\nrecords = [\"a.lan A 192.0.2.1\", \"a.lan A 192.0.2\"]\n",
+            "f:6:33: local.records: `a.lan A 192.0.2`: A `192.0.2` is not an IPv4 address; allowed: \"NAME [TTL] TYPE DATA\" as in a zone file",
+        ),
+        (
+            "[filter]\nanswer = \"address\"\n",
+            "f:5:2: filter.addresses: belongs to answer = \"address\", and that to it; allowed: both or none",
+        ),
+        (
+            "[filter]\nanswer = \"address\"\naddresses = [\"192.0.2.1\", \"192.0.2.2\"]\n",
+            "f:7:27: filter.addresses: 192.0.2.2 is a second of its kind; allowed: one IPv4 and one IPv6 address",
+        ),
+        (
+            "[access]\nallow = [\"10.0.0.0/8\"]\ndrop = [\"10.0.0.0/8\"]\n",
+            "f:7:9: access.drop: 10.0.0.0/8 stands twice; allowed: each network once",
+        ),
+        (
+            "[access]\nallow = [\"10.0.0.1/8\"]\n",
+            "f:6:10: access.allow: \"10.0.0.1/8\" has bits set behind the prefix; is 10.0.0.0/8 meant?; allowed: a list of 0 to 1024, each a prefix such as \"192.168.1.0/24\", or an address",
+        ),
+        (
+            "[rebind]\nranges = [\"lan\"]\n",
+            "f:6:11: rebind.ranges: `lan` is not a word that is known here; allowed: a list, each \"private\", \"loopback\", \"link-local\", \"unique-local\", \"this-host\", \"shared-space\"",
+        ),
+        (
+            "[edns]\nunknown_client_max = 100\n",
+            "f:6:22: edns.unknown_client_max: 100 is out of range; allowed: an integer from 512 to 1232",
+        ),
+    ] {
+        assert_eq!(errors_of(more), [error]);
+    }
+}
+
+#[test]
+fn a_secret_does_not_show_in_an_error() {
+    let errors = errors_of("[edns]\ncookie_secrets = [\"00112233445566778899aabbccddeefg\"]\n");
+    assert!(
+        errors[0].starts_with("f:6:19: edns.cookie_secrets: this is no secret"),
+        "{errors:?}"
+    );
+    assert!(!errors[0].contains("00112233"), "{errors:?}");
+}

@@ -1,0 +1,437 @@
+//! The types of the config's own words: names, paths, prefixes, servers.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use super::value::{quoted, strings};
+use crate::policy::prefix::Prefix;
+use crate::policy::{name, routes};
+
+strings! {
+    InterfaceName: "the name of a network interface: 1 to 15 bytes, no slash, no space";
+    OptionalPath: "an absolute path, or \"\" for none";
+    FilePath: "an absolute path";
+    Domain: "a name such as \"lan\" or \"corp.example\"";
+    Suffix: "a name, for itself and all below it, or a prefix such as \"10.1.0.0/20\", for its reverse zones";
+    Network: "a prefix such as \"192.168.1.0/24\", or an address";
+    CookieSecret: "32 hexadecimal digits";
+    Server: "ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0";
+}
+
+/// Name of a network interface, as `ip link` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// The kernel's IFNAMSIZ, without the closing zero.
+    const LEN_MAX: usize = 15;
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for InterfaceName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let forbidden =
+            |char: char| char == '/' || char == ':' || char.is_whitespace() || char.is_control();
+        if text.is_empty()
+            || text.len() > Self::LEN_MAX
+            || text == "."
+            || text == ".."
+            || text.contains(forbidden)
+        {
+            return Err(format!(
+                "{} cannot be the name of an interface",
+                quoted(text)
+            ));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// A file, or none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OptionalPath(Option<PathBuf>);
+
+impl OptionalPath {
+    /// The file. `None`: switched off.
+    #[must_use]
+    pub fn as_deref(&self) -> Option<&Path> {
+        self.0.as_deref()
+    }
+}
+
+impl FromStr for OptionalPath {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        if !text.starts_with('/') || text.ends_with('/') || text.contains('\0') {
+            return Err(format!(
+                "{} is not an absolute path of a file",
+                quoted(text)
+            ));
+        }
+        Ok(Self(Some(text.into())))
+    }
+}
+
+impl fmt::Display for OptionalPath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(path) => path.display().fmt(formatter),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePath(PathBuf);
+
+impl FilePath {
+    /// The file.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl FromStr for FilePath {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if !text.starts_with('/') || text.contains('\0') {
+            return Err(format!("{} is not an absolute path", quoted(text)));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(formatter)
+    }
+}
+
+/// Text that is kept as it was written, once it was found to be right.
+macro_rules! checked_text {
+    ($($(#[doc = $doc:literal])+ $name:ident($text:ident) $check:expr;)+) => { $(
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name(String);
+
+        impl $name {
+            /// As it was written.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str($text: &str) -> Result<Self, String> {
+                let checked: Result<_, String> = $check;
+                checked.map(|_| Self($text.into()))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str(&self.0)
+            }
+        }
+    )+ };
+}
+
+checked_text! {
+    /// A domain name.
+    Domain(text) name::parse(text).map_err(|error| format!("{} {error}", quoted(text)));
+    /// A domain name with all below it, or the reverse zones of a prefix.
+    Suffix(text) routes::parse_suffix(text);
+}
+
+/// Addresses of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub Prefix);
+
+impl FromStr for Network {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map(Self)
+            .map_err(|error| format!("{} {error}", quoted(text)))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Sixteen bytes that DNS cookies are made with. Never shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CookieSecret(pub [u8; 16]);
+
+impl FromStr for CookieSecret {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match u128::from_str_radix(text, 16) {
+            Ok(value) if digits => Ok(Self(value.to_be_bytes())),
+            _ => Err("this is no secret".into()),
+        }
+    }
+}
+
+impl fmt::Display for CookieSecret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("(secret)")
+    }
+}
+
+impl fmt::Debug for CookieSecret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+/// An upstream server: address, port, and the interface where the address is link-local.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where it answers.
+    pub addr: IpAddr,
+    /// UDP and TCP port.
+    pub port: u16,
+    /// Interface of a link-local address (RFC 4007 section 11).
+    pub zone: Option<InterfaceName>,
+}
+
+impl Server {
+    /// The port of DNS over UDP and TCP.
+    pub const PORT: u16 = 53;
+
+    /// As the kernel wants it; `index_of` gives the index of the zone's interface.
+    ///
+    /// `None`: there is no such interface.
+    pub fn socket_addr(&self, index_of: impl FnOnce(&str) -> Option<u32>) -> Option<SocketAddr> {
+        let scope = match &self.zone {
+            Some(zone) => index_of(zone.as_str())?,
+            None => 0,
+        };
+        Some(match self.addr {
+            IpAddr::V4(addr) => SocketAddr::new(addr.into(), self.port),
+            IpAddr::V6(addr) => SocketAddrV6::new(addr, self.port, 0, scope).into(),
+        })
+    }
+}
+
+impl FromStr for Server {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{} is not a server", quoted(text));
+        let (host, port) = split_port(text).ok_or_else(bad)?;
+        let (addr, zone) = match host.split_once('%') {
+            Some((addr, zone)) => (addr, Some(zone.parse()?)),
+            None => (host, None),
+        };
+        let addr: IpAddr = addr.parse().map_err(|_| bad())?;
+        if addr.is_unspecified()
+            || addr.is_multicast()
+            || addr == IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
+        {
+            return Err(format!("{addr} is not the address of one server"));
+        }
+        let link_local = matches!(addr, IpAddr::V6(addr) if Ipv6Addr::is_unicast_link_local(&addr));
+        match zone.is_some() == link_local {
+            true => Ok(Self { addr, port, zone }),
+            false if link_local => Err(format!(
+                "{addr} is link-local and does not name its interface"
+            )),
+            false => Err(format!("{addr} is not link-local and needs no interface")),
+        }
+    }
+}
+
+/// `ADDRESS`, `IPV4:PORT` or `[IPV6]:PORT`: the address's text and the port. Brackets may stand without a port.
+fn split_port(text: &str) -> Option<(&str, u16)> {
+    let Some(bracketed) = text.strip_prefix('[') else {
+        return match text.split_once(':') {
+            Some((_, rest)) if rest.contains(':') => Some((text, Server::PORT)),
+            Some((host, port)) => Some((host, parse_port(port)?)),
+            None => Some((text, Server::PORT)),
+        };
+    };
+    match bracketed.split_once(']')? {
+        (host, _) if !host.contains(':') => None,
+        (host, "") => Some((host, Server::PORT)),
+        (host, rest) => Some((host, parse_port(rest.strip_prefix(':')?)?)),
+    }
+}
+
+/// A port as people write it: no sign, no leading zero, not 0.
+fn parse_port(text: &str) -> Option<u16> {
+    let plain = text.starts_with(|char: char| ('1'..='9').contains(&char));
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let zone = self
+            .zone
+            .as_ref()
+            .map(|zone| format!("%{zone}"))
+            .unwrap_or_default();
+        match self.addr {
+            IpAddr::V4(addr) => write!(formatter, "{addr}:{}", self.port),
+            IpAddr::V6(addr) => write!(formatter, "[{addr}{zone}]:{}", self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_read_in_every_form() {
+        for (text, shown) in [
+            ("192.0.2.1", "192.0.2.1:53"),
+            ("192.0.2.1:5353", "192.0.2.1:5353"),
+            ("2001:db8::1", "[2001:db8::1]:53"),
+            ("[2001:db8::1]", "[2001:db8::1]:53"),
+            ("[2001:db8::1]:853", "[2001:db8::1]:853"),
+            ("fe80::1%wan0", "[fe80::1%wan0]:53"),
+            ("[fe80::1%wan0]:5353", "[fe80::1%wan0]:5353"),
+        ] {
+            let server: Server = text.parse().expect(text);
+            assert_eq!(server.to_string(), shown);
+            assert_eq!(
+                shown.parse::<Server>().as_ref(),
+                Ok(&server),
+                "what is shown reads back"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_server_is_refused() {
+        for text in [
+            "",
+            "192.0.2",
+            "192.0.2.1:",
+            "192.0.2.1:0",
+            "192.0.2.1:65536",
+            "192.0.2.1:+53",
+            "192.0.2.1:053",
+            "192.0.2.1@53",
+            "192.0.2.1#53",
+            "[192.0.2.1]:53",
+            "[2001:db8::1",
+            "[2001:db8::1]53",
+            "[2001:db8::1]:",
+            "0.0.0.0",
+            "::",
+            "224.0.0.251",
+            "ff02::fb",
+            "255.255.255.255",
+            "fe80::1",
+            "2001:db8::1%wan0",
+            "fe80::1%",
+            "192.0.2.1%wan0",
+            "dns.example",
+        ] {
+            assert!(text.parse::<Server>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_zone_becomes_the_scope() {
+        let server: Server = "fe80::1%wan0".parse().expect("a link-local server");
+        let addr = server.socket_addr(|name| (name == "wan0").then_some(7));
+        assert_eq!(
+            addr,
+            Some(SocketAddrV6::new("fe80::1".parse().expect("an address"), 53, 0, 7).into())
+        );
+        assert_eq!(server.socket_addr(|_| None), None);
+    }
+
+    #[test]
+    fn interface_names_are_the_kernels() {
+        for name in ["lan0", "br-lan", "eth0.10", "a23456789012345"] {
+            assert!(name.parse::<InterfaceName>().is_ok(), "{name}");
+        }
+        for name in [
+            "",
+            ".",
+            "..",
+            "a234567890123456",
+            "la n",
+            "la/n",
+            "eth0:1",
+            "la\nn",
+        ] {
+            assert!(name.parse::<InterfaceName>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_read_and_never_shown() {
+        let secret: CookieSecret = "000102030405060708090a0b0c0d0e0F"
+            .parse()
+            .expect("a secret");
+        assert_eq!(
+            secret.0,
+            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]
+        );
+        assert_eq!(format!("{secret} {secret:?}"), "(secret) (secret)");
+        for text in [
+            "",
+            "00",
+            "+00102030405060708090a0b0c0d0e0f",
+            "000102030405060708090a0b0c0d0e0g",
+        ] {
+            assert_eq!(
+                text.parse::<CookieSecret>(),
+                Err("this is no secret".into()),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_suffixes_networks_and_paths_are_checked() {
+        assert!("lan".parse::<Domain>().is_ok() && "a..b".parse::<Domain>().is_err());
+        for suffix in ["corp.example", "10.1.0.0/20", "fd00::/8"] {
+            assert_eq!(suffix.parse::<Suffix>().expect(suffix).as_str(), suffix);
+        }
+        assert!("10.1.0.1/20".parse::<Suffix>().is_err() && "a b..".parse::<Suffix>().is_err());
+        assert_eq!(
+            "192.168.1.1"
+                .parse::<Network>()
+                .expect("one address")
+                .to_string(),
+            "192.168.1.1/32"
+        );
+        assert!(
+            "192.168.1.1/24"
+                .parse::<Network>()
+                .is_err_and(|error| error.contains("192.168.1.0/24"))
+        );
+        assert!("/etc/hosts".parse::<FilePath>().is_ok() && "hosts".parse::<FilePath>().is_err());
+    }
+}
