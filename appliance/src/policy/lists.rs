@@ -148,24 +148,32 @@ impl ListBuilder {
     /// # Errors
     /// The file cannot be read, or is no list.
     pub fn add_file(&mut self, path: &Path, list: u16, purpose: Purpose) -> Result<Tally, Problem> {
-        let before = self.entries.len();
-        let added = self.try_add_file(path, list, purpose);
-        if added.is_err() {
-            self.entries.truncate(before);
-        }
-        added
+        let file = File::open(path).map_err(|error| Problem::with_file(path, &error))?;
+        self.add_text(path, BufReader::new(file), list, purpose)
     }
 
-    fn try_add_file(&mut self, path: &Path, list: u16, purpose: Purpose) -> Result<Tally, Problem> {
-        let file = File::open(path).map_err(|error| Problem::with_file(path, &error))?;
-        let tally = self.add_lines(BufReader::new(file), list, purpose);
-        let tally = tally.map_err(|error| Problem::with_file(path, &error))?;
+    fn add_text(
+        &mut self,
+        path: &Path,
+        text: impl BufRead,
+        list: u16,
+        purpose: Purpose,
+    ) -> Result<Tally, Problem> {
+        let before = self.entries.len();
+        let tally = self.add_lines(text, list, purpose);
+        let tally = tally.map_err(|error| Problem::with_file(path, &error));
+        let tally = tally.and_then(|tally| self.check_tally(path, tally));
+        if tally.is_err() {
+            self.entries.truncate(before);
+        }
+        tally
+    }
+
+    fn check_tally(&self, path: &Path, tally: Tally) -> Result<Tally, Problem> {
         let problem = |what| Err(Problem::of(path.display().to_string(), what));
         if tally.rules == 0 && tally.skipped > 0 {
-            return problem(format!(
-                "has no rule in {} lines: is it a blocklist?",
-                tally.skipped
-            ));
+            let lines = tally.skipped;
+            return problem(format!("has no rule in {lines} lines: is it a blocklist?"));
         }
         if self.entries.len() > NAMES_MAX {
             return problem(format!(
@@ -442,6 +450,130 @@ mod tests {
             verdict(&image, "x.example.org"),
             Verdict::Blocked { list: 2 }
         );
+    }
+
+    #[test]
+    fn an_exception_does_not_take_a_block_for_its_own() {
+        let block_first = compile(&[
+            ("a.example", Purpose::Block),
+            ("@@|a.example^", Purpose::Block),
+        ]);
+        let block_last = compile(&[
+            ("@@|a.example^", Purpose::Block),
+            ("a.example", Purpose::Block),
+        ]);
+        let below = |image| verdict(image, "x.a.example");
+        assert_eq!(below(&block_first), Verdict::Blocked { list: 0 });
+        assert_eq!(below(&block_last), Verdict::Blocked { list: 1 });
+    }
+
+    #[test]
+    fn of_a_file_that_fails_half_way_nothing_is_kept() {
+        struct Failing;
+        impl std::io::Read for Failing {
+            fn read(&mut self, _buffer: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::Error::other("worn out flash"))
+            }
+        }
+        let mut builder = ListBuilder::default();
+        let text = BufReader::new(std::io::Read::chain(&b"half.example\n"[..], Failing));
+        let error = builder.add_text(Path::new("list"), text, 0, Purpose::Block);
+        assert_eq!(
+            error.expect_err("fails").to_string(),
+            "list: worn out flash"
+        );
+        assert!(builder.is_empty());
+    }
+
+    #[test]
+    fn an_overlong_line_is_not_taken_half() {
+        // Cut at LINE_MAX, the line would end in `a.exampl`.
+        let names = " a.example".repeat(1000);
+        let mut builder = ListBuilder::default();
+        let text = format!("0.0.0.0{names}\n0.0.0.0 ok.example");
+        let tally = builder.add_lines(text.as_bytes(), 0, Purpose::Block);
+        let expected = Tally {
+            rules: 1,
+            skipped: 1,
+        };
+        assert_eq!(tally.expect("bytes can be read"), expected);
+    }
+
+    /// Against the definition, over all names of a small world.
+    #[test]
+    fn any_list_says_what_its_rules_say() {
+        let labels = ["a", "b"];
+        let mut world = vec![String::new()];
+        for _ in 0..4 {
+            let deeper = labels
+                .iter()
+                .flat_map(|label| world.iter().map(move |name| format!("{label}.{name}")));
+            let deeper: Vec<_> = deeper.collect();
+            world.extend(deeper);
+        }
+        world.sort();
+        world.dedup();
+        world.retain(|name| !name.is_empty());
+        let mut state = 7u32;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % below
+        };
+        for _ in 0..300 {
+            let mut builder = ListBuilder::default();
+            let mut rules = Vec::new();
+            for _ in 0..draw(8) {
+                let rule = Rule {
+                    name: name::parse(&world[draw(world.len())]).expect("a name"),
+                    covers: [Covers::Name, Covers::Below, Covers::Subtree][draw(3)],
+                    is_exception: draw(4) == 0,
+                };
+                builder.add(&rule, 0, Purpose::Block);
+                rules.push(rule);
+            }
+            let image = builder.build().expect("no crowded bucket");
+            for name in &world {
+                let wire = name::parse(name).expect("a name");
+                // A label's length byte is no letter, so a suffix of bytes is one of labels.
+                let covers = |rule: &&Rule| match rule.covers {
+                    Covers::Name => wire == rule.name,
+                    Covers::Below => wire.ends_with(&rule.name) && wire != rule.name,
+                    Covers::Subtree => wire.ends_with(&rule.name),
+                };
+                let says = |exception| {
+                    rules
+                        .iter()
+                        .filter(covers)
+                        .any(|rule| rule.is_exception == exception)
+                };
+                let expected = match (says(true), says(false)) {
+                    (true, _) => Verdict::Allowed,
+                    (false, true) => BLOCKED,
+                    (false, false) => Verdict::None,
+                };
+                assert_eq!(verdict(&image, name), expected, "{name} {rules:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn buckets_out_of_order_are_refused_although_the_crcs_match() {
+        let text: String = (0..40).map(|n| format!("n{n}.example\n")).collect();
+        let image = compile(&[(&text, Purpose::Block)]);
+        let starts_at = field::HEADER_LEN + 10 * 8;
+        for (bucket, start) in [(0, 1), (5, 41), (9, 0), (10, 39)] {
+            let mut broken = image.clone();
+            put(&mut broken, starts_at + bucket * 4, start);
+            let body_crc = CRC.checksum(&broken[field::HEADER_LEN..]);
+            put(&mut broken, field::BODY_CRC, body_crc);
+            let header_crc = CRC.checksum(&broken[..field::HEADER_CRC]);
+            put(&mut broken, field::HEADER_CRC, header_crc);
+            assert_eq!(
+                List::check(&broken).err(),
+                Some(ListError::Inconsistent),
+                "{bucket}"
+            );
+        }
     }
 
     #[test]

@@ -133,6 +133,17 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_alone_is_not_believed() {
+        let mut builder = TableBuilder::default();
+        builder.insert(&parse("example.org").expect("a name"), 1);
+        let mut image = builder.build(random_key);
+        let at = image.len() - b"example\x03org\0".len();
+        image[at] = b'X';
+        let table = NameTable::view(&image).expect("a table");
+        assert_eq!(longest(&table, "example.org"), None);
+    }
+
+    #[test]
     fn the_root_covers_everything() {
         let mut builder = TableBuilder::default();
         builder.insert(&[0], 9);

@@ -97,12 +97,6 @@ impl<'n> Labels<'n> {
     }
 }
 
-/// Whether `name` is `suffix` or stands below it. Both are well-formed.
-#[must_use]
-pub fn is_below_or_equal(name: &Labels<'_>, suffix: &Labels<'_>) -> bool {
-    name.count() >= suffix.count() && name.suffix(suffix.count()) == suffix.name()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -171,17 +165,5 @@ pub(super) mod tests {
         );
         deepest.splice(0..0, *b"\x01a");
         assert!(Labels::new(&deepest).is_none(), "257 bytes");
-    }
-
-    #[test]
-    fn below_is_by_label_not_by_byte() {
-        let labels = |name| Labels::new(name).expect("well-formed");
-        let org = labels(b"\x03org\0");
-        assert!(is_below_or_equal(&labels(WWW), &org) && is_below_or_equal(&org, &org));
-        assert!(!is_below_or_equal(&org, &labels(WWW)));
-        assert!(
-            !is_below_or_equal(&labels(b"\x05x\x03org\0"), &org),
-            "the bytes end alike, the labels do not"
-        );
     }
 }
