@@ -22,6 +22,7 @@ Of a running daemon; --socket PATH where it is not at /run/xdnsd.sock:
   xdnsd cache dump [NAME]             answers in the cache, for NAME and below
   xdnsd cache flush [NAME]            forget them
   xdnsd cache save                    write the snapshot now
+  xdnsd reload                        read local data, lists, routes and access again
 
   xdnsd version | help
 
@@ -80,7 +81,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             file: words.remove(1).into(),
             offline: false,
         }),
-        ["stats" | "cache", ..] => ask(words),
+        ["stats" | "cache" | "reload", ..] => ask(words),
         ["lists", "compile", ..] => Ok(Command::CompileLists(words.split_off(2))),
         ["reference"] => Ok(Command::Reference),
         ["memory"] => Ok(Command::Memory),
@@ -105,7 +106,7 @@ fn ask(mut words: Vec<OsString>) -> Result<Command, String> {
         .map(|word| word.to_str().unwrap_or_default())
         .collect();
     match known.as_slice() {
-        ["stats"]
+        ["stats" | "reload"]
         | ["cache", "save"]
         | ["cache", "dump" | "flush"]
         | ["cache", "dump" | "flush", _] => Ok(Command::Ask {

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use xdnsd_core::dns::Name;
 use xdnsd_core::dns::name::is_within;
 
@@ -23,6 +25,14 @@ pub fn all(
     Commands::default()
         .with("stats", move |_, out| {
             Ok(out.write_all(telemetry.read().prometheus().as_bytes())?)
+        })
+        .with("reload", |_, out| {
+            // The main thread reads the files; what is wrong with them stands in the log.
+            kill(Pid::this(), Signal::SIGHUP).map_err(std::io::Error::from)?;
+            Ok(writeln!(
+                out,
+                "reading the config again; the log says what came of it"
+            )?)
         })
         .with("cache dump", |words, out| {
             dump(cache, &name_of(words)?, out)
@@ -123,7 +133,7 @@ mod tests {
             ("cache save", "the config names no snapshot"),
             (
                 "cache drop",
-                "unknown request; allowed: stats, cache dump, cache flush, cache save",
+                "unknown request; allowed: stats, reload, cache dump, cache flush, cache save",
             ),
         ] {
             assert_eq!(asked(&commands, request), Err(problem.into()));

@@ -7,6 +7,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,12 +25,11 @@ use xdnsd_ebpf::Reason;
 
 use crate::cache::CACHE;
 use crate::config::{Config, Devices, Plan};
+use crate::reload::Reloader;
 use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
-use crate::worker::{
-    self, Entropy, Letter, Mailbox, NoticeBoard, OpenPolicy, Parts, PortStats, Route, Worker,
-};
+use crate::worker::{self, Entropy, Letter, Mailbox, NoticeBoard, Parts, PortStats, Route, Worker};
 use crate::{clock, commands, control, memory, seal};
 
 /// Threads with an engine: the workers, and one that serves TCP, so that it never makes UDP wait.
@@ -50,20 +50,18 @@ pub const TABLES_BYTES: usize = size_of::<Mutex<Tables<Route>>>();
 /// Why the daemon cannot start, or ended badly: one sentence.
 pub type Failure = String;
 
-/// Serves `config` until SIGTERM or SIGINT.
+/// Serves `config`, which was read from `path`, until SIGTERM or SIGINT. SIGHUP reads it again.
 ///
 /// # Errors
 /// What is missing: an interface, an address, a socket.
-pub fn run(config: Config) -> Result<(), Failure> {
+pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     seal::configure();
     let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
     let devices = Devices::read().map_err(|error| error.to_string())?;
     let plan = config.plan(&devices).map_err(|errors| errors.to_string())?;
-    let seed = Entropy::open()
-        .map_err(|error| format!("/dev/urandom: {error}"))?
-        .seed();
-    CACHE.configure(seed, config.cache.entries as usize);
+    CACHE.configure(random_key()?, config.cache.entries as usize);
     let store = restore(&config);
+    let mut reloader = Reloader::start(path.to_owned(), &config)?;
 
     let mut supervisor = Supervisor::new(config.clone());
     let workers = worker_count(&supervisor);
@@ -72,7 +70,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         .collect::<Result<_, _>>()
         .map_err(|error| format!("eventfd: {error}"))?;
     let mailboxes: &'static [Mailbox] = Vec::leak(mailboxes);
-    let threads = start_workers(&config, &plan, mailboxes)?;
+    let threads = start_workers(&config, &plan, &reloader, mailboxes)?;
     supervisor.start(&plan, &devices, mailboxes);
     say_without_xdp(&supervisor);
 
@@ -90,10 +88,16 @@ pub fn run(config: Config) -> Result<(), Failure> {
         plan.endpoints.len()
     );
 
-    wait(&signals, || {
+    loop {
+        match wait(&signals, &reloader) {
+            Event::Tick => {}
+            Event::Reload => reloader.reload(mailboxes),
+            Event::Stop => break,
+        }
         supervisor.tend(mailboxes);
+        reloader.tend(mailboxes);
         say_notice();
-    });
+    }
 
     info!("stopping");
     supervisor.stop();
@@ -110,27 +114,49 @@ pub fn run(config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A key that nobody knows.
+fn random_key() -> Result<[u8; 16], Failure> {
+    let mut entropy = Entropy::open().map_err(|error| format!("/dev/urandom: {error}"))?;
+    Ok(entropy.seed())
+}
+
 /// Signals are read from a descriptor; no handler ever runs.
 fn block_signals() -> nix::Result<SignalFd> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
     set.add(Signal::SIGINT);
+    set.add(Signal::SIGHUP);
     set.thread_block()?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)
 }
 
-/// Calls `tend` every second until a signal says stop.
-fn wait(signals: &SignalFd, mut tend: impl FnMut()) {
-    loop {
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::from(TEND_MS)) {
-            Ok(0) | Err(nix::Error::EINTR) => tend(),
-            Ok(_) => return,
-            Err(errno) => {
-                error!("poll: {errno}");
-                return;
-            }
-        }
+/// What the main thread waits for.
+enum Event {
+    /// A second is over, or a file has changed.
+    Tick,
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
+/// Waits for a signal, a file that changes, or the next turn.
+fn wait(signals: &SignalFd, reloader: &Reloader) -> Event {
+    let until = reloader.wait_ms(clock::now()).unwrap_or(TEND_MS.into());
+    let timeout = PollTimeout::from(until.min(TEND_MS.into()) as u16);
+    let mut fds = [
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        PollFd::new(reloader.as_fd(), PollFlags::POLLIN),
+    ];
+    // Interrupted or failed: a turn without an event, and the next one waits again.
+    let _ = poll(&mut fds, timeout);
+    if !fds[0].any().unwrap_or(false) {
+        return Event::Tick;
+    }
+    match signals.read_signal() {
+        Ok(Some(signal)) if signal.ssi_signo == Signal::SIGHUP as u32 => Event::Reload,
+        Ok(Some(_)) | Err(_) => Event::Stop,
+        Ok(None) => Event::Tick,
     }
 }
 
@@ -154,8 +180,10 @@ fn worker_count(supervisor: &Supervisor) -> usize {
 fn start_workers(
     config: &Config,
     plan: &Plan,
+    reloader: &Reloader,
     mailboxes: &'static [Mailbox],
 ) -> Result<Vec<JoinHandle<()>>, Failure> {
+    let cookie_key = random_key()?;
     let mut threads = Vec::new();
     for (index, mailbox) in mailboxes.iter().enumerate() {
         // The last one serves TCP alone.
@@ -176,14 +204,17 @@ fn start_workers(
             listeners,
             tcp_listeners,
             tcp_idle_ms: u64::from(config.settings().tcp_idle_100ms) * 100,
-            policy: Arc::new(OpenPolicy),
+            policy: reloader.set(),
             notices: &NOTICES,
             mailbox,
             counters: &COUNTERS[index],
             port_stats: &PORT_STATS[index],
         };
         let upstreams = upstreams(config, plan);
-        let settings = config.settings();
+        let settings = Settings {
+            cookies: config.cookies(cookie_key),
+            ..config.settings()
+        };
         let thread = memory::thread(&format!("worker {index}"))
             .spawn(move || work(index, parts, upstreams, settings))
             .map_err(|error| format!("worker thread: {error}"))?;

@@ -11,6 +11,7 @@ pub mod ethtool;
 pub mod memory;
 pub mod policy;
 pub mod presentation;
+pub mod reload;
 pub mod seal;
 pub mod store;
 pub mod supervisor;

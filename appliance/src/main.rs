@@ -57,7 +57,7 @@ fn run(file: &Path) -> Result<(), String> {
     let config = Config::load(file).map_err(|errors| errors.to_string())?;
     let logger = SimpleLogger::new().with_level(config.log.level.into());
     logger.init().map_err(|error| error.to_string())?;
-    daemon::run(config)
+    daemon::run(file, config)
 }
 
 fn check(file: &Path, offline: bool) -> Result<(), String> {

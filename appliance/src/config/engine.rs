@@ -1,8 +1,9 @@
 //! The config as the engine and the log take it.
 
 use xdnsd_core::dns::answer::TtlBounds;
-use xdnsd_core::engine::Settings;
+use xdnsd_core::engine::{CookieSecret, Settings};
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
+use xdnsd_core::limits::UDP_MESSAGE_MAX;
 
 use super::schema::{LogLevel, StrategyWord};
 use super::{Config, Plan};
@@ -49,8 +50,32 @@ impl Config {
             prefetch: cache.prefetch,
             rotate: cache.rotate,
             random_case: forward.random_case,
-            ..Settings::DEFAULT
+            cookies: None,
+            cookie_free_max: match self.edns.unknown_client_max {
+                max if usize::from(max) == UDP_MESSAGE_MAX => usize::MAX,
+                max => max.into(),
+            },
+            tcp_idle_100ms: self.tcp.idle_secs * 10,
+            version: kept(&self.identity.version),
+            identity: kept(&self.identity.id),
         }
+    }
+
+    /// What DNS cookies are made with: the config's secrets, or `drawn`, which nobody knows. `None`: no cookies.
+    #[must_use]
+    pub fn cookies(&self, drawn: [u8; 16]) -> Option<CookieSecret> {
+        let secret = match self.edns.cookie_secrets.as_slice() {
+            [] => CookieSecret::Made(drawn),
+            [current] => CookieSecret::Given {
+                current: current.0,
+                previous: current.0,
+            },
+            [current, previous, ..] => CookieSecret::Given {
+                current: current.0,
+                previous: previous.0,
+            },
+        };
+        self.edns.cookies.then_some(secret)
     }
 
     /// The upstream servers of `plan`, which was made of this config; group 0 is the default group.
@@ -68,6 +93,11 @@ impl Config {
         }
         servers
     }
+}
+
+/// A text that workers hold for as long as the process lives. The config is read once for them.
+fn kept(text: &str) -> Option<&'static str> {
+    (!text.is_empty()).then(|| &*String::leak(text.to_owned()))
 }
 
 #[cfg(test)]

@@ -30,7 +30,6 @@ pub use types::{
 
 use error::Source;
 use read::Document;
-use schema::LATER;
 
 /// A config file larger than this is a mistake.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -101,13 +100,8 @@ impl Config {
     /// # Errors
     /// The text has faults: all of them, with their lines.
     pub fn parse(file: &str, text: &str) -> Result<Self, Errors> {
-        Self::parse_beside(LATER, file, text)
-    }
-
-    /// As [`Config::parse`], with the sections and keys in `later` refused.
-    fn parse_beside(later: &[&str], file: &str, text: &str) -> Result<Self, Errors> {
         let mut source = Source::new(file, text);
-        let Some(mut document) = Document::parse(&mut source, text, later) else {
+        let Some(mut document) = Document::parse(&mut source, text) else {
             return Err(source.take_errors());
         };
         let interfaces = document.many::<Interface>();

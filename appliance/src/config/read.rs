@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 
-use super::error::{Source, without_indices};
+use super::error::Source;
 use super::schema::SECTIONS;
 use super::value::Value;
 
@@ -78,7 +78,6 @@ impl Description {
 /// A section's table while its keys are taken out.
 pub struct Fields<'s, 'i> {
     source: &'s mut Source,
-    later: &'s [&'s str],
     path: String,
     table: DeTable<'i>,
 }
@@ -98,7 +97,6 @@ impl Fields<'_, '_> {
             return default;
         };
         self.source.remember(&path, name.span());
-        refuse_later(self.source, self.later, &path);
         remember_elements(self.source, &path, &value);
         let span = value.span();
         match T::deserialize(ValueDeserializer::from(value)) {
@@ -132,13 +130,6 @@ impl Fields<'_, '_> {
     }
 }
 
-/// A key that is read but not honoured must not look as if it were.
-fn refuse_later(source: &mut Source, later: &[&str], path: &str) {
-    if later.contains(&without_indices(path).as_str()) {
-        source.fault(path, "is not supported in this version", "");
-    }
-}
-
 /// Every element of a list can be named by a later fault.
 fn remember_elements(source: &mut Source, path: &str, value: &Spanned<DeValue<'_>>) {
     let DeValue::Array(elements) = value.get_ref() else {
@@ -152,25 +143,19 @@ fn remember_elements(source: &mut Source, path: &str, value: &Spanned<DeValue<'_
 /// The whole file while its sections are taken out.
 pub struct Document<'s, 'i> {
     source: &'s mut Source,
-    /// Sections and keys to be refused.
-    later: &'s [&'s str],
     table: DeTable<'i>,
 }
 
 impl<'s, 'i> Document<'s, 'i> {
     /// Parses `text`. `None`: it is not TOML, which was noted with its places.
-    pub fn parse(source: &'s mut Source, text: &'i str, later: &'s [&'s str]) -> Option<Self> {
+    pub fn parse(source: &'s mut Source, text: &'i str) -> Option<Self> {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             let place = error.span().unwrap_or_default();
             source.fault_at(place.start, "", error.message(), "");
         }
         let table = table.into_inner();
-        (!source.is_faulty()).then_some(Self {
-            source,
-            later,
-            table,
-        })
+        (!source.is_faulty()).then_some(Self { source, table })
     }
 
     /// Takes out a section that may stand once; absent is the same as empty. Its keys all have defaults, which stand
@@ -184,7 +169,6 @@ impl<'s, 'i> Document<'s, 'i> {
     fn one_table<S: Section>(&mut self) -> Option<DeTable<'i>> {
         let (name, value) = self.table.remove_entry(S::NAME)?;
         self.source.remember(S::NAME, name.span());
-        refuse_later(self.source, self.later, S::NAME);
         let span = value.span();
         let DeValue::Table(table) = value.into_inner() else {
             let (problem, allowed) = ("is a section and may stand once", S::NAME);
@@ -226,18 +210,15 @@ impl<'s, 'i> Document<'s, 'i> {
     }
 
     fn section<S: Section>(&mut self, path: String, table: DeTable<'i>) -> Option<S> {
-        let (source, later) = (&mut *self.source, self.later);
+        let source = &mut *self.source;
         let mut fields = Fields {
             source,
-            later,
             path,
             table,
         };
         let section = S::read(&mut fields);
         let Fields { path, table, .. } = fields;
-        let is_later = |key: &&Key| later.contains(&format!("{}.{}", S::NAME, key.name).as_str());
-        let keys = S::KEYS.iter().filter(|key| !is_later(key));
-        let known: Vec<&str> = keys.map(|key| key.name).collect();
+        let known: Vec<&str> = S::KEYS.iter().map(|key| key.name).collect();
         for name in table.keys() {
             unknown(self.source, &path, name, &known);
         }
@@ -246,8 +227,7 @@ impl<'s, 'i> Document<'s, 'i> {
 
     /// Notes what was not taken out.
     pub fn finish(self) {
-        let sections = SECTIONS.iter().map(|section| section.name);
-        let known: Vec<&str> = sections.filter(|name| !self.later.contains(name)).collect();
+        let known: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
         for name in self.table.keys() {
             unknown(self.source, "", name, &known);
         }

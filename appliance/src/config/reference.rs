@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::read::{Description, Key};
-use super::schema::{LATER, SECTIONS};
+use super::schema::SECTIONS;
 
 /// Every section and key in Markdown.
 #[must_use]
@@ -12,10 +12,7 @@ pub fn reference() -> String {
         "# The config file of xdnsd\n\n\
          TOML. Every key is listed; a key that is not is an error. `xdnsd check FILE` says what is wrong with a file.\n",
     );
-    for section in SECTIONS
-        .iter()
-        .filter(|section| !LATER.contains(&section.name))
-    {
+    for section in SECTIONS {
         let Description {
             name,
             many,
@@ -29,9 +26,7 @@ pub fn reference() -> String {
         };
         let _ = write!(out, "\n## {heading}\n\n{}\n", sentences(doc));
         for key in *keys {
-            if !LATER.contains(&format!("{name}.{}", key.name).as_str()) {
-                describe(&mut out, key);
-            }
+            describe(&mut out, key);
         }
     }
     out

@@ -36,6 +36,7 @@ use xdnsd_ebpf::HEARTBEAT_INTERVAL_MS;
 
 use crate::cache::SharedCache;
 use crate::clock;
+use crate::policy::set::PolicySet;
 use crate::xdp::Heartbeat;
 use crate::xsk::{Batch, Kick, Xsk};
 
@@ -99,12 +100,9 @@ pub trait PolicySource: Send + Sync {
     fn policy(&self) -> Policy<'_>;
 }
 
-/// Everyone is answered, everything is asked upstream.
-pub struct OpenPolicy;
-
-impl PolicySource for OpenPolicy {
+impl PolicySource for PolicySet {
     fn policy(&self) -> Policy<'_> {
-        Policy::OPEN
+        self.view()
     }
 }
 

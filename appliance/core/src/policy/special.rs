@@ -83,9 +83,10 @@ pub struct Kinds {
 impl Kinds {
     /// None.
     pub const NONE: Self = Self { bits: 0 };
-    /// All that the RFCs ask for: every kind but the canary.
+    /// Every kind but two: the canary, which is the operator's choice, and `test`, which laboratories and test beds serve
+    /// from an upstream of their own.
     pub const DEFAULT: Self = Self {
-        bits: (1 << Kind::FirefoxCanary as u8) - 1,
+        bits: ((1 << Kind::FirefoxCanary as u8) - 1) & !(1 << Kind::Test as u8),
     };
 
     /// With `kind` too.

@@ -52,19 +52,6 @@ const _: () = {
     }
 };
 
-/// Sections and keys that are described and read, but that the daemon does not honour yet: a file that has one is
-/// refused, and the reference does not show it.
-pub const LATER: &[&str] = &[
-    "upstream.domains",
-    "local",
-    "filter",
-    "rebind",
-    "access",
-    "edns",
-    "tcp",
-    "identity",
-];
-
 /// A section: the struct, the table that describes it and the reader, from one list of keys.
 ///
 /// `key: Type = default, range;` where the default and the range may be left out: without a default the key is

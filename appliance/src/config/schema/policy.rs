@@ -53,11 +53,10 @@ impl From<SpecialWord> for Kind {
     }
 }
 
-/// Every kind but the canary, as the RFCs ask for.
-const SPECIAL: [SpecialWord; 9] = [
+/// As core's `Kinds::DEFAULT`, which says why `test` and the canary are not among them.
+const SPECIAL: [SpecialWord; 8] = [
     SpecialWord::Localhost,
     SpecialWord::Invalid,
-    SpecialWord::Test,
     SpecialWord::Onion,
     SpecialWord::Local,
     SpecialWord::HomeArpa,

@@ -9,7 +9,7 @@ use crate::config::value::Value;
 use crate::policy::set::{PolicyInput, PolicySet};
 
 fn parsed(more: &str) -> Result<Config, Errors> {
-    Config::parse_beside(&[], "f", &format!("{SMALLEST}{more}"))
+    Config::parse("f", &format!("{SMALLEST}{more}"))
 }
 
 fn valid(more: &str) -> Config {
@@ -137,7 +137,7 @@ fn groups_are_numbered_with_the_default_first() {
                 [[upstream]]\nname = \"corp\"\nservers = [\"192.0.2.2\"]\ndomains = [\"corp.example\", \"10.0.0.0/8\"]\n\
                 [[upstream]]\nservers = [\"192.0.2.1\", \"192.0.2.3\"]\n\
                 [[upstream]]\nname = \"lab\"\nservers = [\"192.0.2.4\"]\ndomains = [\"lab.example\"]\ntrusted = true\n";
-    let config = Config::parse_beside(&[], "f", text).expect("valid");
+    let config = Config::parse("f", text).expect("valid");
     let routes = config.policy().routes;
     assert_eq!(
         routes.iter().map(|route| route.group).collect::<Vec<_>>(),
@@ -174,7 +174,7 @@ fn addr(last: u8) -> std::net::SocketAddr {
 fn groups_that_cannot_be_told_apart_are_refused() {
     let groups = |groups: &str| {
         let text = format!("[[interface]]\nname = \"lan0\"\n{groups}");
-        let errors = Config::parse_beside(&[], "f", &text).expect_err("a fault");
+        let errors = Config::parse("f", &text).expect_err("a fault");
         errors.to_string()
     };
     let group = |keys: &str| format!("[[upstream]]\nservers = [\"192.0.2.1\"]\n{keys}\n");

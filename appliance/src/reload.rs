@@ -1,0 +1,114 @@
+//! Policy while the daemon runs: files that change, SIGHUP, `xdnsd reload`. Workers get a new set between two turns; no
+//! query waits for it.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use log::{info, warn};
+use xdnsd_core::time::Instant;
+
+use crate::clock;
+use crate::config::Config;
+use crate::policy::Notes;
+use crate::policy::keeper::{Keeper, Update};
+use crate::policy::set::PolicySet;
+use crate::worker::{Letter, Mailbox, PolicySource};
+
+/// Lines of the log that one update may take.
+const NOTES_MAX: usize = 8;
+
+/// Keeps the workers' policy up to date. Belongs to the main thread.
+pub struct Reloader {
+    path: PathBuf,
+    keeper: Keeper,
+}
+
+impl Reloader {
+    /// Compiles the config's policy and watches its files. `path` is where the config is read anew.
+    ///
+    /// # Errors
+    /// The policy of the config is wrong.
+    pub fn start(path: PathBuf, config: &Config) -> Result<Self, String> {
+        let (keeper, update) =
+            Keeper::start(config.policy(), wall_secs()).map_err(|problem| problem.to_string())?;
+        say(&update.notes);
+        Ok(Self { path, keeper })
+    }
+
+    /// The set in force.
+    #[must_use]
+    pub fn set(&self) -> Arc<PolicySet> {
+        self.keeper.set()
+    }
+
+    /// How many milliseconds there is nothing to do unless a file changes.
+    #[must_use]
+    pub fn wait_ms(&self, now: Instant) -> Option<u64> {
+        let deadline = self.keeper.deadline()?;
+        Some(deadline.millis_since(now))
+    }
+
+    /// Follows files that changed.
+    pub fn tend(&mut self, mailboxes: &[Mailbox]) {
+        let now = clock::now();
+        if let Err(problem) = self.keeper.take_events(now) {
+            warn!("{problem}");
+        }
+        if let Some(update) = self.keeper.update_if_due(now, wall_secs()) {
+            hand_out(update, mailboxes);
+        }
+    }
+
+    /// Reads the config and all its files again. A fault changes nothing.
+    pub fn reload(&mut self, mailboxes: &[Mailbox]) {
+        let started = Config::load(&self.path)
+            .map_err(|errors| errors.to_string())
+            .and_then(|config| {
+                Keeper::start(config.policy(), wall_secs()).map_err(|problem| problem.to_string())
+            });
+        match started {
+            Ok((keeper, update)) => {
+                self.keeper = keeper;
+                hand_out(update, mailboxes);
+                info!(
+                    "reloaded: local data, lists, routes and access; other keys hold from the next start on"
+                );
+            }
+            Err(problem) => warn!("not reloaded, all stays as it was: {problem}"),
+        }
+    }
+}
+
+impl AsFd for Reloader {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.keeper.as_fd()
+    }
+}
+
+/// Gives every worker the new set.
+fn hand_out(update: Update, mailboxes: &[Mailbox]) {
+    say(&update.notes);
+    let Some(set) = update.set else { return };
+    for mailbox in mailboxes {
+        let policy: Arc<dyn PolicySource> = Arc::<PolicySet>::clone(&set);
+        if mailbox.post(Letter::NewPolicy(policy)).is_err() {
+            warn!("a worker does not open its mail: it keeps the policy that it has");
+        }
+    }
+}
+
+fn say(notes: &Notes) {
+    let problems = notes.failures.iter().chain(&notes.first);
+    for problem in problems.take(NOTES_MAX) {
+        warn!("{problem}");
+    }
+    if notes.count > NOTES_MAX {
+        warn!("{} lines were passed over in all", notes.count);
+    }
+}
+
+/// The wall clock for the end of leases, where it can be believed.
+fn wall_secs() -> Option<i64> {
+    clock::wall_is_synchronised().then(|| clock::wall_secs() as i64)
+}
