@@ -20,6 +20,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// The line that `/usr/libexec/xdnsd/verdict` writes, up to its word.
 const VERDICT: &str = "xdnsd-boot: ";
 
+/// What root's shell asks with, in either image.
+const PROMPT: &str = "\n# ";
+
 /// QEMU with its console. Killed when dropped, and by the kernel when the thread that started it ends.
 #[derive(Debug)]
 pub struct Guest {
@@ -28,6 +31,7 @@ pub struct Guest {
     console: Arc<Mutex<Vec<u8>>>,
     started: Instant,
     commands: u32,
+    logins: usize,
 }
 
 impl Guest {
@@ -56,6 +60,7 @@ impl Guest {
             console,
             started,
             commands: 0,
+            logins: 0,
         })
     }
 
@@ -130,10 +135,14 @@ impl Guest {
         let logins = self.console().matches("login: ").count();
         self.type_line("")?;
         self.wait_for_nth("login: ", logins + 1, COMMAND_LIMIT)?;
+        // What is typed before the shell has said that it is ready is thrown away.
+        let prompts = self.console().matches(PROMPT).count();
         self.type_line("root")?;
+        self.wait_for_nth(PROMPT, prompts + 1, COMMAND_LIMIT)?;
         // The marker is not in what is typed, so its echo does not count.
         self.type_line("stty -echo; PS1=; echo logged''-in")?;
-        self.wait_for("logged-in", COMMAND_LIMIT)
+        self.logins += 1;
+        self.wait_for_nth("logged-in", self.logins, COMMAND_LIMIT)
     }
 
     /// Runs a line of shell and returns what it printed; one that fails is an error.

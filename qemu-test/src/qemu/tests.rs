@@ -88,7 +88,8 @@ const CASES: &[Case] = &[
         "a driver that refuses XDP does not stop the service",
         Kernel::V6_12,
         network::refused,
-    ),
+    )
+    .with_root(),
     Case::new(
         "two queues, frames from a tap device",
         Kernel::V6_12,
