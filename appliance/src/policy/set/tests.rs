@@ -5,6 +5,7 @@ use crate::policy::list_file;
 use crate::policy::name;
 use crate::policy::testing::Folder;
 use xdnsd_core::dns::rtype;
+use xdnsd_core::policy::special::Kind;
 use xdnsd_core::policy::{Action, Decision, Finding, Labels};
 
 fn build(input: &PolicyInput) -> PolicySet {
@@ -49,6 +50,7 @@ fn local_data_then_special_names_then_lists_then_routes() {
         suffixes: texts(&["corp.example", "ok.example"]),
         group: 3,
     }];
+    input.special = input.special.with(Kind::Test);
     let set = build(&input);
     assert_eq!(
         decide(&set, "ads.example", rtype::A),
