@@ -15,6 +15,7 @@ pub mod privilege;
 pub mod process;
 pub mod progress;
 pub mod qemu;
+pub mod run;
 pub mod setup;
 pub mod signals;
 pub mod test;
