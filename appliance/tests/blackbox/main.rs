@@ -6,6 +6,7 @@
 mod support;
 
 mod answers;
+mod cache;
 mod cli;
 mod frames;
 mod lifecycle;
