@@ -25,12 +25,13 @@ use xdnsd_ebpf::Reason;
 
 use crate::cache::CACHE;
 use crate::config::{Config, Devices, Plan};
+use crate::control::{Control, SocketFile};
 use crate::reload::Reloader;
 use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
 use crate::worker::{self, Entropy, Letter, Mailbox, NoticeBoard, Parts, PortStats, Route, Worker};
-use crate::{clock, commands, control, memory, seal};
+use crate::{clock, commands, memory, seal};
 
 /// Threads with an engine: the workers, and one that serves TCP, so that it never makes UDP wait.
 pub const ENGINES: usize = WORKERS + 1;
@@ -59,6 +60,8 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
     let devices = Devices::read().map_err(|error| error.to_string())?;
     let plan = config.plan(&devices).map_err(|errors| errors.to_string())?;
+    // Before anything that takes queries: a process that serves already is not disturbed.
+    let control = bind_control(&config)?;
     CACHE.configure(random_key()?, config.cache.entries as usize);
     let store = restore(&config);
     let mut reloader = Reloader::start(path.to_owned(), &config)?;
@@ -77,7 +80,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let telemetry = Arc::new(register(&supervisor, workers));
     let keeper = start_keeper(&config, store)?;
     let saver = keeper.as_ref().map(Keeper::saver);
-    let control = start_control(&config, &telemetry, saver)?;
+    let control = start_control(control, &telemetry, saver)?;
     if config.statistics.interval_secs > 0 {
         let interval = Duration::from_secs(config.statistics.interval_secs.into());
         telemetry::spawn_report(Arc::clone(&telemetry), interval)
@@ -321,18 +324,23 @@ fn register(supervisor: &Supervisor, workers: usize) -> Telemetry {
     }
 }
 
-/// Starts the control socket, where the config wants one.
+/// Listens at the control socket, where the config wants one.
+fn bind_control(config: &Config) -> Result<Option<Control>, Failure> {
+    let path = config.control.socket.as_deref();
+    let control = path.map(Control::bind).transpose();
+    control.map_err(|error| format!("control socket: {error}"))
+}
+
+/// Starts to serve it.
 fn start_control(
-    config: &Config,
+    control: Option<Control>,
     telemetry: &Arc<Telemetry>,
     saver: Option<Saver>,
-) -> Result<Option<control::SocketFile>, Failure> {
-    let Some(path) = config.control.socket.as_deref() else {
+) -> Result<Option<SocketFile>, Failure> {
+    let Some(control) = control else {
         return Ok(None);
     };
     let commands = commands::all(Arc::clone(telemetry), &CACHE, saver);
-    let socket = control::Control::bind(path).and_then(|control| control.spawn(commands));
-    socket
-        .map(Some)
-        .map_err(|error| format!("control socket: {error}"))
+    let socket = control.spawn(commands).map(Some);
+    socket.map_err(|error| format!("control socket: {error}"))
 }

@@ -14,3 +14,4 @@ mod load;
 mod modes;
 mod router;
 mod upstreams;
+mod vlan;

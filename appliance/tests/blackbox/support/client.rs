@@ -210,7 +210,11 @@ impl UdpClient {
     /// A client of another endpoint.
     pub fn open_to(lab: &Lab, server: SocketAddr) -> Result<Self> {
         let family = Family::of_address(server.ip());
-        let local = family.of(CLIENT_V4.into(), CLIENT_V6.into());
+        Self::open_from(lab, family.of(CLIENT_V4.into(), CLIENT_V6.into()), server)
+    }
+
+    /// A client with another address of the client host.
+    pub fn open_from(lab: &Lab, local: IpAddr, server: SocketAddr) -> Result<Self> {
         let socket = lab.client.run(|| -> io::Result<_> {
             let socket = UdpSocket::bind((local, 0))?;
             socket.connect(server)?;

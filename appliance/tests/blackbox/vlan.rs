@@ -1,0 +1,171 @@
+//! VLANs: a reply leaves on the VLAN that its query came from, or the frame goes to the kernel.
+//!
+//! These tests need VLAN devices (CONFIG_VLAN_8021Q). What needs none, tags that are not ours, is in `frames`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+use hickory_proto::rr::RecordType;
+use qemu_test::lab::{
+    LAN_V4, LAN_V6, Lab, Spec, VLAN_CLIENT_V4, VLAN_CLIENT_V6, VLAN_ID, VLAN_V4, VLAN_V6, VlanTag,
+};
+use qemu_test::wait::wait_until;
+use xdnsd_core::counters::Counter;
+use xdnsd_ebpf::Reason;
+
+use crate::support::TIMEOUT;
+use crate::support::client::{DNS_PORT, Family, RawClient, UdpClient};
+use crate::support::frame::{TPID_VLAN, UdpFrame};
+use crate::support::message::{addresses, query, read_answer, wire};
+use crate::support::scene::{Scene, Setup, scene};
+use crate::support::script::Rule;
+
+/// Untagged and VLAN 10 on the same interface.
+fn setup(tag: VlanTag) -> Setup {
+    let section = format!(
+        "[[interface]]\nname = \"lan0\"\nvlan = {VLAN_ID}\nlisten = [\"{VLAN_V4}\", \"{VLAN_V6}\"]\nxdp = \"native\""
+    );
+    let spec = Spec {
+        vlan: Some(tag),
+        ..Spec::default()
+    };
+    Setup::default().lab(spec).sections(&section)
+}
+
+/// Whether this kernel can have VLAN devices; says SKIPPED where not. Root does not help, so that this is no failure
+/// of a test run.
+fn has_vlan_devices(test: &str) -> Result<bool> {
+    let spec = Spec {
+        vlan: Some(VlanTag::InFrame),
+        ..Spec::default()
+    };
+    match qemu_test::privilege::is_root().then(|| Lab::up(&spec)) {
+        Some(Err(error)) if format!("{error:#}").contains("CONFIG_VLAN_8021Q") => {
+            eprintln!("SKIPPED {test}: this kernel has no VLAN devices (CONFIG_VLAN_8021Q)");
+            Ok(false)
+        }
+        Some(lab) => lab.map(|_| true),
+        // The scene says what is missing.
+        None => Ok(true),
+    }
+}
+
+/// A client in the VLAN, with a socket of the kernel's.
+fn vlan_client(scene: &Scene, server: IpAddr) -> Result<UdpClient> {
+    let local = match server {
+        IpAddr::V4(_) => VLAN_CLIENT_V4.into(),
+        IpAddr::V6(_) => VLAN_CLIENT_V6.into(),
+    };
+    UdpClient::open_from(&scene.lab, local, SocketAddr::new(server, DNS_PORT))
+}
+
+/// A tagged query to the router's address in the VLAN, with a priority that has to come back.
+fn tagged(client: &RawClient, family: Family) -> Result<UdpFrame> {
+    let (server, source): (IpAddr, IpAddr) = match family {
+        Family::V4 => (VLAN_V4.into(), VLAN_CLIENT_V4.into()),
+        Family::V6 => (VLAN_V6.into(), VLAN_CLIENT_V6.into()),
+    };
+    let message = wire(&query("www.test.", RecordType::A));
+    let mut frame = client.frame(SocketAddr::new(server, DNS_PORT), &message)?;
+    frame.tags = vec![(TPID_VLAN, 0xa000 | VLAN_ID)];
+    frame.source.set_ip(source);
+    Ok(frame)
+}
+
+fn prepare(scene: &Scene) {
+    let rule = Rule::addresses(300, &["192.0.2.1"]);
+    scene.upstream.on("www.test.", rule);
+}
+
+#[test]
+fn tagged_queries_are_answered_over_af_xdp_on_their_vlan() -> Result<()> {
+    if !has_vlan_devices("tagged_queries_are_answered_over_af_xdp_on_their_vlan")? {
+        return Ok(());
+    }
+    let scene = scene!(setup(VlanTag::InFrame));
+    prepare(&scene);
+    let client = scene.raw_client()?;
+    for family in Family::ALL {
+        // The kernel has to know the client's MAC address before the program can ask for the way back.
+        let neighbour = vlan_client(&scene, tagged(&client, family)?.destination.ip())?;
+        wait_until("the FIB knows the way back", TIMEOUT, || {
+            let before = scene.daemon.metrics();
+            let answer = neighbour.ask(&query("www.test.", RecordType::A));
+            let now = scene.daemon.metrics();
+            answer.is_ok()
+                && now.is_ok_and(|now| {
+                    before.is_ok_and(|before| now.growth(&before, &Counter::AnswersXdp) == 1)
+                })
+        })?;
+        let before = scene.daemon.metrics()?;
+        for _ in 0..3 {
+            let frame = tagged(&client, family)?;
+            // `exchange` compares the tags, priority included.
+            let answer = read_answer(&frame.message, &client.exchange(&frame)?)?;
+            assert_eq!(addresses(&answer), ["192.0.2.1"]);
+            let answer = client.ask(family, &query("www.test.", RecordType::A))?;
+            assert_eq!(addresses(&answer), ["192.0.2.1"], "untagged beside it");
+        }
+        scene.daemon.wait_growth(
+            &before,
+            &[(&Counter::AnswersXdp, 6), (&Counter::AnswersUdp, 0)],
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_tag_that_offload_hides_is_left_to_the_kernel() -> Result<()> {
+    if !has_vlan_devices("a_tag_that_offload_hides_is_left_to_the_kernel")? {
+        return Ok(());
+    }
+    let scene = scene!(setup(VlanTag::BesideFrame));
+    prepare(&scene);
+    let before = scene.daemon.metrics()?;
+    for server in [VLAN_V4.into(), VLAN_V6.into()] {
+        let client = vlan_client(&scene, server)?;
+        for _ in 0..3 {
+            let answer = client.ask(&query("www.test.", RecordType::A))?;
+            assert_eq!(addresses(&answer), ["192.0.2.1"]);
+        }
+    }
+    scene.daemon.wait_growth(
+        &before,
+        &[
+            (&Counter::AnswersUdp, 6),
+            (&Counter::AnswersXdp, 0),
+            (&Reason::Redirected, 0),
+        ],
+    )
+}
+
+#[test]
+fn an_untagged_address_asked_from_a_hidden_vlan_is_answered_on_that_vlan() -> Result<()> {
+    let test = "an_untagged_address_asked_from_a_hidden_vlan_is_answered_on_that_vlan";
+    if !has_vlan_devices(test)? {
+        return Ok(());
+    }
+    let scene = scene!(setup(VlanTag::BesideFrame));
+    prepare(&scene);
+    // To XDP such a query looks like an untagged one to a listener of ours. An untagged reply would never arrive.
+    scene.lab.client.ip(&format!(
+        "route add {LAN_V4}/32 via {VLAN_V4} src {VLAN_CLIENT_V4}
+         route add {LAN_V6}/128 via {VLAN_V6} src {VLAN_CLIENT_V6}\n"
+    ))?;
+    let before = scene.daemon.metrics()?;
+    for server in [LAN_V4.into(), LAN_V6.into()] {
+        let client = vlan_client(&scene, server)?;
+        for _ in 0..3 {
+            let answer = client.ask(&query("www.test.", RecordType::A))?;
+            assert_eq!(addresses(&answer), ["192.0.2.1"]);
+        }
+    }
+    scene.daemon.wait_growth(
+        &before,
+        &[
+            (&Reason::PassRoute, 6),
+            (&Counter::AnswersUdp, 6),
+            (&Counter::AnswersXdp, 0),
+        ],
+    )
+}
