@@ -72,6 +72,19 @@ fn tagged(client: &RawClient, family: Family) -> Result<UdpFrame> {
     Ok(frame)
 }
 
+/// Asks until the answer comes over AF_XDP: the kernel has to know the client's MAC address before the program can ask
+/// it for the way back.
+fn wait_for_way_back(scene: &Scene, client: &UdpClient) -> Result<()> {
+    wait_until("the FIB knows the way back", TIMEOUT, || {
+        let Ok(before) = scene.daemon.metrics() else {
+            return false;
+        };
+        let answer = client.ask(&query("www.test.", RecordType::A));
+        let now = scene.daemon.metrics();
+        answer.is_ok() && now.is_ok_and(|now| now.growth(&before, &Counter::AnswersXdp) == 1)
+    })
+}
+
 fn prepare(scene: &Scene) {
     let rule = Rule::addresses(300, &["192.0.2.1"]);
     scene.upstream.on("www.test.", rule);
@@ -86,17 +99,9 @@ fn tagged_queries_are_answered_over_af_xdp_on_their_vlan() -> Result<()> {
     prepare(&scene);
     let client = scene.raw_client()?;
     for family in Family::ALL {
-        // The kernel has to know the client's MAC address before the program can ask for the way back.
-        let neighbour = vlan_client(&scene, tagged(&client, family)?.destination.ip())?;
-        wait_until("the FIB knows the way back", TIMEOUT, || {
-            let before = scene.daemon.metrics();
-            let answer = neighbour.ask(&query("www.test.", RecordType::A));
-            let now = scene.daemon.metrics();
-            answer.is_ok()
-                && now.is_ok_and(|now| {
-                    before.is_ok_and(|before| now.growth(&before, &Counter::AnswersXdp) == 1)
-                })
-        })?;
+        wait_for_way_back(&scene, &scene.udp_client(family)?)?;
+        let server = tagged(&client, family)?.destination.ip();
+        wait_for_way_back(&scene, &vlan_client(&scene, server)?)?;
         let before = scene.daemon.metrics()?;
         for _ in 0..3 {
             let frame = tagged(&client, family)?;
