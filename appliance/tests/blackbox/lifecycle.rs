@@ -143,7 +143,10 @@ fn a_crash_under_load_swallows_nothing_but_what_was_in_flight() -> Result<()> {
         })?;
         scene.daemon.start_again(&scene.lab)?;
         let started = Instant::now();
-        wait_until("queries are answered again", FATE_WITHIN, || {
+        wait_until("a query is answered again", FATE_WITHIN, || {
+            count(Fate::Answered, started) > 0
+        })?;
+        wait_until("queries are answered again", TIMEOUT, || {
             count(Fate::Answered, started) > 200
         })?;
         Ok((killed, started))
