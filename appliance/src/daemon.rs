@@ -327,6 +327,10 @@ fn register(supervisor: &Supervisor, workers: usize) -> Telemetry {
 /// Listens at the control socket, where the config wants one.
 fn bind_control(config: &Config) -> Result<Option<Control>, Failure> {
     let path = config.control.socket.as_deref();
+    if let Some(folder) = path.and_then(Path::parent) {
+        // /run is empty after a boot. If it fails, so does the bind, which says why.
+        let _ = std::fs::create_dir_all(folder);
+    }
     let control = path.map(Control::bind).transpose();
     control.map_err(|error| format!("control socket: {error}"))
 }

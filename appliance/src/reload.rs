@@ -22,6 +22,8 @@ const NOTES_MAX: usize = 8;
 pub struct Reloader {
     path: PathBuf,
     keeper: Keeper,
+    /// The set before the last change: freed here with the next one, so that no worker has to.
+    previous: Option<Arc<PolicySet>>,
 }
 
 impl Reloader {
@@ -33,7 +35,11 @@ impl Reloader {
         let (keeper, update) =
             Keeper::start(config.policy(), wall_secs()).map_err(|problem| problem.to_string())?;
         say(&update.notes);
-        Ok(Self { path, keeper })
+        Ok(Self {
+            path,
+            keeper,
+            previous: None,
+        })
     }
 
     /// The set in force.
@@ -55,7 +61,9 @@ impl Reloader {
         if let Err(problem) = self.keeper.take_events(now) {
             warn!("{problem}");
         }
+        let before = self.keeper.set();
         if let Some(update) = self.keeper.update_if_due(now, wall_secs()) {
+            self.previous = Some(before);
             hand_out(update, mailboxes);
         }
     }
@@ -69,6 +77,7 @@ impl Reloader {
             });
         match started {
             Ok((keeper, update)) => {
+                self.previous = Some(self.keeper.set());
                 self.keeper = keeper;
                 hand_out(update, mailboxes);
                 info!(

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use log::{error, info, warn};
+use log::{info, warn};
 use nix::net::if_::if_nametoindex;
 use xdnsd_core::limits::WORKERS;
 use xdnsd_ebpf::{Listen, Route};
@@ -349,7 +349,7 @@ impl Drop for Supervisor {
 
 /// Says in the log what no attachment could be made of.
 pub fn say_without_xdp(supervisor: &Supervisor) {
-    if supervisor.queues().is_empty() {
-        error!("no AF_XDP on any interface: the kernel's sockets serve alone");
+    if supervisor.queues().is_empty() && !supervisor.attachments().is_empty() {
+        warn!("no AF_XDP on any interface: the kernel's sockets serve alone");
     }
 }

@@ -162,20 +162,12 @@ impl From<RangeWord> for rebind::Range {
     }
 }
 
-/// Every range but the shared space.
-const RANGES: [RangeWord; 5] = [
-    RangeWord::Private,
-    RangeWord::Loopback,
-    RangeWord::LinkLocal,
-    RangeWord::UniqueLocal,
-    RangeWord::ThisHost,
-];
-
 section! {
     /// Rebind protection: an answer from upstream that leads to this network is withheld.
     Rebind = "rebind", many: false {
-        /// The ranges of this network. Empty: no protection.
-        ranges: Vec<RangeWord> = RANGES.to_vec();
+        /// The ranges of this network. Empty: no protection, as other forwarders have it. A home router wants
+        /// `["private", "loopback", "link-local", "unique-local", "this-host"]`.
+        ranges: Vec<RangeWord> = Vec::new();
         /// Domains that may lead there.
         allow: Vec<Suffix> = Vec::new();
         /// Whether the domains of upstream groups may lead there.
