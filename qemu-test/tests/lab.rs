@@ -298,6 +298,25 @@ fn named_lab_is_found_by_ip_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
+fn lab_of_a_killed_process_is_replaced() -> Result<()> {
+    if !root_or_skip("lab_of_a_killed_process_is_replaced") {
+        return Ok(());
+    }
+    let prefix = format!("xdnsd-killed-{}", std::process::id());
+    let lab = NamedLab::up(&prefix, &Spec::default(), Lifetime::ThisProcess)?;
+    let path = format!("/run/xdnsd-labs/{prefix}");
+    // What is left when the owner is killed: the names, and a file with a process that is gone.
+    std::mem::forget(lab);
+    NamedLab::up(&prefix, &Spec::default(), Lifetime::ThisProcess).expect_err("its owner lives");
+    std::fs::write(&path, format!("{} 1", std::process::id()))?;
+    let lab = NamedLab::up(&prefix, &Spec::default(), Lifetime::ThisProcess)?;
+    cross(&lab.lab().client, &lab.lab().router, LAN_V4)?;
+    drop(lab);
+    assert!(!std::path::Path::new(&path).exists());
+    Ok(())
+}
+
+#[test]
 fn foreign_namespaces_are_left_alone() -> Result<()> {
     if !root_or_skip("foreign_namespaces_are_left_alone") {
         return Ok(());

@@ -28,93 +28,94 @@ pub struct Step {
     pub command: fn(&Scope) -> Result<Command>,
 }
 
+impl Step {
+    /// A step that needs nothing but cargo.
+    const fn new(
+        name: &'static str,
+        limit_mins: u64,
+        command: fn(&Scope) -> Result<Command>,
+    ) -> Self {
+        Self {
+            name,
+            is_quick: false,
+            needs_root: false,
+            takes_filter: false,
+            purposes: &[],
+            limit_mins,
+            command,
+        }
+    }
+
+    /// `--quick` includes it.
+    const fn quick(self) -> Self {
+        Self {
+            is_quick: true,
+            ..self
+        }
+    }
+
+    /// All of it needs root.
+    const fn root(self) -> Self {
+        Self {
+            needs_root: true,
+            ..self
+        }
+    }
+
+    /// It hands a filter on.
+    const fn filtered(self) -> Self {
+        Self {
+            takes_filter: true,
+            ..self
+        }
+    }
+
+    /// It needs packages for these purposes.
+    const fn with(self, purposes: &'static [Purpose]) -> Self {
+        Self { purposes, ..self }
+    }
+}
+
+/// Cheap ones first, so that a slip shows at once; each may fail without the others.
 const STEPS: &[Step] = &[
-    Step {
-        name: "format",
-        is_quick: true,
-        needs_root: false,
-        takes_filter: false,
-        purposes: &[],
-        limit_mins: 5,
-        command: |_| Ok(cargo("fmt --all --check")),
-    },
-    Step {
-        name: "tidy",
-        is_quick: true,
-        needs_root: false,
-        takes_filter: false,
-        purposes: &[],
-        limit_mins: 5,
-        command: |scope| Ok(scope.xtask("tidy")),
-    },
-    Step {
-        name: "scripts",
-        is_quick: true,
-        needs_root: false,
-        takes_filter: false,
-        purposes: &[Purpose::Scripts],
-        limit_mins: 5,
-        command: |_| shellcheck(),
-    },
-    Step {
-        name: "clippy",
-        is_quick: true,
-        needs_root: false,
-        takes_filter: false,
-        purposes: &[],
-        limit_mins: 20,
-        command: |_| Ok(cargo("clippy --workspace --all-targets -- -D warnings")),
-    },
-    Step {
-        name: "clippy with afxdp",
-        is_quick: false,
-        needs_root: false,
-        takes_filter: false,
-        purposes: &[Purpose::AfXdp],
-        limit_mins: 20,
-        command: |_| {
-            Ok(cargo(
-                "clippy -p xdnsd --all-targets --features afxdp -- -D warnings",
-            ))
-        },
-    },
-    Step {
-        name: "documentation",
-        is_quick: false,
-        needs_root: false,
-        takes_filter: false,
-        purposes: &[],
-        limit_mins: 20,
-        command: |_| Ok(documentation()),
-    },
-    Step {
-        name: "quick tests",
-        is_quick: true,
-        needs_root: false,
-        takes_filter: true,
-        purposes: &[],
-        limit_mins: 20,
-        command: |scope| Ok(scope.cargo_test("--workspace --lib --bins")),
-    },
-    Step {
-        name: "tests",
-        is_quick: false,
-        needs_root: false,
-        takes_filter: true,
-        purposes: &[Purpose::Lab],
-        limit_mins: 30,
-        command: |scope| Ok(scope.cargo_test("--workspace")),
-    },
-    Step {
-        name: "black box with afxdp",
-        is_quick: false,
-        needs_root: false,
-        takes_filter: true,
-        purposes: &[Purpose::Lab, Purpose::AfXdp],
-        limit_mins: 30,
-        command: |scope| Ok(scope.cargo_test("-p xdnsd --features afxdp --test *")),
-    },
+    Step::new("format", 5, |_| Ok(cargo("fmt --all --check"))).quick(),
+    Step::new("tidy", 5, |scope| Ok(scope.xtask("tidy"))).quick(),
+    Step::new("scripts", 5, |_| shellcheck())
+        .quick()
+        .with(&[Purpose::Scripts]),
+    Step::new("clippy", 20, |_| {
+        Ok(cargo("clippy --workspace --all-targets -- -D warnings"))
+    })
+    .quick(),
+    Step::new("clippy with afxdp", 20, |_| {
+        Ok(cargo(
+            "clippy -p xdnsd --all-targets --features afxdp -- -D warnings",
+        ))
+    })
+    .with(&[Purpose::AfXdp]),
+    Step::new("documentation", 20, |_| Ok(documentation())),
+    Step::new(QUICK_TESTS, 20, |scope| {
+        Ok(scope.cargo_test("--workspace --lib --bins"))
+    })
+    .quick()
+    .filtered(),
+    Step::new("tests", 30, |scope| Ok(scope.cargo_test("--workspace")))
+        .filtered()
+        .with(&[Purpose::Lab]),
+    Step::new("tests with afxdp", 30, |scope| {
+        Ok(scope.cargo_test("-p xdnsd --features afxdp --test *"))
+    })
+    .filtered()
+    .with(&[Purpose::Lab, Purpose::AfXdp]),
+    Step::new("eBPF object", 30, |scope| Ok(scope.xtask("ebpf --check"))).with(&[Purpose::Ebpf]),
+    Step::new("lab", 20, |scope| Ok(scope.xtask("run --lab --once")))
+        .root()
+        .with(&[Purpose::Lab]),
+    Step::new("image", 40, |scope| Ok(scope.xtask("boot"))).with(&[Purpose::Image]),
 ];
+
+/// The part of the tests that takes seconds.
+const QUICK_TESTS: &str = "quick tests";
 
 /// Which steps are wanted, and which tests within them.
 pub struct Scope {
@@ -139,7 +140,7 @@ impl Scope {
     pub fn steps(&self) -> Vec<&'static Step> {
         let wanted = STEPS.iter().filter(|step| step.is_quick || !self.is_quick);
         // The whole of the tests includes the quick ones.
-        let wanted = wanted.filter(|step| self.is_quick || step.name != "quick tests");
+        let wanted = wanted.filter(|step| self.is_quick || step.name != QUICK_TESTS);
         let named = self.names_a_step();
         let is_asked_for = |step: &&Step| match &self.filter {
             None => true,

@@ -35,13 +35,18 @@ impl Tally {
     /// where `is_ci`, so does every test that is `#[ignore]`d: a test that never runs proves nothing.
     #[must_use]
     pub fn of(output: &str, is_success: bool, skips: usize, is_ci: bool) -> Self {
-        let results = output
-            .lines()
-            .filter_map(|line| libtest(line).or_else(|| own(line)));
         let mut tally = Self::default();
-        let mut is_single = true;
-        for result in results {
-            tally += result;
+        let (mut is_single, mut skips) = (true, skips);
+        for line in output.lines() {
+            if let Some(result) = libtest(line) {
+                tally += result;
+            } else if let Some(result) = own(line) {
+                // Our commands count what they skip.
+                skips = 0;
+                tally += result;
+            } else {
+                continue;
+            }
             is_single = false;
         }
         if is_ci {
@@ -182,6 +187,8 @@ test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
     fn skips_are_no_passes_and_ignored_tests_fail_in_ci() {
         assert_eq!(Tally::of(GOOD, true, 2, false), tally(3, 0, 3));
         assert_eq!(Tally::of(GOOD, true, 0, true), tally(5, 1, 0));
+        let own = "4 passed, 0 failed, 2 skipped\n";
+        assert_eq!(Tally::of(own, true, 2, false), tally(4, 0, 2));
     }
 
     #[test]
