@@ -29,6 +29,12 @@ impl Arguments {
         self.0.front().map(String::as_str)
     }
 
+    /// Whether a word is among them.
+    #[must_use]
+    pub fn contains(&self, word: &str) -> bool {
+        self.0.iter().any(|other| other == word)
+    }
+
     /// Takes a flag out, wherever it is, and says whether it was there.
     pub fn flag(&mut self, name: &str) -> bool {
         let at = self.0.iter().position(|word| word == name);

@@ -113,6 +113,7 @@ const IMAGE: &[Need] = &[
     ),
 ];
 const IMAGE_AARCH64: &[Need] = &[
+    package("rustc-web"),
     program("qemu-system-arm", "qemu-system-aarch64"),
     program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
     file("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use crate::arguments::Arguments;
 use crate::privilege::{SKIP_FILE_VARIABLE, is_ci, is_root};
 use crate::progress::{Watched, watch};
+use crate::qemu;
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use crate::workspace;
@@ -23,7 +24,7 @@ use steps::{Scope, Step};
 use tally::Tally;
 
 /// How it is called.
-pub const USAGE: &str = "test [FILTER] [--quick]";
+pub const USAGE: &str = "test [FILTER] [--quick | --long] [--image DIR]";
 /// Lines of a failure's output that are shown; the log has all of them.
 const SHOWN_LINES: usize = 150;
 
@@ -35,10 +36,15 @@ struct Failure {
 
 /// Carries out `test WORDS…`.
 pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    if arguments.contains("--image") {
+        // Somebody else's image: what this workspace is made of is not in question.
+        return qemu::tests::main(arguments, signals);
+    }
     let is_quick = arguments.flag("--quick");
+    let is_long = arguments.flag("--long");
     let filter = arguments.next();
     arguments.finish()?;
-    let scope = Scope::new(filter, is_quick)?;
+    let scope = Scope::new(filter, is_quick)?.long(is_long);
     let steps = scope.steps();
     ensure!(!steps.is_empty(), "no step is quick and has that name");
     set_up(&steps, signals);

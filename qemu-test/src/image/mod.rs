@@ -244,7 +244,7 @@ pub fn directory() -> PathBuf {
 
 /// What `cargo xtask help` shows.
 pub const USAGE: &str =
-    "image [--arch x86_64|aarch64] [--kernel 6.1|6.12|newest] [--server FILE] [--disk]";
+    "image [--arch x86_64|aarch64] [--kernel 6.1|6.12|newest] [--server FILE] [--disk] [--report]";
 
 /// The command: builds an image and says where it is.
 pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
@@ -256,6 +256,7 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         .map_or(Ok(Kernel::V6_12), |name| Kernel::parse(&name))?;
     let server = arguments.value("--server")?.map(PathBuf::from);
     let is_disk = arguments.flag("--disk");
+    let is_report = arguments.flag("--report");
     arguments.finish()?;
     ensure!(
         !is_disk || arch == Arch::X86_64,
@@ -285,6 +286,17 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         );
     }
     println!("in      {:.1} s", started.elapsed().as_secs_f64());
+    for substitution in &image.substitutions {
+        println!("note    {substitution}");
+    }
+    if is_report {
+        let words = format!(
+            "cargo xtask image --arch {} --kernel {} --report",
+            arch.name(),
+            kernel.name()
+        );
+        crate::qemu::report::write(&image, &words)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -33,6 +33,8 @@ pub enum Role {
     Userland,
     /// The boot loader of the disk image.
     Loader,
+    /// Rust's standard library for a machine that this one is not.
+    Rust,
 }
 
 impl Role {
@@ -43,6 +45,7 @@ impl Role {
             Self::Kernel(Kernel::Newest) => "kernel-newest",
             Self::Userland => "userland",
             Self::Loader => "loader",
+            Self::Rust => "rust",
         }
     }
 }

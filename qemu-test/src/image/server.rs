@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Arch;
+use super::packages::Role;
+use super::{Arch, packages};
 use crate::workspace;
 
 /// Builds it with cargo and returns where it is.
@@ -23,17 +24,29 @@ pub fn build(arch: Arch) -> Result<PathBuf> {
     ]);
     cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
     if arch == Arch::Aarch64 {
-        cross(&mut cargo);
+        cross(&mut cargo)?;
     }
     let status = cargo.status().context("start cargo")?;
     ensure!(status.success(), "the server for {triple} does not build");
     Ok(workspace::target().join(triple).join("release/xdnsd"))
 }
 
-/// The linker of the other machine.
-fn cross(cargo: &mut Command) {
+/// The distribution's compiler with its standard library for the other machine, unpacked beside the installed one: the
+/// toolchain's own has none, and what is installed stays as it is.
+fn cross(cargo: &mut Command) -> Result<()> {
+    let unpacked = packages().unpack(Role::Rust, Arch::Aarch64)?;
+    let sysroot = unpacked.join("usr");
+    cargo.env("RUSTC", "/usr/bin/rustc");
+    cargo.env(
+        "RUSTFLAGS",
+        format!(
+            "-Ctarget-feature=+crt-static --sysroot={}",
+            sysroot.display()
+        ),
+    );
     cargo.env(
         "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
         "aarch64-linux-gnu-gcc",
     );
+    Ok(())
 }

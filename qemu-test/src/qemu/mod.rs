@@ -5,6 +5,7 @@
 
 pub mod guest;
 pub mod machine;
+pub mod report;
 pub mod run;
 pub mod tests;
 pub mod upstream;

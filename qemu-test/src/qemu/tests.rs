@@ -24,6 +24,7 @@ mod bench;
 mod disks;
 mod network;
 
+pub use bench::BOOT_LIMIT;
 use bench::Bench;
 
 /// What `cargo xtask help` shows.

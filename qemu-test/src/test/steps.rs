@@ -111,7 +111,7 @@ const STEPS: &[Step] = &[
     Step::new("lab", 20, |scope| Ok(scope.xtask("run --lab --once")))
         .root()
         .with(&[Purpose::Lab]),
-    Step::new("image", 40, |scope| Ok(scope.xtask("boot"))).with(&[Purpose::Image]),
+    Step::new("image", 40, |scope| Ok(scope.xtask(scope.boot()))).with(&[Purpose::Image]),
 ];
 
 /// The part of the tests that takes seconds.
@@ -121,6 +121,8 @@ const QUICK_TESTS: &str = "quick tests";
 pub struct Scope {
     filter: Option<String>,
     is_quick: bool,
+    /// Whether the image's long tests are wanted.
+    is_long: bool,
     /// This program, as it was found before a build replaced it.
     program: PathBuf,
 }
@@ -132,8 +134,19 @@ impl Scope {
         Ok(Self {
             filter,
             is_quick,
+            is_long: false,
             program,
         })
+    }
+
+    /// The same, with the long tests of the image.
+    #[must_use]
+    pub fn long(self, is_long: bool) -> Self {
+        Self { is_long, ..self }
+    }
+
+    fn boot(&self) -> &'static str {
+        if self.is_long { "boot --long" } else { "boot" }
     }
 
     /// The steps to run, in order.
