@@ -10,15 +10,13 @@
     reason = "a test that cannot go on says where by panicking"
 )]
 
-mod redirect;
-
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use qemu_test::bpf::{Attach, Redirect};
 use qemu_test::frames::FrameSocket;
 use qemu_test::netns::Namespace;
 use qemu_test::privilege::root_or_skip;
 use qemu_test::wait::wait_until;
-use redirect::{Attach, Redirect};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -4,6 +4,8 @@
 //! server in it with the zone of [`zone`]. Nothing here is part of the appliance.
 
 pub mod arguments;
+pub mod bench;
+pub mod bpf;
 pub mod dist;
 pub mod ebpf;
 pub mod frames;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use qemu_test::arguments::Arguments;
 use qemu_test::setup::{self, Purpose};
 use qemu_test::signals::Signals;
-use qemu_test::{dist, image, lab, qemu, run, test, tidy};
+use qemu_test::{bench, dist, image, lab, qemu, run, test, tidy};
 
 /// A command of `cargo xtask`.
 struct Command {
@@ -41,6 +41,12 @@ const COMMANDS: &[Command] = &[
         usage: test::USAGE,
         about: "Every test there is, or those of FILTER (a step or a test); --quick leaves out what takes minutes.",
         main: test::main,
+    },
+    Command {
+        name: "bench",
+        usage: bench::USAGE,
+        about: "Answers per second and processor time of the AF_XDP path, beside bare echoes.",
+        main: bench::main,
     },
     Command {
         name: "tidy",

@@ -1,0 +1,90 @@
+//! Building what is measured, as it ships: release profile, once with each backend.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::subject::{Backend, Kind};
+use crate::progress::watch;
+use crate::signals::Signals;
+use crate::workspace;
+
+/// Fat link-time optimisation takes its time.
+const LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// The built programs.
+#[derive(Debug)]
+pub struct Programs {
+    own: PathBuf,
+    with_crate: PathBuf,
+}
+
+impl Programs {
+    /// Builds what `kinds` need.
+    pub fn build(kinds: &[Kind], signals: &Signals) -> Result<Self> {
+        let programs = Self {
+            own: workspace::target(),
+            // Apart, so that the two do not overwrite each other.
+            with_crate: workspace::target().join("afxdp"),
+        };
+        programs.build_one(Backend::Own, signals)?;
+        if kinds.iter().any(|kind| backend(*kind) == Backend::Crate) {
+            programs.build_one(Backend::Crate, signals)?;
+        }
+        Ok(programs)
+    }
+
+    /// Where the program of a subject is.
+    #[must_use]
+    pub fn path(&self, kind: Kind) -> PathBuf {
+        let release = self.directory(backend(kind)).join("release");
+        match kind {
+            Kind::Echo(_) => release.join("examples/xsk_echo"),
+            Kind::KernelEcho => release.join("examples/udp_echo"),
+            Kind::Appliance(_) => release.join("xdnsd"),
+        }
+    }
+
+    fn directory(&self, backend: Backend) -> &PathBuf {
+        match backend {
+            Backend::Own => &self.own,
+            Backend::Crate => &self.with_crate,
+        }
+    }
+
+    fn build_one(&self, backend: Backend, signals: &Signals) -> Result<()> {
+        let (what, features) = match backend {
+            Backend::Own => ("bench-build", None),
+            Backend::Crate => ("bench-build-afxdp", Some("--features=afxdp")),
+        };
+        let mut command = workspace::cargo();
+        command
+            .args([
+                "build",
+                "--release",
+                "--package=xdnsd",
+                "--bins",
+                "--examples",
+            ])
+            .args(features)
+            .arg("--target-dir")
+            .arg(self.directory(backend));
+        let log = workspace::logs().join(format!("{what}.log"));
+        let watched = watch(what, command, &log, LIMIT, signals)?;
+        ensure!(
+            watched.is_success(),
+            "{what} failed; all of it is in {}:\n{}",
+            watched.log.display(),
+            watched.output
+        );
+        Ok(())
+    }
+}
+
+fn backend(kind: Kind) -> Backend {
+    match kind {
+        Kind::Echo(backend) | Kind::Appliance(backend) => backend,
+        Kind::KernelEcho => Backend::Own,
+    }
+}

@@ -1,0 +1,165 @@
+//! `cargo xtask bench xsk`: what the appliance costs beside the bare socket.
+//!
+//! Each subject has a veth pair of its own and stays up; they take turns under load, round after round, so that drift
+//! of the machine meets all of them. The load has one core, the subject the other ([`load`] says which kernel work is
+//! whose). The load is more than any subject can answer, so a subject's rate is what its core can do; where a row's
+//! core was not busy all the time, its processor time per answer is the figure to compare.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::arguments::Arguments;
+use crate::privilege::require_root;
+use crate::process::output_of;
+use crate::setup::{self, Purpose};
+use crate::signals::Signals;
+use crate::workspace;
+
+mod build;
+mod load;
+mod measure;
+mod pair;
+mod query;
+mod report;
+mod subject;
+mod upstream;
+
+use build::Programs;
+use report::Row;
+use subject::{Backend, Kind, Subject};
+
+/// How it is called.
+pub const USAGE: &str = "bench xsk [--rounds N] [--seconds N] [--only LETTERS] [--save]";
+
+/// The core that sends, and the core of the subject.
+const LOAD_CORE: usize = 0;
+const SUBJECT_CORE: usize = 1;
+const ROUNDS: u32 = 7;
+const SECONDS: u32 = 2;
+
+/// What the words ask for.
+struct Plan {
+    rounds: u32,
+    length: Duration,
+    kinds: Vec<Kind>,
+    is_saved: bool,
+}
+
+/// The command `bench`.
+pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    match arguments.next().as_deref() {
+        Some("xsk") => xsk(arguments, signals),
+        Some(other) => bail!("nothing to measure by the name of {other:?}: {USAGE}"),
+        None => bail!("{USAGE}"),
+    }
+}
+
+/// Measures the sockets.
+pub fn xsk(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    let words: Vec<_> = arguments.clone().rest().collect();
+    let plan = plan(&mut arguments)?;
+    arguments.finish()?;
+    require_root("a benchmark in network namespaces")?;
+    let cores = std::thread::available_parallelism().context("count the cores")?;
+    ensure!(
+        cores.get() > SUBJECT_CORE,
+        "two cores are needed: one for the load"
+    );
+    if plan.kinds.iter().any(|kind| {
+        matches!(
+            kind,
+            Kind::Echo(Backend::Crate) | Kind::Appliance(Backend::Crate)
+        )
+    }) {
+        setup::ensure_all(&[Purpose::AfXdp], signals)?;
+    }
+    let programs = Programs::build(&plan.kinds, signals)?;
+    let rows = run(&plan, &programs, signals)?;
+    let table = report::table(&rows);
+    println!("\n{table}");
+    if plan.is_saved {
+        save(&table, &words)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn plan(arguments: &mut Arguments) -> Result<Plan> {
+    let rounds = arguments.number("--rounds")?.unwrap_or(ROUNDS);
+    let seconds = arguments.number("--seconds")?.unwrap_or(SECONDS);
+    ensure!(rounds > 0 && seconds > 0, "rounds and seconds start at 1");
+    let only = arguments.value("--only")?;
+    let is_wanted = |kind: &Kind| {
+        only.as_ref()
+            .is_none_or(|letters| letters.contains(kind.letter()))
+    };
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(is_wanted).collect();
+    ensure!(!kinds.is_empty(), "--only takes letters of {USAGE}: a to e");
+    Ok(Plan {
+        rounds,
+        length: Duration::from_secs(seconds.into()),
+        kinds,
+        is_saved: arguments.flag("--save"),
+    })
+}
+
+fn run(plan: &Plan, programs: &Programs, signals: &Signals) -> Result<Vec<Row>> {
+    let directory = workspace::logs().join("bench");
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    let mut subjects = Vec::new();
+    for kind in &plan.kinds {
+        let started = Subject::start(*kind, programs, SUBJECT_CORE, &directory);
+        subjects.push(started.with_context(|| format!("start {}", kind.name()))?);
+    }
+    let mut rows: Vec<Row> = plan
+        .kinds
+        .iter()
+        .map(|&kind| Row {
+            kind,
+            turns: Vec::new(),
+        })
+        .collect();
+    for round in 1..=plan.rounds {
+        eprintln!("round {round} of {}", plan.rounds);
+        for (subject, row) in subjects.iter().zip(&mut rows) {
+            ensure!(!signals.wait(Duration::ZERO), "interrupted");
+            let turn = measure::turn(subject, plan.length, LOAD_CORE, SUBJECT_CORE);
+            row.turns.push(turn.with_context(|| subject.kind.name())?);
+        }
+    }
+    Ok(rows)
+}
+
+/// Adds the table to the repository's record, with what is needed to read it.
+fn save(table: &str, words: &[String]) -> Result<()> {
+    let path = workspace::root().join("qemu-test/BENCH.md");
+    let date = output_of(Command::new("date").args(["-u", "+%F"]))?;
+    let revision = output_of(
+        Command::new("git")
+            .args(["rev-parse", "--short", "HEAD"])
+            .current_dir(workspace::root()),
+    )?;
+    let kernel = output_of(Command::new("uname").arg("-r"))?;
+    let old = read_or_empty(&path)?;
+    let command = format!("cargo xtask bench xsk {}", words.join(" "));
+    let text = format!(
+        "{old}\n## {}, {}, Linux {}\n\n`{}`\n\n```text\n{table}```\n",
+        date.trim(),
+        revision.trim(),
+        kernel.trim(),
+        command.trim(),
+    );
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}
+
+fn read_or_empty(path: &Path) -> Result<String> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok("# Measurements\n".to_owned())
+        }
+        read => read.with_context(|| format!("read {}", path.display())),
+    }
+}

@@ -1,0 +1,79 @@
+//! The table.
+
+use std::fmt::Write as _;
+
+use super::measure::Turn;
+use super::subject::Kind;
+
+/// The turns of one subject.
+#[derive(Debug)]
+pub struct Row {
+    /// Who.
+    pub kind: Kind,
+    /// One per round.
+    pub turns: Vec<Turn>,
+}
+
+impl Row {
+    fn median(&self, of: impl Fn(&Turn) -> f64) -> f64 {
+        median(self.turns.iter().map(of).collect())
+    }
+}
+
+/// The table as text. Ratios are medians of the ratios within a round, because a machine's speed drifts between rounds;
+/// they are left out if the yardstick was not measured.
+#[must_use]
+pub fn table(rows: &[Row]) -> String {
+    let mut text = format!(
+        "{:<34}{:>11}{:>11}{:>9}{:>7}{:>8}{:>10}{:>9}\n",
+        "", "answers/s", "offered/s", "answered", "of (a)", "busy", "CPU us/", "CPU"
+    );
+    text += &format!("{:<34}{:>55}{:>10}{:>9}\n", "", "", "answer", "of (a)");
+    let yardstick = rows.iter().find(|row| row.kind == Kind::ALL[0]);
+    for row in rows {
+        let ratio = |of: fn(&Turn) -> f64| {
+            yardstick.map_or_else(String::new, |yardstick| {
+                let pairs = row.turns.iter().zip(&yardstick.turns);
+                let ratios = pairs.map(|(turn, bare)| of(turn) / of(bare)).collect();
+                format!("{:.2}", median(ratios))
+            })
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            text,
+            "{:<34}{:>11.0}{:>11.0}{:>8.0}%{:>7}{:>7.0}%{:>10.3}{:>9}",
+            format!("({}) {}", row.kind.letter(), row.kind.name()),
+            row.median(|turn| turn.answered),
+            row.median(|turn| turn.offered),
+            100.0 * row.median(Turn::answered_share),
+            ratio(|turn| turn.answered),
+            100.0 * row.median(|turn| turn.busy),
+            row.median(|turn| turn.cpu_ns) / 1000.0,
+            ratio(|turn| turn.cpu_ns),
+        );
+    }
+    text
+}
+
+/// The middle one, or the mean of the two in the middle.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        len if len % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 9.0]), 3.0);
+        assert!(median(Vec::new()).is_nan());
+    }
+}
