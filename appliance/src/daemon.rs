@@ -30,8 +30,8 @@ use crate::reload::Reloader;
 use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
-use crate::worker::{self, Entropy, Letter, Mailbox, NoticeBoard, Parts, PortStats, Route, Worker};
-use crate::{clock, commands, memory, seal};
+use crate::worker::{self, Letter, Mailbox, NoticeBoard, Parts, PortStats, Route, Worker};
+use crate::{clock, commands, memory, seal, sys};
 
 /// Threads with an engine: the workers, and one that serves TCP, so that it never makes UDP wait.
 pub const ENGINES: usize = WORKERS + 1;
@@ -117,10 +117,10 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A key that nobody knows.
+/// A key that nobody knows. Waits until the kernel has enough entropy, which a router at its first boot may lack; what is
+/// drawn later, from /dev/urandom, is good then as well.
 fn random_key() -> Result<[u8; 16], Failure> {
-    let mut entropy = Entropy::open().map_err(|error| format!("/dev/urandom: {error}"))?;
-    Ok(entropy.seed())
+    sys::random().map_err(|error| format!("getrandom: {error}"))
 }
 
 /// Signals are read from a descriptor; no handler ever runs.

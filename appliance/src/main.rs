@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use simple_logger::SimpleLogger;
 use xdnsd::cli::{self, Command};
 use xdnsd::config::{Config, Devices, reference};
-use xdnsd::policy::list_file;
+use xdnsd::policy::keeper::Keeper;
+use xdnsd::policy::set::PolicySet;
+use xdnsd::policy::{Notes, list_file};
 use xdnsd::{control, daemon, memory};
 
 /// Exit status where the words are no command.
@@ -60,11 +62,21 @@ fn run(file: &Path) -> Result<(), String> {
     daemon::run(file, config)
 }
 
+/// A file that the config names and that is not there is worth a word, and nothing more: it may come later.
 fn check(file: &Path, offline: bool) -> Result<(), String> {
     let config = Config::load(file).map_err(|errors| errors.to_string())?;
-    if !offline {
+    let mut notes = Notes::default();
+    if offline {
+        let built = PolicySet::build(&config.policy_without_files(), None, &mut notes);
+        built.map_err(|problem| problem.to_string())?;
+    } else {
         let devices = Devices::read().map_err(|error| error.to_string())?;
         config.plan(&devices).map_err(|errors| errors.to_string())?;
+        let started = Keeper::start(config.policy(), None);
+        notes = started.map_err(|problem| problem.to_string())?.1.notes;
+    }
+    for problem in notes.failures.iter().chain(&notes.first) {
+        eprintln!("note: {problem}");
     }
     print(&format!("{}: valid\n", file.display()))
 }

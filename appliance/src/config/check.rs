@@ -11,6 +11,7 @@ use super::read::Placed;
 use super::schema::{Access, BlockWord, Cache, Filter, Forward, Interface, Local, Upstream};
 use super::types::{Domain, Network};
 use crate::policy::local::LocalBuilder;
+use crate::policy::routes::parse_suffix;
 
 /// Sections that contradict each other, addresses that nobody can listen on.
 pub fn interfaces(source: &mut Source, interfaces: &[Placed<Interface>]) {
@@ -117,6 +118,7 @@ pub fn upstreams(
         servers(source, path, section, interfaces);
     }
     groups(source, upstreams);
+    domains(source, upstreams);
 }
 
 /// One group for everything else, and names that tell the groups apart.
@@ -144,6 +146,27 @@ fn groups(source: &mut Source, upstreams: &[Placed<Upstream>]) {
             problem,
             "one group without domains, for all other names",
         );
+    }
+}
+
+/// A name that two groups would answer for.
+fn domains(source: &mut Source, upstreams: &[Placed<Upstream>]) {
+    let mut seen: Vec<(Vec<u8>, &str)> = Vec::new();
+    for Placed { path, section } in upstreams {
+        let group = section.name.as_str();
+        for (index, suffix) in section.domains.iter().enumerate() {
+            // Parsed before: it has names.
+            let names = parse_suffix(suffix.as_str()).unwrap_or_default();
+            let taken = seen
+                .iter()
+                .find(|(name, other)| *other != group && names.contains(name));
+            if let Some((_, other)) = taken {
+                let problem = format!("{suffix} belongs to group \"{other}\" already");
+                let path = format!("{path}.domains[{index}]");
+                source.fault(&path, problem, "each name in one group");
+            }
+            seen.extend(names.into_iter().map(|name| (name, group)));
+        }
     }
 }
 

@@ -104,20 +104,27 @@ fn kept(text: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    const HEAD: &str = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"192.0.2.1\"]\n";
+    const KEY: [u8; 16] = *b"random, perhaps.";
+
+    fn valid(more: &str) -> Config {
+        Config::parse("f", &format!("{HEAD}{more}")).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
     #[test]
     fn an_empty_section_is_the_engines_default() {
-        let text = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"192.0.2.1\"]\n";
-        let config = Config::parse("f", text).expect("valid");
-        assert_eq!(config.settings(), Settings::DEFAULT);
+        assert_eq!(valid("").settings(), Settings::DEFAULT);
     }
 
     #[test]
     fn every_key_reaches_the_engine() {
-        let text = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"192.0.2.1\"]\ntrusted = true\n\
-                    [forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = true\nfailure_ttl = 9\n\
-                    [cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
-                    stale_max_ttl = 4\nstale_after_ms = 5\nprefetch = false\nrotate = false\n";
-        let config = Config::parse("f", text).expect("valid");
+        let config = valid(
+            "trusted = true\n[forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = true\n\
+             failure_ttl = 9\n[cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
+             stale_max_ttl = 4\nstale_after_ms = 5\nprefetch = false\nrotate = false\n\
+             [edns]\ncookies = false\nunknown_client_max = 600\n[tcp]\nidle_secs = 7\n\
+             [identity]\nversion = \"v\"\nid = \"i\"\n",
+        );
         let expected = Settings {
             ttl: TtlBounds {
                 min_secs: 1,
@@ -132,7 +139,11 @@ mod tests {
             prefetch: false,
             rotate: false,
             random_case: true,
-            ..Settings::DEFAULT
+            cookies: None,
+            cookie_free_max: 600,
+            tcp_idle_100ms: 70,
+            version: Some("v"),
+            identity: Some("i"),
         };
         assert_eq!(config.settings(), expected);
         let plan = Plan {
@@ -147,5 +158,26 @@ mod tests {
             (plan.servers[0][0], 0, true)
         );
         assert_eq!(Strategy::from(config.forward.strategy), Strategy::Race);
+    }
+
+    #[test]
+    fn secrets_of_the_file_go_before_the_drawn_one() {
+        let given =
+            |secrets: &str| valid(&format!("[edns]\ncookie_secrets = [{secrets}]\n")).cookies(KEY);
+        let (one, two) = (
+            "\"00000000000000000000000000000001\"",
+            "\"00000000000000000000000000000002\"",
+        );
+        let secret = |last: u8| u128::from(last).to_be_bytes();
+        let expected = |current, previous| {
+            Some(CookieSecret::Given {
+                current: secret(current),
+                previous: secret(previous),
+            })
+        };
+        assert_eq!(given(&format!("{one}, {two}")), expected(1, 2));
+        assert_eq!(given(one), expected(1, 1));
+        assert_eq!(given(""), Some(CookieSecret::Made(KEY)));
+        assert_eq!(valid("[edns]\ncookies = false\n").cookies(KEY), None);
     }
 }

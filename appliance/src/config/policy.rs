@@ -29,6 +29,26 @@ impl Config {
         }
     }
 
+    /// The same without any file: what is wrong in the config itself shows on any machine.
+    #[must_use]
+    pub fn policy_without_files(&self) -> PolicyInput {
+        let PolicyInput { local, lists, .. } = self.policy();
+        PolicyInput {
+            local: LocalInput {
+                hosts: Vec::new(),
+                leases: Vec::new(),
+                ..local
+            },
+            lists: ListsInput {
+                block: Vec::new(),
+                allow: Vec::new(),
+                compiled: Vec::new(),
+                ..lists
+            },
+            ..self.policy()
+        }
+    }
+
     fn acl(&self) -> AclInput {
         let access = &self.access;
         let rules = |networks: &[Network], action| {

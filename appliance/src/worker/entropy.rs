@@ -30,15 +30,6 @@ impl Entropy {
         })
     }
 
-    /// A key of 128 random bits.
-    pub fn seed(&mut self) -> [u8; 16] {
-        let mut seed = [0; 16];
-        for word in seed.chunks_exact_mut(4) {
-            word.copy_from_slice(&self.next_u32().to_ne_bytes());
-        }
-        seed
-    }
-
     /// 32 random bits. Each is given out once.
     pub fn next_u32(&mut self) -> u32 {
         if self.used + 4 > BLOCK {

@@ -109,18 +109,18 @@ words! {
 }
 
 section! {
-    /// Names that are blocked. A name that is allowed is never blocked; both hold for the name and all below it where the
-    /// list says so (`||name^`, `*.name`, or a plain domain list).
+    /// Names that are blocked, also where a CNAME leads to them. A name that is allowed is never blocked.
     Filter = "filter", many: false {
-        /// Text files of blocked names: hosts files, plain domains, or the domain rules of Adblock lists.
+        /// Text files of blocked names: hosts files, plain domains (with all below them), or the domain rules of
+        /// Adblock lists.
         block_files: Vec<FilePath> = Vec::new();
         /// Text files of names that are allowed nevertheless.
         allow_files: Vec<FilePath> = Vec::new();
         /// Files of `xdnsd lists compile`: they take 15 bytes a name and no time to load.
         compiled: Vec<FilePath> = Vec::new(), 0..=(LISTS_MAX as u64 - 1);
-        /// Blocked names.
+        /// Blocked names, with all below them.
         block: Vec<Domain> = Vec::new();
-        /// Allowed names.
+        /// Allowed names, with all below them.
         allow: Vec<Domain> = Vec::new();
         /// What a blocked name is answered with.
         answer: BlockWord = BlockWord::Nxdomain;

@@ -187,6 +187,12 @@ fn groups_that_cannot_be_told_apart_are_refused() {
         groups(&[group(""), group("domains = [\"a\"]")].concat()),
         "f:6:1: upstream.name: \"default\" is the name of an earlier group; allowed: a name of its own"
     );
+    let corp = group("name = \"b\"\ndomains = [\"a\", \"10.0.0.0/8\"]");
+    let lab = group("name = \"c\"\ndomains = [\"b\", \"10.in-addr.arpa\"]");
+    assert_eq!(
+        groups(&[group(""), corp, lab].concat()),
+        "f:13:17: upstream.domains: 10.in-addr.arpa belongs to group \"b\" already; allowed: each name in one group"
+    );
     assert_eq!(
         groups(&group("domains = [\"a\"]")),
         "f:3:3: upstream: every group has domains; allowed: one group without domains, for all other names"
