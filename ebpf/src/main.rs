@@ -1,6 +1,6 @@
 //! The XDP program: which frames user space answers from AF_XDP, and which the kernel keeps.
 //!
-//! It never drops, never writes to a frame, and keeps no state but counters. See [`classify`] for what is ours.
+//! It never drops, never writes to a frame, and keeps no state but counters. See `classify.rs` for what is ours.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(any(target_arch = "bpf", test))]

@@ -194,9 +194,17 @@ mod tests {
         )
     }
 
+    type Case = (&'static str, &'static str, Covers, bool);
+
+    fn assert_rules(cases: &[Case]) {
+        for &(line, name, covers, is_exception) in cases {
+            assert_eq!(one(line), (name.into(), covers, is_exception), "{line}");
+        }
+    }
+
     #[test]
-    fn every_shape_of_a_rule() {
-        let cases = [
+    fn every_shape_of_a_hosts_line_or_plain_name() {
+        assert_rules(&[
             (
                 "0.0.0.0 ads.example.com",
                 "ads.example.com.",
@@ -233,6 +241,12 @@ mod tests {
                 Covers::Subtree,
                 false,
             ),
+        ]);
+    }
+
+    #[test]
+    fn every_shape_of_a_wildcard_or_adblock_rule() {
+        assert_rules(&[
             (".example.com", "example.com.", Covers::Subtree, false),
             ("*.example.com", "example.com.", Covers::Below, false),
             ("*.zip", "zip.", Covers::Below, false),
@@ -266,10 +280,7 @@ mod tests {
                 Covers::Subtree,
                 false,
             ),
-        ];
-        for (line, name, covers, is_exception) in cases {
-            assert_eq!(one(line), (name.into(), covers, is_exception), "{line}");
-        }
+        ]);
     }
 
     #[test]

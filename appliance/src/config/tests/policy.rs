@@ -28,19 +28,19 @@ fn an_empty_file_is_policys_default() {
     assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
 }
 
-#[test]
-fn every_key_reaches_policy() {
-    let input = valid(
-        "[local]\nrecords = [\"nas.lan A 192.168.1.10\"]\nhosts = [\"/etc/hosts\"]\n\
+/// Every key of policy, none at its default.
+const EVERY_KEY: &str = "[local]\nrecords = [\"nas.lan A 192.168.1.10\"]\nhosts = [\"/etc/hosts\"]\n\
          dnsmasq_leases = [\"/tmp/dhcp.leases\"]\nodhcpd_leases = [\"/tmp/hosts/odhcpd\"]\nzones = [\"lan\"]\n\
          search = [\"lan\"]\nreverse = false\nttl = 1\nlease_ttl = 2\nspecial = [\"onion\"]\n\
          forward_plain_names = false\n\
          [filter]\nblock_files = [\"/a\"]\nallow_files = [\"/b\"]\ncompiled = [\"/c\"]\nblock = [\"ads.example\"]\n\
          allow = [\"ok.ads.example\"]\nanswer = \"address\"\naddresses = [\"fd00::1\", \"192.0.2.9\"]\nttl = 3\n\
          [rebind]\nranges = [\"shared-space\"]\nallow = [\"plex.direct\"]\nallow_routed = false\n\
-         [access]\nallow = [\"10.0.0.0/8\"]\nrefuse = [\"10.1.0.0/16\"]\ndrop = [\"10.1.1.1\"]\nothers = \"refuse\"\n",
-    )
-    .policy();
+         [access]\nallow = [\"10.0.0.0/8\"]\nrefuse = [\"10.1.0.0/16\"]\ndrop = [\"10.1.1.1\"]\nothers = \"refuse\"\n";
+
+#[test]
+fn every_key_of_access_reaches_policy() {
+    let input = valid(EVERY_KEY).policy();
     let words: Vec<_> = input
         .acl
         .rules
@@ -57,6 +57,11 @@ fn every_key_reaches_policy() {
         ]
     );
     assert_eq!(input.acl.default, Action::Refuse);
+}
+
+#[test]
+fn every_key_of_local_data_reaches_policy() {
+    let input = valid(EVERY_KEY).policy();
     let local = &input.local;
     assert_eq!(local.records, ["nas.lan A 192.168.1.10"]);
     assert_eq!(local.hosts, [Path::new("/etc/hosts")]);
@@ -83,6 +88,11 @@ fn every_key_reaches_policy() {
     );
     assert_eq!(input.special, Kinds::NONE.with(SpecialWord::Onion.into()));
     assert!(!input.forward_plain_names);
+}
+
+#[test]
+fn every_key_of_filter_and_rebind_reaches_policy() {
+    let input = valid(EVERY_KEY).policy();
     let lists = &input.lists;
     let files =
         [&lists.block, &lists.allow, &lists.compiled].map(|files| files[0].display().to_string());

@@ -55,22 +55,7 @@ fn compare_with_model(
         let hash = key.hash(&SEED);
         let before = shard.len();
         let outcome = match random.below(100) {
-            0..=49 => {
-                let found = shard.find(hash, &key);
-                let found = found.map(|found| (found.head, found.body.to_vec()));
-                let stored = model
-                    .get(&number)
-                    .map(|version| (version.head, version.body()));
-                assert!(
-                    found.is_none() || found == stored,
-                    "{number}: not what was stored last"
-                );
-                if found.is_some() {
-                    "found"
-                } else {
-                    "not found"
-                }
-            }
+            0..=49 => find(&mut shard, hash, &key, model.get(&number)),
             50..=97 => {
                 let head = head(at(round), random.below(3000) as u32);
                 let version = Version {
@@ -117,6 +102,27 @@ fn compare_with_model(
     assert_eq!(shard.clear(), entries);
     assert!(shard.is_empty() && slots(&shard).next().is_none());
     outcomes
+}
+
+/// Looks the key up: what is found is what was `stored` last.
+fn find(
+    shard: &mut Shard,
+    hash: u64,
+    key: &crate::cache::Key<'_>,
+    stored: Option<&Version>,
+) -> &'static str {
+    let found = shard.find(hash, key);
+    let found = found.map(|found| (found.head, found.body.to_vec()));
+    let stored = stored.map(|version| (version.head, version.body()));
+    assert!(
+        found.is_none() || found == stored,
+        "not what was stored last"
+    );
+    if found.is_some() {
+        "found"
+    } else {
+        "not found"
+    }
 }
 
 /// Every entry is seen once by `slot`, under its own key, as it was stored last.
