@@ -168,9 +168,16 @@ impl Attachment {
         if self.ifindex.is_none() {
             return;
         }
-        let count = rx_queues(&self.name)
-            .unwrap_or(1)
-            .min(xdnsd_ebpf::QUEUES_MAX);
+        let (rx_queues, tx_queues) = queues(&self.name).unwrap_or((1, 1));
+        // A socket sends on the TX queue of its own number. Where there is none, the kernel takes the frame and drops it
+        // (xsk_generic_xmit), so the XDP program passes what arrives on that RX queue.
+        let count = rx_queues.min(tx_queues).min(xdnsd_ebpf::QUEUES_MAX);
+        if count < rx_queues {
+            info!(
+                "{}: {count} of {rx_queues} RX queues can have an AF_XDP socket, the kernel's sockets serve the others",
+                self.name
+            );
+        }
         for queue in 0..count {
             if *workers == WORKERS {
                 let left = count - queue;
@@ -325,13 +332,17 @@ fn listen_entries(
     plan.endpoints.iter().filter(on_this).map(entry).collect()
 }
 
-/// RX queues of an interface, as the kernel has them now.
-fn rx_queues(interface: &str) -> io::Result<u32> {
-    let mut count = 0;
+/// RX and TX queues of an interface, as the kernel has them now. virtio-net gets more RX queues than TX queues when a
+/// program is attached.
+fn queues(interface: &str) -> io::Result<(u32, u32)> {
+    let (mut rx, mut tx) = (0, 0);
     for entry in fs::read_dir(format!("/sys/class/net/{interface}/queues"))? {
-        count += u32::from(entry?.file_name().to_string_lossy().starts_with("rx-"));
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        rx += u32::from(name.starts_with("rx-"));
+        tx += u32::from(name.starts_with("tx-"));
     }
-    Ok(count)
+    Ok((rx, tx))
 }
 
 impl Drop for Supervisor {
