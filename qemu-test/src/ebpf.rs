@@ -9,12 +9,16 @@ mod toolchain;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use note::Note;
 use toolchain::Toolchain;
+
+use crate::arguments::Arguments;
+use crate::signals::Signals;
+use crate::workspace::{self, root};
 
 /// Set to an object's path, the eBPF tests run that one instead of the committed one.
 pub const OBJECT_VARIABLE: &str = "XDNSD_EBPF_OBJECT";
@@ -37,6 +41,35 @@ const RUSTFLAGS: [&str; 6] = [
     "--check-cfg=cfg(bpf_target_arch,values(\"x86_64\"))",
 ];
 
+/// How it is called.
+pub const USAGE: &str = "ebpf [--check]";
+
+/// Carries out `ebpf`: builds the object, or with `--check` proves that the committed one is of these sources.
+///
+/// # Errors
+/// As [`build`] and [`check`], and if the eBPF tests fail on the object of another toolchain.
+pub fn main(mut arguments: Arguments, _: &Signals) -> Result<ExitCode> {
+    let is_check = arguments.flag("--check");
+    arguments.finish()?;
+    if !is_check {
+        println!("{}", build()?.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    match check()? {
+        Checked::SameBytes => println!("ebpf/object/xdnsd.bpf.o is what its sources make"),
+        Checked::OtherToolchain(object) => {
+            println!(
+                "another toolchain made the object: the eBPF tests run on {}",
+                object.display()
+            );
+            let mut tests = workspace::cargo();
+            tests.args(["test", "--package", "xdnsd", "--test", "ebpf"]);
+            run(tests.env(OBJECT_VARIABLE, &object))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// What [`check`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Checked {
@@ -53,7 +86,7 @@ pub enum Checked {
 pub fn build() -> Result<PathBuf> {
     let toolchain = Toolchain::find()?;
     eprintln!("eBPF: {} with {}", toolchain.rustc, toolchain.linker);
-    let object = compile(&toolchain, &target_dir().join("ebpf"))?;
+    let object = compile(&toolchain, &workspace::target().join("ebpf"))?;
     let committed = committed_object();
     fs::copy(&object, &committed).with_context(|| format!("write {}", committed.display()))?;
     Note::of(&toolchain)?.write()?;
@@ -78,7 +111,7 @@ pub fn check() -> Result<Checked> {
         );
         return Ok(Checked::SameBytes);
     }
-    let kept = target_dir().join("ebpf/other-toolchain.bpf.o");
+    let kept = workspace::target().join("ebpf/other-toolchain.bpf.o");
     fs::create_dir_all(kept.parent().unwrap_or(Path::new(".")))?;
     fs::copy(&object, &kept).with_context(|| format!("write {}", kept.display()))?;
     Ok(Checked::OtherToolchain(kept))
@@ -158,18 +191,6 @@ fn run(command: &mut Command) -> Result<()> {
 
 fn committed_object() -> PathBuf {
     root().join("ebpf/object/xdnsd.bpf.o")
-}
-
-/// The workspace, as a path without `..`: it is compared with what the compiler writes.
-fn root() -> PathBuf {
-    let package = env::var_os("CARGO_MANIFEST_DIR");
-    let package = package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let package = Path::new(&package);
-    package.parent().unwrap_or(package).to_owned()
-}
-
-fn target_dir() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 fn cargo_home() -> Result<PathBuf> {

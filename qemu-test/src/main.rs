@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use qemu_test::arguments::Arguments;
 use qemu_test::setup::{self, Purpose};
 use qemu_test::signals::Signals;
-use qemu_test::{bench, dist, image, lab, qemu, run, test, tidy};
+use qemu_test::{bench, dist, ebpf, image, lab, qemu, run, test, tidy};
 
 /// A command of `cargo xtask`.
 struct Command {
@@ -35,6 +35,12 @@ const COMMANDS: &[Command] = &[
         usage: image::USAGE,
         about: "The image without Buildroot: Debian's kernel and busybox, our overlay, scripts and server.",
         main: image::main,
+    },
+    Command {
+        name: "ebpf",
+        usage: ebpf::USAGE,
+        about: "Builds the XDP program into ebpf/object/; with --check compares it with what is there.",
+        main: ebpf::main,
     },
     Command {
         name: "test",

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::toolchain::Toolchain;
-use super::{RUSTFLAGS, committed_object, root};
+use super::{RUSTFLAGS, committed_object};
+use crate::workspace::root;
 
 /// The crates that the program is compiled from, by the beginning of their names. What their build scripts use in turn
 /// leaves no bytes in the object.

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{TARGET, run, target_dir};
+use super::{TARGET, run};
+use crate::workspace;
 
 /// Debian's compiler (rustc-web), and where its `core` for eBPF (libstd-rust-web-dev-bpf) is looked for.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -143,7 +144,7 @@ fn field<'a>(version: &'a str, name: &str) -> Option<&'a str> {
 
 /// Our own linker, or the one in PATH if it is of the same version, or a new one.
 fn linker(llvm_major: u32, llvm: &Path) -> Result<PathBuf> {
-    let tools = target_dir().join("tools");
+    let tools = workspace::target().join("tools");
     let own = tools.join("bin/bpf-linker");
     if is_right_linker(&own) {
         return Ok(own);
