@@ -443,23 +443,30 @@ fn what_a_redirect_costs() {
     let Some(mut bench) = Bench::new("what_a_redirect_costs") else {
         return;
     };
-    for (name, frame, repeat) in [
-        ("IPv4, 33 byte message", Query::v4().frame(), 1_000_000),
-        ("IPv6, 33 byte message", Query::v6().frame(), 1_000_000),
+    let foreign = Query::between("192.0.2.1", "8.8.8.8");
+    let long = Query::v4().with_message_len(MESSAGE_MAX);
+    for (name, frame, reason) in [
         (
-            "IPv4, 512 byte message",
-            Query::v4().with_message_len(512).frame(),
-            200_000,
+            "IPv4, 33 byte message",
+            Query::v4().frame(),
+            Reason::Redirected,
         ),
-        ("not IP", flipped(Query::v4().frame(), 13), 1_000_000),
         (
-            "DNS to another",
-            Query::between("192.0.2.1", "8.8.8.8").frame(),
-            1_000_000,
+            "IPv6, 33 byte message",
+            Query::v6().frame(),
+            Reason::Redirected,
         ),
+        ("IPv4, 512 byte message", long.frame(), Reason::Redirected),
+        (
+            "not IP",
+            flipped(Query::v4().frame(), 13),
+            Reason::PassEthertype,
+        ),
+        ("DNS to another", foreign.frame(), Reason::PassForeign),
     ] {
-        let time = bench.nanoseconds(&frame, repeat);
-        println!("{name}: {} ns per run", time.as_nanos());
-        assert!(time > Duration::ZERO);
+        match bench.nanoseconds(&frame, 200_000, reason) {
+            Some(time) => println!("{name}: {} ns per run", time.as_nanos()),
+            None => println!("{name}: not measured, the machine is too busy"),
+        }
     }
 }
