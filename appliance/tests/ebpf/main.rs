@@ -106,6 +106,9 @@ fn a_vlan_has_listeners_of_its_own() {
     };
     for (outer, inner, tags) in [
         (5, 0, vec![[VLAN, 0xe005]]),
+        // Drop Eligible Indicator (IEEE 802.1Q section 9.6): no part of the VLAN ID.
+        (5, 0, vec![[VLAN, 0x1005]]),
+        (6, 5, vec![[QINQ, 0xf006], [VLAN, 0x1005]]),
         (5, 0, vec![[QINQ, 0x0005]]),
         (0x123, 5, vec![[QINQ, 0x0123], [VLAN, 0x6005]]),
         (0xffe, 5, vec![[VLAN, 0x0ffe], [VLAN, 0x0005]]),
