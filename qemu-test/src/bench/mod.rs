@@ -1,7 +1,8 @@
 //! `cargo xtask bench xsk`: what the appliance costs beside the bare socket.
 //!
-//! Each subject has a veth pair of its own and stays up; they take turns under load, round after round, so that drift
-//! of the machine meets all of them. The load has one core, the subject the other ([`load`] says which kernel work is
+//! Subjects take turns, round after round, so that drift of the machine meets all of them. Each turn has a new process
+//! on a new veth pair: where the kernel happens to put a socket's structures makes several hundredths, and so does not
+//! stay with one subject. The load has one core, the subject the other ([`load`] says which kernel work is
 //! whose). The load is more than any subject can answer, so a subject's rate is what its core can do; where a row's
 //! core was not busy all the time, its processor time per answer is the figure to compare.
 
@@ -29,6 +30,7 @@ mod subject;
 mod upstream;
 
 use build::Programs;
+use measure::Turn;
 use report::Row;
 use subject::{Backend, Kind, Subject};
 
@@ -109,28 +111,21 @@ fn plan(arguments: &mut Arguments) -> Result<Plan> {
 fn run(plan: &Plan, programs: &Programs, signals: &Signals) -> Result<Vec<Row>> {
     let directory = workspace::logs().join("bench");
     fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-    let mut subjects = Vec::new();
-    for kind in &plan.kinds {
-        let started = Subject::start(*kind, programs, SUBJECT_CORE, &directory);
-        subjects.push(started.with_context(|| format!("start {}", kind.name()))?);
-    }
-    let mut rows: Vec<Row> = plan
-        .kinds
-        .iter()
-        .map(|&kind| Row {
-            kind,
-            turns: Vec::new(),
-        })
-        .collect();
+    let mut rows: Vec<Row> = plan.kinds.iter().copied().map(Row::new).collect();
     for round in 1..=plan.rounds {
         eprintln!("round {round} of {}", plan.rounds);
-        for (subject, row) in subjects.iter().zip(&mut rows) {
+        for row in &mut rows {
             ensure!(!signals.wait(Duration::ZERO), "interrupted");
-            let turn = measure::turn(subject, plan.length, LOAD_CORE, SUBJECT_CORE);
-            row.turns.push(turn.with_context(|| subject.kind.name())?);
+            let turn = turn(row.kind, plan.length, programs, &directory);
+            row.turns.push(turn.with_context(|| row.kind.name())?);
         }
     }
     Ok(rows)
+}
+
+fn turn(kind: Kind, length: Duration, programs: &Programs, directory: &Path) -> Result<Turn> {
+    let subject = Subject::start(kind, programs, SUBJECT_CORE, directory)?;
+    measure::turn(&subject, length, LOAD_CORE, SUBJECT_CORE)
 }
 
 /// Adds the table to the repository's record, with what is needed to read it.

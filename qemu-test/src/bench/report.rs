@@ -15,6 +15,13 @@ pub struct Row {
 }
 
 impl Row {
+    /// Without turns.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        let turns = Vec::new();
+        Self { kind, turns }
+    }
+
     fn median(&self, of: impl Fn(&Turn) -> f64) -> f64 {
         median(self.turns.iter().map(of).collect())
     }

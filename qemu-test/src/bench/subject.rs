@@ -1,4 +1,4 @@
-//! What is measured: five programs, each on a pair of its own, all idle but the one whose turn it is.
+//! What is measured: five programs, each on a pair of its own.
 
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
