@@ -63,6 +63,8 @@ counters! {
     UpstreamSendErrors = "upstream_send_errors",
     /// From an address or port that was not asked, or an ID that is not in flight, or another question.
     UpstreamSpoofed = "upstream_spoofed",
+    /// From an upstream that was overtaken by another: measured and dropped.
+    UpstreamLate = "upstream_late",
     /// From the asked upstream, but not a well-formed answer.
     UpstreamMalformed = "upstream_malformed",
     /// Joined a question already in flight.

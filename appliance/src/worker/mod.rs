@@ -220,8 +220,8 @@ impl<'a> Worker<'a> {
                     Source::TcpClient(slot) => self.serve_tcp_client(&turn, slot),
                 }
             }
-            self.engine.timeout(turn.now, &mut self.io);
-            self.expire();
+            self.engine.timeout(&turn, &mut self.io);
+            self.expire(&turn);
             self.flush();
             if let Some(mail) = mail {
                 return mail;
@@ -303,10 +303,10 @@ impl<'a> Worker<'a> {
     }
 
     /// Ends what has taken too long: TCP connections, streams to upstreams.
-    fn expire(&mut self) {
+    fn expire(&mut self, turn: &Turn<'_>) {
         let now = self.io.now;
         while let Some(index) = self.io.streams.overdue(now) {
-            self.lose_stream(index);
+            self.lose_stream(turn, index);
         }
         if self.next_expiry.is_none_or(|expiry| expiry <= now) {
             self.next_expiry = self.io.tcp.expire(now);

@@ -125,7 +125,7 @@ impl Worker<'_> {
         let Self { engine, io, .. } = self;
         match io.streams.progress(index, &io.epoll) {
             Progress::Waiting => {}
-            Progress::Lost => self.lose_stream(index),
+            Progress::Lost => self.lose_stream(turn, index),
             Progress::Answered => {
                 // The message leaves the stream's buffer before its place is free for another stream.
                 let Some((buffer, len, from)) = io.streams.take_answer(index) else {
@@ -137,10 +137,9 @@ impl Worker<'_> {
         }
     }
 
-    pub(super) fn lose_stream(&mut self, index: u16) {
+    pub(super) fn lose_stream(&mut self, turn: &Turn<'_>, index: u16) {
         self.io.streams.close(index);
-        let now = self.io.now;
-        self.engine.lost(now, stream_name(index), &mut self.io);
+        self.engine.lost(turn, stream_name(index), &mut self.io);
     }
 
     /// Connections that wait to be accepted, a batch.

@@ -31,16 +31,20 @@ pub struct TtlBounds {
 impl TtlBounds {
     /// The TTL to keep: 0 stays 0, because such an answer is never kept (RFC 1035 section 3.2.1).
     fn clamp(&self, ttl_secs: u32) -> u32 {
-        let ttl_secs = if ttl_secs & TTL_SIGN == 0 {
-            ttl_secs
-        } else {
-            0
-        };
         if ttl_secs == 0 {
             0
         } else {
             ttl_secs.clamp(self.min_secs, self.max_secs)
         }
+    }
+}
+
+/// The TTL of a record as it is meant.
+const fn meant_ttl_secs(record: &Record) -> u32 {
+    if record.ttl_secs & TTL_SIGN == 0 {
+        record.ttl_secs
+    } else {
+        0
     }
 }
 
@@ -100,10 +104,11 @@ pub fn digest(
     };
     let mut digest = Digest::begin(response, asked, bounds, sections, template)?;
     let chain = digest.answers()?;
-    let negative = !chain.answered && matches!(header.rcode(), rcode::NOERROR | rcode::NXDOMAIN);
+    let rcode = whole_rcode(&header, sections.edns.as_ref());
+    let useful = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN);
+    let negative = !chain.answered && useful;
     digest.authorities(&chain, negative)?;
-    let rcode = header.rcode();
-    let keepable = !truncated && matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN);
+    let keepable = !truncated && useful;
     Ok(Answer {
         head: Head {
             rcode,
@@ -128,6 +133,16 @@ pub fn digest(
     })
 }
 
+/// The response code with what EDNS adds to it. BADVERS says what FORMERR does: the server does not understand EDNS as we
+/// speak it. All others are failures.
+fn whole_rcode(header: &Header, edns: Option<&Edns>) -> u8 {
+    match (edns.map_or(0, |edns| edns.extended_rcode), header.rcode()) {
+        (0, code) => code,
+        (1, 0) => rcode::FORMERR,
+        _ => rcode::SERVFAIL,
+    }
+}
+
 /// The response's header and the offset behind its question, if it is a response to what was asked.
 fn check_question(response: &[u8], asked: &Asked<'_>) -> Result<(Header, usize), ResponseError> {
     let header = Header::parse(response).ok_or(ResponseError::Foreign)?;
@@ -135,8 +150,9 @@ fn check_question(response: &[u8], asked: &Asked<'_>) -> Result<(Header, usize),
         return Err(ResponseError::Foreign);
     }
     let asked_name = asked.name.as_wire();
-    // Some servers answer FORMERR or NOTIMP with the header alone (RFC 6891 section 7 calls it a common fault).
-    if header.counts == [0; 4] && matches!(header.rcode(), rcode::FORMERR | rcode::NOTIMP) {
+    // Some servers answer without the question where they have nothing to say (RFC 6891 section 7 tells of FORMERR).
+    let says_nothing = !matches!(header.rcode(), rcode::NOERROR | rcode::NXDOMAIN);
+    if header.counts[..3] == [0; 3] && says_nothing {
         return Ok((header, HEADER_LEN));
     }
     let name_end = HEADER_LEN + asked_name.len();
@@ -323,23 +339,26 @@ impl<'a> Digest<'a> {
         Ok(Some(target.to_lower()))
     }
 
-    /// Keeps the RRset and, if the client wants them, its signatures. Returns whether there was one.
+    /// Keeps the RRset and, if the client wants them, its signatures, all with the shortest of their TTLs (RFC 2181
+    /// section 5.2). Returns whether there was one.
     fn keep_rrset(&mut self, owner: &Name, wanted: u16) -> Result<bool, ResponseError> {
-        let mut found = false;
-        for record in self.answer_records() {
-            if is(self.response, &record, owner, wanted) {
-                self.keep(&record, 0)?;
-                found = true;
-            }
+        let response = self.response;
+        let of_set = |record: &Record| is(response, record, owner, wanted);
+        let ttls = self.answer_records().filter(of_set);
+        let Some(ttl_secs) = ttls.map(|record| meant_ttl_secs(&record)).min() else {
+            return Ok(false);
+        };
+        for record in self.answer_records().filter(of_set) {
+            self.keep(&record, 0, ttl_secs)?;
         }
-        if found && self.asked.dnssec_ok && wanted != rtype::RRSIG {
+        if self.asked.dnssec_ok && wanted != rtype::RRSIG {
             for record in self.answer_records() {
-                if is(self.response, &record, owner, rtype::RRSIG) && self.covers(&record, wanted) {
-                    self.keep(&record, 0)?;
+                if is(response, &record, owner, rtype::RRSIG) && self.covers(&record, wanted) {
+                    self.keep(&record, 0, ttl_secs.min(meant_ttl_secs(&record)))?;
                 }
             }
         }
-        Ok(found)
+        Ok(true)
     }
 
     /// Whether the RRSIG `record` signs type `covered` (RFC 4034 section 3.1.1).
@@ -365,11 +384,14 @@ impl<'a> Digest<'a> {
             {
                 continue;
             }
-            if record.rtype == rtype::SOA && self.negative_ttl_secs.is_none() {
+            let mut ttl_secs = meant_ttl_secs(&record);
+            if record.rtype == rtype::SOA {
                 let minimum = read_u32(self.response, record.end.saturating_sub(4)).unwrap_or(0);
-                self.negative_ttl_secs = Some(minimum.min(record.ttl_secs));
+                // What a client may conclude from the record is what we do (RFC 2308 section 5).
+                ttl_secs = ttl_secs.min(minimum).min(self.bounds.negative_max_secs);
+                self.negative_ttl_secs.get_or_insert(ttl_secs);
             }
-            self.keep(&record, 1)?;
+            self.keep(&record, 1, ttl_secs)?;
         }
         Ok(())
     }
@@ -379,8 +401,13 @@ impl<'a> Digest<'a> {
             .is_ok_and(|zone| name::is_within(target.as_wire(), zone.to_lower().as_wire()))
     }
 
-    fn keep(&mut self, record: &Record, section: usize) -> Result<(), ResponseError> {
-        let ttl_secs = self.bounds.clamp(record.ttl_secs);
+    fn keep(
+        &mut self,
+        record: &Record,
+        section: usize,
+        ttl_secs: u32,
+    ) -> Result<(), ResponseError> {
+        let ttl_secs = self.bounds.clamp(ttl_secs);
         match self.writer.copy_record(self.response, record, ttl_secs) {
             Ok(()) => {}
             Err(WriteError::Malformed | WriteError::Full) => return Err(ResponseError::Malformed),

@@ -15,6 +15,17 @@ pub enum Ttl {
     Fixed(u32),
 }
 
+impl Ttl {
+    /// The TTL to write for a record that was stored with `stored_secs`.
+    #[must_use]
+    pub const fn of(self, stored_secs: u32) -> u32 {
+        match self {
+            Self::Aged(age_secs) => stored_secs.saturating_sub(age_secs),
+            Self::Fixed(secs) => secs,
+        }
+    }
+}
+
 /// What one client gets.
 #[derive(Clone, Copy, Debug)]
 pub struct Reply {
@@ -42,21 +53,60 @@ pub fn render(
     body: &[u8],
     reply: &Reply,
 ) -> (usize, bool) {
-    let opt_len = reply.opt.map_or(0, |opt| opt.len());
-    let limit = reply
-        .limit
-        .min(message.len())
-        .saturating_sub(opt_len)
-        .max(question_end);
-    let room = limit - question_end;
-    let whole = [head.answers, head.authorities, head.additionals];
-    let (counts, body_len, truncated) = if body.len() <= room {
-        (whole, body.len(), false)
-    } else {
-        fit(body, question_end, whole, room)
-    };
-    let mut end = question_end + body_len;
-    message[question_end..end].copy_from_slice(&body[..body_len]);
+    let cut = Cut::of(body, question_end, head, reply, message.len());
+    let end = question_end + cut.len;
+    message[question_end..end].copy_from_slice(&body[..cut.len]);
+    finish(message, question_end, head, &cut, reply)
+}
+
+/// As [`render`], where the body stands behind the question already and ends at `body_end`.
+#[must_use]
+pub fn render_in_place(
+    message: &mut [u8],
+    question_end: usize,
+    head: &Head,
+    body_end: usize,
+    reply: &Reply,
+) -> (usize, bool) {
+    let body = &message[question_end..body_end];
+    let cut = Cut::of(body, question_end, head, reply, message.len());
+    finish(message, question_end, head, &cut, reply)
+}
+
+/// What of a body a client gets.
+struct Cut {
+    counts: [u16; 3],
+    len: usize,
+    truncated: bool,
+}
+
+impl Cut {
+    fn of(body: &[u8], question_end: usize, head: &Head, reply: &Reply, room: usize) -> Self {
+        let opt_len = reply.opt.map_or(0, |opt| opt.len());
+        let limit = reply.limit.min(room).saturating_sub(opt_len);
+        let room = limit.saturating_sub(question_end);
+        let counts = [head.answers, head.authorities, head.additionals];
+        if body.len() > room {
+            return fit(body, question_end, counts, room);
+        }
+        Self {
+            counts,
+            len: body.len(),
+            truncated: false,
+        }
+    }
+}
+
+/// Writes what does not come from the cache: TTLs, the order of addresses, OPT, the header.
+fn finish(
+    message: &mut [u8],
+    question_end: usize,
+    head: &Head,
+    cut: &Cut,
+    reply: &Reply,
+) -> (usize, bool) {
+    let counts = cut.counts;
+    let mut end = question_end + cut.len;
     write_ttls(message, question_end, &counts, reply.ttl);
     if reply.rotate != 0 && counts[0] > 1 {
         rotate(message, question_end, counts[0], reply.rotate);
@@ -72,37 +122,38 @@ pub fn render(
             | reply.flags
             | u16::from(head.rcode)
             | if head.authoritative { flag::AA } else { 0 }
-            | if truncated { flag::TC } else { 0 },
+            | if cut.truncated { flag::TC } else { 0 },
         counts: [1, counts[0], counts[1], counts[2] + opt_count],
     };
     header
         .emit(message)
         .expect("the question stands behind the header");
-    (end, truncated)
+    (end, cut.truncated)
 }
 
 /// The records that fit into `room` bytes, cut between RRsets only (RFC 2181 section 9).
-fn fit(body: &[u8], question_end: usize, counts: [u16; 3], room: usize) -> ([u16; 3], usize, bool) {
-    let mut kept = [0; 3];
-    let mut len = 0;
-    let mut at = 0;
-    for section in 0..3 {
-        let mut left = counts[section];
+fn fit(body: &[u8], question_end: usize, counts: [u16; 3], room: usize) -> Cut {
+    let mut cut = Cut {
+        counts: [0; 3],
+        len: 0,
+        truncated: true,
+    };
+    for (section, count) in counts.into_iter().enumerate() {
+        let mut left = count;
         while left > 0 {
-            let Some((in_set, end)) = rrset(body, question_end, at, left) else {
-                return (kept, len, true);
-            };
-            if end > room {
+            let rrset = rrset(body, question_end, cut.len, left);
+            let Some((in_set, end)) = rrset.filter(|(_, end)| *end <= room) else {
                 // Additional records may be missing without TC.
-                return (kept, len, section < 2);
-            }
-            kept[section] += in_set;
+                cut.truncated = section < 2;
+                return cut;
+            };
+            cut.counts[section] += in_set;
+            cut.len = end;
             left -= in_set;
-            at = end;
-            len = end;
         }
     }
-    (kept, len, false)
+    cut.truncated = false;
+    cut
 }
 
 /// The RRset at `at` of `body` (at most `left` records): how many records, and where it ends.
@@ -146,10 +197,7 @@ fn write_ttls(message: &mut [u8], question_end: usize, counts: &[u16; 3], ttl: T
         let Ok(record) = Record::parse(message, at) else {
             return;
         };
-        let secs = match ttl {
-            Ttl::Aged(age_secs) => record.ttl_secs.saturating_sub(age_secs),
-            Ttl::Fixed(secs) => secs,
-        };
+        let secs = ttl.of(record.ttl_secs);
         message[record.ttl_at..record.ttl_at + 4].copy_from_slice(&secs.to_be_bytes());
         at = record.end;
     }

@@ -8,7 +8,7 @@ use crate::dns::class;
 use crate::dns::edns::OptReply;
 use crate::dns::header::{HEADER_LEN, Header, flag};
 use crate::forward::pending::{Attempt, LetterCase, Pending};
-use crate::forward::upstreams::Strategy;
+use crate::forward::upstreams::{Strategy, Tried, UpstreamConfig};
 use crate::limits::{NAME_MAX, UDP_MESSAGE_MAX, UPSTREAM_SOCKETS};
 use crate::time::Instant;
 
@@ -18,8 +18,11 @@ const _: () = assert!(ASK_MAX <= UDP_MESSAGE_MAX);
 /// Times that a free message ID is looked for before the attempt counts as failed.
 const ID_TRIES: usize = 8;
 
+/// How long to wait for a stream to become free.
+pub(super) const STREAM_WAIT_MS: u64 = 50;
+
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Asks for the first time: one upstream, or two where they race.
+    /// Asks for the first time: one upstream, or two where they race, and beside them one that is to be probed.
     pub(super) fn ask_first(&mut self, now: Instant, index: u16, effects: &mut impl Effects<R>) {
         if self.settings.random_case {
             let case = LetterCase::from_random(|| effects.random());
@@ -28,9 +31,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 .update(index, |pending| pending.sent_case = case);
         }
         self.ask_next(now, index, effects);
+        let by_stream = |pending: &Pending| pending.by_stream;
+        if self.tables.pending.get(index).is_none_or(by_stream) {
+            return;
+        }
         if self.upstreams.strategy() == Strategy::Race {
             self.ask_other(now, index, effects);
         }
+        self.probe(now, index, effects);
     }
 
     /// Asks a second server of the group, if it has one.
@@ -39,9 +47,19 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return;
         };
         let (group, tried) = (pending.group, pending.tried);
-        let other = self.upstreams.pick(group, tried, now);
+        let other = self.upstreams.pick(group, tried);
         if let Some(other) = other.filter(|other| tried & (1 << other) == 0) {
             self.ask(now, index, other, effects);
+        }
+    }
+
+    /// Asks a server to learn how it does. The time at which the next one is asked stays.
+    fn probe(&mut self, now: Instant, index: u16, effects: &mut impl Effects<R>) {
+        let Some(pending) = self.tables.pending.get(index) else {
+            return;
+        };
+        if let Some(upstream) = self.upstreams.probe(pending.group, pending.tried, now) {
+            self.send_datagram(now, index, upstream, effects);
         }
     }
 
@@ -50,19 +68,31 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(pending) = self.tables.pending.get(index) else {
             return;
         };
-        let full = pending.attempts.is_full();
-        let next = self.upstreams.pick(pending.group, pending.tried, now);
+        let (full, by_stream) = (pending.attempts.is_full(), pending.by_stream);
+        let next = self.upstreams.pick(pending.group, pending.tried);
         match next.filter(|_| !full) {
+            Some(upstream) if by_stream => {
+                if !self.ask_stream(now, index, upstream, effects) {
+                    self.try_again_at(index, now + STREAM_WAIT_MS);
+                }
+            }
             Some(upstream) => self.ask(now, index, upstream, effects),
-            // Nobody left to ask: wait for those who were asked.
+            None if pending.has_live_attempt() => self.try_again_at(index, Instant::FAR_FUTURE),
+            // Nobody can be asked.
             None => {
                 let pending = &mut self.tables.pending;
-                pending.update(index, |pending| pending.next_try = Instant::FAR_FUTURE);
+                pending.update(index, |pending| pending.give_up = now);
             }
         }
     }
 
-    /// Asks `upstream` in a datagram.
+    pub(super) fn try_again_at(&mut self, index: u16, at: Instant) {
+        self.tables
+            .pending
+            .update(index, |pending| pending.next_try = at);
+    }
+
+    /// Asks `upstream` in a datagram, and sets the time at which the next one is asked.
     pub(super) fn ask(
         &mut self,
         now: Instant,
@@ -73,30 +103,35 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(retry_ms) = self.upstreams.get(upstream).map(|server| server.retry_ms()) else {
             return;
         };
-        let went_out = (0..ID_TRIES).any(|_| {
-            let socket = effects.random() % UPSTREAM_SOCKETS as u32;
-            self.send(now, index, upstream, socket as u16, effects)
-        });
-        self.counters.count(if went_out {
-            Counter::UpstreamQueries
-        } else {
-            Counter::UpstreamSendErrors
-        });
+        let went_out = self.send_datagram(now, index, upstream, effects);
         self.tables.pending.update(index, |pending| {
             // Each round over the same servers waits twice as long as the one before.
             let round = pending.attempts.len().saturating_sub(1) / 2;
             let wait_ms = if went_out {
                 u64::from(retry_ms) << round
             } else {
-                1
+                1 << pending.attempts.len()
             };
-            let full = pending.attempts.is_full();
-            pending.next_try = if full {
-                Instant::FAR_FUTURE
-            } else {
-                now + wait_ms
-            };
+            pending.next_try = now + wait_ms;
         });
+    }
+
+    fn send_datagram(
+        &mut self,
+        now: Instant,
+        index: u16,
+        upstream: u8,
+        effects: &mut impl Effects<R>,
+    ) -> bool {
+        let sent = (0..ID_TRIES).find_map(|_| {
+            let socket = effects.random() % UPSTREAM_SOCKETS as u32;
+            self.send(now, index, upstream, socket as u16, effects)
+        });
+        self.counters.count(match sent {
+            Some(true) => Counter::UpstreamQueries,
+            Some(false) | None => Counter::UpstreamSendErrors,
+        });
+        sent == Some(true)
     }
 
     /// Asks `upstream` in a stream. Whether one could be opened.
@@ -117,18 +152,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(stream) = effects.open_stream(address) else {
             return false;
         };
-        let went_out = self.send(now, index, upstream, stream, effects);
+        let went_out = self.send(now, index, upstream, stream, effects) == Some(true);
         if went_out {
             self.counters.count(Counter::UpstreamTcp);
-            let pending = &mut self.tables.pending;
             // A stream repeats by itself what is lost.
-            pending.update(index, |pending| pending.next_try = Instant::FAR_FUTURE);
+            self.try_again_at(index, Instant::FAR_FUTURE);
         }
         went_out
     }
 
-    /// Notes a transaction with a random ID and sends the question. False: that ID is in flight there, or the socket
-    /// takes nothing.
+    /// Notes a transaction with a random ID and sends the question. `None`: that ID is in flight there. False: it did not
+    /// go out, which counts as a timeout.
     fn send(
         &mut self,
         now: Instant,
@@ -136,34 +170,45 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         upstream: u8,
         socket: u16,
         effects: &mut impl Effects<R>,
-    ) -> bool {
-        let Some(server) = self.upstreams.get(upstream) else {
-            return false;
-        };
+    ) -> Option<bool> {
+        let server = self.upstreams.get(upstream)?;
+        let pending = self.tables.pending.get(index)?;
+        let with = |without: Tried| without & (1 << upstream) == 0;
+        let random_case = self.settings.random_case && !is_stream(socket);
         let attempt = Attempt {
             upstream,
             socket,
             id: effects.random() as u16,
             sent: now,
             live: true,
-            edns: server.speaks_edns,
-            random_case: self.settings.random_case && server.keeps_case && !is_stream(socket),
+            edns: with(pending.without_edns) && server.speaks_edns(now),
+            random_case: random_case && with(pending.without_case) && server.keeps_case(now),
+            overdue: false,
         };
-        let address = server.config.address;
-        if self.tables.pending.begin(index, attempt).is_err() {
-            return false;
-        }
-        let Some(pending) = self.tables.pending.get(index) else {
-            return false;
-        };
+        let UpstreamConfig {
+            address, trusted, ..
+        } = server.config;
+        self.tables.pending.begin(index, attempt).ok()?;
+        let pending = self.tables.pending.get(index)?;
         let mut message = [0; ASK_MAX];
-        let len = write_question(&mut message, pending, &attempt);
-        effects.ask(socket, address, &message[..len])
+        let len = write_question(&mut message, pending, &attempt, trusted);
+        let went_out = effects.ask(socket, address, &message[..len]);
+        if !went_out {
+            self.note_timeout(now, index, &attempt);
+            self.end_attempt(index, &attempt);
+        }
+        Some(went_out)
     }
 }
 
-/// Writes the question for an upstream: RD set, CD as the client had it, EDNS with DO as the client had it.
-fn write_question(message: &mut [u8; ASK_MAX], pending: &Pending, attempt: &Attempt) -> usize {
+/// Writes the question for an upstream: RD set, CD as the client had it, EDNS with DO as the client had it. AD asks a
+/// trusted one to say whether the answer is authentic (RFC 6840 section 5.7).
+fn write_question(
+    message: &mut [u8; ASK_MAX],
+    pending: &Pending,
+    attempt: &Attempt,
+    trusted: bool,
+) -> usize {
     let mut writer = Writer::new(message);
     writer
         .question(pending.name.as_wire(), pending.qtype, class::IN)
@@ -184,9 +229,10 @@ fn write_question(message: &mut [u8; ASK_MAX], pending: &Pending, attempt: &Atte
     } else {
         0
     };
+    let authentic = if trusted { flag::AD } else { 0 };
     let header = Header {
         id: attempt.id,
-        flags: flag::RD | checking,
+        flags: flag::RD | checking | authentic,
         counts: [1, 0, 0, u16::from(attempt.edns)],
     };
     header.emit(message).expect("ASK_MAX holds a header");

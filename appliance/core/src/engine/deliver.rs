@@ -1,7 +1,8 @@
 //! Giving an answer, a stale one or a failure to every client that waits for a question.
 
-use super::query::{opt_reply, stale_ede};
-use super::{CacheAccess, Effects, Engine, STALE_TTL_SECS};
+use super::alias::{Shelf, render_alias};
+use super::query::{Freshness, freshness, opt_reply, stale_ede};
+use super::{CacheAccess, Effects, Engine, STALE_TTL_SECS, Turn};
 use crate::cache::{Found, Head};
 use crate::counters::Counter;
 use crate::dns::answer::Answer;
@@ -9,32 +10,36 @@ use crate::dns::build::Writer;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::render::{Reply, Ttl, render};
-use crate::dns::{class, rcode};
+use crate::dns::{Name, class, rcode};
 use crate::forward::pending::{Pending, Waiter};
-use crate::time::Instant;
+use crate::policy::Policy;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Gives the digested answer to everyone who waits.
-    pub(super) fn reply_all(&mut self, index: u16, answer: &Answer, effects: &mut impl Effects<R>) {
-        let opt_code = answer.head.ede;
-        while let Some(waiter) = self.tables.pending.pop_waiter(index) {
-            let Some(pending) = self.tables.pending.get(index) else {
-                return;
-            };
-            let body = &self.tables.template[answer.body_at..answer.body_end];
-            let mut head = answer.head;
-            head.authoritative = false;
+    /// Gives the digested answer to everyone who waits; one that `is_cut` only to those who wait for a datagram.
+    pub(super) fn reply_all(
+        &mut self,
+        turn: &Turn<'_>,
+        index: u16,
+        answer: &Answer,
+        is_cut: bool,
+        effects: &mut impl Effects<R>,
+    ) {
+        let shelf = Shelf {
+            head: &answer.head,
+            body: answer.body_at..answer.body_end,
+        };
+        let wanted = |waiter: &Waiter<R>| !(is_cut && waiter.is_tcp());
+        while let Some(waiting) = self.tables.pending.pop_waiter_that(index, wanted) {
+            let waiter = &waiting.0;
             let extra = if answer.truncated { flag::TC } else { 0 };
-            let mut reply = waiter_reply(&waiter, &head, Ttl::Aged(0), opt_code, extra);
-            if self.settings.rotate {
-                self.turn = self.turn.wrapping_add(1);
-                reply.rotate = self.turn;
-            }
-            let buffer = &mut self.tables.reply;
-            let (mut len, truncated) = render_for(buffer, pending, &waiter, &head, body, &reply);
+            let mut reply =
+                waiter_reply(waiter, &answer.head, Ttl::Aged(0), answer.head.ede, extra);
+            reply.rotate = self.next_rotation();
+            let (mut len, truncated) =
+                self.render_waiting(turn.policy, index, &waiting, &shelf, &reply);
             if waiter.is_unknown && len > self.settings.cookie_free_max {
                 self.counters.count(Counter::BadCookies);
-                len = render_cookie_wanted(buffer, pending, &waiter);
+                len = self.render_cookie_wanted(turn.policy, index, &waiting);
             }
             if truncated || answer.truncated {
                 self.counters.count(Counter::TruncatedGiven);
@@ -43,53 +48,42 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Gives everyone who waits the stale answer. Whether there was one.
+    /// Gives everyone who waits the answer of the cache, stale or not. Whether there was one.
     pub(super) fn reply_stale(
         &mut self,
-        now: Instant,
+        turn: &Turn<'_>,
         index: u16,
         effects: &mut impl Effects<R>,
     ) -> bool {
         let Some(pending) = self.tables.pending.get(index) else {
             return false;
         };
-        let (hash, max_secs) = (pending.hash, self.settings.stale_max_secs);
+        let hash = pending.hash;
         let template = &mut self.tables.template;
+        let body_at = write_question(template, pending);
         let found = self.cache.with_shard(hash, |shard| {
             let Found { head, body } = shard.find(hash, &pending.key())?;
-            let usable = head.restored
-                || now.secs_since(head.stored) <= head.ttl_secs.saturating_add(max_secs);
-            template
-                .get_mut(..body.len())
-                .filter(|_| usable)?
-                .copy_from_slice(body);
-            Some((head, body.len()))
+            let end = body_at + body.len();
+            template.get_mut(body_at..end)?.copy_from_slice(body);
+            Some((head, end))
         });
-        let Some((head, len)) = found.filter(|_| self.settings.serve_stale) else {
+        let Some((head, end)) = found else {
             return false;
         };
-        while let Some(waiter) = self.tables.pending.pop_waiter(index) {
-            let Some(pending) = self.tables.pending.get(index) else {
-                break;
-            };
-            let reply = waiter_reply(
-                &waiter,
-                &head,
-                Ttl::Fixed(STALE_TTL_SECS),
-                stale_ede(head.rcode),
-                0,
-            );
-            let body = &self.tables.template[..len];
-            let (len, _) = render_for(
-                &mut self.tables.reply,
-                pending,
-                &waiter,
-                &head,
-                body,
-                &reply,
-            );
+        let (ttl, code) = match freshness(&head, turn.now, &self.settings) {
+            Freshness::Fresh { age_secs, .. } => (Ttl::Aged(age_secs), head.ede),
+            Freshness::Stale { .. } => (Ttl::Fixed(STALE_TTL_SECS), stale_ede(head.rcode)),
+            Freshness::Expired | Freshness::TooLarge => return false,
+        };
+        let shelf = Shelf {
+            head: &head,
+            body: body_at..end,
+        };
+        while let Some(waiting) = self.tables.pending.pop_waiter(index) {
+            let reply = waiter_reply(&waiting.0, &head, ttl, code, 0);
+            let (len, _) = self.render_waiting(turn.policy, index, &waiting, &shelf, &reply);
             self.counters.count(Counter::CacheStale);
-            effects.reply(&waiter.route, &self.tables.reply[..len]);
+            effects.reply(&waiting.0.route, &self.tables.reply[..len]);
         }
         true
     }
@@ -97,26 +91,26 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Ends a question without a useful answer: stale if there is one, else the failure, which is kept for a moment.
     pub(super) fn fail(
         &mut self,
-        now: Instant,
+        turn: &Turn<'_>,
         index: u16,
         reason: u16,
         effects: &mut impl Effects<R>,
     ) {
-        if !self.reply_stale(now, index, effects) {
-            let code = self
-                .tables
-                .pending
-                .get(index)
-                .and_then(|pending| pending.failure)
-                .unwrap_or(rcode::SERVFAIL);
-            self.reply_failure(now, index, code, reason, effects);
+        if !self.reply_stale(turn, index, effects) {
+            let failure = self.tables.pending.get(index);
+            let code = match failure.and_then(|pending| pending.failure) {
+                // What an upstream thinks of our message is nothing to the client, whose own was understood.
+                None | Some(rcode::FORMERR | rcode::NOTIMP) => rcode::SERVFAIL,
+                Some(code) => code,
+            };
+            self.reply_failure(turn, index, code, reason, effects);
         }
-        self.tables.pending.remove(index);
+        self.end(turn.now, index);
     }
 
     fn reply_failure(
         &mut self,
-        now: Instant,
+        turn: &Turn<'_>,
         index: u16,
         code: u8,
         reason: u16,
@@ -125,7 +119,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let head = Head {
             rcode: code,
             ttl_secs: self.settings.failure_ttl_secs,
-            stored: now,
+            stored: turn.now,
             ede: reason,
             ..Head::EMPTY
         };
@@ -139,16 +133,94 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 shard.insert(pending.hash, &pending.key(), &head, &[])
             });
         }
-        while let Some(waiter) = self.tables.pending.pop_waiter(index) {
-            let Some(pending) = self.tables.pending.get(index) else {
-                return;
-            };
-            let reply = waiter_reply(&waiter, &head, Ttl::Aged(0), reason, 0);
-            let (len, _) = render_for(&mut self.tables.reply, pending, &waiter, &head, &[], &reply);
-            self.counters.count(Counter::ServfailGiven);
-            effects.reply(&waiter.route, &self.tables.reply[..len]);
+        let shelf = Shelf {
+            head: &head,
+            body: 0..0,
+        };
+        while let Some(waiting) = self.tables.pending.pop_waiter(index) {
+            let reply = waiter_reply(&waiting.0, &head, Ttl::Aged(0), reason, 0);
+            let (len, _) = self.render_waiting(turn.policy, index, &waiting, &shelf, &reply);
+            self.count_refusal(code);
+            effects.reply(&waiting.0.route, &self.tables.reply[..len]);
         }
     }
+
+    /// By how many places addresses are moved in the next answer.
+    pub(super) fn next_rotation(&mut self) -> u16 {
+        self.turn = self.turn.wrapping_add(1);
+        if self.settings.rotate { self.turn } else { 0 }
+    }
+
+    /// Writes the client's own question, then the answer that stands in the template.
+    fn render_waiting(
+        &mut self,
+        policy: &Policy<'_>,
+        index: u16,
+        (waiter, alias): &(Waiter<R>, Option<Name>),
+        shelf: &Shelf<'_>,
+        reply: &Reply,
+    ) -> (usize, bool) {
+        let Some(pending) = self.tables.pending.get(index) else {
+            return (0, false);
+        };
+        let buffer = &mut self.tables.reply;
+        let name = alias.as_ref().unwrap_or(&pending.name);
+        let mut writer = Writer::new(buffer);
+        writer
+            .question(name.as_wire(), pending.qtype, class::IN)
+            .expect("the buffer holds the longest name");
+        let question_end = writer.position();
+        waiter.case.apply(&mut buffer[HEADER_LEN..question_end - 4]);
+        let template = &self.tables.template;
+        match alias {
+            None => {
+                let body = &template[shelf.body.clone()];
+                render(buffer, question_end, shelf.head, body, reply)
+            }
+            Some(name) => {
+                let question = (name, pending.qtype);
+                render_alias(buffer, question, policy, template, shelf, reply)
+            }
+        }
+    }
+
+    /// BADCOOKIE for a client that speaks cookies, TC for one that does not: a long answer goes to proven addresses only.
+    fn render_cookie_wanted(
+        &mut self,
+        policy: &Policy<'_>,
+        index: u16,
+        waiting: &(Waiter<R>, Option<Name>),
+    ) -> usize {
+        let speaks = waiting.0.edns.is_some_and(|edns| edns.cookie.is_some());
+        let (code, extra) = if speaks {
+            (rcode::BADCOOKIE, 0)
+        } else {
+            (0, flag::TC)
+        };
+        let head = Head {
+            rcode: (code & 0xf) as u8,
+            ..Head::EMPTY
+        };
+        let mut reply = waiter_reply(&waiting.0, &head, Ttl::Aged(0), ede::NONE, extra);
+        if let Some(opt) = &mut reply.opt {
+            opt.extended_rcode = (code >> 4) as u8;
+        }
+        let shelf = Shelf {
+            head: &head,
+            body: 0..0,
+        };
+        self.render_waiting(policy, index, waiting, &shelf, &reply)
+            .0
+    }
+}
+
+/// Writes the question in flight into the template. Returns where a body belongs.
+fn write_question(template: &mut [u8], pending: &Pending) -> usize {
+    let mut writer = Writer::new(template);
+    writer
+        .question(pending.name.as_wire(), pending.qtype, class::IN)
+        .expect("the template holds the longest name");
+    writer.position()
 }
 
 /// What this waiting client gets.
@@ -172,41 +244,4 @@ fn waiter_reply<R>(
         opt: waiter.edns.map(|edns| opt_reply(&edns, code)),
         rotate: 0,
     }
-}
-
-/// Writes the client's own question, then the answer behind it.
-fn render_for<R>(
-    buffer: &mut [u8],
-    pending: &Pending,
-    waiter: &Waiter<R>,
-    head: &Head,
-    body: &[u8],
-    reply: &Reply,
-) -> (usize, bool) {
-    let mut writer = Writer::new(buffer);
-    writer
-        .question(pending.name.as_wire(), pending.qtype, class::IN)
-        .expect("the buffer holds the longest name");
-    let question_end = writer.position();
-    waiter.case.apply(&mut buffer[HEADER_LEN..question_end - 4]);
-    render(buffer, question_end, head, body, reply)
-}
-
-/// BADCOOKIE for a client that speaks cookies, TC for one that does not: a long answer goes to proven addresses only.
-fn render_cookie_wanted<R>(buffer: &mut [u8], pending: &Pending, waiter: &Waiter<R>) -> usize {
-    let speaks = waiter.edns.is_some_and(|edns| edns.cookie.is_some());
-    let (code, extra) = if speaks {
-        (rcode::BADCOOKIE, 0)
-    } else {
-        (0, flag::TC)
-    };
-    let head = Head {
-        rcode: (code & 0xf) as u8,
-        ..Head::EMPTY
-    };
-    let mut reply = waiter_reply(waiter, &head, Ttl::Aged(0), ede::NONE, extra);
-    if let Some(opt) = &mut reply.opt {
-        opt.extended_rcode = (code >> 4) as u8;
-    }
-    render_for(buffer, pending, waiter, &head, &[], &reply).0
 }

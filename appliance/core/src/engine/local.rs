@@ -1,5 +1,6 @@
 //! Answers that are made here: local data, special-use names, blocked names, ANY, and what a server says of itself.
 
+use super::alias::leads_to;
 use super::query::{Asking, reply_to};
 use super::{CacheAccess, Engine, Outcome, Turn};
 use crate::cache::Head;
@@ -8,10 +9,10 @@ use crate::dns::build::{WriteError, Writer};
 use crate::dns::edns::ede;
 use crate::dns::query::Query;
 use crate::dns::render::{Ttl, render};
-use crate::dns::{class, rcode, rtype};
-use crate::policy::local::End;
+use crate::dns::{Name, class, rcode, rtype};
+use crate::policy::local::{End, Local};
 use crate::policy::special::{self, Answer, Special};
-use crate::policy::{Action, BlockRecord, Blocked, Decision, Labels, Policy};
+use crate::policy::{Action, BlockRecord, Decision, Labels, Policy};
 
 /// RFC 8482 section 4.2: the CPU field names the document, the OS field is empty.
 const ANY_RDATA: &[u8] = b"\x07RFC8482\x00";
@@ -23,15 +24,20 @@ const LOCAL_NEGATIVE_TTL_SECS: u32 = 60;
 const TXT_MAX: usize = 255;
 
 /// The sections of an answer that is being made.
-struct Draft<'a> {
-    writer: Writer<'a>,
-    head: Head,
+pub(super) struct Draft<'a> {
+    pub writer: Writer<'a>,
+    pub head: Head,
 }
 
 impl<'a> Draft<'a> {
-    fn new(template: &'a mut [u8], query: &Query) -> Result<Self, WriteError> {
+    pub fn new(
+        template: &'a mut [u8],
+        name: &[u8],
+        qtype: u16,
+        qclass: u16,
+    ) -> Result<Self, WriteError> {
         let mut writer = Writer::new(template);
-        writer.question(query.name.as_wire(), query.qtype, query.qclass)?;
+        writer.question(name, qtype, qclass)?;
         Ok(Self {
             writer,
             head: Head {
@@ -50,6 +56,24 @@ impl<'a> Draft<'a> {
     ) -> Result<(), WriteError> {
         self.head.answers += 1;
         self.writer.record(owner, rtype, ttl_secs, rdata)
+    }
+
+    /// What a blocked name has.
+    pub fn blocked(
+        &mut self,
+        name: &[u8],
+        record: BlockRecord,
+        ttl_secs: u32,
+    ) -> Result<(), WriteError> {
+        match record {
+            BlockRecord::A(address) => self.answer(name, rtype::A, ttl_secs, &address),
+            BlockRecord::Aaaa(address) => self.answer(name, rtype::AAAA, ttl_secs, &address),
+            BlockRecord::Nodata => self.negative(name, ttl_secs),
+            BlockRecord::Nxdomain => {
+                self.head.rcode = rcode::NXDOMAIN;
+                self.negative(name, ttl_secs)
+            }
+        }
     }
 
     /// The SOA that says for how long a negative answer holds (RFC 2308 section 3).
@@ -107,45 +131,102 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         })
     }
 
-    /// Answers what policy decides here. `Err`: the upstream group to be asked.
+    /// Answers what policy decides here. `Err`: the upstream group to be asked, for `asking.target` where there is one.
     pub(super) fn answer_by_policy(
         &mut self,
         turn: &Turn<'_>,
-        asking: &Asking<'_, R>,
+        asking: &mut Asking<'_, R>,
         message: &mut [u8],
     ) -> Result<Outcome, u8> {
         let policy = turn.policy;
-        let Some(labels) = Labels::new(asking.query.name.as_wire()) else {
+        let query = asking.query;
+        let Some(labels) = Labels::new(query.name.as_wire()) else {
             return Err(0);
         };
-        match policy.decide(&labels, asking.query.qtype) {
+        match policy.decide(&labels, query.qtype) {
             Decision::Forward { group } => Err(group as u8),
-            Decision::Local(_) => {
-                self.counters.count(Counter::LocalAnswers);
-                Ok(self.make(asking, message, |draft, query| {
-                    write_local(draft, policy, &labels, query.qtype)
-                }))
+            Decision::Local(Local::Alias(_)) => match leads_to(policy, &labels, query.qtype) {
+                Some(target) => self.answer_alias(turn, asking, &labels, &target, message),
+                None => Ok(self.answer_local(turn, asking, &labels, message)),
+            },
+            // The name has records, but none of type 255.
+            Decision::Local(Local::Nodata { .. }) if query.qtype == rtype::ANY => {
+                Ok(self.answer_any(asking, message))
             }
+            Decision::Local(_) => Ok(self.answer_local(turn, asking, &labels, message)),
             Decision::Special(special) => {
                 self.counters.count(Counter::LocalAnswers);
                 Ok(self.make(asking, message, |draft, query| {
                     write_special(draft, &labels, query.qtype, &special)
                 }))
             }
-            Decision::Blocked(blocked) => {
-                self.counters.count(Counter::Blocked);
-                Ok(self.make(asking, message, |draft, query| {
-                    write_blocked(draft, policy, query, blocked)
-                }))
-            }
+            Decision::Blocked(_) => Ok(self.answer_blocked(turn, asking, message)),
             Decision::PlainName => {
                 self.counters.count(Counter::LocalAnswers);
-                Ok(self.make(asking, message, |draft, _| {
-                    draft.head.rcode = rcode::NXDOMAIN;
-                    draft.negative(b"\0", LOCAL_NEGATIVE_TTL_SECS)
-                }))
+                Ok(self.make(asking, message, |draft, _| write_plain_name(draft)))
             }
         }
+    }
+
+    /// Answers an alias whose target is none of local data. `Err`: as for [`answer_by_policy`](Self::answer_by_policy).
+    fn answer_alias(
+        &mut self,
+        turn: &Turn<'_>,
+        asking: &mut Asking<'_, R>,
+        labels: &Labels<'_>,
+        target: &Labels<'_>,
+        message: &mut [u8],
+    ) -> Result<Outcome, u8> {
+        let policy = turn.policy;
+        let decision = policy.decide(target, asking.query.qtype);
+        match decision {
+            Decision::Forward { group } if asking.query.qtype != rtype::ANY => {
+                asking.target = Name::from_wire(target.name());
+                return Err(group as u8);
+            }
+            Decision::Blocked(_) => return Ok(self.answer_blocked(turn, asking, message)),
+            Decision::Forward { .. }
+            | Decision::Local(_)
+            | Decision::Special(_)
+            | Decision::PlainName => {}
+        }
+        self.counters.count(Counter::LocalAnswers);
+        Ok(self.make(asking, message, |draft, query| {
+            write_local(draft, policy, labels, query.qtype)?;
+            match decision {
+                Decision::Special(special) => write_special(draft, target, query.qtype, &special),
+                Decision::PlainName => write_plain_name(draft),
+                Decision::Forward { .. } | Decision::Local(_) | Decision::Blocked(_) => Ok(()),
+            }
+        }))
+    }
+
+    fn answer_local(
+        &mut self,
+        turn: &Turn<'_>,
+        asking: &Asking<'_, R>,
+        labels: &Labels<'_>,
+        message: &mut [u8],
+    ) -> Outcome {
+        self.counters.count(Counter::LocalAnswers);
+        self.make(asking, message, |draft, query| {
+            write_local(draft, turn.policy, labels, query.qtype)
+        })
+    }
+
+    fn answer_blocked(
+        &mut self,
+        turn: &Turn<'_>,
+        asking: &Asking<'_, R>,
+        message: &mut [u8],
+    ) -> Outcome {
+        self.counters.count(Counter::Blocked);
+        self.make(asking, message, |draft, query| {
+            draft.head.authoritative = false;
+            draft.head.ede = ede::BLOCKED;
+            let record = turn.policy.block_answer.record(query.qtype);
+            draft.blocked(query.name.as_wire(), record, turn.policy.block_ttl_secs)
+        })
     }
 
     /// Writes an answer into the template, then the client's message from it.
@@ -156,19 +237,18 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         write: impl FnOnce(&mut Draft<'_>, &Query) -> Result<(), WriteError>,
     ) -> Outcome {
         let query = asking.query;
-        let drafted = Draft::new(&mut self.tables.template, query).and_then(|mut draft| {
-            write(&mut draft, query)?;
-            Ok((draft.head, draft.writer.position()))
-        });
+        let (name, template) = (query.name.as_wire(), &mut self.tables.template);
+        let drafted =
+            Draft::new(template, name, query.qtype, query.qclass).and_then(|mut draft| {
+                write(&mut draft, query)?;
+                Ok((draft.head, draft.writer.position()))
+            });
         let Ok((head, end)) = drafted else {
             return self.refuse(message, asking, rcode::SERVFAIL.into(), ede::NONE);
         };
-        let body = &self.tables.template[query.question_end..end];
         let mut reply = reply_to(asking, &head, Ttl::Aged(0), head.ede, message.len());
-        if self.settings.rotate {
-            self.turn = self.turn.wrapping_add(1);
-            reply.rotate = self.turn;
-        }
+        reply.rotate = self.next_rotation();
+        let body = &self.tables.template[query.question_end..end];
         let (len, truncated) = render(message, query.question_end, &head, body, &reply);
         if truncated {
             self.counters.count(Counter::TruncatedGiven);
@@ -229,22 +309,8 @@ fn write_special(
     }
 }
 
-fn write_blocked(
-    draft: &mut Draft<'_>,
-    policy: &Policy<'_>,
-    query: &Query,
-    _blocked: Blocked,
-) -> Result<(), WriteError> {
-    draft.head.authoritative = false;
-    draft.head.ede = ede::BLOCKED;
-    let (name, ttl_secs) = (query.name.as_wire(), policy.block_ttl_secs);
-    match policy.block_answer.record(query.qtype) {
-        BlockRecord::A(address) => draft.answer(name, rtype::A, ttl_secs, &address),
-        BlockRecord::Aaaa(address) => draft.answer(name, rtype::AAAA, ttl_secs, &address),
-        BlockRecord::Nodata => draft.negative(name, ttl_secs),
-        BlockRecord::Nxdomain => {
-            draft.head.rcode = rcode::NXDOMAIN;
-            draft.negative(name, ttl_secs)
-        }
-    }
+/// A name of one label that is nobody's.
+fn write_plain_name(draft: &mut Draft<'_>) -> Result<(), WriteError> {
+    draft.head.rcode = rcode::NXDOMAIN;
+    draft.negative(b"\0", LOCAL_NEGATIVE_TTL_SECS)
 }

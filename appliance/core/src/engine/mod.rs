@@ -12,6 +12,7 @@
 //! ```
 //! It does no I/O, reads no clock and makes no random numbers: all of that is the caller's.
 
+mod alias;
 mod ask;
 mod cookie;
 mod deliver;

@@ -1,16 +1,20 @@
 //! From a client's query to an answer at once, or to a question in flight.
 
-use super::{CacheAccess, Client, Effects, Engine, Outcome, STALE_TTL_SECS, Transport, Turn};
+use super::alias::{Shelf, render_alias};
+use super::{
+    CacheAccess, Client, Effects, Engine, Outcome, STALE_TTL_SECS, Settings, Tables, Transport,
+    Turn,
+};
 use crate::cache::{Found, Head, Key};
 use crate::counters::Counter;
 use crate::dns::edns::{OptReply, ede};
 use crate::dns::header::{HEADER_LEN, Header, flag};
 use crate::dns::query::{Query, QueryError};
 use crate::dns::render::{Reply, Ttl, render};
-use crate::dns::{class, rcode, rtype};
-use crate::forward::pending::{ClientEdns, LetterCase, Pending, PendingFull, Waiter};
+use crate::dns::{Name, class, rcode, rtype};
+use crate::forward::pending::{ClientEdns, LetterCase, Links, Pending, PendingFull, Waiter};
 use crate::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
-use crate::policy::Action;
+use crate::policy::{Action, Policy};
 use crate::time::Instant;
 use core::net::IpAddr;
 use heapless::Vec;
@@ -22,13 +26,15 @@ const PREFETCH_PART: u32 = 10;
 
 /// How well a cached answer serves now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Freshness {
+pub(super) enum Freshness {
     /// Within its TTL; `aging`: in the last tenth.
     Fresh { age_secs: u32, aging: bool },
     /// Past its TTL, or of unknown age from before a restart.
     Stale { at_once: bool },
     /// Too old for anything.
     Expired,
+    /// Within its TTL, but only known to be longer than a slot.
+    TooLarge,
 }
 
 /// Where a question belongs.
@@ -49,6 +55,8 @@ enum Lookup {
     },
     /// There is a stale answer, to be used if no upstream answers in time.
     Stale,
+    /// The answer is longer than a slot: to be fetched in a stream.
+    TooLarge,
     Nothing,
 }
 
@@ -64,6 +72,27 @@ pub(super) struct Asking<'q, R> {
     pub limit: usize,
     /// Whether longer replies than `Settings::cookie_free_max` are for clients with a cookie, and it has none.
     pub is_unknown: bool,
+    /// The name to which local aliases lead, and whose records are to be found.
+    pub target: Option<Name>,
+}
+
+impl<R> Asking<'_, R> {
+    /// The name whose records are to be found.
+    fn name(&self) -> &Name {
+        self.target.as_ref().unwrap_or(&self.query.name)
+    }
+
+    fn is_tcp(&self) -> bool {
+        self.client.transport == Transport::Tcp
+    }
+
+    /// The key under which they are kept.
+    fn key(&self) -> Key<'_> {
+        Key {
+            name: self.name().as_wire(),
+            ..self.query.key()
+        }
+    }
 }
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
@@ -81,11 +110,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Ok(query) => query,
             Err(error) => return self.reject(turn, client, message, error),
         };
-        let asking = self.asking(turn, &query, client);
+        let mut asking = self.asking(turn, &query, client);
         if let Some(outcome) = self.admit(turn, &asking, message) {
             return outcome;
         }
-        let outcome = match self.answer_here(turn, &asking, message) {
+        let outcome = match self.answer_here(turn, &mut asking, message) {
             Ok(outcome) => outcome,
             Err(group) => self.answer_from_cache(turn, &asking, group, message, effects),
         };
@@ -123,6 +152,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             edns,
             limit: reply_limit(query, client.transport),
             is_unknown: self.settings.cookies.is_some() && !tcp && !has_cookie,
+            target: None,
         }
     }
 
@@ -130,7 +160,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     fn answer_here(
         &mut self,
         turn: &Turn<'_>,
-        asking: &Asking<'_, R>,
+        asking: &mut Asking<'_, R>,
         message: &mut [u8],
     ) -> Result<Outcome, u8> {
         let query = asking.query;
@@ -164,10 +194,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         effects: &mut impl Effects<R>,
     ) -> Outcome {
         let question = Question {
-            hash: asking.query.key().hash(&self.cache.seed()),
+            hash: asking.key().hash(&self.cache.seed()),
             group,
         };
-        match self.look_up(turn.now, &question, asking, message) {
+        let missed = match self.look_up(turn, &question, asking, message) {
             Lookup::Reply {
                 len,
                 truncated,
@@ -186,51 +216,57 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 if refresh {
                     self.refresh(turn, &question, asking, effects);
                 }
-                Outcome::Reply(len)
+                return Outcome::Reply(len);
             }
-            Lookup::Stale => self.miss(turn, &question, asking, message, true, effects),
-            Lookup::Nothing => self.miss(turn, &question, asking, message, false, effects),
-        }
+            missed @ (Lookup::Stale | Lookup::TooLarge | Lookup::Nothing) => missed,
+        };
+        self.miss(turn, &question, asking, message, &missed, effects)
     }
 
     /// Answers from the cache into `message` if that can be done at once.
     fn look_up(
         &mut self,
-        now: Instant,
+        turn: &Turn<'_>,
         question: &Question,
         asking: &Asking<'_, R>,
         message: &mut [u8],
     ) -> Lookup {
         let settings = self.settings;
-        let unreachable = self.upstreams.is_unreachable(question.group, now);
-        self.turn = self.turn.wrapping_add(1);
-        let turn = if settings.rotate { self.turn } else { 0 };
-        let query = asking.query;
+        let unreachable = self.upstreams.is_unreachable(question.group);
+        let rotate = self.next_rotation();
+        let tables = &mut *self.tables;
         self.cache.with_shard(question.hash, |shard| {
-            let Some(Found { head, body }) = shard.find(question.hash, &query.key()) else {
+            let Some(Found { head, body }) = shard.find(question.hash, &asking.key()) else {
                 return Lookup::Nothing;
             };
-            let (ttl, refresh, stale) = match freshness(&head, now, settings.stale_max_secs) {
+            let (ttl, code, refresh, stale) = match freshness(&head, turn.now, &settings) {
                 Freshness::Fresh { age_secs, aging } => {
-                    (Ttl::Aged(age_secs), aging && settings.prefetch, false)
+                    (Ttl::Aged(age_secs), head.ede, aging, false)
                 }
-                Freshness::Stale { at_once } if at_once || unreachable && settings.serve_stale => {
-                    (Ttl::Fixed(STALE_TTL_SECS), true, true)
-                }
-                Freshness::Stale { .. } if settings.serve_stale => return Lookup::Stale,
-                Freshness::Stale { .. } | Freshness::Expired => return Lookup::Nothing,
-            };
-            let code = if stale {
-                stale_ede(head.rcode)
-            } else {
-                head.ede
+                Freshness::Stale { at_once } if at_once || unreachable => (
+                    Ttl::Fixed(STALE_TTL_SECS),
+                    stale_ede(head.rcode),
+                    true,
+                    true,
+                ),
+                Freshness::Stale { .. } => return Lookup::Stale,
+                Freshness::TooLarge if asking.is_tcp() => return Lookup::TooLarge,
+                Freshness::TooLarge => (Ttl::Aged(0), ede::NONE, false, false),
+                Freshness::Expired => return Lookup::Nothing,
             };
             let mut reply = reply_to(asking, &head, ttl, code, message.len());
-            reply.rotate = turn;
-            let (len, truncated) = render(message, query.question_end, &head, body, &reply);
+            reply.rotate = rotate;
+            if is_too_large(&head) {
+                reply.flags |= flag::TC;
+            }
+            let end = asking.query.question_end;
+            let (len, truncated) = match &asking.target {
+                None => render(message, end, &head, body, &reply),
+                Some(_) => tables.render_alias(turn.policy, asking, message, &head, body, &reply),
+            };
             Lookup::Reply {
                 len,
-                truncated,
+                truncated: truncated || is_too_large(&head),
                 refresh,
                 stale,
             }
@@ -244,7 +280,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         question: &Question,
         asking: &Asking<'_, R>,
         message: &mut [u8],
-        has_stale: bool,
+        missed: &Lookup,
         effects: &mut impl Effects<R>,
     ) -> Outcome {
         self.counters.count(Counter::CacheMisses);
@@ -257,42 +293,61 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             edns: asking.edns,
             is_unknown: asking.is_unknown,
             case: LetterCase::of(&message[HEADER_LEN..query.question_end - 4]),
-            next: None,
+            bucket: bucket(asking.client.address, &self.cache.seed()),
+            links: Links::default(),
         };
-        if let Some(index) = self.tables.pending.find(question.hash, &query.key()) {
-            self.counters.count(Counter::Coalesced);
-            return self.wait(index, waiter, message, asking);
-        }
-        match self.begin(turn, question, asking, has_stale, effects) {
-            Ok(index) => {
-                let outcome = self.wait(index, waiter, message, asking);
-                self.ask_first(turn.now, index, effects);
-                outcome
+        let present = self.tables.pending.find(question.hash, &asking.key());
+        let index = match present {
+            Some(index) => {
+                self.counters.count(Counter::Coalesced);
+                index
             }
-            Err(_) => {
-                self.counters.count(Counter::PendingFull);
-                self.refuse(message, asking, rcode::SERVFAIL.into(), ede::NOT_READY)
-            }
+            None => match self.begin(turn, question, asking, missed, effects) {
+                Ok(index) => index,
+                Err(_) => return self.refuse_full(message, asking),
+            },
+        };
+        let outcome = self.wait(turn, index, waiter, asking, message, effects);
+        if present.is_none() {
+            self.ask_first(turn.now, index, effects);
         }
+        outcome
     }
 
+    /// SERVFAIL for lack of room: the client may ask again.
+    fn refuse_full(&mut self, message: &mut [u8], asking: &Asking<'_, R>) -> Outcome {
+        self.refuse(message, asking, rcode::SERVFAIL.into(), ede::NOT_READY)
+    }
+
+    /// Puts the client among those who wait for the question at `index`.
     fn wait(
         &mut self,
+        turn: &Turn<'_>,
         index: u16,
         waiter: Waiter<R>,
-        message: &mut [u8],
         asking: &Asking<'_, R>,
+        message: &mut [u8],
+        effects: &mut impl Effects<R>,
     ) -> Outcome {
-        match self.tables.pending.join(index, waiter) {
+        let alias = asking.target.as_ref().map(|_| &asking.query.name);
+        let mut joined = self.tables.pending.join(index, waiter, alias);
+        if joined == Err(PendingFull::Waiters) {
+            self.counters.count(Counter::WaitersFull);
+            let victim = self.tables.pending.victim();
+            if let Some(victim) = victim.filter(|&victim| victim != index) {
+                self.fail(turn, victim, ede::NOT_READY, effects);
+                joined = self.tables.pending.join(index, waiter, alias);
+            }
+        }
+        match joined {
             Ok(()) => Outcome::Pending,
-            Err(_) => {
-                self.counters.count(Counter::WaitersFull);
-                self.refuse(message, asking, rcode::SERVFAIL.into(), ede::NOT_READY)
+            Err(PendingFull::Questions | PendingFull::Waiters | PendingFull::Share) => {
+                self.refuse_full(message, asking)
             }
         }
     }
 
-    /// Asks upstream although nobody waits, unless somebody asks already.
+    /// Asks upstream although nobody waits, unless somebody asks already or the table is full.
     fn refresh(
         &mut self,
         turn: &Turn<'_>,
@@ -301,28 +356,27 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         effects: &mut impl Effects<R>,
     ) {
         let pending = &self.tables.pending;
-        if pending.find(question.hash, &asking.query.key()).is_some() {
+        if pending.is_full() || pending.find(question.hash, &asking.key()).is_some() {
             return;
         }
-        if let Ok(index) = self.begin(turn, question, asking, false, effects) {
+        if let Ok(index) = self.begin(turn, question, asking, &Lookup::Nothing, effects) {
             self.ask_first(turn.now, index, effects);
         }
     }
 
-    /// Takes a question on. The table is full: the question that has been in flight for the longest time ends first.
+    /// Takes a question on. The table is full: the oldest question of the client that has the most ends for it.
     fn begin(
         &mut self,
         turn: &Turn<'_>,
         question: &Question,
         asking: &Asking<'_, R>,
-        has_stale: bool,
+        missed: &Lookup,
         effects: &mut impl Effects<R>,
     ) -> Result<u16, PendingFull> {
         let query = asking.query;
         let now = turn.now;
-        let stale_at = now + self.settings.stale_after_ms;
         let pending = Pending {
-            name: query.name,
+            name: *asking.name(),
             qtype: query.qtype,
             dnssec_ok: query.dnssec_ok(),
             checking_disabled: query.header.has(flag::CD),
@@ -331,28 +385,27 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             started: now,
             next_try: now,
             give_up: now + self.settings.give_up_ms,
-            stale_at: if has_stale {
-                stale_at
-            } else {
-                Instant::FAR_FUTURE
+            stale_at: match missed {
+                Lookup::Stale => now + self.settings.stale_after_ms,
+                Lookup::Reply { .. } | Lookup::TooLarge | Lookup::Nothing => Instant::FAR_FUTURE,
             },
             attempts: Vec::new(),
             tried: 0,
             first_waiter: None,
             failure: None,
             sent_case: LetterCase::LOWER,
+            without_edns: 0,
+            without_case: 0,
+            by_stream: matches!(missed, Lookup::TooLarge),
             bucket: bucket(asking.client.address, &self.cache.seed()),
         };
-        match self.tables.pending.insert(pending.clone()) {
-            Err(PendingFull::Questions) => {
-                self.counters.count(Counter::PendingFull);
-                if let Some(oldest) = self.tables.pending.oldest() {
-                    self.fail(now, oldest, ede::NOT_READY, effects);
-                }
-                self.tables.pending.insert(pending)
+        if self.tables.pending.is_full() {
+            self.counters.count(Counter::PendingFull);
+            if let Some(victim) = self.tables.pending.victim() {
+                self.fail(turn, victim, ede::NOT_READY, effects);
             }
-            result => result,
         }
+        self.tables.pending.insert(pending)
     }
 
     /// Withholds a long answer from a client whose address is not proven: BADCOOKIE if it speaks cookies (RFC 7873
@@ -427,7 +480,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         Outcome::Reply(render(message, asking.query.question_end, &head, &[], &reply).0)
     }
 
-    fn count_refusal(&self, code: u8) {
+    pub(super) fn count_refusal(&self, code: u8) {
         match code {
             rcode::FORMERR => self.counters.count(Counter::FormerrGiven),
             rcode::NOTIMP => self.counters.count(Counter::NotimpGiven),
@@ -439,22 +492,38 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 }
 
 /// How well the answer serves.
-fn freshness(head: &Head, now: Instant, stale_max_secs: u32) -> Freshness {
+pub(super) fn freshness(head: &Head, now: Instant, settings: &Settings) -> Freshness {
     let age_secs = now.secs_since(head.stored);
-    if head.restored {
-        return Freshness::Stale { at_once: true };
-    }
-    if age_secs < head.ttl_secs {
+    if age_secs < head.ttl_secs && !head.restored {
+        if is_too_large(head) {
+            return Freshness::TooLarge;
+        }
         let left = head.ttl_secs - age_secs;
         return Freshness::Fresh {
             age_secs,
-            aging: left <= head.ttl_secs / PREFETCH_PART,
+            aging: settings.prefetch && left <= head.ttl_secs / PREFETCH_PART,
         };
     }
-    if age_secs - head.ttl_secs <= stale_max_secs && head.rcode != rcode::SERVFAIL {
-        return Freshness::Stale { at_once: false };
+    let is_recent = age_secs.saturating_sub(head.ttl_secs) <= settings.stale_max_secs;
+    if settings.serve_stale && may_be_stale(head) && (head.restored || is_recent) {
+        return Freshness::Stale {
+            at_once: head.restored,
+        };
     }
     Freshness::Expired
+}
+
+/// Whether the answer may be given past its TTL: a failure may not, nor what policy has withheld, because policy may be
+/// another by now.
+fn may_be_stale(head: &Head) -> bool {
+    matches!(head.rcode, rcode::NOERROR | rcode::NXDOMAIN)
+        && head.ede != ede::BLOCKED
+        && !is_too_large(head)
+}
+
+/// Whether this is the mark of an answer that is longer than a slot. Nothing else that is kept has no records.
+fn is_too_large(head: &Head) -> bool {
+    head.rcode == rcode::NOERROR && head.answers == 0 && head.authorities == 0
 }
 
 /// The extended error of a stale answer (RFC 8914 sections 4.4 and 4.20).
@@ -496,6 +565,41 @@ pub(super) fn reply_to<R>(
         limit: asking.limit.min(room),
         opt: asking.edns.map(|edns| opt_reply(&edns, code)),
         rotate: 0,
+    }
+}
+
+impl<R: Copy + PartialEq> Tables<R> {
+    /// Answers an alias from the cached records of its target.
+    fn render_alias(
+        &mut self,
+        policy: &Policy<'_>,
+        asking: &Asking<'_, R>,
+        message: &mut [u8],
+        head: &Head,
+        body: &[u8],
+        reply: &Reply,
+    ) -> (usize, bool) {
+        let (query, name) = (asking.query, asking.name().as_wire());
+        let body_at = HEADER_LEN + name.len() + 4;
+        let end = body_at + body.len();
+        self.template[HEADER_LEN..HEADER_LEN + name.len()].copy_from_slice(name);
+        self.template[body_at..end].copy_from_slice(body);
+        let shelf = Shelf {
+            head,
+            body: body_at..end,
+        };
+        self.reply[..query.question_end].copy_from_slice(&message[..query.question_end]);
+        let question = (&query.name, query.qtype);
+        let (len, truncated) = render_alias(
+            &mut self.reply,
+            question,
+            policy,
+            &self.template,
+            &shelf,
+            reply,
+        );
+        message[..len].copy_from_slice(&self.reply[..len]);
+        (len, truncated)
     }
 }
 

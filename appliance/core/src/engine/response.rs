@@ -1,21 +1,25 @@
 //! From an upstream's answer, or its silence, to what is done about it.
 
+use super::ask::STREAM_WAIT_MS;
+use super::local::Draft;
 use super::{CacheAccess, Effects, Engine, Notice, Turn};
 use crate::cache::{Head, Inserted};
 use crate::counters::Counter;
 use crate::dns::answer::{Answer, Asked, ResponseError, digest};
-use crate::dns::build::Writer;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, Header};
 use crate::dns::record::Records;
 use crate::dns::{Name, class, rcode, rtype};
 use crate::forward::pending::{Attempt, Pending};
+use crate::forward::upstreams::Upstream;
 use crate::limits::UPSTREAM_SOCKETS;
 use crate::policy::rebind::Finding;
-use crate::policy::special::SOA_TAIL;
 use crate::policy::{BlockRecord, Labels, Policy};
 use crate::time::Instant;
 use core::net::SocketAddr;
+
+/// For how long it is known of an answer that it is longer than a slot of the cache.
+const TOO_LARGE_TTL_SECS: u32 = 60;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Takes what came from `from` on the upstream socket or stream `socket`.
@@ -28,7 +32,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         effects: &mut impl Effects<R>,
     ) {
         let Some((index, attempt)) = self.match_attempt(socket, from, message) else {
-            self.counters.count(Counter::UpstreamSpoofed);
+            let id = Header::parse(message).map(|header| header.id);
+            let late = id.is_some_and(|id| self.upstreams.late(socket, id, from, turn.now));
+            self.counters.count(if late {
+                Counter::UpstreamLate
+            } else {
+                Counter::UpstreamSpoofed
+            });
             return;
         };
         let Some(pending) = self.tables.pending.get(index) else {
@@ -49,26 +59,57 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Err(ResponseError::Foreign) => self.counters.count(Counter::UpstreamSpoofed),
             Err(ResponseError::Malformed) => {
                 self.counters.count(Counter::UpstreamMalformed);
-                self.attempt_failed(turn.now, index, &attempt, rcode::SERVFAIL, effects);
+                self.attempt_failed(turn, index, &attempt, rcode::SERVFAIL, effects);
             }
             Ok(_) if attempt.random_case && !repeats_case(message, &sent) => {
                 self.case_lost(turn.now, index, &attempt, effects);
             }
             Ok(answer) => {
                 self.counters.count(Counter::UpstreamAnswers);
+                self.end_attempt(index, &attempt);
                 let rtt_ms = turn.now.millis_since(attempt.sent);
-                self.upstreams.answered(attempt.upstream, rtt_ms);
+                self.upstreams.answered(attempt.upstream, rtt_ms, turn.now);
+                self.note_abilities(turn.now, index, &attempt, &answer);
                 self.accept(turn, index, &attempt, answer, effects);
             }
         }
     }
 
     /// The stream `socket` ended without an answer.
-    pub fn lost(&mut self, now: Instant, socket: u16, effects: &mut impl Effects<R>) {
-        let found = self.tables.pending.by_socket(socket);
-        if let Some((index, attempt)) = found {
-            self.upstreams.timed_out(attempt.upstream, now);
-            self.attempt_failed(now, index, &attempt, rcode::SERVFAIL, effects);
+    pub fn lost(&mut self, turn: &Turn<'_>, socket: u16, effects: &mut impl Effects<R>) {
+        let Some((index, attempt)) = self.tables.pending.by_socket(socket) else {
+            return;
+        };
+        self.note_timeout(turn.now, index, &attempt);
+        let upstream = attempt.upstream;
+        let only_lost_case = self.tables.pending.get(index).is_some_and(|pending| {
+            let plain = |attempt: &Attempt| {
+                attempt.upstream == upstream && !attempt.random_case && !is_stream(attempt.socket)
+            };
+            pending.without_case & (1 << upstream) != 0 && !pending.attempts.iter().any(plain)
+        });
+        if only_lost_case && self.has_attempts_left(index) {
+            self.end_attempt(index, &attempt);
+            self.ask(turn.now, index, upstream, effects);
+        } else {
+            self.attempt_failed(turn, index, &attempt, rcode::SERVFAIL, effects);
+        }
+    }
+
+    /// Learns from an answer what the server understands. What one name is answered with is not enough to tell.
+    fn note_abilities(&mut self, now: Instant, index: u16, attempt: &Attempt, answer: &Answer) {
+        let Some(pending) = self.tables.pending.get(index) else {
+            return;
+        };
+        let (upstream, question) = (attempt.upstream, pending.hash);
+        if attempt.random_case {
+            self.upstreams.repeated_case(upstream, true, question, now);
+        }
+        let fell_back = pending.without_edns & (1 << upstream) != 0;
+        if answer.has_edns {
+            self.upstreams.spoke_edns(upstream);
+        } else if fell_back && is_useful(answer.head.rcode) {
+            self.upstreams.lacked_edns(upstream, question, now);
         }
     }
 
@@ -81,16 +122,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         attempt: &Attempt,
         effects: &mut impl Effects<R>,
     ) {
-        if is_stream(attempt.socket) {
-            return;
-        }
         self.counters.count(Counter::UpstreamSpoofed);
-        if let Some(upstream) = self.upstreams.get_mut(attempt.upstream) {
-            upstream.keeps_case = false;
-        }
+        let upstream = attempt.upstream;
+        let hash = self.tables.pending.update(index, |pending| {
+            pending.without_case |= 1 << upstream;
+            pending.hash
+        });
+        self.upstreams
+            .repeated_case(upstream, false, hash.unwrap_or(0), now);
         self.end_attempt(index, attempt);
-        if !self.ask_stream(now, index, attempt.upstream, effects) {
-            self.ask(now, index, attempt.upstream, effects);
+        if !self.ask_stream(now, index, upstream, effects) {
+            self.ask(now, index, upstream, effects);
         }
     }
 
@@ -109,7 +151,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             .iter()
             .find(|attempt| attempt.socket == socket && attempt.id == id)?;
         let upstream = self.upstreams.get(attempt.upstream)?;
-        (attempt.live && same_endpoint(upstream.config.address, from)).then_some((index, attempt))
+        (attempt.live && upstream.config.is_at(from)).then_some((index, attempt))
     }
 
     /// An answer to our question: it helps, or somebody else is asked.
@@ -123,22 +165,19 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     ) {
         let code = answer.head.rcode;
         let now = turn.now;
-        if matches!(code, rcode::FORMERR | rcode::NOTIMP) && attempt.edns && !answer.has_edns {
-            // RFC 6891 section 7: it does not know EDNS. Asked again at once, without.
-            if let Some(upstream) = self.upstreams.get_mut(attempt.upstream) {
-                upstream.speaks_edns = false;
-            }
-            self.end_attempt(index, attempt);
-            self.ask(now, index, attempt.upstream, effects);
+        if matches!(code, rcode::FORMERR | rcode::NOTIMP)
+            && attempt.edns
+            && self.has_attempts_left(index)
+        {
+            self.ask_without_edns(now, index, attempt, effects);
             return;
         }
-        if !matches!(code, rcode::NOERROR | rcode::NXDOMAIN) {
-            self.attempt_failed(now, index, attempt, code, effects);
+        if !is_useful(code) {
+            self.attempt_failed(turn, index, attempt, code, effects);
             return;
         }
         if answer.truncated && !is_stream(attempt.socket) {
-            self.end_attempt(index, attempt);
-            // RFC 7766 section 5. Without a free stream those who wait get what there is, and TC.
+            // RFC 7766 section 5. Without a free stream those who wait for a datagram get what there is, and TC.
             if self.ask_stream(now, index, attempt.upstream, effects) {
                 return;
             }
@@ -149,11 +188,39 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             .is_some_and(|upstream| upstream.config.trusted);
         answer.head.authentic_data &= trusted;
         self.withhold(turn, index, &mut answer, effects);
-        if answer.head.ttl_secs > 0 {
-            self.keep(index, &answer);
+        self.keep(index, &answer);
+        let is_cut = answer.truncated && !is_stream(attempt.socket);
+        self.reply_all(turn, index, &answer, is_cut, effects);
+        if is_cut && self.has_waiters(index) {
+            self.wait_for_stream(now, index);
+        } else {
+            self.end(now, index);
         }
-        self.reply_all(index, &answer, effects);
-        self.tables.pending.remove(index);
+    }
+
+    /// Clients on streams get whole answers: they wait until a stream to the upstream is free.
+    fn wait_for_stream(&mut self, now: Instant, index: u16) {
+        self.tables.pending.update(index, |pending| {
+            pending.by_stream = true;
+            pending.next_try = now + STREAM_WAIT_MS;
+        });
+    }
+
+    /// RFC 6891 section 7: the server may not know EDNS. It is asked again at once, without.
+    fn ask_without_edns(
+        &mut self,
+        now: Instant,
+        index: u16,
+        attempt: &Attempt,
+        effects: &mut impl Effects<R>,
+    ) {
+        let upstream = attempt.upstream;
+        self.tables
+            .pending
+            .update(index, |pending| pending.without_edns |= 1 << upstream);
+        if !is_stream(attempt.socket) || !self.ask_stream(now, index, upstream, effects) {
+            self.ask(now, index, upstream, effects);
+        }
     }
 
     /// Replaces an answer that leads to a blocked name, or to a private address, by one that does not.
@@ -181,49 +248,41 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 BlockRecord::Nodata
             }
         };
-        let (name, qtype) = (pending.name, pending.qtype);
-        let ttl_secs = policy.block_ttl_secs.min(answer.head.ttl_secs);
-        let mut writer = Writer::new(&mut self.tables.template);
-        writer
-            .question(name.as_wire(), qtype, class::IN)
-            .expect("the template holds the longest name");
-        let mut head = Head {
+        let ttl_secs = policy.block_ttl_secs;
+        let (name, template) = (pending.name.as_wire(), &mut self.tables.template);
+        let drafted = Draft::new(template, name, pending.qtype, class::IN).and_then(|mut draft| {
+            draft.blocked(name, record, ttl_secs)?;
+            Ok((draft.head, draft.writer.position()))
+        });
+        let (head, body_end) = drafted.expect("the template holds a name and one record");
+        answer.body_end = body_end;
+        answer.truncated = false;
+        answer.head = Head {
             stored: answer.head.stored,
+            authoritative: false,
             ttl_secs,
             ede: ede::BLOCKED,
-            ..Head::EMPTY
+            ..head
         };
-        let written = match record {
-            BlockRecord::A(address) => {
-                head.answers = 1;
-                writer.record(name.as_wire(), rtype::A, ttl_secs, &address)
-            }
-            BlockRecord::Aaaa(address) => {
-                head.answers = 1;
-                writer.record(name.as_wire(), rtype::AAAA, ttl_secs, &address)
-            }
-            BlockRecord::Nodata | BlockRecord::Nxdomain => {
-                head.authorities = 1;
-                writer.soa(name.as_wire(), ttl_secs, SOA_TAIL)
-            }
-        };
-        written.expect("the template holds a name and one record");
-        if record == BlockRecord::Nxdomain {
-            head.rcode = rcode::NXDOMAIN;
-        }
-        answer.body_end = writer.position();
-        answer.truncated = false;
-        answer.head = head;
     }
 
-    /// Puts the digested answer into the cache.
+    /// Puts the digested answer into the cache; for one that is longer than a slot, the mark that it is.
     fn keep(&mut self, index: u16, answer: &Answer) {
         let Some(pending) = self.tables.pending.get(index) else {
             return;
         };
+        if answer.head.ttl_secs == 0 {
+            return;
+        }
         let body = &self.tables.template[answer.body_at..answer.body_end];
-        let inserted = self.cache.with_shard(pending.hash, |shard| {
-            shard.insert(pending.hash, &pending.key(), &answer.head, body)
+        let (hash, key) = (pending.hash, pending.key());
+        let inserted = self.cache.with_shard(hash, |shard| {
+            let inserted = shard.insert(hash, &key, &answer.head, body);
+            if inserted == Inserted::TooLarge {
+                shard.insert(hash, &key, &too_large(&answer.head), &[])
+            } else {
+                inserted
+            }
         });
         match inserted {
             Inserted::Added | Inserted::Replaced => self.counters.count(Counter::CacheInserts),
@@ -238,7 +297,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// One upstream answered, but not usefully: the next one is asked, or the failure is passed on.
     fn attempt_failed(
         &mut self,
-        now: Instant,
+        turn: &Turn<'_>,
         index: u16,
         attempt: &Attempt,
         code: u8,
@@ -254,17 +313,27 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         let untried = self
             .upstreams
-            .pick(group, tried, now)
+            .pick(group, tried)
             .is_some_and(|next| tried & (1 << next) == 0);
-        if untried {
+        if untried && self.has_attempts_left(index) {
             self.counters.count(Counter::UpstreamRetries);
-            self.ask_next(now, index, effects);
+            self.ask_next(turn.now, index, effects);
         } else if !waiting {
-            self.fail(now, index, ede::NONE, effects);
+            self.fail(turn, index, ede::NONE, effects);
         }
     }
 
-    fn end_attempt(&mut self, index: u16, ended: &Attempt) {
+    fn has_waiters(&self, index: u16) -> bool {
+        let pending = self.tables.pending.get(index);
+        pending.is_some_and(|pending| pending.first_waiter.is_some())
+    }
+
+    fn has_attempts_left(&self, index: u16) -> bool {
+        let pending = self.tables.pending.get(index);
+        pending.is_some_and(|pending| !pending.attempts.is_full())
+    }
+
+    pub(super) fn end_attempt(&mut self, index: u16, ended: &Attempt) {
         self.tables.pending.update(index, |pending| {
             for attempt in &mut pending.attempts {
                 attempt.live &= !(attempt.socket == ended.socket && attempt.id == ended.id);
@@ -272,8 +341,21 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         });
     }
 
-    /// Does what is due at `now`.
-    pub fn timeout(&mut self, now: Instant, effects: &mut impl Effects<R>) {
+    /// Forgets a question. Who was asked as well and has had no time to answer is still measured if it does.
+    pub(super) fn end(&mut self, now: Instant, index: u16) {
+        if let Some(pending) = self.tables.pending.get(index) {
+            for attempt in &pending.attempts {
+                if attempt.live && !attempt.overdue && !is_stream(attempt.socket) {
+                    self.upstreams.overtaken(attempt, pending.hash, now);
+                }
+            }
+        }
+        self.tables.pending.remove(index);
+    }
+
+    /// Does what is due at `turn.now`.
+    pub fn timeout(&mut self, turn: &Turn<'_>, effects: &mut impl Effects<R>) {
+        let now = turn.now;
         // Bound: every question that is due gets a later deadline or ends.
         while let Some(index) = self.tables.pending.due(now) {
             let Some(pending) = self.tables.pending.get(index) else {
@@ -282,9 +364,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             let (give_up, stale_at) = (pending.give_up, pending.stale_at);
             if give_up <= now {
                 self.note_timeouts(now, index);
-                self.fail(now, index, ede::NO_REACHABLE_AUTHORITY, effects);
+                self.fail(turn, index, ede::NO_REACHABLE_AUTHORITY, effects);
             } else if stale_at <= now {
-                self.reply_stale(now, index, effects);
+                self.reply_stale(turn, index, effects);
                 self.tables
                     .pending
                     .update(index, |pending| pending.stale_at = Instant::FAR_FUTURE);
@@ -296,26 +378,49 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Counts the last attempt as a timeout of its upstream. Its answer is still taken if it comes.
+    /// Counts as timeouts the attempts that take longer than their upstream usually does. Their answers are still taken
+    /// if they come.
     fn note_timeouts(&mut self, now: Instant, index: u16) {
-        let Some(last) = self
-            .tables
-            .pending
-            .get(index)
-            .and_then(|pending| pending.attempts.last())
-        else {
+        let Some(pending) = self.tables.pending.get(index) else {
             return;
         };
-        if last.live {
-            self.counters.count(Counter::UpstreamTimeouts);
-            self.upstreams.timed_out(last.upstream, now);
+        for attempt in pending.attempts.clone() {
+            let usual_ms = self.upstreams.get(attempt.upstream).map(Upstream::retry_ms);
+            let is_over =
+                usual_ms.is_some_and(|ms| now.millis_since(attempt.sent) >= u64::from(ms));
+            if attempt.live && !attempt.overdue && is_over {
+                self.note_timeout(now, index, &attempt);
+            }
+        }
+    }
+
+    pub(super) fn note_timeout(&mut self, now: Instant, index: u16, overdue: &Attempt) {
+        self.counters.count(Counter::UpstreamTimeouts);
+        let hash = self.tables.pending.update(index, |pending| {
+            for attempt in &mut pending.attempts {
+                attempt.overdue |= attempt.socket == overdue.socket && attempt.id == overdue.id;
+            }
+            pending.hash
+        });
+        if let Some(hash) = hash {
+            self.upstreams.timed_out(overdue.upstream, hash, now);
         }
     }
 }
 
-/// Whether `from` is the server that was asked. A scope ID only counts where one was configured.
-fn same_endpoint(asked: SocketAddr, from: SocketAddr) -> bool {
-    asked.ip() == from.ip() && asked.port() == from.port()
+/// Whether an answer with this code says something about the name.
+const fn is_useful(code: u8) -> bool {
+    matches!(code, rcode::NOERROR | rcode::NXDOMAIN)
+}
+
+/// What is kept of an answer that is longer than a slot: UDP clients get TC at once, the others are answered in full by
+/// an upstream, over a stream.
+fn too_large(head: &Head) -> Head {
+    Head {
+        ttl_secs: head.ttl_secs.min(TOO_LARGE_TTL_SECS),
+        stored: head.stored,
+        ..Head::EMPTY
+    }
 }
 
 /// Whether the number names a stream.

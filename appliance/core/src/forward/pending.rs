@@ -4,7 +4,7 @@ use super::slab::Slab;
 use super::upstreams::Tried;
 use crate::cache::Key;
 use crate::dns::Name;
-use crate::limits::{NAME_MAX, PENDING, WAITERS};
+use crate::limits::{ALIASES, NAME_MAX, PENDING, TCP_MESSAGE_MAX, WAITERS};
 use crate::time::Instant;
 use heapless::Vec;
 use heapless::index_map::FnvIndexMap;
@@ -17,8 +17,8 @@ const QUESTION_MAP: usize = (PENDING * 2).next_power_of_two();
 const TRANSACTION_MAP: usize = (PENDING * 4).next_power_of_two();
 /// Buckets among which clients are spread to share the table fairly.
 const CLIENT_BUCKETS: usize = 256;
-/// Of the table, one client may hold this share (1/n) while the table is more than half full.
-const CLIENT_SHARE: usize = 8;
+/// Of the places to wait in, one client may hold this share (1/n) while more than half of them are taken.
+const CLIENT_SHARE: usize = 4;
 
 const _: () = assert!(
     QUESTION_MAP <= 65_536 && TRANSACTION_MAP <= 65_536,
@@ -42,6 +42,8 @@ pub struct Attempt {
     pub edns: bool,
     /// Whether the name was sent in random letter case, which has to come back.
     pub random_case: bool,
+    /// It took longer than usual, and was counted as a timeout of its upstream.
+    pub overdue: bool,
 }
 
 /// A question in flight.
@@ -77,6 +79,12 @@ pub struct Pending {
     pub failure: Option<u8>,
     /// The letter case in which the name was sent upstream.
     pub sent_case: LetterCase,
+    /// Upstreams that did not understand this question with EDNS.
+    pub without_edns: Tried,
+    /// Upstreams that lost the letter case of this question.
+    pub without_case: Tried,
+    /// The answer is known not to fit a datagram: it is fetched in a stream.
+    pub by_stream: bool,
     /// Fair share bucket of the client that asked first.
     pub bucket: u8,
 }
@@ -174,8 +182,27 @@ pub struct Waiter<R> {
     pub is_unknown: bool,
     /// The letter case of its QNAME.
     pub case: LetterCase,
+    /// Its fair share bucket.
+    pub bucket: u8,
+    /// What the table links it with.
+    pub links: Links,
+}
+
+/// Where a waiting client stands in the table.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Links {
+    /// Its QNAME in the table of aliases, where that is not the name in flight.
+    alias: Option<u16>,
     /// The next client that waits for the same question.
-    pub next: Option<u16>,
+    next: Option<u16>,
+}
+
+impl<R> Waiter<R> {
+    /// Whether it waits on a stream, where nothing is cut.
+    #[must_use]
+    pub const fn is_tcp(&self) -> bool {
+        self.limit as usize == TCP_MESSAGE_MAX
+    }
 }
 
 /// Why a question cannot be taken on.
@@ -185,7 +212,7 @@ pub enum PendingFull {
     Questions,
     /// No room for another client.
     Waiters,
-    /// This client holds more than its share of a table that is more than half full.
+    /// This client holds its share of the places to wait in, and more than half of them are taken.
     Share,
 }
 
@@ -193,16 +220,25 @@ pub enum PendingFull {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotBegun;
 
-/// The table of questions in flight. Full: the caller ends the oldest question and takes the new one.
+/// The table of questions in flight. Full: the caller ends the [`victim`](Self::victim) and takes the new one.
 #[derive(Debug)]
 pub struct PendingTable<R> {
     questions: Slab<Pending, PENDING>,
     waiters: Slab<Waiter<R>, WAITERS>,
+    /// QNAMEs of those who wait for what another name has.
+    aliases: Slab<Name, ALIASES>,
     by_question: FnvIndexMap<u64, u16, QUESTION_MAP>,
     by_transaction: FnvIndexMap<u32, u16, TRANSACTION_MAP>,
     /// `Pending::wake` in milliseconds by index; 0: free. Kept apart so that looking for what is due stays cheap.
     wakes: [u64; PENDING],
+    /// Running number and bucket of each question by index; 0: free. Kept apart so that looking for the oldest stays cheap.
+    ages: [u64; PENDING],
+    /// Questions that were taken on so far.
+    taken: u64,
+    /// Questions by bucket of the client that asked first.
     held: [u16; CLIENT_BUCKETS],
+    /// Waiting clients by bucket.
+    waiting: [u16; CLIENT_BUCKETS],
     /// Nothing is due before.
     next_wake: Instant,
 }
@@ -218,10 +254,14 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         Self {
             questions: Slab::new(),
             waiters: Slab::new(),
+            aliases: Slab::new(),
             by_question: FnvIndexMap::new(),
             by_transaction: FnvIndexMap::new(),
             wakes: [0; PENDING],
+            ages: [0; PENDING],
+            taken: 0,
             held: [0; CLIENT_BUCKETS],
+            waiting: [0; CLIENT_BUCKETS],
             next_wake: Instant::from_millis(0),
         }
     }
@@ -230,6 +270,12 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.questions.len()
+    }
+
+    /// Whether another question has no room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.questions.is_full()
     }
 
     /// Whether nothing is in flight.
@@ -254,14 +300,9 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     /// Takes on a question.
     ///
     /// # Errors
-    /// There is no room, or the client has its share.
+    /// There is no room.
     pub fn insert(&mut self, pending: Pending) -> Result<u16, PendingFull> {
-        let bucket = usize::from(pending.bucket);
-        let crowded = self.questions.len() >= PENDING / 2;
-        if crowded && usize::from(self.held[bucket]) >= PENDING / CLIENT_SHARE {
-            return Err(PendingFull::Share);
-        }
-        let hash = pending.hash;
+        let (hash, bucket) = (pending.hash, pending.bucket);
         let wake = pending.wake();
         let index = self
             .questions
@@ -269,7 +310,9 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             .map_err(|_| PendingFull::Questions)?;
         // Cannot be full: the map has twice the entries of the table.
         let _ = self.by_question.insert(hash, index);
-        self.held[bucket] += 1;
+        self.held[usize::from(bucket)] += 1;
+        self.taken += 1;
+        self.ages[usize::from(index)] = self.taken << 8 | u64::from(bucket);
         self.set_wake(index, wake);
         Ok(index)
     }
@@ -332,41 +375,100 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         })
     }
 
-    /// Puts a client in front of those who wait for the question at `index`. A client that asks the same again while
-    /// it waits is not put in twice.
+    /// Puts a client in front of those who wait for the question at `index`; `alias` is its QNAME where that is another
+    /// one. A client that asks the same again while it waits is not put in twice.
     ///
     /// # Errors
-    /// There is no room.
-    pub fn join(&mut self, index: u16, waiter: Waiter<R>) -> Result<(), PendingFull> {
-        let Some(pending) = self.questions.get_mut(index) else {
+    /// There is no room, or the client has its share.
+    pub fn join(
+        &mut self,
+        index: u16,
+        waiter: Waiter<R>,
+        alias: Option<&Name>,
+    ) -> Result<(), PendingFull> {
+        let Some(first) = self
+            .questions
+            .get(index)
+            .map(|pending| pending.first_waiter)
+        else {
             return Ok(());
         };
-        let mut at = pending.first_waiter;
-        // Bound: the list is made of distinct entries of `waiters`.
-        while let Some(present) = at.and_then(|at| self.waiters.get(at)) {
-            if present.id == waiter.id && present.route == waiter.route {
-                return Ok(());
-            }
-            at = present.next;
+        if self.is_waiting(first, &waiter, alias) {
+            return Ok(());
         }
-        let waiter = Waiter {
-            next: pending.first_waiter,
-            ..waiter
+        let bucket = usize::from(waiter.bucket);
+        let crowded = self.waiters.len() >= WAITERS / 2;
+        if crowded && usize::from(self.waiting[bucket]) >= WAITERS / CLIENT_SHARE {
+            return Err(PendingFull::Share);
+        }
+        if self.waiters.is_full() {
+            return Err(PendingFull::Waiters);
+        }
+        let alias = match alias {
+            Some(name) => Some(
+                self.aliases
+                    .insert(*name)
+                    .map_err(|_| PendingFull::Waiters)?,
+            ),
+            None => None,
         };
-        pending.first_waiter = Some(
-            self.waiters
-                .insert(waiter)
-                .map_err(|_| PendingFull::Waiters)?,
-        );
+        let links = Links { alias, next: first };
+        let waiter = Waiter { links, ..waiter };
+        let at = self
+            .waiters
+            .insert(waiter)
+            .map_err(|_| PendingFull::Waiters)?;
+        if let Some(pending) = self.questions.get_mut(index) {
+            pending.first_waiter = Some(at);
+        }
+        self.waiting[bucket] += 1;
         Ok(())
     }
 
-    /// Takes one waiting client off the question at `index`.
-    pub fn pop_waiter(&mut self, index: u16) -> Option<Waiter<R>> {
+    /// Whether the list that begins with `first` has this client with this question already.
+    fn is_waiting(&self, first: Option<u16>, waiter: &Waiter<R>, alias: Option<&Name>) -> bool {
+        let mut at = first;
+        // Bound: the list is made of distinct entries of `waiters`.
+        while let Some(present) = at.and_then(|at| self.waiters.get(at)) {
+            let same_name = present.links.alias.and_then(|at| self.aliases.get(at)) == alias;
+            if present.id == waiter.id && present.route == waiter.route && same_name {
+                return true;
+            }
+            at = present.links.next;
+        }
+        false
+    }
+
+    /// Takes one waiting client off the question at `index`, with its QNAME where that is another one.
+    pub fn pop_waiter(&mut self, index: u16) -> Option<(Waiter<R>, Option<Name>)> {
+        self.pop_waiter_that(index, |_| true)
+    }
+
+    /// Takes one waiting client that is `wanted` off the question at `index`.
+    pub fn pop_waiter_that(
+        &mut self,
+        index: u16,
+        wanted: impl Fn(&Waiter<R>) -> bool,
+    ) -> Option<(Waiter<R>, Option<Name>)> {
         let pending = self.questions.get_mut(index)?;
-        let waiter = self.waiters.remove(pending.first_waiter?)?;
-        pending.first_waiter = waiter.next;
-        Some(waiter)
+        let mut before = None;
+        let mut at = pending.first_waiter?;
+        // Bound: the list is made of distinct entries of `waiters`.
+        while !wanted(self.waiters.get(at)?) {
+            before = Some(at);
+            at = self.waiters.get(at)?.links.next?;
+        }
+        let waiter = self.waiters.remove(at)?;
+        match before.and_then(|before| self.waiters.get_mut(before)) {
+            Some(before) => before.links.next = waiter.links.next,
+            None => pending.first_waiter = waiter.links.next,
+        }
+        self.waiting[usize::from(waiter.bucket)] -= 1;
+        let alias = waiter
+            .links
+            .alias
+            .and_then(|alias| self.aliases.remove(alias));
+        Some((waiter, alias))
     }
 
     /// Ends a question. Clients that still wait are forgotten.
@@ -384,15 +486,18 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         }
         self.held[usize::from(pending.bucket)] -= 1;
         self.wakes[usize::from(index)] = 0;
+        self.ages[usize::from(index)] = 0;
     }
 
-    /// The question that has been in flight for the longest time.
+    /// The question that makes room for another: of those clients that have the most questions, the one that has been in
+    /// flight for the longest time. So whoever fills the table pays for it, and the others do not notice.
     #[must_use]
-    pub fn oldest(&self) -> Option<u16> {
-        self.questions
-            .iter()
-            .min_by_key(|(_, pending)| pending.started)
-            .map(|(index, _)| index)
+    pub fn victim(&self) -> Option<u16> {
+        let most = *self.held.iter().max()?;
+        let ages = self.ages.iter().enumerate();
+        ages.filter(|(_, age)| **age != 0 && self.held[(**age & 0xff) as usize] == most)
+            .min_by_key(|(_, age)| **age)
+            .map(|(index, _)| index as u16)
     }
 
     /// A question for which something is due. Asked repeatedly until `None`; the caller must act on each, so that its
@@ -450,6 +555,9 @@ mod tests {
             first_waiter: None,
             failure: None,
             sent_case: LetterCase::LOWER,
+            without_edns: 0,
+            without_case: 0,
+            by_stream: false,
             bucket,
         }
     }
@@ -463,7 +571,8 @@ mod tests {
             edns: None,
             is_unknown: false,
             case: LetterCase::LOWER,
-            next: None,
+            bucket: route as u8,
+            links: Links::default(),
         }
     }
 
@@ -501,6 +610,7 @@ mod tests {
             live: true,
             edns: true,
             random_case: false,
+            overdue: false,
         };
         assert_eq!(table.begin(index, attempt), Ok(()));
         assert_eq!(
@@ -513,39 +623,65 @@ mod tests {
             (Some(index), None)
         );
         for id in 0..3 {
-            table.join(index, waiter(5, id)).expect("room");
+            table.join(index, waiter(5, id), None).expect("room");
         }
         table
-            .join(index, waiter(5, 1))
+            .join(index, waiter(5, 1), None)
             .expect("a repeated question takes no room");
         assert_eq!(table.waiters.len(), 3);
+        table
+            .join(index, waiter(5, 1), Some(&Name::ROOT))
+            .expect("the same ID for another name");
+        assert_eq!((table.waiters.len(), table.aliases.len()), (4, 1));
         table.remove(index);
         assert_eq!(
-            (
-                table.find(7, &key),
-                table.by_transaction(1, 9),
-                table.waiters.len()
-            ),
-            (None, None, 0)
+            (table.find(7, &key), table.by_transaction(1, 9)),
+            (None, None)
+        );
+        assert_eq!((table.waiters.len(), table.aliases.len()), (0, 0));
+        assert!(
+            table
+                .waiting
+                .iter()
+                .chain(&table.held)
+                .all(|&held| held == 0)
         );
     }
 
     #[test]
-    fn one_client_gets_its_share_of_a_crowded_table() {
+    fn the_client_that_fills_the_table_pays_for_it() {
         let mut table = table();
-        for number in 0..PENDING / 2 {
+        for number in 0..PENDING as u64 {
+            let bucket = if number < 10 { 2 } else { 1 };
             table
-                .insert(pending(number as u64, 1))
-                .expect("half of the table is free for all");
+                .insert(pending(number, bucket))
+                .expect("the whole table is free for all");
         }
-        assert_eq!(table.insert(pending(9_999, 1)), Err(PendingFull::Share));
-        for number in 0..PENDING / CLIENT_SHARE {
+        assert_eq!(table.insert(pending(9_999, 2)), Err(PendingFull::Questions));
+        assert_eq!(
+            table.victim(),
+            Some(10),
+            "the oldest question of the client with the most"
+        );
+        table.remove(10);
+        assert_eq!(table.insert(pending(9_999, 2)), Ok(10));
+        assert_eq!(table.victim(), Some(11));
+    }
+
+    #[test]
+    fn one_client_gets_its_share_of_the_places_to_wait_in() {
+        let mut table = table();
+        let index = table.insert(pending(1, 0)).expect("room");
+        for id in 0..(WAITERS / 2) as u16 {
             table
-                .insert(pending(10_000 + number as u64, 2))
-                .expect("another client's share");
+                .join(index, waiter(5, id), None)
+                .expect("half of them are free for all");
         }
-        assert_eq!(table.insert(pending(20_000, 2)), Err(PendingFull::Share));
-        assert_eq!(table.oldest(), Some(0));
+        assert_eq!(
+            table.join(index, waiter(5, 60_000), None),
+            Err(PendingFull::Share)
+        );
+        assert_eq!(table.join(index, waiter(6, 60_000), None), Ok(()));
     }
 
     #[test]

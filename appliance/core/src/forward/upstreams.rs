@@ -1,5 +1,6 @@
 //! The upstream servers: how long each one usually takes, which one is silent, whom to ask next.
 
+use super::pending::Attempt;
 use crate::limits::UPSTREAMS;
 use crate::time::Instant;
 use core::net::SocketAddr;
@@ -11,12 +12,16 @@ const RETRY_FIRST_MS: u32 = 400;
 const RETRY_MIN_MS: u32 = 40;
 /// Never wait longer than this before the next one is asked, too.
 const RETRY_MAX_MS: u32 = 1_000;
-/// Timeouts in a row after which an upstream counts as silent.
-const SILENT_AFTER: u8 = 3;
-/// A silent upstream is asked again, with a real question, after this time; doubled up to `PROBE_MAX_MS`.
+/// Different questions in a row that have to fail before the upstream is to blame, and not the question.
+const FAULTS: u8 = 3;
+/// A silent upstream is asked again, beside another one, after this time; doubled up to `PROBE_MAX_MS`.
 const PROBE_FIRST_MS: u64 = 1_000;
 /// The longest time between two probes.
 const PROBE_MAX_MS: u64 = 30_000;
+/// Where the fastest is asked, the others are measured this often: one of them may have become faster.
+const MEASURE_MS: u64 = 10_000;
+/// For how long an upstream is asked without what it does not understand.
+const WITHOUT_MS: u64 = 15 * 60 * 1_000;
 
 /// One upstream server as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,14 @@ pub struct UpstreamConfig {
     pub group: u8,
     /// Whether its AD bit is passed on (RFC 6840 section 5.8: only where the path to it is trusted).
     pub trusted: bool,
+}
+
+impl UpstreamConfig {
+    /// Whether `from` is this server. A scope ID only counts where one was configured.
+    #[must_use]
+    pub fn is_at(&self, from: SocketAddr) -> bool {
+        self.address.ip() == from.ip() && self.address.port() == from.port()
+    }
 }
 
 /// In which order the servers of a group are asked.
@@ -41,6 +54,66 @@ pub enum Strategy {
     Race,
 }
 
+/// Faults of one kind in a row. One question may fail as often as it likes, it counts once: a fault with one name is no
+/// fault of the server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Faults {
+    count: u8,
+    /// The question that was counted last.
+    last: u64,
+}
+
+impl Faults {
+    /// Counts a fault with the question that has this hash. Whether the server is to blame from now on.
+    fn count(&mut self, question: u64) -> bool {
+        if self.count > 0 && self.last == question {
+            return false;
+        }
+        self.last = question;
+        self.count = self.count.saturating_add(1);
+        self.count == FAULTS
+    }
+
+    const fn are_its_own(&self) -> bool {
+        self.count >= FAULTS
+    }
+}
+
+/// Something that an upstream was found not to understand. It is tried again after a while.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ability {
+    faults: Faults,
+    again_at: Instant,
+}
+
+impl Ability {
+    fn is_there(&self, now: Instant) -> bool {
+        now >= self.again_at
+    }
+
+    fn failed(&mut self, question: u64, now: Instant) {
+        if self.faults.count(question) {
+            *self = Self {
+                faults: Faults::default(),
+                again_at: now + WITHOUT_MS,
+            };
+        }
+    }
+
+    fn worked(&mut self) {
+        self.faults = Faults::default();
+    }
+}
+
+/// A query whose question was answered by another server before its own answer came.
+#[derive(Clone, Copy, Debug)]
+struct Overtaken {
+    socket: u16,
+    id: u16,
+    sent: Instant,
+    question: u64,
+}
+
 /// One upstream server and what is known of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Upstream {
@@ -50,26 +123,32 @@ pub struct Upstream {
     srtt8_ms: u32,
     /// Its mean deviation in ms, times 4.
     rttvar4_ms: u32,
-    timeouts: u8,
+    timeouts: Faults,
     probe_at: Instant,
     probe_wait_ms: u64,
-    /// Answers queries with an OPT record. Cleared by FORMERR or NOTIMP (RFC 6891 section 7).
-    pub speaks_edns: bool,
-    /// Repeats the letter case of the question. Cleared when it does not.
-    pub keeps_case: bool,
+    measured_at: Instant,
+    edns: Ability,
+    letter_case: Ability,
+    overtaken: Option<Overtaken>,
 }
 
 impl Upstream {
     const fn new(config: UpstreamConfig) -> Self {
+        const ABLE: Ability = Ability {
+            faults: Faults { count: 0, last: 0 },
+            again_at: Instant::from_millis(0),
+        };
         Self {
             config,
             srtt8_ms: 0,
             rttvar4_ms: 0,
-            timeouts: 0,
+            timeouts: ABLE.faults,
             probe_at: Instant::from_millis(0),
             probe_wait_ms: PROBE_FIRST_MS,
-            speaks_edns: true,
-            keeps_case: true,
+            measured_at: Instant::from_millis(0),
+            edns: ABLE,
+            letter_case: ABLE,
+            overtaken: None,
         }
     }
 
@@ -95,12 +174,24 @@ impl Upstream {
     /// Whether it has not answered for a while.
     #[must_use]
     pub const fn is_silent(&self) -> bool {
-        self.timeouts >= SILENT_AFTER
+        self.timeouts.are_its_own()
+    }
+
+    /// Whether it answers queries with an OPT record, as far as is known (RFC 6891 section 7).
+    #[must_use]
+    pub fn speaks_edns(&self, now: Instant) -> bool {
+        self.edns.is_there(now)
+    }
+
+    /// Whether it repeats the letter case of the question, as far as is known.
+    #[must_use]
+    pub fn keeps_case(&self, now: Instant) -> bool {
+        self.letter_case.is_there(now)
     }
 
     /// It answered `rtt_ms` after it was asked.
-    fn answered(&mut self, rtt_ms: u32) {
-        let rtt_ms = rtt_ms.clamp(1, 10_000);
+    fn answered(&mut self, rtt_ms: u64, now: Instant) {
+        let rtt_ms = rtt_ms.clamp(1, 10_000) as u32;
         if self.srtt8_ms == 0 {
             self.srtt8_ms = rtt_ms * 8;
             self.rttvar4_ms = rtt_ms * 2;
@@ -110,17 +201,45 @@ impl Upstream {
             self.rttvar4_ms = self.rttvar4_ms - self.rttvar4_ms / 4 + deviation;
             self.srtt8_ms = (self.srtt8_ms - self.srtt8_ms / 8 + rtt_ms).max(8);
         }
-        self.timeouts = 0;
+        self.timeouts = Faults::default();
         self.probe_wait_ms = PROBE_FIRST_MS;
+        self.measured_at = now;
     }
 
-    /// It did not answer in time.
-    fn timed_out(&mut self, now: Instant) {
-        self.timeouts = self.timeouts.saturating_add(1);
-        if self.is_silent() && now >= self.probe_at {
+    /// It did not answer this question in time.
+    fn timed_out(&mut self, question: u64, now: Instant) {
+        if self.timeouts.count(question) {
             self.probe_at = now + self.probe_wait_ms;
-            self.probe_wait_ms = (self.probe_wait_ms * 2).min(PROBE_MAX_MS);
         }
+    }
+
+    /// Whether it should be asked beside another one, to learn how it does.
+    fn wants_probe(&self, strategy: Strategy, now: Instant) -> bool {
+        if self.is_silent() {
+            now >= self.probe_at
+        } else {
+            strategy == Strategy::Fastest && now.millis_since(self.measured_at) >= MEASURE_MS
+        }
+    }
+
+    fn probed(&mut self, now: Instant) {
+        self.measured_at = now;
+        if self.is_silent() {
+            self.probe_wait_ms = (self.probe_wait_ms * 2).min(PROBE_MAX_MS);
+            self.probe_at = now + self.probe_wait_ms;
+        }
+    }
+
+    /// Its answer is no longer waited for, but still measured. One such query is remembered at a time; it counts as a
+    /// timeout when the next one comes and it is overdue.
+    fn overtaken(&mut self, query: Overtaken, now: Instant) {
+        if let Some(earlier) = self.overtaken {
+            if now.millis_since(earlier.sent) < u64::from(self.retry_ms()) {
+                return;
+            }
+            self.timed_out(earlier.question, now);
+        }
+        self.overtaken = Some(query);
     }
 }
 
@@ -163,10 +282,9 @@ impl Upstreams {
         }
         let mut list: Vec<Upstream, UPSTREAMS> = Vec::new();
         for &config in servers {
-            let known = self
-                .list
-                .iter()
-                .find(|old| old.config.address == config.address);
+            let known = self.list.iter().find(|old| {
+                old.config.address == config.address && old.config.group == config.group
+            });
             let upstream = known.map_or(Upstream::new(config), |old| Upstream { config, ..*old });
             // Cannot be full: checked above.
             let _ = list.push(upstream);
@@ -202,7 +320,7 @@ impl Upstreams {
 
     /// Whom to ask next in `group`: servers that answer before silent ones, untried before tried ones.
     #[must_use]
-    pub fn pick(&self, group: u8, tried: Tried, now: Instant) -> Option<u8> {
+    pub fn pick(&self, group: u8, tried: Tried) -> Option<u8> {
         let members = || {
             self.list
                 .iter()
@@ -220,36 +338,101 @@ impl Upstreams {
             }
             .map(|(index, _)| index as u8)
         };
-        // A silent server whose probe is due takes part like a working one: that is the probe. The question goes on to
-        // the next server after its usual time, so it costs one client little.
-        let works = |upstream: &Upstream| !upstream.is_silent() || now >= upstream.probe_at;
+        let works = |upstream: &Upstream| !upstream.is_silent();
         best(&mut members().filter(|(index, upstream)| untried(*index) && works(upstream)))
             .or_else(|| best(&mut members().filter(|(index, _)| untried(*index))))
             .or_else(|| best(&mut members().filter(|(_, upstream)| works(upstream))))
             .or_else(|| best(&mut members()))
     }
 
-    /// Whether every server of `group` is silent and no probe is due.
+    /// A server of `group` that is to be asked beside those that were `tried`, so that it costs no client anything: a
+    /// silent one that may be back, or one that may have become the fastest. Its next turn comes later.
+    pub fn probe(&mut self, group: u8, tried: Tried, now: Instant) -> Option<u8> {
+        let strategy = self.strategy;
+        let mut servers = self.list.iter_mut().enumerate();
+        let (index, upstream) = servers.find(|(index, upstream)| {
+            upstream.config.group == group
+                && tried & (1 << index) == 0
+                && upstream.wants_probe(strategy, now)
+        })?;
+        upstream.probed(now);
+        Some(index as u8)
+    }
+
+    /// Whether every server of `group` is silent.
     #[must_use]
-    pub fn is_unreachable(&self, group: u8, now: Instant) -> bool {
+    pub fn is_unreachable(&self, group: u8) -> bool {
         self.list
             .iter()
             .filter(|upstream| upstream.config.group == group)
-            .all(|upstream| upstream.is_silent() && now < upstream.probe_at)
+            .all(Upstream::is_silent)
     }
 
     /// Notes an answer.
-    pub fn answered(&mut self, index: u8, rtt_ms: u64) {
+    pub fn answered(&mut self, index: u8, rtt_ms: u64, now: Instant) {
         if let Some(upstream) = self.get_mut(index) {
-            upstream.answered(u32::try_from(rtt_ms).unwrap_or(u32::MAX));
+            upstream.answered(rtt_ms, now);
         }
     }
 
-    /// Notes a timeout.
-    pub fn timed_out(&mut self, index: u8, now: Instant) {
+    /// Notes that the question with this hash was not answered in time.
+    pub fn timed_out(&mut self, index: u8, question: u64, now: Instant) {
         if let Some(upstream) = self.get_mut(index) {
-            upstream.timed_out(now);
+            upstream.timed_out(question, now);
         }
+    }
+
+    /// Notes that the server did not take the question with EDNS, but without (RFC 6891 section 7).
+    pub fn lacked_edns(&mut self, index: u8, question: u64, now: Instant) {
+        if let Some(upstream) = self.get_mut(index) {
+            upstream.edns.failed(question, now);
+        }
+    }
+
+    /// Notes that the server answered with EDNS.
+    pub fn spoke_edns(&mut self, index: u8) {
+        if let Some(upstream) = self.get_mut(index) {
+            upstream.edns.worked();
+        }
+    }
+
+    /// Notes whether the server repeated the letter case of the question.
+    pub fn repeated_case(&mut self, index: u8, did: bool, question: u64, now: Instant) {
+        match self.get_mut(index) {
+            Some(upstream) if did => upstream.letter_case.worked(),
+            Some(upstream) => upstream.letter_case.failed(question, now),
+            None => {}
+        }
+    }
+
+    /// Notes that the answer to `attempt` at the question with this hash is no longer waited for.
+    pub fn overtaken(&mut self, attempt: &Attempt, question: u64, now: Instant) {
+        let Attempt {
+            socket, id, sent, ..
+        } = *attempt;
+        if let Some(upstream) = self.get_mut(attempt.upstream) {
+            let query = Overtaken {
+                socket,
+                id,
+                sent,
+                question,
+            };
+            upstream.overtaken(query, now);
+        }
+    }
+
+    /// Measures an answer that nobody waits for any more. Whether it is one.
+    pub fn late(&mut self, socket: u16, id: u16, from: SocketAddr, now: Instant) -> bool {
+        let Some((upstream, query)) = self.list.iter_mut().find_map(|upstream| {
+            let query = upstream.overtaken?;
+            let same = query.socket == socket && query.id == id;
+            (same && upstream.config.is_at(from)).then_some((upstream, query))
+        }) else {
+            return false;
+        };
+        upstream.overtaken = None;
+        upstream.answered(now.millis_since(query.sent), now);
+        true
     }
 }
 
@@ -281,40 +464,58 @@ mod tests {
     #[test]
     fn ordered_asks_in_order_and_repeats_when_all_were_asked() {
         let upstreams = servers(Strategy::Ordered);
-        assert_eq!(upstreams.pick(0, 0, NOW), Some(0));
-        assert_eq!(upstreams.pick(0, 0b01, NOW), Some(1));
-        assert_eq!(upstreams.pick(0, 0b11, NOW), Some(0));
-        assert_eq!(upstreams.pick(1, 0, NOW), Some(2));
-        assert_eq!(upstreams.pick(2, 0, NOW), None);
+        assert_eq!(upstreams.pick(0, 0), Some(0));
+        assert_eq!(upstreams.pick(0, 0b01), Some(1));
+        assert_eq!(upstreams.pick(0, 0b11), Some(0));
+        assert_eq!(upstreams.pick(1, 0), Some(2));
+        assert_eq!(upstreams.pick(2, 0), None);
     }
 
     #[test]
-    fn a_silent_server_is_left_out_until_its_probe() {
+    fn a_silent_server_is_left_out_and_probed_beside_another() {
         let mut upstreams = servers(Strategy::Ordered);
-        for _ in 0..SILENT_AFTER {
-            upstreams.timed_out(0, NOW);
+        for question in 0..u64::from(FAULTS) {
+            assert_eq!(upstreams.pick(0, 0), Some(0));
+            upstreams.timed_out(0, question, NOW);
         }
-        assert_eq!(upstreams.pick(0, 0, NOW), Some(1));
+        assert_eq!(upstreams.pick(0, 0), Some(1));
         assert_eq!(
-            upstreams.pick(0, 0b10, NOW),
+            upstreams.pick(0, 0b10),
             Some(0),
             "better a silent server than none"
         );
+        assert_eq!(upstreams.probe(0, 0b10, NOW), None);
+        let due = NOW + PROBE_FIRST_MS;
+        assert_eq!(upstreams.probe(0, 0b10, due), Some(0));
         assert_eq!(
-            upstreams.pick(0, 0, NOW + PROBE_FIRST_MS),
-            Some(0),
-            "the probe"
+            upstreams.probe(0, 0b10, due),
+            None,
+            "one question at a time"
         );
-        upstreams.answered(0, 10);
-        assert_eq!(upstreams.pick(0, 0, NOW), Some(0));
+        assert_eq!(upstreams.probe(0, 0b10, due + 2 * PROBE_FIRST_MS), Some(0));
+        upstreams.answered(0, 10, NOW);
+        assert_eq!(upstreams.pick(0, 0), Some(0));
     }
 
     #[test]
-    fn fastest_prefers_the_shortest_time() {
+    fn one_question_cannot_make_a_server_silent() {
+        let mut upstreams = servers(Strategy::Ordered);
+        for _ in 0..100 {
+            upstreams.timed_out(0, 7, NOW);
+        }
+        assert!(!upstreams.as_slice()[0].is_silent());
+    }
+
+    #[test]
+    fn fastest_prefers_the_shortest_time_and_measures_the_others_now_and_then() {
         let mut upstreams = servers(Strategy::Fastest);
-        upstreams.answered(0, 50);
-        upstreams.answered(1, 5);
-        assert_eq!(upstreams.pick(0, 0, NOW), Some(1));
+        upstreams.answered(0, 50, NOW);
+        upstreams.answered(1, 5, NOW);
+        assert_eq!(upstreams.pick(0, 0), Some(1));
+        assert_eq!(upstreams.probe(0, 0b10, NOW + 1), None);
+        let due = NOW + MEASURE_MS;
+        assert_eq!(upstreams.probe(0, 0b10, due), Some(0));
+        assert_eq!(upstreams.probe(0, 0b10, due), None);
     }
 
     #[test]
@@ -322,7 +523,7 @@ mod tests {
         let mut upstreams = servers(Strategy::Ordered);
         assert_eq!(upstreams.get(0).expect("there").retry_ms(), RETRY_FIRST_MS);
         for _ in 0..50 {
-            upstreams.answered(0, 100);
+            upstreams.answered(0, 100, NOW);
         }
         let settled = upstreams.get(0).expect("there").retry_ms();
         assert!((100..150).contains(&settled), "{settled}");
@@ -331,11 +532,19 @@ mod tests {
     #[test]
     fn a_new_configuration_keeps_what_is_known() {
         let mut upstreams = servers(Strategy::Ordered);
-        upstreams.answered(1, 20);
+        upstreams.answered(1, 20, NOW);
         let kept = upstreams.get(1).expect("there").config;
         upstreams
-            .configure(&[kept], Strategy::Ordered)
+            .configure(
+                &[kept, UpstreamConfig { group: 1, ..kept }],
+                Strategy::Ordered,
+            )
             .expect("fits");
         assert_eq!(upstreams.get(0).expect("there").srtt_ms(), Some(20));
+        assert_eq!(
+            upstreams.get(1).expect("there").srtt_ms(),
+            None,
+            "each group has its own health"
+        );
     }
 }

@@ -1,0 +1,160 @@
+//! Many clients: shared questions, full tables, fair shares.
+
+use super::harness::*;
+
+#[test]
+fn everyone_who_asks_the_same_shares_one_upstream_query_and_gets_its_own_reply() {
+    with_world(Settings::DEFAULT, |world| {
+        world.ask(1, &query("a.example.", 1));
+        world.ask(2, &with_edns(query("A.example.", 2), false));
+        world.ask(2, &with_edns(query("A.example.", 2), false));
+        assert_eq!(world.effects.asked.len(), 1);
+        world.respond(answer_a(60));
+        assert_eq!(
+            world.effects.replies.len(),
+            2,
+            "a repeated question is answered once"
+        );
+        for (route, bytes) in &world.effects.replies {
+            let reply = Message::from_vec(bytes).unwrap();
+            assert_eq!(u32::from(reply.id()), *route);
+            assert_eq!(reply.extensions().is_some(), *route == 2);
+            assert_eq!(bytes[13] == b'A', *route == 2);
+        }
+        assert_eq!(world.engine.in_flight(), 0);
+    });
+}
+
+#[test]
+fn a_full_table_ends_the_oldest_question_of_the_busiest_client() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(7, &query("patient.example.", 1));
+        for number in 0..crate::limits::PENDING as u16 - 1 {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+        }
+        assert!(
+            world.effects.replies.is_empty(),
+            "one client may use it all"
+        );
+        // The busy client goes on: it is its own oldest question that ends.
+        world.miss(1, &with_edns(query("one-more.example.", 9_999), false));
+        assert_eq!(world.effects.replies.len(), 1);
+        let reply = world.last_reply();
+        assert_eq!(
+            (reply.id(), reply.response_code()),
+            (0, ResponseCode::ServFail)
+        );
+        // Another one comes: it is served, and so is the one that came first.
+        world.miss(8, &query("other.example.", 1));
+        assert_eq!(world.last_reply().id(), 1);
+        world.respond(answer_a(60));
+        world.respond_to(0, answer_a(60));
+        let served: Vec<Route> = world.effects.replies[2..]
+            .iter()
+            .map(|(route, _)| *route)
+            .collect();
+        assert_eq!(served, [8, 7]);
+        assert_eq!(world.get(Counter::PendingFull), 2);
+    });
+}
+
+#[test]
+fn a_question_that_made_room_says_so_and_is_not_kept_as_a_failure() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &with_edns(query("first.example.", 1), false));
+        for number in 0..crate::limits::PENDING as u16 {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+        }
+        assert_eq!(extended_error(world.last_bytes()), Some(ede::NOT_READY));
+        world.miss(2, &query("first.example.", 2));
+    });
+}
+
+#[test]
+fn hits_never_wait_behind_misses() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("hot.example.", 1));
+        world.respond(answer_a(3_600));
+        for number in 0..3 * crate::limits::PENDING as u16 {
+            world.ask(1, &query(&format!("n{number}.example."), number));
+            if number % 100 == 0 {
+                assert_eq!(world.hit(&query("hot.example.", 2)).answers().len(), 1);
+            }
+        }
+    });
+}
+
+#[test]
+fn one_client_cannot_take_all_the_places_to_wait_in() {
+    with_world(Settings::DEFAULT, |world| {
+        let mut refused = 0;
+        for id in 0..crate::limits::WAITERS as u16 + 100 {
+            let query = with_edns(query("a.example.", id), false);
+            let (outcome, bytes) = world.ask(1, &query);
+            if outcome != Outcome::Pending {
+                refused += 1;
+                assert_eq!(extended_error(&bytes), Some(ede::NOT_READY));
+            }
+        }
+        assert!(refused > 100, "{refused}");
+        world.miss(2, &query("a.example.", 1));
+        world.miss(3, &query("b.example.", 1));
+        world.respond(answer_a(60));
+        assert_eq!(world.effects.replies[0].0, 3);
+        world.respond_to(0, answer_a(60));
+        let waited = crate::limits::WAITERS + 100 - refused + 2;
+        assert_eq!(
+            world.effects.replies.len(),
+            waited,
+            "everyone else was answered"
+        );
+    });
+}
+
+#[test]
+fn when_all_places_are_taken_the_oldest_question_ends() {
+    with_world(Settings::DEFAULT, |world| {
+        for client in 0..crate::limits::WAITERS as u32 {
+            world.miss(
+                client,
+                &query(&format!("n{}.example.", client / 16), client as u16),
+            );
+        }
+        assert!(world.effects.replies.is_empty());
+        world.miss(5_000, &query("new.example.", 1));
+        assert_eq!(world.get(Counter::WaitersFull), 1);
+        assert_eq!(world.effects.replies.len(), 16, "those of one question");
+        world.respond(answer_a(60));
+        assert_eq!(world.effects.replies.last().unwrap().0, 5_000);
+    });
+}
+
+#[test]
+fn the_same_id_from_two_clients_gets_each_its_own_answer() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 7));
+        world.miss(2, &query("b.example.", 7));
+        world.respond_to(0, |message| {
+            message.add_answer(address("a.example.", 60, 1));
+        });
+        world.respond_to(1, |message| {
+            message.add_answer(address("b.example.", 60, 2));
+        });
+        for (route, bytes) in &world.effects.replies {
+            let reply = Message::from_vec(bytes).unwrap();
+            let owner = if *route == 1 {
+                "a.example."
+            } else {
+                "b.example."
+            };
+            assert_eq!(
+                (
+                    reply.id(),
+                    reply.queries()[0].name(),
+                    reply.answers()[0].name()
+                ),
+                (7, &name(owner), &name(owner))
+            );
+        }
+    });
+}

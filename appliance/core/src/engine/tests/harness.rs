@@ -1,0 +1,465 @@
+//! What the scenarios share: an engine with its caller's effects and a clock, and messages made by hickory-proto.
+
+pub(super) use super::super::*;
+pub(super) use crate::counters::Counter;
+pub(super) use crate::dns::edns::ede;
+pub(super) use crate::dns::{Header, header::flag, rtype};
+pub(super) use crate::forward::upstreams::{Strategy, UpstreamConfig};
+pub(super) use hickory_proto::op::{Message, ResponseCode};
+pub(super) use hickory_proto::rr::rdata::{A, CNAME, SOA, TXT};
+pub(super) use hickory_proto::rr::{Name, RData, Record, RecordType};
+pub(super) use std::string::String;
+pub(super) use std::vec::Vec;
+pub(super) use std::{format, vec};
+
+use crate::dns::edns::Edns;
+use crate::dns::record::Records;
+use hickory_proto::op::{Edns as HickoryEdns, MessageType, OpCode, Query as HickoryQuery};
+use hickory_proto::rr::rdata::NULL;
+use std::boxed::Box;
+use std::sync::Mutex;
+
+pub(super) type Route = u32;
+
+pub(super) struct TestCache {
+    pub shard: Mutex<Box<Shard>>,
+    pub seed: [u8; 16],
+}
+
+impl CacheAccess for &TestCache {
+    fn with_shard<T>(&self, _hash: u64, f: impl FnOnce(&mut Shard) -> T) -> T {
+        f(&mut self.shard.lock().unwrap())
+    }
+    fn seed(&self) -> [u8; 16] {
+        self.seed
+    }
+}
+
+/// A message that the engine sent upstream.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub socket: u16,
+    pub to: SocketAddr,
+    pub message: Vec<u8>,
+}
+
+impl Asked {
+    pub fn parsed(&self) -> Message {
+        Message::from_vec(&self.message).unwrap()
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Recorder {
+    pub asked: Vec<Asked>,
+    pub replies: Vec<(Route, Vec<u8>)>,
+    pub random: u32,
+    pub streams: Vec<SocketAddr>,
+    /// Streams that can be opened in all.
+    pub stream_limit: usize,
+    /// Servers to which nothing can be sent.
+    pub unreachable: Vec<SocketAddr>,
+    pub notices: Vec<String>,
+}
+
+impl Effects<Route> for Recorder {
+    fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool {
+        if self.unreachable.contains(&to) {
+            return false;
+        }
+        self.asked.push(Asked {
+            socket,
+            to,
+            message: message.to_vec(),
+        });
+        true
+    }
+    fn reply(&mut self, route: &Route, message: &[u8]) {
+        self.replies.push((*route, message.to_vec()));
+    }
+    fn open_stream(&mut self, to: SocketAddr) -> Option<u16> {
+        if self.streams.len() >= self.stream_limit {
+            return None;
+        }
+        self.streams.push(to);
+        Some(crate::limits::UPSTREAM_SOCKETS as u16 + self.streams.len() as u16)
+    }
+    fn notice(&mut self, notice: Notice, name: &crate::dns::Name) {
+        self.notices.push(format!("{notice:?} {name}"));
+    }
+    fn random(&mut self) -> u32 {
+        self.random = self
+            .random
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
+        // The low bits of such a generator repeat soon.
+        self.random.rotate_left(16)
+    }
+}
+
+/// An engine, its caller's effects, and a clock.
+pub(super) struct World<'a> {
+    pub engine: Engine<'a, Route, &'a TestCache>,
+    pub effects: Recorder,
+    pub now: Instant,
+    pub policy: Policy<'a>,
+    counters: &'a Counters,
+}
+
+pub(super) const UPSTREAM_1: &str = "192.0.2.1:53";
+pub(super) const UPSTREAM_2: &str = "[2001:db8::2]:53";
+/// The only server of group 1.
+pub(super) const UPSTREAM_OTHER: &str = "192.0.2.9:53";
+
+pub(super) fn server(address: &str, group: u8) -> UpstreamConfig {
+    UpstreamConfig {
+        address: address.parse().unwrap(),
+        group,
+        trusted: false,
+    }
+}
+
+/// Runs a scenario with two upstreams that are asked in order.
+pub(super) fn with_world(settings: Settings, scenario: impl FnOnce(&mut World<'_>) + Send) {
+    let servers = [
+        server(UPSTREAM_1, 0),
+        server(UPSTREAM_2, 0),
+        server(UPSTREAM_OTHER, 1),
+    ];
+    with_servers(settings, &servers, Strategy::Ordered, scenario);
+}
+
+pub(super) fn with_servers(
+    settings: Settings,
+    servers: &[UpstreamConfig],
+    strategy: Strategy,
+    scenario: impl FnOnce(&mut World<'_>) + Send,
+) {
+    crate::testing::on_large_stack(|| run_world(settings, servers, strategy, scenario));
+}
+
+fn run_world(
+    settings: Settings,
+    servers: &[UpstreamConfig],
+    strategy: Strategy,
+    scenario: impl FnOnce(&mut World<'_>),
+) {
+    let mut tables = Box::new(Tables::new());
+    let cache = TestCache {
+        shard: Mutex::new(Box::new(Shard::new())),
+        seed: [7; 16],
+    };
+    let counters = Counters::new();
+    let mut upstreams = Upstreams::new();
+    upstreams.configure(servers, strategy).unwrap();
+    let engine = Engine::new(&mut tables, &cache, &counters, upstreams, settings);
+    scenario(&mut World {
+        engine,
+        effects: Recorder::default(),
+        now: Instant::from_millis(1_000_000),
+        policy: Policy::OPEN,
+        counters: &counters,
+    });
+}
+
+/// A query for A.
+pub(super) fn query(name: &str, id: u16) -> Message {
+    query_type(name, RecordType::A, id)
+}
+
+pub(super) fn query_type(text: &str, qtype: RecordType, id: u16) -> Message {
+    let mut message = Message::new();
+    message
+        .set_id(id)
+        .set_message_type(MessageType::Query)
+        .set_op_code(OpCode::Query)
+        .set_recursion_desired(true);
+    message.add_query(HickoryQuery::query(name(text), qtype));
+    message
+}
+
+pub(super) fn with_edns(mut message: Message, dnssec_ok: bool) -> Message {
+    let mut edns = HickoryEdns::new();
+    edns.set_max_payload(4096)
+        .set_dnssec_ok(dnssec_ok)
+        .set_version(0);
+    message.set_edns(edns);
+    message
+}
+
+/// The bytes of a query with an OPT record of these options (code, data), version and size.
+pub(super) fn with_options(message: &Message, version: u8, size: u16, options: &[u8]) -> Vec<u8> {
+    let mut bytes = message.to_vec().unwrap();
+    bytes[11] = 1;
+    bytes.extend([0, 0, 41]);
+    bytes.extend(size.to_be_bytes());
+    bytes.extend([0, version, 0, 0]);
+    bytes.extend((options.len() as u16).to_be_bytes());
+    bytes.extend(options);
+    bytes
+}
+
+impl<'a> World<'a> {
+    pub fn turn<'p>(now: Instant, policy: &'p Policy<'p>) -> Turn<'p> {
+        Turn {
+            now,
+            unix_secs: 1_700_000_000 + (now.millis() / 1000) as u32,
+            policy,
+        }
+    }
+
+    pub fn client(&self, route: Route) -> Client<Route> {
+        Client {
+            route,
+            address: [10, 0, (route >> 8) as u8, route as u8].into(),
+            transport: Transport::Udp,
+        }
+    }
+
+    pub fn ask_as(&mut self, client: &Client<Route>, bytes: &[u8]) -> (Outcome, Vec<u8>) {
+        let room = if client.transport == Transport::Tcp {
+            65_535
+        } else {
+            2_048
+        };
+        let mut buffer = vec![0xa5; room];
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        let turn = Self::turn(self.now, &self.policy);
+        let outcome = self
+            .engine
+            .query(&turn, client, &mut buffer, bytes.len(), &mut self.effects);
+        if let Outcome::Reply(len) = outcome {
+            buffer.truncate(len);
+        }
+        (outcome, buffer)
+    }
+
+    pub fn ask_bytes(&mut self, route: Route, bytes: &[u8]) -> (Outcome, Vec<u8>) {
+        self.ask_as(&self.client(route), bytes)
+    }
+
+    pub fn ask(&mut self, route: Route, message: &Message) -> (Outcome, Vec<u8>) {
+        self.ask_bytes(route, &message.to_vec().unwrap())
+    }
+
+    pub fn ask_tcp(&mut self, route: Route, message: &Message) -> (Outcome, Vec<u8>) {
+        let client = Client {
+            transport: Transport::Tcp,
+            ..self.client(route)
+        };
+        self.ask_as(&client, &message.to_vec().unwrap())
+    }
+
+    /// Asks and expects that it has to wait.
+    pub fn miss(&mut self, route: Route, message: &Message) {
+        assert_eq!(self.ask(route, message).0, Outcome::Pending);
+    }
+
+    /// Asks and expects the answer at once.
+    pub fn hit(&mut self, message: &Message) -> Message {
+        Message::from_vec(&self.hit_bytes(&message.to_vec().unwrap())).unwrap()
+    }
+
+    pub fn hit_bytes(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let (outcome, reply) = self.ask_bytes(9, bytes);
+        assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+        reply
+    }
+
+    pub fn last_question(&self) -> Message {
+        self.effects.asked.last().unwrap().parsed()
+    }
+
+    /// The upstream that was asked last answers.
+    pub fn respond(&mut self, build: impl FnOnce(&mut Message)) {
+        let last = self.effects.asked.len() - 1;
+        let to = self.effects.asked[last].to;
+        self.respond_from(last, to, build);
+    }
+
+    /// The question that was asked as `nth` is answered from `from`.
+    pub fn respond_from(&mut self, nth: usize, from: SocketAddr, build: impl FnOnce(&mut Message)) {
+        let asked = &self.effects.asked[nth];
+        let (socket, message) = (asked.socket, response_to(&asked.message, build));
+        self.receive(socket, from, &message);
+    }
+
+    /// The question that was asked as `nth` is answered by whom it was asked.
+    pub fn respond_to(&mut self, nth: usize, build: impl FnOnce(&mut Message)) {
+        let to = self.effects.asked[nth].to;
+        self.respond_from(nth, to, build);
+    }
+
+    /// These bytes answer the last question.
+    pub fn respond_bytes(&mut self, message: &[u8]) {
+        let asked = self.effects.asked.last().unwrap();
+        let (socket, to) = (asked.socket, asked.to);
+        self.receive(socket, to, message);
+    }
+
+    pub fn receive(&mut self, socket: u16, from: SocketAddr, message: &[u8]) {
+        let turn = Self::turn(self.now, &self.policy);
+        self.engine
+            .response(&turn, socket, from, message, &mut self.effects);
+    }
+
+    /// The stream that was opened last ends.
+    pub fn lose_stream(&mut self) {
+        let socket = self.effects.asked.last().unwrap().socket;
+        let turn = Self::turn(self.now, &self.policy);
+        self.engine.lost(&turn, socket, &mut self.effects);
+    }
+
+    pub fn pass(&mut self, millis: u64) {
+        let end = self.now + millis;
+        // Steps as a worker makes them: to each deadline, then on.
+        while let Some(deadline) = self
+            .engine
+            .next_deadline()
+            .filter(|&deadline| deadline <= end)
+        {
+            self.now = self.now.max(deadline);
+            self.timeout();
+        }
+        self.now = end;
+        self.timeout();
+    }
+
+    fn timeout(&mut self) {
+        let turn = Self::turn(self.now, &self.policy);
+        self.engine.timeout(&turn, &mut self.effects);
+    }
+
+    pub fn last_reply(&self) -> Message {
+        Message::from_vec(self.last_bytes()).unwrap()
+    }
+
+    pub fn last_bytes(&self) -> &[u8] {
+        &self.effects.replies.last().unwrap().1
+    }
+
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counters.get(counter)
+    }
+
+    /// The servers that were asked, in order.
+    pub fn asked(&self) -> Vec<String> {
+        let asked = self.effects.asked.iter();
+        asked.map(|asked| format!("{}", asked.to)).collect()
+    }
+}
+
+/// A response to `question`, with whatever `build` puts in.
+pub(super) fn response_to(question: &[u8], build: impl FnOnce(&mut Message)) -> Vec<u8> {
+    let question = Message::from_vec(question).unwrap();
+    let mut message = Message::new();
+    message
+        .set_id(question.id())
+        .set_message_type(MessageType::Response)
+        .set_op_code(OpCode::Query);
+    message
+        .set_recursion_desired(true)
+        .set_recursion_available(true);
+    message.add_query(question.queries()[0].clone());
+    build(&mut message);
+    message.to_vec().unwrap()
+}
+
+pub(super) fn name(text: &str) -> Name {
+    Name::from_ascii(text).unwrap()
+}
+
+pub(super) fn address(owner: &str, ttl_secs: u32, last: u8) -> Record {
+    Record::from_rdata(name(owner), ttl_secs, RData::A(A::new(192, 0, 2, last)))
+}
+
+pub(super) fn alias(owner: &str, ttl_secs: u32, target: &str) -> Record {
+    Record::from_rdata(name(owner), ttl_secs, RData::CNAME(CNAME(name(target))))
+}
+
+/// A record of any type with opaque RDATA.
+pub(super) fn opaque(owner: &str, ttl_secs: u32, rtype: u16, rdata: &[u8]) -> Record {
+    let rdata = RData::Unknown {
+        code: RecordType::from(rtype),
+        rdata: NULL::with(rdata.to_vec()),
+    };
+    Record::from_rdata(name(owner), ttl_secs, rdata)
+}
+
+/// An RRSIG record over `covered`, made up.
+pub(super) fn signature(owner: &str, ttl_secs: u32, covered: u16) -> Record {
+    let mut rdata = covered.to_be_bytes().to_vec();
+    rdata.extend([8, 2, 0, 0, 1, 44, 0x70, 0, 0, 0, 0x60, 0, 0, 0, 0x12, 0x34]);
+    rdata.extend(b"\x07example\0signature");
+    opaque(owner, ttl_secs, rtype::RRSIG, &rdata)
+}
+
+pub(super) fn soa(zone: &str, ttl_secs: u32, minimum_secs: u32) -> Record {
+    let rdata = SOA::new(
+        name("ns.example."),
+        name("hostmaster.example."),
+        1,
+        2,
+        3,
+        4,
+        minimum_secs,
+    );
+    Record::from_rdata(name(zone), ttl_secs, RData::SOA(rdata))
+}
+
+/// One address for the name in question.
+pub(super) fn answer_a(ttl_secs: u32) -> impl FnOnce(&mut Message) {
+    move |message| {
+        let owner = message.queries()[0].name().clone();
+        message.add_answer(Record::from_rdata(
+            owner,
+            ttl_secs,
+            RData::A(A::new(192, 0, 2, 80)),
+        ));
+    }
+}
+
+/// A response with this code and nothing else.
+pub(super) fn code(code: ResponseCode) -> impl FnOnce(&mut Message) {
+    move |message| {
+        message.set_response_code(code);
+    }
+}
+
+/// The OPT record of a message, read by our own parser.
+pub(super) fn opt(message: &[u8]) -> Option<Edns> {
+    let header = Header::parse(message)?;
+    let question_end = crate::dns::name::plain_end(message, 12).ok()? + 4;
+    let total = header.counts[1..]
+        .iter()
+        .map(|&count| usize::from(count))
+        .sum();
+    let opt = Records::new(message, question_end, total)
+        .flatten()
+        .find(|record| record.rtype == rtype::OPT)?;
+    Edns::parse(message, &opt).ok()
+}
+
+pub(super) fn extended_error(message: &[u8]) -> Option<u16> {
+    opt(message)?.ede
+}
+
+/// The answer section as text, owner in lower case: owner, type, RDATA.
+pub(super) fn answers(message: &Message) -> Vec<String> {
+    let records = message.answers().iter();
+    records
+        .map(|record| {
+            format!(
+                "{} {} {}",
+                record.name().to_lowercase(),
+                record.record_type(),
+                record.data()
+            )
+        })
+        .collect()
+}
+
+/// An image that lives as long as the tests do.
+pub(super) fn keep(image: Vec<u8>) -> &'static [u8] {
+    image.leak()
+}

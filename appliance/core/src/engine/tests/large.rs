@@ -1,0 +1,153 @@
+//! Answers that do not fit: the client's datagram, the upstream's, a slot of the cache.
+
+use super::harness::*;
+
+#[test]
+fn what_does_not_fit_is_cut_between_rrsets_and_says_so() {
+    with_world(Settings::DEFAULT, |world| {
+        let long = || {
+            move |message: &mut Message| {
+                let owner = message.queries()[0].name().clone();
+                for number in 0..6 {
+                    let text = format!("{number}{}", "x".repeat(150));
+                    message.add_answer(Record::from_rdata(
+                        owner.clone(),
+                        60,
+                        RData::TXT(TXT::new([text].into())),
+                    ));
+                }
+            }
+        };
+        let mut txt = query("t.example.", 1);
+        txt.queries_mut()[0].set_query_type(RecordType::TXT);
+        world.ask(1, &txt);
+        world.respond(long());
+        let reply = world.last_reply();
+        assert!(reply.truncated() && reply.answers().is_empty());
+        let small = world.hit(&txt);
+        assert!(small.truncated() && small.answers().is_empty());
+        let large = world.hit(&with_edns(txt.clone(), false));
+        assert!(!large.truncated() && large.answers().len() == 6);
+        let (_, bytes) = world.ask_tcp(1, &txt);
+        assert_eq!(Message::from_vec(&bytes).unwrap().answers().len(), 6);
+    });
+}
+
+/// As many strings as make an answer longer than any slot of the cache.
+fn long_answer(message: &mut Message) {
+    for number in 0..20 {
+        let text = format!("{number}{}", "x".repeat(150));
+        let owner = message.queries()[0].name().clone();
+        message.add_answer(Record::from_rdata(
+            owner,
+            300,
+            RData::TXT(TXT::new([text].into())),
+        ));
+    }
+}
+
+fn cut(message: &mut Message) {
+    message.set_truncated(true);
+}
+
+#[test]
+fn a_truncated_answer_is_fetched_in_a_stream() {
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.stream_limit = 1;
+        world.miss(1, &query("a.example.", 1));
+        world.respond(cut);
+        assert_eq!(world.effects.streams, [UPSTREAM_1.parse().unwrap()]);
+        assert!(world.effects.replies.is_empty());
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().answers().len(), 1);
+        assert_eq!(world.hit(&query("a.example.", 2)).answers().len(), 1);
+    });
+}
+
+#[test]
+fn a_lost_stream_is_a_failed_attempt() {
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.stream_limit = 2;
+        world.miss(1, &query("a.example.", 1));
+        world.respond(cut);
+        world.lose_stream();
+        assert_eq!(world.asked().last().unwrap(), UPSTREAM_2);
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().answers().len(), 1);
+    });
+}
+
+#[test]
+fn an_answer_longer_than_a_slot_is_not_fetched_again_for_each_datagram() {
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.stream_limit = 9;
+        let txt = query_type("t.example.", RecordType::TXT, 1);
+        world.miss(1, &txt);
+        world.respond(cut);
+        world.respond(long_answer);
+        assert!(world.last_reply().truncated());
+        // Known: TC at once, and no question upstream.
+        let asked = world.effects.asked.len();
+        for id in 2..10 {
+            let again = query_type("t.example.", RecordType::TXT, id);
+            let reply = world.hit(&with_edns(again, false));
+            assert!(reply.truncated() && reply.answers().is_empty() && reply.id() == id);
+        }
+        assert_eq!(world.effects.asked.len(), asked);
+        // Who comes over TCP gets it whole, by a stream from the start.
+        assert_eq!(world.ask_tcp(3, &txt).0, Outcome::Pending);
+        assert_eq!(
+            (world.effects.streams.len(), world.effects.asked.len()),
+            (2, asked + 1)
+        );
+        world.respond(long_answer);
+        assert_eq!(world.last_reply().answers().len(), 20);
+        // The mark ends, and it is never served as a stale answer.
+        world.pass(61_000);
+        world.miss(1, &txt);
+        world.pass(5_000);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+    });
+}
+
+#[test]
+fn without_a_free_stream_datagrams_get_tc_and_tcp_clients_wait() {
+    with_world(Settings::DEFAULT, |world| {
+        let txt = query_type("t.example.", RecordType::TXT, 1);
+        assert_eq!(world.ask_tcp(1, &txt).0, Outcome::Pending);
+        world.miss(2, &txt);
+        world.miss(
+            3,
+            &with_edns(query_type("t.example.", RecordType::TXT, 3), false),
+        );
+        world.respond(|message| {
+            cut(message);
+            message.add_answer(Record::from_rdata(
+                name("t.example."),
+                60,
+                RData::TXT(TXT::new(["x".into()].into())),
+            ));
+        });
+        let routes: Vec<Route> = world
+            .effects
+            .replies
+            .iter()
+            .map(|(route, _)| *route)
+            .collect();
+        assert_eq!(routes, [3, 2]);
+        assert!(world.last_reply().truncated());
+        world.pass(200);
+        world.effects.stream_limit = 1;
+        world.pass(100);
+        assert_eq!(world.effects.streams.len(), 1);
+        world.respond(long_answer);
+        assert_eq!(
+            (
+                world.effects.replies[2].0,
+                world.last_reply().answers().len()
+            ),
+            (1, 20)
+        );
+        assert_eq!(world.engine.in_flight(), 0);
+    });
+}

@@ -1,0 +1,431 @@
+//! What policy decides: local data, blocked names, private addresses, routes, clients.
+
+use super::harness::*;
+use super::image;
+use crate::policy::{BlockAnswer, List, LocalData, Rebind, Routes, Suffixes, rebind};
+
+fn blocking(names: &[&str]) -> crate::policy::Lists<'static> {
+    let mut lists = crate::policy::Lists::EMPTY;
+    let image = keep(image::list(names.iter().map(|name| image::wire(name))));
+    assert!(lists.push(List::check(image).unwrap()));
+    lists
+}
+
+/// Local data of a house: `nas` has an address, `www` is an alias of it, others lead out.
+fn house() -> LocalData<'static> {
+    let cname = |target: &str| (rtype::CNAME, 120, image::wire(target));
+    let image = image::local(&[
+        ("nas.lan", &[(rtype::A, 60, vec![192, 168, 1, 2])]),
+        ("www.lan", &[cname("nas.lan")]),
+        ("out.lan", &[cname("cdn.example")]),
+        ("twice.lan", &[cname("out.lan")]),
+        ("bad.lan", &[cname("ads.example")]),
+        ("corp.lan", &[cname("host.corp")]),
+        ("self.lan", &[cname("localhost")]),
+        ("plain.lan", &[cname("printer")]),
+        ("loop.lan", &[cname("loop.lan")]),
+    ]);
+    LocalData::view(keep(image)).unwrap()
+}
+
+fn cdn(message: &mut Message) {
+    message.add_answer(alias("cdn.example.", 300, "edge.example."));
+    message.add_answer(address("edge.example.", 300, 1));
+    message.add_answer(address("edge.example.", 300, 2));
+}
+
+#[test]
+fn local_aliases_within_local_data() {
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = house();
+        let reply = world.hit(&query("WWW.lan.", 1));
+        assert!(reply.authoritative());
+        assert_eq!(
+            answers(&reply),
+            ["www.lan. CNAME nas.lan.", "nas.lan. A 192.168.1.2"]
+        );
+        let nodata = world.hit(&query_type("nas.lan.", RecordType::AAAA, 2));
+        assert_eq!(
+            (nodata.response_code(), nodata.name_servers().len()),
+            (ResponseCode::NoError, 1)
+        );
+        assert_eq!(
+            world.hit(&query("loop.lan.", 3)).response_code(),
+            ResponseCode::ServFail
+        );
+        let any = world.hit_bytes(&query_type("nas.lan.", RecordType::ANY, 4).to_vec().unwrap());
+        assert!(any.ends_with(b"\x07RFC8482\0"), "there are records");
+        assert!(world.effects.asked.is_empty());
+    });
+}
+
+#[test]
+fn a_local_alias_that_leads_out_is_answered_with_what_its_target_has() {
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = house();
+        world.miss(1, &query("Out.lan.", 1));
+        world.miss(2, &query("twice.lan.", 2));
+        world.miss(3, &query("cdn.example.", 3));
+        assert_eq!(world.effects.asked.len(), 1, "one question for all of them");
+        assert_eq!(
+            world.last_question().queries()[0].name(),
+            &name("cdn.example.")
+        );
+        world.respond(cdn);
+        let tail = [
+            "cdn.example. CNAME edge.example.",
+            "edge.example. A",
+            "edge.example. A",
+        ];
+        for (route, bytes) in world.effects.replies.clone() {
+            let reply = Message::from_vec(&bytes).unwrap();
+            let got = answers(&reply);
+            let head: &[&str] = match route {
+                1 => &["out.lan. CNAME cdn.example."],
+                2 => &["twice.lan. CNAME out.lan.", "out.lan. CNAME cdn.example."],
+                _ => &[],
+            };
+            let expected = [head, &tail].concat();
+            assert_eq!(got.len(), expected.len(), "{got:?}");
+            for (got, expected) in got.iter().zip(expected) {
+                assert!(got.starts_with(expected), "{got} {expected}");
+            }
+            assert_eq!(u32::from(reply.id()), route);
+            assert!(!reply.authoritative() && !reply.authentic_data());
+        }
+        let first = &world
+            .effects
+            .replies
+            .iter()
+            .find(|(route, _)| *route == 1)
+            .unwrap()
+            .1;
+        assert!(
+            first[12..].starts_with(b"\x03Out\x03lan\0"),
+            "its letter case"
+        );
+        // From the cache: TTLs count down, but not those of local data.
+        world.pass(100_000);
+        let reply = world.hit(&query("twice.LAN.", 4));
+        let ttls: Vec<u32> = reply.answers().iter().map(Record::ttl).collect();
+        assert_eq!(ttls, [120, 120, 200, 200, 200]);
+        assert_eq!(world.effects.asked.len(), 1);
+        // The alias itself, and a target without the type.
+        let itself = world.hit(&query_type("out.lan.", RecordType::CNAME, 5));
+        assert_eq!(answers(&itself), ["out.lan. CNAME cdn.example."]);
+        world.miss(1, &query_type("out.lan.", RecordType::AAAA, 6));
+        world.respond(|message| {
+            message.add_name_server(soa("example.", 60, 60));
+        });
+        let nodata = world.last_reply();
+        assert_eq!(
+            (nodata.answers().len(), nodata.name_servers().len()),
+            (1, 1)
+        );
+    });
+}
+
+#[test]
+fn a_local_alias_to_a_name_that_does_not_exist_fails_or_is_stale_with_it() {
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = house();
+        world.miss(1, &query("out.lan.", 1));
+        world.respond(|message| {
+            message.set_response_code(ResponseCode::NXDomain);
+            message.add_name_server(soa("example.", 10, 10));
+        });
+        let gone = world.last_reply();
+        assert_eq!(
+            (
+                gone.response_code(),
+                gone.answers().len(),
+                gone.name_servers().len()
+            ),
+            (ResponseCode::NXDomain, 1, 1)
+        );
+        world.pass(11_000);
+        world.miss(1, &with_edns(query("out.lan.", 2), false));
+        world.pass(1_800);
+        let stale = world.last_reply();
+        assert_eq!(
+            extended_error(world.last_bytes()),
+            Some(ede::STALE_NXDOMAIN)
+        );
+        assert_eq!((stale.answers().len(), stale.answers()[0].ttl()), (1, 120));
+        world.pass(100_000_000);
+        world.miss(1, &query("out.lan.", 3));
+        world.pass(5_000);
+        let failed = world.last_reply();
+        assert_eq!(
+            (
+                failed.response_code(),
+                failed.answers().len(),
+                failed.queries()[0].name()
+            ),
+            (ResponseCode::ServFail, 0, &name("out.lan."))
+        );
+    });
+}
+
+#[test]
+fn an_alias_that_is_changed_meanwhile_is_asked_again() {
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = house();
+        world.miss(1, &query("out.lan.", 1));
+        world.policy.local = LocalData::EMPTY;
+        world.respond(cdn);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+    });
+}
+
+#[test]
+fn the_target_of_a_local_alias_is_a_name_like_any_other() {
+    let routes = keep(image::table(&[("corp", 1)]));
+    with_world(Settings::DEFAULT, |world| {
+        world.policy = Policy {
+            local: house(),
+            lists: blocking(&["ads.example"]),
+            block_ttl_secs: 10,
+            routes: Routes::view(routes).unwrap(),
+            special: crate::policy::Kinds::DEFAULT,
+            forward_plain_names: false,
+            ..Policy::OPEN
+        };
+        world.miss(1, &query("corp.lan.", 1));
+        assert_eq!(world.asked(), [UPSTREAM_OTHER]);
+        let blocked = world.hit_bytes(&with_edns(query("bad.lan.", 2), false).to_vec().unwrap());
+        assert_eq!(
+            (blocked[3] & 0xf, extended_error(&blocked)),
+            (3, Some(ede::BLOCKED))
+        );
+        assert_eq!(
+            answers(&world.hit(&query("self.lan.", 3))),
+            ["self.lan. CNAME localhost.", "localhost. A 127.0.0.1"]
+        );
+        let plain = world.hit(&query("plain.lan.", 4));
+        assert_eq!(
+            (plain.response_code(), answers(&plain)),
+            (
+                ResponseCode::NXDomain,
+                vec![String::from("plain.lan. CNAME printer.")]
+            )
+        );
+    });
+}
+
+#[test]
+fn aliases_that_wait_are_bounded() {
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = house();
+        for id in 0..200 {
+            world.ask(u32::from(id), &query("out.lan.", id));
+        }
+        world.miss(999, &query("cdn.example.", 1));
+        world.respond(cdn);
+        let answered = world
+            .effects
+            .replies
+            .iter()
+            .filter(|(_, bytes)| bytes[3] & 0xf == 0);
+        assert_eq!(answered.count(), crate::limits::ALIASES + 1);
+    });
+}
+
+#[test]
+fn every_way_to_block_a_name() {
+    let custom = BlockAnswer::Address {
+        v4: Some([192, 0, 2, 99]),
+        v6: None,
+    };
+    let cases = [
+        (
+            BlockAnswer::Nxdomain,
+            RecordType::A,
+            ResponseCode::NXDomain,
+            None,
+        ),
+        (
+            BlockAnswer::Nodata,
+            RecordType::A,
+            ResponseCode::NoError,
+            None,
+        ),
+        (
+            BlockAnswer::ZeroAddress,
+            RecordType::A,
+            ResponseCode::NoError,
+            Some("0.0.0.0"),
+        ),
+        (
+            BlockAnswer::ZeroAddress,
+            RecordType::AAAA,
+            ResponseCode::NoError,
+            Some("::"),
+        ),
+        (
+            BlockAnswer::ZeroAddress,
+            RecordType::HTTPS,
+            ResponseCode::NoError,
+            None,
+        ),
+        (
+            custom,
+            RecordType::A,
+            ResponseCode::NoError,
+            Some("192.0.2.99"),
+        ),
+        (custom, RecordType::AAAA, ResponseCode::NoError, None),
+    ];
+    for (block_answer, qtype, code, said) in cases {
+        with_world(Settings::DEFAULT, |world| {
+            world.policy = Policy {
+                lists: blocking(&["ads.example"]),
+                block_answer,
+                block_ttl_secs: 10,
+                ..Policy::OPEN
+            };
+            let check = |reply: &Message, bytes: &[u8]| {
+                assert_eq!(reply.response_code(), code, "{block_answer:?} {qtype}");
+                let data: Vec<String> = reply
+                    .answers()
+                    .iter()
+                    .map(|r| format!("{}", r.data()))
+                    .collect();
+                assert_eq!(data, said.into_iter().map(String::from).collect::<Vec<_>>());
+                assert_eq!(reply.name_servers().len(), usize::from(said.is_none()));
+                let ttls = reply
+                    .answers()
+                    .iter()
+                    .chain(reply.name_servers())
+                    .map(Record::ttl);
+                let ttls: Vec<u32> = ttls.collect();
+                assert_eq!(ttls, [10], "{block_answer:?} {reply:?}");
+                assert_eq!(extended_error(bytes), Some(ede::BLOCKED));
+                assert!(!reply.authoritative());
+            };
+            for dnssec_ok in [false, true] {
+                // By name, and by a CNAME that leads there.
+                let query = with_edns(query_type("x.Ads.example.", qtype, 1), dnssec_ok);
+                let bytes = world.hit_bytes(&query.to_vec().unwrap());
+                check(&Message::from_vec(&bytes).unwrap(), &bytes);
+                let query = with_edns(query_type("innocent.example.", qtype, 2), dnssec_ok);
+                world.miss(1, &query);
+                world.respond(|message| {
+                    message.add_answer(alias("innocent.example.", 3_600, "T.ads.example."));
+                    message.add_answer(address("t.ads.example.", 3_600, 1));
+                });
+                check(&world.last_reply(), world.last_bytes());
+                let bytes = world.hit_bytes(&query.to_vec().unwrap());
+                check(&Message::from_vec(&bytes).unwrap(), &bytes);
+            }
+            assert_eq!(world.get(Counter::Blocked), 4);
+        });
+    }
+}
+
+#[test]
+fn what_was_withheld_does_not_outlive_its_short_ttl() {
+    with_world(Settings::DEFAULT, |world| {
+        world.policy = Policy {
+            lists: blocking(&["ads.example"]),
+            block_ttl_secs: 10,
+            ..Policy::OPEN
+        };
+        let answer = |message: &mut Message| {
+            message.add_answer(alias("a.example.", 3_600, "ads.example."));
+            message.add_answer(address("ads.example.", 3_600, 1));
+        };
+        world.miss(1, &query("a.example.", 1));
+        world.respond(answer);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::NXDomain);
+        world.policy = Policy::OPEN;
+        world.pass(10_000);
+        // Not even where nobody answers: it would be an answer of another policy.
+        world.miss(1, &query("a.example.", 2));
+        world.pass(5_000);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+        world.pass(10_000);
+        world.miss(1, &query("a.example.", 3));
+        world.respond(answer);
+        assert_eq!(world.last_reply().answers().len(), 2);
+    });
+}
+
+#[test]
+fn private_addresses_are_withheld_said_and_noted() {
+    let allowed = keep(image::table(&[("home.example", 0)]));
+    let protect = Policy {
+        rebind: Rebind::new(rebind::Ranges::DEFAULT, Suffixes::view(allowed).unwrap()),
+        block_ttl_secs: 10,
+        ..Policy::OPEN
+    };
+    let hint = b"\0\x01\0\0\x04\0\x04\x0a\0\0\x01";
+    let private: [(RecordType, Record); 4] = [
+        (
+            RecordType::A,
+            opaque("x.example.", 60, 1, &[192, 168, 1, 1]),
+        ),
+        (
+            RecordType::AAAA,
+            opaque(
+                "x.example.",
+                60,
+                28,
+                &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            ),
+        ),
+        (RecordType::HTTPS, opaque("x.example.", 60, 65, hint)),
+        (RecordType::SVCB, opaque("x.example.", 60, 64, hint)),
+    ];
+    for (qtype, record) in private {
+        with_world(Settings::DEFAULT, |world| {
+            world.policy = protect;
+            world.miss(1, &with_edns(query_type("x.example.", qtype, 1), false));
+            world.respond(|message| {
+                message.add_answer(record.clone());
+            });
+            let reply = world.last_reply();
+            assert_eq!(
+                (
+                    reply.response_code(),
+                    reply.answers().len(),
+                    reply.name_servers().len()
+                ),
+                (ResponseCode::NoError, 0, 1)
+            );
+            assert_eq!(extended_error(world.last_bytes()), Some(ede::BLOCKED));
+            assert_eq!(world.effects.notices, ["Rebind x.example."]);
+            assert_eq!(world.get(Counter::RebindWithheld), 1);
+            // Names of the house may.
+            let mut record = record;
+            record.set_name(name("nas.home.example."));
+            world.miss(1, &query_type("nas.home.example.", qtype, 2));
+            world.respond(|message| {
+                message.add_answer(record);
+            });
+            assert_eq!(world.last_reply().answers().len(), 1);
+        });
+    }
+}
+
+#[test]
+fn the_longest_route_wins() {
+    let routes = keep(image::table(&[
+        ("example", 0),
+        ("corp.example", 1),
+        ("168.192.in-addr.arpa", 1),
+    ]));
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.routes = Routes::view(routes).unwrap();
+        for (asked, to) in [
+            ("a.example.", UPSTREAM_1),
+            ("a.corp.example.", UPSTREAM_OTHER),
+            ("corp.example.", UPSTREAM_OTHER),
+            ("notcorp.example.", UPSTREAM_1),
+            ("1.1.168.192.in-addr.arpa.", UPSTREAM_OTHER),
+        ] {
+            world.miss(1, &query(asked, 1));
+            assert_eq!(world.asked().last().unwrap(), to, "{asked}");
+        }
+    });
+}

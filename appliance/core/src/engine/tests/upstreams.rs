@@ -1,0 +1,371 @@
+//! Whom to ask, when to ask the next one, and what an upstream is held to be capable of.
+
+use super::harness::*;
+
+#[test]
+fn a_silent_upstream_costs_its_usual_time_and_the_next_one_answers() {
+    with_world(Settings::DEFAULT, |world| {
+        world.ask(1, &query("a.example.", 1));
+        assert_eq!(world.effects.asked[0].to, UPSTREAM_1.parse().unwrap());
+        world.pass(500);
+        assert_eq!(world.effects.asked[1].to, UPSTREAM_2.parse().unwrap());
+        assert_eq!(world.get(Counter::UpstreamTimeouts), 1);
+        // A late answer of the first one is as good.
+        world.respond_from(0, UPSTREAM_1.parse().unwrap(), answer_a(60));
+        assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
+    });
+}
+
+#[test]
+fn all_upstreams_silent_is_servfail_within_five_seconds() {
+    with_world(Settings::DEFAULT, |world| {
+        world.ask(1, &with_edns(query("a.example.", 1), false));
+        world.pass(5_000);
+        let reply = world.last_reply();
+        assert_eq!(
+            (reply.response_code(), world.effects.replies.len()),
+            (ResponseCode::ServFail, 1)
+        );
+        assert_eq!(
+            extended_error(&world.effects.replies[0].1),
+            Some(ede::NO_REACHABLE_AUTHORITY)
+        );
+        let asked = world.effects.asked.len();
+        assert!(
+            (4..=6).contains(&asked),
+            "both were tried repeatedly: {asked}"
+        );
+        // RFC 9520: the failure is kept for a moment.
+        assert_eq!(
+            world.hit(&query("a.example.", 2)).response_code(),
+            ResponseCode::ServFail
+        );
+        world.pass(6_000);
+        assert_eq!(world.ask(1, &query("a.example.", 3)).0, Outcome::Pending);
+    });
+}
+
+#[test]
+fn servfail_of_one_upstream_is_asked_of_the_next() {
+    with_world(Settings::DEFAULT, |world| {
+        world.ask(1, &query("a.example.", 1));
+        world.respond(|message| {
+            message.set_response_code(ResponseCode::Refused);
+        });
+        assert_eq!(
+            (world.effects.asked.len(), world.effects.replies.len()),
+            (2, 0)
+        );
+        world.respond(|message| {
+            message.set_response_code(ResponseCode::ServFail);
+        });
+        assert_eq!(
+            world.last_reply().response_code(),
+            ResponseCode::Refused,
+            "the first failure is passed on"
+        );
+    });
+}
+
+#[test]
+fn an_upstream_without_edns_is_asked_without() {
+    with_world(Settings::DEFAULT, |world| {
+        world.ask(1, &query("a.example.", 1));
+        world.respond(|message| {
+            message.set_response_code(ResponseCode::FormErr);
+        });
+        let question = world.last_question();
+        assert!(question.extensions().is_none());
+        assert_eq!(world.effects.asked[1].to, world.effects.asked[0].to);
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().answers().len(), 1);
+    });
+}
+
+#[test]
+fn the_second_server_is_asked_after_the_first_ones_usual_time() {
+    with_world(Settings::DEFAULT, |world| {
+        for number in 0..30 {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            world.pass(20);
+            world.respond(answer_a(60));
+        }
+        let asked = world.effects.asked.len();
+        world.miss(1, &query("slow.example.", 1));
+        world.pass(100);
+        assert_eq!(
+            world.asked()[asked..],
+            [UPSTREAM_1, UPSTREAM_2],
+            "within 100 ms, because 20 ms are usual"
+        );
+    });
+}
+
+#[test]
+fn a_slow_upstream_is_waited_for() {
+    let servers = [server(UPSTREAM_1, 0)];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Ordered, |world| {
+        for number in 0..5 {
+            let asked = world.effects.asked.len();
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            world.pass(3_500);
+            world.respond_to(asked, answer_a(60));
+            let reply = world.last_reply();
+            assert_eq!((reply.id(), reply.answers().len()), (number, 1));
+        }
+    });
+}
+
+#[test]
+fn a_failure_with_one_name_marks_no_upstream() {
+    with_world(Settings::DEFAULT, |world| {
+        for id in 0..10 {
+            world.ask(1, &query("bad.example.", id));
+            if world.engine.in_flight() > 0 {
+                world.respond(code(ResponseCode::Refused));
+                world.respond(code(ResponseCode::ServFail));
+            }
+            world.pass(6_000);
+        }
+        world.miss(1, &query("good.example.", 1));
+        assert_eq!(world.asked().last().unwrap(), UPSTREAM_1);
+    });
+}
+
+#[test]
+fn groups_have_their_own_health() {
+    let routes = keep(super::image::table(&[("corp", 1)]));
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.routes = crate::policy::Routes::view(routes).unwrap();
+        for number in 0..3 {
+            world.miss(1, &query(&format!("n{number}.corp."), number));
+            assert_eq!(world.asked().last().unwrap(), UPSTREAM_OTHER);
+            world.pass(5_000);
+        }
+        assert!(world.engine.upstreams().is_unreachable(1));
+        assert!(!world.engine.upstreams().is_unreachable(0));
+        world.miss(1, &query("a.example.", 1));
+        assert_eq!(world.asked().last().unwrap(), UPSTREAM_1);
+    });
+}
+
+#[test]
+fn a_dead_first_server_costs_nothing_once_it_is_known() {
+    with_world(Settings::DEFAULT, |world| {
+        let answer_2 = |world: &mut World<'_>| {
+            let last = world
+                .effects
+                .asked
+                .iter()
+                .rposition(|asked| asked.to.is_ipv6());
+            world.respond_to(last.unwrap(), answer_a(60));
+        };
+        for number in 0..3 {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            world.pass(500);
+            answer_2(world);
+        }
+        for number in 0..200 {
+            world.miss(1, &query(&format!("m{number}.example."), number));
+            answer_2(world);
+            assert_eq!(world.engine.in_flight(), 0, "no time has passed");
+            world.pass(100);
+        }
+        let probes = world.asked()[6..]
+            .iter()
+            .filter(|to| *to == UPSTREAM_1)
+            .count();
+        assert!((2..=6).contains(&probes), "in 20 s: {probes}");
+        // It is back: the answer to a probe says so, although it comes late.
+        let asked = world.effects.asked.len();
+        world.pass(60_000);
+        world.miss(1, &query("back.example.", 1));
+        answer_2(world);
+        world.pass(5);
+        let probe = (asked..)
+            .find(|&nth| world.asked()[nth] == UPSTREAM_1)
+            .unwrap();
+        world.respond_to(probe, answer_a(60));
+        assert_eq!(world.get(Counter::UpstreamLate), 1);
+        world.miss(1, &query("next.example.", 1));
+        assert_eq!(world.asked().last().unwrap(), UPSTREAM_1);
+    });
+}
+
+#[test]
+fn the_fastest_is_asked_and_one_that_becomes_faster_is_found() {
+    let servers = [server(UPSTREAM_1, 0), server(UPSTREAM_2, 0)];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Fastest, |world| {
+        let mut millis = [30, 10];
+        let mut first = [0, 0];
+        for number in 0..400 {
+            if number == 100 {
+                millis = [2, 10];
+            }
+            if number == 300 {
+                first = [0, 0];
+            }
+            let asked = world.effects.asked.len();
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            first[usize::from(world.effects.asked[asked].to.is_ipv6())] += 1;
+            let mut due: Vec<(u64, usize)> = (asked..world.effects.asked.len())
+                .map(|nth| {
+                    (
+                        millis[usize::from(world.effects.asked[nth].to.is_ipv6())],
+                        nth,
+                    )
+                })
+                .collect();
+            due.sort_unstable();
+            let mut passed = 0;
+            for (at, nth) in due {
+                world.pass(at - passed);
+                passed = at;
+                world.respond_to(nth, answer_a(60));
+            }
+            world.pass(1_000);
+            if number == 99 {
+                assert!(first[1] > 95, "{first:?}");
+            }
+        }
+        assert_eq!(first, [100, 0], "the faster one of now");
+    });
+}
+
+#[test]
+fn racing_asks_two_and_takes_the_first_good_answer() {
+    let servers = [server(UPSTREAM_1, 0), server(UPSTREAM_2, 0)];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Race, |world| {
+        world.miss(1, &query("a.example.", 1));
+        assert_eq!(world.effects.asked.len(), 2);
+        world.respond_to(0, code(ResponseCode::ServFail));
+        assert!(world.effects.replies.is_empty());
+        world.pass(20);
+        world.respond_to(1, answer_a(60));
+        assert_eq!(world.last_reply().answers().len(), 1);
+        // The loser is measured as well.
+        world.miss(1, &query("b.example.", 2));
+        world.respond_to(2, answer_a(60));
+        world.pass(30);
+        world.respond_to(3, answer_a(60));
+        assert_eq!(
+            (
+                world.get(Counter::UpstreamLate),
+                world.get(Counter::UpstreamSpoofed)
+            ),
+            (1, 0)
+        );
+        assert_eq!(world.effects.replies.len(), 2);
+    });
+}
+
+#[test]
+fn an_upstream_that_cannot_be_sent_to_is_passed_over_at_once() {
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.unreachable = vec![UPSTREAM_1.parse().unwrap()];
+        world.miss(1, &query("a.example.", 1));
+        world.pass(2);
+        assert_eq!(world.asked(), [UPSTREAM_2]);
+    });
+}
+
+#[test]
+fn edns_is_given_up_per_question_and_per_server_only_after_several() {
+    with_world(Settings::DEFAULT, |world| {
+        for number in 0..4 {
+            let asked = world.effects.asked.len();
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            let knows = number == 3;
+            let tried = world.effects.asked[asked].parsed().extensions().is_some();
+            assert_eq!(tried, !knows, "question {number}");
+            if tried {
+                world.respond(code(ResponseCode::FormErr));
+            }
+            world.respond(answer_a(60));
+            assert_eq!(world.last_reply().answers().len(), 1);
+        }
+        // It may have been a fault that was mended.
+        world.pass(16 * 60 * 1_000);
+        world.miss(1, &query("later.example.", 1));
+        assert!(world.last_question().extensions().is_some());
+    });
+}
+
+#[test]
+fn edns_is_also_given_up_for_badvers_and_for_formerr_with_opt() {
+    with_world(Settings::DEFAULT, |world| {
+        for (number, extended, low) in [(0, 0, 1), (1, 1, 0), (2, 0, 4)] {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            let asked = world.effects.asked.last().unwrap().message.clone();
+            let mut refusal = asked.clone();
+            refusal[2] |= 0x80;
+            refusal[3] |= low;
+            let ttl_at = refusal.len() - 6;
+            refusal[ttl_at] = extended;
+            world.respond_bytes(&refusal);
+            assert!(world.last_question().extensions().is_none(), "{number}");
+            world.respond(answer_a(60));
+            assert_eq!(world.last_reply().answers().len(), 1);
+        }
+    });
+}
+
+#[test]
+fn a_refusal_without_the_question_counts() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 1));
+        let asked = world.effects.asked.last().unwrap().message.clone();
+        world.respond_bytes(&[asked[0], asked[1], 0x80, 5, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(world.asked(), [UPSTREAM_1, UPSTREAM_2]);
+    });
+}
+
+fn random_case() -> Settings {
+    Settings {
+        random_case: true,
+        ..Settings::DEFAULT
+    }
+}
+
+#[test]
+fn random_case_is_sent_checked_and_not_shown_to_the_client() {
+    with_world(random_case(), |world| {
+        world.miss(1, &query("a-long-name-with-letters.example.", 1));
+        let asked = world.effects.asked[0].message.clone();
+        assert_ne!(asked[12..40], asked[12..40].to_ascii_lowercase());
+        world.respond(answer_a(60));
+        assert!(world.last_bytes()[12..].starts_with(b"\x18a-long-name-with-letters"));
+        assert!(
+            world
+                .hit(&query("a-long-name-with-letters.example.", 2))
+                .answers()
+                .len()
+                == 1
+        );
+    });
+}
+
+#[test]
+fn lost_case_is_asked_again_in_a_stream_and_then_plainly() {
+    with_world(random_case(), |world| {
+        world.effects.stream_limit = 9;
+        for number in 0..4 {
+            let asked = world.effects.asked.len();
+            world.miss(1, &query(&format!("letters-{number}.example."), number));
+            let sent = world.effects.asked[asked].message.clone();
+            let has_case = sent[12..30] != sent[12..30].to_ascii_lowercase();
+            assert_eq!(has_case, number < 3, "three names in a row are enough");
+            let mut lower = response_to(&sent, answer_a(60));
+            lower[12..30].make_ascii_lowercase();
+            world.respond_bytes(&lower);
+            if has_case {
+                assert_eq!(world.effects.streams.len(), usize::from(number) + 1);
+                // This server has no TCP either.
+                world.lose_stream();
+                world.respond(answer_a(60));
+            }
+            let reply = world.last_reply();
+            assert_eq!((reply.id(), reply.answers().len()), (number, 1));
+        }
+    });
+}
