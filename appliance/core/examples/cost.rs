@@ -1,20 +1,36 @@
 //! What one hit costs in the core: `cargo run --release -p xdnsd-core --example cost`.
 //!
-//! Fills the cache to its capacity, then times a hash, a look-up and a reply's headers, each over random names of the
-//! whole cache, so that the data caches of the machine have their say.
+//! Fills the cache to its capacity, then times a hash, a look-up, a reply's headers and the engine's whole answer, each
+//! over random names of the whole cache, so that the data caches of the machine have their say.
+
+#[path = "../src/engine/tests/image.rs"]
+mod image;
 
 use std::hint::black_box;
 use std::sync::Mutex;
 use std::time::Instant as Clock;
 
+use std::net::SocketAddr;
+
 use xdnsd_core::cache::{Head, Key, Shard, shard_of};
-use xdnsd_core::limits::{CACHE_ENTRIES, CACHE_SHARDS};
+use xdnsd_core::counters::Counters;
+use xdnsd_core::dns::Name;
+use xdnsd_core::engine::{
+    CacheAccess, Client, Effects, Engine, Notice, Settings, Tables, Transport, Turn,
+};
+use xdnsd_core::forward::upstreams::Upstreams;
+use xdnsd_core::limits::{CACHE_ENTRIES, CACHE_SHARDS, UDP_MESSAGE_MAX};
+use xdnsd_core::policy::{List, Lists, LocalData, Policy};
 use xdnsd_core::time::Instant;
 use xdnsd_core::wire;
 
 static SHARDS: [Mutex<Shard>; CACHE_SHARDS] = [const { Mutex::new(Shard::new()) }; CACHE_SHARDS];
 const SEED: [u8; 16] = *b"not so random...";
 const ROUNDS: usize = 2_000_000;
+/// Names on the list of the household that blocks.
+const LISTED: usize = 1_000_000;
+/// Hosts of a large office.
+const HOSTS: usize = 1_000;
 
 fn main() {
     println!("{:40} {:>9} bytes", "Shard", size_of::<Shard>());
@@ -28,7 +44,7 @@ fn main() {
     for name in &names {
         let key = key(name);
         let hash = key.hash(&SEED);
-        lock(hash).insert(hash, &key, &head(), &[0xa5; 80]);
+        lock(hash).insert(hash, &key, &head(), &body());
     }
     let kept = SHARDS
         .iter()
@@ -37,6 +53,102 @@ fn main() {
     println!("{:40} {kept:>9} of {CACHE_ENTRIES}", "small answers kept");
     time_look_ups(&names);
     time_replies();
+    time_hits(&names);
+}
+
+/// One answer from the cache, from the query's bytes to the reply's, without a policy and with a large one.
+fn time_hits(names: &[Vec<u8>]) {
+    let queries: Vec<Vec<u8>> = names.iter().map(|name| query(name)).collect();
+    let listed = (0..LISTED).map(|number| {
+        let name = format!("ads{number}.tracker{}.test", number % 999);
+        (image::wire(&name), image::BLOCK)
+    });
+    let list = image::list(listed);
+    let hosts: Vec<String> = (0..HOSTS)
+        .map(|number| format!("host{number}.lan"))
+        .collect();
+    let record = [(1, 60, vec![192, 168, 1, 1])];
+    let local: Vec<_> = hosts
+        .iter()
+        .map(|host| (host.as_str(), &record[..]))
+        .collect();
+    let local = image::local(&local);
+    let mut lists = Lists::EMPTY;
+    assert!(lists.push(List::check(&list).expect("a list")));
+    let full = Policy {
+        lists,
+        local: LocalData::view(&local).expect("local data"),
+        ..Policy::OPEN
+    };
+    let counters = Counters::new();
+    let mut tables = Box::new(Tables::new());
+    let mut engine = Engine::new(
+        &mut tables,
+        &Shards,
+        &counters,
+        Upstreams::new(),
+        Settings::DEFAULT,
+    );
+    for (what, policy) in [
+        ("engine hit, open policy", &Policy::OPEN),
+        ("engine hit, 1M listed, 1000 hosts", &full),
+    ] {
+        let turn = Turn {
+            now: Instant::from_millis(1_000),
+            unix_secs: 0,
+            policy,
+        };
+        let client = Client {
+            route: 0,
+            address: [192, 0, 2, 1].into(),
+            transport: Transport::Udp,
+        };
+        let mut buffer = [0; UDP_MESSAGE_MAX];
+        time(what, |round| {
+            let query = &queries[round.wrapping_mul(0x9e37_79b9) % queries.len()];
+            buffer[..query.len()].copy_from_slice(query);
+            let outcome = engine.query(&turn, &client, &mut buffer, query.len(), &mut Nobody);
+            u64::from(matches!(outcome, xdnsd_core::engine::Outcome::Reply(_)))
+        });
+    }
+}
+
+/// The shards behind their locks, as the engine wants them.
+struct Shards;
+
+impl CacheAccess for &Shards {
+    fn with_shard<T>(&self, hash: u64, f: impl FnOnce(&mut Shard) -> T) -> T {
+        f(&mut lock(hash))
+    }
+    fn seed(&self) -> [u8; 16] {
+        SEED
+    }
+}
+
+/// A caller of whom nothing is asked: every name is in the cache.
+struct Nobody;
+
+impl Effects<u32> for Nobody {
+    fn ask(&mut self, _socket: u16, _to: SocketAddr, _message: &[u8]) -> bool {
+        false
+    }
+    fn reply(&mut self, _route: &u32, _message: &[u8]) {}
+    fn open_stream(&mut self, _to: SocketAddr) -> Option<u16> {
+        None
+    }
+    fn notice(&mut self, _notice: Notice, _name: &Name) {}
+    fn random(&mut self) -> u32 {
+        0
+    }
+}
+
+/// A query for A with OPT, as resolvers of today send it.
+fn query(name: &[u8]) -> Vec<u8> {
+    let mut query = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    query.extend(name);
+    query.extend([0, 1, 0, 1]);
+    query.extend(b"\0\0\x29\x04\xd0\0\0\0\0\0\0");
+    query
 }
 
 fn time_look_ups(names: &[Vec<u8>]) {
@@ -122,12 +234,18 @@ fn key(name: &[u8]) -> Key<'_> {
     }
 }
 
+/// Four addresses of the name in question.
+fn body() -> Vec<u8> {
+    let record = |last| [0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4, 192, 0, 2, last];
+    (1..=4).flat_map(record).collect()
+}
+
 fn head() -> Head {
     Head {
         rcode: 0,
         authentic_data: false,
         authoritative: false,
-        answers: 1,
+        answers: 4,
         authorities: 0,
         additionals: 0,
         ttl_secs: 300,

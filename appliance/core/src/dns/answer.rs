@@ -213,11 +213,14 @@ impl Sections {
     }
 }
 
-/// Where the section of `count` records from `at` on ends; `None` where a record is broken.
+/// Where the section of `count` records from `at` on ends; `None` where a record is broken. An owner name that cannot be
+/// read might have been the name in question: without it the answer would be another.
 fn section_end(response: &[u8], at: usize, count: usize) -> Option<usize> {
     let mut end = at;
     for record in Records::new(response, at, count) {
-        end = record.ok()?.end;
+        let record = record.ok()?;
+        super::record::owner(response, &record).ok()?;
+        end = record.end;
     }
     Some(end)
 }

@@ -14,7 +14,7 @@ use crate::forward::pending::{Attempt, Pending};
 use crate::forward::upstreams::Upstream;
 use crate::limits::UPSTREAM_SOCKETS;
 use crate::policy::rebind::Finding;
-use crate::policy::{BlockRecord, Labels, Policy};
+use crate::policy::{BlockRecord, Labels, List, Policy, list};
 use crate::time::Instant;
 use core::net::SocketAddr;
 
@@ -444,12 +444,19 @@ enum Verdict {
     Rebind,
 }
 
+/// Whether the names in an answer are looked up in the lists: not where a list allows the name that was asked for.
+fn is_listed(policy: &Policy<'_>, qname: &Labels<'_>) -> bool {
+    let lists = policy.lists.as_slice();
+    let allows = |list: &List<'_>| list.verdict(qname) == list::Verdict::Allowed;
+    !lists.is_empty() && !lists.iter().any(allows)
+}
+
 /// Looks at every answer record of the digested `message`: where its CNAMEs lead, and its addresses.
 fn verdict(policy: &Policy<'_>, pending: &Pending, message: &[u8], answer: &Answer) -> Verdict {
     let Some(qname) = Labels::new(pending.name.as_wire()) else {
         return Verdict::Pass;
     };
-    let lists = !policy.lists.as_slice().is_empty();
+    let lists = is_listed(policy, &qname);
     let rebind = policy.rebind.guards(&qname);
     if !lists && !rebind {
         return Verdict::Pass;

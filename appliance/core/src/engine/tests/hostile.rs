@@ -1,6 +1,8 @@
 //! Messages of somebody who means harm.
 
 use super::harness::*;
+use crate::testing::Random;
+use std::collections::HashMap;
 
 #[test]
 fn spoofed_answers_are_counted_and_not_taken() {
@@ -33,6 +35,291 @@ fn spoofed_answers_are_counted_and_not_taken() {
         world.receive(socket, to, &good);
         assert_eq!(world.effects.replies.len(), 1);
     });
+}
+
+/// A good answer of several kinds of records.
+fn rich(message: &mut Message) {
+    message.add_answer(alias("a.example.", 60, "b.example."));
+    message.add_answer(address("b.example.", 60, 1));
+    message.add_answer(address("b.example.", 60, 2));
+    message.add_name_server(soa("example.", 60, 60));
+    message.add_additional(address("ns.example.", 60, 3));
+}
+
+#[test]
+fn answers_cut_at_any_length_are_malformed_and_the_next_server_is_asked() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 1));
+        let good = response_to(&world.effects.asked[0].message, rich);
+        world.respond(code(ResponseCode::Refused));
+        world.respond(code(ResponseCode::Refused));
+        let question_end = 12 + 11 + 4;
+        for len in 0..good.len() {
+            world.pass(10_000);
+            let (asked, replies) = (world.effects.asked.len(), world.effects.replies.len());
+            world.miss(1, &query("a.example.", len as u16));
+            let mut cut = good[..len].to_vec();
+            let id = world.effects.asked[asked].message[..2].to_vec();
+            let id_len = len.min(2);
+            cut[..id_len].copy_from_slice(&id[..id_len]);
+            world.respond_bytes(&cut);
+            assert_eq!(world.effects.replies.len(), replies, "cut at {len}");
+            // Without the question it may be anybody's: the true answer is still waited for.
+            let others = usize::from(len >= question_end);
+            assert_eq!(
+                world.effects.asked.len(),
+                asked + 1 + others,
+                "cut at {len}"
+            );
+            world.respond(rich);
+            assert_eq!(world.last_reply().answers().len(), 3);
+            world.pass(60_000);
+        }
+    });
+}
+
+#[test]
+fn counts_that_lie_and_pointers_that_go_astray() {
+    with_world(Settings::DEFAULT, |world| {
+        let mut number = 0;
+        let mut refused = |world: &mut World<'_>, change: &dyn Fn(&mut Vec<u8>)| {
+            number += 1;
+            world.miss(1, &query("a.example.", number));
+            let asked = world.effects.asked.last().unwrap().message.clone();
+            let mut bad = response_to(&asked, rich);
+            change(&mut bad);
+            let before = world.get(Counter::UpstreamMalformed);
+            world.respond_bytes(&bad);
+            assert_eq!(
+                world.get(Counter::UpstreamMalformed),
+                before + 1,
+                "{number}"
+            );
+            // The other server knows better; its answer is gone when the next case comes.
+            world.respond(answer_a(1));
+            assert_eq!(world.last_reply().answers().len(), 1);
+            world.pass(90_000_000);
+        };
+        for at in [6, 8, 10] {
+            refused(world, &|bad| bad[at] = 0xff);
+            refused(world, &|bad| bad[at + 1] += 1);
+        }
+        // The first record's owner: to itself, forwards, into the header, behind the end, a label type that is none.
+        for pointer in [
+            [0xc0, 27],
+            [0xc0, 40],
+            [0xc0, 2],
+            [0xff, 0xff],
+            [0x40, 1],
+            [0x80, 12],
+        ] {
+            refused(world, &|bad| bad[27..29].copy_from_slice(&pointer));
+        }
+        // RDLENGTH too long, and a CNAME that is longer than its name.
+        refused(world, &|bad| bad[37] = 0xff);
+        refused(world, &|bad| bad[38] += 1);
+    });
+}
+
+#[test]
+fn options_and_records_without_end_are_survived() {
+    with_world(Settings::DEFAULT, |world| {
+        // A query of 64 KiB full of options, over TCP.
+        let options: Vec<u8> = std::iter::repeat_n([0xfd, 0xe9, 0, 0], 16_000)
+            .flatten()
+            .collect();
+        let bomb = with_options(&query("a.example.", 1), 0, 1232, &options);
+        let client = Client {
+            transport: Transport::Tcp,
+            ..world.client(1)
+        };
+        assert_eq!(world.ask_as(&client, &bomb).0, Outcome::Pending);
+        // An answer of 64 KiB full of OPT records, then one full of strangers.
+        let asked = world.effects.asked[0].message.clone();
+        for record in [
+            &b"\0\0\x29\x04\xd0\0\0\0\0\0\0"[..],
+            b"\x01x\0\0\x01\0\x01\0\0\0\x3c\0\x04\x01\x02\x03\x04",
+        ] {
+            let count = 60_000 / record.len();
+            let mut answer = asked[..12 + 15].to_vec();
+            answer[2] |= 0x80;
+            answer[10..12].copy_from_slice(&(count as u16).to_be_bytes());
+            answer.extend(std::iter::repeat_n(record, count).flatten());
+            assert!(world.effects.replies.len() < 2);
+            world.respond_bytes(&answer);
+            world.miss(1, &query("a.example.", 2));
+        }
+    });
+}
+
+/// What a client asked and waits for.
+struct Open {
+    question: Vec<u8>,
+    limit: usize,
+}
+
+/// The address that a name has: every name another one, so that a mix-up shows.
+fn address_of(name: &Name) -> u8 {
+    let label = name.iter().next().unwrap_or(b"");
+    label
+        .to_ascii_lowercase()
+        .iter()
+        .fold(7, |sum: u8, byte| sum.wrapping_mul(31) ^ byte)
+}
+
+/// Clients that ask at random, an upstream that answers at random, time that passes at random.
+struct Chaos {
+    random: Random,
+    open: HashMap<Route, Open>,
+    next_route: Route,
+    /// The upstream changes bytes of its answers.
+    hostile: bool,
+}
+
+impl Chaos {
+    fn step(&mut self, world: &mut World<'_>) {
+        match self.random.below(8) {
+            0..=3 => self.ask(world),
+            4..=6 => self.answer(world),
+            _ => world.pass(self.random.below(700) as u64),
+        }
+        let replies: Vec<_> = world.effects.replies.drain(..).collect();
+        for (route, bytes) in replies {
+            self.check(route, &bytes);
+        }
+        if world.effects.asked.len() > 300 {
+            world.effects.asked.drain(..100);
+        }
+        world.effects.streams.clear();
+    }
+
+    fn ask(&mut self, world: &mut World<'_>) {
+        self.next_route += 1;
+        let text = format!("n{}.example.", self.random.below(40));
+        let mut message = query(&text, self.random.next() as u16);
+        if self.random.below(2) == 0 {
+            message = with_edns(message, self.random.below(2) == 0);
+        }
+        let mut bytes = message.to_vec().unwrap();
+        let end = 12 + text.len() + 1;
+        for byte in &mut bytes[12..end] {
+            if self.random.below(2) == 0 {
+                byte.make_ascii_uppercase();
+            }
+        }
+        let tcp = self.random.below(4) == 0;
+        let limit = match (tcp, message.extensions()) {
+            (true, _) => 65_535,
+            (false, Some(_)) => 1_232,
+            (false, None) => 512,
+        };
+        let question = [&bytes[..2], &bytes[12..end + 4]].concat();
+        self.open.insert(self.next_route, Open { question, limit });
+        let client = Client {
+            transport: if tcp { Transport::Tcp } else { Transport::Udp },
+            ..world.client(self.next_route)
+        };
+        let (outcome, reply) = world.ask_as(&client, &bytes);
+        if matches!(outcome, Outcome::Reply(_)) {
+            self.check(self.next_route, &reply);
+        }
+    }
+
+    fn answer(&mut self, world: &mut World<'_>) {
+        if world.effects.asked.is_empty() {
+            return;
+        }
+        let nth = self.random.below(world.effects.asked.len());
+        let asked = world.effects.asked[nth].clone();
+        let kind = self.random.below(12);
+        let mut bytes = response_to(&asked.message, |message| {
+            let owner = message.queries()[0].name().clone();
+            let count = if kind == 1 { 90 } else { 1 };
+            match kind {
+                2 => drop(message.set_response_code(ResponseCode::ServFail)),
+                3 => drop(message.set_response_code(ResponseCode::FormErr)),
+                4 if asked.socket < 32 => drop(message.set_truncated(true)),
+                _ => (0..count).for_each(|_| {
+                    let rdata = RData::A(A::new(192, 0, 2, address_of(&owner)));
+                    message.add_answer(Record::from_rdata(owner.clone(), 5, rdata));
+                }),
+            }
+        });
+        if self.hostile {
+            for _ in 0..self.random.below(4) {
+                let at = self.random.below(bytes.len());
+                bytes[at] = self.random.next() as u8;
+            }
+            bytes.truncate(bytes.len() - self.random.below(3));
+        }
+        world.receive(asked.socket, asked.to, &bytes);
+    }
+
+    /// Every reply is its query's: asked for once, its ID and question to the letter, never too long.
+    fn check(&mut self, route: Route, bytes: &[u8]) {
+        let open = self
+            .open
+            .remove(&route)
+            .expect("asked, and not answered before");
+        assert!(
+            bytes.len() <= open.limit,
+            "{} of {}",
+            bytes.len(),
+            open.limit
+        );
+        let question_end = 12 + open.question.len() - 2;
+        assert_eq!(bytes[..2], open.question[..2]);
+        assert_eq!(bytes[12..question_end], open.question[2..]);
+        let message = Message::from_vec(bytes).expect("well-formed");
+        if self.hostile {
+            return;
+        }
+        let asked = message.queries()[0].name();
+        for record in message.answers() {
+            assert_eq!(record.name(), asked);
+            assert_eq!(
+                *record.data(),
+                RData::A(A::new(192, 0, 2, address_of(asked)))
+            );
+        }
+    }
+}
+
+#[test]
+fn whatever_happens_every_reply_is_its_querys_own() {
+    for hostile in [false, true] {
+        for (seed, strategy) in [
+            (1, Strategy::Ordered),
+            (2, Strategy::Fastest),
+            (3, Strategy::Race),
+        ] {
+            let servers = [server(UPSTREAM_1, 0), server(UPSTREAM_2, 0)];
+            let settings = Settings {
+                random_case: seed == 2,
+                ..Settings::DEFAULT
+            };
+            with_servers(settings, &servers, strategy, |world| {
+                world.effects.stream_limit = 1;
+                let mut chaos = Chaos {
+                    random: Random::new(seed),
+                    open: HashMap::new(),
+                    next_route: 0,
+                    hostile,
+                };
+                for _ in 0..6_000 {
+                    chaos.step(world);
+                }
+                // Nobody is forgotten.
+                world.pass(60_000);
+                let replies: Vec<_> = world.effects.replies.drain(..).collect();
+                for (route, bytes) in replies {
+                    chaos.check(route, &bytes);
+                }
+                assert_eq!((chaos.open.len(), world.engine.in_flight()), (0, 0));
+                assert!(world.get(Counter::CacheHits) > 100);
+            });
+        }
+    }
 }
 
 #[test]

@@ -91,28 +91,31 @@ pub fn local(names: &[(&str, &[LocalRecord])]) -> Vec<u8> {
     [&(table.len() as u32).to_le_bytes()[..], &table, &nodes].concat()
 }
 
-/// A compiled list that blocks these names and what is below them.
-pub fn list(names: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
-    let mut entries: Vec<(Spot, u64, u64)> = Vec::new();
+/// Blocks a name and what is below it.
+pub const BLOCK: u16 = tag::BLOCK_SELF | tag::BLOCK_BELOW;
+
+/// A compiled list of names with what is said of them.
+pub fn list(names: impl Iterator<Item = (Vec<u8>, u16)>) -> Vec<u8> {
+    let mut entries: Vec<(Spot, u64, u64, u16)> = Vec::new();
     let mut depths = 0u128;
-    for name in names {
+    for (name, tag) in names {
         let labels = labels(&name);
         depths |= 1 << labels.count();
         let hash = labels.hash(&KEY);
-        entries.push((Spot::new(hash.first()), hash.first(), hash.second()));
+        entries.push((Spot::new(hash.first()), hash.first(), hash.second(), tag));
     }
-    entries.sort_by_key(|(_, first, _)| *first);
+    entries.sort_by_key(|(_, first, ..)| *first);
     let buckets = entries.len().div_ceil(NAMES_PER_BUCKET) as u32;
     let mut filter = vec![0u64; buckets as usize];
     let mut starts = vec![0u32; buckets as usize + 1];
     let mut body = Vec::new();
-    for (spot, _, second) in &entries {
+    for (spot, _, second, tag) in &entries {
         let bucket = spot.bucket(buckets);
         filter[bucket] |= spot.filter_bits();
         starts[bucket + 1] += 1;
         body.extend(second.to_le_bytes());
         body.extend(spot.fingerprint().to_le_bytes());
-        body.extend((tag::BLOCK_SELF | tag::BLOCK_BELOW).to_le_bytes());
+        body.extend(tag.to_le_bytes());
     }
     assert_eq!(body.len(), entries.len() * ENTRY_LEN);
     let mut total = 0;

@@ -2,11 +2,12 @@
 
 use super::harness::*;
 use super::image;
-use crate::policy::{BlockAnswer, List, LocalData, Rebind, Routes, Suffixes, rebind};
+use crate::policy::{Acl, BlockAnswer, List, LocalData, Rebind, Routes, Suffixes, rebind};
 
 fn blocking(names: &[&str]) -> crate::policy::Lists<'static> {
     let mut lists = crate::policy::Lists::EMPTY;
-    let image = keep(image::list(names.iter().map(|name| image::wire(name))));
+    let names = names.iter().map(|name| (image::wire(name), image::BLOCK));
+    let image = keep(image::list(names));
     assert!(lists.push(List::check(image).unwrap()));
     lists
 }
@@ -321,6 +322,59 @@ fn every_way_to_block_a_name() {
             assert_eq!(world.get(Counter::Blocked), 4);
         });
     }
+}
+
+#[test]
+fn an_allowed_name_may_lead_to_a_blocked_one() {
+    let names = [
+        (image::wire("ads.example"), image::BLOCK),
+        (
+            image::wire("shop.example"),
+            crate::policy::list::tag::ALLOW_SELF,
+        ),
+    ];
+    let list = keep(image::list(names.into_iter()));
+    with_world(Settings::DEFAULT, |world| {
+        assert!(world.policy.lists.push(List::check(list).unwrap()));
+        for (asked, expected) in [
+            ("shop.example.", ResponseCode::NoError),
+            ("x.shop.example.", ResponseCode::NXDomain),
+        ] {
+            world.miss(1, &query(asked, 1));
+            world.respond(|message| {
+                message.add_answer(alias(asked, 60, "ads.example."));
+                message.add_answer(address("ads.example.", 60, 1));
+            });
+            assert_eq!(world.last_reply().response_code(), expected, "{asked}");
+        }
+    });
+}
+
+#[test]
+fn clients_are_answered_refused_or_ignored() {
+    // From 10.0.0.0 on everyone is answered, from 10.0.0.2 on refused, from 10.0.0.3 on ignored; IPv6 is refused.
+    let mut acl = [3u32, 1].map(u32::to_le_bytes).concat();
+    for start in [0u32, 0x0a00_0002, 0x0a00_0003] {
+        acl.extend(start.to_le_bytes());
+    }
+    acl.extend([0, 1, 2]);
+    acl.extend([0; 16]);
+    acl.push(1);
+    let acl = Acl::view(keep(acl)).unwrap();
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.acl = acl;
+        let bytes = with_edns(query("a.example.", 1), false).to_vec().unwrap();
+        assert_eq!(world.ask_bytes(1, &bytes).0, Outcome::Pending);
+        let (_, refused) = world.ask_bytes(2, &bytes);
+        assert_eq!(
+            (refused[3] & 0xf, extended_error(&refused)),
+            (5, Some(ede::PROHIBITED))
+        );
+        for bytes in [&bytes[..], &bytes[..20]] {
+            assert_eq!(world.ask_bytes(3, bytes).0, Outcome::Silence);
+        }
+        assert_eq!(world.get(Counter::AclDropped), 2);
+    });
 }
 
 #[test]
