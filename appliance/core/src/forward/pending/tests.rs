@@ -1,0 +1,175 @@
+//! The table of questions in flight: places, shares, deadlines.
+
+use super::*;
+
+fn pending(number: u64, bucket: u8) -> Pending {
+    let at = Instant::from_millis(1_000 + number);
+    Pending {
+        name: Name::ROOT,
+        qtype: number as u16,
+        dnssec_ok: false,
+        checking_disabled: false,
+        hash: number,
+        group: 0,
+        started: at,
+        next_try: at,
+        give_up: Instant::from_millis(10_000),
+        stale_at: Instant::FAR_FUTURE,
+        attempts: Vec::new(),
+        tried: 0,
+        first_waiter: None,
+        failure: None,
+        sent_case: LetterCase::LOWER,
+        without_edns: 0,
+        without_case: 0,
+        by_stream: false,
+        bucket,
+    }
+}
+
+fn waiter(route: u32, id: u16) -> Waiter<u32> {
+    Waiter {
+        route,
+        id,
+        flags: 0,
+        limit: 512,
+        edns: None,
+        is_unknown: false,
+        case: LetterCase::LOWER,
+        bucket: route as u8,
+        links: Links::default(),
+    }
+}
+
+fn table() -> std::boxed::Box<PendingTable<u32>> {
+    crate::testing::on_large_stack(|| std::boxed::Box::new(PendingTable::new()))
+}
+
+#[test]
+fn what_is_put_in_is_found_and_freed() {
+    let mut table = table();
+    let index = table.insert(pending(7, 0)).expect("room");
+    let key = Key {
+        name: b"\0",
+        qtype: 7,
+        dnssec_ok: false,
+        checking_disabled: false,
+    };
+    assert_eq!(table.find(7, &key), Some(index));
+    assert_eq!(
+        table.find(
+            7,
+            &Key {
+                dnssec_ok: true,
+                ..key
+            }
+        ),
+        None,
+        "DO is part of the key"
+    );
+    let attempt = Attempt {
+        upstream: 3,
+        socket: 1,
+        id: 9,
+        sent: Instant::from_millis(0),
+        live: true,
+        edns: true,
+        random_case: false,
+        overdue: false,
+    };
+    assert_eq!(table.begin(index, attempt), Ok(()));
+    assert_eq!(
+        table.begin(index, attempt),
+        Err(NotBegun),
+        "one ID is in flight once"
+    );
+    assert_eq!(
+        (table.by_transaction(1, 9), table.by_transaction(1, 8)),
+        (Some(index), None)
+    );
+    for id in 0..3 {
+        table.join(index, waiter(5, id), None).expect("room");
+    }
+    table
+        .join(index, waiter(5, 1), None)
+        .expect("a repeated question takes no room");
+    assert_eq!(table.waiters.len(), 3);
+    table
+        .join(index, waiter(5, 1), Some(&Name::ROOT))
+        .expect("the same ID for another name");
+    assert_eq!((table.waiters.len(), table.aliases.len()), (4, 1));
+    table.remove(index);
+    assert_eq!(
+        (table.find(7, &key), table.by_transaction(1, 9)),
+        (None, None)
+    );
+    assert_eq!((table.waiters.len(), table.aliases.len()), (0, 0));
+    assert!(
+        table
+            .waiting
+            .iter()
+            .chain(&table.held)
+            .all(|&held| held == 0)
+    );
+}
+
+#[test]
+fn the_client_that_fills_the_table_pays_for_it() {
+    let mut table = table();
+    for number in 0..PENDING as u64 {
+        let bucket = if number < 10 { 2 } else { 1 };
+        table
+            .insert(pending(number, bucket))
+            .expect("the whole table is free for all");
+    }
+    assert_eq!(table.insert(pending(9_999, 2)), Err(PendingFull::Questions));
+    assert_eq!(
+        table.victim(),
+        Some(10),
+        "the oldest question of the client with the most"
+    );
+    table.remove(10);
+    assert_eq!(table.insert(pending(9_999, 2)), Ok(10));
+    assert_eq!(table.victim(), Some(11));
+}
+
+#[test]
+fn one_client_gets_its_share_of_the_places_to_wait_in() {
+    let mut table = table();
+    let index = table.insert(pending(1, 0)).expect("room");
+    for id in 0..(WAITERS / 2) as u16 {
+        table
+            .join(index, waiter(5, id), None)
+            .expect("half of them are free for all");
+    }
+    assert_eq!(
+        table.join(index, waiter(5, 60_000), None),
+        Err(PendingFull::Share)
+    );
+    assert_eq!(table.join(index, waiter(6, 60_000), None), Ok(()));
+}
+
+#[test]
+fn due_names_each_question_once_its_time_has_come() {
+    let mut table = table();
+    for number in [5u64, 1] {
+        table.insert(pending(number, 0)).expect("room");
+    }
+    assert_eq!(table.due(Instant::from_millis(1_000)), None);
+    assert_eq!(table.next_wake(), Instant::from_millis(1_001));
+    assert_eq!(table.due(Instant::from_millis(1_001)), Some(1));
+    table.update(1, |pending| pending.next_try = Instant::FAR_FUTURE);
+    assert_eq!(table.due(Instant::from_millis(1_001)), None);
+    assert_eq!(table.due(Instant::from_millis(1_005)), Some(0));
+    table.remove(0);
+    assert_eq!(table.due(Instant::from_millis(1_005)), None);
+    assert_eq!(table.next_wake(), Instant::from_millis(10_000));
+}
+
+#[test]
+fn letter_case_comes_back() {
+    let original = b"\x03wWw\x02AB\0";
+    let mut wire = original.to_ascii_lowercase();
+    LetterCase::of(original).apply(&mut wire);
+    assert_eq!(wire, original);
+}
