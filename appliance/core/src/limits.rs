@@ -1,6 +1,6 @@
 //! Every capacity of the appliance. What is full says what happens in the doc of its table.
 //!
-//! A firmware builder sets what [`capacity!`] names in the environment of the build; Buildroot does it from its menu
+//! A firmware builder sets what `capacity!` names in the environment of the build; Buildroot does it from its menu
 //! (`buildroot/package/xdnsd/Config.in`). The rest is changed here.
 
 /// The number in the environment variable `$name` when this was compiled, or `$default` if there is none.

@@ -24,7 +24,7 @@ const QUESTION_MAX: usize = 512;
 pub enum Progress {
     /// It goes on.
     Waiting,
-    /// The answer is there: [`Streams::answer`] has it until the stream is closed.
+    /// The answer is there: [`Streams::take_answer`] has it until the stream is closed.
     Answered,
     /// It ended without an answer.
     Lost,
