@@ -375,44 +375,4 @@ mod tests {
             );
         }
     }
-
-    /// Prints nanoseconds per lookup: `cargo test --release -p xdnsd -- --ignored --nocapture nanoseconds`.
-    #[test]
-    #[ignore = "a measurement, not a check"]
-    fn nanoseconds_per_lookup() {
-        let build = |names: &mut dyn Iterator<Item = String>| {
-            let mut builder = ListBuilder::default();
-            names.for_each(|name| builder.add_name(&name, 0, Purpose::Block).expect("a name"));
-            finish(builder).expect("built")
-        };
-        let full = build(&mut million());
-        let empty = build(&mut std::iter::empty());
-        let wire = |name: String| super::super::name::parse(&name).expect("a name");
-        let present: Vec<Vec<u8>> = million().map(wire).collect();
-        let absent: Vec<Vec<u8>> = million().map(|name| wire(format!("www.y{name}"))).collect();
-        let popular: Vec<Vec<u8>> = (0..1_000_000)
-            .map(|n| wire(format!("www.site{}.example", n % 100)))
-            .collect();
-        for (what, image, names) in [
-            ("empty list", &empty, &absent),
-            ("a million, asked for", &full, &present),
-            ("a million, absent and all distinct", &full, &absent),
-            ("a million, absent and few", &full, &popular),
-        ] {
-            let list = List::check(image).expect("a list");
-            let is_listed = |name: &&[u8]| {
-                Labels::new(name).is_some_and(|name| list.verdict(&name) != Verdict::None)
-            };
-            // The least of many rounds: what else the machine does only adds.
-            let rounds = names.chunks(10_000).map(|names| {
-                let begin = std::time::Instant::now();
-                let found = names.iter().map(Vec::as_slice).filter(is_listed).count();
-                (begin.elapsed().as_nanos() / names.len() as u128, found)
-            });
-            let rounds: Vec<_> = rounds.collect();
-            let best = rounds.iter().map(|&(nanos, _)| nanos).min();
-            let found: usize = rounds.iter().map(|&(_, found)| found).sum();
-            println!("{what}: {best:?} ns, {found} found");
-        }
-    }
 }
