@@ -7,7 +7,7 @@
 //!             for each reply made later: take_free, transmit                            -> flush
 //! ```
 //!
-//! Two backends have this interface. Ours over libc ([`socket`], the default) keeps its UMEM in a static. The other one
+//! Two backends have this interface. Ours over libc (`socket.rs`, the default) keeps its UMEM in a static. The other one
 //! (`--features afxdp`) goes through the crate of that name. Exactly one is compiled in; calls are direct.
 //!
 //! It never looks into a frame, never blocks but in [`Xsk::open`], and after that never allocates.
