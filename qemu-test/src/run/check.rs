@@ -199,7 +199,8 @@ fn twice(
     if !case.is_big && !second.is_hit {
         faults.push("asked again, it is no cache hit".to_owned());
     }
-    if first.is_hit {
+    // The big RRset is asked for over both families, and the cache keeps it where it fits a slot.
+    if !case.is_big && first.is_hit {
         faults.push("asked first, it is a cache hit".to_owned());
     }
     Ok(faults)
