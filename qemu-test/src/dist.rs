@@ -72,11 +72,11 @@ fn make() -> Result<PathBuf> {
 /// Puts every dependency beside the sources, and has cargo look for them there.
 fn vendor(tree: &Path) -> Result<()> {
     let mut cargo = workspace::cargo();
-    let settings = output_of(
-        cargo
-            .args(["vendor", "--locked", "--quiet", VENDOR])
-            .current_dir(tree),
-    )?;
+    let settings = output_of(cargo.args(["vendor", "--locked", VENDOR]).current_dir(tree))?;
+    ensure!(
+        settings.contains(VENDOR),
+        "cargo vendor does not say where its sources are: {settings:?}"
+    );
     let path = tree.join(".cargo/config.toml");
     let own = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     write(&path, format!("{own}\n{settings}").as_bytes())
