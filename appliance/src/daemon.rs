@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use log::{error, info, warn};
+use log::{Level, error, info, log, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -252,7 +252,13 @@ fn upstreams(config: &Config, plan: &Plan) -> Upstreams {
 fn restore(config: &Config) -> Option<Store> {
     let path = config.cache.snapshot.as_deref()?;
     let store = Store::new(path, config.cache.stale_max_ttl);
-    info!("snapshot: {}", store.load(&CACHE, clock::now()));
+    let restored = store.load(&CACHE, clock::now());
+    let level = if restored.is_faulty() {
+        Level::Warn
+    } else {
+        Level::Info
+    };
+    log!(level, "snapshot: {restored}");
     Some(store)
 }
 

@@ -167,6 +167,8 @@ mod tests {
         assert_eq!(sum, total());
         assert!(report.contains(&format!("{sum} bytes in all")), "{report}");
         assert_eq!(report.lines().count(), LINES.len() + 1);
+        let umem = limits::WORKERS * limits::CHUNKS_PER_QUEUE * limits::CHUNK_SIZE;
+        assert_eq!(LINES[0].total(), umem, "{report}");
     }
 
     #[test]

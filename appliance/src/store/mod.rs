@@ -80,6 +80,12 @@ pub struct Restored {
 }
 
 impl Restored {
+    /// Whether anything is wrong: then the line is a warning.
+    #[must_use]
+    pub fn is_faulty(&self) -> bool {
+        self.broken + self.missing > 0 || !self.faults.is_empty()
+    }
+
     /// The file lost everything that it had.
     fn is_useless(&self) -> bool {
         self.answers + self.expired == 0 && self.broken + self.missing > 0

@@ -31,6 +31,7 @@ fn devices() -> Devices {
     Devices(vec![
         device("lo", 1, None, &["127.0.0.1", "::1"]),
         device("lan0", 2, None, &["10.53.0.1", "fd53::1", "fe80::1"]),
+        device("wan0.10", 6, Some(("wan0", 10)), &["192.0.2.10"]),
         device("lan0.10", 3, Some(("lan0", 10)), &["10.53.10.1"]),
         device("deep", 4, Some(("lan0.10", 7)), &["10.53.7.1"]),
         device("bare", 5, None, &[]),
@@ -192,6 +193,8 @@ fn bounds_that_cross_are_refused() {
         errors,
         ["f:6:1: cache.min_ttl: 60 is more than max_ttl; allowed: at most 30"]
     );
+    let equal = format!("{SMALLEST}[cache]\nmin_ttl = 60\nmax_ttl = 60\n");
+    assert!(Config::parse("f", &equal).is_ok());
     let late = |keys: &str| format!("{SMALLEST}[forward]\ngive_up_ms = 1000\n[cache]\n{keys}\n");
     assert_eq!(
         errors_of(&late("stale_after_ms = 1000")),
@@ -248,7 +251,7 @@ fn what_this_machine_lacks_is_named_with_what_it_has() {
     };
     assert_eq!(
         plan(&SMALLEST.replace("lan0", "lan1")),
-        "f:2:1: interface.name: no interface lan1 on this machine; allowed: lo, lan0, lan0.10, deep, bare"
+        "f:2:1: interface.name: no interface lan1 on this machine; allowed: lo, lan0, wan0.10, lan0.10, deep, bare"
     );
     assert_eq!(
         plan(&with_interface_key("vlan = 11")),
@@ -266,7 +269,7 @@ fn what_this_machine_lacks_is_named_with_what_it_has() {
     );
     assert_eq!(
         plan(&SMALLEST.replace("192.0.2.1", "fe80::2%wan0")),
-        "f:4:12: upstream.servers: [fe80::2%wan0]:53: no such interface; allowed: lo, lan0, lan0.10, deep, bare"
+        "f:4:12: upstream.servers: [fe80::2%wan0]:53: no such interface; allowed: lo, lan0, wan0.10, lan0.10, deep, bare"
     );
     assert_eq!(
         plan(&SMALLEST.replace("192.0.2.1", "10.53.0.1")),
