@@ -84,6 +84,7 @@ impl Name {
 
     /// Takes a name in wire form; `None` where `wire` is not exactly one uncompressed name.
     #[must_use]
+    #[inline(always)]
     pub fn from_wire(wire: &[u8]) -> Option<Self> {
         let end = plain_end(wire, 0).ok()?;
         if end != wire.len() {
@@ -103,6 +104,7 @@ impl Name {
 
     /// The same name in lower case (RFC 4343: ASCII letters only).
     #[must_use]
+    #[inline(always)]
     pub fn to_lower(mut self) -> Self {
         // Length bytes are at most 63 and so never letters.
         self.bytes[..usize::from(self.len)].make_ascii_lowercase();

@@ -55,6 +55,7 @@ impl Query {
     ///
     /// # Errors
     /// What is to be done with a message that is none.
+    #[inline(always)]
     pub fn parse(message: &[u8]) -> Result<Self, QueryError> {
         let header = Header::parse(message).ok_or(QueryError::Ignore)?;
         if header.has(flag::QR) {
@@ -116,6 +117,7 @@ impl Query {
 }
 
 /// Reads the one question: name without pointers (lower-cased), type, class, offset behind it.
+#[inline(always)]
 fn parse_question(message: &[u8]) -> Option<(Name, u16, u16, usize)> {
     let name_end = name::plain_end(message, HEADER_LEN).ok()?;
     let name = Name::from_wire(message.get(HEADER_LEN..name_end)?)?.to_lower();

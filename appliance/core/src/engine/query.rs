@@ -126,6 +126,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 
     /// What can be said of the reply before the answer is known.
+    #[inline(always)]
     fn asking<'q>(
         &self,
         turn: &Turn<'_>,
@@ -231,15 +232,15 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         asking: &Asking<'_, R>,
         message: &mut [u8],
     ) -> Lookup {
-        let settings = self.settings;
-        let unreachable = self.upstreams.is_unreachable(question.group);
         let rotate = self.next_rotation();
+        let settings = &self.settings;
+        let unreachable = self.upstreams.is_unreachable(question.group);
         let tables = &mut *self.tables;
         self.cache.with_shard(question.hash, |shard| {
             let Some(Found { head, body }) = shard.find(question.hash, &asking.key()) else {
                 return Lookup::Nothing;
             };
-            let (ttl, code, refresh, stale) = match freshness(&head, turn.now, &settings) {
+            let (ttl, code, refresh, stale) = match freshness(&head, turn.now, settings) {
                 Freshness::Fresh { age_secs, aging } => {
                     (Ttl::Aged(age_secs), head.ede, aging, false)
                 }

@@ -21,6 +21,7 @@ pub struct Labels<'n> {
 impl<'n> Labels<'n> {
     /// Cuts `name`; `None` where it is not a whole name in wire form.
     #[must_use]
+    #[inline(always)]
     pub fn new(name: &'n [u8]) -> Option<Self> {
         if name.len() > NAME_MAX {
             return None;
