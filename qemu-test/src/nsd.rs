@@ -18,6 +18,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 const DNS_PORT: u16 = 53;
 
+/// A zone to serve.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    /// Its name, with the final dot.
+    pub origin: String,
+    /// The zone file.
+    pub text: String,
+}
+
 /// A running NSD, ended when dropped.
 #[derive(Debug)]
 pub struct Upstream {
@@ -28,10 +37,21 @@ impl Upstream {
     /// Starts NSD in the lab's upstream host with the zone `lab.test` and waits until it answers on both families.
     /// Its files go to `directory`, which must exist.
     pub fn start(lab: &Lab, directory: &Path) -> Result<Self> {
-        let zone = directory.join("lab.test.zone");
-        fs::write(&zone, zone::text()).with_context(|| format!("write {}", zone.display()))?;
+        let zone = Zone {
+            origin: zone::ORIGIN.to_owned(),
+            text: zone::text(),
+        };
+        Self::start_with(lab, directory, &[zone])
+    }
+
+    /// As [`Upstream::start`], with other zones.
+    pub fn start_with(lab: &Lab, directory: &Path, zones: &[Zone]) -> Result<Self> {
+        for zone in zones {
+            let path = directory.join(file_name(zone));
+            fs::write(&path, &zone.text).with_context(|| format!("write {}", path.display()))?;
+        }
         let config = directory.join("nsd.conf");
-        fs::write(&config, config_text(directory))
+        fs::write(&config, config_text(directory, zones))
             .with_context(|| format!("write {}", config.display()))?;
         let mut command = lab.upstream.command("nsd");
         command.arg("-d").arg("-c").arg(&config);
@@ -43,7 +63,7 @@ impl Upstream {
         process.wait_until("nsd answers over IPv4 and IPv6", START_TIMEOUT, || {
             addresses
                 .into_iter()
-                .all(|address| answers(&lab.upstream, address))
+                .all(|address| answers(&lab.upstream, SocketAddr::new(address, DNS_PORT)))
         })?;
         Ok(Self { process })
     }
@@ -55,8 +75,8 @@ impl Upstream {
     }
 }
 
-/// Whether a DNS server at that address answers a question for the zone's SOA.
-fn answers(namespace: &Namespace, address: IpAddr) -> bool {
+/// Whether a DNS server at that address answers a question for the lab zone's SOA, be it with a refusal.
+pub(crate) fn answers(namespace: &Namespace, address: SocketAddr) -> bool {
     /// ID 0x5af1, no flags, one question: lab.test. SOA IN.
     const QUESTION: &[u8] = b"\x5a\xf1\0\0\0\x01\0\0\0\0\0\0\x03lab\x04test\0\0\x06\0\x01";
     let ask = || -> std::io::Result<bool> {
@@ -66,7 +86,7 @@ fn answers(namespace: &Namespace, address: IpAddr) -> bool {
             "[::]:0"
         };
         let socket = UdpSocket::bind(unspecified)?;
-        socket.connect(SocketAddr::new(address, DNS_PORT))?;
+        socket.connect(address)?;
         socket.set_read_timeout(Some(PROBE_TIMEOUT))?;
         socket.send(QUESTION)?;
         let mut response = [0; 512];
@@ -78,9 +98,13 @@ fn answers(namespace: &Namespace, address: IpAddr) -> bool {
     namespace.run(ask).unwrap_or(false)
 }
 
-fn config_text(directory: &Path) -> String {
+fn file_name(zone: &Zone) -> String {
+    format!("{}zone", zone.origin)
+}
+
+fn config_text(directory: &Path, zones: &[Zone]) -> String {
     let directory = directory.display();
-    format!(
+    let mut text = format!(
         "server:
     ip-address: {UPSTREAM_V4}
     ip-address: {UPSTREAM_V6}
@@ -98,10 +122,11 @@ fn config_text(directory: &Path) -> String {
     verbosity: 1
 remote-control:
     control-enable: no
-zone:
-    name: {zone}
-    zonefile: lab.test.zone
-",
-        zone = zone::ORIGIN,
-    )
+"
+    );
+    for zone in zones {
+        let (name, file) = (&zone.origin, file_name(zone));
+        text += &format!("zone:\n    name: {name}\n    zonefile: {file}\n");
+    }
+    text
 }

@@ -83,6 +83,9 @@ const LAB: &[Need] = &[
     program("bind9-dnsutils", "dig"),
     program("nsd", "nsd"),
     program("dnsperf", "dnsperf"),
+    program("unbound", "unbound"),
+    program("dnsmasq-base", "dnsmasq"),
+    program("ldnsutils", "ldns-signzone"),
     program("tcpdump", "tcpdump"),
 ];
 const AFXDP: &[Need] = &[
@@ -270,11 +273,13 @@ if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod 755 "$policy"
 fi
 had_nsd=$(command -v nsd)
+had_unbound=$(command -v unbound)
 DEBIAN_FRONTEND=noninteractive
 export DEBIAN_FRONTEND
 apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" || exit 1
-if [ -z "$had_nsd" ] && command -v nsd > /dev/null && [ -d /run/systemd/system ]; then
-    systemctl --quiet disable nsd
+if [ -d /run/systemd/system ]; then
+    if [ -z "$had_nsd" ] && command -v nsd > /dev/null; then systemctl --quiet disable nsd; fi
+    if [ -z "$had_unbound" ] && command -v unbound > /dev/null; then systemctl --quiet disable unbound; fi
 fi
 exit 0
 "#;

@@ -8,14 +8,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::arguments::Arguments;
 use crate::privilege::require_root;
-use crate::process::output_of;
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use crate::workspace;
@@ -23,8 +22,10 @@ use crate::workspace;
 mod build;
 mod load;
 mod measure;
+mod miss;
 mod pair;
 mod query;
+mod record;
 mod report;
 mod subject;
 mod upstream;
@@ -35,7 +36,8 @@ use report::Row;
 use subject::{Backend, Kind, Subject};
 
 /// How it is called.
-pub const USAGE: &str = "bench xsk [--rounds N] [--seconds N] [--only LETTERS] [--save]";
+pub const USAGE: &str =
+    "bench xsk [--only LETTERS] | miss [--rate N], each with [--rounds N] [--seconds N] [--save]";
 
 /// The core that sends, and the core of the subject.
 const LOAD_CORE: usize = 0;
@@ -55,6 +57,7 @@ struct Plan {
 pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     match arguments.next().as_deref() {
         Some("xsk") => xsk(arguments, signals),
+        Some("miss") => miss::main(arguments, signals),
         Some(other) => bail!("nothing to measure by the name of {other:?}: {USAGE}"),
         None => bail!("{USAGE}"),
     }
@@ -84,7 +87,7 @@ pub fn xsk(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     let table = report::table(&rows);
     println!("\n{table}");
     if plan.is_saved {
-        save(&table, &words)?;
+        record::save("xsk", &words, &table)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -126,35 +129,4 @@ fn run(plan: &Plan, programs: &Programs, signals: &Signals) -> Result<Vec<Row>> 
 fn turn(kind: Kind, length: Duration, programs: &Programs, directory: &Path) -> Result<Turn> {
     let subject = Subject::start(kind, programs, SUBJECT_CORE, directory)?;
     measure::turn(&subject, length, LOAD_CORE, SUBJECT_CORE)
-}
-
-/// Adds the table to the repository's record, with what is needed to read it.
-fn save(table: &str, words: &[String]) -> Result<()> {
-    let path = workspace::root().join("qemu-test/BENCH.md");
-    let date = output_of(Command::new("date").args(["-u", "+%F"]))?;
-    let revision = output_of(
-        Command::new("git")
-            .args(["rev-parse", "--short", "HEAD"])
-            .current_dir(workspace::root()),
-    )?;
-    let kernel = output_of(Command::new("uname").arg("-r"))?;
-    let old = read_or_empty(&path)?;
-    let command = format!("cargo xtask bench xsk {}", words.join(" "));
-    let text = format!(
-        "{old}\n## {}, {}, Linux {}\n\n`{}`\n\n```text\n{table}```\n",
-        date.trim(),
-        revision.trim(),
-        kernel.trim(),
-        command.trim(),
-    );
-    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
-}
-
-fn read_or_empty(path: &Path) -> Result<String> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok("# Measurements\n".to_owned())
-        }
-        read => read.with_context(|| format!("read {}", path.display())),
-    }
 }

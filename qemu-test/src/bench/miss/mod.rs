@@ -1,0 +1,130 @@
+//! `cargo xtask bench miss`: names that no cache has, asked of the appliance and of other forwarders in its place.
+//!
+//! All are asked in the same lab by the same client, forward to the same upstream, and take turns, round after round,
+//! each time as a new process with an empty cache. All share this machine's cores with the client and the upstream, so
+//! answers per second say what an answer costs as a whole, and the row "upstream" is the most that there can be. What a
+//! forwarder adds to the latency is its median less that of asking the upstream through the router's kernel, in the
+//! same round.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+
+use super::build::Programs;
+use super::record;
+use super::subject::{Backend, Kind};
+use crate::arguments::Arguments;
+use crate::lab::{Lab, Spec};
+use crate::nsd::{Upstream, Zone};
+use crate::privilege::require_root;
+use crate::setup::{self, Purpose};
+use crate::signals::Signals;
+use crate::workspace;
+
+mod report;
+mod subject;
+mod turn;
+
+use report::Row;
+use subject::Subject;
+
+const ROUNDS: u32 = 7;
+const SECONDS: u32 = 3;
+/// Questions per second while latency is measured: few enough that none waits for another in any forwarder.
+const RATE: u32 = 1000;
+/// More questions per second than any of them answers here.
+const RATE_MAX: u32 = 150_000;
+/// The zone of the names.
+const ORIGIN: &str = "miss.test.";
+
+/// What the words ask for.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    rounds: u32,
+    seconds: u32,
+    rate: u32,
+}
+
+/// Files of questions. No name is in two of them, or twice in one.
+#[derive(Debug)]
+struct Questions {
+    /// Asked before anything is measured: code and connections are warm.
+    first: PathBuf,
+    /// Asked as fast as they are answered.
+    fast: PathBuf,
+    /// Asked at a rate.
+    slow: PathBuf,
+}
+
+/// The command `bench miss`.
+pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    let words: Vec<_> = arguments.clone().rest().collect();
+    let plan = Plan {
+        rounds: arguments.number("--rounds")?.unwrap_or(ROUNDS),
+        seconds: arguments.number("--seconds")?.unwrap_or(SECONDS),
+        rate: arguments.number("--rate")?.unwrap_or(RATE),
+    };
+    let is_saved = arguments.flag("--save");
+    arguments.finish()?;
+    ensure!(
+        plan.rounds > 0 && plan.seconds > 0 && plan.rate > 0,
+        "rounds, seconds and rate start at 1"
+    );
+    require_root("a benchmark in network namespaces")?;
+    setup::ensure_all(&[Purpose::Lab], signals)?;
+    let kind = Kind::Appliance(Backend::Own);
+    let program = Programs::build(&[kind], signals)?.path(kind);
+    let rows = run(plan, &program, signals)?;
+    let table = report::table(&rows, plan.rate);
+    println!("\n{table}");
+    if is_saved {
+        record::save("miss", &words, &table)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(plan: Plan, program: &Path, signals: &Signals) -> Result<Vec<Row>> {
+    let directory = workspace::logs().join("bench-miss");
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    let lab = Lab::up(&Spec::default())?;
+    let zone = Zone {
+        origin: ORIGIN.to_owned(),
+        text: format!(
+            "$ORIGIN {ORIGIN}\n$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n\
+             @ NS ns\nns A 10.54.0.2\n* A 192.0.2.1\n"
+        ),
+    };
+    let _upstream = Upstream::start_with(&lab, &directory, &[zone])?;
+    let questions = questions(plan, &directory)?;
+    let mut rows: Vec<Row> = Subject::ALL.into_iter().map(Row::new).collect();
+    for round in 1..=plan.rounds {
+        eprintln!("round {round} of {}", plan.rounds);
+        for row in &mut rows {
+            ensure!(!signals.wait(std::time::Duration::ZERO), "interrupted");
+            let turn = turn::turn(row.subject, plan, &lab, program, &questions, &directory);
+            row.turns.push(turn.with_context(|| row.subject.name())?);
+        }
+    }
+    Ok(rows)
+}
+
+fn questions(plan: Plan, directory: &Path) -> Result<Questions> {
+    let write = |file: &str, count: u32| -> Result<PathBuf> {
+        let mut text = String::new();
+        for number in 0..count {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "{file}-{number}.{ORIGIN} A");
+        }
+        let path = directory.join(file);
+        fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        Ok(path)
+    };
+    Ok(Questions {
+        first: write("first", RATE)?,
+        fast: write("fast", RATE_MAX * plan.seconds)?,
+        slow: write("slow", plan.rate * plan.seconds)?,
+    })
+}

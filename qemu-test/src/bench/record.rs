@@ -1,0 +1,41 @@
+//! The repository's record of measurements.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process::output_of;
+use crate::workspace;
+
+/// Adds a table to the record, with what is needed to read it: `what` was measured, called with `words`.
+pub fn save(what: &str, words: &[String], table: &str) -> Result<()> {
+    let path = workspace::root().join("qemu-test/BENCH.md");
+    let date = output_of(Command::new("date").args(["-u", "+%F"]))?;
+    let revision = output_of(
+        Command::new("git")
+            .args(["rev-parse", "--short", "HEAD"])
+            .current_dir(workspace::root()),
+    )?;
+    let kernel = output_of(Command::new("uname").arg("-r"))?;
+    let old = read_or_empty(&path)?;
+    let command = format!("cargo xtask bench {what} {}", words.join(" "));
+    let text = format!(
+        "{old}\n## {}, {}, Linux {}\n\n`{}`\n\n```text\n{table}```\n",
+        date.trim(),
+        revision.trim(),
+        kernel.trim(),
+        command.trim(),
+    );
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}
+
+fn read_or_empty(path: &Path) -> Result<String> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok("# Measurements\n".to_owned())
+        }
+        read => read.with_context(|| format!("read {}", path.display())),
+    }
+}

@@ -1,0 +1,136 @@
+//! Other forwarders in the router's place, asked the same as the appliance: unbound and dnsmasq from Debian.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::lab::UPSTREAM_V4;
+use crate::netns::Namespace;
+use crate::nsd;
+use crate::process::{End, Process};
+
+/// How long a peer may take to its first answer on a loaded machine.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Answers that dnsmasq keeps: as many as the appliance.
+const DNSMASQ_CACHE: &str = "--cache-size=8192";
+/// Questions that dnsmasq may have in flight: more than any load here has.
+const DNSMASQ_IN_FLIGHT: &str = "--dns-forward-max=2000";
+
+/// Which other forwarder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// dnsmasq (package dnsmasq-base).
+    Dnsmasq,
+    /// unbound, with so many threads.
+    Unbound {
+        /// `num-threads`.
+        threads: u32,
+    },
+}
+
+impl Peer {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dnsmasq => "dnsmasq",
+            Self::Unbound { .. } => "unbound",
+        }
+    }
+
+    /// What is not its default, in words.
+    #[must_use]
+    pub fn settings(self) -> String {
+        match self {
+            Self::Dnsmasq => format!("{DNSMASQ_CACHE} {DNSMASQ_IN_FLIGHT}, no query log"),
+            Self::Unbound { threads } => {
+                format!("num-threads: {threads}, module-config: \"iterator\", forward-zone \".\"")
+            }
+        }
+    }
+
+    /// Starts it in `host` on `address`, forwarding all to the lab's upstream, and waits until it answers. For unbound,
+    /// `server` are more lines of its section `server:`; dnsmasq has no use for them.
+    pub fn start(
+        self,
+        host: &Namespace,
+        address: SocketAddr,
+        server: &str,
+        directory: &Path,
+    ) -> Result<Process> {
+        let command = match self {
+            Self::Dnsmasq => dnsmasq(host, address),
+            Self::Unbound { threads } => {
+                let config = directory.join("unbound.conf");
+                let text = unbound_config(address, threads, server, directory);
+                fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+                let mut command = host.command("unbound");
+                command.arg("-d").arg("-c").arg(&config);
+                command
+            }
+        };
+        let log = directory.join(format!("{}.log", self.name()));
+        let mut process = Process::spawn_with_end(command, &log, End::Terminate)?;
+        let what = format!("{} answers", self.name());
+        process.wait_until(&what, START_TIMEOUT, || nsd::answers(host, address))?;
+        Ok(process)
+    }
+}
+
+fn dnsmasq(host: &Namespace, address: SocketAddr) -> Command {
+    let mut command = host.command("dnsmasq");
+    command
+        .args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-hosts",
+        ])
+        .args([
+            "--no-resolv",
+            "--bind-interfaces",
+            "--user=root",
+            "--pid-file=",
+        ])
+        .args([DNSMASQ_CACHE, DNSMASQ_IN_FLIGHT])
+        .arg(format!("--server={UPSTREAM_V4}"))
+        .arg(format!("--listen-address={}", address.ip()))
+        .arg(format!("--port={}", address.port()));
+    command
+}
+
+/// `test.` is a name that unbound answers itself unless it is told not to.
+fn unbound_config(address: SocketAddr, threads: u32, server: &str, directory: &Path) -> String {
+    let directory = directory.display();
+    let modules = if server.contains("module-config:") {
+        ""
+    } else {
+        "    module-config: \"iterator\"\n"
+    };
+    format!(
+        "server:
+    interface: {ip}@{port}
+    access-control: 0.0.0.0/0 allow
+    access-control: ::/0 allow
+    num-threads: {threads}
+{modules}    local-zone: \"test.\" nodefault
+    do-not-query-localhost: no
+    chroot: \"\"
+    username: \"\"
+    directory: \"{directory}\"
+    pidfile: \"\"
+    use-syslog: no
+    do-daemonize: no
+{server}forward-zone:
+    name: \".\"
+    forward-addr: {UPSTREAM_V4}
+remote-control:
+    control-enable: no
+",
+        ip = address.ip(),
+        port = address.port(),
+    )
+}
