@@ -18,6 +18,7 @@ mod cookie;
 mod deliver;
 mod local;
 mod query;
+mod reject;
 mod response;
 #[cfg(test)]
 mod tests;

@@ -8,13 +8,13 @@ use super::{
 use crate::cache::{Found, Head, Key};
 use crate::counters::Counter;
 use crate::dns::edns::{OptReply, ede};
-use crate::dns::header::{HEADER_LEN, Header, flag};
-use crate::dns::query::{Query, QueryError};
+use crate::dns::header::{HEADER_LEN, flag};
+use crate::dns::query::Query;
 use crate::dns::render::{Reply, Ttl, render};
 use crate::dns::{Name, class, rcode, rtype};
 use crate::forward::pending::{ClientEdns, LetterCase, Links, Pending, PendingFull, Waiter};
 use crate::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
-use crate::policy::{Action, Policy};
+use crate::policy::Policy;
 use crate::time::Instant;
 use core::net::IpAddr;
 use heapless::Vec;
@@ -108,7 +108,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     ) -> Outcome {
         let query = match Query::parse(&message[..len]) {
             Ok(query) => query,
-            Err(error) => return self.reject(turn, client, message, error),
+            Err(error) => return self.reject(turn, client, message, len, error),
         };
         let mut asking = self.asking(turn, &query, client);
         if let Some(outcome) = self.admit(turn, &asking, message) {
@@ -167,6 +167,12 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let query = asking.query;
         if query.edns.is_some_and(|edns| edns.version != 0) {
             return Ok(self.refuse(message, asking, rcode::BADVERS, ede::NONE));
+        }
+        // RFC 7873 section 5.2.2; without cookies the option is one that is not known.
+        if query.edns.is_some_and(|edns| edns.cookie_is_malformed)
+            && self.settings.cookies.is_some()
+        {
+            return Ok(self.refuse(message, asking, rcode::FORMERR.into(), ede::NONE));
         }
         match query.qclass {
             class::IN => {}
@@ -428,37 +434,6 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             )
             .0,
         )
-    }
-
-    /// Answers a message that is no well-formed query, in place.
-    fn reject(
-        &mut self,
-        turn: &Turn<'_>,
-        client: &Client<R>,
-        message: &mut [u8],
-        error: QueryError,
-    ) -> Outcome {
-        let QueryError::Reject { rcode: code, keep } = error else {
-            self.counters.count(Counter::IgnoredMessages);
-            return Outcome::Silence;
-        };
-        if turn.policy.admit(client.address) == Action::Drop {
-            self.counters.count(Counter::AclDropped);
-            return Outcome::Silence;
-        }
-        self.count_refusal(code);
-        let Some(received) = Header::parse(message) else {
-            return Outcome::Silence;
-        };
-        let kept = flag::OPCODE_MASK | flag::RD | flag::CD;
-        let header = Header {
-            id: received.id,
-            flags: flag::QR | flag::RA | received.flags & kept | u16::from(code),
-            counts: [u16::from(keep > HEADER_LEN), 0, 0, 0],
-        };
-        header
-            .emit(message)
-            .map_or(Outcome::Silence, |()| Outcome::Reply(keep))
     }
 
     /// Answers a well-formed query with a code and nothing else, in place.
