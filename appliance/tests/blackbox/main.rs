@@ -15,3 +15,4 @@ mod modes;
 mod router;
 mod upstreams;
 mod vlan;
+mod ways;
