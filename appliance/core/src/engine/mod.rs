@@ -14,6 +14,7 @@
 
 mod alias;
 mod ask;
+mod chase;
 mod cookie;
 mod deliver;
 mod local;
