@@ -7,6 +7,8 @@ mod support;
 
 mod answers;
 mod cache;
+mod caching;
+mod chains;
 mod cli;
 mod frames;
 mod lifecycle;

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod scene;
 pub mod script;
 pub mod stream;
+pub mod text;
 pub mod upstream;
 pub mod view;
 pub mod ways;
