@@ -251,7 +251,7 @@ fn head() -> Head {
         ttl_secs: 300,
         stored: Instant::from_millis(0),
         restored: false,
-        ..Head::EMPTY
+        ede: Head::NO_EDE,
     }
 }
 

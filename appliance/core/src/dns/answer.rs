@@ -10,7 +10,6 @@ use super::name::{self, Name};
 use super::record::{Record, Records};
 use super::{class, rcode, read_u16, read_u32, rtype};
 use crate::cache::Head;
-use crate::forward::pending::ChainStart;
 use crate::time::Instant;
 
 /// CNAME and DNAME steps that one answer may take. Longer chains are refused.
@@ -71,8 +70,6 @@ pub struct Answer {
     pub truncated: bool,
     /// Whether the response carried EDNS.
     pub has_edns: bool,
-    /// It ends with an alias, and says neither what its target has nor that it has nothing: the target is to be asked for.
-    pub is_cut: bool,
 }
 
 /// What was asked.
@@ -84,17 +81,6 @@ pub struct Asked<'a> {
     pub qtype: u16,
     /// DO was set.
     pub dnssec_ok: bool,
-    /// The question that led here by aliases, and these. `None`: it is the question itself.
-    pub led: Option<Led<'a>>,
-}
-
-/// What stands in front of an answer to the target of aliases.
-#[derive(Clone, Copy, Debug)]
-pub struct Led<'a> {
-    /// QNAME of the question that is answered, in lower case.
-    pub qname: &'a Name,
-    /// The aliases.
-    pub chain: &'a ChainStart,
 }
 
 /// Checks `response` against the question and writes the template of an answer into `template`.
@@ -123,11 +109,6 @@ pub fn digest(
     let negative = !chain.answered && useful;
     digest.authorities(&chain, negative)?;
     let keepable = !truncated && useful;
-    let is_cut = keepable
-        && rcode == rcode::NOERROR
-        && !chain.answered
-        && digest.negative_ttl_secs.is_none()
-        && chain.target != *asked.name;
     Ok(Answer {
         head: Head {
             rcode,
@@ -144,13 +125,11 @@ pub fn digest(
             stored: now,
             restored: false,
             ede: sections.edns.and_then(|edns| edns.ede).unwrap_or(ede::NONE),
-            ..Head::EMPTY
         },
         body_at: digest.body_at,
         body_end: digest.writer.position(),
         truncated,
         has_edns: sections.edns.is_some(),
-        is_cut,
     })
 }
 
@@ -277,17 +256,11 @@ impl<'a> Digest<'a> {
         template: &'a mut [u8],
     ) -> Result<Self, ResponseError> {
         let mut writer = Writer::new(template);
-        let qname = asked.led.map_or(asked.name, |led| led.qname);
         writer
-            .question(qname.as_wire(), asked.qtype, class::IN)
+            .question(asked.name.as_wire(), asked.qtype, class::IN)
             .map_err(|_| ResponseError::Malformed)?;
         // The question was written label by label; as a target it is known as a whole.
         let body_at = writer.position();
-        let chain = asked.led.map(|led| led.chain);
-        // It was cut out from behind the same question, so its pointers hold.
-        chain
-            .map_or(Ok(()), |chain| writer.put(&chain.body))
-            .map_err(|_| ResponseError::Malformed)?;
         Ok(Self {
             response,
             asked,
@@ -295,8 +268,8 @@ impl<'a> Digest<'a> {
             sections,
             writer,
             body_at,
-            kept: [chain.map_or(0, |chain| chain.answers), 0],
-            min_ttl_secs: chain.map_or(u32::MAX, |chain| chain.ttl_secs),
+            kept: [0; 2],
+            min_ttl_secs: u32::MAX,
             negative_ttl_secs: None,
         })
     }
@@ -323,6 +296,10 @@ impl<'a> Digest<'a> {
     fn answers(&mut self) -> Result<Chain, ResponseError> {
         let mut target = *self.asked.name;
         for _ in 0..CHAIN_MAX {
+            if self.asked.qtype == rtype::CNAME {
+                // An alias that is asked for itself may have been made, too.
+                self.keep_maker(&target)?;
+            }
             if self.keep_rrset(&target, self.asked.qtype)? {
                 return Ok(Chain {
                     target,
@@ -347,19 +324,7 @@ impl<'a> Digest<'a> {
         let Some(cname) = self.answer_records().find(is_cname) else {
             return Ok(None);
         };
-        let dname = self.answer_records().find(|record| {
-            record.rtype == rtype::DNAME
-                && super::record::owner(response, record).is_ok_and(|parent| {
-                    parent != *owner
-                        && name::is_within(owner.as_wire(), parent.to_lower().as_wire())
-                })
-        });
-        if let Some(dname) = dname {
-            let parent = super::record::owner(response, &dname)
-                .map_err(|_| ResponseError::Malformed)?
-                .to_lower();
-            self.keep_rrset(&parent, rtype::DNAME)?;
-        }
+        self.keep_maker(owner)?;
         self.keep_rrset(owner, rtype::CNAME)?;
         let (target, end) =
             Name::parse(response, cname.rdata_at).map_err(|_| ResponseError::Malformed)?;
@@ -369,8 +334,25 @@ impl<'a> Digest<'a> {
         Ok(Some(target.to_lower()))
     }
 
+    /// Keeps the DNAME that made the CNAME at `owner`, if one did (RFC 6672 section 3.1): the CNAME has no signature.
+    fn keep_maker(&mut self, owner: &Name) -> Result<(), ResponseError> {
+        let response = self.response;
+        let parents = self
+            .answer_records()
+            .filter(|record| record.rtype == rtype::DNAME)
+            .filter_map(|record| super::record::owner(response, &record).ok());
+        let mut above = parents
+            .map(|parent| parent.to_lower())
+            .filter(|parent| parent != owner && name::is_within(owner.as_wire(), parent.as_wire()));
+        if let Some(parent) = above.next() {
+            self.keep_rrset(&parent, rtype::DNAME)?;
+        }
+        Ok(())
+    }
+
     /// Keeps the RRset and, if the client wants them, its signatures, all with the shortest of their TTLs (RFC 2181
-    /// section 5.2). Returns whether there was one.
+    /// section 5.2); only signatures that are asked for keep those of what they sign (RFC 4034 section 3). Returns
+    /// whether there was one.
     fn keep_rrset(&mut self, owner: &Name, wanted: u16) -> Result<bool, ResponseError> {
         let response = self.response;
         let of_set = |record: &Record| is(response, record, owner, wanted);
@@ -379,7 +361,9 @@ impl<'a> Digest<'a> {
             return Ok(false);
         };
         for record in self.answer_records().filter(of_set) {
-            self.keep(&record, 0, ttl_secs)?;
+            let own_secs = meant_ttl_secs(&record);
+            let is_signature = wanted == rtype::RRSIG;
+            self.keep(&record, 0, if is_signature { own_secs } else { ttl_secs })?;
         }
         if self.asked.dnssec_ok && wanted != rtype::RRSIG {
             for record in self.answer_records() {
@@ -437,10 +421,7 @@ impl<'a> Digest<'a> {
         section: usize,
         ttl_secs: u32,
     ) -> Result<(), ResponseError> {
-        let mut ttl_secs = self.bounds.clamp(ttl_secs);
-        if section == 1 && record.rtype == rtype::SOA {
-            ttl_secs = ttl_secs.min(self.bounds.negative_max_secs);
-        }
+        let ttl_secs = self.bounds.clamp(ttl_secs);
         match self.writer.copy_record(self.response, record, ttl_secs) {
             Ok(()) => {}
             Err(WriteError::Malformed | WriteError::Full) => return Err(ResponseError::Malformed),

@@ -14,12 +14,10 @@
 
 mod alias;
 mod ask;
-mod chase;
 mod cookie;
 mod deliver;
 mod local;
 mod query;
-mod reject;
 mod response;
 #[cfg(test)]
 mod tests;

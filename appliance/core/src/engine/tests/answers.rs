@@ -206,6 +206,44 @@ fn dname_is_kept_with_the_cname_that_it_made() {
 }
 
 #[test]
+fn dname_is_kept_where_the_cname_that_it_made_is_asked_for() {
+    with_world(Settings::DEFAULT, |world| {
+        let question = query_type("www.old.example.", RecordType::CNAME, 1);
+        world.miss(1, &question);
+        world.respond(|message| {
+            let target = b"\x03new\x07example\0";
+            message.add_answer(opaque("old.example.", 60, rtype::DNAME, target));
+            message.add_answer(alias("www.old.example.", 60, "www.new.example."));
+            // Not above the alias: it made nothing.
+            message.add_answer(opaque("www.old.example.", 60, rtype::DNAME, target));
+        });
+        let reply = world.last_reply();
+        let owners: Vec<String> = reply
+            .answers()
+            .iter()
+            .map(|record| record.name().to_ascii())
+            .collect();
+        assert_eq!(owners, ["old.example.", "www.old.example."]);
+    });
+}
+
+#[test]
+fn signatures_that_are_asked_for_keep_their_own_ttl() {
+    with_world(Settings::DEFAULT, |world| {
+        let question = query_type("www.example.", RecordType::RRSIG, 1);
+        world.miss(1, &question);
+        world.respond(|message| {
+            message.add_answer(signature("www.example.", 3600, rtype::A));
+            message.add_answer(signature("www.example.", 60, rtype::NSEC));
+        });
+        let ttls =
+            |message: &Message| -> Vec<u32> { message.answers().iter().map(Record::ttl).collect() };
+        assert_eq!(ttls(&world.last_reply()), [3600, 60]);
+        assert_eq!(ttls(&world.hit(&question)), [3600, 60]);
+    });
+}
+
+#[test]
 fn what_a_validating_client_needs_is_kept() {
     with_world(Settings::DEFAULT, |world| {
         world.miss(1, &with_edns(query("no.example.", 1), true));

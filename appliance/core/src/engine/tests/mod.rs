@@ -3,7 +3,6 @@
 
 mod answers;
 mod caching;
-mod chains;
 mod crowd;
 mod edns;
 mod harness;
