@@ -21,6 +21,7 @@ pub mod progress;
 pub mod qemu;
 pub mod run;
 pub mod setup;
+pub mod sign;
 pub mod signals;
 pub mod test;
 pub mod tidy;

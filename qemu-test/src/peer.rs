@@ -1,14 +1,13 @@
 //! Other forwarders in the router's place, asked the same as the appliance: unbound and dnsmasq from Debian.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::lab::UPSTREAM_V4;
 use crate::netns::Namespace;
 use crate::nsd;
 use crate::process::{End, Process};
@@ -53,20 +52,21 @@ impl Peer {
         }
     }
 
-    /// Starts it in `host` on `address`, forwarding all to the lab's upstream, and waits until it answers. For unbound,
-    /// `server` are more lines of its section `server:`; dnsmasq has no use for them.
+    /// Starts it in `host` on `address`, forwarding all to port 53 of `upstream`, and waits until it answers. For
+    /// unbound, `server` are more lines of its section `server:`; dnsmasq has no use for them.
     pub fn start(
         self,
         host: &Namespace,
         address: SocketAddr,
+        upstream: IpAddr,
         server: &str,
         directory: &Path,
     ) -> Result<Process> {
         let command = match self {
-            Self::Dnsmasq => dnsmasq(host, address),
+            Self::Dnsmasq => dnsmasq(host, address, upstream),
             Self::Unbound { threads } => {
                 let config = directory.join("unbound.conf");
-                let text = unbound_config(address, threads, server, directory);
+                let text = unbound_config(address, upstream, threads, server, directory);
                 fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
                 let mut command = host.command("unbound");
                 command.arg("-d").arg("-c").arg(&config);
@@ -81,7 +81,7 @@ impl Peer {
     }
 }
 
-fn dnsmasq(host: &Namespace, address: SocketAddr) -> Command {
+fn dnsmasq(host: &Namespace, address: SocketAddr, upstream: IpAddr) -> Command {
     let mut command = host.command("dnsmasq");
     command
         .args([
@@ -96,27 +96,32 @@ fn dnsmasq(host: &Namespace, address: SocketAddr) -> Command {
             "--pid-file=",
         ])
         .args([DNSMASQ_CACHE, DNSMASQ_IN_FLIGHT])
-        .arg(format!("--server={UPSTREAM_V4}"))
+        .arg(format!("--server={upstream}"))
         .arg(format!("--listen-address={}", address.ip()))
         .arg(format!("--port={}", address.port()));
     command
 }
 
 /// `test.` is a name that unbound answers itself unless it is told not to.
-fn unbound_config(address: SocketAddr, threads: u32, server: &str, directory: &Path) -> String {
+fn unbound_config(
+    address: SocketAddr,
+    upstream: IpAddr,
+    threads: u32,
+    server: &str,
+    directory: &Path,
+) -> String {
     let directory = directory.display();
-    let modules = if server.contains("module-config:") {
-        ""
-    } else {
-        "    module-config: \"iterator\"\n"
-    };
+    let default = |key: &str, line: &'static str| if server.contains(key) { "" } else { line };
+    let modules = default("module-config:", "    module-config: \"iterator\"\n");
+    let access = default(
+        "access-control:",
+        "    access-control: 0.0.0.0/0 allow\n    access-control: ::/0 allow\n",
+    );
     format!(
         "server:
     interface: {ip}@{port}
-    access-control: 0.0.0.0/0 allow
-    access-control: ::/0 allow
     num-threads: {threads}
-{modules}    local-zone: \"test.\" nodefault
+{access}{modules}    local-zone: \"test.\" nodefault
     do-not-query-localhost: no
     chroot: \"\"
     username: \"\"
@@ -126,7 +131,7 @@ fn unbound_config(address: SocketAddr, threads: u32, server: &str, directory: &P
     do-daemonize: no
 {server}forward-zone:
     name: \".\"
-    forward-addr: {UPSTREAM_V4}
+    forward-addr: {upstream}
 remote-control:
     control-enable: no
 ",

@@ -7,14 +7,14 @@ mod support;
 
 mod answers;
 mod cache;
-mod caching;
-mod chains;
+mod churn;
 mod cli;
+mod compare;
 mod frames;
 mod lifecycle;
 mod load;
 mod modes;
 mod router;
 mod upstreams;
+mod validate;
 mod vlan;
-mod ways;

@@ -1,6 +1,5 @@
 //! What the tests are made of: the daemon, a scripted upstream, two clients, and counters to compare with.
 
-pub mod ask;
 pub mod client;
 pub mod daemon;
 pub mod frame;
@@ -8,11 +7,7 @@ pub mod message;
 pub mod metrics;
 pub mod scene;
 pub mod script;
-pub mod stream;
-pub mod text;
 pub mod upstream;
-pub mod view;
-pub mod ways;
 
 use std::time::Duration;
 

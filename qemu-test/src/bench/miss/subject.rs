@@ -70,7 +70,9 @@ impl Subject {
             Self::Appliance => start(lab, program, directory).map(Some),
             Self::Peer(peer) => {
                 let address = SocketAddr::new(self.address(), DNS_PORT);
-                peer.start(&lab.router, address, "", directory).map(Some)
+                let upstream = UPSTREAM_V4.into();
+                let peer = peer.start(&lab.router, address, upstream, "", directory);
+                peer.map(Some)
             }
         }
     }
