@@ -80,9 +80,10 @@ impl Answer {
 fn section(records: &[Record]) -> Section {
     let line = |record: &Record| {
         let kind = record.record_type();
-        let data = match kind {
-            RecordType::TXT => record.data().to_string(),
-            _ => format!("{:?}", record.data()).to_lowercase(),
+        let data = if kind == RecordType::TXT {
+            record.data().to_string()
+        } else {
+            format!("{:?}", record.data()).to_lowercase()
         };
         let owner = record.name().to_lowercase();
         (format!("{owner} {kind} {data}"), record.ttl())
