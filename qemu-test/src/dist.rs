@@ -33,14 +33,18 @@ pub fn main(arguments: Arguments, _: &Signals) -> Result<ExitCode> {
         .split(' ')
         .next()
         .context("sha256sum prints a digest")?;
-    let hash = workspace::root().join("buildroot/board/xdnsd/patches/xdnsd/xdnsd.hash");
+    let package = workspace::root().join("buildroot/package/xdnsd");
+    let own = package.join("xdnsd.hash");
+    let own = fs::read_to_string(&own).with_context(|| format!("read {}", own.display()))?;
+    // Buildroot prefers the hashes of this version to those beside the package.
+    let hash = package.join(env!("CARGO_PKG_VERSION")).join("xdnsd.hash");
     let name = archive
         .file_name()
         .and_then(|name| name.to_str())
         .context("an archive has a name")?;
     write(
         &hash,
-        format!("# From cargo xtask dist\nsha256  {digest}  {name}\n").as_bytes(),
+        format!("{own}\n# From cargo xtask dist\nsha256  {digest}  {name}\n").as_bytes(),
     )?;
     println!("{digest}  {}", archive.display());
     Ok(ExitCode::SUCCESS)

@@ -75,7 +75,7 @@ pub const PENDING: usize = capacity!("XDNSD_LIMIT_PENDING", 512);
 /// Clients that wait for a question in flight, per worker.
 pub const WAITERS: usize = capacity!("XDNSD_LIMIT_WAITERS", 1024);
 /// Clients that wait for what a local alias leads to, per worker. All in use: SERVFAIL, and the stub asks again.
-pub const ALIASES: usize = 64;
+pub const ALIASES: usize = capacity!("XDNSD_LIMIT_ALIASES", 64);
 /// Upstream servers over all groups.
 pub const UPSTREAMS: usize = capacity!("XDNSD_LIMIT_UPSTREAMS", 16);
 /// Upstream UDP sockets per worker, each on a random port of its own.

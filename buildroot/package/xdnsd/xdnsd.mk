@@ -7,13 +7,13 @@
 XDNSD_VERSION = 0.1.0
 XDNSD_SOURCE = xdnsd-$(XDNSD_VERSION)-vendored.tar.gz
 # The release is made from the checkout that this tree is part of, by
-# "cargo xtask dist", which writes its hash to board/xdnsd/patches. With it
-# come its dependencies and the compiled XDP program,
-# so that neither the network nor LLVM is needed here.
+# "cargo xtask dist", which writes its hash beside this file. With it come
+# its dependencies and the compiled XDP program, so that neither the network
+# nor LLVM is needed here.
 XDNSD_SITE = $(BR2_EXTERNAL_XDNSD_PATH)/../dist
 XDNSD_SITE_METHOD = file
 XDNSD_SUBDIR = appliance
-XDNSD_LICENSE = MIT
+XDNSD_LICENSE = MIT, MIT or GPL-2.0 (XDP program)
 XDNSD_LICENSE_FILES = LICENSE
 
 # cargo-package sets the profile in the environment, where it wins over
@@ -36,8 +36,11 @@ XDNSD_CAPACITIES = \
 	CACHE_LARGE_SETS \
 	PENDING \
 	WAITERS \
+	ALIASES \
 	UPSTREAMS \
-	UPSTREAM_SOCKETS
+	UPSTREAM_SOCKETS \
+	STREAMS \
+	TCP_CLIENTS
 
 XDNSD_CARGO_ENV += $(foreach capacity,$(XDNSD_CAPACITIES),\
 	XDNSD_LIMIT_$(capacity)="$(BR2_PACKAGE_XDNSD_$(capacity))")

@@ -1,0 +1,103 @@
+//! What `buildroot/` says twice, because make and Kconfig cannot read Rust, is the same in both places.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What stands between `start` and `end`, for every `start` in `text`.
+fn between<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {
+    let parts = text.split(start).skip(1);
+    parts
+        .map(|part| part.split_once(end).map_or(part, |(inside, _)| inside))
+        .collect()
+}
+
+/// Every capacity of `limits.rs` with its default.
+fn capacities() -> BTreeMap<String, String> {
+    let limits = read("appliance/core/src/limits.rs");
+    between(&limits, "= capacity!(\"XDNSD_LIMIT_", ")")
+        .into_iter()
+        .map(|entry| {
+            let (name, default) = entry.split_once("\", ").expect("a name and its default");
+            (name.to_owned(), default.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn menu_has_every_capacity_with_its_default() {
+    let menu = read("buildroot/package/xdnsd/Config.in");
+    let in_menu: BTreeMap<_, _> = between(&menu, "\nconfig BR2_PACKAGE_XDNSD_", "\n\n")
+        .into_iter()
+        .filter(|entry| entry.contains("\tint "))
+        .map(|entry| {
+            let name = entry.lines().next().expect("a name");
+            let default = between(entry, "\tdefault ", "\n");
+            (name.to_owned(), default.concat())
+        })
+        .collect();
+    assert!(capacities().len() > 10);
+    assert_eq!(in_menu, capacities());
+}
+
+#[test]
+fn every_capacity_of_the_menu_reaches_the_compiler() {
+    let package = read("buildroot/package/xdnsd/xdnsd.mk");
+    let list = between(&package, "XDNSD_CAPACITIES = \\\n", "\n\n").concat();
+    let mut handed_on: Vec<_> = list
+        .split_whitespace()
+        .filter(|word| *word != "\\")
+        .map(str::to_owned)
+        .collect();
+    handed_on.sort();
+    assert_eq!(handed_on, capacities().into_keys().collect::<Vec<_>>());
+}
+
+/// cargo-package sets a profile of its own: what Cargo.toml says of ours has to be said there again.
+#[test]
+fn package_has_the_profile_of_the_manifest() {
+    let manifest = read("Cargo.toml");
+    let profile = between(&manifest, "[profile.release]\n", "\n\n").concat();
+    let wanted: BTreeMap<_, _> = profile
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        // Buildroot strips by its own settings.
+        .filter(|(key, _)| *key != "strip")
+        .map(|(key, value)| (key.replace('-', "_").to_uppercase(), value.replace('"', "")))
+        .collect();
+    let package = read("buildroot/package/xdnsd/xdnsd.mk");
+    let given: BTreeMap<_, _> = between(&package, "\tCARGO_PROFILE_RELEASE_", "\"\n")
+        .into_iter()
+        .chain(between(&package, "\tCARGO_PROFILE_RELEASE_", "\" \\\n"))
+        .filter(|setting| !setting.contains('\n'))
+        .filter_map(|setting| setting.split_once("=\""))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    assert_eq!(given, wanted);
+}
+
+#[test]
+fn package_has_the_version_of_the_workspace() {
+    let version = format!("XDNSD_VERSION = {}\n", env!("CARGO_PKG_VERSION"));
+    assert!(read("buildroot/package/xdnsd/xdnsd.mk").contains(&version));
+}
+
+/// The loader, the updater and the script that makes the disk name one place for the loader's environment.
+#[test]
+fn environment_of_the_loader_has_one_place() {
+    let board = "buildroot/board/xdnsd";
+    let script = read(&format!("{board}/make-disk.sh"));
+    let sector = between(&script, "\nENVIRONMENT_SECTOR=", "\n").concat();
+    let bytes = between(&script, "\nENVIRONMENT_BYTES=", "\n").concat();
+    let sectors = bytes.parse::<u32>().expect("a number") / 512;
+    let loader = read(&format!("{board}/grub.cfg"));
+    assert!(loader.contains(&format!("($disk){sector}+{sectors}")));
+    let updater = read(&format!("{board}/rootfs-overlay/usr/sbin/xdnsd-update"));
+    assert!(updater.contains(&format!("\nENVIRONMENT_SECTOR={sector}\n")));
+    assert!(updater.contains(&format!("\nENVIRONMENT_BYTES={bytes}\n")));
+}
