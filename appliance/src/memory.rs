@@ -13,7 +13,7 @@ use crate::store;
 use crate::worker::{PortStats, SLOTS_BYTES, STREAM_BYTES};
 
 /// What everything together may take.
-pub const BUDGET_BYTES: usize = 16 * 1024 * 1024;
+pub const BUDGET_BYTES: usize = limits::MEMORY_MIB * 1024 * 1024;
 
 /// Stack of every thread but the first.
 pub const STACK_BYTES: usize = 128 * 1024;

@@ -32,6 +32,9 @@ const fn parse(digits: &[u8]) -> usize {
     value
 }
 
+/// What everything together may take, in MiB. More does not compile: `xdnsd memory` prints the sum line by line.
+pub const MEMORY_MIB: usize = capacity!("XDNSD_LIMIT_MEMORY_MIB", 16);
+
 /// UMEM chunk in bytes. The kernel wants a power of two of at least 2048 in aligned mode.
 pub const CHUNK_SIZE: usize = 2048;
 /// Chunks of one RX queue's UMEM: fill ring plus frames in transmission.
