@@ -1,21 +1,19 @@
-//! What an interface's driver does with VLAN tags, and who stands on the interface: the fence around the ioctls.
+//! What an interface's driver does with VLAN tags: the fence around the ioctl.
 //!
-//! rx-vlan-offload moves the tag out of the frame before XDP sees it. Nothing here runs after set-up.
+//! rx-vlan-offload moves the tag out of the frame before XDP sees it: a query of VLAN 5 then looks untagged, and a reply
+//! made from it would leave untagged. veth does so always where its peer's VLAN device offloads. So where VLAN devices
+//! stand on an interface the program asks the FIB, and passes what would not return the way that it came.
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-/// Linux: include/uapi/linux/sockios.h, ethtool.h and if_vlan.h, which libc does not carry.
+/// Linux: include/uapi/linux/sockios.h and ethtool.h, which libc does not carry.
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
-const SIOCGIFVLAN: libc::c_ulong = 0x8982;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
-const GET_VLAN_REALDEV_NAME_CMD: libc::c_int = 8;
-const GET_VLAN_VID_CMD: libc::c_int = 9;
 
 /// struct ethtool_value.
 #[repr(C)]
@@ -24,29 +22,7 @@ struct EthtoolValue {
     data: u32,
 }
 
-/// struct vlan_ioctl_args, its union as the longest member.
-#[repr(C)]
-struct VlanArgs {
-    cmd: libc::c_int,
-    device: [u8; VLAN_NAME_LEN],
-    answer: [u8; VLAN_NAME_LEN],
-    qos: libc::c_short,
-}
-const VLAN_NAME_LEN: usize = 24;
-const _: () = assert!(size_of::<VlanArgs>() == 56 && size_of::<EthtoolValue>() == 8);
-
-/// A device that carries one VLAN of a lower interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VlanDevice {
-    /// Its name, such as `eth0.5`.
-    pub name: String,
-    /// Its interface index.
-    pub index: u32,
-    /// Name of the interface that it stands on.
-    pub lower: String,
-    /// VLAN ID.
-    pub id: u16,
-}
+const _: () = assert!(size_of::<EthtoolValue>() == 8);
 
 /// What became of rx-vlan-offload.
 #[derive(Debug)]
@@ -100,59 +76,6 @@ fn flags(interface: &str) -> io::Result<Option<u32>> {
         Err(Errno::EOPNOTSUPP) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
-}
-
-/// Every VLAN device of this network namespace.
-///
-/// # Errors
-///
-/// The interfaces cannot be listed.
-pub fn vlan_devices() -> io::Result<Vec<VlanDevice>> {
-    let socket = control_socket()?;
-    let mut devices = Vec::new();
-    for interface in &nix::net::if_::if_nameindex()? {
-        let name = interface.name().to_string_lossy().into_owned();
-        if let Some((lower, id)) = vlan_of(&socket, &name) {
-            devices.push(VlanDevice {
-                name,
-                index: interface.index(),
-                lower,
-                id,
-            });
-        }
-    }
-    Ok(devices)
-}
-
-/// Lower interface and VLAN ID, if the interface is a VLAN device. A kernel without VLANs has none of them.
-fn vlan_of(socket: &OwnedFd, interface: &str) -> Option<(String, u16)> {
-    let lower = vlan_ioctl(socket, GET_VLAN_REALDEV_NAME_CMD, interface).ok()?;
-    let lower = CStr::from_bytes_until_nul(&lower).ok()?;
-    let id = vlan_ioctl(socket, GET_VLAN_VID_CMD, interface).ok()?;
-    let id = i32::from_ne_bytes([id[0], id[1], id[2], id[3]]);
-    Some((
-        lower.to_string_lossy().into_owned(),
-        u16::try_from(id).ok()?,
-    ))
-}
-
-fn vlan_ioctl(
-    socket: &OwnedFd,
-    cmd: libc::c_int,
-    interface: &str,
-) -> Result<[u8; VLAN_NAME_LEN], Errno> {
-    let mut args = VlanArgs {
-        cmd,
-        device: [0; VLAN_NAME_LEN],
-        answer: [0; VLAN_NAME_LEN],
-        qos: 0,
-    };
-    copy_name(&mut args.device, interface)?;
-    // SAFETY: SIOCGIFVLAN reads and writes one struct vlan_ioctl_args, whose layout is asserted above; `args` is
-    // ours alone for the call.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGIFVLAN as _, &raw mut args) };
-    Errno::result(result)?;
-    Ok(args.answer)
 }
 
 fn ethtool(interface: &str, value: &mut EthtoolValue) -> Result<(), Errno> {

@@ -1,6 +1,7 @@
 //! The daemon: effects around the engine of `xdnsd_core`.
 
 pub mod cache;
+pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod commands;

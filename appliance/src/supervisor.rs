@@ -17,8 +17,10 @@ use nix::net::if_::if_nametoindex;
 use xdnsd_core::limits::WORKERS;
 use xdnsd_ebpf::{Listen, Route};
 
+use crate::changes::Changes;
 use crate::clock;
 use crate::config::{Config, Devices, Endpoint, Interface, Plan, RouteCheck, XdpMode};
+use crate::ethtool::{self, RxVlanOffload};
 use crate::worker::{Letter, Mailbox, Port, QueueName};
 use crate::xdp::{self, Program};
 use crate::xsk::{BindMode, Options, UmemSlot, Xsk};
@@ -36,6 +38,8 @@ pub struct Attachment {
     ifindex: Option<u32>,
     mode: XdpMode,
     zero_copy: bool,
+    /// Whether the config listens on a VLAN of it.
+    has_tagged: bool,
     /// RX queue and the worker that serves it.
     queues: Vec<(u32, usize)>,
     /// The last trouble that was logged, so that it is logged once.
@@ -45,6 +49,8 @@ pub struct Attachment {
 /// Everything about AF_XDP that is not a worker's.
 pub struct Supervisor {
     config: Config,
+    /// Of devices, addresses and VLAN devices.
+    changes: Changes,
     attachments: Vec<Attachment>,
 }
 
@@ -66,12 +72,15 @@ impl Supervisor {
                 continue;
             }
             let mut attachment = Attachment::new(interface);
+            let tagged = |other: &Interface| other.name == interface.name && other.vlan != 0;
+            attachment.has_tagged = config.interfaces.iter().any(tagged);
             attachment.attach();
             attachment.assign(&mut workers);
             attachments.push(attachment);
         }
         Self {
             config,
+            changes: Changes::watch(),
             attachments,
         }
     }
@@ -101,6 +110,7 @@ impl Supervisor {
         let Self {
             config,
             attachments,
+            ..
         } = self;
         for attachment in attachments {
             attachment.start(config, plan, devices, mailboxes);
@@ -108,13 +118,24 @@ impl Supervisor {
     }
 
     /// Looks after the interfaces: one that was deleted, one that came back, VLAN devices that were made or removed.
+    ///
+    /// Nothing has changed: this costs a system call for each interface, and one more.
     pub fn tend(&mut self, mailboxes: &[Mailbox]) {
-        let Self {
-            config,
-            attachments,
-        } = self;
-        for attachment in attachments {
-            attachment.tend(config, mailboxes);
+        for attachment in &mut self.attachments {
+            attachment.notice_loss(mailboxes);
+        }
+        let is_away = |attachment: &Attachment| attachment.ifindex.is_none();
+        // Asked first: what has been noted has to be taken out.
+        if !self.changes.take() && !self.attachments.iter().any(is_away) {
+            return;
+        }
+        let Ok(devices) = Devices::read() else { return };
+        // What the config asks for may come back piece by piece: first the interface, then its addresses.
+        let Ok(plan) = self.config.plan(&devices) else {
+            return;
+        };
+        for attachment in &mut self.attachments {
+            attachment.tend(&self.config, &plan, &devices, mailboxes);
         }
     }
 
@@ -134,6 +155,7 @@ impl Attachment {
             ifindex: None,
             mode: interface.xdp,
             zero_copy: interface.zero_copy,
+            has_tagged: false,
             queues: Vec::new(),
             trouble: String::new(),
         }
@@ -158,8 +180,29 @@ impl Attachment {
                 *lock(&self.program) = Some(program);
                 self.ifindex = Some(ifindex);
                 self.trouble.clear();
+                self.show_tags();
             }
             Err(error) => self.say(format!("no XDP, the kernel's sockets serve: {error}")),
+        }
+    }
+
+    /// Has the driver leave VLAN tags in the frames where the config listens on a VLAN. Where it does not, the tags are
+    /// nobody's business here: the FIB check tells what they hide.
+    fn show_tags(&self) {
+        if !self.has_tagged {
+            return;
+        }
+        match ethtool::turn_off_rx_vlan_offload(&self.name) {
+            Ok(RxVlanOffload::Off) => {}
+            Ok(RxVlanOffload::TurnedOff) => info!(
+                "{}: rx-vlan-offload turned off, it hides VLAN tags from XDP",
+                self.name
+            ),
+            Ok(RxVlanOffload::StillOn(error)) => warn!(
+                "{}: the driver keeps rx-vlan-offload on, the kernel's sockets serve its VLANs: {error}",
+                self.name
+            ),
+            Err(error) => warn!("{}: rx-vlan-offload: {error}", self.name),
         }
     }
 
@@ -266,27 +309,26 @@ impl Attachment {
         }
     }
 
-    fn tend(&mut self, config: &Config, mailboxes: &[Mailbox]) {
-        let present = if_nametoindex(self.name.as_str()).ok();
-        if self.ifindex.is_some() && present != self.ifindex {
-            self.ifindex = None;
-            *lock(&self.program) = None;
-            self.say("the interface is gone, the kernel's sockets serve".into());
-            for &(_, worker) in &self.queues {
-                // A full mailbox has a letter of this kind already.
-                let _ = mailboxes[worker].post(Letter::Detach);
-            }
-        }
-        let Ok(devices) = Devices::read() else { return };
-        // What the config asks for may come back piece by piece: first the interface, then its addresses.
-        let Ok(plan) = config.plan(&devices) else {
+    /// Lets go of an interface that was deleted. One of the same name is another.
+    fn notice_loss(&mut self, mailboxes: &[Mailbox]) {
+        if self.ifindex.is_none() || if_nametoindex(self.name.as_str()).ok() == self.ifindex {
             return;
-        };
+        }
+        self.ifindex = None;
+        *lock(&self.program) = None;
+        self.say("the interface is gone, the kernel's sockets serve".into());
+        for &(_, worker) in &self.queues {
+            // A full mailbox has a letter of this kind already.
+            let _ = mailboxes[worker].post(Letter::Detach);
+        }
+    }
+
+    fn tend(&mut self, config: &Config, plan: &Plan, devices: &Devices, mailboxes: &[Mailbox]) {
         if self.ifindex.is_some() {
-            self.listen(config, &plan, &devices);
-        } else if present.is_some() {
+            self.listen(config, plan, devices);
+        } else if devices.named(&self.name).is_some() {
             self.attach();
-            self.start(config, &plan, &devices, mailboxes);
+            self.start(config, plan, devices, mailboxes);
         }
     }
 

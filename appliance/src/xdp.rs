@@ -7,11 +7,9 @@
 
 mod error;
 mod heartbeat;
-mod vlan;
 
 pub use error::Error;
 pub use heartbeat::Heartbeat;
-pub use vlan::Vlans;
 
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;

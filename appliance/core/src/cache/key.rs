@@ -1,10 +1,7 @@
 //! What an answer is found by, and its hash.
 
-use core::hash::Hasher;
-
-use siphasher::sip::SipHasher13;
-
 use crate::limits::CACHE_SHARDS;
+use crate::policy::hash::NameHash;
 
 /// The question that an answer belongs to. QCLASS is always IN.
 ///
@@ -23,15 +20,15 @@ pub struct Key<'a> {
 }
 
 impl Key<'_> {
-    /// SipHash-1-3 under a seed from the system's generator: names are chosen by attackers, who must not know which of
+    /// SipHash-1-3 (the first half of 128 bits) under a seed from the system's generator: names are chosen by attackers, who must not know which of
     /// them meet in one set.
     #[must_use]
     pub fn hash(&self, seed: &[u8; 16]) -> u64 {
-        let mut hasher = SipHasher13::new_with_key(seed);
+        let mut hash = NameHash::new(seed);
         // The name ends with its root byte, so what follows cannot be taken for a part of it.
-        hasher.write(self.name);
-        hasher.write_u32(u32::from(self.qtype) << 8 | u32::from(self.flags()));
-        hasher.finish()
+        hash.push(self.name);
+        hash.push(&(u32::from(self.qtype) << 8 | u32::from(self.flags())).to_le_bytes());
+        hash.hash().first()
     }
 
     /// DO and CD in one byte.

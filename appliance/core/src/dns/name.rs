@@ -96,6 +96,25 @@ impl Name {
         Some(name)
     }
 
+    /// Reads the uncompressed name at `offset` of `message` in lower case (RFC 4343: ASCII letters only). Returns it and
+    /// the offset behind it.
+    ///
+    /// # Errors
+    /// The bytes are not a plain name; a pointer is an error here.
+    #[inline(always)]
+    pub fn parse_lower(message: &[u8], offset: usize) -> Result<(Self, usize), NameError> {
+        let end = plain_end(message, offset)?;
+        let wire = &message[offset..end];
+        let mut name = Self::ROOT;
+        let bytes = name.bytes.get_mut(..wire.len()).ok_or(NameError::TooLong)?;
+        for (byte, &received) in bytes.iter_mut().zip(wire) {
+            // Length bytes are at most 63 and so never letters.
+            *byte = received.to_ascii_lowercase();
+        }
+        name.len = wire.len() as u8;
+        Ok((name, end))
+    }
+
     /// The wire form, root byte included.
     #[must_use]
     pub fn as_wire(&self) -> &[u8] {

@@ -2,9 +2,9 @@
 
 use super::edns::Edns;
 use super::header::{HEADER_LEN, Header, flag};
-use super::name::{self, Name};
+use super::name::Name;
 use super::record::Records;
-use super::{class, rcode, read_u16, rtype};
+use super::{class, rcode, rtype};
 use crate::cache::Key;
 
 /// Additional records that a query may have: OPT, and what a signed query carries.
@@ -119,17 +119,14 @@ impl Query {
 /// Reads the one question: name without pointers (lower-cased), type, class, offset behind it.
 #[inline(always)]
 fn parse_question(message: &[u8]) -> Option<(Name, u16, u16, usize)> {
-    let name_end = name::plain_end(message, HEADER_LEN).ok()?;
-    let name = Name::from_wire(message.get(HEADER_LEN..name_end)?)?.to_lower();
-    Some((
-        name,
-        read_u16(message, name_end)?,
-        read_u16(message, name_end + 2)?,
-        name_end + 4,
-    ))
+    let (name, name_end) = Name::parse_lower(message, HEADER_LEN).ok()?;
+    let fixed: &[u8; 4] = message.get(name_end..)?.first_chunk()?;
+    let [qtype, qclass] = [[fixed[0], fixed[1]], [fixed[2], fixed[3]]].map(u16::from_be_bytes);
+    Some((name, qtype, qclass, name_end + fixed.len()))
 }
 
 /// Finds the one OPT record among `count` additional records. Bytes behind them are not looked at.
+#[inline]
 fn find_opt(message: &[u8], offset: usize, count: u16) -> Result<Option<Edns>, ()> {
     let mut found = None;
     for record in Records::new(message, offset, usize::from(count)) {

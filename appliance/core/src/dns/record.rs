@@ -5,7 +5,7 @@
 //! ```
 
 use super::name::{self, Name, NameError};
-use super::{read_u16, read_u32, rtype};
+use super::rtype;
 use core::ops::Range;
 
 /// Bytes between the owner name and RDATA.
@@ -43,20 +43,25 @@ impl Record {
     ///
     /// # Errors
     /// The owner is not a name, or the message ends inside the record.
+    #[inline]
     pub fn parse(message: &[u8], offset: usize) -> Result<Self, NameError> {
-        let fixed = name::skip(message, offset)?;
-        let rdata_at = fixed + FIXED_LEN;
-        let word = |at: usize| read_u16(message, fixed + at).ok_or(NameError::Truncated);
-        let end = rdata_at + usize::from(word(field::RDLENGTH)?);
+        let fixed_at = name::skip(message, offset)?;
+        // One check for all fields: this runs for every record of every reply.
+        let fixed = message.get(fixed_at..).and_then(<[u8]>::first_chunk);
+        let fixed: &[u8; FIXED_LEN] = fixed.ok_or(NameError::Truncated)?;
+        let word = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
+        let rdata_at = fixed_at + FIXED_LEN;
+        let end = rdata_at + usize::from(word(field::RDLENGTH));
         if end > message.len() {
             return Err(NameError::Truncated);
         }
+        let [high, low] = [word(field::TTL), word(field::TTL + 2)].map(u32::from);
         Ok(Self {
             owner: offset,
-            rtype: word(field::TYPE)?,
-            class: word(field::CLASS)?,
-            ttl_secs: read_u32(message, fixed + field::TTL).ok_or(NameError::Truncated)?,
-            ttl_at: fixed + field::TTL,
+            rtype: word(field::TYPE),
+            class: word(field::CLASS),
+            ttl_secs: high << 16 | low,
+            ttl_at: fixed_at + field::TTL,
             rdata_at,
             end,
         })

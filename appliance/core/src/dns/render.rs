@@ -2,7 +2,8 @@
 
 use super::edns::OptReply;
 use super::header::{Header, flag};
-use super::record::{Record, Records};
+use super::record::Record;
+use super::rtype;
 use crate::cache::Head;
 use core::ops::Range;
 
@@ -107,9 +108,9 @@ fn finish(
 ) -> (usize, bool) {
     let counts = cut.counts;
     let mut end = question_end + cut.len;
-    write_ttls(message, question_end, &counts, reply.ttl);
-    if reply.rotate != 0 && counts[0] > 1 {
-        rotate(message, question_end, counts[0], reply.rotate);
+    let addresses = write_ttls(message, question_end, counts, reply.ttl);
+    if reply.rotate != 0 {
+        rotate(message, &addresses, reply.rotate);
     }
     if let Some(behind) = reply.opt.and_then(|opt| opt.emit(message, end)) {
         end = behind;
@@ -189,48 +190,65 @@ fn same_owner(body: &[u8], question_end: usize, first: &Record, next: &Record) -
     }
 }
 
-/// Rewrites the TTL of every record behind the question.
-fn write_ttls(message: &mut [u8], question_end: usize, counts: &[u16; 3], ttl: Ttl) {
+/// Rewrites the TTL of every record behind the question, and finds the addresses that may be rotated on the way.
+fn write_ttls(message: &mut [u8], question_end: usize, counts: [u16; 3], ttl: Ttl) -> AddressRun {
+    let mut run = AddressRun::default();
     let mut at = question_end;
-    let total: u32 = counts.iter().map(|&count| u32::from(count)).sum();
-    for _ in 0..total {
-        let Ok(record) = Record::parse(message, at) else {
+    for (section, count) in counts.into_iter().enumerate() {
+        for _ in 0..count {
+            let Ok(record) = Record::parse(message, at) else {
+                return run;
+            };
+            let secs = ttl.of(record.ttl_secs);
+            message[record.ttl_at..record.ttl_at + 4].copy_from_slice(&secs.to_be_bytes());
+            at = record.end;
+            if section == 0 {
+                run.take(message, &record);
+            }
+        }
+    }
+    run
+}
+
+/// The last RRset of the answer section whose records are equally long and hold no name that can be the target of a
+/// pointer: addresses, with a pointer as owner.
+#[derive(Default)]
+struct AddressRun {
+    records: Range<usize>,
+    count: usize,
+    rtype: u16,
+    owner: [u8; 2],
+}
+
+impl AddressRun {
+    /// Goes on with the next record of the section.
+    fn take(&mut self, message: &[u8], record: &Record) {
+        let owner = [message[record.owner], message[record.owner + 1]];
+        let has_pointer = record.ttl_at - record.owner == 6 && owner[0] & 0xc0 == 0xc0;
+        if !has_pointer || !matches!(record.rtype, rtype::A | rtype::AAAA) {
+            // What comes behind is another run.
+            self.rtype = 0;
             return;
-        };
-        let secs = ttl.of(record.ttl_secs);
-        message[record.ttl_at..record.ttl_at + 4].copy_from_slice(&secs.to_be_bytes());
-        at = record.end;
+        }
+        if self.rtype == record.rtype && self.owner == owner {
+            self.records.end = record.end;
+            self.count += 1;
+        } else {
+            *self = Self {
+                records: record.owner..record.end,
+                count: 1,
+                rtype: record.rtype,
+                owner,
+            };
+        }
     }
 }
 
-/// Rotates the last RRset of the answer section by `by` records, where all of its records are equally long and no name
-/// in them can be the target of a pointer: addresses.
-fn rotate(message: &mut [u8], question_end: usize, answers: u16, by: u16) {
-    let Some((run, count)) = last_address_run(message, question_end, answers) else {
+/// Rotates the records of `run` by `by` records.
+fn rotate(message: &mut [u8], run: &AddressRun, by: u16) {
+    if run.count < 2 {
         return;
-    };
-    let record_len = run.len() / usize::from(count);
-    message[run].rotate_left(usize::from(by % count) * record_len);
-}
-
-fn last_address_run(message: &[u8], at: usize, answers: u16) -> Option<(Range<usize>, u16)> {
-    let mut run: Option<(Range<usize>, u16)> = None;
-    let mut previous: Option<Record> = None;
-    for record in Records::new(message, at, usize::from(answers)) {
-        let record = record.ok()?;
-        let pointer = record.ttl_at - record.owner == 6 && message[record.owner] & 0xc0 == 0xc0;
-        let address = pointer && matches!(record.rtype, super::rtype::A | super::rtype::AAAA);
-        let joins = previous.is_some_and(|before| {
-            before.rtype == record.rtype
-                && message[before.owner..before.owner + 2]
-                    == message[record.owner..record.owner + 2]
-        });
-        run = match run {
-            Some((range, count)) if address && joins => Some((range.start..record.end, count + 1)),
-            _ if address => Some((record.owner..record.end, 1)),
-            kept => kept.filter(|(_, count)| *count > 1),
-        };
-        previous = Some(record);
     }
-    run.filter(|(_, count)| *count > 1)
+    let record_len = run.records.len() / run.count;
+    message[run.records.clone()].rotate_left(usize::from(by) % run.count * record_len);
 }

@@ -72,11 +72,20 @@ impl NameHash {
     }
 
     /// Goes down to the child `label`, which has its length byte. Without bytes it stays where it is.
+    #[inline]
     pub fn push(&mut self, label: &[u8]) {
-        for bytes in label.chunks(8) {
-            self.state = self.state.absorb(word(bytes));
-            self.len += 8;
+        let (words, rest) = label.as_chunks();
+        for word in words {
+            self.absorb(u64::from_le_bytes(*word));
         }
+        if !rest.is_empty() {
+            self.absorb(word(rest));
+        }
+    }
+
+    fn absorb(&mut self, word: u64) {
+        self.state = self.state.absorb(word);
+        self.len = self.len.wrapping_add(8);
     }
 
     /// The hash of the name that was reached.
