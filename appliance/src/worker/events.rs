@@ -1,4 +1,5 @@
-//! What can wake a worker, as the 64 bits that epoll hands back.
+//! What can wake a worker, as the 64 bits that epoll hands back. The AF_XDP socket is not among them, see
+//! `Worker::wait`.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -10,8 +11,6 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 pub enum Source {
     /// The worker's mailbox.
     Mailbox,
-    /// The AF_XDP socket.
-    Xsk,
     /// The kernel UDP socket with this index.
     Listener(u16),
     /// A TCP connection to an upstream.
@@ -34,12 +33,11 @@ pub enum Source {
 /// The lowest byte names the kind, the others the index.
 mod tag {
     pub const MAILBOX: u64 = 0;
-    pub const XSK: u64 = 1;
-    pub const LISTENER: u64 = 2;
-    pub const UPSTREAM: u64 = 3;
-    pub const STREAM: u64 = 4;
-    pub const TCP_LISTENER: u64 = 5;
-    pub const TCP_CLIENT: u64 = 6;
+    pub const LISTENER: u64 = 1;
+    pub const UPSTREAM: u64 = 2;
+    pub const STREAM: u64 = 3;
+    pub const TCP_LISTENER: u64 = 4;
+    pub const TCP_CLIENT: u64 = 5;
 }
 
 impl Source {
@@ -48,7 +46,6 @@ impl Source {
     pub const fn to_bits(self) -> u64 {
         match self {
             Self::Mailbox => tag::MAILBOX,
-            Self::Xsk => tag::XSK,
             Self::Listener(index) => tag::LISTENER | (index as u64) << 16,
             Self::Stream(index) => tag::STREAM | (index as u64) << 16,
             Self::TcpListener(index) => tag::TCP_LISTENER | (index as u64) << 16,
@@ -64,7 +61,6 @@ impl Source {
     pub const fn from_bits(bits: u64) -> Self {
         let index = (bits >> 16) as u16;
         match bits & 0xff {
-            tag::XSK => Self::Xsk,
             tag::LISTENER => Self::Listener(index),
             tag::STREAM => Self::Stream(index),
             tag::TCP_LISTENER => Self::TcpListener(index),
@@ -97,7 +93,6 @@ mod tests {
     fn sources_survive_the_kernel() {
         for source in [
             Source::Mailbox,
-            Source::Xsk,
             Source::Listener(7),
             Source::Stream(1),
             Source::TcpListener(2),

@@ -18,15 +18,15 @@ use crate::xsk::Frame;
 const BATCHES: usize = 8;
 
 impl Worker<'_> {
-    /// Frames from the RX ring: batches until it is empty, or [`BATCHES`] of them. What is left wakes the worker again.
-    pub(super) fn serve_xsk(&mut self, turn: &Turn<'_>) {
+    /// Frames from the RX ring: batches until it is empty, or [`BATCHES`] of them. Says whether there may be more.
+    pub(super) fn serve_xsk(&mut self, turn: &Turn<'_>) -> bool {
         for _ in 0..BATCHES {
             let Some(port) = &mut self.io.port else {
-                return;
+                return false;
             };
             let count = port.xsk.receive(&mut self.batch);
             if count == 0 {
-                return;
+                return false;
             }
             self.io.counters.add(Counter::QueriesXdp, count as u64);
             while let Some(frame) = self.batch.pop() {
@@ -34,6 +34,7 @@ impl Worker<'_> {
             }
             self.flush();
         }
+        true
     }
 
     /// Answers one query in its own frame, or gives the frame back.
