@@ -110,6 +110,8 @@ const IMAGE: &[Need] = &[
     program("dosfstools", "mkdosfs"),
     program("bind9-dnsutils", "dig"),
     program("iproute2", "ip"),
+    program("ethtool", "ethtool"),
+    program("binutils", "strip"),
     file(
         "libdevmapper1.02.1",
         "/lib/x86_64-linux-gnu/libdevmapper.so.1.02.1",

@@ -3,10 +3,10 @@
 //! Kernel and userland come from Debian's packages; overlay, init scripts, their order, configuration and server are
 //! the files that Buildroot uses. What is built here is for tests and demonstrations and is no firmware.
 
-mod cpio;
+pub mod cpio;
 pub mod disk;
 mod initramfs;
-mod modules;
+pub mod modules;
 pub mod packages;
 mod root;
 mod server;

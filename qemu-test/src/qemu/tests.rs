@@ -22,6 +22,7 @@ use crate::test::tally::Tally;
 
 mod bench;
 mod disks;
+mod guest_tests;
 mod network;
 
 pub use bench::BOOT_LIMIT;
@@ -145,6 +146,12 @@ const CASES: &[Case] = &[
         "an update that fails is undone",
         Kernel::V6_12,
         disks::update,
+    )
+    .own(),
+    Case::new(
+        "the black-box tests of VLANs",
+        Kernel::V6_12,
+        guest_tests::vlan,
     )
     .own(),
     Case {
@@ -301,7 +308,7 @@ fn run_one(options: &Options, case: &Case, images: &Images) -> Tally {
     let started = Instant::now();
     let outcome = images.find(case).and_then(|image| {
         let accel = Accel::choose(options.accel.as_deref().or(Some("tcg")), image)?;
-        let bench = Bench::new(case.name, image, accel, options.is_long)?;
+        let bench = Bench::new(case, image, accel, options.is_long)?;
         (case.main)(&bench)
     });
     let secs = started.elapsed().as_secs_f64();

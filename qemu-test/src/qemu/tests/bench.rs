@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::image::{Arch, Image, disk};
+use super::Case;
+use crate::image::{Arch, Image, Kernel, disk};
 use crate::process::output_of;
 use crate::qemu::guest::Guest;
 use crate::qemu::machine::{Accel, HOST, Link, Machine, Scratch, free_port};
@@ -24,6 +25,8 @@ const SILENT_TRIES: u32 = 2;
 pub struct Bench<'a> {
     /// The image under test.
     pub image: &'a Image,
+    /// The kernel in it, where it is an image of ours.
+    pub kernel: Kernel,
     /// What runs it.
     pub accel: Accel,
     /// Whether this is the long run.
@@ -32,7 +35,8 @@ pub struct Bench<'a> {
     pub scratch: Scratch,
     /// The name server behind it, unless the test has one of its own.
     pub upstream: Upstream,
-    name: &'static str,
+    /// The test's name.
+    pub name: &'static str,
 }
 
 /// A guest that has answered once, and where to ask it.
@@ -48,12 +52,14 @@ pub struct Router {
 
 impl<'a> Bench<'a> {
     /// Makes the ground.
-    pub fn new(name: &'static str, image: &'a Image, accel: Accel, is_long: bool) -> Result<Self> {
+    pub fn new(case: &Case, image: &'a Image, accel: Accel, is_long: bool) -> Result<Self> {
+        let name = case.name;
         let words = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
         let scratch = Scratch::new(&format!("{words}-{}", image.arch.name()))?;
         let upstream = Upstream::start(Ipv4Addr::LOCALHOST)?;
         Ok(Self {
             image,
+            kernel: case.kernel,
             accel,
             is_long,
             scratch,
