@@ -2,7 +2,7 @@
 
 use super::edns::Edns;
 use super::header::{HEADER_LEN, Header, flag};
-use super::name::{self, Name};
+use super::name::Name;
 use super::record::Records;
 use super::{class, rcode, rtype};
 use crate::cache::Key;
