@@ -340,7 +340,7 @@ pub(crate) mod tests {
             ttl_secs,
             stored: Instant::from_millis(10_000),
             restored: false,
-            ede: Head::NO_EDE,
+            ..Head::EMPTY
         }
     }
 

@@ -39,7 +39,7 @@ fn fill() {
         ttl_secs: 3600,
         stored: clock::now(),
         restored: false,
-        ede: Head::NO_EDE,
+        ..Head::EMPTY
     };
     for index in 0..ENTRIES {
         let name = parse(&format!("n{index}.example")).expect("a name");

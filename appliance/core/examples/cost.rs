@@ -259,7 +259,7 @@ fn head() -> Head {
         ttl_secs: 300,
         stored: Instant::from_millis(0),
         restored: false,
-        ede: Head::NO_EDE,
+        ..Head::EMPTY
     }
 }
 

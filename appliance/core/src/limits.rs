@@ -65,7 +65,7 @@ pub const CACHE_WAYS: usize = 8;
 /// Sets of small slots per shard. A power of two.
 pub const CACHE_SMALL_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_SMALL_SETS", 48);
 /// Bytes of a small slot: name and answer.
-pub const CACHE_SMALL_BYTES: usize = 256;
+pub const CACHE_SMALL_BYTES: usize = 248;
 /// Sets of large slots per shard.
 pub const CACHE_LARGE_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_LARGE_SETS", 16);
 /// Bytes of a large slot: name and answer.
@@ -79,6 +79,9 @@ pub const PENDING: usize = capacity!("XDNSD_LIMIT_PENDING", 512);
 pub const WAITERS: usize = capacity!("XDNSD_LIMIT_WAITERS", 1024);
 /// Clients that wait for what a local alias leads to, per worker. All in use: SERVFAIL, and the stub asks again.
 pub const ALIASES: usize = capacity!("XDNSD_LIMIT_ALIASES", 64);
+/// Questions per worker whose answers ended with an alias, so that its target is asked for, too. All in use: the client
+/// gets the alias alone.
+pub const CHASES: usize = 12;
 /// Upstream servers over all groups.
 pub const UPSTREAMS: usize = capacity!("XDNSD_LIMIT_UPSTREAMS", 16);
 /// Upstream UDP sockets per worker, each on a random port of its own.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use xdnsd_core::policy::rebind::Ranges;
 use xdnsd_core::policy::{
@@ -110,6 +111,8 @@ impl Default for RebindInput {
 /// The images of policy. Immutable; a reload makes another set, which shares what did not change.
 #[derive(Clone, Debug)]
 pub struct PolicySet {
+    /// Another one wherever answers that are cached may have to be withheld, or asked of somebody else.
+    generation: u16,
     acl: Arc<[u8]>,
     local: Arc<[u8]>,
     lists: Arc<Vec<NamedList>>,
@@ -167,6 +170,7 @@ impl PolicySet {
         };
         let mut notes = Notes::default();
         Ok(Self {
+            generation: next_generation(),
             acl: acl::compile(&input.acl)?.into(),
             local: local::compile(&own_records, None, &mut notes, random_key)?.into(),
             lists: Arc::new(Vec::from_iter(build_text_list(
@@ -212,6 +216,7 @@ impl PolicySet {
     ) -> Result<Self, Problem> {
         let lists = Arc::new(build_lists(&input.lists, notes)?);
         Ok(Self {
+            generation: next_generation(),
             lists,
             ..self.clone()
         })
@@ -227,6 +232,7 @@ impl PolicySet {
             debug_assert!(pushed, "build_lists counted them");
         }
         Policy {
+            generation: self.generation,
             acl: Acl::view(&self.acl).expect(COMPILED),
             local: LocalData::view(&self.local).expect(COMPILED),
             special: self.special,
@@ -274,6 +280,14 @@ impl PolicySet {
             .sum();
         self.acl.len() + self.local.len() + self.routes.len() + self.rebind_allowed.len() + lists
     }
+}
+
+/// The number of a set: from 1 on, and from there again after 65,535.
+fn next_generation() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed) % u32::from(u16::MAX) + 1;
+    // At most 65,535.
+    number as u16
 }
 
 fn build_lists(input: &ListsInput, notes: &mut Notes) -> Result<Vec<NamedList>, Problem> {

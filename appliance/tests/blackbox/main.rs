@@ -7,6 +7,8 @@ mod support;
 
 mod answers;
 mod cache;
+mod caching;
+mod chains;
 mod churn;
 mod cli;
 mod compare;
@@ -18,3 +20,4 @@ mod router;
 mod upstreams;
 mod validate;
 mod vlan;
+mod ways;

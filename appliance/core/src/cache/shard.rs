@@ -118,6 +118,15 @@ impl Shard {
         true
     }
 
+    /// Changes what is known of the key's answer, if there is one.
+    pub fn amend(&mut self, hash: u64, key: &Key, change: impl FnOnce(&mut Head)) {
+        if let Some(place) = self.small.find(hash, key) {
+            change(self.small.head_mut(place));
+        } else if let Some(place) = self.large.find(hash, key) {
+            change(self.large.head_mut(place));
+        }
+    }
+
     /// Removes the key's answer, if there is one.
     pub fn remove(&mut self, hash: u64, key: &Key) -> bool {
         self.take(hash, key).is_some()

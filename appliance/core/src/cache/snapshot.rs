@@ -261,6 +261,9 @@ impl<'a> Stored<'a> {
             stored: Instant::from_millis(0),
             restored: self.flags & flag::RESTORED != 0,
             ede: self.ede,
+            generation: 0,
+            group: Head::ANY_GROUP,
+            failed_secs: 0,
         };
         Record {
             key: Key::from_parts(self.name, self.qtype, self.flags),

@@ -35,11 +35,20 @@ pub struct Head {
     pub restored: bool,
     /// Info code of an Extended DNS Error (RFC 8914); [`Head::NO_EDE`] for none.
     pub ede: u16,
+    /// The policy that last found nothing in it to withhold, by its [number](crate::policy::Policy::generation).
+    pub generation: u16,
+    /// The group of upstreams that gave it; [`Head::ANY_GROUP`] where that is not known.
+    pub group: u8,
+    /// How old it was, in seconds, when it was last asked for anew in vain. 0: it never was.
+    pub failed_secs: u32,
 }
 
 impl Head {
     /// The value of `ede` where there is none. RFC 8914 section 5.2 keeps it for private use; nobody sends it.
     pub const NO_EDE: u16 = u16::MAX;
+
+    /// The value of `group` where nobody knows: an answer from a snapshot.
+    pub const ANY_GROUP: u8 = u8::MAX;
 
     /// NOERROR without records or extended error.
     pub const EMPTY: Self = Self {
@@ -59,6 +68,9 @@ impl Head {
         stored: Instant::from_millis(0),
         restored: false,
         ede: 0,
+        generation: 0,
+        group: 0,
+        failed_secs: 0,
     };
 
     /// When the answer stopped being fresh, or will.
@@ -238,6 +250,11 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
     /// Notes that the entry was asked for.
     pub fn reference(&mut self, place: Place) {
         self.sets[place.set].set_referenced(place.way, true);
+    }
+
+    /// What is known of the answer there, to change it.
+    pub fn head_mut(&mut self, place: Place) -> &mut Head {
+        &mut self.slots[place.set][place.way].head
     }
 
     /// The entry at a place that [`find`](Self::find) gave.

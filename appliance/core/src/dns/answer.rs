@@ -10,6 +10,7 @@ use super::name::{self, Name};
 use super::record::{Record, Records};
 use super::{class, rcode, read_u16, read_u32, rtype};
 use crate::cache::Head;
+use crate::forward::pending::ChainStart;
 use crate::time::Instant;
 
 /// CNAME and DNAME steps that one answer may take. Longer chains are refused.
@@ -70,6 +71,8 @@ pub struct Answer {
     pub truncated: bool,
     /// Whether the response carried EDNS.
     pub has_edns: bool,
+    /// It ends with an alias, and says neither what its target has nor that it has nothing: the target is to be asked for.
+    pub is_cut: bool,
 }
 
 /// What was asked.
@@ -81,6 +84,17 @@ pub struct Asked<'a> {
     pub qtype: u16,
     /// DO was set.
     pub dnssec_ok: bool,
+    /// The question that led here by aliases, and these. `None`: it is the question itself.
+    pub led: Option<Led<'a>>,
+}
+
+/// What stands in front of an answer to the target of aliases.
+#[derive(Clone, Copy, Debug)]
+pub struct Led<'a> {
+    /// QNAME of the question that is answered, in lower case.
+    pub qname: &'a Name,
+    /// The aliases.
+    pub chain: &'a ChainStart,
 }
 
 /// Checks `response` against the question and writes the template of an answer into `template`.
@@ -109,6 +123,11 @@ pub fn digest(
     let negative = !chain.answered && useful;
     digest.authorities(&chain, negative)?;
     let keepable = !truncated && useful;
+    let is_cut = keepable
+        && rcode == rcode::NOERROR
+        && !chain.answered
+        && digest.negative_ttl_secs.is_none()
+        && chain.target != *asked.name;
     Ok(Answer {
         head: Head {
             rcode,
@@ -125,11 +144,13 @@ pub fn digest(
             stored: now,
             restored: false,
             ede: sections.edns.and_then(|edns| edns.ede).unwrap_or(ede::NONE),
+            ..Head::EMPTY
         },
         body_at: digest.body_at,
         body_end: digest.writer.position(),
         truncated,
         has_edns: sections.edns.is_some(),
+        is_cut,
     })
 }
 
@@ -256,11 +277,17 @@ impl<'a> Digest<'a> {
         template: &'a mut [u8],
     ) -> Result<Self, ResponseError> {
         let mut writer = Writer::new(template);
+        let qname = asked.led.map_or(asked.name, |led| led.qname);
         writer
-            .question(asked.name.as_wire(), asked.qtype, class::IN)
+            .question(qname.as_wire(), asked.qtype, class::IN)
             .map_err(|_| ResponseError::Malformed)?;
         // The question was written label by label; as a target it is known as a whole.
         let body_at = writer.position();
+        let chain = asked.led.map(|led| led.chain);
+        // It was cut out from behind the same question, so its pointers hold.
+        chain
+            .map_or(Ok(()), |chain| writer.put(&chain.body))
+            .map_err(|_| ResponseError::Malformed)?;
         Ok(Self {
             response,
             asked,
@@ -268,8 +295,8 @@ impl<'a> Digest<'a> {
             sections,
             writer,
             body_at,
-            kept: [0; 2],
-            min_ttl_secs: u32::MAX,
+            kept: [chain.map_or(0, |chain| chain.answers), 0],
+            min_ttl_secs: chain.map_or(u32::MAX, |chain| chain.ttl_secs),
             negative_ttl_secs: None,
         })
     }
@@ -421,7 +448,10 @@ impl<'a> Digest<'a> {
         section: usize,
         ttl_secs: u32,
     ) -> Result<(), ResponseError> {
-        let ttl_secs = self.bounds.clamp(ttl_secs);
+        let mut ttl_secs = self.bounds.clamp(ttl_secs);
+        if section == 1 && record.rtype == rtype::SOA {
+            ttl_secs = ttl_secs.min(self.bounds.negative_max_secs);
+        }
         match self.writer.copy_record(self.response, record, ttl_secs) {
             Ok(()) => {}
             Err(WriteError::Malformed | WriteError::Full) => return Err(ResponseError::Malformed),

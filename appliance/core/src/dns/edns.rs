@@ -43,7 +43,7 @@ pub mod ede {
 }
 
 /// DO in the low 16 bits of the OPT record's TTL.
-const DNSSEC_OK: u32 = 0x8000;
+pub(super) const DNSSEC_OK: u32 = 0x8000;
 /// Length of an OPT record without options: root name, type, size, flags, length.
 pub const OPT_LEN: usize = 11;
 /// Longest server cookie (RFC 7873 section 4).
@@ -87,8 +87,10 @@ pub struct Edns {
     pub version: u8,
     /// DO (RFC 3225).
     pub dnssec_ok: bool,
-    /// The cookie option.
+    /// The first cookie option: the others are ignored (RFC 7873 section 5.2).
     pub cookie: Option<Cookie>,
+    /// The first cookie option has an impossible length.
+    pub cookie_is_malformed: bool,
     /// Whether edns-tcp-keepalive was there.
     pub keepalive: bool,
     /// The first extended error, or [`ede::NONE`].
@@ -100,7 +102,8 @@ pub struct Edns {
 pub struct MalformedOpt;
 
 impl Edns {
-    /// Reads the OPT record `record` of `message`. Unknown options are ignored (RFC 6891 section 6.1.2).
+    /// Reads the OPT record `record` of `message`. Unknown options are ignored (RFC 6891 section 6.1.2), and so is all
+    /// RDATA of another version, whose form nobody knows.
     ///
     /// # Errors
     /// The owner is not the root, or an option reaches over the end.
@@ -116,27 +119,32 @@ impl Edns {
             dnssec_ok: record.ttl_secs & DNSSEC_OK != 0,
             ..Self::default()
         };
+        if edns.version != 0 {
+            return Ok(edns);
+        }
         let mut rest = message.get(record.rdata()).ok_or(MalformedOpt)?;
         // Bound: every option takes at least four bytes of a 16-bit length.
         while !rest.is_empty() {
             let code = read_u16(rest, 0).ok_or(MalformedOpt)?;
             let len = usize::from(read_u16(rest, 2).ok_or(MalformedOpt)?);
             let data = rest.get(4..4 + len).ok_or(MalformedOpt)?;
-            edns.take_option(code, data)?;
+            edns.take_option(code, data);
             rest = &rest[4 + len..];
         }
         Ok(edns)
     }
 
-    fn take_option(&mut self, code: u16, data: &[u8]) -> Result<(), MalformedOpt> {
+    fn take_option(&mut self, code: u16, data: &[u8]) {
+        let has_cookie = self.cookie.is_some() || self.cookie_is_malformed;
         match code {
-            // RFC 7873 section 5.2.2: a cookie of a wrong length is FORMERR.
-            option::COOKIE => self.cookie = Some(Cookie::parse(data).ok_or(MalformedOpt)?),
+            option::COOKIE if !has_cookie => {
+                self.cookie = Cookie::parse(data);
+                self.cookie_is_malformed = self.cookie.is_none();
+            }
             option::TCP_KEEPALIVE => self.keepalive = true,
             option::EDE => self.ede = self.ede.or(read_u16(data, 0)),
             _ => {}
         }
-        Ok(())
     }
 
     /// The longest UDP message that the sender may get: at least 512, at most what we ever send.
@@ -252,14 +260,56 @@ mod tests {
 
     #[test]
     fn options_that_reach_over_the_end_are_malformed() {
-        // A cookie of 7 bytes; an option longer than RDATA; an owner that is not the root.
+        // An option longer than RDATA; half an option; an owner that is not the root.
         for (bytes, at) in [
-            (&b"\0\0\x29\x04\xd0\0\0\0\0\0\x0b\0\x0a\0\x07abcdefg"[..], 0),
             (&b"\0\0\x29\x04\xd0\0\0\0\0\0\x04\0\x0a\0\x08"[..], 0),
+            (&b"\0\0\x29\x04\xd0\0\0\0\0\0\x03\0\x0a\0"[..], 0),
             (&b"\x01a\0\0\x29\x04\xd0\0\0\0\0\0\0"[..], 0),
         ] {
             let record = Record::parse(bytes, at).expect("a record");
             assert_eq!(Edns::parse(bytes, &record), Err(MalformedOpt));
         }
+    }
+
+    #[test]
+    fn the_first_cookie_counts() {
+        let parse = |options: &[u8]| {
+            let len = u8::try_from(options.len()).expect("short");
+            let bytes = [b"\0\0\x29\x04\xd0\0\0\0\0\0", &[len][..], options].concat();
+            let record = Record::parse(&bytes, 0).expect("a record");
+            let edns = Edns::parse(&bytes, &record).expect("OPT");
+            (
+                edns.cookie.map(|cookie| cookie.client),
+                edns.cookie_is_malformed,
+            )
+        };
+        let (good, other, bad) = (
+            b"\0\x0a\0\x08abcdefgh",
+            b"\0\x0a\0\x08ABCDEFGH",
+            b"\0\x0a\0\x07abcdefg",
+        );
+        assert_eq!(parse(b""), (None, false));
+        assert_eq!(
+            parse(&[&good[..], other].concat()),
+            (Some(*b"abcdefgh"), false)
+        );
+        assert_eq!(
+            parse(&[&good[..], bad].concat()),
+            (Some(*b"abcdefgh"), false)
+        );
+        assert_eq!(parse(&[&bad[..], good].concat()), (None, true));
+        // A client's part of 8 bytes, and a server's part of none or of 8 to 32.
+        for len in 0..48 {
+            let option = [&[0, 10, 0, len][..], &[7; 48][..usize::from(len)]].concat();
+            let is_good = matches!(len, 8 | 16..=40);
+            assert_eq!(parse(&option).1, !is_good, "{len}");
+        }
+    }
+
+    #[test]
+    fn options_of_another_version_are_not_read() {
+        let bytes = b"\0\0\x29\x04\xd0\0\x01\0\0\0\x01\xff";
+        let record = Record::parse(bytes, 0).expect("a record");
+        assert_eq!(Edns::parse(bytes, &record).expect("OPT").version, 1);
     }
 }

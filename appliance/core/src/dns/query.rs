@@ -1,14 +1,16 @@
 //! A query as it came from a client: what is asked, and whether it may be answered at all.
 
-use super::edns::Edns;
+use super::edns::{DNSSEC_OK, Edns};
 use super::header::{HEADER_LEN, Header, flag};
-use super::name::Name;
+use super::name::{self, Name};
 use super::record::Records;
 use super::{class, rcode, rtype};
 use crate::cache::Key;
 
 /// Additional records that a query may have: OPT, and what a signed query carries.
 const ADDITIONALS_MAX: u16 = 4;
+/// Records of a message that is no query among which its OPT record is looked for.
+const RECORDS_MAX: u16 = 32;
 
 /// A well-formed query.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +41,8 @@ pub enum QueryError {
         /// 12, or the offset behind the question.
         keep: usize,
     },
+    /// No question, but an OPT record with a DNS cookie: the client asks for ours (RFC 7873 section 5.4).
+    CookieOnly(Edns),
 }
 
 impl QueryError {
@@ -61,15 +65,9 @@ impl Query {
         if header.has(flag::QR) {
             return Err(QueryError::Ignore);
         }
-        if header.opcode() != 0 {
-            return Err(QueryError::Reject {
-                rcode: rcode::NOTIMP,
-                keep: HEADER_LEN,
-            });
-        }
         let [questions, answers, authorities, additionals] = header.counts;
-        if questions != 1 {
-            return Err(QueryError::formerr(HEADER_LEN));
+        if header.opcode() != 0 || questions != 1 {
+            return Err(Self::reject(message, &header));
         }
         let (name, qtype, qclass, question_end) =
             parse_question(message).ok_or(QueryError::formerr(HEADER_LEN))?;
@@ -90,6 +88,29 @@ impl Query {
             question_end,
             edns,
         })
+    }
+
+    /// What is said to another operation, and to a message without its one question.
+    #[cold]
+    fn reject(message: &[u8], header: &Header) -> QueryError {
+        if header.opcode() != 0 {
+            let question = (header.counts[0] == 1).then(|| parse_question(message));
+            let keep = question.flatten().map_or(HEADER_LEN, |(.., end)| end);
+            return QueryError::Reject {
+                rcode: rcode::NOTIMP,
+                keep,
+            };
+        }
+        let cookie_only = match header.counts {
+            [0, 0, 0, additionals @ 1..=ADDITIONALS_MAX] => {
+                find_opt(message, HEADER_LEN, additionals).ok().flatten()
+            }
+            _ => None,
+        };
+        match cookie_only {
+            Some(edns) if edns.cookie.is_some() => QueryError::CookieOnly(edns),
+            Some(_) | None => QueryError::formerr(HEADER_LEN),
+        }
     }
 
     /// DO: the client wants DNSSEC records.
@@ -140,6 +161,24 @@ fn find_opt(message: &[u8], offset: usize, count: u16) -> Result<Option<Edns>, (
         found = Some(Edns::parse(message, &record).map_err(|_| ())?);
     }
     Ok(found)
+}
+
+/// The DO bit of the OPT record of a message that is no well-formed query; `None`: it has no such record, or none that
+/// can be found. A reply has OPT if the query has, whatever else is wrong with it (RFC 6891 section 6.1.1).
+#[cold]
+#[must_use]
+pub fn rejected_opt(message: &[u8]) -> Option<bool> {
+    let header = Header::parse(message)?;
+    let [questions, others @ ..] = header.counts;
+    let mut at = HEADER_LEN;
+    for _ in 0..questions.min(ADDITIONALS_MAX) {
+        at = name::skip(message, at).ok()? + 4;
+    }
+    let count = others.into_iter().fold(0, u16::saturating_add);
+    Records::new(message, at, usize::from(count.min(RECORDS_MAX)))
+        .map_while(Result::ok)
+        .find(|record| record.rtype == rtype::OPT && message.get(record.owner) == Some(&0))
+        .map(|record| record.ttl_secs & DNSSEC_OK != 0)
 }
 
 #[cfg(test)]
@@ -199,6 +238,10 @@ mod tests {
         );
         assert_eq!(
             parse(&query(QUESTION, [1, 0, 0, 0], 4 << 11)),
+            reject(4, end)
+        );
+        assert_eq!(
+            parse(&query(b"\xc0\x0c\0\x06\0\x01", [1, 0, 0, 0], 4 << 11)),
             reject(4, 12)
         );
         assert_eq!(parse(&query(b"", [0, 0, 0, 0], 0)), reject(1, 12));
@@ -216,10 +259,48 @@ mod tests {
             parse(&query(QUESTION, [1, 0, 0, 0], flag::TC)),
             reject(1, end)
         );
+        let cookie = b"\0\0\x29\x04\xd0\0\0\0\0\0\x0c\0\x0a\0\x08abcdefgh";
+        assert!(matches!(
+            parse(&query(cookie, [0, 0, 0, 1], 0)),
+            Some(QueryError::CookieOnly(_))
+        ));
+        assert_eq!(parse(&query(OPT, [0, 0, 0, 1], 0)), reject(1, 12));
         // Trailing bytes are tolerated and not read.
         assert_eq!(
             parse(&query(&[QUESTION, b"xyz"].concat(), [1, 0, 0, 0], 0)),
             None
         );
+    }
+
+    #[test]
+    fn opt_is_found_in_what_is_no_query() {
+        let plain_opt = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
+        let record = b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04abcd";
+        for (tail, counts, expected) in [
+            (&[QUESTION, OPT].concat()[..], [1, 0, 0, 1], Some(true)),
+            (
+                &[QUESTION, plain_opt, OPT].concat(),
+                [1, 0, 0, 2],
+                Some(false),
+            ),
+            (
+                &[QUESTION, QUESTION, OPT].concat(),
+                [2, 0, 0, 1],
+                Some(true),
+            ),
+            (&[QUESTION, record, OPT].concat(), [1, 0, 1, 1], Some(true)),
+            (OPT, [0, 0, 0, 1], Some(true)),
+            (QUESTION, [1, 0, 0, 1], None),
+            (&[QUESTION, record].concat(), [1, 0, 0, 1], None),
+            (&[QUESTION, OPT].concat(), [1, 0, 0, 0], None),
+            (&[QUESTION, OPT].concat(), [0xffff; 4], None),
+            (&[QUESTION, b"\x01a", OPT].concat(), [1, 0, 0, 1], None),
+        ] {
+            let message = query(tail, counts, 0);
+            assert_eq!(rejected_opt(&message), expected, "{tail:02x?} {counts:?}");
+            for len in 0..message.len() {
+                let _ = rejected_opt(&message[..len]);
+            }
+        }
     }
 }

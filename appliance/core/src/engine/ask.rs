@@ -4,9 +4,9 @@ use super::response::is_stream;
 use super::{CacheAccess, Effects, Engine};
 use crate::counters::Counter;
 use crate::dns::build::Writer;
-use crate::dns::class;
 use crate::dns::edns::OptReply;
 use crate::dns::header::{HEADER_LEN, Header, flag};
+use crate::dns::{Name, class};
 use crate::forward::pending::{Attempt, LetterCase, Pending};
 use crate::forward::upstreams::{Strategy, Tried, UpstreamConfig};
 use crate::limits::{NAME_MAX, UDP_MESSAGE_MAX, UPSTREAM_SOCKETS};
@@ -17,6 +17,10 @@ const ASK_MAX: usize = HEADER_LEN + NAME_MAX + 4 + 11;
 const _: () = assert!(ASK_MAX <= UDP_MESSAGE_MAX);
 /// Times that a free message ID is looked for before the attempt counts as failed.
 const ID_TRIES: usize = 8;
+
+/// A server that was asked already is asked again after this time at the earliest: the datagram may be lost. That it is
+/// slower than it usually is says little where most of its answers come from its cache.
+const REPEAT_MIN_MS: u64 = 400;
 
 /// How long to wait for a stream to become free.
 pub(super) const STREAM_WAIT_MS: u64 = 50;
@@ -69,7 +73,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return;
         };
         let (full, by_stream) = (pending.attempts.is_full(), pending.by_stream);
-        let next = self.upstreams.pick(pending.group, pending.tried);
+        let next = self.next_server(pending);
         match next.filter(|_| !full) {
             Some(upstream) if by_stream => {
                 if !self.ask_stream(now, index, upstream, effects) {
@@ -84,6 +88,21 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 pending.update(index, |pending| pending.give_up = now);
             }
         }
+    }
+
+    /// Whom to ask next. Once all were asked, they take turns.
+    fn next_server(&self, pending: &Pending) -> Option<u8> {
+        let next = self.upstreams.pick(pending.group, pending.tried)?;
+        if pending.tried & (1 << next) == 0 {
+            return Some(next);
+        }
+        let times = |server| {
+            let attempts = pending.attempts.iter();
+            attempts
+                .filter(|attempt| attempt.upstream == server)
+                .count()
+        };
+        self.upstreams.pick_again(pending.group, times)
     }
 
     pub(super) fn try_again_at(&mut self, index: u16, at: Instant) {
@@ -104,13 +123,20 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return;
         };
         let went_out = self.send_datagram(now, index, upstream, effects);
-        self.tables.pending.update(index, |pending| {
-            // Each round over the same servers waits twice as long as the one before.
-            let round = pending.attempts.len().saturating_sub(1) / 2;
-            let wait_ms = if went_out {
-                u64::from(retry_ms) << round
-            } else {
-                1 << pending.attempts.len()
+        let (tables, upstreams) = (&mut self.tables, &self.upstreams);
+        tables.pending.update(index, |pending| {
+            let tried = pending.tried;
+            let next = upstreams.pick(pending.group, tried);
+            let is_repeat = next.is_some_and(|next| tried & (1 << next) != 0);
+            let wait_ms = match (went_out, is_repeat) {
+                (false, _) => 1 << pending.attempts.len(),
+                (true, false) => u64::from(retry_ms),
+                (true, true) => {
+                    // Each round over the same servers waits twice as long as the one before.
+                    let others = tried.count_ones() as usize;
+                    let rounds = pending.attempts.len().saturating_sub(1) / others.max(1);
+                    u64::from(retry_ms).max(REPEAT_MIN_MS) << rounds
+                }
             };
             pending.next_try = now + wait_ms;
         });
@@ -190,8 +216,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         } = server.config;
         self.tables.pending.begin(index, attempt).ok()?;
         let pending = self.tables.pending.get(index)?;
+        let name = self.tables.pending.asked_name(index)?;
         let mut message = [0; ASK_MAX];
-        let len = write_question(&mut message, pending, &attempt, trusted);
+        let len = write_question(&mut message, name, pending, &attempt, trusted);
         let went_out = effects.ask(socket, address, &message[..len]);
         if !went_out {
             self.note_timeout(now, index, &attempt);
@@ -205,13 +232,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 /// trusted one to say whether the answer is authentic (RFC 6840 section 5.7).
 fn write_question(
     message: &mut [u8; ASK_MAX],
+    name: &Name,
     pending: &Pending,
     attempt: &Attempt,
     trusted: bool,
 ) -> usize {
     let mut writer = Writer::new(message);
     writer
-        .question(pending.name.as_wire(), pending.qtype, class::IN)
+        .question(name.as_wire(), pending.qtype, class::IN)
         .expect("ASK_MAX holds the longest name");
     let mut end = writer.position();
     if attempt.random_case {

@@ -3,7 +3,7 @@
 use super::alias::{Shelf, render_alias};
 use super::query::{Freshness, freshness, opt_reply, stale_ede};
 use super::{CacheAccess, Effects, Engine, STALE_TTL_SECS, Turn};
-use crate::cache::{Found, Head};
+use crate::cache::{Found, Head, Key};
 use crate::counters::Counter;
 use crate::dns::answer::Answer;
 use crate::dns::build::Writer;
@@ -13,6 +13,7 @@ use crate::dns::render::{Reply, Ttl, render};
 use crate::dns::{Name, class, rcode};
 use crate::forward::pending::{Pending, Waiter};
 use crate::policy::Policy;
+use crate::time::Instant;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Gives the digested answer to everyone who waits; one that `is_cut` only to those who wait for a datagram.
@@ -58,11 +59,19 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(pending) = self.tables.pending.get(index) else {
             return false;
         };
-        let hash = pending.hash;
+        let (name, group, hash) = (pending.name, pending.group, pending.hash);
+        let key = Key {
+            name: name.as_wire(),
+            ..pending.key()
+        };
+        self.judge_again(turn.policy, hash, &key, group);
+        let Some(pending) = self.tables.pending.get(index) else {
+            return false;
+        };
         let template = &mut self.tables.template;
         let body_at = write_question(template, pending);
         let found = self.cache.with_shard(hash, |shard| {
-            let Found { head, body } = shard.find(hash, &pending.key())?;
+            let Found { head, body } = shard.find(hash, &key)?;
             let end = body_at + body.len();
             template.get_mut(body_at..end)?.copy_from_slice(body);
             Some((head, end))
@@ -72,7 +81,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         let (ttl, code) = match freshness(&head, turn.now, &self.settings) {
             Freshness::Fresh { age_secs, .. } => (Ttl::Aged(age_secs), head.ede),
-            Freshness::Stale { .. } => (Ttl::Fixed(STALE_TTL_SECS), stale_ede(head.rcode)),
+            Freshness::Stale { .. } => {
+                self.note_failure(turn.now, hash, &key);
+                (Ttl::Fixed(STALE_TTL_SECS), stale_ede(head.rcode))
+            }
             Freshness::Expired | Freshness::TooLarge => return false,
         };
         let shelf = Shelf {
@@ -86,6 +98,15 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             effects.reply(&waiting.0.route, &self.tables.reply[..len]);
         }
         true
+    }
+
+    /// Remembers of a stale answer that it could not be refreshed.
+    fn note_failure(&mut self, now: Instant, hash: u64, key: &Key<'_>) {
+        self.cache.with_shard(hash, |shard| {
+            shard.amend(hash, key, |head| {
+                head.failed_secs = now.secs_since(head.stored).max(1);
+            });
+        });
     }
 
     /// Ends a question without a useful answer: stale if there is one, else the failure, which is kept for a moment.
@@ -121,6 +142,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             ttl_secs: self.settings.failure_ttl_secs,
             stored: turn.now,
             ede: reason,
+            generation: turn.policy.generation,
             ..Head::EMPTY
         };
         if let Some(pending) = self

@@ -14,10 +14,12 @@
 
 mod alias;
 mod ask;
+mod chase;
 mod cookie;
 mod deliver;
 mod local;
 mod query;
+mod reject;
 mod response;
 #[cfg(test)]
 mod tests;

@@ -8,13 +8,13 @@ use super::{
 use crate::cache::{Found, Head, Key};
 use crate::counters::Counter;
 use crate::dns::edns::{OptReply, ede};
-use crate::dns::header::{HEADER_LEN, Header, flag};
-use crate::dns::query::{Query, QueryError};
+use crate::dns::header::{HEADER_LEN, flag};
+use crate::dns::query::Query;
 use crate::dns::render::{Reply, Ttl, render};
 use crate::dns::{Name, class, rcode, rtype};
 use crate::forward::pending::{ClientEdns, LetterCase, Links, Pending, PendingFull, Waiter};
 use crate::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
-use crate::policy::{Action, Policy};
+use crate::policy::Policy;
 use crate::time::Instant;
 use core::net::IpAddr;
 use heapless::Vec;
@@ -30,7 +30,8 @@ pub(super) enum Freshness {
     /// Within its TTL; `aging`: in the last tenth.
     Fresh { age_secs: u32, aging: bool },
     /// Past its TTL, or of unknown age from before a restart.
-    Stale { at_once: bool },
+    /// `at_once`: clients do not wait for a fresh one. `refresh`: it is asked for, since that has not failed just now.
+    Stale { at_once: bool, refresh: bool },
     /// Too old for anything.
     Expired,
     /// Within its TTL, but only known to be longer than a slot.
@@ -53,6 +54,8 @@ enum Lookup {
         refresh: bool,
         stale: bool,
     },
+    /// There is an answer from under another policy.
+    Outdated,
     /// There is a stale answer, to be used if no upstream answers in time.
     Stale,
     /// The answer is longer than a slot: to be fetched in a stream.
@@ -108,7 +111,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     ) -> Outcome {
         let query = match Query::parse(&message[..len]) {
             Ok(query) => query,
-            Err(error) => return self.reject(turn, client, message, error),
+            Err(error) => return self.reject(turn, client, message, len, error),
         };
         let mut asking = self.asking(turn, &query, client);
         if let Some(outcome) = self.admit(turn, &asking, message) {
@@ -168,6 +171,12 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if query.edns.is_some_and(|edns| edns.version != 0) {
             return Ok(self.refuse(message, asking, rcode::BADVERS, ede::NONE));
         }
+        // RFC 7873 section 5.2.2; without cookies the option is one that is not known.
+        if query.edns.is_some_and(|edns| edns.cookie_is_malformed)
+            && self.settings.cookies.is_some()
+        {
+            return Ok(self.refuse(message, asking, rcode::FORMERR.into(), ede::NONE));
+        }
         match query.qclass {
             class::IN => {}
             class::CH => return Ok(self.answer_chaos(asking, message)),
@@ -198,7 +207,12 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             hash: asking.key().hash(&self.cache.seed()),
             group,
         };
-        let missed = match self.look_up(turn, &question, asking, message) {
+        let mut found = self.look_up(turn, &question, asking, message);
+        if matches!(found, Lookup::Outdated) {
+            self.judge_again(turn.policy, question.hash, &asking.key(), group);
+            found = self.look_up(turn, &question, asking, message);
+        }
+        let missed = match found {
             Lookup::Reply {
                 len,
                 truncated,
@@ -219,7 +233,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 }
                 return Outcome::Reply(len);
             }
-            missed @ (Lookup::Stale | Lookup::TooLarge | Lookup::Nothing) => missed,
+            missed @ (Lookup::Outdated | Lookup::Stale | Lookup::TooLarge | Lookup::Nothing) => {
+                missed
+            }
         };
         self.miss(turn, &question, asking, message, &missed, effects)
     }
@@ -240,14 +256,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             let Some(Found { head, body }) = shard.find(question.hash, &asking.key()) else {
                 return Lookup::Nothing;
             };
+            if head.generation != turn.policy.generation {
+                return Lookup::Outdated;
+            }
             let (ttl, code, refresh, stale) = match freshness(&head, turn.now, settings) {
                 Freshness::Fresh { age_secs, aging } => {
                     (Ttl::Aged(age_secs), head.ede, aging, false)
                 }
-                Freshness::Stale { at_once } if at_once || unreachable => (
+                Freshness::Stale { at_once, refresh } if at_once || unreachable => (
                     Ttl::Fixed(STALE_TTL_SECS),
                     stale_ede(head.rcode),
-                    true,
+                    refresh || unreachable,
                     true,
                 ),
                 Freshness::Stale { .. } => return Lookup::Stale,
@@ -388,7 +407,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             give_up: now + self.settings.give_up_ms,
             stale_at: match missed {
                 Lookup::Stale => now + self.settings.stale_after_ms,
-                Lookup::Reply { .. } | Lookup::TooLarge | Lookup::Nothing => Instant::FAR_FUTURE,
+                Lookup::Reply { .. } | Lookup::Outdated | Lookup::TooLarge | Lookup::Nothing => {
+                    Instant::FAR_FUTURE
+                }
             },
             attempts: Vec::new(),
             tried: 0,
@@ -398,6 +419,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             without_edns: 0,
             without_case: 0,
             by_stream: matches!(missed, Lookup::TooLarge),
+            chase: None,
             bucket: bucket(asking.client.address, &self.cache.seed()),
         };
         if self.tables.pending.is_full() {
@@ -428,37 +450,6 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             )
             .0,
         )
-    }
-
-    /// Answers a message that is no well-formed query, in place.
-    fn reject(
-        &mut self,
-        turn: &Turn<'_>,
-        client: &Client<R>,
-        message: &mut [u8],
-        error: QueryError,
-    ) -> Outcome {
-        let QueryError::Reject { rcode: code, keep } = error else {
-            self.counters.count(Counter::IgnoredMessages);
-            return Outcome::Silence;
-        };
-        if turn.policy.admit(client.address) == Action::Drop {
-            self.counters.count(Counter::AclDropped);
-            return Outcome::Silence;
-        }
-        self.count_refusal(code);
-        let Some(received) = Header::parse(message) else {
-            return Outcome::Silence;
-        };
-        let kept = flag::OPCODE_MASK | flag::RD | flag::CD;
-        let header = Header {
-            id: received.id,
-            flags: flag::QR | flag::RA | received.flags & kept | u16::from(code),
-            counts: [u16::from(keep > HEADER_LEN), 0, 0, 0],
-        };
-        header
-            .emit(message)
-            .map_or(Outcome::Silence, |()| Outcome::Reply(keep))
     }
 
     /// Answers a well-formed query with a code and nothing else, in place.
@@ -507,8 +498,12 @@ pub(super) fn freshness(head: &Head, now: Instant, settings: &Settings) -> Fresh
     }
     let is_recent = age_secs.saturating_sub(head.ttl_secs) <= settings.stale_max_secs;
     if settings.serve_stale && may_be_stale(head) && (head.restored || is_recent) {
+        // RFC 8767 section 5, the failure recheck timer.
+        let has_just_failed =
+            head.failed_secs > 0 && age_secs < head.failed_secs + settings.failure_ttl_secs;
         return Freshness::Stale {
-            at_once: head.restored,
+            at_once: head.restored || has_just_failed,
+            refresh: !has_just_failed,
         };
     }
     Freshness::Expired

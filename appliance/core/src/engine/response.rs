@@ -3,14 +3,15 @@
 use super::ask::STREAM_WAIT_MS;
 use super::local::Draft;
 use super::{CacheAccess, Effects, Engine, Notice, Turn};
-use crate::cache::{Head, Inserted};
+use crate::cache::{Found, Head, Inserted, Key};
 use crate::counters::Counter;
-use crate::dns::answer::{Answer, Asked, ResponseError, digest};
+use crate::dns::answer::{Answer, Asked, Led, ResponseError, digest};
+use crate::dns::build::Writer;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, Header};
 use crate::dns::record::Records;
 use crate::dns::{Name, class, rcode, rtype};
-use crate::forward::pending::{Attempt, Pending};
+use crate::forward::pending::Attempt;
 use crate::forward::upstreams::Upstream;
 use crate::limits::UPSTREAM_SOCKETS;
 use crate::policy::rebind::Finding;
@@ -44,14 +45,21 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(pending) = self.tables.pending.get(index) else {
             return;
         };
-        let mut sent = pending.name;
+        let Some(mut sent) = self.tables.pending.asked_name(index).copied() else {
+            return;
+        };
+        let target = sent;
         if attempt.random_case {
             sent = sent.with_case(|wire| pending.sent_case.apply(wire));
         }
         let asked = Asked {
-            name: &pending.name,
+            name: &target,
             qtype: pending.qtype,
             dnssec_ok: pending.dnssec_ok,
+            led: self.tables.pending.chase(index).map(|chase| Led {
+                qname: &pending.name,
+                chain: &chase.chain,
+            }),
         };
         let bounds = &self.settings.ttl;
         let digested = digest(message, &asked, bounds, turn.now, &mut self.tables.template);
@@ -182,12 +190,16 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 return;
             }
         }
+        if answer.is_cut && self.follow(turn, index, &answer, effects) {
+            return;
+        }
         let trusted = self
             .upstreams
             .get(attempt.upstream)
             .is_some_and(|upstream| upstream.config.trusted);
         answer.head.authentic_data &= trusted;
         self.withhold(turn, index, &mut answer, effects);
+        answer.head.generation = turn.policy.generation;
         self.keep(index, &answer);
         let is_cut = answer.truncated && !is_stream(attempt.socket);
         self.reply_all(turn, index, &answer, is_cut, effects);
@@ -236,7 +248,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         let policy = turn.policy;
         let message = &self.tables.template[..answer.body_end];
-        let record = match verdict(policy, pending, message, answer) {
+        let answers = usize::from(answer.head.answers);
+        let qname = pending.name.as_wire();
+        let record = match verdict(policy, qname, message, answer.body_at, answers) {
             Verdict::Pass => return,
             Verdict::Blocked => {
                 self.counters.count(Counter::Blocked);
@@ -266,6 +280,28 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
     }
 
+    /// Looks again at an answer that was kept under another policy. It stays where this one would keep it, too, and is
+    /// forgotten where it withholds it, or would have asked somebody else, or where the other one had withheld it.
+    #[cold]
+    pub(super) fn judge_again(&mut self, policy: &Policy<'_>, hash: u64, key: &Key<'_>, group: u8) {
+        let template = &mut self.tables.template;
+        self.cache.with_shard(hash, |shard| {
+            let Some(Found { head, body }) = shard.find(hash, key) else {
+                return;
+            };
+            if head.generation == policy.generation {
+                return;
+            }
+            let is_of_group = head.group == group || head.group == Head::ANY_GROUP;
+            let was_withheld = head.ede == ede::BLOCKED;
+            if is_of_group && !was_withheld && passes(policy, key, &head, body, template) {
+                shard.amend(hash, key, |head| head.generation = policy.generation);
+            } else {
+                shard.remove(hash, key);
+            }
+        });
+    }
+
     /// Puts the digested answer into the cache; for one that is longer than a slot, the mark that it is.
     fn keep(&mut self, index: u16, answer: &Answer) {
         let Some(pending) = self.tables.pending.get(index) else {
@@ -276,10 +312,18 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
         let body = &self.tables.template[answer.body_at..answer.body_end];
         let (hash, key) = (pending.hash, pending.key());
+        let head = Head {
+            // A chase may have led to several.
+            group: match pending.chase {
+                None => pending.group,
+                Some(_) => Head::ANY_GROUP,
+            },
+            ..answer.head
+        };
         let inserted = self.cache.with_shard(hash, |shard| {
-            let inserted = shard.insert(hash, &key, &answer.head, body);
+            let inserted = shard.insert(hash, &key, &head, body);
             if inserted == Inserted::TooLarge {
-                shard.insert(hash, &key, &too_large(&answer.head), &[])
+                shard.insert(hash, &key, &too_large(&head), &[])
             } else {
                 inserted
             }
@@ -343,14 +387,19 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 
     /// Forgets a question. Who was asked as well and has had no time to answer is still measured if it does.
     pub(super) fn end(&mut self, now: Instant, index: u16) {
-        if let Some(pending) = self.tables.pending.get(index) {
-            for attempt in &pending.attempts {
-                if attempt.live && !attempt.overdue && !is_stream(attempt.socket) {
-                    self.upstreams.overtaken(attempt, pending.hash, now);
-                }
+        self.note_overtaken(now, index);
+        self.tables.pending.remove(index);
+    }
+
+    pub(super) fn note_overtaken(&mut self, now: Instant, index: u16) {
+        let Some(pending) = self.tables.pending.get(index) else {
+            return;
+        };
+        for attempt in &pending.attempts {
+            if attempt.live && !attempt.overdue && !is_stream(attempt.socket) {
+                self.upstreams.overtaken(attempt, pending.hash, now);
             }
         }
-        self.tables.pending.remove(index);
     }
 
     /// Does what is due at `turn.now`.
@@ -419,6 +468,8 @@ fn too_large(head: &Head) -> Head {
     Head {
         ttl_secs: head.ttl_secs.min(TOO_LARGE_TTL_SECS),
         stored: head.stored,
+        generation: head.generation,
+        group: head.group,
         ..Head::EMPTY
     }
 }
@@ -451,9 +502,39 @@ fn is_listed(policy: &Policy<'_>, qname: &Labels<'_>) -> bool {
     !lists.is_empty() && !lists.iter().any(allows)
 }
 
-/// Looks at every answer record of the digested `message`: where its CNAMEs lead, and its addresses.
-fn verdict(policy: &Policy<'_>, pending: &Pending, message: &[u8], answer: &Answer) -> Verdict {
-    let Some(qname) = Labels::new(pending.name.as_wire()) else {
+/// Whether policy finds nothing to withhold in a kept answer.
+fn passes(
+    policy: &Policy<'_>,
+    key: &Key<'_>,
+    head: &Head,
+    body: &[u8],
+    template: &mut [u8],
+) -> bool {
+    let mut writer = Writer::new(template);
+    if writer.question(key.name, key.qtype, class::IN).is_err() {
+        return false;
+    }
+    let body_at = writer.position();
+    let Some(place) = template.get_mut(body_at..body_at + body.len()) else {
+        return false;
+    };
+    place.copy_from_slice(body);
+    let answers = usize::from(head.answers);
+    matches!(
+        verdict(policy, key.name, template, body_at, answers),
+        Verdict::Pass
+    )
+}
+
+/// Looks at every answer record of the digested `message` for `qname`: where its CNAMEs lead, and its addresses.
+fn verdict(
+    policy: &Policy<'_>,
+    qname: &[u8],
+    message: &[u8],
+    body_at: usize,
+    answers: usize,
+) -> Verdict {
+    let Some(qname) = Labels::new(qname) else {
         return Verdict::Pass;
     };
     let lists = is_listed(policy, &qname);
@@ -461,8 +542,7 @@ fn verdict(policy: &Policy<'_>, pending: &Pending, message: &[u8], answer: &Answ
     if !lists && !rebind {
         return Verdict::Pass;
     }
-    let records = Records::new(message, answer.body_at, usize::from(answer.head.answers));
-    for record in records.flatten() {
+    for record in Records::new(message, body_at, answers).flatten() {
         if rebind {
             match policy
                 .rebind

@@ -4,7 +4,7 @@ use super::slab::Slab;
 use super::upstreams::Tried;
 use crate::cache::Key;
 use crate::dns::Name;
-use crate::limits::{ALIASES, NAME_MAX, PENDING, TCP_MESSAGE_MAX, WAITERS};
+use crate::limits::{ALIASES, CHASES, NAME_MAX, PENDING, TCP_MESSAGE_MAX, WAITERS};
 use crate::time::Instant;
 use heapless::Vec;
 use heapless::index_map::FnvIndexMap;
@@ -87,6 +87,33 @@ pub struct Pending {
     pub by_stream: bool,
     /// Fair share bucket of the client that asked first.
     pub bucket: u8,
+    /// Its place among the chases, where its answer ended with an alias and the alias's target is asked for.
+    pub chase: Option<u16>,
+}
+
+/// Bytes of the aliases that a chase has passed. A longer chain is not followed further.
+pub const CHASE_BYTES: usize = 384;
+
+/// A chain of aliases that ended without an answer: its last target is asked for, and the answer put behind it.
+#[derive(Clone, Debug)]
+pub struct Chase {
+    /// The name that is asked for, in lower case.
+    pub target: Name,
+    /// How often a target was asked for.
+    pub steps: u8,
+    /// The chain so far.
+    pub chain: ChainStart,
+}
+
+/// The beginning of an answer: aliases, as they stand behind the question.
+#[derive(Clone, Debug)]
+pub struct ChainStart {
+    /// Records.
+    pub answers: u16,
+    /// The shortest of their TTLs, in seconds.
+    pub ttl_secs: u32,
+    /// The records.
+    pub body: Vec<u8, CHASE_BYTES>,
 }
 
 impl Pending {
@@ -227,6 +254,7 @@ pub struct PendingTable<R> {
     waiters: Slab<Waiter<R>, WAITERS>,
     /// QNAMEs of those who wait for what another name has.
     aliases: Slab<Name, ALIASES>,
+    chases: Slab<Chase, CHASES>,
     by_question: FnvIndexMap<u64, u16, QUESTION_MAP>,
     by_transaction: FnvIndexMap<u32, u16, TRANSACTION_MAP>,
     /// `Pending::wake` in milliseconds by index; 0: free. Kept apart so that looking for what is due stays cheap.
@@ -255,6 +283,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             questions: Slab::new(),
             waiters: Slab::new(),
             aliases: Slab::new(),
+            chases: Slab::new(),
             by_question: FnvIndexMap::new(),
             by_transaction: FnvIndexMap::new(),
             wakes: [0; PENDING],
@@ -357,6 +386,44 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         // Cannot be full: checked above.
         let _ = pending.attempts.push(attempt);
         Ok(())
+    }
+
+    /// The chain of aliases that the question at `index` follows.
+    #[must_use]
+    pub fn chase(&self, index: u16) -> Option<&Chase> {
+        self.chases.get(self.questions.get(index)?.chase?)
+    }
+
+    /// The name that upstream is asked for.
+    #[must_use]
+    pub fn asked_name(&self, index: u16) -> Option<&Name> {
+        match self.chase(index) {
+            Some(chase) => Some(&chase.target),
+            None => self.questions.get(index).map(|pending| &pending.name),
+        }
+    }
+
+    /// Makes the question at `index` one for `chase.target`, which nobody has been asked for yet. Whether there was room.
+    pub fn follow(&mut self, index: u16, chase: Chase) -> bool {
+        let Some(pending) = self.questions.get_mut(index) else {
+            return false;
+        };
+        let place = pending.chase;
+        match place.and_then(|place| self.chases.get_mut(place)) {
+            Some(present) => *present = chase,
+            None => match self.chases.insert(chase) {
+                Ok(place) => pending.chase = Some(place),
+                Err(_) => return false,
+            },
+        }
+        for attempt in &pending.attempts {
+            self.by_transaction
+                .remove(&transaction(attempt.socket, attempt.id));
+        }
+        pending.attempts.clear();
+        (pending.tried, pending.without_edns, pending.without_case) = (0, 0, 0);
+        pending.by_stream = false;
+        true
     }
 
     /// The question to which the transaction belongs.
@@ -483,6 +550,9 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         for attempt in &pending.attempts {
             self.by_transaction
                 .remove(&transaction(attempt.socket, attempt.id));
+        }
+        if let Some(place) = pending.chase {
+            self.chases.remove(place);
         }
         self.held[usize::from(pending.bucket)] -= 1;
         self.wakes[usize::from(index)] = 0;

@@ -345,6 +345,20 @@ impl Upstreams {
             .or_else(|| best(&mut members()))
     }
 
+    /// Whom to ask again in `group`, where `times` says how often each was asked: the one that was asked least, silent ones
+    /// last.
+    #[must_use]
+    pub fn pick_again(&self, group: u8, times: impl Fn(u8) -> usize) -> Option<u8> {
+        let members = self
+            .list
+            .iter()
+            .zip(0..)
+            .filter(|(upstream, _)| upstream.config.group == group);
+        members
+            .min_by_key(|(upstream, index)| (upstream.is_silent(), times(*index)))
+            .map(|(_, index)| index)
+    }
+
     /// A server of `group` that is to be asked beside those that were `tried`, so that it costs no client anything: a
     /// silent one that may be back, or one that may have become the fastest. Its next turn comes later.
     pub fn probe(&mut self, group: u8, tried: Tried, now: Instant) -> Option<u8> {

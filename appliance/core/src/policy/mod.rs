@@ -171,6 +171,9 @@ pub enum Decision<'q> {
 /// All of policy, as one view. Each part may be used by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy<'a> {
+    /// The number of this policy among those of the process. Answers that were kept under another one are looked at again
+    /// before they are given. 0 is nobody's but [`Policy::OPEN`]'s.
+    pub generation: u16,
     /// Clients.
     pub acl: Acl<'a>,
     /// Local data.
@@ -194,6 +197,7 @@ pub struct Policy<'a> {
 impl<'a> Policy<'a> {
     /// Everyone is answered, everything is asked upstream.
     pub const OPEN: Self = Self {
+        generation: 0,
         acl: Acl::OPEN,
         local: LocalData::EMPTY,
         special: Kinds::NONE,

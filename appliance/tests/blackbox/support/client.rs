@@ -25,6 +25,11 @@ pub fn listen(family: Family) -> SocketAddr {
     SocketAddr::new(family.of(LAN_V4.into(), LAN_V6.into()), DNS_PORT)
 }
 
+/// The client host's address of the family.
+pub fn client_address(family: Family) -> IpAddr {
+    family.of(CLIENT_V4.into(), CLIENT_V6.into())
+}
+
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -43,7 +48,8 @@ impl Family {
         }
     }
 
-    fn of_address(address: IpAddr) -> Self {
+    /// The family of an address.
+    pub fn of_address(address: IpAddr) -> Self {
         if address.is_ipv4() {
             Self::V4
         } else {
@@ -140,6 +146,12 @@ impl RawClient {
         Ok(self.next_for(frame, SILENCE)?.is_none())
     }
 
+    /// The first frame within `timeout` that is meant as the answer to one of `frames`.
+    pub fn any_answer_to(&self, frames: &[UdpFrame], timeout: Duration) -> Result<Option<Vec<u8>>> {
+        let is_wanted = |bytes: &[u8]| frames.iter().any(|frame| is_answer(bytes, frame));
+        self.frames.receive(timeout, is_wanted)
+    }
+
     fn next_for(&self, frame: &UdpFrame, timeout: Duration) -> Result<Option<Vec<u8>>> {
         let received = self
             .frames
@@ -210,7 +222,7 @@ impl UdpClient {
     /// A client of another endpoint.
     pub fn open_to(lab: &Lab, server: SocketAddr) -> Result<Self> {
         let family = Family::of_address(server.ip());
-        Self::open_from(lab, family.of(CLIENT_V4.into(), CLIENT_V6.into()), server)
+        Self::open_from(lab, client_address(family), server)
     }
 
     /// A client with another address of the client host.

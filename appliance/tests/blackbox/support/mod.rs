@@ -1,5 +1,6 @@
 //! What the tests are made of: the daemon, a scripted upstream, two clients, and counters to compare with.
 
+pub mod ask;
 pub mod client;
 pub mod daemon;
 pub mod frame;
@@ -7,7 +8,11 @@ pub mod message;
 pub mod metrics;
 pub mod scene;
 pub mod script;
+pub mod stream;
+pub mod text;
 pub mod upstream;
+pub mod view;
+pub mod ways;
 
 use std::time::Duration;
 

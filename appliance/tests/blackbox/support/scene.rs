@@ -42,6 +42,11 @@ impl Default for Setup {
 }
 
 impl Setup {
+    /// The default for [`Ways`](super::ways::Ways): answers whose records keep their order.
+    pub fn three_ways() -> Self {
+        Self::default().sections("[cache]\nrotate = false\n")
+    }
+
     /// The same with this XDP mode.
     pub fn xdp(self, xdp: &'static str) -> Self {
         Self { xdp, ..self }

@@ -1,5 +1,7 @@
 //! What the scripted upstream does when it is asked for a name.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
@@ -7,6 +9,7 @@ use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::message::{address, name, wire};
+use super::text::record;
 
 /// TTL of the SOA in negative answers, and its MINIMUM (RFC 2308 section 5).
 pub const NEGATIVE_TTL_SECS: u32 = 60;
@@ -37,6 +40,20 @@ pub struct Answer {
     has_soa: bool,
     truncated: bool,
     edns: EdnsManner,
+    /// Says by itself what the answer is.
+    maker: Option<Maker>,
+}
+
+/// Completes the reply to a query. It has the query's ID and question, RA, OPT where the query has one, and no records.
+#[derive(Clone)]
+struct Maker(Arc<MakeReply>);
+
+type MakeReply = dyn Fn(&Message, &mut Message) + Send + Sync;
+
+impl fmt::Debug for Maker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Maker")
+    }
 }
 
 /// How the upstream takes EDNS.
@@ -135,6 +152,31 @@ impl Rule {
         self
     }
 
+    /// Whatever `make` says: it is given the query and the reply, which is complete but for its records.
+    pub fn made(make: impl Fn(&Message, &mut Message) + Send + Sync + 'static) -> Self {
+        Self::of(Answer {
+            maker: Some(Maker(Arc::new(make))),
+            ..Answer::code(ResponseCode::NoError)
+        })
+    }
+
+    /// This code and these sections, whatever the type: answer, authority, additional.
+    pub fn sections(code: ResponseCode, sections: [&[&str]; 3]) -> Self {
+        let [answers, authorities, additionals] =
+            sections.map(|texts| texts.iter().map(|text| record(text)).collect::<Vec<_>>());
+        Self::made(move |_, reply| {
+            reply.set_response_code(code);
+            reply.add_answers(answers.clone());
+            reply.add_name_servers(authorities.clone());
+            reply.add_additionals(additionals.clone());
+        })
+    }
+
+    /// NOERROR with these records as they are.
+    pub fn records(texts: &[&str]) -> Self {
+        Self::sections(ResponseCode::NoError, [texts, &[], &[]])
+    }
+
     /// Later.
     pub fn after(self, delay: Duration) -> Self {
         Self { delay, ..self }
@@ -182,6 +224,7 @@ impl Answer {
             has_soa: code == ResponseCode::NXDomain,
             truncated: false,
             edns: EdnsManner::Spoken,
+            maker: None,
         }
     }
 
@@ -213,6 +256,10 @@ impl Answer {
         reply.set_response_code(self.code);
         reply.set_truncated(self.truncated);
         if self.truncated {
+            return reply;
+        }
+        if let Some(Maker(make)) = &self.maker {
+            make(query, &mut reply);
             return reply;
         }
         for (owner, ttl, data) in &self.records {

@@ -37,7 +37,7 @@ fn head(stored: Instant, ttl_secs: u32) -> Head {
         ttl_secs,
         stored,
         restored: false,
-        ede: Head::NO_EDE,
+        ..Head::EMPTY
     }
 }
 
@@ -89,6 +89,9 @@ fn found_with_every_part_of_the_key() {
         stored: at(5),
         restored: true,
         ede: 6,
+        generation: 7,
+        group: 8,
+        failed_secs: 9,
     };
     assert_eq!(shard.insert(hash, &key, &head, b"body"), Inserted::Added);
     let found = shard.find(hash, &key).expect("it is there");

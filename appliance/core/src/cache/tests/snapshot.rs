@@ -73,6 +73,7 @@ impl Entry {
             head: Head {
                 restored: true,
                 stored: at(0),
+                group: Head::ANY_GROUP,
                 ..self.head
             },
             ..self.clone()
@@ -120,6 +121,8 @@ fn random_entry(random: &mut Random) -> Entry {
             stored: at(0),
             restored: flags & 16 != 0,
             ede: random.next() as u16,
+            group: Head::ANY_GROUP,
+            ..Head::EMPTY
         },
         body,
     }

@@ -152,6 +152,25 @@ fn negative_ttls_are_clamped() {
         world.pass(100_000);
         world.miss(1, &query("no.example.", 2));
     });
+    let settings = Settings {
+        ttl: crate::dns::answer::TtlBounds {
+            min_secs: 200,
+            ..settings.ttl
+        },
+        ..settings
+    };
+    with_world(settings, |world| {
+        world.miss(1, &query("no.example.", 1));
+        world.respond(|message| {
+            message.set_response_code(ResponseCode::NXDomain);
+            message.add_name_server(soa("example.", 50, 50));
+        });
+        assert_eq!(
+            world.last_reply().name_servers()[0].ttl(),
+            100,
+            "no client keeps it longer than we do"
+        );
+    });
 }
 
 /// RFC 2308 section 2.1: the code speaks of the name at the end of the chain.

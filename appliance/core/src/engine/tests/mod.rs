@@ -3,6 +3,7 @@
 
 mod answers;
 mod caching;
+mod chains;
 mod crowd;
 mod edns;
 mod harness;

@@ -405,6 +405,113 @@ fn what_was_withheld_does_not_outlive_its_short_ttl() {
     });
 }
 
+/// Lists that are loaded anew hold for what is cached as well, whichever way: at once, and for what passes without asking
+/// upstream again.
+#[test]
+fn what_is_cached_is_judged_again_under_another_policy() {
+    let policies = [
+        Policy::OPEN,
+        Policy {
+            generation: 1,
+            lists: blocking(&["ads.example"]),
+            block_ttl_secs: 1_000,
+            ..Policy::OPEN
+        },
+        Policy {
+            generation: 2,
+            ..Policy::OPEN
+        },
+    ];
+    with_world(Settings::DEFAULT, |world| {
+        let led = |message: &mut Message| {
+            message.add_answer(alias("www.example.", 3_600, "ads.example."));
+            message.add_answer(address("ads.example.", 3_600, 1));
+        };
+        for (policy, code) in policies.into_iter().zip([
+            ResponseCode::NoError,
+            ResponseCode::NXDomain,
+            ResponseCode::NoError,
+        ]) {
+            world.policy = policy;
+            world.miss(1, &query("www.example.", 1));
+            world.respond(led);
+            assert_eq!(world.last_reply().response_code(), code);
+            for _ in 0..2 {
+                let hit = world.hit(&query("www.example.", 2));
+                assert_eq!(hit.response_code(), code);
+            }
+            if policy.generation == 0 {
+                world.miss(1, &query("good.example.", 1));
+                world.respond(answer_a(3_600));
+            }
+            let hit = world.hit(&query("good.example.", 2));
+            assert_eq!(hit.answers()[0].ttl(), 3_600, "kept all the time");
+        }
+    });
+}
+
+#[test]
+fn a_stale_answer_is_judged_again_too() {
+    with_world(Settings::DEFAULT, |world| {
+        for owner in ["www.example.", "good.example."] {
+            world.miss(1, &query(owner, 1));
+            let target = format!(
+                "{}.end.example.",
+                if owner.starts_with('w') { "ads" } else { "x" }
+            );
+            world.respond(|message| {
+                message.add_answer(alias(owner, 10, &target));
+                message.add_answer(address(&target, 10, 1));
+            });
+        }
+        world.pass(20_000);
+        for owner in ["www.example.", "good.example."] {
+            world.miss(1, &query(owner, 2));
+        }
+        // The lists change while two clients wait.
+        world.policy = Policy {
+            generation: 1,
+            lists: blocking(&["ads.end.example"]),
+            ..Policy::OPEN
+        };
+        world.pass(5_000);
+        let replies = world.effects.replies.iter().rev().take(2);
+        let mut codes: Vec<_> = replies
+            .map(|(_, bytes)| Message::from_vec(bytes).unwrap())
+            .map(|reply| {
+                (
+                    format!("{}", reply.queries()[0].name()),
+                    reply.response_code(),
+                )
+            })
+            .collect();
+        codes.sort_by(|one, other| one.0.cmp(&other.0));
+        assert_eq!(
+            codes,
+            [
+                ("good.example.".into(), ResponseCode::NoError),
+                ("www.example.".into(), ResponseCode::ServFail)
+            ]
+        );
+    });
+}
+
+#[test]
+fn a_name_that_is_routed_elsewhere_is_asked_there() {
+    let routes = keep(image::table(&[("corp.example", 1)]));
+    with_world(Settings::DEFAULT, |world| {
+        for owner in ["a.corp.example.", "b.example."] {
+            world.miss(1, &query(owner, 1));
+            world.respond(answer_a(3_600));
+        }
+        world.policy.generation = 1;
+        world.policy.routes = Routes::view(routes).unwrap();
+        world.hit(&query("b.example.", 2));
+        world.miss(1, &query("a.corp.example.", 2));
+        assert_eq!(world.asked().last().unwrap(), UPSTREAM_OTHER);
+    });
+}
+
 #[test]
 fn private_addresses_are_withheld_said_and_noted() {
     let allowed = keep(image::table(&[("home.example", 0)]));

@@ -124,6 +124,7 @@ fn a_failing_upstream_means_stale_at_once_and_no_kept_failure() {
             world.respond(code(ResponseCode::ServFail));
             let reply = world.last_reply();
             assert_eq!((reply.id(), reply.answers()[0].ttl()), (id, 30));
+            world.pass(5_000);
         }
     });
 }
@@ -204,5 +205,33 @@ fn a_failing_prefetch_changes_nothing() {
         world.respond(code(ResponseCode::ServFail));
         assert_eq!(world.engine.in_flight(), 0);
         assert_eq!(world.hit(&query("a.example.", 3)).answers()[0].ttl(), 5);
+    });
+}
+
+/// RFC 8767 section 5, the failure recheck timer: who asks again gets it at once, and nobody is asked.
+#[test]
+fn an_answer_that_could_not_be_refreshed_is_not_waited_for_again() {
+    let settings = Settings {
+        failure_ttl_secs: 7,
+        ..Settings::DEFAULT
+    };
+    with_world(settings, |world| {
+        world.miss(1, &query("a.example.", 1));
+        world.respond(answer_a(10));
+        world.pass(20_000);
+        world.miss(1, &query("a.example.", 2));
+        world.respond(code(ResponseCode::ServFail));
+        world.respond(code(ResponseCode::ServFail));
+        assert_eq!(world.last_reply().answers()[0].ttl(), 30);
+        let asked = world.effects.asked.len();
+        for _ in 0..3 {
+            assert_eq!(world.hit(&query("a.example.", 3)).answers()[0].ttl(), 30);
+            world.pass(2_000);
+        }
+        assert_eq!(world.effects.asked.len(), asked);
+        world.pass(1_000);
+        world.miss(1, &query("a.example.", 4));
+        world.respond(answer_a(10));
+        assert_eq!(world.hit(&query("a.example.", 5)).answers()[0].ttl(), 10);
     });
 }

@@ -117,6 +117,42 @@ fn a_slow_upstream_is_waited_for() {
 }
 
 #[test]
+fn a_server_alone_is_not_asked_again_because_it_is_slower_than_usual() {
+    let servers = [server(UPSTREAM_1, 0)];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Ordered, |world| {
+        for number in 0..30 {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            world.pass(2);
+            world.respond(answer_a(60));
+        }
+        let asked = world.effects.asked.len();
+        world.miss(1, &query("slow.example.", 1));
+        let mut times = Vec::new();
+        for elapsed in 1..=4_000 {
+            world.pass(1);
+            times.resize(world.effects.asked.len() - asked, elapsed);
+        }
+        assert_eq!(times, [1, 400, 1_200, 2_800], "twice as long each time");
+    });
+}
+
+#[test]
+fn servers_that_were_all_asked_take_turns() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 1));
+        for _ in 0..40 {
+            world.pass(100);
+        }
+        assert_eq!(
+            world.asked(),
+            [
+                UPSTREAM_1, UPSTREAM_2, UPSTREAM_1, UPSTREAM_2, UPSTREAM_1, UPSTREAM_2
+            ]
+        );
+    });
+}
+
+#[test]
 fn a_failure_with_one_name_marks_no_upstream() {
     with_world(Settings::DEFAULT, |world| {
         for id in 0..10 {

@@ -23,6 +23,7 @@ fn pending(number: u64, bucket: u8) -> Pending {
         without_edns: 0,
         without_case: 0,
         by_stream: false,
+        chase: None,
         bucket,
     }
 }

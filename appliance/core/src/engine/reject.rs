@@ -1,0 +1,95 @@
+//! Replies to messages that are no well-formed query.
+
+use super::query::opt_reply;
+use super::{CacheAccess, Client, Engine, Outcome, Turn};
+use crate::counters::Counter;
+use crate::dns::edns::{Edns, OptReply};
+use crate::dns::header::{HEADER_LEN, Header, flag};
+use crate::dns::query::{QueryError, rejected_opt};
+use crate::dns::rcode;
+use crate::forward::pending::ClientEdns;
+use crate::policy::Action;
+
+impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
+    /// Answers the message `message[..len]`, which is no well-formed query, in place.
+    #[cold]
+    pub(super) fn reject(
+        &mut self,
+        turn: &Turn<'_>,
+        client: &Client<R>,
+        message: &mut [u8],
+        len: usize,
+        error: QueryError,
+    ) -> Outcome {
+        let (code, keep, cookie_only) = match error {
+            QueryError::Ignore => {
+                self.counters.count(Counter::IgnoredMessages);
+                return Outcome::Silence;
+            }
+            QueryError::Reject { rcode, keep } => (rcode, keep, None),
+            QueryError::CookieOnly(edns) => (rcode::FORMERR, HEADER_LEN, Some(edns)),
+        };
+        match turn.policy.admit(client.address) {
+            Action::Drop => {
+                self.counters.count(Counter::AclDropped);
+                return Outcome::Silence;
+            }
+            Action::Allow => {
+                let given = cookie_only.and_then(|edns| self.give_cookie(turn, client, &edns));
+                if let Some((code, opt)) = given {
+                    return write(message, HEADER_LEN, code, Some(&opt));
+                }
+            }
+            Action::Refuse => {}
+        }
+        self.count_refusal(code);
+        let opt = rejected_opt(&message[..len]).map(|dnssec_ok| OptReply {
+            dnssec_ok,
+            ..OptReply::default()
+        });
+        write(message, keep, code, opt.as_ref())
+    }
+
+    /// The answer to a client that asks for a cookie and nothing else: NOERROR, or BADCOOKIE where it has one that is not
+    /// ours any more (RFC 7873 section 5.4). `None`: we give no cookies.
+    fn give_cookie(
+        &self,
+        turn: &Turn<'_>,
+        client: &Client<R>,
+        edns: &Edns,
+    ) -> Option<(u8, OptReply)> {
+        let (cookie, secret) = edns.cookie.zip(self.settings.cookies)?;
+        let checked = secret.check(&cookie, client.address, turn.unix_secs);
+        let mut opt = opt_reply(
+            &ClientEdns {
+                dnssec_ok: edns.dnssec_ok,
+                cookie: Some(checked.reply),
+                keepalive: None,
+            },
+            crate::dns::edns::ede::NONE,
+        );
+        if cookie.server_len == 0 || checked.is_valid {
+            return Some((rcode::NOERROR, opt));
+        }
+        self.counters.count(Counter::BadCookies);
+        opt.extended_rcode = (rcode::BADCOOKIE >> 4) as u8;
+        Some(((rcode::BADCOOKIE & 0xf) as u8, opt))
+    }
+}
+
+/// Writes the header over the query's, keeps the first `keep` bytes, and puts OPT behind them.
+fn write(message: &mut [u8], keep: usize, code: u8, opt: Option<&OptReply>) -> Outcome {
+    let Some(received) = Header::parse(message) else {
+        return Outcome::Silence;
+    };
+    let end = opt.and_then(|opt| opt.emit(message, keep));
+    let kept = flag::OPCODE_MASK | flag::RD | flag::CD;
+    let header = Header {
+        id: received.id,
+        flags: flag::QR | flag::RA | received.flags & kept | u16::from(code),
+        counts: [u16::from(keep > HEADER_LEN), 0, 0, u16::from(end.is_some())],
+    };
+    header
+        .emit(message)
+        .map_or(Outcome::Silence, |()| Outcome::Reply(end.unwrap_or(keep)))
+}

@@ -1,0 +1,161 @@
+//! Answers that end with an alias: the target is asked for.
+
+use super::harness::*;
+use super::image;
+use crate::policy::Routes;
+
+fn asked_name(world: &World<'_>) -> String {
+    format!("{}", world.last_question().queries()[0].name())
+}
+
+#[test]
+fn the_target_of_an_alias_alone_is_asked_for() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("WWW.example.", 1));
+        world.miss(2, &query("www.example.", 2));
+        world.respond(|message| {
+            message.add_answer(alias("www.example.", 300, "a.cdn.test."));
+            message.add_answer(alias("a.cdn.test.", 200, "B.cdn.test."));
+        });
+        assert_eq!(
+            (asked_name(world), world.effects.replies.len()),
+            ("b.cdn.test.".into(), 0)
+        );
+        world.pass(100);
+        // The earlier question's answer comes twice: it is none of this one's.
+        let late = world.effects.asked[0].clone();
+        let again = response_to(&late.message, answer_a(60));
+        world.receive(late.socket, late.to, &again);
+        assert_eq!(world.effects.replies.len(), 0);
+        world.respond(|message| {
+            message.add_answer(address("b.cdn.test.", 100, 1));
+            message.add_answer(address("b.cdn.test.", 100, 2));
+        });
+        for (route, bytes) in &world.effects.replies {
+            let reply = Message::from_vec(bytes).unwrap();
+            assert_eq!(u32::from(reply.id()), *route);
+            assert_eq!(reply.answers().len(), 4, "{reply}");
+            assert_eq!(
+                answers(&reply)[..2],
+                [
+                    "www.example. CNAME a.cdn.test.",
+                    "a.cdn.test. CNAME B.cdn.test."
+                ]
+            );
+        }
+        assert_eq!(world.effects.replies.len(), 2);
+        let hit = world.hit(&query("www.example.", 3));
+        let ttls: Vec<u32> = hit.answers().iter().map(|record| record.ttl()).collect();
+        assert_eq!(ttls, [300, 200, 100, 100]);
+        world.pass(101_000);
+        world.miss(1, &query("www.example.", 4));
+    });
+}
+
+#[test]
+fn an_alias_that_leads_to_nothing_says_so() {
+    with_world(Settings::DEFAULT, |world| {
+        for (number, code) in [(1, ResponseCode::NXDomain), (2, ResponseCode::NoError)] {
+            let owner = format!("n{number}.example.");
+            world.miss(1, &query(&owner, number));
+            world.respond(|message| {
+                message.add_answer(alias(&owner, 300, "no.test."));
+            });
+            world.respond(|message| {
+                message.set_response_code(code);
+                message.add_name_server(soa("test.", 60, 60));
+            });
+            for reply in [world.last_reply(), world.hit(&query(&owner, 9))] {
+                assert_eq!(
+                    (
+                        reply.response_code(),
+                        reply.answers().len(),
+                        reply.name_servers().len()
+                    ),
+                    (code, 1, 1)
+                );
+            }
+        }
+        // With the SOA at once the alias's target has no such record: nothing is left to ask.
+        let asked = world.effects.asked.len();
+        world.miss(1, &query("whole.example.", 3));
+        world.respond(|message| {
+            message.add_answer(alias("whole.example.", 300, "no.test."));
+            message.add_name_server(soa("test.", 60, 60));
+        });
+        assert_eq!(world.effects.asked.len(), asked + 1);
+        assert_eq!(world.last_reply().answers().len(), 1);
+        // Nor where the alias itself was asked for.
+        world.miss(1, &query_type("whole.example.", RecordType::CNAME, 4));
+        world.respond(|message| {
+            message.add_answer(alias("whole.example.", 300, "no.test."));
+        });
+        assert_eq!(world.last_reply().answers().len(), 1);
+    });
+}
+
+#[test]
+fn a_target_is_asked_of_its_own_group_and_fails_as_a_question_does() {
+    let routes = keep(image::table(&[("corp", 1)]));
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.routes = Routes::view(routes).unwrap();
+        world.miss(1, &query("a.example.", 1));
+        world.respond(|message| {
+            message.add_answer(alias("a.example.", 300, "host.corp."));
+        });
+        assert_eq!(world.asked().last().unwrap(), UPSTREAM_OTHER);
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().answers().len(), 2);
+        world.miss(1, &query("b.example.", 2));
+        world.respond(|message| {
+            message.add_answer(alias("b.example.", 300, "bad.corp."));
+        });
+        world.respond(code(ResponseCode::ServFail));
+        assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+        world.miss(1, &query("c.example.", 3));
+        world.respond(|message| {
+            message.add_answer(alias("c.example.", 300, "silent.corp."));
+        });
+        world.pass(4_500);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+        assert_eq!(world.engine.in_flight(), 0);
+    });
+}
+
+#[test]
+fn chains_end_after_eight_targets_and_places_are_given_back() {
+    with_world(Settings::DEFAULT, |world| {
+        for round in 0..3 {
+            // More than there are places.
+            let owners: Vec<String> = (0..20).map(|n| format!("n{n}.r{round}.test.")).collect();
+            for (id, owner) in (0..).zip(&owners) {
+                world.miss(1, &query(owner, id));
+                let before = world.effects.replies.len();
+                world.respond(|message| {
+                    message.add_answer(alias(owner, 300, "x0.test."));
+                });
+                let has_place = usize::from(id) < crate::limits::CHASES;
+                assert_eq!(world.effects.replies.len() > before, !has_place, "{id}");
+                if !has_place {
+                    assert_eq!(world.last_reply().answers().len(), 1);
+                }
+            }
+            world.pass(5_000);
+            assert_eq!(world.engine.in_flight(), 0);
+            world.pass(100_000);
+        }
+    });
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("endless.test.", 1));
+        for step in 0..9 {
+            let owner = world.last_question().queries()[0].name().clone();
+            world.respond(|message| {
+                let target = name(&format!("x{step}.test."));
+                message.add_answer(Record::from_rdata(owner, 300, RData::CNAME(CNAME(target))));
+            });
+        }
+        assert_eq!(world.effects.asked.len(), 9);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+        assert_eq!(world.engine.in_flight(), 0);
+    });
+}

@@ -1,0 +1,124 @@
+//! A client's TCP connection, byte by byte where a test wants that.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
+};
+use qemu_test::lab::Lab;
+use std::os::fd::{AsFd, AsRawFd};
+
+use super::TIMEOUT;
+use super::client::{Family, client_address, listen};
+
+/// An open connection to the appliance.
+#[derive(Debug)]
+pub struct Stream {
+    stream: TcpStream,
+}
+
+/// What came next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A whole message.
+    Message(Vec<u8>),
+    /// The appliance has closed the connection, in order or with a reset.
+    Closed,
+    /// Nothing, for as long as was waited.
+    Nothing,
+}
+
+impl Stream {
+    /// Connects, and sends every write at once.
+    pub fn open(lab: &Lab, family: Family) -> Result<Self> {
+        let local = SocketAddr::new(client_address(family), 0);
+        Self::connect(lab, local, listen(family))
+    }
+
+    fn connect(lab: &Lab, local: SocketAddr, server: SocketAddr) -> Result<Self> {
+        let family = if server.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
+        let stream = lab.client.run(|| -> nix::Result<TcpStream> {
+            let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+            setsockopt(&fd.as_fd(), sockopt::ReuseAddr, &true)?;
+            socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(local))?;
+            socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(server))?;
+            Ok(TcpStream::from(fd))
+        });
+        let stream = stream.with_context(|| format!("connect to {server}"))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream })
+    }
+
+    /// Sends a message with its length in front, in one segment.
+    pub fn send(&mut self, message: &[u8]) -> Result<()> {
+        self.write(&framed(message))
+    }
+
+    /// Sends bytes as they are.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.stream.write_all(bytes).context("write")
+    }
+
+    /// Sends a message and waits for the next one.
+    pub fn exchange(&mut self, message: &[u8]) -> Result<Vec<u8>> {
+        self.send(message)?;
+        self.receive()
+    }
+
+    /// Waits for a message.
+    pub fn receive(&mut self) -> Result<Vec<u8>> {
+        match self.next(TIMEOUT)? {
+            Next::Message(message) => Ok(message),
+            other @ (Next::Closed | Next::Nothing) => {
+                anyhow::bail!("a message was expected: {other:?}")
+            }
+        }
+    }
+
+    /// What comes within `patience`. A message that has begun is waited for.
+    pub fn next(&mut self, patience: Duration) -> Result<Next> {
+        let deadline = Instant::now() + patience;
+        let mut prefix = [0; 2];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.stream
+                .set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            match self.stream.read(&mut prefix[..1]) {
+                Ok(0) => return Ok(Next::Closed),
+                Ok(_) => break,
+                Err(error) if is_timeout(&error) => return Ok(Next::Nothing),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                    return Ok(Next::Closed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.stream.set_read_timeout(Some(TIMEOUT))?;
+        self.stream.read_exact(&mut prefix[1..]).context("length")?;
+        let mut message = vec![0; usize::from(u16::from_be_bytes(prefix))];
+        ensure!(!message.is_empty(), "a message of no bytes");
+        self.stream.read_exact(&mut message).context("message")?;
+        Ok(Next::Message(message))
+    }
+}
+
+/// A message with its length in front (RFC 1035 section 4.2.2).
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(message.len()).expect("a message");
+    [&len.to_be_bytes(), message].concat()
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
