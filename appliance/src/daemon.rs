@@ -243,7 +243,7 @@ fn work(index: usize, parts: Parts<'static>, upstreams: Upstreams, settings: Set
 fn upstreams(config: &Config, plan: &Plan) -> Upstreams {
     let mut upstreams = Upstreams::new();
     upstreams
-        .configure(&config.servers(plan), config.forward.strategy.into())
+        .configure(&config.servers(plan))
         .expect("the config allows no more servers than fit");
     upstreams
 }

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::policy::Notes;
 use crate::policy::keeper::{Keeper, Update};
 use crate::policy::set::PolicySet;
-use crate::worker::{Letter, Mailbox, PolicySource};
+use crate::worker::Mailbox;
 
 /// Lines of the log that one update may take.
 const NOTES_MAX: usize = 8;
@@ -22,8 +22,8 @@ const NOTES_MAX: usize = 8;
 pub struct Reloader {
     path: PathBuf,
     keeper: Keeper,
-    /// The set before the last change: freed here with the next one, so that no worker has to.
-    previous: Option<Arc<PolicySet>>,
+    /// Sets that were in force. Freed here when no worker serves under them any more, so that no worker has to.
+    previous: Vec<Arc<PolicySet>>,
 }
 
 impl Reloader {
@@ -38,7 +38,7 @@ impl Reloader {
         Ok(Self {
             path,
             keeper,
-            previous: None,
+            previous: Vec::new(),
         })
     }
 
@@ -63,9 +63,15 @@ impl Reloader {
         }
         let before = self.keeper.set();
         if let Some(update) = self.keeper.update_if_due(now, wall_secs()) {
-            self.previous = Some(before);
+            self.retire(before);
             hand_out(update, mailboxes);
         }
+    }
+
+    /// Keeps a set until nobody else does.
+    fn retire(&mut self, set: Arc<PolicySet>) {
+        self.previous.retain(|set| Arc::strong_count(set) > 1);
+        self.previous.push(set);
     }
 
     /// Reads the config and all its files again. A fault changes nothing.
@@ -77,7 +83,7 @@ impl Reloader {
             });
         match started {
             Ok((keeper, update)) => {
-                self.previous = Some(self.keeper.set());
+                self.retire(self.keeper.set());
                 self.keeper = keeper;
                 hand_out(update, mailboxes);
                 info!(
@@ -100,10 +106,7 @@ fn hand_out(update: Update, mailboxes: &[Mailbox]) {
     say(&update.notes);
     let Some(set) = update.set else { return };
     for mailbox in mailboxes {
-        let policy: Arc<dyn PolicySource> = Arc::<PolicySet>::clone(&set);
-        if mailbox.post(Letter::NewPolicy(policy)).is_err() {
-            warn!("a worker does not open its mail: it keeps the policy that it has");
-        }
+        mailbox.post_policy(Arc::<PolicySet>::clone(&set));
     }
 }
 

@@ -5,7 +5,7 @@ use xdnsd_core::engine::{CookieSecret, Settings};
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
 use xdnsd_core::limits::UDP_MESSAGE_MAX;
 
-use super::schema::{LogLevel, StrategyWord};
+use super::schema::{LogLevel, StrategyWord, Upstream};
 use super::{Config, Plan};
 
 impl From<StrategyWord> for Strategy {
@@ -83,12 +83,16 @@ impl Config {
     pub fn servers(&self, plan: &Plan) -> Vec<UpstreamConfig> {
         let mut servers = Vec::new();
         for (group, index) in self.group_order().into_iter().enumerate() {
-            let trusted = self.upstreams[index].trusted;
+            let Upstream {
+                trusted, strategy, ..
+            } = self.upstreams[index];
+            let strategy = strategy.own().unwrap_or(self.forward.strategy).into();
             servers.extend(plan.servers[index].iter().map(|address| UpstreamConfig {
                 address: *address,
                 // A file has at most limits::UPSTREAMS groups, as each has a server.
                 group: group as u8,
                 trusted,
+                strategy,
             }));
         }
         servers
@@ -157,7 +161,9 @@ mod tests {
             (server.address, server.group, server.trusted),
             (plan.servers[0][0], 0, true)
         );
-        assert_eq!(Strategy::from(config.forward.strategy), Strategy::Race);
+        assert_eq!(server.strategy, Strategy::Race);
+        let config = valid("strategy = \"fastest\"\n[forward]\nstrategy = \"race\"\n");
+        assert_eq!(config.servers(&plan)[0].strategy, Strategy::Fastest);
     }
 
     #[test]

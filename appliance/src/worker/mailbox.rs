@@ -1,7 +1,7 @@
-//! How the supervisor tells a worker that an AF_XDP socket comes or goes.
+//! How a worker is told that an AF_XDP socket comes or goes, and under which policy it serves.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heapless::Deque;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -23,9 +23,16 @@ pub enum Letter {
     Stop,
 }
 
-/// Full: `post` gives the letter back.
+/// What has not been opened yet.
+struct Letters {
+    others: Deque<Letter, LETTERS>,
+    /// The newest policy: nobody has to serve under one that is no longer in force, so it always has a place.
+    policy: Option<Arc<dyn PolicySource>>,
+}
+
+/// Full: `post` gives the letter back, but for a new policy, which takes the place of one that was not opened yet.
 pub struct Mailbox {
-    letters: Mutex<Deque<Letter, LETTERS>>,
+    letters: Mutex<Letters>,
     event: EventFd,
 }
 
@@ -37,7 +44,10 @@ impl Mailbox {
     pub fn new() -> std::io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
-            letters: Mutex::new(Deque::new()),
+            letters: Mutex::new(Letters {
+                others: Deque::new(),
+                policy: None,
+            }),
             event: EventFd::from_flags(flags)?,
         })
     }
@@ -47,28 +57,94 @@ impl Mailbox {
     /// # Errors
     /// The worker has not opened the letters before; this one comes back.
     pub fn post(&self, letter: Letter) -> Result<(), Letter> {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        letters.push_back(letter)?;
-        drop(letters);
-        // Fails only when the counter is about to overflow, and then the worker wakes anyway.
-        let _ = self.event.write(1);
-        Ok(())
+        if let Letter::NewPolicy(policy) = letter {
+            self.post_policy(policy);
+            return Ok(());
+        }
+        let posted = self.letters().others.push_back(letter);
+        self.wake();
+        posted
     }
 
-    /// Takes the oldest letter out. The worker is woken again while there are more.
+    /// Serves under `policy` from now on.
+    pub fn post_policy(&self, policy: Arc<dyn PolicySource>) {
+        let replaced = self.letters().policy.replace(policy);
+        self.wake();
+        // Not behind the lock, where the worker would wait for it.
+        drop(replaced);
+    }
+
+    /// Takes the oldest letter out, the policy last. The worker is woken again while there are more.
     pub(super) fn take(&self) -> Option<Letter> {
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
-        let letter = letters.pop_front();
-        if letters.is_empty() {
+        let mut letters = self.letters();
+        let letter = match letters.others.pop_front() {
+            Some(letter) => Some(letter),
+            None => letters.policy.take().map(Letter::NewPolicy),
+        };
+        if letters.others.is_empty() && letters.policy.is_none() {
             // Fails only when nothing is to be read.
             let _ = self.event.read();
         }
         letter
+    }
+
+    fn letters(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        // Fails only when the counter is about to overflow, and then the worker wakes anyway.
+        let _ = self.event.write(1);
     }
 }
 
 impl AsFd for Mailbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xdnsd_core::policy::Policy;
+
+    struct Numbered(u16);
+
+    impl PolicySource for Numbered {
+        fn policy(&self) -> Policy<'_> {
+            Policy {
+                generation: self.0,
+                ..Policy::OPEN
+            }
+        }
+    }
+
+    #[test]
+    fn a_worker_that_sleeps_serves_under_the_newest_policy_when_it_wakes() {
+        let mailbox = Mailbox::new().expect("eventfd");
+        for _ in 0..LETTERS {
+            assert!(mailbox.post(Letter::Detach).is_ok());
+        }
+        assert!(mailbox.post(Letter::Stop).is_err(), "full");
+        let policies: Vec<Arc<dyn PolicySource>> = (1..=9)
+            .map(|number| Arc::new(Numbered(number)) as Arc<_>)
+            .collect();
+        for policy in &policies {
+            assert!(mailbox.post(Letter::NewPolicy(policy.clone())).is_ok());
+        }
+        assert_eq!(
+            Arc::strong_count(&policies[0]),
+            1,
+            "nobody holds the old ones"
+        );
+        for _ in 0..LETTERS {
+            assert!(matches!(mailbox.take(), Some(Letter::Detach)));
+        }
+        let Some(Letter::NewPolicy(policy)) = mailbox.take() else {
+            panic!("the policy was lost")
+        };
+        assert_eq!(policy.policy().generation, 9);
+        assert!(mailbox.take().is_none());
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn leads_to<'q>(
     labels: &Labels<'q>,
     qtype: u16,
 ) -> Option<Labels<'q>> {
-    match policy.local.resolve(labels, qtype, |_, _| {}) {
+    match policy.resolve(labels, qtype, |_, _| {}) {
         End::Upstream(target) => Labels::new(target),
         End::Records | End::Nodata(_) | End::Nxdomain(_) | End::Endless => None,
     }
@@ -77,7 +77,7 @@ fn write(
         ..*shelf.head
     };
     let mut written = Ok(());
-    let end = policy.local.resolve(&labels, qtype, |owner, record| {
+    let end = policy.resolve(&labels, qtype, |owner, record| {
         if written.is_ok() {
             head.answers += 1;
             written = writer.record(owner, record.rtype, record.ttl_secs, record.rdata);

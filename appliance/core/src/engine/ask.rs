@@ -35,11 +35,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 .update(index, |pending| pending.sent_case = case);
         }
         self.ask_next(now, index, effects);
-        let by_stream = |pending: &Pending| pending.by_stream;
-        if self.tables.pending.get(index).is_none_or(by_stream) {
+        let Some(pending) = self.tables.pending.get(index) else {
+            return;
+        };
+        if pending.by_stream {
             return;
         }
-        if self.upstreams.strategy() == Strategy::Race {
+        if self.upstreams.strategy(pending.group) == Strategy::Race {
             self.ask_other(now, index, effects);
         }
         self.probe(now, index, effects);

@@ -264,7 +264,7 @@ fn write_local(
     qtype: u16,
 ) -> Result<(), WriteError> {
     let mut written = Ok(());
-    let end = policy.local.resolve(labels, qtype, |owner, record| {
+    let end = policy.resolve(labels, qtype, |owner, record| {
         if written.is_ok() {
             written = draft.answer(owner, record.rtype, record.ttl_secs, record.rdata);
         }

@@ -32,6 +32,8 @@ pub struct UpstreamConfig {
     pub group: u8,
     /// Whether its AD bit is passed on (RFC 6840 section 5.8: only where the path to it is trusted).
     pub trusted: bool,
+    /// How its group is asked: the same for all servers of the group.
+    pub strategy: Strategy,
 }
 
 impl UpstreamConfig {
@@ -214,11 +216,12 @@ impl Upstream {
     }
 
     /// Whether it should be asked beside another one, to learn how it does.
-    fn wants_probe(&self, strategy: Strategy, now: Instant) -> bool {
+    fn wants_probe(&self, now: Instant) -> bool {
         if self.is_silent() {
             now >= self.probe_at
         } else {
-            strategy == Strategy::Fastest && now.millis_since(self.measured_at) >= MEASURE_MS
+            self.config.strategy == Strategy::Fastest
+                && now.millis_since(self.measured_at) >= MEASURE_MS
         }
     }
 
@@ -251,7 +254,6 @@ pub struct TooManyUpstreams;
 #[derive(Debug)]
 pub struct Upstreams {
     list: Vec<Upstream, UPSTREAMS>,
-    strategy: Strategy,
 }
 
 /// Servers that were asked already, a bit each.
@@ -262,21 +264,14 @@ impl Upstreams {
     /// None.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            list: Vec::new(),
-            strategy: Strategy::Ordered,
-        }
+        Self { list: Vec::new() }
     }
 
     /// Takes over a configuration; what is known of a server that stays is kept.
     ///
     /// # Errors
     /// There are more than [`UPSTREAMS`].
-    pub fn configure(
-        &mut self,
-        servers: &[UpstreamConfig],
-        strategy: Strategy,
-    ) -> Result<(), TooManyUpstreams> {
+    pub fn configure(&mut self, servers: &[UpstreamConfig]) -> Result<(), TooManyUpstreams> {
         if servers.len() > UPSTREAMS {
             return Err(TooManyUpstreams);
         }
@@ -290,7 +285,6 @@ impl Upstreams {
             let _ = list.push(upstream);
         }
         self.list = list;
-        self.strategy = strategy;
         Ok(())
     }
 
@@ -312,15 +306,19 @@ impl Upstreams {
         &self.list
     }
 
-    /// How they are chosen.
+    /// How the servers of `group` are chosen.
     #[must_use]
-    pub const fn strategy(&self) -> Strategy {
-        self.strategy
+    pub fn strategy(&self, group: u8) -> Strategy {
+        let mut servers = self.list.iter();
+        servers
+            .find(|upstream| upstream.config.group == group)
+            .map_or(Strategy::Ordered, |upstream| upstream.config.strategy)
     }
 
     /// Whom to ask next in `group`: servers that answer before silent ones, untried before tried ones.
     #[must_use]
     pub fn pick(&self, group: u8, tried: Tried) -> Option<u8> {
+        let strategy = self.strategy(group);
         let members = || {
             self.list
                 .iter()
@@ -329,7 +327,7 @@ impl Upstreams {
         };
         let untried = |index: usize| tried & (1 << index) == 0;
         let best = |candidates: &mut dyn Iterator<Item = (usize, &Upstream)>| -> Option<u8> {
-            match self.strategy {
+            match strategy {
                 Strategy::Ordered => candidates.next(),
                 // Never measured counts as fastest, so that everyone is measured once.
                 Strategy::Fastest | Strategy::Race => {
@@ -362,12 +360,9 @@ impl Upstreams {
     /// A server of `group` that is to be asked beside those that were `tried`, so that it costs no client anything: a
     /// silent one that may be back, or one that may have become the fastest. Its next turn comes later.
     pub fn probe(&mut self, group: u8, tried: Tried, now: Instant) -> Option<u8> {
-        let strategy = self.strategy;
         let mut servers = self.list.iter_mut().enumerate();
         let (index, upstream) = servers.find(|(index, upstream)| {
-            upstream.config.group == group
-                && tried & (1 << index) == 0
-                && upstream.wants_probe(strategy, now)
+            upstream.config.group == group && tried & (1 << index) == 0 && upstream.wants_probe(now)
         })?;
         upstream.probed(now);
         Some(index as u8)
@@ -466,9 +461,10 @@ mod tests {
             address: ([192, 0, 2, 1], port).into(),
             group,
             trusted: false,
+            strategy,
         };
         upstreams
-            .configure(&[config(1, 0), config(2, 0), config(3, 1)], strategy)
+            .configure(&[config(1, 0), config(2, 0), config(3, 1)])
             .expect("fits");
         upstreams
     }
@@ -549,10 +545,7 @@ mod tests {
         upstreams.answered(1, 20, NOW);
         let kept = upstreams.get(1).expect("there").config;
         upstreams
-            .configure(
-                &[kept, UpstreamConfig { group: 1, ..kept }],
-                Strategy::Ordered,
-            )
+            .configure(&[kept, UpstreamConfig { group: 1, ..kept }])
             .expect("fits");
         assert_eq!(upstreams.get(0).expect("there").srtt_ms(), Some(20));
         assert_eq!(

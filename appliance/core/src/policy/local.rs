@@ -217,11 +217,13 @@ impl<'a> LocalData<'a> {
         }
     }
 
-    /// Answers from local data as far as it goes: hands out each record with its owner, following aliases.
+    /// Answers from local data as far as it goes: hands out each record with its owner, following aliases. `is_elsewhere`
+    /// says of a name that local data denies whether somebody else was named for that part of the zone.
     pub fn resolve<'q>(
         &self,
         name: &Labels<'q>,
         qtype: u16,
+        is_elsewhere: impl Fn(&Labels<'q>, &'q [u8]) -> bool,
         mut emit: impl FnMut(&'q [u8], Record<'q>),
     ) -> End<'q>
     where
@@ -232,6 +234,9 @@ impl<'a> LocalData<'a> {
             match self.lookup(&name, qtype) {
                 Local::Unknown => return End::Upstream(name.name()),
                 Local::Nodata { zone } => return End::Nodata(zone),
+                Local::Nxdomain { zone } if is_elsewhere(&name, zone) => {
+                    return End::Upstream(name.name());
+                }
                 Local::Nxdomain { zone } => return End::Nxdomain(zone),
                 Local::Records(records) => {
                     records.for_each(|record| emit(name.name(), record));

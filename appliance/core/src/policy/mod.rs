@@ -233,6 +233,20 @@ impl<'a> Policy<'a> {
         self.decide_upstream(name, qtype)
     }
 
+    /// Answers from local data as far as it goes, see [`LocalData::resolve`]: to a name that is routed it does not.
+    pub fn resolve<'q>(
+        &self,
+        name: &Labels<'q>,
+        qtype: u16,
+        emit: impl FnMut(&'q [u8], local::Record<'q>),
+    ) -> local::End<'q>
+    where
+        'a: 'q,
+    {
+        let is_routed = |name: &Labels<'q>, zone| self.is_routed(name, zone_depth(zone));
+        self.local.resolve(name, qtype, is_routed, emit)
+    }
+
     fn decide_local<'q>(&self, name: &Labels<'q>, qtype: u16) -> Option<Local<'q>>
     where
         'a: 'q,
@@ -253,7 +267,14 @@ impl<'a> Policy<'a> {
     }
 
     fn decide_upstream<'q>(&self, name: &Labels<'q>, qtype: u16) -> Decision<'q> {
-        let route = self.routes.lookup(name);
+        let mut route = self.routes.lookup(name);
+        // A delegation's DS is its parent's (RFC 4035 section 3.1.4.1): whoever answers for a zone cannot say that it is
+        // signed or not.
+        let is_apex = route.is_some_and(|route| route.depth == name.count() && route.depth > 0);
+        if qtype == rtype::DS && is_apex {
+            let parent = Labels::new(name.suffix(name.count() - 1));
+            route = parent.and_then(|parent| self.routes.lookup(&parent));
+        }
         let is_plain = name.count() == 1 && matches!(qtype, rtype::A | rtype::AAAA);
         match route {
             Some(route) if route.depth > 0 => Decision::Forward { group: route.group },

@@ -70,6 +70,33 @@ words! {
     }
 }
 
+words! {
+    /// Which server of one group is asked first.
+    GroupStrategyWord {
+        /// As `[forward]` says.
+        Usual = "usual",
+        /// The first in the list that is not silent.
+        Ordered = "ordered",
+        /// The one that usually answers first.
+        Fastest = "fastest",
+        /// Two at once; the first good answer counts.
+        Race = "race",
+    }
+}
+
+impl GroupStrategyWord {
+    /// What the group has of its own.
+    #[must_use]
+    pub const fn own(self) -> Option<StrategyWord> {
+        match self {
+            Self::Usual => None,
+            Self::Ordered => Some(StrategyWord::Ordered),
+            Self::Fastest => Some(StrategyWord::Fastest),
+            Self::Race => Some(StrategyWord::Race),
+        }
+    }
+}
+
 section! {
     /// A group of upstream servers. One group, which `[upstream]` stands for where it is the only one, has no `domains`
     /// and is asked for everything that no other group is asked for.
@@ -83,13 +110,15 @@ section! {
         /// Whether the AD bit of these servers is passed on. Only where they validate and nobody can interfere on the
         /// way to them (RFC 6840 section 5.8).
         trusted: bool = false;
+        /// Which server of this group is asked first.
+        strategy: GroupStrategyWord = GroupStrategyWord::Usual;
     }
 }
 
 section! {
     /// How upstream servers are asked.
     Forward = "forward", many: false {
-        /// Which server of a group is asked first. When one takes longer than it usually does, the next is asked, too.
+        /// Which server of a group is asked first, where the group does not say. When one takes longer than it usually does, the next is asked, too.
         strategy: StrategyWord = StrategyWord::Ordered;
         /// Milliseconds after which a client is told SERVFAIL if no server has answered.
         give_up_ms: u32 = DEFAULT.give_up_ms as u32, 500..=30_000;

@@ -32,6 +32,7 @@ fn ask(image: &[u8], question: &str, qtype: u16) -> String {
     let end = data.resolve(
         &Labels::new(&name).expect("well-formed"),
         qtype,
+        |_, _| false,
         |owner, record| {
             let rdata = match record.rtype {
                 rtype::A => record
@@ -437,6 +438,7 @@ fn an_image_cut_or_changed_anywhere_is_survived() {
             let _ = data.resolve(
                 &Labels::new(&name).expect("well-formed"),
                 rtype::A,
+                |_, _| false,
                 |_, _| {},
             );
         }

@@ -116,6 +116,7 @@ pub(super) fn server(address: &str, group: u8) -> UpstreamConfig {
         address: address.parse().unwrap(),
         group,
         trusted: false,
+        strategy: Strategy::Ordered,
     }
 }
 
@@ -151,7 +152,14 @@ fn run_world(
     };
     let counters = Counters::new();
     let mut upstreams = Upstreams::new();
-    upstreams.configure(servers, strategy).unwrap();
+    let servers: Vec<_> = servers
+        .iter()
+        .map(|server| UpstreamConfig {
+            strategy,
+            ..*server
+        })
+        .collect();
+    upstreams.configure(&servers).unwrap();
     let engine = Engine::new(&mut tables, &cache, &counters, upstreams, settings);
     scenario(&mut World {
         engine,

@@ -75,7 +75,16 @@ pub fn local(names: &[(&str, &[LocalRecord])]) -> Vec<u8> {
         places.push((*name, nodes.len() as u32));
         let head = nodes.len();
         nodes.resize(head + NODE_HEAD, 0);
-        put(&mut nodes, head, &local::flag::EXISTS.to_le_bytes());
+        let zone = if records.is_empty() {
+            local::flag::ZONE
+        } else {
+            0
+        };
+        put(
+            &mut nodes,
+            head,
+            &(local::flag::EXISTS | zone).to_le_bytes(),
+        );
         put(&mut nodes, head + 2, &(records.len() as u16).to_le_bytes());
         put(&mut nodes, head + 4, &NONE.to_le_bytes());
         for (rtype, ttl_secs, rdata) in *records {

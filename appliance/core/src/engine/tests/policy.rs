@@ -214,6 +214,31 @@ fn the_target_of_a_local_alias_is_a_name_like_any_other() {
     });
 }
 
+/// `sub.lan` is somebody else's, although `lan` is a local zone.
+#[test]
+fn a_local_alias_may_lead_into_a_routed_part_of_its_zone() {
+    let routes = keep(image::table(&[("sub.lan", 1)]));
+    let cname = |target: &str| (rtype::CNAME, 120, image::wire(target));
+    let data = image::local(&[
+        ("in.lan", &[cname("host.sub.lan")]),
+        ("no.lan", &[cname("host.lan")]),
+        ("lan", &[]),
+    ]);
+    let data = keep(data);
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = LocalData::view(data).unwrap();
+        world.policy.routes = Routes::view(routes).unwrap();
+        world.miss(1, &query("in.lan.", 1));
+        assert_eq!(world.asked(), [UPSTREAM_OTHER]);
+        world.respond(answer_a(60));
+        let expected = ["in.lan. CNAME host.sub.lan.", "host.sub.lan. A 192.0.2.80"];
+        assert_eq!(answers(&world.last_reply()), expected);
+        assert_eq!(answers(&world.hit(&query("in.lan.", 2))), expected);
+        let denied = world.hit(&query("no.lan.", 3));
+        assert_eq!(denied.response_code(), ResponseCode::NXDomain);
+    });
+}
+
 #[test]
 fn aliases_that_wait_are_bounded() {
     with_world(Settings::DEFAULT, |world| {
@@ -587,6 +612,13 @@ fn the_longest_route_wins() {
         ] {
             world.miss(1, &query(asked, 1));
             assert_eq!(world.asked().last().unwrap(), to, "{asked}");
+        }
+        for (asked, to) in [
+            ("corp.example.", UPSTREAM_1),
+            ("sub.corp.example.", UPSTREAM_OTHER),
+        ] {
+            world.miss(1, &query_type(asked, RecordType::from(43), 1));
+            assert_eq!(world.asked().last().unwrap(), to, "DS of {asked}");
         }
     });
 }
