@@ -85,7 +85,7 @@ name = \"lan0\"
 listen = [\"{LAN_V4}\", \"{LAN_V6}\"]
 xdp = \"{xdp}\"
 {interface}
-[upstream]
+[[upstream]]
 servers = {servers:?}
 [control]
 socket = \"{directory}/{SOCKET}\"

@@ -7,8 +7,9 @@ use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 use hickory_proto::serialize::txt::RDataParser;
 
+use super::client::Family;
 use super::message::{name, query, wire};
-use super::ways::Ways;
+use super::ways::{Way, Ways};
 
 /// How many seconds may pass between an answer and what a test expects of it.
 const SLACK_SECS: u32 = 3;
@@ -140,6 +141,13 @@ fn rdata_bytes(record: &Record) -> Vec<u8> {
         return rdata.anything().to_vec();
     }
     data.to_bytes().expect("a test's record can be written")
+}
+
+/// Asks over AF_XDP alone, where a test waits for something to change. Whoever has two sockets for frames finds one of them
+/// full meanwhile.
+pub fn ask_frame(ways: &Ways<'_>, text: &str) -> Result<Message> {
+    let view = ways.ask(Way::Xdp, Family::V4, &wire(&question(text)))?;
+    Ok(Message::from_vec(&view.bytes)?)
 }
 
 /// Asks by every way in, and gives the one answer that all of them got.
