@@ -73,7 +73,7 @@ fn between(first: &Look, last: &Look) -> Turn {
 }
 
 /// Processor time of all threads of a process. The kernel counts what it does on their behalf, sending among it.
-fn cpu_ns(pid: u32) -> Result<u64> {
+pub fn cpu_ns(pid: u32) -> Result<u64> {
     let directory = format!("/proc/{pid}/task");
     let threads = fs::read_dir(&directory).with_context(|| format!("list {directory}"))?;
     let mut total = 0;

@@ -20,6 +20,7 @@ use crate::signals::Signals;
 use crate::workspace;
 
 mod build;
+mod lists;
 mod load;
 mod measure;
 mod miss;
@@ -36,8 +37,7 @@ use report::Row;
 use subject::{Backend, Kind, Subject};
 
 /// How it is called.
-pub const USAGE: &str =
-    "bench xsk [--only LETTERS] | miss [--rate N], each with [--rounds N] [--seconds N] [--save]";
+pub const USAGE: &str = "bench xsk [--only LETTERS] | miss [--rate N] | lists, each with [--rounds N] [--seconds N] [--save]";
 
 /// The core that sends, and the core of the subject.
 const LOAD_CORE: usize = 0;
@@ -58,6 +58,7 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     match arguments.next().as_deref() {
         Some("xsk") => xsk(arguments, signals),
         Some("miss") => miss::main(arguments, signals),
+        Some("lists") => lists::main(arguments, signals),
         Some(other) => bail!("nothing to measure by the name of {other:?}: {USAGE}"),
         None => bail!("{USAGE}"),
     }

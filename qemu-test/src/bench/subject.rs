@@ -105,6 +105,17 @@ pub struct Subject {
 impl Subject {
     /// Starts it on `core`, and sees that it answers.
     pub fn start(kind: Kind, programs: &Programs, core: usize, directory: &Path) -> Result<Self> {
+        Self::start_with(kind, "", programs, core, directory)
+    }
+
+    /// The same with more sections in the appliance's config.
+    pub fn start_with(
+        kind: Kind,
+        sections: &str,
+        programs: &Programs,
+        core: usize,
+        directory: &Path,
+    ) -> Result<Self> {
         let pair = Pair::new()?;
         let load = Load::new(&pair)?;
         let mut command = pair.server.command(programs.path(kind));
@@ -117,7 +128,7 @@ impl Subject {
             }
             Kind::Appliance(_) => {
                 let upstream = Upstream::start(&pair)?;
-                let config = write_config(kind, &upstream, directory)?;
+                let config = write_config(kind, &upstream, sections, directory)?;
                 command.arg("run").arg(config);
                 helpers.1 = Some(upstream);
             }
@@ -223,13 +234,18 @@ fn attach_pass(pair: &Pair) -> Result<Link> {
     link.context("attach a program that passes")
 }
 
-fn write_config(kind: Kind, upstream: &Upstream, directory: &Path) -> Result<PathBuf> {
+fn write_config(
+    kind: Kind,
+    upstream: &Upstream,
+    sections: &str,
+    directory: &Path,
+) -> Result<PathBuf> {
     let letter = kind.letter();
     let socket = directory.join(format!("{letter}.sock"));
     let text = format!(
         "[[interface]]\nname = \"{NEAR}\"\nlisten = [\"{}\"]\nxdp = \"native\"\n\n\
          [upstream]\nservers = [\"{}\"]\n\n\
-         [control]\nsocket = {socket:?}\n",
+         [control]\nsocket = {socket:?}\n{sections}",
         ENDS.server,
         upstream.address(),
     );

@@ -17,7 +17,7 @@ use super::build::Programs;
 use super::record;
 use super::subject::{Backend, Kind};
 use crate::arguments::Arguments;
-use crate::lab::{Lab, Spec};
+use crate::lab::{Lab, Spec, UPSTREAM_V4};
 use crate::nsd::{Upstream, Zone};
 use crate::privilege::require_root;
 use crate::setup::{self, Purpose};
@@ -28,13 +28,15 @@ mod report;
 mod subject;
 mod turn;
 
+pub use subject::Subject;
+pub use turn::turn;
+
 use report::Row;
-use subject::Subject;
 
 const ROUNDS: u32 = 7;
 const SECONDS: u32 = 3;
 /// Questions per second while latency is measured: few enough that none waits for another in any forwarder.
-const RATE: u32 = 1000;
+pub const RATE: u32 = 1000;
 /// More questions per second than any of them answers here.
 const RATE_MAX: u32 = 150_000;
 /// The zone of the names.
@@ -42,10 +44,13 @@ const ORIGIN: &str = "miss.test.";
 
 /// What the words ask for.
 #[derive(Clone, Copy, Debug)]
-struct Plan {
-    rounds: u32,
-    seconds: u32,
-    rate: u32,
+pub struct Plan {
+    /// Turns of each subject.
+    pub rounds: u32,
+    /// Seconds of each measurement.
+    pub seconds: u32,
+    /// Questions per second while latency is measured.
+    pub rate: u32,
 }
 
 /// Files of questions. No name is in two of them, or twice in one.
@@ -87,28 +92,51 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
 }
 
 fn run(plan: Plan, program: &Path, signals: &Signals) -> Result<Vec<Row>> {
-    let directory = workspace::logs().join("bench-miss");
-    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
-    let lab = Lab::up(&Spec::default())?;
-    let zone = Zone {
-        origin: ORIGIN.to_owned(),
-        text: format!(
-            "$ORIGIN {ORIGIN}\n$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n\
-             @ NS ns\nns A 10.54.0.2\n* A 192.0.2.1\n"
-        ),
-    };
-    let _upstream = Upstream::start_with(&lab, &directory, &[zone])?;
-    let questions = questions(plan, &directory)?;
+    let ground = Ground::make(plan, program)?;
     let mut rows: Vec<Row> = Subject::ALL.into_iter().map(Row::new).collect();
     for round in 1..=plan.rounds {
         eprintln!("round {round} of {}", plan.rounds);
         for row in &mut rows {
             ensure!(!signals.wait(std::time::Duration::ZERO), "interrupted");
-            let turn = turn::turn(row.subject, plan, &lab, program, &questions, &directory);
+            let turn = turn(row.subject, plan, &ground, "");
             row.turns.push(turn.with_context(|| row.subject.name())?);
         }
     }
     Ok(rows)
+}
+
+/// What all turns stand on.
+#[derive(Debug)]
+pub struct Ground {
+    lab: Lab,
+    _upstream: Upstream,
+    program: PathBuf,
+    questions: Questions,
+    directory: PathBuf,
+}
+
+impl Ground {
+    /// The lab, its upstream, and the questions of the plan.
+    pub fn make(plan: Plan, program: &Path) -> Result<Self> {
+        let directory = workspace::logs().join("bench-miss");
+        let made = fs::create_dir_all(&directory);
+        made.with_context(|| format!("create {}", directory.display()))?;
+        let lab = Lab::up(&Spec::default())?;
+        let zone = Zone {
+            origin: ORIGIN.to_owned(),
+            text: format!(
+                "$ORIGIN {ORIGIN}\n$TTL 300\n@ SOA ns hostmaster 1 3600 600 86400 60\n\
+                 @ NS ns\nns A {UPSTREAM_V4}\n* A 192.0.2.1\n"
+            ),
+        };
+        Ok(Self {
+            _upstream: Upstream::start_with(&lab, &directory, &[zone])?,
+            lab,
+            program: program.to_owned(),
+            questions: questions(plan, &directory)?,
+            directory,
+        })
+    }
 }
 
 fn questions(plan: Plan, directory: &Path) -> Result<Questions> {

@@ -48,27 +48,22 @@ impl Row {
 /// of the ratios within a round.
 #[must_use]
 pub fn table(rows: &[Row], rate: u32) -> String {
-    let mut text = format!(
-        "{:<10}{:>10}{:>8}{:>8}{:>9}{:>12}{:>10}{:>8}{:>9}\n{:<10}{:>10}{:>8}{:>8}{:>9}{:>12}{:>10}{:>8}{:>9}\n",
+    let mut text = line([
         "",
         "answers/s",
         "failed",
         "ours/",
         "goal",
+        "CPU us/",
         "median us",
         "added us",
         "ours/",
         "goal",
-        "",
-        "",
-        "",
-        "theirs",
-        "",
-        format!("at {rate}/s"),
-        "",
-        "theirs",
-        "",
-    );
+    ]);
+    let at_rate = format!("at {rate}/s");
+    text += &line([
+        "", "", "", "theirs", "", "answer", &at_rate, "", "theirs", "",
+    ]);
     let [yardstick, ours, ..] = rows else {
         return text;
     };
@@ -84,26 +79,36 @@ pub fn table(rows: &[Row], rate: u32) -> String {
         let added = median(row.added_us(yardstick).collect());
         let both = ours.added_us(yardstick).zip(row.added_us(yardstick));
         let ratio = median(both.map(|(ours, theirs)| ours / theirs).collect());
-        // Writing to a string does not fail.
-        let _ = writeln!(
-            text,
-            "{:<10}{:>10.0}{:>8}{:>8}{:>9}{:>12.1}{:>10}{:>8}{:>9}",
+        text += &line([
             row.subject.name(),
-            row.median(|turn| turn.rate),
-            row.turns.iter().map(|turn| turn.failed).sum::<u64>(),
-            shown(rates, is_peer, 2),
+            &format!("{:.0}", row.median(|turn| turn.rate)),
+            &row.turns
+                .iter()
+                .map(|turn| turn.failed)
+                .sum::<u64>()
+                .to_string(),
+            &shown(rates, is_peer, 2),
             goal(RATE_GOAL),
-            row.median(|turn| turn.latency_us),
-            shown(added, is_added, 1),
-            shown(ratio, is_peer, 2),
+            &shown(row.median(|turn| turn.cpu_us), is_added, 1),
+            &format!("{:.1}", row.median(|turn| turn.latency_us)),
+            &shown(added, is_added, 1),
+            &shown(ratio, is_peer, 2),
             goal(ADDED_GOAL),
-        );
+        ]);
     }
     text.push('\n');
     for row in rows {
+        // Writing to a string does not fail.
         let _ = writeln!(text, "{}: {}", row.subject.name(), row.subject.settings());
     }
     text
+}
+
+fn line(cells: [&str; 10]) -> String {
+    let widths = [10, 10, 8, 8, 9, 9, 12, 10, 8, 9];
+    let first = format!("{:<10}", cells[0]);
+    let rest = cells.iter().zip(widths).skip(1);
+    rest.fold(first, |line, (cell, width)| format!("{line}{cell:>width$}")) + "\n"
 }
 
 #[cfg(test)]
@@ -115,6 +120,7 @@ mod tests {
         let turns = turns.iter().map(|&(rate, latency_us)| Turn {
             rate,
             failed: 1,
+            cpu_us: 20.0,
             latency_us,
         });
         Row {
@@ -139,9 +145,12 @@ mod tests {
             line.expect("a row").split_whitespace().collect()
         };
         assert_eq!(line("upstream "), ["upstream", "30000", "2", "100.0"]);
-        assert_eq!(line("xdnsd "), ["xdnsd", "20000", "2", "140.0", "40.0"]);
+        assert_eq!(
+            line("xdnsd "),
+            ["xdnsd", "20000", "2", "20.0", "140.0", "40.0"]
+        );
         // 3 and 4 times; 40 of 100 and 40 of 200.
-        let wanted = "dnsmasq 6250 2 3.50 >= 1.00 250.0 150.0 0.30 <= 0.50";
+        let wanted = "dnsmasq 6250 2 3.50 >= 1.00 20.0 250.0 150.0 0.30 <= 0.50";
         assert_eq!(line("dnsmasq ").join(" "), wanted);
     }
 }

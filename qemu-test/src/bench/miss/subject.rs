@@ -63,11 +63,17 @@ impl Subject {
         }
     }
 
-    /// Starts it, unless it runs anyway.
-    pub fn start(self, lab: &Lab, program: &Path, directory: &Path) -> Result<Option<Process>> {
+    /// Starts it, unless it runs anyway. `sections` are more of the appliance's config.
+    pub fn start(
+        self,
+        lab: &Lab,
+        program: &Path,
+        sections: &str,
+        directory: &Path,
+    ) -> Result<Option<Process>> {
         match self {
             Self::Upstream => Ok(None),
-            Self::Appliance => start(lab, program, directory).map(Some),
+            Self::Appliance => start(lab, program, sections, directory).map(Some),
             Self::Peer(peer) => {
                 let address = SocketAddr::new(self.address(), DNS_PORT);
                 let upstream = UPSTREAM_V4.into();
@@ -78,11 +84,11 @@ impl Subject {
     }
 }
 
-fn start(lab: &Lab, program: &Path, directory: &Path) -> Result<Process> {
+fn start(lab: &Lab, program: &Path, sections: &str, directory: &Path) -> Result<Process> {
     let socket = directory.join("xdnsd.sock");
     let text = format!(
         "[[interface]]\nname = \"{LAN}\"\nlisten = [\"{LAN_V4}\"]\nxdp = \"native\"\n\n\
-         [upstream]\nservers = [\"{UPSTREAM_V4}\"]\n\n[control]\nsocket = {socket:?}\n"
+         [upstream]\nservers = [\"{UPSTREAM_V4}\"]\n\n[control]\nsocket = {socket:?}\n{sections}"
     );
     let config = directory.join("xdnsd.toml");
     fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;

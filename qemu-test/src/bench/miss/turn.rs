@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::subject::Subject;
-use super::{Plan, Questions};
+use super::{Ground, Plan};
+use crate::bench::measure::cpu_ns;
 use crate::bench::report::median;
 use crate::dnsperf::{self, Report};
-use crate::lab::Lab;
 
 /// Questions in flight at once, from so many ports.
 const IN_FLIGHT: &str = "128";
@@ -21,20 +21,27 @@ pub struct Turn {
     pub rate: f64,
     /// Questions that were lost or not answered NOERROR, of all.
     pub failed: u64,
+    /// Processor time of the subject per answer, in microseconds; of the upstream none.
+    pub cpu_us: f64,
     /// Median time to an answer at the plan's rate, in microseconds.
     pub latency_us: f64,
 }
 
 /// Starts the subject, asks it, and ends it.
-pub fn turn(
-    subject: Subject,
-    plan: Plan,
-    lab: &Lab,
-    program: &Path,
-    questions: &Questions,
-    directory: &Path,
-) -> Result<Turn> {
-    let _process = subject.start(lab, program, directory)?;
+pub fn turn(subject: Subject, plan: Plan, ground: &Ground, sections: &str) -> Result<Turn> {
+    let Ground {
+        lab,
+        program,
+        questions,
+        directory,
+        ..
+    } = ground;
+    let process = subject.start(lab, program, sections, directory)?;
+    let cpu_ns = || {
+        process
+            .as_ref()
+            .map_or(Ok(0), |process| cpu_ns(process.pid()))
+    };
     let ask = |file: &Path, words: &[&str]| -> Result<Report> {
         let mut command = dnsperf::command(&lab.client, subject.address(), file);
         // Each question once.
@@ -43,7 +50,9 @@ pub fn turn(
     };
     let (seconds, rate) = (plan.seconds.to_string(), plan.rate.to_string());
     ask(&questions.first, &["-q", "20"])?;
+    let before_ns = cpu_ns()?;
     let fast = ask(&questions.fast, &["-q", IN_FLIGHT, "-l", &seconds])?;
+    let used_ns = cpu_ns()? - before_ns;
     let slow = ask(&questions.slow, &["-Q", &rate, "-v"])?;
     ensure!(
         slow.latencies_us.len() as u64 == slow.completed,
@@ -53,6 +62,7 @@ pub fn turn(
     Ok(Turn {
         rate: fast.rate,
         failed: failed.iter().sum(),
+        cpu_us: used_ns as f64 / 1000.0 / fast.completed as f64,
         latency_us: median(slow.latencies_us),
     })
 }
