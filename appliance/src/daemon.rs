@@ -66,14 +66,22 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let store = restore(&config);
     let mut reloader = Reloader::start(path.to_owned(), &config)?;
 
+    let mailboxes = make_mailboxes()?;
+    let mut crew = Crew {
+        config: &config,
+        plan: &plan,
+        reloader: &reloader,
+        cookie_key: random_key()?,
+        threads: Vec::new(),
+    };
+    // The first worker answers from the kernel's sockets while the kernel checks the XDP program, which takes longer
+    // than all the rest on a slow processor.
+    crew.start(&mailboxes[0], false)?;
     let mut supervisor = Supervisor::new(config.clone());
     let workers = worker_count(&supervisor);
-    let mailboxes: Vec<Mailbox> = (0..=workers)
-        .map(|_| Mailbox::new())
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("eventfd: {error}"))?;
-    let mailboxes: &'static [Mailbox] = Vec::leak(mailboxes);
-    let threads = start_workers(&config, &plan, &reloader, mailboxes)?;
+    let mailboxes = &mailboxes[..=workers];
+    crew.start_others(mailboxes)?;
+    let threads = crew.threads;
     supervisor.start(&plan, &devices, mailboxes);
     say_without_xdp(&supervisor);
 
@@ -180,20 +188,40 @@ fn worker_count(supervisor: &Supervisor) -> usize {
     }
 }
 
-fn start_workers(
-    config: &Config,
-    plan: &Plan,
-    reloader: &Reloader,
-    mailboxes: &'static [Mailbox],
-) -> Result<Vec<JoinHandle<()>>, Failure> {
-    let cookie_key = random_key()?;
-    let mut threads = Vec::new();
-    for (index, mailbox) in mailboxes.iter().enumerate() {
-        // The last one serves TCP alone.
-        let has_tcp = index + 1 == mailboxes.len();
+/// As many as there can be threads with an engine: how many queues there are is known once the program is attached.
+fn make_mailboxes() -> Result<&'static [Mailbox], Failure> {
+    let mailboxes: Vec<Mailbox> = (0..ENGINES)
+        .map(|_| Mailbox::new())
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("eventfd: {error}"))?;
+    Ok(Vec::leak(mailboxes))
+}
+
+/// What every worker is started with.
+struct Crew<'a> {
+    config: &'a Config,
+    plan: &'a Plan,
+    reloader: &'a Reloader,
+    cookie_key: [u8; 16],
+    /// Those that run, in the order of their mailboxes.
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew<'_> {
+    /// Starts all but the first; the last one serves TCP alone.
+    fn start_others(&mut self, mailboxes: &'static [Mailbox]) -> Result<(), Failure> {
+        for (index, mailbox) in mailboxes.iter().enumerate().skip(1) {
+            self.start(mailbox, index + 1 == mailboxes.len())?;
+        }
+        Ok(())
+    }
+
+    /// Starts the next worker: for UDP, or for TCP alone.
+    fn start(&mut self, mailbox: &'static Mailbox, has_tcp: bool) -> Result<(), Failure> {
+        let index = self.threads.len();
         let mut listeners = Vec::new();
         let mut tcp_listeners = Vec::new();
-        for endpoint in &plan.endpoints {
+        for endpoint in &self.plan.endpoints {
             let address = SocketAddr::new(endpoint.addr, endpoint.port);
             let scope = endpoint.device_ifindex;
             let failed = |error: std::io::Error| error.to_string();
@@ -206,24 +234,24 @@ fn start_workers(
         let parts = Parts {
             listeners,
             tcp_listeners,
-            tcp_idle_ms: u64::from(config.settings().tcp_idle_100ms) * 100,
-            policy: reloader.set(),
+            tcp_idle_ms: u64::from(self.config.settings().tcp_idle_100ms) * 100,
+            policy: self.reloader.set(),
             notices: &NOTICES,
             mailbox,
             counters: &COUNTERS[index],
             port_stats: &PORT_STATS[index],
         };
-        let upstreams = upstreams(config, plan);
+        let upstreams = upstreams(self.config, self.plan);
         let settings = Settings {
-            cookies: config.cookies(cookie_key),
-            ..config.settings()
+            cookies: self.config.cookies(self.cookie_key),
+            ..self.config.settings()
         };
         let thread = memory::thread(&format!("worker {index}"))
             .spawn(move || work(index, parts, upstreams, settings))
             .map_err(|error| format!("worker thread: {error}"))?;
-        threads.push(thread);
+        self.threads.push(thread);
+        Ok(())
     }
-    Ok(threads)
 }
 
 /// The thread of one worker.

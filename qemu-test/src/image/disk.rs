@@ -19,7 +19,7 @@ const LOADER_MODULES: [&str; 16] = [
     "biosdisk",
     "part_msdos",
     "squash4",
-    "xzio",
+    "gzio",
     "linux",
     "normal",
     "configfile",

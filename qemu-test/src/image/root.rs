@@ -87,7 +87,8 @@ pub fn assemble(root: &Path, parts: Parts<'_>) -> Result<()> {
     symlink("../run/resolv.conf", root.join("etc/resolv.conf")).context("link resolv.conf")
 }
 
-/// Compresses the tree at `root` into `image`, everything owned by root. GRUB reads xz, and it is the smallest.
+/// Compresses the tree at `root` into `image`, everything owned by root. xz is a quarter smaller
+/// and takes three times as long to read, in each boot.
 pub fn compress(root: &Path, image: &Path) -> Result<()> {
     let mut command = Command::new("mksquashfs");
     command.arg(root).arg(image);
@@ -95,7 +96,7 @@ pub fn compress(root: &Path, image: &Path) -> Result<()> {
         "-noappend",
         "-all-root",
         "-comp",
-        "xz",
+        "gzip",
         "-b",
         "256K",
         "-no-progress",

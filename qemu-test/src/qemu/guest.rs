@@ -19,6 +19,8 @@ use crate::wait::wait_until;
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 /// The line that `/usr/libexec/xdnsd/verdict` writes, up to its word.
 const VERDICT: &str = "xdnsd-boot: ";
+/// What the server logs once all of it runs.
+const READY: &str = "] ready: ";
 
 /// What root's shell asks with, in either image.
 const PROMPT: &str = "\n# ";
@@ -107,7 +109,8 @@ impl Guest {
         self.wait_for_nth(text, 1, limit)
     }
 
-    /// Waits for the `nth` boot's verdict and returns its line; one that says FAIL is an error.
+    /// Waits for the `nth` boot's verdict and returns its line; one that says FAIL is an error. The first answer comes from
+    /// the kernel's sockets; XDP and TCP are there when this returns.
     pub fn wait_for_verdict(&mut self, nth: usize, limit: Duration) -> Result<String> {
         self.wait_for_nth(VERDICT, nth, limit)?;
         let mut line = String::new();
@@ -127,6 +130,7 @@ impl Guest {
             "{line}. The console:\n{}",
             self.console()
         );
+        self.wait_for_nth(READY, nth, COMMAND_LIMIT)?;
         Ok(line)
     }
 
