@@ -443,7 +443,8 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     }
 
     /// Puts a client in front of those who wait for the question at `index`; `alias` is its QNAME where that is another
-    /// one. A client that asks the same again while it waits is not put in twice.
+    /// one. A datagram that comes again while its client waits is not put in twice; a stream repeats nothing by itself, and every
+    /// query on it is owed an answer.
     ///
     /// # Errors
     /// There is no room, or the client has its share.
@@ -460,7 +461,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         else {
             return Ok(());
         };
-        if self.is_waiting(first, &waiter, alias) {
+        if !waiter.is_tcp() && self.is_waiting(first, &waiter, alias) {
             return Ok(());
         }
         let bucket = usize::from(waiter.bucket);

@@ -222,3 +222,19 @@ fn trailing_bytes_are_not_read() {
         assert_eq!(world.hit_bytes(&bytes), clean);
     });
 }
+
+#[test]
+fn a_datagram_that_is_repeated_gets_one_answer_and_every_query_of_a_stream_its_own() {
+    with_world(Settings::DEFAULT, |world| {
+        let question = query("a.example.", 7);
+        for _ in 0..3 {
+            world.ask(1, &question);
+            world.ask_tcp(2, &question);
+        }
+        world.respond(answer_a(60));
+        let replies = world.effects.replies.iter();
+        let mut routes: Vec<_> = replies.map(|(route, _)| *route).collect();
+        routes.sort_unstable();
+        assert_eq!(routes, [1, 2, 2, 2]);
+    });
+}
