@@ -234,6 +234,7 @@ impl Crew<'_> {
         let parts = Parts {
             listeners,
             tcp_listeners,
+            unfit_sources: self.plan.unfit_sources.clone(),
             tcp_idle_ms: u64::from(self.config.settings().tcp_idle_100ms) * 100,
             policy: self.reloader.set(),
             notices: &NOTICES,

@@ -90,7 +90,7 @@ pub const UPSTREAM_SOCKETS: usize = capacity!("XDNSD_LIMIT_UPSTREAM_SOCKETS", 32
 pub const STREAMS: usize = capacity!("XDNSD_LIMIT_STREAMS", 2);
 /// TCP connections of clients at once. Full: the one that has been idle for the longest time makes room.
 pub const TCP_CLIENTS: usize = capacity!("XDNSD_LIMIT_TCP_CLIENTS", 32);
-/// Longest query over TCP in bytes. A longer one ends its connection.
+/// What is looked at of a query over TCP, in bytes. The rest of a longer one is read and forgotten.
 pub const TCP_QUERY_MAX: usize = 2048;
 
 /// Whether whoever builds this has chosen another size of the cache.

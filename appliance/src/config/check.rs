@@ -192,6 +192,7 @@ pub fn sections(source: &mut Source, config: &Config) {
     local(source, &config.local);
     block_addresses(source, &config.filter);
     networks(source, &config.access);
+    silent_ports(source, &config.access);
 }
 
 /// Times that cross.
@@ -250,6 +251,20 @@ fn block_addresses(source: &mut Source, filter: &Filter) {
             format!("{second} is a second of its kind"),
             "one IPv4 and one IPv6 address",
         );
+    }
+}
+
+/// Ports that need not or must not stand there.
+fn silent_ports(source: &mut Source, access: &Access) {
+    for (index, port) in access.silent_ports.iter().enumerate() {
+        let problem = match port {
+            0 => "nobody asks from port 0, and it never gets an answer",
+            53 => "other forwarders ask from port 53",
+            port if access.silent_ports[..index].contains(port) => "this port stands twice",
+            _ => continue,
+        };
+        let path = format!("access.silent_ports[{index}]");
+        source.fault(&path, problem, "each port from 1 to 65535 but 53, once");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
@@ -26,6 +26,8 @@ pub struct Device {
     pub vlan_of: Option<(String, u16)>,
     /// Its addresses, IPv6 link-local ones included.
     pub addresses: Vec<IpAddr>,
+    /// Its directed broadcast addresses.
+    pub broadcasts: Vec<IpAddr>,
 }
 
 /// The network devices of this machine, at one moment.
@@ -56,6 +58,9 @@ pub struct Plan {
     pub endpoints: Vec<Endpoint>,
     /// The servers of each group of [`Config::upstreams`].
     pub servers: Vec<Vec<SocketAddr>>,
+    /// Addresses that no query from the wire can come from: own and directed broadcast addresses of the devices that
+    /// have the endpoints' addresses.
+    pub unfit_sources: Vec<IpAddr>,
 }
 
 impl Devices {
@@ -82,6 +87,8 @@ impl Devices {
                 .find(|device| device.name == entry.interface_name);
             if let (Some(device), Some(addr)) = (device, entry.address.as_ref().and_then(ip)) {
                 device.addresses.push(addr);
+                let mask = entry.netmask.as_ref().and_then(ip);
+                device.broadcasts.extend(broadcast(addr, mask));
             }
         }
         for (name, vlan, parent) in
@@ -142,6 +149,16 @@ fn ip(addr: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| addr.as_sockaddr_in6().map(|addr| IpAddr::V6(addr.ip())))
 }
 
+/// The directed broadcast address of an IPv4 subnet, whether or not it was given to the interface: the kernel takes the
+/// last address for it, where the subnet has more than two.
+fn broadcast(addr: IpAddr, mask: Option<IpAddr>) -> Option<IpAddr> {
+    let (IpAddr::V4(addr), Some(IpAddr::V4(mask))) = (addr, mask) else {
+        return None;
+    };
+    let is_wide = mask.to_bits().count_zeros() > 1;
+    is_wide.then(|| Ipv4Addr::from_bits(addr.to_bits() | !mask.to_bits()).into())
+}
+
 /// Lines of `name | VLAN ID | device below`; the two heading lines do not have that form.
 fn vlan_devices(list: &str) -> impl Iterator<Item = (&str, u16, &str)> {
     list.lines().filter_map(|line| {
@@ -166,6 +183,11 @@ impl Config {
         for (index, interface) in self.interfaces.iter().enumerate() {
             endpoints(&mut source, devices, index, interface, &mut plan.endpoints);
         }
+        let served = plan.endpoints.iter().map(|endpoint| &endpoint.device);
+        let served: BTreeSet<&String> = served.collect();
+        let served = served.into_iter().filter_map(|name| devices.named(name));
+        let unfit = served.flat_map(|device| device.addresses.iter().chain(&device.broadcasts));
+        plan.unfit_sources = unfit.copied().collect();
         for (group, upstream) in self.upstreams.iter().enumerate() {
             let path = format!("upstream[{group}]");
             let servers = servers(&mut source, devices, &path, upstream, &plan.endpoints);
@@ -294,6 +316,23 @@ mod tests {
         let devices: Vec<_> = vlan_devices(list).collect();
         assert_eq!(devices, [("lan0.10", 10, "lan0"), ("qinq", 7, "lan0.10")]);
         assert_eq!(vlan_devices("").count(), 0);
+    }
+
+    #[test]
+    fn the_last_address_of_a_subnet_is_its_broadcast_address() {
+        let of = |addr: &str, mask: &str| {
+            let parse = |text: &str| text.parse::<IpAddr>().ok();
+            broadcast(parse(addr)?, parse(mask)).map(|addr| addr.to_string())
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(of("10.53.0.1", "255.255.255.0"), some("10.53.0.255"));
+        assert_eq!(of("10.53.1.1", "255.255.252.0"), some("10.53.3.255"));
+        assert_eq!(of("10.53.0.1", "255.255.255.252"), some("10.53.0.3"));
+        // RFC 3021: two hosts and nobody else.
+        assert_eq!(of("10.53.0.1", "255.255.255.254"), None);
+        assert_eq!(of("10.53.0.1", "255.255.255.255"), None);
+        assert_eq!(of("10.53.0.1", ""), None);
+        assert_eq!(of("fd53::1", "ffff:ffff:ffff:ffff::"), None);
     }
 
     #[test]

@@ -20,6 +20,7 @@ impl Config {
     pub fn policy(&self) -> PolicyInput {
         PolicyInput {
             acl: self.acl(),
+            silent_ports: self.access.silent_ports.clone(),
             local: self.local_data(),
             special: self.special(),
             lists: self.lists(),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use xdnsd_core::policy::rebind::Ranges;
 use xdnsd_core::policy::{
     Acl, BlockAnswer, Blocked, Kinds, LISTS_MAX, List, Lists, LocalData, Policy, Rebind, Routes,
-    Suffixes,
+    SILENT_PORTS, Suffixes,
 };
 
 use super::acl::{self, AclInput};
@@ -23,6 +23,8 @@ use super::table::random_key;
 pub struct PolicyInput {
     /// Clients.
     pub acl: AclInput,
+    /// UDP source ports that get no answer.
+    pub silent_ports: Vec<u16>,
     /// Local data.
     pub local: LocalInput,
     /// Special-use names that are switched on.
@@ -41,6 +43,7 @@ impl Default for PolicyInput {
     fn default() -> Self {
         Self {
             acl: AclInput::default(),
+            silent_ports: SILENT_PORTS.to_vec(),
             local: LocalInput::default(),
             special: Kinds::DEFAULT,
             lists: ListsInput::default(),
@@ -114,6 +117,7 @@ pub struct PolicySet {
     /// Another one wherever answers that are cached may have to be withheld, or asked of somebody else.
     generation: u16,
     acl: Arc<[u8]>,
+    silent_ports: Arc<[u16]>,
     local: Arc<[u8]>,
     lists: Arc<Vec<NamedList>>,
     routes: Arc<[u8]>,
@@ -172,6 +176,7 @@ impl PolicySet {
         Ok(Self {
             generation: next_generation(),
             acl: acl::compile(&input.acl)?.into(),
+            silent_ports: input.silent_ports.as_slice().into(),
             local: local::compile(&own_records, None, &mut notes, random_key)?.into(),
             lists: Arc::new(Vec::from_iter(build_text_list(
                 &input.lists,
@@ -234,6 +239,7 @@ impl PolicySet {
         Policy {
             generation: self.generation,
             acl: Acl::view(&self.acl).expect(COMPILED),
+            silent_ports: &self.silent_ports,
             local: LocalData::view(&self.local).expect(COMPILED),
             special: self.special,
             lists,

@@ -15,6 +15,7 @@ use super::Port;
 use super::entropy::Entropy;
 use super::notices::NoticeBoard;
 use super::pool::Pool;
+use super::sources::Sources;
 use super::streams::Streams;
 use super::tcp::{Tcp, TcpClient};
 
@@ -45,8 +46,7 @@ pub struct Io<'a> {
     pub(super) port: Option<Box<Port>>,
     pub(super) adoption: u32,
     pub(super) listeners: Vec<UdpSocket>,
-    /// Where the listeners are bound.
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(super) sources: Sources,
     pub(super) pool: Pool,
     pub(super) streams: Streams,
     pub(super) tcp: Tcp,
@@ -77,7 +77,10 @@ impl Effects<Route> for Io<'_> {
             Route::Xsk { path, adoption } => self.reply_xsk(path, *adoption, message),
             Route::Udp { listener, client } => self.reply_udp(*listener, *client, message),
             Route::Tcp(client) => {
-                if self.tcp.reply_later(*client, message, &self.epoll) {
+                if self
+                    .tcp
+                    .reply_later(*client, message, self.now, &self.epoll)
+                {
                     self.counters.count(Counter::AnswersTcp);
                 }
             }

@@ -19,11 +19,12 @@ mod mailbox;
 mod notices;
 mod pool;
 mod serve;
+mod sources;
 mod stats;
 mod streams;
 mod tcp;
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -52,6 +53,7 @@ pub use streams::BUFFER_BYTES as STREAM_BYTES;
 pub use tcp::{SLOTS_BYTES, TcpClient, open_tcp};
 
 use events::{Source, watch};
+use sources::Sources;
 use streams::Streams;
 use tcp::Tcp;
 
@@ -82,6 +84,8 @@ pub struct Parts<'a> {
     pub listeners: Vec<UdpSocket>,
     /// Kernel TCP sockets, non-blocking: one worker has them all.
     pub tcp_listeners: Vec<TcpListener>,
+    /// Addresses that no query from the wire can come from.
+    pub unfit_sources: Vec<IpAddr>,
     /// How long a TCP connection may be idle, in milliseconds.
     pub tcp_idle_ms: u64,
     /// Local data, lists, routes, access.
@@ -159,7 +163,7 @@ impl<'a> Worker<'a> {
             epoll,
             port: None,
             adoption: 0,
-            addresses,
+            sources: Sources::new(addresses, parts.unfit_sources),
             listeners: parts.listeners,
             pool: pool::Pool::new(),
             streams: Streams::new(),

@@ -1,15 +1,13 @@
 //! What a worker does when one of its sources has something.
 
-use std::net::SocketAddr;
-
 use xdnsd_core::counters::Counter;
 use xdnsd_core::engine::{Client, Outcome, Transport, Turn};
 use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
 
-use super::io::Route;
+use super::io::{Io, Route};
 use super::streams::Progress;
-use super::tcp::Arrived;
+use super::tcp::{Arrived, QUERY_MS};
 use super::{BUFFER, Worker};
 use crate::xsk::Frame;
 
@@ -43,6 +41,11 @@ impl Worker<'_> {
             self.io.counters.count(Counter::FramesRejected);
             return self.release(frame);
         };
+        let is_fit = self.io.sources.may_answer_frame(turn.policy, path.client());
+        if !is_fit || path.is_client_group() {
+            self.io.counters.count(Counter::IgnoredSources);
+            return self.release(frame);
+        }
         let client = Client {
             route: Route::Xsk {
                 path,
@@ -89,7 +92,11 @@ impl Worker<'_> {
                 return;
             };
             self.io.counters.count(Counter::QueriesUdp);
-            if len >= BUFFER || !self.may_answer(index, address) {
+            if !self.io.sources.may_answer(turn.policy, address) {
+                self.io.counters.count(Counter::IgnoredSources);
+                continue;
+            }
+            if len >= BUFFER {
                 self.io.counters.count(Counter::IgnoredMessages);
                 continue;
             }
@@ -107,13 +114,6 @@ impl Worker<'_> {
                 self.io.reply_udp(index, address, &self.buffer[..len]);
             }
         }
-    }
-
-    /// An answer to ourselves would be a loop, one to port 0 goes nowhere.
-    fn may_answer(&self, index: u16, client: SocketAddr) -> bool {
-        let own = self.io.addresses.get(usize::from(index));
-        let is_own = |own: &SocketAddr| own.ip() == client.ip() && own.port() == client.port();
-        client.port() != 0 && !own.is_some_and(is_own)
     }
 
     /// Answers on one upstream socket, a batch.
@@ -173,6 +173,9 @@ impl Worker<'_> {
             }
         }
         self.io.tcp.wait(slot, &self.io.epoll);
+        // A query that has begun has a deadline before that of an idle connection.
+        let deadline = turn.now + QUERY_MS;
+        self.next_expiry = Some(self.next_expiry.map_or(deadline, |next| next.min(deadline)));
     }
 
     fn answer_tcp(&mut self, turn: &Turn<'_>, slot: u16, len: usize) {
@@ -190,10 +193,10 @@ impl Worker<'_> {
         let outcome = self.engine.query(turn, &client, buffer, len, &mut self.io);
         match outcome {
             Outcome::Reply(len) => {
-                let sent = self
-                    .io
-                    .tcp
-                    .reply_later(id, &self.buffer[..len], &self.io.epoll);
+                let Io {
+                    tcp, epoll, now, ..
+                } = &mut self.io;
+                let sent = tcp.reply_later(id, &self.buffer[..len], *now, epoll);
                 self.io.counters.add(Counter::AnswersTcp, sent.into());
             }
             Outcome::Pending => {}

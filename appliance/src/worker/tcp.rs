@@ -1,6 +1,6 @@
 //! DNS over TCP for clients (RFC 7766): fixed slots, pipelining, answers in whatever order they come.
 //!
-//! A slot holds one query as it arrives. Answers go straight into the kernel's send buffer, which is large enough for
+//! A slot holds one query as it arrives; of a query that is longer than a slot the rest is read and forgotten. Answers go straight into the kernel's send buffer, which is large enough for
 //! the longest message, so nothing has to be kept here. A client that does not read its answers until that buffer is
 //! full is closed; one that asks more than it may have in flight is not read from until an answer is out.
 
@@ -24,8 +24,10 @@ const PREFIX: usize = 2;
 const BACKLOG: i32 = 128;
 /// Send buffer of a connection in bytes: the longest answer twice, as the kernel counts its own overhead in.
 const SEND_BUFFER: usize = 2 * (TCP_MESSAGE_MAX + PREFIX);
+/// Bytes of a query behind what a slot holds are read in pieces of this size.
+const PIECE: usize = 512;
 /// A query has to arrive whole within this time, in milliseconds.
-const QUERY_MS: u64 = 5_000;
+pub const QUERY_MS: u64 = 5_000;
 /// Questions of one connection that may be in flight: then it is not read from until one is answered.
 const IN_FLIGHT_MAX: u8 = 64;
 
@@ -41,7 +43,7 @@ struct Connection {
     peer: SocketAddr,
     /// Bytes of the query that are there, prefix included.
     filled: usize,
-    /// When the first of them came, or the last query was whole.
+    /// When the first of them came; if there are none, when the last query was whole or the last answer was out.
     since: Instant,
     in_flight: u8,
     /// The client has said all it had to say.
@@ -162,20 +164,22 @@ impl Tcp {
         true
     }
 
-    /// A slot without a connection, made free if need be: the one that has been idle for the longest time.
+    /// A slot without a connection, made free if need be: the one that has been idle for the longest time, or, where every
+    /// client waits for an answer, the oldest of a client that has nothing more to say and may be gone.
     fn free_slot(&mut self) -> Option<usize> {
         let free = self.slots.iter().position(|slot| slot.connection.is_none());
         if free.is_some() {
             return free;
         }
-        let idle_since = |slot: &Slot| {
+        let rank = |slot: &Slot| {
             let connection = slot.connection.as_ref()?;
-            (connection.in_flight == 0).then_some(connection.since)
+            let waits = connection.in_flight > 0;
+            (!waits || connection.ended).then_some((waits, connection.since))
         };
         let candidates = self.slots.iter().enumerate();
         let (index, _) = candidates
-            .filter_map(|(index, slot)| Some((index, idle_since(slot)?)))
-            .min_by_key(|&(_, since)| since)?;
+            .filter_map(|(index, slot)| Some((index, rank(slot)?)))
+            .min_by_key(|&(_, rank)| rank)?;
         self.slots[index].connection = None;
         Some(index)
     }
@@ -223,12 +227,21 @@ impl Tcp {
     }
 
     /// Sends the answer that was expected. Whether it went out.
-    pub fn reply_later(&mut self, client: TcpClient, message: &[u8], epoll: &Epoll) -> bool {
+    pub fn reply_later(
+        &mut self,
+        client: TcpClient,
+        message: &[u8],
+        now: Instant,
+        epoll: &Epoll,
+    ) -> bool {
         let Some(connection) = self.connection(client) else {
             return false;
         };
         let was_full = connection.in_flight >= IN_FLIGHT_MAX;
         connection.in_flight = connection.in_flight.saturating_sub(1);
+        if connection.filled == 0 {
+            connection.since = now;
+        }
         let sent = self.reply(client, message);
         if was_full {
             self.wait(client.slot, epoll);
@@ -293,11 +306,13 @@ impl Tcp {
             } else {
                 self.idle_ms
             };
-            let deadline = connection.since + patience;
-            if connection.in_flight == 0 && deadline <= now {
+            // Patience begins when the last answer is out.
+            let is_idle = connection.in_flight == 0;
+            let deadline = if is_idle { connection.since } else { now } + patience;
+            if deadline <= now {
                 slot.connection = None;
             } else {
-                next = Some(next.unwrap_or(deadline).min(deadline).max(now + 1));
+                next = Some(next.unwrap_or(deadline).min(deadline));
             }
         }
         next
@@ -311,7 +326,8 @@ fn event(slot: u16) -> EpollEvent {
 }
 
 impl Connection {
-    /// Reads until one query is whole (`Some`), or nothing more is there (`None`).
+    /// Reads until one query is whole (`Some`, with the length of what the buffer holds of it), or nothing more is there
+    /// (`None`).
     fn read(
         &mut self,
         buffer: &mut [u8; PREFIX + TCP_QUERY_MAX],
@@ -320,7 +336,7 @@ impl Connection {
         if self.in_flight >= IN_FLIGHT_MAX {
             return Ok(None);
         }
-        // Bound: each round reads more of one query, which the buffer bounds.
+        // Bound: each round reads more of one query, which its length bounds.
         loop {
             let wanted = match self.filled {
                 0..PREFIX => PREFIX,
@@ -329,11 +345,13 @@ impl Connection {
             if self.filled >= PREFIX && self.filled == wanted {
                 self.filled = 0;
                 self.since = now;
-                return Ok(Some(wanted - PREFIX));
+                return Ok(Some(wanted.min(buffer.len()) - PREFIX));
             }
-            let room = buffer
-                .get_mut(self.filled..wanted)
-                .ok_or(io::ErrorKind::InvalidData)?;
+            let mut piece = [0; PIECE];
+            let room = match buffer.get_mut(self.filled..wanted.min(PREFIX + TCP_QUERY_MAX)) {
+                Some(room) if !room.is_empty() => room,
+                Some(_) | None => &mut piece[..(wanted - self.filled).min(PIECE)],
+            };
             match self.stream.read(room) {
                 Ok(0) => {
                     self.ended = true;

@@ -2,6 +2,8 @@
 
 mod edns;
 mod messages;
+mod sources;
+mod streams;
 
 /// Response codes (IANA DNS RCODEs) and extended error codes (RFC 8914).
 mod code {
@@ -15,6 +17,7 @@ mod code {
     pub const BADCOOKIE: u16 = 23;
     /// Extended errors.
     pub const BLOCKED: u16 = 15;
+    pub const PROHIBITED: u16 = 18;
     pub const NOT_SUPPORTED: u16 = 21;
     pub const NO_REACHABLE_AUTHORITY: u16 = 22;
 }

@@ -41,6 +41,10 @@ use crate::dns::rtype;
 /// Compiled lists that may be in force at once: one from text files, the others mapped.
 pub const LISTS_MAX: usize = 4;
 
+/// Echo, daytime, quote of the day, chargen and time (RFC 862, 867, 865, 864, 868) answer every datagram with one. BIND
+/// refuses these, too, but for quote of the day, which answers no less.
+pub const SILENT_PORTS: [u16; 5] = [7, 13, 17, 19, 37];
+
 /// What a blocked name is answered with. The TTL is [`Policy::block_ttl_secs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockAnswer {
@@ -176,6 +180,8 @@ pub struct Policy<'a> {
     pub generation: u16,
     /// Clients.
     pub acl: Acl<'a>,
+    /// UDP source ports that get no answer: what listens there answers whatever it gets.
+    pub silent_ports: &'a [u16],
     /// Local data.
     pub local: LocalData<'a>,
     /// Special-use names that are switched on.
@@ -199,6 +205,7 @@ impl<'a> Policy<'a> {
     pub const OPEN: Self = Self {
         generation: 0,
         acl: Acl::OPEN,
+        silent_ports: &[],
         local: LocalData::EMPTY,
         special: Kinds::NONE,
         lists: Lists::EMPTY,
@@ -213,6 +220,13 @@ impl<'a> Policy<'a> {
     #[must_use]
     pub fn admit(&self, client: IpAddr) -> Action {
         self.acl.action(client)
+    }
+
+    /// Whether a datagram from this source port gets no answer, whatever it says: nobody can be answered at port 0, and
+    /// an answer to a service that answers everything would come back as the next query.
+    #[must_use]
+    pub fn is_silent_port(&self, port: u16) -> bool {
+        port == 0 || self.silent_ports.contains(&port)
     }
 
     /// Who answers a question of class IN.
@@ -319,6 +333,21 @@ mod tests {
                 "Forward { group: 0 }",
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn port_0_is_silent_and_so_are_those_of_the_config() {
+        let policy = Policy {
+            silent_ports: &[7, 19],
+            ..Policy::OPEN
+        };
+        for (port, open, closed) in [(0, true, true), (7, false, true), (19, false, true)] {
+            assert_eq!(Policy::OPEN.is_silent_port(port), open);
+            assert_eq!(policy.is_silent_port(port), closed);
+        }
+        for port in [1, 8, 53, 1024, u16::MAX] {
+            assert!(!policy.is_silent_port(port));
         }
     }
 

@@ -114,6 +114,12 @@ impl Path {
         SocketAddr::new(address, self.local_port)
     }
 
+    /// Whether the query's Ethernet source is a group: an answer would go to many.
+    #[must_use]
+    pub const fn is_client_group(&self) -> bool {
+        self.client_mac[0] & 0x01 != 0
+    }
+
     /// Bytes in front of the message: the same in the query and in the reply.
     #[must_use]
     pub const fn header_len(&self) -> usize {
@@ -318,6 +324,16 @@ mod tests {
         let mut frame = query.to_vec();
         frame[at..][..bytes.len()].copy_from_slice(bytes);
         parse(&frame).err()
+    }
+
+    #[test]
+    fn an_ethernet_group_is_known_as_one() {
+        for (first, is_group) in [(0x02, false), (0x01, true), (0xff, true), (0x33, true)] {
+            let mut frame = QUERY_IPV4.to_vec();
+            frame[6] = first;
+            let (path, _) = parse(&frame).expect("a query");
+            assert_eq!(path.is_client_group(), is_group);
+        }
     }
 
     #[test]

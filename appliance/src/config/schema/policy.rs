@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use xdnsd_core::policy::acl::PREFIXES_MAX;
 use xdnsd_core::policy::special::Kind;
-use xdnsd_core::policy::{Action, LISTS_MAX, rebind};
+use xdnsd_core::policy::{Action, LISTS_MAX, SILENT_PORTS, rebind};
 
 use super::{optional, section};
 use crate::config::types::{Domain, FilePath, Network, Suffix};
@@ -197,6 +197,9 @@ impl From<ActionWord> for Action {
     }
 }
 
+/// Each query's port is compared with all of them.
+const SILENT_PORTS_MAX: u64 = 16;
+
 section! {
     /// Which clients are answered. The longest prefix that holds a client's address decides.
     Access = "access", many: false {
@@ -208,5 +211,9 @@ section! {
         drop: Vec<Network> = Vec::new(), 0..=PREFIXES_MAX as u64;
         /// What all other clients get.
         others: ActionWord = ActionWord::Allow;
+        /// UDP source ports that get nothing, whoever asks from there: services that answer whatever comes. With a forged
+        /// query they and this server would answer each other for ever. The default is echo, daytime, quote of the day,
+        /// chargen and time. Port 0 never gets anything, port 53 always an answer.
+        silent_ports: Vec<u16> = SILENT_PORTS.to_vec(), 0..=SILENT_PORTS_MAX;
     }
 }

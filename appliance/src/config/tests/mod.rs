@@ -27,6 +27,7 @@ fn devices() -> Devices {
             .iter()
             .map(|addr| addr.parse().expect("an address"))
             .collect(),
+        broadcasts: Vec::new(),
     };
     Devices(vec![
         device("lo", 1, None, &["127.0.0.1", "::1"]),

@@ -36,7 +36,8 @@ const EVERY_KEY: &str = "[local]\nrecords = [\"nas.lan A 192.168.1.10\"]\nhosts 
          [filter]\nblock_files = [\"/a\"]\nallow_files = [\"/b\"]\ncompiled = [\"/c\"]\nblock = [\"ads.example\"]\n\
          allow = [\"ok.ads.example\"]\nanswer = \"address\"\naddresses = [\"fd00::1\", \"192.0.2.9\"]\nttl = 3\n\
          [rebind]\nranges = [\"shared-space\"]\nallow = [\"plex.direct\"]\nallow_routed = false\n\
-         [access]\nallow = [\"10.0.0.0/8\"]\nrefuse = [\"10.1.0.0/16\"]\ndrop = [\"10.1.1.1\"]\nothers = \"refuse\"\n";
+         [access]\nallow = [\"10.0.0.0/8\"]\nrefuse = [\"10.1.0.0/16\"]\ndrop = [\"10.1.1.1\"]\nothers = \"refuse\"\n\
+         silent_ports = [7, 1900]\n";
 
 #[test]
 fn every_key_of_access_reaches_policy() {
@@ -57,6 +58,8 @@ fn every_key_of_access_reaches_policy() {
         ]
     );
     assert_eq!(input.acl.default, Action::Refuse);
+    assert_eq!(input.silent_ports, [7, 1900]);
+    assert_eq!(valid("").policy().silent_ports, [7, 13, 17, 19, 37]);
 }
 
 #[test]
@@ -231,6 +234,22 @@ fn what_does_not_fit_together_is_refused() {
         (
             "[access]\nallow = [\"10.0.0.1/8\"]\n",
             "f:6:10: access.allow: \"10.0.0.1/8\" has bits set behind the prefix; is 10.0.0.0/8 meant?; allowed: a list of 0 to 1024, each a prefix such as \"192.168.1.0/24\", or an address",
+        ),
+        (
+            "[access]\nsilent_ports = [7, 53]\n",
+            "f:6:20: access.silent_ports: other forwarders ask from port 53; allowed: each port from 1 to 65535 but 53, once",
+        ),
+        (
+            "[access]\nsilent_ports = [0]\n",
+            "f:6:17: access.silent_ports: nobody asks from port 0, and it never gets an answer; allowed: each port from 1 to 65535 but 53, once",
+        ),
+        (
+            "[access]\nsilent_ports = [7, 7]\n",
+            "f:6:20: access.silent_ports: this port stands twice; allowed: each port from 1 to 65535 but 53, once",
+        ),
+        (
+            "[access]\nsilent_ports = [70000]\n",
+            "f:6:17: access.silent_ports: invalid value: integer `70000`, expected u16; allowed: a list of 0 to 16, each an integer from 0 to 65535",
         ),
         (
             "[rebind]\nranges = [\"lan\"]\n",

@@ -1,7 +1,7 @@
 //! A client's TCP connection, byte by byte where a test wants that.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -34,11 +34,27 @@ pub enum Next {
 impl Stream {
     /// Connects, and sends every write at once.
     pub fn open(lab: &Lab, family: Family) -> Result<Self> {
-        let local = SocketAddr::new(client_address(family), 0);
-        Self::connect(lab, local, listen(family))
+        Self::open_from(lab, client_address(family), 0)
     }
 
-    fn connect(lab: &Lab, local: SocketAddr, server: SocketAddr) -> Result<Self> {
+    /// The same from another address of the client host, or from a port of choice.
+    pub fn open_from(lab: &Lab, local: IpAddr, port: u16) -> Result<Self> {
+        let family = Family::of_address(local);
+        Self::connect(lab, SocketAddr::new(local, port), listen(family), None)
+    }
+
+    /// The same with so small a receive buffer: for a client that does not read.
+    pub fn open_narrow(lab: &Lab, family: Family, receive_buffer: usize) -> Result<Self> {
+        let local = SocketAddr::new(client_address(family), 0);
+        Self::connect(lab, local, listen(family), Some(receive_buffer))
+    }
+
+    fn connect(
+        lab: &Lab,
+        local: SocketAddr,
+        server: SocketAddr,
+        receive_buffer: Option<usize>,
+    ) -> Result<Self> {
         let family = if server.is_ipv4() {
             AddressFamily::Inet
         } else {
@@ -47,6 +63,9 @@ impl Stream {
         let stream = lab.client.run(|| -> nix::Result<TcpStream> {
             let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
             setsockopt(&fd.as_fd(), sockopt::ReuseAddr, &true)?;
+            if let Some(size) = receive_buffer {
+                setsockopt(&fd.as_fd(), sockopt::RcvBuf, &size)?;
+            }
             socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(local))?;
             socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(server))?;
             Ok(TcpStream::from(fd))
@@ -64,6 +83,11 @@ impl Stream {
     /// Sends bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes).context("write")
+    }
+
+    /// Says that nothing more comes.
+    pub fn end(&self) -> Result<()> {
+        Ok(self.stream.shutdown(Shutdown::Write)?)
     }
 
     /// Sends a message and waits for the next one.
@@ -107,6 +131,11 @@ impl Stream {
         ensure!(!message.is_empty(), "a message of no bytes");
         self.stream.read_exact(&mut message).context("message")?;
         Ok(Next::Message(message))
+    }
+
+    /// Whether the appliance closes the connection within `patience` without another message.
+    pub fn is_closed_within(&mut self, patience: Duration) -> Result<bool> {
+        Ok(self.next(patience)? == Next::Closed)
     }
 }
 

@@ -25,13 +25,14 @@
 //! [`Ways::silent`] says that nothing answers. [`Ways::ask`] goes by one way.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use xdnsd_core::counters::Counter;
 
 use super::SILENCE;
 use super::ask::{Ask, flag, option, rtype};
-use super::client::{Family, RawClient, listen};
+use super::client::{Family, RawClient, client_address, listen};
 use super::frame::UdpFrame;
 use super::message::{HEADER_LEN, UDP_LEN_MAX};
 use super::metrics::{Metric, Metrics};
@@ -169,6 +170,21 @@ impl<'s> Ways<'s> {
             (Way::Xdp | Way::Tcp, _) => Vec::new(),
         };
         Ok(frame)
+    }
+
+    /// The client with raw frames.
+    pub fn raw(&self) -> &RawClient {
+        &self.raw
+    }
+
+    /// A new connection from a port of choice.
+    pub fn stream_from(&self, family: Family, port: u16) -> Result<Stream> {
+        Stream::open_from(&self.scene.lab, client_address(family), port)
+    }
+
+    /// A new connection from another address of the client host.
+    pub fn stream_at(&self, local: IpAddr) -> Result<Stream> {
+        Stream::open_from(&self.scene.lab, local, 0)
     }
 
     /// A new connection. What is asked on it has to be counted with [`Ways::count`].

@@ -1,0 +1,73 @@
+//! Datagrams whose answers would come back as queries, or go to many.
+
+use std::net::{IpAddr, SocketAddr};
+
+use xdnsd_core::policy::Policy;
+
+/// Where no answer goes to, besides the ports that policy names.
+#[derive(Debug)]
+pub struct Sources {
+    /// Where we listen.
+    own: Vec<SocketAddr>,
+    /// Own addresses and directed broadcast addresses. What comes from the wire and names one of them is forged. The
+    /// kernel drops most of it; AF_XDP stands before that.
+    unfit: Vec<IpAddr>,
+}
+
+impl Sources {
+    /// Of a worker that listens at `own`.
+    pub fn new(own: Vec<SocketAddr>, unfit: Vec<IpAddr>) -> Self {
+        Self { own, unfit }
+    }
+
+    /// Whether a query that the kernel delivered is answered. Processes of this machine may ask from any port that we do
+    /// not listen on.
+    pub fn may_answer(&self, policy: &Policy<'_>, client: SocketAddr) -> bool {
+        let is_own = |own: &SocketAddr| own.ip() == client.ip() && own.port() == client.port();
+        !policy.is_silent_port(client.port()) && !self.own.iter().any(is_own)
+    }
+
+    /// Whether a query from the wire is answered.
+    pub fn may_answer_frame(&self, policy: &Policy<'_>, client: SocketAddr) -> bool {
+        !policy.is_silent_port(client.port()) && !self.unfit.contains(&client.ip())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gets_no_answer() {
+        let sources = Sources::new(
+            vec![
+                "192.0.2.1:53".parse().expect("an address"),
+                "[2001:db8::1]:53".parse().expect("an address"),
+            ],
+            ["192.0.2.1", "192.0.2.255", "2001:db8::1"]
+                .map(|address| address.parse().expect("an address"))
+                .to_vec(),
+        );
+        let policy = Policy {
+            silent_ports: &[7],
+            ..Policy::OPEN
+        };
+        for (client, by_kernel, by_frame) in [
+            ("192.0.2.2:53", true, true),
+            ("192.0.2.2:4000", true, true),
+            ("192.0.2.2:7", false, false),
+            ("[2001:db8::2]:7", false, false),
+            ("192.0.2.2:0", false, false),
+            ("192.0.2.1:53", false, false),
+            ("[2001:db8::1]:53", false, false),
+            ("192.0.2.1:4000", true, false),
+            ("[2001:db8::1]:4000", true, false),
+            ("192.0.2.255:4000", true, false),
+        ] {
+            let address = client.parse().expect("an address");
+            assert_eq!(sources.may_answer(&policy, address), by_kernel, "{client}");
+            let by_wire = sources.may_answer_frame(&policy, address);
+            assert_eq!(by_wire, by_frame, "{client}");
+        }
+    }
+}

@@ -1,0 +1,442 @@
+//! DNS over TCP (RFC 7766): how queries may be cut and joined, who may wait for how long, and who has to go.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hickory_proto::rr::{RData, RecordType};
+use qemu_test::lab::Lab;
+use qemu_test::wait::wait_until;
+use xdnsd_core::counters::Counter;
+use xdnsd_core::limits::TCP_CLIENTS;
+
+use super::code;
+use crate::support::ask::{Ask, OptRecord, flag, rtype};
+use crate::support::client::Family;
+use crate::support::message::{query, txt};
+use crate::support::scene::{Scene, Setup, scene};
+use crate::support::script::Rule;
+use crate::support::stream::{Next, Stream, framed};
+use crate::support::upstream::Asked;
+use crate::support::view::View;
+use crate::support::{SILENCE, TIMEOUT};
+
+/// How long a query may take to arrive whole.
+const QUERY_TIME: Duration = Duration::from_secs(5);
+/// How long the upstream takes for the names below `slow.test.`.
+const SLOW: Duration = Duration::from_millis(600);
+
+/// `www.test.` and everything below `test.` has an address, what is below `slow.test.` only later.
+fn prepare(scene: &Scene) {
+    let rule = Rule::addresses(300, &["192.0.2.1"]);
+    scene.upstream.on("*.test.", rule.clone());
+    scene.upstream.on("*.slow.test.", rule.after(SLOW));
+}
+
+fn a(name: &str) -> Vec<u8> {
+    Ask::of(name, rtype::A).bytes()
+}
+
+/// Whether `reply` answers `query` with an address.
+fn assert_answers(reply: &[u8], query: &[u8]) -> Result<()> {
+    let view = View::parse(reply)?;
+    ensure!(
+        view.id.to_be_bytes() == query[..2],
+        "another query's answer: {view:?}"
+    );
+    ensure!(view.data(rtype::A).len() == 1, "{view:?}");
+    Ok(())
+}
+
+/// Asks once, so that the connection is known to be accepted.
+fn open_and_ask(lab: &Lab, family: Family) -> Result<Stream> {
+    let mut stream = Stream::open(lab, family)?;
+    let query = a("www.test.");
+    assert_answers(&stream.exchange(&query)?, &query)?;
+    Ok(stream)
+}
+
+#[test]
+fn a_query_may_come_in_any_pieces() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    for family in Family::ALL {
+        let mut stream = Stream::open(&scene.lab, family)?;
+        let query = a("www.test.");
+        let whole = framed(&query);
+        // Cut everywhere: within the length, behind it, within the message.
+        for at in 1..whole.len() {
+            stream.write(&whole[..at])?;
+            // So that two segments are two reads.
+            assert_eq!(stream.next(Duration::from_millis(3))?, Next::Nothing);
+            stream.write(&whole[at..])?;
+            assert_answers(&stream.receive()?, &query)?;
+        }
+        for byte in &whole {
+            stream.write(std::slice::from_ref(byte))?;
+            std::thread::yield_now();
+        }
+        assert_answers(&stream.receive()?, &query)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn queries_may_come_together() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    for family in Family::ALL {
+        let mut stream = open_and_ask(&scene.lab, family)?;
+        let queries: Vec<Vec<u8>> = ["www.test.", "www.test.", "b.test."].map(a).to_vec();
+        let joined: Vec<u8> = queries.iter().flat_map(|query| framed(query)).collect();
+        // Two and a half, then the rest.
+        let cut = joined.len() - 9;
+        stream.write(&joined[..cut])?;
+        for query in &queries[..2] {
+            assert_answers(&stream.receive()?, query)?;
+        }
+        assert_eq!(stream.next(SILENCE)?, Next::Nothing);
+        stream.write(&joined[cut..])?;
+        assert_answers(&stream.receive()?, &queries[2])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn many_queries_are_answered_whatever_their_order() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    let mut stream = Stream::open(&scene.lab, Family::V4)?;
+    // More than may be in flight at once; every third takes long, the others are hits or not.
+    let queries: Vec<Vec<u8>> = (0..300)
+        .map(|number| match number % 3 {
+            0 => a(&format!("n{number}.slow.test.")),
+            1 => a("www.test."),
+            _ => a(&format!("n{number}.test.")),
+        })
+        .collect();
+    let joined: Vec<u8> = queries.iter().flat_map(|query| framed(query)).collect();
+    stream.write(&joined)?;
+    let mut open: Vec<&Vec<u8>> = queries.iter().collect();
+    while !open.is_empty() {
+        let reply = stream.receive()?;
+        let of = open.iter().position(|query| query[..2] == reply[..2]);
+        let query = open.swap_remove(of.context("an answer to nothing, or a second one")?);
+        assert_answers(&reply, query)?;
+    }
+    assert_eq!(stream.next(SILENCE)?, Next::Nothing);
+    Ok(())
+}
+
+#[test]
+fn one_connection_has_so_many_questions_open_and_no_more() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    let mut greedy = Stream::open(&scene.lab, Family::V4)?;
+    let names = (0..100).map(|number| a(&format!("g{number}.slow.test.")));
+    greedy.write(&names.flat_map(|query| framed(&query)).collect::<Vec<_>>())?;
+    // Those that the upstream gets twice for its slowness count once.
+    let asked = || {
+        let all = scene.upstream.asked_all();
+        let names: BTreeSet<String> = all.iter().map(Asked::name).collect();
+        names.len()
+    };
+    wait_until("64 questions are open", TIMEOUT, || asked() >= 64)?;
+    assert_eq!(greedy.next(SILENCE)?, Next::Nothing);
+    assert_eq!(asked(), 64);
+    for _ in 0..100 {
+        greedy.receive()?;
+    }
+    assert_eq!(asked(), 100);
+    Ok(())
+}
+
+#[test]
+fn the_same_query_again_is_owed_an_answer_of_its_own() -> Result<()> {
+    let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 1\n"));
+    prepare(&scene);
+    let mut stream = Stream::open(&scene.lab, Family::V4)?;
+    let query = a("again.slow.test.");
+    stream.write(&framed(&query).repeat(3))?;
+    for _ in 0..3 {
+        assert_answers(&stream.receive()?, &query)?;
+    }
+    // Nothing is open any more: the connection counts as idle.
+    assert!(stream.is_closed_within(TIMEOUT)?);
+    Ok(())
+}
+
+#[test]
+fn a_slow_answer_does_not_hold_up_the_next() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    for family in Family::ALL {
+        let mut stream = open_and_ask(&scene.lab, family)?;
+        let slow = a(&format!("{family:?}.slow.test."));
+        let fast = a("www.test.");
+        stream.write(&[framed(&slow), framed(&fast)].concat())?;
+        assert_answers(&stream.receive()?, &fast).context("the fast one first")?;
+        assert_answers(&stream.receive()?, &slow)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn messages_that_are_none_do_not_end_the_connection() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    let query = a("www.test.");
+    for family in Family::ALL {
+        let mut stream = Stream::open(&scene.lab, family)?;
+        for silent in [&b""[..], b"x", &query[..11], &[0xff; 40]] {
+            stream.send(silent)?;
+            assert_answers(&stream.exchange(&query)?, &query)?;
+        }
+        let formerr = stream.exchange(&query[..14])?;
+        assert_eq!(View::parse(&formerr)?.rcode(), code::FORMERR);
+        assert_answers(&stream.exchange(&query)?, &query)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_longest_messages() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    let strings: Vec<RData> = (0..240).map(|number| txt(number, 250)).collect();
+    scene.upstream.on("huge.test.", Rule::answer(300, &strings));
+    let mut stream = Stream::open(&scene.lab, Family::V6)?;
+    for len in [2_047, 2_048, 2_049, 5_000, 65_535] {
+        // Trailing bytes are nobody's, however many.
+        let mut query = a("www.test.");
+        query.resize(len, 0xa5);
+        assert_answers(&stream.exchange(&query)?, &query).with_context(|| format!("{len}"))?;
+        // What is needed of a message has to stand at its beginning.
+        let padded = OptRecord::size(1232).option(12, &vec![0; len.min(60_000)]);
+        let padded = Ask::of("www.test.", rtype::A).edns(&padded).bytes();
+        let reply = View::parse(&stream.exchange(&padded)?)?;
+        assert!(
+            matches!(reply.rcode(), code::NOERROR | code::FORMERR),
+            "{reply:?}"
+        );
+    }
+    let update = Ask::of("test.", 6).opcode(5).tail(&[7; 60_000]).count(2, 9);
+    let reply = View::parse(&stream.exchange(&update.bytes())?)?;
+    assert_eq!(reply.rcode(), code::NOTIMP);
+    // Several of them, which no send buffer holds at once, and a client that reads.
+    let huge = Ask::of("huge.test.", rtype::TXT).bytes();
+    for _ in 0..5 {
+        let reply = View::parse(&stream.exchange(&huge)?)?;
+        assert_eq!(reply.data(rtype::TXT).len(), strings.len());
+        assert!(reply.bytes.len() > 60_000 && !reply.has(flag::TC));
+    }
+    Ok(())
+}
+
+#[test]
+fn who_has_said_all_gets_all_answers_and_is_closed() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    for family in Family::ALL {
+        let slow = a(&format!("end{family:?}.slow.test."));
+        let fast = a("www.test.");
+        for queries in [vec![&fast], vec![&slow], vec![&slow, &fast, &fast]] {
+            let mut stream = Stream::open(&scene.lab, family)?;
+            for query in &queries {
+                stream.send(query)?;
+            }
+            stream.end()?;
+            for _ in &queries {
+                stream.receive().context("an answer after the end")?;
+            }
+            assert!(stream.is_closed_within(TIMEOUT)?);
+        }
+        // The end within a query, and without any.
+        for part in [&b""[..], b"\0", &framed(&fast)[..9]] {
+            let mut stream = Stream::open(&scene.lab, family)?;
+            stream.write(part)?;
+            stream.end()?;
+            assert!(stream.is_closed_within(TIMEOUT)?, "{part:02x?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn who_goes_before_the_answer_harms_nobody() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    for number in 0..TCP_CLIENTS {
+        let mut stream = Stream::open(&scene.lab, Family::V4)?;
+        stream.send(&a(&format!("gone{number}.slow.test.")))?;
+    }
+    let mut stream = open_and_ask(&scene.lab, Family::V6)?;
+    std::thread::sleep(SLOW);
+    let query = a("gone1.slow.test.");
+    assert_answers(&stream.exchange(&query)?, &query)
+}
+
+#[test]
+fn an_idle_connection_is_closed_in_its_time() -> Result<()> {
+    let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 1\n"));
+    prepare(&scene);
+    let idle = Duration::from_secs(1);
+    for family in Family::ALL {
+        // One that never said a word, and one that did.
+        let fresh = Stream::open(&scene.lab, family)?;
+        let used = open_and_ask(&scene.lab, family)?;
+        for mut stream in [fresh, used] {
+            let since = Instant::now();
+            assert!(stream.is_closed_within(idle * 3)?);
+            assert!(since.elapsed() <= idle * 2, "{:?}", since.elapsed());
+        }
+        // Who asks again and again stays.
+        let mut busy = open_and_ask(&scene.lab, family)?;
+        for _ in 0..4 {
+            assert_eq!(busy.next(idle * 6 / 10)?, Next::Nothing);
+            busy.exchange(&a("www.test."))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn who_waits_is_not_idle() -> Result<()> {
+    let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 1\n"));
+    let late = Rule::addresses(300, &["192.0.2.1"]).after(Duration::from_millis(1_500));
+    prepare(&scene);
+    scene.upstream.on("late.test.", late);
+    let mut stream = Stream::open(&scene.lab, Family::V4)?;
+    let query = a("late.test.");
+    assert_answers(&stream.exchange(&query)?, &query)?;
+    // The second begins with the answer, not with the question.
+    assert_eq!(stream.next(Duration::from_millis(600))?, Next::Nothing);
+    let again = a("www.test.");
+    assert_answers(&stream.exchange(&again)?, &again)?;
+    assert!(stream.is_closed_within(TIMEOUT)?);
+    Ok(())
+}
+
+#[test]
+fn a_query_that_takes_too_long_to_come_ends_its_connection() -> Result<()> {
+    let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 100\n"));
+    prepare(&scene);
+    let mut idle = open_and_ask(&scene.lab, Family::V4)?;
+    let mut cut = open_and_ask(&scene.lab, Family::V6)?;
+    let mut dripping = open_and_ask(&scene.lab, Family::V4)?;
+    let since = Instant::now();
+    cut.write(&framed(&a("www.test."))[..5])?;
+    // One byte a second is not enough.
+    for byte in &framed(&a("www.test."))[..5] {
+        dripping.write(std::slice::from_ref(byte))?;
+        assert_eq!(dripping.next(Duration::from_millis(800))?, Next::Nothing);
+    }
+    assert!(cut.is_closed_within(QUERY_TIME)?);
+    assert!(dripping.is_closed_within(QUERY_TIME)?);
+    let took = since.elapsed();
+    assert!(took >= QUERY_TIME && took < QUERY_TIME * 3 / 2, "{took:?}");
+    // A hundred seconds for who is idle.
+    let query = a("www.test.");
+    assert_answers(&idle.exchange(&query)?, &query)
+}
+
+#[test]
+fn full_slots_make_room_for_who_comes() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    let mut streams = Vec::new();
+    for _ in 0..TCP_CLIENTS {
+        streams.push(open_and_ask(&scene.lab, Family::V4)?);
+    }
+    // The first of them asks again, so that the second has been idle for longest; the third has a question open.
+    let query = a("www.test.");
+    streams[0].exchange(&query)?;
+    let slow = a("wait.slow.test.");
+    streams[2].send(&slow)?;
+    let mut guest = open_and_ask(&scene.lab, Family::V6)?;
+    assert!(streams[1].is_closed_within(TIMEOUT)?, "idle for longest");
+    let mut another = open_and_ask(&scene.lab, Family::V6)?;
+    assert!(streams[3].is_closed_within(TIMEOUT)?, "the next");
+    assert_answers(&streams[2].receive()?, &slow).context("who waits stays")?;
+    for stream in [&mut guest, &mut another, &mut streams[0]] {
+        assert_answers(&stream.exchange(&query)?, &query)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn who_does_not_read_is_closed_and_nobody_waits_for_him() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    let strings: Vec<RData> = (0..200).map(|number| txt(number, 250)).collect();
+    scene.upstream.on("huge.test.", Rule::answer(300, &strings));
+    let huge = Ask::of("huge.test.", rtype::TXT).bytes();
+    let mut greedy = Stream::open_narrow(&scene.lab, Family::V4, 32_768)?;
+    let mut other = open_and_ask(&scene.lab, Family::V4)?;
+    // 50,000 bytes each: more than both buffers hold, long before they are all asked for.
+    for _ in 0..40 {
+        if greedy.send(&huge).is_err() {
+            break;
+        }
+        let query = a("www.test.");
+        assert_answers(&other.exchange(&query)?, &query)?;
+    }
+    // What was sent before may be read; then there is an end, never a wrong byte.
+    let mut whole = 0;
+    loop {
+        match greedy.next(TIMEOUT) {
+            Ok(Next::Message(message)) => {
+                let view = View::parse(&message)?;
+                assert_eq!(view.data(rtype::TXT).len(), strings.len());
+                whole += 1;
+            }
+            Ok(Next::Closed) => break,
+            Ok(Next::Nothing) => anyhow::bail!("the connection is still open"),
+            // It broke off within a message.
+            Err(error) => {
+                let kind = error.downcast_ref().map(std::io::Error::kind);
+                let ends = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
+                assert!(kind.is_some_and(|kind| ends.contains(&kind)), "{error:#}");
+                break;
+            }
+        }
+    }
+    assert!(whole < 40, "{whole}");
+    Ok(())
+}
+
+#[test]
+fn a_flood_of_connections_starves_no_datagram() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    let client = scene.udp_client(Family::V4)?;
+    client.ask(&query("www.test.", RecordType::A))?;
+    let before = scene.daemon.metrics()?;
+    let flood = |lab: &Lab| -> Result<()> {
+        for _ in 0..300 {
+            let mut stream = Stream::open(lab, Family::V6)?;
+            stream.write(b"\0\x1d half a query")?;
+        }
+        Ok(())
+    };
+    let mut slowest = Duration::ZERO;
+    let asked = std::thread::scope(|scope| -> Result<u64> {
+        let flooding = scope.spawn(|| flood(&scene.lab));
+        let mut asked = 0;
+        while !flooding.is_finished() {
+            let since = Instant::now();
+            client.ask(&query("www.test.", RecordType::A))?;
+            slowest = slowest.max(since.elapsed());
+            asked += 1;
+        }
+        flooding.join().expect("no panic")?;
+        Ok(asked)
+    })?;
+    assert!(asked > 0 && slowest < TIMEOUT, "{asked} {slowest:?}");
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Counter::AnswersXdp, asked)])?;
+    open_and_ask(&scene.lab, Family::V4)?;
+    Ok(())
+}
