@@ -411,10 +411,14 @@ fn check_route(
     }
 }
 
-/// The two clocks may be apart by a tick in either direction; far apart in either direction is stale.
+/// A queue that nobody has ever served has no socket. The two clocks may be apart by a tick in either direction; far
+/// apart in either direction is stale.
 #[inline(always)]
 fn check_heartbeat(kernel: &impl Kernel) -> Result<(), Reason> {
-    let beat = kernel.heartbeat().ok_or(Reason::PassNoSocket)?;
+    let beat = kernel.heartbeat().unwrap_or(0);
+    if beat == 0 {
+        return Err(Reason::PassNoSocket);
+    }
     if kernel.now().abs_diff(beat) > HEARTBEAT_STALE_NS {
         return Err(Reason::PassStale);
     }
@@ -608,7 +612,7 @@ mod tests {
             (Some(NOW + HEARTBEAT_STALE_NS), Ok(())),
             (Some(NOW - HEARTBEAT_STALE_NS - 1), Err(Reason::PassStale)),
             (Some(NOW + HEARTBEAT_STALE_NS + 1), Err(Reason::PassStale)),
-            (Some(0), Err(Reason::PassStale)),
+            (Some(0), Err(Reason::PassNoSocket)),
             (None, Err(Reason::PassNoSocket)),
         ] {
             let kernel = Told {
