@@ -9,7 +9,7 @@ use super::io::{Io, Route};
 use super::streams::Progress;
 use super::tcp::{Arrived, QUERY_MS};
 use super::{BUFFER, Worker};
-use crate::xsk::Frame;
+use crate::xsk::{Frame, prefetch};
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
 /// sockets and the heartbeat have to wait for no more than some hundred microseconds.
@@ -28,6 +28,8 @@ impl Worker<'_> {
             }
             self.io.counters.add(Counter::QueriesXdp, count as u64);
             while let Some(frame) = self.batch.pop() {
+                // Comes while this one is answered.
+                self.batch.last().into_iter().for_each(prefetch);
                 self.answer_frame(turn, frame);
             }
             self.flush();

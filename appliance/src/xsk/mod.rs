@@ -13,6 +13,7 @@
 //! It never looks into a frame, never blocks but in [`Xsk::open`], and after that never allocates.
 
 mod error;
+mod prefetch;
 mod slot;
 mod stats;
 mod sys;
@@ -36,6 +37,7 @@ mod afxdp;
 pub use afxdp::{Frame, Xsk};
 
 pub use error::{Kick, SetupError, Step};
+pub use prefetch::prefetch;
 pub use slot::UmemSlot;
 pub use stats::{Census, Counters, Statistics};
 
