@@ -106,10 +106,15 @@ impl Name {
         let end = plain_end(message, offset)?;
         let wire = &message[offset..end];
         let mut name = Self::ROOT;
-        let bytes = name.bytes.get_mut(..wire.len()).ok_or(NameError::TooLong)?;
-        for (byte, &received) in bytes.iter_mut().zip(wire) {
-            // Length bytes are at most 63 and so never letters.
-            *byte = received.to_ascii_lowercase();
+        let bytes = name.bytes.get_mut(..wire.len());
+        bytes.ok_or(NameError::TooLong)?.copy_from_slice(wire);
+        // Whole words: behind the name are zeros. Length bytes are at most 63 and so never letters.
+        let (words, rest) = name.bytes.as_chunks_mut();
+        for word in words.iter_mut().take(wire.len().div_ceil(WORD)) {
+            *word = lower(u64::from_ne_bytes(*word)).to_ne_bytes();
+        }
+        if wire.len() > WORD * words.len() {
+            rest.make_ascii_lowercase();
         }
         name.len = wire.len() as u8;
         Ok((name, end))
@@ -185,6 +190,21 @@ impl core::fmt::Display for Name {
         }
         Ok(())
     }
+}
+
+/// Bytes of a machine word.
+const WORD: usize = 8;
+
+/// Eight bytes with their ASCII capitals in lower case.
+const fn lower(word: u64) -> u64 {
+    const EACH: u64 = u64::from_ne_bytes([1; WORD]);
+    const HIGH: u64 = EACH * 0x80;
+    // The high bit of each byte that is an ASCII byte from A on, and of each that is behind Z: no carry leaves a byte.
+    let low = word & !HIGH;
+    let from_a = low + EACH * (0x80 - b'A' as u64);
+    let behind_z = low + EACH * (0x7f - b'Z' as u64);
+    let capitals = !word & HIGH & (from_a ^ behind_z);
+    word | capitals >> 2
 }
 
 /// The offset behind the uncompressed name at `offset`.
@@ -268,6 +288,28 @@ mod tests {
         assert_eq!(format!("{name}"), "www.eXample.com.");
         assert_eq!(format!("{}", Name::ROOT), ".");
         assert_eq!(name.label_count(), 3);
+    }
+
+    #[test]
+    fn every_byte_at_every_place_is_lowered_as_ascii() {
+        for byte in 0..=u8::MAX {
+            // Labels of 1 to 63 bytes around it, so that every place in a word is met, and the longest name.
+            for len in 1..=63 {
+                for at in 1..=len {
+                    let mut wire = Vec::from([len as u8]);
+                    wire.resize(len + 1, b'x');
+                    wire[at] = byte;
+                    wire.push(0);
+                    let (name, end) = Name::parse_lower(&wire, 0).expect("well-formed");
+                    assert_eq!(end, wire.len());
+                    assert_eq!(name.as_wire(), wire.to_ascii_lowercase(), "{byte} at {at}");
+                }
+            }
+        }
+        let mut longest: Vec<u8> = core::iter::repeat_n(*b"\x01A", 127).flatten().collect();
+        longest.push(0);
+        let (name, _) = Name::parse_lower(&longest, 0).expect("255 bytes");
+        assert_eq!(name.as_wire(), longest.to_ascii_lowercase());
     }
 
     #[test]
