@@ -142,7 +142,6 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             ttl_secs: self.settings.failure_ttl_secs,
             stored: turn.now,
             ede: reason,
-            generation: turn.policy.generation,
             ..Head::EMPTY
         };
         if let Some(pending) = self
@@ -151,6 +150,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             .get(index)
             .filter(|_| head.ttl_secs > 0 && reason != ede::NOT_READY)
         {
+            let head = Head {
+                generation: pending.generation,
+                ..head
+            };
             self.cache.with_shard(pending.hash, |shard| {
                 shard.insert(pending.hash, &pending.key(), &head, &[])
             });

@@ -17,6 +17,7 @@ mod ask;
 mod chase;
 mod cookie;
 mod deliver;
+mod known;
 mod local;
 mod query;
 mod reject;

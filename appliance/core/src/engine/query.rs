@@ -11,7 +11,7 @@ use crate::dns::edns::{OptReply, ede};
 use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::query::Query;
 use crate::dns::render::{Reply, Ttl, render};
-use crate::dns::{Name, class, rcode, rtype};
+use crate::dns::{Name, rcode, rtype};
 use crate::forward::pending::{ClientEdns, LetterCase, Links, Pending, PendingFull, Waiter};
 use crate::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
 use crate::policy::Policy;
@@ -90,7 +90,7 @@ impl<R> Asking<'_, R> {
     }
 
     /// The key under which they are kept.
-    fn key(&self) -> Key<'_> {
+    pub(super) fn key(&self) -> Key<'_> {
         Key {
             name: self.name().as_wire(),
             ..self.query.key()
@@ -117,9 +117,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if let Some(outcome) = self.admit(turn, &asking, message) {
             return outcome;
         }
-        let outcome = match self.answer_here(turn, &mut asking, message) {
-            Ok(outcome) => outcome,
-            Err(group) => self.answer_from_cache(turn, &asking, group, message, effects),
+        let outcome = match self.refuse_kind(&asking, message) {
+            Some(outcome) => outcome,
+            None => self.answer(turn, &mut asking, message, effects),
         };
         let is_long = matches!(outcome, Outcome::Reply(len) if len > self.settings.cookie_free_max);
         if asking.is_unknown && is_long {
@@ -160,38 +160,22 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Answers without cache or upstream. `Err`: the upstream group to be asked.
-    fn answer_here(
+    /// Answers a question of class IN.
+    fn answer(
         &mut self,
         turn: &Turn<'_>,
         asking: &mut Asking<'_, R>,
         message: &mut [u8],
-    ) -> Result<Outcome, u8> {
-        let query = asking.query;
-        if query.edns.is_some_and(|edns| edns.version != 0) {
-            return Ok(self.refuse(message, asking, rcode::BADVERS, ede::NONE));
+        effects: &mut impl Effects<R>,
+    ) -> Outcome {
+        let hash = asking.key().hash(&self.cache.seed());
+        if let Some(outcome) = self.answer_known(turn, hash, asking, message) {
+            return outcome;
         }
-        // RFC 7873 section 5.2.2; without cookies the option is one that is not known.
-        if query.edns.is_some_and(|edns| edns.cookie_is_malformed)
-            && self.settings.cookies.is_some()
-        {
-            return Ok(self.refuse(message, asking, rcode::FORMERR.into(), ede::NONE));
-        }
-        match query.qclass {
-            class::IN => {}
-            class::CH => return Ok(self.answer_chaos(asking, message)),
-            _ => {
-                return Ok(self.refuse(message, asking, rcode::REFUSED.into(), ede::NOT_SUPPORTED));
-            }
-        }
-        // Zone transfers and the retired mailbox meta types (RFC 1035 section 3.2.3): nothing that a forwarder has.
-        if (rtype::IXFR..rtype::ANY).contains(&query.qtype) {
-            return Ok(self.refuse(message, asking, rcode::REFUSED.into(), ede::NOT_SUPPORTED));
-        }
-        let decided = self.answer_by_policy(turn, asking, message);
-        match decided {
-            Err(_) if query.qtype == rtype::ANY => Ok(self.answer_any(asking, message)),
-            decided => decided,
+        match self.answer_by_policy(turn, asking, message) {
+            Ok(outcome) => outcome,
+            Err(_) if asking.query.qtype == rtype::ANY => self.answer_any(asking, message),
+            Err(group) => self.answer_from_cache(turn, asking, group, message, effects),
         }
     }
 
@@ -419,6 +403,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             without_edns: 0,
             without_case: 0,
             by_stream: matches!(missed, Lookup::TooLarge),
+            generation: turn.policy.generation,
             chase: None,
             bucket: bucket(asking.client.address, &self.cache.seed()),
         };

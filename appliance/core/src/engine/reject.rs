@@ -1,16 +1,51 @@
-//! Replies to messages that are no well-formed query.
+//! Replies to messages that are no well-formed query, and to kinds of queries that nobody is asked about.
 
-use super::query::opt_reply;
+use super::query::{Asking, opt_reply};
 use super::{CacheAccess, Client, Engine, Outcome, Turn};
 use crate::counters::Counter;
-use crate::dns::edns::{Edns, OptReply};
+use crate::dns::edns::{Edns, OptReply, ede};
 use crate::dns::header::{HEADER_LEN, Header, flag};
 use crate::dns::query::{QueryError, rejected_opt};
-use crate::dns::rcode;
+use crate::dns::{class, rcode, rtype};
 use crate::forward::pending::ClientEdns;
 use crate::policy::Action;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
+    /// Answers kinds of questions that no policy, cache or upstream is asked about.
+    pub(super) fn refuse_kind(
+        &mut self,
+        asking: &Asking<'_, R>,
+        message: &mut [u8],
+    ) -> Option<Outcome> {
+        let query = asking.query;
+        if query.edns.is_some_and(|edns| edns.version != 0) {
+            return Some(self.refuse(message, asking, rcode::BADVERS, ede::NONE));
+        }
+        // RFC 7873 section 5.2.2; without cookies the option is one that is not known.
+        if query.edns.is_some_and(|edns| edns.cookie_is_malformed)
+            && self.settings.cookies.is_some()
+        {
+            return Some(self.refuse(message, asking, rcode::FORMERR.into(), ede::NONE));
+        }
+        match query.qclass {
+            class::IN => {}
+            class::CH => return Some(self.answer_chaos(asking, message)),
+            _ => {
+                return Some(self.refuse(
+                    message,
+                    asking,
+                    rcode::REFUSED.into(),
+                    ede::NOT_SUPPORTED,
+                ));
+            }
+        }
+        // Zone transfers and the retired mailbox meta types (RFC 1035 section 3.2.3): nothing that a forwarder has.
+        if (rtype::IXFR..rtype::ANY).contains(&query.qtype) {
+            return Some(self.refuse(message, asking, rcode::REFUSED.into(), ede::NOT_SUPPORTED));
+        }
+        None
+    }
+
     /// Answers the message `message[..len]`, which is no well-formed query, in place.
     #[cold]
     pub(super) fn reject(

@@ -199,7 +199,6 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             .is_some_and(|upstream| upstream.config.trusted);
         answer.head.authentic_data &= trusted;
         self.withhold(turn, index, &mut answer, effects);
-        answer.head.generation = turn.policy.generation;
         self.keep(index, &answer);
         let is_cut = answer.truncated && !is_stream(attempt.socket);
         self.reply_all(turn, index, &answer, is_cut, effects);
@@ -313,6 +312,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let body = &self.tables.template[answer.body_at..answer.body_end];
         let (hash, key) = (pending.hash, pending.key());
         let head = Head {
+            // Another policy has not decided about the question yet: it will, before the answer is given again.
+            generation: pending.generation,
             // A chase may have led to several.
             group: match pending.chase {
                 None => pending.group,

@@ -9,6 +9,7 @@ mod edns;
 mod harness;
 mod hostile;
 mod image;
+mod known;
 mod large;
 mod messages;
 mod policy;

@@ -4,7 +4,7 @@ use super::harness::*;
 use super::image;
 use crate::policy::{Acl, BlockAnswer, List, LocalData, Rebind, Routes, Suffixes, rebind};
 
-fn blocking(names: &[&str]) -> crate::policy::Lists<'static> {
+pub(super) fn blocking(names: &[&str]) -> crate::policy::Lists<'static> {
     let mut lists = crate::policy::Lists::EMPTY;
     let names = names.iter().map(|name| (image::wire(name), image::BLOCK));
     let image = keep(image::list(names));

@@ -24,6 +24,7 @@ fn pending(number: u64, bucket: u8) -> Pending {
         without_case: 0,
         by_stream: false,
         chase: None,
+        generation: 0,
         bucket,
     }
 }
