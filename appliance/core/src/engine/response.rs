@@ -40,7 +40,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             } else {
                 Counter::UpstreamSpoofed
             });
-            return;
+            return self.lost_if_stream(turn, socket, effects);
         };
         let Some(pending) = self.tables.pending.get(index) else {
             return;
@@ -64,7 +64,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let bounds = &self.settings.ttl;
         let digested = digest(message, &asked, bounds, turn.now, &mut self.tables.template);
         match digested {
-            Err(ResponseError::Foreign) => self.counters.count(Counter::UpstreamSpoofed),
+            Err(ResponseError::Foreign) => {
+                self.counters.count(Counter::UpstreamSpoofed);
+                self.lost_if_stream(turn, socket, effects);
+            }
             Err(ResponseError::Malformed) => {
                 self.counters.count(Counter::UpstreamMalformed);
                 self.attempt_failed(turn, index, &attempt, rcode::SERVFAIL, effects);
@@ -80,6 +83,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 self.note_abilities(turn.now, index, &attempt, &answer);
                 self.accept(turn, index, &attempt, answer, effects);
             }
+        }
+    }
+
+    /// What came over a stream is not what was asked for: nobody but the server itself can have said it, and nothing else
+    /// comes.
+    fn lost_if_stream(&mut self, turn: &Turn<'_>, socket: u16, effects: &mut impl Effects<R>) {
+        if is_stream(socket) {
+            self.lost(turn, socket, effects);
         }
     }
 

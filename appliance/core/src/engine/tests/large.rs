@@ -65,6 +65,25 @@ fn a_truncated_answer_is_fetched_in_a_stream() {
 }
 
 #[test]
+fn a_wrong_answer_over_a_stream_is_a_failed_attempt() {
+    for wrong in [0, 1] {
+        with_world(Settings::DEFAULT, |world| {
+            world.effects.stream_limit = 1;
+            world.miss(1, &query("a.example.", 1));
+            world.respond(cut);
+            let asked = world.effects.asked.last().unwrap().clone();
+            let mut bytes = response_to(&asked.message, answer_a(60));
+            // Another ID, another letter of the name.
+            bytes[[1, 13][wrong]] ^= 2;
+            world.receive(asked.socket, asked.to, &bytes);
+            assert_eq!(world.asked().last().unwrap(), UPSTREAM_2);
+            world.respond(answer_a(60));
+            assert_eq!(world.last_reply().answers().len(), 1);
+        });
+    }
+}
+
+#[test]
 fn a_lost_stream_is_a_failed_attempt() {
     with_world(Settings::DEFAULT, |world| {
         world.effects.stream_limit = 2;
