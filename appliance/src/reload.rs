@@ -10,6 +10,7 @@ use xdnsd_core::time::Instant;
 
 use crate::clock;
 use crate::config::Config;
+use crate::config::Server;
 use crate::policy::Notes;
 use crate::policy::keeper::{Keeper, Update};
 use crate::policy::set::PolicySet;
@@ -18,9 +19,14 @@ use crate::worker::Mailbox;
 /// Lines of the log that one update may take.
 const NOTES_MAX: usize = 8;
 
+/// Why a config with other servers is not taken over.
+const OTHER_SERVERS: &str = "the servers of [upstream] are others, which takes a restart";
+
 /// Keeps the workers' policy up to date. Belongs to the main thread.
 pub struct Reloader {
     path: PathBuf,
+    /// The servers of each group, as the workers have them.
+    servers: Vec<Vec<Server>>,
     keeper: Keeper,
     /// Sets that were in force. Freed here when no worker serves under them any more, so that no worker has to.
     previous: Vec<Arc<PolicySet>>,
@@ -37,6 +43,7 @@ impl Reloader {
         say(&update.notes);
         Ok(Self {
             path,
+            servers: config.group_servers(),
             keeper,
             previous: Vec::new(),
         })
@@ -79,6 +86,10 @@ impl Reloader {
         let started = Config::load(&self.path)
             .map_err(|errors| errors.to_string())
             .and_then(|config| {
+                // Routes name groups by number: those of other groups would ask the wrong servers.
+                if config.group_servers() != self.servers {
+                    return Err(OTHER_SERVERS.into());
+                }
                 Keeper::start(config.policy(), wall_secs()).map_err(|problem| problem.to_string())
             });
         match started {

@@ -7,7 +7,7 @@ use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
 
 use super::Config;
 use super::schema::BlockWord;
-use super::types::{FilePath, Network};
+use super::types::{FilePath, Network, Server};
 use crate::policy::acl::AclInput;
 use crate::policy::hosts::LeaseFormat;
 use crate::policy::local::{LeaseFile, LocalInput};
@@ -139,6 +139,15 @@ impl Config {
             group: group as u16,
         };
         order.iter().enumerate().skip(1).map(route).collect()
+    }
+
+    /// The servers of each group, in the order in which routes name the groups.
+    #[must_use]
+    pub fn group_servers(&self) -> Vec<Vec<Server>> {
+        let order = self.group_order().into_iter();
+        order
+            .map(|index| self.upstreams[index].servers.clone())
+            .collect()
     }
 
     fn rebind_protection(&self) -> RebindInput {
