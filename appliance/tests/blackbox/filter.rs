@@ -341,6 +341,37 @@ fn a_compiled_list_is_replaced_under_load_without_a_lost_query() -> Result<()> {
     Ok(())
 }
 
+/// A download that is written over the list takes the mapped pages away while queries come.
+#[test]
+fn a_compiled_list_that_is_overwritten_in_place_ends_nothing() -> Result<()> {
+    let lists = Lists::new(&[])?;
+    let names: String = (0..50_000)
+        .map(|number| format!("n{number}.list.test\n"))
+        .collect();
+    compile(&lists, "list", &names)?;
+    compile(&lists, "next", "other.test\n")?;
+    let sections = format!("[filter]\ncompiled = [{:?}]\n", lists.path("list"));
+    let scene = scene!(Setup::default().sections(&sections));
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    assert!(is_blocked(&client, "n7.list.test.")?);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(lists.path("list"))?;
+    file.set_len(0)?;
+    for number in 0..500 {
+        // Blocked or not: the list is gone. But it is answered.
+        is_blocked(&client, &format!("n{}.list.test.", number * 97))?;
+    }
+    scene.daemon.wait_log_count("compiled list", 1)?;
+    fs::write(lists.path("list"), fs::read(lists.path("next"))?)?;
+    wait_blocked(&client, "other.test.", true)?;
+    assert!(!is_blocked(&client, "n8.list.test.")?);
+    Ok(())
+}
+
 /// Asks for blocked and other names until it is over. How many queries were not answered.
 fn ask_all_the_time(scene: &Scene, is_over: &AtomicBool) -> Result<usize> {
     let client = scene.udp_client(Family::V4)?;

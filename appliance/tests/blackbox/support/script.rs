@@ -29,6 +29,8 @@ pub struct Rule {
     pub delay: Duration,
     /// `None`: silence.
     pub answer: Option<Answer>,
+    /// A datagram has TC, and this is what comes over TCP.
+    pub stream_fault: Option<Fault>,
 }
 
 /// The records of an answer.
@@ -131,6 +133,7 @@ impl Rule {
             faults: Vec::new(),
             delay: Duration::ZERO,
             answer: None,
+            stream_fault: None,
         }
     }
 
@@ -196,6 +199,15 @@ impl Rule {
             faults: faults.to_vec(),
             ..self
         }
+    }
+
+    /// Too long for a datagram, and wrong over TCP.
+    pub fn wrong_over_tcp(self, fault: Fault) -> Self {
+        let wrong = Self {
+            stream_fault: Some(fault),
+            ..self
+        };
+        wrong.with(|answer| answer.truncated = true)
     }
 
     /// Without OPT.

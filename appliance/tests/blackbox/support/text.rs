@@ -160,7 +160,7 @@ pub fn ask_all(ways: &Ways<'_>, text: &str) -> Result<Message> {
 pub type Case = (&'static str, ResponseCode, &'static [&'static str]);
 
 /// Asks every question by every way in and compares.
-pub fn check_all(ways: &Ways<'_>, cases: &[Case]) -> Result<()> {
+pub fn check_all(ways: &Ways<'_>, cases: &[(&str, ResponseCode, &[&str])]) -> Result<()> {
     for (text, code, expected) in cases {
         let answer = ask_all(ways, text)?;
         assert_answer(&answer, *code, expected);

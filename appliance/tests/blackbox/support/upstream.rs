@@ -258,7 +258,10 @@ fn serve_stream(
         let rule = shared.take(server, from, true, &query);
         let Some(answer) = rule.answer else { continue };
         thread::sleep(rule.delay);
-        let bytes = wire(&answer.message(&query));
+        let bytes = match rule.stream_fault {
+            Some(fault) => fault.bytes(&query),
+            None => wire(&answer.message(&query)),
+        };
         stream.write_all(&u16::try_from(bytes.len())?.to_be_bytes())?;
         stream.write_all(&bytes)?;
     }

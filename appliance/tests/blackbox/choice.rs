@@ -1,0 +1,373 @@
+//! Which upstream is asked, when another one is, and what several of them at once come to; crowds of clients.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
+use qemu_test::lab::{CLIENT_V4, HOST_INTERFACE, UPSTREAM_V4, UPSTREAM_V6};
+use xdnsd_core::counters::Counter;
+
+use crate::support::client::{Family, RawClient, UdpClient, listen};
+use crate::support::message::{addresses, query, read_answer, wire};
+use crate::support::scene::{Scene, Setup, scene};
+use crate::support::script::{Fault, Rule};
+use crate::support::text::{ask_all, assert_answer, ede, question};
+use crate::support::upstream::SECOND_V4;
+use crate::support::ways::Ways;
+
+const OK: ResponseCode = ResponseCode::NoError;
+const FAIL: ResponseCode = ResponseCode::ServFail;
+const FIRST: IpAddr = IpAddr::V4(UPSTREAM_V4);
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Two servers in this order, with more sections.
+fn two(sections: &str) -> Setup {
+    Setup::default()
+        .servers(&[&FIRST.to_string(), &SECOND_V4.to_string()])
+        .sections(sections)
+}
+
+/// What both answer, with an address that tells which one it was, after so long.
+fn answer_by(scene: &Scene, first: Duration, second: Duration) {
+    for (server, address, delay) in [
+        (FIRST, "192.0.2.1", first),
+        (SECOND_V4, "192.0.2.2", second),
+    ] {
+        let rule = Rule::addresses(300, &[address]).after(delay);
+        scene.upstream.on_server(server, "*.test.", rule);
+    }
+}
+
+fn ask(client: &RawClient, name: &str) -> Result<(Message, Duration)> {
+    let start = Instant::now();
+    let answer = client.ask(Family::V4, &question(&format!("{name} A edns")))?;
+    Ok((answer, start.elapsed()))
+}
+
+/// Who was asked for a name, in order.
+fn servers(scene: &Scene, name: &str) -> Vec<IpAddr> {
+    scene
+        .upstream
+        .asked(name)
+        .iter()
+        .map(|asked| asked.server)
+        .collect()
+}
+
+#[test]
+fn in_order_the_second_server_is_asked_once_the_first_is_slower_than_usual() -> Result<()> {
+    let scene = scene!(two(""));
+    answer_by(&scene, ms(0), ms(0));
+    let client = scene.raw_client()?;
+    for number in 0..20 {
+        let name = format!("n{number}.test.");
+        let (answer, _) = ask(&client, &name)?;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+        assert_eq!(servers(&scene, &name), [FIRST]);
+    }
+    // Its usual time is a millisecond; so nobody waits for a whole second.
+    answer_by(&scene, ms(1_000), ms(0));
+    let (answer, took) = ask(&client, "slow.test.")?;
+    assert_eq!(addresses(&answer), ["192.0.2.2"]);
+    assert!(took < ms(300), "{took:?}");
+    assert_eq!(servers(&scene, "slow.test."), [FIRST, SECOND_V4]);
+    // Both slow: the answer that comes first counts, and neither is asked over and over.
+    answer_by(&scene, ms(800), ms(700));
+    let (answer, took) = ask(&client, "both.test.")?;
+    assert!((ms(650)..ms(1_100)).contains(&took), "{took:?}: {answer}");
+    let asked = servers(&scene, "both.test.");
+    assert!((2..=4).contains(&asked.len()), "{asked:?}");
+    Ok(())
+}
+
+#[test]
+fn the_fastest_is_asked_and_found_again_when_another_becomes_faster() -> Result<()> {
+    let scene = scene!(two("[forward]\nstrategy = \"fastest\""));
+    answer_by(&scene, ms(60), ms(5));
+    let client = scene.raw_client()?;
+    for number in 0..6 {
+        ask(&client, &format!("warm{number}.test."))?;
+    }
+    for number in 0..10 {
+        let (answer, _) = ask(&client, &format!("n{number}.test."))?;
+        assert_eq!(addresses(&answer), ["192.0.2.2"]);
+    }
+    // It falls silent, the other one answers.
+    scene
+        .upstream
+        .on_server(SECOND_V4, "*.test.", Rule::silence());
+    for number in 0..6 {
+        let (answer, took) = ask(&client, &format!("m{number}.test."))?;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+        assert!(took < ms(1_500), "{took:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_race_asks_two_and_each_group_has_its_own_way() -> Result<()> {
+    let scene = scene!(two(
+        "[forward]\nstrategy = \"race\"\n[[upstream]]\nname = \"v6\"\nstrategy = \"ordered\"\n\
+         servers = [\"fd54::2\", \"10.54.0.3\"]\ndomains = [\"v6.test\"]\n"
+    ));
+    answer_by(&scene, ms(150), ms(10));
+    let v6: IpAddr = UPSTREAM_V6.into();
+    scene
+        .upstream
+        .on_server(v6, "*.v6.test.", Rule::addresses(300, &["192.0.2.6"]));
+    let client = scene.raw_client()?;
+    let (answer, took) = ask(&client, "a.test.")?;
+    assert_eq!(addresses(&answer), ["192.0.2.2"]);
+    assert!(took < ms(120), "{took:?}");
+    assert_eq!(
+        servers(&scene, "a.test.")
+            .into_iter()
+            .collect::<BTreeSet<_>>(),
+        [FIRST, SECOND_V4].into()
+    );
+    // A failure does not win the race.
+    scene
+        .upstream
+        .on_server(SECOND_V4, "bad.test.", Rule::code(FAIL));
+    let (answer, _) = ask(&client, "bad.test.")?;
+    assert_eq!(addresses(&answer), ["192.0.2.1"]);
+    let (answer, _) = ask(&client, "x.v6.test.")?;
+    assert_eq!(
+        (addresses(&answer), servers(&scene, "x.v6.test.")),
+        (vec!["192.0.2.6".to_owned()], vec![v6])
+    );
+    Ok(())
+}
+
+#[test]
+fn the_letter_case_is_random_checked_and_given_up_where_it_is_lost() -> Result<()> {
+    let scene = scene!(Setup::three_ways().sections("[forward]\nrandom_case = true"));
+    let name = "a.rather.long.name.for.this.test.";
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let ways = Ways::open(&scene)?;
+    let answer = ask_all(&ways, &format!("{name} A"))?;
+    assert_answer(&answer, OK, &[&format!("{name} 300 A 192.0.2.1")]);
+    let asked = scene.upstream.asked(name);
+    assert_eq!(asked.len(), 1, "one question whatever the case");
+    assert!(asked[0].name() != name, "{}", asked[0].name());
+    // A server that answers in lower case: asked again over TCP, which nobody can forge from aside; the client is not
+    // concerned.
+    let lower = |query: &Message, reply: &mut Message| {
+        for question in reply.queries_mut() {
+            let name = question.name().to_lowercase();
+            question.set_name(name);
+        }
+        let owner = query.queries()[0].name().to_lowercase();
+        reply.add_answer(crate::support::text::record(&format!(
+            "{owner} 300 A 192.0.2.7"
+        )));
+    };
+    scene.upstream.on("*.lower.test.", Rule::made(lower));
+    for number in 0..5 {
+        let name = format!("a.rather.long.name.number{number}.lower.test.");
+        let answer = ask_all(&ways, &format!("{name} A"))?;
+        assert_answer(&answer, OK, &[&format!("{name} 300 A 192.0.2.7")]);
+        let over_tcp = scene
+            .upstream
+            .asked(&name)
+            .iter()
+            .filter(|asked| asked.is_tcp)
+            .count();
+        assert_eq!(
+            over_tcp,
+            usize::from(number < 3),
+            "three names in a row are the server's own doing"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn truncation_upstream_leads_to_tcp_and_what_comes_there_is_checked_too() -> Result<()> {
+    let scene = scene!(two(""));
+    // More than 1232 bytes: the scripted server sets TC and has the rest over TCP.
+    let many: Vec<String> = (0..100).map(|n| format!("192.0.2.{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    scene
+        .upstream
+        .on_server(FIRST, "many.test.", Rule::addresses(300, &many));
+    let client = scene.raw_client()?;
+    let (answer, _) = ask(&client, "many.test.")?;
+    assert!(answer.truncated(), "{answer}");
+    assert!(
+        scene
+            .upstream
+            .asked("many.test.")
+            .iter()
+            .any(|asked| asked.is_tcp)
+    );
+    // Over TCP it is the wrong answer: to another question, with another ID. The next server has the right one.
+    for fault in [Fault::Name, Fault::Id, Fault::Garbage] {
+        let name = format!("tcp{fault:?}.test.").to_lowercase();
+        let wrong = Rule::addresses(300, &["203.0.113.66"]).wrong_over_tcp(fault);
+        scene.upstream.on_server(FIRST, &name, wrong);
+        scene
+            .upstream
+            .on_server(SECOND_V4, &name, Rule::addresses(300, &["192.0.2.2"]));
+        let (answer, took) = ask(&client, &name)?;
+        assert_eq!(addresses(&answer), ["192.0.2.2"], "{fault:?}");
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn one_bad_name_changes_nothing_for_the_others() -> Result<()> {
+    let scene = scene!(Setup::default());
+    for (name, rule) in [
+        ("*.silent.test.", Rule::silence()),
+        ("*.servfail.test.", Rule::code(FAIL)),
+        ("*.refused.test.", Rule::code(ResponseCode::Refused)),
+        ("*.formerr.test.", Rule::code(ResponseCode::FormErr)),
+        ("*.garbage.test.", Rule::silence().behind(&[Fault::Garbage])),
+        ("*.good.test.", Rule::addresses(300, &["192.0.2.1"])),
+    ] {
+        scene.upstream.on(name, rule);
+    }
+    let client = scene.raw_client()?;
+    ask(&client, "first.good.test.")?;
+    for (round, bad) in ["silent", "servfail", "refused", "formerr", "garbage"]
+        .iter()
+        .enumerate()
+    {
+        for _ in 0..20 {
+            let query = question(&format!("same.{bad}.test. A"));
+            let frame = client.frame(listen(Family::V4), &wire(&query))?;
+            client.send(&frame.to_bytes())?;
+        }
+        let (answer, took) = ask(&client, &format!("n{round}.good.test."))?;
+        assert_eq!(addresses(&answer), ["192.0.2.1"], "beside {bad}");
+        assert!(took < ms(300), "beside {bad}: {took:?}");
+        let asked = scene.upstream.asked(&format!("n{round}.good.test."));
+        assert_eq!(asked.len(), 1);
+        assert!(
+            asked[0].query.extensions().is_some(),
+            "EDNS is not given up for {bad}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn everyone_who_shares_a_question_gets_its_own_answer_by_every_way() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    scene.upstream.on(
+        "www.test.",
+        Rule::addresses(300, &["192.0.2.1"]).after(ms(300)),
+    );
+    let ways = Ways::open(&scene)?;
+    let names = ["www.test.", "WWW.test.", "www.TEST.", "wWw.tEsT."];
+    let mut streams = Vec::new();
+    let mut sockets = Vec::new();
+    for name in names {
+        for family in Family::ALL {
+            let message = wire(&question(&format!("{name} A")));
+            let mut stream = ways.stream(family)?;
+            stream.send(&message)?;
+            streams.push((stream, message));
+            let message = wire(&question(&format!("{name} A")));
+            let socket = scene.udp_client(family)?;
+            socket.send(&message)?;
+            sockets.push((socket, message));
+        }
+    }
+    for (socket, message) in &sockets {
+        let answer = read_answer(message, &socket.answer_to(message)?)?;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+    }
+    for (stream, message) in &mut streams {
+        let answer = read_answer(message, &stream.receive()?)?;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+    }
+    // TCP has an engine of its own.
+    assert!(scene.upstream.asked("www.test.").len() <= 2);
+    Ok(())
+}
+
+#[test]
+fn a_full_table_costs_whoever_fills_it_and_never_the_others() -> Result<()> {
+    const QUESTIONS: usize = 2 * xdnsd_core::limits::PENDING;
+    let scene = scene!(Setup::default());
+    scene
+        .lab
+        .client
+        .ip(&format!("address add 10.53.0.9/24 dev {HOST_INTERFACE}\n"))?;
+    scene.upstream.on("*.dead.test.", Rule::silence());
+    scene
+        .upstream
+        .on("hit.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene.upstream.on(
+        "*.slow.test.",
+        Rule::addresses(300, &["192.0.2.2"]).after(ms(700)),
+    );
+    scene
+        .upstream
+        .on("*.fine.test.", Rule::addresses(300, &["192.0.2.3"]));
+    let server = listen(Family::V4);
+    let (greedy, modest) = (
+        UdpClient::open_from(&scene.lab, "10.53.0.9".parse()?, server)?,
+        UdpClient::open_from(&scene.lab, CLIENT_V4.into(), server)?,
+    );
+    modest.ask(&query("hit.test.", RecordType::A))?;
+    let before = scene.daemon.metrics()?;
+    // Somebody waits for a slow answer while another client fills the table twice over.
+    let patient = wire(&query("patient.slow.test.", RecordType::A));
+    modest.send(&patient)?;
+    let queries: Vec<Vec<u8>> = (0..QUESTIONS)
+        .map(|number| wire(&question(&format!("n{number}.dead.test. A edns"))))
+        .collect();
+    for (number, query) in queries.iter().enumerate() {
+        greedy.send(query)?;
+        if number % 64 == 63 {
+            // As fast as the worker takes them.
+            sleep(ms(5));
+        }
+    }
+    let start = Instant::now();
+    let hit = modest.ask(&query("hit.test.", RecordType::A))?;
+    assert_eq!(addresses(&hit), ["192.0.2.1"]);
+    let miss = modest.ask(&query("x.fine.test.", RecordType::A))?;
+    assert_eq!(addresses(&miss), ["192.0.2.3"]);
+    assert!(start.elapsed() < ms(500), "{:?}", start.elapsed());
+    let answer = read_answer(&patient, &modest.answer_to(&patient)?)?;
+    assert_eq!(
+        addresses(&answer),
+        ["192.0.2.2"],
+        "the other client's questions made room"
+    );
+    // The greedy one is told: its oldest questions at once, in order, with the reason.
+    let mut refused = BTreeMap::new();
+    while let Some(bytes) = greedy.try_receive() {
+        let answer = Message::from_vec(&bytes)?;
+        assert_eq!(
+            (answer.response_code(), ede(&answer)),
+            (FAIL, Some(14)),
+            "Not Ready: {answer}"
+        );
+        refused.insert(answer.id(), ());
+    }
+    let first = Message::from_vec(&queries[0])?.id();
+    assert!(refused.contains_key(&first), "the oldest is refused");
+    let now = scene.daemon.metrics()?;
+    assert!(
+        now.growth(&before, &Counter::PendingFull) > 0,
+        "{}",
+        now.text()
+    );
+    assert!(refused.len() >= QUESTIONS / 4, "{}", refused.len());
+    Ok(())
+}
