@@ -51,7 +51,7 @@ const COMMANDS: &[Command] = &[
     Command {
         name: "bench",
         usage: bench::USAGE,
-        about: "Answers per second and processor time of the AF_XDP path, beside bare echoes.",
+        about: "Hits beside bare echoes; misses beside dnsmasq and unbound; a long blocklist beside an empty one.",
         main: bench::main,
     },
     Command {

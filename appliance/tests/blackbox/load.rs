@@ -1,10 +1,12 @@
 //! Many queries: none is lost, and no worker allocates.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use qemu_test::dnsperf::{self, Report};
 use qemu_test::lab::{LAN_V4, LAN_V6, Spec};
 use xdnsd_core::counters::Counter;
 use xdnsd_ebpf::Reason;
@@ -20,43 +22,17 @@ const RATE: u32 = 1_000;
 const SECONDS: u32 = 3;
 const NAMES: u32 = 300;
 
-/// What dnsperf counted.
-#[derive(Debug)]
-struct Report {
-    sent: u64,
-    completed: u64,
-    lost: u64,
-    text: String,
-}
-
 /// Asks for [`NAMES`] names over and over, from 8 clients.
-fn dnsperf(scene: &Scene, server: &str) -> Result<Report> {
+fn load(scene: &Scene, server: IpAddr) -> Result<Report> {
     let mut names = String::new();
     for number in 0..NAMES {
         writeln!(names, "n{number}.load.test. A")?;
     }
-    let file = write(scene.directory.path(), "names", &names)?
-        .display()
-        .to_string();
+    let file = write(scene.directory.path(), "names", &names)?;
     let (rate, seconds) = (RATE.to_string(), SECONDS.to_string());
-    let text = scene.lab.client.output(&[
-        "dnsperf", "-s", server, "-d", &file, "-l", &seconds, "-Q", &rate, "-c", "8", "-T", "1",
-        "-t", "5",
-    ]);
-    let text = text.context("dnsperf (package dnsperf)")?;
-    let number = |label: &str| -> Result<u64> {
-        let (_, rest) = text
-            .split_once(label)
-            .with_context(|| format!("{label} in {text}"))?;
-        let number = rest.split_whitespace().next().context("a number")?;
-        Ok(number.parse()?)
-    };
-    Ok(Report {
-        sent: number("Queries sent:")?,
-        completed: number("Queries completed:")?,
-        lost: number("Queries lost:")?,
-        text,
-    })
+    let mut command = dnsperf::command(&scene.lab.client, server, &file);
+    command.args(["-l", &seconds, "-Q", &rate, "-c", "8", "-t", "5"]);
+    dnsperf::run(command)
 }
 
 #[test]
@@ -68,20 +44,15 @@ fn dnsperf_loses_no_query() -> Result<()> {
     scene
         .upstream
         .on("*.load.test.", Rule::addresses(300, &["192.0.2.1"]));
-    for server in [LAN_V4.to_string(), LAN_V6.to_string()] {
+    for server in [IpAddr::V4(LAN_V4), LAN_V6.into()] {
         let before = scene.daemon.metrics()?;
-        let report = dnsperf(&scene, &server)?;
+        let report = load(&scene, server)?;
         assert_eq!(
             (report.lost, report.completed),
             (0, report.sent),
-            "{}",
-            report.text
+            "{report:?}"
         );
-        assert!(
-            report.sent > u64::from(RATE * SECONDS / 2),
-            "{}",
-            report.text
-        );
+        assert!(report.sent > u64::from(RATE * SECONDS / 2), "{report:?}");
         // Every one of them over AF_XDP: descriptors received, descriptors sent.
         scene.daemon.wait_growth(
             &before,
@@ -146,8 +117,8 @@ fn workers_allocate_nothing_whatever_they_are_asked() -> Result<()> {
             }
         }
     }
-    let report = dnsperf(&scene, &LAN_V4.to_string())?;
-    assert_eq!(report.lost, 0, "{}", report.text);
+    let report = load(&scene, LAN_V4.into())?;
+    assert_eq!(report.lost, 0, "{report:?}");
     let now = scene.daemon.metrics()?;
     for counter in [
         Counter::AnswersXdp,

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use super::Router;
 use super::dig::{self, Answer};
 use super::stats::Stats;
+use crate::dnsperf;
 use crate::lab::{LAN_V4, LAN_V6, Lab};
-use crate::process::output_of;
 use crate::wait::wait_until;
 use crate::zone;
 
@@ -261,27 +261,10 @@ fn once(lab: &Lab, router: &Router, server: IpAddr, case: &Case) -> Result<(Answ
 
 /// A short load by dnsperf at a rate that every machine carries: no query may be lost.
 fn load(lab: &Lab, router: &Router, server: IpAddr) -> Result<usize> {
-    let mut dnsperf = lab.client.command("dnsperf");
-    dnsperf.args([
-        "-s",
-        &server.to_string(),
-        "-Q",
-        LOAD_RATE,
-        "-l",
-        LOAD_SECS,
-        "-d",
-    ]);
-    let text = output_of(dnsperf.arg(&router.questions))?;
-    let number = |name: &str| {
-        let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
-        let number = line.and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
-        number.with_context(|| format!("dnsperf printed no {name:?}:\n{text}"))
-    };
-    let (sent, lost, right) = (
-        number("Queries sent:")?,
-        number("Queries lost:")?,
-        number("Response codes:       NOERROR")?,
-    );
+    let mut command = dnsperf::command(&lab.client, server, &router.questions);
+    command.args(["-Q", LOAD_RATE, "-l", LOAD_SECS]);
+    let report = dnsperf::run(command)?;
+    let (sent, lost, right) = (report.sent, report.lost, report.code("NOERROR"));
     println!("  {sent} queries at {LOAD_RATE} per second: {lost} lost, {right} answered NOERROR");
-    Ok(sent - right)
+    usize::try_from(sent - right).context("a count fits")
 }
