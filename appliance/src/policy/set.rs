@@ -114,7 +114,7 @@ impl Default for RebindInput {
 /// The images of policy. Immutable; a reload makes another set, which shares what did not change.
 #[derive(Clone, Debug)]
 pub struct PolicySet {
-    /// Another one wherever answers that are cached may have to be withheld, or asked of somebody else.
+    /// Another one for every set: what is cached under it is given without asking policy again.
     generation: u16,
     acl: Arc<[u8]>,
     silent_ports: Arc<[u16]>,
@@ -205,6 +205,7 @@ impl PolicySet {
     ) -> Result<Self, Problem> {
         let local = local::compile(&input.local, now_secs, notes, random_key)?.into();
         Ok(Self {
+            generation: next_generation(),
             local,
             ..self.clone()
         })

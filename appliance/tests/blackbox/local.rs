@@ -221,6 +221,49 @@ fn wait_address(ways: &Ways<'_>, name: &str, expected: &[&str]) -> Result<()> {
     waited.with_context(|| last)
 }
 
+/// A name that is cached from upstream becomes one of ours, and is upstream's again.
+#[test]
+fn local_data_goes_before_what_is_cached_already() -> Result<()> {
+    let folder = Directory::new()?;
+    let hosts = folder.path().join("hosts");
+    fs::write(&hosts, "192.168.1.2 one.test\n")?;
+    let sections = format!("[local]\nhosts = [{:?}]\n", hosts.display().to_string());
+    let scene = scene!(Setup::three_ways().sections(&sections));
+    scene
+        .upstream
+        .on("name.test.", Rule::addresses(3600, &["192.0.2.1"]));
+    let nothing = "test. 3600 SOA ns.test. h.test. 1 3600 600 86400 3600";
+    let denied = Rule::sections(NX, [&[], &[nothing], &[]]);
+    scene.upstream.on("none.test.", denied);
+    let ways = Ways::open(&scene)?;
+    let upstream = [
+        ("name.test. A", OK, &["name.test. 3600 A 192.0.2.1"][..]),
+        ("none.test. A", NX, &[]),
+    ];
+    check_all(&ways, &upstream)?;
+    let more = "192.168.1.3 name.test\n192.168.1.4 none.test\n192.168.1.5 mark.test\n";
+    fs::write(&hosts, more)?;
+    wait_address(&ways, "mark.test.", &["192.168.1.5"])?;
+    check_all(
+        &ways,
+        &[
+            ("name.test. A", OK, &["name.test. 60 A 192.168.1.3"]),
+            ("none.test. A", OK, &["none.test. 60 A 192.168.1.4"]),
+        ],
+    )?;
+    fs::write(&hosts, "192.168.1.6 mark.test\n")?;
+    wait_address(&ways, "mark.test.", &["192.168.1.6"])?;
+    check_all(&ways, &upstream)?;
+    for name in ["name.test.", "none.test."] {
+        assert_eq!(
+            scene.upstream.asked(name).len(),
+            1,
+            "{name} is still cached"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn hosts_and_leases_are_followed_as_they_change() -> Result<()> {
     let folder = Directory::new()?;

@@ -64,7 +64,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             name: name.as_wire(),
             ..pending.key()
         };
-        self.judge_again(turn.policy, hash, &key, group);
+        self.judge_again(turn.policy, hash, &key, group, false);
         let Some(pending) = self.tables.pending.get(index) else {
             return false;
         };

@@ -193,7 +193,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         let mut found = self.look_up(turn, &question, asking, message);
         if matches!(found, Lookup::Outdated) {
-            self.judge_again(turn.policy, question.hash, &asking.key(), group);
+            self.judge_again(turn.policy, question.hash, &asking.key(), group, true);
             found = self.look_up(turn, &question, asking, message);
         }
         let missed = match found {

@@ -292,8 +292,16 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 
     /// Looks again at an answer that was kept under another policy. It stays where this one would keep it, too, and is
     /// forgotten where it withholds it, or would have asked somebody else, or where the other one had withheld it.
+    /// `is_decided`: this policy has let the question through, so the answer is one of its own from now on.
     #[cold]
-    pub(super) fn judge_again(&mut self, policy: &Policy<'_>, hash: u64, key: &Key<'_>, group: u8) {
+    pub(super) fn judge_again(
+        &mut self,
+        policy: &Policy<'_>,
+        hash: u64,
+        key: &Key<'_>,
+        group: u8,
+        is_decided: bool,
+    ) {
         let template = &mut self.tables.template;
         self.cache.with_shard(hash, |shard| {
             let Some(Found { head, body }) = shard.find(hash, key) else {
@@ -304,10 +312,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             }
             let is_of_group = head.group == group || head.group == Head::ANY_GROUP;
             let was_withheld = head.ede == ede::BLOCKED;
-            if is_of_group && !was_withheld && passes(policy, key, &head, body, template) {
-                shard.amend(hash, key, |head| head.generation = policy.generation);
-            } else {
+            if !is_of_group || was_withheld || !passes(policy, key, &head, body, template) {
                 shard.remove(hash, key);
+            } else if is_decided {
+                shard.amend(hash, key, |head| head.generation = policy.generation);
             }
         });
     }

@@ -2,6 +2,7 @@
 
 use super::harness::*;
 use super::policy::blocking;
+use crate::dns::Query;
 
 /// The policy of a day: another number, other lists.
 fn day(generation: u16, blocked: &[&str]) -> Policy<'static> {
@@ -41,6 +42,34 @@ fn an_answer_that_comes_under_another_policy_is_not_known_under_it() {
         world.policy = day(2, &["www.example"]);
         world.respond(answer_a(3_600));
         assert_eq!(ask_code(world, 2), ResponseCode::NXDomain);
+    });
+}
+
+/// Whoever waits gets it, since nothing better came; but policy has not let the question through.
+#[test]
+fn an_answer_that_is_given_under_another_policy_is_not_known_under_it() {
+    with_world(Settings::DEFAULT, |world| {
+        world.policy = day(1, &["other.example"]);
+        world.miss(1, &query("www.example.", 1));
+        world.respond(answer_a(10));
+        world.pass(20_000);
+        world.miss(1, &query("www.example.", 2));
+        world.policy = day(2, &["www.example"]);
+        // Meanwhile a worker that serves under the policy of the day before has got a fresh one.
+        let bytes = query("www.example.", 2).to_vec().unwrap();
+        let asked = Query::parse(&bytes).unwrap();
+        let now = world.now;
+        let cache = world.engine.cache;
+        cache
+            .shard
+            .lock()
+            .unwrap()
+            .amend(asked.key().hash(&cache.seed), &asked.key(), |head| {
+                (head.stored, head.ttl_secs) = (now, 3_600)
+            });
+        world.pass(5_000);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
+        assert_eq!(ask_code(world, 3), ResponseCode::NXDomain);
     });
 }
 
