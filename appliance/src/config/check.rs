@@ -8,7 +8,7 @@ use xdnsd_core::policy::acl::PREFIXES_MAX;
 use super::Config;
 use super::error::Source;
 use super::read::Placed;
-use super::schema::{Access, BlockWord, Cache, Filter, Forward, Interface, Local, Upstream};
+use super::schema::{Access, BlockWord, Cache, Edns, Filter, Forward, Interface, Local, Upstream};
 use super::types::{Domain, Network};
 use crate::policy::local::LocalBuilder;
 use crate::policy::routes::parse_suffix;
@@ -193,6 +193,7 @@ pub fn sections(source: &mut Source, config: &Config) {
     block_addresses(source, &config.filter);
     networks(source, &config.access);
     silent_ports(source, &config.access);
+    unknown_clients(source, &config.edns);
 }
 
 /// Times that cross.
@@ -250,6 +251,17 @@ fn block_addresses(source: &mut Source, filter: &Filter) {
             "filter.addresses[1]",
             format!("{second} is a second of its kind"),
             "one IPv4 and one IPv6 address",
+        );
+    }
+}
+
+/// A limit for clients that have not proven their address, where none can.
+fn unknown_clients(source: &mut Source, edns: &Edns) {
+    if !edns.cookies && usize::from(edns.unknown_client_max) < limits::UDP_MESSAGE_MAX {
+        source.fault(
+            "edns.unknown_client_max",
+            "without cookies nobody can prove an address",
+            format!("cookies = true, or {}", limits::UDP_MESSAGE_MAX),
         );
     }
 }

@@ -126,7 +126,7 @@ mod tests {
             "trusted = true\n[forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = true\n\
              failure_ttl = 9\n[cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
              stale_max_ttl = 4\nstale_after_ms = 5\nprefetch = false\nrotate = false\n\
-             [edns]\ncookies = false\nunknown_client_max = 600\n[tcp]\nidle_secs = 7\n\
+             [edns]\nunknown_client_max = 600\n[tcp]\nidle_secs = 7\n\
              [identity]\nversion = \"v\"\nid = \"i\"\n",
         );
         let expected = Settings {

@@ -5,10 +5,10 @@ use xdnsd_core::engine::{Client, Outcome, Transport, Turn};
 use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
 
+use super::Worker;
 use super::io::{Io, Route};
 use super::streams::Progress;
 use super::tcp::{Arrived, QUERY_MS};
-use super::{BUFFER, Worker};
 use crate::xsk::{Frame, prefetch};
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
@@ -96,10 +96,6 @@ impl Worker<'_> {
             self.io.counters.count(Counter::QueriesUdp);
             if !self.io.sources.may_answer(turn.policy, address) {
                 self.io.counters.count(Counter::IgnoredSources);
-                continue;
-            }
-            if len >= BUFFER {
-                self.io.counters.count(Counter::IgnoredMessages);
                 continue;
             }
             let client = Client {

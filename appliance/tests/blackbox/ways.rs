@@ -1,5 +1,6 @@
 //! What the RFCs say of messages, EDNS, streams and protection, by all three ways in and over both families.
 
+mod dnssec;
 mod edns;
 mod messages;
 mod sources;

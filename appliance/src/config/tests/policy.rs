@@ -256,6 +256,10 @@ fn what_does_not_fit_together_is_refused() {
             "f:6:11: rebind.ranges: `lan` is not a word that is known here; allowed: a list, each \"private\", \"loopback\", \"link-local\", \"unique-local\", \"this-host\", \"shared-space\"",
         ),
         (
+            "[edns]\ncookies = false\nunknown_client_max = 600\n",
+            "f:7:1: edns.unknown_client_max: without cookies nobody can prove an address; allowed: cookies = true, or 1232",
+        ),
+        (
             "[edns]\nunknown_client_max = 100\n",
             "f:6:22: edns.unknown_client_max: 100 is out of range; allowed: an integer from 512 to 1232",
         ),

@@ -17,6 +17,7 @@ pub mod flag {
 /// Record types by their number (IANA DNS parameters).
 pub mod rtype {
     pub const A: u16 = 1;
+    pub const CNAME: u16 = 5;
     pub const SOA: u16 = 6;
     pub const HINFO: u16 = 13;
     pub const TXT: u16 = 16;

@@ -194,6 +194,7 @@ fn options_that_we_do_not_speak_are_ignored() -> Result<()> {
     };
     let sent = asked.query.extensions().as_ref().context("OPT")?;
     assert!(sent.options().as_ref().is_empty(), "{sent:?}");
+    assert_eq!((sent.max_payload(), sent.version()), (1232, 0));
     ways.check_tiers()
 }
 

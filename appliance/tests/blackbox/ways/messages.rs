@@ -7,7 +7,8 @@ use hickory_proto::rr::rdata::NULL;
 
 use super::code;
 use crate::support::ask::{Ask, OptRecord, class, flag, question, record, rtype, wire_name};
-use crate::support::message::{HEADER_LEN, txt};
+use crate::support::client::Family;
+use crate::support::message::{HEADER_LEN, cname, txt};
 use crate::support::scene::{Setup, scene};
 use crate::support::script::Rule;
 use crate::support::view::View;
@@ -497,6 +498,45 @@ fn what_no_datagram_holds_comes_whole_in_a_stream() -> Result<()> {
         }
     }
     ways.check_tiers()
+}
+
+#[test]
+fn what_fits_of_a_long_answer_is_whole_rrsets() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    let strings: Vec<RData> = (0..5).map(|number| txt(number, 150)).collect();
+    let chain = Rule::answer(300, &[cname("big.test.")]).and("big.test.", 300, &strings);
+    scene.upstream.on("alias.test.", chain);
+    let ways = Ways::open(&scene)?;
+    for ask in [
+        Ask::of("alias.test.", rtype::TXT),
+        Ask::of("alias.test.", rtype::TXT).edns(&OptRecord::size(700)),
+    ] {
+        // `truncated` looks that no RRset is there in part.
+        let (short, long) = ways.truncated(&ask.bytes())?;
+        let types = short.answers().iter().map(|record| record.rtype);
+        assert_eq!(types.collect::<Vec<_>>(), [rtype::CNAME], "{short:?}");
+        assert_eq!(long.answers().len(), 6);
+    }
+    ways.check_tiers()
+}
+
+#[test]
+fn queries_longer_than_any_are_answered_all_the_same() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    for family in Family::ALL {
+        // In fragments, which the kernel puts together.
+        let client = scene.udp_client(family)?;
+        for len in [1_232, 1_500, 4_095, 4_096, 4_097, 9_000, 60_000] {
+            let mut query = a("www.test.").bytes();
+            query.resize(len, 0);
+            let reply = View::parse(&client.exchange(&query)?)?;
+            assert_eq!(reply.data(rtype::A).len(), 1, "{len}: {reply:?}");
+        }
+    }
+    Ok(())
 }
 
 /// OPT with our size and the DO of the query.

@@ -279,9 +279,9 @@ fn who_goes_before_the_answer_harms_nobody() -> Result<()> {
 
 #[test]
 fn an_idle_connection_is_closed_in_its_time() -> Result<()> {
-    let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 1\n"));
+    let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 2\n"));
     prepare(&scene);
-    let idle = Duration::from_secs(1);
+    let idle = Duration::from_secs(2);
     for family in Family::ALL {
         // One that never said a word, and one that did.
         let fresh = Stream::open(&scene.lab, family)?;
@@ -303,15 +303,15 @@ fn an_idle_connection_is_closed_in_its_time() -> Result<()> {
 
 #[test]
 fn who_waits_is_not_idle() -> Result<()> {
-    let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 1\n"));
-    let late = Rule::addresses(300, &["192.0.2.1"]).after(Duration::from_millis(1_500));
+    let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 2\n"));
+    let late = Rule::addresses(300, &["192.0.2.1"]).after(Duration::from_millis(2_500));
     prepare(&scene);
     scene.upstream.on("late.test.", late);
     let mut stream = Stream::open(&scene.lab, Family::V4)?;
     let query = a("late.test.");
     assert_answers(&stream.exchange(&query)?, &query)?;
-    // The second begins with the answer, not with the question.
-    assert_eq!(stream.next(Duration::from_millis(600))?, Next::Nothing);
+    // Its time begins with the answer, not with the question.
+    assert_eq!(stream.next(Duration::from_millis(1_200))?, Next::Nothing);
     let again = a("www.test.");
     assert_answers(&stream.exchange(&again)?, &again)?;
     assert!(stream.is_closed_within(TIMEOUT)?);
