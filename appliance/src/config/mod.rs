@@ -25,7 +25,8 @@ pub use schema::{
     Tcp, Upstream, XdpMode,
 };
 pub use types::{
-    CookieSecret, Domain, FilePath, InterfaceName, Network, OptionalPath, Server, Suffix,
+    CookieSecret, Domain, FilePath, FilterName, InterfaceName, Network, OptionalPath, Server,
+    Suffix,
 };
 
 use error::Source;

@@ -14,6 +14,7 @@ strings! {
     OptionalPath: "an absolute path, or \"\" for none";
     FilePath: "an absolute path";
     Domain: "a name such as \"lan\" or \"corp.example\"";
+    FilterName: "a name such as \"ads.example\", or \"*.ads.example\" for what is below it; files belong to block_files, allow_files or compiled";
     Suffix: "a name, for itself and all below it, or a prefix such as \"10.1.0.0/20\", for its reverse zones";
     Network: "a prefix such as \"192.168.1.0/24\", or an address";
     CookieSecret: "32 hexadecimal digits";
@@ -160,6 +161,9 @@ macro_rules! checked_text {
 checked_text! {
     /// A domain name.
     Domain(text) name::parse(text).map_err(|error| format!("{} {error}", quoted(text)));
+    /// A name that is blocked or allowed, with all below it; with `*.` in front, only what is below it.
+    FilterName(text) name::parse_host(text.strip_prefix("*.").unwrap_or(text))
+        .map_err(|error| format!("{} {error}", quoted(text)));
     /// A domain name with all below it, or the reverse zones of a prefix.
     Suffix(text) routes::parse_suffix(text);
 }

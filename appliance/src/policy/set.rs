@@ -327,8 +327,8 @@ fn build_text_list(
         sources.push(path.display().to_string());
     }
     let keys = [
-        ("lists.block_names", &input.block_names, Purpose::Block),
-        ("lists.allow_names", &input.allow_names, Purpose::Allow),
+        ("filter.block", &input.block_names, Purpose::Block),
+        ("filter.allow", &input.allow_names, Purpose::Allow),
     ];
     for (key, names, purpose) in keys {
         for text in names {
@@ -357,7 +357,7 @@ fn check_counts(input: &ListsInput) -> Result<(), Problem> {
             "{} compiled lists are too many; allowed: {COMPILED_MAX}",
             input.compiled.len()
         );
-        return Err(Problem::of("lists.compiled", what));
+        return Err(Problem::of("filter.compiled", what));
     }
     // Two more sources are the names of the config.
     if input.block.len() + input.allow.len() + 2 > SOURCES_MAX {

@@ -7,7 +7,7 @@ use xdnsd_core::policy::special::Kind;
 use xdnsd_core::policy::{Action, LISTS_MAX, SILENT_PORTS, rebind};
 
 use super::{optional, section};
-use crate::config::types::{Domain, FilePath, Network, Suffix};
+use crate::config::types::{Domain, FilePath, FilterName, Network, Suffix};
 use crate::config::value::words;
 
 words! {
@@ -118,10 +118,10 @@ section! {
         allow_files: Vec<FilePath> = Vec::new();
         /// Files of `xdnsd lists compile`: they take 15 bytes a name and no time to load.
         compiled: Vec<FilePath> = Vec::new(), 0..=(LISTS_MAX as u64 - 1);
-        /// Blocked names, with all below them.
-        block: Vec<Domain> = Vec::new();
-        /// Allowed names, with all below them.
-        allow: Vec<Domain> = Vec::new();
+        /// Blocked names, with all below them; `"*.ads.example"` is what is below alone.
+        block: Vec<FilterName> = Vec::new();
+        /// Allowed names, likewise.
+        allow: Vec<FilterName> = Vec::new();
         /// What a blocked name is answered with.
         answer: BlockWord = BlockWord::Nxdomain;
         /// At most one IPv4 and one IPv6 address for `answer = "address"`.

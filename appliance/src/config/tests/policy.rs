@@ -269,6 +269,20 @@ fn what_does_not_fit_together_is_refused() {
 }
 
 #[test]
+fn a_file_among_names_is_told_where_it_belongs() {
+    for entry in ["/etc/ads.txt", "||ads.example^", "0.0.0.0 ads.example"] {
+        let [error] = &errors_of(&format!("[filter]\nblock = [\"{entry}\"]\n"))[..] else {
+            panic!("one error")
+        };
+        let expected =
+            format!("filter.block: \"{entry}\" has characters that a host name may not have");
+        assert!(error.contains(&expected), "{error}");
+        assert!(error.contains("files belong to block_files"), "{error}");
+    }
+    valid("[filter]\nblock = [\"*.ads.example\", \"ADS.example.\"]\nallow = [\"a_b.example\"]\n");
+}
+
+#[test]
 fn a_secret_does_not_show_in_an_error() {
     let errors = errors_of("[edns]\ncookie_secrets = [\"00112233445566778899aabbccddeefg\"]\n");
     assert!(

@@ -81,11 +81,11 @@ fn local_data_then_special_names_then_lists_then_routes() {
     );
     assert_eq!(
         decide(&set, "other.example", rtype::A),
-        "blocked by lists.block_names"
+        "blocked by filter.block"
     );
     assert_eq!(
         decide(&set, "x.corp.example", rtype::A),
-        "blocked by lists.block_names",
+        "blocked by filter.block",
         "before routes"
     );
     assert_eq!(decide(&set, "ok.example", rtype::A), "group 3");
@@ -228,7 +228,7 @@ fn text_and_compiled_lists_are_in_force_together() {
         .to_string();
     assert_eq!(
         error,
-        "lists.compiled: 4 compiled lists are too many; allowed: 3"
+        "filter.compiled: 4 compiled lists are too many; allowed: 3"
     );
 }
 
@@ -252,6 +252,6 @@ fn clients_and_faults_of_the_config() {
         .to_string();
     assert_eq!(
         error,
-        "lists.block_names: `a b` has characters that a host name may not have"
+        "filter.block: `a b` has characters that a host name may not have"
     );
 }
