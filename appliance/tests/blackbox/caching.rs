@@ -234,7 +234,7 @@ fn ttls_are_clamped_count_down_and_zero_is_not_kept() -> Result<()> {
 
 #[test]
 fn a_failure_is_kept_for_a_moment_and_only_for_its_own_question() -> Result<()> {
-    let scene = scene!(Setup::default().sections("[forward]\nfailure_ttl = 2"));
+    let scene = scene!(Setup::default().sections("[forward]\nfailure_ttl = 4"));
     for code in [ResponseCode::ServFail, ResponseCode::Refused] {
         let name = format!("code{}.test.", u16::from(code));
         scene.upstream.on(&name, Rule::code(code));
@@ -248,7 +248,7 @@ fn a_failure_is_kept_for_a_moment_and_only_for_its_own_question() -> Result<()> 
             let again = ask(&client, &format!("{name} A"))?;
             assert_eq!(again.response_code(), first.response_code());
         }
-        assert!(start.elapsed() < Duration::from_secs(2), "too slow to tell");
+        assert!(start.elapsed() < Duration::from_secs(4), "too slow to tell");
         assert_eq!(count(&scene, name), asked, "{name} is remembered");
         ask(&client, &format!("{name} AAAA"))?;
         assert_eq!(
@@ -320,7 +320,7 @@ fn addresses_change_their_order_or_keep_it_as_the_config_says() -> Result<()> {
 
 #[test]
 fn what_is_asked_for_in_the_last_tenth_is_fetched_before_it_is_missed() -> Result<()> {
-    const TTL_SECS: u32 = 10;
+    const TTL_SECS: u32 = 20;
     let scene = scene!(Setup::default());
     scene
         .upstream
@@ -333,7 +333,7 @@ fn what_is_asked_for_in_the_last_tenth_is_fetched_before_it_is_missed() -> Resul
     sleep(Duration::from_millis(4_000));
     ask(&client, "asked.test. A")?;
     assert_eq!(count(&scene, "asked.test."), 1, "half of it is left");
-    sleep(Duration::from_millis(5_200));
+    sleep(Duration::from_millis(14_300));
     // Slow: the client's answer does not wait for it.
     scene.upstream.on(
         "*.test.",
@@ -341,11 +341,9 @@ fn what_is_asked_for_in_the_last_tenth_is_fetched_before_it_is_missed() -> Resul
     );
     let answer = ask(&client, "asked.test. A")?;
     assert_eq!(addresses(&answer), ["192.0.2.1"]);
-    wait_until(
-        "the new answer is there",
-        Duration::from_millis(800),
-        || ask(&client, "asked.test. A").is_ok_and(|answer| addresses(&answer) == ["192.0.2.2"]),
-    )?;
+    wait_until("the new answer is there", TIMEOUT, || {
+        ask(&client, "asked.test. A").is_ok_and(|answer| addresses(&answer) == ["192.0.2.2"])
+    })?;
     assert_eq!(count(&scene, "asked.test."), 2, "fetched once");
     assert_eq!(count(&scene, "forgotten.test."), 1);
     let now = scene.daemon.metrics()?;
@@ -376,7 +374,7 @@ fn hits_do_not_wait_behind_misses() -> Result<()> {
             let start = Instant::now();
             ask(&client, "hit.test. A")?;
             assert!(
-                start.elapsed() < Duration::from_millis(200),
+                start.elapsed() < Duration::from_millis(2_000),
                 "{:?}",
                 start.elapsed()
             );
@@ -425,7 +423,7 @@ fn a_stale_answer_comes_after_the_client_has_waited() -> Result<()> {
     let ms = Duration::from_millis;
     let fresh = || Rule::addresses(300, &["192.0.2.2"]);
     scene.upstream.on("slow.test.", fresh().after(ms(800)));
-    scene.upstream.on("late.test.", fresh().after(ms(2_300)));
+    scene.upstream.on("late.test.", fresh().after(ms(3_500)));
     scene
         .upstream
         .on("failing.test.", Rule::code(ResponseCode::ServFail));
@@ -433,11 +431,11 @@ fn a_stale_answer_comes_after_the_client_has_waited() -> Result<()> {
     scene.upstream.on("gone.test.", Rule::silence());
     // Name, code, address, EDE, when.
     let cases = [
-        ("slow.test.", OK, "192.0.2.2", None, 800..1_500),
-        ("late.test.", OK, "192.0.2.1", STALE, 1_750..2_250),
-        ("failing.test.", OK, "192.0.2.1", STALE, 0..500),
-        ("silent.test.", OK, "192.0.2.1", STALE, 1_750..2_400),
-        ("gone.test.", NX, "", STALE_NXDOMAIN, 1_750..2_400),
+        ("slow.test.", OK, "192.0.2.2", None, 800..1_750),
+        ("late.test.", OK, "192.0.2.1", STALE, 1_750..3_400),
+        ("failing.test.", OK, "192.0.2.1", STALE, 0..1_700),
+        ("silent.test.", OK, "192.0.2.1", STALE, 1_750..4_000),
+        ("gone.test.", NX, "", STALE_NXDOMAIN, 1_750..4_000),
     ];
     for (name, code, address, extended, when) in cases {
         let (answer, took) = timed(&client, name)?;
@@ -455,11 +453,10 @@ fn a_stale_answer_comes_after_the_client_has_waited() -> Result<()> {
         }
     }
     // What came too late for the client is the next one's.
-    let (answer, _) = timed(&client, "late.test.")?;
-    assert_eq!(
-        (addresses(&answer), ede(&answer)),
-        (vec!["192.0.2.2".to_owned()], None)
-    );
+    wait_until("the late answer is there", TIMEOUT, || {
+        timed(&client, "late.test.")
+            .is_ok_and(|(answer, _)| addresses(&answer) == ["192.0.2.2"] && ede(&answer).is_none())
+    })?;
     Ok(())
 }
 
@@ -489,7 +486,7 @@ fn a_dead_upstream_costs_nothing_where_there_is_a_stale_answer() -> Result<()> {
             (addresses(&answer), ede(&answer)),
             (vec!["192.0.2.1".to_owned()], STALE)
         );
-        assert!(took < Duration::from_millis(300), "{took:?}");
+        assert!(took < Duration::from_millis(1_500), "{took:?}");
     }
     // It comes back, and is found.
     scene
@@ -525,7 +522,7 @@ fn without_serve_stale_an_answer_ends_with_its_ttl() -> Result<()> {
     assert_eq!(answer.response_code(), ResponseCode::ServFail, "{answer}");
     assert_eq!(ede(&answer), Some(22), "No Reachable Authority");
     assert!(
-        (550..1_200).contains(&(took.as_millis() as u64)),
+        (550..4_000).contains(&(took.as_millis() as u64)),
         "{took:?}"
     );
     Ok(())

@@ -76,12 +76,12 @@ fn in_order_the_second_server_is_asked_once_the_first_is_slower_than_usual() -> 
     answer_by(&scene, ms(1_000), ms(0));
     let (answer, took) = ask(&client, "slow.test.")?;
     assert_eq!(addresses(&answer), ["192.0.2.2"]);
-    assert!(took < ms(300), "{took:?}");
+    assert!(took < ms(900), "{took:?}");
     assert_eq!(servers(&scene, "slow.test."), [FIRST, SECOND_V4]);
     // Both slow: the answer that comes first counts, and neither is asked over and over.
     answer_by(&scene, ms(800), ms(700));
     let (answer, took) = ask(&client, "both.test.")?;
-    assert!((ms(650)..ms(1_100)).contains(&took), "{took:?}: {answer}");
+    assert!((ms(650)..ms(2_500)).contains(&took), "{took:?}: {answer}");
     let asked = servers(&scene, "both.test.");
     assert!((2..=4).contains(&asked.len()), "{asked:?}");
     Ok(())
@@ -90,7 +90,7 @@ fn in_order_the_second_server_is_asked_once_the_first_is_slower_than_usual() -> 
 #[test]
 fn the_fastest_is_asked_and_found_again_when_another_becomes_faster() -> Result<()> {
     let scene = scene!(two("[forward]\nstrategy = \"fastest\""));
-    answer_by(&scene, ms(60), ms(5));
+    answer_by(&scene, ms(300), ms(0));
     let client = scene.raw_client()?;
     for number in 0..6 {
         ask(&client, &format!("warm{number}.test."))?;
@@ -106,7 +106,7 @@ fn the_fastest_is_asked_and_found_again_when_another_becomes_faster() -> Result<
     for number in 0..6 {
         let (answer, took) = ask(&client, &format!("m{number}.test."))?;
         assert_eq!(addresses(&answer), ["192.0.2.1"]);
-        assert!(took < ms(1_500), "{took:?}");
+        assert!(took < ms(3_000), "{took:?}");
     }
     Ok(())
 }
@@ -117,7 +117,7 @@ fn a_race_asks_two_and_each_group_has_its_own_way() -> Result<()> {
         "[forward]\nstrategy = \"race\"\n[[upstream]]\nname = \"v6\"\nstrategy = \"ordered\"\n\
          servers = [\"fd54::2\", \"10.54.0.3\"]\ndomains = [\"v6.test\"]\n"
     ));
-    answer_by(&scene, ms(150), ms(10));
+    answer_by(&scene, ms(1_500), ms(0));
     let v6: IpAddr = UPSTREAM_V6.into();
     scene
         .upstream
@@ -125,7 +125,7 @@ fn a_race_asks_two_and_each_group_has_its_own_way() -> Result<()> {
     let client = scene.raw_client()?;
     let (answer, took) = ask(&client, "a.test.")?;
     assert_eq!(addresses(&answer), ["192.0.2.2"]);
-    assert!(took < ms(120), "{took:?}");
+    assert!(took < ms(1_400), "{took:?}");
     assert_eq!(
         servers(&scene, "a.test.")
             .into_iter()
@@ -251,7 +251,7 @@ fn one_bad_name_changes_nothing_for_the_others() -> Result<()> {
         }
         let (answer, took) = ask(&client, &format!("n{round}.good.test."))?;
         assert_eq!(addresses(&answer), ["192.0.2.1"], "beside {bad}");
-        assert!(took < ms(300), "beside {bad}: {took:?}");
+        assert!(took < ms(2_000), "beside {bad}: {took:?}");
         let asked = scene.upstream.asked(&format!("n{round}.good.test."));
         assert_eq!(asked.len(), 1);
         assert!(
@@ -342,7 +342,7 @@ fn a_full_table_costs_whoever_fills_it_and_never_the_others() -> Result<()> {
     assert_eq!(addresses(&hit), ["192.0.2.1"]);
     let miss = modest.ask(&query("x.fine.test.", RecordType::A))?;
     assert_eq!(addresses(&miss), ["192.0.2.3"]);
-    assert!(start.elapsed() < ms(500), "{:?}", start.elapsed());
+    assert!(start.elapsed() < ms(2_000), "{:?}", start.elapsed());
     let answer = read_answer(&patient, &modest.answer_to(&patient)?)?;
     assert_eq!(
         addresses(&answer),
