@@ -125,7 +125,7 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
     fs::write(&skips, "").with_context(|| format!("write {}", skips.display()))?;
     command.env(SKIP_FILE_VARIABLE, &skips);
     let log = workspace::logs().join(format!("{name}.log"));
-    let limit = Duration::from_secs(60 * step.limit_mins);
+    let limit = Duration::from_secs(60 * scope.limit_mins(step));
     let watched = watch(step.name, command, &log, limit, signals)?;
     let skips = fs::read_to_string(&skips).context("read which tests were skipped")?;
     print!("{skips}");

@@ -22,8 +22,8 @@ pub struct Step {
     takes_filter: bool,
     /// What has to be installed.
     pub purposes: &'static [Purpose],
-    /// After so many minutes something hangs.
-    pub limit_mins: u64,
+    /// After so many minutes something hangs. The long tests of the image take longer.
+    limit_mins: u64,
     /// The command itself.
     pub command: fn(&Scope) -> Result<Command>,
 }
@@ -114,6 +114,9 @@ const STEPS: &[Step] = &[
     Step::new("image", 40, |scope| Ok(scope.xtask(scope.boot()))).with(&[Purpose::Image]),
 ];
 
+/// After so many minutes the long tests of the image hang: 50 power cuts, each with a boot.
+const LONG_LIMIT_MINS: u64 = 120;
+
 /// The part of the tests that takes seconds.
 const QUICK_TESTS: &str = "quick tests";
 
@@ -143,6 +146,16 @@ impl Scope {
     #[must_use]
     pub fn long(self, is_long: bool) -> Self {
         Self { is_long, ..self }
+    }
+
+    /// How many minutes the step may take.
+    pub fn limit_mins(&self, step: &Step) -> u64 {
+        let is_long = self.is_long && step.purposes.contains(&Purpose::Image);
+        if is_long {
+            LONG_LIMIT_MINS
+        } else {
+            step.limit_mins
+        }
     }
 
     fn boot(&self) -> &'static str {
