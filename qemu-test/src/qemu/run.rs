@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::guest::{Guest, sum};
 use super::machine::{Accel, HOST, Link, Machine, Scratch, free_port};
@@ -26,6 +26,8 @@ pub const USAGE: &str = "run [--once] [--image DIR] [--kernel 6.1|6.12|newest] [
 
 /// How long a boot may take.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// What a kernel of Debian's needs to start at all: in 72 MiB it says nothing.
+const DEBIAN_MIB_MIN: u32 = 96;
 /// The resolver that QEMU's network stack offers: it asks the host's.
 const HOST_RESOLVER: &str = "192.168.1.3";
 /// Where each tier's answers are counted.
@@ -96,6 +98,11 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     if options.arch == Arch::Aarch64 {
         setup::ensure_all(&[Purpose::ImageAarch64], signals)?;
     }
+    ensure!(
+        options.image.is_some() || options.memory_mib >= DEBIAN_MIB_MIN,
+        "--memory: a kernel of Debian's unpacks itself and its modules in {DEBIAN_MIB_MIN} MiB or more; --image with \
+         Buildroot's does with 64"
+    );
     let image = options.image()?;
     let scratch = Scratch::new("run")?;
     let upstream = Upstream::start(Ipv4Addr::LOCALHOST)?;
