@@ -4,8 +4,9 @@
 //! the longest message, so nothing has to be kept here. A client that does not read its answers until that buffer is
 //! full is closed; one that asks more than it may have in flight is not read from until an answer is out.
 
+use std::cmp::Reverse;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -143,7 +144,7 @@ impl Tcp {
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return true,
             Err(_) => return false,
         };
-        let Some(index) = self.free_slot() else {
+        let Some(index) = self.free_slot(peer.ip()) else {
             return true;
         };
         let ready = stream.set_nonblocking(true).is_ok()
@@ -164,9 +165,10 @@ impl Tcp {
         true
     }
 
-    /// A slot without a connection, made free if need be: the one that has been idle for the longest time, or, where every
-    /// client waits for an answer, the oldest of a client that has nothing more to say and may be gone.
-    fn free_slot(&mut self) -> Option<usize> {
+    /// A slot without a connection for `peer`, made free if need be: the one that has been idle for the longest time; where
+    /// every client waits for an answer, the oldest of a client that has nothing more to say and may be gone, or else of
+    /// the client that has the most connections, if it has more than `peer` then has.
+    fn free_slot(&mut self, peer: IpAddr) -> Option<usize> {
         let free = self.slots.iter().position(|slot| slot.connection.is_none());
         if free.is_some() {
             return free;
@@ -177,11 +179,36 @@ impl Tcp {
             (!waits || connection.ended).then_some((waits, connection.since))
         };
         let candidates = self.slots.iter().enumerate();
-        let (index, _) = candidates
+        let dispensable = candidates
             .filter_map(|(index, slot)| Some((index, rank(slot)?)))
-            .min_by_key(|&(_, rank)| rank)?;
+            .min_by_key(|&(_, rank)| rank);
+        let index = match dispensable {
+            Some((index, _)) => index,
+            None => self.of_the_greediest(peer)?,
+        };
         self.slots[index].connection = None;
         Some(index)
+    }
+
+    /// The oldest connection of the client that has the most, at least two more than `peer`.
+    fn of_the_greediest(&self, peer: IpAddr) -> Option<usize> {
+        let connections = || {
+            let slots = self.slots.iter().enumerate();
+            slots.filter_map(|(index, slot)| Some((index, slot.connection.as_ref()?)))
+        };
+        let held = |client: IpAddr| {
+            let same = |(_, other): &(usize, &Connection)| household(other.peer.ip()) == client;
+            connections().filter(same).count()
+        };
+        let fair = held(household(peer)) + 2;
+        connections()
+            .map(|(index, connection)| {
+                let count = held(household(connection.peer.ip()));
+                (count, Reverse((connection.since, index)))
+            })
+            .filter(|(count, ..)| *count >= fair)
+            .max()
+            .map(|(_, Reverse((_, index)))| index)
     }
 
     /// Reads from the connection in slot `index`: at most one query, into `query`.
@@ -316,6 +343,14 @@ impl Tcp {
             }
         }
         next
+    }
+}
+
+/// Who has an address: the host, or over IPv6 the network, all of whose addresses one host may use.
+fn household(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }
 

@@ -366,6 +366,42 @@ fn full_slots_make_room_for_who_comes() -> Result<()> {
 }
 
 #[test]
+fn one_client_that_waits_on_all_slots_shuts_nobody_out() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    scene.upstream.on("*.silent.test.", Rule::silence());
+    let before = scene.daemon.metrics()?;
+    let mut streams = Vec::new();
+    for number in 0..TCP_CLIENTS {
+        let mut stream = Stream::open(&scene.lab, Family::V4)?;
+        stream.send(&a(&format!("n{number}.silent.test.")))?;
+        streams.push(stream);
+    }
+    let all = u64::try_from(TCP_CLIENTS)?;
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Counter::QueriesTcp, all)])?;
+    // Another client gets one of his, the same one does not.
+    let mut guest = open_and_ask(&scene.lab, Family::V6)?;
+    let slow = a("guest.slow.test.");
+    guest.send(&slow)?;
+    let mut more = Stream::open(&scene.lab, Family::V4)?;
+    assert!(more.is_closed_within(TIMEOUT)?);
+    assert_answers(&guest.receive()?, &slow)?;
+    // One of his was closed for it; all others get an answer, if only that there is none.
+    let mut closed = 0;
+    for stream in &mut streams {
+        match stream.next(TIMEOUT)? {
+            Next::Message(reply) => assert_eq!(View::parse(&reply)?.rcode(), code::SERVFAIL),
+            Next::Closed => closed += 1,
+            Next::Nothing => anyhow::bail!("neither an answer nor an end"),
+        }
+    }
+    assert_eq!(closed, 1);
+    Ok(())
+}
+
+#[test]
 fn who_does_not_read_is_closed_and_nobody_waits_for_him() -> Result<()> {
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
