@@ -3,7 +3,6 @@
 
 mod judge;
 mod question;
-mod random;
 mod zones;
 
 use std::collections::BTreeMap;
@@ -18,10 +17,10 @@ use qemu_test::privilege::root_or_skip;
 
 use crate::support::TIMEOUT;
 use crate::support::daemon::{self, Daemon};
+use crate::support::random::Random;
 use crate::support::scene::{Directory, Setup};
 use judge::{Answer, EXPLANATIONS, judge};
 use question::Question;
-use random::Random;
 
 const QUESTIONS: usize = 10_000;
 const SEED: u64 = 20_261_121;

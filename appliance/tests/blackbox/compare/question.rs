@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use anyhow::{Context, Result};
 
-use super::random::Random;
 use crate::support::TIMEOUT;
+use crate::support::random::Random;
 
 /// Types that are asked for: A and AAAA most often, then the others, some of which nobody has.
 const TYPES: &[u16] = &[

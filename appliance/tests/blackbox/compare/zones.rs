@@ -7,7 +7,7 @@ use anyhow::Result;
 use qemu_test::nsd::Zone;
 use qemu_test::sign::{Denial, sign};
 
-use super::random::Random;
+use crate::support::random::Random;
 
 /// The zones, and names in and around them.
 pub struct World {

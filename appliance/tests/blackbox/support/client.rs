@@ -152,7 +152,8 @@ impl RawClient {
         self.frames.receive(timeout, is_wanted)
     }
 
-    fn next_for(&self, frame: &UdpFrame, timeout: Duration) -> Result<Option<Vec<u8>>> {
+    /// The answer to `frame` within `timeout`, checked.
+    pub fn next_for(&self, frame: &UdpFrame, timeout: Duration) -> Result<Option<Vec<u8>>> {
         let received = self
             .frames
             .receive(timeout, |bytes| is_answer(bytes, frame))?;

@@ -37,7 +37,7 @@ use super::frame::UdpFrame;
 use super::message::{HEADER_LEN, UDP_LEN_MAX};
 use super::metrics::{Metric, Metrics};
 use super::scene::Scene;
-use super::stream::Stream;
+use super::stream::{Next, Stream};
 use super::view::{Opt, Rr, View};
 
 /// IPv4 options that do nothing (RFC 791 section 3.1).
@@ -159,6 +159,45 @@ impl<'s> Ways<'s> {
             "{message:02x?} was answered: {answer:02x?}"
         );
         Ok(())
+    }
+
+    /// Sends `message` by all ways over one family, whatever it is: either all are silent, or all say the same.
+    pub fn same_or_silent(&self, family: Family, message: &[u8]) -> Result<Option<View>> {
+        // On a loaded machine an answer may come too late once, but a rule holds each time.
+        let tried = (0..3).find_map(|_| self.fate(family, message).transpose());
+        let fate = tried.transpose()?;
+        fate.with_context(|| format!("{family:?} {message:02x?}: not all ways answer"))
+    }
+
+    /// What becomes of `message`: `Some(None)` is silence everywhere; `None`: some ways answer and some do not.
+    fn fate(&self, family: Family, message: &[u8]) -> Result<Option<Option<View>>> {
+        let mut replies = Vec::new();
+        for way in Way::ALL {
+            let bytes = match way {
+                Way::Xdp | Way::Udp => {
+                    let frame = self.frame(way, family, message)?;
+                    self.raw.send(&frame.to_bytes())?;
+                    self.raw.next_for(&frame, SILENCE)?
+                }
+                Way::Tcp => {
+                    let mut stream = self.stream(family)?;
+                    stream.send(message)?;
+                    match stream.next(SILENCE)? {
+                        Next::Message(bytes) => Some(bytes),
+                        Next::Nothing => None,
+                        Next::Closed => anyhow::bail!("closed for {message:02x?}"),
+                    }
+                }
+            };
+            self.count(way, message);
+            if let Some(bytes) = bytes {
+                replies.push((way, family, View::parse(&bytes)?));
+            }
+        }
+        all_the_same(&replies).with_context(|| format!("{message:02x?}"))?;
+        let answered = replies.len();
+        let is_one = answered == 0 || answered == Way::ALL.len();
+        Ok(is_one.then(|| replies.into_iter().next().map(|(.., view)| view)))
     }
 
     /// The frame that brings `message` in by a way that is a datagram's.

@@ -6,9 +6,12 @@ use hickory_proto::rr::RData;
 use hickory_proto::rr::rdata::NULL;
 
 use super::code;
-use crate::support::ask::{Ask, OptRecord, class, flag, question, record, rtype, wire_name};
+use crate::support::ask::{
+    Ask, OptRecord, class, flag, option, question, record, rtype, wire_name,
+};
 use crate::support::client::Family;
 use crate::support::message::{HEADER_LEN, cname, txt};
+use crate::support::random::Random;
 use crate::support::scene::{Setup, scene};
 use crate::support::script::Rule;
 use crate::support::view::View;
@@ -537,6 +540,43 @@ fn queries_longer_than_any_are_answered_all_the_same() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn damaged_queries_have_the_same_fate_by_all_ways() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    let ways = Ways::open(&scene)?;
+    let cookie = OptRecord::dnssec_ok(1232).option(option::COOKIE, b"clientco");
+    let more = record("x.lan.", rtype::A, class::IN, 60, &[192, 0, 2, 1]);
+    let sound = [
+        a("a.localhost.").edns(&cookie).bytes(),
+        Ask::of_class("version.bind.", rtype::TXT, class::CH).bytes(),
+        a("home.arpa.")
+            .and(&more)
+            .edns(&OptRecord::size(600))
+            .bytes(),
+    ];
+    let mut random = Random::new(1);
+    let (mut answered, mut silent) = (0, 0);
+    for round in 0..400 {
+        let mut message = sound[round % sound.len()].clone();
+        // Behind the ID, so that answers are told apart. Names go where they are damaged to.
+        for _ in 0..=random.below(3) {
+            let at = 2 + usize::try_from(random.below(message.len() as u64 - 2))?;
+            message[at] = random.pick(&[0, 1, 0xc0, 0xff, 0x80, 12]);
+        }
+        if random.percent(12) {
+            let len = usize::try_from(random.below(message.len() as u64))?;
+            message.truncate(len);
+        }
+        let family = Family::ALL[round % 2];
+        match ways.same_or_silent(family, &message)? {
+            Some(_) => answered += 1,
+            None => silent += 1,
+        }
+    }
+    assert!(answered > 200 && silent > 5, "{answered} {silent}");
+    ways.check_tiers()
 }
 
 /// OPT with our size and the DO of the query.
