@@ -124,6 +124,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 None | Some(rcode::FORMERR | rcode::NOTIMP) => rcode::SERVFAIL,
                 Some(code) => code,
             };
+            let reason = match failure {
+                // What an upstream says of its failure is good to know.
+                Some(pending) if reason == ede::NONE => pending.failure_ede,
+                Some(_) | None => reason,
+            };
             self.reply_failure(turn, index, code, reason, effects);
         }
         self.end(turn.now, index);

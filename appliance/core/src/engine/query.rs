@@ -399,6 +399,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             tried: 0,
             first_waiter: None,
             failure: None,
+            failure_ede: ede::NONE,
             sent_case: LetterCase::LOWER,
             without_edns: 0,
             without_case: 0,

@@ -192,6 +192,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return;
         }
         if !is_useful(code) {
+            self.tables.pending.update(index, |pending| {
+                if answer.head.ede != ede::NONE {
+                    pending.failure_ede = answer.head.ede;
+                }
+            });
             self.attempt_failed(turn, index, attempt, code, effects);
             return;
         }

@@ -77,6 +77,8 @@ pub struct Pending {
     pub first_waiter: Option<u16>,
     /// The response code of the worst answer so far that did not help, to be passed on if nothing better comes.
     pub failure: Option<u8>,
+    /// The extended error that came with such an answer; `ede::NONE`: none did.
+    pub failure_ede: u16,
     /// The letter case in which the name was sent upstream.
     pub sent_case: LetterCase,
     /// Upstreams that did not understand this question with EDNS.

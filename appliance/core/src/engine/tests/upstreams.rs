@@ -1,6 +1,7 @@
 //! Whom to ask, when to ask the next one, and what an upstream is held to be capable of.
 
 use super::harness::*;
+use hickory_proto::rr::rdata::opt::EdnsOption;
 
 #[test]
 fn a_silent_upstream_costs_its_usual_time_and_the_next_one_answers() {
@@ -64,6 +65,28 @@ fn servfail_of_one_upstream_is_asked_of_the_next() {
             ResponseCode::Refused,
             "the first failure is passed on"
         );
+    });
+}
+
+#[test]
+fn what_an_upstream_says_of_its_failure_is_passed_on() {
+    with_world(Settings::DEFAULT, |world| {
+        let asked = with_edns(query("bogus.example.", 1), false);
+        world.miss(1, &asked);
+        for said in [Some(6), None] {
+            world.respond(|message| {
+                message.set_response_code(ResponseCode::ServFail);
+                if let Some(said) = said {
+                    let mut edns = hickory_proto::op::Edns::new();
+                    edns.options_mut()
+                        .insert(EdnsOption::Unknown(15, vec![0, said]));
+                    message.set_edns(edns);
+                }
+            });
+        }
+        assert_eq!(extended_error(world.last_bytes()), Some(6));
+        let kept = world.hit_bytes(&asked.to_vec().unwrap());
+        assert_eq!((kept[3] & 0xf, extended_error(&kept)), (2, Some(6)));
     });
 }
 

@@ -19,6 +19,7 @@ fn pending(number: u64, bucket: u8) -> Pending {
         tried: 0,
         first_waiter: None,
         failure: None,
+        failure_ede: crate::dns::edns::ede::NONE,
         sent_case: LetterCase::LOWER,
         without_edns: 0,
         without_case: 0,
