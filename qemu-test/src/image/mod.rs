@@ -243,8 +243,7 @@ pub fn directory() -> PathBuf {
 }
 
 /// What `cargo xtask help` shows.
-pub const USAGE: &str =
-    "image [--arch x86_64|aarch64] [--kernel 6.1|6.12|newest] [--server FILE] [--disk] [--report]";
+pub const USAGE: &str = "image [--arch x86_64|aarch64] [--kernel 6.1|6.12|newest] [--server FILE] [--disk] [--report [--image DIR]]";
 
 /// The command: builds an image and says where it is.
 pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
@@ -257,12 +256,19 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     let server = arguments.value("--server")?.map(PathBuf::from);
     let is_disk = arguments.flag("--disk");
     let is_report = arguments.flag("--report");
+    let other = arguments.value("--image")?.map(PathBuf::from);
     arguments.finish()?;
     ensure!(
         !is_disk || arch == Arch::X86_64,
         "--disk: the loader is packaged for x86_64 only"
     );
     setup::ensure_all(&[Purpose::Image], signals)?;
+    if let Some(directory) = other {
+        ensure!(is_report, "--image: only for --report");
+        let words = "cargo xtask image --report --image output/images";
+        crate::qemu::report::write(&Image::open(&directory)?, words)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let started = Instant::now();
     let image = build(&Recipe {
         arch,

@@ -104,10 +104,20 @@ fn sizes(image: &Image) -> Result<String> {
     let initrd = image.initrd.as_deref().map_or(Ok(0.0), size)?;
     let root = size(&image.root)?;
     let mut text = String::from("| what | |\n|---|---|\n");
+    if !image.directory.join("root").exists() {
+        // Buildroot's root has the kernel inside: it is what a slot of the disk holds.
+        text += &format!(
+            "| kernel | {kernel:.2} MiB |\n| root with the kernel inside | {root:.2} MiB, at most 16 |\n"
+        );
+        return Ok(text);
+    }
     text += &format!(
         "| kernel | {kernel:.2} MiB |\n| first root | {initrd:.2} MiB |\n| root | {root:.2} MiB |\n"
     );
-    text += &format!("| all three | {:.2} MiB |\n", kernel + initrd + root);
+    text += &format!(
+        "| all three | {:.2} MiB, at most 16 |\n",
+        kernel + initrd + root
+    );
     let server = image.directory.join("root/usr/bin/xdnsd");
     if server.exists() {
         text += &format!("| server, not compressed | {:.2} MiB |\n", size(&server)?);
@@ -128,11 +138,11 @@ fn times(boots: &[Boot], accel: Accel) -> Result<String> {
     let mut text =
         format!("| power on to init, {accel:?}, 2 processors, 128 MiB | {init:.2} s |\n");
     text += &format!(
-        "| power on to first answer | {answer:.2} s, {:.2} times that |\n",
+        "| power on to first answer | {answer:.2} s, {:.2} times that; the goal is 1.2 |\n",
         answer / init
     );
     text += &format!(
-        "| memory of the server after the boot | {:.1} MiB |\n",
+        "| memory of the server after the boot | {:.1} MiB, at most 16 |\n",
         median(|boot| boot.rss_kib)? / 1024.0
     );
     Ok(text)
