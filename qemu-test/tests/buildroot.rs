@@ -87,17 +87,17 @@ fn package_has_the_version_of_the_workspace() {
     assert!(read("buildroot/package/xdnsd/xdnsd.mk").contains(&version));
 }
 
-/// The loader, the updater and the script that makes the disk name one place for the loader's environment.
+/// The loader, the updater and the script that makes the disk name one file, of one size, with one beginning.
 #[test]
 fn environment_of_the_loader_has_one_place() {
     let board = "buildroot/board/xdnsd";
     let script = read(&format!("{board}/make-disk.sh"));
-    let sector = between(&script, "\nENVIRONMENT_SECTOR=", "\n").concat();
     let bytes = between(&script, "\nENVIRONMENT_BYTES=", "\n").concat();
-    let sectors = bytes.parse::<u32>().expect("a number") / 512;
+    assert!(script.contains(">\"$images/boot-part/boot/grub/grubenv\""));
     let loader = read(&format!("{board}/grub.cfg"));
-    assert!(loader.contains(&format!("($disk){sector}+{sectors}")));
+    assert!(loader.contains("environment=\"($disk,msdos1)/boot/grub/grubenv\""));
     let updater = read(&format!("{board}/rootfs-overlay/usr/sbin/xdnsd-update"));
-    assert!(updater.contains(&format!("\nENVIRONMENT_SECTOR={sector}\n")));
     assert!(updater.contains(&format!("\nENVIRONMENT_BYTES={bytes}\n")));
+    let mark = between(&updater, "\nENVIRONMENT_MARK=\"", "\"\n").concat();
+    assert!(script.contains(&format!("printf '{mark}\\ngood=")));
 }
