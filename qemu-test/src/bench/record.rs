@@ -18,17 +18,28 @@ pub fn save(what: &str, words: &[String], table: &str) -> Result<()> {
             .args(["rev-parse", "--short", "HEAD"])
             .current_dir(workspace::root()),
     )?;
-    let kernel = output_of(Command::new("uname").arg("-r"))?;
+    let release = output_of(Command::new("uname").arg("-r"))?;
     let old = read_or_empty(&path)?;
+    let table: String = table
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect();
     let command = format!("cargo xtask bench {what} {}", words.join(" "));
     let text = format!(
         "{old}\n## {}, {}, Linux {}\n\n`{}`\n\n```text\n{table}```\n",
         date.trim(),
         revision.trim(),
-        kernel.trim(),
+        version(&release),
         command.trim(),
     );
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// Major and minor version of a kernel's release: what comes behind says more of a machine than of its kernel.
+fn version(release: &str) -> &str {
+    let mut dots = release.match_indices('.');
+    let end = dots.nth(1).map_or(release.len(), |(at, _)| at);
+    release[..end].trim()
 }
 
 fn read_or_empty(path: &Path) -> Result<String> {
@@ -37,5 +48,16 @@ fn read_or_empty(path: &Path) -> Result<String> {
             Ok("# Measurements\n".to_owned())
         }
         read => read.with_context(|| format!("read {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn a_machines_name_in_the_release_is_left_out() {
+        assert_eq!(version("6.18.44-somewhere-7\n"), "6.18");
+        assert_eq!(version("7.2\n"), "7.2");
     }
 }
