@@ -213,11 +213,16 @@ impl<'a> Worker<'a> {
                 unix_secs: clock::wall_secs() as u32,
                 policy,
             };
-            let mut mail = None;
+            // First: what came after a new policy was posted is answered under that one.
+            let is_mail = |event: &EpollEvent| Source::from_bits(event.data()) == Source::Mailbox;
+            let has_mail = events[..count].iter().any(is_mail);
+            if let Some(mail) = has_mail.then(|| self.open_mail()).flatten() {
+                return mail;
+            }
             self.has_frames = self.serve_xsk(&turn);
             for event in &events[..count] {
                 match Source::from_bits(event.data()) {
-                    Source::Mailbox => mail = self.open_mail().or(mail),
+                    Source::Mailbox => {}
                     Source::Listener(index) => self.serve_listener(&turn, index),
                     Source::Upstream { socket, v6, side } => {
                         self.serve_upstream(&turn, socket, v6, side);
@@ -230,9 +235,6 @@ impl<'a> Worker<'a> {
             self.engine.timeout(&turn, &mut self.io);
             self.expire(&turn);
             self.flush();
-            if let Some(mail) = mail {
-                return mail;
-            }
         }
     }
 
