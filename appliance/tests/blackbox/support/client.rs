@@ -163,6 +163,9 @@ impl RawClient {
     }
 }
 
+/// IANA protocol number.
+const PROTOCOL_TCP: u8 = 6;
+
 /// Whether `bytes` are meant as the answer to `frame`, sound or not.
 fn is_answer(bytes: &[u8], frame: &UdpFrame) -> bool {
     let Ok(received) = Received::parse(bytes) else {
@@ -179,9 +182,18 @@ fn checked_answer(bytes: &[u8], frame: &UdpFrame) -> Result<Vec<u8>> {
 }
 
 /// Whether bytes that are no sound datagram look like an answer to `frame` all the same: its UDP ports stand where the
-/// answer's would.
+/// answer's would. A segment of TCP may have them by chance.
 fn is_dns_to(bytes: &[u8], frame: &UdpFrame) -> bool {
     let at = frame.udp_offset() - frame.extra.len();
+    // From the end of the IP header back to its field of the protocol.
+    let back = if frame.source.is_ipv4() {
+        20 - 9
+    } else {
+        40 - 6
+    };
+    if bytes.get(at - back) == Some(&PROTOCOL_TCP) {
+        return false;
+    }
     let ports = [frame.destination.port(), frame.source.port()].map(u16::to_be_bytes);
     bytes.get(at..at + 4) == Some(ports.concat().as_slice())
 }
