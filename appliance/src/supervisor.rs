@@ -51,6 +51,8 @@ pub struct Supervisor {
     config: Config,
     /// Of devices, addresses and VLAN devices.
     changes: Changes,
+    /// Every program knows the devices as they are. Not so at the start: they were read before `changes` was there.
+    is_settled: bool,
     attachments: Vec<Attachment>,
 }
 
@@ -81,6 +83,7 @@ impl Supervisor {
         Self {
             config,
             changes: Changes::watch(),
+            is_settled: false,
             attachments,
         }
     }
@@ -125,8 +128,8 @@ impl Supervisor {
             attachment.notice_loss(mailboxes);
         }
         let is_away = |attachment: &Attachment| attachment.ifindex.is_none();
-        // Asked first: what has been noted has to be taken out.
-        if !self.changes.take() && !self.attachments.iter().any(is_away) {
+        self.is_settled &= !self.changes.take() && !self.attachments.iter().any(is_away);
+        if self.is_settled {
             return;
         }
         let Ok(devices) = Devices::read() else { return };
@@ -134,8 +137,9 @@ impl Supervisor {
         let Ok(plan) = self.config.plan(&devices) else {
             return;
         };
+        self.is_settled = true;
         for attachment in &mut self.attachments {
-            attachment.tend(&self.config, &plan, &devices, mailboxes);
+            self.is_settled &= attachment.tend(&self.config, &plan, &devices, mailboxes);
         }
     }
 
@@ -295,8 +299,8 @@ impl Attachment {
         Ok(mode)
     }
 
-    /// Tells the program which destinations are ours.
-    fn listen(&mut self, config: &Config, plan: &Plan, devices: &Devices) {
+    /// Tells the program which destinations are ours. Whether it knows them now.
+    fn listen(&mut self, config: &Config, plan: &Plan, devices: &Devices) -> bool {
         let wanted = listen_entries(&self.name, config, plan, devices);
         let set = match lock(&self.program).as_mut() {
             Some(program) => program
@@ -304,9 +308,11 @@ impl Attachment {
                 .map_err(|error| error.to_string()),
             None => Ok(()),
         };
+        let is_set = set.is_ok();
         if let Err(problem) = set {
             self.say(problem);
         }
+        is_set
     }
 
     /// Lets go of an interface that was deleted. One of the same name is another.
@@ -323,13 +329,22 @@ impl Attachment {
         }
     }
 
-    fn tend(&mut self, config: &Config, plan: &Plan, devices: &Devices, mailboxes: &[Mailbox]) {
+    /// Whether there is nothing more to do until something changes.
+    fn tend(
+        &mut self,
+        config: &Config,
+        plan: &Plan,
+        devices: &Devices,
+        mailboxes: &[Mailbox],
+    ) -> bool {
         if self.ifindex.is_some() {
-            self.listen(config, plan, devices);
-        } else if devices.named(&self.name).is_some() {
+            return self.listen(config, plan, devices);
+        }
+        if devices.named(&self.name).is_some() {
             self.attach();
             self.start(config, plan, devices, mailboxes);
         }
+        false
     }
 
     /// Logs trouble once, not every second.
