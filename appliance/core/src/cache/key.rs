@@ -20,8 +20,8 @@ pub struct Key<'a> {
 }
 
 impl Key<'_> {
-    /// SipHash-1-3 (the first half of 128 bits) under a seed from the system's generator: names are chosen by attackers, who must not know which of
-    /// them meet in one set.
+    /// SipHash-1-3 (the first half of 128 bits) under a seed from the system's generator: names are chosen by attackers,
+    /// who must not know which of them meet in one set.
     #[must_use]
     pub fn hash(&self, seed: &[u8; 16]) -> u64 {
         let mut hash = NameHash::new(seed);

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use crate::image::cpio::Archive;
 use crate::image::modules::collect;
 use crate::image::packages::Role;
 use crate::process::output_of;
+use crate::setup::find_program;
 use crate::workspace;
 
 const MODULES: [&str; 6] = [
@@ -127,7 +127,7 @@ fn first_root(bench: &Bench, program: &Path, filter: &str) -> Result<Vec<u8>> {
         root.with_libraries(path, &stripped(bench, path)?)?;
     }
     for tool in TOOLS {
-        let path = find(tool)?;
+        let path = find_program(tool).with_context(|| format!("no {tool} on this machine"))?;
         root.with_libraries(&path, &read(&path)?)?;
         root.archive
             .link(&format!("bin/{tool}"), &path.to_string_lossy());
@@ -178,21 +178,6 @@ fn stripped(bench: &Bench, path: &Path) -> Result<Vec<u8>> {
     let small = bench.scratch.join("stripped");
     output_of(Command::new("strip").arg("-o").arg(&small).arg(path))?;
     read(&small)
-}
-
-/// Where `tool` is on this machine.
-fn find(tool: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // Debian keeps some of them out of a user's path.
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    let is_program = |path: &PathBuf| {
-        fs::metadata(path)
-            .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-    };
-    let mut found = folders.map(|folder| folder.join(tool)).filter(is_program);
-    found
-        .next()
-        .with_context(|| format!("no {tool} on this machine"))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
