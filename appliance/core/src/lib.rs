@@ -16,6 +16,7 @@ pub mod counters;
 pub mod dns;
 pub mod engine;
 pub mod forward;
+pub mod hash;
 pub mod limits;
 pub mod policy;
 pub mod respond;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use xdnsd_core::policy::hash::HashKey;
+use xdnsd_core::hash::HashKey;
 use xdnsd_core::policy::list::{
     BUCKET_MAX, CRC, ENTRY_LEN, MAGIC, NAMES_MAX, NAMES_PER_BUCKET, Spot, VERSION, field, tag,
 };

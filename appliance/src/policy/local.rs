@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use xdnsd_core::dns::rtype;
-use xdnsd_core::policy::hash::HashKey;
+use xdnsd_core::hash::HashKey;
 use xdnsd_core::policy::local::{NONE, flag};
 use xdnsd_core::policy::name::Labels;
 use xdnsd_core::policy::special::private_reverse_zone;

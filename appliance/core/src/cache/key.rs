@@ -1,7 +1,7 @@
 //! What an answer is found by, and its hash.
 
+use crate::hash::NameHash;
 use crate::limits::CACHE_SHARDS;
-use crate::policy::hash::NameHash;
 
 /// The question that an answer belongs to. QCLASS is always IN.
 ///

@@ -10,9 +10,11 @@ use super::name::{self, Name};
 use super::record::{Record, Records};
 use super::{class, rcode, read_u16, read_u32, rtype};
 use crate::cache::Head;
-use crate::forward::pending::ChainStart;
 use crate::time::Instant;
+use heapless::Vec;
 
+/// Bytes of the aliases that a chase has passed. A longer chain is not followed further.
+pub const CHASE_BYTES: usize = 384;
 /// CNAME and DNAME steps that one answer may take. Longer chains are refused.
 pub const CHAIN_MAX: usize = 16;
 /// TTLs with the high bit set count as 0 (RFC 2181 section 8).
@@ -95,6 +97,17 @@ pub struct Led<'a> {
     pub qname: &'a Name,
     /// The aliases.
     pub chain: &'a ChainStart,
+}
+
+/// The beginning of an answer: aliases, as they stand behind the question.
+#[derive(Clone, Debug)]
+pub struct ChainStart {
+    /// Records.
+    pub answers: u16,
+    /// The shortest of their TTLs, in seconds.
+    pub ttl_secs: u32,
+    /// The records.
+    pub body: Vec<u8, CHASE_BYTES>,
 }
 
 /// Checks `response` against the question and writes the template of an answer into `template`.

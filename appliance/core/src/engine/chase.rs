@@ -4,11 +4,11 @@
 //! alias only, does not. The chain is cached and checked by policy as if it had come in one answer.
 
 use super::{CacheAccess, Effects, Engine, Turn};
-use crate::dns::answer::Answer;
+use crate::dns::answer::{Answer, CHASE_BYTES, ChainStart};
 use crate::dns::edns::ede;
 use crate::dns::record::Records;
 use crate::dns::{Name, rcode, rtype};
-use crate::forward::pending::{CHASE_BYTES, ChainStart, Chase};
+use crate::forward::pending::Chase;
 use crate::policy::{Decision, Labels};
 use heapless::Vec;
 

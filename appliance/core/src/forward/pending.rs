@@ -4,6 +4,7 @@ use super::slab::Slab;
 use super::upstreams::Tried;
 use crate::cache::Key;
 use crate::dns::Name;
+use crate::dns::answer::ChainStart;
 use crate::limits::{ALIASES, CHASES, NAME_MAX, PENDING, TCP_MESSAGE_MAX, WAITERS};
 use crate::time::Instant;
 use heapless::Vec;
@@ -95,9 +96,6 @@ pub struct Pending {
     pub chase: Option<u16>,
 }
 
-/// Bytes of the aliases that a chase has passed. A longer chain is not followed further.
-pub const CHASE_BYTES: usize = 384;
-
 /// A chain of aliases that ended without an answer: its last target is asked for, and the answer put behind it.
 #[derive(Clone, Debug)]
 pub struct Chase {
@@ -107,17 +105,6 @@ pub struct Chase {
     pub steps: u8,
     /// The chain so far.
     pub chain: ChainStart,
-}
-
-/// The beginning of an answer: aliases, as they stand behind the question.
-#[derive(Clone, Debug)]
-pub struct ChainStart {
-    /// Records.
-    pub answers: u16,
-    /// The shortest of their TTLs, in seconds.
-    pub ttl_secs: u32,
-    /// The records.
-    pub body: Vec<u8, CHASE_BYTES>,
 }
 
 impl Pending {

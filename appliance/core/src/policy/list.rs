@@ -22,8 +22,8 @@
 //! parents that cannot be listed, such as top-level domains, are not looked up at all.
 
 use super::bytes::{array_at, u16_at, u32_at, u64_at, u128_at};
-use super::hash::{Hash, HashKey, NameHash};
 use super::name::Labels;
+use crate::hash::{Hash, HashKey, NameHash};
 
 /// What a compiled list begins with.
 pub const MAGIC: [u8; 8] = *b"XDNSLIST";

@@ -17,7 +17,6 @@
 
 pub mod acl;
 mod bytes;
-pub mod hash;
 pub mod list;
 pub mod local;
 pub mod name;

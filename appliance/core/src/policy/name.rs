@@ -2,7 +2,7 @@
 //!
 //! Names are in wire form without compression, root byte included, in lower case (RFC 1035 section 3.1).
 
-use super::hash::{Hash, HashKey, NameHash};
+use crate::hash::{Hash, HashKey, NameHash};
 use crate::limits::NAME_MAX;
 
 /// Longest label in bytes.

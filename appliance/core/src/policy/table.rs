@@ -9,8 +9,8 @@
 //! low half of the name's hash, the high half picks the first slot; a name is at most `max probe` slots further on.
 
 use super::bytes::{array_at, u32_at};
-use super::hash::{HashKey, NameHash};
 use super::name::Labels;
+use crate::hash::{HashKey, NameHash};
 
 /// Offsets in the table, shared with the compiler.
 pub mod field {
