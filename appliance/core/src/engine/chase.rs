@@ -4,6 +4,7 @@
 //! alias only, does not. The chain is cached and checked by policy as if it had come in one answer.
 
 use super::{CacheAccess, Effects, Engine, Turn};
+use crate::counters::Counter;
 use crate::dns::answer::{Answer, CHASE_BYTES, ChainStart};
 use crate::dns::edns::ede;
 use crate::dns::record::Records;
@@ -17,7 +18,7 @@ const STEPS_MAX: u8 = 8;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Asks for what the alias at the end of `answer` leads to. Whether the question goes on, or has failed; if not, the
-    /// client gets the answer as it is: its target is nothing that upstream is asked for, or there is no room.
+    /// client gets the answer as it is: its target is nothing that upstream is asked for, or its chain is too long.
     pub(super) fn follow(
         &mut self,
         turn: &Turn<'_>,
@@ -58,14 +59,34 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             steps,
             chain,
         };
-        if !self.tables.pending.follow(index, chase) {
-            return false;
+        if !self.take_place(turn, index, &chase, effects) {
+            self.fail(turn, index, ede::NOT_READY, effects);
+            return true;
         }
         self.tables
             .pending
             .update(index, |pending| pending.group = group as u8);
         self.ask_first(turn.now, index, effects);
         true
+    }
+
+    /// Notes the chain. All places are taken: the oldest chase of the client that has the most ends for it, as questions
+    /// do. What stands in the template is lost then.
+    fn take_place(
+        &mut self,
+        turn: &Turn<'_>,
+        index: u16,
+        chase: &Chase,
+        effects: &mut impl Effects<R>,
+    ) -> bool {
+        if self.tables.pending.follow(index, chase) {
+            return true;
+        }
+        self.counters.count(Counter::PendingFull);
+        if let Some(victim) = self.tables.pending.chase_victim() {
+            self.fail(turn, victim, ede::NOT_READY, effects);
+        }
+        self.tables.pending.follow(index, chase)
     }
 }
 

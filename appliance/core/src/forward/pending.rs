@@ -7,6 +7,7 @@ use crate::dns::Name;
 use crate::dns::answer::ChainStart;
 use crate::limits::{ALIASES, CHASES, NAME_MAX, PENDING, TCP_MESSAGE_MAX, WAITERS};
 use crate::time::Instant;
+use core::cmp::Reverse;
 use heapless::Vec;
 use heapless::index_map::FnvIndexMap;
 
@@ -395,14 +396,14 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     }
 
     /// Makes the question at `index` one for `chase.target`, which nobody has been asked for yet. Whether there was room.
-    pub fn follow(&mut self, index: u16, chase: Chase) -> bool {
+    pub fn follow(&mut self, index: u16, chase: &Chase) -> bool {
         let Some(pending) = self.questions.get_mut(index) else {
             return false;
         };
         let place = pending.chase;
         match place.and_then(|place| self.chases.get_mut(place)) {
-            Some(present) => *present = chase,
-            None => match self.chases.insert(chase) {
+            Some(present) => present.clone_from(chase),
+            None => match self.chases.insert(chase.clone()) {
                 Ok(place) => pending.chase = Some(place),
                 Err(_) => return false,
             },
@@ -560,6 +561,24 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         ages.filter(|(_, age)| **age != 0 && self.held[(**age & 0xff) as usize] == most)
             .min_by_key(|(_, age)| **age)
             .map(|(index, _)| index as u16)
+    }
+
+    /// The question that makes room for another one's chain of aliases, by the same rule.
+    #[must_use]
+    pub fn chase_victim(&self) -> Option<u16> {
+        let chases = || {
+            let questions = self.questions.iter();
+            questions.filter(|(_, pending)| pending.chase.is_some())
+        };
+        let held = |bucket| chases().filter(|(_, other)| other.bucket == bucket).count();
+        chases()
+            .max_by_key(|(index, pending)| {
+                (
+                    held(pending.bucket),
+                    Reverse(self.ages[usize::from(*index)]),
+                )
+            })
+            .map(|(index, _)| index)
     }
 
     /// A question for which something is due. Asked repeatedly until `None`; the caller must act on each, so that its

@@ -122,27 +122,57 @@ fn a_target_is_asked_of_its_own_group_and_fails_as_a_question_does() {
     });
 }
 
+/// Asks for an alias of which upstream knows the alias alone.
+fn begin_chase(world: &mut World<'_>, route: Route, owner: &str) {
+    world.miss(route, &with_edns(query(owner, 1), false));
+    world.respond(|message| {
+        message.add_answer(alias(owner, 300, "x0.test."));
+    });
+}
+
+#[test]
+fn where_all_places_are_taken_the_oldest_chase_of_who_has_most_ends() {
+    with_world(Settings::DEFAULT, |world| {
+        begin_chase(world, 7, "patient.test.");
+        for number in 1..crate::limits::CHASES {
+            begin_chase(world, 1, &format!("n{number}.test."));
+        }
+        assert!(world.effects.replies.is_empty(), "every place is used");
+        for (route, victim) in [(1, "n1.test."), (8, "n2.test.")] {
+            begin_chase(world, route, &format!("more{route}.test."));
+            let reply = world.last_reply();
+            assert_eq!(reply.queries()[0].name(), &name(victim));
+            assert_eq!(
+                (reply.response_code(), reply.answers().len()),
+                (ResponseCode::ServFail, 0)
+            );
+            assert_eq!(
+                extended_error(world.last_bytes()),
+                Some(ede::NOT_READY),
+                "and it is not kept"
+            );
+        }
+        assert_eq!(world.effects.replies.len(), 2);
+        // The one that came last goes on as if nothing was.
+        world.respond(answer_a(60));
+        assert_eq!(world.effects.replies.last().unwrap().0, 8);
+        assert_eq!(world.last_reply().answers().len(), 2);
+        world.miss(1, &query("n1.test.", 2));
+        world.pass(5_000);
+        assert_eq!(world.engine.in_flight(), 0);
+    });
+}
+
 #[test]
 fn chains_end_after_eight_targets_and_places_are_given_back() {
     with_world(Settings::DEFAULT, |world| {
         for round in 0..3 {
-            // More than there are places.
-            let owners: Vec<String> = (0..20).map(|n| format!("n{n}.r{round}.test.")).collect();
-            for (id, owner) in (0..).zip(&owners) {
-                world.miss(1, &query(owner, id));
-                let before = world.effects.replies.len();
-                world.respond(|message| {
-                    message.add_answer(alias(owner, 300, "x0.test."));
-                });
-                let has_place = usize::from(id) < crate::limits::CHASES;
-                assert_eq!(world.effects.replies.len() > before, !has_place, "{id}");
-                if !has_place {
-                    assert_eq!(world.last_reply().answers().len(), 1);
-                }
+            for number in 0..crate::limits::CHASES {
+                begin_chase(world, 1, &format!("n{number}.r{round}.test."));
             }
+            assert_eq!(world.effects.replies.len(), round * crate::limits::CHASES);
             world.pass(5_000);
             assert_eq!(world.engine.in_flight(), 0);
-            world.pass(100_000);
         }
     });
     with_world(Settings::DEFAULT, |world| {
