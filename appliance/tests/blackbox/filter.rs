@@ -80,6 +80,9 @@ const ADBLOCK: &str = "[Adblock Plus 2.0]
 ||important.test^$important
 ||third.test^$third-party
 ||deny.adblock.test^
+||nocaret.adblock.test
+address=/one.dnsmasq.test/two.dnsmasq.test/0.0.0.0
+server=/route.dnsmasq.test/192.0.2.1
 @@||good.deny.adblock.test^
 example.test##.banner
 /banner/ads
@@ -103,6 +106,9 @@ const BLOCKED_NAMES: &[&str] = &[
     "important.test.",
     "deny.adblock.test.",
     "bad.deny.adblock.test.",
+    "x.nocaret.adblock.test.",
+    "one.dnsmasq.test.",
+    "x.two.dnsmasq.test.",
     "config.test.",
     "a.config.test.",
     "below.star.test.",
@@ -114,6 +120,7 @@ const OTHER_NAMES: &[&str] = &[
     "wild.test.",
     "x.exact.adblock.test.",
     "third.test.",
+    "route.dnsmasq.test.",
     "good.deny.adblock.test.",
     "x.good.deny.adblock.test.",
     "example.test.",
@@ -221,6 +228,46 @@ fn a_blocked_name_is_answered_as_the_config_says() -> Result<()> {
             }
         }
         assert!(scene.upstream.asked("ads.test.").is_empty());
+    }
+    Ok(())
+}
+
+/// RFC 9460: a client goes on to the target of a service, AliasMode or not.
+#[test]
+fn a_service_at_a_blocked_name_is_blocked() -> Result<()> {
+    let scene = scene!(Setup::three_ways().sections("[filter]\nblock = [\"ads.test\"]\n"));
+    let ways = Ways::open(&scene)?;
+    // Priority, then the target in wire format.
+    const ALIAS: &str = "0000 01 78 03 616473 04 74657374 00";
+    const SERVICE: &str = "0001 03 616473 04 74657374 00";
+    const OTHER: &str = "0001 03 666473 04 74657374 00";
+    const ITSELF: &str = "0001 00";
+    for (number, (rdata, is_blocked)) in [
+        (ALIAS, true),
+        (SERVICE, true),
+        (OTHER, false),
+        (ITSELF, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for kind in ["HTTPS", "SVCB"] {
+            let name = format!("s{number}.test.");
+            let record = format!("{name} 300 {kind} \\# {}", rdata.replace(' ', ""));
+            scene.upstream.on(&name, Rule::records(&[&record]));
+            let answer = ask_all(&ways, &format!("{name} {kind} edns"))?;
+            let (code, reason) = if is_blocked {
+                (NX, BLOCKED)
+            } else {
+                (OK, None)
+            };
+            assert_eq!(
+                (answer.response_code(), ede(&answer)),
+                (code, reason),
+                "{record}"
+            );
+            assert_eq!(answer.answers().is_empty(), is_blocked, "{record}");
+        }
     }
     Ok(())
 }

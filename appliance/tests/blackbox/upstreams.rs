@@ -1,6 +1,7 @@
 //! Whom the appliance asks, and whom it believes: dead, slow, refusing and forged upstreams.
 
 use std::collections::BTreeSet;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -100,6 +101,17 @@ fn an_upstream_that_fails_is_followed_by_the_next_at_once() -> Result<()> {
         ("refused.test.", Rule::code(ResponseCode::Refused)),
         ("notimp.test.", Rule::code(ResponseCode::NotImp)),
         ("garbage.test.", Rule::silence().behind(&[Fault::Garbage])),
+        (
+            "referral.test.",
+            Rule::sections(
+                ResponseCode::NoError,
+                [
+                    &[],
+                    &["test. 300 NS ns.test."],
+                    &["ns.test. 300 A 192.0.2.9"],
+                ],
+            ),
+        ),
     ] {
         scene.upstream.on_server(SECOND_V4, name, fault);
         scene
@@ -183,13 +195,17 @@ fn a_slow_upstream_is_waited_for() -> Result<()> {
         "www.test.",
         Rule::addresses(300, &["192.0.2.1"]).after(slow),
     );
-    let (found, took) = timed(&scene.raw_client()?, "www.test.")?;
+    let client = scene.raw_client()?;
+    let (found, took) = thread::scope(|scope| {
+        let asking = scope.spawn(|| timed(&client, "www.test."));
+        // Only the first attempt is ever answered.
+        let is_asked = || !scene.upstream.asked("www.test.").is_empty();
+        wait_until("it is asked", TIMEOUT, is_asked)?;
+        scene.upstream.on("www.test.", Rule::silence());
+        asking.join().expect("no panic")
+    })?;
     assert_eq!(found, ["192.0.2.1"]);
-    // The answer to the first attempt, not to a later one.
-    assert!(
-        (slow..slow + Duration::from_millis(400)).contains(&took),
-        "{took:?}"
-    );
+    assert!(took >= slow, "{took:?}");
     Ok(())
 }
 
@@ -210,12 +226,20 @@ fn forged_answers_are_not_believed() -> Result<()> {
         scene.daemon.wait_growth(
             &before,
             &[
-                (&Counter::UpstreamSpoofed, 1),
                 (&Counter::UpstreamAnswers, 1),
                 (&Counter::UpstreamMalformed, 0),
-                (&Counter::UpstreamQueries, 1),
             ],
         )?;
+        // Where this machine is slow the question may have been sent again, and forged again.
+        let asked = scene.upstream.asked(&name).len() as u64;
+        let spoofed = scene
+            .daemon
+            .metrics()?
+            .growth(&before, &Counter::UpstreamSpoofed);
+        assert!(
+            (1..=asked).contains(&spoofed),
+            "{fault:?}: {spoofed} of {asked}"
+        );
     }
     Ok(())
 }

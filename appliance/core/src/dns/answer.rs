@@ -75,6 +75,8 @@ pub struct Answer {
     pub has_edns: bool,
     /// It ends with an alias, and says neither what its target has nor that it has nothing: the target is to be asked for.
     pub is_cut: bool,
+    /// It says nothing but who else may know (RFC 2308 section 2.2: no answer, no SOA, NS records), and not by authority.
+    pub is_referral: bool,
 }
 
 /// What was asked.
@@ -136,11 +138,11 @@ pub fn digest(
     let negative = !chain.answered && useful;
     digest.authorities(&chain, negative)?;
     let keepable = !truncated && useful;
-    let is_cut = keepable
+    let is_open = keepable
         && rcode == rcode::NOERROR
         && !chain.answered
-        && digest.negative_ttl_secs.is_none()
-        && chain.target != *asked.name;
+        && digest.negative_ttl_secs.is_none();
+    let is_alias = chain.target != *asked.name;
     Ok(Answer {
         head: Head {
             rcode,
@@ -163,7 +165,8 @@ pub fn digest(
         body_end: digest.writer.position(),
         truncated,
         has_edns: sections.edns.is_some(),
-        is_cut,
+        is_cut: is_open && is_alias,
+        is_referral: is_open && !is_alias && !header.has(flag::AA) && digest.has_referral(),
     })
 }
 
@@ -448,6 +451,14 @@ impl<'a> Digest<'a> {
             self.keep(&record, 1, ttl_secs)?;
         }
         Ok(())
+    }
+
+    /// Whether the authority section names servers of the zone that the name is in.
+    fn has_referral(&self) -> bool {
+        let servers = |record: &Record| record.rtype == rtype::NS && record.class == class::IN;
+        self.authority_records()
+            .filter(servers)
+            .any(|record| self.is_zone_of(&record, self.asked.name))
     }
 
     fn is_zone_of(&self, record: &Record, target: &Name) -> bool {

@@ -9,7 +9,7 @@ use crate::dns::answer::{Answer, Asked, Led, ResponseError, digest};
 use crate::dns::build::Writer;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, Header};
-use crate::dns::record::Records;
+use crate::dns::record::{Record, Records};
 use crate::dns::{Name, class, rcode, rtype};
 use crate::forward::pending::Attempt;
 use crate::forward::upstreams::Upstream;
@@ -189,6 +189,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             && self.has_attempts_left(index)
         {
             self.ask_without_edns(now, index, attempt, effects);
+            return;
+        }
+        if answer.is_referral {
+            // Whoever says who else may know is no resolver for this name.
+            self.attempt_failed(turn, index, attempt, rcode::SERVFAIL, effects);
             return;
         }
         if !is_useful(code) {
@@ -551,7 +556,7 @@ fn passes(
     )
 }
 
-/// Looks at every answer record of the digested `message` for `qname`: where its CNAMEs lead, and its addresses.
+/// Looks at every answer record of the digested `message` for `qname`: where it leads, and its addresses.
 fn verdict(
     policy: &Policy<'_>,
     qname: &[u8],
@@ -577,16 +582,24 @@ fn verdict(
                 Finding::Rebind(_) | Finding::Malformed => return Verdict::Rebind,
             }
         }
-        if lists && record.rtype == rtype::CNAME {
-            let target = Name::parse(message, record.rdata_at).map(|(name, _)| name.to_lower());
-            let blocked = target.is_ok_and(|target| {
-                Labels::new(target.as_wire())
-                    .is_some_and(|name| policy.lists.blocked(&name).is_some())
-            });
-            if blocked {
-                return Verdict::Blocked;
-            }
+        let led_to = leads_to(message, &record).filter(|_| lists);
+        let blocked = led_to.is_some_and(|target| {
+            Labels::new(target.as_wire()).is_some_and(|name| policy.lists.blocked(&name).is_some())
+        });
+        if blocked {
+            return Verdict::Blocked;
         }
     }
     Verdict::Pass
+}
+
+/// The name to which a client goes on from this record, in lower case: an alias's, or that of a service (RFC 9460
+/// section 2.1: AliasMode or not). The root is no name to go to.
+fn leads_to(message: &[u8], record: &Record) -> Option<Name> {
+    let at = match record.rtype {
+        rtype::CNAME => record.rdata_at,
+        rtype::SVCB | rtype::HTTPS => record.rdata_at + 2,
+        _ => return None,
+    };
+    Some(Name::parse(message, at).ok()?.0.to_lower())
 }

@@ -349,6 +349,38 @@ fn every_way_to_block_a_name() {
     }
 }
 
+/// RFC 9460 section 2.1: AliasMode is an alias, and ServiceMode names the host that the client goes to.
+#[test]
+fn a_service_at_a_blocked_name_is_blocked() {
+    let blocked = b"\x01x\x03ads\x07example\0";
+    let other = b"\x03cdn\x07example\0";
+    let itself = b"\0";
+    let cases: [(u16, &[u8], bool); 5] = [
+        (0, blocked, true),
+        (1, blocked, true),
+        (0, other, false),
+        (1, other, false),
+        (1, itself, false),
+    ];
+    for (priority, target, is_blocked) in cases {
+        for (qtype, number) in [(RecordType::HTTPS, 65), (RecordType::SVCB, 64)] {
+            with_world(Settings::DEFAULT, |world| {
+                world.policy.lists = blocking(&["ads.example"]);
+                let query = with_edns(query_type("a.example.", qtype, 1), false);
+                world.miss(1, &query);
+                world.respond(|message| {
+                    let rdata = [&priority.to_be_bytes(), target].concat();
+                    message.add_answer(opaque("a.example.", 60, number, &rdata));
+                });
+                let expected = is_blocked.then_some(ede::BLOCKED);
+                assert_eq!(extended_error(world.last_bytes()), expected, "{target:?}");
+                let count = usize::from(!is_blocked);
+                assert_eq!(world.last_reply().answers().len(), count, "{target:?}");
+            });
+        }
+    }
+}
+
 #[test]
 fn an_allowed_name_may_lead_to_a_blocked_one() {
     let names = [

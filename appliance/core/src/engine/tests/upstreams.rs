@@ -428,3 +428,34 @@ fn lost_case_is_asked_again_in_a_stream_and_then_plainly() {
         }
     });
 }
+
+/// A server that is no resolver says who else may know. That is no answer: somebody else is asked.
+#[test]
+fn a_referral_is_a_failure() {
+    let refer = |message: &mut Message| {
+        let servers = RData::NS(hickory_proto::rr::rdata::NS(name("ns.example.")));
+        message.add_name_server(Record::from_rdata(name("example."), 300, servers));
+    };
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 1));
+        world.respond(refer);
+        assert_eq!(world.asked(), [UPSTREAM_1, UPSTREAM_2]);
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().answers().len(), 1);
+        world.miss(1, &query("b.example.", 2));
+        world.respond(refer);
+        world.respond(refer);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+        // Whoever has authority says that there is nothing, and so does who names servers of another zone.
+        world.miss(1, &query("c.example.", 3));
+        world.respond(|message| {
+            refer(message);
+            message.set_authoritative(true);
+        });
+        assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
+        world.miss(1, &query("d.other.", 4));
+        world.respond(refer);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
+        assert_eq!(world.engine.in_flight(), 0);
+    });
+}
