@@ -82,7 +82,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
             offline: false,
         }),
         ["stats" | "cache" | "reload", ..] => ask(words),
-        ["lists", "compile", ..] => Ok(Command::CompileLists(words.split_off(2))),
+        ["lists", "compile", _, _, ..] => Ok(Command::CompileLists(words.split_off(2))),
         ["reference"] => Ok(Command::Reference),
         ["memory"] => Ok(Command::Memory),
         ["version" | "--version" | "-V"] => Ok(Command::Version),
@@ -187,6 +187,8 @@ mod tests {
             "cache drop",
             "stats all",
             "lists",
+            "lists compile",
+            "lists compile out",
         ] {
             assert_eq!(parsed(line), Err(format!("`{line}` is not a command")));
         }

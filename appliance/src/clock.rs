@@ -45,6 +45,13 @@ pub fn wall_is_synchronised() -> bool {
     is_believable(sys::clock_is_synchronised(), wall_secs())
 }
 
+/// Seconds since 1970 for what was written by this machine's clock, too, such as the end of a lease: right enough unless
+/// the clock was never set.
+#[must_use]
+pub fn own_wall_secs() -> Option<u64> {
+    Some(wall_secs()).filter(|&secs| secs >= EARLIEST_SECS)
+}
+
 const fn is_believable(kernel_says_so: bool, wall_secs: u64) -> bool {
     kernel_says_so && wall_secs >= EARLIEST_SECS
 }

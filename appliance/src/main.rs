@@ -78,6 +78,9 @@ fn check(file: &Path, offline: bool) -> Result<(), String> {
     for problem in notes.failures.iter().chain(&notes.first) {
         eprintln!("note: {problem}");
     }
+    for told in &notes.told {
+        print(&format!("{told}\n"))?;
+    }
     print(&format!("{}: valid\n", file.display()))
 }
 

@@ -122,6 +122,9 @@ fn hand_out(update: Update, mailboxes: &[Mailbox]) {
 }
 
 fn say(notes: &Notes) {
+    for told in notes.told.iter().take(NOTES_MAX) {
+        info!("{told}");
+    }
     let problems = notes.failures.iter().chain(&notes.first);
     for problem in problems.take(NOTES_MAX) {
         warn!("{problem}");
@@ -131,7 +134,7 @@ fn say(notes: &Notes) {
     }
 }
 
-/// The wall clock for the end of leases, where it can be believed.
+/// The wall clock for the end of leases.
 fn wall_secs() -> Option<i64> {
-    clock::wall_is_synchronised().then(|| clock::wall_secs() as i64)
+    clock::own_wall_secs().map(u64::cast_signed)
 }

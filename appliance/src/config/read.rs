@@ -152,7 +152,15 @@ impl<'s, 'i> Document<'s, 'i> {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
             let place = error.span().unwrap_or_default();
-            source.fault_at(place.start, "", error.message(), "");
+            let mut problem = error.message().to_owned();
+            // The parser says where, not what.
+            if let Some(key) = text
+                .get(place.clone())
+                .filter(|_| problem == "duplicate key")
+            {
+                problem = format!("`{key}` stands twice");
+            }
+            source.fault_at(place.start, "", problem, "");
         }
         let table = table.into_inner();
         (!source.is_faulty()).then_some(Self { source, table })

@@ -29,22 +29,24 @@ pub struct Host {
     pub names: Vec<Vec<u8>>,
 }
 
-/// The machines of a hosts file: an address and names per line, `#` begins a comment. Lines without an address or with a
-/// name that no host can have are noted and passed over. So are, without a note, the names that such files give to the
-/// machine itself (`localhost` and its kin).
+/// The machines of a hosts file: an address and names per line, `#` begins a comment. Lines without an address, and names
+/// that no host can have, are noted and passed over. So are, without a note, the names that such files give to the machine
+/// itself (`localhost` and its kin).
 #[must_use]
 pub fn parse_hosts(file: &Path, text: &str, notes: &mut Notes) -> Vec<Host> {
     let mut hosts = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        match parse_hosts_line(line) {
+        let mut skip = |what| notes.skip(file, index + 1, what);
+        match parse_hosts_line(line, &mut skip) {
             Ok(host) => hosts.extend(host),
-            Err(what) => notes.skip(file, index + 1, what),
+            Err(what) => skip(what),
         }
     }
     hosts
 }
 
-fn parse_hosts_line(line: &str) -> Result<Option<Host>, String> {
+/// The machine of a line. A name that is none is told to `skip`; the others of its line hold.
+fn parse_hosts_line(line: &str, skip: &mut impl FnMut(String)) -> Result<Option<Host>, String> {
     let line = line.split('#').next().unwrap_or_default();
     let mut words = line.split_ascii_whitespace();
     let Some(address) = words.next() else {
@@ -56,7 +58,10 @@ fn parse_hosts_line(line: &str) -> Result<Option<Host>, String> {
     for word in words {
         is_named = true;
         if !is_hosts_own(word) {
-            names.push(parse_host(word)?);
+            match parse_host(word) {
+                Ok(name) => names.push(name),
+                Err(what) => skip(what),
+            }
         }
     }
     match (is_named, names.is_empty()) {
@@ -80,15 +85,16 @@ pub fn parse_leases(
     now_secs: Option<i64>,
     notes: &mut Notes,
 ) -> Vec<Host> {
-    let parse_line = match format {
-        LeaseFormat::Dnsmasq => parse_dnsmasq_line,
-        LeaseFormat::Odhcpd => parse_odhcpd_line,
-    };
     let mut hosts = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        match parse_line(line, now_secs) {
+        let mut skip = |what| notes.skip(file, index + 1, what);
+        let found = match format {
+            LeaseFormat::Dnsmasq => parse_dnsmasq_line(line, now_secs),
+            LeaseFormat::Odhcpd => parse_odhcpd_line(line, now_secs, &mut skip),
+        };
+        match found {
             Ok(found) => hosts.extend(found),
-            Err(what) => notes.skip(file, index + 1, what),
+            Err(what) => skip(what),
         }
     }
     hosts
@@ -116,9 +122,13 @@ fn parse_dnsmasq_line(line: &str, now_secs: Option<i64>) -> Result<Vec<Host>, St
 }
 
 /// `# br-lan 0001000a… 1a2b3c phone 1700000000 a3 128 fd00::7/128 …`, with `ipv4` in place of the IAID and /32 for IPv4.
-fn parse_odhcpd_line(line: &str, now_secs: Option<i64>) -> Result<Vec<Host>, String> {
+fn parse_odhcpd_line(
+    line: &str,
+    now_secs: Option<i64>,
+    skip: &mut impl FnMut(String),
+) -> Result<Vec<Host>, String> {
     let Some(lease) = line.strip_prefix('#') else {
-        return Ok(parse_hosts_line(line)?.into_iter().collect());
+        return Ok(parse_hosts_line(line, skip)?.into_iter().collect());
     };
     let words: Vec<&str> = lease.split_ascii_whitespace().collect();
     let [
@@ -233,9 +243,9 @@ mod tests {
     #[test]
     fn hosts_lines_that_are_none_are_noted_with_their_line() {
         let (found, notes) = hosts(
-            "192.168.1.2\n192.168.1 nas\n192.168.1.3 bob's\n192.168.1.4 ok\n192.168.1.5 m\u{fffd}\n",
+            "192.168.1.2\n192.168.1 nas\n192.168.1.3 bob's\n192.168.1.4 ok\n192.168.1.5 m\u{fffd} tv a..b box\n",
         );
-        assert_eq!(found, ["192.168.1.4 ok."]);
+        assert_eq!(found, ["192.168.1.4 ok.", "192.168.1.5 tv. box."]);
         assert_eq!(
             notes,
             [
@@ -243,6 +253,7 @@ mod tests {
                 "hosts:2: `192.168.1` is not an address",
                 "hosts:3: `bob's` has characters that a host name may not have",
                 "hosts:5: `m\u{fffd}` is not ASCII; write it in its xn-- form",
+                "hosts:5: `a..b` has an empty label",
             ]
         );
     }

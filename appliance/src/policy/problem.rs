@@ -65,6 +65,8 @@ pub struct Notes {
     pub count: usize,
     /// Files that could not be used at all: what they hold is missing from what was built.
     pub failures: Vec<Problem>,
+    /// What was taken from which file: no problem, good to know.
+    pub told: Vec<String>,
 }
 
 impl Notes {
@@ -82,6 +84,7 @@ impl Notes {
         let room = NOTES_MAX.saturating_sub(self.first.len());
         self.first.extend(other.first.into_iter().take(room));
         self.failures.extend(other.failures);
+        self.told.extend(other.told);
     }
 
     /// Gives the value, or notes the failure.

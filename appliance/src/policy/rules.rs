@@ -7,10 +7,11 @@
 //! | `0.0.0.0 ads.example.com` | that name exactly, as in Pi-hole and AdGuard Home: a hosts file has no subdomains |
 //! | `ads.example.com`, `.ads.example.com` | the name and all below it |
 //! | `*.example.com` | all below it, not the name itself (RFC 4592) |
-//! | `\|\|example.com^` | the name and all below it |
+//! | `\|\|example.com^`, `\|\|example.com` | the name and all below it |
 //! | `\|\|*.example.com^` | all below it |
 //! | `\|example.com^` | that name exactly |
 //! | `@@` in front of any of the last three | the contrary: allowed |
+//! | `address=/example.com/0.0.0.0`, `local=/example.com/`, `server=/example.com/` of dnsmasq | the names and all below them |
 //!
 //! `!` and `#` begin comments, `[` a header. The modifier `$important` is accepted; an exception still wins over it. Rules
 //! with other modifiers, paths, patterns, or for parts of pages say nothing about a name as a whole: they are counted
@@ -82,6 +83,12 @@ pub fn parse_line(line: &str) -> Result<Vec<Rule>, NotARule> {
     }
     let mut words = without_comment(line).split_ascii_whitespace();
     let first = words.next().ok_or(NotARule)?;
+    if let Some((_, domains)) = first
+        .split_once("=/")
+        .filter(|_| words.clone().next().is_none())
+    {
+        return parse_dnsmasq(first, domains);
+    }
     if let Some(address) = parse_address(first) {
         return parse_hosts(address, words);
     }
@@ -117,18 +124,45 @@ fn parse_hosts<'l>(
         return Err(NotARule);
     }
     let mut rules = Vec::new();
-    let mut named = false;
+    let mut is_known = false;
+    // A name that is none says nothing against the others of its line.
     for name in names {
-        named = true;
-        if !is_hosts_own(name) {
-            rules.push(Rule {
-                name: parse_name(name, 2)?,
+        match parse_name(name, 2) {
+            _ if is_hosts_own(name) => is_known = true,
+            Ok(name) => rules.push(Rule {
+                name,
                 covers: Covers::Name,
                 is_exception: false,
-            });
+            }),
+            Err(NotARule) => {}
         }
     }
-    if named { Ok(rules) } else { Err(NotARule) }
+    if is_known || !rules.is_empty() {
+        Ok(rules)
+    } else {
+        Err(NotARule)
+    }
+}
+
+/// `KEY=/DOMAIN/DOMAIN/TARGET` of dnsmasq, where the target says that there is nothing. Another target is a route.
+fn parse_dnsmasq(word: &str, domains: &str) -> Result<Vec<Rule>, NotARule> {
+    let (names, target) = domains.rsplit_once('/').ok_or(NotARule)?;
+    let blocks = match word.split('=').next() {
+        Some("address") => ["", "#", "0.0.0.0", "::", "127.0.0.1", "::1"].contains(&target),
+        Some("local" | "server") => target.is_empty(),
+        _ => false,
+    };
+    if !blocks {
+        return Err(NotARule);
+    }
+    let rule = |name| {
+        Ok(Rule {
+            name: parse_name(name, 2)?,
+            covers: Covers::Subtree,
+            is_exception: false,
+        })
+    };
+    names.split('/').map(rule).collect()
 }
 
 fn parse_domain(word: &str) -> Result<Rule, NotARule> {
@@ -152,11 +186,8 @@ fn parse_adblock(line: &str) -> Result<Rule, NotARule> {
     if modifiers != "important" {
         return Err(NotARule);
     }
-    let pattern = pattern
-        .strip_suffix('|')
-        .unwrap_or(pattern)
-        .strip_suffix('^')
-        .ok_or(NotARule)?;
+    let pattern = pattern.strip_suffix('|').unwrap_or(pattern);
+    let pattern = pattern.strip_suffix('^').unwrap_or(pattern);
     let (text, covers) = match (pattern.strip_prefix("||"), pattern.strip_prefix('|')) {
         (Some(text), _) => text
             .strip_prefix("*.")
@@ -252,6 +283,31 @@ mod tests {
             ("*.zip", "zip.", Covers::Below, false),
             ("||example.com^", "example.com.", Covers::Subtree, false),
             ("||example.com^|", "example.com.", Covers::Subtree, false),
+            ("||example.com", "example.com.", Covers::Subtree, false),
+            (
+                "address=/example.com/0.0.0.0",
+                "example.com.",
+                Covers::Subtree,
+                false,
+            ),
+            (
+                "address=/example.com/#",
+                "example.com.",
+                Covers::Subtree,
+                false,
+            ),
+            (
+                "local=/example.com/",
+                "example.com.",
+                Covers::Subtree,
+                false,
+            ),
+            (
+                "server=/example.com/ # why",
+                "example.com.",
+                Covers::Subtree,
+                false,
+            ),
             (
                 "||example.com^$important",
                 "example.com.",
@@ -301,6 +357,11 @@ mod tests {
             assert_eq!(names(line), expected, "{line}");
         }
         assert_eq!(names("127.0.0.1 localhost ads.example"), Ok(1));
+        assert_eq!(
+            names("0.0.0.0 a.example bad!name.example com b.example"),
+            Ok(2)
+        );
+        assert_eq!(names("address=/a.example/b.example/::"), Ok(2));
     }
 
     #[test]
@@ -327,8 +388,13 @@ mod tests {
             "||example.com^$important,third-party",
             "||example.com/ads/",
             "||example.com/ads^",
-            "||example.com",
             "||example.*^",
+            "||example.com^^",
+            "address=/example.com/192.0.2.1",
+            "server=/example.com/192.0.2.1",
+            "address=/com/",
+            "address=/example.com",
+            "ipset=/example.com/",
             "||ads*.example.com^",
             "||192.0.2.1^",
             "@@example.com",
@@ -350,7 +416,6 @@ mod tests {
             "*",
             "*.",
             "a.*.example",
-            "address=/example.com/0.0.0.0",
         ];
         for line in lines {
             assert_eq!(parse_line(line), Err(NotARule), "{line}");

@@ -304,6 +304,12 @@ fn build_lists(input: &ListsInput, notes: &mut Notes) -> Result<Vec<NamedList>, 
     let mut lists = Vec::from_iter(build_text_list(input, &files, notes)?);
     for path in &input.compiled {
         let image = notes.or_fail(ListImage::open(path));
+        if let Some(image) = &image {
+            let names = image.list().count();
+            notes
+                .told
+                .push(format!("{}: {names} names", path.display()));
+        }
         lists.extend(image.map(|image| NamedList {
             image,
             sources: vec![path.display().to_string()],
@@ -323,7 +329,9 @@ fn build_text_list(
     let mut sources = Vec::new();
     for &(path, purpose) in files {
         let tally = builder.add_file(path, sources.len() as u16, purpose);
-        notes.or_fail(tally);
+        if let Some(tally) = notes.or_fail(tally) {
+            notes.told.push(format!("{}: {tally}", path.display()));
+        }
         sources.push(path.display().to_string());
     }
     let keys = [

@@ -1,6 +1,7 @@
 //! Names that are answered here: records of the config, hosts files, leases, special names, routes and what overrides what.
 
 use std::fs;
+use std::io::Write;
 
 use anyhow::{Context, Result};
 use hickory_proto::op::ResponseCode;
@@ -271,7 +272,7 @@ fn hosts_and_leases_are_followed_as_they_change() -> Result<()> {
     fs::create_dir(path("odhcpd"))?;
     fs::write(
         path("hosts"),
-        "127.0.0.1 localhost\n192.168.1.2 Router.lan router # us\nfd00::2 router\n192.168.1.3\tone two\n",
+        "127.0.0.1 localhost\n192.168.1.2 Router.lan router # us\nfd00::2 router\n192.168.1.3\tone bob's two\n",
     )?;
     let sections = format!(
         "[local]\nzones = [\"lan\"]\nsearch = [\"lan\"]\nhosts = [{:?}]\ndnsmasq_leases = [{:?}]\nodhcpd_leases = [{:?}]\n",
@@ -304,6 +305,14 @@ fn hosts_and_leases_are_followed_as_they_change() -> Result<()> {
         path("dhcp.leases"),
         lease("192.168.1.51", "phone") + &lease("192.168.1.52", "tv"),
     )?;
+    // One that has ended is none.
+    let ended = lease("192.168.1.55", "gone").replacen('0', "1700000000", 1);
+    fs::OpenOptions::new()
+        .append(true)
+        .open(path("dhcp.leases"))?
+        .write_all((ended + &lease("192.168.1.56", "last")).as_bytes())?;
+    wait_address(&ways, "last.lan.", &["192.168.1.56"])?;
+    wait_address(&ways, "gone.lan.", &[])?;
     wait_address(&ways, "phone.lan.", &["192.168.1.51"])?;
     wait_address(&ways, "tv.", &["192.168.1.52"])?;
     fs::write(

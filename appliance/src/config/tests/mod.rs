@@ -90,7 +90,9 @@ fn what_is_not_toml_has_its_line() {
     let errors = errors_of("[interface]\nname = \"lan0\"\nport = \n");
     assert!(errors[0].starts_with("f:3:"), "{errors:?}");
     let errors = errors_of(&format!("{SMALLEST}servers = [\"192.0.2.2\"]\n"));
-    assert!(errors[0].starts_with("f:5:1: duplicate key"), "{errors:?}");
+    assert_eq!(errors, ["f:5:1: `servers` stands twice"]);
+    let errors = errors_of(&format!("{SMALLEST}[cache]\n[cache]\n"));
+    assert_eq!(errors, ["f:6:2: `cache` stands twice"]);
 }
 
 #[test]
