@@ -236,6 +236,7 @@ impl Crew<'_> {
             tcp_listeners,
             unfit_sources: self.plan.unfit_sources.clone(),
             tcp_idle_ms: u64::from(self.config.settings().tcp_idle_100ms) * 100,
+            busy_poll_us: self.config.forward.busy_poll_us,
             policy: self.reloader.set(),
             notices: &NOTICES,
             mailbox,

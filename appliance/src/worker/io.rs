@@ -12,12 +12,14 @@ use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
 use super::Port;
+use super::busy_poll::BusyPoll;
 use super::entropy::Entropy;
 use super::notices::NoticeBoard;
 use super::pool::Pool;
 use super::sources::Sources;
 use super::streams::Streams;
 use super::tcp::{Tcp, TcpClient};
+use crate::clock;
 
 /// The way back to a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +50,7 @@ pub struct Io<'a> {
     pub(super) listeners: Vec<UdpSocket>,
     pub(super) sources: Sources,
     pub(super) pool: Pool,
+    pub(super) busy_poll: BusyPoll,
     pub(super) streams: Streams,
     pub(super) tcp: Tcp,
     pub(super) notices: &'a NoticeBoard,
@@ -64,11 +67,17 @@ impl Effects<Route> for Io<'_> {
         }
         let Self {
             pool,
+            busy_poll,
             epoll,
             entropy,
             now,
             ..
         } = self;
+        if busy_poll.is_on() {
+            let now_ns = clock::monotonic_ns();
+            busy_poll.asked(now_ns);
+            pool.note_asked(socket, to.is_ipv6(), now_ns);
+        }
         pool.send(socket, to, message, *now, epoll, entropy).is_ok()
     }
 
@@ -101,6 +110,17 @@ impl Effects<Route> for Io<'_> {
 }
 
 impl Io<'_> {
+    /// Something came back to the place `socket` of the pool.
+    pub(super) fn note_answered(&mut self, socket: u16, v6: bool) {
+        if !self.busy_poll.is_on() {
+            return;
+        }
+        if let Some(asked_ns) = self.pool.asked_ns(socket, v6) {
+            let took_ns = clock::monotonic_ns().saturating_sub(asked_ns);
+            self.busy_poll.answered(took_ns);
+        }
+    }
+
     /// Builds the reply in a fresh chunk: the query's own went back to the fill ring long ago.
     fn reply_xsk(&mut self, path: &Path, adoption: u32, message: &[u8]) {
         let Some(port) = self.port.as_mut().filter(|_| adoption == self.adoption) else {

@@ -11,6 +11,7 @@
 //! A worker allocates nothing after it is sealed, takes no lock but a cache shard's, and blocks only in poll, or in
 //! epoll_wait while it has no AF_XDP socket.
 
+mod busy_poll;
 mod entropy;
 mod events;
 mod io;
@@ -27,6 +28,7 @@ mod tcp;
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::thread;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
@@ -52,6 +54,7 @@ pub use stats::{PortStats, QueueName};
 pub use streams::BUFFER_BYTES as STREAM_BYTES;
 pub use tcp::{SLOTS_BYTES, TcpClient, open_tcp};
 
+use busy_poll::BusyPoll;
 use events::{Source, watch};
 use sources::Sources;
 use streams::Streams;
@@ -88,6 +91,8 @@ pub struct Parts<'a> {
     pub unfit_sources: Vec<IpAddr>,
     /// How long a TCP connection may be idle, in milliseconds.
     pub tcp_idle_ms: u64,
+    /// How long it looks out for an answer instead of sleeping, in microseconds.
+    pub busy_poll_us: u32,
     /// Local data, lists, routes, access.
     pub policy: Arc<dyn PolicySource>,
     /// Where it leaves what should be logged.
@@ -166,6 +171,7 @@ impl<'a> Worker<'a> {
             sources: Sources::new(addresses, parts.unfit_sources),
             listeners: parts.listeners,
             pool: pool::Pool::new(),
+            busy_poll: BusyPoll::new(parts.busy_poll_us),
             streams: Streams::new(),
             tcp,
             notices: parts.notices,
@@ -244,7 +250,14 @@ impl<'a> Worker<'a> {
     /// The AF_XDP socket is polled, and only when its ring was found empty: in an epoll set it would have a waiter all
     /// the time, and the kernel would try to wake it for every frame that was sent (`sock_wfree`), which costs a tenth
     /// of an answer.
-    fn wait(&self, events: &mut [EpollEvent]) -> usize {
+    fn wait(&mut self, events: &mut [EpollEvent]) -> usize {
+        let until_ns = self.io.busy_poll.until().filter(|_| !self.has_frames);
+        if let Some(until_ns) = until_ns {
+            if let Some(count) = self.look_out(until_ns, events) {
+                return count;
+            }
+            self.io.busy_poll.was_in_vain();
+        }
         let timeout = self.timeout_ms();
         let epoll = &self.io.epoll;
         let Some(port) = &self.io.port else {
@@ -258,6 +271,22 @@ impl<'a> Worker<'a> {
             }
         }
         epoll.wait(events, EpollTimeout::ZERO).unwrap_or(0)
+    }
+
+    /// Polls until `until_ns`, on the monotonic clock. Returns how many events epoll has; `None`: nothing came.
+    fn look_out(&self, until_ns: u64, events: &mut [EpollEvent]) -> Option<usize> {
+        let port = self.io.port.as_ref();
+        let mut xsk = port.map(|port| [PollFd::new(port.xsk.as_fd(), PollFlags::POLLIN)]);
+        let mut has_frames = || xsk.as_mut().is_some_and(|fd| poll(fd, 0u8) == Ok(1));
+        while clock::monotonic_ns() < until_ns {
+            // The answer is what it looks out for.
+            let count = self.io.epoll.wait(events, EpollTimeout::ZERO).unwrap_or(0);
+            if count > 0 || has_frames() {
+                return Some(count);
+            }
+            thread::yield_now();
+        }
+        None
     }
 
     /// How long there is nothing to do unless something comes.

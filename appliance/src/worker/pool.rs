@@ -31,6 +31,8 @@ struct Place {
     current: usize,
     opened: Instant,
     uses: u32,
+    /// When the latest question went out, in nanoseconds, where somebody wants to know.
+    asked_ns: u64,
 }
 
 impl Place {
@@ -39,6 +41,7 @@ impl Place {
         current: 0,
         opened: Instant::from_millis(0),
         uses: 0,
+        asked_ns: 0,
     };
 }
 
@@ -100,6 +103,18 @@ impl Pool {
             .as_ref()
             .ok_or(io::ErrorKind::NotConnected)?;
         sender.send_to(message, to).map(|_| ())
+    }
+
+    /// Keeps when the latest question went out from the place `socket`.
+    pub fn note_asked(&mut self, socket: u16, v6: bool, now_ns: u64) {
+        if let Some(place) = self.place(socket, v6) {
+            place.asked_ns = now_ns;
+        }
+    }
+
+    /// What [`Pool::note_asked`] kept.
+    pub fn asked_ns(&mut self, socket: u16, v6: bool) -> Option<u64> {
+        self.place(socket, v6).map(|place| place.asked_ns)
     }
 
     /// Receives one message from one side of the place; `None`: nothing is there.

@@ -114,17 +114,16 @@ impl Worker<'_> {
         }
     }
 
-    /// Answers on one upstream socket, a batch.
+    /// One answer on one upstream socket: mostly there is only one, and to ask for another costs as much as a wait does.
     pub(super) fn serve_upstream(&mut self, turn: &Turn<'_>, socket: u16, v6: bool, side: u8) {
-        for _ in 0..BATCH {
-            let received = self.io.pool.receive(socket, v6, side, &mut self.buffer);
-            let Some((len, from)) = received else {
-                return;
-            };
-            let message = &self.buffer[..len];
-            self.engine
-                .response(turn, socket, from, message, &mut self.io);
-        }
+        let received = self.io.pool.receive(socket, v6, side, &mut self.buffer);
+        let Some((len, from)) = received else {
+            return;
+        };
+        self.io.note_answered(socket, v6);
+        let message = &self.buffer[..len];
+        self.engine
+            .response(turn, socket, from, message, &mut self.io);
     }
 
     /// A stream to an upstream goes on.

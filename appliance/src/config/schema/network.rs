@@ -128,5 +128,8 @@ section! {
         /// Seconds for which a failure is remembered, so that a broken domain is not asked for again at once (RFC
         /// 9520).
         failure_ttl: u32 = DEFAULT.failure_ttl_secs, 1..=30;
+        /// Microseconds for which a worker that has just asked looks out for the answer instead of sleeping, where the
+        /// latest answer came that soon: servers on this machine or beside it. 0: never, which saves power.
+        busy_poll_us: u32 = 100, 0..=1000;
     }
 }
