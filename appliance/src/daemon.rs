@@ -5,14 +5,14 @@
 //!            control: UNIX socket    snapshot: disk    statistics: log
 //! ```
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use log::{Level, error, info, log, warn};
+use log::{Level, debug, error, info, log, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -229,6 +229,7 @@ impl Crew<'_> {
                 tcp_listeners.push(worker::open_tcp(address, scope).map_err(failed)?);
             } else {
                 listeners.push(worker::open_udp(address, scope).map_err(failed)?);
+                steer(&listeners[listeners.len() - 1], index + 1);
             }
         }
         let parts = Parts {
@@ -253,6 +254,15 @@ impl Crew<'_> {
             .map_err(|error| format!("worker thread: {error}"))?;
         self.threads.push(thread);
         Ok(())
+    }
+}
+
+/// Queries for one name go to one of the workers. A kernel that cannot choose by name chooses by client.
+fn steer(listener: &UdpSocket, workers: usize) {
+    if workers > 1
+        && let Err(error) = worker::steer_by_name(listener, workers)
+    {
+        debug!("queries are not spread by name: {error}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The few system calls that no safe wrapper has: the fence around their unsafe blocks.
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 /// Whether the kernel holds the wall clock for synchronised: a time daemon has told it so (adjtimex(2)).
 #[must_use]
@@ -36,6 +37,37 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
         }
     }
     Ok(bytes)
+}
+
+/// Attaches a classic BPF program that chooses among the sockets of `socket`'s address (SO_ATTACH_REUSEPORT_CBPF).
+///
+/// # Errors
+/// setsockopt(2) failed: the program is not one, or is too long.
+pub fn attach_reuseport_filter(
+    socket: &impl AsRawFd,
+    program: &[libc::sock_filter],
+) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let filter = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the pointer and the size are those of `filter`, and its pointer and length those of `program`; both outlive
+    // the call, which copies the program and writes to neither.
+    let code = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod pool;
 mod serve;
 mod sources;
 mod stats;
+mod steer;
 mod streams;
 mod tcp;
 
@@ -51,6 +52,7 @@ pub use listener::{open_udp, scoped};
 pub use mailbox::{Letter, Mailbox};
 pub use notices::NoticeBoard;
 pub use stats::{PortStats, QueueName};
+pub use steer::by_name as steer_by_name;
 pub use streams::BUFFER_BYTES as STREAM_BYTES;
 pub use tcp::{SLOTS_BYTES, TcpClient, open_tcp};
 
