@@ -64,7 +64,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let control = bind_control(&config)?;
     CACHE.configure(random_key()?, config.cache.entries as usize);
     let store = restore(&config);
-    let mut reloader = Reloader::start(path.to_owned(), &config)?;
+    let mut reloader = Reloader::start(path.to_owned(), &config, &plan)?;
 
     let mailboxes = make_mailboxes()?;
     let mut crew = Crew {
@@ -105,7 +105,9 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
             Event::Reload => reloader.reload(mailboxes),
             Event::Stop => break,
         }
-        supervisor.tend(mailboxes);
+        if let Some(plan) = supervisor.tend(mailboxes) {
+            reloader.follow_addresses(&plan, mailboxes);
+        }
         reloader.tend(mailboxes);
         say_notice();
     }
@@ -235,7 +237,6 @@ impl Crew<'_> {
         let parts = Parts {
             listeners,
             tcp_listeners,
-            unfit_sources: self.plan.unfit_sources.clone(),
             tcp_idle_ms: u64::from(self.config.settings().tcp_idle_100ms) * 100,
             busy_poll_us: self.config.forward.busy_poll_us,
             policy: self.reloader.set(),

@@ -1,6 +1,7 @@
 //! Policy while the daemon runs: files that change, SIGHUP, `xdnsd reload`. Workers get a new set between two turns; no
 //! query waits for it.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,11 +10,10 @@ use log::{info, warn};
 use xdnsd_core::time::Instant;
 
 use crate::clock;
-use crate::config::Config;
-use crate::config::Server;
+use crate::config::{Config, Plan, Server};
 use crate::policy::Notes;
 use crate::policy::keeper::{Keeper, Update};
-use crate::policy::set::PolicySet;
+use crate::policy::set::{PolicyInput, PolicySet};
 use crate::worker::Mailbox;
 
 /// Lines of the log that one update may take.
@@ -33,13 +33,13 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Compiles the config's policy and watches its files. `path` is where the config is read anew.
+    /// Compiles the config's policy and watches its files. `path` is where the config is read anew; `plan` says which
+    /// addresses this machine has.
     ///
     /// # Errors
     /// The policy of the config is wrong.
-    pub fn start(path: PathBuf, config: &Config) -> Result<Self, String> {
-        let (keeper, update) =
-            Keeper::start(config.policy(), wall_secs()).map_err(|problem| problem.to_string())?;
+    pub fn start(path: PathBuf, config: &Config, plan: &Plan) -> Result<Self, String> {
+        let (keeper, update) = start_keeper(config, &plan.unfit_sources)?;
         say(&update.notes);
         Ok(Self {
             path,
@@ -75,6 +75,16 @@ impl Reloader {
         }
     }
 
+    /// Follows the addresses of this machine.
+    pub fn follow_addresses(&mut self, plan: &Plan, mailboxes: &[Mailbox]) {
+        if plan.unfit_sources == self.keeper.unfit_sources() {
+            return;
+        }
+        self.retire(self.keeper.set());
+        let set = self.keeper.set_unfit_sources(plan.unfit_sources.clone());
+        post(&set, mailboxes);
+    }
+
     /// Keeps a set until nobody else does.
     fn retire(&mut self, set: Arc<PolicySet>) {
         self.previous.retain(|set| Arc::strong_count(set) > 1);
@@ -90,7 +100,7 @@ impl Reloader {
                 if config.group_servers() != self.servers {
                     return Err(OTHER_SERVERS.into());
                 }
-                Keeper::start(config.policy(), wall_secs()).map_err(|problem| problem.to_string())
+                start_keeper(&config, self.keeper.unfit_sources())
             });
         match started {
             Ok((keeper, update)) => {
@@ -115,10 +125,23 @@ impl AsFd for Reloader {
 /// Gives every worker the new set.
 fn hand_out(update: Update, mailboxes: &[Mailbox]) {
     say(&update.notes);
-    let Some(set) = update.set else { return };
-    for mailbox in mailboxes {
-        mailbox.post_policy(Arc::<PolicySet>::clone(&set));
+    if let Some(set) = update.set {
+        post(&set, mailboxes);
     }
+}
+
+fn post(set: &Arc<PolicySet>, mailboxes: &[Mailbox]) {
+    for mailbox in mailboxes {
+        mailbox.post_policy(Arc::<PolicySet>::clone(set));
+    }
+}
+
+fn start_keeper(config: &Config, unfit_sources: &[IpAddr]) -> Result<(Keeper, Update), String> {
+    let input = PolicyInput {
+        unfit_sources: unfit_sources.to_vec(),
+        ..config.policy()
+    };
+    Keeper::start(input, wall_secs()).map_err(|problem| problem.to_string())
 }
 
 fn say(notes: &Notes) {

@@ -122,25 +122,25 @@ impl Supervisor {
 
     /// Looks after the interfaces: one that was deleted, one that came back, VLAN devices that were made or removed.
     ///
-    /// Nothing has changed: this costs a system call for each interface, and one more.
-    pub fn tend(&mut self, mailboxes: &[Mailbox]) {
+    /// Gives what of the config meets this machine by now, if it may be something else. Nothing has changed: this costs a
+    /// system call for each interface, and one more.
+    pub fn tend(&mut self, mailboxes: &[Mailbox]) -> Option<Plan> {
         for attachment in &mut self.attachments {
             attachment.notice_loss(mailboxes);
         }
         let is_away = |attachment: &Attachment| attachment.ifindex.is_none();
         self.is_settled &= !self.changes.take() && !self.attachments.iter().any(is_away);
         if self.is_settled {
-            return;
+            return None;
         }
-        let Ok(devices) = Devices::read() else { return };
+        let devices = Devices::read().ok()?;
         // What the config asks for may come back piece by piece: first the interface, then its addresses.
-        let Ok(plan) = self.config.plan(&devices) else {
-            return;
-        };
+        let plan = self.config.plan(&devices).ok()?;
         self.is_settled = true;
         for attachment in &mut self.attachments {
             self.is_settled &= attachment.tend(&self.config, &plan, &devices, mailboxes);
         }
+        Some(plan)
     }
 
     /// Detaches every program: from here on the kernel's sockets have everything.

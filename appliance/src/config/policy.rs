@@ -21,6 +21,8 @@ impl Config {
         PolicyInput {
             acl: self.acl(),
             silent_ports: self.access.silent_ports.clone(),
+            // Whoever knows the machine adds them.
+            unfit_sources: Vec::new(),
             local: self.local_data(),
             special: self.special(),
             lists: self.lists(),

@@ -1,5 +1,6 @@
 //! Keeps policy up to date: reads files anew when they change, and keeps the set in force where the new one is wrong.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,6 +99,19 @@ impl Keeper {
     /// Reads what has changed, once its writers have had the time to finish. `None`: not yet, or nothing.
     pub fn update_if_due(&mut self, now: Instant, now_secs: Option<i64>) -> Option<Update> {
         self.debounce.take_due(now).then(|| self.rebuild(now_secs))
+    }
+
+    /// Addresses that no query from the wire can come from.
+    #[must_use]
+    pub fn unfit_sources(&self) -> &[IpAddr] {
+        &self.input.unfit_sources
+    }
+
+    /// Takes over other such addresses.
+    pub fn set_unfit_sources(&mut self, addresses: Vec<IpAddr>) -> Arc<PolicySet> {
+        self.input.unfit_sources = addresses;
+        self.set = Arc::new(self.set.with_unfit_sources(&self.input));
+        self.set()
     }
 
     /// Reads all files again at once: somebody asked for it.

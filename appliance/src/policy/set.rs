@@ -1,5 +1,6 @@
 //! Everything that policy is compiled from, and the images that it is compiled to.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,6 +26,8 @@ pub struct PolicyInput {
     pub acl: AclInput,
     /// UDP source ports that get no answer.
     pub silent_ports: Vec<u16>,
+    /// Addresses that no query from the wire can come from. The machine has them, the config does not.
+    pub unfit_sources: Vec<IpAddr>,
     /// Local data.
     pub local: LocalInput,
     /// Special-use names that are switched on.
@@ -44,6 +47,7 @@ impl Default for PolicyInput {
         Self {
             acl: AclInput::default(),
             silent_ports: SILENT_PORTS.to_vec(),
+            unfit_sources: Vec::new(),
             local: LocalInput::default(),
             special: Kinds::DEFAULT,
             lists: ListsInput::default(),
@@ -118,6 +122,7 @@ pub struct PolicySet {
     generation: u16,
     acl: Arc<[u8]>,
     silent_ports: Arc<[u16]>,
+    unfit_sources: Arc<[IpAddr]>,
     local: Arc<[u8]>,
     lists: Arc<Vec<NamedList>>,
     routes: Arc<[u8]>,
@@ -177,6 +182,7 @@ impl PolicySet {
             generation: next_generation(),
             acl: acl::compile(&input.acl)?.into(),
             silent_ports: input.silent_ports.as_slice().into(),
+            unfit_sources: input.unfit_sources.as_slice().into(),
             local: local::compile(&own_records, None, &mut notes, random_key)?.into(),
             lists: Arc::new(Vec::from_iter(build_text_list(
                 &input.lists,
@@ -191,6 +197,14 @@ impl PolicySet {
             forward_plain_names: input.forward_plain_names,
             rebind_ranges: input.rebind.ranges,
         })
+    }
+
+    /// The same set with the addresses that the machine has by now. What is cached is not concerned.
+    pub(super) fn with_unfit_sources(&self, input: &PolicyInput) -> Self {
+        Self {
+            unfit_sources: input.unfit_sources.as_slice().into(),
+            ..self.clone()
+        }
     }
 
     /// The same set with local data read anew. Files that cannot be used are noted.
@@ -241,6 +255,7 @@ impl PolicySet {
             generation: self.generation,
             acl: Acl::view(&self.acl).expect(COMPILED),
             silent_ports: &self.silent_ports,
+            unfit_sources: &self.unfit_sources,
             local: LocalData::view(&self.local).expect(COMPILED),
             special: self.special,
             lists,

@@ -26,7 +26,7 @@ mod steer;
 mod streams;
 mod tcp;
 
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
@@ -89,8 +89,6 @@ pub struct Parts<'a> {
     pub listeners: Vec<UdpSocket>,
     /// Kernel TCP sockets, non-blocking: one worker has them all.
     pub tcp_listeners: Vec<TcpListener>,
-    /// Addresses that no query from the wire can come from.
-    pub unfit_sources: Vec<IpAddr>,
     /// How long a TCP connection may be idle, in milliseconds.
     pub tcp_idle_ms: u64,
     /// How long it looks out for an answer instead of sleeping, in microseconds.
@@ -170,7 +168,7 @@ impl<'a> Worker<'a> {
             epoll,
             port: None,
             adoption: 0,
-            sources: Sources::new(addresses, parts.unfit_sources),
+            sources: Sources::new(addresses),
             listeners: parts.listeners,
             pool: pool::Pool::new(),
             busy_poll: BusyPoll::new(parts.busy_poll_us),

@@ -7,6 +7,7 @@ use xdnsd_core::wire;
 
 use super::Worker;
 use super::io::{Io, Route};
+use super::sources::may_answer_frame;
 use super::streams::Progress;
 use super::tcp::{Arrived, QUERY_MS};
 use crate::xsk::{Frame, prefetch};
@@ -43,7 +44,7 @@ impl Worker<'_> {
             self.io.counters.count(Counter::FramesRejected);
             return self.release(frame);
         };
-        let is_fit = self.io.sources.may_answer_frame(turn.policy, path.client());
+        let is_fit = may_answer_frame(turn.policy, path.client());
         if !is_fit || path.is_client_group() {
             self.io.counters.count(Counter::IgnoredSources);
             return self.release(frame);

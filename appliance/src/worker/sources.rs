@@ -1,6 +1,6 @@
 //! Datagrams whose answers would come back as queries, or go to many.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use xdnsd_core::policy::Policy;
 
@@ -9,15 +9,12 @@ use xdnsd_core::policy::Policy;
 pub struct Sources {
     /// Where we listen.
     own: Vec<SocketAddr>,
-    /// Own addresses and directed broadcast addresses. What comes from the wire and names one of them is forged. The
-    /// kernel drops most of it; AF_XDP stands before that.
-    unfit: Vec<IpAddr>,
 }
 
 impl Sources {
     /// Of a worker that listens at `own`.
-    pub fn new(own: Vec<SocketAddr>, unfit: Vec<IpAddr>) -> Self {
-        Self { own, unfit }
+    pub fn new(own: Vec<SocketAddr>) -> Self {
+        Self { own }
     }
 
     /// Whether a query that the kernel delivered is answered. Processes of this machine may ask from any port that we do
@@ -26,11 +23,12 @@ impl Sources {
         let is_own = |own: &SocketAddr| own.ip() == client.ip() && own.port() == client.port();
         !policy.is_silent_port(client.port()) && !self.own.iter().any(is_own)
     }
+}
 
-    /// Whether a query from the wire is answered.
-    pub fn may_answer_frame(&self, policy: &Policy<'_>, client: SocketAddr) -> bool {
-        !policy.is_silent_port(client.port()) && !self.unfit.contains(&client.ip())
-    }
+/// Whether a query from the wire is answered. What comes from there and names an address of ours, or a broadcast address,
+/// is forged. The kernel drops most of it; AF_XDP stands before that.
+pub fn may_answer_frame(policy: &Policy<'_>, client: SocketAddr) -> bool {
+    !policy.is_silent_port(client.port()) && !policy.unfit_sources.contains(&client.ip())
 }
 
 #[cfg(test)]
@@ -39,17 +37,15 @@ mod tests {
 
     #[test]
     fn who_gets_no_answer() {
-        let sources = Sources::new(
-            vec![
-                "192.0.2.1:53".parse().expect("an address"),
-                "[2001:db8::1]:53".parse().expect("an address"),
-            ],
-            ["192.0.2.1", "192.0.2.255", "2001:db8::1"]
-                .map(|address| address.parse().expect("an address"))
-                .to_vec(),
-        );
+        let sources = Sources::new(vec![
+            "192.0.2.1:53".parse().expect("an address"),
+            "[2001:db8::1]:53".parse().expect("an address"),
+        ]);
+        let unfit_sources = ["192.0.2.1", "192.0.2.255", "2001:db8::1"]
+            .map(|address| address.parse().expect("an address"));
         let policy = Policy {
             silent_ports: &[7],
+            unfit_sources: &unfit_sources,
             ..Policy::OPEN
         };
         for (client, by_kernel, by_frame) in [
@@ -66,7 +62,7 @@ mod tests {
         ] {
             let address = client.parse().expect("an address");
             assert_eq!(sources.may_answer(&policy, address), by_kernel, "{client}");
-            let by_wire = sources.may_answer_frame(&policy, address);
+            let by_wire = may_answer_frame(&policy, address);
             assert_eq!(by_wire, by_frame, "{client}");
         }
     }

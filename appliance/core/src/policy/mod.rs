@@ -181,6 +181,8 @@ pub struct Policy<'a> {
     pub acl: Acl<'a>,
     /// UDP source ports that get no answer: what listens there answers whatever it gets.
     pub silent_ports: &'a [u16],
+    /// Addresses that no query from the wire can come from: our own, and directed broadcast addresses.
+    pub unfit_sources: &'a [IpAddr],
     /// Local data.
     pub local: LocalData<'a>,
     /// Special-use names that are switched on.
@@ -205,6 +207,7 @@ impl<'a> Policy<'a> {
         generation: 0,
         acl: Acl::OPEN,
         silent_ports: &[],
+        unfit_sources: &[],
         local: LocalData::EMPTY,
         special: Kinds::NONE,
         lists: Lists::EMPTY,

@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use qemu_test::lab::LAN;
+use qemu_test::wait::wait_until;
 use xdnsd_core::counters::Counter;
 
 use super::code;
-use crate::support::SILENCE;
 use crate::support::ask::{Ask, OptRecord, rtype};
 use crate::support::client::{Family, client_address};
 use crate::support::frame::UdpFrame;
@@ -15,6 +16,7 @@ use crate::support::script::Rule;
 use crate::support::stream::Next;
 use crate::support::view::View;
 use crate::support::ways::{Way, Ways};
+use crate::support::{SILENCE, TIMEOUT};
 
 /// Services that answer whatever they get.
 const REFLECTORS: [u16; 5] = [7, 13, 17, 19, 37];
@@ -153,6 +155,33 @@ fn addresses_that_are_ours_or_nobodys_get_no_answer() -> Result<()> {
         }
     }
     assert_silent(&ways, &frames)
+}
+
+/// An address that the router gets while it serves is nobody else's from then on, and one that it loses is.
+#[test]
+fn addresses_that_come_and_go_are_followed() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    let ways = prepare(&scene)?;
+    let clients = ["10.53.0.77", "fd53::77"].map(|address| -> Result<UdpFrame> {
+        frame(&ways, Way::Xdp, SocketAddr::new(address.parse()?, 4_000))
+    });
+    for (command, is_answered) in [("", true), ("add", false), ("delete", true)] {
+        if !command.is_empty() {
+            scene.lab.router.ip(&format!(
+                "address {command} 10.53.0.77/24 dev {LAN}\naddress {command} fd53::77/64 dev {LAN}\n"
+            ))?;
+        }
+        for client in &clients {
+            let client = client.as_ref().map_err(|error| anyhow!("{error}"))?;
+            wait_until("the address is followed", TIMEOUT, || {
+                let frames = std::slice::from_ref(client);
+                let sent = ways.raw().send(&client.to_bytes());
+                let answer = sent.and_then(|()| ways.raw().any_answer_to(frames, SILENCE));
+                answer.is_ok_and(|answer| answer.is_some() == is_answered)
+            })?;
+        }
+    }
+    Ok(())
 }
 
 #[test]
