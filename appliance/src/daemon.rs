@@ -105,10 +105,8 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
             Event::Reload => reloader.reload(mailboxes),
             Event::Stop => break,
         }
-        if let Some(plan) = supervisor.tend(mailboxes) {
-            reloader.follow_addresses(&plan, mailboxes);
-        }
-        reloader.tend(mailboxes);
+        let plan = supervisor.tend(mailboxes);
+        reloader.tend(plan.as_ref(), mailboxes);
         say_notice();
     }
 

@@ -62,8 +62,11 @@ impl Reloader {
         Some(deadline.millis_since(now))
     }
 
-    /// Follows files that changed.
-    pub fn tend(&mut self, mailboxes: &[Mailbox]) {
+    /// Follows files that changed, and the addresses of this machine where there is a new `plan`.
+    pub fn tend(&mut self, plan: Option<&Plan>, mailboxes: &[Mailbox]) {
+        if let Some(plan) = plan {
+            self.follow_addresses(plan, mailboxes);
+        }
         let now = clock::now();
         if let Err(problem) = self.keeper.take_events(now) {
             warn!("{problem}");
@@ -75,8 +78,7 @@ impl Reloader {
         }
     }
 
-    /// Follows the addresses of this machine.
-    pub fn follow_addresses(&mut self, plan: &Plan, mailboxes: &[Mailbox]) {
+    fn follow_addresses(&mut self, plan: &Plan, mailboxes: &[Mailbox]) {
         if plan.unfit_sources == self.keeper.unfit_sources() {
             return;
         }
