@@ -8,7 +8,9 @@ use hickory_proto::op::ResponseCode;
 use crate::support::message::{UDP_LEN_MAX, wire};
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
-use crate::support::text::{Case, ask_all, assert_answer, assert_records, check_all, question};
+use crate::support::text::{
+    Case, ask_all, assert_answer, assert_records, check_all, ede, question,
+};
 use crate::support::ways::Ways;
 
 const NX: ResponseCode = ResponseCode::NXDomain;
@@ -233,6 +235,55 @@ fn what_does_not_answer_the_question_is_neither_passed_on_nor_kept() -> Result<(
     );
     let dump = scene.daemon.control("cache dump")?;
     assert!(!dump.contains(POISON), "{dump}");
+    Ok(())
+}
+
+/// RFC 2181 section 5, RFC 2308 section 2.2; what a server says of our message is nothing to the client.
+#[test]
+fn repetitions_referrals_and_strange_codes_stay_here() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    let ways = Ways::open(&scene)?;
+    on(
+        &scene,
+        "twice.test.",
+        &[
+            "twice.test. 300 A 192.0.2.1",
+            "twice.test. 300 A 192.0.2.1",
+            "twice.test. 300 A 192.0.2.2",
+            "twice.test. 300 MX 5 mx.test.",
+            "twice.test. 300 MX 5 mx.test.",
+        ],
+    );
+    let lame: &[&str] = &["test. 600 NS ns.test."];
+    let glue: &[&str] = &["ns.test. 600 A 192.0.2.9"];
+    scene
+        .upstream
+        .on("lame.test.", Rule::sections(OK, [&[], lame, glue]));
+    scene
+        .upstream
+        .on("strange.test.", Rule::code(ResponseCode::NotAuth));
+    scene
+        .upstream
+        .on("refused.test.", Rule::code(ResponseCode::Refused));
+    check_all(
+        &ways,
+        &[
+            (
+                "twice.test. A",
+                OK,
+                &["twice.test. 300 A 192.0.2.1", "twice.test. 300 A 192.0.2.2"],
+            ),
+            ("twice.test. MX", OK, &["twice.test. 300 MX 5 mx.test."]),
+            ("lame.test. A edns", FAIL, &[]),
+            ("strange.test. A edns", FAIL, &[]),
+            ("refused.test. A edns", ResponseCode::Refused, &[]),
+        ],
+    )?;
+    for name in ["lame.test.", "strange.test.", "refused.test."] {
+        // RFC 8914 section 4.23.
+        let answer = ask_all(&ways, &format!("{name} A edns"))?;
+        assert_eq!(ede(&answer), Some(22), "{answer}");
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use super::build::{WriteError, Writer, stands_at};
 use super::edns::{Edns, ede};
 use super::header::{HEADER_LEN, Header, flag};
 use super::name::{self, Name};
-use super::record::{Record, Records};
+use super::record::{self, Record, Records};
 use super::{class, rcode, read_u16, read_u32, rtype};
 use crate::cache::Head;
 use crate::time::Instant;
@@ -17,6 +17,8 @@ use heapless::Vec;
 pub const CHASE_BYTES: usize = 384;
 /// CNAME and DNAME steps that one answer may take. Longer chains are refused.
 pub const CHAIN_MAX: usize = 16;
+/// Records of one RRset that are compared with each other. What comes behind them is kept as it is.
+const REPEATS_MAX: usize = 128;
 /// TTLs with the high bit set count as 0 (RFC 2181 section 8).
 const TTL_SIGN: u32 = 0x8000_0000;
 
@@ -108,6 +110,8 @@ pub struct ChainStart {
     pub answers: u16,
     /// The shortest of their TTLs, in seconds.
     pub ttl_secs: u32,
+    /// Whether all of it came with AD from a trusted server.
+    pub authentic_data: bool,
     /// The records.
     pub body: Vec<u8, CHASE_BYTES>,
 }
@@ -143,10 +147,12 @@ pub fn digest(
         && !chain.answered
         && digest.negative_ttl_secs.is_none();
     let is_alias = chain.target != *asked.name;
+    // A chain is authentic where each part of it is.
+    let led_authentic = asked.led.is_none_or(|led| led.chain.authentic_data);
     Ok(Answer {
         head: Head {
             rcode,
-            authentic_data: header.has(flag::AD),
+            authentic_data: header.has(flag::AD) && led_authentic,
             authoritative: false,
             answers: digest.kept[0],
             authorities: digest.kept[1],
@@ -256,7 +262,7 @@ fn section_end(response: &[u8], at: usize, count: usize) -> Option<usize> {
     let mut end = at;
     for record in Records::new(response, at, count) {
         let record = record.ok()?;
-        super::record::owner(response, &record).ok()?;
+        record::owner(response, &record).ok()?;
         end = record.end;
     }
     Some(end)
@@ -383,7 +389,7 @@ impl<'a> Digest<'a> {
         let parents = self
             .answer_records()
             .filter(|record| record.rtype == rtype::DNAME)
-            .filter_map(|record| super::record::owner(response, &record).ok());
+            .filter_map(|record| record::owner(response, &record).ok());
         let mut above = parents
             .map(|parent| parent.to_lower())
             .filter(|parent| parent != owner && name::is_within(owner.as_wire(), parent.as_wire()));
@@ -394,8 +400,8 @@ impl<'a> Digest<'a> {
     }
 
     /// Keeps the RRset and, if the client wants them, its signatures, all with the shortest of their TTLs (RFC 2181
-    /// section 5.2); only signatures that are asked for keep those of what they sign (RFC 4034 section 3). Returns
-    /// whether there was one.
+    /// section 5.2); only signatures that are asked for keep those of what they sign (RFC 4034 section 3). No record is kept
+    /// twice (section 5). Returns whether there was one.
     fn keep_rrset(&mut self, owner: &Name, wanted: u16) -> Result<bool, ResponseError> {
         let response = self.response;
         let of_set = |record: &Record| is(response, record, owner, wanted);
@@ -403,7 +409,11 @@ impl<'a> Digest<'a> {
         let Some(ttl_secs) = ttls.map(|record| meant_ttl_secs(&record)).min() else {
             return Ok(false);
         };
-        for record in self.answer_records().filter(of_set) {
+        for (number, record) in self.answer_records().filter(of_set).enumerate() {
+            let mut before = self.answer_records().filter(of_set).take(number);
+            if number < REPEATS_MAX && before.any(|it| same_rdata(response, &it, &record)) {
+                continue;
+            }
             let own_secs = meant_ttl_secs(&record);
             let is_signature = wanted == rtype::RRSIG;
             self.keep(&record, 0, if is_signature { own_secs } else { ttl_secs })?;
@@ -462,7 +472,7 @@ impl<'a> Digest<'a> {
     }
 
     fn is_zone_of(&self, record: &Record, target: &Name) -> bool {
-        super::record::owner(self.response, record)
+        record::owner(self.response, record)
             .is_ok_and(|zone| name::is_within(target.as_wire(), zone.to_lower().as_wire()))
     }
 
@@ -503,6 +513,25 @@ impl<'a> Digest<'a> {
             .clamp(soa_secs)
             .min(cap_secs)
             .min(self.min_ttl_secs)
+    }
+}
+
+/// Whether two records of one type say the same. RFC 2181 section 5 forbids that in an RRset.
+fn same_rdata(response: &[u8], one: &Record, other: &Record) -> bool {
+    if response[one.rdata()] == response[other.rdata()] {
+        return true;
+    }
+    // The second name of two that are alike is written as a pointer to the first.
+    let Some(layout) = record::name_layout(one.rtype).filter(|layout| layout.names == 1) else {
+        return false;
+    };
+    let head = |record: &Record| response[record.rdata()].get(..layout.before);
+    let name = |record: &Record| Name::parse(response, record.rdata_at + layout.before).ok();
+    match (name(one), name(other)) {
+        (Some((one_name, _)), Some((other_name, _))) => {
+            head(one) == head(other) && one_name.to_lower() == other_name.to_lower()
+        }
+        _ => false,
     }
 }
 

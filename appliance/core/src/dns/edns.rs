@@ -18,6 +18,8 @@ pub mod option {
 pub mod ede {
     /// No extended error: this value is not assigned.
     pub const NONE: u16 = u16::MAX;
+    /// Other: here, an alias that leads nowhere.
+    pub const OTHER: u16 = 0;
     /// Stale answer.
     pub const STALE: u16 = 3;
     /// Forged answer.
@@ -36,7 +38,7 @@ pub mod ede {
     pub const STALE_NXDOMAIN: u16 = 19;
     /// Not supported.
     pub const NOT_SUPPORTED: u16 = 21;
-    /// No reachable authority: here, no upstream answered.
+    /// No reachable authority: here, no upstream answered, or none with anything useful.
     pub const NO_REACHABLE_AUTHORITY: u16 = 22;
     /// Network error.
     pub const NETWORK_ERROR: u16 = 23;

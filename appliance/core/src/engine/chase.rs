@@ -47,7 +47,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             self.tables
                 .pending
                 .update(index, |pending| pending.failure = Some(rcode::SERVFAIL));
-            self.fail(turn, index, ede::NONE, effects);
+            self.fail(turn, index, ede::OTHER, effects);
             return true;
         }
         let Some(chain) = chain_start(message, answer) else {
@@ -112,6 +112,7 @@ fn chain_start(message: &[u8], answer: &Answer) -> Option<ChainStart> {
     Some(ChainStart {
         answers: answer.head.answers,
         ttl_secs,
+        authentic_data: answer.head.authentic_data,
         body,
     })
 }

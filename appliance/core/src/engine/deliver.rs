@@ -12,6 +12,7 @@ use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::render::{Reply, Ttl, render};
 use crate::dns::{Name, class, rcode};
 use crate::forward::pending::{Pending, Waiter};
+use crate::limits::CACHE_LARGE_BYTES;
 use crate::policy::Policy;
 use crate::time::Instant;
 
@@ -25,28 +26,50 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         is_cut: bool,
         effects: &mut impl Effects<R>,
     ) {
-        let shelf = Shelf {
+        let whole = Shelf {
             head: &answer.head,
             body: answer.body_at..answer.body_end,
         };
+        // As hits get it, of which the cache keeps no more than that it is long. Nor is a part of an RRset passed on.
+        let no_records = Head {
+            rcode: answer.head.rcode,
+            ..Head::EMPTY
+        };
+        let none = Shelf {
+            head: &no_records,
+            body: 0..0,
+        };
+        let is_long = is_cut || self.is_longer_than_a_slot(index, &whole);
         let wanted = |waiter: &Waiter<R>| !(is_cut && waiter.is_tcp());
         while let Some(waiting) = self.tables.pending.pop_waiter_that(index, wanted) {
             let waiter = &waiting.0;
-            let extra = if answer.truncated { flag::TC } else { 0 };
-            let mut reply =
-                waiter_reply(waiter, &answer.head, Ttl::Aged(0), answer.head.ede, extra);
+            let (shelf, extra) = if is_long && !waiter.is_tcp() {
+                (&none, flag::TC)
+            } else {
+                (&whole, 0)
+            };
+            let mut reply = waiter_reply(waiter, shelf.head, Ttl::Aged(0), answer.head.ede, extra);
             reply.rotate = self.next_rotation();
             let (mut len, truncated) =
-                self.render_waiting(turn.policy, index, &waiting, &shelf, &reply);
+                self.render_waiting(turn.policy, index, &waiting, shelf, &reply);
             if waiter.is_unknown && len > self.settings.cookie_free_max {
                 self.counters.count(Counter::BadCookies);
                 len = self.render_cookie_wanted(turn.policy, index, &waiting);
             }
-            if truncated || answer.truncated {
+            if truncated || extra != 0 {
                 self.counters.count(Counter::TruncatedGiven);
             }
             effects.reply(&waiter.route, &self.tables.reply[..len]);
         }
+    }
+
+    /// Whether the cache keeps no more of an answer than that it is long.
+    fn is_longer_than_a_slot(&self, index: u16, shelf: &Shelf<'_>) -> bool {
+        let name_len = |pending: &Pending| pending.name.as_wire().len();
+        self.tables
+            .pending
+            .get(index)
+            .is_some_and(|pending| name_len(pending) + shelf.body.len() > CACHE_LARGE_BYTES)
     }
 
     /// Gives everyone who waits the answer of the cache, stale or not. Whether there was one.
@@ -120,9 +143,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if !self.reply_stale(turn, index, effects) {
             let failure = self.tables.pending.get(index);
             let code = match failure.and_then(|pending| pending.failure) {
-                // What an upstream thinks of our message is nothing to the client, whose own was understood.
-                None | Some(rcode::FORMERR | rcode::NOTIMP) => rcode::SERVFAIL,
-                Some(code) => code,
+                Some(rcode::REFUSED) => rcode::REFUSED,
+                // What an upstream thinks of our message, or of itself, is nothing to the client, whose own was understood.
+                None | Some(_) => rcode::SERVFAIL,
             };
             let reason = match failure {
                 // What an upstream says of its failure is good to know.

@@ -399,7 +399,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             tried: 0,
             first_waiter: None,
             failure: None,
-            failure_ede: ede::NONE,
+            failure_ede: ede::NO_REACHABLE_AUTHORITY,
             sent_case: LetterCase::LOWER,
             without_edns: 0,
             without_case: 0,

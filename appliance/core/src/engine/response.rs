@@ -191,8 +191,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             self.ask_without_edns(now, index, attempt, effects);
             return;
         }
-        if answer.is_referral {
-            // Whoever says who else may know is no resolver for this name.
+        if answer.is_referral || answer.truncated && is_stream(attempt.socket) {
+            // Whoever says who else may know is no resolver for this name; or cannot say what it knows.
             self.attempt_failed(turn, index, attempt, rcode::SERVFAIL, effects);
             return;
         }
@@ -205,23 +205,23 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             self.attempt_failed(turn, index, attempt, code, effects);
             return;
         }
-        if answer.truncated && !is_stream(attempt.socket) {
+        if answer.truncated {
             // RFC 7766 section 5. Without a free stream those who wait for a datagram get what there is, and TC.
             if self.ask_stream(now, index, attempt.upstream, effects) {
                 return;
             }
-        }
-        if answer.is_cut && self.follow(turn, index, &answer, effects) {
-            return;
         }
         let trusted = self
             .upstreams
             .get(attempt.upstream)
             .is_some_and(|upstream| upstream.config.trusted);
         answer.head.authentic_data &= trusted;
+        if answer.is_cut && self.follow(turn, index, &answer, effects) {
+            return;
+        }
         self.withhold(turn, index, &mut answer, effects);
         self.keep(index, &answer);
-        let is_cut = answer.truncated && !is_stream(attempt.socket);
+        let is_cut = answer.truncated;
         self.reply_all(turn, index, &answer, is_cut, effects);
         if is_cut && self.has_waiters(index) {
             self.wait_for_stream(now, index);

@@ -207,15 +207,17 @@ pub const EXPLANATIONS: &[Explanation] = &[
         forgive: |ours, theirs| theirs.rcode = ours.rcode,
     },
     Explanation {
-        why: "a referral is no answer: its NS records are kept from the client (RFC 2181 section 5.4.1)",
+        why: "a referral is no answer, whoever sends it is no resolver for the name (RFC 2308 section 2.2); \
+              unbound passes it on",
         applies: |_, ours, theirs| {
-            ours.answer.is_empty()
-                && !has_type(&ours.authority, "NS")
+            ours.rcode == SERVFAIL
+                && theirs.answer.is_empty()
                 && has_type(&theirs.authority, "NS")
+                && !has_type(&theirs.authority, "SOA")
         },
-        forgive: |_, theirs| {
-            theirs.authority.retain(|line, _| !is_type(line, "NS"));
-            theirs.additional.clear();
+        forgive: |ours, theirs| {
+            theirs.rcode = ours.rcode;
+            theirs.clear();
         },
     },
     Explanation {

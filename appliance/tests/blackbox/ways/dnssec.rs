@@ -80,6 +80,15 @@ fn ad_comes_from_upstreams_that_are_trusted() -> Result<()> {
         );
         assert_eq!(reply.data(rtype::A).len(), 1);
     }
+    // An alias that nobody vouches for, whose target is asked for by itself.
+    scene.upstream.on(
+        "alias.test.",
+        Rule::records(&["alias.test. 300 CNAME www.test."]),
+    );
+    for _ in 0..2 {
+        let reply = ways.same(&ask("alias.test.", rtype::A, true, flag::AD))?;
+        assert_eq!((reply.has(flag::AD), reply.answers().len()), (false, 2));
+    }
     // Section 5.7: with AD we say that we want to know.
     for asked in scene.upstream.asked("www.test.") {
         assert!(asked.query.authentic_data(), "{}", asked.query);

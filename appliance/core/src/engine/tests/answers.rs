@@ -338,14 +338,55 @@ fn the_root_can_be_asked_for() {
         });
         assert_eq!(world.effects.streams.len(), 1);
         world.respond(|message| {
-            for _ in 0..3 {
-                message.add_answer(opaque(".", 60, 48, &[7; 264]));
+            for number in 0..3 {
+                message.add_answer(opaque(".", 60, 48, &[number; 264]));
             }
             message.add_answer(signature(".", 60, 48));
         });
         assert_eq!(
             Header::parse(world.last_bytes()).unwrap().counts,
             [1, 4, 0, 1]
+        );
+    });
+}
+
+/// RFC 2181 section 5: an RRset holds no record twice.
+#[test]
+fn no_record_is_passed_on_twice() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 1));
+        world.respond(|message| {
+            for last in [1, 2, 1, 1, 3, 2] {
+                message.add_answer(address("a.example.", 60, last));
+            }
+        });
+        for reply in [world.last_reply(), world.hit(&query("a.example.", 2))] {
+            let mut texts = answers(&reply);
+            texts.sort();
+            let of = |last| format!("a.example. A 192.0.2.{last}");
+            assert_eq!(texts, [of(1), of(2), of(3)]);
+        }
+        // The second name is a pointer to the first, in other letters, or has another preference.
+        let mx = query_type("a.example.", RecordType::MX, 3);
+        world.miss(1, &mx);
+        let question = world.effects.asked.last().unwrap().message.clone();
+        let mut bytes = response_to(&question, |_| {});
+        bytes[7] = 4;
+        let first = bytes.len() + 14;
+        let rdata = [
+            b"\0\x05\x02mx\x04test\0".to_vec(),
+            [&[0, 5, 0xc0][..], &[first as u8]].concat(),
+            b"\0\x05\x02Mx\x04teST\0".to_vec(),
+            [&[0, 6, 0xc0][..], &[first as u8]].concat(),
+        ];
+        for rdata in rdata {
+            bytes.extend([0xc0, 12, 0, 15, 0, 1, 0, 0, 0, 60, 0, rdata.len() as u8]);
+            bytes.extend(rdata);
+        }
+        world.respond_bytes(&bytes);
+        assert_eq!(
+            answers(&world.last_reply()),
+            ["a.example. MX 5 mx.test.", "a.example. MX 6 mx.test."]
         );
     });
 }

@@ -189,3 +189,30 @@ fn chains_end_after_eight_targets_and_places_are_given_back() {
         assert_eq!(world.engine.in_flight(), 0);
     });
 }
+
+/// RFC 4035 section 3.2.3: AD says it of all records.
+#[test]
+fn a_chain_is_authentic_where_each_part_of_it_is() {
+    let servers = [UpstreamConfig {
+        trusted: true,
+        ..server(UPSTREAM_1, 0)
+    }];
+    for (first, second) in [(true, true), (true, false), (false, true)] {
+        with_servers(Settings::DEFAULT, &servers, Strategy::Ordered, |world| {
+            let mut asks = query("a.example.", 1);
+            asks.set_authentic_data(true);
+            world.miss(1, &asks);
+            world.respond(|message| {
+                message.set_authentic_data(first);
+                message.add_answer(alias("a.example.", 300, "b.example."));
+            });
+            world.respond(|message| {
+                message.set_authentic_data(second);
+                message.add_answer(address("b.example.", 300, 1));
+            });
+            for reply in [world.last_reply(), world.hit(&asks)] {
+                assert_eq!(reply.authentic_data(), first && second);
+            }
+        });
+    }
+}

@@ -170,3 +170,45 @@ fn without_a_free_stream_datagrams_get_tc_and_tcp_clients_wait() {
         assert_eq!(world.engine.in_flight(), 0);
     });
 }
+
+/// The cache knows of such an answer only that it is long: who comes first gets no more.
+#[test]
+fn the_first_client_of_a_long_answer_gets_the_same_bytes_as_those_that_follow() {
+    with_world(Settings::DEFAULT, |world| {
+        let txt = with_edns(query_type("t.example.", RecordType::TXT, 1), false);
+        world.miss(1, &txt);
+        world.respond(|message| {
+            message.add_answer(alias("t.example.", 300, "long.example."));
+            for number in 0..20 {
+                let text = format!("{number}{}", "x".repeat(150));
+                let rdata = RData::TXT(TXT::new([text].into()));
+                message.add_answer(Record::from_rdata(name("long.example."), 300, rdata));
+            }
+        });
+        let first = world.last_bytes().to_vec();
+        assert!(Message::from_vec(&first).unwrap().truncated());
+        assert_eq!(world.hit_bytes(&txt.to_vec().unwrap()), first);
+    });
+}
+
+/// The upstream may have cut an RRset in two (RFC 2181 section 9).
+#[test]
+fn what_a_truncated_answer_holds_is_not_passed_on() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 1));
+        world.respond(|message| {
+            answer_a(60)(message);
+            message.set_truncated(true);
+        });
+        let reply = world.last_reply();
+        assert!(reply.truncated() && reply.answers().is_empty());
+    });
+    // Over a stream it is no answer.
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.stream_limit = 1;
+        world.miss(1, &query("a.example.", 1));
+        world.respond(cut);
+        world.respond(cut);
+        assert_eq!(world.asked().last().unwrap(), UPSTREAM_2);
+    });
+}

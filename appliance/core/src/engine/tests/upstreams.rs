@@ -459,3 +459,30 @@ fn a_referral_is_a_failure() {
         assert_eq!(world.engine.in_flight(), 0);
     });
 }
+
+/// What a server thinks of our message, or of itself, is nothing to the client; that it refused is.
+#[test]
+fn only_failure_and_refusal_reach_the_client() {
+    with_world(Settings::DEFAULT, |world| {
+        for (number, given, got) in [
+            (1, ResponseCode::NotAuth, ResponseCode::ServFail),
+            (2, ResponseCode::YXDomain, ResponseCode::ServFail),
+            (3, ResponseCode::ServFail, ResponseCode::ServFail),
+            (4, ResponseCode::Refused, ResponseCode::Refused),
+        ] {
+            let asks = with_edns(query(&format!("n{number}.example."), number), false);
+            world.miss(1, &asks);
+            world.respond(code(given));
+            world.respond(code(given));
+            for bytes in [
+                world.last_bytes().to_vec(),
+                world.hit_bytes(&asks.to_vec().unwrap()),
+            ] {
+                let reply = Message::from_vec(&bytes).unwrap();
+                assert_eq!(reply.response_code(), got, "{given}");
+                // It says so, whatever the server left out (RFC 8914 section 4.23).
+                assert_eq!(extended_error(&bytes), Some(ede::NO_REACHABLE_AUTHORITY));
+            }
+        }
+    });
+}
