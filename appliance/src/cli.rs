@@ -22,7 +22,7 @@ Of a running daemon; --socket PATH where it is not at /run/xdnsd.sock:
   xdnsd cache dump [NAME]             answers in the cache, for NAME and below
   xdnsd cache flush [NAME]            forget them
   xdnsd cache save                    write the snapshot now
-  xdnsd reload                        read local data, lists, routes and access again
+  xdnsd reload                        read local data, lists, servers, routes and access again
 
   xdnsd version | help
 

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use log::{info, warn};
+use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::time::Instant;
 
+use crate::cache::CACHE;
 use crate::clock;
-use crate::config::{Config, Plan, Server};
+use crate::config::{Config, Devices, Plan, Server};
 use crate::policy::Notes;
 use crate::policy::keeper::{Keeper, Update};
 use crate::policy::set::{PolicyInput, PolicySet};
@@ -19,14 +21,11 @@ use crate::worker::Mailbox;
 /// Lines of the log that one update may take.
 const NOTES_MAX: usize = 8;
 
-/// Why a config with other servers is not taken over.
-const OTHER_SERVERS: &str = "the servers of [upstream] are others, which takes a restart";
-
 /// Keeps the workers' policy up to date. Belongs to the main thread.
 pub struct Reloader {
     path: PathBuf,
-    /// The servers of each group, as the workers have them.
-    servers: Vec<Vec<Server>>,
+    /// The upstream groups, as the workers have them.
+    groups: Groups,
     keeper: Keeper,
     /// Sets that were in force. Freed here when no worker serves under them any more, so that no worker has to.
     previous: Vec<Arc<PolicySet>>,
@@ -39,11 +38,12 @@ impl Reloader {
     /// # Errors
     /// The policy of the config is wrong.
     pub fn start(path: PathBuf, config: &Config, plan: &Plan) -> Result<Self, String> {
-        let (keeper, update) = start_keeper(config, &plan.unfit_sources)?;
+        let servers = config.servers(plan);
+        let (keeper, update) = start_keeper(config, servers, &plan.unfit_sources)?;
         say(&update.notes);
         Ok(Self {
             path,
-            servers: config.group_servers(),
+            groups: Groups::of(config, plan),
             keeper,
             previous: Vec::new(),
         })
@@ -78,6 +78,20 @@ impl Reloader {
         }
     }
 
+    fn load(&self) -> Result<(Groups, Keeper, Update), String> {
+        let config = Config::load(&self.path).map_err(|errors| errors.to_string())?;
+        let devices = Devices::read().map_err(|error| error.to_string())?;
+        let groups = match config.plan(&devices) {
+            Ok(plan) => Groups::of(&config, &plan),
+            // An interface may be away for the moment, which changes nothing about the same servers.
+            Err(_) if config.group_servers() == self.groups.texts => self.groups.clone(),
+            Err(errors) => return Err(errors.to_string()),
+        };
+        let unfit_sources = self.keeper.unfit_sources();
+        let (keeper, update) = start_keeper(&config, groups.servers.clone(), unfit_sources)?;
+        Ok((groups, keeper, update))
+    }
+
     fn follow_addresses(&mut self, plan: &Plan, mailboxes: &[Mailbox]) {
         if plan.unfit_sources == self.keeper.unfit_sources() {
             return;
@@ -95,26 +109,48 @@ impl Reloader {
 
     /// Reads the config and all its files again. A fault changes nothing.
     pub fn reload(&mut self, mailboxes: &[Mailbox]) {
-        let started = Config::load(&self.path)
-            .map_err(|errors| errors.to_string())
-            .and_then(|config| {
-                // Routes name groups by number: those of other groups would ask the wrong servers.
-                if config.group_servers() != self.servers {
-                    return Err(OTHER_SERVERS.into());
-                }
-                start_keeper(&config, self.keeper.unfit_sources())
-            });
-        match started {
-            Ok((keeper, update)) => {
+        match self.load() {
+            Ok((groups, keeper, update)) => {
                 self.retire(self.keeper.set());
                 self.keeper = keeper;
                 hand_out(update, mailboxes);
+                if !groups.continue_those_of(&self.groups) {
+                    // What is cached names its group by number.
+                    CACHE.clear();
+                }
+                self.groups = groups;
                 info!(
-                    "reloaded: local data, lists, routes and access; other keys hold from the next start on"
+                    "reloaded: local data, lists, upstream servers, routes and access; other keys hold from the next start on"
                 );
             }
             Err(problem) => warn!("not reloaded, all stays as it was: {problem}"),
         }
+    }
+}
+
+/// The upstream groups of a config, by their numbers.
+#[derive(Clone)]
+struct Groups {
+    names: Vec<String>,
+    /// As the config has them.
+    texts: Vec<Vec<Server>>,
+    /// As the workers have them.
+    servers: Vec<UpstreamConfig>,
+}
+
+impl Groups {
+    fn of(config: &Config, plan: &Plan) -> Self {
+        Self {
+            names: config.group_names(),
+            texts: config.group_servers(),
+            servers: config.servers(plan),
+        }
+    }
+
+    /// Whether each number means the group that it meant.
+    fn continue_those_of(&self, earlier: &Self) -> bool {
+        let pairs = self.names.iter().zip(&earlier.names);
+        pairs.into_iter().all(|(name, before)| name == before)
     }
 }
 
@@ -138,8 +174,13 @@ fn post(set: &Arc<PolicySet>, mailboxes: &[Mailbox]) {
     }
 }
 
-fn start_keeper(config: &Config, unfit_sources: &[IpAddr]) -> Result<(Keeper, Update), String> {
+fn start_keeper(
+    config: &Config,
+    servers: Vec<UpstreamConfig>,
+    unfit_sources: &[IpAddr],
+) -> Result<(Keeper, Update), String> {
     let input = PolicyInput {
+        servers,
         unfit_sources: unfit_sources.to_vec(),
         ..config.policy()
     };

@@ -21,8 +21,9 @@ impl Config {
         PolicyInput {
             acl: self.acl(),
             silent_ports: self.access.silent_ports.clone(),
-            // Whoever knows the machine adds them.
+            // Whoever knows the machine adds these two.
             unfit_sources: Vec::new(),
+            servers: Vec::new(),
             local: self.local_data(),
             special: self.special(),
             lists: self.lists(),
@@ -149,6 +150,15 @@ impl Config {
         let order = self.group_order().into_iter();
         order
             .map(|index| self.upstreams[index].servers.clone())
+            .collect()
+    }
+
+    /// The names of the groups in the same order.
+    #[must_use]
+    pub fn group_names(&self) -> Vec<String> {
+        let order = self.group_order().into_iter();
+        order
+            .map(|index| self.upstreams[index].name.clone())
             .collect()
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::rebind::Ranges;
 use xdnsd_core::policy::{
     Acl, BlockAnswer, Blocked, Kinds, LISTS_MAX, List, Lists, LocalData, Policy, Rebind, Routes,
@@ -28,6 +29,8 @@ pub struct PolicyInput {
     pub silent_ports: Vec<u16>,
     /// Addresses that no query from the wire can come from. The machine has them, the config does not.
     pub unfit_sources: Vec<IpAddr>,
+    /// The upstream servers of all groups, by the numbers of `routes`. Empty: those that were stay.
+    pub servers: Vec<UpstreamConfig>,
     /// Local data.
     pub local: LocalInput,
     /// Special-use names that are switched on.
@@ -48,6 +51,7 @@ impl Default for PolicyInput {
             acl: AclInput::default(),
             silent_ports: SILENT_PORTS.to_vec(),
             unfit_sources: Vec::new(),
+            servers: Vec::new(),
             local: LocalInput::default(),
             special: Kinds::DEFAULT,
             lists: ListsInput::default(),
@@ -123,6 +127,7 @@ pub struct PolicySet {
     acl: Arc<[u8]>,
     silent_ports: Arc<[u16]>,
     unfit_sources: Arc<[IpAddr]>,
+    servers: Arc<[UpstreamConfig]>,
     local: Arc<[u8]>,
     lists: Arc<Vec<NamedList>>,
     routes: Arc<[u8]>,
@@ -183,6 +188,7 @@ impl PolicySet {
             acl: acl::compile(&input.acl)?.into(),
             silent_ports: input.silent_ports.as_slice().into(),
             unfit_sources: input.unfit_sources.as_slice().into(),
+            servers: input.servers.as_slice().into(),
             local: local::compile(&own_records, None, &mut notes, random_key)?.into(),
             lists: Arc::new(Vec::from_iter(build_text_list(
                 &input.lists,
@@ -240,6 +246,12 @@ impl PolicySet {
             lists,
             ..self.clone()
         })
+    }
+
+    /// The upstream servers that go with it. Empty: those that were stay.
+    #[must_use]
+    pub fn servers(&self) -> &[UpstreamConfig] {
+        &self.servers
     }
 
     /// A view to ask. Costs a few dozen loads: to be taken once per batch of queries.

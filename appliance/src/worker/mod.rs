@@ -35,6 +35,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use xdnsd_core::counters::Counters;
 use xdnsd_core::engine::{Engine, Turn};
+use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
 use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
@@ -109,11 +110,20 @@ pub struct Parts<'a> {
 pub trait PolicySource: Send + Sync {
     /// The view of the images.
     fn policy(&self) -> Policy<'_>;
+
+    /// The upstream servers that its routes name. Empty: those that were stay.
+    fn servers(&self) -> &[UpstreamConfig] {
+        &[]
+    }
 }
 
 impl PolicySource for PolicySet {
     fn policy(&self) -> Policy<'_> {
         self.view()
+    }
+
+    fn servers(&self) -> &[UpstreamConfig] {
+        Self::servers(self)
     }
 }
 
@@ -200,10 +210,24 @@ impl<'a> Worker<'a> {
         loop {
             // The images stay alive while the view of them is in use, whatever a reload does meanwhile.
             let source = Arc::clone(&self.policy);
-            match self.serve_under(&source.policy()) {
+            let policy = source.policy();
+            self.take_servers(&policy, source.servers());
+            match self.serve_under(&policy) {
                 Mail::Stop => return,
                 Mail::NewPolicy(policy) => self.policy = policy,
             }
+        }
+    }
+
+    fn take_servers(&mut self, policy: &Policy<'_>, servers: &[UpstreamConfig]) {
+        let turn = Turn {
+            now: clock::now(),
+            unix_secs: clock::wall_secs() as u32,
+            policy,
+        };
+        if !servers.is_empty() {
+            let taken = self.engine.take_servers(&turn, servers);
+            debug_assert!(taken.is_ok(), "the config allows no more than fit");
         }
     }
 

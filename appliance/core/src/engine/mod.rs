@@ -32,9 +32,9 @@ use crate::counters::Counters;
 use crate::dns::Name;
 use crate::dns::answer::TtlBounds;
 use crate::forward::pending::PendingTable;
-use crate::forward::upstreams::Upstreams;
-use crate::limits::TCP_MESSAGE_MAX;
-use crate::policy::Policy;
+use crate::forward::upstreams::{TooManyUpstreams, UpstreamConfig, Upstreams};
+use crate::limits::{PENDING, TCP_MESSAGE_MAX};
+use crate::policy::{DEFAULT_GROUP, Decision, Labels, Policy};
 use crate::time::Instant;
 use core::net::{IpAddr, SocketAddr};
 
@@ -242,6 +242,46 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
     #[must_use]
     pub const fn upstreams(&self) -> &Upstreams {
         &self.upstreams
+    }
+
+    /// Takes over other upstream servers. What is known of those that stay is kept; questions in flight begin anew, with
+    /// whom `turn.policy` names for them, at the next [`timeout`](Self::timeout).
+    ///
+    /// # Errors
+    /// There are more than fit; nothing has changed.
+    pub fn take_servers(
+        &mut self,
+        turn: &Turn<'_>,
+        servers: &[UpstreamConfig],
+    ) -> Result<(), TooManyUpstreams> {
+        let present = self.upstreams.as_slice().iter();
+        if present.map(|upstream| &upstream.config).eq(servers) {
+            return Ok(());
+        }
+        self.upstreams.configure(servers)?;
+        let pending = &mut self.tables.pending;
+        for index in 0..PENDING as u16 {
+            let Some(qtype) = pending.get(index).map(|pending| pending.qtype) else {
+                continue;
+            };
+            let labels = pending
+                .asked_name(index)
+                .map(Name::as_wire)
+                .and_then(Labels::new);
+            let group = match labels.map(|name| turn.policy.decide(&name, qtype)) {
+                Some(Decision::Forward { group }) => group as u8,
+                // Policy would not ask for it any more. Somebody waits for an answer nevertheless.
+                Some(
+                    Decision::Local(_)
+                    | Decision::Special(_)
+                    | Decision::Blocked(_)
+                    | Decision::PlainName,
+                )
+                | None => DEFAULT_GROUP as u8,
+            };
+            pending.restart(index, group, turn.now);
+        }
+        Ok(())
     }
 
     /// Questions in flight.

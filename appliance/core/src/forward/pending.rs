@@ -408,6 +408,23 @@ impl<R: Copy + PartialEq> PendingTable<R> {
                 Err(_) => return false,
             },
         }
+        self.forget_attempts(index);
+        true
+    }
+
+    /// Makes the question at `index` one for `group`, which nobody has been asked yet.
+    pub fn restart(&mut self, index: u16, group: u8, now: Instant) {
+        self.forget_attempts(index);
+        self.update(index, |pending| {
+            pending.group = group;
+            pending.next_try = now;
+        });
+    }
+
+    fn forget_attempts(&mut self, index: u16) {
+        let Some(pending) = self.questions.get_mut(index) else {
+            return;
+        };
         for attempt in &pending.attempts {
             self.by_transaction
                 .remove(&transaction(attempt.socket, attempt.id));
@@ -415,7 +432,6 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         pending.attempts.clear();
         (pending.tried, pending.without_edns, pending.without_case) = (0, 0, 0);
         pending.by_stream = false;
-        true
     }
 
     /// The question to which the transaction belongs.

@@ -1,6 +1,8 @@
 //! Whom to ask, when to ask the next one, and what an upstream is held to be capable of.
 
 use super::harness::*;
+use super::image;
+use crate::policy::Routes;
 use hickory_proto::rr::rdata::opt::EdnsOption;
 
 #[test]
@@ -426,6 +428,39 @@ fn lost_case_is_asked_again_in_a_stream_and_then_plainly() {
             let reply = world.last_reply();
             assert_eq!((reply.id(), reply.answers().len()), (number, 1));
         }
+    });
+}
+
+/// Other servers while questions are in flight: each is asked anew of whom it belongs to now, and nobody waits longer.
+#[test]
+fn other_servers_are_taken_over_and_questions_begin_anew() {
+    let routes = keep(image::table(&[("corp.example", 1)]));
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 1));
+        world.miss(2, &query("b.corp.example.", 2));
+        assert_eq!(world.asked(), [UPSTREAM_1, UPSTREAM_1]);
+        let servers = [server("192.0.2.77:53", 0), server(UPSTREAM_OTHER, 1)];
+        world.policy.routes = Routes::view(routes).unwrap();
+        for _ in 0..2 {
+            // The second time nothing is other.
+            let turn = World::turn(world.now, &world.policy);
+            world.engine.take_servers(&turn, &servers).unwrap();
+        }
+        world.pass(1);
+        let asked = world.asked();
+        assert_eq!(asked.len(), 4, "{asked:?}");
+        assert!(asked[2..].contains(&"192.0.2.77:53".into()), "{asked:?}");
+        assert!(asked[2..].contains(&UPSTREAM_OTHER.into()), "{asked:?}");
+        // What the earlier ones say is not believed any more.
+        world.respond_to(0, answer_a(60));
+        assert!(world.effects.replies.is_empty());
+        world.respond_to(2, answer_a(60));
+        world.respond_to(3, answer_a(60));
+        assert_eq!(world.effects.replies.len(), 2);
+        assert_eq!(world.engine.in_flight(), 0);
+        let turn = World::turn(world.now, &world.policy);
+        let many = [servers[0]; crate::limits::UPSTREAMS + 1];
+        assert!(world.engine.take_servers(&turn, &many).is_err());
     });
 }
 
