@@ -5,14 +5,13 @@
 //!            control: UNIX socket    snapshot: disk    statistics: log
 //! ```
 
-use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use log::{Level, debug, error, info, log, warn};
+use log::{Level, error, info, log, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -20,17 +19,17 @@ use xdnsd_core::counters::{Counter, Counters};
 use xdnsd_core::engine::{Engine, Notice, Settings, Tables};
 use xdnsd_core::forward::upstreams::Upstreams;
 use xdnsd_core::limits::WORKERS;
-
 use xdnsd_ebpf::Reason;
 
 use crate::cache::CACHE;
 use crate::config::{Config, Devices, Plan};
 use crate::control::{Control, SocketFile};
+use crate::listening::Listening;
 use crate::reload::Reloader;
 use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
-use crate::worker::{self, Letter, Mailbox, NoticeBoard, Parts, PortStats, Route, Worker};
+use crate::worker::{Letter, Mailbox, NoticeBoard, Parts, PortStats, Route, Worker};
 use crate::{clock, commands, memory, seal, sys};
 
 /// Threads with an engine: the workers, and one that serves TCP, so that it never makes UDP wait.
@@ -67,9 +66,11 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let mut reloader = Reloader::start(path.to_owned(), &config, &plan)?;
 
     let mailboxes = make_mailboxes()?;
+    let mut listening = Listening::new(&plan.endpoints);
     let mut crew = Crew {
         config: &config,
         plan: &plan,
+        listening: &listening,
         reloader: &reloader,
         cookie_key: random_key()?,
         threads: Vec::new(),
@@ -106,6 +107,9 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
             Event::Stop => break,
         }
         let plan = supervisor.tend(mailboxes);
+        if let Some(plan) = &plan {
+            listening.follow(&plan.endpoints, mailboxes);
+        }
         reloader.tend(plan.as_ref(), mailboxes);
         say_notice();
     }
@@ -201,6 +205,7 @@ fn make_mailboxes() -> Result<&'static [Mailbox], Failure> {
 struct Crew<'a> {
     config: &'a Config,
     plan: &'a Plan,
+    listening: &'a Listening,
     reloader: &'a Reloader,
     cookie_key: [u8; 16],
     /// Those that run, in the order of their mailboxes.
@@ -219,22 +224,9 @@ impl Crew<'_> {
     /// Starts the next worker: for UDP, or for TCP alone.
     fn start(&mut self, mailbox: &'static Mailbox, has_tcp: bool) -> Result<(), Failure> {
         let index = self.threads.len();
-        let mut listeners = Vec::new();
-        let mut tcp_listeners = Vec::new();
-        for endpoint in &self.plan.endpoints {
-            let address = SocketAddr::new(endpoint.addr, endpoint.port);
-            let scope = endpoint.device_ifindex;
-            let failed = |error: std::io::Error| error.to_string();
-            if has_tcp {
-                tcp_listeners.push(worker::open_tcp(address, scope).map_err(failed)?);
-            } else {
-                listeners.push(worker::open_udp(address, scope).map_err(failed)?);
-                steer(&listeners[listeners.len() - 1], index + 1);
-            }
-        }
+        let listeners = self.listening.open(index, has_tcp);
         let parts = Parts {
-            listeners,
-            tcp_listeners,
+            listeners: listeners.map_err(|error| error.to_string())?,
             tcp_idle_ms: u64::from(self.config.settings().tcp_idle_100ms) * 100,
             busy_poll_us: self.config.forward.busy_poll_us,
             policy: self.reloader.set(),
@@ -253,15 +245,6 @@ impl Crew<'_> {
             .map_err(|error| format!("worker thread: {error}"))?;
         self.threads.push(thread);
         Ok(())
-    }
-}
-
-/// Queries for one name go to one of the workers. A kernel that cannot choose by name chooses by client.
-fn steer(listener: &UdpSocket, workers: usize) {
-    if workers > 1
-        && let Err(error) = worker::steer_by_name(listener, workers)
-    {
-        debug!("queries are not spread by name: {error}");
     }
 }
 

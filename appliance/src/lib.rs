@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod ethtool;
+pub mod listening;
 pub mod memory;
 pub mod policy;
 pub mod presentation;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
@@ -49,6 +49,19 @@ pub struct Endpoint {
     pub addr: IpAddr,
     /// UDP and TCP port.
     pub port: u16,
+}
+
+impl Endpoint {
+    /// The address of its sockets. A link-local one is only complete with its device (RFC 4007).
+    #[must_use]
+    pub fn socket_addr(&self) -> SocketAddr {
+        match self.addr {
+            IpAddr::V6(v6) if v6.is_unicast_link_local() => {
+                SocketAddrV6::new(v6, self.port, 0, self.device_ifindex).into()
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(self.addr, self.port),
+        }
+    }
 }
 
 /// What of the config meets this machine.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 
 use nix::sys::epoll::Epoll;
 use xdnsd_core::counters::{Counter, Counters};
@@ -14,6 +15,8 @@ use xdnsd_core::time::Instant;
 use super::Port;
 use super::busy_poll::BusyPoll;
 use super::entropy::Entropy;
+use super::events::{Source, watch};
+use super::listener::{Listeners, Places};
 use super::notices::NoticeBoard;
 use super::pool::Pool;
 use super::sources::Sources;
@@ -47,7 +50,7 @@ pub struct Io<'a> {
     pub(super) epoll: Epoll,
     pub(super) port: Option<Box<Port>>,
     pub(super) adoption: u32,
-    pub(super) listeners: Vec<UdpSocket>,
+    pub(super) listeners: Places<UdpSocket>,
     pub(super) sources: Sources,
     pub(super) pool: Pool,
     pub(super) busy_poll: BusyPoll,
@@ -110,6 +113,22 @@ impl Effects<Route> for Io<'_> {
 }
 
 impl Io<'_> {
+    /// Listens with these sockets, too.
+    ///
+    /// # Errors
+    /// A system call failed; the sockets behind it are closed.
+    pub(super) fn listen(&mut self, listeners: Listeners) -> io::Result<()> {
+        for (place, socket) in listeners.udp {
+            watch(&self.epoll, socket.as_fd(), Source::Listener(place))?;
+            self.sources.put(place, socket.local_addr()?);
+            self.listeners.put(place, socket);
+        }
+        for (place, listener) in listeners.tcp {
+            self.tcp.listen(place, listener, &self.epoll)?;
+        }
+        Ok(())
+    }
+
     /// Something came back to the place `socket` of the pool.
     pub(super) fn note_answered(&mut self, socket: u16, v6: bool) {
         if !self.busy_poll.is_on() {
@@ -147,7 +166,7 @@ impl Io<'_> {
     }
 
     pub(super) fn reply_udp(&mut self, listener: u16, client: SocketAddr, message: &[u8]) {
-        let Some(socket) = self.listeners.get(usize::from(listener)) else {
+        let Some(socket) = self.listeners.get(listener) else {
             return;
         };
         // A full send buffer is as good as a lost datagram: the client asks again.
@@ -162,7 +181,7 @@ impl Io<'_> {
         listener: u16,
         buffer: &mut [u8],
     ) -> Option<(usize, SocketAddr)> {
-        let socket = self.listeners.get(usize::from(listener))?;
+        let socket = self.listeners.get(listener)?;
         loop {
             match socket.recv_from(buffer) {
                 Ok(received) => return Some(received),

@@ -1,28 +1,68 @@
 //! The kernel's UDP sockets: they answer what XDP passed up, and everything where there is no AF_XDP.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 
 /// Receive buffer in bytes: a burst of a few thousand queries while the worker is busy.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
+/// Addresses that a worker can listen on, unless it has more from the start.
+pub const LISTENERS_MAX: usize = xdnsd_ebpf::LISTEN_MAX as usize;
+
+/// Kernel sockets that a worker is given, each with its place among those that the worker has.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Non-blocking.
+    pub udp: Vec<(u16, UdpSocket)>,
+    /// Non-blocking; one worker has them all.
+    pub tcp: Vec<(u16, TcpListener)>,
+}
+
+/// What stands in the places of a worker's listeners.
+#[derive(Debug)]
+pub struct Places<T>(Box<[Option<T>]>);
+
+impl<T> Places<T> {
+    /// Empty places: for `count` at the start, and for what may come.
+    pub fn new(count: usize) -> Self {
+        let count = count.max(LISTENERS_MAX);
+        Self((0..count).map(|_| None).collect())
+    }
+
+    /// Takes the place of what stood there. A place that there is not: lost, and closed.
+    pub fn put(&mut self, place: u16, item: T) {
+        if let Some(slot) = self.0.get_mut(usize::from(place)) {
+            *slot = Some(item);
+        }
+    }
+
+    /// What stands there.
+    pub fn get(&self, place: u16) -> Option<&T> {
+        self.0.get(usize::from(place))?.as_ref()
+    }
+
+    /// All there is.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flatten()
+    }
+}
+
 /// Opens a UDP socket on `address`. Several workers share one address (SO_REUSEPORT: the kernel spreads clients over
-/// them). The address need not be there yet: an interface may come up later (IP_FREEBIND). `scope` is the interface
-/// index for link-local addresses.
+/// them). The address need not be there yet: an interface may come up later (IP_FREEBIND).
 ///
 /// # Errors
 /// The system call that failed, with the address.
-pub fn open_udp(address: SocketAddr, scope: u32) -> io::Result<UdpSocket> {
-    open(address, scope).map_err(|(call, errno)| {
+pub fn open_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    open(address).map_err(|(call, errno)| {
         let kind = io::Error::from(errno).kind();
         io::Error::new(kind, format!("UDP {address}: {call}: {}", errno.desc()))
     })
 }
 
-fn open(address: SocketAddr, scope: u32) -> Result<UdpSocket, (&'static str, nix::Error)> {
+fn open(address: SocketAddr) -> Result<UdpSocket, (&'static str, nix::Error)> {
     let family = if address.is_ipv4() {
         AddressFamily::Inet
     } else {
@@ -42,17 +82,7 @@ fn open(address: SocketAddr, scope: u32) -> Result<UdpSocket, (&'static str, nix
     }
     // As much of it as net.core.rmem_max permits; less is no fault.
     let _ = socket::setsockopt(borrowed, sockopt::RcvBuf, &RECEIVE_BUFFER);
-    let bound = SockaddrStorage::from(scoped(address, scope));
-    socket::bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &bound).map_err(|errno| ("bind", errno))?;
+    let bound = SockaddrStorage::from(address);
+    socket::bind(fd.as_raw_fd(), &bound).map_err(|errno| ("bind", errno))?;
     Ok(UdpSocket::from(fd))
-}
-
-/// A link-local address is only complete with its interface (RFC 4007).
-pub fn scoped(address: SocketAddr, scope: u32) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => {
-            SocketAddrV6::new(v6, address.port(), 0, scope).into()
-        }
-        IpAddr::V4(_) | IpAddr::V6(_) => address,
-    }
 }

@@ -1,4 +1,4 @@
-//! How a worker is told that an AF_XDP socket comes or goes, and under which policy it serves.
+//! How a worker is told that sockets come or go, and under which policy it serves.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use heapless::Deque;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{PolicySource, Port};
+use super::{Listeners, PolicySource, Port};
 
 /// Letters that wait at most: one change and what undoes it, twice.
 const LETTERS: usize = 4;
@@ -17,6 +17,8 @@ pub enum Letter {
     Adopt(Box<Port>),
     /// Close the AF_XDP socket; the kernel's sockets serve on.
     Detach,
+    /// Listen with these kernel sockets, too.
+    Listen(Box<Listeners>),
     /// Serve under this policy from now on.
     NewPolicy(Arc<dyn PolicySource>),
     /// End.

@@ -26,7 +26,6 @@ mod steer;
 mod streams;
 mod tcp;
 
-use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
@@ -49,7 +48,7 @@ use crate::xsk::{Batch, Kick, Xsk};
 
 pub use entropy::Entropy;
 pub use io::{Io, Route};
-pub use listener::{open_udp, scoped};
+pub use listener::{LISTENERS_MAX, Listeners, open_udp};
 pub use mailbox::{Letter, Mailbox};
 pub use notices::NoticeBoard;
 pub use stats::{PortStats, QueueName};
@@ -59,6 +58,7 @@ pub use tcp::{SLOTS_BYTES, TcpClient, open_tcp};
 
 use busy_poll::BusyPoll;
 use events::{Source, watch};
+use listener::Places;
 use sources::Sources;
 use streams::Streams;
 use tcp::Tcp;
@@ -86,10 +86,8 @@ pub struct Port {
 
 /// What a worker is made of.
 pub struct Parts<'a> {
-    /// Kernel UDP sockets, non-blocking.
-    pub listeners: Vec<UdpSocket>,
-    /// Kernel TCP sockets, non-blocking: one worker has them all.
-    pub tcp_listeners: Vec<TcpListener>,
+    /// The kernel's sockets.
+    pub listeners: Listeners,
     /// How long a TCP connection may be idle, in milliseconds.
     pub tcp_idle_ms: u64,
     /// How long it looks out for an answer instead of sleeping, in microseconds.
@@ -164,31 +162,24 @@ impl<'a> Worker<'a> {
     pub fn new(engine: WorkerEngine<'a>, parts: Parts<'a>) -> std::io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         watch(&epoll, parts.mailbox.as_fd(), Source::Mailbox)?;
-        for (index, listener) in parts.listeners.iter().enumerate() {
-            watch(&epoll, listener.as_fd(), Source::Listener(index as u16))?;
-        }
-        let addresses = parts
-            .listeners
-            .iter()
-            .map(UdpSocket::local_addr)
-            .collect::<Result<_, _>>()?;
-        let has_tcp = !parts.tcp_listeners.is_empty();
-        let tcp = Tcp::new(parts.tcp_listeners, parts.tcp_idle_ms, &epoll)?;
-        let io = Io {
+        let Listeners { udp, tcp } = &parts.listeners;
+        let has_tcp = !tcp.is_empty();
+        let mut io = Io {
             epoll,
             port: None,
             adoption: 0,
-            sources: Sources::new(addresses),
-            listeners: parts.listeners,
+            sources: Sources::new(udp.len()),
+            listeners: Places::new(udp.len()),
             pool: pool::Pool::new(),
             busy_poll: BusyPoll::new(parts.busy_poll_us),
             streams: Streams::new(),
-            tcp,
+            tcp: Tcp::new(tcp.len(), parts.tcp_idle_ms),
             notices: parts.notices,
             entropy: Entropy::open()?,
             counters: parts.counters,
             now: clock::now(),
         };
+        io.listen(parts.listeners)?;
         Ok(Self {
             engine,
             io,
@@ -383,6 +374,8 @@ impl<'a> Worker<'a> {
             Letter::NewPolicy(policy) => return Some(Mail::NewPolicy(policy)),
             Letter::Detach => self.drop_port(),
             Letter::Adopt(port) => self.adopt(port),
+            // What epoll has no room for is closed: its address is not served by the kernel's sockets.
+            Letter::Listen(listeners) => drop(self.io.listen(*listeners)),
         }
         None
     }

@@ -4,17 +4,26 @@ use std::net::SocketAddr;
 
 use xdnsd_core::policy::Policy;
 
+use super::listener::Places;
+
 /// Where no answer goes to, besides the ports that policy names.
 #[derive(Debug)]
 pub struct Sources {
     /// Where we listen.
-    own: Vec<SocketAddr>,
+    own: Places<SocketAddr>,
 }
 
 impl Sources {
-    /// Of a worker that listens at `own`.
-    pub fn new(own: Vec<SocketAddr>) -> Self {
-        Self { own }
+    /// Of a worker that listens nowhere yet, and at `count` addresses from the start.
+    pub fn new(count: usize) -> Self {
+        Self {
+            own: Places::new(count),
+        }
+    }
+
+    /// The worker listens at `own`.
+    pub fn put(&mut self, place: u16, own: SocketAddr) {
+        self.own.put(place, own);
     }
 
     /// Whether a query that the kernel delivered is answered. Processes of this machine may ask from any port that we do
@@ -37,10 +46,10 @@ mod tests {
 
     #[test]
     fn who_gets_no_answer() {
-        let sources = Sources::new(vec![
-            "192.0.2.1:53".parse().expect("an address"),
-            "[2001:db8::1]:53".parse().expect("an address"),
-        ]);
+        let mut sources = Sources::new(2);
+        for (place, own) in ["192.0.2.1:53", "[2001:db8::1]:53"].iter().enumerate() {
+            sources.put(place as u16, own.parse().expect("an address"));
+        }
         let unfit_sources = ["192.0.2.1", "192.0.2.255", "2001:db8::1"]
             .map(|address| address.parse().expect("an address"));
         let policy = Policy {

@@ -164,7 +164,7 @@ mod tests {
             let address = first.local_addr().expect("its address");
             drop(first);
             let sockets = (1..=SOCKETS).map(|count| {
-                let socket = open_udp(address, 0).expect("shared");
+                let socket = open_udp(address).expect("shared");
                 by_name(&socket, count).expect("attached");
                 socket
             });

@@ -17,7 +17,7 @@ use xdnsd_core::limits::{TCP_CLIENTS, TCP_MESSAGE_MAX, TCP_QUERY_MAX};
 use xdnsd_core::time::Instant;
 
 use super::events::{Source, watch};
-use super::listener::scoped;
+use super::listener::Places;
 
 /// Length prefix (RFC 1035 section 4.2.2).
 const PREFIX: usize = 2;
@@ -59,7 +59,7 @@ struct Slot {
 
 /// The TCP side of the worker that serves it. Full: the connection that has been idle longest makes room.
 pub struct Tcp {
-    listeners: Vec<TcpListener>,
+    listeners: Places<TcpListener>,
     slots: Box<[Slot]>,
     idle_ms: u64,
 }
@@ -82,7 +82,7 @@ pub enum Arrived {
 ///
 /// # Errors
 /// The system call that failed, with the address.
-pub fn open_tcp(address: SocketAddr, scope: u32) -> io::Result<TcpListener> {
+pub fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let open = || -> nix::Result<TcpListener> {
         let family = if address.is_ipv4() {
             AddressFamily::Inet
@@ -98,10 +98,7 @@ pub fn open_tcp(address: SocketAddr, scope: u32) -> io::Result<TcpListener> {
         }
         // Accepted connections inherit it.
         socket::setsockopt(&fd.as_fd(), sockopt::SndBuf, &SEND_BUFFER)?;
-        socket::bind(
-            fd.as_raw_fd(),
-            &SockaddrStorage::from(scoped(address, scope)),
-        )?;
+        socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
         socket::listen(&fd, Backlog::new(BACKLOG)?)?;
         Ok(TcpListener::from(fd))
     };
@@ -112,30 +109,35 @@ pub fn open_tcp(address: SocketAddr, scope: u32) -> io::Result<TcpListener> {
 }
 
 impl Tcp {
-    /// Empty slots behind `listeners`. A connection may be idle for `idle_ms`.
-    ///
-    /// # Errors
-    /// epoll_ctl(2) failed.
-    pub fn new(listeners: Vec<TcpListener>, idle_ms: u64, epoll: &Epoll) -> io::Result<Self> {
-        for (index, listener) in listeners.iter().enumerate() {
-            watch(epoll, listener.as_fd(), Source::TcpListener(index as u16))?;
-        }
+    /// Empty slots, for `listeners` at the start; without any, this worker never serves TCP. A connection may be idle for
+    /// `idle_ms`.
+    pub fn new(listeners: usize, idle_ms: u64) -> Self {
         let slot = |_| Slot {
             connection: None,
             turn: 0,
             buffer: [0; PREFIX + TCP_QUERY_MAX],
         };
-        let count = if listeners.is_empty() { 0 } else { TCP_CLIENTS };
-        Ok(Self {
-            listeners,
+        let count = if listeners == 0 { 0 } else { TCP_CLIENTS };
+        Self {
+            listeners: Places::new(listeners),
             slots: (0..count).map(slot).collect(),
             idle_ms,
-        })
+        }
+    }
+
+    /// Accepts connections of `listener` from now on.
+    ///
+    /// # Errors
+    /// epoll_ctl(2) failed.
+    pub fn listen(&mut self, place: u16, listener: TcpListener, epoll: &Epoll) -> io::Result<()> {
+        watch(epoll, listener.as_fd(), Source::TcpListener(place))?;
+        self.listeners.put(place, listener);
+        Ok(())
     }
 
     /// Accepts one connection; false: none waits.
     pub fn accept(&mut self, listener: u16, now: Instant, epoll: &Epoll) -> bool {
-        let Some(listener) = self.listeners.get(usize::from(listener)) else {
+        let Some(listener) = self.listeners.get(listener) else {
             return false;
         };
         let (stream, peer) = match listener.accept() {

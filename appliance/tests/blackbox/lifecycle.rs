@@ -1,22 +1,28 @@
 //! Start, stop, crash and everything that happens to the interface meanwhile: port 53 is never a black hole.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
-use qemu_test::lab::{LAN, Lab};
+use qemu_test::lab::{LAN, LAN_V4, Lab};
 use qemu_test::wait::wait_until;
 use xdnsd_core::counters::Counter;
+use xdnsd_core::dns::rtype;
 use xdnsd_ebpf::{HEARTBEAT_STALE_NS, Reason};
 
 use crate::support::TIMEOUT;
-use crate::support::client::{Family, Fate, UdpClient};
+use crate::support::ask::Ask;
+use crate::support::client::{DNS_PORT, Family, Fate, UdpClient};
 use crate::support::message::{addresses, query, wire};
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
+use crate::support::stream::Stream;
+use crate::support::view::View;
+use crate::support::ways::{Way, Ways};
 
 /// A query that is neither answered nor refused within this time was swallowed.
 const FATE_WITHIN: Duration = Duration::from_secs(1);
@@ -275,4 +281,58 @@ fn a_link_that_goes_down_and_up_is_served_again() -> Result<()> {
         scene.lab.router.ip(&format!("link set {LAN} up\n"))?;
     }
     wait_for_af_xdp(&scene)
+}
+
+/// Asks for `www.test.` at an address of the router by these ways. Each has to answer.
+fn ask_at(scene: &Scene, ways: &Ways<'_>, by: &[Way], address: &str) -> Result<()> {
+    let server = SocketAddr::new(address.parse()?, DNS_PORT);
+    let family = Family::of_address(server.ip());
+    let message = Ask::of("www.test.", rtype::A).bytes();
+    for &way in by {
+        let reply = match way {
+            Way::Xdp | Way::Udp => {
+                let mut frame = ways.frame(way, family, &message)?;
+                frame.destination = server;
+                ways.raw().exchange(&frame)
+            }
+            Way::Tcp => Stream::open_to(&scene.lab, server)?.exchange(&message),
+        };
+        let reply = reply.with_context(|| format!("{way:?} at {address}"))?;
+        assert_eq!(View::parse(&reply)?.data(rtype::A).len(), 1);
+        ways.count(way, &message);
+    }
+    Ok(())
+}
+
+#[test]
+fn addresses_that_come_and_go_are_served_while_they_are_there() -> Result<()> {
+    let scene = scene!(Setup::three_ways().on_all_addresses());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let change = |verb: &str, address: &str| {
+        let nodad = if address.contains(':') { "nodad" } else { "" };
+        let prefix = if address.contains(':') { 64 } else { 24 };
+        let router = &scene.lab.router;
+        router.ip(&format!(
+            "address {verb} {address}/{prefix} dev {LAN} {nodad}\n"
+        ))
+    };
+    let ways = Ways::open(&scene)?;
+    for address in ["10.53.0.99", "fd53::99"] {
+        ask_at(&scene, &ways, &Way::ALL, &LAN_V4.to_string())?;
+        change("add", address)?;
+        let said = format!(
+            "listening on {}, too",
+            SocketAddr::new(address.parse()?, DNS_PORT)
+        );
+        scene.daemon.wait_log_count(&said, 1)?;
+        ask_at(&scene, &ways, &Way::ALL, address)?;
+        // Away and back: its sockets are those of before, and the XDP program learns of it within a second.
+        change("delete", address)?;
+        change("add", address)?;
+        ask_at(&scene, &ways, &[Way::Udp, Way::Tcp], address)?;
+        change("delete", address)?;
+    }
+    ways.check_tiers()
 }

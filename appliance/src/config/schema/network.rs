@@ -44,7 +44,7 @@ section! {
         vlan: u16 = 0, 0..=4094;
         /// VLAN ID of the inner tag where queries carry two (802.1ad). 0: one tag.
         inner_vlan: u16 = 0, 0..=4094;
-        /// Addresses of the router to answer on. Empty: every address that the device has at the start.
+        /// Addresses of the router to answer on. Empty: every address that the device has, as they come and go.
         listen: Vec<IpAddr> = Vec::new(), 0..=xdnsd_ebpf::LISTEN_MAX as u64;
         /// UDP and TCP port to answer on.
         port: u16 = 53, 1..=65535;

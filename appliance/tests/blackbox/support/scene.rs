@@ -18,6 +18,8 @@ use super::upstream::Upstream;
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub lab: Spec,
+    /// The line `listen` of the `[[interface]]` section.
+    pub listen: String,
     /// How the XDP program is attached.
     pub xdp: &'static str,
     /// More lines of the `[[interface]]` section.
@@ -32,6 +34,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             lab: Spec::default(),
+            listen: format!("listen = [\"{LAN_V4}\", \"{LAN_V6}\"]"),
             // Not "auto": a test of AF_XDP must not pass without it.
             xdp: "native",
             interface: String::new(),
@@ -50,6 +53,12 @@ impl Setup {
     /// The same with this XDP mode.
     pub fn xdp(self, xdp: &'static str) -> Self {
         Self { xdp, ..self }
+    }
+
+    /// The same on all addresses of the interface.
+    pub fn on_all_addresses(self) -> Self {
+        let listen = String::new();
+        Self { listen, ..self }
     }
 
     /// The same with these sections added.
@@ -72,6 +81,7 @@ impl Setup {
     /// The config file.
     pub fn config(&self, directory: &Path) -> String {
         let Self {
+            listen,
             xdp,
             interface,
             servers,
@@ -82,7 +92,7 @@ impl Setup {
         format!(
             "[[interface]]
 name = \"lan0\"
-listen = [\"{LAN_V4}\", \"{LAN_V6}\"]
+{listen}
 xdp = \"{xdp}\"
 {interface}
 [[upstream]]

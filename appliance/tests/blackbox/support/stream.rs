@@ -43,6 +43,12 @@ impl Stream {
         Self::connect(lab, SocketAddr::new(local, port), listen(family), None)
     }
 
+    /// The same to another address of the appliance.
+    pub fn open_to(lab: &Lab, server: SocketAddr) -> Result<Self> {
+        let local = client_address(Family::of_address(server.ip()));
+        Self::connect(lab, SocketAddr::new(local, 0), server, None)
+    }
+
     /// The same with so small a receive buffer: for a client that does not read.
     pub fn open_narrow(lab: &Lab, family: Family, receive_buffer: usize) -> Result<Self> {
         let local = SocketAddr::new(client_address(family), 0);
