@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use log::{info, warn};
 use nix::net::if_::if_nametoindex;
 use xdnsd_core::limits::WORKERS;
+use xdnsd_core::time::Instant;
 use xdnsd_ebpf::{Listen, Route};
 
 use crate::changes::Changes;
@@ -24,6 +25,9 @@ use crate::ethtool::{self, RxVlanOffload};
 use crate::worker::{Letter, Mailbox, Port, QueueName};
 use crate::xdp::{self, Program};
 use crate::xsk::{BindMode, Options, UmemSlot, Xsk};
+
+/// An interface that refused the program is asked again after this time, in milliseconds.
+const REFUSED_MS: u64 = 60_000;
 
 /// A program that others may read the counters of; `None` while the interface is away.
 pub type SharedProgram = Arc<Mutex<Option<Program>>>;
@@ -36,6 +40,8 @@ pub struct Attachment {
     pub program: SharedProgram,
     /// Index of the interface when the program was attached; `None`: it is away.
     ifindex: Option<u32>,
+    /// The interface that could not have the program, and when that was tried.
+    refused: Option<(u32, Instant)>,
     mode: XdpMode,
     zero_copy: bool,
     /// Whether the config listens on a VLAN of it.
@@ -128,8 +134,8 @@ impl Supervisor {
         for attachment in &mut self.attachments {
             attachment.notice_loss(mailboxes);
         }
-        let is_away = |attachment: &Attachment| attachment.ifindex.is_none();
-        self.is_settled &= !self.changes.take() && !self.attachments.iter().any(is_away);
+        let is_due = self.attachments.iter().any(Attachment::is_due);
+        self.is_settled &= !self.changes.take() && !is_due;
         if self.is_settled {
             return None;
         }
@@ -157,6 +163,7 @@ impl Attachment {
             name: interface.name.to_string(),
             program: Arc::new(Mutex::new(None)),
             ifindex: None,
+            refused: None,
             mode: interface.xdp,
             zero_copy: interface.zero_copy,
             has_tagged: false,
@@ -183,10 +190,14 @@ impl Attachment {
                 info!("{}: XDP program attached, mode {attached}", self.name);
                 *lock(&self.program) = Some(program);
                 self.ifindex = Some(ifindex);
+                self.refused = None;
                 self.trouble.clear();
                 self.show_tags();
             }
-            Err(error) => self.say(format!("no XDP, the kernel's sockets serve: {error}")),
+            Err(error) => {
+                self.refused = Some((ifindex, clock::now()));
+                self.say(format!("no XDP, the kernel's sockets serve: {error}"));
+            }
         }
     }
 
@@ -340,11 +351,23 @@ impl Attachment {
         if self.ifindex.is_some() {
             return self.listen(config, plan, devices);
         }
-        if devices.named(&self.name).is_some() {
-            self.attach();
-            self.start(config, plan, devices, mailboxes);
+        let index = devices.named(&self.name).map(|device| device.index);
+        let is_known = self
+            .refused
+            .is_some_and(|(refused, _)| Some(refused) == index);
+        if index.is_none() || self.queues.is_empty() || is_known && !self.is_due() {
+            return true;
         }
+        self.attach();
+        self.start(config, plan, devices, mailboxes);
         false
+    }
+
+    /// Whether an interface that refused the program is tried again: one that had it before, for otherwise it has no
+    /// workers. To load the program takes a slow processor long, and what stands in its way is mostly there to stay.
+    fn is_due(&self) -> bool {
+        let is_over = |(_, tried): (u32, Instant)| clock::now() >= tried + REFUSED_MS;
+        !self.queues.is_empty() && self.refused.is_some_and(is_over)
     }
 
     /// Logs trouble once, not every second.
