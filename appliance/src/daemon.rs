@@ -100,19 +100,13 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
         plan.endpoints.len()
     );
 
-    loop {
-        match wait(&signals, &reloader) {
-            Event::Tick => {}
-            Event::Reload => reloader.reload(mailboxes),
-            Event::Stop => break,
-        }
-        let plan = supervisor.tend(mailboxes);
-        if let Some(plan) = &plan {
-            listening.follow(&plan.endpoints, mailboxes);
-        }
-        reloader.tend(plan.as_ref(), mailboxes);
-        say_notice();
-    }
+    attend(
+        &signals,
+        &mut supervisor,
+        &mut listening,
+        &mut reloader,
+        mailboxes,
+    );
 
     info!("stopping");
     supervisor.stop();
@@ -127,6 +121,29 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
         keeper.finish();
     }
     Ok(())
+}
+
+/// Looks after the machine, the config and its files until somebody wants an end.
+fn attend(
+    signals: &SignalFd,
+    supervisor: &mut Supervisor,
+    listening: &mut Listening,
+    reloader: &mut Reloader,
+    mailboxes: &[Mailbox],
+) {
+    loop {
+        match wait(signals, reloader) {
+            Event::Tick => {}
+            Event::Reload => reloader.reload(mailboxes),
+            Event::Stop => return,
+        }
+        let plan = supervisor.tend(mailboxes);
+        if let Some(plan) = &plan {
+            listening.follow(&plan.endpoints, mailboxes);
+        }
+        reloader.tend(plan.as_ref(), mailboxes);
+        say_notice();
+    }
 }
 
 /// A key that nobody knows. Waits until the kernel has enough entropy, which a router at its first boot may lack; what is
