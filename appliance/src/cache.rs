@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use xdnsd_core::cache::{Head, Key, Shard, shard_of};
+use xdnsd_core::cache::{Head, Key, NO_NAME, Shard, shard_of};
 use xdnsd_core::dns::Name;
 use xdnsd_core::dns::name::is_within;
 use xdnsd_core::engine::CacheAccess;
@@ -306,7 +306,11 @@ pub fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Stri
     } else {
         "upstream"
     };
-    let (rtype, rcode) = (type_text(key.qtype), rcode_text(head.rcode));
+    let rtype = match key.qtype {
+        NO_NAME => "*".into(),
+        qtype => type_text(qtype),
+    };
+    let rcode = rcode_text(head.rcode);
     let (answers, authorities, additionals) = (head.answers, head.authorities, head.additionals);
     let len = body.len();
     format!(

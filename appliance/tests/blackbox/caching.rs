@@ -15,7 +15,8 @@ use crate::support::client::{Family, RawClient};
 use crate::support::message::{addresses, ttl};
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
-use crate::support::text::{assert_answer, assert_records, ede, question};
+use crate::support::text::{ask_all, assert_answer, assert_records, ede, question};
+use crate::support::ways::Ways;
 
 /// RFC 8914: Stale Answer, Stale NXDOMAIN Answer.
 const STALE: Option<u16> = Some(3);
@@ -112,6 +113,26 @@ fn negative_answers_are_kept_by_the_soa_of_their_zone() -> Result<()> {
             assert_records(answer.name_servers(), expected, &answer);
         }
         assert_eq!(count(&scene, name), *asked, "{name}");
+    }
+    Ok(())
+}
+
+/// RFC 2308 section 5.
+#[test]
+fn nxdomain_is_kept_for_all_types_and_nodata_for_one() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    let ways = Ways::open(&scene)?;
+    const SOA: &str = "test. 60 SOA ns.test. h.test. 1 3600 600 86400 60";
+    for (name, code, asked) in [("none.test.", NX, 1), ("some.test.", OK, 4)] {
+        scene
+            .upstream
+            .on(name, Rule::sections(code, [&[], &[SOA], &[]]));
+        for qtype in ["A", "AAAA", "MX", "TYPE65280"] {
+            let answer = ask_all(&ways, &format!("{name} {qtype}"))?;
+            assert_answer(&answer, code, &[]);
+            assert_records(answer.name_servers(), &[SOA], &answer);
+        }
+        assert_eq!(count(&scene, name), asked, "{name}");
     }
     Ok(())
 }

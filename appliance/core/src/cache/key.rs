@@ -19,6 +19,9 @@ pub struct Key<'a> {
     pub checking_disabled: bool,
 }
 
+/// The QTYPE under which it is kept that a name does not exist, whatever is asked for. RFC 6895 section 3.1 reserves it.
+pub const NO_NAME: u16 = 0;
+
 impl Key<'_> {
     /// SipHash-1-3 (the first half of 128 bits) under a seed from the system's generator: names are chosen by attackers,
     /// who must not know which of them meet in one set.

@@ -19,6 +19,7 @@ mod cookie;
 mod deliver;
 mod known;
 mod local;
+mod no_name;
 mod query;
 mod reject;
 mod response;

@@ -196,6 +196,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             self.judge_again(turn.policy, question.hash, &asking.key(), group, true);
             found = self.look_up(turn, &question, asking, message);
         }
+        if matches!(found, Lookup::Nothing)
+            && let Some(outcome) = self.answer_nonexistent(turn, asking, message)
+        {
+            return outcome;
+        }
         let missed = match found {
             Lookup::Reply {
                 len,

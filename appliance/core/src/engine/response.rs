@@ -350,6 +350,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             },
             ..answer.head
         };
+        self.note_existence(&key, &head, body);
         let inserted = self.cache.with_shard(hash, |shard| {
             let inserted = shard.insert(hash, &key, &head, body);
             if inserted == Inserted::TooLarge {

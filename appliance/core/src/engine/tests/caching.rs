@@ -293,3 +293,95 @@ fn order_is_kept_where_the_config_says_so() {
         assert_eq!(first, answers(&world.hit(&query("a.example.", 3))));
     });
 }
+
+/// RFC 2308 section 5: NXDOMAIN is kept by QNAME and QCLASS.
+#[test]
+fn a_name_that_does_not_exist_has_no_other_types() {
+    with_world(Settings::DEFAULT, |world| {
+        let deny = |message: &mut Message| {
+            message.set_response_code(ResponseCode::NXDomain);
+            message.add_name_server(soa("example.", 900, 120));
+        };
+        world.miss(1, &query("no.example.", 1));
+        world.respond(deny);
+        world.pass(20_000);
+        for qtype in [RecordType::AAAA, RecordType::MX, RecordType::HTTPS] {
+            let reply = world.hit(&query_type("NO.example.", qtype, 2));
+            assert_eq!(reply.response_code(), ResponseCode::NXDomain);
+            assert_eq!(reply.name_servers()[0].ttl(), 100);
+            assert_eq!(reply.queries()[0].query_type(), qtype);
+        }
+        assert_eq!(world.effects.asked.len(), 1);
+        // With proofs it is another answer; a DS is another server's business; and so are names below.
+        world.miss(
+            2,
+            &with_edns(query_type("no.example.", RecordType::AAAA, 3), true),
+        );
+        world.miss(3, &query_type("no.example.", RecordType::from(43), 4));
+        world.miss(4, &query("a.no.example.", 5));
+        world.pass(100_000);
+        world.miss(5, &query_type("no.example.", RecordType::MX, 6));
+    });
+}
+
+#[test]
+fn what_shows_that_a_name_exists_ends_its_denial() {
+    with_world(Settings::DEFAULT, |world| {
+        let deny = |message: &mut Message| {
+            message.set_response_code(ResponseCode::NXDomain);
+            message.add_name_server(soa("example.", 900, 120));
+        };
+        // Asked for at the same time: the later answer counts.
+        world.miss(1, &query("a.example.", 1));
+        world.miss(2, &query_type("a.example.", RecordType::AAAA, 2));
+        world.respond_to(0, deny);
+        world.respond_to(1, |message| {
+            message.add_name_server(soa("example.", 900, 120));
+        });
+        world.miss(3, &query_type("a.example.", RecordType::MX, 3));
+        // What an alias's target lacks says nothing of the alias.
+        world.miss(4, &query("b.example.", 4));
+        world.respond(|message| {
+            deny(message);
+            message.add_answer(alias("b.example.", 60, "c.example."));
+        });
+        world.miss(5, &query_type("b.example.", RecordType::CNAME, 5));
+        // Nor does what its parent says.
+        let ds = query_type("e.example.", RecordType::from(43), 6);
+        world.miss(6, &ds);
+        world.respond(deny);
+        world.miss(7, &query("e.example.", 7));
+    });
+}
+
+/// Some servers deny names for want of an AAAA (RFC 4074 section 4.2).
+#[test]
+fn what_is_known_of_a_type_counts_more_than_what_is_known_of_the_name() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(6, &query("d.example.", 6));
+        world.respond(answer_a(30));
+        world.miss(7, &query_type("d.example.", RecordType::AAAA, 7));
+        world.respond(|message| {
+            message.set_response_code(ResponseCode::NXDomain);
+            message.add_name_server(soa("example.", 900, 120));
+        });
+        assert_eq!(world.hit(&query("d.example.", 8)).answers().len(), 1);
+        // Past its TTL, too.
+        world.pass(31_000);
+        world.miss(8, &query("d.example.", 9));
+    });
+}
+
+/// A policy of another day has not let the question through.
+#[test]
+fn a_denial_from_under_another_policy_is_not_used() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("no.example.", 1));
+        world.respond(|message| {
+            message.set_response_code(ResponseCode::NXDomain);
+            message.add_name_server(soa("example.", 900, 120));
+        });
+        world.policy.generation += 1;
+        world.miss(2, &query_type("no.example.", RecordType::MX, 2));
+    });
+}

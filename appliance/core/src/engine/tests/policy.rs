@@ -168,6 +168,30 @@ fn a_local_alias_to_a_name_that_does_not_exist_fails_or_is_stale_with_it() {
     });
 }
 
+/// The alias is a part of every answer, whatever is known of its target; and what is withheld of one type says nothing of
+/// another.
+#[test]
+fn what_is_known_of_a_target_or_of_a_withheld_answer_is_not_known_of_the_name() {
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = house();
+        world.miss(1, &query("cdn.example.", 1));
+        world.respond(|message| {
+            message.set_response_code(ResponseCode::NXDomain);
+            message.add_name_server(soa("example.", 60, 60));
+        });
+        world.miss(2, &query_type("out.lan.", RecordType::AAAA, 2));
+        world.policy.lists = blocking(&["edge.example"]);
+        world.policy.block_ttl_secs = 60;
+        world.miss(3, &query("www.example.", 3));
+        world.respond(|message| {
+            message.add_answer(alias("www.example.", 300, "edge.example."));
+            message.add_answer(address("edge.example.", 300, 1));
+        });
+        assert_eq!(world.last_reply().response_code(), ResponseCode::NXDomain);
+        world.miss(4, &query_type("www.example.", RecordType::MX, 4));
+    });
+}
+
 #[test]
 fn an_alias_that_is_changed_meanwhile_is_asked_again() {
     with_world(Settings::DEFAULT, |world| {
