@@ -9,6 +9,7 @@ use hickory_proto::rr::RData;
 use super::code;
 use crate::support::ask::{Ask, OptRecord, class, flag, option, record, rtype};
 use crate::support::client::Family;
+use crate::support::daemon;
 use crate::support::message::txt;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
@@ -383,4 +384,41 @@ fn long_answers_are_for_clients_that_proved_their_address() -> Result<()> {
         assert_eq!(small.data(rtype::A).len(), 1);
     }
     ways.check_tiers()
+}
+
+#[test]
+fn cookies_outlive_one_change_of_the_secret() -> Result<()> {
+    let with_secrets = |secrets: &[&str]| {
+        Setup::three_ways().sections(&format!(
+            "[edns]\ncookie_secrets = {secrets:?}\nunknown_client_max = 600\n"
+        ))
+    };
+    let [first, second, third] = [SECRET, &"5".repeat(32), &"6".repeat(32)];
+    let mut scene = scene!(with_secrets(&[first]));
+    prepare(&scene);
+    let long = |cookie: &[u8]| with_cookie("long.test.", rtype::TXT, cookie);
+    let given = cookie_of(&Ways::open(&scene)?.ask(Way::Xdp, Family::V4, &long(&CLIENT))?)?;
+    for (secrets, is_good) in [([second, first], true), ([third, second], false)] {
+        let directory = scene.directory.path();
+        daemon::write(
+            directory,
+            "config.toml",
+            &with_secrets(&secrets).config(directory),
+        )?;
+        scene.daemon.terminate()?;
+        scene.daemon.start_again(&scene.lab)?;
+        let ways = Ways::open(&scene)?;
+        for way in Way::DATAGRAMS {
+            let reply = ways.ask(way, Family::V4, &long(&given))?;
+            let code = if is_good {
+                code::NOERROR
+            } else {
+                code::BADCOOKIE
+            };
+            assert_eq!(reply.rcode(), code, "{secrets:?} {way:?}");
+            assert_ne!(cookie_of(&reply)?, given, "made with the new secret");
+        }
+        ways.check_tiers()?;
+    }
+    Ok(())
 }
