@@ -10,7 +10,7 @@ const SOCKET: &str = "/run/xdnsd.sock";
 pub const HELP: &str = "\
 xdnsd: a DNS forwarder for routers on XDP and AF_XDP
 
-  xdnsd run FILE                      serve, as the config FILE says
+  xdnsd run [--user NAME] FILE        serve, as the config FILE says; --user: as root, give all other rights away
   xdnsd check [--offline] FILE        say what is wrong with a config; --offline: without looking at this machine
   xdnsd reference                     every key of the config, in Markdown
   xdnsd memory                        the memory budget, line by line
@@ -26,14 +26,19 @@ Of a running daemon; --socket PATH where it is not at /run/xdnsd.sock:
 
   xdnsd version | help
 
-Exit status: 0 done, 1 failed, 2 not a command.
+Exit status: 0 done, 1 failed, 2 not a command, 78 a config that cannot be run.
 ";
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// Serve.
-    Run(PathBuf),
+    Run {
+        /// The config.
+        file: PathBuf,
+        /// The account to serve under, if not the one that started the process.
+        user: Option<String>,
+    },
     /// Validate a config.
     Check {
         /// The config.
@@ -72,7 +77,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         .collect();
     match known.as_slice() {
         [] => Err("no command".into()),
-        ["run", _] => Ok(Command::Run(words.remove(1).into())),
+        ["run", _] => Ok(Command::Run {
+            file: words.remove(1).into(),
+            user: None,
+        }),
+        ["run", "--user", user, _] => Ok(Command::Run {
+            user: Some((*user).to_owned()),
+            file: words.remove(3).into(),
+        }),
         ["check", "--offline", _] => Ok(Command::Check {
             file: words.remove(2).into(),
             offline: true,
@@ -134,7 +146,11 @@ mod tests {
 
     #[test]
     fn every_command_is_known() {
-        assert_eq!(parsed("run a.toml"), Ok(Command::Run("a.toml".into())));
+        for (line, user) in [("run f", None), ("run --user xdnsd f", Some("xdnsd"))] {
+            let user = user.map(str::to_owned);
+            let file = "f".into();
+            assert_eq!(parsed(line), Ok(Command::Run { file, user }));
+        }
         for (line, offline) in [("check f", false), ("check --offline f", true)] {
             assert_eq!(
                 parsed(line),
@@ -180,6 +196,8 @@ mod tests {
         for line in [
             "run",
             "run a b",
+            "run --user a",
+            "run f --user a",
             "start",
             "check",
             "check --online f",

@@ -7,6 +7,7 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -34,6 +35,9 @@ use crate::{clock, commands, memory, seal, sys};
 
 /// Threads with an engine: the workers, and one that serves TCP, so that it never makes UDP wait.
 pub const ENGINES: usize = WORKERS + 1;
+
+/// How long the first worker is waited for.
+const START_MAX: Duration = Duration::from_secs(1);
 
 /// How often interfaces are looked after.
 const TEND_MS: u16 = 1_000;
@@ -75,9 +79,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
         cookie_key: random_key()?,
         threads: Vec::new(),
     };
-    // The first worker answers from the kernel's sockets while the kernel checks the XDP program, which takes longer
-    // than all the rest on a slow processor.
-    crew.start(&mailboxes[0], false)?;
+    crew.start_first(mailboxes)?;
     let mut supervisor = Supervisor::new(config.clone());
     let workers = worker_count(&supervisor);
     let mailboxes = &mailboxes[..=workers];
@@ -230,16 +232,31 @@ struct Crew<'a> {
 }
 
 impl Crew<'_> {
+    /// Starts the first. It answers from the kernel's sockets while the kernel checks the XDP program, which takes longer
+    /// than all the rest on a slow processor, and has the processor to itself until it does.
+    fn start_first(&mut self, mailboxes: &'static [Mailbox]) -> Result<(), Failure> {
+        let (serving, serves) = mpsc::channel();
+        self.start(&mailboxes[0], false, serving)?;
+        // Late or ended: nothing depends on it.
+        let _ = serves.recv_timeout(START_MAX);
+        Ok(())
+    }
+
     /// Starts all but the first; the last one serves TCP alone.
     fn start_others(&mut self, mailboxes: &'static [Mailbox]) -> Result<(), Failure> {
         for (index, mailbox) in mailboxes.iter().enumerate().skip(1) {
-            self.start(mailbox, index + 1 == mailboxes.len())?;
+            self.start(mailbox, index + 1 == mailboxes.len(), mpsc::channel().0)?;
         }
         Ok(())
     }
 
-    /// Starts the next worker: for UDP, or for TCP alone.
-    fn start(&mut self, mailbox: &'static Mailbox, has_tcp: bool) -> Result<(), Failure> {
+    /// Starts the next worker: for UDP, or for TCP alone. It tells `serving` when it is about to serve.
+    fn start(
+        &mut self,
+        mailbox: &'static Mailbox,
+        has_tcp: bool,
+        serving: Sender<()>,
+    ) -> Result<(), Failure> {
         let index = self.threads.len();
         let listeners = self.listening.open(index, has_tcp);
         let parts = Parts {
@@ -258,7 +275,7 @@ impl Crew<'_> {
             ..self.config.settings()
         };
         let thread = memory::thread(&format!("worker {index}"))
-            .spawn(move || work(index, parts, upstreams, settings))
+            .spawn(move || work(index, parts, upstreams, settings, &serving))
             .map_err(|error| format!("worker thread: {error}"))?;
         self.threads.push(thread);
         Ok(())
@@ -266,11 +283,19 @@ impl Crew<'_> {
 }
 
 /// The thread of one worker.
-fn work(index: usize, parts: Parts<'static>, upstreams: Upstreams, settings: Settings) {
+fn work(
+    index: usize,
+    parts: Parts<'static>,
+    upstreams: Upstreams,
+    settings: Settings,
+    serving: &Sender<()>,
+) {
     let mut tables = TABLES[index].lock().unwrap_or_else(PoisonError::into_inner);
     let engine = Engine::new(&mut tables, &CACHE, parts.counters, upstreams, settings);
     match Worker::new(engine, parts) {
         Ok(mut worker) => {
+            // Only the first one is waited for.
+            let _ = serving.send(());
             let _seal = seal::Seal::this_thread();
             worker.run();
         }

@@ -1,5 +1,6 @@
 //! The daemon: effects around the engine of `xdnsd_core`.
 
+pub mod account;
 pub mod cache;
 pub mod changes;
 pub mod cli;

@@ -12,10 +12,24 @@ use xdnsd::config::{Config, Devices, reference};
 use xdnsd::policy::keeper::Keeper;
 use xdnsd::policy::set::PolicySet;
 use xdnsd::policy::{Notes, list_file};
-use xdnsd::{control, daemon, memory};
+use xdnsd::{account, control, daemon, memory};
 
 /// Exit status where the words are no command.
 const USAGE: u8 = 2;
+/// Exit status of `run` where the config file is wrong: to start it again does not help (EX_CONFIG of sysexits.h).
+const BAD_CONFIG: u8 = 78;
+
+/// Why a command failed, and the exit status that says so.
+struct Failure {
+    status: u8,
+    problem: String,
+}
+
+impl From<String> for Failure {
+    fn from(problem: String) -> Self {
+        Self { status: 1, problem }
+    }
+}
 
 fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os().skip(1)) {
@@ -27,16 +41,16 @@ fn main() -> ExitCode {
     };
     match carry_out(command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
+        Err(Failure { status, problem }) => {
             eprintln!("{problem}");
-            ExitCode::FAILURE
+            ExitCode::from(status)
         }
     }
 }
 
-fn carry_out(command: Command) -> Result<(), String> {
-    match command {
-        Command::Run(file) => run(&file),
+fn carry_out(command: Command) -> Result<(), Failure> {
+    let done = match command {
+        Command::Run { file, user } => return run(&file, user.as_deref()),
         Command::Check { file, offline } => check(&file, offline),
         Command::Ask { request, socket } => {
             let asked = control::ask(&socket, &request, &mut io::stdout().lock());
@@ -52,14 +66,19 @@ fn carry_out(command: Command) -> Result<(), String> {
         Command::Memory => print(&memory::report()),
         Command::Version => print(concat!("xdnsd ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Help => print(cli::HELP),
-    }
+    };
+    Ok(done?)
 }
 
-fn run(file: &Path) -> Result<(), String> {
-    let config = Config::load(file).map_err(|errors| errors.to_string())?;
+fn run(file: &Path, user: Option<&str>) -> Result<(), Failure> {
+    user.map(account::change_to).transpose()?;
+    let config = Config::load(file).map_err(|errors| Failure {
+        status: BAD_CONFIG,
+        problem: errors.to_string(),
+    })?;
     let logger = SimpleLogger::new().with_level(config.log.level.into());
     logger.init().map_err(|error| error.to_string())?;
-    daemon::run(file, config)
+    Ok(daemon::run(file, config)?)
 }
 
 /// A file that the config names and that is not there is worth a word, and nothing more: it may come later.

@@ -55,10 +55,10 @@ fn check_says_where_what_and_what_is_allowed() -> Result<()> {
     ] {
         let file = write(directory.path(), "wrong.toml", &wrong)?;
         let file = file.display().to_string();
-        for command in ["check", "run"] {
+        for (command, status) in [("check", 1), ("run", 78)] {
             let output = run(None, &[command, &file])?;
             let said = stderr(&output);
-            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert_eq!(output.status.code(), Some(status), "{said}");
             assert!(said.contains(&format!("{file}:{line}:")), "{said}");
             for word in words {
                 // A fault of the syntax has no key.
@@ -87,9 +87,9 @@ fn every_fault_of_a_file_is_said_at_once() -> Result<()> {
 
 #[test]
 fn a_file_that_is_missing_is_named() -> Result<()> {
-    for command in ["check", "run"] {
+    for (command, status) in [("check", 1), ("run", 78)] {
         let output = run(None, &[command, "/nonexistent/xdnsd.toml"])?;
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(status));
         let said = stderr(&output);
         assert!(
             said.contains("/nonexistent/xdnsd.toml") && said.contains("No such file"),

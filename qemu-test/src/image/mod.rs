@@ -54,21 +54,6 @@ impl Arch {
         }
     }
 
-    fn multiarch(self) -> &'static str {
-        match self {
-            Self::X86_64 => "x86_64-linux-gnu",
-            Self::Aarch64 => "aarch64-linux-gnu",
-        }
-    }
-
-    /// The dynamic loader's name and the directory in which programs look for it.
-    fn loader(self) -> (&'static str, &'static str) {
-        match self {
-            Self::X86_64 => ("ld-linux-x86-64.so.2", "lib64"),
-            Self::Aarch64 => ("ld-linux-aarch64.so.1", "lib"),
-        }
-    }
-
     /// Reads what was written on the command line.
     pub fn parse(name: &str) -> Result<Self> {
         match name {
@@ -190,7 +175,6 @@ pub fn build(recipe: &Recipe) -> Result<Image> {
         userland: &userland,
         host_userland: &host_userland,
         server: &server,
-        arch: recipe.arch,
     };
     root::assemble(&at.join("root"), parts)?;
     let squashfs = at.join("root.squashfs");

@@ -7,7 +7,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::Arch;
 use super::tool::run;
 use crate::process::output_of;
 use crate::workspace;
@@ -41,9 +40,6 @@ const VAR_LINKS: [(&str, &str); 4] = [
     ("tmp", "../tmp"),
 ];
 
-/// What busybox has to leave to somebody else: itself, and util-linux's setpriv.
-const OTHERS: [&str; 2] = ["/busybox", "/setpriv"];
-
 /// What a root is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
@@ -53,8 +49,6 @@ pub struct Parts<'a> {
     pub host_userland: &'a Path,
     /// The server.
     pub server: &'a Path,
-    /// The machine that it is for.
-    pub arch: Arch,
 }
 
 /// Puts the tree together at `root`, which is made anew.
@@ -66,7 +60,6 @@ pub fn assemble(root: &Path, parts: Parts<'_>) -> Result<()> {
         fs::create_dir_all(root.join(directory)).with_context(|| format!("create {directory}"))?;
     }
     install_busybox(root, parts)?;
-    install_setpriv(root, parts)?;
     copy_tree(
         &workspace::root().join("qemu-test/image-skeleton/etc"),
         &root.join("etc"),
@@ -117,7 +110,7 @@ fn install_busybox(root: &Path, parts: Parts<'_>) -> Result<()> {
         output_of(Command::new(parts.host_userland.join("bin/busybox")).arg("--list-full"))?;
     for applet in applets
         .lines()
-        .filter(|applet| !OTHERS.iter().any(|other| applet.ends_with(other)))
+        .filter(|applet| !applet.ends_with("/busybox"))
     {
         let path = root.join(applet);
         let parent = path.parent().context("an applet has a directory")?;
@@ -125,35 +118,6 @@ fn install_busybox(root: &Path, parts: Parts<'_>) -> Result<()> {
         symlink("/bin/busybox", &path).with_context(|| format!("link {applet}"))?;
     }
     Ok(())
-}
-
-/// util-linux's setpriv and the three libraries that it needs: busybox's cannot change the account.
-fn install_setpriv(root: &Path, parts: Parts<'_>) -> Result<()> {
-    let setpriv = "usr/bin/setpriv";
-    install(
-        &parts.userland.join(setpriv),
-        &root.join(setpriv),
-        MODE_PROGRAM,
-    )?;
-    let libraries = format!("lib/{}", parts.arch.multiarch());
-    for library in ["libc.so.6", "libcap-ng.so.0"] {
-        let from = [
-            parts.userland.join(&libraries),
-            parts.userland.join("usr").join(&libraries),
-        ];
-        let found = from
-            .iter()
-            .map(|directory| directory.join(library))
-            .find(|path| path.exists());
-        let found = found.with_context(|| format!("{library} is in none of the packages"))?;
-        install(&found, &root.join("lib").join(library), MODE_PROGRAM)?;
-    }
-    let (loader, at) = parts.arch.loader();
-    install(
-        &parts.userland.join(&libraries).join(loader),
-        &root.join(at).join(loader),
-        MODE_PROGRAM,
-    )
 }
 
 /// What `package/xdnsd/xdnsd.mk` installs.

@@ -77,6 +77,12 @@ impl Guest {
         String::from_utf8_lossy(&bytes).replace('\r', "")
     }
 
+    /// When QEMU was started.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Since QEMU was started.
     #[must_use]
     pub fn age(&self) -> Duration {

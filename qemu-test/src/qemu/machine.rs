@@ -14,6 +14,8 @@ use crate::process::Process;
 pub const HOST: &str = "192.168.1.2";
 /// The guest's address on `eth0`, fixed in `buildroot/board/xdnsd/rootfs-overlay/etc/network/interfaces`.
 pub const GUEST: &str = "192.168.1.1";
+/// The Ethernet address of the guest's device.
+pub const GUEST_MAC: &str = "52:54:00:53:00:01";
 /// How long a kernel may take under KVM until it says a word.
 const KVM_PROBE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -271,7 +273,7 @@ impl<'a> Machine<'a> {
             many => format!(",mq=on,vectors={}", 2 * many + 2),
         };
         format!(
-            "virtio-net-pci,netdev=lan,mac=52:54:00:53:00:01{queues}{}",
+            "virtio-net-pci,netdev=lan,mac={GUEST_MAC}{queues}{}",
             self.nic
         )
     }

@@ -7,11 +7,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::{Bench, Router, check};
 use crate::frames::FrameSocket;
-use crate::netns::Namespace;
 use crate::process::output_of;
-use crate::qemu::machine::{HOST, Link};
+use crate::qemu::cable::{Cable, DEVICE};
+use crate::qemu::machine::HOST;
 use crate::qemu::run::configuration;
-use crate::qemu::upstream::Upstream;
 
 /// Questions from different ports, so that every queue gets some.
 const QUESTIONS: u32 = 40;
@@ -22,6 +21,8 @@ const TRIES: u32 = 5;
 const REPLY_LIMIT: Duration = Duration::from_secs(4);
 const ANSWERED_XDP: &str = "xdnsd_answers_xdp_total";
 const ANSWERED_UDP: &str = "xdnsd_answers_udp_total";
+/// The capabilities of the server's account in `/proc/PID/status`: port 53, interfaces, raw sockets, locked memory, BPF.
+const RIGHTS: &str = "000000c000007400";
 /// Offloads of the guest that keep XDP away while they cannot be switched off from inside.
 const NO_OFFLOAD_CONTROL: &str = ",ctrl_guest_offloads=off";
 /// With this the driver may share its buffers with AF_XDP, where the kernel knows how.
@@ -32,7 +33,38 @@ pub fn native(bench: &Bench) -> Result<()> {
     let mut router = bench.router("", "")?;
     router.console_says("XDP program attached, mode native")?;
     is_answered_by_xdp(&mut router)?;
+    has_few_rights(&mut router)?;
     router.ask_tcp("over-tcp.test")
+}
+
+/// The server is no longer root, and neither it nor what it might start can become root again.
+fn has_few_rights(router: &mut Router) -> Result<()> {
+    let status = router
+        .guest
+        .shell("cat /proc/$(cat /run/xdnsd-server.pid)/status")?;
+    let value = |key: &str| {
+        let mut lines = status.lines();
+        lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(':').map(str::trim))
+    };
+    ensure!(
+        value("Uid").is_some_and(|ids| !ids.split_whitespace().any(|id| id == "0")),
+        "{status}"
+    );
+    for (key, wanted) in [
+        ("CapEff", RIGHTS),
+        ("CapPrm", RIGHTS),
+        ("CapBnd", RIGHTS),
+        ("CapInh", "0000000000000000"),
+        ("CapAmb", "0000000000000000"),
+        ("NoNewPrivs", "1"),
+        ("Groups", ""),
+    ] {
+        ensure!(
+            value(key) == Some(wanted),
+            "{key} is not {wanted}: {status}"
+        );
+    }
+    Ok(())
 }
 
 /// Attached in the generic hook, the same.
@@ -170,28 +202,7 @@ fn is_answered_without_xdp(router: &mut Router) -> Result<()> {
     Ok(())
 }
 
-/// A tap device in a namespace of its own, with the upstream behind it.
-struct Cable {
-    namespace: Namespace,
-    upstream: Upstream,
-}
-
 impl Cable {
-    fn new(is_multi_queue: bool) -> Result<Self> {
-        let namespace = Namespace::unnamed()?;
-        let multi_queue = if is_multi_queue { " multi_queue" } else { "" };
-        namespace.ip(&format!(
-            "tuntap add dev tap0 mode tap{multi_queue}\naddr add {HOST}/24 dev tap0\naddr add fd00:53::2/64 dev tap0 nodad\n\
-             link set lo up\nlink set tap0 up\n"
-        ))?;
-        let address = HOST.parse().context("the host's address")?;
-        let upstream = namespace.run(|| Upstream::start(address))?;
-        Ok(Self {
-            namespace,
-            upstream,
-        })
-    }
-
     fn router(&self, bench: &Bench, queues: u32) -> Result<Router> {
         self.router_with(bench, queues, "")
     }
@@ -201,13 +212,7 @@ impl Cable {
             &format!("{HOST}:{}", self.upstream.port),
             "",
         ))?;
-        let mut machine = bench.machine(
-            Link::Tap {
-                namespace: &self.namespace,
-                device: "tap0",
-            },
-            &data,
-        );
+        let mut machine = bench.machine(self.link(), &data);
         machine.queues = queues;
         machine.nic = nic;
         let mut router = bench.boot(&machine)?;
@@ -234,7 +239,7 @@ impl Cable {
         router.guest.shell(
             "ip link add link eth0 name eth0.7 type vlan id 7 && ip addr add 192.168.7.1/24 dev eth0.7 && ip link set eth0.7 up",
         )?;
-        let socket = FrameSocket::open(&self.namespace, "tap0")?;
+        let socket = FrameSocket::open(&self.namespace, DEVICE)?;
         let is_reply = |frame: &[u8]| {
             frame.get(12..18) == Some(&[0x81, 0, 0, 7, 0x08, 0x06]) && frame.get(25) == Some(&2)
         };
@@ -252,7 +257,7 @@ impl Cable {
 
     /// Ethernet pads short frames: what follows the packet is no part of the message, and may be anything.
     fn ask_with_padding(&self, router: &mut Router) -> Result<()> {
-        let socket = FrameSocket::open(&self.namespace, "tap0")?;
+        let socket = FrameSocket::open(&self.namespace, DEVICE)?;
         let before = router.guest.counter("xdnsd_queries_xdp_total")?
             + router.guest.counter("xdnsd_queries_udp_total")?;
         let mac = router.guest.shell("cat /sys/class/net/eth0/address")?;
