@@ -9,8 +9,10 @@ use anyhow::Result;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use qemu_test::lab::{CLIENT_V4, HOST_INTERFACE, UPSTREAM_V4, UPSTREAM_V6};
+use qemu_test::wait::wait_until;
 use xdnsd_core::counters::Counter;
 
+use crate::support::TIMEOUT;
 use crate::support::client::{Family, RawClient, UdpClient, listen};
 use crate::support::message::{addresses, query, read_answer, wire};
 use crate::support::scene::{Scene, Setup, scene};
@@ -66,12 +68,16 @@ fn in_order_the_second_server_is_asked_once_the_first_is_slower_than_usual() -> 
     let scene = scene!(two(""));
     answer_by(&scene, ms(0), ms(0));
     let client = scene.raw_client()?;
+    let mut first_alone = 0;
     for number in 0..20 {
         let name = format!("n{number}.test.");
         let (answer, _) = ask(&client, &name)?;
-        assert_eq!(addresses(&answer), ["192.0.2.1"]);
-        assert_eq!(servers(&scene, &name), [FIRST]);
+        let asked = servers(&scene, &name);
+        assert_eq!(asked[0], FIRST);
+        first_alone += usize::from(asked.len() == 1 && addresses(&answer) == ["192.0.2.1"]);
     }
+    // On a busy machine the first may be late now and then.
+    assert!(first_alone >= 15, "{first_alone} of 20");
     // Its usual time is a millisecond; so nobody waits for a whole second.
     answer_by(&scene, ms(1_000), ms(0));
     let (answer, took) = ask(&client, "slow.test.")?;
@@ -126,12 +132,11 @@ fn a_race_asks_two_and_each_group_has_its_own_way() -> Result<()> {
     let (answer, took) = ask(&client, "a.test.")?;
     assert_eq!(addresses(&answer), ["192.0.2.2"]);
     assert!(took < ms(1_400), "{took:?}");
-    assert_eq!(
-        servers(&scene, "a.test.")
-            .into_iter()
-            .collect::<BTreeSet<_>>(),
-        [FIRST, SECOND_V4].into()
-    );
+    // The slow one may note the question after the other has answered it.
+    wait_until("both were asked", TIMEOUT, || {
+        let asked: BTreeSet<_> = servers(&scene, "a.test.").into_iter().collect();
+        asked == [FIRST, SECOND_V4].into()
+    })?;
     // A failure does not win the race.
     scene
         .upstream
