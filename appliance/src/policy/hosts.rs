@@ -27,6 +27,8 @@ pub struct Host {
     pub address: IpAddr,
     /// Its names in lower-case wire form; the first is the one that the address points back to.
     pub names: Vec<Vec<u8>>,
+    /// When its lease ends, in seconds of the Unix epoch. `None`: never, or it has none.
+    pub ends_secs: Option<i64>,
 }
 
 /// The machines of a hosts file: an address and names per line, `#` begins a comment. Lines without an address, and names
@@ -67,7 +69,11 @@ fn parse_hosts_line(line: &str, skip: &mut impl FnMut(String)) -> Result<Option<
     match (is_named, names.is_empty()) {
         (false, _) => Err("has an address and no name".into()),
         (true, true) => Ok(None),
-        (true, false) => Ok(Some(Host { address, names })),
+        (true, false) => Ok(Some(Host {
+            address,
+            names,
+            ends_secs: None,
+        })),
     }
 }
 
@@ -106,7 +112,8 @@ fn parse_dnsmasq_line(line: &str, now_secs: Option<i64>) -> Result<Vec<Host>, St
     match words[..] {
         [] | ["duid", ..] | [_, _, _, "*", ..] => Ok(Vec::new()),
         [end, _mac_or_iaid, address, name, ..] => {
-            if has_ended(parse_end(end)?, now_secs) {
+            let end_secs = parse_end(end)?;
+            if has_ended(end_secs, now_secs) {
                 return Ok(Vec::new());
             }
             let address = address
@@ -115,6 +122,7 @@ fn parse_dnsmasq_line(line: &str, now_secs: Option<i64>) -> Result<Vec<Host>, St
             Ok(vec![Host {
                 address,
                 names: vec![parse_host(name)?],
+                ends_secs: point_in_time(end_secs),
             }])
         }
         _ => Err("is not a lease: end, MAC, address, name".into()),
@@ -146,10 +154,11 @@ fn parse_odhcpd_line(
             "is not a lease: # interface, DUID, IAID, name, end, ID, length, addresses".into(),
         );
     };
+    let end_secs = parse_end(end)?;
     // A name that odhcpd itself found to be broken begins with `broken\x20`.
     if *name == "-"
         || name.starts_with("broken") && name.contains('\\')
-        || has_ended(parse_end(end)?, now_secs)
+        || has_ended(end_secs, now_secs)
     {
         return Ok(Vec::new());
     }
@@ -161,6 +170,7 @@ fn parse_odhcpd_line(
         .map(|address| Host {
             address,
             names: names.clone(),
+            ends_secs: point_in_time(end_secs),
         })
         .collect())
 }
@@ -178,12 +188,14 @@ fn parse_end(word: &str) -> Result<i64, String> {
         .map_err(|_| format!("`{word}` is not the end of a lease"))
 }
 
-/// Whether a lease has ended. 0 (dnsmasq) and -1 (odhcpd) never end.
-const fn has_ended(end_secs: i64, now_secs: Option<i64>) -> bool {
-    match now_secs {
-        Some(now_secs) => end_secs >= CLOCK_IS_SET_SECS && end_secs < now_secs,
-        None => false,
-    }
+/// The end of a lease that does end: 0 (dnsmasq) and -1 (odhcpd) never do.
+fn point_in_time(end_secs: i64) -> Option<i64> {
+    Some(end_secs).filter(|&end_secs| end_secs >= CLOCK_IS_SET_SECS)
+}
+
+fn has_ended(end_secs: i64, now_secs: Option<i64>) -> bool {
+    let ends = point_in_time(end_secs).zip(now_secs);
+    ends.is_some_and(|(end_secs, now_secs)| end_secs < now_secs)
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub struct Keeper {
     missing_local: Vec<Problem>,
     /// Lists that could not.
     missing_lists: Vec<Problem>,
+    /// When the first of the leases in force ends, in seconds of the Unix epoch.
+    next_end_secs: Option<i64>,
 }
 
 impl Keeper {
@@ -59,6 +61,7 @@ impl Keeper {
             changed: Users::default(),
             missing_local: local.failures.clone(),
             missing_lists: lists.failures.clone(),
+            next_end_secs: local.next_end_secs,
         };
         local.merge(lists);
         let update = Update {
@@ -96,9 +99,13 @@ impl Keeper {
         self.debounce.deadline()
     }
 
-    /// Reads what has changed, once its writers have had the time to finish. `None`: not yet, or nothing.
+    /// Reads what has changed, once its writers have had the time to finish, and leases when one has ended. `None`: not
+    /// yet, or nothing. To be asked every second or so.
     pub fn update_if_due(&mut self, now: Instant, now_secs: Option<i64>) -> Option<Update> {
-        self.debounce.take_due(now).then(|| self.rebuild(now_secs))
+        let ends = self.next_end_secs.zip(now_secs);
+        let has_ended = ends.is_some_and(|(end_secs, now_secs)| end_secs < now_secs);
+        self.changed.local |= has_ended;
+        (self.debounce.take_due(now) || has_ended).then(|| self.rebuild(now_secs))
     }
 
     /// Addresses that no query from the wire can come from.
@@ -127,6 +134,7 @@ impl Keeper {
         if changed.local {
             let mut local = Notes::default();
             let built = self.set.with_local(&self.input, now_secs, &mut local);
+            self.next_end_secs = local.next_end_secs;
             let set = accept(built, &mut local, &mut self.missing_local);
             self.set = set.map_or(Arc::clone(&self.set), Arc::new);
             notes.merge(local);
@@ -258,6 +266,27 @@ mod tests {
         assert_eq!((told(&updated).len(), updated.set.is_some()), (0, true));
         assert!(is_local(&keeper, "phone"));
         assert_eq!(keeper.deadline(), None);
+    }
+
+    #[test]
+    fn a_lease_that_ends_goes_although_nobody_writes() {
+        let folder = Folder::new();
+        let text = "1900000000 m 192.168.1.7 phone *\n1900000005 m 192.168.1.8 tv *\n0 m 192.168.1.9 box *\n";
+        let mut input = PolicyInput::default();
+        input.local.leases = vec![LeaseFile {
+            path: folder.write("dhcp.leases", text),
+            format: LeaseFormat::Dnsmasq,
+        }];
+        let (mut keeper, _) = Keeper::start(input, Some(1_800_000_000)).expect("started");
+        let at = |keeper: &mut Keeper, secs| keeper.update_if_due(NOW, Some(secs)).is_some();
+        assert!(!at(&mut keeper, 1_900_000_000), "its last second");
+        assert!(is_local(&keeper, "phone"));
+        assert!(at(&mut keeper, 1_900_000_001));
+        assert!(!is_local(&keeper, "phone") && is_local(&keeper, "tv"));
+        assert!(!at(&mut keeper, 1_900_000_002));
+        assert!(at(&mut keeper, 1_900_000_010) && !is_local(&keeper, "tv"));
+        assert!(!at(&mut keeper, i64::MAX) && is_local(&keeper, "box"));
+        assert!(keeper.update_if_due(NOW, None).is_none(), "without a clock");
     }
 
     #[test]

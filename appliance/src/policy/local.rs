@@ -468,6 +468,7 @@ fn add_hosts(
     notes: &mut Notes,
 ) {
     for host in hosts {
+        notes.note_end(host.ends_secs);
         if let Err(what) = builder.add_host(host, ttl_secs) {
             notes.push(Problem::of(file.display().to_string(), what));
         }

@@ -67,6 +67,8 @@ pub struct Notes {
     pub failures: Vec<Problem>,
     /// What was taken from which file: no problem, good to know.
     pub told: Vec<String>,
+    /// When the first of the leases that were taken ends, in seconds of the Unix epoch.
+    pub next_end_secs: Option<i64>,
 }
 
 impl Notes {
@@ -85,6 +87,13 @@ impl Notes {
         self.first.extend(other.first.into_iter().take(room));
         self.failures.extend(other.failures);
         self.told.extend(other.told);
+        self.note_end(other.next_end_secs);
+    }
+
+    /// Notes when a lease ends.
+    pub fn note_end(&mut self, end_secs: Option<i64>) {
+        let ends = self.next_end_secs.into_iter().chain(end_secs);
+        self.next_end_secs = ends.min();
     }
 
     /// Gives the value, or notes the failure.
