@@ -3,6 +3,8 @@
 //! The same commit gives the same bytes: files in the order of their names, one time, one owner, modes from git.
 //! The archive has no `buildroot/`, since that holds the archive's own hash.
 
+mod licences;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -27,12 +29,8 @@ const LEFT_OUT: &str = "buildroot";
 /// Makes the archive and the file with its hash.
 pub fn main(arguments: Arguments, _: &Signals) -> Result<ExitCode> {
     arguments.finish()?;
-    let archive = make()?;
-    let line = output_of(Command::new("sha256sum").arg(&archive))?;
-    let digest = line
-        .split(' ')
-        .next()
-        .context("sha256sum prints a digest")?;
+    let (archive, licences) = make()?;
+    let digest = sha256(&archive)?;
     let package = workspace::root().join("buildroot/package/xdnsd");
     let own = package.join("xdnsd.hash");
     let own = fs::read_to_string(&own).with_context(|| format!("read {}", own.display()))?;
@@ -44,14 +42,24 @@ pub fn main(arguments: Arguments, _: &Signals) -> Result<ExitCode> {
         .context("an archive has a name")?;
     write(
         &hash,
-        format!("{own}\n# From cargo xtask dist\nsha256  {digest}  {name}\n").as_bytes(),
+        format!(
+            "{own}\n# From cargo xtask dist\nsha256  {digest}  {name}\nsha256  {licences}  {}\n",
+            licences::FILE
+        )
+        .as_bytes(),
     )?;
     println!("{digest}  {}", archive.display());
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the archive in `dist/` and returns where it is.
-fn make() -> Result<PathBuf> {
+fn sha256(file: &Path) -> Result<String> {
+    let line = output_of(Command::new("sha256sum").arg(file))?;
+    let digest = line.split(' ').next();
+    Ok(digest.context("sha256sum prints a digest")?.to_owned())
+}
+
+/// Makes the archive in `dist/`. Returns where it is, and the digest of the file of licences in it.
+fn make() -> Result<(PathBuf, String)> {
     let name = format!("xdnsd-{}", env!("CARGO_PKG_VERSION"));
     let work = workspace::target().join("dist");
     let tree = work.join(&name);
@@ -65,12 +73,16 @@ fn make() -> Result<PathBuf> {
         copy(&workspace::root().join(file), &tree.join(file))?;
     }
     vendor(&tree)?;
+    let licences = tree.join(licences::FILE);
+    let text = licences::collect(&tree, &tree.join(VENDOR))?;
+    write(&licences, text.as_bytes())?;
+    let digest = sha256(&licences)?;
     let directory = workspace::root().join("dist");
     fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
     let archive = directory.join(format!("{name}-vendored.tar.gz"));
     pack(&work, &name, &archive)?;
     fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
-    Ok(archive)
+    Ok((archive, digest))
 }
 
 /// Puts every dependency beside the sources, and has cargo look for them there.

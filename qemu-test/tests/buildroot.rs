@@ -87,6 +87,17 @@ fn package_has_the_version_of_the_workspace() {
     assert!(read("buildroot/package/xdnsd/xdnsd.mk").contains(&version));
 }
 
+/// `cargo xtask dist` writes the second file of licences, and its hash beside that of the archive.
+#[test]
+fn package_names_the_licences_of_the_release() {
+    let package = read("buildroot/package/xdnsd/xdnsd.mk");
+    let files = between(&package, "\nXDNSD_LICENSE_FILES = ", "\n").concat();
+    let written = read("qemu-test/src/dist/licences.rs");
+    let written = between(&written, "pub const FILE: &str = \"", "\"").concat();
+    assert_eq!(files, format!("LICENSE {written}"));
+    assert!(read("buildroot/package/xdnsd/xdnsd.hash").contains("  LICENSE\n"));
+}
+
 /// The loader, the updater and the script that makes the disk name one file, of one size, with one beginning.
 #[test]
 fn environment_of_the_loader_has_one_place() {

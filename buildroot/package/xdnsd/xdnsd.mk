@@ -13,8 +13,12 @@ XDNSD_SOURCE = xdnsd-$(XDNSD_VERSION)-vendored.tar.gz
 XDNSD_SITE = $(BR2_EXTERNAL_XDNSD_PATH)/../dist
 XDNSD_SITE_METHOD = file
 XDNSD_SUBDIR = appliance
-XDNSD_LICENSE = MIT, MIT or GPL-2.0 (XDP program)
-XDNSD_LICENSE_FILES = LICENSE
+XDNSD_LICENSE = \
+	MIT, \
+	MIT or GPL-2.0 (XDP program), \
+	MIT or Apache-2.0, Unicode-3.0, Unlicense or MIT, Zlib (vendored crates)
+# The second one has the crates that are compiled in, each with its licence.
+XDNSD_LICENSE_FILES = LICENSE THIRD-PARTY-LICENSES
 
 # cargo-package sets the profile in the environment, where it wins over
 # Cargo.toml. This is the profile that is tested: small, and with arithmetic
