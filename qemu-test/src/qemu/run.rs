@@ -1,7 +1,7 @@
 //! `cargo xtask run`: the image for a person. It boots, is asked a few names, shows which tier answered, and stays.
 //!
 //! Nothing needs root: QEMU forwards a port of the loopback to the guest, and upstream is a server of this program or
-//! the resolver that this host uses.
+//! the resolver that this host uses. Only several queues do: QEMU's own network stack has one, a tap device has more.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::net::Ipv4Addr;
@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::cable::Cable;
 use super::guest::{Guest, sum};
-use super::machine::{Accel, HOST, Link, Machine, Scratch, free_port};
+use super::machine::{Accel, GUEST, HOST, Link, Machine, Scratch, free_port};
 use super::upstream::Upstream;
 use crate::arguments::Arguments;
 use crate::image::{self, Arch, Image, Kernel, Recipe, disk};
+use crate::privilege::require_root;
 use crate::process::output_of;
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
@@ -26,7 +28,8 @@ pub const USAGE: &str = "run [--once] [--image DIR] [--kernel 6.1|6.12|newest] [
 
 /// How long a boot may take.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
-/// What a kernel of Debian's needs to start at all: in 72 MiB it says nothing.
+/// What a kernel of Debian's needs to start at all. The header of 6.12's asks for 56 MiB from 16 MiB on (init_size and
+/// pref_address) before anything else is in memory; Buildroot's for 29.
 const DEBIAN_MIB_MIN: u32 = 96;
 /// The resolver that QEMU's network stack offers: it asks the host's.
 const HOST_RESOLVER: &str = "192.168.1.3";
@@ -79,6 +82,19 @@ impl Options {
         Ok(options)
     }
 
+    /// What several queues need.
+    fn cable(&self) -> Result<Option<Cable>> {
+        if self.queues <= 1 {
+            return Ok(None);
+        }
+        require_root("--queues: a tap device, since QEMU's own network has one queue,")?;
+        ensure!(
+            !self.is_host_upstream,
+            "--queues: nothing leads from the tap device to the host's resolver; --upstream own"
+        );
+        Cable::new(true).map(Some)
+    }
+
     fn image(&self) -> Result<Image> {
         match &self.image {
             Some(directory) => Image::open(directory),
@@ -103,9 +119,11 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         "--memory: a kernel of Debian's unpacks itself and its modules in {DEBIAN_MIB_MIN} MiB or more; --image with \
          Buildroot's does with 64"
     );
+    let cable = options.cable()?;
     let image = options.image()?;
     let scratch = Scratch::new("run")?;
     let upstream = Upstream::start(Ipv4Addr::LOCALHOST)?;
+    let upstream = cable.as_ref().map_or(&upstream, |cable| &cable.upstream);
     let server = if options.is_host_upstream {
         HOST_RESOLVER.to_owned()
     } else {
@@ -113,9 +131,15 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     };
     let data = scratch.join("data.ext4");
     disk::make_data_with_config(&data, &configuration(&server, ""))?;
-    let (udp_port, tcp_port) = (free_port()?, free_port()?);
+    let link = match &cable {
+        Some(cable) => cable.link(),
+        None => Link::User {
+            udp_port: free_port()?,
+            tcp_port: free_port()?,
+        },
+    };
     let accel = Accel::choose(options.accel.as_deref(), &image)?;
-    let mut machine = Machine::new(&image, accel, Link::User { udp_port, tcp_port });
+    let mut machine = Machine::new(&image, accel, link.clone());
     machine.data = Some(&data);
     (machine.memory_mib, machine.cpus, machine.queues) =
         (options.memory_mib, options.cpus, options.queues);
@@ -135,12 +159,10 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         ["router.test", "router.test"]
     };
     for name in names {
-        println!("{}", ask(&mut guest, name, udp_port, false)?);
+        println!("{}", ask(&mut guest, name, &link, false)?);
     }
-    println!("{}", ask(&mut guest, names[0], tcp_port, true)?);
-    println!(
-        "ask it yourself: dig @127.0.0.1 -p {udp_port} NAME     over TCP: dig +tcp @127.0.0.1 -p {tcp_port} NAME"
-    );
+    println!("{}", ask(&mut guest, names[0], &link, true)?);
+    println!("ask it yourself: {}", how_to_ask(&link));
     if options.is_once {
         guest.type_line("poweroff")?;
         guest.wait_for_end(BOOT_LIMIT)?;
@@ -195,21 +217,41 @@ fn boot(guest: &mut Guest) -> Result<String> {
     }
 }
 
+/// dig, from where the guest is reached.
+fn dig(link: &Link<'_>, is_tcp: bool) -> Command {
+    match link {
+        Link::User { udp_port, tcp_port } => {
+            let port = if is_tcp { tcp_port } else { udp_port };
+            let mut dig = Command::new("dig");
+            dig.args(["@127.0.0.1", "-p", &port.to_string()]);
+            dig
+        }
+        Link::Tap { namespace, .. } => {
+            let mut dig = namespace.command("dig");
+            dig.arg(format!("@{GUEST}"));
+            dig
+        }
+    }
+}
+
+/// The same for a person.
+fn how_to_ask(link: &Link<'_>) -> String {
+    match link {
+        Link::User { udp_port, tcp_port } => format!(
+            "dig @127.0.0.1 -p {udp_port} NAME     over TCP: dig +tcp @127.0.0.1 -p {tcp_port} NAME"
+        ),
+        Link::Tap { namespace, .. } => {
+            format!("nsenter --net={} dig @{GUEST} NAME", namespace.path())
+        }
+    }
+}
+
 /// Asks one name from outside and says which tier has answered.
-fn ask(guest: &mut Guest, name: &str, port: u16, is_tcp: bool) -> Result<String> {
+fn ask(guest: &mut Guest, name: &str, link: &Link<'_>, is_tcp: bool) -> Result<String> {
     let before = guest.shell("xdnsd stats --socket /run/xdnsd/control.sock")?;
-    let mut dig = Command::new("dig");
+    let mut dig = dig(link, is_tcp);
     dig.args([
-        "@127.0.0.1",
-        "-p",
-        &port.to_string(),
-        "+tries=3",
-        "+time=3",
-        "+noall",
-        "+answer",
-        "+stats",
-        name,
-        "A",
+        "+tries=3", "+time=3", "+noall", "+answer", "+stats", name, "A",
     ]);
     if is_tcp {
         dig.arg("+tcp");
