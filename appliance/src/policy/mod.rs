@@ -17,6 +17,7 @@ mod map;
 pub mod name;
 pub mod prefix;
 pub mod problem;
+mod punycode;
 pub mod rdata;
 pub mod routes;
 pub mod rules;

@@ -1,8 +1,11 @@
 //! Names as people write them, to the wire form that the lookups take.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use xdnsd_core::limits::NAME_MAX;
+
+use super::punycode;
 
 /// Longest label in bytes.
 const LABEL_MAX: usize = 63;
@@ -109,16 +112,19 @@ pub(super) fn unescape(rest: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 /// Reads a host name: letters, digits, hyphens and underscores between the dots (RFC 1123, and what devices really use).
+/// Letters beyond ASCII stand for their `xn--` form.
 ///
 /// # Errors
 /// The text is not a host name.
 pub fn parse_host(text: &str) -> Result<Vec<u8>, NameError> {
-    if !text.is_ascii() {
-        return Err(NameError::NotAscii);
-    }
+    let ascii = if text.is_ascii() {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(punycode::to_ascii(text).ok_or(NameError::NotAscii)?)
+    };
     let is_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if text.bytes().all(is_host) {
-        parse(text)
+    if ascii.bytes().all(is_host) {
+        parse(&ascii)
     } else {
         Err(NameError::NotAHostName)
     }
@@ -216,7 +222,11 @@ mod tests {
         for text in ["bob's", "a b", "a\\.b", "*.lan", "x/y"] {
             assert_eq!(parse_host(text), Err(NameError::NotAHostName), "{text}");
         }
-        assert_eq!(parse_host("é"), Err(NameError::NotAscii));
+        assert_eq!(parse_host("e\u{301}"), Err(NameError::NotAscii));
+        assert_eq!(
+            parse_host("É.example").as_deref(),
+            Ok(&b"\x07xn--9ca\x07example\0"[..])
+        );
     }
 
     #[test]

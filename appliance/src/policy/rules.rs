@@ -331,6 +331,12 @@ mod tests {
                 false,
             ),
             (
+                "||München.example^",
+                "xn--mnchen-3ya.example.",
+                Covers::Subtree,
+                false,
+            ),
+            (
                 "xn--mnchen-3ya.example",
                 "xn--mnchen-3ya.example.",
                 Covers::Subtree,
@@ -411,7 +417,6 @@ mod tests {
             "0.0.0.0 com",
             "two words.example",
             "<html>",
-            "münchen.example",
             "a..example",
             "*",
             "*.",

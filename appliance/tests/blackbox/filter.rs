@@ -71,8 +71,7 @@ const HOSTS: &str = "127.0.0.1 localhost
 :: six.hosts.test
 192.168.1.5 not-a-block.test
 ";
-const PLAIN: &str =
-    "# domains\nplain.test\n*.wild.test\nUPPER.Test\nxn--mnchen-3ya.test\n\nad.allowed.test\n";
+const PLAIN: &str = "# domains\nplain.test\n*.wild.test\nUPPER.Test\nxn--mnchen-3ya.test\nBücher.test\n\nad.allowed.test\n";
 const ADBLOCK: &str = "[Adblock Plus 2.0]
 ! title
 ||sub.adblock.test^
@@ -100,6 +99,7 @@ const BLOCKED_NAMES: &[&str] = &[
     "x.wild.test.",
     "upper.test.",
     "xn--mnchen-3ya.test.",
+    "xn--bcher-kva.test.",
     "sub.adblock.test.",
     "x.sub.adblock.test.",
     "exact.adblock.test.",

@@ -363,6 +363,7 @@ mod tests {
         assert_eq!(decide(&policy, "nas", rtype::AAAA), "PlainName");
         assert_eq!(decide(&policy, "org", rtype::DS), "Forward { group: 0 }");
         assert_eq!(decide(&policy, ".", rtype::NS), "Forward { group: 0 }");
+        assert_eq!(decide(&policy, ".", rtype::DS), "Forward { group: 0 }");
         assert_eq!(
             decide(&policy, "example.org", rtype::A),
             "Forward { group: 0 }"
