@@ -164,6 +164,9 @@ const LOCAL: &[Case] = &[
     ("override.test. AAAA", OK, &[]),
     ("printer.lan. A", OK, &["printer.lan. 77 A 192.168.1.30"]),
     ("other.test. A", OK, &["other.test. 300 A 192.0.2.9"]),
+    // The zone's parent alone can say that it is not signed (RFC 4035 section 3.1.4.1).
+    ("lan. DS", OK, &["lan. 300 DS \\# 1234 08 02 00112233"]),
+    ("nas.lan. DS", OK, &[]),
 ];
 
 #[test]
@@ -175,6 +178,8 @@ fn records_of_the_config_are_answered_here() -> Result<()> {
         "other.test.",
         Rule::records(&["other.test. 300 A 192.0.2.9"]),
     );
+    let parent = Rule::records(&["lan. 300 DS \\# 1234 08 02 00112233"]);
+    scene.upstream.on("lan.", parent);
     let part = Rule::records(&["host.part.lan. 300 A 192.0.2.3"]);
     scene.upstream.on_server(SECOND_V4, "host.part.lan.", part);
     let ways = Ways::open(&scene)?;
@@ -198,8 +203,9 @@ fn records_of_the_config_are_answered_here() -> Result<()> {
         .iter()
         .map(|asked| asked.name())
         .collect();
-    let outside =
-        |name: &String| !["far.test.", "other.test.", "host.part.lan."].contains(&name.as_str());
+    // Of the zone itself nothing but its DS.
+    let elsewhere = ["far.test.", "other.test.", "host.part.lan.", "lan."];
+    let outside = |name: &String| !elsewhere.contains(&name.as_str());
     assert!(
         !asked.iter().any(outside),
         "none of it is asked outside: {asked:?}"

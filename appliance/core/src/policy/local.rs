@@ -13,7 +13,8 @@
 //! A *local zone* is answered from here alone: names in it that have no data do not exist (NXDOMAIN), and their parents
 //! up to the apex do (NODATA, RFC 8020). Outside local zones only what has data is answered: another type of the same name
 //! is NODATA, another name is asked upstream. A plain host name outside local zones, such as `nas`, shadows a top-level
-//! domain for addresses only: all other types, DS among them, are asked upstream.
+//! domain for addresses only: all other types, DS among them, are asked upstream. The DS of a local zone is asked there, too
+//! (`Policy::decide`): it is its parent's.
 //!
 //! `*.dev.lan` covers what is below `dev.lan` by RFC 4592: not names that exist, nor what is below those.
 

@@ -272,9 +272,20 @@ impl<'a> Policy<'a> {
             Local::Unknown => true,
             // Somebody else was named for this part of the zone: an empty local zone does not hide it.
             Local::Nxdomain { zone } => self.is_routed(name, zone_depth(zone)),
+            // As for a delegation: the zone's own servers cannot say that it is not signed.
+            Local::Nodata { zone } if qtype == rtype::DS && zone == Some(name.name()) => {
+                self.is_parent_elsewhere(name)
+            }
             Local::Records(_) | Local::Alias(_) | Local::Nodata { .. } => false,
         };
         (!is_open).then_some(local)
+    }
+
+    /// Whether what is above the name is nothing that local data knows.
+    fn is_parent_elsewhere(&self, name: &Labels<'_>) -> bool {
+        let above = name.count().checked_sub(1).map(|depth| name.suffix(depth));
+        let parent = above.and_then(Labels::new);
+        parent.is_some_and(|parent| matches!(self.local.lookup(&parent, rtype::DS), Local::Unknown))
     }
 
     fn decide_special(&self, name: &Labels<'_>, qtype: u16) -> Option<Special> {

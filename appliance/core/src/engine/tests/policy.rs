@@ -678,3 +678,26 @@ fn the_longest_route_wins() {
         }
     });
 }
+
+/// RFC 4035 section 3.1.4.1: the DS of a zone is its parent's, which alone can prove that the zone is not signed.
+#[test]
+fn the_ds_of_a_local_zone_is_asked_of_its_parent() {
+    let data = image::local(&[
+        ("lan", &[]),
+        ("sub.lan", &[]),
+        ("nas.lan", &[(rtype::A, 60, vec![192, 168, 1, 2])]),
+    ]);
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = LocalData::view(keep(data)).unwrap();
+        let ds = |asked| query_type(asked, RecordType::from(43), 1);
+        world.miss(1, &ds("lan."));
+        // A zone whose parent is here, a name that is no zone, and all other types.
+        for asked in [ds("sub.lan."), ds("nas.lan."), query("lan.", 1)] {
+            let reply = world.hit(&asked);
+            assert_eq!(
+                (reply.response_code(), reply.name_servers().len()),
+                (ResponseCode::NoError, 1)
+            );
+        }
+    });
+}
