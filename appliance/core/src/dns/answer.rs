@@ -142,10 +142,7 @@ pub fn digest(
     let negative = !chain.answered && useful;
     digest.authorities(&chain, negative)?;
     let keepable = !truncated && useful;
-    let is_open = keepable
-        && rcode == rcode::NOERROR
-        && !chain.answered
-        && digest.negative_ttl_secs.is_none();
+    let is_open = keepable && rcode == rcode::NOERROR && !chain.answered && !digest.has_soa;
     let is_alias = chain.target != *asked.name;
     // A chain is authentic where each part of it is.
     let led_authentic = asked.led.is_none_or(|led| led.chain.authentic_data);
@@ -287,7 +284,8 @@ struct Digest<'a> {
     /// Records kept: answers, authorities.
     kept: [u16; 2],
     min_ttl_secs: u32,
-    negative_ttl_secs: Option<u32>,
+    /// Whether the SOA of a negative answer was kept.
+    has_soa: bool,
 }
 
 impl<'a> Digest<'a> {
@@ -319,7 +317,7 @@ impl<'a> Digest<'a> {
             body_at,
             kept: [chain.map_or(0, |chain| chain.answers), 0],
             min_ttl_secs: chain.map_or(u32::MAX, |chain| chain.ttl_secs),
-            negative_ttl_secs: None,
+            has_soa: false,
         })
     }
 
@@ -455,8 +453,8 @@ impl<'a> Digest<'a> {
             if record.rtype == rtype::SOA {
                 let minimum = read_u32(self.response, record.end.saturating_sub(4)).unwrap_or(0);
                 // What a client may conclude from the record is what we do (RFC 2308 section 5).
-                ttl_secs = ttl_secs.min(minimum).min(self.bounds.negative_max_secs);
-                self.negative_ttl_secs.get_or_insert(ttl_secs);
+                ttl_secs = ttl_secs.min(minimum);
+                self.has_soa = true;
             }
             self.keep(&record, 1, ttl_secs)?;
         }
@@ -495,24 +493,15 @@ impl<'a> Digest<'a> {
         Ok(())
     }
 
-    /// For how long the answer may be kept; 0: not at all.
-    fn ttl_secs(&self, negative: bool) -> u32 {
-        if !negative {
-            return if self.kept[0] == 0 {
-                0
-            } else {
-                self.min_ttl_secs
-            };
-        }
+    /// For how long the answer may be kept: as long as its shortest-lived record; 0: not at all.
+    const fn ttl_secs(&self, negative: bool) -> u32 {
         // RFC 2308 section 5: without an SOA a negative answer is not kept.
-        let Some(soa_secs) = self.negative_ttl_secs else {
-            return 0;
+        let is_kept = if negative {
+            self.has_soa
+        } else {
+            self.kept[0] > 0
         };
-        let cap_secs = self.bounds.negative_max_secs;
-        self.bounds
-            .clamp(soa_secs)
-            .min(cap_secs)
-            .min(self.min_ttl_secs)
+        if is_kept { self.min_ttl_secs } else { 0 }
     }
 }
 

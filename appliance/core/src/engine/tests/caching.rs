@@ -81,6 +81,21 @@ fn negative_answers_are_kept_by_their_soa() {
     });
 }
 
+/// RFC 2308 section 5: the lesser of the SOA's own TTL and of its last field.
+#[test]
+fn an_soa_with_a_short_ttl_ends_with_it() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("no.example.", 1));
+        world.respond(|message| {
+            message.set_response_code(ResponseCode::NXDomain);
+            message.add_name_server(soa("example.", 30, 900));
+        });
+        assert_eq!(world.last_reply().name_servers()[0].ttl(), 30);
+        world.pass(30_000);
+        world.miss(1, &query("no.example.", 2));
+    });
+}
+
 #[test]
 fn ttl_zero_and_negatives_without_soa_are_not_kept() {
     with_world(Settings::DEFAULT, |world| {
@@ -234,7 +249,18 @@ fn ttls_are_clamped_to_the_bounds() {
             world.miss(1, &query(name, 1));
             world.respond(answer_a(given));
             assert_eq!(world.last_reply().answers()[0].ttl(), kept);
+            // What is said is what is done.
+            world.pass(u64::from(kept) * 1_000 - 1);
+            assert_eq!(world.hit(&query(name, 2)).answers()[0].ttl(), 1);
+            world.respond(code(ResponseCode::ServFail));
+            world.pass(1);
+            world.miss(1, &query(name, 3));
         }
+        // TTL 0 is not kept, however long answers are kept at least.
+        world.miss(1, &query("z.example.", 4));
+        world.respond(answer_a(0));
+        assert_eq!(world.last_reply().answers()[0].ttl(), 0);
+        world.miss(1, &query("z.example.", 5));
     });
 }
 
@@ -251,8 +277,13 @@ fn failures_are_kept_for_seconds_and_only_for_their_own_question() {
         world.miss(1, &query_type("a.example.", RecordType::AAAA, 3));
         world.miss(1, &query("b.example.", 4));
         world.respond(answer_a(60));
-        world.pass(5_000);
-        world.miss(1, &query("a.example.", 5));
+        world.pass(4_999);
+        assert_eq!(
+            world.hit(&query("a.example.", 5)).response_code(),
+            ResponseCode::ServFail
+        );
+        world.pass(1);
+        world.miss(1, &query("a.example.", 6));
     });
 }
 
