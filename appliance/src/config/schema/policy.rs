@@ -111,8 +111,8 @@ words! {
 section! {
     /// Names that are blocked, also where a CNAME leads to them. A name that is allowed is never blocked.
     Filter = "filter", many: false {
-        /// Text files of blocked names: hosts files, plain domains (with all below them), or the domain rules of
-        /// Adblock lists.
+        /// Text files of blocked names: hosts files, plain domains (with all below them), the domain rules of Adblock
+        /// lists, or dnsmasq's `address=/ads.example/`. Other lines are counted and passed over.
         block_files: Vec<FilePath> = Vec::new();
         /// Text files of names that are allowed nevertheless.
         allow_files: Vec<FilePath> = Vec::new();

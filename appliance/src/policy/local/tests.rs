@@ -250,6 +250,7 @@ fn names_of_one_label_belong_to_the_search_domain() {
         "nas A 192.168.1.2",
         "tv.lan A 192.168.1.3",
         "a.b.lan A 192.168.1.4",
+        "lan A 192.168.1.5",
     ]);
     input.search_domain = Some("lan".into());
     let image = build(&input);
@@ -265,9 +266,17 @@ fn names_of_one_label_belong_to_the_search_domain() {
         "ask b.",
         "only hosts right below the search domain"
     );
+    for (number, name) in [(2, "nas.lan."), (3, "tv.lan."), (5, "lan.")] {
+        let owner = format!("{number}.1.168.192.in-addr.arpa");
+        assert_eq!(
+            ask(&image, &owner, rtype::PTR),
+            format!("{owner}. 60 12 {name}; records")
+        );
+    }
     assert_eq!(
-        ask(&image, "2.1.168.192.in-addr.arpa", rtype::PTR),
-        "2.1.168.192.in-addr.arpa. 60 12 nas.lan.; records"
+        ask(&image, "lan.lan", rtype::A),
+        "nxdomain lan.",
+        "the search domain is no name in itself"
     );
 }
 
@@ -294,6 +303,7 @@ fn addresses_point_back_to_their_first_name() {
     ];
     let zero = [
         "ads.example A 0.0.0.0",
+        "self.lan A 127.0.1.1",
         "own.lan A 192.168.1.4",
         "4.1.168.192.in-addr.arpa PTR written.lan",
     ];
@@ -313,7 +323,11 @@ fn addresses_point_back_to_their_first_name() {
         "ask 3.1.168.192.in-addr.arpa.",
         "nobody's own"
     );
-    assert_eq!(pointer(&image, "0.0.0.0"), "ask 0.0.0.0.in-addr.arpa.");
+    for nobodys in ["0.0.0.0", "127.0.1.1"] {
+        let owner = pointer_name(nobodys.parse().expect("an address"));
+        let asked = format!("ask {}", name::display(&owner));
+        assert_eq!(pointer(&image, nobodys), asked);
+    }
     assert_eq!(
         ask(&image, "1.168.192.in-addr.arpa", rtype::PTR),
         "nodata -",
