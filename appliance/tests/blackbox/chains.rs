@@ -254,6 +254,12 @@ fn repetitions_referrals_and_strange_codes_stay_here() -> Result<()> {
             "twice.test. 300 MX 5 mx.test.",
         ],
     );
+    // A pointer to the question, in a type where only reading it is asked for (RFC 3597 section 4).
+    on(
+        &scene,
+        "naptr.test.",
+        &["naptr.test. 300 TYPE35 \\# 000a0014 00 00 00 c00c"],
+    );
     let lame: &[&str] = &["test. 600 NS ns.test."];
     let glue: &[&str] = &["ns.test. 600 A 192.0.2.9"];
     scene
@@ -274,6 +280,11 @@ fn repetitions_referrals_and_strange_codes_stay_here() -> Result<()> {
                 &["twice.test. 300 A 192.0.2.1", "twice.test. 300 A 192.0.2.2"],
             ),
             ("twice.test. MX", OK, &["twice.test. 300 MX 5 mx.test."]),
+            (
+                "naptr.test. TYPE35",
+                OK,
+                &["naptr.test. 300 TYPE35 \\# 000a0014 00 00 00 056e61707472047465737400"],
+            ),
             ("lame.test. A edns", FAIL, &[]),
             ("strange.test. A edns", FAIL, &[]),
             ("refused.test. A edns", ResponseCode::Refused, &[]),

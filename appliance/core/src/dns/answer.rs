@@ -511,7 +511,8 @@ fn same_rdata(response: &[u8], one: &Record, other: &Record) -> bool {
         return true;
     }
     // The second name of two that are alike is written as a pointer to the first.
-    let Some(layout) = record::name_layout(one.rtype).filter(|layout| layout.names == 1) else {
+    let layout = record::name_layout(one.rtype, &response[one.rdata()]);
+    let Some(layout) = layout.filter(|layout| layout.names == 1) else {
         return false;
     };
     let head = |record: &Record| response[record.rdata()].get(..layout.before);

@@ -211,7 +211,7 @@ impl<'a> Writer<'a> {
 
     fn put_rdata(&mut self, message: &[u8], source: &Record) -> Result<(), WriteError> {
         let rdata = message.get(source.rdata()).ok_or(WriteError::Malformed)?;
-        let Some(layout) = record::name_layout(source.rtype) else {
+        let Some(layout) = record::name_layout(source.rtype, rdata) else {
             let fits = match source.rtype {
                 rtype::A => rdata.len() == 4,
                 rtype::AAAA => rdata.len() == 16,

@@ -35,6 +35,8 @@ pub mod rtype {
     pub const AAAA: u16 = 28;
     /// Service location (RFC 2782).
     pub const SRV: u16 = 33;
+    /// Naming authority pointer (RFC 3403).
+    pub const NAPTR: u16 = 35;
     /// Delegation of names (RFC 6672).
     pub const DNAME: u16 = 39;
     /// EDNS (RFC 6891).

@@ -120,9 +120,9 @@ pub struct NameLayout {
     pub compress: bool,
 }
 
-/// The layout of the names in RDATA of type `rtype`; `None` for opaque RDATA.
+/// The layout of the names in `rdata`, which is of type `rtype`; `None` for opaque RDATA.
 #[must_use]
-pub const fn name_layout(rtype: u16) -> Option<NameLayout> {
+pub fn name_layout(rtype: u16, rdata: &[u8]) -> Option<NameLayout> {
     let (before, names, compress) = match rtype {
         // NS, MD, MF, CNAME, MB, MG, MR, PTR.
         rtype::NS | 3 | 4 | rtype::CNAME | 7 | 8 | 9 | rtype::PTR => (0, 1, true),
@@ -135,6 +135,7 @@ pub const fn name_layout(rtype: u16) -> Option<NameLayout> {
         18 | 21 | 36 => (2, 1, false),
         26 => (2, 2, false),
         rtype::SRV => (6, 1, false),
+        rtype::NAPTR => (naptr_name_at(rdata), 1, false),
         rtype::DNAME => (0, 1, false),
         _ => return None,
     };
@@ -142,6 +143,15 @@ pub const fn name_layout(rtype: u16) -> Option<NameLayout> {
         before,
         names,
         compress,
+    })
+}
+
+/// Where the name of a NAPTR begins: behind two numbers and three character strings (RFC 3403 section 4.1). Behind the end
+/// where a string is cut.
+fn naptr_name_at(rdata: &[u8]) -> usize {
+    (0..3).fold(4, |at, _| {
+        let len = rdata.get(at).copied().unwrap_or_default();
+        at + 1 + usize::from(len)
     })
 }
 

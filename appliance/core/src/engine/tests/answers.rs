@@ -390,3 +390,25 @@ fn no_record_is_passed_on_twice() {
         );
     });
 }
+
+/// RFC 3597 section 4 asks to read it although RFC 3403 forbids to write it so.
+#[test]
+fn a_compressed_name_in_a_naptr_is_written_out() {
+    let fixed = b"\0\x0a\0\x14\x01u\x07E2U+sip\0";
+    with_world(Settings::DEFAULT, |world| {
+        let naptr = query_type("a.example.", RecordType::NAPTR, 1);
+        world.miss(1, &naptr);
+        world.respond(|message| {
+            let rdata = [&fixed[..], b"\x01x\xc0\x0c"].concat();
+            message.add_answer(opaque("a.example.", 60, 35, &rdata));
+        });
+        let whole = [&fixed[..], b"\x01x\x01a\x07example\0"].concat();
+        assert!(world.last_bytes().ends_with(&whole));
+        // Without EDNS the record ends the message; a string that is cut makes the answer malformed.
+        world.miss(2, &query_type("b.example.", RecordType::NAPTR, 2));
+        world.respond(|message| {
+            message.add_answer(opaque("b.example.", 60, 35, b"\0\x0a\0\x14\x09u\0"));
+        });
+        assert_eq!(world.asked().last().unwrap(), UPSTREAM_2);
+    });
+}
