@@ -201,11 +201,11 @@ fn times(boots: &[Boot], accel: Accel) -> Result<String> {
     let from_power_on = median(|boot| boot.answer_s / (boot.firmware_s + boot.init_s))?;
     let mut text = format!(
         "| power on to the kernel's clock, {accel:?}, 2 processors, 128 MiB | {firmware:.2} s |\n\
-         | from there to init | {init:.2} s |\n"
+         | the kernel's clock to init | {init:.2} s |\n"
     );
     text += &format!(
-        "| from there to the first answer | {answer:.2} s, {:.2} times that; the goal is 1.2 |\n\
-         | the same from power on | {from_power_on:.2} times |\n",
+        "| the kernel's clock to the first answer | {answer:.2} s, {:.2} times that; the goal is 1.2 |\n\
+         | the same ratio from power on | {from_power_on:.2} times |\n",
         median(|boot| (boot.answer_s - boot.firmware_s) / boot.init_s)?
     );
     text += &format!(
