@@ -6,6 +6,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Environment variable: `abort` stops the process at the first allocation in a sealed thread.
@@ -20,6 +21,8 @@ static ABORT: AtomicBool = AtomicBool::new(false);
 thread_local! {
     /// Constant and without drop: reading it neither allocates nor fails, even while the thread ends.
     static SEALED: Cell<bool> = const { Cell::new(false) };
+    /// The largest piece of memory that the calling thread is given, in bytes.
+    static PIECE_MAX: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
 /// Keeps the calling thread sealed until it is dropped.
@@ -54,6 +57,15 @@ pub fn unsealed<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Runs `f` with every request of the calling thread for more than `bytes` at once refused. For code that can do without
+/// what it asks for: to code that cannot, refused memory is the end of the process.
+pub fn with_pieces_up_to<R>(bytes: usize, f: impl FnOnce() -> R) -> R {
+    let before = PIECE_MAX.replace(bytes);
+    let result = f();
+    PIECE_MAX.set(before);
+    result
+}
+
 /// Reads [`VARIABLE`] once, at the start.
 pub fn configure() {
     let abort = std::env::var_os(VARIABLE).is_some_and(|value| value == "abort");
@@ -85,23 +97,33 @@ fn note() {
 
 struct SealedAllocator;
 
-// SAFETY: every method passes its arguments unchanged to `System`, which upholds GlobalAlloc's contract, and gives back
-// what `System` gave; `note` neither unwinds nor allocates on the way (it ends the process where it does).
+// SAFETY: every method either passes its arguments unchanged to `System`, which upholds GlobalAlloc's contract, and gives
+// back what `System` gave, or gives back null, which says that there is no such memory and leaves what was there as it is;
+// `note` neither unwinds nor allocates on the way (it ends the process where it does).
 unsafe impl GlobalAlloc for SealedAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note();
+        if layout.size() > PIECE_MAX.get() {
+            return ptr::null_mut();
+        }
         // SAFETY: the caller promises a layout of non-zero size, as `System` asks.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         note();
+        if layout.size() > PIECE_MAX.get() {
+            return ptr::null_mut();
+        }
         // SAFETY: the caller promises a layout of non-zero size, as `System` asks.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         note();
+        if new_size > PIECE_MAX.get() {
+            return ptr::null_mut();
+        }
         // SAFETY: the caller promises that `ptr` came from this allocator, hence from `System`, with this layout, and
         // that `new_size` is neither zero nor too large.
         unsafe { System.realloc(ptr, layout, new_size) }
@@ -145,6 +167,17 @@ mod tests {
 
         drop(black_box(Box::new(4)));
         assert_eq!(allocations(), before + 3, "dropped");
+    }
+
+    #[test]
+    fn large_pieces_are_refused_where_the_thread_says_so_and_nowhere_else() {
+        let reserve = |mut kept: Vec<u8>, bytes| kept.try_reserve_exact(bytes).is_ok();
+        with_pieces_up_to(64, || {
+            assert!(reserve(Vec::new(), 64), "alloc");
+            assert!(!reserve(Vec::new(), 65), "alloc");
+            assert!(!reserve(vec![1], 65), "realloc");
+        });
+        assert!(reserve(Vec::new(), 65), "afterwards");
     }
 
     /// Runs itself in a child process that allocates while sealed.

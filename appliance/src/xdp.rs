@@ -11,6 +11,7 @@ mod heartbeat;
 pub use error::Error;
 pub use heartbeat::Heartbeat;
 
+use crate::seal;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
@@ -23,6 +24,13 @@ use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route, map};
 
 /// The object that `cargo xtask ebpf` built.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/object/xdnsd.bpf.o");
+
+/// The largest piece of memory that aya's loader may ask for when it is made, in bytes.
+///
+/// It reads the types of the whole kernel then (`/sys/kernel/btf/vmlinux`, 1.5 to 6 MiB), which in its heap become three
+/// times as much, and which it has no use for: this program relocates nothing by them. Refused, it goes on as on a kernel
+/// without types. aya reads them only where they are needed from 0.15 on, which asks for Rust 1.98 (aya issue 1172).
+const LOADER_PIECE_MAX: usize = 64 * 1024;
 
 /// The key as bytes: aya's marker for plain data is not ours to put on [`Listen`].
 type ListenKey = [u8; size_of::<Listen>()];
@@ -109,9 +117,8 @@ impl Program {
     ///
     /// As [`Self::load`], and if the object lacks a map or the program.
     pub fn load_object(object: &[u8]) -> Result<Self, Error> {
-        let mut ebpf = EbpfLoader::new()
-            .load(object)
-            .map_err(|e| Error::Load(Box::new(e)))?;
+        let mut loader = seal::with_pieces_up_to(LOADER_PIECE_MAX, EbpfLoader::new);
+        let mut ebpf = loader.load(object).map_err(|e| Error::Load(Box::new(e)))?;
         let Some(Map::Array(heartbeat)) = ebpf.take_map(map::HEARTBEAT) else {
             return Err(Error::Contract(map::HEARTBEAT));
         };

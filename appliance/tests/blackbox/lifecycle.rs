@@ -10,6 +10,7 @@ use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
 use qemu_test::lab::{LAN, LAN_V4, Lab};
 use qemu_test::wait::wait_until;
+use xdnsd::memory::BUDGET_BYTES;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;
 use xdnsd_ebpf::{HEARTBEAT_STALE_NS, Reason};
@@ -63,6 +64,21 @@ fn sigterm_ends_it_with_success_and_detaches() -> Result<()> {
     assert_eq!(scene.attached()?, "");
     assert_eq!(fate(&client), Fate::Refused);
     assert!(!scene.directory.path().join("sock").exists());
+    Ok(())
+}
+
+/// Also while it starts: the loader of the XDP program would read the types of the whole kernel, if it were let.
+#[test]
+fn memory_never_exceeds_the_budget() -> Result<()> {
+    let scene = scene!(Setup::default());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    assert_eq!(scene.attached()?, "xdp");
+    let client = scene.udp_client(Family::V4)?;
+    assert_eq!(address_of_www(&client)?, ["192.0.2.1"]);
+    let peak = scene.daemon.peak_memory()?;
+    assert!(peak <= BUDGET_BYTES, "{peak} bytes");
     Ok(())
 }
 

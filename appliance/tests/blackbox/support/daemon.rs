@@ -87,6 +87,17 @@ impl Daemon {
         wait_until(&what, TIMEOUT, || self.log().matches(text).count() >= count)
     }
 
+    /// The most memory that it has had at once, in bytes (VmHWM of proc_pid_status(5)).
+    pub fn peak_memory(&self) -> Result<usize> {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let mut words = status
+            .split_whitespace()
+            .skip_while(|word| *word != "VmHWM:");
+        let kib: Option<usize> = words.nth(1).and_then(|kib| kib.parse().ok());
+        Ok(kib.with_context(|| format!("no VmHWM in {path}"))? * 1024)
+    }
+
     /// What the control socket answers to `request`.
     pub fn control(&self, request: &str) -> Result<String> {
         ask(&self.socket, request)
