@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// Where the control socket is if nobody says otherwise: the config's default.
-const SOCKET: &str = "/run/xdnsd.sock";
+const SOCKET: &str = "/run/xdnsd/control.sock";
 
 /// What `xdnsd help` prints.
 pub const HELP: &str = "\
@@ -17,7 +17,7 @@ xdnsd: a DNS forwarder for routers on XDP and AF_XDP
   xdnsd lists compile [--allow FILE]... OUT IN...
                                       compile blocklists to a file that is mapped read-only
 
-Of a running daemon; --socket PATH where it is not at /run/xdnsd.sock:
+Of a running daemon; --socket PATH where it is not at /run/xdnsd/control.sock:
   xdnsd stats                         counters, in Prometheus' text format
   xdnsd cache dump [NAME]             answers in the cache, for NAME and below
   xdnsd cache flush [NAME]            forget them
@@ -166,7 +166,7 @@ mod tests {
                 socket: socket.into(),
             })
         };
-        assert_eq!(parsed("stats"), ask("stats", "/run/xdnsd.sock"));
+        assert_eq!(parsed("stats"), ask("stats", "/run/xdnsd/control.sock"));
         assert_eq!(
             parsed("cache dump --socket /x a.example"),
             ask("cache dump a.example", "/x")

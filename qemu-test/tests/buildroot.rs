@@ -112,3 +112,35 @@ fn environment_of_the_loader_has_one_place() {
     let mark = between(&updater, "\nENVIRONMENT_MARK=\"", "\"\n").concat();
     assert!(script.contains(&format!("printf '{mark}\\ngood=")));
 }
+
+/// Merged into a maker's configuration, it may set nothing that the maker has set: lists of files are overwritten.
+#[test]
+fn fragment_sets_nothing_but_the_package() {
+    let fragment = read("buildroot/xdnsd.config");
+    let lines = fragment.lines().filter(|line| !line.starts_with('#'));
+    assert_eq!(lines.collect::<Vec<_>>(), ["BR2_PACKAGE_XDNSD=y"]);
+}
+
+/// What ends with this status is not started again, by the supervisor or by systemd.
+#[test]
+fn bad_configuration_has_one_status() {
+    let main = read("appliance/src/main.rs");
+    let status = between(&main, "const BAD_CONFIG: u8 = ", ";").concat();
+    let supervise = read("buildroot/package/xdnsd/supervise");
+    assert!(supervise.contains(&format!("\nBAD_CONFIGURATION={status}\n")));
+    let unit = read("buildroot/package/xdnsd/xdnsd.service");
+    assert!(unit.contains(&format!("\nRestartPreventExitStatus={status}\n")));
+}
+
+/// `run --user` and systemd leave the server the same rights.
+#[test]
+fn unit_keeps_the_capabilities_that_the_server_keeps() {
+    let account = read("appliance/src/account.rs");
+    let kept = between(&account, "; 6] = [\n", "];").concat();
+    let kept = between(&kept, "// ", "\n").join(" ");
+    assert!(kept.starts_with("CAP_NET_BIND_SERVICE "), "{kept}");
+    let unit = read("buildroot/package/xdnsd/xdnsd.service");
+    for key in ["AmbientCapabilities", "CapabilityBoundingSet"] {
+        assert!(unit.contains(&format!("\n{key}={kept}\n")), "{key}: {kept}");
+    }
+}

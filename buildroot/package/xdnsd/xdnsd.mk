@@ -53,16 +53,23 @@ XDNSD_CARGO_ENV += $(foreach capacity,$(XDNSD_CAPACITIES),\
 XDNSD_CARGO_BUILD_OPTS = --bin xdnsd
 XDNSD_CARGO_INSTALL_OPTS = --bin xdnsd
 
+# All that the server itself asks of a kernel.
 define XDNSD_LINUX_CONFIG_FIXUPS
+	$(call KCONFIG_ENABLE_OPT,CONFIG_NET)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_INET)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_IPV6)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_UNIX)
 	$(call KCONFIG_ENABLE_OPT,CONFIG_BPF_SYSCALL)
 	$(call KCONFIG_ENABLE_OPT,CONFIG_BPF_JIT)
 	$(call KCONFIG_ENABLE_OPT,CONFIG_XDP_SOCKETS)
-	$(call KCONFIG_ENABLE_OPT,CONFIG_PACKET)
-	$(call KCONFIG_ENABLE_OPT,CONFIG_IPV6)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_EPOLL)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_EVENTFD)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_INOTIFY_USER)
+	$(call KCONFIG_ENABLE_OPT,CONFIG_SIGNALFD)
 endef
 
 define XDNSD_USERS
-	xdnsd -1 xdnsd -1 * /data/xdnsd - - DNS forwarder
+	xdnsd -1 xdnsd -1 * - - - DNS forwarder
 endef
 
 # Only where the maker's overlay has none yet.
@@ -77,6 +84,11 @@ define XDNSD_INSTALL_INIT_SYSV
 		$(TARGET_DIR)/etc/init.d/S60xdnsd
 	$(INSTALL) -D -m 0755 $(XDNSD_PKGDIR)/supervise \
 		$(TARGET_DIR)/usr/libexec/xdnsd/supervise
+endef
+
+define XDNSD_INSTALL_INIT_SYSTEMD
+	$(INSTALL) -D -m 0644 $(XDNSD_PKGDIR)/xdnsd.service \
+		$(TARGET_DIR)/usr/lib/systemd/system/xdnsd.service
 endef
 
 $(eval $(cargo-package))

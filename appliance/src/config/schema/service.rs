@@ -73,7 +73,7 @@ section! {
     /// The control socket, which `xdnsd stats` and `xdnsd cache` use.
     Control = "control", many: false {
         /// UNIX socket, for root only.
-        socket: OptionalPath = "/run/xdnsd.sock".parse().expect("an absolute path");
+        socket: OptionalPath = "/run/xdnsd/control.sock".parse().expect("an absolute path");
     }
 }
 

@@ -62,7 +62,7 @@ fn the_smallest_file_has_every_default() {
     assert_eq!(config.cache.snapshot.as_deref(), None);
     assert_eq!(
         config.control.socket.as_deref(),
-        Some(Path::new("/run/xdnsd.sock"))
+        Some(Path::new("/run/xdnsd/control.sock"))
     );
     assert_eq!(config.log.level, LogLevel::Info);
 }
