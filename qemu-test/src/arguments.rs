@@ -1,6 +1,7 @@
 //! The words of a command line: options are taken out by name, and what is left over is an error.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result, bail};
 
@@ -65,6 +66,18 @@ impl Arguments {
         Ok(Some(number))
     }
 
+    /// Takes an option and its number out, which has to be in `range`.
+    pub fn number_in(&mut self, name: &str, range: RangeInclusive<u32>) -> Result<Option<u32>> {
+        let Some(value) = self.value(name)? else {
+            return Ok(None);
+        };
+        let number = value.parse().ok().filter(|number| range.contains(number));
+        let (first, last) = range.into_inner();
+        let number = number
+            .with_context(|| format!("{name}: a number from {first} to {last}, not {value}"))?;
+        Ok(Some(number))
+    }
+
     /// Every word that is left.
     pub fn rest(self) -> impl Iterator<Item = String> {
         self.0.into_iter()
@@ -106,6 +119,19 @@ mod tests {
             .number("--mtu")
             .expect_err("no number");
         assert_eq!(error.to_string(), "--mtu big: not a number");
+        for wrong in ["0", "9", "-1", "two", "4294967297"] {
+            let error = arguments(&format!("--cpus {wrong}"))
+                .number_in("--cpus", 1..=8)
+                .expect_err("out of range");
+            let wanted = format!("--cpus: a number from 1 to 8, not {wrong}");
+            assert_eq!(error.to_string(), wanted);
+        }
+        let both = [1, 8].map(|number| {
+            arguments(&format!("--cpus {number}"))
+                .number_in("--cpus", 1..=8)
+                .expect("in range")
+        });
+        assert_eq!(both, [Some(1), Some(8)]);
         let error = arguments("tpyo").finish().expect_err("left over");
         assert!(error.to_string().starts_with("\"tpyo\" is not understood"));
         arguments("").finish().expect("nothing is left over");

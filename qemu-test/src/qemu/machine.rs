@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::image::{Arch, Image};
 use crate::netns::Namespace;
@@ -16,6 +16,8 @@ pub const HOST: &str = "192.168.1.2";
 pub const GUEST: &str = "192.168.1.1";
 /// The Ethernet address of the guest's device.
 pub const GUEST_MAC: &str = "52:54:00:53:00:01";
+/// Where the host offers its processor.
+const KVM: &str = "/dev/kvm";
 /// How long a kernel may take under KVM until it says a word.
 const KVM_PROBE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -29,17 +31,34 @@ pub enum Accel {
 }
 
 impl Accel {
-    /// Reads what was written on the command line; without anything, KVM where it works.
-    pub fn choose(name: Option<&str>, image: &Image) -> Result<Self> {
+    /// Reads what was written on the command line.
+    pub fn parse(name: &str) -> Result<Self> {
         match name {
-            Some("kvm") => Ok(Self::Kvm),
-            Some("tcg") => Ok(Self::Tcg),
-            Some(other) => bail!("--accel: kvm or tcg, not {other}"),
-            None => Ok(if kvm_works(image) {
-                Self::Kvm
-            } else {
-                Self::Tcg
-            }),
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            other => bail!("--accel: kvm or tcg, not {other}"),
+        }
+    }
+
+    /// What was asked for, if it can be; without anything, KVM where it works.
+    pub fn choose(wanted: Option<Self>, image: &Image) -> Result<Self> {
+        let is_native = std::env::consts::ARCH == image.arch.name() && image.arch == Arch::X86_64;
+        match wanted {
+            Some(Self::Kvm) => {
+                ensure!(
+                    is_native,
+                    "--accel kvm: only for x86_64 on x86_64; tcg emulates {}",
+                    image.arch.name()
+                );
+                ensure!(
+                    Path::new(KVM).exists(),
+                    "--accel kvm: there is no {KVM}; tcg needs none"
+                );
+                Ok(Self::Kvm)
+            }
+            Some(Self::Tcg) => Ok(Self::Tcg),
+            None if is_native && kvm_works(image) => Ok(Self::Kvm),
+            None => Ok(Self::Tcg),
         }
     }
 }
@@ -49,8 +68,7 @@ impl Accel {
 ///
 /// The probe is a machine without a disk. A kernel that runs says who it is; it is not waited for any further.
 fn kvm_works(image: &Image) -> bool {
-    let is_there = Path::new("/dev/kvm").exists() && image.arch == Arch::X86_64;
-    if !is_there || std::env::consts::ARCH != image.arch.name() {
+    if !Path::new(KVM).exists() {
         return false;
     }
     let mut command = Command::new("qemu-system-x86_64");

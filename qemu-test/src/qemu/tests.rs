@@ -4,6 +4,7 @@
 //! emulated processors hang on rare occasions (a line says so), and that is the emulator's fault, not the image's.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -30,6 +31,9 @@ use bench::Bench;
 
 /// What `cargo xtask help` shows.
 pub const USAGE: &str = "boot [FILTER] [--long] [--image DIR] [--accel kvm|tcg] [--jobs N]";
+
+/// Tests at once; each is a machine.
+const JOB_RANGE: RangeInclusive<u32> = 1..=64;
 
 /// A test of the image.
 struct Case {
@@ -111,7 +115,7 @@ const CASES: &[Case] = &[
     )
     .own(),
     Case::new(
-        "both families, TCP, big answers, VLAN, short frames",
+        "both families, TCP, big answers, VLAN, short frames, fragments",
         Kernel::V6_12,
         network::frames,
     )
@@ -167,7 +171,7 @@ struct Options {
     server: Option<PathBuf>,
     is_long: bool,
     /// Emulated unless asked for otherwise: the same everywhere.
-    accel: Option<String>,
+    accel: Accel,
     jobs: usize,
 }
 
@@ -178,11 +182,12 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         is_long: arguments.flag("--long"),
         image: arguments.value("--image")?.map(PathBuf::from),
         server: arguments.value("--server")?.map(PathBuf::from),
-        accel: arguments.value("--accel")?,
+        accel: arguments
+            .value("--accel")?
+            .map_or(Ok(Accel::Tcg), |name| Accel::parse(&name))?,
         jobs: arguments
-            .number("--jobs")?
-            .map_or(cores, |jobs| jobs as usize)
-            .max(1),
+            .number_in("--jobs", JOB_RANGE)?
+            .map_or(cores, |jobs| jobs as usize),
         filter: arguments.next(),
     };
     arguments.finish()?;
@@ -307,7 +312,7 @@ fn run_one(options: &Options, case: &Case, images: &Images) -> Tally {
     }
     let started = Instant::now();
     let outcome = images.find(case).and_then(|image| {
-        let accel = Accel::choose(options.accel.as_deref().or(Some("tcg")), image)?;
+        let accel = Accel::choose(Some(options.accel), image)?;
         let bench = Bench::new(case, image, accel, options.is_long)?;
         (case.main)(&bench)
     });

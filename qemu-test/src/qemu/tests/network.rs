@@ -16,6 +16,11 @@ use crate::qemu::run::configuration;
 const QUESTIONS: u32 = 40;
 /// A frame that is shorter is padded.
 const ETHERNET_MIN: usize = 60;
+/// The question for the root's name servers. As a frame it has 59 bytes, one less than Ethernet's shortest.
+const ROOT: &[u8] = &[0, 0, 2, 0, 1];
+/// Of a datagram's first fragment, without the last one's flag: bytes, which have to be a multiple of 8.
+const FRAGMENT_LEN: usize = 16;
+const MORE_FRAGMENTS: u16 = 0x2000;
 /// A question without an answer is asked so often, each time for so long.
 const TRIES: u32 = 5;
 const REPLY_LIMIT: Duration = Duration::from_secs(4);
@@ -108,6 +113,14 @@ pub fn two_queues(bench: &Bench) -> Result<()> {
     let cable = Cable::new(true)?;
     let mut router = cable.router(bench, 2)?;
     router.console_says("eth0 queue 1: AF_XDP socket")?;
+    let processors = router.guest.shell(
+        "sed -n 's/^ *\\([0-9]*\\):.*-input\\.[0-9]*$/\\1/p' /proc/interrupts | \
+         while read -r irq; do cat /proc/irq/$irq/smp_affinity_list; done | sort -u | xargs",
+    )?;
+    ensure!(
+        processors.trim() == "0 1",
+        "the interrupts of the two queues go to {processors}"
+    );
     cable.ask_from_many_ports()?;
     let answered = router.guest.counter(ANSWERED_XDP)?;
     ensure!(
@@ -148,7 +161,8 @@ pub fn growing_queues(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// What a cable brings: both families, TCP, an answer too big for UDP, a tagged frame, padding behind a short one.
+/// What a cable brings: both families, TCP, an answer too big for UDP, a tagged frame, padding behind a short one, a query
+/// in two fragments.
 pub fn frames(bench: &Bench) -> Result<()> {
     let cable = Cable::new(false)?;
     let mut router = cable.router(bench, 1)?;
@@ -172,7 +186,8 @@ pub fn frames(bench: &Bench) -> Result<()> {
         big.matches('x').count()
     );
     cable.ask_tagged(&mut router)?;
-    cable.ask_with_padding(&mut router)
+    cable.ask_with_padding(&mut router)?;
+    cable.ask_in_fragments(&mut router)
 }
 
 /// Asked twice: the second answer comes from the cache, over the fast path.
@@ -257,18 +272,53 @@ impl Cable {
 
     /// Ethernet pads short frames: what follows the packet is no part of the message, and may be anything.
     fn ask_with_padding(&self, router: &mut Router) -> Result<()> {
+        self.ask_in_frames(router, "a padded frame", 0xabcd, |mac| {
+            let mut frame = frame_of(mac, &datagram(0xabcd, ROOT), 0);
+            frame.resize(frame.len().max(ETHERNET_MIN), 0xa5);
+            vec![frame]
+        })
+    }
+
+    /// Half a query is not the fast path's business: the kernel puts it together and its sockets answer.
+    fn ask_in_fragments(&self, router: &mut Router) -> Result<()> {
+        self.ask_in_frames(router, "two fragments", 0xbcde, |mac| {
+            let whole = datagram(0xbcde, ROOT);
+            let (first, second) = whole.split_at(FRAGMENT_LEN);
+            let offset = u16::try_from(FRAGMENT_LEN / 8).unwrap_or(0);
+            vec![
+                frame_of(mac, first, MORE_FRAGMENTS),
+                frame_of(mac, second, offset),
+            ]
+        })
+    }
+
+    /// Sends frames that are one query with this `id`, until the response to it is seen on the cable.
+    fn ask_in_frames(
+        &self,
+        router: &mut Router,
+        what: &str,
+        id: u16,
+        frames: impl Fn(&[u8]) -> Vec<Vec<u8>>,
+    ) -> Result<()> {
+        let mac = parse_mac(&router.guest.shell("cat /sys/class/net/eth0/address")?)?;
         let socket = FrameSocket::open(&self.namespace, DEVICE)?;
-        let before = router.guest.counter("xdnsd_queries_xdp_total")?
-            + router.guest.counter("xdnsd_queries_udp_total")?;
-        let mac = router.guest.shell("cat /sys/class/net/eth0/address")?;
-        socket.send(&padded_query(&mac)?)?;
-        crate::wait::wait_until(
-            "a padded frame is counted as a query",
-            super::bench::BOOT_LIMIT,
-            || {
-                let xdp = router.guest.counter("xdnsd_queries_xdp_total").unwrap_or(0);
-                xdp + router.guest.counter("xdnsd_queries_udp_total").unwrap_or(0) > before
-            },
+        // Source port 53, destination port, ID, and the bit that makes it a response.
+        let is_response = |frame: &[u8]| {
+            frame.get(34..38) == Some(&[0, 53, 0x9c, 0x40])
+                && frame.get(42..44) == Some(&id.to_be_bytes())
+                && frame.get(44).is_some_and(|flags| flags & 0x80 != 0)
+        };
+        for _ in 0..TRIES {
+            for frame in frames(&mac) {
+                socket.send(&frame)?;
+            }
+            if socket.receive(REPLY_LIMIT, is_response)?.is_some() {
+                return Ok(());
+            }
+        }
+        bail!(
+            "no response to {what}. The console:\n{}",
+            router.guest.console()
         )
     }
 }
@@ -285,30 +335,44 @@ fn tagged_arp_request() -> Vec<u8> {
     frame
 }
 
-/// A query for the root's name servers as a frame of 60 bytes: 45 are the packet, the rest is 0xa5.
-fn padded_query(mac: &str) -> Result<Vec<u8>> {
-    let mut frame = Vec::new();
-    for byte in mac.trim().split(':') {
-        frame.push(
-            u8::from_str_radix(byte, 16).with_context(|| format!("a hardware address: {mac:?}"))?,
-        );
-    }
-    frame.extend([0x02, 0, 0, 0, 0, 2, 0x08, 0x00]);
-    let message = [0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
-    let udp_len = 8 + u16::try_from(message.len())?;
+fn parse_mac(text: &str) -> Result<Vec<u8>> {
+    let bytes = text
+        .trim()
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16));
+    bytes
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("a hardware address: {text:?}"))
+}
+
+/// A query as a UDP datagram from port 40000, without a checksum, which IPv4 allows (RFC 768).
+fn datagram(id: u16, question: &[u8]) -> Vec<u8> {
+    let mut message = id.to_be_bytes().to_vec();
+    message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    message.extend(question);
+    let len = u16::try_from(8 + message.len()).unwrap_or(u16::MAX);
+    let mut datagram: Vec<u8> = [40000, 53, len, 0]
+        .into_iter()
+        .flat_map(u16::to_be_bytes)
+        .collect();
+    datagram.extend(message);
+    datagram
+}
+
+/// A frame to the guest with an IPv4 packet from the host, or a fragment of one.
+fn frame_of(mac: &[u8], payload: &[u8], fragment: u16) -> Vec<u8> {
     let mut ip = vec![0x45, 0];
-    ip.extend((20 + udp_len).to_be_bytes());
-    ip.extend([0, 1, 0, 0, 64, 17, 0, 0, 192, 168, 1, 2, 192, 168, 1, 1]);
+    ip.extend(
+        u16::try_from(20 + payload.len())
+            .unwrap_or(u16::MAX)
+            .to_be_bytes(),
+    );
+    ip.extend([0, 1]);
+    ip.extend(fragment.to_be_bytes());
+    ip.extend([64, 17, 0, 0, 192, 168, 1, 2, 192, 168, 1, 1]);
     let checksum = internet_checksum(&ip).to_be_bytes();
     ip[10..12].copy_from_slice(&checksum);
-    frame.extend(ip);
-    // Without a checksum, which IPv4 allows (RFC 768).
-    for field in [40000, 53, udp_len, 0] {
-        frame.extend(u16::to_be_bytes(field));
-    }
-    frame.extend(message);
-    frame.resize(frame.len().max(ETHERNET_MIN), 0xa5);
-    Ok(frame)
+    [mac, &[0x02, 0, 0, 0, 0, 2, 0x08, 0x00], &ip, payload].concat()
 }
 
 /// RFC 1071 over an even number of bytes.
