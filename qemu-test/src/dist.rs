@@ -1,6 +1,6 @@
 //! `cargo xtask dist`: the release as one archive, with its dependencies, for builds without a network.
 //!
-//! The same commit gives the same bytes: files in the order of their names, one time, one owner, modes from git.
+//! The same commit gives the same bytes: files in the order of their names, one time, one owner, two modes.
 //! The archive has no `buildroot/`, since that holds the archive's own hash.
 
 mod licences;
@@ -10,6 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, ensure};
 
@@ -29,6 +30,7 @@ const LEFT_OUT: &str = "buildroot";
 /// Makes the archive and the file with its hash.
 pub fn main(arguments: Arguments, _: &Signals) -> Result<ExitCode> {
     arguments.finish()?;
+    note_changes()?;
     let (archive, licences) = make()?;
     let digest = sha256(&archive)?;
     let package = workspace::root().join("buildroot/package/xdnsd");
@@ -99,11 +101,7 @@ fn vendor(tree: &Path) -> Result<()> {
 }
 
 fn pack(work: &Path, name: &str, archive: &Path) -> Result<()> {
-    let time = output_of(
-        Command::new("git")
-            .args(["log", "-1", "--format=%ct"])
-            .current_dir(workspace::root()),
-    )?;
+    let time = time()?;
     let output = File::create(archive).with_context(|| format!("create {}", archive.display()))?;
     let mut tar = Command::new("tar");
     tar.current_dir(work).args([
@@ -115,7 +113,7 @@ fn pack(work: &Path, name: &str, archive: &Path) -> Result<()> {
     ]);
     tar.args([
         "--mode=a+rX,u+w,go-w,a-s",
-        &format!("--mtime=@{}", time.trim()),
+        &format!("--mtime=@{time}"),
         "-cf",
         "-",
         name,
@@ -134,6 +132,36 @@ fn pack(work: &Path, name: &str, archive: &Path) -> Result<()> {
         "{} could not be packed",
         archive.display()
     );
+    Ok(())
+}
+
+/// When the sources were made, in seconds since 1970: the commit's time, which archives of a commit give to all files.
+fn time() -> Result<u64> {
+    if !workspace::is_checkout() {
+        let lock = workspace::root().join("Cargo.lock");
+        let changed = fs::metadata(&lock).and_then(|lock| lock.modified());
+        let changed = changed.with_context(|| format!("look at {}", lock.display()))?;
+        return Ok(changed.duration_since(UNIX_EPOCH)?.as_secs());
+    }
+    let said = git(&["log", "-1", "--format=%ct"])?;
+    said.trim()
+        .parse()
+        .with_context(|| format!("a commit's time: {said:?}"))
+}
+
+fn git(words: &[&str]) -> Result<String> {
+    output_of(
+        Command::new("git")
+            .args(words)
+            .current_dir(workspace::root()),
+    )
+}
+
+/// An archive with changes of one's own has the name of the version all the same.
+fn note_changes() -> Result<()> {
+    if workspace::is_checkout() && !git(&["status", "--porcelain"])?.trim().is_empty() {
+        eprintln!("note: what is not committed goes in, too; the archive is that of no commit");
+    }
     Ok(())
 }
 

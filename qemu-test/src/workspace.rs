@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,12 +42,46 @@ pub fn cargo() -> Command {
     command
 }
 
-/// The files under version control, relative to the root.
+/// What is made here and belongs to no release, relative to the root.
+const MADE: [&str; 3] = [".git", "dist", "target"];
+
+/// The files under version control, relative to the root; all of them where nothing is, as in an unpacked release.
 pub fn files() -> Result<Vec<PathBuf>> {
+    if !is_checkout() {
+        return all_files();
+    }
     let mut git = Command::new("git");
     // New files that are not ignored belong to the change at hand.
     git.args(["ls-files", "--cached", "--others", "--exclude-standard"]);
     let listed = output_of(git.current_dir(root())).context("list the files of the workspace")?;
     let files = listed.lines().map(PathBuf::from);
     Ok(files.filter(|file| root().join(file).is_file()).collect())
+}
+
+/// Whether git knows these files.
+#[must_use]
+pub fn is_checkout() -> bool {
+    root().join(".git").exists()
+}
+
+fn all_files() -> Result<Vec<PathBuf>> {
+    let (root, mut files) = (root(), Vec::new());
+    let mut directories = vec![PathBuf::new()];
+    while let Some(directory) = directories.pop() {
+        let place = root.join(&directory);
+        for entry in fs::read_dir(&place).with_context(|| format!("list {}", place.display()))? {
+            let entry = entry.context("read a directory")?;
+            let file = directory.join(entry.file_name());
+            if MADE.iter().any(|made| file == Path::new(made)) {
+                continue;
+            }
+            if entry.file_type().context("look at an entry")?.is_dir() {
+                directories.push(file);
+            } else if entry.path().is_file() {
+                files.push(file);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
