@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::privilege::is_root;
 use crate::progress::watch;
+use crate::qemu::machine::AARCH64_FIRMWARE;
 use crate::signals::Signals;
 use crate::workspace;
 
@@ -120,6 +121,7 @@ const IMAGE: &[Need] = &[
 const IMAGE_AARCH64: &[Need] = &[
     package("rustc-web"),
     program("qemu-system-arm", "qemu-system-aarch64"),
+    file("qemu-efi-aarch64", AARCH64_FIRMWARE),
     program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
     file("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
 ];

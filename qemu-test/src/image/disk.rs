@@ -1,6 +1,7 @@
 //! Disks for a virtual machine: the data partition by itself, and the one disk that is flashed.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +15,9 @@ use crate::workspace;
 
 /// The size of a data partition that is a disk of its own.
 const DATA_BYTES: u64 = 32 << 20;
+/// Where a disk's first sector has the first sector of the fourth partition: behind 446 bytes of code and three entries
+/// of 16 bytes, 8 bytes into its own.
+const LAST_PARTITION_START: usize = 446 + 3 * 16 + 8;
 /// What the loader needs to find, read and choose a slot.
 const LOADER_MODULES: [&str; 16] = [
     "biosdisk",
@@ -104,6 +108,34 @@ pub fn make_disk(
     let script = workspace::root().join("buildroot/board/xdnsd/make-disk.sh");
     run(Command::new(script).arg(&images).arg(&data))?;
     Ok(images.join("disk.img"))
+}
+
+/// A copy at `path` of a disk that comes with its image, with `config` on the data partition, its last.
+pub fn copy_disk(disk: &Path, config: &str, path: &Path) -> Result<()> {
+    fs::copy(disk, path).with_context(|| format!("copy {}", disk.display()))?;
+    let file = path.with_extension("toml");
+    fs::write(&file, config).context("write the disk's configuration")?;
+    let commands = path.with_extension("debugfs");
+    let lines = format!(
+        "mkdir etc\nmkdir etc/xdnsd\nwrite {} etc/xdnsd/xdnsd.toml\n",
+        file.display()
+    );
+    fs::write(&commands, lines).context("write what debugfs is to do")?;
+    let partition = format!("{}?offset={}", path.display(), start_of_data(path)?);
+    run(Command::new("debugfs")
+        .args(["-w", "-f"])
+        .arg(&commands)
+        .arg(partition))
+}
+
+/// Where the last of the four partitions begins, in bytes, by the table in the disk's first sector.
+fn start_of_data(disk: &Path) -> Result<u64> {
+    let mut sector = [0; 512];
+    let file = File::open(disk).with_context(|| format!("open {}", disk.display()))?;
+    file.read_exact_at(&mut sector, 0)
+        .with_context(|| format!("read {}", disk.display()))?;
+    let start = sector[LAST_PARTITION_START..][..4].try_into()?;
+    Ok(u64::from(u32::from_le_bytes(start)) * 512)
 }
 
 /// GRUB for a BIOS, with all that it needs built in: it finds `grub.cfg` in the first partition.

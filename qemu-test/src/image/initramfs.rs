@@ -12,7 +12,7 @@ use super::tool::bytes;
 use crate::workspace;
 
 /// What has to be there before and after the root is mounted. What a kernel has built in is left out by [`collect`].
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 15] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_net",
@@ -22,6 +22,8 @@ const MODULES: [&str; 13] = [
     "overlay",
     "8021q",
     "i6300esb",
+    "button",
+    "evdev",
     "ext4",
     "af_packet",
     "xsk_diag",

@@ -109,6 +109,8 @@ pub struct Image {
     pub initrd: Option<PathBuf>,
     /// The root file system.
     pub root: PathBuf,
+    /// The disk that is flashed, of an image that comes with one.
+    pub disk: Option<PathBuf>,
     /// Pinned packages that the mirror no longer has, and what was taken instead.
     pub substitutions: Vec<String>,
 }
@@ -136,6 +138,7 @@ impl Image {
             kernel,
             initrd,
             root,
+            disk: find(&["disk.img"]),
             substitutions: Vec::new(),
         })
     }
@@ -194,6 +197,7 @@ pub fn build(recipe: &Recipe) -> Result<Image> {
         kernel,
         initrd: Some(initrd),
         root: squashfs,
+        disk: None,
         substitutions: packages.substitutions().to_vec(),
     })
 }

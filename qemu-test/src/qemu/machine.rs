@@ -1,5 +1,7 @@
 //! A virtual machine as QEMU's command line.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -18,8 +20,13 @@ pub const GUEST: &str = "192.168.1.1";
 pub const GUEST_MAC: &str = "52:54:00:53:00:01";
 /// Where the host offers its processor.
 const KVM: &str = "/dev/kvm";
+/// UEFI for QEMU's virt machine, which has no BIOS to start from a disk.
+pub const AARCH64_FIRMWARE: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
 /// How long a kernel may take under KVM until it says a word.
 const KVM_PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long QEMU may take for a command.
+const CONTROL_LIMIT: Duration = Duration::from_secs(20);
 
 /// What runs the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +151,8 @@ pub struct Machine<'a> {
     pub is_data_read_only: bool,
     /// The flashed disk, from which the loader starts instead of the image's kernel.
     pub disk: Option<&'a Path>,
+    /// The port of the loopback on which QEMU takes commands ([`press_power_button`]).
+    pub control_port: Option<u16>,
     /// What the clock shows at start, if not the host's time.
     pub clock: Option<&'a str>,
 }
@@ -163,6 +172,7 @@ impl<'a> Machine<'a> {
             data: None,
             is_data_read_only: false,
             disk: None,
+            control_port: None,
             clock: None,
         }
     }
@@ -171,8 +181,8 @@ impl<'a> Machine<'a> {
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = match &self.link {
-            Link::Tap { namespace, .. } => namespace.command(self.program()),
-            Link::User { .. } => Command::new(self.program()),
+            Link::Tap { namespace, .. } => namespace.command(program(self.image.arch)),
+            Link::User { .. } => Command::new(program(self.image.arch)),
         };
         command.args(self.base());
         command.args([
@@ -199,15 +209,21 @@ impl<'a> Machine<'a> {
             "-device",
             &self.network_device(),
         ]);
-        if self.image.arch == Arch::X86_64 {
-            command.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
-        }
+        command.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
         match self.disk {
-            Some(disk) => add_disk(&mut command, "disk", disk, false),
+            Some(disk) => {
+                if self.image.arch == Arch::Aarch64 {
+                    command.args(["-bios", AARCH64_FIRMWARE]);
+                }
+                add_disk(&mut command, "disk", disk, false);
+            }
             None => self.add_kernel(&mut command),
         }
         if let Some(data) = self.data {
             add_disk(&mut command, "data", data, self.is_data_read_only);
+        }
+        if let Some(port) = self.control_port {
+            command.args(["-qmp", &format!("tcp:127.0.0.1:{port},server=on,wait=off")]);
         }
         if let Some(clock) = self.clock {
             command.args(["-rtc", &format!("base={clock}")]);
@@ -217,10 +233,6 @@ impl<'a> Machine<'a> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
-    }
-
-    fn program(&self) -> String {
-        format!("qemu-system-{}", self.image.arch.name())
     }
 
     fn base(&self) -> Vec<String> {
@@ -297,6 +309,11 @@ impl<'a> Machine<'a> {
     }
 }
 
+/// What emulates a machine of that kind.
+pub fn program(arch: Arch) -> String {
+    format!("qemu-system-{}", arch.name())
+}
+
 fn add_disk(command: &mut Command, id: &str, path: &Path, is_read_only: bool) {
     let read_only = if is_read_only { ",readonly=on" } else { "" };
     command.args([
@@ -307,6 +324,22 @@ fn add_disk(command: &mut Command, id: &str, path: &Path, is_read_only: bool) {
         ),
     ]);
     command.args(["-device", &format!("virtio-blk-pci,drive={id}")]);
+}
+
+/// Presses the machine's power button, by the QEMU Machine Protocol.
+pub fn press_power_button(control_port: u16) -> Result<()> {
+    let mut control = TcpStream::connect(("127.0.0.1", control_port)).context("connect to QEMU")?;
+    control.set_read_timeout(Some(CONTROL_LIMIT))?;
+    let mut said = BufReader::new(control.try_clone()?).lines();
+    for command in ["qmp_capabilities", "system_powerdown"] {
+        writeln!(control, "{{\"execute\": \"{command}\"}}").context("ask QEMU")?;
+        // The greeting and events come between.
+        let is_done = said
+            .by_ref()
+            .any(|line| line.is_ok_and(|line| line.contains("\"return\"")));
+        ensure!(is_done, "QEMU does not do {command}");
+    }
+    Ok(())
 }
 
 /// A port of the loopback that nobody has at the moment, for UDP and TCP.

@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 
 use super::cable::{Cable, DEVICE};
 use super::guest::Guest;
-use super::machine::{Accel, GUEST, HOST, Machine, Scratch};
+use super::machine::{Accel, GUEST, HOST, Machine, Scratch, program};
 use super::run::configuration;
 use crate::image::{Image, disk};
 use crate::privilege::require_root;
@@ -49,7 +49,7 @@ pub fn write(image: &Image, command: &str) -> Result<()> {
         .unwrap_or_default();
     let heading = format!("## {} with kernel {release}\n", image.arch.name());
     let old = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let section = format!("{heading}\n`{command}`, {}\n\n{text}", machine()?);
+    let section = format!("{heading}\n`{command}`, {}\n\n{text}", machine(image)?);
     fs::write(&path, replace_section(&old, &heading, &section))
         .with_context(|| format!("write {}", path.display()))?;
     print!("{section}");
@@ -222,11 +222,11 @@ fn times(boots: &[Boot], accel: Accel) -> Result<String> {
 }
 
 /// The kind of machine, without its name, and how busy it was: times mean little without that.
-fn machine() -> Result<String> {
+fn machine(image: &Image) -> Result<String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let load = fs::read_to_string("/proc/loadavg").context("read the load")?;
     let load = load.split(' ').next().unwrap_or("?").to_owned();
-    let qemu = output_of(Command::new("qemu-system-x86_64").arg("--version"))?;
+    let qemu = output_of(Command::new(program(image.arch)).arg("--version"))?;
     let qemu = qemu.split_whitespace().nth(3).unwrap_or("?").to_owned();
     Ok(format!(
         "median of {BOOTS} boots, QEMU {qemu}, host with {cores} cores and load {load}:"

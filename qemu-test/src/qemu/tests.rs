@@ -127,6 +127,11 @@ const CASES: &[Case] = &[
         disks::power_cut,
     ),
     Case::new(
+        "the power button ends the system in order",
+        Kernel::V6_12,
+        disks::power_button,
+    ),
+    Case::new(
         "a clock at 1970 does not matter",
         Kernel::V6_12,
         disks::clock_at_1970,
@@ -150,8 +155,7 @@ const CASES: &[Case] = &[
         "an update that fails is undone",
         Kernel::V6_12,
         disks::update,
-    )
-    .own(),
+    ),
     Case::new(
         "the black-box tests of VLANs",
         Kernel::V6_12,
@@ -233,11 +237,13 @@ impl Images {
     }
 
     fn build_one(options: &Options, case: &Case, signals: &Signals) -> Result<Image> {
-        if let Some(directory) = &options.image {
-            return Image::open(directory);
-        }
-        if case.arch == Arch::Aarch64 {
+        let opened = options.image.as_deref().map(Image::open).transpose()?;
+        let arch = opened.as_ref().map_or(case.arch, |image| image.arch);
+        if arch == Arch::Aarch64 {
             setup::ensure_all(&[Purpose::ImageAarch64], signals)?;
+        }
+        if let Some(image) = opened {
+            return Ok(image);
         }
         let server = options.server.clone().filter(|_| case.arch == Arch::X86_64);
         image::build(&Recipe {

@@ -92,7 +92,7 @@ impl<'a> Bench<'a> {
     pub fn machine<'m>(&'m self, link: Link<'m>, data: &'m Path) -> Machine<'m> {
         let mut machine = Machine::new(self.image, self.accel, link);
         machine.data = Some(data);
-        if self.image.arch == Arch::Aarch64 {
+        if self.image.arch == Arch::Aarch64 && self.image.initrd.is_some() {
             // Debian's kernel for it is five times as large, and not compressed.
             machine.memory_mib = 256;
         }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::bench::{BOOT_LIMIT, Bench, Router};
 use crate::image::{self, disk};
 use crate::process::output_of;
-use crate::qemu::machine::Machine;
+use crate::qemu::machine::{Machine, free_port, press_power_button};
 use crate::wait::wait_until;
 
 /// Names that are asked for before a reboot and after it.
@@ -90,6 +90,22 @@ pub fn power_cut(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// The power button ends the system in order: the data partition is clean, and what was learned is on it.
+pub fn power_button(bench: &Bench) -> Result<()> {
+    let data = bench.data_disk(&bench.configuration(""))?;
+    let port = free_port()?;
+    let mut machine = bench.machine(bench.user_link()?, &data);
+    machine.control_port = Some(port);
+    let mut router = bench.boot(&machine)?;
+    router.guest.log_in()?;
+    learn(&mut router)?;
+    press_power_button(port)?;
+    router.guest.wait_for_end(BOOT_LIMIT)?;
+    let said = output_of(Command::new("dumpe2fs").arg("-h").arg(&data))?;
+    ensure!(!said.contains("needs_recovery"), "{said}");
+    Ok(())
+}
+
 /// A router without a battery starts in 1970.
 pub fn clock_at_1970(bench: &Bench) -> Result<()> {
     let data = bench.data_disk(&bench.configuration(""))?;
@@ -158,12 +174,18 @@ pub fn bad_configuration(bench: &Bench) -> Result<()> {
 /// A new system that does not answer is given up for the old one; one that answers stays.
 pub fn update(bench: &Bench) -> Result<()> {
     let configuration = bench.configuration("");
-    let path = disk::make_disk(
-        bench.image,
-        &mut image::packages(),
-        Some(&configuration),
-        &bench.scratch.join("disk"),
-    )?;
+    let path = if let Some(disk) = &bench.image.disk {
+        let path = bench.scratch.join("disk.img");
+        disk::copy_disk(disk, &configuration, &path)?;
+        path
+    } else {
+        disk::make_disk(
+            bench.image,
+            &mut image::packages(),
+            Some(&configuration),
+            &bench.scratch.join("disk"),
+        )?
+    };
     let link = bench.user_link()?;
     let mut machine = Machine::new(bench.image, bench.accel, link.clone());
     machine.disk = Some(&path);
