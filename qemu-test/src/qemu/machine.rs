@@ -47,27 +47,33 @@ impl Accel {
         }
     }
 
+    /// An error where this host cannot run machines of `arch` so.
+    pub fn check(self, arch: Arch) -> Result<()> {
+        ensure!(
+            self == Self::Tcg || is_native(arch),
+            "--accel kvm: only for x86_64 on x86_64; tcg emulates {}",
+            arch.name()
+        );
+        ensure!(
+            self == Self::Tcg || Path::new(KVM).exists(),
+            "--accel kvm: there is no {KVM}; tcg needs none"
+        );
+        Ok(())
+    }
+
     /// What was asked for, if it can be; without anything, KVM where it works.
     pub fn choose(wanted: Option<Self>, image: &Image) -> Result<Self> {
-        let is_native = std::env::consts::ARCH == image.arch.name() && image.arch == Arch::X86_64;
         match wanted {
-            Some(Self::Kvm) => {
-                ensure!(
-                    is_native,
-                    "--accel kvm: only for x86_64 on x86_64; tcg emulates {}",
-                    image.arch.name()
-                );
-                ensure!(
-                    Path::new(KVM).exists(),
-                    "--accel kvm: there is no {KVM}; tcg needs none"
-                );
-                Ok(Self::Kvm)
-            }
-            Some(Self::Tcg) => Ok(Self::Tcg),
-            None if is_native && kvm_works(image) => Ok(Self::Kvm),
+            Some(wanted) => wanted.check(image.arch).map(|()| wanted),
+            None if is_native(image.arch) && kvm_works(image) => Ok(Self::Kvm),
             None => Ok(Self::Tcg),
         }
     }
+}
+
+/// Whether this host's processor can be the guest's.
+fn is_native(arch: Arch) -> bool {
+    arch == Arch::X86_64 && std::env::consts::ARCH == arch.name()
 }
 
 /// Whether KVM runs this image's kernel, which `/dev/kvm` does not tell: nested in some clouds it opens, runs the firmware

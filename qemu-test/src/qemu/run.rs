@@ -95,6 +95,10 @@ impl Options {
             image,
         };
         arguments.finish()?;
+        // Before anything is built.
+        if let (Some(accel), None) = (options.accel, &options.image) {
+            accel.check(options.arch)?;
+        }
         Ok(options)
     }
 
