@@ -31,9 +31,9 @@ pub const USAGE: &str = "run [--once] [--image DIR] [--kernel 6.1|6.12|newest] [
 /// How long a boot may take.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// What a kernel of Debian's needs to start at all. The header of 6.12's asks for 56 MiB from 16 MiB on (init_size and
-/// pref_address) before anything else is in memory; Buildroot's for 29. The one for aarch64 is not compressed.
+/// pref_address) before anything else is in memory; Buildroot's for 29. The one for aarch64 starts with 128 MiB.
 const DEBIAN_MIB_MIN: u32 = 96;
-const DEBIAN_MIB_MIN_AARCH64: u32 = 256;
+const DEBIAN_MIB_MIN_AARCH64: u32 = 128;
 /// A small router.
 const MEMORY_MIB: u32 = 128;
 /// What may be asked for. Buildroot's kernel is made for 16 processors, QEMU's virt has 8 at most.

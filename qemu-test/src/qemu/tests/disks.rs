@@ -165,6 +165,7 @@ pub fn full_data(bench: &Bench) -> Result<()> {
         free.trim() == "0",
         "{free} KiB are free on the data partition"
     );
+    router.console_says("data: cannot be written")?;
     NAMES.iter().try_for_each(|name| router.ask(name))
 }
 
