@@ -144,3 +144,46 @@ fn unit_keeps_the_capabilities_that_the_server_keeps() {
         assert!(unit.contains(&format!("\n{key}={kept}\n")), "{key}: {kept}");
     }
 }
+
+/// What is not the machine's own is the same for all: compression, overlay, versions, what is built.
+#[test]
+fn machines_differ_in_kernel_and_loader_alone() {
+    let lines = |machine: &str| -> Vec<String> {
+        let text = read(&format!("buildroot/configs/xdnsd_{machine}_defconfig"));
+        let common = text.lines().filter(|line| {
+            let of_machine = [
+                "BR2_x86_64",
+                "BR2_aarch64",
+                "BR2_LINUX_KERNEL_CUSTOM_CONFIG_FILE",
+                "BR2_LINUX_KERNEL_ZSTD",
+                "BR2_LINUX_KERNEL_NEEDS_HOST_LIBELF",
+                "BR2_TARGET_GRUB2_I386_PC",
+                "BR2_TARGET_GRUB2_X86_64_EFI",
+                "BR2_TARGET_GRUB2_BUILTIN_MODULES_PC",
+            ];
+            !of_machine.contains(&line.split('=').next().unwrap_or_default())
+        });
+        common.map(str::to_owned).collect()
+    };
+    assert_eq!(lines("aarch64_virt"), lines("x86_64"));
+}
+
+/// The power button needs a kernel that tells of it, a listener, and something to do.
+#[test]
+fn power_button_is_heard_on_every_machine() {
+    let board = "buildroot/board/xdnsd";
+    for machine in ["x86_64", "aarch64_virt"] {
+        let kernel = read(&format!("{board}/linux-{machine}.config"));
+        for option in ["CONFIG_ACPI_BUTTON=y", "CONFIG_INPUT_EVDEV=y"] {
+            assert!(
+                kernel.lines().any(|line| line == option),
+                "{machine}: {option}"
+            );
+        }
+    }
+    let busybox = read(&format!("{board}/busybox.fragment"));
+    assert!(busybox.contains("\nCONFIG_ACPID=y\n"));
+    // The name under which busybox's acpid looks for it, unless told otherwise.
+    let action = read(&format!("{board}/rootfs-overlay/etc/acpi/PWRF/00000080"));
+    assert!(action.contains("\nexec poweroff\n"));
+}
