@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use crate::netns::Namespace;
 use crate::nsd;
-use crate::process::{End, Process};
+use crate::process::{End, Process, output_of};
 use crate::setup::find_program;
 
 /// How long a peer may take to its first answer on a loaded machine.
@@ -109,7 +109,9 @@ fn unbound_copy(directory: &Path) -> Result<PathBuf> {
     let copy = directory.join("unbound");
     // A copy that runs still is as good.
     if !copy.exists() {
-        fs::copy(&program, &copy).with_context(|| format!("copy {}", program.display()))?;
+        // By a process of its own: a program that this one had open for writing may be so for a moment more in a child
+        // that another thread has just forked, and cannot be started meanwhile (ETXTBSY of execve(2)).
+        output_of(Command::new("cp").arg(&program).arg(&copy))?;
     }
     Ok(copy)
 }
