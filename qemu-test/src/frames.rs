@@ -19,6 +19,17 @@ const ETHER_TYPE_OFFSET: usize = 12;
 /// Room for one control message with auxiliary data.
 const CONTROL_LEN: usize = 64;
 
+/// Reads an Ethernet address as the kernel writes it: six octets in hexadecimal, with colons between.
+pub fn parse_mac(text: &str) -> Result<[u8; 6]> {
+    let octets: Result<Vec<u8>, _> = text
+        .trim()
+        .split(':')
+        .map(|octet| u8::from_str_radix(octet, 16))
+        .collect();
+    let octets = octets.with_context(|| format!("the MAC address {text:?}"))?;
+    octets.try_into().ok().context("a MAC address has 6 octets")
+}
+
 /// An AF_PACKET socket on one interface of one namespace.
 #[derive(Debug)]
 pub struct FrameSocket {

@@ -135,7 +135,7 @@ fn memory_mib(arguments: &mut Arguments, is_foreign: bool, arch: Arch) -> Result
         Arch::X86_64 => DEBIAN_MIB_MIN,
         Arch::Aarch64 => DEBIAN_MIB_MIN_AARCH64,
     };
-    let memory_mib = wanted.unwrap_or(MEMORY_MIB.max(least));
+    let memory_mib = wanted.unwrap_or(MEMORY_MIB);
     ensure!(
         memory_mib >= least,
         "--memory: Debian's kernel for {} unpacks itself and its modules in {least} MiB or more; --image with Buildroot's \
@@ -221,8 +221,7 @@ pub fn configuration(server: &str, interface: &str) -> String {
     format!(
         "[[interface]]\nname = \"eth0\"\nlisten = [\"192.168.1.1\", \"fd00:53::1\"]\n{interface}\n\
          [upstream]\nservers = [\"{server}\"]\n\n\
-         [cache]\nsnapshot = \"/data/xdnsd/cache\"\nsnapshot_interval_secs = 1\n\n\
-         [control]\nsocket = \"/run/xdnsd/control.sock\"\n"
+         [cache]\nsnapshot = \"/data/xdnsd/cache\"\nsnapshot_interval_secs = 1\n"
     )
 }
 
@@ -318,7 +317,7 @@ impl fmt::Display for Asked {
 
 /// Asks one name from outside and finds out which tier has answered.
 fn ask(guest: &mut Guest, name: &str, link: &Link<'_>, is_tcp: bool) -> Result<Asked> {
-    let before = guest.shell("xdnsd stats --socket /run/xdnsd/control.sock")?;
+    let before = guest.shell("xdnsd stats")?;
     let mut dig = dig(link, is_tcp);
     dig.args([
         "+tries=3", "+time=3", "+noall", "+answer", "+stats", name, "A",
@@ -328,7 +327,7 @@ fn ask(guest: &mut Guest, name: &str, link: &Link<'_>, is_tcp: bool) -> Result<A
     }
     // No answer at all is an answer to the person, too.
     let said = output_of(&mut dig).unwrap_or_default();
-    let after = guest.shell("xdnsd stats --socket /run/xdnsd/control.sock")?;
+    let after = guest.shell("xdnsd stats")?;
     let tier = TIERS
         .iter()
         .find(|(_, counter)| sum(&after, counter) > sum(&before, counter));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use hickory_proto::op::Message;
-use qemu_test::frames::FrameSocket;
+use qemu_test::frames::{FrameSocket, parse_mac};
 use qemu_test::lab::{CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab};
 use qemu_test::netns::Namespace;
 
@@ -200,13 +200,7 @@ fn is_dns_to(bytes: &[u8], frame: &UdpFrame) -> bool {
 
 fn mac(host: &Namespace, interface: &str) -> Result<[u8; 6]> {
     let text = host.read(&format!("/sys/class/net/{interface}/address"))?;
-    let octets: Result<Vec<u8>, _> = text
-        .trim()
-        .split(':')
-        .map(|octet| u8::from_str_radix(octet, 16))
-        .collect();
-    let octets = octets.with_context(|| format!("the MAC address {text:?}"))?;
-    octets.try_into().ok().context("a MAC address has 6 octets")
+    parse_mac(&text)
 }
 
 /// What became of a query that an ordinary client sent.

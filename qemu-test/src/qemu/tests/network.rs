@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::{Bench, Router, check};
-use crate::frames::FrameSocket;
+use crate::frames::{FrameSocket, parse_mac};
 use crate::process::output_of;
 use crate::qemu::cable::{Cable, DEVICE};
 use crate::qemu::machine::HOST;
@@ -333,16 +333,6 @@ fn tagged_arp_request() -> Vec<u8> {
     frame.extend([0, 0, 0, 0, 0, 0, 192, 168, 7, 1]);
     frame.resize(ETHERNET_MIN, 0);
     frame
-}
-
-fn parse_mac(text: &str) -> Result<Vec<u8>> {
-    let bytes = text
-        .trim()
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16));
-    bytes
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("a hardware address: {text:?}"))
 }
 
 /// A query as a UDP datagram from port 40000, without a checksum, which IPv4 allows (RFC 768).
