@@ -14,10 +14,12 @@ use crate::workspace;
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// The built programs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Programs {
     own: PathBuf,
     with_crate: PathBuf,
+    /// The appliance, where it is another than the one that was built.
+    appliance: Option<PathBuf>,
 }
 
 impl Programs {
@@ -27,12 +29,22 @@ impl Programs {
             own: workspace::target(),
             // Apart, so that the two do not overwrite each other.
             with_crate: workspace::target().join("afxdp"),
+            appliance: None,
         };
         programs.build_one(Backend::Own, signals)?;
         if kinds.iter().any(|kind| backend(*kind) == Backend::Crate) {
             programs.build_one(Backend::Crate, signals)?;
         }
         Ok(programs)
+    }
+
+    /// The same with another appliance.
+    #[must_use]
+    pub fn with_appliance(self, appliance: PathBuf) -> Self {
+        Self {
+            appliance: Some(appliance),
+            ..self
+        }
     }
 
     /// Where the program of a subject is.
@@ -42,7 +54,10 @@ impl Programs {
         match kind {
             Kind::Echo(_) => release.join("examples/xsk_echo"),
             Kind::KernelEcho => release.join("examples/udp_echo"),
-            Kind::Appliance(_) => release.join("xdnsd"),
+            Kind::Appliance(_) => {
+                let built = || release.join("xdnsd");
+                self.appliance.clone().unwrap_or_else(built)
+            }
         }
     }
 

@@ -19,7 +19,9 @@ use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use crate::workspace;
 
+mod against;
 mod build;
+mod compare;
 mod lists;
 mod load;
 mod measure;
@@ -29,6 +31,7 @@ mod query;
 mod record;
 mod report;
 mod subject;
+
 mod upstream;
 
 use build::Programs;
@@ -37,7 +40,7 @@ use report::Row;
 use subject::{Backend, Kind, Subject};
 
 /// How it is called.
-pub const USAGE: &str = "bench xsk [--only LETTERS] | miss [--rate N] | lists, each with [--rounds N] [--seconds N] [--save]";
+pub const USAGE: &str = "bench xsk [--only LETTERS] | miss [--rate N] | lists | against PROGRAM, each with [--rounds N] [--seconds N] [--save]";
 
 /// The core that sends, and the core of the subject.
 const LOAD_CORE: usize = 0;
@@ -59,6 +62,7 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         Some("xsk") => xsk(arguments, signals),
         Some("miss") => miss::main(arguments, signals),
         Some("lists") => lists::main(arguments, signals),
+        Some("against") => against::main(arguments, signals),
         Some(other) => bail!("nothing to measure by the name of {other:?}: {USAGE}"),
         None => bail!("{USAGE}"),
     }

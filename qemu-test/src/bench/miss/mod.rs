@@ -53,6 +53,22 @@ pub struct Plan {
     pub rate: u32,
 }
 
+impl Plan {
+    /// Takes `--rounds` and `--seconds` out of the words, where they are not as given here.
+    pub fn read(arguments: &mut Arguments, rounds: u32, seconds: u32) -> Result<Self> {
+        let plan = Self {
+            rounds: arguments.number("--rounds")?.unwrap_or(rounds),
+            seconds: arguments.number("--seconds")?.unwrap_or(seconds),
+            rate: RATE,
+        };
+        ensure!(
+            plan.rounds > 0 && plan.seconds > 0,
+            "rounds and seconds start at 1"
+        );
+        Ok(plan)
+    }
+}
+
 /// Files of questions. No name is in two of them, or twice in one.
 #[derive(Debug)]
 struct Questions {
@@ -67,17 +83,14 @@ struct Questions {
 /// The command `bench miss`.
 pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     let words: Vec<_> = arguments.clone().rest().collect();
+    let rate = arguments.number("--rate")?.unwrap_or(RATE);
+    ensure!(rate > 0, "the rate starts at 1");
     let plan = Plan {
-        rounds: arguments.number("--rounds")?.unwrap_or(ROUNDS),
-        seconds: arguments.number("--seconds")?.unwrap_or(SECONDS),
-        rate: arguments.number("--rate")?.unwrap_or(RATE),
+        rate,
+        ..Plan::read(&mut arguments, ROUNDS, SECONDS)?
     };
     let is_saved = arguments.flag("--save");
     arguments.finish()?;
-    ensure!(
-        plan.rounds > 0 && plan.seconds > 0 && plan.rate > 0,
-        "rounds, seconds and rate start at 1"
-    );
     require_root("a benchmark in network namespaces")?;
     setup::ensure_all(&[Purpose::Lab], signals)?;
     let kind = Kind::Appliance(Backend::Own);
@@ -110,7 +123,8 @@ fn run(plan: Plan, program: &Path, signals: &Signals) -> Result<Vec<Row>> {
 pub struct Ground {
     lab: Lab,
     _upstream: Upstream,
-    program: PathBuf,
+    /// The appliance's program.
+    pub program: PathBuf,
     questions: Questions,
     directory: PathBuf,
 }

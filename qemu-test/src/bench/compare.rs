@@ -1,0 +1,158 @@
+//! Two appliances beside each other: what a hit and a miss cost each, with the ratios of one run.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::build::Programs;
+use super::measure;
+use super::miss::{self, Ground};
+use super::report::median;
+use super::subject::{Backend, Kind, Subject};
+use super::{LOAD_CORE, SUBJECT_CORE};
+use crate::signals::Signals;
+use crate::workspace;
+
+/// The appliance over our own sockets.
+pub const KIND: Kind = Kind::Appliance(Backend::Own);
+
+/// One of the two.
+#[derive(Debug)]
+pub struct Side<'a> {
+    /// Head of its column.
+    pub name: &'a str,
+    /// Where its program is.
+    pub programs: Programs,
+    /// More sections of its config.
+    pub sections: String,
+}
+
+/// What the second may cost of the first; empty: no goal.
+#[derive(Clone, Copy, Debug)]
+pub struct Goals {
+    /// Processor time of a hit.
+    pub hit: &'static str,
+    /// Processor time of a miss.
+    pub miss: &'static str,
+}
+
+/// One turn of one side.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// Processor time per answer from the cache, in nanoseconds.
+    pub hit_ns: f64,
+    /// Answers from the cache per second.
+    pub hits: f64,
+    /// Processor time per answer from upstream, in nanoseconds.
+    pub miss_ns: f64,
+}
+
+/// A folder for what `bench WHAT` writes.
+pub fn directory(what: &str) -> Result<PathBuf> {
+    let directory = workspace::logs().join(format!("bench-{what}"));
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    Ok(directory)
+}
+
+/// Measures both in turn, each time as a new process, and gives the table.
+pub fn compare(
+    sides: &[Side<'_>; 2],
+    plan: miss::Plan,
+    goals: Goals,
+    directory: &Path,
+    signals: &Signals,
+) -> Result<String> {
+    let mut ground = Ground::make(plan, &sides[0].programs.path(KIND))?;
+    let mut rounds = Vec::new();
+    for round in 1..=plan.rounds {
+        eprintln!("round {round} of {}", plan.rounds);
+        ensure!(!signals.wait(Duration::ZERO), "interrupted");
+        let mut turn = |side: &Side<'_>| {
+            ground.program = side.programs.path(KIND);
+            turn(side, plan, &ground, directory).with_context(|| side.name.to_owned())
+        };
+        rounds.push([turn(&sides[0])?, turn(&sides[1])?]);
+    }
+    Ok(table([sides[0].name, sides[1].name], &rounds, goals))
+}
+
+fn turn(side: &Side<'_>, plan: miss::Plan, ground: &Ground, directory: &Path) -> Result<Turn> {
+    let length = Duration::from_secs(plan.seconds.into());
+    let subject = Subject::start_with(
+        KIND,
+        &side.sections,
+        &side.programs,
+        SUBJECT_CORE,
+        directory,
+    )?;
+    let hits = measure::turn(&subject, length, LOAD_CORE, SUBJECT_CORE)?;
+    drop(subject);
+    let misses = miss::turn(miss::Subject::Appliance, plan, ground, &side.sections)?;
+    ensure!(misses.failed == 0, "{misses:?}");
+    Ok(Turn {
+        hit_ns: hits.cpu_ns,
+        hits: hits.answered,
+        miss_ns: 1000.0 * misses.cpu_us,
+    })
+}
+
+/// Medians over the rounds, and of the ratios within a round, second to first.
+fn table(names: [&str; 2], rounds: &[[Turn; 2]], goals: Goals) -> String {
+    let [first, second] = names;
+    let mut text = format!(
+        "{:<30}{first:>12}{second:>12}{:>8}{:>15}\n",
+        "", "ratio", "goal"
+    );
+    let mut row = |name: &str, goal: &str, of: fn(&Turn) -> f64| {
+        let middle = |side: usize| median(rounds.iter().map(|turns| of(&turns[side])).collect());
+        let ratios = rounds.iter().map(|[first, second]| of(second) / of(first));
+        let ratio = median(ratios.collect());
+        let line = format!(
+            "{name:<30}{:>12.0}{:>12.0}{ratio:>8.3}{goal:>15}",
+            middle(0),
+            middle(1)
+        );
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{}", line.trim_end());
+    };
+    row("hits: CPU ns per answer", goals.hit, |turn| turn.hit_ns);
+    row("hits: answers/s", "", |turn| turn.hits);
+    row("misses: CPU ns per answer", goals.miss, |turn| turn.miss_ns);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Goals, Turn, table};
+
+    #[test]
+    fn ratios_are_of_the_second_to_the_first() {
+        let turn = |hit_ns| Turn {
+            hit_ns,
+            hits: 1e9 / hit_ns,
+            miss_ns: 20_000.0,
+        };
+        let rounds = [[turn(100.0), turn(110.0)], [turn(200.0), turn(240.0)]];
+        let goals = Goals {
+            hit: "<= 1.10",
+            miss: "",
+        };
+        let table = table(["one", "other"], &rounds, goals);
+        let line = |start: &str| {
+            let line = table.lines().find(|line| line.starts_with(start));
+            line.expect("a row")
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let wanted = "hits: CPU ns per answer 150 175 1.150 <= 1.10";
+        assert_eq!(line("hits: CPU"), wanted);
+        assert_eq!(
+            line("misses"),
+            "misses: CPU ns per answer 20000 20000 1.000"
+        );
+    }
+}
