@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use log::{info, warn};
 use xdnsd_core::forward::upstreams::UpstreamConfig;
+use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::time::Instant;
 
 use crate::cache::CACHE;
@@ -39,7 +40,7 @@ impl Reloader {
     /// The policy of the config is wrong.
     pub fn start(path: PathBuf, config: &Config, plan: &Plan) -> Result<Self, String> {
         let servers = config.servers(plan);
-        let (keeper, update) = start_keeper(config, servers, &plan.unfit_sources)?;
+        let (keeper, update) = start_keeper(config, servers, &plan.unfit_sources, &plan.on_link)?;
         say(&update.notes);
         Ok(Self {
             path,
@@ -87,17 +88,21 @@ impl Reloader {
             Err(_) if config.group_servers() == self.groups.texts => self.groups.clone(),
             Err(errors) => return Err(errors.to_string()),
         };
-        let unfit_sources = self.keeper.unfit_sources();
-        let (keeper, update) = start_keeper(&config, groups.servers.clone(), unfit_sources)?;
+        let (unfit_sources, on_link) = (self.keeper.unfit_sources(), self.keeper.on_link());
+        let servers = groups.servers.clone();
+        let (keeper, update) = start_keeper(&config, servers, unfit_sources, on_link)?;
         Ok((groups, keeper, update))
     }
 
     fn follow_addresses(&mut self, plan: &Plan, mailboxes: &[Mailbox]) {
-        if plan.unfit_sources == self.keeper.unfit_sources() {
+        let (unfit_sources, on_link) = (&plan.unfit_sources, &plan.on_link);
+        if unfit_sources == self.keeper.unfit_sources() && on_link == self.keeper.on_link() {
             return;
         }
         self.retire(self.keeper.set());
-        let set = self.keeper.set_unfit_sources(plan.unfit_sources.clone());
+        let set = self
+            .keeper
+            .set_addresses(unfit_sources.clone(), on_link.clone());
         post(&set, mailboxes);
     }
 
@@ -178,10 +183,12 @@ fn start_keeper(
     config: &Config,
     servers: Vec<UpstreamConfig>,
     unfit_sources: &[IpAddr],
+    on_link: &[Network],
 ) -> Result<(Keeper, Update), String> {
     let input = PolicyInput {
         servers,
         unfit_sources: unfit_sources.to_vec(),
+        on_link: on_link.to_vec(),
         ..config.policy()
     };
     Keeper::start(input, wall_secs()).map_err(|problem| problem.to_string())

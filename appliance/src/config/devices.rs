@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
 use nix::sys::socket::SockaddrStorage;
+use xdnsd_core::policy::on_link::Network;
 
 use super::Config;
 use super::error::{Errors, Source};
@@ -28,6 +29,8 @@ pub struct Device {
     pub addresses: Vec<IpAddr>,
     /// Its directed broadcast addresses.
     pub broadcasts: Vec<IpAddr>,
+    /// The networks of its addresses, and of its peers where it has any.
+    pub networks: Vec<Network>,
 }
 
 /// The network devices of this machine, at one moment.
@@ -74,6 +77,8 @@ pub struct Plan {
     /// Addresses that no query from the wire can come from: own and directed broadcast addresses of the devices that
     /// have the endpoints' addresses.
     pub unfit_sources: Vec<IpAddr>,
+    /// The networks of those devices, whose hosts are our neighbours: ascending, none within another.
+    pub on_link: Vec<Network>,
 }
 
 impl Devices {
@@ -102,6 +107,10 @@ impl Devices {
                 device.addresses.push(addr);
                 let mask = entry.netmask.as_ref().and_then(ip);
                 device.broadcasts.extend(broadcast(addr, mask));
+                let is_host = mask.is_some_and(|mask| network_bits(mask) == address_bits(mask));
+                let peer = entry.destination.or(entry.broadcast.filter(|_| is_host));
+                let peer = peer.as_ref().and_then(ip);
+                device.networks.extend(networks(addr, mask, peer));
             }
         }
         for (name, vlan, parent) in
@@ -172,6 +181,44 @@ fn broadcast(addr: IpAddr, mask: Option<IpAddr>) -> Option<IpAddr> {
     is_wide.then(|| Ipv4Addr::from_bits(addr.to_bits() | !mask.to_bits()).into())
 }
 
+/// The network of an address, and that of its peer where it has one (`ip address add LOCAL peer PEER`): the kernel's route
+/// is to the peer's. A mask of no bits makes nobody a neighbour: it would be everybody.
+fn networks(
+    addr: IpAddr,
+    mask: Option<IpAddr>,
+    peer: Option<IpAddr>,
+) -> impl Iterator<Item = Network> {
+    let length = mask.map_or(0, network_bits) as u8;
+    let addrs = [Some(addr), peer].into_iter().flatten();
+    addrs
+        .filter(move |_| length > 0)
+        .map(move |addr| Network::of(addr, length))
+}
+
+fn network_bits(mask: IpAddr) -> u32 {
+    match mask {
+        IpAddr::V4(mask) => mask.to_bits().leading_ones(),
+        IpAddr::V6(mask) => mask.to_bits().leading_ones(),
+    }
+}
+
+fn address_bits(address: IpAddr) -> u32 {
+    match address {
+        IpAddr::V4(_) => u32::BITS,
+        IpAddr::V6(_) => u128::BITS,
+    }
+}
+
+/// These networks in ascending order, without those that another one holds.
+fn disjoint<'n>(networks: impl Iterator<Item = &'n Network>) -> Vec<Network> {
+    let mut sorted: Vec<Network> = networks.copied().collect();
+    // By first address, then the wider before the narrower.
+    sorted.sort_unstable();
+    // Networks are nested or apart, so one that an earlier one holds is held by the last that was kept.
+    sorted.dedup_by(|next, kept| kept.contains(next.first()));
+    sorted
+}
+
 /// Lines of `name | VLAN ID | device below`; the two heading lines do not have that form.
 fn vlan_devices(list: &str) -> impl Iterator<Item = (&str, u16, &str)> {
     list.lines().filter_map(|line| {
@@ -199,8 +246,12 @@ impl Config {
         let served = plan.endpoints.iter().map(|endpoint| &endpoint.device);
         let served: BTreeSet<&String> = served.collect();
         let served = served.into_iter().filter_map(|name| devices.named(name));
-        let unfit = served.flat_map(|device| device.addresses.iter().chain(&device.broadcasts));
+        let served: Vec<&Device> = served.collect();
+        let unfit = served
+            .iter()
+            .flat_map(|device| device.addresses.iter().chain(&device.broadcasts));
         plan.unfit_sources = unfit.copied().collect();
+        plan.on_link = disjoint(served.iter().flat_map(|device| &device.networks));
         for (group, upstream) in self.upstreams.iter().enumerate() {
             let path = format!("upstream[{group}]");
             let servers = servers(&mut source, devices, &path, upstream, &plan.endpoints);
@@ -349,10 +400,56 @@ mod tests {
     }
 
     #[test]
+    fn on_link_are_the_networks_of_addresses_and_of_peers() {
+        let of = |addr: &str, mask: &str, peer: &str| {
+            let parse = |text: &str| text.parse::<IpAddr>().ok();
+            let addr = parse(addr).expect("an address");
+            let found: Vec<Network> = networks(addr, parse(mask), parse(peer)).collect();
+            let shown = disjoint(found.iter());
+            let shown = shown.iter();
+            let shown = shown.map(|network| format!("{}/{}", network.first(), network.length()));
+            shown.collect::<Vec<_>>().join(" ")
+        };
+        let lan = ("192.168.1.1", "255.255.255.0");
+        assert_eq!(of(lan.0, lan.1, ""), "192.168.1.0/24");
+        let host = "255.255.255.255";
+        assert_eq!(of("10.0.0.1", host, "10.9.0.2"), "10.0.0.1/32 10.9.0.2/32");
+        assert_eq!(of("fd00::1", "ffff:ffff:ffff:ffff::", ""), "fd00::/64");
+        assert_eq!(of("10.0.0.1", "0.0.0.0", "10.0.0.2"), "");
+        assert_eq!(of("fd00::1", "::", ""), "");
+        assert_eq!(of("10.0.0.1", "", ""), "");
+    }
+
+    #[test]
+    fn networks_that_another_one_holds_are_left_out() {
+        let network = |text: &str, length| Network::of(text.parse().expect("an address"), length);
+        let all = [
+            network("192.168.1.1", 24),
+            network("10.0.0.1", 8),
+            network("fd00::1", 64),
+            network("10.1.0.1", 16),
+            network("10.0.0.1", 32),
+            network("192.168.2.1", 24),
+            network("192.168.1.1", 24),
+            network("fd00::1", 128),
+        ];
+        let kept = [
+            network("10.0.0.0", 8),
+            network("192.168.1.0", 24),
+            network("192.168.2.0", 24),
+            network("fd00::", 64),
+        ];
+        assert_eq!(disjoint(all.iter()), kept);
+    }
+
+    #[test]
     fn this_machine_has_a_loopback_device() {
         let devices = Devices::read().expect("the kernel answers");
         let loopback = devices.named("lo").expect("every namespace has lo");
         assert_eq!(loopback.index, 1);
         assert_eq!(loopback.vlan_of, None);
+        let own = Network::of(Ipv4Addr::LOCALHOST.into(), 8);
+        let is_up = loopback.addresses.contains(&Ipv4Addr::LOCALHOST.into());
+        assert!(!is_up || loopback.networks.contains(&own), "{loopback:?}");
     }
 }

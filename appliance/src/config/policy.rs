@@ -23,6 +23,7 @@ impl Config {
             silent_ports: self.access.silent_ports.clone(),
             // Whoever knows the machine adds these two.
             unfit_sources: Vec::new(),
+            on_link: Vec::new(),
             servers: Vec::new(),
             local: self.local_data(),
             special: self.special(),

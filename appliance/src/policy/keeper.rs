@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::time::Instant;
 
 use super::problem::{Notes, Problem};
@@ -114,10 +115,21 @@ impl Keeper {
         &self.input.unfit_sources
     }
 
-    /// Takes over other such addresses.
-    pub fn set_unfit_sources(&mut self, addresses: Vec<IpAddr>) -> Arc<PolicySet> {
-        self.input.unfit_sources = addresses;
-        self.set = Arc::new(self.set.with_unfit_sources(&self.input));
+    /// The networks of the served interfaces.
+    #[must_use]
+    pub fn on_link(&self) -> &[Network] {
+        &self.input.on_link
+    }
+
+    /// Takes over what the machine's addresses are by now.
+    pub fn set_addresses(
+        &mut self,
+        unfit_sources: Vec<IpAddr>,
+        on_link: Vec<Network>,
+    ) -> Arc<PolicySet> {
+        self.input.unfit_sources = unfit_sources;
+        self.input.on_link = on_link;
+        self.set = Arc::new(self.set.with_addresses(&self.input));
         self.set()
     }
 

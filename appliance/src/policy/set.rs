@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use xdnsd_core::forward::upstreams::UpstreamConfig;
+use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::policy::rebind::Ranges;
 use xdnsd_core::policy::{
-    Acl, BlockAnswer, Blocked, Kinds, LISTS_MAX, List, Lists, LocalData, Policy, Rebind, Routes,
-    SILENT_PORTS, Suffixes,
+    Acl, BlockAnswer, Blocked, Kinds, LISTS_MAX, List, Lists, LocalData, OnLink, Policy, Rebind,
+    Routes, SILENT_PORTS, Suffixes,
 };
 
 use super::acl::{self, AclInput};
@@ -29,6 +30,8 @@ pub struct PolicyInput {
     pub silent_ports: Vec<u16>,
     /// Addresses that no query from the wire can come from. The machine has them, the config does not.
     pub unfit_sources: Vec<IpAddr>,
+    /// The networks of the served interfaces: ascending, none within another. The machine has them, the config does not.
+    pub on_link: Vec<Network>,
     /// The upstream servers of all groups, by the numbers of `routes`. Empty: those that were stay.
     pub servers: Vec<UpstreamConfig>,
     /// Local data.
@@ -51,6 +54,7 @@ impl Default for PolicyInput {
             acl: AclInput::default(),
             silent_ports: SILENT_PORTS.to_vec(),
             unfit_sources: Vec::new(),
+            on_link: Vec::new(),
             servers: Vec::new(),
             local: LocalInput::default(),
             special: Kinds::DEFAULT,
@@ -127,6 +131,7 @@ pub struct PolicySet {
     acl: Arc<[u8]>,
     silent_ports: Arc<[u16]>,
     unfit_sources: Arc<[IpAddr]>,
+    on_link: Arc<[Network]>,
     servers: Arc<[UpstreamConfig]>,
     local: Arc<[u8]>,
     lists: Arc<Vec<NamedList>>,
@@ -188,6 +193,7 @@ impl PolicySet {
             acl: acl::compile(&input.acl)?.into(),
             silent_ports: input.silent_ports.as_slice().into(),
             unfit_sources: input.unfit_sources.as_slice().into(),
+            on_link: input.on_link.as_slice().into(),
             servers: input.servers.as_slice().into(),
             local: local::compile(&own_records, None, &mut notes, random_key)?.into(),
             lists: Arc::new(Vec::from_iter(build_text_list(
@@ -206,9 +212,10 @@ impl PolicySet {
     }
 
     /// The same set with the addresses that the machine has by now. What is cached is not concerned.
-    pub(super) fn with_unfit_sources(&self, input: &PolicyInput) -> Self {
+    pub(super) fn with_addresses(&self, input: &PolicyInput) -> Self {
         Self {
             unfit_sources: input.unfit_sources.as_slice().into(),
+            on_link: input.on_link.as_slice().into(),
             ..self.clone()
         }
     }
@@ -268,6 +275,7 @@ impl PolicySet {
             acl: Acl::view(&self.acl).expect(COMPILED),
             silent_ports: &self.silent_ports,
             unfit_sources: &self.unfit_sources,
+            on_link: OnLink::view(&self.on_link),
             local: LocalData::view(&self.local).expect(COMPILED),
             special: self.special,
             lists,

@@ -249,7 +249,7 @@ impl<'a> Worker<'a> {
                         self.serve_upstream(&turn, socket, v6, side);
                     }
                     Source::Stream(index) => self.serve_stream(&turn, index),
-                    Source::TcpListener(index) => self.serve_tcp_listener(index),
+                    Source::TcpListener(index) => self.serve_tcp_listener(&turn, index),
                     Source::TcpClient(slot) => self.serve_tcp_client(&turn, slot),
                 }
             }

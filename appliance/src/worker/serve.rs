@@ -150,10 +150,14 @@ impl Worker<'_> {
     }
 
     /// Connections that wait to be accepted, a batch.
-    pub(super) fn serve_tcp_listener(&mut self, index: u16) {
+    pub(super) fn serve_tcp_listener(&mut self, turn: &Turn<'_>, index: u16) {
         let now = self.io.now;
         for _ in 0..BATCH {
-            if !self.io.tcp.accept(index, now, &self.io.epoll) {
+            if !self
+                .io
+                .tcp
+                .accept(index, now, turn.policy.on_link, &self.io.epoll)
+            {
                 break;
             }
         }

@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
@@ -14,6 +14,7 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt,
 };
 use xdnsd_core::limits::{TCP_CLIENTS, TCP_MESSAGE_MAX, TCP_QUERY_MAX};
+use xdnsd_core::policy::OnLink;
 use xdnsd_core::time::Instant;
 
 use super::events::{Source, watch};
@@ -42,6 +43,8 @@ pub struct TcpClient {
 struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
+    /// Whom it counts for.
+    holder: IpAddr,
     /// Bytes of the query that are there, prefix included.
     filled: usize,
     /// When the first of them came; if there are none, when the last query was whole or the last answer was out.
@@ -136,7 +139,13 @@ impl Tcp {
     }
 
     /// Accepts one connection; false: none waits.
-    pub fn accept(&mut self, listener: u16, now: Instant, epoll: &Epoll) -> bool {
+    pub fn accept(
+        &mut self,
+        listener: u16,
+        now: Instant,
+        on_link: OnLink<'_>,
+        epoll: &Epoll,
+    ) -> bool {
         let Some(listener) = self.listeners.get(listener) else {
             return false;
         };
@@ -146,7 +155,8 @@ impl Tcp {
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return true,
             Err(_) => return false,
         };
-        let Some(index) = self.free_slot(peer.ip()) else {
+        let holder = on_link.share_of(peer.ip());
+        let Some(index) = self.free_slot(holder) else {
             return true;
         };
         let ready = stream.set_nonblocking(true).is_ok()
@@ -158,6 +168,7 @@ impl Tcp {
             slot.connection = Some(Connection {
                 stream,
                 peer,
+                holder,
                 filled: 0,
                 since: now,
                 in_flight: 0,
@@ -167,10 +178,10 @@ impl Tcp {
         true
     }
 
-    /// A slot without a connection for `peer`, made free if need be: the one that has been idle for the longest time; where
+    /// A slot without a connection for `holder`, made free if need be: the one that has been idle for the longest time; where
     /// every client waits for an answer, the oldest of a client that has nothing more to say and may be gone, or else of
-    /// the client that has the most connections, if it has more than `peer` then has.
-    fn free_slot(&mut self, peer: IpAddr) -> Option<usize> {
+    /// the client that has the most connections, if it has more than `holder` then has.
+    fn free_slot(&mut self, holder: IpAddr) -> Option<usize> {
         let free = self.slots.iter().position(|slot| slot.connection.is_none());
         if free.is_some() {
             return free;
@@ -186,26 +197,26 @@ impl Tcp {
             .min_by_key(|&(_, rank)| rank);
         let index = match dispensable {
             Some((index, _)) => index,
-            None => self.of_the_greediest(peer)?,
+            None => self.of_the_greediest(holder)?,
         };
         self.slots[index].connection = None;
         Some(index)
     }
 
-    /// The oldest connection of the client that has the most, at least two more than `peer`.
-    fn of_the_greediest(&self, peer: IpAddr) -> Option<usize> {
+    /// The oldest connection of the client that has the most, at least two more than `holder`.
+    fn of_the_greediest(&self, holder: IpAddr) -> Option<usize> {
         let connections = || {
             let slots = self.slots.iter().enumerate();
             slots.filter_map(|(index, slot)| Some((index, slot.connection.as_ref()?)))
         };
         let held = |client: IpAddr| {
-            let same = |(_, other): &(usize, &Connection)| household(other.peer.ip()) == client;
+            let same = |(_, other): &(usize, &Connection)| other.holder == client;
             connections().filter(same).count()
         };
-        let fair = held(household(peer)) + 2;
+        let fair = held(holder) + 2;
         connections()
             .map(|(index, connection)| {
-                let count = held(household(connection.peer.ip()));
+                let count = held(connection.holder);
                 (count, Reverse((connection.since, index)))
             })
             .filter(|(count, ..)| *count >= fair)
@@ -345,14 +356,6 @@ impl Tcp {
             }
         }
         next
-    }
-}
-
-/// Who has an address: the host, or over IPv6 the network, all of whose addresses one host may use.
-fn household(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
     }
 }
 

@@ -302,7 +302,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             edns: asking.edns,
             is_unknown: asking.is_unknown,
             case: LetterCase::of(&message[HEADER_LEN..query.question_end - 4]),
-            bucket: bucket(asking.client.address, &self.cache.seed()),
+            bucket: bucket(turn.policy, asking.client.address, &self.cache.seed()),
             links: Links::default(),
         };
         let present = self.tables.pending.find(question.hash, &asking.key());
@@ -411,7 +411,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             by_stream: matches!(missed, Lookup::TooLarge),
             generation: turn.policy.generation,
             chase: None,
-            bucket: bucket(asking.client.address, &self.cache.seed()),
+            bucket: bucket(turn.policy, asking.client.address, &self.cache.seed()),
         };
         if self.tables.pending.is_full() {
             self.counters.count(Counter::PendingFull);
@@ -613,15 +613,10 @@ pub(super) fn opt_reply(edns: &ClientEdns, code: u16) -> OptReply {
 }
 
 /// The fair share bucket of a client: keyed, so that nobody can choose to share another's.
-fn bucket(address: IpAddr, seed: &[u8; 16]) -> u8 {
-    let octets = match address {
+fn bucket(policy: &Policy<'_>, address: IpAddr, seed: &[u8; 16]) -> u8 {
+    let octets = match policy.on_link.share_of(address) {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        // One household or host has a whole /64.
-        IpAddr::V6(v6) => {
-            let mut octets = v6.octets();
-            octets[8..].fill(0);
-            octets
-        }
+        IpAddr::V6(v6) => v6.octets(),
     };
     Key {
         name: &octets,

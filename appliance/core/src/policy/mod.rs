@@ -20,6 +20,7 @@ mod bytes;
 pub mod list;
 pub mod local;
 pub mod name;
+pub mod on_link;
 pub mod rebind;
 pub mod route;
 pub mod special;
@@ -29,6 +30,7 @@ pub use acl::{Acl, Action};
 pub use list::{List, Verdict};
 pub use local::{Local, LocalData};
 pub use name::Labels;
+pub use on_link::OnLink;
 pub use rebind::{Finding, Rebind};
 pub use route::{DEFAULT_GROUP, Route, Routes, Suffixes};
 pub use special::{Kinds, Special};
@@ -183,6 +185,8 @@ pub struct Policy<'a> {
     pub silent_ports: &'a [u16],
     /// Addresses that no query from the wire can come from: our own, and directed broadcast addresses.
     pub unfit_sources: &'a [IpAddr],
+    /// The networks of our neighbours: who has an address in one counts for itself.
+    pub on_link: OnLink<'a>,
     /// Local data.
     pub local: LocalData<'a>,
     /// Special-use names that are switched on.
@@ -208,6 +212,7 @@ impl<'a> Policy<'a> {
         acl: Acl::OPEN,
         silent_ports: &[],
         unfit_sources: &[],
+        on_link: OnLink::NONE,
         local: LocalData::EMPTY,
         special: Kinds::NONE,
         lists: Lists::EMPTY,

@@ -2,6 +2,8 @@
 
 mod policy;
 
+use xdnsd_core::policy::on_link::Network;
+
 use super::*;
 
 const SMALLEST: &str = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"192.0.2.1\"]\n";
@@ -28,6 +30,10 @@ fn devices() -> Devices {
             .map(|addr| addr.parse().expect("an address"))
             .collect(),
         broadcasts: Vec::new(),
+        networks: addresses
+            .iter()
+            .map(|addr| Network::of(addr.parse().expect("an address"), 24))
+            .collect(),
     };
     Devices(vec![
         device("lo", 1, None, &["127.0.0.1", "::1"]),
@@ -219,6 +225,12 @@ fn an_empty_listen_is_every_address_of_the_device() {
         .map(|end| format!("{} {} {}", end.addr, end.ifindex, end.device_ifindex))
         .collect();
     assert_eq!(shown, ["10.53.0.1 2 2", "fd53::1 2 2", "fe80::1 2 2"]);
+    let on_link = plan
+        .on_link
+        .iter()
+        .map(|network| network.first().to_string());
+    let on_link: Vec<String> = on_link.collect();
+    assert_eq!(on_link, ["10.53.0.0", "fd53::", "fe80::"]);
     assert_eq!(
         plan.servers,
         [["192.0.2.1:53".parse().expect("an address")]]

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::{RData, RecordType};
-use qemu_test::lab::Lab;
+use qemu_test::lab::{HOST_INTERFACE, LAN, Lab};
 use qemu_test::wait::wait_until;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::limits::TCP_CLIENTS;
@@ -399,6 +400,43 @@ fn one_client_that_waits_on_all_slots_shuts_nobody_out() -> Result<()> {
     }
     assert_eq!(closed, 1);
     Ok(())
+}
+
+/// One host of the LAN takes all slots; whether another one in its /64 gets one all the same. The network is new: the
+/// appliance has to learn of it while it runs.
+#[test]
+fn a_neighbour_that_waits_on_all_slots_shuts_no_other_neighbour_out() -> Result<()> {
+    let scene = scene!(Setup::three_ways().sections("[forward]\ngive_up_ms = 30000\n"));
+    prepare(&scene);
+    scene.upstream.on("*.silent.test.", Rule::silence());
+    let (greedy, modest): (IpAddr, IpAddr) = ("fd99::a".parse()?, "fd99::b".parse()?);
+    let Lab { router, client, .. } = &scene.lab;
+    router.ip(&format!("address add fd99::1/64 dev {LAN} nodad\n"))?;
+    client.ip(&format!(
+        "address add {greedy}/64 dev {HOST_INTERFACE} nodad
+         address add {modest}/64 dev {HOST_INTERFACE} nodad\n"
+    ))?;
+    let before = scene.daemon.metrics()?;
+    let mut streams = Vec::new();
+    for number in 0..TCP_CLIENTS {
+        let mut stream = Stream::open_from(&scene.lab, greedy, 0)?;
+        stream.send(&a(&format!("n{number}.silent.test.")))?;
+        streams.push(stream);
+    }
+    let all = u64::try_from(TCP_CLIENTS)?;
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Counter::QueriesTcp, all)])?;
+    let query = a("www.test.");
+    let served = || -> Result<bool> {
+        let mut stream = Stream::open_from(&scene.lab, modest, 0)?;
+        // A connection that is refused is reset, which the write or the read sees.
+        let is_sent = stream.send(&query).is_ok();
+        Ok(is_sent && matches!(stream.next(TIMEOUT)?, Next::Message(_)))
+    };
+    wait_until("the neighbour is served", TIMEOUT, || {
+        served().unwrap_or(false)
+    })
 }
 
 #[test]

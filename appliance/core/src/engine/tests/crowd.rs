@@ -1,6 +1,8 @@
 //! Many clients: shared questions, full tables, fair shares.
 
 use super::harness::*;
+use crate::policy::OnLink;
+use crate::policy::on_link::Network;
 
 #[test]
 fn everyone_who_asks_the_same_shares_one_upstream_query_and_gets_its_own_reply() {
@@ -156,5 +158,70 @@ fn the_same_id_from_two_clients_gets_each_its_own_answer() {
                 (7, &name(owner), &name(owner))
             );
         }
+    });
+}
+
+/// Fills the places to wait in as one host may, then asks as another one. Whether that is served.
+fn is_served_beside_a_greedy(host: &str, other: &str, on_link: &'static [Network]) -> bool {
+    let mut is_served = false;
+    let client = |text: &str, route| Client {
+        route,
+        address: text.parse().unwrap(),
+        transport: Transport::Udp,
+    };
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.on_link = OnLink::view(on_link);
+        for id in 0..crate::limits::WAITERS as u16 {
+            let query = query("a.example.", id).to_vec().unwrap();
+            world.ask_as(&client(host, 1), &query);
+        }
+        let query = query("a.example.", 1).to_vec().unwrap();
+        is_served = world.ask_as(&client(other, 2), &query).0 == Outcome::Pending;
+    });
+    is_served
+}
+
+#[test]
+fn a_greedy_neighbour_takes_its_own_share_and_a_host_off_link_that_of_its_64() {
+    let lan: &'static [Network] = vec![
+        Network::of([192, 168, 1, 1].into(), 24),
+        Network::of("fd00:53::1".parse().unwrap(), 64),
+    ]
+    .leak();
+    let cases: [(&str, &str, bool); 8] = [
+        ("fd00:53::a", "fd00:53::b", true),
+        ("fd00:53::a", "fd00:53::a", false),
+        ("fe80::a", "fe80::b", true),
+        ("192.168.1.10", "192.168.1.11", true),
+        ("203.0.113.10", "203.0.113.11", true),
+        ("2001:db8::a", "2001:db8::b", false),
+        ("2001:db8::a", "2001:db8:0:1::b", true),
+        ("::ffff:192.168.1.10", "192.168.1.10", false),
+    ];
+    for (host, other, expected) in cases {
+        let is_served = is_served_beside_a_greedy(host, other, lan);
+        assert_eq!(is_served, expected, "{host} and {other}");
+    }
+    assert!(!is_served_beside_a_greedy("fd00:53::a", "fd00:53::b", &[]));
+}
+
+#[test]
+fn a_neighbour_that_fills_the_table_of_questions_ends_none_of_another_neighbours() {
+    let lan: &'static [Network] = vec![Network::of("fd00:53::1".parse().unwrap(), 64)].leak();
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.on_link = OnLink::view(lan);
+        let client = |last: u16, route| Client {
+            route,
+            address: core::net::Ipv6Addr::new(0xfd00, 0x53, 0, 0, 0, 0, 0, last).into(),
+            transport: Transport::Udp,
+        };
+        let patient = query("patient.example.", 1).to_vec().unwrap();
+        world.ask_as(&client(7, 7), &patient);
+        for number in 0..crate::limits::PENDING as u16 {
+            let query = query(&format!("n{number}.example."), number);
+            world.ask_as(&client(1, 1), &query.to_vec().unwrap());
+        }
+        let ended: Vec<Route> = world.effects.replies.iter().map(|reply| reply.0).collect();
+        assert_eq!(ended, [1]);
     });
 }

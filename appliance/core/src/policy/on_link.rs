@@ -1,0 +1,201 @@
+//! Networks that are on-link: those of the served interfaces' own addresses. Who has an address in one of them is a
+//! neighbour; everybody else comes through a router.
+//!
+//! As many networks as the machine has addresses: whoever makes the table leaves none out, so it is never full.
+
+use core::net::{IpAddr, Ipv6Addr};
+
+/// Bits of the network that one host or household off-link has to itself (RFC 6177, RFC 7421).
+const HOUSEHOLD_BITS: u32 = 64;
+
+/// A network: its first address, and how many leading bits all its addresses share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Network {
+    first: IpAddr,
+    length: u8,
+}
+
+impl Network {
+    /// The network of `length` bits that holds `address`. More bits than the address has: all of them.
+    #[must_use]
+    pub fn of(address: IpAddr, length: u8) -> Self {
+        match address {
+            IpAddr::V4(v4) => {
+                let length = length.min(32);
+                let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+                Self {
+                    first: core::net::Ipv4Addr::from_bits(v4.to_bits() & mask).into(),
+                    length,
+                }
+            }
+            IpAddr::V6(v6) => {
+                let length = length.min(128);
+                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+                Self {
+                    first: Ipv6Addr::from_bits(v6.to_bits() & mask).into(),
+                    length,
+                }
+            }
+        }
+    }
+
+    /// Its first address.
+    #[must_use]
+    pub const fn first(&self) -> IpAddr {
+        self.first
+    }
+
+    /// How many bits its addresses share.
+    #[must_use]
+    pub const fn length(&self) -> u8 {
+        self.length
+    }
+
+    /// Whether it holds `address`.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.first.is_ipv4() == address.is_ipv4()
+            && Self::of(address, self.length).first == self.first
+    }
+}
+
+/// The networks that are on-link, as a view.
+#[derive(Clone, Copy, Debug)]
+pub struct OnLink<'a> {
+    networks: &'a [Network],
+}
+
+impl<'a> OnLink<'a> {
+    /// None is known.
+    pub const NONE: Self = Self { networks: &[] };
+
+    /// Views `networks`: in ascending order, and none within another. In another order some are not found.
+    #[must_use]
+    pub const fn view(networks: &'a [Network]) -> Self {
+        Self { networks }
+    }
+
+    /// Whether `address` is that of a neighbour. A link-local address is, whatever networks there are: no router
+    /// forwards it (RFC 4291 section 2.5.6). A v4-mapped IPv6 address is the IPv4 address in it.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+            return true;
+        }
+        let behind = self
+            .networks
+            .partition_point(|network| network.first <= address);
+        let last = behind.checked_sub(1);
+        last.and_then(|index| self.networks.get(index))
+            .is_some_and(|network| network.contains(address))
+    }
+
+    /// Whom `address` counts for where clients get shares of something. A neighbour and an IPv4 host: for itself. Any
+    /// other IPv6 host: for its /64, whose addresses one host may use as it likes. On-link a /64 is the whole LAN.
+    #[must_use]
+    pub fn share_of(&self, address: IpAddr) -> IpAddr {
+        match address.to_canonical() {
+            IpAddr::V6(v6) if !self.contains(address) => {
+                let host_bits = 128 - HOUSEHOLD_BITS;
+                Ipv6Addr::from_bits(v6.to_bits() >> host_bits << host_bits).into()
+            }
+            address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    /// As the table of a router may be: LANs of both families, a point-to-point peer, loopback.
+    fn networks() -> [Network; 7] {
+        [
+            ("10.0.0.2", 32),
+            ("127.0.0.1", 8),
+            ("192.168.1.1", 24),
+            ("192.168.3.1", 25),
+            ("::1", 128),
+            ("2001:db8:1::1", 60),
+            ("fd00:53::1", 64),
+        ]
+        .map(|(text, length)| Network::of(address(text), length))
+    }
+
+    #[test]
+    fn a_neighbour_has_an_address_in_one_of_the_networks() {
+        let networks = networks();
+        let on_link = OnLink::view(&networks);
+        let cases = [
+            ("10.0.0.2", true),
+            ("10.0.0.1", false),
+            ("10.0.0.3", false),
+            ("126.255.255.255", false),
+            ("127.0.0.0", true),
+            ("127.255.255.255", true),
+            ("192.168.0.255", false),
+            ("192.168.1.0", true),
+            ("192.168.1.255", true),
+            ("192.168.2.0", false),
+            ("192.168.3.127", true),
+            ("192.168.3.128", false),
+            ("255.255.255.255", false),
+            ("::ffff:192.168.1.7", true),
+            ("::ffff:192.168.2.7", false),
+            ("::", false),
+            ("::1", true),
+            ("2001:db8:1:f::1", true),
+            ("2001:db8:1:10::1", false),
+            ("fd00:53::ffff:ffff:ffff:ffff", true),
+            ("fd00:53:0:1::", false),
+            ("fe80::1", true),
+            ("febf::1", true),
+            ("fec0::1", false),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(on_link.contains(address(text)), expected, "{text}");
+        }
+        assert!(!OnLink::NONE.contains(address("127.0.0.1")));
+    }
+
+    #[test]
+    fn a_neighbour_counts_for_itself_and_others_for_their_64() {
+        let networks = networks();
+        let on_link = OnLink::view(&networks);
+        let cases = [
+            ("192.168.1.7", "192.168.1.7"),
+            ("203.0.113.7", "203.0.113.7"),
+            ("::ffff:203.0.113.7", "203.0.113.7"),
+            ("fd00:53::7", "fd00:53::7"),
+            ("fe80::7", "fe80::7"),
+            ("2001:db8:1:f::7", "2001:db8:1:f::7"),
+            ("2001:db8:1:10::7", "2001:db8:1:10::"),
+            ("2001:db8:2:3:4:5:6:7", "2001:db8:2:3::"),
+        ];
+        for (client, share) in cases {
+            assert_eq!(
+                on_link.share_of(address(client)),
+                address(share),
+                "{client}"
+            );
+        }
+    }
+
+    #[test]
+    fn lengths_at_both_ends() {
+        assert!(Network::of(address("10.0.0.1"), 0).contains(address("255.255.255.255")));
+        assert!(!Network::of(address("10.0.0.1"), 0).contains(address("::1")));
+        assert_eq!(Network::of(address("10.0.0.1"), 33).length(), 32);
+        assert!(Network::of(address("::1"), 0).contains(address("ffff::")));
+        assert_eq!(Network::of(address("::1"), 200).length(), 128);
+        assert_eq!(
+            Network::of(address("fd00::ff"), 121).first(),
+            address("fd00::80")
+        );
+    }
+}
