@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod ethtool;
+pub mod files;
 pub mod listening;
 pub mod memory;
 pub mod policy;

@@ -16,6 +16,8 @@ mod value;
 
 use std::path::Path;
 
+use crate::files;
+
 pub use devices::{Device, Devices, Endpoint, Plan};
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;
@@ -77,15 +79,7 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, Errors> {
         let file = path.display().to_string();
         let whole = |problem: String| Errors::whole_file(&file, problem);
-        let len = std::fs::metadata(path)
-            .map_err(|error| whole(error.to_string()))?
-            .len();
-        if len > FILE_BYTES_MAX {
-            return Err(whole(format!(
-                "{len} bytes are too many for a config file; allowed: {FILE_BYTES_MAX}"
-            )));
-        }
-        let bytes = std::fs::read(path).map_err(|error| whole(error.to_string()))?;
+        let bytes = files::read(path, FILE_BYTES_MAX).map_err(|error| whole(error.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid =
                 String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);

@@ -3,39 +3,78 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use xdnsd_core::policy::list::{List, ListError};
+use xdnsd_core::policy::list::{List, ListError, NAMES_MAX, VERSION, check_header, field};
 
 use super::lists::{ListBuilder, Purpose, SOURCES_MAX, Tally};
-use super::map::Mapping;
+use super::map::Sealed;
 use super::problem::Problem;
+use crate::files;
 
-/// A compiled list, in memory or mapped. It was checked when it was loaded.
+/// Bytes of the longest list. A longer file is none.
+const BYTES_MAX: usize = field::HEADER_LEN + NAMES_MAX * 17;
+/// Memory that a list leaves to everything else on the machine.
+const LEFT_FREE: u64 = 4 << 20;
+
+/// A compiled list in memory that nobody can change. It was checked there when it was loaded.
 #[derive(Debug)]
-pub enum ListImage {
-    /// Compiled by this process.
-    Memory(Vec<u8>),
-    /// A file.
-    Mapped(Mapping),
-}
+pub struct ListImage(Sealed);
 
 impl ListImage {
-    /// Maps a compiled list and checks it.
+    /// Copies a compiled list into memory and checks the copy.
     ///
     /// # Errors
-    /// The file cannot be read, or is not a compiled list of this version, or is torn or damaged.
+    /// The file cannot be read, or is not a compiled list of this version, or is torn or damaged; or there is not enough
+    /// memory for it.
     pub fn open(path: &Path) -> Result<Self, Problem> {
-        let mapping = Mapping::open(path).map_err(|error| Problem::with_file(path, &error))?;
-        let image = mapping.map_or(Self::Memory(Vec::new()), Self::Mapped);
-        match List::check(image.as_ref()) {
-            Ok(_) => Ok(image),
-            Err(error) => Err(Problem::of(path.display().to_string(), explain(error))),
-        }
+        let wrong = |error: io::Error| Problem::with_file(path, &error);
+        let file = files::open(path).map_err(wrong)?;
+        Self::read(path, file)
     }
 
-    /// The list. Empty where the bytes are no longer what they were when they were loaded.
+    /// The same of a file that is open.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn read(path: &Path, mut file: File) -> Result<Self, Problem> {
+        let wrong = |error: io::Error| Problem::with_file(path, &error);
+        let no_list = |error| Problem::of(path.display().to_string(), explain(error));
+        let before = file.metadata().map_err(wrong)?;
+        // Whether it is a list at all is known before there is memory for it.
+        let mut head = [0; field::HEADER_LEN];
+        let head_len = before.len().min(head.len() as u64) as usize;
+        file.read_exact(&mut head[..head_len]).map_err(wrong)?;
+        check_header(&head[..head_len], before.len()).map_err(no_list)?;
+        let len = usize::try_from(before.len())
+            .ok()
+            .filter(|&len| len <= BYTES_MAX);
+        let len = len
+            .and_then(NonZeroUsize::new)
+            .ok_or_else(|| no_list(ListError::Inconsistent))?;
+        check_memory(before.len(), memory_available()).map_err(wrong)?;
+        let image = Sealed::read_from((&head[..head_len]).chain(&mut file), len).map_err(wrong)?;
+        let after = file.metadata().map_err(wrong)?;
+        if files::Stamp::of(&before) != files::Stamp::of(&after) {
+            return Err(wrong(files::changes()));
+        }
+        List::check(image.as_ref()).map_err(no_list)?;
+        Ok(Self(image))
+    }
+
+    /// Takes what the compiler made.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn of(image: &[u8]) -> Result<Self, Problem> {
+        let no_memory = |error: io::Error| Problem::of("lists", error.to_string());
+        let len = NonZeroUsize::new(image.len()).ok_or_else(|| Problem::of("lists", "is empty"))?;
+        Ok(Self(Sealed::read_from(image, len).map_err(no_memory)?))
+    }
+
+    /// The list.
     #[must_use]
     pub fn list(&self) -> List<'_> {
         List::view(self.as_ref()).unwrap_or(List::EMPTY)
@@ -44,11 +83,34 @@ impl ListImage {
 
 impl AsRef<[u8]> for ListImage {
     fn as_ref(&self) -> &[u8] {
-        match self {
-            Self::Memory(bytes) => bytes,
-            Self::Mapped(mapping) => mapping.as_ref(),
-        }
+        self.0.as_ref()
     }
+}
+
+/// Whether so many bytes more leave the machine enough to live: a list that is not loaded is a smaller harm than a server
+/// that the kernel ends for want of memory.
+fn check_memory(bytes: u64, available: Option<u64>) -> io::Result<()> {
+    match available {
+        Some(available) if bytes + LEFT_FREE > available => {
+            let what = format!("{bytes} bytes are too many: {available} bytes of memory are free");
+            Err(io::Error::new(io::ErrorKind::OutOfMemory, what))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What the kernel could give without swapping, in bytes; `None` where /proc is not there.
+fn memory_available() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim()
+        .strip_suffix("kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
 }
 
 fn explain(error: ListError) -> String {
@@ -58,7 +120,7 @@ fn explain(error: ListError) -> String {
         }
         ListError::Version { found } => {
             format!(
-                "is a compiled list of format version {found}, which this release does not know; compile it again"
+                "is a compiled list of format version {found}; this release reads version {VERSION}: compile it again"
             )
         }
         ListError::Torn { written, found } => {
@@ -154,7 +216,7 @@ pub fn write(path: &Path, image: &[u8]) -> Result<(), Problem> {
 }
 
 fn write_whole(path: &Path, image: &[u8]) -> std::io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut file = files::create_own(path, 0o644)?;
     file.write_all(image)?;
     file.sync_all()
 }
@@ -259,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_list_outlives_the_file_that_replaces_it() {
+    fn a_list_outlives_the_file_that_replaces_it() {
         let folder = Folder::new();
         let out = folder.path().join("out.list");
         let source = folder.write("a.txt", "old.example");
@@ -277,6 +339,74 @@ mod tests {
             verdict(&new.list(), "new.example"),
             Verdict::Blocked { list: 0 }
         );
+    }
+
+    /// What `cp` over a list in use does to it.
+    #[test]
+    fn a_list_in_use_does_not_change_whatever_happens_to_its_file() {
+        let folder = Folder::new();
+        let out = folder.path().join("out.list");
+        let text: String = (0..10_000)
+            .map(|number| format!("ads{number}.example\n"))
+            .collect();
+        let source = folder.write("a.txt", text);
+        compile_command(&arguments(&[&out, &source])).expect("compiled");
+        let image = ListImage::open(&out).expect("a list");
+        let are_all_blocked = || {
+            let list = image.list();
+            let blocked = |number| verdict(&list, &format!("ads{number}.example")) != Verdict::None;
+            (0..10_000).all(blocked)
+        };
+        let file = File::options().write(true).open(&out).expect("opened");
+        file.set_len(5_000).expect("shortened");
+        assert!(are_all_blocked(), "shortened");
+        file.set_len(200_000).expect("grown again, by zeros");
+        assert!(are_all_blocked(), "overwritten");
+        std::fs::remove_file(&out).expect("removed");
+        assert!(are_all_blocked(), "removed");
+    }
+
+    #[test]
+    fn a_list_that_leaves_no_memory_is_refused() {
+        let free = 20 << 20;
+        assert!(check_memory(16 << 20, Some(free)).is_ok());
+        let error = check_memory((16 << 20) + 1, Some(free))
+            .expect_err("too large")
+            .to_string();
+        assert_eq!(
+            error,
+            "16777217 bytes are too many: 20971520 bytes of memory are free"
+        );
+        assert!(
+            check_memory(u64::MAX >> 1, None).is_ok(),
+            "where nothing is known"
+        );
+        assert!(memory_available().is_some_and(|bytes| bytes > 1 << 20));
+    }
+
+    #[test]
+    fn what_is_no_file_is_named() {
+        let folder = Folder::new();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        for (path, kind) in [
+            (fifo.as_path(), "FIFO"),
+            (folder.path(), "folder"),
+            (Path::new("/dev/zero"), "device"),
+        ] {
+            let error = ListImage::open(path).expect_err(kind).to_string();
+            assert_eq!(
+                error,
+                format!("{}: is a {kind}, not a file", path.display())
+            );
+        }
+        let huge = folder.write("huge", "XDNSLIST");
+        File::options()
+            .write(true)
+            .open(&huge)
+            .and_then(|file| file.set_len(1 << 40))
+            .expect("sparse");
+        assert!(ListImage::open(&huge).is_err());
     }
 
     #[test]

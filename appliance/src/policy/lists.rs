@@ -1,8 +1,7 @@
 //! Compiles blocklists to the image that `xdnsd_core::policy::list` reads, in memory or as a file.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use xdnsd_core::hash::HashKey;
@@ -15,6 +14,7 @@ use super::name;
 use super::problem::Problem;
 use super::rules::{Covers, Rule, parse_line};
 use super::table::{put, random_key};
+use crate::files::{self, Stamp};
 
 /// Longest line that is looked at. A longer one is passed over.
 const LINE_MAX: usize = 4096;
@@ -148,8 +148,17 @@ impl ListBuilder {
     /// # Errors
     /// The file cannot be read, or is no list.
     pub fn add_file(&mut self, path: &Path, list: u16, purpose: Purpose) -> Result<Tally, Problem> {
-        let file = File::open(path).map_err(|error| Problem::with_file(path, &error))?;
-        self.add_text(path, BufReader::new(file), list, purpose)
+        let wrong = |error: io::Error| Problem::with_file(path, &error);
+        let before = self.entries.len();
+        let file = files::open(path).map_err(wrong)?;
+        let stamp = Stamp::of(&file.metadata().map_err(wrong)?);
+        let tally = self.add_text(path, BufReader::new(&file), list, purpose)?;
+        // Half a list is none: whoever writes it has not finished.
+        if stamp != Stamp::of(&file.metadata().map_err(wrong)?) {
+            self.entries.truncate(before);
+            return Err(wrong(files::changes()));
+        }
+        Ok(tally)
     }
 
     fn add_text(

@@ -3,7 +3,7 @@
 //! ```text
 //! config ──────────────► PolicyInput ─┐
 //! hosts, leases, lists ──► rules, hosts ├─► PolicySet: immutable images ──► view() per batch ──► the engine
-//! compiled list ─────────► map ────────┘        ▲
+//! compiled list ────────► copy ────────┘        ▲
 //! inotify ──► Watcher ──► Keeper: waits, reads anew, keeps the old set where the new one is wrong
 //! ```
 
@@ -25,7 +25,7 @@ pub mod set;
 pub mod svcb;
 pub mod table;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod watch;
 pub mod words;
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::files;
+
 /// Notes that are kept of one build. More are counted only.
 const NOTES_MAX: usize = 64;
 
@@ -139,22 +141,51 @@ fn is_wanted(file: &Path) -> bool {
 }
 
 /// Reads a text file of at most `bytes_max` bytes. Bytes that are not UTF-8 become replacement characters, which no name
-/// may have: their line is passed over, the others are not.
+/// may have: their line is passed over, the others are not. A byte order mark is no part of the text.
 ///
 /// # Errors
-/// The file cannot be read, or is larger.
+/// The file cannot be read, is larger, or is UTF-16.
 pub fn read_text(file: &Path, bytes_max: u64) -> Result<String, Problem> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let open = std::fs::File::open(file).map_err(|error| Problem::with_file(file, &error))?;
-    open.take(bytes_max + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Problem::with_file(file, &error))?;
-    if bytes.len() as u64 > bytes_max {
-        return Err(Problem::of(
-            file.display().to_string(),
-            format!("is larger than {bytes_max} bytes"),
-        ));
+    let bytes = files::read(file, bytes_max).map_err(|error| Problem::with_file(file, &error))?;
+    check_encoding(file, &bytes)?;
+    let text = bytes.strip_prefix(UTF8_MARK).unwrap_or(&bytes);
+    Ok(String::from_utf8_lossy(text).into_owned())
+}
+
+/// What some editors put before a text in UTF-8.
+pub(super) const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Whether the first bytes of a file are those of a text with one byte per ASCII letter.
+///
+/// # Errors
+/// They are not.
+pub(super) fn check_encoding(file: &Path, first: &[u8]) -> Result<(), Problem> {
+    if first.starts_with(b"\xff\xfe") || first.starts_with(b"\xfe\xff") {
+        let what = "is UTF-16; save it as UTF-8";
+        return Err(Problem::of(file.display().to_string(), what));
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::testing::Folder;
+
+    #[test]
+    fn a_mark_before_the_text_is_no_part_of_it_and_other_encodings_are_named() {
+        let folder = Folder::new();
+        let read = |content: &[u8]| read_text(&folder.write("hosts", content), 100);
+        assert_eq!(
+            read(b"\xef\xbb\xbf192.0.2.1 nas\n").as_deref(),
+            Ok("192.0.2.1 nas\n")
+        );
+        assert_eq!(
+            read(b"192.0.2.1 nas # caf\xe9\n").as_deref(),
+            Ok("192.0.2.1 nas # caf\u{fffd}\n")
+        );
+        for utf16 in [&b"\xff\xfe1\x009\x00"[..], b"\xfe\xff\x001\x009"] {
+            assert!(read(utf16).is_err_and(|error| error.what == "is UTF-16; save it as UTF-8"));
+        }
+    }
 }

@@ -385,7 +385,7 @@ fn build_text_list(
     if builder.is_empty() {
         return Ok(None);
     }
-    let image = ListImage::Memory(finish(builder)?);
+    let image = ListImage::of(&finish(builder)?)?;
     debug_assert!(
         List::check(image.as_ref()).is_ok(),
         "what was compiled can be read"

@@ -6,7 +6,8 @@
 //!
 //!  write PATH.tmp, fsync, rename PATH -> PATH.old, rename PATH.tmp -> PATH, fsync the folder
 //! ```
-//! At any moment one whole generation stands under a name that is read. What cannot be read costs at most what is broken
+//! The file being written is made anew each time, whatever had its name, and what is read belongs to root or to us and
+//! nobody else may write to it (`files`). At any moment one whole generation stands under a name that is read. What cannot be read costs at most what is broken
 //! in it; what cannot be written is said in the log and tried again. Nothing here stops the start or delays a worker.
 
 mod keeper;
@@ -14,9 +15,8 @@ mod keeper;
 mod tests;
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -30,7 +30,7 @@ use xdnsd_core::limits;
 use xdnsd_core::time::Instant;
 
 use crate::cache::{STEP, SharedCache, Walk};
-use crate::{clock, sys};
+use crate::{clock, files, sys};
 
 pub use keeper::{Keeper, Saver};
 
@@ -228,13 +228,8 @@ impl Store {
         if let Some(folder) = self.newest.parent() {
             fs::create_dir_all(folder)?;
         }
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&self.unfinished)?;
+        self.check_places()?;
+        let mut file = files::create_own(&self.unfinished, 0o600)?;
         let header = Header {
             marker: Marker(sys::random()?),
             records: None,
@@ -253,6 +248,19 @@ impl Store {
         )?;
         file.sync_all()?;
         Ok(answers)
+    }
+
+    /// Nothing but a file of ours is given another name, or loses its own.
+    fn check_places(&self) -> io::Result<()> {
+        for path in [&self.newest, &self.before] {
+            let is_other = |kind: fs::FileType| !kind.is_file() && !kind.is_symlink();
+            let found = fs::symlink_metadata(path);
+            if found.is_ok_and(|found| is_other(found.file_type())) {
+                let what = format!("{} is in the way and is not a file", path.display());
+                return Err(io::Error::other(what));
+            }
+        }
+        Ok(())
     }
 
     /// Encodes a few slots after the other, and pauses: workers want the locks and the CPU more.
@@ -346,7 +354,8 @@ impl fmt::Display for Unusable {
 /// What can be read of a file, and what kept the rest from being read.
 fn read_bounded(path: &Path) -> Result<(Vec<u8>, Option<String>), Unusable> {
     let mut bytes = Vec::new();
-    let read = File::open(path)?
+    // Whoever could have written it could have any name answered as he likes.
+    let read = files::open_own(path)?
         .take(FILE_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes);
     let fault = match read {

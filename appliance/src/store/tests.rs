@@ -299,3 +299,94 @@ fn the_keeper_writes_what_changed_and_only_that() {
     .expect("the interval is a millisecond");
     keeper.finish();
 }
+
+/// Whoever may write to the folder prepares the name that is written next.
+#[test]
+fn the_unfinished_file_is_never_what_somebody_else_put_there() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("planted");
+    let store = folder.store();
+    fill(cache, &NAMES, &fresh());
+    let (victim, unfinished) = (folder.0.join("victim"), folder.0.join("cache.tmp"));
+    type Plant = fn(&Path, &Path);
+    let plants: [Plant; 4] = [
+        |victim, place| std::os::unix::fs::symlink(victim, place).expect("a link"),
+        |victim, place| fs::hard_link(victim, place).expect("a hard link"),
+        |_, place| nix::unistd::mkfifo(place, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO"),
+        |_, place| fs::write(place, "left by a crash").expect("written"),
+    ];
+    for plant in plants {
+        fs::write(&victim, "precious").expect("written");
+        plant(&victim, &unfinished);
+        assert_eq!(store.save(cache).expect("saved"), 6);
+        assert_eq!(fs::read(&victim).expect("there"), b"precious");
+        assert_eq!(load_anew(&store, cache).answers, 6);
+        assert_eq!(names(cache), NAMES);
+    }
+    fs::create_dir(&unfinished).expect("a folder");
+    let error = store.save(cache).expect_err("in the way").to_string();
+    assert!(error.ends_with("cache: is a folder, not a file"), "{error}");
+    assert_eq!(load_anew(&store, cache).answers, 6, "as it was before");
+}
+
+#[test]
+fn a_snapshot_that_somebody_else_could_have_written_is_not_believed() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let cache = test_cache!(8192);
+    let folder = Folder::new("foreign");
+    let store = folder.store();
+    fill(cache, &NAMES, &fresh());
+    store.save(cache).expect("saved");
+    let file = folder.0.join("cache");
+    let with_mode =
+        |mode| fs::set_permissions(&file, PermissionsExt::from_mode(mode)).expect("mode");
+    let refused = |why: &str| {
+        let restored = load_anew(&store, cache);
+        assert_eq!(restored.answers, 0, "{why}");
+        assert!(
+            restored.is_faulty() && restored.to_string().contains(why),
+            "{restored}"
+        );
+    };
+    for mode in [0o666, 0o660, 0o602] {
+        with_mode(mode);
+        refused("others may write to it");
+    }
+    with_mode(0o600);
+    if chown(&file, Some(12_345), None).is_ok() {
+        refused("belongs to user 12345");
+        chown(&file, Some(0), None).expect("given back");
+    }
+    assert_eq!(load_anew(&store, cache).answers, 6);
+    let moved = folder.0.join("elsewhere");
+    fs::rename(&file, &moved).expect("renamed");
+    std::os::unix::fs::symlink(&moved, &file).expect("a link");
+    refused("is a symbolic link, not a file");
+}
+
+#[test]
+fn what_is_no_file_keeps_its_name_and_nothing_waits_for_it() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("in-the-way");
+    let store = folder.store();
+    let file = folder.0.join("cache");
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    assert!(
+        store
+            .load(cache, clock::now())
+            .to_string()
+            .contains("is a FIFO, not a file")
+    );
+    assert!(store.save(cache).is_err());
+    fs::remove_file(&file).expect("removed");
+    fs::create_dir(&file).expect("a folder");
+    assert!(
+        store
+            .load(cache, clock::now())
+            .to_string()
+            .contains("is a folder, not a file")
+    );
+    let error = store.save(cache).expect_err("a folder").to_string();
+    assert!(error.contains("is in the way"), "{error}");
+    assert!(file.is_dir() && !folder.0.join("cache.old").exists());
+}

@@ -1,4 +1,4 @@
-//! The compiled list of blocked and allowed names: a file that is mapped read-only, or the same bytes in memory.
+//! The compiled list of blocked and allowed names: a file, and the same bytes in memory.
 //!
 //! ```text
 //!        0        8         10    12      16      20       24     40       56        72         80      84       88      92  96
@@ -205,7 +205,7 @@ impl<'a> List<'a> {
     /// # Errors
     /// The header is not one, or does not fit the bytes.
     pub fn view(bytes: &'a [u8]) -> Result<Self, ListError> {
-        check_header(bytes)?;
+        check_header(bytes, bytes.len() as u64)?;
         Self::cut(bytes).ok_or(ListError::Inconsistent)
     }
 
@@ -326,9 +326,12 @@ impl<'a> List<'a> {
     }
 }
 
-/// Whether `bytes` begin with a header that fits their length.
-fn check_header(bytes: &[u8]) -> Result<(), ListError> {
-    let found = bytes.len() as u64;
+/// Whether a file of `found` bytes that begins with `bytes`, which are a header's at least where the file has as many, can
+/// be a list.
+///
+/// # Errors
+/// It cannot, see [`ListError`].
+pub fn check_header(bytes: &[u8], found: u64) -> Result<(), ListError> {
     let torn = ListError::Torn {
         written: field::HEADER_LEN as u64,
         found,

@@ -1,0 +1,225 @@
+//! The one way to open a file that the config names.
+//!
+//! Whoever else may write where such a file is expected can put anything in its place: a FIFO whose other end nobody
+//! opens, a device that does something when it is opened, a folder, a link. So it is looked at before it is opened
+//! (stat(2) opens nothing), opened without waiting, and looked at again by its descriptor, which nobody can exchange.
+//!
+//! Two grades of trust:
+//! - *Policy* (config, lists, hosts files, leases) is read through symbolic links, because people have them:
+//!   `/var` on OpenWrt, a list with the date in its name. Whose it is and who may write to it is told, see [`doubt`].
+//! - *Our own* files ([`open_own`]) are no links, belong to root or to us, and nobody else may write to them. Anything else
+//!   is refused.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use nix::unistd::{Uid, getegid, geteuid};
+
+/// How often a file is read that changes meanwhile.
+const ATTEMPTS: usize = 4;
+/// How long its writer is given to finish before it is read again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Write permission of the group, and of all others (inode(7)).
+const GROUP_WRITES: u32 = 0o020;
+const OTHERS_WRITE: u32 = 0o002;
+/// Only its owner may take an entry out of the folder (inode(7)).
+const STICKY: u32 = 0o1000;
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of a file that was opened or looked at.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// Opens a file of policy for reading. Never waits for whoever is at the other end.
+///
+/// # Errors
+/// It is not there, may not be read, or is no regular file: then the error says what it is.
+pub fn open(path: &Path) -> io::Result<File> {
+    check_regular(&fs::metadata(path)?)?;
+    open_checked(path, 0)
+}
+
+/// Opens a file that only this program writes.
+///
+/// # Errors
+/// As [`open`]; or it is a link, belongs to somebody else, or others may write to it.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    check_regular(&fs::symlink_metadata(path)?)?;
+    let file = open_checked(path, libc::O_NOFOLLOW)?;
+    let metadata = file.metadata()?;
+    let others = GROUP_WRITES | OTHERS_WRITE;
+    let doubt = if is_stranger(metadata.uid()) {
+        format!("belongs to user {}", metadata.uid())
+    } else if metadata.mode() & others != 0 {
+        format!(
+            "others may write to it (mode {:o})",
+            metadata.mode() & 0o7777
+        )
+    } else {
+        return Ok(file);
+    };
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("{doubt}: not believed"),
+    ))
+}
+
+/// Makes a file that was not there, for writing. What has its name is removed, not written to: it may be a link to a file
+/// of somebody else.
+///
+/// # Errors
+/// The file cannot be made, or its name is a folder's.
+pub fn create_own(path: &Path, mode: u32) -> io::Result<File> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return Err(not_a_file("folder")),
+        Ok(_) => fs::remove_file(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    // O_EXCL: not even through a link that was made since.
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(mode);
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.open(path)
+}
+
+fn open_checked(path: &Path, flags: i32) -> io::Result<File> {
+    let flags = flags | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    // Between the look and the opening something else may have taken the name.
+    check_regular(&file.metadata()?)?;
+    Ok(file)
+}
+
+fn check_regular(metadata: &Metadata) -> io::Result<()> {
+    let kind = metadata.file_type();
+    let name = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_dir() {
+        "folder"
+    } else if kind.is_symlink() {
+        "symbolic link"
+    } else if kind.is_fifo() {
+        "FIFO"
+    } else if kind.is_socket() {
+        "socket"
+    } else {
+        "device"
+    };
+    Err(not_a_file(name))
+}
+
+fn not_a_file(kind: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!("is a {kind}, not a file"),
+    )
+}
+
+/// Neither root's nor ours.
+fn is_stranger(uid: u32) -> bool {
+    uid != Uid::from_raw(0).as_raw() && uid != geteuid().as_raw()
+}
+
+/// Who else than root and us has a say in what a file of policy says. `owner_counts`: not for leases, which belong to the
+/// DHCP server's account. `None`: nobody, or nothing is known.
+#[must_use]
+pub fn doubt(path: &Path, owner_counts: bool) -> Option<String> {
+    let target = fs::metadata(path).ok()?;
+    let link = fs::symlink_metadata(path).ok()?;
+    let strange_group = target.gid() != 0 && target.gid() != getegid().as_raw();
+    let mode = target.mode() & 0o7777;
+    if mode & OTHERS_WRITE != 0 && !target.is_dir() {
+        Some(format!("anybody may write to it (mode {mode:o})"))
+    } else if target.is_dir() && mode & OTHERS_WRITE != 0 {
+        Some(format!("anybody may put files there (mode {mode:o})"))
+    } else if owner_counts && mode & GROUP_WRITES != 0 && strange_group {
+        let group = target.gid();
+        Some(format!("group {group} may write to it (mode {mode:o})"))
+    } else if owner_counts && is_stranger(target.uid()) {
+        Some(format!("belongs to user {}", target.uid()))
+    } else if link.is_symlink() && is_stranger(link.uid()) {
+        Some(format!("is a symbolic link of user {}", link.uid()))
+    } else {
+        doubt_of_folder(path)
+    }
+}
+
+/// Whoever may write to the folder may put another file in place of the one in it.
+fn doubt_of_folder(path: &Path) -> Option<String> {
+    let real = fs::canonicalize(path).ok()?;
+    let folder = real.parent()?;
+    let mode = fs::metadata(folder).ok()?.mode();
+    let is_open = mode & OTHERS_WRITE != 0 && mode & STICKY == 0;
+    let folder = folder.display();
+    is_open.then(|| {
+        format!(
+            "anybody may put another file in its place: {folder} has mode {:o}",
+            mode & 0o7777
+        )
+    })
+}
+
+/// Reads a whole file of policy of at most `bytes_max` bytes. One that changes meanwhile is read again, a few times.
+///
+/// # Errors
+/// It cannot be opened or read, is larger, or goes on changing.
+pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    for _ in 1..ATTEMPTS {
+        if let Some(bytes) = read_once(path, bytes_max)? {
+            return Ok(bytes);
+        }
+        thread::sleep(PAUSE);
+    }
+    read_once(path, bytes_max)?.ok_or_else(changes)
+}
+
+/// The error of a file that is not the same before and after it was read.
+#[must_use]
+pub fn changes() -> io::Error {
+    io::Error::other("changes while it is read")
+}
+
+/// `None`: it changed meanwhile.
+fn read_once(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut file = open(path)?;
+    let before = Stamp::of(&file.metadata()?);
+    let mut bytes = Vec::new();
+    (&mut file).take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        let what = format!("is larger than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+    }
+    let is_same = before == Stamp::of(&file.metadata()?);
+    Ok(is_same.then_some(bytes))
+}
+
+#[cfg(test)]
+mod tests;
