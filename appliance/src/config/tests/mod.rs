@@ -307,8 +307,7 @@ fn every_default_is_allowed_by_its_own_key() {
     }
 }
 
-#[test]
-fn the_examples_are_valid() {
+fn examples() -> Vec<std::path::PathBuf> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let examples = root.join("config").read_dir().expect("config/");
     let mut entries: Vec<_> = examples
@@ -316,10 +315,29 @@ fn the_examples_are_valid() {
         .collect();
     assert!(entries.len() >= 4, "{entries:?}");
     entries.push(root.join("buildroot/board/xdnsd/rootfs-overlay/etc/xdnsd/xdnsd.toml"));
-    for path in entries {
+    entries
+}
+
+#[test]
+fn the_examples_are_valid() {
+    for path in examples() {
         if let Err(errors) = Config::load(&path) {
             panic!("{errors}");
         }
+    }
+}
+
+/// Whoever adds a second section copies the first.
+#[test]
+fn the_examples_have_double_brackets_where_a_section_may_stand_again() {
+    let many = schema::SECTIONS.iter().filter(|section| section.many);
+    let single: Vec<String> = many.map(|section| format!("[{}]", section.name)).collect();
+    for path in examples() {
+        let text = std::fs::read_to_string(&path).expect("text");
+        let wrong = text
+            .lines()
+            .find(|line| single.contains(&line.trim().into()));
+        assert_eq!(wrong, None, "{}", path.display());
     }
 }
 
