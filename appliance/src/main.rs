@@ -6,13 +6,12 @@ use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use simple_logger::SimpleLogger;
 use xdnsd::cli::{self, Command};
 use xdnsd::config::{Config, Devices, reference};
 use xdnsd::policy::keeper::Keeper;
 use xdnsd::policy::set::PolicySet;
 use xdnsd::policy::{Notes, list_file};
-use xdnsd::{account, control, daemon, memory};
+use xdnsd::{account, control, daemon, logging, memory, text};
 
 /// Exit status where the words are no command.
 const USAGE: u8 = 2;
@@ -35,14 +34,15 @@ fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os().skip(1)) {
         Ok(command) => command,
         Err(problem) => {
-            eprintln!("xdnsd: {problem}\n\n{}", cli::HELP);
+            logging::say(&format!("xdnsd: {problem}\n\n{}", cli::HELP));
             return ExitCode::from(USAGE);
         }
     };
     match carry_out(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { status, problem }) => {
-            eprintln!("{problem}");
+            logging::say(&problem);
+            logging::finish();
             ExitCode::from(status)
         }
     }
@@ -72,13 +72,16 @@ fn carry_out(command: Command) -> Result<(), Failure> {
 
 fn run(file: &Path, user: Option<&str>) -> Result<(), Failure> {
     user.map(account::change_to).transpose()?;
+    // Before the config is read: what is wrong with it has to be said without waiting for anybody.
+    logging::start().map_err(|error| format!("log: {error}"))?;
     let config = Config::load(file).map_err(|errors| Failure {
         status: BAD_CONFIG,
         problem: errors.to_string(),
     })?;
-    let logger = SimpleLogger::new().with_level(config.log.level.into());
-    logger.init().map_err(|error| error.to_string())?;
-    Ok(daemon::run(file, config)?)
+    config.set_log();
+    daemon::run(file, config)?;
+    logging::finish();
+    Ok(())
 }
 
 /// A file that the config names and that is not there is worth a word, and nothing more: it may come later.
@@ -95,12 +98,12 @@ fn check(file: &Path, offline: bool) -> Result<(), String> {
         notes = started.map_err(|problem| problem.to_string())?.1.notes;
     }
     for problem in notes.failures.iter().chain(&notes.first) {
-        eprintln!("note: {problem}");
+        logging::say(&text::line(&format!("note: {problem}")));
     }
     for told in &notes.told {
-        print(&format!("{told}\n"))?;
+        print(&format!("{}\n", text::line(told)))?;
     }
-    print(&format!("{}: valid\n", file.display()))
+    print(&format!("{}: valid\n", text::path(file)))
 }
 
 fn print(text: &str) -> Result<(), String> {

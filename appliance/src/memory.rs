@@ -9,6 +9,7 @@ use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
 
 use crate::cache::SharedCache;
 use crate::daemon::{ENGINES, TABLES_BYTES};
+use crate::logging;
 use crate::store;
 use crate::worker::{PortStats, SLOTS_BYTES, STREAM_BYTES};
 
@@ -45,8 +46,10 @@ impl Line {
 const DESCRIPTOR: usize = size_of::<libc::xdp_desc>();
 const ADDRESS: usize = size_of::<u64>();
 
-/// Threads that are no workers: the first, control, snapshot, statistics.
-const OTHER_THREADS: usize = 4;
+/// Threads that are no workers, with a stack as theirs: the first, control, snapshot.
+const OTHER_THREADS: usize = 3;
+/// Stack of the thread that puts the statistics into words.
+pub const STATISTICS_STACK_BYTES: usize = 64 * 1024;
 /// What the start-up puts on the heap and keeps: config, telemetry, names of interfaces and servers, libraries.
 const HEAP_BYTES: usize = 256 * 1024;
 /// Bytes of a BPF map's entry beside key and value (the kernel's `struct htab_elem` and bucket, rounded up).
@@ -99,6 +102,8 @@ pub const LINES: &[Line] = &[
     Line::new("buffer of the snapshot", store::BUFFER, 1),
     Line::new("stack of a worker", STACK_BYTES, ENGINES),
     Line::new("stack of another thread", STACK_BYTES, OTHER_THREADS),
+    Line::new("stack of the statistics' thread", STATISTICS_STACK_BYTES, 1),
+    Line::new("stack of the log's thread", logging::STACK_BYTES, 1),
     Line::new("heap of the start, reserved", HEAP_BYTES, 1),
     Line::new("BPF maps of an interface", MAPS_BYTES, limits::WORKERS),
 ];
@@ -145,9 +150,12 @@ pub fn report() -> String {
 
 /// A thread with a name and a stack that the budget knows.
 pub fn thread(name: &str) -> thread::Builder {
-    thread::Builder::new()
-        .name(name.into())
-        .stack_size(STACK_BYTES)
+    thread_with_stack(name, STACK_BYTES)
+}
+
+/// A thread whose stack has a line of its own in the budget.
+pub fn thread_with_stack(name: &str, bytes: usize) -> thread::Builder {
+    thread::Builder::new().name(name.into()).stack_size(bytes)
 }
 
 #[cfg(test)]

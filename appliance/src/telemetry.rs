@@ -13,7 +13,7 @@ use log::info;
 use xdnsd_core::counters::{Counter, Counters};
 use xdnsd_ebpf::Reason;
 
-use crate::{memory, seal};
+use crate::{logging, memory, seal, text};
 
 /// Reads something that the kernel counts. An error is shown as an absent metric.
 pub type Read<T> = Box<dyn Fn() -> io::Result<T> + Send + Sync>;
@@ -120,6 +120,7 @@ pub struct Reading {
     programs: Vec<ProgramReading>,
     gauges: Vec<(&'static str, &'static str, u64)>,
     sealed_allocations: u64,
+    log_lines_lost: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +164,7 @@ impl Telemetry {
                 .map(|gauge| (gauge.name, gauge.help, (gauge.value)()))
                 .collect(),
             sealed_allocations: seal::allocations(),
+            log_lines_lost: logging::lost(),
         }
     }
 }
@@ -211,7 +213,9 @@ pub fn spawn_report(telemetry: Arc<Telemetry>, interval: Duration) -> io::Result
             (earlier, since) = (later, now);
         }
     };
-    memory::thread("statistics").spawn(report).map(drop)
+    memory::thread_with_stack("statistics", memory::STATISTICS_STACK_BYTES)
+        .spawn(report)
+        .map(drop)
 }
 
 /// Rates per queue and per CPU between `earlier` and `later`, which are `elapsed` apart: lines for the log.
@@ -347,6 +351,14 @@ impl Reading {
             "counter",
         );
         sample(&mut out, &name, &[], self.sealed_allocations);
+        let name = "log_lines_lost_total";
+        family(
+            &mut out,
+            name,
+            "Lines of the log that nobody got",
+            "counter",
+        );
+        sample(&mut out, name, &[], self.log_lines_lost);
         self.xsk_families(&mut out);
         self.frames_family(&mut out);
         for (name, help, value) in &self.gauges {
@@ -405,7 +417,7 @@ fn family(out: &mut String, name: &str, help: &str, kind: &str) {
 
 fn sample(out: &mut String, name: &str, labels: &[(&str, &str)], value: u64) {
     let escape = |value: &str| {
-        value
+        text::line(value)
             .replace('\\', "\\\\")
             .replace('"', "\\\"")
             .replace('\n', "\\n")

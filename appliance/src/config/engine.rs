@@ -5,8 +5,9 @@ use xdnsd_core::engine::{CookieSecret, Settings};
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
 use xdnsd_core::limits::UDP_MESSAGE_MAX;
 
-use super::schema::{LogLevel, StrategyWord, Upstream};
+use super::schema::{LogLevel, PriorityWord, StrategyWord, Upstream};
 use super::{Config, Plan};
+use crate::logging::{self, Priorities};
 
 impl From<StrategyWord> for Strategy {
     fn from(word: StrategyWord) -> Self {
@@ -31,7 +32,23 @@ impl From<LogLevel> for log::LevelFilter {
     }
 }
 
+impl From<PriorityWord> for Priorities {
+    fn from(word: PriorityWord) -> Self {
+        match word {
+            PriorityWord::Auto => Self::Auto,
+            PriorityWord::Always => Self::Always,
+            PriorityWord::Never => Self::Never,
+        }
+    }
+}
+
 impl Config {
+    /// Has the log be as this config wants it.
+    pub fn set_log(&self) {
+        logging::set_level(self.log.level.into());
+        logging::set_priorities(self.log.priority.into());
+    }
+
     /// What the engine is set to.
     #[must_use]
     pub fn settings(&self) -> Settings {

@@ -23,8 +23,8 @@ pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use schema::{
     Access, ActionWord, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface,
-    Local, Log, LogLevel, RangeWord, Rebind, RouteCheck, SpecialWord, Statistics, StrategyWord,
-    Tcp, Upstream, XdpMode,
+    Local, Log, LogLevel, PriorityWord, RangeWord, Rebind, RouteCheck, SpecialWord, Statistics,
+    StrategyWord, Tcp, Upstream, XdpMode,
 };
 pub use types::{
     CookieSecret, Domain, FilePath, FilterName, InterfaceName, Network, OptionalPath, Server,

@@ -12,7 +12,7 @@ use super::read::Description;
 
 pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, XdpMode};
 pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
-pub use service::{Cache, Control, Edns, Identity, Log, LogLevel, Statistics, Tcp};
+pub use service::{Cache, Control, Edns, Identity, Log, LogLevel, PriorityWord, Statistics, Tcp};
 
 /// The engine's own defaults are the file's.
 const DEFAULT: Settings = Settings::DEFAULT;

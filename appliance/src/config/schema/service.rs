@@ -53,11 +53,26 @@ words! {
     }
 }
 
+words! {
+    /// Whether each line of the log begins with `<N>`, its level as syslog counts it.
+    PriorityWord {
+        /// Where standard error is systemd's journal or the kernel's log: both read it and take it off.
+        Auto = "auto",
+        /// Always, for a program behind it that reads it, such as `logger --prio-prefix`.
+        Always = "always",
+        /// Never.
+        Never = "never",
+    }
+}
+
 section! {
-    /// The log, on standard error.
+    /// The log, on standard error. It never holds anything up: lines that nobody takes are counted and told of later.
+    /// Both keys hold from the next reload on.
     Log = "log", many: false {
         /// How much is logged. Nothing is ever logged per packet.
         level: LogLevel = LogLevel::Info;
+        /// Whether each line begins with `<N>`, its level as syslog counts it.
+        priority: PriorityWord = PriorityWord::Auto;
     }
 }
 

@@ -1,0 +1,344 @@
+//! The thread that copies the log's pipe to standard error, line by line, and waits as long as that takes.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use log::Level;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::{SFlag, fstat, major, minor};
+use nix::unistd::{read, write};
+
+use super::{UNSAID, lose};
+
+/// Longest line with its end: what a pipe takes in one piece (PIPE_BUF), so that lines of several writers stay whole.
+const LINE_MAX: usize = libc::PIPE_BUF;
+/// What `<N>` takes of it.
+const PREFIX_LEN: usize = 3;
+/// What is left for text, beside two line ends: its own, and that of a line before it that was cut short.
+const TEXT_MAX: usize = LINE_MAX - PREFIX_LEN - 2;
+/// /dev/kmsg, by its device number.
+const KMSG: (u64, u64) = (1, 11);
+
+/// Whether lines begin with `<N>`, their level as syslog counts it (sd-daemon(3)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Priorities {
+    /// Where standard error is the journal or the kernel's log, which read them.
+    Auto,
+    /// On each line.
+    Always,
+    /// On none.
+    Never,
+}
+
+static PRIORITIES: AtomicU8 = AtomicU8::new(Priorities::Auto as u8);
+
+pub(super) fn set_priorities(priorities: Priorities) {
+    PRIORITIES.store(priorities as u8, Ordering::Relaxed);
+}
+
+/// What standard error was, and what is on the way to it.
+pub(super) struct Copier {
+    to: OwnedFd,
+    /// Whether the reader takes priorities off, by what it is.
+    reads_priorities: bool,
+    /// The beginning of a line whose end is not there yet.
+    line: Vec<u8>,
+    /// The last line was not taken, or only its beginning.
+    failed: bool,
+    torn: bool,
+}
+
+impl Copier {
+    pub(super) fn new(to: OwnedFd) -> Self {
+        let stream = std::env::var("JOURNAL_STREAM").ok();
+        Self {
+            reads_priorities: is_journal(&to, stream.as_deref()) || is_kernel_log(&to),
+            to,
+            line: Vec::with_capacity(LINE_MAX),
+            failed: false,
+            torn: false,
+        }
+    }
+
+    /// Copies until every writer of `from` is gone.
+    pub(super) fn run(mut self, from: &OwnedFd) {
+        let mut buffer = vec![0; TEXT_MAX];
+        loop {
+            match read(from, &mut buffer) {
+                Ok(0) => return self.end_line(),
+                Ok(len) => self.take(&buffer[..len]),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    self.say_lost();
+                    wait_for(from, PollFlags::POLLIN);
+                }
+                // Cannot happen to a pipe of our own.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
+            if self.line.len() + piece.len() > TEXT_MAX {
+                self.end_line();
+            }
+            self.line.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                self.pass_on();
+            }
+        }
+    }
+
+    /// Ends a line that is longer than the front's, or whose end never came: what the runtime writes as it dies.
+    fn end_line(&mut self) {
+        if !self.line.is_empty() {
+            self.line.push(b'\n');
+            self.pass_on();
+        }
+    }
+
+    /// Passes the line on, or counts it.
+    fn pass_on(&mut self) {
+        if self.failed {
+            self.say_lost();
+        }
+        let line = std::mem::take(&mut self.line);
+        if self.failed || self.write(&line).is_err() {
+            self.failed = true;
+            lose(1);
+        }
+        self.line = line;
+        self.line.clear();
+    }
+
+    /// Tells how many lines were lost, where there are any.
+    fn say_lost(&mut self) {
+        let lines = UNSAID.swap(0, Ordering::Relaxed);
+        if lines == 0 {
+            self.failed = false;
+            return;
+        }
+        let level = Level::Warn.min(log::max_level().to_level().unwrap_or(Level::Error));
+        let told = format!("{level:<5} [xdnsd::logging] {lines} lines lost\n");
+        self.failed = self.write(told.as_bytes()).is_err();
+        if self.failed {
+            UNSAID.fetch_add(lines, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes a line in one piece, and waits where somebody else has made standard error non-blocking.
+    fn write(&mut self, line: &[u8]) -> nix::Result<()> {
+        let mut whole = Vec::with_capacity(line.len() + PREFIX_LEN + 1);
+        if std::mem::take(&mut self.torn) {
+            whole.push(b'\n');
+        }
+        if self.has_priorities() {
+            whole.extend_from_slice(prefix(line));
+        }
+        whole.extend_from_slice(line);
+        let mut rest = whole.as_slice();
+        // Bound: each round writes something, waits for room, or was interrupted.
+        while !rest.is_empty() {
+            match write(&self.to, rest) {
+                Ok(0) => return Err(Errno::EIO),
+                Ok(len) => rest = &rest[len..],
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => wait_for(&self.to, PollFlags::POLLOUT),
+                Err(errno) => {
+                    self.torn = rest.len() < whole.len();
+                    return Err(errno);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn has_priorities(&self) -> bool {
+        let set = PRIORITIES.load(Ordering::Relaxed);
+        set == Priorities::Always as u8 || set == Priorities::Auto as u8 && self.reads_priorities
+    }
+}
+
+fn wait_for(descriptor: &OwnedFd, flags: PollFlags) {
+    let mut fds = [PollFd::new(descriptor.as_fd(), flags)];
+    // Interrupted or failed: whoever waits tries again.
+    let _ = poll(&mut fds, PollTimeout::NONE);
+}
+
+/// The priority of a line, from the level in front of it. What the runtime writes as it dies has none: an error.
+fn prefix(line: &[u8]) -> &'static [u8] {
+    let is = |level: Level| line.starts_with(level.as_str().as_bytes());
+    if is(Level::Warn) {
+        b"<4>"
+    } else if is(Level::Info) {
+        b"<6>"
+    } else if is(Level::Debug) || is(Level::Trace) {
+        b"<7>"
+    } else {
+        b"<3>"
+    }
+}
+
+/// Whether `descriptor` is the stream that systemd has given the service: `JOURNAL_STREAM` is `DEVICE:INODE` of it
+/// (systemd.exec(5)). The variable alone says nothing, for it is inherited by whoever has another standard error.
+fn is_journal(descriptor: &OwnedFd, stream: Option<&str>) -> bool {
+    let Ok(status) = fstat(descriptor) else {
+        return false;
+    };
+    stream == Some(&format!("{}:{}", status.st_dev, status.st_ino))
+}
+
+/// The kernel's log takes the same prefix (printk).
+fn is_kernel_log(descriptor: &OwnedFd) -> bool {
+    fstat(descriptor).is_ok_and(|status| {
+        status.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits()
+            && (major(status.st_rdev), minor(status.st_rdev)) == KMSG
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::unistd::pipe;
+    use std::fs::File;
+    use std::io::{Read as _, Seek as _};
+    use std::sync::{Mutex, PoisonError};
+
+    /// The counters of lost lines are the process's.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+    fn copier(to: impl Into<OwnedFd>, reads_priorities: bool) -> Copier {
+        Copier {
+            reads_priorities,
+            ..Copier::new(to.into())
+        }
+    }
+
+    /// What comes out where `input` was written, in one piece, and the log was closed.
+    fn copied(input: &[u8], reads_priorities: bool) -> Vec<u8> {
+        let (from, into) = pipe().expect("a pipe");
+        let (mut out, to) = std::io::pipe().expect("a pipe");
+        let thread = std::thread::spawn(move || copier(to, reads_priorities).run(&from));
+        let mut rest = input;
+        while !rest.is_empty() {
+            rest = &rest[write(&into, rest).expect("it is read")..];
+        }
+        drop(into);
+        let mut text = Vec::new();
+        out.read_to_end(&mut text).expect("it ends");
+        thread.join().expect("it ends well");
+        text
+    }
+
+    #[test]
+    fn lines_come_out_as_they_went_in() {
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = b"INFO  [a] one\nWARN  [b] two\n";
+        assert_eq!(copied(lines, false), lines);
+        assert_eq!(copied(b"no end", false), b"no end\n");
+        let long = vec![b'x'; 3 * LINE_MAX];
+        let out = copied(&long, false);
+        assert_eq!(out.iter().filter(|&&byte| byte == b'x').count(), long.len());
+        assert!(
+            out.split_inclusive(|&byte| byte == b'\n')
+                .all(|line| line.len() <= LINE_MAX)
+        );
+    }
+
+    #[test]
+    fn the_journal_gets_the_level_of_each_line() {
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = b"ERROR [a] 1\nWARN  [a] 2\nINFO  [a] 3\nDEBUG [a] 4\nTRACE [a] 5\nelse\n";
+        let expected = b"<3>ERROR [a] 1\n<4>WARN  [a] 2\n<6>INFO  [a] 3\n<7>DEBUG [a] 4\n<7>TRACE [a] 5\n<3>else\n";
+        assert_eq!(copied(lines, true), expected);
+    }
+
+    #[test]
+    fn the_journal_is_known_by_the_stream_and_not_by_the_variable_alone() {
+        let (_from, to) = pipe().expect("a pipe");
+        let status = fstat(&to).expect("its status");
+        let stream = format!("{}:{}", status.st_dev, status.st_ino);
+        assert!(is_journal(&to, Some(&stream)));
+        for other in [
+            None,
+            Some(""),
+            Some("1:2"),
+            Some("x"),
+            Some(&*format!("{stream}0")),
+        ] {
+            assert!(!is_journal(&to, other), "{other:?}");
+        }
+        assert!(!is_kernel_log(&to));
+        let null = File::open("/dev/null").expect("every system has it").into();
+        assert!(!is_kernel_log(&null));
+    }
+
+    #[test]
+    fn lines_that_are_not_taken_are_counted_and_told_of_when_there_is_a_reader_again() {
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = super::super::lost();
+        let full = File::options()
+            .write(true)
+            .open("/dev/full")
+            .expect("every system has it");
+        let mut copier = copier(full, false);
+        copier.take(b"INFO  [a] 1\nINFO  [a] 2\nINFO  [a] 3\n");
+        assert_eq!(super::super::lost() - before, 3);
+        let mut file = tempfile();
+        copier.to = file.try_clone().expect("a descriptor").into();
+        copier.take(b"INFO  [a] 4\nINFO  [a] 5\n");
+        let mut text = String::new();
+        file.rewind().expect("a file");
+        file.read_to_string(&mut text).expect("text");
+        let told = ["[xdnsd::logging] 3 lines lost", "[a] 4", "[a] 5"];
+        assert_eq!(text.lines().count(), told.len(), "{text}");
+        for (line, end) in text.lines().zip(told) {
+            assert!(line.ends_with(end), "{text}");
+        }
+        assert_eq!(super::super::lost() - before, 3);
+    }
+
+    /// A parent may have made the descriptor that we share non-blocking.
+    #[test]
+    fn a_standard_error_that_is_non_blocking_is_waited_for() {
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let (out, to) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).expect("a pipe");
+        let mut input = Vec::new();
+        (0..5_000).for_each(|line| input.extend(format!("INFO  [a] line {line:050}\n").bytes()));
+        let expected = input.clone();
+        let thread = std::thread::spawn(move || copier(to, false).take(&input));
+        let mut text = Vec::new();
+        let mut buffer = [0; 1_000];
+        while text.len() < expected.len() {
+            wait_for(&out, PollFlags::POLLIN);
+            match read(&out, &mut buffer) {
+                Ok(0) => break,
+                Ok(len) => text.extend_from_slice(&buffer[..len]),
+                Err(_) => {}
+            }
+        }
+        thread.join().expect("it ends well");
+        assert!(
+            text == expected,
+            "{} of {} bytes",
+            text.len(),
+            expected.len()
+        );
+    }
+
+    fn tempfile() -> File {
+        let path = std::env::temp_dir().join(format!("xdnsd-log-{}", std::process::id()));
+        let mut options = File::options();
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path);
+        std::fs::remove_file(&path).expect("it was made");
+        file.expect("a temporary file")
+    }
+}
