@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use xdnsd_core::dns::Name;
 use xdnsd_core::dns::name::is_within;
 
@@ -12,27 +10,32 @@ use crate::cache::{SharedCache, Walk, entry_text};
 use crate::clock;
 use crate::control::{Commands, Failure};
 use crate::policy::name;
+use crate::reload::Requester;
 use crate::store::Saver;
 use crate::telemetry::Telemetry;
+use crate::text;
 
-/// Every request; `saver` where there is a snapshot.
+/// Every request; `requester` asks the main thread to reload, `saver` is there where there is a snapshot.
 #[must_use]
 pub fn all(
     telemetry: Arc<Telemetry>,
     cache: &'static SharedCache,
+    requester: Requester,
     saver: Option<Saver>,
 ) -> Commands {
     Commands::default()
-        .with("stats", move |_, out| {
+        .with("stats", move |words, out| {
+            no_more(words)?;
             Ok(out.write_all(telemetry.read().prometheus().as_bytes())?)
         })
-        .with("reload", |_, out| {
-            // The main thread reads the files; what is wrong with them stands in the log.
-            kill(Pid::this(), Signal::SIGHUP).map_err(std::io::Error::from)?;
-            Ok(writeln!(
-                out,
-                "reading the config again; the log says what came of it"
-            )?)
+        .with("reload", move |words, out| {
+            no_more(words)?;
+            let told = requester
+                .reload()
+                .map_err(|lines| Failure::Refused(lines.join("\n")))?;
+            told.iter()
+                .try_for_each(|line| writeln!(out, "{}", text::line(line)))?;
+            Ok(())
         })
         .with("cache dump", |words, out| {
             dump(cache, &name_of(words)?, out)
@@ -44,13 +47,22 @@ pub fn all(
             };
             Ok(writeln!(out, "{removed} answers forgotten")?)
         })
-        .with("cache save", move |_, out| {
+        .with("cache save", move |words, out| {
+            no_more(words)?;
             let saver = saver
                 .as_ref()
                 .ok_or_else(|| Failure::Refused("the config names no snapshot".into()))?;
             let answers = saver.save().map_err(Failure::Refused)?;
             Ok(writeln!(out, "{answers} answers saved")?)
         })
+}
+
+/// A request that takes no words.
+fn no_more(words: &[&str]) -> Result<(), Failure> {
+    match words {
+        [] => Ok(()),
+        [word, ..] => Err(Failure::Refused(format!("`{word}` is too much"))),
+    }
 }
 
 /// The name that a request is about; none: all names.
@@ -92,6 +104,11 @@ mod tests {
         }
     }
 
+    fn commands(cache: &'static SharedCache) -> Commands {
+        let requester = Requester::to_nobody();
+        all(Arc::new(Telemetry::default()), cache, requester, None)
+    }
+
     #[test]
     fn the_cache_is_shown_and_forgotten_by_name() {
         let cache = test_cache!(8192);
@@ -104,7 +121,7 @@ mod tests {
             &["example.org", "www.example.org", "example.com"],
             &fresh,
         );
-        let commands = all(Arc::new(Telemetry::default()), cache, None);
+        let commands = commands(cache);
         let dumped = |request: &str| asked(&commands, request).map(|text| text.lines().count());
         assert_eq!(dumped("cache dump"), Ok(6));
         assert_eq!(dumped("cache dump EXAMPLE.org."), Ok(4));
@@ -126,10 +143,13 @@ mod tests {
     #[test]
     fn what_cannot_be_done_is_said() {
         let cache = test_cache!(8192);
-        let commands = all(Arc::new(Telemetry::default()), cache, None);
+        let commands = commands(cache);
         for (request, problem) in [
             ("cache dump a..b", "`a..b` has an empty label"),
             ("cache flush a b", "one name at most"),
+            ("stats all", "`all` is too much"),
+            ("reload now", "`now` is too much"),
+            ("cache save b", "`b` is too much"),
             ("cache save", "the config names no snapshot"),
             (
                 "cache drop",

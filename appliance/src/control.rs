@@ -4,7 +4,8 @@
 //!  client: cache dump\n
 //!  daemon: line\n line\n ... ok\n            or, as the last line: error: what is wrong\n
 //! ```
-//! The last line is the status, so an answer that was cut short cannot be taken for a whole one. One thread serves one
+//! The last line is the status, so an answer that was cut short cannot be taken for a whole one. Where what is wrong takes
+//! several lines, a tab stands for each line's end. One thread serves one
 //! client at a time, with bounds on every line and on every wait: nobody can hold it for long, and no worker waits for
 //! it.
 
@@ -21,12 +22,16 @@ use log::{debug, warn};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 
-use crate::memory;
+use crate::{memory, reload, text};
+
+const _: () = assert!(PATIENCE_FILES.as_secs() > reload::PATIENCE.as_secs());
 
 /// Longest request, with its newline.
 const REQUEST_BYTES_MAX: u64 = 512;
 /// A client that neither sends nor reads for so long is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client waits where files are read or written: longer than the daemon does.
+const PATIENCE_FILES: Duration = Duration::from_secs(60);
 /// How long the thread waits where no client can be accepted, so that it does not fill the log.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Clients that may wait for their turn.
@@ -36,6 +41,10 @@ const BACKLOG: i32 = 4;
 const OK: &str = "ok";
 /// Begins the last line of one that was not.
 const ERROR: &str = "error: ";
+/// Stands for a line's end in it. No text that is shown has one of its own.
+const LINE_END: &str = "\t";
+/// Bytes of a UNIX socket's path, without the closing zero (unix(7)).
+const PATH_BYTES_MAX: usize = 107;
 
 /// Why a request was not carried out.
 #[derive(Debug)]
@@ -214,7 +223,10 @@ fn serve(client: &UnixStream, commands: &Commands) -> io::Result<()> {
     };
     match result {
         Ok(()) => writeln!(out, "{OK}")?,
-        Err(Failure::Refused(problem)) => writeln!(out, "{ERROR}{problem}")?,
+        Err(Failure::Refused(problem)) => {
+            let lines: Vec<_> = problem.split('\n').map(text::line).collect();
+            writeln!(out, "{ERROR}{}", lines.join(LINE_END))?;
+        }
         Err(Failure::Io(error)) => return Err(error),
     }
     out.flush()
@@ -230,21 +242,34 @@ pub fn ask(path: &Path, request: &str, out: &mut dyn Write) -> io::Result<()> {
         let problem = format!("a request has at most {REQUEST_BYTES_MAX} bytes");
         return Err(io::Error::new(ErrorKind::InvalidInput, problem));
     }
-    let daemon = UnixStream::connect(path).map_err(|error| told(path, &error))?;
-    daemon.set_read_timeout(Some(PATIENCE))?;
-    daemon.set_write_timeout(Some(PATIENCE))?;
-    (&daemon).write_all(request.as_bytes())?;
+    // A daemon that reads files or writes to flash takes its time.
+    let patience = match request.trim_end() {
+        "reload" | "cache save" => PATIENCE_FILES,
+        _ => PATIENCE,
+    };
+    let failed = |error: io::Error| connection_failed(path, patience, &error);
+    let daemon = connect(path, patience).map_err(failed)?;
+    (&daemon).write_all(request.as_bytes()).map_err(failed)?;
+    let mut reader = BufReader::new(&daemon);
     let mut status: Option<String> = None;
-    for line in BufReader::new(&daemon).lines() {
-        if let Some(line) = status.replace(line?) {
-            writeln!(out, "{line}")?;
+    loop {
+        let mut line = Vec::new();
+        if reader.read_until(b'\n', &mut line).map_err(failed)? == 0 {
+            break;
+        }
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        if let Some(line) = status.replace(String::from_utf8_lossy(line).into_owned()) {
+            writeln!(out, "{}", text::line(&line))?;
         }
     }
     out.flush()?;
     match status.as_deref() {
         Some(OK) => Ok(()),
         Some(status) => match status.strip_prefix(ERROR) {
-            Some(problem) => Err(io::Error::other(problem.to_owned())),
+            Some(problem) => {
+                let lines: Vec<_> = problem.split(LINE_END).map(text::line).collect();
+                Err(io::Error::other(lines.join("\n")))
+            }
             None => Err(io::Error::new(
                 ErrorKind::UnexpectedEof,
                 "the answer was cut short",
@@ -252,6 +277,46 @@ pub fn ask(path: &Path, request: &str, out: &mut dyn Write) -> io::Result<()> {
         },
         None => Err(io::Error::new(ErrorKind::UnexpectedEof, "no answer")),
     }
+}
+
+/// A daemon that hangs does not accept either: where its queue is full, connect(2) waits, as long as a write may.
+fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let (family, kind) = (AddressFamily::Unix, SockType::Stream);
+    let fd = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    let daemon = UnixStream::from(fd);
+    daemon.set_read_timeout(Some(patience))?;
+    daemon.set_write_timeout(Some(patience))?;
+    if path.as_os_str().len() > PATH_BYTES_MAX {
+        let problem = format!("the path of a socket has at most {PATH_BYTES_MAX} bytes");
+        return Err(io::Error::new(ErrorKind::InvalidInput, problem));
+    }
+    socket::connect(daemon.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(daemon)
+}
+
+/// Why there is no answer, in words that say what to do. Never of a kind by which a caller takes our own reader's end for
+/// the daemon's.
+fn connection_failed(path: &Path, patience: Duration, error: &io::Error) -> io::Error {
+    let is = |kinds: &[ErrorKind]| kinds.contains(&error.kind());
+    let path = text::path(path);
+    io::Error::other(
+        if is(&[
+            ErrorKind::NotFound,
+            ErrorKind::ConnectionRefused,
+            ErrorKind::NotADirectory,
+        ]) {
+            format!("no xdnsd listens at {path}: not running, or --socket PATH")
+        } else if is(&[ErrorKind::PermissionDenied]) {
+            format!("{path}: only root, and the account that xdnsd runs under, may ask it")
+        } else if is(&[ErrorKind::WouldBlock, ErrorKind::TimedOut]) {
+            let secs = patience.as_secs();
+            format!("no answer in {secs} s from the xdnsd at {path}")
+        } else if is(&[ErrorKind::ConnectionReset, ErrorKind::BrokenPipe]) {
+            format!("{path}: xdnsd has closed the connection")
+        } else {
+            format!("{path}: {error}")
+        },
+    )
 }
 
 #[cfg(test)]
@@ -295,6 +360,10 @@ mod tests {
                 Err(Failure::Io(io::Error::other("broken")))
             })
             .with("cache", |_, _| Err(Failure::Refused("what of it?".into())))
+            .with("lines", |_, out| {
+                writeln!(out, "a\x1b[2Jb\tc")?;
+                Err(Failure::Refused("one\x1b\ntwo\tthree\nfour".into()))
+            })
     }
 
     fn asked(path: &Path, request: &str) -> Result<String, String> {
@@ -316,7 +385,7 @@ mod tests {
         assert_eq!(asked(&path, "cache"), Err("what of it?".into()));
         assert_eq!(
             asked(&path, "reboot"),
-            Err("unknown request; allowed: cache dump, break off, cache".into())
+            Err("unknown request; allowed: cache dump, break off, cache, lines".into())
         );
         assert_eq!(
             asked(&path, "break off"),
@@ -326,6 +395,56 @@ mod tests {
             asked(&path, &"x".repeat(512)),
             Err("a request has at most 512 bytes".into())
         );
+    }
+
+    #[test]
+    fn what_is_wrong_may_take_several_lines_and_nothing_moves_the_cursor() {
+        let directory = Directory::new("lines");
+        let path = directory.socket();
+        let control = Control::bind(&path).expect("a free path");
+        let _file = control.spawn(commands()).expect("a thread");
+        let mut out = Vec::new();
+        let error = ask(&path, "lines", &mut out)
+            .expect_err("refused")
+            .to_string();
+        assert_eq!(error, "one\\x1b\ntwo\\tthree\nfour");
+        assert_eq!(String::from_utf8_lossy(&out), "a\\x1b[2Jb\\tc\n");
+    }
+
+    #[test]
+    fn where_nobody_answers_it_says_what_to_do() {
+        let directory = Directory::new("nobody");
+        let path = directory.socket();
+        let shown = path.display();
+        let nobody = format!("no xdnsd listens at {shown}: not running, or --socket PATH");
+        assert_eq!(asked(&path, "stats"), Err(nobody.clone()), "no such file");
+        drop(UnixListener::bind(&path).expect("a listener that leaves its file"));
+        assert_eq!(asked(&path, "stats"), Err(nobody), "a dead process's");
+        let below = path.join("below");
+        let error = asked(&below, "stats").expect_err("its folder is a socket");
+        assert!(error.starts_with("no xdnsd listens at "), "{error}");
+        let long = directory.0.join("x".repeat(120));
+        let error = asked(&long, "stats").expect_err("too long");
+        assert!(error.ends_with("at most 107 bytes"), "{error}");
+    }
+
+    /// Its queue is full, so that even connect(2) would wait for ever.
+    #[test]
+    fn a_daemon_that_hangs_is_not_waited_for_for_ever() {
+        let directory = Directory::new("hung");
+        let path = directory.socket();
+        let _hung = listen_for_root(&path).expect("a listener");
+        let patience = Duration::from_millis(50);
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect(&path, patience) {
+                Ok(client) => waiting.push(client),
+                Err(error) => break error,
+            }
+        };
+        let said = connection_failed(&path, PATIENCE, &error).to_string();
+        let expected = format!("no answer in 5 s from the xdnsd at {}", path.display());
+        assert_eq!(said, expected, "after {} clients", waiting.len());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::cache::CACHE;
 use crate::config::{Config, Devices, Plan};
 use crate::control::{Control, SocketFile};
 use crate::listening::Listening;
-use crate::reload::Reloader;
+use crate::reload::{Reloader, Requester};
 use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
@@ -91,7 +91,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let telemetry = Arc::new(register(&supervisor, workers));
     let keeper = start_keeper(&config, store)?;
     let saver = keeper.as_ref().map(Keeper::saver);
-    let control = start_control(control, &telemetry, saver)?;
+    let control = start_control(control, &telemetry, reloader.requester(), saver)?;
     if config.statistics.interval_secs > 0 {
         let interval = Duration::from_secs(config.statistics.interval_secs.into());
         telemetry::spawn_report(Arc::clone(&telemetry), interval)
@@ -409,12 +409,13 @@ fn bind_control(config: &Config) -> Result<Option<Control>, Failure> {
 fn start_control(
     control: Option<Control>,
     telemetry: &Arc<Telemetry>,
+    requester: Requester,
     saver: Option<Saver>,
 ) -> Result<Option<SocketFile>, Failure> {
     let Some(control) = control else {
         return Ok(None);
     };
-    let commands = commands::all(Arc::clone(telemetry), &CACHE, saver);
+    let commands = commands::all(Arc::clone(telemetry), &CACHE, requester, saver);
     let socket = control.spawn(commands).map(Some);
     socket.map_err(|error| format!("control socket: {error}"))
 }

@@ -5,8 +5,12 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 
 use log::{info, warn};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::time::Instant;
@@ -21,6 +25,45 @@ use crate::worker::Mailbox;
 
 /// Lines of the log that one update may take.
 const NOTES_MAX: usize = 8;
+/// What a reload has done.
+const RELOADED: &str = "reloaded: local data, lists, upstream servers, routes, access and log; other keys hold from the next \
+                        start on";
+
+/// How long whoever asks for a reload waits for its result.
+pub const PATIENCE: Duration = Duration::from_secs(55);
+
+/// What came of a reload: what was read and what was passed over, or why all stays as it was; a line each.
+pub type Outcome = Result<Vec<String>, Vec<String>>;
+
+/// Asks the main thread to reload.
+#[derive(Clone, Debug)]
+pub struct Requester(Sender<Sender<Outcome>>);
+
+impl Requester {
+    /// For tests without a main thread.
+    #[cfg(test)]
+    pub fn to_nobody() -> Self {
+        Self(mpsc::channel().0)
+    }
+
+    /// Has the config and its files read again, and waits for the result.
+    ///
+    /// # Errors
+    /// The config was refused, or there was no result in time.
+    pub fn reload(&self) -> Outcome {
+        let ended = |_| vec!["the main thread has ended".to_owned()];
+        let (reply, outcome) = mpsc::channel();
+        self.0.send(reply).map_err(ended)?;
+        // The main thread waits for signals and files.
+        kill(Pid::this(), Signal::SIGHUP).map_err(|errno| vec![format!("kill: {errno}")])?;
+        outcome.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            let secs = PATIENCE.as_secs();
+            Err(vec![format!(
+                "still reading after {secs} s; the log will say what came of it"
+            )])
+        })
+    }
+}
 
 /// Keeps the workers' policy up to date. Belongs to the main thread.
 pub struct Reloader {
@@ -28,6 +71,8 @@ pub struct Reloader {
     /// The upstream groups, as the workers have them.
     groups: Groups,
     keeper: Keeper,
+    /// Those who wait for the result of the next reload.
+    requests: (Requester, Receiver<Sender<Outcome>>),
     /// Sets that were in force. Freed here when no worker serves under them any more, so that no worker has to.
     previous: Vec<Arc<PolicySet>>,
 }
@@ -46,8 +91,18 @@ impl Reloader {
             path,
             groups: Groups::of(config, plan),
             keeper,
+            requests: {
+                let (requests, inbox) = mpsc::channel();
+                (Requester(requests), inbox)
+            },
             previous: Vec::new(),
         })
+    }
+
+    /// A way to ask for a reload from another thread.
+    #[must_use]
+    pub fn requester(&self) -> Requester {
+        self.requests.0.clone()
     }
 
     /// The set in force.
@@ -79,7 +134,7 @@ impl Reloader {
         }
     }
 
-    fn load(&self) -> Result<(Groups, Keeper, Update), String> {
+    fn load(&self) -> Result<(Config, Groups, Keeper, Update), String> {
         let config = Config::load(&self.path).map_err(|errors| errors.to_string())?;
         let devices = Devices::read().map_err(|error| error.to_string())?;
         let groups = match config.plan(&devices) {
@@ -91,7 +146,7 @@ impl Reloader {
         let (unfit_sources, on_link) = (self.keeper.unfit_sources(), self.keeper.on_link());
         let servers = groups.servers.clone();
         let (keeper, update) = start_keeper(&config, servers, unfit_sources, on_link)?;
-        Ok((groups, keeper, update))
+        Ok((config, groups, keeper, update))
     }
 
     fn follow_addresses(&mut self, plan: &Plan, mailboxes: &[Mailbox]) {
@@ -112,10 +167,22 @@ impl Reloader {
         self.previous.push(set);
     }
 
-    /// Reads the config and all its files again. A fault changes nothing.
+    /// Reads the config and all its files again, and tells those who asked for it. A fault changes nothing.
     pub fn reload(&mut self, mailboxes: &[Mailbox]) {
+        // Whoever comes later has sent another signal.
+        let waiting: Vec<_> = self.requests.1.try_iter().collect();
+        let outcome = self.reload_once(mailboxes);
+        for reply in waiting {
+            // It may have gone.
+            let _ = reply.send(outcome.clone());
+        }
+    }
+
+    fn reload_once(&mut self, mailboxes: &[Mailbox]) -> Outcome {
         match self.load() {
-            Ok((groups, keeper, update)) => {
+            Ok((config, groups, keeper, update)) => {
+                config.set_log();
+                let told = in_words(&update.notes);
                 self.retire(self.keeper.set());
                 self.keeper = keeper;
                 hand_out(update, mailboxes);
@@ -124,11 +191,18 @@ impl Reloader {
                     CACHE.clear();
                 }
                 self.groups = groups;
-                info!(
-                    "reloaded: local data, lists, upstream servers, routes and access; other keys hold from the next start on"
-                );
+                info!("{RELOADED}");
+                Ok(told.into_iter().chain([RELOADED.to_owned()]).collect())
             }
-            Err(problem) => warn!("not reloaded, all stays as it was: {problem}"),
+            Err(problem) => {
+                let mut lines = vec!["not reloaded, all stays as it was:".to_owned()];
+                lines.extend(problem.lines().map(str::to_owned));
+                if let [head, only] = lines.as_slice() {
+                    lines = vec![format!("{head} {only}")];
+                }
+                lines.iter().for_each(|line| warn!("{line}"));
+                Err(lines)
+            }
         }
     }
 }
@@ -192,6 +266,21 @@ fn start_keeper(
         ..config.policy()
     };
     Keeper::start(input, wall_secs()).map_err(|problem| problem.to_string())
+}
+
+/// What was read and what was passed over, a line each.
+fn in_words(notes: &Notes) -> Vec<String> {
+    let problems = notes.failures.iter().chain(&notes.first);
+    let problems = problems
+        .take(NOTES_MAX)
+        .map(|problem| format!("note: {problem}"));
+    notes
+        .told
+        .iter()
+        .take(NOTES_MAX)
+        .cloned()
+        .chain(problems)
+        .collect()
 }
 
 fn say(notes: &Notes) {
