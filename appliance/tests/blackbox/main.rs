@@ -18,6 +18,7 @@ mod frames;
 mod lifecycle;
 mod load;
 mod local;
+mod log;
 mod modes;
 mod reload;
 mod router;
