@@ -30,7 +30,7 @@ use crate::reload::{Reloader, Requester};
 use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
-use crate::worker::{Letter, Mailbox, NoticeBoard, Parts, PortStats, Route, Worker};
+use crate::worker::{Letter, Mailbox, NoticeBoard, Parts, PortStats, Pulse, Route, Worker};
 use crate::{clock, commands, memory, seal, sys};
 
 /// Threads with an engine: the workers, and one that serves TCP, so that it never makes UDP wait.
@@ -46,6 +46,7 @@ const TEND_MS: u16 = 1_000;
 static TABLES: [Mutex<Tables<Route>>; ENGINES] = [const { Mutex::new(Tables::new()) }; ENGINES];
 static COUNTERS: [Counters; ENGINES] = [const { Counters::new() }; ENGINES];
 static PORT_STATS: [PortStats; ENGINES] = [const { PortStats::new() }; ENGINES];
+static PULSES: [Pulse; ENGINES] = [const { Pulse::new() }; ENGINES];
 static NOTICES: NoticeBoard = NoticeBoard::new();
 
 /// Bytes of one engine's tables, for the memory budget.
@@ -196,6 +197,12 @@ fn wait(signals: &SignalFd, reloader: &Reloader) -> Event {
 
 /// Logs what a worker noticed, at most once in a turn.
 fn say_notice() {
+    if let Some(errno) = NOTICES.take_trouble() {
+        warn!(
+            "TCP: accept: {}; new connections wait until it can be had",
+            errno.desc()
+        );
+    }
     if let Some((Notice::Rebind, name)) = NOTICES.take() {
         warn!("{name}: upstream's answer leads to a private address, withheld (rebind protection)");
     }
@@ -268,6 +275,7 @@ impl Crew<'_> {
             mailbox,
             counters: &COUNTERS[index],
             port_stats: &PORT_STATS[index],
+            pulse: &PULSES[index],
         };
         let upstreams = upstreams(self.config, self.plan);
         let settings = Settings {

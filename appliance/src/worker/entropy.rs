@@ -1,31 +1,28 @@
-//! Random bits from the operating system's generator, fetched in blocks so that a question costs no system call.
+//! Random bits from the operating system's generator, fetched in blocks so that a question costs no system call. By
+//! getrandom(2), which needs no file: there may be no /dev.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+
+use crate::sys;
 
 /// Bytes fetched at once.
 const BLOCK: usize = 256;
 
-/// A block of random bits and the source of the next one.
+/// A block of random bits.
 #[derive(Debug)]
 pub struct Entropy {
-    source: File,
     block: [u8; BLOCK],
     used: usize,
 }
 
 impl Entropy {
-    /// Opens the generator and fetches the first block.
+    /// Fetches the first block.
     ///
     /// # Errors
     /// There is no generator.
     pub fn open() -> io::Result<Self> {
-        let mut source = File::open("/dev/urandom")?;
-        let mut block = [0; BLOCK];
-        source.read_exact(&mut block)?;
         Ok(Self {
-            source,
-            block,
+            block: sys::random()?,
             used: 0,
         })
     }
@@ -33,9 +30,7 @@ impl Entropy {
     /// 32 random bits. Each is given out once.
     pub fn next_u32(&mut self) -> u32 {
         if self.used + 4 > BLOCK {
-            self.source
-                .read_exact(&mut self.block)
-                .expect("the kernel's generator, once open, never fails");
+            self.block = sys::random().expect("a generator that has given bits goes on to");
             self.used = 0;
         }
         let bytes = &mut self.block[self.used..self.used + 4];

@@ -17,8 +17,13 @@ pub enum Source {
     Stream(u16),
     /// The kernel TCP socket with this index.
     TcpListener(u16),
-    /// The TCP connection of the client in this slot.
-    TcpClient(u16),
+    /// The TCP connection of a client.
+    TcpClient {
+        /// Its slot.
+        slot: u16,
+        /// The how manieth connection that stands there: one that has gone may have left an event behind.
+        turn: u32,
+    },
     /// A socket of the upstream pool.
     Upstream {
         /// Its place.
@@ -49,7 +54,9 @@ impl Source {
             Self::Listener(index) => tag::LISTENER | (index as u64) << 16,
             Self::Stream(index) => tag::STREAM | (index as u64) << 16,
             Self::TcpListener(index) => tag::TCP_LISTENER | (index as u64) << 16,
-            Self::TcpClient(slot) => tag::TCP_CLIENT | (slot as u64) << 16,
+            Self::TcpClient { slot, turn } => {
+                tag::TCP_CLIENT | (slot as u64) << 16 | (turn as u64) << 32
+            }
             Self::Upstream { socket, v6, side } => {
                 tag::UPSTREAM | (socket as u64) << 16 | (v6 as u64) << 32 | (side as u64) << 40
             }
@@ -64,7 +71,10 @@ impl Source {
             tag::LISTENER => Self::Listener(index),
             tag::STREAM => Self::Stream(index),
             tag::TCP_LISTENER => Self::TcpListener(index),
-            tag::TCP_CLIENT => Self::TcpClient(index),
+            tag::TCP_CLIENT => Self::TcpClient {
+                slot: index,
+                turn: (bits >> 32) as u32,
+            },
             tag::UPSTREAM => Self::Upstream {
                 socket: index,
                 v6: bits >> 32 & 1 != 0,
@@ -96,7 +106,10 @@ mod tests {
             Source::Listener(7),
             Source::Stream(1),
             Source::TcpListener(2),
-            Source::TcpClient(31),
+            Source::TcpClient {
+                slot: 31,
+                turn: u32::MAX,
+            },
             Source::Upstream {
                 socket: 31,
                 v6: true,

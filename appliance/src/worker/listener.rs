@@ -44,6 +44,12 @@ impl<T> Places<T> {
         self.0.get(usize::from(place))?.as_ref()
     }
 
+    /// All there is, with its places.
+    pub fn iter_with_places(&self) -> impl Iterator<Item = (u16, &T)> {
+        let places = self.0.iter().enumerate();
+        places.filter_map(|(place, item)| Some((place as u16, item.as_ref()?)))
+    }
+
     /// All there is.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().flatten()

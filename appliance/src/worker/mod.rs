@@ -19,6 +19,7 @@ mod listener;
 mod mailbox;
 mod notices;
 mod pool;
+mod pulse;
 mod serve;
 mod sources;
 mod stats;
@@ -51,6 +52,7 @@ pub use io::{Io, Route};
 pub use listener::{LISTENERS_MAX, Listeners, open_udp};
 pub use mailbox::{Letter, Mailbox};
 pub use notices::NoticeBoard;
+pub use pulse::Pulse;
 pub use stats::{PortStats, QueueName};
 pub use steer::by_name as steer_by_name;
 pub use streams::BUFFER_BYTES as STREAM_BYTES;
@@ -102,6 +104,8 @@ pub struct Parts<'a> {
     pub counters: &'a Counters,
     /// Where it shows the statistics of its AF_XDP socket.
     pub port_stats: &'a PortStats,
+    /// Where it shows that it lives.
+    pub pulse: &'a Pulse,
 }
 
 /// Who owns the images that a policy looks into. A reload makes a new one.
@@ -128,6 +132,9 @@ impl PolicySource for PolicySet {
 /// The engine of a worker.
 pub type WorkerEngine<'a> = Engine<'a, Route, &'a SharedCache>;
 
+/// Events of one wait.
+type Events = heapless::Vec<EpollEvent, EVENTS>;
+
 /// A letter that ends the turn.
 enum Mail {
     Stop,
@@ -140,7 +147,10 @@ pub struct Worker<'a> {
     io: Io<'a>,
     mailbox: &'a Mailbox,
     port_stats: &'a PortStats,
+    pulse: &'a Pulse,
     policy: Arc<dyn PolicySource>,
+    /// Events that a new policy came before. A TCP connection tells of itself once, so they must not be lost.
+    left: Events,
     batch: Batch,
     /// A message from a kernel socket: [`BUFFER`] bytes, for the worker that serves TCP as long as a message can be.
     buffer: Box<[u8]>,
@@ -185,7 +195,9 @@ impl<'a> Worker<'a> {
             io,
             mailbox: parts.mailbox,
             port_stats: parts.port_stats,
+            pulse: parts.pulse,
             policy: parts.policy,
+            left: Events::new(),
             batch: Batch::new(),
             buffer: vec![0; if has_tcp { TCP_MESSAGE_MAX } else { BUFFER }].into_boxed_slice(),
             next_heartbeat: Instant::default(),
@@ -224,10 +236,17 @@ impl<'a> Worker<'a> {
 
     /// Serves under one policy until a letter ends that.
     fn serve_under(&mut self, policy: &Policy<'_>) -> Mail {
-        let mut events = [EpollEvent::empty(); EVENTS];
+        let mut room = [EpollEvent::empty(); EVENTS];
         loop {
             self.keep_time();
-            let count = self.wait(&mut events);
+            self.pulse.beat();
+            let left = std::mem::take(&mut self.left);
+            let events = if left.is_empty() {
+                let count = self.wait(&mut room);
+                &room[..count]
+            } else {
+                &left
+            };
             self.io.now = clock::now();
             let turn = Turn {
                 now: self.io.now,
@@ -236,26 +255,47 @@ impl<'a> Worker<'a> {
             };
             // First: what came after a new policy was posted is answered under that one.
             let is_mail = |event: &EpollEvent| Source::from_bits(event.data()) == Source::Mailbox;
-            let has_mail = events[..count].iter().any(is_mail);
-            if let Some(mail) = has_mail.then(|| self.open_mail()).flatten() {
+            let has_mail = events.iter().any(is_mail);
+            let mail = has_mail.then(|| self.open_mail()).flatten();
+            if let Some(mail @ Mail::NewPolicy(_)) = mail {
+                let others = events.iter().filter(|event| !is_mail(event));
+                self.left = others.copied().collect();
                 return mail;
             }
             self.has_frames = self.serve_xsk(&turn);
-            for event in &events[..count] {
-                match Source::from_bits(event.data()) {
-                    Source::Mailbox => {}
-                    Source::Listener(index) => self.serve_listener(&turn, index),
-                    Source::Upstream { socket, v6, side } => {
-                        self.serve_upstream(&turn, socket, v6, side);
-                    }
-                    Source::Stream(index) => self.serve_stream(&turn, index),
-                    Source::TcpListener(index) => self.serve_tcp_listener(&turn, index),
-                    Source::TcpClient(slot) => self.serve_tcp_client(&turn, slot),
-                }
-            }
+            self.serve_events(&turn, events);
             self.engine.timeout(&turn, &mut self.io);
             self.expire(&turn);
             self.flush();
+            // What had come before was answered.
+            if let Some(Mail::Stop) = mail {
+                return Mail::Stop;
+            }
+        }
+    }
+
+    /// What the kernel's sockets have. New connections come last: where slots are few, one whose query has come must not
+    /// look idle to them.
+    fn serve_events(&mut self, turn: &Turn<'_>, events: &[EpollEvent]) {
+        for event in events {
+            match Source::from_bits(event.data()) {
+                Source::Mailbox | Source::TcpListener(_) => {}
+                Source::Listener(index) => self.serve_listener(turn, index),
+                Source::Upstream { socket, v6, side } => {
+                    self.serve_upstream(turn, socket, v6, side);
+                }
+                Source::Stream(index) => self.serve_stream(turn, index),
+                Source::TcpClient { slot, turn: number } => {
+                    if self.io.tcp.is_current(slot, number) {
+                        self.serve_tcp_client(turn, slot);
+                    }
+                }
+            }
+        }
+        for event in events {
+            if let Source::TcpListener(index) = Source::from_bits(event.data()) {
+                self.serve_tcp_listener(turn, index);
+            }
         }
     }
 
@@ -387,7 +427,7 @@ impl<'a> Worker<'a> {
             self.lose_stream(turn, index);
         }
         if self.next_expiry.is_none_or(|expiry| expiry <= now) {
-            self.next_expiry = self.io.tcp.expire(now);
+            self.next_expiry = self.io.tcp.expire(now, &self.io.epoll);
         }
     }
 
@@ -401,3 +441,6 @@ impl<'a> Worker<'a> {
 }
 
 const _: () = assert!(BUFFER > UDP_MESSAGE_MAX);
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use super::Worker;
 use super::io::{Io, Route};
 use super::sources::may_answer_frame;
 use super::streams::Progress;
-use super::tcp::{Arrived, QUERY_MS};
+use super::tcp::{Accepted, Arrived, QUERY_MS};
 use crate::xsk::{Frame, prefetch};
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
@@ -153,15 +153,17 @@ impl Worker<'_> {
     pub(super) fn serve_tcp_listener(&mut self, turn: &Turn<'_>, index: u16) {
         let now = self.io.now;
         for _ in 0..BATCH {
-            if !self
-                .io
-                .tcp
-                .accept(index, now, turn.policy.on_link, &self.io.epoll)
-            {
-                break;
+            let Io { tcp, epoll, .. } = &mut self.io;
+            match tcp.accept(index, now, turn.policy.on_link, epoll) {
+                Accepted::One => {}
+                Accepted::None => break,
+                Accepted::Paused(trouble) => {
+                    self.io.notices.put_trouble(trouble);
+                    break;
+                }
             }
         }
-        // A new connection has a deadline.
+        // A new connection has a deadline, and so has a pause.
         self.next_expiry = Some(now);
     }
 

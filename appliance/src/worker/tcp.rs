@@ -1,14 +1,15 @@
 //! DNS over TCP for clients (RFC 7766): fixed slots, pipelining, answers in whatever order they come.
 //!
-//! A slot holds one query as it arrives; of a query that is longer than a slot the rest is read and forgotten. Answers go straight into the kernel's send buffer, which is large enough for
-//! the longest message, so nothing has to be kept here. A client that does not read its answers until that buffer is
-//! full is closed; one that asks more than it may have in flight is not read from until an answer is out.
+//! A slot holds one query as it arrives; of a query that is longer than a slot the rest is read and forgotten. Answers go
+//! straight into the kernel's send buffer, which is large enough for the longest message, so nothing has to be kept here. A
+//! client that does not read its answers until that buffer is full is closed; one that asks more than it may have in flight
+//! is not read from until an answer is out.
 
-use std::cmp::Reverse;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt,
@@ -32,6 +33,15 @@ const PIECE: usize = 512;
 pub const QUERY_MS: u64 = 5_000;
 /// Questions of one connection that may be in flight: then it is not read from until one is answered.
 const IN_FLIGHT_MAX: u8 = 64;
+/// Connections of one client, where all slots are taken: whoever has more gives way first.
+const SHARE: usize = if TCP_CLIENTS < 8 { 1 } else { TCP_CLIENTS / 8 };
+/// A new connection has this time for its first query before it counts as idle, in milliseconds.
+const GRACE_MS: u64 = 1_000;
+/// How long no connection is accepted where the system has no descriptor or no memory for one, in milliseconds. The
+/// listener stays ready meanwhile, and would wake the worker each time it waits.
+const PAUSE_MS: u64 = 200;
+/// Trouble that comes again within this time is the same, in milliseconds.
+const SAME_TROUBLE_MS: u64 = 60_000;
 
 /// Which connection: the slot, and the how manieth that stands in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +59,8 @@ struct Connection {
     filled: usize,
     /// When the first of them came; if there are none, when the last query was whole or the last answer was out.
     since: Instant,
+    /// Nothing was asked yet.
+    is_new: bool,
     in_flight: u8,
     /// The client has said all it had to say.
     ended: bool,
@@ -60,15 +72,30 @@ struct Slot {
     buffer: [u8; PREFIX + TCP_QUERY_MAX],
 }
 
-/// The TCP side of the worker that serves it. Full: the connection that has been idle longest makes room.
+/// The TCP side of the worker that serves it. Full: see [`Tcp::gives_way`].
 pub struct Tcp {
     listeners: Places<TcpListener>,
     slots: Box<[Slot]>,
     idle_ms: u64,
+    /// No connection is accepted until then.
+    paused_until: Option<Instant>,
+    /// When accepting last failed for want of descriptors or memory.
+    trouble: Option<Instant>,
 }
 
 /// Bytes of the slots, for the memory budget.
 pub const SLOTS_BYTES: usize = TCP_CLIENTS * size_of::<Slot>();
+
+/// What accepting brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// A connection, which was served, refused or lost: there may be more.
+    One,
+    /// None waits.
+    None,
+    /// None can be had for the moment; why, where that has not been said lately.
+    Paused(Option<Errno>),
+}
 
 /// What reading from a connection brought.
 #[derive(Debug)]
@@ -125,6 +152,8 @@ impl Tcp {
             listeners: Places::new(listeners),
             slots: (0..count).map(slot).collect(),
             idle_ms,
+            paused_until: None,
+            trouble: None,
         }
     }
 
@@ -138,90 +167,155 @@ impl Tcp {
         Ok(())
     }
 
-    /// Accepts one connection; false: none waits.
+    /// Accepts one connection.
     pub fn accept(
         &mut self,
         listener: u16,
         now: Instant,
         on_link: OnLink<'_>,
         epoll: &Epoll,
-    ) -> bool {
+    ) -> Accepted {
         let Some(listener) = self.listeners.get(listener) else {
-            return false;
+            return Accepted::None;
         };
         let (stream, peer) = match listener.accept() {
             Ok(accepted) => accepted,
-            // The client is gone already; there may be others.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return true,
-            Err(_) => return false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Accepted::None,
+            Err(error) => {
+                let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+                return if is_of_one_connection(errno) {
+                    Accepted::One
+                } else {
+                    self.pause(errno, now, epoll)
+                };
+            }
         };
         let holder = on_link.share_of(peer.ip());
-        let Some(index) = self.free_slot(holder) else {
-            return true;
+        let Some(index) = self.free_slot(holder, now) else {
+            return Accepted::One;
         };
+        let slot = &mut self.slots[index];
+        slot.turn = slot.turn.wrapping_add(1);
+        let event = event(index as u16, slot.turn);
         let ready = stream.set_nonblocking(true).is_ok()
             && stream.set_nodelay(true).is_ok()
-            && epoll.add(stream.as_fd(), event(index as u16)).is_ok();
+            && epoll.add(stream.as_fd(), event).is_ok();
         if ready {
-            let slot = &mut self.slots[index];
-            slot.turn = slot.turn.wrapping_add(1);
             slot.connection = Some(Connection {
                 stream,
                 peer,
                 holder,
                 filled: 0,
                 since: now,
+                is_new: true,
                 in_flight: 0,
                 ended: false,
             });
         }
-        true
+        Accepted::One
     }
 
-    /// A slot without a connection for `holder`, made free if need be: the one that has been idle for the longest time; where
-    /// every client waits for an answer, the oldest of a client that has nothing more to say and may be gone, or else of
-    /// the client that has the most connections, if it has more than `holder` then has.
-    fn free_slot(&mut self, holder: IpAddr) -> Option<usize> {
+    /// Looks away from all listeners for a moment.
+    fn pause(&mut self, errno: Errno, now: Instant, epoll: &Epoll) -> Accepted {
+        self.paused_until = Some(now + PAUSE_MS);
+        self.arm(EpollFlags::empty(), epoll);
+        let earlier = self.trouble.replace(now);
+        let is_known = earlier.is_some_and(|earlier| now < earlier + SAME_TROUBLE_MS);
+        Accepted::Paused((!is_known).then_some(errno))
+    }
+
+    /// Waits for `flags` at all listeners.
+    fn arm(&self, flags: EpollFlags, epoll: &Epoll) {
+        for (place, listener) in self.listeners.iter_with_places() {
+            let mut event = EpollEvent::new(flags, Source::TcpListener(place).to_bits());
+            // Fails only for a descriptor that was never added.
+            let _ = epoll.modify(listener.as_fd(), &mut event);
+        }
+    }
+
+    /// A slot without a connection, for `holder`, made free if need be and if somebody gives way.
+    fn free_slot(&mut self, holder: IpAddr, now: Instant) -> Option<usize> {
         let free = self.slots.iter().position(|slot| slot.connection.is_none());
         if free.is_some() {
             return free;
         }
-        let rank = |slot: &Slot| {
-            let connection = slot.connection.as_ref()?;
-            let waits = connection.in_flight > 0;
-            (!waits || connection.ended).then_some((waits, connection.since))
-        };
-        let candidates = self.slots.iter().enumerate();
-        let dispensable = candidates
-            .filter_map(|(index, slot)| Some((index, rank(slot)?)))
-            .min_by_key(|&(_, rank)| rank);
-        let index = match dispensable {
-            Some((index, _)) => index,
-            None => self.of_the_greediest(holder)?,
-        };
+        let index = self.gives_way(holder, now)?;
         self.slots[index].connection = None;
         Some(index)
     }
 
-    /// The oldest connection of the client that has the most, at least two more than `holder`.
-    fn of_the_greediest(&self, holder: IpAddr) -> Option<usize> {
-        let connections = || {
-            let slots = self.slots.iter().enumerate();
-            slots.filter_map(|(index, slot)| Some((index, slot.connection.as_ref()?)))
+    /// Whose connection ends where every slot is taken and `holder` comes: one of the client that has the most, if that is
+    /// more than its share. If that is `holder` itself, what it waits for goes before what it has new. While nobody has more
+    /// than a share, what is idle gives way, and where all wait for answers one of a client that has more than `holder` then
+    /// has.
+    fn gives_way(&self, holder: IpAddr, now: Instant) -> Option<usize> {
+        let own = self.held(holder) + 1;
+        let (most, greediest) = self.greediest()?;
+        let of_greediest = |connection: &Connection| connection.holder == greediest;
+        if most.max(own) <= SHARE {
+            let idle = self.least_missed(now, false, |_| true);
+            return idle
+                .or_else(|| (most > own).then(|| self.least_missed(now, true, of_greediest))?);
+        }
+        if most > own {
+            self.least_missed(now, true, of_greediest)
+        } else {
+            self.least_missed(now, false, |connection| connection.holder == holder)
+        }
+    }
+
+    /// The connection among those that `of` names which is missed least: the longest idle one; then the oldest that waits
+    /// for answers and has nothing more to say, whose client may be gone; and where `any` may go, the oldest that waits, and
+    /// last a new one that has not asked yet.
+    fn least_missed(
+        &self,
+        now: Instant,
+        any: bool,
+        of: impl Fn(&Connection) -> bool,
+    ) -> Option<usize> {
+        let rank = |connection: &Connection| match connection {
+            _ if connection.is_idle(now) => 0,
+            Connection { ended: true, .. } => 1,
+            Connection { in_flight: 0, .. } => 3,
+            Connection { .. } => 2,
         };
-        let held = |client: IpAddr| {
-            let same = |(_, other): &(usize, &Connection)| other.holder == client;
-            connections().filter(same).count()
-        };
-        let fair = held(holder) + 2;
-        connections()
-            .map(|(index, connection)| {
-                let count = held(connection.holder);
-                (count, Reverse((connection.since, index)))
-            })
-            .filter(|(count, ..)| *count >= fair)
-            .max()
-            .map(|(_, Reverse((_, index)))| index)
+        // Has asked, which was not read yet.
+        let mut busy: heapless::Vec<usize, TCP_CLIENTS> = heapless::Vec::new();
+        // Bound: each round but the last one adds a slot to `busy`.
+        loop {
+            let connections = self.connections().filter(|(_, connection)| of(connection));
+            let ranked = connections.map(|(index, connection)| {
+                let rank = if busy.contains(&index) {
+                    2
+                } else {
+                    rank(connection)
+                };
+                (rank, connection.since, index)
+            });
+            let (rank, _, index) = ranked.min().filter(|&(rank, ..)| any || rank <= 1)?;
+            let has_asked = |connection: &Connection| connection.has_unread();
+            let asks = self.slots[index].connection.as_ref().is_some_and(has_asked);
+            if rank > 0 || !asks || busy.push(index).is_err() {
+                return Some(index);
+            }
+        }
+    }
+
+    /// The client that has the most connections, and how many.
+    fn greediest(&self) -> Option<(usize, IpAddr)> {
+        let clients = self.connections().map(|(_, connection)| connection.holder);
+        clients.map(|client| (self.held(client), client)).max()
+    }
+
+    /// Connections of `client`.
+    fn held(&self, client: IpAddr) -> usize {
+        let same = |(_, other): &(usize, &Connection)| other.holder == client;
+        self.connections().filter(same).count()
+    }
+
+    fn connections(&self) -> impl Iterator<Item = (usize, &Connection)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(index, slot)| Some((index, slot.connection.as_ref()?)))
     }
 
     /// Reads from the connection in slot `index`: at most one query, into `query`.
@@ -246,6 +340,12 @@ impl Tcp {
                 Arrived::Closed
             }
         }
+    }
+
+    /// Whether the connection in slot `index` is still the one that had this turn.
+    pub fn is_current(&self, index: u16, turn: u32) -> bool {
+        let slot = self.slots.get(usize::from(index));
+        slot.is_some_and(|slot| slot.turn == turn)
     }
 
     /// The client in slot `index`, and its address.
@@ -298,13 +398,15 @@ impl Tcp {
 
     /// Waits for more from the connection in slot `index`, unless it has ended or asked too much.
     pub fn wait(&self, index: u16, epoll: &Epoll) {
-        let slot = self.slots.get(usize::from(index));
-        let Some(connection) = slot.and_then(|slot| slot.connection.as_ref()) else {
+        let Some(slot) = self.slots.get(usize::from(index)) else {
+            return;
+        };
+        let Some(connection) = &slot.connection else {
             return;
         };
         if !connection.ended && connection.in_flight < IN_FLIGHT_MAX {
             // Fails only for a descriptor that was never added.
-            let _ = epoll.modify(connection.stream.as_fd(), &mut event(index));
+            let _ = epoll.modify(connection.stream.as_fd(), &mut event(index, slot.turn));
         }
     }
 
@@ -334,9 +436,14 @@ impl Tcp {
             .filter(|_| slot.turn == client.turn)
     }
 
-    /// Closes what has been idle, or slow, for too long. Returns when to look again.
-    pub fn expire(&mut self, now: Instant) -> Option<Instant> {
-        let mut next = None;
+    /// Closes what has been idle, or slow, for too long, and looks at the listeners again after a pause. Returns when to
+    /// come back.
+    pub fn expire(&mut self, now: Instant, epoll: &Epoll) -> Option<Instant> {
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+            self.arm(EpollFlags::EPOLLIN, epoll);
+        }
+        let mut next = self.paused_until;
         for slot in &mut self.slots {
             let Some(connection) = &slot.connection else {
                 continue;
@@ -360,12 +467,44 @@ impl Tcp {
 }
 
 /// One event per wait: a client that has ended, or may not ask more, does not keep the worker awake.
-fn event(slot: u16) -> EpollEvent {
+fn event(slot: u16, turn: u32) -> EpollEvent {
     let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
-    EpollEvent::new(flags, Source::TcpClient(slot).to_bits())
+    EpollEvent::new(flags, Source::TcpClient { slot, turn }.to_bits())
+}
+
+/// Whether accept(2) failed for the one connection that it took from the queue, so that the next may do. Everything else
+/// lasts: the connection waits on, and no descriptor or no memory is there to take it.
+const fn is_of_one_connection(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::EINTR
+            | Errno::ECONNABORTED
+            | Errno::ECONNRESET
+            | Errno::ETIMEDOUT
+            // What the network had to say of the new socket (accept(2)).
+            | Errno::ENETDOWN
+            | Errno::EPROTO
+            | Errno::ENOPROTOOPT
+            | Errno::EHOSTDOWN
+            | Errno::ENONET
+            | Errno::EHOSTUNREACH
+            | Errno::EOPNOTSUPP
+            | Errno::ENETUNREACH
+    )
 }
 
 impl Connection {
+    /// Waits for nothing from us, and has had the time to ask.
+    fn is_idle(&self, now: Instant) -> bool {
+        let is_fresh = self.is_new && now < self.since + GRACE_MS;
+        self.in_flight == 0 && !is_fresh
+    }
+
+    /// Something has come that was not read.
+    fn has_unread(&self) -> bool {
+        self.stream.peek(&mut [0]).is_ok_and(|count| count > 0)
+    }
+
     /// Reads until one query is whole (`Some`, with the length of what the buffer holds of it), or nothing more is there
     /// (`None`).
     fn read(
@@ -385,6 +524,7 @@ impl Connection {
             if self.filled >= PREFIX && self.filled == wanted {
                 self.filled = 0;
                 self.since = now;
+                self.is_new = false;
                 return Ok(Some(wanted.min(buffer.len()) - PREFIX));
             }
             let mut piece = [0; PIECE];
@@ -410,3 +550,6 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
