@@ -273,6 +273,7 @@ fn in_words(notes: &Notes) -> Vec<String> {
     let problems = notes.failures.iter().chain(&notes.first);
     let problems = problems
         .take(NOTES_MAX)
+        .chain(notes.refusals.iter().take(NOTES_MAX))
         .map(|problem| format!("note: {problem}"));
     notes
         .told
@@ -290,6 +291,9 @@ fn say(notes: &Notes) {
     let problems = notes.failures.iter().chain(&notes.first);
     for problem in problems.take(NOTES_MAX) {
         warn!("{problem}");
+    }
+    for refusal in notes.refusals.iter().take(NOTES_MAX) {
+        warn!("{refusal}");
     }
     if notes.count > NOTES_MAX {
         warn!("{} lines were passed over in all", notes.count);

@@ -9,8 +9,8 @@ use super::Config;
 use super::error::Source;
 use super::read::Placed;
 use super::schema::{Access, BlockWord, Cache, Edns, Filter, Forward, Interface, Local, Upstream};
-use super::types::{Domain, Network};
-use crate::policy::local::LocalBuilder;
+use super::types::Network;
+use crate::policy::local::{LocalBuilder, LocalInput};
 use crate::policy::routes::parse_suffix;
 
 /// Sections that contradict each other, addresses that nobody can listen on.
@@ -215,13 +215,12 @@ fn times(source: &mut Source, forward: &Forward, cache: &Cache) {
 
 /// Records are added one after the other, as some exclude each other.
 fn local(source: &mut Source, local: &Local) {
-    let zones: Vec<String> = local
-        .zones
-        .iter()
-        .map(|zone| zone.as_str().into())
-        .collect();
-    let search = local.search.first().map(Domain::as_str);
-    let mut builder = match LocalBuilder::new(search, &zones) {
+    let domains = LocalInput {
+        zones: local.zones.iter().map(ToString::to_string).collect(),
+        search_domain: local.search.first().map(ToString::to_string),
+        ..LocalInput::default()
+    };
+    let mut builder = match LocalBuilder::new(&domains) {
         Ok(builder) => builder,
         Err(problem) => return source.fault("local.zones", problem.to_string(), ""),
     };

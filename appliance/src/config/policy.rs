@@ -29,7 +29,6 @@ impl Config {
             special: self.special(),
             lists: self.lists(),
             routes: self.routes(),
-            forward_plain_names: self.local.forward_plain_names,
             rebind: self.rebind_protection(),
         }
     }
@@ -91,6 +90,8 @@ impl Config {
             reverse: local.reverse,
             ttl_secs: local.ttl,
             lease_ttl_secs: local.lease_ttl,
+            never_leased: local.never_leased.iter().map(ToString::to_string).collect(),
+            forward_plain_names: local.forward_plain_names,
         }
     }
 

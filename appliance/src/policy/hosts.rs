@@ -9,6 +9,10 @@ use super::rules::{is_hosts_own, parse_address};
 
 /// Lease ends before this are no points in time but durations: dnsmasq writes those on routers without a clock.
 const CLOCK_IS_SET_SECS: i64 = 1_000_000_000;
+/// The end of a lease that has none.
+const NEVER_SECS: i64 = i64::MAX;
+/// The end of a lease of which a line says none: odhcpd says it in another line.
+const UNKNOWN_SECS: i64 = 0;
 
 /// The format of a lease file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +29,44 @@ pub enum LeaseFormat {
 pub struct Host {
     /// Its address.
     pub address: IpAddr,
-    /// Its names in lower-case wire form; the first is the one that the address points back to.
+    /// Its names in wire form, in the letter case that they are written in; the first is the one that the address points
+    /// back to.
     pub names: Vec<Vec<u8>>,
-    /// When its lease ends, in seconds of the Unix epoch. `None`: never, or it has none.
-    pub ends_secs: Option<i64>,
+}
+
+/// A lease, and what its client calls itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The client's address.
+    pub address: IpAddr,
+    /// Its names, as for a [`Host`].
+    pub names: Vec<Vec<u8>>,
+    /// Who it is: the MAC address, or the DUID. Where a line says neither, its IPv4 address; over IPv6 nobody.
+    pub client: String,
+    /// When the lease ends, in seconds of the Unix epoch or from now; later than all others: never; 0: nobody knows.
+    pub end_secs: i64,
+}
+
+impl Lease {
+    /// When it ends, in seconds of the Unix epoch. `None`: never, or nobody knows.
+    #[must_use]
+    pub fn ends_secs(&self) -> Option<i64> {
+        point_in_time(self.end_secs)
+    }
+
+    /// The lease of a line as in a hosts file.
+    fn of_host(host: Host) -> Self {
+        let client = match host.address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(_) => String::new(),
+        };
+        Self {
+            address: host.address,
+            names: host.names,
+            client,
+            end_secs: UNKNOWN_SECS,
+        }
+    }
 }
 
 /// The machines of a hosts file: an address and names per line, `#` begins a comment. Lines without an address, and names
@@ -69,19 +107,15 @@ fn parse_hosts_line(line: &str, skip: &mut impl FnMut(String)) -> Result<Option<
     match (is_named, names.is_empty()) {
         (false, _) => Err("has an address and no name".into()),
         (true, true) => Ok(None),
-        (true, false) => Ok(Some(Host {
-            address,
-            names,
-            ends_secs: None,
-        })),
+        (true, false) => Ok(Some(Host { address, names })),
     }
 }
 
 fn parse_host(word: &str) -> Result<Vec<u8>, String> {
-    name::parse_host(word).map_err(|error| format!("`{word}` {error}"))
+    name::parse_host_written(word).map_err(|error| format!("`{word}` {error}"))
 }
 
-/// The machines of a lease file. Leases without a name, and those that ended before `now_secs` (of the Unix epoch), are
+/// The leases of a file. Leases without a name, and those that ended before `now_secs` (of the Unix epoch), are
 /// none; without a `now_secs` no lease has ended: a router's clock is wrong until the network has told it the time.
 #[must_use]
 pub fn parse_leases(
@@ -90,8 +124,8 @@ pub fn parse_leases(
     format: LeaseFormat,
     now_secs: Option<i64>,
     notes: &mut Notes,
-) -> Vec<Host> {
-    let mut hosts = Vec::new();
+) -> Vec<Lease> {
+    let mut leases = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let mut skip = |what| notes.skip(file, index + 1, what);
         let found = match format {
@@ -99,30 +133,34 @@ pub fn parse_leases(
             LeaseFormat::Odhcpd => parse_odhcpd_line(line, now_secs, &mut skip),
         };
         match found {
-            Ok(found) => hosts.extend(found),
+            Ok(found) => leases.extend(found),
             Err(what) => skip(what),
         }
     }
-    hosts
+    leases
 }
 
 /// `1700000000 02:00:00:00:00:01 192.168.1.7 phone 01:02:00:…`, or the server's own DUID.
-fn parse_dnsmasq_line(line: &str, now_secs: Option<i64>) -> Result<Vec<Host>, String> {
+fn parse_dnsmasq_line(line: &str, now_secs: Option<i64>) -> Result<Vec<Lease>, String> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     match words[..] {
-        [] | ["duid", ..] | [_, _, _, "*", ..] => Ok(Vec::new()),
-        [end, _mac_or_iaid, address, name, ..] => {
+        [] | ["duid", ..] | [_, _, _, "*"] | [_, _, _, "*", _] => Ok(Vec::new()),
+        // A name has no blank in it: with one more word nobody knows where it ends.
+        [end, mac_or_iaid, address, name, ref id @ ..] if id.len() <= 1 => {
             let end_secs = parse_end(end)?;
             if has_ended(end_secs, now_secs) {
                 return Ok(Vec::new());
             }
-            let address = address
+            let address: IpAddr = address
                 .parse()
                 .map_err(|_| format!("`{address}` is not an address"))?;
-            Ok(vec![Host {
+            // Over IPv6 the number in front is one of several of the same client, the last word its DUID.
+            let client = id.first().filter(|_| address.is_ipv6());
+            Ok(vec![Lease {
                 address,
                 names: vec![parse_host(name)?],
-                ends_secs: point_in_time(end_secs),
+                client: String::from(*client.unwrap_or(&mac_or_iaid)),
+                end_secs,
             }])
         }
         _ => Err("is not a lease: end, MAC, address, name".into()),
@@ -134,14 +172,15 @@ fn parse_odhcpd_line(
     line: &str,
     now_secs: Option<i64>,
     skip: &mut impl FnMut(String),
-) -> Result<Vec<Host>, String> {
+) -> Result<Vec<Lease>, String> {
     let Some(lease) = line.strip_prefix('#') else {
-        return Ok(parse_hosts_line(line, skip)?.into_iter().collect());
+        let host = parse_hosts_line(line, skip)?;
+        return Ok(host.into_iter().map(Lease::of_host).collect());
     };
     let words: Vec<&str> = lease.split_ascii_whitespace().collect();
     let [
         _interface,
-        _duid,
+        duid,
         _iaid,
         name,
         end,
@@ -163,14 +202,15 @@ fn parse_odhcpd_line(
         return Ok(Vec::new());
     }
     let names = vec![parse_host(name)?];
-    let hosts = addresses
+    let addresses = addresses
         .iter()
         .filter_map(|address| single_address(address));
-    Ok(hosts
-        .map(|address| Host {
+    Ok(addresses
+        .map(|address| Lease {
             address,
             names: names.clone(),
-            ends_secs: point_in_time(end_secs),
+            client: String::from(*duid),
+            end_secs,
         })
         .collect())
 }
@@ -183,14 +223,18 @@ fn single_address(word: &str) -> Option<IpAddr> {
     (len == whole).then_some(address)
 }
 
+/// The end of a lease. 0 (dnsmasq) and -1 (odhcpd) never come.
 fn parse_end(word: &str) -> Result<i64, String> {
-    word.parse()
-        .map_err(|_| format!("`{word}` is not the end of a lease"))
+    let end_secs: i64 = word
+        .parse()
+        .map_err(|_| format!("`{word}` is not the end of a lease"))?;
+    Ok(if end_secs <= 0 { NEVER_SECS } else { end_secs })
 }
 
-/// The end of a lease that does end: 0 (dnsmasq) and -1 (odhcpd) never do.
+/// The end of a lease that ends at a time that is known.
 fn point_in_time(end_secs: i64) -> Option<i64> {
-    Some(end_secs).filter(|&end_secs| end_secs >= CLOCK_IS_SET_SECS)
+    let is_time = |secs: &i64| (CLOCK_IS_SET_SECS..NEVER_SECS).contains(secs);
+    Some(end_secs).filter(is_time)
 }
 
 fn has_ended(end_secs: i64, now_secs: Option<i64>) -> bool {
@@ -204,34 +248,29 @@ mod tests {
 
     const NOW: Option<i64> = Some(1_800_000_000);
 
-    fn told(hosts: &[Host]) -> Vec<String> {
-        let names = |host: &Host| {
-            host.names
-                .iter()
-                .map(|name| name::display(name))
-                .collect::<Vec<_>>()
-                .join(" ")
+    fn told<'h>(hosts: impl Iterator<Item = (IpAddr, &'h [Vec<u8>])>) -> Vec<String> {
+        let names = |names: &[Vec<u8>]| {
+            let names: Vec<_> = names.iter().map(|name| name::display(name)).collect();
+            names.join(" ")
         };
-        hosts
-            .iter()
-            .map(|host| format!("{} {}", host.address, names(host)))
-            .collect()
+        let hosts = hosts.map(|(address, all)| format!("{address} {}", names(all)));
+        hosts.collect()
     }
 
     fn hosts(text: &str) -> (Vec<String>, Vec<String>) {
         let mut notes = Notes::default();
         let hosts = parse_hosts(Path::new("hosts"), text, &mut notes);
         (
-            told(&hosts),
+            told(hosts.iter().map(|host| (host.address, &host.names[..]))),
             notes.first.iter().map(ToString::to_string).collect(),
         )
     }
 
     fn leases(format: LeaseFormat, text: &str, now: Option<i64>) -> (Vec<String>, Vec<String>) {
         let mut notes = Notes::default();
-        let hosts = parse_leases(Path::new("leases"), text, format, now, &mut notes);
+        let leases = parse_leases(Path::new("leases"), text, format, now, &mut notes);
         (
-            told(&hosts),
+            told(leases.iter().map(|lease| (lease.address, &lease.names[..]))),
             notes.first.iter().map(ToString::to_string).collect(),
         )
     }
@@ -244,7 +283,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "192.168.1.2 nas.lan. nas.",
+                "192.168.1.2 NAS.lan. nas.",
                 "fe80::1 router.",
                 "127.0.0.1 box."
             ]
@@ -280,7 +319,7 @@ mod tests {
                     duid 00:01:00:01:2c:aa:bb:cc:02:00:00:00:00:01\n\
                     1900000000 12345 fd00::7 phone 00:01:00:01\n";
         let all = [
-            "192.168.1.7 phone.",
+            "192.168.1.7 Phone.",
             "192.168.1.8 tv.",
             "192.168.1.11 noclock.",
             "fd00::7 phone.",
@@ -319,7 +358,7 @@ mod tests {
     fn leases_that_are_none_are_noted_with_their_line() {
         let (found, notes) = leases(
             LeaseFormat::Dnsmasq,
-            "1900000000 02:00\nx y 192.168.1.1 a b\n0 m 1.2.3 a b\n",
+            "1900000000 02:00\nx y 192.168.1.1 a b\n0 m 1.2.3 a b\n0 m 192.168.1.1 my phone *\n0 m 192.168.1.2 * * x\n",
             NOW,
         );
         assert_eq!(found, [""; 0]);
@@ -329,6 +368,8 @@ mod tests {
                 "leases:1: is not a lease: end, MAC, address, name",
                 "leases:2: `x` is not the end of a lease",
                 "leases:3: `1.2.3` is not an address",
+                "leases:4: is not a lease: end, MAC, address, name",
+                "leases:5: is not a lease: end, MAC, address, name",
             ]
         );
         let (_, notes) = leases(LeaseFormat::Odhcpd, "# br-lan 0001\n", NOW);

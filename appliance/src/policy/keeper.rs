@@ -8,7 +8,7 @@ use std::sync::Arc;
 use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::time::Instant;
 
-use super::problem::{Notes, Problem};
+use super::problem::{Notes, Problem, Said};
 use super::set::{PolicyInput, PolicySet};
 use super::watch::{Debounce, Users, Watcher};
 
@@ -36,6 +36,10 @@ pub struct Keeper {
     missing_lists: Vec<Problem>,
     /// When the first of the leases in force ends, in seconds of the Unix epoch.
     next_end_secs: Option<i64>,
+    /// What was said of local data as it is.
+    said: Said,
+    /// Whether the machine has other addresses than those that the leases in force were compared with.
+    has_moved: bool,
 }
 
 impl Keeper {
@@ -52,9 +56,9 @@ impl Keeper {
         let watcher = Watcher::new(files(&input)).map_err(no_watch)?;
         let (mut local, mut lists) = (Notes::default(), Notes::default());
         let set = PolicySet::build_fixed(&input)?
-            .with_local(&input, now_secs, &mut local)?
-            .with_lists(&input, &mut lists)?;
-        let keeper = Self {
+            .with_lists(&input, &mut lists)?
+            .with_local(&input, now_secs, &mut local)?;
+        let mut keeper = Self {
             input,
             set: Arc::new(set),
             watcher,
@@ -63,7 +67,10 @@ impl Keeper {
             missing_local: local.failures.clone(),
             missing_lists: lists.failures.clone(),
             next_end_secs: local.next_end_secs,
+            said: Said::default(),
+            has_moved: false,
         };
+        keeper.said.leave_new(&mut local);
         local.merge(lists);
         let update = Update {
             set: Some(keeper.set()),
@@ -106,7 +113,9 @@ impl Keeper {
         let ends = self.next_end_secs.zip(now_secs);
         let has_ended = ends.is_some_and(|(end_secs, now_secs)| end_secs < now_secs);
         self.changed.local |= has_ended;
-        (self.debounce.take_due(now) || has_ended).then(|| self.rebuild(now_secs))
+        let is_due = self.debounce.take_due(now) || has_ended || self.has_moved;
+        self.has_moved = false;
+        is_due.then(|| self.rebuild(now_secs))
     }
 
     /// Addresses that no query from the wire can come from.
@@ -127,6 +136,9 @@ impl Keeper {
         unfit_sources: Vec<IpAddr>,
         on_link: Vec<Network>,
     ) -> Arc<PolicySet> {
+        // None of our own addresses is a client's.
+        self.has_moved |= self.has_leases() && unfit_sources != self.input.unfit_sources;
+        self.changed.local |= self.has_moved;
         self.input.unfit_sources = unfit_sources;
         self.input.on_link = on_link;
         self.set = Arc::new(self.set.with_addresses(&self.input));
@@ -139,24 +151,30 @@ impl Keeper {
         self.rebuild(now_secs)
     }
 
+    fn has_leases(&self) -> bool {
+        !self.input.local.leases.is_empty()
+    }
+
     fn rebuild(&mut self, now_secs: Option<i64>) -> Update {
         let changed = std::mem::take(&mut self.changed);
         let before = Arc::clone(&self.set);
         let mut notes = Notes::default();
-        if changed.local {
-            let mut local = Notes::default();
-            let built = self.set.with_local(&self.input, now_secs, &mut local);
-            self.next_end_secs = local.next_end_secs;
-            let set = accept(built, &mut local, &mut self.missing_local);
-            self.set = set.map_or(Arc::clone(&self.set), Arc::new);
-            notes.merge(local);
-        }
         if changed.lists {
             let mut lists = Notes::default();
             let built = self.set.with_lists(&self.input, &mut lists);
             let set = accept(built, &mut lists, &mut self.missing_lists);
             self.set = set.map_or(Arc::clone(&self.set), Arc::new);
             notes.merge(lists);
+        }
+        // What a list blocks is not a lease's.
+        if changed.local || changed.lists && self.has_leases() {
+            let mut local = Notes::default();
+            let built = self.set.with_local(&self.input, now_secs, &mut local);
+            self.next_end_secs = local.next_end_secs;
+            let set = accept(built, &mut local, &mut self.missing_local);
+            self.set = set.map_or(Arc::clone(&self.set), Arc::new);
+            self.said.leave_new(&mut local);
+            notes.merge(local);
         }
         let is_new = !Arc::ptr_eq(&before, &self.set);
         Update {
@@ -379,6 +397,108 @@ mod tests {
             is_blocked(&keeper, "late.example"),
             "it was in force, so it stays"
         );
+    }
+
+    /// Everything that was said in an update, and the file's own name cut off.
+    fn said(update: Option<Update>) -> Vec<String> {
+        let notes = update.expect("due").notes;
+        let all = notes
+            .failures
+            .iter()
+            .chain(&notes.first)
+            .chain(&notes.refusals);
+        all.map(|problem| problem.what.clone()).collect()
+    }
+
+    #[test]
+    fn a_fault_is_said_once_per_change_of_its_file() {
+        let folder = Folder::new();
+        let mut input = PolicyInput::default();
+        input.local.hosts = vec![
+            folder.write("hosts", "192.168.1.2 bob's nas\n"),
+            folder.path().join("later"),
+        ];
+        let lease = |number: u8| format!("0 m{number} 192.168.1.7{number} name{number} *\n");
+        let text = "0 m9 192.168.1.66 nas *\n0 m8 192.168.1.67 bad's *\n";
+        input.local.leases = vec![LeaseFile {
+            path: folder.write("leases", text),
+            format: LeaseFormat::Dnsmasq,
+        }];
+        let (mut keeper, first) = Keeper::start(input, None).expect("started");
+        let all = [
+            "`bob's` has characters that a host name may not have",
+            "is not there",
+            "`bad's` has characters that a host name may not have",
+            "not giving name nas to the DHCP lease of 192.168.1.66 because the name exists in ",
+        ];
+        let starts = |said: &[String], expected: &[&str]| {
+            assert_eq!(said.len(), expected.len(), "{said:?}");
+            let mut both = said.iter().zip(expected);
+            assert!(
+                both.all(|(said, expected)| said.starts_with(expected)),
+                "{said:?}"
+            );
+        };
+        starts(&said(Some(first)), &all);
+        // Five leases, in front of the others, so that each line's number changes.
+        let mut leases = String::from(text);
+        for number in 1..=5 {
+            leases = lease(number) + &leases;
+            folder.write("leases", &leases);
+            starts(&said(update(&mut keeper)), &[]);
+            assert!(is_local(&keeper, &format!("name{number}")));
+        }
+        folder.write("hosts", "192.168.1.3 tv\n192.168.1.2 bob's nas\n");
+        starts(&said(update(&mut keeper)), &all[..1]);
+        folder.write("leases", lease(1) + text);
+        starts(&said(update(&mut keeper)), &[]);
+        folder.write("later", "192.168.1.9\n");
+        starts(&said(update(&mut keeper)), &["has an address and no name"]);
+        fs::remove_file(folder.path().join("later")).expect("removed");
+        starts(&said(update(&mut keeper)), &["is not there"]);
+        // The client calls itself otherwise, then so again: that is news.
+        folder.write("leases", lease(1));
+        starts(&said(update(&mut keeper)), &[]);
+        folder.write("leases", lease(1) + text);
+        starts(&said(update(&mut keeper)), &all[2..]);
+        starts(&said(Some(keeper.reload(None))), &[]);
+    }
+
+    #[test]
+    fn a_lease_loses_its_name_to_a_list_and_gets_it_back() {
+        let folder = Folder::new();
+        let mut input = PolicyInput::default();
+        input.lists.block = vec![folder.write("ads.txt", "ads.example\n")];
+        input.local.leases = vec![LeaseFile {
+            path: folder.write("leases", "0 m1 192.168.1.66 phone *\n"),
+            format: LeaseFormat::Dnsmasq,
+        }];
+        let (mut keeper, _) = Keeper::start(input, None).expect("started");
+        assert!(is_local(&keeper, "phone"));
+        folder.write("ads.txt", "ads.example\n||phone^\n");
+        let expected =
+            "not giving name phone to the DHCP lease of 192.168.1.66 because it is blocked";
+        assert_eq!(said(update(&mut keeper)), [expected]);
+        assert!(!is_local(&keeper, "phone") && is_blocked(&keeper, "phone"));
+        folder.write("ads.txt", "ads.example\nb.example\n");
+        update(&mut keeper).expect("due");
+        assert!(is_local(&keeper, "phone"));
+    }
+
+    #[test]
+    fn an_address_that_becomes_our_own_is_no_lease_any_more() {
+        let folder = Folder::new();
+        let mut input = PolicyInput::default();
+        input.local.leases = vec![LeaseFile {
+            path: folder.write("leases", "0 m1 192.168.1.66 phone *\n"),
+            format: LeaseFormat::Dnsmasq,
+        }];
+        let (mut keeper, _) = Keeper::start(input, None).expect("started");
+        assert!(is_local(&keeper, "phone"));
+        keeper.set_addresses(vec!["192.168.1.66".parse().expect("an address")], Vec::new());
+        assert_eq!(said(keeper.update_if_due(NOW, None)).len(), 1);
+        assert!(!is_local(&keeper, "phone"));
+        assert!(keeper.update_if_due(NOW, None).is_none(), "once");
     }
 
     #[test]

@@ -1,28 +1,50 @@
 //! Compiles local data to the image that `xdnsd_core::policy::local` reads.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use xdnsd_core::dns::rtype;
 use xdnsd_core::hash::HashKey;
-use xdnsd_core::policy::local::{NONE, flag};
+use xdnsd_core::policy::local::flag;
 use xdnsd_core::policy::name::Labels;
-use xdnsd_core::policy::special::private_reverse_zone;
 
-use super::hosts::{Host, LeaseFormat, parse_hosts, parse_leases};
-use super::name;
+use super::claims::{Claims, Others, Refusal, Rules, names_of};
+use super::hosts::{Host, Lease, LeaseFormat, parse_hosts, parse_leases};
+use super::name::{self, cut_label};
 use super::prefix::pointer_name;
 use super::problem::{Notes, Problem, files_behind, read_text};
 use super::rdata;
-use super::table::TableBuilder;
 use super::words;
+use node::{Node, Record, Source};
+
+mod image;
+mod node;
 
 /// Larger hosts and lease files are a mistake.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Highest TTL (RFC 2181 section 8).
 const TTL_MAX_SECS: u32 = i32::MAX as u32;
-
+/// Names of hosts files may be new the next time that somebody asks, in seconds.
+const HOSTS_DENIAL_TTL_SECS: u32 = 60;
+/// Names that no lease gets: the machine itself, and names by which programs and people look for who leads the network.
+/// `wpad` and `isatap` are looked for by Windows, which does so by itself; its own DNS server does not serve them either.
+pub const NEVER_LEASED: [&str; 13] = [
+    "localhost",
+    "localdomain",
+    "localhost4",
+    "localhost6",
+    "ip6-localhost",
+    "ip6-loopback",
+    "broadcasthost",
+    "wpad",
+    "isatap",
+    "router",
+    "gateway",
+    "dns",
+    "proxy",
+];
 /// Where local data comes from.
 #[derive(Clone, Debug)]
 pub struct LocalInput {
@@ -42,6 +64,21 @@ pub struct LocalInput {
     pub ttl_secs: u32,
     /// TTL of leases, in seconds.
     pub lease_ttl_secs: u32,
+    /// Names that no lease gets, in whatever domain.
+    pub never_leased: Vec<String>,
+    /// Whether questions for names of one label go upstream.
+    pub forward_plain_names: bool,
+}
+
+impl LocalInput {
+    /// For how long a name is denied that a lease or a hosts file may have next time. `None`: there are none.
+    #[must_use]
+    pub fn denial_ttl_secs(&self) -> Option<u32> {
+        let hosts = self.ttl_secs.min(HOSTS_DENIAL_TTL_SECS);
+        let hosts = (!self.hosts.is_empty()).then_some(hosts);
+        let leases = (!self.leases.is_empty()).then_some(self.lease_ttl_secs);
+        hosts.into_iter().chain(leases).min()
+    }
 }
 
 /// A DHCP server's lease file.
@@ -64,24 +101,10 @@ impl Default for LocalInput {
             reverse: true,
             ttl_secs: 60,
             lease_ttl_secs: 10,
+            never_leased: NEVER_LEASED.map(String::from).into(),
+            forward_plain_names: true,
         }
     }
-}
-
-/// A record on its way into the image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Record {
-    rtype: u16,
-    ttl_secs: u32,
-    rdata: Vec<u8>,
-}
-
-/// What is known at one name, before it has a place in the image.
-#[derive(Clone, Debug, Default)]
-struct Node {
-    flags: u16,
-    has_wildcard: bool,
-    records: Vec<Record>,
 }
 
 /// Collects local data and compiles it.
@@ -90,30 +113,83 @@ pub struct LocalBuilder {
     /// Names in the order in which they came, so that an image does not depend on chance.
     names: Vec<Vec<u8>>,
     nodes: HashMap<Vec<u8>, Node>,
-    zones: Vec<Vec<u8>>,
-    search_domain: Option<Vec<u8>>,
-    /// Addresses and the names that they point back to; the first name of an address counts.
-    pointers: Vec<(IpAddr, Vec<u8>, u32)>,
+    rules: Rules,
+    /// Addresses and the names that they point back to, in the letter case that they were written in; the first name of an
+    /// address counts.
+    pointers: Vec<(Vec<u8>, Record)>,
+    forward_plain_names: bool,
 }
 
 impl LocalBuilder {
-    /// With a search domain and local zones.
+    /// With the search domain, the local zones, and what else holds for all names.
     ///
     /// # Errors
     /// One of them is not a name.
-    pub fn new(search_domain: Option<&str>, zones: &[String]) -> Result<Self, Problem> {
+    pub fn new(input: &LocalInput) -> Result<Self, Problem> {
         let parse = |key: &str, text: &str| {
             name::parse(text).map_err(|error| Problem::of(key, format!("`{text}` {error}")))
         };
-        let search_domain = search_domain
-            .map(|text| parse("search_domain", text))
-            .transpose()?;
-        let zones: Result<Vec<_>, _> = zones.iter().map(|text| parse("zones", text)).collect();
+        let parse_all = |key: &str, texts: &[String]| {
+            let names: Result<Vec<_>, _> = texts.iter().map(|text| parse(key, text)).collect();
+            names
+        };
+        let search_domain = input.search_domain.as_deref();
+        let search_domain = search_domain.map(|text| parse("search_domain", text));
         Ok(Self {
-            zones: zones?,
-            search_domain,
+            rules: Rules {
+                search_domain: search_domain.transpose()?,
+                zones: parse_all("zones", &input.zones)?,
+                never: parse_all("never_leased", &input.never_leased)?,
+            },
+            forward_plain_names: input.forward_plain_names,
             ..Self::default()
         })
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Whether a name is a record's or a hosts file's: an error, unless that says nothing but the same address, which is
+    /// `true`.
+    pub(super) fn owner(&self, name: &[u8], address: IpAddr) -> Result<bool, Refusal> {
+        let fixed = self.fixed(name);
+        let Some(first) = fixed.first() else {
+            return self
+                .wildcard_above(name)
+                .map_or(Ok(false), |wildcard| Err(Refusal::Wildcard(wildcard)));
+        };
+        let mut addresses = fixed.iter().filter_map(|record| record.address());
+        if addresses.clone().any(|known| known == address) {
+            return Ok(true);
+        }
+        Err(Refusal::Exists {
+            place: first.place.to_string(),
+            address: addresses.next(),
+        })
+    }
+
+    /// The records of a name that are not a lease's.
+    fn fixed(&self, name: &[u8]) -> Vec<&Record> {
+        let records = self.nodes.get(name).into_iter().flat_map(|n| &n.records);
+        let is_fixed = |record: &&Record| record.source < Source::Lease;
+        records.filter(is_fixed).collect()
+    }
+
+    /// The wildcard of the config that covers a name without data.
+    fn wildcard_above(&self, name: &[u8]) -> Option<String> {
+        let parents = std::iter::successors(name::parent(name), |name| name::parent(name));
+        for parent in parents {
+            let wildcard = name::child(b"*", parent)?;
+            if !self.fixed(&wildcard).is_empty() {
+                return Some(shown(&wildcard));
+            }
+            // What exists stops the wildcards above it (RFC 4592 section 3.3.1).
+            if !self.fixed(parent).is_empty() || self.rules.zones.iter().any(|z| z == parent) {
+                return None;
+            }
+        }
+        None
     }
 
     /// Adds a record as it is written in the config.
@@ -123,7 +199,7 @@ impl LocalBuilder {
     pub fn add_text(&mut self, text: &str, default_ttl_secs: u32) -> Result<(), String> {
         let words = words::split(text)?;
         let (owner, mut rest) = words.split_first().ok_or("is empty")?;
-        let owner = name::parse(owner).map_err(|error| format!("`{owner}` {error}"))?;
+        let owner = name::parse_written(owner).map_err(|error| format!("`{owner}` {error}"))?;
         let mut ttl_secs = default_ttl_secs;
         // TTL and class, in either order (RFC 1035 section 5.1).
         for _ in 0..2 {
@@ -143,98 +219,161 @@ impl LocalBuilder {
             rdata::type_number(word).ok_or_else(|| format!("`{word}` is not a record type"))?;
         let rdata = rdata::parse(rtype, rest)
             .map_err(|what| format!("{} {what}", word.to_ascii_uppercase()))?;
-        self.add_both_forms(
-            &owner,
-            Record {
-                rtype,
-                ttl_secs,
-                rdata,
-            },
-        )
+        if rtype == rtype::CNAME && Labels::new(&name::lower(&rdata)).is_none() {
+            return Err("CNAME takes one name".into());
+        }
+        let record = Record {
+            rtype,
+            ttl_secs,
+            rdata,
+            source: Source::Records,
+            place: "local.records".into(),
+        };
+        self.add_both_forms(&owner, &record)
     }
 
-    /// Adds a machine under each of its names. Its address points back to the first of them.
+    /// Adds a machine of a hosts file under each of its names. Its address points back to the first of them.
     ///
     /// # Errors
-    /// A name is an alias already.
-    pub fn add_host(&mut self, host: &Host, ttl_secs: u32) -> Result<(), String> {
-        let (rtype, rdata) = match host.address {
-            IpAddr::V4(address) => (rtype::A, address.octets().to_vec()),
-            IpAddr::V6(address) => (rtype::AAAA, address.octets().to_vec()),
-        };
+    /// What was passed over: names that are not a hosts file's to give.
+    pub fn add_host(
+        &mut self,
+        host: &Host,
+        ttl_secs: u32,
+        place: &Rc<str>,
+        others: &Others<'_>,
+    ) -> Result<(), String> {
+        let record = Record::of_address(host.address, ttl_secs, Source::Hosts, place);
+        let mut refused = Vec::new();
         for name in &host.names {
-            self.add_both_forms(
-                name,
-                Record {
-                    rtype,
-                    ttl_secs,
-                    rdata: rdata.clone(),
-                },
-            )?;
+            let added = self.check_host(name, &record, others);
+            let added = added.and_then(|()| self.add_both_forms(name, &record));
+            refused.extend(added.err());
+        }
+        if refused.is_empty() {
+            Ok(())
+        } else {
+            Err(refused.join("; "))
+        }
+    }
+
+    /// Whether a hosts file may give this address to a name. The config's records may say otherwise, and what an RFC fixes
+    /// for all networks is not for it to say.
+    fn check_host(&self, name: &[u8], record: &Record, others: &Others<'_>) -> Result<(), String> {
+        let owner = name::lower(name);
+        for form in [Some(&owner), self.other_form(&owner).as_ref()] {
+            let Some(form) = form else { continue };
+            let kind = others.special(form);
+            if kind.is_some_and(|kind| !kind.is_for_private_use()) {
+                return Err(format!("`{}` is a special-use name", shown(form)));
+            }
+            let records = self.nodes.get(form).map_or(&[][..], |node| &node.records);
+            let of_config =
+                |known: &&Record| known.source == Source::Records && known.rtype == record.rtype;
+            let mut of_config = records.iter().filter(of_config).peekable();
+            if let Some(first) = of_config.peek().copied()
+                && !of_config.any(|known| known.is_same(record))
+            {
+                let known = first.address().map_or(String::new(), |a| a.to_string());
+                let (name, place) = (shown(form), &first.place);
+                return Err(format!("`{name}` has the address {known} in {place}"));
+            }
         }
         Ok(())
     }
 
+    /// Gives a client the names that are its to have, and its address a way back to the first of them. `refuse` hears
+    /// which it did not get, and why.
+    fn add_lease(
+        &mut self,
+        lease: &Lease,
+        record: &Record,
+        claims: &mut Claims,
+        others: &Others<'_>,
+        mut refuse: impl FnMut(&[u8], &Refusal),
+    ) {
+        let rules = std::mem::take(&mut self.rules);
+        let names = names_of(lease, &rules);
+        self.rules = rules;
+        for written in names {
+            match claims.decide(lease, written, self, others) {
+                Ok(forms) => {
+                    if let Some(longest) = forms.first() {
+                        self.add_lease_pointer(longest, record, others);
+                    }
+                    for form in forms {
+                        let added = self.add(&name::lower(&form), record.clone());
+                        debug_assert!(added.is_ok(), "leases have addresses only");
+                    }
+                }
+                Err(refusal) => refuse(written, &refusal),
+            }
+        }
+    }
+
+    /// Who is named for an address' own name, or blocks it, says what it points to.
+    fn add_lease_pointer(&mut self, longest: &[u8], record: &Record, others: &Others<'_>) {
+        let Some(owner) = record.address().map(pointer_name) else {
+            return;
+        };
+        if self.wildcard_above(&owner).is_none() && others.refusal(&owner).is_none() {
+            self.add_pointer(longest.to_vec(), record);
+        }
+    }
+
     /// Adds a record under its owner, and where the owner is one label, or one label below the search domain, under
     /// the other form of it too.
-    fn add_both_forms(&mut self, owner: &[u8], record: Record) -> Result<(), String> {
-        let other = self.other_form(owner);
-        if is_wildcard(owner).is_none() {
+    fn add_both_forms(&mut self, written: &[u8], record: &Record) -> Result<(), String> {
+        let owner = name::lower(written);
+        let other = self.other_form(&owner);
+        if let Some(other) = &other {
+            self.add(other, record.clone())?;
+        }
+        self.add(&owner, record.clone())?;
+        if is_wildcard(&owner).is_none() {
             // The longer form is what an address points back to.
-            let whole = other
-                .iter()
-                .map(Vec::as_slice)
-                .find(|other| other.len() > owner.len())
-                .unwrap_or(owner);
-            self.add_pointer(whole.to_vec(), &record);
+            let written_other = self.other_form(written);
+            let longer = written_other.filter(|other| other.len() > written.len());
+            self.add_pointer(longer.unwrap_or_else(|| written.to_vec()), record);
         }
-        if let Some(other) = other {
-            self.add(&other, record.clone())?;
-        }
-        self.add(owner, record)
+        Ok(())
     }
 
     fn other_form(&self, owner: &[u8]) -> Option<Vec<u8>> {
-        let search_domain = self.search_domain.as_deref()?;
+        let search_domain = self.rules.search_domain.as_deref()?;
         let (label, parent) = cut_label(owner)?;
         if label == b"*" {
             None
-        } else if parent == [0] && owner != search_domain {
+        } else if parent == [0] && !owner.eq_ignore_ascii_case(search_domain) {
             name::child(label, search_domain)
-        } else if parent == search_domain {
+        } else if parent.eq_ignore_ascii_case(search_domain) {
             name::child(label, &[0])
         } else {
             None
         }
     }
 
-    fn add_pointer(&mut self, owner: Vec<u8>, record: &Record) {
-        let address = match record.rtype {
-            rtype::A => record
-                .rdata
-                .first_chunk()
-                .map(|&octets| IpAddr::V4(Ipv4Addr::from(octets))),
-            rtype::AAAA => record
-                .rdata
-                .first_chunk()
-                .map(|&octets: &[u8; 16]| IpAddr::V6(Ipv6Addr::from(octets))),
-            _ => None,
+    fn add_pointer(&mut self, target: Vec<u8>, record: &Record) {
+        let Some(address) = record.address() else {
+            return;
         };
         // Lists of blocked names give these addresses to everything; nobody lives there.
-        let address = address.filter(|address| !address.is_unspecified() && !address.is_loopback());
-        self.pointers
-            .extend(address.map(|address| (address, owner, record.ttl_secs)));
+        if address.is_unspecified() || address.is_loopback() {
+            return;
+        }
+        let pointer = Record {
+            rtype: rtype::PTR,
+            rdata: target,
+            ..record.clone()
+        };
+        self.pointers.push((pointer_name(address), pointer));
     }
 
     fn add(&mut self, owner: &[u8], record: Record) -> Result<(), String> {
         let node = self.node(owner);
         node.flags |= flag::EXISTS;
         let is_alias = |record: &Record| record.rtype == rtype::CNAME;
-        if node
-            .records
-            .iter()
-            .any(|known| known.rtype == record.rtype && known.rdata == record.rdata)
-        {
+        if node.records.iter().any(|known| known.is_same(&record)) {
             return Ok(());
         }
         // RFC 1034 section 3.6.2, RFC 2181 section 10.1.
@@ -263,141 +402,24 @@ impl LocalBuilder {
 
     /// Makes PTR records of the addresses that have none written.
     pub fn add_pointers(&mut self) {
-        for (address, target, ttl_secs) in std::mem::take(&mut self.pointers) {
-            let owner = pointer_name(address);
+        for (owner, record) in std::mem::take(&mut self.pointers) {
             let has_pointer = self
                 .nodes
                 .get(&owner)
                 .is_some_and(|node| !node.records.is_empty());
             if !has_pointer {
-                let record = Record {
-                    rtype: rtype::PTR,
-                    ttl_secs,
-                    rdata: target,
-                };
                 let added = self.add(&owner, record);
                 debug_assert!(added.is_ok(), "the name had no records");
             }
         }
     }
-
-    /// The image. Without names and zones it is empty.
-    #[must_use]
-    pub fn build(mut self, draw_key: impl FnMut() -> HashKey) -> Vec<u8> {
-        if self.names.is_empty() && self.zones.is_empty() {
-            return Vec::new();
-        }
-        self.mark_zones();
-        self.mark_wildcards();
-        self.mark_parents();
-        self.mark_plain_names();
-        self.emit(draw_key)
-    }
-
-    fn mark_zones(&mut self) {
-        for zone in self.zones.clone() {
-            self.node(&zone).flags |= flag::ZONE | flag::EXISTS;
-        }
-    }
-
-    fn mark_wildcards(&mut self) {
-        let parents: Vec<Vec<u8>> = self
-            .names
-            .iter()
-            .filter_map(|name| Some(is_wildcard(name)?.to_vec()))
-            .collect();
-        for parent in parents {
-            self.node(&parent).has_wildcard = true;
-        }
-    }
-
-    /// The parents of every name exist as far up as the data around them is ours: to the apex of a local zone, to below
-    /// the parent of a wildcard, to below the apex of a reverse zone of private addresses (RFC 4592 section 2.2.2,
-    /// RFC 8020).
-    fn mark_parents(&mut self) {
-        for owner in self.names.clone() {
-            let mut name = is_wildcard(&owner).unwrap_or(&owner);
-            // Bound: a name has at most 127 parents.
-            loop {
-                if self.is_ours(name) {
-                    self.node(name).flags |= flag::EXISTS;
-                }
-                match name::parent(name) {
-                    Some(parent) => name = parent,
-                    None => break,
-                }
-            }
-        }
-    }
-
-    fn is_ours(&self, name: &[u8]) -> bool {
-        let is_private = |labels: Labels<'_>| {
-            private_reverse_zone(&labels).is_some_and(|zone| labels.count() > zone)
-        };
-        if Labels::new(name).is_some_and(is_private) {
-            return true;
-        }
-        let has = |name: &[u8], what: fn(&Node) -> bool| self.nodes.get(name).is_some_and(what);
-        let parents = std::iter::successors(name::parent(name), |name| name::parent(name));
-        has(name, |node| node.flags & flag::ZONE != 0)
-            || parents.into_iter().any(|name| {
-                has(name, |node| {
-                    node.flags & flag::ZONE != 0 || node.has_wildcard
-                })
-            })
-    }
-
-    fn mark_plain_names(&mut self) {
-        for name in &self.names {
-            let is_plain = name::parent(name).is_some_and(|parent| parent == [0]);
-            let node = self
-                .nodes
-                .get_mut(name)
-                .filter(|node| is_plain && node.flags & flag::ZONE == 0);
-            if let Some(node) = node {
-                node.flags |= flag::ADDRESSES_ONLY;
-            }
-        }
-    }
-
-    fn emit(&self, draw_key: impl FnMut() -> HashKey) -> Vec<u8> {
-        let mut places: HashMap<&[u8], u32> = HashMap::new();
-        let mut nodes = Vec::new();
-        let mut table = TableBuilder::default();
-        for name in &self.names {
-            let at = nodes.len() as u32;
-            places.insert(name, at);
-            table.insert(name, at);
-            emit_node(&mut nodes, &self.nodes[name]);
-        }
-        for name in self
-            .names
-            .iter()
-            .filter(|name| self.nodes[*name].has_wildcard)
-        {
-            let wildcard = name::child(b"*", name)
-                .and_then(|wildcard| places.get(wildcard.as_slice()).copied());
-            let at = places[name.as_slice()] as usize + 4;
-            nodes[at..][..4].copy_from_slice(&wildcard.unwrap_or(NONE).to_le_bytes());
-        }
-        let table = table.build(draw_key);
-        let mut image = Vec::from((table.len() as u32).to_le_bytes());
-        image.extend(table);
-        image.extend(nodes);
-        image
-    }
 }
 
-fn emit_node(nodes: &mut Vec<u8>, node: &Node) {
-    nodes.extend(node.flags.to_le_bytes());
-    nodes.extend((node.records.len() as u16).to_le_bytes());
-    nodes.extend(NONE.to_le_bytes());
-    for record in &node.records {
-        nodes.extend(record.rtype.to_le_bytes());
-        nodes.extend((record.rdata.len() as u16).to_le_bytes());
-        nodes.extend(record.ttl_secs.to_le_bytes());
-        nodes.extend(&record.rdata);
-    }
+/// A name as people write it.
+fn shown(name: &[u8]) -> String {
+    let text = name::display(name);
+    let short = text.strip_suffix('.').filter(|short| !short.is_empty());
+    short.map_or(text.clone(), String::from)
 }
 
 /// The parent of the wildcard `*.parent`.
@@ -405,44 +427,42 @@ fn is_wildcard(name: &[u8]) -> Option<&[u8]> {
     name.strip_prefix(b"\x01*")
 }
 
-fn cut_label(name: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&len, rest) = name.split_first()?;
-    rest.split_at_checked(usize::from(len)).filter(|_| len > 0)
-}
-
 fn parse_ttl(word: &str) -> Result<u32, String> {
     let ttl = word.parse().ok().filter(|&ttl| ttl <= TTL_MAX_SECS);
     ttl.ok_or_else(|| format!("`{word}` is not a TTL; allowed: 0 to {TTL_MAX_SECS}"))
 }
 
-/// Reads and compiles local data. Records come first, then hosts, then leases: an address points back to the first name
-/// that it was given. Lines and files that cannot be used are noted.
+/// Reads and compiles local data. Records come first, then hosts, then leases: who comes first is believed, and an address
+/// points back to the first name that it was given. Lines and files that cannot be used are noted, and leases that do not
+/// get the name that they ask for. `others` have been compiled already.
 ///
 /// # Errors
 /// A record of the config is wrong.
 pub fn compile(
     input: &LocalInput,
+    others: &Others<'_>,
     now_secs: Option<i64>,
     notes: &mut Notes,
     draw_key: impl FnMut() -> HashKey,
 ) -> Result<Vec<u8>, Problem> {
-    let mut builder = LocalBuilder::new(input.search_domain.as_deref(), &input.zones)?;
+    let mut builder = LocalBuilder::new(input)?;
     for text in &input.records {
         let wrong = |what| Problem::of("records", format!("`{text}`: {what}"));
         builder.add_text(text, input.ttl_secs).map_err(wrong)?;
     }
     for path in &input.hosts {
         for (file, text) in texts(path, notes) {
-            let hosts = parse_hosts(&file, &text, notes);
-            add_hosts(&mut builder, &file, &hosts, input.ttl_secs, notes);
+            notes.stamp(&file, &text);
+            let place: Rc<str> = file.display().to_string().into();
+            for host in parse_hosts(&file, &text, notes) {
+                let added = builder.add_host(&host, input.ttl_secs, &place, others);
+                if let Err(what) = added {
+                    notes.push(Problem::of(&*place, what));
+                }
+            }
         }
     }
-    for LeaseFile { path, format } in &input.leases {
-        for (file, text) in texts(path, notes) {
-            let hosts = parse_leases(&file, &text, *format, now_secs, notes);
-            add_hosts(&mut builder, &file, &hosts, input.lease_ttl_secs, notes);
-        }
-    }
+    add_leases(&mut builder, input, others, now_secs, notes);
     if input.reverse {
         builder.add_pointers();
     }
@@ -460,18 +480,34 @@ fn texts(path: &Path, notes: &mut Notes) -> Vec<(PathBuf, String)> {
     texts
 }
 
-fn add_hosts(
+/// Adds the leases of all files, those that end last first.
+fn add_leases(
     builder: &mut LocalBuilder,
-    file: &Path,
-    hosts: &[Host],
-    ttl_secs: u32,
+    input: &LocalInput,
+    others: &Others<'_>,
+    now_secs: Option<i64>,
     notes: &mut Notes,
 ) {
-    for host in hosts {
-        notes.note_end(host.ends_secs);
-        if let Err(what) = builder.add_host(host, ttl_secs) {
-            notes.push(Problem::of(file.display().to_string(), what));
+    let mut leases = Vec::new();
+    for LeaseFile { path, format } in &input.leases {
+        for (file, text) in texts(path, notes) {
+            let found = parse_leases(&file, &text, *format, now_secs, notes);
+            leases.extend(found.into_iter().map(|lease| (file.clone(), lease)));
         }
+    }
+    leases.sort_by_key(|(_, lease)| std::cmp::Reverse(lease.end_secs));
+    let mut claims = Claims::default();
+    for (file, lease) in &leases {
+        notes.note_end(lease.ends_secs());
+        let place: Rc<str> = file.display().to_string().into();
+        let ttl_secs = input.lease_ttl_secs;
+        let record = Record::of_address(lease.address, ttl_secs, Source::Lease, &place);
+        builder.add_lease(lease, &record, &mut claims, others, |name, refusal| {
+            let (name, address) = (shown(name), lease.address);
+            let what =
+                format!("not giving name {name} to the DHCP lease of {address} because {refusal}");
+            notes.refuse(file, what);
+        });
     }
 }
 

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod acl;
+pub mod claims;
 pub mod hosts;
 pub mod keeper;
 pub mod list_file;
@@ -26,6 +27,8 @@ pub mod svcb;
 pub mod table;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod trust;
 pub mod watch;
 pub mod words;
 

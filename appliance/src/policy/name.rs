@@ -46,6 +46,20 @@ impl fmt::Display for NameError {
 /// # Errors
 /// The text is not a name.
 pub fn parse(text: &str) -> Result<Vec<u8>, NameError> {
+    parse_written(text).map(|name| lower(&name))
+}
+
+/// The same name in lower case. Length bytes are at most 63 and so never letters.
+#[must_use]
+pub fn lower(name: &[u8]) -> Vec<u8> {
+    name.to_ascii_lowercase()
+}
+
+/// As [`parse`], with the letter case as it is written.
+///
+/// # Errors
+/// The text is not a name.
+pub fn parse_written(text: &str) -> Result<Vec<u8>, NameError> {
     if text == "." {
         return Ok(vec![0]);
     }
@@ -75,7 +89,7 @@ fn parse_label<'t>(mut rest: &'t [u8], wire: &mut Vec<u8>) -> Result<&'t [u8], N
             b'.' => break,
             b'\\' => rest = parse_escape(behind, wire)?,
             0x80.. => return Err(NameError::NotAscii),
-            _ => wire.push(byte.to_ascii_lowercase()),
+            _ => wire.push(byte),
         }
     }
     let len = wire.len() - start - 1;
@@ -92,7 +106,7 @@ fn parse_label<'t>(mut rest: &'t [u8], wire: &mut Vec<u8>) -> Result<&'t [u8], N
 /// Appends what a backslash stands for and gives what is behind it.
 fn parse_escape<'t>(rest: &'t [u8], wire: &mut Vec<u8>) -> Result<&'t [u8], NameError> {
     let (byte, rest) = unescape(rest).ok_or(NameError::Escape)?;
-    wire.push(byte.to_ascii_lowercase());
+    wire.push(byte);
     Ok(rest)
 }
 
@@ -117,6 +131,14 @@ pub(super) fn unescape(rest: &[u8]) -> Option<(u8, &[u8])> {
 /// # Errors
 /// The text is not a host name.
 pub fn parse_host(text: &str) -> Result<Vec<u8>, NameError> {
+    parse_host_written(text).map(|name| lower(&name))
+}
+
+/// As [`parse_host`], with the letter case as it is written.
+///
+/// # Errors
+/// The text is not a host name.
+pub fn parse_host_written(text: &str) -> Result<Vec<u8>, NameError> {
     let ascii = if text.is_ascii() {
         Cow::Borrowed(text)
     } else {
@@ -124,7 +146,7 @@ pub fn parse_host(text: &str) -> Result<Vec<u8>, NameError> {
     };
     let is_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if ascii.bytes().all(is_host) {
-        parse(&ascii)
+        parse_written(&ascii)
     } else {
         Err(NameError::NotAHostName)
     }
@@ -149,6 +171,13 @@ pub fn child(label: &[u8], parent: &[u8]) -> Option<Vec<u8>> {
 pub fn parent(name: &[u8]) -> Option<&[u8]> {
     let len = usize::from(*name.first()?);
     if len == 0 { None } else { name.get(1 + len..) }
+}
+
+/// The first label of a name and what is behind it; `None` for the root.
+#[must_use]
+pub fn cut_label(name: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&len, rest) = name.split_first()?;
+    rest.split_at_checked(usize::from(len)).filter(|_| len > 0)
 }
 
 /// How a name in wire form is written.
@@ -193,6 +222,17 @@ mod tests {
         for (text, wire) in cases {
             assert_eq!(parse(text).as_deref(), Ok(wire), "{text}");
         }
+    }
+
+    #[test]
+    fn the_letter_case_can_be_kept() {
+        let written = parse_written("My\\032TV.\\065b.LAN").expect("a name");
+        assert_eq!(written, b"\x05My TV\x02Ab\x03LAN\0");
+        assert_eq!(lower(&written), b"\x05my tv\x02ab\x03lan\0");
+        assert_eq!(
+            parse_host_written("NAS.Lan").as_deref(),
+            Ok(&b"\x03NAS\x03Lan\0"[..])
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is wrong, and where: a file and its line, or a key of the config.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use crate::files;
 const NOTES_MAX: usize = 64;
 
 /// Something that is wrong at one place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// A file, or a key of the config.
     pub place: String,
@@ -65,6 +66,10 @@ pub struct Notes {
     pub first: Vec<Problem>,
     /// How many there were.
     pub count: usize,
+    /// Leases that did not get the name that they ask for.
+    pub refusals: Vec<Problem>,
+    /// What the text of each hosts file hashes to: whether it changed since.
+    pub stamps: Vec<(String, u64)>,
     /// Files that could not be used at all: what they hold is missing from what was built.
     pub failures: Vec<Problem>,
     /// What was taken from which file: no problem, good to know.
@@ -82,11 +87,31 @@ impl Notes {
         }
     }
 
+    /// Notes that a lease does not get its name.
+    pub fn refuse(&mut self, file: &Path, what: impl Into<String>) {
+        if self.refusals.len() < NOTES_MAX {
+            self.refusals
+                .push(Problem::of(file.display().to_string(), what));
+        }
+    }
+
+    /// Notes what a file says, by which a change of it is told.
+    pub fn stamp(&mut self, file: &Path, text: &str) {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        self.stamps
+            .push((file.display().to_string(), hasher.finish()));
+    }
+
     /// Adds the notes of another part.
     pub fn merge(&mut self, other: Self) {
         self.count += other.count;
         let room = NOTES_MAX.saturating_sub(self.first.len());
         self.first.extend(other.first.into_iter().take(room));
+        let room = NOTES_MAX.saturating_sub(self.refusals.len());
+        self.refusals.extend(other.refusals.into_iter().take(room));
+        self.stamps.extend(other.stamps);
         self.failures.extend(other.failures);
         self.told.extend(other.told);
         self.note_end(other.next_end_secs);
@@ -106,6 +131,42 @@ impl Notes {
     /// Notes a line that is passed over.
     pub fn skip(&mut self, file: &Path, line: usize, what: impl Into<String>) {
         self.push(Problem::in_line(file, line, what));
+    }
+}
+
+/// What was said of the files in force, so that it is said once.
+#[derive(Debug, Default)]
+pub struct Said {
+    problems: HashSet<Problem>,
+    stamps: HashMap<String, u64>,
+}
+
+impl Said {
+    /// Leaves of `notes` what was not said before. A hosts file that changed is spoken of anew. In a lease file the line does
+    /// not matter: its server writes it anew at each change, in any order.
+    pub fn leave_new(&mut self, notes: &mut Notes) {
+        let stamps: HashMap<String, u64> = notes.stamps.drain(..).collect();
+        let mut problems = HashSet::new();
+        let mut is_new = |problem: &Problem| {
+            let stamp = stamps.get(&problem.place);
+            let line = problem.line.filter(|_| stamp.is_some());
+            let key = Problem {
+                line,
+                ..problem.clone()
+            };
+            let is_known = self.problems.contains(&key) && stamp == self.stamps.get(&problem.place);
+            // Told twice in one build: said once.
+            problems.insert(key) && !is_known
+        };
+        let before = notes.first.len();
+        notes.first.retain(&mut is_new);
+        notes.refusals.retain(&mut is_new);
+        notes.failures.retain(&mut is_new);
+        notes.count = match notes.first.len() {
+            0 => 0,
+            now => notes.count - (before - now),
+        };
+        (self.problems, self.stamps) = (problems, stamps);
     }
 }
 

@@ -44,7 +44,7 @@ pub fn type_number(word: &str) -> Option<u16> {
         .filter(|number| !META.iter().any(|meta| meta.contains(number)))
 }
 
-/// RDATA in wire form from the words behind the type. Names in it are in lower case and uncompressed.
+/// RDATA in wire form from the words behind the type. Names in it are as written and uncompressed.
 ///
 /// # Errors
 /// What is wrong with the words.
@@ -80,7 +80,7 @@ pub fn parse(number: u16, words: &[String]) -> Result<Vec<u8>, String> {
 
 /// A name inside RDATA.
 pub(super) fn parse_name(text: &str) -> Result<Vec<u8>, String> {
-    name::parse(text).map_err(|error| format!("`{text}` {error}"))
+    name::parse_written(text).map_err(|error| format!("`{text}` {error}"))
 }
 
 /// Parses a word, or says what it is not.
@@ -160,14 +160,19 @@ mod tests {
 
     #[test]
     fn every_type() {
-        let cases: [(&str, &str, &[u8]); 12] = [
+        let cases: [(&str, &str, &[u8]); 15] = [
             ("A", "192.168.1.1", &[192, 168, 1, 1]),
             (
                 "AAAA",
                 "fd00::1",
                 &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
             ),
-            ("CNAME", "NAS.lan", b"\x03nas\x03lan\0"),
+            ("CNAME", "NAS.lan", b"\x03NAS\x03lan\0"),
+            (
+                "PTR",
+                "Bob\\'s\\032TV\\.2._IPP.lan",
+                b"\x0aBob's TV.2\x04_IPP\x03lan\0",
+            ),
             ("ptr", "nas.lan.", b"\x03nas\x03lan\0"),
             ("NS", "ns.lan", b"\x02ns\x03lan\0"),
             ("MX", "10 mail.lan", b"\0\x0a\x04mail\x03lan\0"),
@@ -176,6 +181,8 @@ mod tests {
                 "0 5 5060 sip.lan",
                 b"\0\0\0\x05\x13\xc4\x03sip\x03lan\0",
             ),
+            ("MX", "1 Mail.LAN", b"\0\x01\x04Mail\x03LAN\0"),
+            ("SVCB", "0 NAS.lan", b"\0\0\x03NAS\x03lan\0"),
             ("SRV", "0 0 0 .", b"\0\0\0\0\0\0\0"),
             ("TXT", "\"hello world\" x", b"\x0bhello world\x01x"),
             ("TXT", "\"\"", b"\0"),

@@ -14,6 +14,7 @@ use xdnsd_core::policy::{
 };
 
 use super::acl::{self, AclInput};
+use super::claims::Others;
 use super::list_file::{ListImage, finish};
 use super::lists::{ListBuilder, Purpose, SOURCES_MAX};
 use super::local::{self, LocalInput};
@@ -42,8 +43,6 @@ pub struct PolicyInput {
     pub lists: ListsInput,
     /// Upstream groups by suffix. Group 0 is for all other names.
     pub routes: Vec<RouteInput>,
-    /// Whether address questions for names of one label go upstream.
-    pub forward_plain_names: bool,
     /// Rebind protection.
     pub rebind: RebindInput,
 }
@@ -60,7 +59,6 @@ impl Default for PolicyInput {
             special: Kinds::DEFAULT,
             lists: ListsInput::default(),
             routes: Vec::new(),
-            forward_plain_names: true,
             rebind: RebindInput::default(),
         }
     }
@@ -141,6 +139,7 @@ pub struct PolicySet {
     block_answer: BlockAnswer,
     block_ttl_secs: u32,
     forward_plain_names: bool,
+    denial_ttl_secs: Option<u32>,
     rebind_ranges: Ranges,
 }
 
@@ -163,8 +162,8 @@ impl PolicySet {
         notes: &mut Notes,
     ) -> Result<Self, Problem> {
         let set = Self::build_fixed(input)?
-            .with_local(input, now_secs, notes)?
-            .with_lists(input, notes)?;
+            .with_lists(input, notes)?
+            .with_local(input, now_secs, notes)?;
         match notes.failures.first() {
             Some(failure) => Err(failure.clone()),
             None => Ok(set),
@@ -195,7 +194,8 @@ impl PolicySet {
             unfit_sources: input.unfit_sources.as_slice().into(),
             on_link: input.on_link.as_slice().into(),
             servers: input.servers.as_slice().into(),
-            local: local::compile(&own_records, None, &mut notes, random_key)?.into(),
+            local: local::compile(&own_records, &Others::NONE, None, &mut notes, random_key)?
+                .into(),
             lists: Arc::new(Vec::from_iter(build_text_list(
                 &input.lists,
                 &[],
@@ -206,7 +206,8 @@ impl PolicySet {
             special: input.special,
             block_answer: input.lists.answer,
             block_ttl_secs: input.lists.ttl_secs,
-            forward_plain_names: input.forward_plain_names,
+            forward_plain_names: input.local.forward_plain_names,
+            denial_ttl_secs: input.local.denial_ttl_secs(),
             rebind_ranges: input.rebind.ranges,
         })
     }
@@ -220,7 +221,8 @@ impl PolicySet {
         }
     }
 
-    /// The same set with local data read anew. Files that cannot be used are noted.
+    /// The same set with local data read anew: leases get no name that this set's lists or routes have. Files that cannot be
+    /// used are noted.
     ///
     /// # Errors
     /// A record of the config is wrong.
@@ -230,7 +232,11 @@ impl PolicySet {
         now_secs: Option<i64>,
         notes: &mut Notes,
     ) -> Result<Self, Problem> {
-        let local = local::compile(&input.local, now_secs, notes, random_key)?.into();
+        let others = Others {
+            policy: &self.view(),
+            own_addresses: &input.unfit_sources,
+        };
+        let local = local::compile(&input.local, &others, now_secs, notes, random_key)?.into();
         Ok(Self {
             generation: next_generation(),
             local,
@@ -283,6 +289,7 @@ impl PolicySet {
             block_ttl_secs: self.block_ttl_secs,
             routes: Routes::view(&self.routes).expect(COMPILED),
             forward_plain_names: self.forward_plain_names,
+            denial_ttl_secs: self.denial_ttl_secs,
             rebind: Rebind::new(
                 self.rebind_ranges,
                 Suffixes::view(&self.rebind_allowed).expect(COMPILED),

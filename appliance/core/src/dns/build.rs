@@ -19,6 +19,17 @@ pub struct Writer<'a> {
     targets: Vec<u16, TARGETS_MAX>,
 }
 
+/// Against what a name is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compress {
+    /// Nothing.
+    No,
+    /// Any equal name (RFC 4343): the reader may see it in that one's letter case.
+    Equal,
+    /// Names of the same letter case. The question is none: it stands in a client's message as the client wrote it.
+    SameCase,
+}
+
 /// The message buffer is full, or the source of a record is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteError {
@@ -92,21 +103,18 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// It does not fit.
     pub fn question(&mut self, name: &[u8], qtype: u16, qclass: u16) -> Result<(), WriteError> {
-        self.put_name(name, true)?;
+        self.put_name(name, Compress::Equal)?;
         self.put_u16(qtype)?;
         self.put_u16(qclass)
     }
 
     /// Appends an uncompressed wire-form name, compressed against what is written where `compress` allows.
-    ///
-    /// # Errors
-    /// It does not fit.
-    pub fn put_name(&mut self, wire: &[u8], compress: bool) -> Result<(), WriteError> {
+    fn put_name(&mut self, wire: &[u8], compress: Compress) -> Result<(), WriteError> {
         for suffix in name::suffixes(wire) {
             if suffix.len() == 1 {
                 return self.put(&[0]);
             }
-            if let Some(target) = compress.then(|| self.find(suffix)).flatten() {
+            if let Some(target) = self.find(suffix, compress) {
                 return self.put_u16(0xc000 | target);
             }
             let label = &suffix[..1 + usize::from(suffix[0])];
@@ -116,7 +124,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Appends a record of class IN with uncompressed `rdata`.
+    /// Appends a record of class IN with uncompressed `rdata`. Names in it keep their letter case.
     ///
     /// # Errors
     /// It does not fit.
@@ -137,7 +145,7 @@ impl<'a> Writer<'a> {
             rdata_at: 0,
             end: rdata.len(),
         };
-        self.put_rdata(rdata, &source)?;
+        self.put_rdata(rdata, &source, Compress::SameCase)?;
         self.finish_record(length_at)
     }
 
@@ -147,7 +155,7 @@ impl<'a> Writer<'a> {
     /// It does not fit.
     pub fn soa(&mut self, zone: &[u8], ttl_secs: u32, tail: &[u8]) -> Result<(), WriteError> {
         let length_at = self.record_head(zone, rtype::SOA, ttl_secs)?;
-        self.put_name(zone, true)?;
+        self.put_name(zone, Compress::Equal)?;
         self.put(tail)?;
         self.finish_record(length_at)
     }
@@ -164,7 +172,7 @@ impl<'a> Writer<'a> {
         text: &[u8],
     ) -> Result<(), WriteError> {
         let len = u8::try_from(text.len()).map_err(|_| WriteError::Malformed)?;
-        self.put_name(owner, true)?;
+        self.put_name(owner, Compress::Equal)?;
         self.put_u16(rtype)?;
         self.put_u16(rclass)?;
         self.put(&0u32.to_be_bytes())?;
@@ -185,7 +193,7 @@ impl<'a> Writer<'a> {
     ) -> Result<(), WriteError> {
         let owner = record::owner(message, source).map_err(|_| WriteError::Malformed)?;
         let length_at = self.record_head(owner.as_wire(), source.rtype, ttl_secs)?;
-        self.put_rdata(message, source)?;
+        self.put_rdata(message, source, Compress::Equal)?;
         self.finish_record(length_at)
     }
 
@@ -195,7 +203,7 @@ impl<'a> Writer<'a> {
         rtype: u16,
         ttl_secs: u32,
     ) -> Result<usize, WriteError> {
-        self.put_name(owner, true)?;
+        self.put_name(owner, Compress::Equal)?;
         self.put_u16(rtype)?;
         self.put_u16(super::class::IN)?;
         self.put(&ttl_secs.to_be_bytes())?;
@@ -209,7 +217,12 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    fn put_rdata(&mut self, message: &[u8], source: &Record) -> Result<(), WriteError> {
+    fn put_rdata(
+        &mut self,
+        message: &[u8],
+        source: &Record,
+        compress: Compress,
+    ) -> Result<(), WriteError> {
         let rdata = message.get(source.rdata()).ok_or(WriteError::Malformed)?;
         let Some(layout) = record::name_layout(source.rtype, rdata) else {
             let fits = match source.rtype {
@@ -230,7 +243,12 @@ impl<'a> Writer<'a> {
             if end > source.end {
                 return Err(WriteError::Malformed);
             }
-            self.put_name(name.as_wire(), layout.compress)?;
+            let compress = if layout.compress {
+                compress
+            } else {
+                Compress::No
+            };
+            self.put_name(name.as_wire(), compress)?;
             at = end;
         }
         let tail = message.get(at..source.end).ok_or(WriteError::Malformed)?;
@@ -250,7 +268,26 @@ impl<'a> Writer<'a> {
     }
 
     /// A remembered offset at which exactly `suffix` stands.
-    fn find(&self, suffix: &[u8]) -> Option<u16> {
+    fn find(&self, suffix: &[u8], compress: Compress) -> Option<u16> {
+        match compress {
+            Compress::No => None,
+            Compress::Equal => self.find_equal(suffix),
+            Compress::SameCase => self.find_same_case(suffix),
+        }
+    }
+
+    fn find_same_case(&self, suffix: &[u8]) -> Option<u16> {
+        let written = &self.message[..self.at];
+        let question_end = name::plain_end(written, HEADER_LEN).unwrap_or(HEADER_LEN);
+        let targets = self.targets.iter().copied();
+        let mut targets = targets.filter(|&at| usize::from(at) >= question_end);
+        targets.find(|&at| {
+            Name::parse(written, usize::from(at)).is_ok_and(|(name, _)| name.as_wire() == suffix)
+                && !leads_before(written, usize::from(at), question_end)
+        })
+    }
+
+    fn find_equal(&self, suffix: &[u8]) -> Option<u16> {
         let written = &self.message[..self.at];
         // The question's own suffixes are targets without being remembered one by one.
         let question = self
@@ -276,6 +313,22 @@ fn question_suffix(message: &[u8], suffix: &[u8]) -> Option<u16> {
     let aligned =
         name::suffixes(&message[HEADER_LEN..end]).any(|candidate| candidate.len() == suffix.len());
     (aligned && message[start..end].eq_ignore_ascii_case(suffix)).then_some(start as u16)
+}
+
+/// Whether the name at `offset`, which is well-formed, ends in pointers to what is before `border`.
+fn leads_before(message: &[u8], offset: usize, border: usize) -> bool {
+    let mut at = offset;
+    // Bound: a label goes forward to the end of its run, a pointer strictly backwards.
+    while at >= border {
+        match message.get(at..at + 2) {
+            Some(&[high, low]) if high & 0xc0 == 0xc0 => {
+                at = usize::from(u16::from_be_bytes([high & 0x3f, low]));
+            }
+            Some(&[len, _]) if len > 0 => at += 1 + usize::from(len),
+            Some(_) | None => return false,
+        }
+    }
+    true
 }
 
 /// Whether the name at `offset` of `message`, pointers followed, equals the uncompressed `wire` (RFC 4343).
@@ -352,7 +405,49 @@ mod tests {
         );
         assert!(stands_at(message, address.owner, b"\x01x\x02cd\0"));
         let mx = records.next().expect("MX");
-        assert_eq!(&message[mx.rdata()], b"\0\x05\x02mx\xc0\x10");
+        assert_eq!(
+            &message[mx.rdata()],
+            b"\0\x05\x02mx\x02ab\0",
+            "the question's letter case is the client's"
+        );
+    }
+
+    /// A client may write the question as it likes; names in RDATA stay as they were written.
+    #[test]
+    fn names_in_local_rdata_keep_their_letter_case() {
+        let mut buffer = [0; 256];
+        let mut writer = Writer::new(&mut buffer);
+        writer
+            .question(b"\x04_ipp\x03lan\0", rtype::PTR, 1)
+            .expect("fits");
+        let question_end = writer.position();
+        let owner = b"\x04_ipp\x03lan\0";
+        let instances: [&[u8]; 4] = [
+            b"\x05My TV\x04_ipp\x03lan\0",
+            b"\x05my tv\x04_ipp\x03lan\0",
+            b"\x05My TV\x04_IPP\x03lan\0",
+            b"\x01x\x05My TV\x04_ipp\x03lan\0",
+        ];
+        for rdata in instances {
+            writer.record(owner, rtype::PTR, 60, rdata).expect("fits");
+        }
+        // An owner may be compressed against anything, also where it then ends in the question.
+        writer
+            .record(b"\x01y\x03lan\0", rtype::PTR, 60, b"\x01y\x03lan\0")
+            .expect("fits");
+        let end = writer.position();
+        buffer[13..17].copy_from_slice(b"_IpP");
+        buffer[18..21].copy_from_slice(b"LAN");
+        let message = &buffer[..end];
+        let expected = instances.into_iter().chain([&b"\x01y\x03lan\0"[..]]);
+        for (record, expected) in Records::new(message, question_end, 5).zip(expected) {
+            let record = record.expect("well-formed");
+            let (name, _) = Name::parse(message, record.rdata_at).expect("a name");
+            assert_eq!(name.as_wire(), expected);
+        }
+        let second = Records::new(message, question_end, 5).nth(1).expect("PTR");
+        let len = second.expect("well-formed").rdata().len();
+        assert_eq!(len, b"\x05my tv".len() + 2, "against the first one's tail");
     }
 
     #[test]
@@ -399,10 +494,10 @@ mod tests {
     fn rewinding_forgets_targets() {
         let mut buffer = [0; 64];
         let mut writer = Writer::new(&mut buffer);
-        writer.put_name(b"\x02ab\0", true).expect("fits");
+        writer.put_name(b"\x02ab\0", Compress::Equal).expect("fits");
         writer.rewind(HEADER_LEN);
-        writer.put_name(b"\x02cd\0", true).expect("fits");
-        writer.put_name(b"\x02ab\0", true).expect("fits");
+        writer.put_name(b"\x02cd\0", Compress::Equal).expect("fits");
+        writer.put_name(b"\x02ab\0", Compress::Equal).expect("fits");
         assert_eq!(&buffer[12..20], b"\x02cd\0\x02ab\0");
     }
 }

@@ -47,6 +47,8 @@ pub mod rtype {
     pub const RRSIG: u16 = 46;
     /// Authenticated denial (RFC 4034).
     pub const NSEC: u16 = 47;
+    /// Key of a zone (RFC 4034 section 2).
+    pub const DNSKEY: u16 = 48;
     /// Hashed authenticated denial (RFC 5155).
     pub const NSEC3: u16 = 50;
     /// Service binding (RFC 9460).

@@ -18,7 +18,7 @@ use crate::policy::{Action, BlockRecord, Decision, Labels, Policy};
 const ANY_RDATA: &[u8] = b"\x07RFC8482\x00";
 /// TTL of the answer to ANY in seconds, as the RFC's example has it.
 const ANY_TTL_SECS: u32 = 3_789;
-/// TTL of the SOA of a local negative answer in seconds: local data changes.
+/// TTL of the SOA of a local negative answer in seconds, where policy says no other.
 const LOCAL_NEGATIVE_TTL_SECS: u32 = 60;
 /// Longest CHAOS TXT string.
 const TXT_MAX: usize = 255;
@@ -157,13 +157,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Decision::Special(special) => {
                 self.counters.count(Counter::LocalAnswers);
                 Ok(self.make(asking, message, |draft, query| {
-                    write_special(draft, &labels, query.qtype, &special)
+                    write_special(draft, policy, &labels, query.qtype, &special)
                 }))
             }
             Decision::Blocked(_) => Ok(self.answer_blocked(turn, asking, message)),
             Decision::PlainName => {
                 self.counters.count(Counter::LocalAnswers);
-                Ok(self.make(asking, message, |draft, _| write_plain_name(draft)))
+                Ok(self.make(asking, message, |draft, _| write_plain_name(draft, policy)))
             }
         }
     }
@@ -194,8 +194,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         Ok(self.make(asking, message, |draft, query| {
             write_local(draft, policy, labels, query.qtype)?;
             match decision {
-                Decision::Special(special) => write_special(draft, target, query.qtype, &special),
-                Decision::PlainName => write_plain_name(draft),
+                Decision::Special(special) => {
+                    write_special(draft, policy, target, query.qtype, &special)
+                }
+                Decision::PlainName => write_plain_name(draft, policy),
                 Decision::Forward { .. } | Decision::Local(_) | Decision::Blocked(_) => Ok(()),
             }
         }))
@@ -270,15 +272,13 @@ fn write_local(
         }
     });
     written?;
+    let ttl_secs = negative_ttl_secs(policy);
     match end {
         End::Records | End::Upstream(_) => Ok(()),
-        End::Nodata(zone) => draft.negative(
-            zone.unwrap_or_else(|| labels.name()),
-            LOCAL_NEGATIVE_TTL_SECS,
-        ),
+        End::Nodata(zone) => draft.negative(zone.unwrap_or_else(|| labels.name()), ttl_secs),
         End::Nxdomain(zone) => {
             draft.head.rcode = rcode::NXDOMAIN;
-            draft.negative(zone, LOCAL_NEGATIVE_TTL_SECS)
+            draft.negative(zone, ttl_secs)
         }
         End::Endless => {
             draft.head.rcode = rcode::SERVFAIL;
@@ -287,13 +287,23 @@ fn write_local(
     }
 }
 
+/// For how long local data denies a name.
+fn negative_ttl_secs(policy: &Policy<'_>) -> u32 {
+    policy.denial_ttl_secs.unwrap_or(LOCAL_NEGATIVE_TTL_SECS)
+}
+
 fn write_special(
     draft: &mut Draft<'_>,
+    policy: &Policy<'_>,
     labels: &Labels<'_>,
     qtype: u16,
     special: &Special,
 ) -> Result<(), WriteError> {
     let zone = labels.suffix(special.zone_depth);
+    // A machine of this network may have the name in a moment.
+    let denial_ttl_secs = policy.denial_ttl_secs;
+    let denial_ttl_secs = denial_ttl_secs.filter(|_| special.kind.is_for_private_use());
+    let denial_ttl_secs = denial_ttl_secs.unwrap_or(special::TTL_SECS);
     match special.answer {
         Answer::Record(rdata) => draft.answer(labels.name(), qtype, special::TTL_SECS, rdata),
         Answer::Soa => {
@@ -301,16 +311,16 @@ fn write_special(
             draft.writer.soa(zone, special::TTL_SECS, special::SOA_TAIL)
         }
         Answer::Ns => draft.answer(zone, rtype::NS, special::TTL_SECS, zone),
-        Answer::Nodata => draft.negative(zone, special::TTL_SECS),
+        Answer::Nodata => draft.negative(zone, denial_ttl_secs),
         Answer::Nxdomain => {
             draft.head.rcode = rcode::NXDOMAIN;
-            draft.negative(zone, special::TTL_SECS)
+            draft.negative(zone, denial_ttl_secs)
         }
     }
 }
 
 /// A name of one label that is nobody's.
-fn write_plain_name(draft: &mut Draft<'_>) -> Result<(), WriteError> {
+fn write_plain_name(draft: &mut Draft<'_>, policy: &Policy<'_>) -> Result<(), WriteError> {
     draft.head.rcode = rcode::NXDOMAIN;
-    draft.negative(b"\0", LOCAL_NEGATIVE_TTL_SECS)
+    draft.negative(b"\0", negative_ttl_secs(policy))
 }

@@ -12,9 +12,12 @@
 //!
 //! A *local zone* is answered from here alone: names in it that have no data do not exist (NXDOMAIN), and their parents
 //! up to the apex do (NODATA, RFC 8020). Outside local zones only what has data is answered: another type of the same name
-//! is NODATA, another name is asked upstream. A plain host name outside local zones, such as `nas`, shadows a top-level
-//! domain for addresses only: all other types, DS among them, are asked upstream. The DS of a local zone is asked there, too
-//! (`Policy::decide`): it is its parent's.
+//! is NODATA, another name is asked upstream. A plain host name outside local zones, such as `nas`, may hide a top-level
+//! domain: what its zone cut says (NS, SOA, DS, DNSKEY) is then asked upstream, so that validators behind us find their
+//! way. The DS of a local zone is asked there, too (`Policy::decide`): it is its parent's.
+//!
+//! Owners are in lower case, names in RDATA as they were written. Where that is not lower case, an alias is followed by
+//! its target in lower case: a record of type [`TARGET`].
 //!
 //! `*.dev.lan` covers what is below `dev.lan` by RFC 4592: not names that exist, nor what is below those.
 
@@ -29,6 +32,9 @@ pub const NODE_HEAD: usize = 8;
 pub const RECORD_HEAD: usize = 8;
 /// What a node without a wildcard has in place of the wildcard's node.
 pub const NONE: u32 = u32::MAX;
+/// The type of the record that follows an alias with its target in lower case. Nothing has type 0 (RFC 6895 section 3.1),
+/// so no answer contains it.
+pub const TARGET: u16 = 0;
 /// CNAME steps that [`LocalData::resolve`] takes. A longer chain ends unanswered.
 pub const CHAIN_MAX: usize = 8;
 
@@ -38,8 +44,14 @@ pub mod flag {
     pub const EXISTS: u16 = 1;
     /// The apex of a local zone.
     pub const ZONE: u16 = 2;
-    /// Types other than addresses, and than those that the node has, are asked upstream.
-    pub const ADDRESSES_ONLY: u16 = 4;
+    /// What the zone cut says ([`is_of_zone_cut`](super::is_of_zone_cut)) is asked upstream, unless the node has it.
+    pub const CUT_ELSEWHERE: u16 = 4;
+}
+
+/// Whether a type says something about a zone as such: where it is cut off its parent, and whether it is signed.
+#[must_use]
+pub const fn is_of_zone_cut(qtype: u16) -> bool {
+    matches!(qtype, rtype::NS | rtype::SOA | rtype::DS | rtype::DNSKEY)
 }
 
 /// A local record. Its owner is the name that was asked for.
@@ -60,8 +72,8 @@ pub enum Local<'q> {
     Unknown,
     /// The records of the type that was asked for: one at least.
     Records(Records<'q>),
-    /// The name is an alias: the CNAME record, to be answered with what its target has.
-    Alias(Record<'q>),
+    /// The name is an alias, to be answered with what its target has.
+    Alias(Alias<'q>),
     /// The name exists, the type does not.
     Nodata {
         /// The local zone that the name is in, for the SOA record.
@@ -72,6 +84,15 @@ pub enum Local<'q> {
         /// The local zone that the name would be in, for the SOA record.
         zone: &'q [u8],
     },
+}
+
+/// A local alias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alias<'a> {
+    /// The CNAME record, its target as it was written.
+    pub record: Record<'a>,
+    /// The target in lower case.
+    pub target: &'a [u8],
 }
 
 /// How a chain of aliases ends.
@@ -152,13 +173,15 @@ impl<'a> Node<'a> {
     /// What the node says about a type, in a name that lies in `zone`.
     fn answer(&self, qtype: u16, zone: Option<&'a [u8]>) -> Local<'a> {
         let records = self.records(qtype);
-        if records.clone().next().is_some() {
+        if qtype != TARGET && records.clone().next().is_some() {
             return Local::Records(records);
         }
-        if let Some(alias) = self.records(rtype::CNAME).next() {
-            return Local::Alias(alias);
+        if let Some(record) = self.records(rtype::CNAME).next() {
+            let target = self.records(TARGET).next();
+            let target = target.map_or(record.rdata, |target| target.rdata);
+            return Local::Alias(Alias { record, target });
         }
-        if self.has(flag::ADDRESSES_ONLY) && !matches!(qtype, rtype::A | rtype::AAAA) {
+        if self.has(flag::CUT_ELSEWHERE) && is_of_zone_cut(qtype) {
             return Local::Unknown;
         }
         Local::Nodata { zone }
@@ -218,7 +241,8 @@ impl<'a> LocalData<'a> {
         }
     }
 
-    /// Answers from local data as far as it goes: hands out each record with its owner, following aliases. `is_elsewhere`
+    /// Answers from local data as far as it goes: hands out each record with its owner, following aliases. The owner is the
+    /// name that was asked for, or an alias' target as it was written. `is_elsewhere`
     /// says of a name that local data denies whether somebody else was named for that part of the zone.
     pub fn resolve<'q>(
         &self,
@@ -230,6 +254,7 @@ impl<'a> LocalData<'a> {
     where
         'a: 'q,
     {
+        let mut owner = name.name();
         let mut name = *name;
         for _ in 0..=CHAIN_MAX {
             match self.lookup(&name, qtype) {
@@ -240,15 +265,15 @@ impl<'a> LocalData<'a> {
                 }
                 Local::Nxdomain { zone } => return End::Nxdomain(zone),
                 Local::Records(records) => {
-                    records.for_each(|record| emit(name.name(), record));
+                    records.for_each(|record| emit(owner, record));
                     return End::Records;
                 }
                 Local::Alias(alias) => {
-                    emit(name.name(), alias);
-                    let Some(target) = Labels::new(alias.rdata) else {
+                    emit(owner, alias.record);
+                    let Some(target) = Labels::new(alias.target) else {
                         return End::Endless;
                     };
-                    name = target;
+                    (owner, name) = (alias.record.rdata, target);
                 }
             }
         }

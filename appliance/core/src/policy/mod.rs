@@ -10,7 +10,7 @@
 //! 2. [`local`]: records that the operator gave. A local zone's NXDOMAIN gives way to a route into that zone.
 //! 3. [`special`]: special-use names, unless a route names the special zone or a name in it.
 //! 4. [`list`]: allowed names pass, blocked ones are answered by [`BlockAnswer`].
-//! 5. plain names: an address question for a name of one label is not asked upstream, where the config says so.
+//! 5. plain names: a question for a name of one label is not asked upstream, where the config says so.
 //! 6. [`route`]: the upstream group.
 //!
 //! Answers from upstream are looked at by [`list`] (names reached through a CNAME) and by [`rebind`].
@@ -199,8 +199,11 @@ pub struct Policy<'a> {
     pub block_ttl_secs: u32,
     /// Upstream groups by suffix.
     pub routes: Routes<'a>,
-    /// Whether address questions for names of one label go upstream.
+    /// Whether questions for names of one label go upstream. Those that are about the zones of top-level domains always do.
     pub forward_plain_names: bool,
+    /// For how long a name is denied that local data may have next time, in seconds: what a lease or a hosts file may
+    /// name. `None`: local data does not change by itself.
+    pub denial_ttl_secs: Option<u32>,
     /// Rebind protection.
     pub rebind: Rebind<'a>,
 }
@@ -220,6 +223,7 @@ impl<'a> Policy<'a> {
         block_ttl_secs: 0,
         routes: Routes::EMPTY,
         forward_plain_names: true,
+        denial_ttl_secs: None,
         rebind: Rebind::OFF,
     };
 
@@ -307,7 +311,7 @@ impl<'a> Policy<'a> {
             let parent = Labels::new(name.suffix(name.count() - 1));
             route = parent.and_then(|parent| self.routes.lookup(&parent));
         }
-        let is_plain = name.count() == 1 && matches!(qtype, rtype::A | rtype::AAAA);
+        let is_plain = name.count() == 1 && !local::is_of_zone_cut(qtype);
         match route {
             Some(route) if route.depth > 0 => Decision::Forward { group: route.group },
             _ if is_plain && !self.forward_plain_names => Decision::PlainName,
@@ -370,14 +374,17 @@ mod tests {
     }
 
     #[test]
-    fn plain_names_are_kept_at_home_for_addresses_only() {
+    fn plain_names_are_kept_at_home_but_for_what_top_level_domains_are_made_of() {
         let policy = Policy {
             forward_plain_names: false,
             ..Policy::OPEN
         };
-        assert_eq!(decide(&policy, "nas", rtype::A), "PlainName");
-        assert_eq!(decide(&policy, "nas", rtype::AAAA), "PlainName");
-        assert_eq!(decide(&policy, "org", rtype::DS), "Forward { group: 0 }");
+        for qtype in [rtype::A, rtype::AAAA, rtype::HTTPS, rtype::TXT, rtype::ANY] {
+            assert_eq!(decide(&policy, "nas", qtype), "PlainName", "{qtype}");
+        }
+        for qtype in [rtype::DS, rtype::DNSKEY, rtype::NS, rtype::SOA] {
+            assert_eq!(decide(&policy, "org", qtype), "Forward { group: 0 }");
+        }
         assert_eq!(decide(&policy, ".", rtype::NS), "Forward { group: 0 }");
         assert_eq!(decide(&policy, ".", rtype::DS), "Forward { group: 0 }");
         assert_eq!(

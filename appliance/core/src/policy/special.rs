@@ -1,8 +1,12 @@
 //! Special-use names: answered here by default, because the world outside has no answer to them or should not be asked.
 //!
 //! RFC 6761 (`localhost`, `invalid`, `test`), RFC 6762 section 22.1 (`local`), RFC 7686 (`onion`), RFC 8375 (`home.arpa`),
-//! RFC 9665 (`service.arpa`), RFC 9462 section 6.4 (`resolver.arpa`), RFC 6303 and RFC 7793 (reverse zones of private,
-//! loopback, link-local and documentation addresses), and the canary name by which Firefox asks whether it may go past us.
+//! RFC 9665 (`service.arpa`), RFC 9462 section 6.4 (`resolver.arpa`), RFC 9476 (`alt`), ICANN's SAC113 (`internal`),
+//! RFC 6303 and RFC 7793 (reverse zones of private, loopback, link-local and documentation addresses), and the canary name
+//! by which Firefox asks whether it may go past us.
+//!
+//! `ipv4only.arpa` is none of them: a forwarder passes it on, because the server behind it may do DNS64 (RFC 8880
+//! section 7.1).
 
 use super::name::Labels;
 use crate::dns::rtype;
@@ -37,13 +41,17 @@ pub enum Kind {
     /// Reverse zones of addresses that mean something on this network only: empty zones (RFC 6303, RFC 7793), with the
     /// PTR records of the two loopback addresses.
     PrivateReverse,
+    /// `internal`: NXDOMAIN. Reserved for names that mean something on one network only (ICANN's SAC113).
+    Internal,
+    /// `alt`: NXDOMAIN, its names are not resolved by DNS (RFC 9476 section 2).
+    Alt,
     /// `use-application-dns.net`: NXDOMAIN tells Firefox to keep to the network's DNS. Off by default.
     FirefoxCanary,
 }
 
 impl Kind {
     /// Every kind, in the order of their bits.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Localhost,
         Self::Invalid,
         Self::Test,
@@ -53,8 +61,28 @@ impl Kind {
         Self::ServiceArpa,
         Self::ResolverArpa,
         Self::PrivateReverse,
+        Self::Internal,
+        Self::Alt,
         Self::FirefoxCanary,
     ];
+
+    /// Whether the family is for names of one's own network: local data may say what is there. What an RFC says about the
+    /// others holds everywhere.
+    #[must_use]
+    pub const fn is_for_private_use(self) -> bool {
+        match self {
+            Self::Test | Self::Local | Self::HomeArpa | Self::PrivateReverse | Self::Internal => {
+                true
+            }
+            Self::Localhost
+            | Self::Invalid
+            | Self::Onion
+            | Self::ServiceArpa
+            | Self::ResolverArpa
+            | Self::Alt
+            | Self::FirefoxCanary => false,
+        }
+    }
 
     /// The word for it in the config.
     #[must_use]
@@ -69,6 +97,8 @@ impl Kind {
             Self::ServiceArpa => "service.arpa",
             Self::ResolverArpa => "resolver.arpa",
             Self::PrivateReverse => "private-reverse",
+            Self::Internal => "internal",
+            Self::Alt => "alt",
             Self::FirefoxCanary => "use-application-dns.net",
         }
     }
@@ -173,9 +203,13 @@ pub fn lookup(name: &Labels<'_>, qtype: u16, kinds: Kinds) -> Option<Special> {
     }
     let answer = match kind {
         Kind::Localhost => localhost(qtype),
-        Kind::Invalid | Kind::Test | Kind::Onion | Kind::Local | Kind::FirefoxCanary => {
-            Answer::Nxdomain
-        }
+        Kind::Invalid
+        | Kind::Test
+        | Kind::Onion
+        | Kind::Local
+        | Kind::Internal
+        | Kind::Alt
+        | Kind::FirefoxCanary => Answer::Nxdomain,
         Kind::ResolverArpa => Answer::Nodata,
         Kind::HomeArpa | Kind::ServiceArpa | Kind::PrivateReverse => {
             empty_zone(name, qtype, zone_depth)?
@@ -204,6 +238,8 @@ fn classify(name: &Labels<'_>) -> Option<(Kind, usize)> {
         b"\x04test\0" => Some((Kind::Test, 1)),
         b"\x05onion\0" => Some((Kind::Onion, 1)),
         b"\x05local\0" => Some((Kind::Local, 1)),
+        b"\x08internal\0" => Some((Kind::Internal, 1)),
+        b"\x03alt\0" => Some((Kind::Alt, 1)),
         b"\x04arpa\0" => classify_arpa(name),
         b"\x03net\0" => (name.suffix(2) == b"\x13use-application-dns\x03net\0")
             .then_some((Kind::FirefoxCanary, 2)),
@@ -351,16 +387,25 @@ mod tests {
             "abc.onion",
             "printer.local",
             "local",
+            "internal",
+            "nas.internal",
+            "a.b.internal",
+            "alt",
+            "name.gns.alt",
         ] {
             assert_eq!(answer(name, rtype::A), Some(Answer::Nxdomain), "{name}");
         }
         for name in [
             "example",
             "example.com",
-            "alt",
-            "internal",
+            "internal.example",
+            "xinternal",
+            "salt",
+            "alt.example",
             "onion.example",
             "arpa",
+            "ipv4only.arpa",
+            "170.0.0.192.in-addr.arpa",
             "use-application-dns.net",
         ] {
             assert_eq!(answer(name, rtype::A), None, "{name}");
@@ -486,6 +531,8 @@ mod tests {
             ("service.arpa", Kind::ServiceArpa),
             ("resolver.arpa", Kind::ResolverArpa),
             ("10.in-addr.arpa", Kind::PrivateReverse),
+            ("x.internal", Kind::Internal),
+            ("x.alt", Kind::Alt),
         ];
         for (name, kind) in names {
             let wire = wire(name);

@@ -9,6 +9,7 @@ use xdnsd_core::policy::{Action, LISTS_MAX, SILENT_PORTS, rebind};
 use super::{optional, section};
 use crate::config::types::{Domain, FilePath, FilterName, Network, Suffix};
 use crate::config::value::words;
+use crate::policy::local::NEVER_LEASED;
 
 words! {
     /// Special-use names that are answered here.
@@ -31,6 +32,10 @@ words! {
         ResolverArpa = "resolver.arpa",
         /// Reverse zones of addresses that mean something on this network only (RFC 6303, RFC 7793).
         PrivateReverse = "private-reverse",
+        /// Does not exist: it is for names that mean something on one network only (ICANN's SAC113).
+        Internal = "internal",
+        /// Does not exist: its names are not resolved by DNS (RFC 9476).
+        Alt = "alt",
         /// Does not exist: tells Firefox to keep to the network's DNS.
         FirefoxCanary = "use-application-dns.net",
     }
@@ -48,13 +53,15 @@ impl From<SpecialWord> for Kind {
             SpecialWord::ServiceArpa => Self::ServiceArpa,
             SpecialWord::ResolverArpa => Self::ResolverArpa,
             SpecialWord::PrivateReverse => Self::PrivateReverse,
+            SpecialWord::Internal => Self::Internal,
+            SpecialWord::Alt => Self::Alt,
             SpecialWord::FirefoxCanary => Self::FirefoxCanary,
         }
     }
 }
 
 /// As core's `Kinds::DEFAULT`, which says why `test` and the canary are not among them.
-const SPECIAL: [SpecialWord; 8] = [
+const SPECIAL: [SpecialWord; 10] = [
     SpecialWord::Localhost,
     SpecialWord::Invalid,
     SpecialWord::Onion,
@@ -63,7 +70,15 @@ const SPECIAL: [SpecialWord; 8] = [
     SpecialWord::ServiceArpa,
     SpecialWord::ResolverArpa,
     SpecialWord::PrivateReverse,
+    SpecialWord::Internal,
+    SpecialWord::Alt,
 ];
+
+fn never_leased() -> Vec<Domain> {
+    let names = NEVER_LEASED.iter();
+    let parse = |name: &&str| name.parse().expect("a constant, and a test reads it");
+    names.map(parse).collect()
+}
 
 section! {
     /// Names that are answered from here.
@@ -71,12 +86,16 @@ section! {
         /// Records, such as `"nas.lan A 192.168.1.10"`, `"*.dev.lan 300 AAAA fd00::1"` or
         /// `"_ipp._tcp.lan SRV 0 0 631 printer.lan"`. Types: A, AAAA, CNAME, PTR, MX, NS, TXT, SRV, SVCB, HTTPS.
         records: Vec<String> = Vec::new();
-        /// Hosts files, or folders of them; read anew when they change.
+        /// Hosts files, or folders of them; read anew when they change. A record of the same name and type goes first.
         hosts: Vec<FilePath> = Vec::new();
-        /// Lease files of dnsmasq's DHCP server, or folders of them; read anew when they change.
+        /// Lease files of dnsmasq's DHCP server, or folders of them; read anew when they change. A client gets a name of one
+        /// label, by itself and in `search` or `zones`, and only where no record, hosts file, special-use name, list or route
+        /// has it. Of two clients with one name the one whose lease ends last has it.
         dnsmasq_leases: Vec<FilePath> = Vec::new();
-        /// State or hosts files of odhcpd, or folders of them; read anew when they change.
+        /// State or hosts files of odhcpd, or folders of them; likewise.
         odhcpd_leases: Vec<FilePath> = Vec::new();
+        /// Names that no lease gets, in whatever domain.
+        never_leased: Vec<Domain> = never_leased();
         /// Domains that are answered from here alone: a name in them that has no data does not exist.
         zones: Vec<Domain> = Vec::new();
         /// The domain that names of one label belong to: with `"lan"`, `nas` is `nas.lan` and the other way round.
@@ -85,11 +104,12 @@ section! {
         reverse: bool = true;
         /// TTL in seconds of records and hosts that say none.
         ttl: u32 = 60, 0..=86_400;
-        /// TTL in seconds of leases.
+        /// TTL in seconds of leases, and of the denial of a name that a lease may bring.
         lease_ttl: u32 = 10, 0..=86_400;
         /// Special-use names that are answered here. A route or a record for one of them goes first.
         special: Vec<SpecialWord> = SPECIAL.to_vec();
-        /// Whether address questions for names of one label are asked upstream.
+        /// Whether questions for names of one label are asked upstream. Without, only those that are about the zone of a
+        /// top-level domain are (NS, SOA, DS, DNSKEY), and nothing about names that are known here.
         forward_plain_names: bool = true;
     }
 }

@@ -90,7 +90,7 @@ fn every_key_of_local_data_reaches_policy() {
         (false, 1, 2)
     );
     assert_eq!(input.special, Kinds::NONE.with(SpecialWord::Onion.into()));
-    assert!(!input.forward_plain_names);
+    assert!(!input.local.forward_plain_names);
 }
 
 #[test]

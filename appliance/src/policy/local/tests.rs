@@ -7,6 +7,7 @@ use xdnsd_core::policy::local::{CHAIN_MAX, End, Local, LocalData};
 
 const NS: u16 = rtype::NS;
 const TXT: u16 = rtype::TXT;
+const ZONE_CUT: [u16; 4] = [rtype::NS, rtype::SOA, rtype::DS, rtype::DNSKEY];
 
 fn input(records: &[&str]) -> LocalInput {
     let records = records.iter().map(|&text| text.into()).collect();
@@ -17,9 +18,18 @@ fn input(records: &[&str]) -> LocalInput {
     }
 }
 
+/// A lease file of dnsmasq.
+fn dnsmasq(folder: &Folder, text: &str) -> LeaseFile {
+    LeaseFile {
+        path: folder.write("leases", text),
+        format: LeaseFormat::Dnsmasq,
+    }
+}
+
 fn build(input: &LocalInput) -> Vec<u8> {
     let mut notes = Notes::default();
-    let image = compile(input, None, &mut notes, random_key).expect("compiled");
+    let image = compile(input, &Others::NONE, None, &mut notes, random_key).expect("compiled");
+    notes.stamps.clear();
     assert_eq!(notes, Notes::default());
     image
 }
@@ -281,16 +291,115 @@ fn names_of_one_label_belong_to_the_search_domain() {
 }
 
 #[test]
-fn a_plain_name_hides_a_top_level_domain_for_addresses_only() {
+fn a_plain_name_hides_all_of_a_top_level_domain_but_its_zone_cut() {
     let image = build(&input(&["dev A 192.168.1.2"]));
-    assert_eq!(ask(&image, "dev", rtype::AAAA), "nodata -");
-    assert_eq!(ask(&image, "dev", rtype::DS), "ask dev.");
+    for qtype in [rtype::AAAA, rtype::HTTPS, TXT, rtype::ANY] {
+        assert_eq!(ask(&image, "dev", qtype), "nodata -", "{qtype}");
+    }
+    for qtype in ZONE_CUT {
+        assert_eq!(ask(&image, "dev", qtype), "ask dev.", "{qtype}");
+    }
     assert_eq!(ask(&image, "web.dev", rtype::A), "ask web.dev.");
     assert_eq!(
         ask(&image, "lan", rtype::DS),
         "nodata lan.",
         "a local zone is ours altogether"
     );
+}
+
+/// Where plain names stay at home, those that are known have nothing elsewhere, whoever says them. A client that calls
+/// itself as a top-level domain does not hide that one's keys from validators.
+#[test]
+fn plain_names_that_stay_at_home_hide_every_type() {
+    let folder = Folder::new();
+    let mut input = input(&["nas.lan A 192.168.1.2", "www CNAME nas.lan"]);
+    input.search_domain = Some("lan".into());
+    input.forward_plain_names = false;
+    input.hosts = vec![folder.write("hosts", "192.168.1.3 printer\n")];
+    input.leases = vec![dnsmasq(
+        &folder,
+        "0 m1 192.168.1.4 phone *\n0 m2 192.168.1.5 tv *\n0 m3 192.168.1.6 com *\n",
+    )];
+    let image = build(&input);
+    let other = [rtype::HTTPS, TXT, rtype::MX, rtype::ANY, rtype::AAAA];
+    for qtype in other.into_iter().chain(ZONE_CUT) {
+        for name in ["nas", "printer", "phone"] {
+            assert_eq!(ask(&image, name, qtype), "nodata -", "{name} {qtype}");
+            let whole = format!("{name}.lan");
+            assert_eq!(ask(&image, &whole, qtype), "nodata lan.", "{whole} {qtype}");
+        }
+        let alias = ask(&image, "www", qtype);
+        assert_eq!(alias, "www. 60 5 nas.lan.; nodata lan.", "{qtype}");
+    }
+    for name in ["tv", "com"] {
+        assert!(ask(&image, name, rtype::A).ends_with("records"), "{name}");
+        assert_eq!(ask(&image, name, TXT), "nodata -", "{name}");
+        for qtype in ZONE_CUT {
+            assert_eq!(ask(&image, name, qtype), format!("ask {name}."), "{qtype}");
+        }
+    }
+}
+
+/// The owner is the name that is asked for, RDATA is as somebody wrote it.
+#[test]
+fn names_in_rdata_keep_their_letter_case() {
+    let mut input = input(&[
+        "_ipp._tcp.LAN PTR \"Bob's Printer\\.2\\032B._ipp._TCP.lan\"",
+        "WWW.lan CNAME Web.LAN",
+        "web.lan CNAME NAS.lan",
+        "nas.lan A 192.168.1.2",
+        "OTHER.Lan A 192.168.1.3",
+    ]);
+    input.search_domain = Some("lan".into());
+    let image = build(&input);
+    assert_eq!(
+        ask(&image, "_ipp._tcp.lan", rtype::PTR),
+        "_ipp._tcp.lan. 60 12 Bob's\\032Printer\\.2\\032B._ipp._TCP.lan.; records"
+    );
+    assert_eq!(
+        ask(&image, "www.lan", rtype::A),
+        "www.lan. 60 5 Web.LAN.; Web.LAN. 60 5 NAS.lan.; NAS.lan. 60 1 192.168.1.2; records"
+    );
+    assert_eq!(
+        ask(&image, "3.1.168.192.in-addr.arpa", rtype::PTR),
+        "3.1.168.192.in-addr.arpa. 60 12 OTHER.Lan.; records"
+    );
+    // Nobody has a record of type 0, not even an alias.
+    assert_eq!(
+        ask(&image, "nas.lan", xdnsd_core::policy::local::TARGET),
+        "nodata lan."
+    );
+    assert_eq!(
+        ask(&image, "www.lan", xdnsd_core::policy::local::TARGET),
+        "www.lan. 60 5 Web.LAN.; Web.LAN. 60 5 NAS.lan.; nodata lan."
+    );
+}
+
+/// The same name in another letter case is no second record.
+#[test]
+fn letter_case_makes_no_second_alias() {
+    let image = build(&input(&["www.lan CNAME NAS.lan", "www.lan CNAME nas.LAN"]));
+    let first = "www.lan. 60 5 NAS.lan.; records";
+    assert_eq!(ask(&image, "www.lan", rtype::CNAME), first);
+}
+
+#[test]
+fn what_may_come_with_a_lease_is_denied_for_as_long_as_a_lease_lives() {
+    let lease = || LeaseFile {
+        path: "leases".into(),
+        format: LeaseFormat::Dnsmasq,
+    };
+    let mut input = LocalInput::default();
+    assert_eq!(input.denial_ttl_secs(), None, "nothing can come");
+    input.hosts = vec!["hosts".into()];
+    assert_eq!(input.denial_ttl_secs(), Some(60));
+    input.ttl_secs = 86_400;
+    assert_eq!(input.denial_ttl_secs(), Some(60), "not for a day");
+    input.leases = vec![lease()];
+    assert_eq!(input.denial_ttl_secs(), Some(10));
+    input.hosts.clear();
+    input.lease_ttl_secs = 300;
+    assert_eq!(input.denial_ttl_secs(), Some(300));
 }
 
 #[test]
@@ -361,7 +470,7 @@ fn hosts_and_leases_are_read_and_their_faults_noted() {
         format: LeaseFormat::Dnsmasq,
     }];
     let mut notes = Notes::default();
-    let image = compile(&input, None, &mut notes, random_key).expect("compiled");
+    let image = compile(&input, &Others::NONE, None, &mut notes, random_key).expect("compiled");
     assert_eq!(
         ask(&image, "nas.lan", rtype::A),
         "nas.lan. 60 1 192.168.1.2; records"
@@ -378,13 +487,17 @@ fn hosts_and_leases_are_read_and_their_faults_noted() {
     let expected = [
         format!("{}:3: `bad` is not an address", hosts.display()),
         format!("{}: is not there", folder.path().join("later").display()),
-        format!(
-            "{}: `www.lan.` cannot be an alias (CNAME) and have other records",
-            leases.display()
-        ),
     ];
-    let told: Vec<String> = notes.first.iter().map(ToString::to_string).collect();
-    assert_eq!(told, expected);
+    let texts = |problems: &[Problem]| {
+        let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        texts
+    };
+    assert_eq!(texts(&notes.first), expected);
+    let refused = format!(
+        "{}: not giving name www to the DHCP lease of 192.168.1.8 because the name exists in local.records",
+        leases.display()
+    );
+    assert_eq!(texts(&notes.refusals), [refused]);
 }
 
 #[test]
@@ -403,6 +516,17 @@ fn a_folder_of_hosts_files_is_read_but_for_hidden_files() {
     }
 }
 
+fn compile_wrong(input: &LocalInput) -> String {
+    let compiled = compile(
+        input,
+        &Others::NONE,
+        None,
+        &mut Notes::default(),
+        random_key,
+    );
+    compiled.expect_err("wrong").to_string()
+}
+
 #[test]
 fn records_that_are_wrong_say_why() {
     let cases = [
@@ -416,23 +540,21 @@ fn records_that_are_wrong_say_why() {
         ("a.lan TXT \"x", "quote"),
     ];
     for (record, part) in cases {
-        let error = compile(&input(&[record]), None, &mut Notes::default(), random_key)
-            .expect_err("wrong")
-            .to_string();
+        let error = compile_wrong(&input(&[record]));
         assert!(
             error.starts_with("records: ") && error.contains(part),
             "{error}"
         );
     }
     let both = input(&["a.lan A 192.0.2.1", "a.lan CNAME b.lan"]);
-    assert!(compile(&both, None, &mut Notes::default(), random_key).is_err());
+    assert!(compile_wrong(&both).contains("cannot be an alias"));
+    let broken = input(&["a.lan CNAME \\# 2 0961"]);
+    assert!(compile_wrong(&broken).contains("CNAME takes one name"));
     let zone = LocalInput {
         zones: vec!["a..b".into()],
         ..LocalInput::default()
     };
-    let error = compile(&zone, None, &mut Notes::default(), random_key)
-        .expect_err("wrong")
-        .to_string();
+    let error = compile_wrong(&zone);
     assert_eq!(error, "zones: `a..b` has an empty label");
 }
 
@@ -471,6 +593,7 @@ fn an_image_cut_or_changed_anywhere_is_survived() {
 fn nothing_is_an_empty_image() {
     let image = compile(
         &LocalInput::default(),
+        &Others::NONE,
         None,
         &mut Notes::default(),
         random_key,

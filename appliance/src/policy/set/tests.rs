@@ -143,10 +143,8 @@ fn a_route_opens_a_special_zone_or_a_local_zone() {
 
 #[test]
 fn plain_names_stay_at_home_unless_routed() {
-    let mut input = PolicyInput {
-        forward_plain_names: false,
-        ..PolicyInput::default()
-    };
+    let mut input = PolicyInput::default();
+    input.local.forward_plain_names = false;
     input.routes = vec![
         RouteInput {
             suffixes: texts(&["intranet"]),

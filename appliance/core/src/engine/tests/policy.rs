@@ -192,6 +192,95 @@ fn what_is_known_of_a_target_or_of_a_withheld_answer_is_not_known_of_the_name() 
     });
 }
 
+/// A target is answered as it was written, and looked for in lower case.
+#[test]
+fn the_target_of_a_local_alias_keeps_its_letter_case() {
+    let cname = |target: &str| (rtype::CNAME, 120, image::wire(target));
+    let lower = |target: &str| (crate::policy::local::TARGET, 0, image::wire(target));
+    let data = keep(image::local(&[
+        ("www.lan", &[cname("NAS.Lan"), lower("nas.lan")]),
+        ("nas.lan", &[(rtype::A, 60, vec![192, 168, 1, 2])]),
+        ("out.lan", &[cname("CDN.Example"), lower("cdn.example")]),
+    ]));
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = LocalData::view(data).unwrap();
+        let reply = world.hit(&query("www.LAN.", 1));
+        assert_eq!(
+            written(&reply),
+            ["www.LAN. CNAME NAS.Lan.", "NAS.Lan. A 192.168.1.2"]
+        );
+        world.miss(1, &query("out.lan.", 2));
+        world.respond(|message| {
+            message.add_answer(address("cdn.example.", 300, 1));
+        });
+        assert_eq!(
+            written(&world.last_reply())[0],
+            "out.lan. CNAME CDN.Example."
+        );
+    });
+}
+
+/// The records of an answer with their names as they stand in the message.
+fn written(reply: &Message) -> Vec<String> {
+    let records = reply.answers().iter();
+    let text = |record: &Record| {
+        let (name, rtype, data) = (record.name(), record.record_type(), record.data());
+        format!("{} {rtype} {data}", name.to_ascii())
+    };
+    records.map(text).collect()
+}
+
+/// What a lease or a hosts file may say in a moment is denied for no longer than policy says; what an RFC fixes, as ever.
+#[test]
+fn names_of_this_network_are_denied_for_as_long_as_policy_says() {
+    let ttl_of = |world: &mut World, name: &str, qtype| {
+        let reply = world.hit(&query_type(name, qtype, 1));
+        assert_eq!(reply.name_servers().len(), 1, "{name}: {reply}");
+        reply.name_servers()[0].ttl()
+    };
+    let data = keep(image::local(&[
+        ("nas.lan", &[(rtype::A, 60, vec![192, 168, 1, 2])]),
+        ("lan", &[]),
+    ]));
+    let cases = [
+        ("66.1.168.192.in-addr.arpa.", RecordType::PTR, 10_800),
+        ("1.0.0.0.0.d.f.ip6.arpa.", RecordType::PTR, 10_800),
+        ("phone.home.arpa.", RecordType::A, 10_800),
+        ("phone.internal.", RecordType::A, 10_800),
+        ("phone.local.", RecordType::A, 10_800),
+        ("phone.lan.", RecordType::A, 60),
+        ("nas.lan.", RecordType::AAAA, 60),
+        ("phone.", RecordType::A, 60),
+        ("phone.", RecordType::HTTPS, 60),
+    ];
+    let fixed = [
+        ("x.invalid.", RecordType::A),
+        ("x.onion.", RecordType::A),
+        ("x.alt.", RecordType::A),
+        ("_dns.resolver.arpa.", RecordType::SVCB),
+        ("localhost.", RecordType::MX),
+    ];
+    with_world(Settings::DEFAULT, |world| {
+        world.policy = Policy {
+            local: LocalData::view(data).unwrap(),
+            special: crate::policy::Kinds::DEFAULT,
+            forward_plain_names: false,
+            ..Policy::OPEN
+        };
+        for (name, qtype, ttl_secs) in cases {
+            assert_eq!(ttl_of(world, name, qtype), ttl_secs, "{name}");
+        }
+        world.policy.denial_ttl_secs = Some(7);
+        for (name, qtype, _) in cases {
+            assert_eq!(ttl_of(world, name, qtype), 7, "{name}");
+        }
+        for (name, qtype) in fixed {
+            assert_eq!(ttl_of(world, name, qtype), 10_800, "{name}");
+        }
+        assert!(world.effects.asked.is_empty());
+    });
+}
+
 #[test]
 fn an_alias_that_is_changed_meanwhile_is_asked_again() {
     with_world(Settings::DEFAULT, |world| {
