@@ -495,7 +495,10 @@ mod tests {
         }];
         let (mut keeper, _) = Keeper::start(input, None).expect("started");
         assert!(is_local(&keeper, "phone"));
-        keeper.set_addresses(vec!["192.168.1.66".parse().expect("an address")], Vec::new());
+        keeper.set_addresses(
+            vec!["192.168.1.66".parse().expect("an address")],
+            Vec::new(),
+        );
         assert_eq!(said(keeper.update_if_due(NOW, None)).len(), 1);
         assert!(!is_local(&keeper, "phone"));
         assert!(keeper.update_if_due(NOW, None).is_none(), "once");

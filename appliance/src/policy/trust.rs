@@ -365,7 +365,9 @@ fn the_way_back_from_an_address_is_decided_as_any_name() {
                 group: 1,
             }),
             Block => input.lists.block_names.push(zone.into()),
-            _ => input.local.records.push(format!("*.{zone} PTR other.lan")),
+            Record | Wildcard | Fixed | Hosts | Allow | Private | Lease => {
+                input.local.records.push(format!("*.{zone} PTR other.lan"));
+            }
         }
         let mut notes = Notes::default();
         let set = PolicySet::build(&input, None, &mut notes).expect("compiled");

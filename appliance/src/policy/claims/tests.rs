@@ -44,87 +44,89 @@ fn lease(name: &str) -> String {
     format!("0 02:00:00:00:00:66 192.168.1.66 {name} *\n")
 }
 
+/// What a client calls itself, and why it does not get it.
+const HOSTILE: &[(&str, &str)] = &[
+    ("localhost", "local.never_leased has it"),
+    ("LOCALHOST", "local.never_leased has it"),
+    ("localhost.", "local.never_leased has it"),
+    ("localhost.lan", "local.never_leased has it"),
+    ("wpad", "local.never_leased has it"),
+    ("WPAD.iot.lan", "local.never_leased has it"),
+    ("isatap", "local.never_leased has it"),
+    ("gateway", "local.never_leased has it"),
+    (
+        "nas",
+        "the name exists in local.records with address 192.168.1.5",
+    ),
+    (
+        "NaS",
+        "the name exists in local.records with address 192.168.1.5",
+    ),
+    (
+        "nas.",
+        "the name exists in local.records with address 192.168.1.5",
+    ),
+    (
+        "nas.lan",
+        "the name exists in local.records with address 192.168.1.5",
+    ),
+    ("mail", "the name exists in local.records"),
+    ("web", "the name exists in local.records"),
+    ("lan", "it is a zone of the config"),
+    ("iot", "it is a zone of the config"),
+    ("iot.lan", "it is a zone of the config"),
+    (
+        "x.dev.lan",
+        "it is not a host of local.search or local.zones",
+    ),
+    (
+        "www.ok.example",
+        "it is not a host of local.search or local.zones",
+    ),
+    ("a.b.lan", "it is not a host of local.search or local.zones"),
+    ("a.b", "it is not a host of local.search or local.zones"),
+    ("192.168.1.1", "it reads as a number"),
+    (
+        "use-application-dns.net",
+        "it is not a host of local.search or local.zones",
+    ),
+    (
+        "_dns.resolver",
+        "it does not begin with a letter or a digit",
+    ),
+    (
+        "_dns.resolver.arpa",
+        "it does not begin with a letter or a digit",
+    ),
+    ("_ldap", "it does not begin with a letter or a digit"),
+    ("-rf", "it does not begin with a letter or a digit"),
+    ("1", "it reads as a number"),
+    ("3232235777", "it reads as a number"),
+    ("0xc0a80101", "it reads as a number"),
+    ("0XC0A80101.lan", "it reads as a number"),
+    ("5.168.192.in-addr.arpa", "it reads as a number"),
+    (
+        "x.168.192.in-addr.arpa",
+        "it is not a host of local.search or local.zones",
+    ),
+    ("invalid", "it is a special-use name"),
+    ("local", "it is a special-use name"),
+    ("internal", "it is a special-use name"),
+    ("alt", "it is a special-use name"),
+    ("onion", "it is a special-use name"),
+];
+
 /// What a client must not get, however it spells it; each is said once.
 #[test]
 fn hostile_names_are_not_given() {
     let long = "a".repeat(64);
-    let cases = [
-        ("localhost", "local.never_leased has it"),
-        ("LOCALHOST", "local.never_leased has it"),
-        ("localhost.", "local.never_leased has it"),
-        ("localhost.lan", "local.never_leased has it"),
-        ("wpad", "local.never_leased has it"),
-        ("WPAD.iot.lan", "local.never_leased has it"),
-        ("isatap", "local.never_leased has it"),
-        ("gateway", "local.never_leased has it"),
-        (
-            "nas",
-            "the name exists in local.records with address 192.168.1.5",
-        ),
-        (
-            "NaS",
-            "the name exists in local.records with address 192.168.1.5",
-        ),
-        (
-            "nas.",
-            "the name exists in local.records with address 192.168.1.5",
-        ),
-        (
-            "nas.lan",
-            "the name exists in local.records with address 192.168.1.5",
-        ),
-        ("mail", "the name exists in local.records"),
-        ("web", "the name exists in local.records"),
-        ("lan", "it is a zone of the config"),
-        ("iot", "it is a zone of the config"),
-        ("iot.lan", "it is a zone of the config"),
-        (
-            "x.dev.lan",
-            "it is not a host of local.search or local.zones",
-        ),
-        (
-            "www.ok.example",
-            "it is not a host of local.search or local.zones",
-        ),
-        ("a.b.lan", "it is not a host of local.search or local.zones"),
-        ("a.b", "it is not a host of local.search or local.zones"),
-        ("192.168.1.1", "it reads as a number"),
-        (
-            "use-application-dns.net",
-            "it is not a host of local.search or local.zones",
-        ),
-        (
-            "_dns.resolver",
-            "it does not begin with a letter or a digit",
-        ),
-        (
-            "_dns.resolver.arpa",
-            "it does not begin with a letter or a digit",
-        ),
-        ("_ldap", "it does not begin with a letter or a digit"),
-        ("-rf", "it does not begin with a letter or a digit"),
-        ("1", "it reads as a number"),
-        ("3232235777", "it reads as a number"),
-        ("0xc0a80101", "it reads as a number"),
-        ("0XC0A80101.lan", "it reads as a number"),
-        ("5.168.192.in-addr.arpa", "it reads as a number"),
-        (
-            "x.168.192.in-addr.arpa",
-            "it is not a host of local.search or local.zones",
-        ),
-        ("invalid", "it is a special-use name"),
-        ("local", "it is a special-use name"),
-        ("internal", "it is a special-use name"),
-        ("alt", "it is a special-use name"),
-        ("onion", "it is a special-use name"),
-    ];
     let records = [
         "nas.lan A 192.168.1.5",
         "mail.lan MX 10 nas.lan",
         "web.lan CNAME nas.lan",
         "*.dev.lan A 192.168.1.80",
     ];
-    for (name, why) in cases {
+    for (name, why) in HOSTILE {
         let (set, said) = house(lan(&records), &lease(name));
         let shown = name.strip_suffix('.').unwrap_or(name);
         let expected =
@@ -301,8 +303,10 @@ fn the_names_of_fixed_addresses_stay() {
         "*.9.168.192.in-addr.arpa PTR wild.lan",
     ];
     let folder = Folder::new();
-    let mut input = PolicyInput::default();
-    input.local = lan(&records);
+    let mut input = PolicyInput {
+        local: lan(&records),
+        ..PolicyInput::default()
+    };
     input.local.hosts = vec![folder.write("hosts", "192.168.1.5 nas\n")];
     input.local.leases = vec![LeaseFile {
         path: folder.write(
