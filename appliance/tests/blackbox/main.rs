@@ -13,6 +13,7 @@ mod choice;
 mod churn;
 mod cli;
 mod compare;
+mod examples;
 mod filter;
 mod frames;
 mod lifecycle;

@@ -35,7 +35,7 @@ fn setup(tag: VlanTag) -> Setup {
 
 /// Whether this kernel can have VLAN devices. Where not, the guest's can, and that the guest runs these tests is a test
 /// of its own.
-fn has_vlan_devices(test: &str) -> Result<bool> {
+pub fn has_vlan_devices(test: &str) -> Result<bool> {
     let spec = Spec {
         vlan: Some(VlanTag::InFrame),
         ..Spec::default()

@@ -33,11 +33,13 @@ const DIRECTORIES: [&str; 16] = [
     "usr/sbin",
 ];
 /// What is volatile: links into the two file systems in memory.
-const VAR_LINKS: [(&str, &str); 4] = [
+const VAR_LINKS: [(&str, &str); 5] = [
     ("run", "../run"),
     ("lock", "../run"),
     ("log", "../tmp"),
     ("tmp", "../tmp"),
+    // As post-build.sh does it.
+    ("lib/xdnsd", "/data/xdnsd"),
 ];
 
 /// What a root is made of.
@@ -73,7 +75,7 @@ pub fn assemble(root: &Path, parts: Parts<'_>) -> Result<()> {
         root,
     )?;
     install_package(root, parts.server)?;
-    fs::create_dir_all(root.join("var")).context("create var")?;
+    fs::create_dir_all(root.join("var/lib")).context("create var/lib")?;
     for (name, target) in VAR_LINKS {
         symlink(target, root.join("var").join(name)).with_context(|| format!("link var/{name}"))?;
     }

@@ -47,6 +47,21 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Starts it by `command`, which ends up as the server, and waits until it serves on `socket`. Its log is beside `config`.
+    pub fn start_command(mut command: Command, config: &Path, socket: &Path) -> Result<Self> {
+        let log = config.with_extension("log");
+        command.env(SEAL.0, SEAL.1);
+        let mut daemon = Self {
+            process: Process::spawn_with_end(command, &log, End::Kill)?,
+            config: config.to_owned(),
+            log,
+            socket: socket.to_owned(),
+            earlier_logs: String::new(),
+        };
+        daemon.wait_ready()?;
+        Ok(daemon)
+    }
+
     /// Starts it again after its end.
     pub fn start_again(&mut self, lab: &Lab) -> Result<()> {
         self.earlier_logs += &self.process.log();

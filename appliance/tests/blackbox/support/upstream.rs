@@ -93,6 +93,29 @@ impl Upstream {
         Ok(upstream)
     }
 
+    /// Serves at one more address of the upstream host, which it gets.
+    pub fn serve_also(&mut self, lab: &Lab, address: IpAddr) -> Result<()> {
+        let len = if address.is_ipv4() { "32" } else { "128 nodad" };
+        let (address_len, flags) = len.split_once(' ').unwrap_or((len, ""));
+        lab.upstream.ip(&format!(
+            "address add {address}/{address_len} dev {HOST_INTERFACE} {flags}\n"
+        ))?;
+        let forger = SocketAddr::new(
+            if address.is_ipv4() {
+                FORGER_V4
+            } else {
+                FORGER_V6
+            }
+            .parse()?,
+            0,
+        );
+        let started = lab.upstream.run(|| {
+            let forger = Arc::new(udp_socket(forger)?);
+            self.serve(address, forger)
+        });
+        started.with_context(|| format!("serve at {address}"))
+    }
+
     /// Does this when `name` is asked for. `*.` in front covers every name below.
     pub fn on(&self, name: &str, rule: Rule) {
         lock(&self.shared.rules).insert((None, name.to_ascii_lowercase()), rule);
