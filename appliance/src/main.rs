@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os().skip(1)) {
         Ok(command) => command,
         Err(problem) => {
-            logging::say(&format!("xdnsd: {problem}\n\n{}", cli::HELP));
+            logging::say(&problem);
             return ExitCode::from(USAGE);
         }
     };
@@ -65,7 +65,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
         Command::Reference => print(&reference()),
         Command::Memory => print(&memory::report()),
         Command::Version => print(concat!("xdnsd ", env!("CARGO_PKG_VERSION"), "\n")),
-        Command::Help => print(cli::HELP),
+        Command::Help(text) => print(&text),
     };
     Ok(done?)
 }

@@ -33,6 +33,7 @@ pub use types::{
 
 use error::Source;
 use read::Document;
+pub(crate) use read::nearest;
 
 /// A config file larger than this is a mistake.
 const FILE_BYTES_MAX: u64 = 1 << 20;

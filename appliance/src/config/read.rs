@@ -255,7 +255,7 @@ fn unknown(source: &mut Source, path: &str, name: &Spanned<DeString<'_>>, known:
 }
 
 /// The known word that `word` was probably meant to be.
-fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let distance = |known: &&str| edit_distance(&word.to_lowercase(), known);
     let near = known.iter().copied().min_by_key(distance)?;
     let tolerated = near.len().max(word.len()).div_ceil(3);

@@ -101,13 +101,56 @@ fn a_file_that_is_missing_is_named() -> Result<()> {
 
 #[test]
 fn an_unknown_command_is_answered_with_those_that_exist() -> Result<()> {
-    for arguments in [&["sing"][..], &[], &["run"]] {
+    for arguments in [&["sing"][..], &[], &["help", "sing"]] {
         let output = run(None, arguments)?;
-        assert_ne!(output.status.code(), Some(0));
+        assert_eq!(output.status.code(), Some(2));
         let said = stderr(&output);
         for command in ["run", "check", "memory", "stats"] {
             assert!(said.contains(command), "{said}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unknown_option_is_an_error_and_a_known_one_is_no_name() -> Result<()> {
+    for (arguments, status, words) in [
+        (
+            &["cache", "dump", "--json"][..],
+            2,
+            &[
+                "no option --json",
+                "xdnsd cache dump [--socket PATH] [NAME]",
+            ][..],
+        ),
+        (&["cache", "flush", "--al"], 2, &["no option --al"]),
+        (&["cache", "flush", ""], 2, &["empty"]),
+        (
+            &["check"],
+            2,
+            &["check needs a FILE: xdnsd check [--offline] FILE"],
+        ),
+        (&["stats", "--json"], 2, &["no option --json"]),
+        (
+            &["cache", "flush", "--help"],
+            0,
+            &["xdnsd cache flush [--socket PATH] [NAME]"],
+        ),
+        (&["run", "--help"], 0, &["xdnsd run [--user NAME] FILE"]),
+    ] {
+        let output = run(None, arguments)?;
+        let (said, told) = (
+            stderr(&output),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        );
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
+        let (shown, other) = if status == 0 {
+            (told, said)
+        } else {
+            (said, told)
+        };
+        assert!(other.is_empty(), "{arguments:?}: {other}");
+        assert!(words.iter().all(|word| shown.contains(word)), "{shown}");
     }
     Ok(())
 }
