@@ -154,7 +154,7 @@ impl Control {
                 }
             }
         };
-        memory::thread("control").spawn(serve_all)?;
+        memory::thread_with_stack("control", memory::SMALL_STACK_BYTES).spawn(serve_all)?;
         Ok(self.file)
     }
 }

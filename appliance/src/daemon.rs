@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  main ──── supervisor: interfaces, signals          worker 0..n ── engine ── cache shards
-//!            control: UNIX socket    snapshot: disk    statistics: log
+//!            policy: files           control: UNIX socket    snapshot: disk    statistics: log
 //! ```
 
 use std::os::fd::AsFd;
@@ -68,7 +68,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let control = bind_control(&config)?;
     CACHE.configure(random_key()?, config.cache.entries as usize);
     let store = restore(&config);
-    let mut reloader = Reloader::start(path.to_owned(), &config, &plan)?;
+    let reloader = Reloader::start(path.to_owned(), &config, &plan)?;
 
     let mailboxes = make_mailboxes()?;
     let mut listening = Listening::new(&plan.endpoints);
@@ -86,6 +86,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let mailboxes = &mailboxes[..=workers];
     crew.start_others(mailboxes)?;
     let threads = crew.threads;
+    reloader.serve(mailboxes);
     supervisor.start(&plan, &devices, mailboxes);
     say_without_xdp(&supervisor);
 
@@ -107,7 +108,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
         &signals,
         &mut supervisor,
         &mut listening,
-        &mut reloader,
+        &reloader,
         mailboxes,
     );
 
@@ -131,20 +132,20 @@ fn attend(
     signals: &SignalFd,
     supervisor: &mut Supervisor,
     listening: &mut Listening,
-    reloader: &mut Reloader,
+    reloader: &Reloader,
     mailboxes: &[Mailbox],
 ) {
     loop {
-        match wait(signals, reloader) {
+        match wait(signals) {
             Event::Tick => {}
-            Event::Reload => reloader.reload(mailboxes),
+            Event::Reload => reloader.reload(),
             Event::Stop => return,
         }
         let plan = supervisor.tend(mailboxes);
         if let Some(plan) = &plan {
             listening.follow(&plan.endpoints, mailboxes);
+            reloader.follow(plan);
         }
-        reloader.tend(plan.as_ref(), mailboxes);
         say_notice();
     }
 }
@@ -167,7 +168,7 @@ fn block_signals() -> nix::Result<SignalFd> {
 
 /// What the main thread waits for.
 enum Event {
-    /// A second is over, or a file has changed.
+    /// A second is over.
     Tick,
     /// SIGHUP.
     Reload,
@@ -175,16 +176,11 @@ enum Event {
     Stop,
 }
 
-/// Waits for a signal, a file that changes, or the next turn.
-fn wait(signals: &SignalFd, reloader: &Reloader) -> Event {
-    let until = reloader.wait_ms(clock::now()).unwrap_or(TEND_MS.into());
-    let timeout = PollTimeout::from(until.min(TEND_MS.into()) as u16);
-    let mut fds = [
-        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        PollFd::new(reloader.as_fd(), PollFlags::POLLIN),
-    ];
+/// Waits for a signal or the next turn.
+fn wait(signals: &SignalFd) -> Event {
+    let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     // Interrupted or failed: a turn without an event, and the next one waits again.
-    let _ = poll(&mut fds, timeout);
+    let _ = poll(&mut fds, PollTimeout::from(TEND_MS));
     if !fds[0].any().unwrap_or(false) {
         return Event::Tick;
     }

@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::unistd::{Uid, getegid, geteuid};
 
@@ -23,6 +23,9 @@ use nix::unistd::{Uid, getegid, geteuid};
 const ATTEMPTS: usize = 4;
 /// How long its writer is given to finish before it is read again.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest tick of a file system's clock, and one more (FAT: 2 s).
+const TICK_SECS: i64 = 3;
 
 /// Write permission of the group, and of all others (inode(7)).
 const GROUP_WRITES: u32 = 0o020;
@@ -51,6 +54,15 @@ impl Stamp {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// Whether the file is so old that another change would show: the kernel's clock for this has ticks, and on some file
+    /// systems they are seconds long.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now_secs = now.map_or(0, |now| now.as_secs().cast_signed());
+        now_secs - self.changed.0.max(self.modified.0) > TICK_SECS
     }
 }
 
@@ -109,10 +121,21 @@ pub fn create_own(path: &Path, mode: u32) -> io::Result<File> {
 
 fn open_checked(path: &Path, flags: i32) -> io::Result<File> {
     let flags = flags | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(flags);
+    let mut opened = options.open(path);
+    for _ in 1..ATTEMPTS {
+        // A server of files, such as Samba, has a lease on it, and gives it up now (fcntl(2), F_SETLEASE).
+        if !opened
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        {
+            break;
+        }
+        thread::sleep(PAUSE);
+        opened = options.open(path);
+    }
+    let file = opened?;
     // Between the look and the opening something else may have taken the name.
     check_regular(&file.metadata()?)?;
     Ok(file)

@@ -142,7 +142,15 @@ pub fn finish() {
     let Some(front) = FRONT.get().filter(|_| !WRITES.get()) else {
         return;
     };
-    let way = std::mem::replace(&mut *front.way(), Way::Closed);
+    let mut way = front.way();
+    // A reader that has just come back wants to know what it missed, and no other line follows.
+    let is_unsaid = UNSAID.load(Ordering::Relaxed) > 0 && matches!(*way, Way::Pipe(..));
+    if is_unsaid && has_room_within(io::stderr().as_fd(), LAST_LINES) {
+        WRITES.set(true);
+        front.say_lost();
+        WRITES.set(false);
+    }
+    let way = std::mem::replace(&mut *way, Way::Closed);
     if let Way::Pipe(stderr, end) = way {
         // The pipe's last writer goes, so the thread comes to its end.
         if dup2_stderr(&stderr).is_ok() {
@@ -214,8 +222,14 @@ impl Log for Front {
 /// Whether a pipe has a free page: the kernel says that it can be written to. Only one thread at a time writes, a line is
 /// shorter than a page, and its end finds room behind it or in that page.
 fn has_room(pipe: BorrowedFd<'_>) -> bool {
+    has_room_within(pipe, Duration::ZERO)
+}
+
+/// Whether it has before the time is over.
+fn has_room_within(pipe: BorrowedFd<'_>, time: Duration) -> bool {
+    let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO);
     let mut fds = [PollFd::new(pipe, PollFlags::POLLOUT)];
-    let polled = poll(&mut fds, PollTimeout::ZERO);
+    let polled = poll(&mut fds, timeout);
     let state = fds[0].revents().unwrap_or(PollFlags::empty());
     // POLLERR: the thread that reads is gone.
     polled == Ok(1) && state == PollFlags::POLLOUT

@@ -97,7 +97,12 @@ fn check(file: &Path, offline: bool) -> Result<(), String> {
         let started = Keeper::start(config.policy(), None);
         notes = started.map_err(|problem| problem.to_string())?.1.notes;
     }
-    for problem in notes.failures.iter().chain(&notes.first) {
+    for problem in notes
+        .failures
+        .iter()
+        .chain(&notes.doubts)
+        .chain(&notes.first)
+    {
         logging::say(&text::line(&format!("note: {problem}")));
     }
     for told in &notes.told {

@@ -46,8 +46,12 @@ impl Line {
 const DESCRIPTOR: usize = size_of::<libc::xdp_desc>();
 const ADDRESS: usize = size_of::<u64>();
 
-/// Threads that are no workers, with a stack as theirs: the first, control, snapshot.
-const OTHER_THREADS: usize = 3;
+/// Threads that are no workers, with a stack as theirs: the first, and the one that reads the files of policy.
+const OTHER_THREADS: usize = 2;
+/// Threads with a small stack: control, snapshot.
+const SMALL_THREADS: usize = 2;
+/// Their stack.
+pub const SMALL_STACK_BYTES: usize = 64 * 1024;
 /// Stack of the thread that puts the statistics into words.
 pub const STATISTICS_STACK_BYTES: usize = 64 * 1024;
 /// What the start-up puts on the heap and keeps: config, telemetry, names of interfaces and servers, libraries.
@@ -102,6 +106,11 @@ pub const LINES: &[Line] = &[
     Line::new("buffer of the snapshot", store::BUFFER, 1),
     Line::new("stack of a worker", STACK_BYTES, ENGINES),
     Line::new("stack of another thread", STACK_BYTES, OTHER_THREADS),
+    Line::new(
+        "stack of a thread for control, snapshot",
+        SMALL_STACK_BYTES,
+        SMALL_THREADS,
+    ),
     Line::new("stack of the statistics' thread", STATISTICS_STACK_BYTES, 1),
     Line::new("stack of the log's thread", logging::STACK_BYTES, 1),
     Line::new("heap of the start, reserved", HEAP_BYTES, 1),

@@ -2,22 +2,22 @@
 //! query waits for it.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use log::{info, warn};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::on_link::Network;
-use xdnsd_core::time::Instant;
 
 use crate::cache::CACHE;
 use crate::clock;
 use crate::config::{Config, Devices, Plan, Server};
+use crate::memory;
 use crate::policy::Notes;
 use crate::policy::keeper::{Keeper, Update};
 use crate::policy::set::{PolicyInput, PolicySet};
@@ -28,34 +28,63 @@ const NOTES_MAX: usize = 8;
 /// What a reload has done.
 const RELOADED: &str = "reloaded: local data, lists, upstream servers, routes, access and log; other keys hold from the next \
                         start on";
+/// The same where a file failed.
+const RELOADED_IN_PART: &str = "reloaded, but for what is said above: local data or lists that a file failed for stay as they were";
 
 /// How long whoever asks for a reload waits for its result.
 pub const PATIENCE: Duration = Duration::from_secs(55);
+/// How long a start waits for the files of policy. What takes longer, such as a server of files that does not answer, comes
+/// later: until then the daemon serves under the config alone.
+const START_MAX: Duration = Duration::from_secs(10);
+/// How often the leases are looked at for one that has ended, in milliseconds.
+const TICK_MS: u64 = 1_000;
+/// How often it is looked whether workers have left a set that is no longer in force, in milliseconds.
+const SWEEP_MS: u64 = 50;
 
-/// What came of a reload: what was read and what was passed over, or why all stays as it was; a line each.
+/// What came of a reload: what was read and what was passed over, or what was refused; a line each.
 pub type Outcome = Result<Vec<String>, Vec<String>>;
 
-/// Asks the main thread to reload.
+/// What the thread is asked for.
+enum Request {
+    /// Give these workers the set in force, and each later one.
+    Serve(&'static [Mailbox]),
+    /// Follow the machine's addresses.
+    Follow(Box<Plan>),
+    /// Read everything again, and tell whoever wants to know.
+    Reload(Option<Sender<Outcome>>),
+}
+
+/// Asks the thread that reads the files of policy.
 #[derive(Clone, Debug)]
-pub struct Requester(Sender<Sender<Outcome>>);
+pub struct Requester {
+    requests: Sender<Request>,
+    wake: Arc<EventFd>,
+}
 
 impl Requester {
-    /// For tests without a main thread.
+    fn new() -> Result<(Self, Receiver<Request>), String> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = EventFd::from_flags(flags).map_err(|error| format!("eventfd: {error}"))?;
+        let (requests, inbox) = mpsc::channel();
+        let wake = Arc::new(wake);
+        Ok((Self { requests, wake }, inbox))
+    }
+
+    /// For tests without such a thread.
     #[cfg(test)]
     pub fn to_nobody() -> Self {
-        Self(mpsc::channel().0)
+        Self::new().expect("an eventfd").0
     }
 
     /// Has the config and its files read again, and waits for the result.
     ///
     /// # Errors
-    /// The config was refused, or there was no result in time.
+    /// The config or one of its files was refused, or there was no result in time.
     pub fn reload(&self) -> Outcome {
-        let ended = |_| vec!["the main thread has ended".to_owned()];
         let (reply, outcome) = mpsc::channel();
-        self.0.send(reply).map_err(ended)?;
-        // The main thread waits for signals and files.
-        kill(Pid::this(), Signal::SIGHUP).map_err(|errno| vec![format!("kill: {errno}")])?;
+        if !self.ask(Request::Reload(Some(reply))) {
+            return Err(vec!["the thread that reads files has ended".to_owned()]);
+        }
         outcome.recv_timeout(PATIENCE).unwrap_or_else(|_| {
             let secs = PATIENCE.as_secs();
             Err(vec![format!(
@@ -63,136 +92,203 @@ impl Requester {
             )])
         })
     }
+
+    fn ask(&self, request: Request) -> bool {
+        let is_sent = self.requests.send(request).is_ok();
+        // Fails only when the counter is about to overflow, and then the thread wakes anyway.
+        let _ = self.wake.write(1);
+        is_sent
+    }
 }
 
-/// Keeps the workers' policy up to date. Belongs to the main thread.
+/// The way to the thread that keeps the workers' policy up to date. The main thread reads no file: one that does not answer
+/// keeps it from nothing.
 pub struct Reloader {
-    path: PathBuf,
-    /// The upstream groups, as the workers have them.
-    groups: Groups,
-    keeper: Keeper,
-    /// Those who wait for the result of the next reload.
-    requests: (Requester, Receiver<Sender<Outcome>>),
-    /// Sets that were in force. Freed here when no worker serves under them any more, so that no worker has to.
-    previous: Vec<Arc<PolicySet>>,
+    requester: Requester,
+    set: Arc<Mutex<Arc<PolicySet>>>,
 }
 
 impl Reloader {
-    /// Compiles the config's policy and watches its files. `path` is where the config is read anew; `plan` says which
-    /// addresses this machine has.
+    /// Compiles the config's policy, and starts a thread that reads and watches its files. `path` is where the config is
+    /// read anew; `plan` says which addresses this machine has.
     ///
     /// # Errors
     /// The policy of the config is wrong.
     pub fn start(path: PathBuf, config: &Config, plan: &Plan) -> Result<Self, String> {
-        let servers = config.servers(plan);
-        let (keeper, update) = start_keeper(config, servers, &plan.unfit_sources, &plan.on_link)?;
-        say(&update.notes);
-        Ok(Self {
+        let groups = Groups::of(config, plan);
+        let input = input(config, &groups, &plan.unfit_sources, &plan.on_link);
+        let keeper = Keeper::new(input).map_err(|problem| problem.to_string())?;
+        let set = Arc::new(Mutex::new(keeper.set()));
+        let (requester, inbox) = Requester::new()?;
+        let care = Care {
             path,
-            groups: Groups::of(config, plan),
+            groups,
             keeper,
-            requests: {
-                let (requests, inbox) = mpsc::channel();
-                (Requester(requests), inbox)
-            },
+            mailboxes: &[],
+            set: Arc::clone(&set),
             previous: Vec::new(),
-        })
+        };
+        let (ready, is_ready) = mpsc::channel();
+        let wake = Arc::clone(&requester.wake);
+        memory::thread("policy")
+            .spawn(move || care.run(&inbox, &wake, &ready))
+            .map_err(|error| format!("policy thread: {error}"))?;
+        if is_ready.recv_timeout(START_MAX).is_err() {
+            let secs = START_MAX.as_secs();
+            warn!(
+                "the files of policy are still being read after {secs} s: served without them until then"
+            );
+        }
+        Ok(Self { requester, set })
     }
 
     /// A way to ask for a reload from another thread.
     #[must_use]
     pub fn requester(&self) -> Requester {
-        self.requests.0.clone()
+        self.requester.clone()
     }
 
     /// The set in force.
     #[must_use]
     pub fn set(&self) -> Arc<PolicySet> {
-        self.keeper.set()
+        Arc::clone(&lock(&self.set))
     }
 
-    /// How many milliseconds there is nothing to do unless a file changes.
-    #[must_use]
-    pub fn wait_ms(&self, now: Instant) -> Option<u64> {
-        let deadline = self.keeper.deadline()?;
-        Some(deadline.millis_since(now))
+    /// Gives the workers behind `mailboxes` every set from now on. Not before they run: a letter that nobody opens would
+    /// keep its set alive.
+    pub fn serve(&self, mailboxes: &'static [Mailbox]) {
+        self.requester.ask(Request::Serve(mailboxes));
     }
 
-    /// Follows files that changed, and the addresses of this machine where there is a new `plan`.
-    pub fn tend(&mut self, plan: Option<&Plan>, mailboxes: &[Mailbox]) {
-        if let Some(plan) = plan {
-            self.follow_addresses(plan, mailboxes);
+    /// Follows the addresses of this machine.
+    pub fn follow(&self, plan: &Plan) {
+        self.requester.ask(Request::Follow(Box::new(plan.clone())));
+    }
+
+    /// Has the config and all its files read again. Does not wait for it.
+    pub fn reload(&self) {
+        self.requester.ask(Request::Reload(None));
+    }
+}
+
+/// Locks although a thread panicked while it held the lock: a pointer is valid at every moment.
+fn lock(set: &Mutex<Arc<PolicySet>>) -> MutexGuard<'_, Arc<PolicySet>> {
+    set.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the thread has.
+struct Care {
+    path: PathBuf,
+    /// The upstream groups, as the workers have them.
+    groups: Groups,
+    keeper: Keeper,
+    mailboxes: &'static [Mailbox],
+    /// The set in force, for workers that start.
+    set: Arc<Mutex<Arc<PolicySet>>>,
+    /// Sets that were in force. Freed here, and as soon as no worker serves under them, so that no worker has to.
+    previous: Vec<Arc<PolicySet>>,
+}
+
+impl Care {
+    /// Until nobody can ask any more.
+    fn run(mut self, inbox: &Receiver<Request>, wake: &EventFd, ready: &Sender<()>) {
+        let first = self.keeper.read_all(wall_secs());
+        self.hand_out(first);
+        // Whoever waited may have given up.
+        let _ = ready.send(());
+        loop {
+            match inbox.try_recv() {
+                Ok(request) => self.carry_out(request),
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => {
+                    self.wait(wake);
+                    self.follow_files();
+                    self.sweep();
+                }
+            }
         }
+    }
+
+    /// Waits for a request, a file that changes, or the next turn.
+    fn wait(&self, wake: &EventFd) {
         let now = clock::now();
-        if let Err(problem) = self.keeper.take_events(now) {
-            warn!("{problem}");
-        }
-        let before = self.keeper.set();
-        if let Some(update) = self.keeper.update_if_due(now, wall_secs()) {
-            self.retire(before);
-            hand_out(update, mailboxes);
-        }
-    }
-
-    fn load(&self) -> Result<(Config, Groups, Keeper, Update), String> {
-        let config = Config::load(&self.path).map_err(|errors| errors.to_string())?;
-        let devices = Devices::read().map_err(|error| error.to_string())?;
-        let groups = match config.plan(&devices) {
-            Ok(plan) => Groups::of(&config, &plan),
-            // An interface may be away for the moment, which changes nothing about the same servers.
-            Err(_) if config.group_servers() == self.groups.texts => self.groups.clone(),
-            Err(errors) => return Err(errors.to_string()),
+        let tick_ms = if self.previous.is_empty() {
+            TICK_MS
+        } else {
+            SWEEP_MS
         };
-        let (unfit_sources, on_link) = (self.keeper.unfit_sources(), self.keeper.on_link());
-        let servers = groups.servers.clone();
-        let (keeper, update) = start_keeper(&config, servers, unfit_sources, on_link)?;
-        Ok((config, groups, keeper, update))
+        let until_ms = self
+            .keeper
+            .deadline()
+            .map_or(tick_ms, |deadline| deadline.millis_since(now));
+        let timeout = PollTimeout::from(until_ms.min(tick_ms) as u16);
+        let descriptors = [Some(wake.as_fd()), self.keeper.descriptor()];
+        let mut fds: Vec<_> = descriptors
+            .into_iter()
+            .flatten()
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+            .collect();
+        // Interrupted or failed: a turn without an event, and the next one waits again.
+        let _ = poll(&mut fds, timeout);
+        // Fails only where nobody has asked.
+        let _ = wake.read();
     }
 
-    fn follow_addresses(&mut self, plan: &Plan, mailboxes: &[Mailbox]) {
+    fn carry_out(&mut self, request: Request) {
+        match request {
+            Request::Serve(mailboxes) => {
+                self.mailboxes = mailboxes;
+                self.post();
+            }
+            Request::Follow(plan) => self.follow_addresses(&plan),
+            Request::Reload(reply) => {
+                let outcome = self.reload();
+                // It may have gone.
+                let _ = reply.map(|reply| reply.send(outcome));
+            }
+        }
+    }
+
+    fn follow_files(&mut self) {
+        let now = clock::now();
+        self.keeper.take_events(now);
+        if let Some(update) = self.keeper.update_if_due(now, wall_secs()) {
+            self.hand_out(update);
+        }
+    }
+
+    fn follow_addresses(&mut self, plan: &Plan) {
         let (unfit_sources, on_link) = (&plan.unfit_sources, &plan.on_link);
         if unfit_sources == self.keeper.unfit_sources() && on_link == self.keeper.on_link() {
             return;
         }
-        self.retire(self.keeper.set());
-        let set = self
-            .keeper
+        self.keeper
             .set_addresses(unfit_sources.clone(), on_link.clone());
-        post(&set, mailboxes);
+        self.post();
     }
 
-    /// Keeps a set until nobody else does.
-    fn retire(&mut self, set: Arc<PolicySet>) {
-        self.previous.retain(|set| Arc::strong_count(set) > 1);
-        self.previous.push(set);
-    }
-
-    /// Reads the config and all its files again, and tells those who asked for it. A fault changes nothing.
-    pub fn reload(&mut self, mailboxes: &[Mailbox]) {
-        // Whoever comes later has sent another signal.
-        let waiting: Vec<_> = self.requests.1.try_iter().collect();
-        let outcome = self.reload_once(mailboxes);
-        for reply in waiting {
-            // It may have gone.
-            let _ = reply.send(outcome.clone());
-        }
-    }
-
-    fn reload_once(&mut self, mailboxes: &[Mailbox]) -> Outcome {
+    /// Reads the config and all its files again. A fault in the config changes nothing; a file that fails keeps what it
+    /// belongs to as it was, and the rest is taken over.
+    fn reload(&mut self) -> Outcome {
         match self.load() {
-            Ok((config, groups, keeper, update)) => {
+            Ok((config, groups, update)) => {
                 config.set_log();
                 let told = in_words(&update.notes);
-                self.retire(self.keeper.set());
-                self.keeper = keeper;
-                hand_out(update, mailboxes);
+                let has_failed = !update.notes.failures.is_empty();
+                self.hand_out(update);
                 if !groups.continue_those_of(&self.groups) {
                     // What is cached names its group by number.
                     CACHE.clear();
                 }
                 self.groups = groups;
-                info!("{RELOADED}");
-                Ok(told.into_iter().chain([RELOADED.to_owned()]).collect())
+                let head = if has_failed {
+                    RELOADED_IN_PART
+                } else {
+                    RELOADED
+                };
+                info!("{head}");
+                let lines = told.into_iter().chain([head.to_owned()]).collect();
+                if has_failed { Err(lines) } else { Ok(lines) }
             }
             Err(problem) => {
                 let mut lines = vec!["not reloaded, all stays as it was:".to_owned()];
@@ -204,6 +300,46 @@ impl Reloader {
                 Err(lines)
             }
         }
+    }
+
+    fn load(&mut self) -> Result<(Config, Groups, Update), String> {
+        let config = Config::load(&self.path).map_err(|errors| errors.to_string())?;
+        let devices = Devices::read().map_err(|error| error.to_string())?;
+        let groups = match config.plan(&devices) {
+            Ok(plan) => Groups::of(&config, &plan),
+            // An interface may be away for the moment, which changes nothing about the same servers.
+            Err(_) if config.group_servers() == self.groups.texts => self.groups.clone(),
+            Err(errors) => return Err(errors.to_string()),
+        };
+        let (unfit_sources, on_link) = (self.keeper.unfit_sources(), self.keeper.on_link());
+        let input = input(&config, &groups, unfit_sources, on_link);
+        let update = self.keeper.reload(input, wall_secs());
+        let update = update.map_err(|problem| problem.to_string())?;
+        Ok((config, groups, update))
+    }
+
+    /// Says what came of it, and gives every worker the new set.
+    fn hand_out(&mut self, update: Update) {
+        say(&update.notes);
+        if update.set.is_some() {
+            self.post();
+        }
+    }
+
+    fn post(&mut self) {
+        let new = self.keeper.set();
+        let old = std::mem::replace(&mut *lock(&self.set), Arc::clone(&new));
+        if !Arc::ptr_eq(&old, &new) {
+            self.previous.push(old);
+        }
+        for mailbox in self.mailboxes {
+            mailbox.post_policy(Arc::<PolicySet>::clone(&new));
+        }
+    }
+
+    /// Frees the sets that nobody else has any more.
+    fn sweep(&mut self) {
+        self.previous.retain(|set| Arc::strong_count(set) > 1);
     }
 }
 
@@ -233,44 +369,27 @@ impl Groups {
     }
 }
 
-impl AsFd for Reloader {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.keeper.as_fd()
-    }
-}
-
-/// Gives every worker the new set.
-fn hand_out(update: Update, mailboxes: &[Mailbox]) {
-    say(&update.notes);
-    if let Some(set) = update.set {
-        post(&set, mailboxes);
-    }
-}
-
-fn post(set: &Arc<PolicySet>, mailboxes: &[Mailbox]) {
-    for mailbox in mailboxes {
-        mailbox.post_policy(Arc::<PolicySet>::clone(set));
-    }
-}
-
-fn start_keeper(
+fn input(
     config: &Config,
-    servers: Vec<UpstreamConfig>,
+    groups: &Groups,
     unfit_sources: &[IpAddr],
     on_link: &[Network],
-) -> Result<(Keeper, Update), String> {
-    let input = PolicyInput {
-        servers,
+) -> PolicyInput {
+    PolicyInput {
+        servers: groups.servers.clone(),
         unfit_sources: unfit_sources.to_vec(),
         on_link: on_link.to_vec(),
         ..config.policy()
-    };
-    Keeper::start(input, wall_secs()).map_err(|problem| problem.to_string())
+    }
 }
 
 /// What was read and what was passed over, a line each.
 fn in_words(notes: &Notes) -> Vec<String> {
-    let problems = notes.failures.iter().chain(&notes.first);
+    let problems = notes
+        .failures
+        .iter()
+        .chain(&notes.doubts)
+        .chain(&notes.first);
     let problems = problems
         .take(NOTES_MAX)
         .chain(notes.refusals.iter().take(NOTES_MAX))
@@ -288,7 +407,11 @@ fn say(notes: &Notes) {
     for told in notes.told.iter().take(NOTES_MAX) {
         info!("{told}");
     }
-    let problems = notes.failures.iter().chain(&notes.first);
+    let problems = notes
+        .failures
+        .iter()
+        .chain(&notes.doubts)
+        .chain(&notes.first);
     for problem in problems.take(NOTES_MAX) {
         warn!("{problem}");
     }
@@ -303,4 +426,76 @@ fn say(notes: &Notes) {
 /// The wall clock for the end of leases.
 fn wall_secs() -> Option<i64> {
     clock::own_wall_secs().map(u64::cast_signed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::testing::Folder;
+    use crate::worker::Mailbox;
+    use qemu_test::wait::wait_until;
+    use std::sync::Weak;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    fn config(text: &str) -> Config {
+        let text = format!(
+            "[[interface]]\nname = \"lo\"\n[[upstream]]\nname = \"up\"\nservers = [\"192.0.2.1\"]\n{text}"
+        );
+        Config::parse("test.toml", &text).expect("valid")
+    }
+
+    fn start(text: &str) -> (Reloader, &'static [Mailbox]) {
+        let plan = Plan {
+            servers: vec![vec!["192.0.2.1:53".parse().expect("an address")]],
+            ..Plan::default()
+        };
+        let reloader = Reloader::start("test.toml".into(), &config(text), &plan).expect("started");
+        let mailboxes: &'static [Mailbox] = Vec::leak(vec![Mailbox::new().expect("a mailbox")]);
+        (reloader, mailboxes)
+    }
+
+    /// A worker that serves under its policy until it opens the next letter.
+    #[test]
+    fn a_set_is_freed_when_the_last_worker_has_left_it() {
+        let folder = Folder::new();
+        let list = folder.write("ads.txt", "ads.example\n");
+        let (reloader, mailboxes) = start(&format!("[filter]\nblock_files = [{list:?}]\n"));
+        let mut serving = reloader.set();
+        reloader.serve(mailboxes);
+        let old: Weak<PolicySet> = Arc::downgrade(&serving);
+        assert_eq!(serving.listed_names(), 1);
+        std::fs::write(&list, "ads.example\nmore.example\n").expect("written");
+        wait_until("the new list is in force", TIMEOUT, || {
+            reloader.set().listed_names() == 2
+        })
+        .expect("taken");
+        assert!(old.upgrade().is_some(), "a worker serves under it");
+        serving = reloader.set();
+        wait_until("the old one is freed", TIMEOUT, || old.upgrade().is_none()).expect("freed");
+        assert_eq!(serving.listed_names(), 2);
+    }
+
+    #[test]
+    fn whoever_asks_for_a_reload_is_told_what_failed() {
+        let (reloader, _) = start("");
+        let lines = reloader.requester().reload().expect_err("no such file");
+        assert!(
+            lines[0].starts_with("not reloaded, all stays as it was: test.toml: "),
+            "{lines:?}"
+        );
+    }
+
+    /// Nobody at the other end: whoever opens it waits.
+    #[test]
+    fn a_start_waits_for_no_fifo() {
+        let folder = Folder::new();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        let good = folder.write("good.txt", "good.example\n");
+        let (reloader, _) = start(&format!(
+            "[filter]\nblock_files = [{fifo:?}, {good:?}]\n[local]\nhosts = [{fifo:?}]\n"
+        ));
+        assert_eq!(reloader.set().listed_names(), 1);
+    }
 }

@@ -108,6 +108,7 @@ impl Config {
             compiled: paths(&filter.compiled),
             block_names: filter.block.iter().map(ToString::to_string).collect(),
             allow_names: filter.allow.iter().map(ToString::to_string).collect(),
+            take_shrunk: filter.take_shrunk,
             answer: self.block_answer(),
             ttl_secs: filter.ttl,
         }

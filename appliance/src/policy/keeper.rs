@@ -1,8 +1,9 @@
 //! Keeps policy up to date: reads files anew when they change, and keeps the set in force where the new one is wrong.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use xdnsd_core::policy::on_link::Network;
@@ -10,7 +11,8 @@ use xdnsd_core::time::Instant;
 
 use super::problem::{Notes, Problem, Said};
 use super::set::{PolicyInput, PolicySet};
-use super::watch::{Debounce, Users, Watcher};
+use super::watch::{Debounce, Pace, Users, Watched, Watcher};
+use crate::files;
 
 /// What came of reading files anew.
 #[derive(Debug)]
@@ -22,18 +24,23 @@ pub struct Update {
     pub notes: Notes,
 }
 
+/// Files that were read, and how many rules each had.
+type Loaded = HashMap<String, usize>;
+
 /// The set in force, and what it is made of. Belongs to one thread, which waits for its file descriptor and its deadline.
 #[derive(Debug)]
 pub struct Keeper {
     input: PolicyInput,
     set: Arc<PolicySet>,
     watcher: Watcher,
-    debounce: Debounce,
-    changed: Users,
-    /// Files of local data that could not be used when the set in force was built.
-    missing_local: Vec<Problem>,
-    /// Lists that could not.
-    missing_lists: Vec<Problem>,
+    local_changes: Debounce,
+    list_changes: Debounce,
+    /// Files of local data that the set in force has.
+    local_loaded: Loaded,
+    /// Lists that it has.
+    lists_loaded: Loaded,
+    /// What was said about who else may write to files.
+    doubts: HashSet<Problem>,
     /// When the first of the leases in force ends, in seconds of the Unix epoch.
     next_end_secs: Option<i64>,
     /// What was said of local data as it is.
@@ -43,40 +50,42 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Compiles the first set and watches its files. A file that cannot be read does not keep a router from starting: what
-    /// it belongs to is empty until it can, and the update says so.
+    /// The policy of the config alone, without any file: whether it is right shows at once.
     ///
     /// # Errors
-    /// The config itself is wrong, or the kernel gives no inotify instance.
-    pub fn start(input: PolicyInput, now_secs: Option<i64>) -> Result<(Self, Update), Problem> {
-        // Watched before they are read: what changes in between is read again.
-        let no_watch = |error: nix::Error| {
-            Problem::of("inotify", format!("{error}; see fs.inotify in sysctl"))
-        };
-        let watcher = Watcher::new(files(&input)).map_err(no_watch)?;
-        let (mut local, mut lists) = (Notes::default(), Notes::default());
-        let set = PolicySet::build_fixed(&input)?
-            .with_lists(&input, &mut lists)?
-            .with_local(&input, now_secs, &mut local)?;
-        let mut keeper = Self {
+    /// The config itself is wrong.
+    pub fn new(input: PolicyInput) -> Result<Self, Problem> {
+        let set = Arc::new(PolicySet::build_fixed(&input)?);
+        Ok(Self {
+            // Watched before they are read: what changes in between is read again.
+            watcher: Watcher::new(files(&input)),
             input,
-            set: Arc::new(set),
-            watcher,
-            debounce: Debounce::default(),
-            changed: Users::default(),
-            missing_local: local.failures.clone(),
-            missing_lists: lists.failures.clone(),
-            next_end_secs: local.next_end_secs,
+            set,
+            local_changes: Debounce::default(),
+            list_changes: Debounce::default(),
+            local_loaded: Loaded::new(),
+            lists_loaded: Loaded::new(),
+            doubts: HashSet::new(),
+            next_end_secs: None,
             said: Said::default(),
             has_moved: false,
-        };
-        keeper.said.leave_new(&mut local);
-        local.merge(lists);
-        let update = Update {
-            set: Some(keeper.set()),
-            notes: local,
-        };
+        })
+    }
+
+    /// Reads all files and watches them. A file that cannot be read does not keep a router from starting: what it belongs
+    /// to is empty until it can, and the update says so.
+    ///
+    /// # Errors
+    /// The config itself is wrong.
+    pub fn start(input: PolicyInput, now_secs: Option<i64>) -> Result<(Self, Update), Problem> {
+        let mut keeper = Self::new(input)?;
+        let update = keeper.read_all(now_secs);
         Ok((keeper, update))
+    }
+
+    /// Reads all files at once.
+    pub fn read_all(&mut self, now_secs: Option<i64>) -> Update {
+        self.rebuild(Users::ALL, now_secs)
     }
 
     /// The set in force.
@@ -85,26 +94,24 @@ impl Keeper {
         Arc::clone(&self.set)
     }
 
-    /// Takes the kernel's events. To be called when the file descriptor is readable.
-    ///
-    /// # Errors
-    /// The kernel does not tell. All files count as changed then.
-    pub fn take_events(&mut self, now: Instant) -> Result<(), Problem> {
-        let (changed, told) = match self.watcher.changes() {
-            Ok(changed) => (changed, Ok(())),
-            Err(error) => (Users::ALL, Err(Problem::of("inotify", error.to_string()))),
-        };
-        if changed.any() {
-            self.changed = self.changed.with(changed);
-            self.debounce.note(now);
+    /// Finds out what has changed. To be called when the file descriptor is readable, and at the deadline.
+    pub fn take_events(&mut self, now: Instant) {
+        for change in self.watcher.changes(now) {
+            if change.users.local {
+                self.local_changes.note(now, &change);
+            }
+            if change.users.lists {
+                self.list_changes.note(now, &change);
+            }
         }
-        told
     }
 
-    /// When [`Self::update_if_due`] has something to do. `None`: not before the next event.
+    /// When [`Self::take_events`] and [`Self::update_if_due`] have something to do. `None`: not before the next event.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.debounce.deadline()
+        let debounces = [&self.local_changes, &self.list_changes];
+        let deadlines = debounces.into_iter().filter_map(Debounce::deadline);
+        deadlines.chain(self.watcher.deadline()).min()
     }
 
     /// Reads what has changed, once its writers have had the time to finish, and leases when one has ended. `None`: not
@@ -112,10 +119,13 @@ impl Keeper {
     pub fn update_if_due(&mut self, now: Instant, now_secs: Option<i64>) -> Option<Update> {
         let ends = self.next_end_secs.zip(now_secs);
         let has_ended = ends.is_some_and(|(end_secs, now_secs)| end_secs < now_secs);
-        self.changed.local |= has_ended;
-        let is_due = self.debounce.take_due(now) || has_ended || self.has_moved;
-        self.has_moved = false;
-        is_due.then(|| self.rebuild(now_secs))
+        let due = Users {
+            local: self.local_changes.take_due(now)
+                || has_ended
+                || std::mem::take(&mut self.has_moved),
+            lists: self.list_changes.take_due(now),
+        };
+        due.any().then(|| self.rebuild(due, now_secs))
     }
 
     /// Addresses that no query from the wire can come from.
@@ -138,48 +148,136 @@ impl Keeper {
     ) -> Arc<PolicySet> {
         // None of our own addresses is a client's.
         self.has_moved |= self.has_leases() && unfit_sources != self.input.unfit_sources;
-        self.changed.local |= self.has_moved;
         self.input.unfit_sources = unfit_sources;
         self.input.on_link = on_link;
         self.set = Arc::new(self.set.with_addresses(&self.input));
         self.set()
     }
 
-    /// Reads all files again at once: somebody asked for it.
-    pub fn reload(&mut self, now_secs: Option<i64>) -> Update {
-        self.changed = Users::ALL;
-        self.rebuild(now_secs)
+    /// Takes over another config and reads all files again at once. Of what cannot be read now, and could before, the part
+    /// that it belongs to, local data or lists, stays as it was.
+    ///
+    /// # Errors
+    /// The config itself is wrong; all stays as it was.
+    pub fn reload(&mut self, input: PolicyInput, now_secs: Option<i64>) -> Result<Update, Problem> {
+        let fixed = PolicySet::build_fixed(&input)?;
+        let watched = files(&input);
+        if watched != self.watcher.watched() {
+            self.watcher = Watcher::new(watched);
+        }
+        self.input = input;
+        // Whoever asks is told everything.
+        self.said = Said::default();
+        self.set = Arc::new(fixed.with_files_of(&self.set));
+        let mut update = self.rebuild(Users::ALL, now_secs);
+        update.set = Some(self.set());
+        Ok(update)
     }
 
     fn has_leases(&self) -> bool {
         !self.input.local.leases.is_empty()
     }
 
-    fn rebuild(&mut self, now_secs: Option<i64>) -> Update {
-        let changed = std::mem::take(&mut self.changed);
+    fn rebuild(&mut self, changed: Users, now_secs: Option<i64>) -> Update {
         let before = Arc::clone(&self.set);
         let mut notes = Notes::default();
         if changed.lists {
-            let mut lists = Notes::default();
-            let built = self.set.with_lists(&self.input, &mut lists);
-            let set = accept(built, &mut lists, &mut self.missing_lists);
-            self.set = set.map_or(Arc::clone(&self.set), Arc::new);
-            notes.merge(lists);
+            notes.merge(self.rebuild_lists());
         }
         // What a list blocks is not a lease's.
         if changed.local || changed.lists && self.has_leases() {
-            let mut local = Notes::default();
-            let built = self.set.with_local(&self.input, now_secs, &mut local);
-            self.next_end_secs = local.next_end_secs;
-            let set = accept(built, &mut local, &mut self.missing_local);
-            self.set = set.map_or(Arc::clone(&self.set), Arc::new);
-            self.said.leave_new(&mut local);
-            notes.merge(local);
+            notes.merge(self.rebuild_local(now_secs));
         }
+        self.note_doubts(&mut notes);
+        let trouble = self.watcher.take_trouble();
+        notes
+            .doubts
+            .extend(trouble.map(|what| Problem::of("inotify", what)));
         let is_new = !Arc::ptr_eq(&before, &self.set);
         Update {
             set: is_new.then(|| self.set()),
             notes,
+        }
+    }
+
+    fn rebuild_lists(&mut self) -> Notes {
+        let mut notes = Notes::default();
+        if self.list_changes.is_open() && !self.lists_loaded.is_empty() {
+            // Asked for while somebody writes: half a list is worse than yesterday's. It is read when he has finished.
+            let what = "a list is being written; all stay as they are until that is done";
+            notes.failures.push(Problem::of("lists", what));
+            return notes;
+        }
+        let built = self.set.with_lists(&self.input, &mut notes);
+        if !self.input.lists.take_shrunk {
+            refuse_shrunk(&mut notes, &self.lists_loaded);
+        }
+        if let Some(set) = accept(built, &mut notes, &mut self.lists_loaded) {
+            self.set = Arc::new(set);
+        }
+        notes
+    }
+
+    fn rebuild_local(&mut self, now_secs: Option<i64>) -> Notes {
+        let mut notes = Notes::default();
+        if self.local_changes.is_open() && !self.local_loaded.is_empty() {
+            // For a lease that ended, say: half a hosts file is worth no more than half a list.
+            let what =
+                "a hosts file is being written; local data stays as it is until that is done";
+            notes.failures.push(Problem::of("hosts", what));
+            self.said.leave_new(&mut notes);
+            return notes;
+        }
+        let built = self.set.with_local(&self.input, now_secs, &mut notes);
+        self.next_end_secs = notes.next_end_secs;
+        if let Some(set) = accept(built, &mut notes, &mut self.local_loaded) {
+            self.set = Arc::new(set);
+        }
+        self.said.leave_new(&mut notes);
+        notes
+    }
+
+    /// Says once who else than root and this program may write to a file.
+    fn note_doubts(&mut self, notes: &mut Notes) {
+        let leases: HashSet<&Path> = self
+            .input
+            .local
+            .leases
+            .iter()
+            .map(|lease| lease.path.as_path())
+            .collect();
+        let doubt = |watched: &Watched| {
+            let doubt = files::doubt(&watched.path, !leases.contains(watched.path.as_path()))?;
+            Some(Problem::of(watched.path.display().to_string(), doubt))
+        };
+        let doubts: HashSet<Problem> = self.watcher.watched().iter().filter_map(doubt).collect();
+        notes
+            .doubts
+            .extend(doubts.difference(&self.doubts).cloned());
+        self.doubts = doubts;
+    }
+
+    /// Readable when [`Keeper::take_events`] has something to take.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.watcher.descriptor()
+    }
+}
+
+/// A list of fewer rules is one that people write by hand, and they may well take half of it out.
+const SHRINKS_FROM: usize = 8;
+
+/// A list that lost most of its rules is more likely half a download, or an error of whoever makes it, than meant.
+fn refuse_shrunk(notes: &mut Notes, before: &Loaded) {
+    for (place, rules) in &notes.loaded {
+        let had = before.get(place).copied().unwrap_or(0);
+        let is_shrunk = had >= SHRINKS_FROM && rules * 2 < had;
+        if is_shrunk || had > 0 && *rules == 0 {
+            let what = format!(
+                "has {rules} rules and had {had}: the lists stay as they were; \
+                 `filter.take_shrunk = true`, or a restart, takes it as it is"
+            );
+            notes.failures.push(Problem::of(place.clone(), what));
         }
     }
 }
@@ -188,39 +286,39 @@ impl Keeper {
 fn accept(
     built: Result<PolicySet, Problem>,
     notes: &mut Notes,
-    missing: &mut Vec<Problem>,
+    loaded: &mut Loaded,
 ) -> Option<PolicySet> {
     let set = notes.or_fail(built)?;
-    let is_missing = |failure: &Problem| missing.iter().any(|known| known.place == failure.place);
-    if !notes.failures.iter().all(is_missing) {
+    if notes
+        .failures
+        .iter()
+        .any(|failure| loaded.contains_key(&failure.place))
+    {
         return None;
     }
-    missing.clone_from(&notes.failures);
+    *loaded = notes.loaded.drain(..).collect();
     Some(set)
 }
 
-impl AsFd for Keeper {
-    /// Readable when [`Keeper::take_events`] has something to take.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.watcher.as_fd()
-    }
-}
-
-fn files(input: &PolicyInput) -> Vec<(PathBuf, Users)> {
-    let local = input
-        .local
-        .hosts
-        .iter()
-        .chain(input.local.leases.iter().map(|lease| &lease.path));
-    let lists = input
-        .lists
+fn files(input: &PolicyInput) -> Vec<Watched> {
+    let watched = |users, pace| {
+        move |path: &PathBuf| Watched {
+            path: path.clone(),
+            users,
+            pace,
+        }
+    };
+    let (local, lists) = (&input.local, &input.lists);
+    let hosts = local.hosts.iter().map(watched(Users::LOCAL, Pace::Whole));
+    let leases = local.leases.iter().map(|lease| &lease.path);
+    let lists = lists
         .block
         .iter()
-        .chain(&input.lists.allow)
-        .chain(&input.lists.compiled);
-    let local = local.map(|path| (path.clone(), Users::LOCAL));
-    local
-        .chain(lists.map(|path| (path.clone(), Users::LISTS)))
+        .chain(&lists.allow)
+        .chain(&lists.compiled);
+    hosts
+        .chain(leases.map(watched(Users::LOCAL, Pace::Live)))
+        .chain(lists.map(watched(Users::LISTS, Pace::Whole)))
         .collect()
 }
 
@@ -259,7 +357,7 @@ mod tests {
 
     /// Lets the keeper find out what happened and do what it does.
     fn update(keeper: &mut Keeper) -> Option<Update> {
-        keeper.take_events(NOW).expect("events");
+        keeper.take_events(NOW);
         keeper.update_if_due(LATER, None)
     }
 
@@ -286,7 +384,7 @@ mod tests {
         assert_eq!(told(&first), [format!("{}: is not there", path.display())]);
         assert!(update(&mut keeper).is_none(), "nothing happened");
         fs::write(&path, "0 02:00:00:00:00:01 192.168.1.7 phone *\n").expect("written");
-        keeper.take_events(NOW).expect("events");
+        keeper.take_events(NOW);
         assert!(
             keeper.update_if_due(NOW, None).is_none(),
             "its writer may not have finished"
@@ -461,7 +559,9 @@ mod tests {
         starts(&said(update(&mut keeper)), &[]);
         folder.write("leases", lease(1) + text);
         starts(&said(update(&mut keeper)), &all[2..]);
-        starts(&said(Some(keeper.reload(None))), &[]);
+        // Whoever asks for a reload is told everything.
+        let input = keeper.input.clone();
+        starts(&said(keeper.reload(input, None).ok()), &all);
     }
 
     #[test]
@@ -524,11 +624,256 @@ mod tests {
         let (mut keeper, _) = Keeper::start(input, None).expect("started");
         let old = keeper.set();
         folder.write("hosts", "192.168.1.3 tv\n");
-        assert!(keeper.reload(None).set.is_some());
+        let input = keeper.input.clone();
+        assert!(keeper.reload(input, None).expect("right").set.is_some());
         assert!(is_local(&keeper, "tv"));
         assert!(
             !Arc::ptr_eq(&old, &keeper.set()),
             "whoever holds the old set still can"
         );
+    }
+
+    fn with_list(path: &Path) -> PolicyInput {
+        let mut input = PolicyInput::default();
+        input.lists.block = vec![path.to_path_buf()];
+        input
+    }
+
+    fn names(count: usize) -> String {
+        (0..count)
+            .map(|number| format!("ads{number}.example\n"))
+            .collect()
+    }
+
+    #[test]
+    fn a_list_that_lost_most_of_its_rules_is_refused() {
+        let folder = Folder::new();
+        let path = folder.write("ads.txt", names(100));
+        let (mut keeper, _) = Keeper::start(with_list(&path), None).expect("started");
+        let refused = |keeper: &mut Keeper, content: &str, rules| {
+            folder.write("ads.txt", content);
+            let updated = update(keeper).expect("due");
+            let told = told(&updated);
+            let what = format!("{}: has {rules} rules and had 100: ", path.display());
+            assert!(told[0].starts_with(&what), "{told:?}");
+            assert!(updated.set.is_none() && is_blocked(keeper, "ads99.example"));
+        };
+        refused(&mut keeper, "", 0);
+        refused(&mut keeper, "# nothing\n", 0);
+        refused(&mut keeper, &names(49), 49);
+        folder.write("ads.txt", names(50));
+        assert_eq!(
+            told(&update(&mut keeper).expect("due")),
+            [""; 0],
+            "half of them"
+        );
+        assert!(!is_blocked(&keeper, "ads99.example"));
+        // A new start has nothing to compare with, and a key takes it as it is.
+        folder.write("ads.txt", names(10));
+        assert_eq!(told(&update(&mut keeper).expect("due")).len(), 1);
+        let input = keeper.input.clone();
+        assert!(
+            !told(&keeper.reload(input, None).expect("right")).is_empty(),
+            "a reload, too"
+        );
+        assert!(is_blocked(&keeper, "ads49.example"));
+        let mut input = keeper.input.clone();
+        input.lists.take_shrunk = true;
+        assert_eq!(told(&keeper.reload(input, None).expect("right")), [""; 0]);
+        assert!(is_blocked(&keeper, "ads9.example") && !is_blocked(&keeper, "ads10.example"));
+        let (keeper, first) = Keeper::start(with_list(&path), None).expect("started");
+        assert_eq!(told(&first), [""; 0]);
+        assert!(is_blocked(&keeper, "ads9.example"));
+    }
+
+    /// Somebody edits his own list.
+    #[test]
+    fn a_list_of_a_few_rules_may_shrink_but_not_to_nothing() {
+        let folder = Folder::new();
+        let path = folder.write("own.txt", names(7));
+        let (mut keeper, _) = Keeper::start(with_list(&path), None).expect("started");
+        folder.write("own.txt", names(1));
+        assert_eq!(told(&update(&mut keeper).expect("due")), [""; 0]);
+        assert!(is_blocked(&keeper, "ads0.example") && !is_blocked(&keeper, "ads6.example"));
+        folder.write("own.txt", "");
+        assert_eq!(told(&update(&mut keeper).expect("due")).len(), 1);
+        assert!(is_blocked(&keeper, "ads0.example"));
+    }
+
+    #[test]
+    fn a_compiled_list_that_shrinks_is_refused_too() {
+        let folder = Folder::new();
+        let path = folder.path().join("ads.list");
+        let compile = |count| {
+            let source = folder.write("ads.txt", names(count));
+            let (image, _) = list_file::compile(&[(source, Purpose::Block)]).expect("compiled");
+            list_file::write(&path, &image).expect("written");
+        };
+        compile(10);
+        let mut input = PolicyInput::default();
+        input.lists.compiled = vec![path.clone()];
+        let (mut keeper, _) = Keeper::start(input, None).expect("started");
+        compile(4);
+        assert_eq!(told(&update(&mut keeper).expect("due")).len(), 1);
+        assert!(is_blocked(&keeper, "ads9.example"));
+        compile(5);
+        assert_eq!(told(&update(&mut keeper).expect("due")), [""; 0]);
+        assert!(!is_blocked(&keeper, "ads9.example"));
+    }
+
+    /// `cp` over a list, slowly; and a reload in the middle of it.
+    #[test]
+    fn half_a_list_is_never_loaded() {
+        use std::io::Write;
+        let folder = Folder::new();
+        let path = folder.write("ads.txt", names(100));
+        let (mut keeper, _) = Keeper::start(with_list(&path), None).expect("started");
+        let mut file = fs::File::create(&path).expect("truncated");
+        let at = Instant::from_millis;
+        let text = names(200);
+        for (step, part) in text.as_bytes().chunks(text.len() / 8).enumerate() {
+            file.write_all(part).expect("written");
+            let now = 1_000 + step as u64 * 5_000;
+            keeper.take_events(at(now));
+            assert!(
+                keeper.update_if_due(at(now + 4_999), None).is_none(),
+                "step {step}"
+            );
+            assert!(is_blocked(&keeper, "ads99.example"), "step {step}");
+        }
+        let input = keeper.input.clone();
+        let updated = keeper.reload(input, None).expect("right");
+        assert!(
+            told(&updated)[0].starts_with("lists: a list is being written"),
+            "{:?}",
+            told(&updated)
+        );
+        assert!(is_blocked(&keeper, "ads99.example") && !is_blocked(&keeper, "ads199.example"));
+        drop(file);
+        keeper.take_events(at(100_000));
+        assert!(keeper.update_if_due(at(101_000), None).is_some());
+        assert!(is_blocked(&keeper, "ads199.example"));
+    }
+
+    /// A FIFO, a device or a folder where a file was, or where one is expected.
+    #[test]
+    fn what_is_no_file_stops_nothing_else() {
+        let folder = Folder::new();
+        let paths = ["ads.txt", "hosts", "leases", "ads.list"].map(|name| folder.path().join(name));
+        let mut input = PolicyInput::default();
+        let [list, hosts, leases, compiled] = &paths;
+        (input.lists.block, input.local.hosts) = (vec![list.clone()], vec![hosts.clone()]);
+        input.lists.compiled = vec![compiled.clone()];
+        input.local.leases = vec![LeaseFile {
+            path: leases.clone(),
+            format: LeaseFormat::Dnsmasq,
+        }];
+        let fifo =
+            |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        paths.iter().for_each(|path| fifo(path));
+        let (mut keeper, first) = Keeper::start(input, None).expect("started");
+        let failed = |update: &Update| {
+            update
+                .notes
+                .failures
+                .iter()
+                .map(|failure| failure.what.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(failed(&first), ["is a FIFO, not a file"; 4]);
+        let put = |path: &Path, text: &str| {
+            let _ = fs::remove_file(path);
+            fs::write(path, text).expect("written");
+        };
+        put(hosts, "192.168.1.2 nas\n");
+        assert_eq!(
+            failed(&update(&mut keeper).expect("due")),
+            [""; 0],
+            "said once"
+        );
+        assert!(is_local(&keeper, "nas"));
+        put(list, "ads.example\n");
+        assert_eq!(
+            failed(&update(&mut keeper).expect("due")).len(),
+            1,
+            "the compiled list"
+        );
+        assert!(is_blocked(&keeper, "ads.example"));
+        put(leases, "0 02:00:00:00:00:01 192.168.1.7 phone *\n");
+        update(&mut keeper).expect("due");
+        // And back: what was read stays in force, and the rest goes on.
+        fs::remove_file(list).expect("removed");
+        fs::create_dir(list).expect("a folder");
+        fs::remove_file(hosts).expect("removed");
+        fifo(hosts);
+        let updated = update(&mut keeper).expect("due");
+        assert!(
+            failed(&updated).contains(&"is a folder, not a file".into()),
+            "{:?}",
+            told(&updated)
+        );
+        assert!(
+            failed(&updated).contains(&"is a FIFO, not a file".into()),
+            "{:?}",
+            told(&updated)
+        );
+        assert!(
+            is_blocked(&keeper, "ads.example")
+                && is_local(&keeper, "nas")
+                && is_local(&keeper, "phone")
+        );
+    }
+
+    #[test]
+    fn a_reload_takes_over_what_is_right_and_keeps_what_a_file_fails_for() {
+        let folder = Folder::new();
+        let (list, hosts) = (
+            folder.write("ads.txt", "ads.example\n"),
+            folder.write("hosts", "192.168.1.2 nas\n"),
+        );
+        let mut input = with_list(&list);
+        input.local.hosts = vec![hosts];
+        let (mut keeper, _) = Keeper::start(input.clone(), None).expect("started");
+        folder.write("ads.txt", "<html>\n");
+        folder.write("hosts", "192.168.1.3 tv\n");
+        input.local.records = vec!["box A 192.0.2.9".into()];
+        let updated = keeper.reload(input.clone(), None).expect("right");
+        assert_eq!(updated.notes.failures.len(), 1);
+        assert!(is_blocked(&keeper, "ads.example"));
+        assert!(is_local(&keeper, "tv") && is_local(&keeper, "box") && !is_local(&keeper, "nas"));
+        input.local.records = vec!["box A 192.0.2".into()];
+        assert!(keeper.reload(input, None).is_err());
+        assert!(
+            is_local(&keeper, "box"),
+            "a fault of the config changes nothing"
+        );
+    }
+
+    #[test]
+    fn who_else_may_write_is_said_once() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::new();
+        fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("mode");
+        let list = folder.write("ads.txt", "ads.example\n");
+        fs::set_permissions(&list, PermissionsExt::from_mode(0o666)).expect("mode");
+        let (mut keeper, first) = Keeper::start(with_list(&list), None).expect("started");
+        let doubts = |update: &Update| {
+            update
+                .notes
+                .doubts
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            doubts(&first),
+            [format!(
+                "{}: anybody may write to it (mode 666)",
+                list.display()
+            )]
+        );
+        assert!(is_blocked(&keeper, "ads.example"), "a warning, no more");
+        folder.write("ads.txt", "more.example\n");
+        assert_eq!(doubts(&update(&mut keeper).expect("due")), [""; 0]);
     }
 }

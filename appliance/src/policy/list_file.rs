@@ -77,12 +77,12 @@ impl ListImage {
     /// The list.
     #[must_use]
     pub fn list(&self) -> List<'_> {
-        List::view(self.as_ref()).unwrap_or(List::EMPTY)
+        List::view(self.bytes()).unwrap_or(List::EMPTY)
     }
-}
 
-impl AsRef<[u8]> for ListImage {
-    fn as_ref(&self) -> &[u8] {
+    /// Its bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
         self.0.as_ref()
     }
 }

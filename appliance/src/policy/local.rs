@@ -475,6 +475,9 @@ fn texts(path: &Path, notes: &mut Notes) -> Vec<(PathBuf, String)> {
     let found = files_behind(path, notes);
     for file in notes.or_fail(found).unwrap_or_default() {
         let text = notes.or_fail(read_text(&file, FILE_BYTES_MAX));
+        if text.is_some() {
+            notes.load(&file, 0);
+        }
         texts.extend(text.map(|text| (file, text)));
     }
     texts

@@ -72,6 +72,10 @@ pub struct Notes {
     pub stamps: Vec<(String, u64)>,
     /// Files that could not be used at all: what they hold is missing from what was built.
     pub failures: Vec<Problem>,
+    /// Files that were used, and how many rules each had.
+    pub loaded: Vec<(String, usize)>,
+    /// Who else may write to files; and what stands in the way of watching them. Said once.
+    pub doubts: Vec<Problem>,
     /// What was taken from which file: no problem, good to know.
     pub told: Vec<String>,
     /// When the first of the leases that were taken ends, in seconds of the Unix epoch.
@@ -113,6 +117,8 @@ impl Notes {
         self.refusals.extend(other.refusals.into_iter().take(room));
         self.stamps.extend(other.stamps);
         self.failures.extend(other.failures);
+        self.loaded.extend(other.loaded);
+        self.doubts.extend(other.doubts);
         self.told.extend(other.told);
         self.note_end(other.next_end_secs);
     }
@@ -121,6 +127,11 @@ impl Notes {
     pub fn note_end(&mut self, end_secs: Option<i64>) {
         let ends = self.next_end_secs.into_iter().chain(end_secs);
         self.next_end_secs = ends.min();
+    }
+
+    /// Notes that a file was used.
+    pub fn load(&mut self, file: &Path, rules: usize) {
+        self.loaded.push((file.display().to_string(), rules));
     }
 
     /// Gives the value, or notes the failure.

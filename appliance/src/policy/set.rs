@@ -1,7 +1,7 @@
 //! Everything that policy is compiled from, and the images that it is compiled to.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,6 +21,7 @@ use super::local::{self, LocalInput};
 use super::problem::{Notes, Problem};
 use super::routes::{RouteInput, compile_routes, compile_suffixes};
 use super::table::random_key;
+use crate::files::{self, Stamp};
 
 /// What the config says about policy.
 #[derive(Clone, Debug)]
@@ -77,6 +78,8 @@ pub struct ListsInput {
     pub block_names: Vec<String>,
     /// Allowed names of the config itself.
     pub allow_names: Vec<String>,
+    /// Whether a list that lost more than half of its rules is taken while the daemon runs.
+    pub take_shrunk: bool,
     /// What blocked names get.
     pub answer: BlockAnswer,
     /// With this TTL, in seconds.
@@ -91,6 +94,7 @@ impl Default for ListsInput {
             compiled: Vec::new(),
             block_names: Vec::new(),
             allow_names: Vec::new(),
+            take_shrunk: false,
             answer: BlockAnswer::Nxdomain,
             ttl_secs: 60,
         }
@@ -146,9 +150,11 @@ pub struct PolicySet {
 /// A list and where its names come from.
 #[derive(Debug)]
 struct NamedList {
-    image: ListImage,
+    image: Arc<ListImage>,
     /// By source index; a compiled file is one source.
     sources: Vec<String>,
+    /// The state of the compiled file that was read; `None`: it is none, or was written a moment before.
+    stamp: Option<Stamp>,
 }
 
 impl PolicySet {
@@ -244,6 +250,16 @@ impl PolicySet {
         })
     }
 
+    /// The same set with the local data and the lists of another one.
+    pub(super) fn with_files_of(&self, other: &Self) -> Self {
+        Self {
+            generation: next_generation(),
+            local: Arc::clone(&other.local),
+            lists: Arc::clone(&other.lists),
+            ..self.clone()
+        }
+    }
+
     /// The same set with the lists read anew. Files that cannot be used are noted.
     ///
     /// # Errors
@@ -253,7 +269,7 @@ impl PolicySet {
         input: &PolicyInput,
         notes: &mut Notes,
     ) -> Result<Self, Problem> {
-        let lists = Arc::new(build_lists(&input.lists, notes)?);
+        let lists = Arc::new(build_lists(&input.lists, &self.lists, notes)?);
         Ok(Self {
             generation: next_generation(),
             lists,
@@ -319,13 +335,13 @@ impl PolicySet {
             .sum()
     }
 
-    /// Bytes of all images, mapped ones included.
+    /// Bytes of all images.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let lists: usize = self
             .lists
             .iter()
-            .map(|named| named.image.as_ref().len())
+            .map(|named| named.image.bytes().len())
             .sum();
         self.acl.len() + self.local.len() + self.routes.len() + self.rebind_allowed.len() + lists
     }
@@ -339,25 +355,45 @@ fn next_generation() -> u16 {
     number as u16
 }
 
-fn build_lists(input: &ListsInput, notes: &mut Notes) -> Result<Vec<NamedList>, Problem> {
+fn build_lists(
+    input: &ListsInput,
+    before: &[NamedList],
+    notes: &mut Notes,
+) -> Result<Vec<NamedList>, Problem> {
     let block = input.block.iter().map(|path| (path, Purpose::Block));
     let allow = input.allow.iter().map(|path| (path, Purpose::Allow));
     let files: Vec<_> = block.chain(allow).collect();
     let mut lists = Vec::from_iter(build_text_list(input, &files, notes)?);
     for path in &input.compiled {
-        let image = notes.or_fail(ListImage::open(path));
-        if let Some(image) = &image {
-            let names = image.list().count();
+        let list = notes.or_fail(open_compiled(path, before));
+        if let Some(list) = &list {
+            let names = list.image.list().count();
+            notes.load(path, names);
             notes
                 .told
                 .push(format!("{}: {names} names", path.display()));
         }
-        lists.extend(image.map(|image| NamedList {
-            image,
-            sources: vec![path.display().to_string()],
-        }));
+        lists.extend(list);
     }
     Ok(lists)
+}
+
+/// A compiled list: the one that is in memory where its file is the same, so that it does not take its room twice.
+fn open_compiled(path: &Path, before: &[NamedList]) -> Result<NamedList, Problem> {
+    let wrong = |error: std::io::Error| Problem::with_file(path, &error);
+    let file = files::open(path).map_err(wrong)?;
+    let stamp = Stamp::of(&file.metadata().map_err(wrong)?);
+    let name = path.display().to_string();
+    let is_same = |list: &&NamedList| list.stamp == Some(stamp) && list.sources == [name.as_str()];
+    let image = match before.iter().find(is_same) {
+        Some(list) => Arc::clone(&list.image),
+        None => Arc::new(ListImage::read(path, file)?),
+    };
+    Ok(NamedList {
+        image,
+        sources: vec![name],
+        stamp: stamp.is_settled().then_some(stamp),
+    })
 }
 
 /// The list of the config's own names and of these text files; `None` where there is nothing.
@@ -372,6 +408,7 @@ fn build_text_list(
     for &(path, purpose) in files {
         let tally = builder.add_file(path, sources.len() as u16, purpose);
         if let Some(tally) = notes.or_fail(tally) {
+            notes.load(path, tally.rules);
             notes.told.push(format!("{}: {tally}", path.display()));
         }
         sources.push(path.display().to_string());
@@ -392,12 +429,16 @@ fn build_text_list(
     if builder.is_empty() {
         return Ok(None);
     }
-    let image = ListImage::of(&finish(builder)?)?;
+    let image = Arc::new(ListImage::of(&finish(builder)?)?);
     debug_assert!(
-        List::check(image.as_ref()).is_ok(),
+        List::check(image.bytes()).is_ok(),
         "what was compiled can be read"
     );
-    Ok(Some(NamedList { image, sources }))
+    Ok(Some(NamedList {
+        image,
+        sources,
+        stamp: None,
+    }))
 }
 
 /// Whether all lists of a config have a place.

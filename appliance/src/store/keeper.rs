@@ -55,7 +55,8 @@ impl Keeper {
             };
             work.run(&inbox, interval);
         };
-        let thread = memory::thread("snapshot").spawn(keep)?;
+        let thread =
+            memory::thread_with_stack("snapshot", memory::SMALL_STACK_BYTES).spawn(keep)?;
         Ok(Self { requests, thread })
     }
 

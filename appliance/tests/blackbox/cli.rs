@@ -1,7 +1,7 @@
 //! The command line: config faults end the start with words that help, and a running daemon can be asked.
 
 use std::fs;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use anyhow::Result;
 use hickory_proto::rr::RecordType;
@@ -20,6 +20,36 @@ const GOOD: &str = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"10.54
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// In a user namespace of its own, because the limits are an account's, and others need theirs.
+#[test]
+fn without_inotify_files_are_looked_at_by_time() -> Result<()> {
+    if !root_or_skip("without_inotify_files_are_looked_at_by_time") {
+        return Ok(());
+    }
+    let directory = Directory::new()?;
+    let list = write(directory.path(), "list", "ads.test\n")?;
+    let text = format!(
+        "[interface]\nname = \"lo\"\n[upstream]\nservers = [\"192.0.2.1\"]\n[filter]\nblock_files = [{list:?}]\n"
+    );
+    let file = write(directory.path(), "config.toml", &text)?;
+    for limit in ["max_inotify_instances", "max_inotify_watches"] {
+        let script = format!(
+            "echo 0 > /proc/sys/user/{limit} && exec {BINARY} check {}",
+            file.display()
+        );
+        let output = Command::new("unshare")
+            .args(["--user", "--map-root-user", "sh", "-c", &script])
+            .output()?;
+        let said = stderr(&output);
+        assert!(output.status.success(), "{limit}: {said}");
+        assert!(
+            said.contains("1 files are looked at every 2 s instead"),
+            "{limit}: {said}"
+        );
+    }
+    Ok(())
 }
 
 #[test]

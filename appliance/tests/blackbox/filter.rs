@@ -396,7 +396,7 @@ fn a_compiled_list_that_is_overwritten_in_place_ends_nothing() -> Result<()> {
         .map(|number| format!("n{number}.list.test\n"))
         .collect();
     compile(&lists, "list", &names)?;
-    compile(&lists, "next", "other.test\n")?;
+    compile(&lists, "next", &names.replace(".list.", ".other."))?;
     let sections = format!("[filter]\ncompiled = [{:?}]\n", lists.path("list"));
     let scene = scene!(Setup::default().sections(&sections));
     scene
@@ -409,12 +409,20 @@ fn a_compiled_list_that_is_overwritten_in_place_ends_nothing() -> Result<()> {
         .open(lists.path("list"))?;
     file.set_len(0)?;
     for number in 0..500 {
-        // Blocked or not: the list is gone. But it is answered.
-        is_blocked(&client, &format!("n{}.list.test.", number * 97))?;
+        let name = format!("n{}.list.test.", number * 97);
+        ensure!(
+            is_blocked(&client, &name)?,
+            "{name}: the file is gone, the list is not"
+        );
     }
-    scene.daemon.wait_log_count("compiled list", 1)?;
+    drop(file);
+    scene.daemon.wait_log_count("is not a compiled list", 1)?;
+    ensure!(
+        is_blocked(&client, "n7.list.test.")?,
+        "half a list is worse than yesterday's"
+    );
     fs::write(lists.path("list"), fs::read(lists.path("next"))?)?;
-    wait_blocked(&client, "other.test.", true)?;
+    wait_blocked(&client, "n7.other.test.", true)?;
     assert!(!is_blocked(&client, "n8.list.test.")?);
     Ok(())
 }

@@ -136,8 +136,12 @@ section! {
         block_files: Vec<FilePath> = Vec::new();
         /// Text files of names that are allowed nevertheless.
         allow_files: Vec<FilePath> = Vec::new();
-        /// Files of `xdnsd lists compile`: they take 15 bytes a name and no time to load.
+        /// Files of `xdnsd lists compile`: they take 15 bytes a name, twice while a new one is read, and no time to load.
         compiled: Vec<FilePath> = Vec::new(), 0..=(LISTS_MAX as u64 - 1);
+        /// Whether a list is taken over that lost all its rules, or more than half of eight or more, while the daemon runs: as
+        /// a rule it is half a download. Otherwise the lists stay as they were, and the log says so. A start takes every list
+        /// as it is.
+        take_shrunk: bool = false;
         /// Blocked names, with all below them; `"*.ads.example"` is what is below alone.
         block: Vec<FilterName> = Vec::new();
         /// Allowed names, likewise.
