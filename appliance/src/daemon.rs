@@ -23,14 +23,17 @@ use xdnsd_core::limits::WORKERS;
 use xdnsd_ebpf::Reason;
 
 use crate::cache::CACHE;
-use crate::config::{Config, Devices, Plan};
+use crate::config::{Config, Devices, Plan, UpstreamPorts};
 use crate::control::{Control, SocketFile};
 use crate::listening::Listening;
 use crate::reload::{Reloader, Requester};
 use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
-use crate::worker::{Letter, Mailbox, NoticeBoard, Parts, PortStats, Pulse, Route, Worker};
+use crate::worker::{
+    Letter, Lookup, LookupProgram, Mailbox, NoticeBoard, Parts, PortStats, Pulse, Route, Worker,
+    look_at_reserved_ports,
+};
 use crate::{clock, commands, memory, seal, sys};
 
 /// Threads with an engine: the workers, and one that serves TCP, so that it never makes UDP wait.
@@ -61,6 +64,8 @@ pub type Failure = String;
 /// What is missing: an interface, an address, a socket.
 pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     seal::configure();
+    sys::raise_descriptor_limit();
+    look_at_reserved_ports();
     let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
     let devices = Devices::read().map_err(|error| error.to_string())?;
     let plan = config.plan(&devices).map_err(|errors| errors.to_string())?;
@@ -89,6 +94,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     reloader.serve(mailboxes);
     supervisor.start(&plan, &devices, mailboxes);
     say_without_xdp(&supervisor);
+    let _ports = take_ports(&config, mailboxes);
 
     let telemetry = Arc::new(register(&supervisor, workers));
     let keeper = start_keeper(&config, store)?;
@@ -146,7 +152,41 @@ fn attend(
             listening.follow(&plan.endpoints, mailboxes);
             reloader.follow(plan);
         }
+        look_at_reserved_ports();
         say_notice();
+    }
+}
+
+/// Has every worker ask through ports of the sk_lookup program, where there can be one. It is loaded last: until then, and
+/// without it, a question has a socket of its own.
+fn take_ports(config: &Config, mailboxes: &[Mailbox]) -> Option<LookupProgram> {
+    let wanted = config.forward.upstream_ports;
+    if wanted == UpstreamPorts::Connected {
+        return None;
+    }
+    let hand_out = |mut program: LookupProgram| {
+        for (worker, mailbox) in (0..).zip(mailboxes) {
+            let lookup = Box::new(Lookup::new(&mut program, worker)?);
+            if mailbox.post(Letter::Ports(lookup)).is_err() {
+                return Err(format!("worker {worker} does not open its mail"));
+            }
+        }
+        Ok(program)
+    };
+    match LookupProgram::start().and_then(hand_out) {
+        Ok(program) => Some(program),
+        Err(problem) => {
+            let level = if wanted == UpstreamPorts::Auto {
+                Level::Info
+            } else {
+                Level::Warn
+            };
+            log!(
+                level,
+                "upstream_ports: a connected socket for each question, without sk_lookup: {problem}"
+            );
+            None
+        }
     }
 }
 

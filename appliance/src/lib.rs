@@ -13,6 +13,7 @@ pub mod ethtool;
 pub mod files;
 pub mod listening;
 pub mod logging;
+pub mod mapped;
 pub mod memory;
 pub mod policy;
 pub mod presentation;

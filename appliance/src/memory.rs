@@ -11,7 +11,7 @@ use crate::cache::SharedCache;
 use crate::daemon::{ENGINES, TABLES_BYTES};
 use crate::logging;
 use crate::store;
-use crate::worker::{PortStats, SLOTS_BYTES, STREAM_BYTES};
+use crate::worker::{PORTS_BYTES, PORTS_SHARED_BYTES, PortStats, SLOTS_BYTES, STREAM_BYTES};
 
 /// What everything together may take.
 pub const BUDGET_BYTES: usize = limits::MEMORY_MIB * 1024 * 1024;
@@ -92,6 +92,8 @@ pub const LINES: &[Line] = &[
         ENGINES,
     ),
     Line::new("TCP streams to upstreams", STREAM_BYTES, ENGINES),
+    Line::new("source ports towards upstreams", PORTS_BYTES, ENGINES),
+    Line::new("table of open source ports", PORTS_SHARED_BYTES, 1),
     Line::new("TCP connections of clients", SLOTS_BYTES, 1),
     Line::new(
         "message buffer of the TCP thread",

@@ -4,6 +4,8 @@
 //! big-endian byte arrays, so neither side converts by accident; layouts are asserted below.
 #![no_std]
 
+pub mod ports;
+
 /// Names of the BPF maps, as they stand in the object file.
 pub mod map {
     /// XSKMAP: RX queue index -> AF_XDP socket. The name is fixed by libbpf 0.3, which the `afxdp` crate carries.

@@ -1,6 +1,6 @@
-//! Builds the eBPF object and compares it with the committed one.
+//! Builds the eBPF objects and compares them with the committed ones.
 //!
-//! The object is committed, so that the appliance builds with stable Rust alone. [`build`] replaces it and the note of
+//! The objects are committed, so that the appliance builds with stable Rust alone. [`build`] replaces it and the note of
 //! what it was made from; [`check`] proves that it was made from the sources as they are.
 
 mod note;
@@ -25,7 +25,23 @@ pub const OBJECT_VARIABLE: &str = "XDNSD_EBPF_OBJECT";
 
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "bpf";
-const BINARY: &str = "xdnsd-bpf";
+
+/// A program of its own and its object.
+#[derive(Clone, Copy, Debug)]
+struct Program {
+    binary: &'static str,
+    object: &'static str,
+}
+
+/// The XDP program, which an interface has, and the sk_lookup program, which the machine has.
+const XDP: Program = Program {
+    binary: "xdnsd-bpf",
+    object: "xdnsd.bpf.o",
+};
+const LOOKUP: Program = Program {
+    binary: "xdnsd-ports-bpf",
+    object: "xdnsd-ports.bpf.o",
+};
 
 /// What the compiler is told, but for the paths to leave out. The note's hash covers it.
 const RUSTFLAGS: [&str; 6] = [
@@ -52,11 +68,13 @@ pub fn main(mut arguments: Arguments, _: &Signals) -> Result<ExitCode> {
     let is_check = arguments.flag("--check");
     arguments.finish()?;
     if !is_check {
-        println!("{}", build()?.display());
+        for object in build()? {
+            println!("{}", object.display());
+        }
         return Ok(ExitCode::SUCCESS);
     }
     match check()? {
-        Checked::SameBytes => println!("ebpf/object/xdnsd.bpf.o is what its sources make"),
+        Checked::SameBytes => println!("ebpf/object holds what its sources make"),
         Checked::OtherToolchain(object) => {
             println!(
                 "another toolchain made the object: the eBPF tests run on {}",
@@ -79,36 +97,41 @@ pub enum Checked {
     OtherToolchain(PathBuf),
 }
 
-/// Builds the object and its note into `ebpf/object/`, and returns the object's path.
+/// Builds the objects and their note into `ebpf/object/`, and returns the objects' paths.
 ///
 /// # Errors
-/// No toolchain for eBPF, or the program does not compile.
-pub fn build() -> Result<PathBuf> {
+/// No toolchain for eBPF, or a program does not compile.
+pub fn build() -> Result<[PathBuf; 2]> {
     let toolchain = Toolchain::find()?;
     eprintln!("eBPF: {} with {}", toolchain.rustc, toolchain.linker);
-    let object = compile(&toolchain, &workspace::target().join("ebpf"))?;
-    let committed = committed_object();
-    fs::copy(&object, &committed).with_context(|| format!("write {}", committed.display()))?;
+    for program in [XDP, LOOKUP] {
+        let object = compile(&toolchain, program, &workspace::target().join("ebpf"))?;
+        let committed = committed(program);
+        fs::copy(&object, &committed).with_context(|| format!("write {}", committed.display()))?;
+    }
     Note::of(&toolchain)?.write()?;
-    Ok(committed)
+    Ok([XDP, LOOKUP].map(committed))
 }
 
-/// Compares the committed object with its sources: by hash, and by building it once more in a directory of its own.
+/// Compares the committed objects with their sources: by hash, and by building them once more in a directory of their own.
 ///
 /// # Errors
-/// The object is not of these sources, not of its note, or cannot be built here.
+/// An object is not of these sources, not of its note, or cannot be built here.
 pub fn check() -> Result<Checked> {
-    let committed = Note::read()?;
+    let note = Note::read()?;
     check_source()?;
     let toolchain = Toolchain::find()?;
     let scratch = Scratch::new()?;
-    let object = compile(&toolchain, &scratch.0)?;
-    if Note::of(&toolchain)? == committed {
-        let same = fs::read(&object)? == fs::read(committed_object())?;
-        ensure!(
-            same,
-            "ebpf/object/xdnsd.bpf.o is not what its sources make with the same toolchain: run `cargo xtask ebpf`"
-        );
+    let object = compile(&toolchain, XDP, &scratch.0)?;
+    let lookup = compile(&toolchain, LOOKUP, &scratch.0)?;
+    if Note::of(&toolchain)? == note {
+        for (program, object) in [(XDP, &object), (LOOKUP, &lookup)] {
+            ensure!(
+                fs::read(object)? == fs::read(committed(program))?,
+                "ebpf/object/{} is not what its sources make with the same toolchain: run `cargo xtask ebpf`",
+                program.object
+            );
+        }
         return Ok(Checked::SameBytes);
     }
     let kept = workspace::target().join("ebpf/other-toolchain.bpf.o");
@@ -117,29 +140,39 @@ pub fn check() -> Result<Checked> {
     Ok(Checked::OtherToolchain(kept))
 }
 
-/// Compares the note with the sources and the committed object. It needs no toolchain.
+/// Compares the note with the sources and the committed objects. It needs no toolchain.
 ///
 /// # Errors
 /// One of them changed without the others.
 pub fn check_source() -> Result<()> {
-    let committed = Note::read()?;
+    let note = Note::read()?;
     ensure!(
-        committed.source == note::hash_of_source()?,
+        note.source == note::hash_of_source()?,
         "the sources of the eBPF program changed and ebpf/object/ did not: run `cargo xtask ebpf` and commit both"
     );
-    ensure!(
-        committed.object == note::hash_of_file(&committed_object())?,
-        "ebpf/object/xdnsd.bpf.o is not the object of ebpf/object/NOTE.toml: run `cargo xtask ebpf`"
-    );
+    for (program, hash) in [(XDP, &note.object), (LOOKUP, &note.lookup)] {
+        ensure!(
+            *hash == note::hash_of_file(&committed(program))?,
+            "ebpf/object/{} is not the object of ebpf/object/NOTE.toml: run `cargo xtask ebpf`",
+            program.object
+        );
+    }
     Ok(())
 }
 
 /// Compiles and strips, and returns the object's path.
-fn compile(toolchain: &Toolchain, target_dir: &Path) -> Result<PathBuf> {
+fn compile(toolchain: &Toolchain, program: Program, target_dir: &Path) -> Result<PathBuf> {
     let mut cargo = toolchain.cargo();
     cargo
         .args(["build", "--locked", "--package", "xdnsd-ebpf"])
-        .args(["--bin", BINARY, "--target", TARGET, "--profile", PROFILE])
+        .args([
+            "--bin",
+            program.binary,
+            "--target",
+            TARGET,
+            "--profile",
+            PROFILE,
+        ])
         .current_dir(root())
         .env("CARGO_TARGET_DIR", target_dir)
         .env(
@@ -152,8 +185,8 @@ fn compile(toolchain: &Toolchain, target_dir: &Path) -> Result<PathBuf> {
             rustflags(toolchain)?.join("\x1f"),
         );
     run(&mut cargo)?;
-    let built = target_dir.join(TARGET).join(PROFILE).join(BINARY);
-    let stripped = target_dir.join("xdnsd.bpf.o");
+    let built = target_dir.join(TARGET).join(PROFILE).join(program.binary);
+    let stripped = target_dir.join(program.object);
     // DWARF goes; BTF, which the verifier's messages quote, stays.
     let mut strip = Command::new(&toolchain.strip_path);
     run(strip
@@ -189,8 +222,8 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn committed_object() -> PathBuf {
-    root().join("ebpf/object/xdnsd.bpf.o")
+fn committed(program: Program) -> PathBuf {
+    root().join("ebpf/object").join(program.object)
 }
 
 fn cargo_home() -> Result<PathBuf> {
@@ -220,7 +253,7 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_committed_object_is_of_these_sources() {
-        super::check_source().expect("object, note and sources agree");
+    fn the_committed_objects_are_of_these_sources() {
+        super::check_source().expect("objects, note and sources agree");
     }
 }

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use xdnsd_core::cache::{Head, Key, Shard, shard_of};
 use xdnsd_core::counters::Counters;
 use xdnsd_core::dns::Name;
+use xdnsd_core::engine::socket::{FIRST_PORT, NoPort};
 use xdnsd_core::engine::{
     CacheAccess, Client, Effects, Engine, Notice, Settings, Tables, Transport, Turn,
 };
@@ -134,6 +135,10 @@ impl CacheAccess for &Shards {
 struct Nobody;
 
 impl Effects<u32> for Nobody {
+    fn open_port(&mut self, _: SocketAddr, _: u16) -> Result<u16, NoPort> {
+        Ok(FIRST_PORT)
+    }
+    fn close_port(&mut self, _: u16) {}
     fn ask(&mut self, _socket: u16, _to: SocketAddr, _message: &[u8]) -> bool {
         false
     }

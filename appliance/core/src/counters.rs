@@ -61,10 +61,14 @@ counters! {
     UpstreamRetries = "upstream_retries",
     /// Could not be sent upstream: socket error.
     UpstreamSendErrors = "upstream_send_errors",
-    /// From an address or port that was not asked, or an ID that is not in flight, or another question.
-    UpstreamSpoofed = "upstream_spoofed",
-    /// From an upstream that was overtaken by another: measured and dropped.
+    /// ICMP said that an upstream, its port or the way to it is not there: the next one was asked at once.
+    UpstreamUnreachable = "upstream_unreachable",
+    /// From the asked upstream to the port that asked it, but with another ID, another question or another letter case.
+    UpstreamForged = "upstream_forged",
+    /// The answer to a question that had ended: another upstream was faster, or it was given up. Dropped.
     UpstreamLate = "upstream_late",
+    /// To a port of ours from somebody who was not asked through it, or through which nobody is asked.
+    UpstreamUnmatched = "upstream_unmatched",
     /// From the asked upstream, but not a well-formed answer.
     UpstreamMalformed = "upstream_malformed",
     /// Joined a question already in flight.

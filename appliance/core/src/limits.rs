@@ -84,8 +84,12 @@ pub const ALIASES: usize = capacity!("XDNSD_LIMIT_ALIASES", 64);
 pub const CHASES: usize = 12;
 /// Upstream servers over all groups.
 pub const UPSTREAMS: usize = capacity!("XDNSD_LIMIT_UPSTREAMS", 16);
-/// Upstream UDP sockets per worker, each on a random port of its own.
-pub const UPSTREAM_SOCKETS: usize = capacity!("XDNSD_LIMIT_UPSTREAM_SOCKETS", 32);
+/// Connected UDP sockets to upstreams at once, per worker, where each question has one (`forward.upstream_ports`). All in
+/// use: the oldest is closed, and its question is asked again when its time comes.
+pub const UPSTREAM_SOCKETS: usize = capacity!("XDNSD_LIMIT_UPSTREAM_SOCKETS", 256);
+/// Datagrams to upstreams that nobody waits for any more and that may still be answered, per worker. All in use: the port
+/// of the oldest is closed, and its answer never seen.
+pub const LINGERING: usize = 64;
 /// TCP connections to upstreams at once, per worker. All in use: those who wait get the truncated answer.
 pub const STREAMS: usize = capacity!("XDNSD_LIMIT_STREAMS", 2);
 /// TCP connections of clients at once. Full: the one that has been idle for the longest time makes room.
@@ -114,6 +118,10 @@ const _: () = assert!(
     "an answer of either size has a place"
 );
 const _: () = assert!(WORKERS > 0 && PENDING > 0 && UPSTREAMS > 0 && UPSTREAM_SOCKETS > 0);
+const _: () = assert!(
+    UPSTREAM_SOCKETS <= 512 && STREAMS < 255,
+    "the names of an engine's sockets, see `engine::socket`"
+);
 const _: () = assert!(
     WAITERS >= PENDING,
     "the client that asked first waits as well"

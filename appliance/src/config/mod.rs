@@ -24,7 +24,7 @@ pub use reference::reference;
 pub use schema::{
     Access, ActionWord, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface,
     Local, Log, LogLevel, PriorityWord, RangeWord, Rebind, RouteCheck, SpecialWord, Statistics,
-    StrategyWord, Tcp, Upstream, XdpMode,
+    StrategyWord, Tcp, Upstream, UpstreamPorts, XdpMode,
 };
 pub use types::{
     CookieSecret, Domain, FilePath, FilterName, InterfaceName, Network, OptionalPath, Server,

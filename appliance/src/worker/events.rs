@@ -24,14 +24,17 @@ pub enum Source {
         /// The how manieth connection that stands there: one that has gone may have left an event behind.
         turn: u32,
     },
-    /// A socket of the upstream pool.
-    Upstream {
-        /// Its place.
-        socket: u16,
+    /// The connected socket of a question, in this place.
+    Connected(u16),
+    /// The socket that has the answers to what a raw socket sent.
+    Answers {
         /// Its family.
         v6: bool,
-        /// Which of the two sockets of the place.
-        side: u8,
+    },
+    /// The socket that has the ICMP errors about it.
+    Errors {
+        /// Its family.
+        v6: bool,
     },
 }
 
@@ -39,10 +42,12 @@ pub enum Source {
 mod tag {
     pub const MAILBOX: u64 = 0;
     pub const LISTENER: u64 = 1;
-    pub const UPSTREAM: u64 = 2;
+    pub const CONNECTED: u64 = 2;
     pub const STREAM: u64 = 3;
     pub const TCP_LISTENER: u64 = 4;
     pub const TCP_CLIENT: u64 = 5;
+    pub const ANSWERS: u64 = 6;
+    pub const ERRORS: u64 = 7;
 }
 
 impl Source {
@@ -57,9 +62,9 @@ impl Source {
             Self::TcpClient { slot, turn } => {
                 tag::TCP_CLIENT | (slot as u64) << 16 | (turn as u64) << 32
             }
-            Self::Upstream { socket, v6, side } => {
-                tag::UPSTREAM | (socket as u64) << 16 | (v6 as u64) << 32 | (side as u64) << 40
-            }
+            Self::Connected(place) => tag::CONNECTED | (place as u64) << 16,
+            Self::Answers { v6 } => tag::ANSWERS | (v6 as u64) << 16,
+            Self::Errors { v6 } => tag::ERRORS | (v6 as u64) << 16,
         }
     }
 
@@ -75,11 +80,9 @@ impl Source {
                 slot: index,
                 turn: (bits >> 32) as u32,
             },
-            tag::UPSTREAM => Self::Upstream {
-                socket: index,
-                v6: bits >> 32 & 1 != 0,
-                side: (bits >> 40) as u8,
-            },
+            tag::CONNECTED => Self::Connected(index),
+            tag::ANSWERS => Self::Answers { v6: index != 0 },
+            tag::ERRORS => Self::Errors { v6: index != 0 },
             // Only what `watch` wrote comes back.
             _ => Self::Mailbox,
         }
@@ -110,16 +113,11 @@ mod tests {
                 slot: 31,
                 turn: u32::MAX,
             },
-            Source::Upstream {
-                socket: 31,
-                v6: true,
-                side: 1,
-            },
-            Source::Upstream {
-                socket: 0,
-                v6: false,
-                side: 0,
-            },
+            Source::Connected(255),
+            Source::Answers { v6: false },
+            Source::Answers { v6: true },
+            Source::Errors { v6: false },
+            Source::Errors { v6: true },
         ] {
             assert_eq!(Source::from_bits(source.to_bits()), source);
         }

@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 use nix::sys::epoll::Epoll;
 use xdnsd_core::counters::{Counter, Counters};
 use xdnsd_core::dns::Name;
+use xdnsd_core::engine::socket::{NoPort, is_port};
 use xdnsd_core::engine::{Effects, Notice};
-use xdnsd_core::limits::UPSTREAM_SOCKETS;
 use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
@@ -18,7 +18,8 @@ use super::entropy::Entropy;
 use super::events::{Source, watch};
 use super::listener::{Listeners, Places};
 use super::notices::NoticeBoard;
-use super::pool::Pool;
+use super::ports::Ports;
+use super::ports::lookup::Lookup;
 use super::sources::Sources;
 use super::streams::Streams;
 use super::tcp::{Tcp, TcpClient};
@@ -52,7 +53,7 @@ pub struct Io<'a> {
     pub(super) adoption: u32,
     pub(super) listeners: Places<UdpSocket>,
     pub(super) sources: Sources,
-    pub(super) pool: Pool,
+    pub(super) ports: Ports,
     pub(super) busy_poll: BusyPoll,
     pub(super) streams: Streams,
     pub(super) tcp: Tcp,
@@ -64,24 +65,31 @@ pub struct Io<'a> {
 }
 
 impl Effects<Route> for Io<'_> {
-    fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool {
-        if usize::from(socket) >= UPSTREAM_SOCKETS {
-            return self.streams.ask(socket, message);
-        }
+    fn open_port(&mut self, to: SocketAddr, question: u16) -> Result<u16, NoPort> {
         let Self {
-            pool,
-            busy_poll,
+            ports,
             epoll,
             entropy,
             now,
             ..
         } = self;
-        if busy_poll.is_on() {
-            let now_ns = clock::monotonic_ns();
-            busy_poll.asked(now_ns);
-            pool.note_asked(socket, to.is_ipv6(), now_ns);
+        ports.open(to, question, *now, epoll, entropy)
+    }
+
+    fn close_port(&mut self, socket: u16) {
+        self.ports.close(socket);
+    }
+
+    fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool {
+        if !is_port(socket) {
+            return self.streams.ask(socket, message);
         }
-        pool.send(socket, to, message, *now, epoll, entropy).is_ok()
+        if self.busy_poll.is_on() {
+            let now_ns = clock::monotonic_ns();
+            self.busy_poll.asked(now_ns);
+            self.ports.note_asked(socket, now_ns);
+        }
+        self.ports.send(socket, to, message)
     }
 
     fn reply(&mut self, route: &Route, message: &[u8]) {
@@ -129,12 +137,23 @@ impl Io<'_> {
         Ok(())
     }
 
-    /// Something came back to the place `socket` of the pool.
-    pub(super) fn note_answered(&mut self, socket: u16, v6: bool) {
-        if !self.busy_poll.is_on() {
-            return;
+    /// Asks upstreams through the ports of `lookup` from now on. What is in flight through sockets is still answered there.
+    ///
+    /// # Errors
+    /// A system call failed; nothing has changed.
+    pub(super) fn take_ports(&mut self, lookup: Lookup) -> io::Result<()> {
+        for (answers, errors, v6) in lookup.sockets() {
+            watch(&self.epoll, answers.as_fd(), Source::Answers { v6 })?;
+            watch(&self.epoll, errors.as_fd(), Source::Errors { v6 })?;
         }
-        if let Some(asked_ns) = self.pool.asked_ns(socket, v6) {
+        self.ports.lookup = Some(lookup);
+        Ok(())
+    }
+
+    /// Something came back to a port.
+    pub(super) fn note_answered(&mut self, socket: u16) {
+        if self.busy_poll.is_on() {
+            let asked_ns = self.ports.asked_ns(socket);
             let took_ns = clock::monotonic_ns().saturating_sub(asked_ns);
             self.busy_poll.answered(took_ns);
         }

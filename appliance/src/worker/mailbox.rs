@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use heapless::Deque;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::ports::lookup::Lookup;
 use super::{Listeners, PolicySource, Port};
 
 /// Letters that wait at most: one change and what undoes it, twice.
@@ -17,6 +18,8 @@ pub enum Letter {
     Adopt(Box<Port>),
     /// Close the AF_XDP socket; the kernel's sockets serve on.
     Detach,
+    /// Ask upstreams through these ports from now on.
+    Ports(Box<Lookup>),
     /// Listen with these kernel sockets, too.
     Listen(Box<Listeners>),
     /// Serve under this policy from now on.

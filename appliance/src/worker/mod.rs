@@ -3,7 +3,7 @@
 //! ```text
 //!  poll ─┬─ AF_XDP socket: batches of frames, each answered in place or given back
 //!        └─ epoll ─┬─ kernel UDP sockets: a batch of queries
-//!                  ├─ upstream sockets: a batch of answers
+//!                  ├─ ports towards upstreams: answers, ICMP errors
 //!                  ├─ TCP: clients' connections (one worker has them all), streams to upstreams
 //!                  └─ mailbox: an AF_XDP socket comes or goes, a new policy
 //!  then: deadlines, one flush of the TX ring, the heartbeat
@@ -18,7 +18,7 @@ mod io;
 mod listener;
 mod mailbox;
 mod notices;
-mod pool;
+mod ports;
 mod pulse;
 mod serve;
 mod sources;
@@ -52,6 +52,10 @@ pub use io::{Io, Route};
 pub use listener::{LISTENERS_MAX, Listeners, open_udp};
 pub use mailbox::{Letter, Mailbox};
 pub use notices::NoticeBoard;
+pub use ports::lookup::Lookup;
+pub use ports::reserved::look_again as look_at_reserved_ports;
+pub use ports::table::Program as LookupProgram;
+pub use ports::{BYTES as PORTS_BYTES, SHARED_BYTES as PORTS_SHARED_BYTES};
 pub use pulse::Pulse;
 pub use stats::{PortStats, QueueName};
 pub use steer::by_name as steer_by_name;
@@ -180,7 +184,7 @@ impl<'a> Worker<'a> {
             adoption: 0,
             sources: Sources::new(udp.len()),
             listeners: Places::new(udp.len()),
-            pool: pool::Pool::new(),
+            ports: ports::Ports::new(),
             busy_poll: BusyPoll::new(parts.busy_poll_us),
             streams: Streams::new(),
             tcp: Tcp::new(tcp.len(), parts.tcp_idle_ms),
@@ -229,7 +233,7 @@ impl<'a> Worker<'a> {
             policy,
         };
         if !servers.is_empty() {
-            let taken = self.engine.take_servers(&turn, servers);
+            let taken = self.engine.take_servers(&turn, servers, &mut self.io);
             debug_assert!(taken.is_ok(), "the config allows no more than fit");
         }
     }
@@ -281,9 +285,9 @@ impl<'a> Worker<'a> {
             match Source::from_bits(event.data()) {
                 Source::Mailbox | Source::TcpListener(_) => {}
                 Source::Listener(index) => self.serve_listener(turn, index),
-                Source::Upstream { socket, v6, side } => {
-                    self.serve_upstream(turn, socket, v6, side);
-                }
+                Source::Connected(place) => self.serve_connected(turn, place),
+                Source::Answers { v6 } => self.serve_answers(turn, v6),
+                Source::Errors { v6 } => self.serve_errors(turn, v6),
                 Source::Stream(index) => self.serve_stream(turn, index),
                 Source::TcpClient { slot, turn: number } => {
                     if self.io.tcp.is_current(slot, number) {
@@ -414,6 +418,8 @@ impl<'a> Worker<'a> {
             Letter::NewPolicy(policy) => return Some(Mail::NewPolicy(policy)),
             Letter::Detach => self.drop_port(),
             Letter::Adopt(port) => self.adopt(port),
+            // What epoll has no room for stays as it was: a socket for each question.
+            Letter::Ports(lookup) => drop(self.io.take_ports(*lookup)),
             // What epoll has no room for is closed: its address is not served by the kernel's sockets.
             Letter::Listen(listeners) => drop(self.io.listen(*listeners)),
         }

@@ -7,9 +7,10 @@ use xdnsd_core::wire;
 
 use super::Worker;
 use super::io::{Io, Route};
+use super::ports::Arrived;
 use super::sources::may_answer_frame;
 use super::streams::Progress;
-use super::tcp::{Accepted, Arrived, QUERY_MS};
+use super::tcp::{self, Accepted, QUERY_MS};
 use crate::xsk::{Frame, prefetch};
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
@@ -115,16 +116,58 @@ impl Worker<'_> {
         }
     }
 
-    /// One answer on one upstream socket: mostly there is only one, and to ask for another costs as much as a wait does.
-    pub(super) fn serve_upstream(&mut self, turn: &Turn<'_>, socket: u16, v6: bool, side: u8) {
-        let received = self.io.pool.receive(socket, v6, side, &mut self.buffer);
-        let Some((len, from)) = received else {
+    /// What came to the connected socket of one question: there is one answer.
+    pub(super) fn serve_connected(&mut self, turn: &Turn<'_>, place: u16) {
+        let arrived = self.io.ports.connected.receive(place, &mut self.buffer);
+        self.serve_upstream(turn, arrived);
+    }
+
+    /// What came to the socket that has the answers to all questions of a family: a batch, while there are others in flight.
+    /// To look in vain costs as much as to wait does.
+    pub(super) fn serve_answers(&mut self, turn: &Turn<'_>, v6: bool) {
+        for _ in 0..BATCH {
+            let Some(lookup) = &self.io.ports.lookup else {
+                return;
+            };
+            let arrived = lookup.receive(v6, &mut self.buffer);
+            if !self.serve_upstream(turn, arrived) || self.engine.in_flight() == 0 {
+                return;
+            }
+        }
+    }
+
+    /// An ICMP error.
+    pub(super) fn serve_errors(&mut self, turn: &Turn<'_>, v6: bool) {
+        let Some(lookup) = &self.io.ports.lookup else {
             return;
         };
-        self.io.note_answered(socket, v6);
-        let message = &self.buffer[..len];
-        self.engine
-            .response(turn, socket, from, message, &mut self.io);
+        let arrived = lookup.receive_error(v6, &mut self.buffer);
+        self.serve_upstream(turn, arrived);
+    }
+
+    /// Whether something had come.
+    fn serve_upstream(&mut self, turn: &Turn<'_>, arrived: Arrived) -> bool {
+        let Self {
+            engine, io, buffer, ..
+        } = self;
+        match arrived {
+            Arrived::Message {
+                socket,
+                question,
+                len,
+                from,
+            } => {
+                io.note_answered(socket);
+                engine.response(turn, socket, question, from, &buffer[..len], io);
+            }
+            Arrived::Unreachable {
+                socket,
+                question,
+                id,
+            } => engine.unreachable(turn, socket, question, id, io),
+            Arrived::Nothing => return false,
+        }
+        true
     }
 
     /// A stream to an upstream goes on.
@@ -138,7 +181,7 @@ impl Worker<'_> {
                 let Some((buffer, len, from)) = io.streams.take_answer(index) else {
                     return;
                 };
-                engine.response(turn, stream_name(index), from, &buffer[..len], io);
+                engine.response(turn, index, u16::MAX, from, &buffer[..len], io);
                 io.streams.give_back(index, buffer);
             }
         }
@@ -146,7 +189,7 @@ impl Worker<'_> {
 
     pub(super) fn lose_stream(&mut self, turn: &Turn<'_>, index: u16) {
         self.io.streams.close(index);
-        self.engine.lost(turn, stream_name(index), &mut self.io);
+        self.engine.lost(turn, index, &mut self.io);
     }
 
     /// Connections that wait to be accepted, a batch.
@@ -171,9 +214,9 @@ impl Worker<'_> {
     pub(super) fn serve_tcp_client(&mut self, turn: &Turn<'_>, slot: u16) {
         for _ in 0..BATCH {
             match self.io.tcp.read(slot, turn.now, &mut self.buffer) {
-                Arrived::Query(len) => self.answer_tcp(turn, slot, len),
-                Arrived::Nothing => break,
-                Arrived::Closed => return,
+                tcp::Arrived::Query(len) => self.answer_tcp(turn, slot, len),
+                tcp::Arrived::Nothing => break,
+                tcp::Arrived::Closed => return,
             }
         }
         self.io.tcp.wait(slot, &self.io.epoll);
@@ -207,9 +250,4 @@ impl Worker<'_> {
             Outcome::Silence => self.io.tcp.forget(id),
         }
     }
-}
-
-/// The engine's name for a stream.
-fn stream_name(index: u16) -> u16 {
-    xdnsd_core::limits::UPSTREAM_SOCKETS as u16 + index
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
-use xdnsd_core::limits::{STREAMS, TCP_MESSAGE_MAX, UPSTREAM_SOCKETS};
+use xdnsd_core::limits::{STREAMS, TCP_MESSAGE_MAX};
 use xdnsd_core::time::Instant;
 
 use super::events::Source;
@@ -80,13 +80,12 @@ impl Streams {
             sent: false,
             received: 0,
         });
-        Some((UPSTREAM_SOCKETS + index) as u16)
+        Some(index as u16)
     }
 
     /// Gives the stream its question, to be sent when it is connected. Whether it takes it.
     pub fn ask(&mut self, socket: u16, message: &[u8]) -> bool {
-        let index = usize::from(socket).wrapping_sub(UPSTREAM_SOCKETS);
-        let Some(Some(stream)) = self.places.get_mut(index) else {
+        let Some(Some(stream)) = self.places.get_mut(usize::from(socket)) else {
             return false;
         };
         let Ok(len) = u16::try_from(message.len()) else {

@@ -127,7 +127,7 @@ fn workers_allocate_nothing_whatever_they_are_asked() -> Result<()> {
         Counter::CacheMisses,
         Counter::Coalesced,
         Counter::UpstreamTimeouts,
-        Counter::UpstreamSpoofed,
+        Counter::UpstreamForged,
         Counter::UpstreamMalformed,
         Counter::FormerrGiven,
         Counter::TruncatedGiven,

@@ -21,6 +21,7 @@ mod load;
 mod local;
 mod log;
 mod modes;
+mod ports;
 mod reload;
 mod router;
 mod upstreams;

@@ -1,4 +1,4 @@
-//! `ebpf/object/NOTE.toml`: what the committed object was made from, and by what.
+//! `ebpf/object/NOTE.toml`: what the committed objects were made from, and by what.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::toolchain::Toolchain;
-use super::{RUSTFLAGS, committed_object};
+use super::{LOOKUP, RUSTFLAGS, XDP, committed};
 use crate::workspace::root;
 
 /// The crates that the program is compiled from, by the beginning of their names. What their build scripts use in turn
@@ -21,8 +21,10 @@ const PROFILE_HEADING: &str = "[profile.bpf]";
 pub(super) struct Note {
     /// SHA-256 over the sources, see [`hash_of_source`].
     pub source: String,
-    /// SHA-256 of the object.
+    /// SHA-256 of the object of the XDP program.
     pub object: String,
+    /// SHA-256 of the object of the sk_lookup program.
+    pub lookup: String,
     /// First line of `rustc -vV`.
     pub rustc: String,
     /// `bpf-linker --version`, and the LLVM that it is linked with.
@@ -30,11 +32,12 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// The note for the object as it stands, if this toolchain made it.
+    /// The note for the objects as they stand, if this toolchain made it.
     pub(super) fn of(toolchain: &Toolchain) -> Result<Self> {
         Ok(Self {
             source: hash_of_source()?,
-            object: hash_of_file(&committed_object())?,
+            object: hash_of_file(&committed(XDP))?,
+            lookup: hash_of_file(&committed(LOOKUP))?,
             rustc: toolchain.rustc.clone(),
             linker: toolchain.linker.clone(),
         })
@@ -54,6 +57,7 @@ impl Note {
         Ok(Self {
             source: value("source")?,
             object: value("object")?,
+            lookup: value("lookup")?,
             rustc: value("rustc")?,
             linker: value("linker")?,
         })
@@ -63,16 +67,19 @@ impl Note {
         let Self {
             source,
             object,
+            lookup,
             rustc,
             linker,
         } = self;
         let text = format!(
-            "# Written by `cargo xtask ebpf`, compared by the tests: what xdnsd.bpf.o was made from, and by what.\n\
+            "# Written by `cargo xtask ebpf`, compared by the tests: what the objects were made from, and by what.\n\
              # SHA-256 over ebpf/src, ebpf/Cargo.toml, the bpf profile, the compiler's flags and the locked versions of\n\
              # the {CRATES} crates.\n\
              source = \"{source}\"\n\
              # SHA-256 of xdnsd.bpf.o.\n\
              object = \"{object}\"\n\
+             # SHA-256 of xdnsd-ports.bpf.o.\n\
+             lookup = \"{lookup}\"\n\
              rustc = \"{rustc}\"\n\
              linker = \"{linker}\"\n"
         );

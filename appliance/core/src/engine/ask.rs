@@ -1,6 +1,6 @@
 //! Sending a question upstream: to whom, from which port, when the next one is asked.
 
-use super::response::is_stream;
+use super::socket::{self, NoPort, is_port};
 use super::{CacheAccess, Effects, Engine};
 use crate::counters::Counter;
 use crate::dns::build::Writer;
@@ -9,15 +9,12 @@ use crate::dns::header::{HEADER_LEN, Header, flag};
 use crate::dns::{Name, class};
 use crate::forward::pending::{Attempt, LetterCase, Pending};
 use crate::forward::upstreams::{Strategy, Tried, UpstreamConfig};
-use crate::limits::{NAME_MAX, UDP_MESSAGE_MAX, UPSTREAM_SOCKETS};
+use crate::limits::{NAME_MAX, UDP_MESSAGE_MAX};
 use crate::time::Instant;
 
 /// Longest question that we send: header, name, type and class, OPT.
 const ASK_MAX: usize = HEADER_LEN + NAME_MAX + 4 + 11;
 const _: () = assert!(ASK_MAX <= UDP_MESSAGE_MAX);
-/// Times that a free message ID is looked for before the attempt counts as failed.
-const ID_TRIES: usize = 8;
-
 /// A server that was asked already is asked again after this time at the earliest: the datagram may be lost. That it is
 /// slower than it usually is says little where most of its answers come from its cache.
 const REPEAT_MIN_MS: u64 = 400;
@@ -151,15 +148,42 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         upstream: u8,
         effects: &mut impl Effects<R>,
     ) -> bool {
-        let sent = (0..ID_TRIES).find_map(|_| {
-            let socket = effects.random() % UPSTREAM_SOCKETS as u32;
-            self.send(now, index, upstream, socket as u16, effects)
+        let Some(server) = self.upstreams.get(upstream) else {
+            return false;
+        };
+        let has_room = |pending: &Pending| !pending.attempts.is_full();
+        if !self.tables.pending.get(index).is_some_and(has_room) {
+            return false;
+        }
+        let to = server.config.address;
+        let opened = match effects.open_port(to, index) {
+            Err(NoPort::Full) if self.free_a_port(effects) => effects.open_port(to, index),
+            opened => opened,
+        };
+        let socket = opened.unwrap_or(socket::NONE);
+        let went_out = self.send(now, index, upstream, socket, effects) == Some(true);
+        self.counters.count(if went_out {
+            Counter::UpstreamQueries
+        } else {
+            Counter::UpstreamSendErrors
         });
-        self.counters.count(match sent {
-            Some(true) => Counter::UpstreamQueries,
-            Some(false) | None => Counter::UpstreamSendErrors,
-        });
-        sent == Some(true)
+        went_out
+    }
+
+    /// Closes the port of what may be missed most easily: an answer that nobody waits for, or else the one that has been
+    /// waited for for longest; its question is asked again when its time comes. Whether there was one.
+    #[cold]
+    fn free_a_port(&mut self, effects: &mut impl Effects<R>) -> bool {
+        let pending = &mut self.tables.pending;
+        if let Some(socket) = pending.linger_no_longer(Instant::FAR_FUTURE) {
+            effects.close_port(socket);
+            return true;
+        }
+        let Some((index, attempt)) = pending.oldest_datagram() else {
+            return false;
+        };
+        self.end_attempt(index, &attempt, effects);
+        true
     }
 
     /// Asks `upstream` in a stream. Whether one could be opened.
@@ -189,8 +213,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         went_out
     }
 
-    /// Notes a transaction with a random ID and sends the question. `None`: that ID is in flight there. False: it did not
-    /// go out, which counts as a timeout.
+    /// Notes a transaction with a random ID and sends the question. `None`: there is no room for one more. False: it did
+    /// not go out, which counts as a timeout.
     fn send(
         &mut self,
         now: Instant,
@@ -202,7 +226,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let server = self.upstreams.get(upstream)?;
         let pending = self.tables.pending.get(index)?;
         let with = |without: Tried| without & (1 << upstream) == 0;
-        let random_case = self.settings.random_case && !is_stream(socket);
+        let random_case = self.settings.random_case && is_port(socket);
         let attempt = Attempt {
             upstream,
             socket,
@@ -212,6 +236,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             edns: with(pending.without_edns) && server.speaks_edns(now),
             random_case: random_case && with(pending.without_case) && server.keeps_case(now),
             overdue: false,
+            forged: 0,
         };
         let UpstreamConfig {
             address, trusted, ..
@@ -221,10 +246,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let name = self.tables.pending.asked_name(index)?;
         let mut message = [0; ASK_MAX];
         let len = write_question(&mut message, name, pending, &attempt, trusted);
-        let went_out = effects.ask(socket, address, &message[..len]);
+        let went_out = socket != socket::NONE && effects.ask(socket, address, &message[..len]);
         if !went_out {
             self.note_timeout(now, index, &attempt);
-            self.end_attempt(index, &attempt);
+            self.end_attempt(index, &attempt, effects);
         }
         Some(went_out)
     }

@@ -53,7 +53,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(chain) = chain_start(message, answer) else {
             return false;
         };
-        self.note_overtaken(turn.now, index);
+        self.let_go(turn.now, index, effects);
         let chase = Chase {
             target,
             steps,

@@ -154,7 +154,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             };
             self.reply_failure(turn, index, code, reason, effects);
         }
-        self.end(turn.now, index);
+        self.end(turn.now, index, effects);
     }
 
     fn reply_failure(

@@ -14,6 +14,7 @@
 
 mod alias;
 mod ask;
+mod attempt;
 mod chase;
 mod cookie;
 mod deliver;
@@ -23,6 +24,7 @@ mod no_name;
 mod query;
 mod reject;
 mod response;
+pub mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +40,7 @@ use crate::limits::{PENDING, TCP_MESSAGE_MAX};
 use crate::policy::{DEFAULT_GROUP, Decision, Labels, Policy};
 use crate::time::Instant;
 use core::net::{IpAddr, SocketAddr};
+use socket::NoPort;
 
 /// How a query came, and so how large its answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,13 +93,21 @@ pub enum Notice {
 
 /// What the engine asks its caller to do.
 pub trait Effects<R> {
-    /// Send `message` to an upstream from the socket `socket` (0..[`crate::limits::UPSTREAM_SOCKETS`]). Whether it
-    /// went out; a failure counts as an upstream that did not answer.
+    /// Opens a source port for one datagram to `to` and its answer: drawn at random from those that are free. Its name,
+    /// see [`socket`]. `question` comes back with what arrives there.
+    ///
+    /// # Errors
+    /// None can be had.
+    fn open_port(&mut self, to: SocketAddr, question: u16) -> Result<u16, NoPort>;
+    /// Closes it: nothing is received through it any more.
+    fn close_port(&mut self, socket: u16);
+    /// Sends `message` to an upstream through `socket`, a port or a stream. Whether it went out; a failure counts as an
+    /// upstream that did not answer.
     fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool;
     /// Send `message` to a client.
     fn reply(&mut self, route: &R, message: &[u8]);
-    /// Opens a stream to an upstream, for one question that did not fit a datagram. Its name as a socket, at least
-    /// [`crate::limits::UPSTREAM_SOCKETS`]; `None`: all streams are in use.
+    /// Opens a stream to an upstream, for one question that did not fit a datagram. Its name, see [`socket`]; `None`: all
+    /// streams are in use.
     fn open_stream(&mut self, to: SocketAddr) -> Option<u16>;
     /// Remember `notice` about `name` for the log.
     fn notice(&mut self, notice: Notice, name: &Name);
@@ -254,14 +265,17 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         &mut self,
         turn: &Turn<'_>,
         servers: &[UpstreamConfig],
+        effects: &mut impl Effects<R>,
     ) -> Result<(), TooManyUpstreams> {
         let present = self.upstreams.as_slice().iter();
         if present.map(|upstream| &upstream.config).eq(servers) {
             return Ok(());
         }
         self.upstreams.configure(servers)?;
-        let pending = &mut self.tables.pending;
         for index in 0..PENDING as u16 {
+            // What is still answered is the answer of a server that may be another's by now.
+            self.close_ports(index, effects);
+            let pending = &mut self.tables.pending;
             let Some(qtype) = pending.get(index).map(|pending| pending.qtype) else {
                 continue;
             };

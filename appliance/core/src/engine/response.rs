@@ -2,6 +2,7 @@
 
 use super::ask::STREAM_WAIT_MS;
 use super::local::Draft;
+use super::socket::is_port;
 use super::{CacheAccess, Effects, Engine, Notice, Turn};
 use crate::cache::{Found, Head, Inserted, Key};
 use crate::counters::Counter;
@@ -13,7 +14,6 @@ use crate::dns::record::{Record, Records};
 use crate::dns::{Name, class, rcode, rtype};
 use crate::forward::pending::Attempt;
 use crate::forward::upstreams::Upstream;
-use crate::limits::UPSTREAM_SOCKETS;
 use crate::policy::rebind::Finding;
 use crate::policy::{BlockRecord, Labels, List, Policy, list};
 use crate::time::Instant;
@@ -21,27 +21,31 @@ use core::net::SocketAddr;
 
 /// For how long it is known of an answer that it is longer than a slot of the cache.
 const TOO_LARGE_TTL_SECS: u32 = 60;
-
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Takes what came from `from` on the upstream socket or stream `socket`.
+    /// Takes what came from `from` through `socket`, a port or a stream. `question` is what the port was opened for; a
+    /// stream's is found.
     pub fn response(
         &mut self,
         turn: &Turn<'_>,
         socket: u16,
+        question: u16,
         from: SocketAddr,
         message: &[u8],
         effects: &mut impl Effects<R>,
     ) {
-        let Some((index, attempt)) = self.match_attempt(socket, from, message) else {
-            let id = Header::parse(message).map(|header| header.id);
-            let late = id.is_some_and(|id| self.upstreams.late(socket, id, from, turn.now));
-            self.counters.count(if late {
-                Counter::UpstreamLate
-            } else {
-                Counter::UpstreamSpoofed
-            });
-            return self.lost_if_stream(turn, socket, effects);
+        let id = Header::parse(message).map(|header| header.id);
+        let found = self.attempt_of(socket, question);
+        let is_asked = |attempt: &Attempt| {
+            let upstream = self.upstreams.get(attempt.upstream);
+            upstream.is_some_and(|upstream| upstream.config.is_at(from))
         };
+        let found = found.filter(|(_, attempt)| attempt.live && is_asked(attempt));
+        let Some((index, attempt)) = found else {
+            return self.not_awaited(turn.now, socket, from, id, effects);
+        };
+        if id != Some(attempt.id) {
+            return self.forged(turn, index, &attempt, effects);
+        }
         let Some(pending) = self.tables.pending.get(index) else {
             return;
         };
@@ -64,10 +68,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let bounds = &self.settings.ttl;
         let digested = digest(message, &asked, bounds, turn.now, &mut self.tables.template);
         match digested {
-            Err(ResponseError::Foreign) => {
-                self.counters.count(Counter::UpstreamSpoofed);
-                self.lost_if_stream(turn, socket, effects);
-            }
+            Err(ResponseError::Foreign) => self.forged(turn, index, &attempt, effects),
             Err(ResponseError::Malformed) => {
                 self.counters.count(Counter::UpstreamMalformed);
                 self.attempt_failed(turn, index, &attempt, rcode::SERVFAIL, effects);
@@ -77,20 +78,12 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             }
             Ok(answer) => {
                 self.counters.count(Counter::UpstreamAnswers);
-                self.end_attempt(index, &attempt);
+                self.end_attempt(index, &attempt, effects);
                 let rtt_ms = turn.now.millis_since(attempt.sent);
                 self.upstreams.answered(attempt.upstream, rtt_ms, turn.now);
                 self.note_abilities(turn.now, index, &attempt, &answer);
                 self.accept(turn, index, &attempt, answer, effects);
             }
-        }
-    }
-
-    /// What came over a stream is not what was asked for: nobody but the server itself can have said it, and nothing else
-    /// comes.
-    fn lost_if_stream(&mut self, turn: &Turn<'_>, socket: u16, effects: &mut impl Effects<R>) {
-        if is_stream(socket) {
-            self.lost(turn, socket, effects);
         }
     }
 
@@ -103,12 +96,12 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let upstream = attempt.upstream;
         let only_lost_case = self.tables.pending.get(index).is_some_and(|pending| {
             let plain = |attempt: &Attempt| {
-                attempt.upstream == upstream && !attempt.random_case && !is_stream(attempt.socket)
+                attempt.upstream == upstream && !attempt.random_case && is_port(attempt.socket)
             };
             pending.without_case & (1 << upstream) != 0 && !pending.attempts.iter().any(plain)
         });
         if only_lost_case && self.has_attempts_left(index) {
-            self.end_attempt(index, &attempt);
+            self.end_attempt(index, &attempt, effects);
             self.ask(turn.now, index, upstream, effects);
         } else {
             self.attempt_failed(turn, index, &attempt, rcode::SERVFAIL, effects);
@@ -141,7 +134,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         attempt: &Attempt,
         effects: &mut impl Effects<R>,
     ) {
-        self.counters.count(Counter::UpstreamSpoofed);
+        self.counters.count(Counter::UpstreamForged);
         let upstream = attempt.upstream;
         let hash = self.tables.pending.update(index, |pending| {
             pending.without_case |= 1 << upstream;
@@ -149,28 +142,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         });
         self.upstreams
             .repeated_case(upstream, false, hash.unwrap_or(0), now);
-        self.end_attempt(index, attempt);
+        self.end_attempt(index, attempt, effects);
         if !self.ask_stream(now, index, upstream, effects) {
             self.ask(now, index, upstream, effects);
         }
-    }
-
-    /// The transaction to which a message from `from` on `socket` belongs, if it is one of ours.
-    fn match_attempt(
-        &self,
-        socket: u16,
-        from: SocketAddr,
-        message: &[u8],
-    ) -> Option<(u16, Attempt)> {
-        let id = Header::parse(message)?.id;
-        let index = self.tables.pending.by_transaction(socket, id)?;
-        let pending = self.tables.pending.get(index)?;
-        let attempt = *pending
-            .attempts
-            .iter()
-            .find(|attempt| attempt.socket == socket && attempt.id == id)?;
-        let upstream = self.upstreams.get(attempt.upstream)?;
-        (attempt.live && upstream.config.is_at(from)).then_some((index, attempt))
     }
 
     /// An answer to our question: it helps, or somebody else is asked.
@@ -191,7 +166,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             self.ask_without_edns(now, index, attempt, effects);
             return;
         }
-        if answer.is_referral || answer.truncated && is_stream(attempt.socket) {
+        if answer.is_referral || answer.truncated && !is_port(attempt.socket) {
             // Whoever says who else may know is no resolver for this name; or cannot say what it knows.
             self.attempt_failed(turn, index, attempt, rcode::SERVFAIL, effects);
             return;
@@ -226,7 +201,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if is_cut && self.has_waiters(index) {
             self.wait_for_stream(now, index);
         } else {
-            self.end(now, index);
+            self.end(now, index, effects);
         }
     }
 
@@ -250,7 +225,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.tables
             .pending
             .update(index, |pending| pending.without_edns |= 1 << upstream);
-        if !is_stream(attempt.socket) || !self.ask_stream(now, index, upstream, effects) {
+        if is_port(attempt.socket) || !self.ask_stream(now, index, upstream, effects) {
             self.ask(now, index, upstream, effects);
         }
     }
@@ -370,7 +345,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 
     /// One upstream answered, but not usefully: the next one is asked, or the failure is passed on.
-    fn attempt_failed(
+    pub(super) fn attempt_failed(
         &mut self,
         turn: &Turn<'_>,
         index: u16,
@@ -378,7 +353,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         code: u8,
         effects: &mut impl Effects<R>,
     ) {
-        self.end_attempt(index, attempt);
+        self.end_attempt(index, attempt, effects);
         let failure = self.tables.pending.update(index, |pending| {
             pending.failure = Some(pending.failure.unwrap_or(code));
             (pending.group, pending.tried, pending.has_live_attempt())
@@ -403,39 +378,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         pending.is_some_and(|pending| pending.first_waiter.is_some())
     }
 
-    fn has_attempts_left(&self, index: u16) -> bool {
+    pub(super) fn has_attempts_left(&self, index: u16) -> bool {
         let pending = self.tables.pending.get(index);
         pending.is_some_and(|pending| !pending.attempts.is_full())
-    }
-
-    pub(super) fn end_attempt(&mut self, index: u16, ended: &Attempt) {
-        self.tables.pending.update(index, |pending| {
-            for attempt in &mut pending.attempts {
-                attempt.live &= !(attempt.socket == ended.socket && attempt.id == ended.id);
-            }
-        });
-    }
-
-    /// Forgets a question. Who was asked as well and has had no time to answer is still measured if it does.
-    pub(super) fn end(&mut self, now: Instant, index: u16) {
-        self.note_overtaken(now, index);
-        self.tables.pending.remove(index);
-    }
-
-    pub(super) fn note_overtaken(&mut self, now: Instant, index: u16) {
-        let Some(pending) = self.tables.pending.get(index) else {
-            return;
-        };
-        for attempt in &pending.attempts {
-            if attempt.live && !attempt.overdue && !is_stream(attempt.socket) {
-                self.upstreams.overtaken(attempt, pending.hash, now);
-            }
-        }
     }
 
     /// Does what is due at `turn.now`.
     pub fn timeout(&mut self, turn: &Turn<'_>, effects: &mut impl Effects<R>) {
         let now = turn.now;
+        while let Some(socket) = self.tables.pending.linger_no_longer(now) {
+            effects.close_port(socket);
+        }
         // Bound: every question that is due gets a later deadline or ends.
         while let Some(index) = self.tables.pending.due(now) {
             let Some(pending) = self.tables.pending.get(index) else {
@@ -503,11 +456,6 @@ fn too_large(head: &Head) -> Head {
         group: head.group,
         ..Head::EMPTY
     }
-}
-
-/// Whether the number names a stream.
-pub(super) const fn is_stream(socket: u16) -> bool {
-    socket as usize >= UPSTREAM_SOCKETS
 }
 
 /// Whether the question came back letter by letter as it was sent.

@@ -1,38 +1,37 @@
 //! Questions in flight, and the clients that wait for them.
 
+mod lingering;
+
+pub use lingering::Lingering;
+
 use super::slab::Slab;
 use super::upstreams::Tried;
 use crate::cache::Key;
 use crate::dns::Name;
 use crate::dns::answer::ChainStart;
-use crate::limits::{ALIASES, CHASES, NAME_MAX, PENDING, TCP_MESSAGE_MAX, WAITERS};
+use crate::limits::{ALIASES, CHASES, LINGERING, NAME_MAX, PENDING, TCP_MESSAGE_MAX, WAITERS};
 use crate::time::Instant;
 use core::cmp::Reverse;
-use heapless::Vec;
 use heapless::index_map::FnvIndexMap;
+use heapless::{Deque, Vec};
 
 /// Times that one question is sent upstream at most.
 pub const ATTEMPTS: usize = 6;
 /// Entries of the map of questions: twice the questions, so that probes stay short.
 const QUESTION_MAP: usize = (PENDING * 2).next_power_of_two();
-/// Entries of the map of transactions.
-const TRANSACTION_MAP: usize = (PENDING * 4).next_power_of_two();
 /// Buckets among which clients are spread to share the table fairly.
 const CLIENT_BUCKETS: usize = 256;
 /// Of the places to wait in, one client may hold this share (1/n) while more than half of them are taken.
 const CLIENT_SHARE: usize = 4;
 
-const _: () = assert!(
-    QUESTION_MAP <= 65_536 && TRANSACTION_MAP <= 65_536,
-    "heapless maps hold 16-bit indices"
-);
+const _: () = assert!(QUESTION_MAP <= 65_536, "heapless maps hold 16-bit indices");
 
-/// A transaction with an upstream: this message on this socket.
+/// A transaction with an upstream: this message through this port or stream, which is its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Which upstream.
     pub upstream: u8,
-    /// Which of the worker's sockets, and so which source port.
+    /// Through which source port or stream, see [`crate::engine::socket`].
     pub socket: u16,
     /// The message ID.
     pub id: u16,
@@ -46,6 +45,8 @@ pub struct Attempt {
     pub random_case: bool,
     /// It took longer than usual, and was counted as a timeout of its upstream.
     pub overdue: bool,
+    /// What came to its port from its upstream and was not its answer, so many times.
+    pub forged: u8,
 }
 
 /// A question in flight.
@@ -235,7 +236,7 @@ pub enum PendingFull {
     Share,
 }
 
-/// A transaction cannot be noted: its ID is in flight on that socket already, or there is no room.
+/// A transaction cannot be noted: there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotBegun;
 
@@ -248,7 +249,8 @@ pub struct PendingTable<R> {
     aliases: Slab<Name, ALIASES>,
     chases: Slab<Chase, CHASES>,
     by_question: FnvIndexMap<u64, u16, QUESTION_MAP>,
-    by_transaction: FnvIndexMap<u32, u16, TRANSACTION_MAP>,
+    /// The oldest first. Full: the oldest makes room.
+    lingering: Deque<Lingering, LINGERING>,
     /// `Pending::wake` in milliseconds by index; 0: free. Kept apart so that looking for what is due stays cheap.
     wakes: [u64; PENDING],
     /// Running number and bucket of each question by index; 0: free. Kept apart so that looking for the oldest stays cheap.
@@ -263,10 +265,6 @@ pub struct PendingTable<R> {
     next_wake: Instant,
 }
 
-const fn transaction(socket: u16, id: u16) -> u32 {
-    (socket as u32) << 16 | id as u32
-}
-
 impl<R: Copy + PartialEq> PendingTable<R> {
     /// Empty.
     #[must_use]
@@ -277,7 +275,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             aliases: Slab::new(),
             chases: Slab::new(),
             by_question: FnvIndexMap::new(),
-            by_transaction: FnvIndexMap::new(),
+            lingering: Deque::new(),
             wakes: [0; PENDING],
             ages: [0; PENDING],
             taken: 0,
@@ -361,22 +359,11 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     /// Notes a transaction of the question at `index`.
     ///
     /// # Errors
-    /// The ID is in flight on this socket already, or there is no room.
+    /// There is no room.
     pub fn begin(&mut self, index: u16, attempt: Attempt) -> Result<(), NotBegun> {
-        let key = transaction(attempt.socket, attempt.id);
-        if self.by_transaction.contains_key(&key) {
-            return Err(NotBegun);
-        }
         let pending = self.questions.get_mut(index).ok_or(NotBegun)?;
-        if pending.attempts.is_full() {
-            return Err(NotBegun);
-        }
-        self.by_transaction
-            .insert(key, index)
-            .map_err(|_| NotBegun)?;
+        pending.attempts.push(attempt).map_err(|_| NotBegun)?;
         pending.tried |= 1 << attempt.upstream;
-        // Cannot be full: checked above.
-        let _ = pending.attempts.push(attempt);
         Ok(())
     }
 
@@ -425,19 +412,9 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         let Some(pending) = self.questions.get_mut(index) else {
             return;
         };
-        for attempt in &pending.attempts {
-            self.by_transaction
-                .remove(&transaction(attempt.socket, attempt.id));
-        }
         pending.attempts.clear();
         (pending.tried, pending.without_edns, pending.without_case) = (0, 0, 0);
         pending.by_stream = false;
-    }
-
-    /// The question to which the transaction belongs.
-    #[must_use]
-    pub fn by_transaction(&self, socket: u16, id: u16) -> Option<u16> {
-        self.by_transaction.get(&transaction(socket, id)).copied()
     }
 
     /// The live transaction on `socket`, a stream, which has one question at a time.
@@ -555,10 +532,6 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         };
         if self.by_question.get(&pending.hash) == Some(&index) {
             self.by_question.remove(&pending.hash);
-        }
-        for attempt in &pending.attempts {
-            self.by_transaction
-                .remove(&transaction(attempt.socket, attempt.id));
         }
         if let Some(place) = pending.chase {
             self.chases.remove(place);

@@ -37,10 +37,16 @@ pub struct UpstreamConfig {
 }
 
 impl UpstreamConfig {
-    /// Whether `from` is this server. A scope ID only counts where one was configured.
+    /// Whether `from` is this server. A link-local address is one only together with its link (RFC 4007 section 6).
     #[must_use]
     pub fn is_at(&self, from: SocketAddr) -> bool {
-        self.address.ip() == from.ip() && self.address.port() == from.port()
+        let scope = |address: &SocketAddr| match address {
+            SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
+            SocketAddr::V4(_) | SocketAddr::V6(_) => 0,
+        };
+        self.address.ip() == from.ip()
+            && self.address.port() == from.port()
+            && scope(&self.address) == scope(&from)
     }
 }
 

@@ -10,7 +10,7 @@ use xdnsd_core::engine::Settings;
 
 use super::read::Description;
 
-pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, XdpMode};
+pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, UpstreamPorts, XdpMode};
 pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
 pub use service::{Cache, Control, Edns, Identity, Log, LogLevel, PriorityWord, Statistics, Tcp};
 

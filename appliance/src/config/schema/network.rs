@@ -71,6 +71,18 @@ words! {
 }
 
 words! {
+    /// Where the source ports of questions to upstream servers come from.
+    UpstreamPorts {
+        /// By sk_lookup where the kernel has it and lets us, else connected.
+        Auto = "auto",
+        /// A raw socket sends, an sk_lookup program (BPF, Linux 5.17) brings answers back; else as connected, with a warning.
+        Lookup = "sk_lookup",
+        /// A connected socket for each question, closed with it.
+        Connected = "connected",
+    }
+}
+
+words! {
     /// Which server of one group is asked first.
     GroupStrategyWord {
         /// As `[forward]` says.
@@ -131,5 +143,8 @@ section! {
         /// Microseconds for which a worker that has just asked looks out for the answer instead of sleeping, where the
         /// latest answer came that soon: servers on this machine or beside it. 0: never, which saves power.
         busy_poll_us: u32 = 100, 0..=1000;
+        /// Where the source ports of questions to upstream servers come from. Each question has a random one of its own,
+        /// which is open to its server alone, and no longer than its answer may come.
+        upstream_ports: UpstreamPorts = UpstreamPorts::Auto;
     }
 }

@@ -50,6 +50,11 @@ impl Setup {
         Self::default().sections("[cache]\nrotate = false\n")
     }
 
+    /// The same with source ports towards upstreams by this way, one of [`WAYS`].
+    pub fn ports(self, way: &str) -> Self {
+        self.sections(&format!("[forward]\nupstream_ports = \"{way}\"\n"))
+    }
+
     /// The same with this XDP mode.
     pub fn xdp(self, xdp: &'static str) -> Self {
         Self { xdp, ..self }
@@ -106,6 +111,9 @@ socket = \"{directory}/{SOCKET}\"
 }
 
 const SOCKET: &str = "sock";
+
+/// The ways to source ports towards upstreams.
+pub const WAYS: [&str; 2] = ["sk_lookup", "connected"];
 
 /// A lab that is up with everything in it. Ends in the order of its fields.
 #[derive(Debug)]

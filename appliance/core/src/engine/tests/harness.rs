@@ -17,6 +17,7 @@ use crate::dns::record::Records;
 use hickory_proto::op::{Edns as HickoryEdns, MessageType, OpCode, Query as HickoryQuery};
 use hickory_proto::rr::rdata::NULL;
 use std::boxed::Box;
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 pub(super) type Route = u32;
@@ -60,10 +61,35 @@ pub(super) struct Recorder {
     /// Servers to which nothing can be sent.
     pub unreachable: Vec<SocketAddr>,
     pub notices: Vec<String>,
+    /// The question of each port that is open.
+    pub ports: HashMap<u16, u16>,
+    /// Of the latest port.
+    pub last_port: u16,
+    /// Why there are no more ports than so many.
+    pub no_more_ports: Option<(usize, NoPort)>,
 }
 
 impl Effects<Route> for Recorder {
+    fn open_port(&mut self, _: SocketAddr, question: u16) -> Result<u16, NoPort> {
+        if let Some((max, why)) = self.no_more_ports
+            && self.ports.len() >= max
+        {
+            return Err(why);
+        }
+        loop {
+            self.last_port = self.last_port.wrapping_add(1).max(socket::FIRST_PORT);
+            if !self.ports.contains_key(&self.last_port) {
+                break;
+            }
+        }
+        self.ports.insert(self.last_port, question);
+        Ok(self.last_port)
+    }
+    fn close_port(&mut self, socket: u16) {
+        assert!(self.ports.remove(&socket).is_some(), "{socket} was open");
+    }
     fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool {
+        assert!(!socket::is_port(socket) || self.ports.contains_key(&socket));
         if self.unreachable.contains(&to) {
             return false;
         }
@@ -82,7 +108,7 @@ impl Effects<Route> for Recorder {
             return None;
         }
         self.streams.push(to);
-        Some(crate::limits::UPSTREAM_SOCKETS as u16 + self.streams.len() as u16)
+        Some(self.streams.len() as u16)
     }
     fn notice(&mut self, notice: Notice, name: &crate::dns::Name) {
         self.notices.push(format!("{notice:?} {name}"));
@@ -305,10 +331,28 @@ impl<'a> World<'a> {
         self.receive(socket, to, message);
     }
 
+    /// What comes to a port that is not open is not ours.
     pub fn receive(&mut self, socket: u16, from: SocketAddr, message: &[u8]) {
+        let question = match self.effects.ports.get(&socket) {
+            None if socket::is_port(socket) => return,
+            question => question.copied().unwrap_or(u16::MAX),
+        };
         let turn = Self::turn(self.now, &self.policy);
+        let effects = &mut self.effects;
         self.engine
-            .response(&turn, socket, from, message, &mut self.effects);
+            .response(&turn, socket, question, from, message, effects);
+    }
+
+    /// ICMP says that the question that was asked as `nth` did not arrive, and quotes so much of it.
+    pub fn unreachable(&mut self, nth: usize, id: Option<u16>) {
+        let socket = self.effects.asked[nth].socket;
+        let Some(&question) = self.effects.ports.get(&socket) else {
+            return;
+        };
+        let turn = Self::turn(self.now, &self.policy);
+        let effects = &mut self.effects;
+        self.engine
+            .unreachable(&turn, socket, question, id, effects);
     }
 
     /// The stream that was opened last ends.

@@ -5,16 +5,20 @@ use crate::testing::Random;
 use std::collections::HashMap;
 
 #[test]
-fn spoofed_answers_are_counted_and_not_taken() {
+fn forged_answers_are_counted_by_kind_and_not_taken() {
     with_world(Settings::DEFAULT, |world| {
         world.ask(1, &query("a.example.", 1));
+        world.ask(2, &query("b.example.", 2));
         let to = world.effects.asked[0].to;
-        // Another address, another port, another socket, another ID, another question, a query instead of a response.
+        // Another address, another port: not from whom was asked.
         world.respond_from(0, UPSTREAM_2.parse().unwrap(), answer_a(60));
         world.respond_from(0, SocketAddr::new(to.ip(), 54), answer_a(60));
         let socket = world.effects.asked[0].socket;
+        let other = world.effects.asked[1].socket;
         let good = response_to(&world.effects.asked[0].message, answer_a(60));
-        world.receive((socket + 1) % 32, to, &good);
+        // To another question's port; another ID, another question, a query instead of a response, no message at all.
+        world.receive(other, to, &good);
+        world.receive(socket, to, &good[..1]);
         let mut wrong_id = good.clone();
         wrong_id[0] ^= 1;
         world.receive(socket, to, &wrong_id);
@@ -24,17 +28,48 @@ fn spoofed_answers_are_counted_and_not_taken() {
         let mut a_query = good.clone();
         a_query[2] &= 0x7f;
         world.receive(socket, to, &a_query);
-        assert_eq!(
-            (
-                world.get(Counter::UpstreamSpoofed),
-                world.effects.replies.len()
-            ),
-            (6, 0)
-        );
+        let counted = [
+            Counter::UpstreamForged,
+            Counter::UpstreamUnmatched,
+            Counter::UpstreamLate,
+        ];
+        assert_eq!(counted.map(|counter| world.get(counter)), [5, 2, 0]);
+        assert!(world.effects.replies.is_empty());
         // The true answer still counts.
         world.receive(socket, to, &good);
         assert_eq!(world.effects.replies.len(), 1);
     });
+}
+
+#[test]
+fn whoever_has_found_a_port_gets_few_guesses_at_its_id() {
+    for streams in [0, 1] {
+        with_world(Settings::DEFAULT, |world| {
+            world.effects.stream_limit = streams;
+            world.ask(1, &query("a.example.", 1));
+            let (socket, to) = (world.effects.asked[0].socket, world.effects.asked[0].to);
+            let good = response_to(&world.effects.asked[0].message, answer_a(60));
+            let right = u16::from_be_bytes([good[0], good[1]]);
+            let mut guesses = 0;
+            for id in (0..=u16::MAX).filter(|id| *id != right) {
+                if !world.effects.ports.contains_key(&socket) {
+                    break;
+                }
+                let guess = [&id.to_be_bytes(), &good[2..]].concat();
+                world.receive(socket, to, &guess);
+                guesses += 1;
+            }
+            assert!(guesses <= 16, "{guesses}");
+            // Asked again where the guesses are worth nothing.
+            assert_eq!(world.effects.asked.len(), 2);
+            assert_ne!(world.effects.asked[1].socket, socket);
+            assert_eq!(world.effects.streams.len(), streams);
+            world.receive(socket, to, &good);
+            assert!(world.effects.replies.is_empty(), "the old port is closed");
+            world.respond(answer_a(60));
+            assert_eq!(world.effects.replies.len(), 1);
+        });
+    }
 }
 
 /// A good answer of several kinds of records.
@@ -238,7 +273,7 @@ impl Chaos {
             match kind {
                 2 => drop(message.set_response_code(ResponseCode::ServFail)),
                 3 => drop(message.set_response_code(ResponseCode::FormErr)),
-                4 if asked.socket < 32 => drop(message.set_truncated(true)),
+                4 if socket::is_port(asked.socket) => drop(message.set_truncated(true)),
                 _ => (0..count).for_each(|_| {
                     let rdata = RData::A(A::new(192, 0, 2, address_of(&owner)));
                     message.add_answer(Record::from_rdata(owner.clone(), 5, rdata));
@@ -316,6 +351,7 @@ fn whatever_happens_every_reply_is_its_querys_own() {
                     chaos.check(route, &bytes);
                 }
                 assert_eq!((chaos.open.len(), world.engine.in_flight()), (0, 0));
+                assert!(world.effects.ports.is_empty(), "no port stays open");
                 assert!(world.get(Counter::CacheHits) > 100);
             });
         }

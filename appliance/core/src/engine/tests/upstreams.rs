@@ -312,9 +312,10 @@ fn racing_asks_two_and_takes_the_first_good_answer() {
         assert_eq!(
             (
                 world.get(Counter::UpstreamLate),
-                world.get(Counter::UpstreamSpoofed)
+                world.get(Counter::UpstreamForged),
+                world.get(Counter::UpstreamUnmatched)
             ),
-            (1, 0)
+            (1, 0, 0)
         );
         assert_eq!(world.effects.replies.len(), 2);
     });
@@ -444,7 +445,10 @@ fn other_servers_are_taken_over_and_questions_begin_anew() {
         for _ in 0..2 {
             // The second time nothing is other.
             let turn = World::turn(world.now, &world.policy);
-            world.engine.take_servers(&turn, &servers).unwrap();
+            world
+                .engine
+                .take_servers(&turn, &servers, &mut world.effects)
+                .unwrap();
         }
         world.pass(1);
         let asked = world.asked();
@@ -460,7 +464,12 @@ fn other_servers_are_taken_over_and_questions_begin_anew() {
         assert_eq!(world.engine.in_flight(), 0);
         let turn = World::turn(world.now, &world.policy);
         let many = [servers[0]; crate::limits::UPSTREAMS + 1];
-        assert!(world.engine.take_servers(&turn, &many).is_err());
+        assert!(
+            world
+                .engine
+                .take_servers(&turn, &many, &mut world.effects)
+                .is_err()
+        );
     });
 }
 
@@ -519,5 +528,139 @@ fn only_failure_and_refusal_reach_the_client() {
                 assert_eq!(extended_error(&bytes), Some(ede::NO_REACHABLE_AUTHORITY));
             }
         }
+    });
+}
+
+#[test]
+fn a_server_that_answers_after_the_end_is_late_and_no_forger() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 1));
+        world.pass(Settings::DEFAULT.give_up_ms);
+        assert_eq!(world.engine.in_flight(), 0);
+        let (socket, to) = (world.effects.asked[0].socket, world.effects.asked[0].to);
+        let late = response_to(&world.effects.asked[0].message, answer_a(60));
+        let mut wrong_id = late.clone();
+        wrong_id[0] ^= 1;
+        world.receive(socket, to, &wrong_id);
+        world.receive(socket, UPSTREAM_OTHER.parse().unwrap(), &late);
+        world.receive(socket, to, &late);
+        let counted = |world: &World<'_>| {
+            [
+                Counter::UpstreamLate,
+                Counter::UpstreamForged,
+                Counter::UpstreamUnmatched,
+                Counter::UpstreamAnswers,
+            ]
+            .map(|counter| world.get(counter))
+        };
+        assert_eq!(counted(world), [1, 1, 1, 0]);
+        assert!(!world.effects.ports.contains_key(&socket), "closed with it");
+        // Nobody waits for ever.
+        assert!(!world.effects.ports.is_empty());
+        world.pass(10_000);
+        assert!(world.effects.ports.is_empty());
+    });
+}
+
+#[test]
+fn what_icmp_says_of_a_question_in_flight_counts_at_once() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 1));
+        let id = world.last_question().id();
+        // Forged: it quotes another message than was sent.
+        world.unreachable(0, Some(id ^ 1));
+        assert_eq!(world.asked(), [UPSTREAM_1]);
+        world.unreachable(0, Some(id));
+        assert_eq!(world.asked(), [UPSTREAM_1, UPSTREAM_2]);
+        // Once for a question: its port is closed.
+        world.unreachable(0, Some(id));
+        assert_eq!(world.get(Counter::UpstreamUnreachable), 1);
+        // Routers quote as little as eight bytes of what they could not pass on (RFC 792): no ID.
+        world.unreachable(1, None);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+        assert!(world.effects.ports.is_empty());
+    });
+}
+
+#[test]
+fn a_server_that_icmp_says_is_not_there_is_left_out_after_three_questions() {
+    with_world(Settings::DEFAULT, |world| {
+        for number in 0..4 {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            if number < 3 {
+                let last = world.effects.asked.len() - 1;
+                assert_eq!(world.asked()[last], UPSTREAM_1);
+                world.unreachable(last, None);
+            }
+            assert_eq!(world.asked().last().unwrap(), UPSTREAM_2);
+            world.respond(answer_a(60));
+        }
+        assert_eq!(world.effects.replies.len(), 4);
+    });
+}
+
+#[test]
+fn without_a_port_to_be_had_a_question_fails_and_takes_no_time_of_others() {
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.no_more_ports = Some((0, NoPort::Failed));
+        world.miss(1, &query("a.example.", 1));
+        world.pass(Settings::DEFAULT.give_up_ms);
+        assert!(world.effects.asked.is_empty());
+        assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+        let tries = world.get(Counter::UpstreamSendErrors);
+        assert!((1..=8).contains(&tries), "{tries}");
+        world.effects.no_more_ports = None;
+        world.pass(10_000);
+        world.miss(1, &query("a.example.", 2));
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
+    });
+}
+
+#[test]
+fn a_link_local_server_is_one_only_on_its_link() {
+    let config = server("[fe80::53%7]:53", 0);
+    let at = |text: &str| config.is_at(text.parse().unwrap());
+    assert!(at("[fe80::53%7]:53"));
+    assert!(!at("[fe80::53%8]:53") && !at("[fe80::53]:53") && !at("[fe80::53%7]:54"));
+    let global = server("[2001:db8::53]:53", 0);
+    assert!(
+        global.is_at("[2001:db8::53%7]:53".parse().unwrap()),
+        "no link belongs to it"
+    );
+}
+
+#[test]
+fn where_ports_are_scarce_a_new_question_takes_that_of_the_oldest() {
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.no_more_ports = Some((4, NoPort::Full));
+        for number in 0..5 {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            world.pass(1);
+        }
+        assert_eq!(world.effects.asked.len(), 5);
+        let closed = world.effects.asked[0].socket;
+        assert!(!world.effects.ports.contains_key(&closed), "the oldest");
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().id(), 4);
+        // Its question is asked again.
+        world.pass(500);
+        let names = world
+            .effects
+            .asked
+            .iter()
+            .map(|asked| format!("{}", asked.parsed().queries()[0].name()));
+        assert_eq!(names.filter(|name| name == "n0.example.").count(), 2);
+        // Those that linger make room first.
+        world.pass(Settings::DEFAULT.give_up_ms);
+        assert_eq!(
+            (world.engine.in_flight(), world.effects.ports.len()),
+            (0, 4)
+        );
+        world.miss(2, &query("later.example.", 11));
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().id(), 11);
+        world.pass(20_000);
+        assert!(world.effects.ports.is_empty());
     });
 }

@@ -1,6 +1,7 @@
 //! The table of questions in flight: places, shares, deadlines.
 
 use super::*;
+use crate::forward::upstreams::UpstreamConfig;
 
 fn pending(number: u64, bucket: u8) -> Pending {
     let at = Instant::from_millis(1_000 + number);
@@ -79,17 +80,17 @@ fn what_is_put_in_is_found_and_freed() {
         edns: true,
         random_case: false,
         overdue: false,
+        forged: 0,
     };
-    assert_eq!(table.begin(index, attempt), Ok(()));
+    for _ in 0..ATTEMPTS {
+        assert_eq!(table.begin(index, attempt), Ok(()));
+    }
     assert_eq!(
         table.begin(index, attempt),
         Err(NotBegun),
-        "one ID is in flight once"
+        "no more than that"
     );
-    assert_eq!(
-        (table.by_transaction(1, 9), table.by_transaction(1, 8)),
-        (Some(index), None)
-    );
+    assert_eq!(table.by_socket(1).map(|(index, _)| index), Some(index));
     for id in 0..3 {
         table.join(index, waiter(5, id), None).expect("room");
     }
@@ -102,10 +103,7 @@ fn what_is_put_in_is_found_and_freed() {
         .expect("the same ID for another name");
     assert_eq!((table.waiters.len(), table.aliases.len()), (4, 1));
     table.remove(index);
-    assert_eq!(
-        (table.find(7, &key), table.by_transaction(1, 9)),
-        (None, None)
-    );
+    assert_eq!((table.find(7, &key), table.by_socket(1)), (None, None));
     assert_eq!((table.waiters.len(), table.aliases.len()), (0, 0));
     assert!(
         table
@@ -175,4 +173,40 @@ fn letter_case_comes_back() {
     let mut wire = original.to_ascii_lowercase();
     LetterCase::of(original).apply(&mut wire);
     assert_eq!(wire, original);
+}
+
+#[test]
+fn a_datagram_that_nobody_waits_for_lingers_until_its_time_is_over_or_others_need_the_place() {
+    let mut table = table();
+    let server = UpstreamConfig {
+        address: ([192, 0, 2, 1], 53).into(),
+        group: 0,
+        trusted: false,
+        strategy: crate::forward::upstreams::Strategy::Ordered,
+    };
+    let attempt = |socket| Attempt {
+        upstream: 0,
+        socket,
+        id: socket,
+        sent: Instant::from_millis(0),
+        live: true,
+        edns: true,
+        random_case: false,
+        overdue: false,
+        forged: 0,
+    };
+    let until = |socket: u16| Instant::from_millis(u64::from(socket));
+    let count = LINGERING as u16;
+    for socket in 1_000..1_000 + count {
+        assert_eq!(table.linger(&attempt(socket), server, until(socket)), None);
+    }
+    let one_more = table.linger(&attempt(2_000), server, until(2_000));
+    assert_eq!(one_more, Some(1_000), "the oldest makes room");
+    assert!(table.forget_lingering(1_002) && !table.forget_lingering(1_002));
+    assert!(table.lingering(1_002).is_none());
+    assert_eq!(table.lingering(1_003).map(|ended| ended.id), Some(1_003));
+    assert_eq!(table.linger_no_longer(until(1_000)), None);
+    assert_eq!(table.linger_no_longer(until(1_003)), Some(1_001));
+    assert_eq!(table.linger_no_longer(until(1_003)), Some(1_003));
+    assert_eq!(table.linger_no_longer(until(1_003)), None);
 }

@@ -1,0 +1,103 @@
+//! Datagrams that may still be answered, and those of them that nobody waits for any more.
+
+use super::{ATTEMPTS, Attempt, PendingTable};
+use crate::engine::socket::is_port;
+use crate::forward::upstreams::UpstreamConfig;
+use crate::time::Instant;
+use heapless::Vec;
+
+/// A datagram that nobody waits for any more. Its port is open for a while.
+#[derive(Clone, Copy, Debug)]
+pub struct Lingering {
+    /// The port's name.
+    pub socket: u16,
+    /// The message ID.
+    pub id: u16,
+    /// Who was asked.
+    pub server: UpstreamConfig,
+    /// When the port is closed.
+    until: Instant,
+}
+
+impl<R: Copy + PartialEq> PendingTable<R> {
+    /// Those attempts of the question at `index` that a datagram may still answer. None of them is taken any more.
+    pub fn take_live_ports(&mut self, index: u16) -> Vec<Attempt, ATTEMPTS> {
+        let mut taken = Vec::new();
+        if let Some(pending) = self.questions.get_mut(index) {
+            let live = |attempt: &&mut Attempt| attempt.live && is_port(attempt.socket);
+            for attempt in pending.attempts.iter_mut().filter(live) {
+                // Cannot be full: it holds as many.
+                let _ = taken.push(*attempt);
+                attempt.live = false;
+            }
+        }
+        taken
+    }
+
+    /// The datagram that has waited for its answer for longest, and its question.
+    #[must_use]
+    pub fn oldest_datagram(&self) -> Option<(u16, Attempt)> {
+        let waiting = self.questions.iter().flat_map(|(index, pending)| {
+            let attempts = pending.attempts.iter();
+            let waits = |attempt: &&Attempt| attempt.live && is_port(attempt.socket);
+            attempts.filter(waits).map(move |attempt| (index, *attempt))
+        });
+        waiting.min_by_key(|(_, attempt)| attempt.sent)
+    }
+
+    /// Remembers an attempt that nobody waits for any more until `until`. The port that makes room for it, to be closed.
+    pub fn linger(
+        &mut self,
+        attempt: &Attempt,
+        server: UpstreamConfig,
+        until: Instant,
+    ) -> Option<u16> {
+        let (socket, id) = (attempt.socket, attempt.id);
+        let oldest = if self.lingering.is_full() {
+            self.lingering.pop_front()
+        } else {
+            None
+        };
+        // Cannot be full: room was made.
+        let _ = self.lingering.push_back(Lingering {
+            socket,
+            id,
+            server,
+            until,
+        });
+        oldest.map(|oldest| oldest.socket)
+    }
+
+    /// Whom a port was opened for that nobody waits for any more.
+    #[must_use]
+    pub fn lingering(&self, socket: u16) -> Option<&Lingering> {
+        self.lingering.iter().find(|ended| ended.socket == socket)
+    }
+
+    /// Forgets one. Whether there was one: its port is to be closed.
+    pub fn forget_lingering(&mut self, socket: u16) -> bool {
+        let mut found = false;
+        // Bound: each that is there goes round once, which keeps their order.
+        for _ in 0..self.lingering.len() {
+            let Some(ended) = self.lingering.pop_front() else {
+                break;
+            };
+            if ended.socket == socket {
+                found = true;
+            } else {
+                // Cannot be full: one has just left it.
+                let _ = self.lingering.push_back(ended);
+            }
+        }
+        found
+    }
+
+    /// A port whose time is over at `now`, to be closed. Asked repeatedly until `None`.
+    pub fn linger_no_longer(&mut self, now: Instant) -> Option<u16> {
+        let is_over = self.lingering.front()?.until <= now;
+        is_over
+            .then(|| self.lingering.pop_front())
+            .flatten()
+            .map(|ended| ended.socket)
+    }
+}

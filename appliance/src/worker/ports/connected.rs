@@ -1,0 +1,194 @@
+//! A connected UDP socket for each question, closed with it.
+//!
+//! The kernel gives it nothing but what comes from the server to the very address and port that asked, and the ICMP errors
+//! that quote both (udp(7), IP_RECVERR: those that may pass, too). The route to the server chooses the local address.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::epoll::Epoll;
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
+};
+use xdnsd_core::engine::socket::{FIRST_PORT, NoPort};
+use xdnsd_core::limits::UPSTREAM_SOCKETS;
+
+use super::{Arrived, DRAWS, PORT_MIN, draw, reserved};
+use crate::worker::entropy::Entropy;
+use crate::worker::events::{Source, watch};
+
+#[derive(Debug)]
+struct Place {
+    /// Belongs to a question, which has not closed it yet.
+    is_open: bool,
+    socket: Option<UdpSocket>,
+    question: u16,
+}
+
+/// The sockets. Full: `open` says so, and the caller closes one.
+#[derive(Debug)]
+pub struct Connected {
+    places: [Place; UPSTREAM_SOCKETS],
+    free: heapless::Vec<u16, UPSTREAM_SOCKETS>,
+}
+
+const _: () = assert!(
+    FIRST_PORT as usize + UPSTREAM_SOCKETS <= PORT_MIN as usize,
+    "the names of places are no ports"
+);
+
+impl Connected {
+    /// None is open.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            places: [const {
+                Place {
+                    is_open: false,
+                    socket: None,
+                    question: 0,
+                }
+            }; UPSTREAM_SOCKETS],
+            free: (0..UPSTREAM_SOCKETS as u16).rev().collect(),
+        }
+    }
+
+    /// Opens a socket for `question` to `to`.
+    ///
+    /// # Errors
+    /// All places are taken, or the process has no descriptors left; or there is no way to `to`.
+    pub fn open(
+        &mut self,
+        to: SocketAddr,
+        question: u16,
+        epoll: &Epoll,
+        entropy: &mut Entropy,
+    ) -> Result<u16, NoPort> {
+        let place = self.free.pop().ok_or(NoPort::Full)?;
+        let opened = connect(to, entropy).and_then(|socket| {
+            watch(epoll, socket.as_fd(), Source::Connected(place))?;
+            Ok(socket)
+        });
+        let socket = match opened {
+            Ok(socket) => socket,
+            Err(error) => {
+                // Cannot be full: it came from there.
+                let _ = self.free.push(place);
+                let is_full = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+                return Err(if is_full {
+                    NoPort::Full
+                } else {
+                    NoPort::Failed
+                });
+            }
+        };
+        self.places[usize::from(place)] = Place {
+            is_open: true,
+            socket: Some(socket),
+            question,
+        };
+        Ok(FIRST_PORT + place)
+    }
+
+    /// Closes a socket.
+    pub fn close(&mut self, name: u16) {
+        let place = name.wrapping_sub(FIRST_PORT);
+        let Some(found) = self.places.get_mut(usize::from(place)) else {
+            return;
+        };
+        found.socket = None;
+        if std::mem::take(&mut found.is_open) {
+            // Cannot be full: a place is open once.
+            let _ = self.free.push(place);
+        }
+    }
+
+    /// Sends `message`. Whether it went out.
+    #[must_use]
+    pub fn send(&self, name: u16, message: &[u8]) -> bool {
+        let place = usize::from(name.wrapping_sub(FIRST_PORT));
+        let socket = self
+            .places
+            .get(place)
+            .and_then(|place| place.socket.as_ref());
+        socket.is_some_and(|socket| socket.send(message).is_ok())
+    }
+
+    /// What came to the socket in `place`.
+    pub fn receive(&mut self, place: u16, buffer: &mut [u8]) -> Arrived {
+        let Some(found) = self.places.get_mut(usize::from(place)) else {
+            return Arrived::Nothing;
+        };
+        let (socket, question) = (FIRST_PORT + place, found.question);
+        let Some(receiver) = &found.socket else {
+            return Arrived::Nothing;
+        };
+        // Bound: interrupted by a signal, and there are none for a worker.
+        loop {
+            match receiver.recv_from(buffer) {
+                // What came before it was connected may be anybody's.
+                Ok((len, from)) => {
+                    return Arrived::Message {
+                        socket,
+                        question,
+                        len,
+                        from,
+                    };
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Arrived::Nothing,
+                Err(_) => {
+                    // Whatever the caller makes of it: it would be told again at once.
+                    found.socket = None;
+                    return Arrived::Unreachable {
+                        socket,
+                        question,
+                        id: None,
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Opens a socket on a random port that is free, and connects it.
+fn connect(to: SocketAddr, entropy: &mut Entropy) -> io::Result<UdpSocket> {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket::socket(family, SockType::Datagram, flags, None)?;
+    match to {
+        SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+        SocketAddr::V6(_) => {
+            setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+            setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
+        }
+    }
+    bind(&socket, to.is_ipv6(), entropy)?;
+    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(socket.into())
+}
+
+/// Binds to a port that nobody has. Its address is the route's, once it is connected.
+fn bind(socket: &OwnedFd, v6: bool, entropy: &mut Entropy) -> nix::Result<()> {
+    for _ in 0..DRAWS {
+        let port = draw(entropy);
+        if reserved::is_taken(port) {
+            continue;
+        }
+        let address: SocketAddr = if v6 {
+            (Ipv6Addr::UNSPECIFIED, port).into()
+        } else {
+            (Ipv4Addr::UNSPECIFIED, port).into()
+        };
+        match socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+            Err(Errno::EADDRINUSE | Errno::EACCES) => {}
+            done => return done,
+        }
+    }
+    Err(Errno::EADDRINUSE)
+}

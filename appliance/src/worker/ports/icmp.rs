@@ -1,0 +1,148 @@
+//! ICMP errors about what a raw socket sent: the kernel knows no socket to tell, so a raw ICMP socket hears them.
+//!
+//! Anybody can send them. Only one that quotes addresses and ports of a question in flight is believed, and its ID too
+//! where so much is quoted (RFC 5927 section 5).
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, socket,
+};
+use xdnsd_core::wire::checksum::Sum;
+
+use super::datagram::Quoted;
+use crate::sys;
+
+/// Destination unreachable (RFC 792, RFC 4443 section 3.1).
+const UNREACHABLE_V4: u8 = 3;
+const UNREACHABLE_V6: u8 = 1;
+/// "Fragmentation needed": a word about the path, on which smaller packets arrive.
+const TOO_BIG_V4: u8 = 4;
+/// Bytes of an ICMP error before what it quotes.
+const HEADER_LEN: usize = 8;
+/// linux/icmp.h: a mask of the types that are not wanted.
+const ICMP_FILTER: i32 = 1;
+/// linux/icmpv6.h: the same, 256 bits.
+const ICMPV6_FILTER: i32 = 1;
+
+/// A socket that hears of unreachable destinations and of nothing else.
+///
+/// # Errors
+/// It cannot be opened: CAP_NET_RAW is missing.
+pub fn open(v6: bool) -> nix::Result<OwnedFd> {
+    let (family, protocol) = if v6 {
+        (AddressFamily::Inet6, SockProtocol::IcmpV6)
+    } else {
+        (AddressFamily::Inet, SockProtocol::Icmp)
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket = socket(family, SockType::Raw, flags, protocol)?;
+    if v6 {
+        let mut unwanted = [u32::MAX; 8];
+        unwanted[0] &= !(1 << UNREACHABLE_V6);
+        sys::set_words(&socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &unwanted)?;
+    } else {
+        sys::set_words(
+            &socket,
+            libc::SOL_RAW,
+            ICMP_FILTER,
+            &[!(1 << UNREACHABLE_V4)],
+        )?;
+    }
+    Ok(socket)
+}
+
+/// The next error that quotes a datagram. `None`: there is none.
+pub fn receive(socket: &OwnedFd, v6: bool, buffer: &mut [u8]) -> Option<Quoted> {
+    // Bound: as many as the kernel's buffer holds; each is taken out.
+    loop {
+        match recvfrom::<SockaddrStorage>(socket.as_raw_fd(), buffer) {
+            Ok((len, from)) => {
+                let message = &buffer[..len];
+                let quoted = if v6 {
+                    read_v6(message)
+                } else {
+                    read_v4(message)
+                };
+                let Some(mut quoted) = quoted else {
+                    continue;
+                };
+                if let (SocketAddr::V6(remote), Some(from)) = (&mut quoted.remote, from) {
+                    // A link-local server is on the link that the error came from.
+                    let scope = from.as_sockaddr_in6().map_or(0, |from| from.scope_id());
+                    remote.set_scope_id(scope);
+                }
+                return Some(quoted);
+            }
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// The kernel hands the IP header over, and has not looked at the sum.
+fn read_v4(packet: &[u8]) -> Option<Quoted> {
+    let header_len = usize::from(packet.first()? & 0xf) * 4;
+    let message = packet.get(header_len..)?;
+    let is_sound = Sum::new().add_bytes(message).finish() == 0;
+    let [UNREACHABLE_V4, code, ..] = *message else {
+        return None;
+    };
+    let quoted = message.get(HEADER_LEN..)?;
+    (is_sound && code != TOO_BIG_V4)
+        .then(|| Quoted::read(quoted))
+        .flatten()
+}
+
+/// Here it has, and the header is left out.
+fn read_v6(message: &[u8]) -> Option<Quoted> {
+    let [UNREACHABLE_V6, ..] = *message else {
+        return None;
+    };
+    Quoted::read(message.get(HEADER_LEN..)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::datagram::Packet;
+    use super::*;
+
+    fn error(code: u8) -> Vec<u8> {
+        let remote = "192.0.2.53:53".parse().expect("an address");
+        let local = "192.0.2.1".parse().expect("an address");
+        let packet = Packet::new(local, 4000, remote, b"\x12\x34").expect("fits");
+        let mut message = vec![UNREACHABLE_V4, code, 0, 0, 0, 0, 0, 0];
+        message.extend(packet.as_bytes());
+        let sum = Sum::new().add_bytes(&message).finish();
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let mut header = vec![0; 20];
+        header[0] = 0x45;
+        header.extend(message);
+        header
+    }
+
+    #[test]
+    fn an_error_is_read_if_its_sum_is_right() {
+        for code in [0, 1, 3, 13] {
+            let quoted = read_v4(&error(code)).expect("an error");
+            assert_eq!((quoted.local.port(), quoted.id), (4000, Some(0x1234)));
+        }
+        assert_eq!(read_v4(&error(TOO_BIG_V4)), None);
+        for at in 20..error(3).len() {
+            let mut damaged = error(3);
+            damaged[at] ^= 1;
+            assert_eq!(read_v4(&damaged), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_ends_early_quotes_nothing() {
+        let whole = error(3);
+        for len in 0..20 + HEADER_LEN + 28 {
+            assert_eq!(read_v4(&whole[..len]), None, "{len}");
+            assert_eq!(read_v6(&whole[..len]), None, "{len}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Source ports without sockets: a raw socket sends from any of them, and the sk_lookup program brings back what is for a
+//! question in flight.
+//!
+//! The socket that receives is bound to loopback, where nobody outside reaches it by its own port. The one that sends is of
+//! protocol IPPROTO_RAW, which hears nothing (raw(7)).
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType,
+    SockaddrStorage, setsockopt, sockopt,
+};
+use xdnsd_core::engine::socket::NoPort;
+use xdnsd_core::limits::UPSTREAMS;
+use xdnsd_core::time::Instant;
+
+use super::datagram::Packet;
+use super::table::{Failure, Program, Table};
+use super::{Arrived, DRAWS, draw, icmp, reserved};
+use crate::sys;
+use crate::worker::entropy::Entropy;
+
+/// For how long the local address that the routes chose for a server is taken for granted, in milliseconds.
+const ROUTE_MS: u64 = 500;
+/// Room for what comes beside a message: the address that it was sent to.
+const CONTROL: usize = 128;
+
+/// The sockets of one family.
+#[derive(Debug)]
+struct Family {
+    receiver: OwnedFd,
+    sender: OwnedFd,
+    errors: OwnedFd,
+}
+
+/// From where a server is asked.
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    to: SocketAddr,
+    local: IpAddr,
+    until: Instant,
+}
+
+/// The ports of one worker.
+#[derive(Debug)]
+pub struct Lookup {
+    table: Arc<Table>,
+    worker: u8,
+    v4: Option<Family>,
+    v6: Option<Family>,
+    /// Full: the one that was looked up first makes room.
+    routes: heapless::Deque<Route, UPSTREAMS>,
+}
+
+impl Lookup {
+    /// Opens the sockets of `worker` and puts them behind `program`. A family that the kernel does not have is left out.
+    ///
+    /// # Errors
+    /// There is neither; the text says why.
+    pub fn new(program: &mut Program, worker: u8) -> Result<Self, Failure> {
+        let mut family = |v6| -> Result<Family, Failure> {
+            let family = Family::open(v6).map_err(|errno| errno.to_string())?;
+            program.receive_with(worker, v6, &family.receiver)?;
+            Ok(family)
+        };
+        let v4 = family(false);
+        let v6 = family(true).ok();
+        let v4 = match v4 {
+            Err(problem) if v6.is_none() => return Err(problem),
+            v4 => v4.ok(),
+        };
+        Ok(Self {
+            table: program.table(),
+            worker,
+            v4,
+            v6,
+            routes: heapless::Deque::new(),
+        })
+    }
+
+    fn family(&self, v6: bool) -> Option<&Family> {
+        if v6 {
+            self.v6.as_ref()
+        } else {
+            self.v4.as_ref()
+        }
+    }
+
+    /// The sockets that receive, those with ICMP errors last, and whether they are of IPv6.
+    pub fn sockets(&self) -> impl Iterator<Item = (&OwnedFd, &OwnedFd, bool)> {
+        let families = [(&self.v4, false), (&self.v6, true)];
+        families.into_iter().filter_map(|(family, v6)| {
+            let family = family.as_ref()?;
+            Some((&family.receiver, &family.errors, v6))
+        })
+    }
+
+    /// Opens a port for `question` to `to`.
+    ///
+    /// # Errors
+    /// There is no way to `to`, or no place for a port.
+    pub fn open(
+        &mut self,
+        to: SocketAddr,
+        question: u16,
+        now: Instant,
+        entropy: &mut Entropy,
+    ) -> Result<u16, NoPort> {
+        if self.family(to.is_ipv6()).is_none() {
+            return Err(NoPort::Failed);
+        }
+        let local = self.look_up_route(to, now).ok_or(NoPort::Failed)?;
+        for _ in 0..DRAWS {
+            let port = draw(entropy);
+            if reserved::is_taken(port) {
+                continue;
+            }
+            let entry = self.table.entry(port, to, local).ok_or(NoPort::Failed)?;
+            if self.table.open(port, entry, self.worker, question) {
+                return Ok(port);
+            }
+        }
+        Err(NoPort::Full)
+    }
+
+    /// Closes it.
+    pub fn close(&self, port: u16) {
+        self.table.close(port);
+    }
+
+    /// Sends `message` from `port` to `to`. Whether it went out.
+    pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
+        let Some(local) = self.route(to).map(|route| route.local) else {
+            return false;
+        };
+        let Some(packet) = Packet::new(local, port, to, message) else {
+            return false;
+        };
+        let Some(family) = self.family(to.is_ipv6()) else {
+            return false;
+        };
+        // A raw socket takes the port for a protocol.
+        let mut place = to;
+        place.set_port(0);
+        let sent = sys::send_from(
+            &family.sender,
+            packet.as_bytes(),
+            local,
+            &SockaddrStorage::from(place),
+        );
+        if sent.is_err() {
+            // The address may have gone: the next question looks again.
+            self.routes.retain(|route| route.to != to);
+        }
+        sent.is_ok()
+    }
+
+    /// What came for a question of this worker.
+    pub fn receive(&self, v6: bool, buffer: &mut [u8]) -> Arrived {
+        let Some(family) = self.family(v6) else {
+            return Arrived::Nothing;
+        };
+        let Some((len, from, local)) = receive(&family.receiver, buffer) else {
+            return Arrived::Nothing;
+        };
+        let socket = local.port();
+        let entry = self.table.entry(socket, from, local.ip());
+        let question = entry.and_then(|entry| self.table.question(socket, entry, self.worker));
+        Arrived::Message {
+            socket,
+            // It was closed meanwhile: whoever receives it finds nobody who waits.
+            question: question.unwrap_or(u16::MAX),
+            len,
+            from,
+        }
+    }
+
+    /// The next ICMP error that is about a question of this worker.
+    pub fn receive_error(&self, v6: bool, buffer: &mut [u8]) -> Arrived {
+        let Some(family) = self.family(v6) else {
+            return Arrived::Nothing;
+        };
+        let Some(quoted) = icmp::receive(&family.errors, v6, buffer) else {
+            return Arrived::Nothing;
+        };
+        let socket = quoted.local.port();
+        let entry = self.table.entry(socket, quoted.remote, quoted.local.ip());
+        let question = entry.and_then(|entry| self.table.question(socket, entry, self.worker));
+        question.map_or(Arrived::Nothing, |question| Arrived::Unreachable {
+            socket,
+            question,
+            id: quoted.id,
+        })
+    }
+
+    fn route(&self, to: SocketAddr) -> Option<&Route> {
+        self.routes.iter().find(|route| route.to == to)
+    }
+
+    /// Our address on the way to `to`.
+    fn look_up_route(&mut self, to: SocketAddr, now: Instant) -> Option<IpAddr> {
+        if let Some(route) = self.route(to).filter(|route| now < route.until) {
+            return Some(route.local);
+        }
+        self.routes.retain(|route| route.to != to);
+        let local = local_address(to).ok()?;
+        if self.routes.is_full() {
+            self.routes.pop_front();
+        }
+        // Cannot be full: room was made.
+        let _ = self.routes.push_back(Route {
+            to,
+            local,
+            until: now + ROUTE_MS,
+        });
+        Some(local)
+    }
+}
+
+impl Family {
+    fn open(v6: bool) -> nix::Result<Self> {
+        let (family, local): (_, SocketAddr) = if v6 {
+            (AddressFamily::Inet6, (Ipv6Addr::LOCALHOST, 0).into())
+        } else {
+            (AddressFamily::Inet, (Ipv4Addr::LOCALHOST, 0).into())
+        };
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let receiver = socket::socket(family, SockType::Datagram, flags, None)?;
+        if v6 {
+            setsockopt(&receiver, sockopt::Ipv6V6Only, &true)?;
+            setsockopt(&receiver, sockopt::Ipv6OrigDstAddr, &true)?;
+        } else {
+            setsockopt(&receiver, sockopt::Ipv4OrigDstAddr, &true)?;
+        }
+        // Loopback may be down, and have no address.
+        setsockopt(&receiver, sockopt::IpFreebind, &true)?;
+        socket::bind(receiver.as_raw_fd(), &SockaddrStorage::from(local))?;
+        let sender = socket::socket(family, SockType::Raw, flags, SockProtocol::Raw)?;
+        let errors = icmp::open(v6)?;
+        Ok(Self {
+            receiver,
+            sender,
+            errors,
+        })
+    }
+}
+
+/// The address that the routes choose for what is sent to `to`: that of a socket that is connected there for a moment.
+fn local_address(to: SocketAddr) -> io::Result<IpAddr> {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket::socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    let local: SockaddrStorage = socket::getsockname(socket.as_raw_fd())?;
+    let local = address(&local).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok(local.ip())
+}
+
+fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = storage
+        .as_sockaddr_in()
+        .map(|v4| SocketAddr::V4((*v4).into()));
+    v4.or_else(|| {
+        storage
+            .as_sockaddr_in6()
+            .map(|v6| SocketAddr::V6((*v6).into()))
+    })
+}
+
+/// One datagram: its length, who sent it, and to which address and port.
+fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Option<(usize, SocketAddr, SocketAddr)> {
+    let mut control = [0; CONTROL];
+    // Bound: interrupted by a signal, and there are none for a worker.
+    loop {
+        let mut pieces = [IoSliceMut::new(buffer)];
+        let received = socket::recvmsg::<SockaddrStorage>(
+            socket.as_raw_fd(),
+            &mut pieces,
+            Some(&mut control),
+            MsgFlags::empty(),
+        );
+        let message = match received {
+            Ok(message) => message,
+            Err(Errno::EINTR) => continue,
+            Err(_) => return None,
+        };
+        let from = message.address.as_ref().and_then(address)?;
+        let local = message.cmsgs().ok()?.find_map(|control| {
+            if let ControlMessageOwned::Ipv4OrigDstAddr(to) = control {
+                let address = Ipv4Addr::from(u32::from_be(to.sin_addr.s_addr));
+                return Some(SocketAddrV4::new(address, u16::from_be(to.sin_port)).into());
+            }
+            if let ControlMessageOwned::Ipv6OrigDstAddr(to) = control {
+                let address = Ipv6Addr::from(to.sin6_addr.s6_addr);
+                return Some(SocketAddrV6::new(address, u16::from_be(to.sin6_port), 0, 0).into());
+            }
+            None
+        });
+        return Some((message.bytes, from, local?));
+    }
+}

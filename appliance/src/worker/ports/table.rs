@@ -1,0 +1,171 @@
+//! The table of open ports that the sk_lookup program reads, and the program: loaded once, for all workers.
+
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use aya::EbpfLoader;
+use aya::maps::{Map, MapData, SockMap};
+use aya::programs::SkLookup;
+use xdnsd_ebpf::ports;
+
+use crate::mapped::Words;
+use crate::seal;
+use crate::sys;
+
+/// The object that `cargo xtask ebpf` built.
+const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/object/xdnsd-ports.bpf.o");
+/// Bytes of the table and of the map of sockets, for the memory budget.
+pub const BYTES: usize = (ports::SLOTS as usize + 1) * size_of::<u64>()
+    + ports::RECEIVERS_MAX as usize * size_of::<usize>();
+/// As with the XDP program: aya would read the types of the whole kernel, and has no use for them.
+const LOADER_PIECE_MAX: usize = 64 * 1024;
+/// The network namespace of this process.
+const NAMESPACE: &str = "/proc/self/ns/net";
+
+/// Why there is no program: one sentence.
+pub type Failure = String;
+
+/// The program, attached to this network namespace by a link that goes with the process.
+pub struct Program {
+    table: Arc<Table>,
+    receivers: SockMap<MapData>,
+    /// Holds program and link.
+    _ebpf: aya::Ebpf,
+}
+
+impl Program {
+    /// Loads and attaches it. No port is open.
+    ///
+    /// # Errors
+    /// The kernel has no such programs (before Linux 5.17), or this process may not load them.
+    pub fn start() -> Result<Self, Failure> {
+        let mut loader = seal::with_pieces_up_to(LOADER_PIECE_MAX, EbpfLoader::new);
+        let loaded = loader.load(OBJECT);
+        let mut ebpf = loaded.map_err(|error| innermost(&error))?;
+        let Some(Map::Array(array)) = ebpf.take_map(ports::TABLE) else {
+            return Err("the object has no table".into());
+        };
+        let words = Words::map(array.fd().as_fd(), ports::SLOTS as usize + 1);
+        let words = words.map_err(|error| format!("mmap of the table: {error}"))?;
+        let key = sys::random().map_err(|error| format!("getrandom: {error}"))?;
+        let table = Arc::new(Table::new(words, u64::from_ne_bytes(key)));
+        let receivers = ebpf.take_map(ports::RECEIVERS);
+        let receivers = receivers.and_then(|map| SockMap::try_from(map).ok());
+        let receivers = receivers.ok_or("the object has no map of sockets")?;
+        let program = ebpf.program_mut(ports::PROGRAM);
+        let program: Option<&mut SkLookup> = program.and_then(|found| found.try_into().ok());
+        let program = program.ok_or("the object has no program")?;
+        program.load().map_err(|error| innermost(&error))?;
+        let namespace = File::open(NAMESPACE).map_err(|error| format!("{NAMESPACE}: {error}"))?;
+        program
+            .attach(namespace)
+            .map_err(|error| innermost(&error))?;
+        Ok(Self {
+            table,
+            receivers,
+            _ebpf: ebpf,
+        })
+    }
+
+    /// The table, to open ports in it.
+    pub(super) fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.table)
+    }
+
+    /// Puts in the socket that has what comes for `worker` in this family.
+    pub(super) fn receive_with(
+        &mut self,
+        worker: u8,
+        v6: bool,
+        socket: &impl AsRawFd,
+    ) -> Result<(), Failure> {
+        let set = self.receivers.set(ports::receiver(worker, v6), socket, 0);
+        set.map_err(|error| innermost(&error))
+    }
+}
+
+/// The last cause of an error: aya's own words say which of its functions failed.
+fn innermost(error: &dyn std::error::Error) -> Failure {
+    let mut cause = error;
+    // Bound: causes are nested, and there are a handful.
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+/// Which ports are open, for which worker.
+#[derive(Debug)]
+pub struct Table {
+    words: Words,
+    key: u64,
+}
+
+impl Table {
+    fn new(words: Words, key: u64) -> Self {
+        words.word(ports::KEY).store(key, Ordering::Relaxed);
+        Self { words, key }
+    }
+
+    /// What the entry of `port` is while a question to `remote` is in flight from `local`. `None`: two families.
+    #[must_use]
+    pub fn entry(&self, port: u16, remote: SocketAddr, local: IpAddr) -> Option<u64> {
+        let v4 = |octets| u32::from_ne_bytes(octets);
+        let (v6, tag) = match (remote, local) {
+            (SocketAddr::V4(remote), IpAddr::V4(local)) => {
+                let (address, local) = (v4(remote.ip().octets()), v4(local.octets()));
+                (
+                    false,
+                    ports::tag_v4(self.key, address, local, remote.port()),
+                )
+            }
+            (SocketAddr::V6(remote), IpAddr::V6(local)) => {
+                let link = if remote.ip().is_unicast_link_local() {
+                    remote.scope_id()
+                } else {
+                    0
+                };
+                let (address, local) = (words(remote.ip().octets()), words(local.octets()));
+                (
+                    true,
+                    ports::tag_v6(self.key, address, local, remote.port(), link),
+                )
+            }
+            (SocketAddr::V4(_), IpAddr::V6(_)) | (SocketAddr::V6(_), IpAddr::V4(_)) => return None,
+        };
+        Some(ports::open(port, v6, tag))
+    }
+
+    /// Opens `port` with its `entry`, for a question of `worker`. Whether its place was free.
+    #[must_use]
+    pub fn open(&self, port: u16, entry: u64, worker: u8, question: u16) -> bool {
+        let word = self.words.word(ports::slot(port));
+        let entry = ports::owned(entry, worker, question);
+        let opened = word.compare_exchange(0, entry, Ordering::Relaxed, Ordering::Relaxed);
+        opened.is_ok()
+    }
+
+    /// Closes `port`, which this caller has opened.
+    pub fn close(&self, port: u16) {
+        self.words
+            .word(ports::slot(port))
+            .store(0, Ordering::Relaxed);
+    }
+
+    /// What the port of this `entry` was opened for by `worker`. `None`: it is not open, or not like this.
+    #[must_use]
+    pub fn question(&self, port: u16, entry: u64, worker: u8) -> Option<u16> {
+        let found = self.words.word(ports::slot(port)).load(Ordering::Relaxed);
+        let is_ours = ports::is(found, entry) && ports::worker(found) == worker;
+        is_ours.then(|| ports::question(found))
+    }
+}
+
+/// The words of an IPv6 address, as the program reads them.
+fn words(octets: [u8; 16]) -> [u32; 4] {
+    let (words, _) = octets.as_chunks();
+    std::array::from_fn(|at| u32::from_ne_bytes(words[at]))
+}

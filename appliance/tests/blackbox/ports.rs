@@ -1,0 +1,634 @@
+//! The source ports of questions to upstreams, by both ways: each question's own, open to its server alone, closed with it.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hickory_proto::op::{MessageType, ResponseCode};
+use hickory_proto::rr::rdata::A;
+use hickory_proto::rr::{RData, Record, RecordType};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
+};
+use qemu_test::lab::{
+    CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN, WAN_V4,
+    WAN_V6,
+};
+use qemu_test::netns::Namespace;
+use qemu_test::process::{End, Process};
+use qemu_test::wait::wait_until;
+use xdnsd_core::counters::Counter;
+
+use crate::support::TIMEOUT;
+use crate::support::client::Family;
+use crate::support::daemon::BINARY;
+use crate::support::message::{addresses, query, wire};
+use crate::support::scene::{Scene, Setup, WAYS, scene};
+use crate::support::script::Rule;
+use crate::support::upstream::SECOND_V4;
+
+const ANSWER: &str = "192.0.2.1";
+/// Forged datagrams of one test.
+const FORGED: usize = 20_000;
+
+/// Lines of `[forward]` with this way in front.
+fn forward(way: &str, lines: &str) -> String {
+    format!("[forward]\nupstream_ports = \"{way}\"\n{lines}")
+}
+
+/// Both servers, of which the first is silent about names below `open.test.` and quick about others.
+fn set(way: &str, server: IpAddr, test: &str) -> Result<Option<Scene>> {
+    let setup = Setup::default()
+        .servers(&[&server.to_string()])
+        .sections(&forward(way, "give_up_ms = 30000\n"));
+    let scene = Scene::set(test, &setup)?;
+    if let Some(scene) = &scene {
+        scene.upstream.on("*.open.test.", Rule::silence());
+        scene
+            .upstream
+            .on("*.quick.test.", Rule::addresses(300, &[ANSWER]));
+        wait_until("the way is in use", TIMEOUT, || {
+            is_in_use(scene, way).unwrap_or(false)
+        })?;
+    }
+    Ok(scene)
+}
+
+/// Whether a question that is open now has a socket in the router as this way means it to have.
+fn is_in_use(scene: &Scene, way: &str) -> Result<bool> {
+    let from = open_question(scene, "way")?;
+    Ok(has_socket(&scene.lab.router, from.port())? == (way == "connected"))
+}
+
+fn has_socket(host: &Namespace, port: u16) -> Result<bool> {
+    let listed = host.output(&["cat", "/proc/net/udp", "/proc/net/udp6"])?;
+    Ok(listed.contains(&format!(":{port:04X} ")))
+}
+
+/// Asks for a name that nobody answers, and says from where upstream was asked for it last.
+fn open_question(scene: &Scene, label: &str) -> Result<SocketAddr> {
+    let name = format!("{label}.open.test.");
+    let client = scene.udp_client(Family::V4)?;
+    client.send(&wire(&query(&name, RecordType::A)))?;
+    wait_until("upstream is asked", TIMEOUT, || {
+        !scene.upstream.asked(&name).is_empty()
+    })?;
+    let asked = scene.upstream.asked(&name);
+    Ok(asked.last().context("asked")?.from)
+}
+
+/// Runs a test by both ways and with a server of either family.
+macro_rules! each_way {
+    ($test:expr) => {{
+        fn here() {}
+        let name = std::any::type_name_of_val(&here).trim_end_matches("::here");
+        for way in WAYS {
+            for server in [IpAddr::from(UPSTREAM_V4), UPSTREAM_V6.into()] {
+                match set(way, server, name)? {
+                    Some(scene) => {
+                        $test(&scene, way, server).with_context(|| format!("{way}, {server}"))?
+                    }
+                    None => return Ok(()),
+                }
+            }
+        }
+        Ok(())
+    }};
+}
+
+#[test]
+fn a_port_is_open_while_its_question_is_and_no_longer() -> Result<()> {
+    each_way!(|scene: &Scene, way: &str, _| -> Result<()> {
+        let client = scene.udp_client(Family::V4)?;
+        for number in 0..20 {
+            let name = format!("n{number}.quick.test.");
+            assert_eq!(
+                addresses(&client.ask(&query(&name, RecordType::A))?),
+                [ANSWER]
+            );
+            let from = scene.upstream.asked(&name)[0].from;
+            assert!(
+                !has_socket(&scene.lab.router, from.port())?,
+                "{way}: {from}"
+            );
+        }
+        Ok(())
+    })
+}
+
+/// What a probe from here to there is told within a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Refused,
+    Nothing,
+}
+
+fn probe(host: &Namespace, from: IpAddr, to: SocketAddr) -> Result<Told> {
+    host.run(|| -> Result<Told> {
+        let socket = UdpSocket::bind((from, 0))?;
+        socket.connect(to)?;
+        socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+        socket.send(b"\x12\x34\x80\x00\0\0\0\0\0\0\0\0")?;
+        match socket.recv(&mut [0; 64]) {
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => Ok(Told::Refused),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Told::Nothing),
+            other => panic!("{other:?}"),
+        }
+    })
+}
+
+/// Sources that a scanner has: its own address, more of a network that is routed to it, and the upstream's host with other
+/// addresses and other ports.
+fn scanners(scene: &Scene) -> Result<Vec<(&Namespace, IpAddr)>> {
+    let (client, upstream) = (&scene.lab.client, &scene.lab.upstream);
+    let mut sources: Vec<(&Namespace, IpAddr)> = vec![
+        (client, CLIENT_V4.into()),
+        (client, CLIENT_V6.into()),
+        (upstream, UPSTREAM_V4.into()),
+        (upstream, UPSTREAM_V6.into()),
+        (upstream, SECOND_V4),
+    ];
+    for number in 1..=2 {
+        let routed: IpAddr = format!("fd66:0:0:1::{number}").parse()?;
+        client.ip(&format!(
+            "address add {routed}/128 dev {HOST_INTERFACE} nodad\n"
+        ))?;
+        sources.push((client, routed));
+    }
+    scene
+        .lab
+        .router
+        .ip(&format!("route add fd66:0:0:1::/64 via {CLIENT_V6}\n"))?;
+    // Without limits, so that what is told tells about the port.
+    for (file, value) in [
+        ("ipv4/icmp_ratelimit", "0"),
+        ("ipv4/icmp_msgs_per_sec", "100000"),
+        ("ipv4/icmp_msgs_burst", "100000"),
+        ("ipv6/icmp/ratelimit", "0"),
+    ] {
+        scene
+            .lab
+            .router
+            .write(&format!("/proc/sys/net/{file}"), value)?;
+    }
+    Ok(sources)
+}
+
+#[test]
+fn a_scan_cannot_tell_an_open_port_from_a_closed_one() -> Result<()> {
+    each_way!(|scene: &Scene, _, _| -> Result<()> {
+        let open = open_question(scene, "scanned")?.port();
+        let closed = (open ^ 1).max(1024);
+        let ours: [IpAddr; 4] = [LAN_V4.into(), LAN_V6.into(), WAN_V4.into(), WAN_V6.into()];
+        for (host, source) in scanners(scene)? {
+            for address in ours {
+                if address.is_ipv4() != source.is_ipv4() {
+                    continue;
+                }
+                for port in [open, closed] {
+                    let told = probe(host, source, SocketAddr::new(address, port))?;
+                    assert_eq!(
+                        told,
+                        Told::Refused,
+                        "{source} -> {address} {port}, open: {open}"
+                    );
+                }
+            }
+        }
+        // Nothing of it came to us.
+        let metrics = scene.daemon.metrics()?;
+        for counter in [Counter::UpstreamForged, Counter::UpstreamUnmatched] {
+            assert_eq!(metrics.get(&counter), Some(0), "{counter:?}");
+        }
+        Ok(())
+    })
+}
+
+/// Neither do sockets that are always there: every port is as closed from outside as the next.
+#[test]
+fn an_idle_daemon_has_no_open_port_but_those_that_it_serves() -> Result<()> {
+    each_way!(|scene: &Scene, way: &str, _| -> Result<()> {
+        wait_until("questions have ended", TIMEOUT, || {
+            let listed = scene
+                .lab
+                .router
+                .output(&["cat", "/proc/net/udp", "/proc/net/udp6"])
+                .unwrap_or_default();
+            let outside = listed
+                .lines()
+                .filter_map(|line| line.split_whitespace().nth(1));
+            let loopback = ["0100007F:", "00000000000000000000000001000000:"];
+            let mut others = outside.filter(|local| {
+                local.contains(':')
+                    && !local.ends_with(":0035")
+                    && !loopback.iter().any(|address| local.starts_with(address))
+            });
+            way == "connected" || others.next().is_none()
+        })
+    })
+}
+
+/// Sends datagrams as from anybody: a raw socket writes the headers.
+struct Forger {
+    socket: std::os::fd::OwnedFd,
+    from: SocketAddr,
+}
+
+impl Forger {
+    fn open(host: &Namespace, from: SocketAddr) -> Result<Self> {
+        let family = if from.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
+        let socket =
+            host.run(|| socket(family, SockType::Raw, SockFlag::empty(), SockProtocol::Raw))?;
+        Ok(Self { socket, from })
+    }
+
+    fn send(&self, to: SocketAddr, message: &[u8]) -> Result<()> {
+        use smoltcp::phy::ChecksumCapabilities;
+        use smoltcp::wire::{
+            IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, UdpPacket, UdpRepr,
+        };
+        let udp = UdpRepr {
+            src_port: self.from.port(),
+            dst_port: to.port(),
+        };
+        let checksums = ChecksumCapabilities::default();
+        let payload_len = 8 + message.len();
+        let mut bytes = vec![0; 40 + payload_len];
+        let header_len = match (self.from.ip(), to.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let header = Ipv4Repr {
+                    src_addr: source,
+                    dst_addr: destination,
+                    next_header: IpProtocol::Udp,
+                    payload_len,
+                    hop_limit: 64,
+                };
+                header.emit(&mut Ipv4Packet::new_unchecked(&mut bytes[..]), &checksums);
+                20
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let header = Ipv6Repr {
+                    src_addr: source,
+                    dst_addr: destination,
+                    next_header: IpProtocol::Udp,
+                    payload_len,
+                    hop_limit: 64,
+                };
+                header.emit(&mut Ipv6Packet::new_unchecked(&mut bytes[..]));
+                40
+            }
+            _ => anyhow::bail!("two families"),
+        };
+        let end = header_len + payload_len;
+        udp.emit(
+            &mut UdpPacket::new_unchecked(&mut bytes[header_len..end]),
+            &self.from.ip().into(),
+            &to.ip().into(),
+            message.len(),
+            |payload| payload.copy_from_slice(message),
+            &checksums,
+        );
+        let mut place = to;
+        place.set_port(0);
+        // A full queue is no error of the test: what is dropped is not forged.
+        let _ = sendto(
+            self.socket.as_raw_fd(),
+            &bytes[..end],
+            &SockaddrStorage::from(place),
+            MsgFlags::empty(),
+        );
+        Ok(())
+    }
+}
+
+/// How many datagrams are forged: more by hand.
+fn forged_count() -> usize {
+    let wanted = std::env::var("XDNSD_TEST_FORGED").ok();
+    wanted.and_then(|text| text.parse().ok()).unwrap_or(FORGED)
+}
+
+#[test]
+fn forged_answers_from_the_servers_own_address_and_port_poison_nothing() -> Result<()> {
+    each_way!(|scene: &Scene, _, server: IpAddr| -> Result<()> {
+        let from = open_question(scene, "victim")?;
+        let asked = scene.upstream.asked("victim.open.test.");
+        let mut forged = asked[0].query.clone();
+        forged.set_message_type(MessageType::Response);
+        let owner = forged.queries()[0].name().clone();
+        let address = RData::A(A::new(198, 51, 100, 66));
+        forged.add_answer(Record::from_rdata(owner, 300, address));
+        let mut bytes = wire(&forged);
+        let forger = Forger::open(&scene.lab.upstream, SocketAddr::new(server, 53))?;
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        for _ in 0..forged_count() {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let (id, port) = (random as u16, (random >> 16) as u16);
+            bytes[..2].copy_from_slice(&id.to_be_bytes());
+            forger.send(SocketAddr::new(from.ip(), port.max(1024)), &bytes)?;
+        }
+        scene
+            .upstream
+            .on("*.open.test.", Rule::addresses(300, &[ANSWER]));
+        // Whoever sees the port as well tries its IDs.
+        for id in 0..=u16::MAX {
+            if asked.iter().any(|asked| asked.query.id() == id) {
+                continue;
+            }
+            bytes[..2].copy_from_slice(&id.to_be_bytes());
+            forger.send(from, &bytes)?;
+        }
+        let client = scene.udp_client(Family::V4)?;
+        let mut found = Vec::new();
+        wait_until("it is answered", TIMEOUT, || {
+            let answer = client.ask(&query("victim.open.test.", RecordType::A));
+            found = answer.map(|answer| addresses(&answer)).unwrap_or_default();
+            !found.is_empty()
+        })?;
+        assert_eq!(found, [ANSWER]);
+        let metrics = scene.daemon.metrics()?;
+        assert!(
+            metrics.get(&Counter::UpstreamForged) > Some(0),
+            "the port was hit"
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn others_on_the_router_who_ask_the_same_server_keep_their_answers() -> Result<()> {
+    each_way!(|scene: &Scene, _, server: IpAddr| -> Result<()> {
+        let to = SocketAddr::new(server, 53);
+        let any: IpAddr = if server.is_ipv4() {
+            "0.0.0.0".parse()?
+        } else {
+            "::".parse()?
+        };
+        let open = |is_connected: bool| -> Result<UdpSocket> {
+            scene.lab.router.run(|| {
+                let socket = UdpSocket::bind((any, 0))?;
+                if is_connected {
+                    socket.connect(to)?;
+                }
+                socket.set_read_timeout(Some(TIMEOUT))?;
+                Ok(socket)
+            })
+        };
+        let others = [open(false)?, open(true)?];
+        let client = scene.udp_client(Family::V4)?;
+        for number in 0..100 {
+            open_question(scene, &format!("n{number}"))?;
+            let name = format!("other{number}.quick.test.");
+            let asks = wire(&query(&name, RecordType::A));
+            for (socket, is_connected) in others.iter().zip([false, true]) {
+                if is_connected {
+                    socket.send(&asks)?;
+                } else {
+                    socket.send_to(&asks, to)?;
+                }
+                let mut answer = [0; 512];
+                let len = socket.recv(&mut answer).context("its answer")?;
+                ensure!(answer[..2] == asks[..2] && len > asks.len(), "{name}");
+            }
+            let name = format!("n{number}.quick.test.");
+            let answer = client.ask(&query(&name, RecordType::A))?;
+            assert_eq!(addresses(&answer), [ANSWER]);
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_icmp_refuses_is_asked_of_the_next_server_at_once() -> Result<()> {
+    for way in WAYS {
+        for nobody in ["10.54.0.2:5399", "[fd54::2]:5399"] {
+            let setup = Setup::default()
+                .servers(&[nobody, &UPSTREAM_V4.to_string()])
+                // So that it is no timeout that moves on.
+                .sections(&forward(way, "give_up_ms = 30000\n"));
+            let scene = scene!(setup);
+            scene
+                .upstream
+                .on("*.test.", Rule::addresses(300, &[ANSWER]));
+            let client = scene.udp_client(Family::V4)?;
+            for number in 0..3 {
+                let name = format!("n{number}.test.");
+                let answer = client.ask(&query(&name, RecordType::A))?;
+                assert_eq!(addresses(&answer), [ANSWER]);
+            }
+            let metrics = scene.daemon.metrics()?;
+            let counted = [Counter::UpstreamUnreachable, Counter::UpstreamTimeouts]
+                .map(|counter| metrics.get(&counter));
+            assert_eq!(counted, [Some(3), Some(0)], "{way}, {nobody}");
+        }
+    }
+    Ok(())
+}
+
+/// Nobody there: the router's own kernel says so, after its neighbour discovery.
+#[test]
+fn only_servers_that_refuse_are_servfail_at_once() -> Result<()> {
+    for way in WAYS {
+        let nobody = ["10.54.0.2:5399", "[fd54::2]:5399"];
+        let setup = Setup::default().servers(&nobody);
+        let scene = scene!(setup.sections(&forward(way, "give_up_ms = 30000\n")));
+        let client = scene.udp_client(Family::V4)?;
+        let answer = client.ask(&query("www.test.", RecordType::A))?;
+        assert_eq!(answer.response_code(), ResponseCode::ServFail, "{way}");
+        let metrics = scene.daemon.metrics()?;
+        assert_eq!(metrics.get(&Counter::UpstreamTimeouts), Some(0), "{way}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_icmp_error_that_quotes_no_question_in_flight_does_no_harm() -> Result<()> {
+    each_way!(|scene: &Scene, way: &str, server: IpAddr| -> Result<()> {
+        let from = open_question(scene, "steady")?;
+        let before = scene.daemon.metrics()?;
+        // Our own address and another port, another server, another port of the server.
+        let other: IpAddr = if server.is_ipv4() {
+            SECOND_V4
+        } else {
+            "fd54::3".parse()?
+        };
+        for (local, remote) in [
+            (from.port() ^ 1, SocketAddr::new(server, 53)),
+            (from.port(), SocketAddr::new(other, 53)),
+            (from.port(), SocketAddr::new(server, 54)),
+        ] {
+            icmp_refused(
+                &scene.lab.upstream,
+                SocketAddr::new(from.ip(), local),
+                remote,
+            )?;
+        }
+        let now = scene.daemon.metrics()?;
+        let harm = now.growth(&before, &Counter::UpstreamUnreachable);
+        assert_eq!(harm, 0, "{way}");
+        // And one that does is believed: the errors arrive at all.
+        icmp_refused(&scene.lab.upstream, from, SocketAddr::new(server, 53))?;
+        scene
+            .daemon
+            .wait_growth(&before, &[(&Counter::UpstreamUnreachable, 1)])
+    })
+}
+
+/// Sends a "port unreachable" that quotes the headers of a datagram.
+fn icmp_refused(host: &Namespace, local: SocketAddr, remote: SocketAddr) -> Result<()> {
+    let mut quoted = match (local.ip(), remote.ip()) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) => {
+            let mut header = vec![0x45, 0, 0, 60, 0, 0, 0, 0, 64, 17, 0, 0];
+            header.extend(local.octets());
+            header.extend(remote.octets());
+            header
+        }
+        (IpAddr::V6(local), IpAddr::V6(remote)) => {
+            let mut header = vec![0x60, 0, 0, 0, 0, 40, 17, 64];
+            header.extend(local.octets());
+            header.extend(remote.octets());
+            header
+        }
+        _ => anyhow::bail!("two families"),
+    };
+    quoted.extend(local.port().to_be_bytes());
+    quoted.extend(remote.port().to_be_bytes());
+    quoted.extend([0, 40, 0, 0]);
+    let v4 = local.is_ipv4();
+    let (family, protocol, kind) = if v4 {
+        (AddressFamily::Inet, SockProtocol::Icmp, [3, 3])
+    } else {
+        (AddressFamily::Inet6, SockProtocol::IcmpV6, [1, 4])
+    };
+    let mut message = kind.to_vec();
+    message.extend([0; 6]);
+    message.extend(quoted);
+    if v4 {
+        // The kernel sums up ICMPv6 itself.
+        let sum = message
+            .chunks(2)
+            .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])))
+            .sum::<u32>();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    let raw = host.run(|| socket(family, SockType::Raw, SockFlag::empty(), protocol))?;
+    let mut to = local;
+    to.set_port(0);
+    sendto(
+        raw.as_raw_fd(),
+        &message,
+        &SockaddrStorage::from(to),
+        MsgFlags::empty(),
+    )?;
+    Ok(())
+}
+
+#[test]
+fn an_answer_after_the_end_is_late_and_nothing_else() -> Result<()> {
+    for way in WAYS {
+        let setup = Setup::default().sections(&forward(
+            way,
+            "give_up_ms = 500\n[cache]\nserve_stale = false\n",
+        ));
+        let scene = scene!(setup);
+        let delay = Duration::from_millis(1_000);
+        let slow = Rule::addresses(300, &[ANSWER]).after(delay);
+        scene.upstream.on("www.test.", slow);
+        let client = scene.udp_client(Family::V4)?;
+        let before = scene.daemon.metrics()?;
+        let answer = client.ask(&query("www.test.", RecordType::A))?;
+        assert_eq!(answer.response_code(), ResponseCode::ServFail);
+        // It was asked again meanwhile: each answer comes.
+        let asked = scene.upstream.asked("www.test.").len() as u64;
+        scene.daemon.wait_growth(
+            &before,
+            &[
+                (&Counter::UpstreamLate, asked),
+                (&Counter::UpstreamForged, 0),
+                (&Counter::UpstreamUnmatched, 0),
+                (&Counter::UpstreamAnswers, 0),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// CAP_BPF and what implies it are taken away.
+#[test]
+fn without_bpf_each_question_has_a_socket_and_the_log_says_so_once() -> Result<()> {
+    for (way, level) in [("auto", "INFO"), ("sk_lookup", "WARN")] {
+        let setup = Setup::default()
+            .xdp("off")
+            .sections(&forward(way, "give_up_ms = 30000\n"));
+        let mut scene = scene!(setup);
+        scene.daemon.terminate()?;
+        scene.upstream.on("*.open.test.", Rule::silence());
+        scene
+            .upstream
+            .on("*.quick.test.", Rule::addresses(300, &[ANSWER]));
+        let config = scene.directory.path().join("config.toml");
+        let mut command = scene.lab.router.command("setpriv");
+        command
+            .args(["--bounding-set", "-bpf,-sys_admin", BINARY, "run"])
+            .arg(&config);
+        let log = scene.directory.path().join("without.log");
+        let mut process = Process::spawn_with_end(command, &log, End::Kill)?;
+        process.wait_for_log("ready: ", TIMEOUT)?;
+        let said = process.log();
+        let lines: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("upstream_ports"))
+            .collect();
+        assert_eq!(lines.len(), 1, "{said}");
+        assert!(lines[0].contains(level), "{said}");
+        let from = open_question(&scene, "www")?;
+        assert!(has_socket(&scene.lab.router, from.port())?);
+        let client = scene.udp_client(Family::V4)?;
+        let answer = client.ask(&query("www.quick.test.", RecordType::A))?;
+        assert_eq!(addresses(&answer), [ANSWER]);
+    }
+    Ok(())
+}
+
+/// The routes choose the local address, and what comes to another one is not ours.
+#[test]
+fn the_local_address_follows_the_route() -> Result<()> {
+    each_way!(|scene: &Scene, _, server: IpAddr| -> Result<()> {
+        let (second, prefix): (IpAddr, u8) = if server.is_ipv4() {
+            ("10.54.0.9".parse()?, 32)
+        } else {
+            ("fd54::9".parse()?, 128)
+        };
+        let first = open_question(scene, "first")?;
+        scene.lab.router.ip(&format!(
+            "address add {second}/{prefix} dev {WAN} {}
+             route add {server} dev {WAN} src {second}\n",
+            if server.is_ipv6() { "nodad" } else { "" }
+        ))?;
+        let deadline = Instant::now() + TIMEOUT;
+        let mut number = 0;
+        loop {
+            number += 1;
+            let from = open_question(scene, &format!("n{number}"))?;
+            if from.ip() == second {
+                break;
+            }
+            ensure!(
+                from.ip() == first.ip() && Instant::now() < deadline,
+                "{from}"
+            );
+            thread::yield_now();
+        }
+        Ok(())
+    })
+}

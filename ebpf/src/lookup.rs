@@ -1,0 +1,86 @@
+//! The sk_lookup program: hands answers of upstream servers to the worker that asked.
+//!
+//! It runs where the kernel looks for the socket of a datagram and has found none that is connected. What comes from a
+//! server to the very address and port through which a question to it is in flight goes to that worker's socket. For
+//! everything else it has no opinion, so a port without a question is as closed as any other.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_sk_lookup};
+    use aya_ebpf::macros::{map, sk_lookup};
+    use aya_ebpf::maps::{Array, SockMap};
+    use aya_ebpf::programs::SkLookupContext;
+    use xdnsd_ebpf::ports::{self, KEY, RECEIVERS_MAX, SLOTS};
+
+    // The names are those of `xdnsd_ebpf::ports`; the macro only takes literals. Loading fails when they differ.
+
+    #[map(name = "ports")]
+    static PORTS: Array<u64> = Array::with_max_entries(SLOTS + 1, BPF_F_MMAPABLE);
+    #[map(name = "receivers")]
+    static RECEIVERS: SockMap = SockMap::with_max_entries(RECEIVERS_MAX, 0);
+
+    const AF_INET6: u32 = 10;
+    const IPPROTO_UDP: u32 = 17;
+    /// fe80::/10, as the first word of an address is read on this machine.
+    const LINK_LOCAL: u32 = u32::from_be(0xfe80_0000);
+    const LINK_LOCAL_MASK: u32 = u32::from_be(0xffc0_0000);
+    /// Goes on: with the socket that was assigned, or to look for one.
+    const SK_PASS: u32 = 1;
+
+    /// Entry.
+    #[sk_lookup]
+    pub fn xdnsd_ports(ctx: SkLookupContext) -> u32 {
+        // SAFETY: the kernel lends the context for as long as the program runs; every field may be read.
+        let lookup = unsafe { &*ctx.lookup };
+        if lookup.protocol == IPPROTO_UDP
+            && let Some(receiver) = receiver(lookup)
+        {
+            // Without a socket, or with one that the kernel does not take, the datagram goes the ordinary way.
+            let _ = RECEIVERS.redirect_sk_lookup(&ctx, receiver, 0);
+        }
+        SK_PASS
+    }
+
+    /// Index of the socket of the worker that waits for this datagram.
+    #[inline(always)]
+    fn receiver(lookup: &bpf_sk_lookup) -> Option<u32> {
+        let port = lookup.local_port as u16;
+        let entry = *PORTS.get(ports::slot(port))?;
+        if entry == 0 {
+            return None;
+        }
+        let v6 = lookup.family == AF_INET6;
+        let tag = tag(lookup, v6, *PORTS.get(KEY)?);
+        let is_open = ports::is(entry, ports::open(port, v6, tag));
+        is_open.then(|| ports::receiver(ports::worker(entry), v6))
+    }
+
+    #[inline(always)]
+    fn tag(lookup: &bpf_sk_lookup, v6: bool, key: u64) -> u32 {
+        let port = u16::from_be(lookup.remote_port);
+        if !v6 {
+            return ports::tag_v4(key, lookup.remote_ip4, lookup.local_ip4, port);
+        }
+        let remote = lookup.remote_ip6;
+        let link = if remote[0] & LINK_LOCAL_MASK == LINK_LOCAL {
+            lookup.ingress_ifindex
+        } else {
+            0
+        };
+        ports::tag_v6(key, remote, lookup.local_ip6, port, link)
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+    /// Nothing here panics, and what could would not pass the verifier; the compiler still wants one.
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
