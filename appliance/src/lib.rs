@@ -11,6 +11,7 @@ pub mod control;
 pub mod daemon;
 pub mod ethtool;
 pub mod files;
+pub mod holder;
 pub mod listening;
 pub mod logging;
 pub mod mapped;

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use xdnsd::cli::{self, Command};
-use xdnsd::config::{Config, Devices, reference};
+use xdnsd::config::{Config, Devices, Endpoint, Plan, reference};
+use xdnsd::holder::{self, Protocol};
 use xdnsd::policy::keeper::Keeper;
 use xdnsd::policy::set::PolicySet;
 use xdnsd::policy::{Notes, list_file};
@@ -93,7 +94,8 @@ fn check(file: &Path, offline: bool) -> Result<(), String> {
         built.map_err(|problem| problem.to_string())?;
     } else {
         let devices = Devices::read().map_err(|error| error.to_string())?;
-        config.plan(&devices).map_err(|errors| errors.to_string())?;
+        let plan = config.plan(&devices).map_err(|errors| errors.to_string())?;
+        free_addresses(&plan)?;
         let started = Keeper::start(config.policy(), None);
         notes = started.map_err(|problem| problem.to_string())?.1.notes;
     }
@@ -109,6 +111,19 @@ fn check(file: &Path, offline: bool) -> Result<(), String> {
         print(&format!("{}\n", text::line(told)))?;
     }
     print(&format!("{}: valid\n", text::path(file)))
+}
+
+/// Whether the addresses can be had: who has one of them is named.
+fn free_addresses(plan: &Plan) -> Result<(), String> {
+    let addresses = plan.endpoints.iter().map(Endpoint::socket_addr);
+    let both = |address| [(Protocol::Udp, address), (Protocol::Tcp, address)];
+    let obstacle = |(protocol, address)| holder::obstacle(protocol, address);
+    let obstacles: Vec<String> = addresses.flat_map(both).filter_map(obstacle).collect();
+    if obstacles.is_empty() {
+        Ok(())
+    } else {
+        Err(obstacles.join("\n"))
+    }
 }
 
 fn print(text: &str) -> Result<(), String> {

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 use nix::net::if_::if_nametoindex;
 use xdnsd_core::limits::WORKERS;
 use xdnsd_core::time::Instant;
@@ -188,6 +188,9 @@ impl Attachment {
         }) {
             Ok((program, attached)) => {
                 info!("{}: XDP program attached, mode {attached}", self.name);
+                if let xdp::Attached::GenericInstead(error) = &attached {
+                    debug!("{}: not native: {error}", self.name);
+                }
                 *lock(&self.program) = Some(program);
                 self.ifindex = Some(ifindex);
                 self.refused = None;

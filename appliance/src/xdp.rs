@@ -62,7 +62,7 @@ impl fmt::Display for Attached {
         match self {
             Self::Native => f.write_str("native"),
             Self::Generic => f.write_str("generic"),
-            Self::GenericInstead(error) => write!(f, "generic, because not native: {error}"),
+            Self::GenericInstead(error) => write!(f, "generic: {}", error.why_not_native()),
         }
     }
 }

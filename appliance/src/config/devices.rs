@@ -318,7 +318,10 @@ fn endpoints(
     for (index, addr) in interface.listen.iter().enumerate() {
         if !available.contains(addr) {
             let shown: Vec<String> = available.iter().map(IpAddr::to_string).collect();
-            let problem = format!("{addr} is not an address of {}", device.name);
+            let mut problem = format!("{addr} is not an address of {}", device.name);
+            if addr.is_loopback() {
+                problem += "; to answer this router itself add [[interface]] name = \"lo\"";
+            }
             source.fault(
                 &format!("{path}.listen[{index}]"),
                 problem,

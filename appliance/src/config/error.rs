@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::text;
+
 /// Several faults of one file, in the order of their lines.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Errors {
@@ -53,13 +55,13 @@ impl Errors {
     /// The file cannot be read at all.
     #[must_use]
     pub fn whole_file(file: &str, problem: impl Into<String>) -> Self {
-        let file = file.into();
+        let file = text::line(file).into_owned();
         Self {
             faults: vec![Fault {
                 file,
                 position: None,
                 key: String::new(),
-                problem: problem.into(),
+                problem: text::line(&problem.into()).into_owned(),
                 allowed: String::new(),
             }],
         }
@@ -115,10 +117,10 @@ pub struct Source {
 impl Source {
     /// Nothing read yet.
     #[must_use]
-    pub fn new(file: &str, text: &str) -> Self {
+    pub fn new(file: &str, written: &str) -> Self {
         Self {
-            file: file.into(),
-            text: text.into(),
+            file: text::line(file).into_owned(),
+            text: written.into(),
             spans: Vec::new(),
             faults: Vec::new(),
         }
@@ -128,6 +130,17 @@ impl Source {
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
+    }
+
+    /// What stands in the file at `place`.
+    #[must_use]
+    pub fn written(&self, place: Range<usize>) -> &str {
+        self.text.get(place).unwrap_or_default()
+    }
+
+    /// Notes a fault of the file as a whole.
+    pub fn fault_of_all(&mut self, problem: String) {
+        self.push(None, "", problem, String::new());
     }
 
     /// Remembers where `path` stood, for faults that show later.
@@ -179,12 +192,13 @@ impl Source {
 
     fn push(&mut self, position: Option<Position>, path: &str, problem: String, allowed: String) {
         let key = without_indices(path);
+        // Values are shown as they were written: one place that keeps them from moving the cursor.
         self.faults.push(Fault {
             file: self.file.clone(),
             position,
-            key,
-            problem,
-            allowed,
+            key: text::line(&key).into_owned(),
+            problem: text::line(&problem).into_owned(),
+            allowed: text::line(&allowed).into_owned(),
         });
     }
 

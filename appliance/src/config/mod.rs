@@ -7,10 +7,12 @@ mod check;
 mod devices;
 mod engine;
 mod error;
+mod foreign;
 mod policy;
 mod read;
 mod reference;
 mod schema;
+mod syntax;
 mod types;
 mod value;
 
@@ -31,6 +33,7 @@ pub use types::{
     Suffix,
 };
 
+use crate::text;
 use error::Source;
 use read::Document;
 pub(crate) use read::nearest;
@@ -78,7 +81,7 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or has faults: all of them, with their lines.
     pub fn load(path: &Path) -> Result<Self, Errors> {
-        let file = path.display().to_string();
+        let file = text::path(path);
         let whole = |problem: String| Errors::whole_file(&file, problem);
         let bytes = files::read(path, FILE_BYTES_MAX).map_err(|error| whole(error.to_string()))?;
         let text = String::from_utf8(bytes).map_err(|error| {

@@ -7,7 +7,63 @@ use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 
 use super::error::Source;
 use super::schema::SECTIONS;
-use super::value::Value;
+use super::value::{Kind, Value};
+use super::{foreign, syntax};
+use crate::text;
+
+/// Longest part of a wrong value that is shown, in bytes.
+const SHOWN_MAX: usize = 80;
+
+/// What a number counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// In the plural.
+    pub name: &'static str,
+    /// How many of them are a second.
+    per_second: u64,
+}
+
+/// What the numbers of a key count, by its name.
+#[must_use]
+pub fn unit(key: &str) -> Option<Unit> {
+    let of = |name, per_second| Some(Unit { name, per_second });
+    if key.ends_with("_ms") {
+        of("milliseconds", 1_000)
+    } else if key.ends_with("_us") {
+        of("microseconds", 1_000_000)
+    } else if key.ends_with("_secs") || key == "ttl" || key.ends_with("_ttl") {
+        of("seconds", 1)
+    } else {
+        None
+    }
+}
+
+/// Microseconds of a time as people write it: `1h`, `1h30m`, `90 s`, `1.5h` not.
+fn micros(text: &str) -> Option<u64> {
+    let mut total: u64 = 0;
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let digits = rest.find(|char: char| !char.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        let behind = rest[digits..].trim_start();
+        let letters = behind
+            .find(|char: char| !char.is_alphabetic())
+            .unwrap_or(behind.len());
+        let factor = match behind[..letters].to_lowercase().as_str() {
+            "us" | "\u{b5}s" => 1,
+            "ms" | "millisecond" | "milliseconds" => 1_000,
+            "s" | "sec" | "secs" | "second" | "seconds" => 1_000_000,
+            "m" | "min" | "mins" | "minute" | "minutes" => 60_000_000,
+            "h" | "hour" | "hours" => 3_600_000_000,
+            "d" | "day" | "days" => 86_400_000_000,
+            "w" | "week" | "weeks" => 604_800_000_000,
+            _ => return None,
+        };
+        total = total.checked_add(number.checked_mul(factor)?)?;
+        rest = behind[letters..].trim_start();
+    }
+    Some(total)
+}
 
 /// One key of a section, for the reader, for the reference and for error texts.
 #[derive(Debug)]
@@ -24,6 +80,31 @@ pub struct Key {
     pub words: &'static [(&'static str, &'static str)],
     /// The default as TOML. `None`: the key is required.
     pub default: Option<fn() -> String>,
+}
+
+impl Key {
+    /// What is allowed, with its unit.
+    #[must_use]
+    pub fn allowed(&self) -> String {
+        let allowed = (self.allowed)(self.range.as_ref());
+        match unit(self.name) {
+            Some(unit) => format!("{}, {allowed}", unit.name),
+            None => allowed,
+        }
+    }
+
+    /// The number that a text means, where the key could have it.
+    fn number_in(&self, text: &str) -> Option<u64> {
+        let number = text.trim().parse().ok().or_else(|| {
+            let per_second = unit(self.name)?.per_second;
+            Some(micros(text)?.checked_mul(per_second)? / 1_000_000)
+        })?;
+        let is_allowed = self
+            .range
+            .as_ref()
+            .is_none_or(|range| range.contains(&number));
+        is_allowed.then_some(number)
+    }
 }
 
 /// A section of the file: a table, or one of an array of tables.
@@ -88,11 +169,8 @@ impl Fields<'_, '_> {
         let path = format!("{}.{}", self.path, key.name);
         let Some((name, value)) = self.table.remove_entry(key.name) else {
             if default.is_none() {
-                self.source.fault(
-                    &path,
-                    "is missing and has no default",
-                    (key.allowed)(key.range.as_ref()),
-                );
+                self.source
+                    .fault(&path, "is missing and has no default", key.allowed());
             }
             return default;
         };
@@ -105,15 +183,58 @@ impl Fields<'_, '_> {
                 .then_some(value)
                 .or(default),
             Err(error) => {
-                let place = error.span().unwrap_or(span);
-                self.source.fault_at(
-                    place.start,
-                    &path,
-                    error.message(),
-                    (key.allowed)(key.range.as_ref()),
-                );
+                let place = error.span().unwrap_or_else(|| span.clone());
+                let (problem, allowed) = self.explain::<T>(key, &place, span == place, &error);
+                self.source.fault_at(place.start, &path, problem, allowed);
                 default
             }
+        }
+    }
+
+    /// What is wrong with a value that cannot be read, and what is allowed.
+    fn explain<T: Value>(
+        &self,
+        key: &Key,
+        place: &Range<usize>,
+        is_whole: bool,
+        error: &toml::de::Error,
+    ) -> (String, String) {
+        let raw = self.source.written(place.clone());
+        let wanted = if is_whole {
+            T::KIND
+        } else {
+            T::ELEMENT.unwrap_or(T::KIND)
+        };
+        let allowed = key.allowed();
+        let shown = text::line_up_to(raw, SHOWN_MAX);
+        let text = text_of(raw);
+        match (wanted, Kind::of(raw)) {
+            (Kind::Integer, Some(Kind::Integer)) => (format!("{shown} is out of range"), allowed),
+            (Kind::Integer, _) => {
+                let instead = text.as_deref().and_then(|text| key.number_in(text));
+                let instead = instead.map(|number| number.to_string());
+                let example = instead.or_else(|| Some(key.default?()));
+                let example = example.map(|number| format!(", such as {number}"));
+                let example = example.unwrap_or_default();
+                (format!("{shown}: {allowed}{example}"), String::new())
+            }
+            (Kind::Boolean, _) => (format!("{shown}: {allowed}, without quotes"), String::new()),
+            (Kind::List, found) if found != Some(Kind::List) => (
+                format!("{shown}: a list stands in brackets: [{shown}]"),
+                allowed,
+            ),
+            (Kind::Text, Some(Kind::Text)) => {
+                let problem = text.and_then(|text| T::explain(&text));
+                (
+                    problem.unwrap_or_else(|| error.message().to_owned()),
+                    allowed,
+                )
+            }
+            (Kind::Text, found) if found != Some(Kind::List) => (
+                format!("{shown}: text stands in quotes: \"{shown}\""),
+                allowed,
+            ),
+            (Kind::Text | Kind::List, _) => (error.message().to_owned(), allowed),
         }
     }
 
@@ -124,10 +245,29 @@ impl Fields<'_, '_> {
         if !range.contains(&measure) {
             let problem = format!("{} is out of range", value.to_toml());
             self.source
-                .fault_at(span.start, path, problem, (key.allowed)(Some(range)));
+                .fault_at(span.start, path, problem, key.allowed());
         }
         range.contains(&measure)
     }
+}
+
+/// Whether it is a table, or a list of them.
+fn is_section(value: &Spanned<DeValue<'_>>) -> bool {
+    match value.get_ref() {
+        DeValue::Table(_) => true,
+        DeValue::Array(elements) => elements.iter().any(|element| element.get_ref().is_table()),
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_) => false,
+    }
+}
+
+/// The text of a value that was written in quotes.
+fn text_of(raw: &str) -> Option<String> {
+    let table: toml::Table = format!("text = {raw}").parse().ok()?;
+    Some(table.get("text")?.as_str()?.to_owned())
 }
 
 /// Every element of a list can be named by a later fault.
@@ -150,19 +290,21 @@ impl<'s, 'i> Document<'s, 'i> {
     /// Parses `text`. `None`: it is not TOML, which was noted with its places.
     pub fn parse(source: &'s mut Source, text: &'i str) -> Option<Self> {
         let (table, errors) = DeTable::parse_recoverable(text);
-        for error in errors {
-            let place = error.span().unwrap_or_default();
-            let mut problem = error.message().to_owned();
-            // The parser says where, not what.
-            if let Some(key) = text
-                .get(place.clone())
-                .filter(|_| problem == "duplicate key")
-            {
-                problem = format!("`{key}` stands twice");
-            }
-            source.fault_at(place.start, "", problem, "");
-        }
         let table = table.into_inner();
+        let has_sections = table.values().any(is_section);
+        if (!errors.is_empty() || !has_sections)
+            && let Some(whose) = foreign::recognise(text)
+        {
+            source.fault_of_all(format!(
+                "this looks like {whose}; xdnsd reads TOML, see config/home-router.toml"
+            ));
+            return None;
+        }
+        let errors = errors.iter().map(|error| {
+            let place = error.span().unwrap_or_default();
+            (place, error.message().to_owned())
+        });
+        syntax::note(source, text, errors);
         (!source.is_faulty()).then_some(Self { source, table })
     }
 

@@ -36,14 +36,13 @@ fn describe(out: &mut String, key: &Key) {
     let Key {
         name,
         doc,
-        range,
-        allowed,
         words,
         default,
+        ..
     } = key;
     let _ = write!(out, "\n### `{name}`\n\n{}\n\n", sentences(doc));
     if words.is_empty() {
-        let _ = writeln!(out, "- Allowed: {}", allowed(range.as_ref()));
+        let _ = writeln!(out, "- Allowed: {}", key.allowed());
     }
     for (word, meaning) in *words {
         let _ = writeln!(out, "- `\"{word}\"`: {}", meaning.trim());

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::syntax::bare_address;
 use super::value::{quoted, strings};
 use crate::policy::prefix::Prefix;
 use crate::policy::{name, routes};
@@ -18,7 +19,7 @@ strings! {
     Suffix: "a name, for itself and all below it, or a prefix such as \"10.1.0.0/20\", for its reverse zones";
     Network: "a prefix such as \"192.168.1.0/24\", or an address";
     CookieSecret: "32 hexadecimal digits";
-    Server: "ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0";
+    Server: "ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
 }
 
 /// Name of a network interface, as `ip link` shows it.
@@ -247,7 +248,7 @@ impl Server {
 impl FromStr for Server {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{} is not a server", quoted(text));
+        let bad = || no_server(text);
         let (host, port) = split_port(text).ok_or_else(bad)?;
         let (addr, zone) = match host.split_once('%') {
             Some((addr, zone)) => (addr, Some(zone.parse()?)),
@@ -284,6 +285,56 @@ fn split_port(text: &str) -> Option<(&str, u16)> {
         (host, _) if !host.contains(':') => None,
         (host, "") => Some((host, Server::PORT)),
         (host, rest) => Some((host, parse_port(rest.strip_prefix(':')?)?)),
+    }
+}
+
+/// Why text is no server, by what people try.
+fn no_server(text: &str) -> String {
+    let shown = quoted(text);
+    let encrypted = format!(
+        "{shown} is not a server: there is no encrypted form (DoT, DoH, DoQ); run a stub on this machine that asks it, such as \
+         stubby, dnscrypt-proxy or unbound, and name its address"
+    );
+    let address = bare_address(text);
+    if let Some((scheme, rest)) = text
+        .split_once(':')
+        .filter(|(_, rest)| rest.starts_with("//"))
+    {
+        return match scheme {
+            "udp" | "tcp" | "dns" => format!("{shown} is not a server: without {scheme}://"),
+            _ if rest.len() > 2 => encrypted,
+            _ => format!("{shown} is not a server"),
+        };
+    }
+    if text.starts_with("sdns:") {
+        return encrypted;
+    }
+    if let (Some(address), Some((_, port))) = (address, text.split_once(['#', '@'])) {
+        return match parse_port(port) {
+            Some(port) => {
+                let whole = SocketAddr::new(address, port);
+                format!("{shown} is not a server: the port stands behind a colon: \"{whole}\"")
+            }
+            None => encrypted,
+        };
+    }
+    match address {
+        Some(address) if text.contains('/') => {
+            format!("{shown} is not a server: without prefix: \"{address}\"")
+        }
+        Some(IpAddr::V4(address)) if text.starts_with('[') => {
+            format!("{shown} is not a server: brackets are for IPv6: \"{address}\"")
+        }
+        Some(_) if text.trim() != text => format!("{shown} is not a server: without spaces"),
+        Some(_) => format!("{shown} is not a server: a port is a number from 1 to 65535"),
+        None if text.contains(|char: char| char.is_alphabetic())
+            && !text.contains(char::is_whitespace) =>
+        {
+            format!(
+                "{shown} is not a server: a name would have to be asked for first, so a server is named by its address"
+            )
+        }
+        None => format!("{shown} is not a server"),
     }
 }
 

@@ -9,16 +9,53 @@ use std::str::FromStr;
 use serde::Deserializer;
 use serde::de::{DeserializeOwned, Visitor};
 
+use super::syntax::bare_address;
+
+/// What TOML has for a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A number without a point.
+    Integer,
+    /// `true` or `false`.
+    Boolean,
+    /// In quotes.
+    Text,
+    /// In brackets.
+    List,
+}
+
+impl Kind {
+    /// Of a value as it was written.
+    pub fn of(raw: &str) -> Option<Self> {
+        match raw.chars().next()? {
+            '"' | '\'' => Some(Self::Text),
+            '[' => Some(Self::List),
+            't' | 'f' => Some(Self::Boolean),
+            '0'..='9' | '+' | '-' if raw.parse::<i128>().is_ok() => Some(Self::Integer),
+            _ => None,
+        }
+    }
+}
+
 /// A type that a key may have. Serde reads it from TOML and places the error on the very element that is wrong.
 pub trait Value: DeserializeOwned {
     /// Where only certain words are allowed: each and what it means.
     const WORDS: &'static [(&'static str, &'static str)] = &[];
+    /// What TOML has for it.
+    const KIND: Kind;
+    /// Where it is a list: what TOML has for an element.
+    const ELEMENT: Option<Kind> = None;
 
     /// What is allowed, as the end of the sentence "allowed: …".
     fn allowed(range: Option<&RangeInclusive<u64>>) -> String;
 
     /// What a range counts: the number itself, or the elements of a list. `None`: ranges do not apply.
     fn measure(&self) -> Option<u64> {
+        None
+    }
+
+    /// What is wrong with a text of the right kind, where more can be said than the reader does.
+    fn explain(_text: &str) -> Option<String> {
         None
     }
 
@@ -29,6 +66,8 @@ pub trait Value: DeserializeOwned {
 macro_rules! integers {
     ($($type:ty)*) => { $(
         impl Value for $type {
+            const KIND: Kind = Kind::Integer;
+
             fn allowed(range: Option<&RangeInclusive<u64>>) -> String {
                 let whole = 0..=u64::from(<$type>::MAX);
                 let range = range.unwrap_or(&whole);
@@ -48,6 +87,8 @@ macro_rules! integers {
 integers!(u16 u32);
 
 impl Value for bool {
+    const KIND: Kind = Kind::Boolean;
+
     fn allowed(_range: Option<&RangeInclusive<u64>>) -> String {
         "true or false".into()
     }
@@ -58,6 +99,8 @@ impl Value for bool {
 }
 
 impl Value for String {
+    const KIND: Kind = Kind::Text;
+
     fn allowed(_range: Option<&RangeInclusive<u64>>) -> String {
         "text in quotes".into()
     }
@@ -68,8 +111,20 @@ impl Value for String {
 }
 
 impl Value for IpAddr {
+    const KIND: Kind = Kind::Text;
+
     fn allowed(_range: Option<&RangeInclusive<u64>>) -> String {
         "an IPv4 or IPv6 address in quotes".into()
+    }
+
+    fn explain(text: &str) -> Option<String> {
+        let shown = quoted(text);
+        Some(match bare_address(text) {
+            Some(address) => format!(
+                "{shown}: without prefix, port (that is interface.port), zone and brackets: \"{address}\""
+            ),
+            None => format!("{shown} is not an IP address"),
+        })
     }
 
     fn to_toml(&self) -> String {
@@ -78,6 +133,13 @@ impl Value for IpAddr {
 }
 
 impl<T: Value> Value for Vec<T> {
+    const KIND: Kind = Kind::List;
+    const ELEMENT: Option<Kind> = Some(T::KIND);
+
+    fn explain(text: &str) -> Option<String> {
+        T::explain(text)
+    }
+
     fn allowed(range: Option<&RangeInclusive<u64>>) -> String {
         let element = T::allowed(None);
         match range {
@@ -149,6 +211,8 @@ macro_rules! strings {
         }
 
         impl $crate::config::value::Value for $type {
+            const KIND: $crate::config::value::Kind = $crate::config::value::Kind::Text;
+
             fn allowed(_range: Option<&std::ops::RangeInclusive<u64>>) -> String {
                 $allowed.into()
             }
@@ -193,6 +257,7 @@ macro_rules! words {
 
         impl $crate::config::value::Value for $name {
             const WORDS: &'static [(&'static str, &'static str)] = &[$(($word, $word_doc),)+];
+            const KIND: $crate::config::value::Kind = $crate::config::value::Kind::Text;
 
             fn allowed(_range: Option<&std::ops::RangeInclusive<u64>>) -> String {
                 let words: Vec<String> = Self::WORDS.iter().map(|(word, _)| format!("\"{word}\"")).collect();

@@ -67,7 +67,10 @@ impl Copier {
         let mut buffer = vec![0; TEXT_MAX];
         loop {
             match read(from, &mut buffer) {
-                Ok(0) => return self.end_line(),
+                Ok(0) => {
+                    self.end_line();
+                    return self.say_lost();
+                }
                 Ok(len) => self.take(&buffer[..len]),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
@@ -299,6 +302,20 @@ mod tests {
             assert!(line.ends_with(end), "{text}");
         }
         assert_eq!(super::super::lost() - before, 3);
+    }
+
+    /// The last of them, too, where no line comes any more.
+    #[test]
+    fn what_was_lost_is_told_when_the_log_ends() {
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let (from, into) = pipe().expect("a pipe");
+        let (mut out, to) = std::io::pipe().expect("a pipe");
+        lose(2);
+        drop(into);
+        copier(to, false).run(&from);
+        let mut text = String::new();
+        out.read_to_string(&mut text).expect("text");
+        assert!(text.ends_with("[xdnsd::logging] 2 lines lost\n"), "{text}");
     }
 
     /// A parent may have made the descriptor that we share non-blocking.

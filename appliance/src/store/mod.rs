@@ -60,11 +60,63 @@ pub struct Store {
     stale_max_secs: u32,
 }
 
+/// Why the age of a snapshot cannot be known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It does not say when it was written.
+    Header,
+    /// adjtimex(2) says so.
+    NotSynchronised,
+    /// The wall clock is before this program.
+    NotSet,
+    /// The same when it was written.
+    NotSynchronisedThen,
+    /// It was written later than now.
+    Future,
+}
+
+impl Doubt {
+    fn of(header: Option<&Header>) -> Option<Self> {
+        let Some(header) = header else {
+            return Some(Self::Header);
+        };
+        let now = clock::wall_secs();
+        if header
+            .age_secs(now, clock::wall_is_synchronised())
+            .is_some()
+        {
+            None
+        } else if clock::own_wall_secs().is_none() {
+            Some(Self::NotSet)
+        } else if !clock::wall_is_synchronised() {
+            Some(Self::NotSynchronised)
+        } else if header.saved_secs > now {
+            Some(Self::Future)
+        } else {
+            Some(Self::NotSynchronisedThen)
+        }
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Header => "its header is damaged",
+            Self::NotSynchronised => "the kernel says that the clock is not synchronised",
+            Self::NotSet => "the clock was never set",
+            Self::NotSynchronisedThen => "the clock was not synchronised when it was written",
+            Self::Future => "it was written in the future",
+        })
+    }
+}
+
 /// What was brought back, for one line in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
     /// Where it came from. `None`: there was nothing to read.
     pub file: Option<PathBuf>,
+    /// Why its age cannot be known.
+    pub doubt: Option<Doubt>,
     /// Answers put into the cache.
     pub answers: usize,
     /// How long ago the file was written, if that can be known.
@@ -105,7 +157,13 @@ impl fmt::Display for Restored {
                 )?;
                 match self.age_secs {
                     Some(age_secs) => write!(formatter, ", {age_secs} s old")?,
-                    None => formatter.write_str(", of unknown age, to be served as stale")?,
+                    None => {
+                        let doubt = self.doubt.unwrap_or(Doubt::Header);
+                        write!(
+                            formatter,
+                            ", of unknown age ({doubt}), to be served as stale"
+                        )?;
+                    }
                 }
             }
         }
@@ -179,6 +237,7 @@ impl Store {
         restored.missing = promised.saturating_sub(restored.answers + restored.expired);
         restored.broken += usize::from(header.is_none());
         restored.file = Some(path.to_owned());
+        restored.doubt = Doubt::of(header.as_ref());
         restored.faults.extend(fault);
         Ok(restored)
     }

@@ -77,6 +77,45 @@ fn what_is_saved_is_restored() {
     assert_eq!(listed.len(), 1, "nothing unfinished is left: {listed:?}");
 }
 
+/// The kernel's clock is what it is; each other reason can be made.
+#[test]
+fn why_an_age_is_unknown_is_said() {
+    let header = |saved_secs, clock_synchronised| Header {
+        marker: Marker([7; size_of::<Marker>()]),
+        records: Some(0),
+        saved_secs,
+        clock_synchronised,
+    };
+    let now = clock::wall_secs();
+    let expected = |if_synchronised| {
+        if clock::wall_is_synchronised() {
+            if_synchronised
+        } else {
+            Some(Doubt::NotSynchronised)
+        }
+    };
+    assert_eq!(Doubt::of(None), Some(Doubt::Header));
+    assert_eq!(Doubt::of(Some(&header(now, true))), expected(None));
+    assert_eq!(
+        Doubt::of(Some(&header(now, false))),
+        expected(Some(Doubt::NotSynchronisedThen))
+    );
+    assert_eq!(
+        Doubt::of(Some(&header(now + 1_000_000, true))),
+        expected(Some(Doubt::Future))
+    );
+    let restored = Restored {
+        file: Some("/data/cache".into()),
+        answers: 7,
+        doubt: Some(Doubt::NotSynchronised),
+        ..Restored::default()
+    };
+    assert_eq!(
+        restored.to_string(),
+        "restored 7 answers from /data/cache, of unknown age (the kernel says that the clock is not synchronised), to be served as stale"
+    );
+}
+
 #[test]
 fn an_age_that_is_known_is_taken_off_and_failures_and_the_long_stale_stay_out() {
     let cache = test_cache!(8192);

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 
+use crate::holder::{self, Protocol};
+
 /// Receive buffer in bytes: a burst of a few thousand queries while the worker is busy.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
@@ -63,8 +65,12 @@ impl<T> Places<T> {
 /// The system call that failed, with the address.
 pub fn open_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     open(address).map_err(|(call, errno)| {
-        let kind = io::Error::from(errno).kind();
-        io::Error::new(kind, format!("UDP {address}: {call}: {}", errno.desc()))
+        let error = io::Error::from(errno);
+        let problem = match call {
+            "bind" => holder::explain(Protocol::Udp, address, &error),
+            _ => format!("UDP {address}: {call}: {}", errno.desc()),
+        };
+        io::Error::new(error.kind(), problem)
     })
 }
 

@@ -9,6 +9,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 
+use crate::holder::{self, Protocol};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{
@@ -133,8 +134,9 @@ pub fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         Ok(TcpListener::from(fd))
     };
     open().map_err(|errno| {
-        let kind = io::Error::from(errno).kind();
-        io::Error::new(kind, format!("TCP {address}: {}", errno.desc()))
+        let error = io::Error::from(errno);
+        let problem = holder::explain(Protocol::Tcp, address, &error);
+        io::Error::new(error.kind(), problem)
     })
 }
 

@@ -66,6 +66,21 @@ impl Error {
         }
     }
 
+    /// Why native mode was not to be had, in a few words; the error itself has the details.
+    pub(super) fn why_not_native(&self) -> &'static str {
+        match self.errno() {
+            Some(Errno::EOPNOTSUPP) => {
+                "the driver has no native XDP, or its offloads stand in the way"
+            }
+            Some(Errno::ERANGE) => "the MTU is too large for the driver's native XDP",
+            Some(Errno::EINVAL) => "the driver refuses native XDP with this interface's settings",
+            Some(Errno::ENOSPC | Errno::ENOMEM) => {
+                "too few queues or too little memory for native XDP"
+            }
+            Some(_) | None => "the driver refuses native XDP",
+        }
+    }
+
     /// The driver said no, in whatever words: generic mode asks less. But a right that is missing, an interface
     /// that has gone and another program's place stay what they are.
     pub(super) fn generic_may_help(&self) -> bool {

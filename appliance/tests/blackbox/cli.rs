@@ -279,6 +279,142 @@ fn a_second_process_is_refused_and_disturbs_nothing() -> Result<()> {
     )
 }
 
+/// Another DNS server is what people forget to stop.
+#[test]
+fn who_has_the_address_is_named_by_run_and_by_check() -> Result<()> {
+    if !root_or_skip("who_has_the_address_is_named_by_run_and_by_check") {
+        return Ok(());
+    }
+    let lab = Lab::up(&Spec::default())?;
+    let directory = Directory::new()?;
+    let text = GOOD.replace(
+        "name = \"lan0\"",
+        "name = \"lan0\"\nxdp = \"off\"\nlisten = [\"10.53.0.1\"]",
+    );
+    let file = write(directory.path(), "good.toml", &text)?;
+    let file = file.display().to_string();
+    let check = || run(Some(&lab), &["check", &file]);
+    assert_eq!(check()?.status.code(), Some(0));
+    let holder = |address: &str| format!("{} (pid {})", own_name(), std::process::id()) + address;
+    for (protocol, address) in [
+        ("UDP", "10.53.0.1:53"),
+        ("UDP", "0.0.0.0:53"),
+        ("TCP", "10.53.0.1:53"),
+        ("TCP", "[::]:53"),
+    ] {
+        let held: Box<dyn std::any::Any + Send> = lab.router.run(|| -> Result<_> {
+            Ok(match protocol {
+                "UDP" => Box::new(std::net::UdpSocket::bind(address)?) as _,
+                _ => Box::new(std::net::TcpListener::bind(address)?) as _,
+            })
+        })?;
+        let output = check()?;
+        let said = stderr(&output);
+        let expected = format!(
+            "{protocol} 10.53.0.1:53: address already in use: {}",
+            holder(" has it")
+        );
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{protocol} {address}: {said}"
+        );
+        assert_eq!(said.trim_end(), expected);
+        assert!(output.stdout.is_empty());
+        drop(held);
+    }
+    let held = lab
+        .router
+        .run(|| std::net::UdpSocket::bind("10.53.0.1:53"))?;
+    let mut daemon = lab.router.command(BINARY);
+    let mut daemon = daemon
+        .args(["run", &file])
+        .stderr(std::process::Stdio::piped())
+        .spawn()?;
+    let mut errors = std::io::BufReader::new(daemon.stderr.take().expect("it is piped"));
+    let expected = format!(
+        "UDP 10.53.0.1:53: address already in use: {}",
+        holder(" has it")
+    );
+    let mut said = String::new();
+    while !said.contains(&expected) && std::io::BufRead::read_line(&mut errors, &mut said)? > 0 {}
+    let _ = daemon.kill();
+    daemon.wait()?;
+    assert!(said.contains(&expected), "{said}");
+    drop(held);
+    Ok(())
+}
+
+/// As the kernel has it for this process.
+fn own_name() -> String {
+    let name = fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
+#[test]
+fn a_config_that_is_served_already_is_valid() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let config = scene.directory.path().join("config.toml");
+    let output = run(Some(&scene.lab), &["check", &config.display().to_string()])?;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    Ok(())
+}
+
+#[test]
+fn reload_says_what_came_of_it() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let socket = scene.directory.path().join("sock").display().to_string();
+    let file = scene.directory.path().join("config.toml");
+    let reload = || run(Some(&scene.lab), &["reload", "--socket", &socket]);
+    let good = fs::read_to_string(&file)?;
+    let output = reload()?;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("reloaded: "));
+    let lists = scene
+        .directory
+        .path()
+        .join("absent.list")
+        .display()
+        .to_string();
+    fs::write(
+        &file,
+        format!("{good}\n[filter]\nblock_files = [{lists:?}]\n"),
+    )?;
+    let told = String::from_utf8(reload()?.stdout)?;
+    assert!(told.contains(&format!("note: {lists}: ")), "{told}");
+    fs::write(
+        &file,
+        format!("{good}\n[cashe]\n[cache]\nmax_ttl = \"1h\"\n"),
+    )?;
+    let output = reload()?;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(output.stdout.is_empty());
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert_eq!(lines[0], "not reloaded, all stays as it was:");
+    assert!(
+        lines[1].contains("cashe: unknown section, did you mean \"cache\"?"),
+        "{said}"
+    );
+    assert!(lines[2].contains("such as 3600"), "{said}");
+    scene.daemon.wait_log_count("such as 3600", 1)?;
+    fs::write(&file, good)?;
+    assert_eq!(reload()?.status.code(), Some(0));
+    Ok(())
+}
+
+#[test]
+fn who_asks_nobody_is_told_so() -> Result<()> {
+    let directory = Directory::new()?;
+    let socket = directory.path().join("none").display().to_string();
+    let output = run(None, &["stats", "--socket", &socket])?;
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!("no xdnsd listens at {socket}: not running, or --socket PATH\n");
+    assert_eq!(stderr(&output), expected);
+    Ok(())
+}
+
 #[test]
 fn stats_are_prometheus_text() -> Result<()> {
     let scene = scene!(Setup::default());

@@ -2,9 +2,10 @@
 //! of. And what of it comes from outside.
 
 use std::fs::{self, File};
-use std::io::{PipeReader, Read, pipe};
+use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use hickory_proto::op::Message;
@@ -247,9 +248,19 @@ fn what_was_lost_is_told_once_there_is_a_reader_again() -> Result<()> {
         return Ok(());
     };
     let lost = daemon.reload_until_lost()?;
-    let reads = std::thread::spawn(move || read_to_end(reader));
+    let text = Arc::new(Mutex::new(String::new()));
+    let shared = Arc::clone(&text);
+    let reads = std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines().map_while(Result::ok) {
+            let mut text = shared.lock().expect("nobody panics with it");
+            *text += &format!("{line}\n");
+        }
+    });
+    let so_far = || text.lock().expect("nobody panics with it").clone();
+    wait_until("it is told", TIMEOUT, || so_far().contains(" lines lost"))?;
     daemon.terminate()?;
-    let text = reads.join().expect("it ends")?;
+    reads.join().expect("it ends");
+    let text = so_far();
     let told: u64 = text
         .lines()
         .filter_map(|line| {

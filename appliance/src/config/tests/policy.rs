@@ -249,7 +249,7 @@ fn what_does_not_fit_together_is_refused() {
         ),
         (
             "[access]\nsilent_ports = [70000]\n",
-            "f:6:17: access.silent_ports: invalid value: integer `70000`, expected u16; allowed: a list of 0 to 16, each an integer from 0 to 65535",
+            "f:6:17: access.silent_ports: 70000 is out of range; allowed: a list of 0 to 16, each an integer from 0 to 65535",
         ),
         (
             "[rebind]\nranges = [\"lan\"]\n",

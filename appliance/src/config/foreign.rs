@@ -1,0 +1,243 @@
+//! Files of other programs that are taken for ours: each is known by its own words.
+
+use std::net::IpAddr;
+
+use super::schema::SECTIONS;
+
+/// What dnsmasq's lines begin with.
+const DNSMASQ: &[&str] = &[
+    "address",
+    "addn-hosts",
+    "all-servers",
+    "auth-server",
+    "auth-zone",
+    "bind-dynamic",
+    "bind-interfaces",
+    "bogus-nxdomain",
+    "bogus-priv",
+    "cache-size",
+    "clear-on-reload",
+    "cname",
+    "conf-dir",
+    "conf-file",
+    "dhcp-authoritative",
+    "dhcp-boot",
+    "dhcp-host",
+    "dhcp-hostsfile",
+    "dhcp-leasefile",
+    "dhcp-option",
+    "dhcp-range",
+    "dnssec",
+    "domain",
+    "domain-needed",
+    "edns-packet-max",
+    "enable-ra",
+    "except-interface",
+    "expand-hosts",
+    "filterwin2k",
+    "group",
+    "host-record",
+    "interface",
+    "interface-name",
+    "keep-in-foreground",
+    "listen-address",
+    "local",
+    "local-service",
+    "local-ttl",
+    "localise-queries",
+    "log-dhcp",
+    "log-facility",
+    "log-queries",
+    "max-cache-ttl",
+    "min-cache-ttl",
+    "mx-host",
+    "neg-ttl",
+    "no-daemon",
+    "no-dhcp-interface",
+    "no-hosts",
+    "no-negcache",
+    "no-poll",
+    "no-resolv",
+    "nftset",
+    "ipset",
+    "pid-file",
+    "port",
+    "proxy-dnssec",
+    "ptr-record",
+    "quiet-dhcp",
+    "ra-param",
+    "read-ethers",
+    "rebind-domain-ok",
+    "rebind-localhost-ok",
+    "resolv-file",
+    "rev-server",
+    "server",
+    "servers-file",
+    "srv-host",
+    "stop-dns-rebind",
+    "strict-order",
+    "trust-anchor",
+    "txt-record",
+    "user",
+];
+/// unbound's clauses.
+const UNBOUND: &[&str] = &[
+    "server:",
+    "forward-zone:",
+    "stub-zone:",
+    "remote-control:",
+    "auth-zone:",
+    "view:",
+    "rpz:",
+    "include:",
+    "include-toplevel:",
+    "cachedb:",
+    "dynlib:",
+    "python:",
+];
+/// What lines of resolv.conf(5) begin with.
+const RESOLV_CONF: &[&str] = &["nameserver", "search", "domain", "options", "sortlist"];
+/// BIND's statements.
+const NAMED: &[&str] = &[
+    "options",
+    "zone",
+    "acl",
+    "logging",
+    "controls",
+    "key",
+    "include",
+    "view",
+    "server",
+    "primaries",
+];
+/// OpenWrt's words.
+const UCI: &[&str] = &["config", "option", "list", "package"];
+
+/// Whose file `text` is, where it is another's: at least half of its lines say so, and no section is ours.
+#[must_use]
+pub fn recognise(text: &str) -> Option<&'static str> {
+    let is_comment = |line: &str| line.starts_with(['#', ';']) || line.starts_with("//");
+    let lines = text.lines().map(str::trim);
+    let lines: Vec<&str> = lines
+        .filter(|line| !line.is_empty() && !is_comment(line))
+        .collect();
+    if lines.is_empty() || lines.iter().any(|line| is_our_section(line)) {
+        return None;
+    }
+    let has = |is_like: fn(&str) -> bool| lines.iter().any(|line| is_like(line));
+    let mostly = |is_like: fn(&str) -> bool| {
+        lines.iter().filter(|line| is_like(line)).count() * 2 >= lines.len()
+    };
+    Some(if lines[0].starts_with('{') {
+        "JSON"
+    } else if has(|line| line == "[Resolve]") {
+        "systemd-resolved's configuration"
+    } else if has(|line| UNBOUND.contains(&first(line))) && mostly(has_colon) {
+        "unbound's configuration"
+    } else if has(|line| NAMED.contains(&first(line)) && line.ends_with('{')) {
+        "BIND's configuration"
+    } else if has(|line| first(line) == "config") && mostly(|line| UCI.contains(&first(line))) {
+        "OpenWrt's UCI"
+    } else if mostly(|line| RESOLV_CONF.contains(&first(line)) && !line.contains('=')) {
+        "resolv.conf"
+    } else if mostly(|line| DNSMASQ.contains(&before(line, '='))) {
+        "dnsmasq's configuration"
+    } else if mostly(|line| first(line).parse::<IpAddr>().is_ok()) {
+        "a hosts file"
+    } else if mostly(|line| {
+        line.starts_with("||") || line.starts_with("@@") || line.starts_with('!')
+    }) {
+        "a blocklist"
+    } else if mostly(has_colon) {
+        "YAML"
+    } else {
+        return None;
+    })
+}
+
+fn is_our_section(line: &str) -> bool {
+    let name = line
+        .trim_start_matches('[')
+        .split([']', '.'])
+        .next()
+        .unwrap_or_default();
+    line.starts_with('[') && SECTIONS.iter().any(|section| section.name == name.trim())
+}
+
+fn first(line: &str) -> &str {
+    line.split_whitespace().next().unwrap_or_default()
+}
+
+fn before(line: &str, end: char) -> &str {
+    line.split(end).next().unwrap_or_default().trim()
+}
+
+/// `key:` or `key: value`, as in YAML.
+fn has_colon(line: &str) -> bool {
+    let word = first(line.trim_start_matches("- "));
+    let key = word.strip_suffix(':').unwrap_or_default();
+    let is_key = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
+    !key.is_empty() && key.chars().all(is_key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_other_programs_are_known() {
+        for (text, whose) in [
+            (
+                "# a comment\ndomain-needed\nbogus-priv\nserver=9.9.9.9\n",
+                Some("dnsmasq's configuration"),
+            ),
+            ("cache-size=1000\n", Some("dnsmasq's configuration")),
+            (
+                "interface=br-lan\ndhcp-range=192.168.1.100,192.168.1.200,12h\n",
+                Some("dnsmasq's configuration"),
+            ),
+            ("port = 53\nno-resolv\n", Some("dnsmasq's configuration")),
+            (
+                "server:\n  interface: 0.0.0.0\n  access-control: 10.0.0.0/8 allow\n",
+                Some("unbound's configuration"),
+            ),
+            (
+                "forward-zone:\n\tname: \".\"\n\tforward-addr: 9.9.9.9\n",
+                Some("unbound's configuration"),
+            ),
+            (
+                "include: \"/etc/unbound/x.conf\"\n",
+                Some("unbound's configuration"),
+            ),
+            ("nameserver 9.9.9.9\nsearch lan\n", Some("resolv.conf")),
+            ("; made by hand\nnameserver 9.9.9.9\n", Some("resolv.conf")),
+            (
+                "[Resolve]\nDNS=9.9.9.9\n",
+                Some("systemd-resolved's configuration"),
+            ),
+            (
+                "options {\n\tdirectory \"/var\";\n};\n",
+                Some("BIND's configuration"),
+            ),
+            (
+                "config dnsmasq\n\toption domain 'lan'\n\tlist server '9.9.9.9'\n",
+                Some("OpenWrt's UCI"),
+            ),
+            ("{ \"dns\": { } }\n", Some("JSON")),
+            ("dns:\n  bind_hosts:\n    - 0.0.0.0\n", Some("YAML")),
+            ("127.0.0.1 localhost\n::1 localhost\n", Some("a hosts file")),
+            ("||ads.example^\n@@||ok.example^\n", Some("a blocklist")),
+            ("", None),
+            ("# nothing\n", None),
+            ("[interface]\nname = br-lan\n", None),
+            (
+                "[[interface]]\nname = \"br-lan\"\nlisten = [192.168.1.1]\n",
+                None,
+            ),
+            ("[ cache ]\nentries =\n", None),
+            ("hello world\n", None),
+        ] {
+            assert_eq!(recognise(text), whose, "{text}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Who has the address that we want: processes by name and number, from what /proc says of sockets.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+
+use crate::text;
+
+/// Longest file of sockets that is looked through. What is behind it is not found.
+const BYTES_MAX: usize = 4 << 20;
+/// From which port on anybody may listen, if the kernel does not say otherwise.
+const FREE_PORT: u16 = 1024;
+
+/// The two kinds of sockets that queries come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+impl Protocol {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        }
+    }
+
+    /// Where the kernel lists sockets: of IPv4, and of IPv6, whose wildcard may hold IPv4 as well.
+    fn lists(self) -> [&'static str; 2] {
+        match self {
+            Self::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+            Self::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+        }
+    }
+}
+
+/// Why `address` cannot be listened on, and what to do about it.
+#[must_use]
+pub fn explain(protocol: Protocol, address: SocketAddr, error: &io::Error) -> String {
+    let what = format!("{} {address}", protocol.name());
+    if error.kind() == io::ErrorKind::AddrInUse {
+        let holders = holders(protocol, address);
+        let by = if holders.is_empty() {
+            "another process has it; as root `ss -lnp` says which".to_owned()
+        } else {
+            format!("{} has it", holders.join(" and "))
+        };
+        return format!("{what}: address already in use: {by}");
+    }
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        let free = free_port();
+        return format!(
+            "{what}: permission denied: needs CAP_NET_BIND_SERVICE, root, or a port from {free} on"
+        );
+    }
+    format!("{what}: {error}")
+}
+
+/// What stands in the way of listening on `address`, if anything does. Another xdnsd does not: it ends before this one
+/// starts. Where nobody has it, it is let go of at once.
+#[must_use]
+pub fn obstacle(protocol: Protocol, address: SocketAddr) -> Option<String> {
+    let bound = match protocol {
+        Protocol::Udp => UdpSocket::bind(address).map(drop),
+        Protocol::Tcp => TcpListener::bind(address).map(drop),
+    };
+    let error = bound
+        .err()
+        .filter(|error| error.kind() == io::ErrorKind::AddrInUse)?;
+    let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    let is_own = |holder: &String| holder.split(" (").next() == Some(own.trim());
+    let holders = holders(protocol, address);
+    let is_ours = !holders.is_empty() && holders.iter().all(is_own);
+    (!is_ours).then(|| explain(protocol, address, &error))
+}
+
+fn free_port() -> u16 {
+    let set = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    set.ok()
+        .and_then(|port| port.trim().parse().ok())
+        .unwrap_or(FREE_PORT)
+}
+
+/// `name (pid N)` of those who listen on `address`, or on every address.
+fn holders(protocol: Protocol, address: SocketAddr) -> Vec<String> {
+    let mut inodes: Vec<String> = Vec::new();
+    for list in protocol.lists() {
+        let Ok(bytes) = fs::read(list) else { continue };
+        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(BYTES_MAX)]);
+        let found = text.lines().filter_map(socket);
+        let is_meant = |found: &Socket<'_>| {
+            let listens = protocol == Protocol::Udp || found.state == "0A";
+            let addr = found.address.ip().to_canonical();
+            listens
+                && found.address.port() == address.port()
+                && (addr == address.ip() || addr.is_unspecified())
+        };
+        inodes.extend(
+            found
+                .filter(is_meant)
+                .map(|found| format!("socket:[{}]", found.inode)),
+        );
+    }
+    processes_with(&inodes)
+}
+
+/// A line of /proc/net/udp or tcp (proc_net(5)).
+struct Socket<'a> {
+    address: SocketAddr,
+    state: &'a str,
+    inode: &'a str,
+}
+
+fn socket(line: &str) -> Option<Socket<'_>> {
+    let mut columns = line.split_ascii_whitespace().skip(1);
+    let address = local_address(columns.next()?)?;
+    let state = columns.nth(1)?;
+    let inode = columns.nth(5)?;
+    Some(Socket {
+        address,
+        state,
+        inode,
+    })
+}
+
+/// Words of 32 bits in this machine's order, in hexadecimal, and the port.
+fn local_address(column: &str) -> Option<SocketAddr> {
+    let (addr, port) = column.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::new();
+    for at in (0..addr.len()).step_by(8) {
+        let word = u32::from_str_radix(addr.get(at..at + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let v4 = <[u8; 4]>::try_from(bytes.as_slice()).map(|bytes| IpAddr::from(Ipv4Addr::from(bytes)));
+    let v6 = || <[u8; 16]>::try_from(bytes.as_slice()).map(|bytes| Ipv6Addr::from(bytes).into());
+    Some(SocketAddr::new(v4.or_else(|_| v6()).ok()?, port))
+}
+
+/// The processes that have one of these descriptors open. Those of others are seen by root alone.
+fn processes_with(targets: &[String]) -> Vec<String> {
+    let own = std::process::id();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let has_one = |pid: &u32| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+        descriptors
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|descriptor| {
+                let target = fs::read_link(descriptor.path()).unwrap_or_default();
+                targets
+                    .iter()
+                    .any(|wanted| target.as_os_str() == wanted.as_str())
+            })
+    };
+    let mut pids: Vec<u32> = pids
+        .filter(|&pid| pid != own && !targets.is_empty())
+        .filter(has_one)
+        .collect();
+    pids.sort_unstable();
+    let name = |pid: &u32| {
+        let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        format!("{} (pid {pid})", text::bytes(name.trim_ascii()))
+    };
+    pids.iter().map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_list_of_sockets_is_read() {
+        let little = cfg!(target_endian = "little");
+        let v4 = if little {
+            "0101A8C0:0035"
+        } else {
+            "C0A80101:0035"
+        };
+        let v6 = if little {
+            "000011FD000000000000000001000000:0035"
+        } else {
+            "FD110000000000000000000000000001:0035"
+        };
+        for (column, address) in [(v4, "192.168.1.1:53"), (v6, "[fd11::1]:53")] {
+            let line = format!(
+                "  12: {column} 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 2 0"
+            );
+            let found = socket(&line).expect("a socket");
+            assert_eq!(found.address.to_string(), address);
+            assert_eq!((found.state, found.inode), ("0A", "4711"));
+        }
+        assert!(socket("  sl  local_address rem_address   st tx_queue").is_none());
+        assert!(socket("").is_none());
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_named() {
+        let error = io::Error::from(io::ErrorKind::PermissionDenied);
+        let told = explain(
+            Protocol::Udp,
+            "192.168.1.1:53".parse().expect("an address"),
+            &error,
+        );
+        assert!(
+            told.starts_with("UDP 192.168.1.1:53: permission denied: needs CAP_NET_BIND_SERVICE, root, or a port from "),
+            "{told}"
+        );
+    }
+
+    /// This process itself is nobody that we are told of.
+    #[test]
+    fn an_address_that_is_free_or_ours_is_no_obstacle() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let udp = UdpSocket::bind(loopback).expect("a free port");
+        let tcp = TcpListener::bind(loopback).expect("a free port");
+        let addresses = (udp.local_addr(), tcp.local_addr());
+        let (Ok(for_udp), Ok(for_tcp)) = addresses else {
+            panic!("{addresses:?}")
+        };
+        let said = obstacle(Protocol::Udp, for_udp).expect("it is in use");
+        assert!(
+            said.contains("address already in use: another process has it"),
+            "{said}"
+        );
+        assert!(obstacle(Protocol::Tcp, for_tcp).is_some());
+        drop((udp, tcp));
+        assert_eq!(obstacle(Protocol::Udp, for_udp), None);
+        assert_eq!(obstacle(Protocol::Tcp, for_tcp), None);
+    }
+}
