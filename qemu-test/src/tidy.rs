@@ -22,6 +22,27 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Lines of a function in tests, where a table of cases is long and still one thing.
 const TEST_FUNCTION_LINES_MAX: usize = 100;
 
+/// What stands at the top of the repository: the parts, and beside them what tools and readers look for there.
+const TOP: &[&str] = &[
+    "appliance",
+    "buildroot",
+    "config",
+    "ebpf",
+    "findings",
+    "qemu-test",
+    ".cargo",
+    ".ci",
+    ".gitignore",
+    "ARCHITECTURE.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "SECURITY.md",
+    "deny.toml",
+    "rust-toolchain.toml",
+];
+
 /// A file under version control that is text.
 struct Source {
     path: PathBuf,
@@ -95,6 +116,10 @@ const RULES: &[Rule] = &[
     Rule {
         name: "a function has a size that can be read",
         check: function_length,
+    },
+    Rule {
+        name: "a file is in one of the parts",
+        check: stray_at_top,
     },
     Rule {
         name: "every dependency says why it is there",
@@ -245,6 +270,16 @@ fn is_function(line: &str) -> bool {
     words.next() == Some("fn")
 }
 
+fn stray_at_top(source: &Source) -> Vec<String> {
+    let top = source.path.components().next();
+    let is_known = top.is_some_and(|top| TOP.iter().any(|name| top.as_os_str() == *name));
+    if is_known {
+        Vec::new()
+    } else {
+        vec![source.path.display().to_string()]
+    }
+}
+
 /// In a table of dependencies, a comment stands right above each, or above the first of a group without blank lines.
 fn unexplained_dependency(source: &Source) -> Vec<String> {
     if !source.is_manifest() {
@@ -294,13 +329,20 @@ mod tests {
             "    work();\n".repeat(FUNCTION_LINES_MAX - 1)
         );
         let cases = [
-            ("a.md", "space \n".to_owned()),
-            ("a.md", "no newline".to_owned()),
-            ("a.rs", concat!("// TO", "DO later\n").to_owned()),
-            ("a.rs", concat!("    #[al", "low(dead_code)]\n").to_owned()),
-            ("a.rs", "\n".repeat(2000) + "fn\n"),
-            ("a.rs", long),
-            ("a/Cargo.toml", "[dependencies]\nserde = \"1\"\n".to_owned()),
+            ("config/a.md", "space \n".to_owned()),
+            ("config/a.md", "no newline".to_owned()),
+            ("ebpf/a.rs", concat!("// TO", "DO later\n").to_owned()),
+            (
+                "ebpf/a.rs",
+                concat!("    #[al", "low(dead_code)]\n").to_owned(),
+            ),
+            ("ebpf/a.rs", "\n".repeat(2000) + "fn\n"),
+            ("ebpf/a.rs", long),
+            ("examples/a.rs", "fn main() {}\n".to_owned()),
+            (
+                "ebpf/Cargo.toml",
+                "[dependencies]\nserde = \"1\"\n".to_owned(),
+            ),
         ];
         for ((path, text), rule) in cases.iter().zip(RULES) {
             assert_eq!(broken(path, text), [rule.name], "{text}");
@@ -312,11 +354,11 @@ mod tests {
         let fits = "    work();\n".repeat(FUNCTION_LINES_MAX - 2);
         let table = "    work();\n".repeat(FUNCTION_LINES_MAX);
         let tests = format!("#[cfg(test)]\nfn cases() {{\n{table}}}\n");
-        assert!(broken("a.rs", &tests).is_empty());
+        assert!(broken("ebpf/a.rs", &tests).is_empty());
         let code = format!("impl A {{\n    pub const fn fits() {{\n{fits}    }}\n}}\nfn f();\n");
-        assert!(broken("a.rs", &code).is_empty());
+        assert!(broken("ebpf/a.rs", &code).is_empty());
         let manifest = "[dependencies]\n# Why.\nserde = \"1\"\n\n[features]\na = []\n";
         assert!(broken("Cargo.toml", manifest).is_empty());
-        assert!(broken("empty.rs", "").is_empty());
+        assert!(broken("ebpf/empty.rs", "").is_empty());
     }
 }

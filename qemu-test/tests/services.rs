@@ -7,7 +7,7 @@ use std::process::Command;
 
 const UNIT: &str = "buildroot/package/xdnsd/xdnsd.service";
 const SUPERVISE: &str = "buildroot/package/xdnsd/supervise";
-const PROCD: &str = "openwrt/xdnsd.init";
+const PROCD: &str = "buildroot/package/xdnsd/xdnsd.procd";
 const IMAGE: &str = "buildroot/board/xdnsd/rootfs-overlay";
 /// The default of `control.socket`, which most examples leave as it is.
 const CONTROL: &str = "/run/xdnsd/control.sock";
