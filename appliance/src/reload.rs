@@ -392,7 +392,7 @@ fn in_words(notes: &Notes) -> Vec<String> {
         .chain(&notes.first);
     let problems = problems
         .take(NOTES_MAX)
-        .chain(notes.refusals.iter().take(NOTES_MAX))
+        .chain(&notes.refusals)
         .map(|problem| format!("note: {problem}"));
     notes
         .told
@@ -415,7 +415,7 @@ fn say(notes: &Notes) {
     for problem in problems.take(NOTES_MAX) {
         warn!("{problem}");
     }
-    for refusal in notes.refusals.iter().take(NOTES_MAX) {
+    for refusal in &notes.refusals {
         warn!("{refusal}");
     }
     if notes.count > NOTES_MAX {

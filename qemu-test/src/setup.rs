@@ -3,6 +3,7 @@
 //! Nothing is installed that the command at hand does not need, and looking costs a few file lookups.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::privilege::is_root;
+use crate::process::output_of;
 use crate::progress::watch;
 use crate::qemu::machine::AARCH64_FIRMWARE;
 use crate::signals::Signals;
@@ -88,6 +90,10 @@ const LAB: &[Need] = &[
     program("dnsmasq-base", "dnsmasq"),
     program("ldnsutils", "ldns-signzone"),
     program("tcpdump", "tcpdump"),
+    program("udhcpc", "udhcpc"),
+    program("musl-tools", "musl-gcc"),
+    file("libsystemd-shared", "/usr/share/doc/libsystemd-shared"),
+    unpacked("systemd-resolved", "lib/systemd/systemd-resolved"),
 ];
 const AFXDP: &[Need] = &[
     program("gcc", "cc"),
@@ -142,6 +148,8 @@ enum Sign {
     File(&'static str),
     /// dpkg's own list of the package's files.
     Package,
+    /// A file of a package that is unpacked and not installed: its scripts would change this machine.
+    Unpacked(&'static str),
 }
 
 /// A package that is there when its program is.
@@ -162,12 +170,36 @@ const fn package(package: &'static str) -> Need {
     Need { package, sign }
 }
 
+/// A package that is unpacked beside the others' build: systemd-resolved's scripts make /etc/resolv.conf point to it.
+const fn unpacked(package: &'static str, path: &'static str) -> Need {
+    let sign = Sign::Unpacked(path);
+    Need { package, sign }
+}
+
+/// The root of what was unpacked of a package, where this machine has not installed it.
+#[must_use]
+pub fn unpacked_root(package: &str) -> PathBuf {
+    workspace::target().join("unpacked").join(package)
+}
+
+/// A file of a package, installed or unpacked.
+#[must_use]
+pub fn find_unpacked(package: &str, path: &str) -> Option<PathBuf> {
+    let roots = [PathBuf::from("/"), unpacked_root(package)];
+    // Since Debian 13 all of `/lib` is below `/usr`.
+    let mut files = roots
+        .iter()
+        .flat_map(|root| [root.join(path), root.join("usr").join(path)]);
+    files.find(|file| file.exists())
+}
+
 impl Need {
     fn is_met(self) -> bool {
         match self.sign {
             Sign::Program(name) => find_program(name).is_some(),
             Sign::File(path) => Path::new(path).exists(),
             Sign::Package => is_unpacked(self.package),
+            Sign::Unpacked(path) => find_unpacked(self.package, path).is_some(),
         }
     }
 }
@@ -217,7 +249,15 @@ pub fn ensure_all(purposes: &[Purpose], signals: &Signals) -> Result<()> {
     let packages = missing(purposes);
     if !packages.is_empty() {
         eprintln!("missing: {}", packages.join(", "));
-        install(&packages, signals)?;
+        let (to_unpack, to_install): (Vec<_>, Vec<_>) = packages
+            .into_iter()
+            .partition(|package| is_to_unpack(package));
+        if !to_install.is_empty() {
+            install(&to_install, signals)?;
+        }
+        for package in to_unpack {
+            unpack(package)?;
+        }
         let still = missing(purposes);
         ensure!(
             still.is_empty(),
@@ -226,6 +266,25 @@ pub fn ensure_all(purposes: &[Purpose], signals: &Signals) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn is_to_unpack(package: &str) -> bool {
+    let all = Purpose::ALL.into_iter().flat_map(Purpose::needs);
+    let mut same = all.filter(|need| need.package == package);
+    same.any(|need| matches!(need.sign, Sign::Unpacked(_)))
+}
+
+/// Downloads a Debian package and unpacks it; nothing of it runs.
+fn unpack(package: &str) -> Result<()> {
+    let root = unpacked_root(package);
+    fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
+    eprintln!("apt-get download {package}");
+    let script = "apt-get -q download \"$1\" && dpkg-deb -x \"$1\"_*.deb . && rm -f \"$1\"_*.deb";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, "sh", package])
+        .current_dir(&root);
+    output_of(&mut command).map(drop)
 }
 
 /// Installs Debian packages, as root or through sudo.

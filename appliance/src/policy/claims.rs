@@ -231,11 +231,11 @@ impl Claims {
         let mut exists = None;
         for form in &forms {
             let form = name::lower(form);
-            rules.check(&form, others)?;
             match builder.owner(&form, lease.address) {
                 Err(refusal) => return Err(refusal),
                 Ok(is_same) => exists = exists.or(is_same.then_some(())),
             }
+            rules.check(&form, others)?;
             if let Some(refusal) = others.refusal(&form) {
                 return Err(refusal);
             }
