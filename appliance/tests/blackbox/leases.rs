@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use hickory_proto::op::ResponseCode;
 use qemu_test::lab::LAN;
-use qemu_test::process::{End, Process, output_of};
+use qemu_test::process::{End, Process};
 use qemu_test::wait::wait_until;
 
 use crate::support::TIMEOUT;
