@@ -311,7 +311,7 @@ fn who_has_the_address_is_named_by_run_and_by_check() -> Result<()> {
         let output = check()?;
         let said = stderr(&output);
         let expected = format!(
-            "{protocol} 10.53.0.1:53: address already in use: {}",
+            "{protocol} 10.53.0.1:53: bind: Address already in use: {}",
             holder(" has it")
         );
         assert_eq!(
@@ -333,7 +333,7 @@ fn who_has_the_address_is_named_by_run_and_by_check() -> Result<()> {
         .spawn()?;
     let mut errors = std::io::BufReader::new(daemon.stderr.take().expect("it is piped"));
     let expected = format!(
-        "UDP 10.53.0.1:53: address already in use: {}",
+        "UDP 10.53.0.1:53: bind: Address already in use: {}",
         holder(" has it")
     );
     let mut said = String::new();
