@@ -173,7 +173,7 @@ const FORMS: &[Form] = &[
     },
     Form {
         name: "reload",
-        about: "read local data, lists, servers, routes, access and log again, and say what came of it",
+        about: "read data, lists, servers, routes, access and log again, and say what came of it",
         ..ASKS
     },
     Form {

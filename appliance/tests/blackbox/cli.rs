@@ -380,8 +380,17 @@ fn reload_says_what_came_of_it() -> Result<()> {
         &file,
         format!("{good}\n[filter]\nblock_files = [{lists:?}]\n"),
     )?;
-    let told = String::from_utf8(reload()?.stdout)?;
-    assert!(told.contains(&format!("note: {lists}: ")), "{told}");
+    let output = reload()?;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("note: {lists}: ")), "{said}");
+    let hosts = write(scene.directory.path(), "hosts", "192.0.2.1 a..b\n")?;
+    let hosts = hosts.display().to_string();
+    fs::write(&file, format!("{good}\n[local]\nhosts = [{hosts:?}]\n"))?;
+    let output = reload()?;
+    let told = String::from_utf8(output.stdout)?;
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains(&format!("note: {hosts}:1: ")), "{told}");
     fs::write(
         &file,
         format!("{good}\n[cashe]\n[cache]\nmax_ttl = \"1h\"\n"),
