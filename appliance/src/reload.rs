@@ -29,7 +29,7 @@ const NOTES_MAX: usize = 8;
 const RELOADED: &str = "reloaded: local data, lists, upstream servers, routes, access and log; other keys hold from the next \
                         start on";
 /// The same where a file failed.
-const RELOADED_IN_PART: &str = "reloaded, but for what is said above: local data or lists that a file failed for stay as they were";
+const RELOADED_IN_PART: &str = "reloaded, but for what is said above: what local data or lists had of a file that failed stays as it was";
 
 /// How long whoever asks for a reload waits for its result.
 pub const PATIENCE: Duration = Duration::from_secs(55);
@@ -274,7 +274,10 @@ impl Care {
             Ok((config, groups, update)) => {
                 config.set_log();
                 let told = in_words(&update.notes);
-                let has_failed = !update.notes.failures.is_empty();
+                // A file that is not there may come yet.
+                let mut failures = update.notes.failures.iter();
+                let has_failed =
+                    update.notes.is_refused || failures.any(|failure| !failure.is_absence());
                 self.hand_out(update);
                 if !groups.continue_those_of(&self.groups) {
                     // What is cached names its group by number.
