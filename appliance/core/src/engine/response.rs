@@ -245,7 +245,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let message = &self.tables.template[..answer.body_end];
         let answers = usize::from(answer.head.answers);
         let qname = pending.name.as_wire();
-        let record = match verdict(policy, (qname, pending.qtype), message, answer.body_at, answers) {
+        let record = match verdict(
+            policy,
+            (qname, pending.qtype),
+            message,
+            answer.body_at,
+            answers,
+        ) {
             Verdict::Pass => return,
             Verdict::Blocked(blocked) => {
                 self.counters.count(Counter::Blocked);

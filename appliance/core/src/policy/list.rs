@@ -456,8 +456,17 @@ impl<'a> List<'a> {
     }
 
     /// What the clauses of the name at one depth say.
-    fn hear_clauses(&self, first: u16, asked: &Asked<'_, '_>, ruling: &mut Ruling, open: &mut Open) {
-        let clauses = self.clauses.chunks_exact(CLAUSE_LEN).skip(usize::from(first));
+    fn hear_clauses(
+        &self,
+        first: u16,
+        asked: &Asked<'_, '_>,
+        ruling: &mut Ruling,
+        open: &mut Open,
+    ) {
+        let clauses = self
+            .clauses
+            .chunks_exact(CLAUSE_LEN)
+            .skip(usize::from(first));
         for clause in clauses.take(NAME_CLAUSES_MAX) {
             let flags = u16_at(clause, clause::FLAGS).unwrap_or(clause::LAST);
             let text = u32_at(clause, clause::TEXT).unwrap_or(0);
@@ -482,7 +491,8 @@ impl<'a> List<'a> {
     fn is_about(&self, clause: &[u8], flags: u16, asked: &Asked<'_, '_>) -> bool {
         let is_name = asked.depth == asked.name.count();
         let place = if is_name { clause::SELF } else { clause::BELOW };
-        let mut types = (0..TYPES_MAX).filter_map(|index| u16_at(clause, clause::TYPES + 2 * index));
+        let mut types =
+            (0..TYPES_MAX).filter_map(|index| u16_at(clause, clause::TYPES + 2 * index));
         let is_named = flags & (clause::TYPES_ONLY | clause::TYPES_NOT) != 0
             && types.any(|rtype| rtype == asked.qtype);
         flags & place != 0
@@ -509,7 +519,9 @@ impl<'a> List<'a> {
         }
         let fits = |depth| {
             let front = front.get(name.start(depth) + 1..end);
-            front.zip(pattern).is_some_and(|(front, pattern)| glob(pattern, front))
+            front
+                .zip(pattern)
+                .is_some_and(|(front, pattern)| glob(pattern, front))
         };
         (asked.depth + 1..=name.count()).any(fits)
     }
