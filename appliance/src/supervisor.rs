@@ -393,6 +393,11 @@ fn listen_entries(
         |endpoint: &&Endpoint| config.interfaces[endpoint.interface].name.as_str() == name;
     let entry = |endpoint: &Endpoint| {
         let interface = &config.interfaces[endpoint.interface];
+        let device = devices.named(&endpoint.device)?;
+        // A device without MAC addresses has no Ethernet frames, and the kernel drops what comes for a tentative address.
+        let mac = device
+            .mac
+            .filter(|_| !device.tentative.contains(&endpoint.addr))?;
         let check = match interface.route_check {
             RouteCheck::Always => true,
             RouteCheck::Never => false,
@@ -410,9 +415,10 @@ fn listen_entries(
             padding: [0; 2],
         };
         let egress_ifindex = if check { endpoint.device_ifindex } else { 0 };
-        (listen, Route { egress_ifindex })
+        Some((listen, Route::new(egress_ifindex, mac)))
     };
-    plan.endpoints.iter().filter(on_this).map(entry).collect()
+    let on_this = plan.endpoints.iter().filter(on_this);
+    on_this.filter_map(entry).collect()
 }
 
 /// RX and TX queues of an interface, as the kernel has them now. virtio-net gets more RX queues than TX queues when a

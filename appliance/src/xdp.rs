@@ -34,6 +34,8 @@ const LOADER_PIECE_MAX: usize = 64 * 1024;
 
 /// The key as bytes: aya's marker for plain data is not ours to put on [`Listen`].
 type ListenKey = [u8; size_of::<Listen>()];
+/// The value, for the same reason.
+type RouteBytes = [u8; size_of::<Route>()];
 
 /// Where the program shall run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +97,13 @@ impl Counters {
 pub struct Program {
     link: Option<FdLink>,
     sockets: XskMap<MapData>,
-    listen: HashMap<MapData, ListenKey, u32>,
+    listen: HashMap<MapData, ListenKey, RouteBytes>,
     counters: PerCpuArray<MapData, u64>,
     beats: Beats,
+    /// Open until the program is loaded, which names it by its descriptor.
+    _heartbeat: MapData,
+    /// Which of the object's programs is loaded.
+    name: &'static str,
     ebpf: Ebpf,
 }
 
@@ -117,23 +123,65 @@ impl Program {
     ///
     /// As [`Self::load`], and if the object lacks a map or the program.
     pub fn load_object(object: &[u8]) -> Result<Self, Error> {
+        let mut program = Self::open(object)?;
+        program.load_either()?;
+        Ok(program)
+    }
+
+    /// Loads of it what a kernel before 5.18 gets.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::load_object`].
+    pub fn load_single(object: &[u8]) -> Result<Self, Error> {
+        let mut program = Self::open(object)?;
+        program.load_as(map::PROGRAM_SINGLE)?;
+        Ok(program)
+    }
+
+    /// Makes the maps.
+    fn open(object: &[u8]) -> Result<Self, Error> {
         let mut loader = seal::with_pieces_up_to(LOADER_PIECE_MAX, EbpfLoader::new);
         let mut ebpf = loader.load(object).map_err(|e| Error::Load(Box::new(e)))?;
         let Some(Map::Array(heartbeat)) = ebpf.take_map(map::HEARTBEAT) else {
             return Err(Error::Contract(map::HEARTBEAT));
         };
         let beats = Beats::map(heartbeat.fd().as_fd())?;
-        let mut program = Self {
+        Ok(Self {
             link: None,
             sockets: take(&mut ebpf, map::XSKS, XskMap::try_from)?,
             listen: take(&mut ebpf, map::LISTEN, HashMap::try_from)?,
             counters: take(&mut ebpf, map::COUNTERS, PerCpuArray::try_from)?,
             beats,
+            _heartbeat: heartbeat,
+            name: map::PROGRAM,
             ebpf,
+        })
+    }
+
+    /// A kernel before 5.18 refuses the flag of a program that takes frames in several buffers. It gets the other one,
+    /// and drivers keep their limit of the MTU.
+    fn load_either(&mut self) -> Result<(), Error> {
+        let Err(error) = self.load_as(map::PROGRAM) else {
+            return Ok(());
         };
-        let loaded = program.xdp()?.load();
-        loaded.map_err(|e| Error::Load(Box::new(e.into())))?;
-        Ok(program)
+        match self.load_as(map::PROGRAM_SINGLE) {
+            Ok(()) => Ok(()),
+            // What both have in common, such as a right that is missing, is what the first one says.
+            Err(_) => Err(error),
+        }
+    }
+
+    fn load_as(&mut self, name: &'static str) -> Result<(), Error> {
+        self.name = name;
+        let loaded = self.xdp()?.load();
+        loaded.map_err(|e| Error::Load(Box::new(e.into())))
+    }
+
+    /// Whether it takes frames in several buffers.
+    #[must_use]
+    pub fn takes_several_buffers(&self) -> bool {
+        self.name == map::PROGRAM
     }
 
     /// aya's view of the program, for BPF_PROG_TEST_RUN.
@@ -142,9 +190,9 @@ impl Program {
     ///
     /// Only if the object has no such program, which [`Self::load`] excludes.
     pub fn xdp(&mut self) -> Result<&mut Xdp, Error> {
-        let program = self.ebpf.program_mut(map::PROGRAM);
+        let program = self.ebpf.program_mut(self.name);
         let xdp = program.and_then(|program| program.try_into().ok());
-        xdp.ok_or(Error::Contract(map::PROGRAM))
+        xdp.ok_or(Error::Contract(self.name))
     }
 
     /// Attaches to the interface of this name, in place of an earlier attachment of this program.
@@ -210,9 +258,7 @@ impl Program {
             }
         }
         for (listen, route) in wanted {
-            let inserted = self
-                .listen
-                .insert(listen.to_bytes(), route.egress_ifindex, 0);
+            let inserted = self.listen.insert(listen.to_bytes(), route.to_bytes(), 0);
             inserted.map_err(failed)?;
         }
         Ok(())
@@ -225,8 +271,8 @@ impl Program {
     /// The map refuses.
     pub fn listen(&self) -> Result<Vec<(ListenKey, Route)>, Error> {
         let entries = self.listen.iter().map(|entry| {
-            let (key, egress_ifindex) = entry?;
-            Ok((key, Route { egress_ifindex }))
+            let (key, route) = entry?;
+            Ok((key, Route::from_bytes(route)))
         });
         let entries: Result<Vec<_>, MapError> = entries.collect();
         entries.map_err(|cause| Error::map(map::LISTEN, cause))

@@ -80,6 +80,8 @@ pub trait Kernel {
     fn route(&self, listen: &Listen) -> Option<Route>;
     /// Where the FIB sends a reply.
     fn next_hop(&self, reply: &Reply) -> Option<NextHop>;
+    /// Whether the frame is in several buffers, or longer than [`xdnsd_ebpf::FRAME_MAX`].
+    fn is_large(&self) -> bool;
     /// When the worker of the frame's RX queue was last alive; `None` for a queue outside the map.
     fn heartbeat(&self) -> Option<u64>;
     /// CLOCK_MONOTONIC in nanoseconds.
@@ -110,6 +112,18 @@ pub struct NextHop {
 /// An Ethernet address as it lies in the frame.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mac(pub [u16; 3]);
+
+impl Mac {
+    /// Of its octets.
+    #[inline(always)]
+    const fn of([a, b, c, d, e, f]: [u8; 6]) -> Self {
+        Self([
+            u16::from_ne_bytes([a, b]),
+            u16::from_ne_bytes([c, d]),
+            u16::from_ne_bytes([e, f]),
+        ])
+    }
+}
 
 /// An address as it lies in the packet, in two loads; IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -148,6 +162,7 @@ impl Address {
 
 /// Ethernet and VLAN, in front of the packet.
 struct Link {
+    destination: Mac,
     source: Mac,
     ethertype: u16,
     vlan_outer: u16,
@@ -181,12 +196,21 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<(), Reason> {
 
     let listen = listen(&link, &packet, udp);
     let route = kernel.route(&listen).ok_or(Reason::PassForeign)?;
+    if link.destination != Mac::of(route.mac) {
+        return Err(Reason::PassOtherMac);
+    }
     check_source(&packet, udp)?;
     check_lengths(&packet, udp)?;
     check_query(message)?;
     check_checksums(&packet, udp, datagram)?;
     check_route(route, &link, &packet, udp, kernel)?;
-    check_heartbeat(kernel)
+    check_heartbeat(kernel)?;
+    // Last: here the verifier needs to know nothing of the frame any more, so that one walk stands for those behind every
+    // path that leads here. In front of the others it takes minutes.
+    if kernel.is_large() {
+        return Err(Reason::PassLargeFrame);
+    }
+    Ok(())
 }
 
 #[inline(always)]
@@ -196,8 +220,7 @@ fn take<const N: usize>(cursor: Cursor<'_>) -> Result<(View<'_, N>, Cursor<'_>),
 
 /// Ethernet header and up to two tags.
 ///
-/// The destination is only asked for its group bit, first of all: ARP, neighbour discovery and mDNS leave here. Whose
-/// unicast address it is, the interface's own filter has decided.
+/// The destination is asked for its group bit first of all: ARP, neighbour discovery and mDNS leave here.
 #[inline(always)]
 fn link(frame: Cursor<'_>) -> Result<(Link, Cursor<'_>), Reason> {
     let (ethernet, mut rest) = take::<{ field::ethernet::LEN }>(frame)?;
@@ -205,6 +228,11 @@ fn link(frame: Cursor<'_>) -> Result<(Link, Cursor<'_>), Reason> {
         return Err(Reason::PassMulticast);
     }
     let mut link = Link {
+        destination: Mac([
+            ethernet.get::<0, u16>(),
+            ethernet.get::<2, u16>(),
+            ethernet.get::<4, u16>(),
+        ]),
         source: Mac([
             ethernet.get::<{ field::ethernet::SOURCE }, u16>(),
             ethernet.get::<{ field::ethernet::SOURCE + 2 }, u16>(),
@@ -451,6 +479,7 @@ mod tests {
     ];
 
     const NOW: u64 = 77_000_000_000;
+    const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
     const CLIENT: Mac = Mac([
         u16::from_ne_bytes([0x02, 0x00]),
         u16::from_ne_bytes([0x00, 0x00]),
@@ -460,6 +489,8 @@ mod tests {
     /// A kernel that answers as told and remembers the listen key it was asked for.
     struct Told {
         egress_ifindex: u32,
+        mac: [u8; 6],
+        is_large: bool,
         next_hop: Option<NextHop>,
         heartbeat: Option<u64>,
         asked: RefCell<Option<Listen>>,
@@ -469,8 +500,10 @@ mod tests {
         fn route(&self, listen: &Listen) -> Option<Route> {
             *self.asked.borrow_mut() = Some(*listen);
             let ours = [53, 153].map(u16::to_be_bytes).contains(&listen.port);
-            let egress_ifindex = self.egress_ifindex;
-            ours.then_some(Route { egress_ifindex })
+            ours.then_some(Route::new(self.egress_ifindex, self.mac))
+        }
+        fn is_large(&self) -> bool {
+            self.is_large
         }
         fn next_hop(&self, reply: &Reply) -> Option<NextHop> {
             assert_eq!(
@@ -496,6 +529,8 @@ mod tests {
     fn alive() -> Told {
         Told {
             egress_ifindex: 0,
+            mac: OUR_MAC,
+            is_large: false,
             next_hop: None,
             heartbeat: Some(NOW),
             asked: RefCell::new(None),
@@ -583,6 +618,61 @@ mod tests {
             }
             let padded = [frame, &[0xa5; 9]].concat();
             assert_eq!(run(&padded, &alive()), Ok(()));
+        }
+    }
+
+    /// A port of a bridge hears what goes to other stations.
+    #[test]
+    fn a_frame_to_another_stations_mac_passes() {
+        for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
+            for at in 0..6 {
+                for bit in 0..8 {
+                    let other = changed(frame, at, frame[at] ^ (1 << bit));
+                    let is_group = at == 0 && bit == 0;
+                    let reason = if is_group {
+                        Reason::PassMulticast
+                    } else {
+                        Reason::PassOtherMac
+                    };
+                    assert_eq!(run(&other, &alive()), Err(reason), "byte {at}, bit {bit}");
+                }
+            }
+            let kernel = Told {
+                mac: [0x02, 0, 0, 0, 0, 0x03],
+                ..alive()
+            };
+            assert_eq!(run(frame, &kernel), Err(Reason::PassOtherMac));
+            assert_eq!(
+                run(&changed(frame, 5, 0x03), &kernel),
+                Ok(()),
+                "the address that the device has now"
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_in_several_buffers_passes() {
+        let kernel = Told {
+            is_large: true,
+            ..alive()
+        };
+        for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
+            assert_eq!(run(frame, &kernel), Err(Reason::PassLargeFrame));
+        }
+    }
+
+    #[test]
+    fn a_buffer_holds_its_own_length_and_no_more() {
+        const MAX: usize = 200;
+        for len in [0, 1, 63, 64, 65, 127, 128, 191, 199, 200, 201, 300] {
+            let bytes = vec![0; len].into_boxed_slice();
+            let range = bytes.as_ptr_range();
+            // SAFETY: the range of a live slice.
+            let cursor = unsafe { Cursor::new(range.start, range.end) };
+            for asked in (0..=300u64).chain([u64::MAX]) {
+                let expected = asked <= len as u64 && asked <= MAX as u64;
+                assert_eq!(cursor.holds::<MAX>(asked), expected, "{asked} of {len}");
+            }
         }
     }
 

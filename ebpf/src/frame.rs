@@ -10,6 +10,8 @@ use core::marker::PhantomData;
 
 /// Bytes that one turn of the loop in [`Cursor::sum`] adds up.
 const STRIDE: u16 = 16;
+/// Bytes that one turn of the loop in [`Cursor::holds`] walks over.
+const STEP: usize = 64;
 
 /// A position in a frame.
 #[derive(Clone, Copy)]
@@ -67,6 +69,46 @@ impl<'a> Cursor<'a> {
             return None;
         }
         Some(sum + rest.sum_tail(left)?)
+    }
+
+    /// Whether the next `len` bytes are there, and `len` is at most `MAX`, which bounds the loop for the verifier.
+    #[inline(always)]
+    pub fn holds<const MAX: usize>(self, len: u64) -> bool {
+        self.walk::<MAX>(len).is_some()
+    }
+
+    #[inline(always)]
+    fn walk<const MAX: usize>(self, len: u64) -> Option<Self> {
+        if len > MAX as u64 {
+            return None;
+        }
+        let (mut rest, mut left) = (self, len);
+        for _ in 0..MAX.div_ceil(STEP) {
+            if left < STEP as u64 {
+                break;
+            }
+            (rest, left) = (rest.take::<STEP>()?.1, left - STEP as u64);
+        }
+        // By the binary digits of what is left.
+        if left & 32 != 0 {
+            rest = rest.take::<32>()?.1;
+        }
+        if left & 16 != 0 {
+            rest = rest.take::<16>()?.1;
+        }
+        if left & 8 != 0 {
+            rest = rest.take::<8>()?.1;
+        }
+        if left & 4 != 0 {
+            rest = rest.take::<4>()?.1;
+        }
+        if left & 2 != 0 {
+            rest = rest.take::<2>()?.1;
+        }
+        if left & 1 != 0 {
+            rest = rest.take::<1>()?.1;
+        }
+        Some(rest)
     }
 
     /// The sum of fewer than [`STRIDE`] bytes, by the binary digits of `left`.

@@ -1,14 +1,15 @@
 //! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
 use crate::classify::{Address, Kernel, Mac, NextHop, Reply};
+use crate::frame::Cursor;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, xdp_action};
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_xdp_get_buff_len};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
-use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
+use xdnsd_ebpf::{FRAME_MAX, LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
 
 // The names are those of `xdnsd_ebpf::map`; the macro only takes literals. Loading fails when they differ.
 
@@ -41,12 +42,12 @@ pub fn count(reason: Reason) {
     }
 }
 
-/// One frame's run of the program.
-pub struct Run<'a> {
+/// One frame's run of the program. `FRAGS`: it may be in several buffers.
+pub struct Run<'a, const FRAGS: bool> {
     ctx: &'a XdpContext,
 }
 
-impl<'a> Run<'a> {
+impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
     /// The kernel around this frame.
     #[inline(always)]
     pub const fn new(ctx: &'a XdpContext) -> Self {
@@ -62,15 +63,41 @@ impl<'a> Run<'a> {
             Err(_) => Reason::PassNoSocket,
         }
     }
+
+    /// The first buffer, as if nothing of it had been looked at: read anew, so that the verifier sees one and the same
+    /// position behind every path that leads here.
+    #[inline(always)]
+    fn first_buffer(&self) -> Cursor<'_> {
+        let ctx = self.ctx.ctx;
+        // SAFETY: the context that the kernel called us with; each field is an aligned u32 of it. The frame lies
+        // readable between the two while the program runs.
+        unsafe {
+            let (start, end) = (&raw const (*ctx).data, &raw const (*ctx).data_end);
+            let (start, end) = (start.read_volatile(), end.read_volatile());
+            Cursor::new(start as usize as *const u8, end as usize as *const u8)
+        }
+    }
 }
 
-impl Kernel for Run<'_> {
+impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     #[inline(always)]
     fn route(&self, listen: &Listen) -> Option<Route> {
         let route = LISTEN.get_ptr(listen)?;
         // SAFETY: the lookup gave an aligned, initialized value whose memory the map keeps while the program runs.
-        // User space may reuse it for another entry at the same time; a Route is one u32, so it is never torn.
+        // User space may reuse it for another entry at the same time, so that the fields may be two entries'. Any bytes
+        // are a Route, and both entries are ours: one frame is then passed, or answered as one of the other address.
         Some(unsafe { *route })
+    }
+
+    #[inline(always)]
+    fn is_large(&self) -> bool {
+        let first = self.first_buffer();
+        if !FRAGS {
+            return first.take::<{ FRAME_MAX + 1 }>().is_some();
+        }
+        // SAFETY: the context is the one that the kernel called us with.
+        let len = unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) };
+        !first.holds::<FRAME_MAX>(len)
     }
 
     #[inline(always)]

@@ -17,8 +17,10 @@ pub mod map {
     /// ARRAY of u64, mappable, indexed by RX queue: CLOCK_MONOTONIC nanoseconds at which the queue's worker was last
     /// alive.
     pub const HEARTBEAT: &str = "heartbeat";
-    /// Name of the XDP program.
+    /// Name of the XDP program. It takes frames in several buffers (`xdp.frags`), so that drivers allow a large MTU.
     pub const PROGRAM: &str = "xdnsd";
+    /// The same for kernels that only know frames in one buffer (before Linux 5.18).
+    pub const PROGRAM_SINGLE: &str = "xdnsd_single";
 }
 
 /// Entries of the XSKMAP and of the heartbeat array: the RX queues that one interface may have. More are passed.
@@ -32,6 +34,9 @@ pub const HEARTBEAT_INTERVAL_MS: u64 = 200;
 const _: () = assert!(HEARTBEAT_INTERVAL_MS * 1_000_000 * 3 < HEARTBEAT_STALE_NS);
 /// Longest DNS message in bytes that the program sums up and redirects. Longer queries are rare and go to the kernel.
 pub const MESSAGE_MAX: usize = 512;
+/// Longest frame in bytes that the program redirects: the longest message behind all headers, and padding. A chunk of the
+/// UMEM holds more, and the kernel drops what a chunk does not hold (`xsk_rcv`).
+pub const FRAME_MAX: usize = 1024;
 
 /// Key of the listen map: a destination that is ours.
 ///
@@ -69,16 +74,55 @@ impl Listen {
 }
 
 /// Value of the listen map: what has to hold for the reply to leave as the query came.
+///
+/// ```text
+///  0                4     10     12
+///  | egress_ifindex | mac | zero |
+/// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Interface index that the kernel's FIB must name for the reply: the VLAN's own device, or the interface itself.
     /// 0: do not ask the FIB, swapping the MAC addresses is right. Not 0: any other answer than this interface with
     /// the query's source MAC as next hop is passed to the kernel. User space sets it where VLAN devices stand on the
-    /// interface, because a NIC or veth may have moved the tag out of the frame where XDP cannot see it.
+    /// interface, because a NIC or veth may have moved the tag out of the frame where XDP cannot see it, and where the
+    /// kernel would check the source by the same table (`rp_filter`).
     pub egress_ifindex: u32,
+    /// MAC address of the device that has the destination's address. A frame to another one is not for us: a port of a
+    /// bridge, or any promiscuous device, hears those of other stations, too.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub padding: [u8; 2],
 }
-const _: () = assert!(size_of::<Route>() == 4);
+const _: () = assert!(size_of::<Route>() == 12 && align_of::<Route>() == 4);
+
+impl Route {
+    /// The value for the device with this address.
+    #[must_use]
+    pub const fn new(egress_ifindex: u32, mac: [u8; 6]) -> Self {
+        Self {
+            egress_ifindex,
+            mac,
+            padding: [0; 2],
+        }
+    }
+
+    /// The value as the map holds it.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..4].copy_from_slice(&self.egress_ifindex.to_ne_bytes());
+        bytes[4..10].copy_from_slice(&self.mac);
+        bytes
+    }
+
+    /// What [`Self::to_bytes`] made.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; size_of::<Self>()]) -> Self {
+        let [a, b, c, d, mac @ .., _, _] = bytes;
+        Self::new(u32::from_ne_bytes([a, b, c, d]), mac)
+    }
+}
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)*) => {
@@ -127,6 +171,8 @@ reasons! {
     PassProtocol = "pass_protocol",
     /// UDP to a (VLAN, address, port) that is not ours: forwarded DNS among it.
     PassForeign = "pass_foreign",
+    /// To an address of ours in a frame to a MAC address that is not: another station's, which a promiscuous port hears.
+    PassOtherMac = "pass_other_mac",
     /// IPv4 header checksum does not add up (RFC 1071).
     PassIpv4Checksum = "pass_ipv4_checksum",
     /// UDP checksum does not add up: damage, or a partial sum left by offload. The kernel knows which.
@@ -135,6 +181,8 @@ reasons! {
     PassLength = "pass_length",
     /// Message longer than [`MESSAGE_MAX`].
     PassLong = "pass_long",
+    /// Frame in several buffers, or longer than [`FRAME_MAX`].
+    PassLargeFrame = "pass_large_frame",
     /// QR = 1: a response.
     PassResponse = "pass_response",
     /// Source address is multicast, broadcast, loopback, unspecified or the destination itself, or source port 0.

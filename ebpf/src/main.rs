@@ -18,19 +18,31 @@ mod program {
     use aya_ebpf::programs::XdpContext;
     use xdnsd_ebpf::Reason;
 
-    /// Entry.
-    #[xdp]
+    /// Entry where frames may come in several buffers.
+    #[xdp(frags)]
     pub fn xdnsd(ctx: XdpContext) -> u32 {
-        let reason = verdict(&ctx);
+        run::<true>(&ctx)
+    }
+
+    /// Entry for kernels that only know frames in one buffer.
+    #[xdp]
+    pub fn xdnsd_single(ctx: XdpContext) -> u32 {
+        run::<false>(&ctx)
+    }
+
+    #[inline(always)]
+    fn run<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
+        let reason = verdict::<FRAGS>(ctx);
         kernel::count(reason);
         action(reason)
     }
 
     #[inline(always)]
-    fn verdict(ctx: &XdpContext) -> Reason {
-        // SAFETY: the kernel keeps the frame between data and data_end readable while the program runs.
+    fn verdict<const FRAGS: bool>(ctx: &XdpContext) -> Reason {
+        // SAFETY: the kernel keeps the frame between data and data_end readable while the program runs. Of a frame in
+        // several buffers that is the first one.
         let frame = unsafe { Cursor::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
-        let run = kernel::Run::new(ctx);
+        let run = kernel::Run::<FRAGS>::new(ctx);
         match classify::classify(frame, &run) {
             Ok(()) => run.redirect(),
             Err(reason) => reason,
@@ -51,10 +63,12 @@ mod program {
             | Reason::PassFragment
             | Reason::PassProtocol
             | Reason::PassForeign
+            | Reason::PassOtherMac
             | Reason::PassIpv4Checksum
             | Reason::PassUdpChecksum
             | Reason::PassLength
             | Reason::PassLong
+            | Reason::PassLargeFrame
             | Reason::PassResponse
             | Reason::PassSource
             | Reason::PassRoute

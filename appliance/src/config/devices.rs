@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
-use nix::sys::socket::SockaddrStorage;
+use nix::sys::socket::{LinkAddr, SockaddrStorage};
 use xdnsd_core::policy::on_link::Network;
 
 use super::Config;
@@ -15,6 +15,13 @@ use super::schema::{Interface, Upstream};
 
 /// Where the kernel lists VLAN devices. Absent: the kernel has none.
 const VLAN_LIST: &str = "/proc/net/vlan/config";
+
+/// Where it lists IPv6 addresses with their flags. Absent: the kernel has no IPv6.
+const IPV6_LIST: &str = "/proc/net/if_inet6";
+/// Flags of linux/if_addr.h.
+const IFA_F_OPTIMISTIC: u8 = 0x04;
+const IFA_F_DADFAILED: u8 = 0x08;
+const IFA_F_TENTATIVE: u8 = 0x40;
 
 /// A network device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,8 +32,13 @@ pub struct Device {
     pub index: u32,
     /// A VLAN device: the device that it stands on, and its VLAN ID.
     pub vlan_of: Option<(String, u16)>,
+    /// Its MAC address. `None`: its frames have none, as those of a tunnel.
+    pub mac: Option<[u8; 6]>,
     /// Its addresses, IPv6 link-local ones included.
     pub addresses: Vec<IpAddr>,
+    /// Those of them that the kernel does not deliver to: it still asks whether somebody else has them (RFC 4862 section
+    /// 5.4), or somebody has.
+    pub tentative: Vec<IpAddr>,
     /// Its directed broadcast addresses.
     pub broadcasts: Vec<IpAddr>,
     /// The networks of its addresses, and of its peers where it has any.
@@ -103,7 +115,10 @@ impl Devices {
             let device = devices
                 .iter_mut()
                 .find(|device| device.name == entry.interface_name);
-            if let (Some(device), Some(addr)) = (device, entry.address.as_ref().and_then(ip)) {
+            let Some(device) = device else { continue };
+            let link = entry.address.as_ref().and_then(|addr| addr.as_link_addr());
+            device.mac = link.and_then(mac).or(device.mac);
+            if let Some(addr) = entry.address.as_ref().and_then(ip) {
                 device.addresses.push(addr);
                 let mask = entry.netmask.as_ref().and_then(ip);
                 device.broadcasts.extend(broadcast(addr, mask));
@@ -111,6 +126,11 @@ impl Devices {
                 let peer = entry.destination.or(entry.broadcast.filter(|_| is_host));
                 let peer = peer.as_ref().and_then(ip);
                 device.networks.extend(networks(addr, mask, peer));
+            }
+        }
+        for (name, addr) in tentative(&std::fs::read_to_string(IPV6_LIST).unwrap_or_default()) {
+            if let Some(device) = devices.iter_mut().find(|device| device.name == name) {
+                device.tentative.push(addr.into());
             }
         }
         for (name, vlan, parent) in
@@ -169,6 +189,25 @@ impl Devices {
 fn ip(addr: &SockaddrStorage) -> Option<IpAddr> {
     let v4 = addr.as_sockaddr_in().map(|addr| IpAddr::V4(addr.ip()));
     v4.or_else(|| addr.as_sockaddr_in6().map(|addr| IpAddr::V6(addr.ip())))
+}
+
+/// The address of a device whose frames are Ethernet's; that of the loopback device is zero.
+fn mac(link: &LinkAddr) -> Option<[u8; 6]> {
+    let is_ethernet = matches!(link.hatype(), libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK);
+    link.addr().filter(|_| is_ethernet)
+}
+
+/// Names of devices and their addresses that the kernel does not deliver to, of lines of `address ifindex length scope flags
+/// name` in hexadecimal. An optimistic address is in use already (RFC 4429), and a deprecated one still is.
+fn tentative(list: &str) -> impl Iterator<Item = (&str, Ipv6Addr)> {
+    list.lines().filter_map(|line| {
+        let mut columns = line.split_ascii_whitespace();
+        let addr = u128::from_str_radix(columns.next()?, 16).ok()?;
+        let flags = u8::from_str_radix(columns.nth(3)?, 16).ok()?;
+        let waits = flags & IFA_F_TENTATIVE != 0 && flags & IFA_F_OPTIMISTIC == 0;
+        let is_unready = waits || flags & IFA_F_DADFAILED != 0;
+        is_unready.then_some((columns.next()?, Ipv6Addr::from_bits(addr)))
+    })
 }
 
 /// The directed broadcast address of an IPv4 subnet, whether or not it was given to the interface: the kernel takes the
@@ -386,6 +425,27 @@ mod tests {
     }
 
     #[test]
+    fn the_kernels_list_of_ipv6_addresses_is_read() {
+        let list = "fd530000000000000000000000000001 02 40 00 80     lan0\n\
+                    fd530000000000000000000000000002 02 40 00 c0     lan0\n\
+                    fd530000000000000000000000000003 02 40 00 c8     lan0\n\
+                    fd530000000000000000000000000004 02 40 00 88     lan0\n\
+                    fd530000000000000000000000000005 02 40 00 44     lan0\n\
+                    fe800000000000000000000000000001 03 40 20 a0     wan0\n\
+                    fe800000000000000000000000000002 03 40 20 40     wan0\nx\n\n";
+        let found: Vec<String> = tentative(list)
+            .map(|(name, addr)| format!("{addr} {name}"))
+            .collect();
+        let expected = [
+            "fd53::2 lan0",
+            "fd53::3 lan0",
+            "fd53::4 lan0",
+            "fe80::2 wan0",
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
     fn the_last_address_of_a_subnet_is_its_broadcast_address() {
         let of = |addr: &str, mask: &str| {
             let parse = |text: &str| text.parse::<IpAddr>().ok();
@@ -450,6 +510,7 @@ mod tests {
         let devices = Devices::read().expect("the kernel answers");
         let loopback = devices.named("lo").expect("every namespace has lo");
         assert_eq!(loopback.index, 1);
+        assert_eq!(loopback.mac, Some([0; 6]));
         assert_eq!(loopback.vlan_of, None);
         let own = Network::of(Ipv4Addr::LOCALHOST.into(), 8);
         let is_up = loopback.addresses.contains(&Ipv4Addr::LOCALHOST.into());

@@ -14,6 +14,10 @@ const _: () = assert!(
     RX_CHUNKS >= RX_RING + BATCH,
     "a full fill ring and the batch in hand"
 );
+const _: () = assert!(
+    xdnsd_ebpf::FRAME_MAX <= CHUNK_SIZE - HEADROOM,
+    "a chunk holds what the program redirects"
+);
 const _: () = assert!(TX_CHUNKS >= BATCH, "a batch of replies made later");
 
 static CLAIMED: [AtomicBool; WORKERS] = [const { AtomicBool::new(false) }; WORKERS];

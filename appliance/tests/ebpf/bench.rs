@@ -1,5 +1,6 @@
 //! The program on a test bench: loaded for real, run frame by frame with BPF_PROG_TEST_RUN in a namespace of its own.
 
+use crate::frames::OUR_MAC;
 use aya::programs::{TestRun as _, TestRunOptions};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use qemu_test::netns::Namespace;
@@ -19,7 +20,7 @@ pub const FRAME_LEN_MIN: usize = 14;
 /// A run that fell asleep is repeated so often.
 const ATTEMPTS: u32 = 100;
 /// The frames here are short; room to see whether one grew.
-const FRAME_LEN_MAX: usize = 2048;
+const FRAME_LEN_MAX: usize = 16 * 1024;
 
 /// A loaded program, a namespace, and the socket of queue 0.
 pub struct Bench {
@@ -35,8 +36,17 @@ impl Bench {
         if !privilege::root_or_skip(test) {
             return None;
         }
+        Some(Self::with(load()))
+    }
+
+    /// The same with the program for kernels that only know frames in one buffer.
+    pub fn single(test: &str) -> Option<Self> {
+        let program = || Program::load_single(&object()).unwrap_or_else(|error| panic!("{error}"));
+        privilege::root_or_skip(test).then(|| Self::with(program()))
+    }
+
+    fn with(mut program: Program) -> Self {
         let namespace = Namespace::unnamed().expect("root makes namespaces");
-        let mut program = load();
         let socket = xdp_socket();
         program.set_socket(0, &socket).expect("the socket fits");
         let heartbeat = program.heartbeat(0).expect("queue 0 is in the map");
@@ -50,12 +60,12 @@ impl Bench {
             (listen("192.0.2.53", 0, 0), 0),
             (listen("2001:db8::53", 0, 0), 0),
         ]);
-        Some(bench)
+        bench
     }
 
     /// Listens to these, each with its egress_ifindex.
     pub fn listen(&mut self, entries: &[(Listen, u32)]) {
-        let with_route = |&(listen, egress_ifindex)| (listen, Route { egress_ifindex });
+        let with_route = |&(listen, egress)| (listen, Route::new(egress, OUR_MAC));
         let entries: Vec<_> = entries.iter().map(with_route).collect();
         self.program.set_listen(&entries).expect("the map has room");
     }
@@ -88,6 +98,33 @@ impl Bench {
         };
         assert_eq!(action, wanted, "{reason:?}");
         assert_eq!(after_run, frame, "the program never writes");
+    }
+
+    /// Runs it on a frame whose first buffer ends after `first` bytes. False: this kernel cannot.
+    pub fn expect_split(&mut self, frame: &[u8], first: usize, reason: Reason) -> bool {
+        let before = self.program.counters().expect("readable");
+        self.heartbeat.beat(monotonic_ns());
+        let mut out = vec![0xa5; FRAME_LEN_MAX];
+        let context = context(first, 0, 0);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
+        let Ok(result) = self.program.xdp().expect("loaded").test_run(options) else {
+            return false;
+        };
+        let after = self.program.counters().expect("readable");
+        let counted = |reason| after.sum(reason) - before.sum(reason);
+        let is_stale = counted(Reason::PassStale) == 1;
+        assert!(
+            is_stale || counted(reason) == 1,
+            "{first}: {reason:?}, {before:?} {after:?}"
+        );
+        let redirected = result.return_value == XDP_REDIRECT;
+        assert_eq!(redirected, reason == Reason::Redirected && !is_stale);
+        true
     }
 
     /// Counters before, counters after, and what came of a run.
@@ -160,13 +197,14 @@ impl Bench {
 
 /// The committed object, or the one that `cargo xtask ebpf` names.
 pub fn load() -> Program {
-    let loaded = match std::env::var_os(qemu_test::ebpf::OBJECT_VARIABLE) {
-        None => Program::load_object(OBJECT),
-        Some(path) => {
-            Program::load_object(&std::fs::read(Path::new(&path)).expect("the object is readable"))
-        }
-    };
-    loaded.unwrap_or_else(|error| panic!("{error}"))
+    Program::load_object(&object()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn object() -> Vec<u8> {
+    match std::env::var_os(qemu_test::ebpf::OBJECT_VARIABLE) {
+        None => OBJECT.to_vec(),
+        Some(path) => std::fs::read(Path::new(&path)).expect("the object is readable"),
+    }
 }
 
 /// A key of the listen map for port 53.

@@ -7,7 +7,7 @@ use qemu_test::privilege;
 use std::collections::HashSet;
 use std::process::Command;
 use xdnsd::ethtool::{self, RxVlanOffload};
-use xdnsd::xdp::{Attached, Error, Mode};
+use xdnsd::xdp::{Attached, Error, Mode, OBJECT, Program};
 use xdnsd_ebpf::{LISTEN_MAX, Reason, Route};
 
 /// What `ip link` says of XDP on the interface, asked in the namespace of this thread.
@@ -99,8 +99,28 @@ fn another_program_on_the_interface_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_large_mtu_is_named_and_auto_goes_generic() {
-    if !privilege::root_or_skip("a_large_mtu_is_named_and_auto_goes_generic") {
+fn jumbo_frames_leave_the_program_in_the_driver() {
+    if !privilege::root_or_skip("jumbo_frames_leave_the_program_in_the_driver") {
+        return;
+    }
+    let namespace = veth();
+    let both = |mtu| format!("link set v0 mtu {mtu}\nlink set v1 mtu {mtu}");
+    namespace.ip(&both(9000)).expect("veth takes any MTU");
+    namespace.run(|| {
+        let mut program = bench::load();
+        assert!(program.takes_several_buffers());
+        let outcome = program.attach("v0", Mode::Auto);
+        assert!(matches!(outcome, Ok(Attached::Native)), "{outcome:?}");
+        assert_eq!(attached("v0"), "xdp");
+    });
+}
+
+/// What a kernel before 5.18 gets.
+#[test]
+fn the_program_for_one_buffer_names_a_large_mtu_and_auto_goes_generic() {
+    if !privilege::root_or_skip(
+        "the_program_for_one_buffer_names_a_large_mtu_and_auto_goes_generic",
+    ) {
         return;
     }
     let namespace = veth();
@@ -108,7 +128,8 @@ fn a_large_mtu_is_named_and_auto_goes_generic() {
         .ip("link set v0 mtu 9000\nlink set v1 mtu 9000")
         .expect("veth takes any MTU");
     namespace.run(|| {
-        let mut program = bench::load();
+        let mut program = Program::load_single(OBJECT).expect("loads");
+        assert!(!program.takes_several_buffers());
         let error = program.attach("v0", Mode::Native).expect_err("too large");
         assert!(error.to_string().contains("MTU"), "{error}");
         let outcome = program.attach("v0", Mode::Auto);
@@ -117,6 +138,40 @@ fn a_large_mtu_is_named_and_auto_goes_generic() {
             "{outcome:?}"
         );
     });
+}
+
+/// An object with a first program that the kernel refuses, as one before 5.18 refuses the flag of `xdp.frags`.
+#[test]
+fn a_kernel_that_refuses_several_buffers_gets_the_other_program() {
+    if !privilege::root_or_skip("a_kernel_that_refuses_several_buffers_gets_the_other_program") {
+        return;
+    }
+    // `exit` instead of its first instruction: R0 is not set then, which no kernel takes.
+    let program = Program::load_object(&with_first_program_spoilt()).expect("the other one loads");
+    assert!(!program.takes_several_buffers());
+}
+
+/// The object with the section `xdp.frags` overwritten from its start.
+fn with_first_program_spoilt() -> Vec<u8> {
+    const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
+    let mut object = OBJECT.to_vec();
+    let u16_at = |at: usize| usize::from(u16::from_le_bytes([OBJECT[at], OBJECT[at + 1]]));
+    let u64_at = |at: usize| {
+        let bytes = OBJECT[at..at + 8].try_into().expect("eight bytes");
+        u64::from_le_bytes(bytes) as usize
+    };
+    // ELF64: e_shoff, e_shentsize, e_shnum, e_shstrndx.
+    let (table, size, count, names) = (u64_at(0x28), u16_at(0x3a), u16_at(0x3c), u16_at(0x3e));
+    let names = u64_at(table + names * size + 0x18);
+    let section = (0..count)
+        .map(|index| table + index * size)
+        .find(|&header| {
+            let name = names + u16_at(header);
+            OBJECT[name..].starts_with(b"xdp.frags\0")
+        });
+    let start = u64_at(section.expect("the section is there") + 0x18);
+    object[start..start + 8].copy_from_slice(&EXIT);
+    object
 }
 
 #[test]
@@ -140,7 +195,8 @@ fn the_listen_map_becomes_what_is_asked_for() {
     };
     let entry = |last: u32, egress_ifindex| {
         let address = format!("10.0.{}.{}", last / 256, last % 256);
-        (listen(&address, 0, 0), Route { egress_ifindex })
+        let mac = [2, 0, 0, 0, 1, last as u8];
+        (listen(&address, 0, 0), Route::new(egress_ifindex, mac))
     };
     let full: Vec<_> = (0..LISTEN_MAX).map(|last| entry(last, last)).collect();
     // All new, from full to full; then one changed, one gone, one new; then none.
@@ -171,8 +227,8 @@ fn the_listen_map_becomes_what_is_asked_for() {
     assert!(matches!(error, Error::TooManyListen(_)), "{error}");
 }
 
-fn plain<K>((key, route): (K, Route)) -> (K, u32) {
-    (key, route.egress_ifindex)
+fn plain<K>((key, route): (K, Route)) -> (K, u32, [u8; 6]) {
+    (key, route.egress_ifindex, route.mac)
 }
 
 #[test]

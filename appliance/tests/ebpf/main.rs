@@ -6,9 +6,9 @@ mod frames;
 mod loader;
 
 use bench::{Bench, FRAME_LEN_MIN, QUEUE_TOO_HIGH, listen};
-use frames::{Query, flipped};
+use frames::{OUR_MAC, Query, flipped};
 use std::time::Duration;
-use xdnsd_ebpf::{HEARTBEAT_STALE_NS, MESSAGE_MAX, Reason};
+use xdnsd_ebpf::{FRAME_MAX, HEARTBEAT_STALE_NS, MESSAGE_MAX, Reason, Route};
 
 const VLAN: u16 = 0x8100;
 const QINQ: u16 = 0x88a8;
@@ -64,6 +64,103 @@ fn ethernet_padding_is_no_matter() {
         for padding in 1..40 {
             let padded = [query.frame(), vec![0xa5; padding]].concat();
             bench.expect(&padded, Reason::Redirected);
+        }
+    }
+}
+
+/// The kernel drops what a chunk of the UMEM does not hold, and what is in several buffers.
+#[test]
+fn a_frame_that_no_chunk_holds_passes() {
+    let name = "a_frame_that_no_chunk_holds_passes";
+    for bench in [Bench::new(name), Bench::single(name)] {
+        let Some(mut bench) = bench else { return };
+        for query in both() {
+            let padded = |len| {
+                let mut frame = query.frame();
+                frame.resize(len, 0xa5);
+                frame
+            };
+            bench.expect(&padded(FRAME_MAX), Reason::Redirected);
+            bench.expect(&padded(FRAME_MAX + 1), Reason::PassLargeFrame);
+            bench.expect(&padded(1514), Reason::PassLargeFrame);
+        }
+    }
+}
+
+/// BPF_PROG_TEST_RUN makes a frame that is longer than a page one of several buffers.
+#[test]
+fn a_frame_in_several_buffers_passes() {
+    let Some(mut bench) = Bench::new("a_frame_in_several_buffers_passes") else {
+        return;
+    };
+    for query in both() {
+        let padded = |len: usize, at: usize| {
+            let mut frame = query.frame();
+            frame.splice(at..at, vec![0xa5; len]);
+            frame
+        };
+        let end = query.frame().len();
+        for len in [5_000, 8_900] {
+            bench.expect(&padded(len, end), Reason::PassLargeFrame);
+            let long = query.clone().with_message_len(len).frame();
+            bench.expect(&long, Reason::PassLong);
+            let mut foreign = query.clone();
+            foreign.destination_port = 54;
+            bench.expect(&foreign.with_message_len(len).frame(), Reason::PassForeign);
+        }
+    }
+}
+
+/// Also where the first buffer ends early: right behind the datagram, or within it.
+#[test]
+fn what_lies_behind_the_first_buffer_is_never_read() {
+    let Some(mut bench) = Bench::new("what_lies_behind_the_first_buffer_is_never_read") else {
+        return;
+    };
+    for query in both() {
+        let whole = query.frame();
+        let padded = [whole.as_slice(), &[0xa5; 10]].concat();
+        if !bench.expect_split(&padded, padded.len(), Reason::Redirected) {
+            eprintln!("this kernel cannot split a test frame (before Linux 6.18)");
+            return;
+        }
+        for first in FRAME_LEN_MIN..padded.len() {
+            let reason = if first < whole.len() {
+                Reason::PassTruncated
+            } else {
+                Reason::PassLargeFrame
+            };
+            assert!(bench.expect_split(&padded, first, reason), "{first}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_to_another_mac_passes() {
+    let name = "a_frame_to_another_mac_passes";
+    for bench in [Bench::new(name), Bench::single(name)] {
+        let Some(mut bench) = bench else { return };
+        for query in both() {
+            bench.listen(&[(listen(&query.destination.to_string(), 0, 0), 0)]);
+            for at in 0..6 {
+                let mut other = query.frame();
+                other[at] ^= 0x40;
+                bench.expect(&other, Reason::PassOtherMac);
+            }
+            // The device gets another address, and then its own back.
+            let key = listen(&query.destination.to_string(), 0, 0);
+            let moved = [0x02, 0, 0, 0, 0, 0x77];
+            let mut to_moved = query.frame();
+            to_moved[..6].copy_from_slice(&moved);
+            for (mac, ours, other) in [
+                (moved, &to_moved, &query.frame()),
+                (OUR_MAC, &query.frame(), &to_moved),
+            ] {
+                let set = bench.program.set_listen(&[(key, Route::new(0, mac))]);
+                set.expect("the map has room");
+                bench.expect(ours, Reason::Redirected);
+                bench.expect(other, Reason::PassOtherMac);
+            }
         }
     }
 }

@@ -31,6 +31,8 @@ fn devices() -> Devices {
             .map(|addr| addr.parse().expect("an address"))
             .collect(),
         broadcasts: Vec::new(),
+        mac: Some([2, 0, 0, 0, 0, index as u8]),
+        tentative: Vec::new(),
         networks: addresses
             .iter()
             .map(|addr| Network::of(addr.parse().expect("an address"), 24))
