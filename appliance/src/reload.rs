@@ -21,7 +21,7 @@ use crate::memory;
 use crate::policy::Notes;
 use crate::policy::keeper::{Keeper, Update};
 use crate::policy::set::{PolicyInput, PolicySet};
-use crate::worker::Mailbox;
+use crate::worker::{self, Mailbox};
 
 /// Lines of the log that one update may take.
 const NOTES_MAX: usize = 8;
@@ -116,6 +116,7 @@ impl Reloader {
     /// The policy of the config is wrong.
     pub fn start(path: PathBuf, config: &Config, plan: &Plan) -> Result<Self, String> {
         let groups = Groups::of(config, plan);
+        serve_devices(plan);
         let input = input(config, &groups, &plan.unfit_sources, &plan.on_link);
         let keeper = Keeper::new(input).map_err(|problem| problem.to_string())?;
         let set = Arc::new(Mutex::new(keeper.set()));
@@ -258,6 +259,7 @@ impl Care {
     }
 
     fn follow_addresses(&mut self, plan: &Plan) {
+        serve_devices(plan);
         let (unfit_sources, on_link) = (&plan.unfit_sources, &plan.on_link);
         if unfit_sources == self.keeper.unfit_sources() && on_link == self.keeper.on_link() {
             return;
@@ -370,6 +372,18 @@ impl Groups {
         let pairs = self.names.iter().zip(&earlier.names);
         pairs.into_iter().all(|(name, before)| name == before)
     }
+}
+
+/// Tells the workers which devices are served.
+fn serve_devices(plan: &Plan) {
+    let mut devices: Vec<u32> = plan
+        .endpoints
+        .iter()
+        .map(|end| end.device_ifindex)
+        .collect();
+    devices.sort_unstable();
+    devices.dedup();
+    worker::serve_devices(devices.into_iter());
 }
 
 fn input(

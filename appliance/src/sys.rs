@@ -44,6 +44,56 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
+/// Index of the device that the handshake of an accepted connection came by. 0: the kernel does not say. The listener has
+/// IP_PKTINFO or IPV6_RECVPKTINFO set, which its connections inherit.
+#[must_use]
+pub fn arrival_of(stream: &impl AsRawFd, is_v6: bool) -> u32 {
+    /// linux/in.h and linux/in6.h, which libc does not carry.
+    const IP_PKTOPTIONS: libc::c_int = 9;
+    const IPV6_2292PKTOPTIONS: libc::c_int = 6;
+    /// Level, type, and where the index stands behind the header: first in in_pktinfo, behind the address in in6_pktinfo.
+    const V4: (libc::c_int, libc::c_int, usize) = (libc::IPPROTO_IP, libc::IP_PKTINFO, 0);
+    const V6: (libc::c_int, libc::c_int, usize) = (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 16);
+    let ((level, kind, at), option) = match is_v6 {
+        true => (V6, IPV6_2292PKTOPTIONS),
+        false => (V4, IP_PKTOPTIONS),
+    };
+    let mut bytes = [0u8; 128];
+    let mut len = bytes.len() as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of `bytes`, and `len` is ours; both outlive the call, which writes no more
+    // than that. Bytes may hold anything.
+    let code = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            level,
+            option,
+            bytes.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    let told = bytes.get(..len as usize).filter(|_| code == 0);
+    told.and_then(|told| device_in(told, level, kind, at))
+        .unwrap_or(0)
+}
+
+/// The index in the first of these control messages (cmsg(3)) that is of this level and kind, `at` bytes behind its header.
+fn device_in(mut told: &[u8], level: libc::c_int, kind: libc::c_int, at: usize) -> Option<u32> {
+    const WORD: usize = size_of::<usize>();
+    const HEADER: usize = WORD + 8;
+    // Bound: each message is at least a header long.
+    while let Some(header) = told.get(..HEADER) {
+        let len = usize::from_ne_bytes(*header.first_chunk()?);
+        let of_level = i32::from_ne_bytes(*header.get(WORD..)?.first_chunk()?);
+        let of_kind = i32::from_ne_bytes(*header.get(WORD + 4..)?.first_chunk()?);
+        if (of_level, of_kind) == (level, kind) {
+            let index = told.get(HEADER + at..)?.first_chunk()?;
+            return Some(u32::from_ne_bytes(*index));
+        }
+        told = told.get(len.max(HEADER).next_multiple_of(WORD)..)?;
+    }
+    None
+}
+
 /// Attaches a classic BPF program that chooses among the sockets of `socket`'s address (SO_ATTACH_REUSEPORT_CBPF).
 ///
 /// # Errors

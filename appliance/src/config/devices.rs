@@ -86,8 +86,8 @@ pub struct Plan {
     pub endpoints: Vec<Endpoint>,
     /// The servers of each group of [`Config::upstreams`].
     pub servers: Vec<Vec<SocketAddr>>,
-    /// Addresses that no query from the wire can come from: own and directed broadcast addresses of the devices that
-    /// have the endpoints' addresses.
+    /// Addresses that no query from the wire can come from, ascending: those of this machine's devices, and the first and
+    /// last of their networks.
     pub unfit_sources: Vec<IpAddr>,
     /// The networks of those devices, whose hosts are our neighbours: ascending, none within another.
     pub on_link: Vec<Network>,
@@ -258,6 +258,32 @@ fn disjoint<'n>(networks: impl Iterator<Item = &'n Network>) -> Vec<Network> {
     sorted
 }
 
+/// What no query from the wire comes from: the addresses of all devices, served or not, and the first and last of their
+/// networks. The first was a broadcast address once (RFC 1122 section 3.3.6), over IPv6 it is every router's (RFC 4291 section
+/// 2.6.1). A link-local address is ours on its own link only, so those of devices that are not served are others'.
+fn unfit_sources(devices: &Devices, served: &[&Device]) -> Vec<IpAddr> {
+    let of = |device: &Device| {
+        let is_served = served.iter().any(|served| served.index == device.index);
+        let firsts = device.networks.iter().filter(is_wide).map(Network::first);
+        let all = device.addresses.iter().chain(&device.broadcasts).copied();
+        let is_link_local = |addr: &IpAddr| match addr {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        let all = all.chain(firsts);
+        let all = all.filter(move |addr| is_served || !is_link_local(addr));
+        all.collect::<Vec<IpAddr>>()
+    };
+    let unfit: BTreeSet<IpAddr> = devices.0.iter().flat_map(of).collect();
+    unfit.into_iter().collect()
+}
+
+/// Whether it has more than two hosts (RFC 3021, RFC 6164).
+fn is_wide(network: &&Network) -> bool {
+    let host_bits = address_bits(network.first()) - u32::from(network.length());
+    host_bits > 1
+}
+
 /// Lines of `name | VLAN ID | device below`; the two heading lines do not have that form.
 fn vlan_devices(list: &str) -> impl Iterator<Item = (&str, u16, &str)> {
     list.lines().filter_map(|line| {
@@ -286,10 +312,7 @@ impl Config {
         let served: BTreeSet<&String> = served.collect();
         let served = served.into_iter().filter_map(|name| devices.named(name));
         let served: Vec<&Device> = served.collect();
-        let unfit = served
-            .iter()
-            .flat_map(|device| device.addresses.iter().chain(&device.broadcasts));
-        plan.unfit_sources = unfit.copied().collect();
+        plan.unfit_sources = self::unfit_sources(devices, &served);
         plan.on_link = disjoint(served.iter().flat_map(|device| &device.networks));
         for (group, upstream) in self.upstreams.iter().enumerate() {
             let path = format!("upstream[{group}]");

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
+use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
 use xdnsd_core::counters::{Counter, Counters};
 use xdnsd_core::dns::Name;
@@ -13,6 +14,7 @@ use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
 use super::Port;
+use super::arrival;
 use super::busy_poll::BusyPoll;
 use super::entropy::Entropy;
 use super::events::{Source, watch};
@@ -194,19 +196,18 @@ impl Io<'_> {
         }
     }
 
-    /// Receives one query of the listener; `None`: nothing is there.
+    /// Receives one query of the listener: its length, its source, and the device that it came by. `None`: nothing is there.
     pub(super) fn receive_udp(
         &self,
         listener: u16,
         buffer: &mut [u8],
-    ) -> Option<(usize, SocketAddr)> {
+    ) -> Option<(usize, SocketAddr, u32)> {
         let socket = self.listeners.get(listener)?;
         loop {
-            match socket.recv_from(buffer) {
-                Ok(received) => return Some(received),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // What ICMP said of an earlier answer.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            match arrival::receive(socket, buffer) {
+                Ok(received) => return received,
+                // Interrupted, or what ICMP said of an earlier answer.
+                Err(Errno::EINTR | Errno::ECONNREFUSED) => {}
                 Err(_) => return None,
             }
         }

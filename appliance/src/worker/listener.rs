@@ -91,6 +91,11 @@ fn open(address: SocketAddr) -> Result<UdpSocket, (&'static str, nix::Error)> {
     if address.is_ipv6() {
         socket::setsockopt(borrowed, sockopt::Ipv6V6Only, &true)
             .map_err(|errno| ("IPV6_V6ONLY", errno))?;
+        socket::setsockopt(borrowed, sockopt::Ipv6RecvPacketInfo, &true)
+            .map_err(|errno| ("IPV6_RECVPKTINFO", errno))?;
+    } else {
+        socket::setsockopt(borrowed, sockopt::Ipv4PacketInfo, &true)
+            .map_err(|errno| ("IP_PKTINFO", errno))?;
     }
     // As much of it as net.core.rmem_max permits; less is no fault.
     let _ = socket::setsockopt(borrowed, sockopt::RcvBuf, &RECEIVE_BUFFER);

@@ -11,6 +11,7 @@
 //! A worker allocates nothing after it is sealed, takes no lock but a cache shard's, and blocks only in poll, or in
 //! epoll_wait while it has no AF_XDP socket.
 
+mod arrival;
 mod busy_poll;
 mod entropy;
 mod events;
@@ -47,6 +48,7 @@ use crate::policy::set::PolicySet;
 use crate::xdp::Heartbeat;
 use crate::xsk::{Batch, Kick, Xsk};
 
+pub use arrival::serve as serve_devices;
 pub use entropy::Entropy;
 pub use io::{Io, Route};
 pub use listener::{LISTENERS_MAX, Listeners, open_udp};

@@ -8,7 +8,7 @@ use xdnsd_core::wire;
 use super::Worker;
 use super::io::{Io, Route};
 use super::ports::Arrived;
-use super::sources::may_answer_frame;
+use super::sources::{may_answer_frame, may_be_neighbour};
 use super::streams::Progress;
 use super::tcp::{self, Accepted, QUERY_MS};
 use crate::xsk::{Frame, prefetch};
@@ -92,12 +92,17 @@ impl Worker<'_> {
     /// Queries of one kernel UDP socket, a batch.
     pub(super) fn serve_listener(&mut self, turn: &Turn<'_>, index: u16) {
         for _ in 0..BATCH {
-            let Some((len, address)) = self.io.receive_udp(index, &mut self.buffer) else {
+            let received = self.io.receive_udp(index, &mut self.buffer);
+            let Some((len, address, device)) = received else {
                 return;
             };
             self.io.counters.count(Counter::QueriesUdp);
-            if !self.io.sources.may_answer(turn.policy, address) {
+            if !self.io.sources.may_answer(turn.policy, address, device) {
                 self.io.counters.count(Counter::IgnoredSources);
+                continue;
+            }
+            if !may_be_neighbour(turn.policy, address.ip(), device) {
+                self.io.counters.count(Counter::AclDropped);
                 continue;
             }
             let client = Client {
@@ -197,7 +202,7 @@ impl Worker<'_> {
         let now = self.io.now;
         for _ in 0..BATCH {
             let Io { tcp, epoll, .. } = &mut self.io;
-            match tcp.accept(index, now, turn.policy.on_link, epoll) {
+            match tcp.accept(index, now, turn.policy, epoll) {
                 Accepted::One => {}
                 Accepted::None => break,
                 Accepted::Paused(trouble) => {

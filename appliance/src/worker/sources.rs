@@ -1,9 +1,10 @@
 //! Datagrams whose answers would come back as queries, or go to many.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use xdnsd_core::policy::Policy;
 
+use super::arrival;
 use super::listener::Places;
 
 /// Where no answer goes to, besides the ports that policy names.
@@ -26,9 +27,13 @@ impl Sources {
         self.own.put(place, own);
     }
 
-    /// Whether a query that the kernel delivered is answered. Processes of this machine may ask from any port that we do
+    /// Whether a query that the kernel delivered is answered, that came by the device with this index. From the wire: what is
+    /// answered in a frame. Processes of this machine may ask from any port that we do
     /// not listen on.
-    pub fn may_answer(&self, policy: &Policy<'_>, client: SocketAddr) -> bool {
+    pub fn may_answer(&self, policy: &Policy<'_>, client: SocketAddr, device: u32) -> bool {
+        if arrival::is_from_wire(device) {
+            return may_answer_frame(policy, client);
+        }
         let is_own = |own: &SocketAddr| own.ip() == client.ip() && own.port() == client.port();
         !policy.is_silent_port(client.port()) && !self.own.iter().any(is_own)
     }
@@ -37,7 +42,14 @@ impl Sources {
 /// Whether a query from the wire is answered. What comes from there and names an address of ours, or a broadcast address,
 /// is forged. The kernel drops most of it; AF_XDP stands before that.
 pub fn may_answer_frame(policy: &Policy<'_>, client: SocketAddr) -> bool {
-    !policy.is_silent_port(client.port()) && !policy.unfit_sources.contains(&client.ip())
+    !policy.is_silent_port(client.port())
+        && policy.unfit_sources.binary_search(&client.ip()).is_err()
+}
+
+/// Whether a client may be a neighbour by where its query came from, if only neighbours are answered and it is on no list: a
+/// network's addresses can be forged from beyond it.
+pub fn may_be_neighbour(policy: &Policy<'_>, client: IpAddr, device: u32) -> bool {
+    arrival::is_served(device) || !policy.is_for_neighbours(client)
 }
 
 #[cfg(test)]
@@ -70,9 +82,18 @@ mod tests {
             ("192.0.2.255:4000", true, false),
         ] {
             let address = client.parse().expect("an address");
-            assert_eq!(sources.may_answer(&policy, address), by_kernel, "{client}");
+            assert_eq!(
+                sources.may_answer(&policy, address, 1),
+                by_kernel,
+                "{client}"
+            );
             let by_wire = may_answer_frame(&policy, address);
             assert_eq!(by_wire, by_frame, "{client}");
+            let by_socket = sources.may_answer(&policy, address, 2);
+            assert_eq!(
+                by_socket, by_frame,
+                "{client}: the kernel's socket says the same"
+            );
         }
     }
 }

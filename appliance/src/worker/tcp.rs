@@ -16,11 +16,13 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt,
 };
 use xdnsd_core::limits::{TCP_CLIENTS, TCP_MESSAGE_MAX, TCP_QUERY_MAX};
-use xdnsd_core::policy::OnLink;
+use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
 
 use super::events::{Source, watch};
 use super::listener::Places;
+use super::sources::may_be_neighbour;
+use crate::sys;
 
 /// Length prefix (RFC 1035 section 4.2.2).
 const PREFIX: usize = 2;
@@ -126,6 +128,9 @@ pub fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         socket::setsockopt(&fd.as_fd(), sockopt::IpFreebind, &true)?;
         if address.is_ipv6() {
             socket::setsockopt(&fd.as_fd(), sockopt::Ipv6V6Only, &true)?;
+            socket::setsockopt(&fd.as_fd(), sockopt::Ipv6RecvPacketInfo, &true)?;
+        } else {
+            socket::setsockopt(&fd.as_fd(), sockopt::Ipv4PacketInfo, &true)?;
         }
         // Accepted connections inherit it.
         socket::setsockopt(&fd.as_fd(), sockopt::SndBuf, &SEND_BUFFER)?;
@@ -174,7 +179,7 @@ impl Tcp {
         &mut self,
         listener: u16,
         now: Instant,
-        on_link: OnLink<'_>,
+        policy: &Policy<'_>,
         epoll: &Epoll,
     ) -> Accepted {
         let Some(listener) = self.listeners.get(listener) else {
@@ -192,7 +197,12 @@ impl Tcp {
                 };
             }
         };
-        let holder = on_link.share_of(peer.ip());
+        // A stranger gets no slot: closed at once.
+        let device = sys::arrival_of(&stream, peer.is_ipv6());
+        if !may_be_neighbour(policy, peer.ip(), device) || policy.is_stranger(peer.ip()) {
+            return Accepted::One;
+        }
+        let holder = policy.on_link.share_of(peer.ip());
         let Some(index) = self.free_slot(holder, now) else {
             return Accepted::One;
         };

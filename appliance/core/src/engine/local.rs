@@ -93,7 +93,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     ) -> Option<Outcome> {
         match turn.policy.admit(asking.client.address) {
             Action::Allow => None,
-            Action::Drop => {
+            Action::Drop | Action::Local => {
                 self.counters.count(Counter::AclDropped);
                 Some(Outcome::Silence)
             }

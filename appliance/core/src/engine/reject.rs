@@ -65,7 +65,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             QueryError::CookieOnly(edns) => (rcode::FORMERR, HEADER_LEN, Some(edns)),
         };
         match turn.policy.admit(client.address) {
-            Action::Drop => {
+            Action::Drop | Action::Local => {
                 self.counters.count(Counter::AclDropped);
                 return Outcome::Silence;
             }

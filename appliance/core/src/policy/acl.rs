@@ -26,6 +26,8 @@ pub enum Action {
     Refuse = 1,
     /// Silence.
     Drop = 2,
+    /// An answer for neighbours and this machine itself, silence for all others. [`super::Policy::admit`] tells them apart.
+    Local = 3,
 }
 
 impl Action {
@@ -34,6 +36,7 @@ impl Action {
         match byte {
             0 => Self::Allow,
             2 => Self::Drop,
+            3 => Self::Local,
             _ => Self::Refuse,
         }
     }

@@ -195,7 +195,7 @@ pub struct Policy<'a> {
     pub acl: Acl<'a>,
     /// UDP source ports that get no answer: what listens there answers whatever it gets.
     pub silent_ports: &'a [u16],
-    /// Addresses that no query from the wire can come from: our own, and directed broadcast addresses.
+    /// Addresses that no query from the wire can come from: our own, and the first and last of each network. Ascending.
     pub unfit_sources: &'a [IpAddr],
     /// The networks of our neighbours: who has an address in one counts for itself.
     pub on_link: OnLink<'a>,
@@ -242,7 +242,30 @@ impl<'a> Policy<'a> {
     /// Whether a client is answered. Comes first, before its message is read.
     #[must_use]
     pub fn admit(&self, client: IpAddr) -> Action {
-        self.acl.action(client)
+        match self.acl.action(client) {
+            Action::Local if self.is_local(client) => Action::Allow,
+            Action::Local => Action::Drop,
+            action @ (Action::Allow | Action::Refuse | Action::Drop) => action,
+        }
+    }
+
+    /// Whether it is this machine itself, by whatever address of its own, or a neighbour on a served interface.
+    fn is_local(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        let is_own = || self.unfit_sources.binary_search(&client).is_ok();
+        self.on_link.contains(client) || client.is_loopback() || is_own()
+    }
+
+    /// Whether this client is answered only if it is a neighbour.
+    #[must_use]
+    pub fn is_for_neighbours(&self, client: IpAddr) -> bool {
+        self.acl.action(client) == Action::Local
+    }
+
+    /// Whether it is on no list, only neighbours are answered, and it is none.
+    #[must_use]
+    pub fn is_stranger(&self, client: IpAddr) -> bool {
+        self.is_for_neighbours(client) && !self.is_local(client)
     }
 
     /// Whether a datagram from this source port gets no answer, whatever it says: nobody can be answered at port 0, and

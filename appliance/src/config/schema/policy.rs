@@ -209,6 +209,8 @@ words! {
         Refuse = "refuse",
         /// Nothing.
         Drop = "drop",
+        /// An answer for neighbours on the served interfaces and for this machine; nothing for others: it may be forged.
+        Local = "local",
     }
 }
 
@@ -218,6 +220,7 @@ impl From<ActionWord> for Action {
             ActionWord::Allow => Self::Allow,
             ActionWord::Refuse => Self::Refuse,
             ActionWord::Drop => Self::Drop,
+            ActionWord::Local => Self::Local,
         }
     }
 }
@@ -234,8 +237,9 @@ section! {
         refuse: Vec<Network> = Vec::new(), 0..=PREFIXES_MAX as u64;
         /// Clients that get nothing.
         drop: Vec<Network> = Vec::new(), 0..=PREFIXES_MAX as u64;
-        /// What all other clients get.
-        others: ActionWord = ActionWord::Allow;
+        /// What all other clients get. Where it is `local`, networks behind another router, of containers and of VPNs
+        /// belong into `allow`.
+        others: ActionWord = ActionWord::Local;
         /// UDP source ports that get nothing, whoever asks from there: services that answer whatever comes. With a forged
         /// query they and this server would answer each other for ever. The default is echo, daytime, quote of the day,
         /// chargen and time. Port 0 never gets anything, port 53 always an answer.
