@@ -58,8 +58,8 @@ pub const WAN: &str = "wan0";
 /// The only interface of the client, and of the upstream.
 pub const HOST_INTERFACE: &str = "eth0";
 
-/// Above this, a veth pair refuses an XDP program without multi-buffer support.
-const MTU_MAX: u32 = 3506;
+/// The largest that switches for jumbo frames mostly have.
+const MTU_MAX: u32 = 9_216;
 /// What IPv6 needs at least (RFC 8200 section 5).
 const MTU_MIN: u32 = 1280;
 /// More queues than a router of this size has.

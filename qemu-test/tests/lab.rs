@@ -110,11 +110,11 @@ fn spec_out_of_range_names_the_knob() -> Result<()> {
     .expect_err("no queue, no lab");
     assert_eq!(error.to_string(), "queues: 0 is not in 1..=64");
     let error = Lab::up(&Spec {
-        mtu: 9000,
+        mtu: 9217,
         ..Spec::default()
     })
     .expect_err("XDP refuses that MTU");
-    assert_eq!(error.to_string(), "MTU: 9000 is not in 1280..=3506");
+    assert_eq!(error.to_string(), "MTU: 9217 is not in 1280..=9216");
     Ok(())
 }
 

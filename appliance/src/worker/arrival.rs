@@ -1,5 +1,6 @@
 //! By which device a query came to a kernel socket. An address of ours is answered whatever device a packet for it arrives
-//! by (RFC 1122 section 3.3.4.2, the weak model), so a socket on the LAN's address hears the WAN, too.
+//! by (RFC 1122 section 3.3.4.2, the weak model), so a socket on the LAN's address hears the WAN, too. Over IPv4 the
+//! kernel names the device that has the address where a query came by the loopback device (`rt_iif`).
 
 use std::io::IoSliceMut;
 use std::net::{SocketAddr, UdpSocket};
@@ -31,11 +32,6 @@ pub fn serve(devices: impl Iterator<Item = u32>) {
 pub fn is_served(device: u32) -> bool {
     let is_it = |slot: &AtomicU32| slot.load(Ordering::Relaxed) == device;
     matches!(device, 0 | LOOPBACK) || SERVED.iter().any(is_it)
-}
-
-/// Whether it came by the wire.
-pub const fn is_from_wire(device: u32) -> bool {
-    !matches!(device, 0 | LOOPBACK)
 }
 
 /// Where control messages may stand.

@@ -97,7 +97,7 @@ impl Worker<'_> {
                 return;
             };
             self.io.counters.count(Counter::QueriesUdp);
-            if !self.io.sources.may_answer(turn.policy, address, device) {
+            if !self.io.sources.may_answer(turn.policy, address) {
                 self.io.counters.count(Counter::IgnoredSources);
                 continue;
             }

@@ -3,6 +3,7 @@
 mod dnssec;
 mod edns;
 mod messages;
+mod neighbours;
 mod sources;
 mod streams;
 

@@ -406,7 +406,10 @@ fn one_client_that_waits_on_all_slots_shuts_nobody_out() -> Result<()> {
 /// appliance has to learn of it while it runs.
 #[test]
 fn a_neighbour_that_waits_on_all_slots_shuts_no_other_neighbour_out() -> Result<()> {
-    let scene = scene!(Setup::three_ways().sections("[forward]\ngive_up_ms = 30000\n"));
+    let scene = scene!(
+        Setup::three_ways()
+            .sections("[forward]\ngive_up_ms = 30000\n[access]\nothers = \"allow\"\n")
+    );
     prepare(&scene);
     scene.upstream.on("*.silent.test.", Rule::silence());
     let (greedy, modest): (IpAddr, IpAddr) = ("fd99::a".parse()?, "fd99::b".parse()?);
