@@ -73,14 +73,18 @@ pub const CACHE_LARGE_BYTES: usize = NAME_MAX + UDP_MESSAGE_MAX;
 /// Answers that the cache holds at most.
 pub const CACHE_ENTRIES: usize = CACHE_SHARDS * CACHE_WAYS * (CACHE_SMALL_SETS + CACHE_LARGE_SETS);
 
-/// Questions in flight per worker.
+/// Questions in flight per worker. All in use: the oldest question of the client that has the most ends, with SERVFAIL or a
+/// stale answer, for the new one. A refresh is left out.
 pub const PENDING: usize = capacity!("XDNSD_LIMIT_PENDING", 512);
-/// Clients that wait for a question in flight, per worker.
+/// Clients that wait for a question in flight, per worker. All in use: the oldest question of the client that has the most,
+/// among those that somebody waits for, ends for the new client. While more than half are in use, a client that has a
+/// quarter of them gets SERVFAIL, and nothing is asked for it.
 pub const WAITERS: usize = capacity!("XDNSD_LIMIT_WAITERS", 1024);
-/// Clients that wait for what a local alias leads to, per worker. All in use: SERVFAIL, and the stub asks again.
+/// Clients that wait for what a local alias leads to, per worker. All in use: SERVFAIL, and the stub asks again; nobody
+/// else pays for it. While more than half are in use, a client that has a quarter of them gets SERVFAIL.
 pub const ALIASES: usize = capacity!("XDNSD_LIMIT_ALIASES", 64);
-/// Questions per worker whose answers ended with an alias, so that its target is asked for, too. All in use: the client
-/// gets the alias alone.
+/// Questions per worker whose answers ended with an alias, so that its target is asked for, too. All in use: the oldest of
+/// them of the client that has the most ends, with SERVFAIL, for the new one.
 pub const CHASES: usize = 12;
 /// Upstream servers over all groups.
 pub const UPSTREAMS: usize = capacity!("XDNSD_LIMIT_UPSTREAMS", 16);
@@ -90,7 +94,8 @@ pub const UPSTREAM_SOCKETS: usize = capacity!("XDNSD_LIMIT_UPSTREAM_SOCKETS", 25
 /// Datagrams to upstreams that nobody waits for any more and that may still be answered, per worker. All in use: the port
 /// of the oldest is closed, and its answer never seen.
 pub const LINGERING: usize = 64;
-/// TCP connections to upstreams at once, per worker. All in use: those who wait get the truncated answer.
+/// TCP connections to upstreams at once, per worker. All in use: who waits for a datagram gets TC, who waits on a stream
+/// waits until one is free.
 pub const STREAMS: usize = capacity!("XDNSD_LIMIT_STREAMS", 2);
 /// TCP connections of clients at once. Full: the one that has been idle for the longest time makes room.
 pub const TCP_CLIENTS: usize = capacity!("XDNSD_LIMIT_TCP_CLIENTS", 32);

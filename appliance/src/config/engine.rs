@@ -101,7 +101,10 @@ impl Config {
         let mut servers = Vec::new();
         for (group, index) in self.group_order().into_iter().enumerate() {
             let Upstream {
-                trusted, strategy, ..
+                trusted,
+                edns,
+                strategy,
+                ..
             } = self.upstreams[index];
             let strategy = strategy.own().unwrap_or(self.forward.strategy).into();
             servers.extend(plan.servers[index].iter().map(|address| UpstreamConfig {
@@ -109,6 +112,7 @@ impl Config {
                 // A file has at most limits::UPSTREAMS groups, as each has a server.
                 group: group as u8,
                 trusted,
+                edns,
                 strategy,
             }));
         }

@@ -16,7 +16,7 @@ mod table;
 mod tests;
 mod validate;
 
-pub use key::{Key, NO_NAME, shard_of};
+pub use key::{Key, NO_NAME, name_hash, shard_of};
 pub use shard::{Inserted, Shard};
 pub use table::{Found, Head};
 pub use validate::body_is_well_formed;

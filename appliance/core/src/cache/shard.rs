@@ -79,6 +79,16 @@ impl Shard {
         Some(self.large.get(place))
     }
 
+    /// What is known of the key's answer. Does not note that it was asked for.
+    #[must_use]
+    pub fn head(&self, hash: u64, key: &Key) -> Option<Head> {
+        if let Some(place) = self.small.find(hash, key) {
+            return Some(self.small.get(place).head);
+        }
+        let place = self.large.find(hash, key)?;
+        Some(self.large.get(place).head)
+    }
+
     /// Stores an answer in place of the key's earlier one. `head.stored` is the present moment: entries that have
     /// expired by then and that nobody asks for are the first to go.
     pub fn insert(&mut self, hash: u64, key: &Key, head: &Head, body: &[u8]) -> Inserted {

@@ -10,6 +10,7 @@ use super::name::{self, Name};
 use super::record::{self, Record, Records};
 use super::{class, rcode, read_u16, read_u32, rtype};
 use crate::cache::Head;
+use crate::limits::NAME_MAX;
 use crate::time::Instant;
 use heapless::Vec;
 
@@ -137,9 +138,9 @@ pub fn digest(
     };
     let mut digest = Digest::begin(response, asked, bounds, sections, template)?;
     let chain = digest.answers()?;
-    let rcode = whole_rcode(&header, sections.edns.as_ref());
-    let useful = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN);
-    let negative = !chain.answered && useful;
+    let rcode = whole_rcode(&header, sections.edns.as_ref(), &chain);
+    let useful = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN);
+    let negative = !chain.answered && !chain.is_too_long && useful;
     digest.authorities(&chain, negative)?;
     let keepable = !truncated && useful;
     let is_open = keepable && rcode == rcode::NOERROR && !chain.answered && !digest.has_soa;
@@ -174,9 +175,14 @@ pub fn digest(
 }
 
 /// The response code with what EDNS adds to it. BADVERS says what FORMERR does: the server does not understand EDNS as we
-/// speak it. All others are failures.
-fn whole_rcode(header: &Header, edns: Option<&Edns>) -> u8 {
+/// speak it. YXDOMAIN is what a DNAME that makes too long a name says (RFC 6672 section 2.2), and nothing else here. All
+/// others are failures.
+fn whole_rcode(header: &Header, edns: Option<&Edns>, chain: &Chain) -> u8 {
     match (edns.map_or(0, |edns| edns.extended_rcode), header.rcode()) {
+        (0, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN) if chain.is_too_long => {
+            rcode::YXDOMAIN
+        }
+        (0, rcode::YXDOMAIN) => rcode::SERVFAIL,
         (0, code) => code,
         (1, 0) => rcode::FORMERR,
         _ => rcode::SERVFAIL,
@@ -236,11 +242,12 @@ impl Sections {
         let [_, answers, authorities, additionals] = header.counts.map(usize::from);
         let authorities_at = section_end(response, question_end, answers)?;
         let additionals_at = section_end(response, authorities_at, authorities)?;
-        let mut edns = None;
+        let (mut edns, mut opts) = (None, 0);
         for record in Records::new(response, additionals_at, additionals) {
             let record = record.ok()?;
-            if record.rtype == rtype::OPT && edns.is_none() {
-                edns = Some(Edns::parse(response, &record).ok()?);
+            if record.rtype == rtype::OPT {
+                opts += 1;
+                edns = read_opt(response, &record);
             }
         }
         Some(Self {
@@ -248,9 +255,24 @@ impl Sections {
             answers,
             authorities_at,
             authorities,
-            edns,
+            // Which of several is meant nobody knows.
+            edns: edns.filter(|_| opts == 1),
         })
     }
+}
+
+/// Reads an upstream's OPT record. Of one whose options are broken no more counts than a response code that says that the
+/// answer is none; `None`: there is nothing in it, and the answer is used as if it was not there.
+fn read_opt(response: &[u8], record: &Record) -> Option<Edns> {
+    if let Ok(edns) = Edns::parse(response, record) {
+        return Some(edns);
+    }
+    let is_at_root = response.get(record.owner) == Some(&0);
+    let extended_rcode = (record.ttl_secs >> 24) as u8;
+    (is_at_root && extended_rcode != 0).then(|| Edns {
+        extended_rcode,
+        ..Edns::default()
+    })
 }
 
 /// Where the section of `count` records from `at` on ends; `None` where a record is broken. An owner name that cannot be
@@ -271,6 +293,18 @@ struct Chain {
     target: Name,
     /// Whether records of the asked type stand there.
     answered: bool,
+    /// A DNAME makes a name of it that is longer than names may be.
+    is_too_long: bool,
+}
+
+/// Where an alias leads.
+enum Step {
+    /// There is none.
+    End,
+    /// To this name, in the letter case in which it was written.
+    To(Name),
+    /// To a name that is too long.
+    TooLong,
 }
 
 /// The state of one digestion.
@@ -341,60 +375,111 @@ impl<'a> Digest<'a> {
 
     /// Keeps the chain from QNAME on, and what stands at its end.
     fn answers(&mut self) -> Result<Chain, ResponseError> {
-        let mut target = *self.asked.name;
+        let mut chain = Chain {
+            target: *self.asked.name,
+            answered: false,
+            is_too_long: false,
+        };
+        // The target in the letter case in which it was written.
+        let mut written = chain.target;
+        let wants_alias = self.asked.qtype == rtype::CNAME;
         for _ in 0..CHAIN_MAX {
-            if self.asked.qtype == rtype::CNAME {
-                // An alias that is asked for itself may have been made, too.
-                self.keep_maker(&target)?;
+            if !wants_alias && self.keep_rrset(&chain.target, self.asked.qtype)? {
+                chain.answered = true;
+                return Ok(chain);
             }
-            if self.keep_rrset(&target, self.asked.qtype)? {
-                return Ok(Chain {
-                    target,
-                    answered: true,
-                });
+            match self.follow(&chain.target, &written)? {
+                Step::End => return Ok(chain),
+                Step::TooLong => {
+                    chain.is_too_long = true;
+                    return Ok(chain);
+                }
+                Step::To(_) if wants_alias => {
+                    chain.answered = true;
+                    return Ok(chain);
+                }
+                Step::To(next) => {
+                    written = next;
+                    chain.target = next.to_lower();
+                }
             }
-            let Some(next) = self.follow(&target)? else {
-                return Ok(Chain {
-                    target,
-                    answered: false,
-                });
-            };
-            target = next;
         }
         Err(ResponseError::Malformed)
     }
 
-    /// Keeps the CNAME at `owner`, and the DNAME that made it. Returns its target in lower case.
-    fn follow(&mut self, owner: &Name) -> Result<Option<Name>, ResponseError> {
-        let response = self.response;
-        let is_cname = |record: &Record| is(response, record, owner, rtype::CNAME);
-        let Some(cname) = self.answer_records().find(is_cname) else {
-            return Ok(None);
+    /// Keeps the alias at `owner`, which is written as `written`: its CNAME, and the DNAME that made it, because the CNAME
+    /// has no signature. A CNAME that is missing, or is not the one that the DNAME makes, is made here (RFC 6672 section
+    /// 3.4), with the TTL of the DNAME (section 3.1).
+    fn follow(&mut self, owner: &Name, written: &Name) -> Result<Step, ResponseError> {
+        let cname = self.cname_at(owner)?;
+        let Some((dname, parent, made)) = self.maker_of(owner, written, cname.as_ref())? else {
+            let Some(target) = cname else {
+                return Ok(Step::End);
+            };
+            self.keep_rrset(owner, rtype::CNAME)?;
+            return Ok(Step::To(target));
         };
-        self.keep_maker(owner)?;
-        self.keep_rrset(owner, rtype::CNAME)?;
-        let (target, end) =
-            Name::parse(response, cname.rdata_at).map_err(|_| ResponseError::Malformed)?;
-        if end != cname.end {
-            return Err(ResponseError::Malformed);
+        self.keep_rrset(&parent, rtype::DNAME)?;
+        let Some(made) = made else {
+            return Ok(Step::TooLong);
+        };
+        match cname.filter(|cname| cname.to_lower() == made.to_lower()) {
+            Some(cname) => {
+                self.keep_rrset(owner, rtype::CNAME)?;
+                Ok(Step::To(cname))
+            }
+            None => {
+                let ttl_secs = self.bounds.clamp(meant_ttl_secs(&dname));
+                self.writer
+                    .record(owner.as_wire(), rtype::CNAME, ttl_secs, made.as_wire())
+                    .map_err(|_| ResponseError::Malformed)?;
+                self.count(0, ttl_secs);
+                Ok(Step::To(made))
+            }
         }
-        Ok(Some(target.to_lower()))
     }
 
-    /// Keeps the DNAME that made the CNAME at `owner`, if one did (RFC 6672 section 3.1): the CNAME has no signature.
-    fn keep_maker(&mut self, owner: &Name) -> Result<(), ResponseError> {
-        let response = self.response;
-        let parents = self
-            .answer_records()
-            .filter(|record| record.rtype == rtype::DNAME)
-            .filter_map(|record| record::owner(response, &record).ok());
-        let mut above = parents
-            .map(|parent| parent.to_lower())
-            .filter(|parent| parent != owner && name::is_within(owner.as_wire(), parent.as_wire()));
-        if let Some(parent) = above.next() {
-            self.keep_rrset(&parent, rtype::DNAME)?;
+    /// The target of the CNAME at `owner`.
+    fn cname_at(&self, owner: &Name) -> Result<Option<Name>, ResponseError> {
+        let is_cname = |record: &Record| is(self.response, record, owner, rtype::CNAME);
+        let cname = self.answer_records().find(is_cname);
+        cname.map(|cname| self.target_of(&cname)).transpose()
+    }
+
+    /// The name that is all RDATA of `record`.
+    fn target_of(&self, record: &Record) -> Result<Name, ResponseError> {
+        match Name::parse(self.response, record.rdata_at) {
+            Ok((target, end)) if end == record.end => Ok(target),
+            Ok(_) | Err(_) => Err(ResponseError::Malformed),
         }
-        Ok(())
+    }
+
+    /// The DNAME above `owner` that made `cname`, or else the first one there is; its owner; and the name that it makes
+    /// of `written`, if that is not too long.
+    fn maker_of(
+        &self,
+        owner: &Name,
+        written: &Name,
+        cname: Option<&Name>,
+    ) -> Result<Option<(Record, Name, Option<Name>)>, ResponseError> {
+        let mut first = None;
+        let is_dname = |record: &Record| record.rtype == rtype::DNAME && record.class == class::IN;
+        for dname in self.answer_records().filter(is_dname) {
+            let parent = record::owner(self.response, &dname);
+            let parent = parent.map_err(|_| ResponseError::Malformed)?.to_lower();
+            if parent == *owner || !name::is_within(owner.as_wire(), parent.as_wire()) {
+                continue;
+            }
+            let made = substitute(written, &parent, &self.target_of(&dname)?);
+            let is_its_own = cname
+                .zip(made.as_ref())
+                .is_some_and(|(cname, made)| cname.to_lower() == made.to_lower());
+            if is_its_own {
+                return Ok(Some((dname, parent, made)));
+            }
+            first = first.or(Some((dname, parent, made)));
+        }
+        Ok(first)
     }
 
     /// Keeps the RRset and, if the client wants them, its signatures, all with the shortest of their TTLs (RFC 2181
@@ -488,9 +573,14 @@ impl<'a> Digest<'a> {
             Ok(()) => {}
             Err(WriteError::Malformed | WriteError::Full) => return Err(ResponseError::Malformed),
         }
+        self.count(section, ttl_secs);
+        Ok(())
+    }
+
+    /// Counts a record that was written.
+    fn count(&mut self, section: usize, ttl_secs: u32) {
         self.kept[section] += 1;
         self.min_ttl_secs = self.min_ttl_secs.min(ttl_secs);
-        Ok(())
     }
 
     /// For how long the answer may be kept: as long as its shortest-lived record; 0: not at all.
@@ -503,6 +593,16 @@ impl<'a> Digest<'a> {
         };
         if is_kept { self.min_ttl_secs } else { 0 }
     }
+}
+
+/// `name` with `target` in the place of `parent`, below which it is; `None`: that is too long.
+fn substitute(name: &Name, parent: &Name, target: &Name) -> Option<Name> {
+    let (name, parent, target) = (name.as_wire(), parent.as_wire(), target.as_wire());
+    let prefix = name.get(..name.len().checked_sub(parent.len())?)?;
+    let mut made: Vec<u8, NAME_MAX> = Vec::new();
+    made.extend_from_slice(prefix).ok()?;
+    made.extend_from_slice(target).ok()?;
+    Name::from_wire(&made)
 }
 
 /// Whether two records of one type say the same. RFC 2181 section 5 forbids that in an RRset.

@@ -36,6 +36,8 @@ pub mod ede {
     pub const PROHIBITED: u16 = 18;
     /// Stale NXDOMAIN answer.
     pub const STALE_NXDOMAIN: u16 = 19;
+    /// Not Authoritative.
+    pub const NOT_AUTHORITATIVE: u16 = 20;
     /// Not supported.
     pub const NOT_SUPPORTED: u16 = 21;
     /// No reachable authority: here, no upstream answered, or none with anything useful.

@@ -194,6 +194,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         upstream: u8,
         effects: &mut impl Effects<R>,
     ) -> bool {
+        // A stream that is opened and not asked on would hold one of few places.
+        let pending = self.tables.pending.get(index);
+        if pending.is_none_or(|pending| pending.attempts.is_full()) {
+            return false;
+        }
         let Some(address) = self
             .upstreams
             .get(upstream)
@@ -223,6 +228,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         socket: u16,
         effects: &mut impl Effects<R>,
     ) -> Option<bool> {
+        self.note_silence_with_edns(now, index, upstream);
         let server = self.upstreams.get(upstream)?;
         let pending = self.tables.pending.get(index)?;
         let with = |without: Tried| without & (1 << upstream) == 0;
@@ -252,6 +258,30 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             self.end_attempt(index, &attempt, effects);
         }
         Some(went_out)
+    }
+}
+
+impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
+    /// Some servers, and boxes on the way to them, drop queries with EDNS (RFC 6891 section 7). One of which no answer with
+    /// EDNS is known, and that leaves this question unanswered or is silent, is asked without. If it answers that to
+    /// several questions in a row, it is remembered, as where it says FORMERR.
+    fn note_silence_with_edns(&mut self, now: Instant, index: u16, upstream: u8) {
+        let Some(server) = self.upstreams.get(upstream) else {
+            return;
+        };
+        if !server.may_drop_edns(now) {
+            return;
+        }
+        let is_silent = server.is_silent();
+        self.tables.pending.update(index, |pending| {
+            let is_unanswered = |attempt: &Attempt| {
+                let is_its_own = attempt.upstream == upstream && is_port(attempt.socket);
+                is_its_own && attempt.edns && attempt.live && attempt.overdue
+            };
+            if is_silent || pending.attempts.iter().any(is_unanswered) {
+                pending.without_edns |= 1 << upstream;
+            }
+        });
     }
 }
 

@@ -99,7 +99,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         self.counters.count(Counter::UpstreamUnreachable);
         if !attempt.overdue {
-            let hash = self.tables.pending.get(index).map(|pending| pending.hash);
+            let hash = self.tables.pending.get(index).map(|pending| pending.hash());
             self.upstreams
                 .timed_out(attempt.upstream, hash.unwrap_or(0), turn.now);
         }
@@ -142,7 +142,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             .tables
             .pending
             .get(index)
-            .map_or(0, |pending| pending.hash);
+            .map_or(0, |pending| pending.hash());
         for attempt in &attempts {
             let Some(upstream) = self.upstreams.get(attempt.upstream) else {
                 effects.close_port(attempt.socket);

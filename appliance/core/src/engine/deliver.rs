@@ -82,7 +82,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(pending) = self.tables.pending.get(index) else {
             return false;
         };
-        let (name, group, hash) = (pending.name, pending.group, pending.hash);
+        let (name, group, hash) = (pending.name, pending.group, pending.hash());
         let key = Key {
             name: name.as_wire(),
             ..pending.key()
@@ -182,8 +182,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 generation: pending.generation,
                 ..head
             };
-            self.cache.with_shard(pending.hash, |shard| {
-                shard.insert(pending.hash, &pending.key(), &head, &[])
+            self.cache.with_shard(pending.hash(), |shard| {
+                shard.insert(pending.hash(), &pending.key(), &head, &[])
             });
         }
         let shelf = Shelf {

@@ -20,6 +20,7 @@ mod cookie;
 mod deliver;
 mod known;
 mod local;
+mod miss;
 mod no_name;
 mod query;
 mod reject;

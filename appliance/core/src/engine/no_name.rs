@@ -1,48 +1,111 @@
-//! Names that do not exist: what was said for one type holds for all of them (RFC 2308 section 5, RFC 8020 section 2).
+//! Names that do not exist: what was said for type A holds for all types (RFC 2308 section 5, RFC 8020 section 2), unless
+//! something contradicts.
+//!
+//! Some servers deny a name for want of a type that they do not know (RFC 4074 section 4.2). So what is said for another
+//! type than A, which all of them know, holds for that type alone; and of a name that has been seen to exist, each type is
+//! believed by itself. What shows that a name exists: an answer for any of its types, with any flags, that is in the cache
+//! or comes later; and one with TTL 0, which is not kept, leaves a mark.
+//!
+//! Denial and mark are kept under [`Key::of_name`]; the mark under the one without flags.
 
 use super::query::{Asking, Freshness, freshness, reply_to};
 use super::{CacheAccess, Engine, Outcome, Turn};
-use crate::cache::{Found, Head, Key, NO_NAME};
+use crate::cache::{Found, Head, Key, Shard};
 use crate::counters::Counter;
 use crate::dns::edns::ede;
 use crate::dns::render::{Ttl, render};
 use crate::dns::{rcode, rtype};
+use crate::time::Instant;
 
-/// The key under which it is kept that the name of `key` does not exist.
-const fn of_name<'a>(key: &Key<'a>) -> Key<'a> {
-    Key {
-        qtype: NO_NAME,
-        ..*key
-    }
-}
+/// Types that names have beside A. An answer for one of them, however old, shows that the name exists.
+const OTHER_TYPES: [u16; 9] = [
+    rtype::AAAA,
+    rtype::HTTPS,
+    rtype::MX,
+    rtype::TXT,
+    rtype::NS,
+    rtype::SOA,
+    rtype::SRV,
+    rtype::SVCB,
+    rtype::CNAME,
+];
 
 /// Whether the answer says of the name itself that it does not exist, and not of an alias's target, nor by our own policy.
 fn denies_name(head: &Head) -> bool {
     head.rcode == rcode::NXDOMAIN && head.answers == 0 && head.ede != ede::BLOCKED
 }
 
-impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Keeps for all types that the name does not exist, or forgets it where an answer for one of them shows that it does.
-    /// A DS is asked of somebody else than the other types (RFC 4035 section 3.1.4.1), and says nothing about them.
-    pub(super) fn note_existence(&self, key: &Key<'_>, head: &Head, body: &[u8]) {
-        if key.qtype == rtype::DS {
-            return;
-        }
-        let key = of_name(key);
-        let hash = key.hash(&self.cache.seed());
-        self.cache.with_shard(hash, |shard| {
-            if denies_name(head) {
-                shard.insert(hash, &key, head, body);
-            } else {
-                shard.remove(hash, &key);
-            }
-        });
-    }
+/// Whether the shard, which is that of the name, has an answer for `key` with any flags that shows that the name exists.
+fn shows_name(shard: &Shard, name_hash: u64, key: Key<'_>) -> bool {
+    key.with_any_flags().any(|key| {
+        let head = shard.head(key.hash_under(name_hash), &key);
+        head.is_some_and(|head| head.rcode == rcode::NOERROR)
+    })
+}
 
-    /// Answers a question of which nothing is known but that its name does not exist. `None`: that is not known either.
+/// Where the mark of a name that exists is.
+const fn mark_of<'a>(key: &Key<'a>) -> Key<'a> {
+    Key {
+        dnssec_ok: false,
+        checking_disabled: false,
+        ..key.of_name()
+    }
+}
+
+/// Whether the name was seen to exist so lately that a denial from before would still hold.
+fn is_marked(shard: &Shard, name_hash: u64, key: &Key<'_>, now: Instant) -> bool {
+    let mark = mark_of(key);
+    let head = shard.head(mark.hash_under(name_hash), &mark);
+    head.is_some_and(|head| head.rcode == rcode::NOERROR && now < head.expires())
+}
+
+/// Keeps for all types that the name does not exist, or ends that where the answer shows that it does. The shard is that
+/// of the name. A mark holds as long as the longest denial, for `mark_secs`.
+pub(super) fn note_existence(
+    shard: &mut Shard,
+    name_hash: u64,
+    key: &Key<'_>,
+    (head, body): (&Head, &[u8]),
+    mark_secs: u32,
+) {
+    if denies_name(head) {
+        let other = |qtype| shows_name(shard, name_hash, Key { qtype, ..*key });
+        let is_believed = key.qtype == rtype::A
+            && !is_marked(shard, name_hash, key, head.stored)
+            && !OTHER_TYPES.into_iter().any(other);
+        if is_believed {
+            let denial = key.of_name();
+            shard.insert(denial.hash_under(name_hash), &denial, head, body);
+        }
+        return;
+    }
+    for denial in key.of_name().with_any_flags() {
+        let hash = denial.hash_under(name_hash);
+        if shard
+            .head(hash, &denial)
+            .is_some_and(|head| head.rcode == rcode::NXDOMAIN)
+        {
+            shard.remove(hash, &denial);
+        }
+    }
+    if head.ttl_secs == 0 {
+        let mark = mark_of(key);
+        let head = Head {
+            ttl_secs: mark_secs,
+            stored: head.stored,
+            ..Head::EMPTY
+        };
+        shard.insert(mark.hash_under(name_hash), &mark, &head, &[]);
+    }
+}
+
+impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
+    /// Answers a question of which nothing is known but that its name does not exist. `None`: that is not known either. A
+    /// DS is asked of somebody else than the other types (RFC 4035 section 3.1.4.1), who has not denied it.
     pub(super) fn answer_nonexistent(
         &mut self,
         turn: &Turn<'_>,
+        name_hash: u64,
         asking: &Asking<'_, R>,
         message: &mut [u8],
     ) -> Option<Outcome> {
@@ -50,10 +113,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return None;
         }
         let settings = &self.settings;
-        let key = of_name(&asking.key());
-        let hash = key.hash(&self.cache.seed());
+        let key = asking.key();
+        let denial = key.of_name();
+        let hash = denial.hash_under(name_hash);
         let (len, truncated) = self.cache.with_shard(hash, |shard| {
-            let Found { head, body } = shard.find(hash, &key)?;
+            if shows_name(shard, name_hash, key) {
+                return None;
+            }
+            let Found { head, body } = shard.find(hash, &denial)?;
             let Freshness::Fresh { age_secs, .. } = freshness(&head, turn.now, settings) else {
                 return None;
             };

@@ -1,23 +1,22 @@
 //! From a client's query to an answer at once, or to a question in flight.
 
 use super::alias::{Shelf, render_alias};
+use super::known::Known;
 use super::{
     CacheAccess, Client, Effects, Engine, Outcome, STALE_TTL_SECS, Settings, Tables, Transport,
     Turn,
 };
-use crate::cache::{Found, Head, Key};
+use crate::cache::{Found, Head, Key, name_hash};
 use crate::counters::Counter;
 use crate::dns::edns::{OptReply, ede};
 use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::query::Query;
 use crate::dns::render::{Reply, Ttl, render};
 use crate::dns::{Name, rcode, rtype};
-use crate::forward::pending::{ClientEdns, LetterCase, Links, Pending, PendingFull, Waiter};
+use crate::forward::pending::ClientEdns;
 use crate::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
 use crate::policy::Policy;
 use crate::time::Instant;
-use core::net::IpAddr;
-use heapless::Vec;
 
 /// Shortest UDP answer that every client takes (RFC 1035 section 4.2.1).
 const UDP_WITHOUT_EDNS: usize = 512;
@@ -39,15 +38,17 @@ pub(super) enum Freshness {
 }
 
 /// Where a question belongs.
-struct Question {
+pub(super) struct Question {
+    /// Keyed hash of the name.
+    pub name_hash: u64,
     /// Keyed hash: the place in cache and table.
-    hash: u64,
+    pub hash: u64,
     /// Group of upstreams.
-    group: u8,
+    pub group: u8,
 }
 
 /// What the cache had for a query.
-enum Lookup {
+pub(super) enum Lookup {
     Reply {
         len: usize,
         truncated: bool,
@@ -81,12 +82,17 @@ pub(super) struct Asking<'q, R> {
 
 impl<R> Asking<'_, R> {
     /// The name whose records are to be found.
-    fn name(&self) -> &Name {
+    pub(super) fn name(&self) -> &Name {
         self.target.as_ref().unwrap_or(&self.query.name)
     }
 
     fn is_tcp(&self) -> bool {
         self.client.transport == Transport::Tcp
+    }
+
+    /// Whether the client wants upstream to be asked for it (RFC 1035 section 4.1.1, RD).
+    pub(super) fn wants_recursion(&self) -> bool {
+        self.query.header.has(flag::RD)
     }
 
     /// The key under which they are kept.
@@ -168,36 +174,49 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         message: &mut [u8],
         effects: &mut impl Effects<R>,
     ) -> Outcome {
-        let hash = asking.key().hash(&self.cache.seed());
-        if let Some(outcome) = self.answer_known(turn, hash, asking, message) {
+        let mut name_hash = name_hash(asking.name().as_wire(), &self.cache.seed());
+        let known = self.answer_known(turn, name_hash, asking, message);
+        if let Known::Answered(outcome) = known {
             return outcome;
         }
-        match self.answer_by_policy(turn, asking, message) {
-            Ok(outcome) => outcome,
-            Err(_) if asking.query.qtype == rtype::ANY => self.answer_any(asking, message),
-            Err(group) => self.answer_from_cache(turn, asking, group, message, effects),
+        let group = match self.answer_by_policy(turn, asking, message) {
+            Ok(outcome) => return outcome,
+            Err(_) if asking.query.qtype == rtype::ANY => return self.answer_any(asking, message),
+            Err(group) => group,
+        };
+        let has_alias = asking.target.is_some();
+        if has_alias {
+            name_hash = crate::cache::name_hash(asking.name().as_wire(), &self.cache.seed());
         }
+        let question = Question {
+            name_hash,
+            hash: asking.key().hash_under(name_hash),
+            group,
+        };
+        if known == Known::Nothing && !has_alias {
+            // It may have come since: then it is asked for once more, and nothing else.
+            return self.miss(turn, &question, asking, message, &Lookup::Nothing, effects);
+        }
+        self.answer_from_cache(turn, &question, asking, message, effects)
     }
 
     fn answer_from_cache(
         &mut self,
         turn: &Turn<'_>,
+        question: &Question,
         asking: &Asking<'_, R>,
-        group: u8,
         message: &mut [u8],
         effects: &mut impl Effects<R>,
     ) -> Outcome {
-        let question = Question {
-            hash: asking.key().hash(&self.cache.seed()),
-            group,
-        };
-        let mut found = self.look_up(turn, &question, asking, message);
+        let mut found = self.look_up(turn, question, asking, message);
         if matches!(found, Lookup::Outdated) {
-            self.judge_again(turn.policy, question.hash, &asking.key(), group, true);
-            found = self.look_up(turn, &question, asking, message);
+            let (hash, group) = (question.hash, question.group);
+            self.judge_again(turn.policy, hash, &asking.key(), group, true);
+            found = self.look_up(turn, question, asking, message);
         }
         if matches!(found, Lookup::Nothing)
-            && let Some(outcome) = self.answer_nonexistent(turn, asking, message)
+            && let Some(outcome) =
+                self.answer_nonexistent(turn, question.name_hash, asking, message)
         {
             return outcome;
         }
@@ -217,8 +236,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 if truncated {
                     self.counters.count(Counter::TruncatedGiven);
                 }
-                if refresh {
-                    self.refresh(turn, &question, asking, effects);
+                if refresh && asking.wants_recursion() {
+                    self.refresh(turn, question, asking, effects);
                 }
                 return Outcome::Reply(len);
             }
@@ -226,7 +245,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 missed
             }
         };
-        self.miss(turn, &question, asking, message, &missed, effects)
+        self.miss(turn, question, asking, message, &missed, effects)
     }
 
     /// Answers from the cache into `message` if that can be done at once.
@@ -259,7 +278,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                     true,
                 ),
                 Freshness::Stale { .. } => return Lookup::Stale,
-                Freshness::TooLarge if asking.is_tcp() => return Lookup::TooLarge,
+                // Without recursion nobody is asked for the rest, so that TC would be a promise.
+                Freshness::TooLarge if asking.is_tcp() || !asking.wants_recursion() => {
+                    return Lookup::TooLarge;
+                }
                 Freshness::TooLarge => (Ttl::Aged(0), ede::NONE, false, false),
                 Freshness::Expired => return Lookup::Nothing,
             };
@@ -280,146 +302,6 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 stale,
             }
         })
-    }
-
-    /// Puts the client among those who wait, and asks an upstream if nobody has yet.
-    fn miss(
-        &mut self,
-        turn: &Turn<'_>,
-        question: &Question,
-        asking: &Asking<'_, R>,
-        message: &mut [u8],
-        missed: &Lookup,
-        effects: &mut impl Effects<R>,
-    ) -> Outcome {
-        self.counters.count(Counter::CacheMisses);
-        let query = asking.query;
-        let waiter = Waiter {
-            route: asking.client.route,
-            id: query.header.id,
-            flags: query_flags(query),
-            limit: asking.limit as u16,
-            edns: asking.edns,
-            is_unknown: asking.is_unknown,
-            case: LetterCase::of(&message[HEADER_LEN..query.question_end - 4]),
-            bucket: bucket(turn.policy, asking.client.address, &self.cache.seed()),
-            links: Links::default(),
-        };
-        let present = self.tables.pending.find(question.hash, &asking.key());
-        let index = match present {
-            Some(index) => {
-                self.counters.count(Counter::Coalesced);
-                index
-            }
-            None => match self.begin(turn, question, asking, missed, effects) {
-                Ok(index) => index,
-                Err(_) => return self.refuse_full(message, asking),
-            },
-        };
-        let outcome = self.wait(turn, index, waiter, asking, message, effects);
-        if present.is_none() {
-            self.ask_first(turn.now, index, effects);
-        }
-        outcome
-    }
-
-    /// SERVFAIL for lack of room: the client may ask again.
-    fn refuse_full(&mut self, message: &mut [u8], asking: &Asking<'_, R>) -> Outcome {
-        self.refuse(message, asking, rcode::SERVFAIL.into(), ede::NOT_READY)
-    }
-
-    /// Puts the client among those who wait for the question at `index`.
-    fn wait(
-        &mut self,
-        turn: &Turn<'_>,
-        index: u16,
-        waiter: Waiter<R>,
-        asking: &Asking<'_, R>,
-        message: &mut [u8],
-        effects: &mut impl Effects<R>,
-    ) -> Outcome {
-        let alias = asking.target.as_ref().map(|_| &asking.query.name);
-        let mut joined = self.tables.pending.join(index, waiter, alias);
-        if joined == Err(PendingFull::Waiters) {
-            self.counters.count(Counter::WaitersFull);
-            let victim = self.tables.pending.victim();
-            if let Some(victim) = victim.filter(|&victim| victim != index) {
-                self.fail(turn, victim, ede::NOT_READY, effects);
-                joined = self.tables.pending.join(index, waiter, alias);
-            }
-        }
-        match joined {
-            Ok(()) => Outcome::Pending,
-            Err(PendingFull::Questions | PendingFull::Waiters | PendingFull::Share) => {
-                self.refuse_full(message, asking)
-            }
-        }
-    }
-
-    /// Asks upstream although nobody waits, unless somebody asks already or the table is full.
-    fn refresh(
-        &mut self,
-        turn: &Turn<'_>,
-        question: &Question,
-        asking: &Asking<'_, R>,
-        effects: &mut impl Effects<R>,
-    ) {
-        let pending = &self.tables.pending;
-        if pending.is_full() || pending.find(question.hash, &asking.key()).is_some() {
-            return;
-        }
-        if let Ok(index) = self.begin(turn, question, asking, &Lookup::Nothing, effects) {
-            self.ask_first(turn.now, index, effects);
-        }
-    }
-
-    /// Takes a question on. The table is full: the oldest question of the client that has the most ends for it.
-    fn begin(
-        &mut self,
-        turn: &Turn<'_>,
-        question: &Question,
-        asking: &Asking<'_, R>,
-        missed: &Lookup,
-        effects: &mut impl Effects<R>,
-    ) -> Result<u16, PendingFull> {
-        let query = asking.query;
-        let now = turn.now;
-        let pending = Pending {
-            name: *asking.name(),
-            qtype: query.qtype,
-            dnssec_ok: query.dnssec_ok(),
-            checking_disabled: query.header.has(flag::CD),
-            hash: question.hash,
-            group: question.group,
-            started: now,
-            next_try: now,
-            give_up: now + self.settings.give_up_ms,
-            stale_at: match missed {
-                Lookup::Stale => now + self.settings.stale_after_ms,
-                Lookup::Reply { .. } | Lookup::Outdated | Lookup::TooLarge | Lookup::Nothing => {
-                    Instant::FAR_FUTURE
-                }
-            },
-            attempts: Vec::new(),
-            tried: 0,
-            first_waiter: None,
-            failure: None,
-            failure_ede: ede::NO_REACHABLE_AUTHORITY,
-            sent_case: LetterCase::LOWER,
-            without_edns: 0,
-            without_case: 0,
-            by_stream: matches!(missed, Lookup::TooLarge),
-            generation: turn.policy.generation,
-            chase: None,
-            bucket: bucket(turn.policy, asking.client.address, &self.cache.seed()),
-        };
-        if self.tables.pending.is_full() {
-            self.counters.count(Counter::PendingFull);
-            if let Some(victim) = self.tables.pending.victim() {
-                self.fail(turn, victim, ede::NOT_READY, effects);
-            }
-        }
-        self.tables.pending.insert(pending)
     }
 
     /// Withholds a long answer from a client whose address is not proven: BADCOOKIE if it speaks cookies (RFC 7873
@@ -523,7 +405,7 @@ pub(super) const fn stale_ede(code: u8) -> u16 {
 }
 
 /// Flags of the query that its reply repeats, and AD where the client understands it (RFC 6840 section 5.7).
-fn query_flags(query: &Query) -> u16 {
+pub(super) fn query_flags(query: &Query) -> u16 {
     let authentic = if query.dnssec_ok() {
         flag::AD
     } else {
@@ -557,7 +439,7 @@ pub(super) fn reply_to<R>(
 
 impl<R: Copy + PartialEq> Tables<R> {
     /// Answers an alias from the cached records of its target.
-    fn render_alias(
+    pub(super) fn render_alias(
         &mut self,
         policy: &Policy<'_>,
         asking: &Asking<'_, R>,
@@ -610,19 +492,4 @@ pub(super) fn opt_reply(edns: &ClientEdns, code: u16) -> OptReply {
         cookie: edns.cookie,
         keepalive: edns.keepalive,
     }
-}
-
-/// The fair share bucket of a client: keyed, so that nobody can choose to share another's.
-fn bucket(policy: &Policy<'_>, address: IpAddr, seed: &[u8; 16]) -> u8 {
-    let octets = match policy.on_link.share_of(address) {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-        IpAddr::V6(v6) => v6.octets(),
-    };
-    Key {
-        name: &octets,
-        qtype: 0,
-        dnssec_ok: false,
-        checking_disabled: false,
-    }
-    .hash(seed) as u8
 }

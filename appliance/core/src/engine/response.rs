@@ -2,6 +2,7 @@
 
 use super::ask::STREAM_WAIT_MS;
 use super::local::Draft;
+use super::no_name::note_existence;
 use super::socket::is_port;
 use super::{CacheAccess, Effects, Engine, Notice, Turn};
 use crate::cache::{Found, Head, Inserted, Key};
@@ -113,13 +114,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(pending) = self.tables.pending.get(index) else {
             return;
         };
-        let (upstream, question) = (attempt.upstream, pending.hash);
+        let (upstream, question) = (attempt.upstream, pending.hash());
         if attempt.random_case {
             self.upstreams.repeated_case(upstream, true, question, now);
         }
         let fell_back = pending.without_edns & (1 << upstream) != 0;
-        if answer.has_edns {
-            self.upstreams.spoke_edns(upstream);
+        if answer.has_edns && attempt.edns {
+            self.upstreams.spoke_edns(upstream, now);
         } else if fell_back && is_useful(answer.head.rcode) {
             self.upstreams.lacked_edns(upstream, question, now);
         }
@@ -138,7 +139,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let upstream = attempt.upstream;
         let hash = self.tables.pending.update(index, |pending| {
             pending.without_case |= 1 << upstream;
-            pending.hash
+            pending.hash()
         });
         self.upstreams
             .repeated_case(upstream, false, hash.unwrap_or(0), now);
@@ -316,11 +317,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(pending) = self.tables.pending.get(index) else {
             return;
         };
-        if answer.head.ttl_secs == 0 {
-            return;
-        }
         let body = &self.tables.template[answer.body_at..answer.body_end];
-        let (hash, key) = (pending.hash, pending.key());
+        let (name_hash, key) = (pending.name_hash, pending.key());
+        let hash = key.hash_under(name_hash);
+        let mark_secs = self.settings.ttl.negative_max_secs;
         let head = Head {
             // Another policy has not decided about the question yet: it will, before the answer is given again.
             generation: pending.generation,
@@ -331,8 +331,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             },
             ..answer.head
         };
-        self.note_existence(&key, &head, body);
         let inserted = self.cache.with_shard(hash, |shard| {
+            note_existence(shard, name_hash, &key, (&head, body), mark_secs);
+            if head.ttl_secs == 0 {
+                return Inserted::TooLarge;
+            }
             let inserted = shard.insert(hash, &key, &head, body);
             if inserted == Inserted::TooLarge {
                 shard.insert(hash, &key, &too_large(&head), &[])
@@ -439,7 +442,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             for attempt in &mut pending.attempts {
                 attempt.overdue |= attempt.socket == overdue.socket && attempt.id == overdue.id;
             }
-            pending.hash
+            pending.hash()
         });
         if let Some(hash) = hash {
             self.upstreams.timed_out(overdue.upstream, hash, now);
@@ -449,7 +452,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 
 /// Whether an answer with this code says something about the name.
 const fn is_useful(code: u8) -> bool {
-    matches!(code, rcode::NOERROR | rcode::NXDOMAIN)
+    matches!(code, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN)
 }
 
 /// What is kept of an answer that is longer than a slot: UDP clients get TC at once, the others are answered in full by

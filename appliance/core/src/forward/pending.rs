@@ -60,8 +60,8 @@ pub struct Pending {
     pub dnssec_ok: bool,
     /// CD.
     pub checking_disabled: bool,
-    /// Keyed hash of the question: cache slot and table key.
-    pub hash: u64,
+    /// Keyed hash of the name.
+    pub name_hash: u64,
     /// Group of upstreams.
     pub group: u8,
     /// When the first client asked.
@@ -125,6 +125,12 @@ impl Pending {
             dnssec_ok: self.dnssec_ok,
             checking_disabled: self.checking_disabled,
         }
+    }
+
+    /// Keyed hash of the question: cache slot and table key.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        self.key().hash_under(self.name_hash)
     }
 
     /// Whether any transaction may still be answered.
@@ -232,7 +238,9 @@ pub enum PendingFull {
     Questions,
     /// No room for another client.
     Waiters,
-    /// This client holds its share of the places to wait in, and more than half of them are taken.
+    /// No room for another client that asked for an alias.
+    Aliases,
+    /// This client holds its share of the places to wait in, or of those for aliases, and more than half of them are taken.
     Share,
 }
 
@@ -321,7 +329,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     /// # Errors
     /// There is no room.
     pub fn insert(&mut self, pending: Pending) -> Result<u16, PendingFull> {
-        let (hash, bucket) = (pending.hash, pending.bucket);
+        let (hash, bucket) = (pending.hash(), pending.bucket);
         let wake = pending.wake();
         let index = self
             .questions
@@ -427,53 +435,85 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         })
     }
 
-    /// Puts a client in front of those who wait for the question at `index`; `alias` is its QNAME where that is another
-    /// one. A datagram that comes again while its client waits is not put in twice; a stream repeats nothing by itself, and every
-    /// query on it is owed an answer.
+    /// Whether this client waits for the question at `index` already: a datagram that comes again while its client waits
+    /// is not put in twice. A stream repeats nothing by itself, and every query on it is owed an answer.
+    #[must_use]
+    pub fn is_joined(&self, index: u16, waiter: &Waiter<R>, alias: Option<&Name>) -> bool {
+        let Some(pending) = self.questions.get(index) else {
+            return false;
+        };
+        !waiter.is_tcp() && self.is_waiting(pending.first_waiter, waiter, alias)
+    }
+
+    /// Whether one more client of this bucket can wait, for an alias or not.
     ///
     /// # Errors
     /// There is no room, or the client has its share.
+    pub fn room(&self, bucket: u8, has_alias: bool) -> Result<(), PendingFull> {
+        let is_crowded = self.waiters.len() >= WAITERS / 2;
+        if is_crowded && usize::from(self.waiting[usize::from(bucket)]) >= WAITERS / CLIENT_SHARE {
+            return Err(PendingFull::Share);
+        }
+        if has_alias {
+            self.room_for_alias(bucket)?;
+        }
+        if self.waiters.is_full() {
+            return Err(PendingFull::Waiters);
+        }
+        Ok(())
+    }
+
+    fn room_for_alias(&self, bucket: u8) -> Result<(), PendingFull> {
+        let used = self.aliases.len();
+        if used < ALIASES / 2 {
+            return Ok(());
+        }
+        let is_own = |waiter: &Waiter<R>| waiter.bucket == bucket && waiter.links.alias.is_some();
+        let own = self.waiters.iter().filter(|(_, waiter)| is_own(waiter));
+        if own.count() >= ALIASES.div_ceil(CLIENT_SHARE) {
+            return Err(PendingFull::Share);
+        }
+        if used == ALIASES {
+            return Err(PendingFull::Aliases);
+        }
+        Ok(())
+    }
+
+    /// Puts a client in front of those who wait for the question at `index`; `alias` is its QNAME where that is another
+    /// one.
+    ///
+    /// # Errors
+    /// There is no room; [`room`](Self::room) would have said so. Nothing has changed.
     pub fn join(
         &mut self,
         index: u16,
         waiter: Waiter<R>,
         alias: Option<&Name>,
     ) -> Result<(), PendingFull> {
-        let Some(first) = self
-            .questions
-            .get(index)
-            .map(|pending| pending.first_waiter)
-        else {
-            return Ok(());
+        self.room(waiter.bucket, alias.is_some())?;
+        let Some(pending) = self.questions.get_mut(index) else {
+            return Err(PendingFull::Questions);
         };
-        if !waiter.is_tcp() && self.is_waiting(first, &waiter, alias) {
-            return Ok(());
-        }
-        let bucket = usize::from(waiter.bucket);
-        let crowded = self.waiters.len() >= WAITERS / 2;
-        if crowded && usize::from(self.waiting[bucket]) >= WAITERS / CLIENT_SHARE {
-            return Err(PendingFull::Share);
-        }
-        if self.waiters.is_full() {
-            return Err(PendingFull::Waiters);
-        }
+        // Neither is full: there was room.
         let alias = match alias {
             Some(name) => Some(
                 self.aliases
                     .insert(*name)
-                    .map_err(|_| PendingFull::Waiters)?,
+                    .map_err(|_| PendingFull::Aliases)?,
             ),
             None => None,
         };
-        let links = Links { alias, next: first };
+        let links = Links {
+            alias,
+            next: pending.first_waiter,
+        };
+        let bucket = usize::from(waiter.bucket);
         let waiter = Waiter { links, ..waiter };
         let at = self
             .waiters
             .insert(waiter)
             .map_err(|_| PendingFull::Waiters)?;
-        if let Some(pending) = self.questions.get_mut(index) {
-            pending.first_waiter = Some(at);
-        }
+        pending.first_waiter = Some(at);
         self.waiting[bucket] += 1;
         Ok(())
     }
@@ -530,8 +570,9 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         let Some(pending) = self.questions.remove(index) else {
             return;
         };
-        if self.by_question.get(&pending.hash) == Some(&index) {
-            self.by_question.remove(&pending.hash);
+        let hash = pending.hash();
+        if self.by_question.get(&hash) == Some(&index) {
+            self.by_question.remove(&hash);
         }
         if let Some(place) = pending.chase {
             self.chases.remove(place);
@@ -550,6 +591,22 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         ages.filter(|(_, age)| **age != 0 && self.held[(**age & 0xff) as usize] == most)
             .min_by_key(|(_, age)| **age)
             .map(|(index, _)| index as u16)
+    }
+
+    /// The question that makes room for another client, by the same rule: somebody waits for it, and it is not the one
+    /// `but`.
+    #[must_use]
+    pub fn waited_victim(&self, but: Option<u16>) -> Option<u16> {
+        let is_waited = |(index, pending): &(u16, &Pending)| {
+            pending.first_waiter.is_some() && Some(*index) != but
+        };
+        let questions = self.questions.iter().filter(is_waited);
+        questions
+            .max_by_key(|(index, pending)| {
+                let held = self.held[usize::from(pending.bucket)];
+                (held, Reverse(self.ages[usize::from(*index)]))
+            })
+            .map(|(index, _)| index)
     }
 
     /// The question that makes room for another one's chain of aliases, by the same rule.

@@ -32,6 +32,8 @@ pub struct UpstreamConfig {
     pub group: u8,
     /// Whether its AD bit is passed on (RFC 6840 section 5.8: only where the path to it is trusted).
     pub trusted: bool,
+    /// Whether it is asked with EDNS.
+    pub edns: bool,
     /// How its group is asked: the same for all servers of the group.
     pub strategy: Strategy,
 }
@@ -136,6 +138,8 @@ pub struct Upstream {
     probe_wait_ms: u64,
     measured_at: Instant,
     edns: Ability,
+    /// Until when it counts that it has answered with EDNS: it does not drop such queries.
+    edns_heard_until: Instant,
     letter_case: Ability,
     overtaken: Option<Overtaken>,
 }
@@ -155,6 +159,7 @@ impl Upstream {
             probe_wait_ms: PROBE_FIRST_MS,
             measured_at: Instant::from_millis(0),
             edns: ABLE,
+            edns_heard_until: Instant::from_millis(0),
             letter_case: ABLE,
             overtaken: None,
         }
@@ -185,10 +190,17 @@ impl Upstream {
         self.timeouts.are_its_own()
     }
 
-    /// Whether it answers queries with an OPT record, as far as is known (RFC 6891 section 7).
+    /// Whether it is asked with an OPT record: the config wants that, and it answers such queries, as far as is known (RFC
+    /// 6891 section 7).
     #[must_use]
     pub fn speaks_edns(&self, now: Instant) -> bool {
-        self.edns.is_there(now)
+        self.config.edns && self.edns.is_there(now)
+    }
+
+    /// Whether it has not answered with EDNS lately, so that its silence may be because of that.
+    #[must_use]
+    pub fn may_drop_edns(&self, now: Instant) -> bool {
+        self.speaks_edns(now) && now >= self.edns_heard_until
     }
 
     /// Whether it repeats the letter case of the question, as far as is known.
@@ -405,9 +417,10 @@ impl Upstreams {
     }
 
     /// Notes that the server answered with EDNS.
-    pub fn spoke_edns(&mut self, index: u8) {
+    pub fn spoke_edns(&mut self, index: u8, now: Instant) {
         if let Some(upstream) = self.get_mut(index) {
             upstream.edns.worked();
+            upstream.edns_heard_until = now + WITHOUT_MS;
         }
     }
 
@@ -467,6 +480,7 @@ mod tests {
             address: ([192, 0, 2, 1], port).into(),
             group,
             trusted: false,
+            edns: true,
             strategy,
         };
         upstreams

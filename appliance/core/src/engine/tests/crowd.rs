@@ -1,8 +1,10 @@
 //! Many clients: shared questions, full tables, fair shares.
 
 use super::harness::*;
-use crate::policy::OnLink;
+use super::image;
+use crate::limits::{ALIASES, PENDING, WAITERS};
 use crate::policy::on_link::Network;
+use crate::policy::{LocalData, OnLink};
 
 #[test]
 fn everyone_who_asks_the_same_shares_one_upstream_query_and_gets_its_own_reply() {
@@ -223,5 +225,134 @@ fn a_neighbour_that_fills_the_table_of_questions_ends_none_of_another_neighbours
         }
         let ended: Vec<Route> = world.effects.replies.iter().map(|reply| reply.0).collect();
         assert_eq!(ended, [1]);
+    });
+}
+
+/// `a0.lan` and so on lead to as many names outside.
+fn aliases(count: usize) -> LocalData<'static> {
+    let names: Vec<String> = (0..count).map(|number| format!("a{number}.lan")).collect();
+    let records: Vec<_> = (0..count)
+        .map(|number| {
+            let target = image::wire(&format!("t{number}.example"));
+            [(rtype::CNAME, 60, target)]
+        })
+        .collect();
+    let pairs = names.iter().zip(&records);
+    let image: Vec<_> = pairs
+        .map(|(name, records)| (name.as_str(), &records[..]))
+        .collect();
+    LocalData::view(keep(image::local(&image))).unwrap()
+}
+
+#[test]
+fn a_full_table_of_aliases_refuses_the_newcomer_and_ends_nobodys_question() {
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = aliases(ALIASES + 1);
+        world.miss(5_000, &query("patient.example.", 1));
+        for number in 0..ALIASES as u16 {
+            world.miss(number.into(), &query(&format!("a{number}.lan."), number));
+        }
+        let asked = world.effects.asked.len();
+        let last = with_edns(query(&format!("a{ALIASES}.lan."), 9), false);
+        let (outcome, bytes) = world.ask(9_999, &last);
+        assert_ne!(outcome, Outcome::Pending);
+        assert_eq!(extended_error(&bytes), Some(ede::NOT_READY));
+        assert!(world.effects.replies.is_empty(), "nobody pays for it");
+        assert_eq!(world.effects.asked.len(), asked, "nor is upstream asked");
+        // A name that needs no alias is served, and an alias again as soon as one is answered.
+        world.miss(9_999, &query("plain.example.", 10));
+        world.respond_to(1, answer_a(60));
+        world.miss(9_999, &last);
+    });
+}
+
+#[test]
+fn one_client_cannot_take_all_the_places_for_aliases() {
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = aliases(ALIASES + 1);
+        let served = (0..ALIASES as u16)
+            .filter(|&number| {
+                let query = query(&format!("a{number}.lan."), number);
+                world.ask(1, &query).0 == Outcome::Pending
+            })
+            .count();
+        assert!((ALIASES / 4..=ALIASES / 2).contains(&served), "{served}");
+        assert_eq!(world.effects.asked.len(), served);
+        let other = query(&format!("a{ALIASES}.lan."), 1);
+        world.miss(2, &other);
+    });
+}
+
+#[test]
+fn nobody_is_asked_for_a_client_that_is_refused() {
+    with_world(Settings::DEFAULT, |world| {
+        // Its share of the places to wait in, on one question; then each query of it is for another name.
+        for id in 0..WAITERS as u16 {
+            world.ask(1, &query("a.example.", id));
+        }
+        let (asked, in_flight) = (world.effects.asked.len(), world.engine.in_flight());
+        for number in 0..100 {
+            let query = query(&format!("n{number}.example."), number);
+            assert_ne!(world.ask(1, &query).0, Outcome::Pending);
+        }
+        assert_eq!(world.effects.asked.len(), asked);
+        assert_eq!(world.engine.in_flight(), in_flight);
+    });
+}
+
+#[test]
+fn a_client_that_is_refused_ends_nobodys_question() {
+    with_world(Settings::DEFAULT, |world| {
+        for id in 0..WAITERS as u16 {
+            world.ask(1, &query("a.example.", id));
+        }
+        for number in 0..PENDING as u16 - 1 {
+            world.ask(
+                2 + u32::from(number),
+                &query(&format!("n{number}.example."), 1),
+            );
+        }
+        let replies = world.effects.replies.len();
+        assert_ne!(world.ask(1, &query("more.example.", 1)).0, Outcome::Pending);
+        assert_eq!(world.effects.replies.len(), replies);
+    });
+}
+
+/// Questions that are only refreshed have nobody who waits: to end them makes no place for a client.
+#[test]
+fn room_for_a_client_is_made_by_a_question_that_somebody_waits_for() {
+    with_world(Settings::DEFAULT, |world| {
+        // One client has the most questions, all of them refreshes.
+        for number in 0..100 {
+            world.miss(1, &query(&format!("old{number}.example."), number));
+            world.respond(answer_a(10));
+        }
+        world.pass(9_500);
+        for number in 0..100 {
+            let reply = world.ask(1, &query(&format!("old{number}.example."), number));
+            assert_ne!(reply.0, Outcome::Pending);
+        }
+        assert_eq!(world.engine.in_flight(), 100);
+        let replies = world.effects.replies.len();
+        for client in 0..WAITERS as u32 {
+            let query = query(&format!("n{}.example.", client / 16), client as u16);
+            world.miss(100 + client, &query);
+        }
+        world.miss(9_000, &query("new.example.", 1));
+        assert_eq!(world.get(Counter::WaitersFull), 1);
+        assert_eq!(world.effects.replies.len(), replies + 16);
+    });
+}
+
+#[test]
+fn a_datagram_that_comes_again_takes_no_second_place() {
+    with_world(Settings::DEFAULT, |world| {
+        for client in 0..WAITERS as u32 {
+            world.miss(client, &query(&format!("n{}.example.", client / 16), 7));
+        }
+        // All places are taken, and its own is one of them.
+        world.miss(5, &query("n0.example.", 7));
+        assert_eq!(world.get(Counter::WaitersFull), 0);
+        assert!(world.effects.replies.is_empty());
     });
 }

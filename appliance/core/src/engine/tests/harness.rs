@@ -142,6 +142,7 @@ pub(super) fn server(address: &str, group: u8) -> UpstreamConfig {
         address: address.parse().unwrap(),
         group,
         trusted: false,
+        edns: true,
         strategy: Strategy::Ordered,
     }
 }

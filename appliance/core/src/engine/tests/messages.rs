@@ -201,13 +201,11 @@ fn flags_are_repeated_as_they_should_be() {
             bytes[2..4].copy_from_slice(&bits);
             assert_eq!(header_of(world, &bytes).flags, expected, "{bits:x?}");
         }
-        // Without RD a miss is asked upstream with RD.
-        let mut bytes = query("b.example.", 2).to_vec().unwrap();
-        bytes[2] = 0;
-        assert_eq!(world.ask_bytes(1, &bytes).0, Outcome::Pending);
+        // Upstream is asked with RD.
+        world.miss(1, &query("b.example.", 2));
         assert!(world.last_question().recursion_desired());
         world.respond(answer_a(60));
-        assert!(!world.last_reply().recursion_desired());
+        assert!(world.last_reply().recursion_desired());
     });
 }
 

@@ -4,8 +4,11 @@
 mod answers;
 mod caching;
 mod chains;
+mod contradiction;
 mod crowd;
+mod dname;
 mod edns;
+mod edns_upstream;
 mod harness;
 mod hostile;
 mod image;
@@ -13,5 +16,6 @@ mod known;
 mod large;
 mod messages;
 mod policy;
+mod recursion;
 mod stale;
 mod upstreams;

@@ -1,0 +1,203 @@
+//! EDNS between us and upstreams: OPT records that are broken, and servers that cannot stand one.
+
+use super::harness::*;
+
+/// OPT: root, type, size, then extended RCODE, version, flags, and RDATA.
+fn opt_record(extended_rcode: u8, version: u8, rdata: &[u8]) -> Vec<u8> {
+    let mut record = vec![0, 0, 41, 4, 208, extended_rcode, version, 0, 0];
+    record.extend((rdata.len() as u16).to_be_bytes());
+    record.extend(rdata);
+    record
+}
+
+/// Gives the last question an address, and these records as additional ones.
+fn respond_with(world: &mut World<'_>, records: &[Vec<u8>]) {
+    let asked = world.effects.asked.last().unwrap().message.clone();
+    let mut message = response_to(&asked, answer_a(300));
+    message[11] = records.len() as u8;
+    message.extend(records.concat());
+    world.respond_bytes(&message);
+}
+
+fn is_edns(message: &Message) -> bool {
+    message.extensions().is_some()
+}
+
+#[test]
+fn an_answer_with_a_broken_opt_is_used_without_it() {
+    let good = opt_record(0, 0, b"\0\x0f\0\x02\0\x0f");
+    let mut elsewhere = b"\x01x".to_vec();
+    elsewhere.extend(&good);
+    let mut pointer = vec![0xc0, 12];
+    pointer.extend(&good[1..]);
+    let cases: [(&str, Vec<Vec<u8>>); 8] = [
+        (
+            "an option without a length",
+            vec![opt_record(0, 0, b"\0\x0f\0")],
+        ),
+        (
+            "an option over the end",
+            vec![opt_record(0, 0, b"\0\x0f\0\x09\0")],
+        ),
+        (
+            "an option over the end behind a good one",
+            vec![opt_record(0, 0, b"\0\x0f\0\x02\0\x0f\0\x0a\xff\xff")],
+        ),
+        ("twice", vec![good.clone(), good.clone()]),
+        (
+            "twice, one broken",
+            vec![good.clone(), opt_record(0, 0, b"\0")],
+        ),
+        ("owner is no root", vec![elsewhere]),
+        ("owner is a pointer", vec![pointer]),
+        ("another version", vec![opt_record(0, 1, b"\0\x0f\0")]),
+    ];
+    for (what, records) in cases {
+        with_world(Settings::DEFAULT, |world| {
+            world.miss(1, &with_edns(query("a.example.", 1), false));
+            respond_with(world, &records);
+            assert_eq!(world.effects.replies.len(), 1, "{what}");
+            let reply = world.last_reply();
+            assert_eq!(reply.response_code(), ResponseCode::NoError, "{what}");
+            assert_eq!(reply.answers().len(), 1, "{what}");
+            assert!(is_edns(&reply), "our own OPT");
+            assert_eq!(extended_error(world.last_bytes()), None, "{what}");
+            assert_eq!(world.get(Counter::UpstreamMalformed), 0, "{what}");
+        });
+    }
+}
+
+#[test]
+fn an_opt_in_another_section_is_nothing() {
+    with_world(Settings::DEFAULT, |world| {
+        for (number, section) in [(1, 7), (2, 9)] {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            let asked = world.effects.asked.last().unwrap().message.clone();
+            let mut message = response_to(&asked, answer_a(300));
+            message[section] += 1;
+            message.extend(opt_record(0, 0, b""));
+            world.respond_bytes(&message);
+            assert_eq!(world.last_reply().answers().len(), 1);
+        }
+    });
+}
+
+/// Whatever stands behind it, such a code says that the answer is none.
+#[test]
+fn badvers_in_an_opt_with_broken_options_is_asked_again_without_edns() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 1));
+        respond_with(world, &[opt_record(1, 0, b"\0\x0f\0")]);
+        assert!(world.effects.replies.is_empty());
+        assert!(!is_edns(&world.last_question()));
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().answers().len(), 1);
+    });
+}
+
+#[test]
+fn an_answer_without_opt_has_the_code_of_its_header() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("a.example.", 1));
+        respond_with(world, &[]);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
+    });
+}
+
+#[test]
+fn without_edns_in_the_config_no_question_has_it() {
+    let servers = [UpstreamConfig {
+        edns: false,
+        ..server(UPSTREAM_1, 0)
+    }];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Ordered, |world| {
+        for number in 0..5 {
+            world.miss(
+                1,
+                &with_edns(query(&format!("n{number}.example."), number), true),
+            );
+            assert!(!is_edns(&world.last_question()));
+            // An OPT that was not asked for changes nothing.
+            respond_with(world, &[opt_record(0, 0, b"")]);
+            assert!(is_edns(&world.last_reply()));
+        }
+        world.miss(1, &query("silent.example.", 9));
+        world.pass(4_000);
+        let last = world.effects.asked.iter().rev().take(3);
+        assert!(last.map(Asked::parsed).all(|question| !is_edns(&question)));
+    });
+}
+
+/// Answers what comes without EDNS, as a box that drops the rest. How long it took, in milliseconds.
+fn ask_a_dropper(world: &mut World<'_>, number: u16) -> Option<u64> {
+    let start = world.now;
+    let replies = world.effects.replies.len();
+    world.miss(1, &query(&format!("n{number}.example."), number));
+    for _ in 0..100 {
+        let asked: Vec<_> = world.effects.asked.drain(..).collect();
+        for asked in asked.iter().filter(|asked| !is_edns(&asked.parsed())) {
+            let message = response_to(&asked.message, answer_a(60));
+            world.receive(asked.socket, asked.to, &message);
+        }
+        if world.effects.replies.len() > replies {
+            let answered = world.last_reply().answers().len() == 1;
+            return answered.then(|| world.now.millis_since(start));
+        }
+        world.pass(50);
+    }
+    None
+}
+
+#[test]
+fn a_server_that_drops_edns_is_asked_without_and_that_is_remembered() {
+    for servers in [
+        &[server(UPSTREAM_1, 0)][..],
+        &[server(UPSTREAM_1, 0), server(UPSTREAM_2, 0)],
+    ] {
+        with_servers(Settings::DEFAULT, servers, Strategy::Ordered, |world| {
+            for number in 0..12 {
+                let took_ms = ask_a_dropper(world, number).expect("answered");
+                assert!(took_ms <= 1_500, "{number}: {took_ms} ms");
+            }
+            for number in 12..20 {
+                assert_eq!(ask_a_dropper(world, number), Some(0), "{number}");
+            }
+            // It is tried again after a quarter of an hour.
+            world.pass(16 * 60 * 1_000);
+            let before = world.effects.asked.len();
+            world.miss(1, &query("later.example.", 1));
+            assert!(is_edns(&world.effects.asked[before].parsed()));
+        });
+    }
+}
+
+#[test]
+fn a_server_that_has_answered_with_edns_is_silent_for_another_reason() {
+    let servers = [server(UPSTREAM_1, 0)];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Ordered, |world| {
+        world.miss(1, &query("a.example.", 1));
+        respond_with(world, &[opt_record(0, 0, b"")]);
+        world.effects.asked.clear();
+        for number in 0..5 {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            world.pass(5_000);
+        }
+        let questions = world.effects.asked.iter().map(Asked::parsed);
+        assert!(questions.count() > 5);
+        let mut questions = world.effects.asked.iter().map(Asked::parsed);
+        assert!(questions.all(|question| is_edns(&question)));
+    });
+}
+
+#[test]
+fn a_datagram_that_was_lost_once_does_not_end_edns() {
+    let servers = [server(UPSTREAM_1, 0)];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Ordered, |world| {
+        world.miss(1, &query("a.example.", 1));
+        world.pass(450);
+        assert!(!is_edns(&world.last_question()), "its second try");
+        world.respond(answer_a(60));
+        world.miss(1, &query("b.example.", 2));
+        assert!(is_edns(&world.last_question()));
+    });
+}
