@@ -1,8 +1,9 @@
-//! What one hit costs in the core: `cargo run --release -p xdnsd-core --example cost`.
+//! What one hit, and one miss, costs in the core: `cargo run --release -p xdnsd-core --example cost`.
 //!
 //! Fills the cache to its capacity, then times a hash, a look-up, a reply's headers and the engine's whole answer, each
 //! over random names of the whole cache, so that the data caches of the machine have their say. A number as argument is
-//! the count of rounds, for a profiler that wants fewer: `valgrind --tool=callgrind`.
+//! the count of rounds, for a profiler that wants fewer: `valgrind --tool=callgrind`. A second one is a part of the names of
+//! those measurements that are wanted. Two runs with other counts tell the instructions of one round.
 
 #[path = "../src/engine/tests/image.rs"]
 mod image;
@@ -18,9 +19,9 @@ use xdnsd_core::counters::Counters;
 use xdnsd_core::dns::Name;
 use xdnsd_core::engine::socket::{FIRST_PORT, NoPort};
 use xdnsd_core::engine::{
-    CacheAccess, Client, Effects, Engine, Notice, Settings, Tables, Transport, Turn,
+    CacheAccess, Client, Effects, Engine, Notice, Outcome, Settings, Tables, Transport, Turn,
 };
-use xdnsd_core::forward::upstreams::Upstreams;
+use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig, Upstreams};
 use xdnsd_core::limits::{CACHE_ENTRIES, CACHE_SHARDS, UDP_MESSAGE_MAX};
 use xdnsd_core::policy::{List, Lists, LocalData, Policy};
 use xdnsd_core::time::Instant;
@@ -60,6 +61,93 @@ fn main() {
     time_look_ups(&names);
     time_replies();
     time_hits(&names);
+    time_misses();
+}
+
+/// One question that nobody has asked before: query, question to the upstream, its answer, reply to the client.
+fn time_misses() {
+    let server = UpstreamConfig {
+        address: ([192, 0, 2, 53], 53).into(),
+        group: 0,
+        trusted: false,
+        edns: true,
+        strategy: Strategy::Ordered,
+    };
+    let mut upstreams = Upstreams::new();
+    upstreams.configure(&[server]).expect("one server");
+    let counters = Counters::new();
+    let mut tables = Box::new(Tables::new());
+    let settings = Settings::DEFAULT;
+    let mut engine = Engine::new(&mut tables, &Shards, &counters, upstreams, settings);
+    let client = Client {
+        route: 0,
+        address: [192, 0, 2, 1].into(),
+        transport: Transport::Udp,
+    };
+    let turn = Turn {
+        now: Instant::from_millis(1_000),
+        unix_secs: 0,
+        policy: &Policy::OPEN,
+    };
+    let mut line = Line::default();
+    let mut buffer = [0; UDP_MESSAGE_MAX];
+    let mut number = CACHE_ENTRIES;
+    time("engine miss, answered", |_| {
+        number += 1;
+        let query = query(&name(number));
+        buffer[..query.len()].copy_from_slice(&query);
+        let outcome = engine.query(&turn, &client, &mut buffer, query.len(), &mut line);
+        debug_assert_eq!(outcome, Outcome::Pending);
+        let answer = line.answer();
+        engine.response(&turn, line.socket, server.address, &answer, &mut line);
+        u64::from(line.replies)
+    });
+    assert_eq!(engine.in_flight(), 0);
+}
+
+/// The line to an upstream.
+#[derive(Default)]
+struct Line {
+    socket: u16,
+    asked: Vec<u8>,
+    random: u32,
+    replies: u32,
+}
+
+impl Line {
+    /// Four addresses for what was asked last.
+    fn answer(&self) -> Vec<u8> {
+        let question_end = self.asked.len() - 11;
+        let mut answer = self.asked[..question_end].to_vec();
+        answer[2] |= 0x80;
+        answer[7] = 4;
+        answer.extend(body());
+        answer.extend(&self.asked[question_end..]);
+        answer
+    }
+}
+
+impl Effects<u32> for Line {
+    fn ask(&mut self, socket: u16, _to: SocketAddr, message: &[u8]) -> bool {
+        self.socket = socket;
+        self.asked.clear();
+        self.asked.extend(message);
+        true
+    }
+    fn reply(&mut self, _route: &u32, _message: &[u8]) {
+        self.replies += 1;
+    }
+    fn open_stream(&mut self, _to: SocketAddr) -> Option<u16> {
+        None
+    }
+    fn notice(&mut self, _notice: Notice, _name: &Name) {}
+    fn random(&mut self) -> u32 {
+        self.random = self
+            .random
+            .wrapping_mul(1_664_525)
+            .wrapping_add(1_013_904_223);
+        self.random.rotate_left(16)
+    }
 }
 
 /// One answer from the cache, from the query's bytes to the reply's, without a policy and with a large one.
@@ -114,7 +202,7 @@ fn time_hits(names: &[Vec<u8>]) {
             let query = &queries[round.wrapping_mul(0x9e37_79b9) % queries.len()];
             buffer[..query.len()].copy_from_slice(query);
             let outcome = engine.query(&turn, &client, &mut buffer, query.len(), &mut Nobody);
-            u64::from(matches!(outcome, xdnsd_core::engine::Outcome::Reply(_)))
+            u64::from(matches!(outcome, Outcome::Reply(_)))
         });
     }
 }
@@ -213,9 +301,11 @@ fn time_replies() {
 
 /// Prints what one round costs, the loop included.
 fn time(what: &str, mut run: impl FnMut(usize) -> u64) {
-    let rounds = std::env::args()
-        .nth(1)
-        .map_or(ROUNDS, |rounds| rounds.parse().expect("a number of rounds"));
+    let argument = |index| std::env::args().nth(index);
+    let rounds = argument(1).map_or(ROUNDS, |rounds| rounds.parse().expect("a number of rounds"));
+    if argument(2).is_some_and(|wanted| !what.contains(&wanted)) {
+        return;
+    }
     let start = Clock::now();
     let mut sum = 0u64;
     for round in 0..rounds {
