@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn every_key_reaches_the_engine() {
         let config = valid(
-            "trusted = true\n[forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = true\n\
+            "trusted = true\nedns = false\n[forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = true\n\
              failure_ttl = 9\n[cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
              stale_max_ttl = 4\nstale_after_ms = 5\nprefetch = false\nrotate = false\n\
              [edns]\nunknown_client_max = 600\n[tcp]\nidle_secs = 7\n\
@@ -179,8 +179,8 @@ mod tests {
             panic!("one server")
         };
         assert_eq!(
-            (server.address, server.group, server.trusted),
-            (plan.servers[0][0], 0, true)
+            (server.address, server.group, server.trusted, server.edns),
+            (plan.servers[0][0], 0, true, false)
         );
         assert_eq!(server.strategy, Strategy::Race);
         let config = valid("strategy = \"fastest\"\n[forward]\nstrategy = \"race\"\n");

@@ -361,3 +361,22 @@ fn an_upstream_without_edns_is_asked_without() -> Result<()> {
     assert_eq!(has_opt, [true, false, true, false, true, false, false]);
     Ok(())
 }
+
+#[test]
+fn a_group_without_edns_in_the_config_is_never_asked_with_it() -> Result<()> {
+    let group = format!(
+        "[[upstream]]\nname = \"old\"\nservers = [\"{SECOND_V4}\"]\ndomains = [\"old.test\"]\nedns = false\n"
+    );
+    let scene = scene!(Setup::default().sections(&group));
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    for (name, has_opt) in [("www.old.test.", false), ("www.test.", true)] {
+        timed(&client, name)?;
+        let asked = scene.upstream.asked(name);
+        let opts = asked.iter().map(|asked| asked.query.extensions().is_some());
+        assert_eq!(opts.collect::<Vec<_>>(), [has_opt], "{name}");
+    }
+    Ok(())
+}

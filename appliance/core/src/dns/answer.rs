@@ -298,6 +298,10 @@ struct Chain {
 }
 
 /// Where an alias leads.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is no heap for a box, and one is alive at a time"
+)]
 enum Step {
     /// There is none.
     End,

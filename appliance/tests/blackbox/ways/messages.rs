@@ -584,3 +584,25 @@ fn assert_opt(reply: &View) {
     let opt = reply.opt.as_ref().expect("OPT");
     assert_eq!((opt.size, opt.version, opt.flags), (1232, 0, 0x8000));
 }
+
+/// RFC 1035 section 4.1.1: who does not desire recursion gets what is here.
+#[test]
+fn without_rd_nothing_leaves() -> Result<()> {
+    let setup = Setup::three_ways().sections("[local]\nrecords = [\"nas.lan A 192.168.1.2\"]\n");
+    let scene = scene!(setup);
+    let rule = Rule::addresses(300, &["192.0.2.1"]);
+    scene.upstream.on("www.test.", rule);
+    let ways = Ways::open(&scene)?;
+    let without = |name: &str| ways.same(&a(name).flags(0).edns(&OptRecord::size(1232)).bytes());
+    let refused = without("www.test.")?;
+    assert_eq!(refused.rcode(), code::REFUSED);
+    assert!(!refused.has(flag::RD));
+    assert_eq!(without("localhost.")?.rcode(), code::NOERROR);
+    assert_eq!(without("nas.lan.")?.answers().len(), 1);
+    assert!(scene.upstream.asked("www.test.").is_empty());
+    ways.same(&a("www.test.").bytes())?;
+    let kept = without("www.test.")?;
+    assert_eq!((kept.rcode(), kept.answers().len()), (code::NOERROR, 1));
+    assert_eq!(scene.upstream.asked("www.test.").len(), 1);
+    Ok(())
+}

@@ -16,10 +16,13 @@ fn record(ttl_secs: u32) -> impl FnOnce(&mut Message) {
     move |message| {
         let query = message.queries()[0].clone();
         let owner = format!("{}", query.name());
-        let record = match query.query_type() {
-            RecordType::A => address(&owner, ttl_secs, 1),
-            RecordType::AAAA => opaque(&owner, ttl_secs, rtype::AAAA, &[0x20; 16]),
-            other => opaque(&owner, ttl_secs, other.into(), b"\0\x01\0"),
+        let (qtype, data) = (query.query_type(), &b"\0\x01\0"[..]);
+        let record = if qtype == RecordType::A {
+            address(&owner, ttl_secs, 1)
+        } else {
+            let is_address = qtype == RecordType::AAAA;
+            let data = if is_address { &[0x20; 16] } else { data };
+            opaque(&owner, ttl_secs, qtype.into(), data)
         };
         message.add_answer(record);
     }

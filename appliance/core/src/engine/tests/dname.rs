@@ -16,9 +16,9 @@ fn dname(owner: &str, ttl_secs: u32, target: &str) -> Record {
 /// The answer section in short: owner, type, TTL, and the target of a CNAME.
 fn shown(message: &Message) -> Vec<String> {
     let records = message.answers().iter().map(|record| {
-        let target = match record.data() {
-            RData::CNAME(target) => format!(" {}", target.0),
-            _ => String::new(),
+        let target = match record.data().as_cname() {
+            Some(target) => format!(" {}", target.0),
+            None => String::new(),
         };
         let owner = record.name();
         let kind = u16::from(record.record_type());
