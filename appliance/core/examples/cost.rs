@@ -99,7 +99,8 @@ fn time_misses() {
         let outcome = engine.query(&turn, &client, &mut buffer, query.len(), &mut line);
         debug_assert_eq!(outcome, Outcome::Pending);
         let answer = line.answer();
-        engine.response(&turn, line.socket, server.address, &answer, &mut line);
+        let (socket, question) = (line.socket, line.question);
+        engine.response(&turn, socket, question, server.address, &answer, &mut line);
         u64::from(line.replies)
     });
     assert_eq!(engine.in_flight(), 0);
@@ -109,6 +110,7 @@ fn time_misses() {
 #[derive(Default)]
 struct Line {
     socket: u16,
+    question: u16,
     asked: Vec<u8>,
     random: u32,
     replies: u32,
@@ -128,6 +130,11 @@ impl Line {
 }
 
 impl Effects<u32> for Line {
+    fn open_port(&mut self, _: SocketAddr, question: u16) -> Result<u16, NoPort> {
+        self.question = question;
+        Ok(FIRST_PORT)
+    }
+    fn close_port(&mut self, _: u16) {}
     fn ask(&mut self, socket: u16, _to: SocketAddr, message: &[u8]) -> bool {
         self.socket = socket;
         self.asked.clear();

@@ -102,7 +102,10 @@ fn what_is_put_in_is_found_and_freed() {
         .expect("the same ID for another name");
     assert_eq!((table.waiters.len(), table.aliases.len()), (4, 1));
     table.remove(index);
-    assert_eq!((table.find(key.hash_under(7), &key), table.by_socket(1)), (None, None));
+    assert_eq!(
+        (table.find(key.hash_under(7), &key), table.by_socket(1)),
+        (None, None)
+    );
     assert_eq!((table.waiters.len(), table.aliases.len()), (0, 0));
     assert!(
         table
@@ -181,6 +184,7 @@ fn a_datagram_that_nobody_waits_for_lingers_until_its_time_is_over_or_others_nee
         address: ([192, 0, 2, 1], 53).into(),
         group: 0,
         trusted: false,
+        edns: true,
         strategy: crate::forward::upstreams::Strategy::Ordered,
     };
     let attempt = |socket| Attempt {
