@@ -276,10 +276,7 @@ impl Care {
             Ok((config, groups, update)) => {
                 config.set_log();
                 let told = in_words(&update.notes);
-                // A file that is not there may come yet.
-                let mut failures = update.notes.failures.iter();
-                let has_failed =
-                    update.notes.is_refused || failures.any(|failure| !failure.is_absence());
+                let has_failed = !update.notes.failures.is_empty();
                 self.hand_out(update);
                 if !groups.continue_those_of(&self.groups) {
                     // What is cached names its group by number.

@@ -206,7 +206,6 @@ impl Keeper {
             // Asked for while somebody writes: half a list is worse than yesterday's. It is read when he has finished.
             let what = "a list is being written; all stay as they are until that is done";
             notes.failures.push(Problem::of("lists", what));
-            notes.is_refused = true;
             return notes;
         }
         let built = self.set.with_lists(&self.input, &mut notes);
@@ -226,7 +225,6 @@ impl Keeper {
             let what =
                 "a hosts file is being written; local data stays as it is until that is done";
             notes.failures.push(Problem::of("hosts", what));
-            notes.is_refused = true;
             self.said.leave_new(&mut notes);
             return notes;
         }
@@ -296,7 +294,6 @@ fn accept(
         .iter()
         .any(|failure| loaded.contains_key(&failure.place))
     {
-        notes.is_refused = true;
         return None;
     }
     *loaded = notes.loaded.drain(..).collect();

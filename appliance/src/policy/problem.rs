@@ -41,12 +41,6 @@ impl Problem {
         }
     }
 
-    /// Whether a file is not there: it may come yet.
-    #[must_use]
-    pub fn is_absence(&self) -> bool {
-        self.what == std::io::Error::from_raw_os_error(libc::ENOENT).to_string()
-    }
-
     /// A file that cannot be read or written.
     #[must_use]
     pub fn with_file(file: &Path, error: &std::io::Error) -> Self {
@@ -78,8 +72,6 @@ pub struct Notes {
     pub stamps: Vec<(String, u64)>,
     /// Files that could not be used at all: what they hold is missing from what was built.
     pub failures: Vec<Problem>,
-    /// Whether local data or lists stay as they were, because a file failed that they have.
-    pub is_refused: bool,
     /// Files that were used, and how many rules each had.
     pub loaded: Vec<(String, usize)>,
     /// Who else may write to files; and what stands in the way of watching them. Said once.
@@ -125,7 +117,6 @@ impl Notes {
         self.refusals.extend(other.refusals.into_iter().take(room));
         self.stamps.extend(other.stamps);
         self.failures.extend(other.failures);
-        self.is_refused |= other.is_refused;
         self.loaded.extend(other.loaded);
         self.doubts.extend(other.doubts);
         self.told.extend(other.told);
