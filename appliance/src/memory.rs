@@ -131,10 +131,68 @@ pub const fn total() -> usize {
     total
 }
 
-const _: () = assert!(
-    total() <= BUDGET_BYTES,
-    "the appliance fits its memory budget"
-);
+/// What the compiler says where the capacities take more than they may: it prints a text, and no numbers of ours.
+const TOO_MUCH: Text = Text::new()
+    .text("the capacities do NOT fit the memory budget: ")
+    .number(total())
+    .text(" bytes of ")
+    .number(BUDGET_BYTES)
+    .text(", ")
+    .number(total().saturating_sub(BUDGET_BYTES))
+    .text(" too many; take smaller ones, or more by XDNSD_LIMIT_MEMORY_MIB");
+
+const _: () = if total() > BUDGET_BYTES {
+    panic!("{}", TOO_MUCH.as_str());
+};
+
+/// A text that is put together while compiling. What does not fit is left out.
+struct Text {
+    bytes: [u8; Self::BYTES_MAX],
+    len: usize,
+}
+
+impl Text {
+    const BYTES_MAX: usize = 224;
+
+    const fn new() -> Self {
+        Self {
+            bytes: [0; Self::BYTES_MAX],
+            len: 0,
+        }
+    }
+
+    const fn text(mut self, text: &str) -> Self {
+        let mut at = 0;
+        while at < text.len() && self.len < Self::BYTES_MAX {
+            self.bytes[self.len] = text.as_bytes()[at];
+            self.len += 1;
+            at += 1;
+        }
+        self
+    }
+
+    /// In decimal.
+    const fn number(mut self, number: usize) -> Self {
+        const DIGITS: &str = "0123456789";
+        let mut unit = 1;
+        while number / unit >= 10 {
+            unit *= 10;
+        }
+        while unit > 0 {
+            let digit = number / unit % 10;
+            self = self.text(DIGITS.split_at(digit).1.split_at(1).0);
+            unit /= 10;
+        }
+        self
+    }
+
+    const fn as_str(&self) -> &str {
+        match std::str::from_utf8(self.bytes.split_at(self.len).0) {
+            Ok(text) => text,
+            Err(_) => "the capacities do NOT fit the memory budget",
+        }
+    }
+}
 
 /// The lines and the total, for `xdnsd memory`.
 #[must_use]
@@ -188,6 +246,23 @@ mod tests {
         assert_eq!(report.lines().count(), LINES.len() + 1);
         let umem = limits::WORKERS * limits::CHUNKS_PER_QUEUE * limits::CHUNK_SIZE;
         assert_eq!(LINES[0].total(), umem, "{report}");
+    }
+
+    #[test]
+    fn budget_that_is_exceeded_is_said_with_its_bytes() {
+        let text = TOO_MUCH;
+        let expected = format!(
+            "the capacities do NOT fit the memory budget: {} bytes of {BUDGET_BYTES}, 0 too many; ",
+            total()
+        );
+        assert!(text.as_str().starts_with(&expected), "{}", text.as_str());
+        assert!(text.as_str().ends_with("MEMORY_MIB"), "{}", text.as_str());
+        let number = |number| Text::new().number(number).as_str().to_owned();
+        assert_eq!(
+            [0, 9, 10, 1_048_576].map(number),
+            ["0", "9", "10", "1048576"]
+        );
+        assert_eq!(number(usize::MAX), usize::MAX.to_string());
     }
 
     #[test]

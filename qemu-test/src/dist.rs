@@ -1,9 +1,11 @@
 //! `cargo xtask dist`: the release as one archive, with its dependencies, for builds without a network.
 //!
-//! The same commit gives the same bytes: files in the order of their names, one time, one owner, two modes.
+//! The same commit gives the same bytes by any cargo: files in the order of their names, one time, one owner, two modes.
 //! The archive has no `buildroot/`, since that holds the archive's own hash.
 
+mod check;
 mod licences;
+mod vendor;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -20,18 +22,22 @@ use crate::signals::Signals;
 use crate::workspace;
 
 /// What `cargo xtask help` shows.
-pub const USAGE: &str = "dist";
+pub const USAGE: &str = "dist [--check]";
 
-/// Where Buildroot looks for dependencies that are there already.
-const VENDOR: &str = "VENDOR";
 /// Left out: the hash of the archive is in it.
 const LEFT_OUT: &str = "buildroot";
 
 /// Makes the archive and the file with its hash.
-pub fn main(arguments: Arguments, _: &Signals) -> Result<ExitCode> {
+pub fn main(mut arguments: Arguments, _: &Signals) -> Result<ExitCode> {
+    let is_check = arguments.flag("--check");
     arguments.finish()?;
+    if is_check {
+        return check::main();
+    }
     note_changes()?;
-    let (archive, licences) = make()?;
+    let cargo = workspace::cargo();
+    let directory = workspace::root().join("dist");
+    let (archive, licences) = make(Path::new(cargo.get_program()), &directory)?;
     let digest = sha256(&archive)?;
     let package = workspace::root().join("buildroot/package/xdnsd");
     let own = package.join("xdnsd.hash");
@@ -60,8 +66,8 @@ fn sha256(file: &Path) -> Result<String> {
     Ok(digest.context("sha256sum prints a digest")?.to_owned())
 }
 
-/// Makes the archive in `dist/`. Returns where it is, and the digest of the file of licences in it.
-fn make() -> Result<(PathBuf, String)> {
+/// Makes the archive in `directory`. Returns where it is, and the digest of the file of licences in it.
+fn make(cargo: &Path, directory: &Path) -> Result<(PathBuf, String)> {
     let name = format!("xdnsd-{}", env!("CARGO_PKG_VERSION"));
     let work = workspace::target().join("dist");
     let tree = work.join(&name);
@@ -74,30 +80,16 @@ fn make() -> Result<(PathBuf, String)> {
     {
         copy(&workspace::root().join(file), &tree.join(file))?;
     }
-    vendor(&tree)?;
+    vendor::vendor(cargo, &tree)?;
     let licences = tree.join(licences::FILE);
-    let text = licences::collect(&tree, &tree.join(VENDOR))?;
+    let text = licences::collect(&tree, &tree.join(vendor::VENDOR))?;
     write(&licences, text.as_bytes())?;
     let digest = sha256(&licences)?;
-    let directory = workspace::root().join("dist");
-    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
     let archive = directory.join(format!("{name}-vendored.tar.gz"));
     pack(&work, &name, &archive)?;
     fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
     Ok((archive, digest))
-}
-
-/// Puts every dependency beside the sources, and has cargo look for them there.
-fn vendor(tree: &Path) -> Result<()> {
-    let mut cargo = workspace::cargo();
-    let settings = output_of(cargo.args(["vendor", "--locked", VENDOR]).current_dir(tree))?;
-    ensure!(
-        settings.contains(VENDOR),
-        "cargo vendor does not say where its sources are: {settings:?}"
-    );
-    let path = tree.join(".cargo/config.toml");
-    let own = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    write(&path, format!("{own}\n{settings}").as_bytes())
 }
 
 fn pack(work: &Path, name: &str, archive: &Path) -> Result<()> {

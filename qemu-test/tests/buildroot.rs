@@ -187,3 +187,84 @@ fn power_button_is_heard_on_every_machine() {
     let action = read(&format!("{board}/rootfs-overlay/etc/acpi/PWRF/00000080"));
     assert!(action.contains("\nexec poweroff\n"));
 }
+
+/// U48: where no slot starts the loader starts anew, by commands that are built into it in every image.
+#[test]
+fn loader_has_what_it_needs_to_try_again() {
+    let script = read("buildroot/board/xdnsd/grub.cfg");
+    let end: Vec<_> = script.lines().rev().take(2).collect();
+    assert_eq!(end, ["reboot", "sleep 10"]);
+    let lists = ["x86_64", "aarch64_virt"].map(|machine| {
+        let config = read(&format!("buildroot/configs/xdnsd_{machine}_defconfig"));
+        between(&config, "BR2_TARGET_GRUB2_BUILTIN_MODULES_", "\"\n")
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(lists.each_ref().map(Vec::len), [2, 1]);
+    let debian = read("qemu-test/src/image/disk.rs");
+    let debian = between(&debian, "const LOADER_MODULES", "];").concat();
+    for list in lists
+        .iter()
+        .flatten()
+        .chain([&debian.replace(['"', ','], " ")])
+    {
+        for module in ["sleep", "reboot", "normal", "linux"] {
+            let has = list.split_whitespace().any(|word| word == module);
+            assert!(has, "{module} is not in {list}");
+        }
+    }
+}
+
+/// U52: what the kernel makes modules of unless told otherwise, and nothing loads.
+#[test]
+fn kernels_build_no_modules_that_nobody_loads() {
+    let fragments = [
+        "linux.fragment",
+        "linux-router.fragment",
+        "linux-virtio.fragment",
+    ];
+    for (machine, own) in [("x86_64", true), ("aarch64_virt", false)] {
+        let mut config = read(&format!("buildroot/board/xdnsd/linux-{machine}.config"));
+        for fragment in fragments {
+            config += &read(&format!("buildroot/board/xdnsd/{fragment}"));
+        }
+        let mut unset = vec![
+            "TCP_CONG_BIC",
+            "TCP_CONG_WESTWOOD",
+            "TCP_CONG_HTCP",
+            "EFIVAR_FS",
+        ];
+        unset.extend(own.then_some("X86_PKG_TEMP_THERMAL"));
+        for option in unset {
+            let line = format!("# CONFIG_{option} is not set");
+            assert!(
+                config.lines().any(|found| found == line),
+                "{machine}: {line}"
+            );
+        }
+        assert!(!config.contains("=m\n"), "{machine} asks for a module");
+    }
+}
+
+/// U47: a lease that comes late is waited for. Buildroot's busybox gives up after three questions.
+#[test]
+fn lease_that_comes_late_is_waited_for() {
+    let fragment = read("buildroot/board/xdnsd/busybox.fragment");
+    let options = between(&fragment, "CONFIG_IFUPDOWN_UDHCPC_CMD_OPTIONS=\"", "\"").concat();
+    let options: Vec<_> = options.split_whitespace().collect();
+    assert!(
+        options.contains(&"-b") && !options.contains(&"-n"),
+        "{options:?}"
+    );
+}
+
+/// U50: the release's own settings put the wrapper between cargo and rustc that keeps paths out.
+#[test]
+fn release_is_built_without_paths() {
+    let settings = read("qemu-test/src/dist/vendor.rs");
+    let wrapper = between(&settings, "rustc-wrapper = \"", "\"").concat();
+    let script = read(&wrapper);
+    assert!(script.starts_with("#!/bin/sh\n"), "{wrapper}");
+    assert!(script.contains("--remap-path-prefix=\"$here=/xdnsd\""));
+}

@@ -107,34 +107,48 @@ const IS_CACHE_CHANGED: bool = option_env!("XDNSD_LIMIT_CACHE_SHARDS").is_some()
     || option_env!("XDNSD_LIMIT_CACHE_SMALL_SETS").is_some()
     || option_env!("XDNSD_LIMIT_CACHE_LARGE_SETS").is_some();
 
-const _: () = assert!(CACHE_SHARDS.is_power_of_two());
-const _: () = assert!(CHUNK_SIZE.is_power_of_two() && CHUNK_SIZE >= 2048);
-const _: () = assert!(RX_RING.is_power_of_two() && TX_RING.is_power_of_two());
+// The compiler prints the text of what does not hold, so each says what is wrong, and of which capacity.
+const _: () = assert!(
+    CACHE_SHARDS.is_power_of_two(),
+    "XDNSD_LIMIT_CACHE_SHARDS is not a power of two"
+);
+const _: () = assert!(
+    CHUNK_SIZE.is_power_of_two() && CHUNK_SIZE >= 2048,
+    "CHUNK_SIZE is not a power of two of at least 2048"
+);
+const _: () = assert!(
+    RX_RING.is_power_of_two() && TX_RING.is_power_of_two(),
+    "XDNSD_LIMIT_RX_RING or XDNSD_LIMIT_TX_RING is not a power of two"
+);
 const _: () = assert!(
     RX_RING + BATCH + TX_CHUNKS <= CHUNKS_PER_QUEUE,
-    "a full fill ring, the batch in hand and the reserve for later replies"
+    "XDNSD_LIMIT_CHUNKS_PER_QUEUE is too small: a full fill ring (XDNSD_LIMIT_RX_RING), the batch in hand (64) and a quarter \
+     for later replies do not fit"
 );
 const _: () = assert!(
     CACHE_ENTRIES == 8192 || IS_CACHE_CHANGED,
-    "the goal's figure: 8,192 answers"
+    "the defaults of the cache do not hold 8,192 answers, which is the goal"
 );
 const _: () = assert!(
     CACHE_SMALL_SETS > 0 && CACHE_LARGE_SETS > 0,
-    "an answer of either size has a place"
+    "XDNSD_LIMIT_CACHE_SMALL_SETS or XDNSD_LIMIT_CACHE_LARGE_SETS is 0: answers of that size have no place"
 );
-const _: () = assert!(WORKERS > 0 && PENDING > 0 && UPSTREAMS > 0 && UPSTREAM_SOCKETS > 0);
+const _: () = assert!(
+    WORKERS > 0 && PENDING > 0 && UPSTREAMS > 0 && UPSTREAM_SOCKETS > 0,
+    "XDNSD_LIMIT_WORKERS, _PENDING, _UPSTREAMS or _UPSTREAM_SOCKETS is 0"
+);
 const _: () = assert!(
     UPSTREAM_SOCKETS <= 512 && STREAMS < 255,
     "the names of an engine's sockets, see `engine::socket`"
 );
 const _: () = assert!(
     WAITERS >= PENDING,
-    "the client that asked first waits as well"
+    "XDNSD_LIMIT_WAITERS is smaller than XDNSD_LIMIT_PENDING: not even who asks first could wait"
 );
 // Headroom 256 + Ethernet 14 + two tags 8 + IPv6 40 + UDP 8 + message.
 const _: () = assert!(
     256 + 70 + UDP_MESSAGE_MAX <= CHUNK_SIZE,
-    "a full answer fits the query's own chunk"
+    "UDP_MESSAGE_MAX is too large: a full answer does not fit the query's own chunk"
 );
 
 #[cfg(test)]

@@ -18,8 +18,10 @@ const DATA_BYTES: u64 = 32 << 20;
 /// Where a disk's first sector has the first sector of the fourth partition: behind 446 bytes of code and three entries
 /// of 16 bytes, 8 bytes into its own.
 const LAST_PARTITION_START: usize = 446 + 3 * 16 + 8;
+/// Where genimage.cfg has the slots begin.
+const SLOT_STARTS: [u64; 2] = [9 << 20, 41 << 20];
 /// What the loader needs to find, read and choose a slot.
-const LOADER_MODULES: [&str; 16] = [
+const LOADER_MODULES: [&str; 18] = [
     "biosdisk",
     "part_msdos",
     "squash4",
@@ -36,6 +38,8 @@ const LOADER_MODULES: [&str; 16] = [
     "minicmd",
     "boot",
     "fat",
+    "sleep",
+    "reboot",
 ];
 
 /// A new file system labelled `data` at `path`, with what is below `content`, if anything.
@@ -82,6 +86,29 @@ pub fn make_slot(image: &Image, path: &Path) -> Result<()> {
     }
     compress(&tree, path)?;
     fs::remove_dir_all(&tree).with_context(|| format!("remove {}", tree.display()))
+}
+
+/// A root at `path` with another file in it, as a maker edits the overlay before the build.
+pub fn make_root_with(image: &Image, file: &str, text: &str, path: &Path) -> Result<()> {
+    let tree = path.with_extension("tree");
+    run(Command::new("cp")
+        .arg("-a")
+        .arg(image.directory.join("root"))
+        .arg(&tree))?;
+    fs::write(tree.join(file), text).with_context(|| format!("write {file}"))?;
+    compress(&tree, path)?;
+    fs::remove_dir_all(&tree).with_context(|| format!("remove {}", tree.display()))
+}
+
+/// Overwrites the beginning of both slots of a disk.
+pub fn ruin_slots(disk: &Path) -> Result<()> {
+    let file = File::options().write(true).open(disk);
+    let file = file.with_context(|| format!("open {}", disk.display()))?;
+    for start in SLOT_STARTS {
+        file.write_all_at(&[0; 1 << 16], start)
+            .with_context(|| format!("write {}", disk.display()))?;
+    }
+    Ok(())
 }
 
 /// The disk that is flashed, put together in `work` by the script that Buildroot uses, with `config` on its data

@@ -67,10 +67,6 @@ pub fn assemble(root: &Path, parts: Parts<'_>) -> Result<()> {
         &root.join("etc"),
     )?;
     copy_tree(
-        &workspace::root().join("qemu-test/image-skeleton/usr"),
-        &root.join("usr"),
-    )?;
-    copy_tree(
         &workspace::root().join("buildroot/board/xdnsd/rootfs-overlay"),
         root,
     )?;

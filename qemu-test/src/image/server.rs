@@ -23,6 +23,10 @@ pub fn build(arch: Arch) -> Result<PathBuf> {
         &triple,
     ]);
     cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    cargo.env(
+        "RUSTC_WRAPPER",
+        workspace::root().join(".cargo/rustc-anywhere"),
+    );
     if arch == Arch::Aarch64 {
         cross(&mut cargo)?;
     }

@@ -157,6 +157,18 @@ const CASES: &[Case] = &[
         disks::update,
     ),
     Case::new(
+        "where no slot starts the loader tries again",
+        Kernel::V6_12,
+        disks::no_slot,
+    )
+    .own(),
+    Case::new(
+        "an address of the home's side may be leased",
+        Kernel::V6_12,
+        disks::leased_address,
+    )
+    .own(),
+    Case::new(
         "the black-box tests of VLANs",
         Kernel::V6_12,
         guest_tests::vlan,

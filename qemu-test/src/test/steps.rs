@@ -108,6 +108,7 @@ const STEPS: &[Step] = &[
     .filtered()
     .with(&[Purpose::Lab, Purpose::AfXdp]),
     Step::new("eBPF object", 30, |scope| Ok(scope.xtask("ebpf --check"))).with(&[Purpose::Ebpf]),
+    Step::new("release", 40, |scope| Ok(scope.xtask("dist --check"))),
     Step::new("lab", 30, |scope| Ok(scope.xtask("run --lab --once")))
         .root()
         .with(&[Purpose::Lab]),

@@ -12,6 +12,7 @@ use crate::image::{self, disk};
 use crate::process::output_of;
 use crate::qemu::machine::{Machine, free_port, press_power_button};
 use crate::wait::wait_until;
+use crate::workspace;
 
 /// Names that are asked for before a reboot and after it.
 const NAMES: [&str; 5] = [
@@ -251,6 +252,52 @@ pub fn update(bench: &Bench) -> Result<()> {
     router.guest.shell("xdnsd-update --back")?;
     let status = router.guest.shell("xdnsd-update --status")?;
     ensure!(status.contains("running=b good=b try=a"), "{status}");
+    Ok(())
+}
+
+/// U48: neither slot starts. The loader tries again by itself, not only once.
+pub fn no_slot(bench: &Bench) -> Result<()> {
+    let work = bench.scratch.join("disk");
+    let path = disk::make_disk(bench.image, &mut image::packages(), None, &work)?;
+    disk::ruin_slots(&path)?;
+    let mut machine = Machine::new(bench.image, bench.accel, bench.user_link()?);
+    machine.disk = Some(&path);
+    machine.memory_mib = 192;
+    let mut guest = bench.start(&machine)?;
+    guest.wait_for_nth("No slot starts. Trying again", 3, BOOT_LIMIT)?;
+    ensure!(guest.is_running(), "{}", guest.console());
+    Ok(())
+}
+
+/// U47: the home's side gets its address by DHCP, by the one word that people change in `/etc/network/interfaces`. The line
+/// for IPv6 stays as it was.
+pub fn leased_address(bench: &Bench) -> Result<()> {
+    const FILE: &str = "etc/network/interfaces";
+    let overlay = format!("buildroot/board/xdnsd/rootfs-overlay/{FILE}");
+    let shipped =
+        fs::read_to_string(workspace::root().join(overlay)).context("read the overlay")?;
+    let stanza = "iface eth0 inet static\n\taddress 192.168.1.1\n\tnetmask 255.255.255.0\n";
+    ensure!(shipped.contains(stanza), "another {FILE}:\n{shipped}");
+    let edited = shipped.replace(stanza, "iface eth0 inet dhcp\n");
+    let mut image = bench.image.clone();
+    image.root = bench.scratch.join("dhcp.squashfs");
+    disk::make_root_with(bench.image, FILE, &edited, &image.root)?;
+    let data = bench.scratch.join("data.ext4");
+    disk::make_data(&data, None)?;
+    let mut machine = bench.machine(bench.user_link()?, &data);
+    machine.image = &image;
+    let mut router = bench.boot(&machine)?;
+    router.guest.log_in()?;
+    let has = router.guest.shell("ip -o addr show dev eth0")?;
+    ensure!(
+        has.contains("inet 192.168.1.") && !has.contains("192.168.1.1/"),
+        "not leased: {has}"
+    );
+    ensure!(has.contains("fd00:53::1/64"), "IPv6 is gone: {has}");
+    let said = router.guest.shell(
+        "nslookup -type=a localhost $(ip -4 -o addr show dev eth0 | sed -n 's|.* inet \\([0-9.]*\\)/.*|\\1|p')",
+    )?;
+    ensure!(said.contains("127.0.0.1"), "{said}");
     Ok(())
 }
 
