@@ -56,11 +56,10 @@ pub fn receive(
     };
     let mut device = 0;
     for message in received.cmsgs()? {
-        match message {
-            ControlMessageOwned::Ipv4PacketInfo(info) => device = info.ipi_ifindex.cast_unsigned(),
-            ControlMessageOwned::Ipv6PacketInfo(info) => device = info.ipi6_ifindex,
-            // Nothing else was asked for.
-            _ => {}
+        if let ControlMessageOwned::Ipv4PacketInfo(info) = message {
+            device = info.ipi_ifindex.cast_unsigned();
+        } else if let ControlMessageOwned::Ipv6PacketInfo(info) = message {
+            device = info.ipi6_ifindex;
         }
     }
     Ok(Some((received.bytes, from, device)))

@@ -1,0 +1,264 @@
+use super::*;
+use std::cell::RefCell;
+
+/// Query for www.example.com, type A, from 192.0.2.1 to 192.0.2.53, computed by another implementation.
+const QUERY_V4: [u8; 75] = [
+    0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x02, 0x08, 0x00, 0x45, 0x00,
+    0x00, 0x3d, 0x12, 0x34, 0x40, 0x00, 0x40, 0x11, 0xa4, 0x45, 0xc0, 0x00, 0x02, 0x01, 0xc0, 0x00,
+    0x02, 0x35, 0x9c, 0x40, 0x00, 0x35, 0x00, 0x29, 0xd5, 0xa3, 0xbe, 0xef, 0x01, 0x00, 0x00, 0x01,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x03, 0x77, 0x77, 0x77, 0x07, 0x65, 0x78, 0x61, 0x6d, 0x70,
+    0x6c, 0x65, 0x03, 0x63, 0x6f, 0x6d, 0x00, 0x00, 0x01, 0x00, 0x01,
+];
+
+/// The same from 2001:db8::1 to 2001:db8::53.
+const QUERY_V6: [u8; 95] = [
+    0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x02, 0x86, 0xdd, 0x60, 0x00,
+    0x00, 0x00, 0x00, 0x29, 0x11, 0x40, 0x20, 0x01, 0x0d, 0xb8, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x20, 0x01, 0x0d, 0xb8, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x53, 0x9c, 0x40, 0x00, 0x35, 0x00, 0x29, 0xfe, 0x14, 0xbe, 0xef,
+    0x01, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x03, 0x77, 0x77, 0x77, 0x07, 0x65,
+    0x78, 0x61, 0x6d, 0x70, 0x6c, 0x65, 0x03, 0x63, 0x6f, 0x6d, 0x00, 0x00, 0x01, 0x00, 0x01,
+];
+
+const NOW: u64 = 77_000_000_000;
+const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+const CLIENT: Mac = Mac([
+    u16::from_ne_bytes([0x02, 0x00]),
+    u16::from_ne_bytes([0x00, 0x00]),
+    u16::from_ne_bytes([0x00, 0x02]),
+]);
+
+/// A kernel that answers as told and remembers the listen key it was asked for.
+struct Told {
+    egress_ifindex: u32,
+    mac: [u8; 6],
+    is_large: bool,
+    next_hop: Option<NextHop>,
+    heartbeat: Option<u64>,
+    asked: RefCell<Option<Listen>>,
+}
+
+impl Kernel for Told {
+    fn route(&self, listen: &Listen) -> Option<Route> {
+        *self.asked.borrow_mut() = Some(*listen);
+        let ours = [53, 153].map(u16::to_be_bytes).contains(&listen.port);
+        ours.then_some(Route::new(self.egress_ifindex, self.mac))
+    }
+    fn is_large(&self) -> bool {
+        self.is_large
+    }
+    fn next_hop(&self, reply: &Reply) -> Option<NextHop> {
+        assert_eq!(
+            reply.source.octets(),
+            [[0; 8], [0, 0, 0xff, 0xff, 192, 0, 2, 53]].concat()[..]
+        );
+        assert_eq!(
+            reply.destination.octets(),
+            [[0; 8], [0, 0, 0xff, 0xff, 192, 0, 2, 1]].concat()[..]
+        );
+        assert_eq!(reply.source_port.to_ne_bytes(), 53u16.to_be_bytes());
+        assert_eq!(reply.destination_port.to_ne_bytes(), 40000u16.to_be_bytes());
+        self.next_hop
+    }
+    fn heartbeat(&self) -> Option<u64> {
+        self.heartbeat
+    }
+    fn now(&self) -> u64 {
+        NOW
+    }
+}
+
+fn alive() -> Told {
+    Told {
+        egress_ifindex: 0,
+        mac: OUR_MAC,
+        is_large: false,
+        next_hop: None,
+        heartbeat: Some(NOW),
+        asked: RefCell::new(None),
+    }
+}
+
+fn run(bytes: &[u8], kernel: &Told) -> Result<(), Reason> {
+    // Exactly as long as the frame, so that a memory checker sees any byte read behind it.
+    let frame = bytes.to_vec().into_boxed_slice();
+    let range = frame.as_ptr_range();
+    // SAFETY: the range of a live slice.
+    classify(unsafe { Cursor::new(range.start, range.end) }, kernel)
+}
+
+fn changed(frame: &[u8], at: usize, to: u8) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    assert_ne!(frame[at], to, "a change changes something");
+    frame[at] = to;
+    frame
+}
+
+fn tagged(frame: &[u8], tags: &[[u8; 4]]) -> Vec<u8> {
+    [&frame[..12], tags.concat().as_slice(), &frame[12..]].concat()
+}
+
+#[test]
+fn a_query_to_us_is_ours() {
+    assert_eq!(run(&QUERY_V4, &alive()), Ok(()));
+    assert_eq!(run(&QUERY_V6, &alive()), Ok(()));
+}
+
+#[test]
+fn the_key_is_the_destination() {
+    let kernel = alive();
+    let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 53];
+    let mut key = Listen {
+        addr: mapped,
+        vlan_outer: [0; 2],
+        vlan_inner: [0; 2],
+        port: [0, 53],
+        padding: [0; 2],
+    };
+    assert_eq!(run(&QUERY_V4, &kernel), Ok(()));
+    assert_eq!(kernel.asked.take(), Some(key));
+
+    let tags = [[0x88, 0xa8, 0x61, 0x23], [0x81, 0x00, 0xe0, 0x05]];
+    assert_eq!(run(&tagged(&QUERY_V4, &tags), &kernel), Ok(()));
+    (key.vlan_outer, key.vlan_inner) = ([0x01, 0x23], [0x00, 0x05]);
+    assert_eq!(kernel.asked.take(), Some(key));
+
+    assert_eq!(run(&QUERY_V6, &kernel), Ok(()));
+    let asked = kernel.asked.take().map(|listen| listen.addr);
+    assert_eq!(asked, QUERY_V6[38..54].first_chunk().copied());
+}
+
+#[test]
+fn tags_that_name_no_vlan_and_too_many_tags() {
+    let priority = tagged(&QUERY_V4, &[[0x81, 0x00, 0xe0, 0x00]]);
+    assert_eq!(run(&priority, &alive()), Err(Reason::PassVlanPriority));
+    let three = tagged(&QUERY_V4, &[[0x81, 0x00, 0x00, 0x05]; 3]);
+    assert_eq!(run(&three, &alive()), Err(Reason::PassVlanDepth));
+}
+
+#[test]
+fn one_wrong_bit_anywhere_under_the_checksums_is_seen() {
+    for (frame, from) in [(&QUERY_V4[..], 14), (&QUERY_V6[..], 22)] {
+        for at in from..frame.len() {
+            for bit in 0..8 {
+                let damaged = changed(frame, at, frame[at] ^ (1 << bit));
+                assert!(run(&damaged, &alive()).is_err(), "byte {at}, bit {bit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_frame_is_never_ours_and_padding_is_no_matter() {
+    for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
+        for len in 0..frame.len() {
+            assert_eq!(
+                run(&frame[..len], &alive()),
+                Err(Reason::PassTruncated),
+                "{len}"
+            );
+        }
+        let padded = [frame, &[0xa5; 9]].concat();
+        assert_eq!(run(&padded, &alive()), Ok(()));
+    }
+}
+
+/// A port of a bridge hears what goes to other stations.
+#[test]
+fn a_frame_to_another_stations_mac_passes() {
+    for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
+        for at in 0..6 {
+            for bit in 0..8 {
+                let other = changed(frame, at, frame[at] ^ (1 << bit));
+                let is_group = at == 0 && bit == 0;
+                let reason = if is_group {
+                    Reason::PassMulticast
+                } else {
+                    Reason::PassOtherMac
+                };
+                assert_eq!(run(&other, &alive()), Err(reason), "byte {at}, bit {bit}");
+            }
+        }
+        let kernel = Told {
+            mac: [0x02, 0, 0, 0, 0, 0x03],
+            ..alive()
+        };
+        assert_eq!(run(frame, &kernel), Err(Reason::PassOtherMac));
+        assert_eq!(
+            run(&changed(frame, 5, 0x03), &kernel),
+            Ok(()),
+            "the address that the device has now"
+        );
+    }
+}
+
+#[test]
+fn a_frame_in_several_buffers_passes() {
+    let kernel = Told {
+        is_large: true,
+        ..alive()
+    };
+    for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
+        assert_eq!(run(frame, &kernel), Err(Reason::PassLargeFrame));
+    }
+}
+
+#[test]
+fn a_buffer_holds_its_own_length_and_no_more() {
+    const MAX: usize = 200;
+    for len in [0, 1, 63, 64, 65, 127, 128, 191, 199, 200, 201, 300] {
+        let bytes = vec![0; len].into_boxed_slice();
+        let range = bytes.as_ptr_range();
+        // SAFETY: the range of a live slice.
+        let cursor = unsafe { Cursor::new(range.start, range.end) };
+        for asked in (0..=300u64).chain([u64::MAX]) {
+            let expected = asked <= len as u64 && asked <= MAX as u64;
+            assert_eq!(cursor.holds::<MAX>(asked), expected, "{asked} of {len}");
+        }
+    }
+}
+
+#[test]
+fn the_reply_has_to_leave_as_the_query_came() {
+    let hop = |ifindex, mac| Some(NextHop { ifindex, mac });
+    let other = Mac([1, 2, 3]);
+    for (next_hop, verdict) in [
+        (hop(7, CLIENT), Ok(())),
+        (hop(8, CLIENT), Err(Reason::PassRoute)),
+        (hop(7, other), Err(Reason::PassRoute)),
+        (None, Err(Reason::PassRoute)),
+    ] {
+        let kernel = Told {
+            egress_ifindex: 7,
+            next_hop,
+            ..alive()
+        };
+        assert_eq!(run(&QUERY_V4, &kernel), verdict);
+    }
+}
+
+#[test]
+fn a_heartbeat_far_away_in_either_direction_is_stale() {
+    for (heartbeat, verdict) in [
+        (Some(NOW - HEARTBEAT_STALE_NS), Ok(())),
+        (Some(NOW + HEARTBEAT_STALE_NS), Ok(())),
+        (Some(NOW - HEARTBEAT_STALE_NS - 1), Err(Reason::PassStale)),
+        (Some(NOW + HEARTBEAT_STALE_NS + 1), Err(Reason::PassStale)),
+        (Some(0), Err(Reason::PassNoSocket)),
+        (None, Err(Reason::PassNoSocket)),
+    ] {
+        let kernel = Told {
+            heartbeat,
+            ..alive()
+        };
+        assert_eq!(run(&QUERY_V4, &kernel), verdict, "{heartbeat:?}");
+    }
+}
+
+#[test]
+fn an_address_is_mapped_and_back() {
+    let ipv4 = u32::from_ne_bytes([192, 0, 2, 53]);
+    assert_eq!(Address::mapped(ipv4).ipv4(), Some(ipv4));
+    assert_eq!(Address(1, Address::mapped(ipv4).1).ipv4(), None);
+    assert_eq!(Address(0, 1).ipv4(), None);
+}
