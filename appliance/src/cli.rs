@@ -28,6 +28,8 @@ pub enum Command {
         /// Without looking at this machine's interfaces.
         offline: bool,
     },
+    /// Ask the daemon of a config whether it answers.
+    Health(PathBuf),
     /// Ask a running daemon over its control socket.
     Ask {
         /// The request's line.
@@ -126,6 +128,15 @@ const FORMS: &[Form] = &[
         ..BARE
     },
     Form {
+        name: "health",
+        usage: " FILE",
+        about: "ask the daemon that serves FILE on this machine whether it answers",
+        arguments: &["FILE"],
+        least: 1,
+        make: |mut words| Ok(Command::Health(words.first())),
+        ..BARE
+    },
+    Form {
         name: "reference",
         about: "every key of the config, in Markdown",
         make: |_| Ok(Command::Reference),
@@ -173,7 +184,7 @@ const FORMS: &[Form] = &[
     },
     Form {
         name: "reload",
-        about: "read local data, lists, servers, routes, access and log again, and say what came of it",
+        about: "read local data, lists, servers, routes, access and log again; say what came of it",
         ..ASKS
     },
     Form {
@@ -243,7 +254,8 @@ pub fn help() -> String {
             writeln!(out, "  xdnsd {written:<28}{}", form.about)
         };
     }
-    out + "\nExit status: 0 done, 1 failed, 2 not written as above, 78 a config that cannot be run.\n\
+    out + "\nExit status: 0 done, 1 failed, 2 not written as above, 78 a config that cannot be run;\n\
+           of health 0 it answers, 1 it runs and does not answer, 3 nobody is there or can be asked.\n\
            A word behind `--` is an argument, whatever it begins with.\n"
 }
 
@@ -579,6 +591,7 @@ mod tests {
             Ok(Command::CompileLists(vec!["out".into(), "in".into()]))
         );
         assert_eq!(parsed("cache --socket=/x flush"), ask("cache flush", "/x"));
+        assert_eq!(parsed("health f"), Ok(Command::Health("f".into())));
         for (line, command) in [
             ("reference", Command::Reference),
             ("memory", Command::Memory),
@@ -627,7 +640,7 @@ mod tests {
             ("cache drop", "`cache drop` is not a command, did you mean `cache dump`?; there are: cache dump, cache flush, cache save".into()),
             ("lists", "lists needs another word: xdnsd lists compile".into()),
             ("--socket /x cache flush", "--socket: the command comes first: xdnsd COMMAND ..., see xdnsd help".into()),
-            ("help sing", "`sing` is not a command; there are: run, check, reference, memory, lists compile, stats, cache dump, cache flush, cache save, reload, version, help".into()),
+            ("help sing", "`sing` is not a command; there are: run, check, health, reference, memory, lists compile, stats, cache dump, cache flush, cache save, reload, version, help".into()),
             ("cache flush a..b", "`a..b` has an empty label".into()),
         ] {
             assert_eq!(parsed(line), Err(said), "{line}");

@@ -9,6 +9,7 @@ use xdnsd_core::dns::name::is_within;
 use crate::cache::{SharedCache, Walk, entry_text};
 use crate::clock;
 use crate::control::{Commands, Failure};
+use crate::health;
 use crate::policy::name;
 use crate::reload::Requester;
 use crate::store::Saver;
@@ -36,6 +37,10 @@ pub fn all(
             told.iter()
                 .try_for_each(|line| writeln!(out, "{}", text::line(line)))?;
             Ok(())
+        })
+        .with("health", |words, _| {
+            no_more(words)?;
+            health::look().map_err(Failure::Refused)
         })
         .with("cache dump", |words, out| {
             dump(cache, &name_of(words)?, out)
@@ -153,7 +158,7 @@ mod tests {
             ("cache save", "the config names no snapshot"),
             (
                 "cache drop",
-                "unknown request; allowed: stats, reload, cache dump, cache flush, cache save",
+                "unknown request; allowed: stats, reload, health, cache dump, cache flush, cache save",
             ),
         ] {
             assert_eq!(asked(&commands, request), Err(problem.into()));

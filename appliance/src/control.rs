@@ -143,12 +143,20 @@ impl Control {
     pub fn spawn(self, commands: Commands) -> io::Result<SocketFile> {
         let listener = self.listener;
         let serve_all = move || {
+            let mut is_said = false;
             for client in listener.incoming() {
-                match client.map(|client| serve(&client, &commands)) {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => debug!("control: client: {error}"),
+                match client {
+                    Ok(client) => {
+                        is_said = false;
+                        if let Err(error) = serve(&client, &commands) {
+                            debug!("control: client: {error}");
+                        }
+                    }
                     Err(error) => {
-                        warn!("control: accept: {error}");
+                        if !is_said {
+                            warn!("control: accept: {error}; tried again until it can be had");
+                        }
+                        is_said = true;
                         thread::sleep(PAUSE);
                     }
                 }
@@ -184,10 +192,12 @@ fn remove_stale(path: &Path) -> io::Result<()> {
             ));
         }
     }
-    match UnixStream::connect(path) {
-        Ok(_) => {
-            let problem = "another process answers at this socket";
-            Err(io::Error::new(ErrorKind::AddrInUse, problem))
+    let used = |problem: &str| Err(io::Error::new(ErrorKind::AddrInUse, problem));
+    match connect(path, PAUSE) {
+        Ok(_) => used("another process answers at this socket"),
+        // Its queue is full: it was stopped, or hangs.
+        Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {
+            used("another process has this socket and does not answer")
         }
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) => Err(error),
@@ -299,7 +309,8 @@ fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
 fn connection_failed(path: &Path, patience: Duration, error: &io::Error) -> io::Error {
     let is = |kinds: &[ErrorKind]| kinds.contains(&error.kind());
     let path = text::path(path);
-    io::Error::other(
+    io::Error::new(
+        error.kind(),
         if is(&[
             ErrorKind::NotFound,
             ErrorKind::ConnectionRefused,

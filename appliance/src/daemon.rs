@@ -2,158 +2,297 @@
 //!
 //! ```text
 //!  main ──── supervisor: interfaces, signals          worker 0..n ── engine ── cache shards
-//!            policy: files           control: UNIX socket    snapshot: disk    statistics: log
+//!            control: UNIX socket    snapshot: disk    statistics: log
 //! ```
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use log::{Level, error, info, log, warn};
+use log::{Level, info, log, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use xdnsd_core::counters::{Counter, Counters};
-use xdnsd_core::engine::{Engine, Notice, Settings, Tables};
-use xdnsd_core::forward::upstreams::Upstreams;
+use xdnsd_core::engine::Notice;
 use xdnsd_core::limits::WORKERS;
 use xdnsd_ebpf::Reason;
 
 use crate::cache::CACHE;
 use crate::config::{Config, Devices, Plan, UpstreamPorts};
 use crate::control::{Control, SocketFile};
+use crate::crew::{COUNTERS, Crew, NOTICES, PORT_STATS, TCP};
 use crate::listening::Listening;
-use crate::reload::{Reloader, Requester};
+use crate::notify::Notify;
+use crate::reload::Reloader;
+use crate::retry::Retry;
 use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
-use crate::worker::{
-    Letter, Lookup, LookupProgram, Mailbox, NoticeBoard, Parts, PortStats, Pulse, Route, Worker,
-    look_at_reserved_ports,
-};
-use crate::{clock, commands, memory, seal, sys};
-
-/// Threads with an engine: the workers, and one that serves TCP, so that it never makes UDP wait.
-pub const ENGINES: usize = WORKERS + 1;
-
-/// How long the first worker is waited for.
-const START_MAX: Duration = Duration::from_secs(1);
+use crate::worker::{Letter, Lookup, LookupProgram, Mailbox, QueueName, look_at_reserved_ports};
+use crate::{clock, commands, seal, sys};
 
 /// How often interfaces are looked after.
 const TEND_MS: u16 = 1_000;
+/// The first pause before a control socket that could not be had is tried again, in milliseconds.
+const CONTROL_MS: u64 = 1_000;
+/// The longest.
+const CONTROL_MAX_MS: u64 = 60_000;
 
-/// The engines' tables, one per worker, in .bss. A worker holds the lock of its own for as long as it lives.
-static TABLES: [Mutex<Tables<Route>>; ENGINES] = [const { Mutex::new(Tables::new()) }; ENGINES];
-static COUNTERS: [Counters; ENGINES] = [const { Counters::new() }; ENGINES];
-static PORT_STATS: [PortStats; ENGINES] = [const { PortStats::new() }; ENGINES];
-static PULSES: [Pulse; ENGINES] = [const { Pulse::new() }; ENGINES];
-static NOTICES: NoticeBoard = NoticeBoard::new();
-
-/// Bytes of one engine's tables, for the memory budget.
-pub const TABLES_BYTES: usize = size_of::<Mutex<Tables<Route>>>();
+/// When the main thread last looked after things, in milliseconds of the monotonic clock.
+pub static TENDED_MS: AtomicU64 = AtomicU64::new(0);
 
 /// Why the daemon cannot start, or ended badly: one sentence.
 pub type Failure = String;
 
 /// Serves `config`, which was read from `path`, until SIGTERM or SIGINT. SIGHUP reads it again.
 ///
+/// It starts with what there is: interfaces, addresses and servers' zones that are not there yet are served when they come.
+///
 /// # Errors
-/// What is missing: an interface, an address, a socket.
+/// Nothing can be served by this process, or a worker has ended or hangs.
 pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     seal::configure();
     sys::raise_descriptor_limit();
     look_at_reserved_ports();
     let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
-    let devices = Devices::read().map_err(|error| error.to_string())?;
-    let plan = config.plan(&devices).map_err(|errors| errors.to_string())?;
     // Before anything that takes queries: a process that serves already is not disturbed.
-    let control = bind_control(&config)?;
+    let mut door = Door::new(&config);
+    door.bind()?;
+    let devices = Devices::read().map_err(|error| error.to_string())?;
+    let plan = config.plan(&devices);
     CACHE.configure(random_key()?, config.cache.entries as usize);
     let store = restore(&config);
     let reloader = Reloader::start(path.to_owned(), &config, &plan)?;
 
-    let mailboxes = make_mailboxes()?;
-    let mut listening = Listening::new(&plan.endpoints);
-    let mut crew = Crew {
-        config: &config,
-        plan: &plan,
-        listening: &listening,
-        reloader: &reloader,
-        cookie_key: random_key()?,
-        threads: Vec::new(),
-    };
-    crew.start_first(mailboxes)?;
-    let mut supervisor = Supervisor::new(config.clone());
-    let workers = worker_count(&supervisor);
-    let mailboxes = &mailboxes[..=workers];
-    crew.start_others(mailboxes)?;
-    let threads = crew.threads;
-    reloader.serve(mailboxes);
-    supervisor.start(&plan, &devices, mailboxes);
-    say_without_xdp(&supervisor);
-    let _ports = take_ports(&config, mailboxes);
-
-    let telemetry = Arc::new(register(&supervisor, workers));
+    let mut listening = Listening::new(&config, &plan);
+    let mut crew = Crew::new(&config, &plan, random_key()?)?;
+    // It answers from the kernel's sockets while the kernel checks the XDP program, which takes longer than all the rest on a
+    // slow processor, and has the processor to itself until it does.
+    crew.start(0, &mut listening, reloader.set())?;
+    crew.wait_serving()?;
+    let supervisor = Supervisor::new(config.clone());
+    let telemetry = Arc::new(register(&supervisor));
     let keeper = start_keeper(&config, store)?;
-    let saver = keeper.as_ref().map(Keeper::saver);
-    let control = start_control(control, &telemetry, reloader.requester(), saver)?;
     if config.statistics.interval_secs > 0 {
         let interval = Duration::from_secs(config.statistics.interval_secs.into());
         telemetry::spawn_report(Arc::clone(&telemetry), interval)
             .map_err(|error| format!("statistics thread: {error}"))?;
     }
-    info!(
-        "ready: {} endpoints, {workers} workers",
-        plan.endpoints.len()
-    );
-
-    attend(
-        &signals,
-        &mut supervisor,
-        &mut listening,
-        &reloader,
-        mailboxes,
-    );
+    let mut daemon = Daemon {
+        supervisor,
+        listening,
+        reloader,
+        crew,
+        telemetry,
+        saver: keeper.as_ref().map(Keeper::saver),
+        door,
+        notify: Notify::from_environment(),
+        ports: None,
+        queues: Vec::new(),
+        is_ready: false,
+    };
+    let ended = daemon.start(&config).and_then(|()| daemon.attend(&signals));
 
     info!("stopping");
-    supervisor.stop();
-    for (mailbox, thread) in mailboxes.iter().zip(threads) {
-        // A full mailbox belongs to a worker that hangs: the process ends without it.
-        if mailbox.post(Letter::Stop).is_ok() && thread.join().is_err() {
-            error!("a worker had panicked");
-        }
-    }
-    drop(control);
+    daemon.notify.tell("STOPPING=1");
+    daemon.supervisor.stop();
+    daemon.crew.stop();
+    drop(daemon.door);
     if let Some(keeper) = keeper {
         keeper.finish();
     }
-    Ok(())
+    ended
 }
 
-/// Looks after the machine, the config and its files until somebody wants an end.
-fn attend(
-    signals: &SignalFd,
-    supervisor: &mut Supervisor,
-    listening: &mut Listening,
-    reloader: &Reloader,
-    mailboxes: &[Mailbox],
-) {
-    loop {
-        match wait(signals) {
-            Event::Tick => {}
-            Event::Reload => reloader.reload(),
-            Event::Stop => return,
+/// What the main thread looks after.
+struct Daemon {
+    supervisor: Supervisor,
+    listening: Listening,
+    reloader: Reloader,
+    crew: Crew,
+    telemetry: Arc<Telemetry>,
+    saver: Option<Saver>,
+    door: Door,
+    notify: Notify,
+    /// Brings the upstreams' answers back, as long as it is there.
+    ports: Option<LookupProgram>,
+    /// Which queue each worker is shown by.
+    queues: Vec<(usize, QueueName)>,
+    /// The log has said where it serves.
+    is_ready: bool,
+}
+
+impl Daemon {
+    /// Starts all workers that are needed by now, and waits until they serve.
+    fn start(&mut self, config: &Config) -> Result<(), Failure> {
+        let plan = self.supervisor.tend(self.crew.mailboxes());
+        // Without AF_XDP a worker for each CPU.
+        let cpus = std::thread::available_parallelism();
+        self.grow(cpus.map_or(1, usize::from))?;
+        self.crew
+            .start(TCP, &mut self.listening, self.reloader.set())?;
+        self.crew.wait_serving()?;
+        // Those that are started later, too: each gets the set in force with its start.
+        self.reloader.serve(self.crew.mailboxes());
+        say_without_xdp(&self.supervisor);
+        self.ports = take_ports(config, self.crew.mailboxes());
+        self.follow(plan.as_ref());
+        self.tend_door()?;
+        if !self.is_ready {
+            warn!("not ready: nothing that the config names is there to be served; waiting for it");
+            self.notify
+                .tell("STATUS=not ready: waits for an interface or address");
         }
-        let plan = supervisor.tend(mailboxes);
-        if let Some(plan) = &plan {
-            listening.follow(&plan.endpoints, mailboxes);
-            reloader.follow(plan);
+        Ok(())
+    }
+
+    /// Looks after the machine, the config and its files until somebody wants an end.
+    fn attend(&mut self, signals: &SignalFd) -> Result<(), Failure> {
+        loop {
+            let event = wait(signals, &self.crew);
+            TENDED_MS.store(clock::now().millis(), Ordering::Relaxed);
+            match event {
+                Event::Tick => {}
+                Event::Reload => self.reloader.reload(),
+                Event::Stop => return Ok(()),
+            }
+            if let Some(failure) = self.crew.failure() {
+                return Err(failure);
+            }
+            let plan = self.supervisor.tend(self.crew.mailboxes());
+            self.grow(0)?;
+            self.follow(plan.as_ref());
+            self.tend_door()?;
+            look_at_reserved_ports();
+            say_notice();
+            // A manager that is not told for a while ends the process, and starts it again.
+            if self.crew.look(std::time::Instant::now())? == Some(true) {
+                self.notify.tell("WATCHDOG=1");
+            }
         }
-        look_at_reserved_ports();
-        say_notice();
+    }
+
+    /// Starts workers until each RX queue has one, and at least `least`.
+    fn grow(&mut self, least: usize) -> Result<(), Failure> {
+        let queues = self.supervisor.queues();
+        let last = queues.iter().map(|(worker, _)| worker + 1).max();
+        let before = self.crew.workers();
+        for worker in before..last.unwrap_or(least).min(WORKERS) {
+            self.crew
+                .start(worker, &mut self.listening, self.reloader.set())?;
+        }
+        // A worker that has lost its queue is shown by it until it has another.
+        let mut shown = self.queues.clone();
+        for (worker, name) in queues {
+            shown.retain(|(other, known)| *other != worker && *known != name);
+            shown.push((worker, name));
+        }
+        if before != self.crew.workers() || self.queues != shown {
+            self.telemetry.set_workers(workers(&self.crew, &shown));
+            self.queues = shown;
+        }
+        Ok(())
+    }
+
+    /// Listens where the machine has an address by now.
+    fn follow(&mut self, plan: Option<&Plan>) {
+        if let Some(plan) = plan {
+            self.listening.want(&plan.endpoints);
+            self.reloader.follow(plan);
+        }
+        let now = clock::now();
+        if self.listening.is_due(now) {
+            let engines = self.crew.engines();
+            self.listening
+                .tend(engines, now, self.crew.mailboxes(), !self.is_ready);
+        }
+        let endpoints = self.listening.serving();
+        if !self.is_ready && endpoints > 0 {
+            self.is_ready = true;
+            let workers = self.crew.workers();
+            info!("ready: {endpoints} endpoints, {workers} workers");
+            self.notify.tell("READY=1\nSTATUS=ready");
+        }
+    }
+
+    /// Serves the control socket, where the config wants one and it can be had.
+    fn tend_door(&mut self) -> Result<(), Failure> {
+        if self.door.is_due(clock::now()) {
+            self.door.bind()?;
+        }
+        let Some(control) = self.door.bound.take() else {
+            return Ok(());
+        };
+        let requester = self.reloader.requester();
+        let telemetry = Arc::clone(&self.telemetry);
+        let commands = commands::all(telemetry, &CACHE, requester, self.saver.clone());
+        let file = control.spawn(commands);
+        self.door.file = Some(file.map_err(|error| format!("control socket: {error}"))?);
+        Ok(())
+    }
+}
+
+/// The control socket on its way into being.
+struct Door {
+    path: Option<Box<Path>>,
+    /// Listens, and is not served yet.
+    bound: Option<Control>,
+    /// It is served.
+    file: Option<SocketFile>,
+    retry: Retry,
+    /// The last trouble that was logged.
+    trouble: String,
+}
+
+impl Door {
+    fn new(config: &Config) -> Self {
+        Self {
+            path: config.control.socket.as_deref().map(Into::into),
+            bound: None,
+            file: None,
+            retry: Retry::default(),
+            trouble: String::new(),
+        }
+    }
+
+    /// Whether it is tried again now.
+    fn is_due(&self, now: xdnsd_core::time::Instant) -> bool {
+        self.bound.is_none() && self.file.is_none() && self.retry.is_due(now)
+    }
+
+    /// Listens, where the config wants that.
+    ///
+    /// # Errors
+    /// Another process answers there: it serves already. What else there is, is logged and tried again.
+    fn bind(&mut self) -> Result<(), Failure> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        if let Some(folder) = path.parent() {
+            // /run is empty after a boot. If it fails, so does the bind, which says why.
+            let _ = std::fs::create_dir_all(folder);
+        }
+        match Control::bind(path) {
+            Ok(control) => {
+                self.bound = Some(control);
+                self.retry.succeed();
+            }
+            Err(error) => {
+                let trouble = format!("control socket: {error}");
+                if error.kind() == std::io::ErrorKind::AddrInUse {
+                    return Err(trouble);
+                }
+                self.retry.fail(clock::now(), CONTROL_MS, CONTROL_MAX_MS);
+                if self.trouble != trouble {
+                    warn!("{trouble}; tried again until it can be had");
+                    self.trouble = trouble;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -208,7 +347,7 @@ fn block_signals() -> nix::Result<SignalFd> {
 
 /// What the main thread waits for.
 enum Event {
-    /// A second is over.
+    /// A second is over, or a worker has ended.
     Tick,
     /// SIGHUP.
     Reload,
@@ -216,9 +355,12 @@ enum Event {
     Stop,
 }
 
-/// Waits for a signal or the next turn.
-fn wait(signals: &SignalFd) -> Event {
-    let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+/// Waits for a signal, a worker that ends, or the next turn.
+fn wait(signals: &SignalFd, crew: &Crew) -> Event {
+    let mut fds = [
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        PollFd::new(crew.as_fd(), PollFlags::POLLIN),
+    ];
     // Interrupted or failed: a turn without an event, and the next one waits again.
     let _ = poll(&mut fds, PollTimeout::from(TEND_MS));
     if !fds[0].any().unwrap_or(false) {
@@ -244,118 +386,6 @@ fn say_notice() {
     }
 }
 
-/// A worker for each RX queue; without AF_XDP one for each CPU.
-fn worker_count(supervisor: &Supervisor) -> usize {
-    match supervisor.queues().len() {
-        0 => std::thread::available_parallelism()
-            .map_or(1, usize::from)
-            .min(WORKERS),
-        queues => queues,
-    }
-}
-
-/// As many as there can be threads with an engine: how many queues there are is known once the program is attached.
-fn make_mailboxes() -> Result<&'static [Mailbox], Failure> {
-    let mailboxes: Vec<Mailbox> = (0..ENGINES)
-        .map(|_| Mailbox::new())
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("eventfd: {error}"))?;
-    Ok(Vec::leak(mailboxes))
-}
-
-/// What every worker is started with.
-struct Crew<'a> {
-    config: &'a Config,
-    plan: &'a Plan,
-    listening: &'a Listening,
-    reloader: &'a Reloader,
-    cookie_key: [u8; 16],
-    /// Those that run, in the order of their mailboxes.
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Crew<'_> {
-    /// Starts the first. It answers from the kernel's sockets while the kernel checks the XDP program, which takes longer
-    /// than all the rest on a slow processor, and has the processor to itself until it does.
-    fn start_first(&mut self, mailboxes: &'static [Mailbox]) -> Result<(), Failure> {
-        let (serving, serves) = mpsc::channel();
-        self.start(&mailboxes[0], false, serving)?;
-        // Late or ended: nothing depends on it.
-        let _ = serves.recv_timeout(START_MAX);
-        Ok(())
-    }
-
-    /// Starts all but the first; the last one serves TCP alone.
-    fn start_others(&mut self, mailboxes: &'static [Mailbox]) -> Result<(), Failure> {
-        for (index, mailbox) in mailboxes.iter().enumerate().skip(1) {
-            self.start(mailbox, index + 1 == mailboxes.len(), mpsc::channel().0)?;
-        }
-        Ok(())
-    }
-
-    /// Starts the next worker: for UDP, or for TCP alone. It tells `serving` when it is about to serve.
-    fn start(
-        &mut self,
-        mailbox: &'static Mailbox,
-        has_tcp: bool,
-        serving: Sender<()>,
-    ) -> Result<(), Failure> {
-        let index = self.threads.len();
-        let listeners = self.listening.open(index, has_tcp);
-        let parts = Parts {
-            listeners: listeners.map_err(|error| error.to_string())?,
-            tcp_idle_ms: u64::from(self.config.settings().tcp_idle_100ms) * 100,
-            busy_poll_us: self.config.forward.busy_poll_us,
-            policy: self.reloader.set(),
-            notices: &NOTICES,
-            mailbox,
-            counters: &COUNTERS[index],
-            port_stats: &PORT_STATS[index],
-            pulse: &PULSES[index],
-        };
-        let upstreams = upstreams(self.config, self.plan);
-        let settings = Settings {
-            cookies: self.config.cookies(self.cookie_key),
-            ..self.config.settings()
-        };
-        let thread = memory::thread(&format!("worker {index}"))
-            .spawn(move || work(index, parts, upstreams, settings, &serving))
-            .map_err(|error| format!("worker thread: {error}"))?;
-        self.threads.push(thread);
-        Ok(())
-    }
-}
-
-/// The thread of one worker.
-fn work(
-    index: usize,
-    parts: Parts<'static>,
-    upstreams: Upstreams,
-    settings: Settings,
-    serving: &Sender<()>,
-) {
-    let mut tables = TABLES[index].lock().unwrap_or_else(PoisonError::into_inner);
-    let engine = Engine::new(&mut tables, &CACHE, parts.counters, upstreams, settings);
-    match Worker::new(engine, parts) {
-        Ok(mut worker) => {
-            // Only the first one is waited for.
-            let _ = serving.send(());
-            let _seal = seal::Seal::this_thread();
-            worker.run();
-        }
-        Err(error) => error!("worker {index}: {error}"),
-    }
-}
-
-/// The servers of every group, as the engine wants them.
-fn upstreams(config: &Config, plan: &Plan) -> Upstreams {
-    let mut upstreams = Upstreams::new();
-    upstreams
-        .configure(&config.servers(plan))
-        .expect("the config allows no more servers than fit");
-    upstreams
-}
-
 /// Puts the snapshot into the cache, where the config names one. What is wrong with it stops nothing.
 fn restore(config: &Config) -> Option<Store> {
     let path = config.cache.snapshot.as_deref()?;
@@ -367,6 +397,9 @@ fn restore(config: &Config) -> Option<Store> {
         Level::Info
     };
     log!(level, "snapshot: {restored}");
+    if let Some(problem) = store.folder_problem() {
+        warn!("snapshot: {problem}");
+    }
     Some(store)
 }
 
@@ -391,27 +424,7 @@ fn start_keeper(config: &Config, store: Option<Store>) -> Result<Option<Keeper>,
 }
 
 /// Registers everything that is counted.
-fn register(supervisor: &Supervisor, workers: usize) -> Telemetry {
-    let queues = supervisor.queues();
-    let worker = |index: usize| {
-        let named = queues.get(index);
-        telemetry::Worker {
-            interface: named.map_or("kernel".into(), |name| name.interface.clone()),
-            queue: match named {
-                Some(name) => name.queue.to_string(),
-                None if index == workers => "tcp".into(),
-                None => index.to_string(),
-            },
-            counters: &COUNTERS[index],
-            xsk: named.map(|_| -> telemetry::Read<_> {
-                Box::new(move || {
-                    PORT_STATS[index]
-                        .kernel()
-                        .ok_or_else(|| std::io::ErrorKind::NotConnected.into())
-                })
-            }),
-        }
-    };
+fn register(supervisor: &Supervisor) -> Telemetry {
     let programs = supervisor.attachments().iter().map(|attachment| {
         let program = Arc::clone(&attachment.program);
         telemetry::Program {
@@ -428,38 +441,39 @@ fn register(supervisor: &Supervisor, workers: usize) -> Telemetry {
         }
     });
     Telemetry {
-        workers: (0..=workers).map(worker).collect(),
         programs: programs.collect(),
         gauges: vec![telemetry::Gauge {
             name: "cache_entries",
             help: "Answers in the cache",
             value: Box::new(|| CACHE.len() as u64),
         }],
+        ..Telemetry::default()
     }
 }
 
-/// Listens at the control socket, where the config wants one.
-fn bind_control(config: &Config) -> Result<Option<Control>, Failure> {
-    let path = config.control.socket.as_deref();
-    if let Some(folder) = path.and_then(Path::parent) {
-        // /run is empty after a boot. If it fails, so does the bind, which says why.
-        let _ = std::fs::create_dir_all(folder);
-    }
-    let control = path.map(Control::bind).transpose();
-    control.map_err(|error| format!("control socket: {error}"))
-}
-
-/// Starts to serve it.
-fn start_control(
-    control: Option<Control>,
-    telemetry: &Arc<Telemetry>,
-    requester: Requester,
-    saver: Option<Saver>,
-) -> Result<Option<SocketFile>, Failure> {
-    let Some(control) = control else {
-        return Ok(None);
+/// The workers, as they are shown: by interface and queue, where they have one.
+fn workers(crew: &Crew, queues: &[(usize, QueueName)]) -> Vec<telemetry::Worker> {
+    let worker = |index: usize| {
+        let named = queues.iter().find(|(worker, _)| *worker == index);
+        let named = named.map(|(_, name)| name);
+        telemetry::Worker {
+            interface: named.map_or("kernel".into(), |name| name.interface.clone()),
+            queue: match named {
+                Some(name) => name.queue.to_string(),
+                None if index == TCP => "tcp".into(),
+                None => index.to_string(),
+            },
+            counters: &COUNTERS[index],
+            xsk: named.map(|_| -> telemetry::Read<_> {
+                Box::new(move || {
+                    PORT_STATS[index]
+                        .kernel()
+                        .ok_or_else(|| std::io::ErrorKind::NotConnected.into())
+                })
+            }),
+        }
     };
-    let commands = commands::all(Arc::clone(telemetry), &CACHE, requester, saver);
-    let socket = control.spawn(commands).map(Some);
-    socket.map_err(|error| format!("control socket: {error}"))
+    // The last one serves TCP, as long as the process lives.
+    let engines = (0..crew.workers()).chain([TCP]);
+    engines.map(worker).collect()
 }

@@ -1,116 +1,222 @@
 //! Where the workers listen with the kernel's sockets, while addresses of the router come and go: a provider hands out
-//! another prefix, an interface is made anew.
+//! another prefix, an interface is made anew or comes late.
 //!
 //! Each address has a place, the same in every worker. A socket whose address is gone stays open, for the address may
-//! come back, until its place is wanted for another.
+//! come back, until its place is wanted for another. What cannot be opened is tried again, later each time.
+//!
+//! An address is ours when its TCP socket is: it cannot be shared, while UDP sockets can (SO_REUSEPORT), so that another
+//! process that serves already is not robbed of half of its queries.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use log::{debug, info, warn};
+use xdnsd_core::limits::WORKERS;
+use xdnsd_core::time::Instant;
 
-use crate::config::Endpoint;
+use crate::config::{Config, Endpoint, Plan};
+use crate::crew::{ENGINES, TCP};
+use crate::retry::Retry;
 use crate::worker::{self, LISTENERS_MAX, Letter, Listeners, Mailbox};
+
+/// The first pause before an address that could not be listened on is tried again, in milliseconds.
+const AGAIN_MS: u64 = 1_000;
+/// The longest.
+const AGAIN_MAX_MS: u64 = 30_000;
 
 /// The addresses of the sockets, by place.
 #[derive(Debug)]
 pub struct Listening {
-    places: Vec<SocketAddr>,
+    places: Vec<Place>,
     places_max: usize,
 }
 
-impl Listening {
-    /// At these endpoints.
-    #[must_use]
-    pub fn new(endpoints: &[Endpoint]) -> Self {
-        let places: Vec<_> = endpoints.iter().map(Endpoint::socket_addr).collect();
+#[derive(Debug)]
+struct Place {
+    address: SocketAddr,
+    /// Whether the machine has it now.
+    is_wanted: bool,
+    /// The TCP socket, until the thread takes it that serves TCP.
+    tcp: Option<TcpListener>,
+    /// Who has its socket.
+    open: [bool; ENGINES],
+    /// All had theirs, and that was said.
+    is_said: bool,
+    retry: Retry,
+    /// The last trouble that was logged.
+    trouble: String,
+}
+
+impl Place {
+    fn new(address: SocketAddr) -> Self {
         Self {
-            places_max: places.len().max(LISTENERS_MAX),
-            places,
+            address,
+            is_wanted: true,
+            tcp: None,
+            open: [false; ENGINES],
+            is_said: false,
+            retry: Retry::default(),
+            trouble: String::new(),
         }
     }
 
-    /// Opens the sockets of one worker, the `index`th for UDP, or the one that has TCP.
-    ///
-    /// # Errors
-    /// The system call that failed, with the address.
-    pub fn open(&self, index: usize, has_tcp: bool) -> io::Result<Listeners> {
-        let mut listeners = Listeners::default();
-        for (place, &address) in self.places.iter().enumerate() {
-            open(&mut listeners, place as u16, address, index, has_tcp)?;
+    /// Opens the socket of one engine: the `udp`th of the workers, or the one that has TCP.
+    fn open(&mut self, place: u16, engine: usize, out: &mut Listeners) -> io::Result<()> {
+        if self.open[engine] {
+            return Ok(());
         }
-        Ok(listeners)
+        if self.tcp.is_none() && !self.open[TCP] {
+            self.tcp = Some(worker::open_tcp(self.address)?);
+        }
+        if engine == TCP {
+            out.tcp.extend(self.tcp.take().map(|tcp| (place, tcp)));
+        } else {
+            let socket = worker::open_udp(self.address)?;
+            steer(
+                &socket,
+                self.open[..WORKERS].iter().filter(|open| **open).count() + 1,
+            );
+            out.udp.push((place, socket));
+        }
+        self.open[engine] = true;
+        Ok(())
     }
 
-    /// Opens sockets for the endpoints that have none yet and hands them to the workers behind `mailboxes`, of which the
-    /// last has TCP.
-    pub fn follow(&mut self, endpoints: &[Endpoint], mailboxes: &[Mailbox]) {
-        let wanted: Vec<_> = endpoints.iter().map(Endpoint::socket_addr).collect();
-        let new = self.take_places(&wanted);
-        if new.is_empty() {
-            return;
+    /// Logs trouble once, and when to try again.
+    fn fail(&mut self, now: Instant, error: &io::Error) {
+        self.retry.fail(now, AGAIN_MS, AGAIN_MAX_MS);
+        let trouble = error.to_string();
+        if self.trouble != trouble {
+            warn!("{trouble}; tried again until it can be had");
+            self.trouble = trouble;
         }
-        for (index, mailbox) in mailboxes.iter().enumerate() {
-            let has_tcp = index + 1 == mailboxes.len();
-            let mut listeners = Listeners::default();
-            for &(place, address) in &new {
-                if let Err(error) = open(&mut listeners, place, address, index, has_tcp) {
-                    warn!("{error}");
-                }
-            }
-            if mailbox.post(Letter::Listen(Box::new(listeners))).is_err() {
-                warn!("worker {index} does not open its mail, it does not listen on new addresses");
-            }
-        }
-        for (_, address) in new {
-            info!("listening on {address}, too");
-        }
-    }
-
-    /// Gives a place to each of `wanted` that has none: one whose address is not wanted any more, or a new one.
-    fn take_places(&mut self, wanted: &[SocketAddr]) -> Vec<(u16, SocketAddr)> {
-        let mut new = Vec::new();
-        for &address in wanted {
-            if self.places.contains(&address) {
-                continue;
-            }
-            let left = self.places.iter().position(|old| !wanted.contains(old));
-            let place = match left {
-                Some(place) => place,
-                None if self.places.len() < self.places_max => {
-                    self.places.push(address);
-                    self.places.len() - 1
-                }
-                None => {
-                    warn!(
-                        "{address}: no socket, capacity: {} addresses",
-                        self.places_max
-                    );
-                    continue;
-                }
-            };
-            self.places[place] = address;
-            new.push((place as u16, address));
-        }
-        new
     }
 }
 
-fn open(
-    listeners: &mut Listeners,
-    place: u16,
-    address: SocketAddr,
-    index: usize,
-    has_tcp: bool,
-) -> io::Result<()> {
-    if has_tcp {
-        listeners.tcp.push((place, worker::open_tcp(address)?));
-    } else {
-        let socket = worker::open_udp(address)?;
-        steer(&socket, index + 1);
-        listeners.udp.push((place, socket));
+impl Listening {
+    /// Nothing is open yet. Places: for what `config` may come to listen on.
+    #[must_use]
+    pub fn new(config: &Config, plan: &Plan) -> Self {
+        let named = config
+            .interfaces
+            .iter()
+            .map(|interface| interface.listen.len());
+        let places_max = named.sum::<usize>().max(plan.endpoints.len());
+        let mut listening = Self {
+            places: Vec::new(),
+            places_max: places_max.max(LISTENERS_MAX),
+        };
+        listening.want(&plan.endpoints);
+        listening
     }
-    Ok(())
+
+    /// How many places there are.
+    #[must_use]
+    pub fn places_max(&self) -> usize {
+        self.places_max
+    }
+
+    /// Opens the sockets that `engine` has not, for all addresses that the machine has. What fails is logged and tried again.
+    pub fn open(&mut self, engine: usize, now: Instant) -> Listeners {
+        let mut listeners = Listeners::default();
+        for (number, place) in self.places.iter_mut().enumerate() {
+            if !place.is_wanted || !place.retry.may_try(now) {
+                continue;
+            }
+            if let Err(error) = place.open(number as u16, engine, &mut listeners) {
+                place.fail(now, &error);
+            }
+        }
+        listeners
+    }
+
+    /// Wants these endpoints and no others from now on.
+    pub fn want(&mut self, endpoints: &[Endpoint]) {
+        let wanted: Vec<_> = endpoints.iter().map(Endpoint::socket_addr).collect();
+        self.take_places(&wanted);
+    }
+
+    /// Whether [`Self::tend`] has something to do.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        let is_due = |place: &Place| place.is_wanted && !place.is_said && place.retry.may_try(now);
+        self.places.iter().any(is_due)
+    }
+
+    /// Opens what is missing of the sockets of `engines`, which run, and hands them over. `is_first`: the log has not said
+    /// yet where it serves.
+    pub fn tend(&mut self, engines: &[usize], now: Instant, mailboxes: &[Mailbox], is_first: bool) {
+        for &engine in engines {
+            let listeners = self.open(engine, now);
+            let places = listeners.places();
+            if places.is_empty() {
+                continue;
+            }
+            if mailboxes[engine]
+                .post(Letter::Listen(Box::new(listeners)))
+                .is_err()
+            {
+                let error = io::Error::other(format!("worker {engine} does not open its mail"));
+                for place in places {
+                    let place = &mut self.places[usize::from(place)];
+                    place.open[engine] = false;
+                    place.fail(now, &error);
+                }
+            }
+        }
+        for place in self
+            .places
+            .iter_mut()
+            .filter(|place| place.is_wanted && !place.is_said)
+        {
+            if engines.iter().all(|&engine| place.open[engine]) {
+                place.is_said = true;
+                place.retry.succeed();
+                place.trouble.clear();
+                if !is_first {
+                    info!("listening on {}, too", place.address);
+                }
+            }
+        }
+    }
+
+    /// A new worker has to get its sockets.
+    pub fn expect_more(&mut self) {
+        for place in &mut self.places {
+            place.is_said = false;
+        }
+    }
+
+    /// The addresses that all have sockets of.
+    #[must_use]
+    pub fn serving(&self) -> usize {
+        let places = self.places.iter();
+        places
+            .filter(|place| place.is_wanted && place.is_said)
+            .count()
+    }
+
+    /// Gives a place to each of `wanted` that has none: one whose address is not wanted any more, or a new one.
+    fn take_places(&mut self, wanted: &[SocketAddr]) {
+        for place in &mut self.places {
+            place.is_wanted = wanted.contains(&place.address);
+        }
+        for &address in wanted {
+            if self.places.iter().any(|place| place.address == address) {
+                continue;
+            }
+            if let Some(left) = self.places.iter_mut().find(|place| !place.is_wanted) {
+                *left = Place::new(address);
+            } else if self.places.len() < self.places_max {
+                self.places.push(Place::new(address));
+            } else {
+                warn!(
+                    "{address}: no socket, capacity: {} addresses",
+                    self.places_max
+                );
+            }
+        }
+    }
 }
 
 /// Queries for one name go to one of the workers. A kernel that cannot choose by name chooses by client.
@@ -123,61 +229,4 @@ fn steer(socket: &UdpSocket, workers: usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
-        let parse = |text: &&str| text.parse().expect("an address");
-        texts.iter().map(parse).collect()
-    }
-
-    fn taken(listening: &mut Listening, wanted: &[&str]) -> Vec<String> {
-        let new = listening.take_places(&addresses(wanted));
-        let shown = new
-            .iter()
-            .map(|(place, address)| format!("{place} {address}"));
-        shown.collect()
-    }
-
-    #[test]
-    fn a_place_is_kept_for_an_address_that_may_come_back() {
-        let (a, b, c) = ("192.0.2.1:53", "[2001:db8:1::1]:53", "[2001:db8:2::1]:53");
-        let mut listening = Listening {
-            places: addresses(&[a, b]),
-            places_max: 3,
-        };
-        assert!(taken(&mut listening, &[a, b]).is_empty());
-        assert!(taken(&mut listening, &[a]).is_empty());
-        assert!(
-            taken(&mut listening, &[a, b]).is_empty(),
-            "its socket is still there"
-        );
-        assert_eq!(taken(&mut listening, &[a, b, c]), [format!("2 {c}")]);
-    }
-
-    #[test]
-    fn an_address_that_is_gone_leaves_its_place_to_another() {
-        let (a, b, c) = ("192.0.2.1:53", "[2001:db8:1::1]:53", "[2001:db8:2::1]:53");
-        let mut listening = Listening {
-            places: addresses(&[a, b]),
-            places_max: 2,
-        };
-        assert_eq!(taken(&mut listening, &[a, c]), [format!("1 {c}")]);
-        assert_eq!(taken(&mut listening, &[b, c]), [format!("0 {b}")]);
-        assert!(
-            taken(&mut listening, &[a, b, c]).is_empty(),
-            "all places are in use"
-        );
-        assert_eq!(listening.places, addresses(&[b, c]));
-    }
-
-    #[test]
-    fn the_same_link_local_address_of_another_device_is_another() {
-        let (old, new) = ("[fe80::1%3]:53", "[fe80::1%8]:53");
-        let mut listening = Listening {
-            places: addresses(&[old]),
-            places_max: 2,
-        };
-        assert_eq!(taken(&mut listening, &[new]), [format!("0 {new}")]);
-    }
-}
+mod tests;

@@ -8,16 +8,20 @@ use std::process::ExitCode;
 
 use xdnsd::cli::{self, Command};
 use xdnsd::config::{Config, Devices, Endpoint, Plan, reference};
+use xdnsd::health::{self, Health};
 use xdnsd::holder::{self, Protocol};
 use xdnsd::policy::keeper::Keeper;
 use xdnsd::policy::set::PolicySet;
 use xdnsd::policy::{Notes, list_file};
+use xdnsd::store::Store;
 use xdnsd::{account, control, daemon, logging, memory, text};
 
 /// Exit status where the words are no command.
 const USAGE: u8 = 2;
 /// Exit status of `run` where the config file is wrong: to start it again does not help (EX_CONFIG of sysexits.h).
 const BAD_CONFIG: u8 = 78;
+/// Exit status of `health` where nobody is there, or nobody can be asked.
+const UNKNOWN: u8 = 3;
 
 /// Why a command failed, and the exit status that says so.
 struct Failure {
@@ -53,6 +57,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
     let done = match command {
         Command::Run { file, user } => return run(&file, user.as_deref()),
         Command::Check { file, offline } => check(&file, offline),
+        Command::Health(file) => return health(&file),
         Command::Ask { request, socket } => {
             let asked = control::ask(&socket, &request, &mut io::stdout().lock());
             asked.or_else(unless_reader_left)
@@ -85,6 +90,19 @@ fn run(file: &Path, user: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
+fn health(file: &Path) -> Result<(), Failure> {
+    let unknown = |problem: String| Failure {
+        status: UNKNOWN,
+        problem,
+    };
+    let config = Config::load(file).map_err(|errors| unknown(errors.to_string()))?;
+    match health::ask(&config) {
+        Health::Well => Ok(print(&format!("{}\n", Health::Well))?),
+        Health::Hangs(problem) => Err(problem.into()),
+        Health::Unknown(problem) => Err(unknown(problem)),
+    }
+}
+
 /// A file that the config names and that is not there is worth a word, and nothing more: it may come later.
 fn check(file: &Path, offline: bool) -> Result<(), String> {
     let config = Config::load(file).map_err(|errors| errors.to_string())?;
@@ -94,8 +112,16 @@ fn check(file: &Path, offline: bool) -> Result<(), String> {
         built.map_err(|problem| problem.to_string())?;
     } else {
         let devices = Devices::read().map_err(|error| error.to_string())?;
-        let plan = config.plan(&devices).map_err(|errors| errors.to_string())?;
+        let plan = config.plan(&devices);
+        if !plan.missing.faults().is_empty() {
+            return Err(plan.missing.to_string());
+        }
         free_addresses(&plan)?;
+        let snapshot = config.cache.snapshot.as_deref();
+        let store = snapshot.map(|path| Store::new(path, config.cache.stale_max_ttl));
+        if let Some(problem) = store.and_then(|store| store.folder_problem()) {
+            logging::say(&text::line(&format!("note: cache.snapshot: {problem}")));
+        }
         let started = Keeper::start(config.policy(), None);
         notes = started.map_err(|problem| problem.to_string())?.1.notes;
     }

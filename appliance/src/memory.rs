@@ -8,7 +8,7 @@ use xdnsd_core::limits;
 use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
 
 use crate::cache::SharedCache;
-use crate::daemon::{ENGINES, TABLES_BYTES};
+use crate::crew::{ENGINES, TABLES_BYTES};
 use crate::logging;
 use crate::store;
 use crate::worker::{PORTS_BYTES, PORTS_SHARED_BYTES, PortStats, SLOTS_BYTES, STREAM_BYTES};

@@ -16,7 +16,7 @@ use xdnsd_core::policy::on_link::Network;
 
 use crate::cache::CACHE;
 use crate::clock;
-use crate::config::{Config, Devices, Plan, Server};
+use crate::config::{Config, Devices, Plan};
 use crate::memory;
 use crate::policy::Notes;
 use crate::policy::keeper::{Keeper, Update};
@@ -123,6 +123,7 @@ impl Reloader {
         let (requester, inbox) = Requester::new()?;
         let care = Care {
             path,
+            config: config.clone(),
             groups,
             keeper,
             mailboxes: &[],
@@ -180,6 +181,8 @@ fn lock(set: &Mutex<Arc<PolicySet>>) -> MutexGuard<'_, Arc<PolicySet>> {
 /// What the thread has.
 struct Care {
     path: PathBuf,
+    /// As it was read last.
+    config: Config,
     /// The upstream groups, as the workers have them.
     groups: Groups,
     keeper: Keeper,
@@ -258,14 +261,23 @@ impl Care {
         }
     }
 
+    /// The plan is that of the config at the start; the servers are those of the config that was read last.
     fn follow_addresses(&mut self, plan: &Plan) {
         serve_devices(plan);
         let (unfit_sources, on_link) = (&plan.unfit_sources, &plan.on_link);
-        if unfit_sources == self.keeper.unfit_sources() && on_link == self.keeper.on_link() {
+        let servers = match Devices::read() {
+            Ok(devices) => self.config.servers(&self.config.plan(&devices)),
+            Err(_) => self.groups.servers.clone(),
+        };
+        if servers == self.groups.servers
+            && unfit_sources == self.keeper.unfit_sources()
+            && on_link == self.keeper.on_link()
+        {
             return;
         }
+        self.groups.servers.clone_from(&servers);
         self.keeper
-            .set_addresses(unfit_sources.clone(), on_link.clone());
+            .set_addresses(servers, unfit_sources.clone(), on_link.clone());
         self.post();
     }
 
@@ -283,6 +295,7 @@ impl Care {
                     CACHE.clear();
                 }
                 self.groups = groups;
+                self.config = config;
                 let head = if has_failed {
                     RELOADED_IN_PART
                 } else {
@@ -307,12 +320,12 @@ impl Care {
     fn load(&mut self) -> Result<(Config, Groups, Update), String> {
         let config = Config::load(&self.path).map_err(|errors| errors.to_string())?;
         let devices = Devices::read().map_err(|error| error.to_string())?;
-        let groups = match config.plan(&devices) {
-            Ok(plan) => Groups::of(&config, &plan),
-            // An interface may be away for the moment, which changes nothing about the same servers.
-            Err(_) if config.group_servers() == self.groups.texts => self.groups.clone(),
-            Err(errors) => return Err(errors.to_string()),
-        };
+        // A server whose zone is away for the moment is asked when it comes.
+        let plan = config.plan(&devices);
+        for fault in plan.missing.faults() {
+            warn!("{fault}; the rest is served, and this when it comes");
+        }
+        let groups = Groups::of(&config, &plan);
         let (unfit_sources, on_link) = (self.keeper.unfit_sources(), self.keeper.on_link());
         let input = input(&config, &groups, unfit_sources, on_link);
         let update = self.keeper.reload(input, wall_secs());
@@ -349,8 +362,6 @@ impl Care {
 #[derive(Clone)]
 struct Groups {
     names: Vec<String>,
-    /// As the config has them.
-    texts: Vec<Vec<Server>>,
     /// As the workers have them.
     servers: Vec<UpstreamConfig>,
 }
@@ -359,7 +370,6 @@ impl Groups {
     fn of(config: &Config, plan: &Plan) -> Self {
         Self {
             names: config.group_names(),
-            texts: config.group_servers(),
             servers: config.servers(plan),
         }
     }

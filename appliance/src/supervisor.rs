@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{debug, info, warn};
+use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use xdnsd_core::limits::WORKERS;
 use xdnsd_core::time::Instant;
@@ -20,14 +21,22 @@ use xdnsd_ebpf::{Listen, Route};
 
 use crate::changes::Changes;
 use crate::clock;
-use crate::config::{Config, Devices, Endpoint, Interface, Plan, RouteCheck, XdpMode};
+use crate::config::{Config, Devices, Endpoint, Fault, Interface, Plan, RouteCheck, XdpMode};
 use crate::ethtool::{self, RxVlanOffload};
+use crate::retry::Retry;
 use crate::worker::{Letter, Mailbox, Port, QueueName};
 use crate::xdp::{self, Program};
 use crate::xsk::{BindMode, Options, UmemSlot, Xsk};
 
-/// An interface that refused the program is asked again after this time, in milliseconds.
+/// An interface that refused the program is asked again after this time, in milliseconds, and later each time: to load the
+/// program takes a slow processor long, and what stands in its way is mostly there to stay.
 const REFUSED_MS: u64 = 60_000;
+/// The longest of these pauses.
+const REFUSED_MAX_MS: u64 = 3_600_000;
+/// A queue that could not have a socket is asked again after this time, in milliseconds.
+const QUEUE_MS: u64 = 1_000;
+/// The longest of these pauses.
+const QUEUE_MAX_MS: u64 = 60_000;
 
 /// A program that others may read the counters of; `None` while the interface is away.
 pub type SharedProgram = Arc<Mutex<Option<Program>>>;
@@ -40,15 +49,28 @@ pub struct Attachment {
     pub program: SharedProgram,
     /// Index of the interface when the program was attached; `None`: it is away.
     ifindex: Option<u32>,
-    /// The interface that could not have the program, and when that was tried.
-    refused: Option<(u32, Instant)>,
+    /// The interface that could not have the program.
+    refused: Option<u32>,
+    /// When an interface that refused, or that lost its sockets, is tried again.
+    retry: Retry,
     mode: XdpMode,
     zero_copy: bool,
     /// Whether the config listens on a VLAN of it.
     has_tagged: bool,
-    /// RX queue and the worker that serves it.
-    queues: Vec<(u32, usize)>,
+    /// The RX queues that have a worker.
+    queues: Vec<Queue>,
     /// The last trouble that was logged, so that it is logged once.
+    trouble: String,
+}
+
+/// An RX queue that a worker serves, or is to serve.
+struct Queue {
+    number: u32,
+    worker: usize,
+    /// The worker was given a socket.
+    is_open: bool,
+    retry: Retry,
+    /// The last trouble that was logged.
     trouble: String,
 }
 
@@ -60,6 +82,8 @@ pub struct Supervisor {
     /// Every program knows the devices as they are. Not so at the start: they were read before `changes` was there.
     is_settled: bool,
     attachments: Vec<Attachment>,
+    /// What is not there and was said.
+    missing: Vec<Fault>,
 }
 
 /// Locks although a thread panicked while it held the lock: a program is valid at every moment.
@@ -68,12 +92,10 @@ fn lock(program: &SharedProgram) -> std::sync::MutexGuard<'_, Option<Program>> {
 }
 
 impl Supervisor {
-    /// Attaches the programs and counts queues. An interface that cannot have XDP is served by the kernel's sockets
-    /// alone, and the log says why.
+    /// Nothing is attached yet: [`Self::tend`] does that.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let mut attachments: Vec<Attachment> = Vec::new();
-        let mut workers = 0;
         for interface in &config.interfaces {
             let name = interface.name.as_str();
             if interface.xdp == XdpMode::Off || attachments.iter().any(|other| other.name == name) {
@@ -82,8 +104,6 @@ impl Supervisor {
             let mut attachment = Attachment::new(interface);
             let tagged = |other: &Interface| other.name == interface.name && other.vlan != 0;
             attachment.has_tagged = config.interfaces.iter().any(tagged);
-            attachment.attach();
-            attachment.assign(&mut workers);
             attachments.push(attachment);
         }
         Self {
@@ -91,6 +111,7 @@ impl Supervisor {
             changes: Changes::watch(),
             is_settled: false,
             attachments,
+            missing: Vec::new(),
         }
     }
 
@@ -100,53 +121,75 @@ impl Supervisor {
         &self.attachments
     }
 
-    /// Which interface and queue each worker serves, in the order of workers.
+    /// Which interface and queue each worker serves that has one.
     #[must_use]
-    pub fn queues(&self) -> Vec<QueueName> {
+    pub fn queues(&self) -> Vec<(usize, QueueName)> {
         let mut named: Vec<(usize, QueueName)> = Vec::new();
         for attachment in &self.attachments {
-            for &(queue, worker) in &attachment.queues {
-                let interface = attachment.name.clone();
-                named.push((worker, QueueName { interface, queue }));
+            for queue in &attachment.queues {
+                let name = QueueName {
+                    interface: attachment.name.clone(),
+                    queue: queue.number,
+                };
+                named.push((queue.worker, name));
             }
         }
-        named.sort_by_key(|&(worker, _)| worker);
-        named.into_iter().map(|(_, name)| name).collect()
+        named
     }
 
-    /// Opens the AF_XDP sockets, hands them to the workers behind `mailboxes`, and lets the programs redirect.
-    pub fn start(&mut self, plan: &Plan, devices: &Devices, mailboxes: &[Mailbox]) {
-        let Self {
-            config,
-            attachments,
-            ..
-        } = self;
-        for attachment in attachments {
-            attachment.start(config, plan, devices, mailboxes);
-        }
-    }
-
-    /// Looks after the interfaces: one that was deleted, one that came back, VLAN devices that were made or removed.
+    /// Looks after the interfaces: those that come, those that were deleted, sockets that could not be had, VLAN devices that
+    /// were made or removed. Attaches the programs, opens the AF_XDP sockets, hands them to the workers behind `mailboxes`,
+    /// which need not run yet, and lets the programs redirect. An interface that cannot have XDP is served by the kernel's
+    /// sockets alone, and the log says why.
     ///
     /// Gives what of the config meets this machine by now, if it may be something else. Nothing has changed: this costs a
     /// system call for each interface, and one more.
     pub fn tend(&mut self, mailboxes: &[Mailbox]) -> Option<Plan> {
+        let now = clock::now();
         for attachment in &mut self.attachments {
-            attachment.notice_loss(mailboxes);
+            attachment.notice_loss(now, mailboxes);
         }
-        let is_due = self.attachments.iter().any(Attachment::is_due);
+        let is_due = self
+            .attachments
+            .iter()
+            .any(|attachment| attachment.is_due(now));
         self.is_settled &= !self.changes.take() && !is_due;
         if self.is_settled {
             return None;
         }
         let devices = Devices::read().ok()?;
-        // What the config asks for may come back piece by piece: first the interface, then its addresses.
-        let plan = self.config.plan(&devices).ok()?;
+        // What the config asks for may come piece by piece: first the interface, then its addresses.
+        let plan = self.config.plan(&devices);
+        self.say_missing(&plan);
         self.is_settled = true;
+        let mut taken = [false; WORKERS];
+        for (worker, _) in self.queues() {
+            taken[worker] = true;
+        }
         for attachment in &mut self.attachments {
-            self.is_settled &= attachment.tend(&self.config, &plan, &devices, mailboxes);
+            let world = World {
+                config: &self.config,
+                plan: &plan,
+                devices: &devices,
+                mailboxes,
+                now,
+            };
+            self.is_settled &= attachment.tend(&world, &mut taken);
         }
         Some(plan)
+    }
+
+    /// Logs each thing that the config names and that is not there, once until it has come.
+    fn say_missing(&mut self, plan: &Plan) {
+        let faults = plan.missing.faults();
+        let is_same = |one: &Fault, other: &Fault| {
+            (&one.key, one.position, &one.problem) == (&other.key, other.position, &other.problem)
+        };
+        let is_known = |fault: &&Fault| self.missing.iter().any(|known| is_same(known, fault));
+        for fault in faults.iter().filter(|fault| !is_known(fault)) {
+            warn!("{fault}; the rest is served, and this when it comes");
+        }
+        self.missing = faults.to_vec();
     }
 
     /// Detaches every program: from here on the kernel's sockets have everything.
@@ -157,6 +200,15 @@ impl Supervisor {
     }
 }
 
+/// What an attachment is tended by.
+struct World<'a> {
+    config: &'a Config,
+    plan: &'a Plan,
+    devices: &'a Devices,
+    mailboxes: &'a [Mailbox],
+    now: Instant,
+}
+
 impl Attachment {
     fn new(interface: &Interface) -> Self {
         Self {
@@ -164,6 +216,7 @@ impl Attachment {
             program: Arc::new(Mutex::new(None)),
             ifindex: None,
             refused: None,
+            retry: Retry::default(),
             mode: interface.xdp,
             zero_copy: interface.zero_copy,
             has_tagged: false,
@@ -173,7 +226,7 @@ impl Attachment {
     }
 
     /// Loads and attaches the program.
-    fn attach(&mut self) {
+    fn attach(&mut self, now: Instant) {
         let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
             return;
         };
@@ -193,12 +246,15 @@ impl Attachment {
                 }
                 *lock(&self.program) = Some(program);
                 self.ifindex = Some(ifindex);
-                self.refused = None;
+                if self.refused.take().is_some() {
+                    self.retry.succeed();
+                }
                 self.trouble.clear();
                 self.show_tags();
             }
             Err(error) => {
-                self.refused = Some((ifindex, clock::now()));
+                self.refused = Some(ifindex);
+                self.retry.fail(now, REFUSED_MS, REFUSED_MAX_MS);
                 self.say(format!("no XDP, the kernel's sockets serve: {error}"));
             }
         }
@@ -224,11 +280,8 @@ impl Attachment {
         }
     }
 
-    /// Gives each RX queue a worker, as long as there are any.
-    fn assign(&mut self, workers: &mut usize) {
-        if self.ifindex.is_none() {
-            return;
-        }
+    /// Gives each RX queue a worker, as long as there are any that are not `taken`.
+    fn assign(&mut self, taken: &mut [bool; WORKERS]) {
         let (rx_queues, tx_queues) = queues(&self.name).unwrap_or((1, 1));
         // A socket sends on the TX queue of its own number. Where there is none, the kernel takes the frame and drops it
         // (xsk_generic_xmit), so the XDP program passes what arrives on that RX queue.
@@ -239,39 +292,59 @@ impl Attachment {
                 self.name
             );
         }
-        for queue in 0..count {
-            if *workers == WORKERS {
-                let left = count - queue;
+        for number in 0..count {
+            let Some(worker) = taken.iter().position(|taken| !taken) else {
+                let left = count - number;
                 warn!(
                     "{}: {left} of {count} RX queues have no worker, the kernel's sockets serve them; \
                      capacity: {WORKERS} workers",
                     self.name
                 );
                 break;
-            }
-            self.queues.push((queue, *workers));
-            *workers += 1;
+            };
+            taken[worker] = true;
+            self.queues.push(Queue {
+                number,
+                worker,
+                is_open: false,
+                retry: Retry::default(),
+                trouble: String::new(),
+            });
         }
     }
 
-    fn start(&mut self, config: &Config, plan: &Plan, devices: &Devices, mailboxes: &[Mailbox]) {
-        if self.ifindex.is_none() {
-            return;
-        }
-        let mut opened = 0;
-        for (queue, worker) in self.queues.clone() {
-            match self.open_queue(queue, worker, &mailboxes[worker]) {
-                Ok(mode) => {
-                    info!("{} queue {queue}: AF_XDP socket, {mode} mode", self.name);
-                    opened += 1;
-                }
-                Err(problem) => self.say(format!(
-                    "queue {queue} has no AF_XDP, the kernel's sockets serve it: {problem}"
-                )),
+    /// Opens the sockets that are not there, unless they wait for their next try.
+    fn open_queues(&mut self, world: &World<'_>) {
+        for index in 0..self.queues.len() {
+            let Queue {
+                number,
+                worker,
+                is_open,
+                retry,
+                ..
+            } = self.queues[index];
+            if is_open || !retry.may_try(world.now) {
+                continue;
             }
-        }
-        if opened > 0 {
-            self.listen(config, plan, devices);
+            let opened = self.open_queue(number, worker, &world.mailboxes[worker]);
+            let queue = &mut self.queues[index];
+            match opened {
+                Ok(mode) => {
+                    info!("{} queue {number}: AF_XDP socket, {mode} mode", self.name);
+                    queue.is_open = true;
+                    queue.trouble.clear();
+                }
+                Err(problem) => {
+                    queue.retry.fail(world.now, QUEUE_MS, QUEUE_MAX_MS);
+                    if queue.trouble != problem {
+                        warn!(
+                            "{} queue {number} has no AF_XDP, the kernel's sockets serve it: {problem}",
+                            self.name
+                        );
+                        queue.trouble = problem;
+                    }
+                }
+            }
         }
     }
 
@@ -314,8 +387,8 @@ impl Attachment {
     }
 
     /// Tells the program which destinations are ours. Whether it knows them now.
-    fn listen(&mut self, config: &Config, plan: &Plan, devices: &Devices) -> bool {
-        let wanted = listen_entries(&self.name, config, plan, devices);
+    fn listen(&mut self, world: &World<'_>) -> bool {
+        let wanted = listen_entries(&self.name, world.config, world.plan, world.devices);
         let set = match lock(&self.program).as_mut() {
             Some(program) => program
                 .set_listen(&wanted)
@@ -329,48 +402,78 @@ impl Attachment {
         is_set
     }
 
-    /// Lets go of an interface that was deleted. One of the same name is another.
-    fn notice_loss(&mut self, mailboxes: &[Mailbox]) {
-        if self.ifindex.is_none() || if_nametoindex(self.name.as_str()).ok() == self.ifindex {
+    /// Lets go of an interface that was deleted, or that a worker's socket said is. One of the same name is another.
+    fn notice_loss(&mut self, now: Instant, mailboxes: &[Mailbox]) {
+        if self.ifindex.is_none() {
+            return;
+        }
+        let is_gone = match if_nametoindex(self.name.as_str()) {
+            Ok(index) => Some(index) != self.ifindex,
+            // Anything else says nothing about the interface: it takes a descriptor to ask.
+            Err(errno) => errno == Errno::ENODEV,
+        };
+        let is_closed = |queue: &Queue| queue.is_open && UmemSlot::is_free(queue.worker);
+        if !is_gone && !self.queues.iter().any(is_closed) {
             return;
         }
         self.ifindex = None;
         *lock(&self.program) = None;
-        self.say("the interface is gone, the kernel's sockets serve".into());
-        for &(_, worker) in &self.queues {
+        if is_gone {
+            self.retry.succeed();
+            self.say("the interface is gone, the kernel's sockets serve".into());
+        } else {
+            self.retry.fail(now, QUEUE_MS, QUEUE_MAX_MS);
+            self.say(
+                "a socket was lost, the kernel's sockets serve until it is opened anew".into(),
+            );
+        }
+        for queue in self.queues.drain(..) {
             // A full mailbox has a letter of this kind already.
-            let _ = mailboxes[worker].post(Letter::Detach);
+            let _ = mailboxes[queue.worker].post(Letter::Detach);
         }
     }
 
-    /// Whether there is nothing more to do until something changes.
-    fn tend(
-        &mut self,
-        config: &Config,
-        plan: &Plan,
-        devices: &Devices,
-        mailboxes: &[Mailbox],
-    ) -> bool {
+    /// Whether there is nothing more to do until something changes, or is due.
+    fn tend(&mut self, world: &World<'_>, taken: &mut [bool; WORKERS]) -> bool {
         if self.ifindex.is_some() {
-            return self.listen(config, plan, devices);
+            self.open_queues(world);
+            return self.listen(world);
         }
-        let index = devices.named(&self.name).map(|device| device.index);
-        let is_known = self
-            .refused
-            .is_some_and(|(refused, _)| Some(refused) == index);
-        if index.is_none() || self.queues.is_empty() || is_known && !self.is_due() {
+        let device = world.devices.named(&self.name);
+        let Some(device) = device.filter(|_| self.has_endpoints(world)) else {
+            self.refused = None;
+            self.retry.succeed();
+            return true;
+        };
+        // Another interface of this name has refused nothing.
+        let is_other = self.refused.is_some_and(|refused| refused != device.index);
+        if !is_other && !self.retry.may_try(world.now) {
             return true;
         }
-        self.attach();
-        self.start(config, plan, devices, mailboxes);
+        self.attach(world.now);
+        if self.ifindex.is_some() {
+            self.assign(taken);
+            self.open_queues(world);
+            self.listen(world);
+        }
         false
     }
 
-    /// Whether an interface that refused the program is tried again: one that had it before, for otherwise it has no
-    /// workers. To load the program takes a slow processor long, and what stands in its way is mostly there to stay.
-    fn is_due(&self) -> bool {
-        let is_over = |(_, tried): (u32, Instant)| clock::now() >= tried + REFUSED_MS;
-        !self.queues.is_empty() && self.refused.is_some_and(is_over)
+    /// Whether anything is served on it.
+    fn has_endpoints(&self, world: &World<'_>) -> bool {
+        let is_here = |endpoint: &Endpoint| {
+            world.config.interfaces[endpoint.interface].name.as_str() == self.name
+        };
+        world.plan.endpoints.iter().any(is_here)
+    }
+
+    /// Whether something that failed is tried again now.
+    fn is_due(&self, now: Instant) -> bool {
+        let is_queue_due = |queue: &Queue| !queue.is_open && queue.retry.is_due(now);
+        match self.ifindex {
+            Some(_) => self.queues.iter().any(is_queue_due),
+            None => self.retry.is_due(now),
+        }
     }
 
     /// Logs trouble once, not every second.
@@ -449,7 +552,9 @@ impl Drop for Supervisor {
 
 /// Says in the log what no attachment could be made of.
 pub fn say_without_xdp(supervisor: &Supervisor) {
-    if supervisor.queues().is_empty() && !supervisor.attachments().is_empty() {
+    let mut attachments = supervisor.attachments().iter();
+    let is_refused = attachments.any(|attachment| attachment.refused.is_some());
+    if supervisor.queues().is_empty() && is_refused {
         warn!("no AF_XDP on any interface: the kernel's sockets serve alone");
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -105,8 +105,8 @@ pub struct Gauge {
 /// Everything that is counted, and how to read it.
 #[derive(Default)]
 pub struct Telemetry {
-    /// The threads that answer.
-    pub workers: Vec<Worker>,
+    /// The threads that answer: more of them when an interface comes late.
+    pub workers: RwLock<Vec<Worker>>,
     /// The XDP programs.
     pub programs: Vec<Program>,
     /// Other values.
@@ -139,6 +139,15 @@ struct ProgramReading {
 }
 
 impl Telemetry {
+    fn workers(&self) -> RwLockReadGuard<'_, Vec<Worker>> {
+        self.workers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The threads that answer are these from now on.
+    pub fn set_workers(&self, workers: Vec<Worker>) {
+        *self.workers.write().unwrap_or_else(PoisonError::into_inner) = workers;
+    }
+
     /// Reads everything now. What cannot be read is left out.
     #[must_use]
     pub fn read(&self) -> Reading {
@@ -156,7 +165,7 @@ impl Telemetry {
             })
         };
         Reading {
-            workers: self.workers.iter().map(worker).collect(),
+            workers: self.workers().iter().map(worker).collect(),
             programs: self.programs.iter().filter_map(program).collect(),
             gauges: self
                 .gauges
@@ -510,7 +519,8 @@ mod tests {
                     counters: &SECOND,
                     xsk: None,
                 },
-            ],
+            ]
+            .into(),
             programs: vec![
                 Program {
                     interface: "lan0".into(),

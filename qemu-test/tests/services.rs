@@ -163,6 +163,7 @@ fn every_way_to_start_makes_the_folder_of_the_snapshot() {
 /// The lines that the procd script hands on, by an rc.common that says what it is told. `functions` come after it.
 fn procd(action: &str, functions: &str) -> String {
     const RC_COMMON: &str = r#"
+initscript=/etc/init.d/xdnsd
 procd_open_instance() { echo "open $*"; }
 procd_set_param() { echo "set $*"; }
 procd_close_instance() { echo "close $*"; }
@@ -194,13 +195,40 @@ fn procd_runs_the_server_as_an_account_of_its_own() {
 mkdir -p /var/run/xdnsd /var/lib/xdnsd
 chown xdnsd: /var/run/xdnsd /var/lib/xdnsd
 chmod 0750 /var/lib/xdnsd
-open \nset command checked run --user xdnsd /etc/xdnsd/xdnsd.toml
+open server
+set pidfile /var/run/xdnsd.pid
+set command checked run --user xdnsd /etc/xdnsd/xdnsd.toml
 set respawn 3600 5 0
 set stdout 1
 set stderr 1
+close \nopen watch
+set command /etc/init.d/xdnsd watch
+set respawn 3600 5 0
 close \n";
     assert_eq!(said, expected);
-    assert_eq!(procd("reload_service", ""), "signal xdnsd\n");
+    assert_eq!(procd("reload_service", ""), "signal xdnsd server\n");
+}
+
+/// Three looks in a row that say that it hangs; anything else says nothing against it.
+#[test]
+fn a_server_that_does_not_answer_is_ended() {
+    // What the looks say, one after the other; then there are no more.
+    let looks = |statuses: &str| {
+        format!(
+            "set -- {statuses}\nsleep() {{ [ $# -gt 0 ] && [ -n \"$statuses\" ]; }}\n\
+             statuses=\"{statuses}\"\n\
+             checked() {{ status=${{statuses%% *}}; statuses=${{statuses#* }}; \
+             [ \"$status\" != \"$statuses\" ] || statuses=; return $status; }}\n\
+             cat() {{ echo 77; }}\nkill() {{ echo \"kill $*\"; }}\n"
+        )
+    };
+    let ended = "log does not answer, ended\nkill -KILL 77\n";
+    assert_eq!(procd("watch", &looks("0 1 1 0 1 1 3 1 1")), "");
+    assert_eq!(procd("watch", &looks("0 1 1 1 0")), ended);
+    let supervise = read(SUPERVISE);
+    assert!(supervise.contains("\nLOOKS=3\n") && supervise.contains("kill -KILL \"$1\""));
+    let unit = read(UNIT);
+    assert!(unit.contains("\nWatchdogSec=15\n") && unit.contains("\nNotifyAccess=main\n"));
 }
 
 /// A bad configuration is said once, instead of a server that starts all the time.

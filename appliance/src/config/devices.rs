@@ -22,6 +22,8 @@ const IPV6_LIST: &str = "/proc/net/if_inet6";
 const IFA_F_OPTIMISTIC: u8 = 0x04;
 const IFA_F_DADFAILED: u8 = 0x08;
 const IFA_F_TENTATIVE: u8 = 0x40;
+/// Where the kernel shows its devices.
+const DEVICES: &str = "/sys/class/net";
 
 /// A network device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Device {
     pub vlan_of: Option<(String, u16)>,
     /// Its MAC address. `None`: its frames have none, as those of a tunnel.
     pub mac: Option<[u8; 6]>,
+    /// The bridge or bond that it is a port of, which has the addresses and gets the queries: `bridge br-lan`.
+    pub port_of: Option<String>,
     /// Its addresses, IPv6 link-local ones included.
     pub addresses: Vec<IpAddr>,
     /// Those of them that the kernel does not deliver to: it still asks whether somebody else has them (RFC 4862 section
@@ -84,6 +88,8 @@ impl Endpoint {
 pub struct Plan {
     /// What is served.
     pub endpoints: Vec<Endpoint>,
+    /// What the config names and this machine does not have, or not yet, and what cannot be.
+    pub missing: Errors,
     /// The servers of each group of [`Config::upstreams`].
     pub servers: Vec<Vec<SocketAddr>>,
     /// Addresses that no query from the wire can come from, ascending: those of this machine's devices, and the first and
@@ -103,10 +109,14 @@ impl Devices {
             if_nameindex().map_err(|errno| io::Error::other(format!("if_nameindex: {errno}")))?;
         let mut devices: Vec<Device> = names
             .iter()
-            .map(|named| Device {
-                name: named.name().to_string_lossy().into_owned(),
-                index: named.index(),
-                ..Device::default()
+            .map(|named| {
+                let name = named.name().to_string_lossy().into_owned();
+                Device {
+                    port_of: port_of(&name),
+                    name,
+                    index: named.index(),
+                    ..Device::default()
+                }
             })
             .collect();
         for entry in
@@ -180,10 +190,41 @@ impl Devices {
         format!("0{}", ids.collect::<String>())
     }
 
+    /// What may have been meant where the device `name` has no address: the VLAN devices on it that have one.
+    fn with_addresses(&self, name: &str) -> String {
+        let is_on = |(below, _): &&(String, u16)| below == name;
+        let vlans = self.0.iter().filter(|device| !device.addresses.is_empty());
+        let vlans = vlans.filter_map(|device| {
+            let (_, id) = device.vlan_of.as_ref().filter(is_on)?;
+            Some(format!("vlan = {id} ({} has one)", device.name))
+        });
+        let vlans: Vec<String> = vlans.collect();
+        if vlans.is_empty() {
+            "a device with an address".into()
+        } else {
+            vlans.join(", ")
+        }
+    }
+
     fn names(&self) -> String {
         let names: Vec<&str> = self.0.iter().map(|device| device.name.as_str()).collect();
         names.join(", ")
     }
+}
+
+/// The device that takes all that `name` receives, with its kind. A VRF leaves the addresses where they are.
+fn port_of(name: &str) -> Option<String> {
+    let master = std::fs::read_link(format!("{DEVICES}/{name}/master")).ok()?;
+    let master = master.file_name()?.to_str()?;
+    let uevent = std::fs::read_to_string(format!("{DEVICES}/{master}/uevent")).ok()?;
+    let kind = kind_of(&uevent)?;
+    (kind != "vrf").then(|| format!("{kind} {master}"))
+}
+
+/// What kind of device it is, as the kernel announces it.
+fn kind_of(uevent: &str) -> Option<&str> {
+    let mut lines = uevent.lines();
+    lines.find_map(|line| line.strip_prefix("DEVTYPE="))
 }
 
 fn ip(addr: &SockaddrStorage) -> Option<IpAddr> {
@@ -298,11 +339,10 @@ fn vlan_devices(list: &str) -> impl Iterator<Item = (&str, u16, &str)> {
 }
 
 impl Config {
-    /// What is served on this machine, and by whom misses are answered.
-    ///
-    /// # Errors
-    /// An interface, a VLAN device or an address is missing: all that are, with their lines and what there is.
-    pub fn plan(&self, devices: &Devices) -> Result<Plan, Errors> {
+    /// What is served on this machine, and by whom misses are answered: what is there of all that the config names. The rest
+    /// stands in [`Plan::missing`], with its lines and with what there is.
+    #[must_use]
+    pub fn plan(&self, devices: &Devices) -> Plan {
         let mut source = self.source.clone();
         let mut plan = Plan::default();
         for (index, interface) in self.interfaces.iter().enumerate() {
@@ -319,11 +359,8 @@ impl Config {
             let servers = servers(&mut source, devices, &path, upstream, &plan.endpoints);
             plan.servers.push(servers);
         }
-        if source.is_faulty() {
-            Err(source.take_errors())
-        } else {
-            Ok(plan)
-        }
+        plan.missing = source.take_errors();
+        plan
     }
 }
 
@@ -337,6 +374,12 @@ fn servers(
     let mut addrs = Vec::new();
     for (index, server) in upstream.servers.iter().enumerate() {
         let path = format!("{path}.servers[{index}]");
+        let ours = |end: &Endpoint| end.addr == server.addr && end.port == server.port;
+        if server.zone.is_none() && endpoints.iter().any(ours) {
+            let problem = format!("{server} is this forwarder itself");
+            source.fault(&path, problem, "servers elsewhere");
+            continue;
+        }
         match server.socket_addr(|zone| devices.named(zone).map(|device| device.index)) {
             Some(addr) => addrs.push(addr),
             None => source.fault(
@@ -344,11 +387,6 @@ fn servers(
                 format!("{server}: no such interface"),
                 devices.names(),
             ),
-        }
-        let ours = |end: &Endpoint| end.addr == server.addr && end.port == server.port;
-        if server.zone.is_none() && endpoints.iter().any(ours) {
-            let problem = format!("{server} is this forwarder itself");
-            source.fault(&path, problem, "servers elsewhere");
         }
     }
     addrs
@@ -369,13 +407,18 @@ fn endpoints(
     let Some(device) = tagged(source, devices, &path, carrier, interface) else {
         return;
     };
+    if let Some(master) = &device.port_of {
+        let problem = format!(
+            "{} is a port of {master}, which has the addresses and gets the queries",
+            device.name
+        );
+        let allowed = master.split(' ').next_back().unwrap_or_default();
+        return source.fault(&format!("{path}.name"), problem, allowed);
+    }
     let available: BTreeSet<IpAddr> = device.addresses.iter().copied().collect();
     if available.is_empty() {
-        return source.fault(
-            &path,
-            format!("{} has no address", device.name),
-            "a device with an address",
-        );
+        let problem = format!("{} has no address", device.name);
+        return source.fault(&path, problem, devices.with_addresses(&device.name));
     }
     for (index, addr) in interface.listen.iter().enumerate() {
         if !available.contains(addr) {
@@ -391,18 +434,14 @@ fn endpoints(
             );
         }
     }
-    let all: Vec<IpAddr> = available.into_iter().collect();
-    let listen = if interface.listen.is_empty() {
-        &all
-    } else {
-        &interface.listen
-    };
-    out.extend(listen.iter().map(|addr| Endpoint {
+    let is_wanted = |addr: &IpAddr| interface.listen.is_empty() || interface.listen.contains(addr);
+    let served = available.into_iter().filter(is_wanted);
+    out.extend(served.map(|addr| Endpoint {
         interface: index,
         ifindex: carrier.index,
         device_ifindex: device.index,
         device: device.name.clone(),
-        addr: *addr,
+        addr,
         port: interface.port,
     }));
 }

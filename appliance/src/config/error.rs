@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::text;
 
 /// Several faults of one file, in the order of their lines.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Errors {
     faults: Vec<Fault>,
 }

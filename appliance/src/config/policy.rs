@@ -7,7 +7,7 @@ use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
 
 use super::Config;
 use super::schema::BlockWord;
-use super::types::{FilePath, Network, Server};
+use super::types::{FilePath, Network};
 use crate::policy::acl::AclInput;
 use crate::policy::hosts::LeaseFormat;
 use crate::policy::local::{LeaseFile, LocalInput};
@@ -145,15 +145,6 @@ impl Config {
             group: group as u16,
         };
         order.iter().enumerate().skip(1).map(route).collect()
-    }
-
-    /// The servers of each group, in the order in which routes name the groups.
-    #[must_use]
-    pub fn group_servers(&self) -> Vec<Vec<Server>> {
-        let order = self.group_order().into_iter();
-        order
-            .map(|index| self.upstreams[index].servers.clone())
-            .collect()
     }
 
     /// The names of the groups in the same order.

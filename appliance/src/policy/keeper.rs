@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::time::Instant;
 
@@ -143,11 +144,13 @@ impl Keeper {
     /// Takes over what the machine's addresses are by now.
     pub fn set_addresses(
         &mut self,
+        servers: Vec<UpstreamConfig>,
         unfit_sources: Vec<IpAddr>,
         on_link: Vec<Network>,
     ) -> Arc<PolicySet> {
         // None of our own addresses is a client's.
         self.has_moved |= self.has_leases() && unfit_sources != self.input.unfit_sources;
+        self.input.servers = servers;
         self.input.unfit_sources = unfit_sources;
         self.input.on_link = on_link;
         self.set = Arc::new(self.set.with_addresses(&self.input));

@@ -221,6 +221,7 @@ impl PolicySet {
     /// The same set with the addresses that the machine has by now. What is cached is not concerned.
     pub(super) fn with_addresses(&self, input: &PolicyInput) -> Self {
         Self {
+            servers: input.servers.as_slice().into(),
             unfit_sources: input.unfit_sources.as_slice().into(),
             on_link: input.on_link.as_slice().into(),
             ..self.clone()

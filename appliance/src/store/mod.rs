@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 use xdnsd_core::cache::Head;
 use xdnsd_core::cache::snapshot::{
     Header, HeaderError, Marker, RECORD_MAX, Records, encode_record, open,
@@ -30,7 +32,7 @@ use xdnsd_core::limits;
 use xdnsd_core::time::Instant;
 
 use crate::cache::{STEP, SharedCache, Walk};
-use crate::{clock, files, sys};
+use crate::{clock, files, sys, text};
 
 pub use keeper::{Keeper, Saver};
 
@@ -198,6 +200,29 @@ impl Store {
             unfinished: beside(".tmp"),
             stale_max_secs,
         }
+    }
+
+    /// Why no snapshot could be written, as far as that shows before: the folder, or the nearest above it that there is,
+    /// takes no file from this process.
+    #[must_use]
+    pub fn folder_problem(&self) -> Option<String> {
+        let mut folder = self.newest.parent()?;
+        let problem = loop {
+            match fs::metadata(folder) {
+                Ok(metadata) if metadata.is_dir() => {
+                    let rights = AccessFlags::W_OK | AccessFlags::X_OK;
+                    let rights = faccessat(AT_FDCWD, folder, rights, AtFlags::AT_EACCESS);
+                    break rights.err()?.desc().to_owned();
+                }
+                Ok(_) => break "this is no folder".to_owned(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    folder = folder.parent()?;
+                }
+                Err(error) => break error.to_string(),
+            }
+        };
+        let folder = text::path(folder);
+        Some(format!("{folder}: {problem}; no snapshot can be written"))
     }
 
     /// Puts the newest good generation into `cache`. Never fails: what is wrong is in the result.

@@ -429,3 +429,16 @@ fn what_is_no_file_keeps_its_name_and_nothing_waits_for_it() {
     assert!(error.contains("is in the way"), "{error}");
     assert!(file.is_dir() && !folder.0.join("cache.old").exists());
 }
+
+#[test]
+fn a_folder_that_takes_no_snapshot_is_known_before_one_is_written() {
+    let folder = Folder::new("folder");
+    let problem = |path: &str| Store::new(&folder.0.join(path), 60).folder_problem();
+    assert_eq!(problem("cache"), None);
+    assert_eq!(problem("not/there/yet/cache"), None, "it is made");
+    fs::write(folder.0.join("file"), "").expect("written");
+    for path in ["file/cache", "file/not/there/cache"] {
+        let said = problem(path).expect("no folder");
+        assert!(said.ends_with("; no snapshot can be written"), "{said}");
+    }
+}

@@ -23,6 +23,16 @@ pub struct Listeners {
     pub tcp: Vec<(u16, TcpListener)>,
 }
 
+impl Listeners {
+    /// The places that they are for.
+    #[must_use]
+    pub fn places(&self) -> Vec<u16> {
+        let udp = self.udp.iter().map(|(place, _)| *place);
+        udp.chain(self.tcp.iter().map(|(place, _)| *place))
+            .collect()
+    }
+}
+
 /// What stands in the places of a worker's listeners.
 #[derive(Debug)]
 pub struct Places<T>(Box<[Option<T>]>);

@@ -80,7 +80,7 @@ impl Mailbox {
     }
 
     /// Takes the oldest letter out, the policy last. The worker is woken again while there are more.
-    pub(super) fn take(&self) -> Option<Letter> {
+    pub(crate) fn take(&self) -> Option<Letter> {
         let mut letters = self.letters();
         let letter = match letters.others.pop_front() {
             Some(letter) => Some(letter),

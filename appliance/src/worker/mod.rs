@@ -96,6 +96,10 @@ pub struct Port {
 pub struct Parts<'a> {
     /// The kernel's sockets.
     pub listeners: Listeners,
+    /// The places that there are for those and others.
+    pub places: usize,
+    /// Whether it is the one that serves TCP.
+    pub has_tcp: bool,
     /// How long a TCP connection may be idle, in milliseconds.
     pub tcp_idle_ms: u64,
     /// How long it looks out for an answer instead of sleeping, in microseconds.
@@ -178,18 +182,19 @@ impl<'a> Worker<'a> {
     pub fn new(engine: WorkerEngine<'a>, parts: Parts<'a>) -> std::io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         watch(&epoll, parts.mailbox.as_fd(), Source::Mailbox)?;
-        let Listeners { udp, tcp } = &parts.listeners;
-        let has_tcp = !tcp.is_empty();
+        let Parts {
+            places, has_tcp, ..
+        } = parts;
         let mut io = Io {
             epoll,
             port: None,
             adoption: 0,
-            sources: Sources::new(udp.len()),
-            listeners: Places::new(udp.len()),
+            sources: Sources::new(places),
+            listeners: Places::new(places),
             ports: ports::Ports::new(),
             busy_poll: BusyPoll::new(parts.busy_poll_us),
             streams: Streams::new(),
-            tcp: Tcp::new(tcp.len(), parts.tcp_idle_ms),
+            tcp: Tcp::new(if has_tcp { places } else { 0 }, parts.tcp_idle_ms),
             notices: parts.notices,
             entropy: Entropy::open()?,
             counters: parts.counters,

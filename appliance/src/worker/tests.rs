@@ -45,6 +45,8 @@ fn with_client<T>(mailbox: &Mailbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T)
             udp: Vec::new(),
             tcp: vec![(0, listener)],
         },
+        places: 1,
+        has_tcp: true,
         tcp_idle_ms: 10_000,
         busy_poll_us: 0,
         policy: Arc::new(Numbered(1)),

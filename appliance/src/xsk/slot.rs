@@ -44,6 +44,13 @@ impl UmemSlot {
         })
     }
 
+    /// Whether no socket has slot `index`.
+    #[must_use]
+    pub fn is_free(index: usize) -> bool {
+        let claimed = CLAIMED.get(index);
+        claimed.is_some_and(|claimed| !claimed.load(Ordering::Relaxed))
+    }
+
     /// The slot's number.
     #[must_use]
     pub fn index(&self) -> usize {

@@ -6,6 +6,7 @@
 mod support;
 
 mod answers;
+mod arrivals;
 mod cache;
 mod caching;
 mod chains;
@@ -16,6 +17,7 @@ mod compare;
 mod examples;
 mod filter;
 mod frames;
+mod health;
 mod leases;
 mod lifecycle;
 mod load;

@@ -272,6 +272,7 @@ fn an_address_that_becomes_our_own_is_no_lease_any_more() {
     let (mut keeper, _) = Keeper::start(input, None).expect("started");
     assert!(is_local(&keeper, "phone"));
     keeper.set_addresses(
+        Vec::new(),
         vec!["192.168.1.66".parse().expect("an address")],
         Vec::new(),
     );

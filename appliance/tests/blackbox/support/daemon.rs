@@ -91,6 +91,11 @@ impl Daemon {
         self.process.signal(signal)
     }
 
+    /// The process's ID.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// What this process has written so far.
     pub fn log(&self) -> String {
         self.process.log()

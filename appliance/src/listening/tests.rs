@@ -1,0 +1,124 @@
+use super::*;
+
+fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+    let parse = |text: &&str| text.parse().expect("an address");
+    texts.iter().map(parse).collect()
+}
+
+fn listening(places: &[&str], places_max: usize) -> Listening {
+    Listening {
+        places: addresses(places).into_iter().map(Place::new).collect(),
+        places_max,
+    }
+}
+
+/// The new ones, with their places.
+fn taken(listening: &mut Listening, wanted: &[&str]) -> Vec<String> {
+    for place in &mut listening.places {
+        place.open = [true; ENGINES];
+    }
+    listening.take_places(&addresses(wanted));
+    let places = listening.places.iter().enumerate();
+    let new = places.filter(|(_, place)| !place.open[0]);
+    new.map(|(number, place)| format!("{number} {}", place.address))
+        .collect()
+}
+
+#[test]
+fn a_place_is_kept_for_an_address_that_may_come_back() {
+    let (a, b, c) = ("192.0.2.1:53", "[2001:db8:1::1]:53", "[2001:db8:2::1]:53");
+    let mut listening = listening(&[a, b], 3);
+    assert!(taken(&mut listening, &[a, b]).is_empty());
+    assert!(taken(&mut listening, &[a]).is_empty());
+    assert!(
+        taken(&mut listening, &[a, b]).is_empty(),
+        "its socket is still there"
+    );
+    assert_eq!(taken(&mut listening, &[a, b, c]), [format!("2 {c}")]);
+}
+
+#[test]
+fn an_address_that_is_gone_leaves_its_place_to_another() {
+    let (a, b, c) = ("192.0.2.1:53", "[2001:db8:1::1]:53", "[2001:db8:2::1]:53");
+    let mut listening = listening(&[a, b], 2);
+    assert_eq!(taken(&mut listening, &[a, c]), [format!("1 {c}")]);
+    assert_eq!(taken(&mut listening, &[b, c]), [format!("0 {b}")]);
+    assert!(
+        taken(&mut listening, &[a, b, c]).is_empty(),
+        "all places are in use"
+    );
+    let left: Vec<_> = listening.places.iter().map(|place| place.address).collect();
+    assert_eq!(left, addresses(&[b, c]));
+}
+
+#[test]
+fn the_same_link_local_address_of_another_device_is_another() {
+    let (old, new) = ("[fe80::1%3]:53", "[fe80::1%8]:53");
+    let mut listening = listening(&[old], 2);
+    assert_eq!(taken(&mut listening, &[new]), [format!("0 {new}")]);
+}
+
+#[test]
+fn an_address_that_another_process_has_is_taken_when_it_is_free_and_not_before() {
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = other.local_addr().expect("its address");
+    let mut listening = listening(&[&address.to_string()], 1);
+    let mailboxes: Vec<Mailbox> = (0..ENGINES)
+        .map(|_| Mailbox::new().expect("eventfd"))
+        .collect();
+    let now = Instant::from_millis(1);
+    assert!(listening.is_due(now));
+    listening.tend(&[0, TCP], now, &mailboxes, true);
+    assert_eq!(listening.serving(), 0);
+    let shared = UdpSocket::bind(address);
+    assert!(shared.is_ok(), "nor is its UDP socket");
+    drop((other, shared));
+    let later = now + AGAIN_MS;
+    assert!(
+        !listening.is_due(now + (AGAIN_MS - 1)) && listening.is_due(later),
+        "after a pause"
+    );
+    listening.tend(&[0, TCP], later, &mailboxes, true);
+    assert_eq!(listening.serving(), 1);
+    assert!(!listening.is_due(later + AGAIN_MAX_MS));
+    for engine in [0, TCP] {
+        let Some(Letter::Listen(listeners)) = mailboxes[engine].take() else {
+            panic!("engine {engine} got nothing")
+        };
+        assert_eq!(
+            (listeners.udp.len(), listeners.tcp.len()),
+            if engine == TCP { (0, 1) } else { (1, 0) }
+        );
+    }
+}
+
+#[test]
+fn a_worker_whose_mailbox_is_full_gets_its_sockets_later() {
+    let mut listening = listening(&["127.0.0.1:0"], 1);
+    let mailboxes: Vec<Mailbox> = (0..ENGINES)
+        .map(|_| Mailbox::new().expect("eventfd"))
+        .collect();
+    while mailboxes[0].post(Letter::Detach).is_ok() {}
+    let now = Instant::from_millis(1);
+    listening.tend(&[0, TCP], now, &mailboxes, true);
+    assert_eq!(listening.serving(), 0);
+    while mailboxes[0].take().is_some() {}
+    listening.tend(&[0, TCP], now + AGAIN_MS, &mailboxes, true);
+    assert_eq!(listening.serving(), 1);
+    assert!(matches!(mailboxes[0].take(), Some(Letter::Listen(_))));
+}
+
+#[test]
+fn a_worker_that_is_started_later_gets_a_socket_for_each_address() {
+    let mut listening = listening(&["127.0.0.1:0", "[::1]:0"], 2);
+    let mailboxes: Vec<Mailbox> = (0..ENGINES)
+        .map(|_| Mailbox::new().expect("eventfd"))
+        .collect();
+    let now = Instant::from_millis(1);
+    listening.tend(&[0, TCP], now, &mailboxes, true);
+    assert_eq!(listening.serving(), 2);
+    listening.expect_more();
+    assert_eq!(listening.open(1, now).udp.len(), 2);
+    listening.tend(&[0, 1, TCP], now, &mailboxes, true);
+    assert_eq!(listening.serving(), 2);
+}

@@ -1,0 +1,268 @@
+//! What the config names and what is not there: it is said, all else is served, and it is served when it comes.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use hickory_proto::rr::RecordType;
+use qemu_test::lab::{LAN, LAN_V4};
+use qemu_test::wait::wait_until;
+use xdnsd_core::counters::Counter;
+use xdnsd_core::dns::rtype;
+
+use crate::support::TIMEOUT;
+use crate::support::ask::Ask;
+use crate::support::client::{DNS_PORT, UdpClient};
+use crate::support::daemon::run;
+use crate::support::message::{addresses, query};
+use crate::support::scene::{Scene, Setup, scene};
+use crate::support::script::Rule;
+use crate::support::stream::Stream;
+use crate::support::view::View;
+
+/// An address that the router gets later.
+const LATE: &str = "10.53.0.99";
+/// Another network that the router gets later, with its interface.
+const OTHER: &str = "10.55.0.1";
+
+fn at(address: &str) -> Result<SocketAddr> {
+    Ok(SocketAddr::new(address.parse()?, DNS_PORT))
+}
+
+/// Asks over UDP and TCP.
+fn ask_at(scene: &Scene, address: &str) -> Result<()> {
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = UdpClient::open_to(&scene.lab, at(address)?)?;
+    let answer = client.ask(&query("www.test.", RecordType::A))?;
+    ensure!(addresses(&answer) == ["192.0.2.1"]);
+    let message = Ask::of("www.test.", rtype::A).bytes();
+    let reply = Stream::open_to(&scene.lab, at(address)?)?.exchange(&message)?;
+    ensure!(View::parse(&reply)?.data(rtype::A).len() == 1);
+    Ok(())
+}
+
+/// Makes the link `name` between router and client, with the addresses of another network.
+fn plug(scene: &Scene, name: &str, queues: u32) -> Result<()> {
+    let (client, router) = (&scene.lab.client, &scene.lab.router);
+    router.ip(&format!(
+        "link add name {name} numrxqueues {queues} numtxqueues {queues} type veth peer name late0 numrxqueues {queues} numtxqueues {queues} netns {}
+         link set {name} up
+         address add {OTHER}/24 dev {name}\n",
+        client.path()
+    ))?;
+    client.ip("link set late0 up\naddress add 10.55.0.2/24 dev late0\n")?;
+    client.output(&["ethtool", "-K", "late0", "tx", "off"])?;
+    router.output(&["ethtool", "-K", name, "tx", "off"])?;
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_is_not_there_keeps_no_other_from_its_service_and_is_served_when_it_comes()
+-> Result<()> {
+    let scene =
+        scene!(Setup::three_ways().sections("[[interface]]\nname = \"lan9\"\nxdp = \"native\"\n"));
+    let log = scene.daemon.log();
+    ensure!(log.contains("no interface lan9 on this machine"), "{log}");
+    ask_at(&scene, &LAN_V4.to_string())?;
+    for round in 1..=2 {
+        plug(&scene, "lan9", 2)?;
+        scene
+            .daemon
+            .wait_log_count("lan9 queue 1: AF_XDP socket", round)?;
+        if round == 1 {
+            scene
+                .daemon
+                .wait_log_count(&format!("listening on {OTHER}:53, too"), 1)?;
+        }
+        wait_until("it answers over AF_XDP", TIMEOUT, || {
+            let before = scene.daemon.metrics();
+            let asked = ask_at(&scene, OTHER);
+            let now = scene.daemon.metrics();
+            let grew = before.and_then(|before| Ok(now?.growth(&before, &Counter::AnswersXdp)));
+            asked.is_ok() && grew.is_ok_and(|grew| grew > 0)
+        })?;
+        ask_at(&scene, &LAN_V4.to_string())?;
+        scene.lab.router.ip("link delete lan9\n")?;
+        scene
+            .daemon
+            .wait_log_count("lan9: the interface is gone", round)?;
+        ask_at(&scene, &LAN_V4.to_string())?;
+    }
+    let stats = scene.daemon.control("stats")?;
+    ensure!(stats.contains("interface=\"lan9\",queue=\"1\""), "{stats}");
+    Ok(())
+}
+
+#[test]
+fn an_address_that_is_not_there_is_said_once_and_served_when_it_comes() -> Result<()> {
+    let setup = Setup {
+        listen: format!("listen = [\"{LATE}\", \"{LAN_V4}\"]"),
+        ..Setup::three_ways()
+    };
+    let scene = scene!(setup);
+    ask_at(&scene, &LAN_V4.to_string())?;
+    let router = &scene.lab.router;
+    router.ip(&format!("address add {LATE}/24 dev {LAN}\n"))?;
+    scene
+        .daemon
+        .wait_log_count(&format!("listening on {LATE}:53, too"), 1)?;
+    ask_at(&scene, LATE)?;
+    ensure!(scene.daemon.log().matches("is not an address of").count() == 1);
+    // An address that has gone is nobody's.
+    router.ip(&format!("address delete {LATE}/24 dev {LAN}\n"))?;
+    scene.daemon.wait_log_count("is not an address of", 2)?;
+    ask_at(&scene, &LAN_V4.to_string())
+}
+
+#[test]
+fn where_nothing_is_there_it_waits_and_says_that_it_is_not_ready() -> Result<()> {
+    let setup = Setup {
+        listen: format!("listen = [\"{LATE}\"]"),
+        ..Setup::three_ways()
+    };
+    let scene = scene!(setup);
+    scene.daemon.wait_log_count("not ready:", 1)?;
+    ensure!(
+        !scene.daemon.log().contains("] ready: "),
+        "{}",
+        scene.daemon.log()
+    );
+    scene
+        .lab
+        .router
+        .ip(&format!("address add {LATE}/24 dev {LAN}\n"))?;
+    scene.daemon.wait_log_count("] ready: 1 endpoints", 1)?;
+    ask_at(&scene, LATE)
+}
+
+#[test]
+fn a_vlan_device_that_comes_late_is_served() -> Result<()> {
+    let scene = scene!(
+        Setup::three_ways()
+            .sections("[[interface]]\nname = \"lan0\"\nvlan = 55\nxdp = \"native\"\n")
+    );
+    ask_at(&scene, &LAN_V4.to_string())?;
+    for (host, device, address) in [
+        (&scene.lab.router, LAN, OTHER),
+        (&scene.lab.client, "eth0", "10.55.0.2"),
+    ] {
+        let made = host.ip(&format!(
+            "link add link {device} name late55 type vlan id 55
+             link set late55 up
+             address add {address}/24 dev late55\n"
+        ));
+        if let Err(error) = made {
+            eprintln!("SKIPPED: no VLAN devices: {error:#}");
+            return Ok(());
+        }
+    }
+    scene
+        .daemon
+        .wait_log_count(&format!("listening on {OTHER}:53, too"), 1)?;
+    ask_at(&scene, OTHER)
+}
+
+#[test]
+fn a_server_behind_an_interface_that_is_not_there_keeps_no_other_from_being_asked() -> Result<()> {
+    let servers = ["fe80::53%wan9", "10.54.0.2"];
+    let scene = scene!(Setup::three_ways().servers(&servers));
+    let log = scene.daemon.log();
+    ensure!(
+        log.contains("[fe80::53%wan9]:53: no such interface"),
+        "{log}"
+    );
+    ask_at(&scene, &LAN_V4.to_string())
+}
+
+#[test]
+fn an_address_that_another_server_has_is_taken_when_that_one_goes() -> Result<()> {
+    let scene = scene!(Setup {
+        listen: format!("listen = [\"{LAN_V4}\", \"{LATE}\"]"),
+        ..Setup::three_ways()
+    });
+    let router = &scene.lab.router;
+    router.ip(&format!("address add {LATE}/32 dev lo\n"))?;
+    let other = router.run(|| std::net::TcpListener::bind((LATE, DNS_PORT)))?;
+    router.ip(&format!(
+        "address delete {LATE}/32 dev lo\naddress add {LATE}/24 dev {LAN}\n"
+    ))?;
+    scene.daemon.wait_log_count("Address already in use", 1)?;
+    ask_at(&scene, &LAN_V4.to_string())?;
+    drop(other);
+    scene
+        .daemon
+        .wait_log_count(&format!("listening on {LATE}:53, too"), 1)?;
+    ask_at(&scene, LATE)?;
+    ensure!(scene.daemon.log().matches("Address already in use").count() == 1);
+    Ok(())
+}
+
+#[test]
+fn a_port_of_a_bridge_is_told_from_the_bridge() -> Result<()> {
+    let scene = scene!(Setup::three_ways().sections("[[interface]]\nname = \"port9\"\n"));
+    let router = &scene.lab.router;
+    router.ip("link add name br9 type bridge
+         link set br9 up
+         address add 10.56.0.1/24 dev br9
+         link add name port9 type veth peer name port8
+         link set port9 master br9
+         link set port9 up\n")?;
+    scene
+        .daemon
+        .wait_log_count("port9 is a port of bridge br9", 1)?;
+    let config = scene.directory.path().join("config.toml");
+    let checked = run(Some(&scene.lab), &["check", &config.display().to_string()])?;
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    ensure!(
+        !checked.status.success() && said.contains("port9 is a port of bridge br9"),
+        "{said}"
+    );
+    ensure!(said.contains("allowed: br9"), "{said}");
+    // One that leaves the bridge is served.
+    router.ip("link set port9 nomaster\naddress add 10.57.0.1/24 dev port9\n")?;
+    scene
+        .daemon
+        .wait_log_count("listening on 10.57.0.1:53, too", 1)?;
+    // A VRF leaves the addresses with its ports.
+    let vrf = "link add name vrf9 type vrf table 9\nlink set vrf9 up\nlink set port9 master vrf9\n";
+    if router.ip(vrf).is_ok() {
+        let checked = run(Some(&scene.lab), &["check", &config.display().to_string()])?;
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        ensure!(!said.contains("is a port of"), "{said}");
+    }
+    ask_at(&scene, &LAN_V4.to_string())
+}
+
+#[test]
+fn a_control_socket_whose_folder_is_not_there_is_served_when_it_comes() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    let folder = scene.directory.path();
+    // A file stands where the folder should be.
+    let blocked = folder.join("blocked");
+    fs::write(&blocked, "")?;
+    let config = fs::read_to_string(folder.join("config.toml"))?;
+    let config = config
+        .replace("/sock\"", "/blocked/sock\"")
+        .replace("port = 53", "");
+    let config = config.replace("[[interface]]\n", "[[interface]]\nport = 5399\n");
+    fs::write(folder.join("other.toml"), config)?;
+    let log = folder.join("other.log");
+    let mut command = scene.lab.router.command(crate::support::daemon::BINARY);
+    command.arg("run").arg(folder.join("other.toml"));
+    let mut other = qemu_test::process::Process::spawn(command, &log)?;
+    other.wait_for_log("ready: 2 endpoints", TIMEOUT)?;
+    let said = other.log();
+    ensure!(
+        said.contains("control socket: ") && said.contains("tried again"),
+        "{said}"
+    );
+    fs::remove_file(&blocked)?;
+    let socket = blocked.join("sock");
+    let asked = || xdnsd::control::ask(&socket, "stats", &mut std::io::sink()).is_ok();
+    wait_until("the control socket is served", TIMEOUT, asked)?;
+    let status = other.terminate().context("SIGTERM")?;
+    ensure!(status.success(), "{status}");
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! Whether it lives: what is said of that to whoever looks from outside, and what ends a process that does not.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use hickory_proto::rr::RecordType;
+use nix::sys::signal::Signal;
+use qemu_test::process::Process;
+use qemu_test::wait::wait_until;
+use xdnsd_core::dns::rtype;
+
+use crate::support::TIMEOUT;
+use crate::support::ask::Ask;
+use crate::support::client::Family;
+use crate::support::daemon::{BINARY, run};
+use crate::support::message::{addresses, query};
+use crate::support::scene::{Scene, Setup, scene};
+use crate::support::script::Rule;
+use crate::support::stream::Stream;
+use crate::support::view::View;
+
+/// The exit status of `xdnsd health`, and what it says.
+fn health(scene: &Scene) -> Result<(Option<i32>, String)> {
+    let config = scene.directory.path().join("config.toml");
+    let output = run(Some(&scene.lab), &["health", &config.display().to_string()])?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((
+        output.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    ))
+}
+
+#[test]
+fn health_tells_a_process_that_answers_from_one_that_hangs_and_from_none() -> Result<()> {
+    let mut scene = scene!(Setup::three_ways());
+    let (status, said) = health(&scene)?;
+    ensure!(status == Some(0), "{said}");
+    scene.daemon.signal(Signal::SIGSTOP)?;
+    let (status, said) = health(&scene)?;
+    ensure!(status == Some(1), "{status:?} {said}");
+    scene.daemon.signal(Signal::SIGCONT)?;
+    let (status, said) = health(&scene)?;
+    ensure!(status == Some(0), "{said}");
+    scene.daemon.kill()?;
+    let (status, said) = health(&scene)?;
+    ensure!(status == Some(3), "{status:?} {said}");
+    Ok(())
+}
+
+#[test]
+fn who_may_not_ask_is_no_sign_of_a_hang() -> Result<()> {
+    let drop_all = "[access]\ndrop = [\"0.0.0.0/0\", \"::/0\"]\n";
+    let scene = scene!(Setup::three_ways().sections(drop_all));
+    let (status, said) = health(&scene)?;
+    ensure!(status == Some(0), "{said}");
+    Ok(())
+}
+
+/// Another daemon beside the scene's, on another port.
+fn spawn(scene: &Scene, wrap: &[&str], env: &[(&str, &str)]) -> Result<Process> {
+    let folder = scene.directory.path();
+    let config = fs::read_to_string(folder.join("config.toml"))?;
+    let config = config.replace("/sock\"", "/sock2\"");
+    let config = config.replace("[[interface]]\n", "[[interface]]\nport = 5399\n");
+    // The interface has the first one's program.
+    let config = config.replace("xdp = \"native\"", "xdp = \"off\"");
+    fs::write(folder.join("other.toml"), config)?;
+    let words = [wrap, &[BINARY, "run"]].concat();
+    let mut command = scene.lab.router.command(words[0]);
+    command.args(&words[1..]).arg(folder.join("other.toml"));
+    command.envs(env.iter().copied());
+    Process::spawn(command, &folder.join("other.log"))
+}
+
+#[test]
+fn the_service_manager_is_told_while_it_lives() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    let path = scene.directory.path().join("notify");
+    let manager = UnixDatagram::bind(&path)?;
+    manager.set_read_timeout(Some(TIMEOUT))?;
+    let other = spawn(
+        &scene,
+        &[],
+        &[("NOTIFY_SOCKET", &path.display().to_string())],
+    )?;
+    let told = || -> Result<String> {
+        let mut room = [0; 256];
+        let len = manager.recv(&mut room).context("nothing was told")?;
+        Ok(String::from_utf8_lossy(&room[..len]).into_owned())
+    };
+    ensure!(told()?.starts_with("READY=1\n"));
+    for _ in 0..2 {
+        ensure!(told()? == "WATCHDOG=1");
+    }
+    other.signal(Signal::SIGSTOP)?;
+    manager.set_read_timeout(Some(Duration::from_secs(3)))?;
+    // What was on its way.
+    let _ = told();
+    ensure!(told().is_err(), "it was stopped");
+    other.signal(Signal::SIGCONT)?;
+    manager.set_read_timeout(Some(TIMEOUT))?;
+    ensure!(told()? == "WATCHDOG=1");
+    Ok(())
+}
+
+#[test]
+fn nothing_of_dev_is_needed() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    let script = "mount -t tmpfs none /dev && exec \"$@\"";
+    let mut other = spawn(&scene, &["unshare", "-m", "sh", "-c", script, "sh"], &[])?;
+    other.wait_for_log("ready: 2 endpoints", TIMEOUT)?;
+    ensure!(other.terminate()?.success(), "{}", other.log());
+    Ok(())
+}
+
+#[test]
+fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    // Too few descriptors for a worker; each process ends, one way or the other.
+    let mut ends = 0;
+    for limit in 14..22 {
+        let wrap = ["prlimit", &format!("--nofile={limit}"), "--"];
+        let mut other = spawn(&scene, &wrap, &[])?;
+        wait_until(
+            "it serves, says that it is not ready, or ends",
+            TIMEOUT,
+            || !other.is_running() || other.log().contains("ready: "),
+        )?;
+        if other.is_running() {
+            other.kill()?;
+        } else {
+            let status = other.wait_exit(TIMEOUT)?;
+            ensure!(
+                status.code().is_some_and(|code| code > 0),
+                "{status} {}",
+                other.log()
+            );
+            ends += 1;
+        }
+        ensure!(!other.log().contains("panicked"), "{}", other.log());
+    }
+    ensure!(ends > 0, "the limits were too high to show anything");
+    Ok(())
+}
+
+#[test]
+fn where_no_descriptor_is_left_connections_wait_and_are_served_later() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.udp_client(Family::V4)?;
+    client.ask(&query("www.test.", RecordType::A))?;
+    let pid = scene.daemon.pid().to_string();
+    let limit = |limit: &str| {
+        scene
+            .lab
+            .router
+            .output(&["prlimit", "--pid", &pid, &format!("--nofile={limit}:4096")])
+    };
+    limit("1024")?;
+    // Lower than the highest descriptor in use: no new one can be had.
+    limit("3")?;
+    let mut stream = Stream::open(&scene.lab, Family::V4)?;
+    let message = Ask::of("www.test.", rtype::A).bytes();
+    stream.send(&message)?;
+    scene
+        .daemon
+        .wait_log_count("accept: Too many open files", 1)?;
+    let answer = client.ask(&query("www.test.", RecordType::A))?;
+    ensure!(addresses(&answer) == ["192.0.2.1"], "UDP goes on");
+    limit("1024")?;
+    let reply = stream.receive()?;
+    ensure!(View::parse(&reply)?.data(rtype::A).len() == 1);
+    ensure!(
+        scene
+            .daemon
+            .log()
+            .matches("accept: Too many open files")
+            .count()
+            == 1
+    );
+    Ok(())
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_written_is_said_at_start_and_by_check() -> Result<()> {
+    let snapshot = "[cache]\nsnapshot = \"{directory}/config.toml/cache\"\n";
+    let scene = scene!(Setup::default().sections(snapshot));
+    let log = scene.daemon.log();
+    ensure!(log.contains("no snapshot can be written"), "{log}");
+    let config = scene.directory.path().join("config.toml");
+    let checked = run(Some(&scene.lab), &["check", &config.display().to_string()])?;
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    ensure!(
+        said.contains("cache.snapshot: ") && said.contains("no snapshot can be written"),
+        "{said}"
+    );
+    ensure!(
+        checked.status.success(),
+        "whoever checks may be another user: {said}"
+    );
+    Ok(())
+}
