@@ -108,17 +108,23 @@ fn ask_itself(socket: &Path) -> Health {
         Ok(()) => Health::Well,
         Err(error) => {
             let why = error.to_string();
-            match error.kind() {
+            let is_away = matches!(
+                error.kind(),
                 ErrorKind::NotFound
-                | ErrorKind::NotADirectory
-                | ErrorKind::ConnectionRefused
-                | ErrorKind::ConnectionReset
-                | ErrorKind::BrokenPipe
-                | ErrorKind::UnexpectedEof
-                | ErrorKind::PermissionDenied => Health::Unknown(why),
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::ConnectionRefused
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof
+                    | ErrorKind::PermissionDenied
+            );
+            if is_away {
+                Health::Unknown(why)
+            } else if why.starts_with("unknown request") {
                 // An older one, which answers.
-                _ if why.starts_with("unknown request") => Health::Well,
-                _ => Health::Hangs(why),
+                Health::Well
+            } else {
+                Health::Hangs(why)
             }
         }
     }

@@ -1,0 +1,208 @@
+use super::*;
+
+fn parsed(line: &str) -> Result<Command, String> {
+    parse(line.split_whitespace().map(OsString::from))
+}
+
+#[test]
+fn every_command_is_known() {
+    for (line, user) in [("run f", None), ("run --user xdnsd f", Some("xdnsd"))] {
+        let user = user.map(str::to_owned);
+        let file = "f".into();
+        assert_eq!(parsed(line), Ok(Command::Run { file, user }));
+    }
+    for (line, offline) in [("check f", false), ("check --offline f", true)] {
+        assert_eq!(
+            parsed(line),
+            Ok(Command::Check {
+                file: "f".into(),
+                offline
+            })
+        );
+    }
+    let ask = |request: &str, socket: &str| {
+        Ok(Command::Ask {
+            request: request.into(),
+            socket: socket.into(),
+        })
+    };
+    assert_eq!(parsed("stats"), ask("stats", "/run/xdnsd/control.sock"));
+    assert_eq!(
+        parsed("cache dump --socket /x a.example"),
+        ask("cache dump a.example", "/x")
+    );
+    assert!(
+        parsed("--socket /x cache flush").is_err(),
+        "the command comes first"
+    );
+    assert_eq!(parsed("cache flush --socket /x"), ask("cache flush", "/x"));
+    assert_eq!(
+        parsed("cache --socket /x dump a"),
+        ask("cache dump a", "/x")
+    );
+    assert_eq!(
+        parsed("lists compile out in"),
+        Ok(Command::CompileLists(vec!["out".into(), "in".into()]))
+    );
+    assert_eq!(parsed("cache --socket=/x flush"), ask("cache flush", "/x"));
+    assert_eq!(parsed("health f"), Ok(Command::Health("f".into())));
+    for (line, command) in [
+        ("reference", Command::Reference),
+        ("memory", Command::Memory),
+        ("version", Command::Version),
+        ("--version", Command::Version),
+        ("--help", Command::Help(help())),
+        ("help", Command::Help(help())),
+    ] {
+        assert_eq!(parsed(line), Ok(command));
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_with_how_it_is_written() {
+    let run = "xdnsd run [--user NAME] FILE";
+    let check = "xdnsd check [--offline] FILE";
+    let dump = "xdnsd cache dump [--socket PATH] [NAME]";
+    let compile = "xdnsd lists compile [--allow FILE]... OUT IN...";
+    for (line, said) in [
+        ("run", format!("run needs a FILE: {run}")),
+        ("run a b", format!("run takes no `b`: {run}")),
+        ("run --user a", format!("run needs a FILE: {run}")),
+        ("run f --user", format!("run needs a NAME behind --user: {run}")),
+        ("run --user --user f", format!("run needs a NAME behind --user: {run}")),
+        ("run --user= f", format!("run needs a NAME behind --user: {run}")),
+        ("run --user a --user b f", format!("run has --user twice: {run}")),
+        ("run --usr a f", format!("run has no option --usr, did you mean `--user`?: {run}")),
+        ("run -f", format!("run has no option -f: {run}")),
+        ("check", format!("check needs a FILE: {check}")),
+        ("check --offline", format!("check needs a FILE: {check}")),
+        ("check --offline=no f", format!("check has --offline without a value: {check}")),
+        ("check --online f", format!("check has no option --online, did you mean `--offline`?: {check}")),
+        ("cache dump --json", format!("cache dump has no option --json: {dump}")),
+        ("cache dump a b", format!("cache dump takes no `b`: {dump}")),
+        ("cache dump --socket", format!("cache dump needs a PATH behind --socket: {dump}")),
+        ("stats all", "stats takes no `all`: xdnsd stats [--socket PATH]".into()),
+        ("stats --sockets /x", "stats has no option --sockets, did you mean `--socket`?: xdnsd stats [--socket PATH]".into()),
+        ("reload now", "reload takes no `now`: xdnsd reload [--socket PATH]".into()),
+        ("memory -v", "memory has no option -v: xdnsd memory".into()),
+        ("version 2", "version takes no `2`: xdnsd version".into()),
+        ("lists compile", format!("lists compile needs an OUT: {compile}")),
+        ("lists compile out", format!("lists compile needs an IN: {compile}")),
+        ("lists compile out in --alow f", format!("lists compile has no option --alow, did you mean `--allow`?: {compile}")),
+        ("cache", "cache needs another word: xdnsd cache dump, xdnsd cache flush, xdnsd cache save".into()),
+        ("cache --socket /x", "cache needs another word: xdnsd cache dump, xdnsd cache flush, xdnsd cache save".into()),
+        ("cache drop", "`cache drop` is not a command, did you mean `cache dump`?; there are: cache dump, cache flush, cache save".into()),
+        ("lists", "lists needs another word: xdnsd lists compile".into()),
+        ("--socket /x cache flush", "--socket: the command comes first: xdnsd COMMAND ..., see xdnsd help".into()),
+        ("help sing", "`sing` is not a command; there are: run, check, health, reference, memory, lists compile, stats, cache dump, cache flush, cache save, reload, version, help".into()),
+        ("cache flush a..b", "`a..b` has an empty label".into()),
+    ] {
+        assert_eq!(parsed(line), Err(said), "{line}");
+    }
+    let said = parsed("chek").expect_err("no command");
+    assert!(
+        said.starts_with("`chek` is not a command, did you mean `check`?; there are: run, check, "),
+        "{said}"
+    );
+    assert!(
+        !said.contains('\n') && said.ends_with("; see xdnsd help"),
+        "{said}"
+    );
+    assert!(parsed("").expect_err("no command").contains(&help()));
+}
+
+fn words(words: &[&str]) -> Result<Command, String> {
+    parse(words.iter().map(OsString::from))
+}
+
+/// `xdnsd cache flush "$name"` must not forget everything where `name` is empty.
+#[test]
+fn an_argument_that_is_empty_or_several_words_is_refused() {
+    let empty = "cache flush has a NAME that is empty: xdnsd cache flush [--socket PATH] [NAME]";
+    assert_eq!(words(&["cache", "flush", ""]), Err(empty.into()));
+    for (name, shown) in [
+        (" ", " "),
+        ("a b", "a b"),
+        ("a\nreload", "a\\nreload"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("münchen", "münchen"),
+    ] {
+        let said = Err(format!("`{shown}` is not a name"));
+        assert_eq!(words(&["cache", "flush", name]), said, "{name:?}");
+    }
+    let said = "check has a FILE that is empty: xdnsd check [--offline] FILE";
+    assert_eq!(words(&["check", ""]), Err(said.into()));
+}
+
+#[test]
+fn a_word_behind_two_hyphens_is_an_argument() {
+    let file = || "--offline".into();
+    let (user, offline) = (None, false);
+    assert_eq!(
+        parsed("run -- --offline"),
+        Ok(Command::Run { file: file(), user })
+    );
+    assert_eq!(
+        parsed("check -- --offline"),
+        Ok(Command::Check {
+            file: file(),
+            offline
+        })
+    );
+    let Ok(Command::Ask { request, .. }) = parsed("cache dump -- --json") else {
+        panic!("a name may begin so")
+    };
+    assert_eq!(request, "cache dump --json");
+    assert_eq!(
+        parsed("lists compile --allow=-a -- -out --in"),
+        Ok(Command::CompileLists(
+            ["--allow", "./-a", "./-out", "./--in"]
+                .map(OsString::from)
+                .to_vec()
+        ))
+    );
+    let Ok(Command::Ask { request, .. }) = parsed("cache dump -- --help") else {
+        panic!("a name, too")
+    };
+    assert_eq!(request, "cache dump --help");
+}
+
+#[test]
+fn every_command_tells_how_it_is_written() {
+    for form in FORMS {
+        let line = form.line();
+        for option in ["--help", "-h"] {
+            let told = parsed(&format!("{} {option}", form.name));
+            assert_eq!(told, Ok(Command::Help(form.in_full())), "{}", form.name);
+        }
+        let Ok(Command::Help(told)) = parsed(&format!("help {}", form.name)) else {
+            panic!("{line}")
+        };
+        assert!(told.contains(&line), "{told}");
+        assert!(help().contains(&format!("xdnsd {}", form.name)), "{line}");
+        assert!(help().contains(form.about), "{line}");
+    }
+    let Ok(Command::Help(told)) = parsed("cache --help") else {
+        panic!("of the group")
+    };
+    assert_eq!(told.matches("xdnsd cache ").count(), 3, "{told}");
+    assert_eq!(
+        parsed("cache flush a.example --help"),
+        parsed("help cache flush")
+    );
+    assert!(parsed("cache drop --help").is_err());
+    for line in help().lines() {
+        assert!(line.len() <= 120, "{line}");
+    }
+}
+
+#[test]
+fn the_default_socket_is_the_configs() {
+    let text = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"192.0.2.1\"]\n";
+    let config = crate::config::Config::parse("f", text).expect("valid");
+    assert_eq!(
+        config.control.socket.as_deref(),
+        Some(std::path::Path::new(SOCKET))
+    );
+    assert!(help().contains(SOCKET));
+}
