@@ -25,6 +25,7 @@ fn errors_of(more: &str) -> Vec<String> {
 fn an_empty_file_is_policys_default() {
     let (ours, mut theirs) = (valid("").policy(), PolicyInput::default());
     theirs.rebind.ranges = Ranges::NONE;
+    theirs.acl.default = Action::Local;
     assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
 }
 
