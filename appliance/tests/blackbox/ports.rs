@@ -632,3 +632,61 @@ fn the_local_address_follows_the_route() -> Result<()> {
         Ok(())
     })
 }
+
+/// A server at a link-local address of the upstream's host, which answers whatever is asked with one address.
+fn serve_link_local(host: &Namespace) -> Result<()> {
+    host.ip(&format!(
+        "address add fe80::53/64 dev {HOST_INTERFACE} nodad\n"
+    ))?;
+    let socket = host.run(|| -> Result<UdpSocket> {
+        let link = nix::net::if_::if_nametoindex(HOST_INTERFACE)?;
+        let address = std::net::SocketAddrV6::new("fe80::53".parse()?, 53, 0, link);
+        Ok(UdpSocket::bind(address)?)
+    })?;
+    thread::spawn(move || {
+        let mut query = [0; 512];
+        // Ends with the test, or with its address.
+        while let Ok((_, from)) = socket.recv_from(&mut query) {
+            let name_len = query[12..].iter().position(|byte| *byte == 0).unwrap_or(0) + 1;
+            let mut answer = query[..12 + name_len + 4].to_vec();
+            answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 1]);
+            if socket.send_to(&answer, from).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// `wan0` is deleted and made again, with another index.
+#[test]
+fn a_link_local_server_is_asked_on_the_device_of_its_zones_name_whenever_that_is_made() -> Result<()>
+{
+    for way in WAYS {
+        let setup = Setup::default()
+            .servers(&["fe80::53%wan0"])
+            .sections(&forward(way, ""));
+        let scene = scene!(setup);
+        let (router, upstream) = (&scene.lab.router, &scene.lab.upstream);
+        serve_link_local(upstream)?;
+        let client = scene.udp_client(Family::V4)?;
+        let mut number = 0;
+        let mut is_answered = || {
+            number += 1;
+            let answer = client.ask(&query(&format!("n{number}.test."), RecordType::A));
+            answer.is_ok_and(|answer| answer.response_code() == ResponseCode::NoError)
+        };
+        wait_until("it is asked on wan0", TIMEOUT, &mut is_answered)?;
+        router.ip(&format!("link delete {WAN}\n"))?;
+        router.ip(&format!(
+            "link add name {WAN} type veth peer name {HOST_INTERFACE} netns {}
+             link set {WAN} up\n",
+            upstream.path()
+        ))?;
+        upstream.ip(&format!("link set {HOST_INTERFACE} up\n"))?;
+        serve_link_local(upstream)?;
+        wait_until("it is asked on the new wan0", 2 * TIMEOUT, &mut is_answered)?;
+    }
+    Ok(())
+}
