@@ -91,6 +91,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
         door,
         notify: Notify::from_environment(),
         ports: None,
+        workers: 0,
         queues: Vec::new(),
         is_ready: false,
     };
@@ -119,7 +120,8 @@ struct Daemon {
     notify: Notify,
     /// Brings the upstreams' answers back, as long as it is there.
     ports: Option<LookupProgram>,
-    /// Which queue each worker is shown by.
+    /// How many workers are shown, and which queue each is shown by.
+    workers: usize,
     queues: Vec<(usize, QueueName)>,
     /// The log has said where it serves.
     is_ready: bool,
@@ -190,9 +192,10 @@ impl Daemon {
             shown.retain(|(other, known)| *other != worker && *known != name);
             shown.push((worker, name));
         }
-        if before != self.crew.workers() || self.queues != shown {
-            self.telemetry.set_workers(workers(&self.crew, &shown));
-            self.queues = shown;
+        let workers = self.crew.workers();
+        if self.workers != workers || self.queues != shown {
+            self.telemetry.set_workers(registered(&self.crew, &shown));
+            (self.workers, self.queues) = (workers, shown);
         }
         Ok(())
     }
@@ -452,7 +455,7 @@ fn register(supervisor: &Supervisor) -> Telemetry {
 }
 
 /// The workers, as they are shown: by interface and queue, where they have one.
-fn workers(crew: &Crew, queues: &[(usize, QueueName)]) -> Vec<telemetry::Worker> {
+fn registered(crew: &Crew, queues: &[(usize, QueueName)]) -> Vec<telemetry::Worker> {
     let worker = |index: usize| {
         let named = queues.iter().find(|(worker, _)| *worker == index);
         let named = named.map(|(_, name)| name);

@@ -210,8 +210,8 @@ fn memory_prints_a_budget_that_adds_up() -> Result<()> {
 }
 
 #[test]
-fn what_the_machine_lacks_ends_the_start() -> Result<()> {
-    if !root_or_skip("what_the_machine_lacks_ends_the_start") {
+fn what_the_machine_lacks_is_an_error_to_check() -> Result<()> {
+    if !root_or_skip("what_the_machine_lacks_is_an_error_to_check") {
         return Ok(());
     }
     let lab = Lab::up(&Spec::default())?;
@@ -240,7 +240,7 @@ fn what_the_machine_lacks_ends_the_start() -> Result<()> {
         let file = write(directory.path(), "wrong.toml", &wrong)?
             .display()
             .to_string();
-        let output = run(Some(&lab), &["run", &file])?;
+        let output = run(Some(&lab), &["check", &file])?;
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(&format!("{file}:{line}:")), "{said}");
