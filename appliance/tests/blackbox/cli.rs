@@ -380,8 +380,9 @@ fn reload_says_what_came_of_it() -> Result<()> {
         &file,
         format!("{good}\n[filter]\nblock_files = [{lists:?}]\n"),
     )?;
-    let told = String::from_utf8(reload()?.stdout)?;
-    assert!(told.contains(&format!("note: {lists}: ")), "{told}");
+    let output = reload()?;
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains(&lists), "{}", stderr(&output));
     fs::write(
         &file,
         format!("{good}\n[cashe]\n[cache]\nmax_ttl = \"1h\"\n"),

@@ -69,6 +69,11 @@ impl Answer {
         self.flags.contains(&flag)
     }
 
+    /// Whether it has no records.
+    fn is_empty(&self) -> bool {
+        self.answer.is_empty() && self.authority.is_empty() && self.additional.is_empty()
+    }
+
     /// Everything below the header.
     fn clear(&mut self) {
         self.answer.clear();
@@ -177,6 +182,15 @@ pub const EXPLANATIONS: &[Explanation] = &[
         why: "RD is copied from the query (RFC 1035 section 4.1.1); unbound, told to recurse anyway, sets it",
         applies: |question, _, _| !question.rd,
         forgive: |_, theirs| theirs.flags.retain(|flag| *flag != "RD"),
+    },
+    Explanation {
+        why: "RD=0 for what is not kept is REFUSED, and nobody is asked; unbound is told to recurse anyway",
+        applies: |question, ours, _| !question.rd && ours.rcode == REFUSED && ours.is_empty(),
+        forgive: |ours, theirs| {
+            theirs.clear();
+            theirs.rcode = ours.rcode;
+            theirs.flags.clone_from(&ours.flags);
+        },
     },
     Explanation {
         why: "both are truncated: what else a truncated answer has is ignored (RFC 2181 section 9)",
