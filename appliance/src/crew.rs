@@ -65,9 +65,49 @@ pub struct Crew {
     /// Those that run, in the order of their start.
     started: Vec<usize>,
     /// Takes what each says when it serves.
-    serving: (Sender<usize>, Receiver<usize>),
+    serving: Serving,
     ended: Arc<Ended>,
     looks: Looks,
+}
+
+/// Which threads have come to serve. Each says it once, before its first turn.
+struct Serving {
+    sender: Sender<usize>,
+    receiver: Receiver<usize>,
+    heard: Vec<usize>,
+}
+
+impl Serving {
+    fn new() -> Self {
+        let (sender, receiver) = mpsc::channel();
+        Self {
+            sender,
+            receiver,
+            heard: Vec::new(),
+        }
+    }
+
+    /// Waits until all that were `started` serve.
+    fn wait(
+        &mut self,
+        started: &[usize],
+        failure: impl Fn() -> Option<Failure>,
+    ) -> Result<(), Failure> {
+        let deadline = Instant::now() + START_MAX;
+        while let Some(engine) = started.iter().find(|engine| !self.heard.contains(engine)) {
+            if let Some(failure) = failure() {
+                return Err(failure);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(format!("worker {engine} does not come to serve"));
+            }
+            // One that ends says nothing here, so that it is asked again.
+            let look = left.min(Duration::from_millis(100));
+            self.heard.extend(self.receiver.recv_timeout(look));
+        }
+        Ok(())
+    }
 }
 
 /// Told by threads that end.
@@ -75,6 +115,13 @@ struct Ended {
     event: EventFd,
     /// Why the first of them did.
     why: Mutex<Option<Failure>>,
+}
+
+impl Ended {
+    fn why(&self) -> Option<Failure> {
+        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        why.clone()
+    }
 }
 
 /// Goes with a thread.
@@ -113,7 +160,7 @@ impl Crew {
             cookie_key,
             mailboxes: Vec::leak(mailboxes.map_err(told)?),
             started: Vec::new(),
-            serving: mpsc::channel(),
+            serving: Serving::new(),
             ended: Arc::new(Ended {
                 event,
                 why: Mutex::new(None),
@@ -180,7 +227,7 @@ impl Crew {
             why: format!("worker {engine} panicked"),
             ended: Arc::clone(&self.ended),
         };
-        let serving = self.serving.0.clone();
+        let serving = self.serving.sender.clone();
         memory::thread(&format!("worker {engine}"))
             .spawn(move || work(engine, parts, upstreams, settings, &serving, leaving))
             .map_err(|error| format!("worker thread: {error}"))?;
@@ -192,39 +239,15 @@ impl Crew {
     ///
     /// # Errors
     /// One of them ended instead, or does not come to it.
-    pub fn wait_serving(&self) -> Result<(), Failure> {
-        let deadline = Instant::now() + START_MAX;
-        let mut waiting = self.started.clone();
-        waiting.retain(|&engine| PULSES[engine].turns() == 0);
-        while !waiting.is_empty() {
-            if let Some(failure) = self.failure() {
-                return Err(failure);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(format!("worker {} does not come to serve", waiting[0]));
-            }
-            // One that ends says nothing here, so that it is asked again.
-            if let Ok(engine) = self
-                .serving
-                .1
-                .recv_timeout(left.min(Duration::from_millis(100)))
-            {
-                waiting.retain(|&other| other != engine);
-            }
-        }
-        Ok(())
+    pub fn wait_serving(&mut self) -> Result<(), Failure> {
+        let ended = &self.ended;
+        self.serving.wait(&self.started, || ended.why())
     }
 
     /// Why the process has to end: a thread has ended.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
-        let why = self
-            .ended
-            .why
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        why.clone()
+        self.ended.why()
     }
 
     /// Looks once a second whether all go on. `None`: it was not time yet. `Some(true)`: they do.
@@ -369,6 +392,19 @@ mod tests {
             looks.look(now, &[0, 1, TCP], turns),
             Err("worker 1 hangs".to_owned())
         );
+    }
+
+    /// Between the two a worker may not have made its first turn.
+    #[test]
+    fn a_worker_that_came_to_serve_is_not_waited_for_again() {
+        let mut serving = Serving::new();
+        for (engine, started) in [(0, &[0][..]), (TCP, &[0, TCP])] {
+            serving.sender.send(engine).expect("the receiver lives");
+            assert_eq!(serving.wait(started, || None), Ok(()));
+        }
+        assert_eq!(serving.wait(&[0, TCP], || Some("ended".into())), Ok(()));
+        let failed = serving.wait(&[0, 1, TCP], || Some("ended".into()));
+        assert_eq!(failed, Err("ended".into()));
     }
 
     #[test]
