@@ -274,6 +274,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
         let is_silent = server.is_silent();
         self.tables.pending.update(index, |pending| {
+            // Without DO an answer is no answer for those who validate: that is tried last.
+            let is_silent = is_silent && !pending.dnssec_ok;
             let is_unanswered = |attempt: &Attempt| {
                 let is_its_own = attempt.upstream == upstream && is_port(attempt.socket);
                 is_its_own && attempt.edns && attempt.live && attempt.overdue

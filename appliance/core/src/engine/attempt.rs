@@ -99,7 +99,12 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         self.counters.count(Counter::UpstreamUnreachable);
         if !attempt.overdue {
-            let hash = self.tables.pending.get(index).map(|pending| pending.hash());
+            let hash = self.tables.pending.update(index, |pending| {
+                for sent in &mut pending.attempts {
+                    sent.overdue |= sent.socket == attempt.socket && sent.id == attempt.id;
+                }
+                pending.hash()
+            });
             self.upstreams
                 .timed_out(attempt.upstream, hash.unwrap_or(0), turn.now);
         }

@@ -13,7 +13,7 @@ use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, Header};
 use crate::dns::record::{Record, Records};
 use crate::dns::{Name, class, rcode, rtype};
-use crate::forward::pending::Attempt;
+use crate::forward::pending::{Attempt, Pending};
 use crate::forward::upstreams::Upstream;
 use crate::policy::rebind::Finding;
 use crate::policy::{BlockRecord, Labels, List, Policy, list};
@@ -122,8 +122,26 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if answer.has_edns && attempt.edns {
             self.upstreams.spoke_edns(upstream, now);
         } else if fell_back && is_useful(answer.head.rcode) {
-            self.upstreams.lacked_edns(upstream, question, now);
+            if self.has_failed_with_edns(pending, upstream) {
+                self.upstreams.lacked_edns(upstream, question, now);
+            }
+            self.upstreams.spoke_plain(upstream, attempt.sent);
         }
+    }
+
+    /// Whether it was because of EDNS that `upstream` did not help with this question: it said so, or was silent while it
+    /// answered others.
+    fn has_failed_with_edns(&self, pending: &Pending, upstream: u8) -> bool {
+        let server = self.upstreams.get(upstream);
+        let was_there = |sent| server.is_some_and(|server| server.was_there(sent));
+        pending
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.upstream == upstream && attempt.edns)
+            .any(|attempt| match (attempt.live, attempt.overdue) {
+                (true, _) => was_there(attempt.sent),
+                (false, is_lost) => !is_lost,
+            })
     }
 
     /// The letter case did not come back: the answer may be forged, or the server loses the case. A stream cannot be

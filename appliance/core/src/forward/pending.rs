@@ -44,7 +44,7 @@ pub struct Attempt {
     pub edns: bool,
     /// Whether the name was sent in random letter case, which has to come back.
     pub random_case: bool,
-    /// It took longer than usual, and was counted as a timeout of its upstream.
+    /// It took longer than usual, or ICMP refused it, and was counted as a timeout of its upstream.
     pub overdue: bool,
     /// What came to its port from its upstream and was not its answer, so many times.
     pub forged: u8,

@@ -140,6 +140,8 @@ pub struct Upstream {
     edns: Ability,
     /// Until when it counts that it has answered with EDNS: it does not drop such queries.
     edns_heard_until: Instant,
+    /// When that was sent what it answered first without EDNS, since it has last answered with it.
+    plain_since: Option<Instant>,
     letter_case: Ability,
     overtaken: Option<Overtaken>,
 }
@@ -160,6 +162,7 @@ impl Upstream {
             measured_at: Instant::from_millis(0),
             edns: ABLE,
             edns_heard_until: Instant::from_millis(0),
+            plain_since: None,
             letter_case: ABLE,
             overtaken: None,
         }
@@ -201,6 +204,13 @@ impl Upstream {
     #[must_use]
     pub fn may_drop_edns(&self, now: Instant) -> bool {
         self.speaks_edns(now) && now >= self.edns_heard_until
+    }
+
+    /// Whether silence on what was sent with EDNS at `sent` is about EDNS, if the server answers without now: it did so
+    /// before, too. A line that was down loses the first questions, whatever they carry.
+    #[must_use]
+    pub fn was_there(&self, sent: Instant) -> bool {
+        self.plain_since.is_some_and(|since| since <= sent)
     }
 
     /// Whether it repeats the letter case of the question, as far as is known.
@@ -416,10 +426,18 @@ impl Upstreams {
         }
     }
 
+    /// Notes that the server answered what was sent without EDNS at `sent`.
+    pub fn spoke_plain(&mut self, index: u8, sent: Instant) {
+        if let Some(upstream) = self.get_mut(index) {
+            upstream.plain_since.get_or_insert(sent);
+        }
+    }
+
     /// Notes that the server answered with EDNS.
     pub fn spoke_edns(&mut self, index: u8, now: Instant) {
         if let Some(upstream) = self.get_mut(index) {
             upstream.edns.worked();
+            upstream.plain_since = None;
             upstream.edns_heard_until = now + WITHOUT_MS;
         }
     }

@@ -201,3 +201,111 @@ fn a_datagram_that_was_lost_once_does_not_end_edns() {
         assert!(is_edns(&world.last_question()));
     });
 }
+
+/// As at a router's start: clients ask before the line is up, and what they ask is sent again when it is.
+#[test]
+fn a_line_that_comes_up_with_questions_in_flight_does_not_end_edns() {
+    // How the questions get lost: on the way, or ICMP says so.
+    for is_told in [false, true] {
+        for servers in [
+            &[server(UPSTREAM_1, 0)][..],
+            &[server(UPSTREAM_1, 0), server(UPSTREAM_2, 0)],
+        ] {
+            with_servers(Settings::DEFAULT, servers, Strategy::Ordered, |world| {
+                for number in 0..8 {
+                    let first = world.effects.asked.len();
+                    world.miss(1, &query(&format!("n{number}.example."), number));
+                    if is_told {
+                        world.unreachable(first, None);
+                    }
+                }
+                world.pass(900);
+                world.effects.asked.clear();
+                for number in 8..16 {
+                    world.miss(1, &query(&format!("n{number}.example."), number));
+                }
+                world.pass(1_000);
+                let asked: Vec<_> = world.effects.asked.drain(..).collect();
+                assert!(!asked.is_empty());
+                for asked in asked {
+                    let mut message = response_to(&asked.message, answer_a(60));
+                    if is_edns(&asked.parsed()) {
+                        message[11] = 1;
+                        message.extend(opt_record(0, 0, b""));
+                    }
+                    world.receive(asked.socket, asked.to, &message);
+                }
+                for number in 16..20 {
+                    world.miss(1, &query(&format!("n{number}.example."), number));
+                    assert!(is_edns(&world.last_question()), "{is_told}, {number}");
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_silent_server_is_asked_with_dnssec_where_the_client_wants_it() {
+    let servers = [server(UPSTREAM_1, 0)];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Ordered, |world| {
+        for number in 0..4 {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+        }
+        world.pass(8_000);
+        world.miss(1, &query("plain.example.", 8));
+        assert!(!is_edns(&world.last_question()));
+        world.miss(1, &with_edns(query("signed.example.", 9), true));
+        assert!(is_edns(&world.last_question()));
+    });
+}
+
+/// Answers what was asked without EDNS, and says how many that were.
+fn answer_plain(world: &mut World<'_>, to: &str) -> usize {
+    let asked: Vec<_> = world.effects.asked.drain(..).collect();
+    let is_plain = |asked: &&Asked| asked.to == to.parse().unwrap() && !is_edns(&asked.parsed());
+    let plain = asked.iter().filter(is_plain);
+    plain
+        .map(|asked| {
+            let message = response_to(&asked.message, answer_a(60));
+            world.receive(asked.socket, asked.to, &message);
+        })
+        .count()
+}
+
+#[test]
+fn what_icmp_refused_was_not_refused_for_edns() {
+    let servers = [server(UPSTREAM_1, 0), server(UPSTREAM_2, 0)];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Ordered, |world| {
+        for number in 0..3 {
+            let first = world.effects.asked.len();
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            assert!(is_edns(&world.effects.asked[first].parsed()));
+            world.unreachable(first, None);
+        }
+        world.pass(1_500);
+        assert_eq!(answer_plain(world, UPSTREAM_1), 3);
+        world.miss(1, &query("later.example.", 9));
+        let asked = &world.effects.asked[0];
+        assert!(asked.to == UPSTREAM_1.parse().unwrap() && is_edns(&asked.parsed()));
+    });
+}
+
+#[test]
+fn a_line_that_was_down_for_long_does_not_end_edns() {
+    let servers = [server(UPSTREAM_1, 0)];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Ordered, |world| {
+        world.miss(1, &query("lost.example.", 1));
+        world.pass(450);
+        assert_eq!(answer_plain(world, UPSTREAM_1), 1);
+        world.miss(1, &query("known.example.", 2));
+        respond_with(world, &[opt_record(0, 0, b"")]);
+        world.pass(16 * 60 * 1_000);
+        for number in 0..4 {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+        }
+        world.pass(1_500);
+        assert!(answer_plain(world, UPSTREAM_1) >= 3);
+        world.miss(1, &query("later.example.", 9));
+        assert!(is_edns(&world.last_question()));
+    });
+}
