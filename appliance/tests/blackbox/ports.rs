@@ -482,8 +482,45 @@ fn an_icmp_error_that_quotes_no_question_in_flight_does_no_harm() -> Result<()> 
     })
 }
 
+/// It is about the path, and the question may have arrived.
+#[test]
+fn an_icmp_error_that_says_too_big_is_no_refusal() -> Result<()> {
+    each_way!(|scene: &Scene, way: &str, server: IpAddr| -> Result<()> {
+        let from = open_question(scene, "large")?;
+        let before = scene.daemon.metrics()?;
+        let server = SocketAddr::new(server, 53);
+        let kind = if server.is_ipv4() { [3, 4] } else { [2, 0] };
+        for _ in 0..3 {
+            icmp_error(&scene.lab.upstream, kind, from, server)?;
+        }
+        scene
+            .upstream
+            .on("*.quick.test.", Rule::addresses(300, &[ANSWER]));
+        let client = scene.udp_client(Family::V4)?;
+        client.ask(&query("after.quick.test.", RecordType::A))?;
+        let now = scene.daemon.metrics()?;
+        let refused = now.growth(&before, &Counter::UpstreamUnreachable);
+        assert_eq!(refused, 0, "{way}");
+        icmp_refused(&scene.lab.upstream, from, server)?;
+        scene
+            .daemon
+            .wait_growth(&before, &[(&Counter::UpstreamUnreachable, 1)])
+    })
+}
+
 /// Sends a "port unreachable" that quotes the headers of a datagram.
 fn icmp_refused(host: &Namespace, local: SocketAddr, remote: SocketAddr) -> Result<()> {
+    let kind = if local.is_ipv4() { [3, 3] } else { [1, 4] };
+    icmp_error(host, kind, local, remote)
+}
+
+/// Sends an ICMP error of this type and code that quotes the headers of a datagram. Its MTU, if it has one, is 1280.
+fn icmp_error(
+    host: &Namespace,
+    kind: [u8; 2],
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> Result<()> {
     let mut quoted = match (local.ip(), remote.ip()) {
         (IpAddr::V4(local), IpAddr::V4(remote)) => {
             let mut header = vec![0x45, 0, 0, 60, 0, 0, 0, 0, 64, 17, 0, 0];
@@ -503,13 +540,14 @@ fn icmp_refused(host: &Namespace, local: SocketAddr, remote: SocketAddr) -> Resu
     quoted.extend(remote.port().to_be_bytes());
     quoted.extend([0, 40, 0, 0]);
     let v4 = local.is_ipv4();
-    let (family, protocol, kind) = if v4 {
-        (AddressFamily::Inet, SockProtocol::Icmp, [3, 3])
+    let (family, protocol) = if v4 {
+        (AddressFamily::Inet, SockProtocol::Icmp)
     } else {
-        (AddressFamily::Inet6, SockProtocol::IcmpV6, [1, 4])
+        (AddressFamily::Inet6, SockProtocol::IcmpV6)
     };
     let mut message = kind.to_vec();
-    message.extend([0; 6]);
+    message.extend([0, 0, 0, 0]);
+    message.extend(1280_u16.to_be_bytes());
     message.extend(quoted);
     if v4 {
         // The kernel sums up ICMPv6 itself.

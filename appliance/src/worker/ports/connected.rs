@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
 use nix::sys::socket::{
-    self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
+    self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 use xdnsd_core::engine::socket::{FIRST_PORT, NoPort};
 use xdnsd_core::limits::UPSTREAM_SOCKETS;
@@ -18,6 +18,9 @@ use xdnsd_core::limits::UPSTREAM_SOCKETS;
 use super::{Arrived, DRAWS, PORT_MIN, draw, reserved};
 use crate::worker::entropy::Entropy;
 use crate::worker::events::{Source, watch};
+
+/// Errors of one socket that are passed over at a time.
+const ERRORS_MAX: usize = 8;
 
 #[derive(Debug)]
 struct Place {
@@ -125,8 +128,7 @@ impl Connected {
         let Some(receiver) = &found.socket else {
             return Arrived::Nothing;
         };
-        // Bound: interrupted by a signal, and there are none for a worker.
-        loop {
+        for _ in 0..ERRORS_MAX {
             match receiver.recv_from(buffer) {
                 // What came before it was connected may be anybody's.
                 Ok((len, from)) => {
@@ -139,6 +141,8 @@ impl Connected {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Arrived::Nothing,
+                // A word about the path, on which smaller packets arrive.
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => drop_error(receiver),
                 Err(_) => {
                     // Whatever the caller makes of it: it would be told again at once.
                     found.socket = None;
@@ -150,7 +154,16 @@ impl Connected {
                 }
             }
         }
+        // The rest is told again.
+        Arrived::Nothing
     }
+}
+
+/// Takes the first error from the queue of `socket`, which is readable as long as there is one (ip(7), IP_RECVERR).
+fn drop_error(socket: &UdpSocket) {
+    let nowhere: &mut [u8] = &mut [];
+    // None is there: then there is nothing to take.
+    let _ = socket::recv(socket.as_raw_fd(), nowhere, MsgFlags::MSG_ERRQUEUE);
 }
 
 /// Opens a socket on a random port that is free, and connects it.

@@ -22,6 +22,8 @@ const UNREACHABLE_V6: u8 = 1;
 const TOO_BIG_V4: u8 = 4;
 /// Bytes of an ICMP error before what it quotes.
 const HEADER_LEN: usize = 8;
+/// Errors that are looked at in a row.
+const LOOKS: usize = 16;
 /// linux/icmp.h: a mask of the types that are not wanted.
 const ICMP_FILTER: i32 = 1;
 /// linux/icmpv6.h: the same, 256 bits.
@@ -56,8 +58,7 @@ pub fn open(v6: bool) -> nix::Result<OwnedFd> {
 
 /// The next error that quotes a datagram. `None`: there is none.
 pub fn receive(socket: &OwnedFd, v6: bool, buffer: &mut [u8]) -> Option<Quoted> {
-    // Bound: as many as the kernel's buffer holds; each is taken out.
-    loop {
+    for _ in 0..LOOKS {
         match recvfrom::<SockaddrStorage>(socket.as_raw_fd(), buffer) {
             Ok((len, from)) => {
                 let message = &buffer[..len];
@@ -80,6 +81,8 @@ pub fn receive(socket: &OwnedFd, v6: bool, buffer: &mut [u8]) -> Option<Quoted> 
             Err(_) => return None,
         }
     }
+    // The rest is told of again: whoever floods us with them must not keep the worker from its clients.
+    None
 }
 
 /// The kernel hands the IP header over, and has not looked at the sum.
