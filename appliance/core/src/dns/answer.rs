@@ -216,6 +216,9 @@ fn check_question(response: &[u8], asked: &Asked<'_>) -> Result<(Header, usize),
     }
 }
 
+/// The owner and the type of an OPT record.
+const OPT_START: [u8; 3] = [0, 0, rtype::OPT as u8];
+
 /// Where the sections stand.
 #[derive(Clone, Copy, Debug)]
 struct Sections {
@@ -237,14 +240,24 @@ impl Sections {
         }
     }
 
-    /// Walks the whole message once; `None` where a record is broken.
+    /// Walks the whole message once; `None` where a record is broken. The OPT may be, even if it ends with the message: the
+    /// answer is used without it, if there is one.
     fn locate(response: &[u8], header: &Header, question_end: usize) -> Option<Self> {
         let [_, answers, authorities, additionals] = header.counts.map(usize::from);
         let authorities_at = section_end(response, question_end, answers)?;
         let additionals_at = section_end(response, authorities_at, authorities)?;
-        let (mut edns, mut opts) = (None, 0);
+        let (mut at, mut edns, mut opts) = (additionals_at, None, 0);
         for record in Records::new(response, additionals_at, additionals) {
-            let record = record.ok()?;
+            let Ok(record) = record else {
+                let is_opt = response.get(at..at + OPT_START.len()) == Some(&OPT_START);
+                // What has nothing else may be what the OPT's response code was about.
+                if !is_opt || answers + authorities == 0 {
+                    return None;
+                }
+                edns = None;
+                break;
+            };
+            at = record.end;
             if record.rtype == rtype::OPT {
                 opts += 1;
                 edns = read_opt(response, &record);

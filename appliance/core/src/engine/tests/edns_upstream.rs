@@ -67,6 +67,33 @@ fn an_answer_with_a_broken_opt_is_used_without_it() {
     }
 }
 
+/// It ends with the message. Other records that do show that more may be missing.
+#[test]
+fn an_answer_whose_opt_is_cut_off_is_used_without_it() {
+    let mut over_the_end = opt_record(0, 0, b"\0\x0f");
+    over_the_end[10] += 1;
+    let whole = opt_record(0, 0, b"\0\x0f\0\x02\0\x0f");
+    let cut = (3..whole.len()).map(|len| whole[..len].to_vec());
+    for record in cut.chain([over_the_end]) {
+        with_world(Settings::DEFAULT, |world| {
+            world.miss(1, &with_edns(query("a.example.", 1), false));
+            respond_with(world, std::slice::from_ref(&record));
+            let reply = world.last_reply();
+            assert_eq!(reply.response_code(), ResponseCode::NoError, "{record:?}");
+            assert_eq!(reply.answers().len(), 1, "{record:?}");
+            assert_eq!(world.get(Counter::UpstreamMalformed), 0, "{record:?}");
+            // Without an answer nobody knows what its OPT said.
+            world.miss(2, &query("b.example.", 2));
+            let asked = world.effects.asked.last().unwrap().message.clone();
+            let mut message = response_to(&asked, |_| {});
+            message[11] = 1;
+            message.extend(&record);
+            world.respond_bytes(&message);
+            assert_eq!(world.get(Counter::UpstreamMalformed), 1, "{record:?}");
+        });
+    }
+}
+
 #[test]
 fn an_opt_in_another_section_is_nothing() {
     with_world(Settings::DEFAULT, |world| {
