@@ -110,6 +110,10 @@ const NAMED: &[&str] = &[
     "server",
     "primaries",
 ];
+/// Plugins in CoreDNS's blocks that say whom to ask.
+const COREDNS: &[&str] = &["forward", "hosts", "kubernetes", "file"];
+/// Calls in Knot Resolver's Lua.
+const LUA: &[&str] = &["net.", "policy.add(", "modules.", "modules ="];
 /// OpenWrt's words.
 const UCI: &[&str] = &["config", "option", "list", "package"];
 
@@ -130,6 +134,16 @@ pub fn recognise(text: &str) -> Option<&'static str> {
     };
     Some(if lines[0].starts_with('{') {
         "JSON"
+    } else if lines[0].starts_with('<') {
+        "a web page or XML"
+    } else if text.starts_with("#!") {
+        "a script"
+    } else if has(|line| ["$TTL", "$ORIGIN"].contains(&first(line))) {
+        "a zone file"
+    } else if has(|line| LUA.iter().any(|call| line.starts_with(call))) {
+        "Knot Resolver's configuration"
+    } else if lines[0].ends_with('{') && has(|line| COREDNS.contains(&first(line))) {
+        "CoreDNS's configuration"
     } else if has(|line| line == "[Resolve]") {
         "systemd-resolved's configuration"
     } else if has(|line| UNBOUND.contains(&first(line))) && mostly(has_colon) {
@@ -140,7 +154,7 @@ pub fn recognise(text: &str) -> Option<&'static str> {
         "OpenWrt's UCI"
     } else if mostly(|line| RESOLV_CONF.contains(&first(line)) && !line.contains('=')) {
         "resolv.conf"
-    } else if mostly(|line| DNSMASQ.contains(&before(line, '='))) {
+    } else if mostly(|line| DNSMASQ.contains(&before(line, '=')) && !has_toml_value(line)) {
         "dnsmasq's configuration"
     } else if mostly(|line| first(line).parse::<IpAddr>().is_ok()) {
         "a hosts file"
@@ -170,6 +184,12 @@ fn first(line: &str) -> &str {
 
 fn before(line: &str, end: char) -> &str {
     line.split(end).next().unwrap_or_default().trim()
+}
+
+/// Whether a value is written as TOML writes text, lists and tables: then the file is meant for us.
+fn has_toml_value(line: &str) -> bool {
+    let value = line.split_once('=').map(|(_, value)| value.trim_start());
+    value.is_some_and(|value| value.starts_with(['"', '\'', '[', '{']))
 }
 
 /// `key:` or `key: value`, as in YAML.
@@ -227,6 +247,19 @@ mod tests {
             ("dns:\n  bind_hosts:\n    - 0.0.0.0\n", Some("YAML")),
             ("127.0.0.1 localhost\n::1 localhost\n", Some("a hosts file")),
             ("||ads.example^\n@@||ok.example^\n", Some("a blocklist")),
+            (
+                ". {\n    forward . 9.9.9.9\n    cache\n}\n",
+                Some("CoreDNS's configuration"),
+            ),
+            (
+                "net.listen('127.0.0.1', 53)\n",
+                Some("Knot Resolver's configuration"),
+            ),
+            ("$TTL 1h\n@ SOA a b 1 2 3 4 5\n", Some("a zone file")),
+            ("<!DOCTYPE html>\n<html>\n", Some("a web page or XML")),
+            ("#!/bin/sh\nset -e\n", Some("a script")),
+            ("interface = \"br-lan\"\n", None),
+            ("interface = ['br-lan']\nserver = \"9.9.9.9\"\n", None),
             ("", None),
             ("# nothing\n", None),
             ("[interface]\nname = br-lan\n", None),

@@ -81,6 +81,9 @@ fn line_at(text: &str, offset: usize) -> (usize, &str) {
 /// The word at `offset` that should stand in quotes, or is a number with a unit: where it begins, and what is wrong.
 fn unquoted(text: &str, offset: usize) -> Option<(usize, String)> {
     let (start, line) = line_at(text, offset);
+    if let Some(problem) = nothing_said(line) {
+        return Some((start, problem));
+    }
     let (at, word) = bare_words(line).into_iter().find(|(at, word)| {
         let begin = start + at;
         (begin..=begin + word.len()).contains(&offset)
@@ -89,6 +92,17 @@ fn unquoted(text: &str, offset: usize) -> Option<(usize, String)> {
         return None;
     }
     Some((start + at, bare(line, word)?))
+}
+
+/// What is wrong with a comment of other files, or a key without its value.
+fn nothing_said(line: &str) -> Option<String> {
+    let line = line.trim();
+    if line.starts_with([';', '!']) || line.starts_with("//") || line.starts_with("--") {
+        return Some("a comment begins with #".to_owned());
+    }
+    let (key, value) = line.split_once('=')?;
+    let is_empty = value.is_empty() || value.trim_start().starts_with('#');
+    is_empty.then(|| format!("`{}` has no value behind =", key.trim()))
 }
 
 fn bare(line: &str, word: &str) -> Option<String> {

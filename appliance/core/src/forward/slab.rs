@@ -10,7 +10,10 @@ pub struct Slab<T, const N: usize> {
 }
 
 impl<T, const N: usize> Slab<T, N> {
-    const INDEX_FITS: () = assert!(N <= u16::MAX as usize);
+    const INDEX_FITS: () = assert!(
+        N <= u16::MAX as usize,
+        "XDNSD_LIMIT_PENDING or XDNSD_LIMIT_WAITERS or another table's capacity is over 65535"
+    );
 
     /// Empty.
     #[must_use]

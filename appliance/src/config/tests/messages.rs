@@ -50,6 +50,10 @@ fn what_should_stand_in_quotes_is_said_with_them() {
             "servers = 9.9.9.9",
             "addresses stand in quotes: [\"9.9.9.9\"]",
         ),
+        ("servers =", "`servers` has no value behind ="),
+        ("servers = # none", "`servers` has no value behind ="),
+        ("; a comment", "a comment begins with #"),
+        ("// a comment", "a comment begins with #"),
         (
             "servers = [9.9.9.9, 1.1.1.1]",
             "addresses stand in quotes: [\"9.9.9.9\"]",
