@@ -318,6 +318,30 @@ fn a_client_that_is_refused_ends_nobodys_question() {
     });
 }
 
+/// It would have nothing to wait for any more.
+#[test]
+fn room_for_a_client_is_not_made_by_the_question_that_it_waits_for() {
+    let fill = |world: &mut World<'_>| {
+        for client in 0..WAITERS as u32 {
+            let query = query(&format!("n{}.example.", client / 16), client as u16);
+            world.miss(client, &query);
+        }
+    };
+    let mut victim = Default::default();
+    with_world(Settings::DEFAULT, |world| {
+        fill(world);
+        world.miss(9_000, &query("new.example.", 1));
+        victim = world.last_reply().queries()[0].name().to_utf8();
+    });
+    with_world(Settings::DEFAULT, |world| {
+        fill(world);
+        world.miss(9_000, &query(&victim, 1));
+        assert_eq!(world.effects.replies.len(), 16);
+        let ended = world.last_reply().queries()[0].name().to_utf8();
+        assert_ne!(ended, victim);
+    });
+}
+
 /// Questions that are only refreshed have nobody who waits: to end them makes no place for a client.
 #[test]
 fn room_for_a_client_is_made_by_a_question_that_somebody_waits_for() {

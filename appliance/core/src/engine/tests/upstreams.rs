@@ -664,3 +664,22 @@ fn where_ports_are_scarce_a_new_question_takes_that_of_the_oldest() {
         assert!(world.effects.ports.is_empty());
     });
 }
+
+#[test]
+fn what_icmp_refuses_is_not_waited_for_after_its_end() {
+    with_servers(
+        Settings::DEFAULT,
+        &[server(UPSTREAM_1, 0)],
+        Strategy::Ordered,
+        |world| {
+            world.miss(1, &query("a.example.", 1));
+            let give_up_ms = Settings::DEFAULT.give_up_ms;
+            world.pass(give_up_ms);
+            assert_eq!(world.engine.in_flight(), 0);
+            let (asked, open) = (world.effects.asked.len(), world.effects.ports.len());
+            assert!(open > 0, "they are open for late answers");
+            world.unreachable(asked - 1, None);
+            assert_eq!(world.effects.ports.len(), open - 1);
+        },
+    );
+}
