@@ -31,7 +31,9 @@ use crate::retry::Retry;
 use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
-use crate::worker::{Letter, Lookup, LookupProgram, Mailbox, QueueName, look_at_reserved_ports};
+use crate::worker::{
+    Letter, Lookup, LookupProgram, Mailbox, QueueName, look_at_reserved_ports, queries_by_device,
+};
 use crate::{clock, commands, seal, sys};
 
 /// How often interfaces are looked after.
@@ -450,6 +452,7 @@ fn register(supervisor: &Supervisor) -> Telemetry {
             help: "Answers in the cache",
             value: Box::new(|| CACHE.len() as u64),
         }],
+        arrivals: Some(queries_by_device),
         ..Telemetry::default()
     }
 }

@@ -390,7 +390,7 @@ fn serve_devices(plan: &Plan) {
         .collect();
     devices.sort_unstable();
     devices.dedup();
-    worker::serve_devices(devices.into_iter());
+    worker::serve_devices(&devices);
 }
 
 fn input(

@@ -111,6 +111,8 @@ pub struct Telemetry {
     pub programs: Vec<Program>,
     /// Other values.
     pub gauges: Vec<Gauge>,
+    /// Queries to the kernel's UDP sockets by the interface that they came in by, if that is told apart.
+    pub arrivals: Option<fn() -> Vec<(String, u64)>>,
 }
 
 /// What was counted up to one moment.
@@ -119,6 +121,7 @@ pub struct Reading {
     workers: Vec<WorkerReading>,
     programs: Vec<ProgramReading>,
     gauges: Vec<(&'static str, &'static str, u64)>,
+    arrivals: Vec<(String, u64)>,
     sealed_allocations: u64,
     log_lines_lost: u64,
 }
@@ -172,6 +175,7 @@ impl Telemetry {
                 .iter()
                 .map(|gauge| (gauge.name, gauge.help, (gauge.value)()))
                 .collect(),
+            arrivals: self.arrivals.map_or_else(Vec::new, |arrivals| arrivals()),
             sealed_allocations: seal::allocations(),
             log_lines_lost: logging::lost(),
         }
@@ -344,6 +348,14 @@ impl Reading {
             }
             let name = format!("{}_total", counter.name());
             family(&mut out, &name, counter.help(), "counter");
+            if matches!(counter, Counter::QueriesUdp) && !self.arrivals.is_empty() {
+                // Any worker takes what comes by any interface.
+                for (interface, queries) in &self.arrivals {
+                    let labels = [("interface", interface.as_str()), ("queue", "kernel")];
+                    sample(&mut out, &name, &labels, *queries);
+                }
+                continue;
+            }
             for worker in &self.workers {
                 let labels = [
                     ("interface", worker.interface.as_str()),
@@ -536,6 +548,7 @@ mod tests {
                 help: "Answers in the cache",
                 value: Box::new(|| 42),
             }],
+            arrivals: Some(|| vec![("lo".to_owned(), 8)]),
         };
         let text = telemetry.read().prometheus();
         for line in [
@@ -545,11 +558,13 @@ mod tests {
             "xdnsd_cache_misses_total{interface=\"a\\\"b\\\\\",queue=\"tcp\"} 1",
             "xdnsd_xsk_rx_ring_full_total{interface=\"lan0\",queue=\"0\"} 3",
             "xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"1\",reason=\"pass_stale\"} 6",
+            "xdnsd_queries_udp_total{interface=\"lo\",queue=\"kernel\"} 8",
             "# TYPE xdnsd_cache_entries gauge",
             "xdnsd_cache_entries 42",
         ] {
             assert!(text.lines().any(|have| have == line), "{line}\n{text}");
         }
+        assert!(!text.contains("xdnsd_queries_udp_total{interface=\"lan0\""));
         assert!(!text.contains("wan0"), "what cannot be read is left out");
         assert_is_exposition_format(&text);
     }

@@ -48,7 +48,7 @@ use crate::policy::set::PolicySet;
 use crate::xdp::Heartbeat;
 use crate::xsk::{Batch, Kick, Xsk};
 
-pub use arrival::serve as serve_devices;
+pub use arrival::{queries as queries_by_device, serve as serve_devices};
 pub use entropy::Entropy;
 pub use io::{Io, Route};
 pub use listener::{LISTENERS_MAX, Listeners, open_udp};

@@ -6,6 +6,7 @@ use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
 
 use super::Worker;
+use super::arrival;
 use super::io::{Io, Route};
 use super::ports::Arrived;
 use super::sources::{may_answer_frame, may_be_neighbour};
@@ -97,6 +98,7 @@ impl Worker<'_> {
                 return;
             };
             self.io.counters.count(Counter::QueriesUdp);
+            arrival::count(device, turn.policy.is_own(address.ip().to_canonical()));
             if !self.io.sources.may_answer(turn.policy, address) {
                 self.io.counters.count(Counter::IgnoredSources);
                 continue;

@@ -240,8 +240,13 @@ impl<'a> Policy<'a> {
     /// Whether it is this machine itself, by whatever address of its own, or a neighbour on a served interface.
     fn is_local(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
-        let is_own = || self.unfit_sources.binary_search(&client).is_ok();
-        self.on_link.contains(client) || client.is_loopback() || is_own()
+        self.on_link.contains(client) || self.is_own(client)
+    }
+
+    /// Whether the address is one of this machine, or none that anybody else may have.
+    #[must_use]
+    pub fn is_own(&self, client: IpAddr) -> bool {
+        client.is_loopback() || self.unfit_sources.binary_search(&client).is_ok()
     }
 
     /// Whether this client is answered only if it is a neighbour.
