@@ -18,6 +18,9 @@ use crate::{logging, memory, seal, text};
 /// Reads something that the kernel counts. An error is shown as an absent metric.
 pub type Read<T> = Box<dyn Fn() -> io::Result<T> + Send + Sync>;
 
+/// Counts by name of the interface.
+pub type ByInterface = Vec<(String, u64)>;
+
 /// XDP_STATISTICS of one AF_XDP socket (af_xdp.rst).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct XskStatistics {
@@ -112,7 +115,7 @@ pub struct Telemetry {
     /// Other values.
     pub gauges: Vec<Gauge>,
     /// Queries to the kernel's UDP sockets by the interface that they came in by, if that is told apart.
-    pub arrivals: Option<fn() -> Vec<(String, u64)>>,
+    pub arrivals: Option<fn() -> ByInterface>,
 }
 
 /// What was counted up to one moment.
@@ -121,7 +124,7 @@ pub struct Reading {
     workers: Vec<WorkerReading>,
     programs: Vec<ProgramReading>,
     gauges: Vec<(&'static str, &'static str, u64)>,
-    arrivals: Vec<(String, u64)>,
+    arrivals: ByInterface,
     sealed_allocations: u64,
     log_lines_lost: u64,
 }
