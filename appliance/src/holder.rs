@@ -48,12 +48,12 @@ pub fn explain(protocol: Protocol, address: SocketAddr, error: &io::Error) -> St
         } else {
             format!("{} has it", holders.join(" and "))
         };
-        return format!("{what}: address already in use: {by}");
+        return format!("{what}: bind: Address already in use: {by}");
     }
     if error.kind() == io::ErrorKind::PermissionDenied {
         let free = free_port();
         return format!(
-            "{what}: permission denied: needs CAP_NET_BIND_SERVICE, root, or a port from {free} on"
+            "{what}: bind: Permission denied: needs CAP_NET_BIND_SERVICE, root, or a port from {free} on"
         );
     }
     format!("{what}: {error}")
@@ -208,7 +208,7 @@ mod tests {
             &error,
         );
         assert!(
-            told.starts_with("UDP 192.168.1.1:53: permission denied: needs CAP_NET_BIND_SERVICE, root, or a port from "),
+            told.starts_with("UDP 192.168.1.1:53: bind: Permission denied: needs CAP_NET_BIND_SERVICE, root, or a port from "),
             "{told}"
         );
     }
@@ -225,7 +225,7 @@ mod tests {
         };
         let said = obstacle(Protocol::Udp, for_udp).expect("it is in use");
         assert!(
-            said.contains("address already in use: another process has it"),
+            said.contains("Address already in use: another process has it"),
             "{said}"
         );
         assert!(obstacle(Protocol::Tcp, for_tcp).is_some());

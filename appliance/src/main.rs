@@ -66,7 +66,7 @@ fn carry_out(command: Command) -> Result<(), Failure> {
             let report = list_file::compile_command(&arguments);
             report
                 .map_err(|problem| problem.to_string())
-                .and_then(|report| print(&format!("{report}\n")))
+                .and_then(|report| print(&text::lines(&format!("{report}\n"))))
         }
         Command::Reference => print(&reference()),
         Command::Memory => print(&memory::report()),

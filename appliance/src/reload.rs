@@ -29,7 +29,7 @@ const NOTES_MAX: usize = 8;
 const RELOADED: &str = "reloaded: local data, lists, upstream servers, routes, access and log; other keys hold from the next \
                         start on";
 /// The same where a file failed.
-const RELOADED_IN_PART: &str = "reloaded, but for what is said above: local data or lists that a file failed for stay as they were";
+const RELOADED_IN_PART: &str = "reloaded, but for what is said above: what local data or lists had of a file that failed stays as it was";
 
 /// How long whoever asks for a reload waits for its result.
 pub const PATIENCE: Duration = Duration::from_secs(55);

@@ -38,7 +38,7 @@ impl Others<'_> {
         if route.is_some_and(|route| route.depth > 0) {
             return Some(Refusal::Routed);
         }
-        let is_blocked = self.policy.lists.blocked(&labels).is_some();
+        let is_blocked = self.policy.lists.blocked(&labels, rtype::A).is_some();
         is_blocked.then_some(Refusal::Blocked)
     }
 

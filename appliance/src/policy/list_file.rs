@@ -194,7 +194,7 @@ pub(super) fn finish(builder: ListBuilder) -> Result<Vec<u8>, Problem> {
     let crowded = || {
         Problem::of(
             "lists",
-            "too many names fall together under this key; compile again",
+            "too many rules with options, or too many names fall together under this key; compile again",
         )
     };
     builder.build().ok_or_else(crowded)
@@ -274,7 +274,7 @@ mod tests {
 
     fn verdict(list: &List<'_>, name: &str) -> Verdict {
         let name = super::super::name::parse(name).expect("a name");
-        list.verdict(&Labels::new(&name).expect("well-formed"))
+        list.verdict(&Labels::new(&name).expect("well-formed"), 1)
     }
 
     fn arguments(words: &[&Path]) -> Vec<OsString> {

@@ -6,46 +6,114 @@
 //! |---|---|
 //! | `0.0.0.0 ads.example.com` | that name exactly, as in Pi-hole and AdGuard Home: a hosts file has no subdomains |
 //! | `ads.example.com`, `.ads.example.com` | the name and all below it |
-//! | `*.example.com` | all below it, not the name itself (RFC 4592) |
-//! | `\|\|example.com^`, `\|\|example.com` | the name and all below it |
-//! | `\|\|*.example.com^` | all below it |
-//! | `\|example.com^` | that name exactly |
-//! | `@@` in front of any of the last three | the contrary: allowed |
+//! | `*.example.com` | the name and all below it, as those mean it who publish lists of this form |
+//! | `\|\|example.com^`, `\|\|example.com`, `example.com^` | the name and all below it |
+//! | `\|\|*.example.com^`, `.example.com^`, `*.example.com^` | all below it |
+//! | `\|example.com^`, `://example.com^` | that name exactly |
+//! | `\|\|ads*.example.com^` | names below `example.com` whose front, from a label on, is `ads` and anything |
+//! | `@@` in front of any of the last four | the contrary: allowed |
 //! | `address=/example.com/0.0.0.0`, `local=/example.com/`, `server=/example.com/` of dnsmasq | the names and all below them |
 //!
-//! `!` and `#` begin comments, `[` a header. The modifier `$important` is accepted; an exception still wins over it. Rules
-//! with other modifiers, paths, patterns, or for parts of pages say nothing about a name as a whole: they are counted
-//! and passed over. So are names of one label but for `||zip^` and `*.zip`: a stray word must not block a top-level domain.
+//! `!` and `#` begin comments, `[` a header. Of the modifiers of Adblock syntax these are known, with the meaning that
+//! AdGuard's engine gives them: `$important`, `$badfilter`, `$dnstype=`, `$denyallow=`. Rules with other modifiers, paths,
+//! other patterns, or for parts of pages say nothing about a name as a whole: they are counted and passed over, and the
+//! first is named. So are names of one label but for `||zip^` and `*.zip`: a stray word must not block a top-level domain;
+//! and names that end in a dot before their `^`, which fit nothing.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use xdnsd_core::dns::rtype;
+use xdnsd_core::policy::list::{PATTERN_MAX, TYPES_MAX};
+
 use super::name;
+use super::rdata::type_number;
 
 /// Which names a rule is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Covers {
     /// The name itself.
     Name,
     /// What is below the name.
     Below,
     /// Both.
+    #[default]
     Subtree,
 }
 
+/// How a line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// An address and names.
+    Hosts,
+    /// A name.
+    #[default]
+    Plain,
+    /// `*.` and a name.
+    Wildcard,
+    /// Adblock syntax.
+    Adblock,
+    /// dnsmasq's.
+    Dnsmasq,
+}
+
+/// The types that a rule is about: these, or all but these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Types {
+    /// Their numbers; 0: none.
+    pub numbers: [u16; TYPES_MAX],
+    /// All but these.
+    pub are_left_out: bool,
+}
+
 /// A rule of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
     /// The name, in lower-case wire form.
     pub name: Vec<u8>,
     /// Which names it is about.
     pub covers: Covers,
+    /// How it was written.
+    pub shape: Shape,
     /// `@@`: the contrary of what the list is for.
     pub is_exception: bool,
+    /// It counts more than those that are not.
+    pub is_important: bool,
+    /// It takes back the rule with the same text.
+    pub is_badfilter: bool,
+    /// Only for these types.
+    pub types: Option<Types>,
+    /// Only for names below `name` whose front fits this, with `*` for anything.
+    pub pattern: Vec<u8>,
+    /// Names that are left out, with all below them.
+    pub left_out: Vec<Vec<u8>>,
+    /// Tells rules in Adblock syntax by their text, but for `badfilter`. 0: there is none.
+    pub text: u32,
 }
 
-/// A line that is no rule about whole names.
+impl Rule {
+    /// About a name.
+    #[must_use]
+    pub fn new(name: Vec<u8>, covers: Covers, shape: Shape) -> Self {
+        Self {
+            name,
+            covers,
+            shape,
+            ..Self::default()
+        }
+    }
+}
+
+/// A line that is no rule about whole names, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotARule;
+pub struct NotARule(pub &'static str);
+
+const NOT_A_NAME: NotARule = NotARule("not a name");
+const NOT_KNOWN: NotARule = NotARule("not a line of any known form");
+const NOT_SUPPORTED: NotARule = NotARule("option not supported");
+const PATTERN: NotARule = NotARule("pattern not supported");
+const PART_OF_PAGE: NotARule = NotARule("is about a part of a page");
+const ENDS_IN_DOT: NotARule = NotARule("ends in a dot, so no name fits");
 
 /// Names that hosts files give to the machine itself, and the addresses that some repeat as a name. Not rules.
 const HOSTS_OWN: &[&str] = &[
@@ -78,33 +146,43 @@ pub fn parse_line(line: &str) -> Result<Vec<Rule>, NotARule> {
     if line.is_empty() || line.starts_with(['!', '#', '[']) {
         return Ok(Vec::new());
     }
-    if line.starts_with("||") || line.starts_with("@@") || line.starts_with('|') {
-        return parse_adblock(line).map(|rule| vec![rule]);
-    }
-    let mut words = without_comment(line).split_ascii_whitespace();
-    let first = words.next().ok_or(NotARule)?;
-    if let Some((_, domains)) = first
-        .split_once("=/")
-        .filter(|_| words.clone().next().is_none())
-    {
-        return parse_dnsmasq(first, domains);
-    }
-    if let Some(address) = parse_address(first) {
+    // In a hosts file `#` begins a comment wherever it stands.
+    let mut words = line
+        .split('#')
+        .next()
+        .unwrap_or_default()
+        .split_ascii_whitespace();
+    if let Some(address) = words.next().and_then(parse_address) {
         return parse_hosts(address, words);
     }
-    if words.next().is_some() {
-        Err(NotARule)
-    } else {
-        parse_domain(first).map(|rule| vec![rule])
+    if is_about_part_of_page(line) {
+        return Err(PART_OF_PAGE);
+    }
+    let line = without_comment(line);
+    if line.starts_with(['|', '@', '/']) || line.starts_with("://") || line.contains(['^', '$']) {
+        return parse_adblock(line).map(|rule| vec![rule]);
+    }
+    if line.contains(char::is_whitespace) {
+        return Err(NOT_KNOWN);
+    }
+    match line.split_once("=/") {
+        Some((_, domains)) => parse_dnsmasq(line, domains),
+        None => parse_domain(line).map(|rule| vec![rule]),
     }
 }
 
-/// Cuts off a comment. `#` inside a word is none: `example.com##.banner` is a rule for a part of a page.
+/// `##`, or with one or two of `@$?%` between: a rule for elements, styles or scripts of pages.
+fn is_about_part_of_page(line: &str) -> bool {
+    let is_marker = |(at, _): (usize, &str)| {
+        let rest = line[at + 1..].trim_start_matches(['@', '$', '?', '%']);
+        rest.starts_with('#')
+    };
+    line.match_indices('#').any(is_marker)
+}
+
+/// Cuts off a comment.
 fn without_comment(line: &str) -> &str {
-    let end = line
-        .match_indices('#')
-        .find(|&(at, _)| line[..at].ends_with([' ', '\t']));
-    end.map_or(line, |(at, _)| &line[..at])
+    line.split('#').next().unwrap_or_default().trim_end()
 }
 
 /// An address, with or without a zone such as `%lo0`.
@@ -121,7 +199,7 @@ fn parse_hosts<'l>(
         IpAddr::V6(address) => address == Ipv6Addr::UNSPECIFIED || address.is_loopback(),
     };
     if !blocks {
-        return Err(NotARule);
+        return Err(NotARule("gives a name an address"));
     }
     let mut rules = Vec::new();
     let mut is_known = false;
@@ -129,301 +207,201 @@ fn parse_hosts<'l>(
     for name in names {
         match parse_name(name, 2) {
             _ if is_hosts_own(name) => is_known = true,
-            Ok(name) => rules.push(Rule {
-                name,
-                covers: Covers::Name,
-                is_exception: false,
-            }),
-            Err(NotARule) => {}
+            Ok(name) => rules.push(Rule::new(name, Covers::Name, Shape::Hosts)),
+            Err(_) => {}
         }
     }
     if is_known || !rules.is_empty() {
         Ok(rules)
     } else {
-        Err(NotARule)
+        Err(NOT_A_NAME)
     }
 }
 
 /// `KEY=/DOMAIN/DOMAIN/TARGET` of dnsmasq, where the target says that there is nothing. Another target is a route.
 fn parse_dnsmasq(word: &str, domains: &str) -> Result<Vec<Rule>, NotARule> {
-    let (names, target) = domains.rsplit_once('/').ok_or(NotARule)?;
+    let (names, target) = domains.rsplit_once('/').ok_or(NOT_KNOWN)?;
     let blocks = match word.split('=').next() {
-        Some("address") => ["", "#", "0.0.0.0", "::", "127.0.0.1", "::1"].contains(&target),
+        // `#` stands for 0.0.0.0; it was taken for a comment.
+        Some("address") => ["", "0.0.0.0", "::", "127.0.0.1", "::1"].contains(&target),
         Some("local" | "server") => target.is_empty(),
         _ => false,
     };
     if !blocks {
-        return Err(NotARule);
+        return Err(NotARule("gives names an address or a server"));
     }
     let rule = |name| {
-        Ok(Rule {
-            name: parse_name(name, 2)?,
-            covers: Covers::Subtree,
-            is_exception: false,
-        })
+        Ok(Rule::new(
+            parse_name(name, 2)?,
+            Covers::Subtree,
+            Shape::Dnsmasq,
+        ))
     };
     names.split('/').map(rule).collect()
 }
 
 fn parse_domain(word: &str) -> Result<Rule, NotARule> {
-    let (text, covers, labels_min) = match (word.strip_prefix("*."), word.strip_prefix('.')) {
-        (Some(text), _) => (text, Covers::Below, 1),
-        (None, Some(text)) => (text, Covers::Subtree, 2),
-        (None, None) => (word, Covers::Subtree, 2),
+    let (text, shape, labels_min) = match (word.strip_prefix("*."), word.strip_prefix('.')) {
+        (Some(text), _) => (text, Shape::Wildcard, 1),
+        (None, Some(text)) => (text, Shape::Plain, 2),
+        (None, None) => (word, Shape::Plain, 2),
     };
-    Ok(Rule {
-        name: parse_name(text, labels_min)?,
-        covers,
-        is_exception: false,
-    })
+    Ok(Rule::new(
+        parse_name(text, labels_min)?,
+        Covers::Subtree,
+        shape,
+    ))
 }
 
 fn parse_adblock(line: &str) -> Result<Rule, NotARule> {
-    let (line, is_exception) = line
+    let (body, is_exception) = line
         .strip_prefix("@@")
         .map_or((line, false), |rest| (rest, true));
-    let (pattern, modifiers) = line.split_once('$').unwrap_or((line, "important"));
-    if modifiers != "important" {
-        return Err(NotARule);
+    if body.starts_with('/') {
+        return Err(NotARule("regular expressions and paths are not supported"));
     }
-    let pattern = pattern.strip_suffix('|').unwrap_or(pattern);
-    let pattern = pattern.strip_suffix('^').unwrap_or(pattern);
-    let (text, covers) = match (pattern.strip_prefix("||"), pattern.strip_prefix('|')) {
-        (Some(text), _) => text
-            .strip_prefix("*.")
-            .map_or((text, Covers::Subtree), |below| (below, Covers::Below)),
-        (None, Some(text)) => (text, Covers::Name),
-        (None, None) => return Err(NotARule),
-    };
-    Ok(Rule {
-        name: parse_name(text, 1)?,
-        covers,
+    let (pattern, options) = body
+        .split_once('$')
+        .map_or((body, None), |(pattern, options)| (pattern, Some(options)));
+    let mut rule = Rule {
         is_exception,
+        shape: Shape::Adblock,
+        ..Rule::default()
+    };
+    let mut same = Vec::new();
+    for option in options.into_iter().flat_map(|options| options.split(',')) {
+        parse_option(option.trim(), &mut rule)?;
+        same.extend(Some(option.trim()).filter(|option| *option != "badfilter"));
+    }
+    same.sort_unstable();
+    let mut hasher = DefaultHasher::new();
+    (is_exception, pattern.to_ascii_lowercase(), same).hash(&mut hasher);
+    // Never 0, which is no text.
+    rule.text = hasher.finish() as u32 | 1;
+    parse_pattern(pattern, &mut rule)?;
+    leave_out_what_it_covers(&mut rule)?;
+    Ok(rule)
+}
+
+fn parse_option(option: &str, rule: &mut Rule) -> Result<(), NotARule> {
+    match option.split_once('=') {
+        None if option == "important" => rule.is_important = true,
+        None if option == "badfilter" => rule.is_badfilter = true,
+        Some(("dnstype", types)) => rule.types = Some(parse_types(types)?),
+        Some(("denyallow", names)) => {
+            let names = names.split('|').map(|name| parse_name(name, 1));
+            rule.left_out = names.collect::<Result<_, _>>()?;
+        }
+        Some(_) | None => return Err(NOT_SUPPORTED),
+    }
+    Ok(())
+}
+
+fn parse_types(text: &str) -> Result<Types, NotARule> {
+    let are_left_out = text.starts_with('~');
+    let mut numbers = [0; TYPES_MAX];
+    for (index, word) in text.split('|').enumerate() {
+        let word = match (word.strip_prefix('~'), are_left_out) {
+            (Some(word), true) => word,
+            (None, false) => word,
+            (Some(_), false) | (None, true) => return Err(NotARule("types are mixed with ~types")),
+        };
+        let place = numbers.get_mut(index).ok_or(NotARule("too many types"))?;
+        let any = Some(rtype::ANY).filter(|_| word.eq_ignore_ascii_case("ANY"));
+        *place = type_number(word).or(any).ok_or(NotARule("no such type"))?;
+    }
+    Ok(Types {
+        numbers,
+        are_left_out,
     })
+}
+
+fn parse_pattern(pattern: &str, rule: &mut Rule) -> Result<(), NotARule> {
+    let text = pattern.strip_suffix('|').unwrap_or(pattern);
+    let (text, has_end) = text
+        .strip_suffix('^')
+        .map_or((text, false), |text| (text, true));
+    if text.is_empty() || text == "*" {
+        // Everything but what is left out.
+        (rule.name, rule.covers) = (vec![0], Covers::Below);
+        return if rule.left_out.is_empty() {
+            Err(PATTERN)
+        } else {
+            Ok(())
+        };
+    }
+    if text.ends_with('.') {
+        return Err(ENDS_IN_DOT);
+    }
+    let (text, covers) = if let Some(text) = text.strip_prefix("||") {
+        match text.strip_prefix("*.") {
+            Some(text) => (text, Covers::Below),
+            None => (text, Covers::Subtree),
+        }
+    } else if let Some(text) = text.strip_prefix("://").or(text.strip_prefix('|')) {
+        (text, Covers::Name)
+    } else if !has_end && !rule.is_exception {
+        // Without an end it fits any part of any name.
+        return Err(PATTERN);
+    } else if let Some(text) = text.strip_prefix("*.").or(text.strip_prefix('.')) {
+        (text, Covers::Below)
+    } else {
+        (text, Covers::Subtree)
+    };
+    rule.covers = covers;
+    if !text.contains('*') {
+        rule.name = parse_name(text, 1)?;
+        return Ok(());
+    }
+    if !pattern.starts_with("||") {
+        return Err(PATTERN);
+    }
+    parse_glob(pattern, text, rule)
+}
+
+/// `ads*.example.com`: `example.com`, and names below it whose front fits `ads*`.
+fn parse_glob(pattern: &str, text: &str, rule: &mut Rule) -> Result<(), NotARule> {
+    // What `||*.` took away is part of the pattern.
+    let text = pattern
+        .strip_prefix("||*.")
+        .map_or(text, |_| &pattern[2..2 + text.len() + 2]);
+    let star = text.rfind('*').ok_or(PATTERN)?;
+    let (_, fixed) = text[star..].split_once('.').ok_or(PATTERN)?;
+    let front = text[..text.len() - fixed.len() - 1].to_ascii_lowercase();
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte);
+    if front.len() > PATTERN_MAX || !front.bytes().all(is_host) {
+        return Err(PATTERN);
+    }
+    rule.name = parse_name(fixed, 1)?;
+    (rule.covers, rule.pattern) = (Covers::Below, front.into_bytes());
+    Ok(())
+}
+
+/// Of the names that a rule leaves out, those count that it would cover.
+fn leave_out_what_it_covers(rule: &mut Rule) -> Result<(), NotARule> {
+    let is_within = |name: &[u8], zone: &[u8]| {
+        std::iter::successors(Some(name), |name| name::parent(name)).any(|name| name == zone)
+    };
+    if rule
+        .left_out
+        .iter()
+        .any(|left_out| is_within(&rule.name, left_out))
+    {
+        return Err(NotARule("leaves out all that it is about"));
+    }
+    let zone = rule.name.clone();
+    rule.left_out.retain(|left_out| is_within(left_out, &zone));
+    Ok(())
 }
 
 /// A host name of at least `labels_min` labels that is no address.
 fn parse_name(text: &str, labels_min: usize) -> Result<Vec<u8>, NotARule> {
     let text = text.strip_suffix('.').unwrap_or(text);
     if text.split('.').count() < labels_min || parse_address(text).is_some() {
-        return Err(NotARule);
+        return Err(NOT_A_NAME);
     }
-    name::parse_host(text).map_err(|_| NotARule)
+    name::parse_host(text).map_err(|_| NOT_A_NAME)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one(line: &str) -> (String, Covers, bool) {
-        let rules = parse_line(line).expect("a rule");
-        assert_eq!(rules.len(), 1, "{line}");
-        (
-            name::display(&rules[0].name),
-            rules[0].covers,
-            rules[0].is_exception,
-        )
-    }
-
-    type Case = (&'static str, &'static str, Covers, bool);
-
-    fn assert_rules(cases: &[Case]) {
-        for &(line, name, covers, is_exception) in cases {
-            assert_eq!(one(line), (name.into(), covers, is_exception), "{line}");
-        }
-    }
-
-    #[test]
-    fn every_shape_of_a_hosts_line_or_plain_name() {
-        assert_rules(&[
-            (
-                "0.0.0.0 ads.example.com",
-                "ads.example.com.",
-                Covers::Name,
-                false,
-            ),
-            (
-                "127.0.0.1\tads.example.com # why",
-                "ads.example.com.",
-                Covers::Name,
-                false,
-            ),
-            (
-                ":: ads.example.com",
-                "ads.example.com.",
-                Covers::Name,
-                false,
-            ),
-            (
-                "::1 ads.example.com",
-                "ads.example.com.",
-                Covers::Name,
-                false,
-            ),
-            (
-                "Ads.Example.COM",
-                "ads.example.com.",
-                Covers::Subtree,
-                false,
-            ),
-            (
-                "  ads.example.com.  # tracker",
-                "ads.example.com.",
-                Covers::Subtree,
-                false,
-            ),
-        ]);
-    }
-
-    #[test]
-    fn every_shape_of_a_wildcard_or_adblock_rule() {
-        assert_rules(&[
-            (".example.com", "example.com.", Covers::Subtree, false),
-            ("*.example.com", "example.com.", Covers::Below, false),
-            ("*.zip", "zip.", Covers::Below, false),
-            ("||example.com^", "example.com.", Covers::Subtree, false),
-            ("||example.com^|", "example.com.", Covers::Subtree, false),
-            ("||example.com", "example.com.", Covers::Subtree, false),
-            (
-                "address=/example.com/0.0.0.0",
-                "example.com.",
-                Covers::Subtree,
-                false,
-            ),
-            (
-                "address=/example.com/#",
-                "example.com.",
-                Covers::Subtree,
-                false,
-            ),
-            (
-                "local=/example.com/",
-                "example.com.",
-                Covers::Subtree,
-                false,
-            ),
-            (
-                "server=/example.com/ # why",
-                "example.com.",
-                Covers::Subtree,
-                false,
-            ),
-            (
-                "||example.com^$important",
-                "example.com.",
-                Covers::Subtree,
-                false,
-            ),
-            ("||*.example.com^", "example.com.", Covers::Below, false),
-            ("||zip^", "zip.", Covers::Subtree, false),
-            ("|example.com^", "example.com.", Covers::Name, false),
-            (
-                "@@||ok.example.com^",
-                "ok.example.com.",
-                Covers::Subtree,
-                true,
-            ),
-            ("@@|ok.example.com^|", "ok.example.com.", Covers::Name, true),
-            (
-                "\u{feff}a_b.example.com\r",
-                "a_b.example.com.",
-                Covers::Subtree,
-                false,
-            ),
-            (
-                "||München.example^",
-                "xn--mnchen-3ya.example.",
-                Covers::Subtree,
-                false,
-            ),
-            (
-                "xn--mnchen-3ya.example",
-                "xn--mnchen-3ya.example.",
-                Covers::Subtree,
-                false,
-            ),
-        ]);
-    }
-
-    #[test]
-    fn a_hosts_line_may_have_several_names_and_the_machines_own_are_none() {
-        let names = |line: &str| parse_line(line).map(|rules| rules.len());
-        assert_eq!(names("0.0.0.0 a.example b.example c.example"), Ok(3));
-        for line in [
-            "127.0.0.1 localhost",
-            "::1 ip6-localhost ip6-loopback",
-            "0.0.0.0 0.0.0.0",
-            "fe80::1%lo0 x.example",
-        ] {
-            let expected = if line.starts_with("fe80") {
-                Err(NotARule)
-            } else {
-                Ok(0)
-            };
-            assert_eq!(names(line), expected, "{line}");
-        }
-        assert_eq!(names("127.0.0.1 localhost ads.example"), Ok(1));
-        assert_eq!(
-            names("0.0.0.0 a.example bad!name.example com b.example"),
-            Ok(2)
-        );
-        assert_eq!(names("address=/a.example/b.example/::"), Ok(2));
-    }
-
-    #[test]
-    fn comments_and_headers_are_nothing() {
-        for line in [
-            "",
-            "   ",
-            "# comment",
-            "#comment",
-            "! Title: x",
-            "[Adblock Plus 2.0]",
-            "\u{feff}# first line",
-        ] {
-            assert_eq!(parse_line(line), Ok(Vec::new()), "{line}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_rule_about_a_whole_name_is_passed_over() {
-        let lines = [
-            "example.com##.banner",
-            "example.com#@#.banner",
-            "||example.com^$third-party",
-            "||example.com^$important,third-party",
-            "||example.com/ads/",
-            "||example.com/ads^",
-            "||example.*^",
-            "||example.com^^",
-            "address=/example.com/192.0.2.1",
-            "server=/example.com/192.0.2.1",
-            "address=/com/",
-            "address=/example.com",
-            "ipset=/example.com/",
-            "||ads*.example.com^",
-            "||192.0.2.1^",
-            "@@example.com",
-            "@@||example.com/path",
-            "|https://example.com^",
-            "/banner[0-9]+/",
-            "&ad_box_",
-            "https://example.com/",
-            "192.0.2.1 nas.example",
-            "192.0.2.1",
-            "0.0.0.0",
-            "0.0.0.0 bad!name.example",
-            "com",
-            "0.0.0.0 com",
-            "two words.example",
-            "<html>",
-            "a..example",
-            "*",
-            "*.",
-            "a.*.example",
-        ];
-        for line in lines {
-            assert_eq!(parse_line(line), Err(NotARule), "{line}");
-        }
-    }
-}
+mod tests;

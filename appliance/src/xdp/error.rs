@@ -212,3 +212,46 @@ fn attach_hint(errno: Option<Errno>) -> &'static str {
         Some(_) | None => "",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xdp::Attached;
+    use aya::sys::SyscallError;
+
+    #[test]
+    fn why_a_mode_is_generic_is_one_plain_line() {
+        for (errno, reason) in [
+            (
+                libc::EOPNOTSUPP,
+                "the driver has no native XDP, or its offloads stand in the way",
+            ),
+            (
+                libc::ERANGE,
+                "the MTU is too large for the driver's native XDP",
+            ),
+            (
+                libc::EINVAL,
+                "the driver refuses native XDP with this interface's settings",
+            ),
+            (
+                libc::ENOSPC,
+                "too few queues or too little memory for native XDP",
+            ),
+            (libc::EIO, "the driver refuses native XDP"),
+        ] {
+            let cause = ProgramError::SyscallError(SyscallError {
+                call: "bpf_link_create",
+                io_error: std::io::Error::from_raw_os_error(errno),
+            });
+            let error = Error::Attach {
+                interface: "eth0".into(),
+                mode: XdpMode::Driver,
+                cause: Box::new(cause),
+            };
+            assert!(error.to_string().contains("bpf_link_create"), "{error}");
+            let attached = Attached::GenericInstead(error).to_string();
+            assert_eq!(attached, format!("generic: {reason}"));
+        }
+    }
+}

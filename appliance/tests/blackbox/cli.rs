@@ -311,7 +311,7 @@ fn who_has_the_address_is_named_by_run_and_by_check() -> Result<()> {
         let output = check()?;
         let said = stderr(&output);
         let expected = format!(
-            "{protocol} 10.53.0.1:53: address already in use: {}",
+            "{protocol} 10.53.0.1:53: bind: Address already in use: {}",
             holder(" has it")
         );
         assert_eq!(
@@ -333,7 +333,7 @@ fn who_has_the_address_is_named_by_run_and_by_check() -> Result<()> {
         .spawn()?;
     let mut errors = std::io::BufReader::new(daemon.stderr.take().expect("it is piped"));
     let expected = format!(
-        "UDP 10.53.0.1:53: address already in use: {}",
+        "UDP 10.53.0.1:53: bind: Address already in use: {}",
         holder(" has it")
     );
     let mut said = String::new();
@@ -381,8 +381,16 @@ fn reload_says_what_came_of_it() -> Result<()> {
         format!("{good}\n[filter]\nblock_files = [{lists:?}]\n"),
     )?;
     let output = reload()?;
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains(&lists), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("note: {lists}: ")), "{said}");
+    let hosts = write(scene.directory.path(), "hosts", "192.0.2.1 a..b\n")?;
+    let hosts = hosts.display().to_string();
+    fs::write(&file, format!("{good}\n[local]\nhosts = [{hosts:?}]\n"))?;
+    let output = reload()?;
+    let told = String::from_utf8(output.stdout)?;
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains(&format!("note: {hosts}:1: ")), "{told}");
     fs::write(
         &file,
         format!("{good}\n[cashe]\n[cache]\nmax_ttl = \"1h\"\n"),

@@ -42,6 +42,17 @@ impl Daemon {
         stderr: impl Into<Stdio>,
         variables: &[(&str, &str)],
     ) -> Result<Option<Self>> {
+        Self::start_by(test, sections, stderr, variables, None)
+    }
+
+    /// By a shell that carries out `script` with the words of the command, where there is one.
+    fn start_by(
+        test: &str,
+        sections: &str,
+        stderr: impl Into<Stdio>,
+        variables: &[(&str, &str)],
+        script: Option<&str>,
+    ) -> Result<Option<Self>> {
         if !root_or_skip(test) {
             return Ok(None);
         }
@@ -57,7 +68,10 @@ impl Daemon {
             "config.toml",
             &setup.config(directory.path()),
         )?;
-        let mut command = lab.router.command(BINARY);
+        let mut command = lab.router.command(script.map_or(BINARY, |_| "sh"));
+        if let Some(script) = script {
+            command.args(["-c", script, BINARY]);
+        }
         command.arg("run").arg(&config).stdin(Stdio::null());
         command.envs(variables.iter().copied());
         let child = command.stdout(Stdio::null()).stderr(stderr).spawn()?;
@@ -175,6 +189,20 @@ fn a_socket_whose_other_end_has_gone_ends_nothing() -> Result<()> {
 fn a_full_disk_under_the_log_ends_nothing() -> Result<()> {
     let full = File::options().write(true).open("/dev/full")?;
     survives("a_full_disk_under_the_log_ends_nothing", full, || {})
+}
+
+/// The runtime opens /dev/null in its place, or the pipe would be our own first socket.
+#[test]
+fn a_standard_error_that_is_closed_ends_nothing() -> Result<()> {
+    let test = "a_standard_error_that_is_closed_ends_nothing";
+    let closed = Some("exec \"$0\" \"$@\" <&- >&- 2>&-");
+    let Some(mut daemon) = Daemon::start_by(test, "", Stdio::null(), &[], closed)? else {
+        return Ok(());
+    };
+    daemon.asked("reload")?;
+    daemon.assert_serves()?;
+    assert_eq!(daemon.terminate()?.code(), Some(0));
+    Ok(())
 }
 
 /// The pipe is full before the daemon starts: every line waits, from the first on.

@@ -174,3 +174,43 @@ fn other_servers_are_taken_over_and_no_question_is_lost() -> Result<()> {
     is("newer.test.", "192.0.2.2")?;
     is("a.corp.test.", "192.0.2.2")
 }
+
+/// A FIFO whose other end nobody opens, and then a list that turned into an error page.
+#[test]
+fn a_file_that_fails_is_named_and_stops_nothing_else() -> Result<()> {
+    let scene = scene!(setup("", "[\"corp.test\"]"));
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let ways = Ways::open(&scene)?;
+    let path = scene.directory.path();
+    let (fifo, list) = (path.join("fifo"), path.join("list"));
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
+    fs::write(&list, "ads.test\n")?;
+    let sections = |record: &str| {
+        let sections = format!(
+            "[filter]\nblock_files = [{fifo:?}, {list:?}]\n[local]\nrecords = [\"{record}\"]\n"
+        );
+        setup(&sections, "[\"corp.test\"]").config(path)
+    };
+    let reload = |record: &str| -> Result<String> {
+        fs::write(path.join("config.toml"), sections(record))?;
+        // Refused in part: the status of `xdnsd reload` is 1.
+        let refused = scene.daemon.control("reload").expect_err("a file failed");
+        Ok(format!("{refused:#}"))
+    };
+    let said = reload("new.test A 192.0.2.8")?;
+    assert!(said.contains("is a FIFO, not a file"), "{said}");
+    check_all(&ways, &[("new.test. A", OK, &["new.test. 60 A 192.0.2.8"])])?;
+    let blocked = |blocked: bool| -> Result<()> {
+        let code = ask_all(&ways, "ads.test. A")?.response_code();
+        assert_eq!(code == ResponseCode::NXDomain, blocked);
+        Ok(())
+    };
+    blocked(true)?;
+    fs::write(&list, "<html>\n")?;
+    let said = reload("new.test A 192.0.2.9")?;
+    assert!(said.contains("is it a blocklist?"), "{said}");
+    check_all(&ways, &[("new.test. A", OK, &["new.test. 60 A 192.0.2.9"])])?;
+    blocked(true)
+}

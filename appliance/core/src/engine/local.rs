@@ -12,7 +12,7 @@ use crate::dns::render::{Ttl, render};
 use crate::dns::{Name, class, rcode, rtype};
 use crate::policy::local::{End, Local};
 use crate::policy::special::{self, Answer, Special};
-use crate::policy::{Action, BlockRecord, Decision, Labels, Policy};
+use crate::policy::{Action, BlockRecord, Blocked, Decision, Labels, Policy};
 
 /// RFC 8482 section 4.2: the CPU field names the document, the OS field is empty.
 const ANY_RDATA: &[u8] = b"\x07RFC8482\x00";
@@ -160,7 +160,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                     write_special(draft, policy, &labels, query.qtype, &special)
                 }))
             }
-            Decision::Blocked(_) => Ok(self.answer_blocked(turn, asking, message)),
+            Decision::Blocked(blocked) => Ok(self.answer_blocked(turn, asking, blocked, message)),
             Decision::PlainName => {
                 self.counters.count(Counter::LocalAnswers);
                 Ok(self.make(asking, message, |draft, _| write_plain_name(draft, policy)))
@@ -184,7 +184,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 asking.target = Name::from_wire(target.name());
                 return Err(group as u8);
             }
-            Decision::Blocked(_) => return Ok(self.answer_blocked(turn, asking, message)),
+            Decision::Blocked(blocked) => {
+                return Ok(self.answer_blocked(turn, asking, blocked, message));
+            }
             Decision::Forward { .. }
             | Decision::Local(_)
             | Decision::Special(_)
@@ -220,13 +222,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         &mut self,
         turn: &Turn<'_>,
         asking: &Asking<'_, R>,
+        blocked: Blocked,
         message: &mut [u8],
     ) -> Outcome {
         self.counters.count(Counter::Blocked);
         self.make(asking, message, |draft, query| {
             draft.head.authoritative = false;
             draft.head.ede = ede::BLOCKED;
-            let record = turn.policy.block_answer.record(query.qtype);
+            let record = turn.policy.block_record(blocked, query.qtype);
             draft.blocked(query.name.as_wire(), record, turn.policy.block_ttl_secs)
         })
     }

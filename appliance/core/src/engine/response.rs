@@ -16,7 +16,7 @@ use crate::dns::{Name, class, rcode, rtype};
 use crate::forward::pending::{Attempt, Pending};
 use crate::forward::upstreams::Upstream;
 use crate::policy::rebind::Finding;
-use crate::policy::{BlockRecord, Labels, List, Policy, list};
+use crate::policy::{BlockRecord, Blocked, Labels, Policy};
 use crate::time::Instant;
 use core::net::SocketAddr;
 
@@ -264,11 +264,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let message = &self.tables.template[..answer.body_end];
         let answers = usize::from(answer.head.answers);
         let qname = pending.name.as_wire();
-        let record = match verdict(policy, qname, message, answer.body_at, answers) {
+        let record = match verdict(
+            policy,
+            (qname, pending.qtype),
+            message,
+            answer.body_at,
+            answers,
+        ) {
             Verdict::Pass => return,
-            Verdict::Blocked => {
+            Verdict::Blocked(blocked) => {
                 self.counters.count(Counter::Blocked);
-                policy.block_answer.record(pending.qtype)
+                policy.block_record(blocked, pending.qtype)
             }
             Verdict::Rebind => {
                 self.counters.count(Counter::RebindWithheld);
@@ -491,15 +497,13 @@ fn repeats_case(message: &[u8], sent: &Name) -> bool {
 /// What policy says of an answer from upstream.
 enum Verdict {
     Pass,
-    Blocked,
+    Blocked(Blocked),
     Rebind,
 }
 
 /// Whether the names in an answer are looked up in the lists: not where a list allows the name that was asked for.
-fn is_listed(policy: &Policy<'_>, qname: &Labels<'_>) -> bool {
-    let lists = policy.lists.as_slice();
-    let allows = |list: &List<'_>| list.verdict(qname) == list::Verdict::Allowed;
-    !lists.is_empty() && !lists.iter().any(allows)
+fn is_listed(policy: &Policy<'_>, qname: &Labels<'_>, qtype: u16) -> bool {
+    !policy.lists.as_slice().is_empty() && !policy.lists.allows(qname, qtype)
 }
 
 /// Whether policy finds nothing to withhold in a kept answer.
@@ -521,15 +525,15 @@ fn passes(
     place.copy_from_slice(body);
     let answers = usize::from(head.answers);
     matches!(
-        verdict(policy, key.name, template, body_at, answers),
+        verdict(policy, (key.name, key.qtype), template, body_at, answers),
         Verdict::Pass
     )
 }
 
-/// Looks at every answer record of the digested `message` for `qname`: where it leads, and its addresses.
+/// Looks at every answer record of the digested `message` for a question: where it leads, and its addresses.
 fn verdict(
     policy: &Policy<'_>,
-    qname: &[u8],
+    (qname, qtype): (&[u8], u16),
     message: &[u8],
     body_at: usize,
     answers: usize,
@@ -537,7 +541,7 @@ fn verdict(
     let Some(qname) = Labels::new(qname) else {
         return Verdict::Pass;
     };
-    let lists = is_listed(policy, &qname);
+    let lists = is_listed(policy, &qname, qtype);
     let rebind = policy.rebind.guards(&qname);
     if !lists && !rebind {
         return Verdict::Pass;
@@ -553,11 +557,12 @@ fn verdict(
             }
         }
         let led_to = leads_to(message, &record).filter(|_| lists);
-        let blocked = led_to.is_some_and(|target| {
-            Labels::new(target.as_wire()).is_some_and(|name| policy.lists.blocked(&name).is_some())
+        let blocked = led_to.and_then(|target| {
+            let name = Labels::new(target.as_wire())?;
+            policy.lists.blocked(&name, qtype)
         });
-        if blocked {
-            return Verdict::Blocked;
+        if let Some(blocked) = blocked {
+            return Verdict::Blocked(blocked);
         }
     }
     Verdict::Pass

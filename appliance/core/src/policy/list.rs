@@ -1,12 +1,20 @@
 //! The compiled list of blocked and allowed names: a file, and the same bytes in memory.
 //!
 //! ```text
-//!        0        8         10    12      16      20       24     40       56        72         80      84       88      92  96
-//! header | magic  | version | - | count | buckets | allows | key  | exact  | subtree | file len | body CRC | - | header CRC |
+//!        0       8         10        12      16        20       24    40      56        72         80         84      88  92           96
+//! header | magic | version | clauses | count | buckets | allows | key | exact | subtree | file len | body CRC | texts | - | header CRC |
 //! filter | one u64 per bucket: four bits per name                                                                          |
 //! starts | one u32 per bucket, and one more: index of the bucket's first entry                                             |
 //! entries| fingerprint u64, fingerprint u16, tag u16: twelve bytes per name, in the order of the buckets                   |
+//! clauses| twenty bytes per rule about a name whose rules a tag does not hold                                               |
+//! texts  | patterns                                                                                                         |
 //! ```
+//! A tag says all of most names. Where it does not (rules of two ranks, for some types, for names that a pattern fits, with
+//! names that are left out), it leads to the name's first clause.
+//!
+//! Rules have ranks, as in AdGuard's engine: `$important` exceptions, `$important` rules, exceptions, rules. The operator's
+//! own allowed names are of the first rank. The highest rank that says something about a name decides.
+//!
 //! A name's 128-bit keyed hash picks a bucket (the high bits), four bits of that bucket's filter word (the low 24) and
 //! an 80-bit fingerprint (the rest). With four names per bucket on average a name costs 12 bytes, its share of the
 //! starts 1 and of the filter 2: 15 bytes. A million names take 15 MB, however long the names are.
@@ -24,11 +32,12 @@
 use super::bytes::{array_at, u16_at, u32_at, u64_at, u128_at};
 use super::name::Labels;
 use crate::hash::{Hash, HashKey, NameHash};
+use crate::limits::NAME_MAX;
 
 /// What a compiled list begins with.
 pub const MAGIC: [u8; 8] = *b"XDNSLIST";
 /// The version of the format that is written and read.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Most names of a list. More is refused when it is compiled.
 pub const NAMES_MAX: usize = 1 << 24;
 /// Names per bucket on average.
@@ -37,6 +46,18 @@ pub const NAMES_PER_BUCKET: usize = 4;
 pub const BUCKET_MAX: usize = 64;
 /// Bytes of an entry.
 pub const ENTRY_LEN: usize = 12;
+/// Bytes of a clause.
+pub const CLAUSE_LEN: usize = 20;
+/// Most clauses of a list. More is refused when it is compiled.
+pub const CLAUSES_MAX: usize = 1 << 15;
+/// Most clauses of one name, and so most that a lookup looks at. More is refused when it is compiled.
+pub const NAME_CLAUSES_MAX: usize = 64;
+/// Types that a clause may name.
+pub const TYPES_MAX: usize = 4;
+/// Longest pattern in bytes.
+pub const PATTERN_MAX: usize = 128;
+/// Rules with names that are left out, which may hold for one name at once. Full: one more says nothing.
+const OPEN_MAX: usize = 8;
 
 /// Offsets in the header, shared with the compiler.
 pub mod field {
@@ -44,6 +65,8 @@ pub mod field {
     pub const MAGIC: usize = 0;
     /// [`super::VERSION`].
     pub const VERSION: usize = 8;
+    /// Number of clauses, u16.
+    pub const CLAUSES: usize = 10;
     /// Number of entries, u32.
     pub const COUNT: usize = 12;
     /// Number of buckets, u32.
@@ -60,6 +83,8 @@ pub mod field {
     pub const FILE_LEN: usize = 72;
     /// CRC of all that follows the header, u32.
     pub const BODY_CRC: usize = 80;
+    /// Bytes of the texts, u32.
+    pub const TEXTS: usize = 84;
     /// CRC of the header up to here, u32.
     pub const HEADER_CRC: usize = 92;
     /// Length of the header.
@@ -69,15 +94,54 @@ pub mod field {
 /// What an entry's tag says, above the index of the list that the name came from.
 pub mod tag {
     /// The name itself is blocked.
-    pub const BLOCK_SELF: u16 = 0x1000;
+    pub const BLOCK_SELF: u16 = 0x0400;
     /// What is below the name is blocked.
-    pub const BLOCK_BELOW: u16 = 0x2000;
+    pub const BLOCK_BELOW: u16 = 0x0800;
     /// The name itself is allowed.
-    pub const ALLOW_SELF: u16 = 0x4000;
+    pub const ALLOW_SELF: u16 = 0x1000;
     /// What is below the name is allowed.
-    pub const ALLOW_BELOW: u16 = 0x8000;
+    pub const ALLOW_BELOW: u16 = 0x2000;
+    /// All that the tag says is important.
+    pub const IMPORTANT: u16 = 0x4000;
+    /// None of the others: the rest is the index of the name's first clause.
+    pub const CLAUSES: u16 = 0x8000;
     /// The index of the list that blocks.
-    pub const LIST_MASK: u16 = 0x0fff;
+    pub const LIST_MASK: u16 = 0x03ff;
+}
+
+/// What a clause says.
+pub mod clause {
+    /// Flags, u16.
+    pub const FLAGS: usize = 0;
+    /// Index of the list, u16.
+    pub const LIST: usize = 2;
+    /// Four types, u16 each; 0: none.
+    pub const TYPES: usize = 4;
+    /// Where the pattern's text begins, u32; or the number of the rule that names are left out of.
+    pub const TEXT: usize = 12;
+    /// Length of the pattern, u8.
+    pub const TEXT_LEN: usize = 16;
+
+    /// It is about the name itself.
+    pub const SELF: u16 = 1;
+    /// It is about what is below the name.
+    pub const BELOW: u16 = 2;
+    /// It allows.
+    pub const ALLOWS: u16 = 4;
+    /// It is important.
+    pub const IMPORTANT: u16 = 8;
+    /// It is about the named types alone.
+    pub const TYPES_ONLY: u16 = 16;
+    /// It is about all types but the named.
+    pub const TYPES_NOT: u16 = 32;
+    /// It is about names whose front fits the pattern.
+    pub const PATTERN: u16 = 64;
+    /// Names are left out of it, see [`STOP`].
+    pub const OPEN: u16 = 128;
+    /// The rule with this number says nothing about the name and what is below it.
+    pub const STOP: u16 = 256;
+    /// It is the last one of its name.
+    pub const LAST: u16 = 512;
 }
 
 /// The CRC of a compiled list (CRC-32C).
@@ -112,13 +176,103 @@ pub enum ListError {
 pub enum Verdict {
     /// Nothing.
     None,
-    /// It is allowed, by itself or by a parent. This wins over any entry that blocks.
+    /// It is allowed, by itself or by a parent. This wins over any entry of its rank that blocks.
     Allowed,
     /// It is blocked, by itself or by a parent.
     Blocked {
         /// Index of the list that the entry came from.
         list: u16,
     },
+}
+
+/// How much a rule counts: the higher one decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// There is no rule.
+    None,
+    /// A rule that blocks.
+    Block,
+    /// One that allows.
+    Allow,
+    /// One that blocks and is important.
+    ImportantBlock,
+    /// One that allows and is important.
+    ImportantAllow,
+}
+
+impl Rank {
+    const fn new(allows: bool, is_important: bool) -> Self {
+        match (allows, is_important) {
+            (false, false) => Self::Block,
+            (true, false) => Self::Allow,
+            (false, true) => Self::ImportantBlock,
+            (true, true) => Self::ImportantAllow,
+        }
+    }
+}
+
+/// The rule of a list that decides about a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// How much it counts.
+    pub rank: Rank,
+    /// Index of the list that it came from, where it blocks.
+    pub list: u16,
+    /// Whether it is about some types alone: others of the name exist.
+    pub is_of_types: bool,
+}
+
+impl Ruling {
+    /// No rule.
+    pub const NONE: Self = Self {
+        rank: Rank::None,
+        list: 0,
+        is_of_types: false,
+    };
+
+    /// In short.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        match self.rank {
+            Rank::None => Verdict::None,
+            Rank::Allow | Rank::ImportantAllow => Verdict::Allowed,
+            Rank::Block | Rank::ImportantBlock => Verdict::Blocked { list: self.list },
+        }
+    }
+
+    /// Takes over a rule that stands nearer to the name.
+    fn hear(&mut self, other: Self) {
+        if other.rank >= self.rank && other.rank != Rank::None {
+            *self = other;
+        }
+    }
+}
+
+/// Rules with names that are left out, while the walk is in the part of the tree that they are about.
+struct Open {
+    rules: [(u32, Ruling); OPEN_MAX],
+    used: usize,
+}
+
+impl Open {
+    const fn new() -> Self {
+        Self {
+            rules: [(0, Ruling::NONE); OPEN_MAX],
+            used: 0,
+        }
+    }
+
+    fn start(&mut self, number: u32, ruling: Ruling) {
+        if let Some(place) = self.rules.get_mut(self.used) {
+            *place = (number, ruling);
+            self.used += 1;
+        }
+    }
+
+    fn stop(&mut self, number: u32) {
+        let stopped = self.rules.iter_mut().filter(|(open, _)| *open == number);
+        stopped.for_each(|(_, ruling)| *ruling = Ruling::NONE);
+    }
 }
 
 /// Where a name belongs in a list, by the first half of its hash.
@@ -162,6 +316,8 @@ pub struct List<'a> {
     filter: &'a [u8],
     starts: &'a [u8],
     entries: &'a [u8],
+    clauses: &'a [u8],
+    texts: &'a [u8],
     key: HashKey,
     exact_depths: u128,
     subtree_depths: u128,
@@ -175,6 +331,8 @@ impl<'a> List<'a> {
         filter: &[],
         starts: &[],
         entries: &[],
+        clauses: &[],
+        texts: &[],
         key: [0; 16],
         exact_depths: 0,
         subtree_depths: 0,
@@ -217,11 +375,16 @@ impl<'a> List<'a> {
         }
         let body = bytes.get(field::HEADER_LEN..)?;
         let (filter, body) = body.split_at_checked(buckets as usize * 8)?;
-        let (starts, entries) = body.split_at_checked((buckets as usize + 1) * 4)?;
-        (entries.len() == count as usize * ENTRY_LEN).then_some(Self {
+        let (starts, body) = body.split_at_checked((buckets as usize + 1) * 4)?;
+        let (entries, body) = body.split_at_checked(count as usize * ENTRY_LEN)?;
+        let clauses = usize::from(u16_at(bytes, field::CLAUSES)?);
+        let (clauses, texts) = body.split_at_checked(clauses * CLAUSE_LEN)?;
+        (texts.len() == u32_at(bytes, field::TEXTS)? as usize).then_some(Self {
             filter,
             starts,
             entries,
+            clauses,
+            texts,
             key: array_at(bytes, field::KEY)?,
             exact_depths: u128_at(bytes, field::EXACT_DEPTHS)?,
             subtree_depths: u128_at(bytes, field::SUBTREE_DEPTHS)?,
@@ -251,58 +414,122 @@ impl<'a> List<'a> {
         self.entries.len() / ENTRY_LEN
     }
 
-    /// What the list says about `name`. An entry that allows wins, wherever it stands; of those that block, the one
-    /// nearest to the name is reported.
+    /// What the list says about a question for `name`, see [`Self::ruling`].
     #[must_use]
-    pub fn verdict(&self, name: &Labels<'_>) -> Verdict {
+    pub fn verdict(&self, name: &Labels<'_>, qtype: u16) -> Verdict {
+        self.ruling(name, qtype).verdict()
+    }
+
+    /// The rule that decides about a question for `name`: that of the highest rank, wherever it stands; of those, the one
+    /// nearest to the name.
+    #[must_use]
+    pub fn ruling(&self, name: &Labels<'_>, qtype: u16) -> Ruling {
         let count = name.count();
         // Bits of the depths at which an entry could say something: parents by `subtree`, the name by `exact`.
         let itself = 1u128 << count;
         let depths = (self.subtree_depths & (itself - 1)) | (self.exact_depths & itself);
         if depths == 0 {
-            return Verdict::None;
+            return Ruling::NONE;
         }
         let deepest = (u128::BITS - 1 - depths.leading_zeros()) as usize;
         let mut hash = NameHash::new(&self.key);
-        let mut verdict = Verdict::None;
+        let mut ruling = Ruling::NONE;
+        let mut open = Open::new();
         for depth in 0..=deepest {
             hash.push(name.label(depth));
             if depths >> depth & 1 == 0 {
                 continue;
             }
-            match self.entry_says(hash.hash(), depth == count) {
-                Verdict::None => {}
-                Verdict::Allowed => return Verdict::Allowed,
-                blocked @ Verdict::Blocked { .. } => verdict = blocked,
+            let Some(tag) = self.find(hash.hash()) else {
+                continue;
+            };
+            if tag & tag::CLAUSES == 0 {
+                ruling.hear(tag_says(tag, depth == count));
+            } else {
+                let asked = Asked { name, qtype, depth };
+                self.hear_clauses(tag & !tag::CLAUSES, &asked, &mut ruling, &mut open);
             }
         }
-        verdict
+        let still_open = open.rules.iter().take(open.used);
+        still_open.for_each(|(_, open)| ruling.hear(*open));
+        ruling
+    }
+
+    /// What the clauses of the name at one depth say.
+    fn hear_clauses(
+        &self,
+        first: u16,
+        asked: &Asked<'_, '_>,
+        ruling: &mut Ruling,
+        open: &mut Open,
+    ) {
+        let clauses = self
+            .clauses
+            .chunks_exact(CLAUSE_LEN)
+            .skip(usize::from(first));
+        for clause in clauses.take(NAME_CLAUSES_MAX) {
+            let flags = u16_at(clause, clause::FLAGS).unwrap_or(clause::LAST);
+            let text = u32_at(clause, clause::TEXT).unwrap_or(0);
+            if self.is_about(clause, flags, asked) {
+                let said = Ruling {
+                    rank: Rank::new(flags & clause::ALLOWS != 0, flags & clause::IMPORTANT != 0),
+                    list: u16_at(clause, clause::LIST).unwrap_or(0),
+                    is_of_types: flags & (clause::TYPES_ONLY | clause::TYPES_NOT) != 0,
+                };
+                match (flags & clause::STOP != 0, flags & clause::OPEN != 0) {
+                    (true, _) => open.stop(text),
+                    (false, true) => open.start(text, said),
+                    (false, false) => ruling.hear(said),
+                }
+            }
+            if flags & clause::LAST != 0 {
+                break;
+            }
+        }
+    }
+
+    fn is_about(&self, clause: &[u8], flags: u16, asked: &Asked<'_, '_>) -> bool {
+        let is_name = asked.depth == asked.name.count();
+        let place = if is_name { clause::SELF } else { clause::BELOW };
+        let mut types =
+            (0..TYPES_MAX).filter_map(|index| u16_at(clause, clause::TYPES + 2 * index));
+        let is_named = flags & (clause::TYPES_ONLY | clause::TYPES_NOT) != 0
+            && types.any(|rtype| rtype == asked.qtype);
+        flags & place != 0
+            && (flags & clause::TYPES_ONLY == 0 || is_named)
+            && (flags & clause::TYPES_NOT == 0 || !is_named)
+            && (flags & clause::PATTERN == 0 || self.fits(clause, asked))
+    }
+
+    /// Whether the name's front, from the beginning of any of its labels on, fits the clause's pattern.
+    fn fits(&self, clause: &[u8], asked: &Asked<'_, '_>) -> bool {
+        let at = u32_at(clause, clause::TEXT).unwrap_or(0) as usize;
+        let len = clause.get(clause::TEXT_LEN).copied().map_or(0, usize::from);
+        let pattern = self.texts.get(at..).and_then(|text| text.get(..len));
+        let name = asked.name;
+        // The front with a dot in place of each label's length.
+        let mut front = [b'.'; NAME_MAX];
+        let end = name.start(asked.depth);
+        for depth in asked.depth + 1..=name.count() {
+            let (label, at) = (name.label(depth), name.start(depth));
+            let text = label.get(1..).unwrap_or_default();
+            if let Some(place) = front.get_mut(at + 1..at + 1 + text.len()) {
+                place.copy_from_slice(text);
+            }
+        }
+        let fits = |depth| {
+            let front = front.get(name.start(depth) + 1..end);
+            front
+                .zip(pattern)
+                .is_some_and(|(front, pattern)| glob(pattern, front))
+        };
+        (asked.depth + 1..=name.count()).any(fits)
     }
 
     /// How many names are allowed.
     #[must_use]
     pub const fn allows(&self) -> u32 {
         self.allows
-    }
-
-    fn entry_says(&self, hash: Hash, is_name: bool) -> Verdict {
-        let Some(tag) = self.find(hash) else {
-            return Verdict::None;
-        };
-        let (allow, block) = if is_name {
-            (tag::ALLOW_SELF, tag::BLOCK_SELF)
-        } else {
-            (tag::ALLOW_BELOW, tag::BLOCK_BELOW)
-        };
-        if tag & allow != 0 {
-            Verdict::Allowed
-        } else if tag & block != 0 {
-            Verdict::Blocked {
-                list: tag & tag::LIST_MASK,
-            }
-        } else {
-            Verdict::None
-        }
     }
 
     /// The tag of the entry with this hash.
@@ -324,6 +551,58 @@ impl<'a> List<'a> {
             .find(|entry| u64_at(entry, 0) == Some(low) && u16_at(entry, 8) == Some(high))?;
         u16_at(entry, 10)
     }
+}
+
+/// What is asked, and at which depth the walk is.
+struct Asked<'l, 'n> {
+    name: &'l Labels<'n>,
+    qtype: u16,
+    depth: usize,
+}
+
+fn tag_says(tag: u16, is_name: bool) -> Ruling {
+    let (allow, block) = if is_name {
+        (tag::ALLOW_SELF, tag::BLOCK_SELF)
+    } else {
+        (tag::ALLOW_BELOW, tag::BLOCK_BELOW)
+    };
+    if tag & (allow | block) == 0 {
+        return Ruling::NONE;
+    }
+    Ruling {
+        rank: Rank::new(tag & allow != 0, tag & tag::IMPORTANT != 0),
+        list: tag & tag::LIST_MASK,
+        is_of_types: false,
+    }
+}
+
+/// Whether `text` fits `pattern`, in which `*` stands for any bytes.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut pattern_at, mut text_at) = (0, 0);
+    // The last star, and how much of the text it stands for so far.
+    let mut star: Option<(usize, usize)> = None;
+    // Bound: each turn moves on in the text, or in the pattern, or lets the star stand for a byte more.
+    while let Some(byte) = text.get(text_at) {
+        match pattern.get(pattern_at) {
+            Some(b'*') => {
+                star = Some((pattern_at, text_at));
+                pattern_at += 1;
+            }
+            Some(wanted) if wanted == byte => {
+                pattern_at += 1;
+                text_at += 1;
+            }
+            Some(_) | None => {
+                let Some((star_at, stands_to)) = star else {
+                    return false;
+                };
+                star = Some((star_at, stands_to + 1));
+                (pattern_at, text_at) = (star_at + 1, stands_to + 1);
+            }
+        }
+    }
+    let rest = pattern.get(pattern_at..).unwrap_or_default();
+    rest.iter().all(|&byte| byte == b'*')
 }
 
 /// Whether a file of `found` bytes that begins with `bytes`, which are a header's at least where the file has as many, can

@@ -27,7 +27,7 @@ pub mod special;
 pub mod table;
 
 pub use acl::{Acl, Action};
-pub use list::{List, Verdict};
+pub use list::{List, Rank, Ruling, Verdict};
 pub use local::{Local, LocalData};
 pub use name::Labels;
 pub use on_link::OnLink;
@@ -102,6 +102,8 @@ pub struct Blocked {
     pub image: u8,
     /// Index of the source within it.
     pub list: u16,
+    /// Whether the rule is about some types alone: others of the name exist.
+    pub is_of_types: bool,
 }
 
 /// The lists in force.
@@ -135,23 +137,33 @@ impl<'a> Lists<'a> {
         self.lists.get(..self.used).unwrap_or_default()
     }
 
-    /// Whether `name` is blocked: by the first list that has it, and allowed by none.
+    /// Whether a question for `name` is blocked: by the rule of the highest rank in all lists, of those by the first list's.
     #[must_use]
-    pub fn blocked(&self, name: &Labels<'_>) -> Option<Blocked> {
-        let mut blocked = None;
+    pub fn blocked(&self, name: &Labels<'_>, qtype: u16) -> Option<Blocked> {
+        let (image, ruling) = self.ruling(name, qtype);
+        matches!(ruling.rank, Rank::Block | Rank::ImportantBlock).then_some(Blocked {
+            image,
+            list: ruling.list,
+            is_of_types: ruling.is_of_types,
+        })
+    }
+
+    /// Whether a list allows a question for `name`, and no rule outdoes that.
+    #[must_use]
+    pub fn allows(&self, name: &Labels<'_>, qtype: u16) -> bool {
+        let (_, ruling) = self.ruling(name, qtype);
+        matches!(ruling.rank, Rank::Allow | Rank::ImportantAllow)
+    }
+
+    fn ruling(&self, name: &Labels<'_>, qtype: u16) -> (u8, Ruling) {
+        let mut decides = (0, Ruling::NONE);
         for (image, list) in self.as_slice().iter().enumerate() {
-            match list.verdict(name) {
-                Verdict::None => {}
-                Verdict::Allowed => return None,
-                Verdict::Blocked { list } => {
-                    blocked = blocked.or(Some(Blocked {
-                        image: image as u8,
-                        list,
-                    }))
-                }
+            let ruling = list.ruling(name, qtype);
+            if ruling.rank > decides.1.rank {
+                decides = (image as u8, ruling);
             }
         }
-        blocked
+        decides
     }
 }
 
@@ -280,7 +292,7 @@ impl<'a> Policy<'a> {
         if let Some(special) = self.decide_special(name, qtype) {
             return Decision::Special(special);
         }
-        if let Some(blocked) = self.lists.blocked(name) {
+        if let Some(blocked) = self.lists.blocked(name, qtype) {
             return Decision::Blocked(blocked);
         }
         self.decide_upstream(name, qtype)
@@ -298,6 +310,18 @@ impl<'a> Policy<'a> {
     {
         let is_routed = |name: &Labels<'q>, zone| self.is_routed(name, zone_depth(zone));
         self.local.resolve(name, qtype, is_routed, emit)
+    }
+
+    /// What a blocked question is answered with. Of a name that is blocked for some types alone nobody may say that it does
+    /// not exist.
+    #[must_use]
+    pub fn block_record(&self, blocked: Blocked, qtype: u16) -> BlockRecord {
+        let record = self.block_answer.record(qtype);
+        if blocked.is_of_types && record == BlockRecord::Nxdomain {
+            BlockRecord::Nodata
+        } else {
+            record
+        }
     }
 
     fn decide_local<'q>(&self, name: &Labels<'q>, qtype: u16) -> Option<Local<'q>>

@@ -131,10 +131,11 @@ words! {
 section! {
     /// Names that are blocked, also where a CNAME leads to them. A name that is allowed is never blocked.
     Filter = "filter", many: false {
-        /// Text files of blocked names: hosts files, plain domains (with all below them), the domain rules of Adblock
-        /// lists, or dnsmasq's `address=/ads.example/`. Other lines are counted and passed over.
+        /// Text files of blocked names: hosts files, plain domains and `*.` domains (with all below them), the domain rules of
+        /// Adblock lists with `$important`, `$badfilter`, `$dnstype` and `$denyallow`, or dnsmasq's `address=/ads.example/`.
+        /// Other lines are counted and passed over; the log has the first, and how a list was read.
         block_files: Vec<FilePath> = Vec::new();
-        /// Text files of names that are allowed nevertheless.
+        /// Text files of names that are allowed nevertheless, also where a list says `$important`.
         allow_files: Vec<FilePath> = Vec::new();
         /// Files of `xdnsd lists compile`: they take 15 bytes a name, twice while a new one is read, and no time to load.
         compiled: Vec<FilePath> = Vec::new(), 0..=(LISTS_MAX as u64 - 1);

@@ -20,12 +20,12 @@ fn verdict(image: &[u8], name: &str) -> Verdict {
     let name = name::parse(name).expect("a name");
     List::check(image)
         .expect("a list")
-        .verdict(&Labels::new(&name).expect("well-formed"))
+        .verdict(&Labels::new(&name).expect("well-formed"), 1)
 }
 
 #[test]
 fn each_shape_covers_what_it_says() {
-    let text = "0.0.0.0 hosts.example\ntree.example\n*.below.example\n|exact.example^\n||zip^\n";
+    let text = "0.0.0.0 hosts.example\ntree.example\n||*.below.example^\n|exact.example^\n||zip^\n";
     let image = compile(&[(text, Purpose::Block)]);
     let blocked = [
         "hosts.example",
@@ -90,7 +90,7 @@ fn allowed_wins_wherever_it_stands() {
 
 #[test]
 fn rules_about_one_name_are_one_entry() {
-    let first = "0.0.0.0 a.example\n*.a.example\n0.0.0.0 b.example";
+    let first = "0.0.0.0 a.example\n||*.a.example^\n0.0.0.0 b.example";
     let image = compile(&[
         ("@@|c.example^", Purpose::Block),
         (first, Purpose::Block),
@@ -165,15 +165,17 @@ fn of_a_file_that_fails_half_way_nothing_is_kept() {
 #[test]
 fn an_overlong_line_is_not_taken_half() {
     // Cut at LINE_MAX, the line would end in `a.exampl`.
-    let names = " a.example".repeat(1000);
+    let names = " a.example".repeat(10_000);
     let mut builder = ListBuilder::default();
     let text = format!("0.0.0.0{names}\n0.0.0.0 ok.example");
     let tally = builder.add_lines(text.as_bytes(), 0, Purpose::Block);
-    let expected = Tally {
-        rules: 1,
-        skipped: 1,
-    };
-    assert_eq!(tally.expect("bytes can be read"), expected);
+    let tally = tally.expect("bytes can be read");
+    assert_eq!((tally.rules, tally.skipped), (1, 1));
+    assert!(
+        tally
+            .first
+            .is_some_and(|(line, _, why)| line == 1 && why == "is too long")
+    );
 }
 
 /// Against the definition, over all names of a small world.
@@ -204,6 +206,8 @@ fn any_list_says_what_its_rules_say() {
                 name: name::parse(&world[draw(world.len())]).expect("a name"),
                 covers: [Covers::Name, Covers::Below, Covers::Subtree][draw(3)],
                 is_exception: draw(4) == 0,
+                is_important: draw(4) == 0,
+                ..Rule::default()
             };
             builder.add(&rule, 0, Purpose::Block);
             rules.push(rule);
@@ -217,16 +221,11 @@ fn any_list_says_what_its_rules_say() {
                 Covers::Below => wire.ends_with(&rule.name) && wire != rule.name,
                 Covers::Subtree => wire.ends_with(&rule.name),
             };
-            let says = |exception| {
-                rules
-                    .iter()
-                    .filter(covers)
-                    .any(|rule| rule.is_exception == exception)
-            };
-            let expected = match (says(true), says(false)) {
-                (true, _) => Verdict::Allowed,
-                (false, true) => BLOCKED,
-                (false, false) => Verdict::None,
+            let rank = |rule: &Rule| (rule.is_important, rule.is_exception);
+            let expected = match rules.iter().filter(covers).map(rank).max() {
+                Some((_, true)) => Verdict::Allowed,
+                Some((_, false)) => BLOCKED,
+                None => Verdict::None,
             };
             assert_eq!(verdict(&image, name), expected, "{name} {rules:?}");
         }
@@ -292,13 +291,7 @@ fn lines_of_any_length_and_bytes_are_counted() {
     let tally = builder
         .add_lines(text.as_slice(), 0, Purpose::Block)
         .expect("bytes can be read");
-    assert_eq!(
-        tally,
-        Tally {
-            rules: 2,
-            skipped: 2
-        }
-    );
+    assert_eq!((tally.rules, tally.skipped), (3, 1));
     assert_eq!(
         verdict(&builder.build().expect("no crowded bucket"), "last.example"),
         BLOCKED
@@ -365,10 +358,10 @@ fn a_list_cut_or_changed_anywhere_is_refused() {
         assert!(List::check(&changed).is_err(), "a bit of byte {at} changed");
     }
     let mut future = image;
-    future[field::VERSION] = 2;
+    future[field::VERSION] = 1;
     assert_eq!(
         List::check(&future).err(),
-        Some(ListError::Version { found: 2 })
+        Some(ListError::Version { found: 1 })
     );
 }
 
@@ -389,9 +382,195 @@ fn any_bytes_with_matching_crcs_are_survived() {
             put(&mut broken, field::BODY_CRC, body_crc);
             let header_crc = CRC.checksum(&broken[..field::HEADER_CRC]);
             put(&mut broken, field::HEADER_CRC, header_crc);
-            let checked = List::check(&broken).map(|list| list.verdict(&labels));
-            let viewed = List::view(&broken).map(|list| list.verdict(&labels));
+            let checked = List::check(&broken).map(|list| list.verdict(&labels, 1));
+            let viewed = List::view(&broken).map(|list| list.verdict(&labels, 1));
             assert!(checked.is_err() || checked == viewed, "byte {at}");
         }
     }
+}
+
+fn is_blocked(image: &[u8], name: &str, rtype: u16) -> bool {
+    let name = name::parse(name).expect("a name");
+    let list = List::check(image).expect("a list");
+    list.verdict(&Labels::new(&name).expect("well-formed"), rtype) == BLOCKED
+}
+
+/// Lines, and which names they block and do not, as AdGuard's engine has it.
+#[test]
+fn adblock_syntax_means_what_adguard_means() {
+    let cases: [(&str, &[&str], &[&str]); 15] = [
+        (
+            "||example.org.^\nx.example",
+            &["x.example"],
+            &["example.org", "a.example.org"],
+        ),
+        (
+            "||ads.example^\n||ads.example^$badfilter",
+            &[],
+            &["ads.example", "a.ads.example"],
+        ),
+        (
+            "ads.example^$badfilter\nads.example^\n||b.example^",
+            &["b.example"],
+            &["ads.example"],
+        ),
+        (
+            "||ads.example^\nads.example^$badfilter",
+            &["ads.example"],
+            &[],
+        ),
+        (
+            "||ads.example^$important\n||ads.example^$badfilter",
+            &["ads.example"],
+            &[],
+        ),
+        (
+            "ads.example\n||ads.example^$badfilter",
+            &["ads.example"],
+            &[],
+        ),
+        (
+            "@@||x.example^\n||x.example^$important",
+            &["x.example", "a.x.example"],
+            &[],
+        ),
+        (
+            "@@||x.example^$important\n||x.example^$important",
+            &[],
+            &["x.example"],
+        ),
+        ("||x.example^\n@@||x.example^", &[], &["x.example"]),
+        (
+            "@@||a.x.example^\n||x.example^$important",
+            &["a.x.example"],
+            &["example"],
+        ),
+        ("://x.example^\n", &["x.example"], &["a.x.example"]),
+        (
+            ".x.example^",
+            &["a.x.example"],
+            &["x.example", "ax.example"],
+        ),
+        ("x.example^", &["x.example", "a.x.example"], &["example"]),
+        (
+            "||a*.b.example^",
+            &[
+                "a.b.example",
+                "ads.b.example",
+                "x.ab.b.example",
+                "a.c.b.example",
+            ],
+            &["b.example", "xa.b.example", "a.example"],
+        ),
+        (
+            "||x.example^$denyallow=ok.x.example|fine.x.example\n||bad.ok.x.example^",
+            &[
+                "x.example",
+                "a.x.example",
+                "notok.x.example",
+                "bad.ok.x.example",
+            ],
+            &["ok.x.example", "a.ok.x.example", "a.fine.x.example"],
+        ),
+    ];
+    for (text, blocked, free) in cases {
+        let image = compile(&[(text, Purpose::Block)]);
+        for name in blocked {
+            assert!(is_blocked(&image, name, 1), "{text}: {name}");
+        }
+        for name in free {
+            assert!(!is_blocked(&image, name, 1), "{text}: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_rule_may_be_for_some_types_alone() {
+    let text = "||six.example^$dnstype=AAAA\n||not.example^$dnstype=~A|~AAAA\n@@||ok.example^$dnstype=A\nok.example";
+    let image = compile(&[(text, Purpose::Block)]);
+    for (name, rtype, blocked) in [
+        ("six.example", 28, true),
+        ("a.six.example", 28, true),
+        ("six.example", 1, false),
+        ("not.example", 1, false),
+        ("not.example", 28, false),
+        ("not.example", 65, true),
+        ("ok.example", 1, false),
+        ("ok.example", 28, true),
+    ] {
+        assert_eq!(is_blocked(&image, name, rtype), blocked, "{name} {rtype}");
+    }
+    let list = List::check(&image).expect("a list");
+    let wire = name::parse("six.example").expect("a name");
+    let ruling = list.ruling(&Labels::new(&wire).expect("well-formed"), 28);
+    assert!(ruling.is_of_types, "nobody may say that it does not exist");
+}
+
+#[test]
+fn everything_but_what_is_left_out() {
+    let image = compile(&[("*$denyallow=com|org", Purpose::Block)]);
+    for (name, blocked) in [
+        ("x.net", true),
+        ("net", true),
+        ("com", false),
+        ("a.b.com", false),
+        ("x.org", false),
+    ] {
+        assert_eq!(is_blocked(&image, name, 1), blocked, "{name}");
+    }
+}
+
+#[test]
+fn what_the_operator_allows_nothing_outdoes() {
+    let lists = [
+        (
+            "||x.example^$important\n||y.example^$important",
+            Purpose::Block,
+        ),
+        ("x.example", Purpose::Allow),
+    ];
+    let image = compile(&lists);
+    assert!(!is_blocked(&image, "a.x.example", 1) && is_blocked(&image, "y.example", 1));
+}
+
+/// Lines that people's files have.
+#[test]
+fn bytes_comments_and_ends_of_every_kind() {
+    let text = b"\xef\xbb\xbf0.0.0.0 ads.example#comment\r\nplain.example # caf\xe9\r\n0.0.0.0 c\xe9.example x.example\r\n\
+                 *.acr.roku.example\n||last.example^ # why\n\0\0\0\0";
+    let mut builder = ListBuilder::default();
+    let tally = builder
+        .add_lines(text.as_slice(), 0, Purpose::Block)
+        .expect("bytes can be read");
+    assert_eq!((tally.rules, tally.skipped), (6, 1));
+    let image = builder.build().expect("built");
+    for name in [
+        "ads.example",
+        "plain.example",
+        "x.example",
+        "xn--c-bga.example",
+        "acr.roku.example",
+        "a.acr.roku.example",
+        "last.example",
+    ] {
+        assert!(is_blocked(&image, name, 1), "{name}");
+    }
+}
+
+#[test]
+fn how_a_list_was_read_and_what_was_passed_over_is_told() {
+    let text = "# x\n0.0.0.0 a.example b.example\n*.c.example\n||ads7^$third-party\n<html>\nd.example\n||e.example^\nlocal=/f.example/\n";
+    let tally = ListBuilder::default().add_lines(text.as_bytes(), 0, Purpose::Block);
+    assert_eq!(
+        tally.expect("bytes can be read").to_string(),
+        "6 rules, 2 lines skipped; first: line 4 \"||ads7^$third-party\": option not supported; \
+         read as 2 hosts lines, the name alone, 1 names, with all below, 1 `*.` names, the name and all below, \
+         1 in Adblock syntax, 1 of dnsmasq, with all below"
+    );
+    let folder = Folder::new();
+    let file = folder.write("list", b"\xff\xfea\0");
+    let error = ListBuilder::default()
+        .add_file(&file, 0, Purpose::Block)
+        .expect_err("UTF-16");
+    assert_eq!(error.what, "is UTF-16; save it as UTF-8");
 }
