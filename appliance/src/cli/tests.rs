@@ -1,3 +1,5 @@
+//! Words in, commands or what is wrong with them out.
+
 use super::*;
 
 fn parsed(line: &str) -> Result<Command, String> {

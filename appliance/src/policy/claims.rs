@@ -54,6 +54,8 @@ impl Others<'_> {
 pub enum Refusal {
     /// The address is one of the router's.
     OwnAddress,
+    /// The address is no host's: loopback, multicast, broadcast, unspecified or reserved.
+    NoAddress,
     /// It does not begin with a letter or a digit.
     NotAHost,
     /// It reads as a number, and numbers read as addresses.
@@ -87,6 +89,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
             Self::OwnAddress => "the address is this router's own",
+            Self::NoAddress => "no host of a network has the address",
             Self::NotAHost => "it does not begin with a letter or a digit",
             Self::Number => "it reads as a number",
             Self::Elsewhere => "it is not a host of local.search or local.zones",
@@ -226,6 +229,9 @@ impl Claims {
         if others.own_addresses.contains(&lease.address) {
             return Err(Refusal::OwnAddress);
         }
+        if !is_of_a_host(lease.address) {
+            return Err(Refusal::NoAddress);
+        }
         let rules = builder.rules();
         let forms = rules.forms(written)?;
         let mut exists = None;
@@ -284,6 +290,17 @@ pub(super) fn names_of<'l>(lease: &'l Lease, rules: &Rules) -> Vec<&'l [u8]> {
         // To be refused, and said so.
         (false, true) => elsewhere,
         (false, false) => plain,
+    }
+}
+
+/// Whether a host of a network can have the address (RFC 6890).
+fn is_of_a_host(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !v4.is_loopback() && !matches!(v4.octets()[0], 0 | 224..),
+        IpAddr::V6(v6) => {
+            let is_special = v6.is_unspecified() || v6.is_loopback() || v6.is_multicast();
+            !is_special && v6.to_ipv4_mapped().is_none()
+        }
     }
 }
 

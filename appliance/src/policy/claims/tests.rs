@@ -364,3 +364,31 @@ fn the_list_of_names_that_are_never_leased_is_the_operators() {
         assert_eq!(found, is_given, "{name}");
     }
 }
+
+#[test]
+fn no_name_leads_to_an_address_that_no_host_has() {
+    for address in [
+        "0.0.0.0",
+        "127.0.0.9",
+        "224.0.0.251",
+        "255.255.255.255",
+        "240.0.0.1",
+        "::",
+        "::1",
+        "ff02::fb",
+    ] {
+        let line = format!("0 02:00:00:00:00:66 {address} phone *\n");
+        let (set, said) = house(lan(&[]), &line);
+        let expected = format!(
+            "not giving name phone to the DHCP lease of {address} because no host of a network has the address"
+        );
+        assert_eq!(said, [expected]);
+        assert_eq!(address_of(&set, "phone"), None, "{address}");
+    }
+    for address in ["169.254.3.4", "223.255.255.254", "10.0.0.1"] {
+        let line = format!("0 02:00:00:00:00:66 {address} phone *\n");
+        let (set, said) = house(lan(&[]), &line);
+        assert!(said.is_empty(), "{said:?}");
+        assert_eq!(address_of(&set, "phone").as_deref(), Some(address));
+    }
+}
