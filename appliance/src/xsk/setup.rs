@@ -6,9 +6,9 @@
 use super::error::{SetupError, Step};
 use super::mapping::Mapping;
 use super::ring::{AddressEntry, Consumer, DescriptorEntry, Producer};
-use super::slot::UmemSlot;
+use super::slot::{RxQueue, UmemSlot};
 use super::umem::{SLOT_SIZE, Umem, address_of};
-use super::{BindMode, Options, sys};
+use super::{BindMode, Mode, Options, sys};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -37,6 +37,13 @@ type StepResult<T> = Result<T, (Step, Errno)>;
 
 fn try_open(options: &Options<'_>, slot: UmemSlot) -> StepResult<(Rings, OwnedFd, Umem)> {
     let ifindex = if_nametoindex(options.interface).map_err(|errno| (Step::Interface, errno))?;
+    let queue = RxQueue {
+        ifindex,
+        queue: options.queue,
+    };
+    if !slot.is_for(queue) {
+        return Err((Step::Bind(options.mode), Errno::EBUSY));
+    }
     let mut umem = Umem::new(slot);
     let fd = new_socket().map_err(|errno| (Step::Socket, errno))?;
     sys::raise_memlock();
@@ -46,6 +53,11 @@ fn try_open(options: &Options<'_>, slot: UmemSlot) -> StepResult<(Rings, OwnedFd
     fill(&mut rings.fill, &mut umem);
     bind(fd.as_fd(), ifindex, options).map_err(|errno| (Step::Bind(options.mode), errno))?;
     sys::tune(fd.as_fd());
+    match sys::mode(fd.as_fd()) {
+        Ok(Mode::Copy) => umem.slot().take_back(),
+        // A mode that cannot be told is taken for the one with more to mind.
+        Ok(Mode::ZeroCopy) | Err(_) => umem.slot().lend(queue),
+    }
     Ok((rings, fd, umem))
 }
 

@@ -12,8 +12,8 @@ use xdnsd_core::limits::{BATCH, TX_RING};
 /// An AF_XDP socket bound to one RX queue, with its UMEM and its four rings. One thread uses it.
 pub struct Xsk {
     // Fields drop in this order: mappings, then the socket, which takes the UMEM from the kernel, then the slot.
-    // In zero copy the kernel detaches the pool from the driver after close has returned (`xp_release_deferred`). Nothing
-    // here waits for that yet: until then the driver may still write into a slot that the next socket has claimed.
+    // In zero copy the kernel detaches the pool from the driver after close has returned: the slot is lent until then
+    // (`UmemSlot::is_for`).
     rings: Rings,
     fd: OwnedFd,
     umem: Umem,
