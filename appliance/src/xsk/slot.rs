@@ -1,8 +1,7 @@
 //! The right to the packet memory of one socket.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use nix::errno::Errno;
-use nix::net::if_::if_indextoname;
+use nix::net::if_::if_nameindex;
 use xdnsd_core::limits::{BATCH, CHUNK_SIZE, CHUNKS_PER_QUEUE, RX_RING, TX_CHUNKS, WORKERS};
 
 /// Where the kernel puts the first byte of a frame in its chunk (`XDP_PACKET_HEADROOM`). Our own frames start there too.
@@ -116,9 +115,10 @@ impl Drop for UmemSlot {
     }
 }
 
-/// Whether there is no such device. What cannot be found out is there.
+/// Whether there is no such device. What cannot be found out is there. (`if_indextoname` of nix 0.31 does not tell an
+/// error from a name.)
 fn is_gone(ifindex: u32) -> bool {
-    matches!(if_indextoname(ifindex), Err(Errno::ENXIO | Errno::ENODEV))
+    if_nameindex().is_ok_and(|devices| !devices.iter().any(|device| device.index() == ifindex))
 }
 
 #[cfg(test)]

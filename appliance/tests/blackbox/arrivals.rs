@@ -188,14 +188,14 @@ fn an_address_that_another_server_has_is_taken_when_that_one_goes() -> Result<()
     router.ip(&format!(
         "address delete {LATE}/32 dev lo\naddress add {LATE}/24 dev {LAN}\n"
     ))?;
-    scene.daemon.wait_log_count("address already in use", 1)?;
+    scene.daemon.wait_log_count("Address already in use", 1)?;
     ask_at(&scene, &LAN_V4.to_string())?;
     drop(other);
     scene
         .daemon
         .wait_log_count(&format!("listening on {LATE}:53, too"), 1)?;
     ask_at(&scene, LATE)?;
-    ensure!(scene.daemon.log().matches("address already in use").count() == 1);
+    ensure!(scene.daemon.log().matches("Address already in use").count() == 1);
     Ok(())
 }
 
