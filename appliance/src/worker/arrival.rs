@@ -7,7 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use nix::net::if_::if_indextoname;
+use nix::net::if_::if_nameindex;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 
 /// Devices that are told apart. Served ones beyond that: queries that come by them are strangers' where the config answers
@@ -92,15 +92,21 @@ pub fn count(device: u32, is_own: bool) {
 pub fn queries() -> Vec<(String, u64)> {
     let mut others = OTHERS.load(Relaxed);
     let mut all = vec![("lo".to_owned(), OWN.load(Relaxed))];
+    let devices = if_nameindex().ok();
+    let name_of = |index| -> Option<String> {
+        let mut devices = devices.iter().flat_map(|devices| devices.iter());
+        let device = devices.find(|device| device.index() == index)?;
+        Some(device.name().to_string_lossy().into_owned())
+    };
     for place in &DEVICES {
         let (index, queries) = (place.index.load(Relaxed), place.queries.load(Relaxed));
         if matches!(index, 0 | LOOPBACK) {
             continue;
         }
         // A device that has gone has no name.
-        match if_indextoname(index) {
-            Ok(name) => all.push((name.to_string_lossy().into_owned(), queries)),
-            Err(_) => others += queries,
+        match name_of(index) {
+            Some(name) => all.push((name, queries)),
+            None => others += queries,
         }
     }
     all.push(("other".to_owned(), others));
@@ -166,6 +172,8 @@ mod tests {
             count(1_000_000 + device, false);
         }
         assert_eq!(total() - before, 1 + 2 * DEVICES_MAX as u64);
+        // Devices that are not there have no name, and are `other`.
+        assert!(queries().iter().all(|(name, _)| !name.is_empty()));
         serve(&[]);
     }
 }
