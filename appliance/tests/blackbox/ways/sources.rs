@@ -130,8 +130,13 @@ fn addresses_that_are_ours_or_nobodys_get_no_answer() -> Result<()> {
     let ways = prepare(&scene)?;
     let mut frames = Vec::new();
     let unfit = [
-        // Ours, on another port as well; this network; the loopback; a group; everybody, near and far.
+        // Ours, on another port as well, and on a device that is not served; this network, and this one's first address;
+        // the loopback; a group; everybody, near and far.
         "10.53.0.1",
+        "10.54.0.1",
+        "fd54::1",
+        "10.53.0.0",
+        "fd53::",
         "0.0.0.0",
         "0.1.2.3",
         "127.0.0.1",
