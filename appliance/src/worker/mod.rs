@@ -251,7 +251,12 @@ impl<'a> Worker<'a> {
         loop {
             self.keep_time();
             self.pulse.beat();
-            let left = std::mem::take(&mut self.left);
+            // Mostly there are none, and nothing is moved then.
+            let left = if self.left.is_empty() {
+                Events::new()
+            } else {
+                std::mem::take(&mut self.left)
+            };
             let events = if left.is_empty() {
                 let count = self.wait(&mut room);
                 &room[..count]
