@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use xdnsd_core::cache::{Head, Key, NO_NAME, Shard, shard_of};
+use xdnsd_core::answer::{Head, Key, NO_NAME};
+use xdnsd_core::cache::{Shard, shard_of};
 use xdnsd_core::dns::Name;
 use xdnsd_core::dns::name::is_within;
 use xdnsd_core::engine::CacheAccess;

@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn the_cache_is_shown_and_forgotten_by_name() {
         let cache = test_cache!(8192);
-        let fresh = xdnsd_core::cache::Head {
+        let fresh = xdnsd_core::answer::Head {
             stored: clock::now(),
             ..head(300)
         };

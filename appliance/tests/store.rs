@@ -16,7 +16,7 @@ use xdnsd::cache::SharedCache;
 use xdnsd::clock;
 use xdnsd::policy::name::parse;
 use xdnsd::store::Store;
-use xdnsd_core::cache::{Head, Key};
+use xdnsd_core::answer::{Head, Key};
 
 /// Names the folder that the child works in.
 const FOLDER: &str = "XDNSD_TEST_FOLDER";

@@ -14,7 +14,8 @@ use std::time::Instant as Clock;
 
 use std::net::SocketAddr;
 
-use xdnsd_core::cache::{Head, Key, Shard, shard_of};
+use xdnsd_core::answer::{Head, Key};
+use xdnsd_core::cache::{Shard, shard_of};
 use xdnsd_core::counters::Counters;
 use xdnsd_core::dns::Name;
 use xdnsd_core::engine::socket::{FIRST_PORT, NoPort};

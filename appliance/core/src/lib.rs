@@ -11,6 +11,7 @@ extern crate std;
 #[cfg(test)]
 extern crate self as xdnsd_core;
 
+pub mod answer;
 pub mod cache;
 pub mod counters;
 pub mod dns;

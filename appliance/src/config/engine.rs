@@ -1,6 +1,6 @@
 //! The config as the engine and the log take it.
 
-use xdnsd_core::dns::answer::TtlBounds;
+use xdnsd_core::answer::TtlBounds;
 use xdnsd_core::engine::{CookieSecret, Settings};
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
 use xdnsd_core::limits::UDP_MESSAGE_MAX;

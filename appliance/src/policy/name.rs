@@ -3,12 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use xdnsd_core::dns::name::LABEL_MAX;
 use xdnsd_core::limits::NAME_MAX;
 
 use super::punycode;
-
-/// Longest label in bytes.
-const LABEL_MAX: usize = 63;
 
 /// Why text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

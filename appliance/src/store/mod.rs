@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
-use xdnsd_core::cache::Head;
+use xdnsd_core::answer::Head;
 use xdnsd_core::cache::snapshot::{
     Header, HeaderError, Marker, RECORD_MAX, Records, encode_record, open,
 };

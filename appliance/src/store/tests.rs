@@ -123,7 +123,7 @@ fn an_age_that_is_known_is_taken_off_and_failures_and_the_long_stale_stay_out() 
     let (saved_at, now) = (clock::now(), clock::now());
     let mut records = Vec::new();
     let mut add = |name: &[u8], head: Head| {
-        let key = xdnsd_core::cache::Key {
+        let key = xdnsd_core::answer::Key {
             name,
             qtype: 1,
             dnssec_ok: false,

@@ -17,15 +17,17 @@ use libc::{
     BPF_LDX, BPF_MEM, BPF_MISC, BPF_MOD, BPF_MUL, BPF_OR, BPF_RET, BPF_RSH, BPF_ST, BPF_SUB,
     BPF_TAX, BPF_W, BPF_X, sock_filter,
 };
+use xdnsd_core::dns::header::HEADER_LEN;
+use xdnsd_core::dns::name;
 
 use crate::sys;
 
 /// Where the question begins.
-const QNAME_AT: u32 = 12;
+const QNAME_AT: u32 = HEADER_LEN as u32;
 /// Labels that are looked at. Further ones make no difference.
 const LABELS: usize = 8;
-/// Longest label; a higher number is none (RFC 1035 section 4.1.4).
-const LABEL_MAX: u32 = 63;
+/// Longest label; a higher number is a pointer or reserved (RFC 1035 section 4.1.4).
+const LABEL_MAX: u32 = name::LABEL_MAX as u32;
 /// Makes letters lower case. What it does to other bytes is the same for every client.
 const LOWER_CASE: u32 = 0x2020_2020;
 /// Spreads the hash: odd, near 2^32 divided by the golden ratio.

@@ -8,15 +8,11 @@
 //!        | set           | tag        | unused    | shard |
 //! ```
 
-mod key;
 mod shard;
 pub mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
-mod validate;
 
-pub use key::{Key, NO_NAME, name_hash, shard_of};
-pub use shard::{Inserted, Shard};
-pub use table::{Found, Head};
-pub use validate::body_is_well_formed;
+pub use shard::{Inserted, Shard, shard_of};
+pub use table::Found;

@@ -1,7 +1,7 @@
 //! One shard: a table of small slots and a table of large ones.
 
-use super::key::Key;
-use super::table::{Found, Head, Place, Table};
+use super::table::{Found, Place, Table};
+use crate::answer::{Head, Key, NAME_MASK};
 use crate::limits::{
     CACHE_ENTRIES, CACHE_LARGE_BYTES, CACHE_LARGE_SETS, CACHE_SHARDS, CACHE_SMALL_BYTES,
     CACHE_SMALL_SETS, CACHE_WAYS, NAME_MAX,
@@ -183,6 +183,20 @@ impl Shard {
     }
 }
 
+/// The bits of a hash that name its shard.
+const SHARD_MASK: u64 = CACHE_SHARDS as u64 - 1;
+
+/// The shard that a hash belongs to: below [`CACHE_SHARDS`]. All keys of a name are in one, so that one lock is enough to
+/// look at several of them.
+#[must_use]
+pub const fn shard_of(hash: u64) -> usize {
+    (hash & SHARD_MASK) as usize
+}
+
+const _: () = assert!(
+    SHARD_MASK & !NAME_MASK == 0,
+    "a name's keys are in one shard"
+);
 // The goal's figure; a builder who sets other capacities has other memory.
 const _: () = assert!(
     size_of::<Shard>() * CACHE_SHARDS <= 5 * 1024 * 1024 || CACHE_ENTRIES != 8192,

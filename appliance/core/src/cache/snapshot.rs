@@ -11,15 +11,13 @@
 //! files do the same): after damage a reader goes on at the next marker, and since no one knew the marker when the
 //! answers came in, no answer can carry a forged record for the reader to find there.
 //!
-//! What a file says is an allegation. A record is given out only if its CRC holds, its name is a key's name, and its
+//! What a file says is untrusted. A record is given out only if its CRC holds, its name is a key's name, and its
 //! body walks ([`body_is_well_formed`]); one that is broken costs itself and no other.
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 use serde::{Deserialize, Serialize};
 
-use super::key::{Key, bit};
-use super::table::Head;
-use super::validate::{body_is_well_formed, is_key_name};
+use crate::answer::{Head, Key, bit, body_is_well_formed, is_key_name};
 use crate::limits::CACHE_LARGE_BYTES;
 use crate::time::Instant;
 
@@ -54,7 +52,7 @@ mod frame {
 
 /// Bits of a record's flags; the lower ones are the key's.
 mod flag {
-    use crate::cache::key::field;
+    use crate::answer::field;
 
     pub const KEY: u8 = field::DNSSEC_OK | field::CHECKING_DISABLED;
     pub const AUTHENTIC_DATA: u8 = 4;

@@ -2,7 +2,7 @@
 
 use super::header::HEADER_LEN;
 use super::name::{self, Name};
-use super::record::{self, Record};
+use super::record::{self, Compression, Layout, MalformedRdata, Record};
 use super::rtype;
 use heapless::Vec;
 
@@ -39,6 +39,12 @@ pub enum WriteError {
     Malformed,
 }
 
+impl From<MalformedRdata> for WriteError {
+    fn from(_: MalformedRdata) -> Self {
+        Self::Malformed
+    }
+}
+
 impl<'a> Writer<'a> {
     /// Writes into `message` behind the header, which the caller fills in last.
     #[must_use]
@@ -66,14 +72,6 @@ impl<'a> Writer<'a> {
     #[must_use]
     pub const fn position(&self) -> usize {
         self.at
-    }
-
-    /// Takes back what was written behind `position`.
-    pub fn rewind(&mut self, position: usize) {
-        debug_assert!(position <= self.at);
-        self.at = position;
-        self.targets
-            .retain(|&target| usize::from(target) < position);
     }
 
     /// Appends bytes.
@@ -224,40 +222,20 @@ impl<'a> Writer<'a> {
         compress: Compress,
     ) -> Result<(), WriteError> {
         let rdata = message.get(source.rdata()).ok_or(WriteError::Malformed)?;
-        let Some(layout) = record::name_layout(source.rtype, rdata) else {
-            let fits = match source.rtype {
-                rtype::A => rdata.len() == 4,
-                rtype::AAAA => rdata.len() == 16,
-                _ => true,
-            };
-            return if fits {
-                self.put(rdata)
-            } else {
-                Err(WriteError::Malformed)
-            };
+        let layout = Layout::of(source.rtype, rdata);
+        if !layout.allows(rdata.len()) {
+            return Err(WriteError::Malformed);
+        }
+        let compress = match layout.compression {
+            Compression::Never => return self.put(rdata),
+            Compression::ReadOnly => Compress::No,
+            Compression::Allowed => compress,
         };
-        self.put(rdata.get(..layout.before).ok_or(WriteError::Malformed)?)?;
-        let mut at = source.rdata_at + layout.before;
-        for _ in 0..layout.names {
-            let (name, end) = Name::parse(message, at).map_err(|_| WriteError::Malformed)?;
-            if end > source.end {
-                return Err(WriteError::Malformed);
-            }
-            let compress = if layout.compress {
-                compress
-            } else {
-                Compress::No
-            };
-            self.put_name(name.as_wire(), compress)?;
-            at = end;
-        }
-        let tail = message.get(at..source.end).ok_or(WriteError::Malformed)?;
-        let tail_len = if source.rtype == rtype::SOA { 20 } else { 0 };
-        if tail.len() == tail_len {
-            self.put(tail)
-        } else {
-            Err(WriteError::Malformed)
-        }
+        self.put(&rdata[..layout.before])?;
+        let tail_at = record::read_names(message, source, &layout, |name| {
+            self.put_name(name.as_wire(), compress)
+        })?;
+        self.put(&message[tail_at..source.end])
     }
 
     fn remember(&mut self, offset: usize) {
@@ -488,16 +466,5 @@ mod tests {
             let result = Writer::new(&mut whole[..len]).record(QNAME, rtype::A, 1, &[1, 2, 3, 4]);
             assert_eq!(result, Err(WriteError::Full));
         }
-    }
-
-    #[test]
-    fn rewinding_forgets_targets() {
-        let mut buffer = [0; 64];
-        let mut writer = Writer::new(&mut buffer);
-        writer.put_name(b"\x02ab\0", Compress::Equal).expect("fits");
-        writer.rewind(HEADER_LEN);
-        writer.put_name(b"\x02cd\0", Compress::Equal).expect("fits");
-        writer.put_name(b"\x02ab\0", Compress::Equal).expect("fits");
-        assert_eq!(&buffer[12..20], b"\x02cd\0\x02ab\0");
     }
 }

@@ -22,16 +22,10 @@ pub mod ede {
     pub const OTHER: u16 = 0;
     /// Stale answer.
     pub const STALE: u16 = 3;
-    /// Forged answer.
-    pub const FORGED: u16 = 4;
-    /// Cached error.
-    pub const CACHED_ERROR: u16 = 13;
     /// Not ready.
     pub const NOT_READY: u16 = 14;
     /// Blocked.
     pub const BLOCKED: u16 = 15;
-    /// Filtered.
-    pub const FILTERED: u16 = 17;
     /// Prohibited.
     pub const PROHIBITED: u16 = 18;
     /// Stale NXDOMAIN answer.
@@ -42,8 +36,6 @@ pub mod ede {
     pub const NOT_SUPPORTED: u16 = 21;
     /// No reachable authority: here, no upstream answered, or none with anything useful.
     pub const NO_REACHABLE_AUTHORITY: u16 = 22;
-    /// Network error.
-    pub const NETWORK_ERROR: u16 = 23;
 }
 
 /// DO in the low 16 bits of the OPT record's TTL.

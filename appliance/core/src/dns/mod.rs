@@ -1,13 +1,11 @@
 //! DNS messages (RFC 1035, RFC 6891): views over bytes, never a copy of what the wire already holds.
 
-pub mod answer;
 pub mod build;
 pub mod edns;
 pub mod header;
 pub mod name;
 pub mod query;
 pub mod record;
-pub mod render;
 
 pub use header::Header;
 pub use name::Name;
@@ -94,6 +92,9 @@ pub mod rcode {
     /// BADCOOKIE (RFC 7873).
     pub const BADCOOKIE: u16 = 23;
 }
+
+/// Bytes of QTYPE and QCLASS, behind QNAME (RFC 1035 section 4.1.2).
+pub const QUESTION_FIXED_LEN: usize = 4;
 
 /// Reads a big-endian u16 at `offset`.
 #[must_use]

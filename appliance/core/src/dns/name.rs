@@ -7,6 +7,9 @@ use crate::limits::NAME_MAX;
 
 /// Longest label in bytes.
 pub const LABEL_MAX: usize = 63;
+/// Most pointers that a name may go through: as many as it can have labels. So the longest message cannot make one name
+/// cost thousands of steps.
+pub const POINTERS_MAX: usize = NAME_MAX / 2;
 /// The two high bits of a compression pointer.
 const POINTER: u8 = 0xc0;
 
@@ -19,7 +22,7 @@ pub enum NameError {
     TooLong,
     /// A label type other than plain (RFC 6891 section 5 retired the others).
     LabelType,
-    /// A pointer where none may stand, or one that does not go backwards.
+    /// A pointer where none may stand, one that does not go backwards, or one too many.
     Pointer,
 }
 
@@ -48,6 +51,7 @@ impl Name {
         // Where the present label run began: a pointer must go to before it.
         let mut run = offset;
         let mut end = None;
+        let mut pointers = 0;
         // Bound: a plain label lengthens the name (at most 255), a pointer goes strictly backwards.
         loop {
             let label = *message.get(at).ok_or(NameError::Truncated)?;
@@ -70,7 +74,8 @@ impl Name {
                 POINTER => {
                     let low = *message.get(at + 1).ok_or(NameError::Truncated)?;
                     let target = usize::from(u16::from_be_bytes([label & !POINTER, low]));
-                    if target >= run {
+                    pointers += 1;
+                    if target >= run || pointers > POINTERS_MAX {
                         return Err(NameError::Pointer);
                     }
                     end.get_or_insert(at + 2);
@@ -140,12 +145,6 @@ impl Name {
     pub fn with_case(mut self, change: impl FnOnce(&mut [u8])) -> Self {
         change(&mut self.bytes[..usize::from(self.len)]);
         self
-    }
-
-    /// Labels without the root.
-    #[must_use]
-    pub fn label_count(&self) -> usize {
-        suffixes(self.as_wire()).count() - 1
     }
 }
 
@@ -287,7 +286,25 @@ mod tests {
         assert_eq!(name.to_lower().as_wire(), b"\x03www\x07example\x03com\0");
         assert_eq!(format!("{name}"), "www.eXample.com.");
         assert_eq!(format!("{}", Name::ROOT), ".");
-        assert_eq!(name.label_count(), 3);
+        assert_eq!(suffixes(name.as_wire()).count(), 4);
+    }
+
+    #[test]
+    fn a_name_goes_through_so_many_pointers_and_no_more() {
+        for (pointers, is_name) in [(POINTERS_MAX, true), (POINTERS_MAX + 1, false)] {
+            let mut message = Vec::from(*b"\x01a\0\xc0\x00");
+            for _ in 1..pointers {
+                let before = message.len() as u16 - 2;
+                message.extend((0xc000 | before).to_be_bytes());
+            }
+            let name = Name::parse(&message, message.len() - 2).map(|(name, _)| name);
+            let expected = if is_name {
+                Ok(Name::from_wire(b"\x01a\0").expect("a name"))
+            } else {
+                Err(NameError::Pointer)
+            };
+            assert_eq!(name, expected, "{pointers} pointers");
+        }
     }
 
     #[test]

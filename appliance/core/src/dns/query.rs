@@ -4,8 +4,7 @@ use super::edns::{DNSSEC_OK, Edns};
 use super::header::{HEADER_LEN, Header, flag};
 use super::name::{self, Name};
 use super::record::Records;
-use super::{class, rcode, rtype};
-use crate::cache::Key;
+use super::{rcode, rtype};
 
 /// Additional records that a query may have: OPT, and what a signed query carries.
 const ADDITIONALS_MAX: u16 = 4;
@@ -117,23 +116,6 @@ impl Query {
     #[must_use]
     pub fn dnssec_ok(&self) -> bool {
         self.edns.is_some_and(|edns| edns.dnssec_ok)
-    }
-
-    /// The key under which an answer to this query is kept.
-    #[must_use]
-    pub fn key(&self) -> Key<'_> {
-        Key {
-            name: self.name.as_wire(),
-            qtype: self.qtype,
-            dnssec_ok: self.dnssec_ok(),
-            checking_disabled: self.header.has(flag::CD),
-        }
-    }
-
-    /// Whether the class is the Internet's.
-    #[must_use]
-    pub const fn is_internet(&self) -> bool {
-        self.qclass == class::IN
     }
 }
 

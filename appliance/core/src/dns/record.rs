@@ -108,42 +108,115 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// Where names stand in RDATA that a sender may compress (RFC 3597 section 4: only the types of RFC 1035) or that
-/// receivers are known to meet compressed (RFC 3597 section 4 asks to decompress SRV, RP, AFSDB and their like).
+/// How RDATA of a type is laid out: bytes, names, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NameLayout {
+pub struct Layout {
     /// Bytes before the first name.
     pub before: usize,
-    /// Names, one behind the other.
+    /// Names, one behind the other. Valid values: 0 to 2.
     pub names: usize,
-    /// Whether we may compress them when writing.
-    pub compress: bool,
+    /// Whether the names may be compressed.
+    pub compression: Compression,
+    /// Bytes behind the last name; `None`: any number.
+    pub after: Option<usize>,
 }
 
-/// The layout of the names in `rdata`, which is of type `rtype`; `None` for opaque RDATA.
-#[must_use]
-pub fn name_layout(rtype: u16, rdata: &[u8]) -> Option<NameLayout> {
-    let (before, names, compress) = match rtype {
-        // NS, MD, MF, CNAME, MB, MG, MR, PTR.
-        rtype::NS | 3 | 4 | rtype::CNAME | 7 | 8 | 9 | rtype::PTR => (0, 1, true),
-        rtype::SOA => (0, 2, true),
-        // MINFO; then RP.
-        14 => (0, 2, true),
-        17 => (0, 2, false),
-        rtype::MX => (2, 1, true),
-        // AFSDB, RT, KX, and the NSAP-PTR-like PX with two names.
-        18 | 21 | 36 => (2, 1, false),
-        26 => (2, 2, false),
-        rtype::SRV => (6, 1, false),
-        rtype::NAPTR => (naptr_name_at(rdata), 1, false),
-        rtype::DNAME => (0, 1, false),
-        _ => return None,
+/// Whether names in RDATA may be compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Yes (RFC 3597 section 4: only in the types of RFC 1035).
+    Allowed,
+    /// Nobody may write them so, but receivers have to expect it (RFC 3597 section 4: SRV, RP, AFSDB and their like).
+    ReadOnly,
+    /// No: who copies the record copies its bytes (RFC 4034 section 3.1.7).
+    Never,
+}
+
+impl Layout {
+    /// RDATA that is not looked into.
+    const OPAQUE: Self = Self {
+        before: 0,
+        names: 0,
+        compression: Compression::Never,
+        after: None,
     };
-    Some(NameLayout {
-        before,
-        names,
-        compress,
-    })
+
+    /// That of `rdata`, which is of type `rtype`.
+    #[must_use]
+    pub fn of(rtype: u16, rdata: &[u8]) -> Self {
+        use Compression::{Allowed, Never, ReadOnly};
+        let (before, names, compression, after) = match rtype {
+            rtype::A => (4, 0, Never, Some(0)),
+            rtype::AAAA => (16, 0, Never, Some(0)),
+            // NS, MD, MF, CNAME, MB, MG, MR, PTR.
+            rtype::NS | 3 | 4 | rtype::CNAME | 7 | 8 | 9 | rtype::PTR => (0, 1, Allowed, Some(0)),
+            rtype::SOA => (0, 2, Allowed, Some(SOA_TAIL_LEN)),
+            // MINFO; then RP.
+            14 => (0, 2, Allowed, Some(0)),
+            17 => (0, 2, ReadOnly, Some(0)),
+            rtype::MX => (2, 1, Allowed, Some(0)),
+            // AFSDB, RT, KX, and PX with two names.
+            18 | 21 | 36 => (2, 1, ReadOnly, Some(0)),
+            26 => (2, 2, ReadOnly, Some(0)),
+            rtype::SRV => (6, 1, ReadOnly, Some(0)),
+            rtype::NAPTR => (naptr_name_at(rdata), 1, ReadOnly, Some(0)),
+            rtype::DNAME => (0, 1, ReadOnly, Some(0)),
+            // SIG and RRSIG: the signer's name, then the signature.
+            24 | rtype::RRSIG => (18, 1, Never, None),
+            _ => return Self::OPAQUE,
+        };
+        Self {
+            before,
+            names,
+            compression,
+            after,
+        }
+    }
+
+    /// Whether RDATA may be so long, as far as that can be said without reading its names. Of what is copied as it stands
+    /// nothing is asked.
+    #[must_use]
+    pub fn allows(&self, len: usize) -> bool {
+        match self.after {
+            Some(after) if self.names == 0 => len == self.before + after,
+            Some(_) => len >= self.before,
+            None => true,
+        }
+    }
+}
+
+/// Bytes behind the names of an SOA record: five numbers.
+const SOA_TAIL_LEN: usize = 20;
+
+/// RDATA is not what its type says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MalformedRdata;
+
+/// Reads the names in the RDATA of `record`, and gives each to `take`. Returns the offset behind the last of them.
+///
+/// # Errors
+/// RDATA is not laid out so, or what `take` says.
+pub fn read_names<E: From<MalformedRdata>>(
+    message: &[u8],
+    record: &Record,
+    layout: &Layout,
+    mut take: impl FnMut(&Name) -> Result<(), E>,
+) -> Result<usize, E> {
+    let mut at = record.rdata_at + layout.before;
+    for _ in 0..layout.names {
+        let (name, end) = Name::parse(message, at).map_err(|_| MalformedRdata)?;
+        if end > record.end {
+            return Err(MalformedRdata.into());
+        }
+        take(&name)?;
+        at = end;
+    }
+    let left = record.end.checked_sub(at).ok_or(MalformedRdata)?;
+    if layout.after.is_none_or(|after| after == left) {
+        Ok(at)
+    } else {
+        Err(MalformedRdata.into())
+    }
 }
 
 /// Where the name of a NAPTR begins: behind two numbers and three character strings (RFC 3403 section 4.1). Behind the end

@@ -3,11 +3,10 @@
 //! Cache and table know the target only. So everyone who asks for it shares one answer, by whatever name, and the alias
 //! is put in front of it when a client is answered.
 
-use crate::cache::Head;
+use crate::answer::{Head, Reply, Ttl, render_in_place};
 use crate::dns::build::{WriteError, Writer};
 use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::record::Records;
-use crate::dns::render::{Reply, Ttl, render_in_place};
 use crate::dns::{Name, rcode};
 use crate::policy::local::End;
 use crate::policy::{Labels, Policy};

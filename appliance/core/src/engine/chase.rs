@@ -4,8 +4,8 @@
 //! alias only, does not. The chain is cached and checked by policy as if it had come in one answer.
 
 use super::{CacheAccess, Effects, Engine, Turn};
+use crate::answer::{Answer, CHASE_BYTES, ChainStart};
 use crate::counters::Counter;
-use crate::dns::answer::{Answer, CHASE_BYTES, ChainStart};
 use crate::dns::edns::ede;
 use crate::dns::record::Records;
 use crate::dns::{Name, rcode, rtype};

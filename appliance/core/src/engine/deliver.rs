@@ -3,13 +3,12 @@
 use super::alias::{Shelf, render_alias};
 use super::query::{Freshness, freshness, opt_reply, stale_ede};
 use super::{CacheAccess, Effects, Engine, STALE_TTL_SECS, Turn};
-use crate::cache::{Found, Head, Key};
+use crate::answer::{Answer, Head, Key, Reply, Ttl, render};
+use crate::cache::Found;
 use crate::counters::Counter;
-use crate::dns::answer::Answer;
 use crate::dns::build::Writer;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, flag};
-use crate::dns::render::{Reply, Ttl, render};
 use crate::dns::{Name, class, rcode};
 use crate::forward::pending::{Pending, Waiter};
 use crate::limits::CACHE_LARGE_BYTES;

@@ -2,9 +2,9 @@
 
 use super::query::{Asking, Freshness, freshness, reply_to};
 use super::{CacheAccess, Engine, Outcome, Turn};
+use crate::answer::{Ttl, render};
 use crate::cache::Found;
 use crate::counters::Counter;
-use crate::dns::render::{Ttl, render};
 
 /// What the cache says before policy is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

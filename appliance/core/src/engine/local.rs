@@ -3,12 +3,11 @@
 use super::alias::leads_to;
 use super::query::{Asking, reply_to};
 use super::{CacheAccess, Engine, Outcome, Turn};
-use crate::cache::Head;
+use crate::answer::{Head, Ttl, render};
 use crate::counters::Counter;
 use crate::dns::build::{WriteError, Writer};
 use crate::dns::edns::ede;
 use crate::dns::query::Query;
-use crate::dns::render::{Ttl, render};
 use crate::dns::{Name, class, rcode, rtype};
 use crate::policy::local::{End, Local};
 use crate::policy::special::{self, Answer, Special};

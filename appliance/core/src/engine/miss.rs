@@ -2,12 +2,11 @@
 
 use super::query::{Asking, Lookup, Question, query_flags, reply_to};
 use super::{CacheAccess, Effects, Engine, Outcome, Turn};
-use crate::cache::{Head, Key};
+use crate::answer::{Head, Key, Ttl};
 use crate::counters::Counter;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::rcode;
-use crate::dns::render::Ttl;
 use crate::forward::pending::{LetterCase, Links, Pending, PendingFull, Waiter};
 use crate::policy::Policy;
 use crate::time::Instant;

@@ -31,10 +31,10 @@ mod tests;
 
 pub use cookie::CookieSecret;
 
+use crate::answer::TtlBounds;
 use crate::cache::Shard;
 use crate::counters::Counters;
 use crate::dns::Name;
-use crate::dns::answer::TtlBounds;
 use crate::forward::pending::PendingTable;
 use crate::forward::upstreams::{TooManyUpstreams, UpstreamConfig, Upstreams};
 use crate::limits::{PENDING, TCP_MESSAGE_MAX};

@@ -10,10 +10,10 @@
 
 use super::query::{Asking, Freshness, freshness, reply_to};
 use super::{CacheAccess, Engine, Outcome, Turn};
-use crate::cache::{Found, Head, Key, Shard};
+use crate::answer::{Head, Key, Ttl, render};
+use crate::cache::{Found, Shard};
 use crate::counters::Counter;
 use crate::dns::edns::ede;
-use crate::dns::render::{Ttl, render};
 use crate::dns::{rcode, rtype};
 use crate::time::Instant;
 

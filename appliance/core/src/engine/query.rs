@@ -6,12 +6,12 @@ use super::{
     CacheAccess, Client, Effects, Engine, Outcome, STALE_TTL_SECS, Settings, Tables, Transport,
     Turn,
 };
-use crate::cache::{Found, Head, Key, name_hash};
+use crate::answer::{Head, Key, Reply, Ttl, name_hash, render};
+use crate::cache::Found;
 use crate::counters::Counter;
 use crate::dns::edns::{OptReply, ede};
 use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::query::Query;
-use crate::dns::render::{Reply, Ttl, render};
 use crate::dns::{Name, rcode, rtype};
 use crate::forward::pending::ClientEdns;
 use crate::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
@@ -99,7 +99,7 @@ impl<R> Asking<'_, R> {
     pub(super) fn key(&self) -> Key<'_> {
         Key {
             name: self.name().as_wire(),
-            ..self.query.key()
+            ..Key::of(self.query)
         }
     }
 }
@@ -186,7 +186,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         let has_alias = asking.target.is_some();
         if has_alias {
-            name_hash = crate::cache::name_hash(asking.name().as_wire(), &self.cache.seed());
+            name_hash = crate::answer::name_hash(asking.name().as_wire(), &self.cache.seed());
         }
         let question = Question {
             name_hash,

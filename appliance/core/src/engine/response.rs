@@ -5,9 +5,9 @@ use super::local::Draft;
 use super::no_name::note_existence;
 use super::socket::is_port;
 use super::{CacheAccess, Effects, Engine, Notice, Turn};
-use crate::cache::{Found, Head, Inserted, Key};
+use crate::answer::{Answer, Asked, Head, Key, Led, ResponseError, sanitize};
+use crate::cache::{Found, Inserted};
 use crate::counters::Counter;
-use crate::dns::answer::{Answer, Asked, Led, ResponseError, digest};
 use crate::dns::build::Writer;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, Header};
@@ -67,8 +67,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             }),
         };
         let bounds = &self.settings.ttl;
-        let digested = digest(message, &asked, bounds, turn.now, &mut self.tables.template);
-        match digested {
+        let sanitized = sanitize(message, &asked, bounds, turn.now, &mut self.tables.template);
+        match sanitized {
             Err(ResponseError::Foreign) => self.forged(turn, index, &attempt, effects),
             Err(ResponseError::Malformed) => {
                 self.counters.count(Counter::UpstreamMalformed);

@@ -6,7 +6,8 @@ use std::vec;
 use std::vec::Vec;
 
 use super::{SMALL_SLOTS, at, head, key, name, slots};
-use crate::cache::{Head, Inserted, Shard};
+use crate::answer::Head;
+use crate::cache::{Inserted, Shard};
 use crate::limits::CACHE_WAYS;
 use crate::time::Instant;
 

@@ -3,15 +3,15 @@
 mod eviction;
 mod model;
 mod snapshot;
-mod validate;
 
 use std::boxed::Box;
 use std::collections::HashSet;
 use std::vec;
 use std::vec::Vec;
 
-use super::key::{set_of, tag_of};
+use super::table::{set_of, tag_of};
 use super::*;
+use crate::answer::{Head, Key, name_hash};
 use crate::limits::{
     CACHE_LARGE_BYTES, CACHE_LARGE_SETS, CACHE_SHARDS, CACHE_SMALL_BYTES, CACHE_SMALL_SETS,
     CACHE_WAYS,

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::vec::Vec;
 
 use super::{SEED, at, head, key, name, slots};
-use crate::cache::{Head, Inserted, Shard};
+use crate::answer::Head;
+use crate::cache::{Inserted, Shard};
 use crate::limits::{CACHE_LARGE_BYTES, CACHE_SMALL_BYTES, CACHE_WAYS};
 use crate::testing::Random;
 
@@ -108,7 +109,7 @@ fn compare_with_model(
 fn find(
     shard: &mut Shard,
     hash: u64,
-    key: &crate::cache::Key<'_>,
+    key: &crate::answer::Key<'_>,
     stored: Option<&Version>,
 ) -> &'static str {
     let found = shard.find(hash, key);

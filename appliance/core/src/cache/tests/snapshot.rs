@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use super::super::snapshot::*;
 use super::{at, head};
-use crate::cache::{Head, Key};
+use crate::answer::{Head, Key};
 use crate::limits::CACHE_LARGE_BYTES;
 use crate::testing::Random;
 use crate::time::Instant;

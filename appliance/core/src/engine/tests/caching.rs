@@ -151,7 +151,7 @@ fn nodata_is_kept_per_type() {
 #[test]
 fn negative_ttls_are_clamped() {
     let settings = Settings {
-        ttl: crate::dns::answer::TtlBounds {
+        ttl: crate::answer::TtlBounds {
             negative_max_secs: 100,
             ..Settings::DEFAULT.ttl
         },
@@ -168,7 +168,7 @@ fn negative_ttls_are_clamped() {
         world.miss(1, &query("no.example.", 2));
     });
     let settings = Settings {
-        ttl: crate::dns::answer::TtlBounds {
+        ttl: crate::answer::TtlBounds {
             min_secs: 200,
             ..settings.ttl
         },
@@ -237,7 +237,7 @@ fn ttls_with_the_high_bit_are_zero_and_those_of_one_set_are_equal() {
 #[test]
 fn ttls_are_clamped_to_the_bounds() {
     let settings = Settings {
-        ttl: crate::dns::answer::TtlBounds {
+        ttl: crate::answer::TtlBounds {
             min_secs: 60,
             max_secs: 600,
             ..Settings::DEFAULT.ttl

@@ -1,7 +1,7 @@
 //! Upstreams that contradict themselves: a name is denied for one type and has data for another (RFC 4074 section 4.2).
 
 use super::harness::*;
-use crate::cache::Key;
+use crate::answer::Key;
 
 fn deny(message: &mut Message) {
     message.set_response_code(ResponseCode::NXDomain);

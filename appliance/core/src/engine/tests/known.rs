@@ -2,6 +2,7 @@
 
 use super::harness::*;
 use super::policy::blocking;
+use crate::answer::Key;
 use crate::dns::Query;
 
 /// The policy of a day: another number, other lists.
@@ -60,13 +61,11 @@ fn an_answer_that_is_given_under_another_policy_is_not_known_under_it() {
         let asked = Query::parse(&bytes).unwrap();
         let now = world.now;
         let cache = world.engine.cache;
-        cache
-            .shard
-            .lock()
-            .unwrap()
-            .amend(asked.key().hash(&cache.seed), &asked.key(), |head| {
-                (head.stored, head.ttl_secs) = (now, 3_600)
-            });
+        cache.shard.lock().unwrap().amend(
+            Key::of(&asked).hash(&cache.seed),
+            &Key::of(&asked),
+            |head| (head.stored, head.ttl_secs) = (now, 3_600),
+        );
         world.pass(5_000);
         assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
         assert_eq!(ask_code(world, 3), ResponseCode::NXDomain);

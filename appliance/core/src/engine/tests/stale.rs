@@ -1,6 +1,7 @@
 //! Answers past their TTL (RFC 8767), and those that are refreshed before.
 
 use super::harness::*;
+use crate::answer::Key;
 use crate::dns::Query;
 
 #[test]
@@ -35,15 +36,15 @@ fn a_restored_answer_is_served_stale_at_once_and_refreshed() {
             let mut shard = cache.shard.lock().unwrap();
             let bytes = query("a.example.", 1).to_vec().unwrap();
             let parsed = Query::parse(&bytes).unwrap();
-            let hash = parsed.key().hash(&cache.seed);
+            let hash = Key::of(&parsed).hash(&cache.seed);
             let (head, body) = shard
-                .find(hash, &parsed.key())
+                .find(hash, &Key::of(&parsed))
                 .map(|found| (found.head, found.body.to_vec()))
                 .unwrap();
             shard.insert(
                 hash,
-                &parsed.key(),
-                &crate::cache::Head {
+                &Key::of(&parsed),
+                &crate::answer::Head {
                     restored: true,
                     ..head
                 },

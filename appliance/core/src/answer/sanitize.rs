@@ -1,15 +1,15 @@
-//! An upstream's response, taken as an allegation: only what answers the question's own chain is kept.
+//! An upstream's response, which is untrusted: only what answers the question's own chain is kept.
 //!
 //! The result is a template: header and question as we asked them, then the kept records, compressed anew. The part
 //! behind the question is what the cache keeps ("body").
 
-use super::build::{WriteError, Writer, stands_at};
-use super::edns::{Edns, ede};
-use super::header::{HEADER_LEN, Header, flag};
-use super::name::{self, Name};
-use super::record::{self, Record, Records};
-use super::{class, rcode, read_u16, read_u32, rtype};
-use crate::cache::Head;
+use super::Head;
+use crate::dns::build::{WriteError, Writer, stands_at};
+use crate::dns::edns::{Edns, ede};
+use crate::dns::header::{HEADER_LEN, Header, flag};
+use crate::dns::name::{self, Name};
+use crate::dns::record::{self, Layout, Record, Records};
+use crate::dns::{class, rcode, read_u16, read_u32, rtype};
 use crate::limits::NAME_MAX;
 use crate::time::Instant;
 use heapless::Vec;
@@ -121,7 +121,7 @@ pub struct ChainStart {
 ///
 /// # Errors
 /// Why it is not taken.
-pub fn digest(
+pub fn sanitize(
     response: &[u8],
     asked: &Asked<'_>,
     bounds: &TtlBounds,
@@ -136,14 +136,14 @@ pub fn digest(
         None if truncated => Sections::empty(question_end),
         None => return Err(ResponseError::Malformed),
     };
-    let mut digest = Digest::begin(response, asked, bounds, sections, template)?;
-    let chain = digest.answers()?;
+    let mut sanitizer = Sanitizer::begin(response, asked, bounds, sections, template)?;
+    let chain = sanitizer.answers()?;
     let rcode = whole_rcode(&header, sections.edns.as_ref(), &chain);
     let useful = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN);
     let negative = !chain.answered && !chain.is_too_long && useful;
-    digest.authorities(&chain, negative)?;
+    sanitizer.authorities(&chain, negative)?;
     let keepable = !truncated && useful;
-    let is_open = keepable && rcode == rcode::NOERROR && !chain.answered && !digest.has_soa;
+    let is_open = keepable && rcode == rcode::NOERROR && !chain.answered && !sanitizer.has_soa;
     let is_alias = chain.target != *asked.name;
     // A chain is authentic where each part of it is.
     let led_authentic = asked.led.is_none_or(|led| led.chain.authentic_data);
@@ -152,11 +152,11 @@ pub fn digest(
             rcode,
             authentic_data: header.has(flag::AD) && led_authentic,
             authoritative: false,
-            answers: digest.kept[0],
-            authorities: digest.kept[1],
+            answers: sanitizer.kept[0],
+            authorities: sanitizer.kept[1],
             additionals: 0,
             ttl_secs: if keepable {
-                digest.ttl_secs(negative)
+                sanitizer.ttl_secs(negative)
             } else {
                 0
             },
@@ -165,12 +165,12 @@ pub fn digest(
             ede: sections.edns.and_then(|edns| edns.ede).unwrap_or(ede::NONE),
             ..Head::EMPTY
         },
-        body_at: digest.body_at,
-        body_end: digest.writer.position(),
+        body_at: sanitizer.body_at,
+        body_end: sanitizer.writer.position(),
         truncated,
         has_edns: sections.edns.is_some(),
         is_cut: is_open && is_alias,
-        is_referral: is_open && !is_alias && !header.has(flag::AA) && digest.has_referral(),
+        is_referral: is_open && !is_alias && !header.has(flag::AA) && sanitizer.has_referral(),
     })
 }
 
@@ -324,8 +324,8 @@ enum Step {
     TooLong,
 }
 
-/// The state of one digestion.
-struct Digest<'a> {
+/// A response while it is sanitized.
+struct Sanitizer<'a> {
     response: &'a [u8],
     asked: &'a Asked<'a>,
     bounds: &'a TtlBounds,
@@ -339,7 +339,7 @@ struct Digest<'a> {
     has_soa: bool,
 }
 
-impl<'a> Digest<'a> {
+impl<'a> Sanitizer<'a> {
     fn begin(
         response: &'a [u8],
         asked: &'a Asked<'a>,
@@ -628,10 +628,10 @@ fn same_rdata(response: &[u8], one: &Record, other: &Record) -> bool {
         return true;
     }
     // The second name of two that are alike is written as a pointer to the first.
-    let layout = record::name_layout(one.rtype, &response[one.rdata()]);
-    let Some(layout) = layout.filter(|layout| layout.names == 1) else {
+    let layout = Layout::of(one.rtype, &response[one.rdata()]);
+    if layout.names != 1 || layout.after != Some(0) {
         return false;
-    };
+    }
     let head = |record: &Record| response[record.rdata()].get(..layout.before);
     let name = |record: &Record| Name::parse(response, record.rdata_at + layout.before).ok();
     match (name(one), name(other)) {

@@ -1,10 +1,10 @@
 //! From what the cache keeps to the message that one client gets.
 
-use super::edns::OptReply;
-use super::header::{Header, flag};
-use super::record::Record;
-use super::rtype;
-use crate::cache::Head;
+use super::Head;
+use crate::dns::edns::OptReply;
+use crate::dns::header::{Header, flag};
+use crate::dns::record::Record;
+use crate::dns::{read_u16, rtype};
 use core::ops::Range;
 
 /// Which TTL the records of a reply carry.
@@ -179,7 +179,7 @@ fn rrset(body: &[u8], question_end: usize, at: usize, left: u16) -> Option<(u16,
 /// the first one points to or to the first one itself.
 fn same_owner(body: &[u8], question_end: usize, first: &Record, next: &Record) -> bool {
     let pointer = |record: &Record| -> Option<usize> {
-        let word = super::read_u16(body, record.owner)?;
+        let word = read_u16(body, record.owner)?;
         (word & 0xc000 == 0xc000).then_some(usize::from(word & 0x3fff))
     };
     match (pointer(first), pointer(next)) {

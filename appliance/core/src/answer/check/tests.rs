@@ -8,7 +8,8 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, NS, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
-use super::super::validate::{body_is_well_formed, is_key_name};
+use super::{body_is_well_formed, is_key_name};
+use crate::dns::name::POINTERS_MAX;
 use crate::testing::Random;
 
 /// www.example.com in wire form.
@@ -190,7 +191,21 @@ fn a_chain_of_pointers_ends() {
         is_well_formed(&records)
     };
     assert!(chain(2) && chain(100));
-    assert!(!chain(200), "no server needs so many for one name");
+    assert!(!chain(200), "longer than a slot");
+    // Pointers one after the other in one record's RDATA, each to the one before it, and an owner that goes through all.
+    let through = |len: usize| {
+        let mut pointers = vec![0];
+        for index in 0..len {
+            pointers.extend(pointer(if index == 0 { 12 } else { 12 + 2 * index - 1 }));
+        }
+        let owner = pointer(12 + 2 * len - 1);
+        is_well_formed(&[rr(16, &pointers), owned(&owner, 1, &[192, 0, 2, 1])])
+    };
+    assert!(through(POINTERS_MAX - 1));
+    assert!(
+        !through(POINTERS_MAX),
+        "no server needs so many for one name"
+    );
 }
 
 #[test]
@@ -236,6 +251,9 @@ fn rdata_keeps_to_its_type() {
         (33, b"\0\x01\0\x02\0\x03\xc0\xff", false),
         (46, b"0123456789abcdefgh\x07example\0signature", true),
         (46, b"0123456789abcdefgh\x3fexample\0signature", false),
+        (46, b"0123456789abcdefg", false),
+        (35, b"\0\x01\0\x02\x01s\x01t\0\xc0\x0c", true),
+        (35, b"\0\x01\0\x02\x01s\x01t\x05\xc0\x0c", false),
         (16, b"\xff\xff\xff anything", true),
         (65, b"", true),
     ];

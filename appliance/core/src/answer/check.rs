@@ -1,0 +1,65 @@
+//! Whether bytes that claim to be a kept answer can be served: every name and record is read as an upstream's would be.
+
+use crate::dns::QUESTION_FIXED_LEN;
+use crate::dns::header::HEADER_LEN;
+use crate::dns::name::{self, Name};
+use crate::dns::record::{self, Layout, MalformedRdata, Record, Records};
+use crate::limits::CACHE_LARGE_BYTES;
+use heapless::Vec;
+
+/// The longest message that a slot of the cache makes.
+const MESSAGE_MAX: usize = HEADER_LEN + QUESTION_FIXED_LEN + CACHE_LARGE_BYTES;
+/// A length byte that is reserved (RFC 6891 section 5): no name begins or goes on there.
+const NO_NAME: u8 = 0x80;
+
+/// True for a name as a key has it: one name without compression and nothing behind it, ASCII letters in lower case.
+#[must_use]
+pub fn is_key_name(name: &[u8]) -> bool {
+    name::plain_end(name, 0) == Ok(name.len()) && !name.iter().any(u8::is_ascii_uppercase)
+}
+
+/// True where `body` consists of exactly `records` well-formed records: every owner name, and every name inside the
+/// RDATA of the types that have [some](Layout), keeps to the bounds of name and message, and compression pointers go
+/// strictly backwards and never into the header or between the question's name and the body.
+///
+/// `name` is the question's. Both together fit a slot of the cache, or they are none of its answers.
+#[must_use]
+pub fn body_is_well_formed(name: &[u8], records: usize, body: &[u8]) -> bool {
+    let Ok(message) = message_of(name, body) else {
+        return false;
+    };
+    let mut at = message.len() - body.len();
+    for record in Records::new(&message, at, records) {
+        match record {
+            Ok(record) if is_well_formed(&message, &record) => at = record.end,
+            Ok(_) | Err(_) => return false,
+        }
+    }
+    at == message.len()
+}
+
+/// The message whose body this is, with no place for a name where none belongs.
+fn message_of(name: &[u8], body: &[u8]) -> Result<Vec<u8, MESSAGE_MAX>, TooLong> {
+    let mut message = Vec::new();
+    for part in [
+        &[NO_NAME; HEADER_LEN],
+        name,
+        &[NO_NAME; QUESTION_FIXED_LEN],
+        body,
+    ] {
+        message.extend_from_slice(part).map_err(|_| TooLong)?;
+    }
+    Ok(message)
+}
+
+/// Name and body do not fit a slot.
+struct TooLong;
+
+fn is_well_formed(message: &[u8], record: &Record) -> bool {
+    let layout = Layout::of(record.rtype, &message[record.rdata()]);
+    Name::parse(message, record.owner).is_ok()
+        && record::read_names(message, record, &layout, |_| Ok::<_, MalformedRdata>(())).is_ok()
+}
+
+#[cfg(test)]
+mod tests;
