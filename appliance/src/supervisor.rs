@@ -518,7 +518,7 @@ fn listen_entries(
             padding: [0; 2],
         };
         let egress_ifindex = if check { endpoint.device_ifindex } else { 0 };
-        Some((listen, Route::new(egress_ifindex, mac)))
+        Some((listen, Route::new(egress_ifindex, endpoint.ifindex, mac)))
     };
     let on_this = plan.endpoints.iter().filter(on_this);
     on_this.filter_map(entry).collect()

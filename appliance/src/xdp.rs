@@ -20,6 +20,7 @@ use heartbeat::Beats;
 use nix::errno::Errno;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd as _};
+use std::path::Path;
 use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route, map};
 
 /// The object that `cargo xtask ebpf` built.
@@ -223,6 +224,10 @@ impl Program {
 
     /// Attaches by bpf_link. aya falls back to netlink on EINVAL, and that attachment would outlive the process.
     fn link(&mut self, interface: &str, index: u32, mode: XdpMode) -> Result<(), Error> {
+        // The driver of a bond hands the program on to its ports. A socket cannot be had for those.
+        if mode == XdpMode::Driver && is_bond(interface) {
+            return Err(Error::Bond(interface.to_owned()));
+        }
         let refused = |cause| Error::Attach {
             interface: interface.to_owned(),
             mode,
@@ -332,6 +337,10 @@ impl Program {
         }
         Ok(Counters { per_cpu })
     }
+}
+
+fn is_bond(interface: &str) -> bool {
+    Path::new(&format!("/sys/class/net/{interface}/bonding")).is_dir()
 }
 
 fn check_queue(queue: u32) -> Result<(), Error> {

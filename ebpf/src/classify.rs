@@ -80,6 +80,8 @@ pub trait Kernel {
     fn route(&self, listen: &Listen) -> Option<Route>;
     /// Where the FIB sends a reply.
     fn next_hop(&self, reply: &Reply) -> Option<NextHop>;
+    /// Index of the interface that received the frame.
+    fn ingress(&self) -> u32;
     /// Whether the frame is in several buffers, or longer than [`xdnsd_ebpf::FRAME_MAX`].
     fn is_large(&self) -> bool;
     /// When the worker of the frame's RX queue was last alive; `None` for a queue outside the map.
@@ -198,6 +200,9 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<(), Reason> {
     let route = kernel.route(&listen).ok_or(Reason::PassForeign)?;
     if link.destination != Mac::of(route.mac) {
         return Err(Reason::PassOtherMac);
+    }
+    if kernel.ingress() != route.ingress_ifindex {
+        return Err(Reason::PassOtherDevice);
     }
     check_source(&packet, udp)?;
     check_lengths(&packet, udp)?;

@@ -90,6 +90,12 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     }
 
     #[inline(always)]
+    fn ingress(&self) -> u32 {
+        // SAFETY: the context that the kernel called us with; the field is an aligned u32 of it.
+        unsafe { (*self.ctx.ctx).ingress_ifindex }
+    }
+
+    #[inline(always)]
     fn is_large(&self) -> bool {
         let first = self.first_buffer();
         if !FRAGS {

@@ -76,8 +76,8 @@ impl Listen {
 /// Value of the listen map: what has to hold for the reply to leave as the query came.
 ///
 /// ```text
-///  0                4     10     12
-///  | egress_ifindex | mac | zero |
+///  0                4                 8     14     16
+///  | egress_ifindex | ingress_ifindex | mac | zero |
 /// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,20 +88,24 @@ pub struct Route {
     /// interface, because a NIC or veth may have moved the tag out of the frame where XDP cannot see it, and where the
     /// kernel would check the source by the same table (`rp_filter`).
     pub egress_ifindex: u32,
+    /// Index of the interface that the AF_XDP sockets are bound to. The kernel runs the program of a bond, and of some others,
+    /// for frames that their ports receive, and drops what is redirected from there to a socket of the bond.
+    pub ingress_ifindex: u32,
     /// MAC address of the device that has the destination's address. A frame to another one is not for us: a port of a
     /// bridge, or any promiscuous device, hears those of other stations, too.
     pub mac: [u8; 6],
     /// Zero.
     pub padding: [u8; 2],
 }
-const _: () = assert!(size_of::<Route>() == 12 && align_of::<Route>() == 4);
+const _: () = assert!(size_of::<Route>() == 16 && align_of::<Route>() == 4);
 
 impl Route {
     /// The value for the device with this address.
     #[must_use]
-    pub const fn new(egress_ifindex: u32, mac: [u8; 6]) -> Self {
+    pub const fn new(egress_ifindex: u32, ingress_ifindex: u32, mac: [u8; 6]) -> Self {
         Self {
             egress_ifindex,
+            ingress_ifindex,
             mac,
             padding: [0; 2],
         }
@@ -112,15 +116,17 @@ impl Route {
     pub fn to_bytes(self) -> [u8; size_of::<Self>()] {
         let mut bytes = [0; size_of::<Self>()];
         bytes[..4].copy_from_slice(&self.egress_ifindex.to_ne_bytes());
-        bytes[4..10].copy_from_slice(&self.mac);
+        bytes[4..8].copy_from_slice(&self.ingress_ifindex.to_ne_bytes());
+        bytes[8..14].copy_from_slice(&self.mac);
         bytes
     }
 
     /// What [`Self::to_bytes`] made.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; size_of::<Self>()]) -> Self {
-        let [a, b, c, d, mac @ .., _, _] = bytes;
-        Self::new(u32::from_ne_bytes([a, b, c, d]), mac)
+        let [a, b, c, d, e, f, g, h, mac @ .., _, _] = bytes;
+        let (egress, ingress) = ([a, b, c, d], [e, f, g, h]);
+        Self::new(u32::from_ne_bytes(egress), u32::from_ne_bytes(ingress), mac)
     }
 }
 
@@ -173,6 +179,8 @@ reasons! {
     PassForeign = "pass_foreign",
     /// To an address of ours in a frame to a MAC address that is not: another station's, which a promiscuous port hears.
     PassOtherMac = "pass_other_mac",
+    /// Received by another interface than the sockets', for which this one's program runs as well: a port of a bond.
+    PassOtherDevice = "pass_other_device",
     /// IPv4 header checksum does not add up (RFC 1071).
     PassIpv4Checksum = "pass_ipv4_checksum",
     /// UDP checksum does not add up: damage, or a partial sum left by offload. The kernel knows which.

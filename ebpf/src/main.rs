@@ -64,6 +64,7 @@ mod program {
             | Reason::PassProtocol
             | Reason::PassForeign
             | Reason::PassOtherMac
+            | Reason::PassOtherDevice
             | Reason::PassIpv4Checksum
             | Reason::PassUdpChecksum
             | Reason::PassLength

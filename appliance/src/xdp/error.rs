@@ -34,6 +34,9 @@ pub enum Error {
     },
     /// The program could be attached, but not so that it detaches when the process dies. It has been detached.
     NoLink(String),
+    /// In the driver of a bond the program runs for frames that its ports receive, and the kernel drops what it redirects from
+    /// there to a socket of the bond.
+    Bond(String),
     /// A map operation.
     Map {
         /// Name of the map.
@@ -62,12 +65,19 @@ impl Error {
             Self::Interface { errno, .. } => Some(*errno),
             Self::Attach { cause, .. } => errno(cause.as_ref()),
             Self::Map { cause, .. } => errno(cause.as_ref()),
-            Self::Contract(_) | Self::NoLink(_) | Self::TooManyListen(_) | Self::Queue(_) => None,
+            Self::Contract(_)
+            | Self::NoLink(_)
+            | Self::Bond(_)
+            | Self::TooManyListen(_)
+            | Self::Queue(_) => None,
         }
     }
 
     /// Why native mode was not to be had, in a few words; the error itself has the details.
     pub(super) fn why_not_native(&self) -> &'static str {
+        if matches!(self, Self::Bond(_)) {
+            return "it is a bond, whose ports' frames no AF_XDP socket gets";
+        }
         match self.errno() {
             Some(Errno::EOPNOTSUPP) => {
                 "the driver has no native XDP, or its offloads stand in the way"
@@ -85,7 +95,7 @@ impl Error {
     /// that has gone and another program's place stay what they are.
     pub(super) fn generic_may_help(&self) -> bool {
         let hopeless = [Errno::EPERM, Errno::ENODEV, Errno::EBUSY, Errno::EEXIST];
-        matches!(self, Self::Attach { .. })
+        matches!(self, Self::Attach { .. } | Self::Bond(_))
             && self.errno().is_none_or(|errno| !hopeless.contains(&errno))
     }
 }
@@ -129,6 +139,11 @@ impl fmt::Display for Error {
                 "attaching XDP to {interface}: the kernel has no bpf_link for it (Linux 5.9), and without one \
                  the program would outlive the process"
             ),
+            Self::Bond(interface) => write!(
+                f,
+                "{interface} is a bond: in native mode the program runs in its ports, whose frames no AF_XDP socket of the \
+                 bond gets (mode \"generic\" works)"
+            ),
             Self::Map { name, cause } => write!(f, "eBPF map {name}: {}", Chain(cause.as_ref())),
             Self::TooManyListen(len) => {
                 write!(
@@ -151,7 +166,11 @@ impl std::error::Error for Error {
             Self::Interface { errno, .. } => Some(errno),
             Self::Attach { cause, .. } => Some(cause.as_ref()),
             Self::Map { cause, .. } => Some(cause.as_ref()),
-            Self::Contract(_) | Self::NoLink(_) | Self::TooManyListen(_) | Self::Queue(_) => None,
+            Self::Contract(_)
+            | Self::NoLink(_)
+            | Self::Bond(_)
+            | Self::TooManyListen(_)
+            | Self::Queue(_) => None,
         }
     }
 }
@@ -253,5 +272,9 @@ mod tests {
             let attached = Attached::GenericInstead(error).to_string();
             assert_eq!(attached, format!("generic: {reason}"));
         }
+        let bond = Error::Bond("bond0".into());
+        assert!(bond.generic_may_help() && bond.to_string().contains("\"generic\" works"));
+        let attached = Attached::GenericInstead(bond).to_string();
+        assert!(attached.starts_with("generic: it is a bond"), "{attached}");
     }
 }

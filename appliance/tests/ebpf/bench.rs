@@ -22,6 +22,9 @@ const ATTEMPTS: u32 = 100;
 /// The frames here are short; room to see whether one grew.
 const FRAME_LEN_MAX: usize = 16 * 1024;
 
+/// Index of the interface that a run without another one begins at.
+pub const LOOPBACK: u32 = 1;
+
 /// A loaded program, a namespace, and the socket of queue 0.
 pub struct Bench {
     pub namespace: Namespace,
@@ -65,7 +68,7 @@ impl Bench {
 
     /// Listens to these, each with its egress_ifindex.
     pub fn listen(&mut self, entries: &[(Listen, u32)]) {
-        let with_route = |&(listen, egress)| (listen, Route::new(egress, OUR_MAC));
+        let with_route = |&(listen, egress)| (listen, Route::new(egress, LOOPBACK, OUR_MAC));
         let entries: Vec<_> = entries.iter().map(with_route).collect();
         self.program.set_listen(&entries).expect("the map has room");
     }

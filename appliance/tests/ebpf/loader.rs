@@ -196,7 +196,10 @@ fn the_listen_map_becomes_what_is_asked_for() {
     let entry = |last: u32, egress_ifindex| {
         let address = format!("10.0.{}.{}", last / 256, last % 256);
         let mac = [2, 0, 0, 0, 1, last as u8];
-        (listen(&address, 0, 0), Route::new(egress_ifindex, mac))
+        (
+            listen(&address, 0, 0),
+            Route::new(egress_ifindex, 1000 + last, mac),
+        )
     };
     let full: Vec<_> = (0..LISTEN_MAX).map(|last| entry(last, last)).collect();
     // All new, from full to full; then one changed, one gone, one new; then none.
@@ -227,8 +230,14 @@ fn the_listen_map_becomes_what_is_asked_for() {
     assert!(matches!(error, Error::TooManyListen(_)), "{error}");
 }
 
-fn plain<K>((key, route): (K, Route)) -> (K, u32, [u8; 6]) {
-    (key, route.egress_ifindex, route.mac)
+fn plain<K>((key, route): (K, Route)) -> (K, u32, u32, [u8; 6]) {
+    let Route {
+        egress_ifindex,
+        ingress_ifindex,
+        mac,
+        ..
+    } = route;
+    (key, egress_ifindex, ingress_ifindex, mac)
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod fib;
 mod frames;
 mod loader;
 
-use bench::{Bench, FRAME_LEN_MIN, QUEUE_TOO_HIGH, listen};
+use bench::{Bench, FRAME_LEN_MIN, LOOPBACK, QUEUE_TOO_HIGH, listen};
 use frames::{OUR_MAC, Query, flipped};
 use std::time::Duration;
 use xdnsd_ebpf::{FRAME_MAX, HEARTBEAT_STALE_NS, MESSAGE_MAX, Reason, Route};
@@ -156,10 +156,39 @@ fn a_frame_to_another_mac_passes() {
                 (moved, &to_moved, &query.frame()),
                 (OUR_MAC, &query.frame(), &to_moved),
             ] {
-                let set = bench.program.set_listen(&[(key, Route::new(0, mac))]);
+                let set = bench
+                    .program
+                    .set_listen(&[(key, Route::new(0, LOOPBACK, mac))]);
                 set.expect("the map has room");
                 bench.expect(ours, Reason::Redirected);
                 bench.expect(other, Reason::PassOtherMac);
+            }
+        }
+    }
+}
+
+/// The program of a bond runs for its ports' frames, too, and the kernel drops what it redirects from there.
+#[test]
+fn a_frame_that_another_interface_received_passes() {
+    let name = "a_frame_that_another_interface_received_passes";
+    for bench in [Bench::new(name), Bench::single(name)] {
+        let Some(mut bench) = bench else { return };
+        let script = "link add name port type veth peer name far\nlink set port up";
+        bench.namespace.ip(script).expect("another interface");
+        let index = || nix::net::if_::if_nametoindex("port");
+        let port = bench.namespace.run(index).expect("it is there");
+        for query in both() {
+            let key = listen(&query.destination.to_string(), 0, 0);
+            for (ours, reason) in [
+                (LOOPBACK, Reason::PassOtherDevice),
+                (port, Reason::Redirected),
+            ] {
+                let set = bench
+                    .program
+                    .set_listen(&[(key, Route::new(0, ours, OUR_MAC))]);
+                set.expect("the map has room");
+                let at = Some((port, 0));
+                bench.expect_at(&query.frame(), reason, Duration::ZERO, at);
             }
         }
     }
@@ -526,6 +555,11 @@ fn a_queue_beyond_the_maps_passes() {
         .run(|| nix::net::if_::if_nametoindex("many"))
         .expect("it is there");
     let frame = Query::v4().frame();
+    let entry = (listen("192.0.2.53", 0, 0), Route::new(0, index, OUR_MAC));
+    bench
+        .program
+        .set_listen(&[entry])
+        .expect("the map has room");
     bench.expect_at(&frame, Reason::Redirected, Duration::ZERO, Some((index, 0)));
     // Queue 1 has a slot in which nobody ever lived, the other has none.
     for queue in [1, QUEUE_TOO_HIGH] {

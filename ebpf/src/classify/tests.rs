@@ -21,6 +21,8 @@ const QUERY_V6: [u8; 95] = [
 ];
 
 const NOW: u64 = 77_000_000_000;
+/// The interface of our sockets.
+const OUR_INDEX: u32 = 3;
 const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const CLIENT: Mac = Mac([
     u16::from_ne_bytes([0x02, 0x00]),
@@ -31,6 +33,7 @@ const CLIENT: Mac = Mac([
 /// A kernel that answers as told and remembers the listen key it was asked for.
 struct Told {
     egress_ifindex: u32,
+    ingress: u32,
     mac: [u8; 6],
     is_large: bool,
     next_hop: Option<NextHop>,
@@ -42,7 +45,10 @@ impl Kernel for Told {
     fn route(&self, listen: &Listen) -> Option<Route> {
         *self.asked.borrow_mut() = Some(*listen);
         let ours = [53, 153].map(u16::to_be_bytes).contains(&listen.port);
-        ours.then_some(Route::new(self.egress_ifindex, self.mac))
+        ours.then_some(Route::new(self.egress_ifindex, OUR_INDEX, self.mac))
+    }
+    fn ingress(&self) -> u32 {
+        self.ingress
     }
     fn is_large(&self) -> bool {
         self.is_large
@@ -71,6 +77,7 @@ impl Kernel for Told {
 fn alive() -> Told {
     Told {
         egress_ifindex: 0,
+        ingress: OUR_INDEX,
         mac: OUR_MAC,
         is_large: false,
         next_hop: None,
@@ -189,6 +196,17 @@ fn a_frame_to_another_stations_mac_passes() {
             Ok(()),
             "the address that the device has now"
         );
+    }
+}
+
+/// The kernel drops what is redirected to a socket of another interface.
+#[test]
+fn a_frame_that_a_port_of_a_bond_received_passes() {
+    for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
+        for ingress in [0, 1, OUR_INDEX + 1, OUR_INDEX << 16] {
+            let kernel = Told { ingress, ..alive() };
+            assert_eq!(run(frame, &kernel), Err(Reason::PassOtherDevice));
+        }
     }
 }
 
