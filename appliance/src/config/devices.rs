@@ -36,7 +36,7 @@ pub struct Device {
     pub vlan_of: Option<(String, u16)>,
     /// Its MAC address. `None`: its frames have none, as those of a tunnel.
     pub mac: Option<[u8; 6]>,
-    /// The bridge or bond that it is a port of, which has the addresses and gets the queries: `bridge br-lan`.
+    /// What it is a port of, which has the addresses and gets the queries: `bridge br-lan`, `bond bond0`.
     pub port_of: Option<String>,
     /// Its addresses, IPv6 link-local ones included.
     pub addresses: Vec<IpAddr>,
@@ -122,9 +122,8 @@ impl Devices {
         for entry in
             getifaddrs().map_err(|errno| io::Error::other(format!("getifaddrs: {errno}")))?
         {
-            let device = devices
-                .iter_mut()
-                .find(|device| device.name == entry.interface_name);
+            let name = device_of(&entry.interface_name);
+            let device = devices.iter_mut().find(|device| device.name == name);
             let Some(device) = device else { continue };
             let link = entry.address.as_ref().and_then(|addr| addr.as_link_addr());
             device.mac = link.and_then(mac).or(device.mac);
@@ -212,13 +211,29 @@ impl Devices {
     }
 }
 
-/// The device that takes all that `name` receives, with its kind. A VRF leaves the addresses where they are.
+/// The device of an entry of getifaddrs(3), which has the label of an IPv4 address in the place of the name: `lan0:1`. The
+/// kernel gives labels by itself, to the second and further addresses of a device that is renamed.
+fn device_of(label: &str) -> &str {
+    label
+        .split_once(':')
+        .map_or(label, |(device, _alias)| device)
+}
+
+/// The device that takes all that `name` receives, with its kind.
 fn port_of(name: &str) -> Option<String> {
     let master = std::fs::read_link(format!("{DEVICES}/{name}/master")).ok()?;
     let master = master.file_name()?.to_str()?;
     let uevent = std::fs::read_to_string(format!("{DEVICES}/{master}/uevent")).ok()?;
-    let kind = kind_of(&uevent)?;
-    (kind != "vrf").then(|| format!("{kind} {master}"))
+    taker(kind_of(&uevent), master)
+}
+
+/// A VRF leaves the addresses where they are; whatever else has ports, such as a team, which names no kind, does not.
+fn taker(kind: Option<&str>, master: &str) -> Option<String> {
+    match kind {
+        Some("vrf") => None,
+        Some(kind) => Some(format!("{kind} {master}")),
+        None => Some(master.to_owned()),
+    }
 }
 
 /// What kind of device it is, as the kernel announces it.
@@ -484,6 +499,30 @@ mod tests {
         let devices: Vec<_> = vlan_devices(list).collect();
         assert_eq!(devices, [("lan0.10", 10, "lan0"), ("qinq", 7, "lan0.10")]);
         assert_eq!(vlan_devices("").count(), 0);
+    }
+
+    #[test]
+    fn an_address_with_a_label_is_its_devices() {
+        for (label, device) in [
+            ("lan0", "lan0"),
+            ("lan0:1", "lan0"),
+            ("lan0.10:a:b", "lan0.10"),
+        ] {
+            assert_eq!(device_of(label), device);
+        }
+    }
+
+    #[test]
+    fn whatever_has_ports_but_a_vrf_takes_what_they_receive() {
+        let uevent = "DEVTYPE=bridge\nINTERFACE=br-lan\nIFINDEX=5\n";
+        let bridge = taker(kind_of(uevent), "br-lan");
+        assert_eq!(bridge.as_deref(), Some("bridge br-lan"));
+        let team = taker(kind_of("INTERFACE=team0\nIFINDEX=6\n"), "team0");
+        assert_eq!(team.as_deref(), Some("team0"));
+        assert_eq!(
+            taker(kind_of("DEVTYPE=vrf\nINTERFACE=blue\n"), "blue"),
+            None
+        );
     }
 
     #[test]
