@@ -29,6 +29,8 @@ const AGAIN_MAX_MS: u64 = 30_000;
 pub struct Listening {
     places: Vec<Place>,
     places_max: usize,
+    /// The addresses that there was no place for, which the log has said.
+    left_out: Vec<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -105,6 +107,7 @@ impl Listening {
         let mut listening = Self {
             places: Vec::new(),
             places_max: places_max.max(LISTENERS_MAX),
+            left_out: Vec::new(),
         };
         listening.want(&plan.endpoints);
         listening
@@ -201,6 +204,7 @@ impl Listening {
         for place in &mut self.places {
             place.is_wanted = wanted.contains(&place.address);
         }
+        let mut left_out = Vec::new();
         for &address in wanted {
             if self.places.iter().any(|place| place.address == address) {
                 continue;
@@ -210,12 +214,19 @@ impl Listening {
             } else if self.places.len() < self.places_max {
                 self.places.push(Place::new(address));
             } else {
-                warn!(
-                    "{address}: no socket, capacity: {} addresses",
-                    self.places_max
-                );
+                left_out.push(address);
             }
         }
+        for address in left_out
+            .iter()
+            .filter(|address| !self.left_out.contains(address))
+        {
+            warn!(
+                "{address}: no socket, capacity: {} addresses",
+                self.places_max
+            );
+        }
+        self.left_out = left_out;
     }
 }
 

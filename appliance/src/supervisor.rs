@@ -17,7 +17,7 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use xdnsd_core::limits::WORKERS;
 use xdnsd_core::time::Instant;
-use xdnsd_ebpf::{Listen, Route};
+use xdnsd_ebpf::{LISTEN_MAX, Listen, Route};
 
 use crate::changes::Changes;
 use crate::clock;
@@ -388,7 +388,15 @@ impl Attachment {
 
     /// Tells the program which destinations are ours. Whether it knows them now.
     fn listen(&mut self, world: &World<'_>) -> bool {
-        let wanted = listen_entries(&self.name, world.config, world.plan, world.devices);
+        let mut wanted = listen_entries(&self.name, world.config, world.plan, world.devices);
+        // All or nothing would leave in the map what is ours no more.
+        if wanted.len() > LISTEN_MAX as usize {
+            self.say(format!(
+                "capacity: {LISTEN_MAX} addresses over AF_XDP; the kernel's sockets alone serve {}",
+                wanted.len() - LISTEN_MAX as usize
+            ));
+            wanted.truncate(LISTEN_MAX as usize);
+        }
         let set = match lock(&self.program).as_mut() {
             Some(program) => program
                 .set_listen(&wanted)

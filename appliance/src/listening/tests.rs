@@ -9,6 +9,7 @@ fn listening(places: &[&str], places_max: usize) -> Listening {
     Listening {
         places: addresses(places).into_iter().map(Place::new).collect(),
         places_max,
+        left_out: Vec::new(),
     }
 }
 
@@ -49,6 +50,18 @@ fn an_address_that_is_gone_leaves_its_place_to_another() {
     );
     let left: Vec<_> = listening.places.iter().map(|place| place.address).collect();
     assert_eq!(left, addresses(&[b, c]));
+}
+
+#[test]
+fn an_address_without_a_place_is_remembered_until_it_has_one() {
+    let (a, b, c) = ("192.0.2.1:53", "192.0.2.2:53", "192.0.2.3:53");
+    let mut listening = listening(&[a], 1);
+    for _ in 0..2 {
+        assert!(taken(&mut listening, &[a, b, c]).is_empty());
+        assert_eq!(listening.left_out, addresses(&[b, c]), "said once");
+    }
+    assert_eq!(taken(&mut listening, &[b]), [format!("0 {b}")]);
+    assert!(listening.left_out.is_empty());
 }
 
 #[test]
