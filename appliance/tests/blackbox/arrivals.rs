@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
 use qemu_test::lab::{LAN, LAN_V4};
 use qemu_test::wait::wait_until;
+use xdnsd::xsk::{BindMode, Options, UmemSlot, Xsk};
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;
 
@@ -14,7 +15,7 @@ use crate::support::TIMEOUT;
 use crate::support::ask::Ask;
 use crate::support::client::{DNS_PORT, UdpClient};
 use crate::support::daemon::run;
-use crate::support::message::{addresses, query};
+use crate::support::message::{addresses, query, wire};
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Stream;
@@ -114,6 +115,121 @@ fn an_address_that_is_not_there_is_said_once_and_served_when_it_comes() -> Resul
     router.ip(&format!("address delete {LATE}/24 dev {LAN}\n"))?;
     scene.daemon.wait_log_count("is not an address of", 2)?;
     ask_at(&scene, &LAN_V4.to_string())
+}
+
+/// Waits until a query at `address` is answered over AF_XDP, and none by a socket of the kernel's.
+fn wait_for_xdp(scene: &Scene, address: &str) -> Result<()> {
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = UdpClient::open_to(&scene.lab, at(address)?)?;
+    wait_until(&format!("{address} answers over AF_XDP"), TIMEOUT, || {
+        let before = scene.daemon.metrics();
+        let answer = client.ask(&query("www.test.", RecordType::A));
+        let now = scene.daemon.metrics();
+        let grew = before.and_then(|before| Ok(now?.growth(&before, &Counter::AnswersXdp)));
+        answer.is_ok() && matches!(grew, Ok(1))
+    })
+}
+
+/// ifupdown and ifconfig give labels, and the kernel to all but the first address of a device that is renamed.
+#[test]
+fn an_address_with_a_label_is_its_interfaces() -> Result<()> {
+    let setup = Setup {
+        listen: format!("listen = [\"{LATE}\", \"{LAN_V4}\"]"),
+        ..Setup::three_ways()
+    };
+    let scene = scene!(setup);
+    let router = &scene.lab.router;
+    router.ip(&format!("address add {LATE}/24 dev {LAN} label {LAN}:1\n"))?;
+    wait_for_xdp(&scene, LATE)?;
+    // Renamed, and back: the kernel's labels.
+    router.ip(&format!(
+        "address delete {LATE}/24 dev {LAN}
+         address add {LATE}/24 dev {LAN}
+         link set {LAN} down
+         link set {LAN} name other0
+         link set other0 name {LAN}
+         link set {LAN} up\n"
+    ))?;
+    let shown = router.output(&["ip", "-4", "address", "show", LAN])?;
+    ensure!(shown.contains(&format!("{LAN}:")), "{shown}");
+    wait_for_xdp(&scene, LATE)?;
+    ask_at(&scene, LATE)
+}
+
+/// What the router has lost is not answered over AF_XDP, however many addresses it has.
+#[test]
+fn more_addresses_than_the_program_takes_are_the_kernels_and_a_lost_one_is_nobodys() -> Result<()> {
+    const MANY: u32 = xdnsd_ebpf::LISTEN_MAX;
+    let scene = scene!(Setup::three_ways().on_all_addresses());
+    let router = &scene.lab.router;
+    let change = |verb: &str, numbers: std::ops::Range<u32>| {
+        let lines = numbers.map(|last| format!("address {verb} 10.53.0.{last}/24 dev {LAN}\n"));
+        router.ip(&lines.collect::<String>())
+    };
+    let first = "10.53.0.10";
+    change("add", 10..11)?;
+    wait_for_xdp(&scene, first)?;
+    change("add", 11..10 + MANY)?;
+    scene
+        .daemon
+        .wait_log_count("over AF_XDP; the kernel's sockets alone serve", 1)?;
+    wait_for_xdp(&scene, &LAN_V4.to_string())?;
+    wait_for_xdp(&scene, first)?;
+    // Still too many without it.
+    change("add", 10 + MANY..15 + MANY)?;
+    change("delete", 10..11)?;
+    let client = scene.raw_client()?;
+    let frame = client.frame(at(first)?, &wire(&query("www.test.", RecordType::A)))?;
+    wait_until("it is not answered any more", TIMEOUT, || {
+        matches!(client.gets_nothing(&frame), Ok(true))
+    })?;
+    wait_for_xdp(&scene, "10.53.0.11")
+}
+
+/// The queue is held by a socket of ours when the interface gets its address, which is when it is served.
+#[test]
+fn a_queue_that_another_socket_holds_is_had_when_that_one_goes() -> Result<()> {
+    let scene =
+        scene!(Setup::three_ways().sections("[[interface]]\nname = \"lan9\"\nxdp = \"native\"\n"));
+    let (client, router) = (&scene.lab.client, &scene.lab.router);
+    router.ip(&format!(
+        "link add name lan9 numrxqueues 2 numtxqueues 2 type veth peer name late0 numrxqueues 2 numtxqueues 2 netns {}
+         link set lan9 addrgenmode none up\n",
+        client.path()
+    ))?;
+    client.ip("link set late0 up\naddress add 10.55.0.2/24 dev late0\n")?;
+    let slot = UmemSlot::claim(0).context("nobody else here has sockets")?;
+    let options = Options {
+        interface: "lan9",
+        queue: 1,
+        mode: BindMode::Copy,
+    };
+    let holder = router.run(|| Xsk::open(&options, slot))?;
+    router.ip(&format!("address add {OTHER}/24 dev lan9\n"))?;
+    scene
+        .daemon
+        .wait_log_count("lan9 queue 0: AF_XDP socket", 1)?;
+    scene
+        .daemon
+        .wait_log_count("lan9 queue 1 has no AF_XDP", 1)?;
+    scene
+        .daemon
+        .wait_log_count(&format!("listening on {OTHER}:53, too"), 1)?;
+    ask_at(&scene, OTHER)?;
+    // It was tried again in vain; the log has said it once.
+    drop(holder);
+    scene
+        .daemon
+        .wait_log_count("lan9 queue 1: AF_XDP socket", 1)?;
+    let log = scene.daemon.log();
+    ensure!(log.matches("has no AF_XDP").count() == 1, "{log}");
+    ensure!(
+        log.matches("lan9: XDP program attached").count() == 1,
+        "{log}"
+    );
+    ask_at(&scene, OTHER)
 }
 
 #[test]
