@@ -277,7 +277,7 @@ impl<'c> Walk<'c> {
 }
 
 /// One entry as `xdnsd cache dump` shows it:
-/// `www.example.org. AAAA do+ad NOERROR ttl 287 upstream 1/0/0 44 bytes`.
+/// `www.example.org. AAAA do+ad NOERROR ttl 287 upstream 1/0 44 bytes`.
 #[must_use]
 pub fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
     let name = Name::from_wire(key.name).map_or_else(|| "?".to_owned(), |name| name.to_string());
@@ -312,10 +312,10 @@ pub fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Stri
         qtype => type_text(qtype),
     };
     let rcode = rcode_text(head.rcode);
-    let (answers, authorities, additionals) = (head.answers, head.authorities, head.additionals);
+    let (answers, authorities) = (head.answers, head.authorities);
     let len = body.len();
     format!(
-        "{name} {rtype} {flags} {rcode} {freshness} {origin} {answers}/{authorities}/{additionals} {len} bytes"
+        "{name} {rtype} {flags} {rcode} {freshness} {origin} {answers}/{authorities} {len} bytes"
     )
 }
 
@@ -341,7 +341,6 @@ pub(crate) mod tests {
             authoritative: false,
             answers: 1,
             authorities: 0,
-            additionals: 0,
             ttl_secs,
             stored: Instant::from_millis(10_000),
             restored: false,
@@ -473,7 +472,7 @@ pub(crate) mod tests {
         };
         assert_eq!(
             entry_text(&key, &fresh, BODY, at(13)),
-            "www.example. AAAA do+ad NOERROR ttl 287 upstream 1/0/0 16 bytes"
+            "www.example. AAAA do+ad NOERROR ttl 287 upstream 1/0 16 bytes"
         );
         assert!(entry_text(&key, &fresh, BODY, at(335)).contains("stale for 35 upstream"));
         let restored = Head {
@@ -493,7 +492,7 @@ pub(crate) mod tests {
                 BODY,
                 at(13)
             ),
-            "www.example. AAAA - NXDOMAIN stale of unknown age snapshot 0/1/0 16 bytes"
+            "www.example. AAAA - NXDOMAIN stale of unknown age snapshot 0/1 16 bytes"
         );
     }
 }

@@ -35,7 +35,6 @@ fn fill() {
         authoritative: false,
         answers: 1,
         authorities: 0,
-        additionals: 0,
         ttl_secs: 3600,
         stored: clock::now(),
         restored: false,

@@ -358,7 +358,6 @@ fn head() -> Head {
         authoritative: false,
         answers: 4,
         authorities: 0,
-        additionals: 0,
         ttl_secs: 300,
         stored: Instant::from_millis(0),
         restored: false,

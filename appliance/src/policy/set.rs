@@ -129,7 +129,7 @@ impl Default for RebindInput {
 #[derive(Clone, Debug)]
 pub struct PolicySet {
     /// Another one for every set: what is cached under it is given without asking policy again.
-    generation: u16,
+    generation: u32,
     acl: Arc<[u8]>,
     silent_ports: Arc<[u16]>,
     unfit_sources: Arc<[IpAddr]>,
@@ -348,12 +348,10 @@ impl PolicySet {
     }
 }
 
-/// The number of a set: from 1 on, and from there again after 65,535.
-fn next_generation() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed) % u32::from(u16::MAX) + 1;
-    // At most 65,535.
-    number as u16
+/// The number of a set: from 1 on. With a new set every second it would come round after 136 years.
+fn next_generation() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn build_lists(

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use xdnsd_core::policy::Policy;
 
-    struct Numbered(u16);
+    struct Numbered(u32);
 
     impl PolicySource for Numbered {
         fn policy(&self) -> Policy<'_> {

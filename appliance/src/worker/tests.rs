@@ -10,7 +10,7 @@ use xdnsd_core::counters::Counter;
 use xdnsd_core::engine::{Settings, Tables};
 use xdnsd_core::forward::upstreams::Upstreams;
 
-struct Numbered(u16);
+struct Numbered(u32);
 
 impl PolicySource for Numbered {
     fn policy(&self) -> Policy<'_> {

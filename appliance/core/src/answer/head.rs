@@ -6,33 +6,34 @@ use crate::time::Instant;
 /// What is known of an answer besides its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// RCODE (RFC 1035 section 4.1.1).
+    /// RCODE (RFC 1035 section 4.1.1). Valid values: 0 to 15.
     pub rcode: u8,
     /// AD (RFC 4035 section 3.2.3).
     pub authentic_data: bool,
     /// AA (RFC 1035 section 4.1.1).
     pub authoritative: bool,
-    /// ANCOUNT.
+    /// Records of the answer section.
     pub answers: u16,
-    /// NSCOUNT.
+    /// Records of the authority section. Of the additional section none is kept.
     pub authorities: u16,
-    /// ARCOUNT, without OPT.
-    pub additionals: u16,
-    /// How long the answer is fresh, from `stored` on.
+    /// How long the answer is fresh, from `stored` on. 0: it is for those who wait, and not kept.
     pub ttl_secs: u32,
     /// When it was stored.
     pub stored: Instant,
     /// It comes from a snapshot and its age is unknown: always stale.
     pub restored: bool,
-    /// Info code of an Extended DNS Error (RFC 8914); [`ede::NONE`]: none.
+    /// Info code of an Extended DNS Error (RFC 8914). Valid values: assigned ones, or [`ede::NONE`].
     pub ede: u16,
-    /// The policy that last found nothing in it to withhold, by its [number](crate::policy::Policy::generation).
-    pub generation: u16,
-    /// The group of upstreams that gave it; [`Head::ANY_GROUP`] where that is not known.
+    /// The number of the policy that last found nothing in it to withhold. 0: it came from a snapshot, or all is open.
+    pub generation: u32,
+    /// The group of upstreams that gave it. Valid values: indices of groups, or [`Head::ANY_GROUP`].
     pub group: u8,
-    /// How old it was, in seconds, when it was last asked for anew in vain. 0: it never was.
+    /// Age in seconds at the last failed refresh. 0: none failed.
     pub failed_secs: u32,
 }
+
+// One byte is left. With two more it is 40 bytes long, and each slot of the cache eight longer.
+const _: () = assert!(size_of::<Head>() == 32);
 
 impl Head {
     /// The value of `group` where nobody knows: an answer from a snapshot.
@@ -51,7 +52,6 @@ impl Head {
         authoritative: false,
         answers: 0,
         authorities: 0,
-        additionals: 0,
         ttl_secs: 0,
         stored: Instant::from_millis(0),
         restored: false,

@@ -76,7 +76,7 @@ pub fn render_in_place(
 
 /// What of a body a client gets.
 struct Cut {
-    counts: [u16; 3],
+    counts: [u16; 2],
     len: usize,
     truncated: bool,
 }
@@ -86,7 +86,7 @@ impl Cut {
         let opt_len = reply.opt.map_or(0, |opt| opt.len());
         let limit = reply.limit.min(room).saturating_sub(opt_len);
         let room = limit.saturating_sub(question_end);
-        let counts = [head.answers, head.authorities, head.additionals];
+        let counts = [head.answers, head.authorities];
         if body.len() > room {
             return fit(body, question_end, counts, room);
         }
@@ -124,7 +124,7 @@ fn finish(
             | u16::from(head.rcode)
             | if head.authoritative { flag::AA } else { 0 }
             | if cut.truncated { flag::TC } else { 0 },
-        counts: [1, counts[0], counts[1], counts[2] + opt_count],
+        counts: [1, counts[0], counts[1], opt_count],
     };
     header
         .emit(message)
@@ -133,9 +133,9 @@ fn finish(
 }
 
 /// The records that fit into `room` bytes, cut between RRsets only (RFC 2181 section 9).
-fn fit(body: &[u8], question_end: usize, counts: [u16; 3], room: usize) -> Cut {
+fn fit(body: &[u8], question_end: usize, counts: [u16; 2], room: usize) -> Cut {
     let mut cut = Cut {
-        counts: [0; 3],
+        counts: [0; 2],
         len: 0,
         truncated: true,
     };
@@ -144,8 +144,6 @@ fn fit(body: &[u8], question_end: usize, counts: [u16; 3], room: usize) -> Cut {
         while left > 0 {
             let rrset = rrset(body, question_end, cut.len, left);
             let Some((in_set, end)) = rrset.filter(|(_, end)| *end <= room) else {
-                // Additional records may be missing without TC.
-                cut.truncated = section < 2;
                 return cut;
             };
             cut.counts[section] += in_set;
@@ -191,7 +189,7 @@ fn same_owner(body: &[u8], question_end: usize, first: &Record, next: &Record) -
 }
 
 /// Rewrites the TTL of every record behind the question, and finds the addresses that may be rotated on the way.
-fn write_ttls(message: &mut [u8], question_end: usize, counts: [u16; 3], ttl: Ttl) -> AddressRun {
+fn write_ttls(message: &mut [u8], question_end: usize, counts: [u16; 2], ttl: Ttl) -> AddressRun {
     let mut run = AddressRun::default();
     let mut at = question_end;
     for (section, count) in counts.into_iter().enumerate() {

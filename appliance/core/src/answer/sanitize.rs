@@ -154,7 +154,6 @@ pub fn sanitize(
             authoritative: false,
             answers: sanitizer.kept[0],
             authorities: sanitizer.kept[1],
-            additionals: 0,
             ttl_secs: if keepable {
                 sanitizer.ttl_secs(negative)
             } else {

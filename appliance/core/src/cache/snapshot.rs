@@ -208,6 +208,7 @@ struct Stored<'a> {
     rcode: u8,
     answers: u16,
     authorities: u16,
+    /// 0: no record of an additional section is kept. Its place stays until the next [`VERSION`].
     additionals: u16,
     ede: u16,
     ttl_secs: u32,
@@ -229,7 +230,7 @@ impl<'a> Stored<'a> {
             rcode: head.rcode,
             answers: head.answers,
             authorities: head.authorities,
-            additionals: head.additionals,
+            additionals: 0,
             ede: head.ede,
             ttl_secs: head.ttl_secs,
             age_secs: now.secs_since(head.stored),
@@ -239,12 +240,13 @@ impl<'a> Stored<'a> {
 
     /// Whether this can be an answer of ours: asked of what is written as of what is read.
     fn is_well_formed(&self) -> bool {
-        let records = [self.answers, self.authorities, self.additionals].map(usize::from);
+        let records = usize::from(self.answers) + usize::from(self.authorities);
         self.flags & !flag::ALL == 0
             && self.rcode <= RCODE_MAX
+            && self.additionals == 0
             && self.name.len() + self.body.len() <= CACHE_LARGE_BYTES
             && is_key_name(self.name)
-            && body_is_well_formed(self.name, records.iter().sum(), self.body)
+            && body_is_well_formed(self.name, records, self.body)
     }
 
     fn into_record(self) -> Record<'a> {
@@ -254,7 +256,6 @@ impl<'a> Stored<'a> {
             authoritative: self.flags & flag::AUTHORITATIVE != 0,
             answers: self.answers,
             authorities: self.authorities,
-            additionals: self.additionals,
             ttl_secs: self.ttl_secs,
             stored: Instant::from_millis(0),
             restored: self.flags & flag::RESTORED != 0,

@@ -91,7 +91,7 @@ pub struct Pending {
     /// The answer is known not to fit a datagram: it is fetched in a stream.
     pub by_stream: bool,
     /// The policy under which it was decided that upstream is asked.
-    pub generation: u16,
+    pub generation: u32,
     /// Fair share bucket of the client that asked first.
     pub bucket: u8,
     /// Its place among the chases, where its answer ended with an alias and the alias's target is asked for.

@@ -189,8 +189,9 @@ pub enum Decision<'q> {
 #[derive(Clone, Copy, Debug)]
 pub struct Policy<'a> {
     /// The number of this policy among those of the process. Answers that were kept under another one are looked at again
-    /// before they are given. 0 is nobody's but [`Policy::OPEN`]'s.
-    pub generation: u16,
+    /// before they are given. So wide that it never comes round, and read in one load, by a program in the kernel too. 0 is
+    /// reserved for [`Policy::OPEN`].
+    pub generation: u32,
     /// Clients.
     pub acl: Acl<'a>,
     /// UDP source ports that get no answer: what listens there answers whatever it gets.

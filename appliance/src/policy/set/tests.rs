@@ -253,3 +253,14 @@ fn clients_and_faults_of_the_config() {
         "filter.block: `a b` has characters that a host name may not have"
     );
 }
+
+#[test]
+fn no_two_policies_of_a_process_have_one_number() {
+    // More reloads than fit into 16 bits: an entry that sleeps through them must not take the last for its own.
+    let mut last = next_generation();
+    for _ in 0..=u16::MAX {
+        let next = next_generation();
+        assert!(next > last, "{next} after {last}");
+        last = next;
+    }
+}

@@ -97,7 +97,7 @@ fn random_entry(random: &mut Random) -> Entry {
         name.extend(random.bytes(len).iter().map(u8::to_ascii_lowercase));
     }
     name.push(0);
-    let counts: [usize; 3] = core::array::from_fn(|_| random.below(3));
+    let counts: [usize; 2] = core::array::from_fn(|_| random.below(3));
     let body: Vec<u8> = (0..counts.iter().sum())
         .flat_map(|_| {
             let len = random.below(100);
@@ -116,7 +116,6 @@ fn random_entry(random: &mut Random) -> Entry {
             authoritative: flags & 8 != 0,
             answers: counts[0] as u16,
             authorities: counts[1] as u16,
-            additionals: counts[2] as u16,
             ttl_secs: random.next() as u32,
             stored: at(0),
             restored: flags & 16 != 0,

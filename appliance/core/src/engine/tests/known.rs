@@ -6,7 +6,7 @@ use crate::answer::Key;
 use crate::dns::Query;
 
 /// The policy of a day: another number, other lists.
-fn day(generation: u16, blocked: &[&str]) -> Policy<'static> {
+fn day(generation: u32, blocked: &[&str]) -> Policy<'static> {
     Policy {
         generation,
         lists: blocking(blocked),
