@@ -15,10 +15,10 @@ use log::{Level, info, log, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use xdnsd_abi::Reason;
 use xdnsd_core::counters::{Counter, Counters};
 use xdnsd_core::engine::Notice;
 use xdnsd_core::limits::WORKERS;
-use xdnsd_ebpf::Reason;
 
 use crate::cache::CACHE;
 use crate::config::{Config, Devices, Plan, UpstreamPorts};

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::thread;
 
+use xdnsd_abi::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
 use xdnsd_core::counters::Counters;
 use xdnsd_core::limits;
-use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
 
 use crate::cache::SharedCache;
 use crate::crew::{ENGINES, TABLES_BYTES};

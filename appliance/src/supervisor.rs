@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use log::{debug, info, warn};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
+use xdnsd_abi::{LISTEN_MAX, Listen, Route};
 use xdnsd_core::limits::WORKERS;
 use xdnsd_core::time::Instant;
-use xdnsd_ebpf::{LISTEN_MAX, Listen, Route};
 
 use crate::changes::Changes;
 use crate::clock;
@@ -285,7 +285,7 @@ impl Attachment {
         let (rx_queues, tx_queues) = queues(&self.name).unwrap_or((1, 1));
         // A socket sends on the TX queue of its own number. Where there is none, the kernel takes the frame and drops it
         // (xsk_generic_xmit), so the XDP program passes what arrives on that RX queue.
-        let count = rx_queues.min(tx_queues).min(xdnsd_ebpf::QUEUES_MAX);
+        let count = rx_queues.min(tx_queues).min(xdnsd_abi::QUEUES_MAX);
         if count < rx_queues {
             info!(
                 "{}: {count} of {rx_queues} RX queues can have an AF_XDP socket, the kernel's sockets serve the others",

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::info;
+use xdnsd_abi::Reason;
 use xdnsd_core::counters::{Counter, Counters};
-use xdnsd_ebpf::Reason;
 
 use crate::{logging, memory, seal, text};
 

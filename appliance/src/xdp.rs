@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
-use xdnsd_ebpf::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route, map};
+use xdnsd_abi::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route, map};
 
 /// The object that `cargo xtask ebpf` built.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!("../../ebpf/object/xdnsd.bpf.o");

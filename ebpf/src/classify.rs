@@ -5,74 +5,15 @@
 //! lookup. It reads the frame and asks the [`Kernel`]; it writes nothing.
 
 use crate::frame::{Cursor, View};
-use xdnsd_ebpf::{HEARTBEAT_STALE_NS, Listen, MESSAGE_MAX, Reason, Route};
+use xdnsd_abi::checksum::Sum;
+use xdnsd_abi::headers::ethernet::ethertype;
+use xdnsd_abi::headers::{dns, ethernet, ipv4, ipv6, protocol, udp, vlan};
+use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, MESSAGE_MAX, Reason, Route};
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// IEEE 802.1Q customer tag.
-const ETHERTYPE_VLAN: u16 = 0x8100;
-/// IEEE 802.1ad service tag.
-const ETHERTYPE_QINQ: u16 = 0x88a8;
-/// The lower 12 bits of the tag control information.
-const VLAN_ID: u16 = 0x0fff;
-/// Group bit of the first octet on the wire: multicast and broadcast.
-const MAC_GROUP: u8 = 0x01;
-
-/// Version 4, header of five 32-bit words (RFC 791 section 3.1).
-const IPV4_NO_OPTIONS: u8 = 0x45;
-const IPV4_HEADER_LEN: u16 = 20;
-/// More Fragments and the fragment offset (RFC 791 section 3.1). Don't Fragment may be set.
-const IPV4_FRAGMENT: u16 = 0x3fff;
-const PROTOCOL_UDP: u8 = 17;
-
-const UDP_HEADER_LEN: u16 = 8;
-/// RFC 1035 section 4.1.1.
-const DNS_HEADER_LEN: u16 = 12;
-/// QR bit in the third octet of the DNS header (RFC 1035 section 4.1.1).
-const DNS_QR: u8 = 0x80;
-const UDP_LEN_MAX: u16 = UDP_HEADER_LEN + MESSAGE_MAX as u16;
-
-/// Offsets of header fields.
-mod field {
-    pub mod ethernet {
-        pub const SOURCE: usize = 6;
-        pub const TYPE: usize = 12;
-        pub const LEN: usize = 14;
-    }
-    pub mod vlan {
-        pub const CONTROL: usize = 0;
-        pub const TYPE: usize = 2;
-        pub const LEN: usize = 4;
-    }
-    pub mod ipv4 {
-        pub const VERSION_IHL: usize = 0;
-        pub const TOTAL_LEN: usize = 2;
-        pub const FRAGMENT: usize = 6;
-        pub const PROTOCOL: usize = 9;
-        pub const SOURCE: usize = 12;
-        pub const DESTINATION: usize = 16;
-        pub const LEN: usize = 20;
-    }
-    pub mod ipv6 {
-        pub const VERSION: usize = 0;
-        pub const PAYLOAD_LEN: usize = 4;
-        pub const NEXT_HEADER: usize = 6;
-        pub const SOURCE: usize = 8;
-        pub const DESTINATION: usize = 24;
-        pub const LEN: usize = 40;
-    }
-    pub mod udp {
-        pub const SOURCE: usize = 0;
-        pub const DESTINATION: usize = 2;
-        pub const LENGTH: usize = 4;
-        pub const CHECKSUM: usize = 6;
-        pub const LEN: usize = 8;
-    }
-    pub mod dns {
-        pub const FLAGS: usize = 2;
-        pub const LEN: usize = 12;
-    }
-}
+/// Longest datagram that is summed up.
+const UDP_LEN_MAX: u16 = (udp::HEADER_LEN + MESSAGE_MAX) as u16;
+/// Shortest datagram that holds a message.
+const UDP_LEN_MIN: u16 = (udp::HEADER_LEN + dns::HEADER_LEN) as u16;
 
 /// What the program asks of the kernel: maps, clock, FIB.
 pub trait Kernel {
@@ -82,7 +23,7 @@ pub trait Kernel {
     fn next_hop(&self, reply: &Reply) -> Option<NextHop>;
     /// Index of the interface that received the frame.
     fn ingress(&self) -> u32;
-    /// Whether the frame is in several buffers, or longer than [`xdnsd_ebpf::FRAME_MAX`].
+    /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::FRAME_MAX`].
     fn is_large(&self) -> bool;
     /// When the worker of the frame's RX queue was last alive; `None` for a queue outside the map.
     fn heartbeat(&self) -> Option<u64>;
@@ -190,11 +131,11 @@ struct Packet {
 pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<(), Reason> {
     let (link, rest) = link(frame)?;
     let (packet, datagram) = match link.ethertype {
-        ETHERTYPE_IPV4 => ipv4(rest)?,
-        ETHERTYPE_IPV6 => ipv6(rest)?,
+        ethertype::IPV4 => ipv4(rest)?,
+        ethertype::IPV6 => ipv6(rest)?,
         _ => return Err(Reason::PassEthertype),
     };
-    let (udp, message) = take::<{ field::udp::LEN }>(datagram)?;
+    let (udp, message) = take::<{ udp::HEADER_LEN }>(datagram)?;
 
     let listen = listen(&link, &packet, udp);
     let route = kernel.route(&listen).ok_or(Reason::PassForeign)?;
@@ -228,8 +169,8 @@ fn take<const N: usize>(cursor: Cursor<'_>) -> Result<(View<'_, N>, Cursor<'_>),
 /// The destination is asked for its group bit first of all: ARP, neighbour discovery and mDNS leave here.
 #[inline(always)]
 fn link(frame: Cursor<'_>) -> Result<(Link, Cursor<'_>), Reason> {
-    let (ethernet, mut rest) = take::<{ field::ethernet::LEN }>(frame)?;
-    if ethernet.get::<0, u8>() & MAC_GROUP != 0 {
+    let (ethernet, mut rest) = take::<{ ethernet::HEADER_LEN }>(frame)?;
+    if ethernet.get::<0, u8>() & ethernet::GROUP != 0 {
         return Err(Reason::PassMulticast);
     }
     let mut link = Link {
@@ -239,57 +180,52 @@ fn link(frame: Cursor<'_>) -> Result<(Link, Cursor<'_>), Reason> {
             ethernet.get::<4, u16>(),
         ]),
         source: Mac([
-            ethernet.get::<{ field::ethernet::SOURCE }, u16>(),
-            ethernet.get::<{ field::ethernet::SOURCE + 2 }, u16>(),
-            ethernet.get::<{ field::ethernet::SOURCE + 4 }, u16>(),
+            ethernet.get::<{ ethernet::field::SOURCE.start }, u16>(),
+            ethernet.get::<{ ethernet::field::SOURCE.start + 2 }, u16>(),
+            ethernet.get::<{ ethernet::field::SOURCE.start + 4 }, u16>(),
         ]),
-        ethertype: ethernet.be16::<{ field::ethernet::TYPE }>(),
+        ethertype: ethernet.be16::<{ ethernet::field::ETHERTYPE.start }>(),
         vlan_outer: 0,
         vlan_inner: 0,
     };
-    if is_tag(link.ethertype) {
+    if vlan::is_tag(link.ethertype) {
         (link.vlan_outer, link.ethertype, rest) = tag(rest)?;
-        if is_tag(link.ethertype) {
+        if vlan::is_tag(link.ethertype) {
             (link.vlan_inner, link.ethertype, rest) = tag(rest)?;
         }
-        if is_tag(link.ethertype) {
+        if vlan::is_tag(link.ethertype) {
             return Err(Reason::PassVlanDepth);
         }
     }
     Ok((link, rest))
 }
 
-#[inline(always)]
-const fn is_tag(ethertype: u16) -> bool {
-    matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ)
-}
-
 /// VLAN ID and inner EtherType of one tag. ID 0 only carries a priority (IEEE 802.1Q section 6.9): in the listen map
 /// it would look like no tag at all.
 #[inline(always)]
 fn tag(rest: Cursor<'_>) -> Result<(u16, u16, Cursor<'_>), Reason> {
-    let (tag, rest) = take::<{ field::vlan::LEN }>(rest)?;
-    let id = tag.be16::<{ field::vlan::CONTROL }>() & VLAN_ID;
+    let (tag, rest) = take::<{ vlan::HEADER_LEN }>(rest)?;
+    let id = tag.be16::<{ vlan::field::TCI.start }>() & vlan::ID;
     if id == 0 {
         return Err(Reason::PassVlanPriority);
     }
-    Ok((id, tag.be16::<{ field::vlan::TYPE }>(), rest))
+    Ok((id, tag.be16::<{ vlan::field::ETHERTYPE.start }>(), rest))
 }
 
 #[inline(always)]
 fn ipv4(rest: Cursor<'_>) -> Result<(Packet, Cursor<'_>), Reason> {
-    let (header, payload) = take::<{ field::ipv4::LEN }>(rest)?;
-    if header.get::<{ field::ipv4::VERSION_IHL }, u8>() != IPV4_NO_OPTIONS {
+    let (header, payload) = take::<{ ipv4::HEADER_LEN }>(rest)?;
+    if header.get::<{ ipv4::field::VERSION_IHL }, u8>() != ipv4::VERSION_4_IHL_5 {
         return Err(Reason::PassIpv4Options);
     }
-    if header.get::<{ field::ipv4::PROTOCOL }, u8>() != PROTOCOL_UDP {
+    if header.get::<{ ipv4::field::PROTOCOL }, u8>() != protocol::UDP {
         return Err(Reason::PassProtocol);
     }
-    if header.be16::<{ field::ipv4::FRAGMENT }>() & IPV4_FRAGMENT != 0 {
+    if header.be16::<{ ipv4::field::FLAGS_OFFSET.start }>() & ipv4::FRAGMENT != 0 {
         return Err(Reason::PassFragment);
     }
-    let source = header.get::<{ field::ipv4::SOURCE }, u32>();
-    let destination = header.get::<{ field::ipv4::DESTINATION }, u32>();
+    let source = header.get::<{ ipv4::field::SOURCE.start }, u32>();
+    let destination = header.get::<{ ipv4::field::DESTINATION.start }, u32>();
     let addresses_sum = u64::from(source) + u64::from(destination);
     let sum = u64::from(header.get::<0, u32>())
         + u64::from(header.get::<4, u32>())
@@ -299,11 +235,11 @@ fn ipv4(rest: Cursor<'_>) -> Result<(Packet, Cursor<'_>), Reason> {
         source: Address::mapped(source),
         destination: Address::mapped(destination),
         payload_len: header
-            .be16::<{ field::ipv4::TOTAL_LEN }>()
-            .checked_sub(IPV4_HEADER_LEN),
+            .be16::<{ ipv4::field::TOTAL_LEN.start }>()
+            .checked_sub(ipv4::HEADER_LEN as u16),
         // 0/8, 127/8, 224/4 and 240/4 with the broadcast address (RFC 6890).
         source_unfit: matches!(source.to_ne_bytes()[0], 0 | 127 | 224..),
-        header_checksum_ok: adds_up(sum),
+        header_checksum_ok: Sum::of_few(sum).adds_up(),
         checksum_may_be_absent: true,
         addresses_sum,
     };
@@ -312,18 +248,18 @@ fn ipv4(rest: Cursor<'_>) -> Result<(Packet, Cursor<'_>), Reason> {
 
 #[inline(always)]
 fn ipv6(rest: Cursor<'_>) -> Result<(Packet, Cursor<'_>), Reason> {
-    let (header, payload) = take::<{ field::ipv6::LEN }>(rest)?;
-    let version = header.get::<{ field::ipv6::VERSION }, u8>() >> 4;
-    if version != 6 || header.get::<{ field::ipv6::NEXT_HEADER }, u8>() != PROTOCOL_UDP {
+    let (header, payload) = take::<{ ipv6::HEADER_LEN }>(rest)?;
+    let version = header.get::<{ ipv6::field::VERSION_CLASS_FLOW.start }, u8>() >> 4;
+    if version != 6 || header.get::<{ ipv6::field::NEXT_HEADER }, u8>() != protocol::UDP {
         return Err(Reason::PassProtocol);
     }
     let source = Address(
-        header.get::<{ field::ipv6::SOURCE }, u64>(),
-        header.get::<{ field::ipv6::SOURCE + 8 }, u64>(),
+        header.get::<{ ipv6::field::SOURCE.start }, u64>(),
+        header.get::<{ ipv6::field::SOURCE.start + 8 }, u64>(),
     );
     let destination = Address(
-        header.get::<{ field::ipv6::DESTINATION }, u64>(),
-        header.get::<{ field::ipv6::DESTINATION + 8 }, u64>(),
+        header.get::<{ ipv6::field::DESTINATION.start }, u64>(),
+        header.get::<{ ipv6::field::DESTINATION.start + 8 }, u64>(),
     );
     // ::/64 holds ::1, :: and the mapped IPv4 addresses, which would match a listener of the other family.
     if destination.0 == 0 {
@@ -332,7 +268,7 @@ fn ipv6(rest: Cursor<'_>) -> Result<(Packet, Cursor<'_>), Reason> {
     let packet = Packet {
         source,
         destination,
-        payload_len: Some(header.be16::<{ field::ipv6::PAYLOAD_LEN }>()),
+        payload_len: Some(header.be16::<{ ipv6::field::PAYLOAD_LEN.start }>()),
         source_unfit: source.0 == 0 || source.octets()[0] == 0xff,
         header_checksum_ok: true,
         checksum_may_be_absent: false,
@@ -342,19 +278,21 @@ fn ipv6(rest: Cursor<'_>) -> Result<(Packet, Cursor<'_>), Reason> {
 }
 
 #[inline(always)]
-fn listen(link: &Link, packet: &Packet, udp: View<'_, { field::udp::LEN }>) -> Listen {
+fn listen(link: &Link, packet: &Packet, udp: View<'_, { udp::HEADER_LEN }>) -> Listen {
     Listen {
         addr: packet.destination.octets(),
         vlan_outer: link.vlan_outer.to_be_bytes(),
         vlan_inner: link.vlan_inner.to_be_bytes(),
-        port: udp.get::<{ field::udp::DESTINATION }, u16>().to_ne_bytes(),
+        port: udp
+            .get::<{ udp::field::DESTINATION_PORT.start }, u16>()
+            .to_ne_bytes(),
         padding: [0; 2],
     }
 }
 
 #[inline(always)]
-fn check_source(packet: &Packet, udp: View<'_, { field::udp::LEN }>) -> Result<(), Reason> {
-    let port = udp.get::<{ field::udp::SOURCE }, u16>();
+fn check_source(packet: &Packet, udp: View<'_, { udp::HEADER_LEN }>) -> Result<(), Reason> {
+    let port = udp.get::<{ udp::field::SOURCE_PORT.start }, u16>();
     if packet.source_unfit || port == 0 || packet.source == packet.destination {
         return Err(Reason::PassSource);
     }
@@ -363,9 +301,9 @@ fn check_source(packet: &Packet, udp: View<'_, { field::udp::LEN }>) -> Result<(
 
 /// IP and UDP agree to the byte. What follows the packet in the frame is Ethernet padding and nobody's business.
 #[inline(always)]
-fn check_lengths(packet: &Packet, udp: View<'_, { field::udp::LEN }>) -> Result<(), Reason> {
-    let len = udp.be16::<{ field::udp::LENGTH }>();
-    if packet.payload_len != Some(len) || len < UDP_HEADER_LEN + DNS_HEADER_LEN {
+fn check_lengths(packet: &Packet, udp: View<'_, { udp::HEADER_LEN }>) -> Result<(), Reason> {
+    let len = udp.be16::<{ udp::field::LENGTH.start }>();
+    if packet.payload_len != Some(len) || len < UDP_LEN_MIN {
         return Err(Reason::PassLength);
     }
     if len > UDP_LEN_MAX {
@@ -376,8 +314,8 @@ fn check_lengths(packet: &Packet, udp: View<'_, { field::udp::LEN }>) -> Result<
 
 #[inline(always)]
 fn check_query(message: Cursor<'_>) -> Result<(), Reason> {
-    let (header, _) = take::<{ field::dns::LEN }>(message)?;
-    if header.get::<{ field::dns::FLAGS }, u8>() & DNS_QR != 0 {
+    let (header, _) = take::<{ dns::HEADER_LEN }>(message)?;
+    if header.get::<{ dns::field::FLAGS.start }, u8>() & dns::QR != 0 {
         return Err(Reason::PassResponse);
     }
     Ok(())
@@ -387,34 +325,25 @@ fn check_query(message: Cursor<'_>) -> Result<(), Reason> {
 #[inline(always)]
 fn check_checksums(
     packet: &Packet,
-    udp: View<'_, { field::udp::LEN }>,
+    udp: View<'_, { udp::HEADER_LEN }>,
     datagram: Cursor<'_>,
 ) -> Result<(), Reason> {
     if !packet.header_checksum_ok {
         return Err(Reason::PassIpv4Checksum);
     }
-    let len = udp.be16::<{ field::udp::LENGTH }>();
+    let len = udp.be16::<{ udp::field::LENGTH.start }>();
     let sum = datagram
         .sum::<UDP_LEN_MAX>(len)
         .ok_or(Reason::PassTruncated)?;
-    let ok = match udp.get::<{ field::udp::CHECKSUM }, u16>() {
+    let ok = match udp.get::<{ udp::field::CHECKSUM.start }, u16>() {
         // RFC 768: the sender computed none. RFC 8200 section 8.1: over IPv6 it has to.
         0 => packet.checksum_may_be_absent,
         _ => {
-            let pseudo = u64::from(u16::from(PROTOCOL_UDP).to_be()) + u64::from(len.to_be());
-            adds_up(sum + packet.addresses_sum + pseudo)
+            let pseudo = u64::from(u16::from(protocol::UDP).to_be()) + u64::from(len.to_be());
+            Sum::of_few(sum + packet.addresses_sum + pseudo).adds_up()
         }
     };
     ok.then_some(()).ok_or(Reason::PassUdpChecksum)
-}
-
-/// Folds the carries into 16 bits: an undamaged sum is all ones (RFC 1071).
-#[inline(always)]
-const fn adds_up(sum: u64) -> bool {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    (sum & 0xffff) + (sum >> 16) == 0xffff
 }
 
 #[inline(always)]
@@ -422,7 +351,7 @@ fn check_route(
     route: Route,
     link: &Link,
     packet: &Packet,
-    udp: View<'_, { field::udp::LEN }>,
+    udp: View<'_, { udp::HEADER_LEN }>,
     kernel: &impl Kernel,
 ) -> Result<(), Reason> {
     if route.egress_ifindex == 0 {
@@ -431,8 +360,8 @@ fn check_route(
     let reply = Reply {
         source: packet.destination,
         destination: packet.source,
-        source_port: udp.get::<{ field::udp::DESTINATION }, u16>(),
-        destination_port: udp.get::<{ field::udp::SOURCE }, u16>(),
+        source_port: udp.get::<{ udp::field::DESTINATION_PORT.start }, u16>(),
+        destination_port: udp.get::<{ udp::field::SOURCE_PORT.start }, u16>(),
     };
     let as_it_came = NextHop {
         ifindex: route.egress_ifindex,

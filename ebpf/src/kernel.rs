@@ -9,9 +9,10 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
-use xdnsd_ebpf::{FRAME_MAX, LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
+use xdnsd_abi::headers::protocol;
+use xdnsd_abi::{FRAME_MAX, LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
 
-// The names are those of `xdnsd_ebpf::map`; the macro only takes literals. Loading fails when they differ.
+// The names are those of `xdnsd_abi::map`; the macro only takes literals. Loading fails when they differ.
 
 #[map(name = "xsks_map")]
 static XSKS: XskMap = XskMap::with_max_entries(QUEUES_MAX, 0);
@@ -26,7 +27,6 @@ static HEARTBEAT: Array<u64> = Array::with_max_entries(QUEUES_MAX, BPF_F_MMAPABL
 /// Address families as the kernel numbers them.
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-const IPPROTO_UDP: u8 = 17;
 /// Index of `lo` in every network namespace. To the FIB a packet that enters there is one of this machine's own.
 const LOOPBACK_IFINDEX: u32 = 1;
 /// The FIB knows interface, next hop and its MAC address.
@@ -148,7 +148,7 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
 #[inline(always)]
 fn question<'a>(fib: &'a mut MaybeUninit<FibLookup>, reply: &Reply) -> &'a mut FibLookup {
     let fib = zeroed(fib);
-    fib.l4_protocol = IPPROTO_UDP;
+    fib.l4_protocol = protocol::UDP;
     fib.sport = reply.source_port;
     fib.dport = reply.destination_port;
     fib.ifindex = LOOPBACK_IFINDEX;

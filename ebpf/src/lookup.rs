@@ -11,9 +11,10 @@ mod program {
     use aya_ebpf::macros::{map, sk_lookup};
     use aya_ebpf::maps::{Array, SockMap};
     use aya_ebpf::programs::SkLookupContext;
-    use xdnsd_ebpf::ports::{self, KEY, RECEIVERS_MAX, SLOTS};
+    use xdnsd_abi::headers::protocol;
+    use xdnsd_abi::ports::{self, KEY, RECEIVERS_MAX, SLOTS};
 
-    // The names are those of `xdnsd_ebpf::ports`; the macro only takes literals. Loading fails when they differ.
+    // The names are those of `xdnsd_abi::ports`; the macro only takes literals. Loading fails when they differ.
 
     #[map(name = "ports")]
     static PORTS: Array<u64> = Array::with_max_entries(SLOTS + 1, BPF_F_MMAPABLE);
@@ -21,7 +22,6 @@ mod program {
     static RECEIVERS: SockMap = SockMap::with_max_entries(RECEIVERS_MAX, 0);
 
     const AF_INET6: u32 = 10;
-    const IPPROTO_UDP: u32 = 17;
     /// fe80::/10, as the first word of an address is read on this machine.
     const LINK_LOCAL: u32 = u32::from_be(0xfe80_0000);
     const LINK_LOCAL_MASK: u32 = u32::from_be(0xffc0_0000);
@@ -33,7 +33,7 @@ mod program {
     pub fn xdnsd_ports(ctx: SkLookupContext) -> u32 {
         // SAFETY: the kernel lends the context for as long as the program runs; every field may be read.
         let lookup = unsafe { &*ctx.lookup };
-        if lookup.protocol == IPPROTO_UDP
+        if lookup.protocol == u32::from(protocol::UDP)
             && let Some(receiver) = receiver(lookup)
         {
             // Without a socket, or with one that the kernel does not take, the datagram goes the ordinary way.

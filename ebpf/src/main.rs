@@ -16,7 +16,7 @@ mod program {
     use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
-    use xdnsd_ebpf::Reason;
+    use xdnsd_abi::Reason;
 
     /// Entry where frames may come in several buffers.
     #[xdp(frags)]

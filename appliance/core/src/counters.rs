@@ -2,113 +2,90 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)*) => {
-        /// What is counted.
-        #[repr(usize)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Counter { $($(#[doc = $doc])+ $variant,)* }
-
-        impl Counter {
-            /// Every counter, in index order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-            /// How many there are.
-            pub const COUNT: usize = Self::ALL.len();
-            /// The metric name.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-            /// The doc comment, which is the metric's help.
-            #[must_use]
-            pub const fn help(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),+),)* }
-            }
-        }
-    };
-}
-
-counters! {
-    /// Queries that arrived over AF_XDP.
-    QueriesXdp = "queries_xdp",
-    /// Queries that arrived over the kernel's UDP sockets.
-    QueriesUdp = "queries_udp",
-    /// Queries that arrived over TCP.
-    QueriesTcp = "queries_tcp",
-    /// Answers given over AF_XDP.
-    AnswersXdp = "answers_xdp",
-    /// Answers given over the kernel's UDP sockets.
-    AnswersUdp = "answers_udp",
-    /// Answers given over TCP.
-    AnswersTcp = "answers_tcp",
-    /// Answered from the cache, fresh.
-    CacheHits = "cache_hits",
-    /// Answered from the cache past the TTL (RFC 8767).
-    CacheStale = "cache_stale",
-    /// Not in the cache.
-    CacheMisses = "cache_misses",
-    /// Put into the cache.
-    CacheInserts = "cache_inserts",
-    /// Put out of the cache for another.
-    CacheEvictions = "cache_evictions",
-    /// Asked upstream.
-    UpstreamQueries = "upstream_queries",
-    /// Answered by an upstream and accepted.
-    UpstreamAnswers = "upstream_answers",
-    /// No answer within the deadline.
-    UpstreamTimeouts = "upstream_timeouts",
-    /// Asked the next upstream after a timeout or a failure.
-    UpstreamRetries = "upstream_retries",
-    /// Could not be sent upstream: socket error.
-    UpstreamSendErrors = "upstream_send_errors",
-    /// ICMP said that an upstream, its port or the way to it is not there: the next one was asked at once.
-    UpstreamUnreachable = "upstream_unreachable",
-    /// From the asked upstream to the port that asked it, but with another ID, another question or another letter case.
-    UpstreamForged = "upstream_forged",
-    /// The answer to a question that had ended: another upstream was faster, or it was given up. Dropped.
-    UpstreamLate = "upstream_late",
-    /// To a port of ours from somebody who was not asked through it, or through which nobody is asked.
-    UpstreamUnmatched = "upstream_unmatched",
-    /// From the asked upstream, but not a well-formed answer.
-    UpstreamMalformed = "upstream_malformed",
-    /// Joined a question already in flight.
-    Coalesced = "coalesced",
-    /// No room for another question in flight.
-    PendingFull = "pending_full",
-    /// No room for another waiting client.
-    WaitersFull = "waiters_full",
-    /// SERVFAIL given because no upstream answered.
-    ServfailGiven = "servfail_given",
-    /// Not a query that can be answered: shorter than a header, or a response.
-    IgnoredMessages = "ignored_messages",
-    /// Not answered for where they came from: port 0 or one of access.silent_ports, our own address, a broadcast address.
-    IgnoredSources = "ignored_sources",
-    /// Answered FORMERR.
-    FormerrGiven = "formerr_given",
-    /// Answered NOTIMP.
-    NotimpGiven = "notimp_given",
-    /// Answered REFUSED.
-    RefusedGiven = "refused_given",
-    /// Answered with TC set: more than the client may get over UDP.
-    TruncatedGiven = "truncated_given",
-    /// Clients that the ACL leaves without an answer.
-    AclDropped = "acl_dropped",
-    /// Answered from local data or by a special-use name.
-    LocalAnswers = "local_answers",
-    /// Names that a list blocks, asked for or reached through a CNAME.
-    Blocked = "blocked",
-    /// Answers withheld because they led to a private address.
-    RebindWithheld = "rebind_withheld",
-    /// Questions asked upstream over TCP.
-    UpstreamTcp = "upstream_tcp",
-    /// Queries without a valid DNS cookie that were told to come back with one.
-    BadCookies = "bad_cookies",
-    /// Frames from AF_XDP that user space does not understand although the program did.
-    FramesRejected = "frames_rejected",
-    /// Frames that found no free TX slot or chunk.
-    TxFull = "tx_full",
-    /// Allocations after start-up in a sealed thread.
-    SealedAllocations = "sealed_allocations",
+xdnsd_abi::counters! {
+    /// What is counted.
+    pub enum Counter: usize {
+        /// Queries that arrived over AF_XDP.
+        QueriesXdp = "queries_xdp",
+        /// Queries that arrived over the kernel's UDP sockets.
+        QueriesUdp = "queries_udp",
+        /// Queries that arrived over TCP.
+        QueriesTcp = "queries_tcp",
+        /// Answers given over AF_XDP.
+        AnswersXdp = "answers_xdp",
+        /// Answers given over the kernel's UDP sockets.
+        AnswersUdp = "answers_udp",
+        /// Answers given over TCP.
+        AnswersTcp = "answers_tcp",
+        /// Answered from the cache, fresh.
+        CacheHits = "cache_hits",
+        /// Answered from the cache past the TTL (RFC 8767).
+        CacheStale = "cache_stale",
+        /// Not in the cache.
+        CacheMisses = "cache_misses",
+        /// Put into the cache.
+        CacheInserts = "cache_inserts",
+        /// Put out of the cache for another.
+        CacheEvictions = "cache_evictions",
+        /// Asked upstream.
+        UpstreamQueries = "upstream_queries",
+        /// Answered by an upstream and accepted.
+        UpstreamAnswers = "upstream_answers",
+        /// No answer within the deadline.
+        UpstreamTimeouts = "upstream_timeouts",
+        /// Asked the next upstream after a timeout or a failure.
+        UpstreamRetries = "upstream_retries",
+        /// Could not be sent upstream: socket error.
+        UpstreamSendErrors = "upstream_send_errors",
+        /// ICMP said that an upstream, its port or the way to it is not there: the next one was asked at once.
+        UpstreamUnreachable = "upstream_unreachable",
+        /// From the asked upstream to the port that asked it, but with another ID, another question or another letter case.
+        UpstreamForged = "upstream_forged",
+        /// The answer to a question that had ended: another upstream was faster, or it was given up. Dropped.
+        UpstreamLate = "upstream_late",
+        /// To a port of ours from somebody who was not asked through it, or through which nobody is asked.
+        UpstreamUnmatched = "upstream_unmatched",
+        /// From the asked upstream, but not a well-formed answer.
+        UpstreamMalformed = "upstream_malformed",
+        /// Joined a question already in flight.
+        Coalesced = "coalesced",
+        /// No room for another question in flight.
+        PendingFull = "pending_full",
+        /// No room for another waiting client.
+        WaitersFull = "waiters_full",
+        /// SERVFAIL given because no upstream answered.
+        ServfailGiven = "servfail_given",
+        /// Not a query that can be answered: shorter than a header, or a response.
+        IgnoredMessages = "ignored_messages",
+        /// Not answered for where they came from: port 0 or one of access.silent_ports, our own address, a broadcast address.
+        IgnoredSources = "ignored_sources",
+        /// Answered FORMERR.
+        FormerrGiven = "formerr_given",
+        /// Answered NOTIMP.
+        NotimpGiven = "notimp_given",
+        /// Answered REFUSED.
+        RefusedGiven = "refused_given",
+        /// Answered with TC set: more than the client may get over UDP.
+        TruncatedGiven = "truncated_given",
+        /// Clients that the ACL leaves without an answer.
+        AclDropped = "acl_dropped",
+        /// Answered from local data or by a special-use name.
+        LocalAnswers = "local_answers",
+        /// Names that a list blocks, asked for or reached through a CNAME.
+        Blocked = "blocked",
+        /// Answers withheld because they led to a private address.
+        RebindWithheld = "rebind_withheld",
+        /// Questions asked upstream over TCP.
+        UpstreamTcp = "upstream_tcp",
+        /// Queries without a valid DNS cookie that were told to come back with one.
+        BadCookies = "bad_cookies",
+        /// Frames from AF_XDP that user space does not understand although the program did.
+        FramesRejected = "frames_rejected",
+        /// Frames that found no free TX slot or chunk.
+        TxFull = "tx_full",
+        /// Allocations after start-up in a sealed thread.
+        SealedAllocations = "sealed_allocations",
+    }
 }
 
 /// One set of counters. A worker owns it, everyone may read it.

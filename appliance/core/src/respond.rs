@@ -1,7 +1,8 @@
 //! The reply's headers: the query's own frame becomes the reply, or a fresh chunk does.
 
 use crate::limits::UDP_MESSAGE_MAX;
-use crate::wire::{Addresses, checksum, ethernet, ipv4, ipv6, udp, vlan};
+use crate::wire::{Addresses, ethernet, ipv4, ipv6, udp, vlan};
+use xdnsd_abi::checksum;
 
 pub use crate::wire::Path;
 

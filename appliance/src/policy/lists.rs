@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use xdnsd_core::hash::HashKey;
+use xdnsd_abi::hash::HashKey;
 use xdnsd_core::policy::list::{
     BUCKET_MAX, CLAUSE_LEN, CLAUSES_MAX, CRC, ENTRY_LEN, MAGIC, NAME_CLAUSES_MAX, NAMES_MAX,
     NAMES_PER_BUCKET, Spot, TYPES_MAX, VERSION, clause, field, tag,

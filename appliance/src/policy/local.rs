@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use xdnsd_abi::hash::HashKey;
 use xdnsd_core::dns::rtype;
-use xdnsd_core::hash::HashKey;
 use xdnsd_core::policy::local::flag;
 use xdnsd_core::policy::name::Labels;
 

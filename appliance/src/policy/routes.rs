@@ -1,6 +1,6 @@
 //! Compiles routed and allowed suffixes to the tables that `xdnsd_core::policy::route` reads.
 
-use xdnsd_core::hash::HashKey;
+use xdnsd_abi::hash::HashKey;
 
 use super::name;
 use super::prefix::Prefix;

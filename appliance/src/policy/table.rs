@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use xdnsd_core::hash::HashKey;
+use xdnsd_abi::hash::HashKey;
 use xdnsd_core::policy::name::Labels;
 use xdnsd_core::policy::table::{ENTRY_HEAD, PROBE_MAX, SLOT_LEN, field, place};
 

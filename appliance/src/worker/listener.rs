@@ -12,7 +12,7 @@ use crate::holder::{self, Protocol};
 const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// Addresses that a worker can listen on, unless it has more from the start.
-pub const LISTENERS_MAX: usize = xdnsd_ebpf::LISTEN_MAX as usize;
+pub const LISTENERS_MAX: usize = xdnsd_abi::LISTEN_MAX as usize;
 
 /// Kernel sockets that a worker is given, each with its place among those that the worker has.
 #[derive(Debug, Default)]

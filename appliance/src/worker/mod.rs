@@ -34,13 +34,13 @@ use std::thread;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
+use xdnsd_abi::HEARTBEAT_INTERVAL_MS;
 use xdnsd_core::counters::Counters;
 use xdnsd_core::engine::{Engine, Turn};
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
 use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
-use xdnsd_ebpf::HEARTBEAT_INTERVAL_MS;
 
 use crate::cache::SharedCache;
 use crate::clock;

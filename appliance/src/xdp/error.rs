@@ -5,7 +5,7 @@ use aya::maps::MapError;
 use aya::programs::{ProgramError, XdpMode};
 use nix::errno::Errno;
 use std::fmt;
-use xdnsd_ebpf::{LISTEN_MAX, QUEUES_MAX};
+use xdnsd_abi::{LISTEN_MAX, QUEUES_MAX};
 
 /// Set-up of the XDP program failed. The causes are in `source()`; the text of this one stands alone.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use crate::mapped::Words;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use xdnsd_ebpf::QUEUES_MAX;
+use xdnsd_abi::QUEUES_MAX;
 
 /// The whole array in our address space.
 pub(super) struct Beats {
@@ -36,7 +36,7 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// Says that the queue's worker was alive at `now_ns` of CLOCK_MONOTONIC. Due every
-    /// [`xdnsd_ebpf::HEARTBEAT_INTERVAL_MS`] at the latest. Never allocates, never enters the kernel.
+    /// [`xdnsd_abi::HEARTBEAT_INTERVAL_MS`] at the latest. Never allocates, never enters the kernel.
     pub fn beat(&self, now_ns: u64) {
         self.mapping
             .word(self.queue)

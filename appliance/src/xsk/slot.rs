@@ -20,7 +20,7 @@ const _: () = assert!(
     "a full fill ring and the batch in hand"
 );
 const _: () = assert!(
-    xdnsd_ebpf::FRAME_MAX <= CHUNK_SIZE - HEADROOM,
+    xdnsd_abi::FRAME_MAX <= CHUNK_SIZE - HEADROOM,
     "a chunk holds what the program redirects"
 );
 const _: () = assert!(TX_CHUNKS >= BATCH, "a batch of replies made later");

@@ -161,7 +161,7 @@ fn an_address_with_a_label_is_its_interfaces() -> Result<()> {
 /// What the router has lost is not answered over AF_XDP, however many addresses it has.
 #[test]
 fn more_addresses_than_the_program_takes_are_the_kernels_and_a_lost_one_is_nobodys() -> Result<()> {
-    const MANY: u32 = xdnsd_ebpf::LISTEN_MAX;
+    const MANY: u32 = xdnsd_abi::LISTEN_MAX;
     let scene = scene!(Setup::three_ways().on_all_addresses());
     let router = &scene.lab.router;
     let change = |verb: &str, numbers: std::ops::Range<u32>| {

@@ -4,8 +4,8 @@
 use anyhow::Result;
 use hickory_proto::rr::RecordType;
 use qemu_test::lab::{Offload, Spec};
+use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
-use xdnsd_ebpf::Reason;
 
 use crate::support::client::{Family, RawClient, listen};
 use crate::support::frame::{ETHERNET_MIN, TPID_VLAN, UdpFrame};

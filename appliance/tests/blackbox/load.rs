@@ -8,8 +8,8 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use qemu_test::dnsperf::{self, Report};
 use qemu_test::lab::{LAN_V4, LAN_V6, Spec};
+use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
-use xdnsd_ebpf::Reason;
 
 use crate::support::client::{Family, listen};
 use crate::support::daemon::write;

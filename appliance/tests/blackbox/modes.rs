@@ -5,9 +5,9 @@ use anyhow::{Context, Result, ensure};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use qemu_test::lab::Spec;
+use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::limits::WORKERS;
-use xdnsd_ebpf::Reason;
 
 use crate::support::client::{Family, RawClient, listen};
 use crate::support::message::{

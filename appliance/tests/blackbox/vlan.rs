@@ -11,8 +11,8 @@ use qemu_test::lab::{
     LAN_V4, LAN_V6, Lab, Spec, VLAN_CLIENT_V4, VLAN_CLIENT_V6, VLAN_ID, VLAN_V4, VLAN_V6, VlanTag,
 };
 use qemu_test::wait::wait_until;
+use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
-use xdnsd_ebpf::Reason;
 
 use crate::support::TIMEOUT;
 use crate::support::client::{DNS_PORT, Family, RawClient, UdpClient};

@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 use xdnsd::xdp::{Counters, Heartbeat, OBJECT, Program};
-use xdnsd_ebpf::{HEARTBEAT_STALE_NS, Listen, QUEUES_MAX, Reason, Route};
+use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, QUEUES_MAX, Reason, Route};
 
 /// linux/bpf.h, enum xdp_action.
 const XDP_PASS: u32 = 2;

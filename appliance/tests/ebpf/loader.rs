@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::process::Command;
 use xdnsd::ethtool::{self, RxVlanOffload};
 use xdnsd::xdp::{Attached, Error, Mode, OBJECT, Program};
-use xdnsd_ebpf::{LISTEN_MAX, Reason, Route};
+use xdnsd_abi::{LISTEN_MAX, Reason, Route};
 
 /// What `ip link` says of XDP on the interface, asked in the namespace of this thread.
 fn attached(interface: &str) -> String {

@@ -8,7 +8,7 @@ mod loader;
 use bench::{Bench, FRAME_LEN_MIN, LOOPBACK, QUEUE_TOO_HIGH, listen};
 use frames::{OUR_MAC, Query, flipped};
 use std::time::Duration;
-use xdnsd_ebpf::{FRAME_MAX, HEARTBEAT_STALE_NS, MESSAGE_MAX, Reason, Route};
+use xdnsd_abi::{FRAME_MAX, HEARTBEAT_STALE_NS, MESSAGE_MAX, Reason, Route};
 
 const VLAN: u16 = 0x8100;
 const QINQ: u16 = 0x88a8;

@@ -14,6 +14,8 @@ use crate::workspace::root;
 /// The crates that the program is compiled from, by the beginning of their names. What their build scripts use in turn
 /// leaves no bytes in the object.
 const CRATES: &str = "aya-ebpf";
+/// The packages of the workspace that it is compiled from.
+const PACKAGES: [&str; 2] = ["ebpf", "ebpf/abi"];
 const PROFILE_HEADING: &str = "[profile.bpf]";
 
 /// The note, key by key.
@@ -73,8 +75,8 @@ impl Note {
         } = self;
         let text = format!(
             "# Written by `cargo xtask ebpf`, compared by the tests: what the objects were made from, and by what.\n\
-             # SHA-256 over ebpf/src, ebpf/Cargo.toml, the bpf profile, the compiler's flags and the locked versions of\n\
-             # the {CRATES} crates.\n\
+             # SHA-256 over ebpf/src and ebpf/abi/src with their manifests, the bpf profile, the compiler's flags and the\n\
+             # locked versions of the {CRATES} crates.\n\
              source = \"{source}\"\n\
              # SHA-256 of xdnsd.bpf.o.\n\
              object = \"{object}\"\n\
@@ -99,8 +101,12 @@ pub(super) fn hash_of_file(path: &Path) -> Result<String> {
 /// The hash of all that decides about the object but the toolchain.
 pub(super) fn hash_of_source() -> Result<String> {
     let mut parts = vec![RUSTFLAGS.join(" "), profile()?, locked()?];
-    let mut files = vec![root().join("ebpf/Cargo.toml")];
-    sources(&root().join("ebpf/src"), &mut files)?;
+    let mut files = Vec::new();
+    for package in PACKAGES {
+        let package = root().join(package);
+        files.push(package.join("Cargo.toml"));
+        sources(&package.join("src"), &mut files)?;
+    }
     files.sort();
     for file in files {
         let name = file.strip_prefix(root()).unwrap_or(&file).to_string_lossy();

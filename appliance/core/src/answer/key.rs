@@ -2,7 +2,7 @@
 
 use crate::dns::Query;
 use crate::dns::header::flag;
-use crate::hash::NameHash;
+use xdnsd_abi::hash::NameHash;
 
 /// The question that an answer belongs to. QCLASS is always IN.
 ///

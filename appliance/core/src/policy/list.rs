@@ -31,8 +31,8 @@
 
 use super::bytes::{array_at, u16_at, u32_at, u64_at, u128_at};
 use super::name::Labels;
-use crate::hash::{Hash, HashKey, NameHash};
 use crate::limits::NAME_MAX;
+use xdnsd_abi::hash::{Hash, HashKey, NameHash};
 
 /// What a compiled list begins with.
 pub const MAGIC: [u8; 8] = *b"XDNSLIST";

@@ -3,8 +3,8 @@
 //! Names are in wire form without compression, root byte included, in lower case (RFC 1035 section 3.1).
 
 use crate::dns::name::LABEL_MAX;
-use crate::hash::{Hash, HashKey, NameHash};
 use crate::limits::NAME_MAX;
+use xdnsd_abi::hash::{Hash, HashKey, NameHash};
 
 /// Most labels of a name, the root not counted: each takes at least two bytes, the root one.
 pub const LABELS_MAX: usize = (NAME_MAX - 1) / 2;

@@ -10,7 +10,7 @@
 
 use super::bytes::{array_at, u32_at};
 use super::name::Labels;
-use crate::hash::{HashKey, NameHash};
+use xdnsd_abi::hash::{HashKey, NameHash};
 
 /// Offsets in the table, shared with the compiler.
 pub mod field {

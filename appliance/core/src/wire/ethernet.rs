@@ -1,34 +1,9 @@
-//! Ethernet II frames (IEEE 802.3), without the frame check sequence.
-//!
-//! ```text
-//!  0             6             12          14
-//!  | destination | source      | EtherType | payload, padded to 46 ...
-//! ```
+//! Ethernet II frames.
 
 use super::{Truncated, read_array, read_u16, write_u16};
+use xdnsd_abi::headers::ethernet::field;
 
-/// Bytes of the header.
-pub const HEADER_LEN: usize = field::PAYLOAD;
-
-mod field {
-    use super::super::Field;
-    pub const DESTINATION: Field = 0..6;
-    pub const SOURCE: Field = 6..12;
-    pub const ETHERTYPE: Field = 12..14;
-    pub const PAYLOAD: usize = 14;
-}
-
-/// EtherTypes that matter here.
-pub mod ethertype {
-    /// IPv4 (RFC 894).
-    pub const IPV4: u16 = 0x0800;
-    /// IPv6 (RFC 2464).
-    pub const IPV6: u16 = 0x86dd;
-    /// Customer VLAN tag (IEEE 802.1Q).
-    pub const VLAN: u16 = 0x8100;
-    /// Service VLAN tag, the outer of two (IEEE 802.1ad).
-    pub const SERVICE_VLAN: u16 = 0x88a8;
-}
+pub use xdnsd_abi::headers::ethernet::{GROUP, HEADER_LEN, ethertype};
 
 /// A MAC address.
 pub type Address = [u8; 6];

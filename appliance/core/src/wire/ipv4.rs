@@ -1,37 +1,11 @@
-//! IPv4 headers without options (RFC 791).
-//!
-//! ```text
-//!  0      1     2           4    6               8     9          10         12       16            20
-//!  | V IHL | TOS | total len | ID | flags, offset | TTL | protocol | checksum | source | destination | payload ...
-//! ```
+//! IPv4 headers without options.
 
-use super::checksum::Sum;
-use super::{HOP_LIMIT, PROTOCOL_UDP, Truncated, read_array, read_u16, write_u16};
+use super::{HOP_LIMIT, Truncated, read_array, read_u16, write_u16};
+use xdnsd_abi::checksum::Sum;
+use xdnsd_abi::headers::ipv4::{DONT_FRAGMENT, FRAGMENT, VERSION_4_IHL_5, field};
+use xdnsd_abi::headers::protocol;
 
-/// Bytes of a header without options: the only one that we understand and emit.
-pub const HEADER_LEN: usize = field::PAYLOAD;
-
-mod field {
-    use super::super::Field;
-    pub const VERSION_IHL: usize = 0;
-    pub const TOS: usize = 1;
-    pub const TOTAL_LEN: Field = 2..4;
-    pub const ID: Field = 4..6;
-    pub const FLAGS_OFFSET: Field = 6..8;
-    pub const TTL: usize = 8;
-    pub const PROTOCOL: usize = 9;
-    pub const CHECKSUM: Field = 10..12;
-    pub const SOURCE: Field = 12..16;
-    pub const DESTINATION: Field = 16..20;
-    pub const PAYLOAD: usize = 20;
-
-    /// Version 4, five words of header.
-    pub const VERSION_4_IHL_5: u8 = 0x45;
-    /// "Don't fragment" (RFC 791 section 3.1).
-    pub const DONT_FRAGMENT: u16 = 0x4000;
-    /// "More fragments" and the fragment offset: one of them set makes a fragment.
-    pub const FRAGMENT: u16 = 0x3fff;
-}
+pub use xdnsd_abi::headers::ipv4::HEADER_LEN;
 
 /// An IPv4 address.
 pub type Address = [u8; 4];
@@ -75,7 +49,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// True where options follow the header, or the header says to be too short to be one (IHL is not 5).
     #[must_use]
     pub fn has_options(&self) -> bool {
-        self.buffer.as_ref()[field::VERSION_IHL] & 0x0f != field::VERSION_4_IHL_5 & 0x0f
+        self.buffer.as_ref()[field::VERSION_IHL] & 0x0f != VERSION_4_IHL_5 & 0x0f
     }
 
     /// Bytes of the packet, as it says itself: header and payload, not the padding of Ethernet.
@@ -87,7 +61,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// True for a fragment, the first one among them.
     #[must_use]
     pub fn is_fragment(&self) -> bool {
-        read_u16(self.buffer.as_ref(), field::FLAGS_OFFSET) & field::FRAGMENT != 0
+        read_u16(self.buffer.as_ref(), field::FLAGS_OFFSET) & FRAGMENT != 0
     }
 
     /// Protocol of the payload.
@@ -118,13 +92,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     /// and [`crate::limits::UDP_MESSAGE_MAX`] fits every path that can carry IPv6.
     pub fn fill(&mut self, source: Address, destination: Address, total_len: u16) {
         let header = self.buffer.as_mut();
-        header[field::VERSION_IHL] = field::VERSION_4_IHL_5;
+        header[field::VERSION_IHL] = VERSION_4_IHL_5;
         header[field::TOS] = 0;
         write_u16(header, field::TOTAL_LEN, total_len);
         write_u16(header, field::ID, 0);
-        write_u16(header, field::FLAGS_OFFSET, field::DONT_FRAGMENT);
+        write_u16(header, field::FLAGS_OFFSET, DONT_FRAGMENT);
         header[field::TTL] = HOP_LIMIT;
-        header[field::PROTOCOL] = PROTOCOL_UDP;
+        header[field::PROTOCOL] = protocol::UDP;
         write_u16(header, field::CHECKSUM, 0);
         header[field::SOURCE].copy_from_slice(&source);
         header[field::DESTINATION].copy_from_slice(&destination);
@@ -148,7 +122,7 @@ mod tests {
             (packet.version(), packet.has_options(), packet.is_fragment()),
             (4, false, false)
         );
-        assert_eq!((packet.total_len(), packet.protocol()), (68, PROTOCOL_UDP));
+        assert_eq!((packet.total_len(), packet.protocol()), (68, protocol::UDP));
         assert_eq!((packet.source(), packet.destination()), (CLIENT, LOCAL));
     }
 

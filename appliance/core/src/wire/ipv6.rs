@@ -1,29 +1,10 @@
-//! IPv6 headers without extension headers (RFC 8200).
-//!
-//! ```text
-//!  0                     4             6             7           8        24            40
-//!  | V | class | flow    | payload len | next header | hop limit | source | destination | payload ...
-//!   4b    8b      20b
-//! ```
+//! IPv6 headers without extension headers.
 
-use super::{HOP_LIMIT, PROTOCOL_UDP, Truncated, read_array, read_u16, write_u16};
+use super::{HOP_LIMIT, Truncated, read_array, read_u16, write_u16};
+use xdnsd_abi::headers::ipv6::{VERSION_6, field};
+use xdnsd_abi::headers::protocol;
 
-/// Bytes of the header.
-pub const HEADER_LEN: usize = field::PAYLOAD;
-
-mod field {
-    use super::super::Field;
-    pub const VERSION_CLASS_FLOW: Field = 0..4;
-    pub const PAYLOAD_LEN: Field = 4..6;
-    pub const NEXT_HEADER: usize = 6;
-    pub const HOP_LIMIT: usize = 7;
-    pub const SOURCE: Field = 8..24;
-    pub const DESTINATION: Field = 24..40;
-    pub const PAYLOAD: usize = 40;
-
-    /// Version 6, traffic class 0, flow label 0.
-    pub const VERSION_6: [u8; 4] = [0x60, 0, 0, 0];
-}
+pub use xdnsd_abi::headers::ipv6::HEADER_LEN;
 
 /// An IPv6 address.
 pub type Address = [u8; 16];
@@ -93,9 +74,9 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     /// Writes the whole header of a UDP packet. The flow label is 0, "not labelled" (RFC 6437 section 3).
     pub fn fill(&mut self, source: Address, destination: Address, payload_len: u16) {
         let header = self.buffer.as_mut();
-        header[field::VERSION_CLASS_FLOW].copy_from_slice(&field::VERSION_6);
+        header[field::VERSION_CLASS_FLOW].copy_from_slice(&VERSION_6);
         write_u16(header, field::PAYLOAD_LEN, payload_len);
-        header[field::NEXT_HEADER] = PROTOCOL_UDP;
+        header[field::NEXT_HEADER] = protocol::UDP;
         header[field::HOP_LIMIT] = HOP_LIMIT;
         header[field::SOURCE].copy_from_slice(&source);
         header[field::DESTINATION].copy_from_slice(&destination);
@@ -115,7 +96,7 @@ mod tests {
         let packet = Packet::new_checked(&QUERY_IPV6[14..]).expect("a packet");
         assert_eq!(
             (packet.version(), packet.next_header(), packet.payload_len()),
-            (6, PROTOCOL_UDP, 48)
+            (6, protocol::UDP, 48)
         );
         assert_eq!((packet.source(), packet.destination()), (CLIENT, LOCAL));
     }

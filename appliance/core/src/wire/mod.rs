@@ -1,10 +1,9 @@
 //! Views over the headers of a frame, and the one function that understands a whole query frame.
 //!
 //! Each view is opened by `new_checked`, whose `check_len` is the single gate: afterwards no accessor can reach past
-//! the buffer. Offsets are named once, in the `mod field` of the file. Setters take what a reply needs and no more.
+//! the buffer. Lengths, fields and masks are those of `xdnsd_abi::headers`, which the XDP program reads too. Setters take what a reply needs and no more.
 //! Nothing here knows DNS, allocates, or trusts a length because the XDP program looked at it before.
 
-pub mod checksum;
 pub mod ethernet;
 pub mod ipv4;
 pub mod ipv6;
@@ -12,17 +11,13 @@ mod path;
 pub mod udp;
 pub mod vlan;
 
-pub use path::{Addresses, Path, Reject, parse};
+use xdnsd_abi::headers::Field;
 
-/// A range of bytes in a header.
-type Field = core::ops::Range<usize>;
+pub use path::{Addresses, Path, Reject, parse};
 
 /// The buffer is shorter than the header, or than the length that the header gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncated;
-
-/// IP protocol number and IPv6 next header of UDP (RFC 768).
-pub const PROTOCOL_UDP: u8 = 17;
 
 /// TTL and hop limit of what we send: the default of RFC 1700, and far enough for any client.
 pub const HOP_LIMIT: u8 = 64;
@@ -44,4 +39,21 @@ fn read_array<const N: usize>(bytes: &[u8], field: Field) -> [u8; N] {
     let mut value = [0; N];
     value.copy_from_slice(&bytes[field]);
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{QUERY_IPV4, QUERY_IPV6};
+    use xdnsd_abi::checksum::{Sum, pseudo_header};
+
+    #[test]
+    fn captured_queries_add_up() {
+        let header = &QUERY_IPV4[14..34];
+        assert_eq!(Sum::new().add_bytes(header).fold(), 0xffff);
+        let sum = pseudo_header(&header[12..16], &header[16..], 48).add_bytes(&QUERY_IPV4[34..]);
+        assert_eq!(sum.fold(), 0xffff);
+        let header = &QUERY_IPV6[14..54];
+        let sum = pseudo_header(&header[8..24], &header[24..], 48).add_bytes(&QUERY_IPV6[54..]);
+        assert_eq!(sum.fold(), 0xffff);
+    }
 }

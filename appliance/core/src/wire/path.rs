@@ -9,10 +9,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::Range;
 
 use super::ethernet::{self, ethertype};
-use super::{PROTOCOL_UDP, Truncated, ipv4, ipv6, udp, vlan};
-
-/// Most VLAN tags that a frame may carry: a service tag and a customer tag.
-pub const VLAN_TAGS_MAX: usize = 2;
+use super::{Truncated, ipv4, ipv6, udp, vlan};
+use xdnsd_abi::headers::protocol;
 
 /// Why a frame is not a query that can be answered from its own bytes.
 ///
@@ -24,7 +22,7 @@ pub enum Reject {
     Truncated,
     /// Neither IPv4 nor IPv6.
     Ethertype,
-    /// More than [`VLAN_TAGS_MAX`] VLAN tags.
+    /// More than [`vlan::TAGS_MAX`] VLAN tags.
     VlanDepth,
     /// The IP header names another version than the EtherType.
     Version,
@@ -74,7 +72,7 @@ pub struct Path {
     /// Ethernet destination of the query.
     pub(crate) local_mac: ethernet::Address,
     /// The tags, outermost first. Valid values: those below `tag_count`; the others are zero.
-    pub(crate) tags: [vlan::Tag; VLAN_TAGS_MAX],
+    pub(crate) tags: [vlan::Tag; vlan::TAGS_MAX],
     /// How many tags there are.
     pub(crate) tag_count: u8,
     /// IP source and destination of the query.
@@ -117,7 +115,7 @@ impl Path {
     /// Whether the query's Ethernet source is a group: an answer would go to many.
     #[must_use]
     pub const fn is_client_group(&self) -> bool {
-        self.client_mac[0] & 0x01 != 0
+        self.client_mac[0] & ethernet::GROUP != 0
     }
 
     /// Bytes in front of the message: the same in the query and in the reply.
@@ -192,7 +190,7 @@ pub fn parse(frame: &[u8]) -> Result<(Path, Range<usize>), Reject> {
 
 /// What stands before the IP header.
 struct Tagged {
-    tags: [vlan::Tag; VLAN_TAGS_MAX],
+    tags: [vlan::Tag; vlan::TAGS_MAX],
     tag_count: u8,
     /// EtherType after the last tag.
     ethertype: u16,
@@ -202,7 +200,7 @@ struct Tagged {
 
 fn parse_tags(frame: &[u8], ethertype: u16) -> Result<Tagged, Reject> {
     let mut tagged = Tagged {
-        tags: [vlan::Tag::default(); VLAN_TAGS_MAX],
+        tags: [vlan::Tag::default(); vlan::TAGS_MAX],
         tag_count: 0,
         ethertype,
         payload: ethernet::HEADER_LEN,
@@ -245,7 +243,7 @@ fn parse_ipv4(bytes: &[u8]) -> Result<Internet, Reject> {
     if packet.is_fragment() {
         return Err(Reject::Fragment);
     }
-    if packet.protocol() != PROTOCOL_UDP {
+    if packet.protocol() != protocol::UDP {
         return Err(Reject::Protocol);
     }
     let end = usize::from(packet.total_len());
@@ -270,7 +268,7 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Internet, Reject> {
     if packet.version() != 6 {
         return Err(Reject::Version);
     }
-    if packet.next_header() != PROTOCOL_UDP {
+    if packet.next_header() != protocol::UDP {
         return Err(Reject::Protocol);
     }
     let end = ipv6::HEADER_LEN + usize::from(packet.payload_len());

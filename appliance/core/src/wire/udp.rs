@@ -1,24 +1,10 @@
-//! UDP headers (RFC 768).
-//!
-//! ```text
-//!  0             2                  4        6          8
-//!  | source port | destination port | length | checksum | payload ...
-//! ```
+//! UDP headers.
 
-use super::checksum::Sum;
 use super::{Truncated, read_u16, write_u16};
+use xdnsd_abi::checksum::Sum;
+use xdnsd_abi::headers::udp::field;
 
-/// Bytes of the header.
-pub const HEADER_LEN: usize = field::PAYLOAD;
-
-mod field {
-    use super::super::Field;
-    pub const SOURCE_PORT: Field = 0..2;
-    pub const DESTINATION_PORT: Field = 2..4;
-    pub const LENGTH: Field = 4..6;
-    pub const CHECKSUM: Field = 6..8;
-    pub const PAYLOAD: usize = 8;
-}
+pub use xdnsd_abi::headers::udp::HEADER_LEN;
 
 /// View over a datagram.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +57,7 @@ impl<T: AsRef<[u8]>> Datagram<T> {
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Datagram<T> {
     /// Writes the whole header over a payload that fills the rest of the buffer, with the checksum over both;
-    /// `pseudo_header` is the sum over addresses, protocol and `length` ([`super::checksum::pseudo_header`]).
+    /// `pseudo_header` is the sum over addresses, protocol and `length` ([`xdnsd_abi::checksum::pseudo_header`]).
     pub fn fill(
         &mut self,
         source_port: u16,
@@ -93,7 +79,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Datagram<T> {
 mod tests {
     use super::*;
     use crate::testing::QUERY_IPV4;
-    use crate::wire::checksum::pseudo_header;
+    use xdnsd_abi::checksum::pseudo_header;
 
     #[test]
     fn deconstruct() {

@@ -1,23 +1,9 @@
-//! VLAN tags (IEEE 802.1Q), seen as what stands between an EtherType that announces a tag and the next one.
-//!
-//! ```text
-//!  ... | TPID |  0     2           4
-//!      12     |  | TCI | EtherType | payload ...
-//!                  3 bits priority, 1 bit drop eligible, 12 bits VLAN ID
-//! ```
+//! VLAN tags.
 
-use super::ethernet::ethertype;
 use super::{Truncated, read_u16, write_u16};
+use xdnsd_abi::headers::vlan::{ID, field};
 
-/// Bytes that one tag adds to a frame.
-pub const HEADER_LEN: usize = field::PAYLOAD;
-
-mod field {
-    use super::super::Field;
-    pub const TCI: Field = 0..2;
-    pub const ETHERTYPE: Field = 2..4;
-    pub const PAYLOAD: usize = 4;
-}
+pub use xdnsd_abi::headers::vlan::{HEADER_LEN, TAGS_MAX, is_tag};
 
 /// What a tag said: kept whole, so that a reply goes back with the priority that the query had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,14 +18,8 @@ impl Tag {
     /// VLAN ID: the lower 12 bits; 0 is a mere priority tag.
     #[must_use]
     pub const fn id(self) -> u16 {
-        self.tci & 0x0fff
+        self.tci & ID
     }
-}
-
-/// True where `ethertype` announces a VLAN tag.
-#[must_use]
-pub const fn is_tag(ethertype: u16) -> bool {
-    matches!(ethertype, ethertype::VLAN | ethertype::SERVICE_VLAN)
 }
 
 /// View over a tag's TCI and the EtherType after it.
@@ -100,6 +80,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Header<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xdnsd_abi::headers::ethernet::ethertype;
 
     /// VLAN 100 at priority 3, then IPv6.
     const BYTES: [u8; 4] = [0x60, 0x64, 0x86, 0xdd];

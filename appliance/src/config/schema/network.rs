@@ -45,7 +45,7 @@ section! {
         /// VLAN ID of the inner tag where queries carry two (802.1ad). 0: one tag.
         inner_vlan: u16 = 0, 0..=4094;
         /// Addresses of the router to answer on. Empty: every address that the device has, as they come and go.
-        listen: Vec<IpAddr> = Vec::new(), 0..=xdnsd_ebpf::LISTEN_MAX as u64;
+        listen: Vec<IpAddr> = Vec::new(), 0..=xdnsd_abi::LISTEN_MAX as u64;
         /// UDP and TCP port to answer on.
         port: u16 = 53, 1..=65535;
         /// How the XDP program is attached. The same in every section with this name.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use xdnsd_core::hash::HashKey;
+use xdnsd_abi::hash::HashKey;
 use xdnsd_core::policy::local::{NONE, flag};
 use xdnsd_core::policy::name::Labels;
 use xdnsd_core::policy::special::private_reverse_zone;

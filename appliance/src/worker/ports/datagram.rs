@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use xdnsd_core::wire::checksum::pseudo_header;
+use xdnsd_abi::checksum::pseudo_header;
+use xdnsd_abi::headers::protocol;
 use xdnsd_core::wire::{ipv4, ipv6, udp};
 
 /// Longest message that is sent, in bytes: the longest question has 282.
@@ -71,7 +72,7 @@ impl Quoted {
         let (local, remote, header_len) = match packet.first()? >> 4 {
             4 => {
                 let header = ipv4::Packet::new_checked(packet).ok()?;
-                let is_plain = header.protocol() == UDP && !header.is_fragment();
+                let is_plain = header.protocol() == protocol::UDP && !header.is_fragment();
                 let addresses = (header.source().into(), header.destination().into());
                 (is_plain && !header.has_options()).then_some((
                     addresses.0,
@@ -83,7 +84,7 @@ impl Quoted {
                 let header = ipv6::Packet::new_checked(packet).ok()?;
                 let addresses: (IpAddr, IpAddr) =
                     (header.source().into(), header.destination().into());
-                (header.next_header() == UDP).then_some((
+                (header.next_header() == protocol::UDP).then_some((
                     addresses.0,
                     addresses.1,
                     ipv6::HEADER_LEN,
@@ -100,8 +101,6 @@ impl Quoted {
         })
     }
 }
-
-const UDP: u8 = 17;
 
 #[cfg(test)]
 mod tests {

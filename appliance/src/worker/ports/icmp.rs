@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, socket,
 };
-use xdnsd_core::wire::checksum::Sum;
+use xdnsd_abi::checksum::Sum;
 
 use super::datagram::Quoted;
 use crate::sys;

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use aya::EbpfLoader;
 use aya::maps::{Map, MapData, SockMap};
 use aya::programs::SkLookup;
-use xdnsd_ebpf::ports;
+use xdnsd_abi::ports;
 
 use crate::mapped::Words;
 use crate::seal;

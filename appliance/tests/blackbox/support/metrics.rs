@@ -2,8 +2,8 @@
 
 use std::fmt::Debug;
 
+use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
-use xdnsd_ebpf::Reason;
 
 /// The text at one moment.
 #[derive(Clone, Debug)]

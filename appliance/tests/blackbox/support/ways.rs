@@ -45,7 +45,7 @@ const NO_OPERATIONS: [u8; 4] = [1; 4];
 /// An IPv6 destination options header before UDP: six octets of padding (RFC 8200 section 4.6).
 const DESTINATION_OPTIONS: [u8; 8] = [17, 0, 1, 4, 0, 0, 0, 0];
 /// The longest message that the XDP program takes.
-const XDP_MESSAGE_MAX: usize = xdnsd_ebpf::MESSAGE_MAX;
+const XDP_MESSAGE_MAX: usize = xdnsd_abi::MESSAGE_MAX;
 /// How much a TTL may differ between the six replies, in seconds.
 const AGE_MAX: u32 = 2;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use qemu_test::lab::{LAN, LAN_V4, LAN_V6, Spec, UPSTREAM_V4, UPSTREAM_V6};
 use qemu_test::wait::wait_until;
+use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
-use xdnsd_ebpf::Reason;
 
 use crate::support::ask::{Ask, rtype};
 use crate::support::client::{DNS_PORT, Family};

@@ -4,7 +4,7 @@
 use std::vec;
 use std::vec::Vec;
 
-use xdnsd_core::hash::HashKey;
+use xdnsd_abi::hash::HashKey;
 use xdnsd_core::policy::list::{self, CRC, ENTRY_LEN, NAMES_PER_BUCKET, Spot, tag};
 use xdnsd_core::policy::local::{self, NODE_HEAD, NONE, RECORD_HEAD};
 use xdnsd_core::policy::name::Labels;

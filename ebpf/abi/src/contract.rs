@@ -1,10 +1,7 @@
-//! The contract between the XDP program and user space: map names, keys, values, counter indices, limits.
+//! The contract between the XDP program and user space: map names, keys, values, limits.
 //!
-//! Both sides compile this file, so neither can drift. It has no dependencies and no features. Wire fields are
-//! big-endian byte arrays, so neither side converts by accident; layouts are asserted below.
-#![no_std]
-
-pub mod ports;
+//! Both sides compile this file, so neither can drift. Wire fields are big-endian byte arrays, so neither side converts by
+//! accident; layouts are asserted below.
 
 /// Names of the BPF maps, as they stand in the object file.
 pub mod map {
@@ -128,77 +125,4 @@ impl Route {
         let (egress, ingress) = ([a, b, c, d], [e, f, g, h]);
         Self::new(u32::from_ne_bytes(egress), u32::from_ne_bytes(ingress), mac)
     }
-}
-
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)*) => {
-        /// What became of a frame. The match arm, the counter index and the metric name are the same word.
-        #[repr(u32)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Reason { $($(#[doc = $doc])+ $variant,)* }
-
-        impl Reason {
-            /// Every reason, in index order.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-            /// Entries of the counter map.
-            pub const COUNT: u32 = Self::ALL.len() as u32;
-            /// The metric name.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-            /// The doc comment, which is the metric's help.
-            #[must_use]
-            pub const fn help(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc),+),)* }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// Given to the AF_XDP socket of its RX queue.
-    Redirected = "redirected",
-    /// Shorter than its own headers say.
-    PassTruncated = "pass_truncated",
-    /// Ethernet destination is multicast or broadcast.
-    PassMulticast = "pass_multicast",
-    /// Neither IPv4 nor IPv6.
-    PassEthertype = "pass_ethertype",
-    /// More than two VLAN tags.
-    PassVlanDepth = "pass_vlan_depth",
-    /// A tag with VLAN ID 0: it carries a priority and names no VLAN.
-    PassVlanPriority = "pass_vlan_priority",
-    /// IPv4 with options (IHL not 5), or not version 4.
-    PassIpv4Options = "pass_ipv4_options",
-    /// IPv4 fragment (RFC 791).
-    PassFragment = "pass_fragment",
-    /// Neither UDP over IPv4 nor next header UDP over IPv6 (TCP, ICMP, extension headers, not version 6).
-    PassProtocol = "pass_protocol",
-    /// UDP to a (VLAN, address, port) that is not ours: forwarded DNS among it.
-    PassForeign = "pass_foreign",
-    /// To an address of ours in a frame to a MAC address that is not: another station's, which a promiscuous port hears.
-    PassOtherMac = "pass_other_mac",
-    /// Received by another interface than the sockets', for which this one's program runs as well: a port of a bond.
-    PassOtherDevice = "pass_other_device",
-    /// IPv4 header checksum does not add up (RFC 1071).
-    PassIpv4Checksum = "pass_ipv4_checksum",
-    /// UDP checksum does not add up: damage, or a partial sum left by offload. The kernel knows which.
-    PassUdpChecksum = "pass_udp_checksum",
-    /// Lengths of IP and UDP disagree, or the message is shorter than a DNS header.
-    PassLength = "pass_length",
-    /// Message longer than [`MESSAGE_MAX`].
-    PassLong = "pass_long",
-    /// Frame in several buffers, or longer than [`FRAME_MAX`].
-    PassLargeFrame = "pass_large_frame",
-    /// QR = 1: a response.
-    PassResponse = "pass_response",
-    /// Source address is multicast, broadcast, loopback, unspecified or the destination itself, or source port 0.
-    PassSource = "pass_source",
-    /// The FIB sends the reply elsewhere than where the query came from.
-    PassRoute = "pass_route",
-    /// The queue's worker has not been alive for [`HEARTBEAT_STALE_NS`].
-    PassStale = "pass_stale",
-    /// No AF_XDP socket is bound to this RX queue.
-    PassNoSocket = "pass_no_socket",
 }

@@ -1,6 +1,6 @@
 //! The Internet checksum (RFC 1071).
 
-use super::PROTOCOL_UDP;
+use crate::headers::protocol;
 
 /// A ones' complement sum under way.
 ///
@@ -56,14 +56,35 @@ impl Sum {
         Self(sum.wrapping_add(carry as u64))
     }
 
+    /// What words of 16 or 32 bits in native order add up to, if they are so few that nothing was carried out of the 64.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_few(words: u64) -> Self {
+        Self(words)
+    }
+
     /// The 16-bit sum, not complemented.
+    #[inline(always)]
     #[must_use]
     pub const fn fold(self) -> u16 {
+        u16::from_be(self.fold_native())
+    }
+
+    /// True where the sum over data and its checksum says that none of it is damaged: all ones, which is the same in
+    /// either byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn adds_up(self) -> bool {
+        self.fold_native() == 0xffff
+    }
+
+    #[inline(always)]
+    const fn fold_native(self) -> u16 {
         let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
         let sum = (sum >> 16) + (sum & 0xffff);
         let sum = (sum >> 16) + (sum & 0xffff);
         let sum = (sum >> 16) + (sum & 0xffff);
-        u16::from_be(sum as u16)
+        sum as u16
     }
 
     /// The checksum: the complement of the sum.
@@ -90,14 +111,26 @@ pub fn pseudo_header(source: &[u8], destination: &[u8], udp_len: u16) -> Sum {
     Sum::new()
         .add_bytes(source)
         .add_bytes(destination)
-        .add_u16(u16::from(PROTOCOL_UDP))
+        .add_u16(u16::from(protocol::UDP))
         .add_u16(udp_len)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{QUERY_IPV4, QUERY_IPV6, Random};
+    use std::vec::Vec;
+
+    /// Bytes without a pattern, the same in each run (xorshift, Marsaglia 2003).
+    fn random(seed: u32, len: usize) -> Vec<u8> {
+        let mut state = seed;
+        let bytes = core::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as u8
+        });
+        bytes.take(len).collect()
+    }
 
     /// RFC 1071 section 4.1, word by word.
     fn plain(bytes: &[u8]) -> u16 {
@@ -120,9 +153,12 @@ mod tests {
 
     #[test]
     fn equals_the_plain_sum_at_every_length() {
-        let mut random = Random::new(1);
         for len in 0..300 {
-            for bytes in [random.bytes(len), std::vec![0xff; len], std::vec![0; len]] {
+            for bytes in [
+                random(1 + len as u32, len),
+                std::vec![0xff; len],
+                std::vec![0; len],
+            ] {
                 assert_eq!(
                     Sum::new().add_bytes(&bytes).finish(),
                     plain(&bytes),
@@ -157,14 +193,33 @@ mod tests {
     }
 
     #[test]
-    fn captured_queries_add_up() {
-        let header = &QUERY_IPV4[14..34];
-        assert_eq!(Sum::new().add_bytes(header).fold(), 0xffff);
-        let sum = pseudo_header(&header[12..16], &header[16..], 48).add_bytes(&QUERY_IPV4[34..]);
-        assert_eq!(sum.fold(), 0xffff);
-        let header = &QUERY_IPV6[14..54];
-        let sum = pseudo_header(&header[8..24], &header[24..], 48).add_bytes(&QUERY_IPV6[54..]);
-        assert_eq!(sum.fold(), 0xffff);
+    fn few_words_are_summed_in_either_width() {
+        for len in (0..300).step_by(4) {
+            let bytes = random(1 + len as u32, len);
+            let (words, _) = bytes.as_chunks();
+            let wide = words
+                .iter()
+                .map(|word| u64::from(u32::from_ne_bytes(*word)));
+            let (words, _) = bytes.as_chunks();
+            let narrow = words
+                .iter()
+                .map(|word| u64::from(u16::from_ne_bytes(*word)));
+            for sum in [wide.sum(), narrow.sum()] {
+                assert_eq!(Sum::of_few(sum).finish(), plain(&bytes), "{len} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn data_with_its_checksum_adds_up_and_no_other() {
+        let data = random(7, 40);
+        let sum = Sum::new().add_bytes(&data);
+        let right = sum.finish();
+        for checksum in 0..=u16::MAX {
+            let adds_up = sum.add_u16(checksum).adds_up();
+            assert_eq!(adds_up, checksum == right, "{checksum:#06x}");
+        }
+        assert!(!Sum::new().adds_up(), "all zeros have no checksum");
     }
 
     #[test]

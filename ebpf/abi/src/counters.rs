@@ -1,0 +1,53 @@
+//! Counters with names: one enum is the index, the match arm, the metric name and its help.
+
+/// Makes an enum of counters. The doc comment of a variant is its metric's help, the text behind it the metric's name.
+///
+/// ```
+/// xdnsd_abi::counters! {
+///     /// What became of a letter.
+///     pub enum Letter: u32 {
+///         /// Somebody took it.
+///         Delivered = "delivered",
+///         /// Nobody lives there.
+///         Returned = "returned",
+///     }
+/// }
+/// assert_eq!(Letter::COUNT, 2);
+/// assert_eq!(Letter::Returned as u32, 1);
+/// assert_eq!(Letter::Returned.name(), "returned");
+/// assert_eq!(Letter::Returned.help(), " Nobody lives there.");
+/// assert_eq!(Letter::ALL, [Letter::Delivered, Letter::Returned]);
+/// ```
+#[macro_export]
+macro_rules! counters {
+    (
+        $(#[doc = $about:literal])+
+        pub enum $name:ident: $index:ident {
+            $($(#[doc = $doc:literal])+ $variant:ident = $metric:literal,)*
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[repr($index)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[doc = $doc])+ $variant,)* }
+
+        impl $name {
+            /// All of them, in the order of their indices.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// How many there are.
+            pub const COUNT: $index = Self::ALL.len() as $index;
+
+            /// The metric name.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $metric,)* }
+            }
+
+            /// The doc comment, which is the metric's help.
+            #[must_use]
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+),)* }
+            }
+        }
+    };
+}

@@ -1,0 +1,300 @@
+//! What the headers of a frame look like: lengths, fields, masks and numbers.
+//!
+//! A field is a range of bytes from the start of its header. Numbers in it are big-endian.
+
+/// Where a field stands in its header.
+pub type Field = core::ops::Range<usize>;
+
+/// Ethernet II frames (IEEE 802.3), without the frame check sequence.
+///
+/// ```text
+///  0             6             12          14
+///  | destination | source      | EtherType | payload, padded to 46 ...
+/// ```
+pub mod ethernet {
+    /// Bytes of the header.
+    pub const HEADER_LEN: usize = 14;
+    /// Bit of an address' first octet that makes it a group: multicast and broadcast.
+    pub const GROUP: u8 = 0x01;
+
+    /// The fields.
+    pub mod field {
+        use super::super::Field;
+        /// To whom.
+        pub const DESTINATION: Field = 0..6;
+        /// From whom.
+        pub const SOURCE: Field = 6..12;
+        /// What follows.
+        pub const ETHERTYPE: Field = 12..14;
+    }
+
+    /// EtherTypes that matter here.
+    pub mod ethertype {
+        /// IPv4 (RFC 894).
+        pub const IPV4: u16 = 0x0800;
+        /// IPv6 (RFC 2464).
+        pub const IPV6: u16 = 0x86dd;
+        /// Customer VLAN tag (IEEE 802.1Q).
+        pub const VLAN: u16 = 0x8100;
+        /// Service VLAN tag, the outer of two (IEEE 802.1ad).
+        pub const SERVICE_VLAN: u16 = 0x88a8;
+    }
+}
+
+/// VLAN tags (IEEE 802.1Q), seen as what stands between an EtherType that announces a tag and the next one.
+///
+/// ```text
+///  ... | TPID |  0     2           4
+///      12     |  | TCI | EtherType | payload ...
+///                  3 bits priority, 1 bit drop eligible, 12 bits VLAN ID
+/// ```
+pub mod vlan {
+    use super::ethernet::ethertype;
+
+    /// Bytes that one tag adds to a frame.
+    pub const HEADER_LEN: usize = 4;
+    /// Most tags that a frame may carry: a service tag and a customer tag.
+    pub const TAGS_MAX: usize = 2;
+    /// The VLAN ID in the tag control information.
+    pub const ID: u16 = 0x0fff;
+
+    /// The fields.
+    pub mod field {
+        use super::super::Field;
+        /// Tag control information.
+        pub const TCI: Field = 0..2;
+        /// What follows.
+        pub const ETHERTYPE: Field = 2..4;
+    }
+
+    /// True where `ethertype` announces a tag.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_tag(ethertype: u16) -> bool {
+        matches!(ethertype, ethertype::VLAN | ethertype::SERVICE_VLAN)
+    }
+}
+
+/// IPv4 headers without options (RFC 791).
+///
+/// ```text
+///  0      1     2           4    6               8     9          10         12       16            20
+///  | V IHL | TOS | total len | ID | flags, offset | TTL | protocol | checksum | source | destination | payload ...
+/// ```
+pub mod ipv4 {
+    /// Bytes of a header without options: the only one that we understand and emit.
+    pub const HEADER_LEN: usize = 20;
+    /// Version 4, five words of header.
+    pub const VERSION_4_IHL_5: u8 = 0x45;
+    /// "Don't fragment" (RFC 791 section 3.1).
+    pub const DONT_FRAGMENT: u16 = 0x4000;
+    /// "More fragments" and the fragment offset: one of them set makes a fragment.
+    pub const FRAGMENT: u16 = 0x3fff;
+
+    /// The fields.
+    pub mod field {
+        use super::super::Field;
+        /// Version and words of header.
+        pub const VERSION_IHL: usize = 0;
+        /// Type of service.
+        pub const TOS: usize = 1;
+        /// Bytes of header and payload.
+        pub const TOTAL_LEN: Field = 2..4;
+        /// Identification of a datagram whose fragments belong together.
+        pub const ID: Field = 4..6;
+        /// Three flags and the fragment offset.
+        pub const FLAGS_OFFSET: Field = 6..8;
+        /// Hops that are left.
+        pub const TTL: usize = 8;
+        /// What follows, see [`super::super::protocol`].
+        pub const PROTOCOL: usize = 9;
+        /// Over the header.
+        pub const CHECKSUM: Field = 10..12;
+        /// From whom.
+        pub const SOURCE: Field = 12..16;
+        /// To whom.
+        pub const DESTINATION: Field = 16..20;
+    }
+}
+
+/// IPv6 headers without extension headers (RFC 8200).
+///
+/// ```text
+///  0                     4             6             7           8        24            40
+///  | V | class | flow    | payload len | next header | hop limit | source | destination | payload ...
+///   4b    8b      20b
+/// ```
+pub mod ipv6 {
+    /// Bytes of the header.
+    pub const HEADER_LEN: usize = 40;
+    /// Version 6, traffic class 0, flow label 0.
+    pub const VERSION_6: [u8; 4] = [0x60, 0, 0, 0];
+
+    /// The fields.
+    pub mod field {
+        use super::super::Field;
+        /// Version, traffic class, flow label.
+        pub const VERSION_CLASS_FLOW: Field = 0..4;
+        /// Bytes behind the header.
+        pub const PAYLOAD_LEN: Field = 4..6;
+        /// What follows, see [`super::super::protocol`], or the kind of an extension header.
+        pub const NEXT_HEADER: usize = 6;
+        /// Hops that are left.
+        pub const HOP_LIMIT: usize = 7;
+        /// From whom.
+        pub const SOURCE: Field = 8..24;
+        /// To whom.
+        pub const DESTINATION: Field = 24..40;
+    }
+}
+
+/// IP protocol numbers, which are IPv6's next headers too.
+pub mod protocol {
+    /// RFC 9293.
+    pub const TCP: u8 = 6;
+    /// RFC 768.
+    pub const UDP: u8 = 17;
+}
+
+/// UDP headers (RFC 768).
+///
+/// ```text
+///  0             2                  4        6          8
+///  | source port | destination port | length | checksum | payload ...
+/// ```
+pub mod udp {
+    /// Bytes of the header.
+    pub const HEADER_LEN: usize = 8;
+
+    /// The fields.
+    pub mod field {
+        use super::super::Field;
+        /// From which port.
+        pub const SOURCE_PORT: Field = 0..2;
+        /// To which port.
+        pub const DESTINATION_PORT: Field = 2..4;
+        /// Bytes of header and payload.
+        pub const LENGTH: Field = 4..6;
+        /// Over pseudo-header, header and payload; 0 over IPv4: none.
+        pub const CHECKSUM: Field = 6..8;
+    }
+}
+
+/// TCP headers (RFC 9293 section 3.1).
+///
+/// ```text
+///  0             2                  4          8                12       13      14       16         18       20
+///  | source port | destination port | sequence | acknowledgment | offset | flags | window | checksum | urgent | options ...
+///                                                                4b
+/// ```
+pub mod tcp {
+    /// Bytes of a header without options.
+    pub const HEADER_LEN: usize = 20;
+    /// Most bytes of options: the offset has four bits.
+    pub const OPTIONS_LEN_MAX: usize = 40;
+
+    /// The fields.
+    pub mod field {
+        use super::super::Field;
+        /// From which port.
+        pub const SOURCE_PORT: Field = 0..2;
+        /// To which port.
+        pub const DESTINATION_PORT: Field = 2..4;
+        /// Number of the first byte.
+        pub const SEQUENCE: Field = 4..8;
+        /// Number of the byte that is expected next.
+        pub const ACKNOWLEDGMENT: Field = 8..12;
+        /// Words of header and options, in the upper half.
+        pub const OFFSET: usize = 12;
+        /// See [`super::flag`].
+        pub const FLAGS: usize = 13;
+        /// Bytes that may come.
+        pub const WINDOW: Field = 14..16;
+        /// Over pseudo-header, header and payload.
+        pub const CHECKSUM: Field = 16..18;
+    }
+
+    /// Flags that open and close a connection.
+    pub mod flag {
+        /// No more is sent.
+        pub const FIN: u8 = 0x01;
+        /// Synchronizes sequence numbers: the first segment of either side.
+        pub const SYN: u8 = 0x02;
+        /// There is no such connection.
+        pub const RST: u8 = 0x04;
+        /// The acknowledgment number is one.
+        pub const ACK: u8 = 0x10;
+    }
+}
+
+/// The header of a DNS message (RFC 1035 section 4.1.1).
+///
+/// ```text
+///  0    2       4         6         8         10        12
+///  | ID | flags | QDCOUNT | ANCOUNT | NSCOUNT | ARCOUNT | question ...
+/// ```
+pub mod dns {
+    /// Bytes of the header.
+    pub const HEADER_LEN: usize = 12;
+    /// Bit of the first byte of the flags that makes a message a response.
+    pub const QR: u8 = 0x80;
+
+    /// The fields.
+    pub mod field {
+        use super::super::Field;
+        /// QR, opcode, AA, TC, RD, RA, Z, AD, CD, RCODE.
+        pub const FLAGS: Field = 2..4;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// Fields of a header follow one another without gap from its first byte to its last, but for what nobody here reads.
+    #[test]
+    fn fields_stand_side_by_side() {
+        let byte = |at: usize| at..at + 1;
+        let headers: [(&str, usize, Vec<Field>); 6] = [
+            ("Ethernet", ethernet::HEADER_LEN, {
+                use ethernet::field::*;
+                [DESTINATION, SOURCE, ETHERTYPE].to_vec()
+            }),
+            ("VLAN", vlan::HEADER_LEN, {
+                use vlan::field::*;
+                [TCI, ETHERTYPE].to_vec()
+            }),
+            ("IPv4", ipv4::HEADER_LEN, {
+                use ipv4::field::*;
+                let first = [byte(VERSION_IHL), byte(TOS), TOTAL_LEN, ID, FLAGS_OFFSET];
+                let last = [byte(TTL), byte(PROTOCOL), CHECKSUM, SOURCE, DESTINATION];
+                [first, last].concat()
+            }),
+            ("IPv6", ipv6::HEADER_LEN, {
+                use ipv6::field::*;
+                let first = [VERSION_CLASS_FLOW, PAYLOAD_LEN, byte(NEXT_HEADER)];
+                let last = [byte(HOP_LIMIT), SOURCE, DESTINATION];
+                [first, last].concat()
+            }),
+            ("UDP", udp::HEADER_LEN, {
+                use udp::field::*;
+                [SOURCE_PORT, DESTINATION_PORT, LENGTH, CHECKSUM].to_vec()
+            }),
+            ("TCP", tcp::HEADER_LEN, {
+                use tcp::field::*;
+                let first = [SOURCE_PORT, DESTINATION_PORT, SEQUENCE, ACKNOWLEDGMENT];
+                let urgent = 18..20;
+                let last = [byte(OFFSET), byte(FLAGS), WINDOW, CHECKSUM, urgent];
+                [&first[..], &last[..]].concat()
+            }),
+        ];
+        for (name, len, fields) in headers {
+            let end = fields.iter().fold(0, |end, field| {
+                assert_eq!(field.start, end, "{name}");
+                field.end
+            });
+            assert_eq!(end, len, "{name}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What became of a frame: the reasons that the XDP program counts by.
+
+use crate::{FRAME_MAX, HEARTBEAT_STALE_NS, MESSAGE_MAX};
+
+crate::counters! {
+    /// What became of a frame. The match arm, the counter index and the metric name are the same word.
+    pub enum Reason: u32 {
+        /// Given to the AF_XDP socket of its RX queue.
+        Redirected = "redirected",
+        /// Shorter than its own headers say.
+        PassTruncated = "pass_truncated",
+        /// Ethernet destination is multicast or broadcast.
+        PassMulticast = "pass_multicast",
+        /// Neither IPv4 nor IPv6.
+        PassEthertype = "pass_ethertype",
+        /// More than two VLAN tags.
+        PassVlanDepth = "pass_vlan_depth",
+        /// A tag with VLAN ID 0: it carries a priority and names no VLAN.
+        PassVlanPriority = "pass_vlan_priority",
+        /// IPv4 with options (IHL not 5), or not version 4.
+        PassIpv4Options = "pass_ipv4_options",
+        /// IPv4 fragment (RFC 791).
+        PassFragment = "pass_fragment",
+        /// Neither UDP over IPv4 nor next header UDP over IPv6 (TCP, ICMP, extension headers, not version 6).
+        PassProtocol = "pass_protocol",
+        /// UDP to a (VLAN, address, port) that is not ours: forwarded DNS among it.
+        PassForeign = "pass_foreign",
+        /// To an address of ours in a frame to a MAC address that is not: another station's, which a promiscuous port hears.
+        PassOtherMac = "pass_other_mac",
+        /// Received by another interface than the sockets', for which this one's program runs as well: a port of a bond.
+        PassOtherDevice = "pass_other_device",
+        /// IPv4 header checksum does not add up (RFC 1071).
+        PassIpv4Checksum = "pass_ipv4_checksum",
+        /// UDP checksum does not add up: damage, or a partial sum left by offload. The kernel knows which.
+        PassUdpChecksum = "pass_udp_checksum",
+        /// Lengths of IP and UDP disagree, or the message is shorter than a DNS header.
+        PassLength = "pass_length",
+        /// Message longer than 512 bytes.
+        PassLong = "pass_long",
+        /// Frame in several buffers, or longer than 1024 bytes.
+        PassLargeFrame = "pass_large_frame",
+        /// QR = 1: a response.
+        PassResponse = "pass_response",
+        /// Source address is multicast, broadcast, loopback, unspecified or the destination itself, or source port 0.
+        PassSource = "pass_source",
+        /// The FIB sends the reply elsewhere than where the query came from.
+        PassRoute = "pass_route",
+        /// The queue's worker has not been alive for a second.
+        PassStale = "pass_stale",
+        /// No AF_XDP socket is bound to this RX queue.
+        PassNoSocket = "pass_no_socket",
+    }
+}
+
+const _: () = assert!(
+    MESSAGE_MAX == 512 && FRAME_MAX == 1024 && HEARTBEAT_STALE_NS == 1_000_000_000,
+    "the help of PassLong, PassLargeFrame and PassStale says so"
+);
