@@ -18,11 +18,11 @@ use xdnsd_core::answer::{Head, Key};
 use xdnsd_core::cache::{Shard, shard_of};
 use xdnsd_core::counters::Counters;
 use xdnsd_core::dns::Name;
-use xdnsd_core::engine::socket::{FIRST_PORT, NoPort};
 use xdnsd_core::engine::{
     CacheAccess, Client, Effects, Engine, Notice, Outcome, Settings, Tables, Transport, Turn,
 };
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig, Upstreams};
+use xdnsd_core::forward::via::{NoPort, Origin, Via};
 use xdnsd_core::limits::{CACHE_ENTRIES, CACHE_SHARDS, UDP_MESSAGE_MAX};
 use xdnsd_core::policy::{List, Lists, LocalData, Policy};
 use xdnsd_core::time::Instant;
@@ -100,8 +100,12 @@ fn time_misses() {
         let outcome = engine.query(&turn, &client, &mut buffer, query.len(), &mut line);
         debug_assert_eq!(outcome, Outcome::Pending);
         let answer = line.answer();
-        let (socket, question) = (line.socket, line.question);
-        engine.response(&turn, socket, question, server.address, &answer, &mut line);
+        let origin = Origin {
+            via: line.via.expect("it was asked"),
+            question: line.question,
+            from: server.address,
+        };
+        engine.response(&turn, origin, &answer, &mut line);
         u64::from(line.replies)
     });
     assert_eq!(engine.in_flight(), 0);
@@ -110,7 +114,7 @@ fn time_misses() {
 /// The line to an upstream.
 #[derive(Default)]
 struct Line {
-    socket: u16,
+    via: Option<Via>,
     question: u16,
     asked: Vec<u8>,
     random: u32,
@@ -133,11 +137,11 @@ impl Line {
 impl Effects<u32> for Line {
     fn open_port(&mut self, _: SocketAddr, question: u16) -> Result<u16, NoPort> {
         self.question = question;
-        Ok(FIRST_PORT)
+        Ok(1024)
     }
     fn close_port(&mut self, _: u16) {}
-    fn ask(&mut self, socket: u16, _to: SocketAddr, message: &[u8]) -> bool {
-        self.socket = socket;
+    fn ask(&mut self, via: Via, _to: SocketAddr, message: &[u8]) -> bool {
+        self.via = Some(via);
         self.asked.clear();
         self.asked.extend(message);
         true
@@ -232,10 +236,10 @@ struct Nobody;
 
 impl Effects<u32> for Nobody {
     fn open_port(&mut self, _: SocketAddr, _: u16) -> Result<u16, NoPort> {
-        Ok(FIRST_PORT)
+        Ok(1024)
     }
     fn close_port(&mut self, _: u16) {}
-    fn ask(&mut self, _socket: u16, _to: SocketAddr, _message: &[u8]) -> bool {
+    fn ask(&mut self, _via: Via, _to: SocketAddr, _message: &[u8]) -> bool {
         false
     }
     fn reply(&mut self, _route: &u32, _message: &[u8]) {}

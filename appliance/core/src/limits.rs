@@ -139,7 +139,7 @@ const _: () = assert!(
 );
 const _: () = assert!(
     UPSTREAM_SOCKETS <= 512 && STREAMS < 255,
-    "the names of an engine's sockets, see `engine::socket`"
+    "the names of an engine's ports and streams, see `forward::via`"
 );
 const _: () = assert!(
     WAITERS >= PENDING,

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
 use xdnsd_core::counters::{Counter, Counters};
 use xdnsd_core::dns::Name;
-use xdnsd_core::engine::socket::{NoPort, is_port};
 use xdnsd_core::engine::{Effects, Notice};
+use xdnsd_core::forward::via::{NoPort, Via};
 use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
@@ -78,20 +78,21 @@ impl Effects<Route> for Io<'_> {
         ports.open(to, question, *now, epoll, entropy)
     }
 
-    fn close_port(&mut self, socket: u16) {
-        self.ports.close(socket);
+    fn close_port(&mut self, port: u16) {
+        self.ports.close(port);
     }
 
-    fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool {
-        if !is_port(socket) {
-            return self.streams.ask(socket, message);
-        }
+    fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool {
+        let port = match via {
+            Via::Datagram { port } => port,
+            Via::Stream { slot } => return self.streams.ask(slot, message),
+        };
         if self.busy_poll.is_on() {
             let now_ns = clock::monotonic_ns();
             self.busy_poll.asked(now_ns);
-            self.ports.note_asked(socket, now_ns);
+            self.ports.note_asked(port, now_ns);
         }
-        self.ports.send(socket, to, message)
+        self.ports.send(port, to, message)
     }
 
     fn reply(&mut self, route: &Route, message: &[u8]) {
@@ -153,9 +154,9 @@ impl Io<'_> {
     }
 
     /// Something came back to a port.
-    pub(super) fn note_answered(&mut self, socket: u16) {
+    pub(super) fn note_answered(&mut self, port: u16) {
         if self.busy_poll.is_on() {
-            let asked_ns = self.ports.asked_ns(socket);
+            let asked_ns = self.ports.asked_ns(port);
             let took_ns = clock::monotonic_ns().saturating_sub(asked_ns);
             self.busy_poll.answered(took_ns);
         }

@@ -21,7 +21,7 @@ pub mod table;
 use std::net::SocketAddr;
 
 use nix::sys::epoll::Epoll;
-use xdnsd_core::engine::socket::NoPort;
+use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::time::Instant;
 
 use super::entropy::Entropy;
@@ -46,7 +46,7 @@ pub enum Arrived {
     /// A message of this length.
     Message {
         /// The port's name.
-        socket: u16,
+        port: u16,
         /// What the port was opened for.
         question: u16,
         /// Bytes of the message.
@@ -57,7 +57,7 @@ pub enum Arrived {
     /// The word that a question did not arrive.
     Unreachable {
         /// The port's name.
-        socket: u16,
+        port: u16,
         /// What the port was opened for.
         question: u16,
         /// The ID of the message, where it was quoted so far.
@@ -105,30 +105,30 @@ impl Ports {
     }
 
     /// Closes it.
-    pub fn close(&mut self, socket: u16) {
+    pub fn close(&mut self, port: u16) {
         match &mut self.lookup {
-            Some(lookup) if socket >= PORT_MIN => lookup.close(socket),
-            Some(_) | None => self.connected.close(socket),
+            Some(lookup) if port >= PORT_MIN => lookup.close(port),
+            Some(_) | None => self.connected.close(port),
         }
     }
 
     /// Sends `message` to `to`. Whether it went out.
-    pub fn send(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool {
+    pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
         match &mut self.lookup {
-            Some(lookup) if socket >= PORT_MIN => lookup.send(socket, to, message),
-            Some(_) | None => self.connected.send(socket, message),
+            Some(lookup) if port >= PORT_MIN => lookup.send(port, to, message),
+            Some(_) | None => self.connected.send(port, message),
         }
     }
 
     /// Keeps when a question went out.
-    pub fn note_asked(&mut self, socket: u16, now_ns: u64) {
-        self.asked_ns[usize::from(socket) % TIMES] = now_ns;
+    pub fn note_asked(&mut self, port: u16, now_ns: u64) {
+        self.asked_ns[usize::from(port) % TIMES] = now_ns;
     }
 
     /// What [`Ports::note_asked`] kept, or of a later one whose name ends like this.
     #[must_use]
-    pub fn asked_ns(&self, socket: u16) -> u64 {
-        self.asked_ns[usize::from(socket) % TIMES]
+    pub fn asked_ns(&self, port: u16) -> u64 {
+        self.asked_ns[usize::from(port) % TIMES]
     }
 }
 

@@ -2,6 +2,7 @@
 
 use xdnsd_core::counters::Counter;
 use xdnsd_core::engine::{Client, Outcome, Transport, Turn};
+use xdnsd_core::forward::via::{Origin, Via};
 use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
 
@@ -159,19 +160,23 @@ impl Worker<'_> {
         } = self;
         match arrived {
             Arrived::Message {
-                socket,
+                port,
                 question,
                 len,
                 from,
             } => {
-                io.note_answered(socket);
-                engine.response(turn, socket, question, from, &buffer[..len], io);
+                io.note_answered(port);
+                let via = Via::Datagram { port };
+                let origin = Origin {
+                    via,
+                    question,
+                    from,
+                };
+                engine.response(turn, origin, &buffer[..len], io);
             }
-            Arrived::Unreachable {
-                socket,
-                question,
-                id,
-            } => engine.unreachable(turn, socket, question, id, io),
+            Arrived::Unreachable { port, question, id } => {
+                engine.unreachable(turn, port, question, id, io);
+            }
             Arrived::Nothing => return false,
         }
         true
@@ -188,7 +193,12 @@ impl Worker<'_> {
                 let Some((buffer, len, from)) = io.streams.take_answer(index) else {
                     return;
                 };
-                engine.response(turn, index, u16::MAX, from, &buffer[..len], io);
+                let origin = Origin {
+                    via: Via::Stream { slot: index },
+                    question: u16::MAX,
+                    from,
+                };
+                engine.response(turn, origin, &buffer[..len], io);
                 io.streams.give_back(index, buffer);
             }
         }

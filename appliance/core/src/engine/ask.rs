@@ -1,6 +1,5 @@
 //! Sending a question upstream: to whom, from which port, when the next one is asked.
 
-use super::socket::{self, NoPort, is_port};
 use super::{CacheAccess, Effects, Engine};
 use crate::counters::Counter;
 use crate::dns::build::Writer;
@@ -9,6 +8,7 @@ use crate::dns::header::{HEADER_LEN, Header, flag};
 use crate::dns::{Name, class};
 use crate::forward::pending::{Attempt, LetterCase, Pending};
 use crate::forward::upstreams::{Strategy, Tried, UpstreamConfig};
+use crate::forward::via::{NoPort, Via};
 use crate::limits::{NAME_MAX, UDP_MESSAGE_MAX};
 use crate::time::Instant;
 
@@ -160,8 +160,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Err(NoPort::Full) if self.free_a_port(effects) => effects.open_port(to, index),
             opened => opened,
         };
-        let socket = opened.unwrap_or(socket::NONE);
-        let went_out = self.send(now, index, upstream, socket, effects) == Some(true);
+        let via = opened.ok().map(|port| Via::Datagram { port });
+        let went_out = self.send(now, index, upstream, via, effects) == Some(true);
         self.counters.count(if went_out {
             Counter::UpstreamQueries
         } else {
@@ -175,8 +175,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     #[cold]
     fn free_a_port(&mut self, effects: &mut impl Effects<R>) -> bool {
         let pending = &mut self.tables.pending;
-        if let Some(socket) = pending.linger_no_longer(Instant::FAR_FUTURE) {
-            effects.close_port(socket);
+        if let Some(port) = pending.linger_no_longer(Instant::FAR_FUTURE) {
+            effects.close_port(port);
             return true;
         }
         let Some((index, attempt)) = pending.oldest_datagram() else {
@@ -206,10 +206,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         else {
             return false;
         };
-        let Some(stream) = effects.open_stream(address) else {
+        let Some(slot) = effects.open_stream(address) else {
             return false;
         };
-        let went_out = self.send(now, index, upstream, stream, effects) == Some(true);
+        let via = Some(Via::Stream { slot });
+        let went_out = self.send(now, index, upstream, via, effects) == Some(true);
         if went_out {
             self.counters.count(Counter::UpstreamTcp);
             // A stream repeats by itself what is lost.
@@ -225,17 +226,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         now: Instant,
         index: u16,
         upstream: u8,
-        socket: u16,
+        via: Option<Via>,
         effects: &mut impl Effects<R>,
     ) -> Option<bool> {
         self.note_silence_with_edns(now, index, upstream);
         let server = self.upstreams.get(upstream)?;
         let pending = self.tables.pending.get(index)?;
         let with = |without: Tried| without & (1 << upstream) == 0;
-        let random_case = self.settings.random_case && is_port(socket);
+        let random_case = self.settings.random_case && !via.is_some_and(Via::is_stream);
         let attempt = Attempt {
             upstream,
-            socket,
+            via,
             id: effects.random() as u16,
             sent: now,
             live: true,
@@ -252,7 +253,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let name = self.tables.pending.asked_name(index)?;
         let mut message = [0; ASK_MAX];
         let len = write_question(&mut message, name, pending, &attempt, trusted);
-        let went_out = socket != socket::NONE && effects.ask(socket, address, &message[..len]);
+        let went_out = via.is_some_and(|via| effects.ask(via, address, &message[..len]));
         if !went_out {
             self.note_timeout(now, index, &attempt);
             self.end_attempt(index, &attempt, effects);
@@ -277,7 +278,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             // Without DO an answer is no answer for those who validate: that is tried last.
             let is_silent = is_silent && !pending.dnssec_ok;
             let is_unanswered = |attempt: &Attempt| {
-                let is_its_own = attempt.upstream == upstream && is_port(attempt.socket);
+                let is_its_own = attempt.upstream == upstream && attempt.port().is_some();
                 is_its_own && attempt.edns && attempt.live && attempt.overdue
             };
             if is_silent || pending.attempts.iter().any(is_unanswered) {

@@ -1,12 +1,11 @@
 //! The life of an attempt, one datagram to one server: what comes to its port that is not its answer, and its end.
 
-use super::socket::is_port;
 use super::{CacheAccess, Effects, Engine, Turn};
 use crate::counters::Counter;
 use crate::dns::rcode;
 use crate::forward::pending::Attempt;
+use crate::forward::via::{Origin, Via};
 use crate::time::Instant;
-use core::net::SocketAddr;
 
 /// Forged answers on one port after which that port is given up: somebody knows it, and tries its IDs. So whoever finds a
 /// port has this many of 65,536 guesses.
@@ -15,14 +14,14 @@ const FORGED_MAX: u8 = 8;
 const LINGER_MS: u64 = 5_000;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// The attempt that was made through `socket`, which was opened for the question at `question`. A port's name may be
+    /// The attempt that was made by this way, which was opened for the question at `question`. A port's name may be
     /// another question's by now, or nobody's.
-    pub(super) fn attempt_of(&self, socket: u16, question: u16) -> Option<(u16, Attempt)> {
-        if !is_port(socket) {
-            return self.tables.pending.by_socket(socket);
+    pub(super) fn attempt_of(&self, via: Via, question: u16) -> Option<(u16, Attempt)> {
+        if let Via::Stream { slot } = via {
+            return self.tables.pending.by_stream(slot);
         }
         let mut attempts = self.tables.pending.get(question)?.attempts.iter().rev();
-        let attempt = attempts.find(|attempt| attempt.socket == socket)?;
+        let attempt = attempts.find(|attempt| attempt.via == Some(via))?;
         Some((question, *attempt))
     }
 
@@ -30,16 +29,19 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     pub(super) fn not_awaited(
         &mut self,
         now: Instant,
-        socket: u16,
-        from: SocketAddr,
+        Origin { via, from, .. }: Origin,
         id: Option<u16>,
         effects: &mut impl Effects<R>,
     ) {
-        let counter = match self.tables.pending.lingering(socket) {
+        let lingering = via
+            .port()
+            .and_then(|port| self.tables.pending.lingering(port));
+        let counter = match lingering {
             Some(ended) if ended.server.is_at(from) && id == Some(ended.id) => {
-                self.upstreams.late(socket, ended.id, from, now);
-                self.tables.pending.forget_lingering(socket);
-                effects.close_port(socket);
+                let port = ended.port;
+                self.upstreams.late(port, ended.id, from, now);
+                self.tables.pending.forget_lingering(port);
+                effects.close_port(port);
                 Counter::UpstreamLate
             }
             Some(ended) if ended.server.is_at(from) => Counter::UpstreamForged,
@@ -58,14 +60,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         attempt: &Attempt,
         effects: &mut impl Effects<R>,
     ) {
-        if !is_port(attempt.socket) {
+        if let Some(Via::Stream { slot }) = attempt.via {
             self.counters.count(Counter::UpstreamMalformed);
-            return self.lost(turn, attempt.socket, effects);
+            return self.lost(turn, slot, effects);
         }
         self.counters.count(Counter::UpstreamForged);
         let is_guessed = self.tables.pending.update(index, |pending| {
             let mut attempts = pending.attempts.iter_mut().rev();
-            let attempt = attempts.find(|other| other.socket == attempt.socket);
+            let attempt = attempts.find(|other| other.via == attempt.via);
             attempt.is_some_and(|attempt| {
                 attempt.forged = attempt.forged.saturating_add(1);
                 attempt.forged >= FORGED_MAX
@@ -79,21 +81,21 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// ICMP says that what was sent through `socket` did not arrive; `id` is that of the message where it was quoted so far.
+    /// ICMP says that what was sent from `port` did not arrive; `id` is that of the message where it was quoted so far.
     /// The next server is asked at once.
     pub fn unreachable(
         &mut self,
         turn: &Turn<'_>,
-        socket: u16,
+        port: u16,
         question: u16,
         id: Option<u16>,
         effects: &mut impl Effects<R>,
     ) {
         let is_quoted = |attempt: &Attempt| attempt.live && id.is_none_or(|id| id == attempt.id);
-        let found = self.attempt_of(socket, question);
+        let found = self.attempt_of(Via::Datagram { port }, question);
         let Some((index, attempt)) = found.filter(|(_, attempt)| is_quoted(attempt)) else {
-            if self.tables.pending.forget_lingering(socket) {
-                effects.close_port(socket);
+            if self.tables.pending.forget_lingering(port) {
+                effects.close_port(port);
             }
             return;
         };
@@ -101,7 +103,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if !attempt.overdue {
             let hash = self.tables.pending.update(index, |pending| {
                 for sent in &mut pending.attempts {
-                    sent.overdue |= sent.socket == attempt.socket && sent.id == attempt.id;
+                    sent.overdue |= sent.via == attempt.via && sent.id == attempt.id;
                 }
                 pending.hash()
             });
@@ -121,15 +123,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let was_live = self.tables.pending.update(index, |pending| {
             let mut was_live = false;
             for attempt in &mut pending.attempts {
-                if attempt.socket == ended.socket && attempt.id == ended.id {
+                if attempt.via == ended.via && attempt.id == ended.id {
                     was_live |= attempt.live;
                     attempt.live = false;
                 }
             }
             was_live
         });
-        if was_live == Some(true) && is_port(ended.socket) {
-            effects.close_port(ended.socket);
+        if was_live == Some(true)
+            && let Some(port) = ended.port()
+        {
+            effects.close_port(port);
         }
     }
 
@@ -150,7 +154,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             .map_or(0, |pending| pending.hash());
         for attempt in &attempts {
             let Some(upstream) = self.upstreams.get(attempt.upstream) else {
-                effects.close_port(attempt.socket);
+                attempt
+                    .port()
+                    .into_iter()
+                    .for_each(|port| effects.close_port(port));
                 continue;
             };
             let server = upstream.config;
@@ -165,8 +172,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 
     /// Closes the ports of a question that begins anew.
     pub(super) fn close_ports(&mut self, index: u16, effects: &mut impl Effects<R>) {
-        for attempt in &self.tables.pending.take_live_ports(index) {
-            effects.close_port(attempt.socket);
+        let attempts = self.tables.pending.take_live_ports(index);
+        for port in attempts.iter().filter_map(Attempt::port) {
+            effects.close_port(port);
         }
     }
 }

@@ -25,7 +25,6 @@ mod no_name;
 mod query;
 mod reject;
 mod response;
-pub mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -37,11 +36,11 @@ use crate::counters::Counters;
 use crate::dns::Name;
 use crate::forward::pending::PendingTable;
 use crate::forward::upstreams::{TooManyUpstreams, UpstreamConfig, Upstreams};
+use crate::forward::via::{NoPort, Via};
 use crate::limits::{PENDING, TCP_MESSAGE_MAX};
 use crate::policy::{DEFAULT_GROUP, Decision, Labels, Policy};
 use crate::time::Instant;
 use core::net::{IpAddr, SocketAddr};
-use socket::NoPort;
 
 /// How a query came, and so how large its answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,21 +93,20 @@ pub enum Notice {
 
 /// What the engine asks its caller to do.
 pub trait Effects<R> {
-    /// Opens a source port for one datagram to `to` and its answer: drawn at random from those that are free. Its name,
-    /// see [`socket`]. `question` comes back with what arrives there.
+    /// Opens a source port for one datagram to `to` and its answer: drawn at random from those that are free. Its name.
+    /// `question` comes back with what arrives there.
     ///
     /// # Errors
     /// None can be had.
     fn open_port(&mut self, to: SocketAddr, question: u16) -> Result<u16, NoPort>;
     /// Closes it: nothing is received through it any more.
-    fn close_port(&mut self, socket: u16);
-    /// Sends `message` to an upstream through `socket`, a port or a stream. Whether it went out; a failure counts as an
-    /// upstream that did not answer.
-    fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool;
+    fn close_port(&mut self, port: u16);
+    /// Sends `message` to an upstream. Whether it went out; a failure counts as an upstream that did not answer.
+    fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool;
     /// Send `message` to a client.
     fn reply(&mut self, route: &R, message: &[u8]);
-    /// Opens a stream to an upstream, for one question that did not fit a datagram. Its name, see [`socket`]; `None`: all
-    /// streams are in use.
+    /// Opens a stream to an upstream, for one question that did not fit a datagram. Its place; `None`: all streams are in
+    /// use.
     fn open_stream(&mut self, to: SocketAddr) -> Option<u16>;
     /// Remember `notice` about `name` for the log.
     fn notice(&mut self, notice: Notice, name: &Name);

@@ -3,7 +3,6 @@
 use super::ask::STREAM_WAIT_MS;
 use super::local::Draft;
 use super::no_name::note_existence;
-use super::socket::is_port;
 use super::{CacheAccess, Effects, Engine, Notice, Turn};
 use crate::answer::{Answer, Asked, Head, Key, Led, ResponseError, sanitize};
 use crate::cache::{Found, Inserted};
@@ -15,34 +14,31 @@ use crate::dns::record::{Record, Records};
 use crate::dns::{Name, class, rcode, rtype};
 use crate::forward::pending::{Attempt, Pending};
 use crate::forward::upstreams::Upstream;
+use crate::forward::via::Origin;
 use crate::policy::rebind::Finding;
 use crate::policy::{BlockRecord, Blocked, Labels, Policy};
 use crate::time::Instant;
-use core::net::SocketAddr;
 
 /// For how long it is known of an answer that it is longer than a slot of the cache.
 const TOO_LARGE_TTL_SECS: u32 = 60;
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Takes what came from `from` through `socket`, a port or a stream. `question` is what the port was opened for; a
-    /// stream's is found.
+    /// Takes what came from an upstream, or pretends to.
     pub fn response(
         &mut self,
         turn: &Turn<'_>,
-        socket: u16,
-        question: u16,
-        from: SocketAddr,
+        origin: Origin,
         message: &[u8],
         effects: &mut impl Effects<R>,
     ) {
         let id = Header::parse(message).map(|header| header.id);
-        let found = self.attempt_of(socket, question);
+        let found = self.attempt_of(origin.via, origin.question);
         let is_asked = |attempt: &Attempt| {
             let upstream = self.upstreams.get(attempt.upstream);
-            upstream.is_some_and(|upstream| upstream.config.is_at(from))
+            upstream.is_some_and(|upstream| upstream.config.is_at(origin.from))
         };
         let found = found.filter(|(_, attempt)| attempt.live && is_asked(attempt));
         let Some((index, attempt)) = found else {
-            return self.not_awaited(turn.now, socket, from, id, effects);
+            return self.not_awaited(turn.now, origin, id, effects);
         };
         if id != Some(attempt.id) {
             return self.forged(turn, index, &attempt, effects);
@@ -88,16 +84,16 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// The stream `socket` ended without an answer.
-    pub fn lost(&mut self, turn: &Turn<'_>, socket: u16, effects: &mut impl Effects<R>) {
-        let Some((index, attempt)) = self.tables.pending.by_socket(socket) else {
+    /// The stream in `slot` ended without an answer.
+    pub fn lost(&mut self, turn: &Turn<'_>, slot: u16, effects: &mut impl Effects<R>) {
+        let Some((index, attempt)) = self.tables.pending.by_stream(slot) else {
             return;
         };
         self.note_timeout(turn.now, index, &attempt);
         let upstream = attempt.upstream;
         let only_lost_case = self.tables.pending.get(index).is_some_and(|pending| {
             let plain = |attempt: &Attempt| {
-                attempt.upstream == upstream && !attempt.random_case && is_port(attempt.socket)
+                attempt.upstream == upstream && !attempt.random_case && attempt.port().is_some()
             };
             pending.without_case & (1 << upstream) != 0 && !pending.attempts.iter().any(plain)
         });
@@ -185,7 +181,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             self.ask_without_edns(now, index, attempt, effects);
             return;
         }
-        if answer.is_referral || answer.truncated && !is_port(attempt.socket) {
+        if answer.is_referral || answer.truncated && attempt.is_stream() {
             // Whoever says who else may know is no resolver for this name; or cannot say what it knows.
             self.attempt_failed(turn, index, attempt, rcode::SERVFAIL, effects);
             return;
@@ -244,7 +240,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.tables
             .pending
             .update(index, |pending| pending.without_edns |= 1 << upstream);
-        if is_port(attempt.socket) || !self.ask_stream(now, index, upstream, effects) {
+        if !attempt.is_stream() || !self.ask_stream(now, index, upstream, effects) {
             self.ask(now, index, upstream, effects);
         }
     }
@@ -413,8 +409,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Does what is due at `turn.now`.
     pub fn timeout(&mut self, turn: &Turn<'_>, effects: &mut impl Effects<R>) {
         let now = turn.now;
-        while let Some(socket) = self.tables.pending.linger_no_longer(now) {
-            effects.close_port(socket);
+        while let Some(port) = self.tables.pending.linger_no_longer(now) {
+            effects.close_port(port);
         }
         // Bound: every question that is due gets a later deadline or ends.
         while let Some(index) = self.tables.pending.due(now) {
@@ -458,7 +454,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.counters.count(Counter::UpstreamTimeouts);
         let hash = self.tables.pending.update(index, |pending| {
             for attempt in &mut pending.attempts {
-                attempt.overdue |= attempt.socket == overdue.socket && attempt.id == overdue.id;
+                attempt.overdue |= attempt.via == overdue.via && attempt.id == overdue.id;
             }
             pending.hash()
         });

@@ -4,3 +4,4 @@ mod letter_case;
 pub mod pending;
 pub mod slab;
 pub mod upstreams;
+pub mod via;

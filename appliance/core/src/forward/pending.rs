@@ -7,6 +7,7 @@ pub use lingering::Lingering;
 pub use super::letter_case::LetterCase;
 use super::slab::Slab;
 use super::upstreams::Tried;
+use super::via::Via;
 use crate::answer::{ChainStart, Key};
 use crate::dns::Name;
 use crate::limits::{ALIASES, CHASES, LINGERING, PENDING, TCP_MESSAGE_MAX, WAITERS};
@@ -26,13 +27,13 @@ const CLIENT_SHARE: usize = 4;
 
 const _: () = assert!(QUESTION_MAP <= 65_536, "heapless maps hold 16-bit indices");
 
-/// A transaction with an upstream: this message through this port or stream, which is its own.
+/// A transaction with an upstream: this message by this way, which is its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Which upstream.
     pub upstream: u8,
-    /// Through which source port or stream, see [`crate::engine::socket`].
-    pub socket: u16,
+    /// The way that it went. `None`: no port could be had, and it never was sent.
+    pub via: Option<Via>,
     /// The message ID.
     pub id: u16,
     /// When it was sent.
@@ -107,6 +108,20 @@ pub struct Chase {
     pub steps: u8,
     /// The chain so far.
     pub chain: ChainStart,
+}
+
+impl Attempt {
+    /// Its source port, if it is a datagram's.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.via.and_then(Via::port)
+    }
+
+    /// Whether it was asked in a stream.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.via.is_some_and(Via::is_stream)
+    }
 }
 
 impl Pending {
@@ -385,12 +400,13 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         pending.by_stream = false;
     }
 
-    /// The live transaction on `socket`, a stream, which has one question at a time.
+    /// The live transaction on the stream in `slot`, which has one question at a time.
     #[must_use]
-    pub fn by_socket(&self, socket: u16) -> Option<(u16, Attempt)> {
+    pub fn by_stream(&self, slot: u16) -> Option<(u16, Attempt)> {
+        let via = Some(Via::Stream { slot });
         self.questions.iter().find_map(|(index, pending)| {
             let mut attempts = pending.attempts.iter();
-            let attempt = attempts.find(|attempt| attempt.live && attempt.socket == socket)?;
+            let attempt = attempts.find(|attempt| attempt.live && attempt.via == via)?;
             Some((index, *attempt))
         })
     }

@@ -118,7 +118,7 @@ impl Ability {
 /// A query whose question was answered by another server before its own answer came.
 #[derive(Clone, Copy, Debug)]
 struct Overtaken {
-    socket: u16,
+    port: u16,
     id: u16,
     sent: Instant,
     question: u64,
@@ -453,12 +453,12 @@ impl Upstreams {
 
     /// Notes that the answer to `attempt` at the question with this hash is no longer waited for.
     pub fn overtaken(&mut self, attempt: &Attempt, question: u64, now: Instant) {
-        let Attempt {
-            socket, id, sent, ..
-        } = *attempt;
-        if let Some(upstream) = self.get_mut(attempt.upstream) {
+        let Attempt { id, sent, .. } = *attempt;
+        if let Some(upstream) = self.get_mut(attempt.upstream)
+            && let Some(port) = attempt.port()
+        {
             let query = Overtaken {
-                socket,
+                port,
                 id,
                 sent,
                 question,
@@ -468,10 +468,10 @@ impl Upstreams {
     }
 
     /// Measures an answer that nobody waits for any more. Whether it is one.
-    pub fn late(&mut self, socket: u16, id: u16, from: SocketAddr, now: Instant) -> bool {
+    pub fn late(&mut self, port: u16, id: u16, from: SocketAddr, now: Instant) -> bool {
         let Some((upstream, query)) = self.list.iter_mut().find_map(|upstream| {
             let query = upstream.overtaken?;
-            let same = query.socket == socket && query.id == id;
+            let same = query.port == port && query.id == id;
             (same && upstream.config.is_at(from)).then_some((upstream, query))
         }) else {
             return false;

@@ -12,7 +12,7 @@ use nix::sys::epoll::Epoll;
 use nix::sys::socket::{
     self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
-use xdnsd_core::engine::socket::{FIRST_PORT, NoPort};
+use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::limits::UPSTREAM_SOCKETS;
 
 use super::{Arrived, DRAWS, PORT_MIN, draw, reserved};
@@ -38,7 +38,7 @@ pub struct Connected {
 }
 
 const _: () = assert!(
-    FIRST_PORT as usize + UPSTREAM_SOCKETS <= PORT_MIN as usize,
+    UPSTREAM_SOCKETS <= PORT_MIN as usize,
     "the names of places are no ports"
 );
 
@@ -92,12 +92,11 @@ impl Connected {
             socket: Some(socket),
             question,
         };
-        Ok(FIRST_PORT + place)
+        Ok(place)
     }
 
     /// Closes a socket.
-    pub fn close(&mut self, name: u16) {
-        let place = name.wrapping_sub(FIRST_PORT);
+    pub fn close(&mut self, place: u16) {
         let Some(found) = self.places.get_mut(usize::from(place)) else {
             return;
         };
@@ -110,11 +109,10 @@ impl Connected {
 
     /// Sends `message`. Whether it went out.
     #[must_use]
-    pub fn send(&self, name: u16, message: &[u8]) -> bool {
-        let place = usize::from(name.wrapping_sub(FIRST_PORT));
+    pub fn send(&self, place: u16, message: &[u8]) -> bool {
         let socket = self
             .places
-            .get(place)
+            .get(usize::from(place))
             .and_then(|place| place.socket.as_ref());
         socket.is_some_and(|socket| socket.send(message).is_ok())
     }
@@ -124,7 +122,7 @@ impl Connected {
         let Some(found) = self.places.get_mut(usize::from(place)) else {
             return Arrived::Nothing;
         };
-        let (socket, question) = (FIRST_PORT + place, found.question);
+        let question = found.question;
         let Some(receiver) = &found.socket else {
             return Arrived::Nothing;
         };
@@ -133,7 +131,7 @@ impl Connected {
                 // What came before it was connected may be anybody's.
                 Ok((len, from)) => {
                     return Arrived::Message {
-                        socket,
+                        port: place,
                         question,
                         len,
                         from,
@@ -147,7 +145,7 @@ impl Connected {
                     // Whatever the caller makes of it: it would be told again at once.
                     found.socket = None;
                     return Arrived::Unreachable {
-                        socket,
+                        port: place,
                         question,
                         id: None,
                     };

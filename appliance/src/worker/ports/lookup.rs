@@ -14,7 +14,7 @@ use nix::sys::socket::{
     self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType,
     SockaddrStorage, setsockopt, sockopt,
 };
-use xdnsd_core::engine::socket::NoPort;
+use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
@@ -167,11 +167,11 @@ impl Lookup {
         let Some((len, from, local)) = receive(&family.receiver, buffer) else {
             return Arrived::Nothing;
         };
-        let socket = local.port();
-        let entry = self.table.entry(socket, from, local.ip());
-        let question = entry.and_then(|entry| self.table.question(socket, entry, self.worker));
+        let port = local.port();
+        let entry = self.table.entry(port, from, local.ip());
+        let question = entry.and_then(|entry| self.table.question(port, entry, self.worker));
         Arrived::Message {
-            socket,
+            port,
             // It was closed meanwhile: whoever receives it finds nobody who waits.
             question: question.unwrap_or(u16::MAX),
             len,
@@ -187,11 +187,11 @@ impl Lookup {
         let Some(quoted) = icmp::receive(&family.errors, v6, buffer) else {
             return Arrived::Nothing;
         };
-        let socket = quoted.local.port();
-        let entry = self.table.entry(socket, quoted.remote, quoted.local.ip());
-        let question = entry.and_then(|entry| self.table.question(socket, entry, self.worker));
+        let port = quoted.local.port();
+        let entry = self.table.entry(port, quoted.remote, quoted.local.ip());
+        let question = entry.and_then(|entry| self.table.question(port, entry, self.worker));
         question.map_or(Arrived::Nothing, |question| Arrived::Unreachable {
-            socket,
+            port,
             question,
             id: quoted.id,
         })

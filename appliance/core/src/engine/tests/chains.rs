@@ -25,7 +25,7 @@ fn the_target_of_an_alias_alone_is_asked_for() {
         // The earlier question's answer comes twice: it is none of this one's.
         let late = world.effects.asked[0].clone();
         let again = response_to(&late.message, answer_a(60));
-        world.receive(late.socket, late.to, &again);
+        world.receive(late.via, late.to, &again);
         assert_eq!(world.effects.replies.len(), 0);
         world.respond(|message| {
             message.add_answer(address("b.cdn.test.", 100, 1));

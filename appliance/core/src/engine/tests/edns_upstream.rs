@@ -164,7 +164,7 @@ fn ask_a_dropper(world: &mut World<'_>, number: u16) -> Option<u64> {
         let asked: Vec<_> = world.effects.asked.drain(..).collect();
         for asked in asked.iter().filter(|asked| !is_edns(&asked.parsed())) {
             let message = response_to(&asked.message, answer_a(60));
-            world.receive(asked.socket, asked.to, &message);
+            world.receive(asked.via, asked.to, &message);
         }
         if world.effects.replies.len() > replies {
             let answered = world.last_reply().answers().len() == 1;
@@ -260,7 +260,7 @@ fn a_line_that_comes_up_with_questions_in_flight_does_not_end_edns() {
                         message[11] = 1;
                         message.extend(opt_record(0, 0, b""));
                     }
-                    world.receive(asked.socket, asked.to, &message);
+                    world.receive(asked.via, asked.to, &message);
                 }
                 for number in 16..20 {
                     world.miss(1, &query(&format!("n{number}.example."), number));
@@ -294,7 +294,7 @@ fn answer_plain(world: &mut World<'_>, to: &str) -> usize {
     plain
         .map(|asked| {
             let message = response_to(&asked.message, answer_a(60));
-            world.receive(asked.socket, asked.to, &message);
+            world.receive(asked.via, asked.to, &message);
         })
         .count()
 }

@@ -5,6 +5,7 @@ pub(super) use crate::counters::Counter;
 pub(super) use crate::dns::edns::ede;
 pub(super) use crate::dns::{Header, header::flag, rtype};
 pub(super) use crate::forward::upstreams::{Strategy, UpstreamConfig};
+pub(super) use crate::forward::via::{Origin, Via};
 pub(super) use hickory_proto::op::{Message, ResponseCode};
 pub(super) use hickory_proto::rr::rdata::{A, CNAME, SOA, TXT};
 pub(super) use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -39,7 +40,7 @@ impl CacheAccess for &TestCache {
 /// A message that the engine sent upstream.
 #[derive(Clone)]
 pub(super) struct Asked {
-    pub socket: u16,
+    pub via: Via,
     pub to: SocketAddr,
     pub message: Vec<u8>,
 }
@@ -69,6 +70,13 @@ pub(super) struct Recorder {
     pub no_more_ports: Option<(usize, NoPort)>,
 }
 
+impl Recorder {
+    /// A stream's end is its caller's business.
+    pub fn is_open(&self, via: Via) -> bool {
+        via.port().is_none_or(|port| self.ports.contains_key(&port))
+    }
+}
+
 impl Effects<Route> for Recorder {
     fn open_port(&mut self, _: SocketAddr, question: u16) -> Result<u16, NoPort> {
         if let Some((max, why)) = self.no_more_ports
@@ -77,7 +85,7 @@ impl Effects<Route> for Recorder {
             return Err(why);
         }
         loop {
-            self.last_port = self.last_port.wrapping_add(1).max(socket::FIRST_PORT);
+            self.last_port = self.last_port.wrapping_add(1).max(1_024);
             if !self.ports.contains_key(&self.last_port) {
                 break;
             }
@@ -85,16 +93,16 @@ impl Effects<Route> for Recorder {
         self.ports.insert(self.last_port, question);
         Ok(self.last_port)
     }
-    fn close_port(&mut self, socket: u16) {
-        assert!(self.ports.remove(&socket).is_some(), "{socket} was open");
+    fn close_port(&mut self, port: u16) {
+        assert!(self.ports.remove(&port).is_some(), "{port} was open");
     }
-    fn ask(&mut self, socket: u16, to: SocketAddr, message: &[u8]) -> bool {
-        assert!(!socket::is_port(socket) || self.ports.contains_key(&socket));
+    fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool {
+        assert!(self.is_open(via));
         if self.unreachable.contains(&to) {
             return false;
         }
         self.asked.push(Asked {
-            socket,
+            via,
             to,
             message: message.to_vec(),
         });
@@ -315,8 +323,8 @@ impl<'a> World<'a> {
     /// The question that was asked as `nth` is answered from `from`.
     pub fn respond_from(&mut self, nth: usize, from: SocketAddr, build: impl FnOnce(&mut Message)) {
         let asked = &self.effects.asked[nth];
-        let (socket, message) = (asked.socket, response_to(&asked.message, build));
-        self.receive(socket, from, &message);
+        let (via, message) = (asked.via, response_to(&asked.message, build));
+        self.receive(via, from, &message);
     }
 
     /// The question that was asked as `nth` is answered by whom it was asked.
@@ -328,39 +336,45 @@ impl<'a> World<'a> {
     /// These bytes answer the last question.
     pub fn respond_bytes(&mut self, message: &[u8]) {
         let asked = self.effects.asked.last().unwrap();
-        let (socket, to) = (asked.socket, asked.to);
-        self.receive(socket, to, message);
+        let (via, to) = (asked.via, asked.to);
+        self.receive(via, to, message);
     }
 
     /// What comes to a port that is not open is not ours.
-    pub fn receive(&mut self, socket: u16, from: SocketAddr, message: &[u8]) {
-        let question = match self.effects.ports.get(&socket) {
-            None if socket::is_port(socket) => return,
-            question => question.copied().unwrap_or(u16::MAX),
+    pub fn receive(&mut self, via: Via, from: SocketAddr, message: &[u8]) {
+        if !self.effects.is_open(via) {
+            return;
+        }
+        let question = via.port().map(|port| self.effects.ports[&port]);
+        let origin = Origin {
+            via,
+            question: question.unwrap_or(u16::MAX),
+            from,
         };
         let turn = Self::turn(self.now, &self.policy);
         let effects = &mut self.effects;
-        self.engine
-            .response(&turn, socket, question, from, message, effects);
+        self.engine.response(&turn, origin, message, effects);
     }
 
     /// ICMP says that the question that was asked as `nth` did not arrive, and quotes so much of it.
     pub fn unreachable(&mut self, nth: usize, id: Option<u16>) {
-        let socket = self.effects.asked[nth].socket;
-        let Some(&question) = self.effects.ports.get(&socket) else {
+        let port = self.effects.asked[nth].via.port();
+        let opened = port.and_then(|port| Some((port, *self.effects.ports.get(&port)?)));
+        let Some((port, question)) = opened else {
             return;
         };
         let turn = Self::turn(self.now, &self.policy);
         let effects = &mut self.effects;
-        self.engine
-            .unreachable(&turn, socket, question, id, effects);
+        self.engine.unreachable(&turn, port, question, id, effects);
     }
 
     /// The stream that was opened last ends.
     pub fn lose_stream(&mut self) {
-        let socket = self.effects.asked.last().unwrap().socket;
+        let Via::Stream { slot } = self.effects.asked.last().unwrap().via else {
+            panic!("asked in a datagram");
+        };
         let turn = Self::turn(self.now, &self.policy);
-        self.engine.lost(&turn, socket, &mut self.effects);
+        self.engine.lost(&turn, slot, &mut self.effects);
     }
 
     pub fn pass(&mut self, millis: u64) {

@@ -13,21 +13,21 @@ fn forged_answers_are_counted_by_kind_and_not_taken() {
         // Another address, another port: not from whom was asked.
         world.respond_from(0, UPSTREAM_2.parse().unwrap(), answer_a(60));
         world.respond_from(0, SocketAddr::new(to.ip(), 54), answer_a(60));
-        let socket = world.effects.asked[0].socket;
-        let other = world.effects.asked[1].socket;
+        let via = world.effects.asked[0].via;
+        let other = world.effects.asked[1].via;
         let good = response_to(&world.effects.asked[0].message, answer_a(60));
         // To another question's port; another ID, another question, a query instead of a response, no message at all.
         world.receive(other, to, &good);
-        world.receive(socket, to, &good[..1]);
+        world.receive(via, to, &good[..1]);
         let mut wrong_id = good.clone();
         wrong_id[0] ^= 1;
-        world.receive(socket, to, &wrong_id);
+        world.receive(via, to, &wrong_id);
         let mut wrong_name = good.clone();
         wrong_name[13] = b'b';
-        world.receive(socket, to, &wrong_name);
+        world.receive(via, to, &wrong_name);
         let mut a_query = good.clone();
         a_query[2] &= 0x7f;
-        world.receive(socket, to, &a_query);
+        world.receive(via, to, &a_query);
         let counted = [
             Counter::UpstreamForged,
             Counter::UpstreamUnmatched,
@@ -36,7 +36,7 @@ fn forged_answers_are_counted_by_kind_and_not_taken() {
         assert_eq!(counted.map(|counter| world.get(counter)), [5, 2, 0]);
         assert!(world.effects.replies.is_empty());
         // The true answer still counts.
-        world.receive(socket, to, &good);
+        world.receive(via, to, &good);
         assert_eq!(world.effects.replies.len(), 1);
     });
 }
@@ -47,24 +47,24 @@ fn whoever_has_found_a_port_gets_few_guesses_at_its_id() {
         with_world(Settings::DEFAULT, |world| {
             world.effects.stream_limit = streams;
             world.ask(1, &query("a.example.", 1));
-            let (socket, to) = (world.effects.asked[0].socket, world.effects.asked[0].to);
+            let (via, to) = (world.effects.asked[0].via, world.effects.asked[0].to);
             let good = response_to(&world.effects.asked[0].message, answer_a(60));
             let right = u16::from_be_bytes([good[0], good[1]]);
             let mut guesses = 0;
             for id in (0..=u16::MAX).filter(|id| *id != right) {
-                if !world.effects.ports.contains_key(&socket) {
+                if !world.effects.is_open(via) {
                     break;
                 }
                 let guess = [&id.to_be_bytes(), &good[2..]].concat();
-                world.receive(socket, to, &guess);
+                world.receive(via, to, &guess);
                 guesses += 1;
             }
             assert!(guesses <= 16, "{guesses}");
             // Asked again where the guesses are worth nothing.
             assert_eq!(world.effects.asked.len(), 2);
-            assert_ne!(world.effects.asked[1].socket, socket);
+            assert_ne!(world.effects.asked[1].via, via);
             assert_eq!(world.effects.streams.len(), streams);
-            world.receive(socket, to, &good);
+            world.receive(via, to, &good);
             assert!(world.effects.replies.is_empty(), "the old port is closed");
             world.respond(answer_a(60));
             assert_eq!(world.effects.replies.len(), 1);
@@ -273,7 +273,7 @@ impl Chaos {
             match kind {
                 2 => drop(message.set_response_code(ResponseCode::ServFail)),
                 3 => drop(message.set_response_code(ResponseCode::FormErr)),
-                4 if socket::is_port(asked.socket) => drop(message.set_truncated(true)),
+                4 if !asked.via.is_stream() => drop(message.set_truncated(true)),
                 _ => (0..count).for_each(|_| {
                     let rdata = RData::A(A::new(192, 0, 2, address_of(&owner)));
                     message.add_answer(Record::from_rdata(owner.clone(), 5, rdata));
@@ -287,7 +287,7 @@ impl Chaos {
             }
             bytes.truncate(bytes.len() - self.random.below(3));
         }
-        world.receive(asked.socket, asked.to, &bytes);
+        world.receive(asked.via, asked.to, &bytes);
     }
 
     /// Every reply is its query's: asked for once, its ID and question to the letter, never too long.
@@ -363,7 +363,7 @@ fn any_bytes_into_the_engine_never_panic_and_never_exceed_the_limit() {
     with_world(Settings::DEFAULT, |world| {
         world.ask(1, &query("a.example.", 1));
         let question = world.effects.asked[0].message.clone();
-        let (socket, to) = (world.effects.asked[0].socket, world.effects.asked[0].to);
+        let (via, to) = (world.effects.asked[0].via, world.effects.asked[0].to);
         let good = response_to(&question, |message| {
             message.add_answer(address("a.example.", 60, 1));
             message.add_name_server(soa("example.", 5, 5));
@@ -398,7 +398,7 @@ fn any_bytes_into_the_engine_never_panic_and_never_exceed_the_limit() {
                 bytes[..2].copy_from_slice(&question[..2]);
                 bytes[12..end].copy_from_slice(&question[12..end]);
             }
-            world.receive(socket, to, &bytes);
+            world.receive(via, to, &bytes);
             for (_, reply) in world.effects.replies.drain(..) {
                 assert!(reply.len() <= 1232 && Header::parse(&reply).unwrap().has(flag::QR));
             }

@@ -75,7 +75,7 @@ fn a_wrong_answer_over_a_stream_is_a_failed_attempt() {
             let mut bytes = response_to(&asked.message, answer_a(60));
             // Another ID, another letter of the name.
             bytes[[1, 13][wrong]] ^= 2;
-            world.receive(asked.socket, asked.to, &bytes);
+            world.receive(asked.via, asked.to, &bytes);
             assert_eq!(world.asked().last().unwrap(), UPSTREAM_2);
             world.respond(answer_a(60));
             assert_eq!(world.last_reply().answers().len(), 1);

@@ -537,13 +537,13 @@ fn a_server_that_answers_after_the_end_is_late_and_no_forger() {
         world.miss(1, &query("a.example.", 1));
         world.pass(Settings::DEFAULT.give_up_ms);
         assert_eq!(world.engine.in_flight(), 0);
-        let (socket, to) = (world.effects.asked[0].socket, world.effects.asked[0].to);
+        let (via, to) = (world.effects.asked[0].via, world.effects.asked[0].to);
         let late = response_to(&world.effects.asked[0].message, answer_a(60));
         let mut wrong_id = late.clone();
         wrong_id[0] ^= 1;
-        world.receive(socket, to, &wrong_id);
-        world.receive(socket, UPSTREAM_OTHER.parse().unwrap(), &late);
-        world.receive(socket, to, &late);
+        world.receive(via, to, &wrong_id);
+        world.receive(via, UPSTREAM_OTHER.parse().unwrap(), &late);
+        world.receive(via, to, &late);
         let counted = |world: &World<'_>| {
             [
                 Counter::UpstreamLate,
@@ -554,7 +554,7 @@ fn a_server_that_answers_after_the_end_is_late_and_no_forger() {
             .map(|counter| world.get(counter))
         };
         assert_eq!(counted(world), [1, 1, 1, 0]);
-        assert!(!world.effects.ports.contains_key(&socket), "closed with it");
+        assert!(!world.effects.is_open(via), "closed with it");
         // Nobody waits for ever.
         assert!(!world.effects.ports.is_empty());
         world.pass(10_000);
@@ -639,8 +639,8 @@ fn where_ports_are_scarce_a_new_question_takes_that_of_the_oldest() {
             world.pass(1);
         }
         assert_eq!(world.effects.asked.len(), 5);
-        let closed = world.effects.asked[0].socket;
-        assert!(!world.effects.ports.contains_key(&closed), "the oldest");
+        let closed = world.effects.asked[0].via;
+        assert!(!world.effects.is_open(closed), "the oldest");
         world.respond(answer_a(60));
         assert_eq!(world.last_reply().id(), 4);
         // Its question is asked again.

@@ -1,7 +1,6 @@
 //! Datagrams that may still be answered, and those of them that nobody waits for any more.
 
 use super::{ATTEMPTS, Attempt, PendingTable};
-use crate::engine::socket::is_port;
 use crate::forward::upstreams::UpstreamConfig;
 use crate::time::Instant;
 use heapless::Vec;
@@ -10,7 +9,7 @@ use heapless::Vec;
 #[derive(Clone, Copy, Debug)]
 pub struct Lingering {
     /// The port's name.
-    pub socket: u16,
+    pub port: u16,
     /// The message ID.
     pub id: u16,
     /// Who was asked.
@@ -24,7 +23,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     pub fn take_live_ports(&mut self, index: u16) -> Vec<Attempt, ATTEMPTS> {
         let mut taken = Vec::new();
         if let Some(pending) = self.questions.get_mut(index) {
-            let live = |attempt: &&mut Attempt| attempt.live && is_port(attempt.socket);
+            let live = |attempt: &&mut Attempt| attempt.live && attempt.port().is_some();
             for attempt in pending.attempts.iter_mut().filter(live) {
                 // Cannot be full: it holds as many.
                 let _ = taken.push(*attempt);
@@ -39,7 +38,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     pub fn oldest_datagram(&self) -> Option<(u16, Attempt)> {
         let waiting = self.questions.iter().flat_map(|(index, pending)| {
             let attempts = pending.attempts.iter();
-            let waits = |attempt: &&Attempt| attempt.live && is_port(attempt.socket);
+            let waits = |attempt: &&Attempt| attempt.live && attempt.port().is_some();
             attempts.filter(waits).map(move |attempt| (index, *attempt))
         });
         waiting.min_by_key(|(_, attempt)| attempt.sent)
@@ -52,7 +51,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         server: UpstreamConfig,
         until: Instant,
     ) -> Option<u16> {
-        let (socket, id) = (attempt.socket, attempt.id);
+        let (port, id) = (attempt.port()?, attempt.id);
         let oldest = if self.lingering.is_full() {
             self.lingering.pop_front()
         } else {
@@ -60,29 +59,29 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         };
         // Cannot be full: room was made.
         let _ = self.lingering.push_back(Lingering {
-            socket,
+            port,
             id,
             server,
             until,
         });
-        oldest.map(|oldest| oldest.socket)
+        oldest.map(|oldest| oldest.port)
     }
 
     /// Whom a port was opened for that nobody waits for any more.
     #[must_use]
-    pub fn lingering(&self, socket: u16) -> Option<&Lingering> {
-        self.lingering.iter().find(|ended| ended.socket == socket)
+    pub fn lingering(&self, port: u16) -> Option<&Lingering> {
+        self.lingering.iter().find(|ended| ended.port == port)
     }
 
     /// Forgets one. Whether there was one: its port is to be closed.
-    pub fn forget_lingering(&mut self, socket: u16) -> bool {
+    pub fn forget_lingering(&mut self, port: u16) -> bool {
         let mut found = false;
         // Bound: each that is there goes round once, which keeps their order.
         for _ in 0..self.lingering.len() {
             let Some(ended) = self.lingering.pop_front() else {
                 break;
             };
-            if ended.socket == socket {
+            if ended.port == port {
                 found = true;
             } else {
                 // Cannot be full: one has just left it.
@@ -98,6 +97,6 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         is_over
             .then(|| self.lingering.pop_front())
             .flatten()
-            .map(|ended| ended.socket)
+            .map(|ended| ended.port)
     }
 }

@@ -73,7 +73,7 @@ fn what_is_put_in_is_found_and_freed() {
     );
     let attempt = Attempt {
         upstream: 3,
-        socket: 1,
+        via: Some(Via::Stream { slot: 1 }),
         id: 9,
         sent: Instant::from_millis(0),
         live: true,
@@ -90,7 +90,7 @@ fn what_is_put_in_is_found_and_freed() {
         Err(NotBegun),
         "no more than that"
     );
-    assert_eq!(table.by_socket(1).map(|(index, _)| index), Some(index));
+    assert_eq!(table.by_stream(1).map(|(index, _)| index), Some(index));
     for id in 0..3 {
         table.join(index, waiter(5, id), None).expect("room");
     }
@@ -103,7 +103,7 @@ fn what_is_put_in_is_found_and_freed() {
     assert_eq!((table.waiters.len(), table.aliases.len()), (4, 1));
     table.remove(index);
     assert_eq!(
-        (table.find(key.hash_under(7), &key), table.by_socket(1)),
+        (table.find(key.hash_under(7), &key), table.by_stream(1)),
         (None, None)
     );
     assert_eq!((table.waiters.len(), table.aliases.len()), (0, 0));
@@ -187,10 +187,10 @@ fn a_datagram_that_nobody_waits_for_lingers_until_its_time_is_over_or_others_nee
         edns: true,
         strategy: crate::forward::upstreams::Strategy::Ordered,
     };
-    let attempt = |socket| Attempt {
+    let attempt = |port| Attempt {
         upstream: 0,
-        socket,
-        id: socket,
+        via: Some(Via::Datagram { port }),
+        id: port,
         sent: Instant::from_millis(0),
         live: true,
         edns: true,
@@ -198,10 +198,10 @@ fn a_datagram_that_nobody_waits_for_lingers_until_its_time_is_over_or_others_nee
         overdue: false,
         forged: 0,
     };
-    let until = |socket: u16| Instant::from_millis(u64::from(socket));
+    let until = |port: u16| Instant::from_millis(u64::from(port));
     let count = LINGERING as u16;
-    for socket in 1_000..1_000 + count {
-        assert_eq!(table.linger(&attempt(socket), server, until(socket)), None);
+    for port in 1_000..1_000 + count {
+        assert_eq!(table.linger(&attempt(port), server, until(port)), None);
     }
     let one_more = table.linger(&attempt(2_000), server, until(2_000));
     assert_eq!(one_more, Some(1_000), "the oldest makes room");

@@ -1,0 +1,59 @@
+//! The ways to an upstream server, and what comes back by them.
+
+use core::net::SocketAddr;
+
+/// How a message goes to an upstream server. The caller names ports and streams; a name is one question's for as long as it is
+/// open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// A datagram, from a source port that nothing else uses.
+    Datagram {
+        /// The port's own number, or a place of the caller's.
+        port: u16,
+    },
+    /// A TCP connection, for one question.
+    Stream {
+        /// The caller's place of it.
+        slot: u16,
+    },
+}
+
+impl Via {
+    /// The source port, if it is a datagram's.
+    #[must_use]
+    pub const fn port(self) -> Option<u16> {
+        match self {
+            Self::Datagram { port } => Some(port),
+            Self::Stream { .. } => None,
+        }
+    }
+
+    /// Whether only the server itself can have answered. A stream cannot be forged by somebody who does not see it.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        match self {
+            Self::Datagram { .. } => false,
+            Self::Stream { .. } => true,
+        }
+    }
+}
+
+/// Where something came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The way that it came by.
+    pub via: Via,
+    /// What the port was opened for; a stream's question is found.
+    pub question: u16,
+    /// Who sent it.
+    pub from: SocketAddr,
+}
+
+/// Why there is no source port for a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPort {
+    /// As many as there can be are open: one has to be closed first.
+    Full,
+    /// The system does not give one, for this server at least.
+    Failed,
+}
