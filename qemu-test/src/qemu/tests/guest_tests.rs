@@ -1,7 +1,8 @@
 //! Black-box tests of the appliance that need what the host's kernel may lack, on a guest's kernel.
 //!
 //! The first root is the whole machine: busybox, the kernel's modules, the test program with the appliance and the tools
-//! that it calls, all of them this host's, each at the path that it has here.
+//! that it calls, all of them this host's. The test program knows the path of the appliance: a link leads from there to where
+//! it is in the guest. Init makes the links when everything is mounted, so the checkout may be anywhere, below `/tmp` too.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,8 +29,10 @@ const MODULES: [&str; 6] = [
     "af_packet",
     "ipv6",
 ];
-/// What init calls busybox by.
-const APPLETS: [&str; 5] = ["echo", "insmod", "mount", "poweroff", "sh"];
+/// What init and its command call busybox by.
+const APPLETS: [&str; 7] = ["echo", "insmod", "ln", "mkdir", "mount", "poweroff", "sh"];
+/// Where the guest has what was built here: a folder that no host has, and nothing is mounted over.
+const BUILT: &str = "/built-here";
 /// What the tests call.
 const TOOLS: [&str; 2] = ["ip", "ethtool"];
 /// An emulated processor runs all of the tests of VLANs in a minute.
@@ -98,11 +101,6 @@ fn first_root(bench: &Bench, program: &Path, filter: &str) -> Result<Vec<u8>> {
     root.archive.character_device("dev/console", 5, 1);
     let init = workspace::root().join("qemu-test/guest-tests/init");
     root.archive.program("init", &read(&init)?);
-    let line = format!(
-        "#!/bin/sh\nexec {} {filter} --test-threads 1\n",
-        program.display()
-    );
-    root.archive.program("run-tests", line.as_bytes());
     root.archive.program("bin/busybox", &read(&busybox)?);
     for applet in APPLETS {
         root.archive.link(&format!("bin/{applet}"), "busybox");
@@ -123,16 +121,34 @@ fn first_root(bench: &Bench, program: &Path, filter: &str) -> Result<Vec<u8>> {
         .nth(2)
         .context("a test program is in deps/")?
         .join("xdnsd");
+    let mut command = String::from("#!/bin/sh\nset -e\n");
     for path in [program, &appliance] {
-        root.with_libraries(path, &stripped(bench, path)?)?;
+        let built = Path::new(BUILT).join(path.file_name().context("a program has a name")?);
+        root.with_libraries(path, &built, &stripped(bench, path)?)?;
+        command += &link(&built, path)?;
     }
+    command += &format!("exec {} {filter} --test-threads 1\n", shell_word(program)?);
+    root.archive.program("run-tests", command.as_bytes());
     for tool in TOOLS {
         let path = find_program(tool).with_context(|| format!("no {tool} on this machine"))?;
-        root.with_libraries(&path, &read(&path)?)?;
+        root.with_libraries(&path, &path, &read(&path)?)?;
         root.archive
             .link(&format!("bin/{tool}"), &path.to_string_lossy());
     }
     Ok(root.archive.finish())
+}
+
+/// Lines of a shell script that make `path` lead to `built`.
+fn link(built: &Path, path: &Path) -> Result<String> {
+    let folder = shell_word(path.parent().context("a program is in a folder")?)?;
+    let (built, path) = (shell_word(built)?, shell_word(path)?);
+    Ok(format!("mkdir -p {folder}\nln -s {built} {path}\n"))
+}
+
+/// A path as one word of a shell script, whatever is in it.
+fn shell_word(path: &Path) -> Result<String> {
+    let path = path.to_str().context("a path is UTF-8")?;
+    Ok(format!("'{}'", path.replace('\'', r"'\''")))
 }
 
 /// An archive and what is in it.
@@ -149,7 +165,7 @@ impl Root {
         }
     }
 
-    /// A file at the path that it has here, and the directories that lead to it.
+    /// A file, and the directories that lead to it.
     fn file(&mut self, path: &Path, data: &[u8]) {
         let name = path.to_string_lossy();
         let name = name.trim_start_matches('/');
@@ -161,9 +177,9 @@ impl Root {
         }
     }
 
-    /// A program, and the libraries that the dynamic loader would find for it.
-    fn with_libraries(&mut self, path: &Path, data: &[u8]) -> Result<()> {
-        self.file(path, data);
+    /// The program of this host at `path`, as `data` at `place`, and the libraries that the dynamic loader finds for it here.
+    fn with_libraries(&mut self, path: &Path, place: &Path, data: &[u8]) -> Result<()> {
+        self.file(place, data);
         for word in output_of(Command::new("ldd").arg(path))?.split_whitespace() {
             if word.starts_with('/') {
                 self.file(Path::new(word), &read(Path::new(word))?);
@@ -182,4 +198,25 @@ fn stripped(bench: &Bench, path: &Path) -> Result<Vec<u8>> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("read {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A checkout below what the guest mounts over (`/tmp`, `/run`, `/dev`), or with a name that a shell would split.
+    #[test]
+    fn link_leads_to_what_was_built_wherever_the_checkout_is() {
+        let folder = std::env::temp_dir().join(format!("xdnsd-links-{}", std::process::id()));
+        fs::create_dir(&folder).expect("a folder");
+        let built = folder.join("built");
+        fs::write(&built, "it").expect("a file");
+        for name in ["tmp/x", "a b/c", "it's/here", "$HOME/`d`"] {
+            let path = folder.join(name).join("xdnsd");
+            let script = link(&built, &path).expect("a script");
+            output_of(Command::new("sh").args(["-ec", &script])).expect("it runs");
+            assert_eq!(fs::read(&path).expect("it leads there"), b"it", "{name}");
+        }
+        fs::remove_dir_all(&folder).expect("removed");
+    }
 }
