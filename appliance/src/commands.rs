@@ -50,7 +50,11 @@ pub fn all(
                 [] => cache.clear(),
                 words => cache.remove_below(&name_of(words)?),
             };
-            Ok(writeln!(out, "{removed} answers forgotten")?)
+            Ok(writeln!(
+                out,
+                "{} forgotten",
+                text::count(removed, "answer")
+            )?)
         })
         .with("cache save", move |words, out| {
             no_more(words)?;
@@ -58,7 +62,7 @@ pub fn all(
                 .as_ref()
                 .ok_or_else(|| Failure::Refused("the config names no snapshot".into()))?;
             let answers = saver.save().map_err(Failure::Refused)?;
-            Ok(writeln!(out, "{answers} answers saved")?)
+            Ok(writeln!(out, "{} saved", text::count(answers, "answer"))?)
         })
 }
 

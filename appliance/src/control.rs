@@ -44,7 +44,7 @@ const ERROR: &str = "error: ";
 /// Stands for a line's end in it. No text that is shown has one of its own.
 const LINE_END: &str = "\t";
 /// Bytes of a UNIX socket's path, without the closing zero (unix(7)).
-const PATH_BYTES_MAX: usize = 107;
+pub const PATH_BYTES_MAX: usize = 107;
 
 /// Why a request was not carried out.
 #[derive(Debug)]

@@ -31,6 +31,7 @@ use crate::retry::Retry;
 use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
+use crate::text;
 use crate::worker::{
     Letter, Lookup, LookupProgram, Mailbox, QueueName, look_at_reserved_ports, queries_by_device,
 };
@@ -218,7 +219,8 @@ impl Daemon {
         if !self.is_ready && endpoints > 0 {
             self.is_ready = true;
             let workers = self.crew.workers();
-            info!("ready: {endpoints} endpoints, {workers} workers");
+            let endpoints = text::count(endpoints, "endpoint");
+            info!("ready: {endpoints}, {}", text::count(workers, "worker"));
             self.notify.tell("READY=1\nSTATUS=ready");
         }
     }

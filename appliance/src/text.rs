@@ -28,6 +28,13 @@ const fn is_plain(char: char) -> bool {
     )
 }
 
+/// `1 line`, `2 lines`: of a noun that takes an s.
+#[must_use]
+pub fn count(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 /// `text` in one line.
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {
@@ -102,6 +109,12 @@ mod tests {
     use super::*;
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
+
+    #[test]
+    fn one_is_not_many() {
+        let said = [0, 1, 2].map(|lines| count(lines, "line"));
+        assert_eq!(said, ["0 lines", "1 line", "2 lines"]);
+    }
 
     #[test]
     fn what_a_terminal_would_obey_is_escaped() {

@@ -7,9 +7,13 @@ use xdnsd_core::policy::acl::PREFIXES_MAX;
 
 use super::Config;
 use super::error::Source;
+use super::explain;
 use super::read::Placed;
-use super::schema::{Access, BlockWord, Cache, Edns, Filter, Forward, Interface, Local, Upstream};
+use super::schema::{
+    Access, BlockWord, Cache, Control, Edns, Filter, Forward, Interface, Local, Upstream,
+};
 use super::types::Network;
+use crate::control::PATH_BYTES_MAX as SOCKET_PATH_BYTES_MAX;
 use crate::policy::local::{LocalBuilder, LocalInput};
 use crate::policy::routes::parse_suffix;
 
@@ -194,6 +198,20 @@ pub fn sections(source: &mut Source, config: &Config) {
     networks(source, &config.access);
     silent_ports(source, &config.access);
     unknown_clients(source, &config.edns);
+    socket(source, &config.control);
+}
+
+/// A path that no socket can have.
+fn socket(source: &mut Source, control: &Control) {
+    let len = control
+        .socket
+        .as_deref()
+        .map_or(0, |path| path.as_os_str().len());
+    if len > SOCKET_PATH_BYTES_MAX {
+        let problem = format!("the path has {len} bytes");
+        let allowed = format!("at most {SOCKET_PATH_BYTES_MAX} bytes");
+        source.fault("control.socket", problem, allowed);
+    }
 }
 
 /// Times that cross.
@@ -226,11 +244,11 @@ fn local(source: &mut Source, local: &Local) {
     };
     for (index, record) in local.records.iter().enumerate() {
         if let Err(problem) = builder.add_text(record, local.ttl) {
-            let allowed = "\"NAME [TTL] TYPE DATA\" as in a zone file";
+            let hint = explain::record(record).unwrap_or_default();
             source.fault(
                 &format!("local.records[{index}]"),
-                format!("`{record}`: {problem}"),
-                allowed,
+                format!("`{record}`: {problem}{hint}"),
+                "\"NAME [TTL] TYPE DATA\" as in a zone file, the TTL in seconds",
             );
         }
     }
@@ -239,9 +257,21 @@ fn local(source: &mut Source, local: &Local) {
 /// The addresses that blocked names get.
 fn block_addresses(source: &mut Source, filter: &Filter) {
     let wanted = filter.answer == BlockWord::Address;
-    if wanted == filter.addresses.is_empty() {
-        let problem = "belongs to answer = \"address\", and that to it";
-        source.fault("filter.addresses", problem, "both or none");
+    if wanted && filter.addresses.is_empty() {
+        let problem = "\"address\" needs addresses to answer with";
+        source.fault(
+            "filter.answer",
+            problem,
+            "with addresses = [\"192.0.2.1\"], for example",
+        );
+    }
+    if !wanted && !filter.addresses.is_empty() {
+        let problem = format!("not used with answer = \"{}\"", filter.answer.word());
+        source.fault(
+            "filter.addresses",
+            problem,
+            "with answer = \"address\" alone",
+        );
     }
     if let [first, second] = filter.addresses[..]
         && first.is_ipv4() == second.is_ipv4()

@@ -7,7 +7,10 @@ mod check;
 mod devices;
 mod engine;
 mod error;
+mod explain;
 mod foreign;
+mod hint;
+mod mismatch;
 mod policy;
 mod read;
 mod reference;
@@ -35,8 +38,8 @@ pub use types::{
 
 use crate::text;
 use error::Source;
+pub(crate) use hint::nearest;
 use read::Document;
-pub(crate) use read::nearest;
 
 /// A config file larger than this is a mistake.
 const FILE_BYTES_MAX: u64 = 1 << 20;

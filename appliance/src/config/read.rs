@@ -6,13 +6,11 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 
 use super::error::Source;
+use super::hint::{self, did_you_mean, heading};
+use super::mismatch::{self, Shape};
 use super::schema::SECTIONS;
 use super::value::{Kind, Value};
 use super::{foreign, syntax};
-use crate::text;
-
-/// Longest part of a wrong value that is shown, in bytes.
-const SHOWN_MAX: usize = 80;
 
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +76,8 @@ pub struct Key {
     pub allowed: fn(Option<&RangeInclusive<u64>>) -> String,
     /// Where only certain words are allowed: each and what it means.
     pub words: &'static [(&'static str, &'static str)],
+    /// Whether its value is never shown.
+    pub is_secret: bool,
     /// The default as TOML. `None`: the key is required.
     pub default: Option<fn() -> String>,
 }
@@ -94,8 +94,14 @@ impl Key {
     }
 
     /// The number that a text means, where the key could have it.
-    fn number_in(&self, text: &str) -> Option<u64> {
-        let number = text.trim().parse().ok().or_else(|| {
+    pub fn number_in(&self, text: &str) -> Option<u64> {
+        let whole = || {
+            let number: f64 = text.trim().parse().ok()?;
+            // Above, integers are not exact any more; no key goes there.
+            let is_whole = number.fract() == 0.0 && (0.0..9e15).contains(&number);
+            is_whole.then_some(number as u64)
+        };
+        let number = text.trim().parse().ok().or_else(whole).or_else(|| {
             let per_second = unit(self.name)?.per_second;
             Some(micros(text)?.checked_mul(per_second)? / 1_000_000)
         })?;
@@ -178,76 +184,54 @@ impl Fields<'_, '_> {
         remember_elements(self.source, &path, &value);
         let span = value.span();
         match T::deserialize(ValueDeserializer::from(value)) {
-            Ok(value) => self
-                .in_range(key, &path, span, &value)
-                .then_some(value)
-                .or(default),
+            Ok(value) => {
+                let is_right = match (&key.range, value.measure()) {
+                    (Some(range), Some(measure)) if !range.contains(&measure) => {
+                        self.out_of_range(key, &path, &span, T::KIND, (measure, value.to_toml()));
+                        false
+                    }
+                    _ => true,
+                };
+                is_right.then_some(value).or(default)
+            }
             Err(error) => {
-                let place = error.span().unwrap_or_else(|| span.clone());
-                let (problem, allowed) = self.explain::<T>(key, &place, span == place, &error);
-                self.source.fault_at(place.start, &path, problem, allowed);
+                self.refuse(key, &path, &span, &error, &const { Shape::of::<T>() });
                 default
             }
         }
     }
 
-    /// What is wrong with a value that cannot be read, and what is allowed.
-    fn explain<T: Value>(
-        &self,
+    /// Notes a value that cannot be read. Not generic: there are as many readers as types.
+    fn refuse(
+        &mut self,
         key: &Key,
-        place: &Range<usize>,
-        is_whole: bool,
+        path: &str,
+        span: &Range<usize>,
         error: &toml::de::Error,
-    ) -> (String, String) {
+        shape: &Shape,
+    ) {
+        let place = error.span().unwrap_or_else(|| span.clone());
         let raw = self.source.written(place.clone());
-        let wanted = if is_whole {
-            T::KIND
-        } else {
-            T::ELEMENT.unwrap_or(T::KIND)
-        };
-        let allowed = key.allowed();
-        let shown = text::line_up_to(raw, SHOWN_MAX);
-        let text = text_of(raw);
-        match (wanted, Kind::of(raw)) {
-            (Kind::Integer, Some(Kind::Integer)) => (format!("{shown} is out of range"), allowed),
-            (Kind::Integer, _) => {
-                let instead = text.as_deref().and_then(|text| key.number_in(text));
-                let instead = instead.map(|number| number.to_string());
-                let example = instead.or_else(|| Some(key.default?()));
-                let example = example.map(|number| format!(", such as {number}"));
-                let example = example.unwrap_or_default();
-                (format!("{shown}: {allowed}{example}"), String::new())
-            }
-            (Kind::Boolean, _) => (format!("{shown}: {allowed}, without quotes"), String::new()),
-            (Kind::List, found) if found != Some(Kind::List) => (
-                format!("{shown}: a list stands in brackets: [{shown}]"),
-                allowed,
-            ),
-            (Kind::Text, Some(Kind::Text)) => {
-                let problem = text.and_then(|text| T::explain(&text));
-                (
-                    problem.unwrap_or_else(|| error.message().to_owned()),
-                    allowed,
-                )
-            }
-            (Kind::Text, found) if found != Some(Kind::List) => (
-                format!("{shown}: text stands in quotes: \"{shown}\""),
-                allowed,
-            ),
-            (Kind::Text | Kind::List, _) => (error.message().to_owned(), allowed),
-        }
+        let (problem, allowed) =
+            mismatch::explain(shape, key, raw, *span == place, error.message());
+        self.source.fault_at(place.start, path, problem, allowed);
     }
 
-    fn in_range<T: Value>(&mut self, key: &Key, path: &str, span: Range<usize>, value: &T) -> bool {
-        let (Some(range), Some(measure)) = (&key.range, value.measure()) else {
-            return true;
+    fn out_of_range(
+        &mut self,
+        key: &Key,
+        path: &str,
+        span: &Range<usize>,
+        kind: Kind,
+        (measure, shown): (u64, String),
+    ) {
+        let problem = match (kind, measure) {
+            (Kind::List, 0) => "the list is empty".to_owned(),
+            (Kind::List, _) => format!("{measure} elements are too many"),
+            (Kind::Integer | Kind::Boolean | Kind::Text, _) => format!("{shown} is out of range"),
         };
-        if !range.contains(&measure) {
-            let problem = format!("{} is out of range", value.to_toml());
-            self.source
-                .fault_at(span.start, path, problem, key.allowed());
-        }
-        range.contains(&measure)
+        self.source
+            .fault_at(span.start, path, problem, key.allowed());
     }
 }
 
@@ -262,12 +246,6 @@ fn is_section(value: &Spanned<DeValue<'_>>) -> bool {
         | DeValue::Boolean(_)
         | DeValue::Datetime(_) => false,
     }
-}
-
-/// The text of a value that was written in quotes.
-fn text_of(raw: &str) -> Option<String> {
-    let table: toml::Table = format!("text = {raw}").parse().ok()?;
-    Some(table.get("text")?.as_str()?.to_owned())
 }
 
 /// Every element of a list can be named by a later fault.
@@ -321,9 +299,11 @@ impl<'s, 'i> Document<'s, 'i> {
         self.source.remember(S::NAME, name.span());
         let span = value.span();
         let DeValue::Table(table) = value.into_inner() else {
-            let (problem, allowed) = ("is a section and may stand once", S::NAME);
-            self.source
-                .fault_at(span.start, S::NAME, problem, format!("[{allowed}]"));
+            let problem = format!(
+                "is a section that stands once: [{}], and its keys below",
+                S::NAME
+            );
+            self.source.fault_at(span.start, S::NAME, problem, "");
             return None;
         };
         Some(table)
@@ -348,9 +328,8 @@ impl<'s, 'i> Document<'s, 'i> {
             let span = value.span();
             self.source.remember(&path, span.clone());
             let DeValue::Table(table) = value.into_inner() else {
-                let allowed = format!("[[{}]]", S::NAME);
-                self.source
-                    .fault_at(span.start, S::NAME, "is a section", allowed);
+                let problem = format!("is a section: [[{}]], and its keys below", S::NAME);
+                self.source.fault_at(span.start, S::NAME, problem, "");
                 continue;
             };
             let section = self.section(path.clone(), table);
@@ -368,80 +347,57 @@ impl<'s, 'i> Document<'s, 'i> {
         };
         let section = S::read(&mut fields);
         let Fields { path, table, .. } = fields;
-        let known: Vec<&str> = S::KEYS.iter().map(|key| key.name).collect();
-        for name in table.keys() {
-            unknown(self.source, &path, name, &known);
+        for (name, value) in &table {
+            unknown_key::<S>(self.source, &path, name, value);
         }
         section
     }
 
-    /// Notes what was not taken out.
+    /// Notes what was not taken out. A section that was misspelt is not missed as well.
     pub fn finish(self) {
         let known: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
-        for name in self.table.keys() {
-            unknown(self.source, "", name, &known);
+        for (name, value) in &self.table {
+            let (place, name) = (name.span(), name.get_ref());
+            let homes = hint::sections_with(name);
+            let problem = if homes.is_empty() || is_section(value) {
+                if let Some(meant) = hint::meant(name, &known) {
+                    self.source.remember(meant, place.clone());
+                }
+                format!("unknown section{}", did_you_mean(name, &known))
+            } else {
+                for home in &homes {
+                    let section = home.trim_matches(['[', ']']);
+                    self.source.remember(section, place.clone());
+                }
+                format!(
+                    "a key stands below the line of its section: {}",
+                    homes.join(" or ")
+                )
+            };
+            self.source
+                .fault_at(place.start, name, problem, known.join(", "));
         }
     }
 }
 
-/// Notes a name that stands for nothing, under `path` or, where that is empty, on its own.
-fn unknown(source: &mut Source, path: &str, name: &Spanned<DeString<'_>>, known: &[&str]) {
+/// Notes a key that the section has not: misspelt, another section's, or a section itself.
+fn unknown_key<S: Section>(
+    source: &mut Source,
+    path: &str,
+    name: &Spanned<DeString<'_>>,
+    value: &Spanned<DeValue<'_>>,
+) {
     let (place, name) = (name.span().start, name.get_ref());
-    let (what, path) = match path {
-        "" => ("section", name.to_string()),
-        path => ("key", format!("{path}.{name}")),
+    let known: Vec<&str> = S::KEYS.iter().map(|key| key.name).collect();
+    let homes = hint::sections_with(name);
+    let problem = if let Some(heading) = hint::heading_of(name) {
+        format!("is a section, on a line of its own: {heading}")
+    } else if is_section(value) {
+        syntax::no_own_name(&heading(S::NAME, S::MANY), name)
+    } else if homes.is_empty() {
+        format!("unknown key{}", did_you_mean(name, &known))
+    } else {
+        format!("this is a key of {}", homes.join(" and "))
     };
-    let hint = nearest(name, known).map(|known| format!(", did you mean \"{known}\"?"));
-    let problem = format!("unknown {what}{}", hint.unwrap_or_default());
-    source.fault_at(place, &path, problem, known.join(", "));
-}
-
-/// The known word that `word` was probably meant to be.
-pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    let distance = |known: &&str| edit_distance(&word.to_lowercase(), known);
-    let near = known.iter().copied().min_by_key(distance)?;
-    let tolerated = near.len().max(word.len()).div_ceil(3);
-    (distance(&near) <= tolerated).then_some(near)
-}
-
-/// Levenshtein's distance, one row at a time.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, a) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in b.chars().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[row.len() - 1]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_nearest_word_is_found() {
-        let known = ["servers", "strategy", "timeout_ms"];
-        assert_eq!(nearest("server", &known), Some("servers"));
-        assert_eq!(nearest("timeout", &known), Some("timeout_ms"));
-        assert_eq!(nearest("Strategy", &known), Some("strategy"));
-        assert_eq!(nearest("upstream", &known), None);
-        assert_eq!(nearest("x", &[]), None);
-    }
-
-    #[test]
-    fn edit_distances() {
-        for (a, b, distance) in [
-            ("", "", 0),
-            ("a", "", 1),
-            ("", "ab", 2),
-            ("kitten", "sitting", 3),
-            ("vlan", "valn", 2),
-        ] {
-            assert_eq!(edit_distance(a, b), distance, "{a} {b}");
-        }
-    }
+    source.fault_at(place, &format!("{path}.{name}"), problem, known.join(", "));
 }

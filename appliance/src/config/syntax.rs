@@ -1,36 +1,199 @@
 //! What is wrong with a file that is not TOML, in the words of who wrote it: the parser says where, not what was meant.
 
+mod line;
+mod token;
+
 use std::net::IpAddr;
 use std::ops::Range;
 
 use super::error::{Position, Source};
+use super::hint::heading;
+use super::read::{Description, Key};
 use super::schema::SECTIONS;
-use super::value::quoted;
+use line::Wrong;
+pub use line::no_own_name;
+use token::Kind;
 
 /// What the parser says of a key or a section that is there already.
 const DUPLICATE: &str = "duplicate key";
-/// Marks around text that word processors make.
-const QUOTES: &[char] = &['"', '\'', '“', '”', '„', '‘', '’', '‚', '«', '»', '`'];
+/// The same in the parser's words and in ours, where the line itself shows nothing.
+const WORDS: &[(&str, &str)] = &[
+    (
+        "missing comma between array elements",
+        "a comma is missing in front of this",
+    ),
+    ("unclosed array", "the list has no closing ]"),
+    ("invalid basic string", "the text has no closing quote"),
+    ("invalid literal string", "the text has no closing quote"),
+    (
+        "key with no value",
+        "a line is KEY = VALUE, or the heading of a section",
+    ),
+    (
+        "invalid key-value pair",
+        "a line is KEY = VALUE, or the heading of a section",
+    ),
+    (
+        "unexpected key or value",
+        "nothing but a comment stands behind a value",
+    ),
+];
 
 /// Notes the parser's errors, at most one in a line.
 pub fn note(source: &mut Source, text: &str, errors: impl Iterator<Item = (Range<usize>, String)>) {
     let mut lines: Vec<usize> = Vec::new();
     let mut merged_until = 0;
+    let open_list = open_list(text);
     for (place, problem) in errors {
-        let line = Position::of(text, place.start).line;
         // Keys of a section that stands twice are merged with those of the first.
-        if lines.contains(&line) || place.start < merged_until && problem == DUPLICATE {
+        if place.start < merged_until && problem == DUPLICATE {
             continue;
         }
-        lines.push(line);
-        let (at, problem) = if problem == DUPLICATE {
-            merged_until = end_of_section(text, place.start);
-            (place.start, duplicate(text, &place))
-        } else {
-            unquoted(text, place.start).unwrap_or((place.start, problem))
+        let fault = match open_list {
+            // What stands behind is read as more of the list.
+            Some(at) if place.start > at => Fault::of(text, at, "the list has no closing ]".into()),
+            _ if problem == DUPLICATE => {
+                merged_until = end_of_section(text, place.start);
+                Fault {
+                    allowed: String::new(),
+                    ..Fault::of(text, place.start, duplicate(text, &place))
+                }
+            }
+            _ => Fault::find(text, place.start, &problem),
         };
-        source.fault_at(at, "", problem, "");
+        let line = Position::of(text, fault.at).line;
+        if !lines.contains(&line) {
+            lines.push(line);
+            source.fault_at(fault.at, &fault.path, fault.problem, fault.allowed);
+        }
     }
+}
+
+/// What is told of one of the parser's errors.
+struct Fault {
+    at: usize,
+    path: String,
+    problem: String,
+    allowed: String,
+}
+
+impl Fault {
+    /// A fault at `at`, with the key that the line is about, if it is one of ours.
+    fn of(text: &str, at: usize, problem: String) -> Self {
+        let (path, allowed) = match key_at(text, at) {
+            Some((section, key)) => (format!("{}.{}", section.name, key.name), key.allowed()),
+            None => (String::new(), String::new()),
+        };
+        let allowed = if problem.contains(&allowed) {
+            String::new()
+        } else {
+            allowed
+        };
+        Self {
+            at,
+            path,
+            problem,
+            allowed,
+        }
+    }
+
+    /// What is wrong where the parser found something.
+    fn find(text: &str, at: usize, problem: &str) -> Self {
+        let (start, line) = line_at(text, at);
+        let key = key_at(text, at).map(|(_, key)| key);
+        if key.is_some_and(|key| key.is_secret) {
+            let problem = "the line cannot be read: a list stands in brackets, text in quotes";
+            return Self::of(text, at, problem.into());
+        }
+        if let Some(Wrong { at, problem }) = line::wrong(line, at - start, key) {
+            return Self::of(text, start + at, problem);
+        }
+        let ours = WORDS
+            .iter()
+            .find(|(parsers, _)| problem.starts_with(parsers));
+        let problem = ours.map_or(problem, |(_, ours)| ours);
+        Self::of(text, at, problem.to_owned())
+    }
+}
+
+/// The key that the line of `offset` is about, or that begins a list there, and its section.
+fn key_at(text: &str, offset: usize) -> Option<(&'static Description, &'static Key)> {
+    let end = line_at(text, offset).0 + line_at(text, offset).1.len();
+    let mut lines = text[..end].lines().rev();
+    let mut word = None;
+    let heading = loop {
+        let line = lines.next()?;
+        if is_heading(line) {
+            break line;
+        }
+        word = word.or_else(|| first_word(line));
+    };
+    let name = name_of(heading);
+    let section = SECTIONS.iter().find(|section| section.name == name)?;
+    let key = section.keys.iter().find(|key| Some(key.name) == word)?;
+    Some((section, key))
+}
+
+/// The word that a line begins with, if it can be a key.
+fn first_word(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let is_key = |char: char| char.is_ascii_alphanumeric() || "_-".contains(char);
+    let end = line.find(|char| !is_key(char)).unwrap_or(line.len());
+    (end > 0 && !line.starts_with(|char: char| char.is_ascii_digit())).then_some(&line[..end])
+}
+
+/// The word in the brackets of a heading, however many there are.
+fn name_of(heading: &str) -> &str {
+    let is_end = |char: char| "[].\" \t".contains(char);
+    let word = heading.trim().trim_start_matches('[').trim_start();
+    word.split(is_end).next().unwrap_or_default()
+}
+
+/// Where a list begins that another key or section follows before it ends.
+fn open_list(text: &str) -> Option<usize> {
+    let (mut start, mut open, mut depth) = (0, 0, 0_u32);
+    for line in text.split_inclusive('\n') {
+        let begins_anew = is_section(line) || is_assignment(line);
+        if begins_anew && depth > 0 {
+            return Some(open);
+        }
+        let tokens = token::of(line);
+        if is_section(line)
+            || depth == 0 && is_heading(line)
+            || tokens.iter().any(|token| token.kind == Kind::OpenText)
+        {
+            // Where a quote is missing, that is what is wrong.
+            depth = 0;
+        } else {
+            for token in tokens {
+                if token.is("[") && depth == 0 {
+                    open = start + token.at;
+                }
+                if token.is("[") {
+                    depth += 1;
+                } else if token.is("]") {
+                    depth = depth.max(1) - 1;
+                }
+            }
+        }
+        start += line.len();
+    }
+    (depth > 0).then_some(open)
+}
+
+/// Whether it is the heading of a section of ours.
+fn is_section(line: &str) -> bool {
+    is_heading(line) && SECTIONS.iter().any(|section| section.name == name_of(line))
+}
+
+/// Whether it gives a key of ours a value.
+fn is_assignment(line: &str) -> bool {
+    let Some(word) = first_word(line) else {
+        return false;
+    };
+    let keys = SECTIONS.iter().flat_map(|section| section.keys);
+    let rest = line.trim_start()[word.len()..].trim_start();
+    rest.starts_with('=') && keys.into_iter().any(|key| key.name == word)
 }
 
 /// Where the section ends whose heading is at `heading`; `heading` itself where none is there.
@@ -54,20 +217,36 @@ fn is_heading(line: &str) -> bool {
 
 fn duplicate(text: &str, place: &Range<usize>) -> String {
     let key = text.get(place.clone()).unwrap_or_default();
-    let may_repeat = SECTIONS
-        .iter()
-        .any(|section| section.many && section.name == key);
-    if may_repeat && is_heading(line_at(text, place.start).1) {
-        let name = |line: &str| line.trim().trim_matches(['[', ']']).trim() == key;
-        let first = text.lines().position(|line| is_heading(line) && name(line));
-        if let Some(first) = first {
-            let first = first + 1;
-            return format!(
-                "more than one needs double brackets in each place: [[{key}]] here and in line {first}"
-            );
+    let (start, line) = line_at(text, place.start);
+    let before = || text[..start].lines().enumerate();
+    if is_heading(line) {
+        let is_same = |line: &str| is_heading(line) && name_of(line) == key;
+        let first = before().find(|(_, line)| is_same(line));
+        let first = first.map(|(number, _)| number + 1);
+        let may_repeat = SECTIONS
+            .iter()
+            .any(|section| section.many && section.name == key);
+        return match first {
+            Some(first) if may_repeat => format!(
+                "more than one needs double brackets in each place: {} here and in line {first}",
+                heading(key, true)
+            ),
+            Some(first) => format!("`{key}` stands twice, first in line {first}"),
+            None => format!("`{key}` stands twice"),
+        };
+    }
+    let mut first = None;
+    for (number, line) in before() {
+        if is_heading(line) {
+            first = None;
+        } else if first_word(line) == Some(key) {
+            first = first.or(Some(number + 1));
         }
     }
-    format!("`{key}` stands twice")
+    match first {
+        Some(first) => format!("`{key}` stands twice, first in line {first}"),
+        None => format!("`{key}` stands twice"),
+    }
 }
 
 /// Where the line of `offset` begins, and the line.
@@ -76,79 +255,6 @@ fn line_at(text: &str, offset: usize) -> (usize, &str) {
     let start = start.map_or(0, |newline| newline + 1);
     let line = text[start..].lines().next().unwrap_or_default();
     (start, line)
-}
-
-/// The word at `offset` that should stand in quotes, or is a number with a unit: where it begins, and what is wrong.
-fn unquoted(text: &str, offset: usize) -> Option<(usize, String)> {
-    let (start, line) = line_at(text, offset);
-    if let Some(problem) = nothing_said(line) {
-        return Some((start, problem));
-    }
-    let (at, word) = bare_words(line).into_iter().find(|(at, word)| {
-        let begin = start + at;
-        (begin..=begin + word.len()).contains(&offset)
-    })?;
-    if line[at + word.len()..].trim_start().starts_with('=') {
-        return None;
-    }
-    Some((start + at, bare(line, word)?))
-}
-
-/// What is wrong with a comment of other files, or a key without its value.
-fn nothing_said(line: &str) -> Option<String> {
-    let line = line.trim();
-    if line.starts_with([';', '!']) || line.starts_with("//") || line.starts_with("--") {
-        return Some("a comment begins with #".to_owned());
-    }
-    let (key, value) = line.split_once('=')?;
-    let is_empty = value.is_empty() || value.trim_start().starts_with('#');
-    is_empty.then(|| format!("`{}` has no value behind =", key.trim()))
-}
-
-fn bare(line: &str, word: &str) -> Option<String> {
-    let plain = word.trim_matches(QUOTES);
-    if is_address(plain) {
-        return Some(format!("addresses stand in quotes: [{}]", quoted(plain)));
-    }
-    if plain != word {
-        return Some(format!("text stands in straight quotes: {}", quoted(plain)));
-    }
-    let lower = word.to_ascii_lowercase();
-    match lower.as_str() {
-        "yes" | "on" | "true" => Some(format!("`{word}` is written true")),
-        "no" | "off" | "false" => Some(format!("`{word}` is written false")),
-        _ if word.starts_with(|char: char| char.is_ascii_digit()) => {
-            let key = line.split('=').next().unwrap_or_default().trim();
-            let unit = super::read::unit(key)
-                .map(|unit| format!("{}, ", unit.name))
-                .unwrap_or_default();
-            Some(format!("`{word}`: {unit}an integer without a unit"))
-        }
-        _ if word.starts_with(|char: char| char.is_alphabetic() || char == '/') => {
-            Some(format!("text stands in quotes: {}", quoted(word)))
-        }
-        _ => None,
-    }
-}
-
-/// The words of a line that stand outside of quotes, each with its place.
-fn bare_words(line: &str) -> Vec<(usize, &str)> {
-    let mut words = Vec::new();
-    let (mut begin, mut quote) = (None, None);
-    for (at, char) in line.char_indices().chain([(line.len(), '#')]) {
-        let is_end = quote.is_some() || " \t\r,[]{}=\"'#".contains(char);
-        if let Some(begin) = begin.filter(|_| is_end) {
-            words.push((begin, &line[begin..at]));
-        }
-        begin = if is_end { None } else { begin.or(Some(at)) };
-        quote = match (quote, char) {
-            (None, '"' | '\'') => Some(char),
-            (Some(open), close) if open == close => None,
-            (None, '#') => break,
-            (quote, _) => quote,
-        };
-    }
-    words
 }
 
 /// Whether text is an address, whatever hangs on it: prefix, port, zone.
@@ -174,19 +280,6 @@ pub fn bare_address(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bare_words_are_those_outside_of_quotes() {
-        let words =
-            |line| -> Vec<&str> { bare_words(line).into_iter().map(|(_, word)| word).collect() };
-        assert_eq!(
-            words("servers = [9.9.9.9, \"1.1.1.1\", 2620:fe::fe] # x"),
-            ["servers", "9.9.9.9", "2620:fe::fe"]
-        );
-        assert_eq!(words("name = 'a b' c"), ["name", "c"]);
-        assert_eq!(words("# all of it"), [""; 0]);
-        assert_eq!(words("x"), ["x"]);
-    }
 
     #[test]
     fn an_address_is_found_under_what_hangs_on_it() {

@@ -5,20 +5,20 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::explain;
 use super::syntax::bare_address;
-use super::value::{quoted, strings};
+use super::value::{Kind, Value, parse_string, quoted, strings};
 use crate::policy::prefix::Prefix;
 use crate::policy::{name, routes};
 
 strings! {
     InterfaceName: "the name of a network interface: 1 to 15 bytes, no slash, no space";
-    OptionalPath: "an absolute path, or \"\" for none";
-    FilePath: "an absolute path";
+    OptionalPath[explain::path]: "an absolute path, or \"\" for none";
+    FilePath[explain::path]: "an absolute path";
     Domain: "a name such as \"lan\" or \"corp.example\"";
-    FilterName: "a name such as \"ads.example\", or \"*.ads.example\" for what is below it; files belong to block_files, allow_files or compiled";
+    FilterName[explain::filter_name]: "a name such as \"ads.example\", or \"*.ads.example\" for what is below it; files belong to block_files, allow_files or compiled";
     Suffix: "a name, for itself and all below it, or a prefix such as \"10.1.0.0/20\", for its reverse zones";
-    Network: "a prefix such as \"192.168.1.0/24\", or an address";
-    CookieSecret: "32 hexadecimal digits";
+    Network[explain::network]: "a prefix such as \"192.168.1.0/24\", or an address";
     Server: "ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
 }
 
@@ -161,12 +161,18 @@ macro_rules! checked_text {
 
 checked_text! {
     /// A domain name.
-    Domain(text) name::parse(text).map_err(|error| format!("{} {error}", quoted(text)));
+    Domain(text) match explain::no_domain(text) {
+        Some(problem) => Err(problem),
+        None => name::parse(text).map_err(|error| format!("{} {error}", quoted(text))),
+    };
     /// A name that is blocked or allowed, with all below it; with `*.` in front, only what is below it.
     FilterName(text) name::parse_host(text.strip_prefix("*.").unwrap_or(text))
         .map_err(|error| format!("{} {error}", quoted(text)));
     /// A domain name with all below it, or the reverse zones of a prefix.
-    Suffix(text) routes::parse_suffix(text);
+    Suffix(text) match explain::no_domain(text).filter(|_| text.parse::<Prefix>().is_err()) {
+        Some(problem) => Err(problem),
+        None => routes::parse_suffix(text),
+    };
 }
 
 /// Addresses of clients.
@@ -200,6 +206,25 @@ impl FromStr for CookieSecret {
             Ok(value) if digits => Ok(Self(value.to_be_bytes())),
             _ => Err("this is no secret".into()),
         }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for CookieSecret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_string(deserializer)
+    }
+}
+
+impl Value for CookieSecret {
+    const KIND: Kind = Kind::Text;
+    const IS_SECRET: bool = true;
+
+    fn allowed(_range: Option<&std::ops::RangeInclusive<u64>>) -> String {
+        "32 hexadecimal digits".into()
+    }
+
+    fn to_toml(&self) -> String {
+        quoted(&self.to_string())
     }
 }
 

@@ -9,7 +9,8 @@ use std::str::FromStr;
 use serde::Deserializer;
 use serde::de::{DeserializeOwned, Visitor};
 
-use super::syntax::bare_address;
+use super::explain;
+use super::hint::did_you_mean;
 
 /// What TOML has for a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub trait Value: DeserializeOwned {
     const KIND: Kind;
     /// Where it is a list: what TOML has for an element.
     const ELEMENT: Option<Kind> = None;
+    /// Whether what is written there is never shown.
+    const IS_SECRET: bool = false;
 
     /// What is allowed, as the end of the sentence "allowed: …".
     fn allowed(range: Option<&RangeInclusive<u64>>) -> String;
@@ -118,13 +121,7 @@ impl Value for IpAddr {
     }
 
     fn explain(text: &str) -> Option<String> {
-        let shown = quoted(text);
-        Some(match bare_address(text) {
-            Some(address) => format!(
-                "{shown}: without prefix, port (that is interface.port), zone and brackets: \"{address}\""
-            ),
-            None => format!("{shown} is not an IP address"),
-        })
+        explain::address(text)
     }
 
     fn to_toml(&self) -> String {
@@ -135,6 +132,7 @@ impl Value for IpAddr {
 impl<T: Value> Value for Vec<T> {
     const KIND: Kind = Kind::List;
     const ELEMENT: Option<Kind> = Some(T::KIND);
+    const IS_SECRET: bool = T::IS_SECRET;
 
     fn explain(text: &str) -> Option<String> {
         T::explain(text)
@@ -178,6 +176,14 @@ pub(super) fn quoted(text: &str) -> String {
     quoted
 }
 
+/// What is said of a word that is none of these.
+pub(super) fn unknown_word(word: &str, known: &[&str]) -> String {
+    format!(
+        "`{word}` is not a word that is known here{}",
+        did_you_mean(word, known)
+    )
+}
+
 /// Reads a type from a quoted string. Inside the deserializer, so that an error is placed on the very string.
 pub(super) fn parse_string<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -203,7 +209,7 @@ where
 
 /// Types that are written as a quoted string, to which [`std::str::FromStr`] gives meaning.
 macro_rules! strings {
-    ($($type:ty: $allowed:expr;)*) => { $(
+    ($($type:ty $([$explain:path])?: $allowed:expr;)*) => { $(
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 $crate::config::value::parse_string(deserializer)
@@ -216,6 +222,12 @@ macro_rules! strings {
             fn allowed(_range: Option<&std::ops::RangeInclusive<u64>>) -> String {
                 $allowed.into()
             }
+
+            $(
+                fn explain(text: &str) -> Option<String> {
+                    $explain(text)
+                }
+            )?
 
             fn to_toml(&self) -> String {
                 $crate::config::value::quoted(&self.to_string())
@@ -244,7 +256,7 @@ macro_rules! words {
             fn from_str(text: &str) -> Result<Self, String> {
                 match text {
                     $($word => Ok(Self::$variant),)+
-                    other => Err(format!("`{other}` is not a word that is known here")),
+                    other => Err($crate::config::value::unknown_word(other, &[$($word),+])),
                 }
             }
         }

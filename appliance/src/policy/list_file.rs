@@ -13,6 +13,7 @@ use super::lists::{ListBuilder, Purpose, SOURCES_MAX, Tally};
 use super::map::Sealed;
 use super::problem::Problem;
 use crate::files;
+use crate::text;
 
 /// Bytes of the longest list. A longer file is none.
 const BYTES_MAX: usize = field::HEADER_LEN + NAMES_MAX * 17;
@@ -153,8 +154,10 @@ impl fmt::Display for Report {
         }
         write!(
             formatter,
-            "{} names ({} allowed) in {} bytes",
-            self.names, self.allowed, self.bytes
+            "{} ({} allowed) in {} bytes",
+            text::count(self.names, "name"),
+            self.allowed,
+            self.bytes
         )
     }
 }
@@ -301,7 +304,7 @@ mod tests {
         assert!(
             report
                 .to_string()
-                .contains("ads.txt: 1 rules, 1 lines skipped"),
+                .contains("ads.txt: 1 rule, 1 line skipped"),
             "{report}"
         );
         let image = ListImage::open(&out).expect("a list");

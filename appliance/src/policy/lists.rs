@@ -78,8 +78,9 @@ impl fmt::Display for Tally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "{} rules, {} lines skipped",
-            self.rules, self.skipped
+            "{}, {} skipped",
+            text::count(self.rules, "rule"),
+            text::count(self.skipped, "line")
         )?;
         if let Some((number, line, why)) = &self.first {
             write!(formatter, "; first: line {number} \"{line}\": {why}")?;

@@ -22,6 +22,7 @@ use super::problem::{Notes, Problem};
 use super::routes::{RouteInput, compile_routes, compile_suffixes};
 use super::table::random_key;
 use crate::files::{self, Stamp};
+use crate::text;
 
 /// What the config says about policy.
 #[derive(Clone, Debug)]
@@ -368,9 +369,11 @@ fn build_lists(
         if let Some(list) = &list {
             let names = list.image.list().count();
             notes.load(path, names);
-            notes
-                .told
-                .push(format!("{}: {names} names", path.display()));
+            notes.told.push(format!(
+                "{}: {}",
+                path.display(),
+                text::count(names, "name")
+            ));
         }
         lists.extend(list);
     }

@@ -10,6 +10,7 @@ use log::{debug, error, info};
 use super::Store;
 use crate::cache::SharedCache;
 use crate::memory;
+use crate::text;
 
 /// Time between two lines about a disk that stays full or read-only.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(600);
@@ -128,7 +129,7 @@ impl<C: Fn() -> u64> Work<C> {
                 if self.complaint.take().is_some() {
                     info!("snapshot: works again");
                 }
-                debug!("snapshot: {answers} answers written");
+                debug!("snapshot: {} written", text::count(answers, "answer"));
                 Ok(answers)
             }
             Err(error) => {

@@ -153,8 +153,8 @@ impl fmt::Display for Restored {
             Some(file) => {
                 write!(
                     formatter,
-                    "restored {} answers from {}",
-                    self.answers,
+                    "restored {} from {}",
+                    text::count(self.answers, "answer"),
                     file.display()
                 )?;
                 match self.age_secs {

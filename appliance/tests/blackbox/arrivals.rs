@@ -249,7 +249,7 @@ fn where_nothing_is_there_it_waits_and_says_that_it_is_not_ready() -> Result<()>
         .lab
         .router
         .ip(&format!("address add {LATE}/24 dev {LAN}\n"))?;
-    scene.daemon.wait_log_count("] ready: 1 endpoints", 1)?;
+    scene.daemon.wait_log_count("] ready: 1 endpoint,", 1)?;
     ask_at(&scene, LATE)
 }
 

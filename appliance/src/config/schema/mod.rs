@@ -74,6 +74,7 @@ macro_rules! section {
                 range: optional!($($range)?),
                 allowed: <$type as $crate::config::value::Value>::allowed,
                 words: <$type as $crate::config::value::Value>::WORDS,
+                is_secret: <$type as $crate::config::value::Value>::IS_SECRET,
                 default: optional!($(|| <$type as $crate::config::value::Value>::to_toml(&$default))?),
             },)+];
 

@@ -36,7 +36,7 @@ fn a_section_that_stands_again_needs_double_brackets() {
     );
     assert_eq!(errors_of(&three).len(), 2, "{}", said(&three));
     let cache = format!("{LAN}{UP}[cache]\nmax_ttl = 3\n[cache]\nmax_ttl = 4\n");
-    assert_eq!(said(&cache), "f:7:2: `cache` stands twice");
+    assert_eq!(said(&cache), "f:7:2: `cache` stands twice, first in line 5");
 }
 
 #[test]
@@ -94,13 +94,21 @@ fn what_should_stand_in_quotes_is_said_with_them() {
         let text = format!("{LAN}[[upstream]]\n{line}\n");
         let said = said(&text);
         assert!(said.starts_with("f:4:"), "{line}: {said}");
-        assert!(said.ends_with(&format!(": {problem}")), "{line}: {said}");
+        let is_told = said.ends_with(&format!(": {problem}"))
+            || said.contains(&format!(": {problem}; allowed: "));
+        assert!(is_told, "{line}: {said}");
         assert_eq!(said.lines().count(), 1, "{line}: {said}");
     }
     let lines = format!("{LAN}[[upstream]]\nservers = [\n  9.9.9.9,\n  2620:fe::fe\n]\n");
-    assert_eq!(
-        said(&lines),
-        "f:5:3: addresses stand in quotes: [\"9.9.9.9\"]\nf:6:3: addresses stand in quotes: [\"2620:fe::fe\"]"
+    let said = errors_of(&lines);
+    assert!(
+        said[0].starts_with("f:5:3: upstream.servers: addresses stand in quotes: [\"9.9.9.9\"]; "),
+        "{said:?}"
+    );
+    assert!(
+        said[1]
+            .starts_with("f:6:3: upstream.servers: addresses stand in quotes: [\"2620:fe::fe\"]; "),
+        "{said:?}"
     );
 }
 
@@ -249,11 +257,11 @@ fn a_value_of_the_wrong_kind_is_shown_as_it_should_be() {
         ),
         (
             "xdp = true",
-            "true: text stands in quotes: \"true\"; allowed: \"auto\"",
+            "true: a text in quotes is wanted here; allowed: \"auto\"",
         ),
         (
             "listen = [1]",
-            "1: text stands in quotes: \"1\"; allowed: a list of",
+            "\"1\" is not an IP address; allowed: a list of",
         ),
     ] {
         let said = said(&format!("{LAN}{lines}\n{UP}"));
@@ -331,6 +339,554 @@ fn what_is_no_server_is_told_what_is() {
         );
         assert!(
             said.contains("encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine"),
+            "{said}"
+        );
+    }
+}
+
+/// A line as it is written below the heading of its section, where it is wrong, and what is said.
+type Row = (&'static str, &'static str, &'static str, &'static str);
+
+/// Each line by itself: the place, the key, the problem.
+fn every_row_is_said(rows: &[Row]) {
+    for (section, lines, place, problem) in rows {
+        let said = said(&format!("{LAN}{UP}[{section}]\n{lines}\n"));
+        assert!(
+            said.starts_with(&format!("f:{place}: {section}.")),
+            "{lines}: {said}"
+        );
+        assert!(said.contains(&format!(": {problem}")), "{lines}: {said}");
+        assert_eq!(said.lines().count(), 1, "{lines}: {said}");
+        let key = lines.split([' ', ':', '=']).next().unwrap_or_default();
+        let known = schema::SECTIONS.iter().find(|known| known.name == *section);
+        let key = known.and_then(|known| known.keys.iter().find(|known| known.name == key));
+        let allowed = key.map(|key| key.allowed()).unwrap_or_default();
+        assert!(said.contains(&allowed), "{lines}: {said}");
+    }
+}
+
+/// Lines that are not TOML, and what is missing in them.
+const NOT_TOML: &[Row] = &[
+    (
+        "cache",
+        "snapshot",
+        "6:1",
+        "`snapshot` has no value: a line is KEY = VALUE",
+    ),
+    (
+        "cache",
+        "snapshot \"/x/y\"",
+        "6:10",
+        "= is missing behind `snapshot`; ",
+    ),
+    (
+        "cache",
+        "snapshot /x/y",
+        "6:10",
+        "= is missing behind `snapshot`; ",
+    ),
+    (
+        "cache",
+        "snapshot =",
+        "6:1",
+        "`snapshot` has no value behind =; ",
+    ),
+    (
+        "cache",
+        "snapshot:",
+        "6:1",
+        "`snapshot` has no value behind =; ",
+    ),
+    (
+        "log",
+        "level: \"info\"",
+        "6:6",
+        "between a key and its value stands =, not :; ",
+    ),
+    (
+        "log",
+        "level: info",
+        "6:6",
+        "between a key and its value stands =, not :; ",
+    ),
+    (
+        "log",
+        "level := \"info\"",
+        "6:7",
+        "between a key and its value stands =, not :=; ",
+    ),
+    (
+        "log",
+        "level == \"info\"",
+        "6:7",
+        "between a key and its value stands =, not ==; ",
+    ),
+    (
+        "log",
+        "level => \"info\"",
+        "6:7",
+        "between a key and its value stands =, not =>; ",
+    ),
+    ("log", "level info", "6:7", "= is missing behind `level`; "),
+    (
+        "log",
+        "level = info",
+        "6:9",
+        "text stands in quotes: \"info\"; ",
+    ),
+    (
+        "log",
+        "level = warning",
+        "6:9",
+        "text stands in quotes: \"warn\"; ",
+    ),
+    (
+        "log",
+        "level = off",
+        "6:9",
+        "text stands in quotes: \"off\"; ",
+    ),
+    (
+        "log",
+        "level = \"info",
+        "6:9",
+        "the text that begins here has no closing quote; ",
+    ),
+    (
+        "log",
+        "level = 'info",
+        "6:9",
+        "the text that begins here has no closing quote; ",
+    ),
+    (
+        "log",
+        "level = info\"",
+        "6:9",
+        "text stands in quotes: \"info\"; ",
+    ),
+    (
+        "log",
+        "level = \"info\";",
+        "6:15",
+        "a line ends without `;`; ",
+    ),
+    (
+        "log",
+        "level = \"info\",",
+        "6:15",
+        "a line ends without `,`; ",
+    ),
+    (
+        "log",
+        "level = \"info\" \"debug\"",
+        "6:16",
+        "nothing but a comment stands behind a value; ",
+    ),
+    (
+        "log",
+        "level = \"info\" priority = \"never\"",
+        "6:16",
+        "each key stands on a line of its own; ",
+    ),
+    (
+        "cache",
+        "entries = 10, max_ttl = 60",
+        "6:13",
+        "each key stands on a line of its own; ",
+    ),
+    (
+        "cache",
+        "entries = 8k",
+        "6:11",
+        "`8k`: an integer without a unit; ",
+    ),
+    (
+        "local",
+        "ttl = 060",
+        "6:7",
+        "an integer has no zero in front: 60; ",
+    ),
+    (
+        "local",
+        "hosts = [\"/a\" \"/b\"]",
+        "6:15",
+        "a comma is missing in front of \"/b\"; ",
+    ),
+    (
+        "local",
+        "hosts = [\"/a\"; \"/b\"]",
+        "6:14",
+        "elements are separated by commas; ",
+    ),
+    (
+        "local",
+        "hosts = [\"/a\"",
+        "6:9",
+        "the list has no closing ]; ",
+    ),
+    (
+        "local",
+        "hosts = [\"/a\"\nreverse = true",
+        "6:9",
+        "the list has no closing ]; ",
+    ),
+    (
+        "local",
+        "hosts = [\"/a\"\n[cache]\nentries = 1",
+        "6:9",
+        "the list has no closing ]; ",
+    ),
+    (
+        "local",
+        "hosts = [\"/a]",
+        "6:10",
+        "the text that begins here has no closing quote; ",
+    ),
+    (
+        "local",
+        "hosts = \"/a\"]",
+        "6:13",
+        "] without the [ that begins the list; ",
+    ),
+    ("local", "hosts = [\"/a\"]]", "6:15", "one ] too many; "),
+    (
+        "local",
+        "hosts = \"/a\", \"/b\"",
+        "6:13",
+        "several values stand in brackets: [\"/a\", \"/b\"]; ",
+    ),
+    (
+        "local",
+        "hosts = (\"/a\", \"/b\")",
+        "6:9",
+        "a list stands in square brackets: [ ]; ",
+    ),
+    (
+        "local",
+        "hosts = {\"/a\", \"/b\"}",
+        "6:9",
+        "a list stands in square brackets: [ ]; ",
+    ),
+    (
+        "local",
+        "hosts = [\n\"/a\"\n\"/b\"\n]",
+        "8:1",
+        "a comma is missing in front of this; ",
+    ),
+    (
+        "local",
+        "hosts\u{a0}= [\"/a\"]",
+        "6:6",
+        "U+00A0 is not a plain space; ",
+    ),
+    (
+        "local",
+        "hosts \u{ff1d} [\"/a\"]",
+        "6:7",
+        "the character U+FF1D has no meaning outside of quotes; ",
+    ),
+];
+
+#[test]
+fn a_line_that_is_not_toml_is_told_what_is_missing() {
+    every_row_is_said(NOT_TOML);
+}
+
+#[test]
+fn a_heading_that_is_none_is_shown_as_it_should_be() {
+    for (text, problem) in [
+        (
+            "[[upstream\n",
+            "f:3:1: brackets that do not match: [[upstream]]",
+        ),
+        (
+            "[[upstream]\n",
+            "f:3:1: brackets that do not match: [[upstream]]",
+        ),
+        ("[cache\n", "f:3:1: brackets that do not match: [cache]"),
+        ("[cache]]\n", "f:3:1: brackets that do not match: [cache]"),
+        ("cache]\n", "f:3:1: brackets that do not match: [cache]"),
+        ("[cach\n", "f:3:1: brackets that do not match: [cache]"),
+        (
+            "[cache] entries = 1\n",
+            "f:3:9: keys stand below [cache], each on a line of its own",
+        ),
+        (
+            "[interface br-lan]\n",
+            "f:3:12: a section has no name of its own: [[interface]], and below it name = \"br-lan\"",
+        ),
+        (
+            "[interface \"br-lan\"]\n",
+            "f:3:12: a section has no name of its own: [[interface]], and below it name = \"br-lan\"",
+        ),
+        (
+            "cache {\n",
+            "f:3:1: a section begins with [cache] and has no braces",
+        ),
+        ("cache:\n", "f:3:1: a section begins with [cache]"),
+        ("cache\n", "f:3:1: a section begins with [cache]"),
+        (
+            "[]\n",
+            "f:3:1: a section is a word in brackets, such as [cache]",
+        ),
+    ] {
+        assert_eq!(said(&format!("{LAN}{text}")), problem, "{text}");
+    }
+    let unix =
+        "f:1:14: a carriage return alone ends no line: save the file with the line ends of Unix";
+    assert_eq!(said(&LAN.replace('\n', "\r")), unix);
+}
+
+#[test]
+fn what_stands_in_the_wrong_place_is_told_the_right_one() {
+    for (text, problem) in [
+        (
+            format!("port = 53\n{LAN}{UP}"),
+            "f:1:1: port: a key stands below the line of its section: [[interface]]; ",
+        ),
+        (
+            format!("servers = [\"192.0.2.1\"]\n{LAN}"),
+            "f:1:1: servers: a key stands below the line of its section: [[upstream]]; ",
+        ),
+        (
+            format!("{LAN}{UP}[cache]\nlevel = \"info\"\n"),
+            "f:6:1: cache.level: this is a key of [log]; ",
+        ),
+        (
+            format!("{LAN}{UP}[cache]\nttl = 5\n"),
+            "f:6:1: cache.ttl: this is a key of [local] and [filter]; ",
+        ),
+        (
+            format!("{LAN}{UP}[cache]\nsize = 5\n"),
+            "f:6:1: cache.size: unknown key, did you mean \"entries\"?; ",
+        ),
+        (
+            format!("{LAN}{UP}[tcp]\nidle = 5\n"),
+            "f:6:1: tcp.idle: unknown key, did you mean \"idle_secs\"?; ",
+        ),
+        (
+            format!("{LAN}{UP}[access]\ndeny = []\n"),
+            "f:6:1: access.deny: unknown key, did you mean \"refuse\"?; ",
+        ),
+        (
+            format!("{LAN}{UP}cache = {{ entries = 1 }}\n"),
+            "f:5:1: upstream.cache: is a section, on a line of its own: [cache]; ",
+        ),
+        (
+            format!("{LAN}{UP}[dns]\nx = 1\n"),
+            "f:5:2: dns: unknown section, did you mean \"upstream\"?; ",
+        ),
+        (
+            format!("{UP}[[interfaces]]\nname = \"lan0\"\n"),
+            "f:3:3: interfaces: unknown section, did you mean \"interface\"?; ",
+        ),
+        (
+            format!("{LAN}[server]\nservers = [\"192.0.2.1\"]\n"),
+            "f:3:2: server: unknown section, did you mean \"upstream\"?; ",
+        ),
+        (
+            format!("cache = 1\n{LAN}{UP}"),
+            "f:1:9: cache: is a section that stands once: [cache], and its keys below",
+        ),
+        (
+            format!("interface = \"lan0\"\n{UP}"),
+            "f:1:13: interface: is a section: [[interface]], and its keys below",
+        ),
+        (
+            format!("{LAN}name = \"lan1\"\n{UP}"),
+            "f:3:1: interface.name: `name` stands twice, first in line 2",
+        ),
+    ] {
+        let said = said(&text);
+        assert!(said.starts_with(problem), "{text}: {said}");
+        assert_eq!(said.lines().count(), 1, "{text}: {said}");
+    }
+}
+
+/// Values as other programs have them.
+const OF_OTHERS: &[Row] = &[
+    (
+        "log",
+        "level = \"warning\"",
+        "6:9",
+        "`warning` is not a word that is known here, did you mean \"warn\"?; ",
+    ),
+    (
+        "log",
+        "level = \"WARN\"",
+        "6:9",
+        "`WARN` is not a word that is known here, did you mean \"warn\"?; ",
+    ),
+    (
+        "log",
+        "level = [\"info\"]",
+        "6:9",
+        "[\"info\"]: one value, without brackets: \"info\"; ",
+    ),
+    (
+        "log",
+        "level = 3",
+        "6:9",
+        "3: a text in quotes is wanted here; ",
+    ),
+    (
+        "filter",
+        "answer = \"0.0.0.0\"",
+        "6:10",
+        "`0.0.0.0` is not a word that is known here, did you mean \"zero\"?; ",
+    ),
+    (
+        "rebind",
+        "ranges = [\"rfc1918\"]",
+        "6:11",
+        "`rfc1918` is not a word that is known here, did you mean \"private\"?; ",
+    ),
+    (
+        "access",
+        "others = \"deny\"",
+        "6:10",
+        "`deny` is not a word that is known here, did you mean \"refuse\"?; ",
+    ),
+    (
+        "access",
+        "allow = [\"192.168.1.0/255.255.255.0\"]",
+        "6:10",
+        "\"192.168.1.0/255.255.255.0\": a prefix has a length: \"192.168.1.0/24\"; ",
+    ),
+    (
+        "access",
+        "allow = [\"any\"]",
+        "6:10",
+        "\"any\": everyone is \"0.0.0.0/0\" and \"::/0\"; ",
+    ),
+    (
+        "access",
+        "allow = \"192.0.2.2, 192.0.2.1\"",
+        "6:9",
+        "\"192.0.2.2, 192.0.2.1\": each stands in quotes of its own: [\"192.0.2.2\", \"192.0.2.1\"]; ",
+    ),
+    (
+        "filter",
+        "block = [\"||ads.example^\"]",
+        "6:10",
+        "\"||ads.example^\": a name alone, with all below it: \"ads.example\"; ",
+    ),
+    (
+        "filter",
+        "block = [\"0.0.0.0 ads.example\"]",
+        "6:10",
+        "\"0.0.0.0 ads.example\": a name alone, with all below it: \"ads.example\"; ",
+    ),
+    (
+        "filter",
+        "block_files = [\"https://x.example/y\"]",
+        "6:16",
+        "\"https://x.example/y\": files of this machine are read, nothing is fetched",
+    ),
+    (
+        "local",
+        "hosts = [\"~/hosts\"]",
+        "6:10",
+        "\"~/hosts\": a path is written out, from / on; ",
+    ),
+    (
+        "local",
+        "zones = [\"*.lan\"]",
+        "6:10",
+        "\"*.lan\": a domain means what is below it, too: \"lan\"; ",
+    ),
+    (
+        "local",
+        "zones = [\"la|n\"]",
+        "6:10",
+        "\"la|n\" is not a domain: `|` is in none; ",
+    ),
+    (
+        "local",
+        "search = [\"a\", \"b\"]",
+        "6:10",
+        "2 elements are too many; ",
+    ),
+    (
+        "local",
+        "ttl = 1e3",
+        "6:7",
+        "1e3: seconds, an integer from 0 to 86400, such as 1000",
+    ),
+    (
+        "local",
+        "ttl = [7]",
+        "6:7",
+        "[7]: seconds, an integer from 0 to 86400, such as 7",
+    ),
+    (
+        "local",
+        "zones = [\"10.0.0.0/8\"]",
+        "6:10",
+        "\"10.0.0.0/8\" is an address, a domain is wanted here; ",
+    ),
+    (
+        "cache",
+        "snapshot = \"/x/\"",
+        "6:12",
+        "\"/x/\" is a folder: the path of a file in it is wanted here; ",
+    ),
+    (
+        "cache",
+        "snapshot = \"none\"",
+        "6:12",
+        "\"none\": none is written \"\"; ",
+    ),
+    (
+        "cache",
+        "snapshot = false",
+        "6:12",
+        "\"false\": none is written \"\"; ",
+    ),
+];
+
+#[test]
+fn a_value_of_another_program_is_told_ours() {
+    every_row_is_said(OF_OTHERS);
+    let route = said(&format!("{LAN}{UP}domains = [\"*.corp.example\"]\n"));
+    assert!(
+        route.starts_with("f:5:12: upstream.domains: \"*.corp.example\": a domain means what is below it, too: \"corp.example\"; "),
+        "{route}"
+    );
+    let record = said(&format!(
+        "{LAN}{UP}[local]\nrecords = [\"192.0.2.9 nas.lan\"]\n"
+    ));
+    let meant = "`nas.lan` is not a record type, did you mean \"nas.lan A 192.0.2.9\"?; ";
+    assert!(record.contains(meant), "{record}");
+    let long = format!("{LAN}{UP}[control]\nsocket = \"/{}\"\n", "x".repeat(107));
+    let bytes = "f:6:1: control.socket: the path has 108 bytes; allowed: at most 107 bytes";
+    assert_eq!(said(&long), bytes);
+    let empty = said(&format!("{LAN}[[upstream]]\nservers = []\n"));
+    assert!(
+        empty.contains("f:4:11: upstream.servers: the list is empty; "),
+        "{empty}"
+    );
+}
+
+/// A secret that stands where it cannot be read is a secret all the same.
+#[test]
+fn a_secret_is_not_told() {
+    let secret = "00112233445566778899aabbccddeeff";
+    for value in [
+        format!("\"{secret}\""),
+        format!("\"{secret},{secret}\""),
+        format!("[\"{secret}0\"]"),
+        format!("[[\"{secret}\"]]"),
+        format!("{{ x = \"{secret}\" }}"),
+        format!("[{secret}]"),
+        format!("[\"{secret}\" \"{secret}\"]"),
+        format!("\"{secret}\", \"{secret}\""),
+        format!("[\"{secret}"),
+    ] {
+        let said = said(&format!("{LAN}{UP}[edns]\ncookie_secrets = {value}\n"));
+        assert!(!said.contains("0011"), "{said}");
+        assert!(
+            said.contains("edns.cookie_secrets: ") && said.contains("32 hexadecimal digits"),
             "{said}"
         );
     }

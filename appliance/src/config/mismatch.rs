@@ -1,0 +1,150 @@
+//! What is wrong with a value that TOML has and a key has not: of another kind, out of range, no word of ours.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+use toml::de::ValueDeserializer;
+
+use super::read::Key;
+use super::value::{Kind, Value, quoted};
+use crate::text;
+
+/// Longest part of a wrong value that is shown, in bytes.
+const SHOWN_MAX: usize = 80;
+
+/// What has to be known of a type, so that what is wrong is put in words once, not for each type.
+pub struct Shape {
+    kind: Kind,
+    element: Option<Kind>,
+    is_secret: bool,
+    explain: fn(&str) -> Option<String>,
+    /// Whether it can be read from this.
+    reads: fn(ValueDeserializer<'_>) -> bool,
+}
+
+impl Shape {
+    /// Of a type.
+    pub const fn of<T: Value>() -> Self {
+        Self {
+            kind: T::KIND,
+            element: T::ELEMENT,
+            is_secret: T::IS_SECRET,
+            explain: T::explain,
+            reads: |value| T::deserialize(value).is_ok(),
+        }
+    }
+
+    /// Whether it would be right so; `raw` is an element where `is_whole` is not so.
+    fn reads(&self, raw: &str, is_whole: bool) -> bool {
+        let list = || format!("[{raw}]");
+        let raw = if is_whole { raw.to_owned() } else { list() };
+        ValueDeserializer::parse(&raw).is_ok_and(self.reads)
+    }
+}
+
+/// What is wrong, and what is allowed where that is not said in the same breath. `raw` is the value as it was written, or
+/// the element of a list, where `is_whole` is not so; `message` the reader's own words.
+pub fn explain(
+    shape: &Shape,
+    key: &Key,
+    raw: &str,
+    is_whole: bool,
+    message: &str,
+) -> (String, String) {
+    let wanted = if is_whole {
+        shape.kind
+    } else {
+        shape.element.unwrap_or(shape.kind)
+    };
+    let allowed = key.allowed();
+    if shape.is_secret {
+        return ("this is no secret".into(), allowed);
+    }
+    let shown = text::line_up_to(raw, SHOWN_MAX);
+    let found = Kind::of(raw);
+    let text = text_of(raw);
+    let problem = match (wanted, found) {
+        (Kind::Integer, Some(Kind::Integer)) => format!("{shown} is out of range"),
+        (Kind::Integer, _) => {
+            let example = example(key, raw).map(|number| format!(", such as {number}"));
+            let problem = format!("{shown}: {allowed}{}", example.unwrap_or_default());
+            return (problem, String::new());
+        }
+        (Kind::Boolean, _) => {
+            return (format!("{shown}: {allowed}, without quotes"), String::new());
+        }
+        (Kind::List, Some(Kind::List)) => message.to_owned(),
+        (Kind::List, _) => as_list(shape, raw, &shown, text.as_deref()),
+        (Kind::Text, Some(Kind::Text)) => {
+            let text = text.as_deref().unwrap_or_default();
+            several(shape, text)
+                .or_else(|| (shape.explain)(text))
+                .unwrap_or_else(|| message.to_owned())
+        }
+        (Kind::Text, Some(Kind::List)) => match only_element(raw) {
+            Some(one) if shape.reads(one, is_whole) => {
+                format!("{shown}: one value, without brackets: {one}")
+            }
+            Some(_) | None => format!("{shown}: one value, no list"),
+        },
+        (Kind::Text, _) if !raw.starts_with('{') && shape.reads(&quoted(raw), is_whole) => {
+            format!("{shown}: text stands in quotes: {}", quoted(&shown))
+        }
+        (Kind::Text, _) => (shape.explain)(raw)
+            .unwrap_or_else(|| format!("{shown}: a text in quotes is wanted here")),
+    };
+    (problem, allowed)
+}
+
+/// The number that was meant, or the default.
+fn example(key: &Key, raw: &str) -> Option<String> {
+    let raw = only_element(raw).unwrap_or(raw);
+    let text = text_of(raw).unwrap_or_else(|| raw.to_owned());
+    let number = key.number_in(&text).map(|number| number.to_string());
+    number
+        .or_else(|| Some(key.default?()))
+        .filter(|example| !example.starts_with('['))
+}
+
+/// One value, or several in one text, where a list belongs.
+fn as_list(shape: &Shape, raw: &str, shown: &str, text: Option<&str>) -> String {
+    if let Some(several) = text.and_then(|text| several(shape, text)) {
+        return several;
+    }
+    if text.is_some() || shape.reads(&format!("[{raw}]"), true) {
+        return format!("{shown}: a list stands in brackets: [{shown}]");
+    }
+    format!("{shown}: a list in brackets is wanted here")
+}
+
+/// The elements of a list in one text, where each of them can be read.
+fn several(shape: &Shape, text: &str) -> Option<String> {
+    if shape.kind != Kind::List {
+        return None;
+    }
+    let parts = text
+        .split([',', ';', ' ', '\t'])
+        .filter(|part| !part.is_empty());
+    let is_address = |part: &str| part.parse::<IpAddr>().is_ok();
+    if parts.clone().any(is_address) && !parts.clone().all(is_address) {
+        // A line of a hosts file, or a network with its mask.
+        return None;
+    }
+    let parts: Vec<String> = parts.map(quoted).collect();
+    let list = format!("[{}]", parts.join(", "));
+    let is_one = shape.reads(&quoted(text), false);
+    let is_meant = parts.len() > 1 && !is_one && shape.reads(&list, true);
+    is_meant.then(|| format!("{}: each stands in quotes of its own: {list}", quoted(text)))
+}
+
+/// The text of a value that was written in quotes.
+fn text_of(raw: &str) -> Option<String> {
+    String::deserialize(ValueDeserializer::parse(raw).ok()?).ok()
+}
+
+/// The element of a list that has one.
+fn only_element(raw: &str) -> Option<&str> {
+    let inner = raw.strip_prefix('[')?.strip_suffix(']')?;
+    let inner = inner.trim().trim_end_matches(',');
+    ValueDeserializer::parse(inner).is_ok().then_some(inner)
+}
