@@ -22,7 +22,9 @@ use crate::cache::CACHE;
 use crate::config::{Config, Plan};
 use crate::listening::Listening;
 use crate::policy::set::PolicySet;
-use crate::worker::{Letter, Mailbox, NoticeBoard, Parts, PortStats, Pulse, Route, Worker};
+use crate::worker::{
+    Arrivals, Letter, Mailbox, NoticeBoard, Parts, PortStats, Pulse, Route, Worker,
+};
 use crate::{clock, memory, seal};
 
 /// Threads with an engine.
@@ -43,6 +45,8 @@ const LOOK: Duration = Duration::from_secs(1);
 static TABLES: [Mutex<Tables<Route>>; ENGINES] = [const { Mutex::new(Tables::new()) }; ENGINES];
 /// What they count.
 pub static COUNTERS: [Counters; ENGINES] = [const { Counters::new() }; ENGINES];
+/// What came to their kernel sockets by which device.
+pub static ARRIVALS: Arrivals = Arrivals::new();
 /// What they show of their AF_XDP sockets.
 pub static PORT_STATS: [PortStats; ENGINES] = [const { PortStats::new() }; ENGINES];
 /// Where they show that they live.
@@ -212,6 +216,7 @@ impl Crew {
             notices: &NOTICES,
             mailbox: &self.mailboxes[engine],
             counters: &COUNTERS[engine],
+            arrivals: &ARRIVALS,
             port_stats: &PORT_STATS[engine],
             pulse: &PULSES[engine],
         };

@@ -23,7 +23,7 @@ use xdnsd_core::limits::WORKERS;
 use crate::cache::CACHE;
 use crate::config::{Config, Devices, Plan, UpstreamPorts};
 use crate::control::{Control, SocketFile};
-use crate::crew::{COUNTERS, Crew, NOTICES, PORT_STATS, TCP};
+use crate::crew::{ARRIVALS, COUNTERS, Crew, NOTICES, PORT_STATS, TCP};
 use crate::listening::Listening;
 use crate::notify::Notify;
 use crate::reload::Reloader;
@@ -32,9 +32,7 @@ use crate::store::{Keeper, Saver, Store};
 use crate::supervisor::{Supervisor, say_without_xdp};
 use crate::telemetry::{self, Telemetry};
 use crate::text;
-use crate::worker::{
-    Letter, Lookup, LookupProgram, Mailbox, QueueName, look_at_reserved_ports, queries_by_device,
-};
+use crate::worker::{Letter, Lookup, LookupProgram, Mailbox, QueueName, look_at_reserved_ports};
 use crate::{clock, commands, seal, sys};
 
 /// How often interfaces are looked after.
@@ -208,6 +206,7 @@ impl Daemon {
         if let Some(plan) = plan {
             self.listening.want(&plan.endpoints);
             self.reloader.follow(plan);
+            ARRIVALS.forget_gone();
         }
         let now = clock::now();
         if self.listening.is_due(now) {
@@ -454,23 +453,22 @@ fn register(supervisor: &Supervisor) -> Telemetry {
             help: "Answers in the cache",
             value: Box::new(|| CACHE.len() as u64),
         }],
-        arrivals: Some(queries_by_device),
+        arrivals: Some(Box::new(|| ARRIVALS.read())),
         ..Telemetry::default()
     }
 }
 
-/// The workers, as they are shown: by interface and queue, where they have one.
+/// The workers, as they are shown: by number, and by interface and queue where they have one.
 fn registered(crew: &Crew, queues: &[(usize, QueueName)]) -> Vec<telemetry::Worker> {
     let worker = |index: usize| {
         let named = queues.iter().find(|(worker, _)| *worker == index);
         let named = named.map(|(_, name)| name);
         telemetry::Worker {
-            interface: named.map_or("kernel".into(), |name| name.interface.clone()),
-            queue: match named {
-                Some(name) => name.queue.to_string(),
-                None if index == TCP => "tcp".into(),
-                None => index.to_string(),
+            name: match index {
+                TCP => "tcp".into(),
+                _ => index.to_string(),
             },
+            queue: named.cloned(),
             counters: &COUNTERS[index],
             xsk: named.map(|_| -> telemetry::Read<_> {
                 Box::new(move || {

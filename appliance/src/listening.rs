@@ -1,8 +1,9 @@
 //! Where the workers listen with the kernel's sockets, while addresses of the router come and go: a provider hands out
 //! another prefix, an interface is made anew or comes late.
 //!
-//! Each address has a place, the same in every worker. A socket whose address is gone stays open, for the address may
-//! come back, until its place is wanted for another. What cannot be opened is tried again, later each time.
+//! Each address has a place, the same in every worker. A socket whose address is gone is closed: the address may be another
+//! device's by now, which is not served, and the kernel delivers what comes for it by any device. Its place is kept until
+//! it is wanted for another address. What cannot be opened is tried again, later each time.
 //!
 //! An address is ours when its TCP socket is: it cannot be shared, while UDP sockets can (SO_REUSEPORT), so that another
 //! process that serves already is not robbed of half of its queries.
@@ -42,6 +43,8 @@ struct Place {
     tcp: Option<TcpListener>,
     /// Who has its socket.
     open: [bool; ENGINES],
+    /// Who has a socket that is to be closed: this address's, from before it went, or that of another, which had the place.
+    left: [bool; ENGINES],
     /// All had theirs, and that was said.
     is_said: bool,
     retry: Retry,
@@ -56,6 +59,7 @@ impl Place {
             is_wanted: true,
             tcp: None,
             open: [false; ENGINES],
+            left: [false; ENGINES],
             is_said: false,
             retry: Retry::default(),
             trouble: String::new(),
@@ -82,6 +86,17 @@ impl Place {
         }
         self.open[engine] = true;
         Ok(())
+    }
+
+    /// The address is not wanted any more: whoever has its socket closes it.
+    fn leave(&mut self) {
+        self.is_wanted = false;
+        self.tcp = None;
+        self.is_said = false;
+        self.retry.succeed();
+        for (left, open) in self.left.iter_mut().zip(&mut self.open) {
+            *left |= std::mem::take(open);
+        }
     }
 
     /// Logs trouble once, and when to try again.
@@ -123,6 +138,9 @@ impl Listening {
     pub fn open(&mut self, engine: usize, now: Instant) -> Listeners {
         let mut listeners = Listeners::default();
         for (number, place) in self.places.iter_mut().enumerate() {
+            if std::mem::take(&mut place.left[engine]) {
+                listeners.left.push(number as u16);
+            }
             if !place.is_wanted || !place.retry.may_try(now) {
                 continue;
             }
@@ -142,7 +160,10 @@ impl Listening {
     /// Whether [`Self::tend`] has something to do.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
-        let is_due = |place: &Place| place.is_wanted && !place.is_said && place.retry.may_try(now);
+        let is_due = |place: &Place| {
+            let is_left = place.left.contains(&true);
+            (is_left || place.is_wanted && !place.is_said) && place.retry.may_try(now)
+        };
         self.places.iter().any(is_due)
     }
 
@@ -151,15 +172,20 @@ impl Listening {
     pub fn tend(&mut self, engines: &[usize], now: Instant, mailboxes: &[Mailbox], is_first: bool) {
         for &engine in engines {
             let listeners = self.open(engine, now);
-            let places = listeners.places();
-            if places.is_empty() {
+            if listeners.is_empty() {
                 continue;
             }
+            let (places, left) = (listeners.places(), listeners.left.clone());
             if mailboxes[engine]
                 .post(Letter::Listen(Box::new(listeners)))
                 .is_err()
             {
                 let error = io::Error::other(format!("worker {engine} does not open its mail"));
+                for place in left {
+                    let place = &mut self.places[usize::from(place)];
+                    place.left[engine] = true;
+                    place.fail(now, &error);
+                }
                 for place in places {
                     let place = &mut self.places[usize::from(place)];
                     place.open[engine] = false;
@@ -202,7 +228,11 @@ impl Listening {
     /// Gives a place to each of `wanted` that has none: one whose address is not wanted any more, or a new one.
     fn take_places(&mut self, wanted: &[SocketAddr]) {
         for place in &mut self.places {
+            let was_wanted = place.is_wanted;
             place.is_wanted = wanted.contains(&place.address);
+            if was_wanted && !place.is_wanted {
+                place.leave();
+            }
         }
         let mut left_out = Vec::new();
         for &address in wanted {
@@ -210,7 +240,9 @@ impl Listening {
                 continue;
             }
             if let Some(left) = self.places.iter_mut().find(|place| !place.is_wanted) {
+                let of_another = left.left;
                 *left = Place::new(address);
+                left.left = of_another;
             } else if self.places.len() < self.places_max {
                 self.places.push(Place::new(address));
             } else {

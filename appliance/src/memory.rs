@@ -11,7 +11,9 @@ use crate::cache::SharedCache;
 use crate::crew::{ENGINES, TABLES_BYTES};
 use crate::logging;
 use crate::store;
-use crate::worker::{PORTS_BYTES, PORTS_SHARED_BYTES, PortStats, SLOTS_BYTES, STREAM_BYTES};
+use crate::worker::{
+    Arrivals, PORTS_BYTES, PORTS_SHARED_BYTES, PortStats, SLOTS_BYTES, STREAM_BYTES,
+};
 
 /// What everything together may take.
 pub const BUDGET_BYTES: usize = limits::MEMORY_MIB * 1024 * 1024;
@@ -91,6 +93,7 @@ pub const LINES: &[Line] = &[
         size_of::<Counters>() + size_of::<PortStats>(),
         ENGINES,
     ),
+    Line::new("counters of devices", size_of::<Arrivals>(), 1),
     Line::new("TCP streams to upstreams", STREAM_BYTES, ENGINES),
     Line::new("source ports towards upstreams", PORTS_BYTES, ENGINES),
     Line::new("table of open source ports", PORTS_SHARED_BYTES, 1),

@@ -1,7 +1,6 @@
 //! Policy while the daemon runs: files that change, SIGHUP, `xdnsd reload`. Workers get a new set between two turns; no
 //! query waits for it.
 
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
@@ -12,7 +11,6 @@ use log::{info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use xdnsd_core::forward::upstreams::UpstreamConfig;
-use xdnsd_core::policy::on_link::Network;
 
 use crate::cache::CACHE;
 use crate::clock;
@@ -20,8 +18,8 @@ use crate::config::{Config, Devices, Plan};
 use crate::memory;
 use crate::policy::Notes;
 use crate::policy::keeper::{Keeper, Update};
-use crate::policy::set::{PolicyInput, PolicySet};
-use crate::worker::{self, Mailbox};
+use crate::policy::set::{Links, PolicyInput, PolicySet};
+use crate::worker::Mailbox;
 
 /// Lines of the log that one update may take.
 const NOTES_MAX: usize = 8;
@@ -116,8 +114,7 @@ impl Reloader {
     /// The policy of the config is wrong.
     pub fn start(path: PathBuf, config: &Config, plan: &Plan) -> Result<Self, String> {
         let groups = Groups::of(config, plan);
-        serve_devices(plan);
-        let input = input(config, &groups, &plan.unfit_sources, &plan.on_link);
+        let input = input(config, &groups, &plan.links);
         let keeper = Keeper::new(input).map_err(|problem| problem.to_string())?;
         let set = Arc::new(Mutex::new(keeper.set()));
         let (requester, inbox) = Requester::new()?;
@@ -263,21 +260,15 @@ impl Care {
 
     /// The plan is that of the config at the start; the servers are those of the config that was read last.
     fn follow_addresses(&mut self, plan: &Plan) {
-        serve_devices(plan);
-        let (unfit_sources, on_link) = (&plan.unfit_sources, &plan.on_link);
         let servers = match Devices::read() {
             Ok(devices) => self.config.servers(&self.config.plan(&devices)),
             Err(_) => self.groups.servers.clone(),
         };
-        if servers == self.groups.servers
-            && unfit_sources == self.keeper.unfit_sources()
-            && on_link == self.keeper.on_link()
-        {
+        if servers == self.groups.servers && plan.links == *self.keeper.links() {
             return;
         }
         self.groups.servers.clone_from(&servers);
-        self.keeper
-            .set_addresses(servers, unfit_sources.clone(), on_link.clone());
+        self.keeper.set_addresses(servers, plan.links.clone());
         self.post();
     }
 
@@ -326,8 +317,7 @@ impl Care {
             warn!("{fault}; the rest is served, and this when it comes");
         }
         let groups = Groups::of(&config, &plan);
-        let (unfit_sources, on_link) = (self.keeper.unfit_sources(), self.keeper.on_link());
-        let input = input(&config, &groups, unfit_sources, on_link);
+        let input = input(&config, &groups, self.keeper.links());
         let update = self.keeper.reload(input, wall_secs());
         let update = update.map_err(|problem| problem.to_string())?;
         Ok((config, groups, update))
@@ -381,28 +371,10 @@ impl Groups {
     }
 }
 
-/// Tells the workers which devices are served.
-fn serve_devices(plan: &Plan) {
-    let mut devices: Vec<u32> = plan
-        .endpoints
-        .iter()
-        .map(|end| end.device_ifindex)
-        .collect();
-    devices.sort_unstable();
-    devices.dedup();
-    worker::serve_devices(&devices);
-}
-
-fn input(
-    config: &Config,
-    groups: &Groups,
-    unfit_sources: &[IpAddr],
-    on_link: &[Network],
-) -> PolicyInput {
+fn input(config: &Config, groups: &Groups, links: &Links) -> PolicyInput {
     PolicyInput {
         servers: groups.servers.clone(),
-        unfit_sources: unfit_sources.to_vec(),
-        on_link: on_link.to_vec(),
+        links: links.clone(),
         ..config.policy()
     }
 }

@@ -21,7 +21,9 @@ use xdnsd_core::time::Instant;
 
 use crate::changes::Changes;
 use crate::clock;
-use crate::config::{Config, Devices, Endpoint, Fault, Interface, Plan, RouteCheck, XdpMode};
+use crate::config::{
+    Config, Devices, Endpoint, Fault, Interface, Plan, RouteCheck, XdpMode, is_strict,
+};
 use crate::ethtool::{self, RxVlanOffload};
 use crate::retry::Retry;
 use crate::worker::{Letter, Mailbox, Port, QueueName};
@@ -82,6 +84,8 @@ pub struct Supervisor {
     /// Every program knows the devices as they are. Not so at the start: they were read before `changes` was there.
     is_settled: bool,
     attachments: Vec<Attachment>,
+    /// Devices whose listeners follow the kernel's own check of sources, and what that was. Nobody is told of a sysctl.
+    sources_checked: Vec<(String, bool)>,
     /// What is not there and was said.
     missing: Vec<Fault>,
 }
@@ -111,6 +115,7 @@ impl Supervisor {
             changes: Changes::watch(),
             is_settled: false,
             attachments,
+            sources_checked: Vec::new(),
             missing: Vec::new(),
         }
     }
@@ -143,7 +148,7 @@ impl Supervisor {
     /// sockets alone, and the log says why.
     ///
     /// Gives what of the config meets this machine by now, if it may be something else. Nothing has changed: this costs a
-    /// system call for each interface, and one more.
+    /// system call for each interface, one more, and a look at `rp_filter` where `route_check` follows it.
     pub fn tend(&mut self, mailboxes: &[Mailbox]) -> Option<Plan> {
         let now = clock::now();
         for attachment in &mut self.attachments {
@@ -153,7 +158,9 @@ impl Supervisor {
             .attachments
             .iter()
             .any(|attachment| attachment.is_due(now));
-        self.is_settled &= !self.changes.take() && !is_due;
+        let is_other = |(device, was): &(String, bool)| is_strict(device) != *was;
+        let is_changed = self.changes.take() || self.sources_checked.iter().any(is_other);
+        self.is_settled &= !is_changed && !is_due;
         if self.is_settled {
             return None;
         }
@@ -161,6 +168,7 @@ impl Supervisor {
         // What the config asks for may come piece by piece: first the interface, then its addresses.
         let plan = self.config.plan(&devices);
         self.say_missing(&plan);
+        self.sources_checked = sources_checked(&self.config, &plan, &devices);
         self.is_settled = true;
         let mut taken = [false; WORKERS];
         for (worker, _) in self.queues() {
@@ -512,7 +520,10 @@ fn listen_entries(
         let check = match interface.route_check {
             RouteCheck::Always => true,
             RouteCheck::Never => false,
-            RouteCheck::Auto => devices.has_vlans(name),
+            // The kernel checks no IPv6 source.
+            RouteCheck::Auto => {
+                devices.has_vlans(name) || device.is_strict && endpoint.addr.is_ipv4()
+            }
         };
         let addr = match endpoint.addr {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
@@ -530,6 +541,22 @@ fn listen_entries(
     };
     let on_this = plan.endpoints.iter().filter(on_this);
     on_this.filter_map(entry).collect()
+}
+
+/// The devices of listeners that check sources as the kernel does, and whether it does.
+fn sources_checked(config: &Config, plan: &Plan, devices: &Devices) -> Vec<(String, bool)> {
+    let follows = |endpoint: &&Endpoint| {
+        let interface = &config.interfaces[endpoint.interface];
+        interface.route_check == RouteCheck::Auto && interface.xdp != XdpMode::Off
+    };
+    let named = plan.endpoints.iter().filter(follows);
+    let named = named.filter_map(|endpoint| devices.named(&endpoint.device));
+    let mut checked: Vec<_> = named
+        .map(|device| (device.name.clone(), device.is_strict))
+        .collect();
+    checked.sort_unstable();
+    checked.dedup();
+    checked
 }
 
 /// RX and TX queues of an interface, as the kernel has them now. virtio-net gets more RX queues than TX queues when a

@@ -13,6 +13,7 @@ use log::info;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::{Counter, Counters};
 
+use crate::worker::QueueName;
 use crate::{logging, memory, seal, text};
 
 /// Reads something that the kernel counts. An error is shown as an absent metric.
@@ -75,12 +76,15 @@ impl XskStatistics {
     }
 }
 
+/// What was counted, by counter and by name of the interface.
+pub type Arrived = Vec<(Counter, ByInterface)>;
+
 /// A thread that answers: its counters, and its AF_XDP socket where it has one.
 pub struct Worker {
-    /// Interface that it serves.
-    pub interface: String,
-    /// RX queue, or what else tells it from the others: `tcp`, `kernel`.
-    pub queue: String,
+    /// Its number, or `tcp` for the one that has the connections.
+    pub name: String,
+    /// The RX queue that it serves, where it has one. Queries come to its kernel sockets by any interface all the same.
+    pub queue: Option<QueueName>,
     /// What it counts.
     pub counters: &'static Counters,
     /// What the kernel counts for its socket.
@@ -94,6 +98,14 @@ pub struct Program {
     /// One row per [`Reason`], in index order; one column per CPU.
     pub frames: Read<Vec<Vec<u64>>>,
 }
+
+/// What is counted for frames of the worker's own RX queue alone.
+const OF_QUEUES: [Counter; 4] = [
+    Counter::QueriesXdp,
+    Counter::AnswersXdp,
+    Counter::FramesRejected,
+    Counter::TxFull,
+];
 
 /// A value that goes up and down.
 pub struct Gauge {
@@ -114,8 +126,8 @@ pub struct Telemetry {
     pub programs: Vec<Program>,
     /// Other values.
     pub gauges: Vec<Gauge>,
-    /// Queries to the kernel's UDP sockets by the interface that they came in by, if that is told apart.
-    pub arrivals: Option<fn() -> ByInterface>,
+    /// What came to the kernel's sockets, by the interface that it came in by.
+    pub arrivals: Option<Box<dyn Fn() -> Arrived + Send + Sync>>,
 }
 
 /// What was counted up to one moment.
@@ -124,15 +136,15 @@ pub struct Reading {
     workers: Vec<WorkerReading>,
     programs: Vec<ProgramReading>,
     gauges: Vec<(&'static str, &'static str, u64)>,
-    arrivals: ByInterface,
+    arrivals: Arrived,
     sealed_allocations: u64,
     log_lines_lost: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct WorkerReading {
-    interface: String,
-    queue: String,
+    name: String,
+    queue: Option<QueueName>,
     counters: [u64; Counter::COUNT],
     xsk: Option<XskStatistics>,
 }
@@ -158,7 +170,7 @@ impl Telemetry {
     #[must_use]
     pub fn read(&self) -> Reading {
         let worker = |worker: &Worker| WorkerReading {
-            interface: worker.interface.clone(),
+            name: worker.name.clone(),
             queue: worker.queue.clone(),
             counters: std::array::from_fn(|index| worker.counters.get(Counter::ALL[index])),
             xsk: worker.xsk.as_ref().and_then(|read| read().ok()),
@@ -178,7 +190,7 @@ impl Telemetry {
                 .iter()
                 .map(|gauge| (gauge.name, gauge.help, (gauge.value)()))
                 .collect(),
-            arrivals: self.arrivals.map_or_else(Vec::new, |arrivals| arrivals()),
+            arrivals: self.arrivals.as_ref().map_or_else(Vec::new, |read| read()),
             sealed_allocations: seal::allocations(),
             log_lines_lost: logging::lost(),
         }
@@ -186,6 +198,16 @@ impl Telemetry {
 }
 
 impl WorkerReading {
+    /// As the log shows it.
+    fn shown(&self) -> String {
+        match &self.queue {
+            Some(QueueName { interface, queue }) => {
+                format!("worker {} ({interface} queue {queue})", self.name)
+            }
+            None => format!("worker {}", self.name),
+        }
+    }
+
     fn count(&self, counter: Counter) -> u64 {
         self.counters[counter as usize]
     }
@@ -241,10 +263,7 @@ pub fn spawn_report(telemetry: Arc<Telemetry>, interval: Duration) -> io::Result
 pub fn rates(earlier: &Reading, later: &Reading, elapsed: Duration) -> Vec<String> {
     let mut lines = Vec::new();
     for worker in &later.workers {
-        let before = earlier
-            .workers
-            .iter()
-            .find(|old| old.interface == worker.interface && old.queue == worker.queue);
+        let before = earlier.workers.iter().find(|old| old.name == worker.name);
         let zero = [0; Counter::COUNT];
         let before = WorkerReading {
             counters: before.map_or(zero, |before| before.counters),
@@ -267,9 +286,8 @@ fn queue_line(before: &WorkerReading, worker: &WorkerReading, elapsed: Duration)
     let hits = moved(Counter::CacheHits) + moved(Counter::CacheStale);
     let asked = hits + moved(Counter::CacheMisses);
     let mut line = format!(
-        "{} queue {}: {} queries/s, {} answers/s",
-        worker.interface,
-        worker.queue,
+        "{}: {} queries/s, {} answers/s",
+        worker.shown(),
         rate(worker.queries().wrapping_sub(before.queries()), elapsed),
         rate(worker.answers().wrapping_sub(before.answers()), elapsed),
     );
@@ -351,20 +369,8 @@ impl Reading {
             }
             let name = format!("{}_total", counter.name());
             family(&mut out, &name, counter.help(), "counter");
-            if matches!(counter, Counter::QueriesUdp) && !self.arrivals.is_empty() {
-                // Any worker takes what comes by any interface.
-                for (interface, queries) in &self.arrivals {
-                    let labels = [("interface", interface.as_str()), ("queue", "kernel")];
-                    sample(&mut out, &name, &labels, *queries);
-                }
-                continue;
-            }
-            for worker in &self.workers {
-                let labels = [
-                    ("interface", worker.interface.as_str()),
-                    ("queue", worker.queue.as_str()),
-                ];
-                sample(&mut out, &name, &labels, worker.count(*counter));
+            if !self.by_arrival(&mut out, &name, *counter) {
+                self.by_worker(&mut out, &name, *counter);
             }
         }
         let name = format!("{}_total", Counter::SealedAllocations.name());
@@ -392,15 +398,51 @@ impl Reading {
         out
     }
 
+    /// Samples by the interface that queries came in by. `false`: this counter is not told apart so.
+    fn by_arrival(&self, out: &mut String, name: &str, counter: Counter) -> bool {
+        let counted = self.arrivals.iter().find(|(other, _)| *other == counter);
+        let Some((_, counts)) = counted else {
+            return false;
+        };
+        let is_tcp = matches!(counter, Counter::QueriesTcp | Counter::AnswersTcp);
+        let queue = if is_tcp { "tcp" } else { "kernel" };
+        for (interface, count) in counts {
+            let labels = [("interface", interface.as_str()), ("queue", queue)];
+            sample(out, name, &labels, *count);
+        }
+        true
+    }
+
+    /// Samples by worker. What only comes over AF_XDP is of the worker's own interface and RX queue; everything else may have
+    /// come by any, and names none.
+    fn by_worker(&self, out: &mut String, name: &str, counter: Counter) {
+        for worker in &self.workers {
+            let count = worker.count(counter);
+            if !OF_QUEUES.contains(&counter) {
+                sample(out, name, &[("worker", worker.name.as_str())], count);
+            } else if let Some(of) = &worker.queue {
+                let queue = of.queue.to_string();
+                let labels = [
+                    ("interface", of.interface.as_str()),
+                    ("queue", queue.as_str()),
+                ];
+                sample(out, name, &labels, count);
+            }
+        }
+    }
+
     fn xsk_families(&self, out: &mut String) {
         for (index, (field, help, _)) in XskStatistics::default().fields().into_iter().enumerate() {
             let name = format!("xsk_{field}_total");
             family(out, &name, help, "counter");
             for worker in &self.workers {
-                let Some(xsk) = &worker.xsk else { continue };
+                let (Some(xsk), Some(of)) = (&worker.xsk, &worker.queue) else {
+                    continue;
+                };
+                let queue = of.queue.to_string();
                 let labels = [
-                    ("interface", worker.interface.as_str()),
-                    ("queue", worker.queue.as_str()),
+                    ("interface", of.interface.as_str()),
+                    ("queue", queue.as_str()),
                 ];
                 sample(out, &name, &labels, xsk.fields()[index].2);
             }
@@ -463,6 +505,13 @@ mod tests {
     static FIRST: Counters = Counters::new();
     static SECOND: Counters = Counters::new();
 
+    fn lan0() -> QueueName {
+        QueueName {
+            interface: "lan0".into(),
+            queue: 0,
+        }
+    }
+
     fn reading(queries: u64, hits: u64, misses: u64, frames: [[u64; 2]; 2]) -> Reading {
         let mut counters = [0; Counter::COUNT];
         counters[Counter::QueriesXdp as usize] = queries;
@@ -470,8 +519,8 @@ mod tests {
         counters[Counter::CacheHits as usize] = hits;
         counters[Counter::CacheMisses as usize] = misses;
         let worker = WorkerReading {
-            interface: "lan0".into(),
-            queue: "0".into(),
+            name: "0".into(),
+            queue: Some(lan0()),
             counters,
             xsk: None,
         };
@@ -493,27 +542,28 @@ mod tests {
         assert_eq!(
             rates(&earlier, &later, Duration::from_secs(2)),
             [
-                "lan0 queue 0: 1000 queries/s, 1000 answers/s, 99.5 % from the cache",
+                "worker 0 (lan0 queue 0): 1000 queries/s, 1000 answers/s, 99.5 % from the cache",
                 "lan0 cpu 0: 1000/s redirected, 0.5/s pass_truncated",
                 "lan0 cpu 1: 1.5/s pass_truncated",
             ]
         );
         assert_eq!(
             rates(&later, &later, Duration::from_secs(2)),
-            ["lan0 queue 0: 0 queries/s, 0 answers/s"],
+            ["worker 0 (lan0 queue 0): 0 queries/s, 0 answers/s"],
             "a quiet queue is said, quiet CPUs are not"
         );
         assert_eq!(
             rates(&Reading::default(), &earlier, Duration::from_secs(1))[0]
                 .split(',')
                 .next(),
-            Some("lan0 queue 0: 100 queries/s")
+            Some("worker 0 (lan0 queue 0): 100 queries/s")
         );
     }
 
     #[test]
     fn what_is_registered_is_read_and_rendered() {
         FIRST.add(Counter::CacheHits, 7);
+        FIRST.add(Counter::QueriesXdp, 5);
         SECOND.count(Counter::CacheMisses);
         let statistics = XskStatistics {
             rx_ring_full: 3,
@@ -523,14 +573,14 @@ mod tests {
         let telemetry = Telemetry {
             workers: vec![
                 Worker {
-                    interface: "lan0".into(),
-                    queue: "0".into(),
+                    name: "0".into(),
+                    queue: Some(lan0()),
                     counters: &FIRST,
                     xsk: Some(Box::new(move || Ok(statistics))),
                 },
                 Worker {
-                    interface: "a\"b\\".into(),
-                    queue: "tcp".into(),
+                    name: "tcp".into(),
+                    queue: None,
                     counters: &SECOND,
                     xsk: None,
                 },
@@ -551,23 +601,49 @@ mod tests {
                 help: "Answers in the cache",
                 value: Box::new(|| 42),
             }],
-            arrivals: Some(|| vec![("lo".to_owned(), 8)]),
+            arrivals: Some(Box::new(|| {
+                let by = |counter, name: &str, count| (counter, vec![(name.to_owned(), count)]);
+                vec![
+                    by(Counter::QueriesUdp, "lo", 8),
+                    by(Counter::AnswersTcp, "a\"b\\", 9),
+                ]
+            })),
         };
         let text = telemetry.read().prometheus();
         for line in [
             "# HELP xdnsd_cache_hits_total Answered from the cache, fresh.",
             "# TYPE xdnsd_cache_hits_total counter",
-            "xdnsd_cache_hits_total{interface=\"lan0\",queue=\"0\"} 7",
-            "xdnsd_cache_misses_total{interface=\"a\\\"b\\\\\",queue=\"tcp\"} 1",
+            "xdnsd_cache_hits_total{worker=\"0\"} 7",
+            "xdnsd_cache_misses_total{worker=\"tcp\"} 1",
+            "xdnsd_queries_xdp_total{interface=\"lan0\",queue=\"0\"} 5",
             "xdnsd_xsk_rx_ring_full_total{interface=\"lan0\",queue=\"0\"} 3",
             "xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"1\",reason=\"pass_stale\"} 6",
             "xdnsd_queries_udp_total{interface=\"lo\",queue=\"kernel\"} 8",
+            "xdnsd_answers_tcp_total{interface=\"a\\\"b\\\\\",queue=\"tcp\"} 9",
             "# TYPE xdnsd_cache_entries gauge",
             "xdnsd_cache_entries 42",
         ] {
             assert!(text.lines().any(|have| have == line), "{line}\n{text}");
         }
         assert!(!text.contains("xdnsd_queries_udp_total{interface=\"lan0\""));
+        // A worker's queries come by any interface.
+        let of_lan0 = text
+            .lines()
+            .filter(|line| line.contains("interface=\"lan0\""));
+        let known = [
+            "queries_xdp",
+            "answers_xdp",
+            "frames_rejected",
+            "tx_full",
+            "xsk_",
+            "xdp_frames",
+        ];
+        for line in of_lan0 {
+            let is_known = known
+                .iter()
+                .any(|name| line.starts_with(&format!("xdnsd_{name}")));
+            assert!(is_known, "{line}");
+        }
         assert!(!text.contains("wan0"), "what cannot be read is left out");
         assert_is_exposition_format(&text);
     }

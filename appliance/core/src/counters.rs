@@ -7,15 +7,16 @@ xdnsd_abi::counters! {
     pub enum Counter: usize {
         /// Queries that arrived over AF_XDP.
         QueriesXdp = "queries_xdp",
-        /// Queries that arrived over the kernel's UDP sockets.
+        /// Queries that arrived over the kernel's UDP sockets, by the interface that they came in by; lo: of this machine itself,
+        /// which is told by its source address; other: by one of more interfaces than are told apart, or one that is gone.
         QueriesUdp = "queries_udp",
-        /// Queries that arrived over TCP.
+        /// Queries that arrived over TCP, by the interface that the connection came in by.
         QueriesTcp = "queries_tcp",
         /// Answers given over AF_XDP.
         AnswersXdp = "answers_xdp",
-        /// Answers given over the kernel's UDP sockets.
+        /// Answers given over the kernel's UDP sockets, by the interface that their queries came in by.
         AnswersUdp = "answers_udp",
-        /// Answers given over TCP.
+        /// Answers given over TCP, by the interface that the connection came in by.
         AnswersTcp = "answers_tcp",
         /// Answered from the cache, fresh.
         CacheHits = "cache_hits",
@@ -67,7 +68,7 @@ xdnsd_abi::counters! {
         RefusedGiven = "refused_given",
         /// Answered with TC set: more than the client may get over UDP.
         TruncatedGiven = "truncated_given",
-        /// Clients that the ACL leaves without an answer.
+        /// Clients that the ACL leaves without an answer: queries, and TCP connections that are closed at once.
         AclDropped = "acl_dropped",
         /// Answered from local data or by a special-use name.
         LocalAnswers = "local_answers",

@@ -12,6 +12,7 @@ use xdnsd_core::policy::on_link::Network;
 use super::Config;
 use super::error::{Errors, Source};
 use super::schema::{Interface, Upstream};
+use crate::policy::set::Links;
 
 /// Where the kernel lists VLAN devices. Absent: the kernel has none.
 const VLAN_LIST: &str = "/proc/net/vlan/config";
@@ -22,6 +23,8 @@ const IPV6_LIST: &str = "/proc/net/if_inet6";
 const IFA_F_OPTIMISTIC: u8 = 0x04;
 const IFA_F_DADFAILED: u8 = 0x08;
 const IFA_F_TENTATIVE: u8 = 0x40;
+/// Where it has its settings for IPv4, by device.
+const IPV4_SETTINGS: &str = "/proc/sys/net/ipv4/conf";
 /// Where the kernel shows its devices.
 const DEVICES: &str = "/sys/class/net";
 
@@ -47,6 +50,9 @@ pub struct Device {
     pub broadcasts: Vec<IpAddr>,
     /// The networks of its addresses, and of its peers where it has any.
     pub networks: Vec<Network>,
+    /// Whether the kernel drops IPv4 packets that came by it where the routes would send their answers by another one
+    /// (RFC 3704 section 2.2).
+    pub is_strict: bool,
 }
 
 /// The network devices of this machine, at one moment.
@@ -92,11 +98,8 @@ pub struct Plan {
     pub missing: Errors,
     /// The servers of each group of [`Config::upstreams`].
     pub servers: Vec<Vec<SocketAddr>>,
-    /// Addresses that no query from the wire can come from, ascending: those of this machine's devices, and the first and
-    /// last of their networks.
-    pub unfit_sources: Vec<IpAddr>,
-    /// The networks of those devices, whose hosts are our neighbours: ascending, none within another.
-    pub on_link: Vec<Network>,
+    /// What the devices say of clients: which sources are of this machine or nobody's, and who our neighbours are.
+    pub links: Links,
 }
 
 impl Devices {
@@ -113,6 +116,7 @@ impl Devices {
                 let name = named.name().to_string_lossy().into_owned();
                 Device {
                     port_of: port_of(&name),
+                    is_strict: is_strict(&name),
                     name,
                     index: named.index(),
                     ..Device::default()
@@ -217,6 +221,17 @@ fn device_of(label: &str) -> &str {
     label
         .split_once(':')
         .map_or(label, |(device, _alias)| device)
+}
+
+/// Whether the kernel checks the IPv4 sources of what comes by the device `name` strictly: `rp_filter` is 1. The larger value
+/// counts, that of the device or that of all (ip-sysctl.rst); 2 is loose, and asks for any route at all.
+#[must_use]
+pub fn is_strict(name: &str) -> bool {
+    let value = |of: &str| -> u8 {
+        let text = std::fs::read_to_string(format!("{IPV4_SETTINGS}/{of}/rp_filter"));
+        text.map_or(0, |text| text.trim().parse().unwrap_or(0))
+    };
+    value("all").max(value(name)) == 1
 }
 
 /// The device that takes all that `name` receives, with its kind.
@@ -367,8 +382,11 @@ impl Config {
         let served: BTreeSet<&String> = served.collect();
         let served = served.into_iter().filter_map(|name| devices.named(name));
         let served: Vec<&Device> = served.collect();
-        plan.unfit_sources = self::unfit_sources(devices, &served);
-        plan.on_link = disjoint(served.iter().flat_map(|device| &device.networks));
+        plan.links = Links {
+            unfit_sources: unfit_sources(devices, &served),
+            on_link: disjoint(served.iter().flat_map(|device| &device.networks)),
+            served: served.iter().map(|device| device.index).collect(),
+        };
         for (group, upstream) in self.upstreams.iter().enumerate() {
             let path = format!("upstream[{group}]");
             let servers = servers(&mut source, devices, &path, upstream, &plan.endpoints);

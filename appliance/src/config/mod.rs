@@ -23,7 +23,7 @@ use std::path::Path;
 
 use crate::files;
 
-pub use devices::{Device, Devices, Endpoint, Plan};
+pub use devices::{Device, Devices, Endpoint, Plan, is_strict};
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use schema::{

@@ -12,7 +12,7 @@ use crate::policy::acl::AclInput;
 use crate::policy::hosts::LeaseFormat;
 use crate::policy::local::{LeaseFile, LocalInput};
 use crate::policy::routes::RouteInput;
-use crate::policy::set::{ListsInput, PolicyInput, RebindInput};
+use crate::policy::set::{Links, ListsInput, PolicyInput, RebindInput};
 
 impl Config {
     /// Everything that policy is compiled from.
@@ -22,8 +22,7 @@ impl Config {
             acl: self.acl(),
             silent_ports: self.access.silent_ports.clone(),
             // Whoever knows the machine adds these two.
-            unfit_sources: Vec::new(),
-            on_link: Vec::new(),
+            links: Links::default(),
             servers: Vec::new(),
             local: self.local_data(),
             special: self.special(),

@@ -13,14 +13,15 @@ fn listening(places: &[&str], places_max: usize) -> Listening {
     }
 }
 
-/// The new ones, with their places.
+/// All sockets are opened and closed. Then the new ones, with their places.
 fn taken(listening: &mut Listening, wanted: &[&str]) -> Vec<String> {
     for place in &mut listening.places {
-        place.open = [true; ENGINES];
+        place.open = [place.is_wanted; ENGINES];
+        place.left = [false; ENGINES];
     }
     listening.take_places(&addresses(wanted));
     let places = listening.places.iter().enumerate();
-    let new = places.filter(|(_, place)| !place.open[0]);
+    let new = places.filter(|(_, place)| place.is_wanted && !place.open[0]);
     new.map(|(number, place)| format!("{number} {}", place.address))
         .collect()
 }
@@ -31,11 +32,65 @@ fn a_place_is_kept_for_an_address_that_may_come_back() {
     let mut listening = listening(&[a, b], 3);
     assert!(taken(&mut listening, &[a, b]).is_empty());
     assert!(taken(&mut listening, &[a]).is_empty());
-    assert!(
-        taken(&mut listening, &[a, b]).is_empty(),
-        "its socket is still there"
-    );
+    assert_eq!(taken(&mut listening, &[a, b]), [format!("1 {b}")]);
     assert_eq!(taken(&mut listening, &[a, b, c]), [format!("2 {c}")]);
+}
+
+/// What a worker is told by a letter: how many sockets it gets, and the places of those that it closes.
+fn told(mailbox: &Mailbox) -> Option<(usize, Vec<u16>)> {
+    match mailbox.take()? {
+        Letter::Listen(listeners) => {
+            let opened = listeners.udp.len() + listeners.tcp.len();
+            Some((opened, listeners.left))
+        }
+        _ => panic!("another letter"),
+    }
+}
+
+#[test]
+fn sockets_of_an_address_that_is_gone_are_closed_and_opened_anew_when_it_is_back() {
+    let (a, b) = ("127.0.0.1:0", "[::1]:0");
+    let mut listening = listening(&[a, b], 2);
+    let mailboxes: Vec<Mailbox> = (0..ENGINES)
+        .map(|_| Mailbox::new().expect("eventfd"))
+        .collect();
+    let now = Instant::from_millis(1);
+    let engines = [0, TCP];
+    let cases: [(&[&str], Option<(usize, Vec<u16>)>); 5] = [
+        (&[a, b], Some((2, vec![]))),
+        (&[b], Some((0, vec![0]))),
+        (&[b], None),
+        (&[a, b], Some((1, vec![]))),
+        // The place goes to another.
+        (&["127.0.0.2:0", b], Some((1, vec![0]))),
+    ];
+    for (wanted, expected) in cases {
+        listening.take_places(&addresses(wanted));
+        assert_eq!(listening.is_due(now), expected.is_some(), "{wanted:?}");
+        listening.tend(&engines, now, &mailboxes, true);
+        for engine in engines {
+            assert_eq!(told(&mailboxes[engine]), expected, "{engine} {wanted:?}");
+        }
+        assert!(!listening.is_due(now));
+    }
+}
+
+#[test]
+fn a_worker_whose_mailbox_is_full_closes_its_sockets_later() {
+    let mut listening = listening(&["127.0.0.1:0"], 1);
+    let mailboxes: Vec<Mailbox> = (0..ENGINES)
+        .map(|_| Mailbox::new().expect("eventfd"))
+        .collect();
+    let now = Instant::from_millis(1);
+    listening.tend(&[0], now, &mailboxes, true);
+    assert_eq!(told(&mailboxes[0]), Some((1, vec![])));
+    while mailboxes[0].post(Letter::Detach).is_ok() {}
+    listening.take_places(&[]);
+    listening.tend(&[0], now, &mailboxes, true);
+    while mailboxes[0].take().is_some() {}
+    assert!(listening.is_due(now + AGAIN_MS));
+    listening.tend(&[0], now + AGAIN_MS, &mailboxes, true);
+    assert_eq!(told(&mailboxes[0]), Some((0, vec![0])));
 }
 
 #[test]

@@ -1,17 +1,15 @@
 //! Keeps policy up to date: reads files anew when they change, and keeps the set in force where the new one is wrong.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use xdnsd_core::forward::upstreams::UpstreamConfig;
-use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::time::Instant;
 
 use super::problem::{Notes, Problem, Said};
-use super::set::{PolicyInput, PolicySet};
+use super::set::{Links, PolicyInput, PolicySet};
 use super::watch::{Debounce, Pace, Users, Watched, Watcher};
 use crate::files;
 
@@ -129,30 +127,19 @@ impl Keeper {
         due.any().then(|| self.rebuild(due, now_secs))
     }
 
-    /// Addresses that no query from the wire can come from.
+    /// What the machine's devices said of clients last.
     #[must_use]
-    pub fn unfit_sources(&self) -> &[IpAddr] {
-        &self.input.unfit_sources
-    }
-
-    /// The networks of the served interfaces.
-    #[must_use]
-    pub fn on_link(&self) -> &[Network] {
-        &self.input.on_link
+    pub fn links(&self) -> &Links {
+        &self.input.links
     }
 
     /// Takes over what the machine's addresses are by now.
-    pub fn set_addresses(
-        &mut self,
-        servers: Vec<UpstreamConfig>,
-        unfit_sources: Vec<IpAddr>,
-        on_link: Vec<Network>,
-    ) -> Arc<PolicySet> {
+    pub fn set_addresses(&mut self, servers: Vec<UpstreamConfig>, links: Links) -> Arc<PolicySet> {
         // None of our own addresses is a client's.
-        self.has_moved |= self.has_leases() && unfit_sources != self.input.unfit_sources;
+        let is_other = links.unfit_sources != self.input.links.unfit_sources;
+        self.has_moved |= self.has_leases() && is_other;
         self.input.servers = servers;
-        self.input.unfit_sources = unfit_sources;
-        self.input.on_link = on_link;
+        self.input.links = links;
         self.set = Arc::new(self.set.with_addresses(&self.input));
         self.set()
     }

@@ -24,6 +24,17 @@ use super::table::random_key;
 use crate::files::{self, Stamp};
 use crate::text;
 
+/// What the devices of this machine say of clients. The config does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// Addresses that no query from the wire can come from: ascending.
+    pub unfit_sources: Vec<IpAddr>,
+    /// The networks of the served devices: ascending, none within another.
+    pub on_link: Vec<Network>,
+    /// The indices of the served devices.
+    pub served: Vec<u32>,
+}
+
 /// What the config says about policy.
 #[derive(Clone, Debug)]
 pub struct PolicyInput {
@@ -31,10 +42,8 @@ pub struct PolicyInput {
     pub acl: AclInput,
     /// UDP source ports that get no answer.
     pub silent_ports: Vec<u16>,
-    /// Addresses that no query from the wire can come from. The machine has them, the config does not.
-    pub unfit_sources: Vec<IpAddr>,
-    /// The networks of the served interfaces: ascending, none within another. The machine has them, the config does not.
-    pub on_link: Vec<Network>,
+    /// What the machine's devices say of clients.
+    pub links: Links,
     /// The upstream servers of all groups, by the numbers of `routes`. Empty: those that were stay.
     pub servers: Vec<UpstreamConfig>,
     /// Local data.
@@ -54,8 +63,7 @@ impl Default for PolicyInput {
         Self {
             acl: AclInput::default(),
             silent_ports: SILENT_PORTS.to_vec(),
-            unfit_sources: Vec::new(),
-            on_link: Vec::new(),
+            links: Links::default(),
             servers: Vec::new(),
             local: LocalInput::default(),
             special: Kinds::DEFAULT,
@@ -133,8 +141,7 @@ pub struct PolicySet {
     generation: u32,
     acl: Arc<[u8]>,
     silent_ports: Arc<[u16]>,
-    unfit_sources: Arc<[IpAddr]>,
-    on_link: Arc<[Network]>,
+    links: Arc<Links>,
     servers: Arc<[UpstreamConfig]>,
     local: Arc<[u8]>,
     lists: Arc<Vec<NamedList>>,
@@ -198,8 +205,7 @@ impl PolicySet {
             generation: next_generation(),
             acl: acl::compile(&input.acl)?.into(),
             silent_ports: input.silent_ports.as_slice().into(),
-            unfit_sources: input.unfit_sources.as_slice().into(),
-            on_link: input.on_link.as_slice().into(),
+            links: Arc::new(input.links.clone()),
             servers: input.servers.as_slice().into(),
             local: local::compile(&own_records, &Others::NONE, None, &mut notes, random_key)?
                 .into(),
@@ -223,8 +229,7 @@ impl PolicySet {
     pub(super) fn with_addresses(&self, input: &PolicyInput) -> Self {
         Self {
             servers: input.servers.as_slice().into(),
-            unfit_sources: input.unfit_sources.as_slice().into(),
-            on_link: input.on_link.as_slice().into(),
+            links: Arc::new(input.links.clone()),
             ..self.clone()
         }
     }
@@ -242,7 +247,7 @@ impl PolicySet {
     ) -> Result<Self, Problem> {
         let others = Others {
             policy: &self.view(),
-            own_addresses: &input.unfit_sources,
+            own_addresses: &input.links.unfit_sources,
         };
         let local = local::compile(&input.local, &others, now_secs, notes, random_key)?.into();
         Ok(Self {
@@ -298,8 +303,8 @@ impl PolicySet {
             generation: self.generation,
             acl: Acl::view(&self.acl).expect(COMPILED),
             silent_ports: &self.silent_ports,
-            unfit_sources: &self.unfit_sources,
-            on_link: OnLink::view(&self.on_link),
+            unfit_sources: &self.links.unfit_sources,
+            on_link: OnLink::view(&self.links.on_link).by(&self.links.served),
             local: LocalData::view(&self.local).expect(COMPILED),
             special: self.special,
             lists,

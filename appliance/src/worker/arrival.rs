@@ -1,118 +1,176 @@
-//! By which device a query came to a kernel socket. An address of ours is answered whatever device a packet for it arrives
-//! by (RFC 1122 section 3.3.4.2, the weak model), so a socket on the LAN's address hears the WAN, too. Over IPv4 the
-//! kernel names the device that has the address where a query came by the loopback device (`rt_iif`).
+//! By which device a query came to a kernel socket, and what came by each. An address of ours is answered whatever device a
+//! packet for it arrives by (RFC 1122 section 3.3.4.2, the weak model), so a socket on the LAN's address hears the WAN, too.
+//!
+//! ```text
+//!  UDP  IP_PKTINFO, IPV6_PKTINFO of each datagram        a bridge, not its port; a VLAN device, not the one below
+//!  TCP  the same of the handshake (sys::arrival_of)
+//! ```
+//! What this machine asks itself comes by the loopback device, but the kernel names the device that has the address which
+//! was asked (`rt_iif`, `ip6_dst_idev`). It is told by its source, which is an address of ours.
 
 use std::io::IoSliceMut;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use nix::net::if_::if_nameindex;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
+use xdnsd_core::counters::Counter;
+use xdnsd_core::policy::on_link::LOOPBACK;
 
-/// Devices that are told apart. Served ones beyond that: queries that come by them are strangers' where the config answers
-/// neighbours alone, and are counted with those of all others.
-const DEVICES_MAX: usize = 64;
-/// Index of the loopback device in every network namespace: what comes by it is of this machine.
-const LOOPBACK: u32 = 1;
+/// Devices that are told apart. Full: what comes by further ones is counted as `other`, until one of these is gone.
+const DEVICES_MAX: usize = 32;
 /// Room for one control message of either family.
 const CONTROL: usize = 64;
 
-/// A device that is served, or was.
-struct Device {
-    /// 0: none.
-    index: AtomicU32,
-    is_served: AtomicBool,
-    /// Queries that came by it to the kernel's UDP sockets.
-    queries: AtomicU64,
-}
+/// What is counted by device, in this order.
+const COUNTED: [Counter; 4] = [
+    Counter::QueriesUdp,
+    Counter::AnswersUdp,
+    Counter::QueriesTcp,
+    Counter::AnswersTcp,
+];
 
-static DEVICES: [Device; DEVICES_MAX] = [const {
-    Device {
-        index: AtomicU32::new(0),
-        is_served: AtomicBool::new(false),
-        queries: AtomicU64::new(0),
-    }
-}; DEVICES_MAX];
-/// Queries of this machine itself.
-static OWN: AtomicU64 = AtomicU64::new(0);
-/// Queries that came by devices which are not served.
-static OTHERS: AtomicU64 = AtomicU64::new(0);
+/// What came by one device, in the order of [`COUNTED`].
+#[derive(Debug)]
+struct Tally([AtomicU64; COUNTED.len()]);
 
-impl Device {
-    fn is(&self, index: u32) -> bool {
-        self.index.load(Relaxed) == index
+impl Tally {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; COUNTED.len()])
     }
 
-    /// The place becomes that of another device; what was counted is kept with that of the others.
-    fn become_another(&self, index: u32) {
-        OTHERS.fetch_add(self.queries.swap(0, Relaxed), Relaxed);
-        self.index.store(index, Relaxed);
+    fn read(&self) -> [u64; COUNTED.len()] {
+        std::array::from_fn(|index| self.0[index].load(Relaxed))
     }
 }
 
-/// These devices are served from now on, and no others. One thread calls this at a time.
-pub fn serve(devices: &[u32]) {
-    for place in &DEVICES {
-        let is_served = devices.contains(&place.index.load(Relaxed));
-        place.is_served.store(is_served, Relaxed);
-    }
-    for &index in devices {
-        if DEVICES.iter().any(|place| place.is(index)) {
-            continue;
-        }
-        let was_served = || DEVICES.iter().find(|place| !place.is_served.load(Relaxed));
-        let free = DEVICES.iter().find(|place| place.is(0));
-        if let Some(place) = free.or_else(was_served) {
-            place.become_another(index);
-            place.is_served.store(true, Relaxed);
-        }
-    }
+/// Where what came by one device is counted. It fits a client's way back: the answer is counted where its query was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// This machine itself.
+    Own,
+    /// A device that is not told apart, or that the kernel does not name.
+    #[default]
+    Other,
+    /// A device that has come up.
+    Device(u8),
 }
 
-/// Whether a query that came by `device` may be a neighbour's. 0: the kernel does not say, and the address alone decides.
-pub fn is_served(device: u32) -> bool {
-    let is_it = |place: &Device| place.is(device) && place.is_served.load(Relaxed);
-    matches!(device, 0 | LOOPBACK) || DEVICES.iter().any(is_it)
+/// What came by which device: to the kernel's sockets of all workers.
+#[derive(Debug)]
+pub struct Arrivals {
+    own: Tally,
+    other: Tally,
+    /// Indices of devices; 0: a free place.
+    devices: [AtomicU32; DEVICES_MAX],
+    tallies: [Tally; DEVICES_MAX],
 }
 
-/// Counts a query that came by `device` to a kernel socket. One from an address of ours came by the loopback device, though
-/// the kernel names the device that has the address which was asked.
-pub fn count(device: u32, is_own: bool) {
-    let place = DEVICES.iter().find(|place| device != 0 && place.is(device));
-    let queries = match place {
-        _ if is_own || device == LOOPBACK => &OWN,
-        Some(place) => &place.queries,
-        None => &OTHERS,
-    };
-    queries.fetch_add(1, Relaxed);
-}
-
-/// Queries to the kernel's UDP sockets by name of the device that they came in by: `lo`, the served ones, `other`.
-pub fn queries() -> Vec<(String, u64)> {
-    let mut others = OTHERS.load(Relaxed);
-    let mut all = vec![("lo".to_owned(), OWN.load(Relaxed))];
-    let devices = if_nameindex().ok();
-    let name_of = |index| -> Option<String> {
-        let mut devices = devices.iter().flat_map(|devices| devices.iter());
-        let device = devices.find(|device| device.index() == index)?;
-        Some(device.name().to_string_lossy().into_owned())
-    };
-    for place in &DEVICES {
-        let (index, queries) = (place.index.load(Relaxed), place.queries.load(Relaxed));
-        if matches!(index, 0 | LOOPBACK) {
-            continue;
-        }
-        // A device that has gone has no name.
-        match name_of(index) {
-            Some(name) => all.push((name, queries)),
-            None => others += queries,
+impl Arrivals {
+    /// Nothing came.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            own: Tally::new(),
+            other: Tally::new(),
+            devices: [const { AtomicU32::new(0) }; DEVICES_MAX],
+            tallies: [const { Tally::new() }; DEVICES_MAX],
         }
     }
-    all.push(("other".to_owned(), others));
-    all
+
+    /// The place of what came by `device`. A device that is seen for the first time gets one, served or not.
+    pub fn place(&self, device: u32, is_own: bool) -> Place {
+        if is_own || device == LOOPBACK {
+            return Place::Own;
+        }
+        if device == 0 {
+            return Place::Other;
+        }
+        let of_device = |place: &AtomicU32| place.load(Relaxed) == device;
+        // Another worker may take the free place first, for this device or for another.
+        let take = |place: &AtomicU32| {
+            let taken = place.compare_exchange(0, device, Relaxed, Relaxed);
+            taken.is_ok() || taken == Err(device)
+        };
+        let found = self.devices.iter().position(of_device);
+        let found = found.or_else(|| self.devices.iter().position(take));
+        found.map_or(Place::Other, |index| Place::Device(index as u8))
+    }
+
+    /// Counts at `place`. What is not told apart by device is not counted.
+    pub fn count(&self, place: Place, counter: Counter) {
+        let tally = match place {
+            Place::Own => Some(&self.own),
+            Place::Other => Some(&self.other),
+            Place::Device(index) => self.tallies.get(usize::from(index)),
+        };
+        let column = COUNTED.iter().position(|counted| *counted == counter);
+        if let (Some(tally), Some(column)) = (tally, column) {
+            tally.0[column].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Gives back the places of devices that are gone; what they had is kept with that of the others. One thread calls this at
+    /// a time. A query that comes by such a device meanwhile may be counted for the next that takes its place.
+    pub fn forget(&self, is_gone: impl Fn(u32) -> bool) {
+        for (place, tally) in self.devices.iter().zip(&self.tallies) {
+            let device = place.load(Relaxed);
+            if device == 0 || !is_gone(device) {
+                continue;
+            }
+            for (from, to) in tally.0.iter().zip(&self.other.0) {
+                to.fetch_add(from.swap(0, Relaxed), Relaxed);
+            }
+            place.store(0, Relaxed);
+        }
+    }
+
+    /// The same for the devices that this machine does not have any more.
+    pub fn forget_gone(&self) {
+        if let Ok(devices) = if_nameindex() {
+            self.forget(|index| devices.iter().all(|device| device.index() != index));
+        }
+    }
+
+    /// What was counted, by name of the device: `lo` is this machine itself, `other` what is not told apart.
+    #[must_use]
+    pub fn read(&self) -> Vec<(Counter, Vec<(String, u64)>)> {
+        let mut all = vec![("lo".to_owned(), self.own.read())];
+        let mut others = self.other.read();
+        let devices = if_nameindex().ok();
+        let name_of = |index| -> Option<String> {
+            let mut devices = devices.iter().flat_map(|devices| devices.iter());
+            let device = devices.find(|device| device.index() == index)?;
+            Some(device.name().to_string_lossy().into_owned())
+        };
+        for (place, tally) in self.devices.iter().zip(&self.tallies) {
+            let index = place.load(Relaxed);
+            // A device that has gone has no name.
+            match name_of(index).filter(|_| index != 0) {
+                Some(name) => all.push((name, tally.read())),
+                None => {
+                    for (sum, more) in others.iter_mut().zip(tally.read()) {
+                        *sum += more;
+                    }
+                }
+            }
+        }
+        all.push(("other".to_owned(), others));
+        let column = |(column, counter): (usize, &Counter)| {
+            let of_device =
+                |(name, tally): &(String, [u64; COUNTED.len()])| (name.clone(), tally[column]);
+            (*counter, all.iter().map(of_device).collect())
+        };
+        COUNTED.iter().enumerate().map(column).collect()
+    }
 }
 
+impl Default for Arrivals {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 /// Where control messages may stand.
 #[repr(align(8))]
 struct Control([u8; CONTROL]);
@@ -155,25 +213,79 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
 mod tests {
     use super::*;
 
+    fn sum(arrivals: &Arrivals, counter: Counter) -> u64 {
+        let all = arrivals.read();
+        let of_counter = all.iter().filter(|(other, _)| *other == counter);
+        let counts = of_counter.flat_map(|(_, by_name)| by_name);
+        counts.map(|(_, count)| count).sum()
+    }
+
+    fn of(arrivals: &Arrivals, counter: Counter, name: &str) -> Option<u64> {
+        let all = arrivals.read();
+        let (_, by_name) = all.iter().find(|(other, _)| *other == counter)?;
+        let found = by_name.iter().find(|(other, _)| other == name)?;
+        Some(found.1)
+    }
+
     #[test]
-    fn what_came_by_another_device_is_a_strangers() {
-        serve(&[7, 9]);
-        for (device, expected) in [(0, true), (1, true), (7, true), (9, true), (8, false)] {
-            assert_eq!(is_served(device), expected, "{device}");
+    fn what_this_machine_asks_itself_came_by_lo_whatever_device_the_kernel_names() {
+        let arrivals = Arrivals::new();
+        for (device, is_own, expected) in [
+            (LOOPBACK, false, Place::Own),
+            (LOOPBACK, true, Place::Own),
+            (7, true, Place::Own),
+            (0, true, Place::Own),
+            (0, false, Place::Other),
+            (7, false, Place::Device(0)),
+            (9, false, Place::Device(1)),
+            (7, false, Place::Device(0)),
+        ] {
+            assert_eq!(
+                arrivals.place(device, is_own),
+                expected,
+                "{device} {is_own}"
+            );
         }
-        serve(&[8]);
-        assert!(is_served(8) && !is_served(7) && !is_served(9));
-        let total = || queries().iter().map(|(_, queries)| queries).sum::<u64>();
-        let before = total();
-        count(8, false);
-        // More devices than places, one after the other: no query is lost.
-        for device in 0..2 * DEVICES_MAX as u32 {
-            serve(&[1_000_000 + device]);
-            count(1_000_000 + device, false);
+        arrivals.count(Place::Own, Counter::QueriesTcp);
+        assert_eq!(of(&arrivals, Counter::QueriesTcp, "lo"), Some(1));
+        assert_eq!(of(&arrivals, Counter::AnswersTcp, "lo"), Some(0));
+    }
+
+    #[test]
+    fn each_counter_is_counted_apart_and_those_of_workers_are_not() {
+        let arrivals = Arrivals::new();
+        for (times, counter) in COUNTED.into_iter().enumerate() {
+            (0..=times).for_each(|_| arrivals.count(Place::Other, counter));
         }
-        assert_eq!(total() - before, 1 + 2 * DEVICES_MAX as u64);
+        arrivals.count(Place::Other, Counter::CacheHits);
+        for (times, counter) in COUNTED.into_iter().enumerate() {
+            assert_eq!(sum(&arrivals, counter), times as u64 + 1, "{counter:?}");
+        }
+        assert_eq!(sum(&arrivals, Counter::CacheHits), 0);
+    }
+
+    /// Devices that come and go, one after the other, and more than there are places: no query is lost, and no place.
+    #[test]
+    fn a_device_that_has_gone_leaves_its_place_and_its_queries_are_others() {
+        const FIRST: u32 = 1_000_000;
+        let arrivals = Arrivals::new();
+        let more = 2 * DEVICES_MAX as u32;
+        for device in FIRST..FIRST + more {
+            let place = arrivals.place(device, false);
+            arrivals.count(place, Counter::QueriesUdp);
+            assert_eq!(place == Place::Other, device >= FIRST + DEVICES_MAX as u32);
+        }
+        assert_eq!(sum(&arrivals, Counter::QueriesUdp), more.into());
         // Devices that are not there have no name, and are `other`.
-        assert!(queries().iter().all(|(name, _)| !name.is_empty()));
-        serve(&[]);
+        assert_eq!(
+            of(&arrivals, Counter::QueriesUdp, "other"),
+            Some(more.into())
+        );
+        arrivals.forget(|device| device == FIRST + 3);
+        assert_eq!(sum(&arrivals, Counter::QueriesUdp), more.into());
+        assert_eq!(arrivals.place(9, false), Place::Device(3));
+        assert_eq!(arrivals.place(FIRST + 4, false), Place::Device(4));
+        arrivals.forget_gone();
+        assert_eq!(arrivals.place(8, false), Place::Device(0));
     }
 }

@@ -14,7 +14,7 @@ use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
 use super::Port;
-use super::arrival;
+use super::arrival::{self, Arrivals, Place};
 use super::busy_poll::BusyPoll;
 use super::entropy::Entropy;
 use super::events::{Source, watch};
@@ -43,6 +43,8 @@ pub enum Route {
         listener: u16,
         /// Where the client is.
         client: SocketAddr,
+        /// Where its query was counted.
+        place: Place,
     },
     /// Through a TCP connection.
     Tcp(TcpClient),
@@ -62,6 +64,7 @@ pub struct Io<'a> {
     pub(super) notices: &'a NoticeBoard,
     pub(super) entropy: Entropy,
     pub(super) counters: &'a Counters,
+    pub(super) arrivals: &'a Arrivals,
     /// The time of this turn of the loop.
     pub(super) now: Instant,
 }
@@ -98,15 +101,12 @@ impl Effects<Route> for Io<'_> {
     fn reply(&mut self, route: &Route, message: &[u8]) {
         match route {
             Route::Xsk { path, adoption } => self.reply_xsk(path, *adoption, message),
-            Route::Udp { listener, client } => self.reply_udp(*listener, *client, message),
-            Route::Tcp(client) => {
-                if self
-                    .tcp
-                    .reply_later(*client, message, self.now, &self.epoll)
-                {
-                    self.counters.count(Counter::AnswersTcp);
-                }
-            }
+            Route::Udp {
+                listener,
+                client,
+                place,
+            } => self.reply_udp(*listener, *client, *place, message),
+            Route::Tcp(client) => self.reply_tcp(*client, message),
         }
     }
 
@@ -124,11 +124,16 @@ impl Effects<Route> for Io<'_> {
 }
 
 impl Io<'_> {
-    /// Listens with these sockets, too.
+    /// Listens with these sockets, too, and no more where they say so.
     ///
     /// # Errors
     /// A system call failed; the sockets behind it are closed.
     pub(super) fn listen(&mut self, listeners: Listeners) -> io::Result<()> {
+        for place in listeners.left {
+            self.listeners.remove(place);
+            self.sources.remove(place);
+            self.tcp.leave(place);
+        }
         for (place, socket) in listeners.udp {
             watch(&self.epoll, socket.as_fd(), Source::Listener(place))?;
             self.sources.put(place, socket.local_addr()?);
@@ -187,13 +192,32 @@ impl Io<'_> {
         }
     }
 
-    pub(super) fn reply_udp(&mut self, listener: u16, client: SocketAddr, message: &[u8]) {
+    pub(super) fn reply_tcp(&mut self, client: TcpClient, message: &[u8]) {
+        // The connection may be gone when the answer is out.
+        let place = self.tcp.place(client);
+        let Self {
+            tcp, now, epoll, ..
+        } = self;
+        if tcp.reply_later(client, message, *now, epoll) {
+            self.counters.count(Counter::AnswersTcp);
+            self.arrivals.count(place, Counter::AnswersTcp);
+        }
+    }
+
+    pub(super) fn reply_udp(
+        &mut self,
+        listener: u16,
+        client: SocketAddr,
+        place: Place,
+        message: &[u8],
+    ) {
         let Some(socket) = self.listeners.get(listener) else {
             return;
         };
         // A full send buffer is as good as a lost datagram: the client asks again.
         if socket.send_to(message, client).is_ok() {
             self.counters.count(Counter::AnswersUdp);
+            self.arrivals.count(place, Counter::AnswersUdp);
         }
     }
 

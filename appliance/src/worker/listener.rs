@@ -21,9 +21,17 @@ pub struct Listeners {
     pub udp: Vec<(u16, UdpSocket)>,
     /// Non-blocking; one worker has them all.
     pub tcp: Vec<(u16, TcpListener)>,
+    /// Places whose sockets are closed first: the machine has lost the address, or has it where it is not served.
+    pub left: Vec<u16>,
 }
 
 impl Listeners {
+    /// Whether there is nothing to be done.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.udp.is_empty() && self.tcp.is_empty() && self.left.is_empty()
+    }
+
     /// The places that they are for.
     #[must_use]
     pub fn places(&self) -> Vec<u16> {
@@ -48,6 +56,13 @@ impl<T> Places<T> {
     pub fn put(&mut self, place: u16, item: T) {
         if let Some(slot) = self.0.get_mut(usize::from(place)) {
             *slot = Some(item);
+        }
+    }
+
+    /// Nothing stands there any more.
+    pub fn remove(&mut self, place: u16) {
+        if let Some(slot) = self.0.get_mut(usize::from(place)) {
+            *slot = None;
         }
     }
 

@@ -48,7 +48,7 @@ use crate::policy::set::PolicySet;
 use crate::xdp::Heartbeat;
 use crate::xsk::{Batch, Kick, Xsk};
 
-pub use arrival::{queries as queries_by_device, serve as serve_devices};
+pub use arrival::Arrivals;
 pub use entropy::Entropy;
 pub use io::{Io, Route};
 pub use listener::{LISTENERS_MAX, Listeners, open_udp};
@@ -112,6 +112,8 @@ pub struct Parts<'a> {
     pub mailbox: &'a Mailbox,
     /// Where it counts.
     pub counters: &'a Counters,
+    /// Where it and all others count what came by which device.
+    pub arrivals: &'a Arrivals,
     /// Where it shows the statistics of its AF_XDP socket.
     pub port_stats: &'a PortStats,
     /// Where it shows that it lives.
@@ -198,6 +200,7 @@ impl<'a> Worker<'a> {
             notices: parts.notices,
             entropy: Entropy::open()?,
             counters: parts.counters,
+            arrivals: parts.arrivals,
             now: clock::now(),
         };
         io.listen(parts.listeners)?;

@@ -7,10 +7,9 @@ use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
 
 use super::Worker;
-use super::arrival;
 use super::io::{Io, Route};
 use super::ports::Arrived;
-use super::sources::{may_answer_frame, may_be_neighbour};
+use super::sources::may_answer_frame;
 use super::streams::Progress;
 use super::tcp::{self, Accepted, QUERY_MS};
 use crate::xsk::{Frame, prefetch};
@@ -98,13 +97,15 @@ impl Worker<'_> {
             let Some((len, address, device)) = received else {
                 return;
             };
+            let is_own = turn.policy.is_own(address.ip().to_canonical());
+            let place = self.io.arrivals.place(device, is_own);
             self.io.counters.count(Counter::QueriesUdp);
-            arrival::count(device, turn.policy.is_own(address.ip().to_canonical()));
+            self.io.arrivals.count(place, Counter::QueriesUdp);
             if !self.io.sources.may_answer(turn.policy, address) {
                 self.io.counters.count(Counter::IgnoredSources);
                 continue;
             }
-            if !may_be_neighbour(turn.policy, address.ip(), device) {
+            if !turn.policy.may_come_by(address.ip(), device) {
                 self.io.counters.count(Counter::AclDropped);
                 continue;
             }
@@ -112,6 +113,7 @@ impl Worker<'_> {
                 route: Route::Udp {
                     listener: index,
                     client: address,
+                    place,
                 },
                 address: address.ip().to_canonical(),
                 transport: Transport::Udp,
@@ -119,7 +121,8 @@ impl Worker<'_> {
             let buffer = &mut self.buffer;
             let outcome = self.engine.query(turn, &client, buffer, len, &mut self.io);
             if let Outcome::Reply(len) = outcome {
-                self.io.reply_udp(index, address, &self.buffer[..len]);
+                self.io
+                    .reply_udp(index, address, place, &self.buffer[..len]);
             }
         }
     }
@@ -213,9 +216,15 @@ impl Worker<'_> {
     pub(super) fn serve_tcp_listener(&mut self, turn: &Turn<'_>, index: u16) {
         let now = self.io.now;
         for _ in 0..BATCH {
-            let Io { tcp, epoll, .. } = &mut self.io;
-            match tcp.accept(index, now, turn.policy, epoll) {
+            let Io {
+                tcp,
+                epoll,
+                arrivals,
+                ..
+            } = &mut self.io;
+            match tcp.accept(index, now, turn.policy, arrivals, epoll) {
                 Accepted::One => {}
+                Accepted::Stranger => self.io.counters.count(Counter::AclDropped),
                 Accepted::None => break,
                 Accepted::Paused(trouble) => {
                     self.io.notices.put_trouble(trouble);
@@ -247,6 +256,8 @@ impl Worker<'_> {
             return;
         };
         self.io.counters.count(Counter::QueriesTcp);
+        let place = self.io.tcp.place(id);
+        self.io.arrivals.count(place, Counter::QueriesTcp);
         let client = Client {
             route: Route::Tcp(id),
             address: peer.ip().to_canonical(),
@@ -256,13 +267,7 @@ impl Worker<'_> {
         let buffer = &mut self.buffer;
         let outcome = self.engine.query(turn, &client, buffer, len, &mut self.io);
         match outcome {
-            Outcome::Reply(len) => {
-                let Io {
-                    tcp, epoll, now, ..
-                } = &mut self.io;
-                let sent = tcp.reply_later(id, &self.buffer[..len], *now, epoll);
-                self.io.counters.add(Counter::AnswersTcp, sent.into());
-            }
+            Outcome::Reply(len) => self.io.reply_tcp(id, &self.buffer[..len]),
             Outcome::Pending => {}
             Outcome::Silence => self.io.tcp.forget(id),
         }

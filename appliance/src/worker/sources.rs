@@ -1,10 +1,9 @@
 //! Datagrams whose answers would come back as queries, or go to many.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use xdnsd_core::policy::Policy;
 
-use super::arrival;
 use super::listener::Places;
 
 /// Where no answer goes to, besides the ports that policy names.
@@ -20,6 +19,11 @@ impl Sources {
         Self {
             own: Places::new(count),
         }
+    }
+
+    /// The worker does not listen there any more.
+    pub fn remove(&mut self, place: u16) {
+        self.own.remove(place);
     }
 
     /// The worker listens at `own`.
@@ -40,12 +44,6 @@ impl Sources {
 pub fn may_answer_frame(policy: &Policy<'_>, client: SocketAddr) -> bool {
     !policy.is_silent_port(client.port())
         && policy.unfit_sources.binary_search(&client.ip()).is_err()
-}
-
-/// Whether a client may be a neighbour by where its query came from, if only neighbours are answered and it is on no list: a
-/// network's addresses can be forged from beyond it.
-pub fn may_be_neighbour(policy: &Policy<'_>, client: IpAddr, device: u32) -> bool {
-    arrival::is_served(device) || !policy.is_for_neighbours(client)
 }
 
 #[cfg(test)]

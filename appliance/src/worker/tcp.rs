@@ -19,9 +19,9 @@ use xdnsd_core::limits::{TCP_CLIENTS, TCP_MESSAGE_MAX, TCP_QUERY_MAX};
 use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
 
+use super::arrival::{Arrivals, Place};
 use super::events::{Source, watch};
 use super::listener::Places;
-use super::sources::may_be_neighbour;
 use crate::sys;
 
 /// Length prefix (RFC 1035 section 4.2.2).
@@ -56,6 +56,8 @@ pub struct TcpClient {
 struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
+    /// Where what it asks is counted.
+    place: Place,
     /// Whom it counts for.
     holder: IpAddr,
     /// Bytes of the query that are there, prefix included.
@@ -94,6 +96,8 @@ pub const SLOTS_BYTES: usize = TCP_CLIENTS * size_of::<Slot>();
 pub enum Accepted {
     /// A connection, which was served, refused or lost: there may be more.
     One,
+    /// One of somebody who is not answered: closed, and there may be more.
+    Stranger,
     /// None waits.
     None,
     /// None can be had for the moment; why, where that has not been said lately.
@@ -174,12 +178,18 @@ impl Tcp {
         Ok(())
     }
 
+    /// Accepts no connection at this place any more. Those that were accepted there go on.
+    pub fn leave(&mut self, place: u16) {
+        self.listeners.remove(place);
+    }
+
     /// Accepts one connection.
     pub fn accept(
         &mut self,
         listener: u16,
         now: Instant,
         policy: &Policy<'_>,
+        arrivals: &Arrivals,
         epoll: &Epoll,
     ) -> Accepted {
         let Some(listener) = self.listeners.get(listener) else {
@@ -199,9 +209,10 @@ impl Tcp {
         };
         // A stranger gets no slot: closed at once.
         let device = sys::arrival_of(&stream, peer.is_ipv6());
-        if !may_be_neighbour(policy, peer.ip(), device) || policy.is_stranger(peer.ip()) {
-            return Accepted::One;
+        if !policy.may_come_by(peer.ip(), device) || policy.is_stranger(peer.ip()) {
+            return Accepted::Stranger;
         }
+        let place = arrivals.place(device, policy.is_own(peer.ip().to_canonical()));
         let holder = policy.on_link.share_of(peer.ip());
         let Some(index) = self.free_slot(holder, now) else {
             return Accepted::One;
@@ -216,6 +227,7 @@ impl Tcp {
             slot.connection = Some(Connection {
                 stream,
                 peer,
+                place,
                 holder,
                 filled: 0,
                 since: now,
@@ -369,6 +381,14 @@ impl Tcp {
             turn: slot.turn,
         };
         Some((client, connection.peer))
+    }
+
+    /// Where what this client asks is counted.
+    pub fn place(&self, client: TcpClient) -> Place {
+        let slot = self.slots.get(usize::from(client.slot));
+        let slot = slot.filter(|slot| slot.turn == client.turn);
+        let connection = slot.and_then(|slot| slot.connection.as_ref());
+        connection.map_or(Place::Other, |connection| connection.place)
     }
 
     /// Notes that an answer will come later.

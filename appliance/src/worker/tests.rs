@@ -42,8 +42,8 @@ fn with_client<T>(mailbox: &Mailbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T)
     let engine = Engine::new(&mut tables, *CACHE, &counters, upstreams, Settings::DEFAULT);
     let parts = Parts {
         listeners: Listeners {
-            udp: Vec::new(),
             tcp: vec![(0, listener)],
+            ..Listeners::default()
         },
         places: 1,
         has_tcp: true,
@@ -53,6 +53,7 @@ fn with_client<T>(mailbox: &Mailbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T)
         notices: &NoticeBoard::new(),
         mailbox,
         counters: &counters,
+        arrivals: &Arrivals::new(),
         port_stats: &PortStats::new(),
         pulse: &Pulse::new(),
     };

@@ -1,8 +1,11 @@
 //! What the RFCs say of messages, EDNS, streams and protection, by all three ways in and over both families.
 
+mod access;
+mod counted;
 mod dnssec;
 mod edns;
 mod messages;
+mod moved;
 mod neighbours;
 mod sources;
 mod streams;

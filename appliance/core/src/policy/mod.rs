@@ -198,7 +198,7 @@ pub struct Policy<'a> {
     pub silent_ports: &'a [u16],
     /// Addresses that no query from the wire can come from: our own, and the first and last of each network. Ascending.
     pub unfit_sources: &'a [IpAddr],
-    /// The networks of our neighbours: who has an address in one counts for itself.
+    /// What is served, with the networks of our neighbours: who has an address in one counts for itself.
     pub on_link: OnLink<'a>,
     /// Local data.
     pub local: LocalData<'a>,
@@ -272,6 +272,13 @@ impl<'a> Policy<'a> {
     #[must_use]
     pub fn is_stranger(&self, client: IpAddr) -> bool {
         self.is_for_neighbours(client) && !self.is_local(client)
+    }
+
+    /// Whether a client may be a neighbour by the device that its query came by, if only neighbours are answered and it is on
+    /// no list: a network's addresses can be forged from beyond it.
+    #[must_use]
+    pub fn may_come_by(&self, client: IpAddr, device: u32) -> bool {
+        self.on_link.is_served(device) || !self.is_for_neighbours(client)
     }
 
     /// Whether a datagram from this source port gets no answer, whatever it says: nobody can be answered at port 0, and

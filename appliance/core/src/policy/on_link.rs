@@ -1,9 +1,12 @@
-//! Networks that are on-link: those of the served interfaces' own addresses. Who has an address in one of them is a
-//! neighbour; everybody else comes through a router.
+//! What is served: the devices, and the networks that are on-link there, those of their own addresses. Who has an address in
+//! one of them and comes by one of the devices is a neighbour; everybody else comes through a router.
 //!
 //! As many networks as the machine has addresses: whoever makes the table leaves none out, so it is never full.
 
 use core::net::{IpAddr, Ipv6Addr};
+
+/// Index of the loopback device in every network namespace: what comes by it is of this machine.
+pub const LOOPBACK: u32 = 1;
 
 /// Bits of the network that one host or household off-link has to itself (RFC 6177, RFC 7421).
 const HOUSEHOLD_BITS: u32 = 64;
@@ -59,20 +62,40 @@ impl Network {
     }
 }
 
-/// The networks that are on-link, as a view.
+/// The devices that are served and the networks that are on-link there, as a view.
 #[derive(Clone, Copy, Debug)]
 pub struct OnLink<'a> {
     networks: &'a [Network],
+    devices: &'a [u32],
 }
 
 impl<'a> OnLink<'a> {
     /// None is known.
-    pub const NONE: Self = Self { networks: &[] };
+    pub const NONE: Self = Self {
+        networks: &[],
+        devices: &[],
+    };
 
     /// Views `networks`: in ascending order, and none within another. In another order some are not found.
     #[must_use]
     pub const fn view(networks: &'a [Network]) -> Self {
-        Self { networks }
+        Self {
+            networks,
+            devices: &[],
+        }
+    }
+
+    /// The same where the devices with these indices are served.
+    #[must_use]
+    pub const fn by(self, devices: &'a [u32]) -> Self {
+        Self { devices, ..self }
+    }
+
+    /// Whether what came by `device` may be a neighbour's: one that is served, or the loopback device. 0: the kernel does not
+    /// say, and the address alone decides.
+    #[must_use]
+    pub fn is_served(&self, device: u32) -> bool {
+        matches!(device, 0 | LOOPBACK) || self.devices.contains(&device)
     }
 
     /// Whether `address` is that of a neighbour. A link-local address is, whatever networks there are: no router
@@ -161,6 +184,15 @@ mod tests {
             assert_eq!(on_link.contains(address(text)), expected, "{text}");
         }
         assert!(!OnLink::NONE.contains(address("127.0.0.1")));
+    }
+
+    #[test]
+    fn what_came_by_another_device_is_a_strangers() {
+        let on_link = OnLink::NONE.by(&[7, 9]);
+        for (device, expected) in [(0, true), (1, true), (7, true), (9, true), (8, false)] {
+            assert_eq!(on_link.is_served(device), expected, "{device}");
+        }
+        assert!(!OnLink::NONE.is_served(7));
     }
 
     #[test]

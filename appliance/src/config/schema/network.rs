@@ -25,7 +25,7 @@ words! {
 words! {
     /// Whether the kernel's routing table is asked before a reply goes back the way its query came.
     RouteCheck {
-        /// Where VLAN devices stand on the interface.
+        /// Where VLAN devices stand on the interface; over IPv4 also while the kernel would (rp_filter of all or of it is 1, none 2).
         Auto = "auto",
         /// For every query.
         Always = "always",
@@ -53,7 +53,8 @@ section! {
         /// Whether AF_XDP may share the driver's own buffers. Copies where the driver cannot. The same in every
         /// section with this name.
         zero_copy: bool = false;
-        /// Whether the kernel's routing table is asked before a reply goes back the way its query came.
+        /// Whether the kernel's routing table is asked before a reply goes back the way its query came. Where the routes
+        /// would send it elsewhere, or to another MAC address, the query is left to the kernel.
         route_check: RouteCheck = RouteCheck::Auto;
     }
 }

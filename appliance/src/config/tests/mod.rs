@@ -34,6 +34,7 @@ fn devices() -> Devices {
         broadcasts: Vec::new(),
         mac: Some([2, 0, 0, 0, 0, index as u8]),
         tentative: Vec::new(),
+        is_strict: false,
         networks: addresses
             .iter()
             .map(|addr| Network::of(addr.parse().expect("an address"), 24))
@@ -233,6 +234,7 @@ fn an_empty_listen_is_every_address_of_the_device() {
         .collect();
     assert_eq!(shown, ["10.53.0.1 2 2", "fd53::1 2 2", "fe80::1 2 2"]);
     let on_link = plan
+        .links
         .on_link
         .iter()
         .map(|network| network.first().to_string());

@@ -273,8 +273,10 @@ fn an_address_that_becomes_our_own_is_no_lease_any_more() {
     assert!(is_local(&keeper, "phone"));
     keeper.set_addresses(
         Vec::new(),
-        vec!["192.168.1.66".parse().expect("an address")],
-        Vec::new(),
+        Links {
+            unfit_sources: vec!["192.168.1.66".parse().expect("an address")],
+            ..Links::default()
+        },
     );
     assert_eq!(said(keeper.update_if_due(NOW, None)).len(), 1);
     assert!(!is_local(&keeper, "phone"));

@@ -36,7 +36,10 @@ impl Server {
         let to = SockaddrStorage::from(self.address);
         socket::connect(fd.as_raw_fd(), &to).expect("it listens");
         let stream = TcpStream::from(fd);
-        let accepted = self.tcp.accept(0, self.now, &Policy::OPEN, &self.epoll);
+        let arrivals = Arrivals::new();
+        let accepted = self
+            .tcp
+            .accept(0, self.now, &Policy::OPEN, &arrivals, &self.epoll);
         assert_eq!(accepted, Accepted::One);
         let local = stream.local_addr().expect("its address");
         let slot = self.slot_of(local);

@@ -8,7 +8,9 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 use qemu_test::lab::Lab;
+use qemu_test::netns::Namespace;
 use std::os::fd::{AsFd, AsRawFd};
 
 use super::TIMEOUT;
@@ -40,38 +42,70 @@ impl Stream {
     /// The same from another address of the client host, or from a port of choice.
     pub fn open_from(lab: &Lab, local: IpAddr, port: u16) -> Result<Self> {
         let family = Family::of_address(local);
-        Self::connect(lab, SocketAddr::new(local, port), listen(family), None)
+        Self::connect(
+            &lab.client,
+            SocketAddr::new(local, port),
+            listen(family),
+            None,
+            TIMEOUT,
+        )
     }
 
     /// The same to another address of the appliance.
     pub fn open_to(lab: &Lab, server: SocketAddr) -> Result<Self> {
         let local = client_address(Family::of_address(server.ip()));
-        Self::connect(lab, SocketAddr::new(local, 0), server, None)
+        Self::connect(
+            &lab.client,
+            SocketAddr::new(local, 0),
+            server,
+            None,
+            TIMEOUT,
+        )
+    }
+
+    /// The same from any host, where the connection comes about within `patience`.
+    pub fn open_in(
+        host: &Namespace,
+        local: IpAddr,
+        server: SocketAddr,
+        patience: Duration,
+    ) -> Result<Self> {
+        Self::connect(host, SocketAddr::new(local, 0), server, None, patience)
     }
 
     /// The same with so small a receive buffer: for a client that does not read.
     pub fn open_narrow(lab: &Lab, family: Family, receive_buffer: usize) -> Result<Self> {
         let local = SocketAddr::new(client_address(family), 0);
-        Self::connect(lab, local, listen(family), Some(receive_buffer))
+        Self::connect(
+            &lab.client,
+            local,
+            listen(family),
+            Some(receive_buffer),
+            TIMEOUT,
+        )
     }
 
     fn connect(
-        lab: &Lab,
+        host: &Namespace,
         local: SocketAddr,
         server: SocketAddr,
         receive_buffer: Option<usize>,
+        patience: Duration,
     ) -> Result<Self> {
         let family = if server.is_ipv4() {
             AddressFamily::Inet
         } else {
             AddressFamily::Inet6
         };
-        let stream = lab.client.run(|| -> nix::Result<TcpStream> {
+        let stream = host.run(|| -> nix::Result<TcpStream> {
             let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
             setsockopt(&fd.as_fd(), sockopt::ReuseAddr, &true)?;
             if let Some(size) = receive_buffer {
                 setsockopt(&fd.as_fd(), sockopt::RcvBuf, &size)?;
             }
+            // Nobody need say no where nobody listens.
+            let patience = TimeVal::milliseconds(patience.as_millis() as i64);
+            setsockopt(&fd.as_fd(), sockopt::SendTimeout, &patience)?;
             socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(local))?;
             socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(server))?;
             Ok(TcpStream::from(fd))

@@ -12,7 +12,6 @@ use xdnsd_core::counters::Counter;
 use crate::support::ask::{Ask, rtype};
 use crate::support::client::{DNS_PORT, Family};
 use crate::support::frame::UdpFrame;
-use crate::support::metrics::Metric;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::view::View;
@@ -248,56 +247,4 @@ fn jumbo_frames_of_others_pass_and_queries_are_answered_over_af_xdp() -> Result<
     scene
         .daemon
         .wait_growth(&before, &[(&Counter::AnswersXdp, 1)])
-}
-
-/// Queries to the kernel's UDP sockets that came in by this interface.
-#[derive(Debug)]
-struct CameBy(&'static str);
-
-impl Metric for CameBy {
-    fn family(&self) -> String {
-        Counter::QueriesUdp.family()
-    }
-
-    fn label(&self) -> String {
-        format!("interface=\"{}\"", self.0)
-    }
-}
-
-#[test]
-fn a_query_is_counted_for_the_interface_that_it_came_in_by() -> Result<()> {
-    let sections = "[[interface]]\nname = \"lo\"\nlisten = [\"127.0.0.1\"]\nxdp = \"off\"\n";
-    let scene = scene!(Setup::three_ways().sections(sections));
-    let ways = prepare(&scene)?;
-    let before = scene.daemon.metrics()?;
-    // Local processes ask over lo, whichever address of the router they ask.
-    for server in [LAN_V4.into(), LAN_V6.into(), IpAddr::from([127, 0, 0, 1])] {
-        let any = match server {
-            IpAddr::V4(_) => "0.0.0.0:0",
-            IpAddr::V6(_) => "[::]:0",
-        };
-        let socket = scene.lab.router.run(|| UdpSocket::bind(any))?;
-        scene
-            .lab
-            .router
-            .run(|| socket.connect((server, DNS_PORT)))?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
-        socket.send(&question())?;
-        socket
-            .recv(&mut [0; 512])
-            .with_context(|| format!("{server}"))?;
-    }
-    for local in [IpAddr::from(UPSTREAM_V4), UPSTREAM_V6.into()] {
-        ensure!(!answers_the_wan(&scene, local)?, "{local}");
-    }
-    for family in Family::ALL {
-        ways.ask(Way::Udp, family, &question())?;
-    }
-    let expected: [(&dyn Metric, u64); 4] = [
-        (&CameBy("lo"), 3),
-        (&CameBy("other"), 2),
-        (&CameBy(LAN), 2),
-        (&Counter::QueriesUdp, 7),
-    ];
-    scene.daemon.wait_growth(&before, &expected)
 }
