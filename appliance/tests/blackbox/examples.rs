@@ -179,10 +179,11 @@ impl Router {
             let said = self.daemon.control("cache save")?;
             ensure!(state.exists(), "no snapshot: {said}");
         }
+        // The first worker answers before that.
+        self.daemon.wait_log_count("ready: ", 1)?;
         let log = self.daemon.log();
         let riddles: Vec<_> = log.lines().filter(|line| is_riddle(line)).collect();
         assert!(riddles.is_empty(), "{riddles:#?}");
-        ensure!(log.contains("ready: "), "never ready:\n{log}");
         Ok(())
     }
 
