@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use qemu_test::lab::{LAN, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN};
 use qemu_test::netns::Namespace;
 use qemu_test::wait::wait_until;
+use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
-use xdnsd_ebpf::Reason;
 
 use super::code;
 use crate::support::ask::{Ask, rtype};
