@@ -115,6 +115,24 @@ fn one_client_cannot_take_all_the_places_to_wait_in() {
     });
 }
 
+/// The table of questions is full, and who comes is refused for another reason: nobody makes room for that.
+#[test]
+fn who_is_refused_ends_no_question_of_another_client() {
+    with_world(Settings::DEFAULT, |world| {
+        for number in 0..PENDING as u16 {
+            world.miss(1, &query(&format!("n{number}.example."), number));
+        }
+        for id in 0..WAITERS as u16 / 4 {
+            world.miss(2, &query("n0.example.", id));
+        }
+        let (outcome, _) = world.ask(2, &query("new.example.", 9_999));
+        assert_ne!(outcome, Outcome::Pending, "it has its share of the places");
+        assert!(world.effects.replies.is_empty());
+        assert_eq!(world.get(Counter::PendingFull), 0);
+        assert_eq!(world.engine.in_flight(), PENDING);
+    });
+}
+
 #[test]
 fn when_all_places_are_taken_the_oldest_question_ends() {
     with_world(Settings::DEFAULT, |world| {

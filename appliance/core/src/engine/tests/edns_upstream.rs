@@ -229,6 +229,36 @@ fn a_datagram_that_was_lost_once_does_not_end_edns() {
     });
 }
 
+/// Its own usual time counts, not that of the server beside it by which the question is sent again.
+#[test]
+fn a_server_whose_answers_may_take_long_is_asked_again_with_edns() {
+    let servers = [server(UPSTREAM_1, 0), server(UPSTREAM_2, 0)];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Race, |world| {
+        // The first is the faster one as a rule, but not always; the second is steady.
+        for number in 0..9 {
+            let asked = world.effects.asked.len();
+            world.miss(1, &query(&format!("n{number}.example."), number));
+            let steps = if number == 8 {
+                [(UPSTREAM_2, 300), (UPSTREAM_1, 1_200)]
+            } else {
+                [(UPSTREAM_1, 20), (UPSTREAM_2, 280)]
+            };
+            for (server, after_ms) in steps {
+                world.pass(after_ms);
+                let nth = (asked..asked + 2).find(|nth| world.asked()[*nth] == server);
+                world.respond_to(nth.expect("both were asked"), answer_a(60));
+            }
+        }
+        let asked = world.effects.asked.len();
+        world.miss(1, &query("lost.example.", 9));
+        world.pass(700);
+        let again = &world.effects.asked[asked + 2..];
+        assert_eq!(again.len(), 1);
+        assert_eq!(again[0].to, UPSTREAM_1.parse().unwrap());
+        assert!(is_edns(&again[0].parsed()));
+    });
+}
+
 /// As at a router's start: clients ask before the line is up, and what they ask is sent again when it is.
 #[test]
 fn a_line_that_comes_up_with_questions_in_flight_does_not_end_edns() {
