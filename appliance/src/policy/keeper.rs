@@ -38,6 +38,8 @@ pub struct Keeper {
     local_loaded: Loaded,
     /// Lists that it has.
     lists_loaded: Loaded,
+    /// See [`Notes::last_good`].
+    last_good: HashMap<String, String>,
     /// What was said about who else may write to files.
     doubts: HashSet<Problem>,
     /// When the first of the leases in force ends, in seconds of the Unix epoch.
@@ -64,6 +66,7 @@ impl Keeper {
             list_changes: Debounce::default(),
             local_loaded: Loaded::new(),
             lists_loaded: Loaded::new(),
+            last_good: HashMap::new(),
             doubts: HashSet::new(),
             next_end_secs: None,
             said: Said::default(),
@@ -218,11 +221,15 @@ impl Keeper {
             self.said.leave_new(&mut notes);
             return notes;
         }
+        notes.last_good = std::mem::take(&mut self.last_good);
         let built = self.set.with_local(&self.input, now_secs, &mut notes);
         self.next_end_secs = notes.next_end_secs;
         if let Some(set) = accept(built, &mut notes, &mut self.local_loaded) {
             self.set = Arc::new(set);
         }
+        self.last_good = std::mem::take(&mut notes.last_good);
+        self.last_good
+            .retain(|place, _| self.local_loaded.contains_key(place));
         self.said.leave_new(&mut notes);
         notes
     }
@@ -272,18 +279,18 @@ fn refuse_shrunk(notes: &mut Notes, before: &Loaded) {
     }
 }
 
-/// The new set, unless a file failed that the set in force has: half a blocklist is worse than yesterday's.
+/// The new set, unless a file failed that the set in force has: half a blocklist is worse than yesterday's. A hosts or lease
+/// file of which the last good text was used has not failed in this sense: a new device gets its name all the same.
 fn accept(
     built: Result<PolicySet, Problem>,
     notes: &mut Notes,
     loaded: &mut Loaded,
 ) -> Option<PolicySet> {
     let set = notes.or_fail(built)?;
-    if notes
-        .failures
-        .iter()
-        .any(|failure| loaded.contains_key(&failure.place))
-    {
+    if notes.failures.iter().any(|failure| {
+        let place = &failure.place;
+        loaded.contains_key(place) && !notes.last_good.contains_key(place)
+    }) {
         return None;
     }
     *loaded = notes.loaded.drain(..).collect();

@@ -24,6 +24,8 @@ mod node;
 
 /// Larger hosts and lease files are a mistake.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Of files up to this size the text is kept, so that one that cannot be read holds up no others.
+const LAST_GOOD_BYTES_MAX: usize = 1 << 20;
 /// Highest TTL (RFC 2181 section 8).
 const TTL_MAX_SECS: u32 = i32::MAX as u32;
 /// Names of hosts files may be new the next time that somebody asks, in seconds.
@@ -474,13 +476,21 @@ fn texts(path: &Path, notes: &mut Notes) -> Vec<(PathBuf, String)> {
     let mut texts = Vec::new();
     let found = files_behind(path, notes);
     for file in notes.or_fail(found).unwrap_or_default() {
-        let text = notes.or_fail(read_text(&file, FILE_BYTES_MAX));
-        if text.is_some() {
+        let text = read_text(&file, FILE_BYTES_MAX);
+        if let Some(text) = notes.or_fail(text).or_else(|| last_good(&file, notes)) {
             notes.load(&file, 0);
+            if text.len() <= LAST_GOOD_BYTES_MAX {
+                let place = file.display().to_string();
+                notes.last_good.insert(place, text.clone());
+            }
+            texts.push((file, text));
         }
-        texts.extend(text.map(|text| (file, text)));
     }
     texts
+}
+
+fn last_good(file: &Path, notes: &mut Notes) -> Option<String> {
+    notes.last_good.remove(&file.display().to_string())
 }
 
 /// Adds the leases of all files, those that end last first.

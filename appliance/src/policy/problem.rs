@@ -8,6 +8,8 @@ use crate::files;
 
 /// Notes that are kept of one build. More are counted only.
 const NOTES_MAX: usize = 64;
+/// Of a file.
+const IS_NOT_THERE: &str = "is not there";
 
 /// Something that is wrong at one place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +46,12 @@ impl Problem {
     /// A file that cannot be read or written.
     #[must_use]
     pub fn with_file(file: &Path, error: &std::io::Error) -> Self {
-        Self::of(file.display().to_string(), error.to_string())
+        let what = if error.kind() == std::io::ErrorKind::NotFound {
+            IS_NOT_THERE.to_string()
+        } else {
+            error.to_string()
+        };
+        Self::of(file.display().to_string(), what)
     }
 }
 
@@ -80,6 +87,8 @@ pub struct Notes {
     pub told: Vec<String>,
     /// When the first of the leases that were taken ends, in seconds of the Unix epoch.
     pub next_end_secs: Option<i64>,
+    /// The text of each hosts and lease file when it could last be read, by its place: used where it cannot be read now.
+    pub last_good: HashMap<String, String>,
 }
 
 impl Notes {
@@ -120,6 +129,7 @@ impl Notes {
         self.loaded.extend(other.loaded);
         self.doubts.extend(other.doubts);
         self.told.extend(other.told);
+        self.last_good.extend(other.last_good);
         self.note_end(other.next_end_secs);
     }
 
@@ -190,7 +200,7 @@ pub fn files_behind(path: &Path, notes: &mut Notes) -> Result<Vec<PathBuf>, Prob
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            notes.push(Problem::of(path.display().to_string(), "is not there"));
+            notes.push(Problem::with_file(path, &error));
             return Ok(Vec::new());
         }
         Err(error) => return Err(Problem::with_file(path, &error)),
@@ -243,6 +253,16 @@ pub(super) fn check_encoding(file: &Path, first: &[u8]) -> Result<(), Problem> {
 mod tests {
     use super::*;
     use crate::policy::testing::Folder;
+
+    #[test]
+    fn a_list_that_is_missing_is_said_as_a_hosts_file_is() {
+        let path = Folder::new().path().join("later");
+        let list = read_text(&path, 100).expect_err("missing");
+        let mut notes = Notes::default();
+        assert_eq!(files_behind(&path, &mut notes), Ok(Vec::new()));
+        assert_eq!(list.what, "is not there");
+        assert_eq!(notes.first, [list]);
+    }
 
     #[test]
     fn a_mark_before_the_text_is_no_part_of_it_and_other_encodings_are_named() {

@@ -158,17 +158,18 @@ pub fn parse_line(line: &str) -> Result<Vec<Rule>, NotARule> {
     if is_about_part_of_page(line) {
         return Err(PART_OF_PAGE);
     }
+    let whole = line;
     let line = without_comment(line);
     if line.starts_with(['|', '@', '/']) || line.starts_with("://") || line.contains(['^', '$']) {
         return parse_adblock(line).map(|rule| vec![rule]);
     }
+    if line.contains("=/") {
+        return parse_dnsmasq(whole);
+    }
     if line.contains(char::is_whitespace) {
         return Err(NOT_KNOWN);
     }
-    match line.split_once("=/") {
-        Some((_, domains)) => parse_dnsmasq(line, domains),
-        None => parse_domain(line).map(|rule| vec![rule]),
-    }
+    parse_domain(line).map(|rule| vec![rule])
 }
 
 /// `##`, or with one or two of `@$?%` between: a rule for elements, styles or scripts of pages.
@@ -218,26 +219,37 @@ fn parse_hosts<'l>(
     }
 }
 
-/// `KEY=/DOMAIN/DOMAIN/TARGET` of dnsmasq, where the target says that there is nothing. Another target is a route.
-fn parse_dnsmasq(word: &str, domains: &str) -> Result<Vec<Rule>, NotARule> {
+/// `KEY=/DOMAIN/DOMAIN/TARGET` of dnsmasq, where the target says that there is nothing. Another target is a route. `#` is a
+/// target, too, and a comment only behind a blank: `address=/x/#` is 0.0.0.0, but `server=/x/#` takes `x` out of a block.
+fn parse_dnsmasq(line: &str) -> Result<Vec<Rule>, NotARule> {
+    let mut words = line.split_ascii_whitespace();
+    let word = words.next().unwrap_or_default();
+    if words.next().is_some_and(|next| !next.starts_with('#')) {
+        return Err(NOT_KNOWN);
+    }
+    let (key, domains) = word.split_once("=/").ok_or(NOT_KNOWN)?;
     let (names, target) = domains.rsplit_once('/').ok_or(NOT_KNOWN)?;
-    let blocks = match word.split('=').next() {
-        // `#` stands for 0.0.0.0; it was taken for a comment.
-        Some("address") => ["", "0.0.0.0", "::", "127.0.0.1", "::1"].contains(&target),
-        Some("local" | "server") => target.is_empty(),
+    let blocks = match key {
+        "address" => {
+            let address = target.split('#').next().unwrap_or_default();
+            ["", "0.0.0.0", "::", "127.0.0.1", "::1"].contains(&address)
+        }
+        "local" | "server" => target.is_empty(),
         _ => false,
     };
     if !blocks {
         return Err(NotARule("gives names an address or a server"));
     }
-    let rule = |name| {
-        Ok(Rule::new(
-            parse_name(name, 2)?,
-            Covers::Subtree,
-            Shape::Dnsmasq,
-        ))
-    };
-    names.split('/').map(rule).collect()
+    // dnsmasq passes over a dot in front. A name that is none says nothing against the others of its line.
+    let names = names.split('/').map(|name| name.trim_start_matches('.'));
+    let names = names.filter_map(|name| parse_name(name, 2).ok());
+    let rules: Vec<_> = names
+        .map(|name| Rule::new(name, Covers::Subtree, Shape::Dnsmasq))
+        .collect();
+    if rules.is_empty() {
+        return Err(NOT_A_NAME);
+    }
+    Ok(rules)
 }
 
 fn parse_domain(word: &str) -> Result<Rule, NotARule> {

@@ -241,6 +241,40 @@ fn a_fault_is_said_once_per_change_of_its_file() {
     starts(&said(keeper.reload(input, None).ok()), &all);
 }
 
+/// A hosts file that cannot be read any more keeps its names, and keeps no new device from its own.
+#[test]
+fn a_hosts_file_that_fails_holds_up_no_lease() {
+    let folder = Folder::new();
+    let mut input = PolicyInput::default();
+    input.local.hosts = vec![folder.write("hosts", "192.168.1.2 nas\n")];
+    input.local.leases = vec![LeaseFile {
+        path: folder.write("leases", "0 m1 192.168.1.66 phone *\n"),
+        format: LeaseFormat::Dnsmasq,
+    }];
+    let (mut keeper, _) = Keeper::start(input, None).expect("started");
+    folder.write("hosts", b"\xff\xfe1\x009\x00");
+    assert_eq!(
+        said(update(&mut keeper)),
+        ["is UTF-16; save it as UTF-8"; 1]
+    );
+    for (number, name) in ["tv", "box"].iter().enumerate() {
+        folder.write("leases", format!("0 m2 192.168.1.7{number} {name} *\n"));
+        assert_eq!(said(update(&mut keeper)), [""; 0], "said once");
+        assert!(is_local(&keeper, name) && is_local(&keeper, "nas"));
+        assert!(!is_local(&keeper, "phone"));
+    }
+    let input = keeper.input.clone();
+    let reloaded = keeper.reload(input, None).expect("right");
+    assert_eq!(reloaded.notes.failures.len(), 1, "whoever asks is told");
+    assert!(is_local(&keeper, "nas"));
+    folder.write("hosts", "192.168.1.3 printer\n");
+    update(&mut keeper).expect("due");
+    assert!(is_local(&keeper, "printer") && !is_local(&keeper, "nas"));
+    fs::remove_file(folder.path().join("hosts")).expect("removed");
+    update(&mut keeper).expect("due");
+    assert!(!is_local(&keeper, "printer"), "removed on purpose");
+}
+
 #[test]
 fn a_lease_loses_its_name_to_a_list_and_gets_it_back() {
     let folder = Folder::new();

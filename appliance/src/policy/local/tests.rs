@@ -31,6 +31,7 @@ fn build(input: &LocalInput) -> Vec<u8> {
     let image = compile(input, &Others::NONE, None, &mut notes, random_key).expect("compiled");
     notes.stamps.clear();
     notes.loaded.clear();
+    notes.last_good.clear();
     assert_eq!(notes, Notes::default());
     image
 }

@@ -108,6 +108,12 @@ fn every_shape_of_a_wildcard_or_adblock_rule() {
             false,
         ),
         (
+            "address=/.example.com/0.0.0.0#why",
+            "example.com.",
+            Covers::Subtree,
+            false,
+        ),
+        (
             "local=/example.com/",
             "example.com.",
             Covers::Subtree,
@@ -175,6 +181,10 @@ fn a_hosts_line_may_have_several_names_and_the_machines_own_are_none() {
         Ok(2)
     );
     assert_eq!(names("address=/a.example/b.example/::"), Ok(2));
+    assert_eq!(
+        names("address=/a.example/bad!name.example/.b.example/#"),
+        Ok(2)
+    );
 }
 
 #[test]
@@ -205,6 +215,11 @@ fn what_is_no_rule_about_a_whole_name_is_passed_over() {
         "||example.com^^",
         "address=/example.com/192.0.2.1",
         "server=/example.com/192.0.2.1",
+        // The usual servers: an exception.
+        "server=/example.com/#",
+        "local=/example.com/# why",
+        "address=/example.com/192.0.2.1#53",
+        "server=/example.com/ 192.0.2.1",
         "address=/com/",
         "address=/example.com",
         "ipset=/example.com/",
