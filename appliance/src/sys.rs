@@ -1,12 +1,10 @@
 //! The few system calls that no safe wrapper has: the fence around their unsafe blocks.
 
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
 /// Whether the kernel holds the wall clock for synchronised: a time daemon has told it so (adjtimex(2)).
 #[must_use]
@@ -160,80 +158,6 @@ pub fn set_words(
         )
     };
     Errno::result(code).map(drop)
-}
-
-/// Room for one control message, at its alignment.
-#[repr(C, align(8))]
-struct Control([u8; 64]);
-
-/// Sends `packet` to `to`, as from `local`, which the routes are asked with (IP_PKTINFO, IPV6_PKTINFO). Allocates nothing.
-///
-/// # Errors
-/// sendmsg(2) failed.
-pub fn send_from(
-    socket: &impl AsRawFd,
-    packet: &[u8],
-    local: IpAddr,
-    to: &SockaddrStorage,
-) -> nix::Result<()> {
-    let mut control = Control([0; 64]);
-    let mut piece = libc::iovec {
-        iov_base: packet.as_ptr().cast_mut().cast(),
-        iov_len: packet.len(),
-    };
-    // SAFETY: msghdr is integers and pointers, for which all zero bits are a value.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_name = to.as_ptr().cast_mut().cast();
-    message.msg_namelen = to.len();
-    message.msg_iov = &raw mut piece;
-    message.msg_iovlen = 1;
-    message.msg_control = (&raw mut control).cast();
-    message.msg_controllen = match local {
-        IpAddr::V4(local) => {
-            let info = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(local.octets()),
-                },
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            put(&mut control, libc::IPPROTO_IP, libc::IP_PKTINFO, info)
-        }
-        IpAddr::V6(local) => {
-            let info = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr {
-                    s6_addr: local.octets(),
-                },
-                ipi6_ifindex: 0,
-            };
-            put(&mut control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
-        }
-    } as _;
-    // SAFETY: every pointer in `message` is to a value of our own that outlives the call, with its length; sendmsg(2) writes
-    // to none of them.
-    let code = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) };
-    Errno::result(code).map(drop)
-}
-
-/// Writes one control message with this `value`. Its length.
-fn put<T: Copy>(
-    control: &mut Control,
-    level: libc::c_int,
-    kind: libc::c_int,
-    value: T,
-) -> libc::c_uint {
-    const { assert!(size_of::<T>() <= 24 && size_of::<libc::cmsghdr>() <= 16) };
-    let size = size_of::<T>() as libc::c_uint;
-    let header = (&raw mut *control).cast::<libc::cmsghdr>();
-    // SAFETY: `control` has 64 bytes at the alignment of a cmsghdr, which has at most 16, and the value behind it at most 24;
-    // CMSG_DATA points to the first byte behind the header, and the value is written there whatever its alignment.
-    unsafe {
-        (*header).cmsg_level = level;
-        (*header).cmsg_type = kind;
-        (*header).cmsg_len = libc::CMSG_LEN(size) as _;
-        libc::CMSG_DATA(header).cast::<T>().write_unaligned(value);
-        libc::CMSG_SPACE(size)
-    }
 }
 
 /// The highest bit that a capability may have: the kernel's masks have 64.

@@ -1,10 +1,11 @@
 //! Source ports without sockets: a raw socket sends from any of them, and the sk_lookup program brings back what is for a
 //! question in flight.
 //!
-//! The socket that receives is bound to loopback, where nobody outside reaches it by its own port. The one that sends is of
-//! protocol IPPROTO_RAW, which hears nothing (raw(7)).
+//! The socket that receives is bound to loopback, where nobody outside reaches it by its own port. Those that send, one for
+//! each server, are of protocol IPPROTO_RAW, which hears nothing (raw(7)); they are bound and connected, so that a packet
+//! needs neither address nor control message beside it.
 
-use std::io::{self, IoSliceMut};
+use std::io::IoSliceMut;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -21,7 +22,6 @@ use xdnsd_core::time::Instant;
 use super::datagram::Packet;
 use super::table::{Failure, Program, Table};
 use super::{Arrived, DRAWS, draw, icmp, reserved};
-use crate::sys;
 use crate::worker::entropy::Entropy;
 
 /// For how long the local address that the routes chose for a server is taken for granted, in milliseconds.
@@ -33,15 +33,16 @@ const CONTROL: usize = 128;
 #[derive(Debug)]
 struct Family {
     receiver: OwnedFd,
-    sender: OwnedFd,
     errors: OwnedFd,
 }
 
 /// From where a server is asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Route {
     to: SocketAddr,
     local: IpAddr,
+    /// Sends from `local` to `to`, with the packet's own header.
+    sender: OwnedFd,
     until: Instant,
 }
 
@@ -134,29 +135,19 @@ impl Lookup {
 
     /// Sends `message` from `port` to `to`. Whether it went out.
     pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
-        let Some(local) = self.route(to).map(|route| route.local) else {
+        let Some(route) = self.route(to) else {
             return false;
         };
-        let Some(packet) = Packet::new(local, port, to, message) else {
+        let Some(packet) = Packet::new(route.local, port, to, message) else {
             return false;
         };
-        let Some(family) = self.family(to.is_ipv6()) else {
-            return false;
-        };
-        // A raw socket takes the port for a protocol.
-        let mut place = to;
-        place.set_port(0);
-        let sent = sys::send_from(
-            &family.sender,
-            packet.as_bytes(),
-            local,
-            &SockaddrStorage::from(place),
-        );
-        if sent.is_err() {
+        let descriptor = route.sender.as_raw_fd();
+        let sent = socket::send(descriptor, packet.as_bytes(), MsgFlags::empty()).is_ok();
+        if !sent {
             // The address may have gone: the next question looks again.
             self.routes.retain(|route| route.to != to);
         }
-        sent.is_ok()
+        sent
     }
 
     /// What came for a question of this worker.
@@ -203,11 +194,24 @@ impl Lookup {
 
     /// Our address on the way to `to`.
     fn look_up_route(&mut self, to: SocketAddr, now: Instant) -> Option<IpAddr> {
-        if let Some(route) = self.route(to).filter(|route| now < route.until) {
+        let known = self.route(to).map(|route| (route.local, route.until));
+        if let Some((local, _)) = known.filter(|(_, until)| now < *until) {
+            return Some(local);
+        }
+        let local = local_address(to);
+        let mut old = self.routes.iter_mut().find(|route| route.to == to);
+        let is_as_it_was = |old: &&mut Route| match local {
+            Ok(local) => local == old.local,
+            // There was no descriptor to ask with.
+            Err(errno) => matches!(errno, Errno::EMFILE | Errno::ENFILE),
+        };
+        if let Some(route) = old.as_mut().filter(|old| is_as_it_was(old)) {
+            route.until = now + ROUTE_MS;
             return Some(route.local);
         }
         self.routes.retain(|route| route.to != to);
-        let local = local_address(to).ok()?;
+        let local = local.ok()?;
+        let sender = open_sender(local, to).ok()?;
         if self.routes.is_full() {
             self.routes.pop_front();
         }
@@ -215,6 +219,7 @@ impl Lookup {
         let _ = self.routes.push_back(Route {
             to,
             local,
+            sender,
             until: now + ROUTE_MS,
         });
         Some(local)
@@ -239,18 +244,35 @@ impl Family {
         // Loopback may be down, and have no address.
         setsockopt(&receiver, sockopt::IpFreebind, &true)?;
         socket::bind(receiver.as_raw_fd(), &SockaddrStorage::from(local))?;
-        let sender = socket::socket(family, SockType::Raw, flags, SockProtocol::Raw)?;
         let errors = icmp::open(v6)?;
-        Ok(Self {
-            receiver,
-            sender,
-            errors,
-        })
+        Ok(Self { receiver, errors })
     }
 }
 
+/// A socket that sends packets as they are, from `local` to `to`.
+fn open_sender(local: IpAddr, to: SocketAddr) -> nix::Result<OwnedFd> {
+    // A raw socket takes a port for a protocol.
+    let (family, local, to) = match (local, to) {
+        (IpAddr::V6(local), SocketAddr::V6(to)) => (
+            AddressFamily::Inet6,
+            SocketAddrV6::new(local, 0, 0, to.scope_id()).into(),
+            SocketAddrV6::new(*to.ip(), 0, 0, to.scope_id()).into(),
+        ),
+        (local, to) => (
+            AddressFamily::Inet,
+            SocketAddr::new(local, 0),
+            SocketAddr::new(to.ip(), 0),
+        ),
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let sender = socket::socket(family, SockType::Raw, flags, SockProtocol::Raw)?;
+    socket::bind(sender.as_raw_fd(), &SockaddrStorage::from(local))?;
+    socket::connect(sender.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(sender)
+}
+
 /// The address that the routes choose for what is sent to `to`: that of a socket that is connected there for a moment.
-fn local_address(to: SocketAddr) -> io::Result<IpAddr> {
+fn local_address(to: SocketAddr) -> nix::Result<IpAddr> {
     let family = match to {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -258,7 +280,7 @@ fn local_address(to: SocketAddr) -> io::Result<IpAddr> {
     let socket = socket::socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
     let local: SockaddrStorage = socket::getsockname(socket.as_raw_fd())?;
-    let local = address(&local).ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let local = address(&local).ok_or(Errno::EADDRNOTAVAIL)?;
     Ok(local.ip())
 }
 
