@@ -12,7 +12,7 @@ use crate::crew::{ENGINES, TABLES_BYTES};
 use crate::logging;
 use crate::store;
 use crate::worker::{
-    Arrivals, PORTS_BYTES, PORTS_SHARED_BYTES, PortStats, SLOTS_BYTES, STREAM_BYTES,
+    self, Arrivals, PORTS_BYTES, PORTS_SHARED_BYTES, PortStats, SLOTS_BYTES, STREAM_BYTES,
 };
 
 /// What everything together may take.
@@ -99,8 +99,8 @@ pub const LINES: &[Line] = &[
     Line::new("table of open source ports", PORTS_SHARED_BYTES, 1),
     Line::new("TCP connections of clients", SLOTS_BYTES, 1),
     Line::new(
-        "message buffer of the TCP thread",
-        limits::TCP_MESSAGE_MAX,
+        "message buffers of all workers",
+        worker::buffer_bytes(ENGINES),
         1,
     ),
     Line::new(

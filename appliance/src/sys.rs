@@ -1,5 +1,7 @@
 //! The few system calls that no safe wrapper has: the fence around their unsafe blocks.
 
+pub mod datagrams;
+
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -70,12 +72,13 @@ pub fn arrival_of(stream: &impl AsRawFd, is_v6: bool) -> u32 {
         )
     };
     let told = bytes.get(..len as usize).filter(|_| code == 0);
-    told.and_then(|told| device_in(told, level, kind, at))
-        .unwrap_or(0)
+    let info = told.and_then(|told| control_message(told, level, kind));
+    let index = info.and_then(|info| info.get(at..)?.first_chunk());
+    index.map_or(0, |index| u32::from_ne_bytes(*index))
 }
 
-/// The index in the first of these control messages (cmsg(3)) that is of this level and kind, `at` bytes behind its header.
-fn device_in(mut told: &[u8], level: libc::c_int, kind: libc::c_int, at: usize) -> Option<u32> {
+/// What stands in the first of these control messages (cmsg(3)) that is of this level and kind, and what is behind it.
+fn control_message(mut told: &[u8], level: libc::c_int, kind: libc::c_int) -> Option<&[u8]> {
     const WORD: usize = size_of::<usize>();
     const HEADER: usize = WORD + 8;
     // Bound: each message is at least a header long.
@@ -84,8 +87,7 @@ fn device_in(mut told: &[u8], level: libc::c_int, kind: libc::c_int, at: usize) 
         let of_level = i32::from_ne_bytes(*header.get(WORD..)?.first_chunk()?);
         let of_kind = i32::from_ne_bytes(*header.get(WORD + 4..)?.first_chunk()?);
         if (of_level, of_kind) == (level, kind) {
-            let index = told.get(HEADER + at..)?.first_chunk()?;
-            return Some(u32::from_ne_bytes(*index));
+            return told.get(HEADER..);
         }
         told = told.get(len.max(HEADER).next_multiple_of(WORD)..)?;
     }

@@ -79,8 +79,13 @@ const IDLE_MS: u64 = 1_000;
 const STATS_MS: u64 = 500;
 /// Pause before frames that the kernel did not take are offered again, in milliseconds.
 const FLUSH_AGAIN_MS: u8 = 1;
-/// Bytes of a message buffer: a longer message than ours must show as one, not as a whole one.
-const BUFFER: usize = 4_096;
+/// Bytes of a message buffer: a longer message than ours must show as one, not as a whole one; and several answers of
+/// upstreams come at once.
+const BUFFER: usize = 4 * ports::lookup::PART;
+/// Bytes of the message buffers of `workers`, one of which serves TCP, for the memory budget.
+pub const fn buffer_bytes(workers: usize) -> usize {
+    TCP_MESSAGE_MAX + (workers - 1) * BUFFER
+}
 
 /// An AF_XDP socket with what belongs to its RX queue.
 pub struct Port {
@@ -245,6 +250,7 @@ impl<'a> Worker<'a> {
         if !servers.is_empty() {
             let taken = self.engine.take_servers(&turn, servers, &mut self.io);
             debug_assert!(taken.is_ok(), "the config allows no more than fit");
+            self.flush_questions(&turn);
         }
     }
 
@@ -285,6 +291,7 @@ impl<'a> Worker<'a> {
             self.serve_events(&turn, events);
             self.engine.timeout(&turn, &mut self.io);
             self.expire(&turn);
+            self.flush_questions(&turn);
             self.flush();
             // What had come before was answered.
             if let Some(Mail::Stop) = mail {

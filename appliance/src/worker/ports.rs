@@ -15,6 +15,7 @@ pub mod connected;
 mod datagram;
 mod icmp;
 pub mod lookup;
+mod outbox;
 pub mod reserved;
 pub mod table;
 
@@ -25,8 +26,10 @@ use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::time::Instant;
 
 use super::entropy::Entropy;
+use crate::sys::datagrams::DATAGRAMS_MAX;
 use connected::Connected;
 use lookup::Lookup;
+pub use outbox::Unsent;
 
 /// The lowest port that is drawn: those below are other services' (RFC 6335 section 6).
 pub const PORT_MIN: u16 = 1024;
@@ -36,7 +39,7 @@ const DRAWS: usize = 32;
 const TIMES: usize = 32;
 
 /// Bytes of one worker's ports, for the memory budget.
-pub const BYTES: usize = size_of::<Ports>();
+pub const BYTES: usize = size_of::<Ports>() + size_of::<outbox::Outbox>();
 /// Bytes of what all workers share.
 pub const SHARED_BYTES: usize = table::BYTES + reserved::BYTES;
 
@@ -112,12 +115,18 @@ impl Ports {
         }
     }
 
-    /// Sends `message` to `to`. Whether it went out.
+    /// Sends `message` to `to`, with [`Ports::flush`] at the latest. Whether it goes out, as far as is known by now.
     pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
         match &mut self.lookup {
             Some(lookup) if port >= PORT_MIN => lookup.send(port, to, message),
             Some(_) | None => self.connected.send(port, message),
         }
+    }
+
+    /// Sends what waits. The questions for which that failed.
+    pub fn flush(&mut self) -> heapless::Vec<Unsent, DATAGRAMS_MAX> {
+        let lookup = self.lookup.as_mut();
+        lookup.map_or_else(heapless::Vec::new, Lookup::flush)
     }
 
     /// Keeps when a question went out.

@@ -1,6 +1,7 @@
 //! What a worker does when one of its sources has something.
 
 use xdnsd_core::counters::Counter;
+use xdnsd_core::dns::header::{Header, flag};
 use xdnsd_core::engine::{Client, Outcome, Transport, Turn};
 use xdnsd_core::forward::via::{Origin, Via};
 use xdnsd_core::limits::BATCH;
@@ -8,10 +9,12 @@ use xdnsd_core::wire;
 
 use super::Worker;
 use super::io::{Io, Route};
-use super::ports::Arrived;
+use super::ports::lookup::PART;
+use super::ports::{Arrived, Unsent};
 use super::sources::may_answer_frame;
 use super::streams::Progress;
 use super::tcp::{self, Accepted, QUERY_MS};
+use crate::sys::datagrams::DATAGRAMS_MAX;
 use crate::xsk::{Frame, prefetch};
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
@@ -35,6 +38,7 @@ impl Worker<'_> {
                 self.batch.last().into_iter().for_each(prefetch);
                 self.answer_frame(turn, frame);
             }
+            self.flush_questions(turn);
             self.flush();
         }
         true
@@ -130,18 +134,29 @@ impl Worker<'_> {
     /// What came to the connected socket of one question: there is one answer.
     pub(super) fn serve_connected(&mut self, turn: &Turn<'_>, place: u16) {
         let arrived = self.io.ports.connected.receive(place, &mut self.buffer);
-        self.serve_upstream(turn, arrived);
+        self.serve_upstream(turn, arrived, 0);
     }
 
     /// What came to the socket that has the answers to all questions of a family: a batch, while there are others in flight.
     /// To look in vain costs as much as to wait does.
     pub(super) fn serve_answers(&mut self, turn: &Turn<'_>, v6: bool) {
-        for _ in 0..BATCH {
+        for _ in 0..BATCH / DATAGRAMS_MAX {
             let Some(lookup) = &self.io.ports.lookup else {
                 return;
             };
-            let arrived = lookup.receive(v6, &mut self.buffer);
-            if !self.serve_upstream(turn, arrived) || self.engine.in_flight() == 0 {
+            let (batch, has_more) = lookup.receive(v6, &mut self.buffer);
+            for (part, received) in &batch {
+                let start = part * PART;
+                if received.is_truncated {
+                    // As the server would have said where it keeps to the size that it was told (RFC 6891 section 4.3).
+                    set_truncated(&mut self.buffer[start..start + received.len]);
+                }
+                if let Some(lookup) = &self.io.ports.lookup {
+                    let arrived = lookup.arrived(received);
+                    self.serve_upstream(turn, arrived, start);
+                }
+            }
+            if !has_more || self.engine.in_flight() == 0 {
                 return;
             }
         }
@@ -153,11 +168,11 @@ impl Worker<'_> {
             return;
         };
         let arrived = lookup.receive_error(v6, &mut self.buffer);
-        self.serve_upstream(turn, arrived);
+        self.serve_upstream(turn, arrived, 0);
     }
 
-    /// Whether something had come.
-    fn serve_upstream(&mut self, turn: &Turn<'_>, arrived: Arrived) -> bool {
+    /// A message stands in the buffer from `start` on.
+    fn serve_upstream(&mut self, turn: &Turn<'_>, arrived: Arrived, start: usize) {
         let Self {
             engine, io, buffer, ..
         } = self;
@@ -175,14 +190,28 @@ impl Worker<'_> {
                     question,
                     from,
                 };
-                engine.response(turn, origin, &buffer[..len], io);
+                engine.response(turn, origin, &buffer[start..start + len], io);
             }
             Arrived::Unreachable { port, question, id } => {
                 engine.unreachable(turn, port, question, id, io);
             }
-            Arrived::Nothing => return false,
+            Arrived::Nothing => {}
         }
-        true
+    }
+
+    /// Sends the questions that wait. One that cannot be sent is as good as one that did not arrive: another server is asked.
+    pub(super) fn flush_questions(&mut self, turn: &Turn<'_>) {
+        // Bound: every question has few attempts.
+        loop {
+            let unsent = self.io.ports.flush();
+            if unsent.is_empty() {
+                return;
+            }
+            for Unsent { port, question } in unsent {
+                let Self { engine, io, .. } = self;
+                engine.unreachable(turn, port, question, None, io);
+            }
+        }
     }
 
     /// A stream to an upstream goes on.
@@ -271,5 +300,13 @@ impl Worker<'_> {
             Outcome::Pending => {}
             Outcome::Silence => self.io.tcp.forget(id),
         }
+    }
+}
+
+/// Says of a message that there is more of it (TC).
+fn set_truncated(message: &mut [u8]) {
+    if let Some(mut header) = Header::parse(message) {
+        header.flags |= flag::TC;
+        header.emit(message);
     }
 }

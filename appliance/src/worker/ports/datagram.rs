@@ -7,11 +7,12 @@ use xdnsd_abi::headers::protocol;
 use xdnsd_core::wire::{ipv4, ipv6, udp};
 
 /// Longest message that is sent, in bytes: the longest question has 282.
-const MESSAGE_MAX: usize = 512;
+const MESSAGE_MAX: usize = 288;
 /// Longest packet.
 const PACKET_MAX: usize = ipv6::HEADER_LEN + udp::HEADER_LEN + MESSAGE_MAX;
 
 /// A packet on its way out.
+#[derive(Debug)]
 pub struct Packet {
     bytes: [u8; PACKET_MAX],
     len: usize,

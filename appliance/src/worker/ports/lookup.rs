@@ -5,29 +5,29 @@
 //! each server, are of protocol IPPROTO_RAW, which hears nothing (raw(7)); they are bound and connected, so that a packet
 //! needs neither address nor control message beside it.
 
-use std::io::IoSliceMut;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType,
-    SockaddrStorage, setsockopt, sockopt,
+    self, AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
 use super::datagram::Packet;
+use super::outbox::{Outbox, Unsent, Waiting};
 use super::table::{Failure, Program, Table};
 use super::{Arrived, DRAWS, draw, icmp, reserved};
+use crate::sys::datagrams::{Batch, DATAGRAMS_MAX, Received, receive_all, send_all};
 use crate::worker::entropy::Entropy;
 
 /// For how long the local address that the routes chose for a server is taken for granted, in milliseconds.
 const ROUTE_MS: u64 = 500;
-/// Room for what comes beside a message: the address that it was sent to.
-const CONTROL: usize = 128;
+/// Bytes of a part of the buffer: a datagram that comes in one frame. A longer one is truncated, and asked for in a stream.
+pub const PART: usize = 1_472;
 
 /// The sockets of one family.
 #[derive(Debug)]
@@ -55,6 +55,9 @@ pub struct Lookup {
     v6: Option<Family>,
     /// Full: the one that was looked up first makes room.
     routes: heapless::Deque<Route, UPSTREAMS>,
+    /// Not in place: it would be moved with all the rest over a small stack.
+    outbox: Box<Outbox>,
+    unsent: heapless::Vec<Unsent, DATAGRAMS_MAX>,
 }
 
 impl Lookup {
@@ -80,6 +83,8 @@ impl Lookup {
             v4,
             v6,
             routes: heapless::Deque::new(),
+            outbox: Box::default(),
+            unsent: heapless::Vec::new(),
         })
     }
 
@@ -133,40 +138,99 @@ impl Lookup {
         self.table.close(port);
     }
 
-    /// Sends `message` from `port` to `to`. Whether it went out.
+    /// Sends `message` from `port` to `to` with the next [`Lookup::flush`]. Whether there is a way, as far as is known.
     pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
-        let Some(route) = self.route(to) else {
+        let Some(local) = self.route(to).map(|route| route.local) else {
             return false;
         };
-        let Some(packet) = Packet::new(route.local, port, to, message) else {
+        let Some(packet) = Packet::new(local, port, to, message) else {
             return false;
         };
-        let descriptor = route.sender.as_raw_fd();
-        let sent = socket::send(descriptor, packet.as_bytes(), MsgFlags::empty()).is_ok();
-        if !sent {
-            // The address may have gone: the next question looks again.
-            self.routes.retain(|route| route.to != to);
+        if self.outbox.is_full() {
+            self.send_waiting();
         }
-        sent
+        let waiting = Waiting {
+            packet,
+            local,
+            port,
+            to,
+        };
+        self.outbox.push(waiting).is_ok()
     }
 
-    /// What came for a question of this worker.
-    pub fn receive(&self, v6: bool, buffer: &mut [u8]) -> Arrived {
-        let Some(family) = self.family(v6) else {
-            return Arrived::Nothing;
-        };
-        let Some((len, from, local)) = receive(&family.receiver, buffer) else {
-            return Arrived::Nothing;
-        };
-        let port = local.port();
-        let entry = self.table.entry(port, from, local.ip());
+    /// Sends what waits. The questions for which that failed, of those in flight.
+    pub fn flush(&mut self) -> heapless::Vec<Unsent, DATAGRAMS_MAX> {
+        self.send_waiting();
+        std::mem::take(&mut self.unsent)
+    }
+
+    fn send_waiting(&mut self) {
+        let Self {
+            outbox,
+            routes,
+            table,
+            worker,
+            unsent,
+            ..
+        } = self;
+        let mut rest = outbox.as_slice();
+        // Bound: each round takes one away at least.
+        while let Some(first) = rest.first() {
+            let to = first.to;
+            let same = rest.iter().take_while(|waiting| waiting.to == to).count();
+            let packets = rest.iter().take(same);
+            let sent = match routes.iter().find(|route| route.to == to) {
+                Some(route) => send_all(&route.sender, packets.map(|one| one.packet.as_bytes())),
+                None => Err(Errno::ENETUNREACH),
+            };
+            let count = match sent {
+                Ok(count) => count,
+                Err(Errno::EINTR) => continue,
+                Err(_) => {
+                    // The address may have gone: the next question looks again.
+                    routes.retain(|route| route.to != to);
+                    let entry = table.entry(first.port, to, first.local);
+                    let question =
+                        entry.and_then(|entry| table.question(first.port, entry, *worker));
+                    if let Some(question) = question {
+                        let port = first.port;
+                        // Where more failed than one flush has room for, the others time out.
+                        let _ = unsent.push(Unsent { port, question });
+                    }
+                    1
+                }
+            };
+            rest = rest.get(count..).unwrap_or_default();
+        }
+        outbox.clear();
+    }
+
+    /// Receives what came for questions of this worker, each message in a part of `buffer` of [`PART`] bytes. Whether there may
+    /// be more.
+    pub fn receive(&self, v6: bool, buffer: &mut [u8]) -> (Batch, bool) {
+        let family = self.family(v6);
+        let received = family.map(|family| {
+            loop {
+                match receive_all(&family.receiver, buffer, PART) {
+                    Err(Errno::EINTR) => {}
+                    received => break received,
+                }
+            }
+        });
+        received.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// What a message that was received is: see [`Lookup::receive`].
+    pub fn arrived(&self, received: &Received) -> Arrived {
+        let port = received.to.port();
+        let entry = self.table.entry(port, received.from, received.to.ip());
         let question = entry.and_then(|entry| self.table.question(port, entry, self.worker));
         Arrived::Message {
             port,
             // It was closed meanwhile: whoever receives it finds nobody who waits.
             question: question.unwrap_or(u16::MAX),
-            len,
-            from,
+            len: received.len,
+            from: received.from,
         }
     }
 
@@ -293,37 +357,4 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
             .as_sockaddr_in6()
             .map(|v6| SocketAddr::V6((*v6).into()))
     })
-}
-
-/// One datagram: its length, who sent it, and to which address and port.
-fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> Option<(usize, SocketAddr, SocketAddr)> {
-    let mut control = [0; CONTROL];
-    // Bound: interrupted by a signal, and there are none for a worker.
-    loop {
-        let mut pieces = [IoSliceMut::new(buffer)];
-        let received = socket::recvmsg::<SockaddrStorage>(
-            socket.as_raw_fd(),
-            &mut pieces,
-            Some(&mut control),
-            MsgFlags::empty(),
-        );
-        let message = match received {
-            Ok(message) => message,
-            Err(Errno::EINTR) => continue,
-            Err(_) => return None,
-        };
-        let from = message.address.as_ref().and_then(address)?;
-        let local = message.cmsgs().ok()?.find_map(|control| {
-            if let ControlMessageOwned::Ipv4OrigDstAddr(to) = control {
-                let address = Ipv4Addr::from(u32::from_be(to.sin_addr.s_addr));
-                return Some(SocketAddrV4::new(address, u16::from_be(to.sin_port)).into());
-            }
-            if let ControlMessageOwned::Ipv6OrigDstAddr(to) = control {
-                let address = Ipv6Addr::from(to.sin6_addr.s6_addr);
-                return Some(SocketAddrV6::new(address, u16::from_be(to.sin6_port), 0, 0).into());
-            }
-            None
-        });
-        return Some((message.bytes, from, local?));
-    }
 }

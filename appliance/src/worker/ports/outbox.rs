@@ -1,0 +1,31 @@
+//! Packets to upstreams that wait for the end of a batch of queries: one system call sends those for one server.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::datagram::Packet;
+use crate::sys::datagrams::DATAGRAMS_MAX;
+
+/// A packet with what is known of it.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Its bytes.
+    pub packet: Packet,
+    /// Its source.
+    pub local: IpAddr,
+    /// Its source port.
+    pub port: u16,
+    /// Its destination.
+    pub to: SocketAddr,
+}
+
+/// Those of one worker.
+pub type Outbox = heapless::Vec<Waiting, DATAGRAMS_MAX>;
+
+/// A question whose packet could not be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsent {
+    /// Its port.
+    pub port: u16,
+    /// What the port was opened for.
+    pub question: u16,
+}
