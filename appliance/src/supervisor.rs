@@ -35,6 +35,11 @@ use crate::xsk::{BindMode, Options, UmemSlot, Xsk};
 const REFUSED_MS: u64 = 60_000;
 /// The longest of these pauses.
 const REFUSED_MAX_MS: u64 = 3_600_000;
+/// Where another program is in the way the first pause is shorter: a process that was replaced is about to end, or has been
+/// killed and its program goes by and by.
+const TAKEN_MS: u64 = 1_000;
+/// The longest of these pauses.
+const TAKEN_MAX_MS: u64 = 600_000;
 /// A queue that could not have a socket is asked again after this time, in milliseconds.
 const QUEUE_MS: u64 = 1_000;
 /// The longest of these pauses.
@@ -262,7 +267,12 @@ impl Attachment {
             }
             Err(error) => {
                 self.refused = Some(ifindex);
-                self.retry.fail(now, REFUSED_MS, REFUSED_MAX_MS);
+                let (first_ms, max_ms) = if error.is_place_taken() {
+                    (TAKEN_MS, TAKEN_MAX_MS)
+                } else {
+                    (REFUSED_MS, REFUSED_MAX_MS)
+                };
+                self.retry.fail(now, first_ms, max_ms);
                 self.say(format!("no XDP, the kernel's sockets serve: {error}"));
             }
         }

@@ -91,6 +91,14 @@ impl Error {
         }
     }
 
+    /// Another program is attached.
+    #[must_use]
+    pub fn is_place_taken(&self) -> bool {
+        let taken = [Errno::EBUSY, Errno::EEXIST];
+        matches!(self, Self::Attach { .. })
+            && self.errno().is_some_and(|errno| taken.contains(&errno))
+    }
+
     /// The driver said no, in whatever words: generic mode asks less. But a right that is missing, an interface
     /// that has gone and another program's place stay what they are.
     pub(super) fn generic_may_help(&self) -> bool {

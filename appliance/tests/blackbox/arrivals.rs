@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
+use qemu_test::bpf::{Attach, Program};
 use qemu_test::lab::{LAN, LAN_V4};
 use qemu_test::wait::wait_until;
 use xdnsd::xsk::{BindMode, Options, UmemSlot, Xsk};
@@ -230,6 +231,44 @@ fn a_queue_that_another_socket_holds_is_had_when_that_one_goes() -> Result<()> {
         "{log}"
     );
     ask_at(&scene, OTHER)
+}
+
+/// By another process, in either mode, when the interface gets its address.
+#[test]
+fn an_interface_with_another_program_is_had_when_that_one_goes() -> Result<()> {
+    let scene =
+        scene!(Setup::three_ways().sections("[[interface]]\nname = \"lan9\"\nxdp = \"native\"\n"));
+    let (client, router) = (&scene.lab.client, &scene.lab.router);
+    router.ip(&format!(
+        "link add name lan9 type veth peer name late0 netns {}
+         link set lan9 addrgenmode none up\n",
+        client.path()
+    ))?;
+    client.ip("link set late0 up\naddress add 10.55.0.2/24 dev late0\n")?;
+    for (round, attach) in [(1, Attach::Native), (2, Attach::Generic)] {
+        let other = router.run(|| {
+            let index = nix::net::if_::if_nametoindex("lan9")?;
+            Program::pass()?.attach(index, attach)
+        })?;
+        router.ip(&format!("address add {OTHER}/24 dev lan9\n"))?;
+        let refused = "lan9: no XDP, the kernel's sockets serve";
+        scene.daemon.wait_log_count(refused, round)?;
+        wait_until("it is served", TIMEOUT, || ask_at(&scene, OTHER).is_ok())?;
+        drop(other);
+        let attached = "lan9: XDP program attached";
+        scene.daemon.wait_log_count(attached, round)?;
+        ask_at(&scene, OTHER)?;
+        ensure!(scene.daemon.log().matches(refused).count() == round);
+        // Away, so that it is attached anew.
+        router.ip("link set lan9 name away9\n")?;
+        scene
+            .daemon
+            .wait_log_count("lan9: the interface is gone", round)?;
+        router.ip(&format!(
+            "address delete {OTHER}/24 dev away9\nlink set away9 down\nlink set away9 name lan9\nlink set lan9 up\n"
+        ))?;
+    }
+    Ok(())
 }
 
 #[test]
