@@ -22,7 +22,7 @@ use xdnsd_core::time::Instant;
 use crate::changes::Changes;
 use crate::clock;
 use crate::config::{
-    Config, Devices, Endpoint, Fault, Interface, Plan, RouteCheck, XdpMode, is_strict,
+    Config, Device, Devices, Endpoint, Fault, Interface, Plan, RouteCheck, XdpMode, is_strict,
 };
 use crate::ethtool::{self, RxVlanOffload};
 use crate::retry::Retry;
@@ -466,7 +466,9 @@ impl Attachment {
             return self.listen(world);
         }
         let device = world.devices.named(&self.name);
-        let Some(device) = device.filter(|_| self.has_endpoints(world)) else {
+        let is_wanted =
+            |device: &&Device| self.has_endpoints(world) && gains_by_xdp(device, self.mode);
+        let Some(device) = device.filter(is_wanted) else {
             self.refused = None;
             self.retry.succeed();
             return true;
@@ -509,6 +511,14 @@ impl Attachment {
             self.trouble = trouble;
         }
     }
+}
+
+/// Whether an XDP program there is of any use, unless the config insists. What comes by the loopback device is from an address
+/// of ours, and its checksums are not there: the program would pass all of it, and slow down what this machine says to itself.
+/// A device whose frames have no MAC addresses has none that the program knows.
+fn gains_by_xdp(device: &Device, mode: XdpMode) -> bool {
+    let is_loopback = device.mac == Some([0; 6]);
+    mode != XdpMode::Auto || (device.mac.is_some() && !is_loopback)
 }
 
 /// The destinations on the interface `name` that are ours.
@@ -601,5 +611,28 @@ pub fn say_without_xdp(supervisor: &Supervisor) {
     let is_refused = attachments.any(|attachment| attachment.refused.is_some());
     if supervisor.queues().is_empty() && is_refused {
         warn!("no AF_XDP on any interface: the kernel's sockets serve alone");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_program_is_attached_where_it_has_nothing_to_redirect_unless_the_config_insists() {
+        let with = |mac| Device {
+            mac,
+            ..Device::default()
+        };
+        let (card, loopback, tunnel) = (
+            with(Some([2, 0, 0, 0, 0, 1])),
+            with(Some([0; 6])),
+            with(None),
+        );
+        assert!(gains_by_xdp(&card, XdpMode::Auto));
+        for device in [&loopback, &tunnel] {
+            assert!(!gains_by_xdp(device, XdpMode::Auto), "{device:?}");
+            assert!(gains_by_xdp(device, XdpMode::Generic), "{device:?}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use qemu_test::wait::wait_until;
 use xdnsd::xsk::{BindMode, Options, UmemSlot, Xsk};
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;
+use xdnsd_ebpf::Reason;
 
 use crate::support::TIMEOUT;
 use crate::support::ask::Ask;
@@ -183,8 +184,17 @@ fn more_addresses_than_the_program_takes_are_the_kernels_and_a_lost_one_is_nobod
     change("delete", 10..11)?;
     let client = scene.raw_client()?;
     let frame = client.frame(at(first)?, &wire(&query("www.test.", RecordType::A)))?;
-    wait_until("it is not answered any more", TIMEOUT, || {
-        matches!(client.gets_nothing(&frame), Ok(true))
+    wait_until("it is not ours any more", TIMEOUT, || {
+        let before = scene.daemon.metrics();
+        let sent = client.send(&frame.to_bytes());
+        let is_silent = sent.and_then(|()| client.gets_nothing(&frame));
+        let now = scene.daemon.metrics();
+        let passed = before.and_then(|before| {
+            let now = now?;
+            let grew = |reason: Reason| now.growth(&before, &reason);
+            Ok((grew(Reason::PassForeign), grew(Reason::Redirected)))
+        });
+        matches!(is_silent, Ok(true)) && matches!(passed, Ok((1.., 0)))
     })?;
     wait_for_xdp(&scene, "10.53.0.11")
 }
@@ -267,6 +277,33 @@ fn an_interface_with_another_program_is_had_when_that_one_goes() -> Result<()> {
         router.ip(&format!(
             "address delete {OTHER}/24 dev away9\nlink set away9 down\nlink set away9 name lan9\nlink set lan9 up\n"
         ))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_loopback_device_has_no_program_unless_the_config_insists() -> Result<()> {
+    for (line, is_attached) in [("", false), ("xdp = \"generic\"\n", true)] {
+        let section = format!("[[interface]]\nname = \"lo\"\n{line}");
+        let scene = scene!(Setup::three_ways().sections(&section));
+        ask_at(&scene, &LAN_V4.to_string())?;
+        let shown = scene.lab.router.output(&["ip", "link", "show", "lo"])?;
+        ensure!(shown.contains("xdp") == is_attached, "{shown}");
+        let log = scene.daemon.log();
+        ensure!(
+            log.contains("lo: XDP program attached") == is_attached,
+            "{log}"
+        );
+        let server = SocketAddr::from(([127, 0, 0, 1], DNS_PORT));
+        let socket = scene
+            .lab
+            .router
+            .run(|| std::net::UdpSocket::bind("127.0.0.1:0"))?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.send_to(&wire(&query("www.test.", RecordType::A)), server)?;
+        socket
+            .recv(&mut [0; 512])
+            .context("the router itself asks")?;
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::config::value::words;
 words! {
     /// How the XDP program is attached.
     XdpMode {
-        /// In the driver where it can, else generic, else not at all: the kernel's sockets serve alone.
+        /// In the driver where it can, else generic, else not at all, as on lo and tunnels: the kernel's sockets serve alone.
         Auto = "auto",
         /// In the driver, or not at all.
         Native = "native",
