@@ -9,9 +9,9 @@ use qemu_test::bpf::{Attach, Program};
 use qemu_test::lab::{LAN, LAN_V4};
 use qemu_test::wait::wait_until;
 use xdnsd::xsk::{BindMode, Options, UmemSlot, Xsk};
+use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;
-use xdnsd_ebpf::Reason;
 
 use crate::support::TIMEOUT;
 use crate::support::ask::Ask;
