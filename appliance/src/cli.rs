@@ -340,8 +340,36 @@ fn second_word(words: &[OsString]) -> Option<usize> {
     None
 }
 
+/// Other programs' words for commands, each with ours.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("configtest", "check"),
+    ("daemon", "run"),
+    ("dump", "cache dump"),
+    ("flush", "cache flush"),
+    ("metrics", "stats"),
+    ("restart", "reload"),
+    ("save", "cache save"),
+    ("serve", "run"),
+    ("start", "run"),
+    ("statistics", "stats"),
+    ("status", "health"),
+    ("test", "check"),
+    ("validate", "check"),
+];
+
 fn not_a_command(word: &str, names: &[&str]) -> String {
-    let hint = did_you_mean(word, names);
+    if word.contains('/') || word.ends_with(".toml") {
+        return format!("`{word}` is not a command: a FILE stands behind one: xdnsd run FILE");
+    }
+    let lower = word.to_lowercase();
+    let synonym = SYNONYMS.iter().find(|(others, _)| *others == lower);
+    let synonym = synonym
+        .map(|(_, ours)| *ours)
+        .filter(|ours| names.contains(ours));
+    let hint = match synonym {
+        Some(ours) => format!(", did you mean `{ours}`?"),
+        None => did_you_mean(word, names),
+    };
     format!(
         "`{word}` is not a command{hint}; there are: {}",
         names.join(", ")
@@ -424,7 +452,12 @@ impl Form {
                 .map(|flag| flag.name)
                 .chain(["--help"])
                 .collect();
-            let hint = did_you_mean(name, &known);
+            let hint = match name {
+                "-c" | "--config" | "-f" | "--file" if self.least > 0 => {
+                    ", a FILE stands by itself".to_owned()
+                }
+                _ => did_you_mean(name, &known),
+            };
             return Err(self.wrong(&format!("has no option {shown}{hint}")));
         };
         match (flag.value, value) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 fn read(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -257,6 +258,38 @@ fn lease_that_comes_late_is_waited_for() {
         options.contains(&"-b") && !options.contains(&"-n"),
         "{options:?}"
     );
+}
+
+/// U50: every place that differs from one machine or output directory to the next is told to rustc by another name.
+#[test]
+fn wrapper_keeps_every_place_out() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let told = |home: Option<&str>| {
+        let mut wrapper = Command::new(root.join(".cargo/rustc-anywhere"));
+        wrapper.args(["echo", "--crate-name", "x"]);
+        wrapper
+            .env("HOME", "/home/me")
+            .env("OUT_DIR", "/o/build/out");
+        wrapper.env_remove("CARGO_HOME");
+        wrapper.envs(home.map(|home| ("CARGO_HOME", home)));
+        let done = wrapper.output().expect("it runs");
+        String::from_utf8(done.stdout).expect("UTF-8")
+    };
+    let sources = root.canonicalize().expect("it is there");
+    let sources = format!("--remap-path-prefix={}=/xdnsd", sources.display());
+    for (home, cargo) in [
+        (None, "--remap-path-prefix=/home/me/.cargo=/cargo"),
+        (Some("/c/h"), "--remap-path-prefix=/c/h=/cargo"),
+    ] {
+        let told = told(home);
+        assert!(told.starts_with("--crate-name x "), "{told}");
+        for flag in [cargo, &sources, "--remap-path-prefix=/o/build/out=/out"] {
+            assert!(
+                told.split_whitespace().any(|word| word == flag),
+                "{flag} is not in {told}"
+            );
+        }
+    }
 }
 
 /// U50: the release's own settings put the wrapper between cargo and rustc that keeps paths out.

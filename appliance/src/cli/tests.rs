@@ -75,7 +75,11 @@ fn what_is_wrong_is_said_with_how_it_is_written() {
         ("run --user= f", format!("run needs a NAME behind --user: {run}")),
         ("run --user a --user b f", format!("run has --user twice: {run}")),
         ("run --usr a f", format!("run has no option --usr, did you mean `--user`?: {run}")),
-        ("run -f", format!("run has no option -f: {run}")),
+        ("run -f", format!("run has no option -f, a FILE stands by itself: {run}")),
+        ("run --config f", format!("run has no option --config, a FILE stands by itself: {run}")),
+        ("check -c f", format!("check has no option -c, a FILE stands by itself: {check}")),
+        ("stats -f", "stats has no option -f: xdnsd stats [--socket PATH]".into()),
+        ("/etc/xdnsd.toml", "`/etc/xdnsd.toml` is not a command: a FILE stands behind one: xdnsd run FILE; see xdnsd help".into()),
         ("check", format!("check needs a FILE: {check}")),
         ("check --offline", format!("check needs a FILE: {check}")),
         ("check --offline=no f", format!("check has --offline without a value: {check}")),
@@ -100,6 +104,19 @@ fn what_is_wrong_is_said_with_how_it_is_written() {
         ("cache flush a..b", "`a..b` has an empty label".into()),
     ] {
         assert_eq!(parsed(line), Err(said), "{line}");
+    }
+    for (word, ours) in [
+        ("start", "run"),
+        ("validate", "check"),
+        ("flush", "cache flush"),
+        ("restart", "reload"),
+    ] {
+        let said = parsed(word).expect_err("no command");
+        let begin = format!("`{word}` is not a command, did you mean `{ours}`?; there are: run, ");
+        assert!(said.starts_with(&begin), "{said}");
+    }
+    for (_, ours) in SYNONYMS {
+        assert!(FORMS.iter().any(|form| form.name == *ours), "{ours}");
     }
     let said = parsed("chek").expect_err("no command");
     assert!(

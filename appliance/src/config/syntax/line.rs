@@ -5,7 +5,7 @@ use super::super::read::{Key, unit};
 use super::super::schema::SECTIONS;
 use super::super::value::quoted;
 use super::token::{self, Kind, Token};
-use super::{is_address, is_heading};
+use super::{first_word, is_address, is_heading};
 
 /// Marks around text that word processors make.
 const QUOTES: &[char] = &['"', '\'', '“', '”', '„', '‘', '’', '‚', '«', '»', '`'];
@@ -147,6 +147,11 @@ fn assignment(first: &Token, rest: &[Token], at: usize, key: Option<&Key>) -> Op
     let word = first.text.trim_end_matches(':');
     let of_section = meant(word, &section_names()).and_then(heading_of);
     let Some(next) = rest.first() else {
+        if first_word(first.text) != Some(word) {
+            // No key: another program's file, which may have secrets in it.
+            let problem = "a line is KEY = VALUE, or the heading of a section";
+            return wrong_at(first.at, problem);
+        }
         return match of_section.filter(|_| key.is_none_or(|key| key.name != word)) {
             Some(form) => wrong_at(first.at, format!("a section begins with {form}")),
             None if first.text.ends_with(':') => wrong_at(first.at, empty(word)),

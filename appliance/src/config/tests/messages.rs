@@ -868,6 +868,15 @@ fn a_value_of_another_program_is_told_ours() {
     );
 }
 
+/// `xdnsd check` of the wrong file, by root, whose words may go into a log.
+#[test]
+fn a_file_that_is_no_configuration_is_not_told() {
+    let said = said("root:$y$secret:20228:0:99999:7:::\nx:secret\nme secret\n");
+    assert!(!said.contains("secret"), "{said}");
+    let begin = "f:1:1: a line is KEY = VALUE, or the heading of a section";
+    assert!(said.starts_with(begin), "{said}");
+}
+
 /// A secret that stands where it cannot be read is a secret all the same.
 #[test]
 fn a_secret_is_not_told() {
