@@ -1,10 +1,19 @@
-//! Bounds-checked reads of a frame: the one fence around packet memory.
+//! Bounds-checked reads of a frame: the one fence around packet memory. Its other half is [`write`].
 //!
 //! A [`Cursor`] stands somewhere in the frame and can only be moved by [`Cursor::take`], which compares with the end
 //! of the frame first and hands out a [`View`] of exactly the bytes that it compared. It never writes.
 //!
 //! Every step is a compile-time constant. So the verifier knows the offset on each path, and needs no permission for
 //! arithmetic with variables (CAP_PERFMON): the length of a message is walked, never added to a pointer.
+
+#[cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "no verdict writes yet: answers in the program will"
+    )
+)]
+pub mod write;
 
 use core::marker::PhantomData;
 
@@ -39,10 +48,7 @@ impl<'a> Cursor<'a> {
     /// The next `N` bytes and the position behind them, or `None` when the frame ends before.
     #[inline(always)]
     pub fn take<const N: usize>(self) -> Option<(View<'a, N>, Self)> {
-        let next = self.at.wrapping_add(N);
-        if next > self.end {
-            return None;
-        }
+        let next = ahead::<N>(self.at, self.end)?;
         let view = View {
             start: self.at,
             frame: PhantomData,
@@ -138,6 +144,13 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// The position `N` bytes behind `at`, or `None` when the frame ends before: the one comparison with the end.
+#[inline(always)]
+fn ahead<const N: usize>(at: *const u8, end: *const u8) -> Option<*const u8> {
+    let next = at.wrapping_add(N);
+    (next <= end).then_some(next)
+}
+
 /// `N` bytes of the frame that were compared with its end.
 #[derive(Clone, Copy)]
 pub struct View<'a, const N: usize> {
@@ -152,7 +165,7 @@ impl<const N: usize> View<'_, N> {
         const { assert!(AT + size_of::<T>() <= N) };
         // SAFETY: `take` compared start + N with the end of the frame, and AT + size_of::<T>() <= N is asserted above,
         // so the bytes are inside the buffer that `new`'s caller vouched for; any bits are a `Plain` value, and
-        // read_unaligned asks nothing of the address. Nobody writes the frame while the program runs on it.
+        // read_unaligned asks nothing of the address. Whoever writes it does so through another pointer, between two reads.
         unsafe { self.start.add(AT).cast::<T>().read_unaligned() }
     }
 

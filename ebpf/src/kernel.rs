@@ -1,6 +1,8 @@
 //! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
-use crate::classify::{Address, Kernel, Mac, NextHop, Reply};
+use crate::classify::{Kernel, NextHop, Reply};
+use crate::flow::link::Mac;
+use crate::flow::network::Address;
 use crate::frame::Cursor;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, xdp_action};

@@ -6,6 +6,8 @@
 #[cfg(any(target_arch = "bpf", test))]
 mod classify;
 #[cfg(any(target_arch = "bpf", test))]
+mod flow;
+#[cfg(any(target_arch = "bpf", test))]
 mod frame;
 #[cfg(target_arch = "bpf")]
 mod kernel;

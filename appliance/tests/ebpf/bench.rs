@@ -177,25 +177,6 @@ impl Bench {
         out.truncate(result.data_size_out as usize);
         (result.return_value, out)
     }
-
-    /// Nanoseconds per run, as the kernel measures them, if every run came out as `reason`; `None` if the worker's
-    /// heartbeat went stale in between, because then another path was measured.
-    pub fn nanoseconds(&mut self, frame: &[u8], repeat: u32, reason: Reason) -> Option<Duration> {
-        let before = self.program.counters().expect("readable");
-        self.heartbeat.beat(monotonic_ns());
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            repeat,
-            ..TestRunOptions::default()
-        };
-        let result = self.program.xdp().expect("loaded").test_run(options);
-        let time = result.expect("BPF_PROG_TEST_RUN").duration;
-        let after = self.program.counters().expect("readable");
-        let stale = after.sum(Reason::PassStale) - before.sum(Reason::PassStale);
-        let counted = after.sum(reason) - before.sum(reason);
-        assert_eq!(counted + stale, u64::from(repeat), "{reason:?}");
-        (stale == 0).then_some(time)
-    }
 }
 
 /// The committed object, or the one that `cargo xtask ebpf` names.

@@ -567,37 +567,3 @@ fn a_queue_beyond_the_maps_passes() {
         bench.expect_at(&frame, Reason::PassNoSocket, Duration::ZERO, at);
     }
 }
-
-/// Not a test of speed: it says what a hit costs here.
-#[test]
-fn what_a_redirect_costs() {
-    let Some(mut bench) = Bench::new("what_a_redirect_costs") else {
-        return;
-    };
-    let foreign = Query::between("192.0.2.1", "8.8.8.8");
-    let long = Query::v4().with_message_len(MESSAGE_MAX);
-    for (name, frame, reason) in [
-        (
-            "IPv4, 33 byte message",
-            Query::v4().frame(),
-            Reason::Redirected,
-        ),
-        (
-            "IPv6, 33 byte message",
-            Query::v6().frame(),
-            Reason::Redirected,
-        ),
-        ("IPv4, 512 byte message", long.frame(), Reason::Redirected),
-        (
-            "not IP",
-            flipped(Query::v4().frame(), 13),
-            Reason::PassEthertype,
-        ),
-        ("DNS to another", foreign.frame(), Reason::PassForeign),
-    ] {
-        match bench.nanoseconds(&frame, 200_000, reason) {
-            Some(time) => println!("{name}: {} ns per run", time.as_nanos()),
-            None => println!("{name}: not measured, the machine is too busy"),
-        }
-    }
-}

@@ -236,8 +236,8 @@ pub mod tcp {
 pub mod dns {
     /// Bytes of the header.
     pub const HEADER_LEN: usize = 12;
-    /// Bit of the first byte of the flags that makes a message a response.
-    pub const QR: u8 = 0x80;
+    /// The flag of a response.
+    pub const QR: u16 = 0x8000;
 
     /// The fields.
     pub mod field {

@@ -143,6 +143,24 @@ fn tags_that_name_no_vlan_and_too_many_tags() {
     assert_eq!(run(&three, &alive()), Err(Reason::PassVlanDepth));
 }
 
+/// Whatever a segment says, and wherever it is cut: TCP is the kernel's.
+#[test]
+fn tcp_passes_as_no_datagram() {
+    for (frame, protocol, payload) in [(&QUERY_V4[..], 23, 34), (&QUERY_V6[..], 20, 54)] {
+        let segment = changed(frame, protocol, 6);
+        for len in payload..=segment.len() {
+            let cut = &segment[..len];
+            assert_eq!(run(cut, &alive()), Err(Reason::PassProtocol), "{len}");
+        }
+        for offset in 0..=u8::MAX {
+            let mut segment = segment.clone();
+            segment[payload + 12] = offset;
+            let passed = run(&segment, &alive());
+            assert_eq!(passed, Err(Reason::PassProtocol), "{offset:#04x}");
+        }
+    }
+}
+
 #[test]
 fn one_wrong_bit_anywhere_under_the_checksums_is_seen() {
     for (frame, from) in [(&QUERY_V4[..], 14), (&QUERY_V6[..], 22)] {

@@ -8,13 +8,15 @@
 //! |       NSCOUNT         |       ARCOUNT         |
 //! ```
 
+use xdnsd_abi::headers::dns;
+
 /// Length of the header in bytes.
-pub const HEADER_LEN: usize = 12;
+pub const HEADER_LEN: usize = dns::HEADER_LEN;
 
 /// Bits of the second 16-bit word.
 pub mod flag {
     /// Response.
-    pub const QR: u16 = 0x8000;
+    pub const QR: u16 = super::dns::QR;
     /// All four bits of the opcode.
     pub const OPCODE_MASK: u16 = 0x7800;
     /// Authoritative answer.

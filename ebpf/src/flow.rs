@@ -1,0 +1,70 @@
+//! What a frame says of itself, in three stages: link, network, transport.
+//!
+//! A stage takes a position in the frame and gives what it has found there and the position behind it. It refuses what it
+//! cannot understand, with the [`Reason`] to pass it. Whether the frame is ours is not asked here.
+
+pub mod link;
+pub mod network;
+pub mod transport;
+
+use crate::frame::{Cursor, View};
+use link::Link;
+use network::{Packet, Payload};
+use transport::{Datagram, Segment};
+use xdnsd_abi::Reason;
+
+/// A frame that was understood, by what it carries.
+pub enum Frame<'a> {
+    /// A datagram in one piece.
+    Udp(Flow<Datagram<'a>>),
+    /// A segment, of which header and options are there.
+    Tcp(
+        #[cfg_attr(
+            not(test),
+            expect(dead_code, reason = "no verdict depends on it yet: SYN cookies will")
+        )]
+        Flow<Segment<'a>>,
+    ),
+    /// Another protocol, or a part of a segment.
+    Other,
+}
+
+/// From whom to whom, and what.
+pub struct Flow<T> {
+    pub link: Link,
+    pub packet: Packet,
+    pub transport: T,
+}
+
+impl<'a> Frame<'a> {
+    /// The three stages, one after the other.
+    #[inline(always)]
+    pub fn parse(frame: Cursor<'a>) -> Result<Self, Reason> {
+        let (link, rest) = Link::parse(frame)?;
+        match Payload::parse(link.ethertype, rest)? {
+            Payload::Udp(packet, rest) => Ok(Self::Udp(Flow {
+                link,
+                packet,
+                transport: Datagram::parse(rest)?,
+            })),
+            Payload::Tcp(packet, rest) => match Segment::parse(rest) {
+                Some(transport) => Ok(Self::Tcp(Flow {
+                    link,
+                    packet,
+                    transport,
+                })),
+                None => Ok(Self::Other),
+            },
+            Payload::Other => Ok(Self::Other),
+        }
+    }
+}
+
+/// The next `N` bytes, or the reason why there are none.
+#[inline(always)]
+pub fn take<const N: usize>(cursor: Cursor<'_>) -> Result<(View<'_, N>, Cursor<'_>), Reason> {
+    cursor.take::<N>().ok_or(Reason::PassTruncated)
+}
+
+#[cfg(test)]
+mod tests;

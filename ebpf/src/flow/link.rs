@@ -1,0 +1,84 @@
+//! Ethernet and up to two VLAN tags.
+
+use super::take;
+use crate::frame::Cursor;
+use xdnsd_abi::Reason;
+use xdnsd_abi::headers::{ethernet, vlan};
+
+/// An Ethernet address as it lies in the frame.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Mac(pub [u16; 3]);
+
+impl Mac {
+    /// Of its octets.
+    #[inline(always)]
+    pub const fn of([a, b, c, d, e, f]: [u8; 6]) -> Self {
+        Self([
+            u16::from_ne_bytes([a, b]),
+            u16::from_ne_bytes([c, d]),
+            u16::from_ne_bytes([e, f]),
+        ])
+    }
+}
+
+/// What stands in front of the packet.
+pub struct Link {
+    pub destination: Mac,
+    pub source: Mac,
+    /// What follows the last tag.
+    pub ethertype: u16,
+    /// VLAN ID of the first tag, 0: there is none.
+    pub vlan_outer: u16,
+    /// VLAN ID of the second tag, 0: there is none.
+    pub vlan_inner: u16,
+}
+
+impl Link {
+    /// The destination is asked for its group bit first of all: ARP, neighbour discovery and mDNS leave here.
+    #[inline(always)]
+    pub fn parse(frame: Cursor<'_>) -> Result<(Self, Cursor<'_>), Reason> {
+        use ethernet::field::{DESTINATION, ETHERTYPE, SOURCE};
+        let (header, mut rest) = take::<{ ethernet::HEADER_LEN }>(frame)?;
+        if header.get::<{ DESTINATION.start }, u8>() & ethernet::GROUP != 0 {
+            return Err(Reason::PassMulticast);
+        }
+        let mut link = Self {
+            destination: Mac([
+                header.get::<{ DESTINATION.start }, u16>(),
+                header.get::<{ DESTINATION.start + 2 }, u16>(),
+                header.get::<{ DESTINATION.start + 4 }, u16>(),
+            ]),
+            source: Mac([
+                header.get::<{ SOURCE.start }, u16>(),
+                header.get::<{ SOURCE.start + 2 }, u16>(),
+                header.get::<{ SOURCE.start + 4 }, u16>(),
+            ]),
+            ethertype: header.be16::<{ ETHERTYPE.start }>(),
+            vlan_outer: 0,
+            vlan_inner: 0,
+        };
+        if vlan::is_tag(link.ethertype) {
+            (link.vlan_outer, link.ethertype, rest) = tag(rest)?;
+            if vlan::is_tag(link.ethertype) {
+                (link.vlan_inner, link.ethertype, rest) = tag(rest)?;
+            }
+            if vlan::is_tag(link.ethertype) {
+                return Err(Reason::PassVlanDepth);
+            }
+        }
+        Ok((link, rest))
+    }
+}
+
+/// VLAN ID and inner EtherType of one tag. ID 0 only carries a priority (IEEE 802.1Q section 6.9): in the listen map
+/// it would look like no tag at all.
+#[inline(always)]
+fn tag(rest: Cursor<'_>) -> Result<(u16, u16, Cursor<'_>), Reason> {
+    use vlan::field::{ETHERTYPE, TCI};
+    let (tag, rest) = take::<{ vlan::HEADER_LEN }>(rest)?;
+    let id = tag.be16::<{ TCI.start }>() & vlan::ID;
+    if id == 0 {
+        return Err(Reason::PassVlanPriority);
+    }
+    Ok((id, tag.be16::<{ ETHERTYPE.start }>(), rest))
+}

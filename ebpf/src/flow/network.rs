@@ -1,0 +1,213 @@
+//! IPv4 without options and IPv6 without extension headers.
+
+use super::take;
+use crate::frame::{Cursor, View};
+use xdnsd_abi::Reason;
+use xdnsd_abi::checksum::Sum;
+use xdnsd_abi::headers::ethernet::ethertype;
+use xdnsd_abi::headers::{ipv4, ipv6, protocol};
+
+/// An address as it lies in the packet, in two loads; IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Address(pub u64, pub u64);
+
+impl Address {
+    /// The mapped address of an IPv4 address that is big-endian in memory.
+    #[inline(always)]
+    pub const fn mapped(ipv4: u32) -> Self {
+        let [a, b, c, d] = ipv4.to_ne_bytes();
+        Self(0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d]))
+    }
+
+    /// The IPv4 address, big-endian in memory, if this is a mapped one.
+    #[inline(always)]
+    pub fn ipv4(self) -> Option<u32> {
+        let [0, 0, 0xff, 0xff, a, b, c, d] = self.1.to_ne_bytes() else {
+            return None;
+        };
+        (self.0 == 0).then_some(u32::from_ne_bytes([a, b, c, d]))
+    }
+
+    /// The bytes in the order of the packet.
+    #[inline(always)]
+    pub const fn octets(self) -> [u8; 16] {
+        let [a, b, c, d, e, f, g, h] = self.0.to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = self.1.to_ne_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
+    /// The sum of its 16-bit words, in native order.
+    #[inline(always)]
+    const fn sum(self) -> u64 {
+        (self.0 >> 32) + (self.0 & 0xffff_ffff) + (self.1 >> 32) + (self.1 & 0xffff_ffff)
+    }
+}
+
+/// What IPv4 and IPv6 say of the way that a packet takes.
+pub struct Packet {
+    pub source: Address,
+    pub destination: Address,
+    /// Bytes behind the IP header, as the IP header says; negative when that is shorter than itself.
+    pub payload_len: i32,
+    /// A source that no reply may be sent to.
+    pub source_unfit: bool,
+    /// Over the header with its checksum. Of IPv6, which has none, one that adds up.
+    pub header_sum: Sum,
+    pub checksum_may_be_absent: bool,
+    /// What the pseudo-header adds (RFC 768, RFC 8200 section 8.1), but for protocol and length.
+    pub addresses_sum: u64,
+}
+
+/// What a packet carries, and where that begins.
+pub enum Payload<'a> {
+    /// A datagram in one piece.
+    Udp(Packet, Cursor<'a>),
+    /// A segment in one piece.
+    Tcp(Packet, Cursor<'a>),
+    /// Anything else. What it says of its way costs no look.
+    Other,
+}
+
+impl<'a> Payload<'a> {
+    #[inline(always)]
+    pub fn parse(ethertype: u16, rest: Cursor<'a>) -> Result<Self, Reason> {
+        match ethertype {
+            ethertype::IPV4 => {
+                let (header, payload) = Ipv4::parse(rest)?;
+                Self::of(header, payload)
+            }
+            ethertype::IPV6 => {
+                let (header, payload) = Ipv6::parse(rest)?;
+                Self::of(header, payload)
+            }
+            _ => Err(Reason::PassEthertype),
+        }
+    }
+
+    #[inline(always)]
+    fn of(header: impl Header, payload: Cursor<'a>) -> Result<Self, Reason> {
+        match header.protocol() {
+            protocol::UDP if header.is_fragment() => Err(Reason::PassFragment),
+            protocol::UDP => Ok(Self::Udp(header.packet()?, payload)),
+            protocol::TCP if header.is_fragment() => Ok(Self::Other),
+            protocol::TCP => Ok(header
+                .packet()
+                .map_or(Self::Other, |packet| Self::Tcp(packet, payload))),
+            _ => Ok(Self::Other),
+        }
+    }
+}
+
+/// A header that says what the packet carries, and where it goes to if that is worth knowing.
+trait Header: Copy {
+    /// See [`xdnsd_abi::headers::protocol`].
+    fn protocol(self) -> u8;
+    /// Whether the packet carries a part of a datagram or segment.
+    fn is_fragment(self) -> bool;
+    /// The rest of what it says.
+    fn packet(self) -> Result<Packet, Reason>;
+}
+
+/// An IPv4 header without options.
+#[derive(Clone, Copy)]
+struct Ipv4<'a>(View<'a, { ipv4::HEADER_LEN }>);
+
+impl<'a> Ipv4<'a> {
+    #[inline(always)]
+    fn parse(rest: Cursor<'a>) -> Result<(Self, Cursor<'a>), Reason> {
+        let (header, payload) = take::<{ ipv4::HEADER_LEN }>(rest)?;
+        if header.get::<{ ipv4::field::VERSION_IHL }, u8>() != ipv4::VERSION_4_IHL_5 {
+            return Err(Reason::PassIpv4Options);
+        }
+        Ok((Self(header), payload))
+    }
+}
+
+impl Header for Ipv4<'_> {
+    #[inline(always)]
+    fn protocol(self) -> u8 {
+        self.0.get::<{ ipv4::field::PROTOCOL }, u8>()
+    }
+
+    #[inline(always)]
+    fn is_fragment(self) -> bool {
+        self.0.be16::<{ ipv4::field::FLAGS_OFFSET.start }>() & ipv4::FRAGMENT != 0
+    }
+
+    #[inline(always)]
+    fn packet(self) -> Result<Packet, Reason> {
+        use ipv4::field::{DESTINATION, SOURCE, TOTAL_LEN};
+        let Self(header) = self;
+        let source = header.get::<{ SOURCE.start }, u32>();
+        let destination = header.get::<{ DESTINATION.start }, u32>();
+        let addresses_sum = u64::from(source) + u64::from(destination);
+        let sum = u64::from(header.get::<0, u32>())
+            + u64::from(header.get::<4, u32>())
+            + u64::from(header.get::<8, u32>())
+            + addresses_sum;
+        Ok(Packet {
+            source: Address::mapped(source),
+            destination: Address::mapped(destination),
+            payload_len: i32::from(header.be16::<{ TOTAL_LEN.start }>()) - ipv4::HEADER_LEN as i32,
+            // 0/8, 127/8, 224/4 and 240/4 with the broadcast address (RFC 6890).
+            source_unfit: matches!(source.to_ne_bytes()[0], 0 | 127 | 224..),
+            header_sum: Sum::of_few(sum),
+            checksum_may_be_absent: true,
+            addresses_sum,
+        })
+    }
+}
+
+/// An IPv6 header. An extension header is a protocol that nobody here knows.
+#[derive(Clone, Copy)]
+struct Ipv6<'a>(View<'a, { ipv6::HEADER_LEN }>);
+
+impl<'a> Ipv6<'a> {
+    #[inline(always)]
+    fn parse(rest: Cursor<'a>) -> Result<(Self, Cursor<'a>), Reason> {
+        let (header, payload) = take::<{ ipv6::HEADER_LEN }>(rest)?;
+        if header.get::<{ ipv6::field::VERSION_CLASS_FLOW.start }, u8>() >> 4 != 6 {
+            return Err(Reason::PassProtocol);
+        }
+        Ok((Self(header), payload))
+    }
+}
+
+impl Header for Ipv6<'_> {
+    #[inline(always)]
+    fn protocol(self) -> u8 {
+        self.0.get::<{ ipv6::field::NEXT_HEADER }, u8>()
+    }
+
+    #[inline(always)]
+    fn is_fragment(self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn packet(self) -> Result<Packet, Reason> {
+        use ipv6::field::{DESTINATION, PAYLOAD_LEN, SOURCE};
+        let Self(header) = self;
+        let source = Address(
+            header.get::<{ SOURCE.start }, u64>(),
+            header.get::<{ SOURCE.start + 8 }, u64>(),
+        );
+        let destination = Address(
+            header.get::<{ DESTINATION.start }, u64>(),
+            header.get::<{ DESTINATION.start + 8 }, u64>(),
+        );
+        // ::/64 holds ::1, :: and the mapped IPv4 addresses, which would match a listener of the other family.
+        if destination.0 == 0 {
+            return Err(Reason::PassForeign);
+        }
+        Ok(Packet {
+            source,
+            destination,
+            payload_len: header.be16::<{ PAYLOAD_LEN.start }>().into(),
+            source_unfit: source.0 == 0 || source.octets()[0] == 0xff,
+            header_sum: Sum::of_few(0xffff),
+            checksum_may_be_absent: false,
+            addresses_sum: source.sum() + destination.sum(),
+        })
+    }
+}
