@@ -628,11 +628,11 @@ fn same_rdata(response: &[u8], one: &Record, other: &Record) -> bool {
     }
     // The second name of two that are alike is written as a pointer to the first.
     let layout = Layout::of(one.rtype, &response[one.rdata()]);
-    if layout.names != 1 || layout.after != Some(0) {
+    if !layout.ends_with_one_name() {
         return false;
     }
-    let head = |record: &Record| response[record.rdata()].get(..layout.before);
-    let name = |record: &Record| Name::parse(response, record.rdata_at + layout.before).ok();
+    let head = |record: &Record| response[record.rdata()].get(..layout.names_at());
+    let name = |record: &Record| Name::parse(response, record.rdata_at + layout.names_at()).ok();
     match (name(one), name(other)) {
         (Some((one_name, _)), Some((other_name, _))) => {
             head(one) == head(other) && one_name.to_lower() == other_name.to_lower()

@@ -231,7 +231,7 @@ impl<'a> Writer<'a> {
             Compression::ReadOnly => Compress::No,
             Compression::Allowed => compress,
         };
-        self.put(&rdata[..layout.before])?;
+        self.put(&rdata[..layout.names_at()])?;
         let tail_at = record::read_names(message, source, &layout, |name| {
             self.put_name(name.as_wire(), compress)
         })?;

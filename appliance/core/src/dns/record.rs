@@ -108,17 +108,17 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// How RDATA of a type is laid out: bytes, names, bytes.
+/// How RDATA of a type is laid out: bytes, names, bytes. Small, because it is asked for with every record that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Bytes before the first name.
-    pub before: usize,
+    before: u16,
     /// Names, one behind the other. Valid values: 0 to 2.
-    pub names: usize,
+    names: u8,
     /// Whether the names may be compressed.
     pub compression: Compression,
     /// Bytes behind the last name; `None`: any number.
-    pub after: Option<usize>,
+    after: Option<u8>,
 }
 
 /// Whether names in RDATA may be compressed.
@@ -133,38 +133,7 @@ pub enum Compression {
 }
 
 impl Layout {
-    /// RDATA that is not looked into.
-    const OPAQUE: Self = Self {
-        before: 0,
-        names: 0,
-        compression: Compression::Never,
-        after: None,
-    };
-
-    /// That of `rdata`, which is of type `rtype`.
-    #[must_use]
-    pub fn of(rtype: u16, rdata: &[u8]) -> Self {
-        use Compression::{Allowed, Never, ReadOnly};
-        let (before, names, compression, after) = match rtype {
-            rtype::A => (4, 0, Never, Some(0)),
-            rtype::AAAA => (16, 0, Never, Some(0)),
-            // NS, MD, MF, CNAME, MB, MG, MR, PTR.
-            rtype::NS | 3 | 4 | rtype::CNAME | 7 | 8 | 9 | rtype::PTR => (0, 1, Allowed, Some(0)),
-            rtype::SOA => (0, 2, Allowed, Some(SOA_TAIL_LEN)),
-            // MINFO; then RP.
-            14 => (0, 2, Allowed, Some(0)),
-            17 => (0, 2, ReadOnly, Some(0)),
-            rtype::MX => (2, 1, Allowed, Some(0)),
-            // AFSDB, RT, KX, and PX with two names.
-            18 | 21 | 36 => (2, 1, ReadOnly, Some(0)),
-            26 => (2, 2, ReadOnly, Some(0)),
-            rtype::SRV => (6, 1, ReadOnly, Some(0)),
-            rtype::NAPTR => (naptr_name_at(rdata), 1, ReadOnly, Some(0)),
-            rtype::DNAME => (0, 1, ReadOnly, Some(0)),
-            // SIG and RRSIG: the signer's name, then the signature.
-            24 | rtype::RRSIG => (18, 1, Never, None),
-            _ => return Self::OPAQUE,
-        };
+    const fn new(before: u16, names: u8, compression: Compression, after: Option<u8>) -> Self {
         Self {
             before,
             names,
@@ -173,20 +142,61 @@ impl Layout {
         }
     }
 
+    /// That of `rdata`, which is of type `rtype`.
+    #[must_use]
+    #[inline]
+    pub fn of(rtype: u16, rdata: &[u8]) -> Self {
+        use Compression::{Allowed, Never, ReadOnly};
+        match rtype {
+            rtype::A => Self::new(4, 0, Never, Some(0)),
+            rtype::AAAA => Self::new(16, 0, Never, Some(0)),
+            // NS, MD, MF, CNAME, MB, MG, MR, PTR.
+            rtype::NS | 3 | 4 | rtype::CNAME | 7 | 8 | 9 | rtype::PTR => {
+                Self::new(0, 1, Allowed, Some(0))
+            }
+            // Five numbers behind the names.
+            rtype::SOA => Self::new(0, 2, Allowed, Some(20)),
+            // MINFO; then RP.
+            14 => Self::new(0, 2, Allowed, Some(0)),
+            17 => Self::new(0, 2, ReadOnly, Some(0)),
+            rtype::MX => Self::new(2, 1, Allowed, Some(0)),
+            // AFSDB, RT, KX, and PX with two names.
+            18 | 21 | 36 => Self::new(2, 1, ReadOnly, Some(0)),
+            26 => Self::new(2, 2, ReadOnly, Some(0)),
+            rtype::SRV => Self::new(6, 1, ReadOnly, Some(0)),
+            rtype::NAPTR => Self::new(naptr_name_at(rdata), 1, ReadOnly, Some(0)),
+            rtype::DNAME => Self::new(0, 1, ReadOnly, Some(0)),
+            // SIG and RRSIG: the signer's name, then the signature.
+            24 | rtype::RRSIG => Self::new(18, 1, Never, None),
+            // Not looked into.
+            _ => Self::new(0, 0, Never, None),
+        }
+    }
+
+    /// Where the first name begins, counted from RDATA.
+    #[must_use]
+    pub fn names_at(&self) -> usize {
+        usize::from(self.before)
+    }
+
+    /// Whether RDATA ends with its one name.
+    #[must_use]
+    pub fn ends_with_one_name(&self) -> bool {
+        self.names == 1 && self.after == Some(0)
+    }
+
     /// Whether RDATA may be so long, as far as that can be said without reading its names. Of what is copied as it stands
     /// nothing is asked.
     #[must_use]
+    #[inline]
     pub fn allows(&self, len: usize) -> bool {
         match self.after {
-            Some(after) if self.names == 0 => len == self.before + after,
-            Some(_) => len >= self.before,
+            Some(after) if self.names == 0 => len == usize::from(self.before) + usize::from(after),
+            Some(_) => len >= usize::from(self.before),
             None => true,
         }
     }
 }
-
-/// Bytes behind the names of an SOA record: five numbers.
-const SOA_TAIL_LEN: usize = 20;
 
 /// RDATA is not what its type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,7 +212,7 @@ pub fn read_names<E: From<MalformedRdata>>(
     layout: &Layout,
     mut take: impl FnMut(&Name) -> Result<(), E>,
 ) -> Result<usize, E> {
-    let mut at = record.rdata_at + layout.before;
+    let mut at = record.rdata_at + layout.names_at();
     for _ in 0..layout.names {
         let (name, end) = Name::parse(message, at).map_err(|_| MalformedRdata)?;
         if end > record.end {
@@ -212,7 +222,7 @@ pub fn read_names<E: From<MalformedRdata>>(
         at = end;
     }
     let left = record.end.checked_sub(at).ok_or(MalformedRdata)?;
-    if layout.after.is_none_or(|after| after == left) {
+    if layout.after.is_none_or(|after| usize::from(after) == left) {
         Ok(at)
     } else {
         Err(MalformedRdata.into())
@@ -221,10 +231,10 @@ pub fn read_names<E: From<MalformedRdata>>(
 
 /// Where the name of a NAPTR begins: behind two numbers and three character strings (RFC 3403 section 4.1). Behind the end
 /// where a string is cut.
-fn naptr_name_at(rdata: &[u8]) -> usize {
+fn naptr_name_at(rdata: &[u8]) -> u16 {
     (0..3).fold(4, |at, _| {
-        let len = rdata.get(at).copied().unwrap_or_default();
-        at + 1 + usize::from(len)
+        let len = rdata.get(usize::from(at)).copied().unwrap_or_default();
+        at + 1 + u16::from(len)
     })
 }
 
