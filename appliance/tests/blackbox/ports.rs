@@ -510,6 +510,22 @@ fn an_icmp_error_that_quotes_no_question_in_flight_does_no_harm() -> Result<()> 
     })
 }
 
+/// The kernel takes it for an error that may pass, and tells a connected socket of those only where that asks for it.
+#[test]
+fn an_icmp_error_that_says_host_unreachable_counts_as_one_that_says_port_unreachable() -> Result<()>
+{
+    each_way!(|scene: &Scene, _, server: IpAddr| -> Result<()> {
+        let from = open_question(scene, "host")?;
+        let before = scene.daemon.metrics()?;
+        let kind = if server.is_ipv4() { [3, 1] } else { [1, 3] };
+        let server = SocketAddr::new(server, 53);
+        icmp_error(&scene.lab.upstream, kind, from, server)?;
+        scene
+            .daemon
+            .wait_growth(&before, &[(&Counter::UpstreamUnreachable, 1)])
+    })
+}
+
 /// It is about the path, and the question may have arrived.
 #[test]
 fn an_icmp_error_that_says_too_big_is_no_refusal() -> Result<()> {
