@@ -461,6 +461,35 @@ fn what_icmp_refuses_is_asked_of_the_next_server_at_once() -> Result<()> {
     Ok(())
 }
 
+/// The way to a server goes after it was asked: that a question was not sent is noticed when it is.
+#[test]
+fn what_cannot_be_sent_is_asked_of_the_next_server_at_once() -> Result<()> {
+    for way in WAYS {
+        let [v4, v6] = [IpAddr::from(UPSTREAM_V4), UPSTREAM_V6.into()];
+        for (first, second) in [(v4, v6), (v6, v4)] {
+            let setup = Setup::default()
+                .servers(&[&first.to_string(), &second.to_string()])
+                .sections(&forward(way, "give_up_ms = 30000\n"));
+            let scene = scene!(setup);
+            let rule = Rule::addresses(300, &[ANSWER]);
+            scene.upstream.on("*.test.", rule);
+            let client = scene.udp_client(Family::V4)?;
+            client.ask(&query("before.test.", RecordType::A))?;
+            scene
+                .lab
+                .router
+                .ip(&format!("route add unreachable {first}\n"))?;
+            let answer = client.ask(&query("behind.test.", RecordType::A))?;
+            assert_eq!(addresses(&answer), [ANSWER]);
+            let metrics = scene.daemon.metrics()?;
+            let count = |counter| metrics.get(&counter).unwrap_or(0);
+            let failed = count(Counter::UpstreamUnreachable) + count(Counter::UpstreamSendErrors);
+            assert!(failed > 0, "{way}, {first}");
+        }
+    }
+    Ok(())
+}
+
 /// Nobody there: the router's own kernel says so, after its neighbour discovery.
 #[test]
 fn only_servers_that_refuse_are_servfail_at_once() -> Result<()> {
