@@ -64,11 +64,20 @@ fn plug(scene: &Scene, name: &str, queues: u32) -> Result<()> {
 #[test]
 fn an_interface_that_is_not_there_keeps_no_other_from_its_service_and_is_served_when_it_comes()
 -> Result<()> {
-    let scene =
-        scene!(Setup::three_ways().sections("[[interface]]\nname = \"lan9\"\nxdp = \"native\"\n"));
+    let scene = scene!(
+        Setup::three_ways()
+            .on_all_addresses()
+            .sections("[[interface]]\nname = \"lan9\"\nxdp = \"native\"\n")
+    );
     let log = scene.daemon.log();
     ensure!(log.contains("no interface lan9 on this machine"), "{log}");
-    ask_at(&scene, &LAN_V4.to_string())?;
+    // What is there is served in every way while the other is missing, an address that comes now as well.
+    wait_for_xdp(&scene, &LAN_V4.to_string())?;
+    let router = &scene.lab.router;
+    router.ip(&format!("address add {LATE}/24 dev {LAN}\n"))?;
+    wait_until("kernel sockets serve the new address", TIMEOUT, || {
+        ask_at(&scene, LATE).is_ok()
+    })?;
     for round in 1..=2 {
         plug(&scene, "lan9", 2)?;
         scene
