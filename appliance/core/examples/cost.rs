@@ -19,7 +19,7 @@ use xdnsd_core::cache::{Shard, shard_of};
 use xdnsd_core::counters::Counters;
 use xdnsd_core::dns::Name;
 use xdnsd_core::engine::{
-    CacheAccess, Client, Effects, Engine, Notice, Outcome, Settings, Tables, Transport, Turn,
+    CacheAccess, Client, Context, Effects, Engine, Notice, Outcome, Settings, Tables, Transport,
 };
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig, Upstreams};
 use xdnsd_core::forward::via::{NoPort, Origin, Via};
@@ -85,7 +85,7 @@ fn time_misses() {
         address: [192, 0, 2, 1].into(),
         transport: Transport::Udp,
     };
-    let turn = Turn {
+    let context = Context {
         now: Instant::from_millis(1_000),
         unix_secs: 0,
         policy: &Policy::OPEN,
@@ -97,7 +97,12 @@ fn time_misses() {
         number += 1;
         let query = query(&name(number));
         buffer[..query.len()].copy_from_slice(&query);
-        let outcome = engine.query(&turn, &client, &mut buffer, query.len(), &mut line);
+        let outcome = engine.query(
+            &mut context.call(&mut line),
+            &client,
+            &mut buffer,
+            query.len(),
+        );
         debug_assert_eq!(outcome, Outcome::Pending);
         let answer = line.answer();
         let origin = Origin {
@@ -105,7 +110,7 @@ fn time_misses() {
             question: line.question,
             from: server.address,
         };
-        engine.response(&turn, origin, &answer, &mut line);
+        engine.response(&mut context.call(&mut line), &origin, &answer);
         u64::from(line.replies)
     });
     assert_eq!(engine.in_flight(), 0);
@@ -199,7 +204,7 @@ fn time_hits(names: &[Vec<u8>]) {
         ("engine hit, open policy", &Policy::OPEN),
         ("engine hit, 1M listed, 1000 hosts", &full),
     ] {
-        let turn = Turn {
+        let context = Context {
             now: Instant::from_millis(1_000),
             unix_secs: 0,
             policy,
@@ -213,7 +218,12 @@ fn time_hits(names: &[Vec<u8>]) {
         time(what, |round| {
             let query = &queries[round.wrapping_mul(0x9e37_79b9) % queries.len()];
             buffer[..query.len()].copy_from_slice(query);
-            let outcome = engine.query(&turn, &client, &mut buffer, query.len(), &mut Nobody);
+            let outcome = engine.query(
+                &mut context.call(&mut Nobody),
+                &client,
+                &mut buffer,
+                query.len(),
+            );
             u64::from(matches!(outcome, Outcome::Reply(_)))
         });
     }

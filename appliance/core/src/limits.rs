@@ -85,7 +85,7 @@ pub const WAITERS: usize = capacity!("XDNSD_LIMIT_WAITERS", 1024);
 pub const ALIASES: usize = capacity!("XDNSD_LIMIT_ALIASES", 64);
 /// Questions per worker whose answers ended with an alias, so that its target is asked for, too. All in use: the oldest of
 /// them of the client that has the most ends, with SERVFAIL, for the new one.
-pub const CHASES: usize = 12;
+pub const SUB_QUESTIONS: usize = 12;
 /// Upstream servers over all groups.
 pub const UPSTREAMS: usize = capacity!("XDNSD_LIMIT_UPSTREAMS", 16);
 /// Connected UDP sockets to upstreams at once, per worker, where each question has one (`forward.upstream_ports`). All in

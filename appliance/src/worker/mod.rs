@@ -36,7 +36,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use xdnsd_abi::HEARTBEAT_INTERVAL_MS;
 use xdnsd_core::counters::Counters;
-use xdnsd_core::engine::{Engine, Turn};
+use xdnsd_core::engine::{Context, Engine};
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
 use xdnsd_core::policy::Policy;
@@ -242,15 +242,17 @@ impl<'a> Worker<'a> {
     }
 
     fn take_servers(&mut self, policy: &Policy<'_>, servers: &[UpstreamConfig]) {
-        let turn = Turn {
+        let context = Context {
             now: clock::now(),
             unix_secs: clock::wall_secs() as u32,
             policy,
         };
         if !servers.is_empty() {
-            let taken = self.engine.take_servers(&turn, servers, &mut self.io);
+            let taken = self
+                .engine
+                .take_servers(&mut context.call(&mut self.io), servers);
             debug_assert!(taken.is_ok(), "the config allows no more than fit");
-            self.flush_questions(&turn);
+            self.flush_questions(&context);
         }
     }
 
@@ -273,7 +275,7 @@ impl<'a> Worker<'a> {
                 &left
             };
             self.io.now = clock::now();
-            let turn = Turn {
+            let context = Context {
                 now: self.io.now,
                 unix_secs: clock::wall_secs() as u32,
                 policy,
@@ -287,11 +289,11 @@ impl<'a> Worker<'a> {
                 self.left = others.copied().collect();
                 return mail;
             }
-            self.has_frames = self.serve_xsk(&turn);
-            self.serve_events(&turn, events);
-            self.engine.timeout(&turn, &mut self.io);
-            self.expire(&turn);
-            self.flush_questions(&turn);
+            self.has_frames = self.serve_xsk(&context);
+            self.serve_events(&context, events);
+            self.engine.timeout(&mut context.call(&mut self.io));
+            self.expire(&context);
+            self.flush_questions(&context);
             self.flush();
             // What had come before was answered.
             if let Some(Mail::Stop) = mail {
@@ -302,25 +304,25 @@ impl<'a> Worker<'a> {
 
     /// What the kernel's sockets have. New connections come last: where slots are few, one whose query has come must not
     /// look idle to them.
-    fn serve_events(&mut self, turn: &Turn<'_>, events: &[EpollEvent]) {
+    fn serve_events(&mut self, context: &Context<'_>, events: &[EpollEvent]) {
         for event in events {
             match Source::from_bits(event.data()) {
                 Source::Mailbox | Source::TcpListener(_) => {}
-                Source::Listener(index) => self.serve_listener(turn, index),
-                Source::Connected(place) => self.serve_connected(turn, place),
-                Source::Answers { v6 } => self.serve_answers(turn, v6),
-                Source::Errors { v6 } => self.serve_errors(turn, v6),
-                Source::Stream(index) => self.serve_stream(turn, index),
+                Source::Listener(index) => self.serve_listener(context, index),
+                Source::Connected(place) => self.serve_connected(context, place),
+                Source::Answers { v6 } => self.serve_answers(context, v6),
+                Source::Errors { v6 } => self.serve_errors(context, v6),
+                Source::Stream(index) => self.serve_stream(context, index),
                 Source::TcpClient { slot, turn: number } => {
                     if self.io.tcp.is_current(slot, number) {
-                        self.serve_tcp_client(turn, slot);
+                        self.serve_tcp_client(context, slot);
                     }
                 }
             }
         }
         for event in events {
             if let Source::TcpListener(index) = Source::from_bits(event.data()) {
-                self.serve_tcp_listener(turn, index);
+                self.serve_tcp_listener(context, index);
             }
         }
     }
@@ -449,10 +451,10 @@ impl<'a> Worker<'a> {
     }
 
     /// Ends what has taken too long: TCP connections, streams to upstreams.
-    fn expire(&mut self, turn: &Turn<'_>) {
+    fn expire(&mut self, context: &Context<'_>) {
         let now = self.io.now;
         while let Some(index) = self.io.streams.overdue(now) {
-            self.lose_stream(turn, index);
+            self.lose_stream(context, index);
         }
         if self.next_expiry.is_none_or(|expiry| expiry <= now) {
             self.next_expiry = self.io.tcp.expire(now, &self.io.epoll);

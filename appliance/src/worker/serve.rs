@@ -2,7 +2,7 @@
 
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::header::{Header, flag};
-use xdnsd_core::engine::{Client, Outcome, Transport, Turn};
+use xdnsd_core::engine::{Client, Context, Outcome, Transport};
 use xdnsd_core::forward::via::{Origin, Via};
 use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
@@ -23,7 +23,7 @@ const BATCHES: usize = 8;
 
 impl Worker<'_> {
     /// Frames from the RX ring: batches until it is empty, or [`BATCHES`] of them. Says whether there may be more.
-    pub(super) fn serve_xsk(&mut self, turn: &Turn<'_>) -> bool {
+    pub(super) fn serve_xsk(&mut self, context: &Context<'_>) -> bool {
         for _ in 0..BATCHES {
             let Some(port) = &mut self.io.port else {
                 return false;
@@ -36,21 +36,21 @@ impl Worker<'_> {
             while let Some(frame) = self.batch.pop() {
                 // Comes while this one is answered.
                 self.batch.last().into_iter().for_each(prefetch);
-                self.answer_frame(turn, frame);
+                self.answer_frame(context, frame);
             }
-            self.flush_questions(turn);
+            self.flush_questions(context);
             self.flush();
         }
         true
     }
 
     /// Answers one query in its own frame, or gives the frame back.
-    fn answer_frame(&mut self, turn: &Turn<'_>, mut frame: Frame) {
+    fn answer_frame(&mut self, context: &Context<'_>, mut frame: Frame) {
         let Ok((path, message)) = wire::parse(frame.data()) else {
             self.io.counters.count(Counter::FramesRejected);
             return self.release(frame);
         };
-        let is_fit = may_answer_frame(turn.policy, path.client());
+        let is_fit = may_answer_frame(context.policy, path.client());
         if !is_fit || path.is_client_group() {
             self.io.counters.count(Counter::IgnoredSources);
             return self.release(frame);
@@ -65,7 +65,8 @@ impl Worker<'_> {
         };
         let room = &mut frame.bytes_mut()[message.start..];
         let len = message.len();
-        let outcome = self.engine.query(turn, &client, room, len, &mut self.io);
+        let call = &mut context.call(&mut self.io);
+        let outcome = self.engine.query(call, &client, room, len);
         let Outcome::Reply(len) = outcome else {
             return self.release(frame);
         };
@@ -95,21 +96,21 @@ impl Worker<'_> {
     }
 
     /// Queries of one kernel UDP socket, a batch.
-    pub(super) fn serve_listener(&mut self, turn: &Turn<'_>, index: u16) {
+    pub(super) fn serve_listener(&mut self, context: &Context<'_>, index: u16) {
         for _ in 0..BATCH {
             let received = self.io.receive_udp(index, &mut self.buffer);
             let Some((len, address, device)) = received else {
                 return;
             };
-            let is_own = turn.policy.is_own(address.ip().to_canonical());
+            let is_own = context.policy.is_own(address.ip().to_canonical());
             let place = self.io.arrivals.place(device, is_own);
             self.io.counters.count(Counter::QueriesUdp);
             self.io.arrivals.count(place, Counter::QueriesUdp);
-            if !self.io.sources.may_answer(turn.policy, address) {
+            if !self.io.sources.may_answer(context.policy, address) {
                 self.io.counters.count(Counter::IgnoredSources);
                 continue;
             }
-            if !turn.policy.may_come_by(address.ip(), device) {
+            if !context.policy.may_come_by(address.ip(), device) {
                 self.io.counters.count(Counter::AclDropped);
                 continue;
             }
@@ -123,7 +124,8 @@ impl Worker<'_> {
                 transport: Transport::Udp,
             };
             let buffer = &mut self.buffer;
-            let outcome = self.engine.query(turn, &client, buffer, len, &mut self.io);
+            let call = &mut context.call(&mut self.io);
+            let outcome = self.engine.query(call, &client, buffer, len);
             if let Outcome::Reply(len) = outcome {
                 self.io
                     .reply_udp(index, address, place, &self.buffer[..len]);
@@ -132,14 +134,14 @@ impl Worker<'_> {
     }
 
     /// What came to the connected socket of one question: there is one answer.
-    pub(super) fn serve_connected(&mut self, turn: &Turn<'_>, place: u16) {
+    pub(super) fn serve_connected(&mut self, context: &Context<'_>, place: u16) {
         let arrived = self.io.ports.connected.receive(place, &mut self.buffer);
-        self.serve_upstream(turn, arrived, 0);
+        self.serve_upstream(context, arrived, 0);
     }
 
     /// What came to the socket that has the answers to all questions of a family: a batch, while there are others in flight.
     /// To look in vain costs as much as to wait does.
-    pub(super) fn serve_answers(&mut self, turn: &Turn<'_>, v6: bool) {
+    pub(super) fn serve_answers(&mut self, context: &Context<'_>, v6: bool) {
         for _ in 0..BATCH / DATAGRAMS_MAX {
             let Some(lookup) = &self.io.ports.lookup else {
                 return;
@@ -153,7 +155,7 @@ impl Worker<'_> {
                 }
                 if let Some(lookup) = &self.io.ports.lookup {
                     let arrived = lookup.arrived(received);
-                    self.serve_upstream(turn, arrived, start);
+                    self.serve_upstream(context, arrived, start);
                 }
             }
             if !has_more || self.engine.in_flight() == 0 {
@@ -163,16 +165,16 @@ impl Worker<'_> {
     }
 
     /// An ICMP error.
-    pub(super) fn serve_errors(&mut self, turn: &Turn<'_>, v6: bool) {
+    pub(super) fn serve_errors(&mut self, context: &Context<'_>, v6: bool) {
         let Some(lookup) = &self.io.ports.lookup else {
             return;
         };
         let arrived = lookup.receive_error(v6, &mut self.buffer);
-        self.serve_upstream(turn, arrived, 0);
+        self.serve_upstream(context, arrived, 0);
     }
 
     /// A message stands in the buffer from `start` on.
-    fn serve_upstream(&mut self, turn: &Turn<'_>, arrived: Arrived, start: usize) {
+    fn serve_upstream(&mut self, context: &Context<'_>, arrived: Arrived, start: usize) {
         let Self {
             engine, io, buffer, ..
         } = self;
@@ -190,17 +192,18 @@ impl Worker<'_> {
                     question,
                     from,
                 };
-                engine.response(turn, origin, &buffer[start..start + len], io);
+                let call = &mut context.call(io);
+                engine.response(call, &origin, &buffer[start..start + len]);
             }
             Arrived::Unreachable { port, question, id } => {
-                engine.unreachable(turn, port, question, id, io);
+                engine.unreachable(&mut context.call(io), (port, question), id);
             }
             Arrived::Nothing => {}
         }
     }
 
     /// Sends the questions that wait. One that cannot be sent is as good as one that did not arrive: another server is asked.
-    pub(super) fn flush_questions(&mut self, turn: &Turn<'_>) {
+    pub(super) fn flush_questions(&mut self, context: &Context<'_>) {
         // Bound: every question has few attempts.
         loop {
             let unsent = self.io.ports.flush();
@@ -209,17 +212,17 @@ impl Worker<'_> {
             }
             for Unsent { port, question } in unsent {
                 let Self { engine, io, .. } = self;
-                engine.unreachable(turn, port, question, None, io);
+                engine.unreachable(&mut context.call(io), (port, question), None);
             }
         }
     }
 
     /// A stream to an upstream goes on.
-    pub(super) fn serve_stream(&mut self, turn: &Turn<'_>, index: u16) {
+    pub(super) fn serve_stream(&mut self, context: &Context<'_>, index: u16) {
         let Self { engine, io, .. } = self;
         match io.streams.progress(index, &io.epoll) {
             Progress::Waiting => {}
-            Progress::Lost => self.lose_stream(turn, index),
+            Progress::Lost => self.lose_stream(context, index),
             Progress::Answered => {
                 // The message leaves the stream's buffer before its place is free for another stream.
                 let Some((buffer, len, from)) = io.streams.take_answer(index) else {
@@ -230,19 +233,19 @@ impl Worker<'_> {
                     question: u16::MAX,
                     from,
                 };
-                engine.response(turn, origin, &buffer[..len], io);
+                engine.response(&mut context.call(io), &origin, &buffer[..len]);
                 io.streams.give_back(index, buffer);
             }
         }
     }
 
-    pub(super) fn lose_stream(&mut self, turn: &Turn<'_>, index: u16) {
+    pub(super) fn lose_stream(&mut self, context: &Context<'_>, index: u16) {
         self.io.streams.close(index);
-        self.engine.lost(turn, index, &mut self.io);
+        self.engine.lost(&mut context.call(&mut self.io), index);
     }
 
     /// Connections that wait to be accepted, a batch.
-    pub(super) fn serve_tcp_listener(&mut self, turn: &Turn<'_>, index: u16) {
+    pub(super) fn serve_tcp_listener(&mut self, context: &Context<'_>, index: u16) {
         let now = self.io.now;
         for _ in 0..BATCH {
             let Io {
@@ -251,7 +254,7 @@ impl Worker<'_> {
                 arrivals,
                 ..
             } = &mut self.io;
-            match tcp.accept(index, now, turn.policy, arrivals, epoll) {
+            match tcp.accept(index, now, context.policy, arrivals, epoll) {
                 Accepted::One => {}
                 Accepted::Stranger => self.io.counters.count(Counter::AclDropped),
                 Accepted::None => break,
@@ -266,21 +269,21 @@ impl Worker<'_> {
     }
 
     /// Queries of one connection, a batch.
-    pub(super) fn serve_tcp_client(&mut self, turn: &Turn<'_>, slot: u16) {
+    pub(super) fn serve_tcp_client(&mut self, context: &Context<'_>, slot: u16) {
         for _ in 0..BATCH {
-            match self.io.tcp.read(slot, turn.now, &mut self.buffer) {
-                tcp::Arrived::Query(len) => self.answer_tcp(turn, slot, len),
+            match self.io.tcp.read(slot, context.now, &mut self.buffer) {
+                tcp::Arrived::Query(len) => self.answer_tcp(context, slot, len),
                 tcp::Arrived::Nothing => break,
                 tcp::Arrived::Closed => return,
             }
         }
         self.io.tcp.wait(slot, &self.io.epoll);
         // A query that has begun has a deadline before that of an idle connection.
-        let deadline = turn.now + QUERY_MS;
+        let deadline = context.now + QUERY_MS;
         self.next_expiry = Some(self.next_expiry.map_or(deadline, |next| next.min(deadline)));
     }
 
-    fn answer_tcp(&mut self, turn: &Turn<'_>, slot: u16, len: usize) {
+    fn answer_tcp(&mut self, context: &Context<'_>, slot: u16, len: usize) {
         let Some((id, peer)) = self.io.tcp.client(slot) else {
             return;
         };
@@ -294,7 +297,8 @@ impl Worker<'_> {
         };
         self.io.tcp.expect(id);
         let buffer = &mut self.buffer;
-        let outcome = self.engine.query(turn, &client, buffer, len, &mut self.io);
+        let call = &mut context.call(&mut self.io);
+        let outcome = self.engine.query(call, &client, buffer, len);
         match outcome {
             Outcome::Reply(len) => self.io.reply_tcp(id, &self.buffer[..len]),
             Outcome::Pending => {}

@@ -58,12 +58,12 @@ fn with_client<T>(mailbox: &Mailbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T)
         pulse: &Pulse::new(),
     };
     let mut worker = Worker::new(engine, parts).expect("epoll");
-    let turn = Turn {
+    let context = Context {
         now: worker.io.now,
         unix_secs: 0,
         policy: &Policy::OPEN,
     };
-    worker.serve_tcp_listener(&turn, 0);
+    worker.serve_tcp_listener(&context, 0);
     f(worker, client)
 }
 
@@ -115,7 +115,7 @@ fn an_event_of_a_connection_that_has_gone_is_not_the_next_ones() {
     let mailbox = Mailbox::new().expect("eventfd");
     with_client(&mailbox, |mut worker, mut client| {
         client.write_all(&QUERY).expect("connected");
-        let turn = Turn {
+        let context = Context {
             now: worker.io.now,
             unix_secs: 0,
             policy: &Policy::OPEN,
@@ -128,9 +128,9 @@ fn an_event_of_a_connection_that_has_gone_is_not_the_next_ones() {
             EpollEvent::new(nix::sys::epoll::EpollFlags::EPOLLIN, source.to_bits())
         };
         let asked = |worker: &Worker<'_>| worker.io.counters.get(Counter::QueriesTcp);
-        worker.serve_events(&turn, &[event(0), event(2)]);
+        worker.serve_events(&context, &[event(0), event(2)]);
         assert_eq!(asked(&worker), 0);
-        worker.serve_events(&turn, &[event(1)]);
+        worker.serve_events(&context, &[event(1)]);
         assert_eq!(asked(&worker), 1);
     });
 }

@@ -12,10 +12,27 @@ use crate::policy::local::End;
 use crate::policy::{Labels, Policy};
 use core::ops::Range;
 
-/// An answer that stands in a template: behind header and question, its pointers counted from the header.
-pub(super) struct Shelf<'h> {
+/// An answer that stands in a scratch buffer: behind header and question, its pointers counted from the header.
+pub(super) struct Sections<'h> {
     pub head: &'h Head,
+    /// The buffer.
+    pub source: &'h [u8],
+    /// Where its records are.
     pub body: Range<usize>,
+}
+
+impl Sections<'_> {
+    /// Its records.
+    pub(super) fn body(&self) -> &[u8] {
+        self.source.get(self.body.clone()).unwrap_or_default()
+    }
+}
+
+/// A local alias that a client asked for.
+pub(super) struct Alias<'p> {
+    pub name: &'p Name,
+    pub qtype: u16,
+    pub policy: &'p Policy<'p>,
 }
 
 /// The name to which the local aliases at `labels` lead, where that is none of local data.
@@ -34,19 +51,18 @@ pub(super) fn leads_to<'q>(
 /// SERVFAIL where that cannot be written, or where the alias leads elsewhere by now.
 pub(super) fn render_alias(
     message: &mut [u8],
-    (alias, qtype): (&Name, u16),
-    policy: &Policy<'_>,
-    template: &[u8],
-    shelf: &Shelf<'_>,
+    alias: &Alias<'_>,
+    sections: &Sections<'_>,
     reply: &Reply,
 ) -> (usize, bool) {
-    let question_end = HEADER_LEN + alias.as_wire().len() + 4;
-    let has_nothing = shelf.body.is_empty()
-        && (shelf.head.rcode != rcode::NOERROR || reply.flags & flag::TC != 0);
+    let question_end = HEADER_LEN + alias.name.as_wire().len() + 4;
+    let head = sections.head;
+    let has_nothing =
+        sections.body.is_empty() && (head.rcode != rcode::NOERROR || reply.flags & flag::TC != 0);
     let written = if has_nothing {
-        Ok((*shelf.head, question_end))
+        Ok((*head, question_end))
     } else {
-        write(message, (alias, qtype), policy, template, shelf, reply.ttl)
+        write(message, alias, sections, reply.ttl)
     };
     let failed = Head {
         rcode: rcode::SERVFAIL,
@@ -63,33 +79,33 @@ pub(super) fn render_alias(
 
 fn write(
     message: &mut [u8],
-    (alias, qtype): (&Name, u16),
-    policy: &Policy<'_>,
-    template: &[u8],
-    shelf: &Shelf<'_>,
+    alias: &Alias<'_>,
+    sections: &Sections<'_>,
     ttl: Ttl,
 ) -> Result<(Head, usize), WriteError> {
-    let labels = Labels::new(alias.as_wire()).ok_or(WriteError::Malformed)?;
-    let mut writer = Writer::after_question(message, HEADER_LEN + alias.as_wire().len() + 4);
+    let labels = Labels::new(alias.name.as_wire()).ok_or(WriteError::Malformed)?;
+    let question_end = HEADER_LEN + alias.name.as_wire().len() + 4;
+    let mut writer = Writer::after_question(message, question_end);
     let mut head = Head {
         authentic_data: false,
-        ..*shelf.head
+        ..*sections.head
     };
     let mut written = Ok(());
-    let end = policy.resolve(&labels, qtype, |owner, record| {
+    let end = alias.policy.resolve(&labels, alias.qtype, |owner, record| {
         if written.is_ok() {
             head.answers += 1;
             written = writer.record(owner, record.rtype, record.ttl_secs, record.rdata);
         }
     });
     written?;
-    let target = template.get(HEADER_LEN..).unwrap_or_default();
+    let target = sections.source.get(HEADER_LEN..).unwrap_or_default();
     if !matches!(end, End::Upstream(name) if target.starts_with(name)) {
         return Err(WriteError::Malformed);
     }
-    let records = usize::from(shelf.head.answers + shelf.head.authorities);
-    let source = template.get(..shelf.body.end).ok_or(WriteError::Full)?;
-    for record in Records::new(source, shelf.body.start, records) {
+    let records = usize::from(sections.head.answers + sections.head.authorities);
+    let source = sections.source.get(..sections.body.end);
+    let source = source.ok_or(WriteError::Full)?;
+    for record in Records::new(source, sections.body.start, records) {
         let record = record.map_err(|_| WriteError::Malformed)?;
         writer.copy_record(source, &record, ttl.of(record.ttl_secs))?;
     }

@@ -1,32 +1,46 @@
 //! Giving an answer, a stale one or a failure to every client that waits for a question.
 
-use super::alias::{Shelf, render_alias};
-use super::query::{Freshness, freshness, opt_reply, stale_ede};
-use super::{CacheAccess, Effects, Engine, STALE_TTL_SECS, Turn};
-use crate::answer::{Answer, Head, Key, Reply, Ttl, render};
+use super::alias::{Alias, Sections, render_alias};
+use super::filter::Revalidation;
+use super::lookup::{Freshness, freshness, stale_ede};
+use super::query::{count_refusal, opt_reply};
+use super::{CacheAccess, Call, Context, Effects, Engine, STALE_TTL_SECS, Tables, next_rotation};
+use crate::answer::{Answer, Head, Reply, Ttl, render};
 use crate::cache::Found;
 use crate::counters::Counter;
 use crate::dns::build::Writer;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::{Name, class, rcode};
-use crate::forward::pending::{Pending, Waiter};
+use crate::forward::pending::Waiter;
+use crate::forward::question::{Failure, Question};
 use crate::limits::CACHE_LARGE_BYTES;
 use crate::policy::Policy;
-use crate::time::Instant;
+use core::ops::Range;
+
+/// What an answer without records has behind the question.
+const NO_RECORDS: &[u8] = &[];
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Gives the digested answer to everyone who waits; one that `is_cut` only to those who wait for a datagram.
-    pub(super) fn reply_all(
+    /// Gives the answer in the scratch buffer to everyone who waits; one that is truncated only to those who wait for a
+    /// datagram.
+    pub(super) fn reply_all<E: Effects<R>>(
         &mut self,
-        turn: &Turn<'_>,
+        call: &mut Call<'_, E>,
         index: u16,
         answer: &Answer,
-        is_cut: bool,
-        effects: &mut impl Effects<R>,
     ) {
-        let whole = Shelf {
+        let Tables {
+            pending,
+            scratch,
+            reply: buffer,
+        } = &mut *self.tables;
+        let Some(mut waiting) = pending.waiting(index) else {
+            return;
+        };
+        let whole = Sections {
             head: &answer.head,
+            source: scratch,
             body: answer.body_at..answer.body_end,
         };
         // As hits get it, of which the cache keeps no more than that it is long. Nor is a part of an RRset passed on.
@@ -34,216 +48,229 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             rcode: answer.head.rcode,
             ..Head::EMPTY
         };
-        let none = Shelf {
+        let none = Sections {
             head: &no_records,
             body: 0..0,
+            ..whole
         };
-        let is_long = is_cut || self.is_longer_than_a_slot(index, &whole);
-        let wanted = |waiter: &Waiter<R>| !(is_cut && waiter.is_tcp());
-        while let Some(waiting) = self.tables.pending.pop_waiter_that(index, wanted) {
-            let waiter = &waiting.0;
-            let (shelf, extra) = if is_long && !waiter.is_tcp() {
+        let name_len = waiting.question().name.as_wire().len();
+        let is_long = answer.truncated || name_len + whole.body.len() > CACHE_LARGE_BYTES;
+        let wanted = |waiter: &Waiter<R>| !(answer.truncated && waiter.is_tcp());
+        let mut renderer = Renderer {
+            policy: call.context.policy,
+            buffer,
+        };
+        while let Some(client) = waiting.pop_that(wanted) {
+            let waiter = &client.0;
+            let (sections, extra) = if is_long && !waiter.is_tcp() {
                 (&none, flag::TC)
             } else {
                 (&whole, 0)
             };
-            let mut reply = waiter_reply(waiter, shelf.head, Ttl::Aged(0), answer.head.ede, extra);
-            reply.rotate = self.next_rotation();
-            let (mut len, truncated) =
-                self.render_waiting(turn.policy, index, &waiting, shelf, &reply);
-            if waiter.is_unknown && len > self.settings.cookie_free_max {
+            let mut reply = waiter_reply(waiter, sections.head, Ttl::Aged(0), answer.head.ede);
+            reply.flags |= extra;
+            reply.rotate = next_rotation(&mut self.rotation, &self.settings);
+            let question = waiting.question();
+            let (mut len, truncated) = renderer.render(question, &client, sections, &reply);
+            if waiter.lacks_cookie && len > self.settings.cookie_free_max {
                 self.counters.count(Counter::BadCookies);
-                len = self.render_cookie_wanted(turn.policy, index, &waiting);
+                len = renderer.render_cookie_wanted(question, &client);
             }
             if truncated || extra != 0 {
                 self.counters.count(Counter::TruncatedGiven);
             }
-            effects.reply(&waiter.route, &self.tables.reply[..len]);
+            call.effects.reply(&waiter.route, renderer.message(len));
         }
     }
 
-    /// Whether the cache keeps no more of an answer than that it is long.
-    fn is_longer_than_a_slot(&self, index: u16, shelf: &Shelf<'_>) -> bool {
-        let name_len = |pending: &Pending| pending.name.as_wire().len();
-        self.tables
-            .pending
-            .get(index)
-            .is_some_and(|pending| name_len(pending) + shelf.body.len() > CACHE_LARGE_BYTES)
-    }
-
     /// Gives everyone who waits the answer of the cache, stale or not. Whether there was one.
-    pub(super) fn reply_stale(
+    pub(super) fn reply_stale<E: Effects<R>>(
         &mut self,
-        turn: &Turn<'_>,
+        call: &mut Call<'_, E>,
         index: u16,
-        effects: &mut impl Effects<R>,
     ) -> bool {
-        let Some(pending) = self.tables.pending.get(index) else {
+        let Some((head, body, fresh)) = self.find_stale(call.context, index) else {
             return false;
         };
-        let (name, group, hash) = (pending.name, pending.group, pending.hash());
-        let key = Key {
-            name: name.as_wire(),
-            ..pending.key()
-        };
-        self.judge_again(turn.policy, hash, &key, group, false);
-        let Some(pending) = self.tables.pending.get(index) else {
-            return false;
-        };
-        let template = &mut self.tables.template;
-        let body_at = write_question(template, pending);
-        let found = self.cache.with_shard(hash, |shard| {
-            let Found { head, body } = shard.find(hash, &key)?;
-            let end = body_at + body.len();
-            template.get_mut(body_at..end)?.copy_from_slice(body);
-            Some((head, end))
-        });
-        let Some((head, end)) = found else {
-            return false;
-        };
-        let (ttl, code) = match freshness(&head, turn.now, &self.settings) {
+        let (ttl, code) = match fresh {
             Freshness::Fresh { age_secs, .. } => (Ttl::Aged(age_secs), head.ede),
-            Freshness::Stale { .. } => {
-                self.note_failure(turn.now, hash, &key);
-                (Ttl::Fixed(STALE_TTL_SECS), stale_ede(head.rcode))
-            }
+            Freshness::Stale { .. } => (Ttl::Fixed(STALE_TTL_SECS), stale_ede(head.rcode)),
             Freshness::Expired | Freshness::TooLarge => return false,
         };
-        let shelf = Shelf {
-            head: &head,
-            body: body_at..end,
+        let tables = &mut *self.tables;
+        let Some(mut waiting) = tables.pending.waiting(index) else {
+            return false;
         };
-        while let Some(waiting) = self.tables.pending.pop_waiter(index) {
-            let reply = waiter_reply(&waiting.0, &head, ttl, code, 0);
-            let (len, _) = self.render_waiting(turn.policy, index, &waiting, &shelf, &reply);
+        let sections = Sections {
+            head: &head,
+            source: &tables.scratch,
+            body,
+        };
+        let mut renderer = Renderer {
+            policy: call.context.policy,
+            buffer: &mut tables.reply,
+        };
+        while let Some(client) = waiting.pop() {
+            let reply = waiter_reply(&client.0, &head, ttl, code);
+            let (len, _) = renderer.render(waiting.question(), &client, &sections, &reply);
             self.counters.count(Counter::CacheStale);
-            effects.reply(&waiting.0.route, &self.tables.reply[..len]);
+            call.effects.reply(&client.0.route, renderer.message(len));
         }
         true
     }
 
-    /// Remembers of a stale answer that it could not be refreshed.
-    fn note_failure(&mut self, now: Instant, hash: u64, key: &Key<'_>) {
+    /// Puts what the cache has for the question into the scratch buffer, and remembers of a stale answer that it could not be
+    /// refreshed.
+    fn find_stale(
+        &mut self,
+        context: &Context<'_>,
+        index: u16,
+    ) -> Option<(Head, Range<usize>, Freshness)> {
+        let question = self.tables.pending.get(index)?;
+        let (scratch, settings) = (&mut self.tables.scratch, &self.settings);
+        let (hash, key) = (question.hash(), question.key());
         self.cache.with_shard(hash, |shard| {
-            shard.amend(hash, key, |head| {
-                head.failed_secs = now.secs_since(head.stored).max(1);
-            });
-        });
+            let revalidation = Revalidation {
+                policy: context.policy,
+                group: question.group,
+                is_decided: false,
+                scratch,
+            };
+            revalidation.run(shard, hash, &key);
+            let Found { head, body } = shard.find(hash, &key)?;
+            let body_at = write_question(scratch, question);
+            let end = body_at + body.len();
+            scratch.get_mut(body_at..end)?.copy_from_slice(body);
+            let fresh = freshness(&head, context.now, settings);
+            if matches!(fresh, Freshness::Stale { .. }) {
+                shard.amend(hash, &key, |head| {
+                    head.failed_secs = context.now.secs_since(head.stored).max(1);
+                });
+            }
+            Some((head, body_at..end, fresh))
+        })
+    }
+
+    /// Ends a question so that another one has room.
+    pub(super) fn end_for_room<E: Effects<R>>(
+        &mut self,
+        call: &mut Call<'_, E>,
+        victim: Option<u16>,
+    ) {
+        if let Some(victim) = victim
+            && let Some(question) = self.tables.pending.get(victim)
+        {
+            let failure = question.failure(ede::NOT_READY);
+            self.fail(call, victim, failure);
+        }
     }
 
     /// Ends a question without a useful answer: stale if there is one, else the failure, which is kept for a moment.
-    pub(super) fn fail(
+    pub(super) fn fail<E: Effects<R>>(
         &mut self,
-        turn: &Turn<'_>,
+        call: &mut Call<'_, E>,
         index: u16,
-        reason: u16,
-        effects: &mut impl Effects<R>,
+        failure: Failure,
     ) {
-        if !self.reply_stale(turn, index, effects) {
-            let failure = self.tables.pending.get(index);
-            let code = match failure.and_then(|pending| pending.failure) {
-                Some(rcode::REFUSED) => rcode::REFUSED,
-                // What an upstream thinks of our message, or of itself, is nothing to the client, whose own was understood.
-                None | Some(_) => rcode::SERVFAIL,
-            };
-            let reason = match failure {
-                // What an upstream says of its failure is good to know.
-                Some(pending) if reason == ede::NONE => pending.failure_ede,
-                Some(_) | None => reason,
-            };
-            self.reply_failure(turn, index, code, reason, effects);
+        if !self.reply_stale(call, index) {
+            self.reply_failure(call, index, failure);
         }
-        self.end(turn.now, index, effects);
+        self.end(call.context.now, index, call.effects);
     }
 
-    fn reply_failure(
+    fn reply_failure<E: Effects<R>>(
         &mut self,
-        turn: &Turn<'_>,
+        call: &mut Call<'_, E>,
         index: u16,
-        code: u8,
-        reason: u16,
-        effects: &mut impl Effects<R>,
+        failure: Failure,
     ) {
+        let tables = &mut *self.tables;
+        let Some(mut waiting) = tables.pending.waiting(index) else {
+            return;
+        };
         let head = Head {
-            rcode: code,
+            rcode: failure.rcode,
             ttl_secs: self.settings.failure_ttl_secs,
-            stored: turn.now,
-            ede: reason,
+            stored: call.context.now,
+            ede: failure.ede,
+            generation: waiting.question().generation,
             ..Head::EMPTY
         };
-        if let Some(pending) = self
-            .tables
-            .pending
-            .get(index)
-            .filter(|_| head.ttl_secs > 0 && reason != ede::NOT_READY)
-        {
-            let head = Head {
-                generation: pending.generation,
-                ..head
-            };
-            self.cache.with_shard(pending.hash(), |shard| {
-                shard.insert(pending.hash(), &pending.key(), &head, &[])
-            });
+        // For want of room it says nothing about the name.
+        if head.ttl_secs > 0 && failure.ede != ede::NOT_READY {
+            let (key, hash) = (waiting.question().key(), waiting.question().hash());
+            self.cache
+                .with_shard(hash, |shard| shard.insert(hash, &key, &head, NO_RECORDS));
         }
-        let shelf = Shelf {
+        let sections = Sections {
             head: &head,
+            source: NO_RECORDS,
             body: 0..0,
         };
-        while let Some(waiting) = self.tables.pending.pop_waiter(index) {
-            let reply = waiter_reply(&waiting.0, &head, Ttl::Aged(0), reason, 0);
-            let (len, _) = self.render_waiting(turn.policy, index, &waiting, &shelf, &reply);
-            self.count_refusal(code);
-            effects.reply(&waiting.0.route, &self.tables.reply[..len]);
+        let mut renderer = Renderer {
+            policy: call.context.policy,
+            buffer: &mut tables.reply,
+        };
+        while let Some(client) = waiting.pop() {
+            let reply = waiter_reply(&client.0, &head, Ttl::Aged(0), failure.ede);
+            let (len, _) = renderer.render(waiting.question(), &client, &sections, &reply);
+            count_refusal(self.counters, failure.rcode);
+            call.effects.reply(&client.0.route, renderer.message(len));
         }
     }
+}
 
-    /// By how many places addresses are moved in the next answer.
-    pub(super) fn next_rotation(&mut self) -> u16 {
-        self.turn = self.turn.wrapping_add(1);
-        if self.settings.rotate { self.turn } else { 0 }
+/// Writes the replies to those who wait, one after the other.
+struct Renderer<'r> {
+    policy: &'r Policy<'r>,
+    buffer: &'r mut [u8],
+}
+
+impl Renderer<'_> {
+    /// The reply that was written last.
+    fn message(&self, len: usize) -> &[u8] {
+        &self.buffer[..len]
     }
 
-    /// Writes the client's own question, then the answer that stands in the template.
-    fn render_waiting(
+    /// Writes the client's own question, then the answer.
+    fn render<R>(
         &mut self,
-        policy: &Policy<'_>,
-        index: u16,
+        question: &Question,
         (waiter, alias): &(Waiter<R>, Option<Name>),
-        shelf: &Shelf<'_>,
+        sections: &Sections<'_>,
         reply: &Reply,
     ) -> (usize, bool) {
-        let Some(pending) = self.tables.pending.get(index) else {
-            return (0, false);
-        };
-        let buffer = &mut self.tables.reply;
-        let name = alias.as_ref().unwrap_or(&pending.name);
-        let mut writer = Writer::new(buffer);
+        let name = alias.as_ref().unwrap_or(&question.name);
+        let mut writer = Writer::new(self.buffer);
         writer
-            .question(name.as_wire(), pending.qtype, class::IN)
+            .question(name.as_wire(), question.qtype, class::IN)
             .expect("the buffer holds the longest name");
         let question_end = writer.position();
-        waiter.case.apply(&mut buffer[HEADER_LEN..question_end - 4]);
-        let template = &self.tables.template;
+        let written = &mut self.buffer[HEADER_LEN..question_end - 4];
+        waiter.case.apply(written);
         match alias {
             None => {
-                let body = &template[shelf.body.clone()];
-                render(buffer, question_end, shelf.head, body, reply)
+                let body = sections.body();
+                render(self.buffer, question_end, sections.head, body, reply)
             }
             Some(name) => {
-                let question = (name, pending.qtype);
-                render_alias(buffer, question, policy, template, shelf, reply)
+                let alias = Alias {
+                    name,
+                    qtype: question.qtype,
+                    policy: self.policy,
+                };
+                render_alias(self.buffer, &alias, sections, reply)
             }
         }
     }
 
     /// BADCOOKIE for a client that speaks cookies, TC for one that does not: a long answer goes to proven addresses only.
-    fn render_cookie_wanted(
+    fn render_cookie_wanted<R>(
         &mut self,
-        policy: &Policy<'_>,
-        index: u16,
-        waiting: &(Waiter<R>, Option<Name>),
+        question: &Question,
+        client: &(Waiter<R>, Option<Name>),
     ) -> usize {
-        let speaks = waiting.0.edns.is_some_and(|edns| edns.cookie.is_some());
+        let speaks = client.0.edns.is_some_and(|edns| edns.cookie.is_some());
         let (code, extra) = if speaks {
             (rcode::BADCOOKIE, 0)
         } else {
@@ -253,44 +280,38 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             rcode: (code & 0xf) as u8,
             ..Head::EMPTY
         };
-        let mut reply = waiter_reply(&waiting.0, &head, Ttl::Aged(0), ede::NONE, extra);
+        let mut reply = waiter_reply(&client.0, &head, Ttl::Aged(0), ede::NONE);
+        reply.flags |= extra;
         if let Some(opt) = &mut reply.opt {
             opt.extended_rcode = (code >> 4) as u8;
         }
-        let shelf = Shelf {
+        let sections = Sections {
             head: &head,
+            source: NO_RECORDS,
             body: 0..0,
         };
-        self.render_waiting(policy, index, waiting, &shelf, &reply)
-            .0
+        self.render(question, client, &sections, &reply).0
     }
 }
 
-/// Writes the question in flight into the template. Returns where a body belongs.
-fn write_question(template: &mut [u8], pending: &Pending) -> usize {
-    let mut writer = Writer::new(template);
+/// Writes the question in flight into the scratch buffer. Returns where a body belongs.
+fn write_question(scratch: &mut [u8], question: &Question) -> usize {
+    let mut writer = Writer::new(scratch);
     writer
-        .question(pending.name.as_wire(), pending.qtype, class::IN)
-        .expect("the template holds the longest name");
+        .question(question.name.as_wire(), question.qtype, class::IN)
+        .expect("the buffer holds the longest name");
     writer.position()
 }
 
 /// What this waiting client gets.
-fn waiter_reply<R>(
-    waiter: &Waiter<R>,
-    head: &Head,
-    ttl: Ttl,
-    code: u16,
-    extra_flags: u16,
-) -> Reply {
-    let flags = if head.authentic_data {
-        waiter.flags
-    } else {
-        waiter.flags & !flag::AD
-    };
+fn waiter_reply<R>(waiter: &Waiter<R>, head: &Head, ttl: Ttl, code: u16) -> Reply {
     Reply {
         id: waiter.id,
-        flags: flags | extra_flags,
+        flags: if head.authentic_data {
+            waiter.flags
+        } else {
+            waiter.flags & !flag::AD
+        },
         ttl,
         limit: usize::from(waiter.limit),
         opt: waiter.edns.map(|edns| opt_reply(&edns, code)),

@@ -1,8 +1,8 @@
 //! Answers that are made here: local data, special-use names, blocked names, ANY, and what a server says of itself.
 
 use super::alias::leads_to;
-use super::query::{Asking, reply_to};
-use super::{CacheAccess, Engine, Outcome, Turn};
+use super::query::{Request, reply_to};
+use super::{CacheAccess, Context, Engine, Outcome};
 use crate::answer::{Head, Ttl, render};
 use crate::counters::Counter;
 use crate::dns::build::{WriteError, Writer};
@@ -30,12 +30,12 @@ pub(super) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     pub fn new(
-        template: &'a mut [u8],
+        scratch: &'a mut [u8],
         name: &[u8],
         qtype: u16,
         qclass: u16,
     ) -> Result<Self, WriteError> {
-        let mut writer = Writer::new(template);
+        let mut writer = Writer::new(scratch);
         writer.question(name, qtype, qclass)?;
         Ok(Self {
             writer,
@@ -86,34 +86,31 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Whether the client is answered at all: `None`, it is.
     pub(super) fn admit(
         &mut self,
-        turn: &Turn<'_>,
-        asking: &Asking<'_, R>,
-        message: &mut [u8],
+        context: &Context<'_>,
+        request: &mut Request<'_, R>,
     ) -> Option<Outcome> {
-        match turn.policy.admit(asking.client.address) {
+        match context.policy.admit(request.client.address) {
             Action::Allow => None,
             Action::Drop | Action::Local => {
                 self.counters.count(Counter::AclDropped);
                 Some(Outcome::Silence)
             }
-            Action::Refuse => {
-                Some(self.refuse(message, asking, rcode::REFUSED.into(), ede::PROHIBITED))
-            }
+            Action::Refuse => Some(self.refuse(request, rcode::REFUSED.into(), ede::PROHIBITED)),
         }
     }
 
     /// Answers in class CHAOS: who we are, if the config says so.
-    pub(super) fn answer_chaos(&mut self, asking: &Asking<'_, R>, message: &mut [u8]) -> Outcome {
-        let text = match asking.query.name.as_wire() {
+    pub(super) fn answer_chaos(&mut self, request: &mut Request<'_, R>) -> Outcome {
+        let text = match request.query.name.as_wire() {
             b"\x07version\x04bind\0" | b"\x07version\x06server\0" => self.settings.version,
             b"\x02id\x06server\0" | b"\x08hostname\x04bind\0" => self.settings.identity,
             _ => None,
         };
-        let wanted = matches!(asking.query.qtype, rtype::TXT | rtype::ANY);
+        let wanted = matches!(request.query.qtype, rtype::TXT | rtype::ANY);
         let Some(text) = text.filter(|text| wanted && text.len() <= TXT_MAX) else {
-            return self.refuse(message, asking, rcode::REFUSED.into(), ede::NOT_SUPPORTED);
+            return self.refuse(request, rcode::REFUSED.into(), ede::NOT_SUPPORTED);
         };
-        self.make(asking, message, |draft, query| {
+        self.make(request, |draft, query| {
             draft.head.answers = 1;
             let name = query.name.as_wire();
             draft
@@ -123,46 +120,45 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 
     /// Answers ANY with as little as can be (RFC 8482).
-    pub(super) fn answer_any(&mut self, asking: &Asking<'_, R>, message: &mut [u8]) -> Outcome {
-        self.make(asking, message, |draft, query| {
+    pub(super) fn answer_any(&mut self, request: &mut Request<'_, R>) -> Outcome {
+        self.make(request, |draft, query| {
             draft.head.authoritative = false;
             draft.answer(query.name.as_wire(), rtype::HINFO, ANY_TTL_SECS, ANY_RDATA)
         })
     }
 
-    /// Answers what policy decides here. `Err`: the upstream group to be asked, for `asking.target` where there is one.
+    /// Answers what policy decides here. `Err`: the upstream group to be asked, for `request.target` where there is one.
     pub(super) fn answer_by_policy(
         &mut self,
-        turn: &Turn<'_>,
-        asking: &mut Asking<'_, R>,
-        message: &mut [u8],
+        context: &Context<'_>,
+        request: &mut Request<'_, R>,
     ) -> Result<Outcome, u8> {
-        let policy = turn.policy;
-        let query = asking.query;
+        let policy = context.policy;
+        let query = request.query;
         let Some(labels) = Labels::new(query.name.as_wire()) else {
             return Err(0);
         };
         match policy.decide(&labels, query.qtype) {
             Decision::Forward { group } => Err(group as u8),
             Decision::Local(Local::Alias(_)) => match leads_to(policy, &labels, query.qtype) {
-                Some(target) => self.answer_alias(turn, asking, &labels, &target, message),
-                None => Ok(self.answer_local(turn, asking, &labels, message)),
+                Some(target) => self.answer_alias(context, request, &labels, &target),
+                None => Ok(self.answer_local(context, request, &labels)),
             },
             // The name has records, but none of type 255.
             Decision::Local(Local::Nodata { .. }) if query.qtype == rtype::ANY => {
-                Ok(self.answer_any(asking, message))
+                Ok(self.answer_any(request))
             }
-            Decision::Local(_) => Ok(self.answer_local(turn, asking, &labels, message)),
+            Decision::Local(_) => Ok(self.answer_local(context, request, &labels)),
             Decision::Special(special) => {
                 self.counters.count(Counter::LocalAnswers);
-                Ok(self.make(asking, message, |draft, query| {
-                    write_special(draft, policy, &labels, query.qtype, &special)
+                Ok(self.make(request, |draft, query| {
+                    write_special(draft, policy, (&labels, query.qtype), &special)
                 }))
             }
-            Decision::Blocked(blocked) => Ok(self.answer_blocked(turn, asking, blocked, message)),
+            Decision::Blocked(blocked) => Ok(self.answer_blocked(context, request, blocked)),
             Decision::PlainName => {
                 self.counters.count(Counter::LocalAnswers);
-                Ok(self.make(asking, message, |draft, _| write_plain_name(draft, policy)))
+                Ok(self.make(request, |draft, _| write_plain_name(draft, policy)))
             }
         }
     }
@@ -170,21 +166,20 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Answers an alias whose target is none of local data. `Err`: as for [`answer_by_policy`](Self::answer_by_policy).
     fn answer_alias(
         &mut self,
-        turn: &Turn<'_>,
-        asking: &mut Asking<'_, R>,
+        context: &Context<'_>,
+        request: &mut Request<'_, R>,
         labels: &Labels<'_>,
         target: &Labels<'_>,
-        message: &mut [u8],
     ) -> Result<Outcome, u8> {
-        let policy = turn.policy;
-        let decision = policy.decide(target, asking.query.qtype);
+        let policy = context.policy;
+        let decision = policy.decide(target, request.query.qtype);
         match decision {
-            Decision::Forward { group } if asking.query.qtype != rtype::ANY => {
-                asking.target = Name::from_wire(target.name());
+            Decision::Forward { group } if request.query.qtype != rtype::ANY => {
+                request.target = Name::from_wire(target.name());
                 return Err(group as u8);
             }
             Decision::Blocked(blocked) => {
-                return Ok(self.answer_blocked(turn, asking, blocked, message));
+                return Ok(self.answer_blocked(context, request, blocked));
             }
             Decision::Forward { .. }
             | Decision::Local(_)
@@ -192,11 +187,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             | Decision::PlainName => {}
         }
         self.counters.count(Counter::LocalAnswers);
-        Ok(self.make(asking, message, |draft, query| {
+        Ok(self.make(request, |draft, query| {
             write_local(draft, policy, labels, query.qtype)?;
             match decision {
                 Decision::Special(special) => {
-                    write_special(draft, policy, target, query.qtype, &special)
+                    write_special(draft, policy, (target, query.qtype), &special)
                 }
                 Decision::PlainName => write_plain_name(draft, policy),
                 Decision::Forward { .. } | Decision::Local(_) | Decision::Blocked(_) => Ok(()),
@@ -206,54 +201,50 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 
     fn answer_local(
         &mut self,
-        turn: &Turn<'_>,
-        asking: &Asking<'_, R>,
+        context: &Context<'_>,
+        request: &mut Request<'_, R>,
         labels: &Labels<'_>,
-        message: &mut [u8],
     ) -> Outcome {
         self.counters.count(Counter::LocalAnswers);
-        self.make(asking, message, |draft, query| {
-            write_local(draft, turn.policy, labels, query.qtype)
+        self.make(request, |draft, query| {
+            write_local(draft, context.policy, labels, query.qtype)
         })
     }
 
     fn answer_blocked(
         &mut self,
-        turn: &Turn<'_>,
-        asking: &Asking<'_, R>,
+        context: &Context<'_>,
+        request: &mut Request<'_, R>,
         blocked: Blocked,
-        message: &mut [u8],
     ) -> Outcome {
         self.counters.count(Counter::Blocked);
-        self.make(asking, message, |draft, query| {
+        self.make(request, |draft, query| {
             draft.head.authoritative = false;
             draft.head.ede = ede::BLOCKED;
-            let record = turn.policy.block_record(blocked, query.qtype);
-            draft.blocked(query.name.as_wire(), record, turn.policy.block_ttl_secs)
+            let record = context.policy.block_record(blocked, query.qtype);
+            draft.blocked(query.name.as_wire(), record, context.policy.block_ttl_secs)
         })
     }
 
-    /// Writes an answer into the template, then the client's message from it.
+    /// Writes an answer into the scratch buffer, then the client's message from it.
     fn make(
         &mut self,
-        asking: &Asking<'_, R>,
-        message: &mut [u8],
+        request: &mut Request<'_, R>,
         write: impl FnOnce(&mut Draft<'_>, &Query) -> Result<(), WriteError>,
     ) -> Outcome {
-        let query = asking.query;
-        let (name, template) = (query.name.as_wire(), &mut self.tables.template);
-        let drafted =
-            Draft::new(template, name, query.qtype, query.qclass).and_then(|mut draft| {
-                write(&mut draft, query)?;
-                Ok((draft.head, draft.writer.position()))
-            });
+        let query = request.query;
+        let (name, scratch) = (query.name.as_wire(), &mut self.tables.scratch);
+        let drafted = Draft::new(scratch, name, query.qtype, query.qclass).and_then(|mut draft| {
+            write(&mut draft, query)?;
+            Ok((draft.head, draft.writer.position()))
+        });
         let Ok((head, end)) = drafted else {
-            return self.refuse(message, asking, rcode::SERVFAIL.into(), ede::NONE);
+            return self.refuse(request, rcode::SERVFAIL.into(), ede::NONE);
         };
-        let mut reply = reply_to(asking, &head, Ttl::Aged(0), head.ede, message.len());
+        let mut reply = reply_to(request, &head, Ttl::Aged(0), head.ede);
         reply.rotate = self.next_rotation();
-        let body = &self.tables.template[query.question_end..end];
-        let (len, truncated) = render(message, query.question_end, &head, body, &reply);
+        let body = &self.tables.scratch[query.question_end..end];
+        let (len, truncated) = render(request.message, query.question_end, &head, body, &reply);
         if truncated {
             self.counters.count(Counter::TruncatedGiven);
         }
@@ -297,8 +288,7 @@ fn negative_ttl_secs(policy: &Policy<'_>) -> u32 {
 fn write_special(
     draft: &mut Draft<'_>,
     policy: &Policy<'_>,
-    labels: &Labels<'_>,
-    qtype: u16,
+    (labels, qtype): (&Labels<'_>, u16),
     special: &Special,
 ) -> Result<(), WriteError> {
     let zone = labels.suffix(special.zone_depth);

@@ -1,13 +1,13 @@
 //! The only state machine: queries come in, answers and upstream questions go out.
 //!
 //! ```text
-//!            query(now, …)                         response(now, …)
+//!            query(call, …)                        response(call, …)
 //!  client ───────────────► cache ─ hit ─► Outcome::Reply
 //!                            │ miss
 //!                            ▼
 //!                         pending ─────► Effects::ask ───► upstream
 //!                            ▲                               │
-//!              timeout(now) ─┘ ◄─────────────────────────────┘
+//!             timeout(call) ─┘ ◄─────────────────────────────┘
 //!                            └─► Effects::reply ─► every client that waits
 //! ```
 //! It does no I/O, reads no clock and makes no random numbers: all of that is the caller's.
@@ -15,16 +15,18 @@
 mod alias;
 mod ask;
 mod attempt;
-mod chase;
 mod cookie;
 mod deliver;
-mod known;
+mod filter;
+mod hit;
 mod local;
+mod lookup;
 mod miss;
-mod no_name;
+mod nxdomain;
 mod query;
 mod reject;
 mod response;
+mod sub;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +37,7 @@ use crate::cache::Shard;
 use crate::counters::Counters;
 use crate::dns::Name;
 use crate::forward::pending::PendingTable;
+use crate::forward::question::Scene;
 use crate::forward::upstreams::{TooManyUpstreams, UpstreamConfig, Upstreams};
 use crate::forward::via::{NoPort, Via};
 use crate::limits::{PENDING, TCP_MESSAGE_MAX};
@@ -73,15 +76,37 @@ pub enum Outcome {
     Silence,
 }
 
-/// What holds for one call: the time, and the policy in force.
+/// What holds for a while: the time, and the policy in force.
 #[derive(Clone, Copy, Debug)]
-pub struct Turn<'p> {
+pub struct Context<'p> {
     /// The time.
     pub now: Instant,
     /// Seconds since 1970 by the wall clock, for the age of DNS cookies (RFC 9018 section 4.3).
     pub unix_secs: u32,
     /// Local data, lists, routes, access.
     pub policy: &'p Policy<'p>,
+}
+
+impl<'p> Context<'p> {
+    /// One call of the engine under it.
+    pub const fn call<'c, E>(&'c self, effects: &'c mut E) -> Call<'c, E>
+    where
+        'p: 'c,
+    {
+        Call {
+            context: self,
+            effects,
+        }
+    }
+}
+
+/// What one call of the engine has to do with: what holds for it, and who carries out what it asks for.
+#[derive(Debug)]
+pub struct Call<'c, E> {
+    /// The time, and the policy in force.
+    pub context: &'c Context<'c>,
+    /// The caller's [`Effects`].
+    pub effects: &'c mut E,
 }
 
 /// What the operator should read in the log, beside the counter: rarely, not per packet.
@@ -193,8 +218,8 @@ impl Default for Settings {
 pub struct Tables<R> {
     /// Questions in flight.
     pub pending: PendingTable<R>,
-    /// The answer being digested: header, question, body.
-    template: [u8; TCP_MESSAGE_MAX],
+    /// The answer in hand: header, question, body.
+    scratch: [u8; TCP_MESSAGE_MAX],
     /// The reply being rendered.
     reply: [u8; TCP_MESSAGE_MAX],
 }
@@ -205,7 +230,7 @@ impl<R: Copy + PartialEq> Tables<R> {
     pub const fn new() -> Self {
         Self {
             pending: PendingTable::new(),
-            template: [0; TCP_MESSAGE_MAX],
+            scratch: [0; TCP_MESSAGE_MAX],
             reply: [0; TCP_MESSAGE_MAX],
         }
     }
@@ -226,7 +251,7 @@ pub struct Engine<'a, R, C> {
     upstreams: Upstreams,
     settings: Settings,
     /// Counts replies, so that RRsets rotate.
-    turn: u16,
+    rotation: u16,
 }
 
 impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
@@ -245,7 +270,7 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
             counters,
             upstreams,
             settings,
-            turn: 0,
+            rotation: 0,
         }
     }
 
@@ -256,44 +281,33 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
     }
 
     /// Takes over other upstream servers. What is known of those that stay is kept; questions in flight begin anew, with
-    /// whom `turn.policy` names for them, at the next [`timeout`](Self::timeout).
+    /// whom policy names for them, at the next [`timeout`](Self::timeout).
     ///
     /// # Errors
     /// There are more than fit; nothing has changed.
-    pub fn take_servers(
+    pub fn take_servers<E: Effects<R>>(
         &mut self,
-        turn: &Turn<'_>,
+        call: &mut Call<'_, E>,
         servers: &[UpstreamConfig],
-        effects: &mut impl Effects<R>,
     ) -> Result<(), TooManyUpstreams> {
         let present = self.upstreams.as_slice().iter();
         if present.map(|upstream| &upstream.config).eq(servers) {
             return Ok(());
         }
         self.upstreams.configure(servers)?;
+        let Context { policy, now, .. } = *call.context;
         for index in 0..PENDING as u16 {
             // What is still answered is the answer of a server that may be another's by now.
-            self.close_ports(index, effects);
+            self.close_ports(index, call.effects);
             let pending = &mut self.tables.pending;
-            let Some(qtype) = pending.get(index).map(|pending| pending.qtype) else {
+            let Some(group) = pending.get(index).map(|question| {
+                let name = pending.asked_name(index).unwrap_or(&question.name);
+                // Policy may not ask for it any more. Somebody waits for an answer nevertheless.
+                group_of(policy, name, question.qtype).unwrap_or(DEFAULT_GROUP as u8)
+            }) else {
                 continue;
             };
-            let labels = pending
-                .asked_name(index)
-                .map(Name::as_wire)
-                .and_then(Labels::new);
-            let group = match labels.map(|name| turn.policy.decide(&name, qtype)) {
-                Some(Decision::Forward { group }) => group as u8,
-                // Policy would not ask for it any more. Somebody waits for an answer nevertheless.
-                Some(
-                    Decision::Local(_)
-                    | Decision::Special(_)
-                    | Decision::Blocked(_)
-                    | Decision::PlainName,
-                )
-                | None => DEFAULT_GROUP as u8,
-            };
-            pending.restart(index, group, turn.now);
+            pending.restart(index, group, now);
         }
         Ok(())
     }
@@ -311,6 +325,36 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
             None
         } else {
             Some(self.tables.pending.next_wake())
+        }
+    }
+
+    /// What a question sees when something happens to it, and the table that it stands in.
+    const fn scene(&mut self, now: Instant) -> (&mut PendingTable<R>, Scene<'_>) {
+        let scene = Scene {
+            upstreams: &mut self.upstreams,
+            counters: self.counters,
+            now,
+        };
+        (&mut self.tables.pending, scene)
+    }
+
+    /// By how many places addresses are moved in the next answer.
+    const fn next_rotation(&mut self) -> u16 {
+        next_rotation(&mut self.rotation, &self.settings)
+    }
+}
+
+const fn next_rotation(rotation: &mut u16, settings: &Settings) -> u16 {
+    *rotation = rotation.wrapping_add(1);
+    if settings.rotate { *rotation } else { 0 }
+}
+
+/// The group that upstream is asked in for `name`; `None`: policy asks nobody.
+fn group_of(policy: &Policy<'_>, name: &Name, qtype: u16) -> Option<u8> {
+    match policy.decide(&Labels::new(name.as_wire())?, qtype) {
+        Decision::Forward { group } => Some(group as u8),
+        Decision::Local(_) | Decision::Special(_) | Decision::Blocked(_) | Decision::PlainName => {
+            None
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Replies to messages that are no well-formed query, and to kinds of queries that nobody is asked about.
 
-use super::query::{Asking, opt_reply};
-use super::{CacheAccess, Client, Engine, Outcome, Turn};
+use super::query::{Request, count_refusal, opt_reply};
+use super::{CacheAccess, Client, Context, Engine, Outcome};
 use crate::counters::Counter;
 use crate::dns::edns::{Edns, OptReply, ede};
 use crate::dns::header::{HEADER_LEN, Header, flag};
@@ -12,36 +12,27 @@ use crate::policy::Action;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Answers kinds of questions that no policy, cache or upstream is asked about.
-    pub(super) fn refuse_kind(
-        &mut self,
-        asking: &Asking<'_, R>,
-        message: &mut [u8],
-    ) -> Option<Outcome> {
-        let query = asking.query;
+    pub(super) fn refuse_kind(&mut self, request: &mut Request<'_, R>) -> Option<Outcome> {
+        let query = request.query;
         if query.edns.is_some_and(|edns| edns.version != 0) {
-            return Some(self.refuse(message, asking, rcode::BADVERS, ede::NONE));
+            return Some(self.refuse(request, rcode::BADVERS, ede::NONE));
         }
         // RFC 7873 section 5.2.2; without cookies the option is one that is not known.
         if query.edns.is_some_and(|edns| edns.cookie_is_malformed)
             && self.settings.cookies.is_some()
         {
-            return Some(self.refuse(message, asking, rcode::FORMERR.into(), ede::NONE));
+            return Some(self.refuse(request, rcode::FORMERR.into(), ede::NONE));
         }
         match query.qclass {
             class::IN => {}
-            class::CH => return Some(self.answer_chaos(asking, message)),
+            class::CH => return Some(self.answer_chaos(request)),
             _ => {
-                return Some(self.refuse(
-                    message,
-                    asking,
-                    rcode::REFUSED.into(),
-                    ede::NOT_SUPPORTED,
-                ));
+                return Some(self.refuse(request, rcode::REFUSED.into(), ede::NOT_SUPPORTED));
             }
         }
         // Zone transfers and the retired mailbox meta types (RFC 1035 section 3.2.3): nothing that a forwarder has.
         if (rtype::IXFR..rtype::ANY).contains(&query.qtype) {
-            return Some(self.refuse(message, asking, rcode::REFUSED.into(), ede::NOT_SUPPORTED));
+            return Some(self.refuse(request, rcode::REFUSED.into(), ede::NOT_SUPPORTED));
         }
         None
     }
@@ -50,10 +41,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     #[cold]
     pub(super) fn reject(
         &mut self,
-        turn: &Turn<'_>,
+        context: &Context<'_>,
         client: &Client<R>,
-        message: &mut [u8],
-        len: usize,
+        (message, len): (&mut [u8], usize),
         error: QueryError,
     ) -> Outcome {
         let (code, keep, cookie_only) = match error {
@@ -64,20 +54,20 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             QueryError::Reject { rcode, keep } => (rcode, keep, None),
             QueryError::CookieOnly(edns) => (rcode::FORMERR, HEADER_LEN, Some(edns)),
         };
-        match turn.policy.admit(client.address) {
+        match context.policy.admit(client.address) {
             Action::Drop | Action::Local => {
                 self.counters.count(Counter::AclDropped);
                 return Outcome::Silence;
             }
             Action::Allow => {
-                let given = cookie_only.and_then(|edns| self.give_cookie(turn, client, &edns));
+                let given = cookie_only.and_then(|edns| self.give_cookie(context, client, &edns));
                 if let Some((code, opt)) = given {
                     return write(message, HEADER_LEN, code, Some(&opt));
                 }
             }
             Action::Refuse => {}
         }
-        self.count_refusal(code);
+        count_refusal(self.counters, code);
         let opt = rejected_opt(&message[..len]).map(|dnssec_ok| OptReply {
             dnssec_ok,
             ..OptReply::default()
@@ -89,12 +79,12 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// ours any more (RFC 7873 section 5.4). `None`: we give no cookies.
     fn give_cookie(
         &self,
-        turn: &Turn<'_>,
+        context: &Context<'_>,
         client: &Client<R>,
         edns: &Edns,
     ) -> Option<(u8, OptReply)> {
         let (cookie, secret) = edns.cookie.zip(self.settings.cookies)?;
-        let checked = secret.check(&cookie, client.address, turn.unix_secs);
+        let checked = secret.check(&cookie, client.address, context.unix_secs);
         let mut opt = opt_reply(
             &ClientEdns {
                 dnssec_ok: edns.dnssec_ok,

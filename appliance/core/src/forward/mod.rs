@@ -1,7 +1,13 @@
 //! Forwarding: which upstream is asked, when the next one is, and who waits for what.
+//!
+//! ```text
+//!  pending ──► question ──► upstreams ──► tries ──► via
+//! ```
 
 mod letter_case;
 pub mod pending;
+pub mod question;
 pub mod slab;
+pub mod tries;
 pub mod upstreams;
 pub mod via;

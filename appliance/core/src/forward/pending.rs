@@ -1,23 +1,24 @@
 //! Questions in flight, and the clients that wait for them.
 
 mod lingering;
+mod waiting;
 
 pub use lingering::Lingering;
+pub use waiting::Waiting;
 
 pub use super::letter_case::LetterCase;
+use super::question::Question;
 use super::slab::Slab;
-use super::upstreams::Tried;
+use super::tries::Attempt;
 use super::via::Via;
 use crate::answer::{ChainStart, Key};
 use crate::dns::Name;
-use crate::limits::{ALIASES, CHASES, LINGERING, PENDING, TCP_MESSAGE_MAX, WAITERS};
+use crate::limits::{ALIASES, LINGERING, PENDING, SUB_QUESTIONS, TCP_MESSAGE_MAX, WAITERS};
 use crate::time::Instant;
 use core::cmp::Reverse;
+use heapless::Deque;
 use heapless::index_map::FnvIndexMap;
-use heapless::{Deque, Vec};
 
-/// Times that one question is sent upstream at most.
-pub const ATTEMPTS: usize = 6;
 /// Entries of the map of questions: twice the questions, so that probes stay short.
 const QUESTION_MAP: usize = (PENDING * 2).next_power_of_two();
 /// Buckets among which clients are spread to share the table fairly.
@@ -27,131 +28,39 @@ const CLIENT_SHARE: usize = 4;
 
 const _: () = assert!(QUESTION_MAP <= 65_536, "heapless maps hold 16-bit indices");
 
-/// A transaction with an upstream: this message by this way, which is its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// Which upstream.
-    pub upstream: u8,
-    /// The way that it went. `None`: no port could be had, and it never was sent.
-    pub via: Option<Via>,
-    /// The message ID.
-    pub id: u16,
-    /// When it was sent.
-    pub sent: Instant,
-    /// Whether an answer is still expected.
-    pub live: bool,
-    /// Whether the query carried EDNS.
-    pub edns: bool,
-    /// Whether the name was sent in random letter case, which has to come back.
-    pub random_case: bool,
-    /// It took longer than usual, or ICMP refused it, and was counted as a timeout of its upstream.
-    pub overdue: bool,
-    /// What came to its port from its upstream and was not its answer, so many times.
-    pub forged: u8,
-}
-
-/// A question in flight.
+/// A question that another one waits for: upstream is asked this one, and the other one is answered with what comes of it.
 #[derive(Clone, Debug)]
-pub struct Pending {
-    /// QNAME in lower case.
-    pub name: Name,
-    /// QTYPE.
-    pub qtype: u16,
-    /// DO.
-    pub dnssec_ok: bool,
-    /// CD.
-    pub checking_disabled: bool,
-    /// Keyed hash of the name.
-    pub name_hash: u64,
-    /// Group of upstreams.
-    pub group: u8,
-    /// When the first client asked.
-    pub started: Instant,
-    /// When the next upstream is asked.
-    pub next_try: Instant,
-    /// When all is given up.
-    pub give_up: Instant,
-    /// When those who wait get a stale answer, if there is one.
-    pub stale_at: Instant,
-    /// Transactions, the oldest first.
-    pub attempts: Vec<Attempt, ATTEMPTS>,
-    /// Upstreams that were asked.
-    pub tried: Tried,
-    /// The first of the list of waiting clients.
-    pub first_waiter: Option<u16>,
-    /// The response code of the worst answer so far that did not help, to be passed on if nothing better comes.
-    pub failure: Option<u8>,
-    /// The extended error that came with such an answer; `ede::NONE`: none did.
-    pub failure_ede: u16,
-    /// The letter case in which the name was sent upstream.
-    pub sent_case: LetterCase,
-    /// Upstreams that did not understand this question with EDNS.
-    pub without_edns: Tried,
-    /// Upstreams that lost the letter case of this question.
-    pub without_case: Tried,
-    /// The answer is known not to fit a datagram: it is fetched in a stream.
-    pub by_stream: bool,
-    /// The policy under which it was decided that upstream is asked.
-    pub generation: u32,
-    /// Fair share bucket of the client that asked first.
-    pub bucket: u8,
-    /// Its place among the chases, where its answer ended with an alias and the alias's target is asked for.
-    pub chase: Option<u16>,
-}
-
-/// A chain of aliases that ended without an answer: its last target is asked for, and the answer put behind it.
-#[derive(Clone, Debug)]
-pub struct Chase {
+pub struct SubQuestion {
     /// The name that is asked for, in lower case.
-    pub target: Name,
-    /// How often a target was asked for.
+    pub name: Name,
+    /// How many there were for the same question, this one included.
     pub steps: u8,
-    /// The chain so far.
-    pub chain: ChainStart,
+    /// What it is asked for.
+    pub reason: Reason,
 }
 
-impl Attempt {
-    /// Its source port, if it is a datagram's.
-    #[must_use]
-    pub fn port(&self) -> Option<u16> {
-        self.via.and_then(Via::port)
-    }
-
-    /// Whether it was asked in a stream.
-    #[must_use]
-    pub fn is_stream(&self) -> bool {
-        self.via.is_some_and(Via::is_stream)
-    }
+/// What a sub-question is asked for.
+#[derive(Clone, Debug)]
+pub enum Reason {
+    /// A chain of aliases ended at its name without an answer. The answer is put behind these.
+    Alias(ChainStart),
 }
 
-impl Pending {
-    /// When something has to be done.
+impl SubQuestion {
+    /// The type that is asked for on behalf of `question`.
     #[must_use]
-    pub fn wake(&self) -> Instant {
-        self.next_try.min(self.give_up).min(self.stale_at)
-    }
-
-    /// The cache key.
-    #[must_use]
-    pub fn key(&self) -> Key<'_> {
-        Key {
-            name: self.name.as_wire(),
-            qtype: self.qtype,
-            dnssec_ok: self.dnssec_ok,
-            checking_disabled: self.checking_disabled,
+    pub const fn qtype(&self, question: &Question) -> u16 {
+        match self.reason {
+            Reason::Alias(_) => question.qtype,
         }
     }
 
-    /// Keyed hash of the question: cache slot and table key.
+    /// The aliases that stand in front of its answer.
     #[must_use]
-    pub fn hash(&self) -> u64 {
-        self.key().hash_under(self.name_hash)
-    }
-
-    /// Whether any transaction may still be answered.
-    #[must_use]
-    pub fn has_live_attempt(&self) -> bool {
-        self.attempts.iter().any(|attempt| attempt.live)
+    pub const fn chain(&self) -> &ChainStart {
+        match &self.reason {
+            Reason::Alias(chain) => chain,
+        }
     }
 }
 
@@ -180,7 +89,7 @@ pub struct Waiter<R> {
     /// Its EDNS, if it had any.
     pub edns: Option<ClientEdns>,
     /// Its address is not proven by a cookie, so it gets no long answer over UDP.
-    pub is_unknown: bool,
+    pub lacks_cookie: bool,
     /// The letter case of its QNAME.
     pub case: LetterCase,
     /// Its fair share bucket.
@@ -219,22 +128,18 @@ pub enum PendingFull {
     Share,
 }
 
-/// A transaction cannot be noted: there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotBegun;
-
 /// The table of questions in flight. Full: the caller ends the [`victim`](Self::victim) and takes the new one.
 #[derive(Debug)]
 pub struct PendingTable<R> {
-    questions: Slab<Pending, PENDING>,
+    questions: Slab<Question, PENDING>,
     waiters: Slab<Waiter<R>, WAITERS>,
     /// QNAMEs of those who wait for what another name has.
     aliases: Slab<Name, ALIASES>,
-    chases: Slab<Chase, CHASES>,
+    subs: Slab<SubQuestion, SUB_QUESTIONS>,
     by_question: FnvIndexMap<u64, u16, QUESTION_MAP>,
     /// The oldest first. Full: the oldest makes room.
     lingering: Deque<Lingering, LINGERING>,
-    /// `Pending::wake` in milliseconds by index; 0: free. Kept apart so that looking for what is due stays cheap.
+    /// `Question::wake` in milliseconds by index; 0: free. Kept apart so that looking for what is due stays cheap.
     wakes: [u64; PENDING],
     /// Running number and bucket of each question by index; 0: free. Kept apart so that looking for the oldest stays cheap.
     ages: [u64; PENDING],
@@ -256,7 +161,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             questions: Slab::new(),
             waiters: Slab::new(),
             aliases: Slab::new(),
-            chases: Slab::new(),
+            subs: Slab::new(),
             by_question: FnvIndexMap::new(),
             lingering: Deque::new(),
             wakes: [0; PENDING],
@@ -290,25 +195,20 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     #[must_use]
     pub fn find(&self, hash: u64, key: &Key<'_>) -> Option<u16> {
         let index = *self.by_question.get(&hash)?;
-        let same = |pending: &&Pending| {
-            pending.name.as_wire() == key.name
-                && pending.qtype == key.qtype
-                && pending.dnssec_ok == key.dnssec_ok
-                && pending.checking_disabled == key.checking_disabled
-        };
-        self.questions.get(index).filter(same).map(|_| index)
+        let question = self.questions.get(index)?;
+        (question.key() == *key).then_some(index)
     }
 
     /// Takes on a question.
     ///
     /// # Errors
     /// There is no room.
-    pub fn insert(&mut self, pending: Pending) -> Result<u16, PendingFull> {
-        let (hash, bucket) = (pending.hash(), pending.bucket);
-        let wake = pending.wake();
+    pub fn insert(&mut self, question: Question) -> Result<u16, PendingFull> {
+        let (hash, bucket) = (question.hash(), question.bucket);
+        let wake = question.wake();
         let index = self
             .questions
-            .insert(pending)
+            .insert(question)
             .map_err(|_| PendingFull::Questions)?;
         // Cannot be full: the map has twice the entries of the table.
         let _ = self.by_question.insert(hash, index);
@@ -321,17 +221,23 @@ impl<R: Copy + PartialEq> PendingTable<R> {
 
     /// The question at `index`.
     #[must_use]
-    pub fn get(&self, index: u16) -> Option<&Pending> {
+    pub fn get(&self, index: u16) -> Option<&Question> {
         self.questions.get(index)
     }
 
-    /// Changes the question at `index` and keeps its deadlines known.
-    pub fn update<T>(&mut self, index: u16, change: impl FnOnce(&mut Pending) -> T) -> Option<T> {
-        let pending = self.questions.get_mut(index)?;
-        let result = change(pending);
-        let wake = pending.wake();
-        self.set_wake(index, wake);
-        Some(result)
+    /// The question at `index`, to be changed, and the sub-question that it waits for. Whoever changes its deadlines says so
+    /// to [`schedule`](Self::schedule).
+    pub fn get_mut(&mut self, index: u16) -> Option<(&mut Question, Option<&SubQuestion>)> {
+        let question = self.questions.get_mut(index)?;
+        let sub = question.sub.and_then(|place| self.subs.get(place));
+        Some((question, sub))
+    }
+
+    /// Notes the deadlines that the question at `index` has now.
+    pub fn schedule(&mut self, index: u16) {
+        if let Some(question) = self.questions.get(index) {
+            self.set_wake(index, question.wake());
+        }
     }
 
     fn set_wake(&mut self, index: u16, wake: Instant) {
@@ -339,86 +245,68 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         self.next_wake = self.next_wake.min(wake);
     }
 
-    /// Notes a transaction of the question at `index`.
-    ///
-    /// # Errors
-    /// There is no room.
-    pub fn begin(&mut self, index: u16, attempt: Attempt) -> Result<(), NotBegun> {
-        let pending = self.questions.get_mut(index).ok_or(NotBegun)?;
-        pending.attempts.push(attempt).map_err(|_| NotBegun)?;
-        pending.tried |= 1 << attempt.upstream;
-        Ok(())
-    }
-
-    /// The chain of aliases that the question at `index` follows.
+    /// The sub-question that the question at `index` waits for.
     #[must_use]
-    pub fn chase(&self, index: u16) -> Option<&Chase> {
-        self.chases.get(self.questions.get(index)?.chase?)
+    pub fn sub(&self, index: u16) -> Option<&SubQuestion> {
+        self.subs.get(self.questions.get(index)?.sub?)
     }
 
     /// The name that upstream is asked for.
     #[must_use]
     pub fn asked_name(&self, index: u16) -> Option<&Name> {
-        match self.chase(index) {
-            Some(chase) => Some(&chase.target),
-            None => self.questions.get(index).map(|pending| &pending.name),
+        match self.sub(index) {
+            Some(sub) => Some(&sub.name),
+            None => self.questions.get(index).map(|question| &question.name),
         }
     }
 
-    /// Makes the question at `index` one for `chase.target`, which nobody has been asked for yet. Whether there was room.
-    pub fn follow(&mut self, index: u16, chase: &Chase) -> bool {
-        let Some(pending) = self.questions.get_mut(index) else {
+    /// Makes the question at `index` wait for `sub`, of which nobody in `group` has been asked yet. Whether there was room.
+    pub fn wait_for(&mut self, index: u16, sub: &SubQuestion, group: u8) -> bool {
+        let Some(question) = self.questions.get_mut(index) else {
             return false;
         };
-        let place = pending.chase;
-        match place.and_then(|place| self.chases.get_mut(place)) {
-            Some(present) => present.clone_from(chase),
-            None => match self.chases.insert(chase.clone()) {
-                Ok(place) => pending.chase = Some(place),
+        match question.sub.and_then(|place| self.subs.get_mut(place)) {
+            Some(earlier) => earlier.clone_from(sub),
+            None => match self.subs.insert(sub.clone()) {
+                Ok(place) => question.sub = Some(place),
                 Err(_) => return false,
             },
         }
-        self.forget_attempts(index);
+        question.restart(group);
         true
     }
 
-    /// Makes the question at `index` one for `group`, which nobody has been asked yet.
+    /// Makes the question at `index` one that nobody in `group` has been asked yet, from `now` on.
     pub fn restart(&mut self, index: u16, group: u8, now: Instant) {
-        self.forget_attempts(index);
-        self.update(index, |pending| {
-            pending.group = group;
-            pending.next_try = now;
-        });
+        if let Some(question) = self.questions.get_mut(index) {
+            question.restart(group);
+            question.deadlines.next_try = now;
+            self.schedule(index);
+        }
     }
 
-    fn forget_attempts(&mut self, index: u16) {
-        let Some(pending) = self.questions.get_mut(index) else {
-            return;
-        };
-        pending.attempts.clear();
-        (pending.tried, pending.without_edns, pending.without_case) = (0, 0, 0);
-        pending.by_stream = false;
-    }
-
-    /// The live transaction on the stream in `slot`, which has one question at a time.
+    /// The live transaction that went this way, which was opened for the question at `index`; a stream has one question, which
+    /// is looked for.
     #[must_use]
-    pub fn by_stream(&self, slot: u16) -> Option<(u16, Attempt)> {
-        let via = Some(Via::Stream { slot });
-        self.questions.iter().find_map(|(index, pending)| {
-            let mut attempts = pending.attempts.iter();
-            let attempt = attempts.find(|attempt| attempt.live && attempt.via == via)?;
-            Some((index, *attempt))
-        })
+    pub fn attempt_by(&self, via: Via, index: u16) -> Option<(u16, Attempt)> {
+        let live = |question: &Question| question.tries.by(via).filter(|one| one.live).copied();
+        match via {
+            // A port's name may be another question's by now, or nobody's.
+            Via::Datagram { .. } => Some((index, live(self.questions.get(index)?)?)),
+            Via::Stream { .. } => self
+                .questions
+                .iter()
+                .find_map(|(index, question)| Some((index, live(question)?))),
+        }
     }
 
     /// Whether this client waits for the question at `index` already: a datagram that comes again while its client waits
     /// is not put in twice. A stream repeats nothing by itself, and every query on it is owed an answer.
     #[must_use]
     pub fn is_joined(&self, index: u16, waiter: &Waiter<R>, alias: Option<&Name>) -> bool {
-        let Some(pending) = self.questions.get(index) else {
-            return false;
-        };
-        !waiter.is_tcp() && self.is_waiting(pending.first_waiter, waiter, alias)
+        let question = self.questions.get(index);
+        let first = question.and_then(|question| question.first_waiter);
+        !waiter.is_tcp() && self.is_waiting(first, waiter, alias)
     }
 
     /// Whether one more client of this bucket can wait, for an alias or not.
@@ -467,7 +355,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         alias: Option<&Name>,
     ) -> Result<(), PendingFull> {
         self.room(waiter.bucket, alias.is_some())?;
-        let Some(pending) = self.questions.get_mut(index) else {
+        let Some(question) = self.questions.get_mut(index) else {
             return Err(PendingFull::Questions);
         };
         // Neither is full: there was room.
@@ -481,7 +369,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         };
         let links = Links {
             alias,
-            next: pending.first_waiter,
+            next: question.first_waiter,
         };
         let bucket = usize::from(waiter.bucket);
         let waiter = Waiter { links, ..waiter };
@@ -489,7 +377,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             .waiters
             .insert(waiter)
             .map_err(|_| PendingFull::Waiters)?;
-        pending.first_waiter = Some(at);
+        question.first_waiter = Some(at);
         self.waiting[bucket] += 1;
         Ok(())
     }
@@ -508,52 +396,32 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         false
     }
 
-    /// Takes one waiting client off the question at `index`, with its QNAME where that is another one.
-    pub fn pop_waiter(&mut self, index: u16) -> Option<(Waiter<R>, Option<Name>)> {
-        self.pop_waiter_that(index, |_| true)
-    }
-
-    /// Takes one waiting client that is `wanted` off the question at `index`.
-    pub fn pop_waiter_that(
-        &mut self,
-        index: u16,
-        wanted: impl Fn(&Waiter<R>) -> bool,
-    ) -> Option<(Waiter<R>, Option<Name>)> {
-        let pending = self.questions.get_mut(index)?;
-        let mut before = None;
-        let mut at = pending.first_waiter?;
-        // Bound: the list is made of distinct entries of `waiters`.
-        while !wanted(self.waiters.get(at)?) {
-            before = Some(at);
-            at = self.waiters.get(at)?.links.next?;
-        }
-        let waiter = self.waiters.remove(at)?;
-        match before.and_then(|before| self.waiters.get_mut(before)) {
-            Some(before) => before.links.next = waiter.links.next,
-            None => pending.first_waiter = waiter.links.next,
-        }
-        self.waiting[usize::from(waiter.bucket)] -= 1;
-        let alias = waiter
-            .links
-            .alias
-            .and_then(|alias| self.aliases.remove(alias));
-        Some((waiter, alias))
+    /// Those who wait for the question at `index`.
+    pub fn waiting(&mut self, index: u16) -> Option<Waiting<'_, R>> {
+        Some(Waiting {
+            question: self.questions.get_mut(index)?,
+            waiters: &mut self.waiters,
+            aliases: &mut self.aliases,
+            counts: &mut self.waiting,
+        })
     }
 
     /// Ends a question. Clients that still wait are forgotten.
     pub fn remove(&mut self, index: u16) {
-        while self.pop_waiter(index).is_some() {}
-        let Some(pending) = self.questions.remove(index) else {
+        if let Some(mut waiting) = self.waiting(index) {
+            while waiting.pop().is_some() {}
+        }
+        let Some(question) = self.questions.remove(index) else {
             return;
         };
-        let hash = pending.hash();
+        let hash = question.hash();
         if self.by_question.get(&hash) == Some(&index) {
             self.by_question.remove(&hash);
         }
-        if let Some(place) = pending.chase {
-            self.chases.remove(place);
+        if let Some(place) = question.sub {
+            self.subs.remove(place);
         }
-        self.held[usize::from(pending.bucket)] -= 1;
+        self.held[usize::from(question.bucket)] -= 1;
         self.wakes[usize::from(index)] = 0;
         self.ages[usize::from(index)] = 0;
     }
@@ -573,30 +441,33 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     /// `but`.
     #[must_use]
     pub fn waited_victim(&self, but: Option<u16>) -> Option<u16> {
-        let is_waited = |(index, pending): &(u16, &Pending)| {
-            pending.first_waiter.is_some() && Some(*index) != but
-        };
+        let is_waited =
+            |(index, question): &(u16, &Question)| question.has_waiters() && Some(*index) != but;
         let questions = self.questions.iter().filter(is_waited);
         questions
-            .max_by_key(|(index, pending)| {
-                let held = self.held[usize::from(pending.bucket)];
+            .max_by_key(|(index, question)| {
+                let held = self.held[usize::from(question.bucket)];
                 (held, Reverse(self.ages[usize::from(*index)]))
             })
             .map(|(index, _)| index)
     }
 
-    /// The question that makes room for another one's chain of aliases, by the same rule.
+    /// The question that makes room for another one's sub-question, by the same rule.
     #[must_use]
-    pub fn chase_victim(&self) -> Option<u16> {
-        let chases = || {
+    pub fn sub_victim(&self) -> Option<u16> {
+        let waiting = || {
             let questions = self.questions.iter();
-            questions.filter(|(_, pending)| pending.chase.is_some())
+            questions.filter(|(_, question)| question.has_sub())
         };
-        let held = |bucket| chases().filter(|(_, other)| other.bucket == bucket).count();
-        chases()
-            .max_by_key(|(index, pending)| {
+        let held = |bucket| {
+            waiting()
+                .filter(|(_, other)| other.bucket == bucket)
+                .count()
+        };
+        waiting()
+            .max_by_key(|(index, question)| {
                 (
-                    held(pending.bucket),
+                    held(question.bucket),
                     Reverse(self.ages[usize::from(*index)]),
                 )
             })

@@ -1,6 +1,6 @@
 //! The upstream servers: how long each one usually takes, which one is silent, whom to ask next.
 
-use super::pending::Attempt;
+use super::tries::{Attempt, ServerSet, has};
 use crate::limits::UPSTREAMS;
 use crate::time::Instant;
 use core::net::SocketAddr;
@@ -84,19 +84,19 @@ impl Faults {
         self.count == FAULTS
     }
 
-    const fn are_its_own(&self) -> bool {
+    const fn is_blamed(&self) -> bool {
         self.count >= FAULTS
     }
 }
 
 /// Something that an upstream was found not to understand. It is tried again after a while.
 #[derive(Clone, Copy, Debug, Default)]
-struct Ability {
+struct Capability {
     faults: Faults,
     again_at: Instant,
 }
 
-impl Ability {
+impl Capability {
     fn is_there(&self, now: Instant) -> bool {
         now >= self.again_at
     }
@@ -117,7 +117,7 @@ impl Ability {
 
 /// A query whose question was answered by another server before its own answer came.
 #[derive(Clone, Copy, Debug)]
-struct Overtaken {
+struct Superseded {
     port: u16,
     id: u16,
     sent: Instant,
@@ -137,18 +137,18 @@ pub struct Upstream {
     probe_at: Instant,
     probe_wait_ms: u64,
     measured_at: Instant,
-    edns: Ability,
+    edns: Capability,
     /// Until when it counts that it has answered with EDNS: it does not drop such queries.
     edns_heard_until: Instant,
     /// When that was sent what it answered first without EDNS, since it has last answered with it.
     plain_since: Option<Instant>,
-    letter_case: Ability,
-    overtaken: Option<Overtaken>,
+    letter_case: Capability,
+    superseded: Option<Superseded>,
 }
 
 impl Upstream {
     const fn new(config: UpstreamConfig) -> Self {
-        const ABLE: Ability = Ability {
+        const ABLE: Capability = Capability {
             faults: Faults { count: 0, last: 0 },
             again_at: Instant::from_millis(0),
         };
@@ -164,7 +164,7 @@ impl Upstream {
             edns_heard_until: Instant::from_millis(0),
             plain_since: None,
             letter_case: ABLE,
-            overtaken: None,
+            superseded: None,
         }
     }
 
@@ -190,7 +190,7 @@ impl Upstream {
     /// Whether it has not answered for a while.
     #[must_use]
     pub const fn is_silent(&self) -> bool {
-        self.timeouts.are_its_own()
+        self.timeouts.is_blamed()
     }
 
     /// Whether it is asked with an OPT record: the config wants that, and it answers such queries, as far as is known (RFC
@@ -263,14 +263,14 @@ impl Upstream {
 
     /// Its answer is no longer waited for, but still measured. One such query is remembered at a time; it counts as a
     /// timeout when the next one comes and it is overdue.
-    fn overtaken(&mut self, query: Overtaken, now: Instant) {
-        if let Some(earlier) = self.overtaken {
+    fn superseded(&mut self, query: Superseded, now: Instant) {
+        if let Some(earlier) = self.superseded {
             if now.millis_since(earlier.sent) < u64::from(self.retry_ms()) {
                 return;
             }
             self.timed_out(earlier.question, now);
         }
-        self.overtaken = Some(query);
+        self.superseded = Some(query);
     }
 }
 
@@ -283,10 +283,6 @@ pub struct TooManyUpstreams;
 pub struct Upstreams {
     list: Vec<Upstream, UPSTREAMS>,
 }
-
-/// Servers that were asked already, a bit each.
-pub type Tried = u32;
-const _: () = assert!(UPSTREAMS <= Tried::BITS as usize);
 
 impl Upstreams {
     /// None.
@@ -345,7 +341,7 @@ impl Upstreams {
 
     /// Whom to ask next in `group`: servers that answer before silent ones, untried before tried ones.
     #[must_use]
-    pub fn pick(&self, group: u8, tried: Tried) -> Option<u8> {
+    pub fn pick(&self, group: u8, tried: ServerSet) -> Option<u8> {
         let strategy = self.strategy(group);
         let members = || {
             self.list
@@ -353,7 +349,7 @@ impl Upstreams {
                 .enumerate()
                 .filter(move |(_, upstream)| upstream.config.group == group)
         };
-        let untried = |index: usize| tried & (1 << index) == 0;
+        let untried = |index: usize| !has(tried, index as u8);
         let best = |candidates: &mut dyn Iterator<Item = (usize, &Upstream)>| -> Option<u8> {
             match strategy {
                 Strategy::Ordered => candidates.next(),
@@ -387,10 +383,10 @@ impl Upstreams {
 
     /// A server of `group` that is to be asked beside those that were `tried`, so that it costs no client anything: a
     /// silent one that may be back, or one that may have become the fastest. Its next turn comes later.
-    pub fn probe(&mut self, group: u8, tried: Tried, now: Instant) -> Option<u8> {
+    pub fn probe(&mut self, group: u8, tried: ServerSet, now: Instant) -> Option<u8> {
         let mut servers = self.list.iter_mut().enumerate();
         let (index, upstream) = servers.find(|(index, upstream)| {
-            upstream.config.group == group && tried & (1 << index) == 0 && upstream.wants_probe(now)
+            upstream.config.group == group && !has(tried, *index as u8) && upstream.wants_probe(now)
         })?;
         upstream.probed(now);
         Some(index as u8)
@@ -442,41 +438,46 @@ impl Upstreams {
         }
     }
 
-    /// Notes whether the server repeated the letter case of the question.
-    pub fn repeated_case(&mut self, index: u8, did: bool, question: u64, now: Instant) {
-        match self.get_mut(index) {
-            Some(upstream) if did => upstream.letter_case.worked(),
-            Some(upstream) => upstream.letter_case.failed(question, now),
-            None => {}
+    /// Notes that the server repeated the letter case of the question.
+    pub fn kept_case(&mut self, index: u8) {
+        if let Some(upstream) = self.get_mut(index) {
+            upstream.letter_case.worked();
+        }
+    }
+
+    /// Notes that the server did not repeat the letter case of this question.
+    pub fn lost_case(&mut self, index: u8, question: u64, now: Instant) {
+        if let Some(upstream) = self.get_mut(index) {
+            upstream.letter_case.failed(question, now);
         }
     }
 
     /// Notes that the answer to `attempt` at the question with this hash is no longer waited for.
-    pub fn overtaken(&mut self, attempt: &Attempt, question: u64, now: Instant) {
+    pub fn superseded(&mut self, attempt: &Attempt, question: u64, now: Instant) {
         let Attempt { id, sent, .. } = *attempt;
         if let Some(upstream) = self.get_mut(attempt.upstream)
             && let Some(port) = attempt.port()
         {
-            let query = Overtaken {
+            let query = Superseded {
                 port,
                 id,
                 sent,
                 question,
             };
-            upstream.overtaken(query, now);
+            upstream.superseded(query, now);
         }
     }
 
     /// Measures an answer that nobody waits for any more. Whether it is one.
-    pub fn late(&mut self, port: u16, id: u16, from: SocketAddr, now: Instant) -> bool {
+    pub fn measure_late(&mut self, (port, id): (u16, u16), from: SocketAddr, now: Instant) -> bool {
         let Some((upstream, query)) = self.list.iter_mut().find_map(|upstream| {
-            let query = upstream.overtaken?;
+            let query = upstream.superseded?;
             let same = query.port == port && query.id == id;
             (same && upstream.config.is_at(from)).then_some((upstream, query))
         }) else {
             return false;
         };
-        upstream.overtaken = None;
+        upstream.superseded = None;
         upstream.answered(now.millis_since(query.sent), now);
         true
     }

@@ -134,7 +134,7 @@ fn begin_chase(world: &mut World<'_>, route: Route, owner: &str) {
 fn where_all_places_are_taken_the_oldest_chase_of_who_has_most_ends() {
     with_world(Settings::DEFAULT, |world| {
         begin_chase(world, 7, "patient.test.");
-        for number in 1..crate::limits::CHASES {
+        for number in 1..crate::limits::SUB_QUESTIONS {
             begin_chase(world, 1, &format!("n{number}.test."));
         }
         assert!(world.effects.replies.is_empty(), "every place is used");
@@ -167,10 +167,13 @@ fn where_all_places_are_taken_the_oldest_chase_of_who_has_most_ends() {
 fn chains_end_after_eight_targets_and_places_are_given_back() {
     with_world(Settings::DEFAULT, |world| {
         for round in 0..3 {
-            for number in 0..crate::limits::CHASES {
+            for number in 0..crate::limits::SUB_QUESTIONS {
                 begin_chase(world, 1, &format!("n{number}.r{round}.test."));
             }
-            assert_eq!(world.effects.replies.len(), round * crate::limits::CHASES);
+            assert_eq!(
+                world.effects.replies.len(),
+                round * crate::limits::SUB_QUESTIONS
+            );
             world.pass(5_000);
             assert_eq!(world.engine.in_flight(), 0);
         }

@@ -243,8 +243,8 @@ pub(super) fn with_options(message: &Message, version: u8, size: u16, options: &
 }
 
 impl<'a> World<'a> {
-    pub fn turn<'p>(now: Instant, policy: &'p Policy<'p>) -> Turn<'p> {
-        Turn {
+    pub fn context<'p>(now: Instant, policy: &'p Policy<'p>) -> Context<'p> {
+        Context {
             now,
             unix_secs: 1_700_000_000 + (now.millis() / 1000) as u32,
             policy,
@@ -267,10 +267,9 @@ impl<'a> World<'a> {
         };
         let mut buffer = vec![0xa5; room];
         buffer[..bytes.len()].copy_from_slice(bytes);
-        let turn = Self::turn(self.now, &self.policy);
-        let outcome = self
-            .engine
-            .query(&turn, client, &mut buffer, bytes.len(), &mut self.effects);
+        let context = Self::context(self.now, &self.policy);
+        let call = &mut context.call(&mut self.effects);
+        let outcome = self.engine.query(call, client, &mut buffer, bytes.len());
         if let Outcome::Reply(len) = outcome {
             buffer.truncate(len);
         }
@@ -351,9 +350,9 @@ impl<'a> World<'a> {
             question: question.unwrap_or(u16::MAX),
             from,
         };
-        let turn = Self::turn(self.now, &self.policy);
-        let effects = &mut self.effects;
-        self.engine.response(&turn, origin, message, effects);
+        let context = Self::context(self.now, &self.policy);
+        let call = &mut context.call(&mut self.effects);
+        self.engine.response(call, &origin, message);
     }
 
     /// ICMP says that the question that was asked as `nth` did not arrive, and quotes so much of it.
@@ -363,9 +362,9 @@ impl<'a> World<'a> {
         let Some((port, question)) = opened else {
             return;
         };
-        let turn = Self::turn(self.now, &self.policy);
-        let effects = &mut self.effects;
-        self.engine.unreachable(&turn, port, question, id, effects);
+        let context = Self::context(self.now, &self.policy);
+        let call = &mut context.call(&mut self.effects);
+        self.engine.unreachable(call, (port, question), id);
     }
 
     /// The stream that was opened last ends.
@@ -373,8 +372,8 @@ impl<'a> World<'a> {
         let Via::Stream { slot } = self.effects.asked.last().unwrap().via else {
             panic!("asked in a datagram");
         };
-        let turn = Self::turn(self.now, &self.policy);
-        self.engine.lost(&turn, slot, &mut self.effects);
+        let context = Self::context(self.now, &self.policy);
+        self.engine.lost(&mut context.call(&mut self.effects), slot);
     }
 
     pub fn pass(&mut self, millis: u64) {
@@ -393,8 +392,8 @@ impl<'a> World<'a> {
     }
 
     fn timeout(&mut self) {
-        let turn = Self::turn(self.now, &self.policy);
-        self.engine.timeout(&turn, &mut self.effects);
+        let context = Self::context(self.now, &self.policy);
+        self.engine.timeout(&mut context.call(&mut self.effects));
     }
 
     pub fn last_reply(&self) -> Message {

@@ -1,9 +1,8 @@
 //! Datagrams that may still be answered, and those of them that nobody waits for any more.
 
-use super::{ATTEMPTS, Attempt, PendingTable};
+use super::{Attempt, PendingTable};
 use crate::forward::upstreams::UpstreamConfig;
 use crate::time::Instant;
-use heapless::Vec;
 
 /// A datagram that nobody waits for any more. Its port is open for a while.
 #[derive(Clone, Copy, Debug)]
@@ -19,25 +18,11 @@ pub struct Lingering {
 }
 
 impl<R: Copy + PartialEq> PendingTable<R> {
-    /// Those attempts of the question at `index` that a datagram may still answer. None of them is taken any more.
-    pub fn take_live_ports(&mut self, index: u16) -> Vec<Attempt, ATTEMPTS> {
-        let mut taken = Vec::new();
-        if let Some(pending) = self.questions.get_mut(index) {
-            let live = |attempt: &&mut Attempt| attempt.live && attempt.port().is_some();
-            for attempt in pending.attempts.iter_mut().filter(live) {
-                // Cannot be full: it holds as many.
-                let _ = taken.push(*attempt);
-                attempt.live = false;
-            }
-        }
-        taken
-    }
-
     /// The datagram that has waited for its answer for longest, and its question.
     #[must_use]
     pub fn oldest_datagram(&self) -> Option<(u16, Attempt)> {
-        let waiting = self.questions.iter().flat_map(|(index, pending)| {
-            let attempts = pending.attempts.iter();
+        let waiting = self.questions.iter().flat_map(|(index, question)| {
+            let attempts = question.tries.as_slice().iter();
             let waits = |attempt: &&Attempt| attempt.live && attempt.port().is_some();
             attempts.filter(waits).map(move |attempt| (index, *attempt))
         });

@@ -1,33 +1,21 @@
 //! The table of questions in flight: places, shares, deadlines.
 
 use super::*;
+use crate::forward::question::{Deadlines, Stage};
+use crate::forward::tries::ATTEMPTS;
 use crate::forward::upstreams::UpstreamConfig;
 
-fn pending(number: u64, bucket: u8) -> Pending {
-    let at = Instant::from_millis(1_000 + number);
-    Pending {
-        name: Name::ROOT,
-        qtype: number as u16,
-        dnssec_ok: false,
-        checking_disabled: false,
-        name_hash: number,
-        group: 0,
-        started: at,
-        next_try: at,
+fn pending(number: u64, bucket: u8) -> Question {
+    let deadlines = Deadlines {
+        next_try: Instant::from_millis(1_000 + number),
+        stale: Instant::FAR_FUTURE,
         give_up: Instant::from_millis(10_000),
-        stale_at: Instant::FAR_FUTURE,
-        attempts: Vec::new(),
-        tried: 0,
-        first_waiter: None,
-        failure: None,
-        failure_ede: crate::dns::edns::ede::NONE,
-        sent_case: LetterCase::LOWER,
-        without_edns: 0,
-        without_case: 0,
-        by_stream: false,
-        chase: None,
-        generation: 0,
+    };
+    Question {
+        qtype: number as u16,
+        name_hash: number,
         bucket,
+        ..Question::new(Name::ROOT, Stage::Asking, deadlines)
     }
 }
 
@@ -38,7 +26,7 @@ fn waiter(route: u32, id: u16) -> Waiter<u32> {
         flags: 0,
         limit: 512,
         edns: None,
-        is_unknown: false,
+        lacks_cookie: false,
         case: LetterCase::LOWER,
         bucket: route as u8,
         links: Links::default(),
@@ -82,15 +70,19 @@ fn what_is_put_in_is_found_and_freed() {
         overdue: false,
         forged: 0,
     };
+    let (question, sub) = table.get_mut(index).expect("in flight");
+    assert!(sub.is_none());
     for _ in 0..ATTEMPTS {
-        assert_eq!(table.begin(index, attempt), Ok(()));
+        assert!(!question.tries.is_full());
+        question.tries.push(attempt);
     }
-    assert_eq!(
-        table.begin(index, attempt),
-        Err(NotBegun),
-        "no more than that"
-    );
-    assert_eq!(table.by_stream(1).map(|(index, _)| index), Some(index));
+    assert!(question.tries.is_full());
+    question.tries.push(attempt);
+    let attempts = question.tries.as_slice();
+    assert_eq!(attempts.len(), ATTEMPTS, "no more than that");
+    assert_eq!(question.tries.asked(), 1 << 3);
+    let via = Via::Stream { slot: 1 };
+    assert_eq!(table.attempt_by(via, u16::MAX), Some((index, attempt)));
     for id in 0..3 {
         table.join(index, waiter(5, id), None).expect("room");
     }
@@ -103,7 +95,10 @@ fn what_is_put_in_is_found_and_freed() {
     assert_eq!((table.waiters.len(), table.aliases.len()), (4, 1));
     table.remove(index);
     assert_eq!(
-        (table.find(key.hash_under(7), &key), table.by_stream(1)),
+        (
+            table.find(key.hash_under(7), &key),
+            table.attempt_by(via, u16::MAX)
+        ),
         (None, None)
     );
     assert_eq!((table.waiters.len(), table.aliases.len()), (0, 0));
@@ -161,7 +156,9 @@ fn due_names_each_question_once_its_time_has_come() {
     assert_eq!(table.due(Instant::from_millis(1_000)), None);
     assert_eq!(table.next_wake(), Instant::from_millis(1_001));
     assert_eq!(table.due(Instant::from_millis(1_001)), Some(1));
-    table.update(1, |pending| pending.next_try = Instant::FAR_FUTURE);
+    let (question, _) = table.get_mut(1).expect("in flight");
+    question.deadlines.next_try = Instant::FAR_FUTURE;
+    table.schedule(1);
     assert_eq!(table.due(Instant::from_millis(1_001)), None);
     assert_eq!(table.due(Instant::from_millis(1_005)), Some(0));
     table.remove(0);

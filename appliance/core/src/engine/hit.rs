@@ -1,8 +1,9 @@
 //! Answers from the cache that policy need not be asked about again.
 
-use super::query::{Asking, Freshness, freshness, reply_to};
-use super::{CacheAccess, Engine, Outcome, Turn};
-use crate::answer::{Ttl, render};
+use super::lookup::{Freshness, freshness};
+use super::query::{Request, reply_to};
+use super::{CacheAccess, Context, Engine, Outcome};
+use crate::answer::{Key, Ttl, render};
 use crate::cache::Found;
 use crate::counters::Counter;
 
@@ -21,16 +22,16 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Answers what is fresh in the cache and was kept under this very policy. The question was asked for under it then,
     /// so policy had nothing to say but to forward it, and would say the same again: names in local data and in lists are
     /// not looked for.
-    pub(super) fn answer_known(
+    pub(super) fn answer_from_same_policy(
         &mut self,
-        turn: &Turn<'_>,
+        context: &Context<'_>,
         name_hash: u64,
-        asking: &Asking<'_, R>,
-        message: &mut [u8],
+        request: &mut Request<'_, R>,
     ) -> Known {
         let settings = &self.settings;
-        let rotation = self.turn.wrapping_add(1);
-        let key = asking.key();
+        let rotation = self.rotation.wrapping_add(1);
+        // No alias is known yet: that is policy's to say.
+        let key = Key::of(request.query);
         let hash = key.hash_under(name_hash);
         let found = self.cache.with_shard(hash, |shard| {
             let Some(Found { head, body }) = shard.find(hash, &key) else {
@@ -44,27 +45,26 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                     Known::Nothing
                 });
             };
-            if head.generation != turn.policy.generation {
+            if head.generation != context.policy.generation {
                 return Err(Known::Something);
             }
             let Freshness::Fresh {
                 age_secs,
                 aging: false,
-            } = freshness(&head, turn.now, settings)
+            } = freshness(&head, context.now, settings)
             else {
                 return Err(Known::Something);
             };
-            let ttl = Ttl::Aged(age_secs);
-            let mut reply = reply_to(asking, &head, ttl, head.ede, message.len());
+            let mut reply = reply_to(request, &head, Ttl::Aged(age_secs), head.ede);
             reply.rotate = if settings.rotate { rotation } else { 0 };
-            let end = asking.query.question_end;
-            Ok(render(message, end, &head, body, &reply))
+            let end = request.query.question_end;
+            Ok(render(request.message, end, &head, body, &reply))
         });
         let (len, truncated) = match found {
             Ok(rendered) => rendered,
             Err(known) => return known,
         };
-        self.turn = rotation;
+        self.rotation = rotation;
         self.counters.count(Counter::CacheHits);
         if truncated {
             self.counters.count(Counter::TruncatedGiven);

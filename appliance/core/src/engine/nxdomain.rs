@@ -8,11 +8,9 @@
 //!
 //! Denial and mark are kept under [`Key::of_name`]; the mark under the one without flags.
 
-use super::query::{Asking, Freshness, freshness, reply_to};
-use super::{CacheAccess, Engine, Outcome, Turn};
-use crate::answer::{Head, Key, Ttl, render};
+use super::query::Request;
+use crate::answer::{Head, Key};
 use crate::cache::{Found, Shard};
-use crate::counters::Counter;
 use crate::dns::edns::ede;
 use crate::dns::{rcode, rtype};
 use crate::time::Instant;
@@ -63,8 +61,7 @@ fn is_marked(shard: &Shard, name_hash: u64, key: &Key<'_>, now: Instant) -> bool
 /// of the name. A mark holds as long as the longest denial, for `mark_secs`.
 pub(super) fn note_existence(
     shard: &mut Shard,
-    name_hash: u64,
-    key: &Key<'_>,
+    (name_hash, key): (u64, &Key<'_>),
     (head, body): (&Head, &[u8]),
     mark_secs: u32,
 ) {
@@ -99,42 +96,21 @@ pub(super) fn note_existence(
     }
 }
 
-impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Answers a question of which nothing is known but that its name does not exist. `None`: that is not known either. A
-    /// DS is asked of somebody else than the other types (RFC 4035 section 3.1.4.1), who has not denied it.
-    pub(super) fn answer_nonexistent(
-        &mut self,
-        turn: &Turn<'_>,
-        name_hash: u64,
-        asking: &Asking<'_, R>,
-        message: &mut [u8],
-    ) -> Option<Outcome> {
-        if asking.query.qtype == rtype::DS || asking.target.is_some() {
-            return None;
-        }
-        let settings = &self.settings;
-        let key = asking.key();
-        let denial = key.of_name();
-        let hash = denial.hash_under(name_hash);
-        let (len, truncated) = self.cache.with_shard(hash, |shard| {
-            if shows_name(shard, name_hash, key) {
-                return None;
-            }
-            let Found { head, body } = shard.find(hash, &denial)?;
-            let Freshness::Fresh { age_secs, .. } = freshness(&head, turn.now, settings) else {
-                return None;
-            };
-            if head.generation != turn.policy.generation || !denies_name(&head) {
-                return None;
-            }
-            let reply = reply_to(asking, &head, Ttl::Aged(age_secs), head.ede, message.len());
-            let end = asking.query.question_end;
-            Some(render(message, end, &head, body, &reply))
-        })?;
-        self.counters.count(Counter::CacheHits);
-        if truncated {
-            self.counters.count(Counter::TruncatedGiven);
-        }
-        Some(Outcome::Reply(len))
+/// What is kept for all types of the name in question, where it says that the name does not exist, and nothing shows that it
+/// does. A DS is asked of somebody else than the other types (RFC 4035 section 3.1.4.1), who has not denied it.
+pub(super) fn denial_of<'s, R>(
+    shard: &'s mut Shard,
+    name_hash: u64,
+    request: &Request<'_, R>,
+) -> Option<Found<'s>> {
+    if request.query.qtype == rtype::DS || request.target.is_some() {
+        return None;
     }
+    let key = request.key();
+    if shows_name(shard, name_hash, key) {
+        return None;
+    }
+    let denial = key.of_name();
+    let found = shard.find(denial.hash_under(name_hash), &denial)?;
+    denies_name(&found.head).then_some(found)
 }

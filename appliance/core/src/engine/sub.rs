@@ -1,0 +1,101 @@
+//! Answers that are not whole without that of another question: it is asked, and the client gets one whole answer.
+//!
+//! The one case so far is an answer that ends with an alias. A resolver follows aliases to their end (RFC 1034 section
+//! 4.3.1); an upstream that is no resolver, or that knows the alias only, does not. The chain is cached and checked by policy
+//! as if it had come in one answer.
+
+use super::ask::Rest;
+use super::{CacheAccess, Call, Effects, Engine, group_of};
+use crate::answer::{Answer, CHASE_BYTES, ChainStart};
+use crate::counters::Counter;
+use crate::dns::record::Records;
+use crate::dns::{Name, rtype};
+use crate::forward::pending::{Reason, SubQuestion};
+use crate::forward::question::{Event, STEPS_MAX};
+use heapless::Vec;
+
+impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
+    /// Asks for what the alias at the end of `answer` leads to. Whether the question goes on, or has failed; if not, the
+    /// client gets the answer as it is: its target is nothing that upstream is asked for, or its chain is too long.
+    pub(super) fn follow<E: Effects<R>>(
+        &mut self,
+        call: &mut Call<'_, E>,
+        index: u16,
+        answer: &Answer,
+    ) -> bool {
+        let pending = &self.tables.pending;
+        let Some(question) = pending.get(index) else {
+            return false;
+        };
+        let steps = 1 + pending.sub(index).map_or(0, |sub| sub.steps);
+        let message = &self.tables.scratch[..answer.body_end];
+        let target = last_target(message, answer);
+        let policy = call.context.policy;
+        let asked = target.and_then(|name| Some((name, group_of(policy, &name, question.qtype)?)));
+        let Some((name, group)) = asked else {
+            return false;
+        };
+        let chain = chain_start(message, answer);
+        if chain.is_none() && steps <= STEPS_MAX {
+            return false;
+        }
+        let rest = self.advance(call, index, Event::Incomplete { steps });
+        if let (Rest::Ask, Some(chain)) = (rest, chain) {
+            let sub = SubQuestion {
+                name,
+                steps,
+                reason: Reason::Alias(chain),
+            };
+            self.ask_sub(call, index, &sub, group);
+        }
+        true
+    }
+
+    /// Asks `sub` instead of the question itself. All places are taken: the oldest such question of the client that has the
+    /// most ends for it, as questions do.
+    fn ask_sub<E: Effects<R>>(
+        &mut self,
+        call: &mut Call<'_, E>,
+        index: u16,
+        sub: &SubQuestion,
+        group: u8,
+    ) {
+        self.let_go(call.context.now, index, call.effects);
+        if !self.tables.pending.wait_for(index, sub, group) {
+            self.counters.count(Counter::PendingFull);
+            let victim = self.tables.pending.sub_victim();
+            self.end_for_room(call, victim);
+            if !self.tables.pending.wait_for(index, sub, group) {
+                return self.go_on(call, index, Event::NoRoom);
+            }
+        }
+        self.begin(call, index);
+    }
+}
+
+/// The target of the last alias, in lower case.
+fn last_target(message: &[u8], answer: &Answer) -> Option<Name> {
+    let records = Records::new(message, answer.body_at, usize::from(answer.head.answers));
+    let aliases = records
+        .flatten()
+        .filter(|record| record.rtype == rtype::CNAME);
+    let (target, _) = Name::parse(message, aliases.last()?.rdata_at).ok()?;
+    Some(target.to_lower())
+}
+
+/// The answer section. `None`: it is longer than [`CHASE_BYTES`].
+fn chain_start(message: &[u8], answer: &Answer) -> Option<ChainStart> {
+    let records = Records::new(message, answer.body_at, usize::from(answer.head.answers)).flatten();
+    let (mut end, mut ttl_secs) = (answer.body_at, u32::MAX);
+    for record in records {
+        end = record.end;
+        ttl_secs = ttl_secs.min(record.ttl_secs);
+    }
+    let body: Vec<u8, CHASE_BYTES> = Vec::from_slice(message.get(answer.body_at..end)?).ok()?;
+    Some(ChainStart {
+        answers: answer.head.answers,
+        ttl_secs,
+        authentic_data: answer.head.authentic_data,
+        body,
+    })
+}

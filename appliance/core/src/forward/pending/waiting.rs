@@ -1,0 +1,50 @@
+//! The clients that wait for one question.
+
+use super::{ALIASES, CLIENT_BUCKETS, Question, Slab, WAITERS, Waiter};
+use crate::dns::Name;
+
+/// Those who wait for one question, to be taken out one by one.
+#[derive(Debug)]
+pub struct Waiting<'t, R> {
+    pub(super) question: &'t mut Question,
+    pub(super) waiters: &'t mut Slab<Waiter<R>, WAITERS>,
+    pub(super) aliases: &'t mut Slab<Name, ALIASES>,
+    /// Waiting clients by bucket.
+    pub(super) counts: &'t mut [u16; CLIENT_BUCKETS],
+}
+
+impl<R> Waiting<'_, R> {
+    /// What they wait for.
+    #[must_use]
+    pub const fn question(&self) -> &Question {
+        self.question
+    }
+
+    /// Takes one of them out, with its QNAME where that is another one.
+    pub fn pop(&mut self) -> Option<(Waiter<R>, Option<Name>)> {
+        self.pop_that(|_| true)
+    }
+
+    /// Takes one of them out that is `wanted`.
+    pub fn pop_that(
+        &mut self,
+        wanted: impl Fn(&Waiter<R>) -> bool,
+    ) -> Option<(Waiter<R>, Option<Name>)> {
+        let mut before = None;
+        let mut at = self.question.first_waiter?;
+        // Bound: the list is made of distinct entries of `waiters`.
+        while !wanted(self.waiters.get(at)?) {
+            before = Some(at);
+            at = self.waiters.get(at)?.links.next?;
+        }
+        let waiter = self.waiters.remove(at)?;
+        match before.and_then(|before| self.waiters.get_mut(before)) {
+            Some(before) => before.links.next = waiter.links.next,
+            None => self.question.first_waiter = waiter.links.next,
+        }
+        self.counts[usize::from(waiter.bucket)] -= 1;
+        let alias = waiter.links.alias;
+        let alias = alias.and_then(|alias| self.aliases.remove(alias));
+        Some((waiter, alias))
+    }
+}
