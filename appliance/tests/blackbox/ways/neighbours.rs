@@ -199,7 +199,8 @@ fn a_frame_to_another_station_is_not_answered_and_a_new_mac_is_followed() -> Res
 /// An address that is in the config and that the router has lost is not answered, and again when it is back.
 #[test]
 fn an_explicit_address_that_is_lost_is_not_answered_until_it_is_back() -> Result<()> {
-    let scene = scene!(Setup::three_ways());
+    // With the address goes its network, and who may ask as a neighbour.
+    let scene = scene!(Setup::three_ways().sections("[access]\nothers = \"allow\"\n"));
     let ways = prepare(&scene)?;
     for (family, address) in [(Family::V4, "10.53.0.1/24"), (Family::V6, "fd53::1/64")] {
         for (command, is_answered) in [("delete", false), ("add", true)] {
