@@ -76,10 +76,14 @@ pub struct Crew {
 
 /// Which threads have come to serve. Each says it once, before its first turn.
 struct Serving {
-    sender: Sender<usize>,
-    receiver: Receiver<usize>,
+    sender: Sender<Start>,
+    receiver: Receiver<Start>,
     heard: Vec<usize>,
+    failed: Vec<(usize, Failure)>,
 }
+
+/// What came of a start: the thread serves, or could not have what it needs and is gone.
+type Start = (usize, Result<(), Failure>);
 
 impl Serving {
     fn new() -> Self {
@@ -88,17 +92,33 @@ impl Serving {
             sender,
             receiver,
             heard: Vec::new(),
+            failed: Vec::new(),
         }
     }
 
-    /// Waits until all that were `started` serve.
+    fn hear(&mut self, (engine, outcome): Start) {
+        match outcome {
+            Ok(()) => self.heard.push(engine),
+            Err(why) => self.failed.push((engine, why)),
+        }
+    }
+
+    /// Those that could not be started since the last call.
+    fn take_failed(&mut self) -> Vec<(usize, Failure)> {
+        while let Ok(start) = self.receiver.try_recv() {
+            self.hear(start);
+        }
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Waits until all that were `started` serve, but for those that could not be started and are tried again.
     fn wait(
         &mut self,
         started: &[usize],
         failure: impl Fn() -> Option<Failure>,
     ) -> Result<(), Failure> {
         let deadline = Instant::now() + START_MAX;
-        while let Some(engine) = started.iter().find(|engine| !self.heard.contains(engine)) {
+        while let Some(engine) = started.iter().find(|engine| !self.is_heard(**engine)) {
             if let Some(failure) = failure() {
                 return Err(failure);
             }
@@ -108,10 +128,24 @@ impl Serving {
             }
             // One that ends says nothing here, so that it is asked again.
             let look = left.min(Duration::from_millis(100));
-            self.heard.extend(self.receiver.recv_timeout(look));
+            if let Ok(start) = self.receiver.recv_timeout(look) {
+                self.hear(start);
+            }
+            if let Some((_, why)) = self.failed.iter().find(|(engine, _)| is_needed(*engine)) {
+                return Err(why.clone());
+            }
         }
         Ok(())
     }
+
+    fn is_heard(&self, engine: usize) -> bool {
+        self.heard.contains(&engine) || self.failed.iter().any(|(failed, _)| *failed == engine)
+    }
+}
+
+/// Whether nothing can be served without it.
+fn is_needed(engine: usize) -> bool {
+    engine == 0 || engine == TCP
 }
 
 /// Told by threads that end.
@@ -130,12 +164,16 @@ impl Ended {
 
 /// Goes with a thread.
 struct Leaving {
+    /// Empty: it has served nobody, and said why.
     why: Failure,
     ended: Arc<Ended>,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
+        if self.why.is_empty() {
+            return;
+        }
         let mut why = self
             .ended
             .why
@@ -249,6 +287,14 @@ impl Crew {
         self.serving.wait(&self.started, || ended.why())
     }
 
+    /// Those that could not have what they need since the last call, and are gone. They may be started again.
+    pub fn take_failed(&mut self) -> Vec<(usize, Failure)> {
+        let failed = self.serving.take_failed();
+        self.started
+            .retain(|engine| !failed.iter().any(|(failed, _)| failed == engine));
+        failed
+    }
+
     /// Why the process has to end: a thread has ended.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
@@ -353,7 +399,7 @@ fn work(
     parts: Parts<'static>,
     upstreams: Upstreams,
     settings: Settings,
-    serving: &Sender<usize>,
+    serving: &Sender<Start>,
     mut leaving: Leaving,
 ) {
     let mut tables = TABLES[index].lock().unwrap_or_else(PoisonError::into_inner);
@@ -361,12 +407,15 @@ fn work(
     match Worker::new(engine, parts) {
         Ok(mut worker) => {
             // Whoever waited may have gone.
-            let _ = serving.send(index);
+            let _ = serving.send((index, Ok(())));
             let _seal = seal::Seal::this_thread();
             worker.run();
             seal::unsealed(|| leaving.why = format!("worker {index} has ended"));
         }
-        Err(error) => leaving.why = format!("worker {index}: {error}"),
+        Err(error) => {
+            leaving.why.clear();
+            let _ = serving.send((index, Err(format!("worker {index}: {error}"))));
+        }
     }
 }
 
@@ -404,12 +453,38 @@ mod tests {
     fn a_worker_that_came_to_serve_is_not_waited_for_again() {
         let mut serving = Serving::new();
         for (engine, started) in [(0, &[0][..]), (TCP, &[0, TCP])] {
-            serving.sender.send(engine).expect("the receiver lives");
+            let start = (engine, Ok(()));
+            serving.sender.send(start).expect("the receiver lives");
             assert_eq!(serving.wait(started, || None), Ok(()));
         }
         assert_eq!(serving.wait(&[0, TCP], || Some("ended".into())), Ok(()));
         let failed = serving.wait(&[0, 1, TCP], || Some("ended".into()));
         assert_eq!(failed, Err("ended".into()));
+    }
+
+    #[test]
+    fn a_worker_that_cannot_be_started_leaves_the_others_to_serve() {
+        let mut serving = Serving::new();
+        let send = |serving: &Serving, engine, outcome| {
+            let sent = serving.sender.send((engine, outcome));
+            sent.expect("the receiver lives");
+        };
+        send(&serving, 0, Ok(()));
+        send(&serving, 1, Err("no descriptors".to_owned()));
+        send(&serving, TCP, Ok(()));
+        assert_eq!(serving.wait(&[0, 1, TCP], || None), Ok(()));
+        assert_eq!(serving.take_failed(), [(1, "no descriptors".to_owned())]);
+        send(&serving, 1, Err("still none".to_owned()));
+        assert_eq!(serving.take_failed(), [(1, "still none".to_owned())]);
+        send(&serving, 1, Ok(()));
+        assert!(serving.take_failed().is_empty());
+        assert_eq!(serving.wait(&[0, 1, TCP], || None), Ok(()));
+        for needed in [0, TCP] {
+            let mut serving = Serving::new();
+            send(&serving, needed, Err("no descriptors".to_owned()));
+            let waited = serving.wait(&[needed, 1], || None);
+            assert_eq!(waited, Err("no descriptors".to_owned()));
+        }
     }
 
     #[test]
@@ -432,6 +507,8 @@ mod tests {
             why: why.into(),
             ended: Arc::clone(&ended),
         };
+        drop(leave(""));
+        assert!(ended.event.read().is_err(), "it never served");
         drop(leave("first"));
         drop(leave("second"));
         assert_eq!(ended.event.read(), Ok(2));

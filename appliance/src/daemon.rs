@@ -1,9 +1,12 @@
 //! `xdnsd run`: makes the threads, wires them together, and waits for a signal.
 //!
 //! ```text
-//!  main ──── supervisor: interfaces, signals          worker 0..n ── engine ── cache shards
-//!            control: UNIX socket    snapshot: disk    statistics: log
+//!  main: signals ── interfaces: XDP, AF_XDP    worker 0..n ── engine ── cache shards
+//!                   control: UNIX socket      snapshot: disk      statistics: log
 //! ```
+//! The main thread waits for signals and events, and for what may never come only so long: a start goes on without it, and
+//! an end leaves it behind. While it waits at the start, and from the first signal to the end, SIGTERM and SIGINT end the
+//! process at once.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -24,19 +27,26 @@ use crate::cache::CACHE;
 use crate::config::{Config, Devices, Plan, UpstreamPorts};
 use crate::control::{Control, SocketFile};
 use crate::crew::{ARRIVALS, COUNTERS, Crew, NOTICES, PORT_STATS, TCP};
+use crate::interfaces::{Interfaces, Round};
 use crate::listening::Listening;
 use crate::notify::Notify;
 use crate::reload::Reloader;
 use crate::retry::Retry;
 use crate::store::{Keeper, Saver, Store};
-use crate::supervisor::{Supervisor, say_without_xdp};
+use crate::supervisor::Supervisor;
 use crate::telemetry::{self, Telemetry};
 use crate::text;
 use crate::worker::{Letter, Lookup, LookupProgram, Mailbox, QueueName, look_at_reserved_ports};
 use crate::{clock, commands, seal, sys};
 
-/// How often interfaces are looked after.
+/// How often the main thread looks after things.
 const TEND_MS: u16 = 1_000;
+/// How long a start waits for the interfaces: for as long, the kernel's sockets of one worker serve alone.
+const INTERFACES_MAX: Duration = Duration::from_secs(10);
+/// The first pause before a worker that could not be started is tried again, in milliseconds.
+const WORKER_MS: u64 = 1_000;
+/// The longest.
+const WORKER_MAX_MS: u64 = 60_000;
 /// The first pause before a control socket that could not be had is tried again, in milliseconds.
 const CONTROL_MS: u64 = 1_000;
 /// The longest.
@@ -62,28 +72,32 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     // Before anything that takes queries: a process that serves already is not disturbed.
     let mut door = Door::new(&config);
     door.bind()?;
-    let devices = Devices::read().map_err(|error| error.to_string())?;
+    let devices = ends_at_once(Devices::read).map_err(|error| error.to_string())?;
     let plan = config.plan(&devices);
-    CACHE.configure(random_key()?, config.cache.entries as usize);
-    let store = restore(&config);
+    CACHE.configure(ends_at_once(random_key)?, config.cache.entries as usize);
+    let keeper = start_keeper(&config)?;
     let reloader = Reloader::start(path.to_owned(), &config, &plan)?;
+    ends_at_once(|| {
+        keeper.iter().for_each(Keeper::wait_restored);
+        reloader.wait_read();
+    });
 
     let mut listening = Listening::new(&config, &plan);
     let mut crew = Crew::new(&config, &plan, random_key()?)?;
     // It answers from the kernel's sockets while the kernel checks the XDP program, which takes longer than all the rest on a
     // slow processor, and has the processor to itself until it does.
     crew.start(0, &mut listening, reloader.set())?;
-    crew.wait_serving()?;
+    ends_at_once(|| crew.wait_serving())?;
     let supervisor = Supervisor::new(config.clone());
     let telemetry = Arc::new(register(&supervisor));
-    let keeper = start_keeper(&config, store)?;
+    let interfaces = tend(supervisor, crew.mailboxes())?;
     if config.statistics.interval_secs > 0 {
         let interval = Duration::from_secs(config.statistics.interval_secs.into());
         telemetry::spawn_report(Arc::clone(&telemetry), interval)
             .map_err(|error| format!("statistics thread: {error}"))?;
     }
     let mut daemon = Daemon {
-        supervisor,
+        interfaces,
         listening,
         reloader,
         crew,
@@ -94,13 +108,20 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
         ports: None,
         workers: 0,
         queues: Vec::new(),
+        growth: Growth::default(),
         is_ready: false,
     };
-    let ended = daemon.start(&config).and_then(|()| daemon.attend(&signals));
+    let ended = match daemon.start(&config, &signals) {
+        Ok(true) => daemon.attend(&signals),
+        Ok(false) => Ok(()),
+        Err(failure) => Err(failure),
+    };
 
     info!("stopping");
+    // Whoever asks again does not wait for any of this.
+    let _ = end_signals().thread_unblock();
     daemon.notify.tell("STOPPING=1");
-    daemon.supervisor.stop();
+    daemon.interfaces.stop();
     daemon.crew.stop();
     drop(daemon.door);
     if let Some(keeper) = keeper {
@@ -111,7 +132,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
 
 /// What the main thread looks after.
 struct Daemon {
-    supervisor: Supervisor,
+    interfaces: Interfaces,
     listening: Listening,
     reloader: Reloader,
     crew: Crew,
@@ -124,38 +145,53 @@ struct Daemon {
     /// How many workers are shown, and which queue each is shown by.
     workers: usize,
     queues: Vec<(usize, QueueName)>,
+    growth: Growth,
     /// The log has said where it serves.
     is_ready: bool,
 }
 
 impl Daemon {
-    /// Starts all workers that are needed by now, and waits until they serve.
-    fn start(&mut self, config: &Config) -> Result<(), Failure> {
-        let plan = self.supervisor.tend(self.crew.mailboxes());
-        // Without AF_XDP a worker for each CPU.
-        let cpus = std::thread::available_parallelism();
-        self.grow(cpus.map_or(1, usize::from))?;
+    /// Starts all workers that are needed by now, and waits until they serve. Whether it is to go on.
+    fn start(&mut self, config: &Config, signals: &SignalFd) -> Result<bool, Failure> {
+        let mut is_reload_due = false;
+        let deadline = std::time::Instant::now() + INTERFACES_MAX;
+        while !self.interfaces.has_looked() && std::time::Instant::now() < deadline {
+            match self.wait(signals) {
+                Event::Tick => {}
+                Event::Reload => is_reload_due = true,
+                Event::Stop => return Ok(false),
+            }
+            if let Some(failure) = self.crew.failure() {
+                return Err(failure);
+            }
+        }
+        let round = self.interfaces.take();
         self.crew
             .start(TCP, &mut self.listening, self.reloader.set())?;
-        self.crew.wait_serving()?;
+        // Without AF_XDP a worker for each CPU.
+        let cpus = std::thread::available_parallelism();
+        self.grow(round.queues, cpus.map_or(1, usize::from));
+        ends_at_once(|| self.crew.wait_serving())?;
         // Those that are started later, too: each gets the set in force with its start.
         self.reloader.serve(self.crew.mailboxes());
-        say_without_xdp(&self.supervisor);
+        if is_reload_due {
+            self.reloader.reload();
+        }
         self.ports = take_ports(config, self.crew.mailboxes());
-        self.follow(plan.as_ref());
+        self.follow(round.plan.as_ref());
         self.tend_door()?;
         if !self.is_ready {
             warn!("not ready: nothing that the config names is there to be served; waiting for it");
             self.notify
                 .tell("STATUS=not ready: waits for an interface or address");
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Looks after the machine, the config and its files until somebody wants an end.
+    /// Looks after the config, its files and the threads until somebody wants an end.
     fn attend(&mut self, signals: &SignalFd) -> Result<(), Failure> {
         loop {
-            let event = wait(signals, &self.crew);
+            let event = self.wait(signals);
             TENDED_MS.store(clock::now().millis(), Ordering::Relaxed);
             match event {
                 Event::Tick => {}
@@ -165,27 +201,39 @@ impl Daemon {
             if let Some(failure) = self.crew.failure() {
                 return Err(failure);
             }
-            let plan = self.supervisor.tend(self.crew.mailboxes());
-            self.grow(0)?;
-            self.follow(plan.as_ref());
+            let round = self.interfaces.take();
+            self.grow(round.queues, 0);
+            self.follow(round.plan.as_ref());
             self.tend_door()?;
-            look_at_reserved_ports();
             say_notice();
+            let now = std::time::Instant::now();
+            self.interfaces.look(now)?;
             // A manager that is not told for a while ends the process, and starts it again.
-            if self.crew.look(std::time::Instant::now())? == Some(true) {
+            if self.crew.look(now)? == Some(true) {
                 self.notify.tell("WATCHDOG=1");
             }
         }
     }
 
-    /// Starts workers until each RX queue has one, and at least `least`.
-    fn grow(&mut self, least: usize) -> Result<(), Failure> {
-        let queues = self.supervisor.queues();
+    /// Starts workers until each RX queue has one, and at least `least`. One that cannot be started is tried again, and the
+    /// others serve.
+    fn grow(&mut self, queues: Vec<(usize, QueueName)>, least: usize) {
         let last = queues.iter().map(|(worker, _)| worker + 1).max();
-        let before = self.crew.workers();
-        for worker in before..last.unwrap_or(least).min(WORKERS) {
-            self.crew
-                .start(worker, &mut self.listening, self.reloader.set())?;
+        let wanted = &mut self.growth.wanted;
+        *wanted = (*wanted).max(last.unwrap_or(least).min(WORKERS));
+        for (engine, why) in self.crew.take_failed() {
+            self.listening.forget(engine);
+            self.growth.fail(engine, &why);
+        }
+        if self.growth.retry.may_try(clock::now()) {
+            for worker in 0..self.growth.wanted {
+                let policy = self.reloader.set();
+                if let Err(why) = self.crew.start(worker, &mut self.listening, policy) {
+                    self.listening.forget(worker);
+                    self.growth.fail(worker, &why);
+                    break;
+                }
+            }
         }
         // A worker that has lost its queue is shown by it until it has another.
         let mut shown = self.queues.clone();
@@ -198,7 +246,6 @@ impl Daemon {
             self.telemetry.set_workers(registered(&self.crew, &shown));
             (self.workers, self.queues) = (workers, shown);
         }
-        Ok(())
     }
 
     /// Listens where the machine has an address by now.
@@ -209,6 +256,8 @@ impl Daemon {
             ARRIVALS.forget_gone();
         }
         let now = clock::now();
+        self.listening
+            .take_back(self.crew.engines(), now, self.crew.mailboxes());
         if self.listening.is_due(now) {
             let engines = self.crew.engines();
             self.listening
@@ -238,6 +287,45 @@ impl Daemon {
         let file = control.spawn(commands);
         self.door.file = Some(file.map_err(|error| format!("control socket: {error}"))?);
         Ok(())
+    }
+
+    /// Waits for a signal, a worker that ends, news of interfaces, or the next turn.
+    fn wait(&self, signals: &SignalFd) -> Event {
+        let mut fds = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.crew.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.interfaces.as_fd(), PollFlags::POLLIN),
+        ];
+        // Interrupted or failed: a turn without an event, and the next one waits again.
+        let _ = poll(&mut fds, PollTimeout::from(TEND_MS));
+        if !fds[0].any().unwrap_or(false) {
+            return Event::Tick;
+        }
+        match signals.read_signal() {
+            Ok(Some(signal)) if signal.ssi_signo == Signal::SIGHUP as u32 => Event::Reload,
+            Ok(Some(_)) | Err(_) => Event::Stop,
+            Ok(None) => Event::Tick,
+        }
+    }
+}
+
+/// The workers that there should be.
+#[derive(Debug, Default)]
+struct Growth {
+    wanted: usize,
+    retry: Retry,
+    /// The last trouble that was logged.
+    trouble: String,
+}
+
+impl Growth {
+    /// Worker `engine` could not be started.
+    fn fail(&mut self, engine: usize, why: &str) {
+        self.retry.fail(clock::now(), WORKER_MS, WORKER_MAX_MS);
+        if self.trouble != why {
+            warn!("worker {engine} cannot be started, the others serve; tried again: {why}");
+            why.clone_into(&mut self.trouble);
+        }
     }
 }
 
@@ -341,11 +429,27 @@ fn random_key() -> Result<[u8; 16], Failure> {
     sys::random().map_err(|error| format!("getrandom: {error}"))
 }
 
-/// Signals are read from a descriptor; no handler ever runs.
-fn block_signals() -> nix::Result<SignalFd> {
+/// The signals that ask for an end.
+fn end_signals() -> SigSet {
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
     set.add(Signal::SIGINT);
+    set
+}
+
+/// Waits for what may never come: a signal that asks for an end is obeyed by the kernel meanwhile. `wait` starts no thread,
+/// for that would have the signals unblocked for as long as it lives.
+fn ends_at_once<R>(wait: impl FnOnce() -> R) -> R {
+    // They fail for wrong arguments alone.
+    let _ = end_signals().thread_unblock();
+    let waited = wait();
+    let _ = end_signals().thread_block();
+    waited
+}
+
+/// Signals are read from a descriptor; no handler ever runs.
+fn block_signals() -> nix::Result<SignalFd> {
+    let mut set = end_signals();
     set.add(Signal::SIGHUP);
     set.thread_block()?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)
@@ -361,24 +465,6 @@ enum Event {
     Stop,
 }
 
-/// Waits for a signal, a worker that ends, or the next turn.
-fn wait(signals: &SignalFd, crew: &Crew) -> Event {
-    let mut fds = [
-        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-        PollFd::new(crew.as_fd(), PollFlags::POLLIN),
-    ];
-    // Interrupted or failed: a turn without an event, and the next one waits again.
-    let _ = poll(&mut fds, PollTimeout::from(TEND_MS));
-    if !fds[0].any().unwrap_or(false) {
-        return Event::Tick;
-    }
-    match signals.read_signal() {
-        Ok(Some(signal)) if signal.ssi_signo == Signal::SIGHUP as u32 => Event::Reload,
-        Ok(Some(_)) | Err(_) => Event::Stop,
-        Ok(None) => Event::Tick,
-    }
-}
-
 /// Logs what a worker noticed, at most once in a turn.
 fn say_notice() {
     if let Some(errno) = NOTICES.take_trouble() {
@@ -392,28 +478,12 @@ fn say_notice() {
     }
 }
 
-/// Puts the snapshot into the cache, where the config names one. What is wrong with it stops nothing.
-fn restore(config: &Config) -> Option<Store> {
-    let path = config.cache.snapshot.as_deref()?;
-    let store = Store::new(path, config.cache.stale_max_ttl);
-    let restored = store.load(&CACHE, clock::now());
-    let level = if restored.is_faulty() {
-        Level::Warn
-    } else {
-        Level::Info
-    };
-    log!(level, "snapshot: {restored}");
-    if let Some(problem) = store.folder_problem() {
-        warn!("snapshot: {problem}");
-    }
-    Some(store)
-}
-
-/// Starts the thread that writes snapshots.
-fn start_keeper(config: &Config, store: Option<Store>) -> Result<Option<Keeper>, Failure> {
-    let Some(store) = store else {
+/// Starts the thread that restores the snapshot and writes new ones, where the config names one.
+fn start_keeper(config: &Config) -> Result<Option<Keeper>, Failure> {
+    let Some(path) = config.cache.snapshot.as_deref() else {
         return Ok(None);
     };
+    let store = Store::new(path, config.cache.stale_max_ttl);
     let interval = Duration::from_secs(config.cache.snapshot_interval_secs.into());
     let changes = || {
         let inserts = |counters: &Counters| counters.get(Counter::CacheInserts);
@@ -427,6 +497,22 @@ fn start_keeper(config: &Config, store: Option<Store>) -> Result<Option<Keeper>,
     keeper
         .map(Some)
         .map_err(|error| format!("snapshot thread: {error}"))
+}
+
+/// Starts the thread that looks after interfaces.
+fn tend(mut supervisor: Supervisor, mailboxes: &'static [Mailbox]) -> Result<Interfaces, Failure> {
+    let mut is_first = true;
+    Interfaces::start(move || {
+        look_at_reserved_ports();
+        let plan = supervisor.tend(mailboxes);
+        if std::mem::take(&mut is_first) {
+            supervisor.say_without_xdp();
+        }
+        Round {
+            plan,
+            queues: supervisor.queues(),
+        }
+    })
 }
 
 /// Registers everything that is counted.
@@ -479,7 +565,8 @@ fn registered(crew: &Crew, queues: &[(usize, QueueName)]) -> Vec<telemetry::Work
             }),
         }
     };
-    // The last one serves TCP, as long as the process lives.
-    let engines = (0..crew.workers()).chain([TCP]);
-    engines.map(worker).collect()
+    // The one that serves TCP has the highest number.
+    let mut engines = crew.engines().to_vec();
+    engines.sort_unstable();
+    engines.into_iter().map(worker).collect()
 }

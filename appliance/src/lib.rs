@@ -14,6 +14,7 @@ pub mod ethtool;
 pub mod files;
 pub mod health;
 pub mod holder;
+pub mod interfaces;
 pub mod listening;
 pub mod logging;
 pub mod mapped;

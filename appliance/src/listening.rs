@@ -47,6 +47,8 @@ struct Place {
     left: [bool; ENGINES],
     /// All had theirs, and that was said.
     is_said: bool,
+    /// A worker could not wait at its socket: to open another was no success yet.
+    is_doubtful: bool,
     retry: Retry,
     /// The last trouble that was logged.
     trouble: String,
@@ -61,6 +63,7 @@ impl Place {
             open: [false; ENGINES],
             left: [false; ENGINES],
             is_said: false,
+            is_doubtful: false,
             retry: Retry::default(),
             trouble: String::new(),
         }
@@ -93,6 +96,7 @@ impl Place {
         self.is_wanted = false;
         self.tcp = None;
         self.is_said = false;
+        self.is_doubtful = false;
         self.retry.succeed();
         for (left, open) in self.left.iter_mut().zip(&mut self.open) {
             *left |= std::mem::take(open);
@@ -200,12 +204,43 @@ impl Listening {
         {
             if engines.iter().all(|&engine| place.open[engine]) {
                 place.is_said = true;
+                if place.is_doubtful {
+                    continue;
+                }
                 place.retry.succeed();
                 place.trouble.clear();
                 if !is_first {
                     info!("listening on {}, too", place.address);
                 }
             }
+        }
+    }
+
+    /// Closes the sockets that workers could not wait at, and opens others later.
+    pub fn take_back(&mut self, engines: &[usize], now: Instant, mailboxes: &[Mailbox]) {
+        for &engine in engines {
+            let Some((listeners, error)) = mailboxes[engine].take_returned() else {
+                continue;
+            };
+            let error = io::Error::new(error.kind(), format!("worker {engine}: {error}"));
+            for number in listeners.places() {
+                let place = &mut self.places[usize::from(number)];
+                place.open[engine] = false;
+                place.is_said = false;
+                place.is_doubtful = true;
+                // Once for all engines.
+                if place.retry.may_try(now) {
+                    place.fail(now, &error);
+                }
+            }
+        }
+    }
+
+    /// `engine` is gone with its sockets.
+    pub fn forget(&mut self, engine: usize) {
+        for place in &mut self.places {
+            place.open[engine] = false;
+            place.left[engine] = false;
         }
     }
 

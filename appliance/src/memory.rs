@@ -12,7 +12,7 @@ use crate::crew::{ENGINES, TABLES_BYTES};
 use crate::logging;
 use crate::store;
 use crate::worker::{
-    self, Arrivals, PORTS_BYTES, PORTS_SHARED_BYTES, PortStats, SLOTS_BYTES, STREAM_BYTES,
+    self, Arrivals, PORTS_BYTES, PORTS_SHARED_BYTES, PortStats, Pulse, SLOTS_BYTES, STREAM_BYTES,
 };
 
 /// What everything together may take.
@@ -48,10 +48,11 @@ impl Line {
 const DESCRIPTOR: usize = size_of::<libc::xdp_desc>();
 const ADDRESS: usize = size_of::<u64>();
 
-/// Threads that are no workers, with a stack as theirs: the first, and the one that reads the files of policy.
+/// Threads that are no workers, with a stack as theirs: the one that looks after interfaces, and the one that reads the
+/// files of policy.
 const OTHER_THREADS: usize = 2;
-/// Threads with a small stack: control, snapshot.
-const SMALL_THREADS: usize = 2;
+/// Threads with a small stack: control, snapshot, and the first, which uses no more of its own.
+const SMALL_THREADS: usize = 3;
 /// Their stack.
 pub const SMALL_STACK_BYTES: usize = 64 * 1024;
 /// Stack of the thread that puts the statistics into words.
@@ -89,8 +90,8 @@ pub const LINES: &[Line] = &[
         ENGINES,
     ),
     Line::new(
-        "counters of a worker",
-        size_of::<Counters>() + size_of::<PortStats>(),
+        "counters and pulse of a worker",
+        size_of::<Counters>() + size_of::<PortStats>() + size_of::<Pulse>(),
         ENGINES,
     ),
     Line::new("counters of devices", size_of::<Arrivals>(), 1),
@@ -112,7 +113,7 @@ pub const LINES: &[Line] = &[
     Line::new("stack of a worker", STACK_BYTES, ENGINES),
     Line::new("stack of another thread", STACK_BYTES, OTHER_THREADS),
     Line::new(
-        "stack of a thread for control, snapshot",
+        "stack of a thread for control, snapshot, signals",
         SMALL_STACK_BYTES,
         SMALL_THREADS,
     ),

@@ -104,6 +104,8 @@ impl Requester {
 pub struct Reloader {
     requester: Requester,
     set: Arc<Mutex<Arc<PolicySet>>>,
+    /// Told when the files were read for the first time.
+    is_read: Receiver<()>,
 }
 
 impl Reloader {
@@ -127,18 +129,26 @@ impl Reloader {
             set: Arc::clone(&set),
             previous: Vec::new(),
         };
-        let (ready, is_ready) = mpsc::channel();
+        let (ready, is_read) = mpsc::channel();
         let wake = Arc::clone(&requester.wake);
         memory::thread("policy")
             .spawn(move || care.run(&inbox, &wake, &ready))
             .map_err(|error| format!("policy thread: {error}"))?;
-        if is_ready.recv_timeout(START_MAX).is_err() {
+        Ok(Self {
+            requester,
+            set,
+            is_read,
+        })
+    }
+
+    /// Waits until the files were read for the first time, but not for ever.
+    pub fn wait_read(&self) {
+        if self.is_read.recv_timeout(START_MAX).is_err() {
             let secs = START_MAX.as_secs();
             warn!(
                 "the files of policy are still being read after {secs} s: served without them until then"
             );
         }
-        Ok(Self { requester, set })
     }
 
     /// A way to ask for a reload from another thread.
@@ -447,6 +457,7 @@ mod tests {
             ..Plan::default()
         };
         let reloader = Reloader::start("test.toml".into(), &config(text), &plan).expect("started");
+        reloader.wait_read();
         let mailboxes: &'static [Mailbox] = Vec::leak(vec![Mailbox::new().expect("a mailbox")]);
         (reloader, mailboxes)
     }

@@ -100,6 +100,12 @@ fn lock(program: &SharedProgram) -> std::sync::MutexGuard<'_, Option<Program>> {
     program.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Detaches the program. That may take a driver long, so nobody who reads its counters waits for it.
+fn detach(program: &SharedProgram) {
+    let taken = lock(program).take();
+    drop(taken);
+}
+
 impl Supervisor {
     /// Nothing is attached yet: [`Self::tend`] does that.
     #[must_use]
@@ -205,10 +211,19 @@ impl Supervisor {
         self.missing = faults.to_vec();
     }
 
+    /// Says in the log what no attachment could be made of.
+    pub fn say_without_xdp(&self) {
+        let mut attachments = self.attachments.iter();
+        let is_refused = attachments.any(|attachment| attachment.refused.is_some());
+        if self.queues().is_empty() && is_refused {
+            warn!("no AF_XDP on any interface: the kernel's sockets serve alone");
+        }
+    }
+
     /// Detaches every program: from here on the kernel's sockets have everything.
     pub fn stop(&mut self) {
         for attachment in &mut self.attachments {
-            *lock(&attachment.program) = None;
+            detach(&attachment.program);
         }
     }
 }
@@ -443,7 +458,7 @@ impl Attachment {
             return;
         }
         self.ifindex = None;
-        *lock(&self.program) = None;
+        detach(&self.program);
         if is_gone {
             self.retry.succeed();
             self.say("the interface is gone, the kernel's sockets serve".into());
@@ -602,15 +617,6 @@ impl Drop for Supervisor {
         {
             info!("XDP programs detached");
         }
-    }
-}
-
-/// Says in the log what no attachment could be made of.
-pub fn say_without_xdp(supervisor: &Supervisor) {
-    let mut attachments = supervisor.attachments().iter();
-    let is_refused = attachments.any(|attachment| attachment.refused.is_some());
-    if supervisor.queues().is_empty() && is_refused {
-        warn!("no AF_XDP on any interface: the kernel's sockets serve alone");
     }
 }
 

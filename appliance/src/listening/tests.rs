@@ -189,3 +189,50 @@ fn a_worker_that_is_started_later_gets_a_socket_for_each_address() {
     listening.tend(&[0, 1, TCP], now, &mailboxes, true);
     assert_eq!(listening.serving(), 2);
 }
+
+/// epoll had no room for them.
+#[test]
+fn a_socket_that_a_worker_cannot_wait_at_is_opened_again_after_a_pause() {
+    let now = Instant::from_millis(1_000);
+    let mut listening = listening(&["127.0.0.1:0", "127.0.0.2:0"], 2);
+    let mailboxes: Vec<_> = (0..ENGINES)
+        .map(|_| Mailbox::new().expect("an eventfd"))
+        .collect();
+    let engines = [0, TCP];
+    listening.tend(&engines, now, &mailboxes, true);
+    assert_eq!(listening.serving(), 2);
+    let mut due = now;
+    for pause in [AGAIN_MS, 2 * AGAIN_MS] {
+        for engine in engines {
+            let Some(Letter::Listen(mut listeners)) = mailboxes[engine].take() else {
+                panic!("sockets for engine {engine}")
+            };
+            listeners.udp.retain(|(place, _)| *place == 1);
+            listeners.tcp.retain(|(place, _)| *place == 1);
+            mailboxes[engine].give_back(*listeners, io::Error::other("no room"));
+        }
+        listening.take_back(&engines, due, &mailboxes);
+        assert_eq!(listening.serving(), 1);
+        assert!(!listening.is_due(due + (pause - 1)));
+        due = due + pause;
+        assert!(listening.is_due(due));
+        listening.tend(&engines, due, &mailboxes, true);
+        assert_eq!(listening.serving(), 2);
+    }
+    for engine in engines {
+        let Some(Letter::Listen(listeners)) = mailboxes[engine].take() else {
+            panic!("sockets for engine {engine}")
+        };
+        assert_eq!(listeners.places(), [1]);
+    }
+}
+
+#[test]
+fn a_worker_that_is_started_again_gets_all_its_sockets() {
+    let mut listening = listening(&["127.0.0.1:0"], 1);
+    let now = Instant::from_millis(1_000);
+    assert_eq!(listening.open(1, now).places(), [0]);
+    assert!(listening.open(1, now).places().is_empty());
+    listening.forget(1);
+    assert_eq!(listening.open(1, now).places(), [0]);
+}

@@ -1,17 +1,23 @@
-//! The thread that writes snapshots: when the interval is over and something changed, when asked to, and at the end.
+//! The thread that restores the snapshot at the start and writes others: when the interval is over and something changed,
+//! when asked to, and at the end. A file system that does not answer keeps it waiting, and nobody else for long.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info};
+use log::{Level, debug, error, info, log, warn};
 
 use super::Store;
 use crate::cache::SharedCache;
-use crate::memory;
 use crate::text;
+use crate::{clock, memory};
 
+/// How long a start waits for the snapshot.
+const RESTORE_MAX: Duration = Duration::from_secs(10);
+/// How long the end waits for the last snapshot: as long as a slow flash memory takes for a full cache, and longer.
+const FINISH_MAX: Duration = Duration::from_secs(10);
 /// Time between two lines about a disk that stays full or read-only.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(600);
 
@@ -19,7 +25,10 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(600);
 #[derive(Debug)]
 pub struct Keeper {
     requests: Sender<Request>,
-    thread: JoinHandle<()>,
+    /// Told when the snapshot was restored, and closed when the thread has ended.
+    progress: Receiver<()>,
+    /// Nobody waits any more for what is being restored.
+    is_late: Arc<AtomicBool>,
 }
 
 /// Asks the thread to write.
@@ -45,8 +54,13 @@ impl Keeper {
         changes: impl Fn() -> u64 + Send + 'static,
     ) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel();
+        let (restored, progress) = mpsc::channel();
+        let is_late = Arc::new(AtomicBool::new(false));
+        let late = Arc::clone(&is_late);
         let written = changes();
         let keep = move || {
+            restore(&store, cache, &late);
+            let _ = restored.send(());
             let mut work = Work {
                 store,
                 cache,
@@ -55,10 +69,30 @@ impl Keeper {
                 complaint: None,
             };
             work.run(&inbox, interval);
+            // It tells of the end by its own.
+            drop(restored);
         };
-        let thread =
-            memory::thread_with_stack("snapshot", memory::SMALL_STACK_BYTES).spawn(keep)?;
-        Ok(Self { requests, thread })
+        memory::thread_with_stack("snapshot", memory::SMALL_STACK_BYTES).spawn(keep)?;
+        Ok(Self {
+            requests,
+            progress,
+            is_late,
+        })
+    }
+
+    /// Waits until the snapshot is restored, but not for ever: one that comes later is left alone.
+    pub fn wait_restored(&self) {
+        self.wait_restored_for(RESTORE_MAX);
+    }
+
+    fn wait_restored_for(&self, max: Duration) {
+        if self.progress.recv_timeout(max).is_err() {
+            self.is_late.store(true, Ordering::Release);
+            warn!(
+                "snapshot: still being read after {} s, served without it",
+                max.as_secs()
+            );
+        }
     }
 
     /// A way to ask for a snapshot out of turn.
@@ -67,11 +101,27 @@ impl Keeper {
         Saver(self.requests.clone())
     }
 
-    /// Writes a last snapshot where something changed, and waits for it.
+    /// Writes a last snapshot where something changed, and waits for it, but not for ever.
     pub fn finish(self) {
+        self.finish_within(FINISH_MAX);
+    }
+
+    fn finish_within(self, max: Duration) {
         // If the thread is gone there is nothing to wait for: it said why.
         let _ = self.requests.send(Request::Finish);
-        let _ = self.thread.join();
+        let deadline = Instant::now() + max;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.progress.recv_timeout(left) {
+                // It had not restored yet.
+                Ok(()) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    let secs = max.as_secs();
+                    return warn!("snapshot: not written after {secs} s, left as it was");
+                }
+            }
+        }
     }
 }
 
@@ -85,6 +135,20 @@ impl Saver {
         let (reply, outcome) = mpsc::channel();
         self.0.send(Request::Save(reply)).map_err(|_| gone())?;
         outcome.recv().map_err(|_| gone())?
+    }
+}
+
+/// Puts the snapshot into the cache. What is wrong with it stops nothing.
+fn restore(store: &Store, cache: &SharedCache, is_late: &AtomicBool) {
+    let restored = store.load_unless(cache, clock::now(), || is_late.load(Ordering::Acquire));
+    let level = if restored.is_faulty() {
+        Level::Warn
+    } else {
+        Level::Info
+    };
+    log!(level, "snapshot: {restored}");
+    if let Some(problem) = store.folder_problem() {
+        warn!("snapshot: {problem}");
     }
 }
 
@@ -143,5 +207,53 @@ impl<C: Fn() -> u64> Work<C> {
                 Err(error.to_string())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file system that does not answer.
+    #[test]
+    fn a_snapshot_that_hangs_keeps_neither_a_start_nor_an_end_waiting() {
+        let (requests, inbox) = mpsc::channel();
+        let (living, progress) = mpsc::channel();
+        let is_late = Arc::new(AtomicBool::new(false));
+        let keeper = Keeper {
+            requests,
+            progress,
+            is_late: Arc::clone(&is_late),
+        };
+        keeper.wait_restored_for(Duration::from_millis(1));
+        assert!(is_late.load(Ordering::Acquire), "it stays away");
+        living.send(()).expect("the keeper listens");
+        keeper.finish_within(Duration::from_millis(1));
+        assert!(matches!(inbox.try_recv(), Ok(Request::Finish)));
+    }
+
+    #[test]
+    fn a_start_waits_for_the_snapshot_and_an_end_for_the_last_one() {
+        let (requests, inbox) = mpsc::channel();
+        let (living, progress) = mpsc::channel();
+        let is_late = Arc::new(AtomicBool::new(false));
+        let keeper = Keeper {
+            requests,
+            progress,
+            is_late: Arc::clone(&is_late),
+        };
+        let is_written = Arc::new(AtomicBool::new(false));
+        let written = Arc::clone(&is_written);
+        let thread = std::thread::spawn(move || {
+            living.send(()).expect("the keeper listens");
+            assert!(matches!(inbox.recv(), Ok(Request::Finish)));
+            written.store(true, Ordering::Release);
+            drop(living);
+        });
+        keeper.wait_restored();
+        assert!(!is_late.load(Ordering::Acquire));
+        keeper.finish();
+        assert!(is_written.load(Ordering::Acquire));
+        thread.join().expect("it ends");
     }
 }

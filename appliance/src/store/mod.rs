@@ -227,9 +227,19 @@ impl Store {
 
     /// Puts the newest good generation into `cache`. Never fails: what is wrong is in the result.
     pub fn load(&self, cache: &SharedCache, now: Instant) -> Restored {
+        self.load_unless(cache, now, || false)
+    }
+
+    /// The same, unless `is_late` when a file was read: then others have put newer answers into `cache`.
+    pub fn load_unless(
+        &self,
+        cache: &SharedCache,
+        now: Instant,
+        is_late: impl Fn() -> bool,
+    ) -> Restored {
         let mut faults = Vec::new();
         for file in [&self.newest, &self.before] {
-            match self.load_file(file, cache, now) {
+            match self.load_file(file, cache, now, &is_late) {
                 Ok(restored) if restored.is_useless() => {
                     faults.push(format!("{}: nothing but broken records", file.display()));
                 }
@@ -252,8 +262,12 @@ impl Store {
         path: &Path,
         cache: &SharedCache,
         now: Instant,
+        is_late: &impl Fn() -> bool,
     ) -> Result<Restored, Unusable> {
         let (bytes, fault) = read_bounded(path)?;
+        if is_late() {
+            return Err(Unusable::Late);
+        }
         let (header, records) = open(&bytes).map_err(Unusable::Header)?;
         let age_secs = header
             .and_then(|header| header.age_secs(clock::wall_secs(), clock::wall_is_synchronised()));
@@ -405,6 +419,8 @@ enum Unusable {
     Io(io::Error),
     /// It is none of ours.
     Header(HeaderError),
+    /// It was not read in time.
+    Late,
 }
 
 impl From<io::Error> for Unusable {
@@ -431,6 +447,7 @@ impl fmt::Display for Unusable {
             }
             Self::Header(HeaderError::Truncated) => formatter.write_str("cut short"),
             Self::Header(HeaderError::Damaged) => formatter.write_str("damaged"),
+            Self::Late => formatter.write_str("not read in time"),
         }
     }
 }

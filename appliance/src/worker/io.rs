@@ -127,20 +127,26 @@ impl Io<'_> {
     /// Listens with these sockets, too, and no more where they say so.
     ///
     /// # Errors
-    /// A system call failed; the sockets behind it are closed.
-    pub(super) fn listen(&mut self, listeners: Listeners) -> io::Result<()> {
-        for place in listeners.left {
+    /// A system call failed: what is still in `listeners` is not listened on.
+    pub(super) fn listen(&mut self, listeners: &mut Listeners) -> io::Result<()> {
+        for place in listeners.left.drain(..) {
             self.listeners.remove(place);
             self.sources.remove(place);
             self.tcp.leave(place);
         }
-        for (place, socket) in listeners.udp {
-            watch(&self.epoll, socket.as_fd(), Source::Listener(place))?;
-            self.sources.put(place, socket.local_addr()?);
-            self.listeners.put(place, socket);
+        while let Some((place, socket)) = listeners.udp.last() {
+            let address = socket.local_addr()?;
+            watch(&self.epoll, socket.as_fd(), Source::Listener(*place))?;
+            self.sources.put(*place, address);
+            if let Some((place, socket)) = listeners.udp.pop() {
+                self.listeners.put(place, socket);
+            }
         }
-        for (place, listener) in listeners.tcp {
-            self.tcp.listen(place, listener, &self.epoll)?;
+        while let Some((place, listener)) = listeners.tcp.last() {
+            watch(&self.epoll, listener.as_fd(), Source::TcpListener(*place))?;
+            if let Some((place, listener)) = listeners.tcp.pop() {
+                self.tcp.listen(place, listener);
+            }
         }
         Ok(())
     }

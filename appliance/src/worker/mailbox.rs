@@ -1,5 +1,6 @@
 //! How a worker is told that sockets come or go, and under which policy it serves.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -38,6 +39,8 @@ struct Letters {
 /// Full: `post` gives the letter back, but for a new policy, which takes the place of one that was not opened yet.
 pub struct Mailbox {
     letters: Mutex<Letters>,
+    /// Sockets that the worker could not wait at, and why, on their way back.
+    returned: Mutex<Option<(Listeners, io::Error)>>,
     event: EventFd,
 }
 
@@ -46,13 +49,14 @@ impl Mailbox {
     ///
     /// # Errors
     /// eventfd(2) failed.
-    pub fn new() -> std::io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
             letters: Mutex::new(Letters {
                 others: Deque::new(),
                 policy: None,
             }),
+            returned: Mutex::new(None),
             event: EventFd::from_flags(flags)?,
         })
     }
@@ -77,6 +81,22 @@ impl Mailbox {
         self.wake();
         // Not behind the lock, where the worker would wait for it.
         drop(replaced);
+    }
+
+    /// The worker cannot wait at these sockets. May allocate.
+    pub(crate) fn give_back(&self, mut listeners: Listeners, error: io::Error) {
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((earlier, _)) = returned.take() {
+            listeners.udp.extend(earlier.udp);
+            listeners.tcp.extend(earlier.tcp);
+        }
+        *returned = Some((listeners, error));
+    }
+
+    /// The sockets that the worker could not wait at since the last call.
+    pub fn take_returned(&self) -> Option<(Listeners, io::Error)> {
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        returned.take()
     }
 
     /// Takes the oldest letter out, the policy last. The worker is woken again while there are more.

@@ -45,6 +45,7 @@ use xdnsd_core::time::Instant;
 use crate::cache::SharedCache;
 use crate::clock;
 use crate::policy::set::PolicySet;
+use crate::seal;
 use crate::xdp::Heartbeat;
 use crate::xsk::{Batch, Kick, Xsk};
 
@@ -208,7 +209,8 @@ impl<'a> Worker<'a> {
             arrivals: parts.arrivals,
             now: clock::now(),
         };
-        io.listen(parts.listeners)?;
+        let mut listeners = parts.listeners;
+        io.listen(&mut listeners)?;
         Ok(Self {
             engine,
             io,
@@ -444,8 +446,12 @@ impl<'a> Worker<'a> {
             Letter::Adopt(port) => self.adopt(port),
             // What epoll has no room for stays as it was: a socket for each question.
             Letter::Ports(lookup) => drop(self.io.take_ports(*lookup)),
-            // What epoll has no room for is closed: its address is not served by the kernel's sockets.
-            Letter::Listen(listeners) => drop(self.io.listen(*listeners)),
+            // What epoll has no room for goes back, and is opened again later.
+            Letter::Listen(mut listeners) => {
+                if let Err(error) = self.io.listen(&mut listeners) {
+                    seal::unsealed(|| self.mailbox.give_back(*listeners, error));
+                }
+            }
         }
         None
     }

@@ -20,7 +20,7 @@ use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
 
 use super::arrival::{Arrivals, Place};
-use super::events::{Source, watch};
+use super::events::Source;
 use super::listener::Places;
 use crate::sys;
 
@@ -168,14 +168,9 @@ impl Tcp {
         }
     }
 
-    /// Accepts connections of `listener` from now on.
-    ///
-    /// # Errors
-    /// epoll_ctl(2) failed.
-    pub fn listen(&mut self, place: u16, listener: TcpListener, epoll: &Epoll) -> io::Result<()> {
-        watch(epoll, listener.as_fd(), Source::TcpListener(place))?;
+    /// Accepts connections of `listener`, which is watched, from now on.
+    pub fn listen(&mut self, place: u16, listener: TcpListener) {
         self.listeners.put(place, listener);
-        Ok(())
     }
 
     /// Accepts no connection at this place any more. Those that were accepted there go on.

@@ -1,6 +1,7 @@
 //! Who gives way where all slots are taken, and what becomes of a listener that nothing can be accepted from.
 
 use super::*;
+use crate::worker::events::watch;
 use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
 use std::net::Ipv4Addr;
 
@@ -17,7 +18,8 @@ impl Server {
         let listener = open_tcp((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
         let address = listener.local_addr().expect("its address");
         let mut tcp = Tcp::new(1, 60_000);
-        tcp.listen(0, listener, &epoll).expect("watched");
+        watch(&epoll, listener.as_fd(), Source::TcpListener(0)).expect("watched");
+        tcp.listen(0, listener);
         Self {
             tcp,
             epoll,
