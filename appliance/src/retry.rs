@@ -11,11 +11,14 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// It failed: again after `first_ms`, and twice as long each time, up to `max_ms`.
+    /// It failed: again after `first_ms`, and twice as long each time, up to `max_ms`. What went well for as long as that
+    /// after the latest pause begins anew, whether anybody has said so or not.
     pub fn fail(&mut self, now: Instant, first_ms: u64, max_ms: u64) {
-        self.pause_ms = match self.pause_ms {
-            0 => first_ms,
-            pause_ms => (pause_ms * 2).min(max_ms),
+        let is_long_ago = self.at.is_none_or(|at| at + max_ms <= now);
+        self.pause_ms = if is_long_ago {
+            first_ms
+        } else {
+            (self.pause_ms * 2).min(max_ms)
         };
         self.at = Some(now + self.pause_ms);
     }
@@ -53,6 +56,11 @@ mod tests {
             now = now + pause;
             assert!(retry.may_try(now) && retry.is_due(now));
         }
+        retry.fail(now + 49, 10, 50);
+        assert!(!retry.may_try(now + 98), "still the longest");
+        now = now + 99 + 50;
+        retry.fail(now, 10, 50);
+        assert!(retry.may_try(now + 10), "it was long ago");
         retry.succeed();
         assert_eq!(retry, Retry::default());
     }
