@@ -14,6 +14,7 @@
 mod check;
 mod head;
 mod key;
+mod owned;
 mod render;
 mod sanitize;
 

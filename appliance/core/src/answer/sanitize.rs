@@ -4,7 +4,8 @@
 //! behind the question is what the cache keeps ("body").
 
 use super::Head;
-use crate::dns::build::{WriteError, Writer, stands_at};
+use super::owned::Owned;
+use crate::dns::build::{WriteError, Writer};
 use crate::dns::edns::{Edns, ede};
 use crate::dns::header::{HEADER_LEN, Header, flag};
 use crate::dns::name::{self, Name};
@@ -457,7 +458,8 @@ impl<'a> Sanitizer<'a> {
 
     /// The target of the CNAME at `owner`.
     fn cname_at(&self, owner: &Name) -> Result<Option<Name>, ResponseError> {
-        let is_cname = |record: &Record| is(self.response, record, owner, rtype::CNAME);
+        let set = Owned::by(owner, self.response, self.asked.name);
+        let is_cname = |record: &Record| set.has(record, rtype::CNAME);
         let cname = self.answer_records().find(is_cname);
         cname.map(|cname| self.target_of(&cname)).transpose()
     }
@@ -503,7 +505,8 @@ impl<'a> Sanitizer<'a> {
     /// twice (section 5). Returns whether there was one.
     fn keep_rrset(&mut self, owner: &Name, wanted: u16) -> Result<bool, ResponseError> {
         let response = self.response;
-        let of_set = |record: &Record| is(response, record, owner, wanted);
+        let set = Owned::by(owner, response, self.asked.name);
+        let of_set = |record: &Record| set.has(record, wanted);
         let ttls = self.answer_records().filter(of_set);
         let Some(ttl_secs) = ttls.map(|record| meant_ttl_secs(&record)).min() else {
             return Ok(false);
@@ -519,7 +522,7 @@ impl<'a> Sanitizer<'a> {
         }
         if self.asked.dnssec_ok && wanted != rtype::RRSIG {
             for record in self.answer_records() {
-                if is(response, &record, owner, rtype::RRSIG) && self.covers(&record, wanted) {
+                if set.has(&record, rtype::RRSIG) && self.covers(&record, wanted) {
                     self.keep(&record, 0, ttl_secs.min(meant_ttl_secs(&record)))?;
                 }
             }
@@ -639,11 +642,4 @@ fn same_rdata(response: &[u8], one: &Record, other: &Record) -> bool {
         }
         _ => false,
     }
-}
-
-/// Whether `record` is of class IN, of type `wanted`, and stands at `owner`.
-fn is(response: &[u8], record: &Record, owner: &Name, wanted: u16) -> bool {
-    record.rtype == wanted
-        && record.class == class::IN
-        && stands_at(response, record.owner, owner.as_wire())
 }
