@@ -13,6 +13,8 @@ extern crate self as xdnsd_core;
 
 pub mod answer;
 pub mod cache;
+#[cfg(test)]
+mod circles;
 pub mod counters;
 pub mod dns;
 pub mod engine;

@@ -3,7 +3,7 @@
 use super::alias::{Alias, Sections, render_alias};
 use super::filter::Revalidation;
 use super::lookup::{Freshness, freshness, stale_ede};
-use super::query::{count_refusal, opt_reply};
+use super::request::{count_refusal, opt_reply};
 use super::{CacheAccess, Call, Context, Effects, Engine, STALE_TTL_SECS, Tables, next_rotation};
 use crate::answer::{Answer, Head, Reply, Ttl, render};
 use crate::cache::Found;

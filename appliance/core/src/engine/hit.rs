@@ -1,7 +1,7 @@
 //! Answers from the cache that policy need not be asked about again.
 
 use super::lookup::{Freshness, freshness};
-use super::query::{Request, reply_to};
+use super::request::{Request, reply_to};
 use super::{CacheAccess, Context, Engine, Outcome};
 use crate::answer::{Key, Ttl, render};
 use crate::cache::Found;

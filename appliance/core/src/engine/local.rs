@@ -1,7 +1,7 @@
 //! Answers that are made here: local data, special-use names, blocked names, ANY, and what a server says of itself.
 
 use super::alias::leads_to;
-use super::query::{Request, reply_to};
+use super::request::{Request, reply_to};
 use super::{CacheAccess, Context, Engine, Outcome};
 use crate::answer::{Head, Ttl, render};
 use crate::counters::Counter;

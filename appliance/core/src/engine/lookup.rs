@@ -2,7 +2,7 @@
 
 use super::filter::Revalidation;
 use super::nxdomain::denial_of;
-use super::query::{Entry, Request, reply_to};
+use super::request::{Entry, Request, reply_to};
 use super::{CacheAccess, Context, Engine, STALE_TTL_SECS, Settings, Tables};
 use crate::answer::{Head, Ttl, render};
 use crate::cache::{Found, Shard};

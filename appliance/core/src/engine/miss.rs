@@ -1,7 +1,7 @@
 //! A query that the cache cannot answer: its client waits, and a question goes upstream if none is on its way.
 
 use super::lookup::Lookup;
-use super::query::{Entry, Request, query_flags, reply_to};
+use super::request::{Entry, Request, query_flags, reply_to};
 use super::{CacheAccess, Call, Context, Effects, Engine, Outcome};
 use crate::answer::{Head, Key, Ttl};
 use crate::cache::Found;

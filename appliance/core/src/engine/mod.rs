@@ -25,6 +25,7 @@ mod miss;
 mod nxdomain;
 mod query;
 mod reject;
+mod request;
 mod response;
 mod sub;
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //!
 //! Denial and mark are kept under [`Key::of_name`]; the mark under the one without flags.
 
-use super::query::Request;
+use super::request::Request;
 use crate::answer::{Head, Key};
 use crate::cache::{Found, Shard};
 use crate::dns::edns::ede;

@@ -1,78 +1,21 @@
 //! From a client's query to an answer at once, or to a question in flight.
 
-use super::alias::{Alias, Sections, render_alias};
 use super::hit::Known;
 use super::lookup::Lookup;
-use super::{CacheAccess, Call, Client, Context, Effects, Engine, Outcome, Tables, Transport};
-use crate::answer::{Head, Key, Reply, Ttl, name_hash, render};
-use crate::cache::Found;
-use crate::counters::{Counter, Counters};
-use crate::dns::edns::{OptReply, ede};
-use crate::dns::header::{HEADER_LEN, flag};
+use super::request::{Entry, Request, count_refusal, reply_to};
+use super::{CacheAccess, Call, Client, Effects, Engine, Outcome};
+use crate::answer::{Head, Ttl, name_hash, render};
+use crate::counters::Counter;
+use crate::dns::edns::ede;
+use crate::dns::header::flag;
 use crate::dns::query::Query;
-use crate::dns::{Name, rcode, rtype};
-use crate::forward::pending::ClientEdns;
-use crate::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
-use crate::policy::Policy;
-
-/// Shortest UDP answer that every client takes (RFC 1035 section 4.2.1).
-const UDP_WITHOUT_EDNS: usize = 512;
-
-/// Where a question belongs.
-pub(super) struct Entry {
-    /// Keyed hash of the name.
-    pub name_hash: u64,
-    /// Keyed hash: the place in cache and table.
-    pub hash: u64,
-    /// Group of upstreams.
-    pub group: u8,
-}
-
-/// A well-formed query with what is decided about its reply before it is answered.
-pub(super) struct Request<'q, R> {
-    /// The query.
-    pub query: &'q Query,
-    /// Who asks.
-    pub client: &'q Client<R>,
-    /// The query as it came. Its answer is written over it.
-    pub message: &'q mut [u8],
-    /// What its EDNS asks for; `None`: no EDNS.
-    pub edns: Option<ClientEdns>,
-    /// The longest reply that it may get.
-    pub limit: usize,
-    /// Whether longer replies than `Settings::cookie_free_max` are for clients with a cookie, and it has none.
-    pub lacks_cookie: bool,
-    /// The name to which local aliases lead, and whose records are to be found.
-    pub target: Option<Name>,
-}
-
-impl<R> Request<'_, R> {
-    /// The name whose records are to be found.
-    pub(super) fn name(&self) -> &Name {
-        self.target.as_ref().unwrap_or(&self.query.name)
-    }
-
-    pub(super) fn is_tcp(&self) -> bool {
-        self.client.transport == Transport::Tcp
-    }
-
-    /// Whether the client wants upstream to be asked for it (RFC 1035 section 4.1.1, RD).
-    pub(super) fn wants_recursion(&self) -> bool {
-        self.query.header.has(flag::RD)
-    }
-
-    /// The key under which they are kept.
-    pub(super) fn key(&self) -> Key<'_> {
-        Key {
-            name: self.name().as_wire(),
-            ..Key::of(self.query)
-        }
-    }
-}
+use crate::dns::{rcode, rtype};
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Takes the query that stands in `message[..len]`. An answer that can be given at once is written over it; the
-    /// buffer should hold [`UDP_MESSAGE_MAX`] bytes (TCP: 65,535), or answers are truncated to what it holds.
+    /// Takes the query that stands in `message[..len]`. An answer that can be given at once is written over it; the buffer
+    /// should hold [`UDP_MESSAGE_MAX`] bytes (TCP: 65,535), or answers are truncated to what it holds.
+    ///
+    /// [`UDP_MESSAGE_MAX`]: crate::limits::UDP_MESSAGE_MAX
     pub fn query<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -98,40 +41,6 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return self.ask_for_cookie(&mut request);
         }
         outcome
-    }
-
-    /// What can be said of the reply before the answer is known.
-    #[inline(always)]
-    fn request<'q>(
-        &self,
-        context: &Context<'_>,
-        query: &'q Query,
-        client: &'q Client<R>,
-        message: &'q mut [u8],
-    ) -> Request<'q, R> {
-        let tcp = client.transport == Transport::Tcp;
-        let mut has_cookie = false;
-        let edns = query.edns.map(|edns| ClientEdns {
-            dnssec_ok: edns.dnssec_ok,
-            cookie: edns
-                .cookie
-                .zip(self.settings.cookies)
-                .map(|(cookie, secret)| {
-                    let checked = secret.check(&cookie, client.address, context.unix_secs);
-                    has_cookie = checked.is_valid;
-                    checked.reply
-                }),
-            keepalive: (tcp && edns.keepalive).then_some(self.settings.tcp_idle_100ms),
-        });
-        Request {
-            query,
-            client,
-            message,
-            edns,
-            limit: reply_limit(query, client.transport),
-            lacks_cookie: self.settings.cookies.is_some() && !tcp && !has_cookie,
-            target: None,
-        }
     }
 
     /// Answers a question of class IN.
@@ -226,97 +135,5 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
         let end = request.query.question_end;
         Outcome::Reply(render(request.message, end, &head, &[], &reply).0)
-    }
-}
-
-/// Counts an answer with this code and nothing else.
-pub(super) fn count_refusal(counters: &Counters, code: u8) {
-    match code {
-        rcode::FORMERR => counters.count(Counter::FormerrGiven),
-        rcode::NOTIMP => counters.count(Counter::NotimpGiven),
-        rcode::REFUSED => counters.count(Counter::RefusedGiven),
-        rcode::SERVFAIL => counters.count(Counter::ServfailGiven),
-        _ => {}
-    }
-}
-
-/// Flags of the query that its reply repeats, and AD where the client understands it (RFC 6840 section 5.7).
-pub(super) fn query_flags(query: &Query) -> u16 {
-    let authentic = if query.dnssec_ok() {
-        flag::AD
-    } else {
-        query.header.flags & flag::AD
-    };
-    query.header.flags & (flag::RD | flag::CD) | authentic
-}
-
-/// What the client gets for an answer with this head. `code` is an extended error or [`ede::NONE`].
-pub(super) fn reply_to<R>(request: &Request<'_, R>, head: &Head, ttl: Ttl, code: u16) -> Reply {
-    let flags = query_flags(request.query);
-    Reply {
-        id: request.query.header.id,
-        flags: if head.authentic_data {
-            flags
-        } else {
-            flags & !flag::AD
-        },
-        ttl,
-        limit: request.limit.min(request.message.len()),
-        opt: request.edns.map(|edns| opt_reply(&edns, code)),
-        rotate: 0,
-    }
-}
-
-impl<R: Copy + PartialEq> Tables<R> {
-    /// Answers an alias from the cached records of its target.
-    pub(super) fn render_alias(
-        &mut self,
-        policy: &Policy<'_>,
-        request: &mut Request<'_, R>,
-        found: &Found<'_>,
-        reply: &Reply,
-    ) -> (usize, bool) {
-        let name = request.name().as_wire();
-        let body_at = HEADER_LEN + name.len() + 4;
-        let end = body_at + found.body.len();
-        self.scratch[HEADER_LEN..HEADER_LEN + name.len()].copy_from_slice(name);
-        self.scratch[body_at..end].copy_from_slice(found.body);
-        let sections = Sections {
-            head: &found.head,
-            source: &self.scratch,
-            body: body_at..end,
-        };
-        let question_end = request.query.question_end;
-        self.reply[..question_end].copy_from_slice(&request.message[..question_end]);
-        let alias = Alias {
-            name: &request.query.name,
-            qtype: request.query.qtype,
-            policy,
-        };
-        let (len, truncated) = render_alias(&mut self.reply, &alias, &sections, reply);
-        request.message[..len].copy_from_slice(&self.reply[..len]);
-        (len, truncated)
-    }
-}
-
-/// The longest reply in bytes that the client may get.
-fn reply_limit(query: &Query, transport: Transport) -> usize {
-    match transport {
-        Transport::Tcp => TCP_MESSAGE_MAX,
-        Transport::Udp => query
-            .edns
-            .map_or(UDP_WITHOUT_EDNS, |edns| edns.udp_limit())
-            .min(UDP_MESSAGE_MAX),
-    }
-}
-
-/// The OPT record of a reply.
-pub(super) fn opt_reply(edns: &ClientEdns, code: u16) -> OptReply {
-    OptReply {
-        extended_rcode: 0,
-        dnssec_ok: edns.dnssec_ok,
-        ede: (code != ede::NONE).then_some(code),
-        cookie: edns.cookie,
-        keepalive: edns.keepalive,
     }
 }

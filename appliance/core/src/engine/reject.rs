@@ -1,6 +1,6 @@
 //! Replies to messages that are no well-formed query, and to kinds of queries that nobody is asked about.
 
-use super::query::{Request, count_refusal, opt_reply};
+use super::request::{Request, count_refusal, opt_reply};
 use super::{CacheAccess, Client, Context, Engine, Outcome};
 use crate::counters::Counter;
 use crate::dns::edns::{Edns, OptReply, ede};

@@ -88,7 +88,7 @@ pub enum Event {
     Lost(Attempt),
     /// ICMP says that it did not arrive.
     Unreachable(Attempt),
-    /// Its answer is not whole without that of another question, the so manieth one.
+    /// Its answer is not whole without that of another question.
     Incomplete {
         /// Sub-questions so far, this one included.
         steps: u8,
