@@ -23,7 +23,7 @@ use crate::config::{Config, Plan};
 use crate::listening::Listening;
 use crate::policy::set::PolicySet;
 use crate::worker::{
-    Arrivals, Letter, Mailbox, NoticeBoard, Parts, PortStats, Pulse, Route, Worker,
+    Arrivals, Letter, Mailbox, NoticeBoard, Parts, Pulse, Route, Worker, WorkerStats,
 };
 use crate::{clock, memory, seal};
 
@@ -47,8 +47,8 @@ static TABLES: [Mutex<Tables<Route>>; ENGINES] = [const { Mutex::new(Tables::new
 pub static COUNTERS: [Counters; ENGINES] = [const { Counters::new() }; ENGINES];
 /// What came to their kernel sockets by which device.
 pub static ARRIVALS: Arrivals = Arrivals::new();
-/// What they show of their AF_XDP sockets.
-pub static PORT_STATS: [PortStats; ENGINES] = [const { PortStats::new() }; ENGINES];
+/// What they show of their AF_XDP sockets and of upstream servers.
+pub static WORKER_STATS: [WorkerStats; ENGINES] = [const { WorkerStats::new() }; ENGINES];
 /// Where they show that they live.
 static PULSES: [Pulse; ENGINES] = [const { Pulse::new() }; ENGINES];
 /// What they leave for the log.
@@ -255,7 +255,7 @@ impl Crew {
             mailbox: &self.mailboxes[engine],
             counters: &COUNTERS[engine],
             arrivals: &ARRIVALS,
-            port_stats: &PORT_STATS[engine],
+            stats: &WORKER_STATS[engine],
             pulse: &PULSES[engine],
         };
         let mut upstreams = Upstreams::new();

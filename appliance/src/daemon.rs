@@ -26,7 +26,7 @@ use xdnsd_core::limits::WORKERS;
 use crate::cache::CACHE;
 use crate::config::{Config, Devices, Plan, UpstreamPorts};
 use crate::control::{Control, SocketFile};
-use crate::crew::{ARRIVALS, COUNTERS, Crew, NOTICES, PORT_STATS, TCP};
+use crate::crew::{ARRIVALS, COUNTERS, Crew, NOTICES, TCP, WORKER_STATS};
 use crate::interfaces::{Interfaces, Round};
 use crate::listening::Listening;
 use crate::notify::Notify;
@@ -556,13 +556,7 @@ fn registered(crew: &Crew, queues: &[(usize, QueueName)]) -> Vec<telemetry::Work
             },
             queue: named.cloned(),
             counters: &COUNTERS[index],
-            xsk: named.map(|_| -> telemetry::Read<_> {
-                Box::new(move || {
-                    PORT_STATS[index]
-                        .kernel()
-                        .ok_or_else(|| std::io::ErrorKind::NotConnected.into())
-                })
-            }),
+            stats: &WORKER_STATS[index],
         }
     };
     // The one that serves TCP has the highest number.

@@ -12,7 +12,7 @@ use crate::crew::{ENGINES, TABLES_BYTES};
 use crate::logging;
 use crate::store;
 use crate::worker::{
-    self, Arrivals, PORTS_BYTES, PORTS_SHARED_BYTES, PortStats, Pulse, SLOTS_BYTES, STREAM_BYTES,
+    self, Arrivals, PORTS_BYTES, PORTS_SHARED_BYTES, Pulse, SLOTS_BYTES, STREAM_BYTES, WorkerStats,
 };
 
 /// What everything together may take.
@@ -91,7 +91,7 @@ pub const LINES: &[Line] = &[
     ),
     Line::new(
         "counters and pulse of a worker",
-        size_of::<Counters>() + size_of::<PortStats>() + size_of::<Pulse>(),
+        size_of::<Counters>() + size_of::<WorkerStats>() + size_of::<Pulse>(),
         ENGINES,
     ),
     Line::new("counters of devices", size_of::<Arrivals>(), 1),

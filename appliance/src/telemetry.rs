@@ -13,7 +13,7 @@ use log::info;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::{Counter, Counters};
 
-use crate::worker::QueueName;
+use crate::worker::{QueueName, ServerReading, SocketReading, WorkerStats};
 use crate::{logging, memory, seal, text};
 
 /// Reads something that the kernel counts. An error is shown as an absent metric.
@@ -21,60 +21,6 @@ pub type Read<T> = Box<dyn Fn() -> io::Result<T> + Send + Sync>;
 
 /// Counts by name of the interface.
 pub type ByInterface = Vec<(String, u64)>;
-
-/// XDP_STATISTICS of one AF_XDP socket (af_xdp.rst).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct XskStatistics {
-    /// Frames dropped for another reason than a full ring.
-    pub rx_dropped: u64,
-    /// Descriptors in the fill ring that the kernel refused.
-    pub rx_invalid_descs: u64,
-    /// Descriptors in the TX ring that the kernel refused.
-    pub tx_invalid_descs: u64,
-    /// Frames dropped because the RX ring was full.
-    pub rx_ring_full: u64,
-    /// Frames dropped because the fill ring was empty.
-    pub rx_fill_ring_empty_descs: u64,
-    /// Times that the kernel found no descriptor in the TX ring.
-    pub tx_ring_empty_descs: u64,
-}
-
-impl XskStatistics {
-    fn fields(&self) -> [(&'static str, &'static str, u64); 6] {
-        [
-            (
-                "rx_dropped",
-                "Frames dropped for another reason than a full ring",
-                self.rx_dropped,
-            ),
-            (
-                "rx_invalid_descs",
-                "Fill ring descriptors refused",
-                self.rx_invalid_descs,
-            ),
-            (
-                "tx_invalid_descs",
-                "TX ring descriptors refused",
-                self.tx_invalid_descs,
-            ),
-            (
-                "rx_ring_full",
-                "Frames dropped, RX ring full",
-                self.rx_ring_full,
-            ),
-            (
-                "rx_fill_ring_empty_descs",
-                "Frames dropped, fill ring empty",
-                self.rx_fill_ring_empty_descs,
-            ),
-            (
-                "tx_ring_empty_descs",
-                "TX ring found empty",
-                self.tx_ring_empty_descs,
-            ),
-        ]
-    }
-}
 
 /// What was counted, by counter and by name of the interface.
 pub type Arrived = Vec<(Counter, ByInterface)>;
@@ -87,8 +33,8 @@ pub struct Worker {
     pub queue: Option<QueueName>,
     /// What it counts.
     pub counters: &'static Counters,
-    /// What the kernel counts for its socket.
-    pub xsk: Option<Read<XskStatistics>>,
+    /// What it shows of its AF_XDP socket, and of upstream servers.
+    pub stats: &'static WorkerStats,
 }
 
 /// An XDP program: what became of frames, as `[reason][cpu]`.
@@ -105,6 +51,31 @@ const OF_QUEUES: [Counter; 4] = [
     Counter::AnswersXdp,
     Counter::FramesRejected,
     Counter::TxFull,
+];
+
+/// Name and help of what is shown of an upstream server, and its value with a reason, if there is one.
+type ServerGauge = (
+    &'static str,
+    &'static str,
+    fn(&ServerReading) -> Option<(u64, &'static str)>,
+);
+
+const SERVER_GAUGES: [ServerGauge; 3] = [
+    (
+        "upstream_up",
+        "Whether the server answers: 0 after three different questions in a row without an answer",
+        |server| Some((server.is_up.into(), "")),
+    ),
+    (
+        "upstream_rtt_milliseconds",
+        "Usual time until the server answers",
+        |server| Some((server.rtt_ms?.into(), "")),
+    ),
+    (
+        "upstream_last_failure_timestamp_seconds",
+        "When the server last failed, and how: no answer in time, unreachable by ICMP, or malformed",
+        |server| server.failure.map(|(failure, at)| (at, failure.name())),
+    ),
 ];
 
 /// A value that goes up and down.
@@ -146,7 +117,8 @@ struct WorkerReading {
     name: String,
     queue: Option<QueueName>,
     counters: [u64; Counter::COUNT],
-    xsk: Option<XskStatistics>,
+    socket: Option<SocketReading>,
+    servers: Vec<ServerReading>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +145,8 @@ impl Telemetry {
             name: worker.name.clone(),
             queue: worker.queue.clone(),
             counters: std::array::from_fn(|index| worker.counters.get(Counter::ALL[index])),
-            xsk: worker.xsk.as_ref().and_then(|read| read().ok()),
+            socket: worker.stats.socket(),
+            servers: worker.stats.servers(),
         };
         let program = |program: &Program| {
             let frames = (program.frames)().ok()?;
@@ -364,32 +337,29 @@ impl Reading {
     pub fn prometheus(&self) -> String {
         let mut out = String::new();
         for counter in Counter::ALL {
-            if matches!(counter, Counter::SealedAllocations) {
-                continue;
-            }
             let name = format!("{}_total", counter.name());
             family(&mut out, &name, counter.help(), "counter");
             if !self.by_arrival(&mut out, &name, *counter) {
                 self.by_worker(&mut out, &name, *counter);
             }
         }
-        let name = format!("{}_total", Counter::SealedAllocations.name());
-        family(
-            &mut out,
-            &name,
-            Counter::SealedAllocations.help(),
-            "counter",
-        );
-        sample(&mut out, &name, &[], self.sealed_allocations);
-        let name = "log_lines_lost_total";
-        family(
-            &mut out,
-            name,
-            "Lines of the log that nobody got",
-            "counter",
-        );
-        sample(&mut out, name, &[], self.log_lines_lost);
-        self.xsk_families(&mut out);
+        for (name, help, value) in [
+            (
+                "sealed_allocations_total",
+                "Allocations after start-up in a sealed thread",
+                self.sealed_allocations,
+            ),
+            (
+                "log_lines_lost_total",
+                "Lines of the log that nobody got",
+                self.log_lines_lost,
+            ),
+        ] {
+            family(&mut out, name, help, "counter");
+            sample(&mut out, name, &[], value);
+        }
+        self.socket_families(&mut out);
+        self.server_families(&mut out);
         self.frames_family(&mut out);
         for (name, help, value) in &self.gauges {
             family(&mut out, name, help, "gauge");
@@ -431,20 +401,61 @@ impl Reading {
         }
     }
 
-    fn xsk_families(&self, out: &mut String) {
-        for (index, (field, help, _)) in XskStatistics::default().fields().into_iter().enumerate() {
+    /// The AF_XDP sockets that there are, each with its interface and RX queue.
+    fn sockets(&self) -> impl Iterator<Item = (&QueueName, &SocketReading)> {
+        let workers = self.workers.iter();
+        workers.filter_map(|worker| worker.queue.as_ref().zip(worker.socket.as_ref()))
+    }
+
+    fn socket_families(&self, out: &mut String) {
+        let counters = |socket: &SocketReading| {
+            let (kernel, own) = (socket.statistics.named(), socket.counters.named());
+            kernel.into_iter().chain(own).collect::<Vec<_>>()
+        };
+        let names = counters(&SocketReading::default());
+        for (index, (field, help, _)) in names.into_iter().enumerate() {
             let name = format!("xsk_{field}_total");
             family(out, &name, help, "counter");
-            for worker in &self.workers {
-                let (Some(xsk), Some(of)) = (&worker.xsk, &worker.queue) else {
-                    continue;
-                };
+            for (of, socket) in self.sockets() {
                 let queue = of.queue.to_string();
+                let labels = [("interface", of.interface.as_str()), ("queue", &queue)];
+                sample(out, &name, &labels, counters(socket)[index].2);
+            }
+        }
+        let name = "xsk_chunks";
+        family(out, name, "Chunks of the UMEM, by where they are", "gauge");
+        for (of, socket) in self.sockets() {
+            let queue = of.queue.to_string();
+            for (place, _, chunks) in socket.census.named() {
                 let labels = [
                     ("interface", of.interface.as_str()),
-                    ("queue", queue.as_str()),
+                    ("queue", &queue),
+                    ("place", place),
                 ];
-                sample(out, &name, &labels, xsk.fields()[index].2);
+                sample(out, name, &labels, chunks.into());
+            }
+        }
+    }
+
+    /// What each worker knows of each upstream server: it finds out by itself.
+    fn server_families(&self, out: &mut String) {
+        for (name, help, value) in SERVER_GAUGES {
+            family(out, name, help, "gauge");
+            for worker in &self.workers {
+                for server in &worker.servers {
+                    let Some((value, reason)) = value(server) else {
+                        continue;
+                    };
+                    let (address, group) = (server.address.to_string(), server.group.to_string());
+                    let labels = [
+                        ("server", address.as_str()),
+                        ("group", &group),
+                        ("worker", &worker.name),
+                        ("reason", reason),
+                    ];
+                    let labels = &labels[..labels.len() - usize::from(reason.is_empty())];
+                    sample(out, name, labels, value);
+                }
             }
         }
     }

@@ -17,7 +17,6 @@ use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use heartbeat::Beats;
-use nix::errno::Errno;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
@@ -293,21 +292,6 @@ impl Program {
         let socket = socket.as_fd().as_raw_fd();
         let set = self.sockets.set(queue, socket, 0);
         set.map_err(|cause| Error::map(map::XSKS, cause))
-    }
-
-    /// Empties the slot of an RX queue: its frames go to the kernel. An empty slot stays empty.
-    ///
-    /// # Errors
-    ///
-    /// The queue is [`QUEUES_MAX`] or above, or the map refuses.
-    pub fn clear_socket(&mut self, queue: u32) -> Result<(), Error> {
-        check_queue(queue)?;
-        match self.sockets.unset(queue) {
-            Err(cause) if error::errno(&cause) != Some(Errno::ENOENT) => {
-                Err(Error::map(map::XSKS, cause))
-            }
-            Ok(()) | Err(_) => Ok(()),
-        }
     }
 
     /// The heartbeat of an RX queue, for the thread that serves it.

@@ -84,8 +84,6 @@ xdnsd_abi::counters! {
         FramesRejected = "frames_rejected",
         /// Frames that found no free TX slot or chunk.
         TxFull = "tx_full",
-        /// Allocations after start-up in a sealed thread.
-        SealedAllocations = "sealed_allocations",
     }
 }
 

@@ -334,7 +334,7 @@ impl PolicySet {
     }
 
     /// Names in the lists.
-    #[must_use]
+    #[cfg(test)]
     pub fn listed_names(&self) -> usize {
         self.lists
             .iter()

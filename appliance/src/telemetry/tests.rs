@@ -1,9 +1,12 @@
 //! What is read, put into words and into Prometheus' format.
 
 use super::*;
+use crate::xsk::{self, Census, Statistics};
+use xdnsd_core::forward::upstreams::FailureKind;
 
 static FIRST: Counters = Counters::new();
 static SECOND: Counters = Counters::new();
+static UNUSED: WorkerStats = WorkerStats::new();
 
 fn lan0() -> QueueName {
     QueueName {
@@ -22,7 +25,8 @@ fn reading(queries: u64, hits: u64, misses: u64, frames: [[u64; 2]; 2]) -> Readi
         name: "0".into(),
         queue: Some(lan0()),
         counters,
-        xsk: None,
+        socket: None,
+        servers: Vec::new(),
     };
     let program = ProgramReading {
         interface: "lan0".into(),
@@ -65,10 +69,6 @@ fn what_is_registered_is_read_and_rendered() {
     FIRST.add(Counter::CacheHits, 7);
     FIRST.add(Counter::QueriesXdp, 5);
     SECOND.count(Counter::CacheMisses);
-    let statistics = XskStatistics {
-        rx_ring_full: 3,
-        ..XskStatistics::default()
-    };
     let broken: Read<Vec<Vec<u64>>> = Box::new(|| Err(io::Error::other("the map is gone")));
     let telemetry = Telemetry {
         workers: vec![
@@ -76,13 +76,13 @@ fn what_is_registered_is_read_and_rendered() {
                 name: "0".into(),
                 queue: Some(lan0()),
                 counters: &FIRST,
-                xsk: Some(Box::new(move || Ok(statistics))),
+                stats: &UNUSED,
             },
             Worker {
                 name: "tcp".into(),
                 queue: None,
                 counters: &SECOND,
-                xsk: None,
+                stats: &UNUSED,
             },
         ]
         .into(),
@@ -116,7 +116,6 @@ fn what_is_registered_is_read_and_rendered() {
         "xdnsd_cache_hits_total{worker=\"0\"} 7",
         "xdnsd_cache_misses_total{worker=\"tcp\"} 1",
         "xdnsd_queries_xdp_total{interface=\"lan0\",queue=\"0\"} 5",
-        "xdnsd_xsk_rx_ring_full_total{interface=\"lan0\",queue=\"0\"} 3",
         "xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"1\",reason=\"pass_stale\"} 6",
         "xdnsd_queries_udp_total{interface=\"lo\",queue=\"kernel\"} 8",
         "xdnsd_answers_tcp_total{interface=\"a\\\"b\\\\\",queue=\"tcp\"} 9",
@@ -167,4 +166,99 @@ fn assert_is_exposition_format(text: &str) {
             assert_eq!(series.split('{').next(), families.last().copied(), "{line}");
         }
     }
+}
+
+#[test]
+fn a_socket_is_shown_as_the_kernel_counts_it_and_with_all_its_chunks() {
+    let mut reading = reading(0, 0, 0, [[0; 2]; 2]);
+    let text = reading.prometheus();
+    assert!(text.contains("# TYPE xdnsd_xsk_rx_ring_full_total counter"));
+    assert!(!text.contains("xdnsd_xsk_rx_ring_full_total{"), "no socket");
+    reading.workers[0].socket = Some(SocketReading {
+        statistics: Statistics {
+            rx_dropped: 1,
+            rx_invalid_descs: 2,
+            tx_invalid_descs: 3,
+            rx_ring_full: 4,
+            rx_fill_ring_empty_descs: 5,
+            tx_ring_empty_descs: 6,
+        },
+        counters: xsk::Counters {
+            kicks: 7,
+            stray: 8,
+            dropped: 9,
+            ..xsk::Counters::default()
+        },
+        census: Census {
+            fill: 10,
+            free: 11,
+            ..Census::default()
+        },
+    });
+    let text = reading.prometheus();
+    for (series, value) in [
+        ("rx_dropped_total", 1),
+        ("rx_invalid_descs_total", 2),
+        ("tx_invalid_descs_total", 3),
+        ("rx_ring_full_total", 4),
+        ("rx_fill_ring_empty_descs_total", 5),
+        ("tx_ring_empty_descs_total", 6),
+        ("kicks_total", 7),
+        ("stray_total", 8),
+        ("dropped_total", 9),
+    ] {
+        let line = format!("xdnsd_xsk_{series}{{interface=\"lan0\",queue=\"0\"}} {value}");
+        assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+    }
+    let chunks = |place, count| {
+        let labels = format!("interface=\"lan0\",queue=\"0\",place=\"{place}\"");
+        let line = format!("xdnsd_xsk_chunks{{{labels}}} {count}");
+        assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+    };
+    chunks("fill", 10);
+    chunks("free", 11);
+    for place in ["kernel_rx", "rx", "worker", "tx", "kernel_tx", "completion"] {
+        chunks(place, 0);
+    }
+    assert_is_exposition_format(&text);
+}
+
+#[test]
+fn an_upstream_server_is_shown_with_its_time_its_health_and_its_last_failure() {
+    let mut reading = reading(0, 0, 0, [[0; 2]; 2]);
+    let good = ServerReading {
+        address: "192.0.2.53:53".parse().expect("an address"),
+        group: 0,
+        rtt_ms: Some(23),
+        is_up: true,
+        failure: None,
+    };
+    let bad = ServerReading {
+        address: "[2001:db8::53]:5353".parse().expect("an address"),
+        group: 2,
+        rtt_ms: None,
+        is_up: false,
+        failure: Some((FailureKind::Unreachable, 1_700_000_000)),
+    };
+    // The same server in another group is another one.
+    let other = ServerReading { group: 1, ..good };
+    reading.workers[0].servers = vec![good, bad, other];
+    let text = reading.prometheus();
+    let good = "server=\"192.0.2.53:53\",group=\"0\",worker=\"0\"";
+    let bad = "server=\"[2001:db8::53]:5353\",group=\"2\",worker=\"0\"";
+    for line in [
+        format!("xdnsd_upstream_up{{{good}}} 1"),
+        format!("xdnsd_upstream_up{{{bad}}} 0"),
+        format!("xdnsd_upstream_rtt_milliseconds{{{good}}} 23"),
+        format!(
+            "xdnsd_upstream_last_failure_timestamp_seconds{{{bad},reason=\"unreachable\"}} 1700000000"
+        ),
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+    }
+    let count = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
+    assert_eq!(count("xdnsd_upstream_up{"), 3);
+    assert_eq!(count("xdnsd_upstream_rtt_milliseconds{"), 2);
+    assert_eq!(count("xdnsd_upstream_last_failure_timestamp_seconds{"), 1);
+    assert_is_exposition_format(&text);
 }

@@ -60,7 +60,7 @@ pub use ports::reserved::look_again as look_at_reserved_ports;
 pub use ports::table::Program as LookupProgram;
 pub use ports::{BYTES as PORTS_BYTES, SHARED_BYTES as PORTS_SHARED_BYTES};
 pub use pulse::Pulse;
-pub use stats::{PortStats, QueueName};
+pub use stats::{QueueName, ServerReading, SocketReading, WorkerStats};
 pub use steer::by_name as steer_by_name;
 pub use streams::BUFFER_BYTES as STREAM_BYTES;
 pub use tcp::{SLOTS_BYTES, TcpClient, open_tcp};
@@ -120,8 +120,8 @@ pub struct Parts<'a> {
     pub counters: &'a Counters,
     /// Where it and all others count what came by which device.
     pub arrivals: &'a Arrivals,
-    /// Where it shows the statistics of its AF_XDP socket.
-    pub port_stats: &'a PortStats,
+    /// Where it shows what it knows of its AF_XDP socket and of upstream servers.
+    pub stats: &'a WorkerStats,
     /// Where it shows that it lives.
     pub pulse: &'a Pulse,
 }
@@ -164,7 +164,7 @@ pub struct Worker<'a> {
     engine: WorkerEngine<'a>,
     io: Io<'a>,
     mailbox: &'a Mailbox,
-    port_stats: &'a PortStats,
+    stats: &'a WorkerStats,
     pulse: &'a Pulse,
     policy: Arc<dyn PolicySource>,
     /// Events that a new policy came before. A TCP connection tells of itself once, so they must not be lost.
@@ -215,7 +215,7 @@ impl<'a> Worker<'a> {
             engine,
             io,
             mailbox: parts.mailbox,
-            port_stats: parts.port_stats,
+            stats: parts.stats,
             pulse: parts.pulse,
             policy: parts.policy,
             left: Events::new(),
@@ -396,9 +396,16 @@ impl<'a> Worker<'a> {
         PollTimeout::try_from(until as i32).unwrap_or(PollTimeout::ZERO)
     }
 
-    /// The heartbeat and the statistics of the AF_XDP socket.
+    /// The heartbeat, and the statistics of the AF_XDP socket and of upstream servers.
     fn keep_time(&mut self) {
         let now = self.io.now;
+        let is_stats_due = now >= self.next_stats;
+        if is_stats_due {
+            self.next_stats = now + STATS_MS;
+            let upstreams = self.engine.upstreams().as_slice();
+            self.stats
+                .publish_servers(upstreams, now, clock::wall_secs());
+        }
         let Some(port) = &mut self.io.port else {
             return;
         };
@@ -406,10 +413,9 @@ impl<'a> Worker<'a> {
             port.heartbeat.beat(clock::monotonic_ns());
             self.next_heartbeat = now + HEARTBEAT_INTERVAL_MS;
         }
-        if now >= self.next_stats {
-            self.next_stats = now + STATS_MS;
+        if is_stats_due {
             let probed = port.xsk.probe();
-            self.port_stats.publish(&port.xsk);
+            self.stats.publish_socket(&port.xsk);
             self.after_kick(probed);
         }
     }
@@ -434,7 +440,7 @@ impl<'a> Worker<'a> {
     fn drop_port(&mut self) {
         self.io.port = None;
         self.has_frames = false;
-        self.port_stats.clear();
+        self.stats.clear_socket();
     }
 
     /// What the supervisor has to say.

@@ -1,9 +1,14 @@
-//! What a worker shows of its AF_XDP socket. Only the worker may touch the socket, so it publishes copies.
+//! What a worker shows of what only it may touch: its AF_XDP socket, and what it knows of upstream servers. It publishes
+//! copies; where somebody reads at that moment it goes on, and the next copy is newer.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError, TryLockError};
 
-use crate::telemetry::XskStatistics;
-use crate::xsk::{Census, Xsk};
+use xdnsd_core::forward::upstreams::{FailureKind, Upstream};
+use xdnsd_core::limits::UPSTREAMS;
+use xdnsd_core::time::Instant;
+
+use crate::xsk::{Census, Counters, Statistics, Xsk};
 
 /// Which RX queue a worker serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,77 +19,119 @@ pub struct QueueName {
     pub queue: u32,
 }
 
-/// Counters of [`XskStatistics`].
-const KERNEL: usize = 6;
-
-/// The last published copies. A reader may see values of two moments beside each other.
-#[derive(Debug)]
-pub struct PortStats {
-    open: AtomicBool,
-    kernel: [AtomicU64; KERNEL],
-    census: [AtomicU32; 8],
+/// What is known of an AF_XDP socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketReading {
+    /// The kernel's counters.
+    pub statistics: Statistics,
+    /// Ours.
+    pub counters: Counters,
+    /// Where its chunks are.
+    pub census: Census,
 }
 
-impl PortStats {
-    /// No socket.
+/// What is known of an upstream server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerReading {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The group that it belongs to; 0 is the default group.
+    pub group: u8,
+    /// Usual round trip; `None`: never measured.
+    pub rtt_ms: Option<u32>,
+    /// Whether it answers, as far as is known.
+    pub is_up: bool,
+    /// How it failed last, and when, in seconds since 1970.
+    pub failure: Option<(FailureKind, u64)>,
+}
+
+impl ServerReading {
+    fn of(upstream: &Upstream, now: Instant, unix_secs: u64) -> Self {
+        let at = |then: Instant| unix_secs.saturating_sub(now.millis_since(then) / 1000);
+        Self {
+            address: upstream.config.address,
+            group: upstream.config.group,
+            rtt_ms: upstream.srtt_ms(),
+            is_up: !upstream.is_silent(),
+            failure: upstream
+                .failure()
+                .map(|(failure, then)| (failure, at(then))),
+        }
+    }
+}
+
+/// The last published copies.
+#[derive(Debug)]
+pub struct WorkerStats {
+    socket: Mutex<Option<SocketReading>>,
+    /// As many as there can be, so that none is left out.
+    servers: Mutex<heapless::Vec<ServerReading, UPSTREAMS>>,
+}
+
+impl WorkerStats {
+    /// No socket, no servers.
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            open: AtomicBool::new(false),
-            kernel: [const { AtomicU64::new(0) }; KERNEL],
-            census: [const { AtomicU32::new(0) }; 8],
+            socket: Mutex::new(None),
+            servers: Mutex::new(heapless::Vec::new()),
         }
     }
 
-    pub(super) fn publish(&self, xsk: &Xsk) {
-        if let Ok(statistics) = xsk.statistics() {
-            for (slot, (_, value)) in self.kernel.iter().zip(statistics.named()) {
-                slot.store(value, Ordering::Relaxed);
-            }
-        }
-        for (slot, (_, value)) in self.census.iter().zip(xsk.census().named()) {
-            slot.store(value, Ordering::Relaxed);
-        }
-        self.open.store(true, Ordering::Relaxed);
+    pub(super) fn publish_socket(&self, xsk: &Xsk) {
+        let Some(mut socket) = free(&self.socket) else {
+            return;
+        };
+        let before = socket.unwrap_or_default();
+        *socket = Some(SocketReading {
+            statistics: xsk.statistics().unwrap_or(before.statistics),
+            counters: xsk.counters(),
+            census: xsk.census(),
+        });
     }
 
-    pub(super) fn clear(&self) {
-        self.open.store(false, Ordering::Relaxed);
+    pub(super) fn publish_servers(&self, upstreams: &[Upstream], now: Instant, unix_secs: u64) {
+        let Some(mut servers) = free(&self.servers) else {
+            return;
+        };
+        servers.clear();
+        servers.extend(
+            upstreams
+                .iter()
+                .map(|upstream| ServerReading::of(upstream, now, unix_secs)),
+        );
     }
 
-    /// Whether the worker has an AF_XDP socket.
+    /// The socket is closed.
+    pub(super) fn clear_socket(&self) {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Of its AF_XDP socket; `None`: it has none.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.open.load(Ordering::Relaxed)
+    pub fn socket(&self) -> Option<SocketReading> {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The kernel's counters; `None`: no socket.
+    /// Of the servers that it asks.
     #[must_use]
-    pub fn kernel(&self) -> Option<XskStatistics> {
-        let value = |index: usize| self.kernel[index].load(Ordering::Relaxed);
-        self.is_open().then(|| XskStatistics {
-            rx_dropped: value(0),
-            rx_invalid_descs: value(1),
-            tx_invalid_descs: value(2),
-            rx_ring_full: value(3),
-            rx_fill_ring_empty_descs: value(4),
-            tx_ring_empty_descs: value(5),
-        })
-    }
-
-    /// Chunks by place, as [`Census::named`] has them.
-    #[must_use]
-    pub fn census(&self) -> [(&'static str, u32); 8] {
-        let mut named = Census::default().named();
-        for ((_, value), slot) in named.iter_mut().zip(&self.census) {
-            *value = slot.load(Ordering::Relaxed);
-        }
-        named
+    pub fn servers(&self) -> Vec<ServerReading> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.to_vec()
     }
 }
 
-impl Default for PortStats {
+impl Default for WorkerStats {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The lock, unless somebody has it.
+fn free<T>(mutex: &Mutex<T>) -> Option<std::sync::MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }

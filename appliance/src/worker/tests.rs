@@ -54,7 +54,7 @@ fn with_client<T>(mailbox: &Mailbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T)
         mailbox,
         counters: &counters,
         arrivals: &Arrivals::new(),
-        port_stats: &PortStats::new(),
+        stats: &WorkerStats::new(),
         pulse: &Pulse::new(),
     };
     let mut worker = Worker::new(engine, parts).expect("epoll");

@@ -42,13 +42,10 @@ pub use slot::UmemSlot;
 pub use stats::{Census, Counters, Statistics};
 
 use std::fmt;
-use xdnsd_core::limits::{BATCH, CHUNK_SIZE, CHUNKS_PER_QUEUE, WORKERS};
+use xdnsd_core::limits::BATCH;
 
 /// The frames that a worker has in hand.
 pub type Batch = heapless::Vec<Frame, BATCH>;
-
-/// Bytes of packet memory over all workers, for the memory budget.
-pub const UMEM_BYTES: usize = WORKERS * CHUNKS_PER_QUEUE * CHUNK_SIZE;
 
 /// Where and how to open a socket.
 #[derive(Clone, Copy, Debug)]

@@ -2,26 +2,52 @@
 
 use xdnsd_core::limits::CHUNKS_PER_QUEUE;
 
-/// Where the chunks of one UMEM are at this moment. The kernel moves chunks while we count, so a chunk may be named one
-/// station early or late; none is counted twice or left out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Census {
-    /// In the fill ring.
-    pub fill: u32,
-    /// Taken from the fill ring, not yet in the RX ring.
-    pub kernel_rx: u32,
-    /// In the RX ring.
-    pub rx: u32,
-    /// In the worker's hands.
-    pub worker: u32,
-    /// In the TX ring.
-    pub tx: u32,
-    /// Taken from the TX ring, not yet in the completion ring.
-    pub kernel_tx: u32,
-    /// In the completion ring.
-    pub completion: u32,
-    /// Nowhere: waiting for the fill ring, or for a reply made later.
-    pub free: u32,
+/// Makes a structure whose fields are also values with a metric name, the field's, and its help, the doc comment.
+macro_rules! named {
+    (
+        $(#[doc = $about:literal])+
+        pub struct $name:ident: $value:ident {
+            $($(#[doc = $doc:literal])+ $field:ident,)*
+        }
+    ) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct $name { $($(#[doc = $doc])+ pub $field: $value,)* }
+
+        impl $name {
+            /// How many values there are.
+            pub const COUNT: usize = [$(stringify!($field)),*].len();
+
+            /// Metric name, help and value of each.
+            #[must_use]
+            pub const fn named(&self) -> [(&'static str, &'static str, $value); Self::COUNT] {
+                [$((stringify!($field), concat!($($doc),+), self.$field),)*]
+            }
+        }
+    };
+}
+
+named! {
+    /// Where the chunks of one UMEM are at this moment. The kernel moves chunks while we count, so a chunk may be named one
+    /// station early or late; none is counted twice or left out.
+    pub struct Census: u32 {
+        /// In the fill ring.
+        fill,
+        /// Taken from the fill ring, not yet in the RX ring.
+        kernel_rx,
+        /// In the RX ring.
+        rx,
+        /// In the worker's hands.
+        worker,
+        /// In the TX ring.
+        tx,
+        /// Taken from the TX ring, not yet in the completion ring.
+        kernel_tx,
+        /// In the completion ring.
+        completion,
+        /// Nowhere: waiting for the fill ring, or for a reply made later.
+        free,
+    }
 }
 
 impl Census {
@@ -43,89 +69,44 @@ impl Census {
     pub fn holds(&self) -> bool {
         self.total() as usize == CHUNKS_PER_QUEUE
     }
+}
 
-    /// Every place with its metric name.
-    #[must_use]
-    pub fn named(&self) -> [(&'static str, u32); 8] {
-        [
-            ("fill", self.fill),
-            ("kernel_rx", self.kernel_rx),
-            ("rx", self.rx),
-            ("worker", self.worker),
-            ("tx", self.tx),
-            ("kernel_tx", self.kernel_tx),
-            ("completion", self.completion),
-            ("free", self.free),
-        ]
+named! {
+    /// What passed through the socket since it was opened.
+    pub struct Counters: u64 {
+        /// Frames handed to the worker.
+        received,
+        /// Frames put into the TX ring.
+        transmitted,
+        /// Frames that the kernel has done with.
+        completed,
+        /// System calls made to wake the kernel's transmit side.
+        kicks,
+        /// Flushes after which frames stayed in the TX ring because the kernel took no more.
+        again,
+        /// Frames that the TX ring had no room for.
+        tx_full,
+        /// Entries from the kernel that name a chunk it does not have, or bytes beyond a chunk.
+        stray,
+        /// Frames dropped by mistake and taken back.
+        dropped,
     }
 }
 
-/// What passed through the socket since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Frames handed to the worker.
-    pub received: u64,
-    /// Frames put into the TX ring.
-    pub transmitted: u64,
-    /// Frames that the kernel has done with.
-    pub completed: u64,
-    /// System calls made to wake the kernel's transmit side.
-    pub kicks: u64,
-    /// Flushes after which frames stayed in the TX ring because the kernel took no more.
-    pub again: u64,
-    /// Frames that the TX ring had no room for.
-    pub tx_full: u64,
-    /// Entries from the kernel that name a chunk it does not have, or bytes beyond a chunk.
-    pub stray: u64,
-    /// Frames dropped by mistake and taken back.
-    pub dropped: u64,
-}
-
-impl Counters {
-    /// Every counter with its metric name.
-    #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 8] {
-        [
-            ("received", self.received),
-            ("transmitted", self.transmitted),
-            ("completed", self.completed),
-            ("kicks", self.kicks),
-            ("again", self.again),
-            ("tx_full", self.tx_full),
-            ("stray", self.stray),
-            ("dropped", self.dropped),
-        ]
-    }
-}
-
-/// The kernel's own counters of the socket (`XDP_STATISTICS`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// Frames dropped for any other reason than those below; too long for a chunk, mostly.
-    pub rx_dropped: u64,
-    /// Frames dropped because of an invalid fill ring entry.
-    pub rx_invalid_descs: u64,
-    /// TX descriptors that the kernel refused.
-    pub tx_invalid_descs: u64,
-    /// Frames dropped because the RX ring was full.
-    pub rx_ring_full: u64,
-    /// Times the fill ring had no chunk for a frame.
-    pub rx_fill_ring_empty_descs: u64,
-    /// Times the kernel looked at an empty TX ring.
-    pub tx_ring_empty_descs: u64,
-}
-
-impl Statistics {
-    /// Every counter with its metric name.
-    #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 6] {
-        [
-            ("rx_dropped", self.rx_dropped),
-            ("rx_invalid_descs", self.rx_invalid_descs),
-            ("tx_invalid_descs", self.tx_invalid_descs),
-            ("rx_ring_full", self.rx_ring_full),
-            ("rx_fill_ring_empty_descs", self.rx_fill_ring_empty_descs),
-            ("tx_ring_empty_descs", self.tx_ring_empty_descs),
-        ]
+named! {
+    /// The kernel's own counters of the socket (`XDP_STATISTICS`).
+    pub struct Statistics: u64 {
+        /// Frames dropped for any other reason than those below; too long for a chunk, mostly.
+        rx_dropped,
+        /// Frames dropped because of an invalid fill ring entry.
+        rx_invalid_descs,
+        /// TX descriptors that the kernel refused.
+        tx_invalid_descs,
+        /// Frames dropped because the RX ring was full.
+        rx_ring_full,
+        /// Times the fill ring had no chunk for a frame.
+        rx_fill_ring_empty_descs,
+        /// Times the kernel looked at an empty TX ring.
+        tx_ring_empty_descs,
     }
 }

@@ -4,9 +4,12 @@
 use anyhow::Result;
 use hickory_proto::rr::RecordType;
 use qemu_test::lab::{Offload, Spec};
+use qemu_test::wait::wait_until;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
+use xdnsd_core::limits::CHUNKS_PER_QUEUE;
 
+use crate::support::TIMEOUT;
 use crate::support::client::{Family, RawClient, listen};
 use crate::support::frame::{ETHERNET_MIN, TPID_VLAN, UdpFrame};
 use crate::support::message::{addresses, query, read_answer, wire};
@@ -57,6 +60,48 @@ fn by_kernel(reason: &dyn Metric, frames: u64, queries: u64) -> [(&dyn Metric, u
         (&Counter::AnswersXdp, 0),
         (&Counter::AnswersUdp, queries),
     ]
+}
+
+/// Chunks of all sockets.
+#[derive(Debug)]
+struct Chunks;
+
+impl Metric for Chunks {
+    fn family(&self) -> String {
+        "xdnsd_xsk_chunks".to_owned()
+    }
+}
+
+/// Frames that passed through all sockets to the worker.
+#[derive(Debug)]
+struct Received;
+
+impl Metric for Received {
+    fn family(&self) -> String {
+        "xdnsd_xsk_received_total".to_owned()
+    }
+}
+
+#[test]
+fn each_chunk_of_a_socket_is_shown_in_one_place() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    let before = scene.daemon.metrics()?;
+    for _ in 0..5 {
+        client.ask(Family::V4, &query("www.test.", RecordType::A))?;
+    }
+    // Copies are made twice a second.
+    let mut shown = before.clone();
+    wait_until("frames are shown", TIMEOUT, || {
+        if let Ok(metrics) = scene.daemon.metrics() {
+            shown = metrics;
+        }
+        shown.growth(&before, &Received) >= 5
+    })?;
+    let chunks = shown.get(&Chunks).unwrap_or(0) as usize;
+    assert!(chunks > 0, "{}", shown.text());
+    assert_eq!(chunks % CHUNKS_PER_QUEUE, 0, "{}", shown.text());
+    Ok(())
 }
 
 #[test]

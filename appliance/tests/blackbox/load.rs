@@ -14,6 +14,7 @@ use xdnsd_core::counters::Counter;
 use crate::support::client::{Family, listen};
 use crate::support::daemon::write;
 use crate::support::message::{query, query_edns, txt, wire};
+use crate::support::metrics::SealedAllocations;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::{Fault, Rule};
 
@@ -139,6 +140,6 @@ fn workers_allocate_nothing_whatever_they_are_asked() -> Result<()> {
         );
     }
     // Where a worker allocated, the process would have aborted (XDNSD_SEAL=abort).
-    assert_eq!(now.get(&Counter::SealedAllocations), Some(0));
+    assert_eq!(now.get(&SealedAllocations), Some(0));
     Ok(())
 }

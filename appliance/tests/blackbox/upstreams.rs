@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use hickory_proto::op::ResponseCode;
@@ -66,6 +66,13 @@ fn a_silent_first_upstream_costs_a_moment_and_is_then_left_out() -> Result<()> {
     let now = scene.daemon.metrics()?;
     assert_eq!(now.growth(&before, &Counter::UpstreamTimeouts), 3);
     assert_eq!(now.growth(&before, &Counter::UpstreamRetries), 3);
+    wait_until("the server is shown as one that is silent", TIMEOUT, || {
+        let metrics = scene.daemon.metrics();
+        let text = metrics.map_or_else(|_| String::new(), |metrics| metrics.text().to_owned());
+        let (server, label) = (format!("{SECOND_V4}:53"), "reason=\"timeout\"");
+        values(&text, "up", &server, "").contains(&0)
+            && !values(&text, "last_failure_timestamp_seconds", &server, label).is_empty()
+    })?;
     // Three timeouts in a row: it is asked again only once in a while, to see whether it is back.
     for number in 0..10 {
         timed(&client, &format!("later{number}.test."))?;
@@ -88,6 +95,60 @@ fn hosts_and_ports_that_do_not_exist_cost_a_moment() -> Result<()> {
     let (found, took) = timed(&scene.raw_client()?, "www.test.")?;
     assert_eq!(found, ["192.0.2.1"]);
     assert!(took < 2 * SECOND_WITHIN, "{took:?}");
+    Ok(())
+}
+
+/// Values of one series of a server that have a label, over all workers.
+fn values(text: &str, series: &str, server: &str, label: &str) -> Vec<u64> {
+    let start = format!("xdnsd_upstream_{series}{{server=\"{server}\",");
+    let lines = text.lines().filter(|line| line.starts_with(&start));
+    let lines = lines.filter(|line| line.contains(label));
+    let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse().ok());
+    values.collect()
+}
+
+/// An operator asks first which server is slow, which does not answer, and how it failed.
+#[test]
+fn what_is_known_of_each_server_is_shown() -> Result<()> {
+    let (garbage, closed, good) = (
+        SECOND_V4.to_string(),
+        format!("{UPSTREAM_V4}:5399"),
+        UPSTREAM_V4.to_string(),
+    );
+    let scene = scene!(Setup::default().servers(&[&garbage, &closed, &good]));
+    let client = scene.raw_client()?;
+    for name in ["a.test.", "b.test.", "c.test."] {
+        let fault = Rule::silence().behind(&[Fault::Garbage]);
+        scene.upstream.on_server(SECOND_V4, name, fault);
+        let rule = Rule::addresses(300, &["192.0.2.1"]);
+        scene.upstream.on_server(UPSTREAM_V4, name, rule);
+        assert_eq!(timed(&client, name)?.0, ["192.0.2.1"]);
+    }
+    let (garbage, good) = (format!("{garbage}:53"), format!("{good}:53"));
+    let mut text = String::new();
+    wait_until("what is known is shown", TIMEOUT, || {
+        text = scene
+            .daemon
+            .metrics()
+            .map_or_else(|_| String::new(), |metrics| metrics.text().to_owned());
+        values(&text, "up", &closed, "").contains(&0)
+            && !values(&text, "rtt_milliseconds", &good, "").is_empty()
+    })?;
+    for server in [&garbage, &good] {
+        let up = values(&text, "up", server, "");
+        assert!(!up.is_empty() && !up.contains(&0), "{server}\n{text}");
+    }
+    for (server, reason) in [(&closed, "unreachable"), (&garbage, "malformed")] {
+        let label = format!("reason=\"{reason}\"");
+        let failed = values(&text, "last_failure_timestamp_seconds", server, &label);
+        assert_eq!(failed.len(), 1, "{server}\n{text}");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        assert!(now.abs_diff(failed[0]) < 60, "{failed:?} of {now}");
+        let rtt = values(&text, "rtt_milliseconds", server, "");
+        assert!(rtt.is_empty(), "{server} was never measured\n{text}");
+    }
+    let failed = values(&text, "last_failure_timestamp_seconds", &good, "");
+    assert!(failed.is_empty(), "{text}");
     Ok(())
 }
 

@@ -30,7 +30,7 @@ pub struct Bench {
     pub namespace: Namespace,
     pub program: Program,
     heartbeat: Heartbeat,
-    _socket: OwnedFd,
+    socket: Option<OwnedFd>,
 }
 
 impl Bench {
@@ -57,13 +57,18 @@ impl Bench {
             namespace,
             program,
             heartbeat,
-            _socket: socket,
+            socket: Some(socket),
         };
         bench.listen(&[
             (listen("192.0.2.53", 0, 0), 0),
             (listen("2001:db8::53", 0, 0), 0),
         ]);
         bench
+    }
+
+    /// Closes the socket of queue 0.
+    pub fn close_socket(&mut self) {
+        self.socket = None;
     }
 
     /// Listens to these, each with its egress_ifindex.

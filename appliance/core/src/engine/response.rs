@@ -10,6 +10,7 @@ use crate::dns::header::{HEADER_LEN, Header};
 use crate::dns::{Name, rcode};
 use crate::forward::question::{Event, Failure};
 use crate::forward::tries::Attempt;
+use crate::forward::upstreams::FailureKind;
 use crate::forward::via::Origin;
 use crate::time::Instant;
 
@@ -48,6 +49,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Err(Unfit::Response(ResponseError::Foreign)) => self.forged(call, index, &attempt),
             Err(Unfit::Response(ResponseError::Malformed)) => {
                 self.counters.count(Counter::UpstreamMalformed);
+                let (server, now) = (attempt.upstream, call.context.now);
+                self.upstreams.failed(server, FailureKind::Malformed, now);
                 self.end_attempt(index, &attempt, call.effects);
                 self.go_on(call, index, Event::Useless(Failure::SERVFAIL));
             }

@@ -115,6 +115,29 @@ impl Capability {
     }
 }
 
+/// How a server can fail a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// It did not answer in time.
+    Timeout,
+    /// ICMP says that it, its port or the way to it is not there.
+    Unreachable,
+    /// What it answered is no message.
+    Malformed,
+}
+
+impl FailureKind {
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
 /// A query whose question was answered by another server before its own answer came.
 #[derive(Clone, Copy, Debug)]
 struct Superseded {
@@ -144,6 +167,8 @@ pub struct Upstream {
     plain_since: Option<Instant>,
     letter_case: Capability,
     superseded: Option<Superseded>,
+    /// How it failed last, and when.
+    failure: Option<(FailureKind, Instant)>,
 }
 
 impl Upstream {
@@ -165,6 +190,7 @@ impl Upstream {
             plain_since: None,
             letter_case: ABLE,
             superseded: None,
+            failure: None,
         }
     }
 
@@ -191,6 +217,12 @@ impl Upstream {
     #[must_use]
     pub const fn is_silent(&self) -> bool {
         self.timeouts.is_blamed()
+    }
+
+    /// How it failed last, and when; an answer since then does not undo it.
+    #[must_use]
+    pub const fn failure(&self) -> Option<(FailureKind, Instant)> {
+        self.failure
     }
 
     /// Whether it is asked with an OPT record: the config wants that, and it answers such queries, as far as is known (RFC
@@ -415,6 +447,13 @@ impl Upstreams {
         }
     }
 
+    /// Notes how the server failed a question, for whoever looks after it: it changes nothing about whom to ask.
+    pub fn failed(&mut self, index: u8, failure: FailureKind, now: Instant) {
+        if let Some(upstream) = self.get_mut(index) {
+            upstream.failure = Some((failure, now));
+        }
+    }
+
     /// Notes that the server did not take the question with EDNS, but without (RFC 6891 section 7).
     pub fn lacked_edns(&mut self, index: u8, question: u64, now: Instant) {
         if let Some(upstream) = self.get_mut(index) {
@@ -490,107 +529,4 @@ impl Default for Upstreams {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn servers(strategy: Strategy) -> Upstreams {
-        let mut upstreams = Upstreams::new();
-        let config = |port, group| UpstreamConfig {
-            address: ([192, 0, 2, 1], port).into(),
-            group,
-            trusted: false,
-            edns: true,
-            strategy,
-        };
-        upstreams
-            .configure(&[config(1, 0), config(2, 0), config(3, 1)])
-            .expect("fits");
-        upstreams
-    }
-
-    const NOW: Instant = Instant::from_millis(5_000);
-
-    #[test]
-    fn ordered_asks_in_order_and_repeats_when_all_were_asked() {
-        let upstreams = servers(Strategy::Ordered);
-        assert_eq!(upstreams.pick(0, 0), Some(0));
-        assert_eq!(upstreams.pick(0, 0b01), Some(1));
-        assert_eq!(upstreams.pick(0, 0b11), Some(0));
-        assert_eq!(upstreams.pick(1, 0), Some(2));
-        assert_eq!(upstreams.pick(2, 0), None);
-    }
-
-    #[test]
-    fn a_silent_server_is_left_out_and_probed_beside_another() {
-        let mut upstreams = servers(Strategy::Ordered);
-        for question in 0..u64::from(FAULTS) {
-            assert_eq!(upstreams.pick(0, 0), Some(0));
-            upstreams.timed_out(0, question, NOW);
-        }
-        assert_eq!(upstreams.pick(0, 0), Some(1));
-        assert_eq!(
-            upstreams.pick(0, 0b10),
-            Some(0),
-            "better a silent server than none"
-        );
-        assert_eq!(upstreams.probe(0, 0b10, NOW), None);
-        let due = NOW + PROBE_FIRST_MS;
-        assert_eq!(upstreams.probe(0, 0b10, due), Some(0));
-        assert_eq!(
-            upstreams.probe(0, 0b10, due),
-            None,
-            "one question at a time"
-        );
-        assert_eq!(upstreams.probe(0, 0b10, due + 2 * PROBE_FIRST_MS), Some(0));
-        upstreams.answered(0, 10, NOW);
-        assert_eq!(upstreams.pick(0, 0), Some(0));
-    }
-
-    #[test]
-    fn one_question_cannot_make_a_server_silent() {
-        let mut upstreams = servers(Strategy::Ordered);
-        for _ in 0..100 {
-            upstreams.timed_out(0, 7, NOW);
-        }
-        assert!(!upstreams.as_slice()[0].is_silent());
-    }
-
-    #[test]
-    fn fastest_prefers_the_shortest_time_and_measures_the_others_now_and_then() {
-        let mut upstreams = servers(Strategy::Fastest);
-        upstreams.answered(0, 50, NOW);
-        upstreams.answered(1, 5, NOW);
-        assert_eq!(upstreams.pick(0, 0), Some(1));
-        assert_eq!(upstreams.probe(0, 0b10, NOW + 1), None);
-        let due = NOW + MEASURE_MS;
-        assert_eq!(upstreams.probe(0, 0b10, due), Some(0));
-        assert_eq!(upstreams.probe(0, 0b10, due), None);
-    }
-
-    #[test]
-    fn the_retry_time_follows_the_usual_time() {
-        let mut upstreams = servers(Strategy::Ordered);
-        assert_eq!(upstreams.get(0).expect("there").retry_ms(), RETRY_FIRST_MS);
-        for _ in 0..50 {
-            upstreams.answered(0, 100, NOW);
-        }
-        let settled = upstreams.get(0).expect("there").retry_ms();
-        assert!((100..150).contains(&settled), "{settled}");
-    }
-
-    #[test]
-    fn a_new_configuration_keeps_what_is_known() {
-        let mut upstreams = servers(Strategy::Ordered);
-        upstreams.answered(1, 20, NOW);
-        let kept = upstreams.get(1).expect("there").config;
-        upstreams
-            .configure(&[kept, UpstreamConfig { group: 1, ..kept }])
-            .expect("fits");
-        assert_eq!(upstreams.get(0).expect("there").srtt_ms(), Some(20));
-        assert_eq!(
-            upstreams.get(1).expect("there").srtt_ms(),
-            None,
-            "each group has its own health"
-        );
-    }
-}
+mod tests;

@@ -27,6 +27,16 @@ impl Metric for Counter {
     }
 }
 
+/// Allocations after start-up in a sealed thread.
+#[derive(Debug)]
+pub struct SealedAllocations;
+
+impl Metric for SealedAllocations {
+    fn family(&self) -> String {
+        "xdnsd_sealed_allocations_total".to_owned()
+    }
+}
+
 /// What became of frames in the XDP program, over all CPUs.
 impl Metric for Reason {
     fn family(&self) -> String {

@@ -3,7 +3,7 @@
 use super::{Question, Scene};
 use crate::counters::Counter;
 use crate::forward::tries::{Attempt, has};
-use crate::forward::upstreams::{Upstream, Upstreams};
+use crate::forward::upstreams::{FailureKind, Upstream, Upstreams};
 use crate::time::Instant;
 
 impl Question {
@@ -89,11 +89,17 @@ impl Question {
     /// Counts `attempt` as a timeout of its server. An answer to it is still taken if it comes.
     pub fn note_timeout(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) {
         scene.counters.count(Counter::UpstreamTimeouts);
+        let (server, now) = (attempt.upstream, scene.now);
+        scene.upstreams.failed(server, FailureKind::Timeout, now);
         self.blame(attempt, scene);
     }
 
     /// ICMP has refused `attempt`.
     pub(super) fn note_unreachable(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) {
+        let (server, now) = (attempt.upstream, scene.now);
+        scene
+            .upstreams
+            .failed(server, FailureKind::Unreachable, now);
         if !attempt.overdue {
             self.blame(attempt, scene);
         }
