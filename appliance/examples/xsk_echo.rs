@@ -6,10 +6,10 @@
 
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use qemu_test::bpf::{Attach, Redirect};
 use std::error::Error;
 use std::os::fd::AsFd;
 use xdnsd::xsk::{Batch, BindMode, Frame, Kick, Options, UmemSlot, Xsk};
+use xdnsd_lab::bpf::{Attach, Redirect};
 
 const ETHERNET_LEN: usize = 14;
 const ETHER_TYPE_IPV6: [u8; 2] = [0x86, 0xdd];

@@ -439,8 +439,8 @@ mod tests {
     use super::*;
     use crate::policy::testing::Folder;
     use crate::worker::Mailbox;
-    use qemu_test::wait::wait_until;
     use std::sync::Weak;
+    use xdnsd_lab::wait::wait_until;
 
     const TIMEOUT: Duration = Duration::from_secs(20);
 

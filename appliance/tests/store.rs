@@ -10,13 +10,13 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use qemu_test::privilege::root_or_skip;
-use qemu_test::wait::wait_until;
 use xdnsd::cache::SharedCache;
 use xdnsd::clock;
 use xdnsd::policy::name::parse;
 use xdnsd::store::Store;
 use xdnsd_core::answer::{Head, Key};
+use xdnsd_lab::privilege::root_or_skip;
+use xdnsd_lab::wait::wait_until;
 
 /// Names the folder that the child works in.
 const FOLDER: &str = "XDNSD_TEST_FOLDER";

@@ -12,16 +12,16 @@
 
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use qemu_test::bpf::{Attach, Redirect};
-use qemu_test::frames::FrameSocket;
-use qemu_test::netns::Namespace;
-use qemu_test::privilege::root_or_skip;
-use qemu_test::wait::wait_until;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use xdnsd::xsk::{Batch, BindMode, Frame, Kick, Mode, Options, SetupError, UmemSlot, Xsk};
 use xdnsd_core::limits::{CHUNK_SIZE, RX_RING, TX_CHUNKS};
+use xdnsd_lab::bpf::{Attach, Redirect};
+use xdnsd_lab::frames::FrameSocket;
+use xdnsd_lab::netns::Namespace;
+use xdnsd_lab::privilege::root_or_skip;
+use xdnsd_lab::wait::wait_until;
 
 /// Longest frame that fits a chunk behind the kernel's headroom.
 const FRAME_MAX: usize = CHUNK_SIZE - 256;

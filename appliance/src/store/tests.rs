@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use qemu_test::wait::wait_until;
+use xdnsd_lab::wait::wait_until;
 
 use super::*;
 use crate::cache::tests::{BODY, fill, head, names, test_cache};

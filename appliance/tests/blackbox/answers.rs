@@ -3,9 +3,9 @@
 use anyhow::Result;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
-use qemu_test::wait::wait_until;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::{Family, RawClient, listen};

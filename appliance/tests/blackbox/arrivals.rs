@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
-use qemu_test::bpf::{Attach, Program};
-use qemu_test::lab::{LAN, LAN_V4};
-use qemu_test::wait::wait_until;
 use xdnsd::xsk::{BindMode, Options, UmemSlot, Xsk};
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;
+use xdnsd_lab::bpf::{Attach, Program};
+use xdnsd_lab::lab::{LAN, LAN_V4};
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::ask::Ask;
@@ -452,7 +452,7 @@ fn a_control_socket_whose_folder_is_not_there_is_served_when_it_comes() -> Resul
     let log = folder.join("other.log");
     let mut command = scene.lab.router.command(crate::support::daemon::BINARY);
     command.arg("run").arg(folder.join("other.toml"));
-    let mut other = qemu_test::process::Process::spawn(command, &log)?;
+    let mut other = xdnsd_lab::process::Process::spawn(command, &log)?;
     other.wait_for_log("ready: 2 endpoints", TIMEOUT)?;
     let said = other.log();
     ensure!(

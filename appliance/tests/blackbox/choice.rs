@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
-use qemu_test::lab::{CLIENT_V4, HOST_INTERFACE, UPSTREAM_V4, UPSTREAM_V6};
-use qemu_test::wait::wait_until;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{CLIENT_V4, HOST_INTERFACE, UPSTREAM_V4, UPSTREAM_V6};
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::{Family, RawClient, UdpClient, listen};

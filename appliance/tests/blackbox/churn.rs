@@ -9,11 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use qemu_test::dnsperf::{self, Report};
-use qemu_test::lab::{LAN_V4, Lab, Spec, UPSTREAM_V4};
-use qemu_test::nsd::{Upstream, Zone};
-use qemu_test::privilege::root_or_skip;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::dnsperf::{self, Report};
+use xdnsd_lab::lab::{LAN_V4, Lab, Spec, UPSTREAM_V4};
+use xdnsd_lab::nsd::{Upstream, Zone};
+use xdnsd_lab::privilege::root_or_skip;
 
 use crate::support::daemon::{self, Daemon};
 use crate::support::scene::{Directory, Setup};

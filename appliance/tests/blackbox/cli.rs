@@ -5,9 +5,9 @@ use std::process::{Command, Output};
 
 use anyhow::Result;
 use hickory_proto::rr::RecordType;
-use qemu_test::lab::{Lab, Spec};
-use qemu_test::privilege::root_or_skip;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{Lab, Spec};
+use xdnsd_lab::privilege::root_or_skip;
 
 use crate::support::client::Family;
 use crate::support::daemon::{BINARY, run, write};

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
-use qemu_test::lab::{Lab, UPSTREAM_V4, UPSTREAM_V6, WAN};
-use qemu_test::netns::Namespace;
-use qemu_test::peer::Peer;
-use qemu_test::privilege::root_or_skip;
+use xdnsd_lab::lab::{Lab, UPSTREAM_V4, UPSTREAM_V6, WAN};
+use xdnsd_lab::netns::Namespace;
+use xdnsd_lab::peer::Peer;
+use xdnsd_lab::privilege::root_or_skip;
 
 use crate::support::TIMEOUT;
 use crate::support::daemon::{BINARY, Daemon};
@@ -80,7 +80,7 @@ impl Router {
         if !root_or_skip(test) {
             return Ok(None);
         }
-        let lab = Lab::up(&qemu_test::lab::Spec::default())?;
+        let lab = Lab::up(&xdnsd_lab::lab::Spec::default())?;
         lab.router
             .ip(&example.router.replace("{client}", &lab.client.path()))?;
         lab.client.ip(example.client)?;
@@ -417,7 +417,7 @@ fn encrypted_upstream() -> Result<()> {
     router.leaves_no_riddle()
 }
 
-fn start_stub(lab: &Lab, directory: &Path) -> Result<qemu_test::process::Process> {
+fn start_stub(lab: &Lab, directory: &Path) -> Result<xdnsd_lab::process::Process> {
     let address: SocketAddr = "127.0.0.1:5353".parse()?;
     Peer::Unbound { threads: 1 }.start(&lab.router, address, UPSTREAM_V4.into(), "", directory)
 }

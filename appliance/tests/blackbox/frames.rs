@@ -3,11 +3,11 @@
 
 use anyhow::Result;
 use hickory_proto::rr::RecordType;
-use qemu_test::lab::{Offload, Spec};
-use qemu_test::wait::wait_until;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::limits::CHUNKS_PER_QUEUE;
+use xdnsd_lab::lab::{Offload, Spec};
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::{Family, RawClient, listen};

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
-use qemu_test::process::Process;
-use qemu_test::wait::wait_until;
 use xdnsd_core::dns::rtype;
+use xdnsd_lab::process::Process;
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::ask::Ask;

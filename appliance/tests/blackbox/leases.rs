@@ -5,9 +5,9 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::op::ResponseCode;
-use qemu_test::lab::LAN;
-use qemu_test::process::{End, Process};
-use qemu_test::wait::wait_until;
+use xdnsd_lab::lab::LAN;
+use xdnsd_lab::process::{End, Process};
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::scene::{Directory, Scene, Setup, scene};

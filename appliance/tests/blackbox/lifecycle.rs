@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
-use qemu_test::lab::{LAN, LAN_V4, Lab};
-use qemu_test::wait::wait_until;
 use xdnsd::memory::BUDGET_BYTES;
 use xdnsd_abi::{HEARTBEAT_STALE_NS, Reason};
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;
+use xdnsd_lab::lab::{LAN, LAN_V4, Lab};
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::ask::Ask;

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use anyhow::Result;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use qemu_test::dnsperf::{self, Report};
-use qemu_test::lab::{LAN_V4, LAN_V6, Spec};
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::dnsperf::{self, Report};
+use xdnsd_lab::lab::{LAN_V4, LAN_V6, Spec};
 
 use crate::support::client::{Family, listen};
 use crate::support::daemon::write;

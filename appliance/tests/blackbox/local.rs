@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use hickory_proto::op::ResponseCode;
-use qemu_test::wait::wait_until;
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::scene::{Directory, Scene, Setup, scene};
@@ -528,8 +528,8 @@ fn the_longest_route_decides_who_is_asked() -> Result<()> {
          domains = [\"corp.test\", \"deep.pub.corp.test\", \"10.1.0.0/16\"]\n\
          [[upstream]]\nname = \"public\"\nservers = [\"fd54::2\"]\ndomains = [\"pub.corp.test\"]\n"
     ));
-    let v6 = qemu_test::lab::UPSTREAM_V6.into();
-    let v4 = qemu_test::lab::UPSTREAM_V4.into();
+    let v6 = xdnsd_lab::lab::UPSTREAM_V6.into();
+    let v4 = xdnsd_lab::lab::UPSTREAM_V4.into();
     let cases: [(&str, std::net::IpAddr); 8] = [
         ("corp.test. A", SECOND_V4),
         ("a.b.CORP.test. A", SECOND_V4),

@@ -12,10 +12,10 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use qemu_test::lab::Lab;
-use qemu_test::privilege::root_or_skip;
-use qemu_test::wait::wait_until;
 use xdnsd::control;
+use xdnsd_lab::lab::Lab;
+use xdnsd_lab::privilege::root_or_skip;
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::{Family, UdpClient};

@@ -4,10 +4,10 @@
 use anyhow::{Context, Result, ensure};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use qemu_test::lab::Spec;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::limits::WORKERS;
+use xdnsd_lab::lab::Spec;
 
 use crate::support::client::{Family, RawClient, listen};
 use crate::support::message::{

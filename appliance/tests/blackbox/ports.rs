@@ -13,14 +13,14 @@ use hickory_proto::rr::{RData, Record, RecordType};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
-use qemu_test::lab::{
+use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{
     CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN, WAN_V4,
     WAN_V6,
 };
-use qemu_test::netns::Namespace;
-use qemu_test::process::{End, Process};
-use qemu_test::wait::wait_until;
-use xdnsd_core::counters::Counter;
+use xdnsd_lab::netns::Namespace;
+use xdnsd_lab::process::{End, Process};
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::Family;

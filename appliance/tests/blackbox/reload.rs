@@ -7,8 +7,8 @@ use anyhow::Result;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
-use qemu_test::lab::UPSTREAM_V4;
-use qemu_test::wait::wait_until;
+use xdnsd_lab::lab::UPSTREAM_V4;
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::Family;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::Result;
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
-use qemu_test::lab::{LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN_V4, WAN_V6};
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN_V4, WAN_V6};
 
 use crate::support::TIMEOUT;
 use crate::support::client::{Fate, UdpClient};

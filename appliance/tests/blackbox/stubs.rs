@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use qemu_test::lab::{LAN_V4, LAN_V6, Lab};
-use qemu_test::process::{End, Process, output_of};
-use qemu_test::setup::find_unpacked;
-use qemu_test::wait::wait_until;
+use xdnsd_lab::lab::{LAN_V4, LAN_V6, Lab};
+use xdnsd_lab::process::{End, Process, output_of};
+use xdnsd_lab::programs::find_unpacked;
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::scene::{Directory, Scene, Setup, scene};

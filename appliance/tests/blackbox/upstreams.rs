@@ -8,9 +8,9 @@ use anyhow::Result;
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
-use qemu_test::lab::{UPSTREAM_V4, UPSTREAM_V6};
-use qemu_test::wait::wait_until;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{UPSTREAM_V4, UPSTREAM_V6};
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::{Family, RawClient, listen};

@@ -5,13 +5,13 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
-use qemu_test::lab::{CLIENT_V4, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4};
-use qemu_test::nsd::{Upstream, Zone};
-use qemu_test::peer::Peer;
-use qemu_test::privilege::root_or_skip;
-use qemu_test::process::Process;
-use qemu_test::sign::{Denial, Signed, sign};
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{CLIENT_V4, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4};
+use xdnsd_lab::nsd::{Upstream, Zone};
+use xdnsd_lab::peer::Peer;
+use xdnsd_lab::privilege::root_or_skip;
+use xdnsd_lab::process::Process;
+use xdnsd_lab::sign::{Denial, Signed, sign};
 
 use crate::support::daemon::{self, Daemon};
 use crate::support::scene::{Directory, Setup};

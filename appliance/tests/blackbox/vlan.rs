@@ -7,12 +7,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use hickory_proto::rr::RecordType;
-use qemu_test::lab::{
-    LAN_V4, LAN_V6, Lab, Spec, VLAN_CLIENT_V4, VLAN_CLIENT_V6, VLAN_ID, VLAN_V4, VLAN_V6, VlanTag,
-};
-use qemu_test::wait::wait_until;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{
+    LAN_V4, LAN_V6, Lab, Spec, VLAN_CLIENT_V4, VLAN_CLIENT_V6, VLAN_ID, VLAN_V4, VLAN_V6, VlanTag,
+};
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::{DNS_PORT, Family, RawClient, UdpClient};
@@ -41,7 +41,7 @@ pub fn has_vlan_devices(test: &str) -> Result<bool> {
         ..Spec::default()
     };
     let is_guest = std::env::var_os("XDNSD_GUEST").is_some();
-    match qemu_test::privilege::is_root().then(|| Lab::up(&spec)) {
+    match xdnsd_lab::privilege::is_root().then(|| Lab::up(&spec)) {
         Some(Err(error)) if !is_guest && format!("{error:#}").contains("CONFIG_VLAN_8021Q") => {
             eprintln!(
                 "{test}: this kernel has no VLAN devices, the test runs in the guest of \"tests of VLANs\""

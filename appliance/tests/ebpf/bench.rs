@@ -3,14 +3,14 @@
 use crate::frames::OUR_MAC;
 use aya::programs::{TestRun as _, TestRunOptions};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use qemu_test::netns::Namespace;
-use qemu_test::privilege;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 use xdnsd::xdp::{Counters, Heartbeat, OBJECT, Program};
 use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, QUEUES_MAX, Reason, Route};
+use xdnsd_lab::netns::Namespace;
+use xdnsd_lab::privilege;
 
 /// linux/bpf.h, enum xdp_action.
 const XDP_PASS: u32 = 2;
@@ -190,7 +190,7 @@ pub fn load() -> Program {
 }
 
 fn object() -> Vec<u8> {
-    match std::env::var_os(qemu_test::ebpf::OBJECT_VARIABLE) {
+    match std::env::var_os(xdnsd_lab::bpf::OBJECT_VARIABLE) {
         None => OBJECT.to_vec(),
         Some(path) => std::fs::read(Path::new(&path)).expect("the object is readable"),
     }

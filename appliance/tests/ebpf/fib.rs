@@ -2,8 +2,8 @@
 
 use crate::bench::{Bench, listen};
 use crate::frames::{CLIENT_MAC, Query};
-use qemu_test::netns::Namespace;
 use xdnsd_abi::Reason;
+use xdnsd_lab::netns::Namespace;
 
 const CLIENT: &str = "02:00:00:00:00:02";
 const _: () = assert!(CLIENT_MAC[5] == 2);

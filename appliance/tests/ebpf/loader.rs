@@ -2,13 +2,13 @@
 
 use crate::bench::{self, Bench, QUEUE_TOO_HIGH, listen};
 use crate::frames::Query;
-use qemu_test::netns::Namespace;
-use qemu_test::privilege;
 use std::collections::HashSet;
 use std::process::Command;
 use xdnsd::ethtool::{self, RxVlanOffload};
 use xdnsd::xdp::{Attached, Error, Mode, OBJECT, Program};
 use xdnsd_abi::{LISTEN_MAX, Reason, Route};
+use xdnsd_lab::netns::Namespace;
+use xdnsd_lab::privilege;
 
 /// What `ip link` says of XDP on the interface, asked in the namespace of this thread.
 fn attached(interface: &str) -> String {

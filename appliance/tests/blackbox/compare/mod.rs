@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
-use qemu_test::lab::{LAN_V4, Lab, Spec, UPSTREAM_V4};
-use qemu_test::netns::Namespace;
-use qemu_test::nsd::Upstream;
-use qemu_test::peer::Peer;
-use qemu_test::privilege::root_or_skip;
+use xdnsd_lab::lab::{LAN_V4, Lab, Spec, UPSTREAM_V4};
+use xdnsd_lab::netns::Namespace;
+use xdnsd_lab::nsd::Upstream;
+use xdnsd_lab::peer::Peer;
+use xdnsd_lab::privilege::root_or_skip;
 
 use crate::support::TIMEOUT;
 use crate::support::daemon::{self, Daemon};

@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use qemu_test::nsd::Zone;
-use qemu_test::sign::{Denial, sign};
+use xdnsd_lab::nsd::Zone;
+use xdnsd_lab::sign::{Denial, sign};
 
 use crate::support::random::Random;
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use hickory_proto::op::Message;
-use qemu_test::frames::{FrameSocket, parse_mac};
-use qemu_test::lab::{CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab};
-use qemu_test::netns::Namespace;
+use xdnsd_lab::frames::{FrameSocket, parse_mac};
+use xdnsd_lab::lab::{CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab};
+use xdnsd_lab::netns::Namespace;
 
 use super::frame::{Received, UdpFrame};
 use super::message::{self, read_answer};

@@ -6,10 +6,10 @@ use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use qemu_test::lab::Lab;
-use qemu_test::process::{End, Process};
-use qemu_test::wait::wait_until;
 use xdnsd::control;
+use xdnsd_lab::lab::Lab;
+use xdnsd_lab::process::{End, Process};
+use xdnsd_lab::wait::wait_until;
 
 use super::TIMEOUT;
 use super::metrics::{Metric, Metrics};

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
-use qemu_test::lab::{
+use xdnsd_lab::lab::{
     CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4,
 };
-use qemu_test::privilege::root_or_skip;
+use xdnsd_lab::privilege::root_or_skip;
 
 use super::client::{Family, RawClient, UdpClient};
 use super::daemon::{self, Daemon};

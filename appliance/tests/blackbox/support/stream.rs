@@ -9,9 +9,9 @@ use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
-use qemu_test::lab::Lab;
-use qemu_test::netns::Namespace;
 use std::os::fd::{AsFd, AsRawFd};
+use xdnsd_lab::lab::Lab;
+use xdnsd_lab::netns::Namespace;
 
 use super::TIMEOUT;
 use super::client::{Family, client_address, listen};

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use hickory_proto::op::{Message, ResponseCode};
-use qemu_test::lab::{HOST_INTERFACE, Lab, UPSTREAM_V4, UPSTREAM_V6};
+use xdnsd_lab::lab::{HOST_INTERFACE, Lab, UPSTREAM_V4, UPSTREAM_V6};
 
 use super::message::wire;
 use super::script::{Answer, Fault, Rule};

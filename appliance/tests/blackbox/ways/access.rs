@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
-use qemu_test::lab::{LAN, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN};
-use qemu_test::netns::Namespace;
-use qemu_test::wait::wait_until;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{LAN, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN};
+use xdnsd_lab::netns::Namespace;
+use xdnsd_lab::wait::wait_until;
 
 use super::code;
 use crate::support::ask::{Ask, rtype};

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
-use qemu_test::lab::{HOST_INTERFACE, LAN, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN};
-use qemu_test::wait::wait_until;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{HOST_INTERFACE, LAN, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN};
+use xdnsd_lab::wait::wait_until;
 
 use super::access::{Outcome, by_socket, from_lan};
 use crate::support::TIMEOUT;

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use qemu_test::lab::{LAN, LAN_V4, LAN_V6, Spec, UPSTREAM_V4, UPSTREAM_V6};
-use qemu_test::wait::wait_until;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{LAN, LAN_V4, LAN_V6, Spec, UPSTREAM_V4, UPSTREAM_V6};
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::ask::{Ask, rtype};
 use crate::support::client::{DNS_PORT, Family};

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use qemu_test::lab::LAN;
-use qemu_test::wait::wait_until;
 use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::LAN;
+use xdnsd_lab::wait::wait_until;
 
 use super::code;
 use crate::support::ask::{Ask, OptRecord, rtype};

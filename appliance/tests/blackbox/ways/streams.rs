@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::{RData, RecordType};
-use qemu_test::lab::{HOST_INTERFACE, LAN, Lab};
-use qemu_test::wait::wait_until;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::limits::TCP_CLIENTS;
+use xdnsd_lab::lab::{HOST_INTERFACE, LAN, Lab};
+use xdnsd_lab::wait::wait_until;
 
 use super::code;
 use crate::support::ask::{Ask, OptRecord, flag, rtype};

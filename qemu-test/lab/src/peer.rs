@@ -1,0 +1,155 @@
+//! Other forwarders in the router's place, asked the same as the appliance: unbound and dnsmasq from Debian.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::netns::Namespace;
+use crate::nsd;
+use crate::process::{End, Process, output_of};
+use crate::programs::find_program;
+
+/// How long a peer may take to its first answer on a loaded machine.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Answers that dnsmasq keeps: as many as the appliance.
+const DNSMASQ_CACHE: &str = "--cache-size=8192";
+/// Questions that dnsmasq may have in flight: more than any load here has.
+const DNSMASQ_IN_FLIGHT: &str = "--dns-forward-max=2000";
+
+/// Which other forwarder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// dnsmasq (package dnsmasq-base).
+    Dnsmasq,
+    /// unbound, with so many threads.
+    Unbound {
+        /// `num-threads`.
+        threads: u32,
+    },
+}
+
+impl Peer {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dnsmasq => "dnsmasq",
+            Self::Unbound { .. } => "unbound",
+        }
+    }
+
+    /// What is not its default, in words.
+    #[must_use]
+    pub fn settings(self) -> String {
+        match self {
+            Self::Dnsmasq => format!("{DNSMASQ_CACHE} {DNSMASQ_IN_FLIGHT}, no query log"),
+            Self::Unbound { threads } => {
+                format!("num-threads: {threads}, module-config: \"iterator\", forward-zone \".\"")
+            }
+        }
+    }
+
+    /// Starts it in `host` on `address`, forwarding all to port 53 of `upstream`, and waits until it answers. For
+    /// unbound, `server` are more lines of its section `server:`; dnsmasq has no use for them.
+    pub fn start(
+        self,
+        host: &Namespace,
+        address: SocketAddr,
+        upstream: IpAddr,
+        server: &str,
+        directory: &Path,
+    ) -> Result<Process> {
+        let command = match self {
+            Self::Dnsmasq => dnsmasq(host, address, upstream),
+            Self::Unbound { threads } => {
+                let config = directory.join("unbound.conf");
+                let text = unbound_config(address, upstream, threads, server, directory);
+                fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+                let mut command = host.command(unbound_copy(directory)?);
+                command.arg("-d").arg("-c").arg(&config);
+                command
+            }
+        };
+        let log = directory.join(format!("{}.log", self.name()));
+        let mut process = Process::spawn_with_end(command, &log, End::Terminate)?;
+        let what = format!("{} answers", self.name());
+        process.wait_until(&what, START_TIMEOUT, || nsd::answers(host, address))?;
+        Ok(process)
+    }
+}
+
+fn dnsmasq(host: &Namespace, address: SocketAddr, upstream: IpAddr) -> Command {
+    let mut command = host.command("dnsmasq");
+    command
+        .args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-hosts",
+        ])
+        .args([
+            "--no-resolv",
+            "--bind-interfaces",
+            "--user=root",
+            "--pid-file=",
+        ])
+        .args([DNSMASQ_CACHE, DNSMASQ_IN_FLIGHT])
+        .arg(format!("--server={upstream}"))
+        .arg(format!("--listen-address={}", address.ip()))
+        .arg(format!("--port={}", address.port()));
+    command
+}
+
+/// Debian's AppArmor profile of unbound is for the program at its own path, and lets that read nothing of ours.
+fn unbound_copy(directory: &Path) -> Result<PathBuf> {
+    let program = find_program("unbound").context("unbound is not installed (package unbound)")?;
+    let copy = directory.join("unbound");
+    // A copy that runs still is as good.
+    if !copy.exists() {
+        // By a process of its own: a program that this one had open for writing may be so for a moment more in a child
+        // that another thread has just forked, and cannot be started meanwhile (ETXTBSY of execve(2)).
+        output_of(Command::new("cp").arg(&program).arg(&copy))?;
+    }
+    Ok(copy)
+}
+
+/// `test.` is a name that unbound answers itself unless it is told not to.
+fn unbound_config(
+    address: SocketAddr,
+    upstream: IpAddr,
+    threads: u32,
+    server: &str,
+    directory: &Path,
+) -> String {
+    let directory = directory.display();
+    let default = |key: &str, line: &'static str| if server.contains(key) { "" } else { line };
+    let modules = default("module-config:", "    module-config: \"iterator\"\n");
+    let access = default(
+        "access-control:",
+        "    access-control: 0.0.0.0/0 allow\n    access-control: ::/0 allow\n",
+    );
+    format!(
+        "server:
+    interface: {ip}@{port}
+    num-threads: {threads}
+{access}{modules}    local-zone: \"test.\" nodefault
+    do-not-query-localhost: no
+    chroot: \"\"
+    username: \"\"
+    directory: \"{directory}\"
+    pidfile: \"\"
+    use-syslog: no
+    do-daemonize: no
+{server}forward-zone:
+    name: \".\"
+    forward-addr: {upstream}
+remote-control:
+    control-enable: no
+",
+        ip = address.ip(),
+        port = address.port(),
+    )
+}

@@ -1,0 +1,63 @@
+//! `cargo xtask bench against PROGRAM`: what a hit and a miss cost, beside another build of the appliance, such as that
+//! of an earlier commit. Hits as in `bench xsk`, misses as in `bench miss`; turns alternate, each with a new process.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+
+use super::build::Programs;
+use super::compare::{self, Goals, KIND, Side};
+use super::miss;
+use super::record;
+use crate::arguments::Arguments;
+use crate::setup::{self, Purpose};
+use crate::signals::Signals;
+use xdnsd_lab::privilege::require_root;
+
+const ROUNDS: u32 = 7;
+const SECONDS: u32 = 2;
+
+/// The command `bench against`.
+pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    let words: Vec<_> = arguments.clone().rest().collect();
+    let plan = miss::Plan::read(&mut arguments, ROUNDS, SECONDS)?;
+    let is_saved = arguments.flag("--save");
+    let other = arguments.next().context("bench against PROGRAM")?;
+    arguments.finish()?;
+    let other = PathBuf::from(other);
+    ensure!(other.is_file(), "{}: not a program", other.display());
+    require_root("a benchmark in network namespaces")?;
+    setup::ensure_all(&[Purpose::Lab], signals)?;
+    let ours = Programs::build(&[KIND], signals)?;
+    let theirs = ours.clone().with_appliance(other);
+    let sections = String::new;
+    let sides = [
+        Side {
+            name: "the other",
+            programs: theirs,
+            sections: sections(),
+        },
+        Side {
+            name: "this build",
+            programs: ours,
+            sections: sections(),
+        },
+    ];
+    let goals = Goals {
+        hit: "0.98 to 1.02",
+        miss: "<= 0.95",
+    };
+    let table = compare::compare(
+        &sides,
+        plan,
+        goals,
+        &compare::directory("against")?,
+        signals,
+    )?;
+    println!("\n{table}");
+    if is_saved {
+        record::save("against", &words, &table)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,134 @@
+//! The ground of one subject: two namespaces, one veth pair of one queue.
+//!
+//! ```text
+//!   client                              server
+//!  ┌───────────────────┐               ┌───────────────┐
+//!  │ far ──────────────┼──── veth ─────┼─ near         │
+//!  │ 10.77.0.2         │               │ 10.77.0.1     │
+//!  └───────────────────┘               └───────────────┘
+//! ```
+//! Load comes from 10.77.0.9, which is nobody: its MAC address is not that of `far`, so the client's kernel counts a
+//! reply and drops it at the first look ("other host"). That costs the core of whoever sends the reply as little as
+//! can be.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result};
+use nix::net::if_::if_nametoindex;
+
+use super::query::Ends;
+use xdnsd_lab::netns::Namespace;
+
+/// The server's interface.
+pub const NEAR: &str = "near";
+/// The client's interface.
+pub const FAR: &str = "far";
+/// Addresses of the load.
+pub const ENDS: Ends = Ends {
+    client_mac: [0x02, 0, 0, 0, 0x77, 0x09],
+    client: Ipv4Addr::new(10, 77, 0, 9),
+    server_mac: [0x02, 0, 0, 0, 0x77, 0x01],
+    server: Ipv4Addr::new(10, 77, 0, 1),
+};
+/// Digits of a 64-bit counter and a line feed.
+const COUNTER_LEN: usize = 32;
+
+/// The two namespaces.
+#[derive(Debug)]
+pub struct Pair {
+    /// Where the load comes from.
+    pub client: Namespace,
+    /// Where the subject runs.
+    pub server: Namespace,
+    replies: File,
+    sent: [File; 2],
+}
+
+impl Pair {
+    /// Makes both and the link between them.
+    pub fn new() -> Result<Self> {
+        let (client, server) = (Namespace::unnamed()?, Namespace::unnamed()?);
+        let queues = "numrxqueues 1 numtxqueues 1";
+        let client_path = client.path();
+        server.ip(&format!(
+            "link add {NEAR} address {} {queues} type veth peer name {FAR} {queues} netns {client_path}\n\
+             link set lo up\n\
+             link set {NEAR} addrgenmode none up\n\
+             address add {}/24 dev {NEAR}\n\
+             neigh add {} lladdr {} nud permanent dev {NEAR}\n",
+            mac(ENDS.server_mac),
+            ENDS.server,
+            ENDS.client,
+            mac(ENDS.client_mac),
+        ))?;
+        client.ip(&format!(
+            "link set {FAR} addrgenmode none up\naddress add 10.77.0.2/24 dev {FAR}\n"
+        ))?;
+        let counters = ["rx_packets", "tx_packets", "tx_dropped"];
+        let [replies, sent, lost] = counters.map(|name| open_counter(&client, name));
+        Ok(Self {
+            replies: replies?,
+            sent: [sent?, lost?],
+            client,
+            server,
+        })
+    }
+
+    /// Frames that have reached the client.
+    pub fn replies(&self) -> Result<u64> {
+        read_counter(&self.replies)
+    }
+
+    /// Frames that were sent from the client, those among them that the pair had no room for.
+    pub fn sent(&self) -> Result<u64> {
+        self.sent.iter().map(read_counter).sum()
+    }
+
+    /// Index of the client's interface.
+    pub fn far_index(&self) -> Result<u32> {
+        let index = self.client.run(|| if_nametoindex(FAR));
+        index.context("find the client's interface")
+    }
+
+    /// Index of the server's interface.
+    pub fn near_index(&self) -> Result<u32> {
+        let index = self.server.run(|| if_nametoindex(NEAR));
+        index.context("find the server's interface")
+    }
+
+    /// Datagrams that the server's kernel has given to UDP sockets, or refused for want of one.
+    pub fn kernel_datagrams(&self) -> Result<u64> {
+        let snmp = self.server.read("/proc/thread-self/net/snmp")?;
+        let mut rows = snmp.lines().filter_map(|line| line.strip_prefix("Udp: "));
+        let (names, values) = rows.next().zip(rows.next()).context("snmp has UDP rows")?;
+        let counters = names.split(' ').zip(values.split(' '));
+        let wanted = counters.filter(|(name, _)| ["InDatagrams", "NoPorts"].contains(name));
+        wanted
+            .map(|(_, value)| value.parse::<u64>().context("a counter is a number"))
+            .sum()
+    }
+}
+
+/// sysfs shows the network devices of the namespace that mounted it; an open file stays with its device.
+fn open_counter(client: &Namespace, name: &str) -> Result<File> {
+    let path = format!("/sys/class/net/{FAR}/statistics/{name}");
+    let file = client.run(|| File::open(&path));
+    file.with_context(|| format!("open {path}"))
+}
+
+fn read_counter(file: &File) -> Result<u64> {
+    let mut digits = [0; COUNTER_LEN];
+    let len = file
+        .read_at(&mut digits, 0)
+        .context("read a counter of the interface")?;
+    let text = String::from_utf8_lossy(&digits[..len]);
+    text.trim()
+        .parse()
+        .context("an interface's counter is a number")
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}

@@ -1,0 +1,215 @@
+//! The queries of the benchmark: one frame, and the program that makes many out of it.
+//!
+//! ```text
+//!   Ethernet 14 | IPv4 20 | UDP 8 | DNS header 12 | 3 x y z | 5 bench | 4 test | 0 | A | IN
+//!                           35: source port, low byte      55 56 57: letters x y z
+//!                                   42 43: ID
+//! ```
+//! A letter goes up by as much as its partner goes down, and both stand at the same place of a 16-bit word, so every
+//! variant has the UDP checksum of the frame it was made from: x with the ID's low byte, y with the ID's high byte, z
+//! with the source port's low byte.
+
+use std::net::Ipv4Addr;
+
+use xdnsd_lab::bpf::instruction::{Instruction, R0, R1, R2, R6, Register};
+
+/// Variants of each letter; a mask, so a power of two less one.
+const X_MASK: i32 = 15;
+const Y_MASK: i32 = 3;
+const Z_MASK: i32 = 15;
+/// Different names, each with an ID and a port of its own.
+pub const NAMES: usize = ((X_MASK + 1) * (Y_MASK + 1) * (Z_MASK + 1)) as usize;
+
+const ETHERNET_LEN: usize = 14;
+const IPV4_LEN: usize = 20;
+const UDP_LEN: usize = 8;
+const UDP: usize = ETHERNET_LEN + IPV4_LEN;
+const DNS: usize = UDP + UDP_LEN;
+const QNAME: usize = DNS + 12;
+const SOURCE_PORT_LOW: usize = UDP + 1;
+const CHECKSUM: usize = UDP + 6;
+const IPV4_CHECKSUM: usize = ETHERNET_LEN + 10;
+const DNS_PORT: u16 = 53;
+const PROTOCOL_UDP: u8 = 17;
+/// High byte of the source port; the low byte starts where it can only go down.
+const SOURCE_PORT: u16 = 0xc0ff;
+const FIRST_LETTER: u8 = b'a';
+
+/// Ends of the conversation.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// Who asks.
+    pub client_mac: [u8; 6],
+    /// Who asks.
+    pub client: Ipv4Addr,
+    /// Who is asked.
+    pub server_mac: [u8; 6],
+    /// Who is asked.
+    pub server: Ipv4Addr,
+}
+
+/// The name of a variant, without its final dot.
+pub fn name(index: usize) -> String {
+    let x = index as i32 & X_MASK;
+    let y = (index as i32 >> 4) & Y_MASK;
+    let z = (index as i32 >> 6) & Z_MASK;
+    let letter = |variant: i32| char::from(FIRST_LETTER + variant as u8);
+    format!("{}{}{}.bench.test", letter(x), letter(y), letter(z))
+}
+
+/// A query message for the name of a variant.
+pub fn message(index: usize, id: u16) -> Vec<u8> {
+    let mut message = Vec::new();
+    message.extend(id.to_be_bytes());
+    // RD; one question, nothing else.
+    message.extend([0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name(index).split('.') {
+        message.push(label.len() as u8);
+        message.extend(label.as_bytes());
+    }
+    // The root, A, IN.
+    message.extend([0, 0, 1, 0, 1]);
+    message
+}
+
+/// The frame of variant 0, with full checksums.
+pub fn frame(ends: &Ends) -> Vec<u8> {
+    let message = message(0, 0xffff);
+    let udp_len = (UDP_LEN + message.len()) as u16;
+    let mut frame = Vec::new();
+    frame.extend(ends.server_mac);
+    frame.extend(ends.client_mac);
+    frame.extend([0x08, 0x00]);
+    frame.extend([0x45, 0]);
+    frame.extend((IPV4_LEN as u16 + udp_len).to_be_bytes());
+    // No ID, do not fragment, TTL 64.
+    frame.extend([0, 0, 0x40, 0, 64, PROTOCOL_UDP, 0, 0]);
+    frame.extend(ends.client.octets());
+    frame.extend(ends.server.octets());
+    frame.extend(SOURCE_PORT.to_be_bytes());
+    frame.extend(DNS_PORT.to_be_bytes());
+    frame.extend(udp_len.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(&message);
+    let header = checksum(&frame[ETHERNET_LEN..UDP], 0);
+    frame[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].copy_from_slice(&header.to_be_bytes());
+    let pseudo = pseudo_sum(ends, udp_len);
+    let datagram = checksum(&frame[UDP..], pseudo);
+    frame[CHECKSUM..CHECKSUM + 2].copy_from_slice(&datagram.to_be_bytes());
+    frame
+}
+
+/// Makes a random variant of the frame and sends it out of `ifindex`.
+pub fn program(ifindex: u32) -> Vec<Instruction> {
+    const DATA: i16 = 0;
+    const DATA_END: i16 = 4;
+    const HELPER_RANDOM: i32 = 7;
+    const HELPER_REDIRECT: i32 = 23;
+    let random = R0;
+    let data = R6;
+    let mut program = vec![
+        Instruction::load_u32(data, R1, DATA),
+        Instruction::load_u32(R1, R1, DATA_END),
+        // Room for all that is written? If not, the result stays 0, XDP_ABORTED.
+        Instruction::set(R0, 0),
+        Instruction::copy(R2, data),
+        Instruction::add(R2, QNAME as i32 + 4),
+        Instruction::skip_if_greater(R2, R1, (1 + 3 * VARY_LEN + 3) as i16),
+        Instruction::call(HELPER_RANDOM),
+    ];
+    program.extend(vary(data, random, 0, X_MASK, QNAME + 1, DNS + 1));
+    program.extend(vary(data, random, 4, Y_MASK, QNAME + 2, DNS));
+    program.extend(vary(data, random, 6, Z_MASK, QNAME + 3, SOURCE_PORT_LOW));
+    program.extend([
+        Instruction::set(R1, ifindex as i32),
+        Instruction::set(R2, 0),
+        Instruction::call(HELPER_REDIRECT),
+        Instruction::exit(),
+    ]);
+    program
+}
+
+/// Instructions of [`vary`].
+const VARY_LEN: usize = 8;
+
+/// Takes bits of the random number, adds them to a letter and subtracts them from 255 in its partner.
+fn vary(
+    data: Register,
+    random: Register,
+    shift: i32,
+    mask: i32,
+    letter: usize,
+    partner: usize,
+) -> [Instruction; VARY_LEN] {
+    [
+        Instruction::copy(R1, random),
+        Instruction::shift_right(R1, shift),
+        Instruction::and(R1, mask),
+        Instruction::copy(R2, R1),
+        Instruction::add(R2, FIRST_LETTER.into()),
+        Instruction::store_u8(data, letter as i16, R2),
+        // At most 255, so this is 255 - r1.
+        Instruction::xor(R1, 0xff),
+        Instruction::store_u8(data, partner as i16, R1),
+    ]
+}
+
+fn pseudo_sum(ends: &Ends, udp_len: u16) -> u32 {
+    let addresses = [ends.client.octets(), ends.server.octets()].concat();
+    sum(&addresses) + u32::from(PROTOCOL_UDP) + u32::from(udp_len)
+}
+
+fn sum(bytes: &[u8]) -> u32 {
+    let words = bytes.chunks(2).map(|word| {
+        let low = word.get(1).copied().unwrap_or(0);
+        u32::from(u16::from_be_bytes([word[0], low]))
+    });
+    words.sum()
+}
+
+/// RFC 1071.
+fn checksum(bytes: &[u8], start: u32) -> u16 {
+    let mut total = sum(bytes) + start;
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    !(total as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDS: Ends = Ends {
+        client_mac: [2, 0, 0, 0, 0, 9],
+        client: Ipv4Addr::new(10, 77, 0, 9),
+        server_mac: [2, 0, 0, 0, 0, 1],
+        server: Ipv4Addr::new(10, 77, 0, 1),
+    };
+
+    #[test]
+    fn checksums_add_up_in_every_variant() {
+        for index in 0..NAMES {
+            let mut frame = frame(&ENDS);
+            let [x, y, z] = [index & 15, (index >> 4) & 3, (index >> 6) & 15];
+            for (letter, partner, by) in [
+                (QNAME + 1, DNS + 1, x),
+                (QNAME + 2, DNS, y),
+                (QNAME + 3, SOURCE_PORT_LOW, z),
+            ] {
+                frame[letter] += by as u8;
+                frame[partner] -= by as u8;
+            }
+            assert_eq!(frame[QNAME + 1..QNAME + 4], name(index).as_bytes()[..3]);
+            assert_eq!(checksum(&frame[ETHERNET_LEN..UDP], 0), 0);
+            let udp_len = (frame.len() - UDP) as u16;
+            assert_eq!(checksum(&frame[UDP..], pseudo_sum(&ENDS, udp_len)), 0);
+        }
+    }
+
+    #[test]
+    fn names_are_all_different() {
+        let names: std::collections::HashSet<String> = (0..NAMES).map(name).collect();
+        assert_eq!(names.len(), NAMES);
+    }
+}

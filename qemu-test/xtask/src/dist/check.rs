@@ -1,0 +1,141 @@
+//! `cargo xtask dist --check`: the release has the same bytes by every cargo of this machine, and the server has the same
+//! bytes wherever the release is unpacked and whoever builds it.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{make, sha256};
+use crate::workspace;
+use xdnsd_lab::process::output_of;
+use xdnsd_lab::programs::find_program;
+
+/// Two places, of different length: the tree, and the home of who builds there.
+const PLACES: [(&str, &str); 2] = [
+    ("a", "home"),
+    ("b/a-longer-name/of/a/folder", "elsewhere/me"),
+];
+/// Not the profile that ships: that takes minutes and compiles the same paths in.
+const PROFILE: [(&str, &str); 3] = [
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+];
+
+/// Carries out `dist --check`.
+pub fn main() -> Result<ExitCode> {
+    let work = workspace::target().join("dist-check");
+    if work.exists() {
+        fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
+    }
+    let archive = same_archives(&work)?;
+    same_servers(&archive, &work)?;
+    fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the release with each cargo. Returns one.
+fn same_archives(work: &Path) -> Result<PathBuf> {
+    let mut made: Vec<(String, PathBuf)> = Vec::new();
+    for (number, cargo) in cargos()?.iter().enumerate() {
+        let version = output_of(Command::new(cargo).arg("--version"))?;
+        let (archive, _) = make(cargo, &work.join(format!("by-{number}")))?;
+        let digest = sha256(&archive)?;
+        println!("{digest} by {}", version.trim());
+        made.push((digest, archive));
+    }
+    let (first, archive) = made.first().context("no cargo on this machine")?;
+    ensure!(
+        made.iter().all(|(digest, _)| digest == first),
+        "the release depends on which cargo makes it"
+    );
+    Ok(archive.clone())
+}
+
+/// The cargo that runs this, and what else is installed by rustup or by Debian. The program itself, never rustup's proxy,
+/// which would choose by the tree's `rust-toolchain.toml`.
+fn cargos() -> Result<BTreeSet<PathBuf>> {
+    let own = workspace::cargo().get_program().into();
+    let mut found = BTreeSet::from([own]);
+    let toolchains = rustup_home()?.join("toolchains");
+    for entry in fs::read_dir(&toolchains).into_iter().flatten().flatten() {
+        found.insert(entry.path().join("bin/cargo"));
+    }
+    found.insert("/usr/bin/cargo".into());
+    Ok(found.into_iter().filter(|cargo| cargo.is_file()).collect())
+}
+
+fn rustup_home() -> Result<PathBuf> {
+    if let Some(home) = env::var_os("RUSTUP_HOME") {
+        return Ok(home.into());
+    }
+    let home = env::var_os("HOME").context("HOME is not set")?;
+    Ok(Path::new(&home).join(".rustup"))
+}
+
+/// Builds the server in each place, without a network and without anything of the user's own.
+fn same_servers(archive: &Path, work: &Path) -> Result<()> {
+    let mut servers = Vec::new();
+    for (place, home) in PLACES {
+        let (place, home) = (work.join(place), work.join(home));
+        for directory in [&place, &home] {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("create {}", directory.display()))?;
+        }
+        output_of(
+            Command::new("tar")
+                .arg("-xzf")
+                .arg(archive)
+                .arg("-C")
+                .arg(&place),
+        )?;
+        let tree = place.join(format!("xdnsd-{}", env!("CARGO_PKG_VERSION")));
+        let server = build(&tree, &home)?;
+        let path = work.as_os_str().as_encoded_bytes();
+        ensure!(
+            !server.windows(path.len()).any(|bytes| bytes == path),
+            "the server that was built in {} names {}",
+            place.display(),
+            work.display()
+        );
+        servers.push(server);
+    }
+    ensure!(
+        servers.windows(2).all(|pair| pair[0] == pair[1]),
+        "the server depends on where it is built"
+    );
+    println!(
+        "{} bytes of the server, the same in {} places",
+        servers[0].len(),
+        servers.len()
+    );
+    Ok(())
+}
+
+fn build(tree: &Path, home: &Path) -> Result<Vec<u8>> {
+    let mut cargo = Command::new(workspace::cargo().get_program());
+    cargo.args(["build", "--release", "--offline", "--locked", "-p", "xdnsd"]);
+    cargo.current_dir(tree).envs(PROFILE);
+    // Cargo has set these for this program; they are about another tree.
+    for name in [
+        "CARGO_MANIFEST_DIR",
+        "CARGO_TARGET_DIR",
+        "CARGO_HOME",
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+    ] {
+        cargo.env_remove(name);
+    }
+    cargo.env("RUSTUP_HOME", rustup_home()?).env("HOME", home);
+    // rustup's proxies, and a C linker.
+    if let Some(rustc) = find_program("rustc") {
+        cargo.env("RUSTC", rustc);
+    }
+    output_of(&mut cargo)?;
+    let server = tree.join("target/release/xdnsd");
+    fs::read(&server).with_context(|| format!("read {}", server.display()))
+}

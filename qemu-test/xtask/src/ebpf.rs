@@ -1,0 +1,257 @@
+//! Builds the eBPF objects and compares them with the committed ones.
+//!
+//! The objects are committed, so that the appliance builds with stable Rust alone. [`build`] replaces it and the note of
+//! what it was made from; [`check`] proves that it was made from the sources as they are.
+
+mod note;
+mod toolchain;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use note::Note;
+use toolchain::Toolchain;
+
+use crate::arguments::Arguments;
+use crate::signals::Signals;
+use crate::workspace::{self, root};
+use xdnsd_lab::bpf::OBJECT_VARIABLE;
+
+const TARGET: &str = "bpfel-unknown-none";
+const PROFILE: &str = "bpf";
+
+/// A program of its own and its object.
+#[derive(Clone, Copy, Debug)]
+struct Program {
+    binary: &'static str,
+    object: &'static str,
+}
+
+/// The XDP program, which an interface has, and the sk_lookup program, which the machine has.
+const XDP: Program = Program {
+    binary: "xdnsd-bpf",
+    object: "xdnsd.bpf.o",
+};
+const LOOKUP: Program = Program {
+    binary: "xdnsd-ports-bpf",
+    object: "xdnsd-ports.bpf.o",
+};
+
+/// What the compiler is told, but for the paths to leave out. The note's hash covers it.
+const RUSTFLAGS: [&str; 6] = [
+    // BTF is made from debug information.
+    "-Cdebuginfo=2",
+    "-Clink-arg=--btf",
+    // 32-bit registers, and every jump that Linux 5.3 has.
+    "-Ctarget-cpu=v3",
+    // The kernel takes loads of any alignment from a frame; LLVM would split each into bytes.
+    "-Ctarget-feature=+allows-misaligned-mem-access",
+    // Only picks the bindings of kprobe registers, of which there are none here: one object for every machine.
+    "--cfg=bpf_target_arch=\"x86_64\"",
+    "--check-cfg=cfg(bpf_target_arch,values(\"x86_64\"))",
+];
+
+/// How it is called.
+pub const USAGE: &str = "ebpf [--check]";
+
+/// Carries out `ebpf`: builds the object, or with `--check` proves that the committed one is of these sources.
+///
+/// # Errors
+/// As [`build`] and [`check`], and if the eBPF tests fail on the object of another toolchain.
+pub fn main(mut arguments: Arguments, _: &Signals) -> Result<ExitCode> {
+    let is_check = arguments.flag("--check");
+    arguments.finish()?;
+    if !is_check {
+        for object in build()? {
+            println!("{}", object.display());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    match check()? {
+        Checked::SameBytes => println!("ebpf/object holds what its sources make"),
+        Checked::OtherToolchain(object) => {
+            println!(
+                "another toolchain made the object: the eBPF tests run on {}",
+                object.display()
+            );
+            let mut tests = workspace::cargo();
+            tests.args(["test", "--package", "xdnsd", "--test", "ebpf"]);
+            run(tests.env(OBJECT_VARIABLE, &object))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What [`check`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// This toolchain made the committed object, and makes the same bytes again.
+    SameBytes,
+    /// Another toolchain made it. This is what the present one makes: the eBPF tests have to pass on it too.
+    OtherToolchain(PathBuf),
+}
+
+/// Builds the objects and their note into `ebpf/object/`, and returns the objects' paths.
+///
+/// # Errors
+/// No toolchain for eBPF, or a program does not compile.
+pub fn build() -> Result<[PathBuf; 2]> {
+    let toolchain = Toolchain::find()?;
+    eprintln!("eBPF: {} with {}", toolchain.rustc, toolchain.linker);
+    for program in [XDP, LOOKUP] {
+        let object = compile(&toolchain, program, &workspace::target().join("ebpf"))?;
+        let committed = committed(program);
+        fs::copy(&object, &committed).with_context(|| format!("write {}", committed.display()))?;
+    }
+    Note::of(&toolchain)?.write()?;
+    Ok([XDP, LOOKUP].map(committed))
+}
+
+/// Compares the committed objects with their sources: by hash, and by building them once more in a directory of their own.
+///
+/// # Errors
+/// An object is not of these sources, not of its note, or cannot be built here.
+pub fn check() -> Result<Checked> {
+    let note = Note::read()?;
+    check_source()?;
+    let toolchain = Toolchain::find()?;
+    let scratch = Scratch::new()?;
+    let object = compile(&toolchain, XDP, &scratch.0)?;
+    let lookup = compile(&toolchain, LOOKUP, &scratch.0)?;
+    if Note::of(&toolchain)? == note {
+        for (program, object) in [(XDP, &object), (LOOKUP, &lookup)] {
+            ensure!(
+                fs::read(object)? == fs::read(committed(program))?,
+                "ebpf/object/{} is not what its sources make with the same toolchain: run `cargo xtask ebpf`",
+                program.object
+            );
+        }
+        return Ok(Checked::SameBytes);
+    }
+    let kept = workspace::target().join("ebpf/other-toolchain.bpf.o");
+    fs::create_dir_all(kept.parent().unwrap_or(Path::new(".")))?;
+    fs::copy(&object, &kept).with_context(|| format!("write {}", kept.display()))?;
+    Ok(Checked::OtherToolchain(kept))
+}
+
+/// Compares the note with the sources and the committed objects. It needs no toolchain.
+///
+/// # Errors
+/// One of them changed without the others.
+pub fn check_source() -> Result<()> {
+    let note = Note::read()?;
+    ensure!(
+        note.source == note::hash_of_source()?,
+        "the sources of the eBPF program changed and ebpf/object/ did not: run `cargo xtask ebpf` and commit both"
+    );
+    for (program, hash) in [(XDP, &note.object), (LOOKUP, &note.lookup)] {
+        ensure!(
+            *hash == note::hash_of_file(&committed(program))?,
+            "ebpf/object/{} is not the object of ebpf/object/NOTE.toml: run `cargo xtask ebpf`",
+            program.object
+        );
+    }
+    Ok(())
+}
+
+/// Compiles and strips, and returns the object's path.
+fn compile(toolchain: &Toolchain, program: Program, target_dir: &Path) -> Result<PathBuf> {
+    let mut cargo = toolchain.cargo();
+    cargo
+        .args(["build", "--locked", "--package", "xdnsd-ebpf"])
+        .args([
+            "--bin",
+            program.binary,
+            "--target",
+            TARGET,
+            "--profile",
+            PROFILE,
+        ])
+        .current_dir(root())
+        .env("CARGO_TARGET_DIR", target_dir)
+        .env(
+            "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
+            &toolchain.linker_path,
+        )
+        // Of all ways to give flags this one goes first, so nobody's environment gets into the object.
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            rustflags(toolchain)?.join("\x1f"),
+        );
+    run(&mut cargo)?;
+    let built = target_dir.join(TARGET).join(PROFILE).join(program.binary);
+    let stripped = target_dir.join(program.object);
+    // DWARF goes; BTF, which the verifier's messages quote, stays.
+    let mut strip = Command::new(&toolchain.strip_path);
+    run(strip
+        .arg("--strip-debug")
+        .arg("-o")
+        .arg(&stripped)
+        .arg(&built))?;
+    Ok(stripped)
+}
+
+/// [`RUSTFLAGS`], and every path of this machine taken out of the debug information.
+fn rustflags(toolchain: &Toolchain) -> Result<Vec<String>> {
+    let mut flags: Vec<String> = RUSTFLAGS.map(str::to_owned).to_vec();
+    let mut remap = |from: &Path, to: &str| {
+        flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+    };
+    remap(&toolchain.library_path, "rust");
+    // Cargo unpacks each registry into a directory of its own below this one.
+    let registries = cargo_home()?.join("registry/src");
+    for entry in fs::read_dir(&registries).into_iter().flatten() {
+        remap(&entry?.path(), "");
+    }
+    remap(&root(), "");
+    Ok(flags)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("run {program}"))?;
+    if !status.success() {
+        bail!("{program} failed: {status}");
+    }
+    Ok(())
+}
+
+fn committed(program: Program) -> PathBuf {
+    root().join("ebpf/object").join(program.object)
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    let home = || env::home_dir().map(|home| home.join(".cargo"));
+    let found = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(home);
+    found.context("neither CARGO_HOME nor a home directory")
+}
+
+/// A directory for one build, gone with this value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Self> {
+        let path = env::temp_dir().join(format!("xdnsd-ebpf-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What stays behind in the temporary directory harms nobody.
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_committed_objects_are_of_these_sources() {
+        super::check_source().expect("objects, note and sources agree");
+    }
+}

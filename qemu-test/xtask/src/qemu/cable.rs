@@ -1,0 +1,45 @@
+//! A cable to the guest: a tap device, on which frames are seen as the guest sends them.
+
+use anyhow::{Context, Result};
+
+use super::machine::{HOST, Link};
+use super::upstream::Upstream;
+use xdnsd_lab::netns::Namespace;
+
+/// The host's end.
+pub const DEVICE: &str = "tap0";
+
+/// A tap device in a namespace of its own, with the upstream behind it. Needs root.
+pub struct Cable {
+    /// Where the device is.
+    pub namespace: Namespace,
+    /// The name server on it.
+    pub upstream: Upstream,
+}
+
+impl Cable {
+    /// Makes all of it, with as many queues as the guest asks for, or with one.
+    pub fn new(is_multi_queue: bool) -> Result<Self> {
+        let namespace = Namespace::unnamed()?;
+        let multi_queue = if is_multi_queue { " multi_queue" } else { "" };
+        namespace.ip(&format!(
+            "tuntap add dev {DEVICE} mode tap{multi_queue}\naddr add {HOST}/24 dev {DEVICE}\n\
+             addr add fd00:53::2/64 dev {DEVICE} nodad\nlink set lo up\nlink set {DEVICE} up\n"
+        ))?;
+        let address = HOST.parse().context("the host's address")?;
+        let upstream = namespace.run(|| Upstream::start(address))?;
+        Ok(Self {
+            namespace,
+            upstream,
+        })
+    }
+
+    /// The guest's end.
+    #[must_use]
+    pub fn link(&self) -> Link<'_> {
+        Link::Tap {
+            namespace: &self.namespace,
+            device: DEVICE,
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! A virtual machine as QEMU's command line.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::image::{Arch, Image};
+use xdnsd_lab::netns::Namespace;
+use xdnsd_lab::process::Process;
+
+/// The host as the guest sees it, whatever is behind `eth0`.
+pub const HOST: &str = "192.168.1.2";
+/// The guest's address on `eth0`, fixed in `buildroot/board/xdnsd/rootfs-overlay/etc/network/interfaces`.
+pub const GUEST: &str = "192.168.1.1";
+/// The Ethernet address of the guest's device.
+pub const GUEST_MAC: &str = "52:54:00:53:00:01";
+/// Where the host offers its processor.
+const KVM: &str = "/dev/kvm";
+/// UEFI for QEMU's virt machine, which has no BIOS to start from a disk.
+pub const AARCH64_FIRMWARE: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
+/// How long a kernel may take under KVM until it says a word.
+const KVM_PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long QEMU may take for a command.
+const CONTROL_LIMIT: Duration = Duration::from_secs(20);
+
+/// What runs the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accel {
+    /// The host's processor.
+    Kvm,
+    /// QEMU itself.
+    Tcg,
+}
+
+impl Accel {
+    /// Reads what was written on the command line.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name {
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            other => bail!("--accel: kvm or tcg, not {other}"),
+        }
+    }
+
+    /// An error where this host cannot run machines of `arch` so.
+    pub fn check(self, arch: Arch) -> Result<()> {
+        ensure!(
+            self == Self::Tcg || is_native(arch),
+            "--accel kvm: only for x86_64 on x86_64; tcg emulates {}",
+            arch.name()
+        );
+        ensure!(
+            self == Self::Tcg || Path::new(KVM).exists(),
+            "--accel kvm: there is no {KVM}; tcg needs none"
+        );
+        Ok(())
+    }
+
+    /// What was asked for, if it can be; without anything, KVM where it works.
+    pub fn choose(wanted: Option<Self>, image: &Image) -> Result<Self> {
+        match wanted {
+            Some(wanted) => wanted.check(image.arch).map(|()| wanted),
+            None if is_native(image.arch) && kvm_works(image) => Ok(Self::Kvm),
+            None => Ok(Self::Tcg),
+        }
+    }
+}
+
+/// Whether this host's processor can be the guest's.
+fn is_native(arch: Arch) -> bool {
+    arch == Arch::X86_64 && std::env::consts::ARCH == arch.name()
+}
+
+/// Whether KVM runs this image's kernel, which `/dev/kvm` does not tell: nested in some clouds it opens, runs the firmware
+/// and then fails on the kernel.
+///
+/// The probe is a machine without a disk. A kernel that runs says who it is; it is not waited for any further.
+fn kvm_works(image: &Image) -> bool {
+    if !Path::new(KVM).exists() {
+        return false;
+    }
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args([
+        "-machine",
+        "q35",
+        "-accel",
+        "kvm",
+        "-cpu",
+        "host",
+        "-m",
+        "128",
+        "-display",
+        "none",
+        "-nodefaults",
+    ]);
+    command.args([
+        "-no-user-config",
+        "-no-reboot",
+        "-serial",
+        "stdio",
+        "-append",
+        "console=ttyS0 panic=-1",
+        "-kernel",
+    ]);
+    command.arg(&image.kernel);
+    let log = image.directory.join("kvm-probe.log");
+    let Ok(mut probe) = Process::spawn(command, &log) else {
+        return false;
+    };
+    probe.wait_for_log("Linux version", KVM_PROBE_LIMIT).is_ok()
+}
+
+/// What `eth0` is connected to.
+#[derive(Debug, Clone)]
+pub enum Link<'a> {
+    /// QEMU's own network stack; both ports of the host lead to port 53 of the guest.
+    User {
+        /// On the host's loopback.
+        udp_port: u16,
+        /// On the host's loopback.
+        tcp_port: u16,
+    },
+    /// The tap device of that name in a namespace.
+    Tap {
+        /// Where the device is, and QEMU too.
+        namespace: &'a Namespace,
+        /// The device.
+        device: &'a str,
+    },
+}
+
+/// A machine to boot an image on.
+#[derive(Debug, Clone)]
+pub struct Machine<'a> {
+    /// What to boot.
+    pub image: &'a Image,
+    /// What runs it.
+    pub accel: Accel,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Processors.
+    pub cpus: u32,
+    /// Queue pairs of the network device.
+    pub queues: u32,
+    /// What the network device is connected to.
+    pub link: Link<'a>,
+    /// Further properties of the network device, each with a comma in front.
+    pub nic: &'a str,
+    /// The data partition as a disk of its own.
+    pub data: Option<&'a Path>,
+    /// Whether the data partition cannot be written.
+    pub is_data_read_only: bool,
+    /// The flashed disk, from which the loader starts instead of the image's kernel.
+    pub disk: Option<&'a Path>,
+    /// The port of the loopback on which QEMU takes commands ([`press_power_button`]).
+    pub control_port: Option<u16>,
+    /// What the clock shows at start, if not the host's time.
+    pub clock: Option<&'a str>,
+}
+
+impl<'a> Machine<'a> {
+    /// A small router: 128 MiB, one queue, two processors.
+    #[must_use]
+    pub fn new(image: &'a Image, accel: Accel, link: Link<'a>) -> Self {
+        Self {
+            image,
+            accel,
+            memory_mib: 128,
+            cpus: 2,
+            queues: 1,
+            link,
+            nic: "",
+            data: None,
+            is_data_read_only: false,
+            disk: None,
+            control_port: None,
+            clock: None,
+        }
+    }
+
+    /// QEMU's command line. The serial console is its standard input and output.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = match &self.link {
+            Link::Tap { namespace, .. } => namespace.command(program(self.image.arch)),
+            Link::User { .. } => Command::new(program(self.image.arch)),
+        };
+        command.args(self.base());
+        command.args([
+            "-m",
+            &self.memory_mib.to_string(),
+            "-smp",
+            &self.cpus.to_string(),
+        ]);
+        command.args([
+            "-display",
+            "none",
+            "-nodefaults",
+            "-no-user-config",
+            "-monitor",
+            "none",
+            "-serial",
+            "stdio",
+        ]);
+        command.args([
+            "-device",
+            "virtio-rng-pci",
+            "-netdev",
+            &self.netdev(),
+            "-device",
+            &self.network_device(),
+        ]);
+        command.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
+        match self.disk {
+            Some(disk) => {
+                if self.image.arch == Arch::Aarch64 {
+                    command.args(["-bios", AARCH64_FIRMWARE]);
+                }
+                add_disk(&mut command, "disk", disk, false);
+            }
+            None => self.add_kernel(&mut command),
+        }
+        if let Some(data) = self.data {
+            add_disk(&mut command, "data", data, self.is_data_read_only);
+        }
+        if let Some(port) = self.control_port {
+            command.args(["-qmp", &format!("tcp:127.0.0.1:{port},server=on,wait=off")]);
+        }
+        if let Some(clock) = self.clock {
+            command.args(["-rtc", &format!("base={clock}")]);
+        }
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn base(&self) -> Vec<String> {
+        let arguments: &[&str] = match (self.image.arch, self.accel) {
+            (Arch::X86_64, Accel::Kvm) => &["-machine", "q35", "-accel", "kvm", "-cpu", "host"],
+            // QEMU 7.2 leaves wrong flags behind cmpxchg16b, and the guest dies of them every dozen boots.
+            (Arch::X86_64, Accel::Tcg) => &[
+                "-machine",
+                "q35",
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "max,cx16=off",
+            ],
+            (Arch::Aarch64, _) => &[
+                "-machine",
+                "virt",
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "cortex-a57",
+            ],
+        };
+        arguments
+            .iter()
+            .map(|argument| (*argument).to_owned())
+            .collect()
+    }
+
+    /// The image's kernel, started by QEMU itself: the root is the first disk.
+    fn add_kernel(&self, command: &mut Command) {
+        let console = if self.image.arch == Arch::X86_64 {
+            "ttyS0"
+        } else {
+            "ttyAMA0"
+        };
+        command.arg("-kernel").arg(&self.image.kernel);
+        if let Some(initrd) = &self.image.initrd {
+            command.arg("-initrd").arg(initrd);
+        }
+        command.args([
+            "-append",
+            &format!("console={console} root=/dev/vda ro rootwait panic=5 quiet"),
+        ]);
+        add_disk(command, "root", &self.image.root, true);
+    }
+
+    fn netdev(&self) -> String {
+        match &self.link {
+            Link::User { udp_port, tcp_port } => format!(
+                "user,id=lan,net=192.168.1.0/24,host={HOST},dns=192.168.1.3,dhcpstart=192.168.1.100,\
+                 hostfwd=udp:127.0.0.1:{udp_port}-{GUEST}:53,hostfwd=tcp:127.0.0.1:{tcp_port}-{GUEST}:53"
+            ),
+            Link::Tap { device, .. } => {
+                let queues = if self.queues > 1 {
+                    format!(",queues={}", self.queues)
+                } else {
+                    String::new()
+                };
+                format!("tap,id=lan,ifname={device},script=no,downscript=no{queues}")
+            }
+        }
+    }
+
+    fn network_device(&self) -> String {
+        let queues = match self.queues {
+            1 => String::new(),
+            many => format!(",mq=on,vectors={}", 2 * many + 2),
+        };
+        format!(
+            "virtio-net-pci,netdev=lan,mac={GUEST_MAC}{queues}{}",
+            self.nic
+        )
+    }
+}
+
+/// What emulates a machine of that kind.
+pub fn program(arch: Arch) -> String {
+    format!("qemu-system-{}", arch.name())
+}
+
+fn add_disk(command: &mut Command, id: &str, path: &Path, is_read_only: bool) {
+    let read_only = if is_read_only { ",readonly=on" } else { "" };
+    command.args([
+        "-drive",
+        &format!(
+            "if=none,id={id},format=raw,file={}{read_only}",
+            path.display()
+        ),
+    ]);
+    command.args(["-device", &format!("virtio-blk-pci,drive={id}")]);
+}
+
+/// Presses the machine's power button, by the QEMU Machine Protocol.
+pub fn press_power_button(control_port: u16) -> Result<()> {
+    let mut control = TcpStream::connect(("127.0.0.1", control_port)).context("connect to QEMU")?;
+    control.set_read_timeout(Some(CONTROL_LIMIT))?;
+    let mut said = BufReader::new(control.try_clone()?).lines();
+    for command in ["qmp_capabilities", "system_powerdown"] {
+        writeln!(control, "{{\"execute\": \"{command}\"}}").context("ask QEMU")?;
+        // The greeting and events come between.
+        let is_done = said
+            .by_ref()
+            .any(|line| line.is_ok_and(|line| line.contains("\"return\"")));
+        ensure!(is_done, "QEMU does not do {command}");
+    }
+    Ok(())
+}
+
+/// A port of the loopback that nobody has at the moment, for UDP and TCP.
+pub fn free_port() -> Result<u16> {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").context("find a free port")?;
+    Ok(tcp
+        .local_addr()
+        .context("a bound socket has an address")?
+        .port())
+}
+
+/// Where a test or a run keeps its files, removed with it.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new directory whose name begins with `name`.
+    pub fn new(name: &str) -> Result<Self> {
+        let path = crate::image::directory()
+            .join("run")
+            .join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    /// A path in it.
+    #[must_use]
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A directory that stays is in the build directory, where `cargo clean` finds it.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}

@@ -1,0 +1,213 @@
+//! What every test of the image begins with: files of its own, an upstream, a machine, a first answer.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+
+use super::Case;
+use crate::image::{Arch, Image, Kernel, disk};
+use crate::qemu::guest::Guest;
+use crate::qemu::machine::{Accel, HOST, Link, Machine, Scratch, free_port};
+use crate::qemu::run::configuration;
+use crate::qemu::upstream::{Upstream, expected};
+use xdnsd_lab::process::output_of;
+
+/// How long a boot may take on a host with other work.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// Boots that say nothing at all are tried so many times.
+const SILENT_TRIES: u32 = 2;
+
+/// The ground of one test.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    /// The image under test.
+    pub image: &'a Image,
+    /// The kernel in it, where it is an image of ours.
+    pub kernel: Kernel,
+    /// What runs it.
+    pub accel: Accel,
+    /// Whether this is the long run.
+    pub is_long: bool,
+    /// Its files.
+    pub scratch: Scratch,
+    /// The name server behind it, unless the test has one of its own.
+    pub upstream: Upstream,
+    /// The test's name.
+    pub name: &'static str,
+}
+
+/// A guest that has answered once, and where to ask it.
+#[derive(Debug)]
+pub struct Router {
+    /// Its console.
+    pub guest: Guest,
+    /// Its verdict.
+    pub verdict: String,
+    udp_port: u16,
+    tcp_port: u16,
+}
+
+impl<'a> Bench<'a> {
+    /// Makes the ground.
+    pub fn new(case: &Case, image: &'a Image, accel: Accel, is_long: bool) -> Result<Self> {
+        let name = case.name;
+        let words = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+        let scratch = Scratch::new(&format!("{words}-{}", image.arch.name()))?;
+        let upstream = Upstream::start(Ipv4Addr::LOCALHOST)?;
+        Ok(Self {
+            image,
+            kernel: case.kernel,
+            accel,
+            is_long,
+            scratch,
+            upstream,
+            name,
+        })
+    }
+
+    /// A configuration that asks this ground's upstream, with more lines for the interface.
+    pub fn configuration(&self, interface: &str) -> String {
+        configuration(&format!("{HOST}:{}", self.upstream.port), interface)
+    }
+
+    /// A data disk with that configuration.
+    pub fn data_disk(&self, configuration: &str) -> Result<PathBuf> {
+        let path = self.scratch.join("data.ext4");
+        disk::make_data_with_config(&path, configuration)?;
+        Ok(path)
+    }
+
+    /// A link through QEMU's own network stack.
+    pub fn user_link(&self) -> Result<Link<'static>> {
+        Ok(Link::User {
+            udp_port: free_port()?,
+            tcp_port: free_port()?,
+        })
+    }
+
+    /// A machine with this ground's image.
+    pub fn machine<'m>(&'m self, link: Link<'m>, data: &'m Path) -> Machine<'m> {
+        let mut machine = Machine::new(self.image, self.accel, link);
+        machine.data = Some(data);
+        if self.image.arch == Arch::Aarch64 && self.image.initrd.is_some() {
+            // Debian's kernel for it is five times as large, and not compressed.
+            machine.memory_mib = 256;
+        }
+        machine
+    }
+
+    /// Boots and waits for the first answer.
+    pub fn boot(&self, machine: &Machine<'_>) -> Result<Router> {
+        let (udp_port, tcp_port) = match machine.link {
+            Link::User { udp_port, tcp_port } => (udp_port, tcp_port),
+            Link::Tap { .. } => (0, 0),
+        };
+        let mut guest = self.start(machine)?;
+        let verdict = guest.wait_for_verdict(1, BOOT_LIMIT)?;
+        println!("     {}: {verdict}", self.name);
+        Ok(Router {
+            guest,
+            verdict,
+            udp_port,
+            tcp_port,
+        })
+    }
+
+    /// Boots until init has spoken. A machine that says nothing at all is started once more.
+    pub fn start(&self, machine: &Machine<'_>) -> Result<Guest> {
+        let log = self.scratch.join("console.log");
+        for number in 1..=SILENT_TRIES {
+            let mut guest = Guest::start(machine.command(), &log)?;
+            let spoken = guest.wait_for("\n", BOOT_LIMIT / 2);
+            if spoken.is_ok() {
+                return Ok(guest);
+            }
+            ensure!(
+                guest.is_running(),
+                "QEMU has ended. It said:\n{}",
+                guest.console()
+            );
+            println!(
+                "     {}: boot {number} said nothing in {:?}",
+                self.name,
+                BOOT_LIMIT / 2
+            );
+        }
+        bail!("{SILENT_TRIES} boots said nothing at all")
+    }
+
+    /// Data disk, link, boot, log in: what most tests begin with.
+    pub fn router(&self, interface: &str, nic: &str) -> Result<Router> {
+        let data = self.data_disk(&self.configuration(interface))?;
+        let mut machine = self.machine(self.user_link()?, &data);
+        machine.nic = nic;
+        let mut router = self.boot(&machine)?;
+        router.guest.log_in()?;
+        Ok(router)
+    }
+}
+
+impl Router {
+    /// A router that was booted by other means.
+    pub fn of(guest: Guest, link: &Link<'_>) -> Self {
+        let (udp_port, tcp_port) = match *link {
+            Link::User { udp_port, tcp_port } => (udp_port, tcp_port),
+            Link::Tap { .. } => (0, 0),
+        };
+        Self {
+            guest,
+            verdict: String::new(),
+            udp_port,
+            tcp_port,
+        }
+    }
+
+    /// Asks for the address of `name` over UDP and checks it.
+    pub fn ask(&self, name: &str) -> Result<()> {
+        check(name, &dig(self.udp_port, &[name, "A"])?)
+    }
+
+    /// Asks for the address of `name` over TCP and checks it.
+    pub fn ask_tcp(&self, name: &str) -> Result<()> {
+        check(name, &dig(self.tcp_port, &["+tcp", name, "A"])?)
+    }
+
+    /// What the console has said about XDP.
+    pub fn console_says(&self, text: &str) -> Result<()> {
+        let console = self.guest.console();
+        ensure!(
+            console.contains(text),
+            "the console does not say {text:?}:\n{console}"
+        );
+        Ok(())
+    }
+}
+
+/// Asks the loopback's port with dig, for the short form of the answer.
+fn dig(port: u16, words: &[&str]) -> Result<String> {
+    let mut command = Command::new("dig");
+    command
+        .args([
+            "@127.0.0.1",
+            "-p",
+            &port.to_string(),
+            "+short",
+            "+tries=3",
+            "+time=4",
+        ])
+        .args(words);
+    output_of(&mut command)
+}
+
+/// An error unless `said` is the address that the upstream gives to `name`.
+pub fn check(name: &str, said: &str) -> Result<()> {
+    let wanted = expected(name);
+    ensure!(
+        said.trim() == wanted,
+        "{name} has the address {wanted}, the answer was {said:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,376 @@
+//! The image and its network device.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::bench::{Bench, Router, check};
+use crate::qemu::cable::{Cable, DEVICE};
+use crate::qemu::machine::HOST;
+use crate::qemu::run::configuration;
+use xdnsd_lab::frames::{FrameSocket, parse_mac};
+use xdnsd_lab::process::output_of;
+
+/// Questions from different ports, so that every queue gets some.
+const QUESTIONS: u32 = 40;
+/// A frame that is shorter is padded.
+const ETHERNET_MIN: usize = 60;
+/// The question for the root's name servers. As a frame it has 59 bytes, one less than Ethernet's shortest.
+const ROOT: &[u8] = &[0, 0, 2, 0, 1];
+/// Of a datagram's first fragment, without the last one's flag: bytes, which have to be a multiple of 8.
+const FRAGMENT_LEN: usize = 16;
+const MORE_FRAGMENTS: u16 = 0x2000;
+/// A question without an answer is asked so often, each time for so long.
+const TRIES: u32 = 5;
+const REPLY_LIMIT: Duration = Duration::from_secs(4);
+const ANSWERED_XDP: &str = "xdnsd_answers_xdp_total";
+const ANSWERED_UDP: &str = "xdnsd_answers_udp_total";
+/// The capabilities of the server's account in `/proc/PID/status`: port 53, interfaces, raw sockets, locked memory, BPF.
+const RIGHTS: &str = "000000c000007400";
+/// Offloads of the guest that keep XDP away while they cannot be switched off from inside.
+const NO_OFFLOAD_CONTROL: &str = ",ctrl_guest_offloads=off";
+/// With this the driver may share its buffers with AF_XDP, where the kernel knows how.
+const ZERO_COPY: &str = ",disable-legacy=on,iommu_platform=on";
+
+/// Attached in the driver, a name is answered by the fast path.
+pub fn native(bench: &Bench) -> Result<()> {
+    let mut router = bench.router("", "")?;
+    router.console_says("XDP program attached, mode native")?;
+    is_answered_by_xdp(&mut router)?;
+    has_few_rights(&mut router)?;
+    router.ask_tcp("over-tcp.test")
+}
+
+/// The server is no longer root, and neither it nor what it might start can become root again.
+fn has_few_rights(router: &mut Router) -> Result<()> {
+    let status = router
+        .guest
+        .shell("cat /proc/$(cat /run/xdnsd-server.pid)/status")?;
+    let value = |key: &str| {
+        let mut lines = status.lines();
+        lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(':').map(str::trim))
+    };
+    ensure!(
+        value("Uid").is_some_and(|ids| !ids.split_whitespace().any(|id| id == "0")),
+        "{status}"
+    );
+    for (key, wanted) in [
+        ("CapEff", RIGHTS),
+        ("CapPrm", RIGHTS),
+        ("CapBnd", RIGHTS),
+        ("CapInh", "0000000000000000"),
+        ("CapAmb", "0000000000000000"),
+        ("NoNewPrivs", "1"),
+        ("Groups", ""),
+    ] {
+        ensure!(
+            value(key) == Some(wanted),
+            "{key} is not {wanted}: {status}"
+        );
+    }
+    Ok(())
+}
+
+/// Attached in the generic hook, the same.
+pub fn generic(bench: &Bench) -> Result<()> {
+    let mut router = bench.router("xdp = \"generic\"", "")?;
+    router.console_says("XDP program attached, mode generic")?;
+    is_answered_by_xdp(&mut router)
+}
+
+/// Switched off, the kernel's sockets answer all.
+pub fn off(bench: &Bench) -> Result<()> {
+    let mut router = bench.router("xdp = \"off\"", "")?;
+    is_answered_without_xdp(&mut router)
+}
+
+/// A driver that does not take the program in native mode: the service comes up all the same. Only a tap device has
+/// offloads to be kept from switching off.
+pub fn refused(bench: &Bench) -> Result<()> {
+    let cable = Cable::new(false)?;
+    let router = cable.router_with(bench, 1, NO_OFFLOAD_CONTROL)?;
+    let console = router.guest.console();
+    ensure!(
+        !console.contains("mode native"),
+        "the driver took the program:\n{console}"
+    );
+    for name in ["refused.test", "refused.test"] {
+        check(name, &cable.dig(&["@192.168.1.1", name, "A"])?)?;
+    }
+    Ok(())
+}
+
+/// AF_XDP in the driver's own buffers.
+pub fn zero_copy(bench: &Bench) -> Result<()> {
+    let mut router = bench.router("zero_copy = true", ZERO_COPY)?;
+    router.console_says("AF_XDP socket, zero-copy mode")?;
+    is_answered_by_xdp(&mut router)
+}
+
+/// Two queues on two processors: both have a socket, and all questions are answered.
+pub fn two_queues(bench: &Bench) -> Result<()> {
+    let cable = Cable::new(true)?;
+    let mut router = cable.router(bench, 2)?;
+    router.console_says("eth0 queue 1: AF_XDP socket")?;
+    let processors = router.guest.shell(
+        "sed -n 's/^ *\\([0-9]*\\):.*-input\\.[0-9]*$/\\1/p' /proc/interrupts | \
+         while read -r irq; do cat /proc/irq/$irq/smp_affinity_list; done | sort -u | xargs",
+    )?;
+    ensure!(
+        processors.trim() == "0 1",
+        "the interrupts of the two queues go to {processors}"
+    );
+    cable.ask_from_many_ports()?;
+    let answered = router.guest.counter(ANSWERED_XDP)?;
+    ensure!(
+        answered >= u64::from(QUESTIONS),
+        "{answered} answers from AF_XDP, {QUESTIONS} asked"
+    );
+    Ok(())
+}
+
+/// The driver asks for a queue more per processor when a program is attached, and gets it for receiving only: a socket on
+/// such a queue could not send. No question may be lost on any of them.
+pub fn growing_queues(bench: &Bench) -> Result<()> {
+    let cable = Cable::new(true)?;
+    let mut router = cable.router(bench, 4)?;
+    let mut count = |direction: &str| -> Result<u32> {
+        let said = router.guest.shell(&format!(
+            "ls -d /sys/class/net/eth0/queues/{direction}-* | wc -l"
+        ))?;
+        said.trim()
+            .parse()
+            .with_context(|| format!("a number of queues: {said:?}"))
+    };
+    let (receiving, sending) = (count("rx")?, count("tx")?);
+    ensure!(
+        receiving == 4,
+        "{receiving} receive queues after the attach"
+    );
+    for queue in 0..receiving.min(sending) {
+        router.console_says(&format!("eth0 queue {queue}: AF_XDP socket"))?;
+    }
+    cable.ask_from_many_ports()?;
+    let udp = router.guest.counter(ANSWERED_UDP)?;
+    let xdp = router.guest.counter(ANSWERED_XDP)?;
+    ensure!(
+        xdp > 0 && xdp + udp >= u64::from(QUESTIONS),
+        "{xdp} answers from AF_XDP, {udp} from the kernel's sockets, {QUESTIONS} asked"
+    );
+    Ok(())
+}
+
+/// What a cable brings: both families, TCP, an answer too big for UDP, a tagged frame, padding behind a short one, a query
+/// in two fragments.
+pub fn frames(bench: &Bench) -> Result<()> {
+    let cable = Cable::new(false)?;
+    let mut router = cable.router(bench, 1)?;
+    check(
+        "four.test",
+        &cable.dig(&["@192.168.1.1", "four.test", "A"])?,
+    )?;
+    check("six.test", &cable.dig(&["@fd00:53::1", "six.test", "A"])?)?;
+    check(
+        "tcp.test",
+        &cable.dig(&["@192.168.1.1", "+tcp", "tcp.test", "A"])?,
+    )?;
+    check(
+        "tcp6.test",
+        &cable.dig(&["@fd00:53::1", "+tcp", "tcp6.test", "A"])?,
+    )?;
+    let big = cable.dig(&["@192.168.1.1", "big.test", "TXT"])?;
+    ensure!(
+        big.matches('x').count() == 2400,
+        "{} bytes of a big answer",
+        big.matches('x').count()
+    );
+    cable.ask_tagged(&mut router)?;
+    cable.ask_with_padding(&mut router)?;
+    cable.ask_in_fragments(&mut router)
+}
+
+/// Asked twice: the second answer comes from the cache, over the fast path.
+fn is_answered_by_xdp(router: &mut Router) -> Result<()> {
+    router.ask("first.test")?;
+    router.ask("first.test")?;
+    let answered = router.guest.counter(ANSWERED_XDP)?;
+    ensure!(
+        answered >= 1,
+        "no answer came from AF_XDP. The console:\n{}",
+        router.guest.console()
+    );
+    Ok(())
+}
+
+fn is_answered_without_xdp(router: &mut Router) -> Result<()> {
+    router.ask("first.test")?;
+    router.ask("first.test")?;
+    let (xdp, udp) = (
+        router.guest.counter(ANSWERED_XDP)?,
+        router.guest.counter(ANSWERED_UDP)?,
+    );
+    ensure!(
+        xdp == 0 && udp >= 2,
+        "{xdp} answers from AF_XDP, {udp} from the kernel's sockets"
+    );
+    Ok(())
+}
+
+impl Cable {
+    fn router(&self, bench: &Bench, queues: u32) -> Result<Router> {
+        self.router_with(bench, queues, "")
+    }
+
+    fn router_with(&self, bench: &Bench, queues: u32, nic: &str) -> Result<Router> {
+        let data = bench.data_disk(&configuration(
+            &format!("{HOST}:{}", self.upstream.port),
+            "",
+        ))?;
+        let mut machine = bench.machine(self.link(), &data);
+        machine.queues = queues;
+        machine.nic = nic;
+        let mut router = bench.boot(&machine)?;
+        router.guest.log_in()?;
+        Ok(router)
+    }
+
+    fn dig(&self, words: &[&str]) -> Result<String> {
+        let mut command: Command = self.namespace.command("dig");
+        output_of(command.args(["+short", "+tries=3", "+time=4"]).args(words))
+    }
+
+    /// Each dig asks from a port of its own, which is what the guest's queues are chosen by.
+    fn ask_from_many_ports(&self) -> Result<()> {
+        for number in 0..QUESTIONS {
+            let name = format!("n{}.test", number % 4);
+            check(&name, &self.dig(&["@192.168.1.1", &name, "A"])?)?;
+        }
+        Ok(())
+    }
+
+    /// A tag that the configuration does not name is the kernel's business: its VLAN device goes on to answer.
+    fn ask_tagged(&self, router: &mut Router) -> Result<()> {
+        router.guest.shell(
+            "ip link add link eth0 name eth0.7 type vlan id 7 && ip addr add 192.168.7.1/24 dev eth0.7 && ip link set eth0.7 up",
+        )?;
+        let socket = FrameSocket::open(&self.namespace, DEVICE)?;
+        let is_reply = |frame: &[u8]| {
+            frame.get(12..18) == Some(&[0x81, 0, 0, 7, 0x08, 0x06]) && frame.get(25) == Some(&2)
+        };
+        for _ in 0..TRIES {
+            socket.send(&tagged_arp_request())?;
+            if socket.receive(REPLY_LIMIT, is_reply)?.is_some() {
+                return Ok(());
+            }
+        }
+        bail!(
+            "no reply to an ARP request in VLAN 7. The console:\n{}",
+            router.guest.console()
+        )
+    }
+
+    /// Ethernet pads short frames: what follows the packet is no part of the message, and may be anything.
+    fn ask_with_padding(&self, router: &mut Router) -> Result<()> {
+        self.ask_in_frames(router, "a padded frame", 0xabcd, |mac| {
+            let mut frame = frame_of(mac, &datagram(0xabcd, ROOT), 0);
+            frame.resize(frame.len().max(ETHERNET_MIN), 0xa5);
+            vec![frame]
+        })
+    }
+
+    /// Half a query is not the fast path's business: the kernel puts it together and its sockets answer.
+    fn ask_in_fragments(&self, router: &mut Router) -> Result<()> {
+        self.ask_in_frames(router, "two fragments", 0xbcde, |mac| {
+            let whole = datagram(0xbcde, ROOT);
+            let (first, second) = whole.split_at(FRAGMENT_LEN);
+            let offset = u16::try_from(FRAGMENT_LEN / 8).unwrap_or(0);
+            vec![
+                frame_of(mac, first, MORE_FRAGMENTS),
+                frame_of(mac, second, offset),
+            ]
+        })
+    }
+
+    /// Sends frames that are one query with this `id`, until the response to it is seen on the cable.
+    fn ask_in_frames(
+        &self,
+        router: &mut Router,
+        what: &str,
+        id: u16,
+        frames: impl Fn(&[u8]) -> Vec<Vec<u8>>,
+    ) -> Result<()> {
+        let mac = parse_mac(&router.guest.shell("cat /sys/class/net/eth0/address")?)?;
+        let socket = FrameSocket::open(&self.namespace, DEVICE)?;
+        // Source port 53, destination port, ID, and the bit that makes it a response.
+        let is_response = |frame: &[u8]| {
+            frame.get(34..38) == Some(&[0, 53, 0x9c, 0x40])
+                && frame.get(42..44) == Some(&id.to_be_bytes())
+                && frame.get(44).is_some_and(|flags| flags & 0x80 != 0)
+        };
+        for _ in 0..TRIES {
+            for frame in frames(&mac) {
+                socket.send(&frame)?;
+            }
+            if socket.receive(REPLY_LIMIT, is_response)?.is_some() {
+                return Ok(());
+            }
+        }
+        bail!(
+            "no response to {what}. The console:\n{}",
+            router.guest.console()
+        )
+    }
+}
+
+/// Who has 192.168.7.1, in VLAN 7 (RFC 826).
+fn tagged_arp_request() -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([0x02, 0, 0, 0, 0, 2, 0x81, 0, 0, 7, 0x08, 0x06]);
+    frame.extend([
+        0, 1, 0x08, 0, 6, 4, 0, 1, 0x02, 0, 0, 0, 0, 2, 192, 168, 7, 2,
+    ]);
+    frame.extend([0, 0, 0, 0, 0, 0, 192, 168, 7, 1]);
+    frame.resize(ETHERNET_MIN, 0);
+    frame
+}
+
+/// A query as a UDP datagram from port 40000, without a checksum, which IPv4 allows (RFC 768).
+fn datagram(id: u16, question: &[u8]) -> Vec<u8> {
+    let mut message = id.to_be_bytes().to_vec();
+    message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    message.extend(question);
+    let len = u16::try_from(8 + message.len()).unwrap_or(u16::MAX);
+    let mut datagram: Vec<u8> = [40000, 53, len, 0]
+        .into_iter()
+        .flat_map(u16::to_be_bytes)
+        .collect();
+    datagram.extend(message);
+    datagram
+}
+
+/// A frame to the guest with an IPv4 packet from the host, or a fragment of one.
+fn frame_of(mac: &[u8], payload: &[u8], fragment: u16) -> Vec<u8> {
+    let mut ip = vec![0x45, 0];
+    ip.extend(
+        u16::try_from(20 + payload.len())
+            .unwrap_or(u16::MAX)
+            .to_be_bytes(),
+    );
+    ip.extend([0, 1]);
+    ip.extend(fragment.to_be_bytes());
+    ip.extend([64, 17, 0, 0, 192, 168, 1, 2, 192, 168, 1, 1]);
+    let checksum = internet_checksum(&ip).to_be_bytes();
+    ip[10..12].copy_from_slice(&checksum);
+    [mac, &[0x02, 0, 0, 0, 0, 2, 0x08, 0x00], &ip, payload].concat()
+}
+
+/// RFC 1071 over an even number of bytes.
+fn internet_checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes
+        .chunks_exact(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or(u16::MAX)
+}

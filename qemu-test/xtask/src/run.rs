@@ -1,0 +1,280 @@
+//! `cargo xtask run`: see it work. In a virtual machine ([`crate::qemu::run`]), or with `--lab` in the lab on this
+//! machine: an upstream and the appliance are started, asked, checked, and left for a person to try.
+
+use std::env;
+use std::fs;
+use std::io::stdin;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::arguments::Arguments;
+use crate::lab::{DEFAULT_PREFIX, spec};
+use crate::setup::{self, Purpose};
+use crate::signals::Signals;
+use crate::{qemu, workspace};
+use xdnsd_lab::lab::named::{Lifetime, NamedLab, namespace_name};
+use xdnsd_lab::lab::{Host, LAN_V4, LAN_V6, Lab, Offload, Spec};
+use xdnsd_lab::nsd::Upstream;
+use xdnsd_lab::privilege::is_root;
+use xdnsd_lab::process::{End, Process};
+use xdnsd_lab::zone;
+
+mod check;
+mod dig;
+mod stats;
+
+use check::Tier;
+
+/// How it is called in the lab.
+pub const LAB_USAGE: &str =
+    "run --lab [--once] [--queues N] [--mtu N] [--offload on|off] [--prefix NAME] [--server XDNSD]";
+/// The configuration in the repository.
+const CONFIG: &str = "config/lab.toml";
+/// Where that configuration keeps what the appliance writes.
+const STATE: &str = "/run/xdnsd-lab";
+/// How long the appliance may take to answer on its control socket.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks at whether the person wants to end.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Carries out `run WORDS…`.
+pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    if !arguments.flag("--lab") {
+        return qemu::run::main(arguments, signals);
+    }
+    let again = arguments.clone();
+    let options = Options::take(arguments)?;
+    setup::ensure_all(&[Purpose::Lab], signals)?;
+    let server = match &options.server {
+        Some(server) => server.clone(),
+        None => build()?,
+    };
+    if !is_root() {
+        return Err(run_as_root(again, &server));
+    }
+    run(&options, &server, signals)
+}
+
+/// What was asked for on the command line.
+struct Options {
+    is_once: bool,
+    prefix: String,
+    server: Option<PathBuf>,
+    spec: Spec,
+}
+
+impl Options {
+    fn take(mut arguments: Arguments) -> Result<Self> {
+        let options = Self {
+            is_once: arguments.flag("--once"),
+            prefix: arguments
+                .value("--prefix")?
+                .unwrap_or_else(|| DEFAULT_PREFIX.to_owned()),
+            server: arguments.value("--server")?.map(PathBuf::from),
+            spec: spec(&mut arguments)?,
+        };
+        arguments.finish()?;
+        ensure!(
+            options.spec.vlan.is_none(),
+            "{CONFIG} has no VLAN: run without --vlan"
+        );
+        Ok(options)
+    }
+
+    /// Who answers from the cache: frames with partial checksums are left to the kernel.
+    fn cache_tier(&self) -> Tier {
+        match self.spec.offload {
+            Offload::Off => Tier::Xdp,
+            Offload::On => Tier::Udp,
+        }
+    }
+}
+
+fn build() -> Result<PathBuf> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--release", "-p", "xdnsd"]);
+    let status = cargo.status().context("run cargo build")?;
+    ensure!(status.success(), "the appliance does not build");
+    Ok(workspace::target().join("release/xdnsd"))
+}
+
+/// Becomes the same command as root, with what was built as this user. Returns only if that fails.
+fn run_as_root(arguments: Arguments, server: &Path) -> anyhow::Error {
+    eprintln!("network namespaces need root: asking sudo");
+    let Ok(program) = env::current_exe() else {
+        return anyhow::anyhow!("this program is not found");
+    };
+    let mut sudo = Command::new("sudo");
+    sudo.arg(program)
+        .args(["run", "--lab"])
+        .args(arguments.rest());
+    sudo.arg("--server").arg(server);
+    anyhow::Error::new(sudo.exec()).context("run sudo; without it, run the same command as root")
+}
+
+fn run(options: &Options, server: &Path, signals: &Signals) -> Result<ExitCode> {
+    // Nobody looks into a lab that ends by itself: without names, any number fits beside each other.
+    if options.is_once {
+        let lab = Lab::up(&options.spec)?;
+        let state = State::make(&format!("{STATE}-once-{}", std::process::id()))?;
+        let router = Router::start(&lab, server, &state)?;
+        return examine(&router, &lab, options);
+    }
+    let named = NamedLab::up(&options.prefix, &options.spec, Lifetime::ThisProcess)?;
+    let state = match options.prefix.as_str() {
+        DEFAULT_PREFIX => State::make(STATE)?,
+        prefix => State::make(&format!("{STATE}-{prefix}"))?,
+    };
+    let mut router = Router::start(named.lab(), server, &state)?;
+    let code = examine(&router, named.lab(), options)?;
+    invite(options, &router);
+    attend(&mut router, signals)?;
+    Ok(code)
+}
+
+fn examine(router: &Router, lab: &Lab, options: &Options) -> Result<ExitCode> {
+    let wrong = check::all(lab, router, options.cache_tier())?;
+    println!("\nCounters that are not zero:\n{}", router.stats()?);
+    if wrong == 0 {
+        println!("Every answer was right.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!(
+        "{wrong} answers were wrong. The appliance's log:\n{}",
+        router.process.log()
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+/// A directory for what the servers write, gone with this value.
+struct State(PathBuf);
+
+impl State {
+    /// Empty, whatever an earlier run left: a restored cache would have no first hits.
+    fn make(path: &str) -> Result<Self> {
+        let path = PathBuf::from(path);
+        if path.exists() {
+            fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+        fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("{} is left behind: {error}", self.0.display());
+        }
+    }
+}
+
+/// The appliance in the router, and its upstream. Ended in this order.
+struct Router {
+    process: Process,
+    server: PathBuf,
+    socket: PathBuf,
+    /// What dnsperf asks.
+    questions: PathBuf,
+    _upstream: Upstream,
+}
+
+impl Router {
+    fn start(lab: &Lab, server: &Path, state: &State) -> Result<Self> {
+        let questions = state.path("questions");
+        fs::write(&questions, zone::load()).context("write the questions of the load")?;
+        let upstream = Upstream::start(lab, &state.0)?;
+        let mut command = lab.router.command(server);
+        command.arg("run").arg(config(state)?);
+        let log = state.path("xdnsd.log");
+        let process = Process::spawn_with_end(command, &log, End::Terminate)?;
+        let (server, socket) = (server.to_owned(), state.path("control.sock"));
+        let mut router = Self {
+            process,
+            server: server.clone(),
+            socket: socket.clone(),
+            questions,
+            _upstream: upstream,
+        };
+        let what = "xdnsd answers at its control socket";
+        router
+            .process
+            .wait_until(what, START_TIMEOUT, || stats::ask(&server, &socket).is_ok())?;
+        print!("{}", router.process.log());
+        Ok(router)
+    }
+
+    fn stats(&self) -> Result<stats::Stats> {
+        stats::ask(&self.server, &self.socket)
+    }
+}
+
+/// The configuration of the repository, with its paths in `state`.
+fn config(state: &State) -> Result<PathBuf> {
+    let original = workspace::root().join(CONFIG);
+    if state.0 == Path::new(STATE) {
+        return Ok(original);
+    }
+    let text = fs::read_to_string(&original).with_context(|| format!("read {CONFIG}"))?;
+    let prefix = format!("{STATE}/");
+    ensure!(text.contains(&prefix), "{CONFIG} keeps nothing in {STATE}");
+    let moved = state.path("lab.toml");
+    let text = text.replace(&prefix, &format!("{}/", state.0.display()));
+    fs::write(&moved, text).with_context(|| format!("write {}", moved.display()))?;
+    Ok(moved)
+}
+
+fn invite(options: &Options, router: &Router) {
+    let client = namespace_name(&options.prefix, Host::Client);
+    let sudo = if env::var_os("SUDO_USER").is_some() {
+        "sudo "
+    } else {
+        ""
+    };
+    println!(
+        "
+The lab is yours. In another terminal:
+  {sudo}ip netns exec {client} dig @{LAN_V4} host-7.{zone}
+  {sudo}ip netns exec {client} dig @{LAN_V6} big.{zone} TXT
+  {sudo}ip netns exec {client} dnsperf -s {LAN_V4} -d {questions} -l 5
+  {sudo}{server} stats --socket {socket}
+Enter or Ctrl-C ends it.",
+        zone = zone::ORIGIN,
+        questions = router.questions.display(),
+        server = router.server.display(),
+        socket = router.socket.display(),
+    );
+}
+
+/// Waits for Enter, for Ctrl-C, or for the end of the appliance, which would be a fault.
+fn attend(router: &mut Router, signals: &Signals) -> Result<()> {
+    let has_entered = Arc::new(AtomicBool::new(false));
+    let tell = has_entered.clone();
+    // Detached: a thread that reads a terminal cannot be called back.
+    thread::spawn(move || {
+        let mut line = String::new();
+        // At its end, a closed standard input says nothing about what the person wants.
+        let has_line = stdin().read_line(&mut line).is_ok_and(|len| len > 0);
+        tell.store(has_line, Ordering::Relaxed);
+    });
+    while !signals.wait(LOOK_INTERVAL) && !has_entered.load(Ordering::Relaxed) {
+        if !router.process.is_running() {
+            bail!(
+                "xdnsd has ended by itself. Its log:\n{}",
+                router.process.log()
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! What `run --lab` asks, what has to come, and which tier has to give it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::Router;
+use super::dig::{self, Answer};
+use super::stats::Stats;
+use xdnsd_lab::dnsperf;
+use xdnsd_lab::lab::{LAN_V4, LAN_V6, Lab};
+use xdnsd_lab::wait::wait_until;
+use xdnsd_lab::zone;
+
+/// How long a counter may lag behind the answer that it counts.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Load per second and family: slow enough for a busy machine, so that a lost query is a fault.
+const LOAD_RATE: &str = "1000";
+const LOAD_SECS: &str = "2";
+
+/// Which tier gave an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// A worker, over AF_XDP.
+    Xdp,
+    /// The kernel's UDP socket.
+    Udp,
+    /// TCP.
+    Tcp,
+    /// No counter of an answer moved.
+    Unknown,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Xdp => "AF_XDP",
+            Self::Udp => "kernel UDP",
+            Self::Tcp => "TCP",
+            Self::Unknown => "nobody who counts",
+        })
+    }
+}
+
+/// A question and its answer.
+struct Case {
+    name: String,
+    kind: &'static str,
+    status: &'static str,
+    records: Vec<String>,
+    /// Larger than a UDP answer: dig asks again over TCP, and the cache does not keep it.
+    is_big: bool,
+}
+
+impl Case {
+    /// `records` are `owner type data`, with owners in the zone.
+    fn new(name: &str, kind: &'static str, records: &[&str]) -> Self {
+        let absolute = |record: &&str| {
+            let (owner, rest) = record.split_once(' ').unwrap_or((record, ""));
+            format!("{owner}.{} {rest}", zone::ORIGIN)
+        };
+        let mut records: Vec<_> = records.iter().map(absolute).collect();
+        records.sort();
+        let name = format!("{name}.{}", zone::ORIGIN);
+        Self {
+            name,
+            kind,
+            status: "NOERROR",
+            records,
+            is_big: false,
+        }
+    }
+
+    fn nxdomain(name: &str) -> Self {
+        Self {
+            status: "NXDOMAIN",
+            ..Self::new(name, "A", &[])
+        }
+    }
+
+    fn texts(name: &str, strings: u32, is_big: bool) -> Self {
+        let records =
+            (0..strings).map(|number| format!("{name} TXT \"{}\"", zone::long_string(number)));
+        let records: Vec<_> = records.collect();
+        let records: Vec<_> = records.iter().map(String::as_str).collect();
+        Self {
+            is_big,
+            ..Self::new(name, "TXT", &records)
+        }
+    }
+
+    /// What is wrong with an answer.
+    fn fault(&self, answer: &Answer) -> Option<String> {
+        if answer.status != self.status {
+            return Some(format!("{} instead of {}", answer.status, self.status));
+        }
+        if answer.records != self.records {
+            return Some(format!(
+                "{:?} instead of {:?}",
+                answer.records, self.records
+            ));
+        }
+        let is_aged = answer.ttl_secs <= zone::TTL_SECS;
+        (!is_aged).then(|| format!("TTL {} is above the zone's", answer.ttl_secs))
+    }
+}
+
+/// Asked over IPv4. The names differ from those over IPv6, so that each is a first hit once.
+fn cases_v4() -> Vec<Case> {
+    let host = format!("host-1 A {}", zone::host_v4(1));
+    vec![
+        Case::new("www", "A", &["www A 192.0.2.1", "www A 192.0.2.2"]),
+        Case::new(
+            "mx",
+            "MX",
+            &["mx MX 10 mail.lab.test.", "mx MX 20 mail2.lab.test."],
+        ),
+        Case::new("a.wild", "A", &["a.wild A 192.0.2.77"]),
+        Case::new("host-1", "A", &[&host]),
+        Case::nxdomain("missing-4"),
+        Case::texts("medium", zone::MEDIUM_STRINGS, false),
+        Case::texts("big", zone::BIG_STRINGS, true),
+    ]
+}
+
+fn cases_v6() -> Vec<Case> {
+    let host = format!("host-1 AAAA {}", zone::host_v6(1));
+    let alias = [
+        "alias CNAME alias2.lab.test.",
+        "alias2 CNAME www.lab.test.",
+        "www AAAA 2001:db8::1",
+        "www AAAA 2001:db8::2",
+    ];
+    vec![
+        Case::new("alias", "AAAA", &alias),
+        Case::new("txt", "TXT", &["txt TXT \"first\" \"second\""]),
+        Case::new(
+            "_dns._udp.srv",
+            "SRV",
+            &["_dns._udp.srv SRV 0 5 53 ns.lab.test."],
+        ),
+        Case::new("host-1", "AAAA", &[&host]),
+        Case::new("nonterminal", "A", &[]),
+        Case::nxdomain("missing-6"),
+        Case::texts("big", zone::BIG_STRINGS, true),
+    ]
+}
+
+/// Asks everything twice, then as load. Returns how many answers were wrong.
+pub fn all(lab: &Lab, router: &Router, cache_tier: Tier) -> Result<usize> {
+    let mut wrong = 0;
+    for (server, cases) in [
+        (IpAddr::V4(LAN_V4), cases_v4()),
+        (LAN_V6.into(), cases_v6()),
+    ] {
+        println!("\ndig @{server}");
+        for case in cases {
+            let faults = twice(lab, router, server, &case, cache_tier)?;
+            wrong += faults.len();
+            for fault in faults {
+                println!("    WRONG: {fault}");
+            }
+        }
+    }
+    // After all first hits: the load fills the cache.
+    for server in [IpAddr::V4(LAN_V4), LAN_V6.into()] {
+        println!("\ndnsperf -s {server}");
+        wrong += load(lab, router, server)?;
+    }
+    Ok(wrong)
+}
+
+/// A first hit and a cache hit.
+fn twice(
+    lab: &Lab,
+    router: &Router,
+    server: IpAddr,
+    case: &Case,
+    cache_tier: Tier,
+) -> Result<Vec<String>> {
+    let (answer, first) = once(lab, router, server, case)?;
+    let mut faults: Vec<_> = case.fault(&answer).into_iter().collect();
+    let (again, second) = once(lab, router, server, case)?;
+    faults.extend(case.fault(&again));
+    println!("  {:<24} {:<5} {}", case.name, case.kind, answer.summary());
+    println!(
+        "    first: {first}, {}; again: {second}, {}",
+        answer.time_ms, again.time_ms
+    );
+    let wanted = if case.is_big { Tier::Tcp } else { cache_tier };
+    if second.tier != wanted {
+        faults.push(format!(
+            "answered again by {}, not by {wanted}",
+            second.tier
+        ));
+    }
+    if !case.is_big && !second.is_hit {
+        faults.push("asked again, it is no cache hit".to_owned());
+    }
+    // The big RRset is asked for over both families, and the cache keeps it where it fits a slot.
+    if !case.is_big && first.is_hit {
+        faults.push("asked first, it is a cache hit".to_owned());
+    }
+    Ok(faults)
+}
+
+/// How an answer came about, from what the counters did meanwhile.
+struct Path {
+    tier: Tier,
+    is_hit: bool,
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let source = if self.is_hit {
+            "from the cache"
+        } else {
+            "asked upstream"
+        };
+        write!(formatter, "{source}, answered by {}", self.tier)
+    }
+}
+
+impl Path {
+    fn of(moved: &Stats) -> Self {
+        // An answer that did not fit counts where it was truncated, and then over TCP.
+        let tiers = [
+            (Tier::Tcp, "answers_tcp"),
+            (Tier::Udp, "answers_udp"),
+            (Tier::Xdp, "answers_xdp"),
+        ];
+        let tier = tiers
+            .into_iter()
+            .find(|(_, counter)| moved.get(counter) > 0);
+        let is_hit = moved.get("cache_hits") > 0 && moved.get("upstream_queries") == 0;
+        Self {
+            tier: tier.map_or(Tier::Unknown, |(tier, _)| tier),
+            is_hit,
+        }
+    }
+}
+
+fn once(lab: &Lab, router: &Router, server: IpAddr, case: &Case) -> Result<(Answer, Path)> {
+    let before = router.stats()?;
+    let answer = dig::ask(&lab.client, server, &case.name, case.kind);
+    let answer =
+        answer.with_context(|| format!("the appliance's log:\n{}", router.process.log()))?;
+    let mut path = Path::of(&Stats::default());
+    // Not an error here: a tier that nobody counts is reported by the caller.
+    let counted = wait_until("the answer is counted", COUNT_TIMEOUT, || {
+        path = router.stats().map_or(Path::of(&Stats::default()), |now| {
+            Path::of(&now.since(&before))
+        });
+        path.tier != Tier::Unknown
+    });
+    drop(counted);
+    Ok((answer, path))
+}
+
+/// A short load by dnsperf at a rate that every machine carries: no query may be lost.
+fn load(lab: &Lab, router: &Router, server: IpAddr) -> Result<usize> {
+    let mut command = dnsperf::command(&lab.client, server, &router.questions);
+    command.args(["-Q", LOAD_RATE, "-l", LOAD_SECS]);
+    let report = dnsperf::run(command)?;
+    let (sent, lost, right) = (report.sent, report.lost, report.code("NOERROR"));
+    println!("  {sent} queries at {LOAD_RATE} per second: {lost} lost, {right} answered NOERROR");
+    usize::try_from(sent - right).context("a count fits")
+}

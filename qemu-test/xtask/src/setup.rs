@@ -1,0 +1,394 @@
+//! What a command needs from the machine: found by name, said, and installed by apt-get when it is missing.
+//!
+//! Nothing is installed that the command at hand does not need, and looking costs a few file lookups.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::progress::watch;
+use crate::qemu::machine::AARCH64_FIRMWARE;
+use crate::signals::Signals;
+use crate::workspace;
+use xdnsd_lab::privilege::is_root;
+use xdnsd_lab::process::output_of;
+use xdnsd_lab::programs::{find_program, find_unpacked, unpacked_root};
+
+/// What packages are needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The lab: namespaces, an upstream server, tools that ask.
+    Lab,
+    /// The AF_XDP backend behind `--features afxdp`, which brings C sources.
+    AfXdp,
+    /// Building the eBPF object.
+    Ebpf,
+    /// Checks of scripts.
+    Scripts,
+    /// The image without Buildroot, and the virtual machine that boots it.
+    Image,
+    /// The same for 64-bit Arm.
+    ImageAarch64,
+}
+
+impl Purpose {
+    /// Every purpose.
+    pub const ALL: [Self; 6] = [
+        Self::Lab,
+        Self::AfXdp,
+        Self::Ebpf,
+        Self::Scripts,
+        Self::Image,
+        Self::ImageAarch64,
+    ];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lab => "lab",
+            Self::AfXdp => "afxdp",
+            Self::Ebpf => "ebpf",
+            Self::Scripts => "scripts",
+            Self::Image => "image",
+            Self::ImageAarch64 => "image-aarch64",
+        }
+    }
+
+    /// The purpose of that name.
+    pub fn parse(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|purpose| purpose.name() == name);
+        found.with_context(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            format!("nothing to set up for {name:?}, but for: {known}")
+        })
+    }
+
+    /// Packages, each with the sign that it is there.
+    fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Lab => LAB,
+            Self::AfXdp => AFXDP,
+            Self::Ebpf => EBPF,
+            Self::Scripts => SCRIPTS,
+            Self::Image => IMAGE,
+            Self::ImageAarch64 => IMAGE_AARCH64,
+        }
+    }
+}
+
+const LAB: &[Need] = &[
+    program("iproute2", "ip"),
+    program("ethtool", "ethtool"),
+    program("bind9-dnsutils", "dig"),
+    program("nsd", "nsd"),
+    program("dnsperf", "dnsperf"),
+    program("unbound", "unbound"),
+    program("dnsmasq-base", "dnsmasq"),
+    program("ldnsutils", "ldns-signzone"),
+    program("tcpdump", "tcpdump"),
+    program("udhcpc", "udhcpc"),
+    program("musl-tools", "musl-gcc"),
+    file("libsystemd-shared", "/usr/share/doc/libsystemd-shared"),
+    unpacked("systemd-resolved", "lib/systemd/systemd-resolved"),
+];
+const AFXDP: &[Need] = &[
+    program("gcc", "cc"),
+    program("make", "make"),
+    file("libelf-dev", "/usr/include/libelf.h"),
+    file("zlib1g-dev", "/usr/include/zlib.h"),
+];
+const EBPF: &[Need] = &[
+    package("rustc-web"),
+    package("libstd-rust-web-dev-bpf"),
+    package("llvm-22-dev"),
+];
+const SCRIPTS: &[Need] = &[program("shellcheck", "shellcheck")];
+const IMAGE: &[Need] = &[
+    program("qemu-system-x86", "qemu-system-x86_64"),
+    program("squashfs-tools", "mksquashfs"),
+    program("xz-utils", "xz"),
+    program("e2fsprogs", "mke2fs"),
+    program("genimage", "genimage"),
+    program("mtools", "mcopy"),
+    program("dosfstools", "mkdosfs"),
+    program("bind9-dnsutils", "dig"),
+    program("iproute2", "ip"),
+    program("ethtool", "ethtool"),
+    program("binutils", "strip"),
+    file(
+        "libdevmapper1.02.1",
+        "/lib/x86_64-linux-gnu/libdevmapper.so.1.02.1",
+    ),
+];
+const IMAGE_AARCH64: &[Need] = &[
+    package("rustc-web"),
+    program("qemu-system-arm", "qemu-system-aarch64"),
+    file("qemu-efi-aarch64", AARCH64_FIRMWARE),
+    program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
+    file("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
+];
+
+/// A package that is needed.
+#[derive(Clone, Copy, Debug)]
+struct Need {
+    package: &'static str,
+    sign: Sign,
+}
+
+/// How a package shows that it is there. A program or a file may also come from elsewhere, and that is as good.
+#[derive(Clone, Copy, Debug)]
+enum Sign {
+    /// A program in PATH or where root's programs are.
+    Program(&'static str),
+    /// A file.
+    File(&'static str),
+    /// dpkg's own list of the package's files.
+    Package,
+    /// A file of a package that is unpacked and not installed: its scripts would change this machine.
+    Unpacked(&'static str),
+}
+
+/// A package that is there when its program is.
+const fn program(package: &'static str, name: &'static str) -> Need {
+    let sign = Sign::Program(name);
+    Need { package, sign }
+}
+
+/// A package that is there when its file is.
+const fn file(package: &'static str, path: &'static str) -> Need {
+    let sign = Sign::File(path);
+    Need { package, sign }
+}
+
+/// A package that has to be this very one.
+const fn package(package: &'static str) -> Need {
+    let sign = Sign::Package;
+    Need { package, sign }
+}
+
+/// A package that is unpacked beside the others' build: systemd-resolved's scripts make /etc/resolv.conf point to it.
+const fn unpacked(package: &'static str, path: &'static str) -> Need {
+    let sign = Sign::Unpacked(path);
+    Need { package, sign }
+}
+
+impl Need {
+    fn is_met(self) -> bool {
+        match self.sign {
+            Sign::Program(name) => find_program(name).is_some(),
+            Sign::File(path) => Path::new(path).exists(),
+            Sign::Package => is_unpacked(self.package),
+            Sign::Unpacked(path) => find_unpacked(self.package, path).is_some(),
+        }
+    }
+}
+
+/// Whether dpkg keeps a list of the package's files. That of a multi-arch package carries its architecture.
+fn is_unpacked(package: &str) -> bool {
+    let info = Path::new("/var/lib/dpkg/info");
+    let names = [
+        format!("{package}.list"),
+        format!("{package}:{}.list", debian_arch()),
+    ];
+    names.iter().any(|name| info.join(name).exists())
+}
+
+fn debian_arch() -> &'static str {
+    match env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The packages that are missing for these purposes.
+#[must_use]
+pub fn missing(purposes: &[Purpose]) -> Vec<&'static str> {
+    let needs = purposes.iter().flat_map(|purpose| purpose.needs());
+    let mut missing: Vec<_> = needs
+        .filter(|need| !need.is_met())
+        .map(|need| need.package)
+        .collect();
+    missing.sort_unstable();
+    missing.dedup();
+    missing
+}
+
+/// Installs what is missing for these purposes. Nothing is said where nothing is missing.
+pub fn ensure_all(purposes: &[Purpose], signals: &Signals) -> Result<()> {
+    let packages = missing(purposes);
+    if !packages.is_empty() {
+        eprintln!("missing: {}", packages.join(", "));
+        let (to_unpack, to_install): (Vec<_>, Vec<_>) = packages
+            .into_iter()
+            .partition(|package| is_to_unpack(package));
+        if !to_install.is_empty() {
+            install(&to_install, signals)?;
+        }
+        for package in to_unpack {
+            unpack(package)?;
+        }
+        let still = missing(purposes);
+        ensure!(
+            still.is_empty(),
+            "installed, but still not found: {}",
+            still.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn is_to_unpack(package: &str) -> bool {
+    let all = Purpose::ALL.into_iter().flat_map(Purpose::needs);
+    let mut same = all.filter(|need| need.package == package);
+    same.any(|need| matches!(need.sign, Sign::Unpacked(_)))
+}
+
+/// Downloads a Debian package and unpacks it; nothing of it runs.
+fn unpack(package: &str) -> Result<()> {
+    let root = unpacked_root(package);
+    fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
+    eprintln!("apt-get download {package}");
+    let script = "apt-get -q download \"$1\" && dpkg-deb -x \"$1\"_*.deb . && rm -f \"$1\"_*.deb";
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, "sh", package])
+        .current_dir(&root);
+    output_of(&mut command).map(drop)
+}
+
+/// Installs Debian packages, as root or through sudo.
+///
+/// apt-get's package lists are refreshed only when it cannot do without: they are absent or older than the mirror.
+pub fn install(packages: &[&str], signals: &Signals) -> Result<()> {
+    let list = packages.join(" ");
+    let by_hand = format!("install it by hand: apt-get install {list}");
+    ensure!(
+        find_program("apt-get").is_some(),
+        "this is not Debian (no apt-get); {by_hand}"
+    );
+    ensure!(
+        is_root() || find_program("sudo").is_some(),
+        "neither root nor sudo; {by_hand}"
+    );
+    let log = workspace::logs().join("setup.log");
+    let what = format!("apt-get install {list}");
+    if apt(&what, &["install"], packages, &log, signals)? {
+        return Ok(());
+    }
+    eprintln!("apt-get knows no such version: updating its package lists");
+    ensure!(
+        apt("apt-get update", &["update"], &[], &log, signals)?,
+        "apt-get update failed; its output is in {}",
+        log.display()
+    );
+    let said = || {
+        format!(
+            "apt-get failed; its output is in {}; or {by_hand}",
+            log.display()
+        )
+    };
+    ensure!(apt(&what, &["install"], packages, &log, signals)?, said());
+    Ok(())
+}
+
+/// How long apt-get may take, download included.
+const APT_LIMIT: Duration = Duration::from_secs(1200);
+
+/// Runs apt-get without questions, and without starting the services that come with packages: the lab starts its own
+/// server in its own namespace, and nobody wants a second one on port 53 of this machine.
+const APT_SCRIPT: &str = r#"
+set -u
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT TERM
+    printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod 755 "$policy"
+fi
+had_nsd=$(command -v nsd)
+had_unbound=$(command -v unbound)
+DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND
+apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" || exit 1
+if [ -d /run/systemd/system ]; then
+    if [ -z "$had_nsd" ] && command -v nsd > /dev/null; then systemctl --quiet disable nsd; fi
+    if [ -z "$had_unbound" ] && command -v unbound > /dev/null; then systemctl --quiet disable unbound; fi
+fi
+exit 0
+"#;
+
+fn apt(
+    what: &str,
+    verb: &[&str],
+    packages: &[&str],
+    log: &Path,
+    signals: &Signals,
+) -> Result<bool> {
+    let mut command = if is_root() {
+        Command::new("sh")
+    } else {
+        // Asked here, where there is a terminal to answer on; what follows is in the background.
+        let status = Command::new("sudo")
+            .arg("-v")
+            .status()
+            .context("run sudo")?;
+        ensure!(
+            status.success(),
+            "sudo refused: run the same command as root"
+        );
+        let mut sudo = Command::new("sudo");
+        sudo.args(["-n", "sh"]);
+        sudo
+    };
+    command
+        .args(["-c", APT_SCRIPT, "apt"])
+        .args(verb)
+        .args(packages);
+    eprintln!("{what}");
+    Ok(watch(what, command, log, APT_LIMIT, signals)?.is_success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Need, Purpose, Sign, missing, package};
+
+    #[test]
+    fn every_purpose_is_found_by_its_name() {
+        for purpose in Purpose::ALL {
+            let parsed = Purpose::parse(purpose.name()).expect("its own name");
+            assert_eq!(parsed, purpose);
+            assert!(!purpose.needs().is_empty());
+        }
+        let error = Purpose::parse("kitchen").expect_err("no such purpose");
+        assert!(error.to_string().contains("lab, afxdp"));
+    }
+
+    #[test]
+    fn need_is_met_by_program_file_or_package() {
+        let is_met = |sign| {
+            Need {
+                package: "dpkg",
+                sign,
+            }
+            .is_met()
+        };
+        assert!(is_met(Sign::Program("sh")));
+        assert!(!is_met(Sign::Program("no-such-program")));
+        assert!(is_met(Sign::File("/proc/self/stat")));
+        assert!(!is_met(Sign::File("/no/such/file")));
+        assert!(!package("no-such-package").is_met());
+    }
+
+    #[test]
+    fn missing_says_each_package_once() {
+        let all = missing(&[Purpose::Lab, Purpose::Lab, Purpose::AfXdp]);
+        let mut unique = all.clone();
+        unique.dedup();
+        assert_eq!(all, unique);
+    }
+}

@@ -1,0 +1,158 @@
+//! `cargo xtask test`: every test there is, in steps that go on after a failure.
+//!
+//! A step is a command in a child process: its output goes to a log, its time is limited, and what it counts is read
+//! from what it prints ([`tally`]). The last line is `N passed, M failed`, and `, K skipped` where tests were skipped.
+
+use std::fs;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::arguments::Arguments;
+use crate::progress::{Watched, watch};
+use crate::qemu;
+use crate::setup::{self, Purpose};
+use crate::signals::Signals;
+use crate::workspace;
+use xdnsd_lab::privilege::{SKIP_FILE_VARIABLE, is_ci, is_root};
+
+mod steps;
+pub mod tally;
+
+use steps::{Scope, Step};
+use tally::Tally;
+
+/// How it is called.
+pub const USAGE: &str = "test [FILTER] [--quick | --long] [--image DIR]";
+/// Lines of a failure's output that are shown; the log has all of them.
+const SHOWN_LINES: usize = 150;
+
+/// A step that did not go well.
+struct Failure {
+    step: &'static str,
+    text: String,
+}
+
+/// Carries out `test WORDS…`.
+pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    if arguments.contains("--image") {
+        // Somebody else's image: what this workspace is made of is not in question.
+        return qemu::tests::main(arguments, signals);
+    }
+    let is_quick = arguments.flag("--quick");
+    let is_long = arguments.flag("--long");
+    let filter = arguments.next();
+    arguments.finish()?;
+    let scope = Scope::new(filter, is_quick)?.long(is_long);
+    let steps = scope.steps();
+    ensure!(!steps.is_empty(), "no step is quick and has that name");
+    set_up(&steps, signals);
+    let started = Instant::now();
+    let (mut total, mut failures) = (Tally::default(), Vec::new());
+    for (index, step) in steps.iter().enumerate() {
+        let begun = Instant::now();
+        let (tally, failure) = run(step, &scope, signals)?;
+        let (number, of, secs) = (index + 1, steps.len(), begun.elapsed().as_secs_f64());
+        println!("[{number:2}/{of}] {:<28} {tally} ({secs:.1} s)", step.name);
+        total += tally;
+        failures.extend(failure);
+    }
+    for Failure { step, text } in &failures {
+        println!("\nFAILED {step}:\n{text}");
+    }
+    ensure!(
+        total != Tally::default(),
+        "no step and no test has that name"
+    );
+    println!("\nIn {} s:\n{total}", started.elapsed().as_secs());
+    Ok(if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Installs what the steps need. What cannot be installed fails those steps that need it, not the others.
+fn set_up(steps: &[&Step], signals: &Signals) {
+    let purposes: Vec<Purpose> = steps.iter().flat_map(|step| needed(step)).collect();
+    if let Err(error) = setup::ensure_all(&purposes, signals) {
+        println!("{error:#}");
+    }
+}
+
+/// The lab is of no use without root.
+fn needed(step: &Step) -> Vec<Purpose> {
+    let purposes = step.purposes.iter().copied();
+    purposes
+        .filter(|purpose| *purpose != Purpose::Lab || is_root())
+        .collect()
+}
+
+fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<Failure>)> {
+    let failed = |text: String| {
+        (
+            Tally::FAILED,
+            Some(Failure {
+                step: step.name,
+                text,
+            }),
+        )
+    };
+    if step.needs_root && !is_root() {
+        let why = format!("SKIPPED {}: network namespaces need root", step.name);
+        println!("{why}");
+        return Ok(if is_ci() {
+            failed(format!("{why} (CI=true)"))
+        } else {
+            (Tally::SKIPPED, None)
+        });
+    }
+    let missing = setup::missing(&needed(step));
+    if !missing.is_empty() {
+        return Ok(failed(format!(
+            "missing on this machine: {}",
+            missing.join(", ")
+        )));
+    }
+    let mut command = match (step.command)(scope) {
+        Ok(command) => command,
+        Err(error) => return Ok(failed(format!("{error:#}"))),
+    };
+    let name = step.name.replace(' ', "-");
+    let skips = workspace::logs().join(format!("{name}.skips"));
+    fs::create_dir_all(workspace::logs()).context("create the directory of logs")?;
+    fs::write(&skips, "").with_context(|| format!("write {}", skips.display()))?;
+    command.env(SKIP_FILE_VARIABLE, &skips);
+    let log = workspace::logs().join(format!("{name}.log"));
+    let limit = Duration::from_secs(60 * scope.limit_mins(step));
+    let watched = watch(step.name, command, &log, limit, signals)?;
+    let skips = fs::read_to_string(&skips).context("read which tests were skipped")?;
+    print!("{skips}");
+    let tally = Tally::of(
+        &watched.output,
+        watched.is_success(),
+        skips.lines().count(),
+        is_ci(),
+    );
+    let failure = (tally.failed > 0).then(|| Failure {
+        step: step.name,
+        text: explain(&watched),
+    });
+    Ok((tally, failure))
+}
+
+/// The part of a command's output that says what went wrong.
+fn explain(watched: &Watched) -> String {
+    let lines: Vec<_> = watched
+        .output
+        .lines()
+        .filter(|line| !tally::is_routine(line))
+        .collect();
+    let left_out = lines.len().saturating_sub(SHOWN_LINES);
+    let mut text = format!("(all of it: {})\n", watched.log.display());
+    if left_out > 0 {
+        text += &format!("({left_out} lines left out)\n");
+    }
+    text + &lines[left_out..].join("\n")
+}
