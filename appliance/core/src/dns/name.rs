@@ -229,7 +229,17 @@ pub fn plain_end(message: &[u8], offset: usize) -> Result<usize, NameError> {
 ///
 /// # Errors
 /// The bytes are not a name.
+#[inline(always)]
 pub fn skip(message: &[u8], offset: usize) -> Result<usize, NameError> {
+    // Most owners are a pointer and nothing else, and this runs for every record of every reply.
+    match message.get(offset..).and_then(<[u8]>::first_chunk) {
+        Some([high, _]) if high & POINTER == POINTER => Ok(offset + 2),
+        Some(_) | None => skip_labels(message, offset),
+    }
+}
+
+#[inline(never)]
+fn skip_labels(message: &[u8], offset: usize) -> Result<usize, NameError> {
     let mut at = offset;
     // Bound: as in `plain_end`.
     while at - offset < NAME_MAX {
