@@ -9,7 +9,7 @@ pub mod map {
     pub const XSKS: &str = "xsks_map";
     /// HASH: [`super::Listen`] -> [`super::Route`]: the only destinations that are ours.
     pub const LISTEN: &str = "listen";
-    /// PERCPU_ARRAY of u64, indexed by [`super::Reason`].
+    /// PERCPU_ARRAY of u64, indexed by [`crate::Reason`].
     pub const COUNTERS: &str = "counters";
     /// ARRAY of u64, mappable, indexed by RX queue: CLOCK_MONOTONIC nanoseconds at which the queue's worker was last
     /// alive.
