@@ -134,6 +134,38 @@ fn a_port_is_open_while_its_question_is_and_no_longer() -> Result<()> {
     })
 }
 
+/// `net.ipv4.ip_local_reserved_ports`, which may change while the daemon runs.
+#[test]
+fn ports_that_the_administrator_keeps_are_not_asked_from() -> Result<()> {
+    each_way!(|scene: &Scene, way: &str, _| -> Result<()> {
+        let client = scene.udp_client(Family::V4)?;
+        let mut number = 0;
+        for (kept, free) in [
+            ("1024-32767", 32_768..=u16::MAX),
+            ("32768-65535", 1_024..=32_767),
+        ] {
+            scene
+                .lab
+                .router
+                .write("/proc/sys/net/ipv4/ip_local_reserved_ports", kept)?;
+            let mut is_asked_from_there = || -> Result<bool> {
+                number += 1;
+                let name = format!("n{number}.quick.test.");
+                client.ask(&query(&name, RecordType::A))?;
+                let asked = scene.upstream.asked(&name);
+                Ok(asked.iter().all(|asked| free.contains(&asked.from.port())))
+            };
+            // They are read once a second. By chance: once in 10^12 times.
+            wait_until(
+                &format!("40 questions in a row come by {way} from none of {kept}"),
+                TIMEOUT,
+                || (0..40).all(|_| is_asked_from_there().unwrap_or(false)),
+            )?;
+        }
+        Ok(())
+    })
+}
+
 /// What a probe from here to there is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
