@@ -81,6 +81,11 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// As [`open`]; or it is a link, belongs to somebody else, or others may write to it.
 pub fn open_own(path: &Path) -> io::Result<File> {
     check_regular(&fs::symlink_metadata(path)?)?;
+    open_own_now(path)
+}
+
+/// Whatever has its name by now.
+fn open_own_now(path: &Path) -> io::Result<File> {
     let file = open_checked(path, libc::O_NOFOLLOW)?;
     let metadata = file.metadata()?;
     let others = GROUP_WRITES | OTHERS_WRITE;
@@ -208,6 +213,37 @@ fn doubt_of_folder(path: &Path) -> Option<String> {
             mode & 0o7777
         )
     })
+}
+
+/// Why a file cannot be read or written, in words.
+#[must_use]
+pub fn why(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NotFound {
+        "is not there".to_owned()
+    } else {
+        error.to_string()
+    }
+}
+
+/// What the first bytes of a file are where they are none of a text with one byte for each ASCII letter, and what to do.
+#[must_use]
+pub fn no_text(first: &[u8]) -> Option<String> {
+    const PACKED: [(&[u8], &str, &str); 6] = [
+        (b"\x1f\x8b", "gzip", "gunzip"),
+        (b"PK\x03\x04", "zip", "unzip"),
+        (b"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
+        (b"\xfd7zXZ\0", "xz", "unxz"),
+        (b"BZh91AY&SY", "bzip2", "bunzip2"),
+        (b"7z\xbc\xaf\x27\x1c", "7-Zip", "7z x"),
+    ];
+    if first.starts_with(b"\xff\xfe") || first.starts_with(b"\xfe\xff") {
+        return Some("is UTF-16; save it as UTF-8".into());
+    }
+    let mut packed = PACKED.iter();
+    let (_, format, program) = packed.find(|(magic, ..)| first.starts_with(magic))?;
+    Some(format!(
+        "is compressed ({format}): unpack it with `{program}`, and name the text file that comes out"
+    ))
 }
 
 /// Reads a whole file of policy of at most `bytes_max` bytes. One that changes meanwhile is read again, a few times.

@@ -86,7 +86,10 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, Errors> {
         let file = text::path(path);
         let whole = |problem: String| Errors::whole_file(&file, problem);
-        let bytes = files::read(path, FILE_BYTES_MAX).map_err(|error| whole(error.to_string()))?;
+        let bytes = files::read(path, FILE_BYTES_MAX).map_err(|error| whole(files::why(&error)))?;
+        if let Some(what) = files::no_text(&bytes) {
+            return Err(whole(what));
+        }
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid =
                 String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);

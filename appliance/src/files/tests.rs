@@ -6,7 +6,11 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
@@ -167,6 +171,21 @@ fn who_else_has_a_say_is_told() {
     );
     with_mode(folder.path(), 0o1777);
     assert_eq!(doubt(&file, true), None, "as in /tmp");
+    assert_eq!(
+        doubt(folder.path(), true).as_deref(),
+        Some("anybody may put files there (mode 1777)")
+    );
+    with_mode(folder.path(), 0o755);
+    with_mode(&file, 0o664);
+    assert_eq!(doubt(&file, true), None, "our own group");
+    if chown(&file, None, Some(12_345)).is_ok() {
+        assert_eq!(
+            doubt(&file, true).as_deref(),
+            Some("group 12345 may write to it (mode 664)")
+        );
+        assert_eq!(doubt(&file, false), None, "the DHCP server's");
+    }
+    with_mode(&file, 0o644);
     if chown(&file, Some(12_345), None).is_ok() {
         assert_eq!(doubt(&file, true).as_deref(), Some("belongs to user 12345"));
         assert_eq!(doubt(&file, false), None, "the DHCP server's");
@@ -179,4 +198,84 @@ fn who_else_has_a_say_is_told() {
         );
     }
     assert_eq!(doubt(&folder.path().join("missing"), true), None);
+}
+
+/// Some devices do something when they are opened, and whoever waits at the other end of a FIFO is told.
+#[test]
+fn what_is_no_file_is_not_even_opened() {
+    let folder = Folder::new();
+    let (fifo, link) = (folder.path().join("fifo"), folder.path().join("link"));
+    mkfifo(&fifo, Mode::S_IRWXU).expect("a FIFO");
+    symlink(&fifo, &link).expect("a link");
+    let openings = Inotify::init(InitFlags::IN_NONBLOCK).expect("an instance");
+    openings
+        .add_watch(&fifo, AddWatchFlags::IN_OPEN)
+        .expect("watched");
+    for refused in [open(&fifo), open(&link), open_own(&fifo), open_own(&link)] {
+        assert!(refused.is_err());
+    }
+    assert!(read(&link, 9).is_err());
+    assert!(matches!(openings.read_events(), Err(Errno::EAGAIN)));
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    options.open(&fifo).expect("opened");
+    assert_eq!(openings.read_events().map(|events| events.len()), Ok(1));
+}
+
+/// Between the look at a name and its opening anything may take it.
+#[test]
+fn what_takes_a_files_name_is_refused_when_it_is_open() {
+    let folder = Folder::new();
+    let impostors = impostors(&folder);
+    let (refused, refusals) = mpsc::channel();
+    thread::spawn(move || {
+        // A socket cannot be opened at all.
+        let others = impostors.into_iter().filter(|(_, kind)| *kind != "socket");
+        for (path, kind) in others {
+            let error = open_checked(&path, 0).map(drop);
+            refused.send((kind, error)).expect("it is waited for");
+        }
+    });
+    for _ in 0..5 {
+        let told = refusals.recv_timeout(Duration::from_secs(20));
+        let (kind, error) = told.expect("nothing waits for the other end");
+        let error = error.expect_err(kind).to_string();
+        assert_eq!(error, format!("is a {kind}, not a file"));
+    }
+}
+
+#[test]
+fn a_link_that_takes_the_name_of_our_own_file_is_not_followed() {
+    let folder = Folder::new();
+    let link = folder.path().join("cache");
+    symlink(folder.write("victim", "v"), &link).expect("a link");
+    let error = open_own_now(&link).expect_err("a link");
+    assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
+}
+
+/// How often it is tried to come between two system calls.
+const TURNS: usize = 10_000;
+
+#[test]
+fn a_link_that_takes_the_name_of_a_file_to_be_made_is_not_written_to() {
+    let folder = Folder::new();
+    let (victim, new) = (
+        folder.write("victim", "precious"),
+        folder.path().join("cache.tmp"),
+    );
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                // Either may be too late.
+                let _ = fs::hard_link(&victim, &new);
+                let _ = symlink(&victim, &new);
+            }
+        });
+        for _ in 0..TURNS {
+            let _ = create_own(&new, 0o600).and_then(|mut file| file.write_all(b"mine"));
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(fs::read(&victim).expect("read"), b"precious");
 }

@@ -40,7 +40,12 @@ impl ListImage {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn read(path: &Path, mut file: File) -> Result<Self, Problem> {
+    pub fn read(path: &Path, file: File) -> Result<Self, Problem> {
+        Self::read_within(path, file, memory_available())
+    }
+
+    /// The same where the machine has so much memory.
+    fn read_within(path: &Path, mut file: File, available: Option<u64>) -> Result<Self, Problem> {
         let wrong = |error: io::Error| Problem::with_file(path, &error);
         let no_list = |error| Problem::of(path.display().to_string(), explain(error));
         let before = file.metadata().map_err(wrong)?;
@@ -48,6 +53,9 @@ impl ListImage {
         let mut head = [0; field::HEADER_LEN];
         let head_len = before.len().min(head.len() as u64) as usize;
         file.read_exact(&mut head[..head_len]).map_err(wrong)?;
+        if let Some(what) = files::no_text(&head[..head_len]) {
+            return Err(Problem::of(path.display().to_string(), what));
+        }
         check_header(&head[..head_len], before.len()).map_err(no_list)?;
         let len = usize::try_from(before.len())
             .ok()
@@ -55,7 +63,7 @@ impl ListImage {
         let len = len
             .and_then(NonZeroUsize::new)
             .ok_or_else(|| no_list(ListError::Inconsistent))?;
-        check_memory(before.len(), memory_available()).map_err(wrong)?;
+        check_memory(before.len(), available).map_err(wrong)?;
         let image = Sealed::read_from((&head[..head_len]).chain(&mut file), len).map_err(wrong)?;
         let after = file.metadata().map_err(wrong)?;
         if files::Stamp::of(&before) != files::Stamp::of(&after) {
@@ -98,6 +106,15 @@ fn check_memory(bytes: u64, available: Option<u64>) -> io::Result<()> {
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// Whether there is memory for a list of so many bytes that comes from text.
+///
+/// # Errors
+/// There is not.
+pub(super) fn check_room(bytes: u64) -> Result<(), Problem> {
+    let no_room = |error: io::Error| Problem::of("lists", error.to_string());
+    check_memory(bytes, memory_available()).map_err(no_room)
 }
 
 /// What the kernel could give without swapping, in bytes; `None` where /proc is not there.
@@ -371,6 +388,18 @@ mod tests {
 
     #[test]
     fn a_list_that_leaves_no_memory_is_refused() {
+        let folder = Folder::new();
+        let (out, source) = (
+            folder.path().join("out"),
+            folder.write("a.txt", "a.example"),
+        );
+        compile_command(&arguments(&[&out, &source])).expect("compiled");
+        let read = |available| {
+            let file = files::open(&out).expect("opened");
+            ListImage::read_within(&out, file, Some(available)).is_ok()
+        };
+        let bytes = std::fs::metadata(&out).expect("written").len();
+        assert!(read(bytes + LEFT_FREE) && !read(bytes + LEFT_FREE - 1));
         let free = 20 << 20;
         assert!(check_memory(16 << 20, Some(free)).is_ok());
         let error = check_memory((16 << 20) + 1, Some(free))

@@ -8,8 +8,6 @@ use crate::files;
 
 /// Notes that are kept of one build. More are counted only.
 const NOTES_MAX: usize = 64;
-/// Of a file.
-const IS_NOT_THERE: &str = "is not there";
 
 /// Something that is wrong at one place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,12 +44,7 @@ impl Problem {
     /// A file that cannot be read or written.
     #[must_use]
     pub fn with_file(file: &Path, error: &std::io::Error) -> Self {
-        let what = if error.kind() == std::io::ErrorKind::NotFound {
-            IS_NOT_THERE.to_string()
-        } else {
-            error.to_string()
-        };
-        Self::of(file.display().to_string(), what)
+        Self::of(file.display().to_string(), files::why(error))
     }
 }
 
@@ -226,7 +219,7 @@ fn is_wanted(file: &Path) -> bool {
 /// may have: their line is passed over, the others are not. A byte order mark is no part of the text.
 ///
 /// # Errors
-/// The file cannot be read, is larger, or is UTF-16.
+/// The file cannot be read, is larger, is UTF-16 or is compressed.
 pub fn read_text(file: &Path, bytes_max: u64) -> Result<String, Problem> {
     let bytes = files::read(file, bytes_max).map_err(|error| Problem::with_file(file, &error))?;
     check_encoding(file, &bytes)?;
@@ -242,11 +235,10 @@ pub(super) const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 /// # Errors
 /// They are not.
 pub(super) fn check_encoding(file: &Path, first: &[u8]) -> Result<(), Problem> {
-    if first.starts_with(b"\xff\xfe") || first.starts_with(b"\xfe\xff") {
-        let what = "is UTF-16; save it as UTF-8";
-        return Err(Problem::of(file.display().to_string(), what));
+    match files::no_text(first) {
+        Some(what) => Err(Problem::of(file.display().to_string(), what)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

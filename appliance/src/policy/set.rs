@@ -15,7 +15,7 @@ use xdnsd_core::policy::{
 
 use super::acl::{self, AclInput};
 use super::claims::Others;
-use super::list_file::{ListImage, finish};
+use super::list_file::{ListImage, check_room, finish};
 use super::lists::{ListBuilder, Purpose, SOURCES_MAX};
 use super::local::{self, LocalInput};
 use super::problem::{Notes, Problem};
@@ -436,7 +436,11 @@ fn build_text_list(
     if builder.is_empty() {
         return Ok(None);
     }
-    let image = Arc::new(ListImage::of(&finish(builder)?)?);
+    let image = finish(builder)?;
+    if !files.is_empty() {
+        check_room(image.len() as u64)?;
+    }
+    let image = Arc::new(ListImage::of(&image)?);
     debug_assert!(
         List::check(image.bytes()).is_ok(),
         "what was compiled can be read"

@@ -356,10 +356,15 @@ fn a_file_that_cannot_be_read_says_why() {
     };
     assert_eq!(
         error("/nonexistent/x.toml").as_deref(),
-        Some("/nonexistent/x.toml: No such file or directory (os error 2)")
+        Some("/nonexistent/x.toml: is not there")
     );
     let directory = std::env::temp_dir();
     assert!(error(&directory.display().to_string()).is_some());
+    let packed = directory.join(format!("xdnsd-packed-{}.toml", std::process::id()));
+    std::fs::write(&packed, b"\x1f\x8b\x08\0").expect("a temporary file");
+    let shown = error(&packed.display().to_string()).unwrap_or_default();
+    std::fs::remove_file(&packed).expect("it was written");
+    assert!(shown.contains(": is compressed (gzip): "), "{shown}");
     let path = directory.join(format!("xdnsd-latin1-{}.toml", std::process::id()));
     std::fs::write(&path, b"[log]\nlevel = \"\xfc\"\n").expect("a temporary file");
     let shown = error(&path.display().to_string()).unwrap_or_default();

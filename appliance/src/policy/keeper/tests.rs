@@ -468,6 +468,37 @@ fn half_a_list_is_never_loaded() {
     assert!(is_blocked(&keeper, "ads199.example"));
 }
 
+/// A lease ends in the middle of `cp` over a hosts file.
+#[test]
+fn half_a_hosts_file_is_never_loaded() {
+    use std::io::Write;
+    let folder = Folder::new();
+    let hosts = folder.write("hosts", "192.168.1.2 nas\n");
+    let mut input = PolicyInput::default();
+    input.local.hosts = vec![hosts.clone()];
+    input.local.leases = vec![LeaseFile {
+        path: folder.write("leases", "1900000000 m 192.168.1.7 phone *\n"),
+        format: LeaseFormat::Dnsmasq,
+    }];
+    let (mut keeper, _) = Keeper::start(input, Some(1_800_000_000)).expect("started");
+    let mut file = fs::File::create(&hosts).expect("truncated");
+    file.write_all(b"192.168.1.3 tv\n").expect("written");
+    keeper.take_events(NOW);
+    let updated = keeper.update_if_due(NOW, Some(1_900_000_001));
+    assert_eq!(
+        said(updated),
+        ["a hosts file is being written; local data stays as it is until that is done"]
+    );
+    assert!(is_local(&keeper, "nas") && !is_local(&keeper, "tv"));
+    file.write_all(b"192.168.1.2 nas\n").expect("written");
+    drop(file);
+    keeper.take_events(NOW);
+    keeper
+        .update_if_due(LATER, Some(1_900_000_001))
+        .expect("due");
+    assert!(is_local(&keeper, "nas") && is_local(&keeper, "tv") && !is_local(&keeper, "phone"));
+}
+
 /// A FIFO, a device or a folder where a file was, or where one is expected.
 #[test]
 fn what_is_no_file_stops_nothing_else() {
@@ -588,4 +619,10 @@ fn who_else_may_write_is_said_once() {
     assert!(is_blocked(&keeper, "ads.example"), "a warning, no more");
     folder.write("ads.txt", "more.example\n");
     assert_eq!(doubts(&update(&mut keeper).expect("due")), [""; 0]);
+    // It was mended, and comes again: that is news.
+    for (mode, count) in [(0o644, 0), (0o666, 1)] {
+        fs::set_permissions(&list, PermissionsExt::from_mode(mode)).expect("mode");
+        let updated = update(&mut keeper).expect("due");
+        assert_eq!(doubts(&updated).len(), count, "{mode:o}");
+    }
 }

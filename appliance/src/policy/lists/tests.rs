@@ -574,3 +574,30 @@ fn how_a_list_was_read_and_what_was_passed_over_is_told() {
         .expect_err("UTF-16");
     assert_eq!(error.what, "is UTF-16; save it as UTF-8");
 }
+
+/// As they are downloaded.
+#[test]
+fn a_list_that_is_compressed_is_said_to_be() {
+    let folder = Folder::new();
+    for (content, format, program) in [
+        (&b"\x1f\x8b\x08\0\0\0\0\0"[..], "gzip", "gunzip"),
+        (b"PK\x03\x04\x14\0\0\0", "zip", "unzip"),
+        (b"\x28\xb5\x2f\xfd\x04\0", "zstd", "unzstd"),
+        (b"\xfd7zXZ\0\0\x04", "xz", "unxz"),
+        (b"BZh91AY&SY\0", "bzip2", "bunzip2"),
+        (b"7z\xbc\xaf\x27\x1c\0\x04", "7-Zip", "7z x"),
+    ] {
+        let path = folder.write("ads.txt", content);
+        let error = ListBuilder::default().add_file(&path, 0, Purpose::Block);
+        let expected = format!(
+            "is compressed ({format}): unpack it with `{program}`, and name the text file that comes out"
+        );
+        assert_eq!(error.expect_err(format).what, expected);
+        let compiled = crate::policy::list_file::ListImage::open(&path);
+        assert_eq!(compiled.expect_err(format).what, expected, "in `compiled`");
+    }
+    // Names that begin alike.
+    let path = folder.write("ads.txt", "BZh9.example\nPK.example\n7z.example\n");
+    let tally = ListBuilder::default().add_file(&path, 0, Purpose::Block);
+    assert_eq!(tally.expect("a list").rules, 3);
+}

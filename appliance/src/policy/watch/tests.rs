@@ -192,7 +192,9 @@ fn what_inotify_has_no_room_for_is_looked_at_by_time() {
             .iter()
             .fold(Users::default(), |users, change| users.with(change.users))
     };
+    assert_eq!(watcher.deadline(), Some(at(0)), "not looked at yet");
     assert_eq!(look(&mut watcher, 0), Users::default(), "nothing happened");
+    assert_eq!(watcher.deadline(), Some(at(LOOK_MS)));
     folder.write("list", "longer");
     assert_eq!(look(&mut watcher, LOOK_MS - 1), Users::default(), "not yet");
     assert_eq!(look(&mut watcher, LOOK_MS), Users::LISTS);
