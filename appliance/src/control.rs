@@ -22,7 +22,7 @@ use log::{debug, warn};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 
-use crate::{memory, reload, text};
+use crate::{reload, text};
 
 const _: () = assert!(PATIENCE_FILES.as_secs() > reload::PATIENCE.as_secs());
 
@@ -136,34 +136,37 @@ impl Control {
         })
     }
 
-    /// Starts the thread that serves `commands`, as long as the process lives.
-    ///
-    /// # Errors
-    /// The thread cannot be started.
-    pub fn spawn(self, commands: Commands) -> io::Result<SocketFile> {
-        let listener = self.listener;
-        let serve_all = move || {
-            let mut is_said = false;
-            for client in listener.incoming() {
-                match client {
-                    Ok(client) => {
-                        is_said = false;
-                        if let Err(error) = serve(&client, &commands) {
-                            debug!("control: client: {error}");
-                        }
-                    }
-                    Err(error) => {
-                        if !is_said {
-                            warn!("control: accept: {error}; tried again until it can be had");
-                        }
-                        is_said = true;
-                        thread::sleep(PAUSE);
+    /// What serves, and the socket's name, which whoever ends the process removes.
+    pub fn split(self) -> (Server, SocketFile) {
+        (Server(self.listener), self.file)
+    }
+}
+
+/// Serves the clients of a listening socket.
+#[derive(Debug)]
+pub struct Server(UnixListener);
+
+impl Server {
+    /// Serves `commands`, as long as the process lives.
+    pub fn serve(self, commands: &Commands) {
+        let mut is_said = false;
+        for client in self.0.incoming() {
+            match client {
+                Ok(client) => {
+                    is_said = false;
+                    if let Err(error) = serve(&client, commands) {
+                        debug!("control: client: {error}");
                     }
                 }
+                Err(error) => {
+                    if !is_said {
+                        warn!("control: accept: {error}; tried again until it can be had");
+                    }
+                    is_said = true;
+                    thread::sleep(PAUSE);
+                }
             }
-        };
-        memory::thread_with_stack("control", memory::SMALL_STACK_BYTES).spawn(serve_all)?;
-        Ok(self.file)
+        }
     }
 }
 
@@ -377,6 +380,13 @@ mod tests {
             })
     }
 
+    /// The name of a socket that is served.
+    fn spawn(control: Control) -> SocketFile {
+        let (server, file) = control.split();
+        thread::spawn(move || server.serve(&commands()));
+        file
+    }
+
     fn asked(path: &Path, request: &str) -> Result<String, String> {
         let mut out = Vec::new();
         let result = ask(path, request, &mut out);
@@ -389,7 +399,7 @@ mod tests {
         let directory = Directory::new("requests");
         let path = directory.socket();
         let control = Control::bind(&path).expect("a free path");
-        let _file = control.spawn(commands()).expect("a thread");
+        let _file = spawn(control);
         let lines = asked(&path, "cache dump a.example").expect("a whole answer");
         assert_eq!(lines.lines().count(), 1000);
         assert_eq!(lines.lines().next(), Some("0 [\"a.example\"]"));
@@ -413,7 +423,7 @@ mod tests {
         let directory = Directory::new("lines");
         let path = directory.socket();
         let control = Control::bind(&path).expect("a free path");
-        let _file = control.spawn(commands()).expect("a thread");
+        let _file = spawn(control);
         let mut out = Vec::new();
         let error = ask(&path, "lines", &mut out)
             .expect_err("refused")
@@ -463,7 +473,7 @@ mod tests {
         let directory = Directory::new("hostile");
         let path = directory.socket();
         let control = Control::bind(&path).expect("a free path");
-        let _file = control.spawn(commands()).expect("a thread");
+        let _file = spawn(control);
         let endless = UnixStream::connect(&path).expect("it listens");
         while (&endless).write_all(&[b'x'; 4096]).is_ok() {}
         drop(UnixStream::connect(&path).expect("it listens"));

@@ -25,14 +25,14 @@ use xdnsd_core::limits::WORKERS;
 
 use crate::cache::CACHE;
 use crate::config::{Config, Devices, Plan, UpstreamPorts};
-use crate::control::{Control, SocketFile};
 use crate::crew::{ARRIVALS, COUNTERS, Crew, NOTICES, TCP, WORKER_STATS};
+use crate::door::Door;
 use crate::interfaces::{Interfaces, Round};
 use crate::listening::Listening;
 use crate::notify::Notify;
 use crate::reload::Reloader;
 use crate::retry::Retry;
-use crate::store::{Keeper, Saver, Store};
+use crate::store::{Keeper, Store};
 use crate::supervisor::Supervisor;
 use crate::telemetry::{self, Telemetry};
 use crate::text;
@@ -47,10 +47,6 @@ const INTERFACES_MAX: Duration = Duration::from_secs(10);
 const WORKER_MS: u64 = 1_000;
 /// The longest.
 const WORKER_MAX_MS: u64 = 60_000;
-/// The first pause before a control socket that could not be had is tried again, in milliseconds.
-const CONTROL_MS: u64 = 1_000;
-/// The longest.
-const CONTROL_MAX_MS: u64 = 60_000;
 
 /// When the main thread last looked after things, in milliseconds of the monotonic clock.
 pub static TENDED_MS: AtomicU64 = AtomicU64::new(0);
@@ -70,8 +66,9 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     look_at_reserved_ports();
     let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
     // Before anything that takes queries: a process that serves already is not disturbed.
-    let mut door = Door::new(&config);
-    door.bind()?;
+    let socket = config.control.socket.as_deref();
+    let mut door = socket.map(|path| Door::start(path.into())).transpose()?;
+    ends_at_once(|| door.as_mut().map_or(Ok(()), Door::wait))?;
     let devices = ends_at_once(Devices::read).map_err(|error| error.to_string())?;
     let plan = config.plan(&devices);
     CACHE.configure(ends_at_once(random_key)?, config.cache.entries as usize);
@@ -96,13 +93,22 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
         telemetry::spawn_report(Arc::clone(&telemetry), interval)
             .map_err(|error| format!("statistics thread: {error}"))?;
     }
+    let saver = keeper.as_ref().map(Keeper::saver);
+    let requester = reloader.requester();
+    if let Some(door) = &door {
+        door.serve(commands::all(
+            Arc::clone(&telemetry),
+            &CACHE,
+            requester,
+            saver,
+        ));
+    }
     let mut daemon = Daemon {
         interfaces,
         listening,
         reloader,
         crew,
         telemetry,
-        saver: keeper.as_ref().map(Keeper::saver),
         door,
         notify: Notify::from_environment(),
         ports: None,
@@ -123,7 +129,9 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     daemon.notify.tell("STOPPING=1");
     daemon.interfaces.stop();
     daemon.crew.stop();
-    drop(daemon.door);
+    if let Some(door) = daemon.door {
+        door.stop();
+    }
     if let Some(keeper) = keeper {
         keeper.finish();
     }
@@ -137,8 +145,7 @@ struct Daemon {
     reloader: Reloader,
     crew: Crew,
     telemetry: Arc<Telemetry>,
-    saver: Option<Saver>,
-    door: Door,
+    door: Option<Door>,
     notify: Notify,
     /// Brings the upstreams' answers back, as long as it is there.
     ports: Option<LookupProgram>,
@@ -179,7 +186,7 @@ impl Daemon {
         }
         self.ports = take_ports(config, self.crew.mailboxes());
         self.follow(round.plan.as_ref());
-        self.tend_door()?;
+        self.door.as_mut().map_or(Ok(()), Door::tend)?;
         if !self.is_ready {
             warn!("not ready: nothing that the config names is there to be served; waiting for it");
             self.notify
@@ -204,13 +211,14 @@ impl Daemon {
             let round = self.interfaces.take();
             self.grow(round.queues, 0);
             self.follow(round.plan.as_ref());
-            self.tend_door()?;
+            self.door.as_mut().map_or(Ok(()), Door::tend)?;
+            self.notify.tend();
             say_notice();
             let now = std::time::Instant::now();
             self.interfaces.look(now)?;
             // A manager that is not told for a while ends the process, and starts it again.
             if self.crew.look(now)? == Some(true) {
-                self.notify.tell("WATCHDOG=1");
+                self.notify.beat();
             }
         }
     }
@@ -273,22 +281,6 @@ impl Daemon {
         }
     }
 
-    /// Serves the control socket, where the config wants one and it can be had.
-    fn tend_door(&mut self) -> Result<(), Failure> {
-        if self.door.is_due(clock::now()) {
-            self.door.bind()?;
-        }
-        let Some(control) = self.door.bound.take() else {
-            return Ok(());
-        };
-        let requester = self.reloader.requester();
-        let telemetry = Arc::clone(&self.telemetry);
-        let commands = commands::all(telemetry, &CACHE, requester, self.saver.clone());
-        let file = control.spawn(commands);
-        self.door.file = Some(file.map_err(|error| format!("control socket: {error}"))?);
-        Ok(())
-    }
-
     /// Waits for a signal, a worker that ends, news of interfaces, or the next turn.
     fn wait(&self, signals: &SignalFd) -> Event {
         let mut fds = [
@@ -326,67 +318,6 @@ impl Growth {
             warn!("worker {engine} cannot be started, the others serve; tried again: {why}");
             why.clone_into(&mut self.trouble);
         }
-    }
-}
-
-/// The control socket on its way into being.
-struct Door {
-    path: Option<Box<Path>>,
-    /// Listens, and is not served yet.
-    bound: Option<Control>,
-    /// It is served.
-    file: Option<SocketFile>,
-    retry: Retry,
-    /// The last trouble that was logged.
-    trouble: String,
-}
-
-impl Door {
-    fn new(config: &Config) -> Self {
-        Self {
-            path: config.control.socket.as_deref().map(Into::into),
-            bound: None,
-            file: None,
-            retry: Retry::default(),
-            trouble: String::new(),
-        }
-    }
-
-    /// Whether it is tried again now.
-    fn is_due(&self, now: xdnsd_core::time::Instant) -> bool {
-        self.bound.is_none() && self.file.is_none() && self.retry.is_due(now)
-    }
-
-    /// Listens, where the config wants that.
-    ///
-    /// # Errors
-    /// Another process answers there: it serves already. What else there is, is logged and tried again.
-    fn bind(&mut self) -> Result<(), Failure> {
-        let Some(path) = &self.path else {
-            return Ok(());
-        };
-        if let Some(folder) = path.parent() {
-            // /run is empty after a boot. If it fails, so does the bind, which says why.
-            let _ = std::fs::create_dir_all(folder);
-        }
-        match Control::bind(path) {
-            Ok(control) => {
-                self.bound = Some(control);
-                self.retry.succeed();
-            }
-            Err(error) => {
-                let trouble = format!("control socket: {error}");
-                if error.kind() == std::io::ErrorKind::AddrInUse {
-                    return Err(trouble);
-                }
-                self.retry.fail(clock::now(), CONTROL_MS, CONTROL_MAX_MS);
-                if self.trouble != trouble {
-                    warn!("{trouble}; tried again until it can be had");
-                    self.trouble = trouble;
-                }
-            }
-        }
-        Ok(())
     }
 }
 

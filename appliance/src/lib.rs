@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod crew;
 pub mod daemon;
+pub mod door;
 pub mod ethtool;
 pub mod files;
 pub mod health;

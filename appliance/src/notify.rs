@@ -9,7 +9,11 @@ const VARIABLE: &str = "NOTIFY_SOCKET";
 
 /// The way to the service manager.
 #[derive(Debug)]
-pub struct Notify(Option<(UnixDatagram, SocketAddr)>);
+pub struct Notify {
+    way: Option<(UnixDatagram, SocketAddr)>,
+    /// The last state, where the manager has not taken it yet.
+    owed: String,
+}
 
 impl Notify {
     /// As the environment says.
@@ -30,15 +34,36 @@ impl Notify {
             Ok::<_, std::io::Error>(socket)
         };
         let address = address.ok().filter(|_| !name.is_empty());
-        Self(address.and_then(|address| Some((socket().ok()?, address))))
+        Self {
+            way: address.and_then(|address| Some((socket().ok()?, address))),
+            owed: String::new(),
+        }
     }
 
-    /// Tells `state`: lines of `NAME=VALUE`.
-    pub fn tell(&self, state: &str) {
-        if let Some((socket, address)) = &self.0 {
-            // A datagram that is lost is followed by another, or the manager acts as it was told to.
-            let _ = socket.send_to_addr(state.as_bytes(), address);
+    /// Tells `state`: lines of `NAME=VALUE`. Where the manager does not take it, [`Self::tend`] tells it again: a service
+    /// whose `READY=1` is lost would be ended for it.
+    pub fn tell(&mut self, state: &str) {
+        state.clone_into(&mut self.owed);
+        self.tend();
+    }
+
+    /// Tells what the manager has not taken yet, if anything.
+    pub fn tend(&mut self) {
+        if !self.owed.is_empty() && self.send(&self.owed) {
+            self.owed.clear();
         }
+    }
+
+    /// Tells that the process lives. If that is lost, another follows.
+    pub fn beat(&self) {
+        self.send("WATCHDOG=1");
+    }
+
+    fn send(&self, state: &str) -> bool {
+        let Some((socket, address)) = &self.way else {
+            return true;
+        };
+        socket.send_to_addr(state.as_bytes(), address).is_ok()
     }
 }
 
@@ -65,5 +90,25 @@ mod tests {
         let _ = std::fs::remove_file(&path);
         Notify::to(&path.display().to_string()).tell("READY=1");
         Notify::to("").tell("READY=1");
+    }
+
+    /// Its queue is full, or it is not there yet.
+    #[test]
+    fn a_manager_that_does_not_take_a_state_is_told_again_and_only_the_last() {
+        let own = format!("xdnsd-notify-full-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&own).expect("a name");
+        let mut notify = Notify::to(&format!("@{own}"));
+        notify.tell("STATUS=waits");
+        let manager = UnixDatagram::bind_addr(&address).expect("a socket");
+        manager.set_nonblocking(true).expect("a socket");
+        while notify.send("WATCHDOG=1") {}
+        notify.tell("READY=1");
+        let mut told = [0; 64];
+        while manager.recv(&mut told).is_ok() {}
+        notify.tend();
+        let len = manager.recv(&mut told).expect("told again");
+        assert_eq!(&told[..len], b"READY=1");
+        notify.tend();
+        assert!(manager.recv(&mut told).is_err(), "told once");
     }
 }

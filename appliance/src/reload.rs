@@ -52,20 +52,66 @@ enum Request {
     Reload(Option<Sender<Outcome>>),
 }
 
+/// What nobody waits for. However often it is asked for while a file is read, it is done once.
+#[derive(Debug, Default)]
+struct Due {
+    /// The newest.
+    plan: Option<Box<Plan>>,
+    is_reload: bool,
+}
+
+impl Due {
+    fn take(&mut self) -> Option<Request> {
+        if let Some(plan) = self.plan.take() {
+            return Some(Request::Follow(plan));
+        }
+        std::mem::take(&mut self.is_reload).then_some(Request::Reload(None))
+    }
+}
+
 /// Asks the thread that reads the files of policy.
 #[derive(Clone, Debug)]
 pub struct Requester {
     requests: Sender<Request>,
+    due: Arc<Mutex<Due>>,
     wake: Arc<EventFd>,
 }
 
+/// What was asked for.
+struct Inbox {
+    requests: Receiver<Request>,
+    due: Arc<Mutex<Due>>,
+}
+
+impl Inbox {
+    fn next(&self) -> Result<Request, TryRecvError> {
+        let request = self.requests.try_recv();
+        if let Err(TryRecvError::Empty) = request {
+            return lock(&self.due).take().ok_or(TryRecvError::Empty);
+        }
+        request
+    }
+}
+
 impl Requester {
-    fn new() -> Result<(Self, Receiver<Request>), String> {
+    fn new() -> Result<(Self, Inbox), String> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = EventFd::from_flags(flags).map_err(|error| format!("eventfd: {error}"))?;
-        let (requests, inbox) = mpsc::channel();
+        let (requests, receiver) = mpsc::channel();
+        let due = Arc::new(Mutex::default());
+        let inbox = Inbox {
+            requests: receiver,
+            due: Arc::clone(&due),
+        };
         let wake = Arc::new(wake);
-        Ok((Self { requests, wake }, inbox))
+        Ok((
+            Self {
+                requests,
+                due,
+                wake,
+            },
+            inbox,
+        ))
     }
 
     /// For tests without such a thread.
@@ -93,9 +139,23 @@ impl Requester {
 
     fn ask(&self, request: Request) -> bool {
         let is_sent = self.requests.send(request).is_ok();
+        self.wake();
+        is_sent
+    }
+
+    fn follow(&self, plan: Plan) {
+        lock(&self.due).plan = Some(Box::new(plan));
+        self.wake();
+    }
+
+    fn reload_later(&self) {
+        lock(&self.due).is_reload = true;
+        self.wake();
+    }
+
+    fn wake(&self) {
         // Fails only when the counter is about to overflow, and then the thread wakes anyway.
         let _ = self.wake.write(1);
-        is_sent
     }
 }
 
@@ -171,18 +231,18 @@ impl Reloader {
 
     /// Follows the addresses of this machine.
     pub fn follow(&self, plan: &Plan) {
-        self.requester.ask(Request::Follow(Box::new(plan.clone())));
+        self.requester.follow(plan.clone());
     }
 
     /// Has the config and all its files read again. Does not wait for it.
     pub fn reload(&self) {
-        self.requester.ask(Request::Reload(None));
+        self.requester.reload_later();
     }
 }
 
-/// Locks although a thread panicked while it held the lock: a pointer is valid at every moment.
-fn lock(set: &Mutex<Arc<PolicySet>>) -> MutexGuard<'_, Arc<PolicySet>> {
-    set.lock().unwrap_or_else(PoisonError::into_inner)
+/// Locks although a thread panicked while it held the lock: what is in it is valid at every moment.
+fn lock<T>(item: &Mutex<T>) -> MutexGuard<'_, T> {
+    item.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the thread has.
@@ -202,13 +262,13 @@ struct Care {
 
 impl Care {
     /// Until nobody can ask any more.
-    fn run(mut self, inbox: &Receiver<Request>, wake: &EventFd, ready: &Sender<()>) {
+    fn run(mut self, inbox: &Inbox, wake: &EventFd, ready: &Sender<()>) {
         let first = self.keeper.read_all(wall_secs());
         self.hand_out(first);
         // Whoever waited may have given up.
         let _ = ready.send(());
         loop {
-            match inbox.try_recv() {
+            match inbox.next() {
                 Ok(request) => self.carry_out(request),
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {
@@ -491,6 +551,29 @@ mod tests {
             lines[0].starts_with("not reloaded, all stays as it was: test.toml: "),
             "{lines:?}"
         );
+    }
+
+    /// A storm of SIGHUP, or of addresses that come and go, while a file is read.
+    #[test]
+    fn what_is_asked_for_again_and_again_is_done_once_and_with_the_newest_addresses() {
+        let (requester, inbox) = Requester::new().expect("an eventfd");
+        for zone in 1..=1_000 {
+            requester.reload_later();
+            requester.follow(Plan {
+                servers: vec![Vec::new(); zone],
+                ..Plan::default()
+            });
+        }
+        assert!(requester.ask(Request::Serve(&[])));
+        assert!(matches!(inbox.next(), Ok(Request::Serve(_))));
+        let Ok(Request::Follow(plan)) = inbox.next() else {
+            panic!("the addresses")
+        };
+        assert_eq!(plan.servers.len(), 1_000);
+        assert!(matches!(inbox.next(), Ok(Request::Reload(None))));
+        assert!(matches!(inbox.next(), Err(TryRecvError::Empty)));
+        drop(requester);
+        assert!(matches!(inbox.next(), Err(TryRecvError::Disconnected)));
     }
 
     /// Nobody at the other end: whoever opens it waits.
