@@ -93,15 +93,10 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
         telemetry::spawn_report(Arc::clone(&telemetry), interval)
             .map_err(|error| format!("statistics thread: {error}"))?;
     }
-    let saver = keeper.as_ref().map(Keeper::saver);
-    let requester = reloader.requester();
     if let Some(door) = &door {
-        door.serve(commands::all(
-            Arc::clone(&telemetry),
-            &CACHE,
-            requester,
-            saver,
-        ));
+        let (requester, saver) = (reloader.requester(), keeper.as_ref().map(Keeper::saver));
+        let telemetry = Arc::clone(&telemetry);
+        door.serve(commands::all(telemetry, &CACHE, requester, saver));
     }
     let mut daemon = Daemon {
         interfaces,
@@ -123,15 +118,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
         Err(failure) => Err(failure),
     };
 
-    info!("stopping");
-    // Whoever asks again does not wait for any of this.
-    let _ = end_signals().thread_unblock();
-    daemon.notify.tell("STOPPING=1");
-    daemon.interfaces.stop();
-    daemon.crew.stop();
-    if let Some(door) = daemon.door {
-        door.stop();
-    }
+    daemon.end();
     if let Some(keeper) = keeper {
         keeper.finish();
     }
@@ -220,6 +207,19 @@ impl Daemon {
             if self.crew.look(now)? == Some(true) {
                 self.notify.beat();
             }
+        }
+    }
+
+    /// Ends all threads that serve, and leaves behind what does not end in time.
+    fn end(mut self) {
+        info!("stopping");
+        // Whoever asks again does not wait for any of this.
+        let _ = end_signals().thread_unblock();
+        self.notify.tell("STOPPING=1");
+        self.interfaces.stop();
+        self.crew.stop();
+        if let Some(door) = self.door {
+            door.stop();
         }
     }
 
