@@ -1,16 +1,8 @@
 //! Whether bytes that claim to be a kept answer can be served: every name and record is read as an upstream's would be.
 
-use crate::dns::QUESTION_FIXED_LEN;
-use crate::dns::header::HEADER_LEN;
+use super::kept::Kept;
 use crate::dns::name::{self, Name};
 use crate::dns::record::{self, Layout, MalformedRdata, Record, Records};
-use crate::limits::CACHE_LARGE_BYTES;
-use heapless::Vec;
-
-/// The longest message that a slot of the cache makes.
-const MESSAGE_MAX: usize = HEADER_LEN + QUESTION_FIXED_LEN + CACHE_LARGE_BYTES;
-/// A length byte that is reserved (RFC 6891 section 5): no name begins or goes on there.
-const NO_NAME: u8 = 0x80;
 
 /// True for a name as a key has it: one name without compression and nothing behind it, ASCII letters in lower case.
 #[must_use]
@@ -25,35 +17,19 @@ pub fn is_key_name(name: &[u8]) -> bool {
 /// `name` is the question's. Both together fit a slot of the cache, or they are none of its answers.
 #[must_use]
 pub fn body_is_well_formed(name: &[u8], records: usize, body: &[u8]) -> bool {
-    let Ok(message) = message_of(name, body) else {
+    let Some(kept) = Kept::new(name, body) else {
         return false;
     };
-    let mut at = message.len() - body.len();
-    for record in Records::new(&message, at, records) {
+    let message = kept.message();
+    let mut at = kept.body().start;
+    for record in Records::new(message, at, records) {
         match record {
-            Ok(record) if is_well_formed(&message, &record) => at = record.end,
+            Ok(record) if is_well_formed(message, &record) => at = record.end,
             Ok(_) | Err(_) => return false,
         }
     }
     at == message.len()
 }
-
-/// The message whose body this is, with no place for a name where none belongs.
-fn message_of(name: &[u8], body: &[u8]) -> Result<Vec<u8, MESSAGE_MAX>, TooLong> {
-    let mut message = Vec::new();
-    for part in [
-        &[NO_NAME; HEADER_LEN],
-        name,
-        &[NO_NAME; QUESTION_FIXED_LEN],
-        body,
-    ] {
-        message.extend_from_slice(part).map_err(|_| TooLong)?;
-    }
-    Ok(message)
-}
-
-/// Name and body do not fit a slot.
-struct TooLong;
 
 fn is_well_formed(message: &[u8], record: &Record) -> bool {
     let layout = Layout::of(record.rtype, &message[record.rdata()]);

@@ -13,16 +13,20 @@
 
 mod check;
 mod head;
+mod kept;
 mod key;
 mod owned;
+mod received;
 mod render;
 mod sanitize;
 
 pub use check::{body_is_well_formed, is_key_name};
 pub use head::Head;
+pub use kept::Kept;
 pub use key::{Key, NAME_MASK, NO_NAME, name_hash};
 pub(crate) use key::{bit, field};
+pub use received::Answer;
 pub use render::{Reply, Ttl, render, render_in_place};
 pub use sanitize::{
-    Answer, Asked, CHAIN_MAX, CHASE_BYTES, ChainStart, Led, ResponseError, TtlBounds, sanitize,
+    Asked, CHAIN_MAX, CHASE_BYTES, ChainStart, Led, ResponseError, TtlBounds, sanitize,
 };

@@ -1,10 +1,11 @@
 //! An upstream's response, which is untrusted: only what answers the question's own chain is kept.
 //!
-//! The result is a template: header and question as we asked them, then the kept records, compressed anew. The part
-//! behind the question is what the cache keeps ("body").
+//! The result stands in a scratch buffer: header and question as we asked them, then the kept records, compressed anew. The
+//! part behind the question is what the cache keeps ("body").
 
 use super::Head;
 use super::owned::Owned;
+use super::received::Answer;
 use crate::dns::build::{WriteError, Writer};
 use crate::dns::edns::{Edns, ede};
 use crate::dns::header::{HEADER_LEN, Header, flag};
@@ -64,25 +65,6 @@ pub enum ResponseError {
     Malformed,
 }
 
-/// A response as it was understood.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer {
-    /// What the cache keeps beside the body. `ttl_secs` 0: not to be kept.
-    pub head: Head,
-    /// Offset in the template at which the body begins.
-    pub body_at: usize,
-    /// Offset in the template at which it ends.
-    pub body_end: usize,
-    /// TC: the whole answer has to be fetched over TCP.
-    pub truncated: bool,
-    /// Whether the response carried EDNS.
-    pub has_edns: bool,
-    /// It ends with an alias, and says neither what its target has nor that it has nothing: the target is to be asked for.
-    pub is_cut: bool,
-    /// It says nothing but who else may know (RFC 2308 section 2.2: no answer, no SOA, NS records), and not by authority.
-    pub is_referral: bool,
-}
-
 /// What was asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
@@ -92,6 +74,8 @@ pub struct Asked<'a> {
     pub qtype: u16,
     /// DO was set.
     pub dnssec_ok: bool,
+    /// For the TTLs of what is kept.
+    pub bounds: &'a TtlBounds,
     /// The question that led here by aliases, and these. `None`: it is the question itself.
     pub led: Option<Led<'a>>,
 }
@@ -118,17 +102,16 @@ pub struct ChainStart {
     pub body: Vec<u8, CHASE_BYTES>,
 }
 
-/// Checks `response` against the question and writes the template of an answer into `template`.
+/// Checks `response` against the question and writes what is kept of it into `scratch`.
 ///
 /// # Errors
 /// Why it is not taken.
-pub fn sanitize(
+pub fn sanitize<'t>(
     response: &[u8],
     asked: &Asked<'_>,
-    bounds: &TtlBounds,
     now: Instant,
-    template: &mut [u8],
-) -> Result<Answer, ResponseError> {
+    scratch: &'t mut [u8],
+) -> Result<Answer<'t>, ResponseError> {
     let (header, question_end) = check_question(response, asked)?;
     let truncated = header.has(flag::TC);
     let sections = match Sections::locate(response, &header, question_end) {
@@ -137,7 +120,7 @@ pub fn sanitize(
         None if truncated => Sections::empty(question_end),
         None => return Err(ResponseError::Malformed),
     };
-    let mut sanitizer = Sanitizer::begin(response, asked, bounds, sections, template)?;
+    let mut sanitizer = Sanitizer::begin(response, asked, sections, &mut *scratch)?;
     let chain = sanitizer.answers()?;
     let rcode = whole_rcode(&header, sections.edns.as_ref(), &chain);
     let useful = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN);
@@ -146,31 +129,31 @@ pub fn sanitize(
     let keepable = !truncated && useful;
     let is_open = keepable && rcode == rcode::NOERROR && !chain.answered && !sanitizer.has_soa;
     let is_alias = chain.target != *asked.name;
+    let is_referral = is_open && !is_alias && !header.has(flag::AA) && sanitizer.has_referral();
     // A chain is authentic where each part of it is.
     let led_authentic = asked.led.is_none_or(|led| led.chain.authentic_data);
-    Ok(Answer {
-        head: Head {
-            rcode,
-            authentic_data: header.has(flag::AD) && led_authentic,
-            authoritative: false,
-            answers: sanitizer.kept[0],
-            authorities: sanitizer.kept[1],
-            ttl_secs: if keepable {
-                sanitizer.ttl_secs(negative)
-            } else {
-                0
-            },
-            stored: now,
-            restored: false,
-            ede: sections.edns.and_then(|edns| edns.ede).unwrap_or(ede::NONE),
-            ..Head::EMPTY
+    let head = Head {
+        rcode,
+        authentic_data: header.has(flag::AD) && led_authentic,
+        answers: sanitizer.kept[0],
+        authorities: sanitizer.kept[1],
+        ttl_secs: if keepable {
+            sanitizer.ttl_secs(negative)
+        } else {
+            0
         },
-        body_at: sanitizer.body_at,
-        body_end: sanitizer.writer.position(),
+        stored: now,
+        ede: sections.edns.and_then(|edns| edns.ede).unwrap_or(ede::NONE),
+        ..Head::EMPTY
+    };
+    Ok(Answer {
+        head,
+        body: sanitizer.body_at..sanitizer.writer.position(),
+        scratch,
         truncated,
         has_edns: sections.edns.is_some(),
-        is_cut: is_open && is_alias,
-        is_referral: is_open && !is_alias && !header.has(flag::AA) && sanitizer.has_referral(),
+        ends_in_alias: is_open && is_alias,
+        is_referral,
     })
 }
 
@@ -328,7 +311,6 @@ enum Step {
 struct Sanitizer<'a> {
     response: &'a [u8],
     asked: &'a Asked<'a>,
-    bounds: &'a TtlBounds,
     sections: Sections,
     writer: Writer<'a>,
     body_at: usize,
@@ -343,11 +325,10 @@ impl<'a> Sanitizer<'a> {
     fn begin(
         response: &'a [u8],
         asked: &'a Asked<'a>,
-        bounds: &'a TtlBounds,
         sections: Sections,
-        template: &'a mut [u8],
+        scratch: &'a mut [u8],
     ) -> Result<Self, ResponseError> {
-        let mut writer = Writer::new(template);
+        let mut writer = Writer::new(scratch);
         let qname = asked.led.map_or(asked.name, |led| led.qname);
         writer
             .question(qname.as_wire(), asked.qtype, class::IN)
@@ -362,7 +343,6 @@ impl<'a> Sanitizer<'a> {
         Ok(Self {
             response,
             asked,
-            bounds,
             sections,
             writer,
             body_at,
@@ -446,7 +426,7 @@ impl<'a> Sanitizer<'a> {
                 Ok(Step::To(cname))
             }
             None => {
-                let ttl_secs = self.bounds.clamp(meant_ttl_secs(&dname));
+                let ttl_secs = self.asked.bounds.clamp(meant_ttl_secs(&dname));
                 self.writer
                     .record(owner.as_wire(), rtype::CNAME, ttl_secs, made.as_wire())
                     .map_err(|_| ResponseError::Malformed)?;
@@ -584,9 +564,9 @@ impl<'a> Sanitizer<'a> {
         section: usize,
         ttl_secs: u32,
     ) -> Result<(), ResponseError> {
-        let mut ttl_secs = self.bounds.clamp(ttl_secs);
+        let mut ttl_secs = self.asked.bounds.clamp(ttl_secs);
         if section == 1 && record.rtype == rtype::SOA {
-            ttl_secs = ttl_secs.min(self.bounds.negative_max_secs);
+            ttl_secs = ttl_secs.min(self.asked.bounds.negative_max_secs);
         }
         match self.writer.copy_record(self.response, record, ttl_secs) {
             Ok(()) => {}

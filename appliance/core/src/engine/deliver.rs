@@ -4,8 +4,8 @@ use super::alias::{Alias, Sections, render_alias};
 use super::filter::Revalidation;
 use super::lookup::{Freshness, freshness, stale_ede};
 use super::request::{count_refusal, opt_reply};
-use super::{CacheAccess, Call, Context, Effects, Engine, STALE_TTL_SECS, Tables, next_rotation};
-use crate::answer::{Answer, Head, Reply, Ttl, render};
+use super::{CacheAccess, Call, Context, Effects, Engine, Live, STALE_TTL_SECS, next_rotation};
+use crate::answer::{Answer, Head, Kept, Reply, Ttl, render};
 use crate::cache::Found;
 use crate::counters::Counter;
 use crate::dns::build::Writer;
@@ -16,23 +16,21 @@ use crate::forward::pending::Waiter;
 use crate::forward::question::{Failure, Question};
 use crate::limits::CACHE_LARGE_BYTES;
 use crate::policy::Policy;
-use core::ops::Range;
 
 /// What an answer without records has behind the question.
 const NO_RECORDS: &[u8] = &[];
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Gives the answer in the scratch buffer to everyone who waits; one that is truncated only to those who wait for a
+    /// Gives the answer to everyone who waits; one that is truncated only to those who wait for a
     /// datagram.
     pub(super) fn reply_all<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
-        answer: &Answer,
+        answer: &Answer<'_>,
     ) {
-        let Tables {
+        let Live {
             pending,
-            scratch,
             reply: buffer,
         } = &mut *self.tables;
         let Some(mut waiting) = pending.waiting(index) else {
@@ -40,8 +38,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         let whole = Sections {
             head: &answer.head,
-            source: scratch,
-            body: answer.body_at..answer.body_end,
+            source: answer.message(),
+            body: answer.body(),
         };
         // As hits get it, of which the cache keeps no more than that it is long. Nor is a part of an RRset passed on.
         let no_records = Head {
@@ -89,7 +87,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         call: &mut Call<'_, E>,
         index: u16,
     ) -> bool {
-        let Some((head, body, fresh)) = self.find_stale(call.context, index) else {
+        let Some((head, kept, fresh)) = self.find_stale(call.context, index) else {
             return false;
         };
         let (ttl, code) = match fresh {
@@ -103,8 +101,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         let sections = Sections {
             head: &head,
-            source: &tables.scratch,
-            body,
+            source: kept.message(),
+            body: kept.body(),
         };
         let mut renderer = Renderer {
             policy: call.context.policy,
@@ -119,35 +117,27 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         true
     }
 
-    /// Puts what the cache has for the question into the scratch buffer, and remembers of a stale answer that it could not be
-    /// refreshed.
-    fn find_stale(
-        &mut self,
-        context: &Context<'_>,
-        index: u16,
-    ) -> Option<(Head, Range<usize>, Freshness)> {
+    /// What the cache has for the question. Of a stale answer it is remembered that it could not be refreshed.
+    fn find_stale(&mut self, context: &Context<'_>, index: u16) -> Option<(Head, Kept, Freshness)> {
         let question = self.tables.pending.get(index)?;
-        let (scratch, settings) = (&mut self.tables.scratch, &self.settings);
+        let settings = &self.settings;
         let (hash, key) = (question.hash(), question.key());
         self.cache.with_shard(hash, |shard| {
             let revalidation = Revalidation {
                 policy: context.policy,
                 group: question.group,
                 is_decided: false,
-                scratch,
             };
             revalidation.run(shard, hash, &key);
             let Found { head, body } = shard.find(hash, &key)?;
-            let body_at = write_question(scratch, question);
-            let end = body_at + body.len();
-            scratch.get_mut(body_at..end)?.copy_from_slice(body);
+            let kept = Kept::new(key.name, body)?;
             let fresh = freshness(&head, context.now, settings);
             if matches!(fresh, Freshness::Stale { .. }) {
                 shard.amend(hash, &key, |head| {
                     head.failed_secs = context.now.secs_since(head.stored).max(1);
                 });
             }
-            Some((head, body_at..end, fresh))
+            Some((head, kept, fresh))
         })
     }
 
@@ -292,15 +282,6 @@ impl Renderer<'_> {
         };
         self.render(question, client, &sections, &reply).0
     }
-}
-
-/// Writes the question in flight into the scratch buffer. Returns where a body belongs.
-fn write_question(scratch: &mut [u8], question: &Question) -> usize {
-    let mut writer = Writer::new(scratch);
-    writer
-        .question(question.name.as_wire(), question.qtype, class::IN)
-        .expect("the buffer holds the longest name");
-    writer.position()
 }
 
 /// What this waiting client gets.

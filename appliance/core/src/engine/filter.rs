@@ -2,10 +2,10 @@
 
 use super::local::Draft;
 use super::{CacheAccess, Call, Effects, Engine, Notice};
-use crate::answer::{Answer, Head, Key};
+use crate::answer::{Answer, Head, Kept, Key};
 use crate::cache::{Found, Shard};
 use crate::counters::Counter;
-use crate::dns::build::Writer;
+use crate::dns::build::WriteError;
 use crate::dns::edns::ede;
 use crate::dns::record::{Record, Records};
 use crate::dns::{Name, class, rtype};
@@ -18,7 +18,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
-        answer: &mut Answer,
+        answer: &mut Answer<'_>,
     ) {
         let Some(question) = self.tables.pending.get(index) else {
             return;
@@ -28,9 +28,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let inspected = Inspected {
             qname: name,
             qtype,
-            message: &self.tables.scratch[..answer.body_end],
-            body_at: answer.body_at,
-            answers: answer.head.answers,
+            records: answer.records(),
+            message: answer.message(),
         };
         let record = match inspected.verdict(policy) {
             Verdict::Pass => return,
@@ -45,21 +44,20 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             }
         };
         let ttl_secs = policy.block_ttl_secs;
-        let scratch = &mut self.tables.scratch;
-        let drafted = Draft::new(scratch, name, qtype, class::IN).and_then(|mut draft| {
+        let stored = answer.head.stored;
+        let replaced = answer.replace(|scratch| {
+            let mut draft = Draft::new(scratch, name, qtype, class::IN)?;
             draft.blocked(name, record, ttl_secs)?;
-            Ok((draft.head, draft.writer.position()))
+            let head = Head {
+                stored,
+                authoritative: false,
+                ttl_secs,
+                ede: ede::BLOCKED,
+                ..draft.head
+            };
+            Ok::<_, WriteError>((head, draft.writer.position()))
         });
-        let (head, body_end) = drafted.expect("the buffer holds a name and one record");
-        answer.body_end = body_end;
-        answer.truncated = false;
-        answer.head = Head {
-            stored: answer.head.stored,
-            authoritative: false,
-            ttl_secs,
-            ede: ede::BLOCKED,
-            ..head
-        };
+        replaced.expect("the buffer holds a name and one record");
     }
 }
 
@@ -70,7 +68,6 @@ pub(super) struct Revalidation<'a> {
     pub group: u8,
     /// This policy has let the question through, so the answer is one of its own from now on.
     pub is_decided: bool,
-    pub scratch: &'a mut [u8],
 }
 
 impl Revalidation<'_> {
@@ -88,7 +85,7 @@ impl Revalidation<'_> {
         }
         let is_of_group = head.group == self.group || head.group == Head::ANY_GROUP;
         let was_withheld = head.ede == ede::BLOCKED;
-        if !is_of_group || was_withheld || !is_allowed(policy, key, &found, self.scratch) {
+        if !is_of_group || was_withheld || !is_allowed(policy, key, &found) {
             shard.remove(hash, key);
         } else if self.is_decided {
             shard.amend(hash, key, |head| head.generation = policy.generation);
@@ -97,22 +94,16 @@ impl Revalidation<'_> {
 }
 
 /// Whether policy finds nothing to withhold in a kept answer.
-fn is_allowed(policy: &Policy<'_>, key: &Key<'_>, found: &Found<'_>, scratch: &mut [u8]) -> bool {
-    let mut writer = Writer::new(scratch);
-    if writer.question(key.name, key.qtype, class::IN).is_err() {
-        return false;
-    }
-    let body_at = writer.position();
-    let Some(place) = scratch.get_mut(body_at..body_at + found.body.len()) else {
+fn is_allowed(policy: &Policy<'_>, key: &Key<'_>, found: &Found<'_>) -> bool {
+    let Some(kept) = Kept::new(key.name, found.body) else {
         return false;
     };
-    place.copy_from_slice(found.body);
+    let answers = usize::from(found.head.answers);
     let inspected = Inspected {
         qname: key.name,
         qtype: key.qtype,
-        message: scratch,
-        body_at,
-        answers: found.head.answers,
+        message: kept.message(),
+        records: Records::new(kept.message(), kept.body().start, answers),
     };
     matches!(inspected.verdict(policy), Verdict::Pass)
 }
@@ -129,8 +120,8 @@ struct Inspected<'m> {
     qname: &'m [u8],
     qtype: u16,
     message: &'m [u8],
-    body_at: usize,
-    answers: u16,
+    /// Of the answer section.
+    records: Records<'m>,
 }
 
 impl Inspected<'_> {
@@ -144,8 +135,7 @@ impl Inspected<'_> {
         if !lists && !rebind {
             return Verdict::Pass;
         }
-        let records = Records::new(self.message, self.body_at, usize::from(self.answers));
-        for record in records.flatten() {
+        for record in self.records.clone().flatten() {
             if rebind {
                 let rdata = &self.message[record.rdata()];
                 match policy.rebind.inspect(record.rtype, rdata) {

@@ -226,15 +226,15 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         })
     }
 
-    /// Writes an answer into the scratch buffer, then the client's message from it.
+    /// Writes an answer into a buffer, then the client's message from it.
     fn make(
         &mut self,
         request: &mut Request<'_, R>,
         write: impl FnOnce(&mut Draft<'_>, &Query) -> Result<(), WriteError>,
     ) -> Outcome {
         let query = request.query;
-        let (name, scratch) = (query.name.as_wire(), &mut self.tables.scratch);
-        let drafted = Draft::new(scratch, name, query.qtype, query.qclass).and_then(|mut draft| {
+        let (name, buffer) = (query.name.as_wire(), &mut self.tables.reply);
+        let drafted = Draft::new(buffer, name, query.qtype, query.qclass).and_then(|mut draft| {
             write(&mut draft, query)?;
             Ok((draft.head, draft.writer.position()))
         });
@@ -243,7 +243,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         let mut reply = reply_to(request, &head, Ttl::Aged(0), head.ede);
         reply.rotate = self.next_rotation();
-        let body = &self.tables.scratch[query.question_end..end];
+        let body = &self.tables.reply[query.question_end..end];
         let (len, truncated) = render(request.message, query.question_end, &head, body, &reply);
         if truncated {
             self.counters.count(Counter::TruncatedGiven);

@@ -3,7 +3,7 @@
 use super::filter::Revalidation;
 use super::nxdomain::denial_of;
 use super::request::{Entry, Request, reply_to};
-use super::{CacheAccess, Context, Engine, STALE_TTL_SECS, Settings, Tables};
+use super::{CacheAccess, Context, Engine, Live, STALE_TTL_SECS, Settings};
 use crate::answer::{Head, Ttl, render};
 use crate::cache::{Found, Shard};
 use crate::dns::edns::ede;
@@ -75,7 +75,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 struct Reader<'a, R> {
     context: &'a Context<'a>,
     settings: &'a Settings,
-    tables: &'a mut Tables<R>,
+    tables: &'a mut Live<R>,
     rotate: u16,
     is_unreachable: bool,
 }
@@ -92,7 +92,6 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
                     policy,
                     group: entry.group,
                     is_decided: true,
-                    scratch: &mut self.tables.scratch,
                 };
                 revalidation.run(shard, entry.hash, &request.key());
                 let found = shard.find(entry.hash, &request.key());

@@ -217,11 +217,16 @@ impl Default for Settings {
 /// The memory of an engine that is too large for a stack: it belongs into a static.
 #[derive(Debug)]
 pub struct Tables<R> {
-    /// Questions in flight.
-    pub pending: PendingTable<R>,
-    /// The answer in hand: header, question, body.
+    live: Live<R>,
     scratch: [u8; TCP_MESSAGE_MAX],
-    /// The reply being rendered.
+}
+
+/// What every step of the engine may change.
+#[derive(Debug)]
+struct Live<R> {
+    /// Questions in flight.
+    pending: PendingTable<R>,
+    /// The reply being written.
     reply: [u8; TCP_MESSAGE_MAX],
 }
 
@@ -230,9 +235,11 @@ impl<R: Copy + PartialEq> Tables<R> {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            pending: PendingTable::new(),
+            live: Live {
+                pending: PendingTable::new(),
+                reply: [0; TCP_MESSAGE_MAX],
+            },
             scratch: [0; TCP_MESSAGE_MAX],
-            reply: [0; TCP_MESSAGE_MAX],
         }
     }
 }
@@ -246,7 +253,9 @@ impl<R: Copy + PartialEq> Default for Tables<R> {
 /// The forwarder of one worker.
 #[derive(Debug)]
 pub struct Engine<'a, R, C> {
-    tables: &'a mut Tables<R>,
+    tables: &'a mut Live<R>,
+    /// Where an answer from upstream is written: header, question, body. Lent to whoever has it in hand, and empty meanwhile.
+    scratch: &'a mut [u8],
     cache: C,
     counters: &'a Counters,
     upstreams: Upstreams,
@@ -266,7 +275,8 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         settings: Settings,
     ) -> Self {
         Self {
-            tables,
+            tables: &mut tables.live,
+            scratch: &mut tables.scratch,
             cache,
             counters,
             upstreams,

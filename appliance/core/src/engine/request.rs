@@ -1,12 +1,12 @@
 //! A query with what is known of its reply before there is an answer, and the reply's shape once there is.
 
 use super::alias::{Alias, Sections, render_alias};
-use super::{CacheAccess, Client, Context, Engine, Tables, Transport};
-use crate::answer::{Head, Key, Reply, Ttl};
+use super::{CacheAccess, Client, Context, Engine, Live, Transport};
+use crate::answer::{Head, Kept, Key, Reply, Ttl};
 use crate::cache::Found;
 use crate::counters::{Counter, Counters};
 use crate::dns::edns::{OptReply, ede};
-use crate::dns::header::{HEADER_LEN, flag};
+use crate::dns::header::flag;
 use crate::dns::query::Query;
 use crate::dns::{Name, rcode};
 use crate::forward::pending::ClientEdns;
@@ -142,7 +142,7 @@ pub(super) fn reply_to<R>(request: &Request<'_, R>, head: &Head, ttl: Ttl, code:
     }
 }
 
-impl<R: Copy + PartialEq> Tables<R> {
+impl<R: Copy + PartialEq> Live<R> {
     /// Answers an alias from the cached records of its target.
     pub(super) fn render_alias(
         &mut self,
@@ -151,15 +151,12 @@ impl<R: Copy + PartialEq> Tables<R> {
         found: &Found<'_>,
         reply: &Reply,
     ) -> (usize, bool) {
-        let name = request.name().as_wire();
-        let body_at = HEADER_LEN + name.len() + 4;
-        let end = body_at + found.body.len();
-        self.scratch[HEADER_LEN..HEADER_LEN + name.len()].copy_from_slice(name);
-        self.scratch[body_at..end].copy_from_slice(found.body);
+        let kept = Kept::new(request.name().as_wire(), found.body);
+        let kept = kept.expect("what the cache holds fits a slot");
         let sections = Sections {
             head: &found.head,
-            source: &self.scratch,
-            body: body_at..end,
+            source: kept.message(),
+            body: kept.body(),
         };
         let question_end = request.query.question_end;
         self.reply[..question_end].copy_from_slice(&request.message[..question_end]);

@@ -13,17 +13,10 @@ use crate::forward::tries::Attempt;
 use crate::forward::upstreams::FailureKind;
 use crate::forward::via::Origin;
 use crate::time::Instant;
+use core::mem;
 
 /// For how long it is known of an answer that it is longer than a slot of the cache.
 const TOO_LARGE_TTL_SECS: u32 = 60;
-
-/// Why what came by the right way, with the right ID, is no answer.
-enum Unfit {
-    /// It is not to be taken as one.
-    Response(ResponseError),
-    /// The letter case did not come back.
-    WrongCase,
-}
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Takes what came from an upstream, or pretends to.
@@ -45,16 +38,18 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if id != Some(attempt.id) {
             return self.forged(call, index, &attempt);
         }
-        match self.read(call.context.now, index, &attempt, message) {
-            Err(Unfit::Response(ResponseError::Foreign)) => self.forged(call, index, &attempt),
-            Err(Unfit::Response(ResponseError::Malformed)) => {
+        // Lent for this call: nobody writes over the answer while it is in hand.
+        let scratch = mem::take(&mut self.scratch);
+        match self.read(call.context.now, index, message, &mut *scratch) {
+            Err(ResponseError::Foreign) => self.forged(call, index, &attempt),
+            Err(ResponseError::Malformed) => {
                 self.counters.count(Counter::UpstreamMalformed);
                 let (server, now) = (attempt.upstream, call.context.now);
                 self.upstreams.failed(server, FailureKind::Malformed, now);
                 self.end_attempt(index, &attempt, call.effects);
                 self.go_on(call, index, Event::Useless(Failure::SERVFAIL));
             }
-            Err(Unfit::WrongCase) => {
+            Ok(_) if !self.repeats_case(index, &attempt, message) => {
                 self.counters.count(Counter::UpstreamForged);
                 self.end_attempt(index, &attempt, call.effects);
                 self.go_on(call, index, Event::WrongCase(attempt));
@@ -65,40 +60,41 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 self.accept(call, index, &attempt, answer);
             }
         }
+        self.scratch = scratch;
     }
 
-    /// Reads a message into the scratch buffer, as an answer to what was asked for the question at `index`.
-    fn read(
-        &mut self,
+    /// Reads a message as an answer to what was asked for the question at `index`.
+    fn read<'t>(
+        &self,
         now: Instant,
         index: u16,
-        attempt: &Attempt,
         message: &[u8],
-    ) -> Result<Answer, Unfit> {
-        let tables = &mut *self.tables;
-        let Some((question, sub)) = tables.pending.get_mut(index) else {
-            return Err(Unfit::Response(ResponseError::Foreign));
-        };
-        let name = sub.map_or(&question.name, |sub| &sub.name);
+        scratch: &'t mut [u8],
+    ) -> Result<Answer<'t>, ResponseError> {
+        let pending = &self.tables.pending;
+        let question = pending.get(index).ok_or(ResponseError::Foreign)?;
+        let sub = pending.sub(index);
         let asked = Asked {
-            name,
+            name: sub.map_or(&question.name, |sub| &sub.name),
             qtype: sub.map_or(question.qtype, |sub| sub.qtype(question)),
             dnssec_ok: question.dnssec_ok,
+            bounds: &self.settings.ttl,
             led: sub.map(|sub| Led {
                 qname: &question.name,
                 chain: sub.chain(),
             }),
         };
-        let bounds = &self.settings.ttl;
-        let answer = sanitize(message, &asked, bounds, now, &mut tables.scratch);
-        let answer = answer.map_err(Unfit::Response)?;
-        if attempt.random_case {
-            let sent = name.with_case(|wire| question.sent_case.apply(wire));
-            if !repeats_case(message, &sent) {
-                return Err(Unfit::WrongCase);
-            }
-        }
-        Ok(answer)
+        sanitize(message, &asked, now, scratch)
+    }
+
+    /// Whether the name came back in the letter case in which it was sent, where that was random.
+    fn repeats_case(&self, index: u16, attempt: &Attempt, message: &[u8]) -> bool {
+        let pending = &self.tables.pending;
+        let (Some(question), Some(name)) = (pending.get(index), pending.asked_name(index)) else {
+            return false;
+        };
+        let sent = || name.with_case(|wire| question.sent_case.apply(wire));
+        !attempt.random_case || repeats(message, &sent())
     }
 
     /// An answer to our question: it helps, or somebody else is asked.
@@ -107,7 +103,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         call: &mut Call<'_, E>,
         index: u16,
         attempt: &Attempt,
-        mut answer: Answer,
+        mut answer: Answer<'_>,
     ) {
         let (pending, mut scene) = self.scene(call.context.now);
         if let Some(question) = pending.get(index) {
@@ -120,7 +116,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let upstream = self.upstreams.get(attempt.upstream);
         let trusted = upstream.is_some_and(|upstream| upstream.config.trusted);
         answer.head.authentic_data &= trusted;
-        if answer.is_cut && self.follow(call, index, &answer) {
+        if answer.ends_in_alias && self.follow(call, index, &answer) {
             return;
         }
         self.filter(call, index, &mut answer);
@@ -133,11 +129,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 
     /// Puts the answer into the cache; for one that is longer than a slot, the mark that it is.
-    fn keep(&mut self, index: u16, answer: &Answer) {
+    fn keep(&mut self, index: u16, answer: &Answer<'_>) {
         let Some(question) = self.tables.pending.get(index) else {
             return;
         };
-        let body = &self.tables.scratch[answer.body_at..answer.body_end];
+        let body = &answer.message()[answer.body()];
         let (name_hash, key) = (question.name_hash, question.key());
         let hash = key.hash_under(name_hash);
         let mark_secs = self.settings.ttl.negative_max_secs;
@@ -176,7 +172,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 }
 
 /// What an answer to `attempt` is to its question.
-fn event_of(attempt: &Attempt, answer: &Answer) -> Event {
+fn event_of(attempt: &Attempt, answer: &Answer<'_>) -> Event {
     let failure = Failure {
         rcode: answer.head.rcode,
         ede: answer.head.ede,
@@ -216,7 +212,7 @@ fn too_large(head: &Head) -> Head {
 }
 
 /// Whether the question came back letter by letter as it was sent.
-fn repeats_case(message: &[u8], sent: &Name) -> bool {
+fn repeats(message: &[u8], sent: &Name) -> bool {
     let without_question = Header::parse(message).is_some_and(|header| header.counts[0] == 0);
     without_question
         || message

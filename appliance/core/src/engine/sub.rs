@@ -8,7 +8,6 @@ use super::ask::Rest;
 use super::{CacheAccess, Call, Effects, Engine, group_of};
 use crate::answer::{Answer, CHASE_BYTES, ChainStart};
 use crate::counters::Counter;
-use crate::dns::record::Records;
 use crate::dns::{Name, rtype};
 use crate::forward::pending::{Reason, SubQuestion};
 use crate::forward::question::{Event, STEPS_MAX};
@@ -21,21 +20,20 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
-        answer: &Answer,
+        answer: &Answer<'_>,
     ) -> bool {
         let pending = &self.tables.pending;
         let Some(question) = pending.get(index) else {
             return false;
         };
         let steps = 1 + pending.sub(index).map_or(0, |sub| sub.steps);
-        let message = &self.tables.scratch[..answer.body_end];
-        let target = last_target(message, answer);
+        let target = last_target(answer);
         let policy = call.context.policy;
         let asked = target.and_then(|name| Some((name, group_of(policy, &name, question.qtype)?)));
         let Some((name, group)) = asked else {
             return false;
         };
-        let chain = chain_start(message, answer);
+        let chain = chain_start(answer);
         if chain.is_none() && steps <= STEPS_MAX {
             return false;
         }
@@ -74,24 +72,24 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 }
 
 /// The target of the last alias, in lower case.
-fn last_target(message: &[u8], answer: &Answer) -> Option<Name> {
-    let records = Records::new(message, answer.body_at, usize::from(answer.head.answers));
-    let aliases = records
+fn last_target(answer: &Answer<'_>) -> Option<Name> {
+    let aliases = answer
+        .records()
         .flatten()
         .filter(|record| record.rtype == rtype::CNAME);
-    let (target, _) = Name::parse(message, aliases.last()?.rdata_at).ok()?;
+    let (target, _) = Name::parse(answer.message(), aliases.last()?.rdata_at).ok()?;
     Some(target.to_lower())
 }
 
 /// The answer section. `None`: it is longer than [`CHASE_BYTES`].
-fn chain_start(message: &[u8], answer: &Answer) -> Option<ChainStart> {
-    let records = Records::new(message, answer.body_at, usize::from(answer.head.answers)).flatten();
-    let (mut end, mut ttl_secs) = (answer.body_at, u32::MAX);
-    for record in records {
+fn chain_start(answer: &Answer<'_>) -> Option<ChainStart> {
+    let start = answer.body().start;
+    let (mut end, mut ttl_secs) = (start, u32::MAX);
+    for record in answer.records().flatten() {
         end = record.end;
         ttl_secs = ttl_secs.min(record.ttl_secs);
     }
-    let body: Vec<u8, CHASE_BYTES> = Vec::from_slice(message.get(answer.body_at..end)?).ok()?;
+    let body: Vec<u8, CHASE_BYTES> = Vec::from_slice(answer.message().get(start..end)?).ok()?;
     Some(ChainStart {
         answers: answer.head.answers,
         ttl_secs,
