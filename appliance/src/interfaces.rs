@@ -58,6 +58,17 @@ struct Shared {
 }
 
 impl Shared {
+    fn new() -> Result<Self, String> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = || EventFd::from_flags(flags).map_err(|errno| format!("eventfd: {errno}"));
+        Ok(Self {
+            news: Mutex::default(),
+            event: event()?,
+            wake: event()?,
+            is_stopped: AtomicBool::new(false),
+        })
+    }
+
     fn news(&self) -> MutexGuard<'_, News> {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,14 +113,7 @@ impl Interfaces {
     /// # Errors
     /// There can be no more threads or descriptors.
     pub fn start(tend: impl FnMut() -> Round + Send + 'static) -> Result<Self, String> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let event = || EventFd::from_flags(flags).map_err(|errno| format!("eventfd: {errno}"));
-        let shared = Arc::new(Shared {
-            news: Mutex::default(),
-            event: event()?,
-            wake: event()?,
-            is_stopped: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new()?);
         let (living, over) = mpsc::channel();
         let thread = Arc::clone(&shared);
         memory::thread("interfaces")
@@ -230,10 +234,12 @@ mod tests {
     #[test]
     fn an_interface_that_hangs_keeps_the_main_thread_neither_from_its_turns_nor_from_its_end() {
         let (go, driver) = mpsc::channel::<()>();
+        let (hang, hangs) = mpsc::channel();
         let mut rounds = 0;
         let mut interfaces = Interfaces::start(move || {
             rounds += 1;
             if rounds == 2 {
+                hang.send(()).expect("the test waits for it");
                 // Until the test is over.
                 let _ = driver.recv();
             }
@@ -244,15 +250,33 @@ mod tests {
         })
         .expect("a thread");
         wait_event(&interfaces);
+        let hung = hangs.recv_timeout(Duration::from_secs(10));
+        assert_eq!(hung, Ok(()));
         assert!(interfaces.has_looked());
         let round = interfaces.take();
         assert!(round.plan.is_some() && round.queues == queue("lan0"));
+        assert!(interfaces.shared.event.read().is_err(), "taken");
         let round = interfaces.take();
         assert!(round.plan.is_none(), "given once");
         assert_eq!(round.queues, queue("lan0"), "its workers keep them");
         assert_eq!(interfaces.look(Instant::now()), Ok(()));
         interfaces.stop();
         drop(go);
+    }
+
+    #[test]
+    fn the_main_thread_is_woken_for_what_is_new_and_for_nothing_else() {
+        let shared = Shared::new().expect("eventfd");
+        let tell = |plan: Option<Plan>, interface| {
+            let queues = queue(interface);
+            shared.tell(Round { plan, queues });
+            shared.event.read().is_ok()
+        };
+        assert!(tell(None, "lan0"), "the first round");
+        assert!(!tell(None, "lan0"), "the same");
+        assert!(tell(None, "lan1"), "another queue");
+        assert!(tell(Some(Plan::default()), "lan1"), "a plan");
+        assert!(!tell(None, "lan1"), "the same");
     }
 
     #[test]

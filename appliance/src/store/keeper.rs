@@ -246,6 +246,8 @@ mod tests {
         let written = Arc::clone(&is_written);
         let thread = std::thread::spawn(move || {
             living.send(()).expect("the keeper listens");
+            // As of one that came late, which is no end.
+            living.send(()).expect("the keeper listens");
             assert!(matches!(inbox.recv(), Ok(Request::Finish)));
             written.store(true, Ordering::Release);
             drop(living);
