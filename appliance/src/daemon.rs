@@ -93,11 +93,8 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
         telemetry::spawn_report(Arc::clone(&telemetry), interval)
             .map_err(|error| format!("statistics thread: {error}"))?;
     }
-    if let Some(door) = &door {
-        let (requester, saver) = (reloader.requester(), keeper.as_ref().map(Keeper::saver));
-        let telemetry = Arc::clone(&telemetry);
-        door.serve(commands::all(telemetry, &CACHE, requester, saver));
-    }
+    let (requester, saver) = (reloader.requester(), keeper.as_ref().map(Keeper::saver));
+    let commands = commands::all(Arc::clone(&telemetry), &CACHE, requester, saver);
     let mut daemon = Daemon {
         interfaces,
         listening,
@@ -113,7 +110,13 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
         is_ready: false,
     };
     let ended = match daemon.start(&config, &signals) {
-        Ok(true) => daemon.attend(&signals),
+        Ok(true) => {
+            // Whoever is answered here may rely on it that what could be had is served.
+            if let Some(door) = &daemon.door {
+                door.serve(commands);
+            }
+            daemon.attend(&signals)
+        }
         Ok(false) => Ok(()),
         Err(failure) => Err(failure),
     };
