@@ -18,6 +18,10 @@ use crate::worker::{
 /// What everything together may take.
 pub const BUDGET_BYTES: usize = limits::MEMORY_MIB * 1024 * 1024;
 
+/// What a build without optimisation needs beside it: values are copied from frame to frame there. It is no build that ships, and
+/// has no line in the budget.
+const DEBUG_STACK_BYTES: usize = if cfg!(debug_assertions) { 64 * 1024 } else { 0 };
+
 /// Stack of every thread but the first.
 pub const STACK_BYTES: usize = 128 * 1024;
 
@@ -232,6 +236,7 @@ pub fn thread(name: &str) -> thread::Builder {
 
 /// A thread whose stack has a line of its own in the budget.
 pub fn thread_with_stack(name: &str, bytes: usize) -> thread::Builder {
+    let bytes = bytes + DEBUG_STACK_BYTES;
     thread::Builder::new().name(name.into()).stack_size(bytes)
 }
 
