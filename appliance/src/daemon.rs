@@ -42,7 +42,7 @@ use crate::{clock, commands, seal, sys};
 /// How often the main thread looks after things.
 const TEND_MS: u16 = 1_000;
 /// How long a start waits for the interfaces: for as long, the kernel's sockets of one worker serve alone.
-const INTERFACES_MAX: Duration = Duration::from_secs(10);
+const INTERFACES_MAX: Duration = Duration::from_secs(30);
 /// The first pause before a worker that could not be started is tried again, in milliseconds.
 const WORKER_MS: u64 = 1_000;
 /// The longest.
