@@ -57,7 +57,8 @@ pub fn directory(what: &str) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Measures both in turn, each time as a new process, and gives the table.
+/// Measures both in turn, each time as a new process, and gives the table. Who is first changes from round to round, so
+/// that what a machine does over time, or after a build, falls on both.
 pub fn compare(
     sides: &[Side<'_>; 2],
     plan: miss::Plan,
@@ -74,7 +75,12 @@ pub fn compare(
             ground.program = side.programs.path(KIND);
             turn(side, plan, &ground, directory).with_context(|| side.name.to_owned())
         };
-        rounds.push([turn(&sides[0])?, turn(&sides[1])?]);
+        rounds.push(if round % 2 == 1 {
+            [turn(&sides[0])?, turn(&sides[1])?]
+        } else {
+            let second = turn(&sides[1])?;
+            [turn(&sides[0])?, second]
+        });
     }
     Ok(table([sides[0].name, sides[1].name], &rounds, goals))
 }
