@@ -1,8 +1,9 @@
 //! What the tests and the benchmarks of xdnsd stand on: namespaces, frames, servers, processes.
 //!
-//! [`lab`] makes a client, a router and an upstream out of network namespaces; [`nsd`] starts a real upstream
-//! server in it with the zone of [`zone`]; [`peer`] starts another forwarder in the router's place. [`frames`] and
-//! [`bpf`] are for tests that write frames or load a program of their own. Nothing here is part of the appliance.
+//! [`lab`] makes a client, a router and an upstream out of network namespaces; [`nsd`] starts a real upstream server in it
+//! with the zone of [`zone`], [`scripted`] one that does what a test tells it; [`peer`] starts another forwarder in the
+//! router's place. [`frames`] and [`bpf`] are for tests that write frames or load a program of their own. Nothing here is
+//! part of the appliance.
 
 pub mod bpf;
 pub mod dnsperf;
@@ -14,6 +15,7 @@ pub mod peer;
 pub mod privilege;
 pub mod process;
 pub mod programs;
+pub mod scripted;
 pub mod sign;
 pub mod wait;
 pub mod workspace;

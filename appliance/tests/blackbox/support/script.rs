@@ -7,6 +7,7 @@ use std::time::Duration;
 use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use xdnsd_lab::scripted::{self, Asked, Make, Sender, Stray};
 
 use super::message::{address, name, wire};
 use super::text::record;
@@ -228,6 +229,34 @@ impl Rule {
     }
 }
 
+/// The query, by an independent implementation.
+pub fn read(asked: &Asked) -> Message {
+    let query = Message::from_vec(&asked.query);
+    query.unwrap_or_else(|error| panic!("{error}: {asked:?}"))
+}
+
+impl From<Rule> for scripted::Rule {
+    fn from(rule: Rule) -> Self {
+        let strays = rule.faults.into_iter().map(|fault| Stray {
+            sender: fault.sender(),
+            message: Make::new(move |asked| fault.bytes(&read(asked))),
+        });
+        let stream_fault = rule.stream_fault;
+        let answer = rule.answer.map(|answer| {
+            Make::new(move |asked| match stream_fault {
+                Some(fault) if asked.is_tcp => fault.bytes(&read(asked)),
+                _ => answer.fitting(asked),
+            })
+        });
+        Self {
+            drop_first: rule.drop_first,
+            before: strays.collect(),
+            delay: rule.delay,
+            answer,
+        }
+    }
+}
+
 impl Answer {
     fn code(code: ResponseCode) -> Self {
         Self {
@@ -240,16 +269,22 @@ impl Answer {
         }
     }
 
-    /// The same with TC and without records.
-    pub fn truncated(self) -> Self {
-        Self {
-            truncated: true,
-            ..self
+    /// The answer as far as the asker has room for it: else TC and no records.
+    fn fitting(&self, asked: &Asked) -> Vec<u8> {
+        let query = read(asked);
+        let whole = wire(&self.message(&query));
+        if whole.len() <= asked.room() {
+            return whole;
         }
+        let truncated = Self {
+            truncated: true,
+            ..self.clone()
+        };
+        wire(&truncated.message(&query))
     }
 
     /// The answer to `query`.
-    pub fn message(&self, query: &Message) -> Message {
+    fn message(&self, query: &Message) -> Message {
         let mut reply = empty_reply(query);
         let Some(question) = query.queries().first() else {
             reply.set_response_code(ResponseCode::FormErr);
@@ -327,8 +362,16 @@ fn empty_reply(query: &Message) -> Message {
 }
 
 impl Fault {
+    fn sender(self) -> Sender {
+        match self {
+            Self::Port => Sender::OtherPort,
+            Self::Address => Sender::OtherAddress,
+            Self::Id | Self::Name | Self::Type | Self::Query | Self::Garbage => Sender::Server,
+        }
+    }
+
     /// The bytes of the false answer to `query`.
-    pub fn bytes(self, query: &Message) -> Vec<u8> {
+    fn bytes(self, query: &Message) -> Vec<u8> {
         let mut bytes = wire(&self.message(query));
         if self == Self::Garbage {
             bytes.truncate(bytes.len() - 3);
