@@ -16,6 +16,7 @@
 //! passes through it. IPv6 addresses are usable at once (no duplicate address detection).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result, ensure};
 
@@ -57,12 +58,12 @@ pub const WAN: &str = "wan0";
 /// The only interface of the client, and of the upstream.
 pub const HOST_INTERFACE: &str = "eth0";
 
-/// The largest that switches for jumbo frames mostly have.
-const MTU_MAX: u32 = 9_216;
-/// What IPv6 needs at least (RFC 8200 section 5).
-const MTU_MIN: u32 = 1280;
-/// More queues than a router of this size has.
-const QUEUES_MAX: u32 = 64;
+/// Ethernet's.
+pub const MTU: u32 = 1500;
+/// From what IPv6 needs at least (RFC 8200 section 5) to the largest that switches for jumbo frames mostly have.
+pub const MTU_RANGE: RangeInclusive<u32> = 1280..=9_216;
+/// Up to more queues than a router of this size has.
+pub const QUEUE_RANGE: RangeInclusive<u32> = 1..=64;
 
 /// Whether a sender leaves checksums to the interface. A veth pair never fills them in: with `On`, XDP in the router
 /// sees the partial sum of the pseudo header; with `Off`, what a cable would carry.
@@ -101,7 +102,7 @@ impl Default for Spec {
     fn default() -> Self {
         Self {
             queues: 1,
-            mtu: 1500,
+            mtu: MTU,
             offload: Offload::Off,
             vlan: None,
         }
@@ -111,13 +112,13 @@ impl Default for Spec {
 impl Spec {
     fn check(&self) -> Result<()> {
         ensure!(
-            (1..=QUEUES_MAX).contains(&self.queues),
-            "queues: {} is not in 1..={QUEUES_MAX}",
+            QUEUE_RANGE.contains(&self.queues),
+            "queues: {} is not in {QUEUE_RANGE:?}",
             self.queues
         );
         ensure!(
-            (MTU_MIN..=MTU_MAX).contains(&self.mtu),
-            "MTU: {} is not in {MTU_MIN}..={MTU_MAX}",
+            MTU_RANGE.contains(&self.mtu),
+            "MTU: {} is not in {MTU_RANGE:?}",
             self.mtu
         );
         Ok(())

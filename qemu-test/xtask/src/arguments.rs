@@ -1,135 +1,200 @@
-//! The words of a command line: options are taken out by name, and what is left over is an error.
+//! What the arguments of several commands have in common.
 
-use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
-use anyhow::{Context, Result, bail};
+use clap::builder::RangedI64ValueParser;
+use clap::value_parser;
 
-/// Words that are not used yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Arguments(VecDeque<String>);
+/// From 1 on.
+pub const SOME: RangeInclusive<u32> = 1..=u32::MAX;
 
-impl Arguments {
-    /// All words after the command's own.
-    pub fn new(words: impl IntoIterator<Item = String>) -> Self {
-        Self(words.into_iter().collect())
-    }
-
-    /// Takes the next word.
-    pub fn next(&mut self) -> Option<String> {
-        self.0.pop_front()
-    }
-
-    /// The next word, which stays.
-    #[must_use]
-    pub fn peek(&self) -> Option<&str> {
-        self.0.front().map(String::as_str)
-    }
-
-    /// Whether a word is among them.
-    #[must_use]
-    pub fn contains(&self, word: &str) -> bool {
-        self.0.iter().any(|other| other == word)
-    }
-
-    /// Takes a flag out, wherever it is, and says whether it was there.
-    pub fn flag(&mut self, name: &str) -> bool {
-        let at = self.0.iter().position(|word| word == name);
-        at.and_then(|at| self.0.remove(at)).is_some()
-    }
-
-    /// Takes an option and its value out, wherever they are.
-    pub fn value(&mut self, name: &str) -> Result<Option<String>> {
-        let Some(at) = self.0.iter().position(|word| word == name) else {
-            return Ok(None);
-        };
-        self.0.remove(at);
-        let value = self
-            .0
-            .remove(at)
-            .with_context(|| format!("{name} needs a value"))?;
-        Ok(Some(value))
-    }
-
-    /// Takes an option and its number out.
-    pub fn number(&mut self, name: &str) -> Result<Option<u32>> {
-        let Some(value) = self.value(name)? else {
-            return Ok(None);
-        };
-        let number = value
-            .parse()
-            .with_context(|| format!("{name} {value}: not a number"))?;
-        Ok(Some(number))
-    }
-
-    /// Takes an option and its number out, which has to be in `range`.
-    pub fn number_in(&mut self, name: &str, range: RangeInclusive<u32>) -> Result<Option<u32>> {
-        let Some(value) = self.value(name)? else {
-            return Ok(None);
-        };
-        let number = value.parse().ok().filter(|number| range.contains(number));
-        let (first, last) = range.into_inner();
-        let number = number
-            .with_context(|| format!("{name}: a number from {first} to {last}, not {value}"))?;
-        Ok(Some(number))
-    }
-
-    /// Every word that is left.
-    pub fn rest(self) -> impl Iterator<Item = String> {
-        self.0.into_iter()
-    }
-
-    /// An error that names the first word that nobody took.
-    pub fn finish(self) -> Result<()> {
-        if let Some(word) = self.0.front() {
-            bail!("{word:?} is not understood: `cargo xtask help` lists what is");
-        }
-        Ok(())
-    }
+/// A number in `range`. The error for any other names the option, the number and the range.
+pub fn number_in(range: RangeInclusive<u32>) -> RangedI64ValueParser<u32> {
+    let (first, last) = range.into_inner();
+    value_parser!(u32).range(i64::from(first)..=i64::from(last))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Arguments;
+    use std::fs;
 
-    fn arguments(line: &str) -> Arguments {
-        Arguments::new(line.split_whitespace().map(str::to_owned))
-    }
+    use clap::error::ErrorKind;
+    use clap::{CommandFactory, Parser};
 
-    #[test]
-    fn options_are_taken_out_wherever_they_are() {
-        let mut arguments = arguments("exec --mtu 1400 client --once dig");
-        assert_eq!(arguments.number("--mtu").expect("a number"), Some(1400));
-        assert!(arguments.flag("--once"));
-        assert!(!arguments.flag("--once"));
-        assert_eq!(arguments.value("--prefix").expect("absent"), None);
-        assert_eq!(arguments.next().as_deref(), Some("exec"));
-        assert_eq!(arguments.rest().collect::<Vec<_>>(), ["client", "dig"]);
-    }
+    use crate::{CommandLine, workspace};
 
-    #[test]
-    fn what_is_wrong_is_named() {
-        let error = arguments("--mtu").value("--mtu").expect_err("no value");
-        assert_eq!(error.to_string(), "--mtu needs a value");
-        let error = arguments("--mtu big")
-            .number("--mtu")
-            .expect_err("no number");
-        assert_eq!(error.to_string(), "--mtu big: not a number");
-        for wrong in ["0", "9", "-1", "two", "4294967297"] {
-            let error = arguments(&format!("--cpus {wrong}"))
-                .number_in("--cpus", 1..=8)
-                .expect_err("out of range");
-            let wanted = format!("--cpus: a number from 1 to 8, not {wrong}");
-            assert_eq!(error.to_string(), wanted);
+    /// What to do with what is not said.
+    const MISSING: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    /// The pages that say what to type.
+    const PAGES: [&str; 6] = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "appliance/tests/README.md",
+        "buildroot/README.md",
+        "qemu-test/README.md",
+        "qemu-test/BENCH.md",
+    ];
+
+    /// Words as a shell splits them, with double quotes.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        for (number, part) in line.split('"').enumerate() {
+            if number % 2 == 1 {
+                words.push(part.to_owned());
+            } else {
+                words.extend(part.split_whitespace().map(str::to_owned));
+            }
         }
-        let both = [1, 8].map(|number| {
-            arguments(&format!("--cpus {number}"))
-                .number_in("--cpus", 1..=8)
-                .expect("in range")
-        });
-        assert_eq!(both, [Some(1), Some(8)]);
-        let error = arguments("tpyo").finish().expect_err("left over");
-        assert!(error.to_string().starts_with("\"tpyo\" is not understood"));
-        arguments("").finish().expect("nothing is left over");
+        words
+    }
+
+    fn parse(line: &str) -> Result<CommandLine, clap::Error> {
+        CommandLine::try_parse_from(words(&format!("xtask {line}")))
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_and_option_is_taken() {
+        for line in [
+            "",
+            "setup",
+            "setup lab afxdp ebpf scripts image image-aarch64",
+            "lab up --queues 4 --mtu 9216 --offload on --vlan in-frame --prefix a",
+            "lab up --vlan beside --offload off",
+            "lab down --prefix a",
+            "lab status",
+            "lab exec client ip address",
+            "lab exec --prefix a router sh -c ls --prefix b",
+            "lab exec upstream -- true",
+            "image",
+            "image --arch aarch64 --kernel newest --server xdnsd",
+            "image --kernel 6.1 --disk --report",
+            "image --report --image output/images",
+            "ebpf",
+            "ebpf --check",
+            "test",
+            "test blackbox --quick",
+            "test --long image",
+            "test --image output/images --long --accel kvm --jobs 2 power",
+            "bench xsk --only ad --rounds 9 --seconds 1 --save",
+            "bench miss --rate 10 --rounds 7 --seconds 1 --save",
+            "bench lists --rounds 1",
+            "bench against --seconds 2 other/xdnsd --save",
+            "tidy",
+            "measure",
+            "measure --list ../other ../another",
+            "run",
+            "run --once --image DIR --memory 64 --queues 8 --cpus 8 --accel tcg --upstream host",
+            "run --kernel 6.12 --arch x86_64 --server xdnsd --upstream own",
+            "run --lab",
+            "run --once --lab --queues 64 --mtu 1280 --offload on --prefix a --server xdnsd",
+            "boot",
+            "boot update --long --image DIR --accel kvm --jobs 64 --server xdnsd",
+            "dist",
+            "dist --check",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_is_right() {
+        for (line, wanted) in [
+            ("tpyo", &["tpyo"] as &[&str]),
+            (
+                "setup kitchen",
+                &["kitchen", "lab, afxdp, ebpf, scripts, image, image-aarch64"],
+            ),
+            ("lab", &["up", "down", "status", "exec"]),
+            ("lab up --queues 0", &["--queues", "0 is not in 1..=64"]),
+            (
+                "lab up --mtu 1279",
+                &["--mtu", "1279 is not in 1280..=9216"],
+            ),
+            ("lab up --mtu big", &["--mtu", "big"]),
+            ("lab up --mtu", &["--mtu", "value is required"]),
+            ("lab up --offload maybe", &["--offload", "maybe", "on, off"]),
+            (
+                "lab up --vlan there",
+                &["--vlan", "there", "in-frame, beside"],
+            ),
+            (
+                "lab exec kitchen true",
+                &["kitchen", "client, router, upstream"],
+            ),
+            ("lab exec client", &["COMMAND"]),
+            (
+                "image --arch sparc",
+                &["--arch", "sparc", "x86_64, aarch64"],
+            ),
+            (
+                "image --kernel 5.4",
+                &["--kernel", "5.4", "6.1, 6.12, newest"],
+            ),
+            ("image --image DIR", &["--report"]),
+            ("run --accel warp", &["--accel", "warp", "kvm, tcg"]),
+            ("run --upstream his", &["--upstream", "his", "own, host"]),
+            ("run --memory 63", &["--memory", "63 is not in 64..=65536"]),
+            ("run --cpus 9", &["--cpus", "9 is not in 1..=8"]),
+            ("run --cpus -1", &["-1"]),
+            (
+                "run --cpus 4294967297",
+                &["--cpus", "4294967297 is not in 1..=8"],
+            ),
+            ("run --queues 65", &["--queues", "65 is not in 1..=64"]),
+            ("run --image DIR --kernel 6.1", &["--image", "--kernel"]),
+            ("run --image DIR --server FILE", &["--image", "--server"]),
+            ("run --mtu 1400", &["--lab"]),
+            ("run --lab --cpus 2", &["--lab", "--cpus"]),
+            ("run twice", &["twice"]),
+            ("test --quick --long", &["--quick", "--long"]),
+            ("test one two", &["two"]),
+            ("boot --jobs 65", &["--jobs", "65 is not in 1..=64"]),
+            ("bench", &["xsk", "miss", "lists", "against"]),
+            ("bench speed", &["speed"]),
+            ("bench miss --rate 0", &["--rate", "0 is not in 1..="]),
+            ("bench xsk --rounds 0", &["--rounds", "0 is not in 1..="]),
+            (
+                "bench lists --seconds 0",
+                &["--seconds", "0 is not in 1..="],
+            ),
+            ("bench against", &["PROGRAM"]),
+            ("dist --chekc", &["--chekc", "--check"]),
+            ("tidy up", &["up"]),
+        ] {
+            let Err(error) = parse(line) else {
+                panic!("{line} is taken");
+            };
+            let said = error.to_string();
+            for wanted in wanted {
+                assert!(said.contains(wanted), "{line}: no {wanted:?} in\n{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_pages_say_to_type_is_taken() {
+        let mut count = 0;
+        for page in PAGES {
+            let text = fs::read_to_string(workspace::root().join(page)).expect("a page");
+            // What stands between backticks, in a line or over its end.
+            for piece in text.split('`') {
+                if let Some(line) = piece.trim().strip_prefix("cargo xtask ") {
+                    count += 1;
+                    // Help comes as an error; a name alone may stand for a family of commands.
+                    let is_taken = match parse(line) {
+                        Ok(_) => true,
+                        Err(error) if error.kind() == MISSING => !line.contains(' '),
+                        Err(error) => error.kind() == ErrorKind::DisplayHelp,
+                    };
+                    assert!(is_taken, "{page}: cargo xtask {line}");
+                }
+            }
+        }
+        assert!(count > 20, "{count} lines are found");
     }
 }

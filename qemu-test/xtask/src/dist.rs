@@ -15,23 +15,25 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 
-use crate::arguments::Arguments;
-use crate::signals::Signals;
 use crate::workspace;
 use xdnsd_lab::process::output_of;
 
-/// What `cargo xtask help` shows.
-pub const USAGE: &str = "dist [--check]";
+/// What `dist` is told.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Writes nothing, and proves that every cargo of this machine makes the same bytes, and they the same server.
+    #[arg(long)]
+    check: bool,
+}
 
 /// Left out: the hash of the archive is in it.
 const LEFT_OUT: &str = "buildroot";
 
 /// Makes the archive and the file with its hash.
-pub fn main(mut arguments: Arguments, _: &Signals) -> Result<ExitCode> {
-    let is_check = arguments.flag("--check");
-    arguments.finish()?;
-    if is_check {
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    if arguments.check {
         return check::main();
     }
     note_changes()?;

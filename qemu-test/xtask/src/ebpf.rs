@@ -12,12 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 
 use note::Note;
 use toolchain::Toolchain;
 
-use crate::arguments::Arguments;
-use crate::signals::Signals;
 use crate::workspace::{self, root};
 use xdnsd_lab::bpf::OBJECT_VARIABLE;
 
@@ -55,17 +54,20 @@ const RUSTFLAGS: [&str; 6] = [
     "--check-cfg=cfg(bpf_target_arch,values(\"x86_64\"))",
 ];
 
-/// How it is called.
-pub const USAGE: &str = "ebpf [--check]";
+/// What `ebpf` is told.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Builds nothing, and proves that the committed objects are of these sources.
+    #[arg(long)]
+    check: bool,
+}
 
 /// Carries out `ebpf`: builds the object, or with `--check` proves that the committed one is of these sources.
 ///
 /// # Errors
 /// As [`build`] and [`check`], and if the eBPF tests fail on the object of another toolchain.
-pub fn main(mut arguments: Arguments, _: &Signals) -> Result<ExitCode> {
-    let is_check = arguments.flag("--check");
-    arguments.finish()?;
-    if !is_check {
+pub fn main(arguments: &Arguments) -> Result<ExitCode> {
+    if !arguments.check {
         for object in build()? {
             println!("{}", object.display());
         }

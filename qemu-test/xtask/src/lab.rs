@@ -1,86 +1,131 @@
 //! `cargo xtask lab`: the lab for a person.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
 
-use crate::arguments::Arguments;
+use crate::arguments::number_in;
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use xdnsd_lab::lab::named::{self, Lifetime, NamedLab};
-use xdnsd_lab::lab::{Host, Offload, Spec, VlanTag};
+use xdnsd_lab::lab::{Host, MTU, MTU_RANGE, Offload, QUEUE_RANGE, Spec, VlanTag};
 
 /// The prefix of the namespaces where none is given.
 pub const DEFAULT_PREFIX: &str = "xdnsd";
 
-/// How it is called.
-pub const USAGE: &str = "lab up [--queues N] [--mtu N] [--offload on|off] [--vlan in-frame|beside] | down | status
-                | exec HOST COMMAND…, each with [--prefix NAME]; HOST is client, router or upstream";
+/// What `lab` is to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Makes the three hosts and their links.
+    Up {
+        /// Which lab.
+        #[command(flatten)]
+        name: Name,
+        /// What kind of lab.
+        #[command(flatten)]
+        knobs: Knobs,
+    },
+    /// Removes them.
+    Down(Name),
+    /// Shows which labs are up.
+    Status,
+    /// Runs a command on a host.
+    Exec {
+        /// Which lab.
+        #[command(flatten)]
+        name: Name,
+        /// Where to run it.
+        #[arg(value_parser = host())]
+        host: Host,
+        /// The program and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+}
 
-/// Carries out `lab WORDS…`.
-pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    let verb = arguments.next().context("lab: up, down, status or exec?")?;
-    match verb.as_str() {
-        "up" => up(arguments, signals),
-        "down" => down(arguments),
-        "status" => status(arguments),
-        "exec" => exec(arguments),
-        other => bail!("lab {other}: up, down, status or exec?"),
+/// Which lab.
+#[derive(Debug, Args)]
+pub struct Name {
+    /// What the names of its namespaces begin with.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_PREFIX)]
+    prefix: String,
+}
+
+/// What kind of lab.
+#[derive(Debug, Args)]
+pub struct Knobs {
+    /// RX and TX queues of the client's link.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number_in(QUEUE_RANGE))]
+    queues: u32,
+    /// MTU of the client's link.
+    #[arg(long, value_name = "N", default_value_t = MTU, value_parser = number_in(MTU_RANGE))]
+    mtu: u32,
+    /// Whether senders leave checksums to the interface.
+    #[arg(long, value_name = "WHETHER", default_value = "off", value_parser = offload())]
+    offload: Offload,
+    /// Adds VLAN 10, with its tag in the frame or beside it.
+    #[arg(long, value_name = "WHERE", value_parser = vlan())]
+    vlan: Option<VlanTag>,
+}
+
+/// `on` or `off`.
+pub fn offload() -> impl TypedValueParser<Value = Offload> {
+    PossibleValuesParser::new(["on", "off"]).map(|word| match word.as_str() {
+        "on" => Offload::On,
+        _ => Offload::Off,
+    })
+}
+
+fn vlan() -> impl TypedValueParser<Value = VlanTag> {
+    PossibleValuesParser::new(["in-frame", "beside"]).map(|word| match word.as_str() {
+        "in-frame" => VlanTag::InFrame,
+        _ => VlanTag::BesideFrame,
+    })
+}
+
+fn host() -> impl TypedValueParser<Value = Host> {
+    PossibleValuesParser::new(Host::ALL.map(Host::name)).try_map(|name| Host::parse(&name))
+}
+
+/// Carries out `lab`.
+pub fn main(command: Command, signals: &Signals) -> Result<ExitCode> {
+    match command {
+        Command::Up { name, knobs } => up(&name.prefix, &knobs, signals),
+        Command::Down(name) => down(&name.prefix),
+        Command::Status => status(),
+        Command::Exec {
+            name,
+            host,
+            command,
+        } => exec(&name.prefix, host, &command),
     }
 }
 
-fn prefix(arguments: &mut Arguments) -> Result<String> {
-    Ok(arguments
-        .value("--prefix")?
-        .unwrap_or_else(|| DEFAULT_PREFIX.to_owned()))
-}
-
-fn up(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    let prefix = prefix(&mut arguments)?;
-    let spec = spec(&mut arguments)?;
-    arguments.finish()?;
+fn up(prefix: &str, knobs: &Knobs, signals: &Signals) -> Result<ExitCode> {
+    let spec = Spec {
+        queues: knobs.queues,
+        mtu: knobs.mtu,
+        offload: knobs.offload,
+        vlan: knobs.vlan,
+    };
     setup::ensure_all(&[Purpose::Lab], signals)?;
-    NamedLab::up(&prefix, &spec, Lifetime::UntilDown)?;
+    NamedLab::up(prefix, &spec, Lifetime::UntilDown)?;
     println!("The lab is up. Try: ip netns exec {prefix}-client ip address");
     Ok(ExitCode::SUCCESS)
 }
 
-/// The knobs of the lab on the command line.
-pub fn spec(arguments: &mut Arguments) -> Result<Spec> {
-    let mut spec = Spec::default();
-    if let Some(queues) = arguments.number("--queues")? {
-        spec.queues = queues;
-    }
-    if let Some(mtu) = arguments.number("--mtu")? {
-        spec.mtu = mtu;
-    }
-    match arguments.value("--offload")?.as_deref() {
-        None => (),
-        Some("on") => spec.offload = Offload::On,
-        Some("off") => spec.offload = Offload::Off,
-        Some(other) => bail!("--offload {other}: on or off?"),
-    }
-    spec.vlan = match arguments.value("--vlan")?.as_deref() {
-        None => None,
-        Some("in-frame") => Some(VlanTag::InFrame),
-        Some("beside") => Some(VlanTag::BesideFrame),
-        Some(other) => bail!("--vlan {other}: in-frame or beside?"),
-    };
-    Ok(spec)
-}
-
-fn down(mut arguments: Arguments) -> Result<ExitCode> {
-    let prefix = prefix(&mut arguments)?;
-    arguments.finish()?;
-    let pids = named::down(&prefix)?;
+fn down(prefix: &str) -> Result<ExitCode> {
+    let pids = named::down(prefix)?;
     if !pids.is_empty() {
         println!("These processes still hold their namespace until they end: {pids:?}");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn status(arguments: Arguments) -> Result<ExitCode> {
-    arguments.finish()?;
+fn status() -> Result<ExitCode> {
     let prefixes = named::all()?;
     if prefixes.is_empty() {
         println!("No lab is up.");
@@ -95,19 +140,13 @@ fn status(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn exec(mut arguments: Arguments) -> Result<ExitCode> {
-    let prefix = if arguments.peek() == Some("--prefix") {
-        prefix(&mut arguments)?
-    } else {
-        DEFAULT_PREFIX.to_owned()
-    };
-    let host = Host::parse(&arguments.next().context("lab exec: on which host?")?)?;
-    let program = arguments.next().context("lab exec: which command?")?;
-    let mut command = named::host(&prefix, host)?.command(&program);
+fn exec(prefix: &str, host: Host, command: &[OsString]) -> Result<ExitCode> {
+    let (program, rest) = command.split_first().context("lab exec: which command?")?;
+    let mut command = named::host(prefix, host)?.command(program);
     let status = command
-        .args(arguments.rest())
+        .args(rest)
         .status()
-        .with_context(|| format!("run {program}"))?;
+        .with_context(|| format!("run {}", program.display()))?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }

@@ -13,14 +13,15 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 
-use crate::arguments::Arguments;
-use crate::lab::{DEFAULT_PREFIX, spec};
+use crate::arguments::number_in;
+use crate::lab::{DEFAULT_PREFIX, offload};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use crate::{qemu, workspace};
 use xdnsd_lab::lab::named::{Lifetime, NamedLab, namespace_name};
-use xdnsd_lab::lab::{Host, LAN_V4, LAN_V6, Lab, Offload, Spec};
+use xdnsd_lab::lab::{Host, LAN_V4, LAN_V6, Lab, MTU, MTU_RANGE, Offload, QUEUE_RANGE, Spec};
 use xdnsd_lab::nsd::Upstream;
 use xdnsd_lab::privilege::is_root;
 use xdnsd_lab::process::{End, Process};
@@ -32,9 +33,6 @@ mod stats;
 
 use check::Tier;
 
-/// How it is called in the lab.
-pub const LAB_USAGE: &str =
-    "run --lab [--once] [--queues N] [--mtu N] [--offload on|off] [--prefix NAME] [--server XDNSD]";
 /// The configuration in the repository.
 const CONFIG: &str = "config/lab.toml";
 /// Where that configuration keeps what the appliance writes.
@@ -44,48 +42,85 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks at whether the person wants to end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Carries out `run WORDS…`.
-pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    if !arguments.flag("--lab") {
-        return qemu::run::main(arguments, signals);
+/// What `run` is told.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// In network namespaces on this machine, as root, instead of a virtual machine.
+    #[arg(long, conflicts_with_all = ["image", "arch", "kernel", "memory", "cpus", "accel", "upstream"])]
+    lab: bool,
+    /// Ends after the answers, with status 0 only if all were right.
+    #[arg(long)]
+    once: bool,
+    /// RX and TX queues of the router's interface; without --lab at most 8, and more than one needs root.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number_in(QUEUE_RANGE))]
+    queues: u32,
+    /// What there is in the lab alone.
+    #[command(flatten, next_help_heading = "With --lab")]
+    in_lab: LabArguments,
+    /// What there is in a virtual machine; a server of one's own is for both.
+    #[command(flatten, next_help_heading = "Without --lab, but for --server")]
+    machine: qemu::run::MachineArguments,
+}
+
+#[derive(Debug, Args)]
+struct LabArguments {
+    /// MTU of the client's link.
+    #[arg(long, value_name = "N", default_value_t = MTU, value_parser = number_in(MTU_RANGE), requires = "lab")]
+    mtu: u32,
+    /// Whether senders leave checksums to the interface.
+    #[arg(long, value_name = "WHETHER", default_value = "off", value_parser = offload(), requires = "lab")]
+    offload: Offload,
+    /// What the names of its namespaces begin with.
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_PREFIX, requires = "lab")]
+    prefix: String,
+}
+
+/// Carries out `run`.
+pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    if !arguments.lab {
+        return qemu::run::main(
+            &arguments
+                .machine
+                .options(arguments.once, arguments.queues)?,
+            signals,
+        );
     }
-    let again = arguments.clone();
-    let options = Options::take(arguments)?;
     setup::ensure_all(&[Purpose::Lab], signals)?;
-    let server = match &options.server {
-        Some(server) => server.clone(),
+    let given = arguments.machine.server();
+    let server = match given {
+        Some(server) => server.to_owned(),
         None => build()?,
     };
     if !is_root() {
-        return Err(run_as_root(again, &server));
+        return Err(run_as_root(given.is_none().then_some(&server)));
     }
-    run(&options, &server, signals)
+    run(&Options::of(arguments), &server, signals)
 }
 
 /// What was asked for on the command line.
 struct Options {
     is_once: bool,
     prefix: String,
-    server: Option<PathBuf>,
     spec: Spec,
 }
 
 impl Options {
-    fn take(mut arguments: Arguments) -> Result<Self> {
-        let options = Self {
-            is_once: arguments.flag("--once"),
-            prefix: arguments
-                .value("--prefix")?
-                .unwrap_or_else(|| DEFAULT_PREFIX.to_owned()),
-            server: arguments.value("--server")?.map(PathBuf::from),
-            spec: spec(&mut arguments)?,
-        };
-        arguments.finish()?;
-        ensure!(
-            options.spec.vlan.is_none(),
-            "{CONFIG} has no VLAN: run without --vlan"
-        );
-        Ok(options)
+    fn of(arguments: Arguments) -> Self {
+        let LabArguments {
+            mtu,
+            offload,
+            prefix,
+        } = arguments.in_lab;
+        Self {
+            is_once: arguments.once,
+            prefix,
+            spec: Spec {
+                queues: arguments.queues,
+                mtu,
+                offload,
+                vlan: None,
+            },
+        }
     }
 
     /// Who answers from the cache: frames with partial checksums are left to the kernel.
@@ -105,17 +140,17 @@ fn build() -> Result<PathBuf> {
     Ok(workspace::target().join("release/xdnsd"))
 }
 
-/// Becomes the same command as root, with what was built as this user. Returns only if that fails.
-fn run_as_root(arguments: Arguments, server: &Path) -> anyhow::Error {
+/// Becomes the same command as root, with the server that was built as this user. Returns only if that fails.
+fn run_as_root(built: Option<&PathBuf>) -> anyhow::Error {
     eprintln!("network namespaces need root: asking sudo");
     let Ok(program) = env::current_exe() else {
         return anyhow::anyhow!("this program is not found");
     };
     let mut sudo = Command::new("sudo");
-    sudo.arg(program)
-        .args(["run", "--lab"])
-        .args(arguments.rest());
-    sudo.arg("--server").arg(server);
+    sudo.arg(program).args(env::args_os().skip(1));
+    if let Some(built) = built {
+        sudo.arg("--server").arg(built);
+    }
     anyhow::Error::new(sudo.exec()).context("run sudo; without it, run the same command as root")
 }
 

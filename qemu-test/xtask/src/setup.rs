@@ -5,10 +5,12 @@
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 
 use crate::progress::watch;
 use crate::qemu::machine::AARCH64_FIRMWARE;
@@ -59,15 +61,6 @@ impl Purpose {
         }
     }
 
-    /// The purpose of that name.
-    pub fn parse(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|purpose| purpose.name() == name);
-        found.with_context(|| {
-            let known = Self::ALL.map(Self::name).join(", ");
-            format!("nothing to set up for {name:?}, but for: {known}")
-        })
-    }
-
     /// Packages, each with the sign that it is there.
     fn needs(self) -> &'static [Need] {
         match self {
@@ -79,6 +72,34 @@ impl Purpose {
             Self::ImageAarch64 => IMAGE_AARCH64,
         }
     }
+}
+
+impl ValueEnum for Purpose {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+/// What `setup` is told.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// What for; without any, for everything.
+    purposes: Vec<Purpose>,
+}
+
+/// Carries out `setup`.
+pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    let mut purposes = arguments.purposes;
+    if purposes.is_empty() {
+        purposes.extend(Purpose::ALL);
+    }
+    ensure_all(&purposes, signals)?;
+    println!("Nothing is missing.");
+    Ok(ExitCode::SUCCESS)
 }
 
 const LAB: &[Need] = &[
@@ -356,16 +377,16 @@ fn apt(
 #[cfg(test)]
 mod tests {
     use super::{Need, Purpose, Sign, missing, package};
+    use clap::ValueEnum;
 
     #[test]
     fn every_purpose_is_found_by_its_name() {
         for purpose in Purpose::ALL {
-            let parsed = Purpose::parse(purpose.name()).expect("its own name");
+            let parsed = Purpose::from_str(purpose.name(), false).expect("its own name");
             assert_eq!(parsed, purpose);
             assert!(!purpose.needs().is_empty());
         }
-        let error = Purpose::parse("kitchen").expect_err("no such purpose");
-        assert!(error.to_string().contains("lab, afxdp"));
+        assert!(Purpose::from_str("kitchen", false).is_err());
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 
-use crate::arguments::Arguments;
 use crate::progress::{Watched, watch};
 use crate::qemu;
 use crate::setup::{self, Purpose};
@@ -23,8 +23,17 @@ pub mod tally;
 use steps::{Scope, Step};
 use tally::Tally;
 
-/// How it is called.
-pub const USAGE: &str = "test [FILTER] [--quick | --long] [--image DIR]";
+/// What `test` is told.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Leaves out what takes minutes.
+    #[arg(long, conflicts_with_all = ["long", "image"])]
+    quick: bool,
+    /// What the tests of the image are told.
+    #[command(flatten)]
+    image: qemu::tests::ImageArguments,
+}
+
 /// Lines of a failure's output that are shown; the log has all of them.
 const SHOWN_LINES: usize = 150;
 
@@ -35,16 +44,17 @@ struct Failure {
 }
 
 /// Carries out `test WORDS…`.
-pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    if arguments.contains("--image") {
+pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    let Arguments { quick, image } = arguments;
+    if image.image.is_some() {
         // Somebody else's image: what this workspace is made of is not in question.
-        return qemu::tests::main(arguments, signals);
+        return qemu::tests::main(image, signals);
     }
-    let is_quick = arguments.flag("--quick");
-    let is_long = arguments.flag("--long");
-    let filter = arguments.next();
-    arguments.finish()?;
-    let scope = Scope::new(filter, is_quick)?.long(is_long);
+    ensure!(
+        image.server.is_none() && image.accel.is_none() && image.jobs.is_none(),
+        "--server, --accel and --jobs: only with --image, or for `cargo xtask boot`"
+    );
+    let scope = Scope::new(image.filter, quick)?.long(image.long);
     let steps = scope.steps();
     ensure!(!steps.is_empty(), "no step is quick and has that name");
     set_up(&steps, signals);

@@ -8,8 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::arguments::Arguments;
-use crate::signals::Signals;
+use crate::measure::{Function, MANY_PARAMETERS, Reading, is_test_path, ratio};
 use crate::test::tally::Tally;
 use crate::workspace;
 
@@ -43,31 +42,46 @@ const TOP: &[&str] = &[
     "rust-toolchain.toml",
 ];
 
+/// Of the engine's functions, how many in a hundred may have many parameters.
+const WIDE_PERCENT_MAX: f64 = 3.0;
+/// The engine: what is called for each query.
+const ENGINE: &str = "appliance/core/src/engine";
+
 /// A file under version control that is text.
 struct Source {
     path: PathBuf,
     text: String,
+    /// What a parser of Rust says of it; nothing of another text.
+    reading: Option<Result<Reading>>,
 }
 
 impl Source {
+    fn new(path: PathBuf, text: String) -> Self {
+        let is_rust = path.extension().is_some_and(|extension| extension == "rs");
+        let reading = is_rust.then(|| Reading::of(&text, is_test_path(&path)));
+        Self {
+            path,
+            text,
+            reading,
+        }
+    }
+
     fn is_rust(&self) -> bool {
-        self.path
-            .extension()
-            .is_some_and(|extension| extension == "rs")
+        self.reading.is_some()
+    }
+
+    /// Those of a source of Rust; none of what no parser takes, which a rule of its own names.
+    fn functions(&self) -> &[Function] {
+        match &self.reading {
+            Some(Ok(reading)) => &reading.functions,
+            Some(Err(_)) | None => &[],
+        }
     }
 
     fn is_manifest(&self) -> bool {
         self.path
             .file_name()
             .is_some_and(|name| name == "Cargo.toml")
-    }
-
-    fn is_all_tests(&self) -> bool {
-        self.path.file_stem().is_some_and(|stem| stem == "tests")
-            || self
-                .path
-                .components()
-                .any(|part| part.as_os_str() == "tests")
     }
 
     fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
@@ -89,51 +103,75 @@ impl Source {
 /// A habit, and how to find what breaks it.
 struct Rule {
     name: &'static str,
-    check: fn(&Source) -> Vec<String>,
+    check: Check,
+}
+
+enum Check {
+    /// Each file by itself.
+    Each(fn(&Source) -> Vec<String>),
+    /// All files beside each other.
+    All(fn(&[Source]) -> Vec<String>),
+}
+
+impl Rule {
+    /// What breaks it.
+    fn broken(&self, sources: &[Source]) -> Vec<String> {
+        match self.check {
+            Check::Each(check) => sources.iter().flat_map(check).collect(),
+            Check::All(check) => check(sources),
+        }
+    }
 }
 
 const RULES: &[Rule] = &[
     Rule {
         name: "no line ends in white space",
-        check: trailing_space,
+        check: Check::Each(trailing_space),
     },
     Rule {
         name: "every file ends in one newline",
-        check: final_newline,
+        check: Check::Each(final_newline),
     },
     Rule {
         name: "what is left to do is an issue, not a comment",
-        check: left_to_do,
+        check: Check::Each(left_to_do),
     },
     Rule {
         name: "a lint is expected with a reason, never allowed",
-        check: bare_allow,
+        check: Check::Each(bare_allow),
     },
     Rule {
         name: "a file has a size that can be read",
-        check: file_length,
+        check: Check::Each(file_length),
     },
     Rule {
         name: "a function has a size that can be read",
-        check: function_length,
+        check: Check::Each(function_length),
+    },
+    Rule {
+        name: "functions of the engine take what belongs together as one",
+        check: Check::All(wide_functions),
+    },
+    Rule {
+        name: "a source can be parsed",
+        check: Check::Each(no_rust),
     },
     Rule {
         name: "a file is in one of the parts",
-        check: stray_at_top,
+        check: Check::Each(stray_at_top),
     },
     Rule {
         name: "every dependency says why it is there",
-        check: unexplained_dependency,
+        check: Check::Each(unexplained_dependency),
     },
 ];
 
 /// Carries out `tidy`.
-pub fn main(arguments: Arguments, _: &Signals) -> Result<ExitCode> {
-    arguments.finish()?;
+pub fn main() -> Result<ExitCode> {
     let sources = sources()?;
     let mut tally = Tally::default();
     for rule in RULES {
-        let wrong: Vec<_> = sources.iter().flat_map(rule.check).collect();
+        let wrong = rule.broken(&sources);
         if wrong.is_empty() {
             tally.passed += 1;
             println!("ok {}", rule.name);
@@ -159,7 +197,7 @@ fn sources() -> Result<Vec<Source>> {
         if let Ok(text) = String::from_utf8(bytes)
             && !is_generated(&path)
         {
-            sources.push(Source { path, text });
+            sources.push(Source::new(path, text));
         }
     }
     Ok(sources)
@@ -210,7 +248,7 @@ fn bare_allow(source: &Source) -> Vec<String> {
 }
 
 fn file_length(source: &Source) -> Vec<String> {
-    let limit = if source.is_all_tests() {
+    let limit = if is_test_path(&source.path) {
         TEST_FILE_LINES_MAX
     } else {
         FILE_LINES_MAX
@@ -225,49 +263,69 @@ fn file_length(source: &Source) -> Vec<String> {
     )]
 }
 
-/// rustfmt puts the closing brace of a function under its first word.
 fn function_length(source: &Source) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut limit = if source.is_all_tests() {
-        TEST_FUNCTION_LINES_MAX
-    } else {
-        FUNCTION_LINES_MAX
-    };
-    let mut open: Option<(usize, String)> = None;
-    for (number, line) in source.lines().filter(|_| source.is_rust()) {
-        // Tests stand last in a file.
-        if line == "#[cfg(test)]" {
-            limit = TEST_FUNCTION_LINES_MAX;
-        }
-        if open.is_none() && is_function(line) && !line.ends_with([';', '}']) {
-            let indent = line.len() - line.trim_start().len();
-            open = Some((number, " ".repeat(indent) + "}"));
-        } else if let Some((first, _)) = open.take_if(|(_, end)| line == end.as_str()) {
-            let lines = number - first + 1;
-            if lines > limit {
-                let path = source.path.display();
-                wrong.push(format!("{path}:{first}: {lines} lines, at most {limit}"));
+    let wrong = source.functions().iter().filter_map(|function| {
+        let limit = if function.is_test {
+            TEST_FUNCTION_LINES_MAX
+        } else {
+            FUNCTION_LINES_MAX
+        };
+        let (
+            path,
+            Function {
+                name, line, lines, ..
+            },
+        ) = (source.path.display(), function);
+        (*lines > limit)
+            .then(|| format!("{path}:{line}: {name} has {lines} lines, at most {limit}"))
+    });
+    wrong.collect()
+}
+
+/// None is named while they are few: some functions of a seam cannot have less.
+fn wide_functions(sources: &[Source]) -> Vec<String> {
+    let (mut all, mut wide) = (0, Vec::new());
+    for source in sources
+        .iter()
+        .filter(|source| source.path.starts_with(ENGINE))
+    {
+        for function in source
+            .functions()
+            .iter()
+            .filter(|function| !function.is_test)
+        {
+            all += 1;
+            if function.parameters >= MANY_PARAMETERS {
+                let (
+                    path,
+                    Function {
+                        name,
+                        line,
+                        parameters,
+                        ..
+                    },
+                ) = (source.path.display(), function);
+                wide.push(format!("{path}:{line}: {name} has {parameters} parameters"));
             }
         }
     }
-    wrong
+    let percent = 100.0 * ratio(wide.len(), all);
+    if percent <= WIDE_PERCENT_MAX {
+        return Vec::new();
+    }
+    wide.push(format!(
+        "{percent:.1} % of {all}, at most {WIDE_PERCENT_MAX} %"
+    ));
+    wide
 }
 
-fn is_function(line: &str) -> bool {
-    const BEFORE: [&str; 8] = [
-        "pub",
-        "pub(crate)",
-        "pub(super)",
-        "const",
-        "async",
-        "unsafe",
-        "extern",
-        "\"C\"",
-    ];
-    let mut words = line
-        .split_whitespace()
-        .skip_while(|word| BEFORE.contains(word));
-    words.next() == Some("fn")
+fn no_rust(source: &Source) -> Vec<String> {
+    let error = source
+        .reading
+        .as_ref()
+        .and_then(|reading| reading.as_ref().err());
+    let error = error.map(|error| format!("{}: {error:#}", source.path.display()));
+    error.into_iter().collect()
 }
 
 fn stray_at_top(source: &Source) -> Vec<String> {
@@ -311,13 +369,11 @@ mod tests {
 
     /// The names of the rules that a file breaks.
     fn broken(path: &str, text: &str) -> Vec<&'static str> {
-        let source = Source {
-            path: path.into(),
-            text: text.to_owned(),
-        };
+        let source = Source::new(path.into(), text.to_owned());
+        let sources = [source];
         RULES
             .iter()
-            .filter(|rule| !(rule.check)(&source).is_empty())
+            .filter(|rule| !rule.broken(&sources).is_empty())
             .map(|rule| rule.name)
             .collect()
     }
@@ -334,10 +390,15 @@ mod tests {
             ("ebpf/a.rs", concat!("// TO", "DO later\n").to_owned()),
             (
                 "ebpf/a.rs",
-                concat!("    #[al", "low(dead_code)]\n").to_owned(),
+                concat!("    #[al", "low(dead_code)]\nfn f() {}\n").to_owned(),
             ),
-            ("ebpf/a.rs", "\n".repeat(2000) + "fn\n"),
+            ("ebpf/a.rs", "\n".repeat(2000) + "fn f() {}\n"),
             ("ebpf/a.rs", long),
+            (
+                "appliance/core/src/engine/a.rs",
+                "fn wide(a: u8, b: u8, c: u8, d: u8, e: u8) {}\n".to_owned(),
+            ),
+            ("ebpf/a.rs", "fn broken(\n".to_owned()),
             ("examples/a.rs", "fn main() {}\n".to_owned()),
             (
                 "ebpf/Cargo.toml",
@@ -350,12 +411,29 @@ mod tests {
     }
 
     #[test]
+    fn a_few_functions_of_the_engine_may_be_wide() {
+        let wide = "fn wide(a: u8, b: u8, c: u8, d: u8, e: u8) {}\n";
+        let narrow = "fn narrow(&self, a: u8, b: u8, c: u8, d: u8) {}\n";
+        let of = |wide_count: usize, narrow_count: usize| {
+            let methods = wide.repeat(wide_count) + &narrow.repeat(narrow_count);
+            format!("impl Engine {{\n{methods}}}\n")
+        };
+        let engine = "appliance/core/src/engine/a.rs";
+        assert!(broken(engine, &of(3, 97)).is_empty());
+        assert_eq!(broken(engine, &of(4, 96)).len(), 1);
+        assert!(broken("appliance/core/src/policy/a.rs", &of(4, 96)).is_empty());
+        let tests = format!("fn narrow() {{}}\n#[cfg(test)]\nmod tests {{\n{wide}}}\n");
+        assert!(broken(engine, &tests).is_empty());
+    }
+
+    #[test]
     fn what_is_right_breaks_no_rule() {
         let fits = "    work();\n".repeat(FUNCTION_LINES_MAX - 2);
         let table = "    work();\n".repeat(FUNCTION_LINES_MAX);
-        let tests = format!("#[cfg(test)]\nfn cases() {{\n{table}}}\n");
+        let tests = format!("#[cfg(test)]\nfn cases() {{\n{table}}}\nfn f() {{}}\n");
         assert!(broken("ebpf/a.rs", &tests).is_empty());
-        let code = format!("impl A {{\n    pub const fn fits() {{\n{fits}    }}\n}}\nfn f();\n");
+        let code =
+            format!("impl A {{\n    pub const fn fits() {{\n{fits}    }}\n}}\nfn f() {{}}\n");
         assert!(broken("ebpf/a.rs", &code).is_empty());
         let manifest = "[dependencies]\n# Why.\nserde = \"1\"\n\n[features]\na = []\n";
         assert!(broken("Cargo.toml", manifest).is_empty());

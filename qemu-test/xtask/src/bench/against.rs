@@ -4,13 +4,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
+use super::Turns;
 use super::build::Programs;
 use super::compare::{self, Goals, KIND, Side};
 use super::miss;
 use super::record;
-use crate::arguments::Arguments;
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use xdnsd_lab::privilege::require_root;
@@ -19,13 +19,8 @@ const ROUNDS: u32 = 7;
 const SECONDS: u32 = 2;
 
 /// The command `bench against`.
-pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    let words: Vec<_> = arguments.clone().rest().collect();
-    let plan = miss::Plan::read(&mut arguments, ROUNDS, SECONDS)?;
-    let is_saved = arguments.flag("--save");
-    let other = arguments.next().context("bench against PROGRAM")?;
-    arguments.finish()?;
-    let other = PathBuf::from(other);
+pub fn main(other: PathBuf, turns: &Turns, signals: &Signals) -> Result<ExitCode> {
+    let plan = miss::Plan::of(turns, ROUNDS, SECONDS);
     ensure!(other.is_file(), "{}: not a program", other.display());
     require_root("a benchmark in network namespaces")?;
     setup::ensure_all(&[Purpose::Lab], signals)?;
@@ -56,8 +51,8 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         signals,
     )?;
     println!("\n{table}");
-    if is_saved {
-        record::save("against", &words, &table)?;
+    if turns.save {
+        record::save(&table)?;
     }
     Ok(ExitCode::SUCCESS)
 }

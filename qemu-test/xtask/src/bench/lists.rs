@@ -8,11 +8,11 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
+use super::Turns;
 use super::build::Programs;
 use super::compare::{self, Goals, KIND, Side};
 use super::miss;
 use super::record;
-use crate::arguments::Arguments;
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use xdnsd_lab::privilege::require_root;
@@ -31,11 +31,8 @@ const GOALS: Goals = Goals {
 };
 
 /// The command `bench lists`.
-pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    let words: Vec<_> = arguments.clone().rest().collect();
-    let plan = miss::Plan::read(&mut arguments, ROUNDS, SECONDS)?;
-    let is_saved = arguments.flag("--save");
-    arguments.finish()?;
+pub fn main(turns: &Turns, signals: &Signals) -> Result<ExitCode> {
+    let plan = miss::Plan::of(turns, ROUNDS, SECONDS);
     require_root("a benchmark in network namespaces")?;
     setup::ensure_all(&[Purpose::Lab], signals)?;
     let programs = Programs::build(&[KIND], signals)?;
@@ -54,8 +51,8 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     let table =
         format!("{table}\n{NAMES} names take {bytes} bytes; at most {BYTES_GOAL} is the goal\n");
     println!("\n{table}");
-    if is_saved {
-        record::save("lists", &words, &table)?;
+    if turns.save {
+        record::save(&table)?;
     }
     Ok(ExitCode::SUCCESS)
 }

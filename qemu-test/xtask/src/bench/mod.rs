@@ -7,13 +7,14 @@
 //! core was not busy all the time, its processor time per answer is the figure to compare.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand};
 
-use crate::arguments::Arguments;
+use crate::arguments::{SOME, number_in};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use crate::workspace;
@@ -39,40 +40,72 @@ use measure::Turn;
 use report::Row;
 use subject::{Backend, Kind, Subject};
 
-/// How it is called.
-pub const USAGE: &str = "bench xsk [--only LETTERS] | miss [--rate N] | lists | against PROGRAM, each with [--rounds N] [--seconds N] [--save]";
-
 /// The core that sends, and the core of the subject.
 const LOAD_CORE: usize = 0;
 const SUBJECT_CORE: usize = 1;
 const ROUNDS: u32 = 7;
 const SECONDS: u32 = 2;
 
-/// What the words ask for.
+/// What `bench` is to measure.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Cache hits over AF_XDP, beside a bare AF_XDP echo and an echo over the kernel's sockets.
+    Xsk {
+        /// Only these rows, a to e.
+        #[arg(long, value_name = "LETTERS")]
+        only: Option<String>,
+        /// How long.
+        #[command(flatten)]
+        turns: Turns,
+    },
+    /// Names that no cache has: the appliance, dnsmasq and unbound in turn.
+    Miss(miss::Arguments),
+    /// Hits and misses with a blocklist of a million names, beside an empty one.
+    Lists(Turns),
+    /// Hits and misses of this build, beside another build of the appliance.
+    Against {
+        /// The other build.
+        program: PathBuf,
+        /// How long.
+        #[command(flatten)]
+        turns: Turns,
+    },
+}
+
+/// How often and how long it is measured.
+#[derive(Debug, Args)]
+pub struct Turns {
+    /// Turns of each subject; 7, if not said.
+    #[arg(long, value_name = "N", value_parser = number_in(SOME))]
+    pub rounds: Option<u32>,
+    /// Seconds of each measurement; 2, or 3 for misses alone, if not said.
+    #[arg(long, value_name = "N", value_parser = number_in(SOME))]
+    pub seconds: Option<u32>,
+    /// Adds the table to qemu-test/BENCH.md.
+    #[arg(long)]
+    pub save: bool,
+}
+
+/// What `xsk` does.
 struct Plan {
     rounds: u32,
     length: Duration,
     kinds: Vec<Kind>,
-    is_saved: bool,
 }
 
 /// The command `bench`.
-pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    match arguments.next().as_deref() {
-        Some("xsk") => xsk(arguments, signals),
-        Some("miss") => miss::main(arguments, signals),
-        Some("lists") => lists::main(arguments, signals),
-        Some("against") => against::main(arguments, signals),
-        Some(other) => bail!("nothing to measure by the name of {other:?}: {USAGE}"),
-        None => bail!("{USAGE}"),
+pub fn main(command: Command, signals: &Signals) -> Result<ExitCode> {
+    match command {
+        Command::Xsk { only, turns } => xsk(only.as_deref(), &turns, signals),
+        Command::Miss(arguments) => miss::main(&arguments, signals),
+        Command::Lists(turns) => lists::main(&turns, signals),
+        Command::Against { program, turns } => against::main(program, &turns, signals),
     }
 }
 
 /// Measures the sockets.
-pub fn xsk(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    let words: Vec<_> = arguments.clone().rest().collect();
-    let plan = plan(&mut arguments)?;
-    arguments.finish()?;
+fn xsk(only: Option<&str>, turns: &Turns, signals: &Signals) -> Result<ExitCode> {
+    let plan = plan(only, turns)?;
     require_root("a benchmark in network namespaces")?;
     let cores = std::thread::available_parallelism().context("count the cores")?;
     ensure!(
@@ -91,28 +124,20 @@ pub fn xsk(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     let rows = run(&plan, &programs, signals)?;
     let table = report::table(&rows);
     println!("\n{table}");
-    if plan.is_saved {
-        record::save("xsk", &words, &table)?;
+    if turns.save {
+        record::save(&table)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn plan(arguments: &mut Arguments) -> Result<Plan> {
-    let rounds = arguments.number("--rounds")?.unwrap_or(ROUNDS);
-    let seconds = arguments.number("--seconds")?.unwrap_or(SECONDS);
-    ensure!(rounds > 0 && seconds > 0, "rounds and seconds start at 1");
-    let only = arguments.value("--only")?;
-    let is_wanted = |kind: &Kind| {
-        only.as_ref()
-            .is_none_or(|letters| letters.contains(kind.letter()))
-    };
+fn plan(only: Option<&str>, turns: &Turns) -> Result<Plan> {
+    let is_wanted = |kind: &Kind| only.is_none_or(|letters| letters.contains(kind.letter()));
     let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(is_wanted).collect();
-    ensure!(!kinds.is_empty(), "--only takes letters of {USAGE}: a to e");
+    ensure!(!kinds.is_empty(), "--only: letters from a to e");
     Ok(Plan {
-        rounds,
-        length: Duration::from_secs(seconds.into()),
+        rounds: turns.rounds.unwrap_or(ROUNDS),
+        length: Duration::from_secs(turns.seconds.unwrap_or(SECONDS).into()),
         kinds,
-        is_saved: arguments.flag("--save"),
     })
 }
 

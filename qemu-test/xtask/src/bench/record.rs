@@ -1,5 +1,6 @@
 //! The repository's record of measurements.
 
+use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -9,8 +10,8 @@ use anyhow::{Context, Result};
 use crate::workspace;
 use xdnsd_lab::process::output_of;
 
-/// Adds a table to the record, with what is needed to read it: `what` was measured, called with `words`.
-pub fn save(what: &str, words: &[String], table: &str) -> Result<()> {
+/// Adds a table to the record, with what is needed to read it: the command line among it.
+pub fn save(table: &str) -> Result<()> {
     let path = workspace::root().join("qemu-test/BENCH.md");
     let date = output_of(Command::new("date").args(["-u", "+%F"]))?;
     let revision = output_of(
@@ -24,13 +25,14 @@ pub fn save(what: &str, words: &[String], table: &str) -> Result<()> {
         .lines()
         .map(|line| format!("{}\n", line.trim_end()))
         .collect();
-    let command = format!("cargo xtask bench {what} {}", words.join(" "));
+    let words: Vec<_> = env::args().skip(1).collect();
+    let command = format!("cargo xtask {}", words.join(" "));
     let text = format!(
         "{old}\n## {}, {}, Linux {}\n\n`{}`\n\n```text\n{table}```\n",
         date.trim(),
         revision.trim(),
         version(&release),
-        command.trim(),
+        command,
     );
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }

@@ -17,9 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 
-use crate::arguments::Arguments;
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use crate::workspace;
@@ -53,14 +54,15 @@ impl Arch {
             Self::Aarch64 => "arm64",
         }
     }
+}
 
-    /// Reads what was written on the command line.
-    pub fn parse(name: &str) -> Result<Self> {
-        match name {
-            "x86_64" => Ok(Self::X86_64),
-            "aarch64" => Ok(Self::Aarch64),
-            _ => bail!("--arch: x86_64 or aarch64, not {name}"),
-        }
+impl ValueEnum for Arch {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::X86_64, Self::Aarch64]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
     }
 }
 
@@ -88,11 +90,15 @@ impl Kernel {
             Self::Newest => "newest",
         }
     }
+}
 
-    /// Reads what was written on the command line.
-    pub fn parse(name: &str) -> Result<Self> {
-        let found = Self::ALL.into_iter().find(|kernel| kernel.name() == name);
-        found.with_context(|| format!("--kernel: 6.1, 6.12 or newest, not {name}"))
+impl ValueEnum for Kernel {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
     }
 }
 
@@ -145,13 +151,26 @@ impl Image {
 }
 
 /// What to build.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Args)]
 pub struct Recipe {
     /// For which machine.
+    #[arg(
+        long,
+        value_name = "ARCH",
+        default_value = "x86_64",
+        conflicts_with = "image"
+    )]
     pub arch: Arch,
     /// With which kernel.
+    #[arg(
+        long,
+        value_name = "VERSION",
+        default_value = "6.12",
+        conflicts_with = "image"
+    )]
     pub kernel: Kernel,
     /// A server that is built already; without one, cargo builds it.
+    #[arg(long, value_name = "FILE", conflicts_with = "image")]
     pub server: Option<PathBuf>,
 }
 
@@ -230,45 +249,44 @@ pub fn directory() -> PathBuf {
     workspace::target().join("image")
 }
 
-/// What `cargo xtask help` shows.
-pub const USAGE: &str = "image [--arch x86_64|aarch64] [--kernel 6.1|6.12|newest] [--server FILE] [--disk] [--report [--image DIR]]";
+/// What `image` is told.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// What to build.
+    #[command(flatten)]
+    recipe: Recipe,
+    /// Makes a disk to flash, too.
+    #[arg(long)]
+    disk: bool,
+    /// Boots it, and adds what was measured to qemu-test/REPORT.md.
+    #[arg(long)]
+    report: bool,
+    /// Reports on this image and builds none.
+    #[arg(long, value_name = "DIR", requires = "report")]
+    image: Option<PathBuf>,
+}
 
 /// The command: builds an image and says where it is.
-pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    let arch = arguments
-        .value("--arch")?
-        .map_or(Ok(Arch::X86_64), |name| Arch::parse(&name))?;
-    let kernel = arguments
-        .value("--kernel")?
-        .map_or(Ok(Kernel::V6_12), |name| Kernel::parse(&name))?;
-    let server = arguments.value("--server")?.map(PathBuf::from);
-    let is_disk = arguments.flag("--disk");
-    let is_report = arguments.flag("--report");
-    let other = arguments.value("--image")?.map(PathBuf::from);
-    arguments.finish()?;
+pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
+    let recipe = &arguments.recipe;
     ensure!(
-        !is_disk || arch == Arch::X86_64,
+        !arguments.disk || recipe.arch == Arch::X86_64,
         "--disk: the loader is packaged for x86_64 only"
     );
     setup::ensure_all(&[Purpose::Image], signals)?;
-    if let Some(directory) = other {
-        ensure!(is_report, "--image: only for --report");
+    if let Some(directory) = arguments.image {
         let words = "cargo xtask image --report --image output/images";
         crate::qemu::report::write(&Image::open(&directory)?, words)?;
         return Ok(ExitCode::SUCCESS);
     }
     let started = Instant::now();
-    let image = build(&Recipe {
-        arch,
-        kernel,
-        server,
-    })?;
+    let image = build(recipe)?;
     println!("kernel  {}", described(&image.kernel)?);
     if let Some(initrd) = &image.initrd {
         println!("initrd  {}", described(initrd)?);
     }
     println!("root    {}", described(&image.root)?);
-    if is_disk {
+    if arguments.disk {
         println!(
             "disk    {}",
             described(&disk::make_disk(
@@ -283,11 +301,11 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     for substitution in &image.substitutions {
         println!("note    {substitution}");
     }
-    if is_report {
+    if arguments.report {
         let words = format!(
             "cargo xtask image --arch {} --kernel {} --report",
-            arch.name(),
-            kernel.name()
+            recipe.arch.name(),
+            recipe.kernel.name()
         );
         crate::qemu::report::write(&image, &words)?;
     }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 
 use crate::image::{Arch, Image};
 use xdnsd_lab::netns::Namespace;
@@ -29,7 +30,7 @@ const KVM_PROBE_LIMIT: Duration = Duration::from_secs(5);
 const CONTROL_LIMIT: Duration = Duration::from_secs(20);
 
 /// What runs the guest's instructions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Accel {
     /// The host's processor.
     Kvm,
@@ -38,15 +39,6 @@ pub enum Accel {
 }
 
 impl Accel {
-    /// Reads what was written on the command line.
-    pub fn parse(name: &str) -> Result<Self> {
-        match name {
-            "kvm" => Ok(Self::Kvm),
-            "tcg" => Ok(Self::Tcg),
-            other => bail!("--accel: kvm or tcg, not {other}"),
-        }
-    }
-
     /// An error where this host cannot run machines of `arch` so.
     pub fn check(self, arch: Arch) -> Result<()> {
         ensure!(

@@ -7,26 +7,23 @@ use std::fmt;
 use std::io::{IsTerminal, Write, stderr};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
 
 use super::cable::Cable;
 use super::guest::{Guest, sum};
 use super::machine::{Accel, GUEST, HOST, Link, Machine, Scratch, free_port};
 use super::upstream::{Upstream, expected};
-use crate::arguments::Arguments;
-use crate::image::{self, Arch, Image, Kernel, Recipe, disk};
+use crate::arguments::number_in;
+use crate::image::{self, Arch, Image, Recipe, disk};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use xdnsd_lab::privilege::require_root;
 use xdnsd_lab::process::output_of;
-
-/// What `cargo xtask help` shows.
-pub const USAGE: &str = "run [--once] [--image DIR] [--kernel 6.1|6.12|newest] [--arch x86_64|aarch64] [--memory MIB] \
-                         [--queues N] [--cpus N] [--accel kvm|tcg] [--upstream own|host]";
 
 /// How long a boot may take.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -49,57 +46,91 @@ const TIERS: [(&str, &str); 3] = [
     ("kernel TCP", "xdnsd_answers_tcp_total"),
 ];
 
-/// What was asked for on the command line.
-struct Options {
-    is_once: bool,
+/// What `run` is told about its virtual machine.
+#[derive(Debug, Args)]
+pub struct MachineArguments {
+    /// An image that is there already, such as Buildroot's output/images.
+    #[arg(long, value_name = "DIR")]
     image: Option<PathBuf>,
-    server: Option<PathBuf>,
-    kernel: Kernel,
-    arch: Arch,
-    memory_mib: u32,
-    queues: u32,
+    /// The image to build, where there is none.
+    #[command(flatten)]
+    recipe: Recipe,
+    /// Memory of the machine.
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB, value_parser = number_in(MEMORY_RANGE_MIB))]
+    memory: u32,
+    /// Processors of the machine.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = number_in(CPU_RANGE))]
     cpus: u32,
+    /// What runs the guest's instructions; kvm, if not said, where it works.
+    #[arg(long)]
     accel: Option<Accel>,
-    is_host_upstream: bool,
+    /// Which name server the guest asks.
+    #[arg(long, value_name = "WHOSE", default_value = "own")]
+    upstream: NameServer,
 }
 
-impl Options {
-    fn take(mut arguments: Arguments) -> Result<Self> {
-        let upstream = arguments.value("--upstream")?;
-        let is_host_upstream = match upstream.as_deref() {
-            None | Some("own") => false,
-            Some("host") => true,
-            Some(other) => bail!("--upstream: own or host, not {other}"),
-        };
-        let image = arguments.value("--image")?.map(PathBuf::from);
-        for name in ["--kernel", "--arch", "--server"] {
-            let has_two = image.is_some() && arguments.contains(name);
-            ensure!(!has_two, "{name}: --image has its own");
+/// The name server behind the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum NameServer {
+    /// One of this program.
+    Own,
+    /// The resolver that this host uses.
+    Host,
+}
+
+/// What was asked for on the command line.
+#[derive(Debug)]
+pub struct Options<'a> {
+    machine: &'a MachineArguments,
+    is_once: bool,
+    queues: u32,
+}
+
+impl MachineArguments {
+    /// The server to take, where it is not to be built.
+    pub fn server(&self) -> Option<&Path> {
+        self.recipe.server.as_deref()
+    }
+
+    /// These, checked before anything is built, with what is said for the lab as well.
+    pub fn options(&self, is_once: bool, queues: u32) -> Result<Options<'_>> {
+        ensure!(
+            QUEUE_RANGE.contains(&queues),
+            "--queues: {queues} is not in {QUEUE_RANGE:?}, those of a virtual machine"
+        );
+        self.check_memory()?;
+        if let (Some(accel), None) = (self.accel, &self.image) {
+            accel.check(self.recipe.arch)?;
         }
-        let arch = arguments
-            .value("--arch")?
-            .map_or(Ok(Arch::X86_64), |name| Arch::parse(&name))?;
-        let accel = arguments.value("--accel")?;
-        let options = Self {
-            is_once: arguments.flag("--once"),
-            server: arguments.value("--server")?.map(PathBuf::from),
-            kernel: arguments
-                .value("--kernel")?
-                .map_or(Ok(Kernel::V6_12), |name| Kernel::parse(&name))?,
-            arch,
-            memory_mib: memory_mib(&mut arguments, image.is_some(), arch)?,
-            queues: arguments.number_in("--queues", QUEUE_RANGE)?.unwrap_or(1),
-            cpus: arguments.number_in("--cpus", CPU_RANGE)?.unwrap_or(2),
-            accel: accel.map(|name| Accel::parse(&name)).transpose()?,
-            is_host_upstream,
-            image,
+        Ok(Options {
+            machine: self,
+            is_once,
+            queues,
+        })
+    }
+
+    /// With too little memory for its kernel, the guest would hang without a word.
+    fn check_memory(&self) -> Result<()> {
+        let arch = self.recipe.arch;
+        let least = match arch {
+            _ if self.image.is_some() => *MEMORY_RANGE_MIB.start(),
+            Arch::X86_64 => DEBIAN_MIB_MIN,
+            Arch::Aarch64 => DEBIAN_MIB_MIN_AARCH64,
         };
-        arguments.finish()?;
-        // Before anything is built.
-        if let (Some(accel), None) = (options.accel, &options.image) {
-            accel.check(options.arch)?;
-        }
-        Ok(options)
+        ensure!(
+            self.memory >= least,
+            "--memory: Debian's kernel for {} unpacks itself and its modules in {least} MiB or more; --image with \
+             Buildroot's does with {}",
+            arch.name(),
+            MEMORY_RANGE_MIB.start()
+        );
+        Ok(())
+    }
+}
+
+impl Options<'_> {
+    fn is_host_upstream(&self) -> bool {
+        self.machine.upstream == NameServer::Host
     }
 
     /// What several queues need.
@@ -109,48 +140,33 @@ impl Options {
         }
         require_root("--queues: a tap device, since QEMU's own network has one queue,")?;
         ensure!(
-            !self.is_host_upstream,
+            !self.is_host_upstream(),
             "--queues: nothing leads from the tap device to the host's resolver; --upstream own"
         );
         Cable::new(true).map(Some)
     }
 
     fn image(&self) -> Result<Image> {
-        match &self.image {
+        match &self.machine.image {
             Some(directory) => Image::open(directory),
-            None => image::build(&Recipe {
-                arch: self.arch,
-                kernel: self.kernel,
-                server: self.server.clone(),
-            }),
+            None => image::build(&self.machine.recipe),
+        }
+    }
+
+    /// A name to ask for, and the address to get, if any is known.
+    fn question(&self) -> (&'static str, Option<String>) {
+        if self.is_host_upstream() {
+            ("debian.org", None)
+        } else {
+            ("router.test", Some(expected("router.test")))
         }
     }
 }
 
-/// How much memory the guest gets. Too little for its kernel, it would hang without a word.
-fn memory_mib(arguments: &mut Arguments, is_foreign: bool, arch: Arch) -> Result<u32> {
-    let wanted = arguments.number_in("--memory", MEMORY_RANGE_MIB)?;
-    let least = match arch {
-        _ if is_foreign => *MEMORY_RANGE_MIB.start(),
-        Arch::X86_64 => DEBIAN_MIB_MIN,
-        Arch::Aarch64 => DEBIAN_MIB_MIN_AARCH64,
-    };
-    let memory_mib = wanted.unwrap_or(MEMORY_MIB);
-    ensure!(
-        memory_mib >= least,
-        "--memory: Debian's kernel for {} unpacks itself and its modules in {least} MiB or more; --image with Buildroot's \
-         does with {}",
-        arch.name(),
-        MEMORY_RANGE_MIB.start()
-    );
-    Ok(memory_mib)
-}
-
 /// The command.
-pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    let options = Options::take(arguments)?;
+pub fn main(options: &Options<'_>, signals: &Signals) -> Result<ExitCode> {
     setup::ensure_all(&[Purpose::Image], signals)?;
-    if options.arch == Arch::Aarch64 {
+    if options.machine.recipe.arch == Arch::Aarch64 {
         setup::ensure_all(&[Purpose::ImageAarch64], signals)?;
     }
     let cable = options.cable()?;
@@ -158,7 +174,7 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     let scratch = Scratch::new("run")?;
     let upstream = Upstream::start(Ipv4Addr::LOCALHOST)?;
     let upstream = cable.as_ref().map_or(&upstream, |cable| &cable.upstream);
-    let server = if options.is_host_upstream {
+    let server = if options.is_host_upstream() {
         HOST_RESOLVER.to_owned()
     } else {
         format!("{HOST}:{}", upstream.port)
@@ -172,11 +188,12 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
             tcp_port: free_port()?,
         },
     };
-    let accel = Accel::choose(options.accel, &image)?;
+    let accel = Accel::choose(options.machine.accel, &image)?;
     let mut machine = Machine::new(&image, accel, link.clone());
     machine.data = Some(&data);
+    let wanted = options.machine;
     (machine.memory_mib, machine.cpus, machine.queues) =
-        (options.memory_mib, options.cpus, options.queues);
+        (wanted.memory, wanted.cpus, options.queues);
     eprintln!(
         "booting {} with {accel:?}, {} MiB, {} processors",
         image.kernel.display(),
@@ -184,35 +201,40 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         machine.cpus
     );
     let mut guest = Guest::start(machine.command(), &scratch.join("console.log"))?;
-    let verdict = boot(&mut guest, signals)?;
-    println!("{verdict}");
+    println!("{}", boot(&mut guest, signals)?);
     guest.log_in()?;
-    let (name, wanted) = if options.is_host_upstream {
-        ("debian.org", None)
-    } else {
-        ("router.test", Some(expected("router.test")))
-    };
+    let wrong = try_out(&mut guest, &link, options)?;
+    if options.is_once {
+        return power_off(&mut guest, wrong);
+    }
+    println!("this is the router's console; Ctrl-C ends it");
+    attend(&mut guest, signals)
+}
+
+/// Asks over UDP, for a name that is then in the cache, and over TCP. Returns how many answers were wrong.
+fn try_out(guest: &mut Guest, link: &Link<'_>, options: &Options<'_>) -> Result<u32> {
+    let (name, wanted) = options.question();
     let mut wrong = 0;
     for is_tcp in [false, false, true] {
-        let asked = ask(&mut guest, name, &link, is_tcp)?;
+        let asked = ask(guest, name, link, is_tcp)?;
         wrong += u32::from(!asked.is_right(wanted.as_deref()));
         println!("{asked}");
     }
     if wrong > 0 {
         println!("{wrong} answers were wrong");
     }
-    println!("ask it yourself: {}", how_to_ask(&link));
-    if options.is_once {
-        guest.type_line("poweroff")?;
-        guest.wait_for_end(BOOT_LIMIT)?;
-        return Ok(if wrong == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        });
-    }
-    println!("this is the router's console; Ctrl-C ends it");
-    attend(&mut guest, signals)
+    println!("ask it yourself: {}", how_to_ask(link));
+    Ok(wrong)
+}
+
+fn power_off(guest: &mut Guest, wrong: u32) -> Result<ExitCode> {
+    guest.type_line("poweroff")?;
+    guest.wait_for_end(BOOT_LIMIT)?;
+    Ok(if wrong == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The configuration of a guest that asks `server`, with more lines for its interface.

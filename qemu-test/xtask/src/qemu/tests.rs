@@ -12,9 +12,10 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 
 use super::machine::Accel;
-use crate::arguments::Arguments;
+use crate::arguments::number_in;
 use crate::image::{self, Arch, Image, Kernel, Recipe};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
@@ -28,9 +29,6 @@ mod network;
 
 pub use bench::BOOT_LIMIT;
 use bench::Bench;
-
-/// What `cargo xtask help` shows.
-pub const USAGE: &str = "boot [FILTER] [--long] [--image DIR] [--accel kvm|tcg] [--jobs N]";
 
 /// Tests at once; each is a machine.
 const JOB_RANGE: RangeInclusive<u32> = 1..=64;
@@ -180,33 +178,30 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// What was asked for on the command line.
-struct Options {
-    filter: Option<String>,
-    image: Option<PathBuf>,
-    server: Option<PathBuf>,
-    is_long: bool,
-    /// Emulated unless asked for otherwise: the same everywhere.
-    accel: Accel,
-    jobs: usize,
+/// What the tests of the image are told.
+#[derive(Debug, Args)]
+pub struct ImageArguments {
+    /// Only what has this in its name.
+    pub filter: Option<String>,
+    /// With the long tests of the image.
+    #[arg(long)]
+    pub long: bool,
+    /// Only the tests of the image, on the one in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub image: Option<PathBuf>,
+    /// The server in the images for x86_64; without one, cargo builds it.
+    #[arg(long, value_name = "FILE")]
+    pub server: Option<PathBuf>,
+    /// What runs the guest's instructions: tcg, which is the same everywhere, unless kvm is asked for.
+    #[arg(long)]
+    pub accel: Option<Accel>,
+    /// Machines at once; one for each processor, if not said.
+    #[arg(long, value_name = "N", value_parser = number_in(JOB_RANGE))]
+    pub jobs: Option<u32>,
 }
 
 /// The command.
-pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let options = Options {
-        is_long: arguments.flag("--long"),
-        image: arguments.value("--image")?.map(PathBuf::from),
-        server: arguments.value("--server")?.map(PathBuf::from),
-        accel: arguments
-            .value("--accel")?
-            .map_or(Ok(Accel::Tcg), |name| Accel::parse(&name))?,
-        jobs: arguments
-            .number_in("--jobs", JOB_RANGE)?
-            .map_or(cores, |jobs| jobs as usize),
-        filter: arguments.next(),
-    };
-    arguments.finish()?;
+pub fn main(options: ImageArguments, signals: &Signals) -> Result<ExitCode> {
     setup::ensure_all(&[Purpose::Image], signals)?;
     let cases: Vec<&Case> = CASES.iter().filter(|case| options.wants(case)).collect();
     ensure!(
@@ -223,7 +218,12 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     })
 }
 
-impl Options {
+impl ImageArguments {
+    fn jobs(&self) -> usize {
+        let processors = || thread::available_parallelism().map_or(1, usize::from);
+        self.jobs.map_or_else(processors, |jobs| jobs as usize)
+    }
+
     fn wants(&self, case: &Case) -> bool {
         let is_named = self
             .filter
@@ -237,7 +237,7 @@ impl Options {
 struct Images(Vec<(Arch, Kernel, Result<Image>)>);
 
 impl Images {
-    fn build(options: &Options, cases: &[&Case], signals: &Signals) -> Self {
+    fn build(options: &ImageArguments, cases: &[&Case], signals: &Signals) -> Self {
         let mut images = Self(Vec::new());
         for case in cases {
             if images.get(case).is_none() {
@@ -248,7 +248,7 @@ impl Images {
         images
     }
 
-    fn build_one(options: &Options, case: &Case, signals: &Signals) -> Result<Image> {
+    fn build_one(options: &ImageArguments, case: &Case, signals: &Signals) -> Result<Image> {
         let opened = options.image.as_deref().map(Image::open).transpose()?;
         let arch = opened.as_ref().map_or(case.arch, |image| image.arch);
         if arch == Arch::Aarch64 {
@@ -283,7 +283,7 @@ impl Images {
 
 /// Runs the tests, as many at once as there are jobs.
 fn run_all(
-    options: &Options,
+    options: &ImageArguments,
     cases: &[&Case],
     images: &Images,
     signals: &Signals,
@@ -291,7 +291,7 @@ fn run_all(
     let waiting: Mutex<VecDeque<&Case>> = Mutex::new(cases.iter().copied().collect());
     let total = Mutex::new(Tally::default());
     thread::scope(|scope| {
-        for _ in 0..options.jobs {
+        for _ in 0..options.jobs() {
             scope.spawn(|| {
                 while let Some(case) = waiting
                     .lock()
@@ -323,15 +323,16 @@ fn run_all(
         .map_err(|_| anyhow::anyhow!("a test panicked"))
 }
 
-fn run_one(options: &Options, case: &Case, images: &Images) -> Tally {
+fn run_one(options: &ImageArguments, case: &Case, images: &Images) -> Tally {
     if case.needs_root && !is_root() {
         skip(case.name, "a tap device needs root");
         return Tally::SKIPPED;
     }
     let started = Instant::now();
     let outcome = images.find(case).and_then(|image| {
-        let accel = Accel::choose(Some(options.accel), image)?;
-        let bench = Bench::new(case, image, accel, options.is_long)?;
+        let accel = options.accel.unwrap_or(Accel::Tcg);
+        let accel = Accel::choose(Some(accel), image)?;
+        let bench = Bench::new(case, image, accel, options.long)?;
         (case.main)(&bench)
     });
     let secs = started.elapsed().as_secs_f64();

@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 
+use super::Turns;
 use super::build::Programs;
 use super::record;
 use super::subject::{Backend, Kind};
-use crate::arguments::Arguments;
+use crate::arguments::{SOME, number_in};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use crate::workspace;
@@ -42,7 +44,18 @@ const RATE_MAX: u32 = 150_000;
 /// The zone of the names.
 const ORIGIN: &str = "miss.test.";
 
-/// What the words ask for.
+/// What `bench miss` is told.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Questions per second while latency is measured.
+    #[arg(long, value_name = "N", default_value_t = RATE, value_parser = number_in(SOME))]
+    rate: u32,
+    /// How long.
+    #[command(flatten)]
+    turns: Turns,
+}
+
+/// What is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Turns of each subject.
@@ -54,18 +67,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Takes `--rounds` and `--seconds` out of the words, where they are not as given here.
-    pub fn read(arguments: &mut Arguments, rounds: u32, seconds: u32) -> Result<Self> {
-        let plan = Self {
-            rounds: arguments.number("--rounds")?.unwrap_or(rounds),
-            seconds: arguments.number("--seconds")?.unwrap_or(seconds),
+    /// As `turns` say; `rounds` and `seconds` where they do not.
+    pub fn of(turns: &Turns, rounds: u32, seconds: u32) -> Self {
+        Self {
+            rounds: turns.rounds.unwrap_or(rounds),
+            seconds: turns.seconds.unwrap_or(seconds),
             rate: RATE,
-        };
-        ensure!(
-            plan.rounds > 0 && plan.seconds > 0,
-            "rounds and seconds start at 1"
-        );
-        Ok(plan)
+        }
     }
 }
 
@@ -81,16 +89,11 @@ struct Questions {
 }
 
 /// The command `bench miss`.
-pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    let words: Vec<_> = arguments.clone().rest().collect();
-    let rate = arguments.number("--rate")?.unwrap_or(RATE);
-    ensure!(rate > 0, "the rate starts at 1");
+pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
     let plan = Plan {
-        rate,
-        ..Plan::read(&mut arguments, ROUNDS, SECONDS)?
+        rate: arguments.rate,
+        ..Plan::of(&arguments.turns, ROUNDS, SECONDS)
     };
-    let is_saved = arguments.flag("--save");
-    arguments.finish()?;
     require_root("a benchmark in network namespaces")?;
     setup::ensure_all(&[Purpose::Lab], signals)?;
     let kind = Kind::Appliance(Backend::Own);
@@ -98,8 +101,8 @@ pub fn main(mut arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     let rows = run(plan, &program, signals)?;
     let table = report::table(&rows, plan.rate);
     println!("\n{table}");
-    if is_saved {
-        record::save("miss", &words, &table)?;
+    if arguments.turns.save {
+        record::save(&table)?;
     }
     Ok(ExitCode::SUCCESS)
 }
