@@ -214,17 +214,23 @@ impl<C: Fn() -> u64> Work<C> {
 mod tests {
     use super::*;
 
-    /// A file system that does not answer.
-    #[test]
-    fn a_snapshot_that_hangs_keeps_neither_a_start_nor_an_end_waiting() {
+    /// A keeper, and what its thread would have: its requests, and the sign that it lives.
+    fn keeper() -> (Keeper, Receiver<Request>, Sender<()>) {
         let (requests, inbox) = mpsc::channel();
         let (living, progress) = mpsc::channel();
-        let is_late = Arc::new(AtomicBool::new(false));
         let keeper = Keeper {
             requests,
             progress,
-            is_late: Arc::clone(&is_late),
+            is_late: Arc::default(),
         };
+        (keeper, inbox, living)
+    }
+
+    /// A file system that does not answer.
+    #[test]
+    fn a_snapshot_that_hangs_keeps_neither_a_start_nor_an_end_waiting() {
+        let (keeper, inbox, living) = keeper();
+        let is_late = Arc::clone(&keeper.is_late);
         keeper.wait_restored_for(Duration::from_millis(1));
         assert!(is_late.load(Ordering::Acquire), "it stays away");
         living.send(()).expect("the keeper listens");
@@ -234,14 +240,8 @@ mod tests {
 
     #[test]
     fn a_start_waits_for_the_snapshot_and_an_end_for_the_last_one() {
-        let (requests, inbox) = mpsc::channel();
-        let (living, progress) = mpsc::channel();
-        let is_late = Arc::new(AtomicBool::new(false));
-        let keeper = Keeper {
-            requests,
-            progress,
-            is_late: Arc::clone(&is_late),
-        };
+        let (keeper, inbox, living) = keeper();
+        let is_late = Arc::clone(&keeper.is_late);
         let is_written = Arc::new(AtomicBool::new(false));
         let written = Arc::clone(&is_written);
         let thread = std::thread::spawn(move || {

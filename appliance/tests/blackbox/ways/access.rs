@@ -103,7 +103,20 @@ pub fn from_lan(
     Outcome::of(ways.raw().next_for(&frame, expected.patience())?)
 }
 
-fn server_of(client: IpAddr) -> IpAddr {
+/// A device of the router that is not served, as docker makes it, and the namespace behind it.
+pub fn docker(router: &Namespace) -> Result<Namespace> {
+    let container = Namespace::unnamed()?;
+    router.ip(&format!(
+        "link add name docker0 type veth peer name eth0 netns {}
+         link set docker0 up
+         address add 172.17.0.1/16 dev docker0
+         address add fd57::1/64 dev docker0 nodad\n",
+        container.path()
+    ))?;
+    Ok(container)
+}
+
+pub fn server_of(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => LAN_V4.into(),
         IpAddr::V6(_) => LAN_V6.into(),
@@ -302,15 +315,7 @@ fn own_addresses_of_other_devices_and_those_of_networks_are_nobodys_whoever_is_a
 -> Result<()> {
     let scene = scene!(Setup::three_ways().sections("[access]\nothers = \"allow\"\n"));
     prepare(&scene)?;
-    // A device that is not served, as docker makes it.
-    let container = Namespace::unnamed()?;
-    scene.lab.router.ip(&format!(
-        "link add name docker0 type veth peer name eth0 netns {}
-         link set docker0 up
-         address add 172.17.0.1/16 dev docker0
-         address add fd57::1/64 dev docker0 nodad\n",
-        container.path()
-    ))?;
+    let _container = docker(&scene.lab.router)?;
     let ways = Ways::open(&scene)?;
     ways.same(&question())?;
     let nobodys = parsed([

@@ -9,7 +9,7 @@ use xdnsd_lab::lab::{LAN, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::wait::wait_until;
 
-use super::access::{Outcome, by_socket, question};
+use super::access::{Outcome, by_socket, docker, question, server_of};
 use crate::support::TIMEOUT;
 use crate::support::client::Family;
 use crate::support::metrics::Metric;
@@ -37,16 +37,9 @@ const COUNTED: [(Way, Counter, Counter); 2] = [
     (Way::Tcp, Counter::QueriesTcp, Counter::AnswersTcp),
 ];
 
-/// A device that is not served, as docker makes it, with a host behind it.
-fn docker(scene: &Scene) -> Result<Namespace> {
-    let container = Namespace::unnamed()?;
-    scene.lab.router.ip(&format!(
-        "link add name docker0 type veth peer name eth0 netns {}
-         link set docker0 up
-         address add 172.17.0.1/16 dev docker0
-         address add fd57::1/64 dev docker0 nodad\n",
-        container.path()
-    ))?;
+/// A device that is not served, with a host behind it.
+fn docker_with_host(scene: &Scene) -> Result<Namespace> {
+    let container = docker(&scene.lab.router)?;
     container.ip("link set lo up
          link set eth0 up
          address add 172.17.0.2/16 dev eth0
@@ -55,13 +48,6 @@ fn docker(scene: &Scene) -> Result<Namespace> {
          route add ::/0 via fd57::1\n")?;
     container.output(&["ethtool", "-K", "eth0", "tx", "off"])?;
     Ok(container)
-}
-
-fn server_of(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => LAN_V4.into(),
-        IpAddr::V6(_) => LAN_V6.into(),
-    }
 }
 
 /// One query by each way from everywhere to an address of the LAN: three by `lo`, two by each other interface, one for each
@@ -107,7 +93,7 @@ fn prepare(scene: &Scene) -> Result<Namespace> {
     scene
         .upstream
         .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
-    docker(scene)
+    docker_with_host(scene)
 }
 
 #[test]
