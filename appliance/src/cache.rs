@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use xdnsd_core::answer::{Head, Key, NO_NAME};
+use xdnsd_core::answer::{ANY_TYPE, Answer, Head, Key};
 use xdnsd_core::cache::{Shard, shard_of};
 use xdnsd_core::dns::Name;
 use xdnsd_core::dns::name::is_within;
@@ -101,8 +101,9 @@ impl SharedCache {
 
     /// Stores an answer, as an engine does; for what comes from a snapshot.
     pub fn insert(&self, key: &Key<'_>, head: &Head, body: &[u8]) {
-        let hash = key.hash(&self.seed());
-        self.with_shard(hash, |shard| shard.insert(hash, key, head, body));
+        let key = key.hashed(&self.seed());
+        let answer = Answer { head, body };
+        self.with_shard(key.hash(), |shard| shard.insert(&key, &answer));
     }
 
     /// Removes the answers for `name` and for every name below it; says how many that were.
@@ -120,7 +121,7 @@ impl SharedCache {
 
     /// Removes what is in `slot` where it belongs to `suffix`.
     fn remove_slot(&self, shard: &mut Shard, slot: usize, suffix: &Name) -> bool {
-        let Some((key, ..)) = shard.slot(slot) else {
+        let Some((key, _)) = shard.slot(slot) else {
             return false;
         };
         let Some(name) =
@@ -140,7 +141,7 @@ impl SharedCache {
             dnssec_ok,
             checking_disabled,
         };
-        shard.remove(key.hash(&self.seed()), &key)
+        shard.remove(&key.hashed(&self.seed()))
     }
 
     /// The slots at `place`, at most [`STEP`], with their shard locked; `place` goes on behind them. `None`: there are
@@ -227,9 +228,9 @@ impl<'c> Walk<'c> {
         let Some((shard, slots)) = cache.next_slots(&mut self.place) else {
             return false;
         };
-        for (key, head, body) in slots.filter_map(|slot| shard.slot(slot)) {
+        for (key, answer) in slots.filter_map(|slot| shard.slot(slot)) {
             let name = self.copy(key.name);
-            let body = self.copy(body);
+            let body = self.copy(answer.body);
             let Key {
                 qtype,
                 dnssec_ok,
@@ -242,7 +243,7 @@ impl<'c> Walk<'c> {
                 qtype,
                 dnssec_ok,
                 checking_disabled,
-                head,
+                head: *answer.head,
             });
         }
         true
@@ -308,7 +309,7 @@ pub fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Stri
         "upstream"
     };
     let rtype = match key.qtype {
-        NO_NAME => "*".into(),
+        ANY_TYPE => "*".into(),
         qtype => type_text(qtype),
     };
     let rcode = rcode_text(head.rcode);

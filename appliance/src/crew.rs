@@ -403,7 +403,8 @@ fn work(
     mut leaving: Leaving,
 ) {
     let mut tables = TABLES[index].lock().unwrap_or_else(PoisonError::into_inner);
-    let engine = Engine::new(&mut tables, &CACHE, parts.counters, upstreams, settings);
+    let engine =
+        Engine::new(&mut tables, &CACHE, parts.counters, settings).with_upstreams(upstreams);
     match Worker::new(engine, parts) {
         Ok(mut worker) => {
             // Whoever waited may have gone.

@@ -14,7 +14,7 @@ use std::time::Instant as Clock;
 
 use std::net::SocketAddr;
 
-use xdnsd_core::answer::{Head, Key};
+use xdnsd_core::answer::{Answer, HashedKey, Head, Key};
 use xdnsd_core::cache::{Shard, shard_of};
 use xdnsd_core::counters::Counters;
 use xdnsd_core::dns::Name;
@@ -47,15 +47,17 @@ fn main() {
     println!("{:40} {:>9} bytes", "Path", size_of::<wire::Path>());
     let mut names: Vec<Vec<u8>> = (0..CACHE_ENTRIES).map(name).collect();
     for name in &names {
-        let key = key(name);
-        let hash = key.hash(&SEED);
-        lock(hash).insert(hash, &key, &head(), &body());
+        let key = key(name).hashed(&SEED);
+        let answer = Answer {
+            head: &head(),
+            body: &body(),
+        };
+        lock(key.hash()).insert(&key, &answer);
     }
     // A set that many names share puts some of them out: those would be misses.
     names.retain(|name| {
-        let key = key(name);
-        let hash = key.hash(&SEED);
-        lock(hash).find(hash, &key).is_some()
+        let key = key(name).hashed(&SEED);
+        lock(key.hash()).find(&key).is_some()
     });
     let kept = names.len();
     println!("{:40} {kept:>9} of {CACHE_ENTRIES}", "small answers kept");
@@ -79,7 +81,8 @@ fn time_misses() {
     let counters = Counters::new();
     let mut tables = Box::new(Tables::new());
     let settings = Settings::DEFAULT;
-    let mut engine = Engine::new(&mut tables, &Shards, &counters, upstreams, settings);
+    let mut engine =
+        Engine::new(&mut tables, &Shards, &counters, settings).with_upstreams(upstreams);
     let client = Client {
         route: 0,
         address: [192, 0, 2, 1].into(),
@@ -193,13 +196,7 @@ fn time_hits(names: &[Vec<u8>]) {
     };
     let counters = Counters::new();
     let mut tables = Box::new(Tables::new());
-    let mut engine = Engine::new(
-        &mut tables,
-        &Shards,
-        &counters,
-        Upstreams::new(),
-        Settings::DEFAULT,
-    );
+    let mut engine = Engine::new(&mut tables, &Shards, &counters, Settings::DEFAULT);
     for (what, policy) in [
         ("engine hit, open policy", &Policy::OPEN),
         ("engine hit, 1M listed, 1000 hosts", &full),
@@ -272,36 +269,19 @@ fn query(name: &[u8]) -> Vec<u8> {
 }
 
 fn time_look_ups(names: &[Vec<u8>]) {
-    let hashes: Vec<u64> = names.iter().map(|name| key(name).hash(&SEED)).collect();
+    let keys: Vec<HashedKey<'_>> = names.iter().map(|name| key(name).hashed(&SEED)).collect();
+    let find = |key: &HashedKey<'_>| {
+        let mut shard = lock(key.hash());
+        shard.find(key).map_or(0, |found| found.body.len() as u64)
+    };
     let order = |round: usize| round.wrapping_mul(0x9e37_79b9) % names.len();
     time("hash of a name", |round| {
-        key(&names[order(round)]).hash(&SEED)
+        key(&names[order(round)]).hashed(&SEED).hash()
     });
-    time("find, hash known", |round| {
-        let index = order(round);
-        let (hash, key) = (hashes[index], key(&names[index]));
-        lock(hash)
-            .find(hash, &key)
-            .map_or(0, |found| found.body.len() as u64)
-    });
-    time("find, hash known, one name", |_| {
-        let (hash, key) = (hashes[1], key(&names[1]));
-        lock(hash)
-            .find(hash, &key)
-            .map_or(0, |found| found.body.len() as u64)
-    });
+    time("find, hash known", |round| find(&keys[order(round)]));
+    time("find, hash known, one name", |_| find(&keys[1]));
     time("find, not there", |round| {
-        let index = order(round);
-        let (hash, key) = (
-            hashes[index],
-            Key {
-                qtype: 2,
-                ..key(&names[index])
-            },
-        );
-        lock(hash)
-            .find(hash, &key)
-            .map_or(0, |found| found.body.len() as u64)
+        find(&keys[order(round)].with_qtype(2))
     });
 }
 

@@ -24,9 +24,9 @@ xdnsd_abi::counters! {
         CacheStale = "cache_stale",
         /// Not in the cache.
         CacheMisses = "cache_misses",
-        /// Put into the cache.
+        /// Stored in the cache.
         CacheInserts = "cache_inserts",
-        /// Put out of the cache for another.
+        /// Evicted from the cache to make room for another answer.
         CacheEvictions = "cache_evictions",
         /// Asked upstream.
         UpstreamQueries = "upstream_queries",
@@ -94,7 +94,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// All zero.
+    /// Where nothing has been counted yet.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -102,12 +102,12 @@ impl Counters {
         }
     }
 
-    /// Adds one.
+    /// Counts one more.
     pub fn count(&self, counter: Counter) {
         self.add(counter, 1);
     }
 
-    /// Adds `n`.
+    /// Counts `n` more.
     pub fn add(&self, counter: Counter, n: u64) {
         // One writer per set: a plain load and store is enough, and cheaper than a locked add.
         let value = &self.values[counter as usize];

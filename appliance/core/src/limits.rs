@@ -1,12 +1,12 @@
-//! Every capacity of the appliance. What is full says what happens in the doc of its table.
+//! Every capacity of the appliance. The doc of each table says what happens when it is full.
 //!
 //! A firmware builder sets what `capacity!` names in the environment of the build; Buildroot does it from its menu
 //! (`buildroot/package/xdnsd/Config.in`). The rest is changed here.
 
 /// The number in the environment variable `$name` when this was compiled, or `$default` if there is none.
 ///
-/// What is no number, or one that the asserts below do not allow, does not compile. Nor does a variable of this form
-/// that no line here names: the build script looks for its name in this file.
+/// A value that is not a number, or that the asserts below do not allow, does not compile. Nor does a variable of this
+/// form that no line here names: the build script looks for its name in this file.
 macro_rules! capacity {
     ($name:literal, $default:expr) => {
         match option_env!($name) {
@@ -99,7 +99,7 @@ pub const LINGERING: usize = 64;
 pub const STREAMS: usize = capacity!("XDNSD_LIMIT_STREAMS", 2);
 /// TCP connections of clients at once. Full: the one that has been idle for the longest time makes room.
 pub const TCP_CLIENTS: usize = capacity!("XDNSD_LIMIT_TCP_CLIENTS", 32);
-/// What is looked at of a query over TCP, in bytes. The rest of a longer one is read and forgotten.
+/// Bytes of a query over TCP that are looked at. The rest of a longer one is read and discarded.
 pub const TCP_QUERY_MAX: usize = 2048;
 
 /// Whether whoever builds this has chosen another size of the cache.

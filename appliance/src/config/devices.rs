@@ -332,7 +332,7 @@ fn disjoint<'n>(networks: impl Iterator<Item = &'n Network>) -> Vec<Network> {
 /// What no query from the wire comes from: the addresses of all devices, served or not, and the first and last of their
 /// networks. The first was a broadcast address once (RFC 1122 section 3.3.6), over IPv6 it is every router's (RFC 4291 section
 /// 2.6.1). A link-local address is ours on its own link only, so those of devices that are not served are others'.
-fn unfit_sources(devices: &Devices, served: &[&Device]) -> Vec<IpAddr> {
+fn martian_sources(devices: &Devices, served: &[&Device]) -> Vec<IpAddr> {
     let of = |device: &Device| {
         let is_served = served.iter().any(|served| served.index == device.index);
         let firsts = device.networks.iter().filter(is_wide).map(Network::first);
@@ -383,7 +383,7 @@ impl Config {
         let served = served.into_iter().filter_map(|name| devices.named(name));
         let served: Vec<&Device> = served.collect();
         plan.links = Links {
-            unfit_sources: unfit_sources(devices, &served),
+            martian_sources: martian_sources(devices, &served),
             on_link: disjoint(served.iter().flat_map(|device| &device.networks)),
             served: served.iter().map(|device| device.index).collect(),
         };

@@ -139,7 +139,7 @@ impl Keeper {
     /// Takes over what the machine's addresses are by now.
     pub fn set_addresses(&mut self, servers: Vec<UpstreamConfig>, links: Links) -> Arc<PolicySet> {
         // None of our own addresses is a client's.
-        let is_other = links.unfit_sources != self.input.links.unfit_sources;
+        let is_other = links.martian_sources != self.input.links.martian_sources;
         self.has_moved |= self.has_leases() && is_other;
         self.input.servers = servers;
         self.input.links = links;

@@ -28,7 +28,7 @@ use crate::text;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Links {
     /// Addresses that no query from the wire can come from: ascending.
-    pub unfit_sources: Vec<IpAddr>,
+    pub martian_sources: Vec<IpAddr>,
     /// The networks of the served devices: ascending, none within another.
     pub on_link: Vec<Network>,
     /// The indices of the served devices.
@@ -247,7 +247,7 @@ impl PolicySet {
     ) -> Result<Self, Problem> {
         let others = Others {
             policy: &self.view(),
-            own_addresses: &input.links.unfit_sources,
+            own_addresses: &input.links.martian_sources,
         };
         let local = local::compile(&input.local, &others, now_secs, notes, random_key)?.into();
         Ok(Self {
@@ -303,7 +303,7 @@ impl PolicySet {
             generation: self.generation,
             acl: Acl::view(&self.acl).expect(COMPILED),
             silent_ports: &self.silent_ports,
-            unfit_sources: &self.links.unfit_sources,
+            martian_sources: &self.links.martian_sources,
             on_link: OnLink::view(&self.links.on_link).by(&self.links.served),
             local: LocalData::view(&self.local).expect(COMPILED),
             special: self.special,

@@ -23,9 +23,9 @@ use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
-use xdnsd_core::answer::Head;
+use xdnsd_core::answer::{Answer, Head};
 use xdnsd_core::cache::snapshot::{
-    Header, HeaderError, Marker, RECORD_MAX, Records, encode_record, open,
+    Encoder, Header, HeaderError, Marker, RECORD_MAX, Records, open,
 };
 use xdnsd_core::dns::rcode;
 use xdnsd_core::limits;
@@ -369,6 +369,7 @@ impl Store {
         marker: Marker,
     ) -> io::Result<usize> {
         let now = clock::now();
+        let encoder = Encoder { marker, now };
         let (mut answers, mut filled, mut buffer) = (0, 0, vec![0; BUFFER]);
         let mut walk = Walk::new(cache);
         while walk.step() {
@@ -377,9 +378,8 @@ impl Store {
                 .filter(|(_, head, _)| self.is_useful(head, now))
             {
                 // A step fits; what does not encode is an answer that would not be read back either.
-                if let Ok(len) =
-                    encode_record(&mut buffer[filled..], marker, &key, &head, now, body)
-                {
+                let answer = Answer { head: &head, body };
+                if let Ok(len) = encoder.encode(&mut buffer[filled..], &key, &answer) {
                     filled += len;
                     answers += 1;
                 }

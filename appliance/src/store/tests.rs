@@ -130,7 +130,16 @@ fn an_age_that_is_known_is_taken_off_and_failures_and_the_long_stale_stay_out() 
             checking_disabled: false,
         };
         let mut buffer = [0; RECORD_MAX];
-        let len = encode_record(&mut buffer, Marker([7; 8]), &key, &head, saved_at, BODY)
+        let encoder = Encoder {
+            marker: Marker([7; 8]),
+            now: saved_at,
+        };
+        let answer = xdnsd_core::answer::Answer {
+            head: &head,
+            body: BODY,
+        };
+        let len = encoder
+            .encode(&mut buffer, &key, &answer)
             .expect("well-formed");
         records.extend_from_slice(&buffer[..len]);
     };

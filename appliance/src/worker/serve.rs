@@ -3,7 +3,7 @@
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::header::{Header, flag};
 use xdnsd_core::engine::{Client, Context, Outcome, Transport};
-use xdnsd_core::forward::via::{Origin, Via};
+use xdnsd_core::forward::via::{Origin, SourcePort, Via};
 use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
 
@@ -196,7 +196,7 @@ impl Worker<'_> {
                 engine.response(call, &origin, &buffer[start..start + len]);
             }
             Arrived::Unreachable { port, question, id } => {
-                engine.unreachable(&mut context.call(io), (port, question), id);
+                engine.unreachable(&mut context.call(io), SourcePort { port, question }, id);
             }
             Arrived::Nothing => {}
         }
@@ -212,7 +212,7 @@ impl Worker<'_> {
             }
             for Unsent { port, question } in unsent {
                 let Self { engine, io, .. } = self;
-                engine.unreachable(&mut context.call(io), (port, question), None);
+                engine.unreachable(&mut context.call(io), SourcePort { port, question }, None);
             }
         }
     }

@@ -43,7 +43,7 @@ impl Sources {
 /// is forged. The kernel drops most of it; AF_XDP stands before that.
 pub fn may_answer_frame(policy: &Policy<'_>, client: SocketAddr) -> bool {
     !policy.is_silent_port(client.port())
-        && policy.unfit_sources.binary_search(&client.ip()).is_err()
+        && policy.martian_sources.binary_search(&client.ip()).is_err()
 }
 
 #[cfg(test)]
@@ -56,11 +56,11 @@ mod tests {
         for (place, own) in ["192.0.2.1:53", "[2001:db8::1]:53"].iter().enumerate() {
             sources.put(place as u16, own.parse().expect("an address"));
         }
-        let unfit_sources = ["192.0.2.1", "192.0.2.255", "2001:db8::1"]
+        let martian_sources = ["192.0.2.1", "192.0.2.255", "2001:db8::1"]
             .map(|address| address.parse().expect("an address"));
         let policy = Policy {
             silent_ports: &[7],
-            unfit_sources: &unfit_sources,
+            martian_sources: &martian_sources,
             ..Policy::OPEN
         };
         for (client, by_kernel, by_frame) in [

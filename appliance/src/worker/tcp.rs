@@ -208,7 +208,7 @@ impl Tcp {
             return Accepted::Stranger;
         }
         let place = arrivals.place(device, policy.is_own(peer.ip().to_canonical()));
-        let holder = policy.on_link.share_of(peer.ip());
+        let holder = policy.on_link.fairness_unit(peer.ip());
         let Some(index) = self.free_slot(holder, now) else {
             return Accepted::One;
         };

@@ -8,7 +8,6 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::engine::{Settings, Tables};
-use xdnsd_core::forward::upstreams::Upstreams;
 
 struct Numbered(u32);
 
@@ -38,8 +37,7 @@ fn with_client<T>(mailbox: &Mailbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T)
     let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
     let counters = Counters::new();
     static CACHE: LazyLock<&SharedCache> = LazyLock::new(|| test_cache!(8192));
-    let upstreams = Upstreams::new();
-    let engine = Engine::new(&mut tables, *CACHE, &counters, upstreams, Settings::DEFAULT);
+    let engine = Engine::new(&mut tables, *CACHE, &counters, Settings::DEFAULT);
     let parts = Parts {
         listeners: Listeners {
             tcp: vec![(0, listener)],

@@ -114,6 +114,15 @@ impl Hash {
     }
 }
 
+/// The first 64 bits of the hash of `bytes`, taken as a name of one label.
+#[must_use]
+#[inline]
+pub fn of_bytes(bytes: &[u8], key: &HashKey) -> u64 {
+    let mut hash = NameHash::new(key);
+    hash.push(bytes);
+    hash.hash().first()
+}
+
 /// At most eight bytes as a number, the missing ones zero.
 fn word(bytes: &[u8]) -> u64 {
     if let Some(whole) = bytes.first_chunk() {

@@ -1,7 +1,25 @@
-//! What is known of an answer besides its records.
+//! An answer: what is known of it besides its records, and these.
 
 use crate::dns::edns::ede;
 use crate::time::Instant;
+
+/// An answer as it is kept and given: what is known of it, and its records.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// What is known of it.
+    pub head: &'a Head,
+    /// The message after the question: records with their original TTLs, without OPT, their compression pointers
+    /// counted from the message's first byte (header 12, then the question).
+    pub body: &'a [u8],
+}
+
+impl<'a> Answer<'a> {
+    /// An answer without records.
+    #[must_use]
+    pub const fn bare(head: &'a Head) -> Self {
+        Self { head, body: &[] }
+    }
+}
 
 /// What is known of an answer besides its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use crate::dns::Query;
 use crate::dns::header::flag;
-use xdnsd_abi::hash::NameHash;
+use xdnsd_abi::hash;
 
 /// The question that an answer belongs to. QCLASS is always IN.
 ///
@@ -12,7 +12,7 @@ use xdnsd_abi::hash::NameHash;
 pub struct Key<'a> {
     /// QNAME in wire form with its root byte, ASCII letters in lower case (RFC 4343), not compressed.
     pub name: &'a [u8],
-    /// QTYPE.
+    /// QTYPE, or [`ANY_TYPE`].
     pub qtype: u16,
     /// DO: the client wants DNSSEC records (RFC 3225).
     pub dnssec_ok: bool,
@@ -24,15 +24,13 @@ pub struct Key<'a> {
 pub const NAME_MASK: u64 = 0xffff;
 
 /// The QTYPE under which it is kept whether a name exists, whatever is asked for. RFC 6895 section 3.1 reserves it.
-pub const NO_NAME: u16 = 0;
+pub const ANY_TYPE: u16 = 0;
 
 /// The keyed hash of a name, from which those of all its keys are made. SipHash-1-3 (the first half of 128 bits) under a
 /// seed from the system's generator: names are chosen by attackers, who must not know which of them meet in one set.
 #[must_use]
 pub fn name_hash(name: &[u8], seed: &[u8; 16]) -> u64 {
-    let mut hash = NameHash::new(seed);
-    hash.push(name);
-    hash.hash().first()
+    hash::of_bytes(name, seed)
 }
 
 impl<'a> Key<'a> {
@@ -48,36 +46,26 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// The hash under this seed.
+    /// With its hash under this seed.
     #[must_use]
-    pub fn hash(&self, seed: &[u8; 16]) -> u64 {
-        self.hash_under(name_hash(self.name, seed))
+    pub fn hashed(self, seed: &[u8; 16]) -> HashedKey<'a> {
+        self.with_name_hash(name_hash(self.name, seed))
     }
 
-    /// The hash, where that of the name is known. [`NAME_MASK`] of it is the name's alone; the other bits differ by type
-    /// and flags, in a way that depends on the secret too.
+    /// With its hash, where that of the name is known. [`NAME_MASK`] of it is the name's alone; the other bits differ by
+    /// type and flags, in a way that depends on the secret too.
     #[must_use]
-    pub const fn hash_under(&self, name_hash: u64) -> u64 {
+    #[inline(always)]
+    pub const fn with_name_hash(self, name_hash: u64) -> HashedKey<'a> {
         let kind = (self.qtype as u64) << 8 | self.flags() as u64;
         let product = (name_hash ^ 0x9e37_79b9_7f4a_7c15) as u128
             * (kind.wrapping_mul(0xd6e8_feb8_6659_fd93) ^ 0xa076_1d64_78bd_642f) as u128;
         let mixed = product as u64 ^ (product >> 64) as u64;
-        mixed & !NAME_MASK | name_hash & NAME_MASK
-    }
-
-    /// The key under which it is kept whether the name exists.
-    #[must_use]
-    pub const fn of_name(&self) -> Self {
-        Self {
-            qtype: NO_NAME,
-            ..*self
+        HashedKey {
+            key: self,
+            name_hash,
+            hash: mixed & !NAME_MASK | name_hash & NAME_MASK,
         }
-    }
-
-    /// This key with all four values of its flags.
-    pub fn with_any_flags(self) -> impl Iterator<Item = Self> {
-        (0..=field::DNSSEC_OK | field::CHECKING_DISABLED)
-            .map(move |flags| Key::from_parts(self.name, self.qtype, flags))
     }
 
     /// DO and CD in one byte.
@@ -93,6 +81,69 @@ impl<'a> Key<'a> {
             qtype,
             dnssec_ok: flags & field::DNSSEC_OK != 0,
             checking_disabled: flags & field::CHECKING_DISABLED != 0,
+        }
+    }
+}
+
+/// A key with its hash: what a shard is asked for. The two cannot come from different keys.
+#[derive(Clone, Copy, Debug)]
+pub struct HashedKey<'a> {
+    key: Key<'a>,
+    name_hash: u64,
+    hash: u64,
+}
+
+impl<'a> HashedKey<'a> {
+    /// The key.
+    #[must_use]
+    #[inline(always)]
+    pub const fn key(&self) -> &Key<'a> {
+        &self.key
+    }
+
+    /// The hash of the whole key: where it is in the cache and among questions in flight.
+    #[must_use]
+    #[inline(always)]
+    pub const fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// The key of another type for the same name, with the same flags.
+    #[must_use]
+    #[inline(always)]
+    pub const fn with_qtype(&self, qtype: u16) -> Self {
+        Key { qtype, ..self.key }.with_name_hash(self.name_hash)
+    }
+
+    /// The key under which it is kept whether the name exists.
+    #[must_use]
+    #[inline(always)]
+    pub const fn any_type(&self) -> Self {
+        self.with_qtype(ANY_TYPE)
+    }
+
+    /// This key without flags.
+    #[must_use]
+    pub const fn without_flags(&self) -> Self {
+        self.with_flags(0)
+    }
+
+    /// This key with each of the four values that its flags can have.
+    pub fn with_any_flags(self) -> impl Iterator<Item = Self> {
+        (0..=field::DNSSEC_OK | field::CHECKING_DISABLED).map(move |flags| self.with_flags(flags))
+    }
+
+    const fn with_flags(&self, flags: u8) -> Self {
+        Key::from_parts(self.key.name, self.key.qtype, flags).with_name_hash(self.name_hash)
+    }
+
+    /// `key` where `hash` puts it, so that a test can crowd a set.
+    #[cfg(test)]
+    pub(crate) const fn placed(key: Key<'a>, hash: u64) -> Self {
+        Self {
+            key,
+            name_hash: hash,
+            hash,
         }
     }
 }

@@ -12,21 +12,23 @@
 //! behind any client's question of the same name, in whatever letter case.
 
 mod check;
+mod distinct;
 mod head;
 mod kept;
 mod key;
 mod owned;
-mod received;
 mod render;
+mod response;
 mod sanitize;
 
 pub use check::{body_is_well_formed, is_key_name};
-pub use head::Head;
+pub use head::{Answer, Head};
 pub use kept::Kept;
-pub use key::{Key, NAME_MASK, NO_NAME, name_hash};
+pub use key::{ANY_TYPE, HashedKey, Key, NAME_MASK, name_hash};
 pub(crate) use key::{bit, field};
-pub use received::Answer;
-pub use render::{Reply, Ttl, render, render_in_place};
+pub use render::{Rendered, Reply, Ttl};
+pub use response::Response;
 pub use sanitize::{
-    Asked, CHAIN_MAX, CHASE_BYTES, ChainStart, Led, ResponseError, TtlBounds, sanitize,
+    CHAIN_MAX, CHAIN_PREFIX_BYTES, ChainPrefix, Expected, Original, ResponseError, TtlBounds,
+    sanitize,
 };

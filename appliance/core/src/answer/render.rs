@@ -1,6 +1,6 @@
 //! From what the cache keeps to the message that one client gets.
 
-use super::Head;
+use super::{Answer, Head};
 use crate::dns::edns::OptReply;
 use crate::dns::header::{Header, flag};
 use crate::dns::record::Record;
@@ -44,92 +44,92 @@ pub struct Reply {
     pub rotate: u16,
 }
 
-/// Completes `message`, whose first `question_end` bytes end with the client's own question: appends `body`, OPT, and
-/// writes the header. Returns the length and whether TC had to be set.
+/// A message that was completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub fn render(
-    message: &mut [u8],
-    question_end: usize,
-    head: &Head,
-    body: &[u8],
-    reply: &Reply,
-) -> (usize, bool) {
-    let cut = Cut::of(body, question_end, head, reply, message.len());
-    let end = question_end + cut.len;
-    message[question_end..end].copy_from_slice(&body[..cut.len]);
-    finish(message, question_end, head, &cut, reply)
+pub struct Rendered {
+    /// Its length in bytes.
+    pub len: usize,
+    /// Whether records were left out, so that TC is set.
+    pub truncated: bool,
 }
 
-/// As [`render`], where the body stands behind the question already and ends at `body_end`.
-#[must_use]
-pub fn render_in_place(
-    message: &mut [u8],
-    question_end: usize,
-    head: &Head,
-    body_end: usize,
-    reply: &Reply,
-) -> (usize, bool) {
-    let body = &message[question_end..body_end];
-    let cut = Cut::of(body, question_end, head, reply, message.len());
-    finish(message, question_end, head, &cut, reply)
+impl Reply {
+    /// Completes `message`, whose first `question_end` bytes end with the client's own question: appends the answer's
+    /// records, OPT, and writes the header.
+    pub fn render(&self, message: &mut [u8], question_end: usize, answer: &Answer<'_>) -> Rendered {
+        let cut = self.cut(question_end, answer, message.len());
+        let end = question_end + cut.len;
+        message[question_end..end].copy_from_slice(&answer.body[..cut.len]);
+        self.finish(message, question_end, answer.head, &cut)
+    }
+
+    /// As [`render`](Self::render), where the records stand behind the question already and end at `body_end`.
+    pub fn render_in_place(
+        &self,
+        message: &mut [u8],
+        question_end: usize,
+        head: &Head,
+        body_end: usize,
+    ) -> Rendered {
+        let body = &message[question_end..body_end];
+        let cut = self.cut(question_end, &Answer { head, body }, message.len());
+        self.finish(message, question_end, head, &cut)
+    }
+
+    /// What of the answer fits, where the buffer has `room` bytes.
+    fn cut(&self, question_end: usize, answer: &Answer<'_>, room: usize) -> Cut {
+        let opt_len = self.opt.map_or(0, |opt| opt.len());
+        let limit = self.limit.min(room).saturating_sub(opt_len);
+        let room = limit.saturating_sub(question_end);
+        let counts = [answer.head.answers, answer.head.authorities];
+        if answer.body.len() > room {
+            return fit(answer.body, question_end, counts, room);
+        }
+        Cut {
+            counts,
+            len: answer.body.len(),
+            truncated: false,
+        }
+    }
+
+    /// Writes what does not come from the cache: TTLs, the order of addresses, OPT, the header.
+    fn finish(&self, message: &mut [u8], question_end: usize, head: &Head, cut: &Cut) -> Rendered {
+        let counts = cut.counts;
+        let mut end = question_end + cut.len;
+        let addresses = write_ttls(message, question_end, counts, self.ttl);
+        if self.rotate != 0 {
+            rotate(message, &addresses, self.rotate);
+        }
+        if let Some(behind) = self.opt.and_then(|opt| opt.emit(message, end)) {
+            end = behind;
+        }
+        let opt_count = u16::from(self.opt.is_some());
+        let header = Header {
+            id: self.id,
+            flags: flag::QR
+                | flag::RA
+                | self.flags
+                | u16::from(head.rcode)
+                | if head.authoritative { flag::AA } else { 0 }
+                | if cut.truncated { flag::TC } else { 0 },
+            counts: [1, counts[0], counts[1], opt_count],
+        };
+        header
+            .emit(message)
+            .expect("the question stands behind the header");
+        Rendered {
+            len: end,
+            truncated: cut.truncated,
+        }
+    }
 }
 
-/// What of a body a client gets.
+/// What of an answer's records a client gets.
 struct Cut {
     counts: [u16; 2],
     len: usize,
     truncated: bool,
-}
-
-impl Cut {
-    fn of(body: &[u8], question_end: usize, head: &Head, reply: &Reply, room: usize) -> Self {
-        let opt_len = reply.opt.map_or(0, |opt| opt.len());
-        let limit = reply.limit.min(room).saturating_sub(opt_len);
-        let room = limit.saturating_sub(question_end);
-        let counts = [head.answers, head.authorities];
-        if body.len() > room {
-            return fit(body, question_end, counts, room);
-        }
-        Self {
-            counts,
-            len: body.len(),
-            truncated: false,
-        }
-    }
-}
-
-/// Writes what does not come from the cache: TTLs, the order of addresses, OPT, the header.
-fn finish(
-    message: &mut [u8],
-    question_end: usize,
-    head: &Head,
-    cut: &Cut,
-    reply: &Reply,
-) -> (usize, bool) {
-    let counts = cut.counts;
-    let mut end = question_end + cut.len;
-    let addresses = write_ttls(message, question_end, counts, reply.ttl);
-    if reply.rotate != 0 {
-        rotate(message, &addresses, reply.rotate);
-    }
-    if let Some(behind) = reply.opt.and_then(|opt| opt.emit(message, end)) {
-        end = behind;
-    }
-    let opt_count = u16::from(reply.opt.is_some());
-    let header = Header {
-        id: reply.id,
-        flags: flag::QR
-            | flag::RA
-            | reply.flags
-            | u16::from(head.rcode)
-            | if head.authoritative { flag::AA } else { 0 }
-            | if cut.truncated { flag::TC } else { 0 },
-        counts: [1, counts[0], counts[1], opt_count],
-    };
-    header
-        .emit(message)
-        .expect("the question stands behind the header");
-    (end, cut.truncated)
 }
 
 /// The records that fit into `room` bytes, cut between RRsets only (RFC 2181 section 9).
@@ -182,7 +182,9 @@ fn same_owner(body: &[u8], question_end: usize, first: &Record, next: &Record) -
     };
     match (pointer(first), pointer(next)) {
         (Some(one), Some(other)) => one == other,
+        // A pointer counts from the message's first byte, a place in the body from the question's end.
         (None, Some(other)) => other == question_end + first.owner,
+        // The writer remembers a bounded number of names: behind those, both are written out.
         (None, None) => body[first.owner..first.ttl_at - 4] == body[next.owner..next.ttl_at - 4],
         (Some(_), None) => false,
     }

@@ -4,24 +4,23 @@
 //! part behind the question is what the cache keeps ("body").
 
 use super::Head;
+use super::distinct::{COMPARISONS_MAX, Distinct};
 use super::owned::Owned;
-use super::received::Answer;
+use super::response::Response;
 use crate::dns::build::{WriteError, Writer};
 use crate::dns::edns::{Edns, ede};
 use crate::dns::header::{HEADER_LEN, Header, flag};
 use crate::dns::name::{self, Name};
-use crate::dns::record::{self, Layout, Record, Records};
-use crate::dns::{class, rcode, read_u16, read_u32, rtype};
-use crate::limits::NAME_MAX;
+use crate::dns::record::{self, Record, Records};
+use crate::dns::{QUESTION_FIXED_LEN, class, rcode, read_u16, read_u32, rtype};
+use crate::limits::{NAME_MAX, TCP_MESSAGE_MAX};
 use crate::time::Instant;
 use heapless::Vec;
 
-/// Bytes of the aliases that a chase has passed. A longer chain is not followed further.
-pub const CHASE_BYTES: usize = 384;
+/// Bytes of the aliases that an answer begins with. A longer chain is not followed further.
+pub const CHAIN_PREFIX_BYTES: usize = 384;
 /// CNAME and DNAME steps that one answer may take. Longer chains are refused.
 pub const CHAIN_MAX: usize = 16;
-/// Records of one RRset that are compared with each other. What comes behind them is kept as it is.
-const REPEATS_MAX: usize = 128;
 /// TTLs with the high bit set count as 0 (RFC 2181 section 8).
 const TTL_SIGN: u32 = 0x8000_0000;
 
@@ -65,41 +64,41 @@ pub enum ResponseError {
     Malformed,
 }
 
-/// What was asked.
+/// The question that a response has to answer, and how what it says is kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// QNAME in lower case.
+pub struct Expected<'a> {
+    /// QNAME as it was sent, in lower case.
     pub name: &'a Name,
-    /// QTYPE.
+    /// QTYPE as it was sent.
     pub qtype: u16,
-    /// DO was set.
+    /// Whether DO was set.
     pub dnssec_ok: bool,
-    /// For the TTLs of what is kept.
+    /// Bounds for the TTLs of what is kept.
     pub bounds: &'a TtlBounds,
-    /// The question that led here by aliases, and these. `None`: it is the question itself.
-    pub led: Option<Led<'a>>,
+    /// The client's question, where aliases led from it to this one. `None`: it is the same.
+    pub original: Option<Original<'a>>,
 }
 
-/// What stands in front of an answer to the target of aliases.
+/// A question whose answer begins with aliases that other responses gave.
 #[derive(Clone, Copy, Debug)]
-pub struct Led<'a> {
-    /// QNAME of the question that is answered, in lower case.
+pub struct Original<'a> {
+    /// Its QNAME in lower case.
     pub qname: &'a Name,
     /// The aliases.
-    pub chain: &'a ChainStart,
+    pub prefix: &'a ChainPrefix,
 }
 
-/// The beginning of an answer: aliases, as they stand behind the question.
+/// The aliases that an answer begins with, as they stand behind the question.
 #[derive(Clone, Debug)]
-pub struct ChainStart {
-    /// Records.
+pub struct ChainPrefix {
+    /// How many records they are.
     pub answers: u16,
     /// The shortest of their TTLs, in seconds.
     pub ttl_secs: u32,
-    /// Whether all of it came with AD from a trusted server.
+    /// Whether all of them came with AD from a trusted server.
     pub authentic_data: bool,
     /// The records.
-    pub body: Vec<u8, CHASE_BYTES>,
+    pub body: Vec<u8, CHAIN_PREFIX_BYTES>,
 }
 
 /// Checks `response` against the question and writes what is kept of it into `scratch`.
@@ -108,11 +107,14 @@ pub struct ChainStart {
 /// Why it is not taken.
 pub fn sanitize<'t>(
     response: &[u8],
-    asked: &Asked<'_>,
+    expected: &Expected<'_>,
     now: Instant,
     scratch: &'t mut [u8],
-) -> Result<Answer<'t>, ResponseError> {
-    let (header, question_end) = check_question(response, asked)?;
+) -> Result<Response<'t>, ResponseError> {
+    if response.len() > TCP_MESSAGE_MAX {
+        return Err(ResponseError::Malformed);
+    }
+    let (header, question_end) = check_question(response, expected)?;
     let truncated = header.has(flag::TC);
     let sections = match Sections::locate(response, &header, question_end) {
         Some(sections) => sections,
@@ -120,7 +122,7 @@ pub fn sanitize<'t>(
         None if truncated => Sections::empty(question_end),
         None => return Err(ResponseError::Malformed),
     };
-    let mut sanitizer = Sanitizer::begin(response, asked, sections, &mut *scratch)?;
+    let mut sanitizer = Sanitizer::begin(response, expected, sections, &mut *scratch)?;
     let chain = sanitizer.answers()?;
     let rcode = whole_rcode(&header, sections.edns.as_ref(), &chain);
     let useful = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN);
@@ -128,13 +130,14 @@ pub fn sanitize<'t>(
     sanitizer.authorities(&chain, negative)?;
     let keepable = !truncated && useful;
     let is_open = keepable && rcode == rcode::NOERROR && !chain.answered && !sanitizer.has_soa;
-    let is_alias = chain.target != *asked.name;
+    let is_alias = chain.target != *expected.name;
     let is_referral = is_open && !is_alias && !header.has(flag::AA) && sanitizer.has_referral();
     // A chain is authentic where each part of it is.
-    let led_authentic = asked.led.is_none_or(|led| led.chain.authentic_data);
+    let original = expected.original;
+    let prefix_is_authentic = original.is_none_or(|original| original.prefix.authentic_data);
     let head = Head {
         rcode,
-        authentic_data: header.has(flag::AD) && led_authentic,
+        authentic_data: header.has(flag::AD) && prefix_is_authentic,
         answers: sanitizer.kept[0],
         authorities: sanitizer.kept[1],
         ttl_secs: if keepable {
@@ -146,7 +149,7 @@ pub fn sanitize<'t>(
         ede: sections.edns.and_then(|edns| edns.ede).unwrap_or(ede::NONE),
         ..Head::EMPTY
     };
-    Ok(Answer {
+    Ok(Response {
         head,
         body: sanitizer.body_at..sanitizer.writer.position(),
         scratch,
@@ -172,28 +175,31 @@ fn whole_rcode(header: &Header, edns: Option<&Edns>, chain: &Chain) -> u8 {
     }
 }
 
-/// The response's header and the offset behind its question, if it is a response to what was asked.
-fn check_question(response: &[u8], asked: &Asked<'_>) -> Result<(Header, usize), ResponseError> {
+/// The response's header and the offset behind its question, if it is a response to what was expected.
+fn check_question(
+    response: &[u8],
+    expected: &Expected<'_>,
+) -> Result<(Header, usize), ResponseError> {
     let header = Header::parse(response).ok_or(ResponseError::Foreign)?;
     if !header.has(flag::QR) || header.opcode() != 0 {
         return Err(ResponseError::Foreign);
     }
-    let asked_name = asked.name.as_wire();
+    let sent_name = expected.name.as_wire();
     // Some servers answer without the question where they have nothing to say (RFC 6891 section 7 tells of FORMERR).
     let says_nothing = !matches!(header.rcode(), rcode::NOERROR | rcode::NXDOMAIN);
     if header.counts[..3] == [0; 3] && says_nothing {
         return Ok((header, HEADER_LEN));
     }
-    let name_end = HEADER_LEN + asked_name.len();
+    let name_end = HEADER_LEN + sent_name.len();
     let same_name = response
         .get(HEADER_LEN..name_end)
-        .is_some_and(|name| name.eq_ignore_ascii_case(asked_name));
+        .is_some_and(|name| name.eq_ignore_ascii_case(sent_name));
     let same = header.counts[0] == 1
         && same_name
-        && read_u16(response, name_end) == Some(asked.qtype)
+        && read_u16(response, name_end) == Some(expected.qtype)
         && read_u16(response, name_end + 2) == Some(class::IN);
     if same {
-        Ok((header, name_end + 4))
+        Ok((header, name_end + QUESTION_FIXED_LEN))
     } else {
         Err(ResponseError::Foreign)
     }
@@ -310,7 +316,7 @@ enum Step {
 /// A response while it is sanitized.
 struct Sanitizer<'a> {
     response: &'a [u8],
-    asked: &'a Asked<'a>,
+    expected: &'a Expected<'a>,
     sections: Sections,
     writer: Writer<'a>,
     body_at: usize,
@@ -319,36 +325,41 @@ struct Sanitizer<'a> {
     min_ttl_secs: u32,
     /// Whether the SOA of a negative answer was kept.
     has_soa: bool,
+    /// Records that may still be compared with each other.
+    comparisons_left: u32,
 }
 
 impl<'a> Sanitizer<'a> {
     fn begin(
         response: &'a [u8],
-        asked: &'a Asked<'a>,
+        expected: &'a Expected<'a>,
         sections: Sections,
         scratch: &'a mut [u8],
     ) -> Result<Self, ResponseError> {
         let mut writer = Writer::new(scratch);
-        let qname = asked.led.map_or(asked.name, |led| led.qname);
+        let qname = expected
+            .original
+            .map_or(expected.name, |original| original.qname);
         writer
-            .question(qname.as_wire(), asked.qtype, class::IN)
+            .question(qname.as_wire(), expected.qtype, class::IN)
             .map_err(|_| ResponseError::Malformed)?;
         // The question was written label by label; as a target it is known as a whole.
         let body_at = writer.position();
-        let chain = asked.led.map(|led| led.chain);
+        let prefix = expected.original.map(|original| original.prefix);
         // It was cut out from behind the same question, so its pointers hold.
-        chain
-            .map_or(Ok(()), |chain| writer.put(&chain.body))
+        prefix
+            .map_or(Ok(()), |prefix| writer.put(&prefix.body))
             .map_err(|_| ResponseError::Malformed)?;
         Ok(Self {
             response,
-            asked,
+            expected,
             sections,
             writer,
             body_at,
-            kept: [chain.map_or(0, |chain| chain.answers), 0],
-            min_ttl_secs: chain.map_or(u32::MAX, |chain| chain.ttl_secs),
+            kept: [prefix.map_or(0, |prefix| prefix.answers), 0],
+            min_ttl_secs: prefix.map_or(u32::MAX, |prefix| prefix.ttl_secs),
             has_soa: false,
+            comparisons_left: COMPARISONS_MAX,
         })
     }
 
@@ -373,15 +384,15 @@ impl<'a> Sanitizer<'a> {
     /// Keeps the chain from QNAME on, and what stands at its end.
     fn answers(&mut self) -> Result<Chain, ResponseError> {
         let mut chain = Chain {
-            target: *self.asked.name,
+            target: *self.expected.name,
             answered: false,
             is_too_long: false,
         };
         // The target in the letter case in which it was written.
         let mut written = chain.target;
-        let wants_alias = self.asked.qtype == rtype::CNAME;
+        let wants_alias = self.expected.qtype == rtype::CNAME;
         for _ in 0..CHAIN_MAX {
-            if !wants_alias && self.keep_rrset(&chain.target, self.asked.qtype)? {
+            if !wants_alias && self.keep_rrset(&chain.target, self.expected.qtype)? {
                 chain.answered = true;
                 return Ok(chain);
             }
@@ -426,7 +437,7 @@ impl<'a> Sanitizer<'a> {
                 Ok(Step::To(cname))
             }
             None => {
-                let ttl_secs = self.asked.bounds.clamp(meant_ttl_secs(&dname));
+                let ttl_secs = self.expected.bounds.clamp(meant_ttl_secs(&dname));
                 self.writer
                     .record(owner.as_wire(), rtype::CNAME, ttl_secs, made.as_wire())
                     .map_err(|_| ResponseError::Malformed)?;
@@ -438,7 +449,7 @@ impl<'a> Sanitizer<'a> {
 
     /// The target of the CNAME at `owner`.
     fn cname_at(&self, owner: &Name) -> Result<Option<Name>, ResponseError> {
-        let set = Owned::by(owner, self.response, self.asked.name);
+        let set = Owned::by(owner, self.response, self.expected.name);
         let is_cname = |record: &Record| set.has(record, rtype::CNAME);
         let cname = self.answer_records().find(is_cname);
         cname.map(|cname| self.target_of(&cname)).transpose()
@@ -462,7 +473,8 @@ impl<'a> Sanitizer<'a> {
     ) -> Result<Option<(Record, Name, Option<Name>)>, ResponseError> {
         let mut first = None;
         let is_dname = |record: &Record| record.rtype == rtype::DNAME && record.class == class::IN;
-        for dname in self.answer_records().filter(is_dname) {
+        // Bound: an honest answer has no more of them than its chain has steps, and reading names is dear.
+        for dname in self.answer_records().filter(is_dname).take(CHAIN_MAX) {
             let parent = record::owner(self.response, &dname);
             let parent = parent.map_err(|_| ResponseError::Malformed)?.to_lower();
             if parent == *owner || !name::is_within(owner.as_wire(), parent.as_wire()) {
@@ -485,22 +497,22 @@ impl<'a> Sanitizer<'a> {
     /// twice (section 5). Returns whether there was one.
     fn keep_rrset(&mut self, owner: &Name, wanted: u16) -> Result<bool, ResponseError> {
         let response = self.response;
-        let set = Owned::by(owner, response, self.asked.name);
+        let set = Owned::by(owner, response, self.expected.name);
         let of_set = |record: &Record| set.has(record, wanted);
         let ttls = self.answer_records().filter(of_set);
         let Some(ttl_secs) = ttls.map(|record| meant_ttl_secs(&record)).min() else {
             return Ok(false);
         };
-        for (number, record) in self.answer_records().filter(of_set).enumerate() {
-            let mut before = self.answer_records().filter(of_set).take(number);
-            if number < REPEATS_MAX && before.any(|it| same_rdata(response, &it, &record)) {
+        let mut distinct = Distinct::of(response);
+        for record in self.answer_records().filter(of_set) {
+            if !distinct.is_new(&record, &mut self.comparisons_left) {
                 continue;
             }
             let own_secs = meant_ttl_secs(&record);
             let is_signature = wanted == rtype::RRSIG;
             self.keep(&record, 0, if is_signature { own_secs } else { ttl_secs })?;
         }
-        if self.asked.dnssec_ok && wanted != rtype::RRSIG {
+        if self.expected.dnssec_ok && wanted != rtype::RRSIG {
             for record in self.answer_records() {
                 if set.has(&record, rtype::RRSIG) && self.covers(&record, wanted) {
                     self.keep(&record, 0, ttl_secs.min(meant_ttl_secs(&record)))?;
@@ -526,10 +538,10 @@ impl<'a> Sanitizer<'a> {
             let soa = record.rtype == rtype::SOA
                 || record.rtype == rtype::RRSIG && self.covers(&record, rtype::SOA);
             let wanted = soa && negative && self.is_zone_of(&record, &chain.target)
-                || proof && self.asked.dnssec_ok;
+                || proof && self.expected.dnssec_ok;
             if record.class != class::IN
                 || !wanted
-                || record.rtype == rtype::RRSIG && !self.asked.dnssec_ok
+                || record.rtype == rtype::RRSIG && !self.expected.dnssec_ok
             {
                 continue;
             }
@@ -550,7 +562,7 @@ impl<'a> Sanitizer<'a> {
         let servers = |record: &Record| record.rtype == rtype::NS && record.class == class::IN;
         self.authority_records()
             .filter(servers)
-            .any(|record| self.is_zone_of(&record, self.asked.name))
+            .any(|record| self.is_zone_of(&record, self.expected.name))
     }
 
     fn is_zone_of(&self, record: &Record, target: &Name) -> bool {
@@ -564,9 +576,9 @@ impl<'a> Sanitizer<'a> {
         section: usize,
         ttl_secs: u32,
     ) -> Result<(), ResponseError> {
-        let mut ttl_secs = self.asked.bounds.clamp(ttl_secs);
+        let mut ttl_secs = self.expected.bounds.clamp(ttl_secs);
         if section == 1 && record.rtype == rtype::SOA {
-            ttl_secs = ttl_secs.min(self.asked.bounds.negative_max_secs);
+            ttl_secs = ttl_secs.min(self.expected.bounds.negative_max_secs);
         }
         match self.writer.copy_record(self.response, record, ttl_secs) {
             Ok(()) => {}
@@ -602,24 +614,4 @@ fn substitute(name: &Name, parent: &Name, target: &Name) -> Option<Name> {
     made.extend_from_slice(prefix).ok()?;
     made.extend_from_slice(target).ok()?;
     Name::from_wire(&made)
-}
-
-/// Whether two records of one type say the same. RFC 2181 section 5 forbids that in an RRset.
-fn same_rdata(response: &[u8], one: &Record, other: &Record) -> bool {
-    if response[one.rdata()] == response[other.rdata()] {
-        return true;
-    }
-    // The second name of two that are alike is written as a pointer to the first.
-    let layout = Layout::of(one.rtype, &response[one.rdata()]);
-    if !layout.ends_with_one_name() {
-        return false;
-    }
-    let head = |record: &Record| response[record.rdata()].get(..layout.names_at());
-    let name = |record: &Record| Name::parse(response, record.rdata_at + layout.names_at()).ok();
-    match (name(one), name(other)) {
-        (Some((one_name, _)), Some((other_name, _))) => {
-            head(one) == head(other) && one_name.to_lower() == other_name.to_lower()
-        }
-        _ => false,
-    }
 }

@@ -1,7 +1,7 @@
 //! The cache of answers: fixed capacity, in statics, without allocation.
 //!
-//! A shard is what one lock guards. It is a set-associative table, so a hostile name can crowd out seven others and no
-//! more, and the hash is keyed, so nobody outside knows which. Time and randomness come from the caller.
+//! A shard is what one lock guards. It is a set-associative table: names that meet in one set evict each other and no
+//! others, and the hash is keyed, so nobody outside knows which do. Time and randomness come from the caller.
 //!
 //! ```text
 //!  hash  63            32 31        16 15        4 3     0
@@ -15,4 +15,3 @@ mod table;
 mod tests;
 
 pub use shard::{Inserted, Shard, shard_of};
-pub use table::Found;

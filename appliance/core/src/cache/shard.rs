@@ -1,7 +1,7 @@
 //! One shard: a table of small slots and a table of large ones.
 
-use super::table::{Found, Place, Table};
-use crate::answer::{Head, Key, NAME_MASK};
+use super::table::Table;
+use crate::answer::{Answer, HashedKey, Head, Key, NAME_MASK};
 use crate::limits::{
     CACHE_ENTRIES, CACHE_LARGE_BYTES, CACHE_LARGE_SETS, CACHE_SHARDS, CACHE_SMALL_BYTES,
     CACHE_SMALL_SETS, CACHE_WAYS, NAME_MAX,
@@ -17,7 +17,7 @@ pub enum Inserted {
     Added,
     /// In place of the key's earlier answer.
     Replaced,
-    /// Another key's answer was put out for it.
+    /// In place of another key's answer, which was evicted.
     Evicted,
     /// Not stored, nothing changed: longer than a large slot, or the limit is 0.
     TooLarge,
@@ -68,37 +68,38 @@ impl Shard {
 
     /// The key's answer, fresh or expired: the caller decides by its [`Head`]. Notes that it was asked for.
     ///
-    /// `hash` is the key's, and has led to this shard.
-    pub fn find(&mut self, hash: u64, key: &Key) -> Option<Found<'_>> {
-        if let Some(place) = self.small.find(hash, key) {
-            self.small.reference(place);
-            return Some(self.small.get(place));
+    /// The key belongs to this shard, see [`shard_of`].
+    pub fn find(&mut self, key: &HashedKey<'_>) -> Option<Answer<'_>> {
+        if let Some(id) = self.small.find(key) {
+            self.small.reference(id);
+            return Some(self.small.get(id));
         }
-        let place = self.large.find(hash, key)?;
-        self.large.reference(place);
-        Some(self.large.get(place))
+        let id = self.large.find(key)?;
+        self.large.reference(id);
+        Some(self.large.get(id))
     }
 
     /// What is known of the key's answer. Does not note that it was asked for.
     #[must_use]
-    pub fn head(&self, hash: u64, key: &Key) -> Option<Head> {
-        if let Some(place) = self.small.find(hash, key) {
-            return Some(self.small.get(place).head);
+    pub fn head(&self, key: &HashedKey<'_>) -> Option<&Head> {
+        if let Some(id) = self.small.find(key) {
+            return Some(self.small.get(id).head);
         }
-        let place = self.large.find(hash, key)?;
-        Some(self.large.get(place).head)
+        let id = self.large.find(key)?;
+        Some(self.large.get(id).head)
     }
 
     /// Stores an answer in place of the key's earlier one. `head.stored` is the present moment: entries that have
     /// expired by then and that nobody asks for are the first to go.
-    pub fn insert(&mut self, hash: u64, key: &Key, head: &Head, body: &[u8]) -> Inserted {
-        let bytes = key.name.len() + body.len();
-        if key.name.len() > NAME_MAX || !(self.small.fits(bytes) || self.large.fits(bytes)) {
+    pub fn insert(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>) -> Inserted {
+        let name_len = key.key().name.len();
+        let bytes = name_len + answer.body.len();
+        if name_len > NAME_MAX || !(self.small.fits(bytes) || self.large.fits(bytes)) {
             return Inserted::TooLarge;
         }
-        let earlier = self.take(hash, key);
+        let earlier = self.take(key);
         let referenced = earlier.unwrap_or(false);
-        let evicted = self.place(hash, key, head, body, referenced);
+        let evicted = self.put(key, answer, referenced);
         match (evicted, earlier) {
             (true, _) => Inserted::Evicted,
             (false, Some(_)) => Inserted::Replaced,
@@ -106,50 +107,48 @@ impl Shard {
         }
     }
 
-    /// Puts the answer into a free slot or a victim's; says whether it was a victim's. It fits one of the tables.
-    fn place(&mut self, hash: u64, key: &Key, head: &Head, body: &[u8], referenced: bool) -> bool {
-        let bytes = key.name.len() + body.len();
-        let small = self.small.fits(bytes);
-        if let Some(place) = small.then(|| self.small.free(hash)).flatten() {
-            self.small.put(place, hash, key, head, body, referenced);
+    /// Puts the answer, which fits one of the tables, into a free slot or a victim's. Whether it was a victim's.
+    fn put(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>, referenced: bool) -> bool {
+        let is_small = self.small.fits(key.key().name.len() + answer.body.len());
+        if let Some(id) = is_small.then(|| self.small.free(key.hash())).flatten() {
+            self.small.put(id, key, answer, referenced);
             return false;
         }
-        if let Some(place) = self.large.free(hash) {
-            self.large.put(place, hash, key, head, body, referenced);
+        if let Some(id) = self.large.free(key.hash()) {
+            self.large.put(id, key, answer, referenced);
             return false;
         }
-        if small {
-            let place = self.small.victim(hash, head.stored);
-            self.small.put(place, hash, key, head, body, referenced);
+        let now = answer.head.stored;
+        if is_small {
+            let id = self.small.victim(key.hash(), now);
+            self.small.put(id, key, answer, referenced);
         } else {
-            let place = self.large.victim(hash, head.stored);
-            self.large.put(place, hash, key, head, body, referenced);
+            let id = self.large.victim(key.hash(), now);
+            self.large.put(id, key, answer, referenced);
         }
         true
     }
 
     /// Changes what is known of the key's answer, if there is one.
-    pub fn amend(&mut self, hash: u64, key: &Key, change: impl FnOnce(&mut Head)) {
-        if let Some(place) = self.small.find(hash, key) {
-            change(self.small.head_mut(place));
-        } else if let Some(place) = self.large.find(hash, key) {
-            change(self.large.head_mut(place));
+    pub fn amend(&mut self, key: &HashedKey<'_>, change: impl FnOnce(&mut Head)) {
+        if let Some(id) = self.small.find(key) {
+            change(self.small.head_mut(id));
+        } else if let Some(id) = self.large.find(key) {
+            change(self.large.head_mut(id));
         }
     }
 
     /// Removes the key's answer, if there is one.
-    pub fn remove(&mut self, hash: u64, key: &Key) -> bool {
-        self.take(hash, key).is_some()
+    pub fn remove(&mut self, key: &HashedKey<'_>) -> bool {
+        self.take(key).is_some()
     }
 
     /// Removes the key's answer and says whether it had been asked for.
-    fn take(&mut self, hash: u64, key: &Key) -> Option<bool> {
-        if let Some(place) = self.small.find(hash, key) {
-            return Some(self.small.take(place));
+    fn take(&mut self, key: &HashedKey<'_>) -> Option<bool> {
+        if let Some(id) = self.small.find(key) {
+            return Some(self.small.take(id));
         }
-        self.large
-            .find(hash, key)
-            .map(|place: Place| self.large.take(place))
+        self.large.find(key).map(|id| self.large.take(id))
     }
 
     /// Removes everything; says how many answers that were.
@@ -172,10 +171,10 @@ impl Shard {
         self.len() == 0
     }
 
-    /// What is in the slot at `index` (below [`SLOTS`](Self::SLOTS)): key, head and body; `None` for a free slot.
+    /// What is in the slot at `index` (below [`SLOTS`](Self::SLOTS)); `None` for a free slot.
     /// For dump and snapshot, which take a few slots at a time and let the lock go in between.
     #[must_use]
-    pub fn slot(&self, index: usize) -> Option<(Key<'_>, Head, &[u8])> {
+    pub fn slot(&self, index: usize) -> Option<(Key<'_>, Answer<'_>)> {
         match index.checked_sub(Small::SLOTS) {
             None => self.small.slot(index),
             Some(index) => self.large.slot(index),

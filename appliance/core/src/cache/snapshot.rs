@@ -17,7 +17,7 @@
 use crc::{CRC_32_ISO_HDLC, Crc};
 use serde::{Deserialize, Serialize};
 
-use crate::answer::{Head, Key, bit, body_is_well_formed, is_key_name};
+use crate::answer::{Answer, Head, Key, bit, body_is_well_formed, is_key_name};
 use crate::limits::CACHE_LARGE_BYTES;
 use crate::time::Instant;
 
@@ -218,7 +218,8 @@ struct Stored<'a> {
 }
 
 impl<'a> Stored<'a> {
-    fn new(key: &Key<'a>, head: &Head, now: Instant, body: &'a [u8]) -> Self {
+    fn new(key: &Key<'a>, answer: &Answer<'a>, now: Instant) -> Self {
+        let head = answer.head;
         let flags = key.flags()
             | bit(head.authentic_data, flag::AUTHENTIC_DATA)
             | bit(head.authoritative, flag::AUTHORITATIVE)
@@ -234,7 +235,7 @@ impl<'a> Stored<'a> {
             ede: head.ede,
             ttl_secs: head.ttl_secs,
             age_secs: now.secs_since(head.stored),
-            body,
+            body: answer.body,
         }
     }
 
@@ -282,31 +283,40 @@ pub enum EncodeError {
     Malformed,
 }
 
-/// Writes one record to the beginning of `buffer`, and returns its length. `now` is the moment in the file's header.
-///
-/// # Errors
-/// [`EncodeError`]; then `buffer` holds nothing of use.
-pub fn encode_record(
-    buffer: &mut [u8],
-    marker: Marker,
-    key: &Key,
-    head: &Head,
-    now: Instant,
-    body: &[u8],
-) -> Result<usize, EncodeError> {
-    let stored = Stored::new(key, head, now, body);
-    if !stored.is_well_formed() {
-        return Err(EncodeError::Malformed);
+/// Writes the records of one file.
+#[derive(Clone, Copy, Debug)]
+pub struct Encoder {
+    /// The file's marker.
+    pub marker: Marker,
+    /// The moment in the file's header, by the clock of the answers.
+    pub now: Instant,
+}
+
+impl Encoder {
+    /// Writes one record to the beginning of `buffer`, and returns its length.
+    ///
+    /// # Errors
+    /// [`EncodeError`]; then `buffer` holds nothing of use.
+    pub fn encode(
+        &self,
+        buffer: &mut [u8],
+        key: &Key<'_>,
+        answer: &Answer<'_>,
+    ) -> Result<usize, EncodeError> {
+        let stored = Stored::new(key, answer, self.now);
+        if !stored.is_well_formed() {
+            return Err(EncodeError::Malformed);
+        }
+        let (header, payload) = buffer
+            .split_first_chunk_mut::<{ frame::PAYLOAD }>()
+            .ok_or(EncodeError::BufferTooShort)?;
+        let length = postcard::to_slice_crc32(&stored, payload, CRC32.digest())
+            .map_err(|_| EncodeError::BufferTooShort)?
+            .len();
+        header[frame::MARKER].copy_from_slice(&self.marker.0);
+        header[frame::LENGTH].copy_from_slice(&(length as u16).to_le_bytes());
+        Ok(frame::PAYLOAD + length)
     }
-    let (header, payload) = buffer
-        .split_first_chunk_mut::<{ frame::PAYLOAD }>()
-        .ok_or(EncodeError::BufferTooShort)?;
-    let length = postcard::to_slice_crc32(&stored, payload, CRC32.digest())
-        .map_err(|_| EncodeError::BufferTooShort)?
-        .len();
-    header[frame::MARKER].copy_from_slice(&marker.0);
-    header[frame::LENGTH].copy_from_slice(&(length as u16).to_le_bytes());
-    Ok(frame::PAYLOAD + length)
 }
 
 /// An entry from a file, well-formed. Whether it is true nobody knows: it is to be served as stale and refreshed.

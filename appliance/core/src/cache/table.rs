@@ -8,19 +8,9 @@
 
 use heapless::Vec;
 
-use crate::answer::{Head, Key, NAME_MASK};
+use crate::answer::{Answer, HashedKey, Head, Key, NAME_MASK};
 use crate::limits::CACHE_WAYS;
 use crate::time::Instant;
-
-/// An answer in the cache.
-#[derive(Clone, Copy, Debug)]
-pub struct Found<'a> {
-    /// What is known of it.
-    pub head: Head,
-    /// The message after the question: records with their original TTLs, without OPT, their compression pointers
-    /// counted from the message's first byte (header 12, then the question).
-    pub body: &'a [u8],
-}
 
 /// One answer with its key. The bytes are those of the name, then those of the body.
 #[derive(Debug)]
@@ -59,9 +49,16 @@ impl<const BYTES: usize> Slot<BYTES> {
         Key::from_parts(self.name(), self.qtype, self.flags)
     }
 
+    fn answer(&self) -> Answer<'_> {
+        Answer {
+            head: &self.head,
+            body: self.body(),
+        }
+    }
+
     /// Name and body have to fit: the shard has looked.
-    fn store(&mut self, key: &Key, head: &Head, body: &[u8]) {
-        self.head = *head;
+    fn store(&mut self, key: &Key, answer: &Answer<'_>) {
+        self.head = *answer.head;
         self.qtype = key.qtype;
         self.flags = key.flags();
         self.name_len = key.name.len() as u8;
@@ -69,7 +66,7 @@ impl<const BYTES: usize> Slot<BYTES> {
         let stored = self
             .bytes
             .extend_from_slice(key.name)
-            .and_then(|()| self.bytes.extend_from_slice(body));
+            .and_then(|()| self.bytes.extend_from_slice(answer.body));
         debug_assert!(
             stored.is_ok(),
             "the shard picks a table whose slots are long enough"
@@ -109,9 +106,9 @@ impl Set {
     }
 }
 
-/// Where a slot is.
+/// The slot at `way` of `set`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SlotId {
     set: usize,
     way: usize,
 }
@@ -164,62 +161,58 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
     }
 
     /// Where the key's entry is. Tags are compared before any slot is touched.
-    pub fn find(&self, hash: u64, key: &Key) -> Option<Place> {
-        let set = set_of(hash, self.sets_used());
-        let tag = tag_of(hash);
+    pub fn find(&self, key: &HashedKey<'_>) -> Option<SlotId> {
+        let set = set_of(key.hash(), self.sets_used());
+        let tag = tag_of(key.hash());
         let slots = self.slots.get(set)?;
         let ways = self.sets[set].tags.iter().zip(slots);
         let way = ways
             .into_iter()
-            .position(|(slot_tag, slot)| *slot_tag == tag && slot.holds(key))?;
-        Some(Place { set, way })
+            .position(|(slot_tag, slot)| *slot_tag == tag && slot.holds(key.key()))?;
+        Some(SlotId { set, way })
     }
 
     /// Notes that the entry was asked for.
-    pub fn reference(&mut self, place: Place) {
-        self.sets[place.set].set_referenced(place.way, true);
+    pub fn reference(&mut self, id: SlotId) {
+        self.sets[id.set].set_referenced(id.way, true);
     }
 
     /// What is known of the answer there, to change it.
-    pub fn head_mut(&mut self, place: Place) -> &mut Head {
-        &mut self.slots[place.set][place.way].head
+    pub fn head_mut(&mut self, id: SlotId) -> &mut Head {
+        &mut self.slots[id.set][id.way].head
     }
 
-    /// The entry at a place that [`find`](Self::find) gave.
-    pub fn get(&self, place: Place) -> Found<'_> {
-        let slot = &self.slots[place.set][place.way];
-        Found {
-            head: slot.head,
-            body: slot.body(),
-        }
+    /// The answer in a slot that [`find`](Self::find) gave.
+    pub fn get(&self, id: SlotId) -> Answer<'_> {
+        self.slots[id.set][id.way].answer()
     }
 
     /// The entry at `index`, counted over all slots.
-    pub fn slot(&self, index: usize) -> Option<(Key<'_>, Head, &[u8])> {
+    pub fn slot(&self, index: usize) -> Option<(Key<'_>, Answer<'_>)> {
         let (set, way) = (index / CACHE_WAYS, index % CACHE_WAYS);
         if self.sets.get(set)?.tags[way] == 0 {
             return None;
         }
         let slot = &self.slots[set][way];
-        Some((slot.key(), slot.head, slot.body()))
+        Some((slot.key(), slot.answer()))
     }
 
     /// A free slot of the hash's set.
-    pub fn free(&self, hash: u64) -> Option<Place> {
+    pub fn free(&self, hash: u64) -> Option<SlotId> {
         let set = set_of(hash, self.sets_used());
         let tags = &self.sets.get(set)?.tags[..self.ways_used()];
         tags.iter()
             .position(|tag| *tag == 0)
-            .map(|way| Place { set, way })
+            .map(|way| SlotId { set, way })
     }
 
     /// The slot of the hash's set whose entry is worth least. The set is full, and there is one.
-    pub fn victim(&mut self, hash: u64, now: Instant) -> Place {
+    pub fn victim(&mut self, hash: u64, now: Instant) -> SlotId {
         let set = set_of(hash, self.sets_used());
         let way = self
             .longest_expired(set, now)
             .unwrap_or_else(|| self.advance_hand(set));
-        Place { set, way }
+        SlotId { set, way }
     }
 
     /// Among the expired entries that nobody has asked for since the hand passed, the one that expired first. Expired
@@ -249,33 +242,25 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         usize::from(set.hand)
     }
 
-    /// Puts an entry into a slot of the hash's set, whatever was there. The hand moves off it, so that a new entry has
-    /// a whole round in which to be asked for.
-    pub fn put(
-        &mut self,
-        place: Place,
-        hash: u64,
-        key: &Key,
-        head: &Head,
-        body: &[u8],
-        referenced: bool,
-    ) {
+    /// Puts an entry into a slot of its set, whatever was there. The hand moves off it, so that a new entry has a whole
+    /// round in which to be asked for.
+    pub fn put(&mut self, id: SlotId, key: &HashedKey<'_>, answer: &Answer<'_>, referenced: bool) {
         let ways = self.ways_used();
-        let set = &mut self.sets[place.set];
-        set.tags[place.way] = tag_of(hash);
-        set.set_referenced(place.way, referenced);
-        if usize::from(set.hand) == place.way {
-            set.hand = next_way(place.way, ways);
+        let set = &mut self.sets[id.set];
+        set.tags[id.way] = tag_of(key.hash());
+        set.set_referenced(id.way, referenced);
+        if usize::from(set.hand) == id.way {
+            set.hand = next_way(id.way, ways);
         }
-        self.slots[place.set][place.way].store(key, head, body);
+        self.slots[id.set][id.way].store(key.key(), answer);
     }
 
     /// Frees a slot and says whether its entry had been asked for.
-    pub fn take(&mut self, place: Place) -> bool {
-        let set = &mut self.sets[place.set];
-        let referenced = set.is_referenced(place.way);
-        set.tags[place.way] = 0;
-        set.set_referenced(place.way, false);
+    pub fn take(&mut self, id: SlotId) -> bool {
+        let set = &mut self.sets[id.set];
+        let referenced = set.is_referenced(id.way);
+        set.tags[id.way] = 0;
+        set.set_referenced(id.way, false);
         referenced
     }
 
@@ -284,7 +269,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         self.sets.fill(Set::FREE);
     }
 
-    /// Entries.
+    /// How many slots are in use, counted anew.
     pub fn len(&self) -> usize {
         self.sets
             .iter()

@@ -22,7 +22,7 @@ pub struct Writer<'a> {
 /// Against what a name is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Compress {
-    /// Nothing.
+    /// It is written out.
     No,
     /// Any equal name (RFC 4343): the reader may see it in that one's letter case.
     Equal,
@@ -74,7 +74,7 @@ impl<'a> Writer<'a> {
         self.at
     }
 
-    /// Appends bytes.
+    /// Appends bytes as they are.
     ///
     /// # Errors
     /// They do not fit.

@@ -20,19 +20,19 @@ pub mod ede {
     pub const NONE: u16 = u16::MAX;
     /// Other: here, an alias that leads nowhere.
     pub const OTHER: u16 = 0;
-    /// Stale answer.
+    /// Served past its TTL, since upstream does not answer (section 4.4).
     pub const STALE: u16 = 3;
-    /// Not ready.
+    /// Not ready: here, no room for another question or client (section 4.15).
     pub const NOT_READY: u16 = 14;
-    /// Blocked.
+    /// Blocked by a list of the operator, or withheld by rebind protection (section 4.16).
     pub const BLOCKED: u16 = 15;
-    /// Prohibited.
+    /// The client may not ask here (section 4.19).
     pub const PROHIBITED: u16 = 18;
-    /// Stale NXDOMAIN answer.
+    /// NXDOMAIN served past its TTL (section 4.20).
     pub const STALE_NXDOMAIN: u16 = 19;
-    /// Not Authoritative.
+    /// Not authoritative: RD was not set, and the answer is not in the cache (section 4.21).
     pub const NOT_AUTHORITATIVE: u16 = 20;
-    /// Not supported.
+    /// Not supported: a class or a type that is never forwarded (section 4.22).
     pub const NOT_SUPPORTED: u16 = 21;
     /// No reachable authority: here, no upstream answered, or none with anything useful.
     pub const NO_REACHABLE_AUTHORITY: u16 = 22;
@@ -79,7 +79,7 @@ pub struct Edns {
     pub udp_size: u16,
     /// High eight bits of the response code.
     pub extended_rcode: u8,
-    /// EDNS version.
+    /// EDNS version; we speak 0.
     pub version: u8,
     /// DO (RFC 3225).
     pub dnssec_ok: bool,

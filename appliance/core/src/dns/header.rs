@@ -15,21 +15,21 @@ pub const HEADER_LEN: usize = dns::HEADER_LEN;
 
 /// Bits of the second 16-bit word.
 pub mod flag {
-    /// Response.
+    /// The message is a response.
     pub const QR: u16 = super::dns::QR;
     /// All four bits of the opcode.
     pub const OPCODE_MASK: u16 = 0x7800;
-    /// Authoritative answer.
+    /// The server is an authority for the name.
     pub const AA: u16 = 0x0400;
-    /// Truncated.
+    /// The message is longer than the channel allows.
     pub const TC: u16 = 0x0200;
-    /// Recursion desired.
+    /// The client wants recursion.
     pub const RD: u16 = 0x0100;
-    /// Recursion available.
+    /// The server offers recursion.
     pub const RA: u16 = 0x0080;
-    /// Authentic data.
+    /// The server has validated the answer; in a query: the client understands AD (RFC 6840 section 5.7).
     pub const AD: u16 = 0x0020;
-    /// Checking disabled.
+    /// The client validates by itself.
     pub const CD: u16 = 0x0010;
     /// All four bits of the response code.
     pub const RCODE_MASK: u16 = 0x000f;

@@ -4,7 +4,7 @@ use super::edns::{DNSSEC_OK, Edns};
 use super::header::{HEADER_LEN, Header, flag};
 use super::name::{self, Name};
 use super::record::Records;
-use super::{rcode, rtype};
+use super::{QUESTION_FIXED_LEN, rcode, rtype};
 
 /// Additional records that a query may have: OPT, and what a signed query carries.
 const ADDITIONALS_MAX: u16 = 4;
@@ -18,9 +18,9 @@ pub struct Query {
     pub header: Header,
     /// QNAME in lower case. The letter case that the client used stays in the message.
     pub name: Name,
-    /// QTYPE.
+    /// QTYPE; never a type that only OPT, TKEY or TSIG records have.
     pub qtype: u16,
-    /// QCLASS.
+    /// QCLASS; any.
     pub qclass: u16,
     /// Offset behind the question.
     pub question_end: usize,
@@ -57,7 +57,7 @@ impl Query {
     /// Reads a query.
     ///
     /// # Errors
-    /// What is to be done with a message that is none.
+    /// How to respond to a message that is not a well-formed query.
     #[inline(always)]
     pub fn parse(message: &[u8]) -> Result<Self, QueryError> {
         let header = Header::parse(message).ok_or(QueryError::Ignore)?;
@@ -123,7 +123,7 @@ impl Query {
 #[inline(always)]
 fn parse_question(message: &[u8]) -> Option<(Name, u16, u16, usize)> {
     let (name, name_end) = Name::parse_lower(message, HEADER_LEN).ok()?;
-    let fixed: &[u8; 4] = message.get(name_end..)?.first_chunk()?;
+    let fixed: &[u8; QUESTION_FIXED_LEN] = message.get(name_end..)?.first_chunk()?;
     let [qtype, qclass] = [[fixed[0], fixed[1]], [fixed[2], fixed[3]]].map(u16::from_be_bytes);
     Some((name, qtype, qclass, name_end + fixed.len()))
 }
@@ -154,7 +154,7 @@ pub fn rejected_opt(message: &[u8]) -> Option<bool> {
     let [questions, others @ ..] = header.counts;
     let mut at = HEADER_LEN;
     for _ in 0..questions.min(ADDITIONALS_MAX) {
-        at = name::skip(message, at).ok()? + 4;
+        at = name::skip(message, at).ok()? + QUESTION_FIXED_LEN;
     }
     let count = others.into_iter().fold(0, u16::saturating_add);
     Records::new(message, at, usize::from(count.min(RECORDS_MAX)))

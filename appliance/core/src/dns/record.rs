@@ -24,7 +24,7 @@ mod field {
 pub struct Record {
     /// Offset of the owner name.
     pub owner: usize,
-    /// TYPE.
+    /// TYPE (RFC 1035 section 3.2.2).
     pub rtype: u16,
     /// CLASS; the UDP size in an OPT record.
     pub class: u16,

@@ -3,28 +3,40 @@
 //! Cache and table know the target only. So everyone who asks for it shares one answer, by whatever name, and the alias
 //! is put in front of it when a client is answered.
 
-use crate::answer::{Head, Reply, Ttl, render_in_place};
+use crate::answer::{Answer, Head, Rendered, Reply, Ttl};
 use crate::dns::build::{WriteError, Writer};
 use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::record::Records;
-use crate::dns::{Name, rcode};
+use crate::dns::{Name, QUESTION_FIXED_LEN, rcode};
 use crate::policy::local::End;
 use crate::policy::{Labels, Policy};
 use core::ops::Range;
 
-/// An answer that stands in a scratch buffer: behind header and question, its pointers counted from the header.
-pub(super) struct Sections<'h> {
+/// An answer in a message of its own, from whose first byte its pointers count.
+pub(super) struct Source<'h> {
     pub head: &'h Head,
-    /// The buffer.
-    pub source: &'h [u8],
-    /// Where its records are.
+    /// Header and question, then the records.
+    pub message: &'h [u8],
+    /// Where the records are.
     pub body: Range<usize>,
 }
 
-impl Sections<'_> {
-    /// Its records.
-    pub(super) fn body(&self) -> &[u8] {
-        self.source.get(self.body.clone()).unwrap_or_default()
+impl<'h> Source<'h> {
+    /// An answer without records.
+    pub(super) const fn bare(head: &'h Head) -> Self {
+        Self {
+            head,
+            message: &[],
+            body: 0..0,
+        }
+    }
+
+    /// The answer apart from the message.
+    pub(super) fn answer(&self) -> Answer<'h> {
+        Answer {
+            head: self.head,
+            body: self.message.get(self.body.clone()).unwrap_or_default(),
+        }
     }
 }
 
@@ -47,67 +59,73 @@ pub(super) fn leads_to<'q>(
     }
 }
 
-/// Completes `message`, which begins with the question of a client for the alias: the aliases, then what the target has.
-/// SERVFAIL where that cannot be written, or where the alias leads elsewhere by now.
-pub(super) fn render_alias(
-    message: &mut [u8],
-    alias: &Alias<'_>,
-    sections: &Sections<'_>,
-    reply: &Reply,
-) -> (usize, bool) {
-    let question_end = HEADER_LEN + alias.name.as_wire().len() + 4;
-    let head = sections.head;
-    let has_nothing =
-        sections.body.is_empty() && (head.rcode != rcode::NOERROR || reply.flags & flag::TC != 0);
-    let written = if has_nothing {
-        Ok((*head, question_end))
-    } else {
-        write(message, alias, sections, reply.ttl)
-    };
-    let failed = Head {
-        rcode: rcode::SERVFAIL,
-        ..Head::EMPTY
-    };
-    let (head, end) = written.unwrap_or((failed, question_end));
-    // The TTLs are as they should be.
-    let reply = Reply {
-        ttl: Ttl::Aged(0),
-        ..*reply
-    };
-    render_in_place(message, question_end, &head, end, &reply)
-}
+impl Alias<'_> {
+    /// Completes `message`, which begins with the question of a client for the alias: the aliases, then what the target
+    /// has. SERVFAIL where that cannot be written, or where the alias leads elsewhere by now.
+    pub(super) fn render(
+        &self,
+        message: &mut [u8],
+        target: &Source<'_>,
+        reply: &Reply,
+    ) -> Rendered {
+        let question_end = self.question_end();
+        let head = target.head;
+        let has_nothing =
+            target.body.is_empty() && (head.rcode != rcode::NOERROR || reply.flags & flag::TC != 0);
+        let written = if has_nothing {
+            Ok((*head, question_end))
+        } else {
+            self.write(message, target, reply.ttl)
+        };
+        let failed = Head {
+            rcode: rcode::SERVFAIL,
+            ..Head::EMPTY
+        };
+        let (head, end) = written.unwrap_or((failed, question_end));
+        // The TTLs are as they should be.
+        let reply = Reply {
+            ttl: Ttl::Aged(0),
+            ..*reply
+        };
+        reply.render_in_place(message, question_end, &head, end)
+    }
 
-fn write(
-    message: &mut [u8],
-    alias: &Alias<'_>,
-    sections: &Sections<'_>,
-    ttl: Ttl,
-) -> Result<(Head, usize), WriteError> {
-    let labels = Labels::new(alias.name.as_wire()).ok_or(WriteError::Malformed)?;
-    let question_end = HEADER_LEN + alias.name.as_wire().len() + 4;
-    let mut writer = Writer::after_question(message, question_end);
-    let mut head = Head {
-        authentic_data: false,
-        ..*sections.head
-    };
-    let mut written = Ok(());
-    let end = alias.policy.resolve(&labels, alias.qtype, |owner, record| {
-        if written.is_ok() {
-            head.answers += 1;
-            written = writer.record(owner, record.rtype, record.ttl_secs, record.rdata);
+    /// Writes the records behind the question. What is known of the answer, and where it ends.
+    fn write(
+        &self,
+        message: &mut [u8],
+        target: &Source<'_>,
+        ttl: Ttl,
+    ) -> Result<(Head, usize), WriteError> {
+        let labels = Labels::new(self.name.as_wire()).ok_or(WriteError::Malformed)?;
+        let mut writer = Writer::after_question(message, self.question_end());
+        let mut head = Head {
+            authentic_data: false,
+            ..*target.head
+        };
+        let mut written = Ok(());
+        let end = self.policy.resolve(&labels, self.qtype, |owner, record| {
+            if written.is_ok() {
+                head.answers += 1;
+                written = writer.record(owner, record.rtype, record.ttl_secs, record.rdata);
+            }
+        });
+        written?;
+        let name = target.message.get(HEADER_LEN..).unwrap_or_default();
+        if !matches!(end, End::Upstream(alias_target) if name.starts_with(alias_target)) {
+            return Err(WriteError::Malformed);
         }
-    });
-    written?;
-    let target = sections.source.get(HEADER_LEN..).unwrap_or_default();
-    if !matches!(end, End::Upstream(name) if target.starts_with(name)) {
-        return Err(WriteError::Malformed);
+        let records = usize::from(target.head.answers + target.head.authorities);
+        let source = target.message.get(..target.body.end);
+        let source = source.ok_or(WriteError::Full)?;
+        for record in Records::new(source, target.body.start, records) {
+            let record = record.map_err(|_| WriteError::Malformed)?;
+            writer.copy_record(source, &record, ttl.of(record.ttl_secs))?;
+        }
+        Ok((head, writer.position()))
     }
-    let records = usize::from(sections.head.answers + sections.head.authorities);
-    let source = sections.source.get(..sections.body.end);
-    let source = source.ok_or(WriteError::Full)?;
-    for record in Records::new(source, sections.body.start, records) {
-        let record = record.map_err(|_| WriteError::Malformed)?;
-        writer.copy_record(source, &record, ttl.of(record.ttl_secs))?;
+
+    fn question_end(&self) -> usize {
+        HEADER_LEN + self.name.as_wire().len() + QUESTION_FIXED_LEN
     }
-    Ok((head, writer.position()))
 }

@@ -3,9 +3,9 @@
 use super::{CacheAccess, Call, Effects, Engine};
 use crate::counters::Counter;
 use crate::dns::build::Writer;
-use crate::dns::edns::OptReply;
+use crate::dns::edns::{OPT_LEN, OptReply};
 use crate::dns::header::{HEADER_LEN, Header, flag};
-use crate::dns::{Name, class};
+use crate::dns::{Name, QUESTION_FIXED_LEN, class};
 use crate::forward::pending::{LetterCase, SubQuestion};
 use crate::forward::question::{Event, Question, Step};
 use crate::forward::tries::Attempt;
@@ -14,14 +14,20 @@ use crate::limits::{NAME_MAX, UDP_MESSAGE_MAX};
 use crate::time::Instant;
 
 /// Longest question that we send: header, name, type and class, OPT.
-const ASK_MAX: usize = HEADER_LEN + NAME_MAX + 4 + 11;
+const ASK_MAX: usize = HEADER_LEN + NAME_MAX + QUESTION_FIXED_LEN + OPT_LEN;
 const _: () = assert!(ASK_MAX <= UDP_MESSAGE_MAX);
+
+/// To which server a question goes, and how. No way: no source port could be had.
+struct Way {
+    server: u8,
+    via: Option<Via>,
+}
 
 /// What of an event is left to its caller, who has an answer in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Rest {
-    /// Nothing.
+    /// Nothing: the question waits, or has ended.
     Done,
     /// The answer is given to those who wait.
     Deliver,
@@ -126,7 +132,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             opened => opened,
         };
         let via = opened.ok().map(|port| Via::Datagram { port });
-        let went_out = self.send(call, index, (server, via));
+        let went_out = self.send(call, index, &Way { server, via });
         self.counters.count(if went_out {
             Counter::UpstreamQueries
         } else {
@@ -163,7 +169,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(slot) = to.and_then(|to| call.effects.open_stream(to)) else {
             return false;
         };
-        let went_out = self.send(call, index, (server, Some(Via::Stream { slot })));
+        let via = Some(Via::Stream { slot });
+        let went_out = self.send(call, index, &Way { server, via });
         if went_out {
             self.counters.count(Counter::UpstreamTcp);
         }
@@ -178,12 +185,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 
     /// Notes a transaction with a random ID and sends the question. Whether it went out; if not, that counts as a timeout.
-    fn send<E: Effects<R>>(
-        &mut self,
-        call: &mut Call<'_, E>,
-        index: u16,
-        (server, via): (u8, Option<Via>),
-    ) -> bool {
+    fn send<E: Effects<R>>(&mut self, call: &mut Call<'_, E>, index: u16, way: &Way) -> bool {
+        let Way { server, via } = *way;
         let is_random = self.settings.random_case && !via.is_some_and(Via::is_stream);
         let (pending, mut scene) = self.scene(call.context.now);
         let (Some(upstream), Some((question, sub))) =
@@ -197,8 +200,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         attempt.random_case &= is_random;
         question.tries.push(attempt);
         let server = upstream.config;
+        let outgoing = Outgoing {
+            question,
+            sub,
+            wants_ad: server.trusted,
+        };
         let mut message = [0; ASK_MAX];
-        let len = write_question(&mut message, (question, sub), &attempt, server.trusted);
+        let len = outgoing.write(&mut message, &attempt);
         let message = &message[..len];
         let went_out = via.is_some_and(|via| call.effects.ask(via, server.address, message));
         if !went_out {
@@ -209,44 +217,51 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// Writes the question for an upstream: RD set, CD as the client had it, EDNS with DO as the client had it. AD asks a
-/// trusted one to say whether the answer is authentic (RFC 6840 section 5.7).
-fn write_question(
-    message: &mut [u8; ASK_MAX],
-    (question, sub): (&Question, Option<&SubQuestion>),
-    attempt: &Attempt,
-    trusted: bool,
-) -> usize {
-    let (name, qtype): (&Name, u16) = match sub {
-        Some(sub) => (&sub.name, sub.qtype(question)),
-        None => (&question.name, question.qtype),
-    };
-    let mut writer = Writer::new(message);
-    writer
-        .question(name.as_wire(), qtype, class::IN)
-        .expect("ASK_MAX holds the longest name");
-    let mut end = writer.position();
-    if attempt.random_case {
-        question.sent_case.apply(&mut message[HEADER_LEN..end - 4]);
-    }
-    if attempt.edns {
-        let opt = OptReply {
-            dnssec_ok: question.dnssec_ok,
-            ..OptReply::default()
+/// A question as an upstream gets it.
+struct Outgoing<'q> {
+    question: &'q Question,
+    /// What is asked in its place.
+    sub: Option<&'q SubQuestion>,
+    /// AD asks a server whose path is trusted to say whether the answer is authentic (RFC 6840 section 5.7).
+    wants_ad: bool,
+}
+
+impl Outgoing<'_> {
+    /// Writes the message: RD set, CD as the client had it, EDNS with DO as the client had it. Returns its length.
+    fn write(&self, message: &mut [u8; ASK_MAX], attempt: &Attempt) -> usize {
+        let question = self.question;
+        let (name, qtype): (&Name, u16) = match self.sub {
+            Some(sub) => (&sub.name, sub.qtype(question)),
+            None => (&question.name, question.qtype),
         };
-        end = opt.emit(message, end).expect("ASK_MAX holds an OPT record");
+        let mut writer = Writer::new(message);
+        writer
+            .question(name.as_wire(), qtype, class::IN)
+            .expect("ASK_MAX holds the longest name");
+        let mut end = writer.position();
+        if attempt.random_case {
+            let wire = &mut message[HEADER_LEN..end - QUESTION_FIXED_LEN];
+            question.sent_case.apply(wire);
+        }
+        if attempt.edns {
+            let opt = OptReply {
+                dnssec_ok: question.dnssec_ok,
+                ..OptReply::default()
+            };
+            end = opt.emit(message, end).expect("ASK_MAX holds an OPT record");
+        }
+        let checking = if question.checking_disabled {
+            flag::CD
+        } else {
+            0
+        };
+        let authentic = if self.wants_ad { flag::AD } else { 0 };
+        let header = Header {
+            id: attempt.id,
+            flags: flag::RD | checking | authentic,
+            counts: [1, 0, 0, u16::from(attempt.edns)],
+        };
+        header.emit(message).expect("ASK_MAX holds a header");
+        end
     }
-    let checking = if question.checking_disabled {
-        flag::CD
-    } else {
-        0
-    };
-    let authentic = if trusted { flag::AD } else { 0 };
-    let header = Header {
-        id: attempt.id,
-        flags: flag::RD | checking | authentic,
-        counts: [1, 0, 0, u16::from(attempt.edns)],
-    };
-    header.emit(message).expect("ASK_MAX holds a header");
-    end
 }

@@ -4,7 +4,7 @@ use super::{CacheAccess, Call, Effects, Engine};
 use crate::counters::Counter;
 use crate::forward::question::Event;
 use crate::forward::tries::Attempt;
-use crate::forward::via::{Origin, Via};
+use crate::forward::via::{Origin, SourcePort, Via};
 use crate::time::Instant;
 
 /// For how long a port may still receive an answer that nobody waits for any more.
@@ -24,7 +24,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Some(ended) if id == Some(ended.id) => {
                 let (port, id) = (ended.port, ended.id);
                 let (from, now) = (origin.from, call.context.now);
-                self.upstreams.measure_late((port, id), from, now);
+                self.upstreams.measure_late(port, id, from, now);
                 self.tables.pending.forget_lingering(port);
                 call.effects.close_port(port);
                 Counter::UpstreamLate
@@ -69,12 +69,12 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// ICMP says that what was sent from `port` did not arrive; `id` is that of the message where it was quoted so far.
+    /// ICMP says that what was sent from this port did not arrive; `id` is that of the message where it was quoted so far.
     /// The next server is asked at once.
     pub fn unreachable<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
-        (port, question): (u16, u16),
+        SourcePort { port, question }: SourcePort,
         id: Option<u16>,
     ) {
         let via = Via::Datagram { port };

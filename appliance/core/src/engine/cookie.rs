@@ -29,7 +29,7 @@ pub enum CookieSecret {
     /// Two secrets given by the operator: cookies are made with the first, those of the second are accepted, too. So
     /// several servers can share them, and change them one after the other (RFC 9018 section 5).
     Given {
-        /// Makes cookies.
+        /// New cookies are made with it.
         current: [u8; 16],
         /// Is still accepted.
         previous: [u8; 16],

@@ -1,24 +1,20 @@
 //! Giving an answer, a stale one or a failure to every client that waits for a question.
 
-use super::alias::{Alias, Sections, render_alias};
+use super::alias::{Alias, Source};
 use super::filter::Revalidation;
 use super::lookup::{Freshness, freshness, stale_ede};
 use super::request::{count_refusal, opt_reply};
 use super::{CacheAccess, Call, Context, Effects, Engine, Live, STALE_TTL_SECS, next_rotation};
-use crate::answer::{Answer, Head, Kept, Reply, Ttl, render};
-use crate::cache::Found;
+use crate::answer::{Answer, Head, Kept, Rendered, Reply, Response, Ttl};
 use crate::counters::Counter;
 use crate::dns::build::Writer;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, flag};
-use crate::dns::{Name, class, rcode};
-use crate::forward::pending::Waiter;
+use crate::dns::{QUESTION_FIXED_LEN, class, rcode};
+use crate::forward::pending::{Taken, Waiter};
 use crate::forward::question::{Failure, Question};
 use crate::limits::CACHE_LARGE_BYTES;
 use crate::policy::Policy;
-
-/// What an answer without records has behind the question.
-const NO_RECORDS: &[u8] = &[];
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Gives the answer to everyone who waits; one that is truncated only to those who wait for a
@@ -27,7 +23,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
-        answer: &Answer<'_>,
+        response: &Response<'_>,
     ) {
         let Live {
             pending,
@@ -36,40 +32,41 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(mut waiting) = pending.waiting(index) else {
             return;
         };
-        let whole = Sections {
-            head: &answer.head,
-            source: answer.message(),
-            body: answer.body(),
+        let whole = Source {
+            head: &response.head,
+            message: response.message(),
+            body: response.body(),
         };
         // As hits get it, of which the cache keeps no more than that it is long. Nor is a part of an RRset passed on.
         let no_records = Head {
-            rcode: answer.head.rcode,
+            rcode: response.head.rcode,
             ..Head::EMPTY
         };
-        let none = Sections {
+        let none = Source {
             head: &no_records,
             body: 0..0,
             ..whole
         };
         let name_len = waiting.question().name.as_wire().len();
-        let is_long = answer.truncated || name_len + whole.body.len() > CACHE_LARGE_BYTES;
-        let wanted = |waiter: &Waiter<R>| !(answer.truncated && waiter.is_tcp());
+        let is_long = response.truncated || name_len + whole.body.len() > CACHE_LARGE_BYTES;
+        let wanted = |waiter: &Waiter<R>| !(response.truncated && waiter.is_tcp());
         let mut renderer = Renderer {
             policy: call.context.policy,
             buffer,
         };
         while let Some(client) = waiting.pop_that(wanted) {
-            let waiter = &client.0;
-            let (sections, extra) = if is_long && !waiter.is_tcp() {
+            let waiter = &client.waiter;
+            let (source, extra) = if is_long && !waiter.is_tcp() {
                 (&none, flag::TC)
             } else {
                 (&whole, 0)
             };
-            let mut reply = waiter_reply(waiter, sections.head, Ttl::Aged(0), answer.head.ede);
+            let mut reply = waiter_reply(waiter, source.head, Ttl::Aged(0), response.head.ede);
             reply.flags |= extra;
             reply.rotate = next_rotation(&mut self.rotation, &self.settings);
             let question = waiting.question();
-            let (mut len, truncated) = renderer.render(question, &client, sections, &reply);
+            let Rendered { mut len, truncated } =
+                renderer.render(question, &client, source, &reply);
             if waiter.lacks_cookie && len > self.settings.cookie_free_max {
                 self.counters.count(Counter::BadCookies);
                 len = renderer.render_cookie_wanted(question, &client);
@@ -99,9 +96,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(mut waiting) = tables.pending.waiting(index) else {
             return false;
         };
-        let sections = Sections {
+        let source = Source {
             head: &head,
-            source: kept.message(),
+            message: kept.message(),
             body: kept.body(),
         };
         let mut renderer = Renderer {
@@ -109,10 +106,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             buffer: &mut tables.reply,
         };
         while let Some(client) = waiting.pop() {
-            let reply = waiter_reply(&client.0, &head, ttl, code);
-            let (len, _) = renderer.render(waiting.question(), &client, &sections, &reply);
+            let reply = waiter_reply(&client.waiter, &head, ttl, code);
+            let rendered = renderer.render(waiting.question(), &client, &source, &reply);
             self.counters.count(Counter::CacheStale);
-            call.effects.reply(&client.0.route, renderer.message(len));
+            let message = renderer.message(rendered.len);
+            call.effects.reply(&client.waiter.route, message);
         }
         true
     }
@@ -121,19 +119,19 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     fn find_stale(&mut self, context: &Context<'_>, index: u16) -> Option<(Head, Kept, Freshness)> {
         let question = self.tables.pending.get(index)?;
         let settings = &self.settings;
-        let (hash, key) = (question.hash(), question.key());
-        self.cache.with_shard(hash, |shard| {
+        let key = question.key();
+        self.cache.with_shard(key.hash(), |shard| {
             let revalidation = Revalidation {
                 policy: context.policy,
                 group: question.group,
                 is_decided: false,
             };
-            revalidation.run(shard, hash, &key);
-            let Found { head, body } = shard.find(hash, &key)?;
-            let kept = Kept::new(key.name, body)?;
+            revalidation.run(shard, &key);
+            let found = shard.find(&key)?;
+            let (head, kept) = (*found.head, Kept::new(key.key().name, found.body)?);
             let fresh = freshness(&head, context.now, settings);
             if matches!(fresh, Freshness::Stale { .. }) {
-                shard.amend(hash, &key, |head| {
+                shard.amend(&key, |head| {
                     head.failed_secs = context.now.secs_since(head.stored).max(1);
                 });
             }
@@ -188,24 +186,22 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         // For want of room it says nothing about the name.
         if head.ttl_secs > 0 && failure.ede != ede::NOT_READY {
-            let (key, hash) = (waiting.question().key(), waiting.question().hash());
+            let key = waiting.question().key();
+            let failed = Answer::bare(&head);
             self.cache
-                .with_shard(hash, |shard| shard.insert(hash, &key, &head, NO_RECORDS));
+                .with_shard(key.hash(), |shard| shard.insert(&key, &failed));
         }
-        let sections = Sections {
-            head: &head,
-            source: NO_RECORDS,
-            body: 0..0,
-        };
+        let source = Source::bare(&head);
         let mut renderer = Renderer {
             policy: call.context.policy,
             buffer: &mut tables.reply,
         };
         while let Some(client) = waiting.pop() {
-            let reply = waiter_reply(&client.0, &head, Ttl::Aged(0), failure.ede);
-            let (len, _) = renderer.render(waiting.question(), &client, &sections, &reply);
+            let reply = waiter_reply(&client.waiter, &head, Ttl::Aged(0), failure.ede);
+            let rendered = renderer.render(waiting.question(), &client, &source, &reply);
             count_refusal(self.counters, failure.rcode);
-            call.effects.reply(&client.0.route, renderer.message(len));
+            let message = renderer.message(rendered.len);
+            call.effects.reply(&client.waiter.route, message);
         }
     }
 }
@@ -226,22 +222,22 @@ impl Renderer<'_> {
     fn render<R>(
         &mut self,
         question: &Question,
-        (waiter, alias): &(Waiter<R>, Option<Name>),
-        sections: &Sections<'_>,
+        Taken { waiter, alias }: &Taken<R>,
+        source: &Source<'_>,
         reply: &Reply,
-    ) -> (usize, bool) {
+    ) -> Rendered {
         let name = alias.as_ref().unwrap_or(&question.name);
         let mut writer = Writer::new(self.buffer);
         writer
             .question(name.as_wire(), question.qtype, class::IN)
             .expect("the buffer holds the longest name");
         let question_end = writer.position();
-        let written = &mut self.buffer[HEADER_LEN..question_end - 4];
+        let written = &mut self.buffer[HEADER_LEN..question_end - QUESTION_FIXED_LEN];
         waiter.case.apply(written);
         match alias {
             None => {
-                let body = sections.body();
-                render(self.buffer, question_end, sections.head, body, reply)
+                let answer = source.answer();
+                reply.render(self.buffer, question_end, &answer)
             }
             Some(name) => {
                 let alias = Alias {
@@ -249,18 +245,14 @@ impl Renderer<'_> {
                     qtype: question.qtype,
                     policy: self.policy,
                 };
-                render_alias(self.buffer, &alias, sections, reply)
+                alias.render(self.buffer, source, reply)
             }
         }
     }
 
     /// BADCOOKIE for a client that speaks cookies, TC for one that does not: a long answer goes to proven addresses only.
-    fn render_cookie_wanted<R>(
-        &mut self,
-        question: &Question,
-        client: &(Waiter<R>, Option<Name>),
-    ) -> usize {
-        let speaks = client.0.edns.is_some_and(|edns| edns.cookie.is_some());
+    fn render_cookie_wanted<R>(&mut self, question: &Question, client: &Taken<R>) -> usize {
+        let speaks = client.waiter.edns.is_some_and(|edns| edns.cookie.is_some());
         let (code, extra) = if speaks {
             (rcode::BADCOOKIE, 0)
         } else {
@@ -270,17 +262,13 @@ impl Renderer<'_> {
             rcode: (code & 0xf) as u8,
             ..Head::EMPTY
         };
-        let mut reply = waiter_reply(&client.0, &head, Ttl::Aged(0), ede::NONE);
+        let mut reply = waiter_reply(&client.waiter, &head, Ttl::Aged(0), ede::NONE);
         reply.flags |= extra;
         if let Some(opt) = &mut reply.opt {
             opt.extended_rcode = (code >> 4) as u8;
         }
-        let sections = Sections {
-            head: &head,
-            source: NO_RECORDS,
-            body: 0..0,
-        };
-        self.render(question, client, &sections, &reply).0
+        let source = Source::bare(&head);
+        self.render(question, client, &source, &reply).len
     }
 }
 

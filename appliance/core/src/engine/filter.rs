@@ -2,8 +2,8 @@
 
 use super::local::Draft;
 use super::{CacheAccess, Call, Effects, Engine, Notice};
-use crate::answer::{Answer, Head, Kept, Key};
-use crate::cache::{Found, Shard};
+use crate::answer::{Answer, HashedKey, Head, Kept, Key, Response};
+use crate::cache::Shard;
 use crate::counters::Counter;
 use crate::dns::build::WriteError;
 use crate::dns::edns::ede;
@@ -18,7 +18,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
-        answer: &mut Answer<'_>,
+        response: &mut Response<'_>,
     ) {
         let Some(question) = self.tables.pending.get(index) else {
             return;
@@ -28,24 +28,24 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let inspected = Inspected {
             qname: name,
             qtype,
-            records: answer.records(),
-            message: answer.message(),
+            records: response.records(),
+            message: response.message(),
         };
-        let record = match inspected.verdict(policy) {
-            Verdict::Pass => return,
-            Verdict::Blocked(blocked) => {
+        let record = match inspected.inspect(policy) {
+            Inspection::Harmless => return,
+            Inspection::Blocked(blocked) => {
                 self.counters.count(Counter::Blocked);
                 policy.block_record(blocked, qtype)
             }
-            Verdict::Rebind => {
+            Inspection::Rebind => {
                 self.counters.count(Counter::RebindWithheld);
                 call.effects.notice(Notice::Rebind, &question.name);
                 BlockRecord::Nodata
             }
         };
         let ttl_secs = policy.block_ttl_secs;
-        let stored = answer.head.stored;
-        let replaced = answer.replace(|scratch| {
+        let stored = response.head.stored;
+        let replaced = response.replace(|scratch| {
             let mut draft = Draft::new(scratch, name, qtype, class::IN)?;
             draft.blocked(name, record, ttl_secs)?;
             let head = Head {
@@ -74,9 +74,9 @@ impl Revalidation<'_> {
     /// The answer stays where this policy would keep it, too, and is forgotten where it withholds it, or would have asked
     /// somebody else, or where the other one had withheld it.
     #[cold]
-    pub(super) fn run(self, shard: &mut Shard, hash: u64, key: &Key<'_>) {
+    pub(super) fn run(self, shard: &mut Shard, key: &HashedKey<'_>) {
         let policy = self.policy;
-        let Some(found) = shard.find(hash, key) else {
+        let Some(found) = shard.find(key) else {
             return;
         };
         let head = found.head;
@@ -85,32 +85,32 @@ impl Revalidation<'_> {
         }
         let is_of_group = head.group == self.group || head.group == Head::ANY_GROUP;
         let was_withheld = head.ede == ede::BLOCKED;
-        if !is_of_group || was_withheld || !is_allowed(policy, key, &found) {
-            shard.remove(hash, key);
+        if !is_of_group || was_withheld || !is_allowed(policy, key.key(), &found) {
+            shard.remove(key);
         } else if self.is_decided {
-            shard.amend(hash, key, |head| head.generation = policy.generation);
+            shard.amend(key, |head| head.generation = policy.generation);
         }
     }
 }
 
 /// Whether policy finds nothing to withhold in a kept answer.
-fn is_allowed(policy: &Policy<'_>, key: &Key<'_>, found: &Found<'_>) -> bool {
-    let Some(kept) = Kept::new(key.name, found.body) else {
+fn is_allowed(policy: &Policy<'_>, key: &Key<'_>, answer: &Answer<'_>) -> bool {
+    let Some(kept) = Kept::new(key.name, answer.body) else {
         return false;
     };
-    let answers = usize::from(found.head.answers);
+    let answers = usize::from(answer.head.answers);
     let inspected = Inspected {
         qname: key.name,
         qtype: key.qtype,
         message: kept.message(),
         records: Records::new(kept.message(), kept.body().start, answers),
     };
-    matches!(inspected.verdict(policy), Verdict::Pass)
+    matches!(inspected.inspect(policy), Inspection::Harmless)
 }
 
-/// What policy says of an answer from upstream.
-enum Verdict {
-    Pass,
+/// What policy finds in an answer from upstream.
+enum Inspection {
+    Harmless,
     Blocked(Blocked),
     Rebind,
 }
@@ -126,21 +126,21 @@ struct Inspected<'m> {
 
 impl Inspected<'_> {
     /// Looks at every record of the answer section: where it leads, and its addresses.
-    fn verdict(&self, policy: &Policy<'_>) -> Verdict {
+    fn inspect(&self, policy: &Policy<'_>) -> Inspection {
         let Some(qname) = Labels::new(self.qname) else {
-            return Verdict::Pass;
+            return Inspection::Harmless;
         };
         let lists = is_listed(policy, &qname, self.qtype);
         let rebind = policy.rebind.guards(&qname);
         if !lists && !rebind {
-            return Verdict::Pass;
+            return Inspection::Harmless;
         }
         for record in self.records.clone().flatten() {
             if rebind {
                 let rdata = &self.message[record.rdata()];
                 match policy.rebind.inspect(record.rtype, rdata) {
                     Finding::Harmless => {}
-                    Finding::Rebind(_) | Finding::Malformed => return Verdict::Rebind,
+                    Finding::Rebind(_) | Finding::Malformed => return Inspection::Rebind,
                 }
             }
             let led_to = leads_to(self.message, &record).filter(|_| lists);
@@ -149,10 +149,10 @@ impl Inspected<'_> {
                 policy.lists.blocked(&name, self.qtype)
             });
             if let Some(blocked) = blocked {
-                return Verdict::Blocked(blocked);
+                return Inspection::Blocked(blocked);
             }
         }
-        Verdict::Pass
+        Inspection::Harmless
     }
 }
 

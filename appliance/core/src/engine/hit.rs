@@ -3,8 +3,7 @@
 use super::lookup::{Freshness, freshness};
 use super::request::{Request, reply_to};
 use super::{CacheAccess, Context, Engine, Outcome};
-use crate::answer::{Key, Ttl, render};
-use crate::cache::Found;
+use crate::answer::{Key, Ttl};
 use crate::counters::Counter;
 
 /// What the cache says before policy is asked.
@@ -31,44 +30,41 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let settings = &self.settings;
         let rotation = self.rotation.wrapping_add(1);
         // No alias is known yet: that is policy's to say.
-        let key = Key::of(request.query);
-        let hash = key.hash_under(name_hash);
-        let found = self.cache.with_shard(hash, |shard| {
-            let Some(Found { head, body }) = shard.find(hash, &key) else {
-                let of_name = key.of_name();
-                let is_noted = shard
-                    .head(of_name.hash_under(name_hash), &of_name)
-                    .is_some();
+        let key = Key::of(request.query).with_name_hash(name_hash);
+        let found = self.cache.with_shard(key.hash(), |shard| {
+            let Some(answer) = shard.find(&key) else {
+                let is_noted = shard.head(&key.any_type()).is_some();
                 return Err(if is_noted {
                     Known::Something
                 } else {
                     Known::Nothing
                 });
             };
+            let head = answer.head;
             if head.generation != context.policy.generation {
                 return Err(Known::Something);
             }
             let Freshness::Fresh {
                 age_secs,
                 aging: false,
-            } = freshness(&head, context.now, settings)
+            } = freshness(head, context.now, settings)
             else {
                 return Err(Known::Something);
             };
-            let mut reply = reply_to(request, &head, Ttl::Aged(age_secs), head.ede);
+            let mut reply = reply_to(request, head, Ttl::Aged(age_secs), head.ede);
             reply.rotate = if settings.rotate { rotation } else { 0 };
             let end = request.query.question_end;
-            Ok(render(request.message, end, &head, body, &reply))
+            Ok(reply.render(request.message, end, &answer))
         });
-        let (len, truncated) = match found {
+        let rendered = match found {
             Ok(rendered) => rendered,
             Err(known) => return known,
         };
         self.rotation = rotation;
         self.counters.count(Counter::CacheHits);
-        if truncated {
+        if rendered.truncated {
             self.counters.count(Counter::TruncatedGiven);
         }
-        Known::Answered(Outcome::Reply(len))
+        Known::Answered(Outcome::Reply(rendered.len))
     }
 }

@@ -3,14 +3,14 @@
 use super::alias::leads_to;
 use super::request::{Request, reply_to};
 use super::{CacheAccess, Context, Engine, Outcome};
-use crate::answer::{Head, Ttl, render};
+use crate::answer::{Answer, Head, Ttl};
 use crate::counters::Counter;
 use crate::dns::build::{WriteError, Writer};
 use crate::dns::edns::ede;
 use crate::dns::query::Query;
 use crate::dns::{Name, class, rcode, rtype};
 use crate::policy::local::{End, Local};
-use crate::policy::special::{self, Answer, Special};
+use crate::policy::special::{self, Special, ZoneAnswer};
 use crate::policy::{Action, BlockRecord, Blocked, Decision, Labels, Policy};
 
 /// RFC 8482 section 4.2: the CPU field names the document, the OS field is empty.
@@ -138,24 +138,27 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(labels) = Labels::new(query.name.as_wire()) else {
             return Err(0);
         };
+        let asked = LocalQuestion {
+            policy,
+            labels: &labels,
+            qtype: query.qtype,
+        };
         match policy.decide(&labels, query.qtype) {
             Decision::Forward { group } => Err(group as u8),
             Decision::Local(Local::Alias(_)) => match leads_to(policy, &labels, query.qtype) {
-                Some(target) => self.answer_alias(context, request, &labels, &target),
-                None => Ok(self.answer_local(context, request, &labels)),
+                Some(target) => self.answer_alias(&asked, request, &target),
+                None => Ok(self.answer_local(&asked, request)),
             },
             // The name has records, but none of type 255.
             Decision::Local(Local::Nodata { .. }) if query.qtype == rtype::ANY => {
                 Ok(self.answer_any(request))
             }
-            Decision::Local(_) => Ok(self.answer_local(context, request, &labels)),
+            Decision::Local(_) => Ok(self.answer_local(&asked, request)),
             Decision::Special(special) => {
                 self.counters.count(Counter::LocalAnswers);
-                Ok(self.make(request, |draft, query| {
-                    write_special(draft, policy, (&labels, query.qtype), &special)
-                }))
+                Ok(self.make(request, |draft, _| asked.write_special(draft, &special)))
             }
-            Decision::Blocked(blocked) => Ok(self.answer_blocked(context, request, blocked)),
+            Decision::Blocked(blocked) => Ok(self.answer_blocked(policy, request, blocked)),
             Decision::PlainName => {
                 self.counters.count(Counter::LocalAnswers);
                 Ok(self.make(request, |draft, _| write_plain_name(draft, policy)))
@@ -166,12 +169,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Answers an alias whose target is none of local data. `Err`: as for [`answer_by_policy`](Self::answer_by_policy).
     fn answer_alias(
         &mut self,
-        context: &Context<'_>,
+        asked: &LocalQuestion<'_, '_>,
         request: &mut Request<'_, R>,
-        labels: &Labels<'_>,
         target: &Labels<'_>,
     ) -> Result<Outcome, u8> {
-        let policy = context.policy;
+        let policy = asked.policy;
         let decision = policy.decide(target, request.query.qtype);
         match decision {
             Decision::Forward { group } if request.query.qtype != rtype::ANY => {
@@ -179,7 +181,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 return Err(group as u8);
             }
             Decision::Blocked(blocked) => {
-                return Ok(self.answer_blocked(context, request, blocked));
+                return Ok(self.answer_blocked(policy, request, blocked));
             }
             Decision::Forward { .. }
             | Decision::Local(_)
@@ -187,11 +189,15 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             | Decision::PlainName => {}
         }
         self.counters.count(Counter::LocalAnswers);
-        Ok(self.make(request, |draft, query| {
-            write_local(draft, policy, labels, query.qtype)?;
+        Ok(self.make(request, |draft, _| {
+            asked.write_local(draft)?;
             match decision {
                 Decision::Special(special) => {
-                    write_special(draft, policy, (target, query.qtype), &special)
+                    let asked = LocalQuestion {
+                        labels: target,
+                        ..*asked
+                    };
+                    asked.write_special(draft, &special)
                 }
                 Decision::PlainName => write_plain_name(draft, policy),
                 Decision::Forward { .. } | Decision::Local(_) | Decision::Blocked(_) => Ok(()),
@@ -201,19 +207,16 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 
     fn answer_local(
         &mut self,
-        context: &Context<'_>,
+        asked: &LocalQuestion<'_, '_>,
         request: &mut Request<'_, R>,
-        labels: &Labels<'_>,
     ) -> Outcome {
         self.counters.count(Counter::LocalAnswers);
-        self.make(request, |draft, query| {
-            write_local(draft, context.policy, labels, query.qtype)
-        })
+        self.make(request, |draft, _| asked.write_local(draft))
     }
 
     fn answer_blocked(
         &mut self,
-        context: &Context<'_>,
+        policy: &Policy<'_>,
         request: &mut Request<'_, R>,
         blocked: Blocked,
     ) -> Outcome {
@@ -221,8 +224,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.make(request, |draft, query| {
             draft.head.authoritative = false;
             draft.head.ede = ede::BLOCKED;
-            let record = context.policy.block_record(blocked, query.qtype);
-            draft.blocked(query.name.as_wire(), record, context.policy.block_ttl_secs)
+            let record = policy.block_record(blocked, query.qtype);
+            draft.blocked(query.name.as_wire(), record, policy.block_ttl_secs)
         })
     }
 
@@ -243,39 +246,73 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         let mut reply = reply_to(request, &head, Ttl::Aged(0), head.ede);
         reply.rotate = self.next_rotation();
-        let body = &self.tables.reply[query.question_end..end];
-        let (len, truncated) = render(request.message, query.question_end, &head, body, &reply);
-        if truncated {
+        let answer = Answer {
+            head: &head,
+            body: &self.tables.reply[query.question_end..end],
+        };
+        let rendered = reply.render(request.message, query.question_end, &answer);
+        if rendered.truncated {
             self.counters.count(Counter::TruncatedGiven);
         }
-        Outcome::Reply(len)
+        Outcome::Reply(rendered.len)
     }
 }
 
-fn write_local(
-    draft: &mut Draft<'_>,
-    policy: &Policy<'_>,
-    labels: &Labels<'_>,
+/// What is answered from local data or by a special-use name.
+struct LocalQuestion<'a, 'q> {
+    policy: &'a Policy<'q>,
+    labels: &'a Labels<'q>,
     qtype: u16,
-) -> Result<(), WriteError> {
-    let mut written = Ok(());
-    let end = policy.resolve(labels, qtype, |owner, record| {
-        if written.is_ok() {
-            written = draft.answer(owner, record.rtype, record.ttl_secs, record.rdata);
+}
+
+impl LocalQuestion<'_, '_> {
+    fn write_local(&self, draft: &mut Draft<'_>) -> Result<(), WriteError> {
+        let mut written = Ok(());
+        let end = self
+            .policy
+            .resolve(self.labels, self.qtype, |owner, record| {
+                if written.is_ok() {
+                    written = draft.answer(owner, record.rtype, record.ttl_secs, record.rdata);
+                }
+            });
+        written?;
+        let ttl_secs = negative_ttl_secs(self.policy);
+        match end {
+            End::Records | End::Upstream(_) => Ok(()),
+            End::Nodata(zone) => {
+                draft.negative(zone.unwrap_or_else(|| self.labels.name()), ttl_secs)
+            }
+            End::Nxdomain(zone) => {
+                draft.head.rcode = rcode::NXDOMAIN;
+                draft.negative(zone, ttl_secs)
+            }
+            End::Endless => {
+                draft.head.rcode = rcode::SERVFAIL;
+                Ok(())
+            }
         }
-    });
-    written?;
-    let ttl_secs = negative_ttl_secs(policy);
-    match end {
-        End::Records | End::Upstream(_) => Ok(()),
-        End::Nodata(zone) => draft.negative(zone.unwrap_or_else(|| labels.name()), ttl_secs),
-        End::Nxdomain(zone) => {
-            draft.head.rcode = rcode::NXDOMAIN;
-            draft.negative(zone, ttl_secs)
-        }
-        End::Endless => {
-            draft.head.rcode = rcode::SERVFAIL;
-            Ok(())
+    }
+
+    fn write_special(&self, draft: &mut Draft<'_>, special: &Special) -> Result<(), WriteError> {
+        let zone = self.labels.suffix(special.zone_depth);
+        // A machine of this network may have the name in a moment.
+        let denial_ttl_secs = self.policy.denial_ttl_secs;
+        let denial_ttl_secs = denial_ttl_secs.filter(|_| special.kind.is_for_private_use());
+        let denial_ttl_secs = denial_ttl_secs.unwrap_or(special::TTL_SECS);
+        match special.answer {
+            ZoneAnswer::Record(rdata) => {
+                draft.answer(self.labels.name(), self.qtype, special::TTL_SECS, rdata)
+            }
+            ZoneAnswer::Soa => {
+                draft.head.answers += 1;
+                draft.writer.soa(zone, special::TTL_SECS, special::SOA_TAIL)
+            }
+            ZoneAnswer::Ns => draft.answer(zone, rtype::NS, special::TTL_SECS, zone),
+            ZoneAnswer::Nodata => draft.negative(zone, denial_ttl_secs),
+            ZoneAnswer::Nxdomain => {
+                draft.head.rcode = rcode::NXDOMAIN;
+                draft.negative(zone, denial_ttl_secs)
+            }
         }
     }
 }
@@ -285,33 +322,7 @@ fn negative_ttl_secs(policy: &Policy<'_>) -> u32 {
     policy.denial_ttl_secs.unwrap_or(LOCAL_NEGATIVE_TTL_SECS)
 }
 
-fn write_special(
-    draft: &mut Draft<'_>,
-    policy: &Policy<'_>,
-    (labels, qtype): (&Labels<'_>, u16),
-    special: &Special,
-) -> Result<(), WriteError> {
-    let zone = labels.suffix(special.zone_depth);
-    // A machine of this network may have the name in a moment.
-    let denial_ttl_secs = policy.denial_ttl_secs;
-    let denial_ttl_secs = denial_ttl_secs.filter(|_| special.kind.is_for_private_use());
-    let denial_ttl_secs = denial_ttl_secs.unwrap_or(special::TTL_SECS);
-    match special.answer {
-        Answer::Record(rdata) => draft.answer(labels.name(), qtype, special::TTL_SECS, rdata),
-        Answer::Soa => {
-            draft.head.answers += 1;
-            draft.writer.soa(zone, special::TTL_SECS, special::SOA_TAIL)
-        }
-        Answer::Ns => draft.answer(zone, rtype::NS, special::TTL_SECS, zone),
-        Answer::Nodata => draft.negative(zone, denial_ttl_secs),
-        Answer::Nxdomain => {
-            draft.head.rcode = rcode::NXDOMAIN;
-            draft.negative(zone, denial_ttl_secs)
-        }
-    }
-}
-
-/// A name of one label that is nobody's.
+/// A name of one label that local data does not have and upstream is not asked for: NXDOMAIN.
 fn write_plain_name(draft: &mut Draft<'_>, policy: &Policy<'_>) -> Result<(), WriteError> {
     draft.head.rcode = rcode::NXDOMAIN;
     draft.negative(b"\0", negative_ttl_secs(policy))

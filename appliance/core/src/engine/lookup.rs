@@ -2,10 +2,10 @@
 
 use super::filter::Revalidation;
 use super::nxdomain::denial_of;
-use super::request::{Entry, Request, reply_to};
+use super::request::{Placement, Request, reply_to};
 use super::{CacheAccess, Context, Engine, Live, STALE_TTL_SECS, Settings};
-use crate::answer::{Head, Ttl, render};
-use crate::cache::{Found, Shard};
+use crate::answer::{Answer, Head, Rendered, Ttl};
+use crate::cache::Shard;
 use crate::dns::edns::ede;
 use crate::dns::header::flag;
 use crate::dns::rcode;
@@ -31,21 +31,20 @@ pub(super) enum Freshness {
 /// What the cache has for a question. An answer stands in the request's message already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// The answer.
+    /// An answer that was given.
     Hit {
-        len: usize,
-        truncated: bool,
+        rendered: Rendered,
         /// It is asked for again, although it was given.
         refresh: bool,
         stale: bool,
     },
     /// That the name does not exist, whatever is asked for.
-    Denied { len: usize, truncated: bool },
+    Denied(Rendered),
     /// A stale answer, to be used if no upstream answers in time.
     Stale,
     /// That the answer is longer than a slot: to be fetched in a stream.
     Mark,
-    /// Nothing.
+    /// Nothing that serves.
     Miss,
 }
 
@@ -54,11 +53,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     pub(super) fn look_up(
         &mut self,
         context: &Context<'_>,
-        entry: &Entry,
+        placement: &Placement,
         request: &mut Request<'_, R>,
     ) -> Lookup {
         let rotate = self.next_rotation();
-        let is_unreachable = self.upstreams.is_unreachable(entry.group);
+        let is_unreachable = self.upstreams.is_unreachable(placement.group);
         let mut reader = Reader {
             context,
             settings: &self.settings,
@@ -66,8 +65,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             rotate,
             is_unreachable,
         };
+        let hash = request.key(placement.name_hash).hash();
         self.cache
-            .with_shard(entry.hash, |shard| reader.read(shard, entry, request))
+            .with_shard(hash, |shard| reader.read(shard, placement, request))
     }
 }
 
@@ -81,36 +81,37 @@ struct Reader<'a, R> {
 }
 
 impl<R: Copy + PartialEq> Reader<'_, R> {
-    fn read(&mut self, shard: &mut Shard, entry: &Entry, request: &mut Request<'_, R>) -> Lookup {
+    fn read(
+        &mut self,
+        shard: &mut Shard,
+        placement: &Placement,
+        request: &mut Request<'_, R>,
+    ) -> Lookup {
         let policy = self.context.policy;
-        let found = shard.find(entry.hash, &request.key());
-        let is_outdated = |found: &Found<'_>| found.head.generation != policy.generation;
-        let looked_up = match found {
-            None => Lookup::Miss,
-            Some(found) if is_outdated(&found) => {
-                let revalidation = Revalidation {
-                    policy,
-                    group: entry.group,
-                    is_decided: true,
-                };
-                revalidation.run(shard, entry.hash, &request.key());
-                let found = shard.find(entry.hash, &request.key());
-                found.map_or(Lookup::Miss, |found| self.serve(&found, request))
-            }
-            Some(found) => self.serve(&found, request),
-        };
+        let key = request.key(placement.name_hash);
+        let mut found = shard.find(&key);
+        if found.is_some_and(|answer| answer.head.generation != policy.generation) {
+            let revalidation = Revalidation {
+                policy,
+                group: placement.group,
+                is_decided: true,
+            };
+            revalidation.run(shard, &key);
+            found = shard.find(&key);
+        }
+        let looked_up = found.map_or(Lookup::Miss, |answer| self.serve(&answer, request));
         if looked_up != Lookup::Miss {
             return looked_up;
         }
-        let denial = denial_of(shard, entry.name_hash, request);
+        let denial = denial_of(shard, placement.name_hash, request);
         denial
-            .and_then(|found| self.deny(&found, request))
+            .and_then(|answer| self.deny(&answer, request))
             .unwrap_or(Lookup::Miss)
     }
 
     /// Gives what was found, if it serves.
-    fn serve(&mut self, found: &Found<'_>, request: &mut Request<'_, R>) -> Lookup {
-        let head = &found.head;
+    fn serve(&mut self, answer: &Answer<'_>, request: &mut Request<'_, R>) -> Lookup {
+        let head = answer.head;
         let (ttl, code, refresh, stale) = match freshness(head, self.context.now, self.settings) {
             Freshness::Fresh { age_secs, aging } => (Ttl::Aged(age_secs), head.ede, aging, false),
             Freshness::Stale { at_once, refresh } if at_once || self.is_unreachable => (
@@ -132,27 +133,27 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
         if is_too_large(head) {
             reply.flags |= flag::TC;
         }
-        let (len, truncated) = match request.target {
+        let mut rendered = match request.target {
             None => {
                 let end = request.query.question_end;
-                render(request.message, end, head, found.body, &reply)
+                reply.render(request.message, end, answer)
             }
             Some(_) => {
                 let policy = self.context.policy;
-                self.tables.render_alias(policy, request, found, &reply)
+                self.tables.render_alias(policy, request, answer, &reply)
             }
         };
+        rendered.truncated |= is_too_large(head);
         Lookup::Hit {
-            len,
-            truncated: truncated || is_too_large(head),
+            rendered,
             refresh,
             stale,
         }
     }
 
     /// Gives a denial of the name, if it holds.
-    fn deny(&self, found: &Found<'_>, request: &mut Request<'_, R>) -> Option<Lookup> {
-        let head = &found.head;
+    fn deny(&self, answer: &Answer<'_>, request: &mut Request<'_, R>) -> Option<Lookup> {
+        let head = answer.head;
         let fresh = freshness(head, self.context.now, self.settings);
         let Freshness::Fresh { age_secs, .. } = fresh else {
             return None;
@@ -162,8 +163,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
         }
         let reply = reply_to(request, head, Ttl::Aged(age_secs), head.ede);
         let end = request.query.question_end;
-        let (len, truncated) = render(request.message, end, head, found.body, &reply);
-        Some(Lookup::Denied { len, truncated })
+        Some(Lookup::Denied(reply.render(request.message, end, answer)))
     }
 }
 

@@ -1,19 +1,28 @@
 //! A query that the cache cannot answer: its client waits, and a question goes upstream if none is on its way.
 
 use super::lookup::Lookup;
-use super::request::{Entry, Request, query_flags, reply_to};
+use super::request::{Placement, Request, query_flags, reply_to};
 use super::{CacheAccess, Call, Context, Effects, Engine, Outcome};
-use crate::answer::{Head, Key, Ttl};
-use crate::cache::Found;
+use crate::answer::{Answer, Head, Ttl};
 use crate::counters::Counter;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, flag};
-use crate::dns::rcode;
+use crate::dns::{QUESTION_FIXED_LEN, rcode};
 use crate::forward::pending::{LetterCase, Links, PendingFull, Waiter};
 use crate::forward::question::{Deadlines, Question, Stage};
 use crate::policy::Policy;
 use crate::time::Instant;
 use core::net::IpAddr;
+use xdnsd_abi::hash;
+
+/// A question that is to be taken on.
+struct Candidate<'p> {
+    placement: &'p Placement,
+    /// What the cache has for it.
+    missed: Lookup,
+    /// Fair share bucket of the client.
+    bucket: u8,
+}
 
 /// A place among those who wait.
 struct Seat {
@@ -31,7 +40,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     pub(super) fn miss<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
-        entry: &Entry,
+        placement: &Placement,
         request: &mut Request<'_, R>,
         missed: Lookup,
     ) -> Outcome {
@@ -42,7 +51,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let waiter = self.waiter(call.context, request);
         let query = request.query;
         let alias = request.target.is_some().then_some(&query.name);
-        let present = self.tables.pending.find(entry.hash, &request.key());
+        let present = self.tables.pending.find(&request.key(placement.name_hash));
         if let Some(index) = present {
             self.counters.count(Counter::Coalesced);
             if self.tables.pending.is_joined(index, &waiter, alias) {
@@ -59,7 +68,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
         let index = match present {
             Some(index) => Ok(index),
-            None => self.take_on(call, entry, request, (missed, seat.bucket)),
+            None => {
+                let candidate = Candidate {
+                    placement,
+                    missed,
+                    bucket: seat.bucket,
+                };
+                self.take_on(call, &candidate, request)
+            }
         };
         let joined = index.and_then(|index| {
             self.tables.pending.join(index, waiter, alias)?;
@@ -84,6 +100,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// The client as it waits.
     fn waiter(&self, context: &Context<'_>, request: &Request<'_, R>) -> Waiter<R> {
         let query = request.query;
+        let name_end = query.question_end - QUESTION_FIXED_LEN;
         Waiter {
             route: request.client.route,
             id: query.header.id,
@@ -91,7 +108,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             limit: request.limit as u16,
             edns: request.edns,
             lacks_cookie: request.lacks_cookie,
-            case: LetterCase::of(&request.message[HEADER_LEN..query.question_end - 4]),
+            case: LetterCase::of(&request.message[HEADER_LEN..name_end]),
             bucket: bucket(context.policy, request.client.address, &self.cache.seed()),
             links: Links::default(),
         }
@@ -103,14 +120,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if request.target.is_none() {
             return self.refuse(request, rcode::REFUSED.into(), ede::NOT_AUTHORITATIVE);
         }
-        let nothing = Found {
-            head: Head::EMPTY,
-            body: &[],
-        };
-        let reply = reply_to(request, &nothing.head, Ttl::Aged(0), ede::NONE);
+        let nothing = Answer::bare(&Head::EMPTY);
+        let reply = reply_to(request, nothing.head, Ttl::Aged(0), ede::NONE);
         let tables = &mut *self.tables;
-        let (len, _) = tables.render_alias(context.policy, request, &nothing, &reply);
-        Outcome::Reply(len)
+        let rendered = tables.render_alias(context.policy, request, &nothing, &reply);
+        Outcome::Reply(rendered.len)
     }
 
     /// SERVFAIL for lack of room: the client may ask again.
@@ -147,16 +161,22 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     pub(super) fn refresh<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
-        entry: &Entry,
+        placement: &Placement,
         request: &Request<'_, R>,
     ) {
         let pending = &self.tables.pending;
-        if pending.is_full() || pending.find(entry.hash, &request.key()).is_some() {
+        let key = request.key(placement.name_hash);
+        if pending.is_full() || pending.find(&key).is_some() {
             return;
         }
         let (policy, address) = (call.context.policy, request.client.address);
         let bucket = bucket(policy, address, &self.cache.seed());
-        let taken = self.take_on(call, entry, request, (Lookup::Miss, bucket));
+        let candidate = Candidate {
+            placement,
+            missed: Lookup::Miss,
+            bucket,
+        };
+        let taken = self.take_on(call, &candidate, request);
         if let Ok(index) = taken {
             self.begin(call, index);
         }
@@ -166,9 +186,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     fn take_on<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
-        entry: &Entry,
+        candidate: &Candidate<'_>,
         request: &Request<'_, R>,
-        (missed, bucket): (Lookup, u8),
     ) -> Result<u16, PendingFull> {
         let (query, now) = (request.query, call.context.now);
         if self.tables.pending.is_full() {
@@ -176,17 +195,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             let victim = self.tables.pending.victim();
             self.end_for_room(call, victim);
         }
-        let stage = match missed {
+        let stage = match candidate.missed {
             Lookup::Mark => Stage::Fetching,
-            Lookup::Hit { .. } | Lookup::Denied { .. } | Lookup::Stale | Lookup::Miss => {
+            Lookup::Hit { .. } | Lookup::Denied(_) | Lookup::Stale | Lookup::Miss => {
                 Stage::Beginning
             }
         };
         let deadlines = Deadlines {
             next_try: now,
-            stale: match missed {
+            stale: match candidate.missed {
                 Lookup::Stale => now + self.settings.stale_after_ms,
-                Lookup::Hit { .. } | Lookup::Denied { .. } | Lookup::Mark | Lookup::Miss => {
+                Lookup::Hit { .. } | Lookup::Denied(_) | Lookup::Mark | Lookup::Miss => {
                     Instant::FAR_FUTURE
                 }
             },
@@ -196,26 +215,19 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         question.qtype = query.qtype;
         question.dnssec_ok = query.dnssec_ok();
         question.checking_disabled = query.header.has(flag::CD);
-        question.name_hash = entry.name_hash;
-        question.group = entry.group;
+        question.name_hash = candidate.placement.name_hash;
+        question.group = candidate.placement.group;
         question.generation = call.context.policy.generation;
-        question.bucket = bucket;
+        question.bucket = candidate.bucket;
         self.tables.pending.insert(question)
     }
 }
 
 /// The fair share bucket of a client: keyed, so that nobody can choose to share another's.
 fn bucket(policy: &Policy<'_>, address: IpAddr, seed: &[u8; 16]) -> u8 {
-    let octets = match policy.on_link.share_of(address) {
+    let octets = match policy.on_link.fairness_unit(address) {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     };
-    let key = Key {
-        name: &octets,
-        qtype: 0,
-        dnssec_ok: false,
-        checking_disabled: false,
-    };
-    // Its lowest bits are the name's alone.
-    (key.hash(seed) >> 16) as u8
+    hash::of_bytes(&octets, seed) as u8
 }

@@ -60,7 +60,7 @@ pub enum Transport {
 pub struct Client<R> {
     /// Handed back with an answer that comes later.
     pub route: R,
-    /// Its address.
+    /// The source address of its query.
     pub address: IpAddr,
     /// How it asked.
     pub transport: Transport,
@@ -80,7 +80,7 @@ pub enum Outcome {
 /// What holds for a while: the time, and the policy in force.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'p> {
-    /// The time.
+    /// The present moment by the caller's monotonic clock.
     pub now: Instant,
     /// Seconds since 1970 by the wall clock, for the age of DNS cookies (RFC 9018 section 4.3).
     pub unix_secs: u32,
@@ -231,7 +231,7 @@ struct Live<R> {
 }
 
 impl<R: Copy + PartialEq> Tables<R> {
-    /// Empty.
+    /// With no question in flight.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -265,13 +265,12 @@ pub struct Engine<'a, R, C> {
 }
 
 impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
-    /// An engine with nothing in flight.
+    /// An engine with nothing in flight, that asks nobody.
     #[must_use]
     pub fn new(
         tables: &'a mut Tables<R>,
         cache: C,
         counters: &'a Counters,
-        upstreams: Upstreams,
         settings: Settings,
     ) -> Self {
         Self {
@@ -279,10 +278,16 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
             scratch: &mut tables.scratch,
             cache,
             counters,
-            upstreams,
+            upstreams: Upstreams::new(),
             settings,
             rotation: 0,
         }
+    }
+
+    /// The same, that asks these servers. [`take_servers`](Self::take_servers) replaces them later.
+    #[must_use]
+    pub fn with_upstreams(self, upstreams: Upstreams) -> Self {
+        Self { upstreams, ..self }
     }
 
     /// The upstream servers.

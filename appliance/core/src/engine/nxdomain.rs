@@ -6,11 +6,11 @@
 //! believed by itself. What shows that a name exists: an answer for any of its types, with any flags, that is in the cache
 //! or comes later; and one with TTL 0, which is not kept, leaves a mark.
 //!
-//! Denial and mark are kept under [`Key::of_name`]; the mark under the one without flags.
+//! Denial and mark are kept under [`HashedKey::any_type`]; the mark under the one without flags.
 
 use super::request::Request;
-use crate::answer::{Head, Key};
-use crate::cache::{Found, Shard};
+use crate::answer::{Answer, HashedKey, Head};
+use crate::cache::Shard;
 use crate::dns::edns::ede;
 use crate::dns::{rcode, rtype};
 use crate::time::Instant;
@@ -34,26 +34,21 @@ fn denies_name(head: &Head) -> bool {
 }
 
 /// Whether the shard, which is that of the name, has an answer for `key` with any flags that shows that the name exists.
-fn shows_name(shard: &Shard, name_hash: u64, key: Key<'_>) -> bool {
+fn shows_name(shard: &Shard, key: &HashedKey<'_>) -> bool {
     key.with_any_flags().any(|key| {
-        let head = shard.head(key.hash_under(name_hash), &key);
+        let head = shard.head(&key);
         head.is_some_and(|head| head.rcode == rcode::NOERROR)
     })
 }
 
-/// Where the mark of a name that exists is.
-const fn mark_of<'a>(key: &Key<'a>) -> Key<'a> {
-    Key {
-        dnssec_ok: false,
-        checking_disabled: false,
-        ..key.of_name()
-    }
+/// The key of the mark of a name that exists.
+const fn mark_of<'a>(key: &HashedKey<'a>) -> HashedKey<'a> {
+    key.any_type().without_flags()
 }
 
 /// Whether the name was seen to exist so lately that a denial from before would still hold.
-fn is_marked(shard: &Shard, name_hash: u64, key: &Key<'_>, now: Instant) -> bool {
-    let mark = mark_of(key);
-    let head = shard.head(mark.hash_under(name_hash), &mark);
+fn is_marked(shard: &Shard, key: &HashedKey<'_>, now: Instant) -> bool {
+    let head = shard.head(&mark_of(key));
     head.is_some_and(|head| head.rcode == rcode::NOERROR && now < head.expires())
 }
 
@@ -61,38 +56,36 @@ fn is_marked(shard: &Shard, name_hash: u64, key: &Key<'_>, now: Instant) -> bool
 /// of the name. A mark holds as long as the longest denial, for `mark_secs`.
 pub(super) fn note_existence(
     shard: &mut Shard,
-    (name_hash, key): (u64, &Key<'_>),
-    (head, body): (&Head, &[u8]),
+    key: &HashedKey<'_>,
+    answer: &Answer<'_>,
     mark_secs: u32,
 ) {
+    let head = answer.head;
     if denies_name(head) {
-        let other = |qtype| shows_name(shard, name_hash, Key { qtype, ..*key });
-        let is_believed = key.qtype == rtype::A
-            && !is_marked(shard, name_hash, key, head.stored)
+        let other = |qtype| shows_name(shard, &key.with_qtype(qtype));
+        let is_believed = key.key().qtype == rtype::A
+            && !is_marked(shard, key, head.stored)
             && !OTHER_TYPES.into_iter().any(other);
         if is_believed {
-            let denial = key.of_name();
-            shard.insert(denial.hash_under(name_hash), &denial, head, body);
+            shard.insert(&key.any_type(), answer);
         }
         return;
     }
-    for denial in key.of_name().with_any_flags() {
-        let hash = denial.hash_under(name_hash);
+    for denial in key.any_type().with_any_flags() {
         if shard
-            .head(hash, &denial)
+            .head(&denial)
             .is_some_and(|head| head.rcode == rcode::NXDOMAIN)
         {
-            shard.remove(hash, &denial);
+            shard.remove(&denial);
         }
     }
     if head.ttl_secs == 0 {
-        let mark = mark_of(key);
         let head = Head {
             ttl_secs: mark_secs,
             stored: head.stored,
             ..Head::EMPTY
         };
-        shard.insert(mark.hash_under(name_hash), &mark, &head, &[]);
+        shard.insert(&mark_of(key), &Answer::bare(&head));
     }
 }
 
@@ -102,15 +95,14 @@ pub(super) fn denial_of<'s, R>(
     shard: &'s mut Shard,
     name_hash: u64,
     request: &Request<'_, R>,
-) -> Option<Found<'s>> {
+) -> Option<Answer<'s>> {
     if request.query.qtype == rtype::DS || request.target.is_some() {
         return None;
     }
-    let key = request.key();
-    if shows_name(shard, name_hash, key) {
+    let key = request.key(name_hash);
+    if shows_name(shard, &key) {
         return None;
     }
-    let denial = key.of_name();
-    let found = shard.find(denial.hash_under(name_hash), &denial)?;
-    denies_name(&found.head).then_some(found)
+    let found = shard.find(&key.any_type())?;
+    denies_name(found.head).then_some(found)
 }

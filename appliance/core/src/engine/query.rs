@@ -2,9 +2,10 @@
 
 use super::hit::Known;
 use super::lookup::Lookup;
-use super::request::{Entry, Request, count_refusal, reply_to};
+use super::reject::Received;
+use super::request::{Placement, Request, count_refusal, reply_to};
 use super::{CacheAccess, Call, Client, Effects, Engine, Outcome};
-use crate::answer::{Head, Ttl, name_hash, render};
+use crate::answer::{Answer, Head, Rendered, Reply, Ttl, name_hash};
 use crate::counters::Counter;
 use crate::dns::edns::ede;
 use crate::dns::header::flag;
@@ -26,7 +27,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let context = call.context;
         let query = match Query::parse(&message[..len]) {
             Ok(query) => query,
-            Err(error) => return self.reject(context, client, (message, len), error),
+            Err(error) => {
+                let received = Received { message, len };
+                return self.reject(context, client, received, error);
+            }
         };
         let mut request = self.request(context, &query, client, message);
         if let Some(outcome) = self.admit(context, &mut request) {
@@ -64,32 +68,30 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if has_alias {
             hash_of_name = name_hash(request.name().as_wire(), &self.cache.seed());
         }
-        let entry = Entry {
+        let placement = Placement {
             name_hash: hash_of_name,
-            hash: request.key().hash_under(hash_of_name),
             group,
         };
         let found = if known == Known::Nothing && !has_alias {
             // It may have come since: then it is asked for once more, and nothing else.
             Lookup::Miss
         } else {
-            self.look_up(context, &entry, request)
+            self.look_up(context, &placement, request)
         };
-        let (len, truncated, stale) = match found {
+        let (Rendered { len, truncated }, stale) = match found {
             Lookup::Hit {
-                len,
-                truncated,
+                rendered,
                 refresh,
                 stale,
             } => {
                 if refresh && request.wants_recursion() {
-                    self.refresh(call, &entry, request);
+                    self.refresh(call, &placement, request);
                 }
-                (len, truncated, stale)
+                (rendered, stale)
             }
-            Lookup::Denied { len, truncated } => (len, truncated, false),
+            Lookup::Denied(rendered) => (rendered, false),
             missed @ (Lookup::Stale | Lookup::Mark | Lookup::Miss) => {
-                return self.miss(call, &entry, request, missed);
+                return self.miss(call, &placement, request, missed);
             }
         };
         self.counters.count(if stale {
@@ -113,8 +115,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let head = Head::EMPTY;
         let mut reply = reply_to(request, &head, Ttl::Aged(0), ede::NONE);
         reply.flags |= flag::TC;
-        let end = request.query.question_end;
-        Outcome::Reply(render(request.message, end, &head, &[], &reply).0)
+        render_bare(request, &head, &reply)
     }
 
     /// Answers a well-formed query with a code and nothing else, in place.
@@ -133,7 +134,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if let Some(opt) = &mut reply.opt {
             opt.extended_rcode = (code >> 4) as u8;
         }
-        let end = request.query.question_end;
-        Outcome::Reply(render(request.message, end, &head, &[], &reply).0)
+        render_bare(request, &head, &reply)
     }
+}
+
+/// Answers with a header and OPT alone, in place.
+fn render_bare<R>(request: &mut Request<'_, R>, head: &Head, reply: &Reply) -> Outcome {
+    let end = request.query.question_end;
+    let rendered = reply.render(request.message, end, &Answer::bare(head));
+    Outcome::Reply(rendered.len)
 }

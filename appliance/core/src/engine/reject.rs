@@ -1,4 +1,4 @@
-//! Replies to messages that are no well-formed query, and to kinds of queries that nobody is asked about.
+//! Replies to malformed messages, and to kinds of queries that are neither cached nor forwarded.
 
 use super::request::{Request, count_refusal, opt_reply};
 use super::{CacheAccess, Client, Context, Engine, Outcome};
@@ -9,6 +9,13 @@ use crate::dns::query::{QueryError, rejected_opt};
 use crate::dns::{class, rcode, rtype};
 use crate::forward::pending::ClientEdns;
 use crate::policy::Action;
+
+/// A message in a buffer that has room for its reply.
+pub(super) struct Received<'m> {
+    pub message: &'m mut [u8],
+    /// Bytes of the message.
+    pub len: usize,
+}
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Answers kinds of questions that no policy, cache or upstream is asked about.
@@ -37,15 +44,16 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         None
     }
 
-    /// Answers the message `message[..len]`, which is no well-formed query, in place.
+    /// Answers what is not a well-formed query, in place.
     #[cold]
     pub(super) fn reject(
         &mut self,
         context: &Context<'_>,
         client: &Client<R>,
-        (message, len): (&mut [u8], usize),
+        received: Received<'_>,
         error: QueryError,
     ) -> Outcome {
+        let Received { message, len } = received;
         let (code, keep, cookie_only) = match error {
             QueryError::Ignore => {
                 self.counters.count(Counter::IgnoredMessages);
@@ -91,7 +99,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 cookie: Some(checked.reply),
                 keepalive: None,
             },
-            crate::dns::edns::ede::NONE,
+            ede::NONE,
         );
         if cookie.server_len == 0 || checked.is_valid {
             return Some((rcode::NOERROR, opt));

@@ -1,9 +1,8 @@
 //! A query with what is known of its reply before there is an answer, and the reply's shape once there is.
 
-use super::alias::{Alias, Sections, render_alias};
+use super::alias::{Alias, Source};
 use super::{CacheAccess, Client, Context, Engine, Live, Transport};
-use crate::answer::{Head, Kept, Key, Reply, Ttl};
-use crate::cache::Found;
+use crate::answer::{Answer, HashedKey, Head, Kept, Key, Rendered, Reply, Ttl};
 use crate::counters::{Counter, Counters};
 use crate::dns::edns::{OptReply, ede};
 use crate::dns::header::flag;
@@ -16,12 +15,10 @@ use crate::policy::Policy;
 /// Shortest UDP answer that every client takes (RFC 1035 section 4.2.1).
 const UDP_WITHOUT_EDNS: usize = 512;
 
-/// Where a question belongs.
-pub(super) struct Entry {
+/// Where a question belongs: in the cache and among those in flight by its name's hash, and with whom it is asked.
+pub(super) struct Placement {
     /// Keyed hash of the name.
     pub name_hash: u64,
-    /// Keyed hash: the place in cache and table.
-    pub hash: u64,
     /// Group of upstreams.
     pub group: u8,
 }
@@ -59,12 +56,13 @@ impl<R> Request<'_, R> {
         self.query.header.has(flag::RD)
     }
 
-    /// The key under which they are kept.
-    pub(super) fn key(&self) -> Key<'_> {
-        Key {
+    /// The key under which they are kept; `name_hash` is that of [`name`](Self::name).
+    pub(super) fn key(&self, name_hash: u64) -> HashedKey<'_> {
+        let key = Key {
             name: self.name().as_wire(),
             ..Key::of(self.query)
-        }
+        };
+        key.with_name_hash(name_hash)
     }
 }
 
@@ -148,14 +146,14 @@ impl<R: Copy + PartialEq> Live<R> {
         &mut self,
         policy: &Policy<'_>,
         request: &mut Request<'_, R>,
-        found: &Found<'_>,
+        answer: &Answer<'_>,
         reply: &Reply,
-    ) -> (usize, bool) {
-        let kept = Kept::new(request.name().as_wire(), found.body);
+    ) -> Rendered {
+        let kept = Kept::new(request.name().as_wire(), answer.body);
         let kept = kept.expect("what the cache holds fits a slot");
-        let sections = Sections {
-            head: &found.head,
-            source: kept.message(),
+        let source = Source {
+            head: answer.head,
+            message: kept.message(),
             body: kept.body(),
         };
         let question_end = request.query.question_end;
@@ -165,9 +163,9 @@ impl<R: Copy + PartialEq> Live<R> {
             qtype: request.query.qtype,
             policy,
         };
-        let (len, truncated) = render_alias(&mut self.reply, &alias, &sections, reply);
-        request.message[..len].copy_from_slice(&self.reply[..len]);
-        (len, truncated)
+        let rendered = alias.render(&mut self.reply, &source, reply);
+        request.message[..rendered.len].copy_from_slice(&self.reply[..rendered.len]);
+        rendered
     }
 }
 

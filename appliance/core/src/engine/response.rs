@@ -3,12 +3,12 @@
 use super::ask::Rest;
 use super::nxdomain::note_existence;
 use super::{CacheAccess, Call, Effects, Engine};
-use crate::answer::{Answer, Asked, Head, Led, ResponseError, sanitize};
+use crate::answer::{Answer, Expected, Head, Original, Response, ResponseError, sanitize};
 use crate::cache::Inserted;
 use crate::counters::Counter;
 use crate::dns::header::{HEADER_LEN, Header};
 use crate::dns::{Name, rcode};
-use crate::forward::question::{Event, Failure};
+use crate::forward::question::{Event, Failure, Seen};
 use crate::forward::tries::Attempt;
 use crate::forward::upstreams::FailureKind;
 use crate::forward::via::Origin;
@@ -54,10 +54,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 self.end_attempt(index, &attempt, call.effects);
                 self.go_on(call, index, Event::WrongCase(attempt));
             }
-            Ok(answer) => {
+            Ok(response) => {
                 self.counters.count(Counter::UpstreamAnswers);
                 self.end_attempt(index, &attempt, call.effects);
-                self.accept(call, index, &attempt, answer);
+                self.accept(call, index, &attempt, response);
             }
         }
         self.scratch = scratch;
@@ -70,21 +70,21 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         index: u16,
         message: &[u8],
         scratch: &'t mut [u8],
-    ) -> Result<Answer<'t>, ResponseError> {
+    ) -> Result<Response<'t>, ResponseError> {
         let pending = &self.tables.pending;
         let question = pending.get(index).ok_or(ResponseError::Foreign)?;
         let sub = pending.sub(index);
-        let asked = Asked {
+        let expected = Expected {
             name: sub.map_or(&question.name, |sub| &sub.name),
             qtype: sub.map_or(question.qtype, |sub| sub.qtype(question)),
             dnssec_ok: question.dnssec_ok,
             bounds: &self.settings.ttl,
-            led: sub.map(|sub| Led {
+            original: sub.map(|sub| Original {
                 qname: &question.name,
-                chain: sub.chain(),
+                prefix: sub.prefix(),
             }),
         };
-        sanitize(message, &asked, now, scratch)
+        sanitize(message, &expected, now, scratch)
     }
 
     /// Whether the name came back in the letter case in which it was sent, where that was random.
@@ -97,45 +97,50 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         !attempt.random_case || repeats(message, &sent())
     }
 
-    /// An answer to our question: it helps, or somebody else is asked.
+    /// A response to our question: it helps, or somebody else is asked.
     fn accept<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
         attempt: &Attempt,
-        mut answer: Answer<'_>,
+        mut response: Response<'_>,
     ) {
         let (pending, mut scene) = self.scene(call.context.now);
         if let Some(question) = pending.get(index) {
-            let seen = (answer.has_edns, is_useful(answer.head.rcode));
+            let seen = Seen {
+                has_edns: response.has_edns,
+                is_useful: is_useful(response.head.rcode),
+            };
             question.learn(attempt, seen, &mut scene);
         }
-        if self.advance(call, index, event_of(attempt, &answer)) != Rest::Deliver {
+        // A failure, a referral, or TC: the question goes on, or has ended already.
+        if self.advance(call, index, event_of(attempt, &response)) != Rest::Deliver {
             return;
         }
+        // Before anything is made of it: AD counts only where the path to the server is trusted.
         let upstream = self.upstreams.get(attempt.upstream);
         let trusted = upstream.is_some_and(|upstream| upstream.config.trusted);
-        answer.head.authentic_data &= trusted;
-        if answer.ends_in_alias && self.follow(call, index, &answer) {
+        response.head.authentic_data &= trusted;
+        // Nothing is kept of half a chain: the whole comes through here again.
+        if response.ends_in_alias && self.follow(call, index, &response) {
             return;
         }
-        self.filter(call, index, &mut answer);
-        self.keep(index, &answer);
-        self.reply_all(call, index, &answer);
+        // Filtered first: what policy withholds reaches neither the cache nor a client.
+        self.filter(call, index, &mut response);
+        self.keep(index, &response);
+        self.reply_all(call, index, &response);
         // Clients on streams get whole answers.
         let question = self.tables.pending.get(index);
-        let others_wait = answer.truncated && question.is_some_and(|one| one.has_waiters());
+        let others_wait = response.truncated && question.is_some_and(|one| one.has_waiters());
         self.go_on(call, index, Event::Delivered { others_wait });
     }
 
     /// Puts the answer into the cache; for one that is longer than a slot, the mark that it is.
-    fn keep(&mut self, index: u16, answer: &Answer<'_>) {
+    fn keep(&mut self, index: u16, response: &Response<'_>) {
         let Some(question) = self.tables.pending.get(index) else {
             return;
         };
-        let body = &answer.message()[answer.body()];
-        let (name_hash, key) = (question.name_hash, question.key());
-        let hash = key.hash_under(name_hash);
+        let key = question.key();
         let mark_secs = self.settings.ttl.negative_max_secs;
         let head = Head {
             // Another policy has not decided about the question yet: it will, before the answer is given again.
@@ -146,16 +151,20 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             } else {
                 question.group
             },
-            ..answer.head
+            ..response.head
         };
-        let inserted = self.cache.with_shard(hash, |shard| {
-            note_existence(shard, (name_hash, &key), (&head, body), mark_secs);
+        let answer = Answer {
+            head: &head,
+            ..response.answer()
+        };
+        let inserted = self.cache.with_shard(key.hash(), |shard| {
+            note_existence(shard, &key, &answer, mark_secs);
             if head.ttl_secs == 0 {
                 return Inserted::TooLarge;
             }
-            let inserted = shard.insert(hash, &key, &head, body);
+            let inserted = shard.insert(&key, &answer);
             if inserted == Inserted::TooLarge {
-                shard.insert(hash, &key, &too_large(&head), &[])
+                shard.insert(&key, &Answer::bare(&too_large(&head)))
             } else {
                 inserted
             }
@@ -171,23 +180,23 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// What an answer to `attempt` is to its question.
-fn event_of(attempt: &Attempt, answer: &Answer<'_>) -> Event {
+/// What a response to `attempt` is to its question.
+fn event_of(attempt: &Attempt, response: &Response<'_>) -> Event {
     let failure = Failure {
-        rcode: answer.head.rcode,
-        ede: answer.head.ede,
+        rcode: response.head.rcode,
+        ede: response.head.ede,
     };
     if attempt.edns && matches!(failure.rcode, rcode::FORMERR | rcode::NOTIMP) {
         return Event::NotUnderstood(*attempt, failure);
     }
     // A referral, or truncated although it came by TCP: this server cannot answer.
-    if answer.is_referral || answer.truncated && attempt.is_stream() {
+    if response.is_referral || response.truncated && attempt.is_stream() {
         return Event::Useless(Failure::SERVFAIL);
     }
     if !is_useful(failure.rcode) {
         return Event::Useless(failure);
     }
-    if answer.truncated {
+    if response.truncated {
         Event::Truncated(*attempt)
     } else {
         Event::Answered

@@ -6,7 +6,7 @@
 
 use super::ask::Rest;
 use super::{CacheAccess, Call, Effects, Engine, group_of};
-use crate::answer::{Answer, CHASE_BYTES, ChainStart};
+use crate::answer::{CHAIN_PREFIX_BYTES, ChainPrefix, Response};
 use crate::counters::Counter;
 use crate::dns::{Name, rtype};
 use crate::forward::pending::{Reason, SubQuestion};
@@ -14,35 +14,35 @@ use crate::forward::question::{Event, STEPS_MAX};
 use heapless::Vec;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Asks for what the alias at the end of `answer` leads to. Whether the question goes on, or has failed; if not, the
+    /// Asks for what the alias at the end of `response` leads to. Whether the question goes on, or has failed; if not, the
     /// client gets the answer as it is: its target is nothing that upstream is asked for, or its chain is too long.
     pub(super) fn follow<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
-        answer: &Answer<'_>,
+        response: &Response<'_>,
     ) -> bool {
         let pending = &self.tables.pending;
         let Some(question) = pending.get(index) else {
             return false;
         };
         let steps = 1 + pending.sub(index).map_or(0, |sub| sub.steps);
-        let target = last_target(answer);
+        let target = last_target(response);
         let policy = call.context.policy;
         let asked = target.and_then(|name| Some((name, group_of(policy, &name, question.qtype)?)));
         let Some((name, group)) = asked else {
             return false;
         };
-        let chain = chain_start(answer);
-        if chain.is_none() && steps <= STEPS_MAX {
+        let prefix = chain_prefix(response);
+        if prefix.is_none() && steps <= STEPS_MAX {
             return false;
         }
         let rest = self.advance(call, index, Event::Incomplete { steps });
-        if let (Rest::Ask, Some(chain)) = (rest, chain) {
+        if let (Rest::Ask, Some(prefix)) = (rest, prefix) {
             let sub = SubQuestion {
                 name,
                 steps,
-                reason: Reason::Alias(chain),
+                reason: Reason::Alias(prefix),
             };
             self.ask_sub(call, index, &sub, group);
         }
@@ -72,28 +72,29 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 }
 
 /// The target of the last alias, in lower case.
-fn last_target(answer: &Answer<'_>) -> Option<Name> {
-    let aliases = answer
+fn last_target(response: &Response<'_>) -> Option<Name> {
+    let aliases = response
         .records()
         .flatten()
         .filter(|record| record.rtype == rtype::CNAME);
-    let (target, _) = Name::parse(answer.message(), aliases.last()?.rdata_at).ok()?;
+    let (target, _) = Name::parse(response.message(), aliases.last()?.rdata_at).ok()?;
     Some(target.to_lower())
 }
 
-/// The answer section. `None`: it is longer than [`CHASE_BYTES`].
-fn chain_start(answer: &Answer<'_>) -> Option<ChainStart> {
-    let start = answer.body().start;
+/// The answer section. `None`: it is longer than [`CHAIN_PREFIX_BYTES`].
+fn chain_prefix(response: &Response<'_>) -> Option<ChainPrefix> {
+    let start = response.body().start;
     let (mut end, mut ttl_secs) = (start, u32::MAX);
-    for record in answer.records().flatten() {
+    for record in response.records().flatten() {
         end = record.end;
         ttl_secs = ttl_secs.min(record.ttl_secs);
     }
-    let body: Vec<u8, CHASE_BYTES> = Vec::from_slice(answer.message().get(start..end)?).ok()?;
-    Some(ChainStart {
-        answers: answer.head.answers,
+    let body: Vec<u8, CHAIN_PREFIX_BYTES> =
+        Vec::from_slice(response.message().get(start..end)?).ok()?;
+    Some(ChainPrefix {
+        answers: response.head.answers,
         ttl_secs,
-        authentic_data: answer.head.authentic_data,
+        authentic_data: response.head.authentic_data,
         body,
     })
 }

@@ -4,14 +4,14 @@ mod lingering;
 mod waiting;
 
 pub use lingering::Lingering;
-pub use waiting::Waiting;
+pub use waiting::{Taken, Waiting};
 
 pub use super::letter_case::LetterCase;
 use super::question::Question;
 use super::slab::Slab;
 use super::tries::Attempt;
 use super::via::Via;
-use crate::answer::{ChainStart, Key};
+use crate::answer::{ChainPrefix, HashedKey};
 use crate::dns::Name;
 use crate::limits::{ALIASES, LINGERING, PENDING, SUB_QUESTIONS, TCP_MESSAGE_MAX, WAITERS};
 use crate::time::Instant;
@@ -43,7 +43,7 @@ pub struct SubQuestion {
 #[derive(Clone, Debug)]
 pub enum Reason {
     /// A chain of aliases ended at its name without an answer. The answer is put behind these.
-    Alias(ChainStart),
+    Alias(ChainPrefix),
 }
 
 impl SubQuestion {
@@ -57,9 +57,9 @@ impl SubQuestion {
 
     /// The aliases that stand in front of its answer.
     #[must_use]
-    pub const fn chain(&self) -> &ChainStart {
+    pub const fn prefix(&self) -> &ChainPrefix {
         match &self.reason {
-            Reason::Alias(chain) => chain,
+            Reason::Alias(prefix) => prefix,
         }
     }
 }
@@ -67,7 +67,7 @@ impl SubQuestion {
 /// What a client's EDNS asked for that the reply has to repeat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientEdns {
-    /// DO.
+    /// DO, which the reply repeats (RFC 3225 section 3).
     pub dnssec_ok: bool,
     /// The cookie to give.
     pub cookie: Option<[u8; 24]>,
@@ -154,7 +154,7 @@ pub struct PendingTable<R> {
 }
 
 impl<R: Copy + PartialEq> PendingTable<R> {
-    /// Empty.
+    /// With nothing in flight.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -193,10 +193,10 @@ impl<R: Copy + PartialEq> PendingTable<R> {
 
     /// The question in flight with this key.
     #[must_use]
-    pub fn find(&self, hash: u64, key: &Key<'_>) -> Option<u16> {
-        let index = *self.by_question.get(&hash)?;
+    pub fn find(&self, key: &HashedKey<'_>) -> Option<u16> {
+        let index = *self.by_question.get(&key.hash())?;
         let question = self.questions.get(index)?;
-        (question.key() == *key).then_some(index)
+        (question.key().key() == key.key()).then_some(index)
     }
 
     /// Takes on a question.

@@ -12,10 +12,12 @@
 
 mod learn;
 
+pub use learn::Seen;
+
 use super::letter_case::LetterCase;
 use super::tries::{Attempt, Tries, has};
 use super::upstreams::{Strategy, Upstreams};
-use crate::answer::Key;
+use crate::answer::{HashedKey, Key};
 use crate::counters::{Counter, Counters};
 use crate::dns::Name;
 use crate::dns::edns::ede;
@@ -126,7 +128,7 @@ pub enum Step {
 /// A failure, ours or an upstream's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Response code.
+    /// RCODE for the client. Valid values: 1 to 15.
     pub rcode: u8,
     /// Extended error, or [`ede::NONE`].
     pub ede: u16,
@@ -156,11 +158,11 @@ pub struct Deadlines {
 pub struct Question {
     /// QNAME in lower case.
     pub name: Name,
-    /// QTYPE.
+    /// QTYPE, which a sub-question has as well.
     pub qtype: u16,
-    /// DO.
+    /// Whether upstream is asked with DO (RFC 3225).
     pub dnssec_ok: bool,
-    /// CD.
+    /// Whether upstream is asked with CD (RFC 4035 section 3.2.2).
     pub checking_disabled: bool,
     /// Keyed hash of the name.
     pub name_hash: u64,
@@ -170,7 +172,7 @@ pub struct Question {
     pub stage: Stage,
     /// When something is due.
     pub deadlines: Deadlines,
-    /// Transactions.
+    /// What was sent upstream for it.
     pub tries: Tries,
     /// The first of the list of waiting clients.
     pub(super) first_waiter: Option<u16>,
@@ -223,21 +225,22 @@ impl Question {
         }
     }
 
-    /// The cache key.
+    /// The key of its answer in the cache, and its own among those in flight.
     #[must_use]
-    pub fn key(&self) -> Key<'_> {
-        Key {
+    pub fn key(&self) -> HashedKey<'_> {
+        let key = Key {
             name: self.name.as_wire(),
             qtype: self.qtype,
             dnssec_ok: self.dnssec_ok,
             checking_disabled: self.checking_disabled,
-        }
+        };
+        key.with_name_hash(self.name_hash)
     }
 
-    /// Keyed hash of the question: cache slot and table key.
+    /// The hash of its key.
     #[must_use]
     pub fn hash(&self) -> u64 {
-        self.key().hash_under(self.name_hash)
+        self.key().hash()
     }
 
     /// When something has to be done.
@@ -368,7 +371,7 @@ impl Question {
     }
 }
 
-/// The steps.
+/// How steps are chosen.
 impl Question {
     const fn wait(&mut self, stage: Stage) -> Step {
         self.stage = stage;
@@ -494,7 +497,7 @@ impl Question {
         let next = scene.upstreams.pick(self.group, asked);
         let is_repeat = next.is_some_and(|next| has(asked, next));
         let wait_ms = match (went_out, is_repeat) {
-            // The more often it fails the less it is hurried.
+            // Milliseconds, doubled with each of at most `ATTEMPTS`: what is in the way, a full queue mostly, is soon gone.
             (false, _) => 1 << attempts.len(),
             (true, false) => retry_ms,
             (true, true) => {

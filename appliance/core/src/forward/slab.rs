@@ -15,7 +15,7 @@ impl<T, const N: usize> Slab<T, N> {
         "XDNSD_LIMIT_PENDING or XDNSD_LIMIT_WAITERS or another table's capacity is over 65535"
     );
 
-    /// Empty.
+    /// Without entries.
     #[must_use]
     pub const fn new() -> Self {
         let () = Self::INDEX_FITS;
@@ -60,7 +60,7 @@ impl<T, const N: usize> Slab<T, N> {
         self.slots.get_mut(usize::from(index))?.as_mut()
     }
 
-    /// Entries.
+    /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()

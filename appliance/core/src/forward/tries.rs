@@ -24,7 +24,7 @@ pub const fn has(set: ServerSet, server: u8) -> bool {
 /// A transaction with an upstream: this message by this way, which is its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Which upstream.
+    /// Index of the server among the upstreams.
     pub upstream: u8,
     /// The way that it went. `None`: no port could be had, and it never was sent.
     pub via: Option<Via>,
@@ -87,7 +87,7 @@ impl Tries {
         }
     }
 
-    /// The attempts.
+    /// All of them, the oldest first.
     #[must_use]
     pub fn as_slice(&self) -> &[Attempt] {
         &self.attempts

@@ -55,7 +55,7 @@ impl UpstreamConfig {
 /// In which order the servers of a group are asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
-    /// As configured.
+    /// In the order of the configuration.
     #[default]
     Ordered,
     /// The one with the shortest usual time first.
@@ -317,7 +317,7 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// None.
+    /// No servers: every question fails.
     #[must_use]
     pub const fn new() -> Self {
         Self { list: Vec::new() }
@@ -507,18 +507,17 @@ impl Upstreams {
         }
     }
 
-    /// Measures an answer that nobody waits for any more. Whether it is one.
-    pub fn measure_late(&mut self, (port, id): (u16, u16), from: SocketAddr, now: Instant) -> bool {
-        let Some((upstream, query)) = self.list.iter_mut().find_map(|upstream| {
+    /// Measures an answer that nobody waits for any more, if it is one.
+    pub fn measure_late(&mut self, port: u16, id: u16, from: SocketAddr, now: Instant) {
+        let late = self.list.iter_mut().find_map(|upstream| {
             let query = upstream.superseded?;
             let same = query.port == port && query.id == id;
             (same && upstream.config.is_at(from)).then_some((upstream, query))
-        }) else {
-            return false;
-        };
-        upstream.superseded = None;
-        upstream.answered(now.millis_since(query.sent), now);
-        true
+        });
+        if let Some((upstream, query)) = late {
+            upstream.superseded = None;
+            upstream.answered(now.millis_since(query.sent), now);
+        }
     }
 }
 

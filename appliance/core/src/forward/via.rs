@@ -28,7 +28,7 @@ impl Via {
         }
     }
 
-    /// Whether only the server itself can have answered. A stream cannot be forged by somebody who does not see it.
+    /// Whether what comes back cannot be spoofed off-path: TCP.
     #[must_use]
     pub const fn is_stream(self) -> bool {
         match self {
@@ -47,6 +47,15 @@ pub struct Origin {
     pub question: u16,
     /// Who sent it.
     pub from: SocketAddr,
+}
+
+/// A source port that was opened, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourcePort {
+    /// The port as [`Via::Datagram`] names it.
+    pub port: u16,
+    /// The question that it was opened for.
+    pub question: u16,
 }
 
 /// Why there is no source port for a question.

@@ -20,11 +20,11 @@ const RANGES_MAX: usize = 2 * PREFIXES_MAX + 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Action {
-    /// An answer.
+    /// The client is answered.
     Allow = 0,
-    /// REFUSED.
+    /// It gets REFUSED.
     Refuse = 1,
-    /// Silence.
+    /// It gets no response at all.
     Drop = 2,
     /// An answer for neighbours and this machine itself, silence for all others. [`super::Policy::admit`] tells them apart.
     Local = 3,

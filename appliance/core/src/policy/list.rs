@@ -174,7 +174,7 @@ pub enum ListError {
 /// What a list says about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing.
+    /// The list has no rule for it.
     None,
     /// It is allowed, by itself or by a parent. This wins over any entry of its rank that blocks.
     Allowed,
@@ -223,14 +223,14 @@ pub struct Ruling {
 }
 
 impl Ruling {
-    /// No rule.
+    /// Where no rule says anything.
     pub const NONE: Self = Self {
         rank: Rank::None,
         list: 0,
         is_of_types: false,
     };
 
-    /// In short.
+    /// Whether that allows or blocks the name.
     #[must_use]
     pub const fn verdict(&self) -> Verdict {
         match self.rank {
@@ -326,7 +326,7 @@ pub struct List<'a> {
 }
 
 impl<'a> List<'a> {
-    /// Without names.
+    /// A list that says nothing about any name.
     pub const EMPTY: Self = Self {
         filter: &[],
         starts: &[],
@@ -446,8 +446,8 @@ impl<'a> List<'a> {
             if tag & tag::CLAUSES == 0 {
                 ruling.hear(tag_says(tag, depth == count));
             } else {
-                let asked = Asked { name, qtype, depth };
-                self.hear_clauses(tag & !tag::CLAUSES, &asked, &mut ruling, &mut open);
+                let visit = Visit { name, qtype, depth };
+                self.hear_clauses(tag & !tag::CLAUSES, &visit, &mut ruling, &mut open);
             }
         }
         let still_open = open.rules.iter().take(open.used);
@@ -459,7 +459,7 @@ impl<'a> List<'a> {
     fn hear_clauses(
         &self,
         first: u16,
-        asked: &Asked<'_, '_>,
+        visit: &Visit<'_, '_>,
         ruling: &mut Ruling,
         open: &mut Open,
     ) {
@@ -470,7 +470,7 @@ impl<'a> List<'a> {
         for clause in clauses.take(NAME_CLAUSES_MAX) {
             let flags = u16_at(clause, clause::FLAGS).unwrap_or(clause::LAST);
             let text = u32_at(clause, clause::TEXT).unwrap_or(0);
-            if self.is_about(clause, flags, asked) {
+            if self.is_about(clause, flags, visit) {
                 let said = Ruling {
                     rank: Rank::new(flags & clause::ALLOWS != 0, flags & clause::IMPORTANT != 0),
                     list: u16_at(clause, clause::LIST).unwrap_or(0),
@@ -488,29 +488,29 @@ impl<'a> List<'a> {
         }
     }
 
-    fn is_about(&self, clause: &[u8], flags: u16, asked: &Asked<'_, '_>) -> bool {
-        let is_name = asked.depth == asked.name.count();
+    fn is_about(&self, clause: &[u8], flags: u16, visit: &Visit<'_, '_>) -> bool {
+        let is_name = visit.depth == visit.name.count();
         let place = if is_name { clause::SELF } else { clause::BELOW };
         let mut types =
             (0..TYPES_MAX).filter_map(|index| u16_at(clause, clause::TYPES + 2 * index));
         let is_named = flags & (clause::TYPES_ONLY | clause::TYPES_NOT) != 0
-            && types.any(|rtype| rtype == asked.qtype);
+            && types.any(|rtype| rtype == visit.qtype);
         flags & place != 0
             && (flags & clause::TYPES_ONLY == 0 || is_named)
             && (flags & clause::TYPES_NOT == 0 || !is_named)
-            && (flags & clause::PATTERN == 0 || self.fits(clause, asked))
+            && (flags & clause::PATTERN == 0 || self.fits(clause, visit))
     }
 
     /// Whether the name's front, from the beginning of any of its labels on, fits the clause's pattern.
-    fn fits(&self, clause: &[u8], asked: &Asked<'_, '_>) -> bool {
+    fn fits(&self, clause: &[u8], visit: &Visit<'_, '_>) -> bool {
         let at = u32_at(clause, clause::TEXT).unwrap_or(0) as usize;
         let len = clause.get(clause::TEXT_LEN).copied().map_or(0, usize::from);
         let pattern = self.texts.get(at..).and_then(|text| text.get(..len));
-        let name = asked.name;
+        let name = visit.name;
         // The front with a dot in place of each label's length.
         let mut front = [b'.'; NAME_MAX];
-        let end = name.start(asked.depth);
-        for depth in asked.depth + 1..=name.count() {
+        let end = name.start(visit.depth);
+        for depth in visit.depth + 1..=name.count() {
             let (label, at) = (name.label(depth), name.start(depth));
             let text = label.get(1..).unwrap_or_default();
             if let Some(place) = front.get_mut(at + 1..at + 1 + text.len()) {
@@ -523,7 +523,7 @@ impl<'a> List<'a> {
                 .zip(pattern)
                 .is_some_and(|(front, pattern)| glob(pattern, front))
         };
-        (asked.depth + 1..=name.count()).any(fits)
+        (visit.depth + 1..=name.count()).any(fits)
     }
 
     /// How many names are allowed.
@@ -553,8 +553,8 @@ impl<'a> List<'a> {
     }
 }
 
-/// What is asked, and at which depth the walk is.
-struct Asked<'l, 'n> {
+/// A question, and the depth of the parent of its name whose rules are read.
+struct Visit<'l, 'n> {
     name: &'l Labels<'n>,
     qtype: u16,
     depth: usize,

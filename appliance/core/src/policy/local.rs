@@ -57,7 +57,7 @@ pub const fn is_of_zone_cut(qtype: u16) -> bool {
 /// A local record. Its owner is the name that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// TYPE.
+    /// TYPE (RFC 1035 section 3.2.2).
     pub rtype: u16,
     /// TTL in seconds.
     pub ttl_secs: u32,
@@ -148,7 +148,7 @@ fn cut_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     ))
 }
 
-/// What is known at one name.
+/// The records of one name, and what is said of the name itself.
 #[derive(Clone, Copy, Debug)]
 struct Node<'a> {
     flags: u16,
@@ -196,7 +196,7 @@ pub struct LocalData<'a> {
 }
 
 impl<'a> LocalData<'a> {
-    /// None.
+    /// No names: every question is asked upstream.
     pub const EMPTY: Self = Self {
         names: NameTable::EMPTY,
         nodes: &[],

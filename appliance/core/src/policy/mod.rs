@@ -49,9 +49,9 @@ pub const SILENT_PORTS: [u16; 5] = [7, 13, 17, 19, 37];
 /// What a blocked name is answered with. The TTL is [`Policy::block_ttl_secs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockAnswer {
-    /// NXDOMAIN.
+    /// The name does not exist.
     Nxdomain,
-    /// NODATA.
+    /// The name exists and has no records of any type.
     Nodata,
     /// 0.0.0.0 and ::; NODATA for other types.
     ZeroAddress,
@@ -67,7 +67,7 @@ pub enum BlockAnswer {
 /// The records of a blocked name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockRecord {
-    /// NXDOMAIN.
+    /// The name does not exist.
     Nxdomain,
     /// No record of this type.
     Nodata,
@@ -114,7 +114,7 @@ pub struct Lists<'a> {
 }
 
 impl<'a> Lists<'a> {
-    /// None.
+    /// No list: nothing is blocked or allowed.
     pub const EMPTY: Self = Self {
         lists: [List::EMPTY; LISTS_MAX],
         used: 0,
@@ -176,7 +176,7 @@ pub enum Decision<'q> {
     Special(Special),
     /// A blocked name.
     Blocked(Blocked),
-    /// A name of one label that is nobody's: NXDOMAIN.
+    /// A name of one label, which upstream is not asked for: NXDOMAIN.
     PlainName,
     /// This upstream group.
     Forward {
@@ -192,15 +192,15 @@ pub struct Policy<'a> {
     /// before they are given. So wide that it never comes round, and read in one load, by a program in the kernel too. 0 is
     /// reserved for [`Policy::OPEN`].
     pub generation: u32,
-    /// Clients.
+    /// Which clients are answered.
     pub acl: Acl<'a>,
     /// UDP source ports that get no answer: what listens there answers whatever it gets.
     pub silent_ports: &'a [u16],
     /// Addresses that no query from the wire can come from: our own, and the first and last of each network. Ascending.
-    pub unfit_sources: &'a [IpAddr],
+    pub martian_sources: &'a [IpAddr],
     /// What is served, with the networks of our neighbours: who has an address in one counts for itself.
     pub on_link: OnLink<'a>,
-    /// Local data.
+    /// Names that are answered from here.
     pub local: LocalData<'a>,
     /// Special-use names that are switched on.
     pub special: Kinds,
@@ -217,7 +217,7 @@ pub struct Policy<'a> {
     /// For how long a name is denied that local data may have next time, in seconds: what a lease or a hosts file may
     /// name. `None`: local data does not change by itself.
     pub denial_ttl_secs: Option<u32>,
-    /// Rebind protection.
+    /// Which addresses upstream may not give to a public name.
     pub rebind: Rebind<'a>,
 }
 
@@ -227,7 +227,7 @@ impl<'a> Policy<'a> {
         generation: 0,
         acl: Acl::OPEN,
         silent_ports: &[],
-        unfit_sources: &[],
+        martian_sources: &[],
         on_link: OnLink::NONE,
         local: LocalData::EMPTY,
         special: Kinds::NONE,
@@ -259,7 +259,7 @@ impl<'a> Policy<'a> {
     /// Whether the address is one of this machine, or none that anybody else may have.
     #[must_use]
     pub fn is_own(&self, client: IpAddr) -> bool {
-        client.is_loopback() || self.unfit_sources.binary_search(&client).is_ok()
+        client.is_loopback() || self.martian_sources.binary_search(&client).is_ok()
     }
 
     /// Whether this client is answered only if it is a neighbour.

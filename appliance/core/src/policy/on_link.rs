@@ -8,8 +8,8 @@ use core::net::{IpAddr, Ipv6Addr};
 /// Index of the loopback device in every network namespace: what comes by it is of this machine.
 pub const LOOPBACK: u32 = 1;
 
-/// Bits of the network that one host or household off-link has to itself (RFC 6177, RFC 7421).
-const HOUSEHOLD_BITS: u32 = 64;
+/// Length of the prefix that one host or one site off-link has to itself (RFC 6177, RFC 7421).
+const SITE_PREFIX_LEN: u32 = 64;
 
 /// A network: its first address, and how many leading bits all its addresses share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,13 +114,14 @@ impl<'a> OnLink<'a> {
             .is_some_and(|network| network.contains(address))
     }
 
-    /// Whom `address` counts for where clients get shares of something. A neighbour and an IPv4 host: for itself. Any
-    /// other IPv6 host: for its /64, whose addresses one host may use as it likes. On-link a /64 is the whole LAN.
+    /// What `address` counts as where clients get shares of something. A neighbour and an IPv4 host count as themselves.
+    /// Any other IPv6 host counts as its /64, whose addresses one host may use as it likes. On-link a /64 is the whole
+    /// LAN.
     #[must_use]
-    pub fn share_of(&self, address: IpAddr) -> IpAddr {
+    pub fn fairness_unit(&self, address: IpAddr) -> IpAddr {
         match address.to_canonical() {
             IpAddr::V6(v6) if !self.contains(address) => {
-                let host_bits = 128 - HOUSEHOLD_BITS;
+                let host_bits = 128 - SITE_PREFIX_LEN;
                 Ipv6Addr::from_bits(v6.to_bits() >> host_bits << host_bits).into()
             }
             address @ (IpAddr::V4(_) | IpAddr::V6(_)) => address,
@@ -211,7 +212,7 @@ mod tests {
         ];
         for (client, share) in cases {
             assert_eq!(
-                on_link.share_of(address(client)),
+                on_link.fairness_unit(address(client)),
                 address(share),
                 "{client}"
             );

@@ -93,7 +93,7 @@ pub struct Rebind<'a> {
 }
 
 impl<'a> Rebind<'a> {
-    /// Off.
+    /// Protection is off: every address is let through.
     pub const OFF: Self = Self {
         ranges: Ranges::NONE,
         allowed: Suffixes::EMPTY,

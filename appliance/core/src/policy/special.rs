@@ -111,7 +111,7 @@ pub struct Kinds {
 }
 
 impl Kinds {
-    /// None.
+    /// All of them are off: special-use names are asked upstream.
     pub const NONE: Self = Self { bits: 0 };
     /// Every kind but two: the canary, which is the operator's choice, and `test`, which laboratories and test beds serve
     /// from an upstream of their own.
@@ -150,7 +150,7 @@ impl Default for Kinds {
 
 /// What to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum ZoneAnswer {
     /// One record of the type that was asked for, with this RDATA.
     Record(&'static [u8]),
     /// The zone's SOA record: MNAME is the zone's name, then [`SOA_TAIL`].
@@ -166,12 +166,12 @@ pub enum Answer {
 /// A special-use name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Special {
-    /// Its family.
+    /// The family that it belongs to.
     pub kind: Kind,
     /// Labels of the zone: [`Labels::suffix`] of this is the owner of the SOA record.
     pub zone_depth: usize,
     /// What to answer.
-    pub answer: Answer,
+    pub answer: ZoneAnswer,
 }
 
 const LOOPBACK_4: &[u8] = &[127, 0, 0, 1];
@@ -209,8 +209,8 @@ pub fn lookup(name: &Labels<'_>, qtype: u16, kinds: Kinds) -> Option<Special> {
         | Kind::Local
         | Kind::Internal
         | Kind::Alt
-        | Kind::FirefoxCanary => Answer::Nxdomain,
-        Kind::ResolverArpa => Answer::Nodata,
+        | Kind::FirefoxCanary => ZoneAnswer::Nxdomain,
+        Kind::ResolverArpa => ZoneAnswer::Nodata,
         Kind::HomeArpa | Kind::ServiceArpa | Kind::PrivateReverse => {
             empty_zone(name, qtype, zone_depth)?
         }
@@ -303,22 +303,22 @@ fn octet(label: &[u8]) -> Option<u8> {
     })
 }
 
-const fn localhost(qtype: u16) -> Answer {
+const fn localhost(qtype: u16) -> ZoneAnswer {
     match qtype {
-        rtype::A => Answer::Record(LOOPBACK_4),
-        rtype::AAAA => Answer::Record(LOOPBACK_6),
-        _ => Answer::Nodata,
+        rtype::A => ZoneAnswer::Record(LOOPBACK_4),
+        rtype::AAAA => ZoneAnswer::Record(LOOPBACK_6),
+        _ => ZoneAnswer::Nodata,
     }
 }
 
 /// A zone with nothing but its apex (RFC 6303 section 3). `None`: the question belongs to the parent zone.
-fn empty_zone(name: &Labels<'_>, qtype: u16, zone_depth: usize) -> Option<Answer> {
+fn empty_zone(name: &Labels<'_>, qtype: u16, zone_depth: usize) -> Option<ZoneAnswer> {
     let owner = name.name();
     if owner == LOOPBACK_4_NAME || is_loopback_6(owner) {
         return Some(if qtype == rtype::PTR {
-            Answer::Record(LOCALHOST)
+            ZoneAnswer::Record(LOCALHOST)
         } else {
-            Answer::Nodata
+            ZoneAnswer::Nodata
         });
     }
     // Between the zone 127.in-addr.arpa and the name of 127.0.0.1 in it (RFC 8020).
@@ -326,17 +326,17 @@ fn empty_zone(name: &Labels<'_>, qtype: u16, zone_depth: usize) -> Option<Answer
         owner,
         b"\x010\x03127\x07in-addr\x04arpa\0" | b"\x010\x010\x03127\x07in-addr\x04arpa\0"
     ) {
-        return Some(Answer::Nodata);
+        return Some(ZoneAnswer::Nodata);
     }
     if name.count() > zone_depth {
-        return Some(Answer::Nxdomain);
+        return Some(ZoneAnswer::Nxdomain);
     }
     match qtype {
         // The proof that the delegation is insecure is the parent's (RFC 8375 section 4).
         rtype::DS => None,
-        rtype::SOA => Some(Answer::Soa),
-        rtype::NS => Some(Answer::Ns),
-        _ => Some(Answer::Nodata),
+        rtype::SOA => Some(ZoneAnswer::Soa),
+        rtype::NS => Some(ZoneAnswer::Ns),
+        _ => Some(ZoneAnswer::Nodata),
     }
 }
 
@@ -348,7 +348,7 @@ mod tests {
     /// With `test`, which is off by default.
     const ALL: Kinds = Kinds::DEFAULT.with(Kind::Test);
 
-    fn answer(name: &str, qtype: u16) -> Option<Answer> {
+    fn answer(name: &str, qtype: u16) -> Option<ZoneAnswer> {
         let name = wire(name);
         lookup(&Labels::new(&name).expect("well-formed"), qtype, ALL).map(|special| special.answer)
     }
@@ -364,15 +364,19 @@ mod tests {
         for name in ["localhost", "www.localhost", "a.b.localhost"] {
             assert_eq!(
                 answer(name, rtype::A),
-                Some(Answer::Record(&[127, 0, 0, 1])),
+                Some(ZoneAnswer::Record(&[127, 0, 0, 1])),
                 "{name}"
             );
             assert_eq!(
                 answer(name, rtype::AAAA),
-                Some(Answer::Record(LOOPBACK_6)),
+                Some(ZoneAnswer::Record(LOOPBACK_6)),
                 "{name}"
             );
-            assert_eq!(answer(name, rtype::HTTPS), Some(Answer::Nodata), "{name}");
+            assert_eq!(
+                answer(name, rtype::HTTPS),
+                Some(ZoneAnswer::Nodata),
+                "{name}"
+            );
         }
         assert_eq!(answer("localhost.example", rtype::A), None);
         assert_eq!(answer("notlocalhost", rtype::A), None);
@@ -393,7 +397,7 @@ mod tests {
             "alt",
             "name.gns.alt",
         ] {
-            assert_eq!(answer(name, rtype::A), Some(Answer::Nxdomain), "{name}");
+            assert_eq!(answer(name, rtype::A), Some(ZoneAnswer::Nxdomain), "{name}");
         }
         for name in [
             "example",
@@ -414,22 +418,34 @@ mod tests {
         let kinds = Kinds::NONE.with(Kind::FirefoxCanary);
         let special = lookup(&Labels::new(&canary).expect("well-formed"), rtype::A, kinds)
             .expect("switched on");
-        assert_eq!((special.answer, special.zone_depth), (Answer::Nxdomain, 2));
+        assert_eq!(
+            (special.answer, special.zone_depth),
+            (ZoneAnswer::Nxdomain, 2)
+        );
     }
 
     #[test]
     fn home_arpa_is_an_empty_zone_but_for_the_parents_ds() {
-        assert_eq!(answer("home.arpa", rtype::A), Some(Answer::Nodata));
-        assert_eq!(answer("home.arpa", rtype::SOA), Some(Answer::Soa));
-        assert_eq!(answer("home.arpa", rtype::NS), Some(Answer::Ns));
+        assert_eq!(answer("home.arpa", rtype::A), Some(ZoneAnswer::Nodata));
+        assert_eq!(answer("home.arpa", rtype::SOA), Some(ZoneAnswer::Soa));
+        assert_eq!(answer("home.arpa", rtype::NS), Some(ZoneAnswer::Ns));
         assert_eq!(answer("home.arpa", rtype::DS), None);
-        assert_eq!(answer("nas.home.arpa", rtype::A), Some(Answer::Nxdomain));
-        assert_eq!(answer("nas.home.arpa", rtype::DS), Some(Answer::Nxdomain));
+        assert_eq!(
+            answer("nas.home.arpa", rtype::A),
+            Some(ZoneAnswer::Nxdomain)
+        );
+        assert_eq!(
+            answer("nas.home.arpa", rtype::DS),
+            Some(ZoneAnswer::Nxdomain)
+        );
         assert_eq!(
             answer("_dns.resolver.arpa", rtype::SVCB),
-            Some(Answer::Nodata)
+            Some(ZoneAnswer::Nodata)
         );
-        assert_eq!(answer("x.service.arpa", rtype::A), Some(Answer::Nxdomain));
+        assert_eq!(
+            answer("x.service.arpa", rtype::A),
+            Some(ZoneAnswer::Nxdomain)
+        );
     }
 
     /// Every zone that RFC 6303 section 4 and RFC 7793 section 2.2 list.
@@ -456,10 +472,10 @@ mod tests {
         {
             let apex = std::format!("{below}.in-addr.arpa");
             assert_eq!(zone(&apex), Some(wire(&apex)), "{apex}");
-            assert_eq!(answer(&apex, rtype::A), Some(Answer::Nodata), "{apex}");
+            assert_eq!(answer(&apex, rtype::A), Some(ZoneAnswer::Nodata), "{apex}");
             assert_eq!(
                 answer(&std::format!("x.{apex}"), rtype::PTR),
-                Some(Answer::Nxdomain),
+                Some(ZoneAnswer::Nxdomain),
                 "{apex}"
             );
         }
@@ -492,25 +508,25 @@ mod tests {
         for name in ["1.0.0.127.in-addr.arpa", ones.as_str()] {
             assert_eq!(
                 answer(name, rtype::PTR),
-                Some(Answer::Record(LOCALHOST)),
+                Some(ZoneAnswer::Record(LOCALHOST)),
                 "{name}"
             );
-            assert_eq!(answer(name, rtype::A), Some(Answer::Nodata), "{name}");
+            assert_eq!(answer(name, rtype::A), Some(ZoneAnswer::Nodata), "{name}");
         }
         for between in ["0.127.in-addr.arpa", "0.0.127.in-addr.arpa"] {
             assert_eq!(
                 answer(between, rtype::PTR),
-                Some(Answer::Nodata),
+                Some(ZoneAnswer::Nodata),
                 "{between}"
             );
         }
         assert_eq!(
             answer("2.0.0.127.in-addr.arpa", rtype::PTR),
-            Some(Answer::Nxdomain)
+            Some(ZoneAnswer::Nxdomain)
         );
         assert_eq!(
             answer(&std::format!("{}ip6.arpa", "0.".repeat(32)), rtype::PTR),
-            Some(Answer::Nodata)
+            Some(ZoneAnswer::Nodata)
         );
         assert_eq!(
             answer(&std::format!("{}ip6.arpa", "0.".repeat(31)), rtype::PTR),

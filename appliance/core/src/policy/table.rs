@@ -56,7 +56,7 @@ pub const fn place(hash: u64, mask: u32) -> (u32, u32) {
 }
 
 impl<'a> NameTable<'a> {
-    /// Without names.
+    /// A table in which nothing is found.
     pub const EMPTY: Self = Self {
         bytes: &[],
         mask: 0,

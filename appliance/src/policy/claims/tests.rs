@@ -315,7 +315,7 @@ fn the_names_of_fixed_addresses_stay() {
         ),
         format: LeaseFormat::Dnsmasq,
     }];
-    input.links.unfit_sources = vec!["192.168.1.2".parse().expect("an address")];
+    input.links.martian_sources = vec!["192.168.1.2".parse().expect("an address")];
     let mut notes = Notes::default();
     let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
     let pointers = [

@@ -308,7 +308,7 @@ fn an_address_that_becomes_our_own_is_no_lease_any_more() {
     keeper.set_addresses(
         Vec::new(),
         Links {
-            unfit_sources: vec!["192.168.1.66".parse().expect("an address")],
+            martian_sources: vec!["192.168.1.66".parse().expect("an address")],
             ..Links::default()
         },
     );

@@ -5,15 +5,15 @@ use std::collections::HashSet;
 use std::vec;
 use std::vec::Vec;
 
-use super::{SMALL_SLOTS, at, head, key, name, slots};
-use crate::answer::Head;
+use super::{SMALL_SLOTS, at, head, insert, key, name, slots};
+use crate::answer::{HashedKey, Head};
 use crate::cache::{Inserted, Shard};
 use crate::limits::CACHE_WAYS;
 use crate::time::Instant;
 
-/// A hash of the first set of both tables. The tag differs by `number`.
-const fn crowded(number: usize) -> u64 {
-    (number as u64 + 1) << 16
+/// A key for `name` in the first set of both tables. The tag differs by `number`.
+fn crowded(number: usize, name: &[u8]) -> HashedKey<'_> {
+    HashedKey::placed(key(name), (number as u64 + 1) << 16)
 }
 
 /// A shard with helpers that make key and hash from a number, all in one set.
@@ -31,13 +31,13 @@ impl Crowd {
     fn insert(&mut self, number: usize, stored: Instant, ttl_secs: u32, len: usize) -> Inserted {
         let name = name(number);
         let body = vec![number as u8; len];
-        self.shard
-            .insert(crowded(number), &key(&name), &head(stored, ttl_secs), &body)
+        let (key, head) = (crowded(number, &name), head(stored, ttl_secs));
+        insert(&mut self.shard, &key, &head, &body)
     }
 
     fn find(&mut self, number: usize) -> bool {
         let name = name(number);
-        let found = self.shard.find(crowded(number), &key(&name));
+        let found = self.shard.find(&crowded(number, &name));
         found
             .inspect(|found| assert!(found.body.iter().all(|byte| *byte == number as u8)))
             .is_some()
@@ -47,7 +47,7 @@ impl Crowd {
     fn numbers(&self) -> Vec<usize> {
         let present = |number: &usize| {
             let name = name(*number);
-            slots(&self.shard).any(|(_, key, _, _)| key.name == name)
+            slots(&self.shard).any(|(_, key, _)| key.name == name)
         };
         (0..64).filter(present).collect()
     }
@@ -124,9 +124,7 @@ fn an_entry_of_unknown_age_counts_as_expired() {
     };
     let name = name(5);
     assert_eq!(
-        crowd
-            .shard
-            .insert(crowded(5), &key(&name), &restored, &[5; 10]),
+        insert(&mut crowd.shard, &crowded(5, &name), &restored, &[5; 10]),
         Inserted::Replaced
     );
     assert_eq!(evicted(&mut crowd, 20, at(51), 10), [5]);
@@ -179,7 +177,7 @@ fn a_replaced_entry_keeps_its_reference() {
         .flat_map(|number| evicted(&mut crowd, number, now, 10))
         .collect();
     assert_eq!(gone, [0, 1, 3, 4, 5, 6, 7]);
-    assert!(crowd.find(2) && crowd.shard.remove(crowded(9), &key(&name(9))));
+    assert!(crowd.find(2) && crowd.shard.remove(&crowded(9, &name(9))));
     assert_eq!(crowd.insert(2, at(50), 1_000_000, 1000), Inserted::Replaced);
     let gone: Vec<_> = (30..36)
         .flat_map(|number| evicted(&mut crowd, number, now, 1000))

@@ -11,7 +11,7 @@ use std::vec::Vec;
 
 use super::table::{set_of, tag_of};
 use super::*;
-use crate::answer::{Head, Key, name_hash};
+use crate::answer::{Answer, HashedKey, Head, Key, name_hash};
 use crate::limits::{
     CACHE_LARGE_BYTES, CACHE_LARGE_SETS, CACHE_SHARDS, CACHE_SMALL_BYTES, CACHE_SMALL_SETS,
     CACHE_WAYS,
@@ -63,11 +63,16 @@ fn body_len(name: &[u8], slot: usize) -> usize {
 }
 
 /// Every entry of a shard with its index.
-fn slots(shard: &Shard) -> impl Iterator<Item = (usize, Key<'_>, Head, &[u8])> {
+fn slots(shard: &Shard) -> impl Iterator<Item = (usize, Key<'_>, Answer<'_>)> {
     (0..Shard::SLOTS).filter_map(|index| {
-        let (key, head, body) = shard.slot(index)?;
-        Some((index, key, head, body))
+        let (key, answer) = shard.slot(index)?;
+        Some((index, key, answer))
     })
+}
+
+/// Stores an answer from its parts.
+fn insert(shard: &mut Shard, key: &HashedKey<'_>, head: &Head, body: &[u8]) -> Inserted {
+    shard.insert(key, &Answer { head, body })
 }
 
 #[test]
@@ -75,8 +80,8 @@ fn found_with_every_part_of_the_key() {
     let mut shard = Box::new(Shard::new());
     let (name, other) = (name(1), name(2));
     let key = key(&name);
-    let hash = key.hash(&SEED);
-    assert!(shard.find(hash, &key).is_none());
+    let hashed = key.hashed(&SEED);
+    assert!(shard.find(&hashed).is_none());
     let head = Head {
         rcode: 3,
         authentic_data: true,
@@ -91,9 +96,9 @@ fn found_with_every_part_of_the_key() {
         group: 8,
         failed_secs: 9,
     };
-    assert_eq!(shard.insert(hash, &key, &head, b"body"), Inserted::Added);
-    let found = shard.find(hash, &key).expect("it is there");
-    assert_eq!((found.head, found.body), (head, &b"body"[..]));
+    assert_eq!(insert(&mut shard, &hashed, &head, b"body"), Inserted::Added);
+    let found = shard.find(&hashed).expect("it is there");
+    assert_eq!((*found.head, found.body), (head, &b"body"[..]));
     // The same hash, and so the same tag, but another question.
     for other in [
         Key {
@@ -110,30 +115,34 @@ fn found_with_every_part_of_the_key() {
             ..key
         },
     ] {
-        assert!(shard.find(hash, &other).is_none(), "{other:?}");
-        assert!(!shard.remove(hash, &other));
+        let other = HashedKey::placed(other, hashed.hash());
+        assert!(shard.find(&other).is_none(), "{other:?}");
+        assert!(!shard.remove(&other));
     }
-    assert!(shard.remove(hash, &key));
-    assert!(shard.find(hash, &key).is_none() && shard.is_empty());
+    assert!(shard.remove(&hashed));
+    assert!(shard.find(&hashed).is_none() && shard.is_empty());
 }
 
 #[test]
 fn keys_of_one_hash_live_beside_each_other() {
     let mut shard = Box::new(Shard::new());
     let name = name(1);
-    let keys = |qtype| Key {
-        qtype,
-        ..key(&name)
+    let keys = |qtype| {
+        let key = Key {
+            qtype,
+            ..key(&name)
+        };
+        HashedKey::placed(key, 7)
     };
     for qtype in 0..CACHE_WAYS as u16 {
         let body = qtype.to_be_bytes();
         assert_eq!(
-            shard.insert(7, &keys(qtype), &head(at(0), 60), &body),
+            insert(&mut shard, &keys(qtype), &head(at(0), 60), &body),
             Inserted::Added
         );
     }
     for qtype in 0..CACHE_WAYS as u16 {
-        let found = shard.find(7, &keys(qtype)).expect("it is there");
+        let found = shard.find(&keys(qtype)).expect("it is there");
         assert_eq!(found.body, qtype.to_be_bytes());
     }
 }
@@ -142,12 +151,12 @@ fn keys_of_one_hash_live_beside_each_other() {
 fn a_hash_whose_tag_bits_are_zero_is_no_free_slot() {
     let mut shard = Box::new(Shard::new());
     let name = name(1);
-    let hash = 0xffff_ffff_0000_ffff;
+    let key = HashedKey::placed(key(&name), 0xffff_ffff_0000_ffff);
     assert_eq!(
-        shard.insert(hash, &key(&name), &head(at(0), 60), b"body"),
+        insert(&mut shard, &key, &head(at(0), 60), b"body"),
         Inserted::Added
     );
-    assert!(shard.find(hash, &key(&name)).is_some());
+    assert!(shard.find(&key).is_some());
     assert_eq!(shard.len(), 1);
 }
 
@@ -155,8 +164,9 @@ fn a_hash_whose_tag_bits_are_zero_is_no_free_slot() {
 fn lengths_at_the_edges() {
     let mut shard = Box::new(Shard::new());
     let name = name(1);
-    let mut insert = |len: usize| {
-        let inserted = shard.insert(0, &key(&name), &head(at(0), 60), &vec![0x5a; len]);
+    let short = HashedKey::placed(key(&name), 0);
+    let mut insert_of = |len: usize| {
+        let inserted = insert(&mut shard, &short, &head(at(0), 60), &vec![0x5a; len]);
         let index = slots(&shard).map(|(index, ..)| index).next();
         (
             inserted,
@@ -166,28 +176,29 @@ fn lengths_at_the_edges() {
     };
     let small = body_len(&name, CACHE_SMALL_BYTES);
     let large = body_len(&name, CACHE_LARGE_BYTES);
-    assert_eq!(insert(0), (Inserted::Added, Some(true), 1));
-    assert_eq!(insert(small), (Inserted::Replaced, Some(true), 1));
+    assert_eq!(insert_of(0), (Inserted::Added, Some(true), 1));
+    assert_eq!(insert_of(small), (Inserted::Replaced, Some(true), 1));
     assert_eq!(
-        insert(small + 1),
+        insert_of(small + 1),
         (Inserted::Replaced, Some(false), 1),
         "moved, not doubled"
     );
-    assert_eq!(insert(large), (Inserted::Replaced, Some(false), 1));
+    assert_eq!(insert_of(large), (Inserted::Replaced, Some(false), 1));
     assert_eq!(
-        insert(small),
+        insert_of(small),
         (Inserted::Replaced, Some(true), 1),
         "moved back"
     );
-    assert_eq!(insert(large + 1), (Inserted::TooLarge, Some(true), 1));
+    assert_eq!(insert_of(large + 1), (Inserted::TooLarge, Some(true), 1));
     assert_eq!(
-        shard.find(0, &key(&name)).map(|found| found.body.len()),
+        shard.find(&short).map(|found| found.body.len()),
         Some(small),
         "kept"
     );
     let long = vec![0; 256];
+    let long = HashedKey::placed(key(&long), 0);
     assert_eq!(
-        shard.insert(0, &key(&long), &head(at(0), 60), b""),
+        insert(&mut shard, &long, &head(at(0), 60), b""),
         Inserted::TooLarge
     );
 }
@@ -200,8 +211,8 @@ fn a_limit_is_kept_and_used() {
         assert!(shard.is_empty(), "a limit begins anew");
         for number in 0..4000 {
             let name = name(number);
-            let key = key(&name);
-            shard.insert(key.hash(&SEED), &key, &head(at(0), 60), b"body");
+            let key = key(&name).hashed(&SEED);
+            insert(&mut shard, &key, &head(at(0), 60), b"body");
         }
         let limit = limit.min(Shard::SLOTS);
         let whole_sets = if limit < CACHE_WAYS {
@@ -220,16 +231,12 @@ fn a_limit_keeps_both_sizes_usable() {
         shard.limit(limit);
         for len in [10, 1000] {
             let name = name(len);
-            let key = key(&name);
-            let hash = key.hash(&SEED);
+            let key = key(&name).hashed(&SEED);
             assert_ne!(
-                shard.insert(hash, &key, &head(at(0), 60), &vec![0; len]),
+                insert(&mut shard, &key, &head(at(0), 60), &vec![0; len]),
                 Inserted::TooLarge
             );
-            assert!(
-                shard.find(hash, &key).is_some(),
-                "limit {limit}, {len} bytes"
-            );
+            assert!(shard.find(&key).is_some(), "limit {limit}, {len} bytes");
         }
     }
 }
@@ -239,8 +246,8 @@ fn slot_reaches_every_slot_and_no_further() {
     let mut shard = Box::new(Shard::new());
     for number in 0..20_000 {
         let name = name(number);
-        let key = key(&name);
-        shard.insert(key.hash(&SEED), &key, &head(at(0), 60), b"body");
+        let key = key(&name).hashed(&SEED);
+        insert(&mut shard, &key, &head(at(0), 60), b"body");
     }
     assert_eq!(slots(&shard).count(), Shard::SLOTS);
     assert!(shard.slot(Shard::SLOTS).is_none());
@@ -266,7 +273,7 @@ fn hashes_differ_by_seed_and_every_part_of_the_key() {
                         dnssec_ok,
                         checking_disabled,
                     };
-                    assert!(hashes.insert(key.hash(&seed)), "{key:?}");
+                    assert!(hashes.insert(key.hashed(&seed).hash()), "{key:?}");
                     keys += 1;
                 }
             }
@@ -295,17 +302,16 @@ fn the_hash_of_a_name_is_siphash_1_3() {
 #[test]
 fn all_keys_of_a_name_are_in_one_shard_and_spread_over_its_sets() {
     let name = name(1);
-    let shard = shard_of(key(&name).hash(&SEED));
+    let shard = shard_of(key(&name).hashed(&SEED).hash());
     let mut sets = [0; CACHE_SMALL_SETS];
     let mut tags = HashSet::new();
     for qtype in 0..12_000 {
-        for key in (Key {
+        let key = Key {
             qtype,
             ..key(&name)
-        })
-        .with_any_flags()
-        {
-            let hash = key.hash(&SEED);
+        };
+        for key in key.hashed(&SEED).with_any_flags() {
+            let hash = key.hash();
             assert_eq!(shard_of(hash), shard);
             sets[set_of(hash, CACHE_SMALL_SETS)] += 1;
             tags.insert(tag_of(hash));
@@ -324,7 +330,7 @@ fn hashes_spread_over_shards_sets_and_tags() {
     let count = 48_000;
     for number in 0..count {
         let name = name(number);
-        let hash = key(&name).hash(&SEED);
+        let hash = key(&name).hashed(&SEED).hash();
         shards[shard_of(hash)] += 1;
         sets[set_of(hash, CACHE_SMALL_SETS)] += 1;
         assert!(set_of(hash, CACHE_LARGE_SETS) < CACHE_LARGE_SETS);
@@ -376,9 +382,13 @@ fn a_whole_cache_of_small_answers_keeps_nine_in_ten() {
     let mut shards: Vec<_> = (0..CACHE_SHARDS).map(|_| Box::new(Shard::new())).collect();
     for number in 0..Shard::SLOTS * CACHE_SHARDS {
         let name = name(number);
-        let key = key(&name);
-        let hash = key.hash(&SEED);
-        shards[shard_of(hash)].insert(hash, &key, &head(at(0), 60), &[0; 60]);
+        let key = key(&name).hashed(&SEED);
+        insert(
+            &mut shards[shard_of(key.hash())],
+            &key,
+            &head(at(0), 60),
+            &[0; 60],
+        );
     }
     let kept: usize = shards.iter().map(|shard| shard.len()).sum();
     assert!(kept * 10 > Shard::SLOTS * CACHE_SHARDS * 9, "{kept} kept");

@@ -4,7 +4,7 @@ use std::boxed::Box;
 use std::collections::{HashMap, HashSet};
 use std::vec::Vec;
 
-use super::{SEED, at, head, key, name, slots};
+use super::{SEED, at, head, insert, key, name, slots};
 use crate::answer::Head;
 use crate::cache::{Inserted, Shard};
 use crate::limits::{CACHE_LARGE_BYTES, CACHE_SMALL_BYTES, CACHE_WAYS};
@@ -52,11 +52,10 @@ fn compare_with_model(
     let mut outcomes: HashMap<&'static str, usize> = HashMap::new();
     for round in 0..20_000u64 {
         let number = random.below(keys);
-        let key = key(&names[number]);
-        let hash = key.hash(&SEED);
+        let key = key(&names[number]).hashed(&SEED);
         let before = shard.len();
         let outcome = match random.below(100) {
-            0..=49 => find(&mut shard, hash, &key, model.get(&number)),
+            0..=49 => find(&mut shard, &key, model.get(&number)),
             50..=97 => {
                 let head = head(at(round), random.below(3000) as u32);
                 let version = Version {
@@ -64,9 +63,11 @@ fn compare_with_model(
                     number: round,
                     len: random_len(&mut random),
                 };
-                match shard.insert(hash, &key, &head, &version.body()) {
+                match insert(&mut shard, &key, &head, &version.body()) {
                     Inserted::TooLarge => {
-                        assert!(key.name.len() + version.len > CACHE_LARGE_BYTES || capacity == 0);
+                        assert!(
+                            key.key().name.len() + version.len > CACHE_LARGE_BYTES || capacity == 0
+                        );
                         "too large"
                     }
                     Inserted::Added => {
@@ -88,9 +89,9 @@ fn compare_with_model(
                 }
             }
             _ => {
-                let removed = shard.remove(hash, &key);
+                let removed = shard.remove(&key);
                 assert!(model.remove(&number).is_some() || !removed);
-                assert!(shard.find(hash, &key).is_none());
+                assert!(shard.find(&key).is_none());
                 if removed { "removed" } else { "not removed" }
             }
         };
@@ -108,12 +109,11 @@ fn compare_with_model(
 /// Looks the key up: what is found is what was `stored` last.
 fn find(
     shard: &mut Shard,
-    hash: u64,
-    key: &crate::answer::Key<'_>,
+    key: &crate::answer::HashedKey<'_>,
     stored: Option<&Version>,
 ) -> &'static str {
-    let found = shard.find(hash, key);
-    let found = found.map(|found| (found.head, found.body.to_vec()));
+    let found = shard.find(key);
+    let found = found.map(|found| (*found.head, found.body.to_vec()));
     let stored = stored.map(|version| (version.head, version.body()));
     assert!(
         found.is_none() || found == stored,
@@ -134,14 +134,17 @@ fn assert_whole(
     names: &[Vec<u8>],
 ) {
     let mut seen = HashSet::new();
-    for (_, key, head, body) in slots(shard) {
+    for (_, key, answer) in slots(shard) {
         let number = names
             .iter()
             .position(|name| name == key.name)
             .expect("a name of ours");
         assert!(seen.insert(number), "{number} is there twice");
         let version = &model[&number];
-        assert_eq!((head, body), (version.head, &version.body()[..]));
+        assert_eq!(
+            (*answer.head, answer.body),
+            (version.head, &version.body()[..])
+        );
     }
     assert_eq!(seen.len(), shard.len());
     assert!(seen.len() <= capacity);

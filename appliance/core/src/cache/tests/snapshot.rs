@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use super::super::snapshot::*;
 use super::{at, head};
-use crate::answer::{Head, Key};
+use crate::answer::{Answer, Head, Key};
 use crate::limits::CACHE_LARGE_BYTES;
 use crate::testing::Random;
 use crate::time::Instant;
@@ -45,7 +45,15 @@ impl Entry {
     }
 
     fn encode_at(&self, now: Instant, buffer: &mut [u8]) -> Result<usize, EncodeError> {
-        encode_record(buffer, MARKER, &self.key(), &self.head, now, &self.body)
+        let encoder = Encoder {
+            marker: MARKER,
+            now,
+        };
+        let answer = Answer {
+            head: &self.head,
+            body: &self.body,
+        };
+        encoder.encode(buffer, &self.key(), &answer)
     }
 
     fn record(&self) -> Vec<u8> {

@@ -196,7 +196,7 @@ fn restore(world: &mut World<'_>) {
     let mut shard = cache.shard.lock().unwrap();
     let slots = (0..Shard::SLOTS).filter_map(|index| shard.slot(index));
     let entries: Vec<_> = slots
-        .map(|(key, _, _)| (key.name.to_vec(), key.qtype, key.dnssec_ok))
+        .map(|(key, _)| (key.name.to_vec(), key.qtype, key.dnssec_ok))
         .collect();
     for (name, qtype, dnssec_ok) in entries {
         let key = Key {
@@ -205,7 +205,7 @@ fn restore(world: &mut World<'_>) {
             dnssec_ok,
             checking_disabled: false,
         };
-        shard.amend(key.hash(&cache.seed), &key, |head| head.restored = true);
+        shard.amend(&key.hashed(&cache.seed), |head| head.restored = true);
     }
 }
 

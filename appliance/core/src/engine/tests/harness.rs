@@ -5,7 +5,7 @@ pub(super) use crate::counters::Counter;
 pub(super) use crate::dns::edns::ede;
 pub(super) use crate::dns::{Header, header::flag, rtype};
 pub(super) use crate::forward::upstreams::{Strategy, UpstreamConfig};
-pub(super) use crate::forward::via::{Origin, Via};
+pub(super) use crate::forward::via::{Origin, SourcePort, Via};
 pub(super) use hickory_proto::op::{Message, ResponseCode};
 pub(super) use hickory_proto::rr::rdata::{A, CNAME, SOA, TXT};
 pub(super) use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -195,7 +195,7 @@ fn run_world(
         })
         .collect();
     upstreams.configure(&servers).unwrap();
-    let engine = Engine::new(&mut tables, &cache, &counters, upstreams, settings);
+    let engine = Engine::new(&mut tables, &cache, &counters, settings).with_upstreams(upstreams);
     scenario(&mut World {
         engine,
         effects: Recorder::default(),
@@ -364,7 +364,8 @@ impl<'a> World<'a> {
         };
         let context = Self::context(self.now, &self.policy);
         let call = &mut context.call(&mut self.effects);
-        self.engine.unreachable(call, (port, question), id);
+        self.engine
+            .unreachable(call, SourcePort { port, question }, id);
     }
 
     /// The stream that was opened last ends.

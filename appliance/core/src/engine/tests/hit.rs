@@ -61,11 +61,13 @@ fn an_answer_that_is_given_under_another_policy_is_not_known_under_it() {
         let asked = Query::parse(&bytes).unwrap();
         let now = world.now;
         let cache = world.engine.cache;
-        cache.shard.lock().unwrap().amend(
-            Key::of(&asked).hash(&cache.seed),
-            &Key::of(&asked),
-            |head| (head.stored, head.ttl_secs) = (now, 3_600),
-        );
+        cache
+            .shard
+            .lock()
+            .unwrap()
+            .amend(&Key::of(&asked).hashed(&cache.seed), |head| {
+                (head.stored, head.ttl_secs) = (now, 3_600)
+            });
         world.pass(5_000);
         assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
         assert_eq!(ask_code(world, 3), ResponseCode::NXDomain);

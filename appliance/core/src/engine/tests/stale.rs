@@ -1,7 +1,7 @@
 //! Answers past their TTL (RFC 8767), and those that are refreshed before.
 
 use super::harness::*;
-use crate::answer::Key;
+use crate::answer::{Answer, Key};
 use crate::dns::Query;
 
 #[test]
@@ -36,20 +36,19 @@ fn a_restored_answer_is_served_stale_at_once_and_refreshed() {
             let mut shard = cache.shard.lock().unwrap();
             let bytes = query("a.example.", 1).to_vec().unwrap();
             let parsed = Query::parse(&bytes).unwrap();
-            let hash = Key::of(&parsed).hash(&cache.seed);
+            let key = Key::of(&parsed).hashed(&cache.seed);
             let (head, body) = shard
-                .find(hash, &Key::of(&parsed))
-                .map(|found| (found.head, found.body.to_vec()))
+                .find(&key)
+                .map(|found| (*found.head, found.body.to_vec()))
                 .unwrap();
-            shard.insert(
-                hash,
-                &Key::of(&parsed),
-                &crate::answer::Head {
+            let restored = Answer {
+                head: &crate::answer::Head {
                     restored: true,
                     ..head
                 },
-                &body,
-            );
+                body: &body,
+            };
+            shard.insert(&key, &restored);
         }
         assert_eq!(world.hit(&query("a.example.", 2)).answers()[0].ttl(), 30);
         assert_eq!(world.effects.asked.len(), 2, "refreshed");

@@ -3,6 +3,15 @@
 use super::{ALIASES, CLIENT_BUCKETS, Question, Slab, WAITERS, Waiter};
 use crate::dns::Name;
 
+/// A client that waited for a question.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<R> {
+    /// The client.
+    pub waiter: Waiter<R>,
+    /// Its QNAME where that is a local alias that led to the question.
+    pub alias: Option<Name>,
+}
+
 /// Those who wait for one question, to be taken out one by one.
 #[derive(Debug)]
 pub struct Waiting<'t, R> {
@@ -20,16 +29,13 @@ impl<R> Waiting<'_, R> {
         self.question
     }
 
-    /// Takes one of them out, with its QNAME where that is another one.
-    pub fn pop(&mut self) -> Option<(Waiter<R>, Option<Name>)> {
+    /// Takes one of them out.
+    pub fn pop(&mut self) -> Option<Taken<R>> {
         self.pop_that(|_| true)
     }
 
     /// Takes one of them out that is `wanted`.
-    pub fn pop_that(
-        &mut self,
-        wanted: impl Fn(&Waiter<R>) -> bool,
-    ) -> Option<(Waiter<R>, Option<Name>)> {
+    pub fn pop_that(&mut self, wanted: impl Fn(&Waiter<R>) -> bool) -> Option<Taken<R>> {
         let mut before = None;
         let mut at = self.question.first_waiter?;
         // Bound: the list is made of distinct entries of `waiters`.
@@ -45,6 +51,6 @@ impl<R> Waiting<'_, R> {
         self.counts[usize::from(waiter.bucket)] -= 1;
         let alias = waiter.links.alias;
         let alias = alias.and_then(|alias| self.aliases.remove(alias));
-        Some((waiter, alias))
+        Some(Taken { waiter, alias })
     }
 }

@@ -6,6 +6,15 @@ use crate::forward::tries::{Attempt, has};
 use crate::forward::upstreams::{FailureKind, Upstream, Upstreams};
 use crate::time::Instant;
 
+/// What an answer shows of its server.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// It came with an OPT record.
+    pub has_edns: bool,
+    /// It says something about the name: it is no failure.
+    pub is_useful: bool,
+}
+
 impl Question {
     /// An attempt at `server`, whose way and ID are not chosen yet: what the server is believed to understand.
     pub fn prepare(&mut self, server: u8, upstream: &Upstream, now: Instant) -> Attempt {
@@ -41,12 +50,7 @@ impl Question {
     }
 
     /// Learns from an answer to `attempt` what the server understands. What one name is answered with is not enough to tell.
-    pub fn learn(
-        &self,
-        attempt: &Attempt,
-        (has_edns, is_useful): (bool, bool),
-        scene: &mut Scene<'_>,
-    ) {
+    pub fn learn(&self, attempt: &Attempt, seen: Seen, scene: &mut Scene<'_>) {
         let (server, now) = (attempt.upstream, scene.now);
         let rtt_ms = now.millis_since(attempt.sent);
         scene.upstreams.answered(server, rtt_ms, now);
@@ -54,9 +58,9 @@ impl Question {
             scene.upstreams.kept_case(server);
         }
         let fell_back = has(self.tries.without_edns, server);
-        if has_edns && attempt.edns {
+        if seen.has_edns && attempt.edns {
             scene.upstreams.spoke_edns(server, now);
-        } else if fell_back && is_useful {
+        } else if fell_back && seen.is_useful {
             if self.has_failed_with_edns(server, scene.upstreams) {
                 scene.upstreams.lacked_edns(server, self.hash(), now);
             }
