@@ -28,7 +28,7 @@ fn shown(message: &Message) -> Vec<String> {
 }
 
 /// Asks for A and gives `records`; what the client gets. Asked again from the cache it has to be the same.
-fn digested(world: &mut World<'_>, qname: &str, records: Vec<Record>) -> Vec<String> {
+fn answered(world: &mut World<'_>, qname: &str, records: Vec<Record>) -> Vec<String> {
     world.miss(1, &query(qname, 1));
     world.respond(|message| {
         for record in records {
@@ -53,7 +53,7 @@ fn a_cname_that_is_missing_is_made_with_the_ttl_of_its_dname() {
             "www.old.example. 5 70 www.new.example.",
             "www.new.example. 1 300",
         ];
-        assert_eq!(digested(world, "www.old.example.", records), expected);
+        assert_eq!(answered(world, "www.old.example.", records), expected);
         assert_eq!(world.effects.asked.len(), 1);
     });
 }
@@ -70,7 +70,7 @@ fn the_order_of_records_does_not_matter_and_all_labels_are_kept() {
             "a.b.old.example. 5 70 a.b.new.test.",
             "a.b.new.test. 1 300",
         ];
-        assert_eq!(digested(world, "a.b.old.example.", records), expected);
+        assert_eq!(answered(world, "a.b.old.example.", records), expected);
     });
 }
 
@@ -94,7 +94,7 @@ fn several_dnames_in_a_row_and_between_cnames() {
             "www.four.example. 5 40 www.five.example.",
             "www.five.example. 1 300",
         ];
-        assert_eq!(digested(world, "www.one.example.", records), expected);
+        assert_eq!(answered(world, "www.one.example.", records), expected);
     });
 }
 
@@ -125,7 +125,7 @@ fn the_cname_that_is_there_is_kept_and_a_wrong_one_is_not() {
             "ftp.old.example. 5 70 ftp.new.example.",
             "ftp.new.example. 1 300",
         ];
-        assert_eq!(digested(world, "ftp.old.example.", wrong), expected);
+        assert_eq!(answered(world, "ftp.old.example.", wrong), expected);
     });
 }
 
@@ -270,5 +270,25 @@ fn a_dname_of_another_class_or_with_a_broken_target_makes_nothing() {
             });
         }
         assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+    });
+}
+
+/// Reading names is dear, so their number is bounded for each step: by as many as an honest chain has.
+#[test]
+fn a_dname_behind_more_than_a_chain_has_steps_is_not_read() {
+    with_world(Settings::DEFAULT, |world| {
+        for (others, qname, expected) in [(15, "a.old.example.", 3), (16, "b.old.example.", 0)] {
+            world.miss(others, &query(qname, others as u16));
+            world.respond(|message| {
+                for number in 0..others {
+                    message.add_answer(dname(&format!("n{number}.example."), 70, "x.example."));
+                }
+                message.add_answer(dname("old.example.", 70, "new.example."));
+                let target = qname.replace("old", "new");
+                message.add_answer(address(&target, 300, 1));
+                message.add_name_server(soa("example.", 60, 60));
+            });
+            assert_eq!(world.last_reply().answers().len(), expected, "{others}");
+        }
     });
 }
