@@ -10,7 +10,7 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use xdnsd_lab::lab::{Lab, UPSTREAM_V4, UPSTREAM_V6, WAN};
 use xdnsd_lab::netns::Namespace;
-use xdnsd_lab::peer::Peer;
+use xdnsd_lab::peer::{Peer, Site};
 use xdnsd_lab::privilege::root_or_skip;
 
 use crate::support::TIMEOUT;
@@ -418,8 +418,13 @@ fn encrypted_upstream() -> Result<()> {
 }
 
 fn start_stub(lab: &Lab, directory: &Path) -> Result<xdnsd_lab::process::Process> {
-    let address: SocketAddr = "127.0.0.1:5353".parse()?;
-    Peer::Unbound { threads: 1 }.start(&lab.router, address, UPSTREAM_V4.into(), "", directory)
+    let site = Site {
+        host: &lab.router,
+        address: "127.0.0.1:5353".parse()?,
+        upstream: UPSTREAM_V4.into(),
+        directory,
+    };
+    Peer::Unbound { threads: 1 }.start(&site, "")
 }
 
 /// The configuration of the image, whose home's side is a port.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use xdnsd_core::counters::Counter;
 use xdnsd_lab::lab::{CLIENT_V4, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4};
 use xdnsd_lab::nsd::{Upstream, Zone};
-use xdnsd_lab::peer::Peer;
+use xdnsd_lab::peer::{Peer, Site};
 use xdnsd_lab::privilege::root_or_skip;
 use xdnsd_lab::process::Process;
 use xdnsd_lab::sign::{Denial, Signed, sign};
@@ -92,15 +92,13 @@ impl Stage {
             "    module-config: \"validator iterator\"\n    trust-anchor-file: {anchor:?}\n    \
              trust-anchor-signaling: no\n"
         );
-        let address = SocketAddr::new(CLIENT_V4.into(), VALIDATOR_PORT);
-        let peer = Peer::Unbound { threads: 1 };
-        peer.start(
-            &self.lab.client,
-            address,
-            LAN_V4.into(),
-            &server,
-            self.directory.path(),
-        )
+        let site = Site {
+            host: &self.lab.client,
+            address: SocketAddr::new(CLIENT_V4.into(), VALIDATOR_PORT),
+            upstream: LAN_V4.into(),
+            directory: self.directory.path(),
+        };
+        Peer::Unbound { threads: 1 }.start(&site, &server)
     }
 
     /// What dig prints that is asked of the validator.

@@ -254,20 +254,10 @@ impl Lab {
             client = self.client.path(),
             upstream = self.upstream.path(),
         ))?;
-        connect_host(
-            &self.client,
-            spec,
-            &[CLIENT_V4.to_string(), CLIENT_V6.to_string()],
-            LAN_V4,
-            LAN_V6,
-        )?;
-        connect_host(
-            &self.upstream,
-            spec,
-            &[UPSTREAM_V4.to_string(), UPSTREAM_V6.to_string()],
-            WAN_V4,
-            WAN_V6,
-        )
+        let client = (CLIENT_V4, CLIENT_V6);
+        connect_host(&self.client, spec.offload, client, (LAN_V4, LAN_V6))?;
+        let upstream = (UPSTREAM_V4, UPSTREAM_V6);
+        connect_host(&self.upstream, spec.offload, upstream, (WAN_V4, WAN_V6))
     }
 
     fn add_vlan(&self, tag: VlanTag) -> Result<()> {
@@ -292,17 +282,16 @@ impl Lab {
     }
 }
 
+/// Gives a host its addresses and its router's.
 fn connect_host(
     host: &Namespace,
-    spec: &Spec,
-    addresses: &[String; 2],
-    v4: Ipv4Addr,
-    v6: Ipv6Addr,
+    offload: Offload,
+    (own_v4, own_v6): (Ipv4Addr, Ipv6Addr),
+    (v4, v6): (Ipv4Addr, Ipv6Addr),
 ) -> Result<()> {
-    if spec.offload == Offload::Off {
+    if offload == Offload::Off {
         host.output(&["ethtool", "-K", HOST_INTERFACE, "tx", "off"])?;
     }
-    let [own_v4, own_v6] = addresses;
     host.ip(&format!(
         "link set {HOST_INTERFACE} up
          address add {own_v4}/24 dev {HOST_INTERFACE}

@@ -32,6 +32,19 @@ pub enum Peer {
     },
 }
 
+/// Where a peer serves.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// In which host.
+    pub host: &'a Namespace,
+    /// On which address.
+    pub address: SocketAddr,
+    /// Who is asked, at port 53.
+    pub upstream: IpAddr,
+    /// Where its files go.
+    pub directory: &'a Path,
+}
+
 impl Peer {
     /// Its name.
     #[must_use]
@@ -53,37 +66,32 @@ impl Peer {
         }
     }
 
-    /// Starts it in `host` on `address`, forwarding all to port 53 of `upstream`, and waits until it answers. For
-    /// unbound, `server` are more lines of its section `server:`; dnsmasq has no use for them.
-    pub fn start(
-        self,
-        host: &Namespace,
-        address: SocketAddr,
-        upstream: IpAddr,
-        server: &str,
-        directory: &Path,
-    ) -> Result<Process> {
+    /// Starts it, forwarding everything, and waits until it answers. For unbound, `server` are more lines of its section
+    /// `server:`; dnsmasq has no use for them.
+    pub fn start(self, site: &Site<'_>, server: &str) -> Result<Process> {
         let command = match self {
-            Self::Dnsmasq => dnsmasq(host, address, upstream),
+            Self::Dnsmasq => dnsmasq(site),
             Self::Unbound { threads } => {
-                let config = directory.join("unbound.conf");
-                let text = unbound_config(address, upstream, threads, server, directory);
+                let config = site.directory.join("unbound.conf");
+                let text = unbound_config(site, threads, server);
                 fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
-                let mut command = host.command(unbound_copy(directory)?);
+                let mut command = site.host.command(unbound_copy(site.directory)?);
                 command.arg("-d").arg("-c").arg(&config);
                 command
             }
         };
-        let log = directory.join(format!("{}.log", self.name()));
+        let log = site.directory.join(format!("{}.log", self.name()));
         let mut process = Process::spawn_with_end(command, &log, End::Terminate)?;
         let what = format!("{} answers", self.name());
-        process.wait_until(&what, START_TIMEOUT, || nsd::answers(host, address))?;
+        process.wait_until(&what, START_TIMEOUT, || {
+            nsd::answers(site.host, site.address)
+        })?;
         Ok(process)
     }
 }
 
-fn dnsmasq(host: &Namespace, address: SocketAddr, upstream: IpAddr) -> Command {
-    let mut command = host.command("dnsmasq");
+fn dnsmasq(site: &Site<'_>) -> Command {
+    let mut command = site.host.command("dnsmasq");
     command
         .args([
             "--keep-in-foreground",
@@ -97,9 +105,9 @@ fn dnsmasq(host: &Namespace, address: SocketAddr, upstream: IpAddr) -> Command {
             "--pid-file=",
         ])
         .args([DNSMASQ_CACHE, DNSMASQ_IN_FLIGHT])
-        .arg(format!("--server={upstream}"))
-        .arg(format!("--listen-address={}", address.ip()))
-        .arg(format!("--port={}", address.port()));
+        .arg(format!("--server={}", site.upstream))
+        .arg(format!("--listen-address={}", site.address.ip()))
+        .arg(format!("--port={}", site.address.port()));
     command
 }
 
@@ -117,14 +125,8 @@ fn unbound_copy(directory: &Path) -> Result<PathBuf> {
 }
 
 /// `test.` is a name that unbound answers itself unless it is told not to.
-fn unbound_config(
-    address: SocketAddr,
-    upstream: IpAddr,
-    threads: u32,
-    server: &str,
-    directory: &Path,
-) -> String {
-    let directory = directory.display();
+fn unbound_config(site: &Site<'_>, threads: u32, server: &str) -> String {
+    let directory = site.directory.display();
     let default = |key: &str, line: &'static str| if server.contains(key) { "" } else { line };
     let modules = default("module-config:", "    module-config: \"iterator\"\n");
     let access = default(
@@ -149,7 +151,8 @@ fn unbound_config(
 remote-control:
     control-enable: no
 ",
-        ip = address.ip(),
-        port = address.port(),
+        ip = site.address.ip(),
+        port = site.address.port(),
+        upstream = site.upstream,
     )
 }

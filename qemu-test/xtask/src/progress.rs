@@ -45,16 +45,22 @@ impl Watched {
     }
 }
 
-/// Runs `command` with its output in `log` until it ends, is at its time `limit`, or the person interrupts.
+/// What a command is for a person.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// What it does.
+    pub what: &'a str,
+    /// Where its output goes.
+    pub log: &'a Path,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// Runs `command` until it ends, is at its time limit, or the person interrupts.
 ///
 /// It gets a process group of its own, which is killed as a whole at the limit.
-pub fn watch(
-    what: &str,
-    mut command: Command,
-    log: &Path,
-    limit: Duration,
-    signals: &Signals,
-) -> Result<Watched> {
+pub fn watch(task: Task<'_>, mut command: Command, signals: &Signals) -> Result<Watched> {
+    let Task { what, log, limit } = task;
     let mut file = create(log)?;
     let output = file.try_clone().context("duplicate the log's descriptor")?;
     let errors = file.try_clone().context("duplicate the log's descriptor")?;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
-use crate::progress::watch;
+use crate::progress::{Task, watch};
 use crate::qemu::machine::AARCH64_FIRMWARE;
 use crate::signals::Signals;
 use crate::workspace;
@@ -299,12 +299,13 @@ pub fn install(packages: &[&str], signals: &Signals) -> Result<()> {
     );
     let log = workspace::logs().join("setup.log");
     let what = format!("apt-get install {list}");
-    if apt(&what, &["install"], packages, &log, signals)? {
+    let install = [&["install"], packages].concat();
+    if apt(&what, &install, &log, signals)? {
         return Ok(());
     }
     eprintln!("apt-get knows no such version: updating its package lists");
     ensure!(
-        apt("apt-get update", &["update"], &[], &log, signals)?,
+        apt("apt-get update", &["update"], &log, signals)?,
         "apt-get update failed; its output is in {}",
         log.display()
     );
@@ -314,7 +315,7 @@ pub fn install(packages: &[&str], signals: &Signals) -> Result<()> {
             log.display()
         )
     };
-    ensure!(apt(&what, &["install"], packages, &log, signals)?, said());
+    ensure!(apt(&what, &install, &log, signals)?, said());
     Ok(())
 }
 
@@ -343,13 +344,7 @@ fi
 exit 0
 "#;
 
-fn apt(
-    what: &str,
-    verb: &[&str],
-    packages: &[&str],
-    log: &Path,
-    signals: &Signals,
-) -> Result<bool> {
+fn apt(what: &str, words: &[&str], log: &Path, signals: &Signals) -> Result<bool> {
     let mut command = if is_root() {
         Command::new("sh")
     } else {
@@ -366,12 +361,14 @@ fn apt(
         sudo.args(["-n", "sh"]);
         sudo
     };
-    command
-        .args(["-c", APT_SCRIPT, "apt"])
-        .args(verb)
-        .args(packages);
+    command.args(["-c", APT_SCRIPT, "apt"]).args(words);
     eprintln!("{what}");
-    Ok(watch(what, command, log, APT_LIMIT, signals)?.is_success())
+    let task = Task {
+        what,
+        log,
+        limit: APT_LIMIT,
+    };
+    Ok(watch(task, command, signals)?.is_success())
 }
 
 #[cfg(test)]

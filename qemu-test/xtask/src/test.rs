@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::progress::{Watched, watch};
+use crate::progress::{Task, Watched, watch};
 use crate::qemu;
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
@@ -135,8 +135,12 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
     fs::write(&skips, "").with_context(|| format!("write {}", skips.display()))?;
     command.env(SKIP_FILE_VARIABLE, &skips);
     let log = workspace::logs().join(format!("{name}.log"));
-    let limit = Duration::from_secs(60 * scope.limit_mins(step));
-    let watched = watch(step.name, command, &log, limit, signals)?;
+    let task = Task {
+        what: step.name,
+        log: &log,
+        limit: Duration::from_secs(60 * scope.limit_mins(step)),
+    };
+    let watched = watch(task, command, signals)?;
     let skips = fs::read_to_string(&skips).context("read which tests were skipped")?;
     print!("{skips}");
     let tally = Tally::of(

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use xdnsd_lab::lab::{LAN_V4, Lab, Spec, UPSTREAM_V4};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::nsd::Upstream;
-use xdnsd_lab::peer::Peer;
+use xdnsd_lab::peer::{Peer, Site};
 use xdnsd_lab::privilege::root_or_skip;
 
 use crate::support::TIMEOUT;
@@ -45,14 +45,13 @@ fn ten_thousand_answers_are_those_of_unbound() -> Result<()> {
     let _daemon = Daemon::start(&lab, &config, &directory.path().join("sock"))?;
     let [our_address, peer_address] =
         [53, PEER_PORT].map(|port| SocketAddr::new(LAN_V4.into(), port));
-    let peer = Peer::Unbound { threads: 1 };
-    let _peer = peer.start(
-        &lab.router,
-        peer_address,
-        UPSTREAM_V4.into(),
-        UNBOUND,
-        directory.path(),
-    )?;
+    let site = Site {
+        host: &lab.router,
+        address: peer_address,
+        upstream: UPSTREAM_V4.into(),
+        directory: directory.path(),
+    };
+    let _peer = Peer::Unbound { threads: 1 }.start(&site, UNBOUND)?;
 
     let mut random = Random::new(SEED);
     let names: Vec<&str> = world.names.iter().map(String::as_str).collect();

@@ -43,13 +43,8 @@ pub fn main(other: PathBuf, turns: &Turns, signals: &Signals) -> Result<ExitCode
         hit: "0.98 to 1.02",
         miss: "<= 0.95",
     };
-    let table = compare::compare(
-        &sides,
-        plan,
-        goals,
-        &compare::directory("against")?,
-        signals,
-    )?;
+    let rounds = compare::compare(&sides, plan, &compare::directory("against")?, signals)?;
+    let table = compare::table([sides[0].name, sides[1].name], &rounds, goals);
     println!("\n{table}");
     if turns.save {
         record::save(&table)?;

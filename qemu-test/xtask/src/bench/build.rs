@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::subject::{Backend, Kind};
-use crate::progress::watch;
+use crate::progress::{Task, watch};
 use crate::signals::Signals;
 use crate::workspace;
 
@@ -86,7 +86,12 @@ impl Programs {
             .arg("--target-dir")
             .arg(self.directory(backend));
         let log = workspace::logs().join(format!("{what}.log"));
-        let watched = watch(what, command, &log, LIMIT, signals)?;
+        let task = Task {
+            what,
+            log: &log,
+            limit: LIMIT,
+        };
+        let watched = watch(task, command, signals)?;
         ensure!(
             watched.is_success(),
             "{what} failed; all of it is in {}:\n{}",

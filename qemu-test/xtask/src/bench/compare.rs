@@ -57,15 +57,14 @@ pub fn directory(what: &str) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Measures both in turn, each time as a new process, and gives the table. Who is first changes from round to round, so
+/// Measures both in turn, each time as a new process. Who is first changes from round to round, so
 /// that what a machine does over time, or after a build, falls on both.
 pub fn compare(
     sides: &[Side<'_>; 2],
     plan: miss::Plan,
-    goals: Goals,
     directory: &Path,
     signals: &Signals,
-) -> Result<String> {
+) -> Result<Vec<[Turn; 2]>> {
     let mut ground = Ground::make(plan, &sides[0].programs.path(KIND))?;
     let mut rounds = Vec::new();
     for round in 1..=plan.rounds {
@@ -82,18 +81,12 @@ pub fn compare(
             [turn(&sides[0])?, second]
         });
     }
-    Ok(table([sides[0].name, sides[1].name], &rounds, goals))
+    Ok(rounds)
 }
 
 fn turn(side: &Side<'_>, plan: miss::Plan, ground: &Ground, directory: &Path) -> Result<Turn> {
     let length = Duration::from_secs(plan.seconds.into());
-    let subject = Subject::start_with(
-        KIND,
-        &side.sections,
-        &side.programs,
-        SUBJECT_CORE,
-        directory,
-    )?;
+    let subject = Subject::start_with(KIND, &side.sections, &side.programs, directory)?;
     let hits = measure::turn(&subject, length, LOAD_CORE, SUBJECT_CORE)?;
     drop(subject);
     let misses = miss::turn(miss::Subject::Appliance, plan, ground, &side.sections)?;
@@ -106,7 +99,7 @@ fn turn(side: &Side<'_>, plan: miss::Plan, ground: &Ground, directory: &Path) ->
 }
 
 /// Medians over the rounds, and of the ratios within a round, second to first.
-fn table(names: [&str; 2], rounds: &[[Turn; 2]], goals: Goals) -> String {
+pub fn table(names: [&str; 2], rounds: &[[Turn; 2]], goals: Goals) -> String {
     let [first, second] = names;
     let mut text = format!(
         "{:<30}{first:>12}{second:>12}{:>8}{:>15}\n",

@@ -46,7 +46,8 @@ pub fn main(turns: &Turns, signals: &Signals) -> Result<ExitCode> {
         sections: format!("[filter]\ncompiled = [{list:?}]\n"),
     };
     let sides = [side("empty list", &empty), side("1 M names", &long)];
-    let table = compare::compare(&sides, plan, GOALS, &directory, signals)?;
+    let rounds = compare::compare(&sides, plan, &directory, signals)?;
+    let table = compare::table([sides[0].name, sides[1].name], &rounds, GOALS);
     let bytes = fs::metadata(&long).context("the long list")?.len();
     let table =
         format!("{table}\n{NAMES} names take {bytes} bytes; at most {BYTES_GOAL} is the goal\n");

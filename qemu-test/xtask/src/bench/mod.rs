@@ -157,6 +157,6 @@ fn run(plan: &Plan, programs: &Programs, signals: &Signals) -> Result<Vec<Row>> 
 }
 
 fn turn(kind: Kind, length: Duration, programs: &Programs, directory: &Path) -> Result<Turn> {
-    let subject = Subject::start(kind, programs, SUBJECT_CORE, directory)?;
+    let subject = Subject::start(kind, programs, directory)?;
     measure::turn(&subject, length, LOAD_CORE, SUBJECT_CORE)
 }

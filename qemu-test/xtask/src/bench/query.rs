@@ -117,9 +117,20 @@ pub fn program(ifindex: u32) -> Vec<Instruction> {
         Instruction::skip_if_greater(R2, R1, (1 + 3 * VARY_LEN + 3) as i16),
         Instruction::call(HELPER_RANDOM),
     ];
-    program.extend(vary(data, random, 0, X_MASK, QNAME + 1, DNS + 1));
-    program.extend(vary(data, random, 4, Y_MASK, QNAME + 2, DNS));
-    program.extend(vary(data, random, 6, Z_MASK, QNAME + 3, SOURCE_PORT_LOW));
+    let letters = [
+        (0, X_MASK, QNAME + 1, DNS + 1),
+        (4, Y_MASK, QNAME + 2, DNS),
+        (6, Z_MASK, QNAME + 3, SOURCE_PORT_LOW),
+    ];
+    for (shift, mask, place, partner) in letters {
+        let letter = Letter {
+            shift,
+            mask,
+            place,
+            partner,
+        };
+        program.extend(letter.vary(data, random));
+    }
     program.extend([
         Instruction::set(R1, ifindex as i32),
         Instruction::set(R2, 0),
@@ -129,29 +140,36 @@ pub fn program(ifindex: u32) -> Vec<Instruction> {
     program
 }
 
-/// Instructions of [`vary`].
+/// Instructions of [`Letter::vary`].
 const VARY_LEN: usize = 8;
 
-/// Takes bits of the random number, adds them to a letter and subtracts them from 255 in its partner.
-fn vary(
-    data: Register,
-    random: Register,
+/// A letter of the name that varies, and the byte that keeps the checksum.
+struct Letter {
+    /// Where its bits of the random number begin.
     shift: i32,
+    /// Which they are from there.
     mask: i32,
-    letter: usize,
+    /// Its offset in the frame.
+    place: usize,
+    /// Its partner's.
     partner: usize,
-) -> [Instruction; VARY_LEN] {
-    [
-        Instruction::copy(R1, random),
-        Instruction::shift_right(R1, shift),
-        Instruction::and(R1, mask),
-        Instruction::copy(R2, R1),
-        Instruction::add(R2, FIRST_LETTER.into()),
-        Instruction::store_u8(data, letter as i16, R2),
-        // At most 255, so this is 255 - r1.
-        Instruction::xor(R1, 0xff),
-        Instruction::store_u8(data, partner as i16, R1),
-    ]
+}
+
+impl Letter {
+    /// Takes bits of the random number, adds them to the letter and subtracts them from 255 in its partner.
+    fn vary(&self, data: Register, random: Register) -> [Instruction; VARY_LEN] {
+        [
+            Instruction::copy(R1, random),
+            Instruction::shift_right(R1, self.shift),
+            Instruction::and(R1, self.mask),
+            Instruction::copy(R2, R1),
+            Instruction::add(R2, FIRST_LETTER.into()),
+            Instruction::store_u8(data, self.place as i16, R2),
+            // At most 255, so this is 255 - r1.
+            Instruction::xor(R1, 0xff),
+            Instruction::store_u8(data, self.partner as i16, R1),
+        ]
+    }
 }
 
 fn pseudo_sum(ends: &Ends, udp_len: u16) -> u32 {

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use super::SUBJECT_CORE;
 use super::build::Programs;
 use super::load::Load;
 use super::pair::{ENDS, FAR, NEAR, Pair};
@@ -103,9 +104,9 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Starts it on `core`, and sees that it answers.
-    pub fn start(kind: Kind, programs: &Programs, core: usize, directory: &Path) -> Result<Self> {
-        Self::start_with(kind, "", programs, core, directory)
+    /// Starts it on its core, and sees that it answers.
+    pub fn start(kind: Kind, programs: &Programs, directory: &Path) -> Result<Self> {
+        Self::start_with(kind, "", programs, directory)
     }
 
     /// The same with more sections in the appliance's config.
@@ -113,7 +114,6 @@ impl Subject {
         kind: Kind,
         sections: &str,
         programs: &Programs,
-        core: usize,
         directory: &Path,
     ) -> Result<Self> {
         let pair = Pair::new()?;
@@ -133,7 +133,7 @@ impl Subject {
                 helpers.1 = Some(upstream);
             }
         }
-        pin_on_exec(&mut command, core)?;
+        pin_on_exec(&mut command, SUBJECT_CORE)?;
         let log = directory.join(format!("{}.log", kind.letter()));
         let mut process = Process::spawn(command, &log)?;
         process.wait_for_log("ready", PATIENCE)?;

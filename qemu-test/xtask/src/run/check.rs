@@ -148,8 +148,9 @@ fn cases_v6() -> Vec<Case> {
     ]
 }
 
-/// Asks everything twice, then as load. Returns how many answers were wrong.
+/// Asks everything twice, then as load. `cache_tier` answers from the cache. Returns how many answers were wrong.
 pub fn all(lab: &Lab, router: &Router, cache_tier: Tier) -> Result<usize> {
+    let client = Client { lab, router };
     let mut wrong = 0;
     for (server, cases) in [
         (IpAddr::V4(LAN_V4), cases_v4()),
@@ -157,7 +158,7 @@ pub fn all(lab: &Lab, router: &Router, cache_tier: Tier) -> Result<usize> {
     ] {
         println!("\ndig @{server}");
         for case in cases {
-            let faults = twice(lab, router, server, &case, cache_tier)?;
+            let faults = client.twice(server, &case, cache_tier)?;
             wrong += faults.len();
             for fault in faults {
                 println!("    WRONG: {fault}");
@@ -167,43 +168,77 @@ pub fn all(lab: &Lab, router: &Router, cache_tier: Tier) -> Result<usize> {
     // After all first hits: the load fills the cache.
     for server in [IpAddr::V4(LAN_V4), LAN_V6.into()] {
         println!("\ndnsperf -s {server}");
-        wrong += load(lab, router, server)?;
+        wrong += client.load(server)?;
     }
     Ok(wrong)
 }
 
-/// A first hit and a cache hit.
-fn twice(
-    lab: &Lab,
-    router: &Router,
-    server: IpAddr,
-    case: &Case,
-    cache_tier: Tier,
-) -> Result<Vec<String>> {
-    let (answer, first) = once(lab, router, server, case)?;
-    let mut faults: Vec<_> = case.fault(&answer).into_iter().collect();
-    let (again, second) = once(lab, router, server, case)?;
-    faults.extend(case.fault(&again));
-    println!("  {:<24} {:<5} {}", case.name, case.kind, answer.summary());
-    println!(
-        "    first: {first}, {}; again: {second}, {}",
-        answer.time_ms, again.time_ms
-    );
-    let wanted = if case.is_big { Tier::Tcp } else { cache_tier };
-    if second.tier != wanted {
-        faults.push(format!(
-            "answered again by {}, not by {wanted}",
-            second.tier
-        ));
+/// The client of the lab, and whom it asks.
+struct Client<'a> {
+    lab: &'a Lab,
+    router: &'a Router,
+}
+
+impl Client<'_> {
+    /// A first hit and a cache hit.
+    fn twice(&self, server: IpAddr, case: &Case, cache_tier: Tier) -> Result<Vec<String>> {
+        let (answer, first) = self.once(server, case)?;
+        let mut faults: Vec<_> = case.fault(&answer).into_iter().collect();
+        let (again, second) = self.once(server, case)?;
+        faults.extend(case.fault(&again));
+        println!("  {:<24} {:<5} {}", case.name, case.kind, answer.summary());
+        println!(
+            "    first: {first}, {}; again: {second}, {}",
+            answer.time_ms, again.time_ms
+        );
+        let wanted = if case.is_big { Tier::Tcp } else { cache_tier };
+        if second.tier != wanted {
+            faults.push(format!(
+                "answered again by {}, not by {wanted}",
+                second.tier
+            ));
+        }
+        if !case.is_big && !second.is_hit {
+            faults.push("asked again, it is no cache hit".to_owned());
+        }
+        // The big RRset is asked for over both families, and the cache keeps it where it fits a slot.
+        if !case.is_big && first.is_hit {
+            faults.push("asked first, it is a cache hit".to_owned());
+        }
+        Ok(faults)
     }
-    if !case.is_big && !second.is_hit {
-        faults.push("asked again, it is no cache hit".to_owned());
+
+    fn once(&self, server: IpAddr, case: &Case) -> Result<(Answer, Path)> {
+        let before = self.router.stats()?;
+        let answer = dig::ask(&self.lab.client, server, &case.name, case.kind);
+        let answer = answer
+            .with_context(|| format!("the appliance's log:\n{}", self.router.process.log()))?;
+        let mut path = Path::of(&Stats::default());
+        // Not an error here: a tier that nobody counts is reported by the caller.
+        let counted = wait_until("the answer is counted", COUNT_TIMEOUT, || {
+            path = self
+                .router
+                .stats()
+                .map_or(Path::of(&Stats::default()), |now| {
+                    Path::of(&now.since(&before))
+                });
+            path.tier != Tier::Unknown
+        });
+        drop(counted);
+        Ok((answer, path))
     }
-    // The big RRset is asked for over both families, and the cache keeps it where it fits a slot.
-    if !case.is_big && first.is_hit {
-        faults.push("asked first, it is a cache hit".to_owned());
+
+    /// A short load by dnsperf at a rate that every machine carries: no query may be lost.
+    fn load(&self, server: IpAddr) -> Result<usize> {
+        let mut command = dnsperf::command(&self.lab.client, server, &self.router.questions);
+        command.args(["-Q", LOAD_RATE, "-l", LOAD_SECS]);
+        let report = dnsperf::run(command)?;
+        let (sent, lost, right) = (report.sent, report.lost, report.code("NOERROR"));
+        println!(
+            "  {sent} queries at {LOAD_RATE} per second: {lost} lost, {right} answered NOERROR"
+        );
+        usize::try_from(sent - right).context("a count fits")
     }
-    Ok(faults)
 }
 
 /// How an answer came about, from what the counters did meanwhile.
@@ -240,31 +275,4 @@ impl Path {
             is_hit,
         }
     }
-}
-
-fn once(lab: &Lab, router: &Router, server: IpAddr, case: &Case) -> Result<(Answer, Path)> {
-    let before = router.stats()?;
-    let answer = dig::ask(&lab.client, server, &case.name, case.kind);
-    let answer =
-        answer.with_context(|| format!("the appliance's log:\n{}", router.process.log()))?;
-    let mut path = Path::of(&Stats::default());
-    // Not an error here: a tier that nobody counts is reported by the caller.
-    let counted = wait_until("the answer is counted", COUNT_TIMEOUT, || {
-        path = router.stats().map_or(Path::of(&Stats::default()), |now| {
-            Path::of(&now.since(&before))
-        });
-        path.tier != Tier::Unknown
-    });
-    drop(counted);
-    Ok((answer, path))
-}
-
-/// A short load by dnsperf at a rate that every machine carries: no query may be lost.
-fn load(lab: &Lab, router: &Router, server: IpAddr) -> Result<usize> {
-    let mut command = dnsperf::command(&lab.client, server, &router.questions);
-    command.args(["-Q", LOAD_RATE, "-l", LOAD_SECS]);
-    let report = dnsperf::run(command)?;
-    let (sent, lost, right) = (report.sent, report.lost, report.code("NOERROR"));
-    println!("  {sent} queries at {LOAD_RATE} per second: {lost} lost, {right} answered NOERROR");
-    usize::try_from(sent - right).context("a count fits")
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use xdnsd_lab::lab::{LAN, LAN_V4, Lab, UPSTREAM_V4};
-use xdnsd_lab::peer::Peer;
+use xdnsd_lab::peer::{Peer, Site};
 use xdnsd_lab::process::{End, Process};
 
 /// How long the appliance may take to be ready.
@@ -75,10 +75,13 @@ impl Subject {
             Self::Upstream => Ok(None),
             Self::Appliance => start(lab, program, sections, directory).map(Some),
             Self::Peer(peer) => {
-                let address = SocketAddr::new(self.address(), DNS_PORT);
-                let upstream = UPSTREAM_V4.into();
-                let peer = peer.start(&lab.router, address, upstream, "", directory);
-                peer.map(Some)
+                let site = Site {
+                    host: &lab.router,
+                    address: SocketAddr::new(self.address(), DNS_PORT),
+                    upstream: UPSTREAM_V4.into(),
+                    directory,
+                };
+                peer.start(&site, "").map(Some)
             }
         }
     }
