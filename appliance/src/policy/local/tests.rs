@@ -70,6 +70,13 @@ fn ask(image: &[u8], question: &str, qtype: u16) -> String {
     told + &end
 }
 
+/// Each question, a name and a type, has the answer beside it.
+fn check(image: &[u8], cases: &[(&str, u16, &str)]) {
+    for (question, qtype, wanted) in cases {
+        assert_eq!(ask(image, question, *qtype), *wanted, "{question} {qtype}");
+    }
+}
+
 #[test]
 fn records_are_answered_in_their_order_and_with_their_ttl() {
     let image = build(&input(&[
@@ -79,39 +86,46 @@ fn records_are_answered_in_their_order_and_with_their_ttl() {
     ]));
     let both = "r.lan. 60 1 192.168.1.9; r.lan. 300 1 192.168.1.1; records";
     assert_eq!(ask(&image, "r.lan", rtype::A), both);
-    assert_eq!(ask(&image, "r.lan", TXT), "r.lan. 5 16 3 bytes; records");
-    assert_eq!(ask(&image, "r.lan", rtype::AAAA), "nodata lan.");
+    check(
+        &image,
+        &[
+            ("r.lan", TXT, "r.lan. 5 16 3 bytes; records"),
+            ("r.lan", rtype::AAAA, "nodata lan."),
+        ],
+    );
 }
 
 #[test]
 fn a_local_zone_is_answered_to_its_end() {
     let image = build(&input(&["a.b.c.lan A 192.168.1.1"]));
-    assert_eq!(ask(&image, "x.lan", rtype::A), "nxdomain lan.");
-    assert_eq!(ask(&image, "y.x.lan", rtype::A), "nxdomain lan.");
-    assert_eq!(
-        ask(&image, "b.c.lan", rtype::A),
-        "nodata lan.",
-        "a parent exists"
+    check(
+        &image,
+        &[
+            ("x.lan", rtype::A, "nxdomain lan."),
+            ("y.x.lan", rtype::A, "nxdomain lan."),
+            // A parent exists.
+            ("b.c.lan", rtype::A, "nodata lan."),
+            ("c.lan", rtype::A, "nodata lan."),
+            // The apex exists.
+            ("lan", NS, "nodata lan."),
+            ("x.b.c.lan", rtype::A, "nxdomain lan."),
+            ("x.a.b.c.lan", rtype::A, "nxdomain lan."),
+            ("xlan", rtype::A, "ask xlan."),
+        ],
     );
-    assert_eq!(ask(&image, "c.lan", rtype::A), "nodata lan.");
-    assert_eq!(ask(&image, "lan", NS), "nodata lan.", "the apex exists");
-    assert_eq!(ask(&image, "x.b.c.lan", rtype::A), "nxdomain lan.");
-    assert_eq!(ask(&image, "x.a.b.c.lan", rtype::A), "nxdomain lan.");
-    assert_eq!(ask(&image, "xlan", rtype::A), "ask xlan.");
 }
 
 #[test]
 fn outside_local_zones_only_names_with_data_are_ours() {
     let image = build(&input(&["a.b.example.org A 192.0.2.1"]));
-    assert_eq!(ask(&image, "a.b.example.org", rtype::AAAA), "nodata -");
-    assert_eq!(ask(&image, "b.example.org", rtype::A), "ask b.example.org.");
-    assert_eq!(
-        ask(&image, "x.a.b.example.org", rtype::A),
-        "ask x.a.b.example.org."
-    );
-    assert_eq!(
-        ask(&image, "c.b.example.org", rtype::A),
-        "ask c.b.example.org."
+    check(
+        &image,
+        &[
+            ("a.b.example.org", rtype::AAAA, "nodata -"),
+            ("b.example.org", rtype::A, "ask b.example.org."),
+            ("x.a.b.example.org", rtype::A, "ask x.a.b.example.org."),
+            ("c.b.example.org", rtype::A, "ask c.b.example.org."),
+        ],
     );
 }
 
@@ -120,9 +134,14 @@ fn the_deepest_zone_is_told() {
     let mut input = input(&["a.sub.lan A 192.168.1.1"]);
     input.zones.push("sub.lan".into());
     let image = build(&input);
-    assert_eq!(ask(&image, "x.sub.lan", rtype::A), "nxdomain sub.lan.");
-    assert_eq!(ask(&image, "x.lan", rtype::A), "nxdomain lan.");
-    assert_eq!(ask(&image, "sub.lan", rtype::A), "nodata sub.lan.");
+    check(
+        &image,
+        &[
+            ("x.sub.lan", rtype::A, "nxdomain sub.lan."),
+            ("x.lan", rtype::A, "nxdomain lan."),
+            ("sub.lan", rtype::A, "nodata sub.lan."),
+        ],
+    );
 }
 
 #[test]
@@ -140,17 +159,21 @@ fn aliases_are_followed_while_their_targets_are_local() {
         format!("{chain}nas.lan. 60 1 192.168.1.2; records")
     );
     assert_eq!(ask(&image, "www.lan", TXT), format!("{chain}nodata lan."));
-    assert_eq!(
-        ask(&image, "www.lan", rtype::CNAME),
-        "www.lan. 60 5 web.lan.; records"
-    );
-    assert_eq!(
-        ask(&image, "out.lan", rtype::A),
-        "out.lan. 60 5 www.example.org.; ask www.example.org."
-    );
-    assert_eq!(
-        ask(&image, "gone.lan", rtype::A),
-        "gone.lan. 60 5 no.lan.; nxdomain lan."
+    check(
+        &image,
+        &[
+            ("www.lan", rtype::CNAME, "www.lan. 60 5 web.lan.; records"),
+            (
+                "out.lan",
+                rtype::A,
+                "out.lan. 60 5 www.example.org.; ask www.example.org.",
+            ),
+            (
+                "gone.lan",
+                rtype::A,
+                "gone.lan. 60 5 no.lan.; nxdomain lan.",
+            ),
+        ],
     );
 }
 
@@ -189,44 +212,37 @@ fn wildcards_cover_what_does_not_exist_below_their_parent() {
         "host1.dev.lan A 192.168.1.2",
         "_ssh._tcp.host1.dev.lan SRV 0 0 22 host1.dev.lan",
     ]));
-    assert_eq!(
-        ask(&image, "x.dev.lan", rtype::A),
-        "x.dev.lan. 60 1 192.168.1.1; records"
-    );
-    assert_eq!(
-        ask(&image, "y.x.dev.lan", rtype::A),
-        "y.x.dev.lan. 60 1 192.168.1.1; records"
-    );
-    assert_eq!(ask(&image, "x.dev.lan", rtype::AAAA), "nodata lan.");
-    assert_eq!(
-        ask(&image, "host1.dev.lan", TXT),
-        "nodata lan.",
-        "it exists"
-    );
-    assert_eq!(
-        ask(&image, "_telnet._tcp.host1.dev.lan", rtype::SRV),
-        "nxdomain lan.",
-        "_tcp.host1 exists"
-    );
-    assert_eq!(
-        ask(&image, "x.host1.dev.lan", rtype::A),
-        "nxdomain lan.",
-        "host1 exists"
-    );
-    assert_eq!(
-        ask(&image, "dev.lan", rtype::A),
-        "nodata lan.",
-        "the parent is not covered"
-    );
-    assert_eq!(
-        ask(&image, "*.dev.lan", rtype::A),
-        "*.dev.lan. 60 1 192.168.1.1; records",
-        "asked for by its name"
-    );
-    assert_eq!(
-        ask(&image, "x.*.dev.lan", rtype::A),
-        "nxdomain lan.",
-        "below the wildcard itself"
+    check(
+        &image,
+        &[
+            (
+                "x.dev.lan",
+                rtype::A,
+                "x.dev.lan. 60 1 192.168.1.1; records",
+            ),
+            (
+                "y.x.dev.lan",
+                rtype::A,
+                "y.x.dev.lan. 60 1 192.168.1.1; records",
+            ),
+            ("x.dev.lan", rtype::AAAA, "nodata lan."),
+            // It exists.
+            ("host1.dev.lan", TXT, "nodata lan."),
+            // _tcp.host1 exists.
+            ("_telnet._tcp.host1.dev.lan", rtype::SRV, "nxdomain lan."),
+            // Host1 exists.
+            ("x.host1.dev.lan", rtype::A, "nxdomain lan."),
+            // The parent is not covered.
+            ("dev.lan", rtype::A, "nodata lan."),
+            // Asked for by its name.
+            (
+                "*.dev.lan",
+                rtype::A,
+                "*.dev.lan. 60 1 192.168.1.1; records",
+            ),
+            // Below the wildcard itself.
+            ("x.*.dev.lan", rtype::A, "nxdomain lan."),
+        ],
     );
 }
 
@@ -236,18 +252,18 @@ fn wildcards_outside_local_zones_leave_their_parent_alone() {
         "*.dev.example.org A 192.0.2.1",
         "a.b.dev.example.org A 192.0.2.2",
     ]));
-    assert_eq!(
-        ask(&image, "x.dev.example.org", rtype::A),
-        "x.dev.example.org. 60 1 192.0.2.1; records"
-    );
-    assert_eq!(
-        ask(&image, "dev.example.org", rtype::A),
-        "ask dev.example.org."
-    );
-    assert_eq!(
-        ask(&image, "b.dev.example.org", rtype::A),
-        "nodata -",
-        "between our own names"
+    check(
+        &image,
+        &[
+            (
+                "x.dev.example.org",
+                rtype::A,
+                "x.dev.example.org. 60 1 192.0.2.1; records",
+            ),
+            ("dev.example.org", rtype::A, "ask dev.example.org."),
+            // Between our own names.
+            ("b.dev.example.org", rtype::A, "nodata -"),
+        ],
     );
     let image = build(&input(&["*.w.lan CNAME nas.lan", "nas.lan A 192.168.1.2"]));
     assert_eq!(
@@ -272,11 +288,13 @@ fn names_of_one_label_belong_to_the_search_domain() {
             format!("{name}. 60 1 192.168.1.2; records")
         );
     }
-    assert_eq!(ask(&image, "tv", rtype::A), "tv. 60 1 192.168.1.3; records");
-    assert_eq!(
-        ask(&image, "b", rtype::A),
-        "ask b.",
-        "only hosts right below the search domain"
+    check(
+        &image,
+        &[
+            ("tv", rtype::A, "tv. 60 1 192.168.1.3; records"),
+            // Only hosts right below the search domain.
+            ("b", rtype::A, "ask b."),
+        ],
     );
     for (number, name) in [(2, "nas.lan."), (3, "tv.lan."), (5, "lan.")] {
         let owner = format!("{number}.1.168.192.in-addr.arpa");
@@ -301,11 +319,13 @@ fn a_plain_name_hides_all_of_a_top_level_domain_but_its_zone_cut() {
     for qtype in ZONE_CUT {
         assert_eq!(ask(&image, "dev", qtype), "ask dev.", "{qtype}");
     }
-    assert_eq!(ask(&image, "web.dev", rtype::A), "ask web.dev.");
-    assert_eq!(
-        ask(&image, "lan", rtype::DS),
-        "nodata lan.",
-        "a local zone is ours altogether"
+    check(
+        &image,
+        &[
+            ("web.dev", rtype::A, "ask web.dev."),
+            // A local zone is ours altogether.
+            ("lan", rtype::DS, "nodata lan."),
+        ],
     );
 }
 
@@ -354,26 +374,37 @@ fn names_in_rdata_keep_their_letter_case() {
     ]);
     input.search_domain = Some("lan".into());
     let image = build(&input);
-    assert_eq!(
-        ask(&image, "_ipp._tcp.lan", rtype::PTR),
-        "_ipp._tcp.lan. 60 12 Bob's\\032Printer\\.2\\032B._ipp._TCP.lan.; records"
-    );
-    assert_eq!(
-        ask(&image, "www.lan", rtype::A),
-        "www.lan. 60 5 Web.LAN.; Web.LAN. 60 5 NAS.lan.; NAS.lan. 60 1 192.168.1.2; records"
-    );
-    assert_eq!(
-        ask(&image, "3.1.168.192.in-addr.arpa", rtype::PTR),
-        "3.1.168.192.in-addr.arpa. 60 12 OTHER.Lan.; records"
+    check(
+        &image,
+        &[
+            (
+                "_ipp._tcp.lan",
+                rtype::PTR,
+                "_ipp._tcp.lan. 60 12 Bob's\\032Printer\\.2\\032B._ipp._TCP.lan.; records",
+            ),
+            (
+                "www.lan",
+                rtype::A,
+                "www.lan. 60 5 Web.LAN.; Web.LAN. 60 5 NAS.lan.; NAS.lan. 60 1 192.168.1.2; records",
+            ),
+            (
+                "3.1.168.192.in-addr.arpa",
+                rtype::PTR,
+                "3.1.168.192.in-addr.arpa. 60 12 OTHER.Lan.; records",
+            ),
+        ],
     );
     // Nobody has a record of type 0, not even an alias.
-    assert_eq!(
-        ask(&image, "nas.lan", xdnsd_core::policy::local::TARGET),
-        "nodata lan."
-    );
-    assert_eq!(
-        ask(&image, "www.lan", xdnsd_core::policy::local::TARGET),
-        "www.lan. 60 5 Web.LAN.; Web.LAN. 60 5 NAS.lan.; nodata lan."
+    check(
+        &image,
+        &[
+            ("nas.lan", xdnsd_core::policy::local::TARGET, "nodata lan."),
+            (
+                "www.lan",
+                xdnsd_core::policy::local::TARGET,
+                "www.lan. 60 5 Web.LAN.; Web.LAN. 60 5 NAS.lan.; nodata lan.",
+            ),
+        ],
     );
 }
 
@@ -439,15 +470,18 @@ fn addresses_point_back_to_their_first_name() {
         let asked = format!("ask {}", name::display(&owner));
         assert_eq!(pointer(&image, nobodys), asked);
     }
-    assert_eq!(
-        ask(&image, "1.168.192.in-addr.arpa", rtype::PTR),
-        "nodata -",
-        "a parent in a private zone exists"
-    );
-    assert_eq!(
-        ask(&image, "168.192.in-addr.arpa", rtype::PTR),
-        "ask 168.192.in-addr.arpa.",
-        "the zone is special"
+    check(
+        &image,
+        &[
+            // A parent in a private zone exists.
+            ("1.168.192.in-addr.arpa", rtype::PTR, "nodata -"),
+            // The zone is special.
+            (
+                "168.192.in-addr.arpa",
+                rtype::PTR,
+                "ask 168.192.in-addr.arpa.",
+            ),
+        ],
     );
     input.reverse = false;
     assert_eq!(
@@ -473,18 +507,18 @@ fn hosts_and_leases_are_read_and_their_faults_noted() {
     }];
     let mut notes = Notes::default();
     let image = compile(&input, &Others::NONE, None, &mut notes, random_key).expect("compiled");
-    assert_eq!(
-        ask(&image, "nas.lan", rtype::A),
-        "nas.lan. 60 1 192.168.1.2; records"
-    );
-    assert_eq!(
-        ask(&image, "phone.lan", rtype::A),
-        "phone.lan. 10 1 192.168.1.7; records"
-    );
-    assert_eq!(
-        ask(&image, "www.lan", rtype::CNAME),
-        "www.lan. 60 5 nas.lan.; records",
-        "the config wins"
+    check(
+        &image,
+        &[
+            ("nas.lan", rtype::A, "nas.lan. 60 1 192.168.1.2; records"),
+            (
+                "phone.lan",
+                rtype::A,
+                "phone.lan. 10 1 192.168.1.7; records",
+            ),
+            // The config wins.
+            ("www.lan", rtype::CNAME, "www.lan. 60 5 nas.lan.; records"),
+        ],
     );
     let expected = [
         format!("{}:3: `bad` is not an address", hosts.display()),

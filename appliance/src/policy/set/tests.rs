@@ -30,6 +30,13 @@ fn decide(set: &PolicySet, question: &str, qtype: u16) -> String {
     }
 }
 
+/// Each question, a name and a type, is decided as it says beside it.
+fn check(set: &PolicySet, cases: &[(&str, u16, &str)]) {
+    for (question, qtype, wanted) in cases {
+        assert_eq!(decide(set, question, *qtype), *wanted, "{question} {qtype}");
+    }
+}
+
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|&text| text.into()).collect()
 }
@@ -52,44 +59,28 @@ fn local_data_then_special_names_then_lists_then_routes() {
     }];
     input.special = input.special.with(Kind::Test);
     let set = build(&input);
-    assert_eq!(
-        decide(&set, "ads.example", rtype::A),
-        "local Records",
-        "before the lists"
+    check(
+        &set,
+        &[
+            // Before the lists.
+            ("ads.example", rtype::A, "local Records"),
+            ("ads.example", rtype::AAAA, "local Nodata"),
+            // Before special names.
+            ("x.test", rtype::A, "local Records"),
+            // Before routes.
+            ("corp.example", rtype::A, "local Records"),
+            ("y.test", rtype::A, "special Test"),
+            // Before the lists.
+            ("y.onion", rtype::A, "special Onion"),
+            // Before the lists.
+            ("z.lan", rtype::A, "local Nxdomain"),
+            ("other.example", rtype::A, "blocked by filter.block"),
+            // Before routes.
+            ("x.corp.example", rtype::A, "blocked by filter.block"),
+            ("ok.example", rtype::A, "group 3"),
+            ("example.org", rtype::A, "group 0"),
+        ],
     );
-    assert_eq!(decide(&set, "ads.example", rtype::AAAA), "local Nodata");
-    assert_eq!(
-        decide(&set, "x.test", rtype::A),
-        "local Records",
-        "before special names"
-    );
-    assert_eq!(
-        decide(&set, "corp.example", rtype::A),
-        "local Records",
-        "before routes"
-    );
-    assert_eq!(decide(&set, "y.test", rtype::A), "special Test");
-    assert_eq!(
-        decide(&set, "y.onion", rtype::A),
-        "special Onion",
-        "before the lists"
-    );
-    assert_eq!(
-        decide(&set, "z.lan", rtype::A),
-        "local Nxdomain",
-        "before the lists"
-    );
-    assert_eq!(
-        decide(&set, "other.example", rtype::A),
-        "blocked by filter.block"
-    );
-    assert_eq!(
-        decide(&set, "x.corp.example", rtype::A),
-        "blocked by filter.block",
-        "before routes"
-    );
-    assert_eq!(decide(&set, "ok.example", rtype::A), "group 3");
-    assert_eq!(decide(&set, "example.org", rtype::A), "group 0");
 }
 
 #[test]
@@ -116,29 +107,26 @@ fn a_route_opens_a_special_zone_or_a_local_zone() {
         },
     ];
     let set = build(&input);
-    assert_eq!(
-        decide(&set, "x.onion", rtype::A),
-        "group 1",
-        "the special zone itself is routed"
+    check(
+        &set,
+        &[
+            // The special zone itself is routed.
+            ("x.onion", rtype::A, "group 1"),
+            // A part of it is.
+            ("1.1.168.192.in-addr.arpa", rtype::PTR, "group 1"),
+            // Another part.
+            (
+                "1.2.168.192.in-addr.arpa",
+                rtype::PTR,
+                "special PrivateReverse",
+            ),
+            // A route above it is not about it.
+            ("home.arpa", rtype::A, "special HomeArpa"),
+            ("a.sub.lan", rtype::A, "group 2"),
+            ("a.lan", rtype::A, "local Nxdomain"),
+            ("nas.lan", rtype::A, "local Records"),
+        ],
     );
-    assert_eq!(
-        decide(&set, "1.1.168.192.in-addr.arpa", rtype::PTR),
-        "group 1",
-        "a part of it is"
-    );
-    assert_eq!(
-        decide(&set, "1.2.168.192.in-addr.arpa", rtype::PTR),
-        "special PrivateReverse",
-        "another part"
-    );
-    assert_eq!(
-        decide(&set, "home.arpa", rtype::A),
-        "special HomeArpa",
-        "a route above it is not about it"
-    );
-    assert_eq!(decide(&set, "a.sub.lan", rtype::A), "group 2");
-    assert_eq!(decide(&set, "a.lan", rtype::A), "local Nxdomain");
-    assert_eq!(decide(&set, "nas.lan", rtype::A), "local Records");
 }
 
 #[test]
@@ -156,10 +144,15 @@ fn plain_names_stay_at_home_unless_routed() {
         },
     ];
     let set = build(&input);
-    assert_eq!(decide(&set, "printer", rtype::A), "plain name");
-    assert_eq!(decide(&set, "intranet", rtype::A), "group 1");
-    assert_eq!(decide(&set, "org", rtype::NS), "group 2");
-    assert_eq!(decide(&set, "example.org", rtype::A), "group 2");
+    check(
+        &set,
+        &[
+            ("printer", rtype::A, "plain name"),
+            ("intranet", rtype::A, "group 1"),
+            ("org", rtype::NS, "group 2"),
+            ("example.org", rtype::A, "group 2"),
+        ],
+    );
 }
 
 #[test]
@@ -209,15 +202,14 @@ fn text_and_compiled_lists_are_in_force_together() {
         decide(&set, "x.mapped.example", rtype::A),
         format!("blocked by {}", compiled.display())
     );
-    assert_eq!(
-        decide(&set, "x.fine.mapped.example", rtype::A),
-        "group 0",
-        "allowed by the text, blocked by the file"
-    );
-    assert_eq!(
-        decide(&set, "ads.example", rtype::A),
-        "group 0",
-        "blocked by the text, allowed by the file"
+    check(
+        &set,
+        &[
+            // Allowed by the text, blocked by the file.
+            ("x.fine.mapped.example", rtype::A, "group 0"),
+            // Blocked by the text, allowed by the file.
+            ("ads.example", rtype::A, "group 0"),
+        ],
     );
     assert_eq!(set.listed_names(), 5);
     input.lists.compiled = vec![compiled; COMPILED_MAX + 1];
