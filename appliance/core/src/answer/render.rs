@@ -3,7 +3,7 @@
 use super::{Answer, Head};
 use crate::dns::edns::OptReply;
 use crate::dns::header::{Header, flag};
-use crate::dns::record::Record;
+use crate::dns::record::{FIXED_LEN, Record};
 use crate::dns::{read_u16, rtype};
 use core::ops::Range;
 
@@ -192,22 +192,100 @@ fn same_owner(body: &[u8], question_end: usize, first: &Record, next: &Record) -
 
 /// Rewrites the TTL of every record behind the question, and finds the addresses that may be rotated on the way.
 fn write_ttls(message: &mut [u8], question_end: usize, counts: [u16; 2], ttl: Ttl) -> AddressRun {
-    let mut run = AddressRun::default();
-    let mut at = question_end;
-    for (section, count) in counts.into_iter().enumerate() {
+    let mut rewriter = TtlRewriter {
+        message,
+        at: question_end,
+        ttl,
+    };
+    let [answers, authorities] = counts;
+    let addresses = rewriter.section(answers);
+    rewriter.section(authorities);
+    addresses
+}
+
+/// Goes through the records of a message.
+struct TtlRewriter<'m> {
+    message: &'m mut [u8],
+    /// Where the next record begins.
+    at: usize,
+    ttl: Ttl,
+}
+
+impl TtlRewriter<'_> {
+    #[inline(always)]
+    fn section(&mut self, count: u16) -> AddressRun {
+        let mut run = AddressRun::default();
         for _ in 0..count {
-            let Ok(record) = Record::parse(message, at) else {
-                return run;
-            };
-            let secs = ttl.of(record.ttl_secs);
-            message[record.ttl_at..record.ttl_at + 4].copy_from_slice(&secs.to_be_bytes());
-            at = record.end;
-            if section == 0 {
-                run.take(message, &record);
+            match self.record(&mut run) {
+                Some(end) => self.at = end,
+                None => break,
             }
         }
+        run
     }
-    run
+
+    /// Rewrites the TTL of the next record, and notes whether it is an address. Returns where it ends; `None`: there is no
+    /// record.
+    #[inline(always)]
+    fn record(&mut self, run: &mut AddressRun) -> Option<usize> {
+        // The owner of nearly every record is a pointer. Then one check is enough for all fields, which counts: this runs
+        // for every record of every reply.
+        let (at, len) = (self.at, self.message.len());
+        let head = self.message.get_mut(at..);
+        let head = head.and_then(<[u8]>::first_chunk_mut);
+        if let Some(mut head) = head.and_then(PointerHead::of) {
+            let end = at + POINTER_HEAD_LEN + head.rdata_len();
+            if end > len {
+                return None;
+            }
+            head.set_ttl(self.ttl.of(head.ttl_secs()));
+            run.take(head.owner_and_type(), at..end);
+            return Some(end);
+        }
+        let record = Record::parse(self.message, at).ok()?;
+        let secs = self.ttl.of(record.ttl_secs);
+        self.message[record.ttl_at..record.ttl_at + 4].copy_from_slice(&secs.to_be_bytes());
+        run.interrupt();
+        Some(record.end)
+    }
+}
+
+/// Bytes of a record in front of its RDATA where its owner is a pointer.
+const POINTER_HEAD_LEN: usize = 2 + FIXED_LEN;
+
+/// The beginning of a record whose owner is a pointer.
+///
+/// ```text
+///  0       2      4       6     10         12
+///  | owner | TYPE | CLASS | TTL | RDLENGTH | RDATA ...
+/// ```
+struct PointerHead<'m>(&'m mut [u8; POINTER_HEAD_LEN]);
+
+impl<'m> PointerHead<'m> {
+    #[inline(always)]
+    fn of(bytes: &'m mut [u8; POINTER_HEAD_LEN]) -> Option<Self> {
+        (bytes[0] & 0xc0 == 0xc0).then_some(Self(bytes))
+    }
+
+    fn owner_and_type(&self) -> [u8; 4] {
+        let [owner_and_type @ .., _, _, _, _, _, _, _, _] = *self.0;
+        owner_and_type
+    }
+
+    fn ttl_secs(&self) -> u32 {
+        let [.., a, b, c, d, _, _] = *self.0;
+        u32::from_be_bytes([a, b, c, d])
+    }
+
+    fn set_ttl(&mut self, secs: u32) {
+        let [.., a, b, c, d, _, _] = self.0;
+        [*a, *b, *c, *d] = secs.to_be_bytes();
+    }
+
+    fn rdata_len(&self) -> usize {
+        let [.., high, low] = *self.0;
+        usize::from(u16::from_be_bytes([high, low]))
+    }
 }
 
 /// The last RRset of the answer section whose records are equally long and hold no name that can be the target of a
@@ -216,31 +294,32 @@ fn write_ttls(message: &mut [u8], question_end: usize, counts: [u16; 2], ttl: Tt
 struct AddressRun {
     records: Range<usize>,
     count: usize,
-    rtype: u16,
-    owner: [u8; 2],
+    /// Owner and type of its records. All zero, which no record with a pointer has: what comes next is another run.
+    owner_and_type: [u8; 4],
 }
 
 impl AddressRun {
-    /// Goes on with the next record of the section.
-    fn take(&mut self, message: &[u8], record: &Record) {
-        let owner = [message[record.owner], message[record.owner + 1]];
-        let has_pointer = record.ttl_at - record.owner == 6 && owner[0] & 0xc0 == 0xc0;
-        if !has_pointer || !matches!(record.rtype, rtype::A | rtype::AAAA) {
-            // What comes behind is another run.
-            self.rtype = 0;
-            return;
-        }
-        if self.rtype == record.rtype && self.owner == owner {
+    /// Goes on with the next record of the section, whose owner is a pointer.
+    #[inline(always)]
+    fn take(&mut self, owner_and_type: [u8; 4], record: Range<usize>) {
+        let [_, _, high, low] = owner_and_type;
+        if self.owner_and_type == owner_and_type {
             self.records.end = record.end;
             self.count += 1;
-        } else {
+        } else if matches!(u16::from_be_bytes([high, low]), rtype::A | rtype::AAAA) {
             *self = Self {
-                records: record.owner..record.end,
+                records: record,
                 count: 1,
-                rtype: record.rtype,
-                owner,
+                owner_and_type,
             };
+        } else {
+            self.interrupt();
         }
+    }
+
+    /// A record came that is no such address.
+    const fn interrupt(&mut self) {
+        self.owner_and_type = [0; 4];
     }
 }
 

@@ -101,28 +101,25 @@ impl Name {
         Some(name)
     }
 
-    /// Reads the uncompressed name at `offset` of `message` in lower case (RFC 4343: ASCII letters only). Returns it and
-    /// the offset behind it.
-    ///
-    /// # Errors
-    /// The bytes are not a plain name; a pointer is an error here.
+    /// The name in `wire`, which is one without compression (see [`plain_end`]), in lower case (RFC 4343: ASCII letters
+    /// only).
     #[inline(always)]
-    pub fn parse_lower(message: &[u8], offset: usize) -> Result<(Self, usize), NameError> {
-        let end = plain_end(message, offset)?;
-        let wire = &message[offset..end];
-        let mut name = Self::ROOT;
-        let bytes = name.bytes.get_mut(..wire.len());
-        bytes.ok_or(NameError::TooLong)?.copy_from_slice(wire);
+    pub(super) fn lower_of(wire: &[u8]) -> Self {
+        let mut bytes = [0; NAME_MAX];
+        bytes[..wire.len()].copy_from_slice(wire);
         // Whole words: behind the name are zeros. Length bytes are at most 63 and so never letters.
-        let (words, rest) = name.bytes.as_chunks_mut();
-        for word in words.iter_mut().take(wire.len().div_ceil(WORD)) {
+        let (words, rest) = bytes.as_chunks_mut();
+        let used = wire.len().div_ceil(WORD).min(words.len());
+        for word in &mut words[..used] {
             *word = lower(u64::from_ne_bytes(*word)).to_ne_bytes();
         }
         if wire.len() > WORD * words.len() {
             rest.make_ascii_lowercase();
         }
-        name.len = wire.len() as u8;
-        Ok((name, end))
+        Self {
+            len: wire.len() as u8,
+            bytes,
+        }
     }
 
     /// The wire form, root byte included.
@@ -234,6 +231,8 @@ pub fn skip(message: &[u8], offset: usize) -> Result<usize, NameError> {
     // Most owners are a pointer and nothing else, and this runs for every record of every reply.
     match message.get(offset..).and_then(<[u8]>::first_chunk) {
         Some([high, _]) if high & POINTER == POINTER => Ok(offset + 2),
+        // The root, which owns the OPT record.
+        Some([0, _]) => Ok(offset + 1),
         Some(_) | None => skip_labels(message, offset),
     }
 }
@@ -327,15 +326,16 @@ mod tests {
                     wire.resize(len + 1, b'x');
                     wire[at] = byte;
                     wire.push(0);
-                    let (name, end) = Name::parse_lower(&wire, 0).expect("well-formed");
-                    assert_eq!(end, wire.len());
+                    assert_eq!(plain_end(&wire, 0), Ok(wire.len()));
+                    let name = Name::lower_of(&wire);
                     assert_eq!(name.as_wire(), wire.to_ascii_lowercase(), "{byte} at {at}");
                 }
             }
         }
         let mut longest: Vec<u8> = core::iter::repeat_n(*b"\x01A", 127).flatten().collect();
         longest.push(0);
-        let (name, _) = Name::parse_lower(&longest, 0).expect("255 bytes");
+        assert_eq!(plain_end(&longest, 0), Ok(longest.len()));
+        let name = Name::lower_of(&longest);
         assert_eq!(name.as_wire(), longest.to_ascii_lowercase());
     }
 

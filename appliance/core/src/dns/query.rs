@@ -68,23 +68,23 @@ impl Query {
         if header.opcode() != 0 || questions != 1 {
             return Err(Self::reject(message, &header));
         }
-        let (name, qtype, qclass, question_end) =
-            parse_question(message).ok_or(QueryError::formerr(HEADER_LEN))?;
+        let question = Question::locate(message).ok_or(QueryError::formerr(HEADER_LEN))?;
+        let Question { qtype, end, .. } = question;
         if answers != 0 || authorities != 0 || additionals > ADDITIONALS_MAX || header.has(flag::TC)
         {
-            return Err(QueryError::formerr(question_end));
+            return Err(QueryError::formerr(end));
         }
-        let edns = find_opt(message, question_end, additionals)
-            .map_err(|()| QueryError::formerr(question_end))?;
+        let edns = find_opt(message, end, additionals).map_err(|()| QueryError::formerr(end))?;
         if matches!(qtype, 0 | rtype::OPT | rtype::TKEY | rtype::TSIG) {
-            return Err(QueryError::formerr(question_end));
+            return Err(QueryError::formerr(end));
         }
         Ok(Self {
             header,
-            name,
+            // Last: it is written where it stays, and not moved.
+            name: Name::lower_of(&message[HEADER_LEN..question.name_end]),
             qtype,
-            qclass,
-            question_end,
+            qclass: question.qclass,
+            question_end: end,
             edns,
         })
     }
@@ -93,8 +93,10 @@ impl Query {
     #[cold]
     fn reject(message: &[u8], header: &Header) -> QueryError {
         if header.opcode() != 0 {
-            let question = (header.counts[0] == 1).then(|| parse_question(message));
-            let keep = question.flatten().map_or(HEADER_LEN, |(.., end)| end);
+            let question = (header.counts[0] == 1).then(|| Question::locate(message));
+            let keep = question
+                .flatten()
+                .map_or(HEADER_LEN, |question| question.end);
             return QueryError::Reject {
                 rcode: rcode::NOTIMP,
                 keep,
@@ -119,13 +121,28 @@ impl Query {
     }
 }
 
-/// Reads the one question: name without pointers (lower-cased), type, class, offset behind it.
-#[inline(always)]
-fn parse_question(message: &[u8]) -> Option<(Name, u16, u16, usize)> {
-    let (name, name_end) = Name::parse_lower(message, HEADER_LEN).ok()?;
-    let fixed: &[u8; QUESTION_FIXED_LEN] = message.get(name_end..)?.first_chunk()?;
-    let [qtype, qclass] = [[fixed[0], fixed[1]], [fixed[2], fixed[3]]].map(u16::from_be_bytes);
-    Some((name, qtype, qclass, name_end + fixed.len()))
+/// The one question of a message: a name without pointers, behind the header.
+struct Question {
+    name_end: usize,
+    qtype: u16,
+    qclass: u16,
+    /// Offset behind it.
+    end: usize,
+}
+
+impl Question {
+    #[inline(always)]
+    fn locate(message: &[u8]) -> Option<Self> {
+        let name_end = name::plain_end(message, HEADER_LEN).ok()?;
+        let fixed: &[u8; QUESTION_FIXED_LEN] = message.get(name_end..)?.first_chunk()?;
+        let [qtype, qclass] = [[fixed[0], fixed[1]], [fixed[2], fixed[3]]].map(u16::from_be_bytes);
+        Some(Self {
+            name_end,
+            qtype,
+            qclass,
+            end: name_end + fixed.len(),
+        })
+    }
 }
 
 /// Finds the one OPT record among `count` additional records. Bytes behind them are not looked at.
