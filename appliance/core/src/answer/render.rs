@@ -267,9 +267,9 @@ impl<'m> PointerHead<'m> {
         (bytes[0] & 0xc0 == 0xc0).then_some(Self(bytes))
     }
 
-    fn owner_and_type(&self) -> [u8; 4] {
-        let [owner_and_type @ .., _, _, _, _, _, _, _, _] = *self.0;
-        owner_and_type
+    fn owner_and_type(&self) -> u32 {
+        let [a, b, c, d, ..] = *self.0;
+        u32::from_be_bytes([a, b, c, d])
     }
 
     fn ttl_secs(&self) -> u32 {
@@ -294,19 +294,18 @@ impl<'m> PointerHead<'m> {
 struct AddressRun {
     records: Range<usize>,
     count: usize,
-    /// Owner and type of its records. All zero, which no record with a pointer has: what comes next is another run.
-    owner_and_type: [u8; 4],
+    /// Owner and type of its records. 0, which no record with a pointer has: what comes next is another run.
+    owner_and_type: u32,
 }
 
 impl AddressRun {
     /// Goes on with the next record of the section, whose owner is a pointer.
     #[inline(always)]
-    fn take(&mut self, owner_and_type: [u8; 4], record: Range<usize>) {
-        let [_, _, high, low] = owner_and_type;
+    fn take(&mut self, owner_and_type: u32, record: Range<usize>) {
         if self.owner_and_type == owner_and_type {
             self.records.end = record.end;
             self.count += 1;
-        } else if matches!(u16::from_be_bytes([high, low]), rtype::A | rtype::AAAA) {
+        } else if matches!(owner_and_type as u16, rtype::A | rtype::AAAA) {
             *self = Self {
                 records: record,
                 count: 1,
@@ -319,7 +318,7 @@ impl AddressRun {
 
     /// A record came that is no such address.
     const fn interrupt(&mut self) {
-        self.owner_and_type = [0; 4];
+        self.owner_and_type = 0;
     }
 }
 

@@ -105,10 +105,13 @@ impl Name {
     /// only).
     #[inline(always)]
     pub(super) fn lower_of(wire: &[u8]) -> Self {
-        let mut bytes = [0; NAME_MAX];
-        bytes[..wire.len()].copy_from_slice(wire);
+        let mut name = Self {
+            len: wire.len() as u8,
+            bytes: [0; NAME_MAX],
+        };
+        name.bytes[..wire.len()].copy_from_slice(wire);
         // Whole words: behind the name are zeros. Length bytes are at most 63 and so never letters.
-        let (words, rest) = bytes.as_chunks_mut();
+        let (words, rest) = name.bytes.as_chunks_mut();
         let used = wire.len().div_ceil(WORD).min(words.len());
         for word in &mut words[..used] {
             *word = lower(u64::from_ne_bytes(*word)).to_ne_bytes();
@@ -116,10 +119,7 @@ impl Name {
         if wire.len() > WORD * words.len() {
             rest.make_ascii_lowercase();
         }
-        Self {
-            len: wire.len() as u8,
-            bytes,
-        }
+        name
     }
 
     /// The wire form, root byte included.

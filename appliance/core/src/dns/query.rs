@@ -74,7 +74,9 @@ impl Query {
         {
             return Err(QueryError::formerr(end));
         }
-        let edns = find_opt(message, end, additionals).map_err(|()| QueryError::formerr(end))?;
+        let Ok(edns) = find_opt(message, end, additionals) else {
+            return Err(QueryError::formerr(end));
+        };
         if matches!(qtype, 0 | rtype::OPT | rtype::TKEY | rtype::TSIG) {
             return Err(QueryError::formerr(end));
         }

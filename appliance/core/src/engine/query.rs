@@ -25,14 +25,16 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         len: usize,
     ) -> Outcome {
         let context = call.context;
-        let query = match Query::parse(&message[..len]) {
+        // Read where it stands: a name is long, and this is on the way of every hit.
+        let parsed = Query::parse(&message[..len]);
+        let query = match &parsed {
             Ok(query) => query,
             Err(error) => {
                 let received = Received { message, len };
-                return self.reject(context, client, received, error);
+                return self.reject(context, client, received, *error);
             }
         };
-        let mut request = self.request(context, &query, client, message);
+        let mut request = self.request(context, query, client, message);
         if let Some(outcome) = self.admit(context, &mut request) {
             return outcome;
         }
