@@ -17,7 +17,7 @@ use xdnsd_lab::wait::wait_until;
 
 /// What a command in the guest may take, on a host with other work.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
-/// The line that `/usr/libexec/xdnsd/verdict` writes, up to its word.
+/// The line that `/usr/libexec/xdnsd/boot-check` writes, up to its word.
 const VERDICT: &str = "xdnsd-boot: ";
 /// What the server logs once all of it runs.
 const READY: &str = "] ready: ";

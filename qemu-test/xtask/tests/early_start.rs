@@ -24,7 +24,7 @@ struct File(PathBuf);
 impl File {
     fn new(name: &str, text: &str) -> Self {
         let name = name.replace(' ', "-");
-        let name = format!("xdnsd-first-{}-{name}", std::process::id());
+        let name = format!("xdnsd-early-{}-{name}", std::process::id());
         let path = env::temp_dir().join(name);
         fs::write(&path, text).expect("a temporary file");
         Self(path)
@@ -44,11 +44,11 @@ fn shell(script: &str) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// What `first` sets before the server starts. Empty: eth0 is ifup's, as a whole.
+/// What `early-start` sets before the server starts. Empty: eth0 is ifup's, as a whole.
 fn set_early(name: &str, interfaces: &str) -> String {
     let file = File::new(name, interfaces);
-    let first = fs::read_to_string(overlay("usr/libexec/xdnsd/first")).expect("it is there");
-    let (_, function) = first
+    let script = fs::read_to_string(overlay("usr/libexec/xdnsd/early-start")).expect("it is there");
+    let (_, function) = script
         .split_once("\nread_addresses() {")
         .expect("a function");
     let (body, _) = function.split_once("\n}\n").expect("its end");
@@ -59,7 +59,7 @@ fn set_early(name: &str, interfaces: &str) -> String {
     shell(&script).trim().to_owned()
 }
 
-/// U47 and its like: what `first` does not do it leaves to ifup, instead of leaving it undone.
+/// U47 and its like: what `early-start` does not do it leaves to ifup, instead of leaving it undone.
 #[test]
 fn only_static_addresses_are_set_early() {
     let shipped = fs::read_to_string(overlay("etc/network/interfaces")).expect("it is there");
