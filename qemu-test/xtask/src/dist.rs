@@ -23,7 +23,7 @@ use xdnsd_lab::process::output_of;
 /// What `dist` is told.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Writes nothing, and proves that every cargo of this machine makes the same bytes, and they the same server.
+    /// Proves that every cargo of this machine makes the same archive, and that it makes the same server anywhere.
     #[arg(long)]
     check: bool,
 }

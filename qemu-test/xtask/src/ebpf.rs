@@ -57,7 +57,7 @@ const RUSTFLAGS: [&str; 6] = [
 /// What `ebpf` is told.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Builds nothing, and proves that the committed objects are of these sources.
+    /// Proves that the committed objects were built from these sources, and changes nothing.
     #[arg(long)]
     check: bool,
 }

@@ -19,7 +19,7 @@ pub const DEFAULT_PREFIX: &str = "xdnsd";
 /// What `lab` is to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Makes the three hosts and their links.
+    /// Makes the three hosts and the links between them.
     Up {
         /// Which lab.
         #[command(flatten)]
@@ -49,7 +49,7 @@ pub enum Command {
 /// Which lab.
 #[derive(Debug, Args)]
 pub struct Name {
-    /// What the names of its namespaces begin with.
+    /// Prefix of the names of its namespaces.
     #[arg(long, value_name = "NAME", default_value = DEFAULT_PREFIX)]
     prefix: String,
 }
@@ -66,7 +66,7 @@ pub struct Knobs {
     /// Whether senders leave checksums to the interface.
     #[arg(long, value_name = "WHETHER", default_value = "off", value_parser = offload())]
     offload: Offload,
-    /// Adds VLAN 10, with its tag in the frame or beside it.
+    /// Adds VLAN 10, with its tag in the frame or beside it (VLAN offload).
     #[arg(long, value_name = "WHERE", value_parser = vlan())]
     vlan: Option<VlanTag>,
 }

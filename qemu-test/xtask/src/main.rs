@@ -33,29 +33,29 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Installs the Debian packages that are missing: for these purposes, or for all.
+    /// Installs the Debian packages that are missing, for the given purposes or for all of them.
     Setup(setup::Arguments),
-    /// A client, a router and an upstream as network namespaces (qemu-test/README.md draws them).
+    /// Makes a client, a router and an upstream out of network namespaces (drawn in qemu-test/README.md).
     #[command(subcommand)]
     Lab(lab::Command),
-    /// The image without Buildroot: Debian's kernel and busybox, our overlay, scripts and server.
+    /// Builds the image without Buildroot: Debian's kernel and busybox, our overlay, scripts and server.
     Image(image::Arguments),
-    /// Builds the XDP program into ebpf/object/; with --check compares it with what is there.
+    /// Builds the eBPF programs into ebpf/object/, or with --check proves that what is there is up to date.
     Ebpf(ebpf::Arguments),
-    /// Every test there is, or those of FILTER (a step or a test); --quick leaves out what takes minutes.
+    /// Runs every test, or the steps or tests whose name contains FILTER.
     Test(test::Arguments),
-    /// Hits beside bare echoes; misses beside dnsmasq and unbound; a long blocklist beside an empty one.
+    /// Compares cache hits with bare echoes, misses with dnsmasq and unbound, a long blocklist with an empty one.
     #[command(subcommand)]
     Bench(bench::Command),
-    /// The habits of this repository that no other tool checks.
+    /// Checks what no other tool checks: sizes, parameters, reasons for dependencies.
     Tidy,
-    /// Sizes and habits of the sources as a table; --list names what is long or wide.
+    /// Prints a table of sizes, parameters, comments, tests and unsafe blocks of the sources.
     Measure(measure::Arguments),
-    /// Boots the image, asks it a few names, and leaves its console; with --lab without a virtual machine.
+    /// Boots the image, asks it a few names, and leaves its console; with --lab in namespaces instead.
     Run(run::Arguments),
-    /// Tests of the image in virtual machines; `test` includes them.
+    /// Tests the image in virtual machines; `test` includes this.
     Boot(qemu::tests::ImageArguments),
-    /// The release as one archive with its dependencies, for Buildroot; the same bytes each time.
+    /// Packs the release and its dependencies into one archive, for Buildroot; the same bytes each time.
     Dist(dist::Arguments),
 }
 

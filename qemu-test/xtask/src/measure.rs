@@ -37,9 +37,9 @@ const ROWS: [(&str, &[&str]); 6] = [
 /// What `measure` is told.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Folders of other sources, a row for each.
+    /// Folders of other sources; each gets a row.
     folders: Vec<PathBuf>,
-    /// Names the functions with many lines or parameters.
+    /// Also lists the functions with many lines or parameters.
     #[arg(long)]
     list: bool,
 }

@@ -45,13 +45,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// What `run` is told.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// In network namespaces on this machine, as root, instead of a virtual machine.
+    /// Uses network namespaces on this machine instead of a virtual machine; needs root.
     #[arg(long, conflicts_with_all = ["image", "arch", "kernel", "memory", "cpus", "accel", "upstream"])]
     lab: bool,
-    /// Ends after the answers, with status 0 only if all were right.
+    /// Exits after the answers, with status 0 only if all of them were right.
     #[arg(long)]
     once: bool,
-    /// RX and TX queues of the router's interface; without --lab at most 8, and more than one needs root.
+    /// RX and TX queues of the router's interface; without --lab at most 8, more than one needs root.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = number_in(QUEUE_RANGE))]
     queues: u32,
     /// What there is in the lab alone.
@@ -70,7 +70,7 @@ struct LabArguments {
     /// Whether senders leave checksums to the interface.
     #[arg(long, value_name = "WHETHER", default_value = "off", value_parser = offload(), requires = "lab")]
     offload: Offload,
-    /// What the names of its namespaces begin with.
+    /// Prefix of the names of its namespaces.
     #[arg(long, value_name = "NAME", default_value = DEFAULT_PREFIX, requires = "lab")]
     prefix: String,
 }

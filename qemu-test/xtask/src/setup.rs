@@ -87,7 +87,7 @@ impl ValueEnum for Purpose {
 /// What `setup` is told.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// What for; without any, for everything.
+    /// What the packages are for [default: all of these].
     purposes: Vec<Purpose>,
 }
 

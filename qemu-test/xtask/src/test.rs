@@ -26,7 +26,7 @@ use tally::Tally;
 /// What `test` is told.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Leaves out what takes minutes.
+    /// Skips what takes minutes.
     #[arg(long, conflicts_with_all = ["long", "image"])]
     quick: bool,
     /// What the tests of the image are told.

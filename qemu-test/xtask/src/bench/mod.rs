@@ -49,20 +49,20 @@ const SECONDS: u32 = 2;
 /// What `bench` is to measure.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Cache hits over AF_XDP, beside a bare AF_XDP echo and an echo over the kernel's sockets.
+    /// Cache hits over AF_XDP, against a bare AF_XDP echo and an echo over the kernel's sockets.
     Xsk {
-        /// Only these rows, a to e.
+        /// Measures only these rows: letters from a to e.
         #[arg(long, value_name = "LETTERS")]
         only: Option<String>,
         /// How long.
         #[command(flatten)]
         turns: Turns,
     },
-    /// Names that no cache has: the appliance, dnsmasq and unbound in turn.
+    /// Cache misses, against dnsmasq and unbound.
     Miss(miss::Arguments),
-    /// Hits and misses with a blocklist of a million names, beside an empty one.
+    /// Hits and misses with a blocklist of a million names, against an empty one.
     Lists(Turns),
-    /// Hits and misses of this build, beside another build of the appliance.
+    /// Hits and misses of this build, against another build of the appliance.
     Against {
         /// The other build.
         program: PathBuf,
@@ -75,10 +75,10 @@ pub enum Command {
 /// How often and how long it is measured.
 #[derive(Debug, Args)]
 pub struct Turns {
-    /// Turns of each subject; 7, if not said.
+    /// Turns of each subject [default: 7].
     #[arg(long, value_name = "N", value_parser = number_in(SOME))]
     pub rounds: Option<u32>,
-    /// Seconds of each measurement; 2, or 3 for misses alone, if not said.
+    /// Seconds of each measurement [default: 2; 3 for `miss`].
     #[arg(long, value_name = "N", value_parser = number_in(SOME))]
     pub seconds: Option<u32>,
     /// Adds the table to qemu-test/BENCH.md.

@@ -169,7 +169,7 @@ pub struct Recipe {
         conflicts_with = "image"
     )]
     pub kernel: Kernel,
-    /// A server that is built already; without one, cargo builds it.
+    /// A server that is built already [default: cargo builds it].
     #[arg(long, value_name = "FILE", conflicts_with = "image")]
     pub server: Option<PathBuf>,
 }
@@ -255,13 +255,13 @@ pub struct Arguments {
     /// What to build.
     #[command(flatten)]
     recipe: Recipe,
-    /// Makes a disk to flash, too.
+    /// Also makes a disk image to flash.
     #[arg(long)]
     disk: bool,
-    /// Boots it, and adds what was measured to qemu-test/REPORT.md.
+    /// Measures the image and adds the figures to qemu-test/REPORT.md.
     #[arg(long)]
     report: bool,
-    /// Reports on this image and builds none.
+    /// Measures the image in this folder and builds none.
     #[arg(long, value_name = "DIR", requires = "report")]
     image: Option<PathBuf>,
 }

@@ -34,7 +34,7 @@ const CONTROL_LIMIT: Duration = Duration::from_secs(20);
 pub enum Accel {
     /// The host's processor.
     Kvm,
-    /// QEMU itself.
+    /// QEMU's emulation.
     Tcg,
 }
 

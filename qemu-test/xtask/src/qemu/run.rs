@@ -49,7 +49,7 @@ const TIERS: [(&str, &str); 3] = [
 /// What `run` is told about its virtual machine.
 #[derive(Debug, Args)]
 pub struct MachineArguments {
-    /// An image that is there already, such as Buildroot's output/images.
+    /// Boots the image in this folder, such as Buildroot's output/images.
     #[arg(long, value_name = "DIR")]
     image: Option<PathBuf>,
     /// The image to build, where there is none.
@@ -61,7 +61,7 @@ pub struct MachineArguments {
     /// Processors of the machine.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = number_in(CPU_RANGE))]
     cpus: u32,
-    /// What runs the guest's instructions; kvm, if not said, where it works.
+    /// What runs the guest's instructions [default: kvm where it works].
     #[arg(long)]
     accel: Option<Accel>,
     /// Which name server the guest asks.
@@ -72,9 +72,9 @@ pub struct MachineArguments {
 /// The name server behind the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum NameServer {
-    /// One of this program.
+    /// One that is part of this program.
     Own,
-    /// The resolver that this host uses.
+    /// This host's resolver.
     Host,
 }
 

@@ -181,21 +181,21 @@ const CASES: &[Case] = &[
 /// What the tests of the image are told.
 #[derive(Debug, Args)]
 pub struct ImageArguments {
-    /// Only what has this in its name.
+    /// Runs only what has this in its name.
     pub filter: Option<String>,
-    /// With the long tests of the image.
+    /// Includes the long tests of the image.
     #[arg(long)]
     pub long: bool,
-    /// Only the tests of the image, on the one in this folder.
+    /// Runs only the tests of the image, on the one in this folder.
     #[arg(long, value_name = "DIR")]
     pub image: Option<PathBuf>,
-    /// The server in the images for x86_64; without one, cargo builds it.
+    /// The server in the images for x86_64 [default: cargo builds it].
     #[arg(long, value_name = "FILE")]
     pub server: Option<PathBuf>,
-    /// What runs the guest's instructions: tcg, which is the same everywhere, unless kvm is asked for.
+    /// What runs the guest's instructions [default: tcg, which is the same everywhere].
     #[arg(long)]
     pub accel: Option<Accel>,
-    /// Machines at once; one for each processor, if not said.
+    /// Machines at once [default: one for each processor].
     #[arg(long, value_name = "N", value_parser = number_in(JOB_RANGE))]
     pub jobs: Option<u32>,
 }
