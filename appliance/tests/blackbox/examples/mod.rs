@@ -271,7 +271,7 @@ macro_rules! router {
 fn minimal() -> Result<()> {
     let router = router!(Example {
         files: &[],
-        ..Example::on_bridge(include_str!("../../../config/minimal.toml"))
+        ..Example::on_bridge(include_str!("../../../../config/minimal.toml"))
     });
     router.expect(
         "192.168.1.2",
@@ -293,7 +293,7 @@ fn minimal() -> Result<()> {
 #[test]
 fn home_router() -> Result<()> {
     let router = router!(Example::on_bridge(include_str!(
-        "../../../config/home-router.toml"
+        "../../../../config/home-router.toml"
     )));
     router.expect(
         "192.168.1.2",
@@ -335,7 +335,7 @@ fn guest_network() -> Result<()> {
 address add 192.168.2.2/24 dev eth1
 link set eth1 up
 ",
-        ..Example::on_bridge(include_str!("../../../config/guest-network.toml"))
+        ..Example::on_bridge(include_str!("../../../../config/guest-network.toml"))
     });
     router.expect(
         "192.168.1.2",
@@ -375,7 +375,7 @@ address add 192.168.2.1/24 dev br-guest
 #[test]
 fn router_itself() -> Result<()> {
     let router = router!(Example::on_bridge(include_str!(
-        "../../../config/router-itself.toml"
+        "../../../../config/router-itself.toml"
     )));
     for (local, server) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
         for (name, data) in [("www.example. A", "192.0.2.1"), ("nas. A", "192.168.1.9")] {
@@ -399,7 +399,7 @@ fn router_itself() -> Result<()> {
 fn encrypted_upstream() -> Result<()> {
     let router = router!(Example {
         servers: &[],
-        ..Example::on_bridge(include_str!("../../../config/encrypted-upstream.toml"))
+        ..Example::on_bridge(include_str!("../../../../config/encrypted-upstream.toml"))
     });
     // unbound as in the example's comment, but for TLS: nobody here has a certificate.
     let directory: PathBuf = router.directory.path().join("stub");
@@ -443,7 +443,7 @@ address add fd00:53::2/64 dev eth0 nodad
 ",
         files: &[],
         ..Example::on_bridge(include_str!(
-            "../../../buildroot/board/xdnsd/rootfs-overlay/etc/xdnsd/xdnsd.toml"
+            "../../../../buildroot/board/xdnsd/rootfs-overlay/etc/xdnsd/xdnsd.toml"
         ))
     });
     for (local, server) in [("192.168.1.2", "192.168.1.1"), ("fd00:53::2", "fd00:53::1")] {
@@ -474,7 +474,7 @@ fn file_that_is_missing_is_a_riddle() -> Result<()> {
 /// Every example has a test here, under its own name.
 #[test]
 fn every_example_is_run() {
-    let this = include_str!("examples.rs");
+    let this = include_str!("mod.rs");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
     let Ok(listed) = fs::read_dir(folder) else {
         // In the guest of "tests of VLANs" there are no sources.
@@ -484,7 +484,7 @@ fn every_example_is_run() {
         let name = entry.file_name().to_string_lossy().into_owned();
         // The lab's is run by `cargo xtask run --lab`.
         let path = format!("/config/{name}\"");
-        let is_run = [this, include_str!("examples/vlan.rs")]
+        let is_run = [this, include_str!("vlan.rs")]
             .iter()
             .any(|tests| tests.contains(&path));
         assert!(
