@@ -1,9 +1,10 @@
-//! Damaged input of every kind that comes from outside, by a generator with a seed: the same bytes in each run.
+//! Mutated input for the parsers of what comes from outside: frames, responses, snapshots, lists, local data. The seed is fixed,
+//! so each run sees the same bytes.
 //!
-//! Each target takes whole samples, damages them as fuzzers do (bits, bytes, lengths, pieces of other samples), and says what
-//! has to hold for whatever is still taken. A failure names the round; the panic of a reader fails the test by itself.
+//! Each target mutates whole samples as fuzzers do (bits, bytes, lengths, pieces of other samples), and says what has to hold for
+//! what is still accepted. A failed assertion names the round; a panic in a parser fails the test by itself.
 //!
-//! `XDNSD_FUZZ_ROUNDS` and `XDNSD_FUZZ_SEED` in the environment make a person's run longer and other.
+//! `XDNSD_FUZZ_ROUNDS` and `XDNSD_FUZZ_SEED` in the environment give a longer run, or another one.
 
 #[path = "../src/engine/tests/image.rs"]
 mod image;
@@ -30,12 +31,12 @@ use xdnsd_core::policy::{Labels, List, LocalData};
 use xdnsd_core::time::Instant;
 use xdnsd_core::wire;
 
-/// Damaged inputs for each target.
+/// Mutated inputs for each target.
 const ROUNDS: u64 = 30_000;
 /// What parsers like least.
 const ODD_BYTES: [u8; 10] = [0, 1, 0x3f, 0x40, 0x7f, 0x80, 0xbf, 0xc0, 0xfe, 0xff];
 const ODD_LENGTHS: [u16; 8] = [0, 1, 11, 12, 255, 256, 0x7fff, 0xffff];
-/// A damage touches no more bytes in a row.
+/// A mutation touches no more bytes in a row.
 const PIECE_MAX: usize = 24;
 const NOW: Instant = Instant::from_millis(1_000_000);
 const BOUNDS: TtlBounds = TtlBounds {
@@ -44,12 +45,12 @@ const BOUNDS: TtlBounds = TtlBounds {
     negative_max_secs: 10_800,
 };
 
-/// Samples, and the generator that damages them.
+/// Samples, and the generator that mutates them.
 struct Fuzzer {
     samples: Vec<Vec<u8>>,
     random: Random,
     rounds: u64,
-    /// How many inputs the target took.
+    /// How many inputs the target accepted.
     taken: u64,
 }
 
@@ -69,21 +70,21 @@ impl Fuzzer {
         }
     }
 
-    /// A fuzzer that damages everything beyond recognition, or nothing, tests the first line of a reader only.
+    /// Where everything or nothing is accepted, only the first lines of a parser are tested.
     fn assert_both_ways(&self) {
         let Self { rounds, taken, .. } = self;
         let (least, refused) = (rounds / 50, rounds - taken);
         assert!(
             *taken > least && refused > least,
-            "{taken} of {rounds} were taken"
+            "{taken} of {rounds} were accepted"
         );
     }
 
-    /// A sample with one to four damages, or none once in a while.
+    /// A sample with up to four mutations.
     fn input(&mut self) -> Vec<u8> {
         let mut bytes = self.sample();
         for _ in 0..self.random.below(5) {
-            self.damage(&mut bytes);
+            self.mutate(&mut bytes);
         }
         bytes
     }
@@ -93,7 +94,7 @@ impl Fuzzer {
         self.samples[at].clone()
     }
 
-    fn damage(&mut self, bytes: &mut Vec<u8>) {
+    fn mutate(&mut self, bytes: &mut Vec<u8>) {
         let random = &mut self.random;
         let at = random.below(bytes.len() + 1);
         let end = (at + 1 + random.below(PIECE_MAX)).min(bytes.len());
@@ -359,7 +360,7 @@ fn payloads() -> Vec<Vec<u8>> {
     payloads
 }
 
-/// A snapshot of one damaged record between two whole ones, whose CRC holds.
+/// A snapshot of one mutated record between two whole ones; its CRC holds.
 fn file(whole: &[u8], payload: &[u8]) -> Vec<u8> {
     const CRC_OF_RECORDS: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
     let header = Header {
@@ -404,7 +405,7 @@ fn of_any_snapshot_only_answers_of_ours_are_read() {
         let mut bytes = file(&whole, &payload);
         if round % 8 == 0 {
             // Anywhere, header and markers among it, and without a CRC that holds.
-            fuzzer.damage(&mut bytes);
+            fuzzer.mutate(&mut bytes);
         }
         let Ok((_, records)) = open(&bytes) else {
             continue;
