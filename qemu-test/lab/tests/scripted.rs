@@ -134,6 +134,8 @@ fn streams_carry_one_answer_after_the_other_whole() -> Result<()> {
     let mut stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     for id in [1, 2] {
+        // Longer than the server waits for a new connection: one that is idle stays.
+        std::thread::sleep(Duration::from_millis(200));
         let query = query(id, "big");
         stream.write_all(&[&[0, query.len() as u8], query.as_slice()].concat())?;
         let mut len = [0; 2];

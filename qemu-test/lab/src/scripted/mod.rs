@@ -288,6 +288,8 @@ fn serve_stream(
     from: SocketAddr,
     shared: &Shared,
 ) -> Result<()> {
+    // A connection has its listener's time limit from the beginning.
+    stream.set_read_timeout(None)?;
     loop {
         let mut len = [0; 2];
         match stream.read_exact(&mut len) {
