@@ -330,3 +330,6 @@ fn rotate(message: &mut [u8], run: &AddressRun, by: u16) {
     let record_len = run.records.len() / run.count;
     message[run.records.clone()].rotate_left(usize::from(by) % run.count * record_len);
 }
+
+#[cfg(test)]
+mod tests;
