@@ -24,7 +24,8 @@ use xdnsd_core::engine::{
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig, Upstreams};
 use xdnsd_core::forward::via::{NoPort, Origin, Via};
 use xdnsd_core::limits::{CACHE_ENTRIES, CACHE_SHARDS, UDP_MESSAGE_MAX};
-use xdnsd_core::policy::{List, Lists, LocalData, Policy};
+use xdnsd_core::policy::on_link::Network;
+use xdnsd_core::policy::{Acl, Action, List, Lists, LocalData, OnLink, Policy};
 use xdnsd_core::time::Instant;
 use xdnsd_core::wire;
 
@@ -64,6 +65,7 @@ fn main() {
     time_look_ups(&names);
     time_replies();
     time_hits(&names);
+    time_clients();
     time_misses();
 }
 
@@ -117,6 +119,41 @@ fn time_misses() {
         u64::from(line.replies)
     });
     assert_eq!(engine.in_flight(), 0);
+}
+
+/// Who may ask, by the default of the config: neighbours on three networks, and this machine.
+fn time_clients() {
+    // Both families: one range, from address 0 on, whose action is `Action::Local`.
+    let acl = [
+        &[1, 0, 0, 0, 1, 0, 0, 0][..],
+        &[0, 0, 0, 0, 3],
+        &[0; 16],
+        &[3],
+    ]
+    .concat();
+    let networks = [
+        ("10.1.0.1", 16),
+        ("192.168.1.1", 24),
+        ("192.168.2.1", 24),
+        ("2001:db8:1::1", 64),
+        ("fd00:53::1", 64),
+    ]
+    .map(|(text, length)| Network::of(text.parse().expect("an address"), length));
+    let policy = Policy {
+        acl: Acl::view(&acl).expect("an ACL"),
+        on_link: OnLink::view(&networks),
+        ..Policy::OPEN
+    };
+    for (what, client) in [
+        ("a neighbour, IPv4", "192.168.1.77"),
+        ("a neighbour, IPv6", "2001:db8:1::77"),
+        ("a neighbour, link-local", "fe80::77"),
+    ] {
+        let client = client.parse().expect("an address");
+        time(what, |_| {
+            u64::from(black_box(&policy).admit(black_box(client)) == Action::Allow)
+        });
+    }
 }
 
 /// The line to an upstream.

@@ -42,8 +42,7 @@ impl Sources {
 /// Whether a query from the wire is answered. What comes from there and names an address of ours, or a broadcast address,
 /// is forged. The kernel drops most of it; AF_XDP stands before that.
 pub fn may_answer_frame(policy: &Policy<'_>, client: SocketAddr) -> bool {
-    !policy.is_silent_port(client.port())
-        && policy.martian_sources.binary_search(&client.ip()).is_err()
+    !policy.is_silent_port(client.port()) && !policy.is_martian(client.ip())
 }
 
 #[cfg(test)]

@@ -61,6 +61,10 @@ impl<'a> Family<'a> {
 
     fn cut(bytes: &'a [u8], ranges: usize, start_len: usize) -> Option<(Self, &'a [u8])> {
         let (starts, rest) = bytes.split_at_checked(ranges.checked_mul(start_len)?)?;
+        let starts_at_0 = starts.get(..start_len)?.iter().all(|byte| *byte == 0);
+        if !starts_at_0 {
+            return None;
+        }
         let (actions, rest) = rest.split_at_checked(ranges)?;
         Some((Self { starts, actions }, rest))
     }
@@ -72,6 +76,10 @@ impl<'a> Family<'a> {
         start: fn(&[u8], usize) -> Option<T>,
         start_len: usize,
     ) -> Action {
+        // One action for all, as long as the config names no client: nothing is looked for.
+        if let [action] = self.actions {
+            return Action::from_byte(*action);
+        }
         let mut low = 0;
         let mut high = self.actions.len();
         // Invariant: what is below `low` starts at or before the address, what is from `high` on starts behind it.
@@ -130,10 +138,16 @@ impl<'a> Acl<'a> {
     /// What a client with this address gets. A v4-mapped IPv6 address is the IPv4 address in it.
     #[must_use]
     pub fn action(&self, client: IpAddr) -> Action {
+        self.action_canonical(client.to_canonical())
+    }
+
+    /// The same for an address that is none in another's clothes ([`IpAddr::to_canonical`]).
+    #[inline(always)]
+    pub(super) fn action_canonical(&self, client: IpAddr) -> Action {
         if self.v4.actions.is_empty() {
             return Action::Allow;
         }
-        match client.to_canonical() {
+        match client {
             IpAddr::V4(address) => self.v4.action(address.to_bits(), u32_at, 4),
             IpAddr::V6(address) => self.v6.action(address.to_bits(), u128_at, 16),
         }
@@ -200,6 +214,36 @@ mod tests {
         image.push(0);
         assert!(Acl::view(&image).is_err(), "one byte more");
         assert!(Acl::view(&[0; 8]).is_err(), "no ranges");
+    }
+
+    /// Else there would be no action for the addresses before it.
+    #[test]
+    fn the_first_range_of_each_family_starts_at_address_0() {
+        let (v4, v6) = (8, 8 + 5 * 4 + 5);
+        for at in (v4..v4 + 4).chain(v6..v6 + 16) {
+            let mut image = image();
+            image[at] = 1;
+            assert!(Acl::view(&image).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn one_range_is_for_all_addresses_of_its_family() {
+        let mut image = std::vec![1, 0, 0, 0, 1, 0, 0, 0];
+        image.extend([0, 0, 0, 0, 2]);
+        image.extend([0; 16]);
+        image.push(0);
+        let acl = Acl::view(&image).expect("well-formed");
+        for (client, action) in [
+            ("0.0.0.0", Action::Drop),
+            ("255.255.255.255", Action::Drop),
+            ("::ffff:10.0.0.1", Action::Drop),
+            ("::", Action::Allow),
+            ("ffff::", Action::Allow),
+        ] {
+            let client = client.parse().expect("an address");
+            assert_eq!(acl.action(client), action, "{client}");
+        }
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub use special::{Kinds, Special};
 use core::net::IpAddr;
 
 use crate::dns::rtype;
+use on_link::AddressBits;
 
 /// Compiled lists that may be in force at once: one from text files, the others mapped.
 pub const LISTS_MAX: usize = 4;
@@ -243,23 +244,33 @@ impl<'a> Policy<'a> {
     /// Whether a client is answered. Comes first, before its message is read.
     #[must_use]
     pub fn admit(&self, client: IpAddr) -> Action {
-        match self.acl.action(client) {
+        let client = client.to_canonical();
+        match self.acl.action_canonical(client) {
             Action::Local if self.is_local(client) => Action::Allow,
             Action::Local => Action::Drop,
             action @ (Action::Allow | Action::Refuse | Action::Drop) => action,
         }
     }
 
-    /// Whether it is this machine itself, by whatever address of its own, or a neighbour on a served interface.
+    /// Whether this canonical address is one of this machine itself, or that of a neighbour on a served interface.
     fn is_local(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
-        self.on_link.contains(client) || self.is_own(client)
+        self.on_link.contains_canonical(client) || self.is_own(client)
     }
 
     /// Whether the address is one of this machine, or none that anybody else may have.
     #[must_use]
     pub fn is_own(&self, client: IpAddr) -> bool {
-        client.is_loopback() || self.martian_sources.binary_search(&client).is_ok()
+        client.is_loopback() || self.is_martian(client)
+    }
+
+    /// Whether no query from the wire can come from this address.
+    #[must_use]
+    pub fn is_martian(&self, source: IpAddr) -> bool {
+        let source = AddressBits::of(source);
+        let found = self
+            .martian_sources
+            .binary_search_by_key(&source, |martian| AddressBits::of(*martian));
+        found.is_ok()
     }
 
     /// Whether this client is answered only if it is a neighbour.
@@ -271,7 +282,7 @@ impl<'a> Policy<'a> {
     /// Whether it is on no list, only neighbours are answered, and it is none.
     #[must_use]
     pub fn is_stranger(&self, client: IpAddr) -> bool {
-        self.is_for_neighbours(client) && !self.is_local(client)
+        self.is_for_neighbours(client) && !self.is_local(client.to_canonical())
     }
 
     /// Whether a client may be a neighbour by the device that its query came by, if only neighbours are answered and it is on
@@ -430,6 +441,42 @@ mod tests {
         }
         for port in [1, 8, 53, 1024, u16::MAX] {
             assert!(!policy.is_silent_port(port));
+        }
+    }
+
+    /// Whoever makes the list sorts it as addresses are sorted; it is searched by their numbers.
+    #[test]
+    fn every_martian_of_either_family_is_found_and_no_other_address() {
+        let martians = [
+            "0.0.0.9",
+            "10.0.0.255",
+            "192.0.2.1",
+            "255.255.255.255",
+            "::",
+            "::9",
+            "::ffff:0:1",
+            "2001:db8::1",
+            "fe80::1",
+            "ffff::",
+        ]
+        .map(|text| text.parse::<IpAddr>().expect("an address"));
+        assert!(martians.is_sorted());
+        for used in 0..=martians.len() {
+            let policy = Policy {
+                martian_sources: &martians[..used],
+                ..Policy::OPEN
+            };
+            for (index, martian) in martians.iter().enumerate() {
+                assert_eq!(policy.is_martian(*martian), index < used, "{martian}");
+            }
+        }
+        let policy = Policy {
+            martian_sources: &martians,
+            ..Policy::OPEN
+        };
+        // The numbers of these are those of martians of the other family.
+        for other in ["::c000:201", "0.0.0.0", "::a00:ff", "192.0.2.2"] {
+            assert!(!policy.is_martian(other.parse().expect("an address")));
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! As many networks as the machine has addresses: whoever makes the table leaves none out, so it is never full.
 
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Index of the loopback device in every network namespace: what comes by it is of this machine.
 pub const LOOPBACK: u32 = 1;
@@ -11,10 +11,45 @@ pub const LOOPBACK: u32 = 1;
 /// Length of the prefix that one host or one site off-link has to itself (RFC 6177, RFC 7421).
 const SITE_PREFIX_LEN: u32 = 64;
 
+/// An address as a number, so that two of them are compared in a few instructions: this is asked for every query. The order is
+/// that of [`IpAddr`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct AddressBits {
+    is_v6: bool,
+    bits: u128,
+}
+
+impl AddressBits {
+    #[inline(always)]
+    pub(super) fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self {
+                is_v6: false,
+                bits: v4.to_bits().into(),
+            },
+            IpAddr::V6(v6) => Self {
+                is_v6: true,
+                bits: v6.to_bits(),
+            },
+        }
+    }
+
+    /// The first address of the network of `length` bits that holds this one.
+    #[inline(always)]
+    fn masked(self, length: u8) -> Self {
+        let width = if self.is_v6 { 128 } else { 32 };
+        let mask = u128::MAX.checked_shl(width - u32::from(length));
+        Self {
+            bits: self.bits & mask.unwrap_or(0),
+            ..self
+        }
+    }
+}
+
 /// A network: its first address, and how many leading bits all its addresses share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Network {
-    first: IpAddr,
+    first: AddressBits,
     length: u8,
 }
 
@@ -22,30 +57,21 @@ impl Network {
     /// The network of `length` bits that holds `address`. More bits than the address has: all of them.
     #[must_use]
     pub fn of(address: IpAddr, length: u8) -> Self {
-        match address {
-            IpAddr::V4(v4) => {
-                let length = length.min(32);
-                let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-                Self {
-                    first: core::net::Ipv4Addr::from_bits(v4.to_bits() & mask).into(),
-                    length,
-                }
-            }
-            IpAddr::V6(v6) => {
-                let length = length.min(128);
-                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
-                Self {
-                    first: Ipv6Addr::from_bits(v6.to_bits() & mask).into(),
-                    length,
-                }
-            }
+        let length = length.min(if address.is_ipv4() { 32 } else { 128 });
+        Self {
+            first: AddressBits::of(address).masked(length),
+            length,
         }
     }
 
     /// Its first address.
     #[must_use]
     pub const fn first(&self) -> IpAddr {
-        self.first
+        if self.first.is_v6 {
+            IpAddr::V6(Ipv6Addr::from_bits(self.first.bits))
+        } else {
+            IpAddr::V4(Ipv4Addr::from_bits(self.first.bits as u32))
+        }
     }
 
     /// How many bits its addresses share.
@@ -57,8 +83,12 @@ impl Network {
     /// Whether it holds `address`.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.first.is_ipv4() == address.is_ipv4()
-            && Self::of(address, self.length).first == self.first
+        self.holds(AddressBits::of(address))
+    }
+
+    #[inline(always)]
+    fn holds(&self, address: AddressBits) -> bool {
+        address.masked(self.length) == self.first
     }
 }
 
@@ -102,16 +132,22 @@ impl<'a> OnLink<'a> {
     /// forwards it (RFC 4291 section 2.5.6). A v4-mapped IPv6 address is the IPv4 address in it.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
+        self.contains_canonical(address.to_canonical())
+    }
+
+    /// The same for an address that is none in another's clothes ([`IpAddr::to_canonical`]).
+    #[inline(always)]
+    pub(super) fn contains_canonical(&self, address: IpAddr) -> bool {
         if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
             return true;
         }
+        let address = AddressBits::of(address);
         let behind = self
             .networks
             .partition_point(|network| network.first <= address);
         let last = behind.checked_sub(1);
         last.and_then(|index| self.networks.get(index))
-            .is_some_and(|network| network.contains(address))
+            .is_some_and(|network| network.holds(address))
     }
 
     /// What `address` counts as where clients get shares of something. A neighbour and an IPv4 host count as themselves.
