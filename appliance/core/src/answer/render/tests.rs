@@ -57,6 +57,9 @@ fn rendered(counts: [u16; 2], body: &[u8]) -> Vec<(u8, u32)> {
         .collect()
 }
 
+/// What it is about, the counts, the records, and the last bytes of those that are given.
+type Case<'c> = (&'c str, [u16; 2], Vec<Vec<u8>>, &'c [u8]);
+
 #[test]
 fn the_addresses_of_one_rrset_are_rotated_and_all_ttls_are_aged() {
     let text = || record(TO_QUESTION, rtype::TXT, &[1, 9]);
@@ -70,7 +73,7 @@ fn the_addresses_of_one_rrset_are_rotated_and_all_ttls_are_aged() {
             &[192, 0, 2, last],
         )
     };
-    let cases: [(&str, [u16; 2], Vec<Vec<u8>>, &[u8]); 9] = [
+    let cases: [Case<'_>; 9] = [
         ("A", [3, 0], vec![a(1), a(2), a(3)], &[2, 3, 1]),
         ("AAAA", [3, 0], vec![aaaa(1), aaaa(2), aaaa(3)], &[2, 3, 1]),
         ("one", [1, 0], vec![a(1)], &[1]),
