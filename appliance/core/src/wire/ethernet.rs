@@ -1,6 +1,6 @@
 //! Ethernet II frames.
 
-use super::{Truncated, read_array, read_u16, write_u16};
+use super::{read_array, read_u16, write_u16};
 use xdnsd_abi::headers::ethernet::field;
 
 pub use xdnsd_abi::headers::ethernet::{GROUP, HEADER_LEN, ethertype};
@@ -8,36 +8,12 @@ pub use xdnsd_abi::headers::ethernet::{GROUP, HEADER_LEN, ethertype};
 /// A MAC address.
 pub type Address = [u8; 6];
 
-/// View over a frame.
-#[derive(Clone, Copy, Debug)]
-pub struct Frame<T> {
-    buffer: T,
+view! {
+    /// View over a frame.
+    pub struct Frame: HEADER_LEN;
 }
 
 impl<T: AsRef<[u8]>> Frame<T> {
-    /// A view over a buffer that the caller has measured: accessors panic where it is shorter than [`HEADER_LEN`].
-    pub const fn new_unchecked(buffer: T) -> Self {
-        Self { buffer }
-    }
-
-    /// A view, if the buffer holds a header.
-    ///
-    /// # Errors
-    /// [`Truncated`] if it does not.
-    pub fn new_checked(buffer: T) -> Result<Self, Truncated> {
-        let frame = Self::new_unchecked(buffer);
-        frame.check_len()?;
-        Ok(frame)
-    }
-
-    fn check_len(&self) -> Result<(), Truncated> {
-        if self.buffer.as_ref().len() < HEADER_LEN {
-            Err(Truncated)
-        } else {
-            Ok(())
-        }
-    }
-
     /// Destination address.
     #[must_use]
     pub fn destination(&self) -> Address {
@@ -78,6 +54,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Frame<T> {
 mod tests {
     use super::*;
     use crate::testing::QUERY_IPV4;
+    use crate::wire::Truncated;
 
     #[test]
     fn deconstruct() {

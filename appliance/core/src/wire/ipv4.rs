@@ -1,6 +1,6 @@
 //! IPv4 headers without options.
 
-use super::{HOP_LIMIT, Truncated, read_array, read_u16, write_u16};
+use super::{HOP_LIMIT, read_array, read_u16, write_u16};
 use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::ipv4::{DONT_FRAGMENT, FRAGMENT, VERSION_4_IHL_5, field};
 use xdnsd_abi::headers::protocol;
@@ -10,36 +10,12 @@ pub use xdnsd_abi::headers::ipv4::HEADER_LEN;
 /// An IPv4 address.
 pub type Address = [u8; 4];
 
-/// View over a packet.
-#[derive(Clone, Copy, Debug)]
-pub struct Packet<T> {
-    buffer: T,
+view! {
+    /// View over a packet.
+    pub struct Packet: HEADER_LEN;
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// A view over a buffer that the caller has measured: accessors panic where it is shorter than [`HEADER_LEN`].
-    pub const fn new_unchecked(buffer: T) -> Self {
-        Self { buffer }
-    }
-
-    /// A view, if the buffer holds a header.
-    ///
-    /// # Errors
-    /// [`Truncated`] if it does not.
-    pub fn new_checked(buffer: T) -> Result<Self, Truncated> {
-        let packet = Self::new_unchecked(buffer);
-        packet.check_len()?;
-        Ok(packet)
-    }
-
-    fn check_len(&self) -> Result<(), Truncated> {
-        if self.buffer.as_ref().len() < HEADER_LEN {
-            Err(Truncated)
-        } else {
-            Ok(())
-        }
-    }
-
     /// Version of the protocol: 4.
     #[must_use]
     pub fn version(&self) -> u8 {
@@ -111,6 +87,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 mod tests {
     use super::*;
     use crate::testing::QUERY_IPV4;
+    use crate::wire::Truncated;
 
     const CLIENT: Address = [192, 0, 2, 77];
     const LOCAL: Address = [192, 0, 2, 1];

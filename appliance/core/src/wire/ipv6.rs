@@ -1,6 +1,6 @@
 //! IPv6 headers without extension headers.
 
-use super::{HOP_LIMIT, Truncated, read_array, read_u16, write_u16};
+use super::{HOP_LIMIT, read_array, read_u16, write_u16};
 use xdnsd_abi::headers::ipv6::{VERSION_6, field};
 use xdnsd_abi::headers::protocol;
 
@@ -9,36 +9,12 @@ pub use xdnsd_abi::headers::ipv6::HEADER_LEN;
 /// An IPv6 address.
 pub type Address = [u8; 16];
 
-/// View over a packet.
-#[derive(Clone, Copy, Debug)]
-pub struct Packet<T> {
-    buffer: T,
+view! {
+    /// View over a packet.
+    pub struct Packet: HEADER_LEN;
 }
 
 impl<T: AsRef<[u8]>> Packet<T> {
-    /// A view over a buffer that the caller has measured: accessors panic where it is shorter than [`HEADER_LEN`].
-    pub const fn new_unchecked(buffer: T) -> Self {
-        Self { buffer }
-    }
-
-    /// A view, if the buffer holds a header.
-    ///
-    /// # Errors
-    /// [`Truncated`] if it does not.
-    pub fn new_checked(buffer: T) -> Result<Self, Truncated> {
-        let packet = Self::new_unchecked(buffer);
-        packet.check_len()?;
-        Ok(packet)
-    }
-
-    fn check_len(&self) -> Result<(), Truncated> {
-        if self.buffer.as_ref().len() < HEADER_LEN {
-            Err(Truncated)
-        } else {
-            Ok(())
-        }
-    }
-
     /// Version of the protocol: 6.
     #[must_use]
     pub fn version(&self) -> u8 {
@@ -87,6 +63,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
 mod tests {
     use super::*;
     use crate::testing::QUERY_IPV6;
+    use crate::wire::Truncated;
 
     const CLIENT: Address = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x11];
     const LOCAL: Address = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];

@@ -1,8 +1,39 @@
 //! Views over the headers of a frame, and the one function that understands a whole query frame.
 //!
-//! Each view is opened by `new_checked`, whose `check_len` is the single gate: afterwards no accessor can reach past
-//! the buffer. Lengths, fields and masks are those of `xdnsd_abi::headers`, which the XDP program reads too. Setters take what a reply needs and no more.
+//! Each view is opened by `new_checked`, which is the single gate: afterwards no accessor can reach past the buffer. Lengths,
+//! fields and masks are those of `xdnsd_abi::headers`, which the XDP program reads too. Setters take what a reply needs and
+//! no more.
 //! Nothing here knows DNS, allocates, or trusts a length because the XDP program looked at it before.
+
+/// Makes a view over a buffer that begins with a header of the given length.
+macro_rules! view {
+    ($(#[doc = $doc:literal])+ pub struct $name:ident: $header_len:expr;) => {
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name<T> {
+            buffer: T,
+        }
+
+        impl<T: AsRef<[u8]>> $name<T> {
+            /// A view over a buffer that the caller has measured: accessors panic where it is shorter than the header.
+            pub const fn new_unchecked(buffer: T) -> Self {
+                Self { buffer }
+            }
+
+            /// A view, if the buffer holds the header.
+            ///
+            /// # Errors
+            /// [`Truncated`](crate::wire::Truncated) if it does not.
+            pub fn new_checked(buffer: T) -> Result<Self, $crate::wire::Truncated> {
+                if buffer.as_ref().len() < $header_len {
+                    Err($crate::wire::Truncated)
+                } else {
+                    Ok(Self::new_unchecked(buffer))
+                }
+            }
+        }
+    };
+}
 
 pub mod ethernet;
 pub mod ipv4;

@@ -1,41 +1,17 @@
 //! UDP headers.
 
-use super::{Truncated, read_u16, write_u16};
+use super::{read_u16, write_u16};
 use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::udp::field;
 
 pub use xdnsd_abi::headers::udp::HEADER_LEN;
 
-/// View over a datagram.
-#[derive(Clone, Copy, Debug)]
-pub struct Datagram<T> {
-    buffer: T,
+view! {
+    /// View over a datagram.
+    pub struct Datagram: HEADER_LEN;
 }
 
 impl<T: AsRef<[u8]>> Datagram<T> {
-    /// A view over a buffer that the caller has measured: accessors panic where it is shorter than [`HEADER_LEN`].
-    pub const fn new_unchecked(buffer: T) -> Self {
-        Self { buffer }
-    }
-
-    /// A view, if the buffer holds a header.
-    ///
-    /// # Errors
-    /// [`Truncated`] if it does not.
-    pub fn new_checked(buffer: T) -> Result<Self, Truncated> {
-        let datagram = Self::new_unchecked(buffer);
-        datagram.check_len()?;
-        Ok(datagram)
-    }
-
-    fn check_len(&self) -> Result<(), Truncated> {
-        if self.buffer.as_ref().len() < HEADER_LEN {
-            Err(Truncated)
-        } else {
-            Ok(())
-        }
-    }
-
     /// Source port.
     #[must_use]
     pub fn source_port(&self) -> u16 {
@@ -79,6 +55,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Datagram<T> {
 mod tests {
     use super::*;
     use crate::testing::QUERY_IPV4;
+    use crate::wire::Truncated;
     use xdnsd_abi::checksum::pseudo_header;
 
     #[test]

@@ -1,6 +1,6 @@
 //! VLAN tags.
 
-use super::{Truncated, read_u16, write_u16};
+use super::{read_u16, write_u16};
 use xdnsd_abi::headers::vlan::{ID, field};
 
 pub use xdnsd_abi::headers::vlan::{HEADER_LEN, TAGS_MAX, is_tag};
@@ -22,36 +22,12 @@ impl Tag {
     }
 }
 
-/// View over a tag's TCI and the EtherType after it.
-#[derive(Clone, Copy, Debug)]
-pub struct Header<T> {
-    buffer: T,
+view! {
+    /// View over a tag's TCI and the EtherType after it.
+    pub struct Header: HEADER_LEN;
 }
 
 impl<T: AsRef<[u8]>> Header<T> {
-    /// A view over a buffer that the caller has measured: accessors panic where it is shorter than [`HEADER_LEN`].
-    pub const fn new_unchecked(buffer: T) -> Self {
-        Self { buffer }
-    }
-
-    /// A view, if the buffer holds a tag.
-    ///
-    /// # Errors
-    /// [`Truncated`] if it does not.
-    pub fn new_checked(buffer: T) -> Result<Self, Truncated> {
-        let header = Self::new_unchecked(buffer);
-        header.check_len()?;
-        Ok(header)
-    }
-
-    fn check_len(&self) -> Result<(), Truncated> {
-        if self.buffer.as_ref().len() < HEADER_LEN {
-            Err(Truncated)
-        } else {
-            Ok(())
-        }
-    }
-
     /// Tag control information.
     #[must_use]
     pub fn tci(&self) -> u16 {
@@ -80,6 +56,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Header<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Truncated;
     use xdnsd_abi::headers::ethernet::ethertype;
 
     /// VLAN 100 at priority 3, then IPv6.
