@@ -327,6 +327,7 @@ fn rotate(message: &mut [u8], run: &AddressRun, by: u16) {
     if run.count < 2 {
         return;
     }
+    // All are equally long: addresses of one type behind pointers.
     let record_len = run.records.len() / run.count;
     message[run.records.clone()].rotate_left(usize::from(by) % run.count * record_len);
 }

@@ -128,8 +128,10 @@ pub fn sanitize<'t>(
     let useful = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN);
     let negative = !chain.answered && !chain.is_too_long && useful;
     sanitizer.authorities(&chain, negative)?;
+    // Half an answer would be given as a whole one for the rest of its TTL.
     let keepable = !truncated && useful;
     let is_open = keepable && rcode == rcode::NOERROR && !chain.answered && !sanitizer.has_soa;
+    // NOERROR without data or SOA says nothing about the type: an alias is followed, anything else may be a referral.
     let is_alias = chain.target != *expected.name;
     let is_referral = is_open && !is_alias && !header.has(flag::AA) && sanitizer.has_referral();
     // A chain is authentic where each part of it is.
@@ -392,6 +394,7 @@ impl<'a> Sanitizer<'a> {
         let mut written = chain.target;
         let wants_alias = self.expected.qtype == rtype::CNAME;
         for _ in 0..CHAIN_MAX {
+            // Data at a name outdoes an alias there: a server that sends both is believed about what was asked.
             if !wants_alias && self.keep_rrset(&chain.target, self.expected.qtype)? {
                 chain.answered = true;
                 return Ok(chain);

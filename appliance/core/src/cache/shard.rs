@@ -97,6 +97,7 @@ impl Shard {
         if name_len > NAME_MAX || !(self.small.fits(bytes) || self.large.fits(bytes)) {
             return Inserted::TooLarge;
         }
+        // The new answer may belong in the other table, and a key is never in both.
         let earlier = self.take(key);
         let referenced = earlier.unwrap_or(false);
         let evicted = self.put(key, answer, referenced);

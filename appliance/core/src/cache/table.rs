@@ -164,6 +164,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
     pub fn find(&self, key: &HashedKey<'_>) -> Option<SlotId> {
         let set = set_of(key.hash(), self.sets_used());
         let tag = tag_of(key.hash());
+        // The tags of a set stand in one cache line; a slot is touched where its tag agrees, which one other key in 65,535 does.
         let slots = self.slots.get(set)?;
         let ways = self.sets[set].tags.iter().zip(slots);
         let way = ways

@@ -70,6 +70,7 @@ impl Query {
         }
         let question = Question::locate(message).ok_or(QueryError::formerr(HEADER_LEN))?;
         let Question { qtype, end, .. } = question;
+        // No resolver sends these: FORMERR rather than a guess at what was meant.
         if answers != 0 || authorities != 0 || additionals > ADDITIONALS_MAX || header.has(flag::TC)
         {
             return Err(QueryError::formerr(end));

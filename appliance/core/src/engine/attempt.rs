@@ -134,6 +134,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                     .for_each(|port| effects.close_port(port));
                 continue;
             };
+            // A server that always loses the race is measured, too.
             if !attempt.overdue {
                 self.upstreams.superseded(attempt, hash, now);
             }

@@ -47,8 +47,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             body: 0..0,
             ..whole
         };
+        // Of such an answer the cache keeps the mark alone: who asks next over UDP gets TC, and so do those who wait.
         let name_len = waiting.question().name.as_wire().len();
         let is_long = response.truncated || name_len + whole.body.len() > CACHE_LARGE_BYTES;
+        // A truncated answer is for datagrams; those on streams wait on for the whole one.
         let wanted = |waiter: &Waiter<R>| !(response.truncated && waiter.is_tcp());
         let mut renderer = Renderer {
             policy: call.context.policy,

@@ -83,6 +83,7 @@ impl Revalidation<'_> {
         if head.generation == policy.generation {
             return;
         }
+        // Another group of upstreams may give another answer: that is what routes are for.
         let is_of_group = head.group == self.group || head.group == Head::ANY_GROUP;
         let was_withheld = head.ede == ede::BLOCKED;
         if !is_of_group || was_withheld || !is_allowed(policy, key.key(), &found) {

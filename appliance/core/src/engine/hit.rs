@@ -41,9 +41,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 });
             };
             let head = answer.head;
+            // What was kept under an earlier policy is judged when it is asked for: nobody walks the cache at a change.
             if head.generation != context.policy.generation {
                 return Err(Known::Something);
             }
+            // Stale or aging: upstream is asked as well, and only policy knows whom.
             let Freshness::Fresh {
                 age_secs,
                 aging: false,

@@ -90,6 +90,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
         let policy = self.context.policy;
         let key = request.key(placement.name_hash);
         let mut found = shard.find(&key);
+        // Under the same lock: between two of them another worker could put another answer here.
         if found.is_some_and(|answer| answer.head.generation != policy.generation) {
             let revalidation = Revalidation {
                 policy,
@@ -170,6 +171,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
 /// How well the answer serves.
 pub(super) fn freshness(head: &Head, now: Instant, settings: &Settings) -> Freshness {
     let age_secs = now.secs_since(head.stored);
+    // What comes from a snapshot of unknown age is never fresh, however young it looks.
     if age_secs < head.ttl_secs && !head.restored {
         if is_too_large(head) {
             return Freshness::TooLarge;

@@ -51,6 +51,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let waiter = self.waiter(call.context, request);
         let query = request.query;
         let alias = request.target.is_some().then_some(&query.name);
+        // Who asks what somebody has asked already waits for the same answer: one question goes upstream for all.
         let present = self.tables.pending.find(&request.key(placement.name_hash));
         if let Some(index) = present {
             self.counters.count(Counter::Coalesced);
@@ -82,6 +83,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Ok(index)
         });
         match joined {
+            // Once the client waits: a question that cannot be sent may end, with a reply, before this returns.
             Ok(index) if present.is_none() => self.begin(call, index),
             Ok(_) => {}
             Err(

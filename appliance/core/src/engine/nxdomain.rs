@@ -63,6 +63,7 @@ pub(super) fn note_existence(
     let head = answer.head;
     if denies_name(head) {
         let other = |qtype| shows_name(shard, &key.with_qtype(qtype));
+        // Only for A, which every server knows, and against no evidence: see above.
         let is_believed = key.key().qtype == rtype::A
             && !is_marked(shard, key, head.stored)
             && !OTHER_TYPES.into_iter().any(other);

@@ -38,6 +38,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if let Some(outcome) = self.admit(context, &mut request) {
             return outcome;
         }
+        // Before the cache and policy: such a question is in neither.
         let outcome = match self.refuse_kind(&mut request) {
             Some(outcome) => outcome,
             None => self.answer(call, &mut request),
@@ -56,6 +57,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         request: &mut Request<'_, R>,
     ) -> Outcome {
         let context = call.context;
+        // One hash of the name serves every look-up below: types and flags are mixed in afterwards.
         let mut hash_of_name = name_hash(request.query.name.as_wire(), &self.cache.seed());
         let known = self.answer_from_same_policy(context, hash_of_name, request);
         if let Known::Answered(outcome) = known {
@@ -66,6 +68,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Err(_) if request.query.qtype == rtype::ANY => return self.answer_any(request),
             Err(group) => group,
         };
+        // From here on it is about the name that a local alias leads to, which is another one than the cache was asked for.
         let has_alias = request.target.is_some();
         if has_alias {
             hash_of_name = name_hash(request.name().as_wire(), &self.cache.seed());

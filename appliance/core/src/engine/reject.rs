@@ -62,6 +62,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             QueryError::Reject { rcode, keep } => (rcode, keep, None),
             QueryError::CookieOnly(edns) => (rcode::FORMERR, HEADER_LEN, Some(edns)),
         };
+        // Who may not ask learns nothing from a broken message either.
         match context.policy.admit(client.address) {
             Action::Drop | Action::Local => {
                 self.counters.count(Counter::AclDropped);

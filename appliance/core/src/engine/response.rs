@@ -26,6 +26,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         origin: &Origin,
         message: &[u8],
     ) {
+        // Whoever does not see the question must guess port and ID; where it comes from is looked at first.
         let id = Header::parse(message).map(|header| header.id);
         let found = self.tables.pending.attempt_by(origin.via, origin.question);
         let is_asked = |attempt: &Attempt| {

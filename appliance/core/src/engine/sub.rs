@@ -9,7 +9,7 @@ use super::{CacheAccess, Call, Effects, Engine, group_of};
 use crate::answer::{CHAIN_PREFIX_BYTES, ChainPrefix, Response};
 use crate::counters::Counter;
 use crate::dns::{Name, rtype};
-use crate::forward::pending::{Reason, SubQuestion};
+use crate::forward::pending::{SubKind, SubQuestion};
 use crate::forward::question::{Event, STEPS_MAX};
 use heapless::Vec;
 
@@ -26,6 +26,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(question) = pending.get(index) else {
             return false;
         };
+        // Counted over the whole chain: one that bites its tail ends.
         let steps = 1 + pending.sub(index).map_or(0, |sub| sub.steps);
         let target = last_target(response);
         let policy = call.context.policy;
@@ -42,7 +43,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             let sub = SubQuestion {
                 name,
                 steps,
-                reason: Reason::Alias(prefix),
+                kind: SubKind::Alias(prefix),
             };
             self.ask_sub(call, index, &sub, group);
         }
@@ -58,6 +59,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         sub: &SubQuestion,
         group: u8,
     ) {
+        // Late answers to the question itself are of no use any more: a later part of the chain is asked for.
         self.let_go(call.context.now, index, call.effects);
         if !self.tables.pending.wait_for(index, sub, group) {
             self.counters.count(Counter::PendingFull);

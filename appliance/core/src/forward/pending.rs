@@ -36,12 +36,12 @@ pub struct SubQuestion {
     /// How many there were for the same question, this one included.
     pub steps: u8,
     /// What it is asked for.
-    pub reason: Reason,
+    pub kind: SubKind,
 }
 
-/// What a sub-question is asked for.
+/// What a sub-question is asked for: so far, one thing.
 #[derive(Clone, Debug)]
-pub enum Reason {
+pub enum SubKind {
     /// A chain of aliases ended at its name without an answer. The answer is put behind these.
     Alias(ChainPrefix),
 }
@@ -50,16 +50,16 @@ impl SubQuestion {
     /// The type that is asked for on behalf of `question`.
     #[must_use]
     pub const fn qtype(&self, question: &Question) -> u16 {
-        match self.reason {
-            Reason::Alias(_) => question.qtype,
+        match self.kind {
+            SubKind::Alias(_) => question.qtype,
         }
     }
 
     /// The aliases that stand in front of its answer.
     #[must_use]
     pub const fn prefix(&self) -> &ChainPrefix {
-        match &self.reason {
-            Reason::Alias(prefix) => prefix,
+        match &self.kind {
+            SubKind::Alias(prefix) => prefix,
         }
     }
 }
@@ -214,6 +214,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         let _ = self.by_question.insert(hash, index);
         self.held[usize::from(bucket)] += 1;
         self.taken += 1;
+        // The running number decides who is oldest; the bucket rides along in the low byte.
         self.ages[usize::from(index)] = self.taken << 8 | u64::from(bucket);
         self.set_wake(index, wake);
         Ok(index)
@@ -415,6 +416,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             return;
         };
         let hash = question.hash();
+        // Two keys may have one hash: then the map names the later one.
         if self.by_question.get(&hash) == Some(&index) {
             self.by_question.remove(&hash);
         }

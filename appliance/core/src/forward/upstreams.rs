@@ -259,6 +259,7 @@ impl Upstream {
             self.rttvar4_ms = rtt_ms * 2;
         } else {
             // RFC 6298 section 2.3 with alpha 1/8 and beta 1/4.
+            // Both are kept scaled, by 8 and by 4, so that integers lose no fraction that matters.
             let deviation = (self.srtt8_ms / 8).abs_diff(rtt_ms);
             self.rttvar4_ms = self.rttvar4_ms - self.rttvar4_ms / 4 + deviation;
             self.srtt8_ms = (self.srtt8_ms - self.srtt8_ms / 8 + rtt_ms).max(8);
