@@ -20,11 +20,11 @@ pub mod ethernet {
     /// The fields.
     pub mod field {
         use super::super::Field;
-        /// To whom.
+        /// Destination address.
         pub const DESTINATION: Field = 0..6;
-        /// From whom.
+        /// Source address.
         pub const SOURCE: Field = 6..12;
-        /// What follows.
+        /// EtherType of what follows.
         pub const ETHERTYPE: Field = 12..14;
     }
 
@@ -63,7 +63,7 @@ pub mod vlan {
         use super::super::Field;
         /// Tag control information.
         pub const TCI: Field = 0..2;
-        /// What follows.
+        /// EtherType of what follows.
         pub const ETHERTYPE: Field = 2..4;
     }
 
@@ -110,9 +110,9 @@ pub mod ipv4 {
         pub const PROTOCOL: usize = 9;
         /// Over the header.
         pub const CHECKSUM: Field = 10..12;
-        /// From whom.
+        /// Source address.
         pub const SOURCE: Field = 12..16;
-        /// To whom.
+        /// Destination address.
         pub const DESTINATION: Field = 16..20;
     }
 }
@@ -141,9 +141,9 @@ pub mod ipv6 {
         pub const NEXT_HEADER: usize = 6;
         /// Hops that are left.
         pub const HOP_LIMIT: usize = 7;
-        /// From whom.
+        /// Source address.
         pub const SOURCE: Field = 8..24;
-        /// To whom.
+        /// Destination address.
         pub const DESTINATION: Field = 24..40;
     }
 }
@@ -169,9 +169,9 @@ pub mod udp {
     /// The fields.
     pub mod field {
         use super::super::Field;
-        /// From which port.
+        /// Source port.
         pub const SOURCE_PORT: Field = 0..2;
-        /// To which port.
+        /// Destination port.
         pub const DESTINATION_PORT: Field = 2..4;
         /// Bytes of header and payload.
         pub const LENGTH: Field = 4..6;
@@ -196,9 +196,9 @@ pub mod tcp {
     /// The fields.
     pub mod field {
         use super::super::Field;
-        /// From which port.
+        /// Source port.
         pub const SOURCE_PORT: Field = 0..2;
-        /// To which port.
+        /// Destination port.
         pub const DESTINATION_PORT: Field = 2..4;
         /// Number of the first byte.
         pub const SEQUENCE: Field = 4..8;

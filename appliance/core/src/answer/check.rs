@@ -14,7 +14,7 @@ pub fn is_key_name(name: &[u8]) -> bool {
 /// RDATA of the types that have [some](Layout), keeps to the bounds of name and message, and compression pointers go
 /// strictly backwards and never into the header or between the question's name and the body.
 ///
-/// `name` is the question's. Both together fit a slot of the cache, or they are none of its answers.
+/// `name` is the question's. Both together must fit a slot of the cache.
 #[must_use]
 pub fn body_is_well_formed(name: &[u8], records: usize, body: &[u8]) -> bool {
     let Some(kept) = Kept::new(name, body) else {

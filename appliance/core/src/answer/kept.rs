@@ -20,7 +20,7 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Puts `body` behind a question for `name`. There is no place for a name but in those two. `None`: they do not fit a
+    /// Puts `body` behind a question for `name`. A pointer to anywhere else leads to no name. `None`: they do not fit a
     /// slot, so they were none of the cache's.
     #[must_use]
     pub fn new(name: &[u8], body: &[u8]) -> Option<Self> {

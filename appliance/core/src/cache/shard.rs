@@ -23,10 +23,10 @@ pub enum Inserted {
     TooLarge,
 }
 
-/// What one lock guards. Where it is full, an insertion puts out one other answer, in the set that the hash names.
+/// What one lock guards. Where it is full, an insertion evicts one other answer, from the set that the hash names.
 ///
 /// An answer goes where it fits: into a small slot, or a large one. A small answer whose small set is full takes a
-/// free large slot before it puts out another. A key is never in both tables.
+/// free large slot before it evicts another. A key is never in both tables.
 ///
 /// All zero bits make an empty shard, so a static of them lies in .bss; and what the limit withholds is never touched.
 #[derive(Debug)]

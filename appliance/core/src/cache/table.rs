@@ -113,7 +113,7 @@ pub(super) struct SlotId {
     way: usize,
 }
 
-/// Sets of [`CACHE_WAYS`] slots of `BYTES` bytes. A full set puts out the entry that expired longest ago among those
+/// Sets of [`CACHE_WAYS`] slots of `BYTES` bytes. A full set evicts the entry that expired longest ago among those
 /// not asked for again, or else the one that CLOCK picks.
 #[derive(Debug)]
 pub(super) struct Table<const SETS: usize, const BYTES: usize> {

@@ -8,7 +8,7 @@ use super::{QUESTION_FIXED_LEN, rcode, rtype};
 
 /// Additional records that a query may have: OPT, and what a signed query carries.
 const ADDITIONALS_MAX: u16 = 4;
-/// Records of a message that is no query among which its OPT record is looked for.
+/// How many records of a malformed query are searched for its OPT record.
 const RECORDS_MAX: u16 = 32;
 
 /// A well-formed query.

@@ -47,7 +47,7 @@ pub(super) struct Alias<'p> {
     pub policy: &'p Policy<'p>,
 }
 
-/// The name to which the local aliases at `labels` lead, where that is none of local data.
+/// The name to which the local aliases at `labels` lead, where local data does not have that name.
 pub(super) fn leads_to<'q>(
     policy: &Policy<'q>,
     labels: &Labels<'q>,

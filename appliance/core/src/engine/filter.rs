@@ -163,7 +163,7 @@ fn is_listed(policy: &Policy<'_>, qname: &Labels<'_>, qtype: u16) -> bool {
 }
 
 /// The name to which a client goes on from this record, in lower case: an alias's, or that of a service (RFC 9460
-/// section 2.1: AliasMode or not). The root is no name to go to.
+/// section 2.1: AliasMode or not). The root names no service.
 fn leads_to(message: &[u8], record: &Record) -> Option<Name> {
     let at = match record.rtype {
         rtype::CNAME => record.rdata_at,

@@ -45,7 +45,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             if head.generation != context.policy.generation {
                 return Err(Known::Something);
             }
-            // Stale or aging: upstream is asked as well, and only policy knows whom.
+            // Stale or aging: upstream is asked as well, and only policy knows which group.
             let Freshness::Fresh {
                 age_secs,
                 aging: false,

@@ -1,4 +1,4 @@
-//! The only state machine: queries come in, answers and upstream questions go out.
+//! The forwarder as a state machine: queries come in, answers and upstream questions go out.
 //!
 //! ```text
 //!            query(call, …)                        response(call, …)
@@ -119,22 +119,23 @@ pub enum Notice {
 
 /// What the engine asks its caller to do.
 pub trait Effects<R> {
-    /// Opens a source port for one datagram to `to` and its answer: drawn at random from those that are free. Its name.
+    /// Opens a source port for one datagram to `to` and its answer, drawn at random from those that are free, and returns
+    /// its name.
     /// `question` comes back with what arrives there.
     ///
     /// # Errors
     /// None can be had.
     fn open_port(&mut self, to: SocketAddr, question: u16) -> Result<u16, NoPort>;
-    /// Closes it: nothing is received through it any more.
+    /// Closes a source port: nothing is received through it any more.
     fn close_port(&mut self, port: u16);
-    /// Sends `message` to an upstream. Whether it went out; a failure counts as an upstream that did not answer.
+    /// Sends `message` to an upstream. Returns whether it went out; a failure counts as an upstream that did not answer.
     fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool;
-    /// Send `message` to a client.
+    /// Sends `message` to a client.
     fn reply(&mut self, route: &R, message: &[u8]);
-    /// Opens a stream to an upstream, for one question that did not fit a datagram. Its place; `None`: all streams are in
-    /// use.
+    /// Opens a stream to an upstream, for one question whose answer did not fit a datagram, and returns its slot; `None`:
+    /// all streams are in use.
     fn open_stream(&mut self, to: SocketAddr) -> Option<u16>;
-    /// Remember `notice` about `name` for the log.
+    /// Remembers `notice` about `name` for the log.
     fn notice(&mut self, notice: Notice, name: &Name);
     /// Random bits from the operating system's generator: message IDs and ports must not be guessed.
     fn random(&mut self) -> u32;
@@ -297,7 +298,7 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
     }
 
     /// Takes over other upstream servers. What is known of those that stay is kept; questions in flight begin anew, with
-    /// whom policy names for them, at the next [`timeout`](Self::timeout).
+    /// the servers that policy names for them, at the next [`timeout`](Self::timeout).
     ///
     /// # Errors
     /// There are more than fit; nothing has changed.

@@ -15,7 +15,7 @@ use crate::policy::Policy;
 /// Shortest UDP answer that every client takes (RFC 1035 section 4.2.1).
 const UDP_WITHOUT_EDNS: usize = 512;
 
-/// Where a question belongs: in the cache and among those in flight by its name's hash, and with whom it is asked.
+/// Where a question belongs: its name's hash says where in the cache and among those in flight, its group who is asked.
 pub(super) struct Placement {
     /// Keyed hash of the name.
     pub name_hash: u64,

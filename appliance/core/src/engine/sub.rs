@@ -1,7 +1,7 @@
 //! Answers that are not whole without that of another question: it is asked, and the client gets one whole answer.
 //!
 //! The one case so far is an answer that ends with an alias. A resolver follows aliases to their end (RFC 1034 section
-//! 4.3.1); an upstream that is no resolver, or that knows the alias only, does not. The chain is cached and checked by policy
+//! 4.3.1); an upstream that is not a resolver, or that knows the alias alone, does not. The chain is cached and checked by policy
 //! as if it had come in one answer.
 
 use super::ask::Rest;

@@ -292,7 +292,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     pub fn attempt_by(&self, via: Via, index: u16) -> Option<(u16, Attempt)> {
         let live = |question: &Question| question.tries.by(via).filter(|one| one.live).copied();
         match via {
-            // A port's name may be another question's by now, or nobody's.
+            // The name of a port may have been given to another question by now.
             Via::Datagram { .. } => Some((index, live(self.questions.get(index)?)?)),
             Via::Stream { .. } => self
                 .questions

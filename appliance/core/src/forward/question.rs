@@ -458,7 +458,7 @@ impl Question {
         }
     }
 
-    /// Whom to ask next. Once all were asked, they take turns.
+    /// The server to ask next. Once all were asked, they take turns.
     fn next_server(&self, upstreams: &Upstreams) -> Option<u8> {
         let asked = self.tries.asked();
         let next = upstreams.pick(self.group, asked)?;

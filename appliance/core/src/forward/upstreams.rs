@@ -1,4 +1,4 @@
-//! The upstream servers: how long each one usually takes, which one is silent, whom to ask next.
+//! The upstream servers: how long each one usually takes, which ones are silent, which one is asked next.
 
 use super::tries::{Attempt, ServerSet, has};
 use crate::limits::UPSTREAMS;
@@ -122,7 +122,7 @@ pub enum FailureKind {
     Timeout,
     /// ICMP says that it, its port or the way to it is not there.
     Unreachable,
-    /// What it answered is no message.
+    /// Its answer was not a well-formed message.
     Malformed,
 }
 
@@ -372,7 +372,7 @@ impl Upstreams {
             .map_or(Strategy::Ordered, |upstream| upstream.config.strategy)
     }
 
-    /// Whom to ask next in `group`: servers that answer before silent ones, untried before tried ones.
+    /// The server to ask next in `group`: servers that answer before silent ones, untried before tried ones.
     #[must_use]
     pub fn pick(&self, group: u8, tried: ServerSet) -> Option<u8> {
         let strategy = self.strategy(group);
@@ -400,7 +400,7 @@ impl Upstreams {
             .or_else(|| best(&mut members()))
     }
 
-    /// Whom to ask again in `group`, where `times` says how often each was asked: the one that was asked least, silent ones
+    /// The server to ask again in `group`, where `times` says how often each was asked: the one that was asked least, silent ones
     /// last.
     #[must_use]
     pub fn pick_again(&self, group: u8, times: impl Fn(u8) -> usize) -> Option<u8> {
@@ -448,7 +448,7 @@ impl Upstreams {
         }
     }
 
-    /// Notes how the server failed a question, for whoever looks after it: it changes nothing about whom to ask.
+    /// Notes how the server failed a question. That is for metrics alone: it has no influence on which server is asked.
     pub fn failed(&mut self, index: u8, failure: FailureKind, now: Instant) {
         if let Some(upstream) = self.get_mut(index) {
             upstream.failure = Some((failure, now));

@@ -141,7 +141,7 @@ impl<'a> Acl<'a> {
         self.action_canonical(client.to_canonical())
     }
 
-    /// The same for an address that is none in another's clothes ([`IpAddr::to_canonical`]).
+    /// The same for an address that is canonical already ([`IpAddr::to_canonical`]).
     #[inline(always)]
     pub(super) fn action_canonical(&self, client: IpAddr) -> Action {
         if self.v4.actions.is_empty() {

@@ -135,7 +135,7 @@ impl<'a> OnLink<'a> {
         self.contains_canonical(address.to_canonical())
     }
 
-    /// The same for an address that is none in another's clothes ([`IpAddr::to_canonical`]).
+    /// The same for an address that is canonical already ([`IpAddr::to_canonical`]).
     #[inline(always)]
     pub(super) fn contains_canonical(&self, address: IpAddr) -> bool {
         if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {

@@ -92,7 +92,7 @@ impl<'a> NameTable<'a> {
         })
     }
 
-    /// Whether there is no name at all.
+    /// Whether the table has no names.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.bytes.is_empty()

@@ -52,7 +52,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         oldest.map(|oldest| oldest.port)
     }
 
-    /// Whom a port was opened for that nobody waits for any more.
+    /// What was sent from a port, where nobody waits for the answer any more.
     #[must_use]
     pub fn lingering(&self, port: u16) -> Option<&Lingering> {
         self.lingering.iter().find(|ended| ended.port == port)
