@@ -51,14 +51,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let name_len = waiting.question().name.as_wire().len();
         let is_long = response.truncated || name_len + whole.body.len() > CACHE_LARGE_BYTES;
         // A truncated answer is for datagrams; those on streams wait on for the whole one.
-        let wanted = |waiter: &Waiter<R>| !(response.truncated && waiter.is_tcp());
+        let wanted = |waiter: &Waiter<R>| !(response.truncated && waiter.is_tcp);
         let mut renderer = Renderer {
             policy: call.context.policy,
             buffer,
         };
         while let Some(client) = waiting.pop_that(wanted) {
             let waiter = &client.waiter;
-            let (source, extra) = if is_long && !waiter.is_tcp() {
+            let (source, extra) = if is_long && !waiter.is_tcp {
                 (&none, flag::TC)
             } else {
                 (&whole, 0)

@@ -108,6 +108,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             id: query.header.id,
             flags: query_flags(query),
             limit: request.limit as u16,
+            is_tcp: request.is_tcp(),
             edns: request.edns,
             lacks_cookie: request.lacks_cookie,
             case: LetterCase::of(&request.message[HEADER_LEN..name_end]),

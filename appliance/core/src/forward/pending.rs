@@ -13,7 +13,7 @@ use super::tries::Attempt;
 use super::via::Via;
 use crate::answer::{ChainPrefix, HashedKey};
 use crate::dns::Name;
-use crate::limits::{ALIASES, LINGERING, PENDING, SUB_QUESTIONS, TCP_MESSAGE_MAX, WAITERS};
+use crate::limits::{ALIASES, LINGERING, PENDING, SUB_QUESTIONS, WAITERS};
 use crate::time::Instant;
 use core::cmp::Reverse;
 use heapless::Deque;
@@ -86,6 +86,8 @@ pub struct Waiter<R> {
     pub flags: u16,
     /// The longest message that it may get.
     pub limit: u16,
+    /// Whether it waits on a stream, where nothing is cut.
+    pub is_tcp: bool,
     /// Its EDNS, if it had any.
     pub edns: Option<ClientEdns>,
     /// Its address is not proven by a cookie, so it gets no long answer over UDP.
@@ -105,14 +107,6 @@ pub struct Links {
     alias: Option<u16>,
     /// The next client that waits for the same question.
     next: Option<u16>,
-}
-
-impl<R> Waiter<R> {
-    /// Whether it waits on a stream, where nothing is cut.
-    #[must_use]
-    pub const fn is_tcp(&self) -> bool {
-        self.limit as usize == TCP_MESSAGE_MAX
-    }
 }
 
 /// Why a question cannot be taken on.
@@ -307,7 +301,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     pub fn is_joined(&self, index: u16, waiter: &Waiter<R>, alias: Option<&Name>) -> bool {
         let question = self.questions.get(index);
         let first = question.and_then(|question| question.first_waiter);
-        !waiter.is_tcp() && self.is_waiting(first, waiter, alias)
+        !waiter.is_tcp && self.is_waiting(first, waiter, alias)
     }
 
     /// Whether one more client of this bucket can wait, for an alias or not.

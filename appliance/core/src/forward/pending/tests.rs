@@ -26,6 +26,7 @@ fn waiter(route: u32, id: u16) -> Waiter<u32> {
         id,
         flags: 0,
         limit: 512,
+        is_tcp: false,
         edns: None,
         lacks_cookie: false,
         case: LetterCase::LOWER,
