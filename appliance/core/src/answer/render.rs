@@ -79,7 +79,7 @@ impl Reply {
 
     /// What of the answer fits, where the buffer has `room` bytes.
     fn cut(&self, question_end: usize, answer: &Answer<'_>, room: usize) -> Cut {
-        let opt_len = self.opt.map_or(0, |opt| opt.len());
+        let opt_len = self.opt.as_ref().map_or(0, OptReply::len);
         let limit = self.limit.min(room).saturating_sub(opt_len);
         let room = limit.saturating_sub(question_end);
         let counts = [answer.head.answers, answer.head.authorities];
@@ -101,7 +101,7 @@ impl Reply {
         if self.rotate != 0 {
             rotate(message, &addresses, self.rotate);
         }
-        if let Some(behind) = self.opt.and_then(|opt| opt.emit(message, end)) {
+        if let Some(behind) = self.opt.as_ref().and_then(|opt| opt.emit(message, end)) {
             end = behind;
         }
         let opt_count = u16::from(self.opt.is_some());
