@@ -49,8 +49,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
         self.counters.count(Counter::CacheMisses);
         let waiter = self.waiter(call.context, request);
-        let query = request.query;
-        let alias = request.target.is_some().then_some(&query.name);
+        let alias = request.target.is_some().then_some(&request.query.name);
         // Who asks what somebody has asked already waits for the same answer: one question goes upstream for all.
         let present = self.tables.pending.find(&request.key(placement.name_hash));
         if let Some(index) = present {
