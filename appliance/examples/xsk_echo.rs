@@ -8,7 +8,7 @@ use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::error::Error;
 use std::os::fd::AsFd;
-use xdnsd::xsk::{Batch, BindMode, Frame, Kick, Options, UmemSlot, Xsk};
+use xdnsd::os::xsk::{Batch, BindMode, Frame, Kick, Options, UmemSlot, Xsk};
 use xdnsd_lab::bpf::{Attach, Redirect};
 
 const ETHERNET_LEN: usize = 14;

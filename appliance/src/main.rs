@@ -7,14 +7,16 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use xdnsd::cli::{self, Command};
+use xdnsd::compile::reloader::Keeper;
+use xdnsd::compile::set::PolicySet;
+use xdnsd::compile::{Notes, list_file};
 use xdnsd::config::{Config, Devices, Endpoint, Plan, reference};
-use xdnsd::health::{self, Health};
-use xdnsd::holder::{self, Protocol};
-use xdnsd::policy::keeper::Keeper;
-use xdnsd::policy::set::PolicySet;
-use xdnsd::policy::{Notes, list_file};
+use xdnsd::control::health::{self, Health};
+use xdnsd::control::memory;
+use xdnsd::os::account;
+use xdnsd::os::holder::{self, Protocol};
 use xdnsd::store::Store;
-use xdnsd::{account, control, daemon, logging, memory, text};
+use xdnsd::{control, daemon, logging, text};
 
 /// Exit status where the words are no command.
 const USAGE: u8 = 2;

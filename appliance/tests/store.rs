@@ -10,9 +10,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use xdnsd::cache::SharedCache;
-use xdnsd::clock;
-use xdnsd::policy::name::parse;
+use xdnsd::compile::name::parse;
+use xdnsd::os::clock;
+use xdnsd::store::SharedCache;
 use xdnsd::store::Store;
 use xdnsd_core::answer::{Head, Key};
 use xdnsd_lab::privilege::root_or_skip;

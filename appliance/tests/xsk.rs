@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use xdnsd::xsk::{Batch, BindMode, Frame, Kick, Mode, Options, SetupError, UmemSlot, Xsk};
+use xdnsd::os::xsk::{Batch, BindMode, Frame, Kick, Mode, Options, SetupError, UmemSlot, Xsk};
 use xdnsd_core::limits::{CHUNK_SIZE, RX_RING, TX_CHUNKS};
 use xdnsd_lab::bpf::{Attach, Redirect};
 use xdnsd_lab::frames::FrameSocket;

@@ -13,9 +13,9 @@ use super::schema::{
     Access, BlockWord, Cache, Control, Edns, Filter, Forward, Interface, Local, Upstream,
 };
 use super::types::Network;
-use crate::control::PATH_BYTES_MAX as SOCKET_PATH_BYTES_MAX;
-use crate::policy::local::{LocalBuilder, LocalInput};
-use crate::policy::routes::parse_suffix;
+use crate::compile::local::{LocalBuilder, LocalInput};
+use crate::compile::routes::parse_suffix;
+use crate::os::socket::UNIX_PATH_BYTES_MAX;
 
 /// Sections that contradict each other, addresses that nobody can listen on.
 pub fn interfaces(source: &mut Source, interfaces: &[Placed<Interface>]) {
@@ -207,9 +207,9 @@ fn socket(source: &mut Source, control: &Control) {
         .socket
         .as_deref()
         .map_or(0, |path| path.as_os_str().len());
-    if len > SOCKET_PATH_BYTES_MAX {
+    if len > UNIX_PATH_BYTES_MAX {
         let problem = format!("the path has {len} bytes");
-        let allowed = format!("at most {SOCKET_PATH_BYTES_MAX} bytes");
+        let allowed = format!("at most {UNIX_PATH_BYTES_MAX} bytes");
         source.fault("control.socket", problem, allowed);
     }
 }

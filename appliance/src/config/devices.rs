@@ -12,7 +12,7 @@ use xdnsd_core::policy::on_link::Network;
 use super::Config;
 use super::error::{Errors, Source};
 use super::schema::{Interface, Upstream};
-use crate::policy::set::Links;
+use crate::compile::set::Links;
 
 /// Where the kernel lists VLAN devices. Absent: the kernel has none.
 const VLAN_LIST: &str = "/proc/net/vlan/config";

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::syntax::bare_address;
 use super::value::quoted;
-use crate::policy::prefix::Prefix;
+use crate::compile::prefix::Prefix;
 
 /// A network, as firewalls and other servers write it.
 pub fn network(text: &str) -> Option<String> {

@@ -2,6 +2,12 @@
 //!
 //! `schema` describes every key once; `read` turns the file into sections by that description; `check` says what
 //! does not fit together; `devices` says what does not fit this machine. Every fault has a line.
+//!
+//! Here belongs each key, its default, its range and its text, and what the other wings get from it as their own types.
+//!
+//! What does not: what a key does.
+//!
+//! It uses `compile` for what is written as in its files, `logging` for the log's settings, and `os` and `text`.
 
 mod check;
 mod devices;
@@ -21,7 +27,7 @@ mod value;
 
 use std::path::Path;
 
-use crate::files;
+use crate::os::files;
 
 pub use devices::{Device, Devices, Endpoint, Plan, is_strict};
 pub use error::{Errors, Fault, Position};

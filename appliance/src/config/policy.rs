@@ -8,11 +8,11 @@ use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
 use super::Config;
 use super::schema::BlockWord;
 use super::types::{FilePath, Network};
-use crate::policy::acl::AclInput;
-use crate::policy::hosts::LeaseFormat;
-use crate::policy::local::{LeaseFile, LocalInput};
-use crate::policy::routes::RouteInput;
-use crate::policy::set::{Links, ListsInput, PolicyInput, RebindInput};
+use crate::compile::acl::AclInput;
+use crate::compile::hosts::LeaseFormat;
+use crate::compile::local::{LeaseFile, LocalInput};
+use crate::compile::routes::RouteInput;
+use crate::compile::set::{Links, ListsInput, PolicyInput, RebindInput};
 
 impl Config {
     /// Everything that policy is compiled from.

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use super::explain;
 use super::syntax::bare_address;
 use super::value::{Kind, Value, parse_string, quoted, strings};
-use crate::policy::prefix::Prefix;
-use crate::policy::{name, routes};
+use crate::compile::prefix::Prefix;
+use crate::compile::{name, routes};
 
 strings! {
     InterfaceName: "the name of a network interface: 1 to 15 bytes, no slash, no space";

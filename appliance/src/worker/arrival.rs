@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  UDP  IP_PKTINFO, IPV6_PKTINFO of each datagram        a bridge, not its port; a VLAN device, not the one below
-//!  TCP  the same of the handshake (sys::arrival_of)
+//!  TCP  the same of the handshake (os::socket::arrival_of)
 //! ```
 //! What this machine asks itself comes by the loopback device, but the kernel names the device that has the address which
 //! was asked (`rt_iif`, `ip6_dst_idev`). It is told by its source, which is an address of ours.

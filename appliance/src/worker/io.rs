@@ -16,7 +16,6 @@ use xdnsd_core::time::Instant;
 use super::Port;
 use super::arrival::{self, Arrivals, Place};
 use super::busy_poll::BusyPoll;
-use super::entropy::Entropy;
 use super::events::{Source, watch};
 use super::listener::{Listeners, Places};
 use super::notices::NoticeBoard;
@@ -25,7 +24,8 @@ use super::ports::lookup::Lookup;
 use super::sources::Sources;
 use super::streams::Streams;
 use super::tcp::{Tcp, TcpClient};
-use crate::clock;
+use crate::os::clock;
+use crate::os::random::Entropy;
 
 /// The way back to a client.
 #[derive(Clone, Copy, Debug, PartialEq)]

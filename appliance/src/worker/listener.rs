@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
 
-use crate::holder::{self, Protocol};
+use crate::os::holder::{self, Protocol};
 
 /// Receive buffer in bytes: a burst of a few thousand queries while the worker is busy.
 const RECEIVE_BUFFER: usize = 1 << 20;

@@ -10,10 +10,17 @@
 //! ```
 //! A worker allocates nothing after it is sealed, takes no lock but a cache shard's, and blocks only in poll, or in
 //! epoll_wait while it has no AF_XDP socket.
+//!
+//! Here belongs what a thread with an engine does while it serves, and what it shows of that to others.
+//!
+//! What does not: what to answer (`xdnsd_core::engine`), and which threads, sockets and policies there are (`daemon`). It learns
+//! of those by its mailbox.
+//!
+//! It uses `os` and the cache of `store`.
 
 mod arrival;
 mod busy_poll;
-mod entropy;
+pub mod engines;
 mod events;
 mod io;
 mod listener;
@@ -24,7 +31,6 @@ mod pulse;
 mod serve;
 mod sources;
 mod stats;
-mod steer;
 mod streams;
 mod tcp;
 
@@ -42,15 +48,14 @@ use xdnsd_core::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
 use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
 
-use crate::cache::SharedCache;
-use crate::clock;
-use crate::policy::set::PolicySet;
-use crate::seal;
-use crate::xdp::Heartbeat;
-use crate::xsk::{Batch, Kick, Xsk};
+use crate::os::clock;
+use crate::os::random::Entropy;
+use crate::os::seal;
+use crate::os::xdp::Heartbeat;
+use crate::os::xsk::{Batch, Kick, Xsk};
+use crate::store::SharedCache;
 
 pub use arrival::Arrivals;
-pub use entropy::Entropy;
 pub use io::{Io, Route};
 pub use listener::{LISTENERS_MAX, Listeners, open_udp};
 pub use mailbox::{Letter, Mailbox};
@@ -61,7 +66,6 @@ pub use ports::table::Program as LookupProgram;
 pub use ports::{BYTES as PORTS_BYTES, SHARED_BYTES as PORTS_SHARED_BYTES};
 pub use pulse::Pulse;
 pub use stats::{QueueName, ServerReading, SocketReading, WorkerStats};
-pub use steer::by_name as steer_by_name;
 pub use streams::BUFFER_BYTES as STREAM_BYTES;
 pub use tcp::{SLOTS_BYTES, TcpClient, open_tcp};
 
@@ -134,16 +138,6 @@ pub trait PolicySource: Send + Sync {
     /// The upstream servers that its routes name. Empty: those that were stay.
     fn servers(&self) -> &[UpstreamConfig] {
         &[]
-    }
-}
-
-impl PolicySource for PolicySet {
-    fn policy(&self) -> Policy<'_> {
-        self.view()
-    }
-
-    fn servers(&self) -> &[UpstreamConfig] {
-        Self::servers(self)
     }
 }
 

@@ -14,8 +14,8 @@ use super::ports::{Arrived, Unsent};
 use super::sources::may_answer_frame;
 use super::streams::Progress;
 use super::tcp::{self, Accepted, QUERY_MS};
-use crate::sys::datagrams::DATAGRAMS_MAX;
-use crate::xsk::{Frame, prefetch};
+use crate::os::datagrams::DATAGRAMS_MAX;
+use crate::os::xsk::{Frame, prefetch};
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
 /// sockets and the heartbeat have to wait for no more than some hundred microseconds.

@@ -8,7 +8,7 @@ use xdnsd_core::forward::upstreams::{FailureKind, Upstream};
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
-use crate::xsk::{Census, Counters, Statistics, Xsk};
+use crate::os::xsk::{Census, Counters, Statistics, Xsk};
 
 /// Which RX queue a worker serves.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! A worker on sockets of this machine: what one wake-up brings together.
 
 use super::*;
-use crate::cache::tests::test_cache;
+use crate::store::shared::tests::test_cache;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{LazyLock, Mutex, PoisonError};

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
 #[cfg(not(feature = "afxdp"))]
-use xdnsd::xsk::{BindMode, Options, UmemSlot, Xsk};
+use xdnsd::os::xsk::{BindMode, Options, UmemSlot, Xsk};
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;

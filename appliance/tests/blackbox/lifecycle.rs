@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
-use xdnsd::memory::BUDGET_BYTES;
+use xdnsd::control::memory::BUDGET_BYTES;
 use xdnsd_abi::{HEARTBEAT_STALE_NS, Reason};
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;

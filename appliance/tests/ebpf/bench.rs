@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
-use xdnsd::xdp::{Counters, Heartbeat, OBJECT, Program};
+use xdnsd::os::xdp::{Counters, Heartbeat, OBJECT, Program};
 use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, QUEUES_MAX, Reason, Route};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::privilege;

@@ -136,7 +136,7 @@ fn bad_configuration_has_one_status() {
 /// `run --user` and systemd leave the server the same rights.
 #[test]
 fn unit_keeps_the_capabilities_that_the_server_keeps() {
-    let account = read("appliance/src/account.rs");
+    let account = read("appliance/src/os/account.rs");
     let kept = between(&account, "; 6] = [\n", "];").concat();
     let kept = between(&kept, "// ", "\n").join(" ");
     assert!(kept.starts_with("CAP_NET_BIND_SERVICE "), "{kept}");

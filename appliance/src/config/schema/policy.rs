@@ -7,9 +7,9 @@ use xdnsd_core::policy::special::Kind;
 use xdnsd_core::policy::{Action, LISTS_MAX, SILENT_PORTS, rebind};
 
 use super::{optional, section};
+use crate::compile::local::NEVER_LEASED;
 use crate::config::types::{Domain, FilePath, FilterName, Network, Suffix};
 use crate::config::value::words;
-use crate::policy::local::NEVER_LEASED;
 
 words! {
     /// Special-use names that are answered here.

@@ -5,8 +5,8 @@ use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
 
 use super::super::*;
 use super::SMALLEST;
+use crate::compile::set::{PolicyInput, PolicySet};
 use crate::config::value::Value;
-use crate::policy::set::{PolicyInput, PolicySet};
 
 fn parsed(more: &str) -> Result<Config, Errors> {
     Config::parse("f", &format!("{SMALLEST}{more}"))
@@ -177,8 +177,12 @@ fn groups_are_numbered_with_the_default_first() {
             (addr(4), 2, true)
         ]
     );
-    PolicySet::build(&config.policy(), None, &mut crate::policy::Notes::default())
-        .expect("policy takes it");
+    PolicySet::build(
+        &config.policy(),
+        None,
+        &mut crate::compile::Notes::default(),
+    )
+    .expect("policy takes it");
 }
 
 fn addr(last: u8) -> std::net::SocketAddr {

@@ -16,7 +16,7 @@ use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::limits::UPSTREAM_SOCKETS;
 
 use super::{Arrived, DRAWS, PORT_MIN, draw, reserved};
-use crate::worker::entropy::Entropy;
+use crate::os::random::Entropy;
 use crate::worker::events::{Source, watch};
 
 /// Errors of one socket that are passed over at a time.

@@ -13,7 +13,7 @@ use nix::sys::socket::{
 use xdnsd_abi::checksum::Sum;
 
 use super::datagram::Quoted;
-use crate::sys;
+use crate::os::socket::set_words;
 
 /// Destination unreachable (RFC 792, RFC 4443 section 3.1).
 const UNREACHABLE_V4: u8 = 3;
@@ -44,9 +44,9 @@ pub fn open(v6: bool) -> nix::Result<OwnedFd> {
     if v6 {
         let mut unwanted = [u32::MAX; 8];
         unwanted[0] &= !(1 << UNREACHABLE_V6);
-        sys::set_words(&socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &unwanted)?;
+        set_words(&socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &unwanted)?;
     } else {
-        sys::set_words(
+        set_words(
             &socket,
             libc::SOL_RAW,
             ICMP_FILTER,

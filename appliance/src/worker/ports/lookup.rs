@@ -21,8 +21,8 @@ use super::datagram::Packet;
 use super::outbox::{Outbox, Unsent, Waiting};
 use super::table::{Failure, Program, Table};
 use super::{Arrived, DRAWS, draw, icmp, reserved};
-use crate::sys::datagrams::{Batch, DATAGRAMS_MAX, Received, receive_all, send_all};
-use crate::worker::entropy::Entropy;
+use crate::os::datagrams::{Batch, DATAGRAMS_MAX, Received, receive_all, send_all};
+use crate::os::random::Entropy;
 
 /// For how long the local address that the routes chose for a server is taken for granted, in milliseconds.
 const ROUTE_MS: u64 = 500;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::datagram::Packet;
-use crate::sys::datagrams::DATAGRAMS_MAX;
+use crate::os::datagrams::DATAGRAMS_MAX;
 
 /// A packet with what is known of it.
 #[derive(Debug)]

@@ -11,9 +11,8 @@ use aya::maps::{Map, MapData, SockMap};
 use aya::programs::SkLookup;
 use xdnsd_abi::ports;
 
-use crate::mapped::Words;
-use crate::seal;
-use crate::sys;
+use crate::os::bpf_array::Words;
+use crate::os::{random, seal};
 
 /// The object that `cargo xtask ebpf` built.
 const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/object/xdnsd-ports.bpf.o");
@@ -50,7 +49,7 @@ impl Program {
         };
         let words = Words::map(array.fd().as_fd(), ports::SLOTS as usize + 1);
         let words = words.map_err(|error| format!("mmap of the table: {error}"))?;
-        let key = sys::random().map_err(|error| format!("getrandom: {error}"))?;
+        let key = random::bytes().map_err(|error| format!("getrandom: {error}"))?;
         let table = Arc::new(Table::new(words, u64::from_ne_bytes(key)));
         let receivers = ebpf.take_map(ports::RECEIVERS);
         let receivers = receivers.and_then(|map| SockMap::try_from(map).ok());

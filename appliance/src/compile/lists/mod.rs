@@ -1,0 +1,632 @@
+//! Compiles blocklists to the image that `xdnsd_core::policy::list` reads, in memory or as a file.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use xdnsd_abi::hash::HashKey;
+use xdnsd_core::policy::list::{
+    BUCKET_MAX, CLAUSE_LEN, CLAUSES_MAX, CRC, ENTRY_LEN, MAGIC, NAME_CLAUSES_MAX, NAMES_MAX,
+    NAMES_PER_BUCKET, Spot, TYPES_MAX, VERSION, clause, field, tag,
+};
+use xdnsd_core::policy::name::Labels;
+
+use super::name;
+use super::problem::{Problem, check_encoding};
+use super::rules::{Covers, NotARule, Rule, Shape, parse_line};
+use super::table::{put, random_key};
+use crate::os::files::{self, Stamp};
+use crate::text;
+
+/// Longest line that is looked at. A longer one is passed over.
+const LINE_MAX: usize = 64 * 1024;
+/// Bytes of a line that was passed over that are told.
+const TOLD_MAX: usize = 80;
+/// Most sources of one compiled list: what fits an entry's tag.
+pub const SOURCES_MAX: usize = tag::LIST_MASK as usize + 1;
+
+/// What a source is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Its names are blocked, its exceptions allowed.
+    Block,
+    /// Its names are allowed. Its exceptions are allowed too: nobody writes an allowlist to block something.
+    Allow,
+}
+
+/// What was found in one source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rules that were taken.
+    pub rules: usize,
+    /// Lines that are no rules about whole names.
+    pub skipped: usize,
+    /// The first of them: its number, its text, and why.
+    pub first: Option<(usize, String, &'static str)>,
+    /// Rules by the shape of their lines, as [`SHAPES`] names them.
+    pub shapes: [usize; SHAPES.len()],
+}
+
+/// How a line of each shape is read.
+const SHAPES: [(Shape, &str); 5] = [
+    (Shape::Hosts, "hosts lines, the name alone"),
+    (Shape::Plain, "names, with all below"),
+    (Shape::Wildcard, "`*.` names, the name and all below"),
+    (Shape::Adblock, "in Adblock syntax"),
+    (Shape::Dnsmasq, "of dnsmasq, with all below"),
+];
+
+impl Tally {
+    fn take(&mut self, rule: &Rule) {
+        self.rules += 1;
+        let shapes = self.shapes.iter_mut().zip(SHAPES);
+        let mut same = shapes.filter(|(_, (shape, _))| *shape == rule.shape);
+        same.by_ref().for_each(|(count, _)| *count += 1);
+    }
+
+    fn skip(&mut self, number: usize, line: &str, why: NotARule) {
+        self.skipped += 1;
+        if self.first.is_none() {
+            self.first = Some((number, text::line_up_to(line.trim(), TOLD_MAX), why.0));
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}, {} skipped",
+            text::count(self.rules, "rule"),
+            text::count(self.skipped, "line")
+        )?;
+        if let Some((number, line, why)) = &self.first {
+            write!(formatter, "; first: line {number} \"{line}\": {why}")?;
+        }
+        let shapes = self
+            .shapes
+            .iter()
+            .zip(SHAPES)
+            .filter(|(count, _)| **count > 0);
+        for (index, (count, (_, meaning))) in shapes.enumerate() {
+            let before = if index == 0 { "; read as " } else { ", " };
+            write!(formatter, "{before}{count} {meaning}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A name on its way into a list.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    hash: (u64, u64),
+    tag: u16,
+    /// See [`Rule::text`].
+    text: u32,
+}
+
+/// A rule that a tag does not hold.
+#[derive(Clone, Debug)]
+struct Special {
+    hash: (u64, u64),
+    flags: u16,
+    list: u16,
+    types: [u16; TYPES_MAX],
+    pattern: Vec<u8>,
+    /// The number of a rule that leaves names out.
+    number: u32,
+    /// See [`Rule::text`].
+    text: u32,
+}
+
+/// Collects names and compiles them. Takes 24 bytes per name while it does.
+#[derive(Debug)]
+pub struct ListBuilder {
+    key: HashKey,
+    entries: Vec<Entry>,
+    specials: Vec<Special>,
+    /// Names and texts of rules that are taken back, wherever they stand.
+    taken_back: HashSet<((u64, u64), u32)>,
+    exact_depths: u128,
+    subtree_depths: u128,
+}
+
+impl Default for ListBuilder {
+    fn default() -> Self {
+        Self::with_key(random_key())
+    }
+}
+
+impl ListBuilder {
+    /// With a given key of the hash: a build that has to be reproducible brings its own.
+    #[must_use]
+    pub fn with_key(key: HashKey) -> Self {
+        Self {
+            key,
+            entries: Vec::new(),
+            specials: Vec::new(),
+            taken_back: HashSet::new(),
+            exact_depths: 0,
+            subtree_depths: 0,
+        }
+    }
+
+    /// Whether nothing was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.specials.is_empty()
+    }
+
+    /// Adds a rule of the source with index `list`.
+    pub fn add(&mut self, rule: &Rule, list: u16, purpose: Purpose) {
+        let (itself, below) = match rule.covers {
+            Covers::Name => (true, false),
+            Covers::Below => (false, true),
+            Covers::Subtree => (true, true),
+        };
+        let Some(hash) = self.place(&rule.name, itself, below) else {
+            debug_assert!(false, "names were parsed");
+            return;
+        };
+        if rule.is_badfilter {
+            self.taken_back.insert((hash, rule.text));
+            return;
+        }
+        let allows = rule.is_exception || purpose == Purpose::Allow;
+        // Nothing outdoes a name that the operator allows.
+        let is_important = rule.is_important || purpose == Purpose::Allow;
+        if rule.types.is_none() && rule.pattern.is_empty() && rule.left_out.is_empty() {
+            let (itself_flag, below_flag) = if allows {
+                (tag::ALLOW_SELF, tag::ALLOW_BELOW)
+            } else {
+                (tag::BLOCK_SELF, tag::BLOCK_BELOW)
+            };
+            let flags = [
+                (itself, itself_flag),
+                (below, below_flag),
+                (is_important, tag::IMPORTANT),
+            ];
+            let flags = flags.iter().filter(|(is_set, _)| *is_set);
+            self.entries.push(Entry {
+                hash,
+                tag: flags.fold(list & tag::LIST_MASK, |tag, (_, flag)| tag | flag),
+                text: rule.text,
+            });
+            return;
+        }
+        self.add_special(
+            rule,
+            hash,
+            list,
+            [
+                (itself, clause::SELF),
+                (below, clause::BELOW),
+                (allows, clause::ALLOWS),
+                (is_important, clause::IMPORTANT),
+            ],
+        );
+    }
+
+    fn add_special(&mut self, rule: &Rule, hash: (u64, u64), list: u16, flags: [(bool, u16); 4]) {
+        let types_flag = match rule.types {
+            None => 0,
+            Some(types) if types.are_left_out => clause::TYPES_NOT,
+            Some(_) => clause::TYPES_ONLY,
+        };
+        let open_flag = if rule.left_out.is_empty() {
+            0
+        } else {
+            clause::OPEN
+        };
+        let pattern_flag = if rule.pattern.is_empty() {
+            0
+        } else {
+            clause::PATTERN
+        };
+        let flags = flags
+            .iter()
+            .filter(|(is_set, _)| *is_set)
+            .fold(0, |all, (_, flag)| all | flag);
+        let number = self.specials.len() as u32;
+        let special = Special {
+            hash,
+            flags: flags | types_flag | open_flag | pattern_flag,
+            list,
+            types: rule.types.map_or([0; TYPES_MAX], |types| types.numbers),
+            pattern: rule.pattern.clone(),
+            number,
+            text: rule.text,
+        };
+        for name in &rule.left_out {
+            if let Some(hash) = self.place(name, true, true) {
+                self.specials.push(Special {
+                    hash,
+                    flags: clause::SELF | clause::BELOW | clause::STOP,
+                    types: [0; TYPES_MAX],
+                    pattern: Vec::new(),
+                    ..special
+                });
+            }
+        }
+        self.specials.push(special);
+    }
+
+    /// The hash of a name, whose depth is noted.
+    fn place(&mut self, name: &[u8], itself: bool, below: bool) -> Option<(u64, u64)> {
+        let labels = Labels::new(name)?;
+        let depth = 1u128 << labels.count();
+        if itself {
+            self.exact_depths |= depth;
+        }
+        if below {
+            self.subtree_depths |= depth;
+        }
+        let hash = labels.hash(&self.key);
+        Some((hash.first(), hash.second()))
+    }
+
+    /// Adds a name from the config, and all below it. `*.name` is all below it alone.
+    ///
+    /// # Errors
+    /// The text is not a name.
+    pub fn add_name(
+        &mut self,
+        text: &str,
+        list: u16,
+        purpose: Purpose,
+    ) -> Result<(), name::NameError> {
+        let (text, covers) = text
+            .strip_prefix("*.")
+            .map_or((text, Covers::Subtree), |rest| (rest, Covers::Below));
+        let rule = Rule::new(name::parse_host(text)?, covers, Shape::Plain);
+        self.add(&rule, list, purpose);
+        Ok(())
+    }
+
+    /// Adds the rules of a text file. A file that has lines, but not one rule, is an error: a login page or an error page
+    /// was saved in place of the list. After an error nothing of the file is in the list.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no list.
+    pub fn add_file(&mut self, path: &Path, list: u16, purpose: Purpose) -> Result<Tally, Problem> {
+        let wrong = |error: io::Error| Problem::with_file(path, &error);
+        let before = self.mark();
+        let file = files::open(path).map_err(wrong)?;
+        let stamp = Stamp::of(&file.metadata().map_err(wrong)?);
+        let tally = self.add_text(path, BufReader::new(&file), list, purpose)?;
+        // Half a list is none: whoever writes it has not finished.
+        if stamp != Stamp::of(&file.metadata().map_err(wrong)?) {
+            self.forget(&before);
+            return Err(wrong(files::changes()));
+        }
+        Ok(tally)
+    }
+
+    fn add_text(
+        &mut self,
+        path: &Path,
+        mut text: impl BufRead,
+        list: u16,
+        purpose: Purpose,
+    ) -> Result<Tally, Problem> {
+        let before = self.mark();
+        let wrong = |error: io::Error| Problem::with_file(path, &error);
+        let first = text.fill_buf().map_err(wrong)?;
+        check_encoding(path, first)?;
+        let tally = self.add_lines(text, list, purpose).map_err(wrong);
+        let tally = tally.and_then(|tally| self.check_tally(path, tally));
+        if tally.is_err() {
+            self.forget(&before);
+        }
+        tally
+    }
+
+    /// How much there is, to come back to.
+    fn mark(&self) -> Mark {
+        Mark {
+            entries: self.entries.len(),
+            specials: self.specials.len(),
+            taken_back: self.taken_back.clone(),
+        }
+    }
+
+    fn forget(&mut self, mark: &Mark) {
+        self.entries.truncate(mark.entries);
+        self.specials.truncate(mark.specials);
+        self.taken_back.clone_from(&mark.taken_back);
+    }
+
+    fn check_tally(&self, path: &Path, tally: Tally) -> Result<Tally, Problem> {
+        let problem = |what| Err(Problem::of(path.display().to_string(), what));
+        if tally.rules == 0 && tally.skipped > 0 {
+            let lines = tally.skipped;
+            return problem(format!("has no rule in {lines} lines: is it a blocklist?"));
+        }
+        if self.specials.len() >= CLAUSES_MAX {
+            return problem(format!(
+                "with this list there are more than {CLAUSES_MAX} rules with options"
+            ));
+        }
+        if self.entries.len() > NAMES_MAX {
+            return problem(format!(
+                "with this list there are more than {NAMES_MAX} names"
+            ));
+        }
+        Ok(tally)
+    }
+
+    fn add_lines(
+        &mut self,
+        mut lines: impl BufRead,
+        list: u16,
+        purpose: Purpose,
+    ) -> std::io::Result<Tally> {
+        let mut tally = Tally::default();
+        let (mut line, mut number) = (Vec::new(), 0);
+        while read_line(&mut lines, &mut line)? {
+            number += 1;
+            let text = decode(&line);
+            let rules = if line.len() < LINE_MAX {
+                parse_line(&text)
+            } else {
+                Err(NotARule("is too long"))
+            };
+            match rules {
+                Ok(rules) => rules.iter().for_each(|rule| {
+                    tally.take(rule);
+                    self.add(rule, list, purpose);
+                }),
+                Err(why) => tally.skip(number, &text, why),
+            }
+        }
+        Ok(tally)
+    }
+
+    /// The compiled list. `None` where the hash puts too many names into one bucket, which needs another key; by chance
+    /// that happens once in 10^40 times. And where there are too many clauses.
+    #[must_use]
+    pub fn build(mut self) -> Option<Vec<u8>> {
+        let taken_back = std::mem::take(&mut self.taken_back);
+        if !taken_back.is_empty() {
+            self.entries
+                .retain(|entry| !taken_back.contains(&(entry.hash, entry.text)));
+            self.specials
+                .retain(|special| !taken_back.contains(&(special.hash, special.text)));
+        }
+        self.entries
+            .sort_unstable_by_key(|entry| (entry.hash, entry.tag & tag::IMPORTANT));
+        self.entries.dedup_by(|next, kept| {
+            let rank = tag::IMPORTANT;
+            let same = next.hash == kept.hash && (next.tag ^ kept.tag) & rank == 0;
+            if same {
+                kept.tag = merge(kept.tag, next.tag);
+            }
+            same
+        });
+        self.move_what_no_tag_holds();
+        let (clauses, texts) = self.emit_clauses()?;
+        self.entries.sort_unstable_by_key(|entry| entry.hash);
+        self.emit(&clauses, &texts)
+    }
+
+    /// Names with rules of two ranks, and names with clauses, have clauses alone.
+    fn move_what_no_tag_holds(&mut self) {
+        let pairs = self.entries.windows(2);
+        let of_two_ranks = pairs.filter(|pair| pair[0].hash == pair[1].hash);
+        let mut hashes: HashSet<(u64, u64)> = of_two_ranks.map(|pair| pair[0].hash).collect();
+        hashes.extend(self.specials.iter().map(|special| special.hash));
+        if hashes.is_empty() {
+            return;
+        }
+        let specials = &mut self.specials;
+        self.entries.retain(|entry| {
+            let is_moved = hashes.contains(&entry.hash);
+            if is_moved {
+                specials.extend(specials_of(entry));
+            }
+            !is_moved
+        });
+        // Stable: of those that block, the first list is reported last.
+        self.specials.sort_by_key(|special| special.hash);
+    }
+
+    /// The clauses and their texts; each name with clauses becomes an entry that leads to its first one.
+    fn emit_clauses(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let (mut clauses, mut texts) = (Vec::new(), Vec::new());
+        for group in self.specials.chunk_by(|a, b| a.hash == b.hash) {
+            let index = clauses.len() / CLAUSE_LEN;
+            if group.len() > NAME_CLAUSES_MAX || index + group.len() > CLAUSES_MAX {
+                return None;
+            }
+            self.entries.push(Entry {
+                hash: group[0].hash,
+                tag: tag::CLAUSES | index as u16,
+                text: 0,
+            });
+            for (at, special) in group.iter().enumerate() {
+                let last = if at + 1 == group.len() {
+                    clause::LAST
+                } else {
+                    0
+                };
+                emit_clause(&mut clauses, &mut texts, special, last);
+            }
+        }
+        Some((clauses, texts))
+    }
+
+    fn emit(&self, clauses: &[u8], texts: &[u8]) -> Option<Vec<u8>> {
+        let buckets = self.entries.len().div_ceil(NAMES_PER_BUCKET).max(1);
+        let filter_at = field::HEADER_LEN;
+        let starts_at = filter_at + buckets * 8;
+        let entries_at = starts_at + (buckets + 1) * 4;
+        let mut image = vec![0; entries_at + self.entries.len() * ENTRY_LEN];
+        let mut counts = vec![0u8; buckets];
+        for (index, entry) in self.entries.iter().enumerate() {
+            let spot = Spot::new(entry.hash.0);
+            let bucket = spot.bucket(buckets as u32);
+            counts[bucket] = counts[bucket]
+                .checked_add(1)
+                .filter(|&count| usize::from(count) <= BUCKET_MAX)?;
+            let word = &mut image[filter_at + bucket * 8..][..8];
+            let bits = spot.filter_bits().to_le_bytes();
+            word.iter_mut()
+                .zip(bits)
+                .for_each(|(word, bits)| *word |= bits);
+            emit_entry(
+                &mut image[entries_at + index * ENTRY_LEN..][..ENTRY_LEN],
+                entry,
+            );
+        }
+        let mut start = 0;
+        for (bucket, count) in counts.into_iter().enumerate() {
+            put(&mut image, starts_at + bucket * 4, start);
+            start += u32::from(count);
+        }
+        put(&mut image, starts_at + buckets * 4, start);
+        image.extend(clauses);
+        image.extend(texts);
+        let clauses = (clauses.len() / CLAUSE_LEN) as u16;
+        image[field::CLAUSES..][..2].copy_from_slice(&clauses.to_le_bytes());
+        put(&mut image, field::TEXTS, texts.len() as u32);
+        self.emit_header(&mut image, buckets);
+        Some(image)
+    }
+
+    fn emit_header(&self, image: &mut [u8], buckets: usize) {
+        let with_tag = self.entries.iter().filter(|entry| {
+            entry.tag & tag::CLAUSES == 0 && entry.tag & (tag::ALLOW_SELF | tag::ALLOW_BELOW) != 0
+        });
+        let names = self.specials.chunk_by(|a, b| a.hash == b.hash);
+        let with_clauses = names.filter(|name| {
+            name.iter()
+                .any(|special| special.flags & clause::ALLOWS != 0)
+        });
+        let allows = with_tag.count() + with_clauses.count();
+        let body_crc = CRC.checksum(&image[field::HEADER_LEN..]);
+        let file_len = image.len() as u64;
+        image[field::MAGIC..][..MAGIC.len()].copy_from_slice(&MAGIC);
+        image[field::VERSION..][..2].copy_from_slice(&VERSION.to_le_bytes());
+        put(image, field::COUNT, self.entries.len() as u32);
+        put(image, field::BUCKETS, buckets as u32);
+        put(image, field::ALLOWS, allows as u32);
+        image[field::KEY..][..16].copy_from_slice(&self.key);
+        image[field::EXACT_DEPTHS..][..16].copy_from_slice(&self.exact_depths.to_le_bytes());
+        image[field::SUBTREE_DEPTHS..][..16].copy_from_slice(&self.subtree_depths.to_le_bytes());
+        image[field::FILE_LEN..][..8].copy_from_slice(&file_len.to_le_bytes());
+        put(image, field::BODY_CRC, body_crc);
+        let header_crc = CRC.checksum(&image[..field::HEADER_CRC]);
+        put(image, field::HEADER_CRC, header_crc);
+    }
+}
+
+/// How much a builder had.
+struct Mark {
+    entries: usize,
+    specials: usize,
+    taken_back: HashSet<((u64, u64), u32)>,
+}
+
+/// A line as text: UTF-8, or else Latin-1, in which every byte is a letter.
+fn decode(line: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(line) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => line
+            .iter()
+            .copied()
+            .map(char::from)
+            .collect::<String>()
+            .into(),
+    }
+}
+
+/// What a tag says, as clauses: what blocks and what allows are two.
+fn specials_of(entry: &Entry) -> impl Iterator<Item = Special> {
+    let (hash, tag) = (entry.hash, entry.tag);
+    let important = if tag & tag::IMPORTANT == 0 {
+        0
+    } else {
+        clause::IMPORTANT
+    };
+    let sides = [
+        (tag::BLOCK_SELF, tag::BLOCK_BELOW, 0),
+        (tag::ALLOW_SELF, tag::ALLOW_BELOW, clause::ALLOWS),
+    ];
+    sides
+        .into_iter()
+        .filter_map(move |(itself, below, allows)| {
+            let is = |flag, clause| if tag & flag == 0 { 0 } else { clause };
+            let covers = is(itself, clause::SELF) | is(below, clause::BELOW);
+            (covers != 0).then_some(Special {
+                hash,
+                flags: covers | allows | important,
+                list: tag & tag::LIST_MASK,
+                types: [0; TYPES_MAX],
+                pattern: Vec::new(),
+                number: 0,
+                text: 0,
+            })
+        })
+}
+
+fn emit_clause(clauses: &mut Vec<u8>, texts: &mut Vec<u8>, special: &Special, last: u16) {
+    let has_text = special.flags & clause::PATTERN != 0;
+    let text = if has_text {
+        texts.len() as u32
+    } else {
+        special.number
+    };
+    clauses.extend((special.flags | last).to_le_bytes());
+    clauses.extend(special.list.to_le_bytes());
+    clauses.extend(special.types.iter().flat_map(|rtype| rtype.to_le_bytes()));
+    clauses.extend(text.to_le_bytes());
+    // At most PATTERN_MAX.
+    clauses.extend([special.pattern.len() as u8, 0, 0, 0]);
+    texts.extend(&special.pattern);
+}
+
+/// Reads one line without its end into `line`; `false` at the end of the file. Of an overlong line the first
+/// [`LINE_MAX`] bytes are kept, which tells that it is one.
+fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
+    line.clear();
+    let mut is_something = false;
+    loop {
+        let buffer = lines.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(is_something);
+        }
+        is_something = true;
+        let end = buffer.iter().position(|&byte| byte == b'\n');
+        let part = &buffer[..end.unwrap_or(buffer.len())];
+        line.extend_from_slice(&part[..part.len().min(LINE_MAX - line.len())]);
+        let used = end.map_or(buffer.len(), |end| end + 1);
+        lines.consume(used);
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}
+
+fn emit_entry(bytes: &mut [u8], entry: &Entry) {
+    let (low, high) = (entry.hash.1, Spot::new(entry.hash.0).fingerprint());
+    bytes[..8].copy_from_slice(&low.to_le_bytes());
+    bytes[8..10].copy_from_slice(&high.to_le_bytes());
+    bytes[10..].copy_from_slice(&entry.tag.to_le_bytes());
+}
+
+/// The tag of a name that two rules are about: what either says, and the first list of those that block.
+fn merge(a: u16, b: u16) -> u16 {
+    const BLOCKS: u16 = tag::BLOCK_SELF | tag::BLOCK_BELOW;
+    let flags = (a | b) & !tag::LIST_MASK;
+    let list = match (a & BLOCKS != 0, b & BLOCKS != 0) {
+        (true, false) => a & tag::LIST_MASK,
+        (false, true) => b & tag::LIST_MASK,
+        _ => (a & tag::LIST_MASK).min(b & tag::LIST_MASK),
+    };
+    flags | list
+}
+
+#[cfg(test)]
+mod tests;

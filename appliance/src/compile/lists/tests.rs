@@ -1,0 +1,603 @@
+//! Compiled lists, asked.
+
+use super::*;
+use crate::testing::Folder;
+use xdnsd_core::policy::list::{List, ListError, Verdict};
+
+const BLOCKED: Verdict = Verdict::Blocked { list: 0 };
+
+fn compile(sources: &[(&str, Purpose)]) -> Vec<u8> {
+    let mut builder = ListBuilder::default();
+    for (index, (text, purpose)) in sources.iter().enumerate() {
+        builder
+            .add_lines(text.as_bytes(), index as u16, *purpose)
+            .expect("bytes can be read");
+    }
+    builder.build().expect("no crowded bucket")
+}
+
+fn verdict(image: &[u8], name: &str) -> Verdict {
+    let name = name::parse(name).expect("a name");
+    List::check(image)
+        .expect("a list")
+        .verdict(&Labels::new(&name).expect("well-formed"), 1)
+}
+
+#[test]
+fn each_shape_covers_what_it_says() {
+    let text = "0.0.0.0 hosts.example\ntree.example\n||*.below.example^\n|exact.example^\n||zip^\n";
+    let image = compile(&[(text, Purpose::Block)]);
+    let blocked = [
+        "hosts.example",
+        "tree.example",
+        "a.tree.example",
+        "a.b.tree.example",
+        "x.below.example",
+    ];
+    for name in blocked
+        .into_iter()
+        .chain(["y.x.below.example", "exact.example", "zip", "evil.zip"])
+    {
+        assert_eq!(verdict(&image, name), BLOCKED, "{name}");
+    }
+    let free = [
+        "a.hosts.example",
+        "below.example",
+        "a.exact.example",
+        "xtree.example",
+        "example",
+        "tree",
+        ".",
+    ];
+    for name in free
+        .into_iter()
+        .chain(["zipper", "tree.example.org", "hosts.example.x"])
+    {
+        assert_eq!(verdict(&image, name), Verdict::None, "{name}");
+    }
+}
+
+#[test]
+fn allowed_wins_wherever_it_stands() {
+    let block =
+        "ads.example\nsub.ok.example\n@@||good.ads.example^\n||important.example^$important";
+    let image = compile(&[
+        (block, Purpose::Block),
+        ("ok.example\n0.0.0.0 www.ads.example", Purpose::Allow),
+    ]);
+    assert_eq!(verdict(&image, "ads.example"), BLOCKED);
+    assert_eq!(verdict(&image, "x.ads.example"), BLOCKED);
+    assert_eq!(verdict(&image, "important.example"), BLOCKED);
+    assert_eq!(
+        verdict(&image, "good.ads.example"),
+        Verdict::Allowed,
+        "an exception below a block"
+    );
+    assert_eq!(verdict(&image, "a.good.ads.example"), Verdict::Allowed);
+    assert_eq!(
+        verdict(&image, "sub.ok.example"),
+        Verdict::Allowed,
+        "an allowed parent above a block"
+    );
+    assert_eq!(
+        verdict(&image, "www.ads.example"),
+        Verdict::Allowed,
+        "a hosts line allows exactly"
+    );
+    assert_eq!(verdict(&image, "a.www.ads.example"), BLOCKED);
+    assert_eq!(verdict(&image, "other.example"), Verdict::None);
+}
+
+#[test]
+fn rules_about_one_name_are_one_entry() {
+    let first = "0.0.0.0 a.example\n||*.a.example^\n0.0.0.0 b.example";
+    let image = compile(&[
+        ("@@|c.example^", Purpose::Block),
+        (first, Purpose::Block),
+        ("a.example\nc.example", Purpose::Block),
+    ]);
+    let list = List::check(&image).expect("a list");
+    assert_eq!((list.count(), list.allows()), (3, 1));
+    assert_eq!(
+        verdict(&image, "a.example"),
+        Verdict::Blocked { list: 1 },
+        "the first list that has it"
+    );
+    assert_eq!(verdict(&image, "x.a.example"), Verdict::Blocked { list: 1 });
+    assert_eq!(verdict(&image, "c.example"), Verdict::Allowed);
+    assert_eq!(
+        verdict(&image, "x.c.example"),
+        Verdict::Blocked { list: 2 },
+        "an exception has no list of its own"
+    );
+}
+
+#[test]
+fn the_nearest_block_is_reported() {
+    let image = compile(&[
+        ("example", Purpose::Block),
+        ("ads.example.org", Purpose::Block),
+        ("example.org", Purpose::Block),
+    ]);
+    assert_eq!(
+        verdict(&image, "x.ads.example.org"),
+        Verdict::Blocked { list: 1 }
+    );
+    assert_eq!(
+        verdict(&image, "x.example.org"),
+        Verdict::Blocked { list: 2 }
+    );
+}
+
+#[test]
+fn an_exception_does_not_take_a_block_for_its_own() {
+    let block_first = compile(&[
+        ("a.example", Purpose::Block),
+        ("@@|a.example^", Purpose::Block),
+    ]);
+    let block_last = compile(&[
+        ("@@|a.example^", Purpose::Block),
+        ("a.example", Purpose::Block),
+    ]);
+    let below = |image| verdict(image, "x.a.example");
+    assert_eq!(below(&block_first), Verdict::Blocked { list: 0 });
+    assert_eq!(below(&block_last), Verdict::Blocked { list: 1 });
+}
+
+#[test]
+fn of_a_file_that_fails_half_way_nothing_is_kept() {
+    struct Failing;
+    impl std::io::Read for Failing {
+        fn read(&mut self, _buffer: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("worn out flash"))
+        }
+    }
+    let mut builder = ListBuilder::default();
+    let text = BufReader::new(std::io::Read::chain(&b"half.example\n"[..], Failing));
+    let error = builder.add_text(Path::new("list"), text, 0, Purpose::Block);
+    assert_eq!(
+        error.expect_err("fails").to_string(),
+        "list: worn out flash"
+    );
+    assert!(builder.is_empty());
+}
+
+#[test]
+fn an_overlong_line_is_not_taken_half() {
+    // Cut at LINE_MAX, the line would end in `a.exampl`.
+    let names = " a.example".repeat(10_000);
+    let mut builder = ListBuilder::default();
+    let text = format!("0.0.0.0{names}\n0.0.0.0 ok.example");
+    let tally = builder.add_lines(text.as_bytes(), 0, Purpose::Block);
+    let tally = tally.expect("bytes can be read");
+    assert_eq!((tally.rules, tally.skipped), (1, 1));
+    assert!(
+        tally
+            .first
+            .is_some_and(|(line, _, why)| line == 1 && why == "is too long")
+    );
+}
+
+/// Against the definition, over all names of a small world.
+#[test]
+fn any_list_says_what_its_rules_say() {
+    let labels = ["a", "b"];
+    let mut world = vec![String::new()];
+    for _ in 0..4 {
+        let deeper = labels
+            .iter()
+            .flat_map(|label| world.iter().map(move |name| format!("{label}.{name}")));
+        let deeper: Vec<_> = deeper.collect();
+        world.extend(deeper);
+    }
+    world.sort();
+    world.dedup();
+    world.retain(|name| !name.is_empty());
+    let mut state = 7u32;
+    let mut draw = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize % below
+    };
+    for _ in 0..300 {
+        let mut builder = ListBuilder::default();
+        let mut rules = Vec::new();
+        for _ in 0..draw(8) {
+            let rule = Rule {
+                name: name::parse(&world[draw(world.len())]).expect("a name"),
+                covers: [Covers::Name, Covers::Below, Covers::Subtree][draw(3)],
+                is_exception: draw(4) == 0,
+                is_important: draw(4) == 0,
+                ..Rule::default()
+            };
+            builder.add(&rule, 0, Purpose::Block);
+            rules.push(rule);
+        }
+        let image = builder.build().expect("no crowded bucket");
+        for name in &world {
+            let wire = name::parse(name).expect("a name");
+            // A label's length byte is no letter, so a suffix of bytes is one of labels.
+            let covers = |rule: &&Rule| match rule.covers {
+                Covers::Name => wire == rule.name,
+                Covers::Below => wire.ends_with(&rule.name) && wire != rule.name,
+                Covers::Subtree => wire.ends_with(&rule.name),
+            };
+            let rank = |rule: &Rule| (rule.is_important, rule.is_exception);
+            let expected = match rules.iter().filter(covers).map(rank).max() {
+                Some((_, true)) => Verdict::Allowed,
+                Some((_, false)) => BLOCKED,
+                None => Verdict::None,
+            };
+            assert_eq!(verdict(&image, name), expected, "{name} {rules:?}");
+        }
+    }
+}
+
+#[test]
+fn buckets_out_of_order_are_refused_although_the_crcs_match() {
+    let text: String = (0..40).map(|n| format!("n{n}.example\n")).collect();
+    let image = compile(&[(&text, Purpose::Block)]);
+    let starts_at = field::HEADER_LEN + 10 * 8;
+    for (bucket, start) in [(0, 1), (5, 41), (9, 0), (10, 39)] {
+        let mut broken = image.clone();
+        put(&mut broken, starts_at + bucket * 4, start);
+        let body_crc = CRC.checksum(&broken[field::HEADER_LEN..]);
+        put(&mut broken, field::BODY_CRC, body_crc);
+        let header_crc = CRC.checksum(&broken[..field::HEADER_CRC]);
+        put(&mut broken, field::HEADER_CRC, header_crc);
+        assert_eq!(
+            List::check(&broken).err(),
+            Some(ListError::Inconsistent),
+            "{bucket}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_list_blocks_nothing() {
+    let image = compile(&[]);
+    assert_eq!(verdict(&image, "a.example"), Verdict::None);
+    assert_eq!(verdict(&image, "."), Verdict::None);
+}
+
+#[test]
+fn the_deepest_names_are_found() {
+    let deepest = "a.".repeat(127);
+    let image = compile(&[(deepest.as_str(), Purpose::Block)]);
+    assert_eq!(verdict(&image, &deepest), BLOCKED);
+    assert_eq!(verdict(&image, &"a.".repeat(126)), Verdict::None);
+}
+
+#[test]
+fn names_from_the_config() {
+    let mut builder = ListBuilder::default();
+    builder
+        .add_name("a.example", 0, Purpose::Block)
+        .expect("a name");
+    builder
+        .add_name("*.b.example", 0, Purpose::Block)
+        .expect("a name");
+    assert!(builder.add_name("c d", 0, Purpose::Block).is_err());
+    let image = builder.build().expect("no crowded bucket");
+    assert_eq!(verdict(&image, "x.a.example"), BLOCKED);
+    assert_eq!(verdict(&image, "b.example"), Verdict::None);
+}
+
+#[test]
+fn lines_of_any_length_and_bytes_are_counted() {
+    let mut text = Vec::from(*b"good.example\r\n\xff\xfe.example\n");
+    text.extend(std::iter::repeat_n(b'a', 3 * LINE_MAX));
+    text.extend(b"\nlast.example");
+    let mut builder = ListBuilder::default();
+    let tally = builder
+        .add_lines(text.as_slice(), 0, Purpose::Block)
+        .expect("bytes can be read");
+    assert_eq!((tally.rules, tally.skipped), (3, 1));
+    assert_eq!(
+        verdict(&builder.build().expect("no crowded bucket"), "last.example"),
+        BLOCKED
+    );
+}
+
+#[test]
+fn a_page_in_place_of_a_list_is_an_error() {
+    let folder = Folder::new();
+    let page = folder.write("list.txt", "<html>\n<body>Please log in</body>\n</html>\n");
+    let error = ListBuilder::default()
+        .add_file(&page, 0, Purpose::Block)
+        .expect_err("no list");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{}: has no rule in 3 lines: is it a blocklist?",
+            page.display()
+        )
+    );
+    let comments = folder.write("comments.txt", "# nothing yet\n");
+    let tally = ListBuilder::default()
+        .add_file(&comments, 0, Purpose::Block)
+        .expect("an empty list is one");
+    assert_eq!(tally, Tally::default());
+    let missing = folder.path().join("missing.txt");
+    assert!(
+        ListBuilder::default()
+            .add_file(&missing, 0, Purpose::Block)
+            .is_err()
+    );
+}
+
+#[test]
+fn a_list_cut_or_changed_anywhere_is_refused() {
+    let image = compile(&[(
+        "a.example\n@@||b.a.example^\n0.0.0.0 c.example",
+        Purpose::Block,
+    )]);
+    for len in 0..image.len() {
+        let expected = match len {
+            0..8 => ListError::Foreign,
+            _ if len < field::HEADER_LEN => ListError::Torn {
+                written: field::HEADER_LEN as u64,
+                found: len as u64,
+            },
+            _ => ListError::Torn {
+                written: image.len() as u64,
+                found: len as u64,
+            },
+        };
+        assert_eq!(
+            List::check(&image[..len]).err(),
+            Some(expected),
+            "cut at {len}"
+        );
+    }
+    let mut longer = image.clone();
+    longer.push(0);
+    assert!(matches!(List::check(&longer), Err(ListError::Torn { .. })));
+    for at in 0..image.len() {
+        let mut changed = image.clone();
+        changed[at] ^= 1;
+        assert!(List::check(&changed).is_err(), "a bit of byte {at} changed");
+    }
+    let mut future = image;
+    future[field::VERSION] = 1;
+    assert_eq!(
+        List::check(&future).err(),
+        Some(ListError::Version { found: 1 })
+    );
+}
+
+/// CRCs that match prove nothing about who wrote them: any header and any body must be survived.
+#[test]
+fn any_bytes_with_matching_crcs_are_survived() {
+    let image = compile(&[(
+        "a.example\n@@||b.a.example^\n0.0.0.0 c.example",
+        Purpose::Block,
+    )]);
+    let name = name::parse("x.b.a.example").expect("a name");
+    let labels = Labels::new(&name).expect("well-formed");
+    for at in 0..image.len() {
+        for byte in [0, 1, 0x7f, 0x80, 0xff] {
+            let mut broken = image.clone();
+            broken[at] = byte;
+            let body_crc = CRC.checksum(&broken[field::HEADER_LEN..]);
+            put(&mut broken, field::BODY_CRC, body_crc);
+            let header_crc = CRC.checksum(&broken[..field::HEADER_CRC]);
+            put(&mut broken, field::HEADER_CRC, header_crc);
+            let checked = List::check(&broken).map(|list| list.verdict(&labels, 1));
+            let viewed = List::view(&broken).map(|list| list.verdict(&labels, 1));
+            assert!(checked.is_err() || checked == viewed, "byte {at}");
+        }
+    }
+}
+
+fn is_blocked(image: &[u8], name: &str, rtype: u16) -> bool {
+    let name = name::parse(name).expect("a name");
+    let list = List::check(image).expect("a list");
+    list.verdict(&Labels::new(&name).expect("well-formed"), rtype) == BLOCKED
+}
+
+/// Lines, and which names they block and do not, as AdGuard's engine has it.
+#[test]
+fn adblock_syntax_means_what_adguard_means() {
+    let cases: [(&str, &[&str], &[&str]); 15] = [
+        (
+            "||example.org.^\nx.example",
+            &["x.example"],
+            &["example.org", "a.example.org"],
+        ),
+        (
+            "||ads.example^\n||ads.example^$badfilter",
+            &[],
+            &["ads.example", "a.ads.example"],
+        ),
+        (
+            "ads.example^$badfilter\nads.example^\n||b.example^",
+            &["b.example"],
+            &["ads.example"],
+        ),
+        (
+            "||ads.example^\nads.example^$badfilter",
+            &["ads.example"],
+            &[],
+        ),
+        (
+            "||ads.example^$important\n||ads.example^$badfilter",
+            &["ads.example"],
+            &[],
+        ),
+        (
+            "ads.example\n||ads.example^$badfilter",
+            &["ads.example"],
+            &[],
+        ),
+        (
+            "@@||x.example^\n||x.example^$important",
+            &["x.example", "a.x.example"],
+            &[],
+        ),
+        (
+            "@@||x.example^$important\n||x.example^$important",
+            &[],
+            &["x.example"],
+        ),
+        ("||x.example^\n@@||x.example^", &[], &["x.example"]),
+        (
+            "@@||a.x.example^\n||x.example^$important",
+            &["a.x.example"],
+            &["example"],
+        ),
+        ("://x.example^\n", &["x.example"], &["a.x.example"]),
+        (
+            ".x.example^",
+            &["a.x.example"],
+            &["x.example", "ax.example"],
+        ),
+        ("x.example^", &["x.example", "a.x.example"], &["example"]),
+        (
+            "||a*.b.example^",
+            &[
+                "a.b.example",
+                "ads.b.example",
+                "x.ab.b.example",
+                "a.c.b.example",
+            ],
+            &["b.example", "xa.b.example", "a.example"],
+        ),
+        (
+            "||x.example^$denyallow=ok.x.example|fine.x.example\n||bad.ok.x.example^",
+            &[
+                "x.example",
+                "a.x.example",
+                "notok.x.example",
+                "bad.ok.x.example",
+            ],
+            &["ok.x.example", "a.ok.x.example", "a.fine.x.example"],
+        ),
+    ];
+    for (text, blocked, free) in cases {
+        let image = compile(&[(text, Purpose::Block)]);
+        for name in blocked {
+            assert!(is_blocked(&image, name, 1), "{text}: {name}");
+        }
+        for name in free {
+            assert!(!is_blocked(&image, name, 1), "{text}: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_rule_may_be_for_some_types_alone() {
+    let text = "||six.example^$dnstype=AAAA\n||not.example^$dnstype=~A|~AAAA\n@@||ok.example^$dnstype=A\nok.example";
+    let image = compile(&[(text, Purpose::Block)]);
+    for (name, rtype, blocked) in [
+        ("six.example", 28, true),
+        ("a.six.example", 28, true),
+        ("six.example", 1, false),
+        ("not.example", 1, false),
+        ("not.example", 28, false),
+        ("not.example", 65, true),
+        ("ok.example", 1, false),
+        ("ok.example", 28, true),
+    ] {
+        assert_eq!(is_blocked(&image, name, rtype), blocked, "{name} {rtype}");
+    }
+    let list = List::check(&image).expect("a list");
+    let wire = name::parse("six.example").expect("a name");
+    let ruling = list.ruling(&Labels::new(&wire).expect("well-formed"), 28);
+    assert!(ruling.is_of_types, "nobody may say that it does not exist");
+}
+
+#[test]
+fn everything_but_what_is_left_out() {
+    let image = compile(&[("*$denyallow=com|org", Purpose::Block)]);
+    for (name, blocked) in [
+        ("x.net", true),
+        ("net", true),
+        ("com", false),
+        ("a.b.com", false),
+        ("x.org", false),
+    ] {
+        assert_eq!(is_blocked(&image, name, 1), blocked, "{name}");
+    }
+}
+
+#[test]
+fn what_the_operator_allows_nothing_outdoes() {
+    let lists = [
+        (
+            "||x.example^$important\n||y.example^$important",
+            Purpose::Block,
+        ),
+        ("x.example", Purpose::Allow),
+    ];
+    let image = compile(&lists);
+    assert!(!is_blocked(&image, "a.x.example", 1) && is_blocked(&image, "y.example", 1));
+}
+
+/// Lines that people's files have.
+#[test]
+fn bytes_comments_and_ends_of_every_kind() {
+    let text = b"\xef\xbb\xbf0.0.0.0 ads.example#comment\r\nplain.example # caf\xe9\r\n0.0.0.0 c\xe9.example x.example\r\n\
+                 *.acr.roku.example\n||last.example^ # why\n\0\0\0\0";
+    let mut builder = ListBuilder::default();
+    let tally = builder
+        .add_lines(text.as_slice(), 0, Purpose::Block)
+        .expect("bytes can be read");
+    assert_eq!((tally.rules, tally.skipped), (6, 1));
+    let image = builder.build().expect("built");
+    for name in [
+        "ads.example",
+        "plain.example",
+        "x.example",
+        "xn--c-bga.example",
+        "acr.roku.example",
+        "a.acr.roku.example",
+        "last.example",
+    ] {
+        assert!(is_blocked(&image, name, 1), "{name}");
+    }
+}
+
+#[test]
+fn how_a_list_was_read_and_what_was_passed_over_is_told() {
+    let text = "# x\n0.0.0.0 a.example b.example\n*.c.example\n||ads7^$third-party\n<html>\nd.example\n||e.example^\nlocal=/f.example/\n";
+    let tally = ListBuilder::default().add_lines(text.as_bytes(), 0, Purpose::Block);
+    assert_eq!(
+        tally.expect("bytes can be read").to_string(),
+        "6 rules, 2 lines skipped; first: line 4 \"||ads7^$third-party\": option not supported; \
+         read as 2 hosts lines, the name alone, 1 names, with all below, 1 `*.` names, the name and all below, \
+         1 in Adblock syntax, 1 of dnsmasq, with all below"
+    );
+    let folder = Folder::new();
+    let file = folder.write("list", b"\xff\xfea\0");
+    let error = ListBuilder::default()
+        .add_file(&file, 0, Purpose::Block)
+        .expect_err("UTF-16");
+    assert_eq!(error.what, "is UTF-16; save it as UTF-8");
+}
+
+/// As they are downloaded.
+#[test]
+fn a_list_that_is_compressed_is_said_to_be() {
+    let folder = Folder::new();
+    for (content, format, program) in [
+        (&b"\x1f\x8b\x08\0\0\0\0\0"[..], "gzip", "gunzip"),
+        (b"PK\x03\x04\x14\0\0\0", "zip", "unzip"),
+        (b"\x28\xb5\x2f\xfd\x04\0", "zstd", "unzstd"),
+        (b"\xfd7zXZ\0\0\x04", "xz", "unxz"),
+        (b"BZh91AY&SY\0", "bzip2", "bunzip2"),
+        (b"7z\xbc\xaf\x27\x1c\0\x04", "7-Zip", "7z x"),
+    ] {
+        let path = folder.write("ads.txt", content);
+        let error = ListBuilder::default().add_file(&path, 0, Purpose::Block);
+        let expected = format!(
+            "is compressed ({format}): unpack it with `{program}`, and name the text file that comes out"
+        );
+        assert_eq!(error.expect_err(format).what, expected);
+        let compiled = crate::compile::list_file::ListImage::open(&path);
+        assert_eq!(compiled.expect_err(format).what, expected, "in `compiled`");
+    }
+    // Names that begin alike.
+    let path = folder.write("ads.txt", "BZh9.example\nPK.example\n7z.example\n");
+    let tally = ListBuilder::default().add_file(&path, 0, Purpose::Block);
+    assert_eq!(tally.expect("a list").rules, 3);
+}

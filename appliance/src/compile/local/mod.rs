@@ -1,0 +1,528 @@
+//! Compiles local data to the image that `xdnsd_core::policy::local` reads.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use xdnsd_abi::hash::HashKey;
+use xdnsd_core::dns::rtype;
+use xdnsd_core::policy::local::flag;
+use xdnsd_core::policy::name::Labels;
+
+use super::claims::{Claims, Others, Refusal, Rules, names_of};
+use super::hosts::{Host, Lease, LeaseFormat, parse_hosts, parse_leases};
+use super::name::{self, cut_label};
+use super::prefix::pointer_name;
+use super::problem::{Notes, Problem, files_behind, read_text};
+use super::rdata;
+use super::zonefile;
+use node::{Node, Record, Source};
+
+mod image;
+mod node;
+
+/// Larger hosts and lease files are a mistake.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Of files up to this size the text is kept, so that one that cannot be read holds up no others.
+const LAST_GOOD_BYTES_MAX: usize = 1 << 20;
+/// Highest TTL (RFC 2181 section 8).
+const TTL_MAX_SECS: u32 = i32::MAX as u32;
+/// Names of hosts files may be new the next time that somebody asks, in seconds.
+const HOSTS_DENIAL_TTL_SECS: u32 = 60;
+/// Names that no lease gets: the machine itself, and names by which programs and people look for who leads the network.
+/// `wpad` and `isatap` are looked for by Windows, which does so by itself; its own DNS server does not serve them either.
+pub const NEVER_LEASED: [&str; 13] = [
+    "localhost",
+    "localdomain",
+    "localhost4",
+    "localhost6",
+    "ip6-localhost",
+    "ip6-loopback",
+    "broadcasthost",
+    "wpad",
+    "isatap",
+    "router",
+    "gateway",
+    "dns",
+    "proxy",
+];
+/// Where local data comes from.
+#[derive(Clone, Debug)]
+pub struct LocalInput {
+    /// Records as text: `router.lan A 192.168.1.1`, `x.lan 300 TXT "hello"`, `*.dev.lan AAAA fd00::1`.
+    pub records: Vec<String>,
+    /// Hosts files, or folders of them. One that is not there yet is noted and watched for.
+    pub hosts: Vec<PathBuf>,
+    /// DHCP lease files, or folders of them, likewise.
+    pub leases: Vec<LeaseFile>,
+    /// Zones that are answered from here alone.
+    pub zones: Vec<String>,
+    /// The domain that names of one label belong to: `nas` is `nas.lan` too, and the other way round.
+    pub search_domain: Option<String>,
+    /// Whether an address points back to its name without a PTR record being written.
+    pub reverse: bool,
+    /// TTL of records and hosts that say none, in seconds.
+    pub ttl_secs: u32,
+    /// TTL of leases, in seconds.
+    pub lease_ttl_secs: u32,
+    /// Names that no lease gets, in whatever domain.
+    pub never_leased: Vec<String>,
+    /// Whether questions for names of one label go upstream.
+    pub forward_plain_names: bool,
+}
+
+impl LocalInput {
+    /// For how long a name is denied that a lease or a hosts file may have next time. `None`: there are none.
+    #[must_use]
+    pub fn denial_ttl_secs(&self) -> Option<u32> {
+        let hosts = self.ttl_secs.min(HOSTS_DENIAL_TTL_SECS);
+        let hosts = (!self.hosts.is_empty()).then_some(hosts);
+        let leases = (!self.leases.is_empty()).then_some(self.lease_ttl_secs);
+        hosts.into_iter().chain(leases).min()
+    }
+}
+
+/// A DHCP server's lease file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseFile {
+    /// The file, or a folder of them.
+    pub path: PathBuf,
+    /// How it is written.
+    pub format: LeaseFormat,
+}
+
+impl Default for LocalInput {
+    fn default() -> Self {
+        Self {
+            records: Vec::new(),
+            hosts: Vec::new(),
+            leases: Vec::new(),
+            zones: Vec::new(),
+            search_domain: None,
+            reverse: true,
+            ttl_secs: 60,
+            lease_ttl_secs: 10,
+            never_leased: NEVER_LEASED.map(String::from).into(),
+            forward_plain_names: true,
+        }
+    }
+}
+
+/// Collects local data and compiles it.
+#[derive(Debug, Default)]
+pub struct LocalBuilder {
+    /// Names in the order in which they came, so that an image does not depend on chance.
+    names: Vec<Vec<u8>>,
+    nodes: HashMap<Vec<u8>, Node>,
+    rules: Rules,
+    /// Addresses and the names that they point back to, in the letter case that they were written in; the first name of an
+    /// address counts.
+    pointers: Vec<(Vec<u8>, Record)>,
+    forward_plain_names: bool,
+}
+
+impl LocalBuilder {
+    /// With the search domain, the local zones, and what else holds for all names.
+    ///
+    /// # Errors
+    /// One of them is not a name.
+    pub fn new(input: &LocalInput) -> Result<Self, Problem> {
+        let parse = |key: &str, text: &str| {
+            name::parse(text).map_err(|error| Problem::of(key, format!("`{text}` {error}")))
+        };
+        let parse_all = |key: &str, texts: &[String]| {
+            let names: Result<Vec<_>, _> = texts.iter().map(|text| parse(key, text)).collect();
+            names
+        };
+        let search_domain = input.search_domain.as_deref();
+        let search_domain = search_domain.map(|text| parse("search_domain", text));
+        Ok(Self {
+            rules: Rules {
+                search_domain: search_domain.transpose()?,
+                zones: parse_all("zones", &input.zones)?,
+                never: parse_all("never_leased", &input.never_leased)?,
+            },
+            forward_plain_names: input.forward_plain_names,
+            ..Self::default()
+        })
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Whether a name is a record's or a hosts file's: an error, unless that says nothing but the same address, which is
+    /// `true`.
+    pub(super) fn owner(&self, name: &[u8], address: IpAddr) -> Result<bool, Refusal> {
+        let fixed = self.fixed(name);
+        let Some(first) = fixed.first() else {
+            return self
+                .wildcard_above(name)
+                .map_or(Ok(false), |wildcard| Err(Refusal::Wildcard(wildcard)));
+        };
+        let mut addresses = fixed.iter().filter_map(|record| record.address());
+        if addresses.clone().any(|known| known == address) {
+            return Ok(true);
+        }
+        Err(Refusal::Exists {
+            place: first.place.to_string(),
+            address: addresses.next(),
+        })
+    }
+
+    /// The records of a name that are not a lease's.
+    fn fixed(&self, name: &[u8]) -> Vec<&Record> {
+        let records = self.nodes.get(name).into_iter().flat_map(|n| &n.records);
+        let is_fixed = |record: &&Record| record.source < Source::Lease;
+        records.filter(is_fixed).collect()
+    }
+
+    /// The wildcard of the config that covers a name without data.
+    fn wildcard_above(&self, name: &[u8]) -> Option<String> {
+        let parents = std::iter::successors(name::parent(name), |name| name::parent(name));
+        for parent in parents {
+            let wildcard = name::child(b"*", parent)?;
+            if !self.fixed(&wildcard).is_empty() {
+                return Some(shown(&wildcard));
+            }
+            // What exists stops the wildcards above it (RFC 4592 section 3.3.1).
+            if !self.fixed(parent).is_empty() || self.rules.zones.iter().any(|z| z == parent) {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Adds a record as it is written in the config.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn add_text(&mut self, text: &str, default_ttl_secs: u32) -> Result<(), String> {
+        let words = zonefile::split(text)?;
+        let (owner, mut rest) = words.split_first().ok_or("is empty")?;
+        let owner = name::parse_written(owner).map_err(|error| format!("`{owner}` {error}"))?;
+        let mut ttl_secs = default_ttl_secs;
+        // TTL and class, in either order (RFC 1035 section 5.1).
+        for _ in 0..2 {
+            match rest {
+                [word, behind @ ..] if word.eq_ignore_ascii_case("IN") => rest = behind,
+                [word, behind @ ..]
+                    if word.bytes().all(|byte| byte.is_ascii_digit()) && !word.is_empty() =>
+                {
+                    ttl_secs = parse_ttl(word)?;
+                    rest = behind;
+                }
+                _ => break,
+            }
+        }
+        let (word, rest) = rest.split_first().ok_or("has no type")?;
+        let rtype =
+            rdata::type_number(word).ok_or_else(|| format!("`{word}` is not a record type"))?;
+        let rdata = rdata::parse(rtype, rest)
+            .map_err(|what| format!("{} {what}", word.to_ascii_uppercase()))?;
+        if rtype == rtype::CNAME && Labels::new(&name::lower(&rdata)).is_none() {
+            return Err("CNAME takes one name".into());
+        }
+        let record = Record {
+            rtype,
+            ttl_secs,
+            rdata,
+            source: Source::Records,
+            place: "local.records".into(),
+        };
+        self.add_both_forms(&owner, &record)
+    }
+
+    /// Adds a machine of a hosts file under each of its names. Its address points back to the first of them.
+    ///
+    /// # Errors
+    /// What was passed over: names that are not a hosts file's to give.
+    pub fn add_host(
+        &mut self,
+        host: &Host,
+        ttl_secs: u32,
+        place: &Rc<str>,
+        others: &Others<'_>,
+    ) -> Result<(), String> {
+        let record = Record::of_address(host.address, ttl_secs, Source::Hosts, place);
+        let mut refused = Vec::new();
+        for name in &host.names {
+            let added = self.check_host(name, &record, others);
+            let added = added.and_then(|()| self.add_both_forms(name, &record));
+            refused.extend(added.err());
+        }
+        if refused.is_empty() {
+            Ok(())
+        } else {
+            Err(refused.join("; "))
+        }
+    }
+
+    /// Whether a hosts file may give this address to a name. The config's records may say otherwise, and what an RFC fixes
+    /// for all networks is not for it to say.
+    fn check_host(&self, name: &[u8], record: &Record, others: &Others<'_>) -> Result<(), String> {
+        let owner = name::lower(name);
+        for form in [Some(&owner), self.other_form(&owner).as_ref()] {
+            let Some(form) = form else { continue };
+            let kind = others.special(form);
+            if kind.is_some_and(|kind| !kind.is_for_private_use()) {
+                return Err(format!("`{}` is a special-use name", shown(form)));
+            }
+            let records = self.nodes.get(form).map_or(&[][..], |node| &node.records);
+            let of_config =
+                |known: &&Record| known.source == Source::Records && known.rtype == record.rtype;
+            let mut of_config = records.iter().filter(of_config).peekable();
+            if let Some(first) = of_config.peek().copied()
+                && !of_config.any(|known| known.is_same(record))
+            {
+                let known = first.address().map_or(String::new(), |a| a.to_string());
+                let (name, place) = (shown(form), &first.place);
+                return Err(format!("`{name}` has the address {known} in {place}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a client the names that are its to have, and its address a way back to the first of them. `refuse` hears
+    /// which it did not get, and why.
+    fn add_lease(
+        &mut self,
+        lease: &Lease,
+        record: &Record,
+        claims: &mut Claims,
+        others: &Others<'_>,
+        mut refuse: impl FnMut(&[u8], &Refusal),
+    ) {
+        let rules = std::mem::take(&mut self.rules);
+        let names = names_of(lease, &rules);
+        self.rules = rules;
+        for written in names {
+            match claims.decide(lease, written, self, others) {
+                Ok(forms) => {
+                    if let Some(longest) = forms.first() {
+                        self.add_lease_pointer(longest, record, others);
+                    }
+                    for form in forms {
+                        let added = self.add(&name::lower(&form), record.clone());
+                        debug_assert!(added.is_ok(), "leases have addresses only");
+                    }
+                }
+                Err(refusal) => refuse(written, &refusal),
+            }
+        }
+    }
+
+    /// Who is named for an address' own name, or blocks it, says what it points to.
+    fn add_lease_pointer(&mut self, longest: &[u8], record: &Record, others: &Others<'_>) {
+        let Some(owner) = record.address().map(pointer_name) else {
+            return;
+        };
+        if self.wildcard_above(&owner).is_none() && others.refusal(&owner).is_none() {
+            self.add_pointer(longest.to_vec(), record);
+        }
+    }
+
+    /// Adds a record under its owner, and where the owner is one label, or one label below the search domain, under
+    /// the other form of it too.
+    fn add_both_forms(&mut self, written: &[u8], record: &Record) -> Result<(), String> {
+        let owner = name::lower(written);
+        let other = self.other_form(&owner);
+        if let Some(other) = &other {
+            self.add(other, record.clone())?;
+        }
+        self.add(&owner, record.clone())?;
+        if is_wildcard(&owner).is_none() {
+            // The longer form is what an address points back to.
+            let written_other = self.other_form(written);
+            let longer = written_other.filter(|other| other.len() > written.len());
+            self.add_pointer(longer.unwrap_or_else(|| written.to_vec()), record);
+        }
+        Ok(())
+    }
+
+    fn other_form(&self, owner: &[u8]) -> Option<Vec<u8>> {
+        let search_domain = self.rules.search_domain.as_deref()?;
+        let (label, parent) = cut_label(owner)?;
+        if label == b"*" {
+            None
+        } else if parent == [0] && !owner.eq_ignore_ascii_case(search_domain) {
+            name::child(label, search_domain)
+        } else if parent.eq_ignore_ascii_case(search_domain) {
+            name::child(label, &[0])
+        } else {
+            None
+        }
+    }
+
+    fn add_pointer(&mut self, target: Vec<u8>, record: &Record) {
+        let Some(address) = record.address() else {
+            return;
+        };
+        // Lists of blocked names give these addresses to everything; nobody lives there.
+        if address.is_unspecified() || address.is_loopback() {
+            return;
+        }
+        let pointer = Record {
+            rtype: rtype::PTR,
+            rdata: target,
+            ..record.clone()
+        };
+        self.pointers.push((pointer_name(address), pointer));
+    }
+
+    fn add(&mut self, owner: &[u8], record: Record) -> Result<(), String> {
+        let node = self.node(owner);
+        node.flags |= flag::EXISTS;
+        let is_alias = |record: &Record| record.rtype == rtype::CNAME;
+        if node.records.iter().any(|known| known.is_same(&record)) {
+            return Ok(());
+        }
+        // RFC 1034 section 3.6.2, RFC 2181 section 10.1.
+        if !node.records.is_empty() && (is_alias(&record) || node.records.iter().any(is_alias)) {
+            return Err(format!(
+                "`{}` cannot be an alias (CNAME) and have other records",
+                name::display(owner)
+            ));
+        }
+        if node.records.len() >= usize::from(u16::MAX) {
+            return Err(format!(
+                "`{}` has more than 65535 records",
+                name::display(owner)
+            ));
+        }
+        node.records.push(record);
+        Ok(())
+    }
+
+    fn node(&mut self, name: &[u8]) -> &mut Node {
+        if !self.nodes.contains_key(name) {
+            self.names.push(name.to_vec());
+        }
+        self.nodes.entry(name.to_vec()).or_default()
+    }
+
+    /// Makes PTR records of the addresses that have none written.
+    pub fn add_pointers(&mut self) {
+        for (owner, record) in std::mem::take(&mut self.pointers) {
+            let has_pointer = self
+                .nodes
+                .get(&owner)
+                .is_some_and(|node| !node.records.is_empty());
+            if !has_pointer {
+                let added = self.add(&owner, record);
+                debug_assert!(added.is_ok(), "the name had no records");
+            }
+        }
+    }
+}
+
+/// A name as people write it.
+fn shown(name: &[u8]) -> String {
+    let text = name::display(name);
+    let short = text.strip_suffix('.').filter(|short| !short.is_empty());
+    short.map_or(text.clone(), String::from)
+}
+
+/// The parent of the wildcard `*.parent`.
+fn is_wildcard(name: &[u8]) -> Option<&[u8]> {
+    name.strip_prefix(b"\x01*")
+}
+
+fn parse_ttl(word: &str) -> Result<u32, String> {
+    let ttl = word.parse().ok().filter(|&ttl| ttl <= TTL_MAX_SECS);
+    ttl.ok_or_else(|| format!("`{word}` is not a TTL; allowed: 0 to {TTL_MAX_SECS}"))
+}
+
+/// Reads and compiles local data. Records come first, then hosts, then leases: who comes first is believed, and an address
+/// points back to the first name that it was given. Lines and files that cannot be used are noted, and leases that do not
+/// get the name that they ask for. `others` have been compiled already.
+///
+/// # Errors
+/// A record of the config is wrong.
+pub fn compile(
+    input: &LocalInput,
+    others: &Others<'_>,
+    now_secs: Option<i64>,
+    notes: &mut Notes,
+    draw_key: impl FnMut() -> HashKey,
+) -> Result<Vec<u8>, Problem> {
+    let mut builder = LocalBuilder::new(input)?;
+    for text in &input.records {
+        let wrong = |what| Problem::of("records", format!("`{text}`: {what}"));
+        builder.add_text(text, input.ttl_secs).map_err(wrong)?;
+    }
+    for path in &input.hosts {
+        for (file, text) in texts(path, notes) {
+            notes.stamp(&file, &text);
+            let place: Rc<str> = file.display().to_string().into();
+            for host in parse_hosts(&file, &text, notes) {
+                let added = builder.add_host(&host, input.ttl_secs, &place, others);
+                if let Err(what) = added {
+                    notes.push(Problem::of(&*place, what));
+                }
+            }
+        }
+    }
+    add_leases(&mut builder, input, others, now_secs, notes);
+    if input.reverse {
+        builder.add_pointers();
+    }
+    Ok(builder.build(draw_key))
+}
+
+/// The files behind a path with their text.
+fn texts(path: &Path, notes: &mut Notes) -> Vec<(PathBuf, String)> {
+    let mut texts = Vec::new();
+    let found = files_behind(path, notes);
+    for file in notes.or_fail(found).unwrap_or_default() {
+        let text = read_text(&file, FILE_BYTES_MAX);
+        if let Some(text) = notes.or_fail(text).or_else(|| last_good(&file, notes)) {
+            notes.load(&file, 0);
+            if text.len() <= LAST_GOOD_BYTES_MAX {
+                let place = file.display().to_string();
+                notes.last_good.insert(place, text.clone());
+            }
+            texts.push((file, text));
+        }
+    }
+    texts
+}
+
+fn last_good(file: &Path, notes: &mut Notes) -> Option<String> {
+    notes.last_good.remove(&file.display().to_string())
+}
+
+/// Adds the leases of all files, those that end last first.
+fn add_leases(
+    builder: &mut LocalBuilder,
+    input: &LocalInput,
+    others: &Others<'_>,
+    now_secs: Option<i64>,
+    notes: &mut Notes,
+) {
+    let mut leases = Vec::new();
+    for LeaseFile { path, format } in &input.leases {
+        for (file, text) in texts(path, notes) {
+            let found = parse_leases(&file, &text, *format, now_secs, notes);
+            leases.extend(found.into_iter().map(|lease| (file.clone(), lease)));
+        }
+    }
+    leases.sort_by_key(|(_, lease)| std::cmp::Reverse(lease.end_secs));
+    let mut claims = Claims::default();
+    for (file, lease) in &leases {
+        notes.note_end(lease.ends_secs());
+        let place: Rc<str> = file.display().to_string().into();
+        let ttl_secs = input.lease_ttl_secs;
+        let record = Record::of_address(lease.address, ttl_secs, Source::Lease, &place);
+        builder.add_lease(lease, &record, &mut claims, others, |name, refusal| {
+            let (name, address) = (shown(name), lease.address);
+            let what =
+                format!("not giving name {name} to the DHCP lease of {address} because {refusal}");
+            notes.refuse(file, what);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

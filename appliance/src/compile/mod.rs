@@ -1,0 +1,47 @@
+//! The compiler of policy: what people write, compiled to the images that `xdnsd_core::policy` looks into.
+//!
+//! ```text
+//! config ──────────────► PolicyInput ─┐
+//! hosts, leases, lists ──► rules, hosts ├─► PolicySet: immutable images ──► view() per policy ──► the engine
+//! compiled list ────────► copy ────────┘        ▲
+//! inotify ──► Watcher ──► Keeper: waits, reads anew, keeps the old set where the new one is wrong
+//! ```
+//!
+//! Here belongs how names, records, hosts files, leases and lists are written, and what is made of them.
+//!
+//! What does not: what is done with a query (`xdnsd_core::policy`), and the thread that reads the files (`daemon::reload`).
+//!
+//! It uses `os` for files and memory, and `text`.
+
+pub mod acl;
+pub mod claims;
+pub mod hosts;
+pub mod list_file;
+pub mod lists;
+pub mod local;
+pub mod name;
+pub mod prefix;
+pub mod problem;
+mod punycode;
+pub mod rdata;
+pub mod reloader;
+pub mod routes;
+pub mod rules;
+pub mod set;
+pub mod svcb;
+pub mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod trust;
+pub mod watch;
+pub mod zonefile;
+
+pub use acl::AclInput;
+pub use hosts::LeaseFormat;
+pub use local::{LeaseFile, LocalInput};
+pub use prefix::Prefix;
+pub use problem::{Notes, Problem};
+pub use reloader::Keeper;
+pub use routes::RouteInput;
+pub use set::{ListsInput, PolicyInput, PolicySet, RebindInput};

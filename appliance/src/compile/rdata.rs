@@ -1,0 +1,244 @@
+//! RDATA of local records, from presentation form.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use xdnsd_core::dns::rtype;
+
+use super::name;
+use super::svcb;
+use super::zonefile::decode;
+
+/// Record types by name.
+const TYPES: &[(&str, u16)] = &[
+    ("A", rtype::A),
+    ("NS", rtype::NS),
+    ("CNAME", rtype::CNAME),
+    ("PTR", rtype::PTR),
+    ("MX", rtype::MX),
+    ("TXT", rtype::TXT),
+    ("AAAA", rtype::AAAA),
+    ("SRV", rtype::SRV),
+    ("SVCB", rtype::SVCB),
+    ("HTTPS", rtype::HTTPS),
+];
+
+/// Types that no record can have: OPT, and those that only questions have (RFC 6895 section 3.1).
+const META: [std::ops::RangeInclusive<u16>; 3] = [0..=0, 41..=41, 128..=255];
+
+/// The number of a type: by name, or as `TYPE123` (RFC 3597 section 5).
+#[must_use]
+pub fn type_number(word: &str) -> Option<u16> {
+    let named = TYPES
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(word))
+        .map(|&(_, number)| number);
+    let number = || {
+        let (prefix, digits) = word.split_at_checked(4)?;
+        let is_number =
+            prefix.eq_ignore_ascii_case("TYPE") && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| digits.parse().ok()).flatten()
+    };
+    named
+        .or_else(number)
+        .filter(|number| !META.iter().any(|meta| meta.contains(number)))
+}
+
+/// RDATA in wire form from the words behind the type. Names in it are as written and uncompressed.
+///
+/// # Errors
+/// What is wrong with the words.
+pub fn parse(number: u16, words: &[String]) -> Result<Vec<u8>, String> {
+    if let [marker, rest @ ..] = words
+        && marker == "\\#"
+    {
+        return parse_generic(rest);
+    }
+    match (number, words) {
+        (rtype::A, [address]) => Ok(Vec::from(
+            number_or(address, Ipv4Addr::from_str, "an IPv4 address")?.octets(),
+        )),
+        (rtype::AAAA, [address]) => Ok(Vec::from(
+            number_or(address, Ipv6Addr::from_str, "an IPv6 address")?.octets(),
+        )),
+        (rtype::NS | rtype::CNAME | rtype::PTR, [target]) => parse_name(target),
+        (rtype::MX, [preference, exchange]) => concat(&[preference], exchange),
+        (rtype::SRV, [priority, weight, port, target]) => concat(&[priority, weight, port], target),
+        (rtype::TXT, [_, ..]) => parse_txt(words),
+        (rtype::SVCB | rtype::HTTPS, [priority, target, params @ ..]) => {
+            svcb::parse(priority, target, params)
+        }
+        (rtype::A | rtype::AAAA, _) => Err("takes one address".into()),
+        (rtype::NS | rtype::CNAME | rtype::PTR, _) => Err("takes one name".into()),
+        (rtype::MX, _) => Err("takes a preference and a name".into()),
+        (rtype::SRV, _) => Err("takes priority, weight, port and a name".into()),
+        (rtype::TXT, _) => Err("takes texts".into()),
+        (rtype::SVCB | rtype::HTTPS, _) => Err("takes a priority, a name and parameters".into()),
+        _ => Err("of this type is written as \\# LENGTH HEX (RFC 3597)".into()),
+    }
+}
+
+/// A name inside RDATA.
+pub(super) fn parse_name(text: &str) -> Result<Vec<u8>, String> {
+    name::parse_written(text).map_err(|error| format!("`{text}` {error}"))
+}
+
+/// Parses a word, or says what it is not.
+pub(super) fn number_or<T, E>(
+    word: &str,
+    parse: fn(&str) -> Result<T, E>,
+    what: &str,
+) -> Result<T, String> {
+    parse(word).map_err(|_| format!("`{word}` is not {what}"))
+}
+
+/// A 16-bit number.
+pub(super) fn parse_u16(word: &str) -> Result<u16, String> {
+    number_or(word, u16::from_str, "a number from 0 to 65535")
+}
+
+/// 16-bit numbers, then a name.
+fn concat(numbers: &[&String], target: &str) -> Result<Vec<u8>, String> {
+    let mut rdata = Vec::new();
+    for number in numbers {
+        rdata.extend(parse_u16(number)?.to_be_bytes());
+    }
+    rdata.extend(parse_name(target)?);
+    Ok(rdata)
+}
+
+fn parse_txt(words: &[String]) -> Result<Vec<u8>, String> {
+    let mut rdata = Vec::new();
+    for word in words {
+        let text = decode(word)?;
+        rdata.push(
+            u8::try_from(text.len())
+                .map_err(|_| "has a text of more than 255 bytes; write it as several")?,
+        );
+        rdata.extend(text);
+    }
+    bounded(rdata)
+}
+
+/// The form for any type: the length, then hexadecimal digits in any number of words (RFC 3597 section 5).
+fn parse_generic(words: &[String]) -> Result<Vec<u8>, String> {
+    let (len, digits) = words
+        .split_first()
+        .ok_or("\\# takes a length and hexadecimal digits")?;
+    let digits: Vec<u8> = digits.concat().into_bytes();
+    let nibble = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
+    let pair = |pair: &[u8]| Some(nibble(*pair.first()?)? << 4 | nibble(*pair.get(1)?)?);
+    let rdata: Option<Vec<u8>> = digits.chunks(2).map(pair).collect();
+    let rdata = rdata.ok_or("\\# takes pairs of hexadecimal digits")?;
+    if usize::from(parse_u16(len)?) == rdata.len() {
+        Ok(rdata)
+    } else {
+        Err(format!("\\# says {len} bytes, {} follow", rdata.len()))
+    }
+}
+
+/// RDATA with a length that a record can have.
+pub(super) fn bounded(rdata: Vec<u8>) -> Result<Vec<u8>, String> {
+    if u16::try_from(rdata.len()).is_ok() {
+        Ok(rdata)
+    } else {
+        Err("is longer than 65535 bytes".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::zonefile::split;
+    use super::*;
+
+    fn rdata(rtype: &str, text: &str) -> Result<Vec<u8>, String> {
+        parse(
+            type_number(rtype).expect("a type"),
+            &split(text).expect("words"),
+        )
+    }
+
+    #[test]
+    fn every_type() {
+        let cases: [(&str, &str, &[u8]); 15] = [
+            ("A", "192.168.1.1", &[192, 168, 1, 1]),
+            (
+                "AAAA",
+                "fd00::1",
+                &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            ),
+            ("CNAME", "NAS.lan", b"\x03NAS\x03lan\0"),
+            (
+                "PTR",
+                "Bob\\'s\\032TV\\.2._IPP.lan",
+                b"\x0aBob's TV.2\x04_IPP\x03lan\0",
+            ),
+            ("ptr", "nas.lan.", b"\x03nas\x03lan\0"),
+            ("NS", "ns.lan", b"\x02ns\x03lan\0"),
+            ("MX", "10 mail.lan", b"\0\x0a\x04mail\x03lan\0"),
+            (
+                "SRV",
+                "0 5 5060 sip.lan",
+                b"\0\0\0\x05\x13\xc4\x03sip\x03lan\0",
+            ),
+            ("MX", "1 Mail.LAN", b"\0\x01\x04Mail\x03LAN\0"),
+            ("SVCB", "0 NAS.lan", b"\0\0\x03NAS\x03lan\0"),
+            ("SRV", "0 0 0 .", b"\0\0\0\0\0\0\0"),
+            ("TXT", "\"hello world\" x", b"\x0bhello world\x01x"),
+            ("TXT", "\"\"", b"\0"),
+            ("HTTPS", "0 nas.lan", b"\0\0\x03nas\x03lan\0"),
+            ("TYPE257", "\\# 3 00 0a1B", &[0, 10, 27]),
+        ];
+        for (rtype, text, expected) in cases {
+            assert_eq!(
+                rdata(rtype, text).as_deref(),
+                Ok(expected),
+                "{rtype} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let cases = [
+            ("A", "192.168.1", "IPv4"),
+            ("A", "", "one address"),
+            ("AAAA", "1.2.3.4", "IPv6"),
+            ("CNAME", "a..b", "empty label"),
+            ("MX", "mail.lan", "preference"),
+            ("MX", "70000 mail.lan", "65535"),
+            ("SRV", "0 0 sip.lan", "port"),
+            ("TXT", "", "texts"),
+            ("TYPE257", "abc", "RFC 3597"),
+            ("TYPE257", "\\# 2 00", "1 follow"),
+            ("TYPE257", "\\# 1 0", "pairs"),
+            ("TYPE257", "\\# 1 0g", "pairs"),
+        ];
+        for (rtype, text, part) in cases {
+            let error = rdata(rtype, text).expect_err("wrong");
+            assert!(error.contains(part), "{rtype} {text}: {error}");
+        }
+        let long = format!("\"{}\"", "x".repeat(256));
+        assert!(rdata("TXT", &long).is_err());
+    }
+
+    #[test]
+    fn types_are_names_or_numbers_and_not_meta() {
+        assert_eq!(type_number("https"), Some(65));
+        assert_eq!(type_number("TYPE65"), Some(65));
+        for word in [
+            "OPT",
+            "ANY",
+            "TYPE255",
+            "TYPE41",
+            "TYPE0",
+            "TYPE",
+            "TYPE65536",
+            "TYPE+1",
+            "FOO",
+            "é",
+        ] {
+            assert_eq!(type_number(word), None, "{word}");
+        }
+    }
+}

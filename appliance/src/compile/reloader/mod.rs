@@ -1,0 +1,323 @@
+//! Keeps policy up to date: reads files anew when they change, and keeps the set in force where the new one is wrong.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use xdnsd_core::forward::upstreams::UpstreamConfig;
+use xdnsd_core::time::Instant;
+
+use super::problem::{Notes, Problem, Said};
+use super::set::{Links, PolicyInput, PolicySet};
+use super::watch::{Debounce, Pace, Users, Watched, Watcher};
+use crate::os::files;
+
+/// What came of reading files anew.
+#[derive(Debug)]
+pub struct Update {
+    /// The set in force from now on. `None`: the one before stays.
+    pub set: Option<Arc<PolicySet>>,
+    /// What was passed over, with file and line; and the files that failed. After a start their names are missing until
+    /// they can be read; later, what they belong to stays as it was.
+    pub notes: Notes,
+}
+
+/// Files that were read, and how many rules each had.
+type Loaded = HashMap<String, usize>;
+
+/// The set in force, and what it is made of. Belongs to one thread, which waits for its file descriptor and its deadline.
+#[derive(Debug)]
+pub struct Keeper {
+    input: PolicyInput,
+    set: Arc<PolicySet>,
+    watcher: Watcher,
+    local_changes: Debounce,
+    list_changes: Debounce,
+    /// Files of local data that the set in force has.
+    local_loaded: Loaded,
+    /// Lists that it has.
+    lists_loaded: Loaded,
+    /// See [`Notes::last_good`].
+    last_good: HashMap<String, String>,
+    /// What was said about who else may write to files.
+    doubts: HashSet<Problem>,
+    /// When the first of the leases in force ends, in seconds of the Unix epoch.
+    next_end_secs: Option<i64>,
+    /// What was said of local data as it is.
+    said: Said,
+    /// Whether the machine has other addresses than those that the leases in force were compared with.
+    has_moved: bool,
+}
+
+impl Keeper {
+    /// The policy of the config alone, without any file: whether it is right shows at once.
+    ///
+    /// # Errors
+    /// The config itself is wrong.
+    pub fn new(input: PolicyInput) -> Result<Self, Problem> {
+        let set = Arc::new(PolicySet::build_fixed(&input)?);
+        Ok(Self {
+            // Watched before they are read: what changes in between is read again.
+            watcher: Watcher::new(files(&input)),
+            input,
+            set,
+            local_changes: Debounce::default(),
+            list_changes: Debounce::default(),
+            local_loaded: Loaded::new(),
+            lists_loaded: Loaded::new(),
+            last_good: HashMap::new(),
+            doubts: HashSet::new(),
+            next_end_secs: None,
+            said: Said::default(),
+            has_moved: false,
+        })
+    }
+
+    /// Reads all files and watches them. A file that cannot be read does not keep a router from starting: what it belongs
+    /// to is empty until it can, and the update says so.
+    ///
+    /// # Errors
+    /// The config itself is wrong.
+    pub fn start(input: PolicyInput, now_secs: Option<i64>) -> Result<(Self, Update), Problem> {
+        let mut keeper = Self::new(input)?;
+        let update = keeper.read_all(now_secs);
+        Ok((keeper, update))
+    }
+
+    /// Reads all files at once.
+    pub fn read_all(&mut self, now_secs: Option<i64>) -> Update {
+        self.rebuild(Users::ALL, now_secs)
+    }
+
+    /// The set in force.
+    #[must_use]
+    pub fn set(&self) -> Arc<PolicySet> {
+        Arc::clone(&self.set)
+    }
+
+    /// Finds out what has changed. To be called when the file descriptor is readable, and at the deadline.
+    pub fn take_events(&mut self, now: Instant) {
+        for change in self.watcher.changes(now) {
+            if change.users.local {
+                self.local_changes.note(now, &change);
+            }
+            if change.users.lists {
+                self.list_changes.note(now, &change);
+            }
+        }
+    }
+
+    /// When [`Self::take_events`] and [`Self::update_if_due`] have something to do. `None`: not before the next event.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let debounces = [&self.local_changes, &self.list_changes];
+        let deadlines = debounces.into_iter().filter_map(Debounce::deadline);
+        deadlines.chain(self.watcher.deadline()).min()
+    }
+
+    /// Reads what has changed, once its writers have had the time to finish, and leases when one has ended. `None`: not
+    /// yet, or nothing. To be asked every second or so.
+    pub fn update_if_due(&mut self, now: Instant, now_secs: Option<i64>) -> Option<Update> {
+        let ends = self.next_end_secs.zip(now_secs);
+        let has_ended = ends.is_some_and(|(end_secs, now_secs)| end_secs < now_secs);
+        let due = Users {
+            local: self.local_changes.take_due(now)
+                || has_ended
+                || std::mem::take(&mut self.has_moved),
+            lists: self.list_changes.take_due(now),
+        };
+        due.any().then(|| self.rebuild(due, now_secs))
+    }
+
+    /// What the machine's devices said of clients last.
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        &self.input.links
+    }
+
+    /// Takes over what the machine's addresses are by now.
+    pub fn set_addresses(&mut self, servers: Vec<UpstreamConfig>, links: Links) -> Arc<PolicySet> {
+        // None of our own addresses is a client's.
+        let is_other = links.martian_sources != self.input.links.martian_sources;
+        self.has_moved |= self.has_leases() && is_other;
+        self.input.servers = servers;
+        self.input.links = links;
+        self.set = Arc::new(self.set.with_addresses(&self.input));
+        self.set()
+    }
+
+    /// Takes over another config and reads all files again at once. Of what cannot be read now, and could before, the part
+    /// that it belongs to, local data or lists, stays as it was.
+    ///
+    /// # Errors
+    /// The config itself is wrong; all stays as it was.
+    pub fn reload(&mut self, input: PolicyInput, now_secs: Option<i64>) -> Result<Update, Problem> {
+        let fixed = PolicySet::build_fixed(&input)?;
+        let watched = files(&input);
+        if watched != self.watcher.watched() {
+            self.watcher = Watcher::new(watched);
+        }
+        self.input = input;
+        // Whoever asks is told everything.
+        self.said = Said::default();
+        self.set = Arc::new(fixed.with_files_of(&self.set));
+        let mut update = self.rebuild(Users::ALL, now_secs);
+        update.set = Some(self.set());
+        Ok(update)
+    }
+
+    fn has_leases(&self) -> bool {
+        !self.input.local.leases.is_empty()
+    }
+
+    fn rebuild(&mut self, changed: Users, now_secs: Option<i64>) -> Update {
+        let before = Arc::clone(&self.set);
+        let mut notes = Notes::default();
+        if changed.lists {
+            notes.merge(self.rebuild_lists());
+        }
+        // What a list blocks is not a lease's.
+        if changed.local || changed.lists && self.has_leases() {
+            notes.merge(self.rebuild_local(now_secs));
+        }
+        self.note_doubts(&mut notes);
+        let trouble = self.watcher.take_trouble();
+        notes
+            .doubts
+            .extend(trouble.map(|what| Problem::of("inotify", what)));
+        let is_new = !Arc::ptr_eq(&before, &self.set);
+        Update {
+            set: is_new.then(|| self.set()),
+            notes,
+        }
+    }
+
+    fn rebuild_lists(&mut self) -> Notes {
+        let mut notes = Notes::default();
+        if self.list_changes.is_open() && !self.lists_loaded.is_empty() {
+            // Asked for while somebody writes: half a list is worse than yesterday's. It is read when he has finished.
+            let what = "a list is being written; all stay as they are until that is done";
+            notes.failures.push(Problem::of("lists", what));
+            return notes;
+        }
+        let built = self.set.with_lists(&self.input, &mut notes);
+        if !self.input.lists.take_shrunk {
+            refuse_shrunk(&mut notes, &self.lists_loaded);
+        }
+        if let Some(set) = accept(built, &mut notes, &mut self.lists_loaded) {
+            self.set = Arc::new(set);
+        }
+        notes
+    }
+
+    fn rebuild_local(&mut self, now_secs: Option<i64>) -> Notes {
+        let mut notes = Notes::default();
+        if self.local_changes.is_open() && !self.local_loaded.is_empty() {
+            // For a lease that ended, say: half a hosts file is worth no more than half a list.
+            let what =
+                "a hosts file is being written; local data stays as it is until that is done";
+            notes.failures.push(Problem::of("hosts", what));
+            self.said.leave_new(&mut notes);
+            return notes;
+        }
+        notes.last_good = std::mem::take(&mut self.last_good);
+        let built = self.set.with_local(&self.input, now_secs, &mut notes);
+        self.next_end_secs = notes.next_end_secs;
+        if let Some(set) = accept(built, &mut notes, &mut self.local_loaded) {
+            self.set = Arc::new(set);
+        }
+        self.last_good = std::mem::take(&mut notes.last_good);
+        self.last_good
+            .retain(|place, _| self.local_loaded.contains_key(place));
+        self.said.leave_new(&mut notes);
+        notes
+    }
+
+    /// Says once who else than root and this program may write to a file.
+    fn note_doubts(&mut self, notes: &mut Notes) {
+        let leases: HashSet<&Path> = self
+            .input
+            .local
+            .leases
+            .iter()
+            .map(|lease| lease.path.as_path())
+            .collect();
+        let doubt = |watched: &Watched| {
+            let doubt = files::doubt(&watched.path, !leases.contains(watched.path.as_path()))?;
+            Some(Problem::of(watched.path.display().to_string(), doubt))
+        };
+        let doubts: HashSet<Problem> = self.watcher.watched().iter().filter_map(doubt).collect();
+        notes
+            .doubts
+            .extend(doubts.difference(&self.doubts).cloned());
+        self.doubts = doubts;
+    }
+
+    /// Readable when [`Keeper::take_events`] has something to take.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.watcher.descriptor()
+    }
+}
+
+/// A list of fewer rules is one that people write by hand, and they may well take half of it out.
+const SHRINKS_FROM: usize = 8;
+
+/// A list that lost most of its rules is more likely half a download, or an error of whoever makes it, than meant.
+fn refuse_shrunk(notes: &mut Notes, before: &Loaded) {
+    for (place, rules) in &notes.loaded {
+        let had = before.get(place).copied().unwrap_or(0);
+        let is_shrunk = had >= SHRINKS_FROM && rules * 2 < had;
+        if is_shrunk || had > 0 && *rules == 0 {
+            let what = format!(
+                "has {rules} rules and had {had}: the lists stay as they were; \
+                 `filter.take_shrunk = true`, or a restart, takes it as it is"
+            );
+            notes.failures.push(Problem::of(place.clone(), what));
+        }
+    }
+}
+
+/// The new set, unless a file failed that the set in force has: half a blocklist is worse than yesterday's. A hosts or lease
+/// file of which the last good text was used has not failed in this sense: a new device gets its name all the same.
+fn accept(
+    built: Result<PolicySet, Problem>,
+    notes: &mut Notes,
+    loaded: &mut Loaded,
+) -> Option<PolicySet> {
+    let set = notes.or_fail(built)?;
+    if notes.failures.iter().any(|failure| {
+        let place = &failure.place;
+        loaded.contains_key(place) && !notes.last_good.contains_key(place)
+    }) {
+        return None;
+    }
+    *loaded = notes.loaded.drain(..).collect();
+    Some(set)
+}
+
+fn files(input: &PolicyInput) -> Vec<Watched> {
+    let watched = |users, pace| {
+        move |path: &PathBuf| Watched {
+            path: path.clone(),
+            users,
+            pace,
+        }
+    };
+    let (local, lists) = (&input.local, &input.lists);
+    let hosts = local.hosts.iter().map(watched(Users::LOCAL, Pace::Whole));
+    let leases = local.leases.iter().map(|lease| &lease.path);
+    let lists = lists
+        .block
+        .iter()
+        .chain(&lists.allow)
+        .chain(&lists.compiled);
+    hosts
+        .chain(leases.map(watched(Users::LOCAL, Pace::Live)))
+        .chain(lists.map(watched(Users::LISTS, Pace::Whole)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,400 @@
+//! The order of trust, walked through: every two sources that claim one name, and all that goes with it. The same table
+//! stands in ARCHITECTURE.md.
+
+use super::claims::Others;
+use super::hosts::LeaseFormat;
+use super::local::LeaseFile;
+use super::name;
+use super::problem::Notes;
+use super::routes::RouteInput;
+use super::set::{PolicyInput, PolicySet};
+use super::testing::{address_of, pointer_of};
+use crate::testing::Folder;
+use xdnsd_core::dns::rtype;
+use xdnsd_core::policy::{Decision, Labels, Local};
+
+/// Who may say something about a name. The first one of two that do is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// `local.records`, at the name.
+    Record,
+    /// A wildcard of `local.records` above the name.
+    Wildcard,
+    /// A special-use name that an RFC fixes for all networks: `localhost`.
+    Fixed,
+    /// A hosts file.
+    Hosts,
+    /// `filter.allow`.
+    Allow,
+    /// `filter.block`.
+    Block,
+    /// A domain of an upstream group: the name itself.
+    Route,
+    /// A special-use name for one's own network: `internal`.
+    Private,
+    /// A client of the DHCP server.
+    Lease,
+}
+
+use Source::{Allow, Block, Fixed, Hosts, Lease, Private, Record, Route, Wildcard};
+
+const ALL: [Source; 9] = [
+    Record, Wildcard, Fixed, Hosts, Allow, Block, Route, Private, Lease,
+];
+
+/// Whom a name that both claim belongs to. `None`: they do not meet at one name, or do not contradict each other.
+fn winner(a: Source, b: Source) -> Option<Source> {
+    // A special-use name is what another source says something about; a name is not in two families.
+    let is_either = |x, y| (a, b) == (x, y) || (a, b) == (y, x);
+    if is_either(Fixed, Private) || is_either(Record, Wildcard) || is_either(Hosts, Wildcard) {
+        return None;
+    }
+    // An allowed name is not blocked, and that is all that it says.
+    if a == Allow || b == Allow {
+        return if is_either(Allow, Block) {
+            Some(Allow)
+        } else {
+            None
+        };
+    }
+    // A lease is of one label and stands below a search domain: the family for private use is then the operator's zone.
+    if is_either(Private, Lease) {
+        return Some(Lease);
+    }
+    // In the order of trust. A route opens a special-use zone, as a record does; a list says nothing about those.
+    let order = [Record, Wildcard, Hosts, Route, Fixed, Private, Block, Lease];
+    let order = if is_either(Fixed, Hosts) {
+        [Fixed, Hosts, Record, Wildcard, Route, Private, Block, Lease]
+    } else if is_either(Route, Block) {
+        [Block, Route, Record, Wildcard, Hosts, Fixed, Private, Lease]
+    } else {
+        order
+    };
+    order
+        .into_iter()
+        .find(|source| *source == a || *source == b)
+}
+
+/// The name that two sources claim, and the label and domain that it is made of.
+fn name_for(a: Source, b: Source) -> (&'static str, &'static str) {
+    if [a, b].contains(&Fixed) {
+        ("localhost", "")
+    } else if [a, b].contains(&Private) {
+        ("nas", "internal")
+    } else {
+        ("nas", "lan")
+    }
+}
+
+const RECORD: &str = "192.0.2.1";
+const WILDCARD: &str = "192.0.2.2";
+const HOSTS: &str = "192.0.2.3";
+const LEASE: &str = "192.0.2.4";
+
+fn claim(input: &mut PolicyInput, source: Source, folder: &Folder, label: &str, domain: &str) {
+    let whole = if domain.is_empty() {
+        label.into()
+    } else {
+        format!("{label}.{domain}")
+    };
+    match source {
+        Record => input.local.records.push(format!("{whole} A {RECORD}")),
+        Wildcard if domain.is_empty() => input.local.records.push(format!("* A {WILDCARD}")),
+        Wildcard => input.local.records.push(format!("*.{domain} A {WILDCARD}")),
+        Fixed | Private => {}
+        Hosts => input.local.hosts = vec![folder.write("hosts", format!("{HOSTS} {whole}\n"))],
+        Allow => input.lists.allow_names.push(whole),
+        Block => input.lists.block_names.push(whole),
+        Route => input.routes.push(RouteInput {
+            suffixes: vec![whole],
+            group: 1,
+        }),
+        Lease => {
+            let path = folder.write("leases", format!("0 m1 {LEASE} {label} *\n"));
+            input.local.leases = vec![LeaseFile {
+                path,
+                format: LeaseFormat::Dnsmasq,
+            }];
+        }
+    }
+}
+
+/// The set in which these claim the same name.
+fn claimed(sources: &[Source], label: &str, domain: &str) -> (PolicySet, Notes) {
+    let folder = Folder::new();
+    let mut input = PolicyInput::default();
+    // The list is not what is tried here.
+    input.local.never_leased.clear();
+    if !domain.is_empty() {
+        input.local.search_domain = Some(domain.into());
+    }
+    for source in sources {
+        claim(&mut input, *source, &folder, label, domain);
+    }
+    let mut notes = Notes::default();
+    let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
+    (set, notes)
+}
+
+/// Who answers a question for the address of a name.
+fn believed(set: &PolicySet, text: &str) -> Option<Source> {
+    let name = name::parse(text).expect("a name");
+    let labels = Labels::new(&name).expect("well-formed");
+    match set.view().decide(&labels, rtype::A) {
+        Decision::Local(Local::Records(_)) => match address_of(set, text).as_deref() {
+            Some(RECORD) => Some(Record),
+            Some(WILDCARD) => Some(Wildcard),
+            Some(HOSTS) => Some(Hosts),
+            Some(LEASE) => Some(Lease),
+            other => panic!("{text} is {other:?}"),
+        },
+        Decision::Local(other) => panic!("{text} is {other:?}"),
+        Decision::Special(special) if special.kind.is_for_private_use() => Some(Private),
+        Decision::Special(_) => Some(Fixed),
+        Decision::Blocked(_) => Some(Block),
+        Decision::Forward { group: 1 } => Some(Route),
+        Decision::Forward { .. } | Decision::PlainName => None,
+    }
+}
+
+#[test]
+fn of_every_two_sources_with_one_name_the_one_that_is_trusted_more_is_believed() {
+    for a in ALL {
+        for b in ALL {
+            let Some(winner) = winner(a, b).filter(|_| a != b) else {
+                continue;
+            };
+            let (label, domain) = name_for(a, b);
+            let (set, notes) = claimed(&[a, b], label, domain);
+            let whole = if domain.is_empty() {
+                label.into()
+            } else {
+                format!("{label}.{domain}")
+            };
+            // That a name is allowed shows by nobody else having it.
+            let expected = (winner != Allow).then_some(winner);
+            assert_eq!(believed(&set, &whole), expected, "{a:?} and {b:?}");
+            // Whoever loses to another one by a line of a file hears of it.
+            let loses = |source| (a == source || b == source) && winner != source;
+            let told = notes.refusals.len();
+            assert_eq!(
+                told,
+                usize::from(loses(Lease)),
+                "{a:?} and {b:?}: {notes:?}"
+            );
+            if loses(Lease) {
+                assert_eq!(
+                    pointer_of(&set, LEASE),
+                    None,
+                    "{a:?}: its address has no name"
+                );
+            }
+            if loses(Hosts) && label != "localhost" {
+                assert_eq!(notes.count, 1, "{a:?} and {b:?}: {notes:?}");
+            }
+        }
+    }
+}
+
+/// Whoever owns a name owns its other form, its other types, what an alias leads to, and the way back from its address.
+#[test]
+fn what_goes_with_a_name_is_its_owners() {
+    for owner in [Record, Wildcard, Hosts, Block, Route] {
+        let (set, _) = claimed(&[owner, Lease], "nas", "lan");
+        for form in ["nas", "nas.lan"] {
+            assert_ne!(believed(&set, form), Some(Lease), "{owner:?} has {form}");
+        }
+        assert_eq!(pointer_of(&set, LEASE), None, "{owner:?}");
+    }
+    // The plain form alone is somebody's: the whole form is not the client's either.
+    for owner in [Record, Hosts, Block, Route] {
+        let folder = Folder::new();
+        let mut input = PolicyInput::default();
+        input.local.search_domain = Some("lan".into());
+        input.local.zones = vec!["iot.lan".into()];
+        claim(&mut input, owner, &folder, "nas", "");
+        claim(&mut input, Lease, &folder, "nas", "lan");
+        let mut notes = Notes::default();
+        let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
+        assert_ne!(believed(&set, "nas.lan"), Some(Lease), "{owner:?}");
+        assert_eq!(notes.refusals.len(), 1, "{owner:?}");
+    }
+}
+
+/// The lease of a name that has another type, or is an alias: it adds nothing to it.
+#[test]
+fn a_name_of_any_type_is_taken() {
+    for record in [
+        "nas.lan TXT hello",
+        "nas.lan CNAME other.example",
+        "nas.lan AAAA fd00::5",
+        "nas HTTPS 1 .",
+    ] {
+        let folder = Folder::new();
+        let mut input = PolicyInput::default();
+        input.local.search_domain = Some("lan".into());
+        input.local.records = vec![record.into()];
+        claim(&mut input, Lease, &folder, "nas", "lan");
+        let mut notes = Notes::default();
+        let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
+        assert_eq!(
+            address_of(&set, "nas.lan").filter(|found| found.contains(LEASE)),
+            None,
+            "{record}"
+        );
+        assert_eq!(notes.refusals.len(), 1, "{record}");
+    }
+}
+
+/// Records say for each type what is there; hosts files may add the types that records leave open.
+#[test]
+fn hosts_files_add_what_records_do_not_say() {
+    let folder = Folder::new();
+    let mut input = PolicyInput::default();
+    input.local.search_domain = Some("lan".into());
+    input.local.records = vec!["router.lan A 192.168.1.1".into()];
+    let hosts =
+        "127.0.1.1 router.lan router\nfd00::1 router\n192.168.1.1 router\n192.168.1.9 router tv\n";
+    input.local.hosts = vec![folder.write("hosts", hosts)];
+    let mut notes = Notes::default();
+    let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
+    for name in ["router", "router.lan"] {
+        assert_eq!(
+            address_of(&set, name).as_deref(),
+            Some("192.168.1.1, fd00::1"),
+            "{name}"
+        );
+    }
+    assert_eq!(address_of(&set, "tv.lan").as_deref(), Some("192.168.1.9"));
+    assert_eq!(pointer_of(&set, "192.168.1.9").as_deref(), Some("tv.lan."));
+    let said: Vec<&str> = notes
+        .first
+        .iter()
+        .map(|problem| problem.what.as_str())
+        .collect();
+    let taken = "`router` has the address 192.168.1.1 in local.records";
+    assert_eq!(
+        said,
+        [
+            format!("`router.lan` has the address 192.168.1.1 in local.records; {taken}").as_str(),
+            taken
+        ]
+    );
+}
+
+/// What an RFC fixes is not for a file to say, what is for private use is.
+#[test]
+fn hosts_files_name_hosts_in_zones_for_private_use_alone() {
+    let folder = Folder::new();
+    let mut input = PolicyInput::default();
+    let hosts = "192.0.2.9 x.localhost x.onion y.invalid resolver.arpa a.alt\n192.0.2.8 nas.internal nas.home.arpa printer.local\n";
+    input.local.hosts = vec![folder.write("hosts", hosts)];
+    let mut notes = Notes::default();
+    let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
+    for name in [
+        "x.localhost",
+        "x.onion",
+        "y.invalid",
+        "resolver.arpa",
+        "a.alt",
+    ] {
+        assert_eq!(believed(&set, name), Some(Fixed), "{name}");
+    }
+    for name in ["nas.internal", "nas.home.arpa", "printer.local"] {
+        assert_eq!(
+            address_of(&set, name).as_deref(),
+            Some("192.0.2.8"),
+            "{name}"
+        );
+    }
+    assert_eq!(notes.count, 1);
+}
+
+/// A special-use zone is the operator's where a zone, a route or a record of the config says so.
+#[test]
+fn internal_is_the_operators_where_the_config_says_so() {
+    let decide = |change: fn(&mut PolicyInput)| {
+        let mut input = PolicyInput::default();
+        change(&mut input);
+        let mut notes = Notes::default();
+        let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
+        let name = name::parse("nas.internal").expect("a name");
+        let labels = Labels::new(&name).expect("well-formed");
+        let decision = set.view().decide(&labels, rtype::A);
+        match decision {
+            Decision::Local(Local::Nxdomain { .. }) => "zone",
+            Decision::Local(_) => "local",
+            Decision::Special(_) => "special",
+            Decision::Forward { group: 1 } => "route",
+            Decision::Forward { .. } => "upstream",
+            Decision::Blocked(_) | Decision::PlainName => "?",
+        }
+    };
+    assert_eq!(decide(|_| {}), "special");
+    assert_eq!(
+        decide(|input| input.local.zones = vec!["internal".into()]),
+        "zone"
+    );
+    assert_eq!(
+        decide(|input| input.local.records = vec!["nas.internal A 192.0.2.1".into()]),
+        "local"
+    );
+    let route = |input: &mut PolicyInput| {
+        input.routes = vec![RouteInput {
+            suffixes: vec!["internal".into()],
+            group: 1,
+        }];
+    };
+    assert_eq!(decide(route), "route");
+    assert_eq!(
+        decide(|input| input.special = xdnsd_core::policy::Kinds::NONE),
+        "upstream"
+    );
+}
+
+/// An address whose way back is routed, blocked or written by a wildcard stays theirs.
+#[test]
+fn the_way_back_from_an_address_is_decided_as_any_name() {
+    for source in [Route, Block, Wildcard] {
+        let folder = Folder::new();
+        let mut input = PolicyInput::default();
+        claim(&mut input, Lease, &folder, "phone", "");
+        let zone = "2.0.192.in-addr.arpa";
+        match source {
+            Route => input.routes.push(RouteInput {
+                suffixes: vec!["192.0.2.0/24".into()],
+                group: 1,
+            }),
+            Block => input.lists.block_names.push(zone.into()),
+            Record | Wildcard | Fixed | Hosts | Allow | Private | Lease => {
+                input.local.records.push(format!("*.{zone} PTR other.lan"));
+            }
+        }
+        let mut notes = Notes::default();
+        let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
+        assert_eq!(
+            address_of(&set, "phone").as_deref(),
+            Some(LEASE),
+            "{source:?}"
+        );
+        assert_ne!(
+            pointer_of(&set, LEASE).as_deref(),
+            Some("phone."),
+            "{source:?}"
+        );
+    }
+}
+
+#[test]
+fn the_roots_route_is_for_names_that_are_nobodys() {
+    let folder = Folder::new();
+    let mut input = PolicyInput::default();
+    input.routes.push(RouteInput {
+        suffixes: vec![".".into()],
+        group: 1,
+    });
+    claim(&mut input, Lease, &folder, "phone", "");
+    let set = PolicySet::build(&input, None, &mut Notes::default()).expect("compiled");
+    assert_eq!(believed(&set, "phone"), Some(Lease));
+    assert_eq!(Others::NONE.refusal(b"\x05phone\0"), None);
+}

@@ -1,0 +1,154 @@
+//! What can be asked of a running daemon over the control socket.
+
+use std::sync::Arc;
+
+use xdnsd_core::dns::Name;
+
+use super::dump::dump;
+use super::health;
+use super::metrics::Telemetry;
+use super::socket::{Commands, Failure};
+use crate::compile::name;
+use crate::store::Saver;
+use crate::store::SharedCache;
+use crate::text;
+
+/// Every request. `reload` has the config and its files read again, and gives the lines that say what came of it; `saver` is
+/// there where there is a snapshot.
+#[must_use]
+pub fn all(
+    telemetry: Arc<Telemetry>,
+    cache: &'static SharedCache,
+    reload: impl Fn() -> Result<Vec<String>, Vec<String>> + Send + 'static,
+    saver: Option<Saver>,
+) -> Commands {
+    Commands::default()
+        .with("stats", move |words, out| {
+            no_more(words)?;
+            Ok(out.write_all(telemetry.read().prometheus().as_bytes())?)
+        })
+        .with("reload", move |words, out| {
+            no_more(words)?;
+            let told = reload().map_err(|lines| Failure::Refused(lines.join("\n")))?;
+            told.iter()
+                .try_for_each(|line| writeln!(out, "{}", text::line(line)))?;
+            Ok(())
+        })
+        .with("health", |words, _| {
+            no_more(words)?;
+            health::look().map_err(Failure::Refused)
+        })
+        .with("cache dump", |words, out| {
+            dump(cache, &name_of(words)?, out)
+        })
+        .with("cache flush", |words, out| {
+            let removed = match words {
+                [] => cache.clear(),
+                words => cache.remove_below(&name_of(words)?),
+            };
+            Ok(writeln!(
+                out,
+                "{} forgotten",
+                text::count(removed, "answer")
+            )?)
+        })
+        .with("cache save", move |words, out| {
+            no_more(words)?;
+            let saver = saver
+                .as_ref()
+                .ok_or_else(|| Failure::Refused("the config names no snapshot".into()))?;
+            let answers = saver.save().map_err(Failure::Refused)?;
+            Ok(writeln!(out, "{} saved", text::count(answers, "answer"))?)
+        })
+}
+
+/// A request that takes no words.
+fn no_more(words: &[&str]) -> Result<(), Failure> {
+    match words {
+        [] => Ok(()),
+        [word, ..] => Err(Failure::Refused(format!("`{word}` is too much"))),
+    }
+}
+
+/// The name that a request is about; none: all names.
+fn name_of(words: &[&str]) -> Result<Name, Failure> {
+    let text = match words {
+        [] => ".",
+        [text] => text,
+        _ => return Err(Failure::Refused("one name at most".into())),
+    };
+    let wire = name::parse(text).map_err(|error| Failure::Refused(format!("`{text}` {error}")))?;
+    Name::from_wire(&wire).ok_or_else(|| Failure::Refused(format!("`{text}` is not a name")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::clock;
+    use crate::store::shared::tests::{fill, head, names, test_cache};
+
+    fn asked(commands: &Commands, request: &str) -> Result<String, String> {
+        let mut out = Vec::new();
+        match commands.carry_out(request, &mut out) {
+            Ok(()) => Ok(String::from_utf8(out).expect("text")),
+            Err(Failure::Refused(problem)) => Err(problem),
+            Err(Failure::Io(error)) => panic!("memory takes everything: {error}"),
+        }
+    }
+
+    fn commands(cache: &'static SharedCache) -> Commands {
+        let nobody = || Err(vec!["nobody reads".to_owned()]);
+        all(Arc::new(Telemetry::default()), cache, nobody, None)
+    }
+
+    #[test]
+    fn the_cache_is_shown_and_forgotten_by_name() {
+        let cache = test_cache!(8192);
+        let fresh = xdnsd_core::answer::Head {
+            stored: clock::now(),
+            ..head(300)
+        };
+        fill(
+            cache,
+            &["example.org", "www.example.org", "example.com"],
+            &fresh,
+        );
+        let commands = commands(cache);
+        let dumped = |request: &str| asked(&commands, request).map(|text| text.lines().count());
+        assert_eq!(dumped("cache dump"), Ok(6));
+        assert_eq!(dumped("cache dump EXAMPLE.org."), Ok(4));
+        assert_eq!(dumped("cache dump example.net"), Ok(0));
+        let line = asked(&commands, "cache dump www.example.org").expect("a dump");
+        assert!(line.starts_with("www.example.org. A "), "{line}");
+        assert_eq!(
+            asked(&commands, "cache flush www.example.org"),
+            Ok("2 answers forgotten\n".into())
+        );
+        assert_eq!(names(cache), ["example.com.", "example.org."]);
+        assert_eq!(
+            asked(&commands, "cache flush"),
+            Ok("4 answers forgotten\n".into())
+        );
+        assert!(asked(&commands, "stats").is_ok_and(|text| text.starts_with("# HELP xdnsd_")));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_said() {
+        let cache = test_cache!(8192);
+        let commands = commands(cache);
+        for (request, problem) in [
+            ("cache dump a..b", "`a..b` has an empty label"),
+            ("cache flush a b", "one name at most"),
+            ("stats all", "`all` is too much"),
+            ("reload now", "`now` is too much"),
+            ("cache save b", "`b` is too much"),
+            ("cache save", "the config names no snapshot"),
+            (
+                "cache drop",
+                "unknown request; allowed: stats, reload, health, cache dump, cache flush, cache save",
+            ),
+        ] {
+            assert_eq!(asked(&commands, request), Err(problem.into()));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The cache as `xdnsd cache dump` shows it.
+
+use std::io::Write;
+
+use xdnsd_core::answer::{ANY_TYPE, Head, Key};
+use xdnsd_core::dns::Name;
+use xdnsd_core::dns::name::is_within;
+use xdnsd_core::time::Instant;
+
+use super::presentation::{rcode_text, type_text};
+use super::socket::Failure;
+use crate::os::clock;
+use crate::store::{SharedCache, Walk};
+
+/// Writes a line for each answer for `below` and the names below it.
+///
+/// # Errors
+/// `out` takes no more.
+pub fn dump(cache: &SharedCache, below: &Name, out: &mut dyn Write) -> Result<(), Failure> {
+    let now = clock::now();
+    let mut walk = Walk::new(cache);
+    while walk.step() {
+        for (key, head, body) in walk
+            .entries()
+            .filter(|(key, ..)| is_within(key.name, below.as_wire()))
+        {
+            writeln!(out, "{}", entry_text(&key, &head, body, now))?;
+        }
+    }
+    Ok(())
+}
+
+/// One entry as `xdnsd cache dump` shows it:
+/// `www.example.org. AAAA do+ad NOERROR ttl 287 upstream 1/0 44 bytes`.
+fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
+    let name = Name::from_wire(key.name).map_or_else(|| "?".to_owned(), |name| name.to_string());
+    let flags = [
+        (key.dnssec_ok, "do"),
+        (key.checking_disabled, "cd"),
+        (head.authentic_data, "ad"),
+    ];
+    let flags: Vec<&str> = flags
+        .iter()
+        .filter(|(set, _)| *set)
+        .map(|(_, word)| *word)
+        .collect();
+    let flags = if flags.is_empty() {
+        "-".to_owned()
+    } else {
+        flags.join("+")
+    };
+    let expires = head.expires();
+    let freshness = match (head.restored, expires > now) {
+        (true, _) => "stale of unknown age".to_owned(),
+        (false, true) => format!("ttl {}", expires.secs_since(now)),
+        (false, false) => format!("stale for {}", now.secs_since(expires)),
+    };
+    let origin = if head.restored {
+        "snapshot"
+    } else {
+        "upstream"
+    };
+    let rtype = match key.qtype {
+        ANY_TYPE => "*".into(),
+        qtype => type_text(qtype),
+    };
+    let rcode = rcode_text(head.rcode);
+    let (answers, authorities) = (head.answers, head.authorities);
+    let len = body.len();
+    format!(
+        "{name} {rtype} {flags} {rcode} {freshness} {origin} {answers}/{authorities} {len} bytes"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::shared::tests::{BODY, head};
+
+    #[test]
+    fn an_entry_is_shown_with_its_age_and_origin() {
+        let key = Key {
+            name: b"\x03www\x07example\0",
+            qtype: 28,
+            dnssec_ok: true,
+            checking_disabled: false,
+        };
+        let at = |secs| Instant::from_millis(10_000).add_secs(secs);
+        let fresh = Head {
+            authentic_data: true,
+            ..head(300)
+        };
+        assert_eq!(
+            entry_text(&key, &fresh, BODY, at(13)),
+            "www.example. AAAA do+ad NOERROR ttl 287 upstream 1/0 16 bytes"
+        );
+        assert!(entry_text(&key, &fresh, BODY, at(335)).contains("stale for 35 upstream"));
+        let restored = Head {
+            restored: true,
+            rcode: 3,
+            answers: 0,
+            authorities: 1,
+            ..head(300)
+        };
+        assert_eq!(
+            entry_text(
+                &Key {
+                    dnssec_ok: false,
+                    ..key
+                },
+                &restored,
+                BODY,
+                at(13)
+            ),
+            "www.example. AAAA - NXDOMAIN stale of unknown age snapshot 0/1 16 bytes"
+        );
+    }
+}

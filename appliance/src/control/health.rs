@@ -1,0 +1,179 @@
+//! `xdnsd health`: whether a daemon answers, for whoever looks after it from outside (procd, busybox init, a cron job): a
+//! process that is stopped or that hangs holds its sockets, and the kernel goes on to give it queries.
+//!
+//! It is asked twice, each with a bound: as a client asks, and over the control socket, where it looks at its own threads.
+//! One answer is enough to let it live: a client may be refused silence by the config, and the control socket may be busy
+//! with a reload.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::socket;
+use crate::config::{Config, Devices, Plan};
+use crate::os::clock;
+use crate::worker::engines;
+
+/// How long one answer is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often it is asked for. Another address each time, as far as there are any.
+const TRIES: usize = 6;
+/// How long a thread is looked at before it counts as hanging: it turns at least once a second.
+const STILL: Duration = Duration::from_secs(3);
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long the main thread may take over one thing.
+const TENDED_MAX_MS: u64 = 60_000;
+/// `localhost A`, which needs no upstream.
+const QUERY: [u8; 27] = *b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x09localhost\0\0\x01\0\x01";
+
+/// When the main thread last looked after things, in milliseconds of the monotonic clock.
+pub static MAIN_THREAD_MS: AtomicU64 = AtomicU64::new(0);
+
+/// How a daemon is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It answers.
+    Well,
+    /// It runs and does not answer.
+    Hangs(String),
+    /// Nobody is there, or nobody can be asked.
+    Unknown(String),
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Well => formatter.write_str("answers"),
+            Self::Hangs(why) | Self::Unknown(why) => formatter.write_str(why),
+        }
+    }
+}
+
+/// Asks the daemon that serves `config` on this machine.
+#[must_use]
+pub fn ask(config: &Config) -> Health {
+    let plan = Devices::read().map(|devices| config.plan(&devices));
+    let asked = plan.map_or(None, |plan| ask_as_client(&plan));
+    if asked == Some(true) {
+        return Health::Well;
+    }
+    let Some(socket) = &config.control.socket.as_deref() else {
+        return match asked {
+            Some(_) => Health::Hangs("does not answer".into()),
+            None => Health::Unknown("no address to ask at, and no control socket".into()),
+        };
+    };
+    ask_itself(socket)
+}
+
+/// Whether it answers a query of this machine; `None`: there is nothing to ask.
+fn ask_as_client(plan: &Plan) -> Option<bool> {
+    let mut servers = plan
+        .endpoints
+        .iter()
+        .map(|endpoint| endpoint.socket_addr())
+        .cycle();
+    for _ in 0..TRIES {
+        if answers(servers.next()?).is_ok() {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+/// Asks once.
+fn answers(server: SocketAddr) -> io::Result<()> {
+    let any = match server {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(server)?;
+    socket.send(&QUERY)?;
+    let mut answer = [0; 512];
+    let len = socket.recv(&mut answer)?;
+    if answer[..len].starts_with(&QUERY[..2]) {
+        Ok(())
+    } else {
+        Err(ErrorKind::InvalidData.into())
+    }
+}
+
+/// Asks over the control socket.
+fn ask_itself(socket: &Path) -> Health {
+    match socket::ask(socket, "health", &mut io::sink()) {
+        Ok(()) => Health::Well,
+        Err(error) => {
+            let why = error.to_string();
+            let is_away = matches!(
+                error.kind(),
+                ErrorKind::NotFound
+                    | ErrorKind::NotADirectory
+                    | ErrorKind::ConnectionRefused
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof
+                    | ErrorKind::PermissionDenied
+            );
+            if is_away {
+                Health::Unknown(why)
+            } else if why.starts_with("unknown request") {
+                // An older one, which answers.
+                Health::Well
+            } else {
+                Health::Hangs(why)
+            }
+        }
+    }
+}
+
+/// What the daemon finds when it looks at itself.
+///
+/// # Errors
+/// What does not go on.
+pub fn look() -> Result<(), String> {
+    let deadline = Instant::now() + STILL;
+    let still = engines::still(|| {
+        thread::sleep(LOOK);
+        Instant::now() < deadline
+    });
+    if let Some(worker) = still.first() {
+        return Err(format!("worker {worker} hangs"));
+    }
+    let tended = MAIN_THREAD_MS.load(Ordering::Relaxed);
+    let now = clock::now().millis();
+    if tended != 0 && now.saturating_sub(tended) > TENDED_MAX_MS {
+        return Err("the main thread hangs".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_waited_for_and_no_longer() {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let address = server.local_addr().expect("its address");
+        assert!(answers(address).is_err(), "nobody reads");
+        let answered = thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut query = [0; 64];
+                // The one that nobody read, and the one that is waited for.
+                for _ in 0..2 {
+                    let (len, client) = server.recv_from(&mut query).expect("a query");
+                    server.send_to(&query[..len], client).expect("sent");
+                }
+            });
+            answers(address)
+        });
+        assert!(answered.is_ok(), "{answered:?}");
+    }
+}

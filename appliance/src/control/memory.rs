@@ -1,0 +1,264 @@
+//! The memory budget: every capacity of the daemon in bytes, line by line, and the total checked by the compiler.
+
+use std::fmt::Write as _;
+
+use xdnsd_abi::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
+use xdnsd_core::counters::Counters;
+use xdnsd_core::limits;
+
+use crate::logging;
+use crate::os::threads::{SMALL_STACK_BYTES, STACK_BYTES, STATISTICS_STACK_BYTES};
+use crate::store;
+use crate::store::SharedCache;
+use crate::worker::engines::{ENGINES, TABLES_BYTES};
+use crate::worker::{
+    self, Arrivals, PORTS_BYTES, PORTS_SHARED_BYTES, Pulse, SLOTS_BYTES, STREAM_BYTES, WorkerStats,
+};
+
+/// What everything together may take.
+pub const BUDGET_BYTES: usize = limits::MEMORY_MIB * 1024 * 1024;
+
+/// One line of the budget.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// What it is.
+    pub what: &'static str,
+    /// Bytes of one.
+    pub bytes: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Line {
+    const fn new(what: &'static str, bytes: usize, count: usize) -> Self {
+        Self { what, bytes, count }
+    }
+
+    /// Bytes of all of them.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.bytes * self.count
+    }
+}
+
+/// Bytes of a descriptor in the RX and TX ring, and in the fill and completion ring (af_xdp.rst).
+const DESCRIPTOR: usize = size_of::<libc::xdp_desc>();
+const ADDRESS: usize = size_of::<u64>();
+
+/// Threads that are no workers, with a stack as theirs: the one that looks after interfaces, and the one that reads the
+/// files of policy.
+const OTHER_THREADS: usize = 2;
+/// Threads with a small stack: control, snapshot, and the first, which uses no more of its own.
+const SMALL_THREADS: usize = 3;
+/// What the start-up puts on the heap and keeps: config, telemetry, names of interfaces and servers, libraries.
+const HEAP_BYTES: usize = 256 * 1024;
+/// Bytes of a BPF map's entry beside key and value (the kernel's `struct htab_elem` and bucket, rounded up).
+const MAP_ENTRY: usize = 64;
+/// The maps of one XDP program: XSKMAP, heartbeats, destinations, and the counters of 16 CPUs.
+const MAPS_BYTES: usize = QUEUES_MAX as usize * (size_of::<usize>() + size_of::<u64>())
+    + LISTEN_MAX as usize * (size_of::<Listen>() + size_of::<Route>() + MAP_ENTRY)
+    + Reason::COUNT as usize * size_of::<u64>() * 16;
+
+/// The budget. Whoever adds a static, a buffer or a thread adds its line. What a kernel socket holds is not ours: it is
+/// bounded by `net.core.rmem_max` and `wmem_max`.
+pub const LINES: &[Line] = &[
+    Line::new(
+        "UMEM of a queue",
+        limits::CHUNKS_PER_QUEUE * limits::CHUNK_SIZE,
+        limits::WORKERS,
+    ),
+    Line::new(
+        "RX and fill ring of a queue",
+        limits::RX_RING * (DESCRIPTOR + ADDRESS),
+        limits::WORKERS,
+    ),
+    Line::new(
+        "TX and completion ring of a queue",
+        limits::TX_RING * (DESCRIPTOR + ADDRESS),
+        limits::WORKERS,
+    ),
+    Line::new(
+        "questions in flight of a worker, their clients, two messages",
+        TABLES_BYTES,
+        ENGINES,
+    ),
+    Line::new(
+        "counters and pulse of a worker",
+        size_of::<Counters>() + size_of::<WorkerStats>() + size_of::<Pulse>(),
+        ENGINES,
+    ),
+    Line::new("counters of devices", size_of::<Arrivals>(), 1),
+    Line::new("TCP streams to upstreams", STREAM_BYTES, ENGINES),
+    Line::new("source ports towards upstreams", PORTS_BYTES, ENGINES),
+    Line::new("table of open source ports", PORTS_SHARED_BYTES, 1),
+    Line::new("TCP connections of clients", SLOTS_BYTES, 1),
+    Line::new(
+        "message buffers of all workers",
+        worker::buffer_bytes(ENGINES),
+        1,
+    ),
+    Line::new(
+        "shard of the cache",
+        size_of::<SharedCache>() / limits::CACHE_SHARDS,
+        limits::CACHE_SHARDS,
+    ),
+    Line::new("buffer of the snapshot", store::BUFFER, 1),
+    Line::new("stack of a worker", STACK_BYTES, ENGINES),
+    Line::new("stack of another thread", STACK_BYTES, OTHER_THREADS),
+    Line::new(
+        "stack of a thread for control, snapshot, signals",
+        SMALL_STACK_BYTES,
+        SMALL_THREADS,
+    ),
+    Line::new("stack of the statistics' thread", STATISTICS_STACK_BYTES, 1),
+    Line::new("stack of the log's thread", logging::STACK_BYTES, 1),
+    Line::new("heap of the start, reserved", HEAP_BYTES, 1),
+    Line::new("BPF maps of an interface", MAPS_BYTES, limits::WORKERS),
+];
+
+/// All lines together.
+#[must_use]
+pub const fn total() -> usize {
+    let mut total = 0;
+    let mut index = 0;
+    while index < LINES.len() {
+        total += LINES[index].total();
+        index += 1;
+    }
+    total
+}
+
+/// What the compiler says where the capacities take more than they may: it prints a text, and no numbers of ours.
+const TOO_MUCH: Text = too_much(total());
+
+const fn too_much(total: usize) -> Text {
+    Text::new()
+        .text("the capacities do NOT fit the memory budget: ")
+        .number(total)
+        .text(" bytes of ")
+        .number(BUDGET_BYTES)
+        .text(", ")
+        .number(total.saturating_sub(BUDGET_BYTES))
+        .text(" too many; take smaller ones, or more by XDNSD_LIMIT_MEMORY_MIB")
+}
+
+const _: () = if total() > BUDGET_BYTES {
+    panic!("{}", TOO_MUCH.as_str());
+};
+
+/// A text that is put together while compiling. What does not fit is left out.
+struct Text {
+    bytes: [u8; Self::BYTES_MAX],
+    len: usize,
+}
+
+impl Text {
+    const BYTES_MAX: usize = 224;
+
+    const fn new() -> Self {
+        Self {
+            bytes: [0; Self::BYTES_MAX],
+            len: 0,
+        }
+    }
+
+    const fn text(mut self, text: &str) -> Self {
+        let mut at = 0;
+        while at < text.len() && self.len < Self::BYTES_MAX {
+            self.bytes[self.len] = text.as_bytes()[at];
+            self.len += 1;
+            at += 1;
+        }
+        self
+    }
+
+    /// In decimal.
+    const fn number(mut self, number: usize) -> Self {
+        const DIGITS: &str = "0123456789";
+        let mut unit = 1;
+        while number / unit >= 10 {
+            unit *= 10;
+        }
+        while unit > 0 {
+            let digit = number / unit % 10;
+            self = self.text(DIGITS.split_at(digit).1.split_at(1).0);
+            unit /= 10;
+        }
+        self
+    }
+
+    const fn as_str(&self) -> &str {
+        match std::str::from_utf8(self.bytes.split_at(self.len).0) {
+            Ok(text) => text,
+            Err(_) => "the capacities do NOT fit the memory budget",
+        }
+    }
+}
+
+/// The lines and the total, for `xdnsd memory`.
+#[must_use]
+pub fn report() -> String {
+    let mut out = String::new();
+    for line in LINES {
+        let _ = writeln!(
+            out,
+            "{:>10} = {:>3} x {:>8}  {}",
+            line.total(),
+            line.count,
+            line.bytes,
+            line.what
+        );
+    }
+    let percent = total() as f64 * 100.0 / BUDGET_BYTES as f64;
+    let _ = writeln!(
+        out,
+        "{:>10} bytes in all, {percent:.1} % of the budget of {BUDGET_BYTES}",
+        total()
+    );
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_adds_up() {
+        let report = report();
+        let sum: usize = report
+            .lines()
+            .filter_map(|line| {
+                line.split_once('=')
+                    .and_then(|(total, _)| total.trim().parse::<usize>().ok())
+            })
+            .sum();
+        assert_eq!(sum, total());
+        assert!(report.contains(&format!("{sum} bytes in all")), "{report}");
+        assert_eq!(report.lines().count(), LINES.len() + 1);
+        let umem = limits::WORKERS * limits::CHUNKS_PER_QUEUE * limits::CHUNK_SIZE;
+        assert_eq!(LINES[0].total(), umem, "{report}");
+    }
+
+    #[test]
+    fn budget_that_is_exceeded_is_said_with_its_bytes() {
+        for (total, more) in [(BUDGET_BYTES + 1, 1), (BUDGET_BYTES + 69_632, 69_632)] {
+            let text = too_much(total);
+            let expected = format!(
+                "the capacities do NOT fit the memory budget: {total} bytes of {BUDGET_BYTES}, {more} too many; "
+            );
+            assert!(text.as_str().starts_with(&expected), "{}", text.as_str());
+            assert!(text.as_str().ends_with("MEMORY_MIB"), "{}", text.as_str());
+        }
+        assert!(
+            TOO_MUCH
+                .as_str()
+                .contains(&format!(" {} bytes of ", total()))
+        );
+        let number = |number| Text::new().number(number).as_str().to_owned();
+        assert_eq!(
+            [0, 9, 10, 1_048_576].map(number),
+            ["0", "9", "10", "1048576"]
+        );
+        assert_eq!(number(usize::MAX), usize::MAX.to_string());
+    }
+}

@@ -1,0 +1,514 @@
+//! Counters to text: the report of rates in the log, and Prometheus' exposition format for `xdnsd stats`.
+//!
+//! Reads what others count and never writes a counter. Whoever has counters registers them here before the start;
+//! what is read at a moment is a [`Reading`], and everything below it works on readings alone.
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::info;
+use xdnsd_abi::Reason;
+use xdnsd_core::counters::{Counter, Counters};
+
+use crate::os::{seal, threads};
+use crate::worker::{QueueName, ServerReading, SocketReading, WorkerStats};
+use crate::{logging, text};
+
+/// Reads something that the kernel counts. An error is shown as an absent metric.
+pub type Read<T> = Box<dyn Fn() -> io::Result<T> + Send + Sync>;
+
+/// Counts by name of the interface.
+pub type ByInterface = Vec<(String, u64)>;
+
+/// What was counted, by counter and by name of the interface.
+pub type Arrived = Vec<(Counter, ByInterface)>;
+
+/// A thread that answers: its counters, and its AF_XDP socket where it has one.
+pub struct Worker {
+    /// Its number, or `tcp` for the one that has the connections.
+    pub name: String,
+    /// The RX queue that it serves, where it has one. Queries come to its kernel sockets by any interface all the same.
+    pub queue: Option<QueueName>,
+    /// What it counts.
+    pub counters: &'static Counters,
+    /// What it shows of its AF_XDP socket, and of upstream servers.
+    pub stats: &'static WorkerStats,
+}
+
+/// An XDP program: what became of frames, as `[reason][cpu]`.
+pub struct Program {
+    /// Interface that it is attached to.
+    pub interface: String,
+    /// One row per [`Reason`], in index order; one column per CPU.
+    pub frames: Read<Vec<Vec<u64>>>,
+}
+
+/// What is counted for frames of the worker's own RX queue alone.
+const OF_QUEUES: [Counter; 4] = [
+    Counter::QueriesXdp,
+    Counter::AnswersXdp,
+    Counter::FramesRejected,
+    Counter::TxFull,
+];
+
+/// Name and help of what is shown of an upstream server, and its value with a reason, if there is one.
+type ServerGauge = (
+    &'static str,
+    &'static str,
+    fn(&ServerReading) -> Option<(u64, &'static str)>,
+);
+
+const SERVER_GAUGES: [ServerGauge; 3] = [
+    (
+        "upstream_up",
+        "Whether the server answers: 0 after three different questions in a row without an answer",
+        |server| Some((server.is_up.into(), "")),
+    ),
+    (
+        "upstream_rtt_milliseconds",
+        "Usual time until the server answers",
+        |server| Some((server.rtt_ms?.into(), "")),
+    ),
+    (
+        "upstream_last_failure_timestamp_seconds",
+        "When the server last failed, and how: no answer in time, unreachable by ICMP, or malformed",
+        |server| server.failure.map(|(failure, at)| (at, failure.name())),
+    ),
+];
+
+/// A value that goes up and down.
+pub struct Gauge {
+    /// Metric name without its prefix.
+    pub name: &'static str,
+    /// What it says.
+    pub help: &'static str,
+    /// Reads it.
+    pub value: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+/// Everything that is counted, and how to read it.
+#[derive(Default)]
+pub struct Telemetry {
+    /// The threads that answer: more of them when an interface comes late.
+    pub workers: RwLock<Vec<Worker>>,
+    /// The XDP programs.
+    pub programs: Vec<Program>,
+    /// Other values.
+    pub gauges: Vec<Gauge>,
+    /// What came to the kernel's sockets, by the interface that it came in by.
+    pub arrivals: Option<Box<dyn Fn() -> Arrived + Send + Sync>>,
+}
+
+/// What was counted up to one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    workers: Vec<WorkerReading>,
+    programs: Vec<ProgramReading>,
+    gauges: Vec<(&'static str, &'static str, u64)>,
+    arrivals: Arrived,
+    sealed_allocations: u64,
+    log_lines_lost: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct WorkerReading {
+    name: String,
+    queue: Option<QueueName>,
+    counters: [u64; Counter::COUNT],
+    socket: Option<SocketReading>,
+    servers: Vec<ServerReading>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ProgramReading {
+    interface: String,
+    /// `[reason][cpu]`.
+    frames: Vec<Vec<u64>>,
+}
+
+impl Telemetry {
+    fn workers(&self) -> RwLockReadGuard<'_, Vec<Worker>> {
+        self.workers.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The threads that answer are these from now on.
+    pub fn set_workers(&self, workers: Vec<Worker>) {
+        *self.workers.write().unwrap_or_else(PoisonError::into_inner) = workers;
+    }
+
+    /// Reads everything now. What cannot be read is left out.
+    #[must_use]
+    pub fn read(&self) -> Reading {
+        let worker = |worker: &Worker| WorkerReading {
+            name: worker.name.clone(),
+            queue: worker.queue.clone(),
+            counters: std::array::from_fn(|index| worker.counters.get(Counter::ALL[index])),
+            socket: worker.stats.socket(),
+            servers: worker.stats.servers(),
+        };
+        let program = |program: &Program| {
+            let frames = (program.frames)().ok()?;
+            Some(ProgramReading {
+                interface: program.interface.clone(),
+                frames,
+            })
+        };
+        Reading {
+            workers: self.workers().iter().map(worker).collect(),
+            programs: self.programs.iter().filter_map(program).collect(),
+            gauges: self
+                .gauges
+                .iter()
+                .map(|gauge| (gauge.name, gauge.help, (gauge.value)()))
+                .collect(),
+            arrivals: self.arrivals.as_ref().map_or_else(Vec::new, |read| read()),
+            sealed_allocations: seal::allocations(),
+            log_lines_lost: logging::lost(),
+        }
+    }
+}
+
+impl WorkerReading {
+    /// As the log shows it.
+    fn shown(&self) -> String {
+        match &self.queue {
+            Some(QueueName { interface, queue }) => {
+                format!("worker {} ({interface} queue {queue})", self.name)
+            }
+            None => format!("worker {}", self.name),
+        }
+    }
+
+    fn count(&self, counter: Counter) -> u64 {
+        self.counters[counter as usize]
+    }
+
+    fn queries(&self) -> u64 {
+        [
+            Counter::QueriesXdp,
+            Counter::QueriesUdp,
+            Counter::QueriesTcp,
+        ]
+        .map(|counter| self.count(counter))
+        .iter()
+        .sum()
+    }
+
+    fn answers(&self) -> u64 {
+        [
+            Counter::AnswersXdp,
+            Counter::AnswersUdp,
+            Counter::AnswersTcp,
+        ]
+        .map(|counter| self.count(counter))
+        .iter()
+        .sum()
+    }
+}
+
+/// Starts the thread that logs [`rates`] at every `interval`, as long as the process lives.
+///
+/// # Errors
+/// The thread cannot be started.
+pub fn spawn_report(telemetry: Arc<Telemetry>, interval: Duration) -> io::Result<()> {
+    let report = move || {
+        let (mut earlier, mut since) = (telemetry.read(), Instant::now());
+        loop {
+            thread::sleep(interval);
+            let (later, now) = (telemetry.read(), Instant::now());
+            for line in rates(&earlier, &later, now - since) {
+                info!("{line}");
+            }
+            (earlier, since) = (later, now);
+        }
+    };
+    threads::builder_with_stack("statistics", threads::STATISTICS_STACK_BYTES)
+        .spawn(report)
+        .map(drop)
+}
+
+/// Rates per queue and per CPU between `earlier` and `later`, which are `elapsed` apart: lines for the log.
+///
+/// What did not move is left out, but for the queues: a queue without queries is worth knowing.
+#[must_use]
+pub fn rates(earlier: &Reading, later: &Reading, elapsed: Duration) -> Vec<String> {
+    let mut lines = Vec::new();
+    for worker in &later.workers {
+        let before = earlier.workers.iter().find(|old| old.name == worker.name);
+        let zero = [0; Counter::COUNT];
+        let before = WorkerReading {
+            counters: before.map_or(zero, |before| before.counters),
+            ..worker.clone()
+        };
+        lines.push(queue_line(&before, worker, elapsed));
+    }
+    for program in &later.programs {
+        let before = earlier
+            .programs
+            .iter()
+            .find(|old| old.interface == program.interface);
+        lines.extend(cpu_lines(before, program, elapsed));
+    }
+    lines
+}
+
+fn queue_line(before: &WorkerReading, worker: &WorkerReading, elapsed: Duration) -> String {
+    let moved = |counter| worker.count(counter).wrapping_sub(before.count(counter));
+    let hits = moved(Counter::CacheHits) + moved(Counter::CacheStale);
+    let asked = hits + moved(Counter::CacheMisses);
+    let mut line = format!(
+        "{}: {} queries/s, {} answers/s",
+        worker.shown(),
+        rate(worker.queries().wrapping_sub(before.queries()), elapsed),
+        rate(worker.answers().wrapping_sub(before.answers()), elapsed),
+    );
+    if asked > 0 {
+        let _ = write!(
+            line,
+            ", {:.1} % from the cache",
+            hits as f64 * 100.0 / asked as f64
+        );
+    }
+    for (counter, what) in [
+        (Counter::UpstreamQueries, "upstream queries/s"),
+        (Counter::UpstreamTimeouts, "timeouts/s"),
+        (Counter::ServfailGiven, "SERVFAIL/s"),
+        (Counter::TxFull, "TX full/s"),
+    ] {
+        if moved(counter) > 0 {
+            let _ = write!(line, ", {} {what}", rate(moved(counter), elapsed));
+        }
+    }
+    line
+}
+
+fn cpu_lines(
+    before: Option<&ProgramReading>,
+    program: &ProgramReading,
+    elapsed: Duration,
+) -> Vec<String> {
+    let count = |reading: &ProgramReading, reason: Reason, cpu: usize| {
+        reading
+            .frames
+            .get(reason as usize)
+            .and_then(|cpus| cpus.get(cpu))
+            .copied()
+            .unwrap_or(0)
+    };
+    let cpus = program.frames.iter().map(Vec::len).max().unwrap_or(0);
+    let mut lines = Vec::new();
+    for cpu in 0..cpus {
+        let mut line = String::new();
+        for reason in Reason::ALL {
+            let earlier = before.map_or(0, |before| count(before, *reason, cpu));
+            let moved = count(program, *reason, cpu).wrapping_sub(earlier);
+            if moved > 0 {
+                let separator = if line.is_empty() { ":" } else { "," };
+                let _ = write!(
+                    line,
+                    "{separator} {}/s {}",
+                    rate(moved, elapsed),
+                    reason.name()
+                );
+            }
+        }
+        if !line.is_empty() {
+            lines.push(format!("{} cpu {cpu}{line}", program.interface));
+        }
+    }
+    lines
+}
+
+/// Events per second, rounded to whole ones where there are many.
+fn rate(events: u64, elapsed: Duration) -> String {
+    let rate = events as f64 / elapsed.as_secs_f64().max(0.001);
+    if rate >= 10.0 || events == 0 {
+        format!("{rate:.0}")
+    } else {
+        format!("{rate:.1}")
+    }
+}
+
+impl Reading {
+    /// Prometheus' text exposition format, version 0.0.4.
+    #[must_use]
+    pub fn prometheus(&self) -> String {
+        let mut out = String::new();
+        for counter in Counter::ALL {
+            let name = format!("{}_total", counter.name());
+            family(&mut out, &name, counter.help(), "counter");
+            if !self.by_arrival(&mut out, &name, *counter) {
+                self.by_worker(&mut out, &name, *counter);
+            }
+        }
+        for (name, help, value) in [
+            (
+                "sealed_allocations_total",
+                "Allocations after start-up in a sealed thread",
+                self.sealed_allocations,
+            ),
+            (
+                "log_lines_lost_total",
+                "Lines of the log that nobody got",
+                self.log_lines_lost,
+            ),
+        ] {
+            family(&mut out, name, help, "counter");
+            sample(&mut out, name, &[], value);
+        }
+        self.socket_families(&mut out);
+        self.server_families(&mut out);
+        self.frames_family(&mut out);
+        for (name, help, value) in &self.gauges {
+            family(&mut out, name, help, "gauge");
+            sample(&mut out, name, &[], *value);
+        }
+        out
+    }
+
+    /// Samples by the interface that queries came in by. `false`: this counter is not told apart so.
+    fn by_arrival(&self, out: &mut String, name: &str, counter: Counter) -> bool {
+        let counted = self.arrivals.iter().find(|(other, _)| *other == counter);
+        let Some((_, counts)) = counted else {
+            return false;
+        };
+        let is_tcp = matches!(counter, Counter::QueriesTcp | Counter::AnswersTcp);
+        let queue = if is_tcp { "tcp" } else { "kernel" };
+        for (interface, count) in counts {
+            let labels = [("interface", interface.as_str()), ("queue", queue)];
+            sample(out, name, &labels, *count);
+        }
+        true
+    }
+
+    /// Samples by worker. What only comes over AF_XDP is of the worker's own interface and RX queue; everything else may have
+    /// come by any, and names none.
+    fn by_worker(&self, out: &mut String, name: &str, counter: Counter) {
+        for worker in &self.workers {
+            let count = worker.count(counter);
+            if !OF_QUEUES.contains(&counter) {
+                sample(out, name, &[("worker", worker.name.as_str())], count);
+            } else if let Some(of) = &worker.queue {
+                let queue = of.queue.to_string();
+                let labels = [
+                    ("interface", of.interface.as_str()),
+                    ("queue", queue.as_str()),
+                ];
+                sample(out, name, &labels, count);
+            }
+        }
+    }
+
+    /// The AF_XDP sockets that there are, each with its interface and RX queue.
+    fn sockets(&self) -> impl Iterator<Item = (&QueueName, &SocketReading)> {
+        let workers = self.workers.iter();
+        workers.filter_map(|worker| worker.queue.as_ref().zip(worker.socket.as_ref()))
+    }
+
+    fn socket_families(&self, out: &mut String) {
+        let counters = |socket: &SocketReading| {
+            let (kernel, own) = (socket.statistics.named(), socket.counters.named());
+            kernel.into_iter().chain(own).collect::<Vec<_>>()
+        };
+        let names = counters(&SocketReading::default());
+        for (index, (field, help, _)) in names.into_iter().enumerate() {
+            let name = format!("xsk_{field}_total");
+            family(out, &name, help, "counter");
+            for (of, socket) in self.sockets() {
+                let queue = of.queue.to_string();
+                let labels = [("interface", of.interface.as_str()), ("queue", &queue)];
+                sample(out, &name, &labels, counters(socket)[index].2);
+            }
+        }
+        let name = "xsk_chunks";
+        family(out, name, "Chunks of the UMEM, by where they are", "gauge");
+        for (of, socket) in self.sockets() {
+            let queue = of.queue.to_string();
+            for (place, _, chunks) in socket.census.named() {
+                let labels = [
+                    ("interface", of.interface.as_str()),
+                    ("queue", &queue),
+                    ("place", place),
+                ];
+                sample(out, name, &labels, chunks.into());
+            }
+        }
+    }
+
+    /// What each worker knows of each upstream server: it finds out by itself.
+    fn server_families(&self, out: &mut String) {
+        for (name, help, value) in SERVER_GAUGES {
+            family(out, name, help, "gauge");
+            for worker in &self.workers {
+                for server in &worker.servers {
+                    let Some((value, reason)) = value(server) else {
+                        continue;
+                    };
+                    let (address, group) = (server.address.to_string(), server.group.to_string());
+                    let labels = [
+                        ("server", address.as_str()),
+                        ("group", &group),
+                        ("worker", &worker.name),
+                        ("reason", reason),
+                    ];
+                    let labels = &labels[..labels.len() - usize::from(reason.is_empty())];
+                    sample(out, name, labels, value);
+                }
+            }
+        }
+    }
+
+    fn frames_family(&self, out: &mut String) {
+        let name = "xdp_frames_total";
+        family(
+            out,
+            name,
+            "Frames that the XDP program saw, by what became of them",
+            "counter",
+        );
+        for program in &self.programs {
+            for (reason, cpus) in Reason::ALL.iter().zip(&program.frames) {
+                for (cpu, value) in cpus.iter().enumerate() {
+                    let (cpu, interface) = (cpu.to_string(), program.interface.as_str());
+                    let labels = [
+                        ("interface", interface),
+                        ("cpu", cpu.as_str()),
+                        ("reason", reason.name()),
+                    ];
+                    sample(out, name, &labels, *value);
+                }
+            }
+        }
+    }
+}
+
+fn family(out: &mut String, name: &str, help: &str, kind: &str) {
+    let help = help.trim().replace('\\', "\\\\").replace('\n', "\\n");
+    let _ = writeln!(
+        out,
+        "# HELP xdnsd_{name} {help}\n# TYPE xdnsd_{name} {kind}"
+    );
+}
+
+fn sample(out: &mut String, name: &str, labels: &[(&str, &str)], value: u64) {
+    let escape = |value: &str| {
+        text::line(value)
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n")
+    };
+    let labels: Vec<String> = labels
+        .iter()
+        .map(|(label, value)| format!("{label}=\"{}\"", escape(value)))
+        .collect();
+    let _ = match labels.is_empty() {
+        true => writeln!(out, "xdnsd_{name} {value}"),
+        false => writeln!(out, "xdnsd_{name}{{{}}} {value}", labels.join(",")),
+    };
+}
+
+#[cfg(test)]
+mod tests;

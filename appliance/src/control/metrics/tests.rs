@@ -1,0 +1,264 @@
+//! What is read, put into words and into Prometheus' format.
+
+use super::*;
+use crate::os::xsk::{self, Census, Statistics};
+use xdnsd_core::forward::upstreams::FailureKind;
+
+static FIRST: Counters = Counters::new();
+static SECOND: Counters = Counters::new();
+static UNUSED: WorkerStats = WorkerStats::new();
+
+fn lan0() -> QueueName {
+    QueueName {
+        interface: "lan0".into(),
+        queue: 0,
+    }
+}
+
+fn reading(queries: u64, hits: u64, misses: u64, frames: [[u64; 2]; 2]) -> Reading {
+    let mut counters = [0; Counter::COUNT];
+    counters[Counter::QueriesXdp as usize] = queries;
+    counters[Counter::AnswersXdp as usize] = queries;
+    counters[Counter::CacheHits as usize] = hits;
+    counters[Counter::CacheMisses as usize] = misses;
+    let worker = WorkerReading {
+        name: "0".into(),
+        queue: Some(lan0()),
+        counters,
+        socket: None,
+        servers: Vec::new(),
+    };
+    let program = ProgramReading {
+        interface: "lan0".into(),
+        frames: frames.map(|cpus| cpus.to_vec()).to_vec(),
+    };
+    Reading {
+        workers: vec![worker],
+        programs: vec![program],
+        ..Reading::default()
+    }
+}
+
+#[test]
+fn rates_are_differences_over_time() {
+    let earlier = reading(100, 50, 50, [[10, 0], [5, 0]]);
+    let later = reading(2100, 2040, 60, [[2010, 0], [6, 3]]);
+    assert_eq!(
+        rates(&earlier, &later, Duration::from_secs(2)),
+        [
+            "worker 0 (lan0 queue 0): 1000 queries/s, 1000 answers/s, 99.5 % from the cache",
+            "lan0 cpu 0: 1000/s redirected, 0.5/s pass_truncated",
+            "lan0 cpu 1: 1.5/s pass_truncated",
+        ]
+    );
+    assert_eq!(
+        rates(&later, &later, Duration::from_secs(2)),
+        ["worker 0 (lan0 queue 0): 0 queries/s, 0 answers/s"],
+        "a quiet queue is said, quiet CPUs are not"
+    );
+    assert_eq!(
+        rates(&Reading::default(), &earlier, Duration::from_secs(1))[0]
+            .split(',')
+            .next(),
+        Some("worker 0 (lan0 queue 0): 100 queries/s")
+    );
+}
+
+#[test]
+fn what_is_registered_is_read_and_rendered() {
+    FIRST.add(Counter::CacheHits, 7);
+    FIRST.add(Counter::QueriesXdp, 5);
+    SECOND.count(Counter::CacheMisses);
+    let broken: Read<Vec<Vec<u64>>> = Box::new(|| Err(io::Error::other("the map is gone")));
+    let telemetry = Telemetry {
+        workers: vec![
+            Worker {
+                name: "0".into(),
+                queue: Some(lan0()),
+                counters: &FIRST,
+                stats: &UNUSED,
+            },
+            Worker {
+                name: "tcp".into(),
+                queue: None,
+                counters: &SECOND,
+                stats: &UNUSED,
+            },
+        ]
+        .into(),
+        programs: vec![
+            Program {
+                interface: "lan0".into(),
+                frames: Box::new(|| Ok(vec![vec![5, 6]; Reason::COUNT as usize])),
+            },
+            Program {
+                interface: "wan0".into(),
+                frames: broken,
+            },
+        ],
+        gauges: vec![Gauge {
+            name: "cache_entries",
+            help: "Answers in the cache",
+            value: Box::new(|| 42),
+        }],
+        arrivals: Some(Box::new(|| {
+            let by = |counter, name: &str, count| (counter, vec![(name.to_owned(), count)]);
+            vec![
+                by(Counter::QueriesUdp, "lo", 8),
+                by(Counter::AnswersTcp, "a\"b\\", 9),
+            ]
+        })),
+    };
+    let text = telemetry.read().prometheus();
+    for line in [
+        "# HELP xdnsd_cache_hits_total Answered from the cache, fresh.",
+        "# TYPE xdnsd_cache_hits_total counter",
+        "xdnsd_cache_hits_total{worker=\"0\"} 7",
+        "xdnsd_cache_misses_total{worker=\"tcp\"} 1",
+        "xdnsd_queries_xdp_total{interface=\"lan0\",queue=\"0\"} 5",
+        "xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"1\",reason=\"pass_stale\"} 6",
+        "xdnsd_queries_udp_total{interface=\"lo\",queue=\"kernel\"} 8",
+        "xdnsd_answers_tcp_total{interface=\"a\\\"b\\\\\",queue=\"tcp\"} 9",
+        "# TYPE xdnsd_cache_entries gauge",
+        "xdnsd_cache_entries 42",
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+    }
+    assert!(!text.contains("xdnsd_queries_udp_total{interface=\"lan0\""));
+    // A worker's queries come by any interface.
+    let of_lan0 = text
+        .lines()
+        .filter(|line| line.contains("interface=\"lan0\""));
+    let known = [
+        "queries_xdp",
+        "answers_xdp",
+        "frames_rejected",
+        "tx_full",
+        "xsk_",
+        "xdp_frames",
+    ];
+    for line in of_lan0 {
+        let is_known = known
+            .iter()
+            .any(|name| line.starts_with(&format!("xdnsd_{name}")));
+        assert!(is_known, "{line}");
+    }
+    assert!(!text.contains("wan0"), "what cannot be read is left out");
+    assert_is_exposition_format(&text);
+}
+
+/// Each family once, HELP then TYPE then its samples; each sample is a name, labels and a number.
+fn assert_is_exposition_format(text: &str) {
+    let mut families = Vec::new();
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, _) = help.split_once(' ').expect("a help text");
+            assert!(!families.contains(&name), "{name} twice");
+            families.push(name);
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            assert_eq!(
+                kind.split_once(' ').map(|(name, _)| name),
+                families.last().copied()
+            );
+        } else {
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            assert!(value.parse::<u64>().is_ok(), "{line}");
+            assert_eq!(series.split('{').next(), families.last().copied(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_socket_is_shown_as_the_kernel_counts_it_and_with_all_its_chunks() {
+    let mut reading = reading(0, 0, 0, [[0; 2]; 2]);
+    let text = reading.prometheus();
+    assert!(text.contains("# TYPE xdnsd_xsk_rx_ring_full_total counter"));
+    assert!(!text.contains("xdnsd_xsk_rx_ring_full_total{"), "no socket");
+    reading.workers[0].socket = Some(SocketReading {
+        statistics: Statistics {
+            rx_dropped: 1,
+            rx_invalid_descs: 2,
+            tx_invalid_descs: 3,
+            rx_ring_full: 4,
+            rx_fill_ring_empty_descs: 5,
+            tx_ring_empty_descs: 6,
+        },
+        counters: xsk::Counters {
+            kicks: 7,
+            stray: 8,
+            dropped: 9,
+            ..xsk::Counters::default()
+        },
+        census: Census {
+            fill: 10,
+            free: 11,
+            ..Census::default()
+        },
+    });
+    let text = reading.prometheus();
+    for (series, value) in [
+        ("rx_dropped_total", 1),
+        ("rx_invalid_descs_total", 2),
+        ("tx_invalid_descs_total", 3),
+        ("rx_ring_full_total", 4),
+        ("rx_fill_ring_empty_descs_total", 5),
+        ("tx_ring_empty_descs_total", 6),
+        ("kicks_total", 7),
+        ("stray_total", 8),
+        ("dropped_total", 9),
+    ] {
+        let line = format!("xdnsd_xsk_{series}{{interface=\"lan0\",queue=\"0\"}} {value}");
+        assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+    }
+    let chunks = |place, count| {
+        let labels = format!("interface=\"lan0\",queue=\"0\",place=\"{place}\"");
+        let line = format!("xdnsd_xsk_chunks{{{labels}}} {count}");
+        assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+    };
+    chunks("fill", 10);
+    chunks("free", 11);
+    for place in ["kernel_rx", "rx", "worker", "tx", "kernel_tx", "completion"] {
+        chunks(place, 0);
+    }
+    assert_is_exposition_format(&text);
+}
+
+#[test]
+fn an_upstream_server_is_shown_with_its_time_its_health_and_its_last_failure() {
+    let mut reading = reading(0, 0, 0, [[0; 2]; 2]);
+    let good = ServerReading {
+        address: "192.0.2.53:53".parse().expect("an address"),
+        group: 0,
+        rtt_ms: Some(23),
+        is_up: true,
+        failure: None,
+    };
+    let bad = ServerReading {
+        address: "[2001:db8::53]:5353".parse().expect("an address"),
+        group: 2,
+        rtt_ms: None,
+        is_up: false,
+        failure: Some((FailureKind::Unreachable, 1_700_000_000)),
+    };
+    // The same server in another group is another one.
+    let other = ServerReading { group: 1, ..good };
+    reading.workers[0].servers = vec![good, bad, other];
+    let text = reading.prometheus();
+    let good = "server=\"192.0.2.53:53\",group=\"0\",worker=\"0\"";
+    let bad = "server=\"[2001:db8::53]:5353\",group=\"2\",worker=\"0\"";
+    for line in [
+        format!("xdnsd_upstream_up{{{good}}} 1"),
+        format!("xdnsd_upstream_up{{{bad}}} 0"),
+        format!("xdnsd_upstream_rtt_milliseconds{{{good}}} 23"),
+        format!(
+            "xdnsd_upstream_last_failure_timestamp_seconds{{{bad},reason=\"unreachable\"}} 1700000000"
+        ),
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+    }
+    let count = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
+    assert_eq!(count("xdnsd_upstream_up{"), 3);
+    assert_eq!(count("xdnsd_upstream_rtt_milliseconds{"), 2);
+    assert_eq!(count("xdnsd_upstream_last_failure_timestamp_seconds{"), 1);
+    assert_is_exposition_format(&text);
+}

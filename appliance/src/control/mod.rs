@@ -1,0 +1,22 @@
+//! What can be asked of a daemon from outside, and what it answers: `xdnsd stats`, `reload`, `cache`, `health`, `memory`.
+//!
+//! Here belongs the control socket with its two sides (`socket`) and its thread (`thread`), the requests (`commands`), and what
+//! they show: counters (`metrics`), the cache (`dump`, `presentation`), the memory budget (`memory`), whether all threads go on
+//! (`health`).
+//!
+//! What does not: how a request is carried out where that is more than to read something. Such a part is handed in as a
+//! function, so that all of this can be tested without a daemon.
+//!
+//! It uses `worker` and `store`, whose counters and answers it shows, `config` and `compile` for what is written as in the
+//! config, and `logging`, `os` and `text`.
+
+pub mod commands;
+pub mod dump;
+pub mod health;
+pub mod memory;
+pub mod metrics;
+pub mod presentation;
+pub mod socket;
+pub mod thread;
+
+pub use socket::{FILES_MAX, ask};

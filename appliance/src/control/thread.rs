@@ -1,0 +1,259 @@
+//! The thread of the control socket, from the socket's making to the end. Its folder may be on a file system that does not
+//! answer: the main thread touches nothing of it, and waits for this thread no longer than it has to.
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use log::warn;
+
+use super::socket::{Commands, Control, SocketFile};
+use crate::os::threads;
+
+/// How long a start waits for the socket: a process that has it serves already, and is not to be disturbed.
+const START_MAX: Duration = Duration::from_secs(10);
+/// How long the end waits until the socket's name is gone. A name that stays is replaced by the next start.
+const STOP_MAX: Duration = Duration::from_secs(1);
+/// The first pause before a socket that could not be had is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The longest.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// Why the process cannot go on: one sentence.
+type Failure = String;
+
+/// What the thread says of each try.
+#[derive(Debug)]
+enum Told {
+    /// It listens, and serves as soon as it has the commands.
+    Bound(SocketFile),
+    /// It is tried again, and the log has said why.
+    Failed,
+    /// Another process answers there: it serves already.
+    Taken(Failure),
+}
+
+/// The way to the thread. Belongs to the main thread.
+pub struct Door {
+    told: Receiver<Told>,
+    commands: Sender<Commands>,
+    /// The socket's name, where it listens.
+    file: Option<SocketFile>,
+}
+
+impl Door {
+    /// Starts the thread for the socket at `path`.
+    ///
+    /// # Errors
+    /// There can be no more threads.
+    pub fn start(path: Box<Path>) -> Result<Self, Failure> {
+        Self::start_with(move || {
+            if let Some(folder) = path.parent() {
+                // /run is empty after a boot. If it fails, so does the bind, which says why.
+                let _ = std::fs::create_dir_all(folder);
+            }
+            Control::bind(&path)
+        })
+    }
+
+    fn start_with(
+        mut bind: impl FnMut() -> io::Result<Control> + Send + 'static,
+    ) -> Result<Self, Failure> {
+        let (tell, told) = mpsc::channel();
+        let (commands, inbox) = mpsc::channel();
+        let serve = move || {
+            let Some((server, file)) = bound(&mut bind, &tell).map(Control::split) else {
+                return;
+            };
+            // Without anybody to take the name, or the commands, the process is about to end.
+            let is_told = tell.send(Told::Bound(file)).is_ok();
+            if let Some(commands) = inbox.recv().ok().filter(|_| is_told) {
+                server.serve(&commands);
+            }
+        };
+        threads::builder_with_stack("control", threads::SMALL_STACK_BYTES)
+            .spawn(serve)
+            .map_err(|error| format!("control thread: {error}"))?;
+        Ok(Self {
+            told,
+            commands,
+            file: None,
+        })
+    }
+
+    /// Waits until it is known whether another process serves already, but not for ever.
+    ///
+    /// # Errors
+    /// One does.
+    pub fn wait(&mut self) -> Result<(), Failure> {
+        self.wait_for(START_MAX)
+    }
+
+    fn wait_for(&mut self, max: Duration) -> Result<(), Failure> {
+        match self.told.recv_timeout(max) {
+            Ok(told) => self.take(told),
+            Err(_) => {
+                warn!(
+                    "control socket: its folder does not answer for {} s, started without it",
+                    max.as_secs()
+                );
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the thread what it serves.
+    pub fn serve(&self, commands: Commands) {
+        // It has ended only where `tend` is about to say so.
+        let _ = self.commands.send(commands);
+    }
+
+    /// Takes what the thread has said.
+    ///
+    /// # Errors
+    /// Another process answers at the socket.
+    pub fn tend(&mut self) -> Result<(), Failure> {
+        while let Ok(told) = self.told.try_recv() {
+            self.take(told)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, told: Told) -> Result<(), Failure> {
+        match told {
+            Told::Bound(file) => self.file = Some(file),
+            Told::Failed => {}
+            Told::Taken(why) => return Err(why),
+        }
+        Ok(())
+    }
+
+    /// Removes the socket's name, where that does not take too long.
+    pub fn stop(mut self) {
+        let _ = self.tend();
+        if let Some(file) = self.file.take() {
+            within(STOP_MAX, move || drop(file));
+        }
+    }
+}
+
+/// Tries until it listens. `None`: another process does, which was told.
+fn bound(bind: &mut impl FnMut() -> io::Result<Control>, tell: &Sender<Told>) -> Option<Control> {
+    let mut pause = PAUSE;
+    let mut last = String::new();
+    loop {
+        let trouble = match bind() {
+            Ok(control) => return Some(control),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let _ = tell.send(Told::Taken(format!("control socket: {error}")));
+                return None;
+            }
+            Err(error) => format!("control socket: {error}"),
+        };
+        if last != trouble {
+            warn!("{trouble}; tried again until it can be had");
+            last = trouble;
+        }
+        let _ = tell.send(Told::Failed);
+        thread::sleep(pause);
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Has a thread do `work` and waits for that no longer than `max`. The threads with an engine have ended: their stacks are
+/// free. Whether it was done in time.
+fn within(max: Duration, work: impl FnOnce() + Send + 'static) -> bool {
+    let (living, over) = mpsc::channel::<()>();
+    let spawned =
+        threads::builder_with_stack("control end", threads::SMALL_STACK_BYTES).spawn(|| {
+            let _living = living;
+            work();
+        });
+    if let Err(error) = spawned {
+        warn!("control socket: its name stays: {error}");
+    }
+    let is_late = over.recv_timeout(max) == Err(RecvTimeoutError::Timeout);
+    if is_late {
+        warn!("control socket: its folder does not answer, left as it is");
+    }
+    !is_late
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    /// Its folder is on a file system that does not answer.
+    #[test]
+    fn a_control_socket_that_hangs_keeps_neither_a_start_nor_an_end_waiting() {
+        let (go, folder) = mpsc::channel::<()>();
+        let mut door = Door::start_with(move || {
+            // Until the test is over.
+            let _ = folder.recv();
+            Err(io::ErrorKind::AddrInUse.into())
+        })
+        .expect("a thread");
+        assert_eq!(door.wait_for(Duration::from_millis(1)), Ok(()));
+        door.serve(Commands::default());
+        assert_eq!(door.tend(), Ok(()));
+        door.stop();
+        drop(go);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_removed_is_left() {
+        let (go, folder) = mpsc::channel::<()>();
+        let hang = move || {
+            let _ = folder.recv();
+        };
+        assert!(!within(Duration::from_millis(1), hang));
+        drop(go);
+        let is_done = Arc::new(AtomicBool::new(false));
+        let done = Arc::clone(&is_done);
+        assert!(within(TIMEOUT, move || done.store(true, Ordering::Release)));
+        assert!(is_done.load(Ordering::Acquire), "it is waited for");
+    }
+
+    #[test]
+    fn a_process_that_has_the_socket_ends_a_start_and_what_else_there_is_does_not() {
+        let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::AddrInUse];
+        let starts = kinds.map(|kind| {
+            let mut door = Door::start_with(move || Err(kind.into())).expect("a thread");
+            door.wait_for(TIMEOUT)
+        });
+        assert_eq!(starts[0], Ok(()));
+        let why = starts[1].as_ref().expect_err("it is taken");
+        assert!(why.starts_with("control socket: "), "{why}");
+    }
+
+    #[test]
+    fn a_socket_that_comes_late_is_served_and_its_name_goes_with_the_end() {
+        let folder = crate::testing::Folder::new();
+        let path = folder.path().join("sock");
+        let bound = path.clone();
+        let mut tries = 0;
+        let mut door = Door::start_with(move || {
+            tries += 1;
+            if tries == 1 {
+                return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+            }
+            Control::bind(&bound)
+        })
+        .expect("a thread");
+        assert_eq!(door.wait_for(TIMEOUT), Ok(()));
+        assert!(!path.exists());
+        door.serve(Commands::default().with("hello", |_, out| Ok(writeln!(out, "there")?)));
+        assert_eq!(door.wait_for(TIMEOUT), Ok(()), "the second try");
+        let mut said = Vec::new();
+        crate::control::socket::ask(&path, "hello", &mut said).expect("an answer");
+        assert_eq!(said, b"there\n");
+        door.stop();
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,346 @@
+//! The thread that looks after the interfaces, so that the main thread waits for no driver.
+//!
+//! ```text
+//!  main ◄── eventfd, the newest news ── interfaces: netlink, programs, AF_XDP sockets ──► mailboxes of the workers
+//! ```
+//! A driver that is given a program may stop its queues and wait for the card, and it holds the kernel's RTNL lock while it
+//! does. Whoever attaches a program to another interface, binds an AF_XDP socket or (before Linux 6.9) asks for the devices
+//! waits for that lock, too. So a thread for each interface would wait in the same place: there is one for all of them.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::config::Plan;
+use crate::os::threads;
+use crate::worker::QueueName;
+
+/// How often interfaces are looked after.
+const TEND_MS: u16 = 1_000;
+/// How long the thread has to end. One that waits for a driver is left behind: programs and sockets go with the process.
+const STOP_MAX: Duration = Duration::from_secs(2);
+/// Time between two looks at the thread.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks that may find it in the same round, until the log says so.
+const SAME_MAX: u8 = 10;
+
+/// What one round found.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// What of the config meets this machine by now, if it may be something else.
+    pub plan: Option<Plan>,
+    /// Which interface and queue each worker serves that has one.
+    pub queues: Vec<(usize, QueueName)>,
+}
+
+/// What the main thread has not taken yet. A newer plan takes the place of an older one.
+#[derive(Debug, Default)]
+struct News {
+    latest: Round,
+    /// Rounds that are over.
+    rounds: u64,
+}
+
+#[derive(Debug)]
+struct Shared {
+    news: Mutex<News>,
+    /// Tells the main thread of news.
+    event: EventFd,
+    /// Tells the thread that it is to end.
+    wake: EventFd,
+    is_stopped: AtomicBool,
+}
+
+impl Shared {
+    fn new() -> Result<Self, String> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = || EventFd::from_flags(flags).map_err(|errno| format!("eventfd: {errno}"));
+        Ok(Self {
+            news: Mutex::default(),
+            event: event()?,
+            wake: event()?,
+            is_stopped: AtomicBool::new(false),
+        })
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, mut tend: impl FnMut() -> Round) {
+        while !self.is_stopped.load(Ordering::Acquire) {
+            self.tell(tend());
+            let mut fds = [PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
+            // Interrupted or failed: a round too many.
+            let _ = poll(&mut fds, PollTimeout::from(TEND_MS));
+        }
+    }
+
+    fn tell(&self, round: Round) {
+        let mut news = self.news();
+        let is_new = news.rounds == 0 || round.plan.is_some() || round.queues != news.latest.queues;
+        news.rounds += 1;
+        if round.plan.is_some() {
+            news.latest.plan = round.plan;
+        }
+        news.latest.queues = round.queues;
+        drop(news);
+        if is_new {
+            // Fails only when the counter is about to overflow, and then the event is there anyway.
+            let _ = self.event.write(1);
+        }
+    }
+}
+
+/// The way to the thread. Belongs to the main thread, which never waits for it but at the end.
+#[derive(Debug)]
+pub struct Interfaces {
+    shared: Arc<Shared>,
+    /// Closed when the thread has ended.
+    over: Receiver<()>,
+    looks: Looks,
+}
+
+impl Interfaces {
+    /// Starts the thread. It calls `tend` now and every second, and drops it at its end.
+    ///
+    /// # Errors
+    /// There can be no more threads or descriptors.
+    pub fn start(tend: impl FnMut() -> Round + Send + 'static) -> Result<Self, String> {
+        let shared = Arc::new(Shared::new()?);
+        let (living, over) = mpsc::channel();
+        let thread = Arc::clone(&shared);
+        threads::builder("interfaces")
+            .spawn(move || {
+                let _living: Sender<()> = living;
+                thread.run(tend);
+            })
+            .map_err(|error| format!("interfaces thread: {error}"))?;
+        Ok(Self {
+            shared,
+            over,
+            looks: Looks::default(),
+        })
+    }
+
+    /// Whether a first round is over.
+    #[must_use]
+    pub fn has_looked(&self) -> bool {
+        self.shared.news().rounds > 0
+    }
+
+    /// What is new. The plan is given once.
+    #[must_use]
+    pub fn take(&self) -> Round {
+        // Fails where there is nothing to read.
+        let _ = self.shared.event.read();
+        let mut news = self.shared.news();
+        Round {
+            plan: news.latest.plan.take(),
+            queues: news.latest.queues.clone(),
+        }
+    }
+
+    /// Says in the log, once, that a round takes long, and when it is over.
+    ///
+    /// # Errors
+    /// The thread has ended.
+    pub fn look(&mut self, now: Instant) -> Result<(), String> {
+        if self.over.try_recv() == Err(TryRecvError::Disconnected) {
+            return Err("the thread for interfaces has ended".into());
+        }
+        let rounds = self.shared.news().rounds;
+        match self.looks.look(now, rounds) {
+            None => {}
+            Some(true) => warn!(
+                "interfaces: no answer from the kernel or a driver for {SAME_MAX} s; what is served goes on, \
+                 changes of interfaces and addresses wait"
+            ),
+            Some(false) => info!("interfaces: looked after again"),
+        }
+        Ok(())
+    }
+
+    /// Detaches every program, where that does not take too long: from here on the kernel's sockets have everything.
+    pub fn stop(self) {
+        self.shared.is_stopped.store(true, Ordering::Release);
+        let _ = self.shared.wake.write(1);
+        if self.over.recv_timeout(STOP_MAX) == Err(RecvTimeoutError::Timeout) {
+            warn!("interfaces: no answer from the kernel or a driver, left behind");
+        }
+    }
+}
+
+/// Readable when there are news.
+impl AsFd for Interfaces {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.event.as_fd()
+    }
+}
+
+/// How often the thread was found in the round where it was before.
+#[derive(Debug, Default)]
+struct Looks {
+    last: Option<Instant>,
+    rounds: u64,
+    same: u8,
+}
+
+impl Looks {
+    /// `Some(true)`: it has been in the same round for long. `Some(false)`: it was, and goes on. Counts looks and not seconds:
+    /// where the whole process was stopped, nobody could go on.
+    fn look(&mut self, now: Instant, rounds: u64) -> Option<bool> {
+        if self
+            .last
+            .is_some_and(|last| now.duration_since(last) < LOOK)
+        {
+            return None;
+        }
+        self.last = Some(now);
+        if rounds == self.rounds {
+            self.same = self.same.saturating_add(1);
+            return (self.same == SAME_MAX).then_some(true);
+        }
+        self.rounds = rounds;
+        let was_long = std::mem::take(&mut self.same) >= SAME_MAX;
+        was_long.then_some(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait_event(interfaces: &Interfaces) {
+        let mut fds = [PollFd::new(interfaces.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::from(10_000_u16)), Ok(1));
+    }
+
+    fn queue(interface: &str) -> Vec<(usize, QueueName)> {
+        let name = QueueName {
+            interface: interface.into(),
+            queue: 0,
+        };
+        vec![(0, name)]
+    }
+
+    /// A driver that does not come back: the main thread has what was before, and ends.
+    #[test]
+    fn an_interface_that_hangs_keeps_the_main_thread_neither_from_its_turns_nor_from_its_end() {
+        let (go, driver) = mpsc::channel::<()>();
+        let (hang, hangs) = mpsc::channel();
+        let mut rounds = 0;
+        let mut interfaces = Interfaces::start(move || {
+            rounds += 1;
+            if rounds == 2 {
+                hang.send(()).expect("the test waits for it");
+                // Until the test is over.
+                let _ = driver.recv();
+            }
+            Round {
+                plan: Some(Plan::default()),
+                queues: queue("lan0"),
+            }
+        })
+        .expect("a thread");
+        wait_event(&interfaces);
+        let hung = hangs.recv_timeout(Duration::from_secs(10));
+        assert_eq!(hung, Ok(()));
+        assert!(interfaces.has_looked());
+        let round = interfaces.take();
+        assert!(round.plan.is_some() && round.queues == queue("lan0"));
+        assert!(interfaces.shared.event.read().is_err(), "taken");
+        let round = interfaces.take();
+        assert!(round.plan.is_none(), "given once");
+        assert_eq!(round.queues, queue("lan0"), "its workers keep them");
+        assert_eq!(interfaces.look(Instant::now()), Ok(()));
+        interfaces.stop();
+        drop(go);
+    }
+
+    #[test]
+    fn the_main_thread_is_woken_for_what_is_new_and_for_nothing_else() {
+        let shared = Shared::new().expect("eventfd");
+        let tell = |plan: Option<Plan>, interface| {
+            let queues = queue(interface);
+            shared.tell(Round { plan, queues });
+            shared.event.read().is_ok()
+        };
+        assert!(tell(None, "lan0"), "the first round");
+        assert!(!tell(None, "lan0"), "the same");
+        assert!(tell(None, "lan1"), "another queue");
+        assert!(tell(Some(Plan::default()), "lan1"), "a plan");
+        assert!(!tell(None, "lan1"), "the same");
+    }
+
+    #[test]
+    fn the_end_waits_until_the_programs_are_detached() {
+        struct Attached(Arc<AtomicBool>);
+        impl Drop for Attached {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::Release);
+            }
+        }
+        let is_attached = Arc::new(AtomicBool::new(true));
+        let attached = Attached(Arc::clone(&is_attached));
+        let interfaces = Interfaces::start(move || {
+            assert!(attached.0.load(Ordering::Acquire));
+            Round::default()
+        });
+        let interfaces = interfaces.expect("a thread");
+        wait_event(&interfaces);
+        interfaces.stop();
+        assert!(!is_attached.load(Ordering::Acquire));
+    }
+
+    #[test]
+    fn a_thread_for_interfaces_that_ended_is_noticed() {
+        let mut interfaces =
+            Interfaces::start(|| std::panic::resume_unwind(Box::new(()))).expect("a thread");
+        let over = interfaces.over.recv_timeout(Duration::from_secs(10));
+        assert_eq!(over, Err(RecvTimeoutError::Disconnected));
+        assert!(interfaces.look(Instant::now()).is_err());
+    }
+
+    #[test]
+    fn a_round_that_takes_long_is_said_once_and_so_is_its_end() {
+        let mut looks = Looks::default();
+        let start = Instant::now();
+        let mut said = Vec::new();
+        for second in 0..40_u32 {
+            let rounds = if second < 25 { 1 } else { u64::from(second) };
+            let now = start + LOOK * second;
+            said.extend(looks.look(now, rounds).map(|long| (second, long)));
+            assert_eq!(looks.look(now, rounds), None, "not time yet");
+        }
+        assert_eq!(said, [(u32::from(SAME_MAX), true), (25, false)]);
+        // It was stopped with the whole process.
+        let mut looks = Looks::default();
+        assert_eq!(looks.look(start, 1), None);
+        assert_eq!(looks.look(start + LOOK * 1_000, 1), None);
+    }
+
+    #[test]
+    fn an_older_plan_gives_way_and_a_round_without_one_takes_nothing_back() {
+        let interfaces = Interfaces::start(Round::default).expect("a thread");
+        let one = |zone: u16| Plan {
+            servers: vec![Vec::new(); usize::from(zone)],
+            ..Plan::default()
+        };
+        for plan in [Some(one(1)), Some(one(2)), None] {
+            interfaces.shared.tell(Round {
+                plan,
+                queues: queue("lan1"),
+            });
+        }
+        let plan = interfaces.take().plan;
+        assert_eq!(plan.map(|plan| plan.servers.len()), Some(2));
+        interfaces.stop();
+    }
+}

@@ -1,0 +1,19 @@
+//! The process: its main thread, and the threads that it starts and looks after.
+//!
+//! Here belongs what makes parts of the other wings work together, and keeps them working while the world changes: the main
+//! thread (`run`), the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`), sockets of
+//! addresses that come and go (`sockets`), files and configs that are read again (`reload`), and when to try again (`retry`).
+//!
+//! What does not: anything that one query or one request needs. A worker goes on when everything here waits.
+//!
+//! It uses every other wing but `cli`, and none of them uses it.
+
+mod interfaces;
+mod reload;
+mod retry;
+mod run;
+mod sockets;
+mod supervisor;
+mod workers;
+
+pub use run::run;

@@ -1,0 +1,595 @@
+//! Policy while the daemon runs: files that change, SIGHUP, `xdnsd reload`. Workers get a new set between two turns; no
+//! query waits for it.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use log::{info, warn};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use xdnsd_core::forward::upstreams::UpstreamConfig;
+use xdnsd_core::policy::Policy;
+
+use crate::compile::Notes;
+use crate::compile::reloader::{Keeper, Update};
+use crate::compile::set::{Links, PolicyInput, PolicySet};
+use crate::config::{Config, Devices, Plan};
+use crate::control::FILES_MAX;
+use crate::os::clock;
+use crate::os::threads;
+use crate::store::CACHE;
+use crate::worker::{Mailbox, PolicySource};
+
+/// Lines of the log that one update may take.
+const NOTES_MAX: usize = 8;
+/// What a reload has done.
+const RELOADED: &str = "reloaded: local data, lists, upstream servers, routes, access and log; other keys hold from the next \
+                        start on";
+/// The same where a file failed.
+const RELOADED_IN_PART: &str = "reloaded, but for what is said above: what local data or lists had of a file that failed stays as it was";
+
+/// How long a start waits for the files of policy. What takes longer, such as a server of files that does not answer, comes
+/// later: until then the daemon serves under the config alone.
+const START_MAX: Duration = Duration::from_secs(10);
+/// How often the leases are looked at for one that has ended, in milliseconds.
+const TICK_MS: u64 = 1_000;
+/// How often it is looked whether workers have left a set that is no longer in force, in milliseconds.
+const SWEEP_MS: u64 = 50;
+
+/// What came of a reload: what was read and what was passed over, or what was refused; a line each.
+pub type Outcome = Result<Vec<String>, Vec<String>>;
+
+/// What the thread is asked for.
+enum Request {
+    /// Give these workers the set in force, and each later one.
+    Serve(&'static [Mailbox]),
+    /// Follow the machine's addresses.
+    Follow(Box<Plan>),
+    /// Read everything again, and tell whoever wants to know.
+    Reload(Option<Sender<Outcome>>),
+}
+
+/// What nobody waits for. However often it is asked for while a file is read, it is done once.
+#[derive(Debug, Default)]
+struct Due {
+    /// The newest.
+    plan: Option<Box<Plan>>,
+    is_reload: bool,
+}
+
+impl Due {
+    fn take(&mut self) -> Option<Request> {
+        if let Some(plan) = self.plan.take() {
+            return Some(Request::Follow(plan));
+        }
+        std::mem::take(&mut self.is_reload).then_some(Request::Reload(None))
+    }
+}
+
+/// Asks the thread that reads the files of policy.
+#[derive(Clone, Debug)]
+pub struct Requester {
+    requests: Sender<Request>,
+    due: Arc<Mutex<Due>>,
+    wake: Arc<EventFd>,
+}
+
+/// What was asked for.
+struct Inbox {
+    requests: Receiver<Request>,
+    due: Arc<Mutex<Due>>,
+}
+
+impl Inbox {
+    fn next(&self) -> Result<Request, TryRecvError> {
+        let request = self.requests.try_recv();
+        if let Err(TryRecvError::Empty) = request {
+            return lock(&self.due).take().ok_or(TryRecvError::Empty);
+        }
+        request
+    }
+}
+
+impl Requester {
+    fn new() -> Result<(Self, Inbox), String> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = EventFd::from_flags(flags).map_err(|error| format!("eventfd: {error}"))?;
+        let (requests, receiver) = mpsc::channel();
+        let due = Arc::new(Mutex::default());
+        let inbox = Inbox {
+            requests: receiver,
+            due: Arc::clone(&due),
+        };
+        let wake = Arc::new(wake);
+        Ok((
+            Self {
+                requests,
+                due,
+                wake,
+            },
+            inbox,
+        ))
+    }
+
+    /// Has the config and its files read again, and waits for the result.
+    ///
+    /// # Errors
+    /// The config or one of its files was refused, or there was no result in time.
+    pub fn reload(&self) -> Outcome {
+        let (reply, outcome) = mpsc::channel();
+        if !self.ask(Request::Reload(Some(reply))) {
+            return Err(vec!["the thread that reads files has ended".to_owned()]);
+        }
+        outcome.recv_timeout(FILES_MAX).unwrap_or_else(|_| {
+            let secs = FILES_MAX.as_secs();
+            Err(vec![format!(
+                "still reading after {secs} s; the log will say what came of it"
+            )])
+        })
+    }
+
+    fn ask(&self, request: Request) -> bool {
+        let is_sent = self.requests.send(request).is_ok();
+        self.wake();
+        is_sent
+    }
+
+    fn follow(&self, plan: Plan) {
+        lock(&self.due).plan = Some(Box::new(plan));
+        self.wake();
+    }
+
+    fn reload_later(&self) {
+        lock(&self.due).is_reload = true;
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // Fails only when the counter is about to overflow, and then the thread wakes anyway.
+        let _ = self.wake.write(1);
+    }
+}
+
+/// The way to the thread that keeps the workers' policy up to date. The main thread reads no file: one that does not answer
+/// keeps it from nothing.
+pub struct Reloader {
+    requester: Requester,
+    set: Arc<Mutex<Arc<PolicySet>>>,
+    /// Told when the files were read for the first time.
+    is_read: Receiver<()>,
+}
+
+impl Reloader {
+    /// Compiles the config's policy, and starts a thread that reads and watches its files. `path` is where the config is
+    /// read anew; `plan` says which addresses this machine has.
+    ///
+    /// # Errors
+    /// The policy of the config is wrong.
+    pub fn start(path: PathBuf, config: &Config, plan: &Plan) -> Result<Self, String> {
+        let groups = Groups::of(config, plan);
+        let input = input(config, &groups, &plan.links);
+        let keeper = Keeper::new(input).map_err(|problem| problem.to_string())?;
+        let set = Arc::new(Mutex::new(keeper.set()));
+        let (requester, inbox) = Requester::new()?;
+        let care = Care {
+            path,
+            config: config.clone(),
+            groups,
+            keeper,
+            mailboxes: &[],
+            set: Arc::clone(&set),
+            previous: Vec::new(),
+        };
+        let (ready, is_read) = mpsc::channel();
+        let wake = Arc::clone(&requester.wake);
+        threads::builder("policy")
+            .spawn(move || care.run(&inbox, &wake, &ready))
+            .map_err(|error| format!("policy thread: {error}"))?;
+        Ok(Self {
+            requester,
+            set,
+            is_read,
+        })
+    }
+
+    /// Waits until the files were read for the first time, but not for ever.
+    pub fn wait_read(&self) {
+        if self.is_read.recv_timeout(START_MAX).is_err() {
+            let secs = START_MAX.as_secs();
+            warn!(
+                "the files of policy are still being read after {secs} s: served without them until then"
+            );
+        }
+    }
+
+    /// A way to ask for a reload from another thread.
+    #[must_use]
+    pub fn requester(&self) -> Requester {
+        self.requester.clone()
+    }
+
+    /// The set in force.
+    #[must_use]
+    pub fn set(&self) -> Arc<PolicySet> {
+        Arc::clone(&lock(&self.set))
+    }
+
+    /// Gives the workers behind `mailboxes` every set from now on. Not before they run: a letter that nobody opens would
+    /// keep its set alive.
+    pub fn serve(&self, mailboxes: &'static [Mailbox]) {
+        self.requester.ask(Request::Serve(mailboxes));
+    }
+
+    /// Follows the addresses of this machine.
+    pub fn follow(&self, plan: &Plan) {
+        self.requester.follow(plan.clone());
+    }
+
+    /// Has the config and all its files read again. Does not wait for it.
+    pub fn reload(&self) {
+        self.requester.reload_later();
+    }
+}
+
+/// Locks although a thread panicked while it held the lock: what is in it is valid at every moment.
+fn lock<T>(item: &Mutex<T>) -> MutexGuard<'_, T> {
+    item.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the thread has.
+struct Care {
+    path: PathBuf,
+    /// As it was read last.
+    config: Config,
+    /// The upstream groups, as the workers have them.
+    groups: Groups,
+    keeper: Keeper,
+    mailboxes: &'static [Mailbox],
+    /// The set in force, for workers that start.
+    set: Arc<Mutex<Arc<PolicySet>>>,
+    /// Sets that were in force. Freed here, and as soon as no worker serves under them, so that no worker has to.
+    previous: Vec<Arc<PolicySet>>,
+}
+
+impl Care {
+    /// Until nobody can ask any more.
+    fn run(mut self, inbox: &Inbox, wake: &EventFd, ready: &Sender<()>) {
+        let first = self.keeper.read_all(wall_secs());
+        self.hand_out(first);
+        // Whoever waited may have given up.
+        let _ = ready.send(());
+        loop {
+            match inbox.next() {
+                Ok(request) => self.carry_out(request),
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) => {
+                    self.wait(wake);
+                    self.follow_files();
+                    self.sweep();
+                }
+            }
+        }
+    }
+
+    /// Waits for a request, a file that changes, or the next turn.
+    fn wait(&self, wake: &EventFd) {
+        let now = clock::now();
+        let tick_ms = if self.previous.is_empty() {
+            TICK_MS
+        } else {
+            SWEEP_MS
+        };
+        let until_ms = self
+            .keeper
+            .deadline()
+            .map_or(tick_ms, |deadline| deadline.millis_since(now));
+        let timeout = PollTimeout::from(until_ms.min(tick_ms) as u16);
+        let descriptors = [Some(wake.as_fd()), self.keeper.descriptor()];
+        let mut fds: Vec<_> = descriptors
+            .into_iter()
+            .flatten()
+            .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+            .collect();
+        // Interrupted or failed: a turn without an event, and the next one waits again.
+        let _ = poll(&mut fds, timeout);
+        // Fails only where nobody has asked.
+        let _ = wake.read();
+    }
+
+    fn carry_out(&mut self, request: Request) {
+        match request {
+            Request::Serve(mailboxes) => {
+                self.mailboxes = mailboxes;
+                self.post();
+            }
+            Request::Follow(plan) => self.follow_addresses(&plan),
+            Request::Reload(reply) => {
+                let outcome = self.reload();
+                // It may have gone.
+                let _ = reply.map(|reply| reply.send(outcome));
+            }
+        }
+    }
+
+    fn follow_files(&mut self) {
+        let now = clock::now();
+        self.keeper.take_events(now);
+        if let Some(update) = self.keeper.update_if_due(now, wall_secs()) {
+            self.hand_out(update);
+        }
+    }
+
+    /// The plan is that of the config at the start; the servers are those of the config that was read last.
+    fn follow_addresses(&mut self, plan: &Plan) {
+        let servers = match Devices::read() {
+            Ok(devices) => self.config.servers(&self.config.plan(&devices)),
+            Err(_) => self.groups.servers.clone(),
+        };
+        if servers == self.groups.servers && plan.links == *self.keeper.links() {
+            return;
+        }
+        self.groups.servers.clone_from(&servers);
+        self.keeper.set_addresses(servers, plan.links.clone());
+        self.post();
+    }
+
+    /// Reads the config and all its files again. A fault in the config changes nothing; a file that fails keeps what it
+    /// belongs to as it was, and the rest is taken over.
+    fn reload(&mut self) -> Outcome {
+        match self.load() {
+            Ok((config, groups, update)) => {
+                config.set_log();
+                let told = in_words(&update.notes);
+                let has_failed = !update.notes.failures.is_empty();
+                self.hand_out(update);
+                if !groups.continue_those_of(&self.groups) {
+                    // What is cached names its group by number.
+                    CACHE.clear();
+                }
+                self.groups = groups;
+                self.config = config;
+                let head = if has_failed {
+                    RELOADED_IN_PART
+                } else {
+                    RELOADED
+                };
+                info!("{head}");
+                let lines = told.into_iter().chain([head.to_owned()]).collect();
+                if has_failed { Err(lines) } else { Ok(lines) }
+            }
+            Err(problem) => {
+                let mut lines = vec!["not reloaded, all stays as it was:".to_owned()];
+                lines.extend(problem.lines().map(str::to_owned));
+                if let [head, only] = lines.as_slice() {
+                    lines = vec![format!("{head} {only}")];
+                }
+                lines.iter().for_each(|line| warn!("{line}"));
+                Err(lines)
+            }
+        }
+    }
+
+    fn load(&mut self) -> Result<(Config, Groups, Update), String> {
+        let config = Config::load(&self.path).map_err(|errors| errors.to_string())?;
+        let devices = Devices::read().map_err(|error| error.to_string())?;
+        // A server whose zone is away for the moment is asked when it comes.
+        let plan = config.plan(&devices);
+        for fault in plan.missing.faults() {
+            warn!("{fault}; the rest is served, and this when it comes");
+        }
+        let groups = Groups::of(&config, &plan);
+        let input = input(&config, &groups, self.keeper.links());
+        let update = self.keeper.reload(input, wall_secs());
+        let update = update.map_err(|problem| problem.to_string())?;
+        Ok((config, groups, update))
+    }
+
+    /// Says what came of it, and gives every worker the new set.
+    fn hand_out(&mut self, update: Update) {
+        say(&update.notes);
+        if update.set.is_some() {
+            self.post();
+        }
+    }
+
+    fn post(&mut self) {
+        let new = self.keeper.set();
+        let old = std::mem::replace(&mut *lock(&self.set), Arc::clone(&new));
+        if !Arc::ptr_eq(&old, &new) {
+            self.previous.push(old);
+        }
+        for mailbox in self.mailboxes {
+            mailbox.post_policy(Arc::<PolicySet>::clone(&new));
+        }
+    }
+
+    /// Frees the sets that nobody else has any more.
+    fn sweep(&mut self) {
+        self.previous.retain(|set| Arc::strong_count(set) > 1);
+    }
+}
+
+impl PolicySource for PolicySet {
+    fn policy(&self) -> Policy<'_> {
+        self.view()
+    }
+
+    fn servers(&self) -> &[UpstreamConfig] {
+        Self::servers(self)
+    }
+}
+
+/// The upstream groups of a config, by their numbers.
+#[derive(Clone)]
+struct Groups {
+    names: Vec<String>,
+    /// As the workers have them.
+    servers: Vec<UpstreamConfig>,
+}
+
+impl Groups {
+    fn of(config: &Config, plan: &Plan) -> Self {
+        Self {
+            names: config.group_names(),
+            servers: config.servers(plan),
+        }
+    }
+
+    /// Whether each number means the group that it meant.
+    fn continue_those_of(&self, earlier: &Self) -> bool {
+        let pairs = self.names.iter().zip(&earlier.names);
+        pairs.into_iter().all(|(name, before)| name == before)
+    }
+}
+
+fn input(config: &Config, groups: &Groups, links: &Links) -> PolicyInput {
+    PolicyInput {
+        servers: groups.servers.clone(),
+        links: links.clone(),
+        ..config.policy()
+    }
+}
+
+/// What was read and what was passed over, a line each.
+fn in_words(notes: &Notes) -> Vec<String> {
+    let problems = notes
+        .failures
+        .iter()
+        .chain(&notes.doubts)
+        .chain(&notes.first);
+    let problems = problems
+        .take(NOTES_MAX)
+        .chain(&notes.refusals)
+        .map(|problem| format!("note: {problem}"));
+    notes
+        .told
+        .iter()
+        .take(NOTES_MAX)
+        .cloned()
+        .chain(problems)
+        .collect()
+}
+
+fn say(notes: &Notes) {
+    for told in notes.told.iter().take(NOTES_MAX) {
+        info!("{told}");
+    }
+    let problems = notes
+        .failures
+        .iter()
+        .chain(&notes.doubts)
+        .chain(&notes.first);
+    for problem in problems.take(NOTES_MAX) {
+        warn!("{problem}");
+    }
+    for refusal in &notes.refusals {
+        warn!("{refusal}");
+    }
+    if notes.count > NOTES_MAX {
+        warn!("{} lines were passed over in all", notes.count);
+    }
+}
+
+/// The wall clock for the end of leases.
+fn wall_secs() -> Option<i64> {
+    clock::own_wall_secs().map(u64::cast_signed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Folder;
+    use crate::worker::Mailbox;
+    use std::sync::Weak;
+    use xdnsd_lab::wait::wait_until;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    fn config(text: &str) -> Config {
+        let text = format!(
+            "[[interface]]\nname = \"lo\"\n[[upstream]]\nname = \"up\"\nservers = [\"192.0.2.1\"]\n{text}"
+        );
+        Config::parse("test.toml", &text).expect("valid")
+    }
+
+    fn start(text: &str) -> (Reloader, &'static [Mailbox]) {
+        let plan = Plan {
+            servers: vec![vec!["192.0.2.1:53".parse().expect("an address")]],
+            ..Plan::default()
+        };
+        let reloader = Reloader::start("test.toml".into(), &config(text), &plan).expect("started");
+        reloader.wait_read();
+        let mailboxes: &'static [Mailbox] = Vec::leak(vec![Mailbox::new().expect("a mailbox")]);
+        (reloader, mailboxes)
+    }
+
+    /// A worker that serves under its policy until it opens the next letter.
+    #[test]
+    fn a_set_is_freed_when_the_last_worker_has_left_it() {
+        let folder = Folder::new();
+        let list = folder.write("ads.txt", "ads.example\n");
+        let (reloader, mailboxes) = start(&format!("[filter]\nblock_files = [{list:?}]\n"));
+        let mut serving = reloader.set();
+        reloader.serve(mailboxes);
+        let old: Weak<PolicySet> = Arc::downgrade(&serving);
+        assert_eq!(serving.listed_names(), 1);
+        std::fs::write(&list, "ads.example\nmore.example\n").expect("written");
+        wait_until("the new list is in force", TIMEOUT, || {
+            reloader.set().listed_names() == 2
+        })
+        .expect("taken");
+        assert!(old.upgrade().is_some(), "a worker serves under it");
+        serving = reloader.set();
+        wait_until("the old one is freed", TIMEOUT, || old.upgrade().is_none()).expect("freed");
+        assert_eq!(serving.listed_names(), 2);
+    }
+
+    #[test]
+    fn whoever_asks_for_a_reload_is_told_what_failed() {
+        let (reloader, _) = start("");
+        let lines = reloader.requester().reload().expect_err("no such file");
+        assert!(
+            lines[0].starts_with("not reloaded, all stays as it was: test.toml: "),
+            "{lines:?}"
+        );
+    }
+
+    /// A storm of SIGHUP, or of addresses that come and go, while a file is read.
+    #[test]
+    fn what_is_asked_for_again_and_again_is_done_once_and_with_the_newest_addresses() {
+        let (requester, inbox) = Requester::new().expect("an eventfd");
+        for zone in 1..=1_000 {
+            requester.reload_later();
+            requester.follow(Plan {
+                servers: vec![Vec::new(); zone],
+                ..Plan::default()
+            });
+        }
+        assert!(requester.ask(Request::Serve(&[])));
+        assert!(matches!(inbox.next(), Ok(Request::Serve(_))));
+        let Ok(Request::Follow(plan)) = inbox.next() else {
+            panic!("the addresses")
+        };
+        assert_eq!(plan.servers.len(), 1_000);
+        assert!(matches!(inbox.next(), Ok(Request::Reload(None))));
+        assert!(matches!(inbox.next(), Err(TryRecvError::Empty)));
+        drop(requester);
+        assert!(matches!(inbox.next(), Err(TryRecvError::Disconnected)));
+    }
+
+    /// Nobody at the other end: whoever opens it waits.
+    #[test]
+    fn a_start_waits_for_no_fifo() {
+        let folder = Folder::new();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        let good = folder.write("good.txt", "good.example\n");
+        let (reloader, _) = start(&format!(
+            "[filter]\nblock_files = [{fifo:?}, {good:?}]\n[local]\nhosts = [{fifo:?}]\n"
+        ));
+        assert_eq!(reloader.set().listed_names(), 1);
+    }
+}

@@ -1,0 +1,501 @@
+//! `xdnsd run`: makes the threads, wires them together, and waits for a signal.
+//!
+//! ```text
+//!  main: signals ── interfaces: XDP, AF_XDP    worker 0..n ── engine ── cache shards
+//!                   control: UNIX socket      snapshot: disk      statistics: log
+//! ```
+//! The main thread waits for signals and events, and for what may never come only so long: a start goes on without it, and
+//! an end leaves it behind. While it waits at the start, and from the first signal to the end, SIGTERM and SIGINT end the
+//! process at once.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use log::{Level, info, log, warn};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use xdnsd_abi::Reason;
+use xdnsd_core::counters::{Counter, Counters};
+use xdnsd_core::engine::Notice;
+use xdnsd_core::limits::WORKERS;
+
+use super::interfaces::{Interfaces, Round};
+use super::reload::Reloader;
+use super::retry::Retry;
+use super::sockets::Listening;
+use super::supervisor::Supervisor;
+use super::workers::Crew;
+use crate::config::{Config, Devices, Plan, UpstreamPorts};
+use crate::control::commands;
+use crate::control::health::MAIN_THREAD_MS;
+use crate::control::metrics::{self, Telemetry};
+use crate::control::thread::Door;
+use crate::os::notify::Notify;
+use crate::os::{clock, descriptors, random, seal};
+use crate::store::CACHE;
+use crate::store::{Keeper, Store};
+use crate::text;
+use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, TCP, WORKER_STATS};
+use crate::worker::{Letter, Lookup, LookupProgram, Mailbox, QueueName, look_at_reserved_ports};
+
+/// How often the main thread looks after things.
+const TEND_MS: u16 = 1_000;
+/// How long a start waits for the interfaces: for as long, the kernel's sockets of one worker serve alone.
+const INTERFACES_MAX: Duration = Duration::from_secs(30);
+/// The first pause before a worker that could not be started is tried again, in milliseconds.
+const WORKER_MS: u64 = 1_000;
+/// The longest.
+const WORKER_MAX_MS: u64 = 60_000;
+
+/// Why the daemon cannot start, or ended badly: one sentence.
+pub type Failure = String;
+
+/// Serves `config`, which was read from `path`, until SIGTERM or SIGINT. SIGHUP reads it again.
+///
+/// It starts with what there is: interfaces, addresses and servers' zones that are not there yet are served when they come.
+///
+/// # Errors
+/// Nothing can be served by this process, or a worker has ended or hangs.
+pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
+    seal::configure();
+    descriptors::raise_limit();
+    look_at_reserved_ports();
+    let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
+    // Before anything that takes queries: a process that serves already is not disturbed.
+    let socket = config.control.socket.as_deref();
+    let mut door = socket.map(|path| Door::start(path.into())).transpose()?;
+    ends_at_once(|| door.as_mut().map_or(Ok(()), Door::wait))?;
+    let devices = ends_at_once(Devices::read).map_err(|error| error.to_string())?;
+    let plan = config.plan(&devices);
+    CACHE.configure(ends_at_once(random_key)?, config.cache.entries as usize);
+    let keeper = start_keeper(&config)?;
+    let reloader = Reloader::start(path.to_owned(), &config, &plan)?;
+    ends_at_once(|| {
+        keeper.iter().for_each(Keeper::wait_restored);
+        reloader.wait_read();
+    });
+
+    let mut listening = Listening::new(&config, &plan);
+    let mut crew = Crew::new(&config, &plan, random_key()?)?;
+    // It answers from the kernel's sockets while the kernel checks the XDP program, which takes longer than all the rest on a
+    // slow processor, and has the processor to itself until it does.
+    crew.start(0, &mut listening, reloader.set())?;
+    ends_at_once(|| crew.wait_serving())?;
+    let supervisor = Supervisor::new(config.clone());
+    let telemetry = Arc::new(register(&supervisor));
+    let interfaces = tend(supervisor, crew.mailboxes())?;
+    if config.statistics.interval_secs > 0 {
+        let interval = Duration::from_secs(config.statistics.interval_secs.into());
+        metrics::spawn_report(Arc::clone(&telemetry), interval)
+            .map_err(|error| format!("statistics thread: {error}"))?;
+    }
+    let (requester, saver) = (reloader.requester(), keeper.as_ref().map(Keeper::saver));
+    let reload = move || requester.reload();
+    let commands = commands::all(Arc::clone(&telemetry), &CACHE, reload, saver);
+    let mut daemon = Daemon {
+        interfaces,
+        listening,
+        reloader,
+        crew,
+        telemetry,
+        door,
+        notify: Notify::from_environment(),
+        ports: None,
+        workers: 0,
+        queues: Vec::new(),
+        growth: Growth::default(),
+        is_ready: false,
+    };
+    let ended = match daemon.start(&config, &signals) {
+        Ok(true) => {
+            // Whoever is answered here may rely on it that what could be had is served.
+            if let Some(door) = &daemon.door {
+                door.serve(commands);
+            }
+            daemon.attend(&signals)
+        }
+        Ok(false) => Ok(()),
+        Err(failure) => Err(failure),
+    };
+
+    daemon.end();
+    if let Some(keeper) = keeper {
+        keeper.finish();
+    }
+    ended
+}
+
+/// What the main thread looks after.
+struct Daemon {
+    interfaces: Interfaces,
+    listening: Listening,
+    reloader: Reloader,
+    crew: Crew,
+    telemetry: Arc<Telemetry>,
+    door: Option<Door>,
+    notify: Notify,
+    /// Brings the upstreams' answers back, as long as it is there.
+    ports: Option<LookupProgram>,
+    /// How many workers are shown, and which queue each is shown by.
+    workers: usize,
+    queues: Vec<(usize, QueueName)>,
+    growth: Growth,
+    /// The log has said where it serves.
+    is_ready: bool,
+}
+
+impl Daemon {
+    /// Starts all workers that are needed by now, and waits until they serve. Whether it is to go on.
+    fn start(&mut self, config: &Config, signals: &SignalFd) -> Result<bool, Failure> {
+        let mut is_reload_due = false;
+        let deadline = std::time::Instant::now() + INTERFACES_MAX;
+        while !self.interfaces.has_looked() && std::time::Instant::now() < deadline {
+            match self.wait(signals) {
+                Event::Tick => {}
+                Event::Reload => is_reload_due = true,
+                Event::Stop => return Ok(false),
+            }
+            if let Some(failure) = self.crew.failure() {
+                return Err(failure);
+            }
+        }
+        let round = self.interfaces.take();
+        self.crew
+            .start(TCP, &mut self.listening, self.reloader.set())?;
+        // Without AF_XDP a worker for each CPU.
+        let cpus = std::thread::available_parallelism();
+        self.grow(round.queues, cpus.map_or(1, usize::from));
+        ends_at_once(|| self.crew.wait_serving())?;
+        // Those that are started later, too: each gets the set in force with its start.
+        self.reloader.serve(self.crew.mailboxes());
+        if is_reload_due {
+            self.reloader.reload();
+        }
+        self.ports = take_ports(config, self.crew.mailboxes());
+        self.follow(round.plan.as_ref());
+        self.door.as_mut().map_or(Ok(()), Door::tend)?;
+        if !self.is_ready {
+            warn!("not ready: nothing that the config names is there to be served; waiting for it");
+            self.notify
+                .tell("STATUS=not ready: waits for an interface or address");
+        }
+        Ok(true)
+    }
+
+    /// Looks after the config, its files and the threads until somebody wants an end.
+    fn attend(&mut self, signals: &SignalFd) -> Result<(), Failure> {
+        loop {
+            let event = self.wait(signals);
+            MAIN_THREAD_MS.store(clock::now().millis(), Ordering::Relaxed);
+            match event {
+                Event::Tick => {}
+                Event::Reload => self.reloader.reload(),
+                Event::Stop => return Ok(()),
+            }
+            if let Some(failure) = self.crew.failure() {
+                return Err(failure);
+            }
+            let round = self.interfaces.take();
+            self.grow(round.queues, 0);
+            self.follow(round.plan.as_ref());
+            self.door.as_mut().map_or(Ok(()), Door::tend)?;
+            self.notify.tend();
+            say_notice();
+            let now = std::time::Instant::now();
+            self.interfaces.look(now)?;
+            // A manager that is not told for a while ends the process, and starts it again.
+            if self.crew.look(now)? == Some(true) {
+                self.notify.beat();
+            }
+        }
+    }
+
+    /// Ends all threads that serve, and leaves behind what does not end in time.
+    fn end(mut self) {
+        info!("stopping");
+        // Whoever asks again does not wait for any of this.
+        let _ = end_signals().thread_unblock();
+        self.notify.tell("STOPPING=1");
+        self.interfaces.stop();
+        self.crew.stop();
+        if let Some(door) = self.door {
+            door.stop();
+        }
+    }
+
+    /// Starts workers until each RX queue has one, and at least `least`. One that cannot be started is tried again, and the
+    /// others serve.
+    fn grow(&mut self, queues: Vec<(usize, QueueName)>, least: usize) {
+        let last = queues.iter().map(|(worker, _)| worker + 1).max();
+        let wanted = &mut self.growth.wanted;
+        *wanted = (*wanted).max(last.unwrap_or(least).min(WORKERS));
+        for (engine, why) in self.crew.take_failed() {
+            self.listening.forget(engine);
+            self.growth.fail(engine, &why);
+        }
+        if self.growth.retry.may_try(clock::now()) {
+            for worker in 0..self.growth.wanted {
+                let policy = self.reloader.set();
+                if let Err(why) = self.crew.start(worker, &mut self.listening, policy) {
+                    self.listening.forget(worker);
+                    self.growth.fail(worker, &why);
+                    break;
+                }
+            }
+        }
+        // A worker that has lost its queue is shown by it until it has another.
+        let mut shown = self.queues.clone();
+        for (worker, name) in queues {
+            shown.retain(|(other, known)| *other != worker && *known != name);
+            shown.push((worker, name));
+        }
+        let workers = self.crew.workers();
+        if self.workers != workers || self.queues != shown {
+            self.telemetry.set_workers(registered(&self.crew, &shown));
+            (self.workers, self.queues) = (workers, shown);
+        }
+    }
+
+    /// Listens where the machine has an address by now.
+    fn follow(&mut self, plan: Option<&Plan>) {
+        if let Some(plan) = plan {
+            self.listening.want(&plan.endpoints);
+            self.reloader.follow(plan);
+            ARRIVALS.forget_gone();
+        }
+        let now = clock::now();
+        self.listening
+            .take_back(self.crew.engines(), now, self.crew.mailboxes());
+        if self.listening.is_due(now) {
+            let engines = self.crew.engines();
+            self.listening
+                .tend(engines, now, self.crew.mailboxes(), !self.is_ready);
+        }
+        let endpoints = self.listening.serving();
+        if !self.is_ready && endpoints > 0 {
+            self.is_ready = true;
+            let workers = self.crew.workers();
+            let endpoints = text::count(endpoints, "endpoint");
+            info!("ready: {endpoints}, {}", text::count(workers, "worker"));
+            self.notify.tell("READY=1\nSTATUS=ready");
+        }
+    }
+
+    /// Waits for a signal, a worker that ends, news of interfaces, or the next turn.
+    fn wait(&self, signals: &SignalFd) -> Event {
+        let mut fds = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.crew.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.interfaces.as_fd(), PollFlags::POLLIN),
+        ];
+        // Interrupted or failed: a turn without an event, and the next one waits again.
+        let _ = poll(&mut fds, PollTimeout::from(TEND_MS));
+        if !fds[0].any().unwrap_or(false) {
+            return Event::Tick;
+        }
+        match signals.read_signal() {
+            Ok(Some(signal)) if signal.ssi_signo == Signal::SIGHUP as u32 => Event::Reload,
+            Ok(Some(_)) | Err(_) => Event::Stop,
+            Ok(None) => Event::Tick,
+        }
+    }
+}
+
+/// The workers that there should be.
+#[derive(Debug, Default)]
+struct Growth {
+    wanted: usize,
+    retry: Retry,
+    /// The last trouble that was logged.
+    trouble: String,
+}
+
+impl Growth {
+    /// Worker `engine` could not be started.
+    fn fail(&mut self, engine: usize, why: &str) {
+        self.retry.fail(clock::now(), WORKER_MS, WORKER_MAX_MS);
+        if self.trouble != why {
+            warn!("worker {engine} cannot be started, the others serve; tried again: {why}");
+            why.clone_into(&mut self.trouble);
+        }
+    }
+}
+
+/// Has every worker ask through ports of the sk_lookup program, where there can be one. It is loaded last: until then, and
+/// without it, a question has a socket of its own.
+fn take_ports(config: &Config, mailboxes: &[Mailbox]) -> Option<LookupProgram> {
+    let wanted = config.forward.upstream_ports;
+    if wanted == UpstreamPorts::Connected {
+        return None;
+    }
+    let hand_out = |mut program: LookupProgram| {
+        for (worker, mailbox) in (0..).zip(mailboxes) {
+            let lookup = Box::new(Lookup::new(&mut program, worker)?);
+            if mailbox.post(Letter::Ports(lookup)).is_err() {
+                return Err(format!("worker {worker} does not open its mail"));
+            }
+        }
+        Ok(program)
+    };
+    match LookupProgram::start().and_then(hand_out) {
+        Ok(program) => Some(program),
+        Err(problem) => {
+            let level = if wanted == UpstreamPorts::Auto {
+                Level::Info
+            } else {
+                Level::Warn
+            };
+            log!(
+                level,
+                "upstream_ports: a connected socket for each question, without sk_lookup: {problem}"
+            );
+            None
+        }
+    }
+}
+
+/// A key that nobody knows. Waits until the kernel has enough entropy, which a router at its first boot may lack; what is
+/// drawn later, from /dev/urandom, is good then as well.
+fn random_key() -> Result<[u8; 16], Failure> {
+    random::bytes().map_err(|error| format!("getrandom: {error}"))
+}
+
+/// The signals that ask for an end.
+fn end_signals() -> SigSet {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    set
+}
+
+/// Waits for what may never come: a signal that asks for an end is obeyed by the kernel meanwhile. `wait` starts no thread,
+/// for that would have the signals unblocked for as long as it lives.
+fn ends_at_once<R>(wait: impl FnOnce() -> R) -> R {
+    // They fail for wrong arguments alone.
+    let _ = end_signals().thread_unblock();
+    let waited = wait();
+    let _ = end_signals().thread_block();
+    waited
+}
+
+/// Signals are read from a descriptor; no handler ever runs.
+fn block_signals() -> nix::Result<SignalFd> {
+    let mut set = end_signals();
+    set.add(Signal::SIGHUP);
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)
+}
+
+/// What the main thread waits for.
+enum Event {
+    /// A second is over, or a worker has ended.
+    Tick,
+    /// SIGHUP.
+    Reload,
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
+/// Logs what a worker noticed, at most once in a turn.
+fn say_notice() {
+    if let Some(errno) = NOTICES.take_trouble() {
+        warn!(
+            "TCP: accept: {}; new connections wait until it can be had",
+            errno.desc()
+        );
+    }
+    if let Some((Notice::Rebind, name)) = NOTICES.take() {
+        warn!("{name}: upstream's answer leads to a private address, withheld (rebind protection)");
+    }
+}
+
+/// Starts the thread that restores the snapshot and writes new ones, where the config names one.
+fn start_keeper(config: &Config) -> Result<Option<Keeper>, Failure> {
+    let Some(path) = config.cache.snapshot.as_deref() else {
+        return Ok(None);
+    };
+    let store = Store::new(path, config.cache.stale_max_ttl);
+    let interval = Duration::from_secs(config.cache.snapshot_interval_secs.into());
+    let changes = || {
+        let inserts = |counters: &Counters| counters.get(Counter::CacheInserts);
+        COUNTERS
+            .iter()
+            .map(inserts)
+            .sum::<u64>()
+            .wrapping_add(CACHE.removals())
+    };
+    let keeper = Keeper::spawn(store, &CACHE, interval, changes);
+    keeper
+        .map(Some)
+        .map_err(|error| format!("snapshot thread: {error}"))
+}
+
+/// Starts the thread that looks after interfaces.
+fn tend(mut supervisor: Supervisor, mailboxes: &'static [Mailbox]) -> Result<Interfaces, Failure> {
+    let mut is_first = true;
+    Interfaces::start(move || {
+        look_at_reserved_ports();
+        let plan = supervisor.tend(mailboxes);
+        if std::mem::take(&mut is_first) {
+            supervisor.say_without_xdp();
+        }
+        Round {
+            plan,
+            queues: supervisor.queues(),
+        }
+    })
+}
+
+/// Registers everything that is counted.
+fn register(supervisor: &Supervisor) -> Telemetry {
+    let programs = supervisor.attachments().iter().map(|attachment| {
+        let program = Arc::clone(&attachment.program);
+        metrics::Program {
+            interface: attachment.name.clone(),
+            frames: Box::new(move || {
+                let program = program.lock().unwrap_or_else(PoisonError::into_inner);
+                let program = program.as_ref().ok_or(std::io::ErrorKind::NotConnected)?;
+                let counters = program.counters().map_err(std::io::Error::other)?;
+                Ok(Reason::ALL
+                    .iter()
+                    .map(|&reason| counters.of(reason))
+                    .collect())
+            }),
+        }
+    });
+    Telemetry {
+        programs: programs.collect(),
+        gauges: vec![metrics::Gauge {
+            name: "cache_entries",
+            help: "Answers in the cache",
+            value: Box::new(|| CACHE.len() as u64),
+        }],
+        arrivals: Some(Box::new(|| ARRIVALS.read())),
+        ..Telemetry::default()
+    }
+}
+
+/// The workers, as they are shown: by number, and by interface and queue where they have one.
+fn registered(crew: &Crew, queues: &[(usize, QueueName)]) -> Vec<metrics::Worker> {
+    let worker = |index: usize| {
+        let named = queues.iter().find(|(worker, _)| *worker == index);
+        let named = named.map(|(_, name)| name);
+        metrics::Worker {
+            name: match index {
+                TCP => "tcp".into(),
+                _ => index.to_string(),
+            },
+            queue: named.cloned(),
+            counters: &COUNTERS[index],
+            stats: &WORKER_STATS[index],
+        }
+    };
+    // The one that serves TCP has the highest number.
+    let mut engines = crew.engines().to_vec();
+    engines.sort_unstable();
+    engines.into_iter().map(worker).collect()
+}

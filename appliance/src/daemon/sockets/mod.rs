@@ -1,0 +1,311 @@
+//! Where the workers listen with the kernel's sockets, while addresses of the router come and go: a provider hands out
+//! another prefix, an interface is made anew or comes late.
+//!
+//! Each address has a place, the same in every worker. A socket whose address is gone is closed: the address may be another
+//! device's by now, which is not served, and the kernel delivers what comes for it by any device. Its place is kept until
+//! it is wanted for another address. What cannot be opened is tried again, later each time.
+//!
+//! An address is ours when its TCP socket is: it cannot be shared, while UDP sockets can (SO_REUSEPORT), so that another
+//! process that serves already is not robbed of half of its queries.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use log::{debug, info, warn};
+use xdnsd_core::limits::WORKERS;
+use xdnsd_core::time::Instant;
+
+use super::retry::Retry;
+use crate::config::{Config, Endpoint, Plan};
+use crate::os::reuseport;
+use crate::worker::engines::{ENGINES, TCP};
+use crate::worker::{self, LISTENERS_MAX, Letter, Listeners, Mailbox};
+
+/// The first pause before an address that could not be listened on is tried again, in milliseconds.
+const AGAIN_MS: u64 = 1_000;
+/// The longest.
+const AGAIN_MAX_MS: u64 = 30_000;
+
+/// The addresses of the sockets, by place.
+#[derive(Debug)]
+pub struct Listening {
+    places: Vec<Place>,
+    places_max: usize,
+    /// The addresses that there was no place for, which the log has said.
+    left_out: Vec<SocketAddr>,
+}
+
+#[derive(Debug)]
+struct Place {
+    address: SocketAddr,
+    /// Whether the machine has it now.
+    is_wanted: bool,
+    /// The TCP socket, until the thread takes it that serves TCP.
+    tcp: Option<TcpListener>,
+    /// Who has its socket.
+    open: [bool; ENGINES],
+    /// Who has a socket that is to be closed: this address's, from before it went, or that of another, which had the place.
+    left: [bool; ENGINES],
+    /// All had theirs, and that was said.
+    is_said: bool,
+    /// A worker could not wait at its socket: to open another was no success yet.
+    is_doubtful: bool,
+    retry: Retry,
+    /// The last trouble that was logged.
+    trouble: String,
+}
+
+impl Place {
+    fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            is_wanted: true,
+            tcp: None,
+            open: [false; ENGINES],
+            left: [false; ENGINES],
+            is_said: false,
+            is_doubtful: false,
+            retry: Retry::default(),
+            trouble: String::new(),
+        }
+    }
+
+    /// Opens the socket of one engine: the `udp`th of the workers, or the one that has TCP.
+    fn open(&mut self, place: u16, engine: usize, out: &mut Listeners) -> io::Result<()> {
+        if self.open[engine] {
+            return Ok(());
+        }
+        if self.tcp.is_none() && !self.open[TCP] {
+            self.tcp = Some(worker::open_tcp(self.address)?);
+        }
+        if engine == TCP {
+            out.tcp.extend(self.tcp.take().map(|tcp| (place, tcp)));
+        } else {
+            let socket = worker::open_udp(self.address)?;
+            steer(
+                &socket,
+                self.open[..WORKERS].iter().filter(|open| **open).count() + 1,
+            );
+            out.udp.push((place, socket));
+        }
+        self.open[engine] = true;
+        Ok(())
+    }
+
+    /// The address is not wanted any more: whoever has its socket closes it.
+    fn leave(&mut self) {
+        self.is_wanted = false;
+        self.tcp = None;
+        self.is_said = false;
+        self.is_doubtful = false;
+        self.retry.succeed();
+        for (left, open) in self.left.iter_mut().zip(&mut self.open) {
+            *left |= std::mem::take(open);
+        }
+    }
+
+    /// Logs trouble once, and when to try again.
+    fn fail(&mut self, now: Instant, error: &io::Error) {
+        self.retry.fail(now, AGAIN_MS, AGAIN_MAX_MS);
+        let trouble = error.to_string();
+        if self.trouble != trouble {
+            warn!("{trouble}; tried again until it can be had");
+            self.trouble = trouble;
+        }
+    }
+}
+
+impl Listening {
+    /// Nothing is open yet. Places: for what `config` may come to listen on.
+    #[must_use]
+    pub fn new(config: &Config, plan: &Plan) -> Self {
+        let named = config
+            .interfaces
+            .iter()
+            .map(|interface| interface.listen.len());
+        let places_max = named.sum::<usize>().max(plan.endpoints.len());
+        let mut listening = Self {
+            places: Vec::new(),
+            places_max: places_max.max(LISTENERS_MAX),
+            left_out: Vec::new(),
+        };
+        listening.want(&plan.endpoints);
+        listening
+    }
+
+    /// How many places there are.
+    #[must_use]
+    pub fn places_max(&self) -> usize {
+        self.places_max
+    }
+
+    /// Opens the sockets that `engine` has not, for all addresses that the machine has. What fails is logged and tried again.
+    pub fn open(&mut self, engine: usize, now: Instant) -> Listeners {
+        let mut listeners = Listeners::default();
+        for (number, place) in self.places.iter_mut().enumerate() {
+            if std::mem::take(&mut place.left[engine]) {
+                listeners.left.push(number as u16);
+            }
+            if !place.is_wanted || !place.retry.may_try(now) {
+                continue;
+            }
+            if let Err(error) = place.open(number as u16, engine, &mut listeners) {
+                place.fail(now, &error);
+            }
+        }
+        listeners
+    }
+
+    /// Wants these endpoints and no others from now on.
+    pub fn want(&mut self, endpoints: &[Endpoint]) {
+        let wanted: Vec<_> = endpoints.iter().map(Endpoint::socket_addr).collect();
+        self.take_places(&wanted);
+    }
+
+    /// Whether [`Self::tend`] has something to do.
+    #[must_use]
+    pub fn is_due(&self, now: Instant) -> bool {
+        let is_due = |place: &Place| {
+            let is_left = place.left.contains(&true);
+            (is_left || place.is_wanted && !place.is_said) && place.retry.may_try(now)
+        };
+        self.places.iter().any(is_due)
+    }
+
+    /// Opens what is missing of the sockets of `engines`, which run, and hands them over. `is_first`: the log has not said
+    /// yet where it serves.
+    pub fn tend(&mut self, engines: &[usize], now: Instant, mailboxes: &[Mailbox], is_first: bool) {
+        for &engine in engines {
+            let listeners = self.open(engine, now);
+            if listeners.is_empty() {
+                continue;
+            }
+            let (places, left) = (listeners.places(), listeners.left.clone());
+            if mailboxes[engine]
+                .post(Letter::Listen(Box::new(listeners)))
+                .is_err()
+            {
+                let error = io::Error::other(format!("worker {engine} does not open its mail"));
+                for place in left {
+                    let place = &mut self.places[usize::from(place)];
+                    place.left[engine] = true;
+                    place.fail(now, &error);
+                }
+                for place in places {
+                    let place = &mut self.places[usize::from(place)];
+                    place.open[engine] = false;
+                    place.fail(now, &error);
+                }
+            }
+        }
+        for place in self
+            .places
+            .iter_mut()
+            .filter(|place| place.is_wanted && !place.is_said)
+        {
+            if engines.iter().all(|&engine| place.open[engine]) {
+                place.is_said = true;
+                if place.is_doubtful {
+                    continue;
+                }
+                place.retry.succeed();
+                place.trouble.clear();
+                if !is_first {
+                    info!("listening on {}, too", place.address);
+                }
+            }
+        }
+    }
+
+    /// Closes the sockets that workers could not wait at, and opens others later.
+    pub fn take_back(&mut self, engines: &[usize], now: Instant, mailboxes: &[Mailbox]) {
+        for &engine in engines {
+            let Some((listeners, error)) = mailboxes[engine].take_returned() else {
+                continue;
+            };
+            let error = io::Error::new(error.kind(), format!("worker {engine}: {error}"));
+            for number in listeners.places() {
+                let place = &mut self.places[usize::from(number)];
+                place.open[engine] = false;
+                place.is_said = false;
+                place.is_doubtful = true;
+                // Once for all engines.
+                if place.retry.may_try(now) {
+                    place.fail(now, &error);
+                }
+            }
+        }
+    }
+
+    /// `engine` is gone with its sockets.
+    pub fn forget(&mut self, engine: usize) {
+        for place in &mut self.places {
+            place.open[engine] = false;
+            place.left[engine] = false;
+        }
+    }
+
+    /// A new worker has to get its sockets.
+    pub fn expect_more(&mut self) {
+        for place in &mut self.places {
+            place.is_said = false;
+        }
+    }
+
+    /// The addresses that all have sockets of.
+    #[must_use]
+    pub fn serving(&self) -> usize {
+        let places = self.places.iter();
+        places
+            .filter(|place| place.is_wanted && place.is_said)
+            .count()
+    }
+
+    /// Gives a place to each of `wanted` that has none: one whose address is not wanted any more, or a new one.
+    fn take_places(&mut self, wanted: &[SocketAddr]) {
+        for place in &mut self.places {
+            let was_wanted = place.is_wanted;
+            place.is_wanted = wanted.contains(&place.address);
+            if was_wanted && !place.is_wanted {
+                place.leave();
+            }
+        }
+        let mut left_out = Vec::new();
+        for &address in wanted {
+            if self.places.iter().any(|place| place.address == address) {
+                continue;
+            }
+            if let Some(left) = self.places.iter_mut().find(|place| !place.is_wanted) {
+                let of_another = left.left;
+                *left = Place::new(address);
+                left.left = of_another;
+            } else if self.places.len() < self.places_max {
+                self.places.push(Place::new(address));
+            } else {
+                left_out.push(address);
+            }
+        }
+        for address in left_out
+            .iter()
+            .filter(|address| !self.left_out.contains(address))
+        {
+            warn!(
+                "{address}: no socket, capacity: {} addresses",
+                self.places_max
+            );
+        }
+        self.left_out = left_out;
+    }
+}
+
+/// Queries for one name go to one of the workers. A kernel that cannot choose by name chooses by client.
+fn steer(socket: &UdpSocket, workers: usize) {
+    if workers > 1
+        && let Err(error) = reuseport::by_name(socket, workers)
+    {
+        debug!("queries are not spread by name: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

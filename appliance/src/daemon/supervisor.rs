@@ -1,0 +1,644 @@
+//! Attaches the XDP programs, hands each RX queue's AF_XDP socket to a worker, and follows interfaces that go and come.
+//!
+//! ```text
+//!  attach program ─► count RX queues ─► open sockets ─► XSKMAP ─► worker adopts ─► listen map
+//! ```
+//! The program is attached first, because some drivers change the number of queues at that moment. Until the listen
+//! map is filled, last, it passes everything: no query is ever redirected to a queue that is not ready.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use log::{debug, info, warn};
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use xdnsd_abi::{LISTEN_MAX, Listen, Route};
+use xdnsd_core::limits::WORKERS;
+use xdnsd_core::time::Instant;
+
+use super::retry::Retry;
+use crate::config::{
+    Config, Device, Devices, Endpoint, Fault, Interface, Plan, RouteCheck, XdpMode, is_strict,
+};
+use crate::os::clock;
+use crate::os::ethtool::{self, RxVlanOffload};
+use crate::os::netlink::Changes;
+use crate::os::xdp::{self, Program};
+use crate::os::xsk::{BindMode, Options, UmemSlot, Xsk};
+use crate::worker::{Letter, Mailbox, Port, QueueName};
+
+/// An interface that refused the program is asked again after this time, in milliseconds, and later each time: to load the
+/// program takes a slow processor long, and what stands in its way is mostly there to stay.
+const REFUSED_MS: u64 = 60_000;
+/// The longest of these pauses.
+const REFUSED_MAX_MS: u64 = 3_600_000;
+/// Where another program is in the way the first pause is shorter: a process that was replaced is about to end, or has been
+/// killed and its program goes by and by.
+const TAKEN_MS: u64 = 1_000;
+/// The longest of these pauses.
+const TAKEN_MAX_MS: u64 = 600_000;
+/// A queue that could not have a socket is asked again after this time, in milliseconds.
+const QUEUE_MS: u64 = 1_000;
+/// The longest of these pauses.
+const QUEUE_MAX_MS: u64 = 60_000;
+
+/// A program that others may read the counters of; `None` while the interface is away.
+pub type SharedProgram = Arc<Mutex<Option<Program>>>;
+
+/// One interface with an XDP program.
+pub struct Attachment {
+    /// Name of the interface.
+    pub name: String,
+    /// The program.
+    pub program: SharedProgram,
+    /// Index of the interface when the program was attached; `None`: it is away.
+    ifindex: Option<u32>,
+    /// The interface that could not have the program.
+    refused: Option<u32>,
+    /// When an interface that refused, or that lost its sockets, is tried again.
+    retry: Retry,
+    mode: XdpMode,
+    zero_copy: bool,
+    /// Whether the config listens on a VLAN of it.
+    has_tagged: bool,
+    /// The RX queues that have a worker.
+    queues: Vec<Queue>,
+    /// The last trouble that was logged, so that it is logged once.
+    trouble: String,
+}
+
+/// An RX queue that a worker serves, or is to serve.
+struct Queue {
+    number: u32,
+    worker: usize,
+    /// The worker was given a socket.
+    is_open: bool,
+    retry: Retry,
+    /// The last trouble that was logged.
+    trouble: String,
+}
+
+/// Everything about AF_XDP that is not a worker's.
+pub struct Supervisor {
+    config: Config,
+    /// Of devices, addresses and VLAN devices.
+    changes: Changes,
+    /// Every program knows the devices as they are. Not so at the start: they were read before `changes` was there.
+    is_settled: bool,
+    attachments: Vec<Attachment>,
+    /// Devices whose listeners follow the kernel's own check of sources, and what that was. Nobody is told of a sysctl.
+    sources_checked: Vec<(String, bool)>,
+    /// What is not there and was said.
+    missing: Vec<Fault>,
+}
+
+/// Locks although a thread panicked while it held the lock: a program is valid at every moment.
+fn lock(program: &SharedProgram) -> std::sync::MutexGuard<'_, Option<Program>> {
+    program.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Detaches the program. That may take a driver long, so nobody who reads its counters waits for it.
+fn detach(program: &SharedProgram) {
+    let taken = lock(program).take();
+    drop(taken);
+}
+
+impl Supervisor {
+    /// Nothing is attached yet: [`Self::tend`] does that.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let mut attachments: Vec<Attachment> = Vec::new();
+        for interface in &config.interfaces {
+            let name = interface.name.as_str();
+            if interface.xdp == XdpMode::Off || attachments.iter().any(|other| other.name == name) {
+                continue;
+            }
+            let mut attachment = Attachment::new(interface);
+            let tagged = |other: &Interface| other.name == interface.name && other.vlan != 0;
+            attachment.has_tagged = config.interfaces.iter().any(tagged);
+            attachments.push(attachment);
+        }
+        Self {
+            config,
+            changes: Changes::watch(),
+            is_settled: false,
+            attachments,
+            sources_checked: Vec::new(),
+            missing: Vec::new(),
+        }
+    }
+
+    /// The interfaces that should have XDP.
+    #[must_use]
+    pub fn attachments(&self) -> &[Attachment] {
+        &self.attachments
+    }
+
+    /// Which interface and queue each worker serves that has one.
+    #[must_use]
+    pub fn queues(&self) -> Vec<(usize, QueueName)> {
+        let mut named: Vec<(usize, QueueName)> = Vec::new();
+        for attachment in &self.attachments {
+            for queue in &attachment.queues {
+                let name = QueueName {
+                    interface: attachment.name.clone(),
+                    queue: queue.number,
+                };
+                named.push((queue.worker, name));
+            }
+        }
+        named
+    }
+
+    /// Looks after the interfaces: those that come, those that were deleted, sockets that could not be had, VLAN devices that
+    /// were made or removed. Attaches the programs, opens the AF_XDP sockets, hands them to the workers behind `mailboxes`,
+    /// which need not run yet, and lets the programs redirect. An interface that cannot have XDP is served by the kernel's
+    /// sockets alone, and the log says why.
+    ///
+    /// Gives what of the config meets this machine by now, if it may be something else. Nothing has changed: this costs a
+    /// system call for each interface, one more, and a look at `rp_filter` where `route_check` follows it.
+    pub fn tend(&mut self, mailboxes: &[Mailbox]) -> Option<Plan> {
+        let now = clock::now();
+        for attachment in &mut self.attachments {
+            attachment.notice_loss(now, mailboxes);
+        }
+        let is_due = self
+            .attachments
+            .iter()
+            .any(|attachment| attachment.is_due(now));
+        let is_other = |(device, was): &(String, bool)| is_strict(device) != *was;
+        let is_changed = self.changes.take() || self.sources_checked.iter().any(is_other);
+        self.is_settled &= !is_changed && !is_due;
+        if self.is_settled {
+            return None;
+        }
+        let devices = Devices::read().ok()?;
+        // What the config asks for may come piece by piece: first the interface, then its addresses.
+        let plan = self.config.plan(&devices);
+        self.say_missing(&plan);
+        self.sources_checked = sources_checked(&self.config, &plan, &devices);
+        self.is_settled = true;
+        let mut taken = [false; WORKERS];
+        for (worker, _) in self.queues() {
+            taken[worker] = true;
+        }
+        for attachment in &mut self.attachments {
+            let world = World {
+                config: &self.config,
+                plan: &plan,
+                devices: &devices,
+                mailboxes,
+                now,
+            };
+            self.is_settled &= attachment.tend(&world, &mut taken);
+        }
+        Some(plan)
+    }
+
+    /// Logs each thing that the config names and that is not there, once until it has come.
+    fn say_missing(&mut self, plan: &Plan) {
+        let faults = plan.missing.faults();
+        let is_same = |one: &Fault, other: &Fault| {
+            (&one.key, one.position, &one.problem) == (&other.key, other.position, &other.problem)
+        };
+        let is_known = |fault: &&Fault| self.missing.iter().any(|known| is_same(known, fault));
+        for fault in faults.iter().filter(|fault| !is_known(fault)) {
+            warn!("{fault}; the rest is served, and this when it comes");
+        }
+        self.missing = faults.to_vec();
+    }
+
+    /// Says in the log what no attachment could be made of.
+    pub fn say_without_xdp(&self) {
+        let mut attachments = self.attachments.iter();
+        let is_refused = attachments.any(|attachment| attachment.refused.is_some());
+        if self.queues().is_empty() && is_refused {
+            warn!("no AF_XDP on any interface: the kernel's sockets serve alone");
+        }
+    }
+
+    /// Detaches every program: from here on the kernel's sockets have everything.
+    pub fn stop(&mut self) {
+        for attachment in &mut self.attachments {
+            detach(&attachment.program);
+        }
+    }
+}
+
+/// What an attachment is tended by.
+struct World<'a> {
+    config: &'a Config,
+    plan: &'a Plan,
+    devices: &'a Devices,
+    mailboxes: &'a [Mailbox],
+    now: Instant,
+}
+
+impl Attachment {
+    fn new(interface: &Interface) -> Self {
+        Self {
+            name: interface.name.to_string(),
+            program: Arc::new(Mutex::new(None)),
+            ifindex: None,
+            refused: None,
+            retry: Retry::default(),
+            mode: interface.xdp,
+            zero_copy: interface.zero_copy,
+            has_tagged: false,
+            queues: Vec::new(),
+            trouble: String::new(),
+        }
+    }
+
+    /// Loads and attaches the program.
+    fn attach(&mut self, now: Instant) {
+        let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
+            return;
+        };
+        let mode = match self.mode {
+            XdpMode::Native => xdp::Mode::Native,
+            XdpMode::Generic => xdp::Mode::Generic,
+            XdpMode::Auto | XdpMode::Off => xdp::Mode::Auto,
+        };
+        match Program::load().and_then(|mut program| {
+            let attached = program.attach(&self.name, mode)?;
+            Ok((program, attached))
+        }) {
+            Ok((program, attached)) => {
+                info!("{}: XDP program attached, mode {attached}", self.name);
+                if let xdp::Attached::GenericInstead(error) = &attached {
+                    debug!("{}: not native: {error}", self.name);
+                }
+                *lock(&self.program) = Some(program);
+                self.ifindex = Some(ifindex);
+                if self.refused.take().is_some() {
+                    self.retry.succeed();
+                }
+                self.trouble.clear();
+                self.show_tags();
+            }
+            Err(error) => {
+                self.refused = Some(ifindex);
+                let (first_ms, max_ms) = if error.is_place_taken() {
+                    (TAKEN_MS, TAKEN_MAX_MS)
+                } else {
+                    (REFUSED_MS, REFUSED_MAX_MS)
+                };
+                self.retry.fail(now, first_ms, max_ms);
+                self.say(format!("no XDP, the kernel's sockets serve: {error}"));
+            }
+        }
+    }
+
+    /// Has the driver leave VLAN tags in the frames where the config listens on a VLAN. Where it does not, the tags are
+    /// nobody's business here: the FIB check tells what they hide.
+    fn show_tags(&self) {
+        if !self.has_tagged {
+            return;
+        }
+        match ethtool::turn_off_rx_vlan_offload(&self.name) {
+            Ok(RxVlanOffload::Off) => {}
+            Ok(RxVlanOffload::TurnedOff) => info!(
+                "{}: rx-vlan-offload turned off, it hides VLAN tags from XDP",
+                self.name
+            ),
+            Ok(RxVlanOffload::StillOn(error)) => warn!(
+                "{}: the driver keeps rx-vlan-offload on, the kernel's sockets serve its VLANs: {error}",
+                self.name
+            ),
+            Err(error) => warn!("{}: rx-vlan-offload: {error}", self.name),
+        }
+    }
+
+    /// Gives each RX queue a worker, as long as there are any that are not `taken`.
+    fn assign(&mut self, taken: &mut [bool; WORKERS]) {
+        let (rx_queues, tx_queues) = queues(&self.name).unwrap_or((1, 1));
+        // A socket sends on the TX queue of its own number. Where there is none, the kernel takes the frame and drops it
+        // (xsk_generic_xmit), so the XDP program passes what arrives on that RX queue.
+        let count = rx_queues.min(tx_queues).min(xdnsd_abi::QUEUES_MAX);
+        if count < rx_queues {
+            info!(
+                "{}: {count} of {rx_queues} RX queues can have an AF_XDP socket, the kernel's sockets serve the others",
+                self.name
+            );
+        }
+        for number in 0..count {
+            let Some(worker) = taken.iter().position(|taken| !taken) else {
+                let left = count - number;
+                warn!(
+                    "{}: {left} of {count} RX queues have no worker, the kernel's sockets serve them; \
+                     capacity: {WORKERS} workers",
+                    self.name
+                );
+                break;
+            };
+            taken[worker] = true;
+            self.queues.push(Queue {
+                number,
+                worker,
+                is_open: false,
+                retry: Retry::default(),
+                trouble: String::new(),
+            });
+        }
+    }
+
+    /// Opens the sockets that are not there, unless they wait for their next try.
+    fn open_queues(&mut self, world: &World<'_>) {
+        for index in 0..self.queues.len() {
+            let Queue {
+                number,
+                worker,
+                is_open,
+                retry,
+                ..
+            } = self.queues[index];
+            if is_open || !retry.may_try(world.now) {
+                continue;
+            }
+            let opened = self.open_queue(number, worker, &world.mailboxes[worker]);
+            let queue = &mut self.queues[index];
+            match opened {
+                Ok(mode) => {
+                    info!("{} queue {number}: AF_XDP socket, {mode} mode", self.name);
+                    queue.is_open = true;
+                    queue.trouble.clear();
+                }
+                Err(problem) => {
+                    queue.retry.fail(world.now, QUEUE_MS, QUEUE_MAX_MS);
+                    if queue.trouble != problem {
+                        warn!(
+                            "{} queue {number} has no AF_XDP, the kernel's sockets serve it: {problem}",
+                            self.name
+                        );
+                        queue.trouble = problem;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens the socket of one queue and hands it to its worker.
+    fn open_queue(&self, queue: u32, worker: usize, mailbox: &Mailbox) -> Result<String, String> {
+        let slot = UmemSlot::claim(worker).ok_or("its UMEM is still in use")?;
+        let options = Options {
+            interface: &self.name,
+            queue,
+            mode: if self.zero_copy {
+                BindMode::Auto
+            } else {
+                BindMode::Copy
+            },
+        };
+        let xsk = Xsk::open(&options, slot).map_err(|error| error.to_string())?;
+        let mut program = lock(&self.program);
+        let program = program.as_mut().ok_or("its program is gone")?;
+        let heartbeat = program
+            .heartbeat(queue)
+            .map_err(|error| error.to_string())?;
+        heartbeat.beat(clock::monotonic_ns());
+        program
+            .set_socket(queue, xsk.as_fd())
+            .map_err(|error| error.to_string())?;
+        let mode = xsk.mode().to_string();
+        let name = QueueName {
+            interface: self.name.clone(),
+            queue,
+        };
+        let port = Box::new(Port {
+            xsk,
+            heartbeat,
+            queue: name,
+        });
+        mailbox
+            .post(Letter::Adopt(port))
+            .map_err(|_| "its worker does not open its mail")?;
+        Ok(mode)
+    }
+
+    /// Tells the program which destinations are ours. Whether it knows them now.
+    fn listen(&mut self, world: &World<'_>) -> bool {
+        let mut wanted = listen_entries(&self.name, world.config, world.plan, world.devices);
+        // All or nothing would leave in the map what is ours no more.
+        if wanted.len() > LISTEN_MAX as usize {
+            self.say(format!(
+                "capacity: {LISTEN_MAX} addresses over AF_XDP; the kernel's sockets alone serve {}",
+                wanted.len() - LISTEN_MAX as usize
+            ));
+            wanted.truncate(LISTEN_MAX as usize);
+        }
+        let set = match lock(&self.program).as_mut() {
+            Some(program) => program
+                .set_listen(&wanted)
+                .map_err(|error| error.to_string()),
+            None => Ok(()),
+        };
+        let is_set = set.is_ok();
+        if let Err(problem) = set {
+            self.say(problem);
+        }
+        is_set
+    }
+
+    /// Lets go of an interface that was deleted, or that a worker's socket said is. One of the same name is another.
+    fn notice_loss(&mut self, now: Instant, mailboxes: &[Mailbox]) {
+        if self.ifindex.is_none() {
+            return;
+        }
+        let is_gone = match if_nametoindex(self.name.as_str()) {
+            Ok(index) => Some(index) != self.ifindex,
+            // Anything else says nothing about the interface: it takes a descriptor to ask.
+            Err(errno) => errno == Errno::ENODEV,
+        };
+        let is_closed = |queue: &Queue| queue.is_open && UmemSlot::is_free(queue.worker);
+        if !is_gone && !self.queues.iter().any(is_closed) {
+            return;
+        }
+        self.ifindex = None;
+        detach(&self.program);
+        if is_gone {
+            self.retry.succeed();
+            self.say("the interface is gone, the kernel's sockets serve".into());
+        } else {
+            self.retry.fail(now, QUEUE_MS, QUEUE_MAX_MS);
+            self.say(
+                "a socket was lost, the kernel's sockets serve until it is opened anew".into(),
+            );
+        }
+        for queue in self.queues.drain(..) {
+            // A full mailbox has a letter of this kind already.
+            let _ = mailboxes[queue.worker].post(Letter::Detach);
+        }
+    }
+
+    /// Whether there is nothing more to do until something changes, or is due.
+    fn tend(&mut self, world: &World<'_>, taken: &mut [bool; WORKERS]) -> bool {
+        if self.ifindex.is_some() {
+            self.open_queues(world);
+            return self.listen(world);
+        }
+        let device = world.devices.named(&self.name);
+        let is_wanted =
+            |device: &&Device| self.has_endpoints(world) && gains_by_xdp(device, self.mode);
+        let Some(device) = device.filter(is_wanted) else {
+            self.refused = None;
+            self.retry.succeed();
+            return true;
+        };
+        // Another interface of this name has refused nothing.
+        let is_other = self.refused.is_some_and(|refused| refused != device.index);
+        if !is_other && !self.retry.may_try(world.now) {
+            return true;
+        }
+        self.attach(world.now);
+        if self.ifindex.is_some() {
+            self.assign(taken);
+            self.open_queues(world);
+            self.listen(world);
+        }
+        false
+    }
+
+    /// Whether anything is served on it.
+    fn has_endpoints(&self, world: &World<'_>) -> bool {
+        let is_here = |endpoint: &Endpoint| {
+            world.config.interfaces[endpoint.interface].name.as_str() == self.name
+        };
+        world.plan.endpoints.iter().any(is_here)
+    }
+
+    /// Whether something that failed is tried again now.
+    fn is_due(&self, now: Instant) -> bool {
+        let is_queue_due = |queue: &Queue| !queue.is_open && queue.retry.is_due(now);
+        match self.ifindex {
+            Some(_) => self.queues.iter().any(is_queue_due),
+            None => self.retry.is_due(now),
+        }
+    }
+
+    /// Logs trouble once, not every second.
+    fn say(&mut self, trouble: String) {
+        if self.trouble != trouble {
+            warn!("{}: {trouble}", self.name);
+            self.trouble = trouble;
+        }
+    }
+}
+
+/// Whether an XDP program there is of any use, unless the config insists. What comes by the loopback device is from an address
+/// of ours, and its checksums are not there: the program would pass all of it, and slow down what this machine says to itself.
+/// A device whose frames have no MAC addresses has none that the program knows.
+fn gains_by_xdp(device: &Device, mode: XdpMode) -> bool {
+    let is_loopback = device.mac == Some([0; 6]);
+    mode != XdpMode::Auto || (device.mac.is_some() && !is_loopback)
+}
+
+/// The destinations on the interface `name` that are ours.
+fn listen_entries(
+    name: &str,
+    config: &Config,
+    plan: &Plan,
+    devices: &Devices,
+) -> Vec<(Listen, Route)> {
+    let on_this =
+        |endpoint: &&Endpoint| config.interfaces[endpoint.interface].name.as_str() == name;
+    let entry = |endpoint: &Endpoint| {
+        let interface = &config.interfaces[endpoint.interface];
+        let device = devices.named(&endpoint.device)?;
+        // A device without MAC addresses has no Ethernet frames, and the kernel drops what comes for a tentative address.
+        let mac = device
+            .mac
+            .filter(|_| !device.tentative.contains(&endpoint.addr))?;
+        let check = match interface.route_check {
+            RouteCheck::Always => true,
+            RouteCheck::Never => false,
+            // The kernel checks no IPv6 source.
+            RouteCheck::Auto => {
+                devices.has_vlans(name) || device.is_strict && endpoint.addr.is_ipv4()
+            }
+        };
+        let addr = match endpoint.addr {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        let listen = Listen {
+            addr: addr.octets(),
+            vlan_outer: interface.vlan.to_be_bytes(),
+            vlan_inner: interface.inner_vlan.to_be_bytes(),
+            port: endpoint.port.to_be_bytes(),
+            padding: [0; 2],
+        };
+        let egress_ifindex = if check { endpoint.device_ifindex } else { 0 };
+        Some((listen, Route::new(egress_ifindex, endpoint.ifindex, mac)))
+    };
+    let on_this = plan.endpoints.iter().filter(on_this);
+    on_this.filter_map(entry).collect()
+}
+
+/// The devices of listeners that check sources as the kernel does, and whether it does.
+fn sources_checked(config: &Config, plan: &Plan, devices: &Devices) -> Vec<(String, bool)> {
+    let follows = |endpoint: &&Endpoint| {
+        let interface = &config.interfaces[endpoint.interface];
+        interface.route_check == RouteCheck::Auto && interface.xdp != XdpMode::Off
+    };
+    let named = plan.endpoints.iter().filter(follows);
+    let named = named.filter_map(|endpoint| devices.named(&endpoint.device));
+    let mut checked: Vec<_> = named
+        .map(|device| (device.name.clone(), device.is_strict))
+        .collect();
+    checked.sort_unstable();
+    checked.dedup();
+    checked
+}
+
+/// RX and TX queues of an interface, as the kernel has them now. virtio-net gets more RX queues than TX queues when a
+/// program is attached.
+fn queues(interface: &str) -> io::Result<(u32, u32)> {
+    let (mut rx, mut tx) = (0, 0);
+    for entry in fs::read_dir(format!("/sys/class/net/{interface}/queues"))? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        rx += u32::from(name.starts_with("rx-"));
+        tx += u32::from(name.starts_with("tx-"));
+    }
+    Ok((rx, tx))
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.stop();
+        if self
+            .attachments
+            .iter()
+            .any(|attachment| attachment.ifindex.is_some())
+        {
+            info!("XDP programs detached");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_program_is_attached_where_it_has_nothing_to_redirect_unless_the_config_insists() {
+        let with = |mac| Device {
+            mac,
+            ..Device::default()
+        };
+        let (card, loopback, tunnel) = (
+            with(Some([2, 0, 0, 0, 0, 1])),
+            with(Some([0; 6])),
+            with(None),
+        );
+        assert!(gains_by_xdp(&card, XdpMode::Auto));
+        for device in [&loopback, &tunnel] {
+            assert!(!gains_by_xdp(device, XdpMode::Auto), "{device:?}");
+            assert!(gains_by_xdp(device, XdpMode::Generic), "{device:?}");
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! The threads with an engine: workers, each with an RX queue or with kernel sockets alone, and one that serves TCP, so that
+//! it never makes UDP wait. They are started as they are needed: an interface that comes late finds a worker that has none,
+//! or gets a new one.
+//!
+//! None of them may end, or hang, while the process lives: the kernel would go on to give it queries. Whoever started the
+//! process starts it again.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::warn;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use xdnsd_core::engine::{Engine, Settings};
+use xdnsd_core::forward::upstreams::Upstreams;
+
+use super::sockets::Listening;
+use crate::compile::set::PolicySet;
+use crate::config::{Config, Plan};
+use crate::os::{clock, seal, threads};
+use crate::store::CACHE;
+use crate::worker::engines::{
+    ARRIVALS, COUNTERS, ENGINES, NOTICES, PULSES, TABLES, TCP, WORKER_STATS,
+};
+use crate::worker::{Letter, Mailbox, Parts, Worker};
+
+/// How long a thread may take until it serves.
+const START_MAX: Duration = Duration::from_secs(10);
+/// How long threads have to end. One that hangs is left behind.
+const STOP_MAX: Duration = Duration::from_secs(2);
+/// Looks, a second apart, that may find a thread where it was before.
+const STILL_MAX: u8 = 10;
+/// Time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Why a thread ended, or could not be started: one sentence.
+type Failure = String;
+
+/// All threads with an engine. Belongs to the main thread.
+pub struct Crew {
+    config: Config,
+    plan: Plan,
+    cookie_key: [u8; 16],
+    mailboxes: &'static [Mailbox],
+    /// Those that run, in the order of their start.
+    started: Vec<usize>,
+    /// Takes what each says when it serves.
+    serving: Serving,
+    ended: Arc<Ended>,
+    looks: Looks,
+}
+
+/// Which threads have come to serve. Each says it once, before its first turn.
+struct Serving {
+    sender: Sender<Start>,
+    receiver: Receiver<Start>,
+    heard: Vec<usize>,
+    failed: Vec<(usize, Failure)>,
+}
+
+/// What came of a start: the thread serves, or could not have what it needs and is gone.
+type Start = (usize, Result<(), Failure>);
+
+impl Serving {
+    fn new() -> Self {
+        let (sender, receiver) = mpsc::channel();
+        Self {
+            sender,
+            receiver,
+            heard: Vec::new(),
+            failed: Vec::new(),
+        }
+    }
+
+    fn hear(&mut self, (engine, outcome): Start) {
+        match outcome {
+            Ok(()) => self.heard.push(engine),
+            Err(why) => self.failed.push((engine, why)),
+        }
+    }
+
+    /// Those that could not be started since the last call.
+    fn take_failed(&mut self) -> Vec<(usize, Failure)> {
+        while let Ok(start) = self.receiver.try_recv() {
+            self.hear(start);
+        }
+        std::mem::take(&mut self.failed)
+    }
+
+    /// Waits until all that were `started` serve, but for those that could not be started and are tried again.
+    fn wait(
+        &mut self,
+        started: &[usize],
+        failure: impl Fn() -> Option<Failure>,
+    ) -> Result<(), Failure> {
+        let deadline = Instant::now() + START_MAX;
+        while let Some(engine) = started.iter().find(|engine| !self.is_heard(**engine)) {
+            if let Some(failure) = failure() {
+                return Err(failure);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(format!("worker {engine} does not come to serve"));
+            }
+            // One that ends says nothing here, so that it is asked again.
+            let look = left.min(Duration::from_millis(100));
+            if let Ok(start) = self.receiver.recv_timeout(look) {
+                self.hear(start);
+            }
+            if let Some((_, why)) = self.failed.iter().find(|(engine, _)| is_needed(*engine)) {
+                return Err(why.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn is_heard(&self, engine: usize) -> bool {
+        self.heard.contains(&engine) || self.failed.iter().any(|(failed, _)| *failed == engine)
+    }
+}
+
+/// Whether nothing can be served without it.
+fn is_needed(engine: usize) -> bool {
+    engine == 0 || engine == TCP
+}
+
+/// Told by threads that end.
+struct Ended {
+    event: EventFd,
+    /// Why the first of them did.
+    why: Mutex<Option<Failure>>,
+}
+
+impl Ended {
+    fn why(&self) -> Option<Failure> {
+        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        why.clone()
+    }
+}
+
+/// Goes with a thread.
+struct Leaving {
+    /// Empty: it has served nobody, and said why.
+    why: Failure,
+    ended: Arc<Ended>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if self.why.is_empty() {
+            return;
+        }
+        let mut why = self
+            .ended
+            .why
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        why.get_or_insert_with(|| std::mem::take(&mut self.why));
+        drop(why);
+        // Fails only where the counter is about to overflow.
+        let _ = self.ended.event.write(1);
+    }
+}
+
+impl Crew {
+    /// Nobody is started yet. `plan` has the servers to begin with.
+    ///
+    /// # Errors
+    /// eventfd(2) failed.
+    pub fn new(config: &Config, plan: &Plan, cookie_key: [u8; 16]) -> Result<Self, Failure> {
+        let told = |error: std::io::Error| format!("eventfd: {error}");
+        let mailboxes: Result<Vec<Mailbox>, _> = (0..ENGINES).map(|_| Mailbox::new()).collect();
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let event = EventFd::from_flags(flags).map_err(|errno| told(errno.into()))?;
+        Ok(Self {
+            config: config.clone(),
+            plan: plan.clone(),
+            cookie_key,
+            mailboxes: Vec::leak(mailboxes.map_err(told)?),
+            started: Vec::new(),
+            serving: Serving::new(),
+            ended: Arc::new(Ended {
+                event,
+                why: Mutex::new(None),
+            }),
+            looks: Looks::default(),
+        })
+    }
+
+    /// The mailboxes of all that can be, whether they run or not.
+    #[must_use]
+    pub fn mailboxes(&self) -> &'static [Mailbox] {
+        self.mailboxes
+    }
+
+    /// Those that run.
+    #[must_use]
+    pub fn engines(&self) -> &[usize] {
+        &self.started
+    }
+
+    /// The workers among them that serve UDP.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.started.iter().filter(|&&engine| engine != TCP).count()
+    }
+
+    /// Starts `engine`, unless it runs, with the sockets of `listening` and under `policy`.
+    ///
+    /// # Errors
+    /// There can be no more threads.
+    pub fn start(
+        &mut self,
+        engine: usize,
+        listening: &mut Listening,
+        policy: Arc<PolicySet>,
+    ) -> Result<(), Failure> {
+        if self.started.contains(&engine) {
+            return Ok(());
+        }
+        let settings = self.config.settings();
+        listening.expect_more();
+        let parts = Parts {
+            listeners: listening.open(engine, clock::now()),
+            places: listening.places_max(),
+            has_tcp: engine == TCP,
+            tcp_idle_ms: u64::from(settings.tcp_idle_100ms) * 100,
+            busy_poll_us: self.config.forward.busy_poll_us,
+            policy,
+            notices: &NOTICES,
+            mailbox: &self.mailboxes[engine],
+            counters: &COUNTERS[engine],
+            arrivals: &ARRIVALS,
+            stats: &WORKER_STATS[engine],
+            pulse: &PULSES[engine],
+        };
+        let mut upstreams = Upstreams::new();
+        upstreams
+            .configure(&self.config.servers(&self.plan))
+            .expect("the config allows no more servers than fit");
+        let settings = Settings {
+            cookies: self.config.cookies(self.cookie_key),
+            ..settings
+        };
+        let leaving = Leaving {
+            why: format!("worker {engine} panicked"),
+            ended: Arc::clone(&self.ended),
+        };
+        let serving = self.serving.sender.clone();
+        threads::builder(&format!("worker {engine}"))
+            .spawn(move || work(engine, parts, upstreams, settings, &serving, leaving))
+            .map_err(|error| format!("worker thread: {error}"))?;
+        self.started.push(engine);
+        Ok(())
+    }
+
+    /// Waits until all that were started serve.
+    ///
+    /// # Errors
+    /// One of them ended instead, or does not come to it.
+    pub fn wait_serving(&mut self) -> Result<(), Failure> {
+        let ended = &self.ended;
+        self.serving.wait(&self.started, || ended.why())
+    }
+
+    /// Those that could not have what they need since the last call, and are gone. They may be started again.
+    pub fn take_failed(&mut self) -> Vec<(usize, Failure)> {
+        let failed = self.serving.take_failed();
+        self.started
+            .retain(|engine| !failed.iter().any(|(failed, _)| failed == engine));
+        failed
+    }
+
+    /// Why the process has to end: a thread has ended.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        self.ended.why()
+    }
+
+    /// Looks once a second whether all go on. `None`: it was not time yet. `Some(true)`: they do.
+    ///
+    /// # Errors
+    /// One of them has hung for so long that the process has to end.
+    pub fn look(&mut self, now: Instant) -> Result<Option<bool>, Failure> {
+        let turns = |engine: usize| PULSES[engine].turns();
+        self.looks.look(now, &self.started, turns)
+    }
+
+    /// Ends all threads, but for those that hang.
+    pub fn stop(self) {
+        for &engine in &self.started {
+            // A full mailbox belongs to a worker that hangs: the process ends without it.
+            let _ = self.mailboxes[engine].post(Letter::Stop);
+        }
+        let deadline = Instant::now() + STOP_MAX;
+        let mut running = self.started.len() as u64;
+        while running > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                warn!("{running} workers do not end, left behind");
+                return;
+            }
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let _ = poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout);
+            running = running.saturating_sub(self.ended.event.read().unwrap_or(0));
+        }
+    }
+}
+
+/// Readable when a thread has ended.
+impl AsFd for Crew {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ended.event.as_fd()
+    }
+}
+
+/// How often each was found where it was before.
+#[derive(Debug, Default)]
+struct Looks {
+    last: Option<Instant>,
+    turns: [u32; ENGINES],
+    still: [u8; ENGINES],
+}
+
+impl Looks {
+    /// Counts looks and not seconds: where the whole process was stopped, nobody could turn.
+    fn look(
+        &mut self,
+        now: Instant,
+        engines: &[usize],
+        turns: impl Fn(usize) -> u32,
+    ) -> Result<Option<bool>, Failure> {
+        if self
+            .last
+            .is_some_and(|last| now.duration_since(last) < LOOK)
+        {
+            return Ok(None);
+        }
+        self.last = Some(now);
+        let mut all = true;
+        for &engine in engines {
+            let turned = turns(engine) != self.turns[engine];
+            self.turns[engine] = turns(engine);
+            self.still[engine] = if turned { 0 } else { self.still[engine] + 1 };
+            all &= turned;
+            if self.still[engine] >= STILL_MAX {
+                return Err(format!("worker {engine} hangs"));
+            }
+        }
+        Ok(Some(all))
+    }
+}
+
+/// The thread of one worker.
+fn work(
+    index: usize,
+    parts: Parts<'static>,
+    upstreams: Upstreams,
+    settings: Settings,
+    serving: &Sender<Start>,
+    mut leaving: Leaving,
+) {
+    let mut tables = TABLES[index].lock().unwrap_or_else(PoisonError::into_inner);
+    let engine =
+        Engine::new(&mut tables, &CACHE, parts.counters, settings).with_upstreams(upstreams);
+    match Worker::new(engine, parts) {
+        Ok(mut worker) => {
+            // Whoever waited may have gone.
+            let _ = serving.send((index, Ok(())));
+            let _seal = seal::Seal::this_thread();
+            worker.run();
+            seal::unsealed(|| leaving.why = format!("worker {index} has ended"));
+        }
+        Err(error) => {
+            leaving.why.clear();
+            let _ = serving.send((index, Err(format!("worker {index}: {error}"))));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_stands_still_is_given_up_after_so_many_looks() {
+        let mut looks = Looks::default();
+        let start = Instant::now();
+        let turning = std::cell::Cell::new(0);
+        let turns = |engine: usize| if engine == 1 { 7 } else { turning.get() };
+        for second in 0..u32::from(STILL_MAX) {
+            turning.set(second + 1);
+            let now = start + LOOK * second;
+            let looked = looks.look(now, &[0, 1, TCP], turns);
+            assert_eq!(looked, Ok(Some(second == 0)), "its first turns were seen");
+            assert_eq!(
+                looks.look(now, &[0, 1, TCP], turns),
+                Ok(None),
+                "not time yet"
+            );
+        }
+        turning.set(u32::MAX);
+        let now = start + LOOK * u32::from(STILL_MAX);
+        assert_eq!(
+            looks.look(now, &[0, 1, TCP], turns),
+            Err("worker 1 hangs".to_owned())
+        );
+    }
+
+    /// Between the two a worker may not have made its first turn.
+    #[test]
+    fn a_worker_that_came_to_serve_is_not_waited_for_again() {
+        let mut serving = Serving::new();
+        for (engine, started) in [(0, &[0][..]), (TCP, &[0, TCP])] {
+            let start = (engine, Ok(()));
+            serving.sender.send(start).expect("the receiver lives");
+            assert_eq!(serving.wait(started, || None), Ok(()));
+        }
+        assert_eq!(serving.wait(&[0, TCP], || Some("ended".into())), Ok(()));
+        let failed = serving.wait(&[0, 1, TCP], || Some("ended".into()));
+        assert_eq!(failed, Err("ended".into()));
+    }
+
+    #[test]
+    fn a_worker_that_cannot_be_started_leaves_the_others_to_serve() {
+        let mut serving = Serving::new();
+        let send = |serving: &Serving, engine, outcome| {
+            let sent = serving.sender.send((engine, outcome));
+            sent.expect("the receiver lives");
+        };
+        send(&serving, 0, Ok(()));
+        send(&serving, 1, Err("no descriptors".to_owned()));
+        send(&serving, TCP, Ok(()));
+        assert_eq!(serving.wait(&[0, 1, TCP], || None), Ok(()));
+        assert_eq!(serving.take_failed(), [(1, "no descriptors".to_owned())]);
+        send(&serving, 1, Err("still none".to_owned()));
+        assert_eq!(serving.take_failed(), [(1, "still none".to_owned())]);
+        send(&serving, 1, Ok(()));
+        assert!(serving.take_failed().is_empty());
+        assert_eq!(serving.wait(&[0, 1, TCP], || None), Ok(()));
+        for needed in [0, TCP] {
+            let mut serving = Serving::new();
+            send(&serving, needed, Err("no descriptors".to_owned()));
+            let waited = serving.wait(&[needed, 1], || None);
+            assert_eq!(waited, Err("no descriptors".to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_for_long_has_no_worker_that_hangs() {
+        let mut looks = Looks::default();
+        let start = Instant::now();
+        assert_eq!(looks.look(start, &[0], |_| 1), Ok(Some(true)));
+        let later = start + LOOK * 1_000;
+        assert_eq!(looks.look(later, &[0], |_| 1), Ok(Some(false)));
+        assert_eq!(looks.look(later + LOOK, &[0], |_| 2), Ok(Some(true)));
+    }
+
+    #[test]
+    fn who_ends_says_why_and_the_first_is_heard() {
+        let ended = Arc::new(Ended {
+            event: EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("eventfd"),
+            why: Mutex::new(None),
+        });
+        let leave = |why: &str| Leaving {
+            why: why.into(),
+            ended: Arc::clone(&ended),
+        };
+        drop(leave(""));
+        assert!(ended.event.read().is_err(), "it never served");
+        drop(leave("first"));
+        drop(leave("second"));
+        assert_eq!(ended.event.read(), Ok(2));
+        assert_eq!(
+            ended.why.lock().expect("nobody panics").as_deref(),
+            Some("first")
+        );
+    }
+}

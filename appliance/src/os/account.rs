@@ -1,0 +1,93 @@
+//! The account that the daemon serves under: an ordinary one that keeps the capabilities which serving takes.
+//!
+//! An init script runs as root before anything else has come up; a program in between that only changes the account would
+//! be one more to load before the first answer.
+
+use std::fs;
+use std::io;
+
+use nix::sys::prctl;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+use super::capabilities;
+
+/// Where accounts are listed.
+const ACCOUNTS: &str = "/etc/passwd";
+
+/// What serving takes, by its bit (linux/capability.h): port 53, the interfaces, raw sockets, memory that is not paged
+/// out, the XDP program and its verification.
+const KEPT: [u8; 6] = [
+    10, // CAP_NET_BIND_SERVICE
+    12, // CAP_NET_ADMIN
+    13, // CAP_NET_RAW
+    14, // CAP_IPC_LOCK
+    38, // CAP_PERFMON
+    39, // CAP_BPF
+];
+
+/// An account's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Account {
+    user: Uid,
+    group: Gid,
+}
+
+/// Makes the process, which root has started, one of `name`'s for good, with the capabilities that serving takes and no way to
+/// more. Before any thread is started: the system calls are about the calling thread.
+///
+/// # Errors
+/// There is no such account, or the process may not change to it: one sentence.
+pub fn change_to(name: &str) -> Result<(), String> {
+    let accounts = fs::read_to_string(ACCOUNTS).map_err(|error| format!("{ACCOUNTS}: {error}"))?;
+    let account = find(&accounts, name).ok_or_else(|| format!("{ACCOUNTS}: no user {name}"))?;
+    change(account).map_err(|error| format!("cannot become user {name}: {error}"))
+}
+
+fn change(account: Account) -> io::Result<()> {
+    let kept = KEPT.iter().fold(0_u64, |mask, bit| mask | 1 << bit);
+    capabilities::bound(kept)?;
+    // Without this the change of the user would take them all.
+    prctl::set_keepcaps(true)?;
+    setgroups(&[])?;
+    setresgid(account.group, account.group, account.group)?;
+    setresuid(account.user, account.user, account.user)?;
+    capabilities::set(kept)?;
+    Ok(prctl::set_no_new_privs()?)
+}
+
+/// The account called `name` among `accounts`, a line each (passwd(5)).
+fn find(accounts: &str, name: &str) -> Option<Account> {
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_named = fields.next() == Some(name);
+        let user = fields.nth(1).filter(|_| is_named)?.parse().ok()?;
+        let group = fields.next()?.parse().ok()?;
+        Some(Account {
+            user: Uid::from_raw(user),
+            group: Gid::from_raw(group),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_found_by_its_whole_name() {
+        let accounts = "root:x:0:0:root:/root:/bin/sh\nxdnsd-old:x:7:8::/:\n\
+                        broken:x:seven:8::/:\nxdnsd:x:100:101:DNS:/data/xdnsd:/bin/false\nshort:x\n";
+        let found =
+            find(accounts, "xdnsd").map(|found| (found.user.as_raw(), found.group.as_raw()));
+        assert_eq!(found, Some((100, 101)));
+        for name in ["xdns", "broken", "short", "", "x"] {
+            assert_eq!(find(accounts, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_account_that_does_not_exist_is_an_error_that_names_it() {
+        let problem = change_to("no:such").expect_err("no name has a colon");
+        assert!(problem.contains("no:such"), "{problem}");
+    }
+}

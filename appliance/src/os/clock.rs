@@ -1,0 +1,96 @@
+//! The clocks: monotonic for the engine, the wall clock for the snapshot, and whether the wall clock can be believed.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant as Monotonic, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
+use xdnsd_core::time::Instant;
+
+/// The monotonic clock's reading at the start. Restored answers were stored before the start; one that is older than
+/// this is of no use to anybody.
+const START: Duration = Duration::from_secs(30 * 86_400);
+/// 2026-01-01 in Unix time: a wall clock before it was never set, whatever the kernel says of it.
+const EARLIEST_SECS: u64 = 1_767_225_600;
+
+static EPOCH: OnceLock<Monotonic> = OnceLock::new();
+
+/// The monotonic clock, which all threads share.
+#[must_use]
+pub fn now() -> Instant {
+    let elapsed = START + EPOCH.get_or_init(Monotonic::now).elapsed();
+    Instant::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, as the XDP program's `bpf_ktime_get_ns` counts it.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every kernel has CLOCK_MONOTONIC");
+    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
+}
+
+/// Seconds since 1970 by the wall clock, which may be wrong.
+#[must_use]
+pub fn wall_secs() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// Whether the wall clock can be believed: the kernel holds it for synchronised, and it is not before this program was
+/// written.
+#[must_use]
+pub fn wall_is_synchronised() -> bool {
+    is_believable(kernel_says_so(), wall_secs())
+}
+
+/// Seconds since 1970 for what was written by this machine's clock, too, such as the end of a lease: right enough unless
+/// the clock was never set.
+#[must_use]
+pub fn own_wall_secs() -> Option<u64> {
+    Some(wall_secs()).filter(|&secs| secs >= EARLIEST_SECS)
+}
+
+/// Whether the kernel holds the wall clock for synchronised: a time daemon has told it so (adjtimex(2)).
+fn kernel_says_so() -> bool {
+    // SAFETY: timex is plain integers, for which all zero bits are a value; modes 0 asks and changes nothing.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a timex of our own that outlives the call, which is all that adjtimex(2) asks for.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    // Not synchronised shows as TIME_ERROR; a failed call (-1, in a sandbox) tells nothing, which is the same to us.
+    (libc::TIME_OK..libc::TIME_ERROR).contains(&state) && timex.status & libc::STA_UNSYNC == 0
+}
+
+const fn is_believable(kernel_says_so: bool, wall_secs: u64) -> bool {
+    kernel_says_so && wall_secs >= EARLIEST_SECS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_monotonic_clock_does_not_go_back() {
+        let earlier = now();
+        assert!(now() >= earlier);
+        assert!(
+            earlier.sub_secs(29 * 86_400) > Instant::from_millis(0),
+            "room for what was stored before"
+        );
+    }
+
+    #[test]
+    fn the_kernel_can_be_asked_for_its_clock() {
+        // Either answer is right; the question must neither fail nor change it.
+        assert_eq!(kernel_says_so(), kernel_says_so());
+    }
+
+    #[test]
+    fn a_clock_that_was_never_set_is_not_believed() {
+        assert!(is_believable(true, EARLIEST_SECS));
+        assert!(
+            !is_believable(true, EARLIEST_SECS - 1),
+            "1970, or the image's build time"
+        );
+        assert!(!is_believable(false, EARLIEST_SECS));
+    }
+}

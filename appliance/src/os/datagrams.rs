@@ -1,0 +1,254 @@
+//! Several datagrams with one system call: sendmmsg(2) and recvmmsg(2).
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::AsRawFd;
+use std::ptr;
+
+use nix::errno::Errno;
+
+use super::socket::control_message;
+
+/// Most datagrams of one call.
+pub const DATAGRAMS_MAX: usize = 16;
+/// Bytes of the longest address, a `sockaddr_in6`.
+const ADDRESS: usize = size_of::<libc::sockaddr_in6>();
+/// Room for the control messages of one datagram.
+const CONTROL: usize = 64;
+
+/// Sends packets through a connected socket. How many went out, at least one: behind them is one that could not be sent.
+/// Packets beyond [`DATAGRAMS_MAX`] are left for another call.
+///
+/// # Errors
+/// The first could not be sent.
+pub fn send_all<'p>(
+    socket: &impl AsRawFd,
+    packets: impl Iterator<Item = &'p [u8]>,
+) -> nix::Result<usize> {
+    let parts: heapless::Vec<libc::iovec, DATAGRAMS_MAX> = packets
+        .take(DATAGRAMS_MAX)
+        .map(|packet| libc::iovec {
+            iov_base: packet.as_ptr().cast_mut().cast(),
+            iov_len: packet.len(),
+        })
+        .collect();
+    // SAFETY: mmsghdr is integers and pointers, for which all zero bits are a value.
+    let mut messages: [libc::mmsghdr; DATAGRAMS_MAX] = unsafe { std::mem::zeroed() };
+    for (message, part) in messages.iter_mut().zip(&parts) {
+        message.msg_hdr.msg_iov = ptr::from_ref(part).cast_mut();
+        message.msg_hdr.msg_iovlen = 1;
+    }
+    // SAFETY: the first `parts.len()` messages point to a part each, and it to the bytes of a packet; all outlive the call,
+    // which writes to the messages' lengths alone.
+    let sent = unsafe {
+        libc::sendmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr(),
+            parts.len() as _,
+            0,
+        )
+    };
+    Errno::result(sent).map(|sent| sent as usize)
+}
+
+/// What comes beside the bytes of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes in its part of the buffer.
+    pub len: usize,
+    /// It was longer than its part.
+    pub is_truncated: bool,
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// To which address and port it was sent (IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR).
+    pub to: SocketAddr,
+}
+
+/// The received datagrams of one call, each with the number of its part of the buffer.
+pub type Batch = heapless::Vec<(usize, Received), DATAGRAMS_MAX>;
+
+/// Receives what is there, each into a part of `buffer` of `part` bytes, [`DATAGRAMS_MAX`] at most. Says whether every part was
+/// used. What has no address is left out. Does not wait.
+///
+/// # Errors
+/// There is nothing, or the call failed.
+pub fn receive_all(
+    socket: &impl AsRawFd,
+    buffer: &mut [u8],
+    part: usize,
+) -> nix::Result<(Batch, bool)> {
+    /// What the kernel writes about one datagram, at the alignment of its addresses and headers.
+    #[derive(Clone, Copy)]
+    #[repr(C, align(8))]
+    struct About {
+        control: [u8; CONTROL],
+        from: [u8; ADDRESS],
+    }
+    let mut about = [About {
+        control: [0; CONTROL],
+        from: [0; ADDRESS],
+    }; DATAGRAMS_MAX];
+    let mut parts: heapless::Vec<libc::iovec, DATAGRAMS_MAX> = buffer
+        .chunks_exact_mut(part)
+        .take(DATAGRAMS_MAX)
+        .map(|part| libc::iovec {
+            iov_base: part.as_mut_ptr().cast(),
+            iov_len: part.len(),
+        })
+        .collect();
+    // SAFETY: mmsghdr is integers and pointers, for which all zero bits are a value.
+    let mut messages: [libc::mmsghdr; DATAGRAMS_MAX] = unsafe { std::mem::zeroed() };
+    for ((message, part), about) in messages.iter_mut().zip(&mut parts).zip(&mut about) {
+        let header = &mut message.msg_hdr;
+        header.msg_iov = ptr::from_mut(part);
+        header.msg_iovlen = 1;
+        header.msg_name = about.from.as_mut_ptr().cast();
+        header.msg_namelen = ADDRESS as _;
+        header.msg_control = about.control.as_mut_ptr().cast();
+        header.msg_controllen = CONTROL as _;
+    }
+    // SAFETY: the first `parts.len()` messages point to a part each, and it to as many bytes of `buffer` as it says, of which
+    // no two share any, and to room of their own for address and control messages, with its length. All outlive the call;
+    // bytes may hold anything. No time is given.
+    let count = unsafe {
+        libc::recvmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr(),
+            parts.len() as _,
+            libc::MSG_DONTWAIT as _,
+            ptr::null_mut(),
+        )
+    };
+    let count = Errno::result(count)? as usize;
+    let mut batch = Batch::new();
+    for (at, (message, about)) in messages.iter().zip(&about).take(count).enumerate() {
+        let header = &message.msg_hdr;
+        let received = Received {
+            len: message.msg_len as usize,
+            is_truncated: header.msg_flags & libc::MSG_TRUNC != 0,
+            from: match address(&about.from) {
+                Some(from) => from,
+                None => continue,
+            },
+            // Zeros behind what the kernel wrote are no message.
+            to: match sent_to(&about.control) {
+                Some(to) => to,
+                None => continue,
+            },
+        };
+        // As many as there are messages.
+        let _ = batch.push((at, received));
+    }
+    Ok((batch, count == parts.len()))
+}
+
+fn sent_to(told: &[u8]) -> Option<SocketAddr> {
+    let v4 = control_message(told, libc::IPPROTO_IP, libc::IP_ORIGDSTADDR);
+    let found = v4.or_else(|| control_message(told, libc::IPPROTO_IPV6, libc::IPV6_ORIGDSTADDR));
+    address(found?)
+}
+
+/// The address in the bytes of a `sockaddr_in` or `sockaddr_in6` (ip(7), ipv6(7)).
+fn address(bytes: &[u8]) -> Option<SocketAddr> {
+    let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
+    match i32::from(u16::from_ne_bytes(*bytes.first_chunk()?)) {
+        libc::AF_INET => {
+            let octets: [u8; 4] = *bytes.get(4..)?.first_chunk()?;
+            Some((Ipv4Addr::from(octets), port).into())
+        }
+        libc::AF_INET6 => {
+            let octets: [u8; 16] = *bytes.get(8..)?.first_chunk()?;
+            let scope = u32::from_ne_bytes(*bytes.get(24..)?.first_chunk()?);
+            Some(SocketAddrV6::new(Ipv6Addr::from(octets), port, 0, scope).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{setsockopt, sockopt};
+    use std::net::UdpSocket;
+
+    const PART: usize = 64;
+
+    fn pair(local: &str) -> (UdpSocket, UdpSocket) {
+        let to = UdpSocket::bind(local).expect("a socket");
+        let from = UdpSocket::bind(local).expect("a socket");
+        from.connect(to.local_addr().expect("an address"))
+            .expect("loopback");
+        if from.local_addr().is_ok_and(|address| address.is_ipv6()) {
+            setsockopt(&to, sockopt::Ipv6OrigDstAddr, &true).expect("the option");
+        } else {
+            setsockopt(&to, sockopt::Ipv4OrigDstAddr, &true).expect("the option");
+        }
+        (from, to)
+    }
+
+    #[test]
+    fn what_is_sent_at_once_comes_at_once() {
+        for local in ["127.0.0.1:0", "[::1]:0"] {
+            let (from, to) = pair(local);
+            let packets: Vec<Vec<u8>> = (1..=DATAGRAMS_MAX + 3)
+                .map(|at| vec![at as u8; at])
+                .collect();
+            let sent = send_all(&from, packets.iter().map(Vec::as_slice));
+            assert_eq!(sent, Ok(DATAGRAMS_MAX));
+            let mut buffer = [0; 5 * PART + 1];
+            let mut seen = Vec::new();
+            let rounds = loop {
+                let Ok((batch, is_full)) = receive_all(&to, &mut buffer, PART) else {
+                    break seen.len();
+                };
+                assert_eq!(is_full, batch.len() == 5);
+                for (at, received) in batch {
+                    let bytes = &buffer[at * PART..][..received.len];
+                    assert!(
+                        !received.is_truncated
+                            && bytes.iter().all(|byte| *byte as usize == bytes.len())
+                    );
+                    assert_eq!(received.from, from.local_addr().expect("an address"));
+                    assert_eq!(received.to, to.local_addr().expect("an address"));
+                    seen.push(received.len);
+                }
+            };
+            assert_eq!(rounds, DATAGRAMS_MAX);
+            assert_eq!(seen, (1..=DATAGRAMS_MAX).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_datagram_that_is_too_long_is_said_to_be() {
+        let (from, to) = pair("127.0.0.1:0");
+        from.send(&[1; PART]).expect("loopback");
+        from.send(&[2; PART + 1]).expect("loopback");
+        let mut buffer = [0; 2 * PART];
+        let (batch, _) = receive_all(&to, &mut buffer, PART).expect("two datagrams");
+        let lens: Vec<_> = batch
+            .iter()
+            .map(|(_, one)| (one.len, one.is_truncated))
+            .collect();
+        assert_eq!(lens, [(PART, false), (PART, true)]);
+        assert_eq!(receive_all(&to, &mut buffer, PART), Err(Errno::EAGAIN));
+    }
+
+    #[test]
+    fn a_packet_that_cannot_be_sent_ends_the_call() {
+        let (from, to) = pair("127.0.0.1:0");
+        let long = vec![0; 1 << 17];
+        let packets: [&[u8]; 3] = [b"one", &long, b"three"];
+        assert_eq!(send_all(&from, packets.into_iter()), Ok(1));
+        assert_eq!(
+            send_all(&from, packets[1..].iter().copied()),
+            Err(Errno::EMSGSIZE)
+        );
+        let mut buffer = [0; 4 * PART];
+        assert_eq!(
+            receive_all(&to, &mut buffer, PART)
+                .expect("one datagram")
+                .0
+                .len(),
+            1
+        );
+    }
+}

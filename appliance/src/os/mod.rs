@@ -1,0 +1,32 @@
+//! The kernel's side: all that this package asks the operating system for by itself, as safe functions and types.
+//!
+//! Here belongs
+//! - every `unsafe` of this package, behind a type or a function that nobody can use wrongly. `cargo xtask tidy` finds one
+//!   elsewhere;
+//! - what knows a system call, a file of /proc or /sys, or a socket option by its number: AF_XDP (`xsk`), the XDP loader
+//!   (`xdp`), ethtool and rtnetlink, the clocks, the random generator, capabilities, memory that is mapped.
+//!
+//! What does not: DNS, and what to do about anything. A module here says what the kernel said, and decides nothing. Ordinary
+//! calls that std or nix have a safe function for may stand where they are needed.
+//!
+//! It uses `text`, for names out of /proc, and nothing else of this package.
+
+pub mod account;
+pub mod bpf_array;
+pub mod capabilities;
+pub mod clock;
+pub mod datagrams;
+pub mod descriptors;
+pub mod ethtool;
+pub mod files;
+pub mod holder;
+pub mod netlink;
+pub mod notify;
+pub mod random;
+pub mod reuseport;
+pub mod seal;
+pub mod sealed_memory;
+pub mod socket;
+pub mod threads;
+pub mod xdp;
+pub mod xsk;

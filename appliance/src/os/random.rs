@@ -1,0 +1,92 @@
+//! Random bytes from the operating system's generator, and bits of them in blocks, so that a question costs no system
+//! call. By getrandom(2), which needs no file: there may be no /dev.
+
+use std::io;
+
+/// Bytes fetched at once.
+const BLOCK: usize = 256;
+
+/// Random bytes from the system's generator, which waits until it is seeded: a router has little entropy at boot.
+///
+/// # Errors
+/// getrandom(2) failed.
+pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let mut filled = 0;
+    // Bound: every round fills at least a byte, or is interrupted by a signal.
+    while filled < N {
+        let rest = &mut bytes[filled..];
+        // SAFETY: the pointer and the length are those of `rest`, which outlives the call; bytes may hold anything.
+        let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(got) {
+            Ok(got) => filled += got,
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+/// A block of random bits.
+#[derive(Debug)]
+pub struct Entropy {
+    block: [u8; BLOCK],
+    used: usize,
+}
+
+impl Entropy {
+    /// Fetches the first block.
+    ///
+    /// # Errors
+    /// There is no generator.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self {
+            block: bytes()?,
+            used: 0,
+        })
+    }
+
+    /// 32 random bits. Each is given out once.
+    pub fn next_u32(&mut self) -> u32 {
+        if self.used + 4 > BLOCK {
+            self.block = bytes().expect("a generator that has given bits goes on to");
+            self.used = 0;
+        }
+        let bytes = &mut self.block[self.used..self.used + 4];
+        let value = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        // What was given out is not kept.
+        bytes.fill(0);
+        self.used += 4;
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_bytes_differ() {
+        let once: [u8; 16] = bytes().expect("a generator");
+        assert_ne!(once, bytes::<16>().expect("a generator"));
+        assert_eq!(bytes::<0>().expect("nothing to do"), []);
+    }
+
+    #[test]
+    fn bits_differ_and_are_not_kept() {
+        let mut entropy = Entropy::open().expect("a generator");
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..1_000 {
+            seen.insert(entropy.next_u32());
+        }
+        assert!(
+            seen.len() > 990,
+            "32-bit values do not repeat within a thousand"
+        );
+        assert!(entropy.block[..entropy.used].iter().all(|&byte| byte == 0));
+    }
+}

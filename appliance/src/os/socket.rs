@@ -1,0 +1,117 @@
+//! Socket options that nix has no type for, and what the kernel says beside a connection.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+
+/// Bytes of a UNIX socket's path, without the closing zero (unix(7)).
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// Index of the device that the handshake of an accepted connection came by. 0: the kernel does not say. The listener has
+/// IP_PKTINFO or IPV6_RECVPKTINFO set, which its connections inherit.
+#[must_use]
+pub fn arrival_of(stream: &impl AsRawFd, is_v6: bool) -> u32 {
+    /// linux/in.h and linux/in6.h, which libc does not carry.
+    const IP_PKTOPTIONS: libc::c_int = 9;
+    const IPV6_2292PKTOPTIONS: libc::c_int = 6;
+    /// Level, type, and where the index stands behind the header: first in in_pktinfo, behind the address in in6_pktinfo.
+    const V4: (libc::c_int, libc::c_int, usize) = (libc::IPPROTO_IP, libc::IP_PKTINFO, 0);
+    const V6: (libc::c_int, libc::c_int, usize) = (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 16);
+    let ((level, kind, at), option) = match is_v6 {
+        true => (V6, IPV6_2292PKTOPTIONS),
+        false => (V4, IP_PKTOPTIONS),
+    };
+    let mut bytes = [0u8; 128];
+    let mut len = bytes.len() as libc::socklen_t;
+    // SAFETY: the pointer and the length are those of `bytes`, and `len` is ours; both outlive the call, which writes no more
+    // than that. Bytes may hold anything.
+    let code = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            level,
+            option,
+            bytes.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    let told = bytes.get(..len as usize).filter(|_| code == 0);
+    let info = told.and_then(|told| control_message(told, level, kind));
+    let index = info.and_then(|info| info.get(at..)?.first_chunk());
+    index.map_or(0, |index| u32::from_ne_bytes(*index))
+}
+
+/// What stands in the first of these control messages (cmsg(3)) that is of this level and kind, and what is behind it.
+pub(super) fn control_message(
+    mut told: &[u8],
+    level: libc::c_int,
+    kind: libc::c_int,
+) -> Option<&[u8]> {
+    const WORD: usize = size_of::<usize>();
+    const HEADER: usize = WORD + 8;
+    // Bound: each message is at least a header long.
+    while let Some(header) = told.get(..HEADER) {
+        let len = usize::from_ne_bytes(*header.first_chunk()?);
+        let of_level = i32::from_ne_bytes(*header.get(WORD..)?.first_chunk()?);
+        let of_kind = i32::from_ne_bytes(*header.get(WORD + 4..)?.first_chunk()?);
+        if (of_level, of_kind) == (level, kind) {
+            return told.get(HEADER..);
+        }
+        told = told.get(len.max(HEADER).next_multiple_of(WORD)..)?;
+    }
+    None
+}
+
+/// Attaches a classic BPF program that chooses among the sockets of `socket`'s address (SO_ATTACH_REUSEPORT_CBPF).
+///
+/// # Errors
+/// setsockopt(2) failed: the program is not one, or is too long.
+pub fn attach_reuseport_filter(
+    socket: &impl AsRawFd,
+    program: &[libc::sock_filter],
+) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let filter = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the pointer and the size are those of `filter`, and its pointer and length those of `program`; both outlive
+    // the call, which copies the program and writes to neither.
+    let code = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Sets a socket option whose value is `words`.
+///
+/// # Errors
+/// setsockopt(2) failed.
+pub fn set_words(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    words: &[u32],
+) -> nix::Result<()> {
+    // SAFETY: the pointer and the size are those of `words`, which outlive the call; setsockopt(2) only reads them.
+    let code = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            words.as_ptr().cast(),
+            size_of_val(words) as libc::socklen_t,
+        )
+    };
+    Errno::result(code).map(drop)
+}

@@ -1,0 +1,288 @@
+//! What can go wrong while loading and attaching, in words that say what to do.
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::programs::{ProgramError, XdpMode};
+use nix::errno::Errno;
+use std::fmt;
+use xdnsd_abi::{LISTEN_MAX, QUEUES_MAX};
+
+/// Set-up of the XDP program failed. The causes are in `source()`; the text of this one stands alone.
+#[derive(Debug)]
+pub enum Error {
+    /// The kernel refused a map or the program.
+    Load(Box<EbpfError>),
+    /// The object has no map or program of this name and type.
+    Contract(&'static str),
+    /// mmap of the heartbeat array.
+    HeartbeatMmap(std::io::Error),
+    /// if_nametoindex.
+    Interface {
+        /// As configured.
+        name: String,
+        /// ENODEV: there is none.
+        errno: Errno,
+    },
+    /// The kernel or the driver refused the attachment.
+    Attach {
+        /// Name of the interface.
+        interface: String,
+        /// Where the program should have run.
+        mode: XdpMode,
+        /// The system call and its error.
+        cause: Box<ProgramError>,
+    },
+    /// The program could be attached, but not so that it detaches when the process dies. It has been detached.
+    NoLink(String),
+    /// In the driver of a bond the program runs for frames that its ports receive, and the kernel drops what it redirects from
+    /// there to a socket of the bond.
+    Bond(String),
+    /// A map operation.
+    Map {
+        /// Name of the map.
+        name: &'static str,
+        /// The system call and its error.
+        cause: Box<MapError>,
+    },
+    /// More (VLAN, address, port) triples than the listen map holds.
+    TooManyListen(usize),
+    /// An RX queue that the maps have no slot for.
+    Queue(u32),
+}
+
+impl Error {
+    pub(super) fn map(name: &'static str, cause: MapError) -> Self {
+        let cause = Box::new(cause);
+        Self::Map { name, cause }
+    }
+
+    /// The kernel's errno, where there is one.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Load(cause) => errno(cause.as_ref()),
+            Self::HeartbeatMmap(cause) => errno(cause),
+            Self::Interface { errno, .. } => Some(*errno),
+            Self::Attach { cause, .. } => errno(cause.as_ref()),
+            Self::Map { cause, .. } => errno(cause.as_ref()),
+            Self::Contract(_)
+            | Self::NoLink(_)
+            | Self::Bond(_)
+            | Self::TooManyListen(_)
+            | Self::Queue(_) => None,
+        }
+    }
+
+    /// Why native mode was not to be had, in a few words; the error itself has the details.
+    pub(super) fn why_not_native(&self) -> &'static str {
+        if matches!(self, Self::Bond(_)) {
+            return "it is a bond, whose ports' frames no AF_XDP socket gets";
+        }
+        match self.errno() {
+            Some(Errno::EOPNOTSUPP) => {
+                "the driver has no native XDP, or its offloads stand in the way"
+            }
+            Some(Errno::ERANGE) => "the MTU is too large for the driver's native XDP",
+            Some(Errno::EINVAL) => "the driver refuses native XDP with this interface's settings",
+            Some(Errno::ENOSPC | Errno::ENOMEM) => {
+                "too few queues or too little memory for native XDP"
+            }
+            Some(_) | None => "the driver refuses native XDP",
+        }
+    }
+
+    /// Another program is attached.
+    #[must_use]
+    pub fn is_place_taken(&self) -> bool {
+        let taken = [Errno::EBUSY, Errno::EEXIST];
+        matches!(self, Self::Attach { .. })
+            && self.errno().is_some_and(|errno| taken.contains(&errno))
+    }
+
+    /// The driver said no, in whatever words: generic mode asks less. But a right that is missing, an interface
+    /// that has gone and another program's place stay what they are.
+    pub(super) fn generic_may_help(&self) -> bool {
+        let hopeless = [Errno::EPERM, Errno::ENODEV, Errno::EBUSY, Errno::EEXIST];
+        matches!(self, Self::Attach { .. } | Self::Bond(_))
+            && self.errno().is_none_or(|errno| !hopeless.contains(&errno))
+    }
+}
+
+/// The errno at the bottom of a chain of causes.
+pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let io = chain.filter_map(|error| error.downcast_ref::<std::io::Error>());
+    let raw = io.last().and_then(std::io::Error::raw_os_error);
+    raw.map(Errno::from_raw)
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Load(cause) => {
+                write!(
+                    f,
+                    "bpf(2) refuses the XDP program: {}",
+                    Chain(cause.as_ref())
+                )?;
+                f.write_str(load_hint(errno(cause.as_ref())))
+            }
+            Self::Contract(name) => write!(f, "the eBPF object has no usable \"{name}\""),
+            Self::HeartbeatMmap(cause) => write!(f, "mmap(2) of the heartbeat array: {cause}"),
+            Self::Interface { name, errno } => {
+                write!(f, "interface \"{name}\": {}", errno.desc())
+            }
+            Self::Attach {
+                interface,
+                mode,
+                cause,
+            } => {
+                let mode = mode_name(*mode);
+                let chain = Chain(cause.as_ref());
+                write!(f, "attaching XDP to {interface} in {mode} mode: {chain}")?;
+                f.write_str(attach_hint(errno(cause.as_ref())))
+            }
+            Self::NoLink(interface) => write!(
+                f,
+                "attaching XDP to {interface}: the kernel has no bpf_link for it (Linux 5.9), and without one \
+                 the program would outlive the process"
+            ),
+            Self::Bond(interface) => write!(
+                f,
+                "{interface} is a bond: in native mode the program runs in its ports, whose frames no AF_XDP socket of the \
+                 bond gets (mode \"generic\" works)"
+            ),
+            Self::Map { name, cause } => write!(f, "eBPF map {name}: {}", Chain(cause.as_ref())),
+            Self::TooManyListen(len) => {
+                write!(
+                    f,
+                    "{len} listen addresses on one interface, at most {LISTEN_MAX}"
+                )
+            }
+            Self::Queue(queue) => {
+                write!(f, "RX queue {queue}: the maps hold 0 to {}", QUEUES_MAX - 1)
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Load(cause) => Some(cause.as_ref()),
+            Self::HeartbeatMmap(cause) => Some(cause),
+            Self::Interface { errno, .. } => Some(errno),
+            Self::Attach { cause, .. } => Some(cause.as_ref()),
+            Self::Map { cause, .. } => Some(cause.as_ref()),
+            Self::Contract(_)
+            | Self::NoLink(_)
+            | Self::Bond(_)
+            | Self::TooManyListen(_)
+            | Self::Queue(_) => None,
+        }
+    }
+}
+
+/// An error and its causes in one line; a cause that its parent already quotes is left out.
+struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
+        for cause in std::iter::successors(self.0.source(), |error| error.source()) {
+            let text = cause.to_string();
+            if !said.contains(&text) {
+                write!(f, ": {text}")?;
+                said = text;
+            }
+        }
+        Ok(())
+    }
+}
+
+const fn mode_name(mode: XdpMode) -> &'static str {
+    match mode {
+        XdpMode::Default => "default",
+        XdpMode::Skb => "generic",
+        XdpMode::Driver => "native",
+        XdpMode::Hardware => "offloaded",
+    }
+}
+
+fn load_hint(errno: Option<Errno>) -> &'static str {
+    match errno {
+        Some(Errno::EPERM | Errno::EACCES) => " (needs CAP_BPF and CAP_NET_ADMIN, or root)",
+        Some(_) | None => "",
+    }
+}
+
+fn attach_hint(errno: Option<Errno>) -> &'static str {
+    match errno {
+        Some(Errno::EBUSY | Errno::EEXIST) => {
+            " (another XDP program is there: `ip link show` names its id, `bpftool net` its owner; only one fits)"
+        }
+        Some(Errno::ERANGE) => {
+            " (the MTU is too large for native XDP: about 3500 without jumbo frames)"
+        }
+        Some(Errno::EOPNOTSUPP) => {
+            " (the driver has no native XDP, or offloads such as LRO, GRO_HW or guest offloads stand in its way; \
+             mode \"generic\" works anywhere)"
+        }
+        Some(Errno::EINVAL) => {
+            " (the driver refuses the interface's settings, often the MTU; mode \"generic\" works anywhere)"
+        }
+        Some(Errno::ENOSPC | Errno::ENOMEM) => {
+            " (too few queues or too little memory: on veth and virtio XDP needs spare queues)"
+        }
+        Some(Errno::EPERM) => " (needs CAP_NET_ADMIN and CAP_BPF, or root)",
+        Some(_) | None => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::xdp::Attached;
+    use aya::sys::SyscallError;
+
+    #[test]
+    fn why_a_mode_is_generic_is_one_plain_line() {
+        for (errno, reason) in [
+            (
+                libc::EOPNOTSUPP,
+                "the driver has no native XDP, or its offloads stand in the way",
+            ),
+            (
+                libc::ERANGE,
+                "the MTU is too large for the driver's native XDP",
+            ),
+            (
+                libc::EINVAL,
+                "the driver refuses native XDP with this interface's settings",
+            ),
+            (
+                libc::ENOSPC,
+                "too few queues or too little memory for native XDP",
+            ),
+            (libc::EIO, "the driver refuses native XDP"),
+        ] {
+            let cause = ProgramError::SyscallError(SyscallError {
+                call: "bpf_link_create",
+                io_error: std::io::Error::from_raw_os_error(errno),
+            });
+            let error = Error::Attach {
+                interface: "eth0".into(),
+                mode: XdpMode::Driver,
+                cause: Box::new(cause),
+            };
+            assert!(error.to_string().contains("bpf_link_create"), "{error}");
+            let attached = Attached::GenericInstead(error).to_string();
+            assert_eq!(attached, format!("generic: {reason}"));
+        }
+        let bond = Error::Bond("bond0".into());
+        assert!(bond.generic_may_help() && bond.to_string().contains("\"generic\" works"));
+        let attached = Attached::GenericInstead(bond).to_string();
+        assert!(attached.starts_with("generic: it is a bond"), "{attached}");
+    }
+}

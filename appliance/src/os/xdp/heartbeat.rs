@@ -1,0 +1,50 @@
+//! The heartbeat array, mapped: a worker says that it lives by one store, without a system call.
+
+use super::Error;
+use crate::os::bpf_array::Words;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use xdnsd_abi::QUEUES_MAX;
+
+/// The whole array in our address space.
+pub(super) struct Beats {
+    mapping: Arc<Words>,
+}
+
+impl Beats {
+    /// Maps the array. The mapping keeps the map alive by itself.
+    pub(super) fn map(fd: BorrowedFd<'_>) -> Result<Self, Error> {
+        let mapping = Arc::new(Words::map(fd, QUEUES_MAX as usize).map_err(Error::HeartbeatMmap)?);
+        Ok(Self { mapping })
+    }
+
+    /// The caller has checked `queue < QUEUES_MAX`.
+    pub(super) fn of_queue(&self, queue: u32) -> Heartbeat {
+        assert!(queue < QUEUES_MAX, "a queue of the array");
+        let mapping = Arc::clone(&self.mapping);
+        Heartbeat { mapping, queue }
+    }
+}
+
+/// The heartbeat of one RX queue. It outlives the program that it came from; nobody reads it then.
+#[derive(Clone)]
+pub struct Heartbeat {
+    mapping: Arc<Words>,
+    queue: u32,
+}
+
+impl Heartbeat {
+    /// Says that the queue's worker was alive at `now_ns` of CLOCK_MONOTONIC. Due every
+    /// [`xdnsd_abi::HEARTBEAT_INTERVAL_MS`] at the latest. Never allocates, never enters the kernel.
+    pub fn beat(&self, now_ns: u64) {
+        self.mapping
+            .word(self.queue)
+            .store(now_ns, Ordering::Relaxed);
+    }
+
+    /// Takes the worker's word back: from here on the queue's frames go to the kernel.
+    pub fn stop(&self) {
+        self.beat(0);
+    }
+}

@@ -1,0 +1,415 @@
+//! The cache that all workers share: core's shards, each behind a lock of its own, in one static.
+//!
+//! A worker holds a lock for one look-up or one insertion. Whoever walks the whole cache takes a few slots at a time and
+//! lets the lock go in between, so it delays a worker by no more than a few copies.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use xdnsd_core::answer::{Answer, Head, Key};
+use xdnsd_core::cache::{Shard, shard_of};
+use xdnsd_core::dns::Name;
+use xdnsd_core::dns::name::is_within;
+use xdnsd_core::engine::CacheAccess;
+use xdnsd_core::limits::{CACHE_LARGE_BYTES, CACHE_SHARDS};
+
+/// Slots that a walk looks at under one lock.
+pub const STEP: usize = 8;
+
+/// The cache of the process.
+pub static CACHE: SharedCache = SharedCache::new();
+
+/// Shards behind locks. A full set puts an answer out for another; see core's `Shard`.
+#[derive(Debug)]
+pub struct SharedCache {
+    shards: [Mutex<Shard>; CACHE_SHARDS],
+    /// Two halves; zero until `configure`. All zero bits, unlike a `OnceLock`: one other bit would put the whole static
+    /// into the executable.
+    seed: [AtomicU64; 2],
+    configured: AtomicBool,
+    /// Answers that were taken out on request.
+    removals: AtomicU64,
+}
+
+impl SharedCache {
+    /// Empty.
+    #[must_use]
+    #[expect(
+        clippy::new_without_default,
+        reason = "5 MiB: it belongs in a static, not on a stack"
+    )]
+    pub const fn new() -> Self {
+        Self {
+            shards: [const { Mutex::new(Shard::new()) }; CACHE_SHARDS],
+            seed: [const { AtomicU64::new(0) }; 2],
+            configured: AtomicBool::new(false),
+            removals: AtomicU64::new(0),
+        }
+    }
+
+    /// Sets the key of the hash, which stays, and how many answers are kept. Once, before the first look-up.
+    pub fn configure(&self, seed: [u8; 16], entries: usize) {
+        let again = self.configured.swap(true, Ordering::AcqRel);
+        assert!(!again, "entries stand where the first seed put them");
+        let whole = u128::from_ne_bytes(seed);
+        self.seed[0].store(whole as u64, Ordering::Release);
+        self.seed[1].store((whole >> 64) as u64, Ordering::Release);
+        self.limit(entries);
+    }
+
+    /// Forgets everything and keeps at most `entries` answers from now on.
+    pub fn limit(&self, entries: usize) {
+        for (index, shard) in self.shards.iter().enumerate() {
+            // The remainder goes to the first shards, so that the sum is exact.
+            let share = (entries + CACHE_SHARDS - 1 - index) / CACHE_SHARDS;
+            lock(shard).limit(share);
+        }
+    }
+
+    /// Answers in the cache, counted anew, one shard after the other.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    /// Whether there is no answer.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shards.iter().all(|shard| lock(shard).is_empty())
+    }
+
+    /// Removes everything; says how many answers that were.
+    pub fn clear(&self) -> usize {
+        let removed = self.shards.iter().map(|shard| lock(shard).clear()).sum();
+        self.note_removals(removed);
+        removed
+    }
+
+    /// Answers that were removed on request since the start: a snapshot that has them is out of date.
+    #[must_use]
+    pub fn removals(&self) -> u64 {
+        self.removals.load(Ordering::Relaxed)
+    }
+
+    fn note_removals(&self, removed: usize) {
+        self.removals.fetch_add(removed as u64, Ordering::Relaxed);
+    }
+
+    /// Stores an answer, as an engine does; for what comes from a snapshot.
+    pub fn insert(&self, key: &Key<'_>, head: &Head, body: &[u8]) {
+        let key = key.hashed(&self.seed());
+        let answer = Answer { head, body };
+        self.with_shard(key.hash(), |shard| shard.insert(&key, &answer));
+    }
+
+    /// Removes the answers for `name` and for every name below it; says how many that were.
+    pub fn remove_below(&self, name: &Name) -> usize {
+        let suffix = name.to_lower();
+        let (mut removed, mut place) = (0, Place::default());
+        while let Some((mut shard, slots)) = self.next_slots(&mut place) {
+            for slot in slots {
+                removed += usize::from(self.remove_slot(&mut shard, slot, &suffix));
+            }
+        }
+        self.note_removals(removed);
+        removed
+    }
+
+    /// Removes what is in `slot` where it belongs to `suffix`.
+    fn remove_slot(&self, shard: &mut Shard, slot: usize, suffix: &Name) -> bool {
+        let Some((key, _)) = shard.slot(slot) else {
+            return false;
+        };
+        let Some(name) =
+            Name::from_wire(key.name).filter(|name| is_within(name.as_wire(), suffix.as_wire()))
+        else {
+            return false;
+        };
+        let Key {
+            qtype,
+            dnssec_ok,
+            checking_disabled,
+            ..
+        } = key;
+        let key = Key {
+            name: name.as_wire(),
+            qtype,
+            dnssec_ok,
+            checking_disabled,
+        };
+        shard.remove(&key.hashed(&self.seed()))
+    }
+
+    /// The slots at `place`, at most [`STEP`], with their shard locked; `place` goes on behind them. `None`: there are
+    /// none left.
+    fn next_slots(&self, place: &mut Place) -> Option<(MutexGuard<'_, Shard>, Range<usize>)> {
+        let shard = lock(self.shards.get(place.shard)?);
+        let slots = place.slot..(place.slot + STEP).min(Shard::SLOTS);
+        place.slot = slots.end;
+        if place.slot == Shard::SLOTS {
+            *place = Place {
+                shard: place.shard + 1,
+                slot: 0,
+            };
+        }
+        Some((shard, slots))
+    }
+}
+
+/// Where a walk is.
+#[derive(Debug, Default)]
+struct Place {
+    shard: usize,
+    slot: usize,
+}
+
+impl CacheAccess for &SharedCache {
+    fn with_shard<T>(&self, hash: u64, f: impl FnOnce(&mut Shard) -> T) -> T {
+        f(&mut lock(&self.shards[shard_of(hash)]))
+    }
+
+    fn seed(&self) -> [u8; 16] {
+        let half = |index: usize| u128::from(self.seed[index].load(Ordering::Relaxed));
+        (half(0) | half(1) << 64).to_ne_bytes()
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    // A shard is whole again after each of its methods, so one that panicked elsewhere leaves nothing to fear.
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Goes through all slots and copies what is in them, [`STEP`] under one lock: nobody's code runs while it is held. What
+/// is inserted meanwhile may or may not be seen.
+#[derive(Debug)]
+pub struct Walk<'c> {
+    cache: &'c SharedCache,
+    place: Place,
+    entries: Vec<Entry>,
+    bytes: Vec<u8>,
+}
+
+/// A copied answer; name and body lie in the walk's bytes.
+#[derive(Debug)]
+struct Entry {
+    name: Range<usize>,
+    body: Range<usize>,
+    qtype: u16,
+    dnssec_ok: bool,
+    checking_disabled: bool,
+    head: Head,
+}
+
+impl<'c> Walk<'c> {
+    /// Before the first slot. All memory that it needs is taken here, so none is taken under a lock.
+    #[must_use]
+    pub fn new(cache: &'c SharedCache) -> Self {
+        let (entries, bytes) = (
+            Vec::with_capacity(STEP),
+            Vec::with_capacity(STEP * CACHE_LARGE_BYTES),
+        );
+        Self {
+            cache,
+            place: Place::default(),
+            entries,
+            bytes,
+        }
+    }
+
+    /// Copies the next slots. False: there are none left.
+    pub fn step(&mut self) -> bool {
+        self.entries.clear();
+        self.bytes.clear();
+        let cache = self.cache;
+        let Some((shard, slots)) = cache.next_slots(&mut self.place) else {
+            return false;
+        };
+        for (key, answer) in slots.filter_map(|slot| shard.slot(slot)) {
+            let name = self.copy(key.name);
+            let body = self.copy(answer.body);
+            let Key {
+                qtype,
+                dnssec_ok,
+                checking_disabled,
+                ..
+            } = key;
+            self.entries.push(Entry {
+                name,
+                body,
+                qtype,
+                dnssec_ok,
+                checking_disabled,
+                head: *answer.head,
+            });
+        }
+        true
+    }
+
+    fn copy(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..self.bytes.len()
+    }
+
+    /// The answers of the last step.
+    pub fn entries(&self) -> impl Iterator<Item = (Key<'_>, Head, &[u8])> {
+        self.entries.iter().map(|entry| {
+            let Entry {
+                qtype,
+                dnssec_ok,
+                checking_disabled,
+                head,
+                ..
+            } = *entry;
+            let name = &self.bytes[entry.name.clone()];
+            let key = Key {
+                name,
+                qtype,
+                dnssec_ok,
+                checking_disabled,
+            };
+            (key, head, &self.bytes[entry.body.clone()])
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::compile::name::parse;
+    use xdnsd_core::time::Instant;
+
+    /// A cache of the test's own: in a static, as it is too large for a stack.
+    macro_rules! test_cache {
+        ($entries:expr) => {{
+            static CACHE: $crate::store::SharedCache = $crate::store::SharedCache::new();
+            CACHE.configure(*b"sixteen bytes ..", $entries);
+            &CACHE
+        }};
+    }
+    pub(crate) use test_cache;
+
+    pub(crate) fn head(ttl_secs: u32) -> Head {
+        Head {
+            rcode: 0,
+            authentic_data: false,
+            authoritative: false,
+            answers: 1,
+            authorities: 0,
+            ttl_secs,
+            stored: Instant::from_millis(10_000),
+            restored: false,
+            ..Head::EMPTY
+        }
+    }
+
+    /// One A record whose owner is the question's name.
+    pub(crate) const BODY: &[u8] = b"\xc0\x0c\0\x01\0\x01\0\0\x01\x2c\0\x04\xc0\0\x02\x01";
+
+    pub(crate) fn name(text: &str) -> Name {
+        Name::from_wire(&parse(text).expect("a name")).expect("in wire form")
+    }
+
+    /// Two answers for each name, as `head` says.
+    pub(crate) fn fill(cache: &SharedCache, names: &[&str], head: &Head) {
+        for text in names {
+            let name = name(text);
+            for dnssec_ok in [false, true] {
+                let key = Key {
+                    name: name.as_wire(),
+                    qtype: 1,
+                    dnssec_ok,
+                    checking_disabled: false,
+                };
+                cache.insert(&key, head, BODY);
+            }
+        }
+    }
+
+    /// The names in the cache, without duplicates.
+    pub(crate) fn names(cache: &SharedCache) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut walk = Walk::new(cache);
+        while walk.step() {
+            let shown = |name: &[u8]| Name::from_wire(name).map(|name| name.to_string());
+            names.extend(walk.entries().filter_map(|(key, ..)| shown(key.name)));
+        }
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    #[test]
+    fn a_walk_sees_every_entry_once() {
+        let cache = test_cache!(usize::MAX / 2);
+        let expected: Vec<String> = (0..500)
+            .map(|index| format!("n{index:03}.example."))
+            .collect();
+        fill(
+            cache,
+            &expected.iter().map(String::as_str).collect::<Vec<_>>(),
+            &head(300),
+        );
+        assert_eq!(cache.len(), 1000);
+        assert_eq!(names(cache), expected);
+        let (mut steps, mut seen) = (0, 0);
+        let mut walk = Walk::new(cache);
+        while walk.step() {
+            steps += 1;
+            seen += walk
+                .entries()
+                .filter(|(_, kept, body)| *kept == head(300) && *body == BODY)
+                .count();
+        }
+        assert_eq!(
+            (seen, steps),
+            (1000, CACHE_SHARDS * Shard::SLOTS.div_ceil(STEP))
+        );
+        assert_eq!(cache.clear(), 1000);
+        assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn a_name_is_flushed_with_what_is_below_it_and_nothing_else() {
+        let cache = test_cache!(8192);
+        fill(
+            cache,
+            &[
+                "example.org",
+                "www.example.org",
+                "badexample.org",
+                "org",
+                "example.com",
+            ],
+            &head(300),
+        );
+        let flush = |text: &str| cache.remove_below(&name(text));
+        assert_eq!(flush("Example.ORG"), 4);
+        assert_eq!(names(cache), ["badexample.org.", "example.com.", "org."]);
+        assert_eq!(flush("example.net"), 0);
+        assert_eq!(flush("."), 6);
+        assert_eq!(cache.removals(), 10);
+        assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn the_limit_is_kept_to_the_last_entry() {
+        let cache = test_cache!(0);
+        for entries in [0, 1, 100, 4096] {
+            cache.limit(entries);
+            for index in 0..8000 {
+                let name = name(&format!("n{index}.example"));
+                let key = Key {
+                    name: name.as_wire(),
+                    qtype: 1,
+                    dnssec_ok: false,
+                    checking_disabled: false,
+                };
+                cache.insert(&key, &head(300), BODY);
+            }
+            assert!(cache.len() <= entries, "{} of {entries}", cache.len());
+            assert_eq!(cache.is_empty(), entries == 0);
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! Damage of every kind to a small file, and the keeper's thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use xdnsd_lab::wait::wait_until;
+
+use super::*;
+use crate::store::Keeper;
+use crate::store::shared::tests::{BODY, fill, head, names, test_cache};
+
+const NAMES: [&str; 3] = ["a.example.", "b.example.", "c.example."];
+
+/// A folder of the test's own, which goes with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("xdnsd-store-{}-{test}", std::process::id()));
+        fs::create_dir(&path).expect("a new folder");
+        Self(path)
+    }
+
+    fn store(&self) -> Store {
+        Store::new(&self.0.join("cache"), 86_400)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Stored now, for five minutes.
+fn fresh() -> Head {
+    Head {
+        stored: clock::now(),
+        ..head(300)
+    }
+}
+
+fn load_anew(store: &Store, cache: &SharedCache) -> Restored {
+    cache.clear();
+    store.load(cache, clock::now())
+}
+
+#[test]
+fn what_is_saved_is_restored() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("round");
+    let store = folder.store();
+    assert_eq!(
+        store.load(cache, clock::now()).to_string(),
+        "no snapshot to restore"
+    );
+    fill(cache, &NAMES, &fresh());
+    assert_eq!(store.save(cache).expect("a folder to write to"), 6);
+    let restored = load_anew(&store, cache);
+    assert_eq!(
+        (restored.answers, restored.broken, restored.missing),
+        (6, 0, 0),
+        "{restored}"
+    );
+    assert!(!restored.is_faulty());
+    assert_eq!(names(cache), NAMES);
+    let mut walk = Walk::new(cache);
+    while walk.step() {
+        for (_, kept, body) in walk.entries() {
+            assert_eq!(body, BODY);
+            assert_eq!(
+                (kept.ttl_secs, kept.answers, kept.restored),
+                (300, 1, !clock::wall_is_synchronised())
+            );
+        }
+    }
+    let listed: Vec<_> = fs::read_dir(&folder.0).expect("the folder").collect();
+    assert_eq!(listed.len(), 1, "nothing unfinished is left: {listed:?}");
+}
+
+/// The kernel's clock is what it is; each other reason can be made.
+#[test]
+fn why_an_age_is_unknown_is_said() {
+    let header = |saved_secs, clock_synchronised| Header {
+        marker: Marker([7; size_of::<Marker>()]),
+        records: Some(0),
+        saved_secs,
+        clock_synchronised,
+    };
+    let now = clock::wall_secs();
+    let expected = |if_synchronised| {
+        if clock::wall_is_synchronised() {
+            if_synchronised
+        } else {
+            Some(Doubt::NotSynchronised)
+        }
+    };
+    assert_eq!(Doubt::of(None), Some(Doubt::Header));
+    assert_eq!(Doubt::of(Some(&header(now, true))), expected(None));
+    assert_eq!(
+        Doubt::of(Some(&header(now, false))),
+        expected(Some(Doubt::NotSynchronisedThen))
+    );
+    assert_eq!(
+        Doubt::of(Some(&header(now + 1_000_000, true))),
+        expected(Some(Doubt::Future))
+    );
+    let restored = Restored {
+        file: Some("/data/cache".into()),
+        answers: 7,
+        doubt: Some(Doubt::NotSynchronised),
+        ..Restored::default()
+    };
+    assert_eq!(
+        restored.to_string(),
+        "restored 7 answers from /data/cache, of unknown age (the kernel says that the clock is not synchronised), to be served as stale"
+    );
+}
+
+#[test]
+fn an_age_that_is_known_is_taken_off_and_failures_and_the_long_stale_stay_out() {
+    let cache = test_cache!(8192);
+    let store = Folder::new("age").store();
+    let (saved_at, now) = (clock::now(), clock::now());
+    let mut records = Vec::new();
+    let mut add = |name: &[u8], head: Head| {
+        let key = xdnsd_core::answer::Key {
+            name,
+            qtype: 1,
+            dnssec_ok: false,
+            checking_disabled: false,
+        };
+        let mut buffer = [0; RECORD_MAX];
+        let encoder = Encoder {
+            marker: Marker([7; 8]),
+            now: saved_at,
+        };
+        let answer = xdnsd_core::answer::Answer {
+            head: &head,
+            body: BODY,
+        };
+        let len = encoder
+            .encode(&mut buffer, &key, &answer)
+            .expect("well-formed");
+        records.extend_from_slice(&buffer[..len]);
+    };
+    let aged = |age_secs| Head {
+        stored: saved_at.sub_secs(age_secs),
+        ..head(300)
+    };
+    add(b"\x05fresh\0", aged(100));
+    add(b"\x05stale\0", aged(350));
+    add(b"\x04dead\0", aged(300 + 86_400));
+    add(
+        b"\x06failed\0",
+        Head {
+            rcode: rcode::SERVFAIL,
+            ..aged(0)
+        },
+    );
+    let restored = store.restore(Records::new(&records, Marker([7; 8])), cache, now, Some(50));
+    assert_eq!(
+        (restored.answers, restored.expired, restored.broken),
+        (2, 2, 0)
+    );
+    let mut walk = Walk::new(cache);
+    while walk.step() {
+        for (key, head, _) in walk.entries() {
+            let left = i64::from(head.expires().secs_since(now))
+                - i64::from(now.secs_since(head.expires()));
+            let expected = if key.name == b"\x05fresh\0" {
+                150
+            } else {
+                -100
+            };
+            assert!((left - expected).abs() <= 1, "{left} for {expected}");
+            assert!(!head.restored);
+        }
+    }
+}
+
+/// Writes a snapshot of three names and gives its bytes.
+fn sample(folder: &Folder, cache: &SharedCache) -> Vec<u8> {
+    fill(cache, &NAMES, &fresh());
+    folder.store().save(cache).expect("a folder to write to");
+    fs::read(folder.0.join("cache")).expect("the snapshot")
+}
+
+#[test]
+fn a_file_cut_at_any_length_gives_what_is_whole() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("cut");
+    let store = folder.store();
+    let whole = sample(&folder, cache);
+    let mut last = 0;
+    for len in 0..=whole.len() {
+        fs::write(folder.0.join("cache"), &whole[..len]).expect("the folder");
+        let restored = load_anew(&store, cache);
+        assert_eq!(restored.answers, cache.len(), "{len}: {restored}");
+        assert!(
+            restored.answers >= last,
+            "{len}: a longer file gives no less"
+        );
+        last = restored.answers;
+        assert_eq!(restored.to_string().lines().count(), 1);
+        if len < whole.len() {
+            assert!(restored.is_faulty(), "{len}: it is said: {restored}");
+        }
+    }
+    assert_eq!(last, 6);
+}
+
+#[test]
+fn any_flipped_byte_costs_at_most_its_record() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("flip");
+    let store = folder.store();
+    let whole = sample(&folder, cache);
+    for at in 0..whole.len() {
+        for mask in [0x01, 0x80, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= mask;
+            fs::write(folder.0.join("cache"), &bytes).expect("the folder");
+            let restored = load_anew(&store, cache);
+            let expected = if at < Header::LEN { 6 } else { 5 };
+            let foreign = restored.file.is_none() && at < 10;
+            assert!(
+                restored.answers >= expected || foreign,
+                "byte {at} ^ {mask:#x}: {restored}"
+            );
+            assert_eq!(restored.answers, cache.len());
+            assert!(
+                names(cache)
+                    .iter()
+                    .all(|name| NAMES.contains(&name.as_str())),
+                "nothing is made up"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_generation_before_serves_where_the_newest_is_useless() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("before");
+    let store = folder.store();
+    let first = sample(&folder, cache);
+    fill(cache, &["d.example."], &fresh());
+    store.save(cache).expect("a folder to write to");
+    let newest = folder.0.join("cache");
+    assert_eq!(
+        fs::read(folder.0.join("cache.old")).expect("the one before"),
+        first
+    );
+    assert_eq!(load_anew(&store, cache).answers, 8);
+    let future = [b"XDNSDSNP".as_slice(), &2_u16.to_le_bytes(), &[0; 100]].concat();
+    for (bytes, said) in [
+        (&b"\x7fELF and so on"[..], "not a snapshot"),
+        (&future, "a snapshot of format 2"),
+        (&first[..20], "cut short"),
+        (&first[..Header::LEN + 3], "nothing but broken records"),
+        (b"", "cut short"),
+    ] {
+        fs::write(&newest, bytes).expect("the folder");
+        let restored = load_anew(&store, cache);
+        assert_eq!(restored.answers, 6, "{said}");
+        let line = restored.to_string();
+        assert!(
+            line.starts_with(&format!(
+                "restored 6 answers from {}",
+                folder.0.join("cache.old").display()
+            )),
+            "{line}"
+        );
+        assert!(line.contains(said), "{line}");
+    }
+    fs::remove_file(&newest).expect("the newest");
+    assert_eq!(
+        load_anew(&store, cache).answers,
+        6,
+        "power was cut between the two renames"
+    );
+    fs::create_dir(&newest).expect("a folder in its place");
+    assert_eq!(
+        load_anew(&store, cache).answers,
+        6,
+        "what cannot be read at all"
+    );
+}
+
+#[test]
+fn a_file_of_any_length_is_read_no_further_than_a_snapshot_goes() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("long");
+    let whole = sample(&folder, cache);
+    let file = File::options()
+        .write(true)
+        .open(folder.0.join("cache"))
+        .expect("the snapshot");
+    file.set_len(1 << 40).expect("a sparse file");
+    let restored = load_anew(&folder.store(), cache);
+    assert_eq!((restored.answers, restored.broken), (6, 1), "{restored}");
+    assert!(
+        restored
+            .to_string()
+            .ends_with("longer than a snapshot can be"),
+        "{restored}"
+    );
+    assert!(whole.len() < FILE_BYTES_MAX);
+}
+
+#[test]
+fn the_keeper_writes_what_changed_and_only_that() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("keeper");
+    let path = folder.0.join("cache");
+    let changes = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&changes);
+    let keep = |interval| {
+        let count = Arc::clone(&count);
+        Keeper::spawn(folder.store(), cache, interval, move || {
+            count.load(Ordering::Relaxed)
+        })
+        .expect("a thread")
+    };
+    let far = Duration::from_secs(3600);
+    keep(far).finish();
+    assert!(!path.exists(), "nothing changed");
+    fill(cache, &NAMES, &fresh());
+    let keeper = keep(far);
+    changes.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(keeper.saver().save(), Ok(6), "asked for");
+    fs::remove_file(&path).expect("it was written");
+    keeper.finish();
+    assert!(!path.exists(), "nothing changed since");
+    let keeper = keep(far);
+    changes.fetch_add(1, Ordering::Relaxed);
+    keeper.finish();
+    assert!(path.exists(), "written at the end");
+    fs::remove_file(&path).expect("it was written");
+    let keeper = keep(Duration::from_millis(1));
+    changes.fetch_add(1, Ordering::Relaxed);
+    wait_until(
+        "a snapshot is written by the interval",
+        Duration::from_secs(10),
+        || path.exists(),
+    )
+    .expect("the interval is a millisecond");
+    keeper.finish();
+}
+
+/// Whoever may write to the folder prepares the name that is written next.
+#[test]
+fn the_unfinished_file_is_never_what_somebody_else_put_there() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("planted");
+    let store = folder.store();
+    fill(cache, &NAMES, &fresh());
+    let (victim, unfinished) = (folder.0.join("victim"), folder.0.join("cache.tmp"));
+    type Plant = fn(&Path, &Path);
+    let plants: [Plant; 4] = [
+        |victim, place| std::os::unix::fs::symlink(victim, place).expect("a link"),
+        |victim, place| fs::hard_link(victim, place).expect("a hard link"),
+        |_, place| nix::unistd::mkfifo(place, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO"),
+        |_, place| fs::write(place, "left by a crash").expect("written"),
+    ];
+    for plant in plants {
+        fs::write(&victim, "precious").expect("written");
+        plant(&victim, &unfinished);
+        assert_eq!(store.save(cache).expect("saved"), 6);
+        assert_eq!(fs::read(&victim).expect("there"), b"precious");
+        assert_eq!(load_anew(&store, cache).answers, 6);
+        assert_eq!(names(cache), NAMES);
+    }
+    fs::create_dir(&unfinished).expect("a folder");
+    let error = store.save(cache).expect_err("in the way").to_string();
+    assert!(error.ends_with("cache: is a folder, not a file"), "{error}");
+    assert_eq!(load_anew(&store, cache).answers, 6, "as it was before");
+}
+
+#[test]
+fn a_snapshot_that_somebody_else_could_have_written_is_not_believed() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let cache = test_cache!(8192);
+    let folder = Folder::new("foreign");
+    let store = folder.store();
+    fill(cache, &NAMES, &fresh());
+    store.save(cache).expect("saved");
+    let file = folder.0.join("cache");
+    let with_mode =
+        |mode| fs::set_permissions(&file, PermissionsExt::from_mode(mode)).expect("mode");
+    let refused = |why: &str| {
+        let restored = load_anew(&store, cache);
+        assert_eq!(restored.answers, 0, "{why}");
+        assert!(
+            restored.is_faulty() && restored.to_string().contains(why),
+            "{restored}"
+        );
+    };
+    for mode in [0o666, 0o660, 0o602] {
+        with_mode(mode);
+        refused("others may write to it");
+    }
+    with_mode(0o600);
+    if chown(&file, Some(12_345), None).is_ok() {
+        refused("belongs to user 12345");
+        chown(&file, Some(0), None).expect("given back");
+    }
+    assert_eq!(load_anew(&store, cache).answers, 6);
+    let moved = folder.0.join("elsewhere");
+    fs::rename(&file, &moved).expect("renamed");
+    std::os::unix::fs::symlink(&moved, &file).expect("a link");
+    refused("is a symbolic link, not a file");
+}
+
+#[test]
+fn what_is_no_file_keeps_its_name_and_nothing_waits_for_it() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("in-the-way");
+    let store = folder.store();
+    let file = folder.0.join("cache");
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    assert!(
+        store
+            .load(cache, clock::now())
+            .to_string()
+            .contains("is a FIFO, not a file")
+    );
+    assert!(store.save(cache).is_err());
+    fs::remove_file(&file).expect("removed");
+    fs::create_dir(&file).expect("a folder");
+    assert!(
+        store
+            .load(cache, clock::now())
+            .to_string()
+            .contains("is a folder, not a file")
+    );
+    let error = store.save(cache).expect_err("a folder").to_string();
+    assert!(error.contains("is in the way"), "{error}");
+    assert!(file.is_dir() && !folder.0.join("cache.old").exists());
+}
+
+#[test]
+fn a_folder_that_takes_no_snapshot_is_known_before_one_is_written() {
+    let folder = Folder::new("folder");
+    let problem = |path: &str| Store::new(&folder.0.join(path), 60).folder_problem();
+    assert_eq!(problem("cache"), None);
+    assert_eq!(problem("not/there/yet/cache"), None, "it is made");
+    fs::write(folder.0.join("file"), "").expect("written");
+    for path in ["file/cache", "file/not/there/cache"] {
+        let said = problem(path).expect("no folder");
+        assert!(said.ends_with("; no snapshot can be written"), "{said}");
+    }
+}

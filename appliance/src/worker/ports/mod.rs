@@ -1,0 +1,167 @@
+//! The source ports of questions to upstreams: each question has one of its own, for as long as its answer may come.
+//!
+//! An answer is believed when it comes from the right server to the right port with the right ID (RFC 5452). Port and ID
+//! are drawn at random for each datagram; a port that no question uses is not open, so a scan finds nothing to guess at.
+//! There are two ways, behind one interface:
+//!
+//! ```text
+//!  lookup::Lookup        no socket per question: a raw socket sends, an sk_lookup program hands what comes back to one
+//!                        socket, where table.rs says that the question is in flight. No system call beyond the two.
+//!  connected::Connected  a connected socket per question, closed with it: where there is no BPF.
+//! ```
+//! A worker begins with the second, and takes the first once the daemon has loaded the program.
+
+pub mod connected;
+mod datagram;
+mod icmp;
+pub mod lookup;
+mod outbox;
+pub mod reserved;
+pub mod table;
+
+use std::net::SocketAddr;
+
+use nix::sys::epoll::Epoll;
+use xdnsd_core::forward::via::NoPort;
+use xdnsd_core::time::Instant;
+
+use crate::os::datagrams::DATAGRAMS_MAX;
+use crate::os::random::Entropy;
+use connected::Connected;
+use lookup::Lookup;
+pub use outbox::Unsent;
+
+/// The lowest port that is drawn: those below are other services' (RFC 6335 section 6).
+pub const PORT_MIN: u16 = 1024;
+/// Ports that are drawn before there is none.
+const DRAWS: usize = 32;
+/// Questions whose time is kept, by the end of their name.
+const TIMES: usize = 32;
+
+/// Bytes of one worker's ports, for the memory budget.
+pub const BYTES: usize = size_of::<Ports>() + size_of::<outbox::Outbox>();
+/// Bytes of what all workers share.
+pub const SHARED_BYTES: usize = table::BYTES + reserved::BYTES;
+
+/// What came to a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// A message of this length.
+    Message {
+        /// The port's name.
+        port: u16,
+        /// What the port was opened for.
+        question: u16,
+        /// Bytes of the message.
+        len: usize,
+        /// Who sent it.
+        from: SocketAddr,
+    },
+    /// The word that a question did not arrive.
+    Unreachable {
+        /// The port's name.
+        port: u16,
+        /// What the port was opened for.
+        question: u16,
+        /// The ID of the message, where it was quoted so far.
+        id: Option<u16>,
+    },
+    /// Nothing, or nothing of ours.
+    Nothing,
+}
+
+/// The ports of one worker.
+pub struct Ports {
+    pub(super) connected: Connected,
+    pub(super) lookup: Option<Lookup>,
+    /// When the latest questions went out, in nanoseconds, where somebody wants to know.
+    asked_ns: [u64; TIMES],
+}
+
+impl Ports {
+    /// None is open.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            connected: Connected::new(),
+            lookup: None,
+            asked_ns: [0; TIMES],
+        }
+    }
+
+    /// Opens a port for `question` to `to`.
+    ///
+    /// # Errors
+    /// None can be had.
+    pub fn open(
+        &mut self,
+        to: SocketAddr,
+        question: u16,
+        now: Instant,
+        epoll: &Epoll,
+        entropy: &mut Entropy,
+    ) -> Result<u16, NoPort> {
+        match &mut self.lookup {
+            Some(lookup) => lookup.open(to, question, now, entropy),
+            None => self.connected.open(to, question, epoll, entropy),
+        }
+    }
+
+    /// Closes it.
+    pub fn close(&mut self, port: u16) {
+        match &mut self.lookup {
+            Some(lookup) if port >= PORT_MIN => lookup.close(port),
+            Some(_) | None => self.connected.close(port),
+        }
+    }
+
+    /// Sends `message` to `to`, with [`Ports::flush`] at the latest. Whether it goes out, as far as is known by now.
+    pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
+        match &mut self.lookup {
+            Some(lookup) if port >= PORT_MIN => lookup.send(port, to, message),
+            Some(_) | None => self.connected.send(port, message),
+        }
+    }
+
+    /// Sends what waits. The questions for which that failed.
+    pub fn flush(&mut self) -> heapless::Vec<Unsent, DATAGRAMS_MAX> {
+        let lookup = self.lookup.as_mut();
+        lookup.map_or_else(heapless::Vec::new, Lookup::flush)
+    }
+
+    /// Keeps when a question went out.
+    pub fn note_asked(&mut self, port: u16, now_ns: u64) {
+        self.asked_ns[usize::from(port) % TIMES] = now_ns;
+    }
+
+    /// What [`Ports::note_asked`] kept, or of a later one whose name ends like this.
+    #[must_use]
+    pub fn asked_ns(&self, port: u16) -> u64 {
+        self.asked_ns[usize::from(port) % TIMES]
+    }
+}
+
+/// A random port from [`PORT_MIN`] on.
+fn draw(entropy: &mut Entropy) -> u16 {
+    let span = u32::from(u16::MAX - PORT_MIN) + 1;
+    // By multiplication: as even as 32 bits allow, without a division.
+    let offset = (u64::from(entropy.next_u32()) * u64::from(span)) >> 32;
+    PORT_MIN + offset as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_drawn_from_the_whole_range() {
+        let mut entropy = Entropy::open().expect("a generator");
+        let mut seen = [false; 1 << 6];
+        for _ in 0..20_000 {
+            let port = draw(&mut entropy);
+            assert!(port >= PORT_MIN);
+            seen[usize::from(port >> 10)] = true;
+        }
+        assert_eq!(seen.iter().filter(|seen| **seen).count(), 63, "{seen:?}");
+    }
+}
