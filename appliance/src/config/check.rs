@@ -8,10 +8,10 @@ use xdnsd_core::policy::acl::PREFIXES_MAX;
 use super::Config;
 use super::error::Source;
 use super::explain;
-use super::read::Placed;
 use super::schema::{
     Access, BlockWord, Cache, Control, Edns, Filter, Forward, Interface, Local, Upstream,
 };
+use super::section::Placed;
 use super::types::Network;
 use crate::compile::local::{LocalBuilder, LocalInput};
 use crate::compile::routes::parse_suffix;

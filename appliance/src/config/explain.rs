@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::syntax::bare_address;
-use super::value::quoted;
+use super::written::{bare_address, quoted};
+use crate::compile::name;
 use crate::compile::prefix::Prefix;
 
 /// A network, as firewalls and other servers write it.
@@ -74,7 +74,7 @@ pub fn filter_name(text: &str) -> Option<String> {
         .split(['^', '$', '/'])
         .next();
     let plain = plain.filter(|plain| plain.contains('.') && *plain != text)?;
-    let is_name = plain.parse::<super::FilterName>().is_ok();
+    let is_name = name::parse_host(plain.strip_prefix("*.").unwrap_or(plain)).is_ok();
     is_name.then(|| {
         format!(
             "{shown}: a name alone, with all below it: {}",

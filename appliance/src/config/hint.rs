@@ -1,7 +1,5 @@
 //! What was probably meant by a word that is not known: a misspelt one, or another program's.
 
-use super::schema::SECTIONS;
-
 /// Other programs' words, each with ours, the likeliest first. One that is not known where it stands is passed over.
 const SYNONYMS: &[(&str, &[&str])] = &[
     ("0.0.0.0", &["zero"]),
@@ -117,21 +115,6 @@ pub fn heading(name: &str, many: bool) -> String {
     }
 }
 
-/// The headings of the sections that have a key of this name.
-pub fn sections_with(key: &str) -> Vec<String> {
-    let has = |keys: &[super::read::Key]| keys.iter().any(|known| known.name == key);
-    let sections = SECTIONS.iter().filter(|section| has(section.keys));
-    sections
-        .map(|section| heading(section.name, section.many))
-        .collect()
-}
-
-/// The heading of the section of this name.
-pub fn heading_of(name: &str) -> Option<String> {
-    let section = SECTIONS.iter().find(|section| section.name == name)?;
-    Some(heading(section.name, section.many))
-}
-
 /// The known word that is nearest in spelling, if it is near.
 pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let distance = |known: &&str| edit_distance(&word.to_lowercase(), known);
@@ -156,6 +139,7 @@ fn edit_distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::schema::SECTIONS;
     use super::*;
 
     #[test]

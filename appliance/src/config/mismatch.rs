@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use toml::de::ValueDeserializer;
 
-use super::read::Key;
-use super::value::{Kind, Value, quoted};
+use super::key::Key;
+use super::value::{Kind, Value};
+use super::written::quoted;
 use crate::text;
 
 /// Longest part of a wrong value that is shown, in bytes.

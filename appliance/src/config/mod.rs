@@ -16,14 +16,17 @@ mod error;
 mod explain;
 mod foreign;
 mod hint;
+mod key;
 mod mismatch;
 mod policy;
 mod read;
 mod reference;
 mod schema;
+mod section;
 mod syntax;
 mod types;
 mod value;
+mod written;
 
 use std::path::Path;
 

@@ -1,239 +1,13 @@
 //! From TOML with positions to sections: every fault is noted and reading goes on, so one run tells them all.
 
-use std::ops::{Range, RangeInclusive};
-
 use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::error::Source;
 use super::hint::{self, did_you_mean, heading};
-use super::mismatch::{self, Shape};
-use super::schema::SECTIONS;
-use super::value::{Kind, Value};
+use super::schema::{SECTIONS, heading_of, sections_with};
+use super::section::{Fields, Placed, Section};
 use super::{foreign, syntax};
-
-/// What a number counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unit {
-    /// In the plural.
-    pub name: &'static str,
-    /// How many of them are a second.
-    per_second: u64,
-}
-
-/// What the numbers of a key count, by its name.
-#[must_use]
-pub fn unit(key: &str) -> Option<Unit> {
-    let of = |name, per_second| Some(Unit { name, per_second });
-    if key.ends_with("_ms") {
-        of("milliseconds", 1_000)
-    } else if key.ends_with("_us") {
-        of("microseconds", 1_000_000)
-    } else if key.ends_with("_secs") || key == "ttl" || key.ends_with("_ttl") {
-        of("seconds", 1)
-    } else {
-        None
-    }
-}
-
-/// Microseconds of a time as people write it: `1h`, `1h30m`, `90 s`, `1.5h` not.
-fn micros(text: &str) -> Option<u64> {
-    let mut total: u64 = 0;
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let digits = rest.find(|char: char| !char.is_ascii_digit())?;
-        let number: u64 = rest[..digits].parse().ok()?;
-        let behind = rest[digits..].trim_start();
-        let letters = behind
-            .find(|char: char| !char.is_alphabetic())
-            .unwrap_or(behind.len());
-        let factor = match behind[..letters].to_lowercase().as_str() {
-            "us" | "\u{b5}s" => 1,
-            "ms" | "millisecond" | "milliseconds" => 1_000,
-            "s" | "sec" | "secs" | "second" | "seconds" => 1_000_000,
-            "m" | "min" | "mins" | "minute" | "minutes" => 60_000_000,
-            "h" | "hour" | "hours" => 3_600_000_000,
-            "d" | "day" | "days" => 86_400_000_000,
-            "w" | "week" | "weeks" => 604_800_000_000,
-            _ => return None,
-        };
-        total = total.checked_add(number.checked_mul(factor)?)?;
-        rest = behind[letters..].trim_start();
-    }
-    Some(total)
-}
-
-/// One key of a section, for the reader, for the reference and for error texts.
-#[derive(Debug)]
-pub struct Key {
-    /// The name in the file.
-    pub name: &'static str,
-    /// The reference's sentences.
-    pub doc: &'static [&'static str],
-    /// Numbers: the value. Lists: how many.
-    pub range: Option<RangeInclusive<u64>>,
-    /// What is allowed, from type and range.
-    pub allowed: fn(Option<&RangeInclusive<u64>>) -> String,
-    /// Where only certain words are allowed: each and what it means.
-    pub words: &'static [(&'static str, &'static str)],
-    /// Whether its value is never shown.
-    pub is_secret: bool,
-    /// The default as TOML. `None`: the key is required.
-    pub default: Option<fn() -> String>,
-}
-
-impl Key {
-    /// What is allowed, with its unit.
-    #[must_use]
-    pub fn allowed(&self) -> String {
-        let allowed = (self.allowed)(self.range.as_ref());
-        match unit(self.name) {
-            Some(unit) => format!("{}, {allowed}", unit.name),
-            None => allowed,
-        }
-    }
-
-    /// The number that a text means, where the key could have it.
-    pub fn number_in(&self, text: &str) -> Option<u64> {
-        let whole = || {
-            let number: f64 = text.trim().parse().ok()?;
-            // Above, integers are not exact any more; no key goes there.
-            let is_whole = number.fract() == 0.0 && (0.0..9e15).contains(&number);
-            is_whole.then_some(number as u64)
-        };
-        let number = text.trim().parse().ok().or_else(whole).or_else(|| {
-            let per_second = unit(self.name)?.per_second;
-            Some(micros(text)?.checked_mul(per_second)? / 1_000_000)
-        })?;
-        let is_allowed = self
-            .range
-            .as_ref()
-            .is_none_or(|range| range.contains(&number));
-        is_allowed.then_some(number)
-    }
-}
-
-/// A section of the file: a table, or one of an array of tables.
-pub trait Section: Sized {
-    /// The name in the file.
-    const NAME: &'static str;
-    /// Whether it may stand several times, as `[[name]]`.
-    const MANY: bool;
-    /// The reference's sentences.
-    const DOC: &'static [&'static str];
-    /// Its keys, in the reference's order.
-    const KEYS: &'static [Key];
-
-    /// Reads the keys. `None`: a required one is missing or wrong, which was noted.
-    fn read(fields: &mut Fields<'_, '_>) -> Option<Self>;
-}
-
-/// A section that may stand several times, and which one of them it is.
-pub struct Placed<S> {
-    /// Such as `interface[0]`: where its faults are noted.
-    pub path: String,
-    /// The section.
-    pub section: S,
-}
-
-/// A section for the reference.
-#[derive(Debug)]
-pub struct Description {
-    /// The name in the file.
-    pub name: &'static str,
-    /// Whether it may stand several times.
-    pub many: bool,
-    /// The reference's sentences.
-    pub doc: &'static [&'static str],
-    /// Its keys.
-    pub keys: &'static [Key],
-}
-
-impl Description {
-    /// Describes `S`.
-    #[must_use]
-    pub const fn of<S: Section>() -> Self {
-        Self {
-            name: S::NAME,
-            many: S::MANY,
-            doc: S::DOC,
-            keys: S::KEYS,
-        }
-    }
-}
-
-/// A section's table while its keys are taken out.
-pub struct Fields<'s, 'i> {
-    source: &'s mut Source,
-    path: String,
-    table: DeTable<'i>,
-}
-
-impl Fields<'_, '_> {
-    /// Takes the key out and gives its value, or the default where it is absent or wrong (a fault is noted then).
-    pub fn take<T: Value>(&mut self, key: &Key, default: Option<T>) -> Option<T> {
-        let path = format!("{}.{}", self.path, key.name);
-        let Some((name, value)) = self.table.remove_entry(key.name) else {
-            if default.is_none() {
-                self.source
-                    .fault(&path, "is missing and has no default", key.allowed());
-            }
-            return default;
-        };
-        self.source.remember(&path, name.span());
-        remember_elements(self.source, &path, &value);
-        let span = value.span();
-        match T::deserialize(ValueDeserializer::from(value)) {
-            Ok(value) => {
-                let is_right = match (&key.range, value.measure()) {
-                    (Some(range), Some(measure)) if !range.contains(&measure) => {
-                        self.out_of_range(key, &path, &span, T::KIND, (measure, value.to_toml()));
-                        false
-                    }
-                    _ => true,
-                };
-                is_right.then_some(value).or(default)
-            }
-            Err(error) => {
-                self.refuse(key, &path, &span, &error, &const { Shape::of::<T>() });
-                default
-            }
-        }
-    }
-
-    /// Notes a value that cannot be read. Not generic: there are as many readers as types.
-    fn refuse(
-        &mut self,
-        key: &Key,
-        path: &str,
-        span: &Range<usize>,
-        error: &toml::de::Error,
-        shape: &Shape,
-    ) {
-        let place = error.span().unwrap_or_else(|| span.clone());
-        let raw = self.source.written(place.clone());
-        let (problem, allowed) =
-            mismatch::explain(shape, key, raw, *span == place, error.message());
-        self.source.fault_at(place.start, path, problem, allowed);
-    }
-
-    fn out_of_range(
-        &mut self,
-        key: &Key,
-        path: &str,
-        span: &Range<usize>,
-        kind: Kind,
-        (measure, shown): (u64, String),
-    ) {
-        let problem = match (kind, measure) {
-            (Kind::List, 0) => "the list is empty".to_owned(),
-            (Kind::List, _) => format!("{measure} elements are too many"),
-            (Kind::Integer | Kind::Boolean | Kind::Text, _) => format!("{shown} is out of range"),
-        };
-        self.source
-            .fault_at(span.start, path, problem, key.allowed());
-    }
-}
 
 /// Whether it is a table, or a list of them.
 fn is_section(value: &Spanned<DeValue<'_>>) -> bool {
@@ -245,16 +19,6 @@ fn is_section(value: &Spanned<DeValue<'_>>) -> bool {
         | DeValue::Float(_)
         | DeValue::Boolean(_)
         | DeValue::Datetime(_) => false,
-    }
-}
-
-/// Every element of a list can be named by a later fault.
-fn remember_elements(source: &mut Source, path: &str, value: &Spanned<DeValue<'_>>) {
-    let DeValue::Array(elements) = value.get_ref() else {
-        return;
-    };
-    for (index, element) in elements.iter().enumerate() {
-        source.remember(&format!("{path}[{index}]"), element.span());
     }
 }
 
@@ -358,7 +122,7 @@ impl<'s, 'i> Document<'s, 'i> {
         let known: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
         for (name, value) in &self.table {
             let (place, name) = (name.span(), name.get_ref());
-            let homes = hint::sections_with(name);
+            let homes = sections_with(name);
             let problem = if homes.is_empty() || is_section(value) {
                 if let Some(meant) = hint::meant(name, &known) {
                     self.source.remember(meant, place.clone());
@@ -389,8 +153,8 @@ fn unknown_key<S: Section>(
 ) {
     let (place, name) = (name.span().start, name.get_ref());
     let known: Vec<&str> = S::KEYS.iter().map(|key| key.name).collect();
-    let homes = hint::sections_with(name);
-    let problem = if let Some(heading) = hint::heading_of(name) {
+    let homes = sections_with(name);
+    let problem = if let Some(heading) = heading_of(name) {
         format!("is a section, on a line of its own: {heading}")
     } else if is_section(value) {
         syntax::no_own_name(&heading(S::NAME, S::MANY), name)

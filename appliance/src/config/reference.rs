@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::read::{Description, Key};
+use super::key::Key;
 use super::schema::SECTIONS;
+use super::section::Description;
 
 /// Every section and key in Markdown.
 #[must_use]

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::explain;
-use super::syntax::bare_address;
-use super::value::{Kind, Value, parse_string, quoted, strings};
+use super::value::{Kind, Value, parse_string, strings};
+use super::written::{bare_address, quoted};
 use crate::compile::prefix::Prefix;
 use crate::compile::{name, routes};
 

@@ -11,6 +11,7 @@ use serde::de::{DeserializeOwned, Visitor};
 
 use super::explain;
 use super::hint::did_you_mean;
+use super::written::quoted;
 
 /// What TOML has for a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,22 +161,6 @@ impl<T: Value> Value for Vec<T> {
     }
 }
 
-/// `text` as a TOML string.
-pub(super) fn quoted(text: &str) -> String {
-    let mut quoted = String::from('"');
-    for char in text.chars() {
-        match char {
-            '"' | '\\' => quoted.extend(['\\', char]),
-            control if control.is_control() => {
-                quoted.push_str(&format!("\\u{:04x}", u32::from(control)))
-            }
-            plain => quoted.push(plain),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
 /// What is said of a word that is none of these.
 pub(super) fn unknown_word(word: &str, known: &[&str]) -> String {
     format!(
@@ -230,7 +215,7 @@ macro_rules! strings {
             )?
 
             fn to_toml(&self) -> String {
-                $crate::config::value::quoted(&self.to_string())
+                $crate::config::written::quoted(&self.to_string())
             }
         }
     )* };
@@ -283,16 +268,3 @@ macro_rules! words {
     };
 }
 pub(super) use {strings, words};
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_survives_quoting() {
-        let text = "a\"b\\c\nd";
-        let document = format!("text = {}", quoted(text));
-        let table: toml::Table = document.parse().expect("TOML");
-        assert_eq!(table["text"].as_str(), Some(text));
-    }
-}

@@ -8,7 +8,9 @@ mod service;
 
 use xdnsd_core::engine::Settings;
 
-use super::read::Description;
+use super::hint::heading;
+use super::key::Key;
+use super::section::Description;
 
 pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, UpstreamPorts, XdpMode};
 pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
@@ -52,6 +54,21 @@ const _: () = {
     }
 };
 
+/// The headings of the sections that have a key of this name.
+pub fn sections_with(key: &str) -> Vec<String> {
+    let has = |keys: &[Key]| keys.iter().any(|known| known.name == key);
+    let sections = SECTIONS.iter().filter(|section| has(section.keys));
+    sections
+        .map(|section| heading(section.name, section.many))
+        .collect()
+}
+
+/// The heading of the section of this name.
+pub fn heading_of(name: &str) -> Option<String> {
+    let section = SECTIONS.iter().find(|section| section.name == name)?;
+    Some(heading(section.name, section.many))
+}
+
 /// A section: the struct, the table that describes it and the reader, from one list of keys.
 ///
 /// `key: Type = default, range;` where the default and the range may be left out: without a default the key is
@@ -64,11 +81,11 @@ macro_rules! section {
         #[derive(Clone, Debug)]
         pub struct $name { $($(#[doc = $key_doc])+ pub $key: $type,)+ }
 
-        impl $crate::config::read::Section for $name {
+        impl $crate::config::section::Section for $name {
             const NAME: &'static str = $word;
             const MANY: bool = $many;
             const DOC: &'static [&'static str] = &[$($doc),+];
-            const KEYS: &'static [$crate::config::read::Key] = &[$($crate::config::read::Key {
+            const KEYS: &'static [$crate::config::key::Key] = &[$($crate::config::key::Key {
                 name: stringify!($key),
                 doc: &[$($key_doc),+],
                 range: optional!($($range)?),
@@ -78,7 +95,7 @@ macro_rules! section {
                 default: optional!($(|| <$type as $crate::config::value::Value>::to_toml(&$default))?),
             },)+];
 
-            fn read(fields: &mut $crate::config::read::Fields<'_, '_>) -> Option<Self> {
+            fn read(fields: &mut $crate::config::section::Fields<'_, '_>) -> Option<Self> {
                 let mut keys = Self::KEYS.iter();
                 $(let $key: Option<$type> =
                     fields.take(keys.next().expect("KEYS has every key, in this order"), optional!($($default)?));)+

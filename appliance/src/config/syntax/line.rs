@@ -1,11 +1,11 @@
 //! What is wrong with one line: a comment, a heading, or a key with its value.
 
-use super::super::hint::{self, heading_of, meant};
-use super::super::read::{Key, unit};
-use super::super::schema::SECTIONS;
-use super::super::value::quoted;
+use super::super::hint::{self, meant};
+use super::super::key::{Key, unit};
+use super::super::schema::{SECTIONS, heading_of};
+use super::super::written::{is_address, quoted};
 use super::token::{self, Kind, Token};
-use super::{first_word, is_address, is_heading};
+use super::{first_word, is_heading};
 
 /// Marks around text that word processors make.
 const QUOTES: &[char] = &['"', '\'', '“', '”', '„', '‘', '’', '‚', '«', '»', '`'];

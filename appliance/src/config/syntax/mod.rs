@@ -3,13 +3,13 @@
 mod line;
 mod token;
 
-use std::net::IpAddr;
 use std::ops::Range;
 
 use super::error::{Position, Source};
 use super::hint::heading;
-use super::read::{Description, Key};
+use super::key::Key;
 use super::schema::SECTIONS;
+use super::section::Description;
 use line::Wrong;
 pub use line::no_own_name;
 use token::Kind;
@@ -255,51 +255,4 @@ fn line_at(text: &str, offset: usize) -> (usize, &str) {
     let start = start.map_or(0, |newline| newline + 1);
     let line = text[start..].lines().next().unwrap_or_default();
     (start, line)
-}
-
-/// Whether text is an address, whatever hangs on it: prefix, port, zone.
-pub fn is_address(text: &str) -> bool {
-    bare_address(text).is_some()
-}
-
-/// The address in text that has a prefix, a port, a zone, a name for TLS or brackets, as other programs write them.
-pub fn bare_address(text: &str) -> Option<IpAddr> {
-    let text = text.trim();
-    let text = text.split(['/', '%', '#', '@']).next().unwrap_or_default();
-    let text = match text.strip_prefix('[') {
-        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
-        None => text,
-    };
-    let without_port = || {
-        text.rsplit_once(':')
-            .filter(|(host, _)| !host.contains(':'))
-    };
-    text.parse().ok().or_else(|| without_port()?.0.parse().ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_found_under_what_hangs_on_it() {
-        for (text, address) in [
-            ("9.9.9.9", Some("9.9.9.9")),
-            ("192.168.1.1/24", Some("192.168.1.1")),
-            ("192.168.1.1:53", Some("192.168.1.1")),
-            ("[fd11::1]", Some("fd11::1")),
-            ("[fd11::1]:53", Some("fd11::1")),
-            ("fd11::1/64", Some("fd11::1")),
-            ("fe80::1%eth0", Some("fe80::1")),
-            ("1.1.1.1#cloudflare-dns.com", Some("1.1.1.1")),
-            ("9.9.9.9@853", Some("9.9.9.9")),
-            (" 9.9.9.9 ", Some("9.9.9.9")),
-            ("10.53.0", None),
-            ("dns.quad9.net", None),
-            ("", None),
-        ] {
-            let found = bare_address(text).map(|address| address.to_string());
-            assert_eq!(found.as_deref(), address, "{text}");
-        }
-    }
 }

@@ -1,0 +1,146 @@
+//! A section: what is known of it before a file is read, and how its keys are taken out of the file's table.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::error::Source;
+use super::key::Key;
+use super::mismatch::{self, Shape};
+use super::value::{Kind, Value};
+
+/// A section of the file: a table, or one of an array of tables.
+pub trait Section: Sized {
+    /// The name in the file.
+    const NAME: &'static str;
+    /// Whether it may stand several times, as `[[name]]`.
+    const MANY: bool;
+    /// The reference's sentences.
+    const DOC: &'static [&'static str];
+    /// Its keys, in the reference's order.
+    const KEYS: &'static [Key];
+
+    /// Reads the keys. `None`: a required one is missing or wrong, which was noted.
+    fn read(fields: &mut Fields<'_, '_>) -> Option<Self>;
+}
+
+/// A section that may stand several times, and which one of them it is.
+pub struct Placed<S> {
+    /// Such as `interface[0]`: where its faults are noted.
+    pub path: String,
+    /// The section.
+    pub section: S,
+}
+
+/// A section for the reference.
+#[derive(Debug)]
+pub struct Description {
+    /// The name in the file.
+    pub name: &'static str,
+    /// Whether it may stand several times.
+    pub many: bool,
+    /// The reference's sentences.
+    pub doc: &'static [&'static str],
+    /// Its keys.
+    pub keys: &'static [Key],
+}
+
+impl Description {
+    /// Describes `S`.
+    #[must_use]
+    pub const fn of<S: Section>() -> Self {
+        Self {
+            name: S::NAME,
+            many: S::MANY,
+            doc: S::DOC,
+            keys: S::KEYS,
+        }
+    }
+}
+
+/// A section's table while its keys are taken out.
+pub struct Fields<'s, 'i> {
+    /// Where faults are noted.
+    pub source: &'s mut Source,
+    /// Such as `interface[0]`.
+    pub path: String,
+    /// What was not taken out yet.
+    pub table: DeTable<'i>,
+}
+
+impl Fields<'_, '_> {
+    /// Takes the key out and gives its value, or the default where it is absent or wrong (a fault is noted then).
+    pub fn take<T: Value>(&mut self, key: &Key, default: Option<T>) -> Option<T> {
+        let path = format!("{}.{}", self.path, key.name);
+        let Some((name, value)) = self.table.remove_entry(key.name) else {
+            if default.is_none() {
+                self.source
+                    .fault(&path, "is missing and has no default", key.allowed());
+            }
+            return default;
+        };
+        self.source.remember(&path, name.span());
+        remember_elements(self.source, &path, &value);
+        let span = value.span();
+        match T::deserialize(ValueDeserializer::from(value)) {
+            Ok(value) => {
+                let is_right = match (&key.range, value.measure()) {
+                    (Some(range), Some(measure)) if !range.contains(&measure) => {
+                        self.out_of_range(key, &path, &span, T::KIND, (measure, value.to_toml()));
+                        false
+                    }
+                    _ => true,
+                };
+                is_right.then_some(value).or(default)
+            }
+            Err(error) => {
+                self.refuse(key, &path, &span, &error, &const { Shape::of::<T>() });
+                default
+            }
+        }
+    }
+
+    /// Notes a value that cannot be read. Not generic: there are as many readers as types.
+    fn refuse(
+        &mut self,
+        key: &Key,
+        path: &str,
+        span: &Range<usize>,
+        error: &toml::de::Error,
+        shape: &Shape,
+    ) {
+        let place = error.span().unwrap_or_else(|| span.clone());
+        let raw = self.source.written(place.clone());
+        let (problem, allowed) =
+            mismatch::explain(shape, key, raw, *span == place, error.message());
+        self.source.fault_at(place.start, path, problem, allowed);
+    }
+
+    fn out_of_range(
+        &mut self,
+        key: &Key,
+        path: &str,
+        span: &Range<usize>,
+        kind: Kind,
+        (measure, shown): (u64, String),
+    ) {
+        let problem = match (kind, measure) {
+            (Kind::List, 0) => "the list is empty".to_owned(),
+            (Kind::List, _) => format!("{measure} elements are too many"),
+            (Kind::Integer | Kind::Boolean | Kind::Text, _) => format!("{shown} is out of range"),
+        };
+        self.source
+            .fault_at(span.start, path, problem, key.allowed());
+    }
+}
+
+/// Every element of a list can be named by a later fault.
+fn remember_elements(source: &mut Source, path: &str, value: &Spanned<DeValue<'_>>) {
+    let DeValue::Array(elements) = value.get_ref() else {
+        return;
+    };
+    for (index, element) in elements.iter().enumerate() {
+        source.remember(&format!("{path}[{index}]"), element.span());
+    }
+}
