@@ -5,9 +5,8 @@ use std::str::FromStr;
 
 use xdnsd_core::dns::rtype;
 
-use super::name;
 use super::svcb;
-use super::zonefile::decode;
+use super::zonefile::{bounded, decode, number_or, parse_name, parse_u16};
 
 /// Record types by name.
 const TYPES: &[(&str, u16)] = &[
@@ -78,25 +77,6 @@ pub fn parse(number: u16, words: &[String]) -> Result<Vec<u8>, String> {
     }
 }
 
-/// A name inside RDATA.
-pub(super) fn parse_name(text: &str) -> Result<Vec<u8>, String> {
-    name::parse_written(text).map_err(|error| format!("`{text}` {error}"))
-}
-
-/// Parses a word, or says what it is not.
-pub(super) fn number_or<T, E>(
-    word: &str,
-    parse: fn(&str) -> Result<T, E>,
-    what: &str,
-) -> Result<T, String> {
-    parse(word).map_err(|_| format!("`{word}` is not {what}"))
-}
-
-/// A 16-bit number.
-pub(super) fn parse_u16(word: &str) -> Result<u16, String> {
-    number_or(word, u16::from_str, "a number from 0 to 65535")
-}
-
 /// 16-bit numbers, then a name.
 fn concat(numbers: &[&String], target: &str) -> Result<Vec<u8>, String> {
     let mut rdata = Vec::new();
@@ -134,15 +114,6 @@ fn parse_generic(words: &[String]) -> Result<Vec<u8>, String> {
         Ok(rdata)
     } else {
         Err(format!("\\# says {len} bytes, {} follow", rdata.len()))
-    }
-}
-
-/// RDATA with a length that a record can have.
-pub(super) fn bounded(rdata: Vec<u8>) -> Result<Vec<u8>, String> {
-    if u16::try_from(rdata.len()).is_ok() {
-        Ok(rdata)
-    } else {
-        Err("is longer than 65535 bytes".into())
     }
 }
 

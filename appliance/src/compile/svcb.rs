@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use super::rdata::{bounded, number_or, parse_name, parse_u16};
-use super::zonefile::{decode, decode_list};
+use super::zonefile::{bounded, decode, decode_list, number_or, parse_name, parse_u16};
 
 /// SvcParamKeys by name.
 const KEYS: &[(&str, u16)] = &[

@@ -1,6 +1,8 @@
 //! The words of a record in presentation form (RFC 1035 section 5.1, RFC 9460 appendix A).
 
-use super::name::unescape;
+use std::str::FromStr;
+
+use super::name::{self, unescape};
 
 /// Cuts text into words at white space. Quotes keep white space inside a word and are taken away; escapes stay for
 /// [`decode`], because a list of values is cut at its commas in between.
@@ -79,6 +81,34 @@ pub fn decode_list(word: &str) -> Result<Vec<Vec<u8>>, String> {
         Err(format!("`{word}` has an empty value"))
     } else {
         Ok(values)
+    }
+}
+
+/// A name inside RDATA.
+pub(super) fn parse_name(text: &str) -> Result<Vec<u8>, String> {
+    name::parse_written(text).map_err(|error| format!("`{text}` {error}"))
+}
+
+/// Parses a word, or says what it is not.
+pub(super) fn number_or<T, E>(
+    word: &str,
+    parse: fn(&str) -> Result<T, E>,
+    what: &str,
+) -> Result<T, String> {
+    parse(word).map_err(|_| format!("`{word}` is not {what}"))
+}
+
+/// A 16-bit number.
+pub(super) fn parse_u16(word: &str) -> Result<u16, String> {
+    number_or(word, u16::from_str, "a number from 0 to 65535")
+}
+
+/// RDATA with a length that a record can have.
+pub(super) fn bounded(rdata: Vec<u8>) -> Result<Vec<u8>, String> {
+    if u16::try_from(rdata.len()).is_ok() {
+        Ok(rdata)
+    } else {
+        Err("is longer than 65535 bytes".into())
     }
 }
 

@@ -12,8 +12,20 @@ use xdnsd_core::policy::special::{self, Kind};
 use xdnsd_core::policy::{Labels, Policy};
 
 use super::hosts::Lease;
-use super::local::LocalBuilder;
 use super::name;
+
+/// What records and hosts files say about names.
+pub(super) trait Known {
+    /// What may be a client's at all.
+    fn rules(&self) -> &Rules;
+
+    /// Whether a name is a record's or a hosts file's: an error, unless that says nothing but the same address, which is
+    /// `true`.
+    ///
+    /// # Errors
+    /// Whose it is.
+    fn owner(&self, name: &[u8], address: IpAddr) -> Result<bool, Refusal>;
+}
 
 /// What else a config says about names, besides local data.
 #[derive(Clone, Copy, Debug)]
@@ -223,7 +235,7 @@ impl Claims {
         &mut self,
         lease: &Lease,
         written: &[u8],
-        builder: &LocalBuilder,
+        known: &impl Known,
         others: &Others<'_>,
     ) -> Result<Forms, Refusal> {
         if others.own_addresses.contains(&lease.address) {
@@ -232,12 +244,12 @@ impl Claims {
         if !is_of_a_host(lease.address) {
             return Err(Refusal::NoAddress);
         }
-        let rules = builder.rules();
+        let rules = known.rules();
         let forms = rules.forms(written)?;
         let mut exists = None;
         for form in &forms {
             let form = name::lower(form);
-            match builder.owner(&form, lease.address) {
+            match known.owner(&form, lease.address) {
                 Err(refusal) => return Err(refusal),
                 Ok(is_same) => exists = exists.or(is_same.then_some(())),
             }

@@ -10,7 +10,7 @@ use xdnsd_core::dns::rtype;
 use xdnsd_core::policy::local::flag;
 use xdnsd_core::policy::name::Labels;
 
-use super::claims::{Claims, Others, Refusal, Rules, names_of};
+use super::claims::{Claims, Known, Others, Refusal, Rules, names_of};
 use super::hosts::{Host, Lease, LeaseFormat, parse_hosts, parse_leases};
 use super::name::{self, cut_label};
 use super::prefix::pointer_name;
@@ -122,6 +122,29 @@ pub struct LocalBuilder {
     forward_plain_names: bool,
 }
 
+impl Known for LocalBuilder {
+    fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    fn owner(&self, name: &[u8], address: IpAddr) -> Result<bool, Refusal> {
+        let fixed = self.fixed(name);
+        let Some(first) = fixed.first() else {
+            return self
+                .wildcard_above(name)
+                .map_or(Ok(false), |wildcard| Err(Refusal::Wildcard(wildcard)));
+        };
+        let mut addresses = fixed.iter().filter_map(|record| record.address());
+        if addresses.clone().any(|known| known == address) {
+            return Ok(true);
+        }
+        Err(Refusal::Exists {
+            place: first.place.to_string(),
+            address: addresses.next(),
+        })
+    }
+}
+
 impl LocalBuilder {
     /// With the search domain, the local zones, and what else holds for all names.
     ///
@@ -145,29 +168,6 @@ impl LocalBuilder {
             },
             forward_plain_names: input.forward_plain_names,
             ..Self::default()
-        })
-    }
-
-    pub(super) fn rules(&self) -> &Rules {
-        &self.rules
-    }
-
-    /// Whether a name is a record's or a hosts file's: an error, unless that says nothing but the same address, which is
-    /// `true`.
-    pub(super) fn owner(&self, name: &[u8], address: IpAddr) -> Result<bool, Refusal> {
-        let fixed = self.fixed(name);
-        let Some(first) = fixed.first() else {
-            return self
-                .wildcard_above(name)
-                .map_or(Ok(false), |wildcard| Err(Refusal::Wildcard(wildcard)));
-        };
-        let mut addresses = fixed.iter().filter_map(|record| record.address());
-        if addresses.clone().any(|known| known == address) {
-            return Ok(true);
-        }
-        Err(Refusal::Exists {
-            place: first.place.to_string(),
-            address: addresses.next(),
         })
     }
 
