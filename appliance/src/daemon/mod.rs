@@ -6,7 +6,7 @@
 //!
 //! What does not: anything that one query or one request needs. A worker goes on when everything here waits.
 //!
-//! It uses every other wing but `cli`, and none of them uses it.
+//! It uses `control`, `worker`, `config`, `compile`, `store`, `os` and `text`. No wing uses it.
 
 mod interfaces;
 mod reload;

@@ -2,6 +2,9 @@
 //!
 //! Each rule is a test; its failures name file and line.
 
+mod modules;
+mod rooms;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,6 +23,28 @@ const TEST_FILE_LINES_MAX: usize = 1000;
 const FUNCTION_LINES_MAX: usize = 70;
 /// Lines of a function in tests, where a table of cases is long and still one thing.
 const TEST_FUNCTION_LINES_MAX: usize = 100;
+
+/// Where `unsafe` may stand: a folder or a file of each package, whose types and functions nobody can use wrongly.
+const FENCES: &[&str] = &[
+    "appliance/src/os/",
+    // The kernel's sockets alone, as fast as they can be: what a benchmark compares us with.
+    "appliance/examples/udp_echo.rs",
+    // The frame, and the kernel's helpers and maps.
+    "ebpf/src/frame.rs",
+    "ebpf/src/frame/",
+    "ebpf/src/kernel.rs",
+    // Where the kernel hands over its context.
+    "ebpf/src/lookup.rs",
+    "ebpf/src/main.rs",
+    // bpf(2), packet sockets, namespaces, what a child does before its program, signals.
+    "qemu-test/lab/src/bpf/",
+    "qemu-test/lab/src/frames.rs",
+    "qemu-test/lab/src/netns.rs",
+    "qemu-test/lab/src/process.rs",
+    "qemu-test/xtask/src/bench/load.rs",
+    "qemu-test/xtask/src/bench/subject.rs",
+    "qemu-test/xtask/src/qemu/guest.rs",
+];
 
 /// What stands at the top of the repository: the parts, and beside them what tools and readers look for there.
 const TOP: &[&str] = &[
@@ -147,6 +172,10 @@ const RULES: &[Rule] = &[
         name: "every dependency says why it is there",
         check: unexplained_dependency,
     },
+    Rule {
+        name: "unsafe stands in a fence",
+        check: unfenced_unsafe,
+    },
 ];
 
 /// A habit of all files together.
@@ -155,10 +184,20 @@ struct TreeRule {
     check: fn(&[Source]) -> Vec<String>,
 }
 
-const TREE_RULES: &[TreeRule] = &[TreeRule {
-    name: "functions of the engine take what belongs together as one",
-    check: wide_functions,
-}];
+const TREE_RULES: &[TreeRule] = &[
+    TreeRule {
+        name: "functions of the engine take what belongs together as one",
+        check: wide_functions,
+    },
+    TreeRule {
+        name: "the drawings of ARCHITECTURE.md are those of the code",
+        check: rooms::wrong_drawings,
+    },
+    TreeRule {
+        name: "no modules use each other in a circle",
+        check: rooms::circles_of_modules,
+    },
+];
 
 /// Carries out `tidy`.
 pub fn main() -> Result<ExitCode> {
@@ -358,6 +397,18 @@ fn unexplained_dependency(source: &Source) -> Vec<String> {
     wrong
 }
 
+/// Tests may use it to be the kernel's side of a fence.
+fn unfenced_unsafe(source: &Source) -> Vec<String> {
+    let path = source.path.to_string_lossy();
+    let is_fenced = FENCES.iter().any(|fence| path.starts_with(fence));
+    match &source.reading {
+        Some(Ok(reading)) if reading.unsafes > 0 && !is_fenced => {
+            vec![format!("{path}: {} times", reading.unsafes)]
+        }
+        _ => Vec::new(),
+    }
+}
+
 fn is_key(line: &str) -> bool {
     line.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
@@ -397,6 +448,10 @@ mod tests {
             (
                 "ebpf/Cargo.toml",
                 "[dependencies]\nserde = \"1\"\n".to_owned(),
+            ),
+            (
+                "appliance/src/worker/a.rs",
+                "fn f() {\n    unsafe { g() }\n}\n".to_owned(),
             ),
         ];
         for ((path, text), rule) in cases.iter().zip(RULES) {
@@ -441,5 +496,10 @@ mod tests {
         let manifest = "[dependencies]\n# Why.\nserde = \"1\"\n\n[features]\na = []\n";
         assert!(broken("Cargo.toml", manifest).is_empty());
         assert!(broken("ebpf/empty.rs", "").is_empty());
+        let fenced = "unsafe impl Send for A {}\n";
+        assert!(broken("appliance/src/os/a.rs", fenced).is_empty());
+        let in_tests = format!("#[cfg(test)]\nmod tests {{\n    {fenced}}}\n");
+        assert!(broken("ebpf/src/flow/a.rs", &in_tests).is_empty());
+        assert!(broken("ebpf/a.rs", "#[unsafe(no_mangle)]\nfn f() {}\n").is_empty());
     }
 }

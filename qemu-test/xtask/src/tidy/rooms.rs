@@ -1,0 +1,172 @@
+//! The drawings of ARCHITECTURE.md, which say what uses what, held against the code.
+//!
+//! A drawing is a block of text that begins with `FOLDER: what uses what`. Each line after it is a module or a folder of
+//! modules, and what it uses: `daemon -> control, worker`. What is used stands below, so there is no circle in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Source;
+use super::modules::{Modules, circles};
+
+/// The packages with a drawing: folder, and name.
+const DRAWN: [(&str, &str); 2] = [
+    ("appliance/src", "xdnsd"),
+    ("appliance/core/src", "xdnsd_core"),
+];
+/// Where they are.
+const PAGE: &str = "ARCHITECTURE.md";
+/// Ends the first line of each.
+const TITLE: &str = ": what uses what";
+
+/// What the drawings say and the code does not, and the other way round.
+pub fn wrong_drawings(sources: &[Source]) -> Vec<String> {
+    let page = sources
+        .iter()
+        .find(|source| source.path.as_os_str() == PAGE);
+    let text = page.map_or("", |page| page.text.as_str());
+    let mut wrong = Vec::new();
+    for (folder, package) in DRAWN {
+        let modules = Modules::read(sources, folder, package);
+        match drawing(text, folder) {
+            Some(drawn) => {
+                let differ = differences(&drawn, &modules.arrows(""));
+                wrong.extend(
+                    differ
+                        .iter()
+                        .map(|what| format!("{PAGE}: {folder}: {what}")),
+                );
+            }
+            None => wrong.push(format!("{PAGE}: no drawing of {folder}")),
+        }
+    }
+    wrong
+}
+
+/// Modules of one folder that use each other.
+pub fn circles_of_modules(sources: &[Source]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (folder, package) in DRAWN {
+        let modules = Modules::read(sources, folder, package);
+        for part in modules.folders() {
+            let arrows = modules.arrows(part);
+            for module in circles(&arrows) {
+                let used: Vec<&str> = arrows[&module].iter().map(String::as_str).collect();
+                let place = part.replace("::", "/");
+                wrong.push(format!("{folder}/{place}: {module} -> {}", used.join(", ")));
+            }
+        }
+    }
+    wrong
+}
+
+/// The lines of a drawing, each with what it points to.
+type Drawing<'t> = Vec<(&'t str, Vec<&'t str>)>;
+
+fn drawing<'t>(page: &'t str, folder: &str) -> Option<Drawing<'t>> {
+    let mut lines = page.lines();
+    let is_title = |line: &str| line.strip_suffix(TITLE) == Some(folder);
+    lines.find(|line| is_title(line))?;
+    let lines = lines.take_while(|line| !line.starts_with("```"));
+    let drawn = lines.map(|line| {
+        let (part, used) = line.split_once("->").unwrap_or((line, ""));
+        let used = used.split(',').map(str::trim);
+        (part.trim(), used.filter(|used| !used.is_empty()).collect())
+    });
+    Some(drawn.collect())
+}
+
+fn differences(drawn: &Drawing<'_>, found: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for (at, (part, used)) in drawn.iter().enumerate() {
+        let Some(real) = found.get(*part) else {
+            wrong.push(format!("{part} is drawn and is not there"));
+            continue;
+        };
+        for other in used {
+            if !real.contains(*other) {
+                wrong.push(format!(
+                    "{part} -> {other} is drawn, and nothing in {part} uses it"
+                ));
+            }
+            if !drawn[at + 1..].iter().any(|(below, _)| below == other) {
+                wrong.push(format!("{part} -> {other} does not point downwards"));
+            }
+        }
+        let missing = real.iter().filter(|other| !used.contains(&other.as_str()));
+        wrong.extend(missing.map(|other| format!("{part} -> {other} is used and not drawn")));
+    }
+    let is_drawn = |part: &String| drawn.iter().any(|(known, _)| known == part);
+    let missing = found.keys().filter(|part| !is_drawn(part));
+    wrong.extend(missing.map(|part| format!("{part} is not drawn")));
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE_TEXT: &str = "\n```text\na/src: what uses what\n  top -> mid, ground\n  mid -> ground\n  ground\n```\nmore -> text\n";
+
+    /// Parts, each with what it uses.
+    type Edges<'t> = &'t [(&'t str, &'t [&'t str])];
+
+    fn found(edges: Edges<'_>) -> BTreeMap<String, BTreeSet<String>> {
+        let owned = |used: &[&str]| used.iter().map(|&used| used.to_owned()).collect();
+        edges
+            .iter()
+            .map(|(part, used)| ((*part).to_owned(), owned(used)))
+            .collect()
+    }
+
+    fn wrong(page: &str, edges: Edges<'_>) -> Vec<String> {
+        differences(&drawing(page, "a/src").expect("a drawing"), &found(edges))
+    }
+
+    #[test]
+    fn a_drawing_and_the_code_have_the_same_arrows() {
+        let right: Edges<'_> = &[
+            ("top", &["mid", "ground"]),
+            ("mid", &["ground"]),
+            ("ground", &[]),
+        ];
+        assert_eq!(wrong(PAGE_TEXT, right), [""; 0]);
+        let cases: [(Edges<'_>, &str); 4] = [
+            (
+                &[("top", &["ground"]), ("mid", &["ground"]), ("ground", &[])],
+                "top -> mid is drawn, and nothing in top uses it",
+            ),
+            (
+                &[
+                    ("top", &["mid", "ground"]),
+                    ("mid", &["ground"]),
+                    ("ground", &["mid"]),
+                ],
+                "ground -> mid is used and not drawn",
+            ),
+            (
+                &[("top", &["mid", "ground"]), ("mid", &["ground"])],
+                "ground is drawn and is not there",
+            ),
+            (
+                &[
+                    ("top", &["mid", "ground"]),
+                    ("mid", &["ground"]),
+                    ("ground", &[]),
+                    ("new", &[]),
+                ],
+                "new is not drawn",
+            ),
+        ];
+        for (edges, expected) in cases {
+            assert_eq!(wrong(PAGE_TEXT, edges), [expected]);
+        }
+        assert_eq!(drawing(PAGE_TEXT, "b/src"), None);
+    }
+
+    #[test]
+    fn arrows_point_downwards() {
+        let page = "a/src: what uses what\n a -> b\n b -> a\n```\n";
+        let circle: Edges<'_> = &[("a", &["b"]), ("b", &["a"])];
+        assert_eq!(wrong(page, circle), ["b -> a does not point downwards"]);
+    }
+}
