@@ -33,6 +33,7 @@ use crate::config::{Config, Devices, Plan, UpstreamPorts};
 use crate::control::commands;
 use crate::control::health::MAIN_THREAD_MS;
 use crate::control::metrics::{self, Telemetry};
+use crate::control::socket::Commands;
 use crate::control::thread::Door;
 use crate::os::notify::Notify;
 use crate::os::{clock, descriptors, random, seal};
@@ -69,63 +70,20 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     let socket = config.control.socket.as_deref();
     let mut door = socket.map(|path| Door::start(path.into())).transpose()?;
     ends_at_once(|| door.as_mut().map_or(Ok(()), Door::wait))?;
-    let devices = ends_at_once(Devices::read).map_err(|error| error.to_string())?;
-    let plan = config.plan(&devices);
-    CACHE.configure(ends_at_once(random_key)?, config.cache.entries as usize);
-    let keeper = start_keeper(&config)?;
-    let reloader = Reloader::start(path.to_owned(), &config, &plan)?;
-    ends_at_once(|| {
-        keeper.iter().for_each(Keeper::wait_restored);
-        reloader.wait_read();
-    });
-
-    let mut listening = Listening::new(&config, &plan);
-    let mut crew = Crew::new(&config, &plan, random_key()?)?;
-    // It answers from the kernel's sockets while the kernel checks the XDP program, which takes longer than all the rest on a
-    // slow processor, and has the processor to itself until it does.
-    crew.start(0, &mut listening, reloader.set())?;
-    ends_at_once(|| crew.wait_serving())?;
-    let supervisor = Supervisor::new(config.clone());
-    let telemetry = Arc::new(register(&supervisor));
-    let interfaces = tend(supervisor, crew.mailboxes())?;
-    if config.statistics.interval_secs > 0 {
-        let interval = Duration::from_secs(config.statistics.interval_secs.into());
-        metrics::spawn_report(Arc::clone(&telemetry), interval)
-            .map_err(|error| format!("statistics thread: {error}"))?;
-    }
-    let (requester, saver) = (reloader.requester(), keeper.as_ref().map(Keeper::saver));
-    let reload = move || requester.reload();
-    let commands = commands::all(Arc::clone(&telemetry), &CACHE, reload, saver);
-    let mut daemon = Daemon {
-        interfaces,
-        listening,
-        reloader,
-        crew,
-        telemetry,
-        door,
-        notify: Notify::from_environment(),
-        ports: None,
-        workers: 0,
-        queues: Vec::new(),
-        growth: Growth::default(),
-        is_ready: false,
-    };
+    let mut daemon = Daemon::new(path, &config, door)?;
+    start_report(&config, &daemon.telemetry)?;
     let ended = match daemon.start(&config, &signals) {
         Ok(true) => {
             // Whoever is answered here may rely on it that what could be had is served.
             if let Some(door) = &daemon.door {
-                door.serve(commands);
+                door.serve(daemon.commands());
             }
             daemon.attend(&signals)
         }
         Ok(false) => Ok(()),
         Err(failure) => Err(failure),
     };
-
     daemon.end();
-    if let Some(keeper) = keeper {
-        keeper.finish();
-    }
     ended
 }
 
@@ -146,9 +104,57 @@ struct Daemon {
     growth: Growth,
     /// The log has said where it serves.
     is_ready: bool,
+    /// Writes the snapshot, where the config names one.
+    snapshot: Option<Keeper>,
 }
 
 impl Daemon {
+    /// Starts one worker, which answers from the kernel's sockets, and what has to be there before it: the cache, as the
+    /// snapshot has it, and the policy's files. The thread for interfaces is started behind it.
+    fn new(path: &Path, config: &Config, door: Option<Door>) -> Result<Self, Failure> {
+        let devices = ends_at_once(Devices::read).map_err(|error| error.to_string())?;
+        let plan = config.plan(&devices);
+        CACHE.configure(ends_at_once(random_key)?, config.cache.entries as usize);
+        let snapshot = start_keeper(config)?;
+        let reloader = Reloader::start(path.to_owned(), config, &plan)?;
+        ends_at_once(|| {
+            snapshot.iter().for_each(Keeper::wait_restored);
+            reloader.wait_read();
+        });
+
+        let mut listening = Listening::new(config, &plan);
+        let mut crew = Crew::new(config, &plan, random_key()?)?;
+        // It answers from the kernel's sockets while the kernel checks the XDP program, which takes longer than all the rest on
+        // a slow processor, and has the processor to itself until it does.
+        crew.start(0, &mut listening, reloader.set())?;
+        ends_at_once(|| crew.wait_serving())?;
+        let supervisor = Supervisor::new(config.clone());
+        let telemetry = Arc::new(register(&supervisor));
+        Ok(Self {
+            interfaces: tend(supervisor, crew.mailboxes())?,
+            listening,
+            reloader,
+            crew,
+            telemetry,
+            door,
+            notify: Notify::from_environment(),
+            ports: None,
+            workers: 0,
+            queues: Vec::new(),
+            growth: Growth::default(),
+            is_ready: false,
+            snapshot,
+        })
+    }
+
+    /// What can be asked for over the control socket.
+    fn commands(&self) -> Commands {
+        let requester = self.reloader.requester();
+        let saver = self.snapshot.as_ref().map(Keeper::saver);
+        let reload = move || requester.reload();
+        commands::all(Arc::clone(&self.telemetry), &CACHE, reload, saver)
+    }
+
     /// Starts all workers that are needed by now, and waits until they serve. Whether it is to go on.
     fn start(&mut self, config: &Config, signals: &SignalFd) -> Result<bool, Failure> {
         let mut is_reload_due = false;
@@ -224,6 +230,9 @@ impl Daemon {
         self.crew.stop();
         if let Some(door) = self.door {
             door.stop();
+        }
+        if let Some(snapshot) = self.snapshot {
+            snapshot.finish();
         }
     }
 
@@ -411,6 +420,16 @@ fn say_notice() {
     if let Some((Notice::Rebind, name)) = NOTICES.take() {
         warn!("{name}: upstream's answer leads to a private address, withheld (rebind protection)");
     }
+}
+
+/// Starts the thread that logs statistics, where the config wants them.
+fn start_report(config: &Config, telemetry: &Arc<Telemetry>) -> Result<(), Failure> {
+    if config.statistics.interval_secs == 0 {
+        return Ok(());
+    }
+    let interval = Duration::from_secs(config.statistics.interval_secs.into());
+    metrics::spawn_report(Arc::clone(telemetry), interval)
+        .map_err(|error| format!("statistics thread: {error}"))
 }
 
 /// Starts the thread that restores the snapshot and writes new ones, where the config names one.

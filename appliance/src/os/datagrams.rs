@@ -31,8 +31,7 @@ pub fn send_all<'p>(
             iov_len: packet.len(),
         })
         .collect();
-    // SAFETY: mmsghdr is integers and pointers, for which all zero bits are a value.
-    let mut messages: [libc::mmsghdr; DATAGRAMS_MAX] = unsafe { std::mem::zeroed() };
+    let mut messages = empty_messages();
     for (message, part) in messages.iter_mut().zip(&parts) {
         message.msg_hdr.msg_iov = ptr::from_ref(part).cast_mut();
         message.msg_hdr.msg_iovlen = 1;
@@ -66,6 +65,32 @@ pub struct Received {
 /// The received datagrams of one call, each with the number of its part of the buffer.
 pub type Batch = heapless::Vec<(usize, Received), DATAGRAMS_MAX>;
 
+/// What the kernel writes about one datagram, at the alignment of its addresses and headers.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+struct About {
+    control: [u8; CONTROL],
+    from: [u8; ADDRESS],
+}
+
+impl About {
+    const EMPTY: Self = Self {
+        control: [0; CONTROL],
+        from: [0; ADDRESS],
+    };
+
+    /// The datagram that it is about. `None`: it has no address.
+    fn of(&self, message: &libc::mmsghdr) -> Option<Received> {
+        Some(Received {
+            len: message.msg_len as usize,
+            is_truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            from: address(&self.from)?,
+            // Zeros behind what the kernel wrote are no message.
+            to: sent_to(&self.control)?,
+        })
+    }
+}
+
 /// Receives what is there, each into a part of `buffer` of `part` bytes, [`DATAGRAMS_MAX`] at most. Says whether every part was
 /// used. What has no address is left out. Does not wait.
 ///
@@ -76,17 +101,7 @@ pub fn receive_all(
     buffer: &mut [u8],
     part: usize,
 ) -> nix::Result<(Batch, bool)> {
-    /// What the kernel writes about one datagram, at the alignment of its addresses and headers.
-    #[derive(Clone, Copy)]
-    #[repr(C, align(8))]
-    struct About {
-        control: [u8; CONTROL],
-        from: [u8; ADDRESS],
-    }
-    let mut about = [About {
-        control: [0; CONTROL],
-        from: [0; ADDRESS],
-    }; DATAGRAMS_MAX];
+    let mut about = [About::EMPTY; DATAGRAMS_MAX];
     let mut parts: heapless::Vec<libc::iovec, DATAGRAMS_MAX> = buffer
         .chunks_exact_mut(part)
         .take(DATAGRAMS_MAX)
@@ -95,8 +110,7 @@ pub fn receive_all(
             iov_len: part.len(),
         })
         .collect();
-    // SAFETY: mmsghdr is integers and pointers, for which all zero bits are a value.
-    let mut messages: [libc::mmsghdr; DATAGRAMS_MAX] = unsafe { std::mem::zeroed() };
+    let mut messages = empty_messages();
     for ((message, part), about) in messages.iter_mut().zip(&mut parts).zip(&mut about) {
         let header = &mut message.msg_hdr;
         header.msg_iov = ptr::from_mut(part);
@@ -121,24 +135,16 @@ pub fn receive_all(
     let count = Errno::result(count)? as usize;
     let mut batch = Batch::new();
     for (at, (message, about)) in messages.iter().zip(&about).take(count).enumerate() {
-        let header = &message.msg_hdr;
-        let received = Received {
-            len: message.msg_len as usize,
-            is_truncated: header.msg_flags & libc::MSG_TRUNC != 0,
-            from: match address(&about.from) {
-                Some(from) => from,
-                None => continue,
-            },
-            // Zeros behind what the kernel wrote are no message.
-            to: match sent_to(&about.control) {
-                Some(to) => to,
-                None => continue,
-            },
-        };
+        let received = about.of(message);
         // As many as there are messages.
-        let _ = batch.push((at, received));
+        let _ = received.map(|received| batch.push((at, received)));
     }
     Ok((batch, count == parts.len()))
+}
+
+fn empty_messages() -> [libc::mmsghdr; DATAGRAMS_MAX] {
+    // SAFETY: mmsghdr is integers and pointers, for which all zero bits are a value.
+    unsafe { std::mem::zeroed() }
 }
 
 fn sent_to(told: &[u8]) -> Option<SocketAddr> {
