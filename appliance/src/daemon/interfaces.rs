@@ -1,7 +1,7 @@
 //! The thread that looks after the interfaces, so that the main thread waits for no driver.
 //!
 //! ```text
-//!  main ◄── eventfd, the newest news ── interfaces: netlink, programs, AF_XDP sockets ──► mailboxes of the workers
+//!  main ◄── eventfd, the newest news ── interfaces: netlink, programs, AF_XDP sockets ──► inboxes of the workers
 //! ```
 //! A driver that is given a program may stop its queues and wait for the card, and it holds the kernel's RTNL lock while it
 //! does. Whoever attaches a program to another interface, binds an AF_XDP socket or (before Linux 6.9) asks for the devices

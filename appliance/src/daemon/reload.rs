@@ -21,7 +21,7 @@ use crate::control::FILES_MAX;
 use crate::os::clock;
 use crate::os::threads;
 use crate::store::CACHE;
-use crate::worker::{Mailbox, PolicySource};
+use crate::worker::{Inbox, PolicySource};
 
 /// Lines of the log that one update may take.
 const NOTES_MAX: usize = 8;
@@ -45,7 +45,7 @@ pub type Outcome = Result<Vec<String>, Vec<String>>;
 /// What the thread is asked for.
 enum Request {
     /// Give these workers the set in force, and each later one.
-    Serve(&'static [Mailbox]),
+    Serve(&'static [Inbox]),
     /// Follow the machine's addresses.
     Follow(Box<Plan>),
     /// Read everything again, and tell whoever wants to know.
@@ -78,12 +78,12 @@ pub struct Requester {
 }
 
 /// What was asked for.
-struct Inbox {
+struct Asked {
     requests: Receiver<Request>,
     due: Arc<Mutex<Due>>,
 }
 
-impl Inbox {
+impl Asked {
     fn next(&self) -> Result<Request, TryRecvError> {
         let request = self.requests.try_recv();
         if let Err(TryRecvError::Empty) = request {
@@ -94,12 +94,12 @@ impl Inbox {
 }
 
 impl Requester {
-    fn new() -> Result<(Self, Inbox), String> {
+    fn new() -> Result<(Self, Asked), String> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = EventFd::from_flags(flags).map_err(|error| format!("eventfd: {error}"))?;
         let (requests, receiver) = mpsc::channel();
         let due = Arc::new(Mutex::default());
-        let inbox = Inbox {
+        let asked = Asked {
             requests: receiver,
             due: Arc::clone(&due),
         };
@@ -110,7 +110,7 @@ impl Requester {
                 due,
                 wake,
             },
-            inbox,
+            asked,
         ))
     }
 
@@ -173,20 +173,20 @@ impl Reloader {
         let input = input(config, &groups, &plan.links);
         let keeper = Keeper::new(input).map_err(|problem| problem.to_string())?;
         let set = Arc::new(Mutex::new(keeper.set()));
-        let (requester, inbox) = Requester::new()?;
+        let (requester, asked) = Requester::new()?;
         let care = Care {
             path,
             config: config.clone(),
             groups,
             keeper,
-            mailboxes: &[],
+            inboxes: &[],
             set: Arc::clone(&set),
             previous: Vec::new(),
         };
         let (ready, is_read) = mpsc::channel();
         let wake = Arc::clone(&requester.wake);
         threads::builder("policy")
-            .spawn(move || care.run(&inbox, &wake, &ready))
+            .spawn(move || care.run(&asked, &wake, &ready))
             .map_err(|error| format!("policy thread: {error}"))?;
         Ok(Self {
             requester,
@@ -217,10 +217,10 @@ impl Reloader {
         Arc::clone(&lock(&self.set))
     }
 
-    /// Gives the workers behind `mailboxes` every set from now on. Not before they run: a letter that nobody opens would
+    /// Gives the workers behind `inboxes` every set from now on. Not before they run: a command that nobody takes would
     /// keep its set alive.
-    pub fn serve(&self, mailboxes: &'static [Mailbox]) {
-        self.requester.ask(Request::Serve(mailboxes));
+    pub fn serve(&self, inboxes: &'static [Inbox]) {
+        self.requester.ask(Request::Serve(inboxes));
     }
 
     /// Follows the addresses of this machine.
@@ -247,7 +247,7 @@ struct Care {
     /// The upstream groups, as the workers have them.
     groups: Groups,
     keeper: Keeper,
-    mailboxes: &'static [Mailbox],
+    inboxes: &'static [Inbox],
     /// The set in force, for workers that start.
     set: Arc<Mutex<Arc<PolicySet>>>,
     /// Sets that were in force. Freed here, and as soon as no worker serves under them, so that no worker has to.
@@ -256,13 +256,13 @@ struct Care {
 
 impl Care {
     /// Until nobody can ask any more.
-    fn run(mut self, inbox: &Inbox, wake: &EventFd, ready: &Sender<()>) {
+    fn run(mut self, asked: &Asked, wake: &EventFd, ready: &Sender<()>) {
         let first = self.keeper.read_all(wall_secs());
         self.hand_out(first);
         // Whoever waited may have given up.
         let _ = ready.send(());
         loop {
-            match inbox.next() {
+            match asked.next() {
                 Ok(request) => self.carry_out(request),
                 Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => {
@@ -301,9 +301,9 @@ impl Care {
 
     fn carry_out(&mut self, request: Request) {
         match request {
-            Request::Serve(mailboxes) => {
-                self.mailboxes = mailboxes;
-                self.post();
+            Request::Serve(inboxes) => {
+                self.inboxes = inboxes;
+                self.send_set();
             }
             Request::Follow(plan) => self.follow_addresses(&plan),
             Request::Reload(reply) => {
@@ -333,7 +333,7 @@ impl Care {
         }
         self.groups.servers.clone_from(&servers);
         self.keeper.set_addresses(servers, plan.links.clone());
-        self.post();
+        self.send_set();
     }
 
     /// Reads the config and all its files again. A fault in the config changes nothing; a file that fails keeps what it
@@ -391,18 +391,18 @@ impl Care {
     fn hand_out(&mut self, update: Update) {
         say(&update.notes);
         if update.set.is_some() {
-            self.post();
+            self.send_set();
         }
     }
 
-    fn post(&mut self) {
+    fn send_set(&mut self) {
         let new = self.keeper.set();
         let old = std::mem::replace(&mut *lock(&self.set), Arc::clone(&new));
         if !Arc::ptr_eq(&old, &new) {
             self.previous.push(old);
         }
-        for mailbox in self.mailboxes {
-            mailbox.post_policy(Arc::<PolicySet>::clone(&new));
+        for inbox in self.inboxes {
+            inbox.send_policy(Arc::<PolicySet>::clone(&new));
         }
     }
 
@@ -502,7 +502,7 @@ fn wall_secs() -> Option<i64> {
 mod tests {
     use super::*;
     use crate::testing::Folder;
-    use crate::worker::Mailbox;
+    use crate::worker::Inbox;
     use std::sync::Weak;
     use xdnsd_lab::wait::wait_until;
 
@@ -515,25 +515,25 @@ mod tests {
         Config::parse("test.toml", &text).expect("valid")
     }
 
-    fn start(text: &str) -> (Reloader, &'static [Mailbox]) {
+    fn start(text: &str) -> (Reloader, &'static [Inbox]) {
         let plan = Plan {
             servers: vec![vec!["192.0.2.1:53".parse().expect("an address")]],
             ..Plan::default()
         };
         let reloader = Reloader::start("test.toml".into(), &config(text), &plan).expect("started");
         reloader.wait_read();
-        let mailboxes: &'static [Mailbox] = Vec::leak(vec![Mailbox::new().expect("a mailbox")]);
-        (reloader, mailboxes)
+        let inboxes: &'static [Inbox] = Vec::leak(vec![Inbox::new().expect("a inbox")]);
+        (reloader, inboxes)
     }
 
-    /// A worker that serves under its policy until it opens the next letter.
+    /// A worker that serves under its policy until it takes the next command.
     #[test]
     fn a_set_is_freed_when_the_last_worker_has_left_it() {
         let folder = Folder::new();
         let list = folder.write("ads.txt", "ads.example\n");
-        let (reloader, mailboxes) = start(&format!("[filter]\nblock_files = [{list:?}]\n"));
+        let (reloader, inboxes) = start(&format!("[filter]\nblock_files = [{list:?}]\n"));
         let mut serving = reloader.set();
-        reloader.serve(mailboxes);
+        reloader.serve(inboxes);
         let old: Weak<PolicySet> = Arc::downgrade(&serving);
         assert_eq!(serving.listed_names(), 1);
         std::fs::write(&list, "ads.example\nmore.example\n").expect("written");
@@ -560,7 +560,7 @@ mod tests {
     /// A storm of SIGHUP, or of addresses that come and go, while a file is read.
     #[test]
     fn what_is_asked_for_again_and_again_is_done_once_and_with_the_newest_addresses() {
-        let (requester, inbox) = Requester::new().expect("an eventfd");
+        let (requester, asked) = Requester::new().expect("an eventfd");
         for zone in 1..=1_000 {
             requester.reload_later();
             requester.follow(Plan {
@@ -569,15 +569,15 @@ mod tests {
             });
         }
         assert!(requester.ask(Request::Serve(&[])));
-        assert!(matches!(inbox.next(), Ok(Request::Serve(_))));
-        let Ok(Request::Follow(plan)) = inbox.next() else {
+        assert!(matches!(asked.next(), Ok(Request::Serve(_))));
+        let Ok(Request::Follow(plan)) = asked.next() else {
             panic!("the addresses")
         };
         assert_eq!(plan.servers.len(), 1_000);
-        assert!(matches!(inbox.next(), Ok(Request::Reload(None))));
-        assert!(matches!(inbox.next(), Err(TryRecvError::Empty)));
+        assert!(matches!(asked.next(), Ok(Request::Reload(None))));
+        assert!(matches!(asked.next(), Err(TryRecvError::Empty)));
         drop(requester);
-        assert!(matches!(inbox.next(), Err(TryRecvError::Disconnected)));
+        assert!(matches!(asked.next(), Err(TryRecvError::Disconnected)));
     }
 
     /// Nobody at the other end: whoever opens it waits.

@@ -41,7 +41,7 @@ use crate::store::CACHE;
 use crate::store::{Keeper, Store};
 use crate::text;
 use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, TCP, WORKER_STATS};
-use crate::worker::{Letter, Lookup, LookupProgram, Mailbox, QueueName, look_at_reserved_ports};
+use crate::worker::{Command, Inbox, Lookup, LookupProgram, QueueName, look_at_reserved_ports};
 
 /// How often the main thread looks after things.
 const TEND_MS: u16 = 1_000;
@@ -131,7 +131,7 @@ impl Daemon {
         let supervisor = Supervisor::new(config.clone());
         let telemetry = Arc::new(register(&supervisor));
         Ok(Self {
-            interfaces: tend(supervisor, crew.mailboxes())?,
+            interfaces: tend(supervisor, crew.inboxes())?,
             listening,
             reloader,
             crew,
@@ -177,11 +177,11 @@ impl Daemon {
         self.grow(round.queues, cpus.map_or(1, usize::from));
         ends_at_once(|| self.crew.wait_serving())?;
         // Those that are started later, too: each gets the set in force with its start.
-        self.reloader.serve(self.crew.mailboxes());
+        self.reloader.serve(self.crew.inboxes());
         if is_reload_due {
             self.reloader.reload();
         }
-        self.ports = take_ports(config, self.crew.mailboxes());
+        self.ports = take_ports(config, self.crew.inboxes());
         self.follow(round.plan.as_ref());
         self.door.as_mut().map_or(Ok(()), Door::tend)?;
         if !self.is_ready {
@@ -278,11 +278,11 @@ impl Daemon {
         }
         let now = clock::now();
         self.listening
-            .take_back(self.crew.engines(), now, self.crew.mailboxes());
+            .take_back(self.crew.engines(), now, self.crew.inboxes());
         if self.listening.is_due(now) {
             let engines = self.crew.engines();
             self.listening
-                .tend(engines, now, self.crew.mailboxes(), !self.is_ready);
+                .tend(engines, now, self.crew.inboxes(), !self.is_ready);
         }
         let endpoints = self.listening.serving();
         if !self.is_ready && endpoints > 0 {
@@ -336,16 +336,16 @@ impl Growth {
 
 /// Has every worker ask through ports of the sk_lookup program, where there can be one. It is loaded last: until then, and
 /// without it, a question has a socket of its own.
-fn take_ports(config: &Config, mailboxes: &[Mailbox]) -> Option<LookupProgram> {
+fn take_ports(config: &Config, inboxes: &[Inbox]) -> Option<LookupProgram> {
     let wanted = config.forward.upstream_ports;
     if wanted == UpstreamPorts::Connected {
         return None;
     }
     let hand_out = |mut program: LookupProgram| {
-        for (worker, mailbox) in (0..).zip(mailboxes) {
+        for (worker, inbox) in (0..).zip(inboxes) {
             let lookup = Box::new(Lookup::new(&mut program, worker)?);
-            if mailbox.post(Letter::Ports(lookup)).is_err() {
-                return Err(format!("worker {worker} does not open its mail"));
+            if inbox.send(Command::Ports(lookup)).is_err() {
+                return Err(format!("worker {worker} is not responding"));
             }
         }
         Ok(program)
@@ -454,11 +454,11 @@ fn start_keeper(config: &Config) -> Result<Option<Keeper>, Failure> {
 }
 
 /// Starts the thread that looks after interfaces.
-fn tend(mut supervisor: Supervisor, mailboxes: &'static [Mailbox]) -> Result<Interfaces, Failure> {
+fn tend(mut supervisor: Supervisor, inboxes: &'static [Inbox]) -> Result<Interfaces, Failure> {
     let mut is_first = true;
     Interfaces::start(move || {
         look_at_reserved_ports();
-        let plan = supervisor.tend(mailboxes);
+        let plan = supervisor.tend(inboxes);
         if std::mem::take(&mut is_first) {
             supervisor.say_without_xdp();
         }

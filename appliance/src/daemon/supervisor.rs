@@ -1,7 +1,7 @@
 //! Attaches the XDP programs, hands each RX queue's AF_XDP socket to a worker, and follows interfaces that go and come.
 //!
 //! ```text
-//!  attach program ─► count RX queues ─► open sockets ─► XSKMAP ─► worker adopts ─► listen map
+//!  attach program ─► count RX queues ─► open sockets ─► XSKMAP ─► worker attaches ─► listen map
 //! ```
 //! The program is attached first, because some drivers change the number of queues at that moment. Until the listen
 //! map is filled, last, it passes everything: no query is ever redirected to a queue that is not ready.
@@ -28,7 +28,7 @@ use crate::os::ethtool::{self, RxVlanOffload};
 use crate::os::netlink::Changes;
 use crate::os::xdp::{self, Program};
 use crate::os::xsk::{BindMode, Options, UmemSlot, Xsk};
-use crate::worker::{Letter, Mailbox, Port, QueueName};
+use crate::worker::{Command, Inbox, QueueName, XskPort};
 
 /// An interface that refused the program is asked again after this time, in milliseconds, and later each time: to load the
 /// program takes a slow processor long, and what stands in its way is mostly there to stay.
@@ -154,16 +154,16 @@ impl Supervisor {
     }
 
     /// Looks after the interfaces: those that come, those that were deleted, sockets that could not be had, VLAN devices that
-    /// were made or removed. Attaches the programs, opens the AF_XDP sockets, hands them to the workers behind `mailboxes`,
+    /// were made or removed. Attaches the programs, opens the AF_XDP sockets, hands them to the workers behind `inboxes`,
     /// which need not run yet, and lets the programs redirect. An interface that cannot have XDP is served by the kernel's
     /// sockets alone, and the log says why.
     ///
     /// Gives what of the config meets this machine by now, if it may be something else. Nothing has changed: this costs a
     /// system call for each interface, one more, and a look at `rp_filter` where `route_check` follows it.
-    pub fn tend(&mut self, mailboxes: &[Mailbox]) -> Option<Plan> {
+    pub fn tend(&mut self, inboxes: &[Inbox]) -> Option<Plan> {
         let now = clock::now();
         for attachment in &mut self.attachments {
-            attachment.notice_loss(now, mailboxes);
+            attachment.notice_loss(now, inboxes);
         }
         let is_due = self
             .attachments
@@ -190,7 +190,7 @@ impl Supervisor {
                 config: &self.config,
                 plan: &plan,
                 devices: &devices,
-                mailboxes,
+                inboxes,
                 now,
             };
             self.is_settled &= attachment.tend(&world, &mut taken);
@@ -233,7 +233,7 @@ struct World<'a> {
     config: &'a Config,
     plan: &'a Plan,
     devices: &'a Devices,
-    mailboxes: &'a [Mailbox],
+    inboxes: &'a [Inbox],
     now: Instant,
 }
 
@@ -359,7 +359,7 @@ impl Attachment {
             if is_open || !retry.may_try(world.now) {
                 continue;
             }
-            let opened = self.open_queue(number, worker, &world.mailboxes[worker]);
+            let opened = self.open_queue(number, worker, &world.inboxes[worker]);
             let queue = &mut self.queues[index];
             match opened {
                 Ok(mode) => {
@@ -382,7 +382,7 @@ impl Attachment {
     }
 
     /// Opens the socket of one queue and hands it to its worker.
-    fn open_queue(&self, queue: u32, worker: usize, mailbox: &Mailbox) -> Result<String, String> {
+    fn open_queue(&self, queue: u32, worker: usize, inbox: &Inbox) -> Result<String, String> {
         let slot = UmemSlot::claim(worker).ok_or("its UMEM is still in use")?;
         let options = Options {
             interface: &self.name,
@@ -408,14 +408,14 @@ impl Attachment {
             interface: self.name.clone(),
             queue,
         };
-        let port = Box::new(Port {
+        let port = Box::new(XskPort {
             xsk,
             heartbeat,
             queue: name,
         });
-        mailbox
-            .post(Letter::Adopt(port))
-            .map_err(|_| "its worker does not open its mail")?;
+        inbox
+            .send(Command::Attach(port))
+            .map_err(|_| "its worker is not responding")?;
         Ok(mode)
     }
 
@@ -444,7 +444,7 @@ impl Attachment {
     }
 
     /// Lets go of an interface that was deleted, or that a worker's socket said is. One of the same name is another.
-    fn notice_loss(&mut self, now: Instant, mailboxes: &[Mailbox]) {
+    fn notice_loss(&mut self, now: Instant, inboxes: &[Inbox]) {
         if self.ifindex.is_none() {
             return;
         }
@@ -469,8 +469,8 @@ impl Attachment {
             );
         }
         for queue in self.queues.drain(..) {
-            // A full mailbox has a letter of this kind already.
-            let _ = mailboxes[queue.worker].post(Letter::Detach);
+            // A full inbox has a command of this kind already.
+            let _ = inboxes[queue.worker].send(Command::Detach);
         }
     }
 

@@ -24,7 +24,7 @@ use crate::store::CACHE;
 use crate::worker::engines::{
     ARRIVALS, COUNTERS, ENGINES, NOTICES, PULSES, TABLES, TCP, WORKER_STATS,
 };
-use crate::worker::{Letter, Mailbox, Parts, Worker};
+use crate::worker::{Command, Inbox, Parts, Worker};
 
 /// How long a thread may take until it serves.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ pub struct Crew {
     config: Config,
     plan: Plan,
     cookie_key: [u8; 16],
-    mailboxes: &'static [Mailbox],
+    inboxes: &'static [Inbox],
     /// Those that run, in the order of their start.
     started: Vec<usize>,
     /// Takes what each says when it serves.
@@ -171,14 +171,14 @@ impl Crew {
     /// eventfd(2) failed.
     pub fn new(config: &Config, plan: &Plan, cookie_key: [u8; 16]) -> Result<Self, Failure> {
         let told = |error: std::io::Error| format!("eventfd: {error}");
-        let mailboxes: Result<Vec<Mailbox>, _> = (0..ENGINES).map(|_| Mailbox::new()).collect();
+        let inboxes: Result<Vec<Inbox>, _> = (0..ENGINES).map(|_| Inbox::new()).collect();
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let event = EventFd::from_flags(flags).map_err(|errno| told(errno.into()))?;
         Ok(Self {
             config: config.clone(),
             plan: plan.clone(),
             cookie_key,
-            mailboxes: Vec::leak(mailboxes.map_err(told)?),
+            inboxes: Vec::leak(inboxes.map_err(told)?),
             started: Vec::new(),
             serving: Serving::new(),
             ended: Arc::new(Ended {
@@ -189,10 +189,10 @@ impl Crew {
         })
     }
 
-    /// The mailboxes of all that can be, whether they run or not.
+    /// The inboxes of all that can be, whether they run or not.
     #[must_use]
-    pub fn mailboxes(&self) -> &'static [Mailbox] {
-        self.mailboxes
+    pub fn inboxes(&self) -> &'static [Inbox] {
+        self.inboxes
     }
 
     /// Those that run.
@@ -230,7 +230,7 @@ impl Crew {
             busy_poll_us: self.config.forward.busy_poll_us,
             policy,
             notices: &NOTICES,
-            mailbox: &self.mailboxes[engine],
+            inbox: &self.inboxes[engine],
             counters: &COUNTERS[engine],
             arrivals: &ARRIVALS,
             stats: &WORKER_STATS[engine],
@@ -291,8 +291,8 @@ impl Crew {
     /// Ends all threads, but for those that hang.
     pub fn stop(self) {
         for &engine in &self.started {
-            // A full mailbox belongs to a worker that hangs: the process ends without it.
-            let _ = self.mailboxes[engine].post(Letter::Stop);
+            // A full inbox belongs to a worker that hangs: the process ends without it.
+            let _ = self.inboxes[engine].send(Command::Stop);
         }
         let deadline = Instant::now() + STOP_MAX;
         let mut running = self.started.len() as u64;

@@ -6,7 +6,7 @@ use xdnsd_core::counters::Counters;
 use xdnsd_core::engine::Tables;
 use xdnsd_core::limits::WORKERS;
 
-use super::{Arrivals, NoticeBoard, Pulse, Route, WorkerStats};
+use super::{Arrivals, NoticeBoard, Pulse, ReplyPath, WorkerStats};
 
 /// Threads with an engine.
 pub const ENGINES: usize = WORKERS + 1;
@@ -14,7 +14,8 @@ pub const ENGINES: usize = WORKERS + 1;
 pub const TCP: usize = WORKERS;
 
 /// The engines' tables, one per worker, in .bss. A worker holds the lock of its own for as long as it lives.
-pub static TABLES: [Mutex<Tables<Route>>; ENGINES] = [const { Mutex::new(Tables::new()) }; ENGINES];
+pub static TABLES: [Mutex<Tables<ReplyPath>>; ENGINES] =
+    [const { Mutex::new(Tables::new()) }; ENGINES];
 /// What they count.
 pub static COUNTERS: [Counters; ENGINES] = [const { Counters::new() }; ENGINES];
 /// What came to their kernel sockets by which device.
@@ -27,7 +28,7 @@ pub static PULSES: [Pulse; ENGINES] = [const { Pulse::new() }; ENGINES];
 pub static NOTICES: NoticeBoard = NoticeBoard::new();
 
 /// Bytes of one engine's tables, for the memory budget.
-pub const TABLES_BYTES: usize = size_of::<Mutex<Tables<Route>>>();
+pub const TABLES_BYTES: usize = size_of::<Mutex<Tables<ReplyPath>>>();
 
 /// The threads that do not go on, for whoever asks from outside. A thread turns at least once a second; `wait` waits a
 /// little and says whether to look again.

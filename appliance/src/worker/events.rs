@@ -9,8 +9,8 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 /// Where an event comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// The worker's mailbox.
-    Mailbox,
+    /// The worker's inbox.
+    Inbox,
     /// The kernel UDP socket with this index.
     Listener(u16),
     /// A TCP connection to an upstream.
@@ -22,7 +22,7 @@ pub enum Source {
         /// Its slot.
         slot: u16,
         /// The how manieth connection that stands there: one that has gone may have left an event behind.
-        turn: u32,
+        generation: u32,
     },
     /// The connected socket of a question, in this place.
     Connected(u16),
@@ -40,7 +40,7 @@ pub enum Source {
 
 /// The lowest byte names the kind, the others the index.
 mod tag {
-    pub const MAILBOX: u64 = 0;
+    pub const INBOX: u64 = 0;
     pub const LISTENER: u64 = 1;
     pub const CONNECTED: u64 = 2;
     pub const STREAM: u64 = 3;
@@ -55,12 +55,12 @@ impl Source {
     #[must_use]
     pub const fn to_bits(self) -> u64 {
         match self {
-            Self::Mailbox => tag::MAILBOX,
+            Self::Inbox => tag::INBOX,
             Self::Listener(index) => tag::LISTENER | (index as u64) << 16,
             Self::Stream(index) => tag::STREAM | (index as u64) << 16,
             Self::TcpListener(index) => tag::TCP_LISTENER | (index as u64) << 16,
-            Self::TcpClient { slot, turn } => {
-                tag::TCP_CLIENT | (slot as u64) << 16 | (turn as u64) << 32
+            Self::TcpClient { slot, generation } => {
+                tag::TCP_CLIENT | (slot as u64) << 16 | (generation as u64) << 32
             }
             Self::Connected(place) => tag::CONNECTED | (place as u64) << 16,
             Self::Answers { v6 } => tag::ANSWERS | (v6 as u64) << 16,
@@ -78,13 +78,13 @@ impl Source {
             tag::TCP_LISTENER => Self::TcpListener(index),
             tag::TCP_CLIENT => Self::TcpClient {
                 slot: index,
-                turn: (bits >> 32) as u32,
+                generation: (bits >> 32) as u32,
             },
             tag::CONNECTED => Self::Connected(index),
             tag::ANSWERS => Self::Answers { v6: index != 0 },
             tag::ERRORS => Self::Errors { v6: index != 0 },
             // Only what `watch` wrote comes back.
-            _ => Self::Mailbox,
+            _ => Self::Inbox,
         }
     }
 }
@@ -105,13 +105,13 @@ mod tests {
     #[test]
     fn sources_survive_the_kernel() {
         for source in [
-            Source::Mailbox,
+            Source::Inbox,
             Source::Listener(7),
             Source::Stream(1),
             Source::TcpListener(2),
             Source::TcpClient {
                 slot: 31,
-                turn: u32::MAX,
+                generation: u32::MAX,
             },
             Source::Connected(255),
             Source::Answers { v6: false },

@@ -13,7 +13,7 @@ use xdnsd_core::forward::via::{NoPort, Via};
 use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
-use super::Port;
+use super::XskPort;
 use super::arrival::{self, Arrivals, Place};
 use super::busy_poll::BusyPoll;
 use super::events::{Source, watch};
@@ -29,13 +29,13 @@ use crate::os::random::Entropy;
 
 /// The way back to a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Route {
-    /// Through the AF_XDP socket that was adopted as the `adoption`th.
+pub enum ReplyPath {
+    /// Through the AF_XDP socket that was adopted as the `socket_generation`th.
     Xsk {
         /// Headers of the reply.
         path: Path,
         /// Which socket: a reply for an earlier one has nowhere to go.
-        adoption: u32,
+        socket_generation: u32,
     },
     /// Through the kernel UDP socket with this index.
     Udp {
@@ -53,8 +53,8 @@ pub enum Route {
 /// The effects of one worker.
 pub struct Io<'a> {
     pub(super) epoll: Epoll,
-    pub(super) port: Option<Box<Port>>,
-    pub(super) adoption: u32,
+    pub(super) port: Option<Box<XskPort>>,
+    pub(super) socket_generation: u32,
     pub(super) listeners: Places<UdpSocket>,
     pub(super) sources: Sources,
     pub(super) ports: Ports,
@@ -69,7 +69,7 @@ pub struct Io<'a> {
     pub(super) now: Instant,
 }
 
-impl Effects<Route> for Io<'_> {
+impl Effects<ReplyPath> for Io<'_> {
     fn open_port(&mut self, to: SocketAddr, question: u16) -> Result<u16, NoPort> {
         let Self {
             ports,
@@ -98,15 +98,18 @@ impl Effects<Route> for Io<'_> {
         self.ports.send(port, to, message)
     }
 
-    fn reply(&mut self, route: &Route, message: &[u8]) {
+    fn reply(&mut self, route: &ReplyPath, message: &[u8]) {
         match route {
-            Route::Xsk { path, adoption } => self.reply_xsk(path, *adoption, message),
-            Route::Udp {
+            ReplyPath::Xsk {
+                path,
+                socket_generation,
+            } => self.reply_xsk(path, *socket_generation, message),
+            ReplyPath::Udp {
                 listener,
                 client,
                 place,
             } => self.reply_udp(*listener, *client, *place, message),
-            Route::Tcp(client) => self.reply_tcp(*client, message),
+            ReplyPath::Tcp(client) => self.reply_tcp(*client, message),
         }
     }
 
@@ -174,8 +177,12 @@ impl Io<'_> {
     }
 
     /// Builds the reply in a fresh chunk: the query's own went back to the fill ring long ago.
-    fn reply_xsk(&mut self, path: &Path, adoption: u32, message: &[u8]) {
-        let Some(port) = self.port.as_mut().filter(|_| adoption == self.adoption) else {
+    fn reply_xsk(&mut self, path: &Path, socket_generation: u32, message: &[u8]) {
+        let Some(port) = self
+            .port
+            .as_mut()
+            .filter(|_| socket_generation == self.socket_generation)
+        else {
             return;
         };
         let Some(mut frame) = port.xsk.take_free() else {

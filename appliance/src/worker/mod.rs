@@ -5,7 +5,7 @@
 //!        └─ epoll ─┬─ kernel UDP sockets: a batch of queries
 //!                  ├─ ports towards upstreams: answers, ICMP errors
 //!                  ├─ TCP: clients' connections (one worker has them all), streams to upstreams
-//!                  └─ mailbox: an AF_XDP socket comes or goes, a new policy
+//!                  └─ inbox: an AF_XDP socket comes or goes, a new policy
 //!  then: deadlines, one flush of the TX ring, the heartbeat
 //! ```
 //! A worker allocates nothing after it is sealed, takes no lock but a cache shard's, and blocks only in poll, or in
@@ -14,7 +14,7 @@
 //! Here belongs what a thread with an engine does while it serves, and what it shows of that to others.
 //!
 //! What does not: what to answer (`xdnsd_core::engine`), and which threads, sockets and policies there are (`daemon`). It learns
-//! of those by its mailbox.
+//! of those by its inbox.
 //!
 //! It uses `os` and the cache of `store`.
 
@@ -22,9 +22,9 @@ mod arrival;
 mod busy_poll;
 pub mod engines;
 mod events;
+mod inbox;
 mod io;
 mod listener;
-mod mailbox;
 mod notices;
 mod ports;
 mod pulse;
@@ -56,9 +56,9 @@ use crate::os::xsk::{Batch, Kick, Xsk};
 use crate::store::SharedCache;
 
 pub use arrival::Arrivals;
-pub use io::{Io, Route};
+pub use inbox::{Command, Inbox};
+pub use io::{Io, ReplyPath};
 pub use listener::{LISTENERS_MAX, Listeners, open_udp};
-pub use mailbox::{Letter, Mailbox};
 pub use notices::NoticeBoard;
 pub use ports::lookup::Lookup;
 pub use ports::reserved::look_again as look_at_reserved_ports;
@@ -93,7 +93,7 @@ pub const fn buffer_bytes(workers: usize) -> usize {
 }
 
 /// An AF_XDP socket with what belongs to its RX queue.
-pub struct Port {
+pub struct XskPort {
     /// The socket.
     pub xsk: Xsk,
     /// Tells the XDP program that this queue's worker is alive.
@@ -119,7 +119,7 @@ pub struct Parts<'a> {
     /// Where it leaves what should be logged.
     pub notices: &'a NoticeBoard,
     /// How it is told of AF_XDP sockets.
-    pub mailbox: &'a Mailbox,
+    pub inbox: &'a Inbox,
     /// Where it counts.
     pub counters: &'a Counters,
     /// Where it and all others count what came by which device.
@@ -142,13 +142,13 @@ pub trait PolicySource: Send + Sync {
 }
 
 /// The engine of a worker.
-pub type WorkerEngine<'a> = Engine<'a, Route, &'a SharedCache>;
+pub type WorkerEngine<'a> = Engine<'a, ReplyPath, &'a SharedCache>;
 
 /// Events of one wait.
 type Events = heapless::Vec<EpollEvent, EVENTS>;
 
-/// A letter that ends the turn.
-enum Mail {
+/// What ends the turn.
+enum TurnEnd {
     Stop,
     NewPolicy(Arc<dyn PolicySource>),
 }
@@ -157,7 +157,7 @@ enum Mail {
 pub struct Worker<'a> {
     engine: WorkerEngine<'a>,
     io: Io<'a>,
-    mailbox: &'a Mailbox,
+    inbox: &'a Inbox,
     stats: &'a WorkerStats,
     pulse: &'a Pulse,
     policy: Arc<dyn PolicySource>,
@@ -183,14 +183,14 @@ impl<'a> Worker<'a> {
     /// epoll or the random generator cannot be opened.
     pub fn new(engine: WorkerEngine<'a>, parts: Parts<'a>) -> std::io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        watch(&epoll, parts.mailbox.as_fd(), Source::Mailbox)?;
+        watch(&epoll, parts.inbox.as_fd(), Source::Inbox)?;
         let Parts {
             places, has_tcp, ..
         } = parts;
         let mut io = Io {
             epoll,
             port: None,
-            adoption: 0,
+            socket_generation: 0,
             sources: Sources::new(places),
             listeners: Places::new(places),
             ports: ports::Ports::new(),
@@ -208,7 +208,7 @@ impl<'a> Worker<'a> {
         Ok(Self {
             engine,
             io,
-            mailbox: parts.mailbox,
+            inbox: parts.inbox,
             stats: parts.stats,
             pulse: parts.pulse,
             policy: parts.policy,
@@ -223,7 +223,7 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// Serves until the mailbox says stop. The caller seals the thread first.
+    /// Serves until the inbox says stop. The caller seals the thread first.
     pub fn run(&mut self) {
         loop {
             // The images stay alive while the view of them is in use, whatever a reload does meanwhile.
@@ -231,8 +231,8 @@ impl<'a> Worker<'a> {
             let policy = source.policy();
             self.take_servers(&policy, source.servers());
             match self.serve_under(&policy) {
-                Mail::Stop => return,
-                Mail::NewPolicy(policy) => self.policy = policy,
+                TurnEnd::Stop => return,
+                TurnEnd::NewPolicy(policy) => self.policy = policy,
             }
         }
     }
@@ -252,8 +252,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Serves under one policy until a letter ends that.
-    fn serve_under(&mut self, policy: &Policy<'_>) -> Mail {
+    /// Serves under one policy until a command ends that.
+    fn serve_under(&mut self, policy: &Policy<'_>) -> TurnEnd {
         let mut room = [EpollEvent::empty(); EVENTS];
         loop {
             self.keep_time();
@@ -277,13 +277,13 @@ impl<'a> Worker<'a> {
                 policy,
             };
             // First: what came after a new policy was posted is answered under that one.
-            let is_mail = |event: &EpollEvent| Source::from_bits(event.data()) == Source::Mailbox;
-            let has_mail = events.iter().any(is_mail);
-            let mail = has_mail.then(|| self.open_mail()).flatten();
-            if let Some(mail @ Mail::NewPolicy(_)) = mail {
-                let others = events.iter().filter(|event| !is_mail(event));
+            let is_inbox = |event: &EpollEvent| Source::from_bits(event.data()) == Source::Inbox;
+            let has_command = events.iter().any(is_inbox);
+            let end = has_command.then(|| self.take_command()).flatten();
+            if let Some(end @ TurnEnd::NewPolicy(_)) = end {
+                let others = events.iter().filter(|event| !is_inbox(event));
                 self.left = others.copied().collect();
-                return mail;
+                return end;
             }
             self.has_frames = self.serve_xsk(&context);
             self.serve_events(&context, events);
@@ -292,8 +292,8 @@ impl<'a> Worker<'a> {
             self.flush_questions(&context);
             self.flush();
             // What had come before was answered.
-            if let Some(Mail::Stop) = mail {
-                return Mail::Stop;
+            if let Some(TurnEnd::Stop) = end {
+                return TurnEnd::Stop;
             }
         }
     }
@@ -303,14 +303,14 @@ impl<'a> Worker<'a> {
     fn serve_events(&mut self, context: &Context<'_>, events: &[EpollEvent]) {
         for event in events {
             match Source::from_bits(event.data()) {
-                Source::Mailbox | Source::TcpListener(_) => {}
+                Source::Inbox | Source::TcpListener(_) => {}
                 Source::Listener(index) => self.serve_listener(context, index),
                 Source::Connected(place) => self.serve_connected(context, place),
                 Source::Answers { v6 } => self.serve_answers(context, v6),
                 Source::Errors { v6 } => self.serve_errors(context, v6),
                 Source::Stream(index) => self.serve_stream(context, index),
-                Source::TcpClient { slot, turn: number } => {
-                    if self.io.tcp.is_current(slot, number) {
+                Source::TcpClient { slot, generation } => {
+                    if self.io.tcp.is_current(slot, generation) {
                         self.serve_tcp_client(context, slot);
                     }
                 }
@@ -438,18 +438,18 @@ impl<'a> Worker<'a> {
     }
 
     /// What the supervisor has to say.
-    fn open_mail(&mut self) -> Option<Mail> {
-        match self.mailbox.take()? {
-            Letter::Stop => return Some(Mail::Stop),
-            Letter::NewPolicy(policy) => return Some(Mail::NewPolicy(policy)),
-            Letter::Detach => self.drop_port(),
-            Letter::Adopt(port) => self.adopt(port),
+    fn take_command(&mut self) -> Option<TurnEnd> {
+        match self.inbox.take()? {
+            Command::Stop => return Some(TurnEnd::Stop),
+            Command::NewPolicy(policy) => return Some(TurnEnd::NewPolicy(policy)),
+            Command::Detach => self.drop_port(),
+            Command::Attach(port) => self.attach(port),
             // What epoll has no room for stays as it was: a socket for each question.
-            Letter::Ports(lookup) => drop(self.io.take_ports(*lookup)),
+            Command::Ports(lookup) => drop(self.io.take_ports(*lookup)),
             // What epoll has no room for goes back, and is opened again later.
-            Letter::Listen(mut listeners) => {
+            Command::Listen(mut listeners) => {
                 if let Err(error) = self.io.listen(&mut listeners) {
-                    seal::unsealed(|| self.mailbox.give_back(*listeners, error));
+                    seal::unsealed(|| self.inbox.give_back(*listeners, error));
                 }
             }
         }
@@ -467,9 +467,9 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn adopt(&mut self, port: Box<Port>) {
+    fn attach(&mut self, port: Box<XskPort>) {
         self.drop_port();
-        self.io.adoption = self.io.adoption.wrapping_add(1);
+        self.io.socket_generation = self.io.socket_generation.wrapping_add(1);
         self.io.port = Some(port);
         self.next_heartbeat = Instant::default();
         self.next_stats = Instant::default();

@@ -8,7 +8,7 @@ use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
 
 use super::Worker;
-use super::io::{Io, Route};
+use super::io::{Io, ReplyPath};
 use super::ports::lookup::PART;
 use super::ports::{Arrived, Unsent};
 use super::sources::may_answer_frame;
@@ -56,9 +56,9 @@ impl Worker<'_> {
             return self.release(frame);
         }
         let client = Client {
-            route: Route::Xsk {
+            route: ReplyPath::Xsk {
                 path,
-                adoption: self.io.adoption,
+                socket_generation: self.io.socket_generation,
             },
             address: path.client().ip(),
             transport: Transport::Udp,
@@ -115,7 +115,7 @@ impl Worker<'_> {
                 continue;
             }
             let client = Client {
-                route: Route::Udp {
+                route: ReplyPath::Udp {
                     listener: index,
                     client: address,
                     place,
@@ -291,7 +291,7 @@ impl Worker<'_> {
         let place = self.io.tcp.place(id);
         self.io.arrivals.count(place, Counter::QueriesTcp);
         let client = Client {
-            route: Route::Tcp(id),
+            route: ReplyPath::Tcp(id),
             address: peer.ip().to_canonical(),
             transport: Transport::Tcp,
         };

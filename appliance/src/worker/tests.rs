@@ -26,14 +26,14 @@ const QUERY: [u8; 19] = [
 ];
 
 /// Runs `f` with a worker that has accepted one TCP connection, and the client's end of that.
-fn with_client<T>(mailbox: &Mailbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T) -> T {
+fn with_client<T>(inbox: &Inbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T) -> T {
     let listener = open_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
     let address = listener.local_addr().expect("its address");
     let client = TcpStream::connect(address).expect("it listens");
     let patience = Some(Duration::from_secs(10));
     client.set_read_timeout(patience).expect("a socket");
     // Too large for a stack.
-    static TABLES: Mutex<Tables<Route>> = Mutex::new(Tables::new());
+    static TABLES: Mutex<Tables<ReplyPath>> = Mutex::new(Tables::new());
     let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
     let counters = Counters::new();
     static CACHE: LazyLock<&SharedCache> = LazyLock::new(|| test_cache!(8192));
@@ -49,7 +49,7 @@ fn with_client<T>(mailbox: &Mailbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T)
         busy_poll_us: 0,
         policy: Arc::new(Numbered(1)),
         notices: &NoticeBoard::new(),
-        mailbox,
+        inbox,
         counters: &counters,
         arrivals: &Arrivals::new(),
         stats: &WorkerStats::new(),
@@ -66,23 +66,23 @@ fn with_client<T>(mailbox: &Mailbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T)
 }
 
 /// Posts `Stop` when it goes.
-struct StopAtTheEnd<'a>(&'a Mailbox);
+struct StopAtTheEnd<'a>(&'a Inbox);
 
 impl Drop for StopAtTheEnd<'_> {
     fn drop(&mut self) {
-        let _ = self.0.post(Letter::Stop);
+        let _ = self.0.send(Command::Stop);
     }
 }
 
 #[test]
 fn a_tcp_query_that_comes_with_a_new_policy_is_answered() {
-    let mailbox = Mailbox::new().expect("eventfd");
-    with_client(&mailbox, |mut worker, mut client| {
+    let inbox = Inbox::new().expect("eventfd");
+    with_client(&inbox, |mut worker, mut client| {
         client.write_all(&QUERY).expect("connected");
-        mailbox.post_policy(Arc::new(Numbered(2)));
+        inbox.send_policy(Arc::new(Numbered(2)));
         std::thread::scope(|scope| {
             let answer = scope.spawn(|| {
-                let _stop = StopAtTheEnd(&mailbox);
+                let _stop = StopAtTheEnd(&inbox);
                 let mut answer = [0; 14];
                 client.read_exact(&mut answer).map(|()| answer)
             });
@@ -96,10 +96,10 @@ fn a_tcp_query_that_comes_with_a_new_policy_is_answered() {
 
 #[test]
 fn a_tcp_query_that_comes_with_the_end_is_answered() {
-    let mailbox = Mailbox::new().expect("eventfd");
-    with_client(&mailbox, |mut worker, mut client| {
+    let inbox = Inbox::new().expect("eventfd");
+    with_client(&inbox, |mut worker, mut client| {
         client.write_all(&QUERY).expect("connected");
-        assert!(mailbox.post(Letter::Stop).is_ok());
+        assert!(inbox.send(Command::Stop).is_ok());
         worker.run();
         drop(worker);
         let mut answer = [0; 14];
@@ -110,18 +110,18 @@ fn a_tcp_query_that_comes_with_the_end_is_answered() {
 
 #[test]
 fn an_event_of_a_connection_that_has_gone_is_not_the_next_ones() {
-    let mailbox = Mailbox::new().expect("eventfd");
-    with_client(&mailbox, |mut worker, mut client| {
+    let inbox = Inbox::new().expect("eventfd");
+    with_client(&inbox, |mut worker, mut client| {
         client.write_all(&QUERY).expect("connected");
         let context = Context {
             now: worker.io.now,
             unix_secs: 0,
             policy: &Policy::OPEN,
         };
-        let event = |number| {
+        let event = |generation| {
             let source = Source::TcpClient {
                 slot: 0,
-                turn: number,
+                generation,
             };
             EpollEvent::new(nix::sys::epoll::EpollFlags::EPOLLIN, source.to_bits())
         };
@@ -135,10 +135,10 @@ fn an_event_of_a_connection_that_has_gone_is_not_the_next_ones() {
 
 #[test]
 fn a_worker_shows_that_it_lives() {
-    let mailbox = Mailbox::new().expect("eventfd");
-    with_client(&mailbox, |mut worker, _client| {
+    let inbox = Inbox::new().expect("eventfd");
+    with_client(&inbox, |mut worker, _client| {
         let before = worker.pulse.turns();
-        assert!(mailbox.post(Letter::Stop).is_ok());
+        assert!(inbox.send(Command::Stop).is_ok());
         worker.run();
         assert_ne!(worker.pulse.turns(), before);
     });

@@ -19,7 +19,7 @@ use super::retry::Retry;
 use crate::config::{Config, Endpoint, Plan};
 use crate::os::reuseport;
 use crate::worker::engines::{ENGINES, TCP};
-use crate::worker::{self, LISTENERS_MAX, Letter, Listeners, Mailbox};
+use crate::worker::{self, Command, Inbox, LISTENERS_MAX, Listeners};
 
 /// The first pause before an address that could not be listened on is tried again, in milliseconds.
 const AGAIN_MS: u64 = 1_000;
@@ -174,18 +174,18 @@ impl Listening {
 
     /// Opens what is missing of the sockets of `engines`, which run, and hands them over. `is_first`: the log has not said
     /// yet where it serves.
-    pub fn tend(&mut self, engines: &[usize], now: Instant, mailboxes: &[Mailbox], is_first: bool) {
+    pub fn tend(&mut self, engines: &[usize], now: Instant, inboxes: &[Inbox], is_first: bool) {
         for &engine in engines {
             let listeners = self.open(engine, now);
             if listeners.is_empty() {
                 continue;
             }
             let (places, left) = (listeners.places(), listeners.left.clone());
-            if mailboxes[engine]
-                .post(Letter::Listen(Box::new(listeners)))
+            if inboxes[engine]
+                .send(Command::Listen(Box::new(listeners)))
                 .is_err()
             {
-                let error = io::Error::other(format!("worker {engine} does not open its mail"));
+                let error = io::Error::other(format!("worker {engine} is not responding"));
                 for place in left {
                     let place = &mut self.places[usize::from(place)];
                     place.left[engine] = true;
@@ -218,9 +218,9 @@ impl Listening {
     }
 
     /// Closes the sockets that workers could not wait at, and opens others later.
-    pub fn take_back(&mut self, engines: &[usize], now: Instant, mailboxes: &[Mailbox]) {
+    pub fn take_back(&mut self, engines: &[usize], now: Instant, inboxes: &[Inbox]) {
         for &engine in engines {
-            let Some((listeners, error)) = mailboxes[engine].take_returned() else {
+            let Some((listeners, error)) = inboxes[engine].take_returned() else {
                 continue;
             };
             let error = io::Error::new(error.kind(), format!("worker {engine}: {error}"));

@@ -36,11 +36,11 @@ fn a_place_is_kept_for_an_address_that_may_come_back() {
     assert_eq!(taken(&mut listening, &[a, b, c]), [format!("2 {c}")]);
 }
 
-/// What a worker is told by a letter: how many sockets it gets, and the places of those that it closes.
-fn told(mailbox: &Mailbox) -> Option<(usize, Vec<u16>)> {
-    let letter = mailbox.take()?;
-    let Letter::Listen(listeners) = letter else {
-        panic!("another letter")
+/// What a worker is told by a command: how many sockets it gets, and the places of those that it closes.
+fn told(inbox: &Inbox) -> Option<(usize, Vec<u16>)> {
+    let command = inbox.take()?;
+    let Command::Listen(listeners) = command else {
+        panic!("another command")
     };
     let opened = listeners.udp.len() + listeners.tcp.len();
     Some((opened, listeners.left))
@@ -50,8 +50,8 @@ fn told(mailbox: &Mailbox) -> Option<(usize, Vec<u16>)> {
 fn sockets_of_an_address_that_is_gone_are_closed_and_opened_anew_when_it_is_back() {
     let (a, b) = ("127.0.0.1:0", "[::1]:0");
     let mut listening = listening(&[a, b], 2);
-    let mailboxes: Vec<Mailbox> = (0..ENGINES)
-        .map(|_| Mailbox::new().expect("eventfd"))
+    let inboxes: Vec<Inbox> = (0..ENGINES)
+        .map(|_| Inbox::new().expect("eventfd"))
         .collect();
     let now = Instant::from_millis(1);
     let engines = [0, TCP];
@@ -66,9 +66,9 @@ fn sockets_of_an_address_that_is_gone_are_closed_and_opened_anew_when_it_is_back
     for (wanted, expected) in cases {
         listening.take_places(&addresses(&wanted));
         assert_eq!(listening.is_due(now), expected.is_some(), "{wanted:?}");
-        listening.tend(&engines, now, &mailboxes, true);
+        listening.tend(&engines, now, &inboxes, true);
         for engine in engines {
-            assert_eq!(told(&mailboxes[engine]), expected, "{engine} {wanted:?}");
+            assert_eq!(told(&inboxes[engine]), expected, "{engine} {wanted:?}");
         }
         assert!(!listening.is_due(now));
     }
@@ -77,19 +77,19 @@ fn sockets_of_an_address_that_is_gone_are_closed_and_opened_anew_when_it_is_back
 #[test]
 fn a_worker_whose_mailbox_is_full_closes_its_sockets_later() {
     let mut listening = listening(&["127.0.0.1:0"], 1);
-    let mailboxes: Vec<Mailbox> = (0..ENGINES)
-        .map(|_| Mailbox::new().expect("eventfd"))
+    let inboxes: Vec<Inbox> = (0..ENGINES)
+        .map(|_| Inbox::new().expect("eventfd"))
         .collect();
     let now = Instant::from_millis(1);
-    listening.tend(&[0], now, &mailboxes, true);
-    assert_eq!(told(&mailboxes[0]), Some((1, vec![])));
-    while mailboxes[0].post(Letter::Detach).is_ok() {}
+    listening.tend(&[0], now, &inboxes, true);
+    assert_eq!(told(&inboxes[0]), Some((1, vec![])));
+    while inboxes[0].send(Command::Detach).is_ok() {}
     listening.take_places(&[]);
-    listening.tend(&[0], now, &mailboxes, true);
-    while mailboxes[0].take().is_some() {}
+    listening.tend(&[0], now, &inboxes, true);
+    while inboxes[0].take().is_some() {}
     assert!(listening.is_due(now + AGAIN_MS));
-    listening.tend(&[0], now + AGAIN_MS, &mailboxes, true);
-    assert_eq!(told(&mailboxes[0]), Some((0, vec![0])));
+    listening.tend(&[0], now + AGAIN_MS, &inboxes, true);
+    assert_eq!(told(&inboxes[0]), Some((0, vec![0])));
 }
 
 #[test]
@@ -130,12 +130,12 @@ fn an_address_that_another_process_has_is_taken_when_it_is_free_and_not_before()
     let other = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = other.local_addr().expect("its address");
     let mut listening = listening(&[&address.to_string()], 1);
-    let mailboxes: Vec<Mailbox> = (0..ENGINES)
-        .map(|_| Mailbox::new().expect("eventfd"))
+    let inboxes: Vec<Inbox> = (0..ENGINES)
+        .map(|_| Inbox::new().expect("eventfd"))
         .collect();
     let now = Instant::from_millis(1);
     assert!(listening.is_due(now));
-    listening.tend(&[0, TCP], now, &mailboxes, true);
+    listening.tend(&[0, TCP], now, &inboxes, true);
     assert_eq!(listening.serving(), 0);
     let shared = UdpSocket::bind(address);
     assert!(shared.is_ok(), "nor is its UDP socket");
@@ -145,11 +145,11 @@ fn an_address_that_another_process_has_is_taken_when_it_is_free_and_not_before()
         !listening.is_due(now + (AGAIN_MS - 1)) && listening.is_due(later),
         "after a pause"
     );
-    listening.tend(&[0, TCP], later, &mailboxes, true);
+    listening.tend(&[0, TCP], later, &inboxes, true);
     assert_eq!(listening.serving(), 1);
     assert!(!listening.is_due(later + AGAIN_MAX_MS));
     for engine in [0, TCP] {
-        let Some(Letter::Listen(listeners)) = mailboxes[engine].take() else {
+        let Some(Command::Listen(listeners)) = inboxes[engine].take() else {
             panic!("engine {engine} got nothing")
         };
         assert_eq!(
@@ -162,31 +162,31 @@ fn an_address_that_another_process_has_is_taken_when_it_is_free_and_not_before()
 #[test]
 fn a_worker_whose_mailbox_is_full_gets_its_sockets_later() {
     let mut listening = listening(&["127.0.0.1:0"], 1);
-    let mailboxes: Vec<Mailbox> = (0..ENGINES)
-        .map(|_| Mailbox::new().expect("eventfd"))
+    let inboxes: Vec<Inbox> = (0..ENGINES)
+        .map(|_| Inbox::new().expect("eventfd"))
         .collect();
-    while mailboxes[0].post(Letter::Detach).is_ok() {}
+    while inboxes[0].send(Command::Detach).is_ok() {}
     let now = Instant::from_millis(1);
-    listening.tend(&[0, TCP], now, &mailboxes, true);
+    listening.tend(&[0, TCP], now, &inboxes, true);
     assert_eq!(listening.serving(), 0);
-    while mailboxes[0].take().is_some() {}
-    listening.tend(&[0, TCP], now + AGAIN_MS, &mailboxes, true);
+    while inboxes[0].take().is_some() {}
+    listening.tend(&[0, TCP], now + AGAIN_MS, &inboxes, true);
     assert_eq!(listening.serving(), 1);
-    assert!(matches!(mailboxes[0].take(), Some(Letter::Listen(_))));
+    assert!(matches!(inboxes[0].take(), Some(Command::Listen(_))));
 }
 
 #[test]
 fn a_worker_that_is_started_later_gets_a_socket_for_each_address() {
     let mut listening = listening(&["127.0.0.1:0", "[::1]:0"], 2);
-    let mailboxes: Vec<Mailbox> = (0..ENGINES)
-        .map(|_| Mailbox::new().expect("eventfd"))
+    let inboxes: Vec<Inbox> = (0..ENGINES)
+        .map(|_| Inbox::new().expect("eventfd"))
         .collect();
     let now = Instant::from_millis(1);
-    listening.tend(&[0, TCP], now, &mailboxes, true);
+    listening.tend(&[0, TCP], now, &inboxes, true);
     assert_eq!(listening.serving(), 2);
     listening.expect_more();
     assert_eq!(listening.open(1, now).udp.len(), 2);
-    listening.tend(&[0, 1, TCP], now, &mailboxes, true);
+    listening.tend(&[0, 1, TCP], now, &inboxes, true);
     assert_eq!(listening.serving(), 2);
 }
 
@@ -195,32 +195,32 @@ fn a_worker_that_is_started_later_gets_a_socket_for_each_address() {
 fn a_socket_that_a_worker_cannot_wait_at_is_opened_again_after_a_pause() {
     let now = Instant::from_millis(1_000);
     let mut listening = listening(&["127.0.0.1:0", "127.0.0.2:0"], 2);
-    let mailboxes: Vec<_> = (0..ENGINES)
-        .map(|_| Mailbox::new().expect("an eventfd"))
+    let inboxes: Vec<_> = (0..ENGINES)
+        .map(|_| Inbox::new().expect("an eventfd"))
         .collect();
     let engines = [0, TCP];
-    listening.tend(&engines, now, &mailboxes, true);
+    listening.tend(&engines, now, &inboxes, true);
     assert_eq!(listening.serving(), 2);
     let mut due = now;
     for pause in [AGAIN_MS, 2 * AGAIN_MS] {
         for engine in engines {
-            let Some(Letter::Listen(mut listeners)) = mailboxes[engine].take() else {
+            let Some(Command::Listen(mut listeners)) = inboxes[engine].take() else {
                 panic!("sockets for engine {engine}")
             };
             listeners.udp.retain(|(place, _)| *place == 1);
             listeners.tcp.retain(|(place, _)| *place == 1);
-            mailboxes[engine].give_back(*listeners, io::Error::other("no room"));
+            inboxes[engine].give_back(*listeners, io::Error::other("no room"));
         }
-        listening.take_back(&engines, due, &mailboxes);
+        listening.take_back(&engines, due, &inboxes);
         assert_eq!(listening.serving(), 1);
         assert!(!listening.is_due(due + (pause - 1)));
         due = due + pause;
         assert!(listening.is_due(due));
-        listening.tend(&engines, due, &mailboxes, true);
+        listening.tend(&engines, due, &inboxes, true);
         assert_eq!(listening.serving(), 2);
     }
     for engine in engines {
-        let Some(Letter::Listen(listeners)) = mailboxes[engine].take() else {
+        let Some(Command::Listen(listeners)) = inboxes[engine].take() else {
             panic!("sockets for engine {engine}")
         };
         assert_eq!(listeners.places(), [1]);

@@ -50,7 +50,7 @@ const SAME_TROUBLE_MS: u64 = 60_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpClient {
     slot: u16,
-    turn: u32,
+    generation: u32,
 }
 
 struct Connection {
@@ -73,7 +73,7 @@ struct Connection {
 
 struct Slot {
     connection: Option<Connection>,
-    turn: u32,
+    generation: u32,
     buffer: [u8; PREFIX + TCP_QUERY_MAX],
 }
 
@@ -155,7 +155,7 @@ impl Tcp {
     pub fn new(listeners: usize, idle_ms: u64) -> Self {
         let slot = |_| Slot {
             connection: None,
-            turn: 0,
+            generation: 0,
             buffer: [0; PREFIX + TCP_QUERY_MAX],
         };
         let count = if listeners == 0 { 0 } else { TCP_CLIENTS };
@@ -213,8 +213,8 @@ impl Tcp {
             return Accepted::One;
         };
         let slot = &mut self.slots[index];
-        slot.turn = slot.turn.wrapping_add(1);
-        let event = event(index as u16, slot.turn);
+        slot.generation = slot.generation.wrapping_add(1);
+        let event = event(index as u16, slot.generation);
         let ready = stream.set_nonblocking(true).is_ok()
             && stream.set_nodelay(true).is_ok()
             && epoll.add(stream.as_fd(), event).is_ok();
@@ -362,9 +362,9 @@ impl Tcp {
     }
 
     /// Whether the connection in slot `index` is still the one that had this turn.
-    pub fn is_current(&self, index: u16, turn: u32) -> bool {
+    pub fn is_current(&self, index: u16, generation: u32) -> bool {
         let slot = self.slots.get(usize::from(index));
-        slot.is_some_and(|slot| slot.turn == turn)
+        slot.is_some_and(|slot| slot.generation == generation)
     }
 
     /// The client in slot `index`, and its address.
@@ -373,7 +373,7 @@ impl Tcp {
         let connection = slot.connection.as_ref()?;
         let client = TcpClient {
             slot: index,
-            turn: slot.turn,
+            generation: slot.generation,
         };
         Some((client, connection.peer))
     }
@@ -381,7 +381,7 @@ impl Tcp {
     /// Where what this client asks is counted.
     pub fn place(&self, client: TcpClient) -> Place {
         let slot = self.slots.get(usize::from(client.slot));
-        let slot = slot.filter(|slot| slot.turn == client.turn);
+        let slot = slot.filter(|slot| slot.generation == client.generation);
         let connection = slot.and_then(|slot| slot.connection.as_ref());
         connection.map_or(Place::Other, |connection| connection.place)
     }
@@ -433,7 +433,10 @@ impl Tcp {
         };
         if !connection.ended && connection.in_flight < IN_FLIGHT_MAX {
             // Fails only for a descriptor that was never added.
-            let _ = epoll.modify(connection.stream.as_fd(), &mut event(index, slot.turn));
+            let _ = epoll.modify(
+                connection.stream.as_fd(),
+                &mut event(index, slot.generation),
+            );
         }
     }
 
@@ -460,7 +463,7 @@ impl Tcp {
         let slot = self.slots.get_mut(usize::from(client.slot))?;
         slot.connection
             .as_mut()
-            .filter(|_| slot.turn == client.turn)
+            .filter(|_| slot.generation == client.generation)
     }
 
     /// Closes what has been idle, or slow, for too long, and looks at the listeners again after a pause. Returns when to
@@ -494,9 +497,9 @@ impl Tcp {
 }
 
 /// One event per wait: a client that has ended, or may not ask more, does not keep the worker awake.
-fn event(slot: u16, turn: u32) -> EpollEvent {
+fn event(slot: u16, generation: u32) -> EpollEvent {
     let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
-    EpollEvent::new(flags, Source::TcpClient { slot, turn }.to_bits())
+    EpollEvent::new(flags, Source::TcpClient { slot, generation }.to_bits())
 }
 
 /// Whether accept(2) failed for the one connection that it took from the queue, so that the next may do. Everything else

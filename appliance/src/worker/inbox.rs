@@ -8,15 +8,15 @@ use heapless::Deque;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::ports::lookup::Lookup;
-use super::{Listeners, PolicySource, Port};
+use super::{Listeners, PolicySource, XskPort};
 
-/// Letters that wait at most: one change and what undoes it, twice.
-const LETTERS: usize = 4;
+/// Commands that wait at most: one change and what undoes it, twice.
+const COMMANDS_MAX: usize = 4;
 
 /// What a worker is told.
-pub enum Letter {
+pub enum Command {
     /// Serve this AF_XDP socket.
-    Adopt(Box<Port>),
+    Attach(Box<XskPort>),
     /// Close the AF_XDP socket; the kernel's sockets serve on.
     Detach,
     /// Ask upstreams through these ports from now on.
@@ -29,22 +29,22 @@ pub enum Letter {
     Stop,
 }
 
-/// What has not been opened yet.
-struct Letters {
-    others: Deque<Letter, LETTERS>,
+/// What the worker has not taken yet.
+struct Waiting {
+    others: Deque<Command, COMMANDS_MAX>,
     /// The newest policy: nobody has to serve under one that is no longer in force, so it always has a place.
     policy: Option<Arc<dyn PolicySource>>,
 }
 
-/// Full: `post` gives the letter back, but for a new policy, which takes the place of one that was not opened yet.
-pub struct Mailbox {
-    letters: Mutex<Letters>,
+/// Full: `send` gives the command back, but for a new policy, which takes the place of one that was not taken yet.
+pub struct Inbox {
+    waiting: Mutex<Waiting>,
     /// Sockets that the worker could not wait at, and why, on their way back.
     returned: Mutex<Option<(Listeners, io::Error)>>,
     event: EventFd,
 }
 
-impl Mailbox {
+impl Inbox {
     /// Empty.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Mailbox {
     pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
-            letters: Mutex::new(Letters {
+            waiting: Mutex::new(Waiting {
                 others: Deque::new(),
                 policy: None,
             }),
@@ -61,23 +61,23 @@ impl Mailbox {
         })
     }
 
-    /// Puts a letter in and wakes the worker.
+    /// Puts a command in and wakes the worker.
     ///
     /// # Errors
-    /// The worker has not opened the letters before; this one comes back.
-    pub fn post(&self, letter: Letter) -> Result<(), Letter> {
-        if let Letter::NewPolicy(policy) = letter {
-            self.post_policy(policy);
+    /// The worker has not taken those before; this one comes back.
+    pub fn send(&self, command: Command) -> Result<(), Command> {
+        if let Command::NewPolicy(policy) = command {
+            self.send_policy(policy);
             return Ok(());
         }
-        let posted = self.letters().others.push_back(letter);
+        let sent = self.waiting().others.push_back(command);
         self.wake();
-        posted
+        sent
     }
 
     /// Serves under `policy` from now on.
-    pub fn post_policy(&self, policy: Arc<dyn PolicySource>) {
-        let replaced = self.letters().policy.replace(policy);
+    pub fn send_policy(&self, policy: Arc<dyn PolicySource>) {
+        let replaced = self.waiting().policy.replace(policy);
         self.wake();
         // Not behind the lock, where the worker would wait for it.
         drop(replaced);
@@ -99,22 +99,22 @@ impl Mailbox {
         returned.take()
     }
 
-    /// Takes the oldest letter out, the policy last. The worker is woken again while there are more.
-    pub(crate) fn take(&self) -> Option<Letter> {
-        let mut letters = self.letters();
-        let letter = match letters.others.pop_front() {
-            Some(letter) => Some(letter),
-            None => letters.policy.take().map(Letter::NewPolicy),
+    /// Takes the oldest command out, the policy last. The worker is woken again while there are more.
+    pub(crate) fn take(&self) -> Option<Command> {
+        let mut waiting = self.waiting();
+        let command = match waiting.others.pop_front() {
+            Some(command) => Some(command),
+            None => waiting.policy.take().map(Command::NewPolicy),
         };
-        if letters.others.is_empty() && letters.policy.is_none() {
+        if waiting.others.is_empty() && waiting.policy.is_none() {
             // Fails only when nothing is to be read.
             let _ = self.event.read();
         }
-        letter
+        command
     }
 
-    fn letters(&self) -> MutexGuard<'_, Letters> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wake(&self) {
@@ -123,7 +123,7 @@ impl Mailbox {
     }
 }
 
-impl AsFd for Mailbox {
+impl AsFd for Inbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
@@ -147,29 +147,29 @@ mod tests {
 
     #[test]
     fn a_worker_that_sleeps_serves_under_the_newest_policy_when_it_wakes() {
-        let mailbox = Mailbox::new().expect("eventfd");
-        for _ in 0..LETTERS {
-            assert!(mailbox.post(Letter::Detach).is_ok());
+        let inbox = Inbox::new().expect("eventfd");
+        for _ in 0..COMMANDS_MAX {
+            assert!(inbox.send(Command::Detach).is_ok());
         }
-        assert!(mailbox.post(Letter::Stop).is_err(), "full");
+        assert!(inbox.send(Command::Stop).is_err(), "full");
         let policies: Vec<Arc<dyn PolicySource>> = (1..=9)
             .map(|number| Arc::new(Numbered(number)) as Arc<_>)
             .collect();
         for policy in &policies {
-            assert!(mailbox.post(Letter::NewPolicy(policy.clone())).is_ok());
+            assert!(inbox.send(Command::NewPolicy(policy.clone())).is_ok());
         }
         assert_eq!(
             Arc::strong_count(&policies[0]),
             1,
             "nobody holds the old ones"
         );
-        for _ in 0..LETTERS {
-            assert!(matches!(mailbox.take(), Some(Letter::Detach)));
+        for _ in 0..COMMANDS_MAX {
+            assert!(matches!(inbox.take(), Some(Command::Detach)));
         }
-        let Some(Letter::NewPolicy(policy)) = mailbox.take() else {
+        let Some(Command::NewPolicy(policy)) = inbox.take() else {
             panic!("the policy was lost")
         };
         assert_eq!(policy.policy().generation, 9);
-        assert!(mailbox.take().is_none());
+        assert!(inbox.take().is_none());
     }
 }
