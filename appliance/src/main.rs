@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use xdnsd::cli::{self, Command};
-use xdnsd::compile::reloader::Keeper;
+use xdnsd::compile::reloader::PolicyReloader;
 use xdnsd::compile::set::PolicySet;
 use xdnsd::compile::{Notes, list_file};
 use xdnsd::config::{Config, Devices, Endpoint, Plan, reference};
@@ -41,14 +41,14 @@ fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os().skip(1)) {
         Ok(command) => command,
         Err(problem) => {
-            logging::say(&problem);
+            logging::print(&problem);
             return ExitCode::from(USAGE);
         }
     };
     match carry_out(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { status, problem }) => {
-            logging::say(&problem);
+            logging::print(&problem);
             logging::finish();
             ExitCode::from(status)
         }
@@ -122,9 +122,9 @@ fn check(file: &Path, offline: bool) -> Result<(), String> {
         let snapshot = config.cache.snapshot.as_deref();
         let store = snapshot.map(|path| Store::new(path, config.cache.stale_max_ttl));
         if let Some(problem) = store.and_then(|store| store.folder_problem()) {
-            logging::say(&text::line(&format!("note: cache.snapshot: {problem}")));
+            logging::print(&text::line(&format!("note: cache.snapshot: {problem}")));
         }
-        let started = Keeper::start(config.policy(), None);
+        let started = PolicyReloader::start(config.policy(), None);
         notes = started.map_err(|problem| problem.to_string())?.1.notes;
     }
     for problem in notes
@@ -133,7 +133,7 @@ fn check(file: &Path, offline: bool) -> Result<(), String> {
         .chain(&notes.doubts)
         .chain(&notes.first)
     {
-        logging::say(&text::line(&format!("note: {problem}")));
+        logging::print(&text::line(&format!("note: {problem}")));
     }
     for told in &notes.told {
         print(&format!("{}\n", text::line(told)))?;

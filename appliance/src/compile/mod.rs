@@ -4,7 +4,7 @@
 //! config ──────────────► PolicyInput ─┐
 //! hosts, leases, lists ──► rules, hosts ├─► PolicySet: immutable images ──► view() per policy ──► the engine
 //! compiled list ────────► copy ────────┘        ▲
-//! inotify ──► Watcher ──► Keeper: waits, reads anew, keeps the old set where the new one is wrong
+//! inotify ──► Watcher ──► PolicyReloader: waits, reads anew, keeps the old set where the new one is wrong
 //! ```
 //!
 //! Here belongs how names, records, hosts files, leases and lists are written, and what is made of them.
@@ -42,6 +42,6 @@ pub use hosts::LeaseFormat;
 pub use local::{LeaseFile, LocalInput};
 pub use prefix::Prefix;
 pub use problem::{Notes, Problem};
-pub use reloader::Keeper;
+pub use reloader::PolicyReloader;
 pub use routes::RouteInput;
 pub use set::{ListsInput, PolicyInput, PolicySet, RebindInput};

@@ -9,18 +9,17 @@ use super::health;
 use super::metrics::Telemetry;
 use super::socket::{Commands, Failure};
 use crate::compile::name;
-use crate::store::Saver;
-use crate::store::SharedCache;
+use crate::store::{SharedCache, SnapshotHandle};
 use crate::text;
 
-/// Every request. `reload` has the config and its files read again, and gives the lines that say what came of it; `saver` is
-/// there where there is a snapshot.
+/// Every request. `reload` has the config and its files read again, and gives the lines that say what came of it; `snapshot`
+/// is there where the config names one.
 #[must_use]
 pub fn all(
     telemetry: Arc<Telemetry>,
     cache: &'static SharedCache,
     reload: impl Fn() -> Result<Vec<String>, Vec<String>> + Send + 'static,
-    saver: Option<Saver>,
+    snapshot: Option<SnapshotHandle>,
 ) -> Commands {
     Commands::default()
         .with("stats", move |words, out| {
@@ -54,10 +53,10 @@ pub fn all(
         })
         .with("cache save", move |words, out| {
             no_more(words)?;
-            let saver = saver
+            let snapshot = snapshot
                 .as_ref()
                 .ok_or_else(|| Failure::Refused("the config names no snapshot".into()))?;
-            let answers = saver.save().map_err(Failure::Refused)?;
+            let answers = snapshot.save().map_err(Failure::Refused)?;
             Ok(writeln!(out, "{} saved", text::count(answers, "answer"))?)
         })
 }

@@ -27,7 +27,7 @@ const STILL: Duration = Duration::from_secs(3);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long the main thread may take over one thing.
-const TENDED_MAX_MS: u64 = 60_000;
+const MAIN_THREAD_MAX_MS: u64 = 60_000;
 /// `localhost A`, which needs no upstream.
 const QUERY: [u8; 27] = *b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x09localhost\0\0\x01\0\x01";
 
@@ -146,9 +146,9 @@ pub fn look() -> Result<(), String> {
     if let Some(worker) = still.first() {
         return Err(format!("worker {worker} hangs"));
     }
-    let tended = MAIN_THREAD_MS.load(Ordering::Relaxed);
+    let last = MAIN_THREAD_MS.load(Ordering::Relaxed);
     let now = clock::now().millis();
-    if tended != 0 && now.saturating_sub(tended) > TENDED_MAX_MS {
+    if last != 0 && now.saturating_sub(last) > MAIN_THREAD_MAX_MS {
         return Err("the main thread hangs".into());
     }
     Ok(())

@@ -106,7 +106,7 @@ impl Door {
 
     /// Gives the thread what it serves.
     pub fn serve(&self, commands: Commands) {
-        // It has ended only where `tend` is about to say so.
+        // It has ended only where `poll` is about to say so.
         let _ = self.commands.send(commands);
     }
 
@@ -114,7 +114,7 @@ impl Door {
     ///
     /// # Errors
     /// Another process answers at the socket.
-    pub fn tend(&mut self) -> Result<(), Failure> {
+    pub fn poll(&mut self) -> Result<(), Failure> {
         while let Ok(told) = self.told.try_recv() {
             self.take(told)?;
         }
@@ -132,7 +132,7 @@ impl Door {
 
     /// Removes the socket's name, where that does not take too long.
     pub fn stop(mut self) {
-        let _ = self.tend();
+        let _ = self.poll();
         if let Some(file) = self.file.take() {
             within(STOP_MAX, move || drop(file));
         }
@@ -201,7 +201,7 @@ mod tests {
         .expect("a thread");
         assert_eq!(door.wait_for(Duration::from_millis(1)), Ok(()));
         door.serve(Commands::default());
-        assert_eq!(door.tend(), Ok(()));
+        assert_eq!(door.poll(), Ok(()));
         door.stop();
         drop(go);
     }

@@ -22,7 +22,7 @@ use crate::os::threads;
 use crate::worker::QueueName;
 
 /// How often interfaces are looked after.
-const TEND_MS: u16 = 1_000;
+const ROUND_MS: u16 = 1_000;
 /// How long the thread has to end. One that waits for a driver is left behind: programs and sockets go with the process.
 const STOP_MAX: Duration = Duration::from_secs(2);
 /// Time between two looks at the thread.
@@ -73,12 +73,12 @@ impl Shared {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, mut tend: impl FnMut() -> Round) {
+    fn run(&self, mut round: impl FnMut() -> Round) {
         while !self.is_stopped.load(Ordering::Acquire) {
-            self.tell(tend());
+            self.tell(round());
             let mut fds = [PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
             // Interrupted or failed: a round too many.
-            let _ = poll(&mut fds, PollTimeout::from(TEND_MS));
+            let _ = poll(&mut fds, PollTimeout::from(ROUND_MS));
         }
     }
 
@@ -108,18 +108,18 @@ pub struct Interfaces {
 }
 
 impl Interfaces {
-    /// Starts the thread. It calls `tend` now and every second, and drops it at its end.
+    /// Starts the thread. It calls `round` now and every second, and drops it at its end.
     ///
     /// # Errors
     /// There can be no more threads or descriptors.
-    pub fn start(tend: impl FnMut() -> Round + Send + 'static) -> Result<Self, String> {
+    pub fn start(round: impl FnMut() -> Round + Send + 'static) -> Result<Self, String> {
         let shared = Arc::new(Shared::new()?);
         let (living, over) = mpsc::channel();
         let thread = Arc::clone(&shared);
         threads::builder("interfaces")
             .spawn(move || {
                 let _living: Sender<()> = living;
-                thread.run(tend);
+                thread.run(round);
             })
             .map_err(|error| format!("interfaces thread: {error}"))?;
         Ok(Self {

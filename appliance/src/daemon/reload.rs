@@ -14,7 +14,7 @@ use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::Policy;
 
 use crate::compile::Notes;
-use crate::compile::reloader::{Keeper, Update};
+use crate::compile::reloader::{PolicyReloader, Update};
 use crate::compile::set::{Links, PolicyInput, PolicySet};
 use crate::config::{Config, Devices, Plan};
 use crate::control::FILES_MAX;
@@ -155,14 +155,14 @@ impl Requester {
 
 /// The way to the thread that keeps the workers' policy up to date. The main thread reads no file: one that does not answer
 /// keeps it from nothing.
-pub struct Reloader {
+pub struct PolicyThread {
     requester: Requester,
     set: Arc<Mutex<Arc<PolicySet>>>,
     /// Told when the files were read for the first time.
     is_read: Receiver<()>,
 }
 
-impl Reloader {
+impl PolicyThread {
     /// Compiles the config's policy, and starts a thread that reads and watches its files. `path` is where the config is
     /// read anew; `plan` says which addresses this machine has.
     ///
@@ -171,14 +171,14 @@ impl Reloader {
     pub fn start(path: PathBuf, config: &Config, plan: &Plan) -> Result<Self, String> {
         let groups = Groups::of(config, plan);
         let input = input(config, &groups, &plan.links);
-        let keeper = Keeper::new(input).map_err(|problem| problem.to_string())?;
-        let set = Arc::new(Mutex::new(keeper.set()));
+        let reloader = PolicyReloader::new(input).map_err(|problem| problem.to_string())?;
+        let set = Arc::new(Mutex::new(reloader.set()));
         let (requester, asked) = Requester::new()?;
-        let care = Care {
+        let state = ThreadState {
             path,
             config: config.clone(),
             groups,
-            keeper,
+            reloader,
             inboxes: &[],
             set: Arc::clone(&set),
             previous: Vec::new(),
@@ -186,7 +186,7 @@ impl Reloader {
         let (ready, is_read) = mpsc::channel();
         let wake = Arc::clone(&requester.wake);
         threads::builder("policy")
-            .spawn(move || care.run(&asked, &wake, &ready))
+            .spawn(move || state.run(&asked, &wake, &ready))
             .map_err(|error| format!("policy thread: {error}"))?;
         Ok(Self {
             requester,
@@ -240,13 +240,13 @@ fn lock<T>(item: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What the thread has.
-struct Care {
+struct ThreadState {
     path: PathBuf,
     /// As it was read last.
     config: Config,
     /// The upstream groups, as the workers have them.
     groups: Groups,
-    keeper: Keeper,
+    reloader: PolicyReloader,
     inboxes: &'static [Inbox],
     /// The set in force, for workers that start.
     set: Arc<Mutex<Arc<PolicySet>>>,
@@ -254,10 +254,10 @@ struct Care {
     previous: Vec<Arc<PolicySet>>,
 }
 
-impl Care {
+impl ThreadState {
     /// Until nobody can ask any more.
     fn run(mut self, asked: &Asked, wake: &EventFd, ready: &Sender<()>) {
-        let first = self.keeper.read_all(wall_secs());
+        let first = self.reloader.read_all(wall_secs());
         self.hand_out(first);
         // Whoever waited may have given up.
         let _ = ready.send(());
@@ -283,11 +283,11 @@ impl Care {
             SWEEP_MS
         };
         let until_ms = self
-            .keeper
+            .reloader
             .deadline()
             .map_or(tick_ms, |deadline| deadline.millis_since(now));
         let timeout = PollTimeout::from(until_ms.min(tick_ms) as u16);
-        let descriptors = [Some(wake.as_fd()), self.keeper.descriptor()];
+        let descriptors = [Some(wake.as_fd()), self.reloader.descriptor()];
         let mut fds: Vec<_> = descriptors
             .into_iter()
             .flatten()
@@ -316,8 +316,8 @@ impl Care {
 
     fn follow_files(&mut self) {
         let now = clock::now();
-        self.keeper.take_events(now);
-        if let Some(update) = self.keeper.update_if_due(now, wall_secs()) {
+        self.reloader.take_events(now);
+        if let Some(update) = self.reloader.update_if_due(now, wall_secs()) {
             self.hand_out(update);
         }
     }
@@ -328,11 +328,11 @@ impl Care {
             Ok(devices) => self.config.servers(&self.config.plan(&devices)),
             Err(_) => self.groups.servers.clone(),
         };
-        if servers == self.groups.servers && plan.links == *self.keeper.links() {
+        if servers == self.groups.servers && plan.links == *self.reloader.links() {
             return;
         }
         self.groups.servers.clone_from(&servers);
-        self.keeper.set_addresses(servers, plan.links.clone());
+        self.reloader.set_addresses(servers, plan.links.clone());
         self.send_set();
     }
 
@@ -381,22 +381,22 @@ impl Care {
             warn!("{fault}; the rest is served, and this when it comes");
         }
         let groups = Groups::of(&config, &plan);
-        let input = input(&config, &groups, self.keeper.links());
-        let update = self.keeper.reload(input, wall_secs());
+        let input = input(&config, &groups, self.reloader.links());
+        let update = self.reloader.reload(input, wall_secs());
         let update = update.map_err(|problem| problem.to_string())?;
         Ok((config, groups, update))
     }
 
     /// Says what came of it, and gives every worker the new set.
     fn hand_out(&mut self, update: Update) {
-        say(&update.notes);
+        log_notes(&update.notes);
         if update.set.is_some() {
             self.send_set();
         }
     }
 
     fn send_set(&mut self) {
-        let new = self.keeper.set();
+        let new = self.reloader.set();
         let old = std::mem::replace(&mut *lock(&self.set), Arc::clone(&new));
         if !Arc::ptr_eq(&old, &new) {
             self.previous.push(old);
@@ -473,7 +473,7 @@ fn in_words(notes: &Notes) -> Vec<String> {
         .collect()
 }
 
-fn say(notes: &Notes) {
+fn log_notes(notes: &Notes) {
     for told in notes.told.iter().take(NOTES_MAX) {
         info!("{told}");
     }
@@ -515,15 +515,16 @@ mod tests {
         Config::parse("test.toml", &text).expect("valid")
     }
 
-    fn start(text: &str) -> (Reloader, &'static [Inbox]) {
+    fn start(text: &str) -> (PolicyThread, &'static [Inbox]) {
         let plan = Plan {
             servers: vec![vec!["192.0.2.1:53".parse().expect("an address")]],
             ..Plan::default()
         };
-        let reloader = Reloader::start("test.toml".into(), &config(text), &plan).expect("started");
-        reloader.wait_read();
+        let thread =
+            PolicyThread::start("test.toml".into(), &config(text), &plan).expect("started");
+        thread.wait_read();
         let inboxes: &'static [Inbox] = Vec::leak(vec![Inbox::new().expect("a inbox")]);
-        (reloader, inboxes)
+        (thread, inboxes)
     }
 
     /// A worker that serves under its policy until it takes the next command.
@@ -531,26 +532,26 @@ mod tests {
     fn a_set_is_freed_when_the_last_worker_has_left_it() {
         let folder = Folder::new();
         let list = folder.write("ads.txt", "ads.example\n");
-        let (reloader, inboxes) = start(&format!("[filter]\nblock_files = [{list:?}]\n"));
-        let mut serving = reloader.set();
-        reloader.serve(inboxes);
+        let (thread, inboxes) = start(&format!("[filter]\nblock_files = [{list:?}]\n"));
+        let mut serving = thread.set();
+        thread.serve(inboxes);
         let old: Weak<PolicySet> = Arc::downgrade(&serving);
         assert_eq!(serving.listed_names(), 1);
         std::fs::write(&list, "ads.example\nmore.example\n").expect("written");
         wait_until("the new list is in force", TIMEOUT, || {
-            reloader.set().listed_names() == 2
+            thread.set().listed_names() == 2
         })
         .expect("taken");
         assert!(old.upgrade().is_some(), "a worker serves under it");
-        serving = reloader.set();
+        serving = thread.set();
         wait_until("the old one is freed", TIMEOUT, || old.upgrade().is_none()).expect("freed");
         assert_eq!(serving.listed_names(), 2);
     }
 
     #[test]
     fn whoever_asks_for_a_reload_is_told_what_failed() {
-        let (reloader, _) = start("");
-        let lines = reloader.requester().reload().expect_err("no such file");
+        let (thread, _) = start("");
+        let lines = thread.requester().reload().expect_err("no such file");
         assert!(
             lines[0].starts_with("not reloaded, all stays as it was: test.toml: "),
             "{lines:?}"
@@ -587,9 +588,9 @@ mod tests {
         let fifo = folder.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
         let good = folder.write("good.txt", "good.example\n");
-        let (reloader, _) = start(&format!(
+        let (thread, _) = start(&format!(
             "[filter]\nblock_files = [{fifo:?}, {good:?}]\n[local]\nhosts = [{fifo:?}]\n"
         ));
-        assert_eq!(reloader.set().listed_names(), 1);
+        assert_eq!(thread.set().listed_names(), 1);
     }
 }

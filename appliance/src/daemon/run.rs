@@ -24,11 +24,11 @@ use xdnsd_core::engine::Notice;
 use xdnsd_core::limits::WORKERS;
 
 use super::interfaces::{Interfaces, Round};
-use super::reload::Reloader;
+use super::reload::PolicyThread;
 use super::retry::Retry;
 use super::sockets::Listening;
 use super::supervisor::Supervisor;
-use super::workers::Crew;
+use super::workers::Workers;
 use crate::config::{Config, Devices, Plan, UpstreamPorts};
 use crate::control::commands;
 use crate::control::health::MAIN_THREAD_MS;
@@ -38,13 +38,13 @@ use crate::control::thread::Door;
 use crate::os::notify::Notify;
 use crate::os::{clock, descriptors, random, seal};
 use crate::store::CACHE;
-use crate::store::{Keeper, Store};
+use crate::store::{SnapshotWriter, Store};
 use crate::text;
 use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, TCP, WORKER_STATS};
 use crate::worker::{Command, Inbox, Lookup, LookupProgram, QueueName, look_at_reserved_ports};
 
 /// How often the main thread looks after things.
-const TEND_MS: u16 = 1_000;
+const LOOP_MS: u16 = 1_000;
 /// How long a start waits for the interfaces: for as long, the kernel's sockets of one worker serve alone.
 const INTERFACES_MAX: Duration = Duration::from_secs(30);
 /// The first pause before a worker that could not be started is tried again, in milliseconds.
@@ -78,7 +78,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
             if let Some(door) = &daemon.door {
                 door.serve(daemon.commands());
             }
-            daemon.attend(&signals)
+            daemon.main_loop(&signals)
         }
         Ok(false) => Ok(()),
         Err(failure) => Err(failure),
@@ -91,21 +91,21 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
 struct Daemon {
     interfaces: Interfaces,
     listening: Listening,
-    reloader: Reloader,
-    crew: Crew,
+    policy: PolicyThread,
+    workers: Workers,
     telemetry: Arc<Telemetry>,
     door: Option<Door>,
     notify: Notify,
     /// Brings the upstreams' answers back, as long as it is there.
     ports: Option<LookupProgram>,
     /// How many workers are shown, and which queue each is shown by.
-    workers: usize,
+    shown_workers: usize,
     queues: Vec<(usize, QueueName)>,
     growth: Growth,
     /// The log has said where it serves.
     is_ready: bool,
     /// Writes the snapshot, where the config names one.
-    snapshot: Option<Keeper>,
+    snapshot: Option<SnapshotWriter>,
 }
 
 impl Daemon {
@@ -115,31 +115,31 @@ impl Daemon {
         let devices = ends_at_once(Devices::read).map_err(|error| error.to_string())?;
         let plan = config.plan(&devices);
         CACHE.configure(ends_at_once(random_key)?, config.cache.entries as usize);
-        let snapshot = start_keeper(config)?;
-        let reloader = Reloader::start(path.to_owned(), config, &plan)?;
+        let snapshot = start_snapshot(config)?;
+        let policy = PolicyThread::start(path.to_owned(), config, &plan)?;
         ends_at_once(|| {
-            snapshot.iter().for_each(Keeper::wait_restored);
-            reloader.wait_read();
+            snapshot.iter().for_each(SnapshotWriter::wait_restored);
+            policy.wait_read();
         });
 
         let mut listening = Listening::new(config, &plan);
-        let mut crew = Crew::new(config, &plan, random_key()?)?;
+        let mut workers = Workers::new(config, &plan, random_key()?)?;
         // It answers from the kernel's sockets while the kernel checks the XDP program, which takes longer than all the rest on
         // a slow processor, and has the processor to itself until it does.
-        crew.start(0, &mut listening, reloader.set())?;
-        ends_at_once(|| crew.wait_serving())?;
+        workers.start(0, &mut listening, policy.set())?;
+        ends_at_once(|| workers.wait_serving())?;
         let supervisor = Supervisor::new(config.clone());
         let telemetry = Arc::new(register(&supervisor));
         Ok(Self {
-            interfaces: tend(supervisor, crew.inboxes())?,
+            interfaces: start_interfaces(supervisor, workers.inboxes())?,
             listening,
-            reloader,
-            crew,
+            policy,
+            workers,
             telemetry,
             door,
             notify: Notify::from_environment(),
             ports: None,
-            workers: 0,
+            shown_workers: 0,
             queues: Vec::new(),
             growth: Growth::default(),
             is_ready: false,
@@ -149,10 +149,10 @@ impl Daemon {
 
     /// What can be asked for over the control socket.
     fn commands(&self) -> Commands {
-        let requester = self.reloader.requester();
-        let saver = self.snapshot.as_ref().map(Keeper::saver);
+        let requester = self.policy.requester();
+        let handle = self.snapshot.as_ref().map(SnapshotWriter::handle);
         let reload = move || requester.reload();
-        commands::all(Arc::clone(&self.telemetry), &CACHE, reload, saver)
+        commands::all(Arc::clone(&self.telemetry), &CACHE, reload, handle)
     }
 
     /// Starts all workers that are needed by now, and waits until they serve. Whether it is to go on.
@@ -165,25 +165,25 @@ impl Daemon {
                 Event::Reload => is_reload_due = true,
                 Event::Stop => return Ok(false),
             }
-            if let Some(failure) = self.crew.failure() {
+            if let Some(failure) = self.workers.failure() {
                 return Err(failure);
             }
         }
         let round = self.interfaces.take();
-        self.crew
-            .start(TCP, &mut self.listening, self.reloader.set())?;
+        self.workers
+            .start(TCP, &mut self.listening, self.policy.set())?;
         // Without AF_XDP a worker for each CPU.
         let cpus = std::thread::available_parallelism();
         self.grow(round.queues, cpus.map_or(1, usize::from));
-        ends_at_once(|| self.crew.wait_serving())?;
+        ends_at_once(|| self.workers.wait_serving())?;
         // Those that are started later, too: each gets the set in force with its start.
-        self.reloader.serve(self.crew.inboxes());
+        self.policy.serve(self.workers.inboxes());
         if is_reload_due {
-            self.reloader.reload();
+            self.policy.reload();
         }
-        self.ports = take_ports(config, self.crew.inboxes());
+        self.ports = take_ports(config, self.workers.inboxes());
         self.follow(round.plan.as_ref());
-        self.door.as_mut().map_or(Ok(()), Door::tend)?;
+        self.door.as_mut().map_or(Ok(()), Door::poll)?;
         if !self.is_ready {
             warn!("not ready: nothing that the config names is there to be served; waiting for it");
             self.notify
@@ -193,28 +193,28 @@ impl Daemon {
     }
 
     /// Looks after the config, its files and the threads until somebody wants an end.
-    fn attend(&mut self, signals: &SignalFd) -> Result<(), Failure> {
+    fn main_loop(&mut self, signals: &SignalFd) -> Result<(), Failure> {
         loop {
             let event = self.wait(signals);
             MAIN_THREAD_MS.store(clock::now().millis(), Ordering::Relaxed);
             match event {
                 Event::Tick => {}
-                Event::Reload => self.reloader.reload(),
+                Event::Reload => self.policy.reload(),
                 Event::Stop => return Ok(()),
             }
-            if let Some(failure) = self.crew.failure() {
+            if let Some(failure) = self.workers.failure() {
                 return Err(failure);
             }
             let round = self.interfaces.take();
             self.grow(round.queues, 0);
             self.follow(round.plan.as_ref());
-            self.door.as_mut().map_or(Ok(()), Door::tend)?;
-            self.notify.tend();
-            say_notice();
+            self.door.as_mut().map_or(Ok(()), Door::poll)?;
+            self.notify.tell_again();
+            log_notice();
             let now = std::time::Instant::now();
             self.interfaces.look(now)?;
             // A manager that is not told for a while ends the process, and starts it again.
-            if self.crew.look(now)? == Some(true) {
+            if self.workers.look(now)? == Some(true) {
                 self.notify.beat();
             }
         }
@@ -227,7 +227,7 @@ impl Daemon {
         let _ = end_signals().thread_unblock();
         self.notify.tell("STOPPING=1");
         self.interfaces.stop();
-        self.crew.stop();
+        self.workers.stop();
         if let Some(door) = self.door {
             door.stop();
         }
@@ -242,14 +242,14 @@ impl Daemon {
         let last = queues.iter().map(|(worker, _)| worker + 1).max();
         let wanted = &mut self.growth.wanted;
         *wanted = (*wanted).max(last.unwrap_or(least).min(WORKERS));
-        for (engine, why) in self.crew.take_failed() {
+        for (engine, why) in self.workers.take_failed() {
             self.listening.forget(engine);
             self.growth.fail(engine, &why);
         }
         if self.growth.retry.may_try(clock::now()) {
             for worker in 0..self.growth.wanted {
-                let policy = self.reloader.set();
-                if let Err(why) = self.crew.start(worker, &mut self.listening, policy) {
+                let policy = self.policy.set();
+                if let Err(why) = self.workers.start(worker, &mut self.listening, policy) {
                     self.listening.forget(worker);
                     self.growth.fail(worker, &why);
                     break;
@@ -262,10 +262,11 @@ impl Daemon {
             shown.retain(|(other, known)| *other != worker && *known != name);
             shown.push((worker, name));
         }
-        let workers = self.crew.workers();
-        if self.workers != workers || self.queues != shown {
-            self.telemetry.set_workers(registered(&self.crew, &shown));
-            (self.workers, self.queues) = (workers, shown);
+        let workers = self.workers.udp_count();
+        if self.shown_workers != workers || self.queues != shown {
+            self.telemetry
+                .set_workers(registered(&self.workers, &shown));
+            (self.shown_workers, self.queues) = (workers, shown);
         }
     }
 
@@ -273,21 +274,21 @@ impl Daemon {
     fn follow(&mut self, plan: Option<&Plan>) {
         if let Some(plan) = plan {
             self.listening.want(&plan.endpoints);
-            self.reloader.follow(plan);
+            self.policy.follow(plan);
             ARRIVALS.forget_gone();
         }
         let now = clock::now();
         self.listening
-            .take_back(self.crew.engines(), now, self.crew.inboxes());
+            .take_back(self.workers.engines(), now, self.workers.inboxes());
         if self.listening.is_due(now) {
-            let engines = self.crew.engines();
+            let engines = self.workers.engines();
             self.listening
-                .tend(engines, now, self.crew.inboxes(), !self.is_ready);
+                .poll(engines, now, self.workers.inboxes(), !self.is_ready);
         }
         let endpoints = self.listening.serving();
         if !self.is_ready && endpoints > 0 {
             self.is_ready = true;
-            let workers = self.crew.workers();
+            let workers = self.workers.udp_count();
             let endpoints = text::count(endpoints, "endpoint");
             info!("ready: {endpoints}, {}", text::count(workers, "worker"));
             self.notify.tell("READY=1\nSTATUS=ready");
@@ -298,11 +299,11 @@ impl Daemon {
     fn wait(&self, signals: &SignalFd) -> Event {
         let mut fds = [
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.crew.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.workers.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.interfaces.as_fd(), PollFlags::POLLIN),
         ];
         // Interrupted or failed: a turn without an event, and the next one waits again.
-        let _ = poll(&mut fds, PollTimeout::from(TEND_MS));
+        let _ = poll(&mut fds, PollTimeout::from(LOOP_MS));
         if !fds[0].any().unwrap_or(false) {
             return Event::Tick;
         }
@@ -410,7 +411,7 @@ enum Event {
 }
 
 /// Logs what a worker noticed, at most once in a turn.
-fn say_notice() {
+fn log_notice() {
     if let Some(errno) = NOTICES.take_trouble() {
         warn!(
             "TCP: accept: {}; new connections wait until it can be had",
@@ -433,7 +434,7 @@ fn start_report(config: &Config, telemetry: &Arc<Telemetry>) -> Result<(), Failu
 }
 
 /// Starts the thread that restores the snapshot and writes new ones, where the config names one.
-fn start_keeper(config: &Config) -> Result<Option<Keeper>, Failure> {
+fn start_snapshot(config: &Config) -> Result<Option<SnapshotWriter>, Failure> {
     let Some(path) = config.cache.snapshot.as_deref() else {
         return Ok(None);
     };
@@ -447,20 +448,23 @@ fn start_keeper(config: &Config) -> Result<Option<Keeper>, Failure> {
             .sum::<u64>()
             .wrapping_add(CACHE.removals())
     };
-    let keeper = Keeper::spawn(store, &CACHE, interval, changes);
-    keeper
+    let writer = SnapshotWriter::spawn(store, &CACHE, interval, changes);
+    writer
         .map(Some)
         .map_err(|error| format!("snapshot thread: {error}"))
 }
 
 /// Starts the thread that looks after interfaces.
-fn tend(mut supervisor: Supervisor, inboxes: &'static [Inbox]) -> Result<Interfaces, Failure> {
+fn start_interfaces(
+    mut supervisor: Supervisor,
+    inboxes: &'static [Inbox],
+) -> Result<Interfaces, Failure> {
     let mut is_first = true;
     Interfaces::start(move || {
         look_at_reserved_ports();
-        let plan = supervisor.tend(inboxes);
+        let plan = supervisor.poll(inboxes);
         if std::mem::take(&mut is_first) {
-            supervisor.say_without_xdp();
+            supervisor.warn_without_xdp();
         }
         Round {
             plan,
@@ -499,7 +503,7 @@ fn register(supervisor: &Supervisor) -> Telemetry {
 }
 
 /// The workers, as they are shown: by number, and by interface and queue where they have one.
-fn registered(crew: &Crew, queues: &[(usize, QueueName)]) -> Vec<metrics::Worker> {
+fn registered(workers: &Workers, queues: &[(usize, QueueName)]) -> Vec<metrics::Worker> {
     let worker = |index: usize| {
         let named = queues.iter().find(|(worker, _)| *worker == index);
         let named = named.map(|(_, name)| name);
@@ -514,7 +518,7 @@ fn registered(crew: &Crew, queues: &[(usize, QueueName)]) -> Vec<metrics::Worker
         }
     };
     // The one that serves TCP has the highest number.
-    let mut engines = crew.engines().to_vec();
+    let mut engines = workers.engines().to_vec();
     engines.sort_unstable();
     engines.into_iter().map(worker).collect()
 }

@@ -107,7 +107,7 @@ fn detach(program: &SharedProgram) {
 }
 
 impl Supervisor {
-    /// Nothing is attached yet: [`Self::tend`] does that.
+    /// Nothing is attached yet: [`Self::poll`] does that.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let mut attachments: Vec<Attachment> = Vec::new();
@@ -160,7 +160,7 @@ impl Supervisor {
     ///
     /// Gives what of the config meets this machine by now, if it may be something else. Nothing has changed: this costs a
     /// system call for each interface, one more, and a look at `rp_filter` where `route_check` follows it.
-    pub fn tend(&mut self, inboxes: &[Inbox]) -> Option<Plan> {
+    pub fn poll(&mut self, inboxes: &[Inbox]) -> Option<Plan> {
         let now = clock::now();
         for attachment in &mut self.attachments {
             attachment.notice_loss(now, inboxes);
@@ -178,7 +178,7 @@ impl Supervisor {
         let devices = Devices::read().ok()?;
         // What the config asks for may come piece by piece: first the interface, then its addresses.
         let plan = self.config.plan(&devices);
-        self.say_missing(&plan);
+        self.warn_missing(&plan);
         self.sources_checked = sources_checked(&self.config, &plan, &devices);
         self.is_settled = true;
         let mut taken = [false; WORKERS];
@@ -193,13 +193,13 @@ impl Supervisor {
                 inboxes,
                 now,
             };
-            self.is_settled &= attachment.tend(&world, &mut taken);
+            self.is_settled &= attachment.poll(&world, &mut taken);
         }
         Some(plan)
     }
 
     /// Logs each thing that the config names and that is not there, once until it has come.
-    fn say_missing(&mut self, plan: &Plan) {
+    fn warn_missing(&mut self, plan: &Plan) {
         let faults = plan.missing.faults();
         let is_same = |one: &Fault, other: &Fault| {
             (&one.key, one.position, &one.problem) == (&other.key, other.position, &other.problem)
@@ -212,7 +212,7 @@ impl Supervisor {
     }
 
     /// Says in the log what no attachment could be made of.
-    pub fn say_without_xdp(&self) {
+    pub fn warn_without_xdp(&self) {
         let mut attachments = self.attachments.iter();
         let is_refused = attachments.any(|attachment| attachment.refused.is_some());
         if self.queues().is_empty() && is_refused {
@@ -228,7 +228,7 @@ impl Supervisor {
     }
 }
 
-/// What an attachment is tended by.
+/// What an attachment looks at.
 struct World<'a> {
     config: &'a Config,
     plan: &'a Plan,
@@ -288,7 +288,7 @@ impl Attachment {
                     (REFUSED_MS, REFUSED_MAX_MS)
                 };
                 self.retry.fail(now, first_ms, max_ms);
-                self.say(format!("no XDP, the kernel's sockets serve: {error}"));
+                self.warn_once(format!("no XDP, the kernel's sockets serve: {error}"));
             }
         }
     }
@@ -424,7 +424,7 @@ impl Attachment {
         let mut wanted = listen_entries(&self.name, world.config, world.plan, world.devices);
         // All or nothing would leave in the map what is ours no more.
         if wanted.len() > LISTEN_MAX as usize {
-            self.say(format!(
+            self.warn_once(format!(
                 "capacity: {LISTEN_MAX} addresses over AF_XDP; the kernel's sockets alone serve {}",
                 wanted.len() - LISTEN_MAX as usize
             ));
@@ -438,7 +438,7 @@ impl Attachment {
         };
         let is_set = set.is_ok();
         if let Err(problem) = set {
-            self.say(problem);
+            self.warn_once(problem);
         }
         is_set
     }
@@ -461,10 +461,10 @@ impl Attachment {
         detach(&self.program);
         if is_gone {
             self.retry.succeed();
-            self.say("the interface is gone, the kernel's sockets serve".into());
+            self.warn_once("the interface is gone, the kernel's sockets serve".into());
         } else {
             self.retry.fail(now, QUEUE_MS, QUEUE_MAX_MS);
-            self.say(
+            self.warn_once(
                 "a socket was lost, the kernel's sockets serve until it is opened anew".into(),
             );
         }
@@ -475,7 +475,7 @@ impl Attachment {
     }
 
     /// Whether there is nothing more to do until something changes, or is due.
-    fn tend(&mut self, world: &World<'_>, taken: &mut [bool; WORKERS]) -> bool {
+    fn poll(&mut self, world: &World<'_>, taken: &mut [bool; WORKERS]) -> bool {
         if self.ifindex.is_some() {
             self.open_queues(world);
             return self.listen(world);
@@ -520,7 +520,7 @@ impl Attachment {
     }
 
     /// Logs trouble once, not every second.
-    fn say(&mut self, trouble: String) {
+    fn warn_once(&mut self, trouble: String) {
         if self.trouble != trouble {
             warn!("{}: {trouble}", self.name);
             self.trouble = trouble;

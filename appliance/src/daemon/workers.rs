@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_secs(1);
 type Failure = String;
 
 /// All threads with an engine. Belongs to the main thread.
-pub struct Crew {
+pub struct Workers {
     config: Config,
     plan: Plan,
     cookie_key: [u8; 16],
@@ -164,7 +164,7 @@ impl Drop for Leaving {
     }
 }
 
-impl Crew {
+impl Workers {
     /// Nobody is started yet. `plan` has the servers to begin with.
     ///
     /// # Errors
@@ -203,7 +203,7 @@ impl Crew {
 
     /// The workers among them that serve UDP.
     #[must_use]
-    pub fn workers(&self) -> usize {
+    pub fn udp_count(&self) -> usize {
         self.started.iter().filter(|&&engine| engine != TCP).count()
     }
 
@@ -310,7 +310,7 @@ impl Crew {
 }
 
 /// Readable when a thread has ended.
-impl AsFd for Crew {
+impl AsFd for Workers {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ended.event.as_fd()
     }

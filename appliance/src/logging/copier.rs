@@ -69,12 +69,12 @@ impl Copier {
             match read(from, &mut buffer) {
                 Ok(0) => {
                     self.end_line();
-                    return self.say_lost();
+                    return self.report_lost();
                 }
                 Ok(len) => self.take(&buffer[..len]),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => {
-                    self.say_lost();
+                    self.report_lost();
                     wait_for(from, PollFlags::POLLIN);
                 }
                 // Cannot happen to a pipe of our own.
@@ -106,7 +106,7 @@ impl Copier {
     /// Passes the line on, or counts it.
     fn pass_on(&mut self) {
         if self.failed {
-            self.say_lost();
+            self.report_lost();
         }
         let line = std::mem::take(&mut self.line);
         if self.failed || self.write(&line).is_err() {
@@ -118,7 +118,7 @@ impl Copier {
     }
 
     /// Tells how many lines were lost, where there are any.
-    fn say_lost(&mut self) {
+    fn report_lost(&mut self) {
         let lines = UNSAID.swap(0, Ordering::Relaxed);
         if lines == 0 {
             self.failed = false;

@@ -130,7 +130,7 @@ pub fn set_priorities(priorities: Priorities) {
 
 /// Says lines that are no event but the reason why a command failed. Never fails; waits only where the log was not
 /// started.
-pub fn say(lines: &str) {
+pub fn print(lines: &str) {
     for line in lines.split('\n') {
         let line = text::line_up_to(line, MESSAGE_MAX);
         // Nobody is left to be told that standard error takes nothing; our pipe has room.
@@ -152,7 +152,7 @@ pub fn finish() {
     let is_unsaid = UNSAID.load(Ordering::Relaxed) > 0 && matches!(*way, Way::Pipe(..));
     if is_unsaid && has_room_within(io::stderr().as_fd(), LAST_LINES) {
         WRITES.set(true);
-        front.say_lost();
+        front.report_lost();
         WRITES.set(false);
     }
     let way = std::mem::replace(&mut *way, Way::Closed);
@@ -177,7 +177,7 @@ impl Front {
         let way = self.way();
         match &*way {
             Way::Pipe(..) if has_room(io::stderr().as_fd()) => {
-                self.say_lost();
+                self.report_lost();
                 // The line about lost ones may have taken the last room.
                 if has_room(io::stderr().as_fd()) {
                     write();
@@ -191,7 +191,7 @@ impl Front {
         WRITES.set(false);
     }
 
-    fn say_lost(&self) {
+    fn report_lost(&self) {
         let lines = UNSAID.swap(0, Ordering::Relaxed);
         if lines > 0 {
             let level = Level::Warn.min(log::max_level().to_level().unwrap_or(Level::Error));

@@ -40,15 +40,15 @@ impl Notify {
         }
     }
 
-    /// Tells `state`: lines of `NAME=VALUE`. Where the manager does not take it, [`Self::tend`] tells it again: a service
+    /// Tells `state`: lines of `NAME=VALUE`. Where the manager does not take it, [`Self::tell_again`] tells it again: a service
     /// whose `READY=1` is lost would be ended for it.
     pub fn tell(&mut self, state: &str) {
         state.clone_into(&mut self.owed);
-        self.tend();
+        self.tell_again();
     }
 
     /// Tells what the manager has not taken yet, if anything.
-    pub fn tend(&mut self) {
+    pub fn tell_again(&mut self) {
         if !self.owed.is_empty() && self.send(&self.owed) {
             self.owed.clear();
         }
@@ -105,10 +105,10 @@ mod tests {
         notify.tell("READY=1");
         let mut told = [0; 64];
         while manager.recv(&mut told).is_ok() {}
-        notify.tend();
+        notify.tell_again();
         let len = manager.recv(&mut told).expect("told again");
         assert_eq!(&told[..len], b"READY=1");
-        notify.tend();
+        notify.tell_again();
         assert!(manager.recv(&mut told).is_err(), "told once");
     }
 }

@@ -14,4 +14,4 @@ pub mod writer;
 
 pub use shared::{CACHE, STEP, SharedCache, Walk};
 pub use snapshot::{BUFFER, Store};
-pub use writer::{Keeper, Saver};
+pub use writer::{SnapshotHandle, SnapshotWriter};

@@ -23,7 +23,7 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(600);
 
 /// The thread, and the way to it.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct SnapshotWriter {
     requests: Sender<Request>,
     /// Told when the snapshot was restored, and closed when the thread has ended.
     progress: Receiver<()>,
@@ -33,7 +33,7 @@ pub struct Keeper {
 
 /// Asks the thread to write.
 #[derive(Clone, Debug)]
-pub struct Saver(Sender<Request>);
+pub struct SnapshotHandle(Sender<Request>);
 
 #[derive(Debug)]
 enum Request {
@@ -41,7 +41,7 @@ enum Request {
     Finish,
 }
 
-impl Keeper {
+impl SnapshotWriter {
     /// Starts the thread. `changes` grows with everything that is put into the cache or taken out of it; where it did
     /// not, there is nothing to write.
     ///
@@ -97,8 +97,8 @@ impl Keeper {
 
     /// A way to ask for a snapshot out of turn.
     #[must_use]
-    pub fn saver(&self) -> Saver {
-        Saver(self.requests.clone())
+    pub fn handle(&self) -> SnapshotHandle {
+        SnapshotHandle(self.requests.clone())
     }
 
     /// Writes a last snapshot where something changed, and waits for it, but not for ever.
@@ -125,7 +125,7 @@ impl Keeper {
     }
 }
 
-impl Saver {
+impl SnapshotHandle {
     /// Writes a snapshot now; says how many answers are in it.
     ///
     /// # Errors
@@ -214,47 +214,47 @@ impl<C: Fn() -> u64> Work<C> {
 mod tests {
     use super::*;
 
-    /// A keeper, and what its thread would have: its requests, and the sign that it lives.
-    fn keeper() -> (Keeper, Receiver<Request>, Sender<()>) {
+    /// A writer, and what its thread would have: its requests, and the sign that it lives.
+    fn writer() -> (SnapshotWriter, Receiver<Request>, Sender<()>) {
         let (requests, inbox) = mpsc::channel();
         let (living, progress) = mpsc::channel();
-        let keeper = Keeper {
+        let writer = SnapshotWriter {
             requests,
             progress,
             is_late: Arc::default(),
         };
-        (keeper, inbox, living)
+        (writer, inbox, living)
     }
 
     /// A file system that does not answer.
     #[test]
     fn a_snapshot_that_hangs_keeps_neither_a_start_nor_an_end_waiting() {
-        let (keeper, inbox, living) = keeper();
-        let is_late = Arc::clone(&keeper.is_late);
-        keeper.wait_restored_for(Duration::from_millis(1));
+        let (writer, inbox, living) = writer();
+        let is_late = Arc::clone(&writer.is_late);
+        writer.wait_restored_for(Duration::from_millis(1));
         assert!(is_late.load(Ordering::Acquire), "it stays away");
-        living.send(()).expect("the keeper listens");
-        keeper.finish_within(Duration::from_millis(1));
+        living.send(()).expect("the writer listens");
+        writer.finish_within(Duration::from_millis(1));
         assert!(matches!(inbox.try_recv(), Ok(Request::Finish)));
     }
 
     #[test]
     fn a_start_waits_for_the_snapshot_and_an_end_for_the_last_one() {
-        let (keeper, inbox, living) = keeper();
-        let is_late = Arc::clone(&keeper.is_late);
+        let (writer, inbox, living) = writer();
+        let is_late = Arc::clone(&writer.is_late);
         let is_written = Arc::new(AtomicBool::new(false));
         let written = Arc::clone(&is_written);
         let thread = std::thread::spawn(move || {
-            living.send(()).expect("the keeper listens");
+            living.send(()).expect("the writer listens");
             // As of one that came late, which is no end.
-            living.send(()).expect("the keeper listens");
+            living.send(()).expect("the writer listens");
             assert!(matches!(inbox.recv(), Ok(Request::Finish)));
             written.store(true, Ordering::Release);
             drop(living);
         });
-        keeper.wait_restored();
+        writer.wait_restored();
         assert!(!is_late.load(Ordering::Acquire));
-        keeper.finish();
+        writer.finish();
         assert!(is_written.load(Ordering::Acquire));
         thread.join().expect("it ends");
     }

@@ -28,7 +28,7 @@ type Loaded = HashMap<String, usize>;
 
 /// The set in force, and what it is made of. Belongs to one thread, which waits for its file descriptor and its deadline.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct PolicyReloader {
     input: PolicyInput,
     set: Arc<PolicySet>,
     watcher: Watcher,
@@ -50,7 +50,7 @@ pub struct Keeper {
     has_moved: bool,
 }
 
-impl Keeper {
+impl PolicyReloader {
     /// The policy of the config alone, without any file: whether it is right shows at once.
     ///
     /// # Errors
@@ -80,9 +80,9 @@ impl Keeper {
     /// # Errors
     /// The config itself is wrong.
     pub fn start(input: PolicyInput, now_secs: Option<i64>) -> Result<(Self, Update), Problem> {
-        let mut keeper = Self::new(input)?;
-        let update = keeper.read_all(now_secs);
-        Ok((keeper, update))
+        let mut reloader = Self::new(input)?;
+        let update = reloader.read_all(now_secs);
+        Ok((reloader, update))
     }
 
     /// Reads all files at once.
@@ -254,7 +254,7 @@ impl Keeper {
         self.doubts = doubts;
     }
 
-    /// Readable when [`Keeper::take_events`] has something to take.
+    /// Readable when [`PolicyReloader::take_events`] has something to take.
     #[must_use]
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.watcher.descriptor()

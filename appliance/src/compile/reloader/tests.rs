@@ -14,28 +14,28 @@ use xdnsd_core::policy::{Decision, Labels, Local};
 const LATER: Instant = Instant::from_millis(10_000);
 const NOW: Instant = Instant::from_millis(1_000);
 
-fn is_local(keeper: &Keeper, question: &str) -> bool {
+fn is_local(reloader: &PolicyReloader, question: &str) -> bool {
     let name = name::parse(question).expect("a name");
-    let set = keeper.set();
+    let set = reloader.set();
     let found = set
         .view()
         .decide(&Labels::new(&name).expect("well-formed"), rtype::A);
     matches!(found, Decision::Local(Local::Records(_)))
 }
 
-fn is_blocked(keeper: &Keeper, question: &str) -> bool {
+fn is_blocked(reloader: &PolicyReloader, question: &str) -> bool {
     let name = name::parse(question).expect("a name");
-    let set = keeper.set();
+    let set = reloader.set();
     let found = set
         .view()
         .decide(&Labels::new(&name).expect("well-formed"), rtype::A);
     matches!(found, Decision::Blocked(_))
 }
 
-/// Lets the keeper find out what happened and do what it does.
-fn update(keeper: &mut Keeper) -> Option<Update> {
-    keeper.take_events(NOW);
-    keeper.update_if_due(LATER, None)
+/// Lets the reloader find out what happened and do what it does.
+fn update(reloader: &mut PolicyReloader) -> Option<Update> {
+    reloader.take_events(NOW);
+    reloader.update_if_due(LATER, None)
 }
 
 fn told(update: &Update) -> Vec<String> {
@@ -57,20 +57,20 @@ fn a_lease_is_answered_once_its_file_is_written() {
         path: path.clone(),
         format: LeaseFormat::Dnsmasq,
     }];
-    let (mut keeper, first) = Keeper::start(input, None).expect("started");
+    let (mut reloader, first) = PolicyReloader::start(input, None).expect("started");
     assert_eq!(told(&first), [format!("{}: is not there", path.display())]);
-    assert!(update(&mut keeper).is_none(), "nothing happened");
+    assert!(update(&mut reloader).is_none(), "nothing happened");
     fs::write(&path, "0 02:00:00:00:00:01 192.168.1.7 phone *\n").expect("written");
-    keeper.take_events(NOW);
+    reloader.take_events(NOW);
     assert!(
-        keeper.update_if_due(NOW, None).is_none(),
+        reloader.update_if_due(NOW, None).is_none(),
         "its writer may not have finished"
     );
-    assert!(keeper.deadline().is_some_and(|deadline| deadline > NOW));
-    let updated = keeper.update_if_due(LATER, None).expect("due");
+    assert!(reloader.deadline().is_some_and(|deadline| deadline > NOW));
+    let updated = reloader.update_if_due(LATER, None).expect("due");
     assert_eq!((told(&updated).len(), updated.set.is_some()), (0, true));
-    assert!(is_local(&keeper, "phone"));
-    assert_eq!(keeper.deadline(), None);
+    assert!(is_local(&reloader, "phone"));
+    assert_eq!(reloader.deadline(), None);
 }
 
 #[test]
@@ -83,16 +83,20 @@ fn a_lease_that_ends_goes_although_nobody_writes() {
         path: folder.write("dhcp.leases", text),
         format: LeaseFormat::Dnsmasq,
     }];
-    let (mut keeper, _) = Keeper::start(input, Some(1_800_000_000)).expect("started");
-    let at = |keeper: &mut Keeper, secs| keeper.update_if_due(NOW, Some(secs)).is_some();
-    assert!(!at(&mut keeper, 1_900_000_000), "its last second");
-    assert!(is_local(&keeper, "phone"));
-    assert!(at(&mut keeper, 1_900_000_001));
-    assert!(!is_local(&keeper, "phone") && is_local(&keeper, "tv"));
-    assert!(!at(&mut keeper, 1_900_000_002));
-    assert!(at(&mut keeper, 1_900_000_010) && !is_local(&keeper, "tv"));
-    assert!(!at(&mut keeper, i64::MAX) && is_local(&keeper, "box"));
-    assert!(keeper.update_if_due(NOW, None).is_none(), "without a clock");
+    let (mut reloader, _) = PolicyReloader::start(input, Some(1_800_000_000)).expect("started");
+    let at =
+        |reloader: &mut PolicyReloader, secs| reloader.update_if_due(NOW, Some(secs)).is_some();
+    assert!(!at(&mut reloader, 1_900_000_000), "its last second");
+    assert!(is_local(&reloader, "phone"));
+    assert!(at(&mut reloader, 1_900_000_001));
+    assert!(!is_local(&reloader, "phone") && is_local(&reloader, "tv"));
+    assert!(!at(&mut reloader, 1_900_000_002));
+    assert!(at(&mut reloader, 1_900_000_010) && !is_local(&reloader, "tv"));
+    assert!(!at(&mut reloader, i64::MAX) && is_local(&reloader, "box"));
+    assert!(
+        reloader.update_if_due(NOW, None).is_none(),
+        "without a clock"
+    );
 }
 
 #[test]
@@ -110,11 +114,11 @@ fn a_list_that_turns_bad_leaves_the_old_one_in_force() {
     input.lists.block = vec![text.clone()];
     input.lists.compiled = vec![compiled.clone()];
     input.local.hosts = vec![hosts];
-    let (mut keeper, first) = Keeper::start(input, None).expect("started");
+    let (mut reloader, first) = PolicyReloader::start(input, None).expect("started");
     assert_eq!(told(&first), [""; 0]);
     folder.write("ads.txt", "<html>\n");
     folder.write("hosts", "192.168.1.3 tv\n");
-    let updated = update(&mut keeper).expect("due");
+    let updated = update(&mut reloader).expect("due");
     assert_eq!(
         told(&updated),
         [format!(
@@ -122,28 +126,28 @@ fn a_list_that_turns_bad_leaves_the_old_one_in_force() {
             text.display()
         )]
     );
-    assert!(is_blocked(&keeper, "ads.example") && is_blocked(&keeper, "mapped.example"));
+    assert!(is_blocked(&reloader, "ads.example") && is_blocked(&reloader, "mapped.example"));
     assert!(
-        is_local(&keeper, "tv") && !is_local(&keeper, "nas"),
+        is_local(&reloader, "tv") && !is_local(&reloader, "nas"),
         "what is not wrong is taken over"
     );
     // A torn file in place of the compiled one: a new file, because the old one is mapped.
     fs::remove_file(&compiled).expect("removed");
     folder.write("compiled.list", &image[..image.len() / 2]);
     folder.write("ads.txt", "new.example\n");
-    let updated = update(&mut keeper).expect("due");
+    let updated = update(&mut reloader).expect("due");
     assert!(
         told(&updated)[0].contains("compiled.list: is torn"),
         "{:?}",
         told(&updated)
     );
     assert!(updated.set.is_none());
-    assert!(is_blocked(&keeper, "ads.example") && !is_blocked(&keeper, "new.example"));
+    assert!(is_blocked(&reloader, "ads.example") && !is_blocked(&reloader, "new.example"));
     list_file::write(&compiled, &image).expect("written");
-    let updated = update(&mut keeper).expect("due");
+    let updated = update(&mut reloader).expect("due");
     assert_eq!(told(&updated), [""; 0]);
-    assert!(is_blocked(&keeper, "new.example") && is_blocked(&keeper, "mapped.example"));
-    assert!(!is_blocked(&keeper, "ads.example"));
+    assert!(is_blocked(&reloader, "new.example") && is_blocked(&reloader, "mapped.example"));
+    assert!(!is_blocked(&reloader, "ads.example"));
 }
 
 #[test]
@@ -155,22 +159,22 @@ fn a_file_that_fails_at_the_start_does_not_hold_up_the_others() {
     );
     let mut input = PolicyInput::default();
     input.lists.block = vec![bad.clone(), good];
-    let (mut keeper, first) = Keeper::start(input, None).expect("started");
+    let (mut reloader, first) = PolicyReloader::start(input, None).expect("started");
     assert_eq!(first.notes.failures.len(), 1);
-    assert!(is_blocked(&keeper, "good.example"));
+    assert!(is_blocked(&reloader, "good.example"));
     folder.write("good.txt", "better.example\n");
-    let updated = update(&mut keeper).expect("due");
+    let updated = update(&mut reloader).expect("due");
     assert_eq!(updated.notes.failures.len(), 1, "said again");
-    assert!(is_blocked(&keeper, "better.example"));
+    assert!(is_blocked(&reloader, "better.example"));
     fs::write(&bad, "late.example\n").expect("written");
-    let updated = update(&mut keeper).expect("due");
+    let updated = update(&mut reloader).expect("due");
     assert_eq!(told(&updated), [""; 0]);
-    assert!(is_blocked(&keeper, "late.example") && is_blocked(&keeper, "better.example"));
+    assert!(is_blocked(&reloader, "late.example") && is_blocked(&reloader, "better.example"));
     fs::remove_file(&bad).expect("removed");
-    let updated = update(&mut keeper).expect("due");
+    let updated = update(&mut reloader).expect("due");
     assert_eq!(updated.notes.failures.len(), 1);
     assert!(
-        is_blocked(&keeper, "late.example"),
+        is_blocked(&reloader, "late.example"),
         "it was in force, so it stays"
     );
 }
@@ -200,7 +204,7 @@ fn a_fault_is_said_once_per_change_of_its_file() {
         path: folder.write("leases", text),
         format: LeaseFormat::Dnsmasq,
     }];
-    let (mut keeper, first) = Keeper::start(input, None).expect("started");
+    let (mut reloader, first) = PolicyReloader::start(input, None).expect("started");
     let all = [
         "`bob's` has characters that a host name may not have",
         "is not there",
@@ -221,25 +225,28 @@ fn a_fault_is_said_once_per_change_of_its_file() {
     for number in 1..=5 {
         leases = lease(number) + &leases;
         folder.write("leases", &leases);
-        starts(&said(update(&mut keeper)), &[]);
-        assert!(is_local(&keeper, &format!("name{number}")));
+        starts(&said(update(&mut reloader)), &[]);
+        assert!(is_local(&reloader, &format!("name{number}")));
     }
     folder.write("hosts", "192.168.1.3 tv\n192.168.1.2 bob's nas\n");
-    starts(&said(update(&mut keeper)), &all[..1]);
+    starts(&said(update(&mut reloader)), &all[..1]);
     folder.write("leases", lease(1) + text);
-    starts(&said(update(&mut keeper)), &[]);
+    starts(&said(update(&mut reloader)), &[]);
     folder.write("later", "192.168.1.9\n");
-    starts(&said(update(&mut keeper)), &["has an address and no name"]);
+    starts(
+        &said(update(&mut reloader)),
+        &["has an address and no name"],
+    );
     fs::remove_file(folder.path().join("later")).expect("removed");
-    starts(&said(update(&mut keeper)), &["is not there"]);
+    starts(&said(update(&mut reloader)), &["is not there"]);
     // The client calls itself otherwise, then so again: that is news.
     folder.write("leases", lease(1));
-    starts(&said(update(&mut keeper)), &[]);
+    starts(&said(update(&mut reloader)), &[]);
     folder.write("leases", lease(1) + text);
-    starts(&said(update(&mut keeper)), &all[2..]);
+    starts(&said(update(&mut reloader)), &all[2..]);
     // Whoever asks for a reload is told everything.
-    let input = keeper.input.clone();
-    starts(&said(keeper.reload(input, None).ok()), &all);
+    let input = reloader.input.clone();
+    starts(&said(reloader.reload(input, None).ok()), &all);
 }
 
 /// A hosts file that cannot be read any more keeps its names, and keeps no new device from its own.
@@ -252,28 +259,28 @@ fn a_hosts_file_that_fails_holds_up_no_lease() {
         path: folder.write("leases", "0 m1 192.168.1.66 phone *\n"),
         format: LeaseFormat::Dnsmasq,
     }];
-    let (mut keeper, _) = Keeper::start(input, None).expect("started");
+    let (mut reloader, _) = PolicyReloader::start(input, None).expect("started");
     folder.write("hosts", b"\xff\xfe1\x009\x00");
     assert_eq!(
-        said(update(&mut keeper)),
+        said(update(&mut reloader)),
         ["is UTF-16; save it as UTF-8"; 1]
     );
     for (number, name) in ["tv", "box"].iter().enumerate() {
         folder.write("leases", format!("0 m2 192.168.1.7{number} {name} *\n"));
-        assert_eq!(said(update(&mut keeper)), [""; 0], "said once");
-        assert!(is_local(&keeper, name) && is_local(&keeper, "nas"));
-        assert!(!is_local(&keeper, "phone"));
+        assert_eq!(said(update(&mut reloader)), [""; 0], "said once");
+        assert!(is_local(&reloader, name) && is_local(&reloader, "nas"));
+        assert!(!is_local(&reloader, "phone"));
     }
-    let input = keeper.input.clone();
-    let reloaded = keeper.reload(input, None).expect("right");
+    let input = reloader.input.clone();
+    let reloaded = reloader.reload(input, None).expect("right");
     assert_eq!(reloaded.notes.failures.len(), 1, "whoever asks is told");
-    assert!(is_local(&keeper, "nas"));
+    assert!(is_local(&reloader, "nas"));
     folder.write("hosts", "192.168.1.3 printer\n");
-    update(&mut keeper).expect("due");
-    assert!(is_local(&keeper, "printer") && !is_local(&keeper, "nas"));
+    update(&mut reloader).expect("due");
+    assert!(is_local(&reloader, "printer") && !is_local(&reloader, "nas"));
     fs::remove_file(folder.path().join("hosts")).expect("removed");
-    update(&mut keeper).expect("due");
-    assert!(!is_local(&keeper, "printer"), "removed on purpose");
+    update(&mut reloader).expect("due");
+    assert!(!is_local(&reloader, "printer"), "removed on purpose");
 }
 
 #[test]
@@ -285,15 +292,15 @@ fn a_lease_loses_its_name_to_a_list_and_gets_it_back() {
         path: folder.write("leases", "0 m1 192.168.1.66 phone *\n"),
         format: LeaseFormat::Dnsmasq,
     }];
-    let (mut keeper, _) = Keeper::start(input, None).expect("started");
-    assert!(is_local(&keeper, "phone"));
+    let (mut reloader, _) = PolicyReloader::start(input, None).expect("started");
+    assert!(is_local(&reloader, "phone"));
     folder.write("ads.txt", "ads.example\n||phone^\n");
     let expected = "not giving name phone to the DHCP lease of 192.168.1.66 because it is blocked";
-    assert_eq!(said(update(&mut keeper)), [expected]);
-    assert!(!is_local(&keeper, "phone") && is_blocked(&keeper, "phone"));
+    assert_eq!(said(update(&mut reloader)), [expected]);
+    assert!(!is_local(&reloader, "phone") && is_blocked(&reloader, "phone"));
     folder.write("ads.txt", "ads.example\nb.example\n");
-    update(&mut keeper).expect("due");
-    assert!(is_local(&keeper, "phone"));
+    update(&mut reloader).expect("due");
+    assert!(is_local(&reloader, "phone"));
 }
 
 #[test]
@@ -304,29 +311,31 @@ fn an_address_that_becomes_our_own_is_no_lease_any_more() {
         path: folder.write("leases", "0 m1 192.168.1.66 phone *\n"),
         format: LeaseFormat::Dnsmasq,
     }];
-    let (mut keeper, _) = Keeper::start(input, None).expect("started");
-    assert!(is_local(&keeper, "phone"));
-    keeper.set_addresses(
+    let (mut reloader, _) = PolicyReloader::start(input, None).expect("started");
+    assert!(is_local(&reloader, "phone"));
+    reloader.set_addresses(
         Vec::new(),
         Links {
             martian_sources: vec!["192.168.1.66".parse().expect("an address")],
             ..Links::default()
         },
     );
-    assert_eq!(said(keeper.update_if_due(NOW, None)).len(), 1);
-    assert!(!is_local(&keeper, "phone"));
-    assert!(keeper.update_if_due(NOW, None).is_none(), "once");
+    assert_eq!(said(reloader.update_if_due(NOW, None)).len(), 1);
+    assert!(!is_local(&reloader, "phone"));
+    assert!(reloader.update_if_due(NOW, None).is_none(), "once");
 }
 
 #[test]
 fn a_wrong_config_does_not_start() {
     let mut input = PolicyInput::default();
     input.local.records = vec!["nas A 192.168.1".into()];
-    let error = Keeper::start(input, None).expect_err("wrong").to_string();
+    let error = PolicyReloader::start(input, None)
+        .expect_err("wrong")
+        .to_string();
     assert!(error.starts_with("records: `nas A 192.168.1`: "), "{error}");
     let mut input = PolicyInput::default();
     input.lists.compiled = vec!["x".into(); 4];
-    assert!(Keeper::start(input, None).is_err());
+    assert!(PolicyReloader::start(input, None).is_err());
 }
 
 #[test]
@@ -335,14 +344,14 @@ fn a_reload_reads_everything_at_once() {
     let hosts = folder.write("hosts", "192.168.1.2 nas\n");
     let mut input = PolicyInput::default();
     input.local.hosts = vec![hosts];
-    let (mut keeper, _) = Keeper::start(input, None).expect("started");
-    let old = keeper.set();
+    let (mut reloader, _) = PolicyReloader::start(input, None).expect("started");
+    let old = reloader.set();
     folder.write("hosts", "192.168.1.3 tv\n");
-    let input = keeper.input.clone();
-    assert!(keeper.reload(input, None).expect("right").set.is_some());
-    assert!(is_local(&keeper, "tv"));
+    let input = reloader.input.clone();
+    assert!(reloader.reload(input, None).expect("right").set.is_some());
+    assert!(is_local(&reloader, "tv"));
     assert!(
-        !Arc::ptr_eq(&old, &keeper.set()),
+        !Arc::ptr_eq(&old, &reloader.set()),
         "whoever holds the old set still can"
     );
 }
@@ -363,41 +372,41 @@ fn names(count: usize) -> String {
 fn a_list_that_lost_most_of_its_rules_is_refused() {
     let folder = Folder::new();
     let path = folder.write("ads.txt", names(100));
-    let (mut keeper, _) = Keeper::start(with_list(&path), None).expect("started");
-    let refused = |keeper: &mut Keeper, content: &str, rules| {
+    let (mut reloader, _) = PolicyReloader::start(with_list(&path), None).expect("started");
+    let refused = |reloader: &mut PolicyReloader, content: &str, rules| {
         folder.write("ads.txt", content);
-        let updated = update(keeper).expect("due");
+        let updated = update(reloader).expect("due");
         let told = told(&updated);
         let what = format!("{}: has {rules} rules and had 100: ", path.display());
         assert!(told[0].starts_with(&what), "{told:?}");
-        assert!(updated.set.is_none() && is_blocked(keeper, "ads99.example"));
+        assert!(updated.set.is_none() && is_blocked(reloader, "ads99.example"));
     };
-    refused(&mut keeper, "", 0);
-    refused(&mut keeper, "# nothing\n", 0);
-    refused(&mut keeper, &names(49), 49);
+    refused(&mut reloader, "", 0);
+    refused(&mut reloader, "# nothing\n", 0);
+    refused(&mut reloader, &names(49), 49);
     folder.write("ads.txt", names(50));
     assert_eq!(
-        told(&update(&mut keeper).expect("due")),
+        told(&update(&mut reloader).expect("due")),
         [""; 0],
         "half of them"
     );
-    assert!(!is_blocked(&keeper, "ads99.example"));
+    assert!(!is_blocked(&reloader, "ads99.example"));
     // A new start has nothing to compare with, and a key takes it as it is.
     folder.write("ads.txt", names(10));
-    assert_eq!(told(&update(&mut keeper).expect("due")).len(), 1);
-    let input = keeper.input.clone();
+    assert_eq!(told(&update(&mut reloader).expect("due")).len(), 1);
+    let input = reloader.input.clone();
     assert!(
-        !told(&keeper.reload(input, None).expect("right")).is_empty(),
+        !told(&reloader.reload(input, None).expect("right")).is_empty(),
         "a reload, too"
     );
-    assert!(is_blocked(&keeper, "ads49.example"));
-    let mut input = keeper.input.clone();
+    assert!(is_blocked(&reloader, "ads49.example"));
+    let mut input = reloader.input.clone();
     input.lists.take_shrunk = true;
-    assert_eq!(told(&keeper.reload(input, None).expect("right")), [""; 0]);
-    assert!(is_blocked(&keeper, "ads9.example") && !is_blocked(&keeper, "ads10.example"));
-    let (keeper, first) = Keeper::start(with_list(&path), None).expect("started");
+    assert_eq!(told(&reloader.reload(input, None).expect("right")), [""; 0]);
+    assert!(is_blocked(&reloader, "ads9.example") && !is_blocked(&reloader, "ads10.example"));
+    let (reloader, first) = PolicyReloader::start(with_list(&path), None).expect("started");
     assert_eq!(told(&first), [""; 0]);
-    assert!(is_blocked(&keeper, "ads9.example"));
+    assert!(is_blocked(&reloader, "ads9.example"));
 }
 
 /// Somebody edits his own list.
@@ -405,13 +414,13 @@ fn a_list_that_lost_most_of_its_rules_is_refused() {
 fn a_list_of_a_few_rules_may_shrink_but_not_to_nothing() {
     let folder = Folder::new();
     let path = folder.write("own.txt", names(7));
-    let (mut keeper, _) = Keeper::start(with_list(&path), None).expect("started");
+    let (mut reloader, _) = PolicyReloader::start(with_list(&path), None).expect("started");
     folder.write("own.txt", names(1));
-    assert_eq!(told(&update(&mut keeper).expect("due")), [""; 0]);
-    assert!(is_blocked(&keeper, "ads0.example") && !is_blocked(&keeper, "ads6.example"));
+    assert_eq!(told(&update(&mut reloader).expect("due")), [""; 0]);
+    assert!(is_blocked(&reloader, "ads0.example") && !is_blocked(&reloader, "ads6.example"));
     folder.write("own.txt", "");
-    assert_eq!(told(&update(&mut keeper).expect("due")).len(), 1);
-    assert!(is_blocked(&keeper, "ads0.example"));
+    assert_eq!(told(&update(&mut reloader).expect("due")).len(), 1);
+    assert!(is_blocked(&reloader, "ads0.example"));
 }
 
 #[test]
@@ -426,13 +435,13 @@ fn a_compiled_list_that_shrinks_is_refused_too() {
     compile(10);
     let mut input = PolicyInput::default();
     input.lists.compiled = vec![path.clone()];
-    let (mut keeper, _) = Keeper::start(input, None).expect("started");
+    let (mut reloader, _) = PolicyReloader::start(input, None).expect("started");
     compile(4);
-    assert_eq!(told(&update(&mut keeper).expect("due")).len(), 1);
-    assert!(is_blocked(&keeper, "ads9.example"));
+    assert_eq!(told(&update(&mut reloader).expect("due")).len(), 1);
+    assert!(is_blocked(&reloader, "ads9.example"));
     compile(5);
-    assert_eq!(told(&update(&mut keeper).expect("due")), [""; 0]);
-    assert!(!is_blocked(&keeper, "ads9.example"));
+    assert_eq!(told(&update(&mut reloader).expect("due")), [""; 0]);
+    assert!(!is_blocked(&reloader, "ads9.example"));
 }
 
 /// `cp` over a list, slowly; and a reload in the middle of it.
@@ -441,32 +450,32 @@ fn half_a_list_is_never_loaded() {
     use std::io::Write;
     let folder = Folder::new();
     let path = folder.write("ads.txt", names(100));
-    let (mut keeper, _) = Keeper::start(with_list(&path), None).expect("started");
+    let (mut reloader, _) = PolicyReloader::start(with_list(&path), None).expect("started");
     let mut file = fs::File::create(&path).expect("truncated");
     let at = Instant::from_millis;
     let text = names(200);
     for (step, part) in text.as_bytes().chunks(text.len() / 8).enumerate() {
         file.write_all(part).expect("written");
         let now = 1_000 + step as u64 * 5_000;
-        keeper.take_events(at(now));
+        reloader.take_events(at(now));
         assert!(
-            keeper.update_if_due(at(now + 4_999), None).is_none(),
+            reloader.update_if_due(at(now + 4_999), None).is_none(),
             "step {step}"
         );
-        assert!(is_blocked(&keeper, "ads99.example"), "step {step}");
+        assert!(is_blocked(&reloader, "ads99.example"), "step {step}");
     }
-    let input = keeper.input.clone();
-    let updated = keeper.reload(input, None).expect("right");
+    let input = reloader.input.clone();
+    let updated = reloader.reload(input, None).expect("right");
     assert!(
         told(&updated)[0].starts_with("lists: a list is being written"),
         "{:?}",
         told(&updated)
     );
-    assert!(is_blocked(&keeper, "ads99.example") && !is_blocked(&keeper, "ads199.example"));
+    assert!(is_blocked(&reloader, "ads99.example") && !is_blocked(&reloader, "ads199.example"));
     drop(file);
-    keeper.take_events(at(100_000));
-    assert!(keeper.update_if_due(at(101_000), None).is_some());
-    assert!(is_blocked(&keeper, "ads199.example"));
+    reloader.take_events(at(100_000));
+    assert!(reloader.update_if_due(at(101_000), None).is_some());
+    assert!(is_blocked(&reloader, "ads199.example"));
 }
 
 /// A lease ends in the middle of `cp` over a hosts file.
@@ -481,23 +490,25 @@ fn half_a_hosts_file_is_never_loaded() {
         path: folder.write("leases", "1900000000 m 192.168.1.7 phone *\n"),
         format: LeaseFormat::Dnsmasq,
     }];
-    let (mut keeper, _) = Keeper::start(input, Some(1_800_000_000)).expect("started");
+    let (mut reloader, _) = PolicyReloader::start(input, Some(1_800_000_000)).expect("started");
     let mut file = fs::File::create(&hosts).expect("truncated");
     file.write_all(b"192.168.1.3 tv\n").expect("written");
-    keeper.take_events(NOW);
-    let updated = keeper.update_if_due(NOW, Some(1_900_000_001));
+    reloader.take_events(NOW);
+    let updated = reloader.update_if_due(NOW, Some(1_900_000_001));
     assert_eq!(
         said(updated),
         ["a hosts file is being written; local data stays as it is until that is done"]
     );
-    assert!(is_local(&keeper, "nas") && !is_local(&keeper, "tv"));
+    assert!(is_local(&reloader, "nas") && !is_local(&reloader, "tv"));
     file.write_all(b"192.168.1.2 nas\n").expect("written");
     drop(file);
-    keeper.take_events(NOW);
-    keeper
+    reloader.take_events(NOW);
+    reloader
         .update_if_due(LATER, Some(1_900_000_001))
         .expect("due");
-    assert!(is_local(&keeper, "nas") && is_local(&keeper, "tv") && !is_local(&keeper, "phone"));
+    assert!(
+        is_local(&reloader, "nas") && is_local(&reloader, "tv") && !is_local(&reloader, "phone")
+    );
 }
 
 /// A FIFO, a device or a folder where a file was, or where one is expected.
@@ -516,7 +527,7 @@ fn what_is_no_file_stops_nothing_else() {
     let fifo =
         |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
     paths.iter().for_each(|path| fifo(path));
-    let (mut keeper, first) = Keeper::start(input, None).expect("started");
+    let (mut reloader, first) = PolicyReloader::start(input, None).expect("started");
     let failed = |update: &Update| {
         update
             .notes
@@ -532,26 +543,26 @@ fn what_is_no_file_stops_nothing_else() {
     };
     put(hosts, "192.168.1.2 nas\n");
     assert_eq!(
-        failed(&update(&mut keeper).expect("due")),
+        failed(&update(&mut reloader).expect("due")),
         [""; 0],
         "said once"
     );
-    assert!(is_local(&keeper, "nas"));
+    assert!(is_local(&reloader, "nas"));
     put(list, "ads.example\n");
     assert_eq!(
-        failed(&update(&mut keeper).expect("due")).len(),
+        failed(&update(&mut reloader).expect("due")).len(),
         1,
         "the compiled list"
     );
-    assert!(is_blocked(&keeper, "ads.example"));
+    assert!(is_blocked(&reloader, "ads.example"));
     put(leases, "0 02:00:00:00:00:01 192.168.1.7 phone *\n");
-    update(&mut keeper).expect("due");
+    update(&mut reloader).expect("due");
     // And back: what was read stays in force, and the rest goes on.
     fs::remove_file(list).expect("removed");
     fs::create_dir(list).expect("a folder");
     fs::remove_file(hosts).expect("removed");
     fifo(hosts);
-    let updated = update(&mut keeper).expect("due");
+    let updated = update(&mut reloader).expect("due");
     assert!(
         failed(&updated).contains(&"is a folder, not a file".into()),
         "{:?}",
@@ -563,9 +574,9 @@ fn what_is_no_file_stops_nothing_else() {
         told(&updated)
     );
     assert!(
-        is_blocked(&keeper, "ads.example")
-            && is_local(&keeper, "nas")
-            && is_local(&keeper, "phone")
+        is_blocked(&reloader, "ads.example")
+            && is_local(&reloader, "nas")
+            && is_local(&reloader, "phone")
     );
 }
 
@@ -578,18 +589,18 @@ fn a_reload_takes_over_what_is_right_and_keeps_what_a_file_fails_for() {
     );
     let mut input = with_list(&list);
     input.local.hosts = vec![hosts];
-    let (mut keeper, _) = Keeper::start(input.clone(), None).expect("started");
+    let (mut reloader, _) = PolicyReloader::start(input.clone(), None).expect("started");
     folder.write("ads.txt", "<html>\n");
     folder.write("hosts", "192.168.1.3 tv\n");
     input.local.records = vec!["box A 192.0.2.9".into()];
-    let updated = keeper.reload(input.clone(), None).expect("right");
+    let updated = reloader.reload(input.clone(), None).expect("right");
     assert_eq!(updated.notes.failures.len(), 1);
-    assert!(is_blocked(&keeper, "ads.example"));
-    assert!(is_local(&keeper, "tv") && is_local(&keeper, "box") && !is_local(&keeper, "nas"));
+    assert!(is_blocked(&reloader, "ads.example"));
+    assert!(is_local(&reloader, "tv") && is_local(&reloader, "box") && !is_local(&reloader, "nas"));
     input.local.records = vec!["box A 192.0.2".into()];
-    assert!(keeper.reload(input, None).is_err());
+    assert!(reloader.reload(input, None).is_err());
     assert!(
-        is_local(&keeper, "box"),
+        is_local(&reloader, "box"),
         "a fault of the config changes nothing"
     );
 }
@@ -601,7 +612,7 @@ fn who_else_may_write_is_said_once() {
     fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("mode");
     let list = folder.write("ads.txt", "ads.example\n");
     fs::set_permissions(&list, PermissionsExt::from_mode(0o666)).expect("mode");
-    let (mut keeper, first) = Keeper::start(with_list(&list), None).expect("started");
+    let (mut reloader, first) = PolicyReloader::start(with_list(&list), None).expect("started");
     let doubts = |update: &Update| {
         update
             .notes
@@ -617,13 +628,13 @@ fn who_else_may_write_is_said_once() {
             list.display()
         )]
     );
-    assert!(is_blocked(&keeper, "ads.example"), "a warning, no more");
+    assert!(is_blocked(&reloader, "ads.example"), "a warning, no more");
     folder.write("ads.txt", "more.example\n");
-    assert_eq!(doubts(&update(&mut keeper).expect("due")), [""; 0]);
+    assert_eq!(doubts(&update(&mut reloader).expect("due")), [""; 0]);
     // It was mended, and comes again: that is news.
     for (mode, count) in [(0o644, 0), (0o666, 1)] {
         fs::set_permissions(&list, PermissionsExt::from_mode(mode)).expect("mode");
-        let updated = update(&mut keeper).expect("due");
+        let updated = update(&mut reloader).expect("due");
         assert_eq!(doubts(&updated).len(), count, "{mode:o}");
     }
 }

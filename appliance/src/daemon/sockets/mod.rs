@@ -162,7 +162,7 @@ impl Listening {
         self.take_places(&wanted);
     }
 
-    /// Whether [`Self::tend`] has something to do.
+    /// Whether [`Self::poll`] has something to do.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         let is_due = |place: &Place| {
@@ -174,7 +174,7 @@ impl Listening {
 
     /// Opens what is missing of the sockets of `engines`, which run, and hands them over. `is_first`: the log has not said
     /// yet where it serves.
-    pub fn tend(&mut self, engines: &[usize], now: Instant, inboxes: &[Inbox], is_first: bool) {
+    pub fn poll(&mut self, engines: &[usize], now: Instant, inboxes: &[Inbox], is_first: bool) {
         for &engine in engines {
             let listeners = self.open(engine, now);
             if listeners.is_empty() {

@@ -66,7 +66,7 @@ fn sockets_of_an_address_that_is_gone_are_closed_and_opened_anew_when_it_is_back
     for (wanted, expected) in cases {
         listening.take_places(&addresses(&wanted));
         assert_eq!(listening.is_due(now), expected.is_some(), "{wanted:?}");
-        listening.tend(&engines, now, &inboxes, true);
+        listening.poll(&engines, now, &inboxes, true);
         for engine in engines {
             assert_eq!(told(&inboxes[engine]), expected, "{engine} {wanted:?}");
         }
@@ -75,20 +75,20 @@ fn sockets_of_an_address_that_is_gone_are_closed_and_opened_anew_when_it_is_back
 }
 
 #[test]
-fn a_worker_whose_mailbox_is_full_closes_its_sockets_later() {
+fn a_worker_whose_inbox_is_full_closes_its_sockets_later() {
     let mut listening = listening(&["127.0.0.1:0"], 1);
     let inboxes: Vec<Inbox> = (0..ENGINES)
         .map(|_| Inbox::new().expect("eventfd"))
         .collect();
     let now = Instant::from_millis(1);
-    listening.tend(&[0], now, &inboxes, true);
+    listening.poll(&[0], now, &inboxes, true);
     assert_eq!(told(&inboxes[0]), Some((1, vec![])));
     while inboxes[0].send(Command::Detach).is_ok() {}
     listening.take_places(&[]);
-    listening.tend(&[0], now, &inboxes, true);
+    listening.poll(&[0], now, &inboxes, true);
     while inboxes[0].take().is_some() {}
     assert!(listening.is_due(now + AGAIN_MS));
-    listening.tend(&[0], now + AGAIN_MS, &inboxes, true);
+    listening.poll(&[0], now + AGAIN_MS, &inboxes, true);
     assert_eq!(told(&inboxes[0]), Some((0, vec![0])));
 }
 
@@ -135,7 +135,7 @@ fn an_address_that_another_process_has_is_taken_when_it_is_free_and_not_before()
         .collect();
     let now = Instant::from_millis(1);
     assert!(listening.is_due(now));
-    listening.tend(&[0, TCP], now, &inboxes, true);
+    listening.poll(&[0, TCP], now, &inboxes, true);
     assert_eq!(listening.serving(), 0);
     let shared = UdpSocket::bind(address);
     assert!(shared.is_ok(), "nor is its UDP socket");
@@ -145,7 +145,7 @@ fn an_address_that_another_process_has_is_taken_when_it_is_free_and_not_before()
         !listening.is_due(now + (AGAIN_MS - 1)) && listening.is_due(later),
         "after a pause"
     );
-    listening.tend(&[0, TCP], later, &inboxes, true);
+    listening.poll(&[0, TCP], later, &inboxes, true);
     assert_eq!(listening.serving(), 1);
     assert!(!listening.is_due(later + AGAIN_MAX_MS));
     for engine in [0, TCP] {
@@ -160,17 +160,17 @@ fn an_address_that_another_process_has_is_taken_when_it_is_free_and_not_before()
 }
 
 #[test]
-fn a_worker_whose_mailbox_is_full_gets_its_sockets_later() {
+fn a_worker_whose_inbox_is_full_gets_its_sockets_later() {
     let mut listening = listening(&["127.0.0.1:0"], 1);
     let inboxes: Vec<Inbox> = (0..ENGINES)
         .map(|_| Inbox::new().expect("eventfd"))
         .collect();
     while inboxes[0].send(Command::Detach).is_ok() {}
     let now = Instant::from_millis(1);
-    listening.tend(&[0, TCP], now, &inboxes, true);
+    listening.poll(&[0, TCP], now, &inboxes, true);
     assert_eq!(listening.serving(), 0);
     while inboxes[0].take().is_some() {}
-    listening.tend(&[0, TCP], now + AGAIN_MS, &inboxes, true);
+    listening.poll(&[0, TCP], now + AGAIN_MS, &inboxes, true);
     assert_eq!(listening.serving(), 1);
     assert!(matches!(inboxes[0].take(), Some(Command::Listen(_))));
 }
@@ -182,11 +182,11 @@ fn a_worker_that_is_started_later_gets_a_socket_for_each_address() {
         .map(|_| Inbox::new().expect("eventfd"))
         .collect();
     let now = Instant::from_millis(1);
-    listening.tend(&[0, TCP], now, &inboxes, true);
+    listening.poll(&[0, TCP], now, &inboxes, true);
     assert_eq!(listening.serving(), 2);
     listening.expect_more();
     assert_eq!(listening.open(1, now).udp.len(), 2);
-    listening.tend(&[0, 1, TCP], now, &inboxes, true);
+    listening.poll(&[0, 1, TCP], now, &inboxes, true);
     assert_eq!(listening.serving(), 2);
 }
 
@@ -199,7 +199,7 @@ fn a_socket_that_a_worker_cannot_wait_at_is_opened_again_after_a_pause() {
         .map(|_| Inbox::new().expect("an eventfd"))
         .collect();
     let engines = [0, TCP];
-    listening.tend(&engines, now, &inboxes, true);
+    listening.poll(&engines, now, &inboxes, true);
     assert_eq!(listening.serving(), 2);
     let mut due = now;
     for pause in [AGAIN_MS, 2 * AGAIN_MS] {
@@ -216,7 +216,7 @@ fn a_socket_that_a_worker_cannot_wait_at_is_opened_again_after_a_pause() {
         assert!(!listening.is_due(due + (pause - 1)));
         due = due + pause;
         assert!(listening.is_due(due));
-        listening.tend(&engines, due, &inboxes, true);
+        listening.poll(&engines, due, &inboxes, true);
         assert_eq!(listening.serving(), 2);
     }
     for engine in engines {

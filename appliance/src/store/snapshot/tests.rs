@@ -1,4 +1,4 @@
-//! Damage of every kind to a small file, and the keeper's thread.
+//! Damage of every kind to a small file, and the writer's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use xdnsd_lab::wait::wait_until;
 
 use super::*;
-use crate::store::Keeper;
+use crate::store::SnapshotWriter;
 use crate::store::shared::tests::{BODY, fill, head, names, test_cache};
 
 const NAMES: [&str; 3] = ["a.example.", "b.example.", "c.example."];
@@ -310,7 +310,7 @@ fn a_file_of_any_length_is_read_no_further_than_a_snapshot_goes() {
 }
 
 #[test]
-fn the_keeper_writes_what_changed_and_only_that() {
+fn the_writer_writes_what_changed_and_only_that() {
     let cache = test_cache!(8192);
     let folder = Folder::new("keeper");
     let path = folder.0.join("cache");
@@ -318,7 +318,7 @@ fn the_keeper_writes_what_changed_and_only_that() {
     let count = Arc::clone(&changes);
     let keep = |interval| {
         let count = Arc::clone(&count);
-        Keeper::spawn(folder.store(), cache, interval, move || {
+        SnapshotWriter::spawn(folder.store(), cache, interval, move || {
             count.load(Ordering::Relaxed)
         })
         .expect("a thread")
@@ -327,18 +327,18 @@ fn the_keeper_writes_what_changed_and_only_that() {
     keep(far).finish();
     assert!(!path.exists(), "nothing changed");
     fill(cache, &NAMES, &fresh());
-    let keeper = keep(far);
+    let writer = keep(far);
     changes.fetch_add(1, Ordering::Relaxed);
-    assert_eq!(keeper.saver().save(), Ok(6), "asked for");
+    assert_eq!(writer.handle().save(), Ok(6), "asked for");
     fs::remove_file(&path).expect("it was written");
-    keeper.finish();
+    writer.finish();
     assert!(!path.exists(), "nothing changed since");
-    let keeper = keep(far);
+    let writer = keep(far);
     changes.fetch_add(1, Ordering::Relaxed);
-    keeper.finish();
+    writer.finish();
     assert!(path.exists(), "written at the end");
     fs::remove_file(&path).expect("it was written");
-    let keeper = keep(Duration::from_millis(1));
+    let writer = keep(Duration::from_millis(1));
     changes.fetch_add(1, Ordering::Relaxed);
     wait_until(
         "a snapshot is written by the interval",
@@ -346,7 +346,7 @@ fn the_keeper_writes_what_changed_and_only_that() {
         || path.exists(),
     )
     .expect("the interval is a millisecond");
-    keeper.finish();
+    writer.finish();
 }
 
 /// Whoever may write to the folder prepares the name that is written next.
