@@ -11,7 +11,7 @@ use crate::flow::{Flow, Frame, take};
 use crate::frame::Cursor;
 use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::{dns, protocol, udp};
-use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, MESSAGE_MAX, Reason, Route};
+use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, MESSAGE_MAX, PathCheck, Reason};
 
 /// Longest datagram that is summed up.
 const UDP_LEN_MAX: u16 = (udp::HEADER_LEN + MESSAGE_MAX) as u16;
@@ -20,8 +20,8 @@ const UDP_LEN_MIN: u16 = (udp::HEADER_LEN + dns::HEADER_LEN) as u16;
 
 /// What the program asks of the kernel: maps, clock, FIB.
 pub trait Kernel {
-    /// The route of a destination that is ours.
-    fn route(&self, listen: &Listen) -> Option<Route>;
+    /// What has to hold of a query to a destination that is ours; `None`: it is not.
+    fn path_check(&self, listen: &Listen) -> Option<PathCheck>;
     /// Where the FIB sends a reply.
     fn next_hop(&self, reply: &Reply) -> Option<NextHop>;
     /// Index of the interface that received the frame.
@@ -72,18 +72,18 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
         transport: datagram,
     } = flow;
     let listen = listen(link, packet, datagram);
-    let route = kernel.route(&listen).ok_or(Reason::PassForeign)?;
-    if link.destination != Mac::of(route.mac) {
+    let check = kernel.path_check(&listen).ok_or(Reason::PassForeign)?;
+    if link.destination != Mac::of(check.mac) {
         return Err(Reason::PassOtherMac);
     }
-    if kernel.ingress() != route.ingress_ifindex {
+    if kernel.ingress() != check.ingress_ifindex {
         return Err(Reason::PassOtherDevice);
     }
     check_source(packet, datagram)?;
     check_lengths(packet, datagram)?;
     check_query(datagram)?;
     check_checksums(packet, datagram)?;
-    check_route(route, flow, kernel)?;
+    check_route(check, flow, kernel)?;
     check_heartbeat(kernel)?;
     // Last: here the verifier needs to know nothing of the frame any more, so that one walk stands for those behind every
     // path that leads here. In front of the others it takes minutes.
@@ -107,13 +107,13 @@ fn listen(link: &Link, packet: &Packet, datagram: &Datagram<'_>) -> Listen {
 #[inline(always)]
 fn check_source(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reason> {
     let port = datagram.source_port();
-    if packet.source_unfit || port == 0 || packet.source == packet.destination {
+    if packet.is_source_martian || port == 0 || packet.source == packet.destination {
         return Err(Reason::PassSource);
     }
     Ok(())
 }
 
-/// IP and UDP agree to the byte. What follows the packet in the frame is Ethernet padding and nobody's business.
+/// IP and UDP agree to the byte. What follows the packet in the frame is Ethernet padding.
 #[inline(always)]
 fn check_lengths(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reason> {
     let len = datagram.len();
@@ -158,11 +158,11 @@ fn check_checksums(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reaso
 
 #[inline(always)]
 fn check_route(
-    route: Route,
+    check: PathCheck,
     flow: &Flow<Datagram<'_>>,
     kernel: &impl Kernel,
 ) -> Result<(), Reason> {
-    if route.egress_ifindex == 0 {
+    if check.egress_ifindex == 0 {
         return Ok(());
     }
     let reply = Reply {
@@ -172,7 +172,7 @@ fn check_route(
         destination_port: flow.transport.source_port(),
     };
     let as_it_came = NextHop {
-        ifindex: route.egress_ifindex,
+        ifindex: check.egress_ifindex,
         mac: flow.link.source,
     };
     match kernel.next_hop(&reply) {

@@ -183,14 +183,16 @@ impl<const N: usize> View<'_, N> {
 /// Every bit pattern is a value, and there is no padding.
 pub unsafe trait Plain: Copy {}
 
-// SAFETY: an integer has no invalid bits and no padding.
-unsafe impl Plain for u8 {}
-// SAFETY: as above.
-unsafe impl Plain for u16 {}
-// SAFETY: as above.
-unsafe impl Plain for u32 {}
-// SAFETY: as above.
-unsafe impl Plain for u64 {}
+/// Integers are plain.
+macro_rules! plain {
+    ($($integer:ident)+) => {$(
+        // Only integers have `BITS`, and these say that there is no padding.
+        const _: () = assert!($integer::BITS as usize == 8 * size_of::<$integer>());
+        // SAFETY: every bit of an integer counts, and any bits are a value.
+        unsafe impl Plain for $integer {}
+    )+};
+}
+plain!(u8 u16 u32 u64);
 
 #[cfg(test)]
 mod tests {

@@ -12,14 +12,14 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
 use xdnsd_abi::headers::protocol;
-use xdnsd_abi::{FRAME_MAX, LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route};
+use xdnsd_abi::{FRAME_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason};
 
 // The names are those of `xdnsd_abi::map`; the macro only takes literals. Loading fails when they differ.
 
 #[map(name = "xsks_map")]
 static XSKS: XskMap = XskMap::with_max_entries(QUEUES_MAX, 0);
 #[map(name = "listen")]
-static LISTEN: HashMap<Listen, Route> = HashMap::with_max_entries(LISTEN_MAX, 0);
+static LISTEN: HashMap<Listen, PathCheck> = HashMap::with_max_entries(LISTEN_MAX, 0);
 #[map(name = "counters")]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
 /// Mappable, so that a worker's beat is one store to memory.
@@ -83,12 +83,12 @@ impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
 
 impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     #[inline(always)]
-    fn route(&self, listen: &Listen) -> Option<Route> {
-        let route = LISTEN.get_ptr(listen)?;
+    fn path_check(&self, listen: &Listen) -> Option<PathCheck> {
+        let check = LISTEN.get_ptr(listen)?;
         // SAFETY: the lookup gave an aligned, initialized value whose memory the map keeps while the program runs.
         // User space may reuse it for another entry at the same time, so that the fields may be two entries'. Any bytes
-        // are a Route, and both entries are ours: one frame is then passed, or answered as one of the other address.
-        Some(unsafe { *route })
+        // are a PathCheck, and both entries are ours: one frame is then passed, or answered as one of the other address.
+        Some(unsafe { *check })
     }
 
     #[inline(always)]
@@ -111,7 +111,7 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     #[inline(always)]
     fn next_hop(&self, reply: &Reply) -> Option<NextHop> {
         let mut fib = MaybeUninit::uninit();
-        let fib = question(&mut fib, reply);
+        let fib = fib_lookup(&mut fib, reply);
         let len = size_of::<FibLookup>() as i32;
         // SAFETY: `fib` is initialized to its last byte, lives through the call and has the size that is passed; the
         // context is the one that the kernel called us with.
@@ -146,9 +146,9 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     }
 }
 
-/// The kernel's question for a reply: from us, to the client, not limited in length.
+/// A look-up of a reply in the FIB: from us, to the client, not limited in length.
 #[inline(always)]
-fn question<'a>(fib: &'a mut MaybeUninit<FibLookup>, reply: &Reply) -> &'a mut FibLookup {
+fn fib_lookup<'a>(fib: &'a mut MaybeUninit<FibLookup>, reply: &Reply) -> &'a mut FibLookup {
     let fib = zeroed(fib);
     fib.l4_protocol = protocol::UDP;
     fib.sport = reply.source_port;
@@ -169,7 +169,7 @@ fn question<'a>(fib: &'a mut MaybeUninit<FibLookup>, reply: &Reply) -> &'a mut F
     fib
 }
 
-/// Fills a question with zeros, to its last byte: the helper reads all of it.
+/// Fills it with zeros, to its last byte: the helper reads all of it.
 ///
 /// In place, word by word and volatile, because the compiler would call memset, whose pointer arithmetic on the stack
 /// the verifier only takes with CAP_PERFMON.

@@ -12,7 +12,7 @@ mod program {
     use aya_ebpf::maps::{Array, SockMap};
     use aya_ebpf::programs::SkLookupContext;
     use xdnsd_abi::headers::protocol;
-    use xdnsd_abi::ports::{self, KEY, RECEIVERS_MAX, SLOTS};
+    use xdnsd_abi::ports::{self, KEY, RECEIVERS_MAX, SLOTS, ServerV6};
 
     // The names are those of `xdnsd_abi::ports`; the macro only takes literals. Loading fails when they differ.
 
@@ -52,7 +52,7 @@ mod program {
         }
         let v6 = lookup.family == AF_INET6;
         let tag = tag(lookup, v6, *PORTS.get(KEY)?);
-        let is_open = ports::is(entry, ports::open(port, v6, tag));
+        let is_open = ports::matches(entry, ports::open(port, v6, tag));
         is_open.then(|| ports::receiver(ports::worker(entry), v6))
     }
 
@@ -62,13 +62,18 @@ mod program {
         if !v6 {
             return ports::tag_v4(key, lookup.remote_ip4, lookup.local_ip4, port);
         }
-        let remote = lookup.remote_ip6;
-        let link = if remote[0] & LINK_LOCAL_MASK == LINK_LOCAL {
+        let address = lookup.remote_ip6;
+        let link = if address[0] & LINK_LOCAL_MASK == LINK_LOCAL {
             lookup.ingress_ifindex
         } else {
             0
         };
-        ports::tag_v6(key, remote, lookup.local_ip6, port, link)
+        let server = ServerV6 {
+            address,
+            port,
+            link,
+        };
+        ports::tag_v6(key, server, lookup.local_ip6)
     }
 
     #[unsafe(link_section = "license")]

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use log::{debug, info, warn};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use xdnsd_abi::{LISTEN_MAX, Listen, Route};
+use xdnsd_abi::{LISTEN_MAX, Listen, PathCheck};
 use xdnsd_core::limits::WORKERS;
 use xdnsd_core::time::Instant;
 
@@ -542,7 +542,7 @@ fn listen_entries(
     config: &Config,
     plan: &Plan,
     devices: &Devices,
-) -> Vec<(Listen, Route)> {
+) -> Vec<(Listen, PathCheck)> {
     let on_this =
         |endpoint: &&Endpoint| config.interfaces[endpoint.interface].name.as_str() == name;
     let entry = |endpoint: &Endpoint| {
@@ -572,7 +572,10 @@ fn listen_entries(
             padding: [0; 2],
         };
         let egress_ifindex = if check { endpoint.device_ifindex } else { 0 };
-        Some((listen, Route::new(egress_ifindex, endpoint.ifindex, mac)))
+        Some((
+            listen,
+            PathCheck::new(egress_ifindex, endpoint.ifindex, mac),
+        ))
     };
     let on_this = plan.endpoints.iter().filter(on_this);
     on_this.filter_map(entry).collect()

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 use xdnsd::os::xdp::{Counters, Heartbeat, OBJECT, Program};
-use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, QUEUES_MAX, Reason, Route};
+use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, PathCheck, QUEUES_MAX, Reason};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::privilege;
 
@@ -73,8 +73,8 @@ impl Bench {
 
     /// Listens to these, each with its egress_ifindex.
     pub fn listen(&mut self, entries: &[(Listen, u32)]) {
-        let with_route = |&(listen, egress)| (listen, Route::new(egress, LOOPBACK, OUR_MAC));
-        let entries: Vec<_> = entries.iter().map(with_route).collect();
+        let with_check = |&(listen, egress)| (listen, PathCheck::new(egress, LOOPBACK, OUR_MAC));
+        let entries: Vec<_> = entries.iter().map(with_check).collect();
         self.program.set_listen(&entries).expect("the map has room");
     }
 

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::process::Command;
 use xdnsd::os::ethtool::{self, RxVlanOffload};
 use xdnsd::os::xdp::{Attached, Error, Mode, OBJECT, Program};
-use xdnsd_abi::{LISTEN_MAX, Reason, Route};
+use xdnsd_abi::{LISTEN_MAX, PathCheck, Reason};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::privilege;
 
@@ -198,7 +198,7 @@ fn the_listen_map_becomes_what_is_asked_for() {
         let mac = [2, 0, 0, 0, 1, last as u8];
         (
             listen(&address, 0, 0),
-            Route::new(egress_ifindex, 1000 + last, mac),
+            PathCheck::new(egress_ifindex, 1000 + last, mac),
         )
     };
     let full: Vec<_> = (0..LISTEN_MAX).map(|last| entry(last, last)).collect();
@@ -218,7 +218,7 @@ fn the_listen_map_becomes_what_is_asked_for() {
             .collect();
         let expected: HashSet<_> = wanted
             .iter()
-            .map(|(key, route)| plain((key.to_bytes(), *route)))
+            .map(|(key, check)| plain((key.to_bytes(), *check)))
             .collect();
         assert_eq!(present, expected);
     }
@@ -230,13 +230,13 @@ fn the_listen_map_becomes_what_is_asked_for() {
     assert!(matches!(error, Error::TooManyListen(_)), "{error}");
 }
 
-fn plain<K>((key, route): (K, Route)) -> (K, u32, u32, [u8; 6]) {
-    let Route {
+fn plain<K>((key, check): (K, PathCheck)) -> (K, u32, u32, [u8; 6]) {
+    let PathCheck {
         egress_ifindex,
         ingress_ifindex,
         mac,
         ..
-    } = route;
+    } = check;
     (key, egress_ifindex, ingress_ifindex, mac)
 }
 

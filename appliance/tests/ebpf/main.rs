@@ -8,7 +8,7 @@ mod loader;
 use bench::{Bench, FRAME_LEN_MIN, LOOPBACK, QUEUE_TOO_HIGH, listen};
 use frames::{OUR_MAC, Query, flipped};
 use std::time::Duration;
-use xdnsd_abi::{FRAME_MAX, HEARTBEAT_STALE_NS, MESSAGE_MAX, Reason, Route};
+use xdnsd_abi::{FRAME_MAX, HEARTBEAT_STALE_NS, MESSAGE_MAX, PathCheck, Reason};
 
 const VLAN: u16 = 0x8100;
 const QINQ: u16 = 0x88a8;
@@ -158,7 +158,7 @@ fn a_frame_to_another_mac_passes() {
             ] {
                 let set = bench
                     .program
-                    .set_listen(&[(key, Route::new(0, LOOPBACK, mac))]);
+                    .set_listen(&[(key, PathCheck::new(0, LOOPBACK, mac))]);
                 set.expect("the map has room");
                 bench.expect(ours, Reason::Redirected);
                 bench.expect(other, Reason::PassOtherMac);
@@ -185,7 +185,7 @@ fn a_frame_that_another_interface_received_passes() {
             ] {
                 let set = bench
                     .program
-                    .set_listen(&[(key, Route::new(0, ours, OUR_MAC))]);
+                    .set_listen(&[(key, PathCheck::new(0, ours, OUR_MAC))]);
                 set.expect("the map has room");
                 let at = Some((port, 0));
                 bench.expect_at(&query.frame(), reason, Duration::ZERO, at);
@@ -551,7 +551,10 @@ fn a_queue_beyond_the_maps_passes() {
         .run(|| nix::net::if_::if_nametoindex("many"))
         .expect("it is there");
     let frame = Query::v4().frame();
-    let entry = (listen("192.0.2.53", 0, 0), Route::new(0, index, OUR_MAC));
+    let entry = (
+        listen("192.0.2.53", 0, 0),
+        PathCheck::new(0, index, OUR_MAC),
+    );
     bench
         .program
         .set_listen(&[entry])

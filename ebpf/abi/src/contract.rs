@@ -7,7 +7,7 @@
 pub mod map {
     /// XSKMAP: RX queue index -> AF_XDP socket. The name is fixed by libbpf 0.3, which the `afxdp` crate carries.
     pub const XSKS: &str = "xsks_map";
-    /// HASH: [`super::Listen`] -> [`super::Route`]: the only destinations that are ours.
+    /// HASH: [`super::Listen`] -> [`super::PathCheck`]: the only destinations that are ours.
     pub const LISTEN: &str = "listen";
     /// PERCPU_ARRAY of u64, indexed by [`crate::Reason`].
     pub const COUNTERS: &str = "counters";
@@ -70,7 +70,7 @@ impl Listen {
     }
 }
 
-/// Value of the listen map: what has to hold for the reply to leave as the query came.
+/// Value of the listen map: what is checked, so that the reply leaves as the query came.
 ///
 /// ```text
 ///  0                4                 8     14     16
@@ -78,7 +78,7 @@ impl Listen {
 /// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Route {
+pub struct PathCheck {
     /// Interface index that the kernel's FIB must name for the reply: the VLAN's own device, or the interface itself.
     /// 0: do not ask the FIB, swapping the MAC addresses is right. Not 0: any other answer than this interface with
     /// the query's source MAC as next hop is passed to the kernel. User space sets it where VLAN devices stand on the
@@ -94,9 +94,9 @@ pub struct Route {
     /// Zero.
     pub padding: [u8; 2],
 }
-const _: () = assert!(size_of::<Route>() == 16 && align_of::<Route>() == 4);
+const _: () = assert!(size_of::<PathCheck>() == 16 && align_of::<PathCheck>() == 4);
 
-impl Route {
+impl PathCheck {
     /// The value for the device with this address.
     #[must_use]
     pub const fn new(egress_ifindex: u32, ingress_ifindex: u32, mac: [u8; 6]) -> Self {

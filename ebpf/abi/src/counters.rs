@@ -4,19 +4,19 @@
 ///
 /// ```
 /// xdnsd_abi::counters! {
-///     /// What became of a letter.
-///     pub enum Letter: u32 {
-///         /// Somebody took it.
-///         Delivered = "delivered",
-///         /// Nobody lives there.
-///         Returned = "returned",
+///     /// What became of a packet.
+///     pub enum Outcome: u32 {
+///         /// Sent on its way.
+///         Forwarded = "forwarded",
+///         /// No route leads there.
+///         Unroutable = "unroutable",
 ///     }
 /// }
-/// assert_eq!(Letter::COUNT, 2);
-/// assert_eq!(Letter::Returned as u32, 1);
-/// assert_eq!(Letter::Returned.name(), "returned");
-/// assert_eq!(Letter::Returned.help(), " Nobody lives there.");
-/// assert_eq!(Letter::ALL, [Letter::Delivered, Letter::Returned]);
+/// assert_eq!(Outcome::COUNT, 2);
+/// assert_eq!(Outcome::Unroutable as u32, 1);
+/// assert_eq!(Outcome::Unroutable.name(), "unroutable");
+/// assert_eq!(Outcome::Unroutable.help(), " No route leads there.");
+/// assert_eq!(Outcome::ALL, [Outcome::Forwarded, Outcome::Unroutable]);
 /// ```
 #[macro_export]
 macro_rules! counters {

@@ -252,7 +252,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    /// Fields of a header follow one another without gap from its first byte to its last, but for what nobody here reads.
+    /// Fields of a header follow one another without gap from its first byte to its last, but for fields that are not read here.
     #[test]
     fn fields_stand_side_by_side() {
         let byte = |at: usize| at..at + 1;

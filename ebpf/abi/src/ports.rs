@@ -7,7 +7,7 @@
 //!  63     59   58..56     55..48   47..32     31..0
 //!  | open | v6 | port high | worker | question | tag |
 //! ```
-//! The tag is a keyed sum of who was asked, and from which address: 32 bits instead of two addresses. Whoever does not know
+//! The tag is a keyed sum of who was asked, and from which address: 32 bits instead of two addresses. A sender that does not know
 //! the key cannot send from an address with the same tag; user space compares the addresses themselves.
 
 /// ARRAY of u64, mappable: [`SLOTS`] entries, and the key.
@@ -59,7 +59,7 @@ pub const fn owned(entry: u64, worker: u8, question: u16) -> u64 {
 /// Whether the port of `entry` is the one that [`open`] made `wanted` of.
 #[inline(always)]
 #[must_use]
-pub const fn is(entry: u64, wanted: u64) -> bool {
+pub const fn matches(entry: u64, wanted: u64) -> bool {
     entry & COMPARED == wanted
 }
 
@@ -91,8 +91,7 @@ const fn mix(sum: u64, word: u32) -> u64 {
     sum ^ sum >> 29
 }
 
-/// The tag of an IPv4 server and our address, both as they stand in the header and read in native order; `port` is the
-/// server's.
+/// The tag of an IPv4 server and our address `local`; both are as in the header, read in native order. `port` is the server's.
 #[inline(always)]
 #[must_use]
 pub const fn tag_v4(key: u64, remote: u32, local: u32, port: u16) -> u32 {
@@ -100,17 +99,28 @@ pub const fn tag_v4(key: u64, remote: u32, local: u32, port: u16) -> u32 {
     (mix(sum, 4) >> 32) as u32
 }
 
-/// The same for IPv6. `link` is the interface of a link-local server, else 0.
+/// An IPv6 server, its address as in the header, read in native order.
+#[derive(Clone, Copy)]
+pub struct ServerV6 {
+    /// Its address.
+    pub address: [u32; 4],
+    /// Its port.
+    pub port: u16,
+    /// Index of the interface where it is, if its address is link-local, else 0.
+    pub link: u32,
+}
+
+/// The tag of an IPv6 server and our address.
 #[inline(always)]
 #[must_use]
-pub const fn tag_v6(key: u64, remote: [u32; 4], local: [u32; 4], port: u16, link: u32) -> u32 {
+pub const fn tag_v6(key: u64, server: ServerV6, local: [u32; 4]) -> u32 {
     let mut sum = key;
     let mut at = 0;
     while at < 4 {
-        sum = mix(mix(sum, remote[at]), local[at]);
+        sum = mix(mix(sum, server.address[at]), local[at]);
         at += 1;
     }
-    (mix(mix(sum, port as u32), link) >> 32) as u32
+    (mix(mix(sum, server.port as u32), server.link) >> 32) as u32
 }
 
 #[cfg(test)]
@@ -121,17 +131,17 @@ mod tests {
     fn an_entry_names_its_port_family_server_worker_and_question() {
         let open_port = open(50_000, true, 0x8765_4321);
         let entry = owned(open_port, 3, 511);
-        assert!(is(entry, open_port));
+        assert!(matches(entry, open_port));
         assert_eq!((worker(entry), question(entry)), (3, 511));
         for other in [
             open(50_000, false, 0x8765_4321),
             open(50_000 - SLOTS as u16, true, 0x8765_4321),
             open(50_000, true, 0x8765_4320),
         ] {
-            assert!(!is(entry, other));
+            assert!(!matches(entry, other));
         }
         assert!(
-            !is(0, open(1024, false, 0)),
+            !matches(0, open(1024, false, 0)),
             "no port is open in a place of 0"
         );
         assert_eq!(
@@ -175,7 +185,13 @@ mod tests {
                 }
                 words
             };
-            tag_v6(5, word(remote), word(local), port, link)
+            let address = word(remote);
+            let server = ServerV6 {
+                address,
+                port,
+                link,
+            };
+            tag_v6(5, server, word(local))
         };
         let mut seen = [six(9, 9, 53, 0); 11];
         for at in 0..4 {

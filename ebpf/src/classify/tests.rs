@@ -42,10 +42,10 @@ struct Told {
 }
 
 impl Kernel for Told {
-    fn route(&self, listen: &Listen) -> Option<Route> {
+    fn path_check(&self, listen: &Listen) -> Option<PathCheck> {
         *self.asked.borrow_mut() = Some(*listen);
         let ours = [53, 153].map(u16::to_be_bytes).contains(&listen.port);
-        ours.then_some(Route::new(self.egress_ifindex, OUR_INDEX, self.mac))
+        ours.then_some(PathCheck::new(self.egress_ifindex, OUR_INDEX, self.mac))
     }
     fn ingress(&self) -> u32 {
         self.ingress

@@ -49,8 +49,8 @@ pub struct Packet {
     pub destination: Address,
     /// Bytes behind the IP header, as the IP header says; negative when that is shorter than itself.
     pub payload_len: i32,
-    /// A source that no reply may be sent to.
-    pub source_unfit: bool,
+    /// No reply may be sent to this source (RFC 1812 section 5.3.7).
+    pub is_source_martian: bool,
     /// Over the header with its checksum. Of IPv6, which has none, one that adds up.
     pub header_sum: Sum,
     pub checksum_may_be_absent: bool,
@@ -150,7 +150,7 @@ impl Header for Ipv4<'_> {
             destination: Address::mapped(destination),
             payload_len: i32::from(header.be16::<{ TOTAL_LEN.start }>()) - ipv4::HEADER_LEN as i32,
             // 0/8, 127/8, 224/4 and 240/4 with the broadcast address (RFC 6890).
-            source_unfit: matches!(source.to_ne_bytes()[0], 0 | 127 | 224..),
+            is_source_martian: matches!(source.to_ne_bytes()[0], 0 | 127 | 224..),
             header_sum: Sum::of_few(sum),
             checksum_may_be_absent: true,
             addresses_sum,
@@ -158,7 +158,7 @@ impl Header for Ipv4<'_> {
     }
 }
 
-/// An IPv6 header. An extension header is a protocol that nobody here knows.
+/// An IPv6 header. Extension headers count as unknown protocols.
 #[derive(Clone, Copy)]
 struct Ipv6<'a>(View<'a, { ipv6::HEADER_LEN }>);
 
@@ -204,7 +204,7 @@ impl Header for Ipv6<'_> {
             source,
             destination,
             payload_len: header.be16::<{ PAYLOAD_LEN.start }>().into(),
-            source_unfit: source.0 == 0 || source.octets()[0] == 0xff,
+            is_source_martian: source.0 == 0 || source.octets()[0] == 0xff,
             header_sum: Sum::of_few(0xffff),
             checksum_may_be_absent: false,
             addresses_sum: source.sum() + destination.sum(),

@@ -42,7 +42,7 @@ impl<'a> CursorMut<'a> {
     }
 }
 
-/// `N` bytes of the frame that were compared with its end, and are nobody else's.
+/// `N` bytes of the frame that were compared with its end, and that no other view covers.
 pub struct ViewMut<'a, const N: usize> {
     start: *mut u8,
     frame: PhantomData<&'a mut [u8]>,

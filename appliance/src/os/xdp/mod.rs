@@ -20,7 +20,7 @@ use heartbeat::Beats;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
-use xdnsd_abi::{LISTEN_MAX, Listen, QUEUES_MAX, Reason, Route, map};
+use xdnsd_abi::{LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason, map};
 
 /// The object that `cargo xtask ebpf` built.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/object/xdnsd.bpf.o");
@@ -35,7 +35,7 @@ const LOADER_PIECE_MAX: usize = 64 * 1024;
 /// The key as bytes: aya's marker for plain data is not ours to put on [`Listen`].
 type ListenKey = [u8; size_of::<Listen>()];
 /// The value, for the same reason.
-type RouteBytes = [u8; size_of::<Route>()];
+type CheckBytes = [u8; size_of::<PathCheck>()];
 
 /// Where the program shall run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Counters {
 pub struct Program {
     link: Option<FdLink>,
     sockets: XskMap<MapData>,
-    listen: HashMap<MapData, ListenKey, RouteBytes>,
+    listen: HashMap<MapData, ListenKey, CheckBytes>,
     counters: PerCpuArray<MapData, u64>,
     beats: Beats,
     /// Open until the program is loaded, which names it by its descriptor.
@@ -250,7 +250,7 @@ impl Program {
     /// # Errors
     ///
     /// More than [`LISTEN_MAX`] entries, or the map refuses.
-    pub fn set_listen(&mut self, wanted: &[(Listen, Route)]) -> Result<(), Error> {
+    pub fn set_listen(&mut self, wanted: &[(Listen, PathCheck)]) -> Result<(), Error> {
         if wanted.len() > LISTEN_MAX as usize {
             return Err(Error::TooManyListen(wanted.len()));
         }
@@ -261,8 +261,8 @@ impl Program {
                 self.listen.remove(&key).map_err(failed)?;
             }
         }
-        for (listen, route) in wanted {
-            let inserted = self.listen.insert(listen.to_bytes(), route.to_bytes(), 0);
+        for (listen, check) in wanted {
+            let inserted = self.listen.insert(listen.to_bytes(), check.to_bytes(), 0);
             inserted.map_err(failed)?;
         }
         Ok(())
@@ -273,10 +273,10 @@ impl Program {
     /// # Errors
     ///
     /// The map refuses.
-    pub fn listen(&self) -> Result<Vec<(ListenKey, Route)>, Error> {
+    pub fn listen(&self) -> Result<Vec<(ListenKey, PathCheck)>, Error> {
         let entries = self.listen.iter().map(|entry| {
-            let (key, route) = entry?;
-            Ok((key, Route::from_bytes(route)))
+            let (key, check) = entry?;
+            Ok((key, PathCheck::from_bytes(check)))
         });
         let entries: Result<Vec<_>, MapError> = entries.collect();
         entries.map_err(|cause| Error::map(map::LISTEN, cause))

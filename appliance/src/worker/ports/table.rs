@@ -127,11 +127,12 @@ impl Table {
                 } else {
                     0
                 };
-                let (address, local) = (words(remote.ip().octets()), words(local.octets()));
-                (
-                    true,
-                    ports::tag_v6(self.key, address, local, remote.port(), link),
-                )
+                let server = ports::ServerV6 {
+                    address: words(remote.ip().octets()),
+                    port: remote.port(),
+                    link,
+                };
+                (true, ports::tag_v6(self.key, server, words(local.octets())))
             }
             (SocketAddr::V4(_), IpAddr::V6(_)) | (SocketAddr::V6(_), IpAddr::V4(_)) => return None,
         };
@@ -158,7 +159,7 @@ impl Table {
     #[must_use]
     pub fn question(&self, port: u16, entry: u64, worker: u8) -> Option<u16> {
         let found = self.words.word(ports::slot(port)).load(Ordering::Relaxed);
-        let is_ours = ports::is(found, entry) && ports::worker(found) == worker;
+        let is_ours = ports::matches(found, entry) && ports::worker(found) == worker;
         is_ours.then(|| ports::question(found))
     }
 }
