@@ -417,8 +417,9 @@ impl PolicySource for PolicySet {
         self.view()
     }
 
-    fn servers(&self) -> &[UpstreamConfig] {
-        Self::servers(self)
+    fn servers(&self) -> Option<&[UpstreamConfig]> {
+        // None at all where each of them is in the zone of an interface that is not there.
+        Some(Self::servers(self))
     }
 }
 

@@ -135,9 +135,9 @@ pub trait PolicySource: Send + Sync {
     /// The view of the images.
     fn policy(&self) -> Policy<'_>;
 
-    /// The upstream servers that its routes name. Empty: those that were stay.
-    fn servers(&self) -> &[UpstreamConfig] {
-        &[]
+    /// The upstream servers that its routes name. `None`: those that were stay.
+    fn servers(&self) -> Option<&[UpstreamConfig]> {
+        None
     }
 }
 
@@ -229,7 +229,9 @@ impl<'a> Worker<'a> {
             // The images stay alive while the view of them is in use, whatever a reload does meanwhile.
             let source = Arc::clone(&self.policy);
             let policy = source.policy();
-            self.take_servers(&policy, source.servers());
+            if let Some(servers) = source.servers() {
+                self.take_servers(&policy, servers);
+            }
             match self.serve_under(&policy) {
                 TurnEnd::Stop => return,
                 TurnEnd::NewPolicy(policy) => self.policy = policy,
@@ -243,13 +245,11 @@ impl<'a> Worker<'a> {
             unix_secs: clock::wall_secs() as u32,
             policy,
         };
-        if !servers.is_empty() {
-            let taken = self
-                .engine
-                .take_servers(&mut context.call(&mut self.io), servers);
-            debug_assert!(taken.is_ok(), "the config allows no more than fit");
-            self.flush_questions(&context);
-        }
+        let taken = self
+            .engine
+            .take_servers(&mut context.call(&mut self.io), servers);
+        debug_assert!(taken.is_ok(), "the config allows no more than fit");
+        self.flush_questions(&context);
     }
 
     /// Serves under one policy until a command ends that.

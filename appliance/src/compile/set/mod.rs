@@ -44,7 +44,7 @@ pub struct PolicyInput {
     pub silent_ports: Vec<u16>,
     /// What the machine's devices say of clients.
     pub links: Links,
-    /// The upstream servers of all groups, by the numbers of `routes`. Empty: those that were stay.
+    /// The upstream servers of all groups, by the numbers of `routes`.
     pub servers: Vec<UpstreamConfig>,
     /// Local data.
     pub local: LocalInput,
@@ -284,7 +284,7 @@ impl PolicySet {
         })
     }
 
-    /// The upstream servers that go with it. Empty: those that were stay.
+    /// The upstream servers that go with it.
     #[must_use]
     pub fn servers(&self) -> &[UpstreamConfig] {
         &self.servers

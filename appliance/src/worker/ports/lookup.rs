@@ -24,8 +24,9 @@ use super::{Arrived, DRAWS, draw, icmp, reserved};
 use crate::os::datagrams::{Batch, DATAGRAMS_MAX, Received, receive_all, send_all};
 use crate::os::random::Entropy;
 
-/// For how long the local address that the routes chose for a server is taken for granted, in milliseconds.
-const ROUTE_MS: u64 = 500;
+/// For how long the local address that the routes chose for a server is taken for granted, in milliseconds: shorter than
+/// the pause before a server is asked again, so that no question goes out twice from an address that has gone.
+const ROUTE_MS: u64 = 200;
 /// Bytes of a part of the buffer: a datagram that comes in one frame. A longer one is truncated, and asked for in a stream.
 pub const PART: usize = 1_472;
 

@@ -696,7 +696,7 @@ fn serve_link_local(host: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// `wan0` is deleted and made again, with another index.
+/// `wan0` is renamed, which keeps its index, then deleted and made again, with another index.
 #[test]
 fn a_link_local_server_is_asked_on_the_device_of_its_zones_name_whenever_that_is_made() -> Result<()>
 {
@@ -715,7 +715,13 @@ fn a_link_local_server_is_asked_on_the_device_of_its_zones_name_whenever_that_is
             answer.is_ok_and(|answer| answer.response_code() == ResponseCode::NoError)
         };
         wait_until("it is asked on wan0", TIMEOUT, &mut is_answered)?;
-        router.ip(&format!("link delete {WAN}\n"))?;
+        router.ip(&format!(
+            "link set {WAN} down name late9\nlink set late9 up\n"
+        ))?;
+        wait_until("it is not asked on late9", TIMEOUT, || {
+            (0..5).all(|_| !is_answered())
+        })?;
+        router.ip("link delete late9\n")?;
         router.ip(&format!(
             "link add name {WAN} type veth peer name {HOST_INTERFACE} netns {}
              link set {WAN} up\n",
