@@ -52,7 +52,7 @@ struct Shared {
     news: Mutex<News>,
     /// Tells the main thread of news.
     event: EventFd,
-    /// Tells the thread that it is to end.
+    /// Tells the thread that it is to end, or not to wait for its next round.
     wake: EventFd,
     is_stopped: AtomicBool,
 }
@@ -79,6 +79,8 @@ impl Shared {
             let mut fds = [PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
             // Interrupted or failed: a round too many.
             let _ = poll(&mut fds, PollTimeout::from(ROUND_MS));
+            // Fails where there is nothing to read.
+            let _ = self.wake.read();
         }
     }
 
@@ -133,6 +135,12 @@ impl Interfaces {
     #[must_use]
     pub fn has_looked(&self) -> bool {
         self.shared.news().rounds > 0
+    }
+
+    /// Has the thread begin its next round as soon as it can.
+    pub fn look_again(&self) {
+        // Fails only when the counter is about to overflow, and then the event is there anyway.
+        let _ = self.shared.wake.write(1);
     }
 
     /// What is new. The plan is given once.
@@ -262,6 +270,28 @@ mod tests {
         assert_eq!(interfaces.look(Instant::now()), Ok(()));
         interfaces.stop();
         drop(go);
+    }
+
+    #[test]
+    fn a_round_that_is_asked_for_begins_at_once_and_is_one() {
+        let (say, rounds) = mpsc::channel();
+        let interfaces = Interfaces::start(move || {
+            say.send(Instant::now()).expect("the test waits for it");
+            Round::default()
+        })
+        .expect("a thread");
+        let round = || {
+            rounds
+                .recv_timeout(Duration::from_secs(10))
+                .expect("a round")
+        };
+        round();
+        interfaces.look_again();
+        let asked = round();
+        let next = round();
+        // Not at once: the event was taken.
+        assert!(next - asked >= Duration::from_millis(u64::from(ROUND_MS) / 2));
+        interfaces.stop();
     }
 
     #[test]

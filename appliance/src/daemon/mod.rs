@@ -1,14 +1,16 @@
 //! The process: its main thread, and the threads that it starts and looks after.
 //!
 //! Here belongs what makes parts of the other wings work together, and keeps them working while the world changes: the main
-//! thread (`run`), the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`), sockets of
-//! addresses that come and go (`sockets`), files and configs that are read again (`reload`), and when to try again (`retry`).
+//! thread (`run`), the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`), the
+//! sk_lookup program (`ports`), sockets of addresses that come and go (`sockets`), files and configs that are read again
+//! (`reload`), and when to try again (`retry`).
 //!
 //! What does not: anything that one query or one request needs. A worker goes on when everything here waits.
 //!
 //! It uses `control`, `worker`, `config`, `compile`, `store`, `os` and `text`. No wing uses it.
 
 mod interfaces;
+mod ports;
 mod reload;
 mod retry;
 mod run;

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use log::{Level, info, log, warn};
+use log::{info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -24,12 +24,13 @@ use xdnsd_core::engine::Notice;
 use xdnsd_core::limits::WORKERS;
 
 use super::interfaces::{Interfaces, Round};
+use super::ports::SourcePorts;
 use super::reload::PolicyThread;
 use super::retry::Retry;
 use super::sockets::Listening;
 use super::supervisor::Supervisor;
 use super::workers::Workers;
-use crate::config::{Config, Devices, Plan, UpstreamPorts};
+use crate::config::{Config, Devices, Plan};
 use crate::control::commands;
 use crate::control::health::MAIN_THREAD_MS;
 use crate::control::metrics::{self, Telemetry};
@@ -41,7 +42,7 @@ use crate::store::CACHE;
 use crate::store::{SnapshotWriter, Store};
 use crate::text;
 use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, TCP, WORKER_STATS};
-use crate::worker::{Command, Inbox, Lookup, LookupProgram, QueueName, look_at_reserved_ports};
+use crate::worker::{Inbox, LookupProgram, QueueName, look_at_reserved_ports};
 
 /// How often the main thread looks after things.
 const LOOP_MS: u16 = 1_000;
@@ -72,7 +73,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
     ends_at_once(|| door.as_mut().map_or(Ok(()), Door::wait))?;
     let mut daemon = Daemon::new(path, &config, door)?;
     start_report(&config, &daemon.telemetry)?;
-    let ended = match daemon.start(&config, &signals) {
+    let ended = match daemon.start(&signals) {
         Ok(true) => {
             // Whoever is answered here may rely on it that what could be had is served.
             if let Some(door) = &daemon.door {
@@ -96,8 +97,6 @@ struct Daemon {
     telemetry: Arc<Telemetry>,
     door: Option<Door>,
     notify: Notify,
-    /// Brings the upstreams' answers back, as long as it is there.
-    ports: Option<LookupProgram>,
     /// How many workers are shown, and which queue each is shown by.
     shown_workers: usize,
     queues: Vec<(usize, QueueName)>,
@@ -131,14 +130,13 @@ impl Daemon {
         let supervisor = Supervisor::new(config.clone());
         let telemetry = Arc::new(register(&supervisor));
         Ok(Self {
-            interfaces: start_interfaces(supervisor, workers.inboxes())?,
+            interfaces: start_interfaces(config, supervisor, workers.inboxes())?,
             listening,
             policy,
             workers,
             telemetry,
             door,
             notify: Notify::from_environment(),
-            ports: None,
             shown_workers: 0,
             queues: Vec::new(),
             growth: Growth::default(),
@@ -156,7 +154,7 @@ impl Daemon {
     }
 
     /// Starts all workers that are needed by now, and waits until they serve. Whether it is to go on.
-    fn start(&mut self, config: &Config, signals: &SignalFd) -> Result<bool, Failure> {
+    fn start(&mut self, signals: &SignalFd) -> Result<bool, Failure> {
         let mut is_reload_due = false;
         let deadline = std::time::Instant::now() + INTERFACES_MAX;
         while !self.interfaces.has_looked() && std::time::Instant::now() < deadline {
@@ -181,9 +179,10 @@ impl Daemon {
         if is_reload_due {
             self.policy.reload();
         }
-        self.ports = take_ports(config, self.workers.inboxes());
         self.follow(round.plan.as_ref());
         self.door.as_mut().map_or(Ok(()), Door::poll)?;
+        // What all can do without for a moment.
+        self.interfaces.look_again();
         if !self.is_ready {
             warn!("not ready: nothing that the config names is there to be served; waiting for it");
             self.notify
@@ -335,39 +334,6 @@ impl Growth {
     }
 }
 
-/// Has every worker ask through ports of the sk_lookup program, where there can be one. It is loaded last: until then, and
-/// without it, a question has a socket of its own.
-fn take_ports(config: &Config, inboxes: &[Inbox]) -> Option<LookupProgram> {
-    let wanted = config.forward.upstream_ports;
-    if wanted == UpstreamPorts::Connected {
-        return None;
-    }
-    let hand_out = |mut program: LookupProgram| {
-        for (worker, inbox) in (0..).zip(inboxes) {
-            let lookup = Box::new(Lookup::new(&mut program, worker)?);
-            if inbox.send(Command::Ports(lookup)).is_err() {
-                return Err(format!("worker {worker} is not responding"));
-            }
-        }
-        Ok(program)
-    };
-    match LookupProgram::start().and_then(hand_out) {
-        Ok(program) => Some(program),
-        Err(problem) => {
-            let level = if wanted == UpstreamPorts::Auto {
-                Level::Info
-            } else {
-                Level::Warn
-            };
-            log!(
-                level,
-                "upstream_ports: a connected socket for each question, without sk_lookup: {problem}"
-            );
-            None
-        }
-    }
-}
-
 /// A key that nobody knows. Waits until the kernel has enough entropy, which a router at its first boot may lack; what is
 /// drawn later, from /dev/urandom, is good then as well.
 fn random_key() -> Result<[u8; 16], Failure> {
@@ -456,15 +422,20 @@ fn start_snapshot(config: &Config) -> Result<Option<SnapshotWriter>, Failure> {
 
 /// Starts the thread that looks after interfaces.
 fn start_interfaces(
+    config: &Config,
     mut supervisor: Supervisor,
     inboxes: &'static [Inbox],
 ) -> Result<Interfaces, Failure> {
     let mut is_first = true;
+    let mut ports = SourcePorts::new(config.forward.upstream_ports, LookupProgram::start);
     Interfaces::start(move || {
         look_at_reserved_ports();
         let plan = supervisor.poll(inboxes);
         if std::mem::take(&mut is_first) {
             supervisor.warn_without_xdp();
+        } else {
+            // A start does not wait for it: until then a question has a socket of its own.
+            ports.poll(inboxes, clock::now());
         }
         Round {
             plan,

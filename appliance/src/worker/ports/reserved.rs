@@ -1,6 +1,6 @@
 //! Ports that are others': bound by a socket, or kept by the administrator (`net.ipv4.ip_local_reserved_ports`).
 //!
-//! The main thread reads them once a second, a worker asks with one load. A port that somebody binds in between is theirs
+//! The thread for interfaces reads them once a second, a worker asks with one load. A port that somebody binds in between is theirs
 //! all the same: the kernel looks for a connected socket first, and a question takes its port from nobody but its server
 //! and no longer than its answer needs.
 

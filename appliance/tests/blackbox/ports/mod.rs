@@ -5,6 +5,7 @@ mod forged;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use xdnsd_lab::lab::{
     WAN_V6,
 };
 use xdnsd_lab::netns::Namespace;
-use xdnsd_lab::process::{End, Process};
+use xdnsd_lab::process::{End, Process, output_of};
 use xdnsd_lab::wait::wait_until;
 
 use self::forged::Forger;
@@ -634,6 +635,39 @@ fn the_four_capabilities_of_the_daemon_are_enough_for_sk_lookup() -> Result<()> 
     })?;
     let log = process.log();
     assert!(said_of_ports(&log).is_empty(), "{log}");
+    Ok(())
+}
+
+/// Nobody waits for the program: not the start, not a question, not the end.
+#[test]
+fn a_kernel_that_never_ends_with_the_program_holds_up_nothing() -> Result<()> {
+    let mut scene = scene!(Setup::default().sections(&forward("sk_lookup", "")));
+    let folder = scene.directory.path();
+    let stuck = folder.join("stuck_bpf.so").display().to_string();
+    let source = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/blackbox/support/stuck_bpf.c"
+    );
+    let mut compiler = Command::new("cc");
+    output_of(compiler.args(["-shared", "-fPIC", "-o", &stuck, source, "-ldl"]))?;
+    scene.daemon.terminate()?;
+    scene
+        .upstream
+        .on("*.quick.test.", Rule::addresses(300, &[ANSWER]));
+    scene.upstream.on("*.open.test.", Rule::silence());
+    let mut command = scene.lab.router.command(BINARY);
+    command.arg("run").arg(folder.join("config.toml"));
+    command.env("LD_PRELOAD", &stuck);
+    let log = folder.join("stuck.log");
+    let mut process = Process::spawn_with_end(command, &log, End::Kill)?;
+    process.wait_for_log("bpf: an sk_lookup program", TIMEOUT)?;
+    process.wait_for_log("ready: ", TIMEOUT)?;
+    let client = scene.udp_client(Family::V4)?;
+    let answer = client.ask(&query("www.quick.test.", RecordType::A))?;
+    assert_eq!(addresses(&answer), [ANSWER]);
+    let from = open_question(&scene, "www")?;
+    assert!(has_socket(&scene.lab.router, from.port())?);
+    assert!(process.terminate()?.success(), "{}", process.log());
     Ok(())
 }
 

@@ -1,0 +1,197 @@
+//! Source ports by the sk_lookup program: loads it, and hands each worker its part.
+//!
+//! It belongs to the thread for interfaces, which waits for the kernel so that nobody else has to. Until the program is there,
+//! without it, and for a worker that cannot have its part, each question has a connected socket of its own.
+
+use log::{Level, info, log};
+use xdnsd_core::time::Instant;
+
+use super::retry::Retry;
+use crate::config::UpstreamPorts;
+use crate::worker::engines::ENGINES;
+use crate::worker::{Command, Inbox, Lookup, LookupProgram};
+
+/// The first pause before what could not be had is tried again, in milliseconds.
+const RETRY_MS: u64 = 60_000;
+/// The longest: a kernel that has no such programs will have none.
+const RETRY_MAX_MS: u64 = 3_600_000;
+
+/// Why something could not be had: one sentence.
+type Failure = String;
+
+/// The program, as it is handed out.
+pub trait Program {
+    /// What `worker` is told.
+    ///
+    /// # Errors
+    /// Its part cannot be had.
+    fn part(&mut self, worker: u8) -> Result<Command, Failure>;
+}
+
+impl Program for LookupProgram {
+    fn part(&mut self, worker: u8) -> Result<Command, Failure> {
+        Lookup::new(self, worker).map(|lookup| Command::Ports(Box::new(lookup)))
+    }
+}
+
+/// The program, as far as it could be had. It stays as long as one worker has its part: the others' have none of it.
+pub struct SourcePorts<P> {
+    wanted: UpstreamPorts,
+    load: fn() -> Result<P, Failure>,
+    program: Option<P>,
+    /// Who has its part.
+    handed: [bool; ENGINES],
+    retry: Retry,
+    /// The last trouble that was logged.
+    trouble: Failure,
+}
+
+impl<P: Program> SourcePorts<P> {
+    /// Nothing is loaded yet: [`Self::poll`] does that, with `load`.
+    pub fn new(wanted: UpstreamPorts, load: fn() -> Result<P, Failure>) -> Self {
+        Self {
+            wanted,
+            load,
+            program: None,
+            handed: [false; ENGINES],
+            retry: Retry::default(),
+            trouble: Failure::new(),
+        }
+    }
+
+    /// Has every worker behind `inboxes`, which need not run yet, ask through ports of the program, where there can be one.
+    /// What cannot be had is tried again, later each time.
+    pub fn poll(&mut self, inboxes: &[Inbox], now: Instant) {
+        let is_done = self.wanted == UpstreamPorts::Connected || self.handed == [true; ENGINES];
+        if is_done || !self.retry.may_try(now) {
+            return;
+        }
+        match self.hand_out(inboxes) {
+            Ok(()) => {
+                self.retry.succeed();
+                if !std::mem::take(&mut self.trouble).is_empty() {
+                    info!("upstream_ports: sk_lookup by now");
+                }
+            }
+            Err(trouble) => {
+                self.retry.fail(now, RETRY_MS, RETRY_MAX_MS);
+                let level = match self.wanted {
+                    UpstreamPorts::Auto => Level::Info,
+                    UpstreamPorts::Lookup | UpstreamPorts::Connected => Level::Warn,
+                };
+                if self.trouble != trouble {
+                    log!(level, "upstream_ports: {trouble}");
+                    self.trouble = trouble;
+                }
+            }
+        }
+    }
+
+    fn hand_out(&mut self, inboxes: &[Inbox]) -> Result<(), Failure> {
+        let program = match &mut self.program {
+            Some(program) => program,
+            None => {
+                let loaded = (self.load)().map_err(|problem| {
+                    format!("a connected socket for each question, without sk_lookup: {problem}")
+                })?;
+                self.program.insert(loaded)
+            }
+        };
+        let mut trouble = Ok(());
+        for ((worker, inbox), has_part) in (0..).zip(inboxes).zip(&mut self.handed) {
+            if *has_part {
+                continue;
+            }
+            let sent = program.part(worker).and_then(|part| {
+                let sent = inbox.send(part);
+                sent.map_err(|_| "it is not responding".into())
+            });
+            *has_part = sent.is_ok();
+            if let Err(problem) = sent {
+                trouble = Err(format!(
+                    "a connected socket for each question of worker {worker}: {problem}"
+                ));
+            }
+        }
+        trouble
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// Workers whose part cannot be had, and how often the program was loaded and dropped.
+    static WORLD: Mutex<(Vec<u8>, u32, u32)> = Mutex::new((Vec::new(), 0, 0));
+
+    struct Loaded;
+
+    impl Drop for Loaded {
+        fn drop(&mut self) {
+            WORLD.lock().expect("no panic").2 += 1;
+        }
+    }
+
+    impl Program for Loaded {
+        fn part(&mut self, worker: u8) -> Result<Command, Failure> {
+            let world = WORLD.lock().expect("no panic");
+            if world.0.contains(&worker) {
+                return Err("no descriptors".into());
+            }
+            Ok(Command::Detach)
+        }
+    }
+
+    fn load() -> Result<Loaded, Failure> {
+        let mut world = WORLD.lock().expect("no panic");
+        world.1 += 1;
+        if world.1 == 1 {
+            return Err("not permitted".into());
+        }
+        Ok(Loaded)
+    }
+
+    fn parts(inboxes: &[Inbox]) -> usize {
+        let taken = inboxes.iter().filter(|inbox| inbox.take().is_some());
+        taken.count()
+    }
+
+    /// Workers that have their part rely on a program that is attached: one that is not would leave their questions without
+    /// an answer.
+    #[test]
+    fn what_one_worker_cannot_have_takes_nothing_from_the_others_and_is_tried_again() {
+        let inboxes: Result<Vec<Inbox>, _> = (0..ENGINES).map(|_| Inbox::new()).collect();
+        let inboxes = inboxes.expect("eventfd");
+        let mut ports = SourcePorts::new(UpstreamPorts::Auto, load);
+        let now = Instant::from_millis(5);
+        ports.poll(&inboxes, now);
+        assert_eq!(parts(&inboxes), 0, "not loaded");
+        assert_eq!(ports.trouble.matches("not permitted").count(), 1);
+        WORLD.lock().expect("no panic").0 = vec![1];
+        ports.poll(&inboxes, now + (RETRY_MS - 1));
+        assert_eq!(parts(&inboxes), 0, "it waits");
+        let now = now + RETRY_MS;
+        ports.poll(&inboxes, now);
+        assert_eq!(parts(&inboxes), ENGINES - 1, "all but worker 1");
+        assert!(ports.trouble.contains("worker 1: no descriptors"));
+        WORLD.lock().expect("no panic").0.clear();
+        let now = now + 2 * RETRY_MS;
+        ports.poll(&inboxes, now);
+        assert!(inboxes[1].take().is_some(), "worker 1 by now");
+        assert_eq!(parts(&inboxes), 0, "the others once");
+        assert!(ports.trouble.is_empty());
+        ports.poll(&inboxes, now + 2 * RETRY_MAX_MS);
+        let (_, loaded, dropped) = *WORLD.lock().expect("no panic");
+        assert_eq!((loaded, dropped), (2, 0), "the same program all the time");
+    }
+
+    #[test]
+    fn a_config_that_wants_sockets_loads_nothing() {
+        let mut ports = SourcePorts::<Loaded>::new(UpstreamPorts::Connected, || {
+            panic!("it is not wanted");
+        });
+        ports.poll(&[], Instant::from_millis(5));
+        assert!(ports.program.is_none());
+    }
+}
