@@ -8,22 +8,21 @@ use std::io;
 
 use nix::sys::prctl;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use rustix::thread::CapabilitySet;
 
 use super::capabilities;
 
 /// Where accounts are listed.
 const ACCOUNTS: &str = "/etc/passwd";
 
-/// What serving takes, by its bit (linux/capability.h): port 53, the interfaces, raw sockets, memory that is not paged
-/// out, the XDP program and its verification.
-const KEPT: [u8; 6] = [
-    10, // CAP_NET_BIND_SERVICE
-    12, // CAP_NET_ADMIN
-    13, // CAP_NET_RAW
-    14, // CAP_IPC_LOCK
-    38, // CAP_PERFMON
-    39, // CAP_BPF
-];
+/// What serving takes: port 53, the interfaces, raw sockets, memory that is not paged out, the XDP program and its
+/// verification.
+const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE
+    .union(CapabilitySet::NET_ADMIN)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::IPC_LOCK)
+    .union(CapabilitySet::PERFMON)
+    .union(CapabilitySet::BPF);
 
 /// An account's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,14 +43,13 @@ pub fn change_to(name: &str) -> Result<(), String> {
 }
 
 fn change(account: Account) -> io::Result<()> {
-    let kept = KEPT.iter().fold(0_u64, |mask, bit| mask | 1 << bit);
-    capabilities::bound(kept)?;
+    capabilities::bound(KEPT)?;
     // Without this the change of the user would take them all.
     prctl::set_keepcaps(true)?;
     setgroups(&[])?;
     setresgid(account.group, account.group, account.group)?;
     setresuid(account.user, account.user, account.user)?;
-    capabilities::set(kept)?;
+    capabilities::set(KEPT)?;
     Ok(prctl::set_no_new_privs()?)
 }
 

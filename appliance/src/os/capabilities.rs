@@ -2,66 +2,83 @@
 
 use std::io;
 
-/// The highest bit that a capability may have: the kernel's masks have 64.
-const CAPABILITY_MAX: libc::c_ulong = 63;
-/// _LINUX_CAPABILITY_VERSION_3 (linux/capability.h): 64 bits in two words.
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
-
-/// What capset(2) is told about: the calling thread.
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: libc::c_int,
-}
-
-/// Half of the three masks, 32 capabilities of each.
-#[repr(C)]
-struct CapabilityWords {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
+};
 
 /// Takes every capability but those of `kept` from what this thread, and a program that it starts, can ever have again.
 ///
 /// # Errors
 /// prctl(2) failed: the thread may not change its bounding set.
-pub fn bound(kept: u64) -> io::Result<()> {
-    for capability in (0..=CAPABILITY_MAX).filter(|bit| kept >> bit & 1 == 0) {
-        // SAFETY: PR_CAPBSET_DROP takes a number and touches no memory of ours.
-        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } != 0 {
-            let error = io::Error::last_os_error();
+pub fn bound(kept: CapabilitySet) -> io::Result<()> {
+    for bit in 0..u64::BITS {
+        // By its number: a kernel may have capabilities without a name here.
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        if kept.contains(capability) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
             // Above the last that this kernel knows.
-            if error.kind() == io::ErrorKind::InvalidInput {
-                return Ok(());
-            }
-            return Err(error);
+            Err(Errno::INVAL) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
 }
 
-/// Sets what this thread may do to `capabilities`, a bit each; a program that it starts inherits none.
+/// Sets what this thread may do to `capabilities`; a program that it starts inherits none.
 ///
 /// # Errors
 /// capset(2) failed: the thread has not all of them.
-pub fn set(capabilities: u64) -> io::Result<()> {
-    let header = CapabilityHeader {
-        version: CAPABILITY_VERSION,
-        pid: 0,
+pub fn set(capabilities: CapabilitySet) -> io::Result<()> {
+    let sets = CapabilitySets {
+        effective: capabilities,
+        permitted: capabilities,
+        inheritable: CapabilitySet::empty(),
     };
-    let half = |shift: u32| CapabilityWords {
-        effective: (capabilities >> shift) as u32,
-        permitted: (capabilities >> shift) as u32,
-        inheritable: 0,
-    };
-    let words = [half(0), half(32)];
-    // SAFETY: both pointers are to values of our own that outlive the call, laid out as this version of capset(2) asks
-    // for: a header, and two triples of words.
-    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, words.as_ptr()) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+    Ok(set_capabilities(None, sets)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::{fs, thread};
+    use xdnsd_lab::privilege::root_or_skip;
+
+    /// What /proc says of this thread's capabilities, by name.
+    fn masks() -> BTreeMap<String, u64> {
+        let status = fs::read_to_string("/proc/thread-self/status").expect("/proc");
+        let masks = status.lines().filter_map(|line| {
+            let (name, mask) = line.strip_prefix("Cap")?.split_once(":\t")?;
+            Some((name.to_owned(), u64::from_str_radix(mask, 16).ok()?))
+        });
+        masks.collect()
+    }
+
+    #[test]
+    fn what_is_kept_is_all_that_is_left() {
+        if !root_or_skip("what_is_kept_is_all_that_is_left") {
+            return;
+        }
+        let kept = CapabilitySet::NET_ADMIN.union(CapabilitySet::BPF);
+        // Capabilities are a thread's, and this one ends.
+        let left = thread::spawn(move || {
+            bound(kept).expect("root may");
+            set(kept).expect("root has them");
+            masks()
+        });
+        let left = left.join().expect("it ends");
+        let wanted = [
+            ("Bnd", kept.bits()),
+            ("Eff", kept.bits()),
+            ("Inh", 0),
+            ("Prm", kept.bits()),
+        ];
+        for (name, mask) in wanted {
+            assert_eq!(left.get(name), Some(&mask), "Cap{name}");
+        }
     }
 }

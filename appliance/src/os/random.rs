@@ -3,6 +3,8 @@
 
 use std::io;
 
+use rustix::rand::{GetRandomFlags, getrandom};
+
 /// Bytes fetched at once.
 const BLOCK: usize = 256;
 
@@ -15,17 +17,10 @@ pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut filled = 0;
     // Bound: every round fills at least a byte, or is interrupted by a signal.
     while filled < N {
-        let rest = &mut bytes[filled..];
-        // SAFETY: the pointer and the length are those of `rest`, which outlives the call; bytes may hold anything.
-        let got = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
-        match usize::try_from(got) {
+        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
             Ok(got) => filled += got,
-            Err(_) => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(bytes)

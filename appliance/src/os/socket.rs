@@ -1,9 +1,10 @@
 //! Socket options that nix has no type for, and what the kernel says beside a connection.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
-use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::{setsockopt_impl, sockopt_impl};
 
 /// Bytes of a UNIX socket's path, without the closing zero (unix(7)).
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -62,12 +63,33 @@ pub(super) fn control_message(
     None
 }
 
+/// linux/icmp.h and linux/icmpv6.h, which libc does not carry.
+const ICMP_FILTER: libc::c_int = 1;
+const ICMPV6_FILTER: libc::c_int = 1;
+
+sockopt_impl!(
+    /// The types of ICMP messages that a raw socket is not to hear, a bit each (raw(7)).
+    IcmpFilter,
+    SetOnly,
+    libc::SOL_RAW,
+    ICMP_FILTER,
+    u32
+);
+sockopt_impl!(
+    /// The same for ICMPv6 (RFC 3542 section 3.2).
+    Icmpv6Filter,
+    SetOnly,
+    libc::IPPROTO_ICMPV6,
+    ICMPV6_FILTER,
+    [u32; 8]
+);
+
 /// Attaches a classic BPF program that chooses among the sockets of `socket`'s address (SO_ATTACH_REUSEPORT_CBPF).
 ///
 /// # Errors
 /// setsockopt(2) failed: the program is not one, or is too long.
 pub fn attach_reuseport_filter(
-    socket: &impl AsRawFd,
+    socket: &impl AsFd,
     program: &[libc::sock_filter],
 ) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
@@ -75,43 +97,6 @@ pub fn attach_reuseport_filter(
         len,
         filter: program.as_ptr().cast_mut(),
     };
-    // SAFETY: the pointer and the size are those of `filter`, and its pointer and length those of `program`; both outlive
-    // the call, which copies the program and writes to neither.
-    let code = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_REUSEPORT_CBPF,
-            (&raw const filter).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    if code == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-/// Sets a socket option whose value is `words`.
-///
-/// # Errors
-/// setsockopt(2) failed.
-pub fn set_words(
-    socket: &impl AsRawFd,
-    level: libc::c_int,
-    name: libc::c_int,
-    words: &[u32],
-) -> nix::Result<()> {
-    // SAFETY: the pointer and the size are those of `words`, which outlive the call; setsockopt(2) only reads them.
-    let code = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            words.as_ptr().cast(),
-            size_of_val(words) as libc::socklen_t,
-        )
-    };
-    Errno::result(code).map(drop)
+    // The kernel copies the program, and writes to neither.
+    Ok(setsockopt(socket, sockopt::AttachReusePortCbpf, &filter)?)
 }

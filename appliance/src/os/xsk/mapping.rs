@@ -7,6 +7,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicU32;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::net::xdp::XdpRingOffset;
 use std::os::fd::BorrowedFd;
 
 /// Owns the mapping; unmapped on drop.
@@ -32,16 +33,13 @@ impl<E> Mapping<E> {
     pub fn new(
         fd: BorrowedFd<'_>,
         page: libc::off_t,
-        offsets: &libc::xdp_ring_offset,
+        offsets: &XdpRingOffset,
         size: usize,
     ) -> nix::Result<Self> {
-        let [producer, consumer, flags, entries] = [
-            offsets.producer,
-            offsets.consumer,
-            offsets.flags,
-            offsets.desc,
-        ]
-        .map(|offset| offset as usize);
+        // A kernel before 5.4 has no flags.
+        let flags = offsets.flags.ok_or(Errno::EINVAL)?;
+        let [producer, consumer, flags, entries] =
+            [offsets.producer, offsets.consumer, flags, offsets.desc].map(|offset| offset as usize);
         let bytes = entries + size * size_of::<E>();
         check_layout::<E>(producer, consumer, flags, entries, bytes)?;
         let bytes = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
@@ -92,12 +90,7 @@ fn check_layout<E>(
         && word_fits(consumer)
         && word_fits(flags)
         && entries.is_multiple_of(align_of::<E>());
-    // A kernel before 5.4 knows no flags; the next ring's producer stands in their place, at the same offset as ours.
-    if fits && flags != producer {
-        Ok(())
-    } else {
-        Err(Errno::EINVAL)
-    }
+    if fits { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 impl<E: Entry> Shared for Mapping<E> {

@@ -7,11 +7,14 @@ use super::error::{SetupError, Step};
 use super::mapping::Mapping;
 use super::ring::{AddressEntry, Consumer, DescriptorEntry, Producer};
 use super::slot::{RxQueue, UmemSlot};
+use super::sys::errno;
 use super::umem::{SLOT_SIZE, Umem, address_of};
 use super::{BindMode, Mode, Options, sys};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use rustix::net::xdp::{SocketAddrXdp, SocketAddrXdpFlags};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use xdnsd_core::limits::{CHUNK_SIZE, RX_RING, TX_RING};
 
 /// The rings of a bound socket, our ends.
@@ -76,14 +79,11 @@ pub fn fill(ring: &mut Producer<Mapping<AddressEntry>>, umem: &mut Umem) {
 }
 
 fn new_socket() -> nix::Result<OwnedFd> {
-    // SAFETY: no pointers are passed.
-    let fd = Errno::result(unsafe {
-        libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0)
-    })?;
-    // SAFETY: the kernel has just made this descriptor for us; nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let flags = SocketFlags::CLOEXEC;
+    net::socket_with(AddressFamily::XDP, SocketType::RAW, flags, None).map_err(errno)
 }
 
+/// By a call of our own although rustix has a safe function: this option hands memory to the kernel, which is ours to argue.
 fn register_umem(fd: BorrowedFd<'_>, slot: &UmemSlot) -> nix::Result<()> {
     let registration = libc::xdp_umem_reg {
         addr: address_of(slot) as u64,
@@ -111,26 +111,18 @@ fn register_umem(fd: BorrowedFd<'_>, slot: &UmemSlot) -> nix::Result<()> {
 }
 
 fn set_ring_sizes(fd: BorrowedFd<'_>) -> StepResult<()> {
-    let sizes = [
-        (libc::XDP_UMEM_FILL_RING, RX_RING, "XDP_UMEM_FILL_RING"),
-        (
-            libc::XDP_UMEM_COMPLETION_RING,
-            TX_RING,
-            "XDP_UMEM_COMPLETION_RING",
-        ),
-        (libc::XDP_RX_RING, RX_RING, "XDP_RX_RING"),
-        (libc::XDP_TX_RING, TX_RING, "XDP_TX_RING"),
-    ];
-    for (option, size, name) in sizes {
-        sys::set_number(fd, libc::SOL_XDP, option, size as u32)
-            .map_err(|errno| (Step::RingSize(name), errno))?;
-    }
-    Ok(())
+    let failed = |name| move |error| (Step::RingSize(name), errno(error));
+    sockopt::set_xdp_umem_fill_ring_size(fd, RX_RING as u32)
+        .map_err(failed("XDP_UMEM_FILL_RING"))?;
+    sockopt::set_xdp_umem_completion_ring_size(fd, TX_RING as u32)
+        .map_err(failed("XDP_UMEM_COMPLETION_RING"))?;
+    sockopt::set_xdp_rx_ring_size(fd, RX_RING as u32).map_err(failed("XDP_RX_RING"))?;
+    sockopt::set_xdp_tx_ring_size(fd, TX_RING as u32).map_err(failed("XDP_TX_RING"))
 }
 
 fn map_rings(fd: BorrowedFd<'_>) -> StepResult<Rings> {
-    let offsets: libc::xdp_mmap_offsets =
-        sys::option(fd, libc::XDP_MMAP_OFFSETS).map_err(|errno| (Step::MmapOffsets, errno))?;
+    let offsets =
+        sockopt::xdp_mmap_offsets(fd).map_err(|error| (Step::MmapOffsets, errno(error)))?;
     let fill_page = libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t;
     let completion_page = libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t;
     let failed = |ring| move |errno| (Step::MapRing(ring), errno);
@@ -154,34 +146,22 @@ fn map_rings(fd: BorrowedFd<'_>) -> StepResult<Rings> {
 }
 
 fn bind(fd: BorrowedFd<'_>, ifindex: u32, options: &Options<'_>) -> nix::Result<()> {
-    let address = libc::sockaddr_xdp {
-        sxdp_family: libc::AF_XDP as u16,
-        sxdp_flags: libc::XDP_USE_NEED_WAKEUP | mode_flags(options.mode),
-        sxdp_ifindex: ifindex,
-        sxdp_queue_id: options.queue,
-        sxdp_shared_umem_fd: 0,
-    };
+    let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | mode_flags(options.mode);
+    let address = SocketAddrXdp::new(flags, ifindex, options.queue);
     for _ in 1..sys::BIND_TRIES {
-        match bind_once(fd, &address) {
-            Err(Errno::EBUSY) => std::thread::sleep(sys::BIND_PAUSE),
-            result => return result,
+        match net::bind(fd, &address) {
+            Err(rustix::io::Errno::BUSY) => std::thread::sleep(sys::BIND_PAUSE),
+            result => return result.map_err(errno),
         }
     }
-    bind_once(fd, &address)
-}
-
-fn bind_once(fd: BorrowedFd<'_>, address: &libc::sockaddr_xdp) -> nix::Result<()> {
-    let pointer = std::ptr::from_ref(address).cast::<libc::sockaddr>();
-    let len = size_of::<libc::sockaddr_xdp>() as libc::socklen_t;
-    // SAFETY: pointer and len describe a sockaddr_xdp that lives through the call.
-    Errno::result(unsafe { libc::bind(fd.as_raw_fd(), pointer, len) }).map(drop)
+    net::bind(fd, &address).map_err(errno)
 }
 
 /// Neither flag lets the kernel try zero copy first and fall back to copying.
-fn mode_flags(mode: BindMode) -> u16 {
+const fn mode_flags(mode: BindMode) -> SocketAddrXdpFlags {
     match mode {
-        BindMode::Copy => libc::XDP_COPY,
-        BindMode::ZeroCopy => libc::XDP_ZEROCOPY,
-        BindMode::Auto => 0,
+        BindMode::Copy => SocketAddrXdpFlags::XDP_COPY,
+        BindMode::ZeroCopy => SocketAddrXdpFlags::XDP_ZEROCOPY,
+        BindMode::Auto => SocketAddrXdpFlags::empty(),
     }
 }

@@ -8,12 +8,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, socket,
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, setsockopt, socket,
 };
 use xdnsd_abi::checksum::Sum;
 
 use super::datagram::Quoted;
-use crate::os::socket::set_words;
+use crate::os::socket::{IcmpFilter, Icmpv6Filter};
 
 /// Destination unreachable (RFC 792, RFC 4443 section 3.1).
 const UNREACHABLE_V4: u8 = 3;
@@ -24,10 +24,6 @@ const TOO_BIG_V4: u8 = 4;
 const HEADER_LEN: usize = 8;
 /// Errors that are looked at in a row.
 const LOOKS: usize = 16;
-/// linux/icmp.h: a mask of the types that are not wanted.
-const ICMP_FILTER: i32 = 1;
-/// linux/icmpv6.h: the same, 256 bits.
-const ICMPV6_FILTER: i32 = 1;
 
 /// A socket that hears of unreachable destinations and of nothing else.
 ///
@@ -44,14 +40,9 @@ pub fn open(v6: bool) -> nix::Result<OwnedFd> {
     if v6 {
         let mut unwanted = [u32::MAX; 8];
         unwanted[0] &= !(1 << UNREACHABLE_V6);
-        set_words(&socket, libc::IPPROTO_ICMPV6, ICMPV6_FILTER, &unwanted)?;
+        setsockopt(&socket, Icmpv6Filter, &unwanted)?;
     } else {
-        set_words(
-            &socket,
-            libc::SOL_RAW,
-            ICMP_FILTER,
-            &[!(1 << UNREACHABLE_V4)],
-        )?;
+        setsockopt(&socket, IcmpFilter, &!(1 << UNREACHABLE_V4))?;
     }
     Ok(socket)
 }
