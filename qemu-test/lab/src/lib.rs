@@ -2,13 +2,15 @@
 //!
 //! [`lab`] makes a client, a router and an upstream out of network namespaces; [`nsd`] starts a real upstream server in it
 //! with the zone of [`zone`], [`scripted`] one that does what a test tells it; [`peer`] starts another forwarder in the
-//! router's place. [`frames`] and [`bpf`] are for tests that write frames or load a program of their own. Nothing here is
-//! part of the appliance.
+//! router's place. [`frames`] and [`bpf`] are for tests that write frames or load a program of their own, [`live`] and
+//! [`flood`] for those that need millions of frames a second. Nothing here is part of the appliance.
 
 pub mod bpf;
 pub mod dnsperf;
+pub mod flood;
 pub mod frames;
 pub mod lab;
+pub mod live;
 pub mod netns;
 pub mod nsd;
 pub mod peer;

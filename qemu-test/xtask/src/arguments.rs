@@ -67,6 +67,8 @@ mod tests {
             "lab up --vlan beside --offload off",
             "lab down --prefix a",
             "lab status",
+            "lab flood syn",
+            "lab flood names --prefix a --seconds 600 --count 1000000 --family 6 --from fd00:: --port 5353 --qname a.test",
             "lab exec client ip address",
             "lab exec --prefix a router sh -c ls --prefix b",
             "lab exec upstream -- true",
@@ -109,7 +111,18 @@ mod tests {
                 "setup kitchen",
                 &["kitchen", "lab, afxdp, ebpf, scripts, image, image-aarch64"],
             ),
-            ("lab", &["up", "down", "status", "exec"]),
+            ("lab", &["up", "down", "status", "flood", "exec"]),
+            ("lab flood", &["KIND"]),
+            (
+                "lab flood all",
+                &["all", "syn, ack, rst, query, names, response, garbage"],
+            ),
+            (
+                "lab flood syn --seconds 601",
+                &["--seconds", "601 is not in 1..=600"],
+            ),
+            ("lab flood syn --family 5", &["--family", "5", "4, 6"]),
+            ("lab flood syn --from here", &["--from", "here"]),
             ("lab up --queues 0", &["--queues", "0 is not in 1..=64"]),
             (
                 "lab up --mtu 1279",

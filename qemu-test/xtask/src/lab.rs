@@ -1,17 +1,22 @@
 //! `cargo xtask lab`: the lab for a person.
 
 use std::ffi::OsString;
+use std::net::IpAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
-use crate::arguments::number_in;
+use crate::arguments::{SOME, number_in};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
+use xdnsd_lab::flood::{self, Kind, SOURCES_V4, SOURCES_V6};
 use xdnsd_lab::lab::named::{self, Lifetime, NamedLab};
-use xdnsd_lab::lab::{Host, MTU, MTU_RANGE, Offload, QUEUE_RANGE, Spec, VlanTag};
+use xdnsd_lab::lab::{
+    HOST_INTERFACE, Host, LAN, LAN_V4, LAN_V6, MTU, MTU_RANGE, Offload, QUEUE_RANGE, Spec, VlanTag,
+};
 
 /// The prefix of the namespaces where none is given.
 pub const DEFAULT_PREFIX: &str = "xdnsd";
@@ -32,6 +37,18 @@ pub enum Command {
     Down(Name),
     /// Shows which labs are up.
     Status,
+    /// Floods the router from the client, and says how much arrived.
+    Flood {
+        /// Which lab.
+        #[command(flatten)]
+        name: Name,
+        /// What kind of frames.
+        #[arg(value_parser = kind())]
+        kind: Kind,
+        /// How much, and from whom.
+        #[command(flatten)]
+        order: FloodOrder,
+    },
     /// Runs a command on a host.
     Exec {
         /// Which lab.
@@ -71,6 +88,36 @@ pub struct Knobs {
     vlan: Option<VlanTag>,
 }
 
+/// How much, and from whom.
+#[derive(Debug, Args)]
+pub struct FloodOrder {
+    /// Seconds at most.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = number_in(1..=600))]
+    seconds: u32,
+    /// Frames at most.
+    #[arg(long, value_name = "N", default_value_t = u32::MAX, value_parser = number_in(SOME))]
+    count: u32,
+    /// 4 or 6.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = PossibleValuesParser::new(["4", "6"]).map(|word| if word == "6" { 6u8 } else { 4 }))]
+    family: u8,
+    /// Source addresses: this one with its last 16 bits drawn [default: of a prefix for benchmarks].
+    #[arg(long, value_name = "ADDRESS")]
+    from: Option<IpAddr>,
+    /// The port.
+    #[arg(long, value_name = "N", default_value_t = 53, value_parser = number_in(1..=65_535))]
+    port: u32,
+    /// What queries ask for.
+    #[arg(long, value_name = "NAME", default_value = "www.lab.test")]
+    qname: String,
+}
+
+fn kind() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::ALL.map(Kind::name)).map(|word| {
+        let found = Kind::ALL.into_iter().find(|kind| kind.name() == word);
+        found.expect("one of the names that are possible")
+    })
+}
+
 /// `on` or `off`.
 pub fn offload() -> impl TypedValueParser<Value = Offload> {
     PossibleValuesParser::new(["on", "off"]).map(|word| match word.as_str() {
@@ -96,6 +143,7 @@ pub fn main(command: Command, signals: &Signals) -> Result<ExitCode> {
         Command::Up { name, knobs } => up(&name.prefix, &knobs, signals),
         Command::Down(name) => down(&name.prefix),
         Command::Status => status(),
+        Command::Flood { name, kind, order } => flood(&name.prefix, kind, &order, signals),
         Command::Exec {
             name,
             host,
@@ -137,6 +185,48 @@ fn status() -> Result<ExitCode> {
             print!("{}", namespace.output(&["ip", "-brief", "address"])?);
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn flood(prefix: &str, kind: Kind, order: &FloodOrder, signals: &Signals) -> Result<ExitCode> {
+    let client = named::host(prefix, Host::Client)?;
+    let router = named::host(prefix, Host::Router)?;
+    let (to, sources): (IpAddr, _) = match order.family {
+        6 => (LAN_V6.into(), SOURCES_V6),
+        _ => (LAN_V4.into(), SOURCES_V4),
+    };
+    let from = order.from.unwrap_or(sources);
+    ensure!(
+        from.is_ipv4() == to.is_ipv4(),
+        "--from {from}: an address of IPv{}",
+        order.family
+    );
+    let frames = flood::Order {
+        kind,
+        from,
+        to,
+        port: u16::try_from(order.port).context("--port")?,
+        qname: order.qname.clone(),
+    };
+    let path = flood::Path {
+        from: (&client, HOST_INTERFACE),
+        to: (&router, LAN),
+    };
+    let bounds = flood::Bounds {
+        count: order.count,
+        length: Duration::from_secs(order.seconds.into()),
+        core: None,
+    };
+    flood::learn_routes(&router)?;
+    let is_over = || signals.wait(Duration::ZERO);
+    let report = flood::Flood::new(path, &frames)?.run(bounds, is_over)?;
+    println!(
+        "{} frames in {:.2} s, {:.0} a second; {} more found no room",
+        report.arrived,
+        report.took.as_secs_f64(),
+        report.arrived as f64 / report.took.as_secs_f64(),
+        report.lost
+    );
     Ok(ExitCode::SUCCESS)
 }
 

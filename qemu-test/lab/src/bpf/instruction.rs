@@ -73,6 +73,12 @@ impl Instruction {
         Self::new(0x73, dst, src, offset, 0)
     }
 
+    /// `*(u16 *)(dst + offset) = src`.
+    #[must_use]
+    pub const fn store_u16(dst: Register, offset: i16, src: Register) -> Self {
+        Self::new(0x6b, dst, src, offset, 0)
+    }
+
     /// Skips `count` instructions if `dst > src`.
     #[must_use]
     pub const fn skip_if_greater(dst: Register, src: Register, count: i16) -> Self {

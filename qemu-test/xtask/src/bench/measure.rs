@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::subject::Subject;
+use xdnsd_lab::live::ENDLESS;
 
 /// From the start of the load to the first look: queues are full and caches warm by then.
 const RUN_UP: Duration = Duration::from_millis(300);
@@ -51,7 +52,9 @@ pub fn turn(subject: &Subject, length: Duration, load_core: usize, core: usize) 
             cpu_ns: cpu_ns(subject.pid())? + cpu_ns(softirq_thread)?,
         })
     };
-    let load = subject.load.start(&subject.pair, load_core);
+    let load = subject
+        .load
+        .start(&subject.pair.client, Some(load_core), ENDLESS);
     sleep(RUN_UP);
     let first = look();
     sleep(length);

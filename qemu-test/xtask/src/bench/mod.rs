@@ -2,7 +2,7 @@
 //!
 //! Subjects take turns, round after round, so that drift of the machine meets all of them. Each turn has a new process
 //! on a new veth pair: where the kernel happens to put a socket's structures makes several hundredths, and so does not
-//! stay with one subject. The load has one core, the subject the other (`load.rs` says which kernel work is
+//! stay with one subject. The load has one core, the subject the other (`xdnsd_lab::live` says which kernel work is
 //! whose). The load is more than any subject can answer, so a subject's rate is what its core can do; where a row's
 //! core was not busy all the time, its processor time per answer is the figure to compare.
 
@@ -24,7 +24,6 @@ mod against;
 mod build;
 mod compare;
 mod lists;
-mod load;
 mod measure;
 mod miss;
 mod pair;

@@ -13,12 +13,12 @@ use std::process::Command;
 
 use super::SUBJECT_CORE;
 use super::build::Programs;
-use super::load::Load;
 use super::pair::{ENDS, FAR, NEAR, Pair};
 use super::query;
 use super::upstream::Upstream;
 use xdnsd_lab::bpf::{Attach, Link, Program};
 use xdnsd_lab::frames::FrameSocket;
+use xdnsd_lab::live::Live;
 use xdnsd_lab::process::Process;
 
 /// How long a subject may take to be ready, and an answer to come.
@@ -97,7 +97,7 @@ pub struct Subject {
     /// Its ground.
     pub pair: Pair,
     /// What is sent to it.
-    pub load: Load,
+    pub load: Live,
     process: Process,
     #[expect(dead_code, reason = "held for its drop")]
     helpers: (Option<Link>, Option<Upstream>),
@@ -117,7 +117,7 @@ impl Subject {
         directory: &Path,
     ) -> Result<Self> {
         let pair = Pair::new()?;
-        let load = Load::new(&pair)?;
+        let load = Live::new(&query::program(pair.far_index()?), query::frame(&ENDS))?;
         let mut command = pair.server.command(programs.path(kind));
         let mut helpers = (None, None);
         match kind {
@@ -191,7 +191,7 @@ impl Subject {
     fn try_out(&self) -> Result<()> {
         let socket = FrameSocket::open(&self.pair.client, FAR)?;
         let datagrams = self.pair.kernel_datagrams()?;
-        self.load.burst(&self.pair, TRIAL)?;
+        self.load.burst(&self.pair.client, TRIAL)?;
         for number in 0..TRIAL {
             let reply = socket.receive(PATIENCE, |frame| self.is_reply(frame))?;
             ensure!(

@@ -41,7 +41,7 @@ const FENCES: &[&str] = &[
     "qemu-test/lab/src/frames.rs",
     "qemu-test/lab/src/netns.rs",
     "qemu-test/lab/src/process.rs",
-    "qemu-test/xtask/src/bench/load.rs",
+    "qemu-test/lab/src/live.rs",
     "qemu-test/xtask/src/bench/subject.rs",
     "qemu-test/xtask/src/qemu/guest.rs",
 ];

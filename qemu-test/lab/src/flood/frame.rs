@@ -1,0 +1,266 @@
+//! The frames of a flood: one of each kind, and the program that makes 2^32 different ones out of it.
+//!
+//! ```text
+//!   IPv4   source, low half   +  identification        IPv6   source, last 16 bits
+//!   TCP    sequence, low half                          UDP    the message's first 16 bits
+//!
+//!   TCP    source port        +  sequence, high half   UDP    source port + two letters of the name
+//! ```
+//! A word of 16 bits is random, and its partners are its complement. Both add up to 0xffff whatever it is, so every frame
+//! has the checksums of the one that it was made from.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use xdnsd_abi::checksum::Sum;
+use xdnsd_abi::headers::{dns, ethernet, ethernet::ethertype, ipv4, ipv6, protocol, tcp, udp};
+
+use super::Kind;
+use crate::bpf::instruction::{Instruction, R0, R1, R2, R6};
+
+/// Of a whole kernel's SYN: MSS 1460 (RFC 9293 section 3.7.1).
+const MSS: [u8; 4] = [2, 4, 0x05, 0xb4];
+const TTL: u8 = 64;
+/// What is random, before it is.
+const RANDOM: [u8; 2] = [0, 0];
+/// Its complement.
+const COMPLEMENT: [u8; 2] = [0xff, 0xff];
+/// The port of who asks, where none is drawn.
+const CLIENT_PORT: [u8; 2] = [0xc0, 0x00];
+
+/// From whom to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// MAC address of the interface that sends.
+    pub from_mac: [u8; 6],
+    /// MAC address of the interface that is flooded.
+    pub to_mac: [u8; 6],
+    /// The source; its last 16 bits are drawn for each frame.
+    pub from: IpAddr,
+    /// The destination. Of the same family.
+    pub to: IpAddr,
+    /// The destination's port.
+    pub port: u16,
+}
+
+/// A frame, with the places in it that the program writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// The frame, with full checksums.
+    pub frame: Vec<u8>,
+    /// Offsets of two bytes that are random.
+    address: Words,
+    port: Option<Words>,
+}
+
+/// A random word and its partners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Words {
+    random: usize,
+    /// In the header of IPv4.
+    header: Option<usize>,
+    /// In what the transport's checksum is taken over.
+    transport: usize,
+}
+
+impl Template {
+    /// The frame of `kind` between `ends`. `qname` is what a query is for: in wire format.
+    #[must_use]
+    pub fn new(kind: Kind, ends: &Ends, qname: &[u8]) -> Self {
+        let mut transport = match kind {
+            Kind::Syn => segment(tcp::flag::SYN, &MSS),
+            Kind::Ack => segment(tcp::flag::ACK, &[]),
+            Kind::Rst => segment(tcp::flag::RST, &[]),
+            Kind::Query => datagram(&message(0x0100, qname)),
+            Kind::Names => datagram(&message(0x0100, &random_name(qname))),
+            Kind::Response => datagram(&message(0x8180, qname)),
+            Kind::Garbage => datagram(&COMPLEMENT),
+        };
+        let has_port = kind.is_tcp() || kind == Kind::Names;
+        let source_port = if has_port { RANDOM } else { CLIENT_PORT };
+        // Ports stand at the same place in TCP.
+        transport[udp::field::SOURCE_PORT].copy_from_slice(&source_port);
+        transport[udp::field::DESTINATION_PORT].copy_from_slice(&ends.port.to_be_bytes());
+        let (protocol, checksum) = if kind.is_tcp() {
+            (protocol::TCP, tcp::field::CHECKSUM)
+        } else {
+            (protocol::UDP, udp::field::CHECKSUM)
+        };
+        let header = header(ends, protocol, transport.len());
+        let sum = pseudo_sum(ends, protocol, transport.len()).add_bytes(&transport);
+        // TCP has no such rule, and to a receiver both are the same.
+        transport[checksum].copy_from_slice(&sum.finish_udp().to_be_bytes());
+        let start = ethernet::HEADER_LEN + header.len();
+        let (v4, source) = match ends.to {
+            IpAddr::V4(_) => (true, ipv4::field::SOURCE),
+            IpAddr::V6(_) => (false, ipv6::field::SOURCE),
+        };
+        let (near, far) = if kind.is_tcp() {
+            (tcp::field::SEQUENCE.start + 2, tcp::field::SEQUENCE.start)
+        } else {
+            (udp::HEADER_LEN, NAME_LETTERS)
+        };
+        let ethertype = if v4 { ethertype::IPV4 } else { ethertype::IPV6 };
+        let frame = [
+            ends.to_mac.as_slice(),
+            &ends.from_mac,
+            &ethertype.to_be_bytes(),
+            &header,
+            &transport,
+        ];
+        Self {
+            frame: frame.concat(),
+            address: Words {
+                random: ethernet::HEADER_LEN + source.end - 2,
+                header: v4.then_some(ethernet::HEADER_LEN + ipv4::field::ID.start),
+                transport: start + near,
+            },
+            port: has_port.then_some(Words {
+                random: start + udp::field::SOURCE_PORT.start,
+                header: None,
+                transport: start + far,
+            }),
+        }
+    }
+
+    /// Makes a random one of the frame and sends it out of `ifindex`.
+    #[must_use]
+    pub fn program(&self, ifindex: u32) -> Vec<Instruction> {
+        const DATA: i16 = 0;
+        const DATA_END: i16 = 4;
+        const HELPER_RANDOM: i32 = 7;
+        const HELPER_REDIRECT: i32 = 23;
+        let mut body = vec![Instruction::call(HELPER_RANDOM)];
+        body.extend(self.address.write(0));
+        body.extend(self.port.iter().flat_map(|words| words.write(16)));
+        body.extend([
+            Instruction::set(R1, ifindex as i32),
+            Instruction::set(R2, 0),
+            Instruction::call(HELPER_REDIRECT),
+        ]);
+        let mut program = vec![
+            Instruction::load_u32(R6, R1, DATA),
+            Instruction::load_u32(R1, R1, DATA_END),
+            // Room for all that is written? If not, the result stays 0, XDP_ABORTED.
+            Instruction::set(R0, 0),
+            Instruction::copy(R2, R6),
+            Instruction::add(R2, self.frame.len() as i32),
+            Instruction::skip_if_greater(R2, R1, body.len() as i16),
+        ];
+        program.extend(body);
+        program.push(Instruction::exit());
+        program
+    }
+}
+
+impl Words {
+    /// Writes 16 bits of the random number from bit `shift` on, and what they need.
+    fn write(self, shift: i32) -> Vec<Instruction> {
+        let mut program = vec![
+            Instruction::copy(R1, R0),
+            Instruction::shift_right(R1, shift),
+            Instruction::and(R1, 0xffff),
+            Instruction::store_u16(R6, self.random as i16, R1),
+            Instruction::xor(R1, 0xffff),
+            Instruction::store_u16(R6, self.transport as i16, R1),
+        ];
+        program.extend(
+            self.header
+                .map(|place| Instruction::store_u16(R6, place as i16, R1)),
+        );
+        program
+    }
+}
+
+/// A TCP segment without its ports and checksum.
+fn segment(flags: u8, options: &[u8]) -> Vec<u8> {
+    let words = ((tcp::HEADER_LEN + options.len()) / 4) as u8;
+    let mut segment = vec![0; tcp::HEADER_LEN];
+    segment[tcp::field::SEQUENCE].copy_from_slice(&[COMPLEMENT, COMPLEMENT].concat());
+    segment[tcp::field::OFFSET] = words << 4;
+    segment[tcp::field::FLAGS] = flags;
+    segment[tcp::field::WINDOW].copy_from_slice(&[0xfa, 0xf0]);
+    segment.extend(options);
+    segment
+}
+
+/// A UDP datagram without its ports and checksum. The message begins with what the source's address needs.
+fn datagram(message: &[u8]) -> Vec<u8> {
+    let len = (udp::HEADER_LEN + message.len()) as u16;
+    let mut datagram = vec![0; udp::HEADER_LEN];
+    datagram[udp::field::LENGTH].copy_from_slice(&len.to_be_bytes());
+    datagram.extend(message);
+    datagram
+}
+
+/// Where the letters begin that a random name has: at an even place, behind the label's length and its first letter.
+const NAME_LETTERS: usize = udp::HEADER_LEN + dns::HEADER_LEN + 2;
+
+/// A label of its own in front of `qname`.
+fn random_name(qname: &[u8]) -> Vec<u8> {
+    [&[4, b'x'][..], &COMPLEMENT, b"x", qname].concat()
+}
+
+/// A message with one question for type A, class IN.
+fn message(flags: u16, qname: &[u8]) -> Vec<u8> {
+    let mut message = vec![0; dns::HEADER_LEN];
+    message[..2].copy_from_slice(&COMPLEMENT);
+    message[dns::field::FLAGS].copy_from_slice(&flags.to_be_bytes());
+    message[QDCOUNT].copy_from_slice(&[0, 1]);
+    message.extend(qname);
+    message.extend([0, 1, 0, 1]);
+    message
+}
+
+/// Number of questions (RFC 1035 section 4.1.1).
+const QDCOUNT: Range<usize> = 4..6;
+
+fn header(ends: &Ends, protocol: u8, len: usize) -> Vec<u8> {
+    match (ends.from, ends.to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut header = vec![0; ipv4::HEADER_LEN];
+            let total = (ipv4::HEADER_LEN + len) as u16;
+            header[ipv4::field::VERSION_IHL] = ipv4::VERSION_4_IHL_5;
+            header[ipv4::field::TOTAL_LEN].copy_from_slice(&total.to_be_bytes());
+            header[ipv4::field::ID].copy_from_slice(&COMPLEMENT);
+            header[ipv4::field::TTL] = TTL;
+            header[ipv4::field::PROTOCOL] = protocol;
+            header[ipv4::field::SOURCE].copy_from_slice(&from.octets());
+            header[ipv4::field::SOURCE.end - 2..ipv4::field::SOURCE.end].copy_from_slice(&RANDOM);
+            header[ipv4::field::DESTINATION].copy_from_slice(&to.octets());
+            let sum = Sum::new().add_bytes(&header);
+            header[ipv4::field::CHECKSUM].copy_from_slice(&sum.finish().to_be_bytes());
+            header
+        }
+        (from, to) => {
+            let mut header = vec![0; ipv6::HEADER_LEN];
+            header[ipv6::field::VERSION_CLASS_FLOW].copy_from_slice(&ipv6::VERSION_6);
+            header[ipv6::field::PAYLOAD_LEN].copy_from_slice(&(len as u16).to_be_bytes());
+            header[ipv6::field::NEXT_HEADER] = protocol;
+            header[ipv6::field::HOP_LIMIT] = TTL;
+            header[ipv6::field::SOURCE].copy_from_slice(&octets(from));
+            header[ipv6::field::SOURCE.end - 2..ipv6::field::SOURCE.end].copy_from_slice(&RANDOM);
+            header[ipv6::field::DESTINATION].copy_from_slice(&octets(to));
+            header
+        }
+    }
+}
+
+/// Of the source as it stands in the template: its last 16 bits are none.
+fn pseudo_sum(ends: &Ends, protocol: u8, len: usize) -> Sum {
+    let mut from = octets(ends.from);
+    let end = from.len();
+    from[end - 2..].copy_from_slice(&RANDOM);
+    Sum::new()
+        .add_bytes(&from)
+        .add_bytes(&octets(ends.to))
+        .add_u16(protocol.into())
+        .add_u16(len as u16)
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}

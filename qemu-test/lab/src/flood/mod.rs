@@ -1,0 +1,285 @@
+//! Floods: frames as an attacker sends them, millions a second, bounded in number and in time, inside namespaces alone.
+//!
+//! Every frame is whole: lengths and checksums are right, sources are drawn from 65,536 addresses of a prefix for benchmarks
+//! (RFC 2544, RFC 5180) or of one that the caller names, and source ports with them. So nothing but what it says gives it away.
+
+mod frame;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::net::if_::if_nametoindex;
+
+use crate::bpf::{Attach, Link, Program};
+use crate::frames::parse_mac;
+use crate::lab::{CLIENT_V4, CLIENT_V6, LAN};
+use crate::live::Live;
+use crate::netns::Namespace;
+
+pub use frame::{Ends, Template};
+
+/// Sources where none are named: of 198.18.0.0/15 (RFC 2544 appendix C.2.2).
+pub const SOURCES_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0));
+/// The same of 2001:2::/48 (RFC 5180 section 8).
+pub const SOURCES_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0));
+/// Time between two looks at a flood.
+const LOOK: Duration = Duration::from_millis(10);
+/// Times that a program is tried to be attached again where one is.
+const TRIES: usize = 20;
+
+/// What a flood is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// TCP segments that begin a connection which nobody completes.
+    Syn,
+    /// Segments of connections that there are not.
+    Ack,
+    /// Segments that end them.
+    Rst,
+    /// Queries for one name.
+    Query,
+    /// Queries for a name of its own each, below one name.
+    Names,
+    /// Responses that nobody asked for.
+    Response,
+    /// Datagrams shorter than a message's header.
+    Garbage,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Syn,
+        Self::Ack,
+        Self::Rst,
+        Self::Query,
+        Self::Names,
+        Self::Response,
+        Self::Garbage,
+    ];
+
+    /// Its name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Syn => "syn",
+            Self::Ack => "ack",
+            Self::Rst => "rst",
+            Self::Query => "query",
+            Self::Names => "names",
+            Self::Response => "response",
+            Self::Garbage => "garbage",
+        }
+    }
+
+    const fn is_tcp(self) -> bool {
+        match self {
+            Self::Syn | Self::Ack | Self::Rst => true,
+            Self::Query | Self::Names | Self::Response | Self::Garbage => false,
+        }
+    }
+}
+
+/// The device that sends, and the one at the other end of its veth pair.
+#[derive(Clone, Copy, Debug)]
+pub struct Path<'a> {
+    /// Where the flood comes from.
+    pub from: (&'a Namespace, &'a str),
+    /// Where it arrives.
+    pub to: (&'a Namespace, &'a str),
+}
+
+/// What to send.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Of which kind.
+    pub kind: Kind,
+    /// From whom; the last 16 bits are drawn. Of the same family as `to`.
+    pub from: IpAddr,
+    /// To whom.
+    pub to: IpAddr,
+    /// To which port.
+    pub port: u16,
+    /// The name of queries, as text.
+    pub qname: String,
+}
+
+/// How much.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Frames at most.
+    pub count: u32,
+    /// Time at most.
+    pub length: Duration,
+    /// The core that sends, and takes the frames in at the other end; `None`: any.
+    pub core: Option<usize>,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Report {
+    /// Frames that arrived.
+    pub arrived: u64,
+    /// Frames that the pair had no room for.
+    pub lost: u64,
+    /// Time that it took.
+    pub took: Duration,
+}
+
+/// A flood that can be let loose.
+#[derive(Debug)]
+pub struct Flood<'a> {
+    live: Live,
+    path: Path<'a>,
+    /// A veth pair takes such frames only where there is a program at the other end.
+    #[expect(dead_code, reason = "held for its drop, which detaches")]
+    link: Option<Link>,
+}
+
+impl<'a> Flood<'a> {
+    /// Prepares it. Where no program is attached to the device that is flooded, one is as long as the flood lives that
+    /// leaves every frame to the kernel.
+    ///
+    /// # Errors
+    /// A device is not there, the families differ, the name is none, or the kernel refuses a program.
+    pub fn new(path: Path<'a>, order: &Order) -> Result<Self> {
+        ensure!(
+            order.from.is_ipv4() == order.to.is_ipv4(),
+            "{} and {} are of one family",
+            order.from,
+            order.to
+        );
+        let (sender, interface) = path.from;
+        let index = sender.run(|| if_nametoindex(interface));
+        let index = index.with_context(|| format!("find {interface}"))?;
+        let ends = Ends {
+            from_mac: mac(path.from)?,
+            to_mac: mac(path.to)?,
+            from: order.from,
+            to: order.to,
+            port: order.port,
+        };
+        let template = Template::new(order.kind, &ends, &wire_name(&order.qname)?);
+        let live = Live::new(&template.program(index), template.frame)?;
+        let link = attach_pass(path.to)?;
+        Ok(Self { live, path, link })
+    }
+
+    /// Sends until either bound is reached, or `is_over` says so.
+    ///
+    /// # Errors
+    /// The kernel does not send.
+    pub fn run(&self, bounds: Bounds, is_over: impl Fn() -> bool) -> Result<Report> {
+        let before = self.counted()?;
+        let started = Instant::now();
+        let (sender, _) = self.path.from;
+        let running = self.live.start(sender, bounds.core, bounds.count);
+        while !running.has_ended() && started.elapsed() < bounds.length && !is_over() {
+            sleep(LOOK.min(bounds.length));
+        }
+        running.stop()?;
+        let took = started.elapsed();
+        let after = self.counted()?;
+        let [arrived, lost] = [0, 1].map(|which| after[which] - before[which]);
+        Ok(Report {
+            arrived,
+            lost,
+            took,
+        })
+    }
+
+    /// Frames that have left by the device that sends, and those that found no room.
+    fn counted(&self) -> Result<[u64; 2]> {
+        let (namespace, interface) = self.path.from;
+        let counter = |name| -> Result<u64> {
+            let path = format!("/sys/class/net/{interface}/statistics/{name}");
+            let text = namespace.read(&path)?;
+            text.trim()
+                .parse()
+                .with_context(|| format!("{path} is a number"))
+        };
+        Ok([counter("tx_packets")?, counter("tx_dropped")?])
+    }
+}
+
+/// Gives a lab's router a way back to [`SOURCES_V4`] and [`SOURCES_V6`], by the client: a kernel drops a SYN whose answer it
+/// could not send.
+///
+/// # Errors
+/// `ip` says no.
+pub fn learn_routes(router: &Namespace) -> Result<()> {
+    router.ip(&format!(
+        "route replace {SOURCES_V4}/16 via {CLIENT_V4} dev {LAN}\n\
+         route replace {SOURCES_V6}/48 via {CLIENT_V6} dev {LAN}\n"
+    ))
+}
+
+fn mac((namespace, interface): (&Namespace, &str)) -> Result<[u8; 6]> {
+    parse_mac(&namespace.read(&format!("/sys/class/net/{interface}/address"))?)
+}
+
+/// `None`: there is one already.
+fn attach_pass((namespace, interface): (&Namespace, &str)) -> Result<Option<Link>> {
+    let program = Program::pass().context("load a program that passes all")?;
+    let attach = || {
+        let index = if_nametoindex(interface)?;
+        program.attach(index, Attach::Native)
+    };
+    let is_taken =
+        |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
+    // A link that was dropped stays for as long as a child has it that another thread has just forked.
+    let mut attached = namespace.run(attach);
+    for _ in 0..TRIES {
+        if !attached.as_ref().is_err_and(is_taken) {
+            break;
+        }
+        sleep(LOOK);
+        attached = namespace.run(attach);
+    }
+    match attached {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if is_taken(&error) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("attach a program to {interface}")),
+    }
+}
+
+/// A name in wire format (RFC 1035 section 3.1).
+fn wire_name(text: &str) -> Result<Vec<u8>> {
+    const LABEL_MAX: usize = 63;
+    /// What is left of 255 bytes beside the label of a random name.
+    const NAME_MAX: usize = 250;
+    let mut name = Vec::new();
+    for label in text.trim_end_matches('.').split('.') {
+        ensure!(
+            (1..=LABEL_MAX).contains(&label.len()),
+            "{text:?}: a label has 1 to {LABEL_MAX} bytes"
+        );
+        name.push(label.len() as u8);
+        name.extend(label.as_bytes());
+    }
+    name.push(0);
+    ensure!(
+        name.len() <= NAME_MAX,
+        "{text:?}: {} bytes, {NAME_MAX} at most",
+        name.len()
+    );
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_labels_with_their_lengths() {
+        let wire = |text: &str| wire_name(text).ok();
+        assert_eq!(wire("a.test").as_deref(), Some(&b"\x01a\x04test\0"[..]));
+        assert_eq!(wire("a.test."), wire("a.test"));
+        for bad in ["", "a..b", ".a", &"x".repeat(64), &"x.".repeat(125)] {
+            assert_eq!(wire(bad), None, "{bad}");
+        }
+    }
+}
