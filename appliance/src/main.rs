@@ -87,6 +87,9 @@ fn run(file: &Path, user: Option<&str>) -> Result<(), Failure> {
         problem: errors.to_string(),
     })?;
     config.set_log();
+    for warning in config.warnings() {
+        log::warn!("{warning}");
+    }
     daemon::run(file, config)?;
     logging::finish();
     Ok(())
@@ -108,6 +111,9 @@ fn health(file: &Path) -> Result<(), Failure> {
 /// A file that the config names and that is not there is worth a word, and nothing more: it may come later.
 fn check(file: &Path, offline: bool) -> Result<(), String> {
     let config = Config::load(file).map_err(|errors| errors.to_string())?;
+    for warning in config.warnings() {
+        logging::print(&format!("warning: {warning}"));
+    }
     let mut notes = Notes::default();
     if offline {
         let built = PolicySet::build(&config.policy_without_files(), None, &mut notes);

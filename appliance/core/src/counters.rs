@@ -58,7 +58,7 @@ xdnsd_abi::counters! {
         ServfailGiven = "servfail_given",
         /// Not a query that can be answered: shorter than a header, or a response.
         IgnoredMessages = "ignored_messages",
-        /// Not answered for where they came from: port 0 or one of access.silent_ports, our own address, a broadcast address.
+        /// Not answered for where they came from: port 0 or one of access.reflector_ports, our own address, a broadcast address.
         IgnoredSources = "ignored_sources",
         /// Answered FORMERR.
         FormerrGiven = "formerr_given",

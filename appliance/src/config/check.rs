@@ -196,8 +196,8 @@ pub fn sections(source: &mut Source, config: &Config) {
     local(source, &config.local);
     block_addresses(source, &config.filter);
     networks(source, &config.access);
-    silent_ports(source, &config.access);
-    unknown_clients(source, &config.edns);
+    reflector_ports(source, &config.access);
+    nocookie_size(source, &config.edns);
     socket(source, &config.control);
 }
 
@@ -285,10 +285,10 @@ fn block_addresses(source: &mut Source, filter: &Filter) {
 }
 
 /// A limit for clients that have not proven their address, where none can.
-fn unknown_clients(source: &mut Source, edns: &Edns) {
-    if !edns.cookies && usize::from(edns.unknown_client_max) < limits::UDP_MESSAGE_MAX {
+fn nocookie_size(source: &mut Source, edns: &Edns) {
+    if !edns.cookies && usize::from(edns.nocookie_udp_size) < limits::UDP_MESSAGE_MAX {
         source.fault(
-            "edns.unknown_client_max",
+            "edns.nocookie_udp_size",
             "without cookies nobody can prove an address",
             format!("cookies = true, or {}", limits::UDP_MESSAGE_MAX),
         );
@@ -296,15 +296,15 @@ fn unknown_clients(source: &mut Source, edns: &Edns) {
 }
 
 /// Ports that need not or must not stand there.
-fn silent_ports(source: &mut Source, access: &Access) {
-    for (index, port) in access.silent_ports.iter().enumerate() {
+fn reflector_ports(source: &mut Source, access: &Access) {
+    for (index, port) in access.reflector_ports.iter().enumerate() {
         let problem = match port {
             0 => "nobody asks from port 0, and it never gets an answer",
             53 => "other forwarders ask from port 53",
-            port if access.silent_ports[..index].contains(port) => "this port stands twice",
+            port if access.reflector_ports[..index].contains(port) => "this port stands twice",
             _ => continue,
         };
-        let path = format!("access.silent_ports[{index}]");
+        let path = format!("access.reflector_ports[{index}]");
         source.fault(&path, problem, "each port from 1 to 65535 but 53, once");
     }
 }

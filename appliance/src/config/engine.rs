@@ -68,7 +68,7 @@ impl Config {
             rotate: cache.rotate,
             random_case: forward.random_case,
             cookies: None,
-            cookie_free_max: match self.edns.unknown_client_max {
+            nocookie_udp_size: match self.edns.nocookie_udp_size {
                 max if usize::from(max) == UDP_MESSAGE_MAX => usize::MAX,
                 max => max.into(),
             },
@@ -147,7 +147,7 @@ mod tests {
             "trusted = true\nedns = false\n[forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = true\n\
              failure_ttl = 9\n[cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
              stale_max_ttl = 4\nstale_after_ms = 5\nprefetch = false\nrotate = false\n\
-             [edns]\nunknown_client_max = 600\n[tcp]\nidle_secs = 7\n\
+             [edns]\nnocookie_udp_size = 600\n[tcp]\nidle_secs = 7\n\
              [identity]\nversion = \"v\"\nid = \"i\"\n",
         );
         let expected = Settings {
@@ -165,7 +165,7 @@ mod tests {
             rotate: false,
             random_case: true,
             cookies: None,
-            cookie_free_max: 600,
+            nocookie_udp_size: 600,
             tcp_idle_100ms: 70,
             version: Some("v"),
             identity: Some("i"),

@@ -112,6 +112,7 @@ pub struct Source {
     text: String,
     spans: Vec<(String, Range<usize>)>,
     faults: Vec<Fault>,
+    warnings: Vec<Fault>,
 }
 
 impl Source {
@@ -123,6 +124,7 @@ impl Source {
             text: written.into(),
             spans: Vec::new(),
             faults: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 
@@ -191,15 +193,38 @@ impl Source {
     }
 
     fn push(&mut self, position: Option<Position>, path: &str, problem: String, allowed: String) {
+        let fault = self.told(position, path, problem, allowed);
+        self.faults.push(fault);
+    }
+
+    /// Notes what still works and should be written in another way.
+    pub fn warn_at(&mut self, offset: usize, path: &str, problem: String) {
+        let position = Some(Position::of(&self.text, offset));
+        let warning = self.told(position, path, problem, String::new());
+        self.warnings.push(warning);
+    }
+
+    /// What was warned of, in the order of the sections.
+    pub fn warnings(&self) -> &[Fault] {
+        &self.warnings
+    }
+
+    fn told(
+        &self,
+        position: Option<Position>,
+        path: &str,
+        problem: String,
+        allowed: String,
+    ) -> Fault {
         let key = without_indices(path);
         // Values are shown as they were written: one place that keeps them from moving the cursor.
-        self.faults.push(Fault {
+        Fault {
             file: self.file.clone(),
             position,
             key: text::line(&key).into_owned(),
             problem: text::line(&problem).into_owned(),
             allowed: text::line(&allowed).into_owned(),
-        });
+        }
     }
 
     /// Whether a fault was noted.

@@ -58,6 +58,8 @@ fn micros(text: &str) -> Option<u64> {
 pub struct Key {
     /// The name in the file.
     pub name: &'static str,
+    /// Its name in files that were written before.
+    pub old_name: Option<&'static str>,
     /// The reference's sentences.
     pub doc: &'static [&'static str],
     /// Numbers: the value. Lists: how many.

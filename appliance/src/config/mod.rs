@@ -155,6 +155,12 @@ impl Config {
         })
     }
 
+    /// What is valid and should be written in another way: old names of keys.
+    #[must_use]
+    pub fn warnings(&self) -> &[Fault] {
+        self.source.warnings()
+    }
+
     /// `FILE:LINE:COLUMN` of a key such as `interface[0].listen[1]`, for errors that show while it is used.
     #[must_use]
     pub fn locate(&self, path: &str) -> String {

@@ -20,7 +20,7 @@ impl Config {
     pub fn policy(&self) -> PolicyInput {
         PolicyInput {
             acl: self.acl(),
-            silent_ports: self.access.silent_ports.clone(),
+            reflector_ports: self.access.reflector_ports.clone(),
             // Whoever knows the machine adds these two.
             links: Links::default(),
             servers: Vec::new(),

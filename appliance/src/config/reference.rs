@@ -36,6 +36,7 @@ pub fn reference() -> String {
 fn describe(out: &mut String, key: &Key) {
     let Key {
         name,
+        old_name,
         doc,
         words,
         default,
@@ -52,6 +53,9 @@ fn describe(out: &mut String, key: &Key) {
         Some(default) => writeln!(out, "- Default: `{}`", default()),
         None => writeln!(out, "- Required"),
     };
+    if let Some(old) = old_name {
+        let _ = writeln!(out, "- Old name: `{old}`, with a warning");
+    }
 }
 
 fn sentences(doc: &[&str]) -> String {
@@ -73,6 +77,7 @@ mod tests {
             "an integer from 0 to 86400",
             "Default: `\"auto\"`",
             "`\"generic\"`: After",
+            "- Old name: `silent_ports`",
         ] {
             assert!(reference.contains(line), "{line}\n{reference}");
         }

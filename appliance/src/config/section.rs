@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 
 use super::error::Source;
 use super::key::Key;
@@ -59,6 +59,9 @@ impl Description {
     }
 }
 
+/// A key and its value, with their places.
+type Entry<'i> = (Spanned<DeString<'i>>, Spanned<DeValue<'i>>);
+
 /// A section's table while its keys are taken out.
 pub struct Fields<'s, 'i> {
     /// Where faults are noted.
@@ -69,11 +72,11 @@ pub struct Fields<'s, 'i> {
     pub table: DeTable<'i>,
 }
 
-impl Fields<'_, '_> {
+impl<'i> Fields<'_, 'i> {
     /// Takes the key out and gives its value, or the default where it is absent or wrong (a fault is noted then).
     pub fn take<T: Value>(&mut self, key: &Key, default: Option<T>) -> Option<T> {
         let path = format!("{}.{}", self.path, key.name);
-        let Some((name, value)) = self.table.remove_entry(key.name) else {
+        let Some((name, value)) = self.written(key) else {
             if default.is_none() {
                 self.source
                     .fault(&path, "is missing and has no default", key.allowed());
@@ -99,6 +102,26 @@ impl Fields<'_, '_> {
                 default
             }
         }
+    }
+
+    /// What the file has for the key, under its name or its old one.
+    fn written(&mut self, key: &Key) -> Option<Entry<'i>> {
+        let written = self.table.remove_entry(key.name);
+        let old = key.old_name.and_then(|old| self.table.remove_entry(old));
+        let Some((old_name, old_value)) = old else {
+            return written;
+        };
+        let start = old_name.span().start;
+        let path = format!("{}.{}", self.path, old_name.get_ref());
+        let new = key.name;
+        if written.is_some() {
+            let problem = format!("is the old name of {new}, which stands here as well");
+            self.source.fault_at(start, &path, problem, "one of them");
+            return written;
+        }
+        self.source
+            .warn_at(start, &path, format!("is called {new} now"));
+        Some((old_name, old_value))
     }
 
     /// Notes a value that cannot be read. Not generic: there are as many readers as types.

@@ -342,7 +342,9 @@ impl ThreadState {
         match self.load() {
             Ok((config, groups, update)) => {
                 config.set_log();
-                let told = in_words(&update.notes);
+                let mut told = warnings_of(&config);
+                told.iter().for_each(|line| warn!("{line}"));
+                told.extend(in_words(&update.notes));
                 let has_failed = !update.notes.failures.is_empty();
                 self.hand_out(update);
                 if !groups.continue_those_of(&self.groups) {
@@ -452,6 +454,11 @@ fn input(config: &Config, groups: &Groups, links: &Links) -> PolicyInput {
         links: links.clone(),
         ..config.policy()
     }
+}
+
+fn warnings_of(config: &Config) -> Vec<String> {
+    let warnings = config.warnings().iter();
+    warnings.map(ToString::to_string).collect()
 }
 
 /// What was read and what was passed over, a line each.

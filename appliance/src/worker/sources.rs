@@ -58,7 +58,7 @@ mod tests {
         let martian_sources = ["192.0.2.1", "192.0.2.255", "2001:db8::1"]
             .map(|address| address.parse().expect("an address"));
         let policy = Policy {
-            silent_ports: &[7],
+            reflector_ports: &[7],
             martian_sources: &martian_sources,
             ..Policy::OPEN
         };

@@ -116,6 +116,21 @@ fn every_fault_of_a_file_is_said_at_once() -> Result<()> {
 }
 
 #[test]
+fn an_old_name_of_a_key_is_said_and_is_no_fault() -> Result<()> {
+    let directory = Directory::new()?;
+    let text = format!("{GOOD}[access]\nsilent_ports = [7]\n");
+    let file = write(directory.path(), "old.toml", &text)?;
+    let file = file.display().to_string();
+    let output = run(None, &["check", "--offline", &file])?;
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    let wanted =
+        format!("warning: {file}:8:1: access.silent_ports: is called reflector_ports now\n");
+    assert_eq!(said, wanted);
+    Ok(())
+}
+
+#[test]
 fn a_file_that_is_missing_is_named() -> Result<()> {
     for (command, status) in [("check", 1), ("run", 78)] {
         let output = run(None, &[command, "/nonexistent/xdnsd.toml"])?;

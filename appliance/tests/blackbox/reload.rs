@@ -214,3 +214,14 @@ fn a_file_that_fails_is_named_and_stops_nothing_else() -> Result<()> {
     check_all(&ways, &[("new.test. A", OK, &["new.test. 60 A 192.0.2.9"])])?;
     blocked(true)
 }
+
+#[test]
+fn an_old_name_of_a_key_is_warned_of_at_the_start_and_by_a_reload() -> Result<()> {
+    let scene = scene!(setup("[access]\nsilent_ports = [1900]", "[\"corp.test\"]"));
+    let told = "access.silent_ports: is called reflector_ports now";
+    let at_start = scene.daemon.log();
+    assert!(at_start.contains(told), "{at_start}");
+    let said = scene.daemon.control("reload")?;
+    assert!(said.contains(told), "{said}");
+    scene.daemon.wait_log_count(told, 2)
+}

@@ -69,7 +69,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             let question = waiting.question();
             let Rendered { mut len, truncated } =
                 renderer.render(question, &client, source, &reply);
-            if waiter.lacks_cookie && len > self.settings.cookie_free_max {
+            if waiter.lacks_cookie && len > self.settings.nocookie_udp_size {
                 self.counters.count(Counter::BadCookies);
                 len = renderer.render_cookie_wanted(question, &client);
             }

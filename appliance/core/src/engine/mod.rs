@@ -171,7 +171,7 @@ pub struct Settings {
     /// Secret of our DNS cookies (RFC 7873); `None`: cookies are not answered.
     pub cookies: Option<CookieSecret>,
     /// Answers longer than this many bytes go over UDP only to clients with a valid cookie.
-    pub cookie_free_max: usize,
+    pub nocookie_udp_size: usize,
     /// How long a TCP connection may be idle, in units of 100 ms (RFC 7828).
     pub tcp_idle_100ms: u16,
     /// What `version.bind` and `version.server` say in class CHAOS; `None`: REFUSED.
@@ -202,7 +202,7 @@ impl Settings {
         rotate: true,
         random_case: false,
         cookies: None,
-        cookie_free_max: usize::MAX,
+        nocookie_udp_size: usize::MAX,
         tcp_idle_100ms: 100,
         version: None,
         identity: None,

@@ -43,7 +43,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Some(outcome) => outcome,
             None => self.answer(call, &mut request),
         };
-        let is_long = matches!(outcome, Outcome::Reply(len) if len > self.settings.cookie_free_max);
+        let is_long =
+            matches!(outcome, Outcome::Reply(len) if len > self.settings.nocookie_udp_size);
         if request.lacks_cookie && is_long {
             return self.ask_for_cookie(&mut request);
         }

@@ -35,7 +35,7 @@ pub(super) struct Request<'q, R> {
     pub edns: Option<ClientEdns>,
     /// The longest reply that it may get.
     pub limit: usize,
-    /// Whether longer replies than `Settings::cookie_free_max` are for clients with a cookie, and it has none.
+    /// Whether longer replies than `Settings::nocookie_udp_size` are for clients with a cookie, and it has none.
     pub lacks_cookie: bool,
     /// The name to which local aliases lead, and whose records are to be found.
     pub target: Option<Name>,

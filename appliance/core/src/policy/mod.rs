@@ -45,7 +45,7 @@ pub const LISTS_MAX: usize = 4;
 
 /// Echo, daytime, quote of the day, chargen and time (RFC 862, 867, 865, 864, 868) answer every datagram with one. BIND
 /// refuses these, too, but for quote of the day, which answers no less.
-pub const SILENT_PORTS: [u16; 5] = [7, 13, 17, 19, 37];
+pub const REFLECTOR_PORTS: [u16; 5] = [7, 13, 17, 19, 37];
 
 /// What a blocked name is answered with. The TTL is [`Policy::block_ttl_secs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ pub struct Policy<'a> {
     /// Which clients are answered.
     pub acl: Acl<'a>,
     /// UDP source ports that get no answer: what listens there answers whatever it gets.
-    pub silent_ports: &'a [u16],
+    pub reflector_ports: &'a [u16],
     /// Addresses that no query from the wire can come from: our own, and the first and last of each network. Ascending.
     pub martian_sources: &'a [IpAddr],
     /// What is served, with the networks of our neighbours: who has an address in one counts for itself.
@@ -227,7 +227,7 @@ impl<'a> Policy<'a> {
     pub const OPEN: Self = Self {
         generation: 0,
         acl: Acl::OPEN,
-        silent_ports: &[],
+        reflector_ports: &[],
         martian_sources: &[],
         on_link: OnLink::NONE,
         local: LocalData::EMPTY,
@@ -296,7 +296,7 @@ impl<'a> Policy<'a> {
     /// an answer to a service that answers everything would come back as the next query.
     #[must_use]
     pub fn is_silent_port(&self, port: u16) -> bool {
-        port == 0 || self.silent_ports.contains(&port)
+        port == 0 || self.reflector_ports.contains(&port)
     }
 
     /// Who answers a question of class IN.
@@ -432,7 +432,7 @@ mod tests {
     #[test]
     fn port_0_is_silent_and_so_are_those_of_the_config() {
         let policy = Policy {
-            silent_ports: &[7, 19],
+            reflector_ports: &[7, 19],
             ..Policy::OPEN
         };
         for (port, open, closed) in [(0, true, true), (7, false, true), (19, false, true)] {

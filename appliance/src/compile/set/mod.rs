@@ -9,8 +9,8 @@ use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::policy::rebind::Ranges;
 use xdnsd_core::policy::{
-    Acl, BlockAnswer, Blocked, Kinds, LISTS_MAX, List, Lists, LocalData, OnLink, Policy, Rebind,
-    Routes, SILENT_PORTS, Suffixes,
+    Acl, BlockAnswer, Blocked, Kinds, LISTS_MAX, List, Lists, LocalData, OnLink, Policy,
+    REFLECTOR_PORTS, Rebind, Routes, Suffixes,
 };
 
 use super::acl::{self, AclInput};
@@ -41,7 +41,7 @@ pub struct PolicyInput {
     /// Clients.
     pub acl: AclInput,
     /// UDP source ports that get no answer.
-    pub silent_ports: Vec<u16>,
+    pub reflector_ports: Vec<u16>,
     /// What the machine's devices say of clients.
     pub links: Links,
     /// The upstream servers of all groups, by the numbers of `routes`.
@@ -62,7 +62,7 @@ impl Default for PolicyInput {
     fn default() -> Self {
         Self {
             acl: AclInput::default(),
-            silent_ports: SILENT_PORTS.to_vec(),
+            reflector_ports: REFLECTOR_PORTS.to_vec(),
             links: Links::default(),
             servers: Vec::new(),
             local: LocalInput::default(),
@@ -140,7 +140,7 @@ pub struct PolicySet {
     /// Another one for every set: what is cached under it is given without asking policy again.
     generation: u32,
     acl: Arc<[u8]>,
-    silent_ports: Arc<[u16]>,
+    reflector_ports: Arc<[u16]>,
     links: Arc<Links>,
     servers: Arc<[UpstreamConfig]>,
     local: Arc<[u8]>,
@@ -204,7 +204,7 @@ impl PolicySet {
         Ok(Self {
             generation: next_generation(),
             acl: acl::compile(&input.acl)?.into(),
-            silent_ports: input.silent_ports.as_slice().into(),
+            reflector_ports: input.reflector_ports.as_slice().into(),
             links: Arc::new(input.links.clone()),
             servers: input.servers.as_slice().into(),
             local: local::compile(&own_records, &Others::NONE, None, &mut notes, random_key)?
@@ -302,7 +302,7 @@ impl PolicySet {
         Policy {
             generation: self.generation,
             acl: Acl::view(&self.acl).expect(COMPILED),
-            silent_ports: &self.silent_ports,
+            reflector_ports: &self.reflector_ports,
             martian_sources: &self.links.martian_sources,
             on_link: OnLink::view(&self.links.on_link).by(&self.links.served),
             local: LocalData::view(&self.local).expect(COMPILED),

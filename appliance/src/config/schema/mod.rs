@@ -71,11 +71,11 @@ pub fn heading_of(name: &str) -> Option<String> {
 
 /// A section: the struct, the table that describes it and the reader, from one list of keys.
 ///
-/// `key: Type = default, range;` where the default and the range may be left out: without a default the key is
-/// required.
+/// `key was old_name: Type = default, range;` where the old name, the default and the range may be left out. Without a default
+/// the key is required. A file may have the old name, and is told the new one.
 macro_rules! section {
     ($(#[doc = $doc:literal])+ $name:ident = $word:literal, many: $many:literal {
-        $($(#[doc = $key_doc:literal])+ $key:ident: $type:ty $(= $default:expr)? $(, $range:expr)?;)+
+        $($(#[doc = $key_doc:literal])+ $key:ident $(was $old:ident)?: $type:ty $(= $default:expr)? $(, $range:expr)?;)+
     }) => {
         $(#[doc = $doc])+
         #[derive(Clone, Debug)]
@@ -87,6 +87,7 @@ macro_rules! section {
             const DOC: &'static [&'static str] = &[$($doc),+];
             const KEYS: &'static [$crate::config::key::Key] = &[$($crate::config::key::Key {
                 name: stringify!($key),
+                old_name: optional!($(stringify!($old))?),
                 doc: &[$($key_doc),+],
                 range: optional!($($range)?),
                 allowed: <$type as $crate::config::value::Value>::allowed,

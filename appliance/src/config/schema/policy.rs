@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use xdnsd_core::policy::acl::PREFIXES_MAX;
 use xdnsd_core::policy::special::Kind;
-use xdnsd_core::policy::{Action, LISTS_MAX, SILENT_PORTS, rebind};
+use xdnsd_core::policy::{Action, LISTS_MAX, REFLECTOR_PORTS, rebind};
 
 use super::{optional, section};
 use crate::compile::local::NEVER_LEASED;
@@ -226,7 +226,7 @@ impl From<ActionWord> for Action {
 }
 
 /// Each query's port is compared with all of them.
-const SILENT_PORTS_MAX: u64 = 16;
+const REFLECTOR_PORTS_MAX: u64 = 16;
 
 section! {
     /// Which clients are answered. The longest prefix that holds a client's address decides.
@@ -240,9 +240,9 @@ section! {
         /// What all other clients get. Where it is `local`, networks behind another router, of containers and of VPNs
         /// belong into `allow`.
         others: ActionWord = ActionWord::Local;
-        /// UDP source ports that get nothing, whoever asks from there: services that answer whatever comes. With a forged
-        /// query they and this server would answer each other for ever. The default is echo, daytime, quote of the day,
-        /// chargen and time. Port 0 never gets anything, port 53 always an answer.
-        silent_ports: Vec<u16> = SILENT_PORTS.to_vec(), 0..=SILENT_PORTS_MAX;
+        /// UDP source ports that get no answer: those of services that answer every datagram. After one forged query such a
+        /// service and this server would answer each other for ever. The default is echo, daytime, quote of the day, chargen
+        /// and time. Port 0 never gets an answer, port 53 always does.
+        reflector_ports was silent_ports: Vec<u16> = REFLECTOR_PORTS.to_vec(), 0..=REFLECTOR_PORTS_MAX;
     }
 }

@@ -100,9 +100,9 @@ section! {
         /// The secret that cookies are made with, and the one before, whose cookies are still good. For several servers
         /// behind one address (RFC 9018 section 5). Empty: drawn at the start, changed every day.
         cookie_secrets: Vec<CookieSecret> = Vec::new(), 0..=2;
-        /// Longest answer in bytes that a client without a good cookie gets over UDP; a longer one has to be asked for
-        /// over TCP. Smaller than 1232: forged queries gain less.
-        unknown_client_max: u16 = limits::UDP_MESSAGE_MAX as u16, 512..=limits::UDP_MESSAGE_MAX as u64;
+        /// Longest answer in bytes that a client without a valid DNS cookie gets over UDP; it has to ask for a longer one over
+        /// TCP. Below 1232, forged queries gain less.
+        nocookie_udp_size was unknown_client_max: u16 = limits::UDP_MESSAGE_MAX as u16, 512..=limits::UDP_MESSAGE_MAX as u64;
     }
 }
 

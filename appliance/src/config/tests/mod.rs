@@ -1,6 +1,7 @@
 //! Whole files: what is accepted, what is refused and in which words.
 
 mod messages;
+mod old_names;
 mod policy;
 
 use xdnsd_core::policy::on_link::Network;

@@ -38,7 +38,7 @@ const EVERY_KEY: &str = "[local]\nrecords = [\"nas.lan A 192.168.1.10\"]\nhosts 
          allow = [\"ok.ads.example\"]\nanswer = \"address\"\naddresses = [\"fd00::1\", \"192.0.2.9\"]\nttl = 3\n\
          [rebind]\nranges = [\"shared-space\"]\nallow = [\"plex.direct\"]\nallow_routed = false\n\
          [access]\nallow = [\"10.0.0.0/8\"]\nrefuse = [\"10.1.0.0/16\"]\ndrop = [\"10.1.1.1\"]\nothers = \"refuse\"\n\
-         silent_ports = [7, 1900]\n";
+         reflector_ports = [7, 1900]\n";
 
 #[test]
 fn every_key_of_access_reaches_policy() {
@@ -59,8 +59,8 @@ fn every_key_of_access_reaches_policy() {
         ]
     );
     assert_eq!(input.acl.default, Action::Refuse);
-    assert_eq!(input.silent_ports, [7, 1900]);
-    assert_eq!(valid("").policy().silent_ports, [7, 13, 17, 19, 37]);
+    assert_eq!(input.reflector_ports, [7, 1900]);
+    assert_eq!(valid("").policy().reflector_ports, [7, 13, 17, 19, 37]);
 }
 
 #[test]
@@ -241,32 +241,32 @@ fn what_does_not_fit_together_is_refused() {
             "f:6:10: access.allow: \"10.0.0.1/8\" has bits set behind the prefix; is 10.0.0.0/8 meant?; allowed: a list of 0 to 1024, each a prefix such as \"192.168.1.0/24\", or an address",
         ),
         (
-            "[access]\nsilent_ports = [7, 53]\n",
-            "f:6:20: access.silent_ports: other forwarders ask from port 53; allowed: each port from 1 to 65535 but 53, once",
+            "[access]\nreflector_ports = [7, 53]\n",
+            "f:6:23: access.reflector_ports: other forwarders ask from port 53; allowed: each port from 1 to 65535 but 53, once",
         ),
         (
-            "[access]\nsilent_ports = [0]\n",
-            "f:6:17: access.silent_ports: nobody asks from port 0, and it never gets an answer; allowed: each port from 1 to 65535 but 53, once",
+            "[access]\nreflector_ports = [0]\n",
+            "f:6:20: access.reflector_ports: nobody asks from port 0, and it never gets an answer; allowed: each port from 1 to 65535 but 53, once",
         ),
         (
-            "[access]\nsilent_ports = [7, 7]\n",
-            "f:6:20: access.silent_ports: this port stands twice; allowed: each port from 1 to 65535 but 53, once",
+            "[access]\nreflector_ports = [7, 7]\n",
+            "f:6:23: access.reflector_ports: this port stands twice; allowed: each port from 1 to 65535 but 53, once",
         ),
         (
-            "[access]\nsilent_ports = [70000]\n",
-            "f:6:17: access.silent_ports: 70000 is out of range; allowed: a list of 0 to 16, each an integer from 0 to 65535",
+            "[access]\nreflector_ports = [70000]\n",
+            "f:6:20: access.reflector_ports: 70000 is out of range; allowed: a list of 0 to 16, each an integer from 0 to 65535",
         ),
         (
             "[rebind]\nranges = [\"lan\"]\n",
             "f:6:11: rebind.ranges: `lan` is not a word that is known here; allowed: a list, each \"private\", \"loopback\", \"link-local\", \"unique-local\", \"this-host\", \"shared-space\"",
         ),
         (
-            "[edns]\ncookies = false\nunknown_client_max = 600\n",
-            "f:7:1: edns.unknown_client_max: without cookies nobody can prove an address; allowed: cookies = true, or 1232",
+            "[edns]\ncookies = false\nnocookie_udp_size = 600\n",
+            "f:7:1: edns.nocookie_udp_size: without cookies nobody can prove an address; allowed: cookies = true, or 1232",
         ),
         (
-            "[edns]\nunknown_client_max = 100\n",
-            "f:6:22: edns.unknown_client_max: 100 is out of range; allowed: an integer from 512 to 1232",
+            "[edns]\nnocookie_udp_size = 100\n",
+            "f:6:21: edns.nocookie_udp_size: 100 is out of range; allowed: an integer from 512 to 1232",
         ),
     ] {
         assert_eq!(errors_of(more), [error]);

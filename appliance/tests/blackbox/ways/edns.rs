@@ -354,7 +354,7 @@ fn without_cookies_the_option_is_unknown() -> Result<()> {
 
 #[test]
 fn long_answers_are_for_clients_that_proved_their_address() -> Result<()> {
-    let sections = format!("[edns]\ncookie_secrets = [\"{SECRET}\"]\nunknown_client_max = 600\n");
+    let sections = format!("[edns]\ncookie_secrets = [\"{SECRET}\"]\nnocookie_udp_size = 600\n");
     let scene = scene!(Setup::three_ways().sections(&sections));
     prepare(&scene);
     let ways = Ways::open(&scene)?;
@@ -390,7 +390,7 @@ fn long_answers_are_for_clients_that_proved_their_address() -> Result<()> {
 fn cookies_outlive_one_change_of_the_secret() -> Result<()> {
     let with_secrets = |secrets: &[&str]| {
         Setup::three_ways().sections(&format!(
-            "[edns]\ncookie_secrets = {secrets:?}\nunknown_client_max = 600\n"
+            "[edns]\ncookie_secrets = {secrets:?}\nnocookie_udp_size = 600\n"
         ))
     };
     let [first, second, third] = [SECRET, &"5".repeat(32), &"6".repeat(32)];

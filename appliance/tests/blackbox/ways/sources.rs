@@ -102,7 +102,7 @@ fn ports_beside_them_are_answered_and_53_is_one() -> Result<()> {
 
 #[test]
 fn the_config_says_which_ports_are_silent() -> Result<()> {
-    let sections = "[access]\nsilent_ports = [1900]\n";
+    let sections = "[access]\nreflector_ports = [1900]\n";
     let scene = scene!(Setup::three_ways().sections(sections));
     let ways = prepare(&scene)?;
     let mut silent = Vec::new();

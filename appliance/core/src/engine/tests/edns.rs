@@ -197,7 +197,7 @@ fn a_client_cookie_gets_a_server_cookie_that_is_valid() {
 #[test]
 fn large_answers_are_for_clients_with_a_cookie_where_the_config_says_so() {
     let settings = Settings {
-        cookie_free_max: 100,
+        nocookie_udp_size: 100,
         ..cookie_settings()
     };
     with_world(settings, |world| {
