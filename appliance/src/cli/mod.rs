@@ -164,6 +164,11 @@ const FORMS: &[Form] = &[
         ..ASKS
     },
     Form {
+        name: "upstreams",
+        about: "upstream servers: state, round trip, questions, answers, failures",
+        ..ASKS
+    },
+    Form {
         name: "cache dump",
         usage: " [--socket PATH] [NAME]",
         about: "answers in the cache, for NAME and below",

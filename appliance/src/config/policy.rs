@@ -24,6 +24,7 @@ impl Config {
             // Whoever knows the machine adds these two.
             links: Links::default(),
             servers: Vec::new(),
+            groups: self.group_names(),
             local: self.local_data(),
             special: self.special(),
             lists: self.lists(),

@@ -8,7 +8,9 @@ use super::dump::dump;
 use super::health;
 use super::metrics::Telemetry;
 use super::socket::{Commands, Failure};
+use super::upstreams;
 use crate::compile::name;
+use crate::os::clock;
 use crate::store::{SharedCache, SnapshotHandle};
 use crate::text;
 
@@ -21,10 +23,16 @@ pub fn all(
     reload: impl Fn() -> Result<Vec<String>, Vec<String>> + Send + 'static,
     snapshot: Option<SnapshotHandle>,
 ) -> Commands {
+    let servers = Arc::clone(&telemetry);
     Commands::default()
         .with("stats", move |words, out| {
             no_more(words)?;
             Ok(out.write_all(telemetry.read().prometheus().as_bytes())?)
+        })
+        .with("upstreams", move |words, out| {
+            no_more(words)?;
+            let table = upstreams::table(&servers.servers(), &servers.groups(), clock::wall_secs());
+            Ok(out.write_all(table.as_bytes())?)
         })
         .with("reload", move |words, out| {
             no_more(words)?;
@@ -83,7 +91,6 @@ fn name_of(words: &[&str]) -> Result<Name, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::clock;
     use crate::store::shared::tests::{fill, head, names, test_cache};
 
     fn asked(commands: &Commands, request: &str) -> Result<String, String> {
@@ -139,12 +146,13 @@ mod tests {
             ("cache dump a..b", "`a..b` has an empty label"),
             ("cache flush a b", "one name at most"),
             ("stats all", "`all` is too much"),
+            ("upstreams all", "`all` is too much"),
             ("reload now", "`now` is too much"),
             ("cache save b", "`b` is too much"),
             ("cache save", "the config names no snapshot"),
             (
                 "cache drop",
-                "unknown request; allowed: stats, reload, health, cache dump, cache flush, cache save",
+                "unknown request; allowed: stats, upstreams, reload, health, cache dump, cache flush, cache save",
             ),
         ] {
             assert_eq!(asked(&commands, request), Err(problem.into()));

@@ -217,6 +217,12 @@ impl PolicyThread {
         Arc::clone(&lock(&self.set))
     }
 
+    /// Reads the set in force, from any thread.
+    pub fn watch(&self) -> impl Fn() -> Arc<PolicySet> + Send + Sync + use<> {
+        let set = Arc::clone(&self.set);
+        move || Arc::clone(&lock(&set))
+    }
+
     /// Gives the workers behind `inboxes` every set from now on. Not before they run: a command that nobody takes would
     /// keep its set alive.
     pub fn serve(&self, inboxes: &'static [Inbox]) {

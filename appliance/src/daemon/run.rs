@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{info, log, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -30,12 +30,14 @@ use super::retry::Retry;
 use super::sockets::Listening;
 use super::supervisor::Supervisor;
 use super::workers::Workers;
+use crate::compile::set::PolicySet;
 use crate::config::{Config, Devices, Plan};
 use crate::control::commands;
 use crate::control::health::MAIN_THREAD_MS;
 use crate::control::metrics::{self, Telemetry};
 use crate::control::socket::Commands;
 use crate::control::thread::Door;
+use crate::control::upstreams;
 use crate::os::notify::Notify;
 use crate::os::{clock, descriptors, random, seal};
 use crate::store::CACHE;
@@ -105,6 +107,8 @@ struct Daemon {
     is_ready: bool,
     /// Writes the snapshot, where the config names one.
     snapshot: Option<SnapshotWriter>,
+    /// What the log has said of upstream servers.
+    servers: upstreams::Watch,
 }
 
 impl Daemon {
@@ -128,7 +132,7 @@ impl Daemon {
         workers.start(0, &mut listening, policy.set())?;
         ends_at_once(|| workers.wait_serving())?;
         let supervisor = Supervisor::new(config.clone());
-        let telemetry = Arc::new(register(&supervisor));
+        let telemetry = Arc::new(register(&supervisor, policy.watch()));
         Ok(Self {
             interfaces: start_interfaces(config, supervisor, workers.inboxes())?,
             listening,
@@ -142,6 +146,7 @@ impl Daemon {
             growth: Growth::default(),
             is_ready: false,
             snapshot,
+            servers: upstreams::Watch::default(),
         })
     }
 
@@ -210,12 +215,21 @@ impl Daemon {
             self.door.as_mut().map_or(Ok(()), Door::poll)?;
             self.notify.tell_again();
             log_notice();
+            self.log_servers();
             let now = std::time::Instant::now();
             self.interfaces.look(now)?;
             // A manager that is not told for a while ends the process, and starts it again.
             if self.workers.look(now)? == Some(true) {
                 self.notify.beat();
             }
+        }
+    }
+
+    /// Logs which upstream servers have fallen silent or answer again.
+    fn log_servers(&mut self) {
+        let (servers, groups) = (self.telemetry.servers(), self.telemetry.groups());
+        for (level, line) in self.servers.look(&servers, &groups, clock::now()) {
+            log!(level, "{line}");
         }
     }
 
@@ -445,7 +459,10 @@ fn start_interfaces(
 }
 
 /// Registers everything that is counted.
-fn register(supervisor: &Supervisor) -> Telemetry {
+fn register(
+    supervisor: &Supervisor,
+    policy: impl Fn() -> Arc<PolicySet> + Send + Sync + 'static,
+) -> Telemetry {
     let programs = supervisor.attachments().iter().map(|attachment| {
         let program = Arc::clone(&attachment.program);
         metrics::Program {
@@ -469,6 +486,7 @@ fn register(supervisor: &Supervisor) -> Telemetry {
             value: Box::new(|| CACHE.len() as u64),
         }],
         arrivals: Some(Box::new(|| ARRIVALS.read())),
+        groups: Some(Box::new(move || policy().groups().to_vec())),
         ..Telemetry::default()
     }
 }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-use xdnsd_core::forward::upstreams::{FailureKind, Upstream};
+use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts, Upstream};
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
@@ -39,8 +39,14 @@ pub struct ServerReading {
     pub group: u8,
     /// Usual round trip; `None`: never measured.
     pub rtt_ms: Option<u32>,
-    /// Whether it answers, as far as is known.
+    /// Whether it answers, as far as this worker knows.
     pub is_up: bool,
+    /// How often this worker asked it, and what came of it.
+    pub counts: ServerCounts,
+    /// When its latest answer came, on the clock of all workers.
+    pub answered: Option<Instant>,
+    /// When it failed last, on the same clock.
+    pub failed: Option<Instant>,
     /// How it failed last, and when, in seconds since 1970.
     pub failure: Option<(FailureKind, u64)>,
 }
@@ -53,6 +59,9 @@ impl ServerReading {
             group: upstream.config.group,
             rtt_ms: upstream.srtt_ms(),
             is_up: !upstream.is_silent(),
+            counts: upstream.counts(),
+            answered: upstream.answered_at(),
+            failed: upstream.failure().map(|(_, then)| then),
             failure: upstream
                 .failure()
                 .map(|(failure, then)| (failure, at(then))),

@@ -152,6 +152,61 @@ fn what_is_known_of_each_server_is_shown() -> Result<()> {
     Ok(())
 }
 
+/// The log says once that a server is silent, that no server is left, and that one is back; `xdnsd upstreams` says how it is now.
+#[test]
+fn a_server_that_falls_silent_and_its_return_are_told() -> Result<()> {
+    let setup = Setup::default().servers(&[&SECOND_V4.to_string(), &UPSTREAM_V4.to_string()]);
+    let scene = scene!(setup);
+    let answer = || Rule::addresses(300, &["192.0.2.1"]);
+    let client = scene.raw_client()?;
+    let ask_three = |prefix: &str| -> Result<()> {
+        for number in 0..3 {
+            client.ask(
+                Family::V4,
+                &query(&format!("{prefix}{number}.test."), RecordType::A),
+            )?;
+        }
+        Ok(())
+    };
+    let is_shown = |server: &str, state: &str| {
+        let table = scene.daemon.control("upstreams").unwrap_or_default();
+        let mut rows = table
+            .lines()
+            .map(|row| row.split_whitespace().collect::<Vec<_>>());
+        rows.any(|row| row[..3] == ["default", server, state])
+    };
+    let (second, first) = (format!("{SECOND_V4}:53"), format!("{UPSTREAM_V4}:53"));
+    let upstream = &scene.upstream;
+    upstream.on_server(SECOND_V4, "*.test.", Rule::silence());
+    upstream.on_server(UPSTREAM_V4, "*.test.", answer());
+    ask_three("a")?;
+    let silent = format!("upstream {second} (default): does not answer: timeout");
+    scene.daemon.wait_log_count(&silent, 1)?;
+    wait_until("the table says so", TIMEOUT, || {
+        is_shown(&second, "silent") && is_shown(&first, "up")
+    })?;
+
+    upstream.on_server(UPSTREAM_V4, "*.test.", Rule::silence());
+    ask_three("b")?;
+    let none = "upstream group default: none of its 2 servers answers";
+    scene.daemon.wait_log_count(none, 1)?;
+
+    upstream.on_server(SECOND_V4, "*.test.", answer());
+    let back = format!("upstream {second} (default): answers again, after ");
+    let mut names = 0..;
+    wait_until("it is asked again, and answers", TIMEOUT, || {
+        let name = names.next().map(|number: u32| format!("c{number}.test."));
+        let asked = query(&name.unwrap_or_default(), RecordType::A);
+        let _ = client.ask(Family::V4, &asked);
+        scene.daemon.log().contains(&back) && is_shown(&second, "up")
+    })?;
+    let log = scene.daemon.log();
+    for line in [silent.as_str(), none, &back] {
+        assert_eq!(log.matches(line).count(), 1, "{line}\n{log}");
+    }
+    Ok(())
+}
+
 #[test]
 fn an_upstream_that_fails_is_followed_by_the_next_at_once() -> Result<()> {
     let setup = Setup::default().servers(&[&SECOND_V4.to_string(), &UPSTREAM_V4.to_string()]);

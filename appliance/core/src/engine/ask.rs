@@ -209,7 +209,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let len = outgoing.write(&mut message, &attempt);
         let message = &message[..len];
         let went_out = via.is_some_and(|via| call.effects.ask(via, server.address, message));
-        if !went_out {
+        if went_out {
+            scene.upstreams.asked(attempt.upstream);
+        } else {
             question.note_timeout(&attempt, &mut scene);
             self.end_attempt(index, &attempt, call.effects);
         }

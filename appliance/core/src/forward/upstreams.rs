@@ -138,6 +138,17 @@ impl FailureKind {
     }
 }
 
+/// How often a server was asked, and what came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerCounts {
+    /// Questions that were sent to it.
+    pub asked: u64,
+    /// Answers that came, late ones among them.
+    pub answered: u64,
+    /// Questions that it failed, those among them that could not be sent.
+    pub failed: u64,
+}
+
 /// A query whose question was answered by another server before its own answer came.
 #[derive(Clone, Copy, Debug)]
 struct Superseded {
@@ -167,6 +178,9 @@ pub struct Upstream {
     plain_since: Option<Instant>,
     letter_case: Capability,
     superseded: Option<Superseded>,
+    counts: ServerCounts,
+    /// When its latest answer came.
+    answered_at: Option<Instant>,
     /// How it failed last, and when.
     failure: Option<(FailureKind, Instant)>,
 }
@@ -190,6 +204,12 @@ impl Upstream {
             plain_since: None,
             letter_case: ABLE,
             superseded: None,
+            counts: ServerCounts {
+                asked: 0,
+                answered: 0,
+                failed: 0,
+            },
+            answered_at: None,
             failure: None,
         }
     }
@@ -217,6 +237,18 @@ impl Upstream {
     #[must_use]
     pub const fn is_silent(&self) -> bool {
         self.timeouts.is_blamed()
+    }
+
+    /// How often it was asked, and what came of it.
+    #[must_use]
+    pub const fn counts(&self) -> ServerCounts {
+        self.counts
+    }
+
+    /// When its latest answer came; `None`: none has.
+    #[must_use]
+    pub const fn answered_at(&self) -> Option<Instant> {
+        self.answered_at
     }
 
     /// How it failed last, and when; an answer since then does not undo it.
@@ -267,6 +299,8 @@ impl Upstream {
         self.timeouts = Faults::default();
         self.probe_wait_ms = PROBE_FIRST_MS;
         self.measured_at = now;
+        self.answered_at = Some(now);
+        self.counts.answered += 1;
     }
 
     /// It did not answer this question in time.
@@ -434,6 +468,13 @@ impl Upstreams {
             .all(Upstream::is_silent)
     }
 
+    /// Notes that a question was sent.
+    pub fn asked(&mut self, index: u8) {
+        if let Some(upstream) = self.get_mut(index) {
+            upstream.counts.asked += 1;
+        }
+    }
+
     /// Notes an answer.
     pub fn answered(&mut self, index: u8, rtt_ms: u64, now: Instant) {
         if let Some(upstream) = self.get_mut(index) {
@@ -452,6 +493,7 @@ impl Upstreams {
     pub fn failed(&mut self, index: u8, failure: FailureKind, now: Instant) {
         if let Some(upstream) = self.get_mut(index) {
             upstream.failure = Some((failure, now));
+            upstream.counts.failed += 1;
         }
     }
 

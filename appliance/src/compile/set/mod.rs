@@ -46,6 +46,8 @@ pub struct PolicyInput {
     pub links: Links,
     /// The upstream servers of all groups, by the numbers of `routes`.
     pub servers: Vec<UpstreamConfig>,
+    /// The names of the groups, by the same numbers.
+    pub groups: Vec<String>,
     /// Local data.
     pub local: LocalInput,
     /// Special-use names that are switched on.
@@ -65,6 +67,7 @@ impl Default for PolicyInput {
             reflector_ports: REFLECTOR_PORTS.to_vec(),
             links: Links::default(),
             servers: Vec::new(),
+            groups: Vec::new(),
             local: LocalInput::default(),
             special: Kinds::DEFAULT,
             lists: ListsInput::default(),
@@ -143,6 +146,7 @@ pub struct PolicySet {
     reflector_ports: Arc<[u16]>,
     links: Arc<Links>,
     servers: Arc<[UpstreamConfig]>,
+    groups: Arc<[String]>,
     local: Arc<[u8]>,
     lists: Arc<Vec<NamedList>>,
     routes: Arc<[u8]>,
@@ -207,6 +211,7 @@ impl PolicySet {
             reflector_ports: input.reflector_ports.as_slice().into(),
             links: Arc::new(input.links.clone()),
             servers: input.servers.as_slice().into(),
+            groups: input.groups.as_slice().into(),
             local: local::compile(&own_records, &Others::NONE, None, &mut notes, random_key)?
                 .into(),
             lists: Arc::new(Vec::from_iter(build_text_list(
@@ -288,6 +293,12 @@ impl PolicySet {
     #[must_use]
     pub fn servers(&self) -> &[UpstreamConfig] {
         &self.servers
+    }
+
+    /// The names of their groups.
+    #[must_use]
+    pub fn groups(&self) -> &[String] {
+        &self.groups
     }
 
     /// A view to ask. Costs a few dozen loads: to be taken once per batch of queries.

@@ -85,7 +85,7 @@ section! {
 }
 
 section! {
-    /// The control socket, which `xdnsd stats` and `xdnsd cache` use.
+    /// The control socket, which `xdnsd stats`, `upstreams`, `cache` and `reload` use.
     Control = "control", many: false {
         /// UNIX socket, for root only.
         socket: OptionalPath = "/run/xdnsd/control.sock".parse().expect("an absolute path");

@@ -26,6 +26,7 @@ fn an_empty_file_is_policys_default() {
     let (ours, mut theirs) = (valid("").policy(), PolicyInput::default());
     theirs.rebind.ranges = Ranges::NONE;
     theirs.acl.default = Action::Local;
+    theirs.groups = vec!["default".into()];
     assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
 }
 

@@ -13,6 +13,7 @@ use log::info;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::{Counter, Counters};
 
+use super::upstreams::{self, Server, group_name};
 use crate::os::{seal, threads};
 use crate::worker::{QueueName, ServerReading, SocketReading, WorkerStats};
 use crate::{logging, text};
@@ -55,13 +56,30 @@ const OF_QUEUES: [Counter; 4] = [
 ];
 
 /// Name and help of what is shown of an upstream server, and its value with a reason, if there is one.
-type ServerGauge = (
+type OfServer = (
     &'static str,
     &'static str,
     fn(&ServerReading) -> Option<(u64, &'static str)>,
 );
 
-const SERVER_GAUGES: [ServerGauge; 3] = [
+const SERVER_COUNTERS: [OfServer; 3] = [
+    (
+        "upstream_server_questions_total",
+        "Questions that were sent to the server",
+        |server| Some((server.counts.asked, "")),
+    ),
+    (
+        "upstream_server_answers_total",
+        "Answers of the server, late ones among them",
+        |server| Some((server.counts.answered, "")),
+    ),
+    (
+        "upstream_server_failures_total",
+        "Questions that the server failed: no answer in time, unreachable by ICMP, malformed, or not sent",
+        |server| Some((server.counts.failed, "")),
+    ),
+];
+const SERVER_GAUGES: [OfServer; 3] = [
     (
         "upstream_up",
         "Whether the server answers: 0 after three different questions in a row without an answer",
@@ -100,6 +118,8 @@ pub struct Telemetry {
     pub gauges: Vec<Gauge>,
     /// What came to the kernel's sockets, by the interface that it came in by.
     pub arrivals: Option<Box<dyn Fn() -> Arrived + Send + Sync>>,
+    /// The names of the upstream groups, by their numbers.
+    pub groups: Option<Box<dyn Fn() -> Vec<String> + Send + Sync>>,
 }
 
 /// What was counted up to one moment.
@@ -109,6 +129,7 @@ pub struct Reading {
     programs: Vec<ProgramReading>,
     gauges: Vec<(&'static str, &'static str, u64)>,
     arrivals: Arrived,
+    groups: Vec<String>,
     sealed_allocations: u64,
     log_lines_lost: u64,
 }
@@ -139,6 +160,23 @@ impl Telemetry {
         *self.workers.write().unwrap_or_else(PoisonError::into_inner) = workers;
     }
 
+    /// What the workers know of upstream servers.
+    #[must_use]
+    pub fn servers(&self) -> Vec<Server> {
+        let workers = self.workers();
+        let readings: Vec<_> = workers
+            .iter()
+            .flat_map(|worker| worker.stats.servers())
+            .collect();
+        upstreams::servers(&readings)
+    }
+
+    /// The names of the upstream groups, by their numbers.
+    #[must_use]
+    pub fn groups(&self) -> Vec<String> {
+        self.groups.as_ref().map_or_else(Vec::new, |read| read())
+    }
+
     /// Reads everything now. What cannot be read is left out.
     #[must_use]
     pub fn read(&self) -> Reading {
@@ -165,6 +203,7 @@ impl Telemetry {
                 .map(|gauge| (gauge.name, gauge.help, (gauge.value)()))
                 .collect(),
             arrivals: self.arrivals.as_ref().map_or_else(Vec::new, |read| read()),
+            groups: self.groups(),
             sealed_allocations: seal::allocations(),
             log_lines_lost: logging::lost(),
         }
@@ -440,14 +479,17 @@ impl Reading {
 
     /// What each worker knows of each upstream server: it finds out by itself.
     fn server_families(&self, out: &mut String) {
-        for (name, help, value) in SERVER_GAUGES {
-            family(out, name, help, "gauge");
+        let counters = SERVER_COUNTERS.map(|shown| (shown, "counter"));
+        let gauges = SERVER_GAUGES.map(|shown| (shown, "gauge"));
+        for ((name, help, value), kind) in counters.into_iter().chain(gauges) {
+            family(out, name, help, kind);
             for worker in &self.workers {
                 for server in &worker.servers {
                     let Some((value, reason)) = value(server) else {
                         continue;
                     };
-                    let (address, group) = (server.address.to_string(), server.group.to_string());
+                    let address = server.address.to_string();
+                    let group = group_name(&self.groups, server.group);
                     let labels = [
                         ("server", address.as_str()),
                         ("group", &group),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::os::xsk::{self, Census, Statistics};
-use xdnsd_core::forward::upstreams::FailureKind;
+use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts};
 
 static FIRST: Counters = Counters::new();
 static SECOND: Counters = Counters::new();
@@ -108,6 +108,7 @@ fn what_is_registered_is_read_and_rendered() {
                 by(Counter::AnswersTcp, "a\"b\\", 9),
             ]
         })),
+        groups: None,
     };
     let text = telemetry.read().prometheus();
     for line in [
@@ -231,6 +232,13 @@ fn an_upstream_server_is_shown_with_its_time_its_health_and_its_last_failure() {
         group: 0,
         rtt_ms: Some(23),
         is_up: true,
+        counts: ServerCounts {
+            asked: 9,
+            answered: 7,
+            failed: 2,
+        },
+        answered: None,
+        failed: None,
         failure: None,
     };
     let bad = ServerReading {
@@ -238,17 +246,24 @@ fn an_upstream_server_is_shown_with_its_time_its_health_and_its_last_failure() {
         group: 2,
         rtt_ms: None,
         is_up: false,
+        counts: ServerCounts::default(),
+        answered: None,
+        failed: None,
         failure: Some((FailureKind::Unreachable, 1_700_000_000)),
     };
     // The same server in another group is another one.
     let other = ServerReading { group: 1, ..good };
+    reading.groups = vec!["default".into(), "lab".into()];
     reading.workers[0].servers = vec![good, bad, other];
     let text = reading.prometheus();
-    let good = "server=\"192.0.2.53:53\",group=\"0\",worker=\"0\"";
+    let good = "server=\"192.0.2.53:53\",group=\"default\",worker=\"0\"";
     let bad = "server=\"[2001:db8::53]:5353\",group=\"2\",worker=\"0\"";
     for line in [
         format!("xdnsd_upstream_up{{{good}}} 1"),
         format!("xdnsd_upstream_up{{{bad}}} 0"),
+        format!("xdnsd_upstream_server_questions_total{{{good}}} 9"),
+        format!("xdnsd_upstream_server_answers_total{{{good}}} 7"),
+        format!("xdnsd_upstream_server_failures_total{{{good}}} 2"),
         format!("xdnsd_upstream_rtt_milliseconds{{{good}}} 23"),
         format!(
             "xdnsd_upstream_last_failure_timestamp_seconds{{{bad},reason=\"unreachable\"}} 1700000000"

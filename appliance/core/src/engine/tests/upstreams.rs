@@ -16,6 +16,12 @@ fn a_silent_upstream_costs_its_usual_time_and_the_next_one_answers() {
         // A late answer of the first one is as good.
         world.respond_from(0, UPSTREAM_1.parse().unwrap(), answer_a(60));
         assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
+        let servers = world.engine.upstreams().as_slice();
+        let counts = |index: usize| {
+            let counts = servers[index].counts();
+            (counts.asked, counts.answered, counts.failed)
+        };
+        assert_eq!([counts(0), counts(1)], [(1, 1, 1), (1, 0, 0)]);
     });
 }
 

@@ -48,6 +48,15 @@ fn the_last_failure_is_kept_through_answers_and_a_new_configuration() {
         .collect();
     upstreams.configure(&same).expect("as many as before");
     assert_eq!(failure(&upstreams), last);
+    let counts = upstreams.get(0).map(Upstream::counts);
+    let expected = ServerCounts {
+        asked: 0,
+        answered: 1,
+        failed: 20,
+    };
+    assert_eq!(counts, Some(expected));
+    let answered = upstreams.get(0).and_then(Upstream::answered_at);
+    assert_eq!(answered, Some(NOW + 10));
     assert_eq!(upstreams.get(1).and_then(Upstream::failure), None);
 }
 

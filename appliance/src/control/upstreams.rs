@@ -1,0 +1,348 @@
+//! Upstream servers as an operator sees them: `xdnsd upstreams`, and a line in the log when one falls silent and when it answers
+//! again.
+//!
+//! Each worker finds out by itself how a server does. Here stands what all of them know together.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use log::Level;
+use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts};
+use xdnsd_core::time::Instant;
+
+use crate::text;
+use crate::worker::ServerReading;
+
+/// What is known of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    address: SocketAddr,
+    /// The number of its group.
+    group: u8,
+    /// As the worker knows it that had the latest answer.
+    rtt_ms: Option<u32>,
+    counts: ServerCounts,
+    answered: Option<Instant>,
+    /// How it failed last, and when, in seconds since 1970.
+    failure: Option<(FailureKind, u64)>,
+    /// When a worker last saw it fail that takes it for silent.
+    silent: Option<Instant>,
+}
+
+impl Server {
+    fn of(reading: &ServerReading) -> Self {
+        Self {
+            address: reading.address,
+            group: reading.group,
+            rtt_ms: reading.rtt_ms,
+            counts: reading.counts,
+            answered: reading.answered,
+            failure: reading.failure,
+            silent: reading.failed.filter(|_| !reading.is_up),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        (self.address, self.group) == (other.address, other.group)
+    }
+
+    /// Takes what another worker knows.
+    fn join(&mut self, other: &Self) {
+        if other.answered > self.answered {
+            (self.answered, self.rtt_ms) = (other.answered, other.rtt_ms);
+        }
+        let by_time = |failure: &Option<(FailureKind, u64)>| failure.map(|(_, at)| at);
+        self.failure = [self.failure, other.failure]
+            .into_iter()
+            .max_by_key(by_time)
+            .flatten();
+        self.silent = self.silent.max(other.silent);
+        self.counts.asked += other.counts.asked;
+        self.counts.answered += other.counts.answered;
+        self.counts.failed += other.counts.failed;
+    }
+
+    /// Whether it does not answer: a worker says so, and no answer has come to any since. A worker that seldom asks is not
+    /// believed for ever, neither way.
+    fn is_silent(&self) -> bool {
+        self.silent.is_some() && self.silent > self.answered
+    }
+
+    const fn state(&self, is_silent: bool) -> &'static str {
+        match (is_silent, self.answered) {
+            (true, _) => "silent",
+            (false, Some(_)) => "up",
+            (false, None) => "unknown",
+        }
+    }
+}
+
+/// What all workers know together, in the order of the config.
+#[must_use]
+pub fn servers<'r>(readings: impl IntoIterator<Item = &'r ServerReading>) -> Vec<Server> {
+    let mut servers: Vec<Server> = Vec::new();
+    for server in readings.into_iter().map(Server::of) {
+        match servers.iter_mut().find(|known| known.is_same(&server)) {
+            Some(known) => known.join(&server),
+            None => servers.push(server),
+        }
+    }
+    servers
+}
+
+/// The name of a group: its number where a reload has just taken the name away.
+#[must_use]
+pub fn group_name(groups: &[String], group: u8) -> String {
+    let name = groups.get(usize::from(group));
+    name.map_or_else(|| group.to_string(), Clone::clone)
+}
+
+/// The servers as a table with a line each; `unix_secs` is now.
+#[must_use]
+pub fn table(servers: &[Server], groups: &[String], unix_secs: u64) -> String {
+    const HEAD: [&str; 9] = [
+        "group",
+        "server",
+        "state",
+        "rtt",
+        "asked",
+        "share",
+        "answered",
+        "failed",
+        "last failure",
+    ];
+    let asked = |of: &mut dyn Iterator<Item = &Server>| of.map(|one| one.counts.asked).sum::<u64>();
+    let row = |server: &Server| {
+        let is_of_group = |other: &&Server| other.group == server.group;
+        let all = asked(&mut servers.iter().filter(is_of_group));
+        let share = (server.counts.asked * 100 + all / 2).checked_div(all);
+        [
+            text::line(&group_name(groups, server.group)).into_owned(),
+            server.address.to_string(),
+            server.state(server.is_silent()).to_owned(),
+            server.rtt_ms.map_or("-".into(), |rtt| format!("{rtt} ms")),
+            server.counts.asked.to_string(),
+            share.map_or("-".into(), |share| format!("{share} %")),
+            server.counts.answered.to_string(),
+            server.counts.failed.to_string(),
+            server.failure.map_or("-".into(), |(kind, at)| {
+                let ago = unix_secs.saturating_sub(at);
+                format!("{}, {ago} s ago", kind.name())
+            }),
+        ]
+    };
+    let mut rows = vec![HEAD.map(str::to_owned)];
+    rows.extend(servers.iter().map(row));
+    let widths: Vec<usize> = (0..HEAD.len())
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+        .collect();
+    let mut out = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths);
+        let line: String = cells.fold(String::new(), |mut line, (cell, width)| {
+            // Memory takes everything.
+            let _ = write!(line, "{cell:<width$}  ");
+            line
+        });
+        out += line.trim_end();
+        out.push('\n');
+    }
+    out
+}
+
+/// What the log has said of the servers.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Those that are silent, and when that was first seen.
+    silent: Vec<(Server, Instant)>,
+}
+
+impl Watch {
+    /// What is new, in lines for the log. A server that the config names no more is forgotten.
+    pub fn look(
+        &mut self,
+        servers: &[Server],
+        groups: &[String],
+        now: Instant,
+    ) -> Vec<(Level, String)> {
+        let mut lines = Vec::new();
+        let before = std::mem::take(&mut self.silent);
+        let since = |server: &Server| {
+            let known = before.iter().find(|(known, _)| known.is_same(server));
+            known.map(|(_, since)| *since)
+        };
+        let mut concerned = Vec::new();
+        for server in servers {
+            let (address, name) = (server.address, group_name(groups, server.group));
+            let name = text::line(&name);
+            match (since(server), server.is_silent()) {
+                (None, true) => {
+                    let why = server.failure.map_or("timeout", |(kind, _)| kind.name());
+                    lines.push((
+                        Level::Warn,
+                        format!("upstream {address} ({name}): does not answer: {why}"),
+                    ));
+                    concerned.push(server.group);
+                    self.silent.push((*server, now));
+                }
+                (Some(since), true) => self.silent.push((*server, since)),
+                (Some(since), false) => {
+                    let secs = now.secs_since(since);
+                    lines.push((
+                        Level::Info,
+                        format!("upstream {address} ({name}): answers again, after {secs} s"),
+                    ));
+                }
+                (None, false) => {}
+            }
+        }
+        concerned.dedup();
+        for group in concerned {
+            let of_group = || servers.iter().filter(|server| server.group == group);
+            let all = of_group().count();
+            if all > 1 && of_group().all(Server::is_silent) {
+                let name = group_name(groups, group);
+                let name = text::line(&name);
+                lines.push((
+                    Level::Error,
+                    format!("upstream group {name}: none of its {all} servers answers"),
+                ));
+            }
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(address: &str, group: u8) -> ServerReading {
+        ServerReading {
+            address: address.parse().expect("an address"),
+            group,
+            rtt_ms: None,
+            is_up: true,
+            counts: ServerCounts::default(),
+            answered: None,
+            failed: None,
+            failure: None,
+        }
+    }
+
+    const fn at(secs: u64) -> Instant {
+        Instant::from_millis(secs * 1000)
+    }
+
+    /// One that failed `secs` after the epoch, for the third time.
+    fn silent(address: &str, group: u8, secs: u64) -> ServerReading {
+        ServerReading {
+            is_up: false,
+            failed: Some(at(secs)),
+            failure: Some((FailureKind::Timeout, 1_700_000_000 + secs)),
+            ..reading(address, group)
+        }
+    }
+
+    fn answered(address: &str, group: u8, secs: u64) -> ServerReading {
+        ServerReading {
+            answered: Some(at(secs)),
+            rtt_ms: Some(7),
+            ..reading(address, group)
+        }
+    }
+
+    const A: &str = "192.0.2.1:53";
+    const B: &str = "[2001:db8::1]:53";
+
+    fn groups() -> Vec<String> {
+        vec!["default".into(), "lab\u{1b}".into()]
+    }
+
+    #[test]
+    fn a_server_is_silent_if_no_worker_has_heard_it_since_one_gave_it_up() {
+        for (readings, state) in [
+            (vec![reading(A, 0)], "unknown"),
+            (vec![answered(A, 0, 5)], "up"),
+            (vec![silent(A, 0, 5)], "silent"),
+            (vec![silent(A, 0, 5), answered(A, 0, 4)], "silent"),
+            (vec![silent(A, 0, 5), answered(A, 0, 6)], "up"),
+            (vec![answered(A, 0, 6), silent(A, 0, 5)], "up"),
+            (
+                vec![silent(A, 0, 7), silent(A, 0, 5), answered(A, 0, 6)],
+                "silent",
+            ),
+        ] {
+            let joined = servers(&readings);
+            assert_eq!(joined.len(), 1);
+            let server = joined[0];
+            assert_eq!(server.state(server.is_silent()), state, "{readings:?}");
+        }
+    }
+
+    #[test]
+    fn the_table_adds_up_what_workers_counted() {
+        let counts = |asked, answered, failed| ServerCounts {
+            asked,
+            answered,
+            failed,
+        };
+        let a = ServerReading {
+            counts: counts(20, 19, 1),
+            ..answered(A, 0, 9)
+        };
+        let again = ServerReading {
+            counts: counts(10, 8, 2),
+            rtt_ms: Some(99),
+            answered: Some(at(3)),
+            failure: Some((FailureKind::Malformed, 1_700_000_002)),
+            ..a
+        };
+        let b = ServerReading {
+            counts: counts(10, 0, 10),
+            ..silent(B, 0, 4)
+        };
+        let other = reading(B, 1);
+        let joined = servers(&[a, b, again, other]);
+        assert_eq!(
+            table(&joined, &groups(), 1_700_000_010),
+            "group    server            state    rtt   asked  share  answered  failed  last failure\n\
+             default  192.0.2.1:53      up       7 ms  30     75 %   27        3       malformed, 8 s ago\n\
+             default  [2001:db8::1]:53  silent   -     10     25 %   0         10      timeout, 6 s ago\n\
+             lab\\x1b  [2001:db8::1]:53  unknown  -     0      -      0         0       -\n"
+        );
+    }
+
+    #[test]
+    fn the_log_is_told_once_of_each_change() {
+        let mut watch = Watch::default();
+        let mut look = |readings: &[ServerReading], secs| {
+            let lines = watch.look(&servers(readings), &groups(), at(secs));
+            let lines = lines
+                .into_iter()
+                .map(|(level, line)| format!("{level} {line}"));
+            lines.collect::<Vec<_>>()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(look(&[reading(A, 0), answered(B, 0, 1)], 1), none);
+        let a_is_gone = "WARN upstream 192.0.2.1:53 (default): does not answer: timeout";
+        assert_eq!(look(&[silent(A, 0, 2), answered(B, 0, 1)], 2), [a_is_gone]);
+        assert_eq!(look(&[silent(A, 0, 3), answered(B, 0, 1)], 3), none);
+        assert_eq!(
+            look(&[silent(A, 0, 3), silent(B, 0, 4)], 4),
+            [
+                "WARN upstream [2001:db8::1]:53 (default): does not answer: timeout",
+                "ERROR upstream group default: none of its 2 servers answers"
+            ]
+        );
+        assert_eq!(look(&[silent(A, 0, 5), silent(B, 0, 5)], 5), none);
+        let back = "INFO upstream 192.0.2.1:53 (default): answers again, after 5 s";
+        assert_eq!(look(&[answered(A, 0, 7), silent(B, 0, 5)], 7), [back]);
+        // It is none of ours any more, and then it is again.
+        assert_eq!(look(&[answered(A, 0, 7)], 8), none);
+        assert_eq!(
+            look(&[answered(A, 0, 7), silent(B, 1, 9)], 9),
+            ["WARN upstream [2001:db8::1]:53 (lab\\x1b): does not answer: timeout"]
+        );
+    }
+}
