@@ -114,6 +114,8 @@ const NAMED: &[&str] = &[
 const COREDNS: &[&str] = &["forward", "hosts", "kubernetes", "file"];
 /// Calls in Knot Resolver's Lua.
 const LUA: &[&str] = &["net.", "policy.add(", "modules.", "modules ="];
+/// Keys of dnscrypt-proxy's TOML.
+const DNSCRYPT: &[&str] = &["server_names", "listen_addresses", "bootstrap_resolvers"];
 /// OpenWrt's words.
 const UCI: &[&str] = &["config", "option", "list", "package"];
 
@@ -132,7 +134,9 @@ pub fn recognise(text: &str) -> Option<&'static str> {
     let mostly = |is_like: fn(&str) -> bool| {
         lines.iter().filter(|line| is_like(line)).count() * 2 >= lines.len()
     };
-    Some(if lines[0].starts_with('{') {
+    Some(if has(|line| is_dnscrypts(before(line, '='))) {
+        "dnscrypt-proxy's configuration"
+    } else if lines[0].starts_with('{') {
         "JSON"
     } else if lines[0].starts_with('<') {
         "a web page or XML"
@@ -167,6 +171,12 @@ pub fn recognise(text: &str) -> Option<&'static str> {
     } else {
         return None;
     })
+}
+
+/// Whether it is a key of dnscrypt-proxy, whose file is TOML as well.
+#[must_use]
+pub fn is_dnscrypts(key: &str) -> bool {
+    DNSCRYPT.contains(&key)
 }
 
 fn is_our_section(line: &str) -> bool {
@@ -258,6 +268,10 @@ mod tests {
             ("$TTL 1h\n@ SOA a b 1 2 3 4 5\n", Some("a zone file")),
             ("<!DOCTYPE html>\n<html>\n", Some("a web page or XML")),
             ("#!/bin/sh\nset -e\n", Some("a script")),
+            (
+                "server_names = ['quad9']\n[sources]\n[sources.public]\nurls = ['https://lists.example/']\n",
+                Some("dnscrypt-proxy's configuration"),
+            ),
             ("interface = \"br-lan\"\n", None),
             ("interface = ['br-lan']\nserver = \"9.9.9.9\"\n", None),
             ("", None),

@@ -34,7 +34,8 @@ impl<'s, 'i> Document<'s, 'i> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let table = table.into_inner();
         let has_sections = table.values().any(is_section);
-        if (!errors.is_empty() || !has_sections)
+        let is_anothers = table.keys().any(|key| foreign::is_dnscrypts(key.get_ref()));
+        if (!errors.is_empty() || !has_sections || is_anothers)
             && let Some(whose) = foreign::recognise(text)
         {
             source.fault_of_all(format!(

@@ -12,6 +12,11 @@ const QUOTES: &[char] = &['"', '\'', '“', '”', '„', '‘', '’', '‚', '
 /// What people put between a key and its value.
 const SIGNS: &[&str] = &[":=", "=>", "->", "==", "+=", ":"];
 
+/// What comments begin with elsewhere.
+const COMMENTS: &[&str] = &["//", "--", "/*", "<!--", ";", "!", "%"];
+/// What they begin with here.
+const COMMENT: &str = "a comment begins with #";
+
 /// What is wrong, and at which byte of the line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wrong {
@@ -32,19 +37,19 @@ pub fn wrong(line: &str, at: usize, key: Option<&Key>) -> Option<Wrong> {
             "a carriage return alone ends no line: save the file with the line ends of Unix";
         return wrong_at(at, problem);
     }
-    if trimmed.starts_with([';', '!', '%'])
-        || trimmed.starts_with("//")
-        || trimmed.starts_with("--")
-    {
-        return wrong_at(line.len() - trimmed.len(), "a comment begins with #");
+    if begins_comment(trimmed) {
+        return wrong_at(line.len() - trimmed.len(), COMMENT);
     }
     let tokens = token::of(line);
-    if let Some(found) = odd_character(&tokens) {
+    if let Some(found) = odd_character(&tokens).or_else(|| control_character(line)) {
         return Some(found);
     }
     let [first, rest @ ..] = tokens.as_slice() else {
         return None;
     };
+    if first.is("=") {
+        return wrong_at(first.at, "a key is missing in front of =");
+    }
     if is_heading(line) || is_closed_alone(&tokens) {
         return heading(&tokens);
     }
@@ -65,6 +70,10 @@ pub fn wrong(line: &str, at: usize, key: Option<&Key>) -> Option<Wrong> {
         );
     }
     assignment(first, rest, at, key)
+}
+
+fn begins_comment(text: &str) -> bool {
+    COMMENTS.iter().any(|comment| text.starts_with(comment))
 }
 
 /// Whether a word that stands first in its line is an element of a list: no key of ours, and such as a list has.
@@ -95,6 +104,17 @@ fn odd_character(tokens: &[Token]) -> Option<Wrong> {
     })
 }
 
+/// A control character in quotes or in a comment, where TOML has only tabs.
+fn control_character(line: &str) -> Option<Wrong> {
+    let is_odd = |char: char| char.is_control() && char != '\t';
+    let (at, char) = line.char_indices().find(|(_, char)| is_odd(*char))?;
+    let code = u32::from(char);
+    wrong_at(
+        at,
+        format!("the control character U+{code:04X} may not stand in a line"),
+    )
+}
+
 /// `name]`, of which the first bracket is missing.
 fn is_closed_alone(tokens: &[Token]) -> bool {
     match tokens {
@@ -120,6 +140,7 @@ fn heading(tokens: &[Token]) -> Option<Wrong> {
     let Some(form) = form else {
         return wrong_at(name.at, "a section is a word in brackets, such as [cache]");
     };
+    let touch = |two: &[Token]| two[0].end() == two[1].at;
     match (inside.get(1), rest.get(closed)) {
         _ if end.is_none() || opened != closed || opened > 2 => {
             wrong_at(start, format!("brackets that do not match: {form}"))
@@ -129,6 +150,9 @@ fn heading(tokens: &[Token]) -> Option<Wrong> {
             behind.at,
             format!("keys stand below {form}, each on a line of its own"),
         ),
+        (None, None) if !tokens[..opened].windows(2).all(touch) => {
+            wrong_at(start, format!("brackets that do not touch: {form}"))
+        }
         (None, None) => None,
     }
 }
@@ -191,7 +215,55 @@ fn assignment(first: &Token, rest: &[Token], at: usize, key: Option<&Key>) -> Op
     if rest.len() == 1 {
         return wrong_at(first.at, empty(word));
     }
-    value(&rest[1..], at, word, key)
+    let tokens = &rest[1..];
+    let (whole, behind) = tokens.split_at(whole_len(tokens));
+    bare(whole, at, word, key)
+        .or_else(|| nothing_but_comment(whole, behind, word))
+        .or_else(|| order(tokens))
+}
+
+/// How many of the tokens of a value are a whole one; all of them where it does not end.
+fn whole_len(tokens: &[Token]) -> usize {
+    let mut depth = 0_u32;
+    for (index, token) in tokens.iter().enumerate() {
+        match token.text {
+            "[" if token.kind == Kind::Mark => depth += 1,
+            "]" if token.kind == Kind::Mark && depth == 0 => return index,
+            "]" if token.kind == Kind::Mark => depth -= 1,
+            _ if token.kind == Kind::Mark && depth == 0 => return tokens.len(),
+            _ => {}
+        }
+        if depth == 0 {
+            return index + 1;
+        }
+    }
+    tokens.len()
+}
+
+/// What stands behind a whole value and is neither another key nor a mark.
+fn nothing_but_comment(whole: &[Token], behind: &[Token], name: &str) -> Option<Wrong> {
+    let [first, rest @ ..] = behind else {
+        return None;
+    };
+    if first.is(";") && rest.is_empty() || is_key(behind) {
+        return None;
+    }
+    if begins_comment(first.text) {
+        return wrong_at(first.at, COMMENT);
+    }
+    if first.kind == Kind::Mark {
+        return None;
+    }
+    if let ([number], Some(unit)) = (whole, unit(name))
+        && number.text.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        let problem = format!(
+            "`{} {}`: {}, an integer without a unit",
+            number.text, first.text, unit.name
+        );
+        return wrong_at(number.at, problem);
+    }
+    wrong_at(first.at, "nothing but a comment stands behind a value")
 }
 
 fn empty(word: &str) -> String {
@@ -213,8 +285,13 @@ fn adjacent(tokens: &[Token]) -> String {
     sign
 }
 
-/// What is wrong with a value, or with a part of a list.
+/// What is wrong with a part of a list.
 fn value(tokens: &[Token], at: usize, name: &str, key: Option<&Key>) -> Option<Wrong> {
+    bare(tokens, at, name, key).or_else(|| order(tokens))
+}
+
+/// What is wrong with the words of a value, and with its quotes.
+fn bare(tokens: &[Token], at: usize, name: &str, key: Option<&Key>) -> Option<Wrong> {
     if let Some(problem) = tokens.iter().find_map(|token| shape(token, tokens)) {
         return Some(problem);
     }
@@ -236,7 +313,7 @@ fn value(tokens: &[Token], at: usize, name: &str, key: Option<&Key>) -> Option<W
     if let Some(open) = tokens.iter().find(|token| token.kind == Kind::OpenText) {
         return wrong_at(open.at, "the text that begins here has no closing quote");
     }
-    order(tokens)
+    None
 }
 
 /// Brackets and braces that make no list.
@@ -334,7 +411,7 @@ fn bare_word(word: &str, name: &str, key: Option<&Key>) -> Option<String> {
                 .unwrap_or_default();
             Some(format!("`{word}`: {unit}an integer without a unit"))
         }
-        _ if word.starts_with(|char: char| char.is_alphabetic() || "/~._".contains(char)) => {
+        _ if word.starts_with(|char: char| char.is_alphabetic() || "/~._$".contains(char)) => {
             let known = key.map(|key| key.words).unwrap_or_default();
             let known: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
             let meant = hint::meant(word, &known).unwrap_or(word);

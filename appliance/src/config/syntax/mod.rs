@@ -37,6 +37,16 @@ const WORDS: &[(&str, &str)] = &[
         "unexpected key or value",
         "nothing but a comment stands behind a value",
     ),
+    ("string values must be quoted", "text stands in quotes"),
+    ("extra comma in array", "one comma too many"),
+    (
+        "missing escaped value",
+        "\\ begins \\\\, \\\", \\n, \\t or \\u0000; in single quotes it is itself",
+    ),
+    (
+        "cannot recurse further",
+        "too many brackets within brackets",
+    ),
 ];
 
 /// Notes the parser's errors, at most one in a line.
@@ -118,20 +128,34 @@ impl Fault {
 
 /// The key that the line of `offset` is about, or that begins a list there, and its section.
 fn key_at(text: &str, offset: usize) -> Option<(&'static Description, &'static Key)> {
-    let end = line_at(text, offset).0 + line_at(text, offset).1.len();
-    let mut lines = text[..end].lines().rev();
+    let (here, line) = line_at(text, offset);
+    let mut start = here + line.len();
     let mut word = None;
     let heading = loop {
-        let line = lines.next()?;
+        let line = text[..start].rsplit('\n').next()?;
+        start -= line.len();
         if is_heading(line) {
             break line;
         }
-        word = word.or_else(|| first_word(line));
+        if word.is_none() && (start == here || is_open(&text[start..here])) {
+            word = first_word(line);
+        }
+        start = start.checked_sub(1)?;
     };
     let name = name_of(heading);
     let section = SECTIONS.iter().find(|section| section.name == name)?;
     let key = section.keys.iter().find(|key| Some(key.name) == word)?;
     Some((section, key))
+}
+
+/// Whether a list begins in these lines and does not end in them.
+fn is_open(lines: &str) -> bool {
+    let tokens = lines.lines().flat_map(token::of);
+    tokens.fold(0_u32, |depth, token| match token.text {
+        "[" if token.kind == Kind::Mark => depth + 1,
+        "]" if token.kind == Kind::Mark => depth.saturating_sub(1),
+        _ => depth,
+    }) > 0
 }
 
 /// The word that a line begins with, if it can be a key.
