@@ -1,5 +1,6 @@
 //! The words of a record in presentation form (RFC 1035 section 5.1, RFC 9460 appendix A).
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::name::{self, unescape};
@@ -84,8 +85,11 @@ pub fn decode_list(word: &str) -> Result<Vec<Vec<u8>>, String> {
     }
 }
 
-/// A name inside RDATA.
+/// A name inside RDATA. An address would be a name of numbers that leads nowhere; with a dot behind, that is meant.
 pub(super) fn parse_name(text: &str) -> Result<Vec<u8>, String> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Err(format!("`{text}` is an address, a name is wanted here"));
+    }
     name::parse_written(text).map_err(|error| format!("`{text}` {error}"))
 }
 

@@ -68,6 +68,11 @@ pub fn filter_name(text: &str) -> Option<String> {
             "{shown}: a file belongs into block_files or allow_files"
         ));
     }
+    if is_network(text) {
+        return Some(format!(
+            "{shown} is an address: names are blocked, and clients have their place in [access]"
+        ));
+    }
     let words = text.split_whitespace().last().unwrap_or_default();
     let plain = words
         .trim_start_matches(['|', '@', '.'])
@@ -115,6 +120,11 @@ fn source(text: &str) -> Option<String> {
     })
 }
 
+/// An address, or a prefix.
+pub fn is_network(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok() || text.parse::<Prefix>().is_ok()
+}
+
 /// Why text is no domain that names can be below, although it could be a name.
 pub fn no_domain(text: &str) -> Option<String> {
     let shown = quoted(text);
@@ -127,7 +137,7 @@ pub fn no_domain(text: &str) -> Option<String> {
             quoted(below)
         ));
     }
-    if text.parse::<IpAddr>().is_ok() || text.parse::<Prefix>().is_ok() {
+    if is_network(text) {
         return Some(format!("{shown} is an address, a domain is wanted here"));
     }
     let odd = text.chars().find(|char| " *|^/@$,;:".contains(*char))?;
@@ -146,6 +156,12 @@ pub fn record(text: &str) -> Option<String> {
             let inner = text.split_once(':')?.1.trim().trim_matches(['"', '\'']);
             inner.to_owned()
         }
+        [address, "A" | "AAAA", name] if kind(address).is_some() => {
+            format!("{name} {} {address}", kind(address)?)
+        }
+        // That names the owner that was meant already.
+        [address, "PTR", ..] if kind(address).is_some() => return None,
+        [name, "CNAME", address] => format!("{name} {} {address}", kind(address)?),
         [address, name, ..] if kind(address).is_some() => {
             format!("{name} {} {address}", kind(address)?)
         }
@@ -219,6 +235,13 @@ mod tests {
             ),
             ("nas.lan A 2001:db8::1", Some("nas.lan AAAA 2001:db8::1")),
             ("nas.lan AAAA 192.0.2.1", Some("nas.lan A 192.0.2.1")),
+            ("192.0.2.1 A nas.lan", Some("nas.lan A 192.0.2.1")),
+            (
+                "nas.lan CNAME 2001:db8::1",
+                Some("nas.lan AAAA 2001:db8::1"),
+            ),
+            ("nas.lan CNAME x.lan", None),
+            ("192.0.2.1 PTR nas.lan", None),
             ("nas.lan", None),
             ("", None),
             ("nas.lan SOA x", None),

@@ -166,8 +166,10 @@ checked_text! {
         None => name::parse(text).map_err(|error| format!("{} {error}", quoted(text))),
     };
     /// A name that is blocked or allowed, with all below it; with `*.` in front, only what is below it.
-    FilterName(text) name::parse_host(text.strip_prefix("*.").unwrap_or(text))
-        .map_err(|error| format!("{} {error}", quoted(text)));
+    FilterName(text) match text.strip_prefix("*.").unwrap_or(text) {
+        address if explain::is_network(address) => Err(format!("{} is an address", quoted(text))),
+        host => name::parse_host(host).map_err(|error| format!("{} {error}", quoted(text))),
+    };
     /// A domain name with all below it, or the reverse zones of a prefix.
     Suffix(text) match explain::no_domain(text).filter(|_| text.parse::<Prefix>().is_err()) {
         Some(problem) => Err(problem),

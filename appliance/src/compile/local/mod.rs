@@ -201,7 +201,6 @@ impl LocalBuilder {
     pub fn add_text(&mut self, text: &str, default_ttl_secs: u32) -> Result<(), String> {
         let words = zonefile::split(text)?;
         let (owner, mut rest) = words.split_first().ok_or("is empty")?;
-        let owner = name::parse_written(owner).map_err(|error| format!("`{owner}` {error}"))?;
         let mut ttl_secs = default_ttl_secs;
         // TTL and class, in either order (RFC 1035 section 5.1).
         for _ in 0..2 {
@@ -219,6 +218,7 @@ impl LocalBuilder {
         let (word, rest) = rest.split_first().ok_or("has no type")?;
         let rtype =
             rdata::type_number(word).ok_or_else(|| format!("`{word}` is not a record type"))?;
+        let owner = parse_owner(owner, rtype)?;
         let rdata = rdata::parse(rtype, rest)
             .map_err(|what| format!("{} {what}", word.to_ascii_uppercase()))?;
         if rtype == rtype::CNAME && Labels::new(&name::lower(&rdata)).is_none() {
@@ -414,6 +414,22 @@ impl LocalBuilder {
                 debug_assert!(added.is_ok(), "the name had no records");
             }
         }
+    }
+}
+
+/// The name that a record of this type is about.
+fn parse_owner(text: &str, rtype: u16) -> Result<Vec<u8>, String> {
+    if text == "@" {
+        return Err("`@` stands for no zone here: the name is written out".into());
+    }
+    match text.parse() {
+        Ok(address) if rtype == rtype::PTR => {
+            let pointer = name::display(&pointer_name(address)).to_string();
+            let pointer = pointer.trim_end_matches('.');
+            Err(format!("the name of address `{text}` is {pointer}"))
+        }
+        Ok(_) => Err(format!("`{text}` is an address, a name is wanted here")),
+        Err(_) => name::parse_written(text).map_err(|error| format!("`{text}` {error}")),
     }
 }
 

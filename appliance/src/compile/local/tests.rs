@@ -574,6 +574,26 @@ fn records_that_are_wrong_say_why() {
         ("a.lan A", "A takes one address"),
         ("a..lan A 192.0.2.1", "empty label"),
         ("a.lan TXT \"x", "quote"),
+        ("@ A 192.0.2.1", "`@` stands for no zone here"),
+        (
+            "192.0.2.5 PTR a.lan",
+            "the name of address `192.0.2.5` is 5.2.0.192.in-addr.arpa",
+        ),
+        ("2001:db8::1 PTR a.lan", "8.b.d.0.1.0.0.2.ip6.arpa"),
+        (
+            "192.0.2.5 A a.lan",
+            "`192.0.2.5` is an address, a name is wanted here",
+        ),
+        (
+            "a.lan CNAME 192.0.2.1",
+            "CNAME `192.0.2.1` is an address, a name is wanted here",
+        ),
+        ("a.lan MX 10 192.0.2.1", "MX `192.0.2.1` is an address"),
+        (
+            "_x._tcp.lan SRV 0 0 80 2001:db8::1",
+            "SRV `2001:db8::1` is an address",
+        ),
+        ("a.lan HTTPS 1 192.0.2.1", "HTTPS `192.0.2.1` is an address"),
     ];
     for (record, part) in cases {
         let error = compile_wrong(&input(&[record]));

@@ -286,6 +286,8 @@ fn a_file_among_names_is_told_where_it_belongs() {
             "a name alone, with all below it: \"ads.example\"",
         ),
         ("a|b", "has characters that a host name may not have"),
+        ("192.0.2.7", "is an address: names are blocked"),
+        ("2001:db8::/32", "is an address: names are blocked"),
     ] {
         let [error] = &errors_of(&format!("[filter]\nblock = [\"{entry}\"]\n"))[..] else {
             panic!("one error")
