@@ -11,14 +11,13 @@ use xdnsd_core::policy::list::{List, ListError, NAMES_MAX, VERSION, check_header
 
 use super::lists::{ListBuilder, Purpose, SOURCES_MAX, Tally};
 use super::problem::Problem;
+use super::room;
 use crate::os::files;
 use crate::os::sealed_memory::Sealed;
 use crate::text;
 
 /// Bytes of the longest list. A longer file is none.
 const BYTES_MAX: usize = field::HEADER_LEN + NAMES_MAX * 17;
-/// Memory that a list leaves to everything else on the machine.
-const LEFT_FREE: u64 = 4 << 20;
 
 /// A compiled list in memory that nobody can change. It was checked there when it was loaded.
 #[derive(Debug)]
@@ -41,7 +40,7 @@ impl ListImage {
     /// # Errors
     /// As [`Self::open`].
     pub fn read(path: &Path, file: File) -> Result<Self, Problem> {
-        Self::read_within(path, file, memory_available())
+        Self::read_within(path, file, room::available())
     }
 
     /// The same where the machine has so much memory.
@@ -63,7 +62,7 @@ impl ListImage {
         let len = len
             .and_then(NonZeroUsize::new)
             .ok_or_else(|| no_list(ListError::Inconsistent))?;
-        check_memory(before.len(), available).map_err(wrong)?;
+        room::check(before.len(), available).map_err(wrong)?;
         let image = Sealed::read_from((&head[..head_len]).chain(&mut file), len).map_err(wrong)?;
         let after = file.metadata().map_err(wrong)?;
         if files::Stamp::of(&before) != files::Stamp::of(&after) {
@@ -94,41 +93,6 @@ impl ListImage {
     pub fn bytes(&self) -> &[u8] {
         self.0.as_ref()
     }
-}
-
-/// Whether so many bytes more leave the machine enough to live: a list that is not loaded is a smaller harm than a server
-/// that the kernel ends for want of memory.
-fn check_memory(bytes: u64, available: Option<u64>) -> io::Result<()> {
-    match available {
-        Some(available) if bytes + LEFT_FREE > available => {
-            let what = format!("{bytes} bytes are too many: {available} bytes of memory are free");
-            Err(io::Error::new(io::ErrorKind::OutOfMemory, what))
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// Whether there is memory for a list of so many bytes that comes from text.
-///
-/// # Errors
-/// There is not.
-pub(super) fn check_room(bytes: u64) -> Result<(), Problem> {
-    let no_room = |error: io::Error| Problem::of("lists", error.to_string());
-    check_memory(bytes, memory_available()).map_err(no_room)
-}
-
-/// What the kernel could give without swapping, in bytes; `None` where /proc is not there.
-fn memory_available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim()
-        .strip_suffix("kB")?
-        .trim()
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
 }
 
 fn explain(error: ListError) -> String {
@@ -399,21 +363,8 @@ mod tests {
             ListImage::read_within(&out, file, Some(available)).is_ok()
         };
         let bytes = std::fs::metadata(&out).expect("written").len();
-        assert!(read(bytes + LEFT_FREE) && !read(bytes + LEFT_FREE - 1));
-        let free = 20 << 20;
-        assert!(check_memory(16 << 20, Some(free)).is_ok());
-        let error = check_memory((16 << 20) + 1, Some(free))
-            .expect_err("too large")
-            .to_string();
-        assert_eq!(
-            error,
-            "16777217 bytes are too many: 20971520 bytes of memory are free"
-        );
-        assert!(
-            check_memory(u64::MAX >> 1, None).is_ok(),
-            "where nothing is known"
-        );
-        assert!(memory_available().is_some_and(|bytes| bytes > 1 << 20));
+        let least = bytes + room::LEFT_FREE;
+        assert!(read(least) && !read(least - 1));
     }
 
     #[test]

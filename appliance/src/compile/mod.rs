@@ -25,6 +25,7 @@ pub mod problem;
 mod punycode;
 pub mod rdata;
 pub mod reloader;
+mod room;
 pub mod routes;
 pub mod rules;
 pub mod set;

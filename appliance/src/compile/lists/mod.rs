@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use xdnsd_abi::hash::HashKey;
@@ -15,6 +15,7 @@ use xdnsd_core::policy::name::Labels;
 
 use super::name;
 use super::problem::{Problem, check_encoding};
+use super::room;
 use super::rules::{Covers, NotARule, Rule, Shape, parse_line};
 use super::table::{put, random_key};
 use crate::os::files::{self, Stamp};
@@ -22,6 +23,10 @@ use crate::text;
 
 /// Longest line that is looked at. A longer one is passed over.
 const LINE_MAX: usize = 64 * 1024;
+/// Most names in a line: of one byte, with a blank.
+const LINE_NAMES_MAX: usize = LINE_MAX / 2;
+/// Longest file of text that is read: more than the names that fit would take.
+const TEXT_BYTES_MAX: u64 = 1 << 30;
 /// Bytes of a line that was passed over that are told.
 const TOLD_MAX: usize = 80;
 /// Most sources of one compiled list: what fits an entry's tag.
@@ -131,6 +136,8 @@ pub struct ListBuilder {
     taken_back: HashSet<((u64, u64), u32)>,
     exact_depths: u128,
     subtree_depths: u128,
+    /// Whether the machine has room for so many bytes more.
+    room: fn(u64) -> io::Result<()>,
 }
 
 impl Default for ListBuilder {
@@ -150,6 +157,7 @@ impl ListBuilder {
             taken_back: HashSet::new(),
             exact_depths: 0,
             subtree_depths: 0,
+            room: room::check_now,
         }
     }
 
@@ -294,8 +302,14 @@ impl ListBuilder {
         let wrong = |error: io::Error| Problem::with_file(path, &error);
         let before = self.mark();
         let file = files::open(path).map_err(wrong)?;
-        let stamp = Stamp::of(&file.metadata().map_err(wrong)?);
-        let tally = self.add_text(path, BufReader::new(&file), list, purpose)?;
+        let metadata = file.metadata().map_err(wrong)?;
+        if metadata.len() > TEXT_BYTES_MAX {
+            let what = format!("is larger than {TEXT_BYTES_MAX} bytes");
+            return Err(wrong(io::Error::new(io::ErrorKind::FileTooLarge, what)));
+        }
+        let stamp = Stamp::of(&metadata);
+        let text = BufReader::new((&file).take(TEXT_BYTES_MAX));
+        let tally = self.add_text(path, text, list, purpose)?;
         // Half a list is none: whoever writes it has not finished.
         if stamp != Stamp::of(&file.metadata().map_err(wrong)?) {
             self.forget(&before);
@@ -344,17 +358,38 @@ impl ListBuilder {
             let lines = tally.skipped;
             return problem(format!("has no rule in {lines} lines: is it a blocklist?"));
         }
-        if self.specials.len() >= CLAUSES_MAX {
-            return problem(format!(
-                "with this list there are more than {CLAUSES_MAX} rules with options"
-            ));
+        Ok(tally)
+    }
+
+    /// Whether all of it has a place in a list, and in memory: a text that is too long ends the reading, not the process.
+    ///
+    /// # Errors
+    /// It has not.
+    fn check_room(&mut self) -> io::Result<()> {
+        let too_many = |max: usize, of: &str| {
+            let what = format!("with this list there are more than {max} {of}");
+            Err(io::Error::other(what))
+        };
+        if self.specials.len().max(self.taken_back.len()) >= CLAUSES_MAX {
+            return too_many(CLAUSES_MAX, "rules with options");
         }
         if self.entries.len() > NAMES_MAX {
-            return problem(format!(
-                "with this list there are more than {NAMES_MAX} names"
-            ));
+            return too_many(NAMES_MAX, "names");
         }
-        Ok(tally)
+        let free = self.entries.capacity() - self.entries.len();
+        if free < LINE_NAMES_MAX {
+            let more = self.entries.len().max(LINE_NAMES_MAX);
+            (self.room)(((self.entries.len() + more) * size_of::<Entry>()) as u64)?;
+            self.entries.try_reserve_exact(more)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of the list at most, while it is made.
+    #[must_use]
+    pub fn image_bytes_max(&self) -> u64 {
+        // An entry, and its share of the buckets.
+        ((self.entries.len() + self.specials.len()) * (ENTRY_LEN + size_of::<u32>())) as u64
     }
 
     fn add_lines(
@@ -367,6 +402,7 @@ impl ListBuilder {
         let (mut line, mut number) = (Vec::new(), 0);
         while read_line(&mut lines, &mut line)? {
             number += 1;
+            self.check_room()?;
             let text = decode(&line);
             let rules = if line.len() < LINE_MAX {
                 parse_line(&text)
@@ -381,6 +417,7 @@ impl ListBuilder {
                 Err(why) => tally.skip(number, &text, why),
             }
         }
+        self.check_room()?;
         Ok(tally)
     }
 

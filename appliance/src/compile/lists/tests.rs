@@ -163,6 +163,59 @@ fn of_a_file_that_fails_half_way_nothing_is_kept() {
 }
 
 #[test]
+fn a_file_without_an_end_is_not_read() {
+    let folder = Folder::new();
+    let path = folder.write("list", "a.example\n");
+    let file = std::fs::File::options().append(true).open(&path);
+    file.expect("opened")
+        .set_len(50 << 30)
+        .expect("with a hole");
+    let mut builder = ListBuilder::default();
+    let error = builder.add_file(&path, 0, Purpose::Block);
+    let error = error.expect_err("refused").to_string();
+    assert!(
+        error.ends_with("list: is larger than 1073741824 bytes"),
+        "{error}"
+    );
+    assert!(builder.is_empty());
+}
+
+#[test]
+fn text_that_leaves_no_memory_is_not_read_on() {
+    let names = |count: usize| {
+        let names = (0..count).map(|number| format!("ads{number}.example\n"));
+        names.collect::<String>()
+    };
+    let read = |text: &str| {
+        let mut builder = ListBuilder::default();
+        builder.room = |bytes| room::check(bytes, Some(8 << 20));
+        let tally = builder.add_text(Path::new("list"), text.as_bytes(), 0, Purpose::Block);
+        (tally.map(|tally| tally.rules), builder.is_empty())
+    };
+    let (rules, _) = read(&names(60_000));
+    assert_eq!(rules.expect("there is room"), 60_000);
+    let (rules, is_empty) = read(&names(300_000));
+    let error = rules.expect_err("there is none").to_string();
+    assert!(error.contains("bytes are too many: 8388608"), "{error}");
+    assert!(is_empty);
+}
+
+#[test]
+fn rules_with_options_that_do_not_fit_end_the_reading() {
+    for option in ["dnstype=A", "badfilter"] {
+        let line = |number| format!("||ads{number}.example^${option}\n");
+        let text: String = (0..=CLAUSES_MAX).map(line).collect();
+        let mut builder = ListBuilder::default();
+        let error = builder.add_text(Path::new("list"), text.as_bytes(), 0, Purpose::Block);
+        assert_eq!(
+            error.expect_err("too many").to_string(),
+            "list: with this list there are more than 32768 rules with options"
+        );
+        assert!(builder.is_empty() && builder.taken_back.is_empty());
+    }
+}
+
+#[test]
 fn an_overlong_line_is_not_taken_half() {
     // Cut at LINE_MAX, the line would end in `a.exampl`.
     let names = " a.example".repeat(10_000);

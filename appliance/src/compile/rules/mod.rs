@@ -7,7 +7,7 @@
 //! | `0.0.0.0 ads.example.com` | that name exactly, as in Pi-hole and AdGuard Home: a hosts file has no subdomains |
 //! | `ads.example.com`, `.ads.example.com` | the name and all below it |
 //! | `*.example.com` | the name and all below it, as those mean it who publish lists of this form |
-//! | `\|\|example.com^`, `\|\|example.com`, `example.com^` | the name and all below it |
+//! | `\|\|example.com^`, `\|\|example.com`, `example.com^`; `/*` for the `^` | the name and all below it |
 //! | `\|\|*.example.com^`, `.example.com^`, `*.example.com^` | all below it |
 //! | `\|example.com^`, `://example.com^` | that name exactly |
 //! | `\|\|ads*.example.com^` | names below `example.com` whose front, from a label on, is `ads` and anything |
@@ -160,7 +160,11 @@ pub fn parse_line(line: &str) -> Result<Vec<Rule>, NotARule> {
     }
     let whole = line;
     let line = without_comment(line);
-    if line.starts_with(['|', '@', '/']) || line.starts_with("://") || line.contains(['^', '$']) {
+    if line.starts_with(['|', '@', '/'])
+        || line.starts_with("://")
+        || line.contains(['^', '$'])
+        || line.ends_with("/*")
+    {
         return parse_adblock(line).map(|rule| vec![rule]);
     }
     if line.contains("=/") {
@@ -330,8 +334,10 @@ fn parse_types(text: &str) -> Result<Types, NotARule> {
 
 fn parse_pattern(pattern: &str, rule: &mut Rule) -> Result<(), NotARule> {
     let text = pattern.strip_suffix('|').unwrap_or(pattern);
+    // `/*` is any path, so it ends the name as well.
     let (text, has_end) = text
         .strip_suffix('^')
+        .or(text.strip_suffix("/*"))
         .map_or((text, false), |text| (text, true));
     if text.is_empty() || text == "*" {
         // Everything but what is left out.

@@ -15,10 +15,11 @@ use xdnsd_core::policy::{
 
 use super::acl::{self, AclInput};
 use super::claims::Others;
-use super::list_file::{ListImage, check_room, finish};
+use super::list_file::{ListImage, finish};
 use super::lists::{ListBuilder, Purpose, SOURCES_MAX};
 use super::local::{self, LocalInput};
 use super::problem::{Notes, Problem};
+use super::room;
 use super::routes::{RouteInput, compile_routes, compile_suffixes};
 use super::table::random_key;
 use crate::os::files::{self, Stamp};
@@ -447,10 +448,11 @@ fn build_text_list(
     if builder.is_empty() {
         return Ok(None);
     }
+    // Twice: it is made, and then copied to where nobody can change it. What it is made of is gone by then.
+    let no_room = |error: std::io::Error| Problem::of("lists", error.to_string());
+    room::check_now(builder.image_bytes_max()).map_err(no_room)?;
     let image = finish(builder)?;
-    if !files.is_empty() {
-        check_room(image.len() as u64)?;
-    }
+    room::check_now(image.len() as u64).map_err(no_room)?;
     let image = Arc::new(ListImage::of(&image)?);
     debug_assert!(
         List::check(image.bytes()).is_ok(),
