@@ -5,7 +5,8 @@
 //!  daemon: line\n line\n ... ok\n            or, as the last line: error: what is wrong\n
 //! ```
 //! The last line is the status, so an answer that was cut short cannot be taken for a whole one. Where what is wrong takes
-//! several lines, a tab stands for each line's end. One thread serves one
+//! several lines, a tab stands for each line's end. A request that has files read or written is answered with an empty line
+//! at once: the daemon is there, and takes its time. One thread serves one
 //! client at a time, with bounds on every line and on every wait: nobody can hold it for long, and no worker waits for
 //! it.
 
@@ -25,6 +26,8 @@ use nix::sys::stat::{Mode, fchmod};
 use crate::os::socket::UNIX_PATH_BYTES_MAX;
 use crate::text;
 
+/// The requests that have files read or written.
+const SLOW: &[&str] = &["reload", "cache save"];
 /// Longest request, with its newline.
 const REQUEST_BYTES_MAX: u64 = 512;
 /// A client that neither sends nor reads for so long is dropped.
@@ -229,7 +232,13 @@ fn serve(client: &UnixStream, commands: &Commands) -> io::Result<()> {
     BufReader::new(client.take(REQUEST_BYTES_MAX)).read_line(&mut request)?;
     let mut out = BufWriter::new(client);
     let result = match request.strip_suffix('\n') {
-        Some(request) => commands.carry_out(request, &mut out),
+        Some(request) => {
+            if SLOW.contains(&request) {
+                writeln!(out)?;
+                out.flush()?;
+            }
+            commands.carry_out(request, &mut out)
+        }
         None => Err(Failure::Refused(format!(
             "a request is one line of at most {REQUEST_BYTES_MAX} bytes"
         ))),
@@ -250,16 +259,22 @@ fn serve(client: &UnixStream, commands: &Commands) -> io::Result<()> {
 /// # Errors
 /// Nobody answers at `path`, the answer was cut short, or the daemon says what is wrong.
 pub fn ask(path: &Path, request: &str, out: &mut dyn Write) -> io::Result<()> {
+    ask_within(path, request, out, [PATIENCE, PATIENCE_FILES])
+}
+
+/// The same with another patience, and with another one where the daemon has said that it takes its time.
+fn ask_within(
+    path: &Path,
+    request: &str,
+    out: &mut dyn Write,
+    [mut patience, patience_files]: [Duration; 2],
+) -> io::Result<()> {
+    let mut is_slow = SLOW.contains(&request);
     let request = format!("{request}\n");
     if request.len() as u64 > REQUEST_BYTES_MAX {
         let problem = format!("a request has at most {REQUEST_BYTES_MAX} bytes");
         return Err(io::Error::new(ErrorKind::InvalidInput, problem));
     }
-    // A daemon that reads files or writes to flash takes its time.
-    let patience = match request.trim_end() {
-        "reload" | "cache save" => PATIENCE_FILES,
-        _ => PATIENCE,
-    };
     let failed = |error: io::Error| connection_failed(path, patience, &error);
     let daemon = connect(path, patience).map_err(failed)?;
     (&daemon).write_all(request.as_bytes()).map_err(failed)?;
@@ -267,8 +282,14 @@ pub fn ask(path: &Path, request: &str, out: &mut dyn Write) -> io::Result<()> {
     let mut status: Option<String> = None;
     loop {
         let mut line = Vec::new();
+        let failed = |error: io::Error| connection_failed(path, patience, &error);
         if reader.read_until(b'\n', &mut line).map_err(failed)? == 0 {
             break;
+        }
+        if std::mem::take(&mut is_slow) && line == b"\n" {
+            patience = patience_files;
+            daemon.set_read_timeout(Some(patience))?;
+            continue;
         }
         let line = line.strip_suffix(b"\n").unwrap_or(&line);
         if let Some(line) = status.replace(String::from_utf8_lossy(line).into_owned()) {
@@ -374,6 +395,7 @@ mod tests {
                 Err(Failure::Io(io::Error::other("broken")))
             })
             .with("cache", |_, _| Err(Failure::Refused("what of it?".into())))
+            .with("reload", |_, out| Ok(writeln!(out, "read")?))
             .with("lines", |_, out| {
                 writeln!(out, "a\x1b[2Jb\tc")?;
                 Err(Failure::Refused("one\x1b\ntwo\tthree\nfour".into()))
@@ -404,9 +426,10 @@ mod tests {
         assert_eq!(lines.lines().count(), 1000);
         assert_eq!(lines.lines().next(), Some("0 [\"a.example\"]"));
         assert_eq!(asked(&path, "cache"), Err("what of it?".into()));
+        assert_eq!(asked(&path, "reload"), Ok("read\n".into()));
         assert_eq!(
             asked(&path, "reboot"),
-            Err("unknown request; allowed: cache dump, break off, cache, lines".into())
+            Err("unknown request; allowed: cache dump, break off, cache, reload, lines".into())
         );
         assert_eq!(
             asked(&path, "break off"),
@@ -447,6 +470,42 @@ mod tests {
         let long = directory.0.join("x".repeat(120));
         let error = asked(&long, "stats").expect_err("too long");
         assert!(error.ends_with("at most 107 bytes"), "{error}");
+    }
+
+    /// What a daemon that says this answers to a reload, where one line is waited for as long as a moment.
+    fn reloaded(said: &'static [&[u8]]) -> Result<String, String> {
+        let directory = Directory::new(&format!("slow-{}", said.len()));
+        let path = directory.socket();
+        let listener = listen_for_root(&path).expect("a listener");
+        let moment = Duration::from_millis(20);
+        let mut out = Vec::new();
+        let result = thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut client, _) = listener.accept().expect("a client");
+                let mut request = [0; 7];
+                client.read_exact(&mut request).expect("a request");
+                for part in said {
+                    client.write_all(part).expect("it waits");
+                    thread::sleep(moment * 4);
+                }
+                // Until it gives up, or has all.
+                if said.last().is_none_or(|last| !last.ends_with(b"ok\n")) {
+                    let _ = client.read(&mut request);
+                }
+            });
+            let patience = [moment, Duration::from_secs(20)];
+            ask_within(&path, "reload", &mut out, patience)
+        });
+        let text = String::from_utf8(out).expect("text");
+        result.map(|()| text).map_err(|error| error.to_string())
+    }
+
+    /// A daemon that reads files is waited for, and one that hangs is not.
+    #[test]
+    fn a_slow_answer_is_waited_for_once_the_daemon_has_said_that_it_is_there() {
+        assert_eq!(reloaded(&[b"\n", b"done\nok\n"]), Ok("done\n".into()));
+        let error = reloaded(&[]).expect_err("it says nothing");
+        assert!(error.starts_with("no answer in 0 s from "), "{error}");
     }
 
     /// Its queue is full, so that even connect(2) would wait for ever.
