@@ -9,13 +9,16 @@ use super::Config;
 use super::error::Source;
 use super::explain;
 use super::schema::{
-    Access, BlockWord, Cache, Control, Edns, Filter, Forward, Interface, Local, Upstream,
+    Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local, Upstream,
 };
 use super::section::Placed;
 use super::types::Network;
 use crate::compile::local::{LocalBuilder, LocalInput};
 use crate::compile::routes::parse_suffix;
 use crate::os::socket::UNIX_PATH_BYTES_MAX;
+
+/// Bytes of a text of a TXT record.
+const TEXT_BYTES_MAX: usize = u8::MAX as usize;
 
 /// Sections that contradict each other, addresses that nobody can listen on.
 pub fn interfaces(source: &mut Source, interfaces: &[Placed<Interface>]) {
@@ -199,6 +202,21 @@ pub fn sections(source: &mut Source, config: &Config) {
     reflector_ports(source, &config.access);
     nocookie_size(source, &config.edns);
     socket(source, &config.control);
+    identity(source, &config.identity);
+}
+
+/// Texts that no TXT record holds as one (RFC 1035 section 3.3.14).
+fn identity(source: &mut Source, identity: &Identity) {
+    let texts = [
+        ("identity.version", &identity.version),
+        ("identity.id", &identity.id),
+    ];
+    for (path, text) in texts {
+        if text.len() > TEXT_BYTES_MAX {
+            let problem = format!("the text has {} bytes", text.len());
+            source.fault(path, problem, format!("at most {TEXT_BYTES_MAX} bytes"));
+        }
+    }
 }
 
 /// A path that no socket can have.

@@ -947,6 +947,9 @@ fn a_value_of_another_program_is_told_ours() {
     let long = format!("{LAN}{UP}[control]\nsocket = \"/{}\"\n", "x".repeat(107));
     let bytes = "f:6:1: control.socket: the path has 108 bytes; allowed: at most 107 bytes";
     assert_eq!(said(&long), bytes);
+    let long = format!("{LAN}{UP}[identity]\nid = \"{}\"\n", "x".repeat(256));
+    let bytes = "f:6:1: identity.id: the text has 256 bytes; allowed: at most 255 bytes";
+    assert_eq!(said(&long), bytes);
     let empty = said(&format!("{LAN}[[upstream]]\nservers = []\n"));
     assert!(
         empty.contains("f:4:11: upstream.servers: the list is empty; "),
