@@ -187,8 +187,10 @@ fn text_that_leaves_no_memory_is_not_read_on() {
         names.collect::<String>()
     };
     let read = |text: &str| {
-        let mut builder = ListBuilder::default();
-        builder.room = |bytes| room::check(bytes, Some(8 << 20));
+        let mut builder = ListBuilder {
+            room: |bytes| room::check(bytes, Some(8 << 20)),
+            ..ListBuilder::default()
+        };
         let tally = builder.add_text(Path::new("list"), text.as_bytes(), 0, Purpose::Block);
         (tally.map(|tally| tally.rules), builder.is_empty())
     };
