@@ -1,8 +1,9 @@
 //! Compiles blocklists to the image that `xdnsd_core::policy::list` reads, in memory or as a file.
 
+mod tally;
+
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -19,7 +20,7 @@ use super::room;
 use super::rules::{Covers, NotARule, Rule, Shape, parse_line};
 use super::table::{put, random_key};
 use crate::os::files::{self, Stamp};
-use crate::text;
+pub use tally::Tally;
 
 /// Longest line that is looked at. A longer one is passed over.
 const LINE_MAX: usize = 64 * 1024;
@@ -27,8 +28,6 @@ const LINE_MAX: usize = 64 * 1024;
 const LINE_NAMES_MAX: usize = LINE_MAX / 2;
 /// Longest file of text that is read: more than the names that fit would take.
 const TEXT_BYTES_MAX: u64 = 1 << 30;
-/// Bytes of a line that was passed over that are told.
-const TOLD_MAX: usize = 80;
 /// Most sources of one compiled list: what fits an entry's tag.
 pub const SOURCES_MAX: usize = tag::LIST_MASK as usize + 1;
 
@@ -39,68 +38,6 @@ pub enum Purpose {
     Block,
     /// Its names are allowed. Its exceptions are allowed too: nobody writes an allowlist to block something.
     Allow,
-}
-
-/// What was found in one source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Rules that were taken.
-    pub rules: usize,
-    /// Lines that are no rules about whole names.
-    pub skipped: usize,
-    /// The first of them: its number, its text, and why.
-    pub first: Option<(usize, String, &'static str)>,
-    /// Rules by the shape of their lines, as [`SHAPES`] names them.
-    pub shapes: [usize; SHAPES.len()],
-}
-
-/// How a line of each shape is read.
-const SHAPES: [(Shape, &str); 5] = [
-    (Shape::Hosts, "hosts lines, the name alone"),
-    (Shape::Plain, "names, with all below"),
-    (Shape::Wildcard, "`*.` names, the name and all below"),
-    (Shape::Adblock, "in Adblock syntax"),
-    (Shape::Dnsmasq, "of dnsmasq, with all below"),
-];
-
-impl Tally {
-    fn take(&mut self, rule: &Rule) {
-        self.rules += 1;
-        let shapes = self.shapes.iter_mut().zip(SHAPES);
-        let mut same = shapes.filter(|(_, (shape, _))| *shape == rule.shape);
-        same.by_ref().for_each(|(count, _)| *count += 1);
-    }
-
-    fn skip(&mut self, number: usize, line: &str, why: NotARule) {
-        self.skipped += 1;
-        if self.first.is_none() {
-            self.first = Some((number, text::line_up_to(line.trim(), TOLD_MAX), why.0));
-        }
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{}, {} skipped",
-            text::count(self.rules, "rule"),
-            text::count(self.skipped, "line")
-        )?;
-        if let Some((number, line, why)) = &self.first {
-            write!(formatter, "; first: line {number} \"{line}\": {why}")?;
-        }
-        let shapes = self
-            .shapes
-            .iter()
-            .zip(SHAPES)
-            .filter(|(count, _)| **count > 0);
-        for (index, (count, (_, meaning))) in shapes.enumerate() {
-            let before = if index == 0 { "; read as " } else { ", " };
-            write!(formatter, "{before}{count} {meaning}")?;
-        }
-        Ok(())
-    }
 }
 
 /// A name on its way into a list.

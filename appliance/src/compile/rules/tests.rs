@@ -63,6 +63,16 @@ fn every_shape_of_a_hosts_line_or_plain_name() {
 }
 
 #[test]
+fn any_path_ends_a_name() {
+    assert_rules(&[
+        ("||example.com/*", "example.com.", Covers::Subtree, false),
+        ("example.com/*", "example.com.", Covers::Subtree, false),
+        ("|example.com/*", "example.com.", Covers::Name, false),
+        ("@@||example.com/*", "example.com.", Covers::Subtree, true),
+    ]);
+}
+
+#[test]
 fn every_shape_of_a_wildcard_or_adblock_rule() {
     assert_rules(&[
         (".example.com", "example.com.", Covers::Subtree, false),
@@ -95,10 +105,6 @@ fn every_shape_of_a_wildcard_or_adblock_rule() {
         ("||example.com^", "example.com.", Covers::Subtree, false),
         ("||example.com^|", "example.com.", Covers::Subtree, false),
         ("||example.com", "example.com.", Covers::Subtree, false),
-        ("||example.com/*", "example.com.", Covers::Subtree, false),
-        ("example.com/*", "example.com.", Covers::Subtree, false),
-        ("|example.com/*", "example.com.", Covers::Name, false),
-        ("@@||example.com/*", "example.com.", Covers::Subtree, true),
         (
             "address=/example.com/0.0.0.0",
             "example.com.",

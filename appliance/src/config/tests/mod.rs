@@ -3,6 +3,7 @@
 mod messages;
 mod old_names;
 mod policy;
+mod syntax;
 
 use xdnsd_core::policy::on_link::Network;
 

@@ -1,0 +1,73 @@
+//! What is told of a list that was read.
+
+use std::fmt;
+
+use super::super::rules::{NotARule, Rule, Shape};
+use crate::text;
+
+/// Bytes of a line that was passed over that are told.
+const TOLD_MAX: usize = 80;
+
+/// What was found in one source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rules that were taken.
+    pub rules: usize,
+    /// Lines that are no rules about whole names.
+    pub skipped: usize,
+    /// The first of them: its number, its text, and why.
+    pub first: Option<(usize, String, &'static str)>,
+    /// Rules by the shape of their lines, as [`SHAPES`] names them.
+    pub shapes: [usize; SHAPES.len()],
+}
+
+/// How a line of each shape is read.
+const SHAPES: [(Shape, &str); 5] = [
+    (Shape::Hosts, "hosts lines, the name alone"),
+    (Shape::Plain, "names, with all below"),
+    (Shape::Wildcard, "`*.` names, the name and all below"),
+    (Shape::Adblock, "in Adblock syntax"),
+    (Shape::Dnsmasq, "of dnsmasq, with all below"),
+];
+
+impl Tally {
+    /// Counts a rule.
+    pub(super) fn take(&mut self, rule: &Rule) {
+        self.rules += 1;
+        let shapes = self.shapes.iter_mut().zip(SHAPES);
+        let mut same = shapes.filter(|(_, (shape, _))| *shape == rule.shape);
+        same.by_ref().for_each(|(count, _)| *count += 1);
+    }
+
+    /// Counts a line that is no rule.
+    pub(super) fn skip(&mut self, number: usize, line: &str, why: NotARule) {
+        self.skipped += 1;
+        if self.first.is_none() {
+            self.first = Some((number, text::line_up_to(line.trim(), TOLD_MAX), why.0));
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}, {} skipped",
+            text::count(self.rules, "rule"),
+            text::count(self.skipped, "line")
+        )?;
+        if let Some((number, line, why)) = &self.first {
+            write!(formatter, "; first: line {number} \"{line}\": {why}")?;
+        }
+        let shapes = self
+            .shapes
+            .iter()
+            .zip(SHAPES)
+            .filter(|(count, _)| **count > 0);
+        for (index, (count, (_, meaning))) in shapes.enumerate() {
+            let before = if index == 0 { "; read as " } else { ", " };
+            write!(formatter, "{before}{count} {meaning}")?;
+        }
+        Ok(())
+    }
+}
