@@ -1,8 +1,8 @@
 //! The process: its main thread, and the threads that it starts and looks after.
 //!
 //! Here belongs what makes parts of the other wings work together, and keeps them working while the world changes: the main
-//! thread (`run`), the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`), the
-//! sk_lookup program (`ports`), sockets of addresses that come and go (`sockets`), files and configs that are read again
+//! thread (`run`), the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`, `queues`),
+//! the sk_lookup program (`ports`), sockets of addresses that come and go (`sockets`), files and configs that are read again
 //! (`reload`), and when to try again (`retry`).
 //!
 //! What does not: anything that one query or one request needs. A worker goes on when everything here waits.
@@ -11,6 +11,7 @@
 
 mod interfaces;
 mod ports;
+mod queues;
 mod reload;
 mod retry;
 mod run;

@@ -6,8 +6,6 @@
 //! The program is attached first, because some drivers change the number of queues at that moment. Until the listen
 //! map is filled, last, it passes everything: no query is ever redirected to a queue that is not ready.
 
-use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +17,7 @@ use xdnsd_abi::{LISTEN_MAX, Listen, PathCheck};
 use xdnsd_core::limits::WORKERS;
 use xdnsd_core::time::Instant;
 
+use super::queues;
 use super::retry::Retry;
 use crate::config::{
     Config, Device, Devices, Endpoint, Fault, Interface, Plan, RouteCheck, XdpMode, is_strict,
@@ -64,8 +63,10 @@ pub struct Attachment {
     zero_copy: bool,
     /// Whether the config listens on a VLAN of it.
     has_tagged: bool,
-    /// The RX queues that have a worker.
+    /// The RX queues that have a worker, from 0 on.
     queues: Vec<Queue>,
+    /// How many can have a socket, and how many of these have no worker.
+    countable: (u32, u32),
     /// The last trouble that was logged, so that it is logged once.
     trouble: String,
 }
@@ -159,7 +160,7 @@ impl Supervisor {
     /// sockets alone, and the log says why.
     ///
     /// Gives what of the config meets this machine by now, if it may be something else. Nothing has changed: this costs a
-    /// system call for each interface, one more, and a look at `rp_filter` where `route_check` follows it.
+    /// system call for each interface, one for its queues, one more, and a look at `rp_filter` where `route_check` follows it.
     pub fn poll(&mut self, inboxes: &[Inbox]) -> Option<Plan> {
         let now = clock::now();
         for attachment in &mut self.attachments {
@@ -170,7 +171,9 @@ impl Supervisor {
             .iter()
             .any(|attachment| attachment.is_due(now));
         let is_other = |(device, was): &(String, bool)| is_strict(device) != *was;
-        let is_changed = self.changes.take() || self.sources_checked.iter().any(is_other);
+        let is_changed = self.changes.take()
+            || self.sources_checked.iter().any(is_other)
+            || self.attachments.iter().any(Attachment::has_grown);
         self.is_settled &= !is_changed && !is_due;
         if self.is_settled {
             return None;
@@ -249,6 +252,7 @@ impl Attachment {
             zero_copy: interface.zero_copy,
             has_tagged: false,
             queues: Vec::new(),
+            countable: (0, 0),
             trouble: String::new(),
         }
     }
@@ -313,26 +317,21 @@ impl Attachment {
         }
     }
 
-    /// Gives each RX queue a worker, as long as there are any that are not `taken`.
+    /// Gives each RX queue that has none a worker, as long as there are any that are not `taken`.
     fn assign(&mut self, taken: &mut [bool; WORKERS]) {
-        let (rx_queues, tx_queues) = queues(&self.name).unwrap_or((1, 1));
+        let (rx_queues, tx_queues) = queues::count(&self.name).unwrap_or((1, 1));
         // A socket sends on the TX queue of its own number. Where there is none, the kernel takes the frame and drops it
         // (xsk_generic_xmit), so the XDP program passes what arrives on that RX queue.
         let count = rx_queues.min(tx_queues).min(xdnsd_abi::QUEUES_MAX);
-        if count < rx_queues {
+        let (old_count, old_left) = self.countable;
+        if count < rx_queues && count != old_count {
             info!(
                 "{}: {count} of {rx_queues} RX queues can have an AF_XDP socket, the kernel's sockets serve the others",
                 self.name
             );
         }
-        for number in 0..count {
+        for number in self.queues.len() as u32..count {
             let Some(worker) = taken.iter().position(|taken| !taken) else {
-                let left = count - number;
-                warn!(
-                    "{}: {left} of {count} RX queues have no worker, the kernel's sockets serve them; \
-                     capacity: {WORKERS} workers",
-                    self.name
-                );
                 break;
             };
             taken[worker] = true;
@@ -344,6 +343,21 @@ impl Attachment {
                 trouble: String::new(),
             });
         }
+        let left = count.saturating_sub(self.queues.len() as u32);
+        if left > 0 && left != old_left {
+            warn!(
+                "{}: {left} of {count} RX queues have no worker, the kernel's sockets serve them; \
+                 capacity: {WORKERS} workers",
+                self.name
+            );
+        }
+        self.countable = (count, left);
+    }
+
+    /// Whether there are more queues than were counted: nobody is told of `ethtool -L`, which cannot take those in use.
+    fn has_grown(&self) -> bool {
+        let (count, _) = self.countable;
+        self.ifindex.is_some() && count < xdnsd_abi::QUEUES_MAX && queues::has(&self.name, count)
     }
 
     /// Opens the sockets that are not there, unless they wait for their next try.
@@ -468,6 +482,7 @@ impl Attachment {
                 "a socket was lost, the kernel's sockets serve until it is opened anew".into(),
             );
         }
+        self.countable = (0, 0);
         for queue in self.queues.drain(..) {
             // A full inbox has a command of this kind already.
             let _ = inboxes[queue.worker].send(Command::Detach);
@@ -477,6 +492,7 @@ impl Attachment {
     /// Whether there is nothing more to do until something changes, or is due.
     fn poll(&mut self, world: &World<'_>, taken: &mut [bool; WORKERS]) -> bool {
         if self.ifindex.is_some() {
+            self.assign(taken);
             self.open_queues(world);
             return self.listen(world);
         }
@@ -595,19 +611,6 @@ fn sources_checked(config: &Config, plan: &Plan, devices: &Devices) -> Vec<(Stri
     checked.sort_unstable();
     checked.dedup();
     checked
-}
-
-/// RX and TX queues of an interface, as the kernel has them now. virtio-net gets more RX queues than TX queues when a
-/// program is attached.
-fn queues(interface: &str) -> io::Result<(u32, u32)> {
-    let (mut rx, mut tx) = (0, 0);
-    for entry in fs::read_dir(format!("/sys/class/net/{interface}/queues"))? {
-        let name = entry?.file_name();
-        let name = name.to_string_lossy();
-        rx += u32::from(name.starts_with("rx-"));
-        tx += u32::from(name.starts_with("tx-"));
-    }
-    Ok((rx, tx))
 }
 
 impl Drop for Supervisor {

@@ -10,6 +10,7 @@ use xdnsd::os::xsk::{BindMode, Options, UmemSlot, Xsk};
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;
+use xdnsd_core::limits::WORKERS;
 use xdnsd_lab::bpf::{Attach, Program};
 use xdnsd_lab::lab::{LAN, LAN_V4};
 use xdnsd_lab::wait::wait_until;
@@ -60,6 +61,27 @@ fn plug(scene: &Scene, name: &str, queues: u32) -> Result<()> {
     client.output(&["ethtool", "-K", "late0", "tx", "off"])?;
     router.output(&["ethtool", "-K", name, "tx", "off"])?;
     Ok(())
+}
+
+/// `ethtool -L` tells nobody; and a worker that has lost its interface serves another one's queue.
+#[test]
+fn an_rx_queue_gets_a_socket_when_it_is_made_and_when_a_worker_is_free() -> Result<()> {
+    let scene = scene!(Setup::default().sections("[[interface]]\nname = \"lan9\"\n"));
+    let (client, router) = (&scene.lab.client, &scene.lab.router);
+    let queues = u32::try_from(WORKERS)?;
+    plug(&scene, "lan8", queues)?;
+    client.output(&["ethtool", "-L", "late0", "tx", "1"])?;
+    router.output(&["ethtool", "-L", "lan8", "rx", "1", "tx", "1"])?;
+    router.ip("link set lan8 down\nlink set lan8 name lan9\nlink set lan9 up\n")?;
+    let wait = |text: &str| scene.daemon.wait_log_count(&format!("lan9{text}"), 1);
+    wait(" queue 0: AF_XDP socket")?;
+    let queues = queues.to_string();
+    router.output(&["ethtool", "-L", "lan9", "rx", &queues, "tx", &queues])?;
+    wait(" queue 1: AF_XDP socket")?;
+    wait(&format!(": 1 of {queues} RX queues have no worker"))?;
+    ask_at(&scene, OTHER)?;
+    scene.unplug()?;
+    wait(&format!(" queue {}: AF_XDP socket", WORKERS - 1))
 }
 
 #[test]
