@@ -26,12 +26,12 @@ const BAD_CONFIG: u8 = 78;
 const UNKNOWN: u8 = 3;
 
 /// Why a command failed, and the exit status that says so.
-struct Failure {
+struct Ending {
     status: u8,
     problem: String,
 }
 
-impl From<String> for Failure {
+impl From<String> for Ending {
     fn from(problem: String) -> Self {
         Self { status: 1, problem }
     }
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     };
     match carry_out(command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { status, problem }) => {
+        Err(Ending { status, problem }) => {
             logging::print(&problem);
             logging::finish();
             ExitCode::from(status)
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn carry_out(command: Command) -> Result<(), Failure> {
+fn carry_out(command: Command) -> Result<(), Ending> {
     let done = match command {
         Command::Run { file, user } => return run(&file, user.as_deref()),
         Command::Check { file, offline } => check(&file, offline),
@@ -78,11 +78,11 @@ fn carry_out(command: Command) -> Result<(), Failure> {
     Ok(done?)
 }
 
-fn run(file: &Path, user: Option<&str>) -> Result<(), Failure> {
+fn run(file: &Path, user: Option<&str>) -> Result<(), Ending> {
     user.map(account::change_to).transpose()?;
     // Before the config is read: what is wrong with it has to be said without waiting for anybody.
     logging::start().map_err(|error| format!("log: {error}"))?;
-    let config = Config::load(file).map_err(|errors| Failure {
+    let config = Config::load(file).map_err(|errors| Ending {
         status: BAD_CONFIG,
         problem: errors.to_string(),
     })?;
@@ -95,8 +95,8 @@ fn run(file: &Path, user: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn health(file: &Path) -> Result<(), Failure> {
-    let unknown = |problem: String| Failure {
+fn health(file: &Path) -> Result<(), Ending> {
+    let unknown = |problem: String| Ending {
         status: UNKNOWN,
         problem,
     };

@@ -8,6 +8,9 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 
+/// Why something failed, in one sentence, for the log or a terminal: where nobody decides by it what to do.
+pub type Sentence = String;
+
 /// Whether a character may go to a terminal as it is. Not so: C0, DEL, C1; what turns the direction of writing (UAX #9);
 /// line and paragraph separators; what has no width, tags, and what means nothing outside its own program.
 const fn is_plain(char: char) -> bool {

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use xdnsd::os::xsk::{Batch, BindMode, Frame, Kick, Mode, Options, SetupError, UmemSlot, Xsk};
+use xdnsd::os::xsk::{Batch, BindMode, CopyMode, Frame, Kick, Options, SetupError, UmemSlot, Xsk};
 use xdnsd_core::limits::{CHUNK_SIZE, RX_RING, TX_CHUNKS};
 use xdnsd_lab::bpf::{Attach, Redirect};
 use xdnsd_lab::frames::FrameSocket;
@@ -564,10 +564,10 @@ fn the_mode_is_what_the_driver_can() {
         return;
     }
     let mut bench = Bench::new();
-    assert_eq!(bench.xsk().mode(), Mode::Copy);
+    assert_eq!(bench.xsk().mode(), CopyMode::Copy);
     bench.xsk = None;
     let xsk = open(&bench.namespace, 0, BindMode::Auto).unwrap();
-    assert_eq!(xsk.mode(), Mode::Copy, "veth copies");
+    assert_eq!(xsk.mode(), CopyMode::Copy, "veth copies");
     drop(xsk);
     let error = open(&bench.namespace, 0, BindMode::ZeroCopy)
         .err()

@@ -86,7 +86,7 @@ fn time_misses() {
     let mut engine =
         Engine::new(&mut tables, &Shards, &counters, settings).with_upstreams(upstreams);
     let client = Client {
-        route: 0,
+        reply_path: 0,
         address: [192, 0, 2, 1].into(),
         transport: Transport::Udp,
     };
@@ -244,7 +244,7 @@ fn time_hits(names: &[Vec<u8>]) {
             policy,
         };
         let client = Client {
-            route: 0,
+            reply_path: 0,
             address: [192, 0, 2, 1].into(),
             transport: Transport::Udp,
         };

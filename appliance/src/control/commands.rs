@@ -7,7 +7,7 @@ use xdnsd_core::dns::Name;
 use super::dump::dump;
 use super::health;
 use super::metrics::Telemetry;
-use super::socket::{Commands, Failure};
+use super::socket::{CommandError, Commands};
 use super::upstreams;
 use crate::compile::name;
 use crate::os::clock;
@@ -36,14 +36,14 @@ pub fn all(
         })
         .with("reload", move |words, out| {
             no_more(words)?;
-            let told = reload().map_err(|lines| Failure::Refused(lines.join("\n")))?;
+            let told = reload().map_err(|lines| CommandError::Refused(lines.join("\n")))?;
             told.iter()
                 .try_for_each(|line| writeln!(out, "{}", text::line(line)))?;
             Ok(())
         })
         .with("health", |words, _| {
             no_more(words)?;
-            health::look().map_err(Failure::Refused)
+            health::look().map_err(CommandError::Refused)
         })
         .with("cache dump", |words, out| {
             dump(cache, &name_of(words)?, out)
@@ -63,29 +63,30 @@ pub fn all(
             no_more(words)?;
             let snapshot = snapshot
                 .as_ref()
-                .ok_or_else(|| Failure::Refused("the config names no snapshot".into()))?;
-            let answers = snapshot.save().map_err(Failure::Refused)?;
+                .ok_or_else(|| CommandError::Refused("the config names no snapshot".into()))?;
+            let answers = snapshot.save().map_err(CommandError::Refused)?;
             Ok(writeln!(out, "{} saved", text::count(answers, "answer"))?)
         })
 }
 
 /// A request that takes no words.
-fn no_more(words: &[&str]) -> Result<(), Failure> {
+fn no_more(words: &[&str]) -> Result<(), CommandError> {
     match words {
         [] => Ok(()),
-        [word, ..] => Err(Failure::Refused(format!("`{word}` is too much"))),
+        [word, ..] => Err(CommandError::Refused(format!("`{word}` is too much"))),
     }
 }
 
 /// The name that a request is about; none: all names.
-fn name_of(words: &[&str]) -> Result<Name, Failure> {
+fn name_of(words: &[&str]) -> Result<Name, CommandError> {
     let text = match words {
         [] => ".",
         [text] => text,
-        _ => return Err(Failure::Refused("one name at most".into())),
+        _ => return Err(CommandError::Refused("one name at most".into())),
     };
-    let wire = name::parse(text).map_err(|error| Failure::Refused(format!("`{text}` {error}")))?;
-    Name::from_wire(&wire).ok_or_else(|| Failure::Refused(format!("`{text}` is not a name")))
+    let wire =
+        name::parse(text).map_err(|error| CommandError::Refused(format!("`{text}` {error}")))?;
+    Name::from_wire(&wire).ok_or_else(|| CommandError::Refused(format!("`{text}` is not a name")))
 }
 
 #[cfg(test)]
@@ -97,8 +98,8 @@ mod tests {
         let mut out = Vec::new();
         match commands.carry_out(request, &mut out) {
             Ok(()) => Ok(String::from_utf8(out).expect("text")),
-            Err(Failure::Refused(problem)) => Err(problem),
-            Err(Failure::Io(error)) => panic!("memory takes everything: {error}"),
+            Err(CommandError::Refused(problem)) => Err(problem),
+            Err(CommandError::Io(error)) => panic!("memory takes everything: {error}"),
         }
     }
 

@@ -8,7 +8,7 @@ use xdnsd_core::dns::name::is_within;
 use xdnsd_core::time::Instant;
 
 use super::presentation::{rcode_text, type_text};
-use super::socket::Failure;
+use super::socket::CommandError;
 use crate::os::clock;
 use crate::store::{SharedCache, Walk};
 
@@ -16,7 +16,7 @@ use crate::store::{SharedCache, Walk};
 ///
 /// # Errors
 /// `out` takes no more.
-pub fn dump(cache: &SharedCache, below: &Name, out: &mut dyn Write) -> Result<(), Failure> {
+pub fn dump(cache: &SharedCache, below: &Name, out: &mut dyn Write) -> Result<(), CommandError> {
     let now = clock::now();
     let mut walk = Walk::new(cache);
     while walk.step() {

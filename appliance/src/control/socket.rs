@@ -51,21 +51,21 @@ const LINE_END: &str = "\t";
 
 /// Why a request was not carried out.
 #[derive(Debug)]
-pub enum Failure {
+pub enum CommandError {
     /// What is wrong with it.
     Refused(String),
     /// The client is gone.
     Io(io::Error),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for CommandError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
 /// Carries out one request: gets the words after its name, writes lines.
-pub type Run = Box<dyn Fn(&[&str], &mut dyn Write) -> Result<(), Failure> + Send>;
+pub type Run = Box<dyn Fn(&[&str], &mut dyn Write) -> Result<(), CommandError> + Send>;
 
 /// What may be asked for.
 struct Command {
@@ -83,7 +83,7 @@ impl Commands {
     pub fn with(
         mut self,
         name: &'static str,
-        run: impl Fn(&[&str], &mut dyn Write) -> Result<(), Failure> + Send + 'static,
+        run: impl Fn(&[&str], &mut dyn Write) -> Result<(), CommandError> + Send + 'static,
     ) -> Self {
         self.0.push(Command {
             name,
@@ -96,7 +96,7 @@ impl Commands {
     ///
     /// # Errors
     /// It is unknown or refused, or `out` takes no more.
-    pub fn carry_out(&self, request: &str, out: &mut dyn Write) -> Result<(), Failure> {
+    pub fn carry_out(&self, request: &str, out: &mut dyn Write) -> Result<(), CommandError> {
         let words: Vec<&str> = request.split_ascii_whitespace().collect();
         for command in &self.0 {
             let name: Vec<&str> = command.name.split(' ').collect();
@@ -105,7 +105,7 @@ impl Commands {
             }
         }
         let known: Vec<&str> = self.0.iter().map(|command| command.name).collect();
-        Err(Failure::Refused(format!(
+        Err(CommandError::Refused(format!(
             "unknown request; allowed: {}",
             known.join(", ")
         )))
@@ -239,17 +239,17 @@ fn serve(client: &UnixStream, commands: &Commands) -> io::Result<()> {
             }
             commands.carry_out(request, &mut out)
         }
-        None => Err(Failure::Refused(format!(
+        None => Err(CommandError::Refused(format!(
             "a request is one line of at most {REQUEST_BYTES_MAX} bytes"
         ))),
     };
     match result {
         Ok(()) => writeln!(out, "{OK}")?,
-        Err(Failure::Refused(problem)) => {
+        Err(CommandError::Refused(problem)) => {
             let lines: Vec<_> = problem.split('\n').map(text::line).collect();
             writeln!(out, "{ERROR}{}", lines.join(LINE_END))?;
         }
-        Err(Failure::Io(error)) => return Err(error),
+        Err(CommandError::Io(error)) => return Err(error),
     }
     out.flush()
 }
@@ -392,13 +392,15 @@ mod tests {
             })
             .with("break off", |_, out| {
                 writeln!(out, "half")?;
-                Err(Failure::Io(io::Error::other("broken")))
+                Err(CommandError::Io(io::Error::other("broken")))
             })
-            .with("cache", |_, _| Err(Failure::Refused("what of it?".into())))
+            .with("cache", |_, _| {
+                Err(CommandError::Refused("what of it?".into()))
+            })
             .with("reload", |_, out| Ok(writeln!(out, "read")?))
             .with("lines", |_, out| {
                 writeln!(out, "a\x1b[2Jb\tc")?;
-                Err(Failure::Refused("one\x1b\ntwo\tthree\nfour".into()))
+                Err(CommandError::Refused("one\x1b\ntwo\tthree\nfour".into()))
             })
     }
 

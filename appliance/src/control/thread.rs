@@ -11,6 +11,7 @@ use log::warn;
 
 use super::socket::{Commands, Control, SocketFile};
 use crate::os::threads;
+use crate::text::Sentence;
 
 /// How long a start waits for the socket: a process that has it serves already, and is not to be disturbed.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -21,9 +22,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The longest.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// Why the process cannot go on: one sentence.
-type Failure = String;
-
 /// What the thread says of each try.
 #[derive(Debug)]
 enum Told {
@@ -32,7 +30,7 @@ enum Told {
     /// It is tried again, and the log has said why.
     Failed,
     /// Another process answers there: it serves already.
-    Taken(Failure),
+    Taken(Sentence),
 }
 
 /// The way to the thread. Belongs to the main thread.
@@ -48,7 +46,7 @@ impl Door {
     ///
     /// # Errors
     /// There can be no more threads.
-    pub fn start(path: Box<Path>) -> Result<Self, Failure> {
+    pub fn start(path: Box<Path>) -> Result<Self, Sentence> {
         Self::start_with(move || {
             if let Some(folder) = path.parent() {
                 // /run is empty after a boot. If it fails, so does the bind, which says why.
@@ -60,7 +58,7 @@ impl Door {
 
     fn start_with(
         mut bind: impl FnMut() -> io::Result<Control> + Send + 'static,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, Sentence> {
         let (tell, told) = mpsc::channel();
         let (commands, inbox) = mpsc::channel();
         let serve = move || {
@@ -87,11 +85,11 @@ impl Door {
     ///
     /// # Errors
     /// One does.
-    pub fn wait(&mut self) -> Result<(), Failure> {
+    pub fn wait(&mut self) -> Result<(), Sentence> {
         self.wait_for(START_MAX)
     }
 
-    fn wait_for(&mut self, max: Duration) -> Result<(), Failure> {
+    fn wait_for(&mut self, max: Duration) -> Result<(), Sentence> {
         match self.told.recv_timeout(max) {
             Ok(told) => self.take(told),
             Err(_) => {
@@ -114,14 +112,14 @@ impl Door {
     ///
     /// # Errors
     /// Another process answers at the socket.
-    pub fn poll(&mut self) -> Result<(), Failure> {
+    pub fn poll(&mut self) -> Result<(), Sentence> {
         while let Ok(told) = self.told.try_recv() {
             self.take(told)?;
         }
         Ok(())
     }
 
-    fn take(&mut self, told: Told) -> Result<(), Failure> {
+    fn take(&mut self, told: Told) -> Result<(), Sentence> {
         match told {
             Told::Bound(file) => self.file = Some(file),
             Told::Failed => {}

@@ -8,6 +8,7 @@ use xdnsd_core::time::Instant;
 
 use super::retry::Retry;
 use crate::config::UpstreamPorts;
+use crate::text::Sentence;
 use crate::worker::engines::ENGINES;
 use crate::worker::{Command, Inbox, Lookup, LookupProgram};
 
@@ -16,20 +17,17 @@ const RETRY_MS: u64 = 60_000;
 /// The longest: a kernel that has no such programs will have none.
 const RETRY_MAX_MS: u64 = 3_600_000;
 
-/// Why something could not be had: one sentence.
-type Failure = String;
-
 /// The program, as it is handed out.
 pub trait Program {
     /// What `worker` is told.
     ///
     /// # Errors
     /// Its part cannot be had.
-    fn part(&mut self, worker: u8) -> Result<Command, Failure>;
+    fn part(&mut self, worker: u8) -> Result<Command, Sentence>;
 }
 
 impl Program for LookupProgram {
-    fn part(&mut self, worker: u8) -> Result<Command, Failure> {
+    fn part(&mut self, worker: u8) -> Result<Command, Sentence> {
         Lookup::new(self, worker).map(|lookup| Command::Ports(Box::new(lookup)))
     }
 }
@@ -37,25 +35,25 @@ impl Program for LookupProgram {
 /// The program, as far as it could be had. It stays as long as one worker has its part: the others' have none of it.
 pub struct SourcePorts<P> {
     wanted: UpstreamPorts,
-    load: fn() -> Result<P, Failure>,
+    load: fn() -> Result<P, Sentence>,
     program: Option<P>,
     /// Who has its part.
     handed: [bool; ENGINES],
     retry: Retry,
     /// The last trouble that was logged.
-    trouble: Failure,
+    trouble: Sentence,
 }
 
 impl<P: Program> SourcePorts<P> {
     /// Nothing is loaded yet: [`Self::poll`] does that, with `load`.
-    pub fn new(wanted: UpstreamPorts, load: fn() -> Result<P, Failure>) -> Self {
+    pub fn new(wanted: UpstreamPorts, load: fn() -> Result<P, Sentence>) -> Self {
         Self {
             wanted,
             load,
             program: None,
             handed: [false; ENGINES],
             retry: Retry::default(),
-            trouble: Failure::new(),
+            trouble: Sentence::new(),
         }
     }
 
@@ -87,7 +85,7 @@ impl<P: Program> SourcePorts<P> {
         }
     }
 
-    fn hand_out(&mut self, inboxes: &[Inbox]) -> Result<(), Failure> {
+    fn hand_out(&mut self, inboxes: &[Inbox]) -> Result<(), Sentence> {
         let program = match &mut self.program {
             Some(program) => program,
             None => {
@@ -134,7 +132,7 @@ mod tests {
     }
 
     impl Program for Loaded {
-        fn part(&mut self, worker: u8) -> Result<Command, Failure> {
+        fn part(&mut self, worker: u8) -> Result<Command, Sentence> {
             let world = WORLD.lock().expect("no panic");
             if world.0.contains(&worker) {
                 return Err("no descriptors".into());
@@ -143,7 +141,7 @@ mod tests {
         }
     }
 
-    fn load() -> Result<Loaded, Failure> {
+    fn load() -> Result<Loaded, Sentence> {
         let mut world = WORLD.lock().expect("no panic");
         world.1 += 1;
         if world.1 == 1 {

@@ -42,7 +42,7 @@ use crate::os::notify::Notify;
 use crate::os::{clock, descriptors, random, seal};
 use crate::store::CACHE;
 use crate::store::{SnapshotWriter, Store};
-use crate::text;
+use crate::text::{self, Sentence};
 use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, TCP, WORKER_STATS};
 use crate::worker::{Inbox, LookupProgram, QueueName, look_at_reserved_ports};
 
@@ -55,16 +55,13 @@ const WORKER_MS: u64 = 1_000;
 /// The longest.
 const WORKER_MAX_MS: u64 = 60_000;
 
-/// Why the daemon cannot start, or ended badly: one sentence.
-pub type Failure = String;
-
 /// Serves `config`, which was read from `path`, until SIGTERM or SIGINT. SIGHUP reads it again.
 ///
 /// It starts with what there is: interfaces, addresses and servers' zones that are not there yet are served when they come.
 ///
 /// # Errors
 /// Nothing can be served by this process, or a worker has ended or hangs.
-pub fn run(path: &Path, config: Config) -> Result<(), Failure> {
+pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
     seal::configure();
     descriptors::raise_limit();
     look_at_reserved_ports();
@@ -114,7 +111,7 @@ struct Daemon {
 impl Daemon {
     /// Starts one worker, which answers from the kernel's sockets, and what has to be there before it: the cache, as the
     /// snapshot has it, and the policy's files. The thread for interfaces is started behind it.
-    fn new(path: &Path, config: &Config, door: Option<Door>) -> Result<Self, Failure> {
+    fn new(path: &Path, config: &Config, door: Option<Door>) -> Result<Self, Sentence> {
         let devices = ends_at_once(Devices::read).map_err(|error| error.to_string())?;
         let plan = config.plan(&devices);
         CACHE.configure(ends_at_once(random_key)?, config.cache.entries as usize);
@@ -159,7 +156,7 @@ impl Daemon {
     }
 
     /// Starts all workers that are needed by now, and waits until they serve. Whether it is to go on.
-    fn start(&mut self, signals: &SignalFd) -> Result<bool, Failure> {
+    fn start(&mut self, signals: &SignalFd) -> Result<bool, Sentence> {
         let mut is_reload_due = false;
         let deadline = std::time::Instant::now() + INTERFACES_MAX;
         while !self.interfaces.has_looked() && std::time::Instant::now() < deadline {
@@ -197,7 +194,7 @@ impl Daemon {
     }
 
     /// Looks after the config, its files and the threads until somebody wants an end.
-    fn main_loop(&mut self, signals: &SignalFd) -> Result<(), Failure> {
+    fn main_loop(&mut self, signals: &SignalFd) -> Result<(), Sentence> {
         loop {
             let event = self.wait(signals);
             MAIN_THREAD_MS.store(clock::now().millis(), Ordering::Relaxed);
@@ -350,7 +347,7 @@ impl Growth {
 
 /// A key that nobody knows. Waits until the kernel has enough entropy, which a router at its first boot may lack; what is
 /// drawn later, from /dev/urandom, is good then as well.
-fn random_key() -> Result<[u8; 16], Failure> {
+fn random_key() -> Result<[u8; 16], Sentence> {
     random::bytes().map_err(|error| format!("getrandom: {error}"))
 }
 
@@ -404,7 +401,7 @@ fn log_notice() {
 }
 
 /// Starts the thread that logs statistics, where the config wants them.
-fn start_report(config: &Config, telemetry: &Arc<Telemetry>) -> Result<(), Failure> {
+fn start_report(config: &Config, telemetry: &Arc<Telemetry>) -> Result<(), Sentence> {
     if config.statistics.interval_secs == 0 {
         return Ok(());
     }
@@ -414,7 +411,7 @@ fn start_report(config: &Config, telemetry: &Arc<Telemetry>) -> Result<(), Failu
 }
 
 /// Starts the thread that restores the snapshot and writes new ones, where the config names one.
-fn start_snapshot(config: &Config) -> Result<Option<SnapshotWriter>, Failure> {
+fn start_snapshot(config: &Config) -> Result<Option<SnapshotWriter>, Sentence> {
     let Some(path) = config.cache.snapshot.as_deref() else {
         return Ok(None);
     };
@@ -439,7 +436,7 @@ fn start_interfaces(
     config: &Config,
     mut supervisor: Supervisor,
     inboxes: &'static [Inbox],
-) -> Result<Interfaces, Failure> {
+) -> Result<Interfaces, Sentence> {
     let mut is_first = true;
     let mut ports = SourcePorts::new(config.forward.upstream_ports, LookupProgram::start);
     Interfaces::start(move || {

@@ -263,9 +263,9 @@ impl Attachment {
             return;
         };
         let mode = match self.mode {
-            XdpMode::Native => xdp::Mode::Native,
-            XdpMode::Generic => xdp::Mode::Generic,
-            XdpMode::Auto | XdpMode::Off => xdp::Mode::Auto,
+            XdpMode::Native => xdp::AttachMode::Native,
+            XdpMode::Generic => xdp::AttachMode::Generic,
+            XdpMode::Auto | XdpMode::Off => xdp::AttachMode::Auto,
         };
         match Program::load().and_then(|mut program| {
             let attached = program.attach(&self.name, mode)?;

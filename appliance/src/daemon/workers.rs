@@ -21,6 +21,7 @@ use crate::compile::set::PolicySet;
 use crate::config::{Config, Plan};
 use crate::os::{clock, seal, threads};
 use crate::store::CACHE;
+use crate::text::Sentence;
 use crate::worker::engines::{
     ARRIVALS, COUNTERS, ENGINES, NOTICES, PULSES, TABLES, TCP, WORKER_STATS,
 };
@@ -34,9 +35,6 @@ const STOP_MAX: Duration = Duration::from_secs(2);
 const STILL_MAX: u8 = 10;
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Why a thread ended, or could not be started: one sentence.
-type Failure = String;
 
 /// All threads with an engine. Belongs to the main thread.
 pub struct Workers {
@@ -57,11 +55,11 @@ struct Serving {
     sender: Sender<Start>,
     receiver: Receiver<Start>,
     heard: Vec<usize>,
-    failed: Vec<(usize, Failure)>,
+    failed: Vec<(usize, Sentence)>,
 }
 
 /// What came of a start: the thread serves, or could not have what it needs and is gone.
-type Start = (usize, Result<(), Failure>);
+type Start = (usize, Result<(), Sentence>);
 
 impl Serving {
     fn new() -> Self {
@@ -82,7 +80,7 @@ impl Serving {
     }
 
     /// Those that could not be started since the last call.
-    fn take_failed(&mut self) -> Vec<(usize, Failure)> {
+    fn take_failed(&mut self) -> Vec<(usize, Sentence)> {
         while let Ok(start) = self.receiver.try_recv() {
             self.hear(start);
         }
@@ -93,8 +91,8 @@ impl Serving {
     fn wait(
         &mut self,
         started: &[usize],
-        failure: impl Fn() -> Option<Failure>,
-    ) -> Result<(), Failure> {
+        failure: impl Fn() -> Option<Sentence>,
+    ) -> Result<(), Sentence> {
         let deadline = Instant::now() + START_MAX;
         while let Some(engine) = started.iter().find(|engine| !self.is_heard(**engine)) {
             if let Some(failure) = failure() {
@@ -130,11 +128,11 @@ fn is_needed(engine: usize) -> bool {
 struct Ended {
     event: EventFd,
     /// Why the first of them did.
-    why: Mutex<Option<Failure>>,
+    why: Mutex<Option<Sentence>>,
 }
 
 impl Ended {
-    fn why(&self) -> Option<Failure> {
+    fn why(&self) -> Option<Sentence> {
         let why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
         why.clone()
     }
@@ -143,7 +141,7 @@ impl Ended {
 /// Goes with a thread.
 struct Leaving {
     /// Empty: it has served nobody, and said why.
-    why: Failure,
+    why: Sentence,
     ended: Arc<Ended>,
 }
 
@@ -169,7 +167,7 @@ impl Workers {
     ///
     /// # Errors
     /// eventfd(2) failed.
-    pub fn new(config: &Config, plan: &Plan, cookie_key: [u8; 16]) -> Result<Self, Failure> {
+    pub fn new(config: &Config, plan: &Plan, cookie_key: [u8; 16]) -> Result<Self, Sentence> {
         let told = |error: std::io::Error| format!("eventfd: {error}");
         let inboxes: Result<Vec<Inbox>, _> = (0..ENGINES).map(|_| Inbox::new()).collect();
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
@@ -216,7 +214,7 @@ impl Workers {
         engine: usize,
         listening: &mut Listening,
         policy: Arc<PolicySet>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Sentence> {
         if self.started.contains(&engine) {
             return Ok(());
         }
@@ -260,13 +258,13 @@ impl Workers {
     ///
     /// # Errors
     /// One of them ended instead, or does not come to it.
-    pub fn wait_serving(&mut self) -> Result<(), Failure> {
+    pub fn wait_serving(&mut self) -> Result<(), Sentence> {
         let ended = &self.ended;
         self.serving.wait(&self.started, || ended.why())
     }
 
     /// Those that could not have what they need since the last call, and are gone. They may be started again.
-    pub fn take_failed(&mut self) -> Vec<(usize, Failure)> {
+    pub fn take_failed(&mut self) -> Vec<(usize, Sentence)> {
         let failed = self.serving.take_failed();
         self.started
             .retain(|engine| !failed.iter().any(|(failed, _)| failed == engine));
@@ -275,7 +273,7 @@ impl Workers {
 
     /// Why the process has to end: a thread has ended.
     #[must_use]
-    pub fn failure(&self) -> Option<Failure> {
+    pub fn failure(&self) -> Option<Sentence> {
         self.ended.why()
     }
 
@@ -283,7 +281,7 @@ impl Workers {
     ///
     /// # Errors
     /// One of them has hung for so long that the process has to end.
-    pub fn look(&mut self, now: Instant) -> Result<Option<bool>, Failure> {
+    pub fn look(&mut self, now: Instant) -> Result<Option<bool>, Sentence> {
         let turns = |engine: usize| PULSES[engine].turns();
         self.looks.look(now, &self.started, turns)
     }
@@ -331,7 +329,7 @@ impl Looks {
         now: Instant,
         engines: &[usize],
         turns: impl Fn(usize) -> u32,
-    ) -> Result<Option<bool>, Failure> {
+    ) -> Result<Option<bool>, Sentence> {
         if self
             .last
             .is_some_and(|last| now.duration_since(last) < LOOK)

@@ -106,7 +106,7 @@ impl SharedCache {
     /// Removes the answers for `name` and for every name below it; says how many that were.
     pub fn remove_below(&self, name: &Name) -> usize {
         let suffix = name.to_lower();
-        let (mut removed, mut place) = (0, Place::default());
+        let (mut removed, mut place) = (0, Cursor::default());
         while let Some((mut shard, slots)) = self.next_slots(&mut place) {
             for slot in slots {
                 removed += usize::from(self.remove_slot(&mut shard, slot, &suffix));
@@ -143,12 +143,12 @@ impl SharedCache {
 
     /// The slots at `place`, at most [`STEP`], with their shard locked; `place` goes on behind them. `None`: there are
     /// none left.
-    fn next_slots(&self, place: &mut Place) -> Option<(MutexGuard<'_, Shard>, Range<usize>)> {
+    fn next_slots(&self, place: &mut Cursor) -> Option<(MutexGuard<'_, Shard>, Range<usize>)> {
         let shard = lock(self.shards.get(place.shard)?);
         let slots = place.slot..(place.slot + STEP).min(Shard::SLOTS);
         place.slot = slots.end;
         if place.slot == Shard::SLOTS {
-            *place = Place {
+            *place = Cursor {
                 shard: place.shard + 1,
                 slot: 0,
             };
@@ -159,7 +159,7 @@ impl SharedCache {
 
 /// Where a walk is.
 #[derive(Debug, Default)]
-struct Place {
+struct Cursor {
     shard: usize,
     slot: usize,
 }
@@ -185,7 +185,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 #[derive(Debug)]
 pub struct Walk<'c> {
     cache: &'c SharedCache,
-    place: Place,
+    place: Cursor,
     entries: Vec<Entry>,
     bytes: Vec<u8>,
 }
@@ -211,7 +211,7 @@ impl<'c> Walk<'c> {
         );
         Self {
             cache,
-            place: Place::default(),
+            place: Cursor::default(),
             entries,
             bytes,
         }

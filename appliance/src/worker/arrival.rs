@@ -45,9 +45,10 @@ impl Tally {
     }
 }
 
-/// Where what came by one device is counted. It fits a client's way back: the answer is counted where its query was.
+/// By which device a query came, as far as that is counted. It is part of the way back to the client: the answer is counted
+/// where its query was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum Ingress {
     /// This machine itself.
     Own,
     /// A device that is not told apart, or that the kernel does not name.
@@ -79,13 +80,13 @@ impl Arrivals {
         }
     }
 
-    /// The place of what came by `device`. A device that is seen for the first time gets one, served or not.
-    pub fn place(&self, device: u32, is_own: bool) -> Place {
+    /// Where what came by `device` is counted. A device that is seen for the first time gets a place, served or not.
+    pub fn ingress(&self, device: u32, is_own: bool) -> Ingress {
         if is_own || device == LOOPBACK {
-            return Place::Own;
+            return Ingress::Own;
         }
         if device == 0 {
-            return Place::Other;
+            return Ingress::Other;
         }
         let of_device = |place: &AtomicU32| place.load(Relaxed) == device;
         // Another worker may take the free place first, for this device or for another.
@@ -95,15 +96,15 @@ impl Arrivals {
         };
         let found = self.devices.iter().position(of_device);
         let found = found.or_else(|| self.devices.iter().position(take));
-        found.map_or(Place::Other, |index| Place::Device(index as u8))
+        found.map_or(Ingress::Other, |index| Ingress::Device(index as u8))
     }
 
-    /// Counts at `place`. What is not told apart by device is not counted.
-    pub fn count(&self, place: Place, counter: Counter) {
-        let tally = match place {
-            Place::Own => Some(&self.own),
-            Place::Other => Some(&self.other),
-            Place::Device(index) => self.tallies.get(usize::from(index)),
+    /// Counts for `ingress`. What is not told apart by device is not counted.
+    pub fn count(&self, ingress: Ingress, counter: Counter) {
+        let tally = match ingress {
+            Ingress::Own => Some(&self.own),
+            Ingress::Other => Some(&self.other),
+            Ingress::Device(index) => self.tallies.get(usize::from(index)),
         };
         let column = COUNTED.iter().position(|counted| *counted == counter);
         if let (Some(tally), Some(column)) = (tally, column) {
@@ -231,22 +232,22 @@ mod tests {
     fn what_this_machine_asks_itself_came_by_lo_whatever_device_the_kernel_names() {
         let arrivals = Arrivals::new();
         for (device, is_own, expected) in [
-            (LOOPBACK, false, Place::Own),
-            (LOOPBACK, true, Place::Own),
-            (7, true, Place::Own),
-            (0, true, Place::Own),
-            (0, false, Place::Other),
-            (7, false, Place::Device(0)),
-            (9, false, Place::Device(1)),
-            (7, false, Place::Device(0)),
+            (LOOPBACK, false, Ingress::Own),
+            (LOOPBACK, true, Ingress::Own),
+            (7, true, Ingress::Own),
+            (0, true, Ingress::Own),
+            (0, false, Ingress::Other),
+            (7, false, Ingress::Device(0)),
+            (9, false, Ingress::Device(1)),
+            (7, false, Ingress::Device(0)),
         ] {
             assert_eq!(
-                arrivals.place(device, is_own),
+                arrivals.ingress(device, is_own),
                 expected,
                 "{device} {is_own}"
             );
         }
-        arrivals.count(Place::Own, Counter::QueriesTcp);
+        arrivals.count(Ingress::Own, Counter::QueriesTcp);
         assert_eq!(of(&arrivals, Counter::QueriesTcp, "lo"), Some(1));
         assert_eq!(of(&arrivals, Counter::AnswersTcp, "lo"), Some(0));
     }
@@ -255,9 +256,9 @@ mod tests {
     fn each_counter_is_counted_apart_and_those_of_workers_are_not() {
         let arrivals = Arrivals::new();
         for (times, counter) in COUNTED.into_iter().enumerate() {
-            (0..=times).for_each(|_| arrivals.count(Place::Other, counter));
+            (0..=times).for_each(|_| arrivals.count(Ingress::Other, counter));
         }
-        arrivals.count(Place::Other, Counter::CacheHits);
+        arrivals.count(Ingress::Other, Counter::CacheHits);
         for (times, counter) in COUNTED.into_iter().enumerate() {
             assert_eq!(sum(&arrivals, counter), times as u64 + 1, "{counter:?}");
         }
@@ -271,9 +272,12 @@ mod tests {
         let arrivals = Arrivals::new();
         let more = 2 * DEVICES_MAX as u32;
         for device in FIRST..FIRST + more {
-            let place = arrivals.place(device, false);
-            arrivals.count(place, Counter::QueriesUdp);
-            assert_eq!(place == Place::Other, device >= FIRST + DEVICES_MAX as u32);
+            let ingress = arrivals.ingress(device, false);
+            arrivals.count(ingress, Counter::QueriesUdp);
+            assert_eq!(
+                ingress == Ingress::Other,
+                device >= FIRST + DEVICES_MAX as u32
+            );
         }
         assert_eq!(sum(&arrivals, Counter::QueriesUdp), more.into());
         // Devices that are not there have no name, and are `other`.
@@ -283,9 +287,9 @@ mod tests {
         );
         arrivals.forget(|device| device == FIRST + 3);
         assert_eq!(sum(&arrivals, Counter::QueriesUdp), more.into());
-        assert_eq!(arrivals.place(9, false), Place::Device(3));
-        assert_eq!(arrivals.place(FIRST + 4, false), Place::Device(4));
+        assert_eq!(arrivals.ingress(9, false), Ingress::Device(3));
+        assert_eq!(arrivals.ingress(FIRST + 4, false), Ingress::Device(4));
         arrivals.forget_gone();
-        assert_eq!(arrivals.place(8, false), Place::Device(0));
+        assert_eq!(arrivals.ingress(8, false), Ingress::Device(0));
     }
 }

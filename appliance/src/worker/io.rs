@@ -14,7 +14,7 @@ use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
 use super::XskPort;
-use super::arrival::{self, Arrivals, Place};
+use super::arrival::{self, Arrivals, Ingress};
 use super::busy_poll::BusyPoll;
 use super::events::{Source, watch};
 use super::listener::{Listeners, Places};
@@ -44,7 +44,7 @@ pub enum ReplyPath {
         /// Where the client is.
         client: SocketAddr,
         /// Where its query was counted.
-        place: Place,
+        ingress: Ingress,
     },
     /// Through a TCP connection.
     Tcp(TcpClient),
@@ -98,8 +98,8 @@ impl Effects<ReplyPath> for Io<'_> {
         self.ports.send(port, to, message)
     }
 
-    fn reply(&mut self, route: &ReplyPath, message: &[u8]) {
-        match route {
+    fn reply(&mut self, reply_path: &ReplyPath, message: &[u8]) {
+        match reply_path {
             ReplyPath::Xsk {
                 path,
                 socket_generation,
@@ -107,8 +107,8 @@ impl Effects<ReplyPath> for Io<'_> {
             ReplyPath::Udp {
                 listener,
                 client,
-                place,
-            } => self.reply_udp(*listener, *client, *place, message),
+                ingress,
+            } => self.reply_udp(*listener, *client, *ingress, message),
             ReplyPath::Tcp(client) => self.reply_tcp(*client, message),
         }
     }
@@ -207,13 +207,13 @@ impl Io<'_> {
 
     pub(super) fn reply_tcp(&mut self, client: TcpClient, message: &[u8]) {
         // The connection may be gone when the answer is out.
-        let place = self.tcp.place(client);
+        let ingress = self.tcp.ingress(client);
         let Self {
             tcp, now, epoll, ..
         } = self;
         if tcp.reply_later(client, message, *now, epoll) {
             self.counters.count(Counter::AnswersTcp);
-            self.arrivals.count(place, Counter::AnswersTcp);
+            self.arrivals.count(ingress, Counter::AnswersTcp);
         }
     }
 
@@ -221,7 +221,7 @@ impl Io<'_> {
         &mut self,
         listener: u16,
         client: SocketAddr,
-        place: Place,
+        ingress: Ingress,
         message: &[u8],
     ) {
         let Some(socket) = self.listeners.get(listener) else {
@@ -230,7 +230,7 @@ impl Io<'_> {
         // A full send buffer is as good as a lost datagram: the client asks again.
         if socket.send_to(message, client).is_ok() {
             self.counters.count(Counter::AnswersUdp);
-            self.arrivals.count(place, Counter::AnswersUdp);
+            self.arrivals.count(ingress, Counter::AnswersUdp);
         }
     }
 

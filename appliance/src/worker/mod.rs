@@ -16,7 +16,7 @@
 //! What does not: what to answer (`xdnsd_core::engine`), and which threads, sockets and policies there are (`daemon`). It learns
 //! of those by its inbox.
 //!
-//! It uses `os` and the cache of `store`.
+//! It uses `os`, the cache of `store`, and `text` for what went wrong.
 
 mod arrival;
 mod busy_poll;

@@ -56,7 +56,7 @@ impl Worker<'_> {
             return self.release(frame);
         }
         let client = Client {
-            route: ReplyPath::Xsk {
+            reply_path: ReplyPath::Xsk {
                 path,
                 socket_generation: self.io.socket_generation,
             },
@@ -103,9 +103,9 @@ impl Worker<'_> {
                 return;
             };
             let is_own = context.policy.is_own(address.ip().to_canonical());
-            let place = self.io.arrivals.place(device, is_own);
+            let ingress = self.io.arrivals.ingress(device, is_own);
             self.io.counters.count(Counter::QueriesUdp);
-            self.io.arrivals.count(place, Counter::QueriesUdp);
+            self.io.arrivals.count(ingress, Counter::QueriesUdp);
             if !self.io.sources.may_answer(context.policy, address) {
                 self.io.counters.count(Counter::IgnoredSources);
                 continue;
@@ -115,10 +115,10 @@ impl Worker<'_> {
                 continue;
             }
             let client = Client {
-                route: ReplyPath::Udp {
+                reply_path: ReplyPath::Udp {
                     listener: index,
                     client: address,
-                    place,
+                    ingress,
                 },
                 address: address.ip().to_canonical(),
                 transport: Transport::Udp,
@@ -128,7 +128,7 @@ impl Worker<'_> {
             let outcome = self.engine.query(call, &client, buffer, len);
             if let Outcome::Reply(len) = outcome {
                 self.io
-                    .reply_udp(index, address, place, &self.buffer[..len]);
+                    .reply_udp(index, address, ingress, &self.buffer[..len]);
             }
         }
     }
@@ -288,10 +288,10 @@ impl Worker<'_> {
             return;
         };
         self.io.counters.count(Counter::QueriesTcp);
-        let place = self.io.tcp.place(id);
-        self.io.arrivals.count(place, Counter::QueriesTcp);
+        let ingress = self.io.tcp.ingress(id);
+        self.io.arrivals.count(ingress, Counter::QueriesTcp);
         let client = Client {
-            route: ReplyPath::Tcp(id),
+            reply_path: ReplyPath::Tcp(id),
             address: peer.ip().to_canonical(),
             transport: Transport::Tcp,
         };

@@ -8,7 +8,7 @@ use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts, Upstream};
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
-use crate::os::xsk::{Census, Counters, Statistics, Xsk};
+use crate::os::xsk::{Census, SocketCounters, Statistics, Xsk};
 
 /// Which RX queue a worker serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct SocketReading {
     /// The kernel's counters.
     pub statistics: Statistics,
     /// Ours.
-    pub counters: Counters,
+    pub counters: SocketCounters,
     /// Where its chunks are.
     pub census: Census,
 }

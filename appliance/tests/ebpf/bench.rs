@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
-use xdnsd::os::xdp::{Counters, Heartbeat, OBJECT, Program};
+use xdnsd::os::xdp::{Heartbeat, OBJECT, Program, ReasonCounts};
 use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, PathCheck, QUEUES_MAX, Reason};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::privilege;
@@ -144,7 +144,7 @@ impl Bench {
         frame: &[u8],
         age: Duration,
         queue: Option<(u32, u32)>,
-    ) -> (Counters, Counters, (u32, Vec<u8>)) {
+    ) -> (ReasonCounts, ReasonCounts, (u32, Vec<u8>)) {
         let age = u64::try_from(age.as_nanos()).expect("short");
         let is_stale = |age: u64| age > HEARTBEAT_STALE_NS;
         for _ in 0..ATTEMPTS {

@@ -5,7 +5,7 @@ use crate::frames::Query;
 use std::collections::HashSet;
 use std::process::Command;
 use xdnsd::os::ethtool::{self, RxVlanOffload};
-use xdnsd::os::xdp::{Attached, Error, Mode, OBJECT, Program};
+use xdnsd::os::xdp::{AttachMode, Attached, Error, OBJECT, Program};
 use xdnsd_abi::{LISTEN_MAX, PathCheck, Reason};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::privilege;
@@ -41,15 +41,15 @@ fn attaches_natively_and_generically_and_detaches_when_dropped() {
     let namespace = veth();
     namespace.run(|| {
         let mut program = bench::load();
-        let outcome = program.attach("v0", Mode::Native);
+        let outcome = program.attach("v0", AttachMode::Native);
         assert!(matches!(outcome, Ok(Attached::Native)), "{outcome:?}");
         assert_eq!(attached("v0"), "xdp");
-        let outcome = program.attach("v0", Mode::Generic);
+        let outcome = program.attach("v0", AttachMode::Generic);
         assert!(matches!(outcome, Ok(Attached::Generic)), "{outcome:?}");
         assert_eq!(attached("v0"), "xdpgeneric");
         program.detach();
         assert_eq!(attached("v0"), "");
-        let outcome = program.attach("v0", Mode::Auto);
+        let outcome = program.attach("v0", AttachMode::Auto);
         assert!(matches!(outcome, Ok(Attached::Native)), "{outcome:?}");
         drop(program);
         assert_eq!(attached("v0"), "");
@@ -66,13 +66,13 @@ fn a_driver_without_xdp_gets_generic_mode_only_if_asked_or_auto() {
     namespace.run(|| {
         let mut program = bench::load();
         let error = program
-            .attach("lo", Mode::Native)
+            .attach("lo", AttachMode::Native)
             .expect_err("lo has no native XDP");
         let text = error.to_string();
         for word in ["lo", "native", "bpf_link_create", "generic"] {
             assert!(text.contains(word), "{word:?} in {text:?}");
         }
-        let outcome = program.attach("lo", Mode::Auto);
+        let outcome = program.attach("lo", AttachMode::Auto);
         assert!(
             matches!(&outcome, Ok(Attached::GenericInstead(Error::Attach { .. }))),
             "{outcome:?}"
@@ -89,9 +89,11 @@ fn another_program_on_the_interface_is_an_error_that_says_so() {
     let namespace = veth();
     namespace.run(|| {
         let mut first = bench::load();
-        first.attach("v0", Mode::Auto).expect("the place is free");
+        first
+            .attach("v0", AttachMode::Auto)
+            .expect("the place is free");
         let error = bench::load()
-            .attach("v0", Mode::Auto)
+            .attach("v0", AttachMode::Auto)
             .expect_err("the place is taken");
         assert_eq!(error.errno(), Some(nix::errno::Errno::EBUSY));
         assert!(error.to_string().contains("another XDP program"), "{error}");
@@ -109,7 +111,7 @@ fn jumbo_frames_leave_the_program_in_the_driver() {
     namespace.run(|| {
         let mut program = bench::load();
         assert!(program.takes_several_buffers());
-        let outcome = program.attach("v0", Mode::Auto);
+        let outcome = program.attach("v0", AttachMode::Auto);
         assert!(matches!(outcome, Ok(Attached::Native)), "{outcome:?}");
         assert_eq!(attached("v0"), "xdp");
     });
@@ -130,9 +132,11 @@ fn the_program_for_one_buffer_names_a_large_mtu_and_auto_goes_generic() {
     namespace.run(|| {
         let mut program = Program::load_single(OBJECT).expect("loads");
         assert!(!program.takes_several_buffers());
-        let error = program.attach("v0", Mode::Native).expect_err("too large");
+        let error = program
+            .attach("v0", AttachMode::Native)
+            .expect_err("too large");
         assert!(error.to_string().contains("MTU"), "{error}");
-        let outcome = program.attach("v0", Mode::Auto);
+        let outcome = program.attach("v0", AttachMode::Auto);
         assert!(
             matches!(outcome, Ok(Attached::GenericInstead(_))),
             "{outcome:?}"
@@ -180,7 +184,7 @@ fn no_such_interface_is_an_error() {
         return;
     }
     let error = bench::load()
-        .attach("no-such-if", Mode::Auto)
+        .attach("no-such-if", AttachMode::Auto)
         .expect_err("no such interface");
     assert_eq!(
         error.to_string(),

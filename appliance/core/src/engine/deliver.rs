@@ -38,12 +38,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             body: response.body(),
         };
         // As hits get it, of which the cache keeps no more than that it is long. Nor is a part of an RRset passed on.
-        let no_records = Head {
-            rcode: response.head.rcode,
-            ..Head::EMPTY
-        };
         let none = Source {
-            head: &no_records,
+            head: &Head {
+                rcode: response.head.rcode,
+                ..Head::EMPTY
+            },
             body: 0..0,
             ..whole
         };
@@ -76,7 +75,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             if truncated || extra != 0 {
                 self.counters.count(Counter::TruncatedGiven);
             }
-            call.effects.reply(&waiter.route, renderer.message(len));
+            call.effects
+                .reply(&waiter.reply_path, renderer.message(len));
         }
     }
 
@@ -112,7 +112,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             let rendered = renderer.render(waiting.question(), &client, &source, &reply);
             self.counters.count(Counter::CacheStale);
             let message = renderer.message(rendered.len);
-            call.effects.reply(&client.waiter.route, message);
+            call.effects.reply(&client.waiter.reply_path, message);
         }
         true
     }
@@ -203,7 +203,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             let rendered = renderer.render(waiting.question(), &client, &source, &reply);
             count_refusal(self.counters, failure.rcode);
             let message = renderer.message(rendered.len);
-            call.effects.reply(&client.waiter.route, message);
+            call.effects.reply(&client.waiter.reply_path, message);
         }
     }
 }

@@ -103,7 +103,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let query = request.query;
         let name_end = query.question_end - QUESTION_FIXED_LEN;
         Waiter {
-            route: request.client.route,
+            reply_path: request.client.reply_path,
             id: query.header.id,
             flags: query_flags(query),
             limit: request.limit as u16,

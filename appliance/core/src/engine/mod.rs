@@ -59,7 +59,7 @@ pub enum Transport {
 #[derive(Clone, Copy, Debug)]
 pub struct Client<R> {
     /// Handed back with an answer that comes later.
-    pub route: R,
+    pub reply_path: R,
     /// The source address of its query.
     pub address: IpAddr,
     /// How it asked.
@@ -131,7 +131,7 @@ pub trait Effects<R> {
     /// Sends `message` to an upstream. Returns whether it went out; a failure counts as an upstream that did not answer.
     fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool;
     /// Sends `message` to a client.
-    fn reply(&mut self, route: &R, message: &[u8]);
+    fn reply(&mut self, reply_path: &R, message: &[u8]);
     /// Opens a stream to an upstream, for one question whose answer did not fit a datagram, and returns its slot; `None`:
     /// all streams are in use.
     fn open_stream(&mut self, to: SocketAddr) -> Option<u16>;

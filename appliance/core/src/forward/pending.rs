@@ -79,7 +79,7 @@ pub struct ClientEdns {
 #[derive(Clone, Copy, Debug)]
 pub struct Waiter<R> {
     /// The way back to it.
-    pub route: R,
+    pub reply_path: R,
     /// Its query's ID.
     pub id: u16,
     /// RD and CD as it had them, and AD where it may have it.
@@ -383,7 +383,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         // Bound: the list is made of distinct entries of `waiters`.
         while let Some(present) = at.and_then(|at| self.waiters.get(at)) {
             let same_name = present.links.alias.and_then(|at| self.aliases.get(at)) == alias;
-            if present.id == waiter.id && present.route == waiter.route && same_name {
+            if present.id == waiter.id && present.reply_path == waiter.reply_path && same_name {
                 return true;
             }
             at = present.links.next;

@@ -184,11 +184,11 @@ fn a_socket_is_shown_as_the_kernel_counts_it_and_with_all_its_chunks() {
             rx_fill_ring_empty_descs: 5,
             tx_ring_empty_descs: 6,
         },
-        counters: xsk::Counters {
+        counters: xsk::SocketCounters {
             kicks: 7,
             stray: 8,
             dropped: 9,
-            ..xsk::Counters::default()
+            ..xsk::SocketCounters::default()
         },
         census: Census {
             fill: 10,

@@ -29,14 +29,14 @@ const AGAIN_MAX_MS: u64 = 30_000;
 /// The addresses of the sockets, by place.
 #[derive(Debug)]
 pub struct Listening {
-    places: Vec<Place>,
+    places: Vec<ListenAddress>,
     places_max: usize,
     /// The addresses that there was no place for, which the log has said.
     left_out: Vec<SocketAddr>,
 }
 
 #[derive(Debug)]
-struct Place {
+struct ListenAddress {
     address: SocketAddr,
     /// Whether the machine has it now.
     is_wanted: bool,
@@ -55,7 +55,7 @@ struct Place {
     trouble: String,
 }
 
-impl Place {
+impl ListenAddress {
     fn new(address: SocketAddr) -> Self {
         Self {
             address,
@@ -165,7 +165,7 @@ impl Listening {
     /// Whether [`Self::poll`] has something to do.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
-        let is_due = |place: &Place| {
+        let is_due = |place: &ListenAddress| {
             let is_left = place.left.contains(&true);
             (is_left || place.is_wanted && !place.is_said) && place.retry.may_try(now)
         };
@@ -277,10 +277,10 @@ impl Listening {
             }
             if let Some(left) = self.places.iter_mut().find(|place| !place.is_wanted) {
                 let of_another = left.left;
-                *left = Place::new(address);
+                *left = ListenAddress::new(address);
                 left.left = of_another;
             } else if self.places.len() < self.places_max {
-                self.places.push(Place::new(address));
+                self.places.push(ListenAddress::new(address));
             } else {
                 left_out.push(address);
             }

@@ -7,7 +7,10 @@ fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
 
 fn listening(places: &[&str], places_max: usize) -> Listening {
     Listening {
-        places: addresses(places).into_iter().map(Place::new).collect(),
+        places: addresses(places)
+            .into_iter()
+            .map(ListenAddress::new)
+            .collect(),
         places_max,
         left_out: Vec::new(),
     }

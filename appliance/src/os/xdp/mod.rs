@@ -39,7 +39,7 @@ type CheckBytes = [u8; size_of::<PathCheck>()];
 
 /// Where the program shall run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum AttachMode {
     /// In the driver, or not at all.
     Native,
     /// Behind the driver, on any interface, at the cost of an skb per frame.
@@ -53,9 +53,9 @@ pub enum Mode {
 pub enum Attached {
     /// In the driver.
     Native,
-    /// Behind the driver, as [`Mode::Generic`] asked.
+    /// Behind the driver, as [`AttachMode::Generic`] asked.
     Generic,
-    /// Behind the driver, because [`Mode::Auto`] met this.
+    /// Behind the driver, because [`AttachMode::Auto`] met this.
     GenericInstead(Error),
 }
 
@@ -71,12 +71,12 @@ impl fmt::Display for Attached {
 
 /// What the program counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counters {
+pub struct ReasonCounts {
     /// One row per possible CPU, indexed by [`Reason`].
     pub per_cpu: Vec<[u64; Reason::COUNT as usize]>,
 }
 
-impl Counters {
+impl ReasonCounts {
     /// The sum over all CPUs.
     #[must_use]
     pub fn sum(&self, reason: Reason) -> u64 {
@@ -200,7 +200,7 @@ impl Program {
     /// # Errors
     ///
     /// No such interface, another program is attached, or driver and kernel cannot do it; see [`Error`] for hints.
-    pub fn attach(&mut self, interface: &str, mode: Mode) -> Result<Attached, Error> {
+    pub fn attach(&mut self, interface: &str, mode: AttachMode) -> Result<Attached, Error> {
         let index = nix::net::if_::if_nametoindex(interface).map_err(|errno| Error::Interface {
             name: interface.to_owned(),
             errno,
@@ -209,9 +209,9 @@ impl Program {
         let native = |program: &mut Self| program.link(interface, index, XdpMode::Driver);
         let generic = |program: &mut Self| program.link(interface, index, XdpMode::Skb);
         match mode {
-            Mode::Native => native(self).map(|()| Attached::Native),
-            Mode::Generic => generic(self).map(|()| Attached::Generic),
-            Mode::Auto => match native(self) {
+            AttachMode::Native => native(self).map(|()| Attached::Native),
+            AttachMode::Generic => generic(self).map(|()| Attached::Generic),
+            AttachMode::Auto => match native(self) {
                 Ok(()) => Ok(Attached::Native),
                 Err(error) if error.generic_may_help() => {
                     generic(self).map(|()| Attached::GenericInstead(error))
@@ -309,7 +309,7 @@ impl Program {
     /// # Errors
     ///
     /// The map refuses.
-    pub fn counters(&self) -> Result<Counters, Error> {
+    pub fn counters(&self) -> Result<ReasonCounts, Error> {
         let mut per_cpu = Vec::new();
         for &reason in Reason::ALL {
             let values = self.counters.get(&(reason as u32), 0);
@@ -319,7 +319,7 @@ impl Program {
                 row[reason as usize] = *value;
             }
         }
-        Ok(Counters { per_cpu })
+        Ok(ReasonCounts { per_cpu })
     }
 }
 

@@ -39,7 +39,7 @@ pub use afxdp::{Frame, Xsk};
 pub use error::{Kick, SetupError, Step};
 pub use prefetch::prefetch;
 pub use slot::UmemSlot;
-pub use stats::{Census, Counters, Statistics};
+pub use stats::{Census, SocketCounters, Statistics};
 
 use std::fmt;
 use xdnsd_core::limits::BATCH;
@@ -82,14 +82,14 @@ impl fmt::Display for BindMode {
 
 /// How frames get into the UMEM: what the kernel gave us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum CopyMode {
     /// The kernel copies.
     Copy,
     /// The driver receives into the UMEM.
     ZeroCopy,
 }
 
-impl fmt::Display for Mode {
+impl fmt::Display for CopyMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Copy => "copy",

@@ -9,7 +9,7 @@ use super::ring::{AddressEntry, Consumer, DescriptorEntry, Producer};
 use super::slot::{RxQueue, UmemSlot};
 use super::sys::errno;
 use super::umem::{SLOT_SIZE, Umem, address_of};
-use super::{BindMode, Mode, Options, sys};
+use super::{BindMode, CopyMode, Options, sys};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use rustix::net::xdp::{SocketAddrXdp, SocketAddrXdpFlags};
@@ -57,9 +57,9 @@ fn try_open(options: &Options<'_>, slot: UmemSlot) -> StepResult<(Rings, OwnedFd
     bind(fd.as_fd(), ifindex, options).map_err(|errno| (Step::Bind(options.mode), errno))?;
     sys::tune(fd.as_fd());
     match sys::mode(fd.as_fd()) {
-        Ok(Mode::Copy) => umem.slot().take_back(),
+        Ok(CopyMode::Copy) => umem.slot().take_back(),
         // A mode that cannot be told is taken for the one with more to mind.
-        Ok(Mode::ZeroCopy) | Err(_) => umem.slot().lend(queue),
+        Ok(CopyMode::ZeroCopy) | Err(_) => umem.slot().lend(queue),
     }
     Ok((rings, fd, umem))
 }

@@ -3,9 +3,9 @@
 use super::error::{Kick, SetupError, Step};
 use super::setup::{self, Rings};
 use super::slot::UmemSlot;
-use super::stats::{Census, Counters, Statistics};
+use super::stats::{Census, SocketCounters, Statistics};
 use super::umem::{Frame, Owner, Umem};
-use super::{Batch, Mode, Options, sys};
+use super::{Batch, CopyMode, Options, sys};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use xdnsd_core::limits::{BATCH, TX_RING};
 
@@ -17,8 +17,8 @@ pub struct Xsk {
     rings: Rings,
     fd: OwnedFd,
     umem: Umem,
-    mode: Mode,
-    counters: Counters,
+    mode: CopyMode,
+    counters: SocketCounters,
 }
 
 impl Xsk {
@@ -41,13 +41,13 @@ impl Xsk {
             fd,
             umem,
             mode,
-            counters: Counters::default(),
+            counters: SocketCounters::default(),
         })
     }
 
     /// Copy or zero copy: what the kernel gave us.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> CopyMode {
         self.mode
     }
 
@@ -143,7 +143,7 @@ impl Xsk {
 
     /// What passed through the socket.
     #[must_use]
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> SocketCounters {
         self.counters
     }
 
@@ -201,7 +201,7 @@ impl Xsk {
 
     /// A zero-copy driver that ran out of buffers sleeps until it is told of new ones. Copy mode never asks for it.
     fn wake_rx(&mut self) {
-        if self.mode == Mode::ZeroCopy && self.rings.fill.needs_wakeup() {
+        if self.mode == CopyMode::ZeroCopy && self.rings.fill.needs_wakeup() {
             sys::wake_rx(self.fd.as_fd());
         }
     }

@@ -73,7 +73,7 @@ impl Census {
 
 named! {
     /// What passed through the socket since it was opened.
-    pub struct Counters: u64 {
+    pub struct SocketCounters: u64 {
         /// Frames handed to the worker.
         received,
         /// Frames put into the TX ring.

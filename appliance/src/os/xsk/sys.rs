@@ -1,6 +1,6 @@
 //! System calls on an open AF_XDP socket, each as a function that says what it is for.
 
-use super::{Mode, Statistics};
+use super::{CopyMode, Statistics};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::sockopt::{SndBuf, SndBufForce};
@@ -34,12 +34,12 @@ pub const fn errno(errno: rustix::io::Errno) -> Errno {
 }
 
 /// The copy mode that the kernel chose.
-pub fn mode(fd: BorrowedFd<'_>) -> nix::Result<Mode> {
+pub fn mode(fd: BorrowedFd<'_>) -> nix::Result<CopyMode> {
     let flags = sockopt::xdp_options(fd).map_err(errno)?;
     Ok(if flags.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY) {
-        Mode::ZeroCopy
+        CopyMode::ZeroCopy
     } else {
-        Mode::Copy
+        CopyMode::Copy
     })
 }
 

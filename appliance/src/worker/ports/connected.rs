@@ -23,7 +23,7 @@ use crate::worker::events::{Source, watch};
 const ERRORS_MAX: usize = 8;
 
 #[derive(Debug)]
-struct Place {
+struct QuestionSocket {
     /// Belongs to a question, which has not closed it yet.
     is_open: bool,
     socket: Option<UdpSocket>,
@@ -33,7 +33,7 @@ struct Place {
 /// The sockets. Full: `open` says so, and the caller closes one.
 #[derive(Debug)]
 pub struct Connected {
-    places: [Place; UPSTREAM_SOCKETS],
+    places: [QuestionSocket; UPSTREAM_SOCKETS],
     free: heapless::Vec<u16, UPSTREAM_SOCKETS>,
 }
 
@@ -48,7 +48,7 @@ impl Connected {
     pub fn new() -> Self {
         Self {
             places: [const {
-                Place {
+                QuestionSocket {
                     is_open: false,
                     socket: None,
                     question: 0,
@@ -87,7 +87,7 @@ impl Connected {
                 });
             }
         };
-        self.places[usize::from(place)] = Place {
+        self.places[usize::from(place)] = QuestionSocket {
             is_open: true,
             socket: Some(socket),
             question,

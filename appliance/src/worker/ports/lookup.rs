@@ -19,10 +19,11 @@ use xdnsd_core::time::Instant;
 
 use super::datagram::Packet;
 use super::outbox::{Outbox, Unsent, Waiting};
-use super::table::{Failure, Program, Table};
+use super::table::{Program, Table};
 use super::{Arrived, DRAWS, draw, icmp, reserved};
 use crate::os::datagrams::{Batch, DATAGRAMS_MAX, Received, receive_all, send_all};
 use crate::os::random::Entropy;
+use crate::text::Sentence;
 
 /// For how long the local address that the routes chose for a server is taken for granted, in milliseconds: shorter than
 /// the pause before a server is asked again, so that no question goes out twice from an address that has gone.
@@ -37,13 +38,13 @@ struct Family {
     errors: OwnedFd,
 }
 
-/// From where a server is asked.
+/// What asks a server: a raw socket, and the address of ours that the kernel's routes chose.
 #[derive(Debug)]
-struct Route {
+struct Sender {
     to: SocketAddr,
     local: IpAddr,
     /// Sends from `local` to `to`, with the packet's own header.
-    sender: OwnedFd,
+    socket: OwnedFd,
     until: Instant,
 }
 
@@ -55,7 +56,7 @@ pub struct Lookup {
     v4: Option<Family>,
     v6: Option<Family>,
     /// Full: the one that was looked up first makes room.
-    routes: heapless::Deque<Route, UPSTREAMS>,
+    senders: heapless::Deque<Sender, UPSTREAMS>,
     /// Not in place: it would be moved with all the rest over a small stack.
     outbox: Box<Outbox>,
     unsent: heapless::Vec<Unsent, DATAGRAMS_MAX>,
@@ -66,8 +67,8 @@ impl Lookup {
     ///
     /// # Errors
     /// There is neither; the text says why.
-    pub fn new(program: &mut Program, worker: u8) -> Result<Self, Failure> {
-        let mut family = |v6| -> Result<Family, Failure> {
+    pub fn new(program: &mut Program, worker: u8) -> Result<Self, Sentence> {
+        let mut family = |v6| -> Result<Family, Sentence> {
             let family = Family::open(v6).map_err(|errno| errno.to_string())?;
             program.receive_with(worker, v6, &family.receiver)?;
             Ok(family)
@@ -83,7 +84,7 @@ impl Lookup {
             worker,
             v4,
             v6,
-            routes: heapless::Deque::new(),
+            senders: heapless::Deque::new(),
             outbox: Box::default(),
             unsent: heapless::Vec::new(),
         })
@@ -120,7 +121,7 @@ impl Lookup {
         if self.family(to.is_ipv6()).is_none() {
             return Err(NoPort::Failed);
         }
-        let local = self.look_up_route(to, now).ok_or(NoPort::Failed)?;
+        let local = self.look_up_local(to, now).ok_or(NoPort::Failed)?;
         for _ in 0..DRAWS {
             let port = draw(entropy);
             if reserved::is_taken(port) {
@@ -141,7 +142,7 @@ impl Lookup {
 
     /// Sends `message` from `port` to `to` with the next [`Lookup::flush`]. Whether there is a way, as far as is known.
     pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
-        let Some(local) = self.route(to).map(|route| route.local) else {
+        let Some(local) = self.sender(to).map(|sender| sender.local) else {
             return false;
         };
         let Some(packet) = Packet::new(local, port, to, message) else {
@@ -168,7 +169,7 @@ impl Lookup {
     fn send_waiting(&mut self) {
         let Self {
             outbox,
-            routes,
+            senders,
             table,
             worker,
             unsent,
@@ -180,8 +181,8 @@ impl Lookup {
             let to = first.to;
             let same = rest.iter().take_while(|waiting| waiting.to == to).count();
             let packets = rest.iter().take(same);
-            let sent = match routes.iter().find(|route| route.to == to) {
-                Some(route) => send_all(&route.sender, packets.map(|one| one.packet.as_bytes())),
+            let sent = match senders.iter().find(|sender| sender.to == to) {
+                Some(sender) => send_all(&sender.socket, packets.map(|one| one.packet.as_bytes())),
                 None => Err(Errno::ENETUNREACH),
             };
             let count = match sent {
@@ -189,7 +190,7 @@ impl Lookup {
                 Err(Errno::EINTR) => continue,
                 Err(_) => {
                     // The address may have gone: the next question looks again.
-                    routes.retain(|route| route.to != to);
+                    senders.retain(|sender| sender.to != to);
                     let entry = table.entry(first.port, to, first.local);
                     let question =
                         entry.and_then(|entry| table.question(first.port, entry, *worker));
@@ -253,38 +254,38 @@ impl Lookup {
         })
     }
 
-    fn route(&self, to: SocketAddr) -> Option<&Route> {
-        self.routes.iter().find(|route| route.to == to)
+    fn sender(&self, to: SocketAddr) -> Option<&Sender> {
+        self.senders.iter().find(|sender| sender.to == to)
     }
 
     /// Our address on the way to `to`.
-    fn look_up_route(&mut self, to: SocketAddr, now: Instant) -> Option<IpAddr> {
-        let known = self.route(to).map(|route| (route.local, route.until));
+    fn look_up_local(&mut self, to: SocketAddr, now: Instant) -> Option<IpAddr> {
+        let known = self.sender(to).map(|sender| (sender.local, sender.until));
         if let Some((local, _)) = known.filter(|(_, until)| now < *until) {
             return Some(local);
         }
         let local = local_address(to);
-        let mut old = self.routes.iter_mut().find(|route| route.to == to);
-        let is_as_it_was = |old: &&mut Route| match local {
+        let mut old = self.senders.iter_mut().find(|sender| sender.to == to);
+        let is_as_it_was = |old: &&mut Sender| match local {
             Ok(local) => local == old.local,
             // There was no descriptor to ask with.
             Err(errno) => matches!(errno, Errno::EMFILE | Errno::ENFILE),
         };
-        if let Some(route) = old.as_mut().filter(|old| is_as_it_was(old)) {
-            route.until = now + ROUTE_MS;
-            return Some(route.local);
+        if let Some(sender) = old.as_mut().filter(|old| is_as_it_was(old)) {
+            sender.until = now + ROUTE_MS;
+            return Some(sender.local);
         }
-        self.routes.retain(|route| route.to != to);
+        self.senders.retain(|sender| sender.to != to);
         let local = local.ok()?;
-        let sender = open_sender(local, to).ok()?;
-        if self.routes.is_full() {
-            self.routes.pop_front();
+        let socket = open_sender(local, to).ok()?;
+        if self.senders.is_full() {
+            self.senders.pop_front();
         }
         // Cannot be full: room was made.
-        let _ = self.routes.push_back(Route {
+        let _ = self.senders.push_back(Sender {
             to,
             local,
-            sender,
+            socket,
             until: now + ROUTE_MS,
         });
         Some(local)

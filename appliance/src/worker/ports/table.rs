@@ -13,6 +13,7 @@ use xdnsd_abi::ports;
 
 use crate::os::bpf_array::Words;
 use crate::os::{random, seal};
+use crate::text::Sentence;
 
 /// The object that `cargo xtask ebpf` built.
 const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/object/xdnsd-ports.bpf.o");
@@ -23,9 +24,6 @@ pub const BYTES: usize = (ports::SLOTS as usize + 1) * size_of::<u64>()
 const LOADER_PIECE_MAX: usize = 64 * 1024;
 /// The network namespace of this process.
 const NAMESPACE: &str = "/proc/self/ns/net";
-
-/// Why there is no program: one sentence.
-pub type Failure = String;
 
 /// The program, attached to this network namespace by a link that goes with the process.
 pub struct Program {
@@ -40,7 +38,7 @@ impl Program {
     ///
     /// # Errors
     /// The kernel has no such programs (before Linux 5.17), or this process may not load them.
-    pub fn start() -> Result<Self, Failure> {
+    pub fn start() -> Result<Self, Sentence> {
         let mut loader = seal::with_pieces_up_to(LOADER_PIECE_MAX, EbpfLoader::new);
         let loaded = loader.load(OBJECT);
         let mut ebpf = loaded.map_err(|error| innermost(&error))?;
@@ -80,14 +78,14 @@ impl Program {
         worker: u8,
         v6: bool,
         socket: &impl AsRawFd,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Sentence> {
         let set = self.receivers.set(ports::receiver(worker, v6), socket, 0);
         set.map_err(|error| innermost(&error))
     }
 }
 
 /// The last cause of an error: aya's own words say which of its functions failed.
-fn innermost(error: &dyn std::error::Error) -> Failure {
+fn innermost(error: &dyn std::error::Error) -> Sentence {
     let mut cause = error;
     // Bound: causes are nested, and there are a handful.
     while let Some(next) = cause.source() {

@@ -19,7 +19,7 @@ use xdnsd_core::limits::{TCP_CLIENTS, TCP_MESSAGE_MAX, TCP_QUERY_MAX};
 use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
 
-use super::arrival::{Arrivals, Place};
+use super::arrival::{Arrivals, Ingress};
 use super::events::Source;
 use super::listener::Places;
 use crate::os::socket::arrival_of;
@@ -57,7 +57,7 @@ struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
     /// Where what it asks is counted.
-    place: Place,
+    ingress: Ingress,
     /// Whom it counts for.
     holder: IpAddr,
     /// Bytes of the query that are there, prefix included.
@@ -207,7 +207,7 @@ impl Tcp {
         if !policy.may_come_by(peer.ip(), device) || policy.is_stranger(peer.ip()) {
             return Accepted::Stranger;
         }
-        let place = arrivals.place(device, policy.is_own(peer.ip().to_canonical()));
+        let ingress = arrivals.ingress(device, policy.is_own(peer.ip().to_canonical()));
         let holder = policy.on_link.fairness_unit(peer.ip());
         let Some(index) = self.free_slot(holder, now) else {
             return Accepted::One;
@@ -222,7 +222,7 @@ impl Tcp {
             slot.connection = Some(Connection {
                 stream,
                 peer,
-                place,
+                ingress,
                 holder,
                 filled: 0,
                 since: now,
@@ -379,11 +379,11 @@ impl Tcp {
     }
 
     /// Where what this client asks is counted.
-    pub fn place(&self, client: TcpClient) -> Place {
+    pub fn ingress(&self, client: TcpClient) -> Ingress {
         let slot = self.slots.get(usize::from(client.slot));
         let slot = slot.filter(|slot| slot.generation == client.generation);
         let connection = slot.and_then(|slot| slot.connection.as_ref());
-        connection.map_or(Place::Other, |connection| connection.place)
+        connection.map_or(Ingress::Other, |connection| connection.ingress)
     }
 
     /// Notes that an answer will come later.

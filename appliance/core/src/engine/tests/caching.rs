@@ -14,9 +14,12 @@ fn a_miss_is_asked_upstream_and_the_next_query_is_a_hit_with_the_ttl_counted_dow
         );
         assert!(question.recursion_desired() && question.extensions().is_some());
         world.respond(answer_a(300));
-        let (route, bytes) = world.effects.replies[0].clone();
+        let (reply_path, bytes) = world.effects.replies[0].clone();
         let reply = Message::from_vec(&bytes).unwrap();
-        assert_eq!((route, reply.id(), reply.answers()[0].ttl()), (1, 77, 300));
+        assert_eq!(
+            (reply_path, reply.id(), reply.answers()[0].ttl()),
+            (1, 77, 300)
+        );
         assert!(
             bytes[12..].starts_with(b"\x03WwW\x07Example\0"),
             "the client's letter case"

@@ -31,9 +31,9 @@ fn the_target_of_an_alias_alone_is_asked_for() {
             message.add_answer(address("b.cdn.test.", 100, 1));
             message.add_answer(address("b.cdn.test.", 100, 2));
         });
-        for (route, bytes) in &world.effects.replies {
+        for (reply_path, bytes) in &world.effects.replies {
             let reply = Message::from_vec(bytes).unwrap();
-            assert_eq!(u32::from(reply.id()), *route);
+            assert_eq!(u32::from(reply.id()), *reply_path);
             assert_eq!(reply.answers().len(), 4, "{reply}");
             assert_eq!(
                 answers(&reply)[..2],
@@ -123,8 +123,8 @@ fn a_target_is_asked_of_its_own_group_and_fails_as_a_question_does() {
 }
 
 /// Asks for an alias of which upstream knows the alias alone.
-fn begin_chase(world: &mut World<'_>, route: Route, owner: &str) {
-    world.miss(route, &with_edns(query(owner, 1), false));
+fn begin_chase(world: &mut World<'_>, reply_path: ReplyPath, owner: &str) {
+    world.miss(reply_path, &with_edns(query(owner, 1), false));
     world.respond(|message| {
         message.add_answer(alias(owner, 300, "x0.test."));
     });
@@ -138,8 +138,8 @@ fn where_all_places_are_taken_the_oldest_chase_of_who_has_most_ends() {
             begin_chase(world, 1, &format!("n{number}.test."));
         }
         assert!(world.effects.replies.is_empty(), "every place is used");
-        for (route, victim) in [(1, "n1.test."), (8, "n2.test.")] {
-            begin_chase(world, route, &format!("more{route}.test."));
+        for (reply_path, victim) in [(1, "n1.test."), (8, "n2.test.")] {
+            begin_chase(world, reply_path, &format!("more{reply_path}.test."));
             let reply = world.last_reply();
             assert_eq!(reply.queries()[0].name(), &name(victim));
             assert_eq!(

@@ -19,11 +19,11 @@ fn everyone_who_asks_the_same_shares_one_upstream_query_and_gets_its_own_reply()
             2,
             "a repeated question is answered once"
         );
-        for (route, bytes) in &world.effects.replies {
+        for (reply_path, bytes) in &world.effects.replies {
             let reply = Message::from_vec(bytes).unwrap();
-            assert_eq!(u32::from(reply.id()), *route);
-            assert_eq!(reply.extensions().is_some(), *route == 2);
-            assert_eq!(bytes[13] == b'A', *route == 2);
+            assert_eq!(u32::from(reply.id()), *reply_path);
+            assert_eq!(reply.extensions().is_some(), *reply_path == 2);
+            assert_eq!(bytes[13] == b'A', *reply_path == 2);
         }
         assert_eq!(world.engine.in_flight(), 0);
     });
@@ -53,9 +53,9 @@ fn a_full_table_ends_the_oldest_question_of_the_busiest_client() {
         assert_eq!(world.last_reply().id(), 1);
         world.respond(answer_a(60));
         world.respond_to(0, answer_a(60));
-        let served: Vec<Route> = world.effects.replies[2..]
+        let served: Vec<ReplyPath> = world.effects.replies[2..]
             .iter()
-            .map(|(route, _)| *route)
+            .map(|(reply_path, _)| *reply_path)
             .collect();
         assert_eq!(served, [8, 7]);
         assert_eq!(world.get(Counter::PendingFull), 2);
@@ -162,9 +162,9 @@ fn the_same_id_from_two_clients_gets_each_its_own_answer() {
         world.respond_to(1, |message| {
             message.add_answer(address("b.example.", 60, 2));
         });
-        for (route, bytes) in &world.effects.replies {
+        for (reply_path, bytes) in &world.effects.replies {
             let reply = Message::from_vec(bytes).unwrap();
-            let owner = if *route == 1 {
+            let owner = if *reply_path == 1 {
                 "a.example."
             } else {
                 "b.example."
@@ -184,8 +184,8 @@ fn the_same_id_from_two_clients_gets_each_its_own_answer() {
 /// Fills the places to wait in as one host may, then asks as another one. Whether that is served.
 fn is_served_beside_a_greedy(host: &str, other: &str, on_link: &'static [Network]) -> bool {
     let mut is_served = false;
-    let client = |text: &str, route| Client {
-        route,
+    let client = |text: &str, reply_path| Client {
+        reply_path,
         address: text.parse().unwrap(),
         transport: Transport::Udp,
     };
@@ -230,8 +230,8 @@ fn a_neighbour_that_fills_the_table_of_questions_ends_none_of_another_neighbours
     let lan: &'static [Network] = vec![Network::of("fd00:53::1".parse().unwrap(), 64)].leak();
     with_world(Settings::DEFAULT, |world| {
         world.policy.on_link = OnLink::view(lan);
-        let client = |last: u16, route| Client {
-            route,
+        let client = |last: u16, reply_path| Client {
+            reply_path,
             address: core::net::Ipv6Addr::new(0xfd00, 0x53, 0, 0, 0, 0, 0, last).into(),
             transport: Transport::Udp,
         };
@@ -241,7 +241,7 @@ fn a_neighbour_that_fills_the_table_of_questions_ends_none_of_another_neighbours
             let query = query(&format!("n{number}.example."), number);
             world.ask_as(&client(1, 1), &query.to_vec().unwrap());
         }
-        let ended: Vec<Route> = world.effects.replies.iter().map(|reply| reply.0).collect();
+        let ended: Vec<ReplyPath> = world.effects.replies.iter().map(|reply| reply.0).collect();
         assert_eq!(ended, [1]);
     });
 }

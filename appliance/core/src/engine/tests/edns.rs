@@ -23,8 +23,8 @@ fn every_reply_has_opt_if_and_only_if_the_query_had() {
         world.miss(1, &query("a.example.", 1));
         world.miss(2, &with_edns(query("a.example.", 2), false));
         world.respond(answer_a(60));
-        for (route, bytes) in &world.effects.replies {
-            assert_eq!(opt(bytes).is_some(), *route == 2, "after a miss");
+        for (reply_path, bytes) in &world.effects.replies {
+            assert_eq!(opt(bytes).is_some(), *reply_path == 2, "after a miss");
         }
         // A hit; ANY; another class; a zone transfer; each with and without.
         for qtype in [RecordType::A, RecordType::ANY, RecordType::AXFR] {
@@ -213,10 +213,10 @@ fn large_answers_are_for_clients_with_a_cookie_where_the_config_says_so() {
         world.ask_bytes(2, &cookie(b"clientco"));
         world.ask_tcp(3, &question);
         world.respond(many);
-        for (route, bytes) in world.effects.replies.clone() {
+        for (reply_path, bytes) in world.effects.replies.clone() {
             let header = Header::parse(&bytes).unwrap();
             let extended = opt(&bytes).map(|opt| opt.extended_rcode);
-            let expected = match route {
+            let expected = match reply_path {
                 1 => (0, 0, true, None),
                 2 => (0, 7, false, Some(1)),
                 _ => (10, 0, false, None),
@@ -227,7 +227,7 @@ fn large_answers_are_for_clients_with_a_cookie_where_the_config_says_so() {
                 header.has(flag::TC),
                 extended,
             );
-            assert_eq!(got, expected, "client {route}");
+            assert_eq!(got, expected, "client {reply_path}");
         }
         // As a hit, the same; and the whole answer once the cookie comes back.
         assert!(
@@ -294,9 +294,9 @@ fn authentic_data_only_from_trusted_upstreams_and_to_those_who_understand_it() {
             world.respond(authentic);
             world.miss(3, &with_edns(query("a.example.", 3), true));
             world.respond(authentic);
-            for (route, bytes) in &world.effects.replies {
+            for (reply_path, bytes) in &world.effects.replies {
                 let said = Header::parse(bytes).unwrap().has(flag::AD);
-                assert_eq!(said, trusted && *route != 2, "client {route}");
+                assert_eq!(said, trusted && *reply_path != 2, "client {reply_path}");
             }
             let hit = world.hit(&with_ad);
             assert_eq!(

@@ -21,7 +21,7 @@ use std::boxed::Box;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-pub(super) type Route = u32;
+pub(super) type ReplyPath = u32;
 
 pub(super) struct TestCache {
     pub shard: Mutex<Box<Shard>>,
@@ -54,7 +54,7 @@ impl Asked {
 #[derive(Default)]
 pub(super) struct Recorder {
     pub asked: Vec<Asked>,
-    pub replies: Vec<(Route, Vec<u8>)>,
+    pub replies: Vec<(ReplyPath, Vec<u8>)>,
     pub random: u32,
     pub streams: Vec<SocketAddr>,
     /// Streams that can be opened in all.
@@ -77,7 +77,7 @@ impl Recorder {
     }
 }
 
-impl Effects<Route> for Recorder {
+impl Effects<ReplyPath> for Recorder {
     fn open_port(&mut self, _: SocketAddr, question: u16) -> Result<u16, NoPort> {
         if let Some((max, why)) = self.no_more_ports
             && self.ports.len() >= max
@@ -108,8 +108,8 @@ impl Effects<Route> for Recorder {
         });
         true
     }
-    fn reply(&mut self, route: &Route, message: &[u8]) {
-        self.replies.push((*route, message.to_vec()));
+    fn reply(&mut self, reply_path: &ReplyPath, message: &[u8]) {
+        self.replies.push((*reply_path, message.to_vec()));
     }
     fn open_stream(&mut self, to: SocketAddr) -> Option<u16> {
         if self.streams.len() >= self.stream_limit {
@@ -133,7 +133,7 @@ impl Effects<Route> for Recorder {
 
 /// An engine, its caller's effects, and a clock.
 pub(super) struct World<'a> {
-    pub engine: Engine<'a, Route, &'a TestCache>,
+    pub engine: Engine<'a, ReplyPath, &'a TestCache>,
     pub effects: Recorder,
     pub now: Instant,
     pub policy: Policy<'a>,
@@ -251,15 +251,15 @@ impl<'a> World<'a> {
         }
     }
 
-    pub fn client(&self, route: Route) -> Client<Route> {
+    pub fn client(&self, reply_path: ReplyPath) -> Client<ReplyPath> {
         Client {
-            route,
-            address: [10, 0, (route >> 8) as u8, route as u8].into(),
+            reply_path,
+            address: [10, 0, (reply_path >> 8) as u8, reply_path as u8].into(),
             transport: Transport::Udp,
         }
     }
 
-    pub fn ask_as(&mut self, client: &Client<Route>, bytes: &[u8]) -> (Outcome, Vec<u8>) {
+    pub fn ask_as(&mut self, client: &Client<ReplyPath>, bytes: &[u8]) -> (Outcome, Vec<u8>) {
         let room = if client.transport == Transport::Tcp {
             65_535
         } else {
@@ -276,25 +276,25 @@ impl<'a> World<'a> {
         (outcome, buffer)
     }
 
-    pub fn ask_bytes(&mut self, route: Route, bytes: &[u8]) -> (Outcome, Vec<u8>) {
-        self.ask_as(&self.client(route), bytes)
+    pub fn ask_bytes(&mut self, reply_path: ReplyPath, bytes: &[u8]) -> (Outcome, Vec<u8>) {
+        self.ask_as(&self.client(reply_path), bytes)
     }
 
-    pub fn ask(&mut self, route: Route, message: &Message) -> (Outcome, Vec<u8>) {
-        self.ask_bytes(route, &message.to_vec().unwrap())
+    pub fn ask(&mut self, reply_path: ReplyPath, message: &Message) -> (Outcome, Vec<u8>) {
+        self.ask_bytes(reply_path, &message.to_vec().unwrap())
     }
 
-    pub fn ask_tcp(&mut self, route: Route, message: &Message) -> (Outcome, Vec<u8>) {
+    pub fn ask_tcp(&mut self, reply_path: ReplyPath, message: &Message) -> (Outcome, Vec<u8>) {
         let client = Client {
             transport: Transport::Tcp,
-            ..self.client(route)
+            ..self.client(reply_path)
         };
         self.ask_as(&client, &message.to_vec().unwrap())
     }
 
     /// Asks and expects that it has to wait.
-    pub fn miss(&mut self, route: Route, message: &Message) {
-        assert_eq!(self.ask(route, message).0, Outcome::Pending);
+    pub fn miss(&mut self, reply_path: ReplyPath, message: &Message) {
+        assert_eq!(self.ask(reply_path, message).0, Outcome::Pending);
     }
 
     /// Asks and expects the answer at once.

@@ -205,8 +205,8 @@ fn address_of(name: &Name) -> u8 {
 /// Clients that ask at random, an upstream that answers at random, time that passes at random.
 struct Chaos {
     random: Random,
-    open: HashMap<Route, Open>,
-    next_route: Route,
+    open: HashMap<ReplyPath, Open>,
+    next_reply_path: ReplyPath,
     /// The upstream changes bytes of its answers.
     hostile: bool,
 }
@@ -219,8 +219,8 @@ impl Chaos {
             _ => world.pass(self.random.below(700) as u64),
         }
         let replies: Vec<_> = world.effects.replies.drain(..).collect();
-        for (route, bytes) in replies {
-            self.check(route, &bytes);
+        for (reply_path, bytes) in replies {
+            self.check(reply_path, &bytes);
         }
         if world.effects.asked.len() > 300 {
             world.effects.asked.drain(..100);
@@ -229,7 +229,7 @@ impl Chaos {
     }
 
     fn ask(&mut self, world: &mut World<'_>) {
-        self.next_route += 1;
+        self.next_reply_path += 1;
         let text = format!("n{}.example.", self.random.below(40));
         let mut message = query(&text, self.random.next() as u16);
         if self.random.below(2) == 0 {
@@ -249,14 +249,15 @@ impl Chaos {
             (false, None) => 512,
         };
         let question = [&bytes[..2], &bytes[12..end + 4]].concat();
-        self.open.insert(self.next_route, Open { question, limit });
+        self.open
+            .insert(self.next_reply_path, Open { question, limit });
         let client = Client {
             transport: if tcp { Transport::Tcp } else { Transport::Udp },
-            ..world.client(self.next_route)
+            ..world.client(self.next_reply_path)
         };
         let (outcome, reply) = world.ask_as(&client, &bytes);
         if matches!(outcome, Outcome::Reply(_)) {
-            self.check(self.next_route, &reply);
+            self.check(self.next_reply_path, &reply);
         }
     }
 
@@ -291,10 +292,10 @@ impl Chaos {
     }
 
     /// Every reply is its query's: asked for once, its ID and question to the letter, never too long.
-    fn check(&mut self, route: Route, bytes: &[u8]) {
+    fn check(&mut self, reply_path: ReplyPath, bytes: &[u8]) {
         let open = self
             .open
-            .remove(&route)
+            .remove(&reply_path)
             .expect("asked, and not answered before");
         assert!(
             bytes.len() <= open.limit,
@@ -338,7 +339,7 @@ fn whatever_happens_every_reply_is_its_querys_own() {
                 let mut chaos = Chaos {
                     random: Random::new(seed),
                     open: HashMap::new(),
-                    next_route: 0,
+                    next_reply_path: 0,
                     hostile,
                 };
                 for _ in 0..6_000 {
@@ -347,8 +348,8 @@ fn whatever_happens_every_reply_is_its_querys_own() {
                 // Nobody is forgotten.
                 world.pass(60_000);
                 let replies: Vec<_> = world.effects.replies.drain(..).collect();
-                for (route, bytes) in replies {
-                    chaos.check(route, &bytes);
+                for (reply_path, bytes) in replies {
+                    chaos.check(reply_path, &bytes);
                 }
                 assert_eq!((chaos.open.len(), world.engine.in_flight()), (0, 0));
                 assert!(world.effects.ports.is_empty(), "no port stays open");

@@ -147,13 +147,13 @@ fn without_a_free_stream_datagrams_get_tc_and_tcp_clients_wait() {
                 RData::TXT(TXT::new(["x".into()].into())),
             ));
         });
-        let routes: Vec<Route> = world
+        let reply_paths: Vec<ReplyPath> = world
             .effects
             .replies
             .iter()
-            .map(|(route, _)| *route)
+            .map(|(reply_path, _)| *reply_path)
             .collect();
-        assert_eq!(routes, [3, 2]);
+        assert_eq!(reply_paths, [3, 2]);
         assert!(world.last_reply().truncated());
         world.pass(200);
         world.effects.stream_limit = 1;

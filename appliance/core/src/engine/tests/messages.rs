@@ -231,8 +231,8 @@ fn a_datagram_that_is_repeated_gets_one_answer_and_every_query_of_a_stream_its_o
         }
         world.respond(answer_a(60));
         let replies = world.effects.replies.iter();
-        let mut routes: Vec<_> = replies.map(|(route, _)| *route).collect();
-        routes.sort_unstable();
-        assert_eq!(routes, [1, 2, 2, 2]);
+        let mut reply_paths: Vec<_> = replies.map(|(reply_path, _)| *reply_path).collect();
+        reply_paths.sort_unstable();
+        assert_eq!(reply_paths, [1, 2, 2, 2]);
     });
 }

@@ -78,10 +78,10 @@ fn a_local_alias_that_leads_out_is_answered_with_what_its_target_has() {
             "edge.example. A",
             "edge.example. A",
         ];
-        for (route, bytes) in world.effects.replies.clone() {
+        for (reply_path, bytes) in world.effects.replies.clone() {
             let reply = Message::from_vec(&bytes).unwrap();
             let got = answers(&reply);
-            let head: &[&str] = match route {
+            let head: &[&str] = match reply_path {
                 1 => &["out.lan. CNAME cdn.example."],
                 2 => &["twice.lan. CNAME out.lan.", "out.lan. CNAME cdn.example."],
                 _ => &[],
@@ -91,14 +91,14 @@ fn a_local_alias_that_leads_out_is_answered_with_what_its_target_has() {
             for (got, expected) in got.iter().zip(expected) {
                 assert!(got.starts_with(expected), "{got} {expected}");
             }
-            assert_eq!(u32::from(reply.id()), route);
+            assert_eq!(u32::from(reply.id()), reply_path);
             assert!(!reply.authoritative() && !reply.authentic_data());
         }
         let first = &world
             .effects
             .replies
             .iter()
-            .find(|(route, _)| *route == 1)
+            .find(|(reply_path, _)| *reply_path == 1)
             .unwrap()
             .1;
         assert!(

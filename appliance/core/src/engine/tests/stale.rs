@@ -14,10 +14,10 @@ fn stale_answers_come_after_the_client_has_waited_and_when_nobody_answers() {
         world.pass(1_700);
         assert_eq!(world.effects.replies.len(), 1);
         world.pass(200);
-        let (route, bytes) = world.effects.replies.last().unwrap().clone();
+        let (reply_path, bytes) = world.effects.replies.last().unwrap().clone();
         let reply = Message::from_vec(&bytes).unwrap();
         assert_eq!(
-            (route, reply.answers()[0].ttl(), extended_error(&bytes)),
+            (reply_path, reply.answers()[0].ttl(), extended_error(&bytes)),
             (2, 30, Some(ede::STALE))
         );
         // The refresh that is still under way fills the cache.

@@ -20,9 +20,9 @@ fn pending(number: u64, bucket: u8) -> Question {
     }
 }
 
-fn waiter(route: u32, id: u16) -> Waiter<u32> {
+fn waiter(reply_path: u32, id: u16) -> Waiter<u32> {
     Waiter {
-        route,
+        reply_path,
         id,
         flags: 0,
         limit: 512,
@@ -30,7 +30,7 @@ fn waiter(route: u32, id: u16) -> Waiter<u32> {
         edns: None,
         lacks_cookie: false,
         case: LetterCase::LOWER,
-        bucket: route as u8,
+        bucket: reply_path as u8,
         links: Links::default(),
     }
 }

@@ -12,8 +12,8 @@ pub use frame::Frame;
 
 use super::error::{Kick, SetupError, Step};
 use super::slot::{RX_CHUNKS, UmemSlot};
-use super::stats::{Census, Counters, Statistics};
-use super::{Batch, Mode, Options, sys};
+use super::stats::{Census, SocketCounters, Statistics};
+use super::{Batch, CopyMode, Options, sys};
 use afxdp::PENDING_LEN;
 use afxdp::buf::Buf;
 use afxdp::buf_mmap::BufMmap;
@@ -35,8 +35,8 @@ const _: () = assert!(CHUNKS_PER_QUEUE <= PENDING_LEN);
 
 /// An AF_XDP socket bound to one RX queue, with its UMEM and its four rings. One thread uses it.
 pub struct Xsk {
-    mode: Mode,
-    counters: Counters,
+    mode: CopyMode,
+    counters: SocketCounters,
     /// Handed out by the crate, on their way into a batch.
     received: Box<Pending>,
     /// Transmitted, on their way into the TX ring.
@@ -72,7 +72,7 @@ impl Xsk {
         sys::tune(handles.fd());
         let mut xsk = Self {
             mode,
-            counters: Counters::default(),
+            counters: SocketCounters::default(),
             received: handles::queue()?,
             transmitted: handles::queue()?,
             completed: Vec::with_capacity(TX_RING),
@@ -93,7 +93,7 @@ impl Xsk {
 
     /// Copy or zero copy: what the kernel gave us.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> CopyMode {
         self.mode
     }
 
@@ -186,7 +186,7 @@ impl Xsk {
 
     /// What passed through the socket.
     #[must_use]
-    pub fn counters(&self) -> Counters {
+    pub fn counters(&self) -> SocketCounters {
         self.counters
     }
 
@@ -260,7 +260,7 @@ impl Xsk {
             .fill
             .fill(&mut self.rx_free, count)
             .unwrap_or(0);
-        if self.mode == Mode::ZeroCopy && self.handles.fill.needs_wakeup() {
+        if self.mode == CopyMode::ZeroCopy && self.handles.fill.needs_wakeup() {
             sys::wake_rx(self.handles.fd());
         }
     }
