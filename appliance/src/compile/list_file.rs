@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use xdnsd_core::policy::list::{List, ListError, NAMES_MAX, VERSION, check_header, field};
+use xdnsd_core::policy::list::{List, ListError, MAGIC, NAMES_MAX, VERSION, check_header, field};
 
 use super::lists::{ListBuilder, Purpose, SOURCES_MAX, Tally};
 use super::problem::Problem;
@@ -187,8 +187,9 @@ pub(super) fn finish(builder: ListBuilder) -> Result<Vec<u8>, Problem> {
 /// Writes a compiled list so that a reader, or a power cut, sees the old file or the new one and nothing between.
 ///
 /// # Errors
-/// The file cannot be written.
+/// The file cannot be written, or is something else than a compiled list.
 pub fn write(path: &Path, image: &[u8]) -> Result<(), Problem> {
+    let path = &target(path).map_err(|error| Problem::with_file(path, &error))?;
     let mut temporary = OsString::from(path);
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
@@ -197,6 +198,25 @@ pub fn write(path: &Path, image: &[u8]) -> Result<(), Problem> {
         let _ = std::fs::remove_file(&temporary);
         Problem::with_file(path, &error)
     })
+}
+
+/// The file that a list is to replace, behind links. Nothing else is replaced than an empty file or a compiled list: not a
+/// device, and not the text that was named first where the name of what is written was forgotten.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let mut file = match files::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(path.into()),
+        Err(error) => return Err(error),
+    };
+    let mut head = Vec::new();
+    (&mut file)
+        .take(MAGIC.len() as u64)
+        .read_to_end(&mut head)?;
+    if !head.is_empty() && head != MAGIC {
+        let what = "is there already and no compiled list: not replaced";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+    }
+    path.canonicalize()
 }
 
 fn write_whole(path: &Path, image: &[u8]) -> std::io::Result<()> {
@@ -242,6 +262,7 @@ pub fn compile_command(arguments: &[OsString]) -> Result<Report, Problem> {
         .iter()
         .map(|path| (path.clone(), Purpose::Block))
         .collect();
+    target(out).map_err(|error| Problem::with_file(out, &error))?;
     sources.extend(allow);
     let (image, report) = compile(&sources)?;
     write(out, &image)?;
@@ -390,6 +411,37 @@ mod tests {
             .and_then(|file| file.set_len(1 << 40))
             .expect("sparse");
         assert!(ListImage::open(&huge).is_err());
+    }
+
+    /// By root, `/dev/null` would be a file from then on.
+    #[test]
+    fn only_a_compiled_list_is_replaced() {
+        let folder = Folder::new();
+        let source = folder.write("ads.txt", "ads.example\n");
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        for (out, why) in [
+            (
+                source.as_path(),
+                "is there already and no compiled list: not replaced",
+            ),
+            (fifo.as_path(), "is a FIFO, not a file"),
+            (folder.path(), "is a folder, not a file"),
+        ] {
+            let error = compile_command(&arguments(&[out, &source])).expect_err(why);
+            assert_eq!(error.to_string(), format!("{}: {why}", out.display()));
+            let error = write(out, b"XDNSLIST").expect_err(why).to_string();
+            assert!(error.ends_with(why), "{error}");
+        }
+        let text = std::fs::read_to_string(&source).expect("as it was");
+        assert_eq!(text, "ads.example\n");
+        let (out, link) = (folder.write("out", ""), folder.path().join("link"));
+        std::os::unix::fs::symlink(&out, &link).expect("a link");
+        for _ in 0..2 {
+            compile_command(&arguments(&[&link, &source])).expect("an empty file, then a list");
+            assert!(link.is_symlink(), "a link stays one");
+            assert!(ListImage::open(&out).is_ok());
+        }
     }
 
     #[test]
