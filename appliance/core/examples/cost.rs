@@ -33,7 +33,7 @@ static SHARDS: [Mutex<Shard>; CACHE_SHARDS] = [const { Mutex::new(Shard::new()) 
 const SEED: [u8; 16] = *b"not so random...";
 /// Rounds of each measurement, unless the command line says otherwise.
 const ROUNDS: usize = 2_000_000;
-/// Names on the list of the household that blocks.
+/// Names on the blocklist of a home router.
 const LISTED: usize = 1_000_000;
 /// Hosts of a large office.
 const HOSTS: usize = 1_000;

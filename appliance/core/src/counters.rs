@@ -74,7 +74,7 @@ xdnsd_abi::counters! {
         LocalAnswers = "local_answers",
         /// Names that a list blocks, asked for or reached through a CNAME.
         Blocked = "blocked",
-        /// Answers withheld because they led to a private address.
+        /// Answers withheld because they had a private address.
         RebindWithheld = "rebind_withheld",
         /// Questions asked upstream over TCP.
         UpstreamTcp = "upstream_tcp",

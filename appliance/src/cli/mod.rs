@@ -110,7 +110,7 @@ const FORMS: &[Form] = &[
     Form {
         name: "run",
         usage: " [--user NAME] FILE",
-        about: "serve, as the config FILE says; --user: as root, give all other rights away",
+        about: "serve, as the config FILE says; --user: as root, drop all other privileges",
         flags: &[USER],
         arguments: &["FILE"],
         least: 1,
@@ -120,7 +120,7 @@ const FORMS: &[Form] = &[
     Form {
         name: "check",
         usage: " [--offline] FILE",
-        about: "say what is wrong with a config; --offline: without looking at this machine",
+        about: "validate a config and print every error; --offline: without looking at this machine",
         flags: &[OFFLINE],
         arguments: &["FILE"],
         least: 1,
@@ -178,7 +178,7 @@ const FORMS: &[Form] = &[
     Form {
         name: "cache flush",
         usage: " [--socket PATH] [NAME]",
-        about: "forget them",
+        about: "remove answers from the cache, for NAME and below",
         arguments: &["NAME"],
         ..ASKS
     },
@@ -189,7 +189,7 @@ const FORMS: &[Form] = &[
     },
     Form {
         name: "reload",
-        about: "read local data, lists, servers, routes, access and log again; say what came of it",
+        about: "read local data, lists, servers, routes, access and log again; print the result",
         ..ASKS
     },
     Form {
@@ -259,8 +259,8 @@ pub fn help() -> String {
             writeln!(out, "  xdnsd {written:<28}{}", form.about)
         };
     }
-    out + "\nExit status: 0 done, 1 failed, 2 not written as above, 78 a config that cannot be run;\n\
-           of health 0 it answers, 1 it runs and does not answer, 3 nobody is there or can be asked.\n\
+    out + "\nExit status: 0 done, 1 failed, 2 wrong usage, 78 a config that cannot be run;\n\
+           of health 0 it answers, 1 it runs and does not answer, 3 no daemon is there or can be asked.\n\
            A word behind `--` is an argument, whatever it begins with.\n"
 }
 

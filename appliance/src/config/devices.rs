@@ -98,7 +98,7 @@ pub struct Plan {
     pub missing: Errors,
     /// The servers of each group of [`Config::upstreams`].
     pub servers: Vec<Vec<SocketAddr>>,
-    /// What the devices say of clients: which sources are of this machine or nobody's, and who our neighbours are.
+    /// What the devices say of clients: which sources are martian, and who our neighbours are.
     pub links: Links,
 }
 
@@ -345,8 +345,8 @@ fn martian_sources(devices: &Devices, served: &[&Device]) -> Vec<IpAddr> {
         let all = all.filter(move |addr| is_served || !is_link_local(addr));
         all.collect::<Vec<IpAddr>>()
     };
-    let unfit: BTreeSet<IpAddr> = devices.0.iter().flat_map(of).collect();
-    unfit.into_iter().collect()
+    let martians: BTreeSet<IpAddr> = devices.0.iter().flat_map(of).collect();
+    martians.into_iter().collect()
 }
 
 /// Whether it has more than two hosts (RFC 3021, RFC 6164).

@@ -1,4 +1,4 @@
-//! Attaches the XDP programs, hands each RX queue's AF_XDP socket to a worker, and follows interfaces that go and come.
+//! Attaches the XDP programs, hands each RX queue's AF_XDP socket to a worker, and follows interfaces as they are plugged in and out.
 //!
 //! ```text
 //!  attach program ─► count RX queues ─► open sockets ─► XSKMAP ─► worker attaches ─► listen map
@@ -297,8 +297,8 @@ impl Attachment {
         }
     }
 
-    /// Has the driver leave VLAN tags in the frames where the config listens on a VLAN. Where it does not, the tags are
-    /// nobody's business here: the FIB check tells what they hide.
+    /// Has the driver leave VLAN tags in the frames where the config listens on a VLAN. Elsewhere the FIB check finds what
+    /// hidden tags would do harm to.
     fn show_tags(&self) {
         if !self.has_tagged {
             return;

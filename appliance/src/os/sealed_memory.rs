@@ -62,9 +62,9 @@ impl Drop for Sealed {
     }
 }
 
-// SAFETY: the mapping is read-only memory that no thread owns.
+// SAFETY: the mapping belongs to the process and to no thread: any thread may read it and may unmap it.
 unsafe impl Send for Sealed {}
-// SAFETY: as above; shared references only read.
+// SAFETY: the memory is read-only, and through a shared reference nothing but reads can be had.
 unsafe impl Sync for Sealed {}
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Goes through all slots and copies what is in them, [`STEP`] under one lock: nobody's code runs while it is held. What
+/// Goes through all slots and copies what is in them, [`STEP`] under one lock: no caller's code runs while it is held. What
 /// is inserted meanwhile may or may not be seen.
 #[derive(Debug)]
 pub struct Walk<'c> {

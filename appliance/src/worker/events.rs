@@ -21,7 +21,7 @@ pub enum Source {
     TcpClient {
         /// Its slot.
         slot: u16,
-        /// The how manieth connection that stands there: one that has gone may have left an event behind.
+        /// Its generation: an event of a connection that is closed may come when the slot is in use again.
         generation: u32,
     },
     /// The connected socket of a question, in this place.

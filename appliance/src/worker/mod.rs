@@ -112,7 +112,7 @@ pub struct Parts<'a> {
     pub has_tcp: bool,
     /// How long a TCP connection may be idle, in milliseconds.
     pub tcp_idle_ms: u64,
-    /// How long it looks out for an answer instead of sleeping, in microseconds.
+    /// How long it busy-polls for an answer before it sleeps, in microseconds.
     pub busy_poll_us: u32,
     /// Local data, lists, routes, access.
     pub policy: Arc<dyn PolicySource>,
@@ -332,7 +332,7 @@ impl<'a> Worker<'a> {
     fn wait(&mut self, events: &mut [EpollEvent]) -> usize {
         let until_ns = self.io.busy_poll.until().filter(|_| !self.has_frames);
         if let Some(until_ns) = until_ns {
-            if let Some(count) = self.look_out(until_ns, events) {
+            if let Some(count) = self.busy_poll(until_ns, events) {
                 return count;
             }
             self.io.busy_poll.was_in_vain();
@@ -353,12 +353,12 @@ impl<'a> Worker<'a> {
     }
 
     /// Polls until `until_ns`, on the monotonic clock. Returns how many events epoll has; `None`: nothing came.
-    fn look_out(&self, until_ns: u64, events: &mut [EpollEvent]) -> Option<usize> {
+    fn busy_poll(&self, until_ns: u64, events: &mut [EpollEvent]) -> Option<usize> {
         let port = self.io.port.as_ref();
         let mut xsk = port.map(|port| [PollFd::new(port.xsk.as_fd(), PollFlags::POLLIN)]);
         let mut has_frames = || xsk.as_mut().is_some_and(|fd| poll(fd, 0u8) == Ok(1));
         while clock::monotonic_ns() < until_ns {
-            // The answer is what it looks out for.
+            // Mostly the answer.
             let count = self.io.epoll.wait(events, EpollTimeout::ZERO).unwrap_or(0);
             if count > 0 || has_frames() {
                 return Some(count);

@@ -42,7 +42,7 @@ pub struct Head {
     pub restored: bool,
     /// Info code of an Extended DNS Error (RFC 8914). Valid values: assigned ones, or [`ede::NONE`].
     pub ede: u16,
-    /// The number of the policy that last found nothing in it to withhold. 0: it came from a snapshot, or all is open.
+    /// The generation of the policy that last approved it. 0: it came from a snapshot, or under `Policy::OPEN`.
     pub generation: u32,
     /// The group of upstreams that gave it. Valid values: indices of groups, or [`Head::ANY_GROUP`].
     pub group: u8,

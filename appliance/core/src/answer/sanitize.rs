@@ -291,7 +291,7 @@ fn section_end(response: &[u8], at: usize, count: usize) -> Option<usize> {
     Some(end)
 }
 
-/// Where the chain of CNAMEs led.
+/// The end of the chain of CNAMEs.
 struct Chain {
     /// The last name.
     target: Name,

@@ -113,7 +113,7 @@ pub struct Call<'c, E> {
 /// What the operator should read in the log, beside the counter: rarely, not per packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// An answer from upstream led to a private address (DNS rebinding) and was withheld.
+    /// An answer from upstream had a private address (DNS rebinding) and was withheld.
     Rebind,
 }
 

@@ -43,7 +43,7 @@ impl Others<'_> {
         own_addresses: &[],
     };
 
-    /// Whether somebody else is named for it, or it is withheld. The root's route is for all that is nobody's.
+    /// Whether somebody else is named for it, or it is withheld. The root's route is for all other names, and counts for none.
     pub(super) fn refusal(&self, name: &[u8]) -> Option<Refusal> {
         let labels = Labels::new(name)?;
         let route = self.policy.routes.lookup(&labels);

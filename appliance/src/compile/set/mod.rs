@@ -302,7 +302,7 @@ impl PolicySet {
         &self.groups
     }
 
-    /// A view to ask. Costs a few dozen loads: to be taken once per batch of queries.
+    /// A view to ask. Costs a few dozen loads: a worker takes it once per policy.
     #[must_use]
     pub fn view(&self) -> Policy<'_> {
         const COMPILED: &str = "compiled by this process and immutable since";

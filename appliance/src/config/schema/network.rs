@@ -145,8 +145,8 @@ section! {
         /// Seconds for which a failure is remembered, so that a broken domain is not asked for again at once (RFC
         /// 9520).
         failure_ttl: u32 = DEFAULT.failure_ttl_secs, 1..=30;
-        /// Microseconds for which a worker that has just asked looks out for the answer instead of sleeping, where the
-        /// latest answer came that soon: servers on this machine or beside it. 0: never, which saves power.
+        /// Microseconds for which a worker that has just asked busy-polls for the answer before it sleeps, where the latest
+        /// answer came that soon: servers on this machine or beside it. 0: never, which saves power.
         busy_poll_us: u32 = 100, 0..=1000;
         /// Where the source ports of questions to upstream servers come from. Each question has a random one of its own,
         /// which is open to its server alone, and no longer than its answer may come.

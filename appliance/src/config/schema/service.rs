@@ -1,4 +1,4 @@
-//! Answers that are kept, manners towards clients, and what is told of the service.
+//! Cache, protocol options, log and identification.
 
 use xdnsd_core::limits;
 

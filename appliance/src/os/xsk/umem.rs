@@ -81,7 +81,7 @@ impl Frame {
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let (start, capacity) = self.span();
-        // SAFETY: `span` lies in UMEM and is initialised as above. The token is unique and borrowed exclusively for as
+        // SAFETY: `span` lies in UMEM, whose bytes are a static's and so are initialised. The token is unique and borrowed exclusively for as
         // long as the slice lives, so there is no other reference, and the kernel does not have the chunk.
         unsafe { core::slice::from_raw_parts_mut(start, capacity) }
     }

@@ -46,7 +46,7 @@ const PAUSE_MS: u64 = 200;
 /// Trouble that comes again within this time is the same, in milliseconds.
 const SAME_TROUBLE_MS: u64 = 60_000;
 
-/// Which connection: the slot, and the how manieth that stands in it.
+/// Which connection: the slot and its generation, so that a reused slot is not mistaken for the old client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpClient {
     slot: u16,

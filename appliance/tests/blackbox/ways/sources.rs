@@ -129,7 +129,7 @@ fn addresses_that_are_ours_or_nobodys_get_no_answer() -> Result<()> {
     let scene = scene!(Setup::three_ways());
     let ways = prepare(&scene)?;
     let mut frames = Vec::new();
-    let unfit = [
+    let martians = [
         // Ours, on another port as well, and on a device that is not served; this network, and this one's first address;
         // the loopback; a group; everybody, near and far.
         "10.53.0.1",
@@ -151,7 +151,7 @@ fn addresses_that_are_ours_or_nobodys_get_no_answer() -> Result<()> {
         "ff02::fb",
         "ff0e::1",
     ];
-    for address in unfit {
+    for address in martians {
         let address: IpAddr = address.parse()?;
         for way in Way::DATAGRAMS {
             for port in [53, 4_000] {

@@ -392,7 +392,7 @@ fn any_bytes_into_the_engine_never_panic_and_never_exceed_the_limit() {
             if let (Outcome::Reply(len), reply) = world.ask_bytes(1, &bytes) {
                 assert!(len <= 1232 && reply[..2] == bytes[..2] && reply[2] & 0x80 != 0);
             }
-            // ID and question intact, so that the digest is reached.
+            // ID and question intact, so that it is sanitized.
             let end = question.len() - 11;
             if round % 2 == 1 && bytes.len() > end {
                 bytes[2] |= 0x80;
