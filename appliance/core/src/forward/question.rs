@@ -26,6 +26,9 @@ use crate::time::Instant;
 
 /// How long to wait for a stream to become free.
 pub const STREAM_WAIT_MS: u64 = 50;
+/// How long to wait for an answer in a stream before the next server is asked beside it. A stream repeats by itself what is
+/// lost, and a long answer takes a while; but a server, or a box on the way to it, may drop TCP in silence.
+const STREAM_BESIDE_MS: u64 = 1_500;
 /// A server that was asked already is asked again after this time at the earliest: the datagram may be lost. That it is
 /// slower than it usually is says little where most of its answers come from its cache.
 const REPEAT_MIN_MS: u64 = 400;
@@ -338,8 +341,11 @@ impl Question {
             }
             Stage::Probing => self.wait(Stage::Asking),
             Stage::Opening { purpose, .. } => {
-                // A stream repeats by itself what is lost.
-                self.deadlines.next_try = Instant::FAR_FUTURE;
+                self.deadlines.next_try = if self.has_untried(scene) {
+                    scene.now + STREAM_BESIDE_MS
+                } else {
+                    Instant::FAR_FUTURE
+                };
                 self.wait(match purpose {
                     Purpose::Whole => Stage::Fetching,
                     Purpose::Rest | Purpose::Instead => Stage::Asking,
@@ -468,6 +474,13 @@ impl Question {
         upstreams.pick_again(self.group, |server| self.tries.times(server))
     }
 
+    /// Whether there is a server that was not asked, and that may be.
+    fn has_untried(&self, scene: &Scene<'_>) -> bool {
+        let asked = self.tries.asked();
+        let next = scene.upstreams.pick(self.group, asked);
+        next.is_some_and(|next| !has(asked, next)) && !self.tries.is_full()
+    }
+
     /// A second server where they race, then one that is to be probed.
     fn ask_beside(&mut self, scene: &mut Scene<'_>) -> Step {
         let (group, asked) = (self.group, self.tries.asked());
@@ -516,10 +529,7 @@ impl Question {
         if failure.ede != ede::NONE {
             self.failure_ede = failure.ede;
         }
-        let asked = self.tries.asked();
-        let next = scene.upstreams.pick(self.group, asked);
-        let is_untried = next.is_some_and(|next| !has(asked, next));
-        if is_untried && !self.tries.is_full() {
+        if self.has_untried(scene) {
             scene.counters.count(Counter::UpstreamRetries);
             self.ask_next(scene)
         } else if self.tries.has_live() {
