@@ -1,7 +1,10 @@
 //! What the tests of several wings share.
 
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
 
 /// A folder of a test's own, removed at its end.
 #[derive(Debug)]
@@ -33,5 +36,47 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Bytes of a file that grows, until it begins anew.
+const WRITTEN_MAX: u64 = 16 << 20;
+
+/// Somebody who writes to a file again and again, as long as this lives.
+pub(crate) struct Writer {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Writes `bytes`: at the start of the file, which stays as long as it is, or behind its end.
+    pub(crate) fn start(path: &Path, bytes: &'static [u8], at: SeekFrom) -> Self {
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .expect("the file is there");
+        let is_over = Arc::new(AtomicBool::new(false));
+        let end = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                let place = file.seek(at).expect("a place in it");
+                if place > WRITTEN_MAX {
+                    file.set_len(0).expect("cut");
+                }
+                file.write_all(bytes).expect("written");
+            }
+        });
+        Self {
+            is_over,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let joined = self.thread.take().map(JoinHandle::join);
+        assert!(joined.is_some_and(|joined| joined.is_ok()), "it wrote");
     }
 }

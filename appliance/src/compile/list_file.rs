@@ -272,10 +272,15 @@ pub fn compile_command(arguments: &[OsString]) -> Result<Report, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Folder;
+    use crate::testing::{Folder, Writer};
     use std::fmt::Write as _;
+    use std::io::SeekFrom;
+    use std::time::Duration;
     use xdnsd_core::policy::list::Verdict;
     use xdnsd_core::policy::name::Labels;
+    use xdnsd_lab::wait::wait_until;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     fn verdict(list: &List<'_>, name: &str) -> Verdict {
         let name = super::super::name::parse(name).expect("a name");
@@ -491,6 +496,26 @@ mod tests {
             .expect_err("damaged")
             .to_string();
         assert!(error.contains("damaged"), "{error}");
+    }
+
+    /// The bytes are the same and the stamp is not: whoever writes has not finished.
+    #[test]
+    fn a_list_that_is_written_to_while_it_is_read_is_refused() {
+        let folder = Folder::new();
+        let (source, out) = (folder.path().join("ads.txt"), folder.path().join("list"));
+        let names: String = million().take(20_000).collect::<Vec<_>>().join("\n");
+        std::fs::write(&source, names).expect("written");
+        compile_command(&arguments(&[&out, &source])).expect("compiled");
+        let magic = std::fs::read(&out).expect("a list");
+        let first = magic[..8].to_vec().leak();
+        let writer = Writer::start(&out, first, SeekFrom::Start(0));
+        let refused = wait_until("it changes while it is read", TIMEOUT, || {
+            let read = ListImage::open(&out).map(drop);
+            read.is_err_and(|problem| problem.to_string().ends_with("changes while it is read"))
+        });
+        drop(writer);
+        refused.expect("refused");
+        assert!(ListImage::open(&out).is_ok(), "it was left alone");
     }
 
     /// Names as lists have them: two to four labels, 8 to 40 letters, all distinct.

@@ -556,7 +556,13 @@ mod tests {
             thread.set().listed_names() == 2
         })
         .expect("taken");
-        assert!(old.upgrade().is_some(), "a worker serves under it");
+        // When this is answered, all that belongs to the new list is done.
+        let _ = thread.requester().reload();
+        assert_eq!(
+            old.strong_count(),
+            2,
+            "a worker serves under it, and is not the last to leave"
+        );
         serving = thread.set();
         wait_until("the old one is freed", TIMEOUT, || old.upgrade().is_none()).expect("freed");
         assert_eq!(serving.listed_names(), 2);

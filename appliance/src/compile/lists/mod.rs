@@ -4,7 +4,7 @@ mod tally;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use xdnsd_abi::hash::HashKey;
@@ -245,10 +245,11 @@ impl ListBuilder {
             return Err(wrong(io::Error::new(io::ErrorKind::FileTooLarge, what)));
         }
         let stamp = Stamp::of(&metadata);
-        let text = BufReader::new((&file).take(TEXT_BYTES_MAX));
-        let tally = self.add_text(path, text, list, purpose)?;
+        let mut bytes = files::bytes_of(&file).map_err(wrong)?;
+        let tally = self.add_text(path, BufReader::new(&mut bytes), list, purpose)?;
+        let is_longer = bytes.limit() == 0;
         // Half a list is none: whoever writes it has not finished.
-        if stamp != Stamp::of(&file.metadata().map_err(wrong)?) {
+        if is_longer || stamp != Stamp::of(&file.metadata().map_err(wrong)?) {
             self.forget(&before);
             return Err(wrong(files::changes()));
         }

@@ -1,9 +1,13 @@
 //! Compiled lists, asked.
 
 use super::*;
-use crate::testing::Folder;
+use crate::testing::{Folder, Writer};
+use std::io::SeekFrom;
+use std::time::Duration;
 use xdnsd_core::policy::list::{List, ListError, Verdict};
+use xdnsd_lab::wait::wait_until;
 
+const TIMEOUT: Duration = Duration::from_secs(20);
 const BLOCKED: Verdict = Verdict::Blocked { list: 0 };
 
 fn compile(sources: &[(&str, Purpose)]) -> Vec<u8> {
@@ -215,6 +219,23 @@ fn rules_with_options_that_do_not_fit_end_the_reading() {
         );
         assert!(builder.is_empty() && builder.taken_back.is_empty());
     }
+}
+
+#[test]
+fn of_a_file_that_goes_on_changing_nothing_is_kept() {
+    let folder = Folder::new();
+    let file = folder.write("ads.txt", "one.example\n".repeat(1_000));
+    let writer = Writer::start(&file, b"two.example\n", SeekFrom::End(0));
+    let refused = wait_until("it changes while it is read", TIMEOUT, || {
+        let mut builder = ListBuilder::default();
+        let added = builder.add_file(&file, 0, Purpose::Block);
+        added.is_err_and(|problem| {
+            assert!(builder.is_empty());
+            problem.to_string().ends_with("changes while it is read")
+        })
+    });
+    drop(writer);
+    refused.expect("refused");
 }
 
 #[test]

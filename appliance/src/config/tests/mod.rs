@@ -52,6 +52,47 @@ fn devices() -> Devices {
     ])
 }
 
+/// U23: whoever names a port of a bridge is told of the bridge, and nothing is served there; the others are.
+#[test]
+fn a_port_of_a_bridge_serves_nobody_and_its_bridge_is_named() {
+    let text = SMALLEST.replace(
+        "[interface]\nname = \"lan0\"\n",
+        "[[interface]]\nname = \"lan0\"\n[[interface]]\nname = \"lan0\"\nvlan = 10\n",
+    );
+    let config = Config::parse("f", &text).expect("valid");
+    let mut devices = devices();
+    let served = |devices: &Devices| {
+        let plan = config.plan(devices);
+        let on = plan
+            .endpoints
+            .iter()
+            .map(|endpoint| endpoint.device.clone());
+        let on: std::collections::BTreeSet<_> = on.collect();
+        let missing: Vec<_> = plan.missing.faults().iter().map(Fault::to_string).collect();
+        (on.into_iter().collect::<Vec<_>>(), missing)
+    };
+    assert_eq!(served(&devices).0, ["lan0", "lan0.10"]);
+    for (port, rest, line) in [("lan0", "lan0.10", 2), ("lan0.10", "lan0", 4)] {
+        let device = devices.0.iter_mut().find(|device| device.name == port);
+        let device = device.expect("it is there");
+        device.port_of = Some("bridge br-lan".into());
+        let (on, missing) = served(&devices);
+        assert_eq!(on, [rest]);
+        let [fault] = missing.as_slice() else {
+            panic!("{missing:?}")
+        };
+        let says = format!(
+            "{port} is a port of bridge br-lan, which has the addresses and gets the queries"
+        );
+        assert!(
+            fault.contains(&says) && fault.contains(&format!("f:{line}:")),
+            "{fault}"
+        );
+        let device = devices.0.iter_mut().find(|device| device.name == port);
+        device.expect("it is there").port_of = None;
+    }
+}
+
 #[test]
 fn the_smallest_file_has_every_default() {
     let config = Config::parse("f", SMALLEST).expect("valid");

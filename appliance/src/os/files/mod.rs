@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The longest tick of a file system's clock, and one more (FAT: 2 s).
 const TICK_SECS: i64 = 3;
 
+/// Bytes that are read of a file whatever it says of its length.
+const UNSIZED_BYTES_MAX: u64 = 1 << 20;
+
 /// Write permission of the group, and of all others (inode(7)).
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
@@ -258,6 +261,16 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
         thread::sleep(PAUSE);
     }
     read_once(path, bytes_max)?.ok_or_else(changes)
+}
+
+/// The bytes of a file that is open, and one more where it has grown since: whoever writes to it faster than it is read must
+/// not keep us reading. Of a file that says no length, as those of /proc, there are [`UNSIZED_BYTES_MAX`] at most.
+///
+/// # Errors
+/// fstat(2) failed.
+pub fn bytes_of(file: &File) -> io::Result<io::Take<&File>> {
+    let len = file.metadata()?.len().max(UNSIZED_BYTES_MAX);
+    Ok(file.take(len.saturating_add(1)))
 }
 
 /// The error of a file that is not the same before and after it was read.

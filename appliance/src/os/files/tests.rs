@@ -1,8 +1,8 @@
 //! What may be put where a file is expected.
 
 use super::*;
-use crate::testing::Folder;
-use std::io::Write;
+use crate::testing::{Folder, Writer};
+use std::io::{SeekFrom, Write};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -13,6 +13,9 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use xdnsd_lab::wait::wait_until;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Everything but a regular file, with the word for it.
 fn impostors(folder: &Folder) -> Vec<(PathBuf, &'static str)> {
@@ -145,6 +148,37 @@ fn what_is_too_large_or_without_a_length_is_bounded() {
             .expect("read")
             .is_empty()
     );
+}
+
+#[test]
+fn a_file_that_grows_faster_than_it_is_read_ends_nevertheless() {
+    let folder = Folder::new();
+    let path = folder.write("list", "12345");
+    let file = open(&path).expect("opened");
+    let mut bytes = bytes_of(&file).expect("a length");
+    let len = UNSIZED_BYTES_MAX as usize;
+    folder.write("list", vec![7; 3 * len]);
+    let mut read = Vec::new();
+    bytes.read_to_end(&mut read).expect("read");
+    assert_eq!((read.len(), bytes.limit()), (len + 1, 0));
+    let file = open(&path).expect("opened");
+    let mut bytes = bytes_of(&file).expect("a length");
+    assert_eq!(bytes.read_to_end(&mut read).expect("read"), 3 * len);
+    assert_ne!(bytes.limit(), 0, "it is whole");
+}
+
+/// Half of what somebody is about to write is not taken for the whole.
+#[test]
+fn a_file_that_goes_on_changing_is_not_read() {
+    let folder = Folder::new();
+    let file = folder.write("hosts", "192.0.2.1 a.example\n");
+    let writer = Writer::start(&file, b"192.0.2.2 b.example\n", SeekFrom::End(0));
+    let refused = wait_until("it changes while it is read", TIMEOUT, || {
+        read(&file, 1 << 40).is_err_and(|error| error.to_string() == "changes while it is read")
+    });
+    drop(writer);
+    refused.expect("refused");
+    assert!(read(&file, 1 << 40).is_ok(), "it was left alone");
 }
 
 #[test]

@@ -48,12 +48,17 @@ fn same_archives(work: &Path) -> Result<PathBuf> {
         println!("{digest} by {}", version.trim());
         made.push((digest, archive));
     }
+    same_digests(&made).map(Path::to_owned)
+}
+
+/// One of the archives, if they are all the same.
+fn same_digests(made: &[(String, PathBuf)]) -> Result<&Path> {
     let (first, archive) = made.first().context("no cargo on this machine")?;
     ensure!(
         made.iter().all(|(digest, _)| digest == first),
         "the release depends on which cargo makes it"
     );
-    Ok(archive.clone())
+    Ok(archive)
 }
 
 /// The cargo that runs this, and what else is installed by rustup or by Debian. The program itself, never rustup's proxy,
@@ -94,24 +99,30 @@ fn same_servers(archive: &Path, work: &Path) -> Result<()> {
                 .arg(&place),
         )?;
         let tree = place.join(format!("xdnsd-{}", env!("CARGO_PKG_VERSION")));
-        let server = build(&tree, &home)?;
-        let path = work.as_os_str().as_encoded_bytes();
-        ensure!(
-            !server.windows(path.len()).any(|bytes| bytes == path),
-            "the server that was built in {} names {}",
-            place.display(),
-            work.display()
-        );
-        servers.push(server);
+        servers.push(build(&tree, &home)?);
     }
-    ensure!(
-        servers.windows(2).all(|pair| pair[0] == pair[1]),
-        "the server depends on where it is built"
-    );
+    same_bytes(&servers, work)?;
     println!(
         "{} bytes of the server, the same in {} places",
         servers[0].len(),
         servers.len()
+    );
+    Ok(())
+}
+
+/// Whether they are the same, and none names the folder in which all of them were built.
+fn same_bytes(servers: &[Vec<u8>], work: &Path) -> Result<()> {
+    let path = work.as_os_str().as_encoded_bytes();
+    for server in servers {
+        ensure!(
+            !server.windows(path.len()).any(|bytes| bytes == path),
+            "a server names the folder that it was built in, {}",
+            work.display()
+        );
+    }
+    ensure!(
+        servers.windows(2).all(|pair| pair[0] == pair[1]),
+        "the server depends on where it is built"
     );
     Ok(())
 }
@@ -138,4 +149,50 @@ fn build(tree: &Path, home: &Path) -> Result<Vec<u8>> {
     output_of(&mut cargo)?;
     let server = tree.join("target/release/xdnsd");
     fs::read(&server).with_context(|| format!("read {}", server.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_that_depends_on_its_cargo_is_found() {
+        let made = |digests: &[&str]| -> Vec<(String, PathBuf)> {
+            let named = digests.iter().enumerate();
+            named
+                .map(|(number, digest)| ((*digest).to_owned(), format!("by-{number}").into()))
+                .collect()
+        };
+        let same = made(&["a", "a", "a"]);
+        assert_eq!(same_digests(&same).expect("the same"), Path::new("by-0"));
+        for digests in [&["a", "b"][..], &["a", "a", "b"], &["b", "a", "a"], &[]] {
+            assert!(same_digests(&made(digests)).is_err(), "{digests:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_depends_on_its_place_is_found() {
+        let work = Path::new("/work/dist-check");
+        let server = |text: &str| text.as_bytes().to_vec();
+        let same = [server("ELF one"), server("ELF one")];
+        assert!(same_bytes(&same, work).is_ok());
+        let other = [server("ELF one"), server("ELF two")];
+        assert!(same_bytes(&other, work).is_err());
+        let named = [
+            server("at /work/dist-check/a"),
+            server("at /work/dist-check/a"),
+        ];
+        assert!(
+            same_bytes(&named, work).is_err(),
+            "the same, and of this machine"
+        );
+    }
+
+    /// The one that runs this is among them, so that there is something to compare.
+    #[test]
+    fn the_cargos_of_this_machine_are_programs() {
+        let found = cargos().expect("they are listed");
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|cargo| cargo.is_file()), "{found:?}");
+    }
 }

@@ -178,3 +178,34 @@ fn write(path: &Path, content: &[u8]) -> Result<()> {
     file.write_all(content)
         .with_context(|| format!("write {}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, SystemTime};
+
+    /// U49: nothing of the machine is in the archive: neither the order in which files were made, nor when, nor a umask.
+    #[test]
+    fn the_same_files_make_the_same_archive() {
+        let folder = std::env::temp_dir().join(format!("xtask-dist-{}", std::process::id()));
+        let make = |place: &str, names: [&str; 3], mode: u32, age: u64| {
+            let work = folder.join(place);
+            for name in names {
+                let path = work.join("xdnsd").join(name);
+                write(&path, name.as_bytes()).expect("written");
+                let own = if name.ends_with(".sh") { 0o100 } else { 0 };
+                fs::set_permissions(&path, PermissionsExt::from_mode(mode | own)).expect("set");
+                let then = SystemTime::now() - Duration::from_secs(age);
+                let file = File::options().write(true).open(&path);
+                file.and_then(|file| file.set_modified(then)).expect("set");
+            }
+            let archive = work.join("archive");
+            pack(&work, "xdnsd", &archive).expect("packed");
+            fs::read(archive).expect("read")
+        };
+        let one = make("one", ["a", "b/c.sh", "d"], 0o644, 0);
+        let other = make("a-longer/one", ["d", "b/c.sh", "a"], 0o600, 90_000);
+        fs::remove_dir_all(&folder).expect("removed");
+        assert!(one == other, "{} and {} bytes", one.len(), other.len());
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::Path;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
@@ -115,7 +116,7 @@ impl Devices {
             .map(|named| {
                 let name = named.name().to_string_lossy().into_owned();
                 Device {
-                    port_of: port_of(&name),
+                    port_of: port_of(Path::new(DEVICES), &name),
                     is_strict: is_strict(&name),
                     name,
                     index: named.index(),
@@ -234,11 +235,11 @@ pub fn is_strict(name: &str) -> bool {
     value("all").max(value(name)) == 1
 }
 
-/// The device that takes all that `name` receives, with its kind.
-fn port_of(name: &str) -> Option<String> {
-    let master = std::fs::read_link(format!("{DEVICES}/{name}/master")).ok()?;
+/// The device that takes all that `name` receives, with its kind, of those that the kernel shows in `devices`.
+fn port_of(devices: &Path, name: &str) -> Option<String> {
+    let master = std::fs::read_link(devices.join(name).join("master")).ok()?;
     let master = master.file_name()?.to_str()?;
-    let uevent = std::fs::read_to_string(format!("{DEVICES}/{master}/uevent")).ok()?;
+    let uevent = std::fs::read_to_string(devices.join(master).join("uevent")).ok()?;
     taker(kind_of(&uevent), master)
 }
 
@@ -507,132 +508,4 @@ fn tagged<'d>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_kernels_vlan_list_is_read() {
-        let list = "VLAN Dev name\t | VLAN ID\nName-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\n\
-                    lan0.10        | 10  | lan0\nqinq           | 7  | lan0.10\n";
-        let devices: Vec<_> = vlan_devices(list).collect();
-        assert_eq!(devices, [("lan0.10", 10, "lan0"), ("qinq", 7, "lan0.10")]);
-        assert_eq!(vlan_devices("").count(), 0);
-    }
-
-    #[test]
-    fn an_address_with_a_label_is_its_devices() {
-        for (label, device) in [
-            ("lan0", "lan0"),
-            ("lan0:1", "lan0"),
-            ("lan0.10:a:b", "lan0.10"),
-        ] {
-            assert_eq!(device_of(label), device);
-        }
-    }
-
-    #[test]
-    fn whatever_has_ports_but_a_vrf_takes_what_they_receive() {
-        let uevent = "DEVTYPE=bridge\nINTERFACE=br-lan\nIFINDEX=5\n";
-        let bridge = taker(kind_of(uevent), "br-lan");
-        assert_eq!(bridge.as_deref(), Some("bridge br-lan"));
-        let team = taker(kind_of("INTERFACE=team0\nIFINDEX=6\n"), "team0");
-        assert_eq!(team.as_deref(), Some("team0"));
-        assert_eq!(
-            taker(kind_of("DEVTYPE=vrf\nINTERFACE=blue\n"), "blue"),
-            None
-        );
-    }
-
-    #[test]
-    fn the_kernels_list_of_ipv6_addresses_is_read() {
-        let list = "fd530000000000000000000000000001 02 40 00 80     lan0\n\
-                    fd530000000000000000000000000002 02 40 00 c0     lan0\n\
-                    fd530000000000000000000000000003 02 40 00 c8     lan0\n\
-                    fd530000000000000000000000000004 02 40 00 88     lan0\n\
-                    fd530000000000000000000000000005 02 40 00 44     lan0\n\
-                    fe800000000000000000000000000001 03 40 20 a0     wan0\n\
-                    fe800000000000000000000000000002 03 40 20 40     wan0\nx\n\n";
-        let found: Vec<String> = tentative(list)
-            .map(|(name, addr)| format!("{addr} {name}"))
-            .collect();
-        let expected = [
-            "fd53::2 lan0",
-            "fd53::3 lan0",
-            "fd53::4 lan0",
-            "fe80::2 wan0",
-        ];
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn the_last_address_of_a_subnet_is_its_broadcast_address() {
-        let of = |addr: &str, mask: &str| {
-            let parse = |text: &str| text.parse::<IpAddr>().ok();
-            broadcast(parse(addr)?, parse(mask)).map(|addr| addr.to_string())
-        };
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(of("10.53.0.1", "255.255.255.0"), some("10.53.0.255"));
-        assert_eq!(of("10.53.1.1", "255.255.252.0"), some("10.53.3.255"));
-        assert_eq!(of("10.53.0.1", "255.255.255.252"), some("10.53.0.3"));
-        // RFC 3021: two hosts and nobody else.
-        assert_eq!(of("10.53.0.1", "255.255.255.254"), None);
-        assert_eq!(of("10.53.0.1", "255.255.255.255"), None);
-        assert_eq!(of("10.53.0.1", ""), None);
-        assert_eq!(of("fd53::1", "ffff:ffff:ffff:ffff::"), None);
-    }
-
-    #[test]
-    fn on_link_are_the_networks_of_addresses_and_of_peers() {
-        let of = |addr: &str, mask: &str, peer: &str| {
-            let parse = |text: &str| text.parse::<IpAddr>().ok();
-            let addr = parse(addr).expect("an address");
-            let found: Vec<Network> = networks(addr, parse(mask), parse(peer)).collect();
-            let shown = disjoint(found.iter());
-            let shown = shown.iter();
-            let shown = shown.map(|network| format!("{}/{}", network.first(), network.length()));
-            shown.collect::<Vec<_>>().join(" ")
-        };
-        let lan = ("192.168.1.1", "255.255.255.0");
-        assert_eq!(of(lan.0, lan.1, ""), "192.168.1.0/24");
-        let host = "255.255.255.255";
-        assert_eq!(of("10.0.0.1", host, "10.9.0.2"), "10.0.0.1/32 10.9.0.2/32");
-        assert_eq!(of("fd00::1", "ffff:ffff:ffff:ffff::", ""), "fd00::/64");
-        assert_eq!(of("10.0.0.1", "0.0.0.0", "10.0.0.2"), "");
-        assert_eq!(of("fd00::1", "::", ""), "");
-        assert_eq!(of("10.0.0.1", "", ""), "");
-    }
-
-    #[test]
-    fn networks_that_another_one_holds_are_left_out() {
-        let network = |text: &str, length| Network::of(text.parse().expect("an address"), length);
-        let all = [
-            network("192.168.1.1", 24),
-            network("10.0.0.1", 8),
-            network("fd00::1", 64),
-            network("10.1.0.1", 16),
-            network("10.0.0.1", 32),
-            network("192.168.2.1", 24),
-            network("192.168.1.1", 24),
-            network("fd00::1", 128),
-        ];
-        let kept = [
-            network("10.0.0.0", 8),
-            network("192.168.1.0", 24),
-            network("192.168.2.0", 24),
-            network("fd00::", 64),
-        ];
-        assert_eq!(disjoint(all.iter()), kept);
-    }
-
-    #[test]
-    fn this_machine_has_a_loopback_device() {
-        let devices = Devices::read().expect("the kernel answers");
-        let loopback = devices.named("lo").expect("every namespace has lo");
-        assert_eq!(loopback.index, 1);
-        assert_eq!(loopback.mac, Some([0; 6]));
-        assert_eq!(loopback.vlan_of, None);
-        let own = Network::of(Ipv4Addr::LOCALHOST.into(), 8);
-        let is_up = loopback.addresses.contains(&Ipv4Addr::LOCALHOST.into());
-        assert!(!is_up || loopback.networks.contains(&own), "{loopback:?}");
-    }
-}
+mod tests;
