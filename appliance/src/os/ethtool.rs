@@ -57,15 +57,6 @@ pub fn turn_off_rx_vlan_offload(interface: &str) -> io::Result<RxVlanOffload> {
     }
 }
 
-/// Whether rx-vlan-offload is on.
-///
-/// # Errors
-///
-/// As [`turn_off_rx_vlan_offload`].
-pub fn has_rx_vlan_offload(interface: &str) -> io::Result<bool> {
-    Ok(flags(interface)?.is_some_and(|flags| flags & ETH_FLAG_RXVLAN != 0))
-}
-
 fn flags(interface: &str) -> io::Result<Option<u32>> {
     let mut value = EthtoolValue {
         cmd: ETHTOOL_GFLAGS,

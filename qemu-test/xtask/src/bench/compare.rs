@@ -30,13 +30,17 @@ pub struct Side<'a> {
     pub sections: String,
 }
 
-/// What the second may cost of the first; empty: no goal.
-#[derive(Clone, Copy, Debug)]
+/// What the second may cost of the first, and how much of its rate it has; empty: no goal.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Goals {
     /// Processor time of a hit.
     pub hit: &'static str,
+    /// Rate of hits.
+    pub hits: &'static str,
     /// Processor time of a miss.
     pub miss: &'static str,
+    /// Rate of misses.
+    pub misses: &'static str,
 }
 
 /// One turn of one side.
@@ -48,6 +52,8 @@ pub struct Turn {
     pub hits: f64,
     /// Processor time per answer from upstream, in nanoseconds.
     pub miss_ns: f64,
+    /// Answers from upstream per second. Client and upstream share the cores with the appliance, and bound it.
+    pub misses: f64,
 }
 
 /// A folder for what `bench WHAT` writes.
@@ -95,6 +101,7 @@ fn turn(side: &Side<'_>, plan: miss::Plan, ground: &Ground, directory: &Path) ->
         hit_ns: hits.cpu_ns,
         hits: hits.answered,
         miss_ns: 1000.0 * misses.cpu_us,
+        misses: misses.rate,
     })
 }
 
@@ -118,8 +125,9 @@ pub fn table(names: [&str; 2], rounds: &[[Turn; 2]], goals: Goals) -> String {
         let _ = writeln!(text, "{}", line.trim_end());
     };
     row("hits: CPU ns per answer", goals.hit, |turn| turn.hit_ns);
-    row("hits: answers/s", "", |turn| turn.hits);
+    row("hits: answers/s", goals.hits, |turn| turn.hits);
     row("misses: CPU ns per answer", goals.miss, |turn| turn.miss_ns);
+    row("misses: answers/s", goals.misses, |turn| turn.misses);
     text
 }
 
@@ -133,11 +141,13 @@ mod tests {
             hit_ns,
             hits: 1e9 / hit_ns,
             miss_ns: 20_000.0,
+            misses: 5e6 / hit_ns,
         };
         let rounds = [[turn(100.0), turn(110.0)], [turn(200.0), turn(240.0)]];
         let goals = Goals {
             hit: "<= 1.10",
-            miss: "",
+            misses: ">= 0.90",
+            ..Goals::default()
         };
         let table = table(["one", "other"], &rounds, goals);
         let line = |start: &str| {
@@ -150,8 +160,13 @@ mod tests {
         let wanted = "hits: CPU ns per answer 150 175 1.150 <= 1.10";
         assert_eq!(line("hits: CPU"), wanted);
         assert_eq!(
-            line("misses"),
+            line("misses: CPU"),
             "misses: CPU ns per answer 20000 20000 1.000"
+        );
+        // 50,000 and 25,000 a second beside 45,454 and 20,833: medians of the rounds, and of the ratios within each.
+        assert_eq!(
+            line("misses: answers"),
+            "misses: answers/s 37500 33144 0.871 >= 0.90"
         );
     }
 }

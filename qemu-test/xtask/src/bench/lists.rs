@@ -28,6 +28,8 @@ const BYTES_GOAL: u64 = 16 << 20;
 const GOALS: Goals = Goals {
     hit: "<= 1.10",
     miss: "<= 1.10",
+    hits: "",
+    misses: "",
 };
 
 /// The command `bench lists`.
