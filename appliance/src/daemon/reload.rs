@@ -345,10 +345,11 @@ impl ThreadState {
     /// Reads the config and all its files again. A fault in the config changes nothing; a file that fails keeps what it
     /// belongs to as it was, and the rest is taken over.
     fn reload(&mut self) -> Outcome {
-        match self.load() {
+        let mut told = Vec::new();
+        match self.load(&mut told) {
             Ok((config, groups, update)) => {
                 config.set_log();
-                let mut told = warnings_of(&config);
+                told.extend(warnings_of(&config));
                 told.iter().for_each(|line| warn!("{line}"));
                 told.extend(in_words(&update.notes));
                 let has_failed = !update.notes.failures.is_empty();
@@ -380,14 +381,16 @@ impl ThreadState {
         }
     }
 
-    fn load(&mut self) -> Result<(Config, Groups, Update), String> {
+    /// What the config names and is not there is told.
+    fn load(&mut self, told: &mut Vec<String>) -> Result<(Config, Groups, Update), String> {
         let config = Config::load(&self.path).map_err(|errors| errors.to_string())?;
         let devices = Devices::read().map_err(|error| error.to_string())?;
         // A server whose zone is away for the moment is asked when it comes.
         let plan = config.plan(&devices);
-        for fault in plan.missing.faults() {
-            warn!("{fault}; the rest is served, and this when it comes");
-        }
+        let missing = plan.missing.faults().iter();
+        told.extend(
+            missing.map(|fault| format!("{fault}; the rest is served, and this when it comes")),
+        );
         let groups = Groups::of(&config, &plan);
         let input = input(&config, &groups, self.reloader.links());
         let update = self.reloader.reload(input, wall_secs());
@@ -517,6 +520,7 @@ mod tests {
     use super::*;
     use crate::testing::Folder;
     use crate::worker::Inbox;
+    use std::path::Path;
     use std::sync::Weak;
     use xdnsd_lab::wait::wait_until;
 
@@ -530,12 +534,15 @@ mod tests {
     }
 
     fn start(text: &str) -> (PolicyThread, &'static [Inbox]) {
+        start_with(Path::new("test.toml"), &config(text))
+    }
+
+    fn start_with(file: &Path, config: &Config) -> (PolicyThread, &'static [Inbox]) {
         let plan = Plan {
             servers: vec![vec!["192.0.2.1:53".parse().expect("an address")]],
             ..Plan::default()
         };
-        let thread =
-            PolicyThread::start("test.toml".into(), &config(text), &plan).expect("started");
+        let thread = PolicyThread::start(file.into(), config, &plan).expect("started");
         thread.wait_read();
         let inboxes: &'static [Inbox] = Vec::leak(vec![Inbox::new().expect("a inbox")]);
         (thread, inboxes)
@@ -576,6 +583,19 @@ mod tests {
             lines[0].starts_with("not reloaded, all stays as it was: test.toml: "),
             "{lines:?}"
         );
+    }
+
+    /// Such as a server in the zone of an interface that is away: the reload is done, but that server is not asked.
+    #[test]
+    fn whoever_asks_for_a_reload_is_told_what_is_not_there() {
+        let folder = Folder::new();
+        let text = "[[interface]]\nname = \"lo\"\n[[upstream]]\nservers = [\"fe80::1%no-such\"]\n";
+        let file = folder.write("test.toml", text);
+        let (thread, _) = start_with(&file, &config(""));
+        let lines = thread.requester().reload().expect("it may come later");
+        let server = ":4:12: upstream.servers: [fe80::1%no-such]:53: no such interface; ";
+        assert!(lines[0].contains(server), "{lines:?}");
+        assert_eq!(lines.last().map(String::as_str), Some(RELOADED));
     }
 
     /// A storm of SIGHUP, or of addresses that come and go, while a file is read.
