@@ -251,6 +251,22 @@ fn odhcpd_names_hosts_inside_our_domains_only() {
     assert_eq!(address_of(&set, "laptop.lan"), None);
 }
 
+/// An address is told with the source that has it.
+#[test]
+fn a_name_of_two_sources_is_told_by_the_one_with_the_address() {
+    let folder = Folder::new();
+    let hosts = folder.write("hosts", "192.168.1.5 nas\n");
+    let input = LocalInput {
+        hosts: vec![hosts],
+        ..lan(&["nas.lan TXT x"])
+    };
+    let (_, said) = house(input, &lease("nas"));
+    let [said] = &said[..] else {
+        panic!("{said:?}")
+    };
+    assert!(said.ends_with("/hosts with address 192.168.1.5"), "{said}");
+}
+
 /// Of two clients with one name the one whose lease ends last has it, as the one that came last has it for dnsmasq.
 #[test]
 fn two_clients_with_one_name() {

@@ -134,13 +134,14 @@ impl Known for LocalBuilder {
                 .wildcard_above(name)
                 .map_or(Ok(false), |wildcard| Err(Refusal::Wildcard(wildcard)));
         };
-        let mut addresses = fixed.iter().filter_map(|record| record.address());
-        if addresses.clone().any(|known| known == address) {
+        if fixed.iter().any(|record| record.address() == Some(address)) {
             return Ok(true);
         }
+        let told = fixed.iter().find(|record| record.address().is_some());
+        let told = told.unwrap_or(first);
         Err(Refusal::Exists {
-            place: first.place.to_string(),
-            address: addresses.next(),
+            place: told.place.to_string(),
+            address: told.address(),
         })
     }
 }
