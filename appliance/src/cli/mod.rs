@@ -171,7 +171,7 @@ const FORMS: &[Form] = &[
     Form {
         name: "cache dump",
         usage: " [--socket PATH] [NAME]",
-        about: "answers in the cache, for NAME and below",
+        about: "answers in the cache with their records, for NAME and below",
         arguments: &["NAME"],
         ..ASKS
     },

@@ -2,17 +2,19 @@
 
 use std::io::Write;
 
-use xdnsd_core::answer::{ANY_TYPE, Head, Key};
+use xdnsd_core::answer::{ANY_TYPE, Head, Kept, Key};
 use xdnsd_core::dns::Name;
 use xdnsd_core::dns::name::is_within;
+use xdnsd_core::dns::record::Records;
 use xdnsd_core::time::Instant;
 
 use super::presentation::{rcode_text, type_text};
+use super::rdata::record_text;
 use super::socket::CommandError;
 use crate::os::clock;
 use crate::store::{SharedCache, Walk};
 
-/// Writes a line for each answer for `below` and the names below it.
+/// Writes a line for each answer for `below` and the names below it, and behind it one for each of its records.
 ///
 /// # Errors
 /// `out` takes no more.
@@ -25,6 +27,9 @@ pub fn dump(cache: &SharedCache, below: &Name, out: &mut dyn Write) -> Result<()
             .filter(|(key, ..)| is_within(key.name, below.as_wire()))
         {
             writeln!(out, "{}", entry_text(&key, &head, body, now))?;
+            for record in record_texts(&key, &head, body, now) {
+                writeln!(out, "  {record}")?;
+            }
         }
     }
     Ok(())
@@ -72,6 +77,26 @@ fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
     )
 }
 
+/// The records of an entry, with the TTLs that a client would get: answers, then authorities.
+fn record_texts(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Vec<String> {
+    let Some(kept) = Kept::new(key.name, body) else {
+        return Vec::new();
+    };
+    let age_secs = if head.restored {
+        0
+    } else {
+        now.secs_since(head.stored)
+    };
+    let count = usize::from(head.answers) + usize::from(head.authorities);
+    Records::new(kept.message(), kept.body().start, count)
+        .filter_map(Result::ok)
+        .map(|record| {
+            let ttl_secs = record.ttl_secs.saturating_sub(age_secs);
+            record_text(kept.message(), &record, ttl_secs)
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +120,10 @@ mod tests {
             "www.example. AAAA do+ad NOERROR ttl 287 upstream 1/0 16 bytes"
         );
         assert!(entry_text(&key, &fresh, BODY, at(335)).contains("stale for 35 upstream"));
+        let records = |head: &Head, secs| record_texts(&key, head, BODY, at(secs));
+        let line = |ttl| [format!("www.example. {ttl} IN A 192.0.2.1")];
+        assert_eq!(records(&fresh, 13), line(287));
+        assert_eq!(records(&fresh, 335), line(0));
         let restored = Head {
             restored: true,
             rcode: 3,
@@ -102,6 +131,7 @@ mod tests {
             authorities: 1,
             ..head(300)
         };
+        assert_eq!(records(&restored, 13), line(300));
         assert_eq!(
             entry_text(
                 &Key {

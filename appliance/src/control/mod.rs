@@ -2,7 +2,7 @@
 //! `memory`.
 //!
 //! Here belongs the control socket with its two sides (`socket`) and its thread (`thread`), the requests (`commands`), and what
-//! they show: counters (`metrics`), upstream servers (`upstreams`), the cache (`dump`, `presentation`), the memory budget (`memory`),
+//! they show: counters (`metrics`), upstream servers (`upstreams`), the cache (`dump`, `presentation`, `rdata`), the memory budget (`memory`),
 //! whether all threads go on (`health`).
 //!
 //! What does not: how a request is carried out where that is more than to read something. Such a part is handed in as a
@@ -17,6 +17,7 @@ pub mod health;
 pub mod memory;
 pub mod metrics;
 pub mod presentation;
+pub mod rdata;
 pub mod socket;
 pub mod thread;
 pub mod upstreams;
