@@ -1,4 +1,4 @@
-//! Several datagrams with one system call: sendmmsg(2) and recvmmsg(2).
+//! Datagrams with what the kernel says beside them, one or several with one system call: recvmsg(2), recvmmsg(2), sendmmsg(2).
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
@@ -6,7 +6,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 
-use super::socket::control_message;
+use super::socket::{arrival_in, control_message};
 
 /// Most datagrams of one call.
 pub const DATAGRAMS_MAX: usize = 16;
@@ -62,6 +62,17 @@ pub struct Received {
     pub to: SocketAddr,
 }
 
+/// A datagram that came by one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Bytes in the buffer.
+    pub len: usize,
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// Index of the device that it came by (IP_PKTINFO, IPV6_RECVPKTINFO). 0: the kernel does not say.
+    pub device: u32,
+}
+
 /// The received datagrams of one call, each with the number of its part of the buffer.
 pub type Batch = heapless::Vec<(usize, Received), DATAGRAMS_MAX>;
 
@@ -79,6 +90,18 @@ impl About {
         from: [0; ADDRESS],
     };
 
+    /// A message that brings a datagram into `part`, and this.
+    fn header(&mut self, part: &mut libc::iovec) -> libc::msghdr {
+        let mut header = empty_header();
+        header.msg_iov = ptr::from_mut(part);
+        header.msg_iovlen = 1;
+        header.msg_name = self.from.as_mut_ptr().cast();
+        header.msg_namelen = ADDRESS as _;
+        header.msg_control = self.control.as_mut_ptr().cast();
+        header.msg_controllen = CONTROL as _;
+        header
+    }
+
     /// The datagram that it is about. `None`: it has no address.
     fn of(&self, message: &libc::mmsghdr) -> Option<Received> {
         Some(Received {
@@ -89,6 +112,28 @@ impl About {
             to: sent_to(&self.control)?,
         })
     }
+}
+
+/// Receives a datagram. `None`: it has no address.
+///
+/// # Errors
+/// recvmsg(2) failed, or there is nothing and the socket does not wait.
+pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> nix::Result<Option<Datagram>> {
+    let mut about = About::EMPTY;
+    let mut part = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    let mut header = about.header(&mut part);
+    // SAFETY: `header` points to a part that is `buffer` with its length, and to room for address and control messages with
+    // its length. All outlive the call; bytes may hold anything.
+    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, 0) };
+    let len = Errno::result(len)? as usize;
+    Ok(address(&about.from).map(|from| Datagram {
+        len,
+        from,
+        device: arrival_in(&about.control),
+    }))
 }
 
 /// Receives what is there, each into a part of `buffer` of `part` bytes, [`DATAGRAMS_MAX`] at most. Says whether every part was
@@ -112,13 +157,7 @@ pub fn receive_all(
         .collect();
     let mut messages = empty_messages();
     for ((message, part), about) in messages.iter_mut().zip(&mut parts).zip(&mut about) {
-        let header = &mut message.msg_hdr;
-        header.msg_iov = ptr::from_mut(part);
-        header.msg_iovlen = 1;
-        header.msg_name = about.from.as_mut_ptr().cast();
-        header.msg_namelen = ADDRESS as _;
-        header.msg_control = about.control.as_mut_ptr().cast();
-        header.msg_controllen = CONTROL as _;
+        message.msg_hdr = about.header(part);
     }
     // SAFETY: the first `parts.len()` messages point to a part each, and it to as many bytes of `buffer` as it says, of which
     // no two share any, and to room of their own for address and control messages, with its length. All outlive the call;
@@ -142,9 +181,16 @@ pub fn receive_all(
     Ok((batch, count == parts.len()))
 }
 
-fn empty_messages() -> [libc::mmsghdr; DATAGRAMS_MAX] {
-    // SAFETY: mmsghdr is integers and pointers, for which all zero bits are a value.
+fn empty_header() -> libc::msghdr {
+    // SAFETY: msghdr is integers and pointers, for which all zero bits are a value.
     unsafe { std::mem::zeroed() }
+}
+
+fn empty_messages() -> [libc::mmsghdr; DATAGRAMS_MAX] {
+    [libc::mmsghdr {
+        msg_hdr: empty_header(),
+        msg_len: 0,
+    }; DATAGRAMS_MAX]
 }
 
 fn sent_to(told: &[u8]) -> Option<SocketAddr> {
@@ -221,6 +267,60 @@ mod tests {
             assert_eq!(rounds, DATAGRAMS_MAX);
             assert_eq!(seen, (1..=DATAGRAMS_MAX).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_datagram_comes_with_its_sender_and_its_device() {
+        const LOOPBACK: u32 = 1;
+        for local in ["127.0.0.1:0", "[::1]:0"] {
+            let (from, to) = pair(local);
+            if local.starts_with('[') {
+                setsockopt(&to, sockopt::Ipv6RecvPacketInfo, &true).expect("the option");
+            } else {
+                setsockopt(&to, sockopt::Ipv4PacketInfo, &true).expect("the option");
+            }
+            from.send(b"one").expect("loopback");
+            from.send(b"two, and longer").expect("loopback");
+            let mut buffer = [0; 8];
+            let mut receive = || receive(&to, &mut buffer).expect("a datagram");
+            let mut expected = Datagram {
+                len: 3,
+                from: from.local_addr().expect("an address"),
+                device: LOOPBACK,
+            };
+            assert_eq!(receive(), Some(expected));
+            expected.len = 8;
+            assert_eq!(receive(), Some(expected));
+            assert_eq!(buffer, *b"two, and");
+            to.set_nonblocking(true).expect("set");
+            assert_eq!(super::receive(&to, &mut buffer), Err(Errno::EAGAIN));
+        }
+    }
+
+    #[test]
+    fn an_address_is_read_as_far_as_it_is_there() {
+        let v4 = [2, 0, 0, 53, 192, 0, 2, 1];
+        let v6 = [
+            &[10, 0, 0x14, 0xe9, 0, 0, 0, 0][..],
+            &"fe80::53".parse::<Ipv6Addr>().expect("an address").octets(),
+            &7_u32.to_ne_bytes(),
+        ]
+        .concat();
+        // The family stands in the machine's own order.
+        let in_order = |bytes: &[u8]| {
+            let family = u16::from(bytes[0]).to_ne_bytes();
+            [&family, &bytes[2..]].concat()
+        };
+        for (bytes, expected) in [(v4.to_vec(), "192.0.2.1:53"), (v6, "[fe80::53%7]:5353")] {
+            let bytes = in_order(&bytes);
+            let read = address(&bytes).map(|address| address.to_string());
+            assert_eq!(read.as_deref(), Some(expected));
+            for len in 0..bytes.len() {
+                assert_eq!(address(&bytes[..len]), None, "{len}");
+            }
+        }
+        assert_eq!(address(&in_order(&[1; 28])), None, "AF_UNIX");
+        assert_eq!(address(&[0; 28]), None);
     }
 
     #[test]

@@ -16,12 +16,9 @@ pub fn arrival_of(stream: &impl AsRawFd, is_v6: bool) -> u32 {
     /// linux/in.h and linux/in6.h, which libc does not carry.
     const IP_PKTOPTIONS: libc::c_int = 9;
     const IPV6_2292PKTOPTIONS: libc::c_int = 6;
-    /// Level, type, and where the index stands behind the header: first in in_pktinfo, behind the address in in6_pktinfo.
-    const V4: (libc::c_int, libc::c_int, usize) = (libc::IPPROTO_IP, libc::IP_PKTINFO, 0);
-    const V6: (libc::c_int, libc::c_int, usize) = (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 16);
-    let ((level, kind, at), option) = match is_v6 {
-        true => (V6, IPV6_2292PKTOPTIONS),
-        false => (V4, IP_PKTOPTIONS),
+    let (level, option) = match is_v6 {
+        true => (libc::IPPROTO_IPV6, IPV6_2292PKTOPTIONS),
+        false => (libc::IPPROTO_IP, IP_PKTOPTIONS),
     };
     let mut bytes = [0u8; 128];
     let mut len = bytes.len() as libc::socklen_t;
@@ -37,9 +34,22 @@ pub fn arrival_of(stream: &impl AsRawFd, is_v6: bool) -> u32 {
         )
     };
     let told = bytes.get(..len as usize).filter(|_| code == 0);
-    let info = told.and_then(|told| control_message(told, level, kind));
-    let index = info.and_then(|info| info.get(at..)?.first_chunk());
-    index.map_or(0, |index| u32::from_ne_bytes(*index))
+    told.map_or(0, arrival_in)
+}
+
+/// The index of the device that these control messages name (IP_PKTINFO, IPV6_PKTINFO). 0: they name none.
+pub(super) fn arrival_in(told: &[u8]) -> u32 {
+    /// Level, type, and where the index stands behind the header: first in in_pktinfo, behind the address in in6_pktinfo.
+    const INFOS: [(libc::c_int, libc::c_int, usize); 2] = [
+        (libc::IPPROTO_IP, libc::IP_PKTINFO, 0),
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 16),
+    ];
+    let index = |(level, kind, at): (_, _, usize)| {
+        let info = control_message(told, level, kind)?;
+        info.get(at..)?.first_chunk().copied()
+    };
+    let found = INFOS.into_iter().find_map(index);
+    found.map_or(0, u32::from_ne_bytes)
 }
 
 /// What stands in the first of these control messages (cmsg(3)) that is of this level and kind, and what is behind it.

@@ -2,26 +2,20 @@
 //! packet for it arrives by (RFC 1122 section 3.3.4.2, the weak model), so a socket on the LAN's address hears the WAN, too.
 //!
 //! ```text
-//!  UDP  IP_PKTINFO, IPV6_PKTINFO of each datagram        a bridge, not its port; a VLAN device, not the one below
+//!  UDP  IP_PKTINFO, IPV6_PKTINFO (os::datagrams::receive)  a bridge, not its port; a VLAN device, not the one below
 //!  TCP  the same of the handshake (os::socket::arrival_of)
 //! ```
 //! What this machine asks itself comes by the loopback device, but the kernel names the device that has the address which
 //! was asked (`rt_iif`, `ip6_dst_idev`). It is told by its source, which is an address of ours.
 
-use std::io::IoSliceMut;
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use nix::net::if_::if_nameindex;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 use xdnsd_core::counters::Counter;
 use xdnsd_core::policy::on_link::LOOPBACK;
 
 /// Devices that are told apart. Full: what comes by further ones is counted as `other`, until one of these is gone.
 const DEVICES_MAX: usize = 32;
-/// Room for one control message of either family.
-const CONTROL: usize = 64;
 
 /// What is counted by device, in this order.
 const COUNTED: [Counter; 4] = [
@@ -171,43 +165,6 @@ impl Default for Arrivals {
     fn default() -> Self {
         Self::new()
     }
-}
-/// Where control messages may stand.
-#[repr(align(8))]
-struct Control([u8; CONTROL]);
-
-/// Receives a datagram: its length, where it comes from, and the device.
-pub fn receive(
-    socket: &UdpSocket,
-    buffer: &mut [u8],
-) -> nix::Result<Option<(usize, SocketAddr, u32)>> {
-    let mut control = Control([0; CONTROL]);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let received = recvmsg::<SockaddrStorage>(
-        socket.as_raw_fd(),
-        &mut parts,
-        Some(&mut control.0),
-        MsgFlags::empty(),
-    )?;
-    let Some(from) = received.address.as_ref().and_then(address) else {
-        return Ok(None);
-    };
-    let mut device = 0;
-    for message in received.cmsgs()? {
-        if let ControlMessageOwned::Ipv4PacketInfo(info) = message {
-            device = info.ipi_ifindex.cast_unsigned();
-        } else if let ControlMessageOwned::Ipv6PacketInfo(info) = message {
-            device = info.ipi6_ifindex;
-        }
-    }
-    Ok(Some((received.bytes, from, device)))
-}
-
-fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = storage.as_sockaddr_in();
-    let v4 = v4.map(|addr| std::net::SocketAddrV4::from(*addr).into());
-    let v6 = storage.as_sockaddr_in6();
-    v4.or_else(|| v6.map(|addr| std::net::SocketAddrV6::from(*addr).into()))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
 use super::XskPort;
-use super::arrival::{self, Arrivals, Ingress};
+use super::arrival::{Arrivals, Ingress};
 use super::busy_poll::BusyPoll;
 use super::events::{Source, watch};
 use super::listener::{Listeners, Places};
@@ -25,6 +25,7 @@ use super::sources::Sources;
 use super::streams::Streams;
 use super::tcp::{Tcp, TcpClient};
 use crate::os::clock;
+use crate::os::datagrams::{self, Datagram};
 use crate::os::random::Entropy;
 
 /// The way back to a client.
@@ -234,15 +235,11 @@ impl Io<'_> {
         }
     }
 
-    /// Receives one query of the listener: its length, its source, and the device that it came by. `None`: nothing is there.
-    pub(super) fn receive_udp(
-        &self,
-        listener: u16,
-        buffer: &mut [u8],
-    ) -> Option<(usize, SocketAddr, u32)> {
+    /// Receives one query of the listener. `None`: nothing is there.
+    pub(super) fn receive_udp(&self, listener: u16, buffer: &mut [u8]) -> Option<Datagram> {
         let socket = self.listeners.get(listener)?;
         loop {
-            match arrival::receive(socket, buffer) {
+            match datagrams::receive(socket, buffer) {
                 Ok(received) => return received,
                 // Interrupted, or what ICMP said of an earlier answer.
                 Err(Errno::EINTR | Errno::ECONNREFUSED) => {}

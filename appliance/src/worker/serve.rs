@@ -14,7 +14,7 @@ use super::ports::{Arrived, Unsent};
 use super::sources::may_answer_frame;
 use super::streams::Progress;
 use super::tcp::{self, Accepted, QUERY_MS};
-use crate::os::datagrams::DATAGRAMS_MAX;
+use crate::os::datagrams::{DATAGRAMS_MAX, Datagram};
 use crate::os::xsk::{Frame, prefetch};
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
@@ -99,9 +99,11 @@ impl Worker<'_> {
     pub(super) fn serve_listener(&mut self, context: &Context<'_>, index: u16) {
         for _ in 0..BATCH {
             let received = self.io.receive_udp(index, &mut self.buffer);
-            let Some((len, address, device)) = received else {
+            let Some(datagram) = received else {
                 return;
             };
+            let Datagram { len, device, .. } = datagram;
+            let address = datagram.from;
             let is_own = context.policy.is_own(address.ip().to_canonical());
             let ingress = self.io.arrivals.ingress(device, is_own);
             self.io.counters.count(Counter::QueriesUdp);

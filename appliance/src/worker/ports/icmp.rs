@@ -4,15 +4,14 @@
 //! where so much is quoted (RFC 5927 section 5).
 
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, recvfrom, setsockopt, socket,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket};
 use xdnsd_abi::checksum::Sum;
 
 use super::datagram::Quoted;
+use crate::os::datagrams::{self, Datagram};
 use crate::os::socket::{IcmpFilter, Icmpv6Filter};
 
 /// Destination unreachable (RFC 792, RFC 4443 section 3.1).
@@ -50,8 +49,9 @@ pub fn open(v6: bool) -> nix::Result<OwnedFd> {
 /// The next error that quotes a datagram. `None`: there is none.
 pub fn receive(socket: &OwnedFd, v6: bool, buffer: &mut [u8]) -> Option<Quoted> {
     for _ in 0..LOOKS {
-        match recvfrom::<SockaddrStorage>(socket.as_raw_fd(), buffer) {
-            Ok((len, from)) => {
+        match datagrams::receive(socket, buffer) {
+            Ok(None) => {}
+            Ok(Some(Datagram { len, from, .. })) => {
                 let message = &buffer[..len];
                 let quoted = if v6 {
                     read_v6(message)
@@ -61,10 +61,9 @@ pub fn receive(socket: &OwnedFd, v6: bool, buffer: &mut [u8]) -> Option<Quoted> 
                 let Some(mut quoted) = quoted else {
                     continue;
                 };
-                if let (SocketAddr::V6(remote), Some(from)) = (&mut quoted.remote, from) {
+                if let (SocketAddr::V6(remote), SocketAddr::V6(from)) = (&mut quoted.remote, from) {
                     // A link-local server is on the link that the error came from.
-                    let scope = from.as_sockaddr_in6().map_or(0, |from| from.scope_id());
-                    remote.set_scope_id(scope);
+                    remote.set_scope_id(from.scope_id());
                 }
                 return Some(quoted);
             }

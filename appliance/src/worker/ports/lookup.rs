@@ -5,7 +5,7 @@
 //! each server, are of protocol IPPROTO_RAW, which hears nothing (raw(7)); they are bound and connected, so that a packet
 //! needs neither address nor control message beside it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -345,18 +345,9 @@ fn local_address(to: SocketAddr) -> nix::Result<IpAddr> {
     };
     let socket = socket::socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
-    let local: SockaddrStorage = socket::getsockname(socket.as_raw_fd())?;
-    let local = address(&local).ok_or(Errno::EADDRNOTAVAIL)?;
-    Ok(local.ip())
-}
-
-fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
-    let v4 = storage
-        .as_sockaddr_in()
-        .map(|v4| SocketAddr::V4((*v4).into()));
-    v4.or_else(|| {
-        storage
-            .as_sockaddr_in6()
-            .map(|v6| SocketAddr::V6((*v6).into()))
+    let local = UdpSocket::from(socket).local_addr();
+    local.map(|local| local.ip()).map_err(|error| {
+        let errno = error.raw_os_error();
+        errno.map_or(Errno::EADDRNOTAVAIL, Errno::from_raw)
     })
 }
