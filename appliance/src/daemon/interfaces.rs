@@ -86,7 +86,8 @@ impl Shared {
 
     fn tell(&self, round: Round) {
         let mut news = self.news();
-        let is_new = news.rounds == 0 || round.plan.is_some() || round.queues != news.latest.queues;
+        // The first two are waited for.
+        let is_new = news.rounds < 2 || round.plan.is_some() || round.queues != news.latest.queues;
         news.rounds += 1;
         if round.plan.is_some() {
             news.latest.plan = round.plan;
@@ -131,10 +132,10 @@ impl Interfaces {
         })
     }
 
-    /// Whether a first round is over.
+    /// How many rounds are over.
     #[must_use]
-    pub fn has_looked(&self) -> bool {
-        self.shared.news().rounds > 0
+    pub fn rounds(&self) -> u64 {
+        self.shared.news().rounds
     }
 
     /// Has the thread begin its next round as soon as it can.
@@ -260,7 +261,7 @@ mod tests {
         wait_event(&interfaces);
         let hung = hangs.recv_timeout(Duration::from_secs(10));
         assert_eq!(hung, Ok(()));
-        assert!(interfaces.has_looked());
+        assert_eq!(interfaces.rounds(), 1);
         let round = interfaces.take();
         assert!(round.plan.is_some() && round.queues == queue("lan0"));
         assert!(interfaces.shared.event.read().is_err(), "taken");
@@ -303,6 +304,7 @@ mod tests {
             shared.event.read().is_ok()
         };
         assert!(tell(None, "lan0"), "the first round");
+        assert!(tell(None, "lan0"), "the second round");
         assert!(!tell(None, "lan0"), "the same");
         assert!(tell(None, "lan1"), "another queue");
         assert!(tell(Some(Plan::default()), "lan1"), "a plan");

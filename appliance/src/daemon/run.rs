@@ -50,6 +50,10 @@ use crate::worker::{Inbox, LookupProgram, QueueName, look_at_reserved_ports};
 const LOOP_MS: u16 = 1_000;
 /// How long a start waits for the interfaces: for as long, the kernel's sockets of one worker serve alone.
 const INTERFACES_MAX: Duration = Duration::from_secs(30);
+/// How long requests over the control socket wait for the source ports of the sk_lookup program, once all else serves.
+const PORTS_MAX: Duration = Duration::from_secs(5);
+/// Rounds of the thread for interfaces until it has tried to have all: interfaces first, and then those ports.
+const ROUNDS: u64 = 2;
 /// The first pause before a worker that could not be started is tried again, in milliseconds.
 const WORKER_MS: u64 = 1_000;
 /// The longest.
@@ -73,13 +77,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
     let mut daemon = Daemon::new(path, &config, door)?;
     start_report(&config, &daemon.telemetry)?;
     let ended = match daemon.start(&signals) {
-        Ok(true) => {
-            // Whoever is answered here may rely on it that what could be had is served.
-            if let Some(door) = &daemon.door {
-                door.serve(daemon.commands());
-            }
-            daemon.main_loop(&signals)
-        }
+        Ok(true) => daemon.main_loop(&signals),
         Ok(false) => Ok(()),
         Err(failure) => Err(failure),
     };
@@ -159,7 +157,7 @@ impl Daemon {
     fn start(&mut self, signals: &SignalFd) -> Result<bool, Sentence> {
         let mut is_reload_due = false;
         let deadline = std::time::Instant::now() + INTERFACES_MAX;
-        while !self.interfaces.has_looked() && std::time::Instant::now() < deadline {
+        while self.interfaces.rounds() == 0 && std::time::Instant::now() < deadline {
             match self.wait(signals) {
                 Event::Tick => {}
                 Event::Reload => is_reload_due = true,
@@ -195,6 +193,7 @@ impl Daemon {
 
     /// Looks after the config, its files and the threads until somebody wants an end.
     fn main_loop(&mut self, signals: &SignalFd) -> Result<(), Sentence> {
+        let mut answers_at_last = Some(std::time::Instant::now() + PORTS_MAX);
         loop {
             let event = self.wait(signals);
             MAIN_THREAD_MS.store(clock::now().millis(), Ordering::Relaxed);
@@ -214,6 +213,13 @@ impl Daemon {
             log_notice();
             self.log_servers();
             let now = std::time::Instant::now();
+            // Whoever is answered may rely on it that what could be had is there.
+            let is_due = |at: &mut _| self.interfaces.rounds() >= ROUNDS || now >= *at;
+            if answers_at_last.take_if(is_due).is_some()
+                && let Some(door) = &self.door
+            {
+                door.serve(self.commands());
+            }
             self.interfaces.look(now)?;
             // A manager that is not told for a while ends the process, and starts it again.
             if self.workers.look(now)? == Some(true) {

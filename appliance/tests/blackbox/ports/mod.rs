@@ -667,6 +667,9 @@ fn a_kernel_that_never_ends_with_the_program_holds_up_nothing() -> Result<()> {
     assert_eq!(addresses(&answer), [ANSWER]);
     let from = open_question(&scene, "www")?;
     assert!(has_socket(&scene.lab.router, from.port())?);
+    let socket = folder.join("sock");
+    let asked = || xdnsd::control::ask(&socket, "stats", &mut std::io::sink()).is_ok();
+    process.wait_until("it is answered about itself", 3 * TIMEOUT, asked)?;
     assert!(process.terminate()?.success(), "{}", process.log());
     Ok(())
 }
