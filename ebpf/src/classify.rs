@@ -18,14 +18,20 @@ const UDP_LEN_MAX: u16 = (udp::HEADER_LEN + MESSAGE_MAX) as u16;
 /// Shortest datagram that holds a message.
 const UDP_LEN_MIN: u16 = (udp::HEADER_LEN + dns::HEADER_LEN) as u16;
 
-/// What the program asks of the kernel: maps, clock, FIB.
-pub trait Kernel {
-    /// What has to hold of a query to a destination that is ours; `None`: it is not.
-    fn path_check(&self, listen: &Listen) -> Option<PathCheck>;
+/// What decides whether a reply may leave as the frame came.
+pub trait Way {
     /// Where the FIB sends a reply.
     fn next_hop(&self, reply: &Reply) -> Option<NextHop>;
     /// Index of the interface that received the frame.
     fn ingress(&self) -> u32;
+}
+
+/// What the program asks of the kernel besides: maps, clock.
+pub trait Kernel: Way {
+    /// What has to hold of a query to a destination that is ours; `None`: it is not.
+    fn path_check(&self, listen: &Listen) -> Option<PathCheck>;
+    /// Hands a SYN on to the program that answers those (see `syn.rs`). Where there is one, this does not return.
+    fn hand_on_syn(&self);
     /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::FRAME_MAX`].
     fn is_large(&self) -> bool;
     /// When the worker of the frame's RX queue was last alive; `None` for a queue outside the map.
@@ -36,6 +42,8 @@ pub trait Kernel {
 
 /// A reply as the FIB wants it described.
 pub struct Reply {
+    /// See [`protocol`].
+    pub protocol: u8,
     /// Our address, as in [`Listen`].
     pub source: Address,
     /// The client's address.
@@ -60,6 +68,10 @@ pub struct NextHop {
 pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<(), Reason> {
     match Frame::parse(frame)? {
         Frame::Udp(flow) => classify_datagram(&flow, kernel),
+        Frame::Tcp(segment) if segment.opens() => {
+            kernel.hand_on_syn();
+            Err(Reason::PassProtocol)
+        }
         Frame::Tcp(_) | Frame::Other => Err(Reason::PassProtocol),
     }
 }
@@ -71,19 +83,21 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
         packet,
         transport: datagram,
     } = flow;
-    let listen = listen(link, packet, datagram);
+    let listen = listen(link, packet, datagram.destination_port());
     let check = kernel.path_check(&listen).ok_or(Reason::PassForeign)?;
-    if link.destination != Mac::of(check.mac) {
-        return Err(Reason::PassOtherMac);
-    }
-    if kernel.ingress() != check.ingress_ifindex {
-        return Err(Reason::PassOtherDevice);
-    }
-    check_source(packet, datagram)?;
+    check_ours(link, &check, kernel)?;
+    check_source(packet, datagram.source_port())?;
     check_lengths(packet, datagram)?;
     check_query(datagram)?;
     check_checksums(packet, datagram)?;
-    check_route(check, flow, kernel)?;
+    let reply = Reply {
+        protocol: protocol::UDP,
+        source: packet.destination,
+        destination: packet.source,
+        source_port: datagram.destination_port(),
+        destination_port: datagram.source_port(),
+    };
+    check_route(&check, link, &reply, kernel)?;
     check_heartbeat(kernel)?;
     // Last: here the verifier needs to know nothing of the frame any more, so that one walk stands for those behind every
     // path that leads here. In front of the others it takes minutes.
@@ -93,20 +107,33 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
     Ok(())
 }
 
+/// The key of where a frame goes to.
 #[inline(always)]
-fn listen(link: &Link, packet: &Packet, datagram: &Datagram<'_>) -> Listen {
+pub fn listen(link: &Link, packet: &Packet, port: u16) -> Listen {
     Listen {
         addr: packet.destination.octets(),
         vlan_outer: link.vlan_outer.to_be_bytes(),
         vlan_inner: link.vlan_inner.to_be_bytes(),
-        port: datagram.destination_port().to_ne_bytes(),
+        port: port.to_ne_bytes(),
         padding: [0; 2],
     }
 }
 
+/// It came to our MAC address, by the interface that is served.
 #[inline(always)]
-fn check_source(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reason> {
-    let port = datagram.source_port();
+pub fn check_ours(link: &Link, check: &PathCheck, way: &impl Way) -> Result<(), Reason> {
+    if link.destination != Mac::of(check.mac) {
+        return Err(Reason::PassOtherMac);
+    }
+    if way.ingress() != check.ingress_ifindex {
+        return Err(Reason::PassOtherDevice);
+    }
+    Ok(())
+}
+
+/// It came from somebody who can be answered.
+#[inline(always)]
+pub fn check_source(packet: &Packet, port: u16) -> Result<(), Reason> {
     if packet.is_source_martian || port == 0 || packet.source == packet.destination {
         return Err(Reason::PassSource);
     }
@@ -156,26 +183,22 @@ fn check_checksums(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reaso
     ok.then_some(()).ok_or(Reason::PassUdpChecksum)
 }
 
+/// Where the check wants it, the FIB sends the reply back to where the frame came from.
 #[inline(always)]
-fn check_route(
-    check: PathCheck,
-    flow: &Flow<Datagram<'_>>,
-    kernel: &impl Kernel,
+pub fn check_route(
+    check: &PathCheck,
+    link: &Link,
+    reply: &Reply,
+    way: &impl Way,
 ) -> Result<(), Reason> {
     if check.egress_ifindex == 0 {
         return Ok(());
     }
-    let reply = Reply {
-        source: flow.packet.destination,
-        destination: flow.packet.source,
-        source_port: flow.transport.destination_port(),
-        destination_port: flow.transport.source_port(),
-    };
     let as_it_came = NextHop {
         ifindex: check.egress_ifindex,
-        mac: flow.link.source,
+        mac: link.source,
     };
-    match kernel.next_hop(&reply) {
+    match way.next_hop(reply) {
         Some(hop) if hop == as_it_came => Ok(()),
         Some(_) | None => Err(Reason::PassRoute),
     }

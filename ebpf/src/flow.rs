@@ -17,14 +17,8 @@ use xdnsd_abi::Reason;
 pub enum Frame<'a> {
     /// A datagram in one piece.
     Udp(Flow<Datagram<'a>>),
-    /// A segment, of which header and options are there.
-    Tcp(
-        #[cfg_attr(
-            not(test),
-            expect(dead_code, reason = "no verdict depends on it yet: SYN cookies will")
-        )]
-        Flow<Segment<'a>>,
-    ),
+    /// A segment, of which the header is there but for its options. From whom to whom costs no look: see [`segment`].
+    Tcp(Segment<'a>),
     /// Another protocol, or a part of a segment.
     Other,
 }
@@ -47,17 +41,23 @@ impl<'a> Frame<'a> {
                 packet,
                 transport: Datagram::parse(rest)?,
             })),
-            Payload::Tcp(packet, rest) => match Segment::parse(rest) {
-                Some(transport) => Ok(Self::Tcp(Flow {
-                    link,
-                    packet,
-                    transport,
-                })),
-                None => Ok(Self::Other),
-            },
+            Payload::Tcp(rest) => Ok(Segment::parse(rest).map_or(Self::Other, Self::Tcp)),
             Payload::Other => Ok(Self::Other),
         }
     }
+}
+
+/// A segment, with all that is said of its way. Anything else passes as no datagram.
+#[inline(always)]
+pub fn segment(frame: Cursor<'_>) -> Result<Flow<Segment<'_>>, Reason> {
+    let (link, rest) = Link::parse(frame)?;
+    let (packet, rest) = network::segment(link.ethertype, rest)?;
+    let transport = Segment::parse(rest).ok_or(Reason::PassProtocol)?;
+    Ok(Flow {
+        link,
+        packet,
+        transport,
+    })
 }
 
 /// The next `N` bytes, or the reason why there are none.

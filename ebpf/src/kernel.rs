@@ -1,18 +1,28 @@
 //! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
-use crate::classify::{Kernel, NextHop, Reply};
+use crate::classify::{Kernel, NextHop, Reply, Way};
 use crate::flow::link::Mac;
 use crate::flow::network::Address;
 use crate::frame::Cursor;
+use crate::frame::write::CursorMut;
+use crate::syn::{Answer, Cookies, Ends, Header};
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, xdp_action};
-use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_xdp_get_buff_len};
+use aya_ebpf::bindings::{
+    BPF_F_CURRENT_NETNS, BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, bpf_sock_tuple as Tuple,
+    xdp_action,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp,
+    bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
-use xdnsd_abi::headers::protocol;
-use xdnsd_abi::{FRAME_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason};
+use xdnsd_abi::headers::{ipv4, ipv6, tcp};
+use xdnsd_abi::{
+    FRAME_MAX, GUARDED_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason, SYN_FRAME_MAX, tail,
+};
 
 // The names are those of `xdnsd_abi::map`; the macro only takes literals. Loading fails when they differ.
 
@@ -25,6 +35,12 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT,
 /// Mappable, so that a worker's beat is one store to memory.
 #[map(name = "heartbeat")]
 static HEARTBEAT: Array<u64> = Array::with_max_entries(QUEUES_MAX, BPF_F_MMAPABLE);
+#[map(name = "tails")]
+static TAILS: ProgramArray = ProgramArray::with_max_entries(tail::COUNT, 0);
+#[map(name = "guarded")]
+static GUARDED: HashMap<Listen, PathCheck> = HashMap::with_max_entries(GUARDED_MAX, 0);
+#[map(name = "shield")]
+static SHIELD: Array<u32> = Array::with_max_entries(1, 0);
 
 /// Address families as the kernel numbers them.
 const AF_INET: u8 = 2;
@@ -33,6 +49,9 @@ const AF_INET6: u8 = 10;
 const LOOPBACK_IFINDEX: u32 = 1;
 /// The FIB knows interface, next hop and its MAC address.
 const FIB_SUCCESS: i64 = 0;
+
+/// TCP_LISTEN, as the kernel numbers states.
+const LISTENING: u32 = 10;
 
 /// Counts a verdict on this CPU.
 #[inline(always)]
@@ -81,31 +100,11 @@ impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
     }
 }
 
-impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
-    #[inline(always)]
-    fn path_check(&self, listen: &Listen) -> Option<PathCheck> {
-        let check = LISTEN.get_ptr(listen)?;
-        // SAFETY: the lookup gave an aligned, initialized value whose memory the map keeps while the program runs.
-        // User space may reuse it for another entry at the same time, so that the fields may be two entries'. Any bytes
-        // are a PathCheck, and both entries are ours: one frame is then passed, or answered as one of the other address.
-        Some(unsafe { *check })
-    }
-
+impl<const FRAGS: bool> Way for Run<'_, FRAGS> {
     #[inline(always)]
     fn ingress(&self) -> u32 {
         // SAFETY: the context that the kernel called us with; the field is an aligned u32 of it.
         unsafe { (*self.ctx.ctx).ingress_ifindex }
-    }
-
-    #[inline(always)]
-    fn is_large(&self) -> bool {
-        let first = self.first_buffer();
-        if !FRAGS {
-            return first.take::<{ FRAME_MAX + 1 }>().is_some();
-        }
-        // SAFETY: the context is the one that the kernel called us with.
-        let len = unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) };
-        !first.holds::<FRAME_MAX>(len)
     }
 
     #[inline(always)]
@@ -128,6 +127,43 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
             mac: Mac(mac),
         })
     }
+}
+
+/// What a map says has to hold for a destination.
+#[inline(always)]
+fn check_of(map: &HashMap<Listen, PathCheck>, listen: &Listen) -> Option<PathCheck> {
+    let check = map.get_ptr(listen)?;
+    // SAFETY: the lookup gave an aligned, initialized value whose memory the map keeps while the program runs.
+    // User space may reuse it for another entry at the same time, so that the fields may be two entries'. Any bytes
+    // are a PathCheck, and both entries are ours: one frame is then passed, or answered as one of the other address.
+    Some(unsafe { *check })
+}
+
+impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
+    #[inline(always)]
+    fn path_check(&self, listen: &Listen) -> Option<PathCheck> {
+        check_of(&LISTEN, listen)
+    }
+
+    /// The kernel takes only programs of one kind for this: what takes one buffer cannot hand on to what takes several.
+    #[inline(always)]
+    fn hand_on_syn(&self) {
+        if FRAGS {
+            // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
+            unsafe { TAILS.tail_call(self.ctx, tail::SYN) }
+        }
+    }
+
+    #[inline(always)]
+    fn is_large(&self) -> bool {
+        let first = self.first_buffer();
+        if !FRAGS {
+            return first.take::<{ FRAME_MAX + 1 }>().is_some();
+        }
+        // SAFETY: the context is the one that the kernel called us with.
+        let len = unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) };
+        !first.holds::<FRAME_MAX>(len)
+    }
 
     #[inline(always)]
     fn heartbeat(&self) -> Option<u64> {
@@ -146,11 +182,169 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     }
 }
 
+/// Bounds the length of a TCP header, and no buffer is shorter.
+const MASK: u64 = 63;
+const _: () = assert!(tcp::HEADER_LEN_MAX as u64 <= MASK && MASK < size_of::<Header>() as u64);
+
+/// The same number, of which the compiler knows nothing any more, and the verifier all that it knew.
+#[inline(always)]
+fn opaque(number: u64) -> u64 {
+    let mut slot = MaybeUninit::uninit();
+    let slot: *mut u64 = slot.as_mut_ptr();
+    // SAFETY: a place of our own, written before it is read.
+    unsafe {
+        slot.write_volatile(number);
+        slot.read_volatile()
+    }
+}
+
+impl Cookies for Run<'_, true> {
+    #[inline(always)]
+    fn guarded(&self, listen: &Listen) -> Option<PathCheck> {
+        check_of(&GUARDED, listen)
+    }
+
+    #[inline(always)]
+    fn is_resting(&self) -> bool {
+        let Some(state) = SHIELD.get_ptr(0) else {
+            return true;
+        };
+        // SAFETY: the lookup gave an aligned value that lives as long as the map. User space writes all of it at once.
+        unsafe { state.read_volatile() == 0 }
+    }
+
+    #[inline(always)]
+    fn is_large(&self) -> bool {
+        !self.first_buffer().holds::<SYN_FRAME_MAX>(self.len())
+    }
+
+    #[inline(always)]
+    fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64> {
+        // The compiler knows these bounds already, and would leave out what tells the verifier.
+        let len = opaque(len.into()) & MASK;
+        if len < tcp::HEADER_LEN as u64 {
+            return None;
+        }
+        let to = header.as_mut_ptr().cast();
+        // SAFETY: the helper writes `len` bytes, which are fewer than the buffer has; the context is the kernel's.
+        let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at, to, len as u32) };
+        (result == 0).then_some(len)
+    }
+
+    #[inline(always)]
+    fn cookie(&self, ends: &Ends, header: &mut Header, len: u64) -> Option<u32> {
+        let (mut tuple, mut ip) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        let (tuple_len, ip_len) = describe(ends, &mut tuple, &mut ip);
+        let netns = BPF_F_CURRENT_NETNS as i64 as u64;
+        // SAFETY: the tuple is initialized as far as its length says, and the context is the kernel's.
+        let socket = unsafe {
+            bpf_skc_lookup_tcp(self.ctx.as_ptr(), tuple.as_mut_ptr(), tuple_len, netns, 0)
+        };
+        if socket.is_null() {
+            return None;
+        }
+        // SAFETY: the kernel holds the socket for us until it is released, which happens once and last. Both headers are
+        // initialized as far as their lengths say.
+        let result = unsafe {
+            let result = if (&raw const (*socket).state).read_volatile() == LISTENING {
+                let ip = ip.as_mut_ptr().cast();
+                let header = header.as_mut_ptr().cast();
+                bpf_tcp_gen_syncookie(socket.cast(), ip, ip_len, header, len as u32)
+            } else {
+                -1
+            };
+            bpf_sk_release(socket.cast());
+            result
+        };
+        // The MSS that it stands for is in the upper half.
+        (result >= 0).then_some(result as u32)
+    }
+}
+
+impl Run<'_, true> {
+    /// Bytes of the frame in all its buffers.
+    #[inline(always)]
+    fn len(&self) -> u64 {
+        // SAFETY: the context is the one that the kernel called us with.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) }
+    }
+
+    /// Makes the frame as long as the answer and writes it there.
+    #[inline(always)]
+    pub fn answer(&self, answer: &Answer) -> Reason {
+        let more = answer.len() as i32 - self.len() as i32;
+        // SAFETY: the context is the kernel's. No view of the frame is used from here on but the one that is made below.
+        if unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, more) } != 0 {
+            return Reason::PassNoRoom;
+        }
+        let ctx = self.ctx.ctx;
+        // SAFETY: the context that the kernel called us with; each field is an aligned u32 of it. The frame lies writable
+        // between the two while the program runs, and nobody else has it.
+        let frame = unsafe {
+            let (start, end) = (&raw const (*ctx).data, &raw const (*ctx).data_end);
+            let (start, end) = (start.read_volatile(), end.read_volatile());
+            CursorMut::new(start as usize as *mut u8, end as usize as *const u8)
+        };
+        // It is exactly as long as the answer, in one buffer: only the verifier has to be told.
+        match answer.write(frame) {
+            Some(()) => Reason::SynCookie,
+            None => Reason::PassTruncated,
+        }
+    }
+}
+
+/// Room for the longer IP header.
+type IpHeader = [u32; ipv6::HEADER_LEN / size_of::<u32>()];
+
+/// What the kernel wants to know of a SYN: whose it is, and an IP header, of which it reads version and addresses. Gives the
+/// lengths of both.
+#[inline(always)]
+fn describe(
+    ends: &Ends,
+    tuple: &mut MaybeUninit<Tuple>,
+    ip: &mut MaybeUninit<IpHeader>,
+) -> (u32, u32) {
+    let ([a, b], [c, d]) = (
+        ends.source_port.to_ne_bytes(),
+        ends.destination_port.to_ne_bytes(),
+    );
+    let ports = u32::from_ne_bytes([a, b, c, d]);
+    match (ends.source.ipv4(), ends.destination.ipv4()) {
+        (Some(source), Some(destination)) => {
+            let version = u32::from_ne_bytes([ipv4::VERSION_4_IHL_5, 0, 0, 0]);
+            let ip = store(ip, [version, 0, 0, source, destination]);
+            (store(tuple, [source, destination, ports]), ip)
+        }
+        _ => {
+            let version = u32::from_ne_bytes(ipv6::VERSION_6);
+            let ([a, b, c, d], [e, f, g, h]) = (words(ends.source), words(ends.destination));
+            let ip = store(ip, [version, 0, a, b, c, d, e, f, g, h]);
+            (store(tuple, [a, b, c, d, e, f, g, h, ports]), ip)
+        }
+    }
+}
+
+/// Writes words to the start of a place on the stack, and gives the number of their bytes.
+///
+/// One by one and volatile: the compiler would make eight bytes of two words, wherever they stand, and the verifier takes only
+/// aligned stores to the stack.
+#[inline(always)]
+fn store<T, const N: usize>(place: &mut MaybeUninit<T>, words: [u32; N]) -> u32 {
+    const { assert!(size_of::<[u32; N]>() <= size_of::<T>()) };
+    const { assert!(align_of::<T>() >= align_of::<u32>()) };
+    let start = place.as_mut_ptr().cast::<u32>();
+    for (at, word) in words.into_iter().enumerate() {
+        // SAFETY: inside the place, at its alignment; both are asserted above.
+        unsafe { start.add(at).write_volatile(word) }
+    }
+    size_of::<[u32; N]>() as u32
+}
+
 /// A look-up of a reply in the FIB: from us, to the client, not limited in length.
 #[inline(always)]
 fn fib_lookup<'a>(fib: &'a mut MaybeUninit<FibLookup>, reply: &Reply) -> &'a mut FibLookup {
     let fib = zeroed(fib);
-    fib.l4_protocol = protocol::UDP;
+    fib.l4_protocol = reply.protocol;
     fib.sport = reply.source_port;
     fib.dport = reply.destination_port;
     fib.ifindex = LOOPBACK_IFINDEX;

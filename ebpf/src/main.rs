@@ -1,6 +1,7 @@
 //! The XDP program: which frames user space answers from AF_XDP, and which the kernel keeps.
 //!
-//! It never drops, never writes to a frame, and keeps no state but counters. See `classify.rs` for what is ours.
+//! It never drops, and keeps no state but counters. See `classify.rs` for what is ours. Behind it stands the program that
+//! answers SYNs where SYN cookies are on (`syn.rs`): that one alone writes to frames.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(any(target_arch = "bpf", test))]
@@ -11,11 +12,13 @@ mod flow;
 mod frame;
 #[cfg(target_arch = "bpf")]
 mod kernel;
+#[cfg(any(target_arch = "bpf", test))]
+mod syn;
 
 #[cfg(target_arch = "bpf")]
 mod program {
-    use crate::{classify, frame::Cursor, kernel};
-    use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT};
+    use crate::{classify, frame::Cursor, kernel, syn};
+    use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
     use xdnsd_abi::Reason;
@@ -30,6 +33,26 @@ mod program {
     #[xdp]
     pub fn xdnsd_single(ctx: XdpContext) -> u32 {
         run::<false>(&ctx)
+    }
+
+    /// What SYNs are handed on to.
+    #[xdp(frags)]
+    pub fn xdnsd_syn(ctx: XdpContext) -> u32 {
+        let reason = syn_verdict(&ctx);
+        kernel::count(reason);
+        action(reason)
+    }
+
+    #[inline(always)]
+    fn syn_verdict(ctx: &XdpContext) -> Reason {
+        // SAFETY: the kernel keeps the frame between data and data_end readable while this program runs, which the tail call
+        // began anew; what is written later is written through pointers that are read again.
+        let frame = unsafe { Cursor::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
+        let run = kernel::Run::<true>::new(ctx);
+        match syn::classify(frame, &run) {
+            Ok(answer) => run.answer(&answer),
+            Err(reason) => reason,
+        }
     }
 
     #[inline(always)]
@@ -56,6 +79,7 @@ mod program {
     const fn action(reason: Reason) -> u32 {
         match reason {
             Reason::Redirected => XDP_REDIRECT,
+            Reason::SynCookie => XDP_TX,
             Reason::PassTruncated
             | Reason::PassMulticast
             | Reason::PassEthertype
@@ -76,7 +100,12 @@ mod program {
             | Reason::PassSource
             | Reason::PassRoute
             | Reason::PassStale
-            | Reason::PassNoSocket => XDP_PASS,
+            | Reason::PassNoSocket
+            | Reason::PassSyn
+            | Reason::PassSynLength
+            | Reason::PassTcpChecksum
+            | Reason::PassNoCookie
+            | Reason::PassNoRoom => XDP_PASS,
         }
     }
 

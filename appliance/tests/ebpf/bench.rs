@@ -14,6 +14,7 @@ use xdnsd_lab::privilege;
 
 /// linux/bpf.h, enum xdp_action.
 const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
 /// BPF_PROG_TEST_RUN wants a whole Ethernet header.
 pub const FRAME_LEN_MIN: usize = 14;
@@ -92,12 +93,7 @@ impl Bench {
         queue: Option<(u32, u32)>,
     ) {
         let (before, after, (action, after_run)) = self.run_at(frame, age, queue);
-        let counted = |&reason: &Reason| after.sum(reason) - before.sum(reason);
-        let moved: Vec<_> = Reason::ALL
-            .iter()
-            .map(|r| (*r, counted(r)))
-            .filter(|(_, n)| *n != 0)
-            .collect();
+        let moved = moved(&before, &after);
         assert_eq!(moved, [(reason, 1)], "frame {frame:02x?}");
         let wanted = if reason == Reason::Redirected {
             XDP_REDIRECT
@@ -106,6 +102,15 @@ impl Bench {
         };
         assert_eq!(action, wanted, "{reason:?}");
         assert_eq!(after_run, frame, "the program never writes");
+    }
+
+    /// Runs the program on a SYN that is answered, and gives the answer.
+    pub fn answer(&mut self, frame: &[u8]) -> Vec<u8> {
+        let (before, after, (action, answer)) = self.run_at(frame, Duration::ZERO, None);
+        let moved = moved(&before, &after);
+        assert_eq!(moved, [(Reason::SynCookie, 1)], "frame {frame:02x?}");
+        assert_eq!(action, XDP_TX);
+        answer
     }
 
     /// Runs it on a frame whose first buffer ends after `first` bytes. False: this kernel cannot.
@@ -182,6 +187,13 @@ impl Bench {
         out.truncate(result.data_size_out as usize);
         (result.return_value, out)
     }
+}
+
+/// What was counted between the two, and how often.
+fn moved(before: &ReasonCounts, after: &ReasonCounts) -> Vec<(Reason, u64)> {
+    let counted = |&reason: &Reason| (reason, after.sum(reason) - before.sum(reason));
+    let moved = Reason::ALL.iter().map(counted);
+    moved.filter(|(_, count)| *count != 0).collect()
 }
 
 /// The committed object, or the one that `cargo xtask ebpf` names.

@@ -4,6 +4,7 @@ mod bench;
 mod fib;
 mod frames;
 mod loader;
+mod syn;
 
 use bench::{Bench, FRAME_LEN_MIN, LOOPBACK, QUEUE_TOO_HIGH, listen};
 use frames::{OUR_MAC, Query, flipped};

@@ -88,6 +88,7 @@ impl Sum {
     }
 
     /// The checksum: the complement of the sum.
+    #[inline(always)]
     #[must_use]
     pub const fn finish(self) -> u16 {
         !self.fold()

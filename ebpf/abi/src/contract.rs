@@ -14,16 +14,34 @@ pub mod map {
     /// ARRAY of u64, mappable, indexed by RX queue: CLOCK_MONOTONIC nanoseconds at which the queue's worker was last
     /// alive.
     pub const HEARTBEAT: &str = "heartbeat";
+    /// PROG_ARRAY: what the program hands frames on to, see [`super::tail`].
+    pub const TAILS: &str = "tails";
+    /// HASH: [`super::Listen`] with a TCP port -> [`super::PathCheck`]: the only destinations that SYN cookies guard.
+    pub const GUARDED: &str = "guarded";
+    /// ARRAY of one u32: 1: SYNs to them are answered, 0: they are counted and passed.
+    pub const SHIELD: &str = "shield";
     /// Name of the XDP program. It takes frames in several buffers (`xdp.frags`), so that drivers allow a large MTU.
     pub const PROGRAM: &str = "xdnsd";
     /// The same for kernels that only know frames in one buffer (before Linux 5.18).
     pub const PROGRAM_SINGLE: &str = "xdnsd_single";
+    /// Name of the program that answers SYNs. It takes frames in several buffers, as whoever hands them on has to.
+    pub const PROGRAM_SYN: &str = "xdnsd_syn";
+}
+
+/// Places of the programs that frames are handed on to. An empty one: the frame passes.
+pub mod tail {
+    /// For SYNs.
+    pub const SYN: u32 = 0;
+    /// How many there are.
+    pub const COUNT: u32 = 1;
 }
 
 /// Entries of the XSKMAP and of the heartbeat array: the RX queues that one interface may have. More are passed.
 pub const QUEUES_MAX: u32 = 64;
 /// Entries of the listen map: (VLAN, address, port) triples on one interface.
 pub const LISTEN_MAX: u32 = 64;
+/// Entries of the map of guarded TCP ports: (VLAN, address, port) triples on one interface. More are the kernel's.
+pub const GUARDED_MAX: u32 = 32;
 /// A heartbeat older than this is stale: the program passes, the kernel's sockets answer.
 pub const HEARTBEAT_STALE_NS: u64 = 1_000_000_000;
 /// How often user space writes its heartbeat. At least three fit into the stale time.
@@ -34,8 +52,10 @@ pub const MESSAGE_MAX: usize = 512;
 /// Longest frame in bytes that the program redirects: the longest message behind all headers, and padding. A chunk of the
 /// UMEM holds more, and the kernel drops what a chunk does not hold (`xsk_rcv`).
 pub const FRAME_MAX: usize = 1024;
+/// Longest frame in bytes with a SYN that is answered: the longest headers, and room for padding.
+pub const SYN_FRAME_MAX: usize = 128;
 
-/// Key of the listen map: a destination that is ours.
+/// Key of the listen map, and of the map of guarded ports: a destination that is ours.
 ///
 /// ```text
 ///  0               16      18      20      22    24
@@ -50,7 +70,7 @@ pub struct Listen {
     pub vlan_outer: [u8; 2],
     /// Big-endian VLAN ID of the inner tag, 0: no second tag.
     pub vlan_inner: [u8; 2],
-    /// Big-endian UDP port.
+    /// Big-endian UDP port, or TCP port.
     pub port: [u8; 2],
     /// Zero.
     pub padding: [u8; 2],
@@ -70,11 +90,11 @@ impl Listen {
     }
 }
 
-/// Value of the listen map: what is checked, so that the reply leaves as the query came.
+/// Value of the same maps: what is checked, so that the reply leaves as the query came.
 ///
 /// ```text
-///  0                4                 8     14     16
-///  | egress_ifindex | ingress_ifindex | mac | zero |
+///  0                4                 8     14    16
+///  | egress_ifindex | ingress_ifindex | mac | mss |
 /// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +111,8 @@ pub struct PathCheck {
     /// MAC address of the device that has the destination's address. A frame to another one is not for us: a port of a
     /// bridge, or any promiscuous device, hears those of other stations, too.
     pub mac: [u8; 6],
-    /// Zero.
-    pub padding: [u8; 2],
+    /// Of a guarded port: the largest segment that a client may send (RFC 9293 section 3.7.1). Else zero.
+    pub mss: u16,
 }
 const _: () = assert!(size_of::<PathCheck>() == 16 && align_of::<PathCheck>() == 4);
 
@@ -104,8 +124,14 @@ impl PathCheck {
             egress_ifindex,
             ingress_ifindex,
             mac,
-            padding: [0; 2],
+            mss: 0,
         }
+    }
+
+    /// The same for a guarded port.
+    #[must_use]
+    pub const fn with_mss(self, mss: u16) -> Self {
+        Self { mss, ..self }
     }
 
     /// The value as the map holds it.
@@ -115,14 +141,16 @@ impl PathCheck {
         bytes[..4].copy_from_slice(&self.egress_ifindex.to_ne_bytes());
         bytes[4..8].copy_from_slice(&self.ingress_ifindex.to_ne_bytes());
         bytes[8..14].copy_from_slice(&self.mac);
+        bytes[14..].copy_from_slice(&self.mss.to_ne_bytes());
         bytes
     }
 
     /// What [`Self::to_bytes`] made.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; size_of::<Self>()]) -> Self {
-        let [a, b, c, d, e, f, g, h, mac @ .., _, _] = bytes;
+        let [a, b, c, d, e, f, g, h, mac @ .., i, j] = bytes;
         let (egress, ingress) = ([a, b, c, d], [e, f, g, h]);
-        Self::new(u32::from_ne_bytes(egress), u32::from_ne_bytes(ingress), mac)
+        let check = Self::new(u32::from_ne_bytes(egress), u32::from_ne_bytes(ingress), mac);
+        check.with_mss(u16::from_ne_bytes([i, j]))
     }
 }

@@ -190,8 +190,8 @@ pub mod udp {
 pub mod tcp {
     /// Bytes of a header without options.
     pub const HEADER_LEN: usize = 20;
-    /// Most bytes of options: the offset has four bits.
-    pub const OPTIONS_LEN_MAX: usize = 40;
+    /// Most bytes of header and options: the offset has four bits.
+    pub const HEADER_LEN_MAX: usize = 60;
 
     /// The fields.
     pub mod field {
@@ -212,6 +212,18 @@ pub mod tcp {
         pub const WINDOW: Field = 14..16;
         /// Over pseudo-header, header and payload.
         pub const CHECKSUM: Field = 16..18;
+        /// Where urgent data ends.
+        pub const URGENT: Field = 18..20;
+    }
+
+    /// The option that says how long a segment may be (RFC 9293 section 3.7.1).
+    pub mod mss {
+        /// Bytes of the option.
+        pub const LEN: usize = 4;
+        /// Its kind and its length.
+        pub const KIND_LEN: [u8; 2] = [2, LEN as u8];
+        /// The number in it.
+        pub const VALUE: super::super::Field = 2..4;
     }
 
     /// Flags that open and close a connection.
@@ -284,8 +296,7 @@ mod tests {
             ("TCP", tcp::HEADER_LEN, {
                 use tcp::field::*;
                 let first = [SOURCE_PORT, DESTINATION_PORT, SEQUENCE, ACKNOWLEDGMENT];
-                let urgent = 18..20;
-                let last = [byte(OFFSET), byte(FLAGS), WINDOW, CHECKSUM, urgent];
+                let last = [byte(OFFSET), byte(FLAGS), WINDOW, CHECKSUM, URGENT];
                 [&first[..], &last[..]].concat()
             }),
         ];

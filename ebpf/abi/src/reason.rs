@@ -1,6 +1,6 @@
 //! What became of a frame: the reasons that the XDP program counts by.
 
-use crate::{FRAME_MAX, HEARTBEAT_STALE_NS, MESSAGE_MAX};
+use crate::{FRAME_MAX, HEARTBEAT_STALE_NS, MESSAGE_MAX, SYN_FRAME_MAX};
 
 crate::counters! {
     /// What became of a frame. The match arm, the counter index and the metric name are the same word.
@@ -21,7 +21,7 @@ crate::counters! {
         PassIpv4Options = "pass_ipv4_options",
         /// IPv4 fragment (RFC 791).
         PassFragment = "pass_fragment",
-        /// Neither UDP over IPv4 nor next header UDP over IPv6 (TCP, ICMP, extension headers, not version 6).
+        /// Neither UDP over IPv4 nor next header UDP over IPv6 (TCP but what SYN cookies guard, ICMP, extension headers, not version 6).
         PassProtocol = "pass_protocol",
         /// UDP to a (VLAN, address, port) that is not ours: forwarded DNS among it.
         PassForeign = "pass_foreign",
@@ -37,7 +37,7 @@ crate::counters! {
         PassLength = "pass_length",
         /// Message longer than 512 bytes.
         PassLong = "pass_long",
-        /// Frame in several buffers, or longer than 1024 bytes.
+        /// Frame in several buffers, or longer than 1024 bytes; with a SYN to a guarded port longer than 128.
         PassLargeFrame = "pass_large_frame",
         /// QR = 1: a response.
         PassResponse = "pass_response",
@@ -49,10 +49,26 @@ crate::counters! {
         PassStale = "pass_stale",
         /// No AF_XDP socket is bound to this RX queue.
         PassNoSocket = "pass_no_socket",
+        /// A SYN to a guarded port, answered with a cookie by the driver (XDP_TX).
+        SynCookie = "syn_cookie",
+        /// A SYN to a guarded port while SYN cookies rest: nobody floods, or their answers do not arrive.
+        PassSyn = "pass_syn",
+        /// A SYN to a guarded port that carries data (RFC 7413), or whose lengths disagree.
+        PassSynLength = "pass_syn_length",
+        /// TCP checksum of a SYN to a guarded port does not add up: damage, or a partial sum left by offload.
+        PassTcpChecksum = "pass_tcp_checksum",
+        /// The kernel gave no cookie for a SYN to a guarded port: nobody listens there, the listener's queue is full, the
+        /// connection exists, or tcp_syncookies is not 2.
+        PassNoCookie = "pass_no_cookie",
+        /// The driver has no room for the answer to a SYN.
+        PassNoRoom = "pass_no_room",
     }
 }
 
 const _: () = assert!(
-    MESSAGE_MAX == 512 && FRAME_MAX == 1024 && HEARTBEAT_STALE_NS == 1_000_000_000,
+    MESSAGE_MAX == 512
+        && FRAME_MAX == 1024
+        && SYN_FRAME_MAX == 128
+        && HEARTBEAT_STALE_NS == 1_000_000_000,
     "the help of PassLong, PassLargeFrame and PassStale says so"
 );

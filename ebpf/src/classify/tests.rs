@@ -1,5 +1,5 @@
 use super::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Query for www.example.com, type A, from 192.0.2.1 to 192.0.2.53, computed by another implementation.
 const QUERY_V4: [u8; 75] = [
@@ -39,21 +39,16 @@ struct Told {
     next_hop: Option<NextHop>,
     heartbeat: Option<u64>,
     asked: RefCell<Option<Listen>>,
+    /// SYNs that were handed on.
+    syns: Cell<u32>,
 }
 
-impl Kernel for Told {
-    fn path_check(&self, listen: &Listen) -> Option<PathCheck> {
-        *self.asked.borrow_mut() = Some(*listen);
-        let ours = [53, 153].map(u16::to_be_bytes).contains(&listen.port);
-        ours.then_some(PathCheck::new(self.egress_ifindex, OUR_INDEX, self.mac))
-    }
+impl Way for Told {
     fn ingress(&self) -> u32 {
         self.ingress
     }
-    fn is_large(&self) -> bool {
-        self.is_large
-    }
     fn next_hop(&self, reply: &Reply) -> Option<NextHop> {
+        assert_eq!(reply.protocol, 17);
         assert_eq!(
             reply.source.octets(),
             [[0; 8], [0, 0, 0xff, 0xff, 192, 0, 2, 53]].concat()[..]
@@ -65,6 +60,20 @@ impl Kernel for Told {
         assert_eq!(reply.source_port.to_ne_bytes(), 53u16.to_be_bytes());
         assert_eq!(reply.destination_port.to_ne_bytes(), 40000u16.to_be_bytes());
         self.next_hop
+    }
+}
+
+impl Kernel for Told {
+    fn path_check(&self, listen: &Listen) -> Option<PathCheck> {
+        *self.asked.borrow_mut() = Some(*listen);
+        let ours = [53, 153].map(u16::to_be_bytes).contains(&listen.port);
+        ours.then_some(PathCheck::new(self.egress_ifindex, OUR_INDEX, self.mac))
+    }
+    fn hand_on_syn(&self) {
+        self.syns.set(self.syns.get() + 1);
+    }
+    fn is_large(&self) -> bool {
+        self.is_large
     }
     fn heartbeat(&self) -> Option<u64> {
         self.heartbeat
@@ -83,6 +92,7 @@ fn alive() -> Told {
         next_hop: None,
         heartbeat: Some(NOW),
         asked: RefCell::new(None),
+        syns: Cell::new(0),
     }
 }
 
@@ -158,6 +168,37 @@ fn tcp_passes_as_no_datagram() {
             let passed = run(&segment, &alive());
             assert_eq!(passed, Err(Reason::PassProtocol), "{offset:#04x}");
         }
+    }
+}
+
+/// It has to be whole as far as it is looked at; what it says of its options, and whose it is, the other program asks.
+#[test]
+fn a_syn_is_handed_on_and_nothing_else_is() {
+    for (frame, protocol, payload) in [(&QUERY_V4[..], 23, 34), (&QUERY_V6[..], 20, 54)] {
+        let handed_on = |frame: &[u8]| {
+            let kernel = alive();
+            let _ = run(frame, &kernel);
+            kernel.syns.get()
+        };
+        for flags in 0..=u8::MAX {
+            let mut segment = changed(frame, protocol, 6);
+            segment[payload + 13] = flags;
+            let opens = flags & 0b01_0111 == 0b00_0010;
+            assert_eq!(handed_on(&segment), opens.into(), "{flags:#010b}");
+            assert_eq!(handed_on(&segment[..payload + 19]), 0, "cut");
+            let datagram = changed(&segment, protocol, 17);
+            assert_eq!(handed_on(&datagram), 0);
+        }
+    }
+    let mut fragment = changed(&QUERY_V4, 23, 6);
+    fragment[47] = 0x02;
+    for (at, to) in [(20, 0x20), (21, 0x01)] {
+        let kernel = alive();
+        assert_eq!(
+            run(&changed(&fragment, at, to), &kernel),
+            Err(Reason::PassProtocol)
+        );
+        assert_eq!(kernel.syns.get(), 0);
     }
 }
 

@@ -62,9 +62,9 @@ pub struct Packet {
 pub enum Payload<'a> {
     /// A datagram in one piece.
     Udp(Packet, Cursor<'a>),
-    /// A segment in one piece.
-    Tcp(Packet, Cursor<'a>),
-    /// Anything else. What it says of its way costs no look.
+    /// A segment in one piece. What it says of its way costs no look, see [`segment`].
+    Tcp(Cursor<'a>),
+    /// Anything else.
     Other,
 }
 
@@ -86,22 +86,47 @@ impl<'a> Payload<'a> {
 
     #[inline(always)]
     fn of(header: impl Header, payload: Cursor<'a>) -> Result<Self, Reason> {
-        match header.protocol() {
-            protocol::UDP if header.is_fragment() => Err(Reason::PassFragment),
-            protocol::UDP => Ok(Self::Udp(header.packet()?, payload)),
-            protocol::TCP if header.is_fragment() => Ok(Self::Other),
-            protocol::TCP => Ok(header
-                .packet()
-                .map_or(Self::Other, |packet| Self::Tcp(packet, payload))),
-            _ => Ok(Self::Other),
+        if header.protocol() == protocol::UDP {
+            if header.is_fragment() {
+                return Err(Reason::PassFragment);
+            }
+            return Ok(Self::Udp(header.packet()?, payload));
         }
+        // After UDP, which is to cost nothing more for it.
+        if header.protocol_anew() == protocol::TCP && !header.is_fragment() {
+            return Ok(Self::Tcp(payload));
+        }
+        Ok(Self::Other)
     }
+}
+
+/// The way of a segment in one piece, and where it begins. Anything else passes as no datagram.
+#[inline(always)]
+pub fn segment(ethertype: u16, rest: Cursor<'_>) -> Result<(Packet, Cursor<'_>), Reason> {
+    match ethertype {
+        ethertype::IPV4 => segment_behind(Ipv4::parse(rest)?),
+        ethertype::IPV6 => segment_behind(Ipv6::parse(rest)?),
+        _ => Err(Reason::PassEthertype),
+    }
+}
+
+#[inline(always)]
+fn segment_behind<'a>(
+    (header, payload): (impl Header, Cursor<'a>),
+) -> Result<(Packet, Cursor<'a>), Reason> {
+    if header.protocol() != protocol::TCP || header.is_fragment() {
+        return Err(Reason::PassProtocol);
+    }
+    let packet = header.packet().map_err(|_| Reason::PassProtocol)?;
+    Ok((packet, payload))
 }
 
 /// A header that says what the packet carries, and where it goes to if that is worth knowing.
 trait Header: Copy {
     /// See [`xdnsd_abi::headers::protocol`].
     fn protocol(self) -> u8;
+    /// The same, see [`View::get_anew`].
+    fn protocol_anew(self) -> u8;
     /// Whether the packet carries a part of a datagram or segment.
     fn is_fragment(self) -> bool;
     /// The rest of what it says.
@@ -127,6 +152,11 @@ impl Header for Ipv4<'_> {
     #[inline(always)]
     fn protocol(self) -> u8 {
         self.0.get::<{ ipv4::field::PROTOCOL }, u8>()
+    }
+
+    #[inline(always)]
+    fn protocol_anew(self) -> u8 {
+        self.0.get_anew::<{ ipv4::field::PROTOCOL }>()
     }
 
     #[inline(always)]
@@ -177,6 +207,11 @@ impl Header for Ipv6<'_> {
     #[inline(always)]
     fn protocol(self) -> u8 {
         self.0.get::<{ ipv6::field::NEXT_HEADER }, u8>()
+    }
+
+    #[inline(always)]
+    fn protocol_anew(self) -> u8 {
+        self.0.get_anew::<{ ipv6::field::NEXT_HEADER }>()
     }
 
     #[inline(always)]

@@ -36,6 +36,19 @@ fn parse<T>(bytes: &[u8], read: impl FnOnce(Result<Frame<'_>, Reason>) -> T) -> 
     read(Frame::parse(unsafe { Cursor::new(range.start, range.end) }))
 }
 
+/// The segment that is found in exactly these bytes.
+fn parse_segment<T>(bytes: &[u8], read: impl FnOnce(Result<Flow<Segment<'_>>, Reason>) -> T) -> T {
+    let bytes = bytes.to_vec().into_boxed_slice();
+    let range = bytes.as_ptr_range();
+    // SAFETY: the range of a live slice, which outlives what is found in it.
+    read(segment(unsafe { Cursor::new(range.start, range.end) }))
+}
+
+/// Why there is no segment in these bytes.
+fn why_no_segment(bytes: &[u8]) -> Option<Reason> {
+    parse_segment(bytes, |flow| flow.err())
+}
+
 fn what(bytes: &[u8]) -> Result<&'static str, Reason> {
     parse(bytes, |frame| {
         frame.map(|frame| match frame {
@@ -67,10 +80,9 @@ fn a_segment_is_found_with_its_way_and_its_ports() {
     for (frame, (source, destination)) in [(syn_v4(), v4), (syn_v6(), v6)] {
         let tagged = [&frame[..12], &tag, &frame[12..]].concat();
         for (frame, vlan) in [(frame, 0), (tagged, 5)] {
-            parse(&frame, |frame| {
-                let Ok(Frame::Tcp(flow)) = frame else {
-                    panic!("it is a segment");
-                };
+            assert_eq!(what(&frame), Ok("TCP"));
+            parse_segment(&frame, |flow| {
+                let flow = flow.unwrap_or_else(|reason| panic!("a segment, not {reason:?}"));
                 assert_eq!((flow.link.vlan_outer, flow.link.vlan_inner), (vlan, 0));
                 assert!(flow.packet.source == source && flow.packet.destination == destination);
                 assert_eq!(flow.packet.payload_len, SYN.len() as i32);
@@ -82,7 +94,7 @@ fn a_segment_is_found_with_its_way_and_its_ports() {
     }
 }
 
-/// What is cut within a segment's header or options is no segment, and no byte behind its end is read.
+/// What is cut within a segment's header is no segment, and no byte behind its end is read.
 #[test]
 fn a_cut_segment_is_none() {
     for frame in [syn_v4(), syn_v6()] {
@@ -91,17 +103,21 @@ fn a_cut_segment_is_none() {
             let found = what(&frame[..len]);
             let expected = if len < payload {
                 Err(Reason::PassTruncated)
-            } else {
+            } else if len < payload + 20 {
                 Ok("other")
+            } else {
+                Ok("TCP")
             };
             assert_eq!(found, expected, "{len} of {}", frame.len());
+            let expected = match expected {
+                Ok("TCP") => None,
+                Ok(_) => Some(Reason::PassProtocol),
+                Err(reason) => Some(reason),
+            };
+            assert_eq!(why_no_segment(&frame[..len]), expected, "{len}");
         }
         let padded = [&frame[..], &[0xa5; 7]].concat();
         assert_eq!(what(&padded), Ok("TCP"));
-        for offset in 0..5 {
-            let short = changed(&frame, payload + 12, offset << 4);
-            assert_eq!(what(&short), Ok("other"), "an offset of {offset} words");
-        }
     }
 }
 
@@ -112,6 +128,7 @@ fn what_is_no_whole_datagram_or_segment_is_another_thing() {
     for (at, to) in [(20, 0x20), (21, 0x01)] {
         let fragment = changed(&v4, at, to);
         assert_eq!(what(&fragment), Ok("other"));
+        assert_eq!(why_no_segment(&fragment), Some(Reason::PassProtocol));
         let fragment = changed(&fragment, 23, 17);
         assert_eq!(what(&fragment), Err(Reason::PassFragment));
     }
@@ -119,6 +136,10 @@ fn what_is_no_whole_datagram_or_segment_is_another_thing() {
     for protocol in [0, 1, 44, 58, 255] {
         assert_eq!(what(&changed(&v4, 23, protocol)), Ok("other"));
         assert_eq!(what(&changed(&v6, 20, protocol)), Ok("other"));
+        for (frame, at) in [(&v4, 23), (&v6, 20)] {
+            let other = changed(frame, at, protocol);
+            assert_eq!(why_no_segment(&other), Some(Reason::PassProtocol));
+        }
     }
     assert_eq!(what(&changed(&v4, 23, 17)), Ok("UDP"));
     assert_eq!(what(&changed(&v6, 20, 17)), Ok("UDP"));
@@ -127,7 +148,8 @@ fn what_is_no_whole_datagram_or_segment_is_another_thing() {
     // To a mapped address over IPv6: a segment to nobody, a datagram that would look like one to IPv4's listener.
     let mut mapped = v6;
     mapped[38..46].fill(0);
-    assert_eq!(what(&mapped), Ok("other"));
+    assert_eq!(what(&mapped), Ok("TCP"));
+    assert_eq!(why_no_segment(&mapped), Some(Reason::PassProtocol));
     mapped[20] = 17;
     assert_eq!(what(&mapped), Err(Reason::PassForeign));
 }

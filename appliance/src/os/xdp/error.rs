@@ -46,6 +46,8 @@ pub enum Error {
     },
     /// More (VLAN, address, port) triples than the listen map holds.
     TooManyListen(usize),
+    /// SYN cookies need a program that takes frames in several buffers.
+    NoShield,
     /// An RX queue that the maps have no slot for.
     Queue(u32),
 }
@@ -69,6 +71,7 @@ impl Error {
             | Self::NoLink(_)
             | Self::Bond(_)
             | Self::TooManyListen(_)
+            | Self::NoShield
             | Self::Queue(_) => None,
         }
     }
@@ -159,6 +162,7 @@ impl fmt::Display for Error {
                     "{len} listen addresses on one interface, at most {LISTEN_MAX}"
                 )
             }
+            Self::NoShield => f.write_str("SYN cookies in XDP need Linux 5.18"),
             Self::Queue(queue) => {
                 write!(f, "RX queue {queue}: the maps hold 0 to {}", QUEUES_MAX - 1)
             }
@@ -178,6 +182,7 @@ impl std::error::Error for Error {
             | Self::NoLink(_)
             | Self::Bond(_)
             | Self::TooManyListen(_)
+            | Self::NoShield
             | Self::Queue(_) => None,
         }
     }

@@ -7,6 +7,7 @@
 
 mod error;
 mod heartbeat;
+mod shield;
 
 pub use error::Error;
 pub use heartbeat::Heartbeat;
@@ -17,6 +18,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use heartbeat::Beats;
+use shield::Shield;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
@@ -99,6 +101,7 @@ pub struct Program {
     sockets: XskMap<MapData>,
     listen: HashMap<MapData, ListenKey, CheckBytes>,
     counters: PerCpuArray<MapData, u64>,
+    shield: Shield,
     beats: Beats,
     /// Open until the program is loaded, which names it by its descriptor.
     _heartbeat: MapData,
@@ -152,6 +155,7 @@ impl Program {
             sockets: take(&mut ebpf, map::XSKS, XskMap::try_from)?,
             listen: take(&mut ebpf, map::LISTEN, HashMap::try_from)?,
             counters: take(&mut ebpf, map::COUNTERS, PerCpuArray::try_from)?,
+            shield: Shield::of(&mut ebpf)?,
             beats,
             _heartbeat: heartbeat,
             name: map::PROGRAM,
@@ -254,18 +258,7 @@ impl Program {
         if wanted.len() > LISTEN_MAX as usize {
             return Err(Error::TooManyListen(wanted.len()));
         }
-        let failed = |cause| Error::map(map::LISTEN, cause);
-        let present: Result<Vec<ListenKey>, MapError> = self.listen.keys().collect();
-        for key in present.map_err(failed)? {
-            if !wanted.iter().any(|(listen, _)| listen.to_bytes() == key) {
-                self.listen.remove(&key).map_err(failed)?;
-            }
-        }
-        for (listen, check) in wanted {
-            let inserted = self.listen.insert(listen.to_bytes(), check.to_bytes(), 0);
-            inserted.map_err(failed)?;
-        }
-        Ok(())
+        replace(&mut self.listen, wanted).map_err(|cause| Error::map(map::LISTEN, cause))
     }
 
     /// What the listen map holds, in no order.
@@ -304,6 +297,17 @@ impl Program {
         Ok(self.beats.of_queue(queue))
     }
 
+    /// How often `reason` was counted, on all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// The map refuses.
+    pub fn counter(&self, reason: Reason) -> Result<u64, Error> {
+        let values = self.counters.get(&(reason as u32), 0);
+        let values = values.map_err(|cause| Error::map(map::COUNTERS, cause))?;
+        Ok(values.iter().copied().fold(0, u64::wrapping_add))
+    }
+
     /// Reads every counter of every CPU. One system call per reason, and it allocates: for a statistics thread.
     ///
     /// # Errors
@@ -321,6 +325,23 @@ impl Program {
         }
         Ok(ReasonCounts { per_cpu })
     }
+}
+
+/// Makes a map equal to `wanted`. Entries that stay are never absent.
+fn replace(
+    map: &mut HashMap<MapData, ListenKey, CheckBytes>,
+    wanted: &[(Listen, PathCheck)],
+) -> Result<(), MapError> {
+    let present: Result<Vec<ListenKey>, MapError> = map.keys().collect();
+    for key in present? {
+        if !wanted.iter().any(|(listen, _)| listen.to_bytes() == key) {
+            map.remove(&key)?;
+        }
+    }
+    for (listen, check) in wanted {
+        map.insert(listen.to_bytes(), check.to_bytes(), 0)?;
+    }
+    Ok(())
 }
 
 fn is_bond(interface: &str) -> bool {

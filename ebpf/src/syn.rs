@@ -1,0 +1,291 @@
+//! Which SYNs are answered with a cookie instead of by the kernel, and what the answer says.
+//!
+//! A program of its own behind a tail call, so that the way of a query costs the verifier and the processor nothing. It begins
+//! anew at the first byte of the frame, and nothing of it is written before all is decided. Anything that is not a plain SYN to
+//! a guarded port of ours is a [`Reason`] to pass it, untouched: the kernel answers it as it always did.
+//!
+//! The cookie is the kernel's own, so that the ACK that brings it back opens an ordinary connection. Of the client's options it
+//! carries the MSS, and the answer offers no other: without a timestamp the kernel has no place to remember them in (RFC 4987
+//! section 3.6).
+
+use crate::classify::{Reply, Way, check_ours, check_route, check_source, listen};
+use crate::flow::link::{Link, Mac};
+use crate::flow::network::{Address, Packet};
+use crate::flow::transport::Segment;
+use crate::flow::{self, Flow};
+use crate::frame::Cursor;
+use crate::frame::write::{CursorMut, ViewMut};
+use xdnsd_abi::checksum::Sum;
+use xdnsd_abi::headers::{ethernet, ipv4, ipv6, protocol, tcp, vlan};
+use xdnsd_abi::{Listen, PathCheck, Reason};
+
+/// Bytes of the answer's TCP header: the options are an MSS.
+const HEADER_LEN: usize = tcp::HEADER_LEN + tcp::mss::LEN;
+/// Bytes that the client may send at once: what Linux announces first for a path of Ethernet.
+const WINDOW: u16 = 64_240;
+/// Hops that the answer may take, as Linux's own.
+const HOPS: u8 = 64;
+
+/// Room for the longest TCP header, in words, the last of which is not needed.
+pub type Header = [u32; tcp::HEADER_LEN_MAX / size_of::<u32>() + 1];
+
+/// What the program asks of the kernel besides.
+pub trait Cookies: Way {
+    /// What has to hold of a SYN to a guarded port; `None`: it is none.
+    fn guarded(&self, listen: &Listen) -> Option<PathCheck>;
+    /// Whether SYNs are only counted.
+    fn is_resting(&self) -> bool;
+    /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::SYN_FRAME_MAX`].
+    fn is_large(&self) -> bool;
+    /// Copies `len` bytes of the frame, 20 to 60, from offset `at` into `header`, which is zero behind them, and gives their
+    /// number back as one that the verifier knows the bounds of. `None`: they are not there.
+    fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64>;
+    /// The kernel's cookie for a SYN with this header of `len` bytes, as [`Self::copy`] gave them, if somebody listens who may
+    /// have one.
+    fn cookie(&self, ends: &Ends, header: &mut Header, len: u64) -> Option<u32>;
+}
+
+/// From whom to whom a SYN goes.
+pub struct Ends {
+    pub source: Address,
+    pub destination: Address,
+    /// Big-endian in memory.
+    pub source_port: u16,
+    /// Big-endian in memory.
+    pub destination_port: u16,
+}
+
+/// The answer to a SYN.
+pub struct Answer {
+    link: Link,
+    syn: Ends,
+    /// What the addresses add to a checksum.
+    addresses_sum: u64,
+    /// The client's number, big-endian in memory.
+    sequence: u32,
+    cookie: u32,
+    mss: u16,
+}
+
+/// `Ok`: the SYN is ours to answer, with this.
+#[inline(always)]
+pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reason> {
+    let Flow {
+        link,
+        packet,
+        transport: segment,
+    } = flow::segment(frame)?;
+    if !segment.opens() {
+        return Err(Reason::PassProtocol);
+    }
+    let syn = Ends {
+        source: packet.source,
+        destination: packet.destination,
+        source_port: segment.source_port(),
+        destination_port: segment.destination_port(),
+    };
+    let key = listen(&link, &packet, syn.destination_port);
+    // Not ours to count either: as without this program.
+    let check = kernel.guarded(&key).ok_or(Reason::PassProtocol)?;
+    check_ours(&link, &check, kernel)?;
+    check_source(&packet, syn.source_port)?;
+    let mut header = Header::default();
+    let len = check_bytes(&link, &packet, &segment, kernel, &mut header)?;
+    if kernel.is_resting() {
+        return Err(Reason::PassSyn);
+    }
+    check_route(&check, &link, &reply(&syn), kernel)?;
+    let cookie = kernel.cookie(&syn, &mut header, len);
+    Ok(Answer {
+        link,
+        syn,
+        addresses_sum: packet.addresses_sum,
+        sequence: segment.sequence(),
+        cookie: cookie.ok_or(Reason::PassNoCookie)?,
+        mss: check.mss,
+    })
+}
+
+/// The lengths agree, the checksums add up, and the packet is a header and nothing else. Gives its length, and its bytes in
+/// `header`.
+#[inline(always)]
+fn check_bytes(
+    link: &Link,
+    packet: &Packet,
+    segment: &Segment<'_>,
+    kernel: &impl Cookies,
+    header: &mut Header,
+) -> Result<u64, Reason> {
+    let len = segment.header_len();
+    if packet.payload_len != i32::from(len) || len < tcp::HEADER_LEN as u8 {
+        return Err(Reason::PassSynLength);
+    }
+    if !packet.header_sum.adds_up() {
+        return Err(Reason::PassIpv4Checksum);
+    }
+    if kernel.is_large() {
+        return Err(Reason::PassLargeFrame);
+    }
+    let at = link_len(link) + ip_len(packet.source);
+    let copied = kernel.copy(at as u32, len.into(), header);
+    let copied = copied.ok_or(Reason::PassTruncated)?;
+    let pseudo = packet.addresses_sum + word(protocol::TCP.into()) + word(len.into());
+    let sum = header
+        .iter()
+        .fold(pseudo, |sum, word| sum + u64::from(*word));
+    if !Sum::of_few(sum).adds_up() {
+        return Err(Reason::PassTcpChecksum);
+    }
+    Ok(copied)
+}
+
+#[inline(always)]
+fn reply(syn: &Ends) -> Reply {
+    Reply {
+        protocol: protocol::TCP,
+        source: syn.destination,
+        destination: syn.source,
+        source_port: syn.destination_port,
+        destination_port: syn.source_port,
+    }
+}
+
+/// Bytes in front of the packet.
+#[inline(always)]
+const fn link_len(link: &Link) -> usize {
+    let tags = (link.vlan_outer != 0) as usize + (link.vlan_inner != 0) as usize;
+    ethernet::HEADER_LEN + tags * vlan::HEADER_LEN
+}
+
+/// Bytes of the header of a packet with addresses of this family.
+#[inline(always)]
+fn ip_len(address: Address) -> usize {
+    match address.ipv4() {
+        Some(_) => ipv4::HEADER_LEN,
+        None => ipv6::HEADER_LEN,
+    }
+}
+
+/// What a number adds to a sum in native order.
+#[inline(always)]
+const fn word(number: u16) -> u64 {
+    number.to_be() as u64
+}
+
+impl Answer {
+    /// Bytes of its frame.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        link_len(&self.link) + ip_len(self.syn.source) + HEADER_LEN
+    }
+
+    /// Writes it over the SYN's frame, whose tags and EtherType stay. `None`: the frame is shorter than [`Self::len`].
+    #[inline(always)]
+    pub fn write(&self, frame: CursorMut<'_>) -> Option<()> {
+        use ethernet::field::{DESTINATION, SOURCE};
+        let (mut header, mut rest) = frame.take::<{ ethernet::HEADER_LEN }>()?;
+        let (Mac([a, b, c]), Mac([d, e, f])) = (self.link.source, self.link.destination);
+        header.set::<{ DESTINATION.start }, u16>(a);
+        header.set::<{ DESTINATION.start + 2 }, u16>(b);
+        header.set::<{ DESTINATION.start + 4 }, u16>(c);
+        header.set::<{ SOURCE.start }, u16>(d);
+        header.set::<{ SOURCE.start + 2 }, u16>(e);
+        header.set::<{ SOURCE.start + 4 }, u16>(f);
+        for tag in [self.link.vlan_outer, self.link.vlan_inner] {
+            if tag != 0 {
+                rest = rest.take::<{ vlan::HEADER_LEN }>()?.1;
+            }
+        }
+        match (self.syn.destination.ipv4(), self.syn.source.ipv4()) {
+            (Some(source), Some(destination)) => {
+                let (header, rest) = rest.take::<{ ipv4::HEADER_LEN }>()?;
+                self.write_ipv4(header, source, destination);
+                self.write_tcp(rest.take::<HEADER_LEN>()?.0);
+            }
+            _ => {
+                let (header, rest) = rest.take::<{ ipv6::HEADER_LEN }>()?;
+                self.write_ipv6(header);
+                self.write_tcp(rest.take::<HEADER_LEN>()?.0);
+            }
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn write_ipv4(
+        &self,
+        mut header: ViewMut<'_, { ipv4::HEADER_LEN }>,
+        source: u32,
+        destination: u32,
+    ) {
+        use ipv4::field;
+        const LEN: u16 = (ipv4::HEADER_LEN + HEADER_LEN) as u16;
+        const VERSION_TOS: u16 = u16::from_be_bytes([ipv4::VERSION_4_IHL_5, 0]);
+        const TTL_PROTOCOL: u16 = u16::from_be_bytes([HOPS, protocol::TCP]);
+        let sum = word(VERSION_TOS)
+            + word(LEN)
+            + word(ipv4::DONT_FRAGMENT)
+            + word(TTL_PROTOCOL)
+            + self.addresses_sum;
+        header.set_be16::<{ field::VERSION_IHL }>(VERSION_TOS);
+        header.set_be16::<{ field::TOTAL_LEN.start }>(LEN);
+        header.set_be16::<{ field::ID.start }>(0);
+        header.set_be16::<{ field::FLAGS_OFFSET.start }>(ipv4::DONT_FRAGMENT);
+        header.set_be16::<{ field::TTL }>(TTL_PROTOCOL);
+        header.set_be16::<{ field::CHECKSUM.start }>(Sum::of_few(sum).finish());
+        header.set::<{ field::SOURCE.start }, u32>(source);
+        header.set::<{ field::DESTINATION.start }, u32>(destination);
+    }
+
+    #[inline(always)]
+    fn write_ipv6(&self, mut header: ViewMut<'_, { ipv6::HEADER_LEN }>) {
+        use ipv6::field;
+        const VERSION: u32 = u32::from_ne_bytes(ipv6::VERSION_6);
+        const NEXT_HOPS: u16 = u16::from_be_bytes([protocol::TCP, HOPS]);
+        let (source, destination) = (self.syn.destination, self.syn.source);
+        header.set::<{ field::VERSION_CLASS_FLOW.start }, u32>(VERSION);
+        header.set_be16::<{ field::PAYLOAD_LEN.start }>(HEADER_LEN as u16);
+        header.set_be16::<{ field::NEXT_HEADER }>(NEXT_HOPS);
+        header.set::<{ field::SOURCE.start }, u64>(source.0);
+        header.set::<{ field::SOURCE.start + 8 }, u64>(source.1);
+        header.set::<{ field::DESTINATION.start }, u64>(destination.0);
+        header.set::<{ field::DESTINATION.start + 8 }, u64>(destination.1);
+    }
+
+    #[inline(always)]
+    fn write_tcp(&self, mut header: ViewMut<'_, HEADER_LEN>) {
+        use tcp::field;
+        const OFFSET_FLAGS: u16 = u16::from_be_bytes([
+            ((HEADER_LEN / 4) << 4) as u8,
+            tcp::flag::SYN | tcp::flag::ACK,
+        ]);
+        const OPTION: usize = tcp::HEADER_LEN;
+        const KIND_LEN: u16 = u16::from_be_bytes(tcp::mss::KIND_LEN);
+        let sequence = self.cookie.to_be();
+        let acknowledgment = u32::from_be(self.sequence).wrapping_add(1).to_be();
+        let sum = self.addresses_sum
+            + word(protocol::TCP.into())
+            + word(HEADER_LEN as u16)
+            + u64::from(self.syn.source_port)
+            + u64::from(self.syn.destination_port)
+            + u64::from(sequence)
+            + u64::from(acknowledgment)
+            + word(OFFSET_FLAGS)
+            + word(WINDOW)
+            + word(KIND_LEN)
+            + word(self.mss);
+        header.set::<{ field::SOURCE_PORT.start }, u16>(self.syn.destination_port);
+        header.set::<{ field::DESTINATION_PORT.start }, u16>(self.syn.source_port);
+        header.set::<{ field::SEQUENCE.start }, u32>(sequence);
+        header.set::<{ field::ACKNOWLEDGMENT.start }, u32>(acknowledgment);
+        header.set_be16::<{ field::OFFSET }>(OFFSET_FLAGS);
+        header.set_be16::<{ field::WINDOW.start }>(WINDOW);
+        header.set_be16::<{ field::CHECKSUM.start }>(Sum::of_few(sum).finish());
+        header.set_be16::<{ field::URGENT.start }>(0);
+        header.set_be16::<OPTION>(KIND_LEN);
+        header.set_be16::<{ OPTION + tcp::mss::VALUE.start }>(self.mss);
+    }
+}
+
+#[cfg(test)]
+mod tests;
