@@ -9,7 +9,8 @@ use super::Config;
 use super::error::Source;
 use super::explain;
 use super::schema::{
-    Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local, Upstream,
+    Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local, Shield,
+    SynCookiesWord, Upstream, XdpMode,
 };
 use super::section::Placed;
 use super::types::Network;
@@ -324,6 +325,35 @@ fn reflector_ports(source: &mut Source, access: &Access) {
         };
         let path = format!("access.reflector_ports[{index}]");
         source.fault(&path, problem, "each port from 1 to 65535 but 53, once");
+    }
+}
+
+/// SYN cookies that nobody could give, and ports that need not or cannot stand there.
+pub fn shield(source: &mut Source, shield: &Shield, interfaces: &[Placed<Interface>]) {
+    let is_wanted = shield.syn_cookies != SynCookiesWord::Off;
+    let mut with_program = interfaces
+        .iter()
+        .filter(|placed| placed.section.xdp != XdpMode::Off);
+    if is_wanted && with_program.next().is_none() && !interfaces.is_empty() {
+        let problem = "SYN cookies are given by XDP programs, and no interface has one";
+        source.fault(
+            "shield.syn_cookies",
+            problem,
+            "xdp = \"auto\" for one, or \"off\"",
+        );
+    }
+    for (index, port) in shield.ports.iter().enumerate() {
+        let is_dns = |placed: &Placed<Interface>| placed.section.port == *port;
+        let problem = match port {
+            0 => "nobody listens on port 0",
+            port if shield.ports[..index].contains(port) => "this port stands twice",
+            _ if !interfaces.is_empty() && interfaces.iter().all(is_dns) => {
+                "it is answered on, and guarded anyway"
+            }
+            _ => continue,
+        };
+        let path = format!("shield.ports[{index}]");
+        source.fault(&path, problem, "each port from 1 to 65535, once");
     }
 }
 

@@ -37,8 +37,8 @@ pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use schema::{
     Access, ActionWord, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface,
-    Local, Log, LogLevel, PriorityWord, RangeWord, Rebind, RouteCheck, SpecialWord, Statistics,
-    StrategyWord, Tcp, Upstream, UpstreamPorts, XdpMode,
+    Local, Log, LogLevel, PriorityWord, RangeWord, Rebind, RouteCheck, Shield, SpecialWord,
+    Statistics, StrategyWord, SynCookiesWord, Tcp, Upstream, UpstreamPorts, XdpMode,
 };
 pub use types::{
     CookieSecret, Domain, FilePath, FilterName, InterfaceName, Network, OptionalPath, Server,
@@ -76,6 +76,8 @@ pub struct Config {
     pub edns: Edns,
     /// Connections.
     pub tcp: Tcp,
+    /// What keeps floods away.
+    pub shield: Shield,
     /// What is told of the server.
     pub identity: Identity,
     /// What is logged.
@@ -131,6 +133,7 @@ impl Config {
             access: document.one(),
             edns: document.one(),
             tcp: document.one(),
+            shield: document.one(),
             identity: document.one(),
             log: document.one(),
             statistics: document.one(),
@@ -141,6 +144,7 @@ impl Config {
         check::interfaces(&mut source, &interfaces);
         check::upstreams(&mut source, &upstreams, &interfaces);
         check::sections(&mut source, &config);
+        check::shield(&mut source, &config.shield, &interfaces);
         if source.is_faulty() {
             return Err(source.take_errors());
         }

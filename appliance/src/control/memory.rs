@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use xdnsd_abi::{LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason};
+use xdnsd_abi::{GUARDED_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason};
 use xdnsd_core::counters::Counters;
 use xdnsd_core::limits;
 
@@ -54,9 +54,10 @@ const SMALL_THREADS: usize = 3;
 const HEAP_BYTES: usize = 256 * 1024;
 /// Bytes of a BPF map's entry beside key and value (the kernel's `struct htab_elem` and bucket, rounded up).
 const MAP_ENTRY: usize = 64;
-/// The maps of one XDP program: XSKMAP, heartbeats, destinations, and the counters of 16 CPUs.
+/// The maps of one XDP program: XSKMAP, heartbeats, destinations and guarded ports, and the counters of 16 CPUs.
 const MAPS_BYTES: usize = QUEUES_MAX as usize * (size_of::<usize>() + size_of::<u64>())
-    + LISTEN_MAX as usize * (size_of::<Listen>() + size_of::<PathCheck>() + MAP_ENTRY)
+    + (LISTEN_MAX + GUARDED_MAX) as usize
+        * (size_of::<Listen>() + size_of::<PathCheck>() + MAP_ENTRY)
     + Reason::COUNT as usize * size_of::<u64>() * 16;
 
 /// The budget. Whoever adds a static, a buffer or a thread adds its line. What a kernel socket holds is not ours: it is

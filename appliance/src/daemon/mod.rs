@@ -2,19 +2,22 @@
 //!
 //! Here belongs what makes parts of the other wings work together, and keeps them working while the world changes: the main
 //! thread (`run`), the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`, `queues`),
-//! the sk_lookup program (`ports`), sockets of addresses that come and go (`sockets`), files and configs that are read again
-//! (`reload`), and when to try again (`retry`).
+//! what of their traffic is ours (`destinations`), SYN cookies that begin and end (`shield`), the sk_lookup program (`ports`),
+//! sockets of addresses that come and go (`sockets`), files and configs that are read again (`reload`), and when to try again
+//! (`retry`).
 //!
 //! What does not: anything that one query or one request needs. A worker goes on when everything here waits.
 //!
 //! It uses `control`, `worker`, `config`, `compile`, `store`, `os` and `text`. No wing uses it.
 
+mod destinations;
 mod interfaces;
 mod ports;
 mod queues;
 mod reload;
 mod retry;
 mod run;
+mod shield;
 mod sockets;
 mod supervisor;
 mod workers;

@@ -448,6 +448,7 @@ fn start_interfaces(
     Interfaces::start(move || {
         look_at_reserved_ports();
         let plan = supervisor.poll(inboxes);
+        supervisor.guard();
         if std::mem::take(&mut is_first) {
             supervisor.warn_without_xdp();
         } else {
@@ -468,6 +469,7 @@ fn register(
 ) -> Telemetry {
     let programs = supervisor.attachments().iter().map(|attachment| {
         let program = Arc::clone(&attachment.program);
+        let state = attachment.guard.state();
         metrics::Program {
             interface: attachment.name.clone(),
             frames: Box::new(move || {
@@ -479,6 +481,7 @@ fn register(
                     .map(|&reason| counters.of(reason))
                     .collect())
             }),
+            no_syn_cookies: Box::new(move || state.get().reason()),
         }
     });
     Telemetry {

@@ -6,21 +6,22 @@
 //! The program is attached first, because some drivers change the number of queues at that moment. Until the listen
 //! map is filled, last, it passes everything: no query is ever redirected to a queue that is not ready.
 
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{debug, info, warn};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use xdnsd_abi::{LISTEN_MAX, Listen, PathCheck};
+use xdnsd_abi::{GUARDED_MAX, LISTEN_MAX};
 use xdnsd_core::limits::WORKERS;
 use xdnsd_core::time::Instant;
 
+use super::destinations::{guarded_entries, listen_entries, sources_checked};
 use super::queues;
 use super::retry::Retry;
+use super::shield::{Guard, Shield};
 use crate::config::{
-    Config, Device, Devices, Endpoint, Fault, Interface, Plan, RouteCheck, XdpMode, is_strict,
+    Config, Device, Devices, Endpoint, Fault, Interface, Plan, SynCookiesWord, XdpMode, is_strict,
 };
 use crate::os::clock;
 use crate::os::ethtool::{self, RxVlanOffload};
@@ -67,6 +68,8 @@ pub struct Attachment {
     queues: Vec<Queue>,
     /// How many can have a socket, and how many of these have no worker.
     countable: (u32, u32),
+    /// SYN cookies on it.
+    pub guard: Guard,
     /// The last trouble that was logged, so that it is logged once.
     trouble: String,
 }
@@ -94,6 +97,8 @@ pub struct Supervisor {
     sources_checked: Vec<(String, bool)>,
     /// What is not there and was said.
     missing: Vec<Fault>,
+    /// SYN cookies.
+    shield: Shield,
 }
 
 /// Locks although a thread panicked while it held the lock: a program is valid at every moment.
@@ -122,7 +127,9 @@ impl Supervisor {
             attachment.has_tagged = config.interfaces.iter().any(tagged);
             attachments.push(attachment);
         }
+        let shield = Shield::new(&config.shield);
         Self {
+            shield,
             config,
             changes: Changes::watch(),
             is_settled: false,
@@ -201,6 +208,32 @@ impl Supervisor {
         Some(plan)
     }
 
+    /// Looks after SYN cookies: once a second.
+    pub fn guard(&mut self) {
+        if !self.shield.is_on() {
+            return;
+        }
+        let now = clock::now();
+        let (mut syns, mut can_give) = (0, false);
+        for attachment in &mut self.attachments {
+            if let Some(program) = lock(&attachment.program).as_ref() {
+                let guard = &mut attachment.guard;
+                syns += guard.look(now, &attachment.name, program);
+                can_give |= guard.can_give(now);
+            }
+        }
+        let state = self.shield.look(now, syns, can_give);
+        for attachment in &mut self.attachments {
+            let told = match lock(&attachment.program).as_mut() {
+                Some(program) => attachment.guard.tell(now, state, program),
+                None => Ok(()),
+            };
+            if let Err(problem) = told {
+                attachment.warn_once(problem);
+            }
+        }
+    }
+
     /// Logs each thing that the config names and that is not there, once until it has come.
     fn warn_missing(&mut self, plan: &Plan) {
         let faults = plan.missing.faults();
@@ -227,7 +260,10 @@ impl Supervisor {
     pub fn stop(&mut self) {
         for attachment in &mut self.attachments {
             detach(&attachment.program);
+            attachment.guard.end();
         }
+        // From here on nobody gives cookies that need it.
+        self.shield.stop();
     }
 }
 
@@ -253,12 +289,13 @@ impl Attachment {
             has_tagged: false,
             queues: Vec::new(),
             countable: (0, 0),
+            guard: Guard::default(),
             trouble: String::new(),
         }
     }
 
-    /// Loads and attaches the program.
-    fn attach(&mut self, now: Instant) {
+    /// Loads and attaches the program, which sees SYNs where `is_guarded`.
+    fn attach(&mut self, now: Instant, is_guarded: bool) {
         let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
             return;
         };
@@ -271,17 +308,24 @@ impl Attachment {
             let attached = program.attach(&self.name, mode)?;
             Ok((program, attached))
         }) {
-            Ok((program, attached)) => {
+            Ok((mut program, attached)) => {
                 info!("{}: XDP program attached, mode {attached}", self.name);
                 if let xdp::Attached::GenericInstead(error) = &attached {
                     debug!("{}: not native: {error}", self.name);
                 }
+                let guarded = match is_guarded {
+                    true => self.guard.begin(&self.name, &mut program),
+                    false => Ok(()),
+                };
                 *lock(&self.program) = Some(program);
                 self.ifindex = Some(ifindex);
                 if self.refused.take().is_some() {
                     self.retry.succeed();
                 }
                 self.trouble.clear();
+                if let Err(problem) = guarded {
+                    self.warn_once(problem);
+                }
                 self.show_tags();
             }
             Err(error) => {
@@ -444,9 +488,20 @@ impl Attachment {
             ));
             wanted.truncate(LISTEN_MAX as usize);
         }
+        let (guarded, left) = guarded_entries(&wanted, &world.config.shield);
+        if left > 0 {
+            self.warn_once(format!(
+                "capacity: {GUARDED_MAX} guarded ports; the kernel answers SYNs to {left}"
+            ));
+        }
+        let checks: Vec<_> = wanted
+            .iter()
+            .map(|ours| (ours.listen, ours.check))
+            .collect();
         let set = match lock(&self.program).as_mut() {
             Some(program) => program
-                .set_listen(&wanted)
+                .set_listen(&checks)
+                .and_then(|()| program.set_guarded(&guarded))
                 .map_err(|error| error.to_string()),
             None => Ok(()),
         };
@@ -473,6 +528,7 @@ impl Attachment {
         }
         self.ifindex = None;
         detach(&self.program);
+        self.guard.end();
         if is_gone {
             self.retry.succeed();
             self.warn_once("the interface is gone, the kernel's sockets serve".into());
@@ -509,7 +565,8 @@ impl Attachment {
         if !is_other && !self.retry.may_try(world.now) {
             return true;
         }
-        self.attach(world.now);
+        let is_guarded = world.config.shield.syn_cookies != SynCookiesWord::Off;
+        self.attach(world.now, is_guarded);
         if self.ifindex.is_some() {
             self.assign(taken);
             self.open_queues(world);
@@ -550,67 +607,6 @@ impl Attachment {
 fn gains_by_xdp(device: &Device, mode: XdpMode) -> bool {
     let is_loopback = device.mac == Some([0; 6]);
     mode != XdpMode::Auto || (device.mac.is_some() && !is_loopback)
-}
-
-/// The destinations on the interface `name` that are ours.
-fn listen_entries(
-    name: &str,
-    config: &Config,
-    plan: &Plan,
-    devices: &Devices,
-) -> Vec<(Listen, PathCheck)> {
-    let on_this =
-        |endpoint: &&Endpoint| config.interfaces[endpoint.interface].name.as_str() == name;
-    let entry = |endpoint: &Endpoint| {
-        let interface = &config.interfaces[endpoint.interface];
-        let device = devices.named(&endpoint.device)?;
-        // A device without MAC addresses has no Ethernet frames, and the kernel drops what comes for a tentative address.
-        let mac = device
-            .mac
-            .filter(|_| !device.tentative.contains(&endpoint.addr))?;
-        let check = match interface.route_check {
-            RouteCheck::Always => true,
-            RouteCheck::Never => false,
-            // The kernel checks no IPv6 source.
-            RouteCheck::Auto => {
-                devices.has_vlans(name) || device.is_strict && endpoint.addr.is_ipv4()
-            }
-        };
-        let addr = match endpoint.addr {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-            IpAddr::V6(v6) => v6,
-        };
-        let listen = Listen {
-            addr: addr.octets(),
-            vlan_outer: interface.vlan.to_be_bytes(),
-            vlan_inner: interface.inner_vlan.to_be_bytes(),
-            port: endpoint.port.to_be_bytes(),
-            padding: [0; 2],
-        };
-        let egress_ifindex = if check { endpoint.device_ifindex } else { 0 };
-        Some((
-            listen,
-            PathCheck::new(egress_ifindex, endpoint.ifindex, mac),
-        ))
-    };
-    let on_this = plan.endpoints.iter().filter(on_this);
-    on_this.filter_map(entry).collect()
-}
-
-/// The devices of listeners that check sources as the kernel does, and whether it does.
-fn sources_checked(config: &Config, plan: &Plan, devices: &Devices) -> Vec<(String, bool)> {
-    let follows = |endpoint: &&Endpoint| {
-        let interface = &config.interfaces[endpoint.interface];
-        interface.route_check == RouteCheck::Auto && interface.xdp != XdpMode::Off
-    };
-    let named = plan.endpoints.iter().filter(follows);
-    let named = named.filter_map(|endpoint| devices.named(&endpoint.device));
-    let mut checked: Vec<_> = named
-        .map(|device| (device.name.clone(), device.is_strict))
-        .collect();
-    checked.sort_unstable();
-    checked.dedup();
-    checked
 }
 
 impl Drop for Supervisor {

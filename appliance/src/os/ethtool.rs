@@ -1,4 +1,4 @@
-//! What an interface's driver does with VLAN tags: the fence around the ioctl.
+//! What an interface's driver does with VLAN tags, and what it counts: the fence around the ioctl.
 //!
 //! rx-vlan-offload moves the tag out of the frame before XDP sees it: a query of VLAN 5 then looks untagged, and a reply
 //! made from it would leave untagged. veth does so always where its peer's VLAN device offloads. So where VLAN devices
@@ -13,7 +13,17 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
+const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GSTRINGS: u32 = 0x1b;
+const ETHTOOL_GSTATS: u32 = 0x1d;
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+const ETH_SS_STATS: u32 = 1;
+/// Bytes of a name of a counter.
+const ETH_GSTRING_LEN: usize = 32;
+/// Room for counters, of which the kernel touches no more than there are. Cards with many queues have some thousands.
+const STATS_ROOM: usize = 16_384;
+/// What drivers call frames that an XDP program sent and that they dropped: veth, virtio-net and others.
+const LOST: [&str; 2] = ["xdp_tx_errors", "xdp_tx_drops"];
 
 /// struct ethtool_value.
 #[repr(C)]
@@ -23,6 +33,19 @@ struct EthtoolValue {
 }
 
 const _: () = assert!(size_of::<EthtoolValue>() == 8);
+
+/// struct ethtool_drvinfo.
+#[repr(C)]
+struct EthtoolDrvinfo {
+    cmd: u32,
+    /// Names and versions, which are nobody's business here.
+    texts: [u8; 172],
+    n_priv_flags: u32,
+    n_stats: u32,
+    lens: [u32; 3],
+}
+
+const _: () = assert!(size_of::<EthtoolDrvinfo>() == 196);
 
 /// What became of rx-vlan-offload.
 #[derive(Debug)]
@@ -57,6 +80,60 @@ pub fn turn_off_rx_vlan_offload(interface: &str) -> io::Result<RxVlanOffload> {
     }
 }
 
+/// How many frames that an XDP program sent back the driver has lost so far; 0 where it does not count them.
+///
+/// # Errors
+///
+/// As [`turn_off_rx_vlan_offload`], or the driver has no counters.
+pub fn lost_by_xdp_tx(interface: &str) -> io::Result<u64> {
+    let mut info = EthtoolDrvinfo {
+        cmd: ETHTOOL_GDRVINFO,
+        texts: [0; 172],
+        n_priv_flags: 0,
+        n_stats: 0,
+        lens: [0; 3],
+    };
+    ethtool(interface, &mut info)?;
+    if info.n_stats as usize > STATS_ROOM / 2 {
+        return Err(io::Error::other("too many counters"));
+    }
+    // struct ethtool_gstrings: command, set, number, names.
+    let mut names = vec![0_u32; 3 + STATS_ROOM * ETH_GSTRING_LEN / size_of::<u32>()];
+    names[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_STATS, info.n_stats]);
+    ethtool_words(interface, &mut names)?;
+    // struct ethtool_stats: command and number, values.
+    let mut values = vec![0_u64; 1 + STATS_ROOM];
+    let [a, b, c, d] = ETHTOOL_GSTATS.to_ne_bytes();
+    let [e, f, g, h] = info.n_stats.to_ne_bytes();
+    values[0] = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    ethtool_words(interface, &mut values)?;
+    let names = &names[3..][..info.n_stats as usize * ETH_GSTRING_LEN / size_of::<u32>()];
+    let names: Vec<u8> = names.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let names = names.chunks(ETH_GSTRING_LEN).map(|name| {
+        let len = name.iter().position(|octet| *octet == 0);
+        str::from_utf8(&name[..len.unwrap_or(name.len())]).unwrap_or_default()
+    });
+    Ok(lost(names.zip(values[1..].iter().copied())))
+}
+
+/// The sum over all queues; a driver that has it as a number of its own says all of it twice.
+fn lost<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> u64 {
+    let (mut of_queues, mut of_all) = (0_u64, 0_u64);
+    for (name, value) in counters {
+        if !LOST.iter().any(|lost| name.ends_with(lost)) {
+            continue;
+        }
+        let is_of_queue = name.contains(|char: char| char.is_ascii_digit());
+        let sum = if is_of_queue {
+            &mut of_queues
+        } else {
+            &mut of_all
+        };
+        *sum = sum.saturating_add(value);
+    }
+    of_queues.max(of_all)
+}
+
 fn flags(interface: &str) -> io::Result<Option<u32>> {
     let mut value = EthtoolValue {
         cmd: ETHTOOL_GFLAGS,
@@ -69,18 +146,44 @@ fn flags(interface: &str) -> io::Result<Option<u32>> {
     }
 }
 
-fn ethtool(interface: &str, value: &mut EthtoolValue) -> Result<(), Errno> {
+/// A structure that begins with a command, and that the command says the length of.
+///
+/// # Safety
+///
+/// `repr(C)`, without pointers, and as long as every command that it is used with reads and writes.
+unsafe trait Request {}
+
+// SAFETY: ETHTOOL_GFLAGS and ETHTOOL_SFLAGS know a struct ethtool_value.
+unsafe impl Request for EthtoolValue {}
+// SAFETY: ETHTOOL_GDRVINFO writes a struct ethtool_drvinfo, whose size is asserted above.
+unsafe impl Request for EthtoolDrvinfo {}
+
+fn ethtool<T: Request>(interface: &str, request: &mut T) -> Result<(), Errno> {
+    // SAFETY: the trait says that the command knows this much and no more.
+    unsafe { ioctl(interface, std::ptr::from_mut(request).cast()) }
+}
+
+/// ETHTOOL_GSTRINGS or ETHTOOL_GSTATS: a header, and room for [`STATS_ROOM`] names or values behind it.
+///
+/// The kernel writes as many as there are by now, whatever it was told (Linux 6.18 and before). So there is room for twice as
+/// many as there were a moment ago, and more: nobody doubles the queues of a card in between.
+fn ethtool_words<T: Copy>(interface: &str, words: &mut [T]) -> Result<(), Errno> {
+    // SAFETY: the room is more than any driver fills, see above, and of integers, for which any bits are a value.
+    unsafe { ioctl(interface, words.as_mut_ptr().cast()) }
+}
+
+/// # Safety
+///
+/// `request` leads to what its command reads and writes.
+unsafe fn ioctl(interface: &str, request: *mut libc::c_char) -> Result<(), Errno> {
     let socket = control_socket()?;
     let mut name = [0; libc::IFNAMSIZ];
     copy_name(&mut name, interface)?;
     let mut request = libc::ifreq {
         ifr_name: name.map(|octet| octet as libc::c_char),
-        ifr_ifru: libc::__c_anonymous_ifr_ifru {
-            ifru_data: std::ptr::from_mut(value).cast(),
-        },
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: request },
     };
-    // SAFETY: SIOCETHTOOL reads one ifreq and follows ifru_data to a struct ethtool_value for the two commands that
-    // are used here; both outlive the call, and `value` is borrowed mutably for it.
+    // SAFETY: SIOCETHTOOL reads one ifreq and follows ifru_data, which the caller vouches for; both outlive the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
     Errno::result(result).map(drop)
 }
@@ -102,4 +205,33 @@ fn control_socket() -> Result<OwnedFd, Errno> {
         SockFlag::SOCK_CLOEXEC,
         None,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_the_sum_of_the_queues_and_counted_once() {
+        let veth = [
+            ("peer_ifindex", 7),
+            ("rx_queue_0_xdp_tx", 9),
+            ("rx_queue_0_xdp_tx_errors", 3),
+            ("rx_queue_1_xdp_tx_errors", 4),
+            ("tx_queue_0_xdp_xmit_errors", 50),
+        ];
+        assert_eq!(lost(veth.into_iter()), 7);
+        let virtio = [
+            ("rx_xdp_drops", 8),
+            ("tx_xdp_tx_drops", 5),
+            ("tx0_xdp_tx_drops", 2),
+            ("tx1_xdp_tx_drops", 3),
+        ];
+        assert_eq!(lost(virtio.into_iter()), 5);
+        assert_eq!(
+            lost([("tx_xdp_tx_drops", u64::MAX), ("xdp_tx_errors", 1)].into_iter()),
+            u64::MAX
+        );
+        assert_eq!(lost(std::iter::empty()), 0);
+    }
 }

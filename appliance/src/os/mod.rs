@@ -27,6 +27,7 @@ pub mod reuseport;
 pub mod seal;
 pub mod sealed_memory;
 pub mod socket;
+pub mod sysctl;
 pub mod threads;
 pub mod xdp;
 pub mod xsk;

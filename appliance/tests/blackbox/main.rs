@@ -27,6 +27,7 @@ mod modes;
 mod ports;
 mod reload;
 mod router;
+mod shield;
 mod stubs;
 mod upstreams;
 mod validate;

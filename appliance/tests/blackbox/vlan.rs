@@ -14,12 +14,14 @@ use xdnsd_lab::lab::{
 };
 use xdnsd_lab::wait::wait_until;
 
+use crate::shield::{wait_state, with_program};
 use crate::support::TIMEOUT;
 use crate::support::client::{DNS_PORT, Family, RawClient, UdpClient};
 use crate::support::frame::{TPID_VLAN, UdpFrame};
 use crate::support::message::{addresses, query, read_answer, wire};
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
+use crate::support::stream::Stream;
 
 /// Untagged and VLAN 10 on the same interface.
 fn setup(tag: VlanTag) -> Setup {
@@ -177,4 +179,33 @@ fn an_untagged_address_asked_from_a_hidden_vlan_is_answered_on_that_vlan() -> Re
             (&Counter::AnswersXdp, 0),
         ],
     )
+}
+
+/// Where the kernel answers until the FIB knows the way back, and the program from then on.
+#[test]
+fn a_connection_on_a_vlan_begins_with_a_cookie_on_that_vlan() -> Result<()> {
+    if !has_vlan_devices("a_connection_on_a_vlan_begins_with_a_cookie_on_that_vlan")? {
+        return Ok(());
+    }
+    let shield = "[shield]\nsyn_cookies = \"always\"\nstate_file = \"{directory}/syncookies\"\n";
+    let scene = scene!(setup(VlanTag::InFrame).sections(shield));
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    let query = wire(&query("www.test.", RecordType::A));
+    for (server, local) in [
+        (IpAddr::from(VLAN_V4), IpAddr::from(VLAN_CLIENT_V4)),
+        (VLAN_V6.into(), VLAN_CLIENT_V6.into()),
+    ] {
+        wait_for_way_back(&scene, &vlan_client(&scene, server)?)?;
+        let before = scene.daemon.metrics()?;
+        let server = SocketAddr::new(server, DNS_PORT);
+        let mut stream = Stream::open_in(&scene.lab.client, local, server, TIMEOUT)?;
+        let answer = read_answer(&query, &stream.exchange(&query)?)?;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+        scene
+            .daemon
+            .wait_growth(&before, &[(&Reason::SynCookie, 1)])?;
+    }
+    Ok(())
 }

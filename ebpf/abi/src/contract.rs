@@ -41,7 +41,7 @@ pub const QUEUES_MAX: u32 = 64;
 /// Entries of the listen map: (VLAN, address, port) triples on one interface.
 pub const LISTEN_MAX: u32 = 64;
 /// Entries of the map of guarded TCP ports: (VLAN, address, port) triples on one interface. More are the kernel's.
-pub const GUARDED_MAX: u32 = 32;
+pub const GUARDED_MAX: u32 = 20;
 /// A heartbeat older than this is stale: the program passes, the kernel's sockets answer.
 pub const HEARTBEAT_STALE_NS: u64 = 1_000_000_000;
 /// How often user space writes its heartbeat. At least three fit into the stale time.

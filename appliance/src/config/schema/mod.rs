@@ -14,7 +14,10 @@ use super::section::Description;
 
 pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, UpstreamPorts, XdpMode};
 pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
-pub use service::{Cache, Control, Edns, Identity, Log, LogLevel, PriorityWord, Statistics, Tcp};
+pub use service::{
+    Cache, Control, Edns, Identity, Log, LogLevel, PriorityWord, Shield, Statistics,
+    SynCookiesWord, Tcp,
+};
 
 /// The engine's own defaults are the file's.
 const DEFAULT: Settings = Settings::DEFAULT;
@@ -31,6 +34,7 @@ pub const SECTIONS: &[Description] = &[
     Description::of::<Access>(),
     Description::of::<Edns>(),
     Description::of::<Tcp>(),
+    Description::of::<Shield>(),
     Description::of::<Identity>(),
     Description::of::<Log>(),
     Description::of::<Statistics>(),

@@ -114,6 +114,41 @@ section! {
     }
 }
 
+words! {
+    /// When SYN cookies are given.
+    SynCookiesWord {
+        /// Never: the kernel answers SYNs.
+        Off = "off",
+        /// While more SYNs come than are completed, see `syn_threshold`.
+        Auto = "auto",
+        /// Always.
+        Always = "always",
+    }
+}
+
+const _: () = assert!(xdnsd_abi::GUARDED_MAX == 20, "the reference says so");
+
+section! {
+    /// What keeps floods away. It holds from the start on; a reload changes nothing of it.
+    Shield = "shield", many: false {
+        /// Whether the XDP programs answer SYNs to TCP port 53 (or the interface's `port`), and to `ports`, with the kernel's own
+        /// SYN cookies, so that a flood of forged SYNs never reaches the kernel. Needs Linux 5.18. While they are given,
+        /// net.ipv4.tcp_syncookies is 2, for all of this machine; it is put back at the end. Connections that begin with a
+        /// cookie have an MSS and no other TCP option. The firewall sees nothing of such a SYN and its answer.
+        syn_cookies: SynCookiesWord = SynCookiesWord::Off;
+        /// TCP ports of this machine that are guarded besides, on the addresses that are answered on: `[22, 443]`. Where nobody
+        /// listens on one, the kernel answers as ever. 20 addresses with a port can be guarded on each interface.
+        ports: Vec<u16> = Vec::new(), 0..=7;
+        /// With `auto`: SYNs a second that nobody completes, from which cookies are given.
+        syn_threshold: u32 = 200, 1..=1_000_000;
+        /// With `auto`: seconds for which there have to be fewer until they end.
+        calm_secs: u32 = 60, 1..=3600;
+        /// Where it is written down what net.ipv4.tcp_syncookies was, while it is 2: after a kill the next start puts it
+        /// back. Empty: nowhere.
+        state_file: OptionalPath = "/var/lib/xdnsd/tcp_syncookies".parse().expect("an absolute path");
+    }
+}
+
 section! {
     /// What is told in class CHAOS. Empty: REFUSED.
     Identity = "identity", many: false {

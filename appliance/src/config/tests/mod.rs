@@ -133,10 +133,50 @@ fn every_fault_has_its_line_its_key_and_what_is_allowed() {
         "f:5:24: interface.listen: \"10.53.0\" is not an IP address; allowed: a list of 0 to 64, each an IPv4 or IPv6 address in quotes".to_owned(),
         "f:6:7: interface.xdp: `fast` is not a word that is known here; allowed: \"auto\", \"native\", \"generic\", \"off\"".to_owned(),
         "f:8:11: upstream.servers: the list is empty; allowed: a list of 1 to 16, each ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"".to_owned(),
-        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, forward, cache, local, filter, rebind, access, edns, tcp, identity, log, statistics, control".to_owned(),
+        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, forward, cache, local, filter, rebind, access, edns, tcp, shield, identity, log, statistics, control".to_owned(),
         "f:11:11: cache.entries: -1 is out of range; allowed: an integer from 0 to 8192".to_owned(),
         "f:12:11: cache.max_ttl: \"1d\": seconds, an integer from 1 to 604800, such as 86400".to_owned(),
     ]);
+}
+
+#[test]
+fn a_shield_is_off_by_default_and_its_faults_are_named() {
+    let config = Config::parse("f", SMALLEST).expect("valid");
+    assert_eq!(config.shield.syn_cookies, SynCookiesWord::Off);
+    assert!(config.shield.ports.is_empty());
+    let state_file = config.shield.state_file.as_deref();
+    assert_eq!(state_file, Some(Path::new("/var/lib/xdnsd/tcp_syncookies")));
+    let with = |lines: &str| format!("{SMALLEST}[shield]\n{lines}\n");
+    let all = "syn_cookies = \"auto\"\nports = [22, 443]\nsyn_threshold = 9\ncalm_secs = 5\nstate_file = \"\"";
+    let config = Config::parse("f", &with(all)).expect("valid").shield;
+    assert_eq!(config.syn_cookies, SynCookiesWord::Auto);
+    assert_eq!((config.syn_threshold, config.calm_secs), (9, 5));
+    assert_eq!(
+        (config.ports, config.state_file.as_deref()),
+        (vec![22, 443], None)
+    );
+    let once = "each port from 1 to 65535, once";
+    for (lines, problem) in [
+        ("ports = [0]", "shield.ports: nobody listens on port 0"),
+        ("ports = [22, 22]", "shield.ports: this port stands twice"),
+        (
+            "ports = [53]",
+            "shield.ports: it is answered on, and guarded anyway",
+        ),
+    ] {
+        let errors = errors_of(&with(lines));
+        assert!(
+            errors[0].contains(problem) && errors[0].ends_with(once),
+            "{errors:?}"
+        );
+    }
+    let without =
+        SMALLEST
+            .replacen('\n', "\nxdp = \"off\"\n", 2)
+            .replacen("xdp = \"off\"\n", "", 1);
+    let errors = errors_of(&format!("{without}[shield]\nsyn_cookies = \"always\"\n"));
+    assert!(errors[0].contains("no interface has one"), "{errors:?}");
+    assert!(Config::parse("f", &without).is_ok());
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub struct Program {
     pub interface: String,
     /// One row per [`Reason`], in index order; one column per CPU.
     pub frames: Read<Vec<Vec<u64>>>,
+    /// Why it gives no SYN cookies, in a word; empty: it gives some.
+    pub no_syn_cookies: Box<dyn Fn() -> &'static str + Send + Sync>,
 }
 
 /// What is counted for frames of the worker's own RX queue alone.
@@ -148,6 +150,7 @@ struct ProgramReading {
     interface: String,
     /// `[reason][cpu]`.
     frames: Vec<Vec<u64>>,
+    no_syn_cookies: &'static str,
 }
 
 impl Telemetry {
@@ -192,6 +195,7 @@ impl Telemetry {
             Some(ProgramReading {
                 interface: program.interface.clone(),
                 frames,
+                no_syn_cookies: (program.no_syn_cookies)(),
             })
         };
         Reading {
@@ -401,6 +405,7 @@ impl Reading {
         self.socket_families(&mut out);
         self.server_families(&mut out);
         self.frames_family(&mut out);
+        self.syn_cookies_family(&mut out);
         for (name, help, value) in &self.gauges {
             family(&mut out, name, help, "gauge");
             sample(&mut out, name, &[], *value);
@@ -523,6 +528,24 @@ impl Reading {
                     sample(out, name, &labels, *value);
                 }
             }
+        }
+    }
+}
+
+impl Reading {
+    fn syn_cookies_family(&self, out: &mut String) {
+        let name = "syn_cookies";
+        let help = "Whether the XDP program answers SYNs to guarded ports with cookies, and why not: off, calm, answers_lost, \
+                    sysctl, kernel";
+        family(out, name, help, "gauge");
+        for program in &self.programs {
+            let reason = program.no_syn_cookies;
+            let labels = [
+                ("interface", program.interface.as_str()),
+                ("reason", reason),
+            ];
+            let labels = &labels[..labels.len() - usize::from(reason.is_empty())];
+            sample(out, name, labels, reason.is_empty().into());
         }
     }
 }

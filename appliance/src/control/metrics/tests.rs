@@ -31,6 +31,7 @@ fn reading(queries: u64, hits: u64, misses: u64, frames: [[u64; 2]; 2]) -> Readi
     let program = ProgramReading {
         interface: "lan0".into(),
         frames: frames.map(|cpus| cpus.to_vec()).to_vec(),
+        no_syn_cookies: "off",
     };
     Reading {
         workers: vec![worker],
@@ -90,10 +91,12 @@ fn what_is_registered_is_read_and_rendered() {
             Program {
                 interface: "lan0".into(),
                 frames: Box::new(|| Ok(vec![vec![5, 6]; Reason::COUNT as usize])),
+                no_syn_cookies: Box::new(|| "calm"),
             },
             Program {
                 interface: "wan0".into(),
                 frames: broken,
+                no_syn_cookies: Box::new(|| ""),
             },
         ],
         gauges: vec![Gauge {
@@ -118,6 +121,8 @@ fn what_is_registered_is_read_and_rendered() {
         "xdnsd_cache_misses_total{worker=\"tcp\"} 1",
         "xdnsd_queries_xdp_total{interface=\"lan0\",queue=\"0\"} 5",
         "xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"1\",reason=\"pass_stale\"} 6",
+        "# TYPE xdnsd_syn_cookies gauge",
+        "xdnsd_syn_cookies{interface=\"lan0\",reason=\"calm\"} 0",
         "xdnsd_queries_udp_total{interface=\"lo\",queue=\"kernel\"} 8",
         "xdnsd_answers_tcp_total{interface=\"a\\\"b\\\\\",queue=\"tcp\"} 9",
         "# TYPE xdnsd_cache_entries gauge",
@@ -137,6 +142,7 @@ fn what_is_registered_is_read_and_rendered() {
         "tx_full",
         "xsk_",
         "xdp_frames",
+        "syn_cookies",
     ];
     for line in of_lan0 {
         let is_known = known
@@ -145,6 +151,28 @@ fn what_is_registered_is_read_and_rendered() {
         assert!(is_known, "{line}");
     }
     assert!(!text.contains("wan0"), "what cannot be read is left out");
+    assert_is_exposition_format(&text);
+}
+
+#[test]
+fn an_interface_with_syn_cookies_is_shown_without_a_reason() {
+    let frames = vec![vec![0]; Reason::COUNT as usize];
+    let programs = ["", "sysctl"].map(|no_syn_cookies| ProgramReading {
+        interface: format!("lan-{no_syn_cookies}"),
+        frames: frames.clone(),
+        no_syn_cookies,
+    });
+    let reading = Reading {
+        programs: programs.to_vec(),
+        ..Reading::default()
+    };
+    let text = reading.prometheus();
+    for line in [
+        "xdnsd_syn_cookies{interface=\"lan-\"} 1",
+        "xdnsd_syn_cookies{interface=\"lan-sysctl\",reason=\"sysctl\"} 0",
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+    }
     assert_is_exposition_format(&text);
 }
 

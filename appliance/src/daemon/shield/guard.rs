@@ -1,0 +1,264 @@
+//! SYN cookies on one interface: the program that gives them, and whether its answers arrive.
+//!
+//! A frame that a program sends back may go nowhere without anybody saying so: at the other end of a veth pair there has to be
+//! an XDP program as well, and a zero-copy queue has no room for it. Where the driver counts what it lost, that is looked at.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use log::{info, warn};
+use xdnsd_abi::Reason;
+use xdnsd_core::time::Instant;
+
+use crate::daemon::retry::Retry;
+use crate::os::ethtool;
+use crate::os::xdp::Program;
+
+/// Answers that did not arrive are tried again after this time, in milliseconds, and later each time.
+const LOST_MS: u64 = 60_000;
+/// The longest of these pauses.
+const LOST_MAX_MS: u64 = 3_600_000;
+
+/// A SYN to a guarded port of ours, whole and sound: what the program counts such a one by.
+const SYNS: [Reason; 4] = [
+    Reason::SynCookie,
+    Reason::PassSyn,
+    Reason::PassNoCookie,
+    Reason::PassNoRoom,
+];
+
+/// What becomes of SYNs to guarded ports of an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// The config wants no cookies, or there is no program.
+    #[default]
+    Off,
+    /// They are answered with cookies.
+    Given,
+    /// Nobody floods.
+    Calm,
+    /// Answers do not arrive.
+    NoWayOut,
+    /// The kernel's setting is not what it has to be.
+    NoSetting,
+    /// The kernel takes no program for it.
+    NoProgram,
+}
+
+impl State {
+    const ALL: [Self; 6] = [
+        Self::Off,
+        Self::Given,
+        Self::Calm,
+        Self::NoWayOut,
+        Self::NoSetting,
+        Self::NoProgram,
+    ];
+
+    /// Why none are given, in a word. Empty: they are.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Given => "",
+            Self::Calm => "calm",
+            Self::NoWayOut => "answers_lost",
+            Self::NoSetting => "sysctl",
+            Self::NoProgram => "kernel",
+        }
+    }
+}
+
+/// A state that others may read.
+#[derive(Clone, Debug, Default)]
+pub struct SharedState(Arc<AtomicU8>);
+
+impl SharedState {
+    /// The state.
+    #[must_use]
+    pub fn get(&self) -> State {
+        let at = usize::from(self.0.load(Ordering::Relaxed));
+        State::ALL.get(at).copied().unwrap_or_default()
+    }
+
+    fn set(&self, state: State) {
+        let at = State::ALL.iter().position(|other| *other == state);
+        let at = at.and_then(|at| u8::try_from(at).ok()).unwrap_or(0);
+        self.0.store(at, Ordering::Relaxed);
+    }
+}
+
+/// What was counted at the last look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    syns: u64,
+    cookies: u64,
+    /// Frames that the driver lost, of those that the program sent.
+    lost: u64,
+}
+
+/// SYN cookies on one interface.
+#[derive(Debug, Default)]
+pub struct Guard {
+    /// The program sees SYNs.
+    has_program: bool,
+    /// What the program was told.
+    is_given: bool,
+    counted: Counted,
+    /// When answers that did not arrive are tried again.
+    retry: Retry,
+    state: SharedState,
+}
+
+impl Guard {
+    /// The state, for others to read.
+    #[must_use]
+    pub fn state(&self) -> SharedState {
+        self.state.clone()
+    }
+
+    /// A program was attached that is to see SYNs. `Err`: it cannot, and SYNs pass.
+    pub fn begin(&mut self, interface: &str, program: &mut Program) -> Result<(), String> {
+        self.end();
+        self.counted.lost = lost(interface);
+        match program.guard() {
+            Ok(()) => {
+                self.has_program = true;
+                Ok(())
+            }
+            Err(error) => {
+                self.state.set(State::NoProgram);
+                Err(format!("no SYN cookies: {error}"))
+            }
+        }
+    }
+
+    /// The program is gone, and its counters with it.
+    pub fn end(&mut self) {
+        self.has_program = false;
+        self.is_given = false;
+        self.counted = Counted::default();
+        self.state.set(State::Off);
+    }
+
+    /// How many SYNs have come since the last look. Looks whether answers arrive, too.
+    pub fn look(&mut self, now: Instant, interface: &str, program: &Program) -> u64 {
+        if !self.has_program {
+            return 0;
+        }
+        let count = |reason| program.counter(reason).unwrap_or(0);
+        let before = self.counted;
+        self.counted.cookies = count(Reason::SynCookie);
+        self.counted.syns = SYNS.into_iter().map(count).sum();
+        if self.is_given {
+            self.counted.lost = lost(interface);
+            self.judge(now, interface, before);
+        }
+        self.counted.syns.saturating_sub(before.syns)
+    }
+
+    /// Answers were sent and not one of them arrived.
+    fn judge(&mut self, now: Instant, interface: &str, before: Counted) {
+        let sent = self.counted.cookies.saturating_sub(before.cookies);
+        let lost = self.counted.lost.saturating_sub(before.lost);
+        if sent > 0 && lost >= sent {
+            self.retry.fail(now, LOST_MS, LOST_MAX_MS);
+            warn!(
+                "{interface}: answers to SYNs do not leave: the driver lost {lost} of {sent} (a veth pair needs an XDP program \
+                 at its other end); the kernel answers SYNs, and this is tried again later"
+            );
+        } else if sent > 0 && self.retry != Retry::default() {
+            self.retry.succeed();
+            info!("{interface}: answers to SYNs leave again");
+        }
+    }
+
+    /// Whether cookies could be given here.
+    #[must_use]
+    pub fn can_give(&self, now: Instant) -> bool {
+        self.has_program && self.retry.may_try(now)
+    }
+
+    /// Tells the program what becomes of SYNs from here on.
+    ///
+    /// # Errors
+    /// It could not be told: a sentence.
+    pub fn tell(
+        &mut self,
+        now: Instant,
+        state: State,
+        program: &mut Program,
+    ) -> Result<(), String> {
+        if !self.has_program {
+            return Ok(());
+        }
+        let is_lost = state == State::Given && !self.can_give(now);
+        let state = if is_lost { State::NoWayOut } else { state };
+        self.state.set(state);
+        let is_given = state == State::Given;
+        if is_given != self.is_given {
+            let told = program.set_syn_cookies(is_given);
+            told.map_err(|error| error.to_string())?;
+            self.is_given = is_given;
+        }
+        Ok(())
+    }
+}
+
+/// What the driver lost so far of frames that a program sent; 0 where it does not say.
+fn lost(interface: &str) -> u64 {
+    ethtool::lost_by_xdp_tx(interface).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_is_read_as_it_was_set() {
+        let shared = SharedState::default();
+        assert_eq!(shared.get(), State::Off);
+        for state in State::ALL {
+            shared.set(state);
+            assert_eq!(shared.clone().get(), state);
+            assert_eq!(state.reason().is_empty(), state == State::Given);
+        }
+    }
+
+    fn guard() -> Guard {
+        Guard {
+            has_program: true,
+            is_given: true,
+            ..Guard::default()
+        }
+    }
+
+    fn counted(cookies: u64, lost: u64) -> Counted {
+        Counted {
+            cookies,
+            lost,
+            ..Counted::default()
+        }
+    }
+
+    #[test]
+    fn answers_of_which_none_arrive_stop_for_a_while_and_some_that_arrive_do_not() {
+        let now = Instant::from_millis(1_000);
+        let mut guard = guard();
+        for (before, after, can_give) in [
+            (counted(5, 2), counted(5, 9), true),
+            (counted(5, 2), counted(9, 5), true),
+            (counted(5, 2), counted(9, 6), false),
+            (counted(0, 0), counted(1, 4), false),
+        ] {
+            guard.retry = Retry::default();
+            guard.counted = after;
+            guard.judge(now, "lan0", before);
+            assert_eq!(guard.can_give(now), can_give, "{before:?} {after:?}");
+            assert!(guard.can_give(now + LOST_MS), "tried again");
+        }
+        guard.counted = counted(9, 4);
+        guard.judge(now + LOST_MS, "lan0", counted(7, 4));
+        assert_eq!(guard.retry, Retry::default(), "they arrive");
+    }
+}

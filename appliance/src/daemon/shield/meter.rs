@@ -1,0 +1,139 @@
+//! Whether somebody floods: SYNs a second that nobody completes.
+//!
+//! A client that means it answers within a round trip, and the kernel counts the connection that comes of it; a forged source
+//! never answers. So what counts is the difference, not how many there are: a busy hour is none.
+
+use xdnsd_core::time::Instant;
+
+/// Looks at two counters once a second.
+#[derive(Debug)]
+pub struct Meter {
+    /// SYNs a second without a connection, from which it is a flood.
+    threshold: u64,
+    /// How long there have to be fewer until it is over, in milliseconds.
+    calm_ms: u64,
+    last: Option<(Instant, u64)>,
+    /// Connections of the last look without a SYN of it: the two counters are not read at one moment.
+    surplus: u64,
+    /// Since when there are fewer, in a flood.
+    calm_since: Option<Instant>,
+    is_flood: bool,
+}
+
+/// What has begun, or is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// A flood, with so many SYNs a second.
+    Flood(u64),
+    /// Calm.
+    Calm,
+}
+
+impl Meter {
+    pub fn new(threshold: u32, calm_secs: u32) -> Self {
+        Self {
+            threshold: threshold.into(),
+            calm_ms: u64::from(calm_secs) * 1_000,
+            last: None,
+            surplus: 0,
+            calm_since: None,
+            is_flood: false,
+        }
+    }
+
+    pub fn is_flood(&self) -> bool {
+        self.is_flood
+    }
+
+    /// Since the last look `syns` more have come; `accepted` connections there are in all.
+    pub fn look(&mut self, now: Instant, syns: u64, accepted: u64) -> Option<Turn> {
+        let (then, accepted_then) = self.last.replace((now, accepted))?;
+        let elapsed_ms = now.millis().saturating_sub(then.millis()).max(1);
+        let finished = accepted.saturating_sub(accepted_then);
+        let unfinished = syns.saturating_sub(finished + self.surplus);
+        self.surplus = finished.saturating_sub(syns);
+        let rate = unfinished.saturating_mul(1_000) / elapsed_ms;
+        if rate >= self.threshold {
+            self.calm_since = None;
+            let was_flood = std::mem::replace(&mut self.is_flood, true);
+            return (!was_flood).then_some(Turn::Flood(rate));
+        }
+        if !self.is_flood {
+            return None;
+        }
+        let since = *self.calm_since.get_or_insert(then);
+        if now.millis().saturating_sub(since.millis()) < self.calm_ms {
+            return None;
+        }
+        self.calm_since = None;
+        self.is_flood = false;
+        Some(Turn::Calm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks once a second at so many SYNs and connections each, and gives the seconds at which something turned.
+    fn turns(meter: &mut Meter, seconds: &[(u64, u64)]) -> Vec<(usize, Turn)> {
+        let mut accepted = 1_000;
+        let start = Instant::from_millis(5_000);
+        meter.look(start, 77_777, accepted);
+        let mut turns = Vec::new();
+        for (second, (syns, more)) in seconds.iter().enumerate() {
+            accepted += more;
+            let now = start + 1_000 * (second as u64 + 1);
+            turns.extend(meter.look(now, *syns, accepted).map(|turn| (second, turn)));
+        }
+        turns
+    }
+
+    #[test]
+    fn what_nobody_completes_is_a_flood_until_it_was_calm_for_long_enough() {
+        let mut meter = Meter::new(100, 3);
+        let mut seconds = vec![
+            (99, 0),
+            (500, 450),
+            (100, 0),
+            (900, 0),
+            (99, 0),
+            (99, 0),
+            (100, 0),
+        ];
+        seconds.extend([(99, 0); 5]);
+        let expected = [(2, Turn::Flood(100)), (9, Turn::Calm)];
+        assert_eq!(turns(&mut meter, &seconds), expected);
+        assert!(!meter.is_flood());
+    }
+
+    #[test]
+    fn many_connections_are_no_flood_and_neither_is_what_was_before_the_first_look() {
+        let mut meter = Meter::new(10, 1);
+        assert_eq!(turns(&mut meter, &[(50_000, 50_000), (3, 80), (0, 0)]), []);
+    }
+
+    /// The reader was held up between the two counters: what came meanwhile is in one of them, and in the other a look later.
+    #[test]
+    fn counters_that_are_not_read_at_one_moment_make_no_flood() {
+        let mut meter = Meter::new(100, 1);
+        let seconds = [(600, 600), (600, 900), (600, 300), (600, 600)];
+        assert_eq!(turns(&mut meter, &seconds), []);
+        // Once, and not for good.
+        let mut meter = Meter::new(100, 1);
+        let seconds = [(0, 500), (0, 0), (100, 0)];
+        assert_eq!(turns(&mut meter, &seconds), [(2, Turn::Flood(100))]);
+    }
+
+    #[test]
+    fn a_look_that_comes_late_counts_by_time() {
+        let mut meter = Meter::new(100, 1);
+        let start = Instant::from_millis(0);
+        assert_eq!(meter.look(start, 0, 0), None);
+        assert_eq!(meter.look(start + 10_000, 999, 0), None);
+        let turn = meter.look(start + 12_000, 200, 0);
+        assert_eq!(turn, Some(Turn::Flood(100)));
+        // A clock that stands is no division by zero.
+        assert_eq!(meter.look(start + 12_000, 0, 0), None);
+    }
+}

@@ -1,0 +1,609 @@
+//! SYN cookies by the XDP program: real clients get through, floods do not, and the kernel has its setting back.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hickory_proto::rr::RecordType;
+use smoltcp::wire::{Ipv4Packet, TcpPacket};
+use xdnsd_abi::Reason;
+use xdnsd_lab::bpf::{Attach, Link, Program};
+use xdnsd_lab::lab::{
+    CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6,
+};
+use xdnsd_lab::netns::Namespace;
+use xdnsd_lab::wait::wait_until;
+
+use crate::support::TIMEOUT;
+use crate::support::client::{Family, RawClient, listen};
+use crate::support::daemon::{BINARY, Daemon};
+use crate::support::message::{addresses, query, read_answer, wire};
+use crate::support::metrics::Metric;
+use crate::support::scene::{Scene, Setup, scene};
+use crate::support::script::Rule;
+use crate::support::stream::Stream;
+
+const SYSCTL: &str = "/proc/sys/net/ipv4/tcp_syncookies";
+/// A port of the router's own that is guarded besides, and one that is not.
+const GUARDED: u16 = 2222;
+const UNGUARDED: u16 = 2223;
+
+/// The section, with these lines.
+fn setup(lines: &str) -> Setup {
+    let section = format!(
+        "[shield]\nstate_file = \"{{directory}}/syncookies\"\nports = [{GUARDED}]\n{lines}\n"
+    );
+    Setup::default().sections(&section)
+}
+
+fn always() -> Setup {
+    setup("syn_cookies = \"always\"")
+}
+
+/// Whether cookies are given, and if not, why not.
+#[derive(Debug)]
+struct Given(&'static str);
+
+impl Metric for Given {
+    fn family(&self) -> String {
+        "xdnsd_syn_cookies".to_owned()
+    }
+
+    fn label(&self) -> String {
+        match self.0 {
+            "" => String::new(),
+            reason => format!("reason=\"{reason}\""),
+        }
+    }
+}
+
+/// Waits until cookies are given, or are not given for this reason.
+pub fn wait_state(daemon: &Daemon, reason: &'static str) -> Result<()> {
+    let expected = Some(u64::from(reason.is_empty()));
+    wait_until(&format!("syn_cookies: {reason:?}"), TIMEOUT, || {
+        daemon
+            .metrics()
+            .is_ok_and(|metrics| metrics.get(&Given(reason)) == expected)
+    })
+}
+
+/// On a veth pair frames that XDP sends arrive where there is a program as well.
+pub fn with_program(host: &Namespace) -> Result<Link> {
+    let attached = host.run(|| -> Result<Link> {
+        let index = nix::net::if_::if_nametoindex(HOST_INTERFACE)?;
+        Ok(Program::pass()?.attach(index, Attach::Native)?)
+    });
+    attached.context("a program at the other end of the pair")
+}
+
+/// What the router's kernel counts under this name: of the protocol, and the extensions of Linux.
+fn counted(scene: &Scene, name: &str) -> Result<u64> {
+    for file in ["netstat", "snmp"] {
+        let text = scene
+            .lab
+            .router
+            .read(&format!("/proc/thread-self/net/{file}"))?;
+        let lines: Vec<&str> = text.lines().collect();
+        for pair in lines.chunks(2) {
+            let [names, numbers] = pair else { continue };
+            if !names.starts_with("Tcp") {
+                continue;
+            }
+            let mut both = names.split(' ').zip(numbers.split(' '));
+            if let Some((_, number)) = both.find(|(known, _)| *known == name) {
+                return Ok(number.parse()?);
+            }
+        }
+    }
+    anyhow::bail!("no counter {name}")
+}
+
+fn sysctl(scene: &Scene) -> Result<String> {
+    Ok(scene.lab.router.read(SYSCTL)?.trim().to_owned())
+}
+
+fn state_file(scene: &Scene) -> PathBuf {
+    scene.directory.path().join("syncookies")
+}
+
+fn prepare(scene: &Scene) {
+    let rule = Rule::addresses(300, &["192.0.2.1"]);
+    scene.upstream.on("www.test.", rule);
+}
+
+/// Asks over a new connection.
+fn ask_over_tcp(scene: &Scene, family: Family) -> Result<Stream> {
+    let mut stream = Stream::open(&scene.lab, family)?;
+    let query = wire(&query("www.test.", RecordType::A));
+    for _ in 0..2 {
+        let answer = read_answer(&query, &stream.exchange(&query)?)?;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+    }
+    Ok(stream)
+}
+
+/// A SYN from any source, in a frame of the client's.
+fn syn(client: &RawClient, source: SocketAddr, destination: SocketAddr) -> Result<Vec<u8>> {
+    let frame = client.frame(destination, &[])?;
+    let mut bytes = [frame.destination_mac, frame.source_mac].concat();
+    match (source.ip(), destination.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            bytes.extend([0x08, 0, 0x45, 0, 0, 44, 0, 1, 0x40, 0, 61, 6, 0, 0]);
+            bytes.extend([source.octets(), destination.octets()].concat());
+            Ipv4Packet::new_unchecked(&mut bytes[14..]).fill_checksum();
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 6, 61]);
+            bytes.extend([source.octets(), destination.octets()].concat());
+        }
+        families => anyhow::bail!("two families: {families:?}"),
+    }
+    let start = bytes.len();
+    bytes.extend(source.port().to_be_bytes());
+    bytes.extend(destination.port().to_be_bytes());
+    bytes.extend([
+        0x11, 0x22, 0x33, 0x44, 0, 0, 0, 0, 0x60, 0x02, 0xfa, 0xf0, 0, 0, 0, 0,
+    ]);
+    bytes.extend([2, 4, 0x05, 0xb4]);
+    let (from, to) = (source.ip().into(), destination.ip().into());
+    TcpPacket::new_unchecked(&mut bytes[start..]).fill_checksum(&from, &to);
+    Ok(bytes)
+}
+
+/// The same from somebody who is not there, another one for each number.
+fn forged(client: &RawClient, number: u32) -> Result<Vec<u8>> {
+    let [_, b, c, d] = number.to_be_bytes();
+    let port = 1024 + (number % 50_000) as u16;
+    if number.is_multiple_of(2) {
+        let source = Ipv4Addr::new(100, 64 | b & 0x3f, c, d);
+        return syn(client, (source, port).into(), listen(Family::V4));
+    }
+    let source = Ipv6Addr::new(
+        0x2001,
+        0xdb8,
+        0,
+        0,
+        0,
+        0,
+        u16::from(b),
+        u16::from_be_bytes([c, d]),
+    );
+    syn(client, (source, port).into(), listen(Family::V6))
+}
+
+#[test]
+fn a_connection_begins_with_a_cookie_and_is_an_ordinary_one() -> Result<()> {
+    let scene = scene!(always());
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    assert_eq!(sysctl(&scene)?, "2");
+    let before = scene.daemon.metrics()?;
+    let received = counted(&scene, "SyncookiesRecv")?;
+    let mut open = Vec::new();
+    for family in Family::ALL {
+        for _ in 0..3 {
+            open.push(ask_over_tcp(&scene, family)?);
+        }
+    }
+    scene.daemon.wait_growth(
+        &before,
+        &[(&Reason::SynCookie, 6), (&Reason::PassNoCookie, 0)],
+    )?;
+    assert_eq!(counted(&scene, "SyncookiesRecv")? - received, 6);
+    assert_eq!(
+        counted(&scene, "SyncookiesSent")?,
+        0,
+        "the kernel answered none"
+    );
+    // Both sides know the other's MSS and no other option.
+    let shown = scene
+        .lab
+        .router
+        .output(&["ss", "-tinH", "sport", "=", ":53"])?;
+    assert_eq!(shown.matches(" mss:1460").count(), 3, "{shown}");
+    assert_eq!(shown.matches(" mss:1440").count(), 3, "{shown}");
+    for option in ["sack", "wscale", " ts "] {
+        assert!(!shown.contains(option), "{option}: {shown}");
+    }
+    Ok(())
+}
+
+#[test]
+fn ports_of_the_routers_own_hide_behind_it_and_others_do_not() -> Result<()> {
+    let scene = scene!(always());
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    let listeners = [GUARDED, UNGUARDED].map(|port| {
+        let listener = scene
+            .lab
+            .router
+            .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)));
+        listener.expect("the port is free")
+    });
+    let servers = listeners.map(|listener| {
+        std::thread::spawn(move || -> std::io::Result<()> {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept()?;
+                let mut bytes = [0; 2];
+                stream.read_exact(&mut bytes)?;
+                stream.write_all(&[&[0, 5][..], b"hello"].concat())?;
+            }
+            Ok(())
+        })
+    });
+    let hello = |port: u16| -> Result<()> {
+        for address in [IpAddr::from(LAN_V4), IpAddr::from(LAN_V6)] {
+            let mut stream = Stream::open_to(&scene.lab, SocketAddr::new(address, port))?;
+            stream.write(b"hi")?;
+            assert_eq!(stream.receive()?, b"hello");
+        }
+        Ok(())
+    };
+    let before = scene.daemon.metrics()?;
+    hello(GUARDED)?;
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Reason::SynCookie, 2)])?;
+    hello(UNGUARDED)?;
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Reason::SynCookie, 2)])?;
+    for server in servers {
+        server.join().expect("it only serves")?;
+    }
+    // Nobody listens any more: the kernel says so.
+    assert!(Stream::open_to(&scene.lab, (LAN_V4, GUARDED).into()).is_err());
+    scene.daemon.wait_growth(
+        &before,
+        &[(&Reason::SynCookie, 2), (&Reason::PassNoCookie, 1)],
+    )
+}
+
+/// A listener without an address would be found for any: the router's other clients' connections would be taken over.
+#[test]
+fn connections_to_others_are_left_alone() -> Result<()> {
+    let scene = scene!(always().on_all_addresses());
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    let port = GUARDED;
+    let _ours = scene
+        .lab
+        .router
+        .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))?;
+    let _theirs = scene
+        .lab
+        .upstream
+        .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))?;
+    let before = scene.daemon.metrics()?;
+    for server in [IpAddr::from(UPSTREAM_V4), IpAddr::from(UPSTREAM_V6)] {
+        for port in [port, 53] {
+            drop(Stream::open_to(&scene.lab, SocketAddr::new(server, port))?);
+        }
+    }
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Reason::SynCookie, 0), (&Reason::PassSyn, 0)])
+}
+
+#[test]
+fn off_means_untouched() -> Result<()> {
+    let scene = scene!(setup(""));
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "off")?;
+    let (before, setting) = (scene.daemon.metrics()?, sysctl(&scene)?);
+    assert_eq!(setting, "1", "the kernel's default");
+    for family in Family::ALL {
+        ask_over_tcp(&scene, family)?;
+    }
+    let seen = [
+        Reason::SynCookie,
+        Reason::PassSyn,
+        Reason::PassNoCookie,
+        Reason::PassTcpChecksum,
+        Reason::PassSynLength,
+    ];
+    let none: Vec<(&dyn Metric, u64)> = seen.iter().map(|reason| (reason as _, 0)).collect();
+    scene.daemon.wait_growth(&before, &none)?;
+    assert_eq!(counted(&scene, "SyncookiesRecv")?, 0);
+    assert_eq!(sysctl(&scene)?, setting);
+    assert!(!state_file(&scene).exists());
+    assert!(
+        !scene.daemon.log().contains("syncookies"),
+        "{}",
+        scene.daemon.log()
+    );
+    Ok(())
+}
+
+#[test]
+fn the_kernels_setting_is_put_back_at_the_end_and_after_a_kill_by_the_next_one() -> Result<()> {
+    let mut scene = scene!(always());
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    assert_eq!(sysctl(&scene)?, "2");
+    let written = fs::read_to_string(state_file(&scene))?;
+    assert!(written.starts_with("1 "), "{written}");
+    assert!(
+        scene
+            .daemon
+            .log()
+            .contains("tcp_syncookies is 2 while SYN cookies are given, it was 1")
+    );
+    scene.daemon.terminate()?;
+    assert_eq!(sysctl(&scene)?, "1");
+    assert!(!state_file(&scene).exists());
+
+    // Whatever was there.
+    scene.lab.router.write(SYSCTL, "0")?;
+    scene.daemon.start_again(&scene.lab)?;
+    wait_state(&scene.daemon, "")?;
+    scene.daemon.kill()?;
+    assert_eq!(sysctl(&scene)?, "2", "nobody was there to put it back");
+    scene.daemon.start_again(&scene.lab)?;
+    wait_state(&scene.daemon, "")?;
+    let log = scene.daemon.log();
+    assert!(
+        log.contains("is 0 again, a process that was killed had left it 2"),
+        "{log}"
+    );
+    assert_eq!(sysctl(&scene)?, "2");
+    scene.daemon.terminate()?;
+    assert_eq!(sysctl(&scene)?, "0");
+
+    // One that is to give none puts it back as well.
+    scene.daemon.start_again(&scene.lab)?;
+    wait_state(&scene.daemon, "")?;
+    scene.daemon.kill()?;
+    let config = scene.directory.path().join("config.toml");
+    let text = fs::read_to_string(&config)?.replace("\"always\"", "\"off\"");
+    fs::write(&config, text)?;
+    scene.daemon.start_again(&scene.lab)?;
+    assert_eq!(sysctl(&scene)?, "0");
+    Ok(())
+}
+
+#[test]
+fn what_somebody_else_sets_meanwhile_is_set_again_and_said() -> Result<()> {
+    let mut scene = scene!(always());
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    scene.lab.router.write(SYSCTL, "0")?;
+    wait_until("it is set again", TIMEOUT, || {
+        sysctl(&scene).is_ok_and(|value| value == "2")
+    })?;
+    scene
+        .daemon
+        .wait_log_count("was set to 0 by somebody else", 1)?;
+    scene.daemon.terminate()?;
+    assert_eq!(sysctl(&scene)?, "0");
+    Ok(())
+}
+
+#[test]
+fn a_flood_of_forged_syns_leaves_the_stack_alone_and_clients_get_through() -> Result<()> {
+    const FORGED: u32 = 20_000;
+    let scene = scene!(always());
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    let client = scene.raw_client()?;
+    // What the stack does for a connection, without a flood.
+    let all = [
+        "InSegs",
+        "PassiveOpens",
+        "ListenDrops",
+        "ListenOverflows",
+        "SyncookiesSent",
+        "OutRsts",
+    ];
+    let counts = || -> Result<Vec<u64>> { all.iter().map(|name| counted(&scene, name)).collect() };
+    let (before, start) = (scene.daemon.metrics()?, counts()?);
+    let mut connections = 0;
+    for number in 0..FORGED {
+        client.send(&forged(&client, number)?)?;
+        if number % 2_000 == 1_000 {
+            let family = Family::ALL[connections % 2];
+            drop(ask_over_tcp(&scene, family)?);
+            connections += 1;
+        }
+    }
+    let now = scene.daemon.metrics()?;
+    let answered = now.growth(&before, &Reason::SynCookie);
+    assert!(answered >= u64::from(FORGED), "{answered}");
+    let end = counts()?;
+    let grown: Vec<u64> = start
+        .iter()
+        .zip(&end)
+        .map(|(start, end)| end - start)
+        .collect();
+    // A connection's own segments are some ten, and none of them is a SYN.
+    let connections = connections as u64;
+    assert!(grown[0] < connections * 20, "segments: {grown:?}");
+    assert_eq!(grown[1], connections, "connections: {grown:?}");
+    assert_eq!(
+        grown[2..5],
+        [0; 3],
+        "drops, overflows, the kernel's cookies: {grown:?}"
+    );
+    let waiting = scene
+        .lab
+        .router
+        .output(&["ss", "-tnH", "state", "syn-recv"])?;
+    assert_eq!(waiting, "", "no connection request is kept");
+    Ok(())
+}
+
+/// Sends forged SYNs, at most so many, until `is_enough`.
+fn flood_until(scene: &Scene, is_enough: impl Fn() -> bool) -> Result<()> {
+    const MOST: u32 = 300;
+    let client = scene.raw_client()?;
+    for round in 0..MOST {
+        if is_enough() {
+            return Ok(());
+        }
+        for number in 0..100 {
+            client.send(&forged(&client, round * 100 + number)?)?;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    anyhow::bail!("not enough after {MOST} rounds")
+}
+
+#[test]
+fn auto_begins_with_a_flood_and_ends_when_it_is_calm() -> Result<()> {
+    let scene = scene!(setup(
+        "syn_cookies = \"auto\"\nsyn_threshold = 100\ncalm_secs = 2"
+    ));
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "calm")?;
+    assert_eq!(sysctl(&scene)?, "1");
+    let before = scene.daemon.metrics()?;
+    // Connections that are completed are no flood, however many there are: for some looks, as fast as they come.
+    let start = Instant::now();
+    let mut connections = 0;
+    while start.elapsed() < Duration::from_millis(3_500) {
+        drop(Stream::open(&scene.lab, Family::V4)?);
+        connections += 1;
+    }
+    let now = scene.daemon.metrics()?;
+    ensure!(now.growth(&before, &Reason::PassSyn) >= connections);
+    assert_eq!(now.growth(&before, &Reason::SynCookie), 0);
+    assert!(
+        !scene.daemon.log().contains("SYNs a second"),
+        "{connections} in 3.5 s"
+    );
+    for turn in 1..3 {
+        flood_until(&scene, || {
+            scene
+                .daemon
+                .metrics()
+                .is_ok_and(|metrics| metrics.get(&Given("")) == Some(1))
+        })?;
+        assert_eq!(sysctl(&scene)?, "2");
+        scene
+            .daemon
+            .wait_log_count("SYNs a second that nobody completes", turn)?;
+        let before = scene.daemon.metrics()?;
+        for family in Family::ALL {
+            drop(ask_over_tcp(&scene, family)?);
+        }
+        ensure!(scene.daemon.metrics()?.growth(&before, &Reason::SynCookie) >= 2);
+        wait_state(&scene.daemon, "calm")?;
+        scene.daemon.wait_log_count("it is calm again", turn)?;
+        wait_until("it is put back", TIMEOUT, || {
+            sysctl(&scene).is_ok_and(|value| value == "1")
+        })?;
+    }
+    Ok(())
+}
+
+/// Without a program at its other end a veth pair loses what XDP sends, and counts it.
+#[test]
+fn where_answers_go_nowhere_the_kernel_answers() -> Result<()> {
+    let scene = scene!(always());
+    prepare(&scene);
+    wait_state(&scene.daemon, "")?;
+    let before = scene.daemon.metrics()?;
+    // The client asks again after a second, and by then it was noticed.
+    for family in Family::ALL {
+        drop(ask_over_tcp(&scene, family)?);
+    }
+    wait_state(&scene.daemon, "answers_lost")?;
+    scene
+        .daemon
+        .wait_log_count("answers to SYNs do not leave: the driver lost", 1)?;
+    wait_until("it is put back", TIMEOUT, || {
+        sysctl(&scene).is_ok_and(|value| value == "1")
+    })?;
+    let now = scene.daemon.metrics()?;
+    ensure!(now.growth(&before, &Reason::SynCookie) >= 1);
+    ensure!(now.growth(&before, &Reason::PassSyn) >= 1);
+    Ok(())
+}
+
+/// Generic XDP sends by the device's own way: no program is needed at the other end.
+#[test]
+fn generic_mode_gives_cookies_too() -> Result<()> {
+    let scene = scene!(always().xdp("generic"));
+    prepare(&scene);
+    wait_state(&scene.daemon, "")?;
+    let before = scene.daemon.metrics()?;
+    for family in Family::ALL {
+        drop(ask_over_tcp(&scene, family)?);
+    }
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Reason::SynCookie, 2)])
+}
+
+/// The server with /proc/sys mounted as systemd does for the unit: to be read, but for what `more` mounts.
+fn behind_mounts(scene: &Scene, more: &str) -> Result<Daemon> {
+    let config = scene.directory.path().join("config.toml");
+    let script = format!(
+        "mount --bind /proc/sys /proc/sys && {more} && mount -o remount,bind,ro /proc/sys && exec {BINARY} run {}",
+        config.display()
+    );
+    let mut command = scene.lab.router.command("sh");
+    command.args(["-c", &script]);
+    Daemon::start_command(command, &config, &scene.directory.path().join("sock"))
+}
+
+#[test]
+fn a_setting_that_cannot_be_had_is_refused_with_the_reason() -> Result<()> {
+    let mut scene = scene!(always());
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    scene.daemon.terminate()?;
+    let mut daemon = behind_mounts(&scene, "true")?;
+    wait_state(&daemon, "sysctl")?;
+    daemon.wait_log_count("no SYN cookies, the kernel answers SYNs", 1)?;
+    let log = daemon.log();
+    assert!(
+        log.contains("needs ReadWritePaths=/proc/sys/net/ipv4/tcp_syncookies"),
+        "{log}"
+    );
+    let before = daemon.metrics()?;
+    drop(ask_over_tcp(&scene, Family::V4)?);
+    daemon.wait_growth(&before, &[(&Reason::PassSyn, 1), (&Reason::SynCookie, 0)])?;
+    assert_eq!(sysctl(&scene)?, "1");
+    daemon.terminate()?;
+    // As ReadWritePaths= of the unit makes it.
+    let daemon = behind_mounts(&scene, &format!("mount --bind {SYSCTL} {SYSCTL}"))?;
+    wait_state(&daemon, "")?;
+    assert_eq!(sysctl(&scene)?, "2");
+    Ok(())
+}
+
+#[test]
+fn a_syn_within_a_connection_is_the_kernels_business() -> Result<()> {
+    let scene = scene!(always());
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    for (address, port) in [
+        (IpAddr::from(CLIENT_V4), 40_001),
+        (IpAddr::from(CLIENT_V6), 40_002),
+    ] {
+        let before = scene.daemon.metrics()?;
+        let mut first = Stream::open_from(&scene.lab, address, port)?;
+        // A SYN within a connection (RFC 5961 section 4): the kernel challenges it, and the connection goes on.
+        let client = scene.raw_client()?;
+        let server = listen(Family::of_address(address));
+        client.send(&syn(&client, SocketAddr::new(address, port), server)?)?;
+        scene.daemon.wait_growth(
+            &before,
+            &[(&Reason::SynCookie, 1), (&Reason::PassNoCookie, 1)],
+        )?;
+        let query = wire(&query("www.test.", RecordType::A));
+        read_answer(&query, &first.exchange(&query)?)?;
+    }
+    Ok(())
+}
