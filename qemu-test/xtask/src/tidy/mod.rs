@@ -176,7 +176,20 @@ const RULES: &[Rule] = &[
         name: "unsafe stands in a fence",
         check: unfenced_unsafe,
     },
+    Rule {
+        name: "what is below std stays there",
+        check: above_ground,
+    },
 ];
+
+/// The crate that the programs for the kernel are compiled with: no dependencies, no features.
+const GROUND: &str = "ebpf/abi/";
+/// Crates without std, alloc and unsafe.
+const BELOW_STD: &[&str] = &[GROUND, "appliance/core/"];
+/// How they could get more.
+const WITH_STD: &[&str] = &["extern crate std;", "extern crate alloc;"];
+/// What their first page says.
+const BELOW_STD_SAYS: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
 /// A habit of all files together.
 struct TreeRule {
@@ -398,6 +411,40 @@ fn unexplained_dependency(source: &Source) -> Vec<String> {
 }
 
 /// Tests may use it to be the kernel's side of a fence.
+fn above_ground(source: &Source) -> Vec<String> {
+    let path = source.path.to_string_lossy();
+    if path.strip_prefix(GROUND) == Some("Cargo.toml") {
+        return source.find(is_table_of_more);
+    }
+    let inside = BELOW_STD
+        .iter()
+        .find_map(|folder| path.strip_prefix(*folder));
+    let mut wrong = Vec::new();
+    if inside == Some("src/lib.rs") {
+        let says = |wanted: &&&str| source.lines().any(|(_, line)| line == **wanted);
+        let missing = BELOW_STD_SAYS.iter().filter(|wanted| !says(wanted));
+        wrong.extend(missing.map(|wanted| format!("{path}: {wanted} is missing")));
+    }
+    let mut is_for_tests = inside.is_none();
+    for (number, line) in source.lines() {
+        if !is_for_tests && WITH_STD.contains(&line) {
+            wrong.push(format!("{path}:{number}: {line}"));
+        }
+        is_for_tests = inside.is_none() || line == "#[cfg(test)]";
+    }
+    wrong
+}
+
+/// A table of a manifest that a crate without dependencies and features does not have. For tests there may be some.
+fn is_table_of_more(line: &str) -> bool {
+    let table = line
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    table.is_some_and(|table| {
+        table == "features" || table.ends_with("dependencies") && table != "dev-dependencies"
+    })
+}
+
 fn unfenced_unsafe(source: &Source) -> Vec<String> {
     let path = source.path.to_string_lossy();
     let is_fenced = FENCES.iter().any(|fence| path.starts_with(fence));
@@ -453,6 +500,7 @@ mod tests {
                 "appliance/src/worker/a.rs",
                 "fn f() {\n    unsafe { g() }\n}\n".to_owned(),
             ),
+            ("appliance/core/src/lib.rs", "#![no_std]\n".to_owned()),
         ];
         for ((path, text), rule) in cases.iter().zip(RULES) {
             assert_eq!(broken(path, text), [rule.name], "{text}");
@@ -501,5 +549,39 @@ mod tests {
         let in_tests = format!("#[cfg(test)]\nmod tests {{\n    {fenced}}}\n");
         assert!(broken("ebpf/src/flow/a.rs", &in_tests).is_empty());
         assert!(broken("ebpf/a.rs", "#[unsafe(no_mangle)]\nfn f() {}\n").is_empty());
+    }
+
+    #[test]
+    fn what_is_below_std_is_known_by_its_words() {
+        let lib = "#![no_std]\n#![forbid(unsafe_code)]\n";
+        let for_tests = format!("{lib}#[cfg(test)]\nextern crate std;\n");
+        for right in [
+            ("ebpf/abi/src/lib.rs", lib),
+            ("ebpf/abi/src/lib.rs", for_tests.as_str()),
+            ("appliance/core/src/lib.rs", for_tests.as_str()),
+            ("appliance/src/lib.rs", "extern crate alloc;\n"),
+            (
+                "ebpf/abi/Cargo.toml",
+                "[package]\nname = \"a\"\n[dev-dependencies]\n# Why.\nb = \"1\"\n",
+            ),
+            ("ebpf/Cargo.toml", "[features]\na = []\n"),
+        ] {
+            assert!(broken(right.0, right.1).is_empty(), "{right:?}");
+        }
+        let with_alloc = format!("{lib}extern crate alloc;\n");
+        for wrong in [
+            ("ebpf/abi/src/lib.rs", "#![forbid(unsafe_code)]\n"),
+            ("appliance/core/src/lib.rs", with_alloc.as_str()),
+            ("appliance/core/src/dns/mod.rs", "extern crate std;\n"),
+            ("ebpf/abi/Cargo.toml", "[features]\na = []\n"),
+            ("ebpf/abi/Cargo.toml", "[dependencies]\n# Why.\nb = \"1\"\n"),
+            (
+                "ebpf/abi/Cargo.toml",
+                "[target.'cfg(unix)'.dependencies]\n# Why.\nb = \"1\"\n",
+            ),
+        ] {
+            let told = broken(wrong.0, wrong.1);
+            assert_eq!(told, ["what is below std stays there"], "{wrong:?}");
+        }
     }
 }

@@ -35,6 +35,20 @@ fn a_name_that_is_blocked_from_now_on_is_blocked_although_it_is_cached() {
 }
 
 #[test]
+fn generations_differ_in_each_of_their_32_bits() {
+    for bit in 0..u32::BITS {
+        with_world(Settings::DEFAULT, |world| {
+            world.policy = day(0xa5a5_a5a5, &["other.example"]);
+            world.miss(1, &query("www.example.", 1));
+            world.respond(answer_a(3_600));
+            assert_eq!(ask_code(world, 2), ResponseCode::NoError);
+            world.policy = day(0xa5a5_a5a5 ^ 1 << bit, &["www.example"]);
+            assert_eq!(ask_code(world, 3), ResponseCode::NXDomain, "bit {bit}");
+        });
+    }
+}
+
+#[test]
 fn an_answer_that_comes_under_another_policy_is_not_known_under_it() {
     with_world(Settings::DEFAULT, |world| {
         world.policy = day(1, &["other.example"]);
