@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
@@ -224,4 +225,41 @@ fn an_old_name_of_a_key_is_warned_of_at_the_start_and_by_a_reload() -> Result<()
     let said = scene.daemon.control("reload")?;
     assert!(said.contains(told), "{said}");
     scene.daemon.wait_log_count(told, 2)
+}
+
+/// A stick, a data partition or a tmpfs that comes after the start, and goes.
+#[test]
+fn what_is_mounted_later_is_read() -> Result<()> {
+    let hosts = "[local]\nzones = [\"test\"]\nhosts = [\"{directory}/mnt/hosts\"]\n";
+    let scene = scene!(setup(hosts, "[\"corp.test\"]"));
+    let ways = Ways::open(&scene)?;
+    let pid = scene.daemon.pid();
+    let folder = scene.directory.path().join("mnt");
+    // The daemon sees other mounts than the test does.
+    let in_its_eyes = |command: &[&str]| -> Result<()> {
+        let target = format!("--target={pid}");
+        let mut nsenter = Command::new("nsenter");
+        let status = nsenter
+            .arg(target)
+            .arg("--mount")
+            .args(command)
+            .arg(&folder)
+            .status()?;
+        ensure!(status.success(), "{command:?}: {status}");
+        Ok(())
+    };
+    let is_known = |known: bool| {
+        wait_until("the name comes and goes with the mount", TIMEOUT, || {
+            let answer = ask_all(&ways, "stick.test. A");
+            answer.is_ok_and(|answer| (answer.response_code() == OK) == known)
+        })
+    };
+    fs::create_dir(&folder)?;
+    is_known(false)?;
+    in_its_eyes(&["mount", "-t", "tmpfs", "none"])?;
+    let hosts = format!("/proc/{pid}/root{}/hosts", folder.display());
+    fs::write(hosts, "192.0.2.7 stick.test\n")?;
+    is_known(true)?;
+    in_its_eyes(&["umount"])?;
+    is_known(false)
 }

@@ -3,9 +3,11 @@
 //! What is watched is the folder that a file is in, because most writers put a new file in its place. A file that is not
 //! there yet is waited for in the nearest folder that is. Of a path through symbolic links each link's folder is watched.
 //!
-//! inotify has limits, and all users of the machine share some of them. What it does not watch is looked at by time.
+//! inotify has limits, and all users of the machine share some of them. What it does not watch is looked at by time. Of what
+//! is mounted over a folder, or over a file, it says nothing: then it is seen whether a path leads where it led.
 
 mod debounce;
+mod mounts;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDe
 use xdnsd_core::time::Instant;
 
 pub use debounce::Debounce;
+use mounts::Mounts;
 
 /// How often what inotify does not watch is looked at.
 const LOOK_MS: u64 = 2_000;
@@ -133,6 +136,9 @@ pub struct Watcher {
     /// `None`: the kernel gives none.
     inotify: Option<Inotify>,
     interests: HashMap<WatchDescriptor, Vec<Interest>>,
+    /// What is mounted, and where each of `watched` led when that was looked at.
+    mounts: Mounts,
+    grounds: Vec<u64>,
     /// Which of `watched` are looked at by time, and what they looked like.
     by_time: HashMap<usize, u64>,
     /// When they are looked at next, and when inotify is asked again. `None`: not before.
@@ -151,6 +157,8 @@ impl Watcher {
             watched,
             inotify: None,
             interests: HashMap::new(),
+            mounts: Mounts::open(),
+            grounds: Vec::new(),
             by_time: HashMap::new(),
             look_at: None,
             ask_at: None,
@@ -175,6 +183,9 @@ impl Watcher {
     /// What has changed since the last call. Does not wait.
     pub fn changes(&mut self, now: Instant) -> Vec<Change> {
         let mut changes = self.events();
+        if self.mounts.have_changed() {
+            changes.extend(self.moved());
+        }
         if self.by_time.is_empty() {
             (self.look_at, self.ask_at) = (None, None);
         } else {
@@ -251,6 +262,15 @@ impl Watcher {
         }
     }
 
+    /// What leads to another file or folder than it did.
+    fn moved(&self) -> Vec<Change> {
+        let pairs = self.watched.iter().zip(&self.grounds);
+        let moved = pairs.filter(|(watched, before)| ground(&watched.path) != **before);
+        moved
+            .map(|(watched, _)| lost(watched, What::Replaced))
+            .collect()
+    }
+
     /// Looks at what inotify does not watch, where it is time.
     fn look(&mut self, now: Instant) -> Vec<Change> {
         if self.look_at.is_some_and(|at| now < at) {
@@ -293,6 +313,8 @@ impl Watcher {
             let _ = self.inotify.as_ref().map(|inotify| inotify.rm_watch(*gone));
         }
         (self.interests, self.by_time) = (interests, by_time);
+        let watched = self.watched.iter();
+        self.grounds = watched.map(|watched| ground(&watched.path)).collect();
         self.tell(trouble);
     }
 
@@ -360,6 +382,17 @@ fn sight(path: &Path) -> u64 {
         .collect();
     files.sort();
     hash_of(&(of(path), files))
+}
+
+/// Where a path leads: something else when one of the folders on its way, or what is at its end, is another one.
+fn ground(path: &Path) -> u64 {
+    let of = |path: &Path| {
+        fs::metadata(path)
+            .ok()
+            .map(|found| (found.dev(), found.ino()))
+    };
+    let folders: Vec<_> = places(path).iter().map(|(folder, _)| of(folder)).collect();
+    hash_of(&(of(path), folders))
 }
 
 /// Watches the folders of one path.

@@ -298,3 +298,26 @@ fn a_whole_file_is_read_when_its_writer_has_closed_it() {
         "one that never ends"
     );
 }
+
+/// As after a mount, of which inotify says nothing.
+#[test]
+fn a_path_that_leads_elsewhere_is_seen() {
+    let folder = Folder::new();
+    let below = folder.path().join("mnt");
+    fs::create_dir(&below).expect("made");
+    let path = folder.write("mnt/hosts", "a");
+    let mut watcher = watch(&path);
+    assert!(watcher.moved().is_empty());
+    folder.write("mnt/hosts", "b");
+    folder.write("mnt/other", "c");
+    assert!(watcher.moved().is_empty(), "where it led");
+    fs::rename(&below, folder.path().join("old")).expect("renamed");
+    assert_eq!(watcher.moved().len(), 1, "gone");
+    watcher.arm();
+    assert!(watcher.moved().is_empty(), "known by now");
+    fs::create_dir(&below).expect("made");
+    assert_eq!(watcher.moved().len(), 1, "a folder that is nearer");
+    watcher.arm();
+    folder.write("mnt/hosts", "d");
+    assert_eq!(watcher.moved().len(), 1, "another file");
+}

@@ -1,0 +1,28 @@
+//! Whether a file system was mounted or unmounted. inotify does not tell of a mount: what is watched goes on below it, where
+//! nobody sees it any more.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// The table of what is mounted, in which nothing is read. It says that it is another one than before.
+#[derive(Debug)]
+pub struct Mounts(Option<File>);
+
+impl Mounts {
+    /// As it is now. Without /proc nobody knows.
+    pub fn open() -> Self {
+        Self(File::open("/proc/thread-self/mountinfo").ok())
+    }
+
+    /// Whether it has changed since the last call (proc_pid_mounts(5)). Does not wait.
+    pub fn have_changed(&self) -> bool {
+        let Some(table) = &self.0 else {
+            return false;
+        };
+        let mut fds = [PollFd::new(table.as_fd(), PollFlags::POLLPRI)];
+        let has_changed = |flags: PollFlags| flags.contains(PollFlags::POLLPRI);
+        poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].revents().is_some_and(has_changed)
+    }
+}
