@@ -6,8 +6,8 @@
 //! ```
 //! The last line is the status, so an answer that was cut short cannot be taken for a whole one. Where what is wrong takes
 //! several lines, a tab stands for each line's end. A request that has files read or written is answered with an empty line
-//! at once: the daemon is there, and takes its time. One thread serves one
-//! client at a time, with bounds on every line and on every wait: nobody can hold it for long, and no worker waits for
+//! at once: the daemon is there, and takes its time. One thread serves one client at a time, with bounds on every line and on
+//! each single wait. Who sends a byte every few seconds can hold it for long, but only root may connect, and no worker waits for
 //! it.
 
 use std::fs;
