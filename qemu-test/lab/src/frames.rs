@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::netns::Namespace;
 
@@ -16,6 +17,8 @@ use crate::netns::Namespace;
 const FRAME_LEN_MAX: usize = 4096;
 /// Where the type, or a VLAN tag, begins in a frame.
 const ETHER_TYPE_OFFSET: usize = 12;
+/// Bytes of frames that wait to be looked at, with what the kernel counts for each.
+const BUFFER_BYTES: usize = 16 << 20;
 /// Room for one control message with auxiliary data.
 const CONTROL_LEN: usize = 64;
 
@@ -39,7 +42,12 @@ pub struct FrameSocket {
 impl FrameSocket {
     /// Opens it: from now on it receives every frame that arrives at the interface, and none that leaves.
     pub fn open(namespace: &Namespace, interface: &str) -> Result<Self> {
-        let opened = namespace.run(|| open(interface));
+        let opened = namespace.run(|| {
+            let socket = open(interface)?;
+            // It hears what others ask, too, and may not be looked at for seconds.
+            setsockopt(&socket.fd, sockopt::RcvBufForce, &BUFFER_BYTES)?;
+            Ok::<_, io::Error>(socket)
+        });
         opened.with_context(|| format!("open an AF_PACKET socket on {interface}"))
     }
 
@@ -55,14 +63,15 @@ impl FrameSocket {
         Ok(())
     }
 
-    /// The next frame that `is_wanted`, or nothing after `timeout`.
+    /// The next frame that `is_wanted`, or nothing after `timeout`. What came in time may be looked at late, for as long again:
+    /// others' frames may come without a pause.
     pub fn receive(
         &self,
         timeout: Duration,
         mut is_wanted: impl FnMut(&[u8]) -> bool,
     ) -> Result<Option<Vec<u8>>> {
         let deadline = Instant::now() + timeout;
-        loop {
+        while Instant::now() < deadline + timeout {
             let left = deadline.saturating_duration_since(Instant::now());
             if !self.is_readable(left)? {
                 return Ok(None);
@@ -73,6 +82,7 @@ impl FrameSocket {
                 return Ok(Some(frame));
             }
         }
+        Ok(None)
     }
 
     fn is_readable(&self, timeout: Duration) -> Result<bool> {

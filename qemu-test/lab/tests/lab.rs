@@ -3,6 +3,9 @@
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -239,6 +242,45 @@ fn frame_socket_shows_tags_and_not_its_own_frames() -> Result<()> {
         Some(&frame[..])
     );
     assert_eq!(client.receive(Duration::from_millis(50), is_ours)?, None);
+    Ok(())
+}
+
+/// Others' frames neither keep anybody waiting for longer, nor push out what comes while nobody looks.
+#[test]
+fn a_frame_is_waited_for_as_long_as_was_said_and_kept_until_it_is_looked_for() -> Result<()> {
+    const NAME: &str = "a_frame_is_waited_for_as_long_as_was_said_and_kept_until_it_is_looked_for";
+    if !root_or_skip(NAME) {
+        return Ok(());
+    }
+    let lab = Lab::up(&Spec::default())?;
+    let frames = FrameSocket::open(&lab.router, LAN)?;
+    let socket = lab.client.run(|| UdpSocket::bind((CLIENT_V4, 0)))?;
+    let to = (LAN_V4, 9);
+    // More than a socket has room for by default.
+    for _ in 0..2_000 {
+        let _ = socket.send_to(b"other", to);
+    }
+    socket.send_to(b"wanted", to)?;
+    let wanted = frames.receive(TIMEOUT, |frame| frame.ends_with(b"wanted"))?;
+    assert!(wanted.is_some());
+    let is_over = AtomicBool::new(false);
+    let (tell, told) = mpsc::channel();
+    // So that the next one is always there.
+    let slow = |_: &[u8]| {
+        thread::sleep(Duration::from_millis(1));
+        false
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                let _ = socket.send_to(b"other", to);
+            }
+        });
+        scope.spawn(move || tell.send(frames.receive(TIMEOUT / 20, slow).is_ok()));
+        let came = told.recv_timeout(TIMEOUT);
+        is_over.store(true, Ordering::Relaxed);
+        assert_eq!(came, Ok(true), "the wait ends");
+    });
     Ok(())
 }
 
