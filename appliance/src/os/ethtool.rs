@@ -38,7 +38,7 @@ const _: () = assert!(size_of::<EthtoolValue>() == 8);
 #[repr(C)]
 struct EthtoolDrvinfo {
     cmd: u32,
-    /// Names and versions, which are nobody's business here.
+    /// Names and versions, not read here.
     texts: [u8; 172],
     n_priv_flags: u32,
     n_stats: u32,

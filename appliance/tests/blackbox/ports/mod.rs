@@ -609,15 +609,19 @@ fn without_bpf_each_question_has_a_socket_and_the_log_says_so_once() -> Result<(
             .sections(&forward(way, "give_up_ms = 30000\n"));
         let mut scene = scene!(setup);
         let process = start_bounded(&mut scene, "-bpf,-sys_admin")?;
-        let log = process.log();
-        let said = said_of_ports(&log);
-        assert_eq!(said.len(), 1, "{log}");
-        assert!(said[0].contains(level), "{log}");
+        // The program is tried beside the start, not before it.
+        wait_until("the log says so", TIMEOUT, || {
+            !said_of_ports(&process.log()).is_empty()
+        })?;
         let from = open_question(&scene, "www")?;
         assert!(has_socket(&scene.lab.router, from.port())?);
         let client = scene.udp_client(Family::V4)?;
         let answer = client.ask(&query("www.quick.test.", RecordType::A))?;
         assert_eq!(addresses(&answer), [ANSWER]);
+        let log = process.log();
+        let said = said_of_ports(&log);
+        assert_eq!(said.len(), 1, "{log}");
+        assert!(said[0].contains(level), "{log}");
     }
     Ok(())
 }
