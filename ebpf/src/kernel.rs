@@ -225,6 +225,8 @@ impl Cookies for Run<'_, true> {
         if len < tcp::HEADER_LEN as u64 {
             return None;
         }
+        // Once more: to the verifier of Linux 6.1 a copy from before the comparison has no lower bound.
+        let len = opaque(len);
         let to = header.as_mut_ptr().cast();
         // SAFETY: the helper writes `len` bytes, which are fewer than the buffer has; the context is the kernel's.
         let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at, to, len as u32) };

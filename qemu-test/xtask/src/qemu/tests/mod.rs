@@ -172,6 +172,12 @@ const CASES: &[Case] = &[
         guest_tests::vlan,
     )
     .own(),
+    Case::new(
+        "the black-box tests of SYN cookies on 6.1",
+        Kernel::V6_1,
+        guest_tests::shield,
+    )
+    .own(),
     Case {
         arch: Arch::Aarch64,
         ..Case::new("aarch64 boots and answers", Kernel::V6_12, network::native).own()
