@@ -193,7 +193,7 @@ fn power_button_is_heard_on_every_machine() {
     assert!(action.contains("\nexec poweroff\n"));
 }
 
-/// U48: where no slot starts the loader starts anew, by commands that are built into it in every image.
+/// Where no slot starts the loader starts anew, by commands that are built into it in every image.
 #[test]
 fn loader_has_what_it_needs_to_try_again() {
     let script = read("buildroot/board/xdnsd/grub.cfg");
@@ -221,7 +221,7 @@ fn loader_has_what_it_needs_to_try_again() {
     }
 }
 
-/// U52: what the kernel makes modules of unless told otherwise, and nothing loads.
+/// What the kernel makes modules of unless told otherwise, and nothing loads.
 #[test]
 fn kernels_build_no_modules_that_nobody_loads() {
     let fragments = [
@@ -252,7 +252,7 @@ fn kernels_build_no_modules_that_nobody_loads() {
     }
 }
 
-/// U47: a lease that comes late is waited for. Buildroot's busybox gives up after three questions.
+/// A lease that comes late is waited for. Buildroot's busybox gives up after three questions.
 #[test]
 fn lease_that_comes_late_is_waited_for() {
     let fragment = read("buildroot/board/xdnsd/busybox.fragment");
@@ -264,7 +264,7 @@ fn lease_that_comes_late_is_waited_for() {
     );
 }
 
-/// U50: every place that differs from one machine or output directory to the next is told to rustc by another name.
+/// Every place that differs from one machine or output directory to the next is told to rustc by another name.
 #[test]
 fn wrapper_keeps_every_place_out() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -296,7 +296,7 @@ fn wrapper_keeps_every_place_out() {
     }
 }
 
-/// U50: the release's own settings put the wrapper between cargo and rustc that keeps paths out.
+/// The release's own settings put the wrapper between cargo and rustc that keeps paths out.
 #[test]
 fn release_is_built_without_paths() {
     let settings = read("qemu-test/xtask/src/dist/vendor.rs");

@@ -59,7 +59,7 @@ fn set_early(name: &str, interfaces: &str) -> String {
     shell(&script).trim().to_owned()
 }
 
-/// U47 and its like: what `early-start` does not do it leaves to ifup, instead of leaving it undone.
+/// What `early-start` does not do it leaves to ifup, instead of leaving it undone.
 #[test]
 fn only_static_addresses_are_set_early() {
     let shipped = fs::read_to_string(overlay("etc/network/interfaces")).expect("it is there");

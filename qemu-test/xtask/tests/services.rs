@@ -96,7 +96,7 @@ fn unreachable(unit: &str, path: &Path, is_written: bool) -> Option<String> {
     (is_written && is_strict && !may_write).then(|| "it is read-only".into())
 }
 
-/// U10: a snapshot that is read-only shows an hour after the start, and a lease file that is hidden never shows.
+/// A snapshot that is read-only shows an hour after the start, and a lease file that is hidden never shows.
 #[test]
 fn unit_reaches_every_file_of_every_example() {
     let unit = read(UNIT);

@@ -52,7 +52,7 @@ fn devices() -> Devices {
     ])
 }
 
-/// U23: whoever names a port of a bridge is told of the bridge, and nothing is served there; the others are.
+/// Whoever names a port of a bridge is told of the bridge, and nothing is served there; the others are.
 #[test]
 fn a_port_of_a_bridge_serves_nobody_and_its_bridge_is_named() {
     let text = SMALLEST.replace(

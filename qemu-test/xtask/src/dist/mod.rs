@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, SystemTime};
 
-    /// U49: nothing of the machine is in the archive: neither the order in which files were made, nor when, nor a umask.
+    /// Nothing of the machine is in the archive: neither the order in which files were made, nor when, nor a umask.
     #[test]
     fn the_same_files_make_the_same_archive() {
         let folder = std::env::temp_dir().join(format!("xtask-dist-{}", std::process::id()));

@@ -210,7 +210,7 @@ mod tests {
         assert!(parse(foreign).is_err());
     }
 
-    /// U49: what only other systems need is not packed; what any Linux needs is.
+    /// What only other systems need is not packed; what any Linux needs is.
     #[test]
     fn crates_of_other_systems_are_not_needed() {
         let cargo = env::var_os("CARGO").expect("cargo runs the tests");

@@ -255,7 +255,7 @@ pub fn update(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// U48: neither slot starts. The loader tries again by itself, not only once.
+/// Neither slot starts. The loader tries again by itself, not only once.
 pub fn no_slot(bench: &Bench) -> Result<()> {
     let work = bench.scratch.join("disk");
     let path = disk::make_disk(bench.image, &mut image::packages(), None, &work)?;
@@ -269,7 +269,7 @@ pub fn no_slot(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// U47: the home's side gets its address by DHCP, by the one word that people change in `/etc/network/interfaces`. The line
+/// The home's side gets its address by DHCP, by the one word that people change in `/etc/network/interfaces`. The line
 /// for IPv6 stays as it was.
 pub fn leased_address(bench: &Bench) -> Result<()> {
     const FILE: &str = "etc/network/interfaces";
