@@ -1,6 +1,7 @@
 //! Whether it lives: what is said of that to whoever looks from outside, and what ends a process that does not.
 
 use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
 use xdnsd::control;
 use xdnsd_core::dns::rtype;
+use xdnsd_lab::lab::LAN_V4;
 use xdnsd_lab::process::{Process, output_of};
 use xdnsd_lab::wait::wait_until;
 
@@ -60,12 +62,16 @@ fn who_may_not_ask_is_no_sign_of_a_hang() -> Result<()> {
     Ok(())
 }
 
+/// Where a second daemon listens.
+const OTHER_PORT: u16 = 5399;
+
 /// Another daemon beside the scene's, on another port.
 fn spawn(scene: &Scene, wrap: &[&str], env: &[(&str, &str)]) -> Result<Process> {
     let folder = scene.directory.path();
     let config = fs::read_to_string(folder.join("config.toml"))?;
     let config = config.replace("/sock\"", "/sock2\"");
-    let config = config.replace("[[interface]]\n", "[[interface]]\nport = 5399\n");
+    let port = format!("[[interface]]\nport = {OTHER_PORT}\n");
+    let config = config.replace("[[interface]]\n", &port);
     // The interface has the first one's program.
     let config = config.replace("xdp = \"native\"", "xdp = \"off\"");
     fs::write(folder.join("other.toml"), config)?;
@@ -141,8 +147,24 @@ fn a_worker_that_hangs_is_found_and_ends_the_process() -> Result<()> {
 fn nothing_of_dev_is_needed() -> Result<()> {
     let scene = scene!(Setup::three_ways());
     let script = "mount -t tmpfs none /dev && exec \"$@\"";
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
     let mut other = spawn(&scene, &["unshare", "-m", "sh", "-c", script, "sh"], &[])?;
     other.wait_for_log("ready: 2 endpoints", TIMEOUT)?;
+    // A miss: it draws an ID and a port.
+    let client = scene
+        .lab
+        .client
+        .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+    client.set_read_timeout(Some(TIMEOUT))?;
+    client.send_to(
+        &Ask::of("www.test.", rtype::A).bytes(),
+        (LAN_V4, OTHER_PORT),
+    )?;
+    let mut reply = [0; 512];
+    let len = client.recv(&mut reply)?;
+    ensure!(View::parse(&reply[..len])?.data(rtype::A).len() == 1);
     ensure!(other.terminate()?.success(), "{}", other.log());
     Ok(())
 }

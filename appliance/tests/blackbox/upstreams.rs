@@ -363,11 +363,15 @@ fn forged_answers_are_not_believed() -> Result<()> {
     Ok(())
 }
 
+/// Whatever the queries came by, over AF_XDP or the kernel's sockets.
 #[test]
 fn ids_and_source_ports_cannot_be_guessed() -> Result<()> {
     for way in WAYS {
         for server in [UPSTREAM_V4.to_string(), UPSTREAM_V6.to_string()] {
-            ids_and_ports(scene!(Setup::default().servers(&[&server]).ports(way)))?;
+            for xdp in ["native", "off"] {
+                let setup = Setup::default().servers(&[&server]).ports(way);
+                ids_and_ports(scene!(setup.xdp(xdp)))?;
+            }
         }
     }
     Ok(())

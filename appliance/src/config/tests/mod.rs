@@ -430,6 +430,23 @@ fn the_examples_have_double_brackets_where_a_section_may_stand_again() {
     }
 }
 
+/// A source that the routes would not answer there is none of a client's. The others show the least that serves.
+#[test]
+fn the_examples_for_a_network_check_sources_by_the_routes() {
+    let least = ["minimal.toml", "lab.toml", "xdnsd.toml"];
+    let whole = |path: &std::path::PathBuf| !least.iter().any(|name| path.ends_with(name));
+    let examples: Vec<_> = examples().into_iter().filter(whole).collect();
+    assert!(examples.len() >= 5, "{examples:?}");
+    for path in examples {
+        let config = Config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+        let outside = |interface: &&Interface| interface.name.to_string() != "lo";
+        for interface in config.interfaces.iter().filter(outside) {
+            let check = interface.route_check;
+            assert_eq!(check, RouteCheck::Always, "{}", path.display());
+        }
+    }
+}
+
 #[test]
 fn a_file_that_cannot_be_read_says_why() {
     let error = |path: &str| {

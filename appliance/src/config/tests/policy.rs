@@ -34,9 +34,10 @@ fn an_empty_file_is_policys_default() {
 const EVERY_KEY: &str = "[local]\nrecords = [\"nas.lan A 192.168.1.10\"]\nhosts = [\"/etc/hosts\"]\n\
          dnsmasq_leases = [\"/tmp/dhcp.leases\"]\nodhcpd_leases = [\"/tmp/hosts/odhcpd\"]\nzones = [\"lan\"]\n\
          search = [\"lan\"]\nreverse = false\nttl = 1\nlease_ttl = 2\nspecial = [\"onion\"]\n\
-         forward_plain_names = false\n\
+         forward_plain_names = false\nnever_leased = [\"printer\"]\n\
          [filter]\nblock_files = [\"/a\"]\nallow_files = [\"/b\"]\ncompiled = [\"/c\"]\nblock = [\"ads.example\"]\n\
          allow = [\"ok.ads.example\"]\nanswer = \"address\"\naddresses = [\"fd00::1\", \"192.0.2.9\"]\nttl = 3\n\
+         take_shrunk = true\n\
          [rebind]\nranges = [\"shared-space\"]\nallow = [\"plex.direct\"]\nallow_routed = false\n\
          [access]\nallow = [\"10.0.0.0/8\"]\nrefuse = [\"10.1.0.0/16\"]\ndrop = [\"10.1.1.1\"]\nothers = \"refuse\"\n\
          reflector_ports = [7, 1900]\n";
@@ -93,12 +94,14 @@ fn every_key_of_local_data_reaches_policy() {
     );
     assert_eq!(input.special, Kinds::NONE.with(SpecialWord::Onion.into()));
     assert!(!input.local.forward_plain_names);
+    assert_eq!(local.never_leased, ["printer"]);
 }
 
 #[test]
 fn every_key_of_filter_and_rebind_reaches_policy() {
     let input = valid(EVERY_KEY).policy();
     let lists = &input.lists;
+    assert!(lists.take_shrunk);
     let files =
         [&lists.block, &lists.allow, &lists.compiled].map(|files| files[0].display().to_string());
     assert_eq!(files, ["/a", "/b", "/c"]);

@@ -274,6 +274,8 @@ fn a_full_table_of_aliases_refuses_the_newcomer_and_ends_nobodys_question() {
         let last = with_edns(query(&format!("a{ALIASES}.lan."), 9), false);
         let (outcome, bytes) = world.ask(9_999, &last);
         assert_ne!(outcome, Outcome::Pending);
+        let reply = Message::from_vec(&bytes).expect("a message");
+        assert_eq!(reply.response_code(), ResponseCode::ServFail);
         assert_eq!(extended_error(&bytes), Some(ede::NOT_READY));
         assert!(world.effects.replies.is_empty(), "nobody pays for it");
         assert_eq!(world.effects.asked.len(), asked, "nor is upstream asked");
