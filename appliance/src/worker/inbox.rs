@@ -132,18 +132,7 @@ impl AsFd for Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use xdnsd_core::policy::Policy;
-
-    struct Numbered(u32);
-
-    impl PolicySource for Numbered {
-        fn policy(&self) -> Policy<'_> {
-            Policy {
-                generation: self.0,
-                ..Policy::OPEN
-            }
-        }
-    }
+    use crate::worker::tests::Numbered;
 
     #[test]
     fn a_worker_that_sleeps_serves_under_the_newest_policy_when_it_wakes() {

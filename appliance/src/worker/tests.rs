@@ -9,7 +9,8 @@ use std::time::Duration;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::engine::{Settings, Tables};
 
-struct Numbered(u32);
+/// A policy that allows all, by its number.
+pub(super) struct Numbered(pub(super) u32);
 
 impl PolicySource for Numbered {
     fn policy(&self) -> Policy<'_> {

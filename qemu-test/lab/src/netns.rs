@@ -150,6 +150,20 @@ impl Namespace {
             .with_context(|| format!("write {value:?} to {path}"))
     }
 
+    /// A counter of the kernel's stack by its group and name, such as `Tcp` and `InSegs` (RFC 1213).
+    pub fn snmp(&self, group: &str, name: &str) -> Result<u64> {
+        let text = self.read("/proc/thread-self/net/snmp")?;
+        let counter = || {
+            let mut rows = text
+                .lines()
+                .filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
+            let (names, values) = (rows.next()?, rows.next()?);
+            let mut both = names.split(' ').zip(values.split(' '));
+            both.find(|(column, _)| *column == name)?.1.parse().ok()
+        };
+        counter().with_context(|| format!("the kernel counts {group} {name}"))
+    }
+
     /// Reads a file under `/proc` or `/sys` as the namespace sees it.
     pub fn read(&self, path: &str) -> Result<String> {
         self.run(|| std::fs::read_to_string(path))

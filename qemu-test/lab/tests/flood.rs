@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use xdnsd_lab::flood::{self, Bounds, Flood, Kind, Order, Path, Report, SOURCES_V4, SOURCES_V6};
 use xdnsd_lab::lab::{HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab, Spec};
-use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::privilege::root_or_skip;
 
 /// Frames of a flood: they fit the receive buffer of a socket, where each counts as a page.
@@ -38,18 +37,6 @@ fn flood(lab: &Lab, kind: Kind, (to, from): (IpAddr, IpAddr)) -> Result<Report> 
     Flood::new(path, &order)?.run(bounds, || false)
 }
 
-/// A counter of /proc/net/snmp.
-fn counter(namespace: &Namespace, group: &str, name: &str) -> Result<u64> {
-    let snmp = namespace.read("/proc/thread-self/net/snmp")?;
-    let mut rows = snmp
-        .lines()
-        .filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));
-    let (names, values) = rows.next().zip(rows.next()).context("two rows")?;
-    let at = names.split(' ').position(|column| column == name);
-    let value = values.split(' ').nth(at.context("the column")?);
-    Ok(value.context("the value")?.parse()?)
-}
-
 #[test]
 fn segments_reach_the_stack_with_right_checksums() -> Result<()> {
     if !root_or_skip("segments_reach_the_stack_with_right_checksums") {
@@ -58,7 +45,7 @@ fn segments_reach_the_stack_with_right_checksums() -> Result<()> {
     let lab = Lab::up(&Spec::default())?;
     for kind in [Kind::Syn, Kind::Ack, Kind::Rst] {
         for ends in BOTH {
-            let tcp = |name| counter(&lab.router, "Tcp", name);
+            let tcp = |name| lab.router.snmp("Tcp", name);
             let before = [tcp("InSegs")?, tcp("InErrs")?, tcp("InCsumErrors")?];
             let report = flood(&lab, kind, ends)?;
             let after = [tcp("InSegs")?, tcp("InErrs")?, tcp("InCsumErrors")?];

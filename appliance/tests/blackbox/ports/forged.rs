@@ -253,21 +253,14 @@ fn an_answer_to_another_of_our_addresses_is_nobodys() -> Result<()> {
 
 /// Datagrams to this host that its kernel had no socket for, of this family.
 fn refused(host: &Namespace, is_v4: bool) -> Result<u64> {
-    let (file, before) = if is_v4 {
-        ("/proc/net/snmp", "Udp: ")
-    } else {
-        ("/proc/net/snmp6", "Udp6NoPorts")
-    };
-    let text = host.output(&["cat", file])?;
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix(before));
-    if !is_v4 {
-        return Ok(lines.next().context("Udp6NoPorts")?.trim().parse()?);
+    if is_v4 {
+        return host.snmp("Udp", "NoPorts");
     }
-    // A line of names, and one of numbers.
-    let names = lines.next().context("names")?.split(' ');
-    let numbers = lines.next().context("numbers")?.split(' ');
-    let found = names.zip(numbers).find(|(name, _)| *name == "NoPorts");
-    Ok(found.context("NoPorts")?.1.parse()?)
+    let text = host.output(&["cat", "/proc/net/snmp6"])?;
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("Udp6NoPorts"));
+    Ok(lines.next().context("Udp6NoPorts")?.trim().parse()?)
 }
 
 /// Port and ID of each time that `name` was asked for.

@@ -100,14 +100,8 @@ impl Pair {
 
     /// Datagrams that the server's kernel has given to UDP sockets, or refused for want of one.
     pub fn kernel_datagrams(&self) -> Result<u64> {
-        let snmp = self.server.read("/proc/thread-self/net/snmp")?;
-        let mut rows = snmp.lines().filter_map(|line| line.strip_prefix("Udp: "));
-        let (names, values) = rows.next().zip(rows.next()).context("snmp has UDP rows")?;
-        let counters = names.split(' ').zip(values.split(' '));
-        let wanted = counters.filter(|(name, _)| ["InDatagrams", "NoPorts"].contains(name));
-        wanted
-            .map(|(_, value)| value.parse::<u64>().context("a counter is a number"))
-            .sum()
+        let names = ["InDatagrams", "NoPorts"];
+        names.iter().map(|name| self.server.snmp("Udp", name)).sum()
     }
 }
 
