@@ -7,7 +7,7 @@
 //! does. Whoever attaches a program to another interface, binds an AF_XDP socket or (before Linux 6.9) asks for the devices
 //! waits for that lock, too. So a thread for each interface would wait in the same place: there is one for all of them.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +21,11 @@ use crate::config::Plan;
 use crate::os::threads;
 use crate::worker::QueueName;
 
-/// How often interfaces are looked after.
+/// How often interfaces are looked after although nothing has changed: nobody is told of sysctls and numbers of queues.
 const ROUND_MS: u16 = 1_000;
+/// The pause between a change and the round for it, in milliseconds: an interface comes with its addresses and routes, and
+/// changes that never end are ten rounds a second.
+const SETTLE_MS: u16 = 100;
 /// How long the thread has to end. One that waits for a driver is left behind: programs and sockets go with the process.
 const STOP_MAX: Duration = Duration::from_secs(2);
 /// Time between two looks at the thread.
@@ -73,15 +76,30 @@ impl Shared {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, mut round: impl FnMut() -> Round) {
+    /// `round` reads what makes `changes` readable.
+    fn run(&self, changes: Option<&OwnedFd>, tick: PollTimeout, mut round: impl FnMut() -> Round) {
         while !self.is_stopped.load(Ordering::Acquire) {
             self.tell(round());
-            let mut fds = [PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
-            // Interrupted or failed: a round too many.
-            let _ = poll(&mut fds, PollTimeout::from(ROUND_MS));
-            // Fails where there is nothing to read.
-            let _ = self.wake.read();
+            self.wait(changes, tick);
         }
+    }
+
+    /// Waits until a round is due.
+    fn wait(&self, changes: Option<&OwnedFd>, tick: PollTimeout) {
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut wake = [readable(self.wake.as_fd())];
+        if let Some(changes) = changes {
+            let mut fds = [wake[0].clone(), readable(changes.as_fd())];
+            // Interrupted or failed: a round too many.
+            let _ = poll(&mut fds, tick);
+            if fds[1].any().unwrap_or(false) {
+                let _ = poll(&mut wake, PollTimeout::from(SETTLE_MS));
+            }
+        } else {
+            let _ = poll(&mut wake, tick);
+        }
+        // Fails where there is nothing to read.
+        let _ = self.wake.read();
     }
 
     fn tell(&self, round: Round) {
@@ -111,18 +129,30 @@ pub struct Interfaces {
 }
 
 impl Interfaces {
-    /// Starts the thread. It calls `round` now and every second, and drops it at its end.
+    /// Starts the thread. It calls `round` now, every second, and soon after `changes` is readable, which `round` has to read
+    /// empty. It drops both at its end.
     ///
     /// # Errors
     /// There can be no more threads or descriptors.
-    pub fn start(round: impl FnMut() -> Round + Send + 'static) -> Result<Self, String> {
+    pub fn start(
+        changes: Option<OwnedFd>,
+        round: impl FnMut() -> Round + Send + 'static,
+    ) -> Result<Self, String> {
+        Self::start_with(changes, PollTimeout::from(ROUND_MS), round)
+    }
+
+    fn start_with(
+        changes: Option<OwnedFd>,
+        tick: PollTimeout,
+        round: impl FnMut() -> Round + Send + 'static,
+    ) -> Result<Self, String> {
         let shared = Arc::new(Shared::new()?);
         let (living, over) = mpsc::channel();
         let thread = Arc::clone(&shared);
         threads::builder("interfaces")
             .spawn(move || {
                 let _living: Sender<()> = living;
-                thread.run(round);
+                thread.run(changes.as_ref(), tick, round);
             })
             .map_err(|error| format!("interfaces thread: {error}"))?;
         Ok(Self {
@@ -245,7 +275,7 @@ mod tests {
         let (go, driver) = mpsc::channel::<()>();
         let (hang, hangs) = mpsc::channel();
         let mut rounds = 0;
-        let mut interfaces = Interfaces::start(move || {
+        let mut interfaces = Interfaces::start(None, move || {
             rounds += 1;
             if rounds == 2 {
                 hang.send(()).expect("the test waits for it");
@@ -276,7 +306,7 @@ mod tests {
     #[test]
     fn a_round_that_is_asked_for_begins_at_once_and_is_one() {
         let (say, rounds) = mpsc::channel();
-        let interfaces = Interfaces::start(move || {
+        let interfaces = Interfaces::start(None, move || {
             say.send(Instant::now()).expect("the test waits for it");
             Round::default()
         })
@@ -292,6 +322,35 @@ mod tests {
         let next = round();
         // Not at once: the event was taken.
         assert!(next - asked >= Duration::from_millis(u64::from(ROUND_MS) / 2));
+        interfaces.stop();
+    }
+
+    /// No tick at all: what begins a round is the change.
+    #[test]
+    fn a_change_begins_a_round_and_a_burst_of_changes_is_one() {
+        let (noted, changes) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).expect("a pipe");
+        let (say, rounds) = mpsc::channel();
+        let watched = noted.try_clone().expect("a descriptor");
+        let interfaces = Interfaces::start_with(Some(watched), PollTimeout::NONE, move || {
+            let mut room = [0; 64];
+            let changes = nix::unistd::read(&noted, &mut room).unwrap_or(0);
+            say.send(changes).expect("the test waits for it");
+            Round::default()
+        })
+        .expect("a thread");
+        let round = || rounds.recv_timeout(Duration::from_secs(10));
+        assert_eq!(round(), Ok(0), "the first");
+        let write = |changes: &OwnedFd| nix::unistd::write(changes, b"c").expect("there is room");
+        for _ in 0..2 {
+            write(&changes);
+            assert_eq!(round(), Ok(1));
+        }
+        // The second one comes while the first one settles.
+        write(&changes);
+        std::thread::sleep(Duration::from_millis(u64::from(SETTLE_MS) / 10));
+        write(&changes);
+        assert_eq!(round(), Ok(2), "a burst");
+        assert!(rounds.try_recv().is_err(), "one round for both");
         interfaces.stop();
     }
 
@@ -321,7 +380,7 @@ mod tests {
         }
         let is_attached = Arc::new(AtomicBool::new(true));
         let attached = Attached(Arc::clone(&is_attached));
-        let interfaces = Interfaces::start(move || {
+        let interfaces = Interfaces::start(None, move || {
             assert!(attached.0.load(Ordering::Acquire));
             Round::default()
         });
@@ -334,7 +393,7 @@ mod tests {
     #[test]
     fn a_thread_for_interfaces_that_ended_is_noticed() {
         let mut interfaces =
-            Interfaces::start(|| std::panic::resume_unwind(Box::new(()))).expect("a thread");
+            Interfaces::start(None, || std::panic::resume_unwind(Box::new(()))).expect("a thread");
         let over = interfaces.over.recv_timeout(Duration::from_secs(10));
         assert_eq!(over, Err(RecvTimeoutError::Disconnected));
         assert!(interfaces.look(Instant::now()).is_err());
@@ -360,7 +419,7 @@ mod tests {
 
     #[test]
     fn an_older_plan_gives_way_and_a_round_without_one_takes_nothing_back() {
-        let interfaces = Interfaces::start(Round::default).expect("a thread");
+        let interfaces = Interfaces::start(None, Round::default).expect("a thread");
         let one = |zone: u16| Plan {
             servers: vec![Vec::new(); usize::from(zone)],
             ..Plan::default()

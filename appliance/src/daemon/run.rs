@@ -54,6 +54,8 @@ const INTERFACES_MAX: Duration = Duration::from_secs(30);
 const PORTS_MAX: Duration = Duration::from_secs(5);
 /// Rounds of the thread for interfaces until it has tried to have all: interfaces first, and then those ports.
 const ROUNDS: u64 = 2;
+/// The least time between two looks at SYNs, in milliseconds: a rate over a shorter one is chance.
+const GUARD_MS: u64 = 500;
 /// The first pause before a worker that could not be started is tried again, in milliseconds.
 const WORKER_MS: u64 = 1_000;
 /// The longest.
@@ -444,16 +446,21 @@ fn start_interfaces(
     inboxes: &'static [Inbox],
 ) -> Result<Interfaces, Sentence> {
     let mut is_first = true;
+    let mut guard_at = clock::now();
     let mut ports = SourcePorts::new(config.forward.upstream_ports, LookupProgram::start);
-    Interfaces::start(move || {
+    Interfaces::start(supervisor.changes.watched(), move || {
         look_at_reserved_ports();
         let plan = supervisor.poll(inboxes);
-        supervisor.guard();
+        let now = clock::now();
+        if now >= guard_at {
+            supervisor.guard();
+            guard_at = now + GUARD_MS;
+        }
         if std::mem::take(&mut is_first) {
             supervisor.warn_without_xdp();
         } else {
             // A start does not wait for it: until then a question has a socket of its own.
-            ports.poll(inboxes, clock::now());
+            ports.poll(inboxes, now);
         }
         Round {
             plan,

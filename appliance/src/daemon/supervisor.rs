@@ -88,8 +88,8 @@ struct Queue {
 /// Everything about AF_XDP that is not a worker's.
 pub struct Supervisor {
     config: Config,
-    /// Of devices, addresses and VLAN devices.
-    changes: Changes,
+    /// Of devices, addresses and VLAN devices: [`Self::poll`] reads what was noted.
+    pub changes: Changes,
     /// Every program knows the devices as they are. Not so at the start: they were read before `changes` was there.
     is_settled: bool,
     attachments: Vec<Attachment>,

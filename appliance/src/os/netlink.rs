@@ -33,6 +33,12 @@ impl Changes {
         }
     }
 
+    /// Readable when something has changed, until [`Self::take`] was called. `None`: it cannot be waited for.
+    #[must_use]
+    pub fn watched(&self) -> Option<OwnedFd> {
+        self.socket.as_ref()?.try_clone().ok()
+    }
+
     /// Whether something has changed since the last call, or since the start.
     #[must_use]
     pub fn take(&self) -> bool {

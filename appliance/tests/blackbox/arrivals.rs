@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
@@ -18,7 +19,7 @@ use xdnsd_lab::wait::wait_until;
 use crate::support::TIMEOUT;
 use crate::support::ask::Ask;
 use crate::support::client::{DNS_PORT, UdpClient};
-use crate::support::daemon::run;
+use crate::support::daemon::{BINARY, Daemon, run};
 use crate::support::message::{addresses, query, wire};
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
@@ -149,6 +150,46 @@ fn an_address_that_is_not_there_is_said_once_and_served_when_it_comes() -> Resul
     router.ip(&format!("address delete {LATE}/24 dev {LAN}\n"))?;
     scene.daemon.wait_log_count("is not an address of", 2)?;
     ask_at(&scene, &LAN_V4.to_string())
+}
+
+/// The main thread tells that it lives once a second, and looks after interfaces as often though nothing has changed. More
+/// addresses than that, one after the other, are not served by waiting for it.
+#[test]
+fn an_address_that_comes_is_served_at_once() -> Result<()> {
+    const COUNT: usize = 12;
+    let mut scene = scene!(Setup::three_ways().on_all_addresses());
+    let folder = scene.directory.path();
+    let manager = UnixDatagram::bind(folder.join("notify"))?;
+    manager.set_nonblocking(true)?;
+    scene.daemon.terminate()?;
+    let config = folder.join("config.toml");
+    let mut command = scene.lab.router.command(BINARY);
+    command.arg("run").arg(&config);
+    command.env("NOTIFY_SOCKET", folder.join("notify"));
+    scene.daemon = Daemon::start_command(command, &config, &folder.join("sock"))?;
+    let beats = || {
+        let told = std::iter::from_fn(|| {
+            let mut room = [0; 256];
+            let len = manager.recv(&mut room).ok()?;
+            Some(room[..len] == *b"WATCHDOG=1")
+        });
+        told.filter(|is_beat| *is_beat).count()
+    };
+    wait_until("it tells that it lives", TIMEOUT, || beats() > 0)?;
+    let mut meanwhile = 0;
+    for last in 100..100 + COUNT {
+        let address = format!("10.53.0.{last}");
+        let added = format!("address add {address}/24 dev {LAN}\n");
+        scene.lab.router.ip(&added)?;
+        let said = format!("listening on {address}:53, too");
+        scene.daemon.wait_log_count(&said, 1)?;
+        meanwhile += beats();
+    }
+    ensure!(
+        meanwhile < COUNT / 2,
+        "{COUNT} addresses, {meanwhile} beats"
+    );
+    wait_for_xdp(&scene, "10.53.0.100")
 }
 
 /// Waits until a query at `address` is answered over AF_XDP, and none by a socket of the kernel's.
@@ -475,7 +516,7 @@ fn a_control_socket_whose_folder_is_not_there_is_served_when_it_comes() -> Resul
     let config = config.replace("[[interface]]\n", "[[interface]]\nport = 5399\n");
     fs::write(folder.join("other.toml"), config)?;
     let log = folder.join("other.log");
-    let mut command = scene.lab.router.command(crate::support::daemon::BINARY);
+    let mut command = scene.lab.router.command(BINARY);
     command.arg("run").arg(folder.join("other.toml"));
     let mut other = xdnsd_lab::process::Process::spawn(command, &log)?;
     other.wait_for_log("ready: 2 endpoints", TIMEOUT)?;
