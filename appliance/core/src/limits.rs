@@ -38,10 +38,10 @@ pub const MEMORY_MIB: usize = capacity!("XDNSD_LIMIT_MEMORY_MIB", 16);
 /// UMEM chunk in bytes. The kernel wants a power of two of at least 2048 in aligned mode.
 pub const CHUNK_SIZE: usize = 2048;
 /// Chunks of one RX queue's UMEM: fill ring plus frames in transmission.
-pub const CHUNKS_PER_QUEUE: usize = capacity!("XDNSD_LIMIT_CHUNKS_PER_QUEUE", 768);
+pub const CHUNKS_PER_QUEUE: usize = capacity!("XDNSD_LIMIT_CHUNKS_PER_QUEUE", 640);
 /// Chunks of one queue that are kept for replies made after their query's chunk went back to the fill ring. All in use:
 /// the reply is not sent, and the stub asks again.
-pub const TX_CHUNKS: usize = CHUNKS_PER_QUEUE / 4;
+pub const TX_CHUNKS: usize = CHUNKS_PER_QUEUE / 10;
 /// Entries of the fill and RX ring of one queue.
 pub const RX_RING: usize = capacity!("XDNSD_LIMIT_RX_RING", 512);
 /// Entries of the TX and completion ring of one queue.
@@ -62,12 +62,12 @@ pub const TCP_MESSAGE_MAX: usize = 65535;
 pub const CACHE_SHARDS: usize = capacity!("XDNSD_LIMIT_CACHE_SHARDS", 16);
 /// Slots of one set, in both slot sizes.
 pub const CACHE_WAYS: usize = 8;
-/// Sets of small slots per shard. A power of two.
-pub const CACHE_SMALL_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_SMALL_SETS", 48);
+/// Sets of small slots per shard.
+pub const CACHE_SMALL_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_SMALL_SETS", 52);
 /// Bytes of a small slot: name and answer.
 pub const CACHE_SMALL_BYTES: usize = 248;
 /// Sets of large slots per shard.
-pub const CACHE_LARGE_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_LARGE_SETS", 16);
+pub const CACHE_LARGE_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_LARGE_SETS", 12);
 /// Bytes of a large slot: name and answer.
 pub const CACHE_LARGE_BYTES: usize = NAME_MAX + UDP_MESSAGE_MAX;
 /// Answers that the cache holds at most.
@@ -122,7 +122,7 @@ const _: () = assert!(
 );
 const _: () = assert!(
     RX_RING + BATCH + TX_CHUNKS <= CHUNKS_PER_QUEUE,
-    "XDNSD_LIMIT_CHUNKS_PER_QUEUE is too small: a full fill ring (XDNSD_LIMIT_RX_RING), the batch in hand (64) and a quarter \
+    "XDNSD_LIMIT_CHUNKS_PER_QUEUE is too small: a full fill ring (XDNSD_LIMIT_RX_RING), the batch in hand (64) and a tenth \
      for later replies do not fit"
 );
 const _: () = assert!(
