@@ -32,7 +32,7 @@ const MADE: [&str; 3] = [".git", "dist", "target"];
 /// The files under version control, relative to the root; all of them where nothing is, as in an unpacked release.
 pub fn files() -> Result<Vec<PathBuf>> {
     if !is_checkout() {
-        return all_files();
+        return files_below(&root());
     }
     let mut git = Command::new("git");
     // New files that are not ignored belong to the change at hand.
@@ -48,8 +48,9 @@ pub fn is_checkout() -> bool {
     root().join(".git").exists()
 }
 
-fn all_files() -> Result<Vec<PathBuf>> {
-    let (root, mut files) = (root(), Vec::new());
+/// The files of a tree but for what is made there, relative to its root.
+pub fn files_below(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     let mut directories = vec![PathBuf::new()];
     while let Some(directory) = directories.pop() {
         let place = root.join(&directory);

@@ -17,6 +17,7 @@ use crate::signals::Signals;
 use crate::workspace;
 use xdnsd_lab::privilege::{SKIP_FILE_VARIABLE, is_ci, is_root};
 
+pub mod mutations;
 mod steps;
 pub mod tally;
 
@@ -29,6 +30,9 @@ pub struct Arguments {
     /// Skips what takes minutes.
     #[arg(long, conflicts_with_all = ["long", "image"])]
     quick: bool,
+    /// Brings the faults of these rows back, or of all, one at a time, and looks that their tests fail.
+    #[arg(long, value_name = "ROW", num_args = 0.., conflicts_with_all = ["quick", "long", "image", "filter"])]
+    mutations: Option<Vec<String>>,
     /// What the tests of the image are told.
     #[command(flatten)]
     image: qemu::tests::ImageArguments,
@@ -45,7 +49,14 @@ struct Failure {
 
 /// Carries out `test WORDS…`.
 pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
-    let Arguments { quick, image } = arguments;
+    let Arguments {
+        quick,
+        mutations,
+        image,
+    } = arguments;
+    if let Some(rows) = mutations {
+        return mutations::main(&rows, signals);
+    }
     if image.image.is_some() {
         // Somebody else's image: what this workspace is made of is not in question.
         return qemu::tests::main(image, signals);

@@ -3,6 +3,7 @@
 //! Each rule is a test; its failures name file and line.
 
 mod modules;
+mod mutations;
 mod rooms;
 
 use std::fs;
@@ -209,6 +210,10 @@ const TREE_RULES: &[TreeRule] = &[
     TreeRule {
         name: "no modules use each other in a circle",
         check: rooms::circles_of_modules,
+    },
+    TreeRule {
+        name: "every mutation has its text and its test",
+        check: mutations::without_text_or_test,
     },
 ];
 

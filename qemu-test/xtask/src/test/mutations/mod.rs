@@ -1,0 +1,190 @@
+//! `cargo xtask test --mutations`: every fault of [`list::LIST`] is brought back, alone, and its test has to fail.
+//!
+//! This happens in a copy of the workspace. A test that fails without the fault, a text that is not there exactly once, a
+//! fault that does not build and a test that does not end are failures as well: they show nothing.
+
+pub mod list;
+mod tree;
+
+use std::fmt;
+use std::fs;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use self::list::{Binary, LIST, Mutation};
+use self::tree::Tree;
+use super::tally::Tally;
+use crate::progress::{Task, Watched, watch};
+use crate::signals::Signals;
+use crate::workspace;
+
+/// How long a build may take: the first one builds everything.
+const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
+/// How long the tests of one binary may take.
+const TEST_LIMIT: Duration = Duration::from_secs(10 * 60);
+/// Sources of the committed objects, which tests of other packages run in the kernel.
+const KERNEL: &str = "ebpf/";
+/// The packages whose own tests run that source outside it.
+const KERNEL_PACKAGES: [&str; 2] = ["xdnsd-ebpf", "xdnsd-abi"];
+
+/// What became of a mutation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Its test failed.
+    Seen,
+    /// Its test passed.
+    Survived,
+    /// There is nothing to test.
+    Unbuilt,
+    /// Its test was killed at the time limit.
+    Endless,
+    /// Its test fails without it, or is not there.
+    Unsound,
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Seen => "seen",
+            Self::Survived => "SURVIVED",
+            Self::Unbuilt => "DOES NOT BUILD",
+            Self::Endless => "DOES NOT END",
+            Self::Unsound => "FAILS WITHOUT IT",
+        })
+    }
+}
+
+/// Carries out `test --mutations ROWS…`; no row stands for all.
+pub fn main(rows: &[String], signals: &Signals) -> Result<ExitCode> {
+    let text = fs::read_to_string(workspace::root().join(LIST));
+    let mutations = list::parse(&text.with_context(|| format!("read {LIST}"))?)?;
+    if let Some(row) = rows
+        .iter()
+        .find(|row| !mutations.iter().any(|mutation| mutation.row == **row))
+    {
+        anyhow::bail!("{LIST} has no row {row}");
+    }
+    let is_wanted = |mutation: &&Mutation| rows.is_empty() || rows.contains(&mutation.row);
+    let mutations: Vec<&Mutation> = mutations.iter().filter(is_wanted).collect();
+    let bench = Bench {
+        tree: Tree::copy()?,
+        signals,
+    };
+    let sound = bench.sound_binaries(&mutations)?;
+    let mut tally = Tally::default();
+    for mutation in mutations {
+        let begun = Instant::now();
+        let fate = if sound.contains(&&mutation.test.binary) {
+            bench.try_out(mutation)?
+        } else {
+            Fate::Unsound
+        };
+        let Mutation { row, fault, .. } = mutation;
+        let (test, secs) = (&mutation.test.name, begun.elapsed().as_secs());
+        println!("{row:<4} {fate:<16} {secs:>4} s  {fault}: {test}");
+        tally.passed += usize::from(fate == Fate::Seen);
+        tally.failed += usize::from(fate != Fate::Seen);
+    }
+    bench.tree.restore()?;
+    println!("\n{tally}");
+    Ok(if tally.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Where mutations are tried out.
+struct Bench<'a> {
+    tree: Tree,
+    signals: &'a Signals,
+}
+
+impl Bench<'_> {
+    /// The binaries in which every test of `mutations` is there and passes while nothing is wrong.
+    fn sound_binaries<'m>(&self, mutations: &[&'m Mutation]) -> Result<Vec<&'m Binary>> {
+        let mut binaries: Vec<&Binary> = Vec::new();
+        for mutation in mutations {
+            // Before anything is built.
+            self.tree.mutated(mutation)?;
+            if !binaries.contains(&&mutation.test.binary) {
+                binaries.push(&mutation.test.binary);
+            }
+        }
+        let mut sound = Vec::new();
+        for binary in binaries {
+            let tests = mutations
+                .iter()
+                .filter(|mutation| mutation.test.binary == *binary);
+            let mut names: Vec<&str> = tests.map(|mutation| &mutation.test.name[..]).collect();
+            names.sort_unstable();
+            names.dedup();
+            self.run("mutations-none-build", self.build(binary), BUILD_LIMIT)?;
+            let watched = self.run("mutations-none", self.test(binary, &names), TEST_LIMIT)?;
+            let passed = Tally::of(&watched.output, watched.is_success(), 0, true).passed;
+            if watched.is_success() && passed == names.len() {
+                sound.push(binary);
+            } else {
+                let (arguments, of) = (binary.arguments().join(" "), names.len());
+                println!("{arguments}: {passed} of {of} pass without a fault");
+                println!("{}", super::explain(&watched));
+            }
+        }
+        Ok(sound)
+    }
+
+    fn try_out(&self, mutation: &Mutation) -> Result<Fate> {
+        self.tree.apply(mutation)?;
+        let binary = &mutation.test.binary;
+        let is_in_object = mutation.file.starts_with(KERNEL)
+            && !KERNEL_PACKAGES.contains(&binary.package.as_str());
+        if is_in_object {
+            let mut command = self.tree.cargo();
+            command.args(["run", "--quiet", "-p", "xtask", "--", "ebpf"]);
+            if !self
+                .run("mutations-ebpf", command, BUILD_LIMIT)?
+                .is_success()
+            {
+                return Ok(Fate::Unbuilt);
+            }
+        }
+        let built = self.run("mutations-build", self.build(binary), BUILD_LIMIT)?;
+        if !built.is_success() {
+            return Ok(Fate::Unbuilt);
+        }
+        let command = self.test(binary, &[&mutation.test.name]);
+        let watched = self.run("mutations", command, TEST_LIMIT)?;
+        Ok(match watched.status {
+            None => Fate::Endless,
+            Some(status) if status.success() => Fate::Survived,
+            Some(_) => Fate::Seen,
+        })
+    }
+
+    fn build(&self, binary: &Binary) -> Command {
+        let mut command = self.tree.cargo();
+        command.arg("test").args(binary.arguments()).arg("--no-run");
+        command
+    }
+
+    fn test(&self, binary: &Binary, names: &[&str]) -> Command {
+        let mut command = self.tree.cargo();
+        command.arg("test").args(binary.arguments());
+        command.args(["--", "--exact"]).args(names);
+        // A test that is skipped shows nothing.
+        command.env("CI", "true");
+        command
+    }
+
+    fn run(&self, what: &str, command: Command, limit: Duration) -> Result<Watched> {
+        let log = workspace::logs().join(format!("{what}.log"));
+        let task = Task {
+            what,
+            log: &log,
+            limit,
+        };
+        watch(task, command, self.signals)
+    }
+}
