@@ -6,9 +6,8 @@
 //! ```
 //! The last line is the status, so an answer that was cut short cannot be taken for a whole one. Where what is wrong takes
 //! several lines, a tab stands for each line's end. A request that has files read or written is answered with an empty line
-//! at once: the daemon is there, and takes its time. One thread serves one client at a time, with bounds on every line and on
-//! each single wait. Who sends a byte every few seconds can hold it for long, but only root may connect, and no worker waits for
-//! it.
+//! at once: the daemon is there, and takes its time. One thread serves one client at a time, with bounds on every line, on the
+//! time in which a request arrives, and on each wait for a client that does not read. No worker waits for it.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
@@ -17,7 +16,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
@@ -30,7 +29,7 @@ use crate::text;
 const SLOW: &[&str] = &["reload", "cache save"];
 /// Longest request, with its newline.
 const REQUEST_BYTES_MAX: u64 = 512;
-/// A client that neither sends nor reads for so long is dropped.
+/// A client is dropped whose request takes longer to arrive, or that does not read for so long.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the daemon waits where a request has files read or written.
 pub const FILES_MAX: Duration = Duration::from_secs(55);
@@ -226,10 +225,8 @@ fn listen_for_root(path: &Path) -> io::Result<UnixListener> {
 
 /// Serves one client to its end. An error is the client's, or the connection's.
 fn serve(client: &UnixStream, commands: &Commands) -> io::Result<()> {
-    client.set_read_timeout(Some(PATIENCE))?;
     client.set_write_timeout(Some(PATIENCE))?;
-    let mut request = String::new();
-    BufReader::new(client.take(REQUEST_BYTES_MAX)).read_line(&mut request)?;
+    let request = read_request(client, Instant::now() + PATIENCE)?;
     let mut out = BufWriter::new(client);
     let result = match request.strip_suffix('\n') {
         Some(request) => {
@@ -252,6 +249,32 @@ fn serve(client: &UnixStream, commands: &Commands) -> io::Result<()> {
         Err(CommandError::Io(error)) => return Err(error),
     }
     out.flush()
+}
+
+/// The line that a client sends, cut at [`REQUEST_BYTES_MAX`]. An error once it is `over`, whatever arrives by then: a byte
+/// now and then holds the thread no longer than silence does.
+fn read_request(client: &UnixStream, over: Instant) -> io::Result<String> {
+    let mut request = String::new();
+    BufReader::new(Until { client, over }.take(REQUEST_BYTES_MAX)).read_line(&mut request)?;
+    Ok(request)
+}
+
+/// A client that is read from until a time.
+struct Until<'a> {
+    client: &'a UnixStream,
+    over: Instant,
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.over.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        self.client.set_read_timeout(Some(left))?;
+        let mut client = self.client;
+        client.read(buffer)
+    }
 }
 
 /// The client's side: sends `request` and copies the answer's lines to `out`.
@@ -527,6 +550,18 @@ mod tests {
         let said = connection_failed(&path, PATIENCE, &error).to_string();
         let expected = format!("no answer in 5 s from the xdnsd at {}", path.display());
         assert_eq!(said, expected, "after {} clients", waiting.len());
+    }
+
+    /// Bytes are there, and more would come: that is no reason to wait on.
+    #[test]
+    fn a_request_that_takes_too_long_is_not_read_on() {
+        let (client, daemon) = UnixStream::pair().expect("a pair");
+        (&client).write_all(b"sta").expect("room");
+        let error = read_request(&daemon, Instant::now()).expect_err("its time is over");
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        (&client).write_all(b"ts\n").expect("room");
+        let request = read_request(&daemon, Instant::now() + PATIENCE);
+        assert_eq!(request.expect("it is there"), "stats\n");
     }
 
     #[test]
