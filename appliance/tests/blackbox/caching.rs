@@ -15,7 +15,10 @@ use crate::support::client::{Family, RawClient};
 use crate::support::message::{addresses, ttl};
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
-use crate::support::text::{ask_all, assert_answer, assert_records, ede, question};
+use crate::support::text::{
+    ask_all, assert_answer, assert_records, ede, question, record, record_type,
+};
+use crate::support::upstream::Asked;
 use crate::support::ways::Ways;
 
 /// RFC 8914: Stale Answer, Stale NXDOMAIN Answer.
@@ -544,5 +547,42 @@ fn without_serve_stale_an_answer_ends_with_its_ttl() -> Result<()> {
         (550..4_000).contains(&(took.as_millis() as u64)),
         "{took:?}"
     );
+    Ok(())
+}
+
+/// The address has TTL 0 and is never kept: what upstream says of another type says nothing about it (RFC 4074 section 4.2).
+#[test]
+fn an_upstream_that_denies_the_name_for_another_type_is_believed_for_that_type_alone() -> Result<()>
+{
+    const SOA: &str = "test. 3600 SOA ns.test. h.test. 1 3600 600 86400 3600";
+    let scene = scene!(Setup::three_ways());
+    let address = |query: &Message, reply: &mut Message| {
+        let kind = query.queries()[0].query_type();
+        if kind == RecordType::A {
+            let name = query.queries()[0].name();
+            reply.add_answer(record(&format!("{name} 0 A 192.0.2.1")));
+        } else {
+            reply.set_response_code(NX);
+            reply.add_name_server(record(SOA));
+        }
+    };
+    scene.upstream.on("zero.test.", Rule::made(address));
+    scene.upstream.on("later.test.", Rule::made(address));
+    let ways = Ways::open(&scene)?;
+    // Before anything is known of the address.
+    assert_answer(&ask_all(&ways, "later.test. AAAA")?, NX, &[]);
+    let answer = ask_all(&ways, "later.test. A")?;
+    assert_answer(&answer, OK, &["later.test. 0 A 192.0.2.1"]);
+    for kind in ["AAAA", "HTTPS"] {
+        for _ in 0..2 {
+            let answer = ask_all(&ways, "zero.test. A")?;
+            assert_answer(&answer, OK, &["zero.test. 0 A 192.0.2.1"]);
+            assert_answer(&ask_all(&ways, &format!("zero.test. {kind}"))?, NX, &[]);
+        }
+        let asked = scene.upstream.asked("zero.test.");
+        let of_kind = |asked: &&Asked| asked.query.queries()[0].query_type() == record_type(kind);
+        let count = asked.iter().filter(of_kind).count();
+        assert!(count <= 2, "its own denial is kept: {kind} {count}");
+    }
     Ok(())
 }

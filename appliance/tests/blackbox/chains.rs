@@ -418,3 +418,56 @@ fn what_no_datagram_holds_comes_over_streams() -> Result<()> {
     assert!(asked.iter().any(|asked| asked.is_tcp));
     Ok(())
 }
+
+/// RFC 6672 section 3.4: some servers leave the CNAME to whoever asks. There it is made, for the question, a name in the
+/// middle of a chain, and one that becomes too long.
+#[test]
+fn a_cname_that_a_dname_leaves_out_is_made() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    let ways = Ways::open(&scene)?;
+    const DNAME: &str = "old.test. 300 DNAME \\# 036e6577047465737400";
+    on(
+        &scene,
+        "a.b.old.test.",
+        &[DNAME, "a.b.new.test. 200 A 192.0.2.1"],
+    );
+    on(&scene, "host.old.test.", &[DNAME]);
+    on(
+        &scene,
+        "host.new.test.",
+        &["host.new.test. 200 A 192.0.2.2"],
+    );
+    let long = format!("{0}.{0}.{0}.{1}.old.test.", "l".repeat(63), "l".repeat(48));
+    let target = "n".repeat(20);
+    let longer = format!("old.test. 300 DNAME \\# 14{}047465737400", "6e".repeat(20));
+    assert!(
+        long.len() - "old".len() + target.len() > 254,
+        "{}",
+        long.len()
+    );
+    on(&scene, &long, &[&longer]);
+    check_all(
+        &ways,
+        &[
+            (
+                "a.b.old.test. A",
+                OK,
+                &[
+                    DNAME,
+                    "a.b.old.test. 300 CNAME a.b.new.test.",
+                    "a.b.new.test. 200 A 192.0.2.1",
+                ],
+            ),
+            (
+                "host.old.test. A",
+                OK,
+                &[
+                    DNAME,
+                    "host.old.test. 300 CNAME host.new.test.",
+                    "host.new.test. 200 A 192.0.2.2",
+                ],
+            ),
+            (&format!("{long} A"), ResponseCode::YXDomain, &[&longer]),
+        ],
+    )
+}

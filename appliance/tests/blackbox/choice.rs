@@ -9,6 +9,7 @@ use anyhow::Result;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use xdnsd_core::counters::Counter;
+use xdnsd_core::limits::ALIASES;
 use xdnsd_lab::lab::{CLIENT_V4, HOST_INTERFACE, UPSTREAM_V4, UPSTREAM_V6};
 use xdnsd_lab::wait::wait_until;
 
@@ -374,5 +375,77 @@ fn a_full_table_costs_whoever_fills_it_and_never_the_others() -> Result<()> {
         now.text()
     );
     assert!(refused.len() >= QUESTIONS / 4, "{}", refused.len());
+    Ok(())
+}
+
+/// Clients that wait for what a local alias leads to have a table of their own: full, it costs whoever comes then, and
+/// neither a question that needs no alias nor those that wait. Places are given back.
+#[test]
+fn a_full_table_of_aliases_costs_the_newcomer_and_no_other_question() -> Result<()> {
+    const CLIENTS: usize = 8;
+    let records: Vec<String> = (0..=ALIASES)
+        .map(|number| format!("\"a{number}.lan CNAME n{number}.slow.test\""))
+        .collect();
+    let records = format!(
+        "[forward]\ngive_up_ms = 30000\n[local]\nzones = [\"lan\"]\nrecords = [{}]\n",
+        records.join(", ")
+    );
+    let scene = scene!(Setup::default().sections(&records));
+    scene.upstream.on("*.slow.test.", Rule::silence());
+    scene
+        .upstream
+        .on("*.fine.test.", Rule::addresses(300, &["192.0.2.3"]));
+    let mut clients = Vec::new();
+    for number in 0..CLIENTS + 2 {
+        let address = format!("10.53.0.{}", 20 + number);
+        scene
+            .lab
+            .client
+            .ip(&format!("address add {address}/24 dev {HOST_INTERFACE}\n"))?;
+        clients.push(UdpClient::open_from(
+            &scene.lab,
+            address.parse()?,
+            listen(Family::V4),
+        )?);
+    }
+    let (newcomer, other) = (clients.pop(), clients.pop());
+    let (newcomer, other) = (newcomer.expect("one more"), other.expect("another"));
+    let patient = wire(&query("patient.slow.test.", RecordType::A));
+    other.send(&patient)?;
+    for number in 0..ALIASES {
+        let query = wire(&query(&format!("a{number}.lan."), RecordType::A));
+        clients[number % CLIENTS].send(&query)?;
+    }
+    let all = ALIASES + 1;
+    wait_until("all are asked upstream", TIMEOUT, || {
+        scene.upstream.asked_all().len() >= all
+    })?;
+    let last = question(&format!("a{ALIASES}.lan. A edns"));
+    let refused = newcomer.exchange(&wire(&last))?;
+    let refused = Message::from_vec(&refused)?;
+    assert_eq!(
+        (refused.response_code(), ede(&refused)),
+        (FAIL, Some(14)),
+        "Not Ready: {refused}"
+    );
+    // What needs no alias is answered, and nobody who waits pays for it.
+    let plain = newcomer.ask(&query("x.fine.test.", RecordType::A))?;
+    assert_eq!(addresses(&plain), ["192.0.2.3"]);
+    // Upstream answers when it is asked again.
+    let rule = Rule::addresses(300, &["192.0.2.2"]);
+    scene.upstream.on("*.slow.test.", rule);
+    let answer = read_answer(&patient, &other.answer_to(&patient)?)?;
+    assert_eq!(addresses(&answer), ["192.0.2.2"]);
+    let mut answered = 0;
+    wait_until("all who wait are answered", TIMEOUT, || {
+        let received = clients.iter().filter_map(UdpClient::try_receive);
+        for answer in received.map(|bytes| Message::from_vec(&bytes).expect("a message")) {
+            assert_eq!(addresses(&answer), ["192.0.2.2"]);
+            answered += 1;
+        }
+        answered == ALIASES
+    })?;
+    let answer = Message::from_vec(&newcomer.exchange(&wire(&last))?)?;
+    assert_eq!(addresses(&answer), ["192.0.2.2"], "an alias again");
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Blocked and allowed names, the lists that they come from, and answers that lead into the house.
 
+mod files;
+
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,66 @@
+//! The table of `appliance/tests/README.md`: each test that it names is there, or the table would promise what nobody holds.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Where the table begins.
+const HEADING: &str = "## Which test holds what once broke";
+
+/// The folder of the workspace.
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
+/// The names of all functions and modules below `folder`.
+fn names_below(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).expect("a folder of the sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            names.extend(
+                path.file_name()
+                    .map(|name| name.to_string_lossy().into_owned()),
+            );
+            names_below(&path, names);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            names.extend(
+                path.file_stem()
+                    .map(|name| name.to_string_lossy().into_owned()),
+            );
+            let text = fs::read_to_string(&path).expect("a source");
+            let functions = text
+                .lines()
+                .filter_map(|line| line.trim_start().strip_prefix("fn "));
+            names.extend(functions.filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())));
+        }
+    }
+}
+
+#[test]
+fn every_test_of_the_table_is_there() {
+    let text = fs::read_to_string(root().join("appliance/tests/README.md")).expect("the README");
+    let (_, table) = text.split_once(HEADING).expect("the table");
+    let mut names = BTreeSet::new();
+    for folder in ["appliance", "qemu-test/xtask", "qemu-test/lab", "ebpf"] {
+        names_below(&root().join(folder), &mut names);
+    }
+    let mut rows = 0;
+    for row in table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| row"))
+    {
+        let tests = row
+            .trim_end_matches(" |")
+            .rsplit(" | ")
+            .next()
+            .unwrap_or_default();
+        let named: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "no test in {row}");
+        for test in named {
+            let last = test.rsplit("::").next().unwrap_or_default();
+            assert!(names.contains(last), "{test} of {row}");
+        }
+        rows += 1;
+    }
+    assert!(rows >= 41, "{rows}");
+}
