@@ -185,6 +185,7 @@ impl Effects<u32> for Line {
         Ok(1024)
     }
     fn close_port(&mut self, _: u16) {}
+    fn leave_port(&mut self, _: u16) {}
     fn ask(&mut self, via: Via, _to: SocketAddr, message: &[u8]) -> bool {
         self.via = Some(via);
         self.asked.clear();
@@ -283,6 +284,7 @@ impl Effects<u32> for Nobody {
         Ok(1024)
     }
     fn close_port(&mut self, _: u16) {}
+    fn leave_port(&mut self, _: u16) {}
     fn ask(&mut self, _via: Via, _to: SocketAddr, _message: &[u8]) -> bool {
         false
     }

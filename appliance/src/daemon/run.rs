@@ -44,7 +44,7 @@ use crate::store::CACHE;
 use crate::store::{SnapshotWriter, Store};
 use crate::text::{self, Sentence};
 use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, TCP, WORKER_STATS};
-use crate::worker::{Inbox, LookupProgram, QueueName, look_at_reserved_ports};
+use crate::worker::{Inbox, LookupProgram, QueueName, look_at_ports};
 
 /// How often the main thread looks after things.
 const LOOP_MS: u16 = 1_000;
@@ -70,7 +70,7 @@ const WORKER_MAX_MS: u64 = 60_000;
 pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
     seal::configure();
     descriptors::raise_limit();
-    look_at_reserved_ports();
+    look_at_ports(clock::now());
     let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
     // Before anything that takes queries: a process that serves already is not disturbed.
     let socket = config.control.socket.as_deref();
@@ -449,7 +449,7 @@ fn start_interfaces(
     let mut guard_at = clock::now();
     let mut ports = SourcePorts::new(config.forward.upstream_ports, LookupProgram::start);
     Interfaces::start(supervisor.changes.watched(), move || {
-        look_at_reserved_ports();
+        look_at_ports(clock::now());
         let plan = supervisor.poll(inboxes);
         let now = clock::now();
         if now >= guard_at {

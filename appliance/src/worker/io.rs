@@ -86,6 +86,10 @@ impl Effects<ReplyPath> for Io<'_> {
         self.ports.close(port);
     }
 
+    fn leave_port(&mut self, port: u16) {
+        self.ports.leave(port);
+    }
+
     fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool {
         let port = match via {
             Via::Datagram { port } => port,

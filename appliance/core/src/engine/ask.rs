@@ -147,13 +147,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     fn free_a_port(&mut self, effects: &mut impl Effects<R>) -> bool {
         let pending = &mut self.tables.pending;
         if let Some(port) = pending.linger_no_longer(Instant::FAR_FUTURE) {
-            effects.close_port(port);
+            effects.leave_port(port);
             return true;
         }
         let Some((index, attempt)) = pending.oldest_datagram() else {
             return false;
         };
-        self.end_attempt(index, &attempt, effects);
+        self.leave_attempt(index, &attempt, effects);
         true
     }
 

@@ -52,7 +52,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.counters.count(Counter::UpstreamForged);
         let found = self.tables.pending.get_mut(index);
         if found.is_some_and(|(question, _)| question.tries.note_forged(attempt)) {
-            self.end_attempt(index, attempt, call.effects);
+            self.leave_attempt(index, attempt, call.effects);
             self.go_on(call, index, Event::Guessed(*attempt));
         }
     }
@@ -94,17 +94,33 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// No answer of this attempt is taken any more, and its port is closed.
+    /// No other answer of this attempt is taken, and its port is closed.
     pub(super) fn end_attempt(
         &mut self,
         index: u16,
         ended: &Attempt,
         effects: &mut impl Effects<R>,
     ) {
-        let found = self.tables.pending.get_mut(index);
-        if let Some(port) = found.and_then(|(question, _)| question.tries.end(ended)) {
+        if let Some(port) = self.port_of_ended(index, ended) {
             effects.close_port(port);
         }
+    }
+
+    /// No answer of this attempt is taken any more, though one may come.
+    pub(super) fn leave_attempt(
+        &mut self,
+        index: u16,
+        left: &Attempt,
+        effects: &mut impl Effects<R>,
+    ) {
+        if let Some(port) = self.port_of_ended(index, left) {
+            effects.leave_port(port);
+        }
+    }
+
+    fn port_of_ended(&mut self, index: u16, ended: &Attempt) -> Option<u16> {
+        let found = self.tables.pending.get_mut(index);
+        found.and_then(|(question, _)| question.tries.end(ended))
     }
 
     /// Forgets a question. Who was asked as well and has had no time to answer is still measured if it does.
@@ -131,7 +147,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 attempt
                     .port()
                     .into_iter()
-                    .for_each(|port| effects.close_port(port));
+                    .for_each(|port| effects.leave_port(port));
                 continue;
             };
             // A server that always loses the race is measured, too.
@@ -139,17 +155,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 self.upstreams.superseded(attempt, hash, now);
             }
             if let Some(oldest) = self.tables.pending.linger(attempt, server, now + LINGER_MS) {
-                effects.close_port(oldest);
+                effects.leave_port(oldest);
             }
         }
     }
 
     /// Closes the ports of a question that begins anew.
-    pub(super) fn close_ports(&mut self, index: u16, effects: &mut impl Effects<R>) {
+    pub(super) fn leave_ports(&mut self, index: u16, effects: &mut impl Effects<R>) {
         if let Some((question, _)) = self.tables.pending.get_mut(index) {
             let attempts = question.tries.take_live_datagrams();
             let ports = attempts.iter().filter_map(Attempt::port);
-            ports.for_each(|port| effects.close_port(port));
+            ports.for_each(|port| effects.leave_port(port));
         }
     }
 }

@@ -128,6 +128,9 @@ pub trait Effects<R> {
     fn open_port(&mut self, to: SocketAddr, question: u16) -> Result<u16, NoPort>;
     /// Closes a source port: nothing is received through it any more.
     fn close_port(&mut self, port: u16);
+    /// Closes a source port before its answer has come. It may still come: no other question has this port for a while, or
+    /// it would look like a forged answer to that one.
+    fn leave_port(&mut self, port: u16);
     /// Sends `message` to an upstream. Returns whether it went out; a failure counts as an upstream that did not answer.
     fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool;
     /// Sends `message` to a client.
@@ -315,7 +318,7 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         let Context { policy, now, .. } = *call.context;
         for index in 0..PENDING as u16 {
             // What is still answered is the answer of a server that may be another's by now.
-            self.close_ports(index, call.effects);
+            self.leave_ports(index, call.effects);
             let pending = &mut self.tables.pending;
             let Some(group) = pending.get(index).map(|question| {
                 let name = pending.asked_name(index).unwrap_or(&question.name);

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::limits::UPSTREAM_SOCKETS;
 
-use super::{Arrived, DRAWS, PORT_MIN, draw, reserved};
+use super::{Arrived, PORT_MIN, candidates};
 use crate::os::random::Entropy;
 use crate::worker::events::{Source, watch};
 
@@ -26,6 +26,8 @@ const ERRORS_MAX: usize = 8;
 struct QuestionSocket {
     /// Belongs to a question, which has not closed it yet.
     is_open: bool,
+    /// The local port.
+    number: u16,
     socket: Option<UdpSocket>,
     question: u16,
 }
@@ -50,6 +52,7 @@ impl Connected {
             places: [const {
                 QuestionSocket {
                     is_open: false,
+                    number: 0,
                     socket: None,
                     question: 0,
                 }
@@ -70,12 +73,12 @@ impl Connected {
         entropy: &mut Entropy,
     ) -> Result<u16, NoPort> {
         let place = self.free.pop().ok_or(NoPort::Full)?;
-        let opened = connect(to, entropy).and_then(|socket| {
+        let opened = connect(to, entropy).and_then(|(socket, number)| {
             watch(epoll, socket.as_fd(), Source::Connected(place))?;
-            Ok(socket)
+            Ok((socket, number))
         });
-        let socket = match opened {
-            Ok(socket) => socket,
+        let (socket, number) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 // Cannot be full: it came from there.
                 let _ = self.free.push(place);
@@ -89,6 +92,7 @@ impl Connected {
         };
         self.places[usize::from(place)] = QuestionSocket {
             is_open: true,
+            number,
             socket: Some(socket),
             question,
         };
@@ -105,6 +109,13 @@ impl Connected {
             // Cannot be full: a place is open once.
             let _ = self.free.push(place);
         }
+    }
+
+    /// The local port of a place that is open.
+    #[must_use]
+    pub fn number(&self, place: u16) -> u16 {
+        let found = self.places.get(usize::from(place));
+        found.map_or(0, |found| found.number)
     }
 
     /// Sends `message`. Whether it went out.
@@ -164,8 +175,8 @@ fn drop_error(socket: &UdpSocket) {
     let _ = socket::recv(socket.as_raw_fd(), nowhere, MsgFlags::MSG_ERRQUEUE);
 }
 
-/// Opens a socket on a random port that is free, and connects it.
-fn connect(to: SocketAddr, entropy: &mut Entropy) -> io::Result<UdpSocket> {
+/// Opens a socket on a random port that is free, which is given as well, and connects it.
+fn connect(to: SocketAddr, entropy: &mut Entropy) -> io::Result<(UdpSocket, u16)> {
     let family = match to {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
@@ -179,18 +190,14 @@ fn connect(to: SocketAddr, entropy: &mut Entropy) -> io::Result<UdpSocket> {
             setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
         }
     }
-    bind(&socket, to.is_ipv6(), entropy)?;
+    let number = bind(&socket, to.is_ipv6(), entropy)?;
     socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
-    Ok(socket.into())
+    Ok((socket.into(), number))
 }
 
-/// Binds to a port that nobody has. Its address is the route's, once it is connected.
-fn bind(socket: &OwnedFd, v6: bool, entropy: &mut Entropy) -> nix::Result<()> {
-    for _ in 0..DRAWS {
-        let port = draw(entropy);
-        if reserved::is_taken(port) {
-            continue;
-        }
+/// Binds to a port that nobody has, and gives it. Its address is the route's, once it is connected.
+fn bind(socket: &OwnedFd, v6: bool, entropy: &mut Entropy) -> nix::Result<u16> {
+    for port in candidates(entropy) {
         let address: SocketAddr = if v6 {
             (Ipv6Addr::UNSPECIFIED, port).into()
         } else {
@@ -198,7 +205,7 @@ fn bind(socket: &OwnedFd, v6: bool, entropy: &mut Entropy) -> nix::Result<()> {
         };
         match socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
             Err(Errno::EADDRINUSE | Errno::EACCES) => {}
-            done => return done,
+            done => return done.map(|()| port),
         }
     }
     Err(Errno::EADDRINUSE)

@@ -20,7 +20,7 @@ use xdnsd_core::time::Instant;
 use super::datagram::Packet;
 use super::outbox::{Outbox, Unsent, Waiting};
 use super::table::{Program, Table};
-use super::{Arrived, DRAWS, draw, icmp, reserved};
+use super::{Arrived, candidates, icmp};
 use crate::os::datagrams::{Batch, DATAGRAMS_MAX, Received, receive_all, send_all};
 use crate::os::random::Entropy;
 use crate::text::Sentence;
@@ -122,11 +122,7 @@ impl Lookup {
             return Err(NoPort::Failed);
         }
         let local = self.look_up_local(to, now).ok_or(NoPort::Failed)?;
-        for _ in 0..DRAWS {
-            let port = draw(entropy);
-            if reserved::is_taken(port) {
-                continue;
-            }
+        for port in candidates(entropy) {
             let entry = self.table.entry(port, to, local).ok_or(NoPort::Failed)?;
             if self.table.open(port, entry, self.worker, question) {
                 return Ok(port);

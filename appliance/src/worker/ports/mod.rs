@@ -17,6 +17,7 @@ mod icmp;
 pub mod lookup;
 mod outbox;
 pub mod reserved;
+pub mod resting;
 pub mod table;
 
 use std::net::SocketAddr;
@@ -41,7 +42,7 @@ const TIMES: usize = 32;
 /// Bytes of one worker's ports, for the memory budget.
 pub const BYTES: usize = size_of::<Ports>() + size_of::<outbox::Outbox>();
 /// Bytes of what all workers share.
-pub const SHARED_BYTES: usize = table::BYTES + reserved::BYTES;
+pub const SHARED_BYTES: usize = table::BYTES + reserved::BYTES + resting::BYTES;
 
 /// What came to a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +116,16 @@ impl Ports {
         }
     }
 
+    /// Closes it before its answer has come: no other question has it while that may still come.
+    pub fn leave(&mut self, port: u16) {
+        let number = match &self.lookup {
+            Some(_) if port >= PORT_MIN => port,
+            Some(_) | None => self.connected.number(port),
+        };
+        resting::RESTING.put(number);
+        self.close(port);
+    }
+
     /// Sends `message` to `to`, with [`Ports::flush`] at the latest. Whether it goes out, as far as is known by now.
     pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
         match &mut self.lookup {
@@ -139,6 +150,22 @@ impl Ports {
     pub fn asked_ns(&self, port: u16) -> u64 {
         self.asked_ns[usize::from(port) % TIMES]
     }
+}
+
+/// Looks which ports are others', and which have rested long enough: about once a second.
+pub fn look_again(now: Instant) {
+    reserved::look_again();
+    resting::RESTING.look_again(now);
+}
+
+/// Ports to be tried, at random: nobody else's. The first half of them leaves out those that rest, too.
+fn candidates(entropy: &mut Entropy) -> impl Iterator<Item = u16> {
+    let drawn = (0..DRAWS).map(|number| (number, draw(entropy)));
+    let may_be_had = |(number, port): &(usize, u16)| {
+        let may_rest = *number >= DRAWS / 2;
+        !reserved::is_taken(*port) && (may_rest || !resting::RESTING.has(*port))
+    };
+    drawn.filter(may_be_had).map(|(_, port)| port)
 }
 
 /// A random port from [`PORT_MIN`] on.

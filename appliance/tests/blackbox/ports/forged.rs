@@ -1,5 +1,6 @@
 //! Datagrams with the server's own address and port, which somebody else sends.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use hickory_proto::op::{MessageType, ResponseCode};
 use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{RData, Record, RecordType};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, connect, sendto,
     socket,
@@ -249,6 +251,41 @@ fn an_answer_to_another_of_our_addresses_is_nobodys() -> Result<()> {
         assert_eq!(answer_at_last(scene, name)?, [ANSWER], "{way}");
         Ok(())
     })
+}
+
+/// What is on its way to a port that is closed by what came before it: a server, or a network, that says everything twice. A
+/// socket that is closed takes it along, so only the way without sockets sees it.
+#[test]
+fn what_comes_behind_the_answer_is_unmatched_and_neither_late_nor_forged() -> Result<()> {
+    fn here() {}
+    let test = std::any::type_name_of_val(&here).trim_end_matches("::here");
+    let server = IpAddr::from(UPSTREAM_V4);
+    let Some(scene) = set("sk_lookup", server, test)? else {
+        return Ok(());
+    };
+    let forger = Forger::open(&scene.lab.upstream, SocketAddr::new(server, 53))?;
+    let from = open_question(&scene, "twice")?;
+    let bytes = forged_answer(&scene.upstream.asked("twice.open.test.")[0]);
+    let before = scene.daemon.metrics()?;
+    // Both wait for the worker.
+    scene.daemon.signal(Signal::SIGSTOP)?;
+    let stat = format!("/proc/{}/stat", scene.daemon.pid());
+    wait_until("it is stopped", TIMEOUT, || {
+        fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "))
+    })?;
+    for _ in 0..2 {
+        forger.send(from, &bytes)?;
+    }
+    scene.daemon.signal(Signal::SIGCONT)?;
+    scene.daemon.wait_growth(
+        &before,
+        &[
+            (&Counter::UpstreamAnswers, 1),
+            (&Counter::UpstreamUnmatched, 1),
+            (&Counter::UpstreamForged, 0),
+            (&Counter::UpstreamLate, 0),
+        ],
+    )
 }
 
 /// Datagrams to this host that its kernel had no socket for, of this family.

@@ -575,6 +575,44 @@ fn an_answer_after_the_end_is_late_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
+/// More questions than have a place, of a server that is slow: most ports are closed before their answers come, which find
+/// them taken by others if nothing keeps those from it.
+#[test]
+fn late_answers_to_a_burst_are_nobodys_forgeries() -> Result<()> {
+    const BURST: u32 = 2_000;
+    let slow = Rule::addresses(300, &[ANSWER]).after(Duration::from_millis(500));
+    for way in WAYS {
+        let scene = scene!(Setup::default().ports(way));
+        scene.upstream.on("*.slow.test.", slow.clone());
+        let client = scene.udp_client(Family::V4)?;
+        let before = scene.daemon.metrics()?;
+        for number in 0..BURST {
+            let name = format!("n{number}.slow.test.");
+            client.send(&wire(&query(&name, RecordType::A)))?;
+            if number % 64 == 63 {
+                // As fast as the worker takes them.
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
+        // What is asked last is answered last.
+        let last = || client.ask(&query("last.slow.test.", RecordType::A));
+        wait_until("the last one is answered", TIMEOUT, || {
+            last().is_ok_and(|answer| addresses(&answer) == [ANSWER])
+        })?;
+        let now = scene.daemon.metrics()?;
+        let grown = |counter| now.growth(&before, &counter);
+        let [asked, answered, late] = [
+            Counter::UpstreamQueries,
+            Counter::UpstreamAnswers,
+            Counter::UpstreamLate,
+        ]
+        .map(grown);
+        ensure!(asked > answered + late + 500, "{way}: {}", now.text());
+        assert_eq!(grown(Counter::UpstreamForged), 0, "{way}");
+    }
+    Ok(())
+}
+
 /// Starts the daemon of `scene` again, with no more capabilities than setpriv(1) leaves it.
 fn start_bounded(scene: &mut Scene, capabilities: &str) -> Result<Process> {
     scene.daemon.terminate()?;

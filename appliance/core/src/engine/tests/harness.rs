@@ -66,6 +66,8 @@ pub(super) struct Recorder {
     pub ports: HashMap<u16, u16>,
     /// Of the latest port.
     pub last_port: u16,
+    /// Those that were closed before their answer had come.
+    pub left: Vec<u16>,
     /// Why there are no more ports than so many.
     pub no_more_ports: Option<(usize, NoPort)>,
 }
@@ -95,6 +97,10 @@ impl Effects<ReplyPath> for Recorder {
     }
     fn close_port(&mut self, port: u16) {
         assert!(self.ports.remove(&port).is_some(), "{port} was open");
+    }
+    fn leave_port(&mut self, port: u16) {
+        self.close_port(port);
+        self.left.push(port);
     }
     fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool {
         assert!(self.is_open(via));

@@ -2,6 +2,8 @@
 
 use super::harness::*;
 use super::image;
+use crate::forward::tries::FORGED_MAX;
+use crate::limits::LINGERING;
 use crate::policy::Routes;
 use hickory_proto::rr::rdata::opt::EdnsOption;
 
@@ -668,6 +670,59 @@ fn where_ports_are_scarce_a_new_question_takes_that_of_the_oldest() {
         assert_eq!(world.last_reply().id(), 11);
         world.pass(20_000);
         assert!(world.effects.ports.is_empty());
+    });
+}
+
+/// The next question that had such a port would be told the answer to the one before.
+#[test]
+fn a_port_that_is_closed_before_its_answer_came_is_left_and_any_other_is_not() {
+    type Case = (&'static str, usize, fn(&mut World<'_>));
+    let cases: [Case; 5] = [
+        ("answered", 0, |world| {
+            world.miss(1, &query("a.example.", 1));
+            world.respond(answer_a(60));
+        }),
+        ("refused", 0, |world| {
+            world.miss(1, &query("a.example.", 1));
+            world.unreachable(0, None);
+            world.respond(answer_a(60));
+        }),
+        ("waited for long enough", 0, |world| {
+            world.miss(1, &query("a.example.", 1));
+            world.pass(Settings::DEFAULT.give_up_ms + 5_000);
+            assert!(world.effects.asked.len() > 1 && world.effects.ports.is_empty());
+        }),
+        ("guessed at", 1, |world| {
+            world.miss(1, &query("a.example.", 1));
+            let (via, to) = (world.effects.asked[0].via, world.effects.asked[0].to);
+            let mut guess = response_to(&world.effects.asked[0].message, answer_a(60));
+            guess[0] ^= 1;
+            (0..FORGED_MAX).for_each(|_| world.receive(via, to, &guess));
+            assert!(!world.effects.is_open(via));
+            world.respond(answer_a(60));
+        }),
+        ("more of them than linger", 3, |world| {
+            const COUNT: usize = LINGERING + 3;
+            for number in 0..COUNT {
+                world.miss(1, &query(&format!("n{number}.example."), 1));
+            }
+            world.pass(500);
+            for second in COUNT..2 * COUNT {
+                world.respond_to(second, answer_a(60));
+            }
+        }),
+    ];
+    for (what, left, scenario) in cases {
+        with_world(Settings::DEFAULT, |world| {
+            scenario(world);
+            assert_eq!(world.effects.left.len(), left, "{what}");
+        });
+    }
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.no_more_ports = Some((1, NoPort::Full));
+        world.miss(1, &query("a.example.", 1));
+        world.miss(1, &query("b.example.", 2));
+        assert_eq!(world.effects.left, [1_024], "made room");
     });
 }
 

@@ -1,0 +1,103 @@
+//! Ports that were closed before their answer came, by either way and any worker. They rest for a while: what is late would
+//! otherwise come to a question that has the port next, with another ID, and look like somebody who guesses.
+//!
+//! Two generations, a bit for each port: one is noted in while the other is left to be forgotten.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use xdnsd_core::time::Instant;
+
+/// How long a port rests at least, in milliseconds, and at most twice as long: an answer that comes later is rare.
+const REST_MS: u64 = 5_000;
+const WORDS: usize = (u16::MAX as usize + 1) / 64;
+
+/// Bytes of it, for the memory budget.
+pub const BYTES: usize = size_of::<Resting>();
+
+/// Those of all workers.
+pub static RESTING: Resting = Resting::new();
+
+/// Ports, each for a while.
+#[derive(Debug)]
+pub struct Resting {
+    generations: [[AtomicU64; WORDS]; 2],
+    current: AtomicUsize,
+    /// When the current generation began, in milliseconds.
+    since_ms: AtomicU64,
+}
+
+impl Resting {
+    const fn new() -> Self {
+        Self {
+            generations: [const { [const { AtomicU64::new(0) }; WORDS] }; 2],
+            current: AtomicUsize::new(0),
+            since_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Has `port` rest from now on.
+    pub fn put(&self, port: u16) {
+        let current = &self.generations[self.current.load(Ordering::Relaxed) % 2];
+        current[usize::from(port) / 64].fetch_or(1 << (port % 64), Ordering::Relaxed);
+    }
+
+    /// Whether `port` rests.
+    #[must_use]
+    pub fn has(&self, port: u16) -> bool {
+        let word = |generation: &[AtomicU64; WORDS]| {
+            generation[usize::from(port) / 64].load(Ordering::Relaxed)
+        };
+        let noted = self
+            .generations
+            .iter()
+            .map(word)
+            .fold(0, |all, word| all | word);
+        noted >> (port % 64) & 1 != 0
+    }
+
+    /// Forgets those that have rested long enough. One thread calls it about once a second; where it stands still, ports rest
+    /// longer.
+    pub fn look_again(&self, now: Instant) {
+        let since_ms = self.since_ms.load(Ordering::Relaxed);
+        if now.millis() < since_ms.saturating_add(REST_MS) {
+            return;
+        }
+        self.since_ms.store(now.millis(), Ordering::Relaxed);
+        let next = (self.current.load(Ordering::Relaxed) + 1) % 2;
+        for word in &self.generations[next] {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.current.store(next, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_rests_for_its_time_and_no_longer_than_twice_that() {
+        for noted_at in [0, 1, REST_MS - 1] {
+            let resting = Resting::new();
+            let start = Instant::from_millis(77_777);
+            resting.look_again(start);
+            let mut rested = Vec::new();
+            for ms in 0..4 * REST_MS {
+                resting.look_again(start + ms);
+                if ms == noted_at {
+                    resting.put(50_000);
+                }
+                if resting.has(50_000) {
+                    rested.push(ms);
+                }
+                assert!(!resting.has(50_001) && !resting.has(50_000 - 64));
+            }
+            let (first, last) = (rested[0], rested[rested.len() - 1]);
+            assert_eq!((first, last - first + 1), (noted_at, rested.len() as u64));
+            assert!(
+                (REST_MS..=2 * REST_MS).contains(&(last - first + 1)),
+                "{noted_at}: {last}"
+            );
+        }
+    }
+}
