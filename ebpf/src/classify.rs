@@ -1,6 +1,7 @@
 //! Is this frame a DNS query to us that user space can answer in place? [`Frame`] says what it is, this what becomes of it.
 //!
-//! Anything that is not fully understood is a [`Reason`] to pass it, untouched, to the kernel. Checks stand in the
+//! Anything that is not fully understood is a [`Reason`] to pass it, untouched, to the kernel. What is addressed to us and can be
+//! nothing but an attack is one to drop it: nobody would answer it, and here that costs least. Checks stand in the
 //! order of their cost, so that traffic which is not DNS leaves after a few compares and DNS to others after one map
 //! lookup. It reads the frame and asks the [`Kernel`]; it writes nothing.
 
@@ -15,6 +16,8 @@ use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, MESSAGE_MAX, PathCheck, Reason};
 
 /// Longest datagram that is summed up.
 const UDP_LEN_MAX: u16 = (udp::HEADER_LEN + MESSAGE_MAX) as u16;
+/// The port of DNS.
+const DNS_PORT: u16 = 53;
 /// Shortest datagram that holds a message.
 const UDP_LEN_MIN: u16 = (udp::HEADER_LEN + dns::HEADER_LEN) as u16;
 
@@ -24,6 +27,8 @@ pub trait Way {
     fn next_hop(&self, reply: &Reply) -> Option<NextHop>;
     /// Index of the interface that received the frame.
     fn ingress(&self) -> u32;
+    /// Whether what can only be an attack is dropped.
+    fn drops_garbage(&self) -> bool;
 }
 
 /// What the program asks of the kernel besides: maps, clock.
@@ -86,9 +91,12 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
     let listen = listen(link, packet, datagram.destination_port());
     let check = kernel.path_check(&listen).ok_or(Reason::PassForeign)?;
     check_ours(link, &check, kernel)?;
-    check_source(packet, datagram.source_port())?;
-    check_lengths(packet, datagram)?;
-    check_query(datagram)?;
+    check_source(packet, datagram.source_port(), kernel)?;
+    if kernel.path_check(&from(packet, &listen)).is_some() {
+        return Err(garbage(kernel, Reason::DropSource, Reason::PassSource));
+    }
+    check_lengths(packet, datagram, kernel)?;
+    check_query(datagram, kernel)?;
     check_checksums(packet, datagram)?;
     let reply = Reply {
         protocol: protocol::UDP,
@@ -131,20 +139,45 @@ pub fn check_ours(link: &Link, check: &PathCheck, way: &impl Way) -> Result<(), 
     Ok(())
 }
 
+/// What becomes of a frame to us that can only be an attack: it is dropped where the operator wants that, else it passes.
+#[inline(always)]
+pub fn garbage(way: &impl Way, dropped: Reason, passed: Reason) -> Reason {
+    if way.drops_garbage() { dropped } else { passed }
+}
+
 /// It came from somebody who can be answered.
 #[inline(always)]
-pub fn check_source(packet: &Packet, port: u16) -> Result<(), Reason> {
-    if packet.is_source_martian || port == 0 || packet.source == packet.destination {
+pub fn check_source(packet: &Packet, port: u16, way: &impl Way) -> Result<(), Reason> {
+    if packet.source == packet.destination {
+        return Err(garbage(way, Reason::DropSource, Reason::PassSource));
+    }
+    if packet.is_source_martian || port == 0 {
         return Err(Reason::PassSource);
     }
     Ok(())
 }
 
+/// The key of a destination of ours, with the address that a frame came from: where there is such a one, it is forged.
+#[inline(always)]
+pub fn from(packet: &Packet, destination: &Listen) -> Listen {
+    Listen {
+        addr: packet.source.octets(),
+        ..*destination
+    }
+}
+
 /// IP and UDP agree to the byte. What follows the packet in the frame is Ethernet padding.
 #[inline(always)]
-fn check_lengths(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reason> {
+fn check_lengths(packet: &Packet, datagram: &Datagram<'_>, way: &impl Way) -> Result<(), Reason> {
     let len = datagram.len();
-    if packet.payload_len != i32::from(len) || len < UDP_LEN_MIN {
+    // RFC 2675 section 4: the datagram is as long as its packet, which the kernel knows.
+    if len == 0 {
+        return Err(Reason::PassLength);
+    }
+    if len < UDP_LEN_MIN || i32::from(len) > packet.payload_len {
+        return Err(garbage(way, Reason::DropTruncated, Reason::PassLength));
+    }
+    if i32::from(len) != packet.payload_len {
         return Err(Reason::PassLength);
     }
     if len > UDP_LEN_MAX {
@@ -154,12 +187,16 @@ fn check_lengths(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reason>
 }
 
 #[inline(always)]
-fn check_query(datagram: &Datagram<'_>) -> Result<(), Reason> {
+fn check_query(datagram: &Datagram<'_>, way: &impl Way) -> Result<(), Reason> {
     let (header, _) = take::<{ dns::HEADER_LEN }>(datagram.message)?;
-    if header.get::<{ dns::field::FLAGS.start }, u16>() & dns::QR.to_be() != 0 {
-        return Err(Reason::PassResponse);
+    if header.get::<{ dns::field::FLAGS.start }, u16>() & dns::QR.to_be() == 0 {
+        return Ok(());
     }
-    Ok(())
+    // Nobody asks from port 53 of ours. Another port may be shared: responses of multicast DNS come to 5353 (RFC 6762 section 6.7).
+    if datagram.destination_port() == DNS_PORT.to_be() {
+        return Err(garbage(way, Reason::DropResponse, Reason::PassResponse));
+    }
+    Err(Reason::PassResponse)
 }
 
 /// Both checksums, and with the walk over the datagram that all its bytes are in the frame.

@@ -21,7 +21,8 @@ use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
 use xdnsd_abi::headers::{ipv4, ipv6, tcp};
 use xdnsd_abi::{
-    FRAME_MAX, GUARDED_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason, SYN_FRAME_MAX, tail,
+    FRAME_MAX, GUARDED_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason, SYN_FRAME_MAX,
+    shield, tail,
 };
 
 // The names are those of `xdnsd_abi::map`; the macro only takes literals. Loading fails when they differ.
@@ -40,7 +41,7 @@ static TAILS: ProgramArray = ProgramArray::with_max_entries(tail::COUNT, 0);
 #[map(name = "guarded")]
 static GUARDED: HashMap<Listen, PathCheck> = HashMap::with_max_entries(GUARDED_MAX, 0);
 #[map(name = "shield")]
-static SHIELD: Array<u32> = Array::with_max_entries(1, 0);
+static SHIELD: Array<u32> = Array::with_max_entries(shield::COUNT, 0);
 
 /// Address families as the kernel numbers them.
 const AF_INET: u8 = 2;
@@ -102,6 +103,11 @@ impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
 
 impl<const FRAGS: bool> Way for Run<'_, FRAGS> {
     #[inline(always)]
+    fn drops_garbage(&self) -> bool {
+        is_on(shield::DROP_GARBAGE)
+    }
+
+    #[inline(always)]
     fn ingress(&self) -> u32 {
         // SAFETY: the context that the kernel called us with; the field is an aligned u32 of it.
         unsafe { (*self.ctx.ctx).ingress_ifindex }
@@ -127,6 +133,16 @@ impl<const FRAGS: bool> Way for Run<'_, FRAGS> {
             mac: Mac(mac),
         })
     }
+}
+
+/// Whether a switch of the shield is on.
+#[inline(always)]
+fn is_on(switch: u32) -> bool {
+    let Some(state) = SHIELD.get_ptr(switch) else {
+        return false;
+    };
+    // SAFETY: the lookup gave an aligned value that lives as long as the map. User space writes all of it at once.
+    unsafe { state.read_volatile() != 0 }
 }
 
 /// What a map says has to hold for a destination.
@@ -206,11 +222,7 @@ impl Cookies for Run<'_, true> {
 
     #[inline(always)]
     fn is_resting(&self) -> bool {
-        let Some(state) = SHIELD.get_ptr(0) else {
-            return true;
-        };
-        // SAFETY: the lookup gave an aligned value that lives as long as the map. User space writes all of it at once.
-        unsafe { state.read_volatile() == 0 }
+        !is_on(shield::SYN_COOKIES)
     }
 
     #[inline(always)]

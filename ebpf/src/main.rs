@@ -1,6 +1,6 @@
 //! The XDP program: which frames user space answers from AF_XDP, and which the kernel keeps.
 //!
-//! It never drops, and keeps no state but counters. See `classify.rs` for what is ours. Behind it stands the program that
+//! It drops only what can be nothing but an attack, and keeps no state but counters. See `classify.rs` for what is ours. Behind it stands the program that
 //! answers SYNs where SYN cookies are on (`syn.rs`): that one alone writes to frames.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
@@ -18,7 +18,7 @@ mod syn;
 #[cfg(target_arch = "bpf")]
 mod program {
     use crate::{classify, frame::Cursor, kernel, syn};
-    use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_REDIRECT, XDP_TX};
+    use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
     use xdnsd_abi::Reason;
@@ -74,12 +74,13 @@ mod program {
         }
     }
 
-    /// What the kernel does with the frame. There is no XDP_DROP here.
+    /// What the kernel does with the frame.
     #[inline(always)]
     const fn action(reason: Reason) -> u32 {
         match reason {
             Reason::Redirected => XDP_REDIRECT,
             Reason::SynCookie => XDP_TX,
+            Reason::DropResponse | Reason::DropSource | Reason::DropTruncated => XDP_DROP,
             Reason::PassTruncated
             | Reason::PassMulticast
             | Reason::PassEthertype

@@ -8,7 +8,7 @@
 //! carries the MSS, and the answer offers no other: without a timestamp the kernel has no place to remember them in (RFC 4987
 //! section 3.6).
 
-use crate::classify::{Reply, Way, check_ours, check_route, check_source, listen};
+use crate::classify::{Reply, Way, check_ours, check_route, check_source, from, garbage, listen};
 use crate::flow::link::{Link, Mac};
 use crate::flow::network::{Address, Packet};
 use crate::flow::transport::Segment;
@@ -88,7 +88,10 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reas
     // Not ours to count either: as without this program.
     let check = kernel.guarded(&key).ok_or(Reason::PassProtocol)?;
     check_ours(&link, &check, kernel)?;
-    check_source(&packet, syn.source_port)?;
+    check_source(&packet, syn.source_port, kernel)?;
+    if kernel.guarded(&from(&packet, &key)).is_some() {
+        return Err(garbage(kernel, Reason::DropSource, Reason::PassSource));
+    }
     let mut header = Header::default();
     let len = check_bytes(&link, &packet, &segment, kernel, &mut header)?;
     if kernel.is_resting() {

@@ -166,6 +166,7 @@ mod tests {
             ports: vec![22, 53],
             syn_threshold: 1,
             calm_secs: 1,
+            drop_garbage: true,
             state_file: OptionalPath::default(),
         };
         let (entries, left) = guarded_entries(&all, &shield);

@@ -19,9 +19,9 @@ use xdnsd_core::time::Instant;
 use super::destinations::{guarded_entries, listen_entries, sources_checked};
 use super::queues;
 use super::retry::Retry;
-use super::shield::{Guard, Shield};
+use super::shield::{Guard, Shield, Wanted};
 use crate::config::{
-    Config, Device, Devices, Endpoint, Fault, Interface, Plan, SynCookiesWord, XdpMode, is_strict,
+    Config, Device, Devices, Endpoint, Fault, Interface, Plan, XdpMode, is_strict,
 };
 use crate::os::clock;
 use crate::os::ethtool::{self, RxVlanOffload};
@@ -68,7 +68,7 @@ pub struct Attachment {
     queues: Vec<Queue>,
     /// How many can have a socket, and how many of these have no worker.
     countable: (u32, u32),
-    /// SYN cookies on it.
+    /// The shield on it.
     pub guard: Guard,
     /// The last trouble that was logged, so that it is logged once.
     trouble: String,
@@ -294,8 +294,8 @@ impl Attachment {
         }
     }
 
-    /// Loads and attaches the program, which sees SYNs where `is_guarded`.
-    fn attach(&mut self, now: Instant, is_guarded: bool) {
+    /// Loads and attaches the program, which shields as is `wanted`.
+    fn attach(&mut self, now: Instant, wanted: Wanted) {
         let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
             return;
         };
@@ -313,10 +313,7 @@ impl Attachment {
                 if let xdp::Attached::GenericInstead(error) = &attached {
                     debug!("{}: not native: {error}", self.name);
                 }
-                let guarded = match is_guarded {
-                    true => self.guard.begin(&self.name, &mut program),
-                    false => Ok(()),
-                };
+                let guarded = self.guard.begin(&self.name, &mut program, wanted);
                 *lock(&self.program) = Some(program);
                 self.ifindex = Some(ifindex);
                 if self.refused.take().is_some() {
@@ -565,8 +562,8 @@ impl Attachment {
         if !is_other && !self.retry.may_try(world.now) {
             return true;
         }
-        let is_guarded = world.config.shield.syn_cookies != SynCookiesWord::Off;
-        self.attach(world.now, is_guarded);
+        let wanted = Wanted::of(&world.config.shield, is_loopback(device));
+        self.attach(world.now, wanted);
         if self.ifindex.is_some() {
             self.assign(taken);
             self.open_queues(world);
@@ -605,8 +602,11 @@ impl Attachment {
 /// of ours, and its checksums are not there: the program would pass all of it, and slow down what this machine says to itself.
 /// A device whose frames have no MAC addresses has none that the program knows.
 fn gains_by_xdp(device: &Device, mode: XdpMode) -> bool {
-    let is_loopback = device.mac == Some([0; 6]);
-    mode != XdpMode::Auto || (device.mac.is_some() && !is_loopback)
+    mode != XdpMode::Auto || (device.mac.is_some() && !is_loopback(device))
+}
+
+fn is_loopback(device: &Device) -> bool {
+    device.mac == Some([0; 6])
 }
 
 impl Drop for Supervisor {

@@ -335,33 +335,65 @@ fn a_tag_that_carries_only_a_priority_is_answered_by_the_kernel() -> Result<()> 
         .wait_growth(&before, &by_kernel(&Reason::PassVlanPriority, 1, 1))
 }
 
-#[test]
-fn responses_and_impossible_sources_get_no_answer() -> Result<()> {
-    let scene = scene!(Setup::default());
-    let client = prepare(&scene)?;
-    let before = scene.daemon.metrics()?;
-    let mut response = frame(&client, Family::V4, "www.test.")?;
+/// Sends what can only be an attack and what nobody can answer, and sees that it gets no answer.
+fn send_garbage(scene: &Scene, client: &RawClient) -> Result<()> {
+    let mut response = frame(client, Family::V4, "www.test.")?;
     response.message[2] |= 0x80;
-    client.send(&response.to_bytes())?;
-    let mut from_us = frame(&client, Family::V4, "www.test.")?;
+    let mut from_us = frame(client, Family::V4, "www.test.")?;
     from_us.source = listen(Family::V4);
-    client.send(&from_us.to_bytes())?;
-    let mut from_port_0 = frame(&client, Family::V4, "www.test.")?;
+    let mut headless = frame(client, Family::V6, "www.test.")?;
+    headless.message.truncate(11);
+    let mut from_port_0 = frame(client, Family::V4, "www.test.")?;
     from_port_0.source.set_port(0);
-    client.send(&from_port_0.to_bytes())?;
-    let mut from_loopback = frame(&client, Family::V4, "www.test.")?;
+    let mut from_loopback = frame(client, Family::V4, "www.test.")?;
     from_loopback.source.set_ip([127, 0, 0, 1].into());
-    client.send(&from_loopback.to_bytes())?;
-    for frame in [&response, &from_us, &from_port_0, &from_loopback] {
+    let all = [response, from_us, headless, from_port_0, from_loopback];
+    let before = scene.daemon.metrics()?;
+    for frame in &all {
+        client.send(&frame.to_bytes())?;
+    }
+    for frame in &all {
         assert!(client.gets_nothing(frame)?, "{frame:?}");
     }
     scene.daemon.wait_growth(
         &before,
+        &[(&Counter::AnswersXdp, 0), (&Counter::AnswersUdp, 0)],
+    )
+}
+
+#[test]
+fn what_can_only_be_an_attack_ends_in_the_driver_and_other_impossible_sources_get_no_answer()
+-> Result<()> {
+    let scene = scene!(Setup::default());
+    let client = prepare(&scene)?;
+    let before = scene.daemon.metrics()?;
+    send_garbage(&scene, &client)?;
+    scene.daemon.wait_growth(
+        &before,
+        &[
+            (&Reason::DropResponse, 1),
+            (&Reason::DropSource, 1),
+            (&Reason::DropTruncated, 1),
+            (&Reason::PassSource, 2),
+        ],
+    )
+}
+
+#[test]
+fn garbage_gets_no_answer_where_it_is_left_to_the_kernel() -> Result<()> {
+    let scene = scene!(Setup::default().sections("[shield]\ndrop_garbage = false\n"));
+    let client = prepare(&scene)?;
+    let before = scene.daemon.metrics()?;
+    send_garbage(&scene, &client)?;
+    scene.daemon.wait_growth(
+        &before,
         &[
             (&Reason::PassResponse, 1),
+            (&Reason::PassLength, 1),
             (&Reason::PassSource, 3),
-            (&Counter::AnswersXdp, 0),
-            (&Counter::AnswersUdp, 0),
+            (&Reason::DropResponse, 0),
+            (&Reason::DropSource, 0),
+            (&Reason::DropTruncated, 0),
         ],
     )
 }

@@ -13,6 +13,7 @@ use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::privilege;
 
 /// linux/bpf.h, enum xdp_action.
+const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
@@ -97,6 +98,8 @@ impl Bench {
         assert_eq!(moved, [(reason, 1)], "frame {frame:02x?}");
         let wanted = if reason == Reason::Redirected {
             XDP_REDIRECT
+        } else if reason.name().starts_with("drop_") {
+            XDP_DROP
         } else {
             XDP_PASS
         };

@@ -3,6 +3,7 @@
 mod bench;
 mod fib;
 mod frames;
+mod garbage;
 mod loader;
 mod syn;
 

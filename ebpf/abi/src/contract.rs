@@ -18,7 +18,7 @@ pub mod map {
     pub const TAILS: &str = "tails";
     /// HASH: [`super::Listen`] with a TCP port -> [`super::PathCheck`]: the only destinations that SYN cookies guard.
     pub const GUARDED: &str = "guarded";
-    /// ARRAY of one u32: 1: SYNs to them are answered, 0: they are counted and passed.
+    /// ARRAY of u32: what the shield is told, see [`super::shield`].
     pub const SHIELD: &str = "shield";
     /// Name of the XDP program. It takes frames in several buffers (`xdp.frags`), so that drivers allow a large MTU.
     pub const PROGRAM: &str = "xdnsd";
@@ -34,6 +34,16 @@ pub mod tail {
     pub const SYN: u32 = 0;
     /// How many there are.
     pub const COUNT: u32 = 1;
+}
+
+/// Places of the shield's switches. 0: off.
+pub mod shield {
+    /// SYNs to guarded ports are answered; off: they are counted and passed.
+    pub const SYN_COOKIES: u32 = 0;
+    /// What can only be an attack is dropped; off: it passes.
+    pub const DROP_GARBAGE: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
 }
 
 /// Entries of the XSKMAP and of the heartbeat array: the RX queues that one interface may have. More are passed.

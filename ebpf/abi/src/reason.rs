@@ -33,15 +33,17 @@ crate::counters! {
         PassIpv4Checksum = "pass_ipv4_checksum",
         /// UDP checksum does not add up: damage, or a partial sum left by offload. The kernel knows which.
         PassUdpChecksum = "pass_udp_checksum",
-        /// Lengths of IP and UDP disagree, or the message is shorter than a DNS header.
+        /// Packet is longer than its datagram, or the datagram does not say how long it is; where garbage is not dropped also
+        /// what is truncated.
         PassLength = "pass_length",
         /// Message longer than 512 bytes.
         PassLong = "pass_long",
         /// Frame in several buffers, or longer than 1024 bytes; with a SYN to a guarded port longer than 128.
         PassLargeFrame = "pass_large_frame",
-        /// QR = 1: a response.
+        /// QR = 1: a response, to another port than 53 or where garbage is not dropped.
         PassResponse = "pass_response",
-        /// Source address is multicast, broadcast, loopback, unspecified or the destination itself, or source port 0.
+        /// Source address is multicast, broadcast, loopback or unspecified, or source port 0; where garbage is not dropped also an
+        /// address of ours.
         PassSource = "pass_source",
         /// The FIB sends the reply elsewhere than where the query came from.
         PassRoute = "pass_route",
@@ -62,6 +64,12 @@ crate::counters! {
         PassNoCookie = "pass_no_cookie",
         /// The driver has no room for the answer to a SYN.
         PassNoRoom = "pass_no_room",
+        /// Dropped: a DNS response to port 53 of ours, where nobody has asked anything.
+        DropResponse = "drop_response",
+        /// Dropped: to an address of ours from that address (land), or from another one of ours on the same device.
+        DropSource = "drop_source",
+        /// Dropped: to a port of ours, with a datagram that is longer than its packet or shorter than a DNS header.
+        DropTruncated = "drop_truncated",
     }
 }
 

@@ -30,10 +30,14 @@ const CLIENT: Mac = Mac([
     u16::from_ne_bytes([0x00, 0x02]),
 ]);
 
+/// What addresses of ours end with.
+const OURS: [u8; 3] = [53, 0x53, 99];
+
 /// A kernel that answers as told and remembers the listen key it was asked for.
 struct Told {
     egress_ifindex: u32,
     ingress: u32,
+    drops_garbage: bool,
     mac: [u8; 6],
     is_large: bool,
     next_hop: Option<NextHop>,
@@ -46,6 +50,9 @@ struct Told {
 impl Way for Told {
     fn ingress(&self) -> u32 {
         self.ingress
+    }
+    fn drops_garbage(&self) -> bool {
+        self.drops_garbage
     }
     fn next_hop(&self, reply: &Reply) -> Option<NextHop> {
         assert_eq!(reply.protocol, 17);
@@ -65,9 +72,13 @@ impl Way for Told {
 
 impl Kernel for Told {
     fn path_check(&self, listen: &Listen) -> Option<PathCheck> {
-        *self.asked.borrow_mut() = Some(*listen);
-        let ours = [53, 153].map(u16::to_be_bytes).contains(&listen.port);
-        ours.then_some(PathCheck::new(self.egress_ifindex, OUR_INDEX, self.mac))
+        self.asked.borrow_mut().get_or_insert(*listen);
+        let is_port = [53, 153].map(u16::to_be_bytes).contains(&listen.port);
+        (is_port && OURS.contains(&listen.addr[15])).then_some(PathCheck::new(
+            self.egress_ifindex,
+            OUR_INDEX,
+            self.mac,
+        ))
     }
     fn hand_on_syn(&self) {
         self.syns.set(self.syns.get() + 1);
@@ -87,6 +98,7 @@ fn alive() -> Told {
     Told {
         egress_ifindex: 0,
         ingress: OUR_INDEX,
+        drops_garbage: true,
         mac: OUR_MAC,
         is_large: false,
         next_hop: None,
@@ -199,6 +211,89 @@ fn a_syn_is_handed_on_and_nothing_else_is() {
             Err(Reason::PassProtocol)
         );
         assert_eq!(kernel.syns.get(), 0);
+    }
+}
+
+/// A frame, and what of it is changed to what.
+type Changed<'a> = (&'a [u8], &'a [(usize, u8)]);
+
+/// What becomes of a query after this change, with garbage dropped and without.
+fn both_ways(frame: &[u8], changes: &[(usize, u8)]) -> [Result<(), Reason>; 2] {
+    let mut frame = frame.to_vec();
+    changes.iter().for_each(|(at, to)| frame[*at] = *to);
+    [true, false].map(|drops_garbage| {
+        let kernel = Told {
+            drops_garbage,
+            ..alive()
+        };
+        run(&frame, &kernel)
+    })
+}
+
+#[test]
+fn garbage_is_dropped_where_that_is_wanted_and_else_passes() {
+    let (v4, v6) = (&QUERY_V4[..], &QUERY_V6[..]);
+    let cases: [(Changed<'_>, Reason, Reason); 12] = [
+        // A response.
+        (
+            (v4, &[(44, 0x81)]),
+            Reason::DropResponse,
+            Reason::PassResponse,
+        ),
+        (
+            (v6, &[(64, 0x80)]),
+            Reason::DropResponse,
+            Reason::PassResponse,
+        ),
+        // From where it goes to, and from another address of ours.
+        ((v4, &[(29, 53)]), Reason::DropSource, Reason::PassSource),
+        ((v4, &[(29, 99)]), Reason::DropSource, Reason::PassSource),
+        ((v6, &[(37, 0x53)]), Reason::DropSource, Reason::PassSource),
+        ((v6, &[(37, 99)]), Reason::DropSource, Reason::PassSource),
+        // The datagram is longer than its packet, and shorter than a header of its own, and of DNS.
+        (
+            (v4, &[(39, 0x2a)]),
+            Reason::DropTruncated,
+            Reason::PassLength,
+        ),
+        (
+            (v6, &[(58, 0xff)]),
+            Reason::DropTruncated,
+            Reason::PassLength,
+        ),
+        ((v4, &[(17, 19)]), Reason::DropTruncated, Reason::PassLength),
+        ((v4, &[(39, 7)]), Reason::DropTruncated, Reason::PassLength),
+        ((v4, &[(39, 19)]), Reason::DropTruncated, Reason::PassLength),
+        ((v6, &[(59, 19)]), Reason::DropTruncated, Reason::PassLength),
+    ];
+    for ((frame, changes), dropped, passed) in cases {
+        let both = [Err(dropped), Err(passed)];
+        assert_eq!(both_ways(frame, changes), both, "{changes:?}");
+    }
+}
+
+#[test]
+fn what_is_only_unusual_passes() {
+    let (v4, v6) = (&QUERY_V4[..], &QUERY_V6[..]);
+    let cases: [(Changed<'_>, Reason); 7] = [
+        // Port 153: a response there may be somebody else's.
+        (
+            (v4, &[(36, 0), (37, 153), (44, 0x81)]),
+            Reason::PassResponse,
+        ),
+        // The packet goes on behind its datagram, or only it says how long that is (RFC 2675).
+        ((v4, &[(39, 0x28)]), Reason::PassLength),
+        ((v6, &[(59, 0)]), Reason::PassLength),
+        // From ourselves to another station, and to others from an address of ours.
+        ((v4, &[(5, 9), (29, 53)]), Reason::PassOtherMac),
+        ((v4, &[(33, 77), (29, 53)]), Reason::PassForeign),
+        // Nobody's address, and no port.
+        ((v4, &[(26, 127)]), Reason::PassSource),
+        ((v4, &[(34, 0), (35, 0)]), Reason::PassSource),
+    ];
+    for ((frame, changes), passed) in cases {
+        let both = [Err(passed); 2];
+        assert_eq!(both_ways(frame, changes), both, "{changes:?}");
     }
 }
 

@@ -20,6 +20,7 @@ const MSS: u16 = 1452;
 struct Told {
     frame: Vec<u8>,
     ingress: u32,
+    drops_garbage: bool,
     egress_ifindex: u32,
     next_hop: Option<NextHop>,
     is_resting: bool,
@@ -39,12 +40,16 @@ impl Way for Told {
     fn ingress(&self) -> u32 {
         self.ingress
     }
+    fn drops_garbage(&self) -> bool {
+        self.drops_garbage
+    }
 }
 
 impl Cookies for Told {
     fn guarded(&self, listen: &Listen) -> Option<PathCheck> {
         let check = PathCheck::new(self.egress_ifindex, OUR_INDEX, OUR_MAC).with_mss(MSS);
-        (listen.port == 53_u16.to_be_bytes()).then_some(check)
+        let is_ours = [53, 0x53, 99].contains(&listen.addr[15]);
+        (is_ours && listen.port == 53_u16.to_be_bytes()).then_some(check)
     }
     fn is_resting(&self) -> bool {
         self.is_resting
@@ -72,6 +77,7 @@ fn told(frame: &[u8]) -> Told {
     Told {
         frame: frame.to_vec(),
         ingress: OUR_INDEX,
+        drops_garbage: true,
         egress_ifindex: 0,
         next_hop: None,
         is_resting: false,
@@ -173,7 +179,13 @@ fn the_answer_says_what_it_should_and_fits_to_the_byte() {
 #[test]
 fn each_thing_that_is_not_as_it_should_be_is_a_reason_and_asks_the_kernel_nothing() {
     type Change = fn(&mut Told);
-    let cases: [(Change, Reason); 12] = [
+    let cases: [(Change, Reason); 15] = [
+        (|told| told.frame[29] = 53, Reason::DropSource),
+        (|told| told.frame[29] = 99, Reason::DropSource),
+        (
+            |told| (told.frame[29], told.drops_garbage) = (99, false),
+            Reason::PassSource,
+        ),
         (|told| told.frame[0] ^= 0x40, Reason::PassOtherMac),
         (|told| told.ingress = 9, Reason::PassOtherDevice),
         (|told| told.frame[37] = 54, Reason::PassProtocol),

@@ -131,6 +131,12 @@ const _: () = assert!(xdnsd_abi::GUARDED_MAX == 20, "the reference says so");
 section! {
     /// What keeps floods away. It holds from the start on; a reload changes nothing of it.
     Shield = "shield", many: false {
+        /// Whether the XDP programs drop what can be nothing but an attack on a port that is answered on: DNS responses to port 53,
+        /// packets from the very address that they go to, or from another one of the same device, and datagrams that are longer
+        /// than their packet or too short for a DNS header. Nobody would answer any of it; dropped here it costs least. What is
+        /// merely unusual passes. To be switched off where this machine masquerades, on an address that is answered on, for
+        /// resolvers that ask from port 53, or where a program of its own sends from port 53 of such an address.
+        drop_garbage: bool = true;
         /// Whether the XDP programs answer SYNs to TCP port 53 (or the interface's `port`), and to `ports`, with the kernel's own
         /// SYN cookies, so that a flood of forged SYNs never reaches the kernel. Needs Linux 5.18. While they are given,
         /// net.ipv4.tcp_syncookies is 2, for all of this machine; it is put back at the end. Connections that begin with a

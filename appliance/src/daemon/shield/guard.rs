@@ -1,4 +1,4 @@
-//! SYN cookies on one interface: the program that gives them, and whether its answers arrive.
+//! The shield on one interface: what its program is told; the one that gives SYN cookies, and whether its answers arrive.
 //!
 //! A frame that a program sends back may go nowhere without anybody saying so: at the other end of a veth pair there has to be
 //! an XDP program as well, and a zero-copy queue has no room for it. Where the driver counts what it lost, that is looked at.
@@ -10,6 +10,7 @@ use log::{info, warn};
 use xdnsd_abi::Reason;
 use xdnsd_core::time::Instant;
 
+use crate::config::{Shield as Section, SynCookiesWord};
 use crate::daemon::retry::Retry;
 use crate::os::ethtool;
 use crate::os::xdp::Program;
@@ -97,7 +98,27 @@ struct Counted {
     lost: u64,
 }
 
-/// SYN cookies on one interface.
+/// What a program is to do for the shield.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// It sees SYNs.
+    syn_cookies: bool,
+    /// It drops what can only be an attack.
+    drop_garbage: bool,
+}
+
+impl Wanted {
+    /// As the config has it. On the loopback device everything comes from an address of ours.
+    #[must_use]
+    pub fn of(section: &Section, is_loopback: bool) -> Self {
+        Self {
+            syn_cookies: section.syn_cookies != SynCookiesWord::Off,
+            drop_garbage: section.drop_garbage && !is_loopback,
+        }
+    }
+}
+
+/// The shield on one interface.
 #[derive(Debug, Default)]
 pub struct Guard {
     /// The program sees SYNs.
@@ -117,9 +138,19 @@ impl Guard {
         self.state.clone()
     }
 
-    /// A program was attached that is to see SYNs. `Err`: it cannot, and SYNs pass.
-    pub fn begin(&mut self, interface: &str, program: &mut Program) -> Result<(), String> {
+    /// A program was attached. `Err`: it cannot do all that is wanted, and what it cannot passes.
+    pub fn begin(
+        &mut self,
+        interface: &str,
+        program: &mut Program,
+        wanted: Wanted,
+    ) -> Result<(), String> {
         self.end();
+        let told = program.set_drop_garbage(wanted.drop_garbage);
+        told.map_err(|error| error.to_string())?;
+        if !wanted.syn_cookies {
+            return Ok(());
+        }
         self.counted.lost = lost(interface);
         match program.guard() {
             Ok(()) => {

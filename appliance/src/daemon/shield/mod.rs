@@ -19,7 +19,7 @@ use super::retry::Retry;
 use crate::config::{Shield as Section, SynCookiesWord};
 use crate::os::sysctl;
 
-pub use guard::{Guard, State};
+pub use guard::{Guard, State, Wanted};
 use meter::{Meter, Turn};
 use syncookies::SynCookies;
 
