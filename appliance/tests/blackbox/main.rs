@@ -33,3 +33,4 @@ mod upstreams;
 mod validate;
 mod vlan;
 mod ways;
+mod why;
