@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use xdnsd_core::counters::Counter;
@@ -14,8 +15,9 @@ use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::{Family, RawClient};
-use crate::support::daemon::BINARY;
+use crate::support::daemon::{BINARY, Daemon};
 use crate::support::message::{addresses, query, query_edns, ttl};
+use crate::support::preload;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 
@@ -151,34 +153,72 @@ fn a_restart_keeps_the_cache() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn restored_answers_are_as_old_as_they_are_or_stale_where_nobody_knows() -> Result<()> {
-    let mut scene = scene!(with_snapshot(3600));
-    fill(&scene)?;
+/// Starts the daemon anew on a machine of whose clock the kernel says so.
+fn restart_with_clock(scene: &mut Scene, clock: &str) -> Result<()> {
+    let folder = scene.directory.path().to_owned();
+    let library = preload::compile("clock_says", &folder)?;
     scene.daemon.terminate()?;
-    scene.daemon.start_again(&scene.lab)?;
-    let is_age_known = !scene.daemon.log().contains("of unknown age");
+    let mut command = scene.lab.router.command(BINARY);
+    let config = folder.join("config.toml");
+    command.arg("run").arg(&config);
+    command.env("LD_PRELOAD", library).env("CLOCK", clock);
+    scene.daemon = Daemon::start_command(command, &config, &folder.join("sock"))?;
+    Ok(())
+}
+
+/// What was kept while the kernel said the first of its clock, and is restored while it says the second.
+fn restore(clocks: [&str; 2]) -> Result<Option<(Scene, Message)>> {
+    let test = "restored_answers_are_as_old_as_they_are_or_stale_where_nobody_knows";
+    let Some(mut scene) = Scene::set(test, &with_snapshot(3600))? else {
+        return Ok(None);
+    };
+    restart_with_clock(&mut scene, clocks[0])?;
+    fill(&scene)?;
+    restart_with_clock(&mut scene, clocks[1])?;
     let client = scene.raw_client()?;
     let answer = client.ask(Family::V4, &query_edns("n1.test.", RecordType::A, 1232))?;
     assert_eq!(addresses(&answer), ["192.0.2.1"]);
-    if is_age_known {
-        assert!((200..=300).contains(&ttl(&answer)), "{answer}");
-        assert_eq!(scene.upstream.asked("n1.test.").len(), 1);
+    Ok(Some((scene, answer)))
+}
+
+#[test]
+fn restored_answers_are_as_old_as_they_are_or_stale_where_nobody_knows() -> Result<()> {
+    let Some((scene, answer)) = restore(["set", "set"])? else {
         return Ok(());
+    };
+    assert!(!scene.daemon.log().contains("unknown age"));
+    assert!((200..=300).contains(&ttl(&answer)), "{answer}");
+    assert_eq!(scene.upstream.asked("n1.test.").len(), 1);
+    // No clock: stale, said so (RFC 8914 section 4.4), and asked for behind the client's back. The log says why.
+    for (clocks, why) in [
+        (
+            ["set", "not set"],
+            "the kernel says that the clock is not synchronised",
+        ),
+        (
+            ["not set", "set"],
+            "the clock was not synchronised when it was written",
+        ),
+    ] {
+        let Some((scene, answer)) = restore(clocks)? else {
+            return Ok(());
+        };
+        let told = format!(", of unknown age ({why}), to be served as stale\n");
+        scene.daemon.wait_log_count(&told, 1)?;
+        assert_eq!(ttl(&answer), STALE_TTL_SECS);
+        let edns = answer.extensions().as_ref().expect("OPT");
+        let reason = edns.option(EdnsCode::Unknown(15));
+        assert!(
+            matches!(reason, Some(EdnsOption::Unknown(15, data)) if data.starts_with(&[0, 3])),
+            "{reason:?}"
+        );
+        let client = scene.raw_client()?;
+        wait_until("it is refreshed", TIMEOUT, || {
+            let answer = client.ask(Family::V4, &query("n1.test.", RecordType::A));
+            answer.is_ok_and(|answer| ttl(&answer) > STALE_TTL_SECS)
+        })?;
+        assert_eq!(scene.upstream.asked("n1.test.").len(), 2);
     }
-    // No clock (DESIGN.md): stale, said so (RFC 8914 section 4.4), and asked for behind the client's back.
-    assert_eq!(ttl(&answer), STALE_TTL_SECS);
-    let edns = answer.extensions().as_ref().expect("OPT");
-    let reason = edns.option(EdnsCode::Unknown(15));
-    assert!(
-        matches!(reason, Some(EdnsOption::Unknown(15, data)) if data.starts_with(&[0, 3])),
-        "{reason:?}"
-    );
-    wait_until("it is refreshed", TIMEOUT, || {
-        let answer = client.ask(Family::V4, &query("n1.test.", RecordType::A));
-        answer.is_ok_and(|answer| ttl(&answer) > STALE_TTL_SECS)
-    })?;
-    assert_eq!(scene.upstream.asked("n1.test.").len(), 2);
     Ok(())
 }
 

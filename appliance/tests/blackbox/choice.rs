@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::limits::ALIASES;
-use xdnsd_lab::lab::{CLIENT_V4, HOST_INTERFACE, UPSTREAM_V4, UPSTREAM_V6};
+use xdnsd_lab::lab::{HOST_INTERFACE, UPSTREAM_V4, UPSTREAM_V6};
 use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
@@ -304,14 +304,34 @@ fn everyone_who_shares_a_question_gets_its_own_answer_by_every_way() -> Result<(
     Ok(())
 }
 
+/// Hosts of one LAN are others to each other although they are in one /64.
 #[test]
 fn a_full_table_costs_whoever_fills_it_and_never_the_others() -> Result<()> {
+    for (greedy, modest) in [
+        ("10.53.0.9/24", "10.53.0.8/24"),
+        ("fd53::9/64", "fd53::8/64"),
+        ("fe80::9/64", "fe80::8/64"),
+    ] {
+        let scene = scene!(Setup::default());
+        costs_whoever_fills_it(&scene, greedy, modest).context(greedy)?;
+    }
+    Ok(())
+}
+
+/// A client of the appliance at this address, which the client's host gets.
+fn client_at(scene: &Scene, address: &str) -> Result<UdpClient> {
+    let (local, _) = address.split_once('/').context("a prefix length")?;
+    let local: IpAddr = local.parse()?;
+    let flags = if local.is_ipv4() { "" } else { "nodad" };
+    let lab = &scene.lab;
+    lab.client.ip(&format!(
+        "address add {address} dev {HOST_INTERFACE} {flags}\n"
+    ))?;
+    UdpClient::open_from(lab, local, listen(Family::of_address(local)))
+}
+
+fn costs_whoever_fills_it(scene: &Scene, greedy: &str, modest: &str) -> Result<()> {
     const QUESTIONS: usize = 2 * xdnsd_core::limits::PENDING;
-    let scene = scene!(Setup::default());
-    scene
-        .lab
-        .client
-        .ip(&format!("address add 10.53.0.9/24 dev {HOST_INTERFACE}\n"))?;
     scene.upstream.on("*.dead.test.", Rule::silence());
     scene
         .upstream
@@ -323,11 +343,7 @@ fn a_full_table_costs_whoever_fills_it_and_never_the_others() -> Result<()> {
     scene
         .upstream
         .on("*.fine.test.", Rule::addresses(300, &["192.0.2.3"]));
-    let server = listen(Family::V4);
-    let (greedy, modest) = (
-        UdpClient::open_from(&scene.lab, "10.53.0.9".parse()?, server)?,
-        UdpClient::open_from(&scene.lab, CLIENT_V4.into(), server)?,
-    );
+    let (greedy, modest) = (client_at(scene, greedy)?, client_at(scene, modest)?);
     modest.ask(&query("hit.test.", RecordType::A))?;
     let before = scene.daemon.metrics()?;
     // Somebody waits for a slow answer while another client fills the table twice over.
@@ -397,16 +413,7 @@ fn a_full_table_of_aliases_costs_the_newcomer_and_no_other_question() -> Result<
         .on("*.fine.test.", Rule::addresses(300, &["192.0.2.3"]));
     let mut clients = Vec::new();
     for number in 0..CLIENTS + 2 {
-        let address = format!("10.53.0.{}", 20 + number);
-        scene
-            .lab
-            .client
-            .ip(&format!("address add {address}/24 dev {HOST_INTERFACE}\n"))?;
-        clients.push(UdpClient::open_from(
-            &scene.lab,
-            address.parse()?,
-            listen(Family::V4),
-        )?);
+        clients.push(client_at(&scene, &format!("10.53.0.{}/24", 20 + number))?);
     }
     let (newcomer, other) = (clients.pop(), clients.pop());
     let (newcomer, other) = (newcomer.expect("one more"), other.expect("another"));

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,8 +11,9 @@ use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
 use xdnsd::control;
 use xdnsd_core::dns::rtype;
+use xdnsd_core::limits::WORKERS;
 use xdnsd_lab::lab::LAN_V4;
-use xdnsd_lab::process::{Process, output_of};
+use xdnsd_lab::process::Process;
 use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
@@ -20,6 +21,7 @@ use crate::support::ask::Ask;
 use crate::support::client::Family;
 use crate::support::daemon::{BINARY, run};
 use crate::support::message::{addresses, query};
+use crate::support::preload;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Stream;
@@ -112,34 +114,64 @@ fn the_service_manager_is_told_while_it_lives() -> Result<()> {
     Ok(())
 }
 
-/// One thread alone: all others go on, and say so.
-#[test]
-fn a_worker_that_hangs_is_found_and_ends_the_process() -> Result<()> {
-    let mut scene = scene!(Setup::three_ways());
+/// The scene's daemon anew, with threads that can be held: one whose name stands in the file `hang`.
+fn start_with_threads_to_hold(scene: &mut Scene) -> Result<(Process, PathBuf)> {
     let folder = scene.directory.path().to_owned();
-    let [hung, hang] = ["hung_worker.so", "hang"].map(|name| folder.join(name));
-    let source = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/blackbox/support/hung_worker.c"
-    );
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-o"]).arg(&hung);
-    output_of(compiler.args([source, "-ldl"]))?;
+    let hung = preload::compile("hung_worker", &folder)?;
+    let hang = folder.join("hang");
     scene.daemon.terminate()?;
     let mut command = scene.lab.router.command(BINARY);
     command.arg("run").arg(folder.join("config.toml"));
     command.env("LD_PRELOAD", &hung).env("HANG", &hang);
     let mut other = Process::spawn(command, &folder.join("hung.log"))?;
     let socket = folder.join("sock");
+    let is_well = || control::ask(&socket, "health", &mut std::io::sink()).is_ok();
+    other.wait_until("it is well", TIMEOUT, is_well)?;
+    Ok((other, hang))
+}
+
+/// One thread alone: all others go on, and say so.
+#[test]
+fn a_worker_that_hangs_is_found_and_ends_the_process() -> Result<()> {
+    let mut scene = scene!(Setup::three_ways());
+    let (mut other, hang) = start_with_threads_to_hold(&mut scene)?;
+    let socket = scene.directory.path().join("sock");
     let look = || control::ask(&socket, "health", &mut std::io::sink());
-    other.wait_until("it is well", TIMEOUT, || look().is_ok())?;
-    fs::write(&hang, "")?;
+    fs::write(&hang, "worker 0")?;
     // It may turn once more before it does.
     let is_found = || look().is_err_and(|told| told.to_string().contains("worker 0 hangs"));
     other.wait_until("the others say that it hangs", 4 * TIMEOUT, is_found)?;
     let status = other.wait_exit(4 * TIMEOUT)?;
     ensure!(status.code().is_some_and(|code| code > 0), "{status}");
     ensure!(other.log().contains("worker 0 hangs"), "{}", other.log());
+    Ok(())
+}
+
+/// The kernel tells of a connection once. The thread that serves TCP is held until both are there to be found.
+#[test]
+fn a_query_over_tcp_that_comes_in_one_wake_up_with_a_new_policy_is_answered() -> Result<()> {
+    let mut scene = scene!(Setup::three_ways());
+    let rule = Rule::addresses(300, &["192.0.2.1"]);
+    scene.upstream.on("www.test.", rule);
+    let (mut other, hang) = start_with_threads_to_hold(&mut scene)?;
+    let message = Ask::of("www.test.", rtype::A).bytes();
+    let mut stream = Stream::open(&scene.lab, Family::V4)?;
+    stream.exchange(&message)?;
+    fs::write(&hang, format!("worker {WORKERS}"))?;
+    let held = hang.with_extension("held");
+    other.wait_until("it is held", TIMEOUT, || held.exists())?;
+    let folder = scene.directory.path();
+    let config = fs::read_to_string(folder.join("config.toml"))?;
+    let record = "[local]\nrecords = [\"new.test A 192.0.2.9\"]\n";
+    fs::write(folder.join("config.toml"), config + record)?;
+    control::ask(&folder.join("sock"), "reload", &mut std::io::sink())?;
+    stream.send(&message)?;
+    fs::remove_file(&hang)?;
+    let reply = stream.receive().context("the query was lost")?;
+    ensure!(View::parse(&reply)?.data(rtype::A).len() == 1);
+    let reply = stream.exchange(&Ask::of("new.test.", rtype::A).bytes())?;
+    ensure!(View::parse(&reply)?.data(rtype::A) == [[192, 0, 2, 9]]);
+    ensure!(other.terminate()?.success(), "{}", other.log());
     Ok(())
 }
 
@@ -255,6 +287,44 @@ fn a_snapshot_that_cannot_be_written_is_said_at_start_and_by_check() -> Result<(
     ensure!(
         checked.status.success(),
         "whoever checks may be another user: {said}"
+    );
+    Ok(())
+}
+
+/// The folder is on a file system that is mounted read-only, as a unit's sandbox or a damaged disk makes it; the account
+/// has every right.
+#[test]
+fn a_snapshot_on_a_read_only_mount_is_said_at_start_and_by_check() -> Result<()> {
+    let snapshot = "[cache]\nsnapshot = \"{directory}/disk/cache\"\n";
+    let scene = scene!(Setup::default().sections(snapshot));
+    let disk = scene.directory.path().join("disk");
+    let complains = |log: &str| log.contains("no snapshot can be written");
+    ensure!(!complains(&scene.daemon.log()), "the folder is made");
+    fs::create_dir_all(&disk)?;
+    let mount = format!(
+        "mount -t tmpfs -o ro none {} && exec \"$@\"",
+        disk.display()
+    );
+    let wrap = ["unshare", "-m", "sh", "-c", &mount, "sh"];
+    let mut other = spawn(&scene, &wrap, &[])?;
+    other.wait_for_log("ready: 2 endpoints", TIMEOUT)?;
+    let log = other.log();
+    ensure!(
+        complains(&log) && log.contains("Read-only file system"),
+        "{log}"
+    );
+    ensure!(other.terminate()?.success(), "{}", other.log());
+    let mut check = scene.lab.router.command(wrap[0]);
+    check.args(&wrap[1..]).args([BINARY, "check"]);
+    let checked = check
+        .arg(scene.directory.path().join("config.toml"))
+        .output()?;
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    ensure!(
+        said.contains("cache.snapshot: ")
+            && complains(&said)
+            && said.contains("Read-only file system"),
+        "{said}"
     );
     Ok(())
 }

@@ -354,3 +354,33 @@ fn names_of_instances_keep_their_letter_case() -> Result<()> {
     }
     Ok(())
 }
+
+/// However often leases change, and once more when its own file does.
+#[test]
+fn a_bad_line_of_a_hosts_file_is_said_once_per_change_of_that_file() -> Result<()> {
+    let folder = Directory::new()?;
+    let scene = scene!(house(&folder)?);
+    let ways = Ways::open(&scene)?;
+    let is_known = |name: &str| {
+        wait_until(&format!("{name} is known"), TIMEOUT, || {
+            ask_frame(&ways, &format!("{name}.lan. A"))
+                .is_ok_and(|answer| answer.answers().len() == 1)
+        })
+    };
+    let said = || scene.daemon.log().matches("`bob's` has characters").count();
+    let mut leases = String::new();
+    for number in 1..=5 {
+        leases += &format!("0 02:00:00:00:00:0{number} 192.168.1.7{number} phone{number} *\n");
+        fs::write(folder.path().join("other.leases"), &leases)?;
+        is_known(&format!("phone{number}"))?;
+    }
+    ensure!(said() == 1, "{}", scene.daemon.log());
+    let hosts = "192.168.1.5 nas\n192.168.1.6 bob's tv\n192.168.1.9 other\n";
+    fs::write(folder.path().join("hosts"), hosts)?;
+    is_known("other")?;
+    scene
+        .daemon
+        .wait_log_count("hosts:2: `bob's` has characters", 2)?;
+    ensure!(said() == 2, "{}", scene.daemon.log());
+    Ok(())
+}

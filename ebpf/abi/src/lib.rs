@@ -15,10 +15,8 @@ mod contract;
 mod counters;
 pub mod hash;
 pub mod headers;
-mod orders;
 pub mod ports;
 mod reason;
 
 pub use contract::*;
-pub use orders::{Kept, Orders};
 pub use reason::Reason;

@@ -5,7 +5,6 @@ mod forged;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use xdnsd_lab::lab::{
     WAN_V6,
 };
 use xdnsd_lab::netns::Namespace;
-use xdnsd_lab::process::{End, Process, output_of};
+use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::wait::wait_until;
 
 use self::forged::Forger;
@@ -29,6 +28,7 @@ use crate::support::TIMEOUT;
 use crate::support::client::Family;
 use crate::support::daemon::BINARY;
 use crate::support::message::{addresses, query, wire};
+use crate::support::preload;
 use crate::support::scene::{Scene, Setup, WAYS, scene};
 use crate::support::script::Rule;
 use crate::support::upstream::SECOND_V4;
@@ -685,13 +685,7 @@ fn the_four_capabilities_of_the_daemon_are_enough_for_sk_lookup() -> Result<()> 
 fn a_kernel_that_never_ends_with_the_program_holds_up_nothing() -> Result<()> {
     let mut scene = scene!(Setup::default().sections(&forward("sk_lookup", "")));
     let folder = scene.directory.path();
-    let stuck = folder.join("stuck_bpf.so").display().to_string();
-    let source = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/blackbox/support/stuck_bpf.c"
-    );
-    let mut compiler = Command::new("cc");
-    output_of(compiler.args(["-shared", "-fPIC", "-o", &stuck, source, "-ldl"]))?;
+    let stuck = preload::compile("stuck_bpf", folder)?;
     scene.daemon.terminate()?;
     scene
         .upstream
@@ -746,6 +740,65 @@ fn the_local_address_follows_the_route() -> Result<()> {
             thread::yield_now();
         }
         Ok(())
+    })
+}
+
+/// `wan0` is deleted and made again with another address, then with a route of its own to the server.
+#[test]
+fn source_and_route_follow_a_device_that_is_made_anew() -> Result<()> {
+    each_way!(|scene: &Scene, way: &str, server: IpAddr| -> Result<()> {
+        let (router, upstream) = (&scene.lab.router, &scene.lab.upstream);
+        let (old, new, flags) = match server {
+            IpAddr::V4(_) => (IpAddr::from(WAN_V4), "10.54.0.77/24", ""),
+            IpAddr::V6(_) => (WAN_V6.into(), "fd54::77/64", "nodad"),
+        };
+        let first = open_question(scene, "first")?;
+        ensure!(first.ip() == old, "{first}");
+        router.ip(&format!("link delete {WAN}\n"))?;
+        router.ip(&format!(
+            "link add name {WAN} type veth peer name {HOST_INTERFACE} netns {}
+             link set {WAN} up
+             address add {new} dev {WAN} {flags}\n",
+            upstream.path()
+        ))?;
+        let prefix = if server.is_ipv4() { "24" } else { "64" };
+        upstream.ip(&format!(
+            "link set {HOST_INTERFACE} up
+             address add {server}/{prefix} dev {HOST_INTERFACE} {flags}\n"
+        ))?;
+        let client = scene.udp_client(Family::V4)?;
+        let mut number = 0;
+        let mut from = || -> Option<IpAddr> {
+            number += 1;
+            let name = format!("n{number}.quick.test.");
+            let answer = client.ask(&query(&name, RecordType::A)).ok()?;
+            (answer.response_code() == ResponseCode::NoError).then(|| {
+                scene
+                    .upstream
+                    .asked(&name)
+                    .last()
+                    .map(|asked| asked.from.ip())
+            })?
+        };
+        let expected: IpAddr = new.split('/').next().context("an address")?.parse()?;
+        wait_until(&format!("{way} asks from {expected}"), 2 * TIMEOUT, || {
+            from() == Some(expected)
+        })?;
+        // And a route that says from where.
+        let other: IpAddr = if server.is_ipv4() {
+            "10.54.0.78"
+        } else {
+            "fd54::78"
+        }
+        .parse()?;
+        let host = if server.is_ipv4() { "32" } else { "128" };
+        router.ip(&format!(
+            "address add {other}/{host} dev {WAN} {flags}
+             route add {server} dev {WAN} src {other}\n"
+        ))?;
+        wait_until(&format!("{way} asks from {other}"), TIMEOUT, || {
+            from() == Some(other)
+        })
     })
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use hickory_proto::op::Message;
+use nix::net::if_::if_nametoindex;
 use xdnsd_lab::frames::{FrameSocket, parse_mac};
 use xdnsd_lab::lab::{CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab};
 use xdnsd_lab::netns::Namespace;
@@ -28,6 +29,17 @@ pub fn listen(family: Family) -> SocketAddr {
 /// The client host's address of the family.
 pub fn client_address(family: Family) -> IpAddr {
     family.of(CLIENT_V4.into(), CLIENT_V6.into())
+}
+
+/// `address` with the scope of a host's only interface where it is link-local: to be called in the host's namespace.
+pub fn scoped(address: SocketAddr) -> io::Result<SocketAddr> {
+    let mut scoped = address;
+    if let SocketAddr::V6(v6) = &mut scoped
+        && v6.ip().is_unicast_link_local()
+    {
+        v6.set_scope_id(if_nametoindex(HOST_INTERFACE)?);
+    }
+    Ok(scoped)
 }
 
 /// IPv4 or IPv6.
@@ -235,7 +247,7 @@ impl UdpClient {
     /// A client with another address of the client host.
     pub fn open_from(lab: &Lab, local: IpAddr, server: SocketAddr) -> Result<Self> {
         let socket = lab.client.run(|| -> io::Result<_> {
-            let socket = UdpSocket::bind((local, 0))?;
+            let socket = UdpSocket::bind(scoped(SocketAddr::new(local, 0))?)?;
             socket.connect(server)?;
             Ok(socket)
         })?;

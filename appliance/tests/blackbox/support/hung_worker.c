@@ -1,21 +1,41 @@
-/* A worker that hangs: the thread `worker 0` waits for ever once the file that HANG names is there. For LD_PRELOAD. */
+/* A worker that hangs: the thread whose name is in the file that HANG names waits for as long as that file is there, before it
+ * looks for events. It says so with a file of the same name and ".held". For LD_PRELOAD. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
+static int is_meant(const char *file)
+{
+	char name[16] = "", meant[16] = "";
+	int descriptor = open(file, O_RDONLY | O_CLOEXEC);
+
+	if (descriptor < 0)
+		return 0;
+	if (read(descriptor, meant, sizeof(meant) - 1) < 0)
+		meant[0] = 0;
+	close(descriptor);
+	prctl(PR_GET_NAME, name);
+	return strcmp(name, meant) == 0;
+}
+
 static void hang(void)
 {
 	const char *file = getenv("HANG");
-	char name[16] = "";
+	char held[256];
 
-	prctl(PR_GET_NAME, name);
-	while (strcmp(name, "worker 0") == 0 && file && access(file, F_OK) == 0)
-		pause();
+	if (!file || !is_meant(file))
+		return;
+	snprintf(held, sizeof(held), "%s.held", file);
+	close(open(held, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+	while (access(file, F_OK) == 0)
+		usleep(10000);
 }
 
 int epoll_wait(int descriptor, struct epoll_event *events, int count, int timeout)

@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod frame;
 pub mod message;
 pub mod metrics;
+pub mod preload;
 pub mod random;
 pub mod scene;
 pub mod script;

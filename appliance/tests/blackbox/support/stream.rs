@@ -14,7 +14,7 @@ use xdnsd_lab::lab::Lab;
 use xdnsd_lab::netns::Namespace;
 
 use super::TIMEOUT;
-use super::client::{Family, client_address, listen};
+use super::client::{Family, client_address, listen, scoped};
 
 /// An open connection to the appliance.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Stream {
         } else {
             AddressFamily::Inet6
         };
-        let stream = host.run(|| -> nix::Result<TcpStream> {
+        let stream = host.run(|| -> io::Result<TcpStream> {
             let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
             setsockopt(&fd.as_fd(), sockopt::ReuseAddr, &true)?;
             if let Some(size) = receive_buffer {
@@ -106,7 +106,7 @@ impl Stream {
             // Nobody need say no where nobody listens.
             let patience = TimeVal::milliseconds(patience.as_millis() as i64);
             setsockopt(&fd.as_fd(), sockopt::SendTimeout, &patience)?;
-            socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(local))?;
+            socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(scoped(local)?))?;
             socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(server))?;
             Ok(TcpStream::from(fd))
         });

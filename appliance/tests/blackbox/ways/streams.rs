@@ -402,19 +402,27 @@ fn one_client_that_waits_on_all_slots_shuts_nobody_out() -> Result<()> {
     Ok(())
 }
 
-/// One host of the LAN takes all slots; whether another one in its /64 gets one all the same. The network is new: the
-/// appliance has to learn of it while it runs.
+/// One host of the LAN takes all slots; whether another one in its /64 gets one all the same. A network is new: the
+/// appliance has to learn of it while it runs. The other is that of link-local addresses, which all hosts share.
 #[test]
 fn a_neighbour_that_waits_on_all_slots_shuts_no_other_neighbour_out() -> Result<()> {
-    let scene = scene!(
-        Setup::three_ways()
-            .sections("[forward]\ngive_up_ms = 30000\n[access]\nothers = \"allow\"\n")
-    );
-    prepare(&scene);
+    for network in ["fd99::", "fe80::"] {
+        let scene = scene!(
+            Setup::three_ways()
+                .sections("[forward]\ngive_up_ms = 30000\n[access]\nothers = \"allow\"\n")
+        );
+        shuts_no_other_out(&scene, network).context(network)?;
+    }
+    Ok(())
+}
+
+fn shuts_no_other_out(scene: &Scene, network: &str) -> Result<()> {
+    prepare(scene);
     scene.upstream.on("*.silent.test.", Rule::silence());
-    let (greedy, modest): (IpAddr, IpAddr) = ("fd99::a".parse()?, "fd99::b".parse()?);
+    let host = |number: &str| format!("{network}{number}");
+    let (greedy, modest): (IpAddr, IpAddr) = (host("a").parse()?, host("b").parse()?);
     let Lab { router, client, .. } = &scene.lab;
-    router.ip(&format!("address add fd99::1/64 dev {LAN} nodad\n"))?;
+    router.ip(&format!("address add {network}1/64 dev {LAN} nodad\n"))?;
     client.ip(&format!(
         "address add {greedy}/64 dev {HOST_INTERFACE} nodad
          address add {modest}/64 dev {HOST_INTERFACE} nodad\n"

@@ -222,10 +222,10 @@ impl Supervisor {
                 can_give |= guard.can_give(now);
             }
         }
-        let decision = self.shield.look(now, syns, can_give);
+        let state = self.shield.look(now, syns, can_give);
         for attachment in &mut self.attachments {
             let told = match lock(&attachment.program).as_mut() {
-                Some(program) => attachment.guard.tell(now, decision, program),
+                Some(program) => attachment.guard.tell(now, state, program),
                 None => Ok(()),
             };
             if let Err(problem) = told {
@@ -623,24 +623,4 @@ impl Drop for Supervisor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_program_is_attached_where_it_has_nothing_to_redirect_unless_the_config_insists() {
-        let with = |mac| Device {
-            mac,
-            ..Device::default()
-        };
-        let (card, loopback, tunnel) = (
-            with(Some([2, 0, 0, 0, 0, 1])),
-            with(Some([0; 6])),
-            with(None),
-        );
-        assert!(gains_by_xdp(&card, XdpMode::Auto));
-        for device in [&loopback, &tunnel] {
-            assert!(!gains_by_xdp(device, XdpMode::Auto), "{device:?}");
-            assert!(gains_by_xdp(device, XdpMode::Generic), "{device:?}");
-        }
-    }
-}
+mod tests;

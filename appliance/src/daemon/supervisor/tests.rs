@@ -1,0 +1,59 @@
+//! What needs no interface: when a queue is tried again, and where a program is of no use.
+
+use super::*;
+
+#[test]
+fn no_program_is_attached_where_it_has_nothing_to_redirect_unless_the_config_insists() {
+    let with = |mac| Device {
+        mac,
+        ..Device::default()
+    };
+    let (card, loopback, tunnel) = (
+        with(Some([2, 0, 0, 0, 0, 1])),
+        with(Some([0; 6])),
+        with(None),
+    );
+    assert!(gains_by_xdp(&card, XdpMode::Auto));
+    for device in [&loopback, &tunnel] {
+        assert!(!gains_by_xdp(device, XdpMode::Auto), "{device:?}");
+        assert!(gains_by_xdp(device, XdpMode::Generic), "{device:?}");
+    }
+}
+
+/// A queue whose socket cannot be had is tried again, later each time, as long as its interface is there.
+#[test]
+fn a_queue_that_could_not_have_a_socket_is_tried_again_after_a_pause() {
+    let text = "[[interface]]\nname = \"lan0\"\n[[upstream]]\nservers = [\"192.0.2.1\"]\n";
+    let config = Config::parse("f", text).expect("valid");
+    let inboxes: Vec<Inbox> = (0..=WORKERS)
+        .map(|_| Inbox::new().expect("eventfd"))
+        .collect();
+    let (plan, devices) = (Plan::default(), Devices::default());
+    let at = |now| World {
+        config: &config,
+        plan: &plan,
+        devices: &devices,
+        inboxes: &inboxes,
+        now,
+    };
+    let mut attachment = Attachment::new(&config.interfaces[0]);
+    attachment.ifindex = Some(1);
+    attachment.queues.push(Queue {
+        number: 0,
+        // There is no UMEM for one more.
+        worker: WORKERS,
+        is_open: false,
+        retry: Retry::default(),
+        trouble: String::new(),
+    });
+    let mut now = Instant::from_millis(5);
+    for pause in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
+        attachment.open_queues(&at(now));
+        let tried = attachment.queues[0].retry;
+        attachment.open_queues(&at(now + (pause - 1)));
+        assert_eq!(attachment.queues[0].retry, tried, "{pause}");
+        assert!(!attachment.is_due(now + (pause - 1)), "{pause}");
+        now = now + pause;
+        assert!(attachment.is_due(now), "{pause}");
+    }
+}

@@ -1,0 +1,197 @@
+//! What is said of a file, a command or a machine that is wrong: the whole line, as the real program writes it.
+
+use std::process::Output;
+
+use anyhow::Result;
+use nix::sys::signal::Signal;
+use xdnsd_lab::lab::{LAN, LAN_V4, Lab, Spec};
+use xdnsd_lab::privilege::root_or_skip;
+use xdnsd_lab::process::Process;
+
+use crate::support::TIMEOUT;
+use crate::support::daemon::{BINARY, run, write};
+use crate::support::scene::{Directory, Setup, scene};
+
+/// What is allowed as upstream servers.
+const SERVERS: &str = "; allowed: a list of 1 to 16, each ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its \
+    interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
+/// What is allowed as addresses to listen on.
+const LISTEN: &str = "; allowed: a list of 0 to 64, each an IPv4 or IPv6 address in quotes";
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Files as people write them who come from other programs, and the line about each, without the file's name in front.
+fn files() -> Vec<(String, String)> {
+    let lan = "[[interface]]\nname = \"lan0\"\n";
+    let up = "[[upstream]]\nservers = [\"192.0.2.1\"]\n";
+    let server = |text: &str| format!("{lan}[[upstream]]\nservers = [{text}]\n");
+    let listen = |text: &str| format!("{lan}listen = [\"{text}\"]\n{up}");
+    let no_server = |name: &str, why: &str| {
+        format!(":4:12: upstream.servers: \"{name}\" is not a server: {why}{SERVERS}")
+    };
+    let no_address = |text: &str, bare: &str| {
+        format!(
+            ":3:11: interface.listen: \"{text}\": without prefix, port (that is interface.port), zone and brackets: \
+             \"{bare}\"{LISTEN}"
+        )
+    };
+    vec![
+        (
+            format!("[interface]\nname = \"lan0\"\n[interface]\nname = \"lan1\"\n{up}"),
+            ":3:2: more than one needs double brackets in each place: [[interface]] here and in line 1".into(),
+        ),
+        (
+            server("9.9.9.9"),
+            format!(":4:12: upstream.servers: addresses stand in quotes: [\"9.9.9.9\"]{SERVERS}"),
+        ),
+        (
+            "interface=br-lan\nserver=9.9.9.9\ndhcp-range=192.168.1.50,192.168.1.150,12h\n".into(),
+            ": this looks like dnsmasq's configuration; xdnsd reads TOML, see config/home-router.toml".into(),
+        ),
+        (
+            "server:\n    interface: 0.0.0.0\nforward-zone:\n    name: \".\"\n".into(),
+            ": this looks like unbound's configuration; xdnsd reads TOML, see config/home-router.toml".into(),
+        ),
+        (
+            format!("{lan}{up}[cache]\nmax_ttl = \"1h\"\n"),
+            ":6:11: cache.max_ttl: \"1h\": seconds, an integer from 1 to 604800, such as 3600".into(),
+        ),
+        (
+            server("\"dns.quad9.net\""),
+            no_server(
+                "dns.quad9.net",
+                "a name would have to be asked for first, so a server is named by its address",
+            ),
+        ),
+        (
+            server("\"tls://9.9.9.9\""),
+            no_server(
+                "tls://9.9.9.9",
+                "there is no encrypted form (DoT, DoH, DoQ); run a stub on this machine that asks it, such as stubby, \
+                 dnscrypt-proxy or unbound, and name its address",
+            ),
+        ),
+        (listen("192.168.1.1/24"), no_address("192.168.1.1/24", "192.168.1.1")),
+        (listen("192.168.1.1:53"), no_address("192.168.1.1:53", "192.168.1.1")),
+        (listen("[fd11::1]"), no_address("[fd11::1]", "fd11::1")),
+    ]
+}
+
+#[test]
+fn a_file_of_somebody_new_is_told_its_line_its_key_and_what_is_right() -> Result<()> {
+    let directory = Directory::new()?;
+    for (text, expected) in files() {
+        let file = write(directory.path(), "new.toml", &text)?;
+        let file = file.display().to_string();
+        for (arguments, status) in [
+            (&["check", &file][..], 1),
+            (&["check", "--offline", &file], 1),
+            (&["run", &file], 78),
+        ] {
+            let output = run(None, arguments)?;
+            assert_eq!(
+                said(&output),
+                format!("{file}{expected}\n"),
+                "{arguments:?}"
+            );
+            assert_eq!(output.status.code(), Some(status), "{text}");
+            assert!(output.stdout.is_empty(), "{text}");
+        }
+    }
+    let output = run(None, &["check"])?;
+    assert_eq!(
+        said(&output),
+        "check needs a FILE: xdnsd check [--offline] FILE\n"
+    );
+    Ok(())
+}
+
+#[test]
+fn who_wants_the_router_itself_answered_is_told_of_lo() -> Result<()> {
+    if !root_or_skip("who_wants_the_router_itself_answered_is_told_of_lo") {
+        return Ok(());
+    }
+    let lab = Lab::up(&Spec::default())?;
+    let directory = Directory::new()?;
+    let text = format!(
+        "[[interface]]\nname = \"{LAN}\"\nlisten = [\"127.0.0.1\"]\n[[upstream]]\nservers = [\"192.0.2.1\"]\n"
+    );
+    let file = write(directory.path(), "new.toml", &text)?;
+    let file = file.display().to_string();
+    let output = run(Some(&lab), &["check", &file])?;
+    let expected = format!(
+        "{file}:3:11: interface.listen: 127.0.0.1 is not an address of {LAN}; to answer this router itself add \
+         [[interface]] name = \"lo\"; allowed: {LAN_V4}, "
+    );
+    assert!(said(&output).starts_with(&expected), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(1));
+    Ok(())
+}
+
+/// The kernel refuses the port, because the process has no capability left. From which port on it needs none is the kernel's
+/// to say.
+#[test]
+fn a_port_that_needs_a_right_is_said_with_the_right_and_the_ports_without() -> Result<()> {
+    if !root_or_skip("a_port_that_needs_a_right_is_said_with_the_right_and_the_ports_without") {
+        return Ok(());
+    }
+    let lab = Lab::up(&Spec::default())?;
+    let directory = Directory::new()?;
+    for (port, free) in [(53, 1024), (1500, 2000)] {
+        lab.router.write(
+            "/proc/sys/net/ipv4/ip_unprivileged_port_start",
+            &free.to_string(),
+        )?;
+        let text = format!(
+            "[[interface]]\nname = \"{LAN}\"\nxdp = \"off\"\nport = {port}\nlisten = [\"{LAN_V4}\"]\n\
+             [[upstream]]\nservers = [\"10.54.0.2\"]\n[control]\nsocket = \"\"\n"
+        );
+        let file = write(directory.path(), "port.toml", &text)?;
+        let mut command = lab.router.command("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all", BINARY, "run"]);
+        command.arg(&file);
+        let mut process = Process::spawn(command, &directory.path().join("log"))?;
+        let line = format!(
+            "TCP {LAN_V4}:{port}: bind: Permission denied: needs CAP_NET_BIND_SERVICE, root, or a port from {free} on; \
+             tried again until it can be had\n"
+        );
+        process.wait_for_log(&line, TIMEOUT)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_told_from_one_that_is_not_there() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let socket = scene.directory.path().join("sock").display().to_string();
+    let stats = || run(None, &["stats", "--socket", &socket]);
+    scene.daemon.signal(Signal::SIGSTOP)?;
+    let output = stats()?;
+    let expected = format!("no answer in 5 s from the xdnsd at {socket}\n");
+    assert_eq!((said(&output), output.status.code()), (expected, Some(1)));
+    scene.daemon.signal(Signal::SIGCONT)?;
+    assert_eq!(stats()?.status.code(), Some(0));
+    Ok(())
+}
+
+/// A bridge has no native XDP.
+#[test]
+fn why_a_mode_is_generic_is_one_plain_line_and_the_details_are_for_debugging() -> Result<()> {
+    for level in ["info", "debug"] {
+        let sections = format!("[[interface]]\nname = \"br9\"\n[log]\nlevel = \"{level}\"\n");
+        let scene = scene!(Setup::default().sections(&sections));
+        scene.lab.router.ip(
+            "link add name br9 type bridge\nlink set br9 up\naddress add 10.56.0.1/24 dev br9\n",
+        )?;
+        let line = "br9: XDP program attached, mode generic: the driver has no native XDP, or its offloads stand in the way\n";
+        scene.daemon.wait_log_count(line, 1)?;
+        let log = scene.daemon.log();
+        let details = ["br9: not native: ", "bpf_link_create"];
+        let is_detailed = details.iter().all(|text| log.contains(text));
+        assert_eq!(is_detailed, level == "debug", "{log}");
+        assert_eq!(log.contains("os error"), level == "debug", "{log}");
+    }
+    Ok(())
+}
