@@ -5,24 +5,25 @@ use crate::flow::link::Mac;
 use crate::flow::network::Address;
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
-use crate::syn::{Answer, Cookies, Ends, Header};
+use crate::syn::{Answer, COUNT_MAX, Cookies, Ends, Header, Walk};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, bpf_sock_tuple as Tuple,
     xdp_action,
 };
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp,
+    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_release, bpf_skc_lookup_tcp,
     bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, XskMap};
 use aya_ebpf::programs::XdpContext;
+use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use xdnsd_abi::headers::{ipv4, ipv6, tcp};
 use xdnsd_abi::{
-    FRAME_MAX, GUARDED_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason, SYN_FRAME_MAX,
-    shield, tail,
+    FRAME_MAX, GUARDED_MAX, LISTEN_MAX, Listen, Orders, PathCheck, QUEUES_MAX, Reason,
+    SYN_FRAME_MAX, shield, tail,
 };
 
 // The names are those of `xdnsd_abi::map`; the macro only takes literals. Loading fails when they differ.
@@ -104,7 +105,7 @@ impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
 impl<const FRAGS: bool> Way for Run<'_, FRAGS> {
     #[inline(always)]
     fn drops_garbage(&self) -> bool {
-        is_on(shield::DROP_GARBAGE)
+        told(shield::DROP_GARBAGE) != 0
     }
 
     #[inline(always)]
@@ -135,14 +136,14 @@ impl<const FRAGS: bool> Way for Run<'_, FRAGS> {
     }
 }
 
-/// Whether a switch of the shield is on.
+/// What the shield is told in a place.
 #[inline(always)]
-fn is_on(switch: u32) -> bool {
-    let Some(state) = SHIELD.get_ptr(switch) else {
-        return false;
+fn told(place: u32) -> u32 {
+    let Some(word) = SHIELD.get_ptr(place) else {
+        return 0;
     };
     // SAFETY: the lookup gave an aligned value that lives as long as the map. User space writes all of it at once.
-    unsafe { state.read_volatile() != 0 }
+    unsafe { word.read_volatile() }
 }
 
 /// What a map says has to hold for a destination.
@@ -221,8 +222,8 @@ impl Cookies for Run<'_, true> {
     }
 
     #[inline(always)]
-    fn is_resting(&self) -> bool {
-        !is_on(shield::SYN_COOKIES)
+    fn orders(&self) -> Orders {
+        Orders::from_word(told(shield::SYN_COOKIES))
     }
 
     #[inline(always)]
@@ -243,6 +244,19 @@ impl Cookies for Run<'_, true> {
         // SAFETY: the helper writes `len` bytes, which are fewer than the buffer has; the context is the kernel's.
         let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at, to, len as u32) };
         (result == 0).then_some(len)
+    }
+
+    #[inline(always)]
+    fn walk(&self, walk: &mut Walk) {
+        // The binding's type of a function has no arguments; the kernel knows better.
+        let step = step as *const () as *mut c_void;
+        // SAFETY: `step` is what the kernel calls, with this walk and on this processor, before the helper returns.
+        unsafe { bpf_loop(COUNT_MAX, step, (&raw mut *walk).cast(), 0) };
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        Kernel::now(self)
     }
 
     #[inline(always)]
@@ -273,6 +287,13 @@ impl Cookies for Run<'_, true> {
         // The MSS that it stands for is in the upper half.
         (result >= 0).then_some(result as u32)
     }
+}
+
+/// One step of a walk, as bpf_loop calls it. 0: go on.
+unsafe extern "C" fn step(_: u64, walk: *mut c_void) -> i64 {
+    // SAFETY: the walk that was given to bpf_loop, which nobody else touches until that returns.
+    let walk = unsafe { &mut *walk.cast::<Walk>() };
+    i64::from(!walk.step())
 }
 
 impl Run<'_, true> {

@@ -5,8 +5,9 @@
 //! a guarded port of ours is a [`Reason`] to pass it, untouched: the kernel answers it as it always did.
 //!
 //! The cookie is the kernel's own, so that the ACK that brings it back opens an ordinary connection. Of the client's options it
-//! carries the MSS, and the answer offers no other: without a timestamp the kernel has no place to remember them in (RFC 4987
-//! section 3.6).
+//! carries the MSS; what else the answer offers is in [`options`].
+
+mod options;
 
 use crate::classify::{Reply, Way, check_ours, check_route, check_source, from, garbage, listen};
 use crate::flow::link::{Link, Mac};
@@ -17,29 +18,35 @@ use crate::frame::Cursor;
 use crate::frame::write::{CursorMut, ViewMut};
 use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::{ethernet, ipv4, ipv6, protocol, tcp, vlan};
-use xdnsd_abi::{Listen, PathCheck, Reason};
+use xdnsd_abi::{Listen, Orders, PathCheck, Reason};
 
-/// Bytes of the answer's TCP header: the options are an MSS.
+use options::Options;
+pub use options::{COUNT_MAX, Header, Walk};
+
+/// Bytes of the answer's TCP header, where its only option is an MSS.
 const HEADER_LEN: usize = tcp::HEADER_LEN + tcp::mss::LEN;
+/// The same with all that the client offered.
+const LONG_HEADER_LEN: usize = HEADER_LEN + Options::LEN;
 /// Bytes that the client may send at once: what Linux announces first for a path of Ethernet.
 const WINDOW: u16 = 64_240;
 /// Hops that the answer may take, as Linux's own.
 const HOPS: u8 = 64;
 
-/// Room for the longest TCP header, in words, the last of which is not needed.
-pub type Header = [u32; tcp::HEADER_LEN_MAX / size_of::<u32>() + 1];
-
 /// What the program asks of the kernel besides.
 pub trait Cookies: Way {
     /// What has to hold of a SYN to a guarded port; `None`: it is none.
     fn guarded(&self, listen: &Listen) -> Option<PathCheck>;
-    /// Whether SYNs are only counted.
-    fn is_resting(&self) -> bool;
+    /// What becomes of SYNs.
+    fn orders(&self) -> Orders;
     /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::SYN_FRAME_MAX`].
     fn is_large(&self) -> bool;
     /// Copies `len` bytes of the frame, 20 to 60, from offset `at` into `header`, which is zero behind them, and gives their
     /// number back as one that the verifier knows the bounds of. `None`: they are not there.
     fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64>;
+    /// Takes all the steps of a walk, at most [`COUNT_MAX`].
+    fn walk(&self, walk: &mut Walk);
+    /// CLOCK_MONOTONIC in nanoseconds, by which the kernel makes its timestamps.
+    fn now(&self) -> u64;
     /// The kernel's cookie for a SYN with this header of `len` bytes, as [`Self::copy`] gave them, if somebody listens who may
     /// have one.
     fn cookie(&self, ends: &Ends, header: &mut Header, len: u64) -> Option<u32>;
@@ -65,6 +72,8 @@ pub struct Answer {
     sequence: u32,
     cookie: u32,
     mss: u16,
+    /// The options behind the MSS.
+    options: Options,
 }
 
 /// `Ok`: the SYN is ours to answer, with this.
@@ -92,20 +101,31 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reas
     if kernel.guarded(&from(&packet, &key)).is_some() {
         return Err(garbage(kernel, Reason::DropSource, Reason::PassSource));
     }
-    let mut header = Header::default();
-    let len = check_bytes(&link, &packet, &segment, kernel, &mut header)?;
-    if kernel.is_resting() {
+    let mut walk = Walk::new();
+    let len = check_bytes(&link, &packet, &segment, kernel, &mut walk.header)?;
+    let orders = kernel.orders();
+    if !orders.are_given() {
         return Err(Reason::PassSyn);
     }
     check_route(&check, &link, &reply(&syn), kernel)?;
-    let cookie = kernel.cookie(&syn, &mut header, len);
+    let cookie = kernel.cookie(&syn, &mut walk.header, len);
+    let cookie = cookie.ok_or(Reason::PassNoCookie)?;
+    let options = match orders.kept() {
+        Some(kept) => {
+            walk.begin(segment.header_len());
+            kernel.walk(&mut walk);
+            walk.answer(kept, kernel.now())
+        }
+        None => Options::NONE,
+    };
     Ok(Answer {
         link,
         syn,
         addresses_sum: packet.addresses_sum,
         sequence: segment.sequence(),
-        cookie: cookie.ok_or(Reason::PassNoCookie)?,
+        cookie,
         mss: check.mss,
+        options,
     })
 }
 
@@ -179,7 +199,7 @@ impl Answer {
     /// Bytes of its frame.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        link_len(&self.link) + ip_len(self.syn.source) + HEADER_LEN
+        link_len(&self.link) + ip_len(self.syn.source) + usize::from(self.tcp_len())
     }
 
     /// Writes it over the SYN's frame, whose tags and EtherType stay. `None`: the frame is shorter than [`Self::len`].
@@ -203,15 +223,24 @@ impl Answer {
             (Some(source), Some(destination)) => {
                 let (header, rest) = rest.take::<{ ipv4::HEADER_LEN }>()?;
                 self.write_ipv4(header, source, destination);
-                self.write_tcp(rest.take::<HEADER_LEN>()?.0);
+                self.write_tcp(rest)
             }
             _ => {
                 let (header, rest) = rest.take::<{ ipv6::HEADER_LEN }>()?;
                 self.write_ipv6(header);
-                self.write_tcp(rest.take::<HEADER_LEN>()?.0);
+                self.write_tcp(rest)
             }
         }
-        Some(())
+    }
+
+    /// Bytes of its TCP header.
+    #[inline(always)]
+    const fn tcp_len(&self) -> u16 {
+        if self.options.are_there {
+            LONG_HEADER_LEN as u16
+        } else {
+            HEADER_LEN as u16
+        }
     }
 
     #[inline(always)]
@@ -222,16 +251,16 @@ impl Answer {
         destination: u32,
     ) {
         use ipv4::field;
-        const LEN: u16 = (ipv4::HEADER_LEN + HEADER_LEN) as u16;
         const VERSION_TOS: u16 = u16::from_be_bytes([ipv4::VERSION_4_IHL_5, 0]);
         const TTL_PROTOCOL: u16 = u16::from_be_bytes([HOPS, protocol::TCP]);
+        let len = ipv4::HEADER_LEN as u16 + self.tcp_len();
         let sum = word(VERSION_TOS)
-            + word(LEN)
+            + word(len)
             + word(ipv4::DONT_FRAGMENT)
             + word(TTL_PROTOCOL)
             + self.addresses_sum;
         header.set_be16::<{ field::VERSION_IHL }>(VERSION_TOS);
-        header.set_be16::<{ field::TOTAL_LEN.start }>(LEN);
+        header.set_be16::<{ field::TOTAL_LEN.start }>(len);
         header.set_be16::<{ field::ID.start }>(0);
         header.set_be16::<{ field::FLAGS_OFFSET.start }>(ipv4::DONT_FRAGMENT);
         header.set_be16::<{ field::TTL }>(TTL_PROTOCOL);
@@ -247,7 +276,7 @@ impl Answer {
         const NEXT_HOPS: u16 = u16::from_be_bytes([protocol::TCP, HOPS]);
         let (source, destination) = (self.syn.destination, self.syn.source);
         header.set::<{ field::VERSION_CLASS_FLOW.start }, u32>(VERSION);
-        header.set_be16::<{ field::PAYLOAD_LEN.start }>(HEADER_LEN as u16);
+        header.set_be16::<{ field::PAYLOAD_LEN.start }>(self.tcp_len());
         header.set_be16::<{ field::NEXT_HEADER }>(NEXT_HOPS);
         header.set::<{ field::SOURCE.start }, u64>(source.0);
         header.set::<{ field::SOURCE.start + 8 }, u64>(source.1);
@@ -256,24 +285,42 @@ impl Answer {
     }
 
     #[inline(always)]
-    fn write_tcp(&self, mut header: ViewMut<'_, HEADER_LEN>) {
+    fn write_tcp(&self, rest: CursorMut<'_>) -> Option<()> {
+        let (header, rest) = rest.take::<HEADER_LEN>()?;
+        self.write_header(header);
+        if !self.options.are_there {
+            return Some(());
+        }
+        let (mut tail, _) = rest.take::<{ Options::LEN }>()?;
+        let [a, b, c, d] = self.options.words;
+        tail.set::<0, u32>(a);
+        tail.set::<4, u32>(b);
+        tail.set::<8, u32>(c);
+        tail.set::<12, u32>(d);
+        Some(())
+    }
+
+    /// The header and the first option.
+    #[inline(always)]
+    fn write_header(&self, mut header: ViewMut<'_, HEADER_LEN>) {
         use tcp::field;
-        const OFFSET_FLAGS: u16 = u16::from_be_bytes([
-            ((HEADER_LEN / 4) << 4) as u8,
-            tcp::flag::SYN | tcp::flag::ACK,
-        ]);
         const OPTION: usize = tcp::HEADER_LEN;
         const KIND_LEN: u16 = u16::from_be_bytes(tcp::mss::KIND_LEN);
+        let [a, b, c, d] = self.options.words.map(u64::from);
+        let len = self.tcp_len();
+        // Words of header, four bits in front of the flags.
+        let offset_flags = ((len / 4) << 12) | u16::from(tcp::flag::SYN | tcp::flag::ACK);
         let sequence = self.cookie.to_be();
         let acknowledgment = u32::from_be(self.sequence).wrapping_add(1).to_be();
         let sum = self.addresses_sum
+            + (a + b + c + d)
             + word(protocol::TCP.into())
-            + word(HEADER_LEN as u16)
+            + word(len)
             + u64::from(self.syn.source_port)
             + u64::from(self.syn.destination_port)
             + u64::from(sequence)
             + u64::from(acknowledgment)
-            + word(OFFSET_FLAGS)
+            + word(offset_flags)
             + word(WINDOW)
             + word(KIND_LEN)
             + word(self.mss);
@@ -281,7 +328,7 @@ impl Answer {
         header.set::<{ field::DESTINATION_PORT.start }, u16>(self.syn.source_port);
         header.set::<{ field::SEQUENCE.start }, u32>(sequence);
         header.set::<{ field::ACKNOWLEDGMENT.start }, u32>(acknowledgment);
-        header.set_be16::<{ field::OFFSET }>(OFFSET_FLAGS);
+        header.set_be16::<{ field::OFFSET }>(offset_flags);
         header.set_be16::<{ field::WINDOW.start }>(WINDOW);
         header.set_be16::<{ field::CHECKSUM.start }>(Sum::of_few(sum).finish());
         header.set_be16::<{ field::URGENT.start }>(0);

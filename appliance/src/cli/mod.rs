@@ -169,6 +169,14 @@ const FORMS: &[Form] = &[
         ..ASKS
     },
     Form {
+        name: "why",
+        usage: " [--socket PATH] NAME [TYPE] [CLIENT]",
+        about: "what becomes of a question and who says so, and what the cache has",
+        arguments: &["NAME", "TYPE", "CLIENT"],
+        least: 1,
+        ..ASKS
+    },
+    Form {
         name: "cache dump",
         usage: " [--socket PATH] [NAME]",
         about: "answers in the cache with their records, for NAME and below",
@@ -356,6 +364,7 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("save", "cache save"),
     ("serve", "run"),
     ("start", "run"),
+    ("explain", "why"),
     ("statistics", "stats"),
     ("status", "health"),
     ("test", "check"),
@@ -547,14 +556,18 @@ fn ask(mut words: Words) -> Result<Command, String> {
         .option(AT_SOCKET.name)
         .unwrap_or_else(|| SOCKET.into());
     let mut request = words.command.to_owned();
-    if let Some(argument) = words.arguments.first() {
+    for (index, argument) in words.arguments.iter().enumerate() {
         let shown = text::bytes(argument.as_encoded_bytes());
         let is_word = |char: char| char.is_ascii_graphic();
-        let name = argument.to_str().filter(|name| name.chars().all(is_word));
-        let name = name.ok_or_else(|| format!("`{shown}` is not a name"))?;
-        name::parse(name).map_err(|error| format!("`{shown}` {error}"))?;
+        let word = argument.to_str().filter(|word| word.chars().all(is_word));
+        let word =
+            word.ok_or_else(|| format!("`{shown}` is not a {}", ["name", "word"][index.min(1)]))?;
+        // The first is a name; of the others the daemon knows more.
+        if index == 0 {
+            name::parse(word).map_err(|error| format!("`{shown}` {error}"))?;
+        }
         // Memory takes everything.
-        let _ = write!(request, " {name}");
+        let _ = write!(request, " {word}");
     }
     let socket = socket.into();
     Ok(Command::Ask { request, socket })

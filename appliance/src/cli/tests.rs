@@ -46,6 +46,10 @@ fn every_command_is_known() {
         parsed("lists compile out in"),
         Ok(Command::CompileLists(vec!["out".into(), "in".into()]))
     );
+    assert_eq!(
+        parsed("why www.example --socket /x AAAA 192.0.2.1"),
+        ask("why www.example AAAA 192.0.2.1", "/x")
+    );
     assert_eq!(parsed("cache --socket=/x flush"), ask("cache flush", "/x"));
     assert_eq!(parsed("health f"), Ok(Command::Health("f".into())));
     for (line, command) in [
@@ -100,7 +104,7 @@ fn what_is_wrong_is_said_with_how_it_is_written() {
         ("cache drop", "`cache drop` is not a command, did you mean `cache dump`?; there are: cache dump, cache flush, cache save".into()),
         ("lists", "lists needs another word: xdnsd lists compile".into()),
         ("--socket /x cache flush", "--socket: the command comes first: xdnsd COMMAND ..., see xdnsd help".into()),
-        ("help sing", "`sing` is not a command; there are: run, check, health, reference, memory, lists compile, stats, upstreams, cache dump, cache flush, cache save, reload, version, help".into()),
+        ("help sing", "`sing` is not a command; there are: run, check, health, reference, memory, lists compile, stats, upstreams, why, cache dump, cache flush, cache save, reload, version, help".into()),
         ("cache flush a..b", "`a..b` has an empty label".into()),
     ] {
         assert_eq!(parsed(line), Err(said), "{line}");
@@ -149,6 +153,8 @@ fn an_argument_that_is_empty_or_several_words_is_refused() {
         let said = Err(format!("`{shown}` is not a name"));
         assert_eq!(words(&["cache", "flush", name]), said, "{name:?}");
     }
+    let said = "`A\\nreload` is not a word";
+    assert_eq!(words(&["why", "a.b", "A\nreload"]), Err(said.into()));
     let said = "check has a FILE that is empty: xdnsd check [--offline] FILE";
     assert_eq!(words(&["check", ""]), Err(said.into()));
 }

@@ -36,6 +36,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod trust;
 pub mod watch;
+pub mod why;
 pub mod zonefile;
 
 pub use acl::AclInput;

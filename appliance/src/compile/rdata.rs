@@ -22,6 +22,11 @@ const TYPES: &[(&str, u16)] = &[
     ("HTTPS", rtype::HTTPS),
 ];
 
+/// The numbers of the types that records of local data have by name.
+pub fn known_types() -> impl Iterator<Item = u16> {
+    TYPES.iter().map(|(_, number)| *number)
+}
+
 /// Types that no record can have: OPT, and those that only questions have (RFC 6895 section 3.1).
 const META: [std::ops::RangeInclusive<u16>; 3] = [0..=0, 41..=41, 128..=255];
 

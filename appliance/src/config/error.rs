@@ -168,6 +168,13 @@ impl Source {
         }
     }
 
+    /// What stands at `path`.
+    #[must_use]
+    pub fn written_at(&self, path: &str) -> Option<String> {
+        let span = self.span(path)?;
+        Some(self.written(span.clone()).to_owned())
+    }
+
     fn span(&self, path: &str) -> Option<&Range<usize>> {
         self.spans
             .iter()

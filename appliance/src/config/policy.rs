@@ -13,6 +13,7 @@ use crate::compile::hosts::LeaseFormat;
 use crate::compile::local::{LeaseFile, LocalInput};
 use crate::compile::routes::RouteInput;
 use crate::compile::set::{Links, ListsInput, PolicyInput, RebindInput};
+use crate::compile::why::{Place, Value};
 
 impl Config {
     /// Everything that policy is compiled from.
@@ -154,6 +155,57 @@ impl Config {
         order
             .map(|index| self.upstreams[index].name.clone())
             .collect()
+    }
+
+    /// Where something stands in the file that policy has taken from here.
+    #[must_use]
+    pub fn place_of(&self, value: Value) -> Place {
+        let (key, path) = self.path_of(value);
+        let is_written = self.source.has(&path);
+        let position = self.source.position(&path).filter(|_| is_written);
+        let text = self.source.written_at(&path).filter(|_| path != key);
+        Place {
+            key: Some(key),
+            file: is_written.then(|| self.source.file().to_owned()),
+            line: position.map(|position| position.line),
+            text: text.map(|text| text.trim_matches(['"', '\'']).to_owned()),
+        }
+    }
+
+    /// The key of a value, and its path in the file.
+    fn path_of(&self, value: Value) -> (&'static str, String) {
+        let item = |key: &'static str, index: usize| (key, format!("{key}[{index}]"));
+        let whole = |key: &'static str| (key, key.to_owned());
+        match value {
+            Value::Client(index) => {
+                let access = &self.access;
+                let (allow, refuse) = (access.allow.len(), access.refuse.len());
+                // In the order of `acl`.
+                if index < allow {
+                    item("access.allow", index)
+                } else if index < allow + refuse {
+                    item("access.refuse", index - allow)
+                } else {
+                    item("access.drop", index - allow - refuse)
+                }
+            }
+            Value::OtherClients => whole("access.others"),
+            Value::Record(index) => item("local.records", index),
+            Value::Zone(index) => item("local.zones", index),
+            Value::Special => whole("local.special"),
+            Value::Block(index) => item("filter.block", index),
+            Value::Allow(index) => item("filter.allow", index),
+            Value::PlainNames => whole("local.forward_plain_names"),
+            Value::Suffix { route, index } => {
+                // In the order of `routes`: the first group has none.
+                let upstream = self.group_order().get(route + 1).copied();
+                let upstream = upstream.unwrap_or_default();
+                let path = format!("upstream[{upstream}].domains[{index}]");
+                ("upstream.domains", path)
+            }
+            Value::RebindRouted => whole("rebind.allow_routed"),
+            Value::RebindAllow(index) => item("rebind.allow", index),
+        }
     }
 
     fn rebind_protection(&self) -> RebindInput {

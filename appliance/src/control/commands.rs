@@ -9,20 +9,37 @@ use super::health;
 use super::metrics::Telemetry;
 use super::socket::{CommandError, Commands};
 use super::upstreams;
+use super::why;
 use crate::compile::name;
+use crate::compile::why::{Question, Why};
 use crate::os::clock;
 use crate::store::{SharedCache, SnapshotHandle};
 use crate::text;
 
-/// Every request. `reload` has the config and its files read again, and gives the lines that say what came of it; `snapshot`
-/// is there where the config names one.
+/// What requests have done by who reads the files of policy.
+pub trait Reader: Clone + Send + 'static {
+    /// Has the config and its files read again, and gives the lines that say what came of it.
+    ///
+    /// # Errors
+    /// What was refused.
+    fn reload(&self) -> Result<Vec<String>, Vec<String>>;
+
+    /// Finds out why a question is answered as it is.
+    ///
+    /// # Errors
+    /// It takes too long.
+    fn why(&self, question: Question) -> Result<Why, String>;
+}
+
+/// Every request; `snapshot` is there where the config names one.
 #[must_use]
 pub fn all(
     telemetry: Arc<Telemetry>,
     cache: &'static SharedCache,
-    reload: impl Fn() -> Result<Vec<String>, Vec<String>> + Send + 'static,
+    reader: impl Reader,
     snapshot: Option<SnapshotHandle>,
 ) -> Commands {
+    let explainer = reader.clone();
     let servers = Arc::clone(&telemetry);
     Commands::default()
         .with("stats", move |words, out| {
@@ -36,10 +53,17 @@ pub fn all(
         })
         .with("reload", move |words, out| {
             no_more(words)?;
-            let told = reload().map_err(|lines| CommandError::Refused(lines.join("\n")))?;
+            let told = reader
+                .reload()
+                .map_err(|lines| CommandError::Refused(lines.join("\n")))?;
             told.iter()
                 .try_for_each(|line| writeln!(out, "{}", text::line(line)))?;
             Ok(())
+        })
+        .with("why", move |words, out| {
+            let question = why::question(words).map_err(CommandError::Refused)?;
+            let why = explainer.why(question).map_err(CommandError::Refused)?;
+            why::write(&why, cache, out)
         })
         .with("health", |words, _| {
             no_more(words)?;
@@ -104,8 +128,20 @@ mod tests {
     }
 
     fn commands(cache: &'static SharedCache) -> Commands {
-        let nobody = || Err(vec!["nobody reads".to_owned()]);
-        all(Arc::new(Telemetry::default()), cache, nobody, None)
+        all(Arc::new(Telemetry::default()), cache, Nobody, None)
+    }
+
+    #[derive(Clone)]
+    struct Nobody;
+
+    impl Reader for Nobody {
+        fn reload(&self) -> Result<Vec<String>, Vec<String>> {
+            Err(vec!["nobody reads".to_owned()])
+        }
+
+        fn why(&self, _: Question) -> Result<Why, String> {
+            Err("nobody reads".into())
+        }
     }
 
     #[test]
@@ -152,11 +188,20 @@ mod tests {
             ("stats all", "`all` is too much"),
             ("upstreams all", "`all` is too much"),
             ("reload now", "`now` is too much"),
+            ("why", "a name is missing"),
+            ("why a..b", "`a..b` has an empty label"),
+            ("why a.b A 192.0.2.1 AAAA", "`AAAA` is too much"),
+            ("why a.b 192.0.2.1 A", "`A` is too much"),
+            (
+                "why a.b B",
+                "`B` is neither a type, such as AAAA, nor a client's address",
+            ),
+            ("why a.b AAAA 192.0.2.1", "nobody reads"),
             ("cache save b", "`b` is too much"),
             ("cache save", "the config names no snapshot"),
             (
                 "cache drop",
-                "unknown request; allowed: stats, upstreams, reload, health, cache dump, cache flush, cache save",
+                "unknown request; allowed: stats, upstreams, reload, why, health, cache dump, cache flush, cache save",
             ),
         ] {
             assert_eq!(asked(&commands, request), Err(problem.into()));

@@ -19,16 +19,26 @@ use crate::store::{SharedCache, Walk};
 /// # Errors
 /// `out` takes no more.
 pub fn dump(cache: &SharedCache, below: &Name, out: &mut dyn Write) -> Result<(), CommandError> {
+    dump_where(cache, out, "", |key| is_within(key.name, below.as_wire()))
+}
+
+/// The same for the answers that are `wanted`, with `lead` before each of them.
+///
+/// # Errors
+/// `out` takes no more.
+pub fn dump_where(
+    cache: &SharedCache,
+    out: &mut dyn Write,
+    lead: &str,
+    mut is_wanted: impl FnMut(&Key<'_>) -> bool,
+) -> Result<(), CommandError> {
     let now = clock::now();
     let mut walk = Walk::new(cache);
     while walk.step() {
-        for (key, head, body) in walk
-            .entries()
-            .filter(|(key, ..)| is_within(key.name, below.as_wire()))
-        {
-            writeln!(out, "{}", entry_text(&key, &head, body, now))?;
+        for (key, head, body) in walk.entries().filter(|(key, ..)| is_wanted(key)) {
+            writeln!(out, "{lead}{}", entry_text(&key, &head, body, now))?;
             for record in record_texts(&key, &head, body, now) {
-                writeln!(out, "  {record}")?;
+                writeln!(out, "{:1$}  {record}", "", lead.len())?;
             }
         }
     }

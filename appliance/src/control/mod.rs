@@ -1,9 +1,9 @@
-//! What can be asked of a daemon from outside, and what it answers: `xdnsd stats`, `upstreams`, `reload`, `cache`, `health`,
-//! `memory`.
+//! What can be asked of a daemon from outside, and what it answers: `xdnsd stats`, `upstreams`, `why`, `reload`, `cache`,
+//! `health`, `memory`.
 //!
 //! Here belongs the control socket with its two sides (`socket`) and its thread (`thread`), the requests (`commands`), and what
-//! they show: counters (`metrics`), upstream servers (`upstreams`), the cache (`dump`, `presentation`, `rdata`), the memory budget (`memory`),
-//! whether all threads go on (`health`).
+//! they show: counters (`metrics`), upstream servers (`upstreams`), why a question is answered as it is (`why`), the cache (`dump`,
+//! `presentation`, `rdata`), the memory budget (`memory`), whether all threads go on (`health`).
 //!
 //! What does not: how a request is carried out where that is more than to read something. Such a part is handed in as a
 //! function, so that all of this can be tested without a daemon.
@@ -21,5 +21,6 @@ pub mod rdata;
 pub mod socket;
 pub mod thread;
 pub mod upstreams;
+pub mod why;
 
 pub use socket::{FILES_MAX, ask};

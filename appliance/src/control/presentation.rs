@@ -1,5 +1,9 @@
 //! Types and response codes as people read them (RFC 3597 section 5).
 
+use xdnsd_core::dns::rtype;
+
+use crate::compile::rdata;
+
 /// Types with a name of their own.
 const TYPES: &[(u16, &str)] = &[
     (1, "A"),
@@ -37,6 +41,19 @@ pub fn type_text(rtype: u16) -> String {
     known.map_or_else(|| format!("TYPE{rtype}"), |(_, name)| (*name).to_owned())
 }
 
+/// The number of a type that a question may have: by its name, or as `TYPE123`.
+#[must_use]
+pub fn type_number(word: &str) -> Option<u16> {
+    let is_meant = |name: &str| name.eq_ignore_ascii_case(word);
+    let questions = [("IXFR", rtype::IXFR), ("AXFR", 252), ("ANY", rtype::ANY)];
+    let question = questions.iter().find(|(name, _)| is_meant(name));
+    let known = TYPES.iter().find(|(_, name)| is_meant(name));
+    question
+        .map(|(_, number)| *number)
+        .or(known.map(|(number, _)| *number))
+        .or_else(|| rdata::type_number(word))
+}
+
 /// A header's RCODE by its name.
 #[must_use]
 pub fn rcode_text(rcode: u8) -> String {
@@ -61,6 +78,11 @@ mod tests {
         assert_eq!(
             (rcode_text(3), rcode_text(15)),
             ("NXDOMAIN".into(), "RCODE15".into())
+        );
+        let numbers = ["aaaa", "DNSKEY", "any", "TYPE65280", "192.0.2.1", "TYPE"].map(type_number);
+        assert_eq!(
+            numbers,
+            [Some(28), Some(48), Some(255), Some(65280), None, None]
         );
     }
 }

@@ -26,7 +26,7 @@ use crate::os::socket::UNIX_PATH_BYTES_MAX;
 use crate::text;
 
 /// The requests that have files read or written.
-const SLOW: &[&str] = &["reload", "cache save"];
+const SLOW: &[&str] = &["reload", "cache save", "why"];
 /// Longest request, with its newline.
 const REQUEST_BYTES_MAX: u64 = 512;
 /// A client is dropped whose request takes longer to arrive, or that does not read for so long.
@@ -223,6 +223,14 @@ fn listen_for_root(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(fd))
 }
 
+/// Whether the request has files read or written, whatever words stand behind its name.
+fn is_slow(request: &str) -> bool {
+    let rest = |name: &&str| request.strip_prefix(name);
+    SLOW.iter()
+        .filter_map(rest)
+        .any(|rest| rest.is_empty() || rest.starts_with(' '))
+}
+
 /// Serves one client to its end. An error is the client's, or the connection's.
 fn serve(client: &UnixStream, commands: &Commands) -> io::Result<()> {
     client.set_write_timeout(Some(PATIENCE))?;
@@ -230,7 +238,7 @@ fn serve(client: &UnixStream, commands: &Commands) -> io::Result<()> {
     let mut out = BufWriter::new(client);
     let result = match request.strip_suffix('\n') {
         Some(request) => {
-            if SLOW.contains(&request) {
+            if is_slow(request) {
                 writeln!(out)?;
                 out.flush()?;
             }
@@ -292,7 +300,7 @@ fn ask_within(
     out: &mut dyn Write,
     [mut patience, patience_files]: [Duration; 2],
 ) -> io::Result<()> {
-    let mut is_slow = SLOW.contains(&request);
+    let mut is_slow = is_slow(request);
     let request = format!("{request}\n");
     if request.len() as u64 > REQUEST_BYTES_MAX {
         let problem = format!("a request has at most {REQUEST_BYTES_MAX} bytes");

@@ -163,6 +163,7 @@ mod tests {
         let all = [ours(v4, 53), ours(v4, 5353), ours(v6, 53)];
         let mut shield = Shield {
             syn_cookies: SynCookiesWord::Auto,
+            tcp_options: true,
             ports: vec![22, 53],
             syn_threshold: 1,
             calm_secs: 1,

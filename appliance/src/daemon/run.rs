@@ -149,10 +149,9 @@ impl Daemon {
 
     /// What can be asked for over the control socket.
     fn commands(&self) -> Commands {
-        let requester = self.policy.requester();
         let handle = self.snapshot.as_ref().map(SnapshotWriter::handle);
-        let reload = move || requester.reload();
-        commands::all(Arc::clone(&self.telemetry), &CACHE, reload, handle)
+        let reader = self.policy.requester();
+        commands::all(Arc::clone(&self.telemetry), &CACHE, reader, handle)
     }
 
     /// Starts all workers that are needed by now, and waits until they serve. Whether it is to go on.

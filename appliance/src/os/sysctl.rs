@@ -1,12 +1,15 @@
-//! net.ipv4.tcp_syncookies, which counts for IPv6 as well, and what tells one network namespace of one boot from another.
+//! Settings of the kernel for TCP, which count for IPv6 as well, and what tells one network namespace of one boot from another.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// Where the kernel has it, for the network namespace of whoever looks.
-const TCP_SYNCOOKIES: &str = "/proc/sys/net/ipv4/tcp_syncookies";
+use xdnsd_abi::Kept;
+use xdnsd_abi::headers::tcp::option;
+
+/// Where the kernel has its settings: those of the network, for the namespace of whoever looks.
+const SETTINGS: &str = "/proc/sys";
 /// Another one after each start of the kernel.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// The network namespace; the thread's and not the process's.
@@ -14,27 +17,33 @@ const NAMESPACE: &str = "/proc/thread-self/ns/net";
 /// What the kernel counts of TCP, in this namespace (RFC 1213).
 const COUNTERS: &str = "/proc/thread-self/net/snmp";
 
-/// net.ipv4.tcp_syncookies (ip-sysctl.rst): 0 never, 1 when a queue is full, 2 always.
+/// A setting that is a small number (ip-sysctl.rst).
 #[derive(Debug)]
-pub struct TcpSyncookies(PathBuf);
+pub struct Setting(PathBuf);
 
-impl Default for TcpSyncookies {
-    fn default() -> Self {
-        Self(TCP_SYNCOOKIES.into())
+impl Setting {
+    /// The one of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self(path(Path::new(SETTINGS), name))
     }
-}
 
-impl TcpSyncookies {
     /// One that stands elsewhere, for tests.
     #[must_use]
     pub fn at(path: &Path) -> Self {
         Self(path.into())
     }
 
+    /// Where it stands.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// What it is.
     ///
     /// # Errors
-    /// The kernel has no SYN cookies, or says nothing that is a number.
+    /// The kernel has none of this name, or says nothing that is a number.
     pub fn read(&self) -> io::Result<u8> {
         let text = fs::read_to_string(&self.0)?;
         let number = text.trim().parse();
@@ -55,6 +64,42 @@ impl TcpSyncookies {
             now => Err(io::Error::other(format!("it stays {now}"))),
         }
     }
+}
+
+/// The file of a setting, below the folder of all of them.
+fn path(settings: &Path, name: &str) -> PathBuf {
+    settings.join(name.replace('.', "/"))
+}
+
+/// Which options of a client the kernel takes back from a cookie's timestamp. One that it was told not to use would have it refuse
+/// the ACK (`cookie_timestamp_decode`).
+#[must_use]
+pub fn kept_options() -> Kept {
+    kept_by(Path::new(SETTINGS))
+}
+
+fn kept_by(settings: &Path) -> Kept {
+    let numbers = |name: &str| {
+        let text = fs::read_to_string(path(settings, name)).unwrap_or_default();
+        let numbers = text.split_whitespace().map(str::parse);
+        numbers.collect::<Result<Vec<u32>, _>>().unwrap_or_default()
+    };
+    let is_on = |name| numbers(name).first().is_some_and(|number| *number != 0);
+    let scale = is_on("net.ipv4.tcp_window_scaling").then(|| {
+        let most = numbers("net.ipv4.tcp_rmem").get(2).copied();
+        scale(most.max(numbers("net.core.rmem_max").first().copied()))
+    });
+    Kept {
+        sack: is_on("net.ipv4.tcp_sack"),
+        scale,
+    }
+}
+
+/// By how many bits Linux shifts the windows of a socket whose buffer may grow to so many bytes (`tcp_select_initial_window`).
+fn scale(buffer: Option<u32>) -> u8 {
+    let bits = buffer.and_then(u32::checked_ilog2).unwrap_or(0);
+    let scale = bits.saturating_sub(15).min(option::SCALE_MAX.into());
+    u8::try_from(scale).expect("at most 14")
 }
 
 /// A word for this network namespace in this boot: what a sysctl was set to is gone with either.
@@ -103,6 +148,49 @@ mod tests {
             assert_eq!(passive_opens(broken), None, "{broken:?}");
         }
         assert!(connections_accepted().is_ok());
+    }
+
+    #[test]
+    fn windows_are_shifted_as_linux_does() {
+        // Measured: 32 MiB, a router's with 1.5 GB, the defaults, and a socket whose buffer never grows.
+        for (buffer, bits) in [
+            (33_554_432, 10),
+            (10_116_704, 8),
+            (6_291_456, 7),
+            (4_194_304, 7),
+            (65_536, 1),
+            (65_535, 0),
+            (0, 0),
+            (u32::MAX, 14),
+        ] {
+            assert_eq!(scale(Some(buffer)), bits.min(14), "{buffer}");
+        }
+        assert_eq!(scale(None), 0);
+    }
+
+    #[test]
+    fn options_that_the_kernel_was_told_not_to_use_are_not_kept() {
+        let folder = std::env::temp_dir().join(format!("xdnsd-sysctl-{}", std::process::id()));
+        for name in ["net/ipv4", "net/core"] {
+            fs::create_dir_all(folder.join(name)).expect("a folder");
+        }
+        let set = |name: &str, text: &str| {
+            fs::write(path(&folder, name), text).expect("a file");
+        };
+        let kept = |sack, scale| Kept { sack, scale };
+        assert_eq!(kept_by(&folder), kept(false, None), "nothing is known");
+        set("net.ipv4.tcp_sack", "1\n");
+        set("net.ipv4.tcp_window_scaling", "1\n");
+        assert_eq!(kept_by(&folder), kept(true, Some(0)));
+        set("net.ipv4.tcp_rmem", "4096\t131072\t6291456\n");
+        assert_eq!(kept_by(&folder), kept(true, Some(7)));
+        set("net.core.rmem_max", "33554432\n");
+        assert_eq!(kept_by(&folder), kept(true, Some(10)));
+        set("net.ipv4.tcp_sack", "0\n");
+        assert_eq!(kept_by(&folder), kept(false, Some(10)));
+        set("net.ipv4.tcp_window_scaling", "0\n");
+        assert_eq!(kept_by(&folder), kept(false, None));
+        fs::remove_dir_all(folder).expect("it was there");
     }
 
     #[test]

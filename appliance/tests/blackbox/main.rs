@@ -34,3 +34,4 @@ mod upstreams;
 mod validate;
 mod vlan;
 mod ways;
+mod why;

@@ -1,10 +1,10 @@
 //! SYN cookies: which SYNs are answered, and with what; judged by smoltcp, against a listener of this machine's kernel.
 
-use crate::bench::{Bench, LOOPBACK, listen};
+use crate::bench::{Bench, LOOPBACK, listen, monotonic_ns};
 use crate::frames::{CLIENT_MAC, OUR_MAC, flipped};
 use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, TcpPacket};
 use std::net::{IpAddr, TcpListener};
-use xdnsd_abi::{GUARDED_MAX, Listen, PathCheck, Reason, SYN_FRAME_MAX};
+use xdnsd_abi::{GUARDED_MAX, Kept, Listen, Orders, PathCheck, Reason, SYN_FRAME_MAX};
 
 const VLAN: u16 = 0x8100;
 const QINQ: u16 = 0x88a8;
@@ -114,8 +114,14 @@ impl Syn {
         (self.source.into(), self.destination.into())
     }
 
-    /// Checks every byte of the answer but the cookie, which it gives.
+    /// Checks every byte of the answer but the cookie, which it gives: its options are an MSS and no other.
     fn check(&self, answer: &[u8]) -> u32 {
+        self.check_with(answer, &[])
+    }
+
+    /// The same for an answer with these options behind its MSS.
+    fn check_with(&self, answer: &[u8], options: &[u8]) -> u32 {
+        let len = (24 + options.len()) as u16;
         let sent = self.frame();
         assert_eq!(answer[..6], CLIENT_MAC);
         assert_eq!(answer[6..12], OUR_MAC);
@@ -126,7 +132,7 @@ impl Syn {
             IpAddr::V4(client) => {
                 let packet = Ipv4Packet::new_checked(packet).expect("IPv4");
                 assert!(packet.verify_checksum());
-                assert_eq!(usize::from(packet.total_len()), 44);
+                assert_eq!(packet.total_len(), 20 + len);
                 let header = [packet.dscp(), packet.ecn(), packet.hop_limit()];
                 assert_eq!(header, [0, 0, 64]);
                 assert!(packet.dont_frag() && !packet.more_frags());
@@ -136,7 +142,7 @@ impl Syn {
             }
             IpAddr::V6(client) => {
                 let packet = Ipv6Packet::new_checked(packet).expect("IPv6");
-                assert_eq!(packet.payload_len(), 24);
+                assert_eq!(packet.payload_len(), len);
                 let header = (packet.traffic_class(), packet.flow_label());
                 assert_eq!(header, (0, 0));
                 assert_eq!((packet.version(), packet.hop_limit()), (6, 64));
@@ -144,7 +150,11 @@ impl Syn {
                 assert_eq!(IpAddr::from(packet.src_addr()), self.destination);
             }
         }
-        assert_eq!(answer.len(), self.tcp() + 24, "not a byte more");
+        assert_eq!(
+            answer.len(),
+            self.tcp() + usize::from(len),
+            "not a byte more"
+        );
         let segment = TcpPacket::new_checked(&answer[self.tcp()..]).expect("TCP");
         assert!(segment.verify_checksum(&destination, &source));
         assert_eq!(segment.src_port(), self.destination_port);
@@ -152,8 +162,8 @@ impl Syn {
         assert_eq!(segment.ack_number().0 as u32, self.sequence.wrapping_add(1));
         assert_eq!(answer[self.tcp() + 13], SYN_ACK);
         assert_eq!((segment.window_len(), segment.urgent_at()), (64_240, 0));
-        let mss = [&[2, 4][..], &MSS.to_be_bytes()].concat();
-        assert_eq!(segment.options(), mss, "an MSS and nothing else");
+        let mss = [&[2, 4][..], &MSS.to_be_bytes(), options].concat();
+        assert_eq!(segment.options(), mss);
         segment.seq_number().0 as u32
     }
 }
@@ -163,7 +173,7 @@ fn guarded(test: &str) -> Option<(Bench, TcpListener)> {
     let mut bench = Bench::new(test)?;
     bench.program.guard().unwrap_or_else(|e| panic!("{e}"));
     guard(&mut bench, &[(0, 0)]);
-    let on = bench.program.set_syn_cookies(true);
+    let on = bench.program.set_syn_cookies(Orders::give(None));
     on.expect("the map takes it");
     set_sysctl(&bench, "2");
     let listener = bench.namespace.run(|| TcpListener::bind("[::]:53"));
@@ -238,6 +248,168 @@ fn options_of_every_length_are_answered_and_so_are_none() {
             bench.expect(&padded, Reason::PassLargeFrame);
         }
     }
+}
+
+/// What the kernel takes back, in the tests that ask for it.
+const KEPT: Kept = Kept {
+    sack: true,
+    scale: Some(9),
+};
+const NOP: &[u8] = &[1];
+const SCALE: &[u8] = &[3, 3, 7];
+const SACK: &[u8] = &[4, 2];
+const TIMESTAMPS: &[u8] = &[8, 10, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0];
+
+/// What the answer to a SYN with these options has behind its MSS, but for the timestamp that it makes; and the bits of that.
+fn answered(bench: &mut Bench, syn: &Syn, kept: Kept, options: &[&[u8]]) -> (Vec<u8>, u32) {
+    let orders = Orders::give(Some(kept));
+    bench.program.set_syn_cookies(orders).expect("it takes it");
+    let mut options = options.concat();
+    options.resize(options.len().next_multiple_of(4), 0);
+    let syn = Syn {
+        options,
+        ..syn.clone()
+    };
+    let before = monotonic_ns() / 1_000_000;
+    let answer = bench.answer(&syn.frame());
+    let after = monotonic_ns() / 1_000_000;
+    let mut options = answer[syn.tcp() + 24..].to_vec();
+    syn.check_with(&answer, &options);
+    if options.is_empty() {
+        return (options, 0);
+    }
+    let stamp = options[4..8].try_into().map(u32::from_be_bytes);
+    let stamp = stamp.expect("four bytes");
+    // Not in the future, and no older than what the bits, and the coarse clock's tick, take from it.
+    let age = (after as u32).wrapping_sub(stamp);
+    assert!(u64::from(age) <= after - before + 128 + 20, "{age}");
+    options[4..8].fill(0);
+    (options, stamp & 0x3f)
+}
+
+/// With a timestamp everything is kept, and in the timestamp are the kernel's bits for it; without one, nothing.
+#[test]
+fn options_are_kept_as_the_kernels_own_cookies_keep_them() {
+    let Some((mut bench, _listener)) = guarded("options_are_kept") else {
+        return;
+    };
+    let stamps = [8, 10, 0, 0, 0, 0, 0x12, 0x34, 0x56, 0x78];
+    let all = [SACK, &stamps, &[1, 3, 3, 9]].concat();
+    let no_sack = [&[1, 1][..], &stamps, &[1, 3, 3, 9]].concat();
+    let no_scale = [SACK, &stamps, &[1; 4]].concat();
+    let (no_kept_sack, no_kept_scale) = (
+        Kept {
+            sack: false,
+            ..KEPT
+        },
+        Kept {
+            scale: None,
+            ..KEPT
+        },
+    );
+    let cut = &TIMESTAMPS[..9];
+    type Case<'a> = (Kept, &'a [&'a [u8]], &'a [u8], u32);
+    let cases: [Case<'_>; 14] = [
+        (KEPT, &[&LINUX], &all, 0x17),
+        (KEPT, &[TIMESTAMPS, SCALE, SACK], &all, 0x17),
+        (KEPT, &[TIMESTAMPS, SCALE], &no_sack, 0x07),
+        (KEPT, &[SACK, TIMESTAMPS], &no_scale, 0x1f),
+        (
+            KEPT,
+            &[TIMESTAMPS],
+            &[&[1, 1][..], &stamps, &[1; 4]].concat(),
+            0x0f,
+        ),
+        // More than fourteen is fourteen (RFC 7323 section 2.3).
+        (KEPT, &[TIMESTAMPS, &[3, 3, 0], SACK], &all, 0x10),
+        (KEPT, &[TIMESTAMPS, &[3, 3, 15], SACK], &all, 0x1e),
+        (KEPT, &[TIMESTAMPS, &[3, 3, 255], SACK], &all, 0x1e),
+        // What the kernel was told not to do is not kept: it would refuse the ACK.
+        (no_kept_sack, &[&LINUX], &no_sack, 0x07),
+        (no_kept_scale, &[&LINUX], &no_scale, 0x1f),
+        // Without a timestamp.
+        (KEPT, &[SCALE, SACK], &[], 0),
+        (KEPT, &[], &[], 0),
+        // One that is cut, and one behind the end.
+        (KEPT, &[SCALE, SACK, NOP, NOP, cut], &[], 0),
+        (KEPT, &[SCALE, &[0], TIMESTAMPS], &[], 0),
+    ];
+    for syn in Syn::both() {
+        for (kept, options, expected, bits) in cases {
+            let found = answered(&mut bench, &syn, kept, options);
+            assert_eq!(found, (expected.to_vec(), bits), "{options:?}");
+        }
+        let both = [LINUX.to_vec(), vec![1; 20]].concat();
+        assert_eq!(
+            answered(&mut bench, &syn, KEPT, &[&both]),
+            (all.clone(), 0x17)
+        );
+        // Wherever in the header they stand.
+        for gap in 0..=20 {
+            let gap = NOP.repeat(gap);
+            let found = answered(&mut bench, &syn, KEPT, &[&gap, &LINUX]);
+            assert_eq!(found, (all.clone(), 0x17));
+        }
+    }
+}
+
+/// Whatever stands there: each option as it is found by the book, and nothing of the frame behind the header.
+#[test]
+fn options_of_any_bytes_are_looked_at_within_bounds() {
+    let Some((mut bench, _listener)) = guarded("options_of_any_bytes") else {
+        return;
+    };
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 56) as u8
+    };
+    for syn in Syn::both().into_iter().cycle().take(400) {
+        let len = usize::from(next() % 11) * 4;
+        // Mostly kinds and lengths that mean something.
+        let words: Vec<u8> = (0..len)
+            .map(|_| match next() {
+                octet @ 0..192 => [0, 1, 1, 2, 2, 3, 3, 4, 8, 10, 3, 5][usize::from(octet % 12)],
+                octet => octet,
+            })
+            .collect();
+        let (sack, scale, stamp) = by_the_book(&words);
+        let expected = stamp.map(|stamp| {
+            let sack_bytes = if sack { SACK } else { &[1, 1] };
+            let scale_bytes = if scale.is_some() {
+                [1, 3, 3, 9]
+            } else {
+                [1; 4]
+            };
+            let bytes = [sack_bytes, &[8, 10, 0, 0, 0, 0], &stamp, &scale_bytes].concat();
+            (bytes, u32::from(sack) << 4 | u32::from(scale.unwrap_or(15)))
+        });
+        let found = answered(&mut bench, &syn, KEPT, &[&words]);
+        assert_eq!(found, expected.unwrap_or_default(), "{words:?}");
+    }
+}
+
+/// SACK permitted, scale and timestamp of these options (RFC 9293 section 3.1).
+fn by_the_book(mut rest: &[u8]) -> (bool, Option<u8>, Option<[u8; 4]>) {
+    let (mut sack, mut scale, mut stamp) = (false, None, None);
+    loop {
+        match rest {
+            [] | [0, ..] => break,
+            [1, behind @ ..] => rest = behind,
+            [kind, len, ..] if (2..=rest.len()).contains(&usize::from(*len)) => {
+                let (option, behind) = rest.split_at(usize::from(*len));
+                match (kind, option) {
+                    (4, [_, _]) => sack = true,
+                    (3, [_, _, shift]) => scale = Some(*shift.min(&14)),
+                    (8, [_, _, a, b, c, d, _, _, _, _]) => stamp = Some([*a, *b, *c, *d]),
+                    _ => {}
+                }
+                rest = behind;
+            }
+            _ => break,
+        }
+    }
+    (sack, scale, stamp)
 }
 
 #[test]
@@ -442,7 +614,10 @@ fn at_rest_and_off_nothing_is_written() {
     let Some((mut bench, _listener)) = guarded("at_rest_and_off_nothing_is_written") else {
         return;
     };
-    bench.program.set_syn_cookies(false).expect("it takes it");
+    bench
+        .program
+        .set_syn_cookies(Orders::REST)
+        .expect("it takes it");
     for syn in Syn::both() {
         bench.expect(&syn.frame(), Reason::PassSyn);
     }
@@ -450,7 +625,10 @@ fn at_rest_and_off_nothing_is_written() {
     for bench in [Bench::new("off"), Bench::single("off")] {
         let Some(mut bench) = bench else { return };
         guard(&mut bench, &[(0, 0)]);
-        bench.program.set_syn_cookies(true).expect("it takes it");
+        bench
+            .program
+            .set_syn_cookies(Orders::give(None))
+            .expect("it takes it");
         for syn in Syn::both() {
             bench.expect(&syn.frame(), Reason::PassProtocol);
         }

@@ -36,9 +36,9 @@ pub mod tail {
     pub const COUNT: u32 = 1;
 }
 
-/// Places of the shield's switches. 0: off.
+/// Places of what the shield is told. 0: off.
 pub mod shield {
-    /// SYNs to guarded ports are answered; off: they are counted and passed.
+    /// What becomes of SYNs to guarded ports: see [`crate::Orders`].
     pub const SYN_COOKIES: u32 = 0;
     /// What can only be an attack is dropped; off: it passes.
     pub const DROP_GARBAGE: u32 = 1;

@@ -226,6 +226,22 @@ pub mod tcp {
         pub const VALUE: super::super::Field = 2..4;
     }
 
+    /// Kinds of options. All but the first two have a length behind their kind, which counts both.
+    pub mod option {
+        /// There are no more.
+        pub const END: u8 = 0;
+        /// Nothing, to fill a gap.
+        pub const NOP: u8 = 1;
+        /// By how many bits windows are shifted (RFC 7323 section 2.2).
+        pub const SCALE: [u8; 2] = [3, 3];
+        /// Selective acknowledgments are welcome (RFC 2018 section 2).
+        pub const SACK_PERMITTED: [u8; 2] = [4, 2];
+        /// Two timestamps: the sender's, and the last one that it had (RFC 7323 section 3.2).
+        pub const TIMESTAMPS: [u8; 2] = [8, 10];
+        /// The largest shift (RFC 7323 section 2.3).
+        pub const SCALE_MAX: u8 = 14;
+    }
+
     /// Flags that open and close a connection.
     pub mod flag {
         /// No more is sent.

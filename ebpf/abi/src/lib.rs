@@ -15,8 +15,10 @@ mod contract;
 mod counters;
 pub mod hash;
 pub mod headers;
+mod orders;
 pub mod ports;
 mod reason;
 
 pub use contract::*;
+pub use orders::{Kept, Orders};
 pub use reason::Reason;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::classify::NextHop;
 use std::cell::RefCell;
+use xdnsd_abi::Kept;
 use xdnsd_abi::headers::tcp::HEADER_LEN_MAX;
 
 /// A SYN as Linux sends it from 192.0.2.1, port 40000, to 192.0.2.53, port 53, but for its TCP checksum.
@@ -15,6 +16,8 @@ const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const OUR_INDEX: u32 = 3;
 const COOKIE: u32 = 0x8123_4567;
 const MSS: u16 = 1452;
+/// 0x1_0000_1050 ms, and some.
+const NOW_NS: u64 = 0x1_0000_1050 * 1_000_000 + 999_999;
 
 /// A kernel that answers as told.
 struct Told {
@@ -23,7 +26,7 @@ struct Told {
     drops_garbage: bool,
     egress_ifindex: u32,
     next_hop: Option<NextHop>,
-    is_resting: bool,
+    orders: Orders,
     is_large: bool,
     cookie: Option<u32>,
     /// What was asked for a cookie: the header and its length.
@@ -51,8 +54,18 @@ impl Cookies for Told {
         let is_ours = [53, 0x53, 99].contains(&listen.addr[15]);
         (is_ours && listen.port == 53_u16.to_be_bytes()).then_some(check)
     }
-    fn is_resting(&self) -> bool {
-        self.is_resting
+    fn orders(&self) -> Orders {
+        self.orders
+    }
+    fn walk(&self, walk: &mut Walk) {
+        for _ in 0..COUNT_MAX {
+            if !walk.step() {
+                break;
+            }
+        }
+    }
+    fn now(&self) -> u64 {
+        NOW_NS
     }
     fn is_large(&self) -> bool {
         self.is_large
@@ -80,7 +93,7 @@ fn told(frame: &[u8]) -> Told {
         drops_garbage: true,
         egress_ifindex: 0,
         next_hop: None,
-        is_resting: false,
+        orders: Orders::give(None),
         is_large: false,
         cookie: Some(COOKIE),
         asked: RefCell::default(),
@@ -176,6 +189,37 @@ fn the_answer_says_what_it_should_and_fits_to_the_byte() {
     }
 }
 
+/// The timestamp is the latest one before now that has the bits, also where milliseconds have outgrown 32 bits.
+#[test]
+fn the_answer_keeps_what_it_may_of_the_options() {
+    let sack = true;
+    for (scale, stamp, scale_option) in [
+        (Some(9), 0x0000_1017_u32, [1, 3, 3, 9]),
+        (None, 0x0000_101f, [1; 4]),
+    ] {
+        let mut kernel = told(&syn());
+        kernel.orders = Orders::give(Some(Kept { sack, scale }));
+        let answer = run(&kernel).unwrap_or_else(|reason| panic!("{reason:?}"));
+        assert_eq!(answer.len(), 74);
+        for len in 0..answer.len() {
+            assert!(written(&answer, &kernel.frame, len).is_none(), "{len}");
+        }
+        let bytes = written(&answer, &kernel.frame, 74).expect("it fits");
+        assert_eq!(bytes[14..18], [0x45, 0, 0, 60]);
+        assert_eq!(bytes[46..48], [0xa0, 0x12]);
+        let options = [
+            &[2, 4][..],
+            &MSS.to_be_bytes(),
+            &[4, 2, 8, 10],
+            &stamp.to_be_bytes(),
+            &[0x12, 0x34, 0x56, 0x78],
+            &scale_option,
+        ];
+        assert_eq!(bytes[54..], options.concat());
+        assert_eq!(sum(&bytes, 34), 0xffff);
+    }
+}
+
 #[test]
 fn each_thing_that_is_not_as_it_should_be_is_a_reason_and_asks_the_kernel_nothing() {
     type Change = fn(&mut Told);
@@ -197,7 +241,7 @@ fn each_thing_that_is_not_as_it_should_be_is_a_reason_and_asks_the_kernel_nothin
         (|told| told.frame[25] ^= 1, Reason::PassIpv4Checksum),
         (|told| told.frame[73] ^= 1, Reason::PassTcpChecksum),
         (|told| told.is_large = true, Reason::PassLargeFrame),
-        (|told| told.is_resting = true, Reason::PassSyn),
+        (|told| told.orders = Orders::REST, Reason::PassSyn),
     ];
     for (change, reason) in cases {
         let mut kernel = told(&syn());

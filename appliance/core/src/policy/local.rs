@@ -118,6 +118,14 @@ pub struct Records<'a> {
     rtype: u16,
 }
 
+impl Records<'_> {
+    /// The type of all of them.
+    #[must_use]
+    pub const fn rtype(&self) -> u16 {
+        self.rtype
+    }
+}
+
 impl<'a> Iterator for Records<'a> {
     type Item = Record<'a>;
 

@@ -156,7 +156,9 @@ impl<'a> Lists<'a> {
         matches!(ruling.rank, Rank::Allow | Rank::ImportantAllow)
     }
 
-    fn ruling(&self, name: &Labels<'_>, qtype: u16) -> (u8, Ruling) {
+    /// What the lists say about a question for `name`, and the index of the list whose ruling that is.
+    #[must_use]
+    pub fn ruling(&self, name: &Labels<'_>, qtype: u16) -> (u8, Ruling) {
         let mut decides = (0, Ruling::NONE);
         for (image, list) in self.as_slice().iter().enumerate() {
             let ruling = list.ruling(name, qtype);
@@ -373,17 +375,23 @@ impl<'a> Policy<'a> {
         (!self.is_routed(name, special.zone_depth)).then_some(special)
     }
 
-    fn decide_upstream<'q>(&self, name: &Labels<'q>, qtype: u16) -> Decision<'q> {
-        let mut route = self.routes.lookup(name);
+    /// The route that a question takes which is asked upstream. `None`: the default group.
+    #[must_use]
+    pub fn route(&self, name: &Labels<'_>, qtype: u16) -> Option<Route> {
+        let route = self.routes.lookup(name);
         // A delegation's DS is its parent's (RFC 4035 section 3.1.4.1): whoever answers for a zone cannot say that it is
         // signed or not.
         let is_apex = route.is_some_and(|route| route.depth == name.count() && route.depth > 0);
         if qtype == rtype::DS && is_apex {
             let parent = Labels::new(name.suffix(name.count() - 1));
-            route = parent.and_then(|parent| self.routes.lookup(&parent));
+            return parent.and_then(|parent| self.routes.lookup(&parent));
         }
+        route
+    }
+
+    fn decide_upstream<'q>(&self, name: &Labels<'q>, qtype: u16) -> Decision<'q> {
         let is_plain = name.count() == 1 && !local::is_of_zone_cut(qtype);
-        match route {
+        match self.route(name, qtype) {
             Some(route) if route.depth > 0 => Decision::Forward { group: route.group },
             _ if is_plain && !self.forward_plain_names => Decision::PlainName,
             Some(route) => Decision::Forward { group: route.group },

@@ -1,5 +1,6 @@
 //! Compiles blocklists to the image that `xdnsd_core::policy::list` reads, in memory or as a file.
 
+mod origin;
 mod tally;
 
 use std::borrow::Cow;
@@ -20,6 +21,7 @@ use super::room;
 use super::rules::{Covers, NotARule, Rule, Shape, parse_line};
 use super::table::{put, random_key};
 use crate::os::files::{self, Stamp};
+pub use origin::{Line, Ruled};
 pub use tally::Tally;
 
 /// Longest line that is looked at. A longer one is passed over.

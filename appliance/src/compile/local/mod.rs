@@ -21,6 +21,9 @@ use node::{Node, Record, Source};
 
 mod image;
 mod node;
+mod origin;
+
+pub use origin::{Given, Origin};
 
 /// Larger hosts and lease files are a mistake.
 const FILE_BYTES_MAX: u64 = 64 << 20;

@@ -130,6 +130,12 @@ impl PolicyReloader {
         due.any().then(|| self.rebuild(due, now_secs))
     }
 
+    /// What it is made of.
+    #[must_use]
+    pub const fn input(&self) -> &PolicyInput {
+        &self.input
+    }
+
     /// What the machine's devices said of clients last.
     #[must_use]
     pub fn links(&self) -> &Links {

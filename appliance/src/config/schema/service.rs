@@ -139,9 +139,14 @@ section! {
         drop_garbage: bool = true;
         /// Whether the XDP programs answer SYNs to TCP port 53 (or the interface's `port`), and to `ports`, with the kernel's own
         /// SYN cookies, so that a flood of forged SYNs never reaches the kernel. Needs Linux 5.18. While they are given,
-        /// net.ipv4.tcp_syncookies is 2, for all of this machine; it is put back at the end. Connections that begin with a
-        /// cookie have an MSS and no other TCP option. The firewall sees nothing of such a SYN and its answer.
+        /// net.ipv4.tcp_syncookies is 2, for all of this machine; it is put back at the end. The firewall sees nothing of such a
+        /// SYN and its answer.
         syn_cookies: SynCookiesWord = SynCookiesWord::Off;
+        /// Whether connections that begin with a cookie keep what the client offers of window scale, SACK and timestamps, as with
+        /// the kernel's own cookies. They travel in the timestamp, so a client without one has none of them, and
+        /// net.ipv4.tcp_timestamps is 2 in place of 1 while cookies are given: timestamps of new connections then tell for how
+        /// long this machine runs. Where it is 0, or this is false, such connections have an MSS and no other TCP option.
+        tcp_options: bool = true;
         /// TCP ports of this machine that are guarded besides, on the addresses that are answered on: `[22, 443]`. Where nobody
         /// listens on one, the kernel answers as ever. 20 addresses with a port can be guarded on each interface.
         ports: Vec<u16> = Vec::new(), 0..=7;
@@ -150,7 +155,7 @@ section! {
         /// With `auto`: seconds for which there have to be fewer until they end.
         calm_secs: u32 = 60, 1..=3600;
         /// Where it is written down what net.ipv4.tcp_syncookies was, while it is 2: after a kill the next start puts it
-        /// back. Empty: nowhere.
+        /// back; and with `.timestamps` behind its name what net.ipv4.tcp_timestamps was. Empty: nowhere.
         state_file: OptionalPath = "/var/lib/xdnsd/tcp_syncookies".parse().expect("an absolute path");
     }
 }

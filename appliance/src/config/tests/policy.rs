@@ -6,6 +6,7 @@ use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
 use super::super::*;
 use super::SMALLEST;
 use crate::compile::set::{PolicyInput, PolicySet};
+use crate::compile::why::Value as Site;
 use crate::config::value::Value;
 
 fn parsed(more: &str) -> Result<Config, Errors> {
@@ -41,6 +42,54 @@ const EVERY_KEY: &str = "[local]\nrecords = [\"nas.lan A 192.168.1.10\"]\nhosts 
          [rebind]\nranges = [\"shared-space\"]\nallow = [\"plex.direct\"]\nallow_routed = false\n\
          [access]\nallow = [\"10.0.0.0/8\"]\nrefuse = [\"10.1.0.0/16\"]\ndrop = [\"10.1.1.1\"]\nothers = \"refuse\"\n\
          reflector_ports = [7, 1900]\n";
+
+#[test]
+fn what_policy_takes_can_be_found_in_the_file() {
+    let groups =
+        "[[upstream]]\nname = \"corp\"\nservers = [\"192.0.2.9\"]\ndomains = [\"corp.example\"]\n";
+    let smallest = SMALLEST.replace("[upstream]", "[[upstream]]");
+    let text = format!("{smallest}{groups}{EVERY_KEY}");
+    let config = Config::parse("f", &text).unwrap_or_else(|errors| panic!("{errors}"));
+    let first = SMALLEST.lines().count() + groups.lines().count();
+    let shown = |value| {
+        let place = config.place_of(value);
+        let line = place.line.map(|line| line - first);
+        assert_eq!(place.file, Some("f".into()), "{value:?}");
+        (place.key.unwrap_or_default(), line, place.text)
+    };
+    for (value, key, line, text) in [
+        (Site::Client(0), "access.allow", 29, Some("10.0.0.0/8")),
+        (Site::Client(1), "access.refuse", 30, Some("10.1.0.0/16")),
+        (Site::Client(2), "access.drop", 31, Some("10.1.1.1")),
+        (Site::OtherClients, "access.others", 32, None),
+        (
+            Site::Record(0),
+            "local.records",
+            2,
+            Some("nas.lan A 192.168.1.10"),
+        ),
+        (Site::Zone(0), "local.zones", 6, Some("lan")),
+        (Site::Special, "local.special", 11, None),
+        (Site::PlainNames, "local.forward_plain_names", 12, None),
+        (Site::Block(0), "filter.block", 18, Some("ads.example")),
+        (Site::Allow(0), "filter.allow", 19, Some("ok.ads.example")),
+        (Site::RebindRouted, "rebind.allow_routed", 27, None),
+        (
+            Site::RebindAllow(0),
+            "rebind.allow",
+            26,
+            Some("plex.direct"),
+        ),
+    ] {
+        assert_eq!(shown(value), (key, Some(line), text.map(str::to_owned)));
+    }
+    let place = config.place_of(Site::Suffix { route: 0, index: 0 });
+    assert_eq!(place.text.as_deref(), Some("corp.example"));
+    assert_eq!(place.line, Some(first));
+    // What is not written holds by default.
+    let place = valid("").place_of(Site::Special);
+    assert_eq!((place.key, place.file), (Some("local.special"), None));
+}
 
 #[test]
 fn every_key_of_access_reaches_policy() {

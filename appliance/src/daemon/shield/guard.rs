@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use log::{info, warn};
-use xdnsd_abi::Reason;
+use xdnsd_abi::{Orders, Reason};
 use xdnsd_core::time::Instant;
 
 use crate::config::{Shield as Section, SynCookiesWord};
@@ -70,6 +70,15 @@ impl State {
     }
 }
 
+/// What interfaces are told.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Decision {
+    /// In a word.
+    pub state: State,
+    /// To the programs.
+    pub orders: Orders,
+}
+
 /// A state that others may read.
 #[derive(Clone, Debug, Default)]
 pub struct SharedState(Arc<AtomicU8>);
@@ -124,7 +133,7 @@ pub struct Guard {
     /// The program sees SYNs.
     has_program: bool,
     /// What the program was told.
-    is_given: bool,
+    orders: Orders,
     counted: Counted,
     /// When answers that did not arrive are tried again.
     retry: Retry,
@@ -167,7 +176,7 @@ impl Guard {
     /// The program is gone, and its counters with it.
     pub fn end(&mut self) {
         self.has_program = false;
-        self.is_given = false;
+        self.orders = Orders::REST;
         self.counted = Counted::default();
         self.state.set(State::Off);
     }
@@ -181,7 +190,7 @@ impl Guard {
         let before = self.counted;
         self.counted.cookies = count(Reason::SynCookie);
         self.counted.syns = SYNS.into_iter().map(count).sum();
-        if self.is_given {
+        if self.orders.are_given() {
             self.counted.lost = lost(interface);
             self.judge(now, interface, before);
         }
@@ -217,20 +226,22 @@ impl Guard {
     pub fn tell(
         &mut self,
         now: Instant,
-        state: State,
+        decision: Decision,
         program: &mut Program,
     ) -> Result<(), String> {
         if !self.has_program {
             return Ok(());
         }
-        let is_lost = state == State::Given && !self.can_give(now);
-        let state = if is_lost { State::NoWayOut } else { state };
+        let is_lost = decision.state == State::Given && !self.can_give(now);
+        let (state, orders) = match is_lost {
+            true => (State::NoWayOut, Orders::REST),
+            false => (decision.state, decision.orders),
+        };
         self.state.set(state);
-        let is_given = state == State::Given;
-        if is_given != self.is_given {
-            let told = program.set_syn_cookies(is_given);
+        if orders != self.orders {
+            let told = program.set_syn_cookies(orders);
             told.map_err(|error| error.to_string())?;
-            self.is_given = is_given;
+            self.orders = orders;
         }
         Ok(())
     }
@@ -259,7 +270,7 @@ mod tests {
     fn guard() -> Guard {
         Guard {
             has_program: true,
-            is_given: true,
+            orders: Orders::give(None),
             ..Guard::default()
         }
     }

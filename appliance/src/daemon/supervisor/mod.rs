@@ -222,10 +222,10 @@ impl Supervisor {
                 can_give |= guard.can_give(now);
             }
         }
-        let state = self.shield.look(now, syns, can_give);
+        let decision = self.shield.look(now, syns, can_give);
         for attachment in &mut self.attachments {
             let told = match lock(&attachment.program).as_mut() {
-                Some(program) => attachment.guard.tell(now, state, program),
+                Some(program) => attachment.guard.tell(now, decision, program),
                 None => Ok(()),
             };
             if let Err(problem) = told {

@@ -1,17 +1,17 @@
-//! The shield in the program: its switches, and the program behind the tail call that answers SYNs.
+//! The shield in the program: what it is told, and the program behind the tail call that answers SYNs.
 
 use super::{CheckBytes, Error, ListenKey, Program, replace, take};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, ProgramArray};
 use aya::programs::Xdp;
-use xdnsd_abi::{GUARDED_MAX, Listen, PathCheck, map, shield, tail};
+use xdnsd_abi::{GUARDED_MAX, Listen, Orders, PathCheck, map, shield, tail};
 
 /// The maps of the shield. Without SYN cookies on, the first one is empty, and the program passes SYNs as ever.
 pub(super) struct Shield {
     /// Kept open: the kernel empties it when nobody in user space has it any more.
     tails: ProgramArray<MapData>,
     guarded: HashMap<MapData, ListenKey, CheckBytes>,
-    switches: Array<MapData, u32>,
+    words: Array<MapData, u32>,
     is_loaded: bool,
 }
 
@@ -20,7 +20,7 @@ impl Shield {
         Ok(Self {
             tails: take(ebpf, map::TAILS, ProgramArray::try_from)?,
             guarded: take(ebpf, map::GUARDED, HashMap::try_from)?,
-            switches: take(ebpf, map::SHIELD, Array::try_from)?,
+            words: take(ebpf, map::SHIELD, Array::try_from)?,
             is_loaded: false,
         })
     }
@@ -52,13 +52,13 @@ impl Program {
         Ok(())
     }
 
-    /// Whether SYNs to guarded ports are answered with cookies, or only counted.
+    /// What becomes of SYNs to guarded ports.
     ///
     /// # Errors
     ///
     /// The map refuses.
-    pub fn set_syn_cookies(&mut self, are_given: bool) -> Result<(), Error> {
-        self.switch(shield::SYN_COOKIES, are_given)
+    pub fn set_syn_cookies(&mut self, orders: Orders) -> Result<(), Error> {
+        self.tell(shield::SYN_COOKIES, orders.to_word())
     }
 
     /// Whether what can only be an attack is dropped.
@@ -67,11 +67,11 @@ impl Program {
     ///
     /// The map refuses.
     pub fn set_drop_garbage(&mut self, is_dropped: bool) -> Result<(), Error> {
-        self.switch(shield::DROP_GARBAGE, is_dropped)
+        self.tell(shield::DROP_GARBAGE, is_dropped.into())
     }
 
-    fn switch(&mut self, switch: u32, is_on: bool) -> Result<(), Error> {
-        let set = self.shield.switches.set(switch, u32::from(is_on), 0);
+    fn tell(&mut self, place: u32, word: u32) -> Result<(), Error> {
+        let set = self.shield.words.set(place, word, 0);
         set.map_err(|cause| Error::map(map::SHIELD, cause))
     }
 

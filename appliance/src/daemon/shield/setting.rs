@@ -1,22 +1,21 @@
-//! The kernel's setting that its cookies need: set while they are given, and put back.
+//! A setting of the kernel that its cookies need: set while they are given, and put back.
 //!
-//! The kernel gives a program its cookie, and takes the ACK that brings it back, where net.ipv4.tcp_syncookies is 2. That is
-//! one setting of the whole network namespace, so it is ours only for as long as it has to be. What it was stands in a file
-//! meanwhile: a process that is killed puts nothing back, and the next one does.
+//! The kernel gives a program its cookie, and takes the ACK that brings it back, where net.ipv4.tcp_syncookies is 2; and it reads
+//! out of an ACK's timestamp what a program wrote there where net.ipv4.tcp_timestamps is 2. Each is one setting of the whole
+//! network namespace, so it is ours only for as long as it has to be. What it was stands in a file meanwhile: a process that is
+//! killed puts nothing back, and the next one does.
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use log::{info, warn};
 
 use crate::os::{files, sysctl};
 use crate::text;
 
-/// Its name, in the log.
-const NAME: &str = "net.ipv4.tcp_syncookies";
-/// Cookies for every SYN, and for programs that ask.
-const ALWAYS: u8 = 2;
+/// What each has to be: cookies for every SYN, and for programs that ask; timestamps without a secret number added.
+const WANTED: u8 = 2;
 /// The file has one line.
 const FILE_BYTES_MAX: u64 = 256;
 /// Ours alone.
@@ -24,8 +23,10 @@ const FILE_MODE: u32 = 0o600;
 
 /// The setting, and what is known of it.
 #[derive(Debug)]
-pub struct SynCookies {
-    setting: sysctl::TcpSyncookies,
+pub struct Setting {
+    /// In the log.
+    name: &'static str,
+    kernels: sysctl::Setting,
     /// Where it is written down what was before.
     memory: Option<PathBuf>,
     /// This namespace in this boot.
@@ -34,18 +35,32 @@ pub struct SynCookies {
     before: Option<u8>,
 }
 
-impl SynCookies {
+impl Setting {
     /// Puts back what a process that was killed has left.
-    pub fn new(setting: sysctl::TcpSyncookies, memory: Option<&Path>, place: String) -> Self {
-        let memory = memory.map(Into::into);
-        let cookies = Self {
-            setting,
+    pub fn new(name: &'static str, memory: Option<PathBuf>, place: String) -> Self {
+        Self::of(name, sysctl::Setting::named(name), memory, place)
+    }
+
+    fn of(
+        name: &'static str,
+        kernels: sysctl::Setting,
+        memory: Option<PathBuf>,
+        place: String,
+    ) -> Self {
+        let setting = Self {
+            name,
+            kernels,
             memory,
             place,
             before: None,
         };
-        cookies.put_back_left();
-        cookies
+        setting.put_back_left();
+        setting
+    }
+
+    /// Whether somebody wants it to be nothing at all.
+    pub fn is_zero(&self) -> bool {
+        self.kernels.read().is_ok_and(|now| now == 0)
     }
 
     /// Sets it, or looks whether it still is.
@@ -53,26 +68,28 @@ impl SynCookies {
     /// # Errors
     /// It cannot be had: a sentence.
     pub fn take(&mut self) -> Result<(), String> {
-        let now = self.setting.read().map_err(|error| refused(&error))?;
-        if now == ALWAYS {
+        let name = self.name;
+        let now = self.kernels.read().map_err(|error| self.refused(&error))?;
+        if now == WANTED {
             if self.before.is_none() {
-                info!("{NAME} is {ALWAYS} already, and stays so");
+                info!("{name} is {WANTED} already, and stays so");
             }
-            self.before.get_or_insert(ALWAYS);
+            self.before.get_or_insert(WANTED);
             return Ok(());
         }
         if self.before.is_some() {
-            warn!("{NAME} was set to {now} by somebody else: {ALWAYS} again, and {now} at the end");
+            warn!("{name} was set to {now} by somebody else: {WANTED} again, and {now} at the end");
         }
         if let Err(error) = self.remember(now) {
             warn!(
-                "{NAME}: what it was is not written down, and it would stay {ALWAYS} if this process were killed: {error}"
+                "{name}: what it was is not written down, and it would stay {WANTED} if this process were killed: {error}"
             );
         }
-        self.setting.set(ALWAYS).map_err(|error| refused(&error))?;
+        let set = self.kernels.set(WANTED);
+        set.map_err(|error| self.refused(&error))?;
         if self.before.is_none() {
             info!(
-                "{NAME} is {ALWAYS} while SYN cookies are given, it was {now}; it counts for every port of this machine"
+                "{name} is {WANTED} while SYN cookies are given, it was {now}; it counts for every port of this machine"
             );
         }
         self.before = Some(now);
@@ -81,13 +98,14 @@ impl SynCookies {
 
     /// Puts back what was before, unless somebody else has set it since.
     pub fn put_back(&mut self) {
-        let Some(before) = self.before.take().filter(|before| *before != ALWAYS) else {
+        let Some(before) = self.before.take().filter(|before| *before != WANTED) else {
             return;
         };
+        let name = self.name;
         match self.put(before) {
-            Ok(true) => info!("{NAME} is {before} again"),
-            Ok(false) => info!("{NAME} was set by somebody else, and stays so"),
-            Err(error) => warn!("{NAME} stays {ALWAYS}: {error}"),
+            Ok(true) => info!("{name} is {before} again"),
+            Ok(false) => info!("{name} was set by somebody else, and stays so"),
+            Err(error) => warn!("{name} stays {WANTED}: {error}"),
         }
     }
 
@@ -96,22 +114,23 @@ impl SynCookies {
         let Some(before) = self.remembered() else {
             return;
         };
+        let name = self.name;
         match self.put(before) {
             Ok(true) => {
-                info!("{NAME} is {before} again, a process that was killed had left it {ALWAYS}")
+                info!("{name} is {before} again, a process that was killed had left it {WANTED}")
             }
             Ok(false) => {}
             Err(error) => {
-                warn!("{NAME} stays {ALWAYS}, as a process that was killed had left it: {error}")
+                warn!("{name} stays {WANTED}, as a process that was killed had left it: {error}")
             }
         }
     }
 
     /// Whether it was still ours. What could not be put back stays written down.
     fn put(&self, before: u8) -> io::Result<bool> {
-        let is_ours = self.setting.read()? == ALWAYS;
+        let is_ours = self.kernels.read()? == WANTED;
         if is_ours {
-            self.setting.set(before)?;
+            self.kernels.set(before)?;
         }
         if let Some(memory) = &self.memory {
             // One that is left says what is so already.
@@ -143,28 +162,31 @@ impl SynCookies {
         let file = files::open_own(path).ok()?;
         io::Read::read_to_string(&mut io::Read::take(file, FILE_BYTES_MAX), &mut text).ok()?;
         let (before, place) = text.trim_end().split_once(' ')?;
-        let before = before.parse().ok().filter(|before| *before < ALWAYS)?;
+        let before = before.parse().ok().filter(|before| *before < WANTED)?;
         (place == self.place).then_some(before)
     }
-}
 
-/// In words that say what to do.
-fn refused(error: &io::Error) -> String {
-    let hint = match error.raw_os_error() {
-        Some(libc::ENOENT) => " (this kernel has no SYN cookies)",
-        Some(libc::EROFS) => {
-            " (a systemd unit needs ReadWritePaths=/proc/sys/net/ipv4/tcp_syncookies)"
-        }
-        Some(libc::EACCES | libc::EPERM) => " (needs CAP_NET_ADMIN)",
-        Some(_) | None => "",
-    };
-    format!("{NAME} cannot be set to {ALWAYS}: {error}{hint}")
+    /// In words that say what to do.
+    fn refused(&self, error: &io::Error) -> String {
+        let hint = match error.raw_os_error() {
+            Some(libc::ENOENT) => " (this kernel has no SYN cookies)".to_owned(),
+            Some(libc::EROFS) => {
+                let path = text::path(self.kernels.path());
+                format!(" (a systemd unit needs ReadWritePaths={path})")
+            }
+            Some(libc::EACCES | libc::EPERM) => " (needs CAP_NET_ADMIN)".to_owned(),
+            Some(_) | None => String::new(),
+        };
+        format!("{} cannot be set to {WANTED}: {error}{hint}", self.name)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    const NAME: &str = "net.ipv4.tcp_syncookies";
 
     /// A setting that is a file, and a folder for what is written down.
     struct Machine(PathBuf);
@@ -194,13 +216,13 @@ mod tests {
         }
 
         fn value(&self) -> Option<u8> {
-            sysctl::TcpSyncookies::at(&self.setting()).read().ok()
+            sysctl::Setting::at(&self.setting()).read().ok()
         }
 
         /// A process that starts, in this namespace.
-        fn start(&self, place: &str) -> SynCookies {
-            let setting = sysctl::TcpSyncookies::at(&self.setting());
-            SynCookies::new(setting, Some(&self.memory()), place.into())
+        fn start(&self, place: &str) -> Setting {
+            let kernels = sysctl::Setting::at(&self.setting());
+            Setting::of(NAME, kernels, Some(self.memory()), place.into())
         }
     }
 
@@ -297,9 +319,9 @@ mod tests {
         assert!(problem.contains("no SYN cookies"), "{problem}");
         // Without a folder for it the setting is had all the same.
         machine.set(1);
-        let setting = sysctl::TcpSyncookies::at(&machine.setting());
+        let kernels = sysctl::Setting::at(&machine.setting());
         let nowhere = machine.0.join("no/folder");
-        let mut cookies = SynCookies::new(setting, Some(&nowhere), "here".into());
+        let mut cookies = Setting::of(NAME, kernels, Some(nowhere), "here".into());
         assert_eq!(cookies.take(), Ok(()));
         cookies.put_back();
         assert_eq!(machine.value(), Some(1));

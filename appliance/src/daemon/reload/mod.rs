@@ -1,27 +1,31 @@
 //! Policy while the daemon runs: files that change, SIGHUP, `xdnsd reload`. Workers get a new set between two turns; no
 //! query waits for it.
 
+mod requests;
+
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use log::{info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::eventfd::EventFd;
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::Policy;
 
 use crate::compile::Notes;
 use crate::compile::reloader::{PolicyReloader, Update};
 use crate::compile::set::{Links, PolicyInput, PolicySet};
+use crate::compile::why::explain;
 use crate::config::{Config, Devices, Plan};
-use crate::control::FILES_MAX;
 use crate::os::clock;
 use crate::os::threads;
 use crate::store::CACHE;
 use crate::worker::{Inbox, PolicySource};
+use requests::{Asked, Request, lock};
+pub use requests::{Outcome, Requester};
 
 /// Lines of the log that one update may take.
 const NOTES_MAX: usize = 8;
@@ -38,120 +42,6 @@ const START_MAX: Duration = Duration::from_secs(10);
 const TICK_MS: u64 = 1_000;
 /// How often it is looked whether workers have left a set that is no longer in force, in milliseconds.
 const SWEEP_MS: u64 = 50;
-
-/// What came of a reload: what was read and what was passed over, or what was refused; a line each.
-pub type Outcome = Result<Vec<String>, Vec<String>>;
-
-/// What the thread is asked for.
-enum Request {
-    /// Give these workers the set in force, and each later one.
-    Serve(&'static [Inbox]),
-    /// Follow the machine's addresses.
-    Follow(Box<Plan>),
-    /// Read everything again, and tell whoever wants to know.
-    Reload(Option<Sender<Outcome>>),
-}
-
-/// What nobody waits for. However often it is asked for while a file is read, it is done once.
-#[derive(Debug, Default)]
-struct Due {
-    /// The newest.
-    plan: Option<Box<Plan>>,
-    is_reload: bool,
-}
-
-impl Due {
-    fn take(&mut self) -> Option<Request> {
-        if let Some(plan) = self.plan.take() {
-            return Some(Request::Follow(plan));
-        }
-        std::mem::take(&mut self.is_reload).then_some(Request::Reload(None))
-    }
-}
-
-/// Asks the thread that reads the files of policy.
-#[derive(Clone, Debug)]
-pub struct Requester {
-    requests: Sender<Request>,
-    due: Arc<Mutex<Due>>,
-    wake: Arc<EventFd>,
-}
-
-/// What was asked for.
-struct Asked {
-    requests: Receiver<Request>,
-    due: Arc<Mutex<Due>>,
-}
-
-impl Asked {
-    fn next(&self) -> Result<Request, TryRecvError> {
-        let request = self.requests.try_recv();
-        if let Err(TryRecvError::Empty) = request {
-            return lock(&self.due).take().ok_or(TryRecvError::Empty);
-        }
-        request
-    }
-}
-
-impl Requester {
-    fn new() -> Result<(Self, Asked), String> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let wake = EventFd::from_flags(flags).map_err(|error| format!("eventfd: {error}"))?;
-        let (requests, receiver) = mpsc::channel();
-        let due = Arc::new(Mutex::default());
-        let asked = Asked {
-            requests: receiver,
-            due: Arc::clone(&due),
-        };
-        let wake = Arc::new(wake);
-        Ok((
-            Self {
-                requests,
-                due,
-                wake,
-            },
-            asked,
-        ))
-    }
-
-    /// Has the config and its files read again, and waits for the result.
-    ///
-    /// # Errors
-    /// The config or one of its files was refused, or there was no result in time.
-    pub fn reload(&self) -> Outcome {
-        let (reply, outcome) = mpsc::channel();
-        if !self.ask(Request::Reload(Some(reply))) {
-            return Err(vec!["the thread that reads files has ended".to_owned()]);
-        }
-        outcome.recv_timeout(FILES_MAX).unwrap_or_else(|_| {
-            let secs = FILES_MAX.as_secs();
-            Err(vec![format!(
-                "still reading after {secs} s; the log will say what came of it"
-            )])
-        })
-    }
-
-    fn ask(&self, request: Request) -> bool {
-        let is_sent = self.requests.send(request).is_ok();
-        self.wake();
-        is_sent
-    }
-
-    fn follow(&self, plan: Plan) {
-        lock(&self.due).plan = Some(Box::new(plan));
-        self.wake();
-    }
-
-    fn reload_later(&self) {
-        lock(&self.due).is_reload = true;
-        self.wake();
-    }
-
-    fn wake(&self) {
-        // Fails only when the counter is about to overflow, and then the thread wakes anyway.
-        let _ = self.wake.write(1);
-    }
-}
 
 /// The way to the thread that keeps the workers' policy up to date. The main thread reads no file: one that does not answer
 /// keeps it from nothing.
@@ -240,11 +130,6 @@ impl PolicyThread {
     }
 }
 
-/// Locks although a thread panicked while it held the lock: what is in it is valid at every moment.
-fn lock<T>(item: &Mutex<T>) -> MutexGuard<'_, T> {
-    item.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// What the thread has.
 struct ThreadState {
     path: PathBuf,
@@ -316,6 +201,11 @@ impl ThreadState {
                 let outcome = self.reload();
                 // It may have gone.
                 let _ = reply.map(|reply| reply.send(outcome));
+            }
+            Request::Why(question, reply) => {
+                let place_of = |value| self.config.place_of(value);
+                let (set, input) = (self.reloader.set(), self.reloader.input());
+                let _ = reply.send(explain(&set, input, &place_of, question));
             }
         }
     }
@@ -518,6 +408,7 @@ fn wall_secs() -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::commands::Reader as _;
     use crate::testing::Folder;
     use crate::worker::Inbox;
     use std::path::Path;

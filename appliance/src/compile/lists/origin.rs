@@ -1,0 +1,186 @@
+//! Where in a list's text a ruling comes from. Images keep no lines, so the text is read again when somebody asks.
+
+use std::collections::HashSet;
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use xdnsd_core::dns::name::is_within;
+use xdnsd_core::policy::list::{List, Rank};
+use xdnsd_core::policy::name::Labels;
+
+use super::{LINE_MAX, ListBuilder, Purpose, decode, read_line};
+use crate::compile::problem::Problem;
+use crate::compile::rules::{Rule, parse_line};
+use crate::os::files;
+
+/// Rules of one file that are kept until it is known which of them are taken back. More: the first ones count.
+const CANDIDATES_MAX: usize = 64;
+
+/// A question, and what the lists in force say about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ruled<'a> {
+    /// Its name.
+    pub name: &'a Labels<'a>,
+    /// Its type.
+    pub qtype: u16,
+    /// The rank of the ruling.
+    pub rank: Rank,
+}
+
+/// A line of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its number, from 1.
+    pub number: usize,
+    /// What it says.
+    pub text: String,
+}
+
+impl Ruled<'_> {
+    /// The first line of the file with a rule that rules so. `None`: the file has none by now.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn line(&self, path: &Path, purpose: Purpose) -> Result<Option<Line>, Problem> {
+        let wrong = |error: io::Error| Problem::with_file(path, &error);
+        let file = files::open(path).map_err(wrong)?;
+        let mut bytes = files::bytes_of(&file).map_err(wrong)?;
+        self.line_of(BufReader::new(&mut bytes), purpose)
+            .map_err(wrong)
+    }
+
+    fn line_of(&self, mut lines: impl BufRead, purpose: Purpose) -> io::Result<Option<Line>> {
+        let mut candidates = Vec::new();
+        let mut taken_back = HashSet::new();
+        let (mut line, mut number) = (Vec::new(), 0);
+        while read_line(&mut lines, &mut line)? {
+            number += 1;
+            let text = decode(&line);
+            if line.len() >= LINE_MAX {
+                continue;
+            }
+            let rules = parse_line(&text).unwrap_or_default();
+            for rule in rules.iter().filter(|rule| self.is_about(rule)) {
+                if rule.is_badfilter {
+                    taken_back.insert(rule.text);
+                } else if candidates.len() < CANDIDATES_MAX && self.is_by(rule, purpose) {
+                    let text = text.trim().to_owned();
+                    candidates.push((rule.text, Line { number, text }));
+                }
+            }
+        }
+        // Text 0 is that of every rule that cannot be taken back.
+        taken_back.remove(&0);
+        let mut left = candidates.into_iter();
+        let found = left.find(|(text, _)| !taken_back.contains(text));
+        Ok(found.map(|(_, line)| line))
+    }
+
+    /// Whether a name of the config, as [`ListBuilder::add_name`] takes it, rules so.
+    #[must_use]
+    pub fn is_by_name(&self, text: &str, purpose: Purpose) -> bool {
+        let mut builder = ListBuilder::with_key([0; 16]);
+        builder.add_name(text, 0, purpose).is_ok() && self.is_by_builder(builder)
+    }
+
+    /// Whether the rule may say something about the name. Most do not, and that is soon known.
+    fn is_about(&self, rule: &Rule) -> bool {
+        is_within(self.name.name(), &rule.name)
+    }
+
+    fn is_by(&self, rule: &Rule, purpose: Purpose) -> bool {
+        let mut builder = ListBuilder::with_key([0; 16]);
+        builder.add(rule, 0, purpose);
+        self.is_by_builder(builder)
+    }
+
+    /// What a rule says is the image's to know.
+    fn is_by_builder(&self, builder: ListBuilder) -> bool {
+        let image = builder.build().unwrap_or_default();
+        let list = List::view(&image).unwrap_or(List::EMPTY);
+        list.ruling(self.name, self.qtype).rank == self.rank
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::name;
+    use xdnsd_core::dns::rtype;
+
+    const TEXT: &str = "! a list\n\
+        ||example^$badfilter\n\
+        ||example^\n\
+        0.0.0.0 other.example ads.example # two\n\
+        @@||good.ads.example^\n\
+        ||ads.example^$important,dnstype=AAAA\n\
+        ||cdn*.ads.example^\n\
+        \u{1b}||no rule\n\
+        ||ads.example^\n";
+
+    fn line(name: &str, qtype: u16, rank: Rank, purpose: Purpose) -> Option<(usize, String)> {
+        let name = name::parse(name).expect("a name");
+        let name = Labels::new(&name).expect("well-formed");
+        let ruled = Ruled {
+            name: &name,
+            qtype,
+            rank,
+        };
+        let found = ruled.line_of(TEXT.as_bytes(), purpose).expect("memory");
+        found.map(|line| (line.number, line.text))
+    }
+
+    #[test]
+    fn the_line_is_the_first_that_rules_so_and_is_not_taken_back() {
+        let (a, aaaa) = (rtype::A, rtype::AAAA);
+        for (name, qtype, rank, expected) in [
+            (
+                "ads.example",
+                a,
+                Rank::Block,
+                Some((4, "0.0.0.0 other.example ads.example # two")),
+            ),
+            ("x.ads.example", a, Rank::Block, Some((9, "||ads.example^"))),
+            (
+                "cdn7.ads.example",
+                a,
+                Rank::Block,
+                Some((7, "||cdn*.ads.example^")),
+            ),
+            (
+                "ads.example",
+                aaaa,
+                Rank::ImportantBlock,
+                Some((6, "||ads.example^$important,dnstype=AAAA")),
+            ),
+            (
+                "x.good.ads.example",
+                a,
+                Rank::Allow,
+                Some((5, "@@||good.ads.example^")),
+            ),
+            ("www.example", a, Rank::Block, None),
+            ("badexample", a, Rank::Block, None),
+        ] {
+            let found = line(name, qtype, rank, Purpose::Block);
+            let expected = expected.map(|(number, text)| (number, text.to_owned()));
+            assert_eq!(found, expected, "{name}");
+        }
+        let allowed = line("other.example", a, Rank::ImportantAllow, Purpose::Allow);
+        assert_eq!(allowed.map(|(number, _)| number), Some(4));
+    }
+
+    #[test]
+    fn a_name_of_the_config_rules_as_its_list_does() {
+        let name = name::parse("www.ads.example").expect("a name");
+        let ruled = Ruled {
+            name: &Labels::new(&name).expect("well-formed"),
+            qtype: rtype::A,
+            rank: Rank::Block,
+        };
+        let is_by = |text| ruled.is_by_name(text, Purpose::Block);
+        assert!(is_by("ads.example") && is_by("*.ads.example"));
+        assert!(!is_by("example.com") && !is_by("*.www.ads.example"));
+        assert!(!ruled.is_by_name("ads.example", Purpose::Allow));
+    }
+}

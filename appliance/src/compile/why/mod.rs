@@ -1,0 +1,219 @@
+//! Why a question is answered as it is: `xdnsd why`.
+//!
+//! Policy decides by images that know neither files nor lines. Here a question is decided once more by the same policy, and
+//! what it was compiled from is read again to find who says so. It takes as long as reading the files does.
+
+mod reason;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use xdnsd_core::dns::rtype;
+use xdnsd_core::policy::local::CHAIN_MAX;
+use xdnsd_core::policy::{Action, BlockRecord, Decision, Labels, Local, Policy};
+
+use super::local::Given;
+use super::set::{PolicyInput, PolicySet};
+pub use reason::{Place, Reason, Source, Value};
+
+/// What somebody wants to know about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The name, in lower case.
+    pub name: Vec<u8>,
+    /// The type.
+    pub qtype: u16,
+    /// Who asks; `None`: somebody who is answered.
+    pub client: Option<IpAddr>,
+}
+
+/// What becomes of a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client gets no answer.
+    Dropped,
+    /// It is answered REFUSED.
+    Refused,
+    /// It is answered from local data.
+    Local,
+    /// It is answered as the RFC of a special-use name says.
+    Special,
+    /// The name is blocked: answered with this, and this TTL in seconds.
+    Blocked(BlockRecord, u32),
+    /// A name of one label that upstream is not asked for: NXDOMAIN.
+    PlainName,
+    /// Any type: answered with as little as can be (RFC 8482).
+    Any,
+    /// Aliases that go in a circle, or too far: SERVFAIL.
+    Endless,
+    /// An upstream is asked, unless the cache has it.
+    Forwarded,
+}
+
+impl Verdict {
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Refused => "refused",
+            Self::Local => "local",
+            Self::Special => "special",
+            Self::Blocked(..) => "blocked",
+            Self::PlainName => "plain-name",
+            Self::Any => "any",
+            Self::Endless => "endless",
+            Self::Forwarded => "forwarded",
+        }
+    }
+}
+
+/// What becomes of a question, and who says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// The question.
+    pub question: Question,
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// Who has a say in it, in the order in which they are asked.
+    pub reasons: Vec<Reason>,
+    /// The name that is asked for in the end: another one behind a local alias. Under it stands what the cache has.
+    pub target: Vec<u8>,
+}
+
+/// Finds out why. `input` is what `set` was compiled from, `place_of` knows where a value of the config stands.
+#[must_use]
+pub fn explain(
+    set: &PolicySet,
+    input: &PolicyInput,
+    place_of: &dyn Fn(Value) -> Place,
+    question: Question,
+) -> Why {
+    let mut explainer = Explainer {
+        set,
+        policy: set.view(),
+        input,
+        place_of,
+        reasons: Vec::new(),
+    };
+    let mut target = question.name.clone();
+    let verdict = explainer
+        .of_client(question.client)
+        .or_else(|| explainer.of_type(question.qtype))
+        .unwrap_or_else(|| explainer.follow(&mut target, question.qtype));
+    Why {
+        verdict,
+        reasons: explainer.reasons,
+        target,
+        question,
+    }
+}
+
+/// Collects who has a say.
+struct Explainer<'a> {
+    set: &'a PolicySet,
+    policy: Policy<'a>,
+    input: &'a PolicyInput,
+    place_of: &'a dyn Fn(Value) -> Place,
+    reasons: Vec<Reason>,
+}
+
+impl Explainer<'_> {
+    /// What becomes of it by its client alone.
+    fn of_client(&mut self, client: Option<IpAddr>) -> Option<Verdict> {
+        let client = client?.to_canonical();
+        let action = self.policy.admit(client);
+        self.tell_client(client, action);
+        match action {
+            Action::Allow => None,
+            Action::Refuse => Some(Verdict::Refused),
+            Action::Drop | Action::Local => Some(Verdict::Dropped),
+        }
+    }
+
+    /// What becomes of it by its type alone.
+    fn of_type(&mut self, qtype: u16) -> Option<Verdict> {
+        if (rtype::IXFR..rtype::ANY).contains(&qtype) {
+            self.tell(Source::Type, "nothing that a forwarder has", None);
+            return Some(Verdict::Refused);
+        }
+        None
+    }
+
+    /// Follows local aliases until somebody else decides; `name` is then what that is about.
+    fn follow(&mut self, name: &mut Vec<u8>, qtype: u16) -> Verdict {
+        for _ in 0..=CHAIN_MAX {
+            let at = name.clone();
+            let Some(labels) = Labels::new(&at) else {
+                return Verdict::Endless;
+            };
+            let decision = self.policy.decide(&labels, qtype);
+            let Decision::Local(Local::Alias(alias)) = decision else {
+                return self.decided(&labels, qtype, decision);
+            };
+            self.tell_record(given(labels.name(), rtype::CNAME, &alias.record));
+            *name = alias.target.to_vec();
+        }
+        self.tell(Source::Record, "the aliases lead nowhere", None);
+        Verdict::Endless
+    }
+
+    fn decided(&mut self, name: &Labels<'_>, qtype: u16, decision: Decision<'_>) -> Verdict {
+        match decision {
+            Decision::Local(local) => {
+                self.tell_local(name, local);
+                Verdict::Local
+            }
+            Decision::Special(special) => {
+                self.tell_special(name, &special);
+                Verdict::Special
+            }
+            Decision::Blocked(blocked) => {
+                self.tell_blocked(name, qtype, blocked);
+                let record = self.policy.block_record(blocked, qtype);
+                Verdict::Blocked(record, self.policy.block_ttl_secs)
+            }
+            Decision::PlainName => {
+                let what = "names of one label are not asked for upstream";
+                let place = (self.place_of)(Value::PlainNames);
+                self.tell(Source::PlainName, what, Some(place));
+                Verdict::PlainName
+            }
+            Decision::Forward { .. } if qtype == rtype::ANY => {
+                self.tell(
+                    Source::Type,
+                    "all types at once are not asked for upstream",
+                    None,
+                );
+                Verdict::Any
+            }
+            Decision::Forward { group } => {
+                self.tell_allowed(name, qtype);
+                self.tell_route(name, qtype, group);
+                self.tell_rebind(name);
+                Verdict::Forwarded
+            }
+        }
+    }
+}
+
+/// A record as it is given.
+fn given(owner: &[u8], rtype: u16, record: &xdnsd_core::policy::local::Record<'_>) -> Given {
+    Given {
+        owner: owner.to_vec(),
+        rtype,
+        ttl_secs: record.ttl_secs,
+        rdata: record.rdata.to_vec(),
+    }
+}
+
+/// A file of policy, as a place of which the line is not known.
+fn file(path: PathBuf) -> Place {
+    Place {
+        file: Some(path.display().to_string()),
+        ..Place::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

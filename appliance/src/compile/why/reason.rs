@@ -1,0 +1,352 @@
+//! Who has a say in a question, and where that is written.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use xdnsd_core::policy::list::Rank;
+use xdnsd_core::policy::rebind::Ranges;
+use xdnsd_core::policy::{Action, Blocked, Labels, Local, Special};
+
+use super::{Explainer, file, given};
+use crate::compile::Prefix;
+use crate::compile::lists::{Purpose, Ruled};
+use crate::compile::local::{Given, Origin};
+use crate::compile::rdata;
+use crate::compile::routes::parse_suffix;
+
+/// A source that has a say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The lists of clients.
+    Access,
+    /// The type of the question.
+    Type,
+    /// `local.records`.
+    Record,
+    /// A hosts file.
+    Hosts,
+    /// A DHCP lease.
+    Lease,
+    /// A local zone.
+    Zone,
+    /// A special-use name.
+    Special,
+    /// What blocks names.
+    Block,
+    /// What allows them.
+    Allow,
+    /// What keeps names of one label here.
+    PlainName,
+    /// A route to an upstream group, or the default group.
+    Route,
+    /// Rebind protection.
+    Rebind,
+}
+
+impl Source {
+    /// Its word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Access => "access",
+            Self::Type => "type",
+            Self::Record => "record",
+            Self::Hosts => "hosts",
+            Self::Lease => "lease",
+            Self::Zone => "zone",
+            Self::Special => "special",
+            Self::Block => "block",
+            Self::Allow => "allow",
+            Self::PlainName => "plain-name",
+            Self::Route => "route",
+            Self::Rebind => "rebind",
+        }
+    }
+}
+
+/// Where something is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The key of the config.
+    pub key: Option<&'static str>,
+    /// The file. `None`: the key is not set, so that its default holds.
+    pub file: Option<String>,
+    /// Its line, from 1. `None`: the file has no such line by now, or keeps none.
+    pub line: Option<usize>,
+    /// What the line says.
+    pub text: Option<String>,
+}
+
+/// A value of the config, by its place in what policy is compiled from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A prefix of clients.
+    Client(usize),
+    /// What all other clients get.
+    OtherClients,
+    /// A record.
+    Record(usize),
+    /// A local zone.
+    Zone(usize),
+    /// The families of special-use names.
+    Special,
+    /// A blocked name.
+    Block(usize),
+    /// An allowed name.
+    Allow(usize),
+    /// Whether names of one label are asked for upstream.
+    PlainNames,
+    /// A suffix of a route.
+    Suffix {
+        /// The route.
+        route: usize,
+        /// The suffix among its own.
+        index: usize,
+    },
+    /// Whether routed suffixes may resolve to private addresses.
+    RebindRouted,
+    /// A suffix that may.
+    RebindAllow(usize),
+}
+
+/// What one source says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Who.
+    pub source: Source,
+    /// What, in words. Empty: the record says it.
+    pub what: String,
+    /// The record that is given.
+    pub record: Option<Given>,
+    /// Where that is written.
+    pub place: Option<Place>,
+}
+
+impl Explainer<'_> {
+    pub(super) fn tell(&mut self, source: Source, what: impl Into<String>, place: Option<Place>) {
+        self.reasons.push(Reason {
+            source,
+            what: what.into(),
+            record: None,
+            place,
+        });
+    }
+
+    pub(super) fn tell_client(&mut self, client: IpAddr, action: Action) {
+        let what = match action {
+            Action::Allow => "is answered",
+            Action::Refuse => "is refused",
+            Action::Drop | Action::Local => "gets no answer",
+        };
+        let rules = self.input.acl.rules.iter().enumerate();
+        let of_client = rules.filter(|(_, (prefix, _))| holds(prefix, client));
+        let longest = of_client.max_by_key(|(_, (prefix, _))| prefix.length());
+        let value = longest.map_or(Value::OtherClients, |(index, _)| Value::Client(index));
+        let place = (self.place_of)(value);
+        self.tell(Source::Access, format!("{client} {what}"), Some(place));
+    }
+
+    pub(super) fn tell_record(&mut self, given: Given) {
+        let line = |file: PathBuf, line, text| Place {
+            file: Some(file.display().to_string()),
+            line: Some(line),
+            text: Some(text),
+            key: None,
+        };
+        let (source, place) = match given.origin(&self.input.local) {
+            Some(Origin::Record(index)) => {
+                (Source::Record, Some((self.place_of)(Value::Record(index))))
+            }
+            Some(Origin::Hosts(file, number, text)) => {
+                (Source::Hosts, Some(line(file, number, text)))
+            }
+            Some(Origin::Lease(file, number, text)) => {
+                (Source::Lease, Some(line(file, number, text)))
+            }
+            // A file was changed just now, or a lease is over.
+            None => (Source::Record, None),
+        };
+        self.reasons.push(Reason {
+            source,
+            what: String::new(),
+            record: Some(given),
+            place,
+        });
+    }
+
+    pub(super) fn tell_local(&mut self, name: &Labels<'_>, local: Local<'_>) {
+        match local {
+            Local::Records(mut records) => {
+                let rtype = records.rtype();
+                for record in &mut records {
+                    self.tell_record(given(name.name(), rtype, &record));
+                }
+            }
+            Local::Nodata { zone } => {
+                self.tell_other_types(name);
+                self.tell_zone(zone, "has no record of this type");
+            }
+            Local::Nxdomain { zone } => self.tell_zone(Some(zone), "has no such name"),
+            // The one is followed, the other is no decision.
+            Local::Alias(_) | Local::Unknown => {}
+        }
+    }
+
+    /// The records by which a name exists that has none of the type that was asked for.
+    fn tell_other_types(&mut self, name: &Labels<'_>) {
+        let local = self.policy.local;
+        for rtype in rdata::known_types() {
+            if let Local::Records(mut records) = local.lookup(name, rtype)
+                && let Some(record) = records.next()
+            {
+                self.tell_record(given(name.name(), rtype, &record));
+            }
+        }
+    }
+
+    fn tell_zone(&mut self, zone: Option<&[u8]>, what: &str) {
+        let Some(zone) = zone else {
+            return self.tell(Source::Zone, format!("local data {what}"), None);
+        };
+        let is_zone =
+            |text: &String| crate::compile::name::parse(text).is_ok_and(|name| name == zone);
+        let index = self.input.local.zones.iter().position(is_zone);
+        let place = index.map(|index| (self.place_of)(Value::Zone(index)));
+        let zone = crate::compile::name::display(zone);
+        self.tell(Source::Zone, format!("{zone} {what}"), place);
+    }
+
+    pub(super) fn tell_special(&mut self, name: &Labels<'_>, special: &Special) {
+        let zone = crate::compile::name::display(name.suffix(special.zone_depth));
+        let what = format!("{zone} is of the family `{}`", special.kind.word());
+        let place = (self.place_of)(Value::Special);
+        self.tell(Source::Special, what, Some(place));
+    }
+
+    pub(super) fn tell_blocked(&mut self, name: &Labels<'_>, qtype: u16, blocked: Blocked) {
+        let (_, ruling) = self.policy.lists.ruling(name, qtype);
+        let ruled = Ruled {
+            name,
+            qtype,
+            rank: ruling.rank,
+        };
+        let names = self.input.lists.block_names.iter();
+        let source = self.set.source(blocked);
+        let place = if source == BLOCK_KEY {
+            let mut names = names.enumerate();
+            let found = names.find(|(_, text)| ruled.is_by_name(text, Purpose::Block));
+            found.map(|(index, _)| (self.place_of)(Value::Block(index)))
+        } else {
+            let path = PathBuf::from(source);
+            Some(list_place(&path, &ruled, Purpose::Block).unwrap_or_else(|| file(path)))
+        };
+        self.tell(Source::Block, rank_text(ruling.rank), place);
+    }
+
+    /// Who allows a name that is asked for upstream.
+    pub(super) fn tell_allowed(&mut self, name: &Labels<'_>, qtype: u16) {
+        if !self.policy.lists.allows(name, qtype) {
+            return;
+        }
+        let (_, ruling) = self.policy.lists.ruling(name, qtype);
+        let ruled = Ruled {
+            name,
+            qtype,
+            rank: ruling.rank,
+        };
+        let lists = &self.input.lists;
+        let mut names = lists.allow_names.iter();
+        let named = names.position(|text| ruled.is_by_name(text, Purpose::Allow));
+        let named = named.map(|index| (self.place_of)(Value::Allow(index)));
+        let allow = lists.allow.iter().map(|path| (path, Purpose::Allow));
+        let block = lists.block.iter().map(|path| (path, Purpose::Block));
+        let mut files = allow.chain(block);
+        let place =
+            named.or_else(|| files.find_map(|(path, purpose)| list_place(path, &ruled, purpose)));
+        self.tell(Source::Allow, rank_text(ruling.rank), place);
+    }
+
+    pub(super) fn tell_route(&mut self, name: &Labels<'_>, qtype: u16, group: u16) {
+        let names = self.set.groups();
+        let number = group.to_string();
+        let shown = names.get(usize::from(group)).unwrap_or(&number);
+        let servers = self.set.servers().iter();
+        let servers: Vec<String> = servers
+            .filter(|server| u16::from(server.group) == group)
+            .map(|server| server.address.to_string())
+            .collect();
+        let what = format!("group `{shown}`: {}", servers.join(", "));
+        let route = self.policy.route(name, qtype);
+        let suffix = route.map(|route| name.suffix(name.count().min(route.depth)));
+        let place = suffix.and_then(|suffix| self.suffix(suffix));
+        self.tell(
+            Source::Route,
+            what,
+            place.map(|value| (self.place_of)(value)),
+        );
+    }
+
+    /// The value of the config that routes a suffix.
+    fn suffix(&self, suffix: &[u8]) -> Option<Value> {
+        let routes = self.input.routes.iter().enumerate();
+        let mut all = routes.flat_map(|(route, input)| {
+            let suffixes = input.suffixes.iter().enumerate();
+            suffixes.map(move |(index, text)| (Value::Suffix { route, index }, text))
+        });
+        let found = all.find(|(_, text)| stands_for(text, suffix));
+        found.map(|(value, _)| value)
+    }
+
+    pub(super) fn tell_rebind(&mut self, name: &Labels<'_>) {
+        let rebind = &self.input.rebind;
+        if rebind.ranges == Ranges::NONE {
+            return;
+        }
+        if self.policy.rebind.guards(name) {
+            return self.tell(Source::Rebind, "private addresses are withheld", None);
+        }
+        let suffixes = (0..=name.count()).rev().map(|depth| name.suffix(depth));
+        let value = suffixes.into_iter().find_map(|suffix| {
+            let mut allowed = rebind.allowed.iter();
+            let allowed = allowed.position(|text| stands_for(text, suffix));
+            let routed = || self.suffix(suffix).map(|_| Value::RebindRouted);
+            allowed.map(Value::RebindAllow).or_else(routed)
+        });
+        let place = value.map(|value| (self.place_of)(value));
+        self.tell(Source::Rebind, "private addresses are let through", place);
+    }
+}
+
+/// What the set calls the names of the config itself.
+const BLOCK_KEY: &str = "filter.block";
+
+/// Whether a word of the config stands for this suffix.
+fn stands_for(text: &str, suffix: &[u8]) -> bool {
+    parse_suffix(text).is_ok_and(|names| names.iter().any(|name| name == suffix))
+}
+
+fn holds(prefix: &Prefix, client: IpAddr) -> bool {
+    let is_of_family = prefix.address().is_ipv4() == client.is_ipv4();
+    is_of_family && Prefix::masked(client, prefix.length()) == *prefix
+}
+
+/// The line of a list's text that rules so. A compiled list has none: it keeps neither texts nor the names of its sources.
+fn list_place(path: &Path, ruled: &Ruled<'_>, purpose: Purpose) -> Option<Place> {
+    let line = ruled.line(path, purpose).ok().flatten()?;
+    Some(Place {
+        line: Some(line.number),
+        text: Some(line.text),
+        ..file(path.into())
+    })
+}
+
+/// What a rule of this rank does.
+const fn rank_text(rank: Rank) -> &'static str {
+    match rank {
+        Rank::ImportantAllow => "allowed, whatever blocks it",
+        Rank::Allow => "allowed",
+        Rank::ImportantBlock => "blocked, unless it is allowed by name",
+        Rank::Block => "blocked",
+        Rank::None => "nothing",
+    }
+}

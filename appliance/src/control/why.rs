@@ -1,0 +1,132 @@
+//! Why a question is answered as it is, as `xdnsd why` shows it.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use xdnsd_core::answer::ANY_TYPE;
+use xdnsd_core::dns::record::Records;
+use xdnsd_core::dns::{class, rtype};
+use xdnsd_core::policy::BlockRecord;
+
+use super::dump::dump_where;
+use super::presentation::{type_number, type_text};
+use super::rdata::record_text;
+use super::socket::CommandError;
+use crate::compile::local::Given;
+use crate::compile::name;
+use crate::compile::why::{Place, Question, Reason, Verdict, Why};
+use crate::store::SharedCache;
+use crate::text;
+
+/// Reads `NAME [TYPE] [CLIENT]`.
+///
+/// # Errors
+/// What is wrong with the words.
+pub fn question(words: &[&str]) -> Result<Question, String> {
+    let (written, rest) = words.split_first().ok_or("a name is missing")?;
+    let name = name::parse(written).map_err(|error| format!("`{written}` {error}"))?;
+    let (mut qtype, mut client) = (None, None);
+    for word in rest {
+        let (number, address) = (type_number(word), word.parse::<IpAddr>().ok());
+        match (number, address) {
+            (Some(number), _) if qtype.is_none() && client.is_none() => qtype = Some(number),
+            (None, Some(address)) if client.is_none() => client = Some(address),
+            (Some(_), _) | (None, Some(_)) => return Err(format!("`{word}` is too much")),
+            (None, None) => {
+                return Err(format!(
+                    "`{word}` is neither a type, such as AAAA, nor a client's address"
+                ));
+            }
+        }
+    }
+    Ok(Question {
+        name,
+        qtype: qtype.unwrap_or(rtype::A),
+        client,
+    })
+}
+
+/// Writes what becomes of the question, who says so, and what the cache has.
+///
+/// # Errors
+/// `out` takes no more.
+pub fn write(why: &Why, cache: &SharedCache, out: &mut dyn Write) -> Result<(), CommandError> {
+    let Question { name, qtype, .. } = &why.question;
+    let (name, rtype) = (name::display(name), type_text(*qtype));
+    writeln!(out, "{name} {rtype}: {}", verdict_text(why.verdict, *qtype))?;
+    for reason in &why.reasons {
+        writeln!(out, "  {}", reason_text(reason))?;
+    }
+    let mut is_kept = false;
+    dump_where(cache, out, "  cache: ", |key| {
+        let is_asked = key.qtype == *qtype || key.qtype == ANY_TYPE;
+        let is_meant = is_asked && key.name == why.target;
+        is_kept |= is_meant;
+        is_meant
+    })?;
+    if !is_kept {
+        writeln!(out, "  cache: has no answer")?;
+    }
+    Ok(())
+}
+
+fn verdict_text(verdict: Verdict, qtype: u16) -> String {
+    match verdict {
+        Verdict::Dropped => "dropped, the client gets no answer".into(),
+        Verdict::Refused => "refused".into(),
+        Verdict::Local => "answered from local data".into(),
+        Verdict::Special => "answered here, a special-use name".into(),
+        Verdict::Blocked(record, ttl_secs) => {
+            format!("blocked, {} with TTL {ttl_secs}", block_text(record, qtype))
+        }
+        Verdict::PlainName => "answered here, NXDOMAIN".into(),
+        Verdict::Any => "answered here, as RFC 8482 says".into(),
+        Verdict::Endless => "answered SERVFAIL".into(),
+        Verdict::Forwarded => "forwarded".into(),
+    }
+}
+
+/// What a blocked name is answered with.
+fn block_text(record: BlockRecord, qtype: u16) -> String {
+    match record {
+        BlockRecord::Nxdomain => "NXDOMAIN".into(),
+        BlockRecord::Nodata => format!("no {}", type_text(qtype)),
+        BlockRecord::A(octets) => IpAddr::from(octets).to_string(),
+        BlockRecord::Aaaa(octets) => IpAddr::from(octets).to_string(),
+    }
+}
+
+/// `block: blocked; filter.block /etc/xdnsd.toml:7: ads.example`.
+fn reason_text(reason: &Reason) -> String {
+    let given = reason.record.as_ref().map(given_text);
+    let what = given.unwrap_or_else(|| reason.what.clone());
+    let place = reason.place.as_ref().map(place_text);
+    let place = place.map_or_else(String::new, |place| format!("; {place}"));
+    text::line(&format!("{}: {what}{place}", reason.source.word())).into_owned()
+}
+
+fn place_text(place: &Place) -> String {
+    let mut words: Vec<String> = place.key.into_iter().map(str::to_owned).collect();
+    words.extend(match (&place.file, place.line) {
+        (Some(file), Some(line)) => Some(format!("{file}:{line}")),
+        (Some(file), None) => Some(file.clone()),
+        (None, _) => Some("by default".to_owned()).filter(|_| place.key.is_some()),
+    });
+    let place_text = words.join(" ");
+    let text = place.text.as_ref();
+    text.map_or(place_text.clone(), |text| format!("{place_text}: {text}"))
+}
+
+/// A record of local data as people read it.
+fn given_text(given: &Given) -> String {
+    let mut message = given.owner.clone();
+    message.extend(given.rtype.to_be_bytes());
+    message.extend(class::IN.to_be_bytes());
+    message.extend(given.ttl_secs.to_be_bytes());
+    message.extend((given.rdata.len() as u16).to_be_bytes());
+    message.extend(&given.rdata);
+    let record = Records::new(&message, 0, 1).flatten().next();
+    record.map_or_else(String::new, |record| {
+        record_text(&message, &record, given.ttl_secs)
+    })
+}

@@ -1,0 +1,141 @@
+//! What the thread that reads the files of policy is asked for, and how.
+
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::compile::why::{Question, Why};
+use crate::config::Plan;
+use crate::control::FILES_MAX;
+use crate::control::commands::Reader;
+use crate::worker::Inbox;
+
+/// What came of a reload: what was read and what was passed over, or what was refused; a line each.
+pub type Outcome = Result<Vec<String>, Vec<String>>;
+
+/// What the thread is asked for.
+pub(super) enum Request {
+    /// Give these workers the set in force, and each later one.
+    Serve(&'static [Inbox]),
+    /// Follow the machine's addresses.
+    Follow(Box<Plan>),
+    /// Read everything again, and tell whoever wants to know.
+    Reload(Option<Sender<Outcome>>),
+    /// Find out why a question is answered as it is.
+    Why(Question, Sender<Why>),
+}
+
+/// What nobody waits for. However often it is asked for while a file is read, it is done once.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    /// The newest.
+    plan: Option<Box<Plan>>,
+    is_reload: bool,
+}
+
+impl Due {
+    fn take(&mut self) -> Option<Request> {
+        if let Some(plan) = self.plan.take() {
+            return Some(Request::Follow(plan));
+        }
+        std::mem::take(&mut self.is_reload).then_some(Request::Reload(None))
+    }
+}
+
+/// Asks the thread that reads the files of policy.
+#[derive(Clone, Debug)]
+pub struct Requester {
+    requests: Sender<Request>,
+    due: Arc<Mutex<Due>>,
+    pub(super) wake: Arc<EventFd>,
+}
+
+/// What was asked for.
+pub(super) struct Asked {
+    requests: Receiver<Request>,
+    due: Arc<Mutex<Due>>,
+}
+
+impl Asked {
+    pub(super) fn next(&self) -> Result<Request, TryRecvError> {
+        let request = self.requests.try_recv();
+        if let Err(TryRecvError::Empty) = request {
+            return lock(&self.due).take().ok_or(TryRecvError::Empty);
+        }
+        request
+    }
+}
+
+impl Requester {
+    pub(super) fn new() -> Result<(Self, Asked), String> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let wake = EventFd::from_flags(flags).map_err(|error| format!("eventfd: {error}"))?;
+        let (requests, receiver) = mpsc::channel();
+        let due = Arc::new(Mutex::default());
+        let asked = Asked {
+            requests: receiver,
+            due: Arc::clone(&due),
+        };
+        let wake = Arc::new(wake);
+        Ok((
+            Self {
+                requests,
+                due,
+                wake,
+            },
+            asked,
+        ))
+    }
+
+    /// Asks, and waits for the answer, but not for ever.
+    fn wait_for<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, String> {
+        let (reply, outcome) = mpsc::channel();
+        if !self.ask(request(reply)) {
+            return Err("the thread that reads files has ended".into());
+        }
+        let secs = FILES_MAX.as_secs();
+        outcome
+            .recv_timeout(FILES_MAX)
+            .map_err(|_| format!("still reading after {secs} s"))
+    }
+
+    pub(super) fn ask(&self, request: Request) -> bool {
+        let is_sent = self.requests.send(request).is_ok();
+        self.wake();
+        is_sent
+    }
+
+    pub(super) fn follow(&self, plan: Plan) {
+        lock(&self.due).plan = Some(Box::new(plan));
+        self.wake();
+    }
+
+    pub(super) fn reload_later(&self) {
+        lock(&self.due).is_reload = true;
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // Fails only when the counter is about to overflow, and then the thread wakes anyway.
+        let _ = self.wake.write(1);
+    }
+}
+
+impl Reader for Requester {
+    fn reload(&self) -> Outcome {
+        let outcome = self.wait_for(|reply| Request::Reload(Some(reply)));
+        outcome.unwrap_or_else(|problem| {
+            Err(vec![format!("{problem}; the log will say what came of it")])
+        })
+    }
+
+    fn why(&self, question: Question) -> Result<Why, String> {
+        self.wait_for(|reply| Request::Why(question, reply))
+    }
+}
+
+/// Locks although a thread panicked while it held the lock: what is in it is valid at every moment.
+pub(super) fn lock<T>(item: &Mutex<T>) -> MutexGuard<'_, T> {
+    item.lock().unwrap_or_else(PoisonError::into_inner)
+}

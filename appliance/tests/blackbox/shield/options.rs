@@ -1,0 +1,291 @@
+//! What of a client's TCP options a connection keeps that began with a cookie, and that clients of all kinds get through.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+
+use anyhow::{Context, Result};
+use xdnsd_abi::Reason;
+use xdnsd_lab::lab::{HOST_INTERFACE, LAN_V4, LAN_V6};
+use xdnsd_lab::wait::wait_until;
+
+use super::{
+    GUARDED, TIMESTAMPS, always, ask_over_tcp, prepare, setting, setup, wait_state, with_program,
+};
+use crate::support::TIMEOUT;
+use crate::support::client::Family;
+use crate::support::scene::{Scene, scene};
+use crate::support::stream::{Stream, framed};
+
+/// What `ss` shows of the connections to port 53, at their two ends.
+pub struct Shown([String; 2]);
+
+impl Shown {
+    /// Of so many.
+    pub fn of(scene: &Scene, count: usize) -> Result<Self> {
+        let ends = [(&scene.lab.router, "sport"), (&scene.lab.client, "dport")];
+        let ends = ends.map(|(host, side)| {
+            host.output(&["ss", "-tinoOH", "state", "established", side, "=", ":53"])
+        });
+        let [router, client] = ends;
+        let shown = Self([router?, client?]);
+        // A kernel without inet_diag shows nothing of it.
+        if shown.is_whole() {
+            shown.expect(&[], count);
+        }
+        Ok(shown)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.0.iter().all(|end| end.contains(" mss:"))
+    }
+
+    /// So many of them have all of this, at both ends.
+    pub fn expect(&self, words: &[&str], count: usize) {
+        for end in self.0.iter().filter(|_| self.is_whole()) {
+            let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
+            let found = end.lines().filter(has_all).count();
+            assert_eq!(found, count, "{words:?}: {end}");
+        }
+    }
+
+    /// The scales of the windows, each end's own and the other's.
+    fn scales(&self) -> Vec<[Option<(u8, u8)>; 2]> {
+        let [router, client] = &self.0;
+        let scales = |line: &str| {
+            let (_, behind) = line.split_once(" wscale:")?;
+            let (others, behind) = behind.split_once(',')?;
+            let (own, _) = behind.split_once(' ')?;
+            Some((own.parse().ok()?, others.parse().ok()?))
+        };
+        let lines = router.lines().zip(client.lines());
+        lines
+            .map(|(router, client)| [scales(router), scales(client)])
+            .collect()
+    }
+}
+
+/// Whatever the client offers, both ends agree on it: also by how many bits the kernel shifts the windows that we announced.
+#[test]
+fn what_a_client_offers_is_kept_and_nothing_else() -> Result<()> {
+    let scene = scene!(always());
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    for (timestamps, sack, scaling) in [
+        ("1", "1", "1"),
+        ("1", "0", "1"),
+        ("1", "1", "0"),
+        ("0", "1", "1"),
+    ] {
+        let before = scene.daemon.metrics()?;
+        for (name, value) in [
+            ("tcp_timestamps", timestamps),
+            ("tcp_sack", sack),
+            ("tcp_window_scaling", scaling),
+        ] {
+            let path = format!("/proc/sys/net/ipv4/{name}");
+            scene.lab.client.write(&path, value)?;
+        }
+        // A buffer whose windows are shifted by 9 bits.
+        let buffer = "4096 131072 16777217";
+        scene
+            .lab
+            .client
+            .write("/proc/sys/net/ipv4/tcp_rmem", buffer)?;
+        for family in Family::ALL {
+            let open = ask_over_tcp(&scene, family)?;
+            let shown = Shown::of(&scene, 1)?;
+            let is_kept = timestamps == "1";
+            let has = |option: &str| shown.0.iter().all(|end| end.contains(option));
+            let has_none = |option: &str| !shown.0.iter().any(|end| end.contains(option));
+            if shown.is_whole() {
+                assert!(
+                    if is_kept {
+                        has(" ts ")
+                    } else {
+                        has_none(" ts ")
+                    },
+                    "{:?}",
+                    shown.0
+                );
+                let has_sack = is_kept && sack == "1";
+                assert!(
+                    if has_sack {
+                        has(" sack ")
+                    } else {
+                        has_none(" sack ")
+                    },
+                    "{:?}",
+                    shown.0
+                );
+                let expected = match is_kept && scaling == "1" {
+                    true => {
+                        let ours = sysctl_scale(&scene)?;
+                        [Some((ours, 9)), Some((9, ours))]
+                    }
+                    false => [None; 2],
+                };
+                assert_eq!(shown.scales(), [expected], "{:?}", shown.0);
+            }
+            drop(open);
+            wait_until("it is closed", TIMEOUT, || {
+                Shown::of(&scene, 0).is_ok_and(|shown| shown.0.iter().all(String::is_empty))
+            })?;
+        }
+        scene
+            .daemon
+            .wait_growth(&before, &[(&Reason::SynCookie, 2)])?;
+    }
+    Ok(())
+}
+
+/// By how many bits the router's kernel shifts windows: as of a connection that began without a cookie.
+fn sysctl_scale(scene: &Scene) -> Result<u8> {
+    let text = scene.lab.router.read("/proc/sys/net/ipv4/tcp_rmem")?;
+    let most: u32 = text
+        .split_whitespace()
+        .nth(2)
+        .context("three numbers")?
+        .parse()?;
+    let other = scene.lab.router.read("/proc/sys/net/core/rmem_max");
+    let other = other.ok().and_then(|text| text.trim().parse().ok());
+    Ok((most.max(other.unwrap_or(0)).ilog2() - 15) as u8)
+}
+
+/// The kernel's cookies know some sizes of a segment, and take the largest that is not more than the client's
+/// (`msstab` in net/ipv4/syncookies.c and net/ipv6/syncookies.c).
+#[test]
+fn a_segment_is_no_longer_than_the_client_wants() -> Result<()> {
+    let scene = scene!(always());
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    for (family, wanted, known) in [
+        (Family::V4, 536, 536),
+        (Family::V4, 1_000, 536),
+        (Family::V4, 1_300, 1_300),
+        (Family::V4, 1_452, 1_440),
+        (Family::V4, 8_960, 1_460),
+        (Family::V6, 1_220, 1_220),
+        (Family::V6, 1_420, 1_420),
+        (Family::V6, 8_940, 1_440),
+    ] {
+        let (network, prefix, metric) = match family {
+            Family::V4 => ("-4", "10.53.0.0/24", "0"),
+            Family::V6 => ("-6", "fd53::/64", "256"),
+        };
+        let wanted = wanted.to_string();
+        scene.lab.client.output(&[
+            "ip",
+            network,
+            "route",
+            "replace",
+            prefix,
+            "dev",
+            HOST_INTERFACE,
+            "proto",
+            "kernel",
+            "metric",
+            metric,
+            "advmss",
+            &wanted,
+        ])?;
+        let open = ask_over_tcp(&scene, family)?;
+        let shown = Shown::of(&scene, 1)?;
+        let [router, _] = &shown.0;
+        if shown.is_whole() {
+            // Less what a timestamp takes.
+            let sent = format!(" mss:{} ", known - 12);
+            assert!(router.contains(&sent), "{wanted}: {router}");
+        }
+        drop(open);
+        wait_until("it is closed", TIMEOUT, || {
+            Shown::of(&scene, 0).is_ok_and(|shown| shown.0.iter().all(String::is_empty))
+        })?;
+    }
+    Ok(())
+}
+
+/// Without them the kernel's setting stays as it is.
+#[test]
+fn a_config_without_options_leaves_timestamps_alone() -> Result<()> {
+    let scene = scene!(setup("syn_cookies = \"always\"\ntcp_options = false"));
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    let mut open = Vec::new();
+    for family in Family::ALL {
+        open.push(ask_over_tcp(&scene, family)?);
+    }
+    let shown = Shown::of(&scene, 2)?;
+    shown.expect(&[" mss:1460 "], 1);
+    shown.expect(&[" mss:1440 "], 1);
+    for option in ["sack", "wscale", " ts "] {
+        shown.expect(&[option], 0);
+    }
+    assert_eq!(setting(&scene, TIMESTAMPS)?, "1");
+    Ok(())
+}
+
+/// Programs that people use.
+#[test]
+fn clients_of_all_kinds_get_through() -> Result<()> {
+    let scene = scene!(always());
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    // As of ssh: the server speaks first.
+    let banner = b"SSH-2.0-a_banner";
+    let listener = scene
+        .lab
+        .router
+        .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, GUARDED)))?;
+    // Long enough to fill many windows.
+    let page = "x".repeat(1 << 20);
+    let server = std::thread::spawn(move || -> std::io::Result<()> {
+        for number in 0..6 {
+            let (mut stream, _) = listener.accept()?;
+            if number % 3 == 0 {
+                stream.write_all(&framed(banner))?;
+                continue;
+            }
+            let mut bytes = [0; 4096];
+            let _ = stream.read(&mut bytes)?;
+            let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", page.len());
+            stream.write_all(head.as_bytes())?;
+            stream.write_all(page.as_bytes())?;
+        }
+        Ok(())
+    });
+    let before = scene.daemon.metrics()?;
+    for timestamps in ["1", "0"] {
+        scene.lab.client.write(TIMESTAMPS, timestamps)?;
+        let mut stream = Stream::open_to(&scene.lab, SocketAddr::new(LAN_V4.into(), GUARDED))?;
+        assert_eq!(stream.receive()?, banner);
+        for (server, url) in [
+            (LAN_V4.to_string(), format!("http://{LAN_V4}:{GUARDED}/")),
+            (LAN_V6.to_string(), format!("http://[{LAN_V6}]:{GUARDED}/")),
+        ] {
+            let at = format!("@{server}");
+            let answer = scene.lab.client.output(&[
+                "dig",
+                &at,
+                "+tcp",
+                "+tries=1",
+                "+short",
+                "www.test.",
+                "A",
+            ])?;
+            assert_eq!(answer.trim(), "192.0.2.1");
+            let got = scene
+                .lab
+                .client
+                .output(&["curl", "-s", "-g", "--max-time", "20", &url])?;
+            assert_eq!(got.len(), 1 << 20);
+        }
+    }
+    server.join().expect("it only serves")?;
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Reason::SynCookie, 10)])
+}

@@ -1,0 +1,102 @@
+//! What the program that answers SYNs is told, in one word, so that it is told all of it at once.
+
+/// The value of the map [`crate::map::SHIELD`].
+///
+/// ```text
+///  31          16 15      12 11     8 7   4 3       2      1            0
+///  | zero        | zero     | scale  | zero | scales | SACK | timestamps | given |
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orders(u32);
+
+/// Which of a client's options the kernel takes back from the timestamp that a cookie comes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Selective acknowledgment (RFC 2018).
+    pub sack: bool,
+    /// By how many bits the kernel will shift the windows that it announces (RFC 7323 section 2): 0 to 14. `None`: it
+    /// scales none.
+    pub scale: Option<u8>,
+}
+
+const GIVEN: u32 = 1;
+const TIMESTAMPS: u32 = 1 << 1;
+const SACK: u32 = 1 << 2;
+const SCALES: u32 = 1 << 3;
+const SCALE_SHIFT: u32 = 8;
+const SCALE: u32 = 0xf << SCALE_SHIFT;
+
+impl Orders {
+    /// SYNs are counted and passed.
+    pub const REST: Self = Self(0);
+
+    /// SYNs are answered. `None`: with an MSS and no other option.
+    #[must_use]
+    pub const fn give(kept: Option<Kept>) -> Self {
+        let Some(kept) = kept else {
+            return Self(GIVEN);
+        };
+        let sack = if kept.sack { SACK } else { 0 };
+        let scale = match kept.scale {
+            Some(scale) => SCALES | (scale as u32) << SCALE_SHIFT & SCALE,
+            None => 0,
+        };
+        Self(GIVEN | TIMESTAMPS | sack | scale)
+    }
+
+    /// Whether SYNs are answered.
+    #[inline(always)]
+    #[must_use]
+    pub const fn are_given(self) -> bool {
+        self.0 & GIVEN != 0
+    }
+
+    /// What is kept where the client has timestamps.
+    #[inline(always)]
+    #[must_use]
+    pub const fn kept(self) -> Option<Kept> {
+        if self.0 & TIMESTAMPS == 0 {
+            return None;
+        }
+        let scale = if self.0 & SCALES == 0 {
+            None
+        } else {
+            Some(((self.0 & SCALE) >> SCALE_SHIFT) as u8)
+        };
+        Some(Kept {
+            sack: self.0 & SACK != 0,
+            scale,
+        })
+    }
+
+    /// As the map holds it.
+    #[must_use]
+    pub const fn to_word(self) -> u32 {
+        self.0
+    }
+
+    /// What [`Self::to_word`] made.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_word(word: u32) -> Self {
+        Self(word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_what_is_read() {
+        assert!(!Orders::REST.are_given());
+        assert_eq!(Orders::default(), Orders::REST);
+        let scales = (0..=14).map(Some).chain([None]);
+        let kept = scales.flat_map(|scale| [true, false].map(|sack| Kept { sack, scale }));
+        for kept in kept.map(Some).chain([None]) {
+            let orders = Orders::from_word(Orders::give(kept).to_word());
+            assert!(orders.are_given());
+            assert_eq!(orders.kept(), kept);
+        }
+    }
+}
