@@ -197,7 +197,7 @@ const FORMS: &[Form] = &[
     },
     Form {
         name: "reload",
-        about: "read local data, lists, servers, routes, access and log again; print the result",
+        about: "read config and files again, wait until that is in force, and print what has changed",
         ..ASKS
     },
     Form {

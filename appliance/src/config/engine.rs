@@ -52,6 +52,17 @@ impl Config {
     /// What the engine is set to.
     #[must_use]
     pub fn settings(&self) -> Settings {
+        Settings {
+            tcp_idle_100ms: self.tcp.idle_secs * 10,
+            version: kept(&self.identity.version),
+            identity: kept(&self.identity.id),
+            ..self.settings_of_reload()
+        }
+    }
+
+    /// What a reload sets it to: of the rest nothing is said.
+    #[must_use]
+    pub fn settings_of_reload(&self) -> Settings {
         let (cache, forward) = (&self.cache, &self.forward);
         Settings {
             ttl: TtlBounds {
@@ -72,9 +83,7 @@ impl Config {
                 max if usize::from(max) == UDP_MESSAGE_MAX => usize::MAX,
                 max => max.into(),
             },
-            tcp_idle_100ms: self.tcp.idle_secs * 10,
-            version: kept(&self.identity.version),
-            identity: kept(&self.identity.id),
+            ..Settings::DEFAULT
         }
     }
 

@@ -9,6 +9,7 @@
 //!
 //! It uses `compile` for what is written as in its files, `logging` for the log's settings, and `os` and `text`.
 
+mod changes;
 mod check;
 mod devices;
 mod engine;
@@ -32,6 +33,7 @@ use std::path::Path;
 
 use crate::os::files;
 
+pub use changes::Changes;
 pub use devices::{Device, Devices, Endpoint, Plan, is_strict};
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;

@@ -26,6 +26,7 @@ impl Config {
             links: Links::default(),
             servers: Vec::new(),
             groups: self.group_names(),
+            settings: self.settings_of_reload(),
             local: self.local_data(),
             special: self.special(),
             lists: self.lists(),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::changes::is_taken_at_start;
 use super::key::Key;
 use super::schema::SECTIONS;
 use super::section::Description;
@@ -28,6 +29,9 @@ pub fn reference() -> String {
         let _ = write!(out, "\n## {heading}\n\n{}\n", sentences(doc));
         for key in *keys {
             describe(&mut out, key);
+            if is_taken_at_start(name, key.name) {
+                out.push_str("- Holds from the next start on: a reload does not take it\n");
+            }
         }
     }
     out

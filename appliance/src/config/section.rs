@@ -23,6 +23,9 @@ pub trait Section: Sized {
 
     /// Reads the keys. `None`: a required one is missing or wrong, which was noted.
     fn read(fields: &mut Fields<'_, '_>) -> Option<Self>;
+
+    /// The keys that have another value than in `other`.
+    fn changed(&self, other: &Self) -> Vec<&'static str>;
 }
 
 /// A section that may stand several times, and which one of them it is.

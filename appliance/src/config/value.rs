@@ -40,7 +40,7 @@ impl Kind {
 }
 
 /// A type that a key may have. Serde reads it from TOML and places the error on the very element that is wrong.
-pub trait Value: DeserializeOwned {
+pub trait Value: DeserializeOwned + PartialEq {
     /// Where only certain words are allowed: each and what it means.
     const WORDS: &'static [(&'static str, &'static str)] = &[];
     /// What TOML has for it.

@@ -42,7 +42,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use xdnsd_abi::HEARTBEAT_INTERVAL_MS;
 use xdnsd_core::counters::Counters;
-use xdnsd_core::engine::{Context, Engine};
+use xdnsd_core::engine::{Context, Engine, Settings};
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
 use xdnsd_core::policy::Policy;
@@ -139,6 +139,11 @@ pub trait PolicySource: Send + Sync {
     fn servers(&self) -> Option<&[UpstreamConfig]> {
         None
     }
+
+    /// What the engine is set to besides. `None`: that stays as it was.
+    fn settings(&self) -> Option<&Settings> {
+        None
+    }
 }
 
 /// The engine of a worker.
@@ -229,6 +234,9 @@ impl<'a> Worker<'a> {
             // The images stay alive while the view of them is in use, whatever a reload does meanwhile.
             let source = Arc::clone(&self.policy);
             let policy = source.policy();
+            if let Some(settings) = source.settings() {
+                self.engine.take_settings(settings);
+            }
             if let Some(servers) = source.servers() {
                 self.take_servers(&policy, servers);
             }

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 use xdnsd_core::counters::Counter;
-use xdnsd_core::engine::{Settings, Tables};
+use xdnsd_core::engine::Tables;
 
 /// A policy that allows all, by its number.
 pub(super) struct Numbered(pub(super) u32);

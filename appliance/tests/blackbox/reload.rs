@@ -99,6 +99,36 @@ fn rules_are_taken_over_and_hold_for_what_is_cached() -> Result<()> {
     check_all(&ways, &[("www.test. A", OK, &[private])])
 }
 
+/// `xdnsd reload` ends when it is in force, and says what that is.
+#[test]
+fn who_has_asked_for_a_reload_is_answered_by_it_from_then_on() -> Result<()> {
+    let scene = scene!(setup("", "[\"corp.test\"]"));
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(3600, &["192.0.2.9"]));
+    let ways = Ways::open(&scene)?;
+    let path = scene.directory.path();
+    for number in 1..=20 {
+        let sections =
+            format!("[local]\nrecords = [\"a.test A 192.0.2.{number}\"]\n[tcp]\nidle_secs = 7\n");
+        let changed = setup(&sections, "[\"corp.test\"]").config(path);
+        let changed = changed.replace("[cache]", &format!("[cache]\nmax_ttl = {number}"));
+        fs::write(path.join("config.toml"), changed)?;
+        let told = scene.daemon.control("reload")?;
+        ensure!(
+            told.contains("from the next start on: tcp.idle_secs\n")
+                && told.contains("changed in the config: cache.max_ttl, local.records\n"),
+            "{told}"
+        );
+        let answer = ask_all(&ways, "a.test. A")?;
+        assert_answer(&answer, OK, &[&format!("a.test. 60 A 192.0.2.{number}")]);
+        let name = format!("b{number}.test.");
+        let answer = ask_all(&ways, &format!("{name} A"))?;
+        assert_answer(&answer, OK, &[&format!("{name} {number} A 192.0.2.9")]);
+    }
+    Ok(())
+}
+
 #[test]
 fn a_fault_changes_nothing() -> Result<()> {
     let right = setup(

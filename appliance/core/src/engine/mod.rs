@@ -294,6 +294,25 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         Self { upstreams, ..self }
     }
 
+    /// Takes over other settings. What clients and connections rely on stays: cookies, how long a connection may be idle, and
+    /// who we say that we are.
+    pub const fn take_settings(&mut self, settings: &Settings) {
+        let Settings {
+            cookies,
+            tcp_idle_100ms,
+            version,
+            identity,
+            ..
+        } = self.settings;
+        self.settings = Settings {
+            cookies,
+            tcp_idle_100ms,
+            version,
+            identity,
+            ..*settings
+        };
+    }
+
     /// The upstream servers.
     #[must_use]
     pub const fn upstreams(&self) -> &Upstreams {

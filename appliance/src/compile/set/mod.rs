@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use xdnsd_core::engine::Settings;
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::policy::rebind::Ranges;
@@ -49,6 +50,8 @@ pub struct PolicyInput {
     pub servers: Vec<UpstreamConfig>,
     /// The names of the groups, by the same numbers.
     pub groups: Vec<String>,
+    /// What the engine is set to besides.
+    pub settings: Settings,
     /// Local data.
     pub local: LocalInput,
     /// Special-use names that are switched on.
@@ -69,6 +72,7 @@ impl Default for PolicyInput {
             links: Links::default(),
             servers: Vec::new(),
             groups: Vec::new(),
+            settings: Settings::DEFAULT,
             local: LocalInput::default(),
             special: Kinds::DEFAULT,
             lists: ListsInput::default(),
@@ -148,6 +152,7 @@ pub struct PolicySet {
     links: Arc<Links>,
     servers: Arc<[UpstreamConfig]>,
     groups: Arc<[String]>,
+    settings: Settings,
     local: Arc<[u8]>,
     lists: Arc<Vec<NamedList>>,
     routes: Arc<[u8]>,
@@ -213,6 +218,7 @@ impl PolicySet {
             links: Arc::new(input.links.clone()),
             servers: input.servers.as_slice().into(),
             groups: input.groups.as_slice().into(),
+            settings: input.settings,
             local: local::compile(&own_records, &Others::NONE, None, &mut notes, random_key)?
                 .into(),
             lists: Arc::new(Vec::from_iter(build_text_list(
@@ -294,6 +300,12 @@ impl PolicySet {
     #[must_use]
     pub fn servers(&self) -> &[UpstreamConfig] {
         &self.servers
+    }
+
+    /// What the engine is set to besides.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The names of their groups.

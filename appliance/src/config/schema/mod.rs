@@ -106,6 +106,14 @@ macro_rules! section {
                     fields.take(keys.next().expect("KEYS has every key, in this order"), optional!($($default)?));)+
                 Some(Self { $($key: $key?,)+ })
             }
+
+            fn changed(&self, other: &Self) -> Vec<&'static str> {
+                let mut keys = Vec::new();
+                $(if self.$key != other.$key {
+                    keys.push(stringify!($key));
+                })+
+                keys
+            }
         }
     };
 }

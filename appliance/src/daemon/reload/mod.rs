@@ -7,11 +7,13 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use log::{info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
+use xdnsd_core::engine::Settings;
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::Policy;
 
@@ -19,7 +21,7 @@ use crate::compile::Notes;
 use crate::compile::reloader::{PolicyReloader, Update};
 use crate::compile::set::{Links, PolicyInput, PolicySet};
 use crate::compile::why::explain;
-use crate::config::{Config, Devices, Plan};
+use crate::config::{Changes, Config, Devices, Plan};
 use crate::os::clock;
 use crate::os::threads;
 use crate::store::CACHE;
@@ -30,10 +32,11 @@ pub use requests::{Outcome, Requester};
 /// Lines of the log that one update may take.
 const NOTES_MAX: usize = 8;
 /// What a reload has done.
-const RELOADED: &str = "reloaded: local data, lists, upstream servers, routes, access and log; other keys hold from the next \
-                        start on";
+const RELOADED: &str = "reloaded: config and files are in force";
 /// The same where a file failed.
 const RELOADED_IN_PART: &str = "reloaded, but for what is said above: what local data or lists had of a file that failed stays as it was";
+/// The same where a worker is busy with something else.
+const RELOADED_NOT_TAKEN: &str = "reloaded, but not every worker has taken it yet";
 
 /// How long a start waits for the files of policy. What takes longer, such as a server of files that does not answer, comes
 /// later: until then the daemon serves under the config alone.
@@ -42,6 +45,10 @@ const START_MAX: Duration = Duration::from_secs(10);
 const TICK_MS: u64 = 1_000;
 /// How often it is looked whether workers have left a set that is no longer in force, in milliseconds.
 const SWEEP_MS: u64 = 50;
+/// How long a reload waits until all workers serve under the new set. They take it between two turns.
+const TAKEN_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether they do.
+const TAKEN_PAUSE: Duration = Duration::from_millis(2);
 
 /// The way to the thread that keeps the workers' policy up to date. The main thread reads no file: one that does not answer
 /// keeps it from nothing.
@@ -66,6 +73,7 @@ impl PolicyThread {
         let (requester, asked) = Requester::new()?;
         let state = ThreadState {
             path,
+            started: config.clone(),
             config: config.clone(),
             groups,
             reloader,
@@ -133,6 +141,8 @@ impl PolicyThread {
 /// What the thread has.
 struct ThreadState {
     path: PathBuf,
+    /// As it was at the start: so much of it holds as no reload takes over.
+    started: Config,
     /// As it was read last.
     config: Config,
     /// The upstream groups, as the workers have them.
@@ -240,8 +250,10 @@ impl ThreadState {
             Ok((config, groups, update)) => {
                 config.set_log();
                 told.extend(warnings_of(&config));
+                told.extend(not_taken(&config.changes(&self.started)));
                 told.iter().for_each(|line| warn!("{line}"));
                 told.extend(in_words(&update.notes));
+                told.push(taken(&config.changes(&self.config)));
                 let has_failed = !update.notes.failures.is_empty();
                 self.hand_out(update);
                 if !groups.continue_those_of(&self.groups) {
@@ -250,10 +262,10 @@ impl ThreadState {
                 }
                 self.groups = groups;
                 self.config = config;
-                let head = if has_failed {
-                    RELOADED_IN_PART
-                } else {
-                    RELOADED
+                let head = match (has_failed, self.wait_taken()) {
+                    (true, _) => RELOADED_IN_PART,
+                    (false, false) => RELOADED_NOT_TAKEN,
+                    (false, true) => RELOADED,
                 };
                 info!("{head}");
                 let lines = told.into_iter().chain([head.to_owned()]).collect();
@@ -307,6 +319,19 @@ impl ThreadState {
         }
     }
 
+    /// Waits until no worker serves under an earlier set, but not for ever. Whether that is so.
+    fn wait_taken(&mut self) -> bool {
+        let deadline = std::time::Instant::now() + TAKEN_MAX;
+        loop {
+            self.sweep();
+            let is_taken = self.previous.is_empty();
+            if is_taken || std::time::Instant::now() >= deadline {
+                return is_taken;
+            }
+            thread::sleep(TAKEN_PAUSE);
+        }
+    }
+
     /// Frees the sets that nobody else has any more.
     fn sweep(&mut self) {
         self.previous.retain(|set| Arc::strong_count(set) > 1);
@@ -321,6 +346,10 @@ impl PolicySource for PolicySet {
     fn servers(&self) -> Option<&[UpstreamConfig]> {
         // None at all where each of them is in the zone of an interface that is not there.
         Some(Self::servers(self))
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        Some(Self::settings(self))
     }
 }
 
@@ -358,6 +387,20 @@ fn input(config: &Config, groups: &Groups, links: &Links) -> PolicyInput {
 fn warnings_of(config: &Config) -> Vec<String> {
     let warnings = config.warnings().iter();
     warnings.map(ToString::to_string).collect()
+}
+
+/// What a reload has taken over from the config, in words.
+fn taken(changes: &Changes) -> String {
+    if changes.taken.is_empty() {
+        return "changed in the config: nothing that a reload takes over".to_owned();
+    }
+    format!("changed in the config: {}", changes.taken.join(", "))
+}
+
+/// What it has not, and a start would.
+fn not_taken(changes: &Changes) -> Option<String> {
+    let keys = changes.at_start.join(", ");
+    (!keys.is_empty()).then(|| format!("from the next start on: {keys}"))
 }
 
 /// What was read and what was passed over, a line each.
@@ -413,6 +456,7 @@ mod tests {
     use crate::worker::Inbox;
     use std::path::Path;
     use std::sync::Weak;
+    use std::sync::atomic::{AtomicBool, Ordering};
     use xdnsd_lab::wait::wait_until;
 
     const TIMEOUT: Duration = Duration::from_secs(20);
@@ -464,6 +508,60 @@ mod tests {
         serving = thread.set();
         wait_until("the old one is freed", TIMEOUT, || old.upgrade().is_none()).expect("freed");
         assert_eq!(serving.listed_names(), 2);
+    }
+
+    /// A worker that is in the middle of a turn: what it answers next is by the new set.
+    #[test]
+    fn a_reload_is_answered_when_no_worker_serves_under_the_old_set() {
+        let folder = Folder::new();
+        let text = "[[interface]]\nname = \"lo\"\n[[upstream]]\nservers = [\"192.0.2.1\"]\n";
+        let file = folder.write("test.toml", text);
+        let (thread, _) = start_with(&file, &config(""));
+        let (serving, watch) = (thread.set(), thread.watch());
+        let has_left = Arc::new(AtomicBool::new(false));
+        let leaves = Arc::clone(&has_left);
+        let worker = std::thread::spawn(move || {
+            let is_new = || !Arc::ptr_eq(&watch(), &serving);
+            wait_until("there is a new set", TIMEOUT, is_new).expect("one");
+            leaves.store(true, Ordering::Release);
+            drop(serving);
+        });
+        let lines = thread.requester().reload().expect("reloaded");
+        assert!(has_left.load(Ordering::Acquire), "{lines:?}");
+        assert_eq!(lines.last().map(String::as_str), Some(RELOADED));
+        worker.join().expect("it has left");
+    }
+
+    #[test]
+    fn a_reload_tells_what_it_has_taken_and_what_takes_a_start() {
+        let folder = Folder::new();
+        let text = "[[interface]]\nname = \"lo\"\n[[upstream]]\nname = \"up\"\nservers = [\"192.0.2.1\"]\n";
+        let file = folder.write("test.toml", text);
+        let (thread, _) = start_with(&file, &config(""));
+        let reload = |more: &str| {
+            folder.write("test.toml", format!("{text}{more}"));
+            let mut lines = thread.requester().reload().expect("reloaded");
+            assert_eq!(lines.pop().as_deref(), Some(RELOADED));
+            lines
+        };
+        let nothing = "changed in the config: nothing that a reload takes over";
+        assert_eq!(reload(""), [nothing]);
+        let more = "[cache]\nmax_ttl = 60\nentries = 7\n[local]\nzones = [\"lan\"]\n";
+        let at_start = "from the next start on: cache.entries";
+        assert_eq!(
+            reload(more),
+            [
+                at_start,
+                "changed in the config: cache.max_ttl, local.zones"
+            ]
+        );
+        assert_eq!(thread.set().settings().ttl.max_secs, 60);
+        // As long as it differs from what the start took.
+        assert_eq!(reload(more), [at_start, nothing]);
+        assert_eq!(
+            reload(""),
+            ["changed in the config: cache.max_ttl, local.zones"]
+        );
     }
 
     #[test]

@@ -2,6 +2,35 @@
 
 use super::harness::*;
 
+/// A reload while the process runs.
+#[test]
+fn other_settings_hold_from_the_next_answer_on_and_leave_alone_what_clients_rely_on() {
+    let settings = Settings {
+        version: Some("one"),
+        tcp_idle_100ms: 7,
+        ..Settings::DEFAULT
+    };
+    with_world(settings, |world| {
+        let ttl_of_a_miss = |world: &mut World<'_>, name: &str| {
+            world.miss(1, &query(name, 1));
+            world.respond(answer_a(300));
+            world.last_reply().answers()[0].ttl()
+        };
+        assert_eq!(ttl_of_a_miss(world, "a.example."), 300);
+        let mut other = Settings::DEFAULT;
+        other.ttl.max_secs = 60;
+        world.engine.take_settings(&other);
+        assert_eq!(ttl_of_a_miss(world, "b.example."), 60);
+        assert_eq!(world.hit(&query("a.example.", 2)).answers()[0].ttl(), 300);
+        let mut version = query("version.bind.", 3);
+        version.queries_mut()[0]
+            .set_query_type(RecordType::TXT)
+            .set_query_class(hickory_proto::rr::DNSClass::CH);
+        let reply = world.ask(2, &version).1;
+        assert!(reply.ends_with(b"\x03one"), "{reply:02x?}");
+    });
+}
+
 #[test]
 fn a_miss_is_asked_upstream_and_the_next_query_is_a_hit_with_the_ttl_counted_down() {
     with_world(Settings::DEFAULT, |world| {

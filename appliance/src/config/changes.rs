@@ -1,0 +1,160 @@
+//! What a config says otherwise than an earlier one, and what of that takes a restart.
+
+use super::Config;
+use super::section::Section;
+
+/// Keys of which only a start takes the value, by section; none named: all of the section. Of all others a reload takes it.
+const TAKEN_AT_START: &[(&str, &[&str])] = &[
+    ("interface", &[]),
+    ("forward", &["busy_poll_us", "upstream_ports"]),
+    ("cache", &["entries", "snapshot", "snapshot_interval_secs"]),
+    ("edns", &["cookies", "cookie_secrets"]),
+    ("tcp", &[]),
+    ("shield", &[]),
+    ("identity", &[]),
+    ("statistics", &[]),
+    ("control", &[]),
+];
+
+/// Whether only a start takes the value of a key.
+#[must_use]
+pub fn is_taken_at_start(section: &str, key: &str) -> bool {
+    let mut known = TAKEN_AT_START.iter();
+    known.any(|(name, keys)| *name == section && (keys.is_empty() || keys.contains(&key)))
+}
+
+/// Keys with another value than before, as `section.key`, each once, in the reference's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Those that a reload takes over.
+    pub taken: Vec<String>,
+    /// Those that only a start does.
+    pub at_start: Vec<String>,
+}
+
+impl Config {
+    /// What is said otherwise than in an earlier config.
+    #[must_use]
+    pub fn changes(&self, earlier: &Self) -> Changes {
+        let mut changes = Changes::default();
+        changes.of_all(&self.interfaces, &earlier.interfaces);
+        changes.of_all(&self.upstreams, &earlier.upstreams);
+        changes.of(&self.forward, &earlier.forward);
+        changes.of(&self.cache, &earlier.cache);
+        changes.of(&self.local, &earlier.local);
+        changes.of(&self.filter, &earlier.filter);
+        changes.of(&self.rebind, &earlier.rebind);
+        changes.of(&self.access, &earlier.access);
+        changes.of(&self.edns, &earlier.edns);
+        changes.of(&self.tcp, &earlier.tcp);
+        changes.of(&self.shield, &earlier.shield);
+        changes.of(&self.identity, &earlier.identity);
+        changes.of(&self.log, &earlier.log);
+        changes.of(&self.statistics, &earlier.statistics);
+        changes.of(&self.control, &earlier.control);
+        changes
+    }
+}
+
+impl Changes {
+    fn of<S: Section>(&mut self, section: &S, earlier: &S) {
+        for key in section.changed(earlier) {
+            self.note(S::NAME, key);
+        }
+    }
+
+    /// Sections that may stand several times are told apart by their order.
+    fn of_all<S: Section>(&mut self, sections: &[S], earlier: &[S]) {
+        for (section, earlier) in sections.iter().zip(earlier) {
+            self.of(section, earlier);
+        }
+        if sections.len() != earlier.len() {
+            self.note(S::NAME, "");
+        }
+    }
+
+    /// Notes a key, or without one that there are other sections of this name.
+    fn note(&mut self, section: &str, key: &str) {
+        let keys = if is_taken_at_start(section, key) {
+            &mut self.at_start
+        } else {
+            &mut self.taken
+        };
+        let name = match key {
+            "" => format!("[[{section}]]"),
+            key => format!("{section}.{key}"),
+        };
+        if !keys.contains(&name) {
+            keys.push(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::schema::SECTIONS;
+
+    const LEAST: &str = "[[interface]]\nname = \"lo\"\n[[upstream]]\nservers = [\"192.0.2.1\"]\n";
+
+    fn config(text: &str) -> Config {
+        Config::parse("f", text).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    #[test]
+    fn what_only_a_start_takes_are_keys() {
+        for (name, keys) in TAKEN_AT_START {
+            let section = SECTIONS.iter().find(|section| section.name == *name);
+            let known = section.expect("a section").keys;
+            for key in *keys {
+                assert!(known.iter().any(|known| known.name == *key), "{name}.{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_key_with_another_value_is_named_once() {
+        let other = LEAST
+            .replace("lo", "eth0")
+            .replace("192.0.2.1", "192.0.2.2");
+        let more = "[[interface]]\nname = \"eth1\"\nport = 5353\n[[upstream]]\nname = \"b\"\n\
+             servers = [\"192.0.2.3\"]\ndomains = [\"b.example\"]\n[cache]\nentries = 7\nmax_ttl = 60\n\
+             [local]\nrecords = [\"a.lan A 192.0.2.1\"]\n[filter]\nblock = [\"a.example\"]\n\
+             [rebind]\nranges = [\"private\"]\n[access]\nothers = \"allow\"\n[edns]\ncookies = false\n\
+             [tcp]\nidle_secs = 7\n[identity]\nid = \"a\"\n[log]\nlevel = \"warn\"\n\
+             [statistics]\ninterval_secs = 60\n[control]\nsocket = \"/s\"\n[shield]\ncalm_secs = 7\n\
+             [forward]\nstrategy = \"race\"\nbusy_poll_us = 0\n";
+        let changes = config(&format!("{other}{more}")).changes(&config(LEAST));
+        assert_eq!(
+            changes.taken,
+            [
+                "upstream.servers",
+                "[[upstream]]",
+                "forward.strategy",
+                "cache.max_ttl",
+                "local.records",
+                "filter.block",
+                "rebind.ranges",
+                "access.others",
+                "log.level"
+            ]
+        );
+        assert_eq!(
+            changes.at_start,
+            [
+                "interface.name",
+                "[[interface]]",
+                "forward.busy_poll_us",
+                "cache.entries",
+                "edns.cookies",
+                "tcp.idle_secs",
+                "shield.calm_secs",
+                "identity.id",
+                "statistics.interval_secs",
+                "control.socket"
+            ]
+        );
+        let same = config(&format!("{LEAST}# a comment\n[cache]\nmin_ttl = 0\n"));
+        assert_eq!(same.changes(&config(LEAST)), Changes::default());
+    }
+}
