@@ -9,7 +9,7 @@ use crate::syn::{Answer, COUNT_MAX, Cookies, Ends, Header, Walk};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, bpf_sock_tuple as Tuple,
-    xdp_action,
+    xdp_action, xdp_md,
 };
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_release, bpf_skc_lookup_tcp,
@@ -63,6 +63,26 @@ pub fn count(reason: Reason) {
         // this CPU's slot while the program does.
         unsafe { *counter = (*counter).wrapping_add(1) }
     }
+}
+
+/// Whether the program behind the tail call has answered the query. Where there is none, it has not.
+#[inline(always)]
+pub fn is_answered(ctx: &XdpContext) -> bool {
+    try_hot(ctx.ctx) != xdp_action::XDP_PASS
+}
+
+/// A function of its own, since a tail call from there comes back here, with what the other program returns.
+#[inline(never)]
+fn try_hot(ctx: *mut xdp_md) -> u32 {
+    let context = XdpContext::new(ctx);
+    // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
+    unsafe { TAILS.tail_call(&context, tail::HOT) }
+    // It was not done: XDP_PASS. Neither compiler nor verifier may know that, since it would be the only value for them, and
+    // what follows on the other one be left out. No queue has this number, and if it had, no heartbeat.
+    if context.rx_queue_index() == u32::MAX {
+        return xdp_action::XDP_TX;
+    }
+    xdp_action::XDP_PASS
 }
 
 /// One frame's run of the program. `FRAGS`: it may be in several buffers.

@@ -1,7 +1,8 @@
 //! The XDP program: which frames user space answers from AF_XDP, and which the kernel keeps.
 //!
-//! It drops only what can be nothing but an attack, and keeps no state but counters. See `classify.rs` for what is ours. Behind it stands the program that
-//! answers SYNs where SYN cookies are on (`syn.rs`): that one alone writes to frames.
+//! It drops only what can be nothing but an attack, and keeps no state but counters. See `classify.rs` for what is ours. Behind it stand
+//! the program that answers SYNs where SYN cookies are on (`syn.rs`), and the one that answers hot names (`tier0.rs`): those alone
+//! write to frames.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(any(target_arch = "bpf", test))]
@@ -27,6 +28,18 @@ mod program {
     #[xdp(frags)]
     pub fn xdnsd(ctx: XdpContext) -> u32 {
         run::<true>(&ctx)
+    }
+
+    /// Entry where the program that answers hot names is asked before user space.
+    #[xdp(frags)]
+    pub fn xdnsd_tier0(ctx: XdpContext) -> u32 {
+        let reason = match decide::<true>(&ctx) {
+            Ok(()) if kernel::is_answered(&ctx) => Reason::Answered,
+            Ok(()) => kernel::Run::<true>::new(&ctx).redirect(),
+            Err(reason) => reason,
+        };
+        kernel::count(reason);
+        action(reason)
     }
 
     /// Entry for kernels that only know frames in one buffer.
@@ -64,14 +77,19 @@ mod program {
 
     #[inline(always)]
     fn verdict<const FRAGS: bool>(ctx: &XdpContext) -> Reason {
+        match decide::<FRAGS>(ctx) {
+            Ok(()) => kernel::Run::<FRAGS>::new(ctx).redirect(),
+            Err(reason) => reason,
+        }
+    }
+
+    /// `Ok`: the frame is a query for user space.
+    #[inline(always)]
+    fn decide<const FRAGS: bool>(ctx: &XdpContext) -> Result<(), Reason> {
         // SAFETY: the kernel keeps the frame between data and data_end readable while the program runs. Of a frame in
         // several buffers that is the first one.
         let frame = unsafe { Cursor::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
-        let run = kernel::Run::<FRAGS>::new(ctx);
-        match classify::classify(frame, &run) {
-            Ok(()) => run.redirect(),
-            Err(reason) => reason,
-        }
+        classify::classify(frame, &kernel::Run::<FRAGS>::new(ctx))
     }
 
     /// What the kernel does with the frame.
@@ -79,7 +97,7 @@ mod program {
     const fn action(reason: Reason) -> u32 {
         match reason {
             Reason::Redirected => XDP_REDIRECT,
-            Reason::SynCookie => XDP_TX,
+            Reason::SynCookie | Reason::Answered => XDP_TX,
             Reason::DropResponse | Reason::DropSource | Reason::DropTruncated => XDP_DROP,
             Reason::PassTruncated
             | Reason::PassMulticast

@@ -19,6 +19,7 @@ pub mod datagrams;
 pub mod descriptors;
 pub mod ethtool;
 pub mod files;
+pub mod grace;
 pub mod holder;
 pub mod netlink;
 pub mod notify;

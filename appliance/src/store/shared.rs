@@ -14,6 +14,8 @@ use xdnsd_core::dns::name::is_within;
 use xdnsd_core::engine::CacheAccess;
 use xdnsd_core::limits::{CACHE_LARGE_BYTES, CACHE_SHARDS};
 
+use super::hot::HOT;
+
 /// Slots that a walk looks at under one lock.
 pub const STEP: usize = 8;
 
@@ -92,8 +94,11 @@ impl SharedCache {
         self.removals.load(Ordering::Relaxed)
     }
 
+    /// What was removed is not given by the program in the kernel either, when this returns. That may have it although the cache
+    /// has not, so it is told in any case.
     fn note_removals(&self, removed: usize) {
         self.removals.fetch_add(removed as u64, Ordering::Relaxed);
+        HOT.forget();
     }
 
     /// Stores an answer, as an engine does; for what comes from a snapshot.

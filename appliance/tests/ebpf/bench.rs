@@ -1,6 +1,6 @@
 //! The program on a test bench: loaded for real, run frame by frame with BPF_PROG_TEST_RUN in a namespace of its own.
 
-use crate::frames::OUR_MAC;
+use crate::frames::{OUR_MAC, Query};
 use aya::programs::{TestRun as _, TestRunOptions};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::net::IpAddr;
@@ -47,6 +47,12 @@ impl Bench {
     /// The same with the program for kernels that only know frames in one buffer.
     pub fn single(test: &str) -> Option<Self> {
         let program = || Program::load_single(&object()).unwrap_or_else(|error| panic!("{error}"));
+        privilege::root_or_skip(test).then(|| Self::with(program()))
+    }
+
+    /// The same with the program that asks for hot names.
+    pub fn hot(test: &str) -> Option<Self> {
+        let program = || Program::load_for_hot(&object()).unwrap_or_else(|error| panic!("{error}"));
         privilege::root_or_skip(test).then(|| Self::with(program()))
     }
 
@@ -114,6 +120,24 @@ impl Bench {
         assert_eq!(moved, [(Reason::SynCookie, 1)], "frame {frame:02x?}");
         assert_eq!(action, XDP_TX);
         answer
+    }
+
+    /// Listens where this query goes to, too.
+    pub fn listen_for(&mut self, query: &Query) {
+        let vlan = |at: usize| query.tags.get(at).map_or(0, |tag| tag[1] & 0x0fff);
+        let entry = listen(&query.destination.to_string(), vlan(0), vlan(1));
+        self.listen(&[(entry, 0)]);
+    }
+
+    /// Runs the program on the frame: the reason that was counted, and the frame after it.
+    pub fn run_hot(&mut self, frame: &[u8]) -> (Reason, Vec<u8>) {
+        let (before, after, (action, answer)) = self.run_at(frame, Duration::ZERO, None);
+        let moved = moved(&before, &after);
+        let [(reason, 1)] = moved[..] else {
+            panic!("{moved:?}")
+        };
+        assert_eq!(action == XDP_TX, reason == Reason::Answered, "{action}");
+        (reason, answer)
     }
 
     /// Runs it on a frame whose first buffer ends after `first` bytes. False: this kernel cannot.

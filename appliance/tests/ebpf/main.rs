@@ -4,6 +4,7 @@ mod bench;
 mod fib;
 mod frames;
 mod garbage;
+mod hot;
 mod loader;
 mod syn;
 

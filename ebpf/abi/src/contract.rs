@@ -24,6 +24,8 @@ pub mod map {
     pub const PROGRAM: &str = "xdnsd";
     /// The same for kernels that only know frames in one buffer (before Linux 5.18).
     pub const PROGRAM_SINGLE: &str = "xdnsd_single";
+    /// The first one again, that asks the program for hot names (see [`crate::hot`]) before it redirects.
+    pub const PROGRAM_TIER0: &str = "xdnsd_tier0";
     /// Name of the program that answers SYNs. It takes frames in several buffers, as whoever hands them on has to.
     pub const PROGRAM_SYN: &str = "xdnsd_syn";
 }
@@ -32,8 +34,10 @@ pub mod map {
 pub mod tail {
     /// For SYNs.
     pub const SYN: u32 = 0;
+    /// For queries that may be for a hot name.
+    pub const HOT: u32 = 1;
     /// How many there are.
-    pub const COUNT: u32 = 1;
+    pub const COUNT: u32 = 2;
 }
 
 /// Places of what the shield is told. 0: off.

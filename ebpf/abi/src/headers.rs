@@ -266,6 +266,14 @@ pub mod dns {
     pub const HEADER_LEN: usize = 12;
     /// The flag of a response.
     pub const QR: u16 = 0x8000;
+    /// The client wants recursion.
+    pub const RD: u16 = 0x0100;
+    /// The server offers recursion.
+    pub const RA: u16 = 0x0080;
+    /// The server has validated the answer; in a query: the client understands AD (RFC 6840 section 5.7).
+    pub const AD: u16 = 0x0020;
+    /// The client validates by itself.
+    pub const CD: u16 = 0x0010;
 
     /// The fields.
     pub mod field {

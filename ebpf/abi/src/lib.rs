@@ -15,6 +15,7 @@ mod contract;
 mod counters;
 pub mod hash;
 pub mod headers;
+pub mod hot;
 mod orders;
 pub mod ports;
 mod reason;

@@ -7,6 +7,8 @@ crate::counters! {
     pub enum Reason: u32 {
         /// Given to the AF_XDP socket of its RX queue.
         Redirected = "redirected",
+        /// A query for a hot name, answered by the driver (XDP_TX).
+        Answered = "answered",
         /// Shorter than its own headers say.
         PassTruncated = "pass_truncated",
         /// Ethernet destination is multicast or broadcast.

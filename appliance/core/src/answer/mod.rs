@@ -14,6 +14,7 @@
 mod check;
 mod distinct;
 mod head;
+mod hot;
 mod kept;
 mod key;
 mod owned;
@@ -23,6 +24,7 @@ mod sanitize;
 
 pub use check::{body_is_well_formed, is_key_name};
 pub use head::{Answer, Head};
+pub use hot::{Fresh, hot_name, hot_words};
 pub use kept::Kept;
 pub use key::{ANY_TYPE, HashedKey, Key, NAME_MASK, name_hash};
 pub(crate) use key::{bit, field};

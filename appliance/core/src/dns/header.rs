@@ -24,13 +24,13 @@ pub mod flag {
     /// The message is longer than the channel allows.
     pub const TC: u16 = 0x0200;
     /// The client wants recursion.
-    pub const RD: u16 = 0x0100;
+    pub const RD: u16 = super::dns::RD;
     /// The server offers recursion.
-    pub const RA: u16 = 0x0080;
+    pub const RA: u16 = super::dns::RA;
     /// The server has validated the answer; in a query: the client understands AD (RFC 6840 section 5.7).
-    pub const AD: u16 = 0x0020;
+    pub const AD: u16 = super::dns::AD;
     /// The client validates by itself.
-    pub const CD: u16 = 0x0010;
+    pub const CD: u16 = super::dns::CD;
     /// All four bits of the response code.
     pub const RCODE_MASK: u16 = 0x000f;
 }

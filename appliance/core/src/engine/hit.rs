@@ -1,9 +1,9 @@
 //! Answers from the cache that policy need not be asked about again.
 
-use super::lookup::{Freshness, freshness};
+use super::lookup::{Freshness, fresh_secs, freshness};
 use super::request::{Request, reply_to};
 use super::{CacheAccess, Context, Engine, Outcome};
-use crate::answer::{Key, Ttl};
+use crate::answer::{Fresh, Key, Ttl};
 use crate::counters::Counter;
 
 /// What the cache says before policy is asked.
@@ -27,7 +27,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         name_hash: u64,
         request: &mut Request<'_, R>,
     ) -> Known {
-        let settings = &self.settings;
+        let (settings, notes_hits, noted) = (&self.settings, self.notes_hits, &mut self.noted);
         let rotation = self.rotation.wrapping_add(1);
         // No alias is known yet: that is policy's to say.
         let key = Key::of(request.query).with_name_hash(name_hash);
@@ -53,6 +53,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             else {
                 return Err(Known::Something);
             };
+            *noted = notes_hits.then(|| Fresh {
+                hash: key.hash(),
+                since: head.stored.add_secs(age_secs),
+                until: head.stored.add_secs(fresh_secs(head, settings)),
+                authentic_data: head.authentic_data,
+                rotates: settings.rotate,
+            });
             let mut reply = reply_to(request, head, Ttl::Aged(age_secs), head.ede);
             reply.rotate = if settings.rotate { rotation } else { 0 };
             let end = request.query.question_end;

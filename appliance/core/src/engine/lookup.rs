@@ -195,6 +195,15 @@ pub(super) fn freshness(head: &Head, now: Instant, settings: &Settings) -> Fresh
     Freshness::Expired
 }
 
+/// For how long after it was stored the answer is given without that upstream is asked, in seconds.
+pub(super) const fn fresh_secs(head: &Head, settings: &Settings) -> u32 {
+    if settings.prefetch {
+        head.ttl_secs - head.ttl_secs / PREFETCH_PART
+    } else {
+        head.ttl_secs
+    }
+}
+
 /// Whether the answer may be given past its TTL: a failure may not, nor what policy has withheld, because policy may be
 /// another by now.
 fn may_be_stale(head: &Head) -> bool {

@@ -33,7 +33,7 @@ mod tests;
 
 pub use cookie::CookieSecret;
 
-use crate::answer::TtlBounds;
+use crate::answer::{Fresh, TtlBounds};
 use crate::cache::Shard;
 use crate::counters::Counters;
 use crate::dns::Name;
@@ -266,6 +266,10 @@ pub struct Engine<'a, R, C> {
     settings: Settings,
     /// Counts replies, so that RRsets rotate.
     rotation: u16,
+    /// Whether hits are noted.
+    notes_hits: bool,
+    /// The latest query's answer, if it is one that others get as well.
+    noted: Option<Fresh>,
 }
 
 impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
@@ -285,7 +289,20 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
             upstreams: Upstreams::new(),
             settings,
             rotation: 0,
+            notes_hits: false,
+            noted: None,
         }
+    }
+
+    /// The same, that notes for [`take_noted`](Self::take_noted) what it gives from the cache.
+    #[must_use]
+    pub fn noting_hits(self, notes_hits: bool) -> Self {
+        Self { notes_hits, ..self }
+    }
+
+    /// What was noted of the latest query: `None`, it was not answered as everybody else is.
+    pub const fn take_noted(&mut self) -> Option<Fresh> {
+        self.noted.take()
     }
 
     /// The same, that asks these servers. [`take_servers`](Self::take_servers) replaces them later.

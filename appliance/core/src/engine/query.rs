@@ -25,6 +25,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         len: usize,
     ) -> Outcome {
         let context = call.context;
+        self.noted = None;
         // Read where it stands: a name is long, and this is on the way of every hit.
         let parsed = Query::parse(&message[..len]);
         let query = match &parsed {

@@ -14,8 +14,13 @@ pub enum Error {
     Load(Box<EbpfError>),
     /// The object has no map or program of this name and type.
     Contract(&'static str),
-    /// mmap of the heartbeat array.
-    HeartbeatMmap(std::io::Error),
+    /// mmap of an array.
+    Mmap {
+        /// Name of the map.
+        name: &'static str,
+        /// What mmap(2) says.
+        cause: std::io::Error,
+    },
     /// if_nametoindex.
     Interface {
         /// As configured.
@@ -63,7 +68,7 @@ impl Error {
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Load(cause) => errno(cause.as_ref()),
-            Self::HeartbeatMmap(cause) => errno(cause),
+            Self::Mmap { cause, .. } => errno(cause),
             Self::Interface { errno, .. } => Some(*errno),
             Self::Attach { cause, .. } => errno(cause.as_ref()),
             Self::Map { cause, .. } => errno(cause.as_ref()),
@@ -131,7 +136,7 @@ impl fmt::Display for Error {
                 f.write_str(load_hint(errno(cause.as_ref())))
             }
             Self::Contract(name) => write!(f, "the eBPF object has no usable \"{name}\""),
-            Self::HeartbeatMmap(cause) => write!(f, "mmap(2) of the heartbeat array: {cause}"),
+            Self::Mmap { name, cause } => write!(f, "mmap(2) of the array {name}: {cause}"),
             Self::Interface { name, errno } => {
                 write!(f, "interface \"{name}\": {}", errno.desc())
             }
@@ -174,7 +179,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Load(cause) => Some(cause.as_ref()),
-            Self::HeartbeatMmap(cause) => Some(cause),
+            Self::Mmap { cause, .. } => Some(cause),
             Self::Interface { errno, .. } => Some(errno),
             Self::Attach { cause, .. } => Some(cause.as_ref()),
             Self::Map { cause, .. } => Some(cause.as_ref()),

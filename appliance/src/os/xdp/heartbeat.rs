@@ -5,7 +5,7 @@ use crate::os::bpf_array::Words;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use xdnsd_abi::QUEUES_MAX;
+use xdnsd_abi::{QUEUES_MAX, map};
 
 /// The whole array in our address space.
 pub(super) struct Beats {
@@ -15,7 +15,11 @@ pub(super) struct Beats {
 impl Beats {
     /// Maps the array. The mapping keeps the map alive by itself.
     pub(super) fn map(fd: BorrowedFd<'_>) -> Result<Self, Error> {
-        let mapping = Arc::new(Words::map(fd, QUEUES_MAX as usize).map_err(Error::HeartbeatMmap)?);
+        let mapped = Words::map(fd, QUEUES_MAX as usize).map_err(|cause| Error::Mmap {
+            name: map::HEARTBEAT,
+            cause,
+        });
+        let mapping = Arc::new(mapped?);
         Ok(Self { mapping })
     }
 

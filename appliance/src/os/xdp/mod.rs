@@ -7,10 +7,12 @@
 
 mod error;
 mod heartbeat;
+mod hot;
 mod shield;
 
 pub use error::Error;
 pub use heartbeat::Heartbeat;
+pub use hot::{HOT_OBJECT, HotMaps, HotProgram};
 
 use crate::os::seal;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
@@ -185,7 +187,7 @@ impl Program {
     /// Whether it takes frames in several buffers.
     #[must_use]
     pub fn takes_several_buffers(&self) -> bool {
-        self.name == map::PROGRAM
+        self.name != map::PROGRAM_SINGLE
     }
 
     /// aya's view of the program, for BPF_PROG_TEST_RUN.

@@ -9,7 +9,7 @@ use xdnsd_abi::{GUARDED_MAX, Listen, Orders, PathCheck, map, shield, tail};
 /// The maps of the shield. Without SYN cookies on, the first one is empty, and the program passes SYNs as ever.
 pub(super) struct Shield {
     /// Kept open: the kernel empties it when nobody in user space has it any more.
-    tails: ProgramArray<MapData>,
+    pub(super) tails: ProgramArray<MapData>,
     guarded: HashMap<MapData, ListenKey, CheckBytes>,
     words: Array<MapData, u32>,
     is_loaded: bool,

@@ -30,7 +30,7 @@ struct Program {
     object: &'static str,
 }
 
-/// The XDP program, which an interface has, and the sk_lookup program, which the machine has.
+/// The XDP program, which an interface has; the sk_lookup program and that for hot names, which the machine has.
 const XDP: Program = Program {
     binary: "xdnsd-bpf",
     object: "xdnsd.bpf.o",
@@ -39,6 +39,13 @@ const LOOKUP: Program = Program {
     binary: "xdnsd-ports-bpf",
     object: "xdnsd-ports.bpf.o",
 };
+
+const HOT: Program = Program {
+    binary: "xdnsd-hot-bpf",
+    object: "xdnsd-hot.bpf.o",
+};
+/// All of them.
+const PROGRAMS: [Program; 3] = [XDP, LOOKUP, HOT];
 
 /// What the compiler is told, but for the paths to leave out. The note's hash covers it.
 const RUSTFLAGS: [&str; 6] = [
@@ -101,16 +108,16 @@ pub enum Checked {
 ///
 /// # Errors
 /// No toolchain for eBPF, or a program does not compile.
-pub fn build() -> Result<[PathBuf; 2]> {
+pub fn build() -> Result<[PathBuf; 3]> {
     let toolchain = Toolchain::find()?;
     eprintln!("eBPF: {} with {}", toolchain.rustc, toolchain.linker);
-    for program in [XDP, LOOKUP] {
+    for program in PROGRAMS {
         let object = compile(&toolchain, program, &workspace::target().join("ebpf"))?;
         let committed = committed(program);
         fs::copy(&object, &committed).with_context(|| format!("write {}", committed.display()))?;
     }
     Note::of(&toolchain)?.write()?;
-    Ok([XDP, LOOKUP].map(committed))
+    Ok(PROGRAMS.map(committed))
 }
 
 /// Compares the committed objects with their sources: by hash, and by building them once more in a directory of their own.
@@ -124,8 +131,9 @@ pub fn check() -> Result<Checked> {
     let scratch = Scratch::new()?;
     let object = compile(&toolchain, XDP, &scratch.0)?;
     let lookup = compile(&toolchain, LOOKUP, &scratch.0)?;
+    let hot = compile(&toolchain, HOT, &scratch.0)?;
     if Note::of(&toolchain)? == note {
-        for (program, object) in [(XDP, &object), (LOOKUP, &lookup)] {
+        for (program, object) in [(XDP, &object), (LOOKUP, &lookup), (HOT, &hot)] {
             ensure!(
                 fs::read(object)? == fs::read(committed(program))?,
                 "ebpf/object/{} is not what its sources make with the same toolchain: run `cargo xtask ebpf`",
@@ -150,7 +158,11 @@ pub fn check_source() -> Result<()> {
         note.source == note::hash_of_source()?,
         "the sources of the eBPF program changed and ebpf/object/ did not: run `cargo xtask ebpf` and commit both"
     );
-    for (program, hash) in [(XDP, &note.object), (LOOKUP, &note.lookup)] {
+    for (program, hash) in [
+        (XDP, &note.object),
+        (LOOKUP, &note.lookup),
+        (HOT, &note.hot),
+    ] {
         ensure!(
             *hash == note::hash_of_file(&committed(program))?,
             "ebpf/object/{} is not the object of ebpf/object/NOTE.toml: run `cargo xtask ebpf`",

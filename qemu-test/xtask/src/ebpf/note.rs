@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::toolchain::Toolchain;
-use super::{LOOKUP, RUSTFLAGS, XDP, committed};
+use super::{HOT, LOOKUP, RUSTFLAGS, XDP, committed};
 use crate::workspace::root;
 
 /// The crates that the program is compiled from, by the beginning of their names. What their build scripts use in turn
@@ -27,6 +27,8 @@ pub(super) struct Note {
     pub object: String,
     /// SHA-256 of the object of the sk_lookup program.
     pub lookup: String,
+    /// SHA-256 of the object of the program for hot names.
+    pub hot: String,
     /// First line of `rustc -vV`.
     pub rustc: String,
     /// `bpf-linker --version`, and the LLVM that it is linked with.
@@ -40,6 +42,7 @@ impl Note {
             source: hash_of_source()?,
             object: hash_of_file(&committed(XDP))?,
             lookup: hash_of_file(&committed(LOOKUP))?,
+            hot: hash_of_file(&committed(HOT))?,
             rustc: toolchain.rustc.clone(),
             linker: toolchain.linker.clone(),
         })
@@ -60,6 +63,7 @@ impl Note {
             source: value("source")?,
             object: value("object")?,
             lookup: value("lookup")?,
+            hot: value("hot")?,
             rustc: value("rustc")?,
             linker: value("linker")?,
         })
@@ -70,6 +74,7 @@ impl Note {
             source,
             object,
             lookup,
+            hot,
             rustc,
             linker,
         } = self;
@@ -82,6 +87,8 @@ impl Note {
              object = \"{object}\"\n\
              # SHA-256 of xdnsd-ports.bpf.o.\n\
              lookup = \"{lookup}\"\n\
+             # SHA-256 of xdnsd-hot.bpf.o.\n\
+             hot = \"{hot}\"\n\
              rustc = \"{rustc}\"\n\
              linker = \"{linker}\"\n"
         );

@@ -1,0 +1,274 @@
+//! An answer in words, for the program in the kernel that gives it: see [`xdnsd_abi::hot`].
+
+use crate::dns::edns::{OPT_LEN, OptReply};
+use crate::dns::header::{HEADER_LEN, Header, flag};
+use crate::dns::record::Records;
+use crate::dns::{QUESTION_FIXED_LEN, class, name, rcode, read_u16, rtype};
+use crate::time::Instant;
+use xdnsd_abi::hot::{self, BODY_MAX, NAME_WORDS, RECORDS_MAX, Shape, Words, kind, word};
+
+/// What the reply does not say of an answer that was just given from the cache, and that whoever asks the same gets as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fresh {
+    /// The hash of its key.
+    pub hash: u64,
+    /// When its TTLs became what they are in the reply.
+    pub since: Instant,
+    /// Until when it is given without that upstream is asked.
+    pub until: Instant,
+    /// Whether clients that understand AD get it.
+    pub authentic_data: bool,
+    /// Whether addresses of one RRset change their order from reply to reply.
+    pub rotates: bool,
+}
+
+/// The answer that was given in `reply`, but for the words that say when and under what it holds. `None`: it is not one for the
+/// program in the kernel, because it is too long, was shortened, says something to this client alone, or is another one next time.
+#[must_use]
+pub fn hot_words(reply: &[u8], fresh: &Fresh) -> Option<Words> {
+    let header = Header::parse(reply)?;
+    let [1, answers, authorities, additionals @ 0..=1] = header.counts else {
+        return None;
+    };
+    let is_given = matches!(header.rcode(), rcode::NOERROR | rcode::NXDOMAIN);
+    if !is_given || header.has(flag::TC) {
+        return None;
+    }
+    let name_end = name::plain_end(reply, HEADER_LEN).ok()?;
+    let question_end = name_end + QUESTION_FIXED_LEN;
+    let [qtype, qclass] = [0, 2].map(|at| read_u16(reply, name_end + at));
+    if qclass? != class::IN {
+        return None;
+    }
+    let body_end = reply
+        .len()
+        .checked_sub(usize::from(additionals) * OPT_LEN)?;
+    let edns = if additionals == 1 {
+        opt_kind(&reply[body_end..])?
+    } else {
+        0
+    };
+    let body = reply.get(question_end..body_end)?;
+    let mut words: Words = [0; word::COUNT];
+    words[word::KIND] =
+        u64::from(qtype?) | edns | bit(header.has(flag::CD), kind::CHECKING_DISABLED);
+    words[word::NAME..][..NAME_WORDS].copy_from_slice(&hot_name(&reply[HEADER_LEN..name_end])?);
+    let records = Records::new(reply, question_end, usize::from(answers + authorities));
+    words[word::TTLS] = ttls(records, question_end..body_end, fresh.rotates)?;
+    let shape = Shape {
+        flags: header.flags & (flag::AA | flag::RCODE_MASK)
+            | if fresh.authentic_data { flag::AD } else { 0 },
+        answers,
+        authorities,
+        body_len: body.len() as u16,
+    };
+    words[word::SHAPE] = shape.to_word();
+    fill(&mut words[word::BODY..], body)?;
+    Some(words)
+}
+
+/// A name in wire form as the program has it. `None`: it is too long.
+#[must_use]
+pub fn hot_name(wire: &[u8]) -> Option<[u64; NAME_WORDS]> {
+    let mut lower = [0; hot::NAME_MAX];
+    let name = lower.get_mut(..wire.len())?;
+    name.copy_from_slice(wire);
+    name.make_ascii_lowercase();
+    let mut words = [0; NAME_WORDS];
+    fill(&mut words, &lower)?;
+    Some(words)
+}
+
+/// Where the TTLs are, counted from the start of `body`, which the records fill. `None`: there are too many, or they are in
+/// another order next time.
+fn ttls(records: Records<'_>, body: core::ops::Range<usize>, rotates: bool) -> Option<u64> {
+    let mut places = [0; RECORDS_MAX];
+    let mut end = body.start;
+    let (mut count, mut addresses) = (0, 0);
+    for record in records {
+        let record = record.ok()?;
+        *places.get_mut(count)? = u8::try_from(record.ttl_at - body.start).ok()?;
+        addresses += u32::from(matches!(record.rtype, rtype::A | rtype::AAAA));
+        (count, end) = (count + 1, record.end);
+    }
+    if end != body.end || (rotates && addresses > 1) {
+        return None;
+    }
+    Some(u64::from_ne_bytes(places))
+}
+
+/// The bits of the kind for an OPT record of ours. `None`: it has options, or is none.
+fn opt_kind(opt: &[u8]) -> Option<u64> {
+    [false, true].into_iter().find_map(|dnssec_ok| {
+        let mut plain = [0; OPT_LEN];
+        let ours = OptReply {
+            dnssec_ok,
+            ..OptReply::default()
+        };
+        ours.emit(&mut plain, 0)?;
+        (opt == plain).then_some(kind::EDNS | bit(dnssec_ok, kind::DNSSEC_OK))
+    })
+}
+
+const fn bit(set: bool, bit: u64) -> u64 {
+    if set { bit } else { 0 }
+}
+
+/// Bytes as words in the order of memory, filled up with zeros. `None`: there are more.
+fn fill(words: &mut [u64], bytes: &[u8]) -> Option<()> {
+    if bytes.len() > size_of_val(words) {
+        return None;
+    }
+    for (word, bytes) in words.iter_mut().zip(bytes.chunks(size_of::<u64>())) {
+        let mut whole = [0; size_of::<u64>()];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        *word = u64::from_ne_bytes(whole);
+    }
+    Some(())
+}
+
+const _: () = assert!(BODY_MAX <= u8::MAX as usize, "a place in it is a byte");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::{Answer, Head, Reply, Ttl};
+    use crate::dns::build::Writer;
+    use std::vec::Vec;
+
+    const NAME: &[u8] = b"\x03WwW\x07Example\0";
+    const LOWER: &[u8] = b"\x03www\x07example\0";
+
+    const FRESH: Fresh = Fresh {
+        hash: 0,
+        since: Instant::from_millis(0),
+        until: Instant::from_millis(1),
+        authentic_data: true,
+        rotates: true,
+    };
+
+    /// A reply with so many records of a type, each with RDATA of so many bytes.
+    fn reply(records: &[(u16, usize)], opt: Option<OptReply>, flags: u16) -> Vec<u8> {
+        let mut message = std::vec![0; 1232];
+        let mut writer = Writer::new(&mut message);
+        writer.question(LOWER, rtype::A, class::IN).expect("fits");
+        for &(rtype, len) in records {
+            let rdata = std::vec![7; len];
+            writer.record(LOWER, rtype, 300, &rdata).expect("fits");
+        }
+        let end = writer.position();
+        let question_end = HEADER_LEN + NAME.len() + QUESTION_FIXED_LEN;
+        let body = message[question_end..end].to_vec();
+        message[HEADER_LEN..][..NAME.len()].copy_from_slice(NAME);
+        let head = Head {
+            answers: records.len() as u16,
+            authoritative: true,
+            ..Head::EMPTY
+        };
+        let reply = Reply {
+            id: 7,
+            flags,
+            ttl: Ttl::Aged(10),
+            limit: 1232,
+            opt,
+            rotate: 0,
+        };
+        let answer = Answer {
+            head: &head,
+            body: &body,
+        };
+        let rendered = reply.render(&mut message, question_end, &answer);
+        message.truncate(rendered.len);
+        message
+    }
+
+    #[test]
+    fn an_answer_in_words() {
+        let opt = Some(OptReply {
+            dnssec_ok: true,
+            ..OptReply::default()
+        });
+        let records = [(rtype::TXT, 2), (rtype::A, 4)];
+        let message = reply(&records, opt, flag::RD | flag::CD);
+        let words = hot_words(&message, &FRESH).expect("one for the kernel");
+        let kinds = kind::EDNS | kind::DNSSEC_OK | kind::CHECKING_DISABLED;
+        assert_eq!(words[word::KIND], u64::from(rtype::A) | kinds);
+        assert_eq!(
+            words[word::NAME..][..NAME_WORDS],
+            hot_name(LOWER).expect("short")
+        );
+        let shape = Shape::from_word(words[word::SHAPE]);
+        assert_eq!((shape.answers, shape.authorities), (2, 0));
+        assert_eq!(
+            shape.flags,
+            flag::AA | flag::AD,
+            "what the answer has, not the client"
+        );
+        assert_eq!(words[word::TTLS].to_ne_bytes(), [6, 20, 0, 0, 0, 0, 0, 0]);
+        let body: Vec<u8> = words[word::BODY..]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect();
+        let question_end = HEADER_LEN + NAME.len() + QUESTION_FIXED_LEN;
+        let given = &message[question_end..message.len() - OPT_LEN];
+        assert_eq!(&body[..usize::from(shape.body_len)], given);
+        assert!(body[given.len()..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn what_is_not_for_the_kernel() {
+        let is_hot = |message: &[u8]| hot_words(message, &FRESH).is_some();
+        let plain = reply(&[(rtype::A, 4)], None, flag::RD);
+        assert!(is_hot(&plain));
+        for len in 0..plain.len() {
+            assert!(!is_hot(&plain[..len]), "cut at {len}");
+        }
+        assert!(
+            !is_hot(&[&plain[..], &[0]].concat()),
+            "more than the records"
+        );
+        let two = reply(&[(rtype::A, 4), (rtype::A, 4)], None, 0);
+        assert!(!is_hot(&two), "their order changes");
+        let fixed = Fresh {
+            rotates: false,
+            ..FRESH
+        };
+        assert!(hot_words(&two, &fixed).is_some());
+        for (records, wanted) in [(RECORDS_MAX, true), (RECORDS_MAX + 1, false)] {
+            let many = reply(&std::vec![(rtype::TXT, 1); records], None, 0);
+            assert_eq!(is_hot(&many), wanted, "{records} records");
+        }
+        for (len, wanted) in [(BODY_MAX - 12, true), (BODY_MAX - 11, false)] {
+            assert_eq!(
+                is_hot(&reply(&[(rtype::TXT, len)], None, 0)),
+                wanted,
+                "{len} bytes"
+            );
+        }
+        let with = |change: fn(&mut OptReply)| {
+            let mut opt = OptReply::default();
+            change(&mut opt);
+            is_hot(&reply(&[(rtype::A, 4)], Some(opt), 0))
+        };
+        assert!(with(|_| {}));
+        assert!(!with(|opt| opt.ede = Some(3)), "an extended error");
+        assert!(
+            !with(|opt| opt.cookie = Some([7; 24])),
+            "this client's cookie"
+        );
+        assert!(!with(|opt| opt.extended_rcode = 1));
+        assert!(!is_hot(&reply(&[(rtype::A, 4)], None, flag::TC)));
+        assert!(!is_hot(&reply(&[(rtype::A, 4)], None, 2)), "SERVFAIL");
+        assert!(is_hot(&reply(&[(rtype::A, 4)], None, 3)), "NXDOMAIN");
+    }
+
+    #[test]
+    fn a_name_longer_than_its_words_is_none() {
+        let name = |len: usize| {
+            let label = |len: usize| [&[len as u8][..], &std::vec![b'X'; len]].concat();
+            [label(30), label(len - 33), std::vec![0]].concat()
+        };
+        assert!(hot_name(&name(hot::NAME_MAX)).is_some());
+        assert!(hot_name(&name(hot::NAME_MAX + 1)).is_none());
+    }
+}

@@ -1,0 +1,150 @@
+//! The program that answers hot names: loaded once, with its maps in our address space, and called by the XDP program of every
+//! interface.
+
+use super::{Error, LOADER_PIECE_MAX, Program, take};
+use crate::os::bpf_array::Words;
+use crate::os::seal;
+use aya::maps::{Map, MapData, PerCpuArray};
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader};
+use nix::errno::Errno;
+use std::os::fd::AsFd as _;
+use xdnsd_abi::hot::{
+    self, ANSWERS_MAX, CLIENTS_MAX, Outcome, PLACES, SILENT_WORDS, control, word,
+};
+use xdnsd_abi::{map, tail};
+
+/// The object that `cargo xtask ebpf` built.
+pub const HOT_OBJECT: &[u8] =
+    aya::include_bytes_aligned!("../../../../ebpf/object/xdnsd-hot.bpf.o");
+
+/// The program.
+pub struct HotProgram {
+    outcomes: PerCpuArray<MapData, u64>,
+    ebpf: Ebpf,
+}
+
+/// Its maps, by [`xdnsd_abi::hot`]. They stay when the program has gone.
+#[derive(Debug)]
+pub struct HotMaps {
+    /// See [`hot::ANSWERS`]; the words of one after the other.
+    pub answers: Words,
+    /// See [`hot::INDEX`].
+    pub index: Words,
+    /// See [`hot::HITS`].
+    pub hits: Words,
+    /// See [`hot::CLIENTS`].
+    pub clients: Words,
+    /// See [`hot::SILENT`].
+    pub silent: Words,
+    /// See [`hot::CONTROL`].
+    pub control: Words,
+}
+
+impl HotProgram {
+    /// Loads the program. It answers nothing while its maps are as they are made.
+    ///
+    /// # Errors
+    /// The kernel refuses the program (before Linux 5.18) or a map.
+    pub fn load() -> Result<(Self, HotMaps), Error> {
+        Self::load_object(HOT_OBJECT)
+    }
+
+    /// Loads another object with the same contract.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_object(object: &[u8]) -> Result<(Self, HotMaps), Error> {
+        let mut loader = seal::with_pieces_up_to(LOADER_PIECE_MAX, EbpfLoader::new);
+        let mut ebpf = loader.load(object).map_err(|e| Error::Load(Box::new(e)))?;
+        // Open until the program is loaded, which names them by their descriptors.
+        let mut open = Vec::new();
+        let mut mapped = |name, words| mapped(&mut ebpf, name, words, &mut open);
+        let maps = HotMaps {
+            answers: mapped(hot::ANSWERS, ANSWERS_MAX as usize * word::COUNT)?,
+            index: mapped(hot::INDEX, PLACES as usize)?,
+            hits: mapped(hot::HITS, ANSWERS_MAX as usize)?,
+            clients: mapped(hot::CLIENTS, CLIENTS_MAX as usize)?,
+            silent: mapped(hot::SILENT, SILENT_WORDS as usize)?,
+            control: mapped(hot::CONTROL, control::COUNT as usize)?,
+        };
+        let outcomes = take(&mut ebpf, hot::OUTCOMES, PerCpuArray::try_from)?;
+        let mut program = Self { outcomes, ebpf };
+        let loaded = program.xdp()?.load();
+        loaded.map_err(|e| Error::Load(Box::new(e.into())))?;
+        Ok((program, maps))
+    }
+
+    fn xdp(&mut self) -> Result<&mut Xdp, Error> {
+        let program = self.ebpf.program_mut(hot::PROGRAM);
+        let program = program.and_then(|program| program.try_into().ok());
+        program.ok_or(Error::Contract(hot::PROGRAM))
+    }
+
+    /// How often each [`Outcome`] was counted, on all CPUs.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn outcomes(&self) -> Result<[u64; Outcome::COUNT as usize], Error> {
+        let mut sums = [0; Outcome::COUNT as usize];
+        for (sum, &outcome) in sums.iter_mut().zip(Outcome::ALL) {
+            let values = self.outcomes.get(&(outcome as u32), 0);
+            let values = values.map_err(|cause| Error::map(hot::OUTCOMES, cause))?;
+            *sum = values.iter().copied().fold(0, u64::wrapping_add);
+        }
+        Ok(sums)
+    }
+}
+
+/// Takes an array out of the object, maps it, and leaves it `open`.
+fn mapped(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    words: usize,
+    open: &mut Vec<MapData>,
+) -> Result<Words, Error> {
+    let Some(Map::Array(array)) = ebpf.take_map(name) else {
+        return Err(Error::Contract(name));
+    };
+    let mapped = Words::map(array.fd().as_fd(), words);
+    open.push(array);
+    mapped.map_err(|cause| Error::Mmap { name, cause })
+}
+
+impl Program {
+    /// Loads [`super::OBJECT`], or another object, so that hot names can be answered: see [`Self::set_hot`].
+    ///
+    /// # Errors
+    /// As [`Self::load`]; the kernel or this processor's compiler of programs cannot come back from a tail call.
+    pub fn load_for_hot(object: &[u8]) -> Result<Self, Error> {
+        let mut program = Self::open(object)?;
+        program.load_as(map::PROGRAM_TIER0)?;
+        Ok(program)
+    }
+
+    /// Whether it asks the program for hot names, if there is one.
+    #[must_use]
+    pub fn asks_for_hot(&self) -> bool {
+        self.name == map::PROGRAM_TIER0
+    }
+
+    /// Has queries answered by `hot` from here on; `None`: by user space alone.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn set_hot(&mut self, hot: Option<&mut HotProgram>) -> Result<(), Error> {
+        let refused = |cause| Error::map(map::TAILS, cause);
+        let tails = &mut self.shield.tails;
+        let Some(hot) = hot else {
+            let cleared = tails.clear_index(&tail::HOT).map_err(refused);
+            // There was none.
+            return cleared.or_else(|error| match error.errno() {
+                Some(Errno::ENOENT) => Ok(()),
+                Some(_) | None => Err(error),
+            });
+        };
+        let fd = hot.xdp()?.fd();
+        let fd = fd.map_err(|e| Error::Load(Box::new(e.into())))?;
+        tails.set(tail::HOT, fd, 0).map_err(refused)
+    }
+}

@@ -1,0 +1,309 @@
+//! The hot answers, which the program in the kernel gives: what user space puts there, takes away, and says who may have it. The
+//! words are those of [`xdnsd_abi::hot`].
+//!
+//! Full: an answer waits until one that nobody asks for any more gives its place. What is asked of it while nothing is loaded
+//! is remembered as far as it counts later.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+
+use heapless::Vec;
+use xdnsd_abi::hot::{
+    self, ANSWERS_MAX, NAME_WORDS, PLACES, SILENT_WORDS, Words, control, silent_bit, word,
+};
+
+use crate::os::grace::wait_for_programs;
+use crate::os::xdp::HotMaps;
+
+/// What all workers and the program share.
+pub static HOT: HotAnswers = HotAnswers::new();
+
+/// An answer whose time is over for so long, in nanoseconds, leaves its place.
+const LEFT_NS: u64 = 1_000_000_000;
+
+/// Bytes of the books, for the memory budget.
+pub const BOOKS_BYTES: usize = size_of::<HotAnswers>();
+
+/// The answers, and who may have them.
+pub struct HotAnswers {
+    maps: OnceLock<HotMaps>,
+    /// How often something was removed from the cache.
+    removals: AtomicU32,
+    books: Mutex<Books>,
+}
+
+/// What only user space knows.
+struct Books {
+    /// Of the policy in force.
+    generation: u32,
+    /// Where clients get no answer, by the policy in force.
+    silent: [u64; SILENT_WORDS as usize],
+    /// Numbers of answers that can be written.
+    free: Vec<u16, { ANSWERS_MAX as usize }>,
+    /// Those that cannot be found any more, but that a run of the program may still read.
+    retired: Vec<u16, { ANSWERS_MAX as usize }>,
+    /// How often the answer at each place had been given when another one last wanted the place.
+    challenged: [u64; PLACES as usize],
+}
+
+impl HotAnswers {
+    /// Of a program that is not loaded.
+    #[must_use]
+    #[expect(
+        clippy::new_without_default,
+        reason = "24 KiB: it belongs in a static, not on a stack"
+    )]
+    pub const fn new() -> Self {
+        Self {
+            maps: OnceLock::new(),
+            removals: AtomicU32::new(0),
+            books: Mutex::new(Books {
+                generation: 0,
+                silent: [0; SILENT_WORDS as usize],
+                free: Vec::new(),
+                retired: Vec::new(),
+                challenged: [0; PLACES as usize],
+            }),
+        }
+    }
+
+    /// The program is loaded, with these maps. `key` is drawn at random. A second program's maps are not taken.
+    pub fn open(&self, maps: HotMaps, key: u64) -> bool {
+        if self.maps.set(maps).is_err() {
+            return false;
+        }
+        let mut books = self.books();
+        books.free = (0..ANSWERS_MAX as u16).collect();
+        if let Some(maps) = self.maps.get() {
+            maps.control
+                .word(control::KEY)
+                .store(key, Ordering::Relaxed);
+            books.show_silent(maps);
+            self.show_valid(maps, &books);
+        }
+        true
+    }
+
+    /// Whether there is a program.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.maps.get().is_some()
+    }
+
+    /// Another policy is in force: of the one before no answer leaves when this returns. Workers learn of it later.
+    pub fn set_policy(&self, generation: u32, silent_ports: &[u16]) {
+        let mut books = self.books();
+        books.generation = generation;
+        books.silent = [0; SILENT_WORDS as usize];
+        for port in silent_ports {
+            let (index, bit) = silent_bit(*port);
+            books.silent[index as usize] |= bit;
+        }
+        let Some(maps) = self.maps.get() else { return };
+        maps.control
+            .word(control::VALID)
+            .store(0, Ordering::Release);
+        wait_for_programs();
+        books.show_silent(maps);
+        self.show_valid(maps, &books);
+    }
+
+    /// Something was removed from the cache: no answer from before leaves when this returns.
+    pub fn forget(&self) {
+        let books = self.books();
+        self.removals.fetch_add(1, Ordering::AcqRel);
+        let Some(maps) = self.maps.get() else { return };
+        self.show_valid(maps, &books);
+        wait_for_programs();
+    }
+
+    /// What holds for an answer from the cache under the policy of this generation. To be asked for before the cache is: what is
+    /// removed in between must not come back.
+    #[must_use]
+    pub fn valid(&self, generation: u32) -> u64 {
+        valid(generation, self.removals.load(Ordering::Acquire))
+    }
+
+    fn show_valid(&self, maps: &HotMaps, books: &Books) {
+        let valid = match books.generation {
+            0 => 0,
+            generation => self.valid(generation),
+        };
+        maps.control
+            .word(control::VALID)
+            .store(valid, Ordering::Release);
+    }
+
+    /// The client is answered while `valid` holds.
+    pub fn admit(&self, valid: u64, client: IpAddr) {
+        let Some(maps) = self.maps.get() else { return };
+        let octets = match client {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        };
+        let (halves, _) = octets.as_chunks();
+        let address = [0, 1].map(|at| u64::from_ne_bytes(halves[at]));
+        let client = hot::client(key(maps), valid, address);
+        let place = maps.clients.word(hot::client_place(client));
+        // Mostly it is there: then the line stays where it is.
+        if place.load(Ordering::Relaxed) != client {
+            place.store(client, Ordering::Relaxed);
+        }
+    }
+
+    /// Puts an answer, whose words are complete, where the program finds it, in place of the same question's or of one that
+    /// nobody has asked for lately. False: it has to wait.
+    pub fn put(&self, words: &Words, now_ns: u64) -> bool {
+        let Some(maps) = self.maps.get() else {
+            return false;
+        };
+        let mut books = match self.books.try_lock() {
+            Ok(books) => books,
+            Err(TryLockError::Poisoned(books)) => books.into_inner(),
+            // A worker waits for nobody.
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let present = maps.control.word(control::VALID).load(Ordering::Relaxed);
+        if words[word::VALID] != present || present == 0 {
+            return false;
+        }
+        let mut name = [0; NAME_WORDS];
+        name.copy_from_slice(&words[word::NAME..word::OVER]);
+        let hash = hot::hash(key(maps), words[word::KIND], &name);
+        let place = hot::place(hash);
+        let before = maps.index.word(place).load(Ordering::Relaxed);
+        if before != 0 && !books.may_replace(maps, place, number(before), words, now_ns) {
+            return false;
+        }
+        let Some(free) = books.free.pop() else {
+            return false;
+        };
+        for (at, word) in (0..).zip(words) {
+            maps.answers
+                .word(answer_word(free, at))
+                .store(*word, Ordering::Relaxed);
+        }
+        maps.hits.word(free.into()).store(0, Ordering::Relaxed);
+        books.challenged[place as usize] = 0;
+        let entry = hot::entry(hash, free);
+        maps.index.word(place).store(entry, Ordering::Release);
+        if before != 0 {
+            books.retire(number(before));
+        }
+        true
+    }
+
+    /// Takes away what is over or does not hold any more, and makes room of what nobody can read any more. Once a second, and not
+    /// by a worker: it waits.
+    pub fn sweep(&self, now_ns: u64) {
+        let Some(maps) = self.maps.get() else { return };
+        let mut books = self.books();
+        for place in 0..PLACES {
+            let index = maps.index.word(place);
+            let entry = index.load(Ordering::Relaxed);
+            if entry != 0 && is_left(maps, number(entry), now_ns) {
+                index.store(0, Ordering::Release);
+                books.retire(number(entry));
+            }
+        }
+        let retired = std::mem::take(&mut books.retired);
+        drop(books);
+        if retired.is_empty() {
+            return;
+        }
+        wait_for_programs();
+        let mut books = self.books();
+        for number in retired {
+            // There are no more numbers than places.
+            let _ = books.free.push(number);
+        }
+    }
+
+    /// How many answers the program has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let Some(maps) = self.maps.get() else {
+            return 0;
+        };
+        let is_taken = |place: &u32| maps.index.word(*place).load(Ordering::Relaxed) != 0;
+        (0..PLACES).filter(is_taken).count()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Locks although a thread panicked while it held the lock: the words are valid at every moment.
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books {
+    fn show_silent(&self, maps: &HotMaps) {
+        for (index, word) in (0..).zip(self.silent) {
+            maps.silent.word(index).store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the answer at `place` gives way to the one of `words`.
+    fn may_replace(
+        &mut self,
+        maps: &HotMaps,
+        place: u32,
+        number: u16,
+        words: &Words,
+        now_ns: u64,
+    ) -> bool {
+        let word = |at| {
+            maps.answers
+                .word(answer_word(number, at as u32))
+                .load(Ordering::Relaxed)
+        };
+        let is_same = (word::KIND..word::OVER).all(|at| word(at) == words[at]);
+        if is_same || word(word::VALID) != words[word::VALID] || now_ns >= word(word::OVER) {
+            return true;
+        }
+        let hits = maps.hits.word(number.into()).load(Ordering::Relaxed);
+        std::mem::replace(&mut self.challenged[place as usize], hits) == hits
+    }
+
+    fn retire(&mut self, number: u16) {
+        // There are no more numbers than places.
+        let _ = self.retired.push(number);
+    }
+}
+
+const fn valid(generation: u32, removals: u32) -> u64 {
+    (generation as u64) << 32 | removals as u64
+}
+
+fn key(maps: &HotMaps) -> u64 {
+    maps.control.word(control::KEY).load(Ordering::Relaxed)
+}
+
+const fn number(entry: u64) -> u16 {
+    entry as u16
+}
+
+/// Where a word of an answer is among all of them.
+const fn answer_word(number: u16, at: u32) -> u32 {
+    number as u32 * word::COUNT as u32 + at
+}
+
+/// Whether the answer is over for a while, or does not hold any more.
+fn is_left(maps: &HotMaps, number: u16, now_ns: u64) -> bool {
+    let word = |at: usize| {
+        maps.answers
+            .word(answer_word(number, at as u32))
+            .load(Ordering::Relaxed)
+    };
+    let present = maps.control.word(control::VALID).load(Ordering::Relaxed);
+    word(word::VALID) != present || now_ns >= word(word::OVER).saturating_add(LEFT_NS)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+use super::*;
+use crate::os::bpf_array::Words as Array;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::os::fd::AsFd as _;
+use xdnsd_abi::hot::{CLIENTS_MAX, kind};
+
+const KEY: u64 = 0x1234_5678_9abc_def0;
+
+/// Zeroed memory in place of a map.
+fn array(words: usize) -> Array {
+    let memory = memfd_create("hot", MFdFlags::MFD_CLOEXEC).expect("memory");
+    nix::unistd::ftruncate(&memory, (words * 8) as i64).expect("memory");
+    Array::map(memory.as_fd(), words).expect("mapped")
+}
+
+fn maps() -> HotMaps {
+    HotMaps {
+        answers: array(ANSWERS_MAX as usize * word::COUNT),
+        index: array(PLACES as usize),
+        hits: array(ANSWERS_MAX as usize),
+        clients: array(CLIENTS_MAX as usize),
+        silent: array(SILENT_WORDS as usize),
+        control: array(control::COUNT as usize),
+    }
+}
+
+/// With maps, under the policy of generation 1.
+fn hot() -> HotAnswers {
+    let hot = HotAnswers::new();
+    hot.set_policy(1, &[7, 65_535]);
+    assert!(hot.open(maps(), KEY));
+    hot
+}
+
+/// An answer to a question of this number.
+fn answer(hot: &HotAnswers, question: u64) -> Words {
+    let mut words = [0; word::COUNT];
+    words[word::KIND] = kind::EDNS | 1;
+    words[word::NAME] = question;
+    words[word::OVER] = 1_000;
+    words[word::VALID] = hot.valid(1);
+    words
+}
+
+/// What the program finds.
+fn found(hot: &HotAnswers, wanted: &Words) -> Option<Words> {
+    let maps = hot.maps.get().expect("open");
+    let mut name = [0; NAME_WORDS];
+    name.copy_from_slice(&wanted[word::NAME..word::OVER]);
+    let hash = hot::hash(KEY, wanted[word::KIND], &name);
+    let entry = maps.index.word(hot::place(hash)).load(Ordering::Relaxed);
+    let number = hot::number(entry, hash).filter(|_| entry != 0)?;
+    let word = |at| {
+        maps.answers
+            .word(answer_word(number as u16, at))
+            .load(Ordering::Relaxed)
+    };
+    let mut words = [0; word::COUNT];
+    for (at, place) in (0..).zip(&mut words) {
+        *place = word(at);
+    }
+    Some(words)
+}
+
+fn hit(hot: &HotAnswers, wanted: &Words) {
+    let maps = hot.maps.get().expect("open");
+    let mut name = [0; NAME_WORDS];
+    name.copy_from_slice(&wanted[word::NAME..word::OVER]);
+    let place = hot::place(hot::hash(KEY, wanted[word::KIND], &name));
+    let entry = maps.index.word(place).load(Ordering::Relaxed);
+    maps.hits
+        .word(number(entry).into())
+        .fetch_add(1, Ordering::Relaxed);
+}
+
+/// Two questions that meet in one place.
+fn rivals(hot: &HotAnswers) -> [Words; 2] {
+    let place = |question| {
+        let mut name = [0; NAME_WORDS];
+        name[0] = question;
+        hot::place(hot::hash(KEY, kind::EDNS | 1, &name))
+    };
+    let other = (2..)
+        .find(|other| place(*other) == place(1))
+        .expect("there are places enough");
+    [1, other].map(|question| answer(hot, question))
+}
+
+#[test]
+fn an_answer_is_found_with_all_its_words_and_the_newest_counts() {
+    let hot = hot();
+    let mut words = answer(&hot, 5);
+    assert_eq!(found(&hot, &words), None);
+    assert!(hot.put(&words, 0));
+    assert_eq!(found(&hot, &words), Some(words));
+    words[word::BODY] = 7;
+    hit(&hot, &words);
+    assert!(
+        hot.put(&words, 0),
+        "the same question's, however often it is asked"
+    );
+    assert_eq!(found(&hot, &words), Some(words));
+    assert_eq!(hot.len(), 1);
+}
+
+#[test]
+fn an_answer_that_is_asked_for_keeps_its_place() {
+    let hot = hot();
+    let [first, second] = rivals(&hot);
+    assert!(hot.put(&first, 0));
+    hit(&hot, &first);
+    assert!(!hot.put(&second, 0), "it was given since nobody knows when");
+    hit(&hot, &first);
+    assert!(!hot.put(&second, 0), "it was given since");
+    assert!(hot.put(&second, 0), "it was not");
+    assert_eq!(
+        (found(&hot, &first), found(&hot, &second)),
+        (None, Some(second))
+    );
+    // One that is over gives way at once.
+    hit(&hot, &second);
+    assert!(hot.put(&first, 1_000));
+}
+
+#[test]
+fn nothing_is_written_that_a_run_may_still_read() {
+    let hot = hot();
+    let mut words = answer(&hot, 5);
+    for body in 0..u64::from(ANSWERS_MAX) {
+        words[word::BODY] = body;
+        assert!(hot.put(&words, 0), "{body}");
+    }
+    assert!(!hot.put(&words, 0), "each has been found");
+    assert_eq!(found(&hot, &words), Some(words), "as it was");
+    hot.sweep(0);
+    assert!(hot.put(&words, 0));
+}
+
+#[test]
+fn what_holds_no_more_is_neither_put_nor_kept() {
+    let hot = hot();
+    let words = answer(&hot, 5);
+    assert!(hot.put(&words, 0));
+    let before = hot.valid(1);
+    hot.forget();
+    let shown = |hot: &HotAnswers| {
+        let maps = hot.maps.get().expect("open");
+        maps.control.word(control::VALID).load(Ordering::Relaxed)
+    };
+    assert_eq!(shown(&hot), hot.valid(1));
+    assert_ne!(shown(&hot), before);
+    assert!(!hot.put(&words, 0), "it was read before the removal");
+    hot.sweep(0);
+    assert!(hot.is_empty());
+    let words = answer(&hot, 5);
+    assert!(hot.put(&words, 0));
+    hot.set_policy(2, &[]);
+    assert_eq!(shown(&hot), hot.valid(2));
+    assert!(!hot.put(&words, 0), "a worker that has the old policy");
+    hot.sweep(0);
+    assert!(hot.is_empty());
+}
+
+#[test]
+fn what_is_over_leaves_its_place_a_second_later() {
+    let hot = hot();
+    let words = answer(&hot, 5);
+    assert!(hot.put(&words, 0));
+    hot.sweep(1_000 + LEFT_NS - 1);
+    assert_eq!(hot.len(), 1);
+    hot.sweep(1_000 + LEFT_NS);
+    assert!(hot.is_empty());
+}
+
+#[test]
+fn a_client_has_its_place_under_what_holds() {
+    let hot = hot();
+    let maps = hot.maps.get().expect("open");
+    let client: IpAddr = "192.0.2.1".parse().expect("an address");
+    hot.admit(hot.valid(1), client);
+    let halves = [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, 192, 0, 2, 1])];
+    let known = hot::client(KEY, hot.valid(1), halves);
+    let word = maps.clients.word(hot::client_place(known));
+    assert_eq!(word.load(Ordering::Relaxed), known);
+}
+
+#[test]
+fn the_ports_of_the_policy_are_silent_and_no_others() {
+    let hot = hot();
+    let maps = hot.maps.get().expect("open");
+    let silent = |hot: &HotAnswers| {
+        let is_silent = |port: &u16| {
+            let (index, bit) = silent_bit(*port);
+            maps.silent.word(index).load(Ordering::Relaxed) & bit != 0
+        };
+        assert!(hot.is_open());
+        (0..=u16::MAX)
+            .filter(is_silent)
+            .collect::<std::vec::Vec<u16>>()
+    };
+    assert_eq!(silent(&hot), [7, 65_535]);
+    hot.set_policy(2, &[64]);
+    assert_eq!(silent(&hot), [64]);
+}
+
+#[test]
+fn without_a_program_nothing_is_kept_but_what_holds() {
+    let hot = HotAnswers::new();
+    hot.set_policy(3, &[9]);
+    hot.forget();
+    assert!(!hot.put(&answer(&hot, 1), 0));
+    hot.sweep(0);
+    assert!(hot.open(maps(), KEY));
+    assert!(!hot.open(maps(), KEY), "once");
+    let shown = hot
+        .maps
+        .get()
+        .expect("open")
+        .control
+        .word(control::VALID)
+        .load(Ordering::Relaxed);
+    assert_eq!(shown, 3 << 32 | 1);
+}

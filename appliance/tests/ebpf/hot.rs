@@ -1,0 +1,666 @@
+//! Hot names: which queries are answered in the kernel, and with what. Every byte is compared with what the forwarder writes into
+//! the same frame.
+
+use crate::bench::{Bench, monotonic_ns};
+use crate::frames::{CLIENT_MAC, Query};
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use xdnsd::os::xdp::HotProgram;
+use xdnsd::store::{HotAnswers, SharedCache};
+use xdnsd_abi::Reason;
+use xdnsd_abi::hot::{BODY_MAX, NAME_MAX, Outcome, RECORDS_MAX, word};
+use xdnsd_core::answer::{Head, Key, hot_words};
+use xdnsd_core::counters::Counters;
+use xdnsd_core::dns::Name;
+use xdnsd_core::engine::{Client, Context, Effects, Engine, Notice, Outcome as Given, Settings};
+use xdnsd_core::engine::{Tables, Transport};
+use xdnsd_core::forward::via::{NoPort, Via};
+use xdnsd_core::policy::Policy;
+use xdnsd_core::time::Instant;
+use xdnsd_core::wire;
+
+const SECOND_NS: u64 = 1_000_000_000;
+const GENERATION: u32 = 5;
+/// When the answers were stored, and for how long they are fresh.
+const STORED: Instant = Instant::from_millis(1_000_000);
+const TTL_SECS: u32 = 300;
+
+/// The forwarder asks nobody here.
+struct Nobody;
+
+impl Effects<()> for Nobody {
+    fn open_port(&mut self, _: SocketAddr, _: u16) -> Result<u16, NoPort> {
+        Err(NoPort::Full)
+    }
+    fn close_port(&mut self, _: u16) {}
+    fn leave_port(&mut self, _: u16) {}
+    fn ask(&mut self, _: Via, _: SocketAddr, _: &[u8]) -> bool {
+        false
+    }
+    fn reply(&mut self, (): &(), _: &[u8]) {}
+    fn open_stream(&mut self, _: SocketAddr) -> Option<u16> {
+        None
+    }
+    fn notice(&mut self, _: Notice, _: &Name) {}
+    fn random(&mut self) -> u32 {
+        4
+    }
+}
+
+/// Whoever holds it has the cache, too.
+static TABLES: Mutex<Tables<()>> = Mutex::new(Tables::new());
+static CACHE: SharedCache = SharedCache::new();
+static CONFIGURED: Once = Once::new();
+
+/// The forwarder, and the program with its answers.
+struct Tiers {
+    bench: Bench,
+    program: HotProgram,
+    hot: Box<HotAnswers>,
+    tables: MutexGuard<'static, Tables<()>>,
+    /// How old the answers are, in seconds.
+    age_secs: u32,
+}
+
+impl Tiers {
+    fn new(test: &str) -> Option<Self> {
+        let mut bench = Bench::hot(test)?;
+        let (mut program, maps) = HotProgram::load().unwrap_or_else(|error| panic!("{error}"));
+        bench
+            .program
+            .set_hot(Some(&mut program))
+            .expect("it is taken");
+        let hot = Box::new(HotAnswers::new());
+        hot.set_policy(GENERATION, &[7, 40_007]);
+        assert!(hot.open(maps, 0x0123_4567_89ab_cdef));
+        let tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+        CONFIGURED.call_once(|| CACHE.configure([7; 16], 8_192));
+        CACHE.clear();
+        Some(Self {
+            bench,
+            program,
+            hot,
+            tables,
+            age_secs: 17,
+        })
+    }
+
+    /// Keeps an answer: the body for this question.
+    fn keep(&self, question: &Key<'_>, head: Head, body: &[u8]) {
+        let head = Head {
+            stored: STORED,
+            ttl_secs: TTL_SECS,
+            generation: GENERATION,
+            ..head
+        };
+        CACHE.insert(question, &head, body);
+    }
+
+    /// The frame that the forwarder makes of this one. Where others would get the same answer, the program has it from here on.
+    fn forward(&mut self, frame: &[u8]) -> Vec<u8> {
+        let valid = self.hot.valid(GENERATION);
+        let counters = Counters::new();
+        let settings = Settings::DEFAULT;
+        let mut engine =
+            Engine::new(&mut self.tables, &CACHE, &counters, settings).noting_hits(true);
+        let (path, message) = wire::parse(frame).expect("a query");
+        let policy = Policy {
+            generation: GENERATION,
+            ..Policy::OPEN
+        };
+        let context = Context {
+            now: STORED.add_secs(self.age_secs),
+            unix_secs: 0,
+            policy: &policy,
+        };
+        let client = Client {
+            reply_path: (),
+            address: path.client().ip(),
+            transport: Transport::Udp,
+        };
+        let mut answer = frame.to_vec();
+        answer.resize(2_048, 0xa5);
+        let room = &mut answer[message.start..];
+        let given = engine.query(&mut context.call(&mut Nobody), &client, room, message.len());
+        let Given::Reply(len) = given else {
+            panic!("it is in the cache: {given:?}")
+        };
+        if let Some(fresh) = engine.take_noted()
+            && let Some(mut words) = hot_words(&room[..len], &fresh)
+        {
+            let age_ms = context.now.millis_since(fresh.since);
+            let now = monotonic_ns();
+            words[word::SINCE] = now - age_ms * 1_000_000;
+            words[word::OVER] =
+                words[word::SINCE] + fresh.until.millis_since(fresh.since) * 1_000_000;
+            words[word::VALID] = valid;
+            // The second time nobody has asked for what is in its place.
+            let is_put = self.hot.put(&words, now) || self.hot.put(&words, now);
+            assert!(is_put, "there is room");
+            self.hot.admit(valid, client.address);
+        }
+        let len = path.emit(&mut answer, len).expect("it fits");
+        answer.truncate(len);
+        answer
+    }
+
+    /// Runs the frame: the answer, or why there is none; then the frame is as it was.
+    fn ask(&mut self, frame: &[u8]) -> Result<Vec<u8>, Outcome> {
+        let before = self.program.outcomes().expect("counted");
+        let (reason, answer) = self.bench.run_hot(frame);
+        let after = self.program.outcomes().expect("counted");
+        let moved = |outcome: &&Outcome| after[**outcome as usize] != before[**outcome as usize];
+        let moved: Vec<Outcome> = Outcome::ALL.iter().filter(moved).copied().collect();
+        let [outcome] = moved[..] else {
+            panic!("{moved:?}")
+        };
+        let is_answered = outcome == Outcome::Answered;
+        assert_eq!(
+            reason == Reason::Answered,
+            is_answered,
+            "{reason:?} {outcome:?}"
+        );
+        if is_answered {
+            return Ok(answer);
+        }
+        assert_eq!(answer, frame, "{outcome:?}: as it was");
+        Err(outcome)
+    }
+}
+
+/// A name in wire form.
+fn wire_name(text: &str) -> Vec<u8> {
+    let labels = text.split('.').filter(|label| !label.is_empty());
+    let mut wire: Vec<u8> = labels
+        .flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat())
+        .collect();
+    wire.push(0);
+    wire
+}
+
+/// A record that belongs to the question.
+fn record(rtype: u16, ttl_secs: u32, rdata: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0xc0, 12];
+    bytes.extend(rtype.to_be_bytes());
+    bytes.extend([0, 1]);
+    bytes.extend(ttl_secs.to_be_bytes());
+    bytes.extend((rdata.len() as u16).to_be_bytes());
+    bytes.extend(rdata);
+    bytes
+}
+
+const OPT: [u8; 11] = [0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0];
+const OPT_DO: [u8; 11] = [0, 0, 41, 0x02, 0, 0, 0, 0x80, 0, 0, 0];
+const RD: u16 = 0x0100;
+const AD: u16 = 0x0020;
+const CD: u16 = 0x0010;
+
+/// A query for `name`, which is written as it stands.
+fn message(name: &str, qtype: u16, flags: u16, opt: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0xbe, 0xef];
+    bytes.extend(flags.to_be_bytes());
+    bytes.extend([0, 1, 0, 0, 0, 0, 0, u8::from(!opt.is_empty())]);
+    bytes.extend(wire_name(name));
+    bytes.extend(qtype.to_be_bytes());
+    bytes.extend([0, 1]);
+    bytes.extend(opt);
+    bytes
+}
+
+fn key<'a>(name: &'a [u8], qtype: u16, flags: u16, opt: &[u8]) -> Key<'a> {
+    Key {
+        name,
+        qtype,
+        dnssec_ok: opt.get(7).is_some_and(|flags| flags & 0x80 != 0),
+        checking_disabled: flags & CD != 0,
+    }
+}
+
+fn with_message(query: &Query, message: Vec<u8>) -> Query {
+    Query {
+        message,
+        ..query.clone()
+    }
+}
+
+fn both() -> [Query; 2] {
+    [Query::v4(), Query::v6()]
+}
+
+/// One answer: an address.
+const ONE: Head = Head {
+    answers: 1,
+    ..Head::EMPTY
+};
+
+fn address(ttl_secs: u32) -> Vec<u8> {
+    record(1, ttl_secs, &[192, 0, 2, 80])
+}
+
+#[test]
+fn a_hot_answer_is_the_forwarders_byte_by_byte() {
+    let Some(mut tiers) = Tiers::new("a_hot_answer_is_the_forwarders_byte_by_byte") else {
+        return;
+    };
+    for opt in [&[][..], &OPT, &OPT_DO] {
+        let name = wire_name("www.example.com");
+        tiers.keep(&key(&name, 1, RD, opt), ONE, &address(TTL_SECS));
+        for query in both() {
+            for tags in [
+                &[][..],
+                &[[0x8100, 0x6064]],
+                &[[0x88a8, 0xa00a], [0x8100, 0x0014]],
+            ] {
+                let query =
+                    with_message(&query, message("WwW.eXample.COM", 1, RD, opt)).tagged(tags);
+                tiers.bench.listen_for(&query);
+                let frame = query.frame();
+                let forwarded = tiers.forward(&frame);
+                assert_eq!(tiers.ask(&frame), Ok(forwarded), "{opt:?} {tags:?}");
+            }
+        }
+    }
+}
+
+/// A card that shortens frames, or one that Ethernet has filled up: it is the answer's length that counts.
+#[test]
+fn padding_of_ethernet_is_no_part_of_the_answer() {
+    let Some(mut tiers) = Tiers::new("padding_of_ethernet_is_no_part_of_the_answer") else {
+        return;
+    };
+    let name = wire_name("a.example");
+    tiers.keep(&key(&name, 1, RD, &[]), ONE, &address(TTL_SECS));
+    for query in both() {
+        let frame = with_message(&query, message("a.example", 1, RD, &[])).frame();
+        for padding in [0, 1, 40, 300] {
+            let padded = [&frame[..], &vec![0xa5; padding]].concat();
+            let forwarded = tiers.forward(&padded);
+            assert_eq!(tiers.ask(&padded), Ok(forwarded), "{padding}");
+        }
+    }
+}
+
+#[test]
+fn ttls_count_down_and_end_at_0() {
+    let Some(mut tiers) = Tiers::new("ttls_count_down_and_end_at_0") else {
+        return;
+    };
+    let name = wire_name("www.example.com");
+    let body = [
+        record(5, TTL_SECS, &[0xc0, 16]),
+        record(1, 20, &[192, 0, 2, 80]),
+    ]
+    .concat();
+    let head = Head {
+        answers: 2,
+        ..Head::EMPTY
+    };
+    tiers.keep(&key(&name, 1, RD, &[]), head, &body);
+    let frame = with_message(&Query::v4(), message("www.example.com", 1, RD, &[])).frame();
+    let ttls_at = 42 + 12 + name.len() + 4 + 6;
+    tiers.age_secs = 5;
+    let five = tiers.forward(&frame);
+    let ttl = |answer: &[u8], at: usize| {
+        let bytes = answer[ttls_at + at..][..4].try_into().expect("four");
+        u32::from_be_bytes(bytes)
+    };
+    let [first, second] = [ttl(&five, 0), ttl(&five, 14)];
+    assert_eq!((first, second), (TTL_SECS - 5, 15));
+    // The same answer, looked at later: nothing but the age of its TTLs has changed.
+    tiers.make_older(&frame, 7);
+    let seven_later = tiers.ask(&frame).expect("answered");
+    assert_eq!(
+        (ttl(&seven_later, 0), ttl(&seven_later, 14)),
+        (TTL_SECS - 12, 8)
+    );
+    tiers.age_secs = 12;
+    assert_eq!(tiers.forward(&frame), seven_later);
+    tiers.make_older(&frame, 100);
+    let answer = tiers.ask(&frame).expect("answered");
+    assert_eq!((ttl(&answer, 0), ttl(&answer, 14)), (TTL_SECS - 112, 0));
+}
+
+impl Tiers {
+    /// Puts the answer to this query as if it had been put `secs` ago, and a little more: the program's clock lags.
+    fn make_older(&mut self, frame: &[u8], secs: u64) {
+        self.put_changed(frame, |words| {
+            for at in [word::SINCE, word::OVER] {
+                words[at] -= secs * SECOND_NS + SECOND_NS / 2;
+            }
+        });
+    }
+
+    /// Puts the answer to this query with other words.
+    fn put_changed(&mut self, frame: &[u8], change: impl FnOnce(&mut [u64])) {
+        let answer = self.forward(frame);
+        let (_, range) = wire::parse(&answer).expect("an answer");
+        let fresh = xdnsd_core::answer::Fresh {
+            hash: 0,
+            since: STORED,
+            until: STORED,
+            authentic_data: false,
+            rotates: true,
+        };
+        let mut words = hot_words(&answer[range], &fresh).expect("a hot one");
+        let now = monotonic_ns();
+        words[word::SINCE] = now;
+        words[word::OVER] = now + u64::from(TTL_SECS) * SECOND_NS;
+        words[word::VALID] = self.hot.valid(GENERATION);
+        change(&mut words);
+        assert!(self.hot.put(&words, now));
+    }
+}
+
+#[test]
+fn what_is_over_or_withdrawn_is_user_spaces() {
+    let Some(mut tiers) = Tiers::new("what_is_over_or_withdrawn_is_user_spaces") else {
+        return;
+    };
+    let name = wire_name("www.example.com");
+    tiers.keep(&key(&name, 1, RD, &[]), ONE, &address(TTL_SECS));
+    let frame = with_message(&Query::v4(), message("www.example.com", 1, RD, &[])).frame();
+    let unknown = with_message(&Query::v4(), message("wwx.example.com", 1, RD, &[])).frame();
+    tiers.forward(&frame);
+    assert!(tiers.ask(&frame).is_ok());
+    assert_eq!(tiers.ask(&unknown), Err(Outcome::Unknown));
+    tiers.put_changed(&frame, |words| words[word::OVER] = monotonic_ns());
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    assert_eq!(tiers.ask(&frame), Err(Outcome::Over));
+    for withdraw in [
+        (|hot| hot.set_policy(GENERATION + 1, &[])) as fn(&HotAnswers),
+        |hot| hot.forget(),
+        |hot| hot.set_policy(0, &[]),
+    ] {
+        tiers.hot.set_policy(GENERATION, &[]);
+        tiers.forward(&frame);
+        assert!(tiers.ask(&frame).is_ok());
+        withdraw(&tiers.hot);
+        assert_eq!(tiers.ask(&frame), Err(Outcome::Withdrawn));
+    }
+}
+
+#[test]
+fn only_who_was_answered_by_user_space_is_answered() {
+    let Some(mut tiers) = Tiers::new("only_who_was_answered_by_user_space_is_answered") else {
+        return;
+    };
+    let name = wire_name("www.example.com");
+    tiers.keep(&key(&name, 1, RD, &[]), ONE, &address(TTL_SECS));
+    let asked = message("www.example.com", 1, RD, &[]);
+    let known = with_message(&Query::v4(), asked.clone());
+    tiers.forward(&known.frame());
+    assert!(tiers.ask(&known.frame()).is_ok());
+    for stranger in [
+        with_message(&Query::between("192.0.2.2", "192.0.2.53"), asked.clone()),
+        with_message(&Query::v6(), asked.clone()),
+    ] {
+        assert_eq!(tiers.ask(&stranger.frame()), Err(Outcome::NewClient));
+        tiers.forward(&stranger.frame());
+        assert!(tiers.ask(&stranger.frame()).is_ok());
+    }
+    for (port, is_answered) in [(7, false), (8, true), (40_007, false), (65_535, true)] {
+        let from = Query {
+            source_port: port,
+            ..known.clone()
+        };
+        let answered = tiers.ask(&from.frame());
+        assert_eq!(answered.is_ok(), is_answered, "port {port}: {answered:?}");
+    }
+    // An answer would go to a group.
+    let mut frame = known.frame();
+    assert_eq!(frame[6..12], CLIENT_MAC);
+    frame[6] |= 1;
+    assert_eq!(tiers.ask(&frame), Err(Outcome::NewClient));
+}
+
+#[test]
+fn without_the_program_all_is_user_spaces() {
+    let Some(mut tiers) = Tiers::new("without_the_program_all_is_user_spaces") else {
+        return;
+    };
+    let name = wire_name("www.example.com");
+    tiers.keep(&key(&name, 1, RD, &[]), ONE, &address(TTL_SECS));
+    let frame = with_message(&Query::v4(), message("www.example.com", 1, RD, &[])).frame();
+    let forwarded = tiers.forward(&frame);
+    for _ in 0..2 {
+        tiers.bench.program.set_hot(None).expect("it goes");
+        tiers.bench.expect(&frame, Reason::Redirected);
+    }
+    tiers
+        .bench
+        .program
+        .set_hot(Some(&mut tiers.program))
+        .expect("it comes back");
+    assert_eq!(tiers.ask(&frame), Ok(forwarded));
+}
+
+/// Messages that the forwarder understands, or refuses, and that are not what the program takes for plain.
+#[test]
+fn what_is_not_plain_is_user_spaces() {
+    let Some(mut tiers) = Tiers::new("what_is_not_plain_is_user_spaces") else {
+        return;
+    };
+    let name = wire_name("www.example.com");
+    tiers.keep(&key(&name, 1, RD, &[]), ONE, &address(TTL_SECS));
+    tiers.keep(&key(&name, 1, RD, &OPT_DO), ONE, &address(TTL_SECS));
+    let plain = message("www.example.com", 1, RD, &[]);
+    for opt in [&[][..], &OPT, &OPT_DO] {
+        let known = message("www.example.com", 1, RD, opt);
+        tiers.forward(&with_message(&Query::v4(), known).frame());
+    }
+    let mut ask = |message: Vec<u8>| tiers.ask(&with_message(&Query::v4(), message).frame());
+    assert!(ask(plain.clone()).is_ok());
+    for cut in 12..plain.len() {
+        assert_eq!(
+            ask(plain[..cut].to_vec()),
+            Err(Outcome::NotPlain),
+            "cut at {cut}"
+        );
+    }
+    // Bit 15 is that of responses, which do not come here.
+    for bit in 0..15 {
+        let flags = RD ^ 1 << bit;
+        let is_taken = matches!(1 << bit, RD | AD | CD);
+        let given = ask(message("www.example.com", 1, flags, &[]));
+        assert_eq!(
+            given != Err(Outcome::NotPlain),
+            is_taken,
+            "bit {bit}: {given:?}"
+        );
+    }
+    let at_end = plain.len();
+    for (what, at, value) in [
+        ("no question", 5, 0),
+        ("two questions", 5, 2),
+        ("an answer", 7, 1),
+        ("an authority", 9, 1),
+        ("an additional that is not there", 11, 1),
+        ("class CH", at_end - 1, 3),
+        ("a pointer", 12, 0xc0),
+        ("a label type", 12, 0x40),
+    ] {
+        let mut other = plain.clone();
+        other[at] = value;
+        assert_eq!(ask(other), Err(Outcome::NotPlain), "{what}");
+    }
+    let trailing = [&plain[..], &[0]].concat();
+    assert_eq!(ask(trailing), Err(Outcome::NotPlain), "a byte behind it");
+    let with_opt = |change: fn(&mut Vec<u8>)| {
+        let mut opt = OPT_DO.to_vec();
+        change(&mut opt);
+        message("www.example.com", 1, RD, &opt)
+    };
+    assert!(ask(with_opt(|_| {})).is_ok());
+    assert!(
+        ask(with_opt(|opt| opt[3..5].fill(0))).is_ok(),
+        "512 are meant"
+    );
+    for (what, change) in [
+        ("another owner", (|opt| opt[0] = 1) as fn(&mut Vec<u8>)),
+        ("another type", |opt| opt[2] = 42),
+        ("an extended RCODE", |opt| opt[5] = 1),
+        ("version 1", |opt| opt[6] = 1),
+        ("a reserved flag", |opt| opt[7] |= 0x40),
+        ("another one", |opt| opt[8] = 1),
+        ("an option", |opt| {
+            opt[10] = 4;
+            opt.extend([0, 3, 0, 0]);
+        }),
+        ("a length", |opt| opt[10] = 1),
+    ] {
+        assert_eq!(ask(with_opt(change)), Err(Outcome::NotPlain), "{what}");
+    }
+}
+
+#[test]
+fn names_up_to_the_bound_are_answered() {
+    let Some(mut tiers) = Tiers::new("names_up_to_the_bound_are_answered") else {
+        return;
+    };
+    for len in 3..=NAME_MAX + 2 {
+        // A label of at most 40, and what is left.
+        let first = (len - 2).min(40);
+        let second = (len - 2).checked_sub(first + 1).filter(|left| *left > 0);
+        let mut text = "x".repeat(first);
+        second
+            .iter()
+            .for_each(|left| text.extend([".", &"y".repeat(*left)]));
+        let name = wire_name(&text);
+        tiers.keep(&key(&name, 1, RD, &[]), ONE, &address(TTL_SECS));
+        let frame = with_message(&Query::v6(), message(&text.to_uppercase(), 1, RD, &[])).frame();
+        let forwarded = tiers.forward(&frame);
+        let wanted = if name.len() <= NAME_MAX {
+            Ok(forwarded)
+        } else {
+            Err(Outcome::NotPlain)
+        };
+        assert_eq!(tiers.ask(&frame), wanted, "{} bytes", name.len());
+    }
+    let root = with_message(&Query::v4(), message(".", 2, RD, &[])).frame();
+    tiers.keep(
+        &key(&[0], 2, RD, &[]),
+        ONE,
+        &record(2, 9_000, &[1, b'a', 0]),
+    );
+    let forwarded = tiers.forward(&root);
+    assert_eq!(tiers.ask(&root), Ok(forwarded));
+}
+
+/// Numbers without a pattern, the same in each run (xorshift, Marsaglia 2003).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound
+    }
+
+    fn one_of<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())]
+    }
+}
+
+/// Generated answers and questions: what the program gives is what the forwarder gives, and what it does not give it has not
+/// touched. It gives all that it could.
+#[test]
+fn generated_questions_get_the_forwarders_bytes() {
+    let Some(mut tiers) = Tiers::new("generated_questions_get_the_forwarders_bytes") else {
+        return;
+    };
+    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut answered = 0;
+    for turn in 0..1_000 {
+        if turn % 100 == 0 {
+            tiers.hot.sweep(monotonic_ns());
+        }
+        let text = random_name(&mut random, turn);
+        let qtype = random.one_of(&[1, 28, 5, 15, 16, 65]);
+        let flags = random.one_of(&[RD, 0, RD | AD, RD | CD, RD | AD | CD, AD]);
+        let opt: &[u8] = random.one_of(&[&[][..], &OPT, &OPT_DO]);
+        let (head, body) = random_answer(&mut random, qtype);
+        let name = wire_name(&text);
+        tiers.keep(&key(&name, qtype, flags, opt), head, &body);
+        let query = random.one_of(&[0, 1]);
+        let asked = message(&mixed_case(&mut random, &text), qtype, flags, opt);
+        let tags: &[[u16; 2]] = random.one_of(&[&[][..], &[[0x8100, 0x6064]]]);
+        let query = with_message(&both()[query], asked).tagged(tags);
+        tiers.bench.listen_for(&query);
+        tiers.age_secs = random.below(TTL_SECS as usize * 9 / 10) as u32;
+        let frame = query.frame();
+        let forwarded = tiers.forward(&frame);
+        match tiers.ask(&frame) {
+            Ok(answer) => {
+                assert_eq!(answer, forwarded, "turn {turn}: {text} {qtype}");
+                answered += 1;
+            }
+            Err(Outcome::Unknown) => {
+                let is_long = body.len() > BODY_MAX;
+                let records = head.answers + head.authorities;
+                let rotates = records > 1 && matches!(qtype, 1 | 28);
+                let is_many = usize::from(records) > RECORDS_MAX;
+                assert!(
+                    is_long || rotates || is_many,
+                    "turn {turn}: {text} {head:?}"
+                );
+            }
+            Err(outcome) => panic!("turn {turn}: {outcome:?}"),
+        }
+    }
+    assert!(answered > 400, "{answered} of 1,000");
+}
+
+fn random_name(random: &mut Random, turn: usize) -> String {
+    let letters = b"abcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = format!("n{turn}");
+    for _ in 0..random.below(3) {
+        text.push('.');
+        let len = 1 + random.below(16);
+        text.extend((0..len).map(|_| char::from(random.one_of(letters))));
+    }
+    text
+}
+
+fn mixed_case(random: &mut Random, text: &str) -> String {
+    let upper = |letter: char| letter.to_ascii_uppercase();
+    text.chars()
+        .map(|letter| {
+            if random.below(2) == 0 {
+                upper(letter)
+            } else {
+                letter
+            }
+        })
+        .collect()
+}
+
+fn random_answer(random: &mut Random, qtype: u16) -> (Head, Vec<u8>) {
+    let head = Head {
+        rcode: random.one_of(&[0, 0, 0, 3]),
+        authentic_data: random.below(2) == 0,
+        authoritative: random.below(4) == 0,
+        ..Head::EMPTY
+    };
+    let count = 1 + random.below(10) * random.below(2);
+    let mut body = Vec::new();
+    for _ in 0..count {
+        let rdata = match qtype {
+            1 => vec![random.below(256) as u8; 4],
+            28 => vec![random.below(256) as u8; 16],
+            5 => vec![1, b'c', 0xc0, 12],
+            15 => vec![0, 10, 1, b'm', 0xc0, 12],
+            _ => [vec![30], vec![random.below(256) as u8; 30]].concat(),
+        };
+        body.extend(record(qtype, random.below(100_000) as u32, &rdata));
+    }
+    let answers = count as u16;
+    if head.rcode == 0 {
+        return (Head { answers, ..head }, body);
+    }
+    let head = Head {
+        authorities: answers,
+        ..head
+    };
+    (head, body)
+}

@@ -1,0 +1,188 @@
+//! A query for a hot name, answered where it arrived.
+//!
+//! The XDP program has looked at the frame before: it is a query to us, whole, in one buffer, with right checksums, and an answer
+//! may leave as it came. Here the question is read, the answer looked up, and who asks; then the answer is put together beside the
+//! frame. Up to that the frame is as it was, so whatever is in doubt is left to user space. Only then the frame grows, at its head,
+//! where every driver has room, and is written anew.
+
+#[cfg(target_arch = "bpf")]
+pub mod kernel;
+mod question;
+mod reply;
+
+use crate::flow::network::Address;
+use crate::flow::transport::Datagram;
+use crate::flow::{Flow, Frame};
+use crate::frame::Cursor;
+use crate::frame::write::CursorMut;
+use question::Question;
+use reply::Envelope;
+use xdnsd_abi::headers::{dns, ethernet, udp};
+use xdnsd_abi::hot::{self, BODY_MAX, NAME_MAX, NAME_WORDS, Outcome, Words, word};
+
+/// Bytes of an OPT record without options.
+const OPT_LEN: usize = 11;
+/// Bytes of QTYPE and QCLASS.
+const QUESTION_FIXED_LEN: usize = 4;
+/// Bytes of the longest query that is answered here.
+const QUERY_MAX: usize = dns::HEADER_LEN + NAME_MAX + QUESTION_FIXED_LEN + OPT_LEN;
+/// Bytes of the shortest: for the root, without EDNS.
+const QUERY_MIN: usize = dns::HEADER_LEN + 1 + QUESTION_FIXED_LEN;
+/// Bytes of the longest answer. Without EDNS a client takes 512 (RFC 1035 section 4.2.1), so its own limit is no matter.
+const ANSWER_MAX: usize = QUERY_MAX + BODY_MAX;
+const _: () = assert!(ANSWER_MAX <= 512);
+const NANOS_PER_SEC: u64 = 1_000_000_000;
+
+/// Where the question is read and the answer put together, on each processor one.
+#[repr(C)]
+pub struct Scratch {
+    /// QNAME in lower case, filled up with zeros.
+    name: Name,
+    /// The query, then the answer to it.
+    message: Message,
+    /// Bytes of QNAME. Kept here so that the verifier does not go through the rest once for each length.
+    name_len: u64,
+}
+
+/// Bytes of a name, aligned as words.
+#[repr(C, align(8))]
+pub struct Name([u8; NAME_MAX]);
+
+/// Room for an answer, and for what is written over its end.
+pub type Message = [u8; ANSWER_MAX.next_multiple_of(64)];
+
+impl Name {
+    #[inline(always)]
+    fn words(&self) -> [u64; NAME_WORDS] {
+        let (words, _) = self.0.as_chunks();
+        core::array::from_fn(|at| u64::from_ne_bytes(words[at]))
+    }
+}
+
+/// What the program asks of the kernel.
+pub trait Kernel {
+    /// The frame.
+    fn frame(&self) -> Cursor<'_>;
+    /// Its bytes.
+    fn frame_len(&self) -> usize;
+    /// The number at this place, of which neither compiler nor verifier knows anything.
+    fn opaque(&self, place: &u64) -> u64;
+    /// Copies `len` bytes of the frame, 1 to [`QUERY_MAX`], from offset `at`.
+    fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()>;
+    /// An entry of [`hot::CONTROL`].
+    fn control(&self, index: u32) -> u64;
+    /// Whether a client at this port gets no answer.
+    fn is_silent(&self, port: u16) -> bool;
+    /// An entry of [`hot::INDEX`].
+    fn index(&self, place: u32) -> u64;
+    /// The answer with this number.
+    fn answer(&self, number: u32) -> Option<&Words>;
+    /// Counts that it is given.
+    fn hit(&self, number: u32);
+    /// An entry of [`hot::CLIENTS`].
+    fn client(&self, place: u32) -> u64;
+    /// CLOCK_MONOTONIC in nanoseconds.
+    fn now(&self) -> u64;
+    /// The sum of the message's first `len` bytes as 16-bit words in native order. Those up to the next multiple of four are
+    /// zero.
+    fn sum(&self, message: &Message, len: usize) -> u64;
+    /// Moves the start of the frame, so that it has `more` bytes more, or fewer. `None`: there is no room, and it is as it was.
+    fn grow(&self, more: i32) -> Option<()>;
+    /// The frame as it is now, to be written.
+    fn frame_mut(&self) -> CursorMut<'_>;
+    /// Writes `len` bytes of the message, at most [`ANSWER_MAX`], to the frame from offset `at`.
+    fn store(&self, at: usize, message: &Message, len: usize) -> Option<()>;
+}
+
+/// Answers the query in its own frame. `Err`: the frame is as it was.
+#[inline(always)]
+pub fn answer(kernel: &impl Kernel, scratch: &mut Scratch) -> Result<(), Outcome> {
+    let Ok(Frame::Udp(flow)) = Frame::parse(kernel.frame()) else {
+        return Err(Outcome::NotPlain);
+    };
+    let envelope = Envelope::of(kernel.frame(), &flow).ok_or(Outcome::NotPlain)?;
+    let question = read(kernel, &envelope, &flow.transport, scratch).ok_or(Outcome::NotPlain)?;
+    let valid = kernel.control(hot::control::VALID);
+    let key = kernel.control(hot::control::KEY);
+    let (number, words) = find(kernel, key, &question, scratch).ok_or(Outcome::Unknown)?;
+    let now = kernel.now();
+    if valid == 0 || words[word::VALID] != valid {
+        return Err(Outcome::Withdrawn);
+    }
+    if now >= words[word::OVER] {
+        return Err(Outcome::Over);
+    }
+    check_client(kernel, key, valid, &flow)?;
+    let age_secs = now.saturating_sub(words[word::SINCE]) / NANOS_PER_SEC;
+    let len = reply::put_together(scratch, &question, words, age_secs as u32);
+    let len = len.ok_or(Outcome::Unknown)?;
+    let frame_len = envelope.len() + len;
+    let sum = kernel.sum(&scratch.message, len);
+    let more = frame_len as i32 - kernel.frame_len() as i32;
+    kernel.grow(more).ok_or(Outcome::NoRoom)?;
+    // From here on nothing can go wrong: the frame has these bytes. Only the verifier has to be told.
+    let written = envelope.write(kernel.frame_mut(), len, sum);
+    let stored = written.and_then(|()| kernel.store(envelope.len(), &scratch.message, len));
+    kernel.hit(number);
+    stored.ok_or(Outcome::NoRoom)
+}
+
+/// Reads the question into `scratch`.
+#[inline(always)]
+fn read(
+    kernel: &impl Kernel,
+    envelope: &Envelope,
+    datagram: &Datagram<'_>,
+    scratch: &mut Scratch,
+) -> Option<Question> {
+    let len = usize::from(datagram.len()).checked_sub(udp::HEADER_LEN)?;
+    if !(QUERY_MIN..=QUERY_MAX).contains(&len) {
+        return None;
+    }
+    kernel.load(envelope.len(), len, &mut scratch.message)?;
+    Question::read(kernel, scratch, len)
+}
+
+/// The answer to this very question, and its number.
+#[inline(always)]
+fn find<'k>(
+    kernel: &'k impl Kernel,
+    key: u64,
+    question: &Question,
+    scratch: &Scratch,
+) -> Option<(u32, &'k Words)> {
+    let name = scratch.name.words();
+    let hash = hot::hash(key, question.kind, &name);
+    let number = hot::number(kernel.index(hot::place(hash)), hash)?;
+    let words = kernel.answer(number)?;
+    let mut difference = words[word::KIND] ^ question.kind;
+    for at in 0..NAME_WORDS {
+        difference |= words[word::NAME + at] ^ name[at];
+    }
+    (difference == 0).then_some((number, words))
+}
+
+/// User space has answered this client while the same held, and answers at its port.
+#[inline(always)]
+fn check_client(
+    kernel: &impl Kernel,
+    key: u64,
+    valid: u64,
+    flow: &Flow<Datagram<'_>>,
+) -> Result<(), Outcome> {
+    let [first, ..] = flow.link.source.0[0].to_ne_bytes();
+    // An answer to a group would go to many.
+    let is_group = first & ethernet::GROUP != 0;
+    if is_group || kernel.is_silent(u16::from_be(flow.transport.source_port())) {
+        return Err(Outcome::NewClient);
+    }
+    let Address(high, low) = flow.packet.source;
+    let client = hot::client(key, valid, [high, low]);
+    if kernel.client(hot::client_place(client)) != client {
+        return Err(Outcome::NewClient);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

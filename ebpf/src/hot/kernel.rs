@@ -1,0 +1,218 @@
+//! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
+
+use super::{Kernel, Message, Scratch};
+use crate::frame::Cursor;
+use crate::frame::write::CursorMut;
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::helpers::generated::{
+    bpf_csum_diff, bpf_ktime_get_coarse_ns, bpf_xdp_adjust_head, bpf_xdp_get_buff_len,
+    bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, PerCpuArray};
+use aya_ebpf::programs::XdpContext;
+use xdnsd_abi::hot::{
+    ANSWERS_MAX, CLIENTS_MAX, Outcome, PLACES, SILENT_WORDS, Words, control, silent_bit,
+};
+
+// The names are those of `xdnsd_abi::hot`; the macro only takes literals. Loading fails when they differ.
+
+#[map(name = "hot_answers")]
+static ANSWERS: Array<Words> = Array::with_max_entries(ANSWERS_MAX, BPF_F_MMAPABLE);
+#[map(name = "hot_index")]
+static INDEX: Array<u64> = Array::with_max_entries(PLACES, BPF_F_MMAPABLE);
+#[map(name = "hot_hits")]
+static HITS: Array<u64> = Array::with_max_entries(ANSWERS_MAX, BPF_F_MMAPABLE);
+#[map(name = "hot_clients")]
+static CLIENTS: Array<u64> = Array::with_max_entries(CLIENTS_MAX, BPF_F_MMAPABLE);
+#[map(name = "hot_silent")]
+static SILENT: Array<u64> = Array::with_max_entries(SILENT_WORDS, BPF_F_MMAPABLE);
+#[map(name = "hot_control")]
+static CONTROL: Array<u64> = Array::with_max_entries(control::COUNT, BPF_F_MMAPABLE);
+#[map(name = "hot_outcomes")]
+static OUTCOMES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT, 0);
+#[map(name = "hot_scratch")]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Bounds a length for the verifier.
+const MASK: u64 = 511;
+const _: () = assert!(super::ANSWER_MAX as u64 <= MASK);
+/// The same for what is copied into the scratch.
+const QUERY_MASK: u64 = 127;
+const _: () =
+    assert!(super::QUERY_MAX as u64 <= QUERY_MASK && QUERY_MASK < size_of::<Message>() as u64);
+
+/// Counts what became of a query on this CPU.
+#[inline(always)]
+pub fn count(outcome: Outcome) {
+    if let Some(counter) = OUTCOMES.get_ptr_mut(outcome as u32) {
+        // SAFETY: the lookup gave this CPU's own slot, aligned and alive as long as the program; nothing else runs on
+        // this CPU's slot while the program does.
+        unsafe { *counter = (*counter).wrapping_add(1) }
+    }
+}
+
+/// A word that user space stores to through its mapping at any time; 0 where there is none.
+#[inline(always)]
+fn load(array: &Array<u64>, index: u32) -> u64 {
+    let Some(word) = array.get_ptr(index) else {
+        return 0;
+    };
+    // SAFETY: the lookup gave an aligned value that lives as long as the map. Volatile, since it changes; aligned eight bytes
+    // are never torn on a 64-bit machine, and a torn word elsewhere is one that matches nothing.
+    unsafe { word.read_volatile() }
+}
+
+/// The same number, of which the compiler knows nothing any more, and the verifier all that it knew.
+#[inline(always)]
+fn hide(number: u64) -> u64 {
+    let mut slot = core::mem::MaybeUninit::uninit();
+    let slot: *mut u64 = slot.as_mut_ptr();
+    // SAFETY: a place of our own, written before it is read.
+    unsafe {
+        slot.write_volatile(number);
+        slot.read_volatile()
+    }
+}
+
+/// One frame's run of the program.
+pub struct Run<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> Run<'a> {
+    /// With the scratch of this CPU.
+    #[inline(always)]
+    pub fn begin(ctx: &'a XdpContext) -> Option<(Self, &'a mut Scratch)> {
+        let scratch = SCRATCH.get_ptr_mut(0)?;
+        // SAFETY: the lookup gave this CPU's own slot, aligned and alive as long as the program, of integers; nothing else runs on
+        // this CPU's slot while the program does, and it begins once.
+        Some((Self { ctx }, unsafe { &mut *scratch }))
+    }
+
+    /// The two ends of the frame, read anew.
+    #[inline(always)]
+    fn ends(&self) -> (usize, usize) {
+        let ctx = self.ctx.ctx;
+        // SAFETY: the context that the kernel called us with; each field is an aligned u32 of it.
+        unsafe {
+            let (start, end) = (&raw const (*ctx).data, &raw const (*ctx).data_end);
+            (start.read_volatile() as usize, end.read_volatile() as usize)
+        }
+    }
+}
+
+impl Kernel for Run<'_> {
+    #[inline(always)]
+    fn frame(&self) -> Cursor<'_> {
+        let (start, end) = self.ends();
+        // SAFETY: the kernel keeps the frame between the two readable while the program runs; what is written later is written
+        // through pointers that are read again.
+        unsafe { Cursor::new(start as *const u8, end as *const u8) }
+    }
+
+    #[inline(always)]
+    fn frame_len(&self) -> usize {
+        // SAFETY: the context is the one that the kernel called us with.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
+    }
+
+    #[inline(always)]
+    fn opaque(&self, place: &u64) -> u64 {
+        // SAFETY: a live reference. The verifier keeps nothing of what was stored to a map.
+        unsafe { (&raw const *place).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()> {
+        // The compiler knows these bounds already, and would leave out what tells the verifier.
+        let len = hide(len as u64) & QUERY_MASK;
+        if len == 0 {
+            return None;
+        }
+        let to = message.as_mut_ptr().cast();
+        // SAFETY: the helper writes `len` bytes, which are fewer than the message has; the context is the kernel's.
+        let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at as u32, to, hide(len) as u32) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn control(&self, index: u32) -> u64 {
+        load(&CONTROL, index)
+    }
+
+    #[inline(always)]
+    fn is_silent(&self, port: u16) -> bool {
+        let (index, bit) = silent_bit(port);
+        load(&SILENT, index) & bit != 0
+    }
+
+    #[inline(always)]
+    fn index(&self, place: u32) -> u64 {
+        load(&INDEX, place)
+    }
+
+    #[inline(always)]
+    fn answer(&self, number: u32) -> Option<&Words> {
+        // Nobody writes to an answer that the index led to, until no run can have read that any more.
+        ANSWERS.get(number)
+    }
+
+    #[inline(always)]
+    fn hit(&self, number: u32) {
+        if let Some(hits) = HITS.get_ptr_mut(number) {
+            // SAFETY: the lookup gave an aligned value that lives as long as the map. Other CPUs and user space reach it at the
+            // same time, so it is volatile, and a hit may be lost: it says what is asked for, and not how often to the last.
+            unsafe { hits.write_volatile(hits.read_volatile().wrapping_add(1)) }
+        }
+    }
+
+    #[inline(always)]
+    fn client(&self, place: u32) -> u64 {
+        load(&CLIENTS, place)
+    }
+
+    /// The coarse clock costs a load where the fine one reads the timer; it lags by at most a tick.
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: a helper without arguments that every XDP program may call since Linux 5.11.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn sum(&self, message: &Message, len: usize) -> u64 {
+        let len = hide(len.next_multiple_of(4) as u64) & MASK & !3;
+        if len > size_of::<Message>() as u64 {
+            return 0;
+        }
+        let (nothing, from) = (core::ptr::null_mut(), message.as_ptr().cast_mut().cast());
+        // SAFETY: the helper reads `len` bytes, at most those of the message.
+        unsafe { bpf_csum_diff(nothing, 0, from, hide(len) as u32, 0) as u64 & 0xffff_ffff }
+    }
+
+    #[inline(always)]
+    fn grow(&self, more: i32) -> Option<()> {
+        // SAFETY: the context is the kernel's. No view of the frame from before is used from here on.
+        (unsafe { bpf_xdp_adjust_head(self.ctx.ctx, -more) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn frame_mut(&self) -> CursorMut<'_> {
+        let (start, end) = self.ends();
+        // SAFETY: the frame lies writable between the two while the program runs, and nobody else has it.
+        unsafe { CursorMut::new(start as *mut u8, end as *const u8) }
+    }
+
+    #[inline(always)]
+    fn store(&self, at: usize, message: &Message, len: usize) -> Option<()> {
+        let len = hide(len as u64) & MASK;
+        if len == 0 || len > size_of::<Message>() as u64 {
+            return None;
+        }
+        let from = message.as_ptr().cast_mut().cast();
+        // SAFETY: the helper reads `len` bytes, at most those of the message; the context is the kernel's.
+        let result =
+            unsafe { bpf_xdp_store_bytes(self.ctx.ctx, at as u32, from, hide(len) as u32) };
+        (result == 0).then_some(())
+    }
+}

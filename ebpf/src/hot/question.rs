@@ -1,0 +1,113 @@
+//! The question of a plain query: a header, one question of class IN, at most an OPT record without options, and nothing else.
+
+use super::{Kernel, OPT_LEN, QUESTION_FIXED_LEN, Scratch};
+use xdnsd_abi::headers::dns;
+use xdnsd_abi::hot::{NAME_MAX, kind};
+
+/// RD, AD, CD: the flags that a plain query may have.
+const FLAGS: u16 = dns::RD | dns::AD | dns::CD;
+/// QDCOUNT 1, and nothing else but ARCOUNT, in the order of the message.
+const ONE_QUESTION: u64 = 1 << 48;
+/// Class IN.
+const CLASS_IN: u16 = 1;
+/// Longest label (RFC 1035 section 2.3.4).
+const LABEL_MAX: u8 = 63;
+
+/// What is asked, beside QNAME, which is in the scratch.
+pub struct Question {
+    /// As in an answer's key.
+    pub kind: u64,
+    /// The header's flags.
+    pub flags: u16,
+    /// Offset behind the question: at most that of the longest name.
+    pub end: usize,
+}
+
+impl Question {
+    /// Reads the message of `len` bytes. Those behind it are of other messages, and none of them counts: the parts have to add up
+    /// to `len`. `None`: it is not plain.
+    #[inline(always)]
+    pub fn read(kernel: &impl Kernel, scratch: &mut Scratch, len: usize) -> Option<Self> {
+        let flags = be16(&scratch.message, dns::field::FLAGS.start)?;
+        let counts = scratch.message.get(4..)?.first_chunk()?;
+        let additionals = u64::from_be_bytes(*counts) ^ ONE_QUESTION;
+        if flags & !FLAGS != 0 || additionals > 1 {
+            return None;
+        }
+        read_name(scratch)?;
+        let name_len = kernel.opaque(&scratch.name_len) as usize;
+        if name_len > NAME_MAX {
+            return None;
+        }
+        let name_end = dns::HEADER_LEN + name_len;
+        let end = name_end + QUESTION_FIXED_LEN;
+        if be16(&scratch.message, name_end + 2)? != CLASS_IN {
+            return None;
+        }
+        let qtype = be16(&scratch.message, name_end)?;
+        let edns = if additionals == 1 {
+            read_opt(scratch, end)?
+        } else {
+            0
+        };
+        let opt_len = if additionals == 1 { OPT_LEN } else { 0 };
+        if len != end + opt_len {
+            return None;
+        }
+        let checking_disabled = if flags & dns::CD != 0 {
+            kind::CHECKING_DISABLED
+        } else {
+            0
+        };
+        Some(Self {
+            kind: u64::from(qtype) | edns | checking_disabled,
+            flags,
+            end,
+        })
+    }
+}
+
+/// Walks QNAME, and leaves it in the scratch, in lower case (RFC 4343), with its length.
+#[inline(always)]
+fn read_name(scratch: &mut Scratch) -> Option<()> {
+    scratch.name.0 = [0; NAME_MAX];
+    let mut left = 0;
+    for at in 0..NAME_MAX {
+        let byte = scratch.message[dns::HEADER_LEN + at];
+        if left > 0 {
+            left -= 1;
+            scratch.name.0[at] = byte.to_ascii_lowercase();
+            continue;
+        }
+        if byte == 0 {
+            scratch.name_len = at as u64 + 1;
+            return Some(());
+        }
+        if byte > LABEL_MAX {
+            return None;
+        }
+        scratch.name.0[at] = byte;
+        left = byte;
+    }
+    None
+}
+
+/// The OPT record at `at`: its bits of the kind. `None`: it is another record, or says more than DO and a size.
+#[inline(always)]
+fn read_opt(scratch: &Scratch, at: usize) -> Option<u64> {
+    let opt: &[u8; OPT_LEN] = scratch.message.get(at..at + OPT_LEN)?.first_chunk()?;
+    // Root, type 41, size, extended RCODE, version, DO and reserved bits, length.
+    let [0, 0, 41, _, _, 0, 0, flags, 0, 0, 0] = *opt else {
+        return None;
+    };
+    match flags {
+        0 => Some(kind::EDNS),
+        0x80 => Some(kind::EDNS | kind::DNSSEC_OK),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn be16(message: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*message.get(at..at + 2)?.first_chunk()?))
+}

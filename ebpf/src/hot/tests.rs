@@ -1,0 +1,265 @@
+use super::*;
+use std::cell::{Cell, RefCell};
+use xdnsd_abi::hot::{Shape, control, kind};
+
+/// A query from 192.0.2.1, port 40000, to 192.0.2.53 for "wWw.ab", A, with RD.
+const QUERY: [u8; 66] = [
+    0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x02, 0x08, 0x00, 0x45, 0x00,
+    0x00, 0x34, 0x12, 0x34, 0x40, 0x00, 0x40, 0x11, 0xa4, 0x4e, 0xc0, 0x00, 0x02, 0x01, 0xc0, 0x00,
+    0x02, 0x35, 0x9c, 0x40, 0x00, 0x35, 0x00, 0x20, 0x00, 0x00, 0xbe, 0xef, 0x01, 0x00, 0x00, 0x01,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x03, 0x77, 0x57, 0x77, 0x02, 0x61, 0x62, 0x00, 0x00, 0x01,
+    0x00, 0x01,
+];
+const BODY: [u8; 16] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 100, 0, 4, 192, 0, 2, 80];
+const KEY: u64 = 77;
+const VALID: u64 = 1 << 32 | 2;
+const NOW: u64 = 50 * NANOS_PER_SEC;
+const NUMBER: u32 = 9;
+
+/// A kernel that does as told.
+struct Told {
+    frame: RefCell<Vec<u8>>,
+    words: Words,
+    hash: u64,
+    client: u64,
+    has_room: bool,
+    hits: Cell<u32>,
+}
+
+impl Kernel for Told {
+    fn frame(&self) -> Cursor<'_> {
+        let range = self.frame.borrow().as_ptr_range();
+        // SAFETY: the range of a live vector, which grows only when nobody looks at it any more.
+        unsafe { Cursor::new(range.start, range.end) }
+    }
+    fn frame_len(&self) -> usize {
+        self.frame.borrow().len()
+    }
+    fn opaque(&self, place: &u64) -> u64 {
+        *place
+    }
+    fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()> {
+        assert!((1..=QUERY_MAX).contains(&len));
+        message[..len].copy_from_slice(self.frame.borrow().get(at..at + len)?);
+        Some(())
+    }
+    fn control(&self, index: u32) -> u64 {
+        if index == control::KEY { KEY } else { VALID }
+    }
+    fn is_silent(&self, port: u16) -> bool {
+        port == 7
+    }
+    fn index(&self, place: u32) -> u64 {
+        if place == hot::place(self.hash) {
+            hot::entry(self.hash, NUMBER as u16)
+        } else {
+            0
+        }
+    }
+    fn answer(&self, number: u32) -> Option<&Words> {
+        (number == NUMBER).then_some(&self.words)
+    }
+    fn hit(&self, number: u32) {
+        assert_eq!(number, NUMBER);
+        self.hits.set(self.hits.get() + 1);
+    }
+    fn client(&self, place: u32) -> u64 {
+        if place == hot::client_place(self.client) {
+            self.client
+        } else {
+            0
+        }
+    }
+    fn now(&self) -> u64 {
+        NOW
+    }
+    fn sum(&self, message: &Message, len: usize) -> u64 {
+        assert!(
+            message[len..len.next_multiple_of(4)]
+                .iter()
+                .all(|byte| *byte == 0)
+        );
+        let (words, _) = message[..len.next_multiple_of(4)].as_chunks();
+        words
+            .iter()
+            .map(|word| u64::from(u32::from_ne_bytes(*word)))
+            .sum()
+    }
+    fn grow(&self, more: i32) -> Option<()> {
+        self.has_room.then(|| {
+            let mut frame = self.frame.borrow_mut();
+            let len = frame
+                .len()
+                .checked_add_signed(more as isize)
+                .expect("a length");
+            // At its head: what was there moves back.
+            *frame = [vec![0xa5; len.saturating_sub(frame.len())], frame.clone()].concat();
+            frame.truncate(len);
+        })
+    }
+    fn frame_mut(&self) -> CursorMut<'_> {
+        let range = self.frame.borrow_mut().as_mut_ptr_range();
+        // SAFETY: the range of a live vector, which nobody else looks at meanwhile.
+        unsafe { CursorMut::new(range.start, range.end) }
+    }
+    fn store(&self, at: usize, message: &Message, len: usize) -> Option<()> {
+        assert!((1..=ANSWER_MAX).contains(&len));
+        self.frame
+            .borrow_mut()
+            .get_mut(at..at + len)?
+            .copy_from_slice(&message[..len]);
+        Some(())
+    }
+}
+
+/// With the answer to the query, and its client.
+fn told(frame: &[u8]) -> Told {
+    let mut words: Words = [0; word::COUNT];
+    words[word::KIND] = 1;
+    words[word::NAME] = u64::from_ne_bytes(*b"\x03www\x02ab\0");
+    words[word::OVER] = NOW + 1;
+    words[word::SINCE] = NOW - 30 * NANOS_PER_SEC;
+    words[word::VALID] = VALID;
+    let shape = Shape {
+        flags: dns::AD,
+        answers: 1,
+        authorities: 0,
+        body_len: BODY.len() as u16,
+    };
+    words[word::SHAPE] = shape.to_word();
+    words[word::TTLS] = u64::from_ne_bytes([6, 0, 0, 0, 0, 0, 0, 0]);
+    let (body, _) = BODY.as_chunks();
+    for (word, bytes) in words[word::BODY..].iter_mut().zip(body) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    let mut name = [0; NAME_WORDS];
+    name.copy_from_slice(&words[word::NAME..word::OVER]);
+    let Address(high, low) = Address::mapped(u32::from_ne_bytes([192, 0, 2, 1]));
+    Told {
+        frame: RefCell::new(frame.to_vec()),
+        hash: hot::hash(KEY, words[word::KIND], &name),
+        words,
+        client: hot::client(KEY, VALID, [high, low]),
+        has_room: true,
+        hits: Cell::new(0),
+    }
+}
+
+/// As the one before has left it.
+fn scratch() -> Scratch {
+    Scratch {
+        name: Name([0xa5; NAME_MAX]),
+        message: [0xa5; size_of::<Message>()],
+        name_len: 1_000,
+    }
+}
+
+#[test]
+fn the_answer_stands_behind_the_clients_own_question() {
+    let kernel = told(&QUERY);
+    assert_eq!(answer(&kernel, &mut scratch()), Ok(()));
+    let frame = kernel.frame.borrow();
+    assert_eq!(frame.len(), QUERY.len() + BODY.len());
+    assert_eq!(frame[..6], QUERY[6..12]);
+    assert_eq!(frame[6..12], QUERY[..6]);
+    assert_eq!(frame[14..24], [0x45, 0, 0, 68, 0, 0, 0x40, 0, 64, 17]);
+    assert_eq!(frame[26..30], QUERY[30..34]);
+    assert_eq!(frame[30..34], QUERY[26..30]);
+    assert_eq!(frame[34..40], [0, 0x35, 0x9c, 0x40, 0, 48]);
+    // ID, response with RD and RA, one question, one answer.
+    assert_eq!(
+        frame[42..54],
+        [0xbe, 0xef, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]
+    );
+    assert_eq!(frame[54..66], QUERY[54..66], "letter case");
+    let mut body = BODY;
+    body[9] = 70;
+    assert_eq!(frame[66..], body, "30 seconds later");
+    assert_eq!(kernel.hits.get(), 1);
+}
+
+/// Nothing of the frame is written before all is decided.
+#[test]
+fn without_room_the_frame_is_as_it_was() {
+    let kernel = Told {
+        has_room: false,
+        ..told(&QUERY)
+    };
+    assert_eq!(answer(&kernel, &mut scratch()), Err(Outcome::NoRoom));
+    assert_eq!(*kernel.frame.borrow(), QUERY);
+    assert_eq!(kernel.hits.get(), 0);
+}
+
+/// The scratch has the bytes of longer messages from before: they are no part of this one.
+#[test]
+fn what_the_last_query_left_is_not_read() {
+    let len = QUERY.len() - 42;
+    for missing in 1..len {
+        let mut frame = QUERY[..QUERY.len() - missing].to_vec();
+        frame[38..40].copy_from_slice(&((8 + len - missing) as u16).to_be_bytes());
+        let mut scratch = scratch();
+        scratch.message[..len].copy_from_slice(&QUERY[42..]);
+        let kernel = told(&frame);
+        assert_eq!(
+            answer(&kernel, &mut scratch),
+            Err(Outcome::NotPlain),
+            "{missing}"
+        );
+        assert_eq!(*kernel.frame.borrow(), frame);
+    }
+}
+
+#[test]
+fn every_word_of_the_question_counts() {
+    for at in word::KIND..word::OVER {
+        let mut kernel = told(&QUERY);
+        kernel.words[at] ^= if at == word::KIND {
+            kind::EDNS
+        } else {
+            1 << 63
+        };
+        assert_eq!(
+            answer(&kernel, &mut scratch()),
+            Err(Outcome::Unknown),
+            "word {at}"
+        );
+    }
+}
+
+#[test]
+fn an_answer_holds_until_it_is_over_and_for_what_it_was_made() {
+    let with = |at: usize, value: u64| {
+        let mut kernel = told(&QUERY);
+        kernel.words[at] = value;
+        answer(&kernel, &mut scratch())
+    };
+    assert_eq!(with(word::OVER, NOW), Err(Outcome::Over));
+    assert_eq!(with(word::VALID, VALID + 1), Err(Outcome::Withdrawn));
+    // What cannot be is not written.
+    let long = Shape {
+        flags: 0,
+        answers: 1,
+        authorities: 0,
+        body_len: BODY_MAX as u16 + 1,
+    };
+    assert_eq!(with(word::SHAPE, long.to_word()), Err(Outcome::Unknown));
+}
+
+#[test]
+fn a_client_is_answered_by_its_address_and_port() {
+    let mut kernel = told(&QUERY);
+    kernel.client ^= 1;
+    assert_eq!(answer(&kernel, &mut scratch()), Err(Outcome::NewClient));
+    let mut frame = QUERY;
+    frame[34..36].copy_from_slice(&7_u16.to_be_bytes());
+    assert_eq!(
+        answer(&told(&frame), &mut scratch()),
+        Err(Outcome::NewClient)
+    );
+    let mut frame = QUERY;
+    frame[6] |= 1;
+    assert_eq!(
+        answer(&told(&frame), &mut scratch()),
+        Err(Outcome::NewClient)
+    );
+}

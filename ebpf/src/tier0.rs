@@ -1,0 +1,63 @@
+//! The program behind the tail call that answers hot names, from what user space has put into maps. See `hot.rs`.
+//!
+//! It has an object of its own, because it is loaded once and the XDP program for each interface: there is one set of hot answers.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#[cfg(any(target_arch = "bpf", test))]
+#[expect(
+    dead_code,
+    reason = "what TCP and user space's way need is the other program's"
+)]
+mod flow;
+#[cfg(any(target_arch = "bpf", test))]
+#[expect(
+    dead_code,
+    reason = "the other program sums up a datagram where it stands"
+)]
+mod frame;
+#[cfg(any(target_arch = "bpf", test))]
+mod hot;
+
+#[cfg(target_arch = "bpf")]
+mod program {
+    use crate::hot::{self, kernel};
+    use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
+    use aya_ebpf::macros::xdp;
+    use aya_ebpf::programs::XdpContext;
+    use xdnsd_abi::hot::Outcome;
+
+    /// Entry. XDP_PASS says to whoever has called that it is to go on with the frame, which is as it was.
+    #[xdp(frags)]
+    pub fn xdnsd_hot(ctx: XdpContext) -> u32 {
+        let Some((run, scratch)) = kernel::Run::begin(&ctx) else {
+            return XDP_PASS;
+        };
+        let outcome = match hot::answer(&run, scratch) {
+            Ok(()) => Outcome::Answered,
+            Err(outcome) => outcome,
+        };
+        kernel::count(outcome);
+        match outcome {
+            Outcome::Answered => XDP_TX,
+            Outcome::NotPlain
+            | Outcome::Unknown
+            | Outcome::Over
+            | Outcome::Withdrawn
+            | Outcome::NewClient
+            | Outcome::NoRoom => XDP_PASS,
+        }
+    }
+
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+    /// Nothing here panics, and what could would not pass the verifier; the compiler still wants one.
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {}
