@@ -358,6 +358,44 @@ fn hosts_and_leases_are_followed_as_they_change() -> Result<()> {
 }
 
 /// One that has ended before it is read, and one that ends later, although nobody writes the file anew.
+/// Whoever logs names of addresses asks for a new device's as soon as it sees it, and again: the denial must not be kept for
+/// three hours, by us or by the client.
+#[test]
+fn an_address_of_the_network_has_its_name_as_soon_as_it_has_a_lease() -> Result<()> {
+    let folder = Directory::new()?;
+    let leases = folder.path().join("dhcp.leases");
+    fs::write(&leases, "")?;
+    let sections = format!(
+        "[local]\nzones = [\"lan\"]\nsearch = [\"lan\"]\nlease_ttl = 7\ndnsmasq_leases = [{leases:?}]\n"
+    );
+    let scene = scene!(Setup::three_ways().sections(&sections));
+    let ways = Ways::open(&scene)?;
+    let pointers = [
+        ("77.1.168.192.in-addr.arpa.", "168.192.in-addr.arpa."),
+        (
+            "7.7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.",
+            "d.f.ip6.arpa.",
+        ),
+    ];
+    for (pointer, zone) in pointers {
+        let denied = ask_all(&ways, &format!("{pointer} PTR"))?;
+        assert_eq!(denied.response_code(), NX, "{denied}");
+        let soa = format!("{zone} 7 SOA {zone} nobody.invalid. 1 3600 1200 604800 10800");
+        assert_records(denied.name_servers(), &[&soa], &denied);
+    }
+    fs::write(
+        &leases,
+        "0 02:00:00:00:00:01 192.168.1.77 lamp *\n0 1 fd00::77 lamp 00:01:00:01:aa\n",
+    )?;
+    wait_address(&ways, "lamp.lan.", &["192.168.1.77"])?;
+    for (pointer, _) in pointers {
+        let told = format!("{pointer} 7 PTR lamp.lan.");
+        check_all(&ways, &[(&format!("{pointer} PTR"), OK, &[&told])])?;
+    }
+    assert!(scene.upstream.asked_all().is_empty());
+    Ok(())
+}
+
 #[test]
 fn a_lease_that_has_ended_is_none() -> Result<()> {
     let folder = Directory::new()?;

@@ -482,6 +482,35 @@ fn an_upstream_without_edns_is_asked_without() -> Result<()> {
     Ok(())
 }
 
+/// A box between us and the server that says nothing to what it does not know.
+#[test]
+fn an_upstream_that_drops_edns_is_asked_without_once_that_is_known() -> Result<()> {
+    let scene = scene!(Setup::default());
+    scene.upstream.on(
+        "*.test.",
+        Rule::addresses(300, &["192.0.2.1"]).dropping_edns(),
+    );
+    let client = scene.raw_client()?;
+    // Whether the questions for a name had OPT.
+    let ask = |name: &str| -> Result<Vec<bool>> {
+        let (found, _) = timed(&client, name)?;
+        assert_eq!(found, ["192.0.2.1"], "{name}");
+        let asked = scene.upstream.asked(name);
+        let opts = asked.iter().map(|asked| asked.query.extensions().is_some());
+        Ok(opts.collect())
+    };
+    let mut learning = 0;
+    while ask(&format!("n{learning}.test."))? != [false] {
+        learning += 1;
+        assert!(learning < 12, "it is not learned");
+    }
+    assert!(learning > 0, "EDNS was tried");
+    for name in ["a.test.", "b.test."] {
+        assert_eq!(ask(name)?, [false], "{name}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_group_without_edns_in_the_config_is_never_asked_with_it() -> Result<()> {
     let group = format!(

@@ -68,6 +68,10 @@ enum EdnsManner {
     Ignored,
     /// FORMERR without OPT where the query has one (RFC 6891 section 7).
     Refused,
+    /// Silence where the query has OPT: a box on the way that takes it for an attack.
+    Dropped,
+    /// These bytes where the query has OPT: so many additional records, broken ones.
+    Broken(&'static [&'static [u8]]),
 }
 
 /// An answer that is not the upstream's, or not to the question. Each says [`POISON`].
@@ -221,6 +225,16 @@ impl Rule {
         self.with(|answer| answer.edns = EdnsManner::Refused)
     }
 
+    /// Silent where the question has OPT.
+    pub fn dropping_edns(self) -> Self {
+        self.with(|answer| answer.edns = EdnsManner::Dropped)
+    }
+
+    /// With these additional records, byte by byte, where the question has OPT.
+    pub fn with_broken_opts(self, records: &'static [&'static [u8]]) -> Self {
+        self.with(|answer| answer.edns = EdnsManner::Broken(records))
+    }
+
     fn with(mut self, change: impl FnOnce(&mut Answer)) -> Self {
         if let Some(answer) = &mut self.answer {
             change(answer);
@@ -272,7 +286,16 @@ impl Answer {
     /// The answer as far as the asker has room for it: else TC and no records.
     fn fitting(&self, asked: &Asked) -> Vec<u8> {
         let query = read(asked);
-        let whole = wire(&self.message(&query));
+        let mut whole = wire(&self.message(&query));
+        match self.edns {
+            EdnsManner::Dropped if query.extensions().is_some() => return Vec::new(),
+            EdnsManner::Broken(records) if query.extensions().is_some() => {
+                // ARCOUNT (RFC 1035 section 4.1.1).
+                whole[11] += records.len() as u8;
+                whole.extend(records.concat());
+            }
+            _ => {}
+        }
         if whole.len() <= asked.room() {
             return whole;
         }

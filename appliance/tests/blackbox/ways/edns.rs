@@ -154,6 +154,49 @@ fn opt_records_that_are_none() -> Result<()> {
     ways.check_tiers()
 }
 
+/// As unbound and dnsmasq do: the answer is right, whatever the server made of its OPT. The client gets ours.
+#[test]
+fn an_answer_whose_opt_is_broken_is_given_with_ours() -> Result<()> {
+    const GOOD: &[u8] = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
+    let cases: [(&str, &[&[u8]]); 5] = [
+        (
+            "half an option",
+            &[b"\0\0\x29\x04\xd0\0\0\0\0\0\x03\0\x0f\0"],
+        ),
+        (
+            "an option over the end",
+            &[b"\0\0\x29\x04\xd0\0\0\0\0\0\x05\0\x0f\0\x09\0"],
+        ),
+        ("two", &[GOOD, GOOD]),
+        ("of a name", &[b"\x01x\0\0\x29\x04\xd0\0\0\0\0\0\0"]),
+        ("cut off", &[b"\0\0\x29\x04\xd0\0"]),
+    ];
+    let scene = scene!(Setup::three_ways());
+    let ways = Ways::open(&scene)?;
+    for (number, (what, records)) in cases.into_iter().enumerate() {
+        let name = format!("n{number}.test.");
+        let rule = Rule::addresses(300, &["192.0.2.1"]).with_broken_opts(records);
+        scene.upstream.on(&name, rule);
+        for (has_opt, ask) in [
+            (true, a(&name).edns(&OptRecord::size(1232))),
+            (false, a(&name)),
+        ] {
+            let reply = ways.same(&ask.bytes()).context(what)?;
+            assert_eq!(
+                (reply.rcode(), reply.data(rtype::A).len()),
+                (code::NOERROR, 1),
+                "{what}"
+            );
+            assert_eq!(reply.opt.is_some(), has_opt, "{what}");
+            if has_opt {
+                let opt = opt_of(&reply);
+                assert_eq!((opt.size, opt.version, opt.options.len()), (1232, 0, 0));
+            }
+        }
+    }
+    ways.check_tiers()
+}
+
 #[test]
 fn options_that_we_do_not_speak_are_ignored() -> Result<()> {
     let scene = scene!(Setup::three_ways());

@@ -243,7 +243,10 @@ fn serve_udp(sockets: &Sockets, shared: &Shared) {
         let Some(answer) = rule.answer else { continue };
         let socket = sockets.own.clone();
         later(rule.delay, move || {
-            send(&socket, &answer.bytes(&asked), from);
+            let bytes = answer.bytes(&asked);
+            if !bytes.is_empty() {
+                send(&socket, &bytes, from);
+            }
         });
     }
 }
@@ -304,6 +307,9 @@ fn serve_stream(
         let Some(answer) = rule.answer else { continue };
         thread::sleep(rule.delay);
         let bytes = answer.bytes(&asked);
+        if bytes.is_empty() {
+            continue;
+        }
         let len = u16::try_from(bytes.len()).context("an answer over TCP")?;
         stream.write_all(&[&len.to_be_bytes(), bytes.as_slice()].concat())?;
     }

@@ -54,7 +54,7 @@ impl Make {
         Self(Arc::new(make))
     }
 
-    /// The message.
+    /// The message. Empty: it is not sent.
     #[must_use]
     pub fn bytes(&self, asked: &Asked) -> Vec<u8> {
         (self.0)(asked)
