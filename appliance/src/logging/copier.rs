@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat, major, minor};
 use nix::unistd::{read, write};
 
-use super::{UNSAID, lose};
+use super::{UNSAID, lose, told_of_lost};
 
 /// Longest line with its end: what a pipe takes in one piece (PIPE_BUF), so that lines of several writers stay whole.
 const LINE_MAX: usize = libc::PIPE_BUF;
@@ -125,7 +125,7 @@ impl Copier {
             return;
         }
         let level = Level::Warn.min(log::max_level().to_level().unwrap_or(Level::Error));
-        let told = format!("{level:<5} [xdnsd::logging] {lines} lines lost\n");
+        let told = format!("{level:<5} [xdnsd::logging] {}\n", told_of_lost(lines));
         self.failed = self.write(told.as_bytes()).is_err();
         if self.failed {
             UNSAID.fetch_add(lines, Ordering::Relaxed);

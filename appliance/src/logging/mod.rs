@@ -195,8 +195,8 @@ impl Front {
         let lines = UNSAID.swap(0, Ordering::Relaxed);
         if lines > 0 {
             let level = Level::Warn.min(log::max_level().to_level().unwrap_or(Level::Error));
-            let arguments = format_args!("{lines} lines lost");
-            self.pass_on(level, module_path!(), &arguments);
+            let told = told_of_lost(lines);
+            self.pass_on(level, module_path!(), &format_args!("{told}"));
         }
     }
 
@@ -238,6 +238,12 @@ fn has_room_within(pipe: BorrowedFd<'_>, time: Duration) -> bool {
     let state = fds[0].revents().unwrap_or(PollFlags::empty());
     // POLLERR: the thread that reads is gone.
     polled == Ok(1) && state == PollFlags::POLLOUT
+}
+
+/// What is said of lines that were lost.
+fn told_of_lost(lines: u64) -> String {
+    let lines = usize::try_from(lines).unwrap_or(usize::MAX);
+    format!("{} lost", text::count(lines, "line"))
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ use hickory_proto::rr::RecordType;
 use xdnsd_core::counters::Counter;
 use xdnsd_lab::lab::{Lab, Spec};
 use xdnsd_lab::privilege::root_or_skip;
+use xdnsd_lab::wait::wait_until;
 
+use crate::support::TIMEOUT;
 use crate::support::client::Family;
-use crate::support::daemon::{BINARY, run, write};
+use crate::support::daemon::{BINARY, Daemon, run, write};
 use crate::support::message::{addresses, query};
 use crate::support::scene::{Directory, Setup, scene};
 use crate::support::script::Rule;
@@ -45,10 +47,68 @@ fn without_inotify_files_are_looked_at_by_time() -> Result<()> {
         let said = stderr(&output);
         assert!(output.status.success(), "{limit}: {said}");
         assert!(
-            said.contains("1 files are looked at every 2 s instead"),
+            said.contains("looked at every 2 s instead: 1 file;"),
             "{limit}: {said}"
         );
     }
+    Ok(())
+}
+
+/// With a network namespace as well, in which the account may serve.
+#[test]
+fn it_serves_without_inotify_and_follows_its_files() -> Result<()> {
+    if !root_or_skip("it_serves_without_inotify_and_follows_its_files") {
+        return Ok(());
+    }
+    let directory = Directory::new()?;
+    let folder = directory.path();
+    let list = write(folder, "list", "ads.test\n")?;
+    let socket = folder.join("sock");
+    let text = format!(
+        "[[interface]]\nname = \"lo\"\n[[upstream]]\nservers = [\"192.0.2.1\"]\n\
+         [control]\nsocket = {socket:?}\n[filter]\nblock_files = [{list:?}]\n"
+    );
+    let file = write(folder, "config.toml", &text)?;
+    let script =
+        "ip link set lo up && echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--net",
+        "sh",
+        "-c",
+        script,
+        "sh",
+    ]);
+    command.args([BINARY, "run"]).arg(&file);
+    let daemon = Daemon::start_command(command, &file, &socket)?;
+    daemon.wait_log_count("] ready: ", 1)?;
+    let log = daemon.log();
+    assert_eq!(
+        log.matches("looked at every 2 s instead: 1 file;").count(),
+        1,
+        "{log}"
+    );
+    let is_blocked = |name: &str| -> bool {
+        let mut dig = Command::new("nsenter");
+        dig.arg(format!("--target={}", daemon.pid()));
+        dig.args(["--user", "--net", "--preserve-credentials"]);
+        dig.args(["dig", "+tries=1", "+time=1", "@127.0.0.1", name]);
+        let said = dig.output().map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&said).contains("NXDOMAIN")
+    };
+    assert!(is_blocked("ads.test"), "{}", daemon.log());
+    write(folder, "list", "ads.test\nmore.test\n")?;
+    wait_until("the list is followed", 2 * TIMEOUT, || {
+        is_blocked("more.test")
+    })?;
+    let said = daemon.log();
+    assert_eq!(
+        said.matches("looked at every 2 s").count(),
+        1,
+        "said once: {said}"
+    );
     Ok(())
 }
 

@@ -285,14 +285,16 @@ fn what_was_lost_is_told_once_there_is_a_reader_again() -> Result<()> {
         }
     });
     let so_far = || text.lock().expect("nobody panics with it").clone();
-    wait_until("it is told", TIMEOUT, || so_far().contains(" lines lost"))?;
+    wait_until("it is told", TIMEOUT, || so_far().contains(" lost\n"))?;
     daemon.terminate()?;
     reads.join().expect("it ends");
     let text = so_far();
     let told: u64 = text
         .lines()
         .filter_map(|line| {
-            line.strip_suffix(" lines lost")?
+            line.strip_suffix(" lost")?
+                .trim_end_matches('s')
+                .strip_suffix(" line")?
                 .rsplit(' ')
                 .next()?
                 .parse::<u64>()

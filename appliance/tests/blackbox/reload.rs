@@ -8,12 +8,15 @@ use anyhow::{Result, ensure};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
-use xdnsd_lab::lab::UPSTREAM_V4;
+use xdnsd_lab::lab::{LAN, UPSTREAM_V4};
+use xdnsd_lab::process::Process;
 use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::Family;
+use crate::support::daemon::{BINARY, Daemon};
 use crate::support::message::{addresses, query, read_answer, wire};
+use crate::support::preload;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::text::{ask_all, assert_answer, check_all, ede};
@@ -244,6 +247,78 @@ fn a_file_that_fails_is_named_and_stops_nothing_else() -> Result<()> {
     assert!(said.contains("is it a blocklist?"), "{said}");
     check_all(&ways, &[("new.test. A", OK, &["new.test. 60 A 192.0.2.9"])])?;
     blocked(true)
+}
+
+/// A file system that has gone away, under a list that was there before: what is served goes on, and so does all care but that
+/// for files.
+#[test]
+fn a_file_that_does_not_answer_holds_up_neither_addresses_nor_requests_nor_the_end() -> Result<()> {
+    let list = "[filter]\nblock_files = [\"{directory}/list\"]\n";
+    let setup = setup(list, "[\"corp.test\"]").on_all_addresses();
+    let mut scene = scene!(setup);
+    let folder = scene.directory.path().to_owned();
+    let [config, list, hang] = ["config.toml", "list", "hang"].map(|name| folder.join(name));
+    scene.daemon.terminate()?;
+    fs::write(&list, "ads.test\n")?;
+    let mut command = scene.lab.router.command(BINARY);
+    command.arg("run").arg(&config).env("HANG", &hang);
+    command.env("HUNG", &list);
+    command.env("LD_PRELOAD", preload::compile("hung_file", &folder)?);
+    scene.daemon = Daemon::start_command(command, &config, &folder.join("sock"))?;
+    let ways = Ways::open(&scene)?;
+    let is_blocked = |name: &str| -> Result<bool> {
+        let reply = ask_all(&ways, &format!("{name} A"))?;
+        Ok(reply.response_code() == ResponseCode::NXDomain)
+    };
+    assert!(is_blocked("ads.test.")?);
+    fs::write(&hang, "")?;
+    fs::write(&list, "ads.test\nmore.test\n")?;
+    scene.daemon.wait_log_count("read: does not come back", 1)?;
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    assert!(is_blocked("ads.test.")? && !is_blocked("more.test.")?);
+    let router = &scene.lab.router;
+    router.ip(&format!("address add 10.53.0.99/24 dev {LAN}\n"))?;
+    scene
+        .daemon
+        .wait_log_count("listening on 10.53.0.99:53, too", 1)?;
+    scene.daemon.signal(Signal::SIGHUP)?;
+    scene.daemon.metrics()?;
+    // Whoever asks for it is told what came of it, which is nothing yet.
+    let mut reload = router.command(BINARY);
+    reload.args(["reload", "--socket"]).arg(folder.join("sock"));
+    let mut reload = Process::spawn(reload, &folder.join("reload.log"))?;
+    for number in 0..3 {
+        ask_all(&ways, &format!("n{number}.test. A"))?;
+    }
+    assert!(reload.is_running(), "{}", reload.log());
+    let ended = scene.daemon.terminate()?;
+    assert!(ended.success(), "{ended}");
+    let told = reload.wait_exit(TIMEOUT)?;
+    assert!(!told.success(), "{told} {}", reload.log());
+    Ok(())
+}
+
+#[test]
+fn a_start_goes_on_without_a_file_that_does_not_answer() -> Result<()> {
+    let files = "[filter]\nblock_files = [\"{directory}/list\"]\n[local]\nrecords = [\"a.test A 192.0.2.1\"]\n";
+    let mut scene = scene!(setup(files, "[\"corp.test\"]"));
+    let folder = scene.directory.path().to_owned();
+    let [config, list] = ["config.toml", "list"].map(|name| folder.join(name));
+    scene.daemon.terminate()?;
+    fs::write(&list, "ads.test\n")?;
+    let mut command = scene.lab.router.command(BINARY);
+    command.arg("run").arg(&config).env("HANG", &config);
+    command.env("HUNG", &list);
+    command.env("LD_PRELOAD", preload::compile("hung_file", &folder)?);
+    scene.daemon = Daemon::start_command(command, &config, &folder.join("sock"))?;
+    scene.daemon.wait_log_count("read: does not come back", 1)?;
+    let ways = Ways::open(&scene)?;
+    check_all(&ways, &[("a.test. A", OK, &["a.test. 60 A 192.0.2.1"])])?;
+    let ended = scene.daemon.terminate()?;
+    assert!(ended.success(), "{ended}");
+    Ok(())
 }
 
 #[test]

@@ -21,6 +21,7 @@ use super::room;
 use super::rules::{Covers, NotARule, Rule, Shape, parse_line};
 use super::table::{put, random_key};
 use crate::os::files::{self, Stamp};
+use crate::text;
 pub use origin::{Line, Ruled};
 pub use tally::Tally;
 
@@ -296,7 +297,10 @@ impl ListBuilder {
         let problem = |what| Err(Problem::of(path.display().to_string(), what));
         if tally.rules == 0 && tally.skipped > 0 {
             let lines = tally.skipped;
-            return problem(format!("has no rule in {lines} lines: is it a blocklist?"));
+            return problem(format!(
+                "has no rule in {}: is it a blocklist?",
+                text::count(lines, "line")
+            ));
         }
         Ok(tally)
     }

@@ -12,6 +12,7 @@ use super::problem::{Notes, Problem, Said};
 use super::set::{Links, PolicyInput, PolicySet};
 use super::watch::{Debounce, Pace, Users, Watched, Watcher};
 use crate::os::files;
+use crate::text;
 
 /// What came of reading files anew.
 #[derive(Debug)]
@@ -277,8 +278,9 @@ fn refuse_shrunk(notes: &mut Notes, before: &Loaded) {
         let is_shrunk = had >= SHRINKS_FROM && rules * 2 < had;
         if is_shrunk || had > 0 && *rules == 0 {
             let what = format!(
-                "has {rules} rules and had {had}: the lists stay as they were; \
-                 `filter.take_shrunk = true`, or a restart, takes it as it is"
+                "has {} and had {had}: the lists stay as they were; \
+                 `filter.take_shrunk = true`, or a restart, takes it as it is",
+                text::count(*rules, "rule")
             );
             notes.failures.push(Problem::of(place.clone(), what));
         }

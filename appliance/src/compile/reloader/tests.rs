@@ -122,7 +122,7 @@ fn a_list_that_turns_bad_leaves_the_old_one_in_force() {
     assert_eq!(
         told(&updated),
         [format!(
-            "{}: has no rule in 1 lines: is it a blocklist?",
+            "{}: has no rule in 1 line: is it a blocklist?",
             text.display()
         )]
     );

@@ -23,6 +23,8 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use xdnsd_core::time::Instant;
 
+use crate::text;
+
 pub use debounce::Debounce;
 use mounts::Mounts;
 
@@ -323,8 +325,9 @@ impl Watcher {
         if let Some(error) = trouble.filter(|_| files > 0 && !self.is_told) {
             let every = LOOK_MS / 1000;
             self.trouble = Some(format!(
-                "{}; {files} files are looked at every {every} s instead; the limits are fs.inotify in sysctl",
-                error.desc()
+                "{}; looked at every {every} s instead: {}; the limits are fs.inotify in sysctl",
+                error.desc(),
+                text::count(files, "file")
             ));
         }
         self.is_told = files > 0;

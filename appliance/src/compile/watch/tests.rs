@@ -209,7 +209,7 @@ fn what_inotify_has_no_room_for_is_looked_at_by_time() {
     watcher.tell(Some(Errno::EMFILE));
     let trouble = watcher.take_trouble().expect("said");
     assert!(
-        trouble.contains("2 files are looked at every 2 s instead"),
+        trouble.contains("looked at every 2 s instead: 2 files;"),
         "{trouble}"
     );
     watcher.tell(Some(Errno::EMFILE));

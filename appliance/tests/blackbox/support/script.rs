@@ -294,7 +294,11 @@ impl Answer {
                 whole[11] += records.len() as u8;
                 whole.extend(records.concat());
             }
-            _ => {}
+            EdnsManner::Spoken
+            | EdnsManner::Ignored
+            | EdnsManner::Refused
+            | EdnsManner::Dropped
+            | EdnsManner::Broken(_) => {}
         }
         if whole.len() <= asked.room() {
             return whole;

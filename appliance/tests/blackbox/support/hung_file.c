@@ -1,0 +1,29 @@
+/* A file system that does not answer: whoever reads the file that HUNG names waits for ever once the file that HANG names is
+ * there, and says so before. For LD_PRELOAD. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+ssize_t read(int descriptor, void *bytes, size_t count)
+{
+	static ssize_t (*real)(int, void *, size_t);
+	static const char said[] = "read: does not come back\n";
+	const char *hang = getenv("HANG"), *hung = getenv("HUNG");
+	char link[64], path[PATH_MAX] = "";
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", descriptor);
+	if (hang && hung && access(hang, F_OK) == 0 &&
+	    readlink(link, path, sizeof(path) - 1) > 0 && strcmp(path, hung) == 0) {
+		if (write(2, said, sizeof(said) - 1) < 0)
+			_exit(99);
+		for (;;)
+			pause();
+	}
+	if (!real)
+		real = (ssize_t (*)(int, void *, size_t))dlsym(RTLD_NEXT, "read");
+	return real(descriptor, bytes, count);
+}
