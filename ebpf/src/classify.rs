@@ -37,6 +37,8 @@ pub trait Kernel: Way {
     fn path_check(&self, listen: &Listen) -> Option<PathCheck>;
     /// Hands a SYN on to the program that answers those (see `syn.rs`). Where there is one, this does not return.
     fn hand_on_syn(&self);
+    /// The same with another segment, and the program in `stray.rs`.
+    fn hand_on_stray(&self);
     /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::FRAME_MAX`].
     fn is_large(&self) -> bool;
     /// When the worker of the frame's RX queue was last alive; `None` for a queue outside the map.
@@ -77,7 +79,11 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<(), Reason> {
             kernel.hand_on_syn();
             Err(Reason::PassProtocol)
         }
-        Frame::Tcp(_) | Frame::Other => Err(Reason::PassProtocol),
+        Frame::Tcp(_) => {
+            kernel.hand_on_stray();
+            Err(Reason::PassProtocol)
+        }
+        Frame::Other => Err(Reason::PassProtocol),
     }
 }
 

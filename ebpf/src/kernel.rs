@@ -1,19 +1,22 @@
 //! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
 use crate::classify::{Kernel, NextHop, Reply, Way};
+use crate::clients::Place;
 use crate::flow::link::Mac;
 use crate::flow::network::Address;
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
-use crate::syn::{Answer, COUNT_MAX, Cookies, Ends, Header, Walk};
+use crate::stray::{Owner, Owners};
+use crate::syn::{Answer, COUNT_MAX, Cookies, Ends, Guarded, Header, Walk};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
-    BPF_F_CURRENT_NETNS, BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, bpf_sock_tuple as Tuple,
-    xdp_action, xdp_md,
+    BPF_F_CURRENT_NETNS, BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, bpf_sock as Socket,
+    bpf_sock_tuple as Tuple, xdp_action, xdp_md,
 };
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_release, bpf_skc_lookup_tcp,
-    bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    bpf_tcp_check_syncookie, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
+    bpf_xdp_load_bytes,
 };
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, XskMap};
@@ -22,8 +25,8 @@ use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use xdnsd_abi::headers::{ipv4, ipv6, tcp};
 use xdnsd_abi::{
-    FRAME_MAX, GUARDED_MAX, LISTEN_MAX, Listen, Orders, PathCheck, QUEUES_MAX, Reason,
-    SYN_FRAME_MAX, shield, tail,
+    CLIENT_SETS, ClientSet, FRAME_MAX, GUARDED_MAX, LISTEN_MAX, Listen, Orders, PathCheck,
+    QUEUES_MAX, Reason, STRAYS_MAX, SYN_FRAME_MAX, hash, secret, shield, tail,
 };
 
 // The names are those of `xdnsd_abi::map`; the macro only takes literals. Loading fails when they differ.
@@ -43,6 +46,13 @@ static TAILS: ProgramArray = ProgramArray::with_max_entries(tail::COUNT, 0);
 static GUARDED: HashMap<Listen, PathCheck> = HashMap::with_max_entries(GUARDED_MAX, 0);
 #[map(name = "shield")]
 static SHIELD: Array<u32> = Array::with_max_entries(shield::COUNT, 0);
+
+#[map(name = "secrets")]
+static SECRETS: Array<hash::HashKey> = Array::with_max_entries(secret::COUNT, 0);
+#[map(name = "clients")]
+static CLIENTS: Array<ClientSet> = Array::with_max_entries(CLIENT_SETS, 0);
+#[map(name = "strays")]
+static STRAYS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Address families as the kernel numbers them.
 const AF_INET: u8 = 2;
@@ -192,6 +202,14 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     }
 
     #[inline(always)]
+    fn hand_on_stray(&self) {
+        if FRAGS {
+            // SAFETY: as above.
+            unsafe { TAILS.tail_call(self.ctx, tail::STRAY) }
+        }
+    }
+
+    #[inline(always)]
     fn is_large(&self) -> bool {
         let first = self.first_buffer();
         if !FRAGS {
@@ -235,7 +253,7 @@ fn opaque(number: u64) -> u64 {
     }
 }
 
-impl Cookies for Run<'_, true> {
+impl Guarded for Run<'_, true> {
     #[inline(always)]
     fn guarded(&self, listen: &Listen) -> Option<PathCheck> {
         check_of(&GUARDED, listen)
@@ -247,8 +265,11 @@ impl Cookies for Run<'_, true> {
     }
 
     #[inline(always)]
-    fn is_large(&self) -> bool {
-        !self.first_buffer().holds::<SYN_FRAME_MAX>(self.len())
+    fn has_proved(&self, ends: &Ends, secs: u32) -> bool {
+        let Some(place) = place(ends.source) else {
+            return false;
+        };
+        set_of(place).is_some_and(|set| place.has_proved(read_set(set), Kernel::now(self), secs))
     }
 
     #[inline(always)]
@@ -264,6 +285,13 @@ impl Cookies for Run<'_, true> {
         // SAFETY: the helper writes `len` bytes, which are fewer than the buffer has; the context is the kernel's.
         let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at, to, len as u32) };
         (result == 0).then_some(len)
+    }
+}
+
+impl Cookies for Run<'_, true> {
+    #[inline(always)]
+    fn is_large(&self) -> bool {
+        !self.first_buffer().holds::<SYN_FRAME_MAX>(self.len())
     }
 
     #[inline(always)]
@@ -283,14 +311,7 @@ impl Cookies for Run<'_, true> {
     fn cookie(&self, ends: &Ends, header: &mut Header, len: u64) -> Option<u32> {
         let (mut tuple, mut ip) = (MaybeUninit::uninit(), MaybeUninit::uninit());
         let (tuple_len, ip_len) = describe(ends, &mut tuple, &mut ip);
-        let netns = BPF_F_CURRENT_NETNS as i64 as u64;
-        // SAFETY: the tuple is initialized as far as its length says, and the context is the kernel's.
-        let socket = unsafe {
-            bpf_skc_lookup_tcp(self.ctx.as_ptr(), tuple.as_mut_ptr(), tuple_len, netns, 0)
-        };
-        if socket.is_null() {
-            return None;
-        }
+        let socket = self.socket(&mut tuple, tuple_len)?;
         // SAFETY: the kernel holds the socket for us until it is released, which happens once and last. Both headers are
         // initialized as far as their lengths say.
         let result = unsafe {
@@ -309,6 +330,97 @@ impl Cookies for Run<'_, true> {
     }
 }
 
+impl Owners for Run<'_, true> {
+    #[inline(always)]
+    fn owner(&self, ends: &Ends, header: &mut Header, len: u64) -> Owner {
+        let (mut tuple, mut ip) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        let (tuple_len, ip_len) = describe(ends, &mut tuple, &mut ip);
+        let Some(socket) = self.socket(&mut tuple, tuple_len) else {
+            return Owner::Nobody;
+        };
+        // SAFETY: the kernel holds the socket for us until it is released, which happens once and last. Both headers are
+        // initialized as far as their lengths say.
+        unsafe {
+            let owner = if (&raw const (*socket).state).read_volatile() != LISTENING {
+                Owner::Connection
+            } else {
+                let ip = ip.as_mut_ptr().cast();
+                let header = header.as_mut_ptr().cast();
+                match bpf_tcp_check_syncookie(socket.cast(), ip, ip_len, header, len as u32) {
+                    0 => Owner::Proof,
+                    _ => Owner::Stray,
+                }
+            };
+            bpf_sk_release(socket.cast());
+            owner
+        }
+    }
+
+    #[inline(always)]
+    fn prove(&self, ends: &Ends) {
+        let Some(place) = place(ends.source) else {
+            return;
+        };
+        let Some(set) = set_of(place) else { return };
+        let (is_second, entry) = place.prove(read_set(set), Kernel::now(self));
+        let to = set.cast::<u64>();
+        // SAFETY: one of the two aligned numbers of a set that lives as long as the map. Another processor may write it at the
+        // same time: one of the two clients is then forgotten.
+        unsafe {
+            let to = if is_second { to.add(1) } else { to };
+            to.write_volatile(entry);
+        }
+    }
+
+    #[inline(always)]
+    fn may_pass(&self) -> bool {
+        /// The lower bits count, the others are the second, or nearly one.
+        const BITS: u32 = 30;
+        const { assert!(STRAYS_MAX < 1 << BITS) };
+        let Some(passed) = STRAYS.get_ptr_mut(0) else {
+            return false;
+        };
+        let begun = Kernel::now(self) >> BITS << BITS;
+        // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program does.
+        unsafe {
+            let count = if *passed >> BITS << BITS == begun {
+                *passed
+            } else {
+                begun
+            };
+            let may_pass = count - begun < STRAYS_MAX;
+            if may_pass {
+                *passed = count + 1;
+            }
+            may_pass
+        }
+    }
+}
+
+/// A client's place in the table.
+#[inline(always)]
+fn place(client: Address) -> Option<Place> {
+    let key = SECRETS.get_ptr(secret::CLIENTS)?;
+    let Address(high, low) = client;
+    // SAFETY: the lookup gave an initialized value that lives as long as the map. User space writes it before there is a client.
+    let hash = hash::of_words([high, low], unsafe { &*key });
+    Some(Place::of(hash))
+}
+
+#[inline(always)]
+fn set_of(place: Place) -> Option<*mut ClientSet> {
+    CLIENTS.get_ptr_mut(place.index)
+}
+
+#[inline(always)]
+fn read_set(set: *mut ClientSet) -> ClientSet {
+    let one = set.cast::<u64>();
+    // SAFETY: both are aligned numbers of a set that lives as long as the map. Another processor may write them at any time, so
+    // the loads are volatile; they are never torn on a 64-bit machine, and a torn one elsewhere is nobody's fingerprint, or a
+    // proof of another second.
+    unsafe { [one.read_volatile(), one.add(1).read_volatile()] }
+}
+
 /// One step of a walk, as bpf_loop calls it. 0: go on.
 unsafe extern "C" fn step(_: u64, walk: *mut c_void) -> i64 {
     // SAFETY: the walk that was given to bpf_loop, which nobody else touches until that returns.
@@ -317,6 +429,16 @@ unsafe extern "C" fn step(_: u64, walk: *mut c_void) -> i64 {
 }
 
 impl Run<'_, true> {
+    /// The socket that a segment with these ends is for, which has to be released.
+    #[inline(always)]
+    fn socket(&self, tuple: &mut MaybeUninit<Tuple>, len: u32) -> Option<*mut Socket> {
+        let netns = BPF_F_CURRENT_NETNS as i64 as u64;
+        // SAFETY: the tuple is initialized as far as its length says, and the context is the kernel's.
+        let socket =
+            unsafe { bpf_skc_lookup_tcp(self.ctx.as_ptr(), tuple.as_mut_ptr(), len, netns, 0) };
+        (!socket.is_null()).then_some(socket)
+    }
+
     /// Bytes of the frame in all its buffers.
     #[inline(always)]
     fn len(&self) -> u64 {

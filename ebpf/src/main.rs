@@ -8,17 +8,21 @@
 #[cfg(any(target_arch = "bpf", test))]
 mod classify;
 #[cfg(any(target_arch = "bpf", test))]
+mod clients;
+#[cfg(any(target_arch = "bpf", test))]
 mod flow;
 #[cfg(any(target_arch = "bpf", test))]
 mod frame;
 #[cfg(target_arch = "bpf")]
 mod kernel;
 #[cfg(any(target_arch = "bpf", test))]
+mod stray;
+#[cfg(any(target_arch = "bpf", test))]
 mod syn;
 
 #[cfg(target_arch = "bpf")]
 mod program {
-    use crate::{classify, frame::Cursor, kernel, syn};
+    use crate::{classify, frame::Cursor, kernel, stray, syn};
     use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
@@ -68,6 +72,17 @@ mod program {
         }
     }
 
+    /// What other segments are handed on to.
+    #[xdp(frags)]
+    pub fn xdnsd_stray(ctx: XdpContext) -> u32 {
+        // SAFETY: the kernel keeps the frame between data and data_end readable while this program runs, which the tail call
+        // began anew.
+        let frame = unsafe { Cursor::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
+        let (Ok(reason) | Err(reason)) = stray::classify(frame, &kernel::Run::<true>::new(&ctx));
+        kernel::count(reason);
+        action(reason)
+    }
+
     #[inline(always)]
     fn run<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
         let reason = verdict::<FRAGS>(ctx);
@@ -98,7 +113,11 @@ mod program {
         match reason {
             Reason::Redirected => XDP_REDIRECT,
             Reason::SynCookie | Reason::Answered => XDP_TX,
-            Reason::DropResponse | Reason::DropSource | Reason::DropTruncated => XDP_DROP,
+            Reason::DropStray
+            | Reason::DropReset
+            | Reason::DropResponse
+            | Reason::DropSource
+            | Reason::DropTruncated => XDP_DROP,
             Reason::PassTruncated
             | Reason::PassMulticast
             | Reason::PassEthertype
@@ -124,7 +143,10 @@ mod program {
             | Reason::PassSynLength
             | Reason::PassTcpChecksum
             | Reason::PassNoCookie
-            | Reason::PassNoRoom => XDP_PASS,
+            | Reason::PassNoRoom
+            | Reason::PassCookie
+            | Reason::PassVerified
+            | Reason::PassStray => XDP_PASS,
         }
     }
 

@@ -32,17 +32,23 @@ const WINDOW: u16 = 64_240;
 /// Hops that the answer may take, as Linux's own.
 const HOPS: u8 = 64;
 
-/// What the program asks of the kernel besides.
-pub trait Cookies: Way {
+/// What both programs for segments to guarded ports ask of the kernel.
+pub trait Guarded: Way {
     /// What has to hold of a SYN to a guarded port; `None`: it is none.
     fn guarded(&self, listen: &Listen) -> Option<PathCheck>;
-    /// What becomes of SYNs.
+    /// What becomes of them.
     fn orders(&self) -> Orders;
-    /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::SYN_FRAME_MAX`].
-    fn is_large(&self) -> bool;
+    /// Whether the client has brought a cookie back within so many seconds.
+    fn has_proved(&self, ends: &Ends, secs: u32) -> bool;
     /// Copies `len` bytes of the frame, 20 to 60, from offset `at` into `header`, which is zero behind them, and gives their
     /// number back as one that the verifier knows the bounds of. `None`: they are not there.
     fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64>;
+}
+
+/// What this one asks besides.
+pub trait Cookies: Guarded {
+    /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::SYN_FRAME_MAX`].
+    fn is_large(&self) -> bool;
     /// Takes all the steps of a walk, at most [`COUNT_MAX`].
     fn walk(&self, walk: &mut Walk);
     /// CLOCK_MONOTONIC in nanoseconds, by which the kernel makes its timestamps.
@@ -52,7 +58,7 @@ pub trait Cookies: Way {
     fn cookie(&self, ends: &Ends, header: &mut Header, len: u64) -> Option<u32>;
 }
 
-/// From whom to whom a SYN goes.
+/// From whom to whom a segment goes.
 pub struct Ends {
     pub source: Address,
     pub destination: Address,
@@ -60,6 +66,19 @@ pub struct Ends {
     pub source_port: u16,
     /// Big-endian in memory.
     pub destination_port: u16,
+}
+
+impl Ends {
+    /// Of a segment in a packet.
+    #[inline(always)]
+    pub fn of(packet: &Packet, segment: &Segment<'_>) -> Self {
+        Self {
+            source: packet.source,
+            destination: packet.destination,
+            source_port: segment.source_port(),
+            destination_port: segment.destination_port(),
+        }
+    }
 }
 
 /// The answer to a SYN.
@@ -87,12 +106,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reas
     if !segment.opens() {
         return Err(Reason::PassProtocol);
     }
-    let syn = Ends {
-        source: packet.source,
-        destination: packet.destination,
-        source_port: segment.source_port(),
-        destination_port: segment.destination_port(),
-    };
+    let syn = Ends::of(&packet, &segment);
     let key = listen(&link, &packet, syn.destination_port);
     // Not ours to count either: as without this program.
     let check = kernel.guarded(&key).ok_or(Reason::PassProtocol)?;
@@ -106,6 +120,10 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reas
     let orders = kernel.orders();
     if !orders.are_given() {
         return Err(Reason::PassSyn);
+    }
+    let verified_secs = orders.verified_secs();
+    if verified_secs != 0 && kernel.has_proved(&syn, verified_secs) {
+        return Err(Reason::PassVerified);
     }
     check_route(&check, &link, &reply(&syn), kernel)?;
     let cookie = kernel.cookie(&syn, &mut walk.header, len);
@@ -149,8 +167,7 @@ fn check_bytes(
     if kernel.is_large() {
         return Err(Reason::PassLargeFrame);
     }
-    let at = link_len(link) + ip_len(packet.source);
-    let copied = kernel.copy(at as u32, len.into(), header);
+    let copied = kernel.copy(tcp_at(link, packet), len.into(), header);
     let copied = copied.ok_or(Reason::PassTruncated)?;
     let pseudo = packet.addresses_sum + word(protocol::TCP.into()) + word(len.into());
     let sum = header
@@ -171,6 +188,12 @@ fn reply(syn: &Ends) -> Reply {
         source_port: syn.destination_port,
         destination_port: syn.source_port,
     }
+}
+
+/// Where the segment of a packet begins.
+#[inline(always)]
+pub fn tcp_at(link: &Link, packet: &Packet) -> u32 {
+    (link_len(link) + ip_len(packet.source)) as u32
 }
 
 /// Bytes in front of the packet.

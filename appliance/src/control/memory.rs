@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use xdnsd_abi::{GUARDED_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason};
+use xdnsd_abi::{
+    CLIENT_SETS, ClientSet, GUARDED_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason,
+};
 use xdnsd_core::counters::Counters;
 use xdnsd_core::limits;
 
@@ -54,7 +56,8 @@ const SMALL_THREADS: usize = 3;
 const HEAP_BYTES: usize = 256 * 1024;
 /// Bytes of a BPF map's entry beside key and value (the kernel's `struct htab_elem` and bucket, rounded up).
 const MAP_ENTRY: usize = 64;
-/// The maps of one XDP program: XSKMAP, heartbeats, destinations and guarded ports, and the counters of 16 CPUs.
+/// The maps of one XDP program: XSKMAP, heartbeats, destinations and guarded ports, and the counters of 16 CPUs. The clients that
+/// brought a SYN cookie back have a line of their own.
 const MAPS_BYTES: usize = QUEUES_MAX as usize * (size_of::<usize>() + size_of::<u64>())
     + (LISTEN_MAX + GUARDED_MAX) as usize
         * (size_of::<Listen>() + size_of::<PathCheck>() + MAP_ENTRY)
@@ -115,6 +118,11 @@ pub const LINES: &[Line] = &[
     Line::new("stack of the log's thread", logging::STACK_BYTES, 1),
     Line::new("heap of the start, reserved", HEAP_BYTES, 1),
     Line::new("BPF maps of an interface", MAPS_BYTES, limits::WORKERS),
+    Line::new(
+        "verified clients of an interface",
+        CLIENT_SETS as usize * size_of::<ClientSet>(),
+        limits::WORKERS,
+    ),
 ];
 
 /// All lines together.

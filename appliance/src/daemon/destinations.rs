@@ -164,6 +164,7 @@ mod tests {
         let mut shield = Shield {
             syn_cookies: SynCookiesWord::Auto,
             tcp_options: true,
+            verified_secs: 0,
             ports: vec![22, 53],
             syn_threshold: 1,
             calm_secs: 1,

@@ -20,8 +20,10 @@ const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 const ETH_SS_STATS: u32 = 1;
 /// Bytes of a name of a counter.
 const ETH_GSTRING_LEN: usize = 32;
-/// Room for counters, of which the kernel touches no more than there are. Cards with many queues have some thousands.
-const STATS_ROOM: usize = 16_384;
+/// More counters than a card has: those with many queues have some thousands.
+const STATS_MAX: usize = 8_192;
+/// How many may come while they are read, beside as many again as there are.
+const STATS_MORE: usize = 1_024;
 /// What drivers call frames that an XDP program sent and that they dropped: veth, virtio-net and others.
 const LOST: [&str; 2] = ["xdp_tx_errors", "xdp_tx_drops"];
 
@@ -80,12 +82,62 @@ pub fn turn_off_rx_vlan_offload(interface: &str) -> io::Result<RxVlanOffload> {
     }
 }
 
-/// How many frames that an XDP program sent back the driver has lost so far; 0 where it does not count them.
-///
-/// # Errors
-///
-/// As [`turn_off_rx_vlan_offload`], or the driver has no counters.
-pub fn lost_by_xdp_tx(interface: &str) -> io::Result<u64> {
+/// Which of an interface's counters say what was lost of the frames that an XDP program sent back: found by their names, once.
+#[derive(Debug, Default)]
+pub struct LostByXdpTx {
+    /// How many counters there were then.
+    count: usize,
+    /// Where each queue's stand.
+    of_queues: Vec<usize>,
+    /// Where those stand that say all of it again.
+    of_all: Vec<usize>,
+}
+
+impl LostByXdpTx {
+    /// How many frames were lost so far; 0 where the driver does not count them.
+    ///
+    /// # Errors
+    ///
+    /// As [`turn_off_rx_vlan_offload`], or the driver has no counters.
+    pub fn read(&mut self, interface: &str) -> io::Result<u64> {
+        let count = count(interface)?;
+        if count != self.count {
+            *self = Self::of(names(interface, count)?.iter().map(String::as_str));
+        }
+        let values = values(interface, count)?;
+        Ok(self.sum(&values))
+    }
+
+    fn of<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let mut found = Self::default();
+        for (at, name) in names.enumerate() {
+            found.count = at + 1;
+            if !LOST.iter().any(|lost| name.ends_with(lost)) {
+                continue;
+            }
+            let is_of_queue = name.contains(|char: char| char.is_ascii_digit());
+            let list = if is_of_queue {
+                &mut found.of_queues
+            } else {
+                &mut found.of_all
+            };
+            list.push(at);
+        }
+        found
+    }
+
+    /// The sum over all queues; a driver that has it as a number of its own says all of it twice.
+    fn sum(&self, values: &[u64]) -> u64 {
+        let sum = |list: &[usize]| {
+            let values = list.iter().filter_map(|at| values.get(*at));
+            values.fold(0_u64, |sum, value| sum.saturating_add(*value))
+        };
+        sum(&self.of_queues).max(sum(&self.of_all))
+    }
+}
+
+/// How many counters there are.
+fn count(interface: &str) -> io::Result<usize> {
     let mut info = EthtoolDrvinfo {
         cmd: ETHTOOL_GDRVINFO,
         texts: [0; 172],
@@ -94,44 +146,45 @@ pub fn lost_by_xdp_tx(interface: &str) -> io::Result<u64> {
         lens: [0; 3],
     };
     ethtool(interface, &mut info)?;
-    if info.n_stats as usize > STATS_ROOM / 2 {
+    let count = info.n_stats as usize;
+    if count > STATS_MAX {
         return Err(io::Error::other("too many counters"));
     }
-    // struct ethtool_gstrings: command, set, number, names.
-    let mut names = vec![0_u32; 3 + STATS_ROOM * ETH_GSTRING_LEN / size_of::<u32>()];
-    names[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_STATS, info.n_stats]);
-    ethtool_words(interface, &mut names)?;
-    // struct ethtool_stats: command and number, values.
-    let mut values = vec![0_u64; 1 + STATS_ROOM];
-    let [a, b, c, d] = ETHTOOL_GSTATS.to_ne_bytes();
-    let [e, f, g, h] = info.n_stats.to_ne_bytes();
-    values[0] = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-    ethtool_words(interface, &mut values)?;
-    let names = &names[3..][..info.n_stats as usize * ETH_GSTRING_LEN / size_of::<u32>()];
-    let names: Vec<u8> = names.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let names = names.chunks(ETH_GSTRING_LEN).map(|name| {
-        let len = name.iter().position(|octet| *octet == 0);
-        str::from_utf8(&name[..len.unwrap_or(name.len())]).unwrap_or_default()
-    });
-    Ok(lost(names.zip(values[1..].iter().copied())))
+    Ok(count)
 }
 
-/// The sum over all queues; a driver that has it as a number of its own says all of it twice.
-fn lost<'a>(counters: impl Iterator<Item = (&'a str, u64)>) -> u64 {
-    let (mut of_queues, mut of_all) = (0_u64, 0_u64);
-    for (name, value) in counters {
-        if !LOST.iter().any(|lost| name.ends_with(lost)) {
-            continue;
-        }
-        let is_of_queue = name.contains(|char: char| char.is_ascii_digit());
-        let sum = if is_of_queue {
-            &mut of_queues
-        } else {
-            &mut of_all
-        };
-        *sum = sum.saturating_add(value);
-    }
-    of_queues.max(of_all)
+/// Room for so many, and for those that come meanwhile.
+///
+/// The kernel writes as many as there are by now, whatever it was told (Linux 6.18 and before). So there is room for twice as
+/// many as there were a moment ago, and more: nobody doubles the queues of a card in between.
+const fn room(count: usize) -> usize {
+    2 * count + STATS_MORE
+}
+
+fn names(interface: &str, count: usize) -> io::Result<Vec<String>> {
+    // struct ethtool_gstrings: command, set, number, names.
+    let mut words = vec![0_u32; 3 + room(count) * ETH_GSTRING_LEN / size_of::<u32>()];
+    words[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_STATS, count as u32]);
+    ethtool_words(interface, &mut words)?;
+    let words = &words[3..][..count * ETH_GSTRING_LEN / size_of::<u32>()];
+    let octets: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let names = octets.chunks(ETH_GSTRING_LEN).map(|name| {
+        let len = name.iter().position(|octet| *octet == 0);
+        String::from_utf8_lossy(&name[..len.unwrap_or(name.len())]).into_owned()
+    });
+    Ok(names.collect())
+}
+
+fn values(interface: &str, count: usize) -> io::Result<Vec<u64>> {
+    // struct ethtool_stats: command and number, values.
+    let mut words = vec![0_u64; 1 + room(count)];
+    let [a, b, c, d] = ETHTOOL_GSTATS.to_ne_bytes();
+    let [e, f, g, h] = (count as u32).to_ne_bytes();
+    words[0] = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    ethtool_words(interface, &mut words)?;
+    words.truncate(1 + count);
+    words.remove(0);
+    Ok(words)
 }
 
 fn flags(interface: &str) -> io::Result<Option<u32>> {
@@ -163,12 +216,9 @@ fn ethtool<T: Request>(interface: &str, request: &mut T) -> Result<(), Errno> {
     unsafe { ioctl(interface, std::ptr::from_mut(request).cast()) }
 }
 
-/// ETHTOOL_GSTRINGS or ETHTOOL_GSTATS: a header, and room for [`STATS_ROOM`] names or values behind it.
-///
-/// The kernel writes as many as there are by now, whatever it was told (Linux 6.18 and before). So there is room for twice as
-/// many as there were a moment ago, and more: nobody doubles the queues of a card in between.
+/// ETHTOOL_GSTRINGS or ETHTOOL_GSTATS: a header, and [`room`] for names or values behind it.
 fn ethtool_words<T: Copy>(interface: &str, words: &mut [T]) -> Result<(), Errno> {
-    // SAFETY: the room is more than any driver fills, see above, and of integers, for which any bits are a value.
+    // SAFETY: the room is more than any driver fills, see [`room`], and of integers, for which any bits are a value.
     unsafe { ioctl(interface, words.as_mut_ptr().cast()) }
 }
 
@@ -213,6 +263,13 @@ mod tests {
 
     #[test]
     fn what_was_lost_is_the_sum_of_the_queues_and_counted_once() {
+        let lost = |counters: &[(&str, u64)]| {
+            let found = LostByXdpTx::of(counters.iter().map(|(name, _)| *name));
+            assert_eq!(found.count, counters.len());
+            let values: Vec<u64> = counters.iter().map(|(_, value)| *value).collect();
+            assert_eq!(found.sum(&[]), 0, "fewer than there were");
+            found.sum(&values)
+        };
         let veth = [
             ("peer_ifindex", 7),
             ("rx_queue_0_xdp_tx", 9),
@@ -220,18 +277,16 @@ mod tests {
             ("rx_queue_1_xdp_tx_errors", 4),
             ("tx_queue_0_xdp_xmit_errors", 50),
         ];
-        assert_eq!(lost(veth.into_iter()), 7);
+        assert_eq!(lost(&veth), 7);
         let virtio = [
             ("rx_xdp_drops", 8),
             ("tx_xdp_tx_drops", 5),
             ("tx0_xdp_tx_drops", 2),
             ("tx1_xdp_tx_drops", 3),
         ];
-        assert_eq!(lost(virtio.into_iter()), 5);
-        assert_eq!(
-            lost([("tx_xdp_tx_drops", u64::MAX), ("xdp_tx_errors", 1)].into_iter()),
-            u64::MAX
-        );
-        assert_eq!(lost(std::iter::empty()), 0);
+        assert_eq!(lost(&virtio), 5);
+        let most = [("tx_xdp_tx_drops", u64::MAX), ("xdp_tx_errors", 1)];
+        assert_eq!(lost(&most), u64::MAX);
+        assert_eq!(lost(&[]), 0);
     }
 }

@@ -113,6 +113,16 @@ impl Bench {
         assert_eq!(after_run, frame, "the program never writes");
     }
 
+    /// Runs the program on a frame that it may write nothing to, and gives what it was counted by.
+    pub fn reason(&mut self, frame: &[u8]) -> Reason {
+        let (before, after, (_, after_run)) = self.run_at(frame, Duration::ZERO, None);
+        assert_eq!(after_run, frame, "nothing is written");
+        match moved(&before, &after)[..] {
+            [(reason, 1)] => reason,
+            ref moved => panic!("counted once, not {moved:?}"),
+        }
+    }
+
     /// Runs the program on a SYN that is answered, and gives the answer.
     pub fn answer(&mut self, frame: &[u8]) -> Vec<u8> {
         let (before, after, (action, answer)) = self.run_at(frame, Duration::ZERO, None);

@@ -6,6 +6,7 @@ mod frames;
 mod garbage;
 mod hot;
 mod loader;
+mod stray;
 mod syn;
 
 use bench::{Bench, FRAME_LEN_MIN, LOOPBACK, QUEUE_TOO_HIGH, listen};

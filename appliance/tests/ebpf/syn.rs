@@ -19,15 +19,15 @@ const SYN_ACK: u8 = 0x12;
 
 /// A SYN to be.
 #[derive(Clone)]
-struct Syn {
-    source: IpAddr,
-    destination: IpAddr,
-    source_port: u16,
-    destination_port: u16,
-    sequence: u32,
-    options: Vec<u8>,
-    data: Vec<u8>,
-    tags: Vec<[u16; 2]>,
+pub struct Syn {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub sequence: u32,
+    pub options: Vec<u8>,
+    pub data: Vec<u8>,
+    pub tags: Vec<[u16; 2]>,
 }
 
 impl Syn {
@@ -44,7 +44,7 @@ impl Syn {
         }
     }
 
-    fn both() -> [Self; 2] {
+    pub fn both() -> [Self; 2] {
         [
             Self::between("192.0.2.1", "192.0.2.53"),
             Self::between("2001:db8::1", "2001:db8::53"),
@@ -55,12 +55,12 @@ impl Syn {
         14 + 4 * self.tags.len()
     }
 
-    fn tcp(&self) -> usize {
+    pub fn tcp(&self) -> usize {
         self.ip() + if self.source.is_ipv4() { 20 } else { 40 }
     }
 
     /// The frame, without padding, with every checksum right.
-    fn frame(&self) -> Vec<u8> {
+    pub fn frame(&self) -> Vec<u8> {
         let mut bytes = [OUR_MAC, CLIENT_MAC].concat();
         for word in self.tags.iter().flatten() {
             bytes.extend(word.to_be_bytes());
@@ -104,7 +104,7 @@ impl Syn {
     }
 
     /// The frame after `change`, with every checksum right.
-    fn resealed(&self, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    pub fn resealed(&self, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
         let mut frame = self.frame();
         change(&mut frame);
         self.sealed(frame)
@@ -115,7 +115,7 @@ impl Syn {
     }
 
     /// Checks every byte of the answer but the cookie, which it gives: its options are an MSS and no other.
-    fn check(&self, answer: &[u8]) -> u32 {
+    pub fn check(&self, answer: &[u8]) -> u32 {
         self.check_with(answer, &[])
     }
 
@@ -169,7 +169,7 @@ impl Syn {
 }
 
 /// A bench with port 53 guarded, somebody who listens there, and the kernel's cookies on for all.
-fn guarded(test: &str) -> Option<(Bench, TcpListener)> {
+pub fn guarded(test: &str) -> Option<(Bench, TcpListener)> {
     let mut bench = Bench::new(test)?;
     bench.program.guard().unwrap_or_else(|e| panic!("{e}"));
     guard(&mut bench, &[(0, 0)]);

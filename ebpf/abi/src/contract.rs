@@ -20,6 +20,12 @@ pub mod map {
     pub const GUARDED: &str = "guarded";
     /// ARRAY of u32: what the shield is told, see [`super::shield`].
     pub const SHIELD: &str = "shield";
+    /// ARRAY of [`crate::hash::HashKey`]: keys that nobody outside may know, see [`super::secret`].
+    pub const SECRETS: &str = "secrets";
+    /// ARRAY of [`super::ClientSet`]: clients that have proved their address, by a hash of it.
+    pub const CLIENTS: &str = "clients";
+    /// PERCPU_ARRAY of one u64: how many strays passed in which second.
+    pub const STRAYS: &str = "strays";
     /// Name of the XDP program. It takes frames in several buffers (`xdp.frags`), so that drivers allow a large MTU.
     pub const PROGRAM: &str = "xdnsd";
     /// The same for kernels that only know frames in one buffer (before Linux 5.18).
@@ -28,6 +34,8 @@ pub mod map {
     pub const PROGRAM_TIER0: &str = "xdnsd_tier0";
     /// Name of the program that answers SYNs. It takes frames in several buffers, as whoever hands them on has to.
     pub const PROGRAM_SYN: &str = "xdnsd_syn";
+    /// Name of the program for what may bring a cookie back, or belong to no connection.
+    pub const PROGRAM_STRAY: &str = "xdnsd_stray";
 }
 
 /// Places of the programs that frames are handed on to. An empty one: the frame passes.
@@ -36,8 +44,10 @@ pub mod tail {
     pub const SYN: u32 = 0;
     /// For queries that may be for a hot name.
     pub const HOT: u32 = 1;
+    /// For other segments.
+    pub const STRAY: u32 = 2;
     /// How many there are.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 /// Places of what the shield is told. 0: off.
@@ -49,6 +59,25 @@ pub mod shield {
     /// How many there are.
     pub const COUNT: u32 = 2;
 }
+
+/// Places of keys.
+pub mod secret {
+    /// For the hash of clients.
+    pub const CLIENTS: u32 = 0;
+    /// How many there are.
+    pub const COUNT: u32 = 1;
+}
+
+/// Clients whose hashes share their lowest bits. One more takes the place of the one that proved its address first.
+pub type ClientSet = [u64; 2];
+/// Sets of clients on one interface.
+pub const CLIENT_SETS: u32 = 2048;
+const _: () = assert!(CLIENT_SETS.is_power_of_two());
+/// For so many seconds after a client has brought a cookie back, what it sends without a connection is the kernel's to refuse: the
+/// connection may be about to be made on another processor, or behind this frame in the same batch.
+pub const PROVED_SECS: u32 = 60;
+/// Strays of others that pass in a second on each processor: who still has a connection that the kernel has forgotten is told so.
+pub const STRAYS_MAX: u64 = 16;
 
 /// Entries of the XSKMAP and of the heartbeat array: the RX queues that one interface may have. More are passed.
 pub const QUEUES_MAX: u32 = 64;

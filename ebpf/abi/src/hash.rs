@@ -83,6 +83,7 @@ impl NameHash {
         }
     }
 
+    #[inline]
     fn absorb(&mut self, word: u64) {
         self.state = self.state.absorb(word);
         self.len = self.len.wrapping_add(8);
@@ -120,6 +121,17 @@ impl Hash {
 pub fn of_bytes(bytes: &[u8], key: &HashKey) -> u64 {
     let mut hash = NameHash::new(key);
     hash.push(bytes);
+    hash.hash().first()
+}
+
+/// The first 64 bits of the hash of these numbers.
+#[must_use]
+#[inline(always)]
+pub fn of_words<const N: usize>(words: [u64; N], key: &HashKey) -> u64 {
+    let mut hash = NameHash::new(key);
+    for word in words {
+        hash.absorb(word);
+    }
     hash.hash().first()
 }
 
@@ -192,6 +204,17 @@ mod tests {
         let mut hash = NameHash::new(&KEY);
         labels.iter().for_each(|label| hash.push(label));
         assert_eq!((hash.hash().first(), hash.hash().second()), oracle(&labels));
+    }
+
+    #[test]
+    fn numbers_are_hashed_as_their_bytes() {
+        let words = [0x0123_4567_89ab_cdef, u64::MAX, 0];
+        let bytes: Vec<u8> = words
+            .iter()
+            .flat_map(|word: &u64| word.to_le_bytes())
+            .collect();
+        assert_eq!(of_words(words, &KEY), oracle(&[&bytes]).0);
+        assert_ne!(of_words(words, &[0; 16]), of_words(words, &KEY));
     }
 
     #[test]

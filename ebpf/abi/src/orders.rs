@@ -3,8 +3,8 @@
 /// The value of the map [`crate::map::SHIELD`].
 ///
 /// ```text
-///  31          16 15      12 11     8 7   4 3       2      1            0
-///  | zero        | zero     | scale  | zero | scales | SACK | timestamps | given |
+///  31              16 15  12 11     8 7   5 4        3        2      1            0
+///  | verified for   | zero | scale | zero | strays | scales | SACK | timestamps | given |
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Orders(u32);
@@ -23,8 +23,10 @@ const GIVEN: u32 = 1;
 const TIMESTAMPS: u32 = 1 << 1;
 const SACK: u32 = 1 << 2;
 const SCALES: u32 = 1 << 3;
+const STRAYS: u32 = 1 << 4;
 const SCALE_SHIFT: u32 = 8;
 const SCALE: u32 = 0xf << SCALE_SHIFT;
+const VERIFIED_SHIFT: u32 = 16;
 
 impl Orders {
     /// SYNs are counted and passed.
@@ -42,6 +44,32 @@ impl Orders {
             None => 0,
         };
         Self(GIVEN | TIMESTAMPS | sack | scale)
+    }
+
+    /// The same; and a client that brought a cookie back is not asked again for so many seconds.
+    #[must_use]
+    pub const fn verified_for(self, secs: u16) -> Self {
+        Self(self.0 & 0xffff | (secs as u32) << VERIFIED_SHIFT)
+    }
+
+    /// The same; and what belongs to no connection is dropped.
+    #[must_use]
+    pub const fn without_strays(self) -> Self {
+        Self(self.0 | STRAYS)
+    }
+
+    /// How long a client that brought a cookie back is not asked again, in seconds.
+    #[inline(always)]
+    #[must_use]
+    pub const fn verified_secs(self) -> u32 {
+        self.0 >> VERIFIED_SHIFT
+    }
+
+    /// Whether what belongs to no connection is dropped.
+    #[inline(always)]
+    #[must_use]
+    pub const fn drops_strays(self) -> bool {
+        self.0 & (GIVEN | STRAYS) == GIVEN | STRAYS
     }
 
     /// Whether SYNs are answered.
@@ -90,6 +118,7 @@ mod tests {
     #[test]
     fn what_is_told_is_what_is_read() {
         assert!(!Orders::REST.are_given());
+        assert!(!Orders::REST.without_strays().drops_strays());
         assert_eq!(Orders::default(), Orders::REST);
         let scales = (0..=14).map(Some).chain([None]);
         let kept = scales.flat_map(|scale| [true, false].map(|sack| Kept { sack, scale }));
@@ -97,6 +126,13 @@ mod tests {
             let orders = Orders::from_word(Orders::give(kept).to_word());
             assert!(orders.are_given());
             assert_eq!(orders.kept(), kept);
+            assert_eq!((orders.verified_secs(), orders.drops_strays()), (0, false));
+            for secs in [0, 1, 300, u16::MAX] {
+                let orders = orders.without_strays().verified_for(secs);
+                assert!(orders.are_given() && orders.drops_strays());
+                assert_eq!(orders.kept(), kept);
+                assert_eq!(orders.verified_secs(), secs.into());
+            }
         }
     }
 }

@@ -66,6 +66,17 @@ crate::counters! {
         PassNoCookie = "pass_no_cookie",
         /// The driver has no room for the answer to a SYN.
         PassNoRoom = "pass_no_room",
+        /// A segment to a guarded port that brings back a cookie, while cookies are given.
+        PassCookie = "pass_cookie",
+        /// From a client that has lately brought back a cookie: a SYN to a guarded port, or a segment to one that belongs to no
+        /// connection.
+        PassVerified = "pass_verified",
+        /// A segment to a guarded port that belongs to no connection, one of the few a second that the kernel is left to refuse.
+        PassStray = "pass_stray",
+        /// Dropped: a segment to a guarded port that belongs to no connection and brings back no cookie, while cookies are given.
+        DropStray = "drop_stray",
+        /// Dropped: an RST to a guarded port that belongs to no connection, while cookies are given.
+        DropReset = "drop_reset",
         /// Dropped: a DNS response to port 53 of ours, where nobody has asked anything.
         DropResponse = "drop_response",
         /// Dropped: to an address of ours from that address (land), or from another one of ours on the same device.

@@ -45,6 +45,7 @@ struct Told {
     asked: RefCell<Option<Listen>>,
     /// SYNs that were handed on.
     syns: Cell<u32>,
+    strays: Cell<u32>,
 }
 
 impl Way for Told {
@@ -80,6 +81,9 @@ impl Kernel for Told {
             self.mac,
         ))
     }
+    fn hand_on_stray(&self) {
+        self.strays.set(self.strays.get() + 1);
+    }
     fn hand_on_syn(&self) {
         self.syns.set(self.syns.get() + 1);
     }
@@ -105,6 +109,7 @@ fn alive() -> Told {
         heartbeat: Some(NOW),
         asked: RefCell::new(None),
         syns: Cell::new(0),
+        strays: Cell::new(0),
     }
 }
 
@@ -190,16 +195,17 @@ fn a_syn_is_handed_on_and_nothing_else_is() {
         let handed_on = |frame: &[u8]| {
             let kernel = alive();
             let _ = run(frame, &kernel);
-            kernel.syns.get()
+            (kernel.syns.get(), kernel.strays.get())
         };
         for flags in 0..=u8::MAX {
             let mut segment = changed(frame, protocol, 6);
             segment[payload + 13] = flags;
             let opens = flags & 0b01_0111 == 0b00_0010;
-            assert_eq!(handed_on(&segment), opens.into(), "{flags:#010b}");
-            assert_eq!(handed_on(&segment[..payload + 19]), 0, "cut");
+            let expected = (opens.into(), (!opens).into());
+            assert_eq!(handed_on(&segment), expected, "{flags:#010b}");
+            assert_eq!(handed_on(&segment[..payload + 19]), (0, 0), "cut");
             let datagram = changed(&segment, protocol, 17);
-            assert_eq!(handed_on(&datagram), 0);
+            assert_eq!(handed_on(&datagram), (0, 0));
         }
     }
     let mut fragment = changed(&QUERY_V4, 23, 6);
@@ -210,7 +216,7 @@ fn a_syn_is_handed_on_and_nothing_else_is() {
             run(&changed(&fragment, at, to), &kernel),
             Err(Reason::PassProtocol)
         );
-        assert_eq!(kernel.syns.get(), 0);
+        assert_eq!((kernel.syns.get(), kernel.strays.get()), (0, 0));
     }
 }
 

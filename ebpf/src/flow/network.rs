@@ -28,6 +28,13 @@ impl Address {
         (self.0 == 0).then_some(u32::from_ne_bytes([a, b, c, d]))
     }
 
+    /// Whether it is good on its link alone (RFC 4291 section 2.5.6).
+    #[inline(always)]
+    pub const fn is_link_local(self) -> bool {
+        let [a, b, ..] = self.0.to_ne_bytes();
+        a == 0xfe && b & 0xc0 == 0x80
+    }
+
     /// The bytes in the order of the packet.
     #[inline(always)]
     pub const fn octets(self) -> [u8; 16] {

@@ -86,11 +86,17 @@ impl<'a> Segment<'a> {
         (self.header.get::<{ tcp::field::OFFSET }, u8>() >> 4) * 4
     }
 
+    /// See [`xdnsd_abi::headers::tcp::flag`].
+    #[inline(always)]
+    pub fn flags(&self) -> u8 {
+        self.header.get::<{ tcp::field::FLAGS }, u8>()
+    }
+
     /// True for the segment that asks for a connection.
     #[inline(always)]
     pub fn opens(&self) -> bool {
         use tcp::flag::{ACK, FIN, RST, SYN};
-        self.header.get::<{ tcp::field::FLAGS }, u8>() & (SYN | ACK | FIN | RST) == SYN
+        self.flags() & (SYN | ACK | FIN | RST) == SYN
     }
 }
 

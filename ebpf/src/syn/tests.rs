@@ -27,6 +27,8 @@ struct Told {
     egress_ifindex: u32,
     next_hop: Option<NextHop>,
     orders: Orders,
+    /// How long ago the client has brought a cookie back.
+    proved_secs: Option<u32>,
     is_large: bool,
     cookie: Option<u32>,
     /// What was asked for a cookie: the header and its length.
@@ -48,7 +50,7 @@ impl Way for Told {
     }
 }
 
-impl Cookies for Told {
+impl Guarded for Told {
     fn guarded(&self, listen: &Listen) -> Option<PathCheck> {
         let check = PathCheck::new(self.egress_ifindex, OUR_INDEX, OUR_MAC).with_mss(MSS);
         let is_ours = [53, 0x53, 99].contains(&listen.addr[15]);
@@ -57,6 +59,20 @@ impl Cookies for Told {
     fn orders(&self) -> Orders {
         self.orders
     }
+    fn has_proved(&self, _: &Ends, secs: u32) -> bool {
+        self.proved_secs.is_some_and(|ago| ago <= secs)
+    }
+    fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64> {
+        assert!((tcp::HEADER_LEN..=HEADER_LEN_MAX).contains(&(len as usize)));
+        let bytes = self.frame.get(at as usize..)?.get(..len as usize)?;
+        for (word, bytes) in header.iter_mut().zip(bytes.chunks(4)) {
+            *word = u32::from_ne_bytes(bytes.try_into().expect("whole words"));
+        }
+        Some(len.into())
+    }
+}
+
+impl Cookies for Told {
     fn walk(&self, walk: &mut Walk) {
         for _ in 0..COUNT_MAX {
             if !walk.step() {
@@ -69,14 +85,6 @@ impl Cookies for Told {
     }
     fn is_large(&self) -> bool {
         self.is_large
-    }
-    fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64> {
-        assert!((tcp::HEADER_LEN..=HEADER_LEN_MAX).contains(&(len as usize)));
-        let bytes = self.frame.get(at as usize..)?.get(..len as usize)?;
-        for (word, bytes) in header.iter_mut().zip(bytes.chunks(4)) {
-            *word = u32::from_ne_bytes(bytes.try_into().expect("whole words"));
-        }
-        Some(len.into())
     }
     fn cookie(&self, ends: &Ends, header: &mut Header, len: u64) -> Option<u32> {
         assert_eq!(ends.destination_port, 53_u16.to_be());
@@ -94,6 +102,7 @@ fn told(frame: &[u8]) -> Told {
         egress_ifindex: 0,
         next_hop: None,
         orders: Orders::give(None),
+        proved_secs: None,
         is_large: false,
         cookie: Some(COOKIE),
         asked: RefCell::default(),
@@ -255,6 +264,24 @@ fn each_thing_that_is_not_as_it_should_be_is_a_reason_and_asks_the_kernel_nothin
     let mut kernel = told(&syn());
     kernel.cookie = None;
     assert_eq!(run(&kernel).err(), Some(Reason::PassNoCookie));
+}
+
+#[test]
+fn a_client_that_has_proved_its_address_lately_is_not_asked_again() {
+    for (verified_secs, proved_secs, reason) in [
+        (0, Some(0), None),
+        (60, None, None),
+        (60, Some(61), None),
+        (60, Some(60), Some(Reason::PassVerified)),
+    ] {
+        let mut kernel = told(&syn());
+        kernel.orders = Orders::give(None).verified_for(verified_secs);
+        kernel.proved_secs = proved_secs;
+        assert_eq!(run(&kernel).err(), reason);
+        assert_eq!(kernel.asked.take().is_empty(), reason.is_some());
+        kernel.orders = Orders::REST.verified_for(verified_secs);
+        assert_eq!(run(&kernel).err(), Some(Reason::PassSyn));
+    }
 }
 
 #[test]

@@ -147,6 +147,9 @@ section! {
         /// net.ipv4.tcp_timestamps is 2 in place of 1 while cookies are given: timestamps of new connections then tell for how
         /// long this machine runs. Where it is 0, or this is false, such connections have an MSS and no other TCP option.
         tcp_options: bool = true;
+        /// For so many seconds after a client has brought a cookie back its SYNs are the kernel's to answer, without a cookie of
+        /// the program. 0: it is asked each time. Who sends SYNs in the name of such a client reaches the kernel.
+        verified_secs: u16 = 0, 0..=3600;
         /// TCP ports of this machine that are guarded besides, on the addresses that are answered on: `[22, 443]`. Where nobody
         /// listens on one, the kernel answers as ever. 20 addresses with a port can be guarded on each interface.
         ports: Vec<u16> = Vec::new(), 0..=7;

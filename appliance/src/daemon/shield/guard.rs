@@ -21,11 +21,12 @@ const LOST_MS: u64 = 60_000;
 const LOST_MAX_MS: u64 = 3_600_000;
 
 /// A SYN to a guarded port of ours, whole and sound: what the program counts such a one by.
-const SYNS: [Reason; 4] = [
+const SYNS: [Reason; 5] = [
     Reason::SynCookie,
     Reason::PassSyn,
     Reason::PassNoCookie,
     Reason::PassNoRoom,
+    Reason::PassVerified,
 ];
 
 /// What becomes of SYNs to guarded ports of an interface.
@@ -135,6 +136,8 @@ pub struct Guard {
     /// What the program was told.
     orders: Orders,
     counted: Counted,
+    /// Where the driver says what it lost.
+    lost: ethtool::LostByXdpTx,
     /// When answers that did not arrive are tried again.
     retry: Retry,
     state: SharedState,
@@ -160,7 +163,8 @@ impl Guard {
         if !wanted.syn_cookies {
             return Ok(());
         }
-        self.counted.lost = lost(interface);
+        self.lost = ethtool::LostByXdpTx::default();
+        self.counted.lost = self.lost(interface);
         match program.guard() {
             Ok(()) => {
                 self.has_program = true;
@@ -191,10 +195,15 @@ impl Guard {
         self.counted.cookies = count(Reason::SynCookie);
         self.counted.syns = SYNS.into_iter().map(count).sum();
         if self.orders.are_given() {
-            self.counted.lost = lost(interface);
+            self.counted.lost = self.lost(interface);
             self.judge(now, interface, before);
         }
         self.counted.syns.saturating_sub(before.syns)
+    }
+
+    /// What the driver lost so far of frames that a program sent; 0 where it does not say.
+    fn lost(&mut self, interface: &str) -> u64 {
+        self.lost.read(interface).unwrap_or(0)
     }
 
     /// Answers were sent and not one of them arrived.
@@ -245,11 +254,6 @@ impl Guard {
         }
         Ok(())
     }
-}
-
-/// What the driver lost so far of frames that a program sent; 0 where it does not say.
-fn lost(interface: &str) -> u64 {
-    ethtool::lost_by_xdp_tx(interface).unwrap_or(0)
 }
 
 #[cfg(test)]

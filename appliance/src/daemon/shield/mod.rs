@@ -37,6 +37,7 @@ pub struct Shield {
     mode: SynCookiesWord,
     meter: Meter,
     cookies: Needed,
+    verified_secs: u16,
     /// `None`: the config wants no options kept.
     timestamps: Option<Needed>,
     /// Cookies were given in the last round: those that are on their way back need the settings for a moment.
@@ -105,6 +106,7 @@ impl Shield {
         let timestamps = Setting::new("net.ipv4.tcp_timestamps", beside, place);
         Self {
             mode: section.syn_cookies,
+            verified_secs: section.verified_secs,
             meter: Meter::new(section.syn_threshold, section.calm_secs),
             cookies: Needed::new(cookies, "no SYN cookies, the kernel answers SYNs"),
             timestamps: section
@@ -136,7 +138,7 @@ impl Shield {
         };
         let is_given = state == State::Given;
         let orders = match is_given {
-            true => Orders::give(self.kept(now)),
+            true => self.orders(now),
             false => Orders::REST,
         };
         let was_given = std::mem::replace(&mut self.was_given, is_given);
@@ -156,6 +158,16 @@ impl Shield {
         self.cookies.setting.put_back();
         if let Some(timestamps) = &mut self.timestamps {
             timestamps.setting.put_back();
+        }
+    }
+
+    fn orders(&mut self, now: Instant) -> Orders {
+        let orders = Orders::give(self.kept(now)).verified_for(self.verified_secs);
+        // With it the kernel binds a connection to the device of its VRF, where no program finds it: its segments would be strays.
+        let are_bound = sysctl::Setting::named("net.ipv4.tcp_l3mdev_accept").read();
+        match are_bound {
+            Ok(1..) => orders,
+            Ok(0) | Err(_) => orders.without_strays(),
         }
     }
 

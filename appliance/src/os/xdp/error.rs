@@ -53,6 +53,8 @@ pub enum Error {
     TooManyListen(usize),
     /// SYN cookies need a program that takes frames in several buffers.
     NoShield,
+    /// There is no generator of random bytes.
+    Random(std::io::Error),
     /// An RX queue that the maps have no slot for.
     Queue(u32),
 }
@@ -69,6 +71,7 @@ impl Error {
         match self {
             Self::Load(cause) => errno(cause.as_ref()),
             Self::Mmap { cause, .. } => errno(cause),
+            Self::Random(cause) => errno(cause),
             Self::Interface { errno, .. } => Some(*errno),
             Self::Attach { cause, .. } => errno(cause.as_ref()),
             Self::Map { cause, .. } => errno(cause.as_ref()),
@@ -137,6 +140,7 @@ impl fmt::Display for Error {
             }
             Self::Contract(name) => write!(f, "the eBPF object has no usable \"{name}\""),
             Self::Mmap { name, cause } => write!(f, "mmap(2) of the array {name}: {cause}"),
+            Self::Random(cause) => write!(f, "getrandom(2): {cause}"),
             Self::Interface { name, errno } => {
                 write!(f, "interface \"{name}\": {}", errno.desc())
             }
@@ -179,7 +183,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Load(cause) => Some(cause.as_ref()),
-            Self::Mmap { cause, .. } => Some(cause),
+            Self::Mmap { cause, .. } | Self::Random(cause) => Some(cause),
             Self::Interface { errno, .. } => Some(errno),
             Self::Attach { cause, .. } => Some(cause.as_ref()),
             Self::Map { cause, .. } => Some(cause.as_ref()),

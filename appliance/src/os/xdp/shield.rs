@@ -1,18 +1,25 @@
-//! The shield in the program: what it is told, and the program behind the tail call that answers SYNs.
+//! The shield in the program: what it is told, and the programs behind the tail call, for SYNs and for what belongs to no
+//! connection.
 
 use super::{CheckBytes, Error, ListenKey, Program, replace, take};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, ProgramArray};
 use aya::programs::Xdp;
-use xdnsd_abi::{GUARDED_MAX, Listen, Orders, PathCheck, map, shield, tail};
+use xdnsd_abi::hash::HashKey;
+use xdnsd_abi::{GUARDED_MAX, Listen, Orders, PathCheck, map, secret, shield, tail};
+
+use crate::os::random;
 
 /// The maps of the shield. Without SYN cookies on, the first one is empty, and the program passes SYNs as ever.
 pub(super) struct Shield {
     /// Kept open: the kernel empties it when nobody in user space has it any more.
     pub(super) tails: ProgramArray<MapData>,
     guarded: HashMap<MapData, ListenKey, CheckBytes>,
+    secrets: Array<MapData, HashKey>,
     words: Array<MapData, u32>,
     is_loaded: bool,
+    /// Segments that are no SYN are handed on.
+    sees_strays: bool,
 }
 
 impl Shield {
@@ -20,8 +27,10 @@ impl Shield {
         Ok(Self {
             tails: take(ebpf, map::TAILS, ProgramArray::try_from)?,
             guarded: take(ebpf, map::GUARDED, HashMap::try_from)?,
+            secrets: take(ebpf, map::SECRETS, Array::try_from)?,
             words: take(ebpf, map::SHIELD, Array::try_from)?,
             is_loaded: false,
+            sees_strays: false,
         })
     }
 }
@@ -40,25 +49,45 @@ impl Program {
         if !self.takes_several_buffers() {
             return Err(Error::NoShield);
         }
-        let program = self.ebpf.program_mut(map::PROGRAM_SYN);
-        let program = program.and_then(|program| <&mut Xdp>::try_from(program).ok());
-        let program = program.ok_or(Error::Contract(map::PROGRAM_SYN))?;
-        let failed = |cause: aya::programs::ProgramError| Error::Load(Box::new(cause.into()));
-        program.load().map_err(failed)?;
-        let program = program.fd().map_err(failed)?;
-        let set = self.shield.tails.set(tail::SYN, program, 0);
-        set.map_err(|cause| Error::map(map::TAILS, cause))?;
+        let key = random::bytes().map_err(Error::Random)?;
+        let set = self.shield.secrets.set(secret::CLIENTS, key, 0);
+        set.map_err(|cause| Error::map(map::SECRETS, cause))?;
+        self.load_shield(map::PROGRAM_STRAY)?;
+        self.load_shield(map::PROGRAM_SYN)?;
+        self.hand_on(tail::SYN, map::PROGRAM_SYN)?;
         self.shield.is_loaded = true;
         Ok(())
     }
 
-    /// What becomes of SYNs to guarded ports.
+    fn load_shield(&mut self, name: &'static str) -> Result<(), Error> {
+        let loaded = xdp(&mut self.ebpf, name)?.load();
+        loaded.map_err(|cause| Error::Load(Box::new(cause.into())))
+    }
+
+    /// Hands frames on to a program that is loaded.
+    fn hand_on(&mut self, place: u32, name: &'static str) -> Result<(), Error> {
+        let program = xdp(&mut self.ebpf, name)?.fd();
+        let program = program.map_err(|cause| Error::Load(Box::new(cause.into())))?;
+        let set = self.shield.tails.set(place, program, 0);
+        set.map_err(|cause| Error::map(map::TAILS, cause))
+    }
+
+    /// What becomes of segments to guarded ports. Where none are dropped no frame is handed on for that.
     ///
     /// # Errors
     ///
     /// The map refuses.
     pub fn set_syn_cookies(&mut self, orders: Orders) -> Result<(), Error> {
-        self.tell(shield::SYN_COOKIES, orders.to_word())
+        self.tell(shield::SYN_COOKIES, orders.to_word())?;
+        let sees_strays = self.shield.is_loaded && orders.drops_strays();
+        if std::mem::replace(&mut self.shield.sees_strays, sees_strays) == sees_strays {
+            return Ok(());
+        }
+        if sees_strays {
+            return self.hand_on(tail::STRAY, map::PROGRAM_STRAY);
+        }
+        let cleared = self.shield.tails.clear_index(&tail::STRAY);
+        cleared.map_err(|cause| Error::map(map::TAILS, cause))
     }
 
     /// Whether what can only be an attack is dropped.
@@ -86,4 +115,11 @@ impl Program {
         }
         replace(&mut self.shield.guarded, wanted).map_err(|cause| Error::map(map::GUARDED, cause))
     }
+}
+
+/// One of the object's programs.
+fn xdp<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
+    let program = ebpf.program_mut(name);
+    let program = program.and_then(|program| program.try_into().ok());
+    program.ok_or(Error::Contract(name))
 }

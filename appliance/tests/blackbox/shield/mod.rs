@@ -1,6 +1,7 @@
 //! SYN cookies by the XDP program: real clients get through, floods do not, and the kernel has its setting back.
 
 mod options;
+mod stray;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -142,7 +143,6 @@ fn syn(client: &RawClient, source: SocketAddr, destination: SocketAddr) -> Resul
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             bytes.extend([0x08, 0, 0x45, 0, 0, 44, 0, 1, 0x40, 0, 61, 6, 0, 0]);
             bytes.extend([source.octets(), destination.octets()].concat());
-            Ipv4Packet::new_unchecked(&mut bytes[14..]).fill_checksum();
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             bytes.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 24, 6, 61]);
@@ -150,16 +150,27 @@ fn syn(client: &RawClient, source: SocketAddr, destination: SocketAddr) -> Resul
         }
         families => anyhow::bail!("two families: {families:?}"),
     }
-    let start = bytes.len();
     bytes.extend(source.port().to_be_bytes());
     bytes.extend(destination.port().to_be_bytes());
     bytes.extend([
         0x11, 0x22, 0x33, 0x44, 0, 0, 0, 0, 0x60, 0x02, 0xfa, 0xf0, 0, 0, 0, 0,
     ]);
     bytes.extend([2, 4, 0x05, 0xb4]);
-    let (from, to) = (source.ip().into(), destination.ip().into());
-    TcpPacket::new_unchecked(&mut bytes[start..]).fill_checksum(&from, &to);
+    seal(&mut bytes, source, destination);
     Ok(bytes)
+}
+
+/// Makes the checksums right.
+fn seal(frame: &mut [u8], source: SocketAddr, destination: SocketAddr) {
+    let header = match source.is_ipv4() {
+        true => 20,
+        false => 40,
+    };
+    if source.is_ipv4() {
+        Ipv4Packet::new_unchecked(&mut frame[14..]).fill_checksum();
+    }
+    let (from, to) = (source.ip().into(), destination.ip().into());
+    TcpPacket::new_unchecked(&mut frame[14 + header..]).fill_checksum(&from, &to);
 }
 
 /// The same from somebody who is not there, another one for each number.

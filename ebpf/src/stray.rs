@@ -1,0 +1,251 @@
+//! Segments to guarded ports that ask for nothing: those of connections, those that bring a cookie back, and strays, which belong
+//! to no connection. Those are dropped, but for a few.
+//!
+//! A program of its own behind a tail call, which stands there only while cookies are given. It reads the frame and never writes.
+//! Whatever belongs to a connection, of whatever state, passes as ever; so does what is no plain ACK or RST: the kernel says
+//! nothing to it.
+
+use crate::classify::{check_ours, check_source, listen};
+use crate::flow::{self, Flow};
+use crate::frame::Cursor;
+use crate::syn::{Ends, Guarded, Header, tcp_at};
+use xdnsd_abi::headers::tcp::flag;
+use xdnsd_abi::{PROVED_SECS, Reason};
+
+/// Whose a segment is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A connection's, or one's that begins or has ended.
+    Connection,
+    /// Nobody listens there.
+    Nobody,
+    /// A listener's, whose cookie it brings back.
+    Proof,
+    /// A listener's, who knows nothing of it.
+    Stray,
+}
+
+/// What the program asks of the kernel besides.
+pub trait Owners: Guarded {
+    /// Whose a segment with this header of `len` bytes is.
+    fn owner(&self, ends: &Ends, header: &mut Header, len: u64) -> Owner;
+    /// Remembers that the client is where it says.
+    fn prove(&self, ends: &Ends);
+    /// Whether this is one of the strays that pass in a second.
+    fn may_pass(&self) -> bool;
+}
+
+/// What becomes of a segment without SYN. `Err`: it is none of ours.
+#[inline(always)]
+pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reason> {
+    let Flow {
+        link,
+        packet,
+        transport: segment,
+    } = flow::segment(frame)?;
+    let flags = segment.flags() & (flag::SYN | flag::ACK | flag::RST);
+    let is_reset = flags & flag::RST != 0;
+    if flags & flag::SYN != 0 || flags == 0 {
+        return Err(Reason::PassProtocol);
+    }
+    let ends = Ends::of(&packet, &segment);
+    let key = listen(&link, &packet, ends.destination_port);
+    let check = kernel.guarded(&key).ok_or(Reason::PassProtocol)?;
+    check_ours(&link, &check, kernel)?;
+    // A connection of a link-local address is bound to the device that has it, and not found from another one below that.
+    if packet.destination.is_link_local() || !kernel.orders().drops_strays() {
+        return Err(Reason::PassProtocol);
+    }
+    check_source(&packet, ends.source_port, kernel)?;
+    let mut header = Header::default();
+    let at = tcp_at(&link, &packet);
+    let len = kernel.copy(at, segment.header_len().into(), &mut header);
+    let len = len.ok_or(Reason::PassProtocol)?;
+    Ok(match kernel.owner(&ends, &mut header, len) {
+        Owner::Connection | Owner::Nobody => Reason::PassProtocol,
+        Owner::Proof => {
+            kernel.prove(&ends);
+            Reason::PassCookie
+        }
+        // A listener has never had any use for one.
+        Owner::Stray if is_reset => Reason::DropReset,
+        Owner::Stray if kernel.has_proved(&ends, PROVED_SECS) => Reason::PassVerified,
+        Owner::Stray if kernel.may_pass() => Reason::PassStray,
+        Owner::Stray => Reason::DropStray,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::{NextHop, Reply, Way};
+    use std::cell::Cell;
+    use xdnsd_abi::{Listen, Orders, PathCheck};
+
+    /// An ACK from 192.0.2.1, port 40000, to 192.0.2.53, port 53.
+    const ACK: [u8; 54] = [
+        0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x02, 0x08, 0x00, 0x45,
+        0x00, 0x00, 0x28, 0x12, 0x34, 0x40, 0x00, 0x40, 0x06, 0xa4, 0x65, 0xc0, 0x00, 0x02, 0x01,
+        0xc0, 0x00, 0x02, 0x35, 0x9c, 0x40, 0x00, 0x35, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
+        0x88, 0x50, 0x10, 0xfa, 0xf0, 0x00, 0x00, 0x00, 0x00,
+    ];
+    const FLAGS: usize = 47;
+    const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+
+    /// A kernel that answers as told.
+    struct Told {
+        owner: Owner,
+        orders: Orders,
+        has_proved: bool,
+        may_pass: bool,
+        proofs: Cell<u32>,
+    }
+
+    impl Way for Told {
+        fn next_hop(&self, _: &Reply) -> Option<NextHop> {
+            None
+        }
+        fn ingress(&self) -> u32 {
+            3
+        }
+        fn drops_garbage(&self) -> bool {
+            false
+        }
+    }
+
+    impl Guarded for Told {
+        fn guarded(&self, listen: &Listen) -> Option<PathCheck> {
+            let check = PathCheck::new(0, 3, OUR_MAC);
+            (listen.port == 53_u16.to_be_bytes()).then_some(check)
+        }
+        fn orders(&self) -> Orders {
+            self.orders
+        }
+        fn has_proved(&self, ends: &Ends, secs: u32) -> bool {
+            assert_eq!((ends.source_port, secs), (40_000_u16.to_be(), PROVED_SECS));
+            self.has_proved
+        }
+        fn copy(&self, at: u32, len: u32, _: &mut Header) -> Option<u64> {
+            assert!(at == 34 || at == 54);
+            (len >= 20).then_some(len.into())
+        }
+    }
+
+    impl Owners for Told {
+        fn owner(&self, _: &Ends, _: &mut Header, len: u64) -> Owner {
+            assert_eq!(len, 20);
+            self.owner
+        }
+        fn prove(&self, _: &Ends) {
+            self.proofs.set(self.proofs.get() + 1);
+        }
+        fn may_pass(&self) -> bool {
+            self.may_pass
+        }
+    }
+
+    fn told(owner: Owner) -> Told {
+        Told {
+            owner,
+            orders: Orders::give(None).without_strays(),
+            has_proved: false,
+            may_pass: false,
+            proofs: Cell::new(0),
+        }
+    }
+
+    fn run(frame: &[u8], kernel: &Told) -> Reason {
+        let frame = frame.to_vec().into_boxed_slice();
+        let range = frame.as_ptr_range();
+        // SAFETY: the range of a live slice.
+        let frame = unsafe { Cursor::new(range.start, range.end) };
+        let (Ok(reason) | Err(reason)) = classify(frame, kernel);
+        reason
+    }
+
+    fn changed(at: usize, to: u8) -> [u8; 54] {
+        let mut frame = ACK;
+        assert_ne!(frame[at], to, "a change changes something");
+        frame[at] = to;
+        frame
+    }
+
+    #[test]
+    fn what_becomes_of_a_segment_is_its_owners_to_say() {
+        let reset = changed(FLAGS, flag::RST);
+        for (owner, of_ack, of_reset) in [
+            (
+                Owner::Connection,
+                Reason::PassProtocol,
+                Reason::PassProtocol,
+            ),
+            (Owner::Nobody, Reason::PassProtocol, Reason::PassProtocol),
+            (Owner::Stray, Reason::DropStray, Reason::DropReset),
+        ] {
+            let kernel = told(owner);
+            assert_eq!(run(&ACK, &kernel), of_ack);
+            assert_eq!(run(&reset, &kernel), of_reset);
+            assert_eq!(kernel.proofs.get(), 0);
+        }
+        let kernel = told(Owner::Proof);
+        assert_eq!(run(&ACK, &kernel), Reason::PassCookie);
+        assert_eq!(kernel.proofs.get(), 1);
+    }
+
+    #[test]
+    fn a_stray_passes_where_the_client_is_known_and_else_while_there_are_few() {
+        let mut kernel = told(Owner::Stray);
+        kernel.may_pass = true;
+        assert_eq!(run(&ACK, &kernel), Reason::PassStray);
+        kernel.has_proved = true;
+        assert_eq!(run(&ACK, &kernel), Reason::PassVerified);
+        // With both, a reset is one of nothing.
+        assert_eq!(run(&changed(FLAGS, flag::RST), &kernel), Reason::DropReset);
+    }
+
+    #[test]
+    fn what_is_not_ours_or_not_plain_passes() {
+        let kernel = told(Owner::Stray);
+        for flags in [0, flag::FIN, flag::SYN, flag::SYN | flag::ACK, 0x08] {
+            assert_eq!(run(&changed(FLAGS, flags), &kernel), Reason::PassProtocol);
+        }
+        for (at, to, reason) in [
+            (37, 54, Reason::PassProtocol),
+            (5, 0x09, Reason::PassOtherMac),
+            (46, 0x40, Reason::PassProtocol),
+            (26, 127, Reason::PassSource),
+        ] {
+            assert_eq!(run(&changed(at, to), &kernel), reason, "{at}");
+        }
+        for orders in [
+            Orders::REST,
+            Orders::give(None),
+            Orders::REST.without_strays(),
+        ] {
+            let kernel = Told {
+                orders,
+                ..told(Owner::Stray)
+            };
+            assert_eq!(run(&ACK, &kernel), Reason::PassProtocol);
+        }
+    }
+
+    /// There the kernel's look-up from another device finds the listener, and not the connection.
+    #[test]
+    fn to_a_link_local_address_everything_passes() {
+        let mut frame = ACK[..12].to_vec();
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64]);
+        let address = |first: [u8; 2]| [&first[..], &[0; 13], &[1]].concat();
+        let (source, segment) = (address([0x20, 0x01]), &ACK[34..]);
+        for (first, reason) in [
+            ([0xfe, 0x80], Reason::PassProtocol),
+            ([0xfe, 0xbf], Reason::PassProtocol),
+            ([0xfe, 0xc0], Reason::DropStray),
+            ([0xfd, 0x80], Reason::DropStray),
+        ] {
+            let frame = [&frame[..], &source, &address(first), segment].concat();
+            let kernel = told(Owner::Stray);
+            assert_eq!(run(&frame, &kernel), reason, "{first:x?}");
+        }
+    }
+}
