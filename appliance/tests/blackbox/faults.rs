@@ -167,7 +167,7 @@ fn a_daemon_that_does_not_answer_is_told_from_one_that_is_not_there() -> Result<
     let scene = scene!(Setup::default());
     let socket = scene.directory.path().join("sock").display().to_string();
     let stats = || run(None, &["stats", "--socket", &socket]);
-    scene.daemon.signal(Signal::SIGSTOP)?;
+    scene.daemon.stop()?;
     let output = stats()?;
     let expected = format!("no answer in 5 s from the xdnsd at {socket}\n");
     assert_eq!((said(&output), output.status.code()), (expected, Some(1)));

@@ -3,17 +3,19 @@
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use xdnsd::control;
 use xdnsd_core::dns::rtype;
 use xdnsd_core::limits::WORKERS;
 use xdnsd_lab::lab::LAN_V4;
-use xdnsd_lab::process::Process;
+use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
@@ -43,7 +45,7 @@ fn health_tells_a_process_that_answers_from_one_that_hangs_and_from_none() -> Re
     let mut scene = scene!(Setup::three_ways());
     let (status, said) = health(&scene)?;
     ensure!(status == Some(0), "{said}");
-    scene.daemon.signal(Signal::SIGSTOP)?;
+    scene.daemon.stop()?;
     let (status, said) = health(&scene)?;
     ensure!(status == Some(1), "{status:?} {said}");
     scene.daemon.signal(Signal::SIGCONT)?;
@@ -104,7 +106,7 @@ fn the_service_manager_is_told_while_it_lives() -> Result<()> {
     for _ in 0..2 {
         ensure!(told()? == "WATCHDOG=1");
     }
-    other.signal(Signal::SIGSTOP)?;
+    other.stop()?;
     manager.set_read_timeout(Some(Duration::from_secs(3)))?;
     // Behind what was on its way.
     ensure!((0..10).any(|_| told().is_err()), "it was stopped");
@@ -128,6 +130,95 @@ fn start_with_threads_to_hold(scene: &mut Scene) -> Result<(Process, PathBuf)> {
     let is_well = || control::ask(&socket, "health", &mut std::io::sink()).is_ok();
     other.wait_until("it is well", TIMEOUT, is_well)?;
     Ok((other, hang))
+}
+
+/// What is shipped to watch over the server, as a text.
+fn shipped(name: &str) -> Result<String> {
+    let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../buildroot/package/xdnsd/");
+    fs::read_to_string(format!("{package}{name}")).with_context(|| name.to_owned())
+}
+
+/// Three looks of it take 24 seconds: each asks over and over, as a client and at the control socket.
+const LOOKS_MAX: Duration = Duration::from_secs(60);
+
+/// The script of the image and of busybox, as it is but for its paths and its pauses.
+#[test]
+fn a_server_that_is_stopped_is_ended_and_started_again_by_the_loop_around_it() -> Result<()> {
+    let mut scene = scene!(Setup::three_ways());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene.daemon.terminate()?;
+    let folder = scene.directory.path();
+    let here = folder.display();
+    let mut script = shipped("supervise")?;
+    for (path, own) in [
+        ("/usr/bin/xdnsd", BINARY.to_owned()),
+        ("/etc/default/xdnsd", format!("{here}/defaults")),
+        ("/var/run/xdnsd-server.pid", format!("{here}/pid")),
+        ("/run/xdnsd", format!("{here}/run")),
+        (">/dev/console", format!(">>{here}/console")),
+    ] {
+        ensure!(script.contains(path), "{path}");
+        script = script.replace(path, &own);
+    }
+    fs::write(folder.join("supervise"), script)?;
+    let defaults = format!(
+        "LOOK_PAUSE=0.1\nXDNSD_CONFIG={here}/config.toml\nXDNSD_USER=\nXDNSD_STATE={here}/state\n"
+    );
+    fs::write(folder.join("defaults"), defaults)?;
+    let mut command = scene.lab.router.command("sh");
+    command.arg(folder.join("supervise"));
+    let mut supervised =
+        Process::spawn_with_end(command, &folder.join("supervise.log"), End::Terminate)?;
+    let socket = folder.join("sock");
+    let is_well = || control::ask(&socket, "health", &mut std::io::sink()).is_ok();
+    let pid = || fs::read_to_string(folder.join("pid")).unwrap_or_default();
+    supervised.wait_until("it serves", 4 * TIMEOUT, is_well)?;
+    let first = pid();
+    kill(Pid::from_raw(first.trim().parse()?), Signal::SIGSTOP)?;
+    supervised.wait_until("another serves", LOOKS_MAX, || pid() != first && is_well())?;
+    let client = scene.udp_client(Family::V4)?;
+    let answer = client.ask(&query("www.test.", RecordType::A))?;
+    ensure!(addresses(&answer) == ["192.0.2.1"]);
+    let console = fs::read_to_string(folder.join("console"))?;
+    ensure!(
+        console.contains("xdnsd: does not answer, ended"),
+        "{console}"
+    );
+    ensure!(supervised.terminate()?.success());
+    Ok(())
+}
+
+/// procd starts the server again by itself; it is told by this that there is a reason to.
+#[test]
+fn a_server_that_is_stopped_is_ended_by_what_procd_runs_beside_it() -> Result<()> {
+    let mut scene = scene!(Setup::three_ways());
+    let folder = scene.directory.path();
+    let here = folder.display();
+    fs::write(folder.join("pid"), scene.daemon.pid().to_string())?;
+    fs::write(folder.join("procd"), shipped("xdnsd.procd")?)?;
+    let text = format!(
+        ". {here}/procd\nPROG={BINARY}\nCONFIG={here}/config.toml\nPIDFILE={here}/pid\n\
+         sleep() {{ command sleep 0.1; }}\nlogger() {{ shift 5; echo \"$*\" >>{here}/log; }}\nwatch\n"
+    );
+    let mut command = scene.lab.router.command("sh");
+    command.args(["-c", &text]);
+    let mut watch = Process::spawn(command, &folder.join("watch.log"))?;
+    // It says nothing against one that answers.
+    let looked = || fs::read_to_string(folder.join("log")).unwrap_or_default();
+    for _ in 0..3 {
+        let (status, said) = health(&scene)?;
+        ensure!(status == Some(0) && looked().is_empty(), "{said}");
+    }
+    scene.daemon.stop()?;
+    watch.wait_until("it is ended", LOOKS_MAX, || {
+        looked().contains("does not answer, ended")
+    })?;
+    watch.kill()?;
+    let status = scene.daemon.wait_exit()?;
+    ensure!(status.signal() == Some(Signal::SIGKILL as i32), "{status}");
+    Ok(())
 }
 
 /// One thread alone: all others go on, and say so.

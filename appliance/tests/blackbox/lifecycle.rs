@@ -213,7 +213,7 @@ fn a_process_that_hangs_is_passed_by_and_loses_nothing() -> Result<()> {
     let client = scene.udp_client(Family::V4)?;
     address_of_www(&client)?;
     let before = scene.daemon.metrics()?;
-    scene.daemon.signal(Signal::SIGSTOP)?;
+    scene.daemon.stop()?;
     let stopped = Instant::now();
     let mut queries = Vec::new();
     // The program reads the heartbeat with every query; nothing tells the outside when it is stale.

@@ -143,6 +143,15 @@ impl Process {
             .with_context(|| format!("wait for {}", self.what))
     }
 
+    /// Stops it by SIGSTOP, and waits until it is: the kernel tells one of its threads, and the others go on until that one runs.
+    pub fn stop(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)?;
+        let stat = format!("/proc/{}/stat", self.pid());
+        wait_until("it is stopped", END_TIMEOUT, || {
+            fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "))
+        })
+    }
+
     /// Asks it to end by SIGTERM and waits; an error if it does not.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;

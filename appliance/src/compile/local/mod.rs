@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use xdnsd_abi::hash::HashKey;
 use xdnsd_core::dns::rtype;
-use xdnsd_core::policy::local::flag;
+use xdnsd_core::policy::local::{CHAIN_MAX, End, LocalData, flag};
 use xdnsd_core::policy::name::Labels;
 
 use super::claims::{Claims, Known, Others, Refusal, Rules, names_of};
@@ -406,6 +406,16 @@ impl LocalBuilder {
         self.nodes.entry(name.to_vec()).or_default()
     }
 
+    /// The names that the config makes aliases, as they are written there.
+    fn aliases(&self) -> Vec<Vec<u8>> {
+        let is_alias = |record: &Record| record.rtype == rtype::CNAME;
+        let names = self.names.iter();
+        names
+            .filter(|name| self.nodes[*name].records.iter().any(is_alias))
+            .cloned()
+            .collect()
+    }
+
     /// Makes PTR records of the addresses that have none written.
     pub fn add_pointers(&mut self) {
         for (owner, record) in std::mem::take(&mut self.pointers) {
@@ -488,7 +498,25 @@ pub fn compile(
     if input.reverse {
         builder.add_pointers();
     }
-    Ok(builder.build(draw_key))
+    let aliases = builder.aliases();
+    let image = builder.build(draw_key);
+    for endless in aliases.iter().filter(|name| is_endless(&image, name)) {
+        let what = format!(
+            "`{}` is an alias (CNAME) of itself, or by more than {CHAIN_MAX} steps of another name: it is answered SERVFAIL",
+            name::display(endless)
+        );
+        notes.push(Problem::of("records", what));
+    }
+    Ok(image)
+}
+
+/// Whether the aliases behind a name lead to no other name.
+fn is_endless(image: &[u8], name: &[u8]) -> bool {
+    let (Ok(data), Some(labels)) = (LocalData::view(image), Labels::new(name)) else {
+        return false;
+    };
+    let nobody_else = |_: &Labels<'_>, _: &[u8]| false;
+    data.resolve(&labels, rtype::A, nobody_else, |_, _| {}) == End::Endless
 }
 
 /// The files behind a path with their text.

@@ -84,6 +84,23 @@ impl Error {
         }
     }
 
+    /// All that the verifier has said, line by line.
+    pub(super) fn verifier_log(&self) -> String {
+        match self {
+            Self::Load(cause) => refusal(cause).map_or_else(String::new, |(_, log)| log),
+            Self::Contract(_)
+            | Self::Mmap { .. }
+            | Self::Interface { .. }
+            | Self::Attach { .. }
+            | Self::NoLink(_)
+            | Self::Bond(_)
+            | Self::Map { .. }
+            | Self::TooManyListen(_)
+            | Self::NoShield
+            | Self::Queue(_) => String::new(),
+        }
+    }
+
     /// Why native mode was not to be had, in a few words; the error itself has the details.
     pub(super) fn why_not_native(&self) -> &'static str {
         if matches!(self, Self::Bond(_)) {
@@ -131,11 +148,11 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Load(cause) => {
-                write!(
-                    f,
-                    "bpf(2) refuses the XDP program: {}",
-                    Chain(cause.as_ref())
-                )?;
+                f.write_str("bpf(2) refuses the XDP program: ")?;
+                match refusal(cause) {
+                    Some((io_error, log)) => write!(f, "{io_error}{}", Verdict(&log))?,
+                    None => write!(f, "{}", Chain(cause.as_ref()))?,
+                }
                 f.write_str(load_hint(errno(cause.as_ref())))
             }
             Self::Contract(name) => write!(f, "the eBPF object has no usable \"{name}\""),
@@ -193,6 +210,36 @@ impl std::error::Error for Error {
             | Self::TooManyListen(_)
             | Self::NoShield
             | Self::Queue(_) => None,
+        }
+    }
+}
+
+/// What the kernel answers to a program that it does not take, and its verifier's log.
+fn refusal(error: &EbpfError) -> Option<(&std::io::Error, String)> {
+    if let EbpfError::ProgramError(ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    }) = error
+    {
+        return Some((io_error, verifier_log.to_string()));
+    }
+    None
+}
+
+/// Of a verifier's log the line that says why it refuses: the last one, but for its statistics. Nothing where it has said nothing.
+struct Verdict<'a>(&'a str);
+
+impl fmt::Display for Verdict<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
+        let is_statistics = |line: &&str| STATISTICS.iter().any(|word| line.starts_with(word));
+        let lines = self.0.lines().map(str::trim).rev();
+        match lines
+            .filter(|line| !line.is_empty())
+            .find(|line| !is_statistics(line))
+        {
+            Some(line) => write!(f, "; the verifier says: {line}"),
+            None => Ok(()),
         }
     }
 }
@@ -259,6 +306,22 @@ mod tests {
     use super::*;
     use crate::os::xdp::Attached;
     use aya::sys::SyscallError;
+
+    #[test]
+    fn why_a_verifier_refuses_is_one_line_and_not_its_whole_log() {
+        let steps = "0: R1=ctx() R10=fp0\n; let frame = unsafe {\n".repeat(200);
+        let log = format!(
+            "{steps}77: (71) r0 = *(u8 *)(r2 +9)\n invalid access to packet, off=9 size=1\n\
+             verification time 312 usec\nstack depth 64\nprocessed 77 insns (limit 1000000) max_states_per_insn 1\n\n"
+        );
+        assert_eq!(
+            Verdict(&log).to_string(),
+            "; the verifier says: invalid access to packet, off=9 size=1"
+        );
+        for nothing in ["", "\n", "processed 7 insns\n"] {
+            assert_eq!(Verdict(nothing).to_string(), "");
+        }
+    }
 
     #[test]
     fn why_a_mode_is_generic_is_one_plain_line() {

@@ -20,6 +20,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use heartbeat::Beats;
+use log::debug;
 use shield::Shield;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -35,6 +36,8 @@ pub const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/object/x
 /// times as much, and which it has no use for: this program relocates nothing by them. Refused, it goes on as on a kernel
 /// without types. aya reads them only where they are needed from 0.15 on, which asks for Rust 1.98 (aya issue 1172).
 const LOADER_PIECE_MAX: usize = 64 * 1024;
+/// Lines of the end of what the verifier said of a program that it refuses, for debugging.
+const VERIFIER_LINES: usize = 64;
 
 /// The key as bytes: aya's marker for plain data is not ours to put on [`Listen`].
 type ListenKey = [u8; size_of::<Listen>()];
@@ -181,7 +184,16 @@ impl Program {
     fn load_as(&mut self, name: &'static str) -> Result<(), Error> {
         self.name = name;
         let loaded = self.xdp()?.load();
-        loaded.map_err(|e| Error::Load(Box::new(e.into())))
+        loaded.map_err(|cause| {
+            let error = Error::Load(Box::new(cause.into()));
+            // The steps that led there are many, and the last of them the ones that matter.
+            let log = error.verifier_log();
+            let skipped = log.lines().count().saturating_sub(VERIFIER_LINES);
+            for line in log.lines().skip(skipped) {
+                debug!("{name}: verifier: {line}");
+            }
+            error
+        })
     }
 
     /// Whether it takes frames in several buffers.

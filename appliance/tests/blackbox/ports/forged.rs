@@ -1,6 +1,5 @@
 //! Datagrams with the server's own address and port, which somebody else sends.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
@@ -268,11 +267,7 @@ fn what_comes_behind_the_answer_is_unmatched_and_neither_late_nor_forged() -> Re
     let bytes = forged_answer(&scene.upstream.asked("twice.open.test.")[0]);
     let before = scene.daemon.metrics()?;
     // Both wait for the worker.
-    scene.daemon.signal(Signal::SIGSTOP)?;
-    let stat = format!("/proc/{}/stat", scene.daemon.pid());
-    wait_until("it is stopped", TIMEOUT, || {
-        fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "))
-    })?;
+    scene.daemon.stop()?;
     for _ in 0..2 {
         forger.send(from, &bytes)?;
     }

@@ -86,9 +86,19 @@ impl Daemon {
         self.process.terminate()
     }
 
+    /// Waits until it has ended by itself, or by somebody else.
+    pub fn wait_exit(&mut self) -> Result<ExitStatus> {
+        self.process.wait_exit(TIMEOUT)
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) -> Result<()> {
         self.process.signal(signal)
+    }
+
+    /// Stops it, and waits until it is.
+    pub fn stop(&self) -> Result<()> {
+        self.process.stop()
     }
 
     /// The process's ID.
