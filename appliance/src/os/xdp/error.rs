@@ -86,19 +86,10 @@ impl Error {
 
     /// All that the verifier has said, line by line.
     pub(super) fn verifier_log(&self) -> String {
-        match self {
-            Self::Load(cause) => refusal(cause).map_or_else(String::new, |(_, log)| log),
-            Self::Contract(_)
-            | Self::Mmap { .. }
-            | Self::Interface { .. }
-            | Self::Attach { .. }
-            | Self::NoLink(_)
-            | Self::Bond(_)
-            | Self::Map { .. }
-            | Self::TooManyListen(_)
-            | Self::NoShield
-            | Self::Queue(_) => String::new(),
-        }
+        let Self::Load(cause) = self else {
+            return String::new();
+        };
+        refusal(cause).map_or_else(String::new, |(_, log)| log)
     }
 
     /// Why native mode was not to be had, in a few words; the error itself has the details.
