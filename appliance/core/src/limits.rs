@@ -89,7 +89,7 @@ pub const SUB_QUESTIONS: usize = 12;
 /// Upstream servers over all groups.
 pub const UPSTREAMS: usize = capacity!("XDNSD_LIMIT_UPSTREAMS", 16);
 /// Connected UDP sockets to upstreams at once, per worker, where each question has one (`forward.upstream_ports`). All in
-/// use: the oldest is closed, and its question is asked again when its time comes.
+/// use: of the client that has the most questions the oldest is closed, and its question is asked again when its time comes.
 pub const UPSTREAM_SOCKETS: usize = capacity!("XDNSD_LIMIT_UPSTREAM_SOCKETS", 256);
 /// Datagrams to upstreams that nobody waits for any more and that may still be answered, per worker. All in use: the port
 /// of the oldest is closed, and its answer never seen.

@@ -141,8 +141,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         went_out
     }
 
-    /// Closes the port of what may be missed most easily: an answer that nobody waits for, or else the one that has been
-    /// waited for for longest; its question is asked again when its time comes. Whether there was one.
+    /// Closes the port of what may be missed most easily: an answer that nobody waits for, or else one of a client that
+    /// has the most questions, whose question is asked again when its time comes. Whether there was one.
     #[cold]
     fn free_a_port(&mut self, effects: &mut impl Effects<R>) -> bool {
         let pending = &mut self.tables.pending;
@@ -150,7 +150,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             effects.leave_port(port);
             return true;
         }
-        let Some((index, attempt)) = pending.oldest_datagram() else {
+        let Some((index, attempt)) = pending.datagram_victim() else {
             return false;
         };
         self.leave_attempt(index, &attempt, effects);

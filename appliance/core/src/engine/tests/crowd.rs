@@ -246,6 +246,26 @@ fn a_neighbour_that_fills_the_table_of_questions_ends_none_of_another_neighbours
     });
 }
 
+#[test]
+fn where_ports_are_scarce_the_client_that_has_the_most_questions_gives_one_up() {
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.no_more_ports = Some((4, NoPort::Full));
+        world.miss(7, &query("patient.example.", 1));
+        for number in 0..8 {
+            world.pass(1);
+            world.miss(1, &query(&format!("n{number}.example."), number));
+        }
+        world.pass(1);
+        world.miss(8, &query("another.example.", 9));
+        let open: Vec<usize> = (0..world.effects.asked.len())
+            .filter(|nth| world.effects.is_open(world.effects.asked[*nth].via))
+            .collect();
+        assert_eq!(open, [0, 7, 8, 9], "the oldest of the client with eight");
+        world.respond_to(0, answer_a(60));
+        assert_eq!(world.last_reply().id(), 1);
+    });
+}
+
 /// `a0.lan` and so on lead to as many names outside.
 fn aliases(count: usize) -> LocalData<'static> {
     let names: Vec<String> = (0..count).map(|number| format!("a{number}.lan")).collect();

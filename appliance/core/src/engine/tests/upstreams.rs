@@ -639,7 +639,7 @@ fn a_link_local_server_is_one_only_on_its_link() {
 }
 
 #[test]
-fn where_ports_are_scarce_a_new_question_takes_that_of_the_oldest() {
+fn where_ports_are_scarce_a_new_question_takes_that_of_its_clients_oldest() {
     with_world(Settings::DEFAULT, |world| {
         world.effects.no_more_ports = Some((4, NoPort::Full));
         for number in 0..5 {

@@ -1,5 +1,7 @@
 //! Datagrams that may still be answered, and those of them that nobody waits for any more.
 
+use core::cmp::Reverse;
+
 use super::{Attempt, PendingTable};
 use crate::forward::upstreams::UpstreamConfig;
 use crate::time::Instant;
@@ -18,15 +20,21 @@ pub struct Lingering {
 }
 
 impl<R: Copy + PartialEq> PendingTable<R> {
-    /// The datagram that has waited for its answer for longest, and its question.
+    /// The datagram whose port makes room for another, and its question, by the rule of [`victim`](Self::victim): of those
+    /// clients that have the most questions, the one that has waited for its answer for longest.
     #[must_use]
-    pub fn oldest_datagram(&self) -> Option<(u16, Attempt)> {
+    pub fn datagram_victim(&self) -> Option<(u16, Attempt)> {
         let waiting = self.questions.iter().flat_map(|(index, question)| {
             let attempts = question.tries.as_slice().iter();
             let waits = |attempt: &&Attempt| attempt.live && attempt.port().is_some();
-            attempts.filter(waits).map(move |attempt| (index, *attempt))
+            let held = self.held[usize::from(question.bucket)];
+            attempts
+                .filter(waits)
+                .map(move |attempt| (held, index, *attempt))
         });
-        waiting.min_by_key(|(_, attempt)| attempt.sent)
+        waiting
+            .max_by_key(|(held, _, attempt)| (*held, Reverse(attempt.sent)))
+            .map(|(_, index, attempt)| (index, attempt))
     }
 
     /// Remembers an attempt that nobody waits for any more until `until`. The port that makes room for it, to be closed.
