@@ -18,6 +18,7 @@ use crate::support::client::{Family, RawClient};
 use crate::support::daemon::{BINARY, Daemon};
 use crate::support::message::{addresses, query, query_edns, ttl};
 use crate::support::preload;
+use crate::support::run::Run;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 
@@ -77,7 +78,9 @@ fn count_restored(scene: &Scene) -> Result<usize> {
     let now = scene.daemon.metrics()?;
     let hits = now.growth(&before, &Counter::CacheHits) + now.growth(&before, &Counter::CacheStale);
     assert_eq!(usize::try_from(hits)?, restored.len());
-    assert_eq!(now.growth(&before, &Counter::AnswersXdp), hits);
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Run::this().answers(), hits)])?;
     Ok(restored.len())
 }
 

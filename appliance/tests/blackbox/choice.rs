@@ -16,6 +16,7 @@ use xdnsd_lab::wait::wait_until;
 use crate::support::TIMEOUT;
 use crate::support::client::{Family, RawClient, UdpClient, listen};
 use crate::support::message::{addresses, query, read_answer, wire};
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::{Fault, Rule};
 use crate::support::text::{ask_all, assert_answer, ede, question};
@@ -154,6 +155,10 @@ fn a_race_asks_two_and_each_group_has_its_own_way() -> Result<()> {
 
 #[test]
 fn the_letter_case_is_random_checked_and_given_up_where_it_is_lost() -> Result<()> {
+    only!(
+        OVER_XDP,
+        "what one worker has learnt; names are spread over several"
+    );
     let scene = scene!(Setup::three_ways().sections("[forward]\nrandom_case = true"));
     let name = "a.rather.long.name.for.this.test.";
     scene
@@ -199,6 +204,7 @@ fn the_letter_case_is_random_checked_and_given_up_where_it_is_lost() -> Result<(
 
 #[test]
 fn truncation_upstream_leads_to_tcp_and_what_comes_there_is_checked_too() -> Result<()> {
+    only!(IN_DATAGRAMS, "what a datagram holds");
     let scene = scene!(two(""));
     // More than 1232 bytes: the scripted server sets TC and has the rest over TCP.
     let many: Vec<String> = (0..100).map(|n| format!("192.0.2.{n}")).collect();
@@ -307,6 +313,10 @@ fn everyone_who_shares_a_question_gets_its_own_answer_by_every_way() -> Result<(
 /// Hosts of one LAN are others to each other although they are in one /64.
 #[test]
 fn a_full_table_costs_whoever_fills_it_and_never_the_others() -> Result<()> {
+    only!(
+        OVER_XDP,
+        "the table of one worker; names are spread over several"
+    );
     for (greedy, modest) in [
         ("10.53.0.9/24", "10.53.0.8/24"),
         ("fd53::9/64", "fd53::8/64"),
@@ -398,6 +408,10 @@ fn costs_whoever_fills_it(scene: &Scene, greedy: &str, modest: &str) -> Result<(
 /// neither a question that needs no alias nor those that wait. Places are given back.
 #[test]
 fn a_full_table_of_aliases_costs_the_newcomer_and_no_other_question() -> Result<()> {
+    only!(
+        OVER_XDP,
+        "the table of one worker; names are spread over several"
+    );
     const CLIENTS: usize = 8;
     let records: Vec<String> = (0..=ALIASES)
         .map(|number| format!("\"a{number}.lan CNAME n{number}.slow.test\""))

@@ -14,6 +14,7 @@ use crate::support::client::{Family, RawClient, listen};
 use crate::support::frame::{ETHERNET_MIN, TPID_VLAN, UdpFrame};
 use crate::support::message::{addresses, query, read_answer, wire};
 use crate::support::metrics::Metric;
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 
@@ -84,6 +85,7 @@ impl Metric for Received {
 
 #[test]
 fn each_chunk_of_a_socket_is_shown_in_one_place() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     let before = scene.daemon.metrics()?;
@@ -106,6 +108,7 @@ fn each_chunk_of_a_socket_is_shown_in_one_place() -> Result<()> {
 
 #[test]
 fn ethernet_padding_is_no_part_of_the_query() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     let before = scene.daemon.metrics()?;
@@ -126,6 +129,7 @@ fn ethernet_padding_is_no_part_of_the_query() -> Result<()> {
 
 #[test]
 fn ip_options_go_to_the_kernel_and_are_answered() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     for (family, extra, reason) in [
@@ -153,6 +157,7 @@ fn ip_options_go_to_the_kernel_and_are_answered() -> Result<()> {
 
 #[test]
 fn fragments_are_put_together_by_the_kernel() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     for (family, reason) in [
@@ -186,6 +191,7 @@ fn fragments_are_put_together_by_the_kernel() -> Result<()> {
 
 #[test]
 fn damaged_frames_are_never_answered_and_hold_nothing_up() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     for (family, offset_in_packet, reason) in [
@@ -222,6 +228,7 @@ fn damaged_frames_are_never_answered_and_hold_nothing_up() -> Result<()> {
 
 #[test]
 fn an_absent_udp_checksum_is_legal_over_ipv4_only() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     let without = |family| -> Result<(UdpFrame, Vec<u8>)> {
@@ -249,6 +256,7 @@ fn an_absent_udp_checksum_is_legal_over_ipv4_only() -> Result<()> {
 
 #[test]
 fn lengths_that_lie_are_the_kernels_business() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     // UDP longer than IP says, shorter, shorter than its own header; IP longer than the frame, shorter than UDP says.
@@ -279,6 +287,7 @@ fn fix_ipv4_checksum(frame: &mut [u8], at: usize) {
 
 #[test]
 fn offload_left_on_at_the_client_is_answered_by_the_kernel() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default().lab(Spec {
         offload: Offload::On,
         ..Spec::default()
@@ -300,6 +309,7 @@ fn offload_left_on_at_the_client_is_answered_by_the_kernel() -> Result<()> {
 
 #[test]
 fn a_vlan_that_is_not_ours_is_not_answered() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     for tags in [vec![(TPID_VLAN, 10)], vec![(0x88a8, 10), (TPID_VLAN, 20)]] {
@@ -322,6 +332,7 @@ fn a_vlan_that_is_not_ours_is_not_answered() -> Result<()> {
 
 #[test]
 fn a_tag_that_carries_only_a_priority_is_answered_by_the_kernel() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     let before = scene.daemon.metrics()?;
@@ -364,6 +375,7 @@ fn send_garbage(scene: &Scene, client: &RawClient) -> Result<()> {
 #[test]
 fn what_can_only_be_an_attack_ends_in_the_driver_and_other_impossible_sources_get_no_answer()
 -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     let before = scene.daemon.metrics()?;
@@ -381,6 +393,7 @@ fn what_can_only_be_an_attack_ends_in_the_driver_and_other_impossible_sources_ge
 
 #[test]
 fn garbage_gets_no_answer_where_it_is_left_to_the_kernel() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default().sections("[shield]\ndrop_garbage = false\n"));
     let client = prepare(&scene)?;
     let before = scene.daemon.metrics()?;
@@ -400,6 +413,7 @@ fn garbage_gets_no_answer_where_it_is_left_to_the_kernel() -> Result<()> {
 
 #[test]
 fn a_client_may_ask_from_port_53() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     for family in Family::ALL {
@@ -413,6 +427,7 @@ fn a_client_may_ask_from_port_53() -> Result<()> {
 
 #[test]
 fn the_longest_query_and_a_longer_one_are_answered() -> Result<()> {
+    only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     let before = scene.daemon.metrics()?;

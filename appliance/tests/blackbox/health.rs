@@ -24,6 +24,7 @@ use crate::support::client::Family;
 use crate::support::daemon::{BINARY, run};
 use crate::support::message::{addresses, query};
 use crate::support::preload;
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Stream;
@@ -324,6 +325,7 @@ fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
 
 #[test]
 fn where_no_descriptor_is_left_connections_wait_and_are_served_later() -> Result<()> {
+    only!(IN_DATAGRAMS, "UDP goes on where no connection can be had");
     let scene = scene!(Setup::three_ways());
     scene
         .upstream

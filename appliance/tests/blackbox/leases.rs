@@ -12,7 +12,7 @@ use xdnsd_lab::wait::wait_until;
 use crate::support::TIMEOUT;
 use crate::support::scene::{Directory, Scene, Setup, scene};
 use crate::support::script::Rule;
-use crate::support::text::{Case, ask_all, ask_frame, check_all};
+use crate::support::text::{Case, ask_all, ask_once, check_all};
 use crate::support::ways::Ways;
 
 const NX: ResponseCode = ResponseCode::NXDomain;
@@ -168,7 +168,7 @@ fn clients_of_a_real_dhcp_server_take_no_name_that_is_somebody_elses() -> Result
     // Named last, so that what is in front of it is read by then.
     let mark = lease(&scene, CLIENTS.len() + 1, "mark")?;
     let is_there = |name: &str, kind: &str, address: &str| {
-        ask_frame(&ways, &format!("{name} {kind}"))
+        ask_once(&ways, &format!("{name} {kind}"))
             .is_ok_and(|answer| answer.to_string().contains(address))
     };
     wait_until("the last client's name", TIMEOUT, || {
@@ -363,7 +363,7 @@ fn a_bad_line_of_a_hosts_file_is_said_once_per_change_of_that_file() -> Result<(
     let ways = Ways::open(&scene)?;
     let is_known = |name: &str| {
         wait_until(&format!("{name} is known"), TIMEOUT, || {
-            ask_frame(&ways, &format!("{name}.lan. A"))
+            ask_once(&ways, &format!("{name}.lan. A"))
                 .is_ok_and(|answer| answer.answers().len() == 1)
         })
     };

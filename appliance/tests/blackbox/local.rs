@@ -10,7 +10,7 @@ use xdnsd_lab::wait::wait_until;
 use crate::support::TIMEOUT;
 use crate::support::scene::{Directory, Scene, Setup, scene};
 use crate::support::script::Rule;
-use crate::support::text::{Case, ask_all, ask_frame, assert_answer, assert_records, check_all};
+use crate::support::text::{Case, ask_all, ask_once, assert_answer, assert_records, check_all};
 use crate::support::upstream::SECOND_V4;
 use crate::support::ways::Ways;
 
@@ -217,7 +217,7 @@ fn records_of_the_config_are_answered_here() -> Result<()> {
 fn wait_address(ways: &Ways<'_>, name: &str, expected: &[&str]) -> Result<()> {
     let mut last = String::new();
     let waited = wait_until(&format!("{name} is {expected:?}"), TIMEOUT, || {
-        let Ok(answer) = ask_frame(ways, &format!("{name} A")) else {
+        let Ok(answer) = ask_once(ways, &format!("{name} A")) else {
             return false;
         };
         last = answer.to_string();

@@ -14,6 +14,7 @@ use crate::support::message::{
     HEADER_LEN, addresses, cname, query, query_edns, read_answer, txt, wire,
 };
 use crate::support::metrics::{Metric, OfQueue};
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 
@@ -35,6 +36,7 @@ fn ask_both_families(scene: &Scene, way_in: &[(&dyn Metric, u64)]) -> Result<()>
 
 #[test]
 fn auto_attaches_in_the_driver() -> Result<()> {
+    only!(ONCE, "it says its own modes");
     let scene = scene!(Setup::default().xdp("auto"));
     assert_eq!(scene.attached()?, "xdp");
     ask_both_families(
@@ -45,6 +47,7 @@ fn auto_attaches_in_the_driver() -> Result<()> {
 
 #[test]
 fn generic_serves_over_af_xdp() -> Result<()> {
+    only!(ONCE, "it says its own modes");
     let scene = scene!(Setup::default().xdp("generic"));
     assert_eq!(scene.attached()?, "xdpgeneric");
     ask_both_families(
@@ -59,6 +62,7 @@ fn generic_serves_over_af_xdp() -> Result<()> {
 
 #[test]
 fn off_serves_from_the_kernels_sockets_alone() -> Result<()> {
+    only!(ONCE, "it says its own modes");
     let scene = scene!(Setup::default().xdp("off"));
     assert_eq!(scene.attached()?, "");
     ask_both_families(
@@ -69,6 +73,7 @@ fn off_serves_from_the_kernels_sockets_alone() -> Result<()> {
 
 #[test]
 fn each_queue_has_its_own_worker() -> Result<()> {
+    only!(ONCE, "it says its own modes");
     let spec = Spec {
         queues: 2,
         ..Spec::default()
@@ -103,6 +108,7 @@ fn each_queue_has_its_own_worker() -> Result<()> {
 
 #[test]
 fn queues_beyond_the_workers_are_served_by_the_kernel() -> Result<()> {
+    only!(ONCE, "it says its own modes");
     let last = u32::try_from(WORKERS)?;
     let spec = Spec {
         queues: last + 1,
@@ -193,6 +199,7 @@ fn messages() -> Result<Vec<Vec<u8>>> {
 
 #[test]
 fn af_xdp_and_the_kernels_sockets_give_the_same_bytes() -> Result<()> {
+    only!(ONCE, "it says its own modes");
     let scene = scene!(Setup::default().sections("[cache]\nrotate = false"));
     let upstream = &scene.upstream;
     upstream.on(
@@ -228,6 +235,7 @@ fn af_xdp_and_the_kernels_sockets_give_the_same_bytes() -> Result<()> {
 
 #[test]
 fn ordinary_sockets_are_answered_over_af_xdp() -> Result<()> {
+    only!(ONCE, "it says its own modes");
     let scene = scene!(Setup::default());
     scene
         .upstream

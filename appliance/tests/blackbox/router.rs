@@ -14,11 +14,13 @@ use xdnsd_lab::lab::{LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN_V4, WAN_V6};
 use crate::support::TIMEOUT;
 use crate::support::client::{Fate, UdpClient};
 use crate::support::message::{addresses, query, wire};
+use crate::support::run::only;
 use crate::support::scene::{Setup, scene};
 use crate::support::script::Rule;
 
 #[test]
 fn dns_to_other_addresses_passes_through() -> Result<()> {
+    only!(ONCE, "what the XDP program lets pass");
     let scene = scene!(Setup::default());
     scene
         .upstream
@@ -50,6 +52,7 @@ fn dns_to_other_addresses_passes_through() -> Result<()> {
 
 #[test]
 fn dns_over_tcp_to_other_addresses_passes_through() -> Result<()> {
+    only!(ONCE, "what the XDP program lets pass");
     let scene = scene!(Setup::default());
     scene
         .upstream
@@ -74,6 +77,7 @@ fn dns_over_tcp_to_other_addresses_passes_through() -> Result<()> {
 
 #[test]
 fn ports_and_addresses_that_are_not_configured_are_refused_by_the_kernel() -> Result<()> {
+    only!(ONCE, "what the XDP program lets pass");
     let scene = scene!(Setup::default());
     for (server, port) in [
         (IpAddr::from(LAN_V4), 54),
@@ -102,6 +106,7 @@ fn ports_and_addresses_that_are_not_configured_are_refused_by_the_kernel() -> Re
 
 #[test]
 fn other_services_of_the_router_are_reached_as_before() -> Result<()> {
+    only!(ONCE, "what the XDP program lets pass");
     let scene = scene!(Setup::default());
     for address in [IpAddr::from(LAN_V4), LAN_V6.into()] {
         let listener = scene.lab.router.run(|| TcpListener::bind((address, 0)))?;

@@ -12,6 +12,7 @@ use xdnsd_lab::programs::find_unpacked;
 use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
+use crate::support::run::only;
 use crate::support::scene::{Directory, Scene, Setup, scene};
 
 const HOUSE: &str = r#"
@@ -153,6 +154,7 @@ fn is_nothing_asked_outside(scene: &Scene) -> Result<()> {
 
 #[test]
 fn glibc_finds_every_local_name() -> Result<()> {
+    only!(IN_DATAGRAMS, "resolvers that ask over UDP by themselves");
     let folder = Directory::new()?;
     let scene = scene!(house(&folder)?);
     for server in [LAN_V4.to_string(), LAN_V6.to_string()] {
@@ -166,6 +168,7 @@ fn glibc_finds_every_local_name() -> Result<()> {
 
 #[test]
 fn musl_finds_every_local_name() -> Result<()> {
+    only!(IN_DATAGRAMS, "resolvers that ask over UDP by themselves");
     let folder = Directory::new()?;
     let scene = scene!(house(&folder)?);
     let program = folder.path().join("ahosts").display().to_string();
@@ -188,6 +191,7 @@ fn musl_finds_every_local_name() -> Result<()> {
 /// It keeps denials for as long as their SOA says: a machine that comes has its name at once nevertheless.
 #[test]
 fn systemd_resolved_finds_every_local_name_and_new_ones_at_once() -> Result<()> {
+    only!(IN_DATAGRAMS, "resolvers that ask over UDP by themselves");
     let folder = Directory::new()?;
     let scene = scene!(house(&folder)?);
     let client = Client::new(

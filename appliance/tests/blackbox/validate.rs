@@ -14,6 +14,7 @@ use xdnsd_lab::process::Process;
 use xdnsd_lab::sign::{Denial, Signed, sign};
 
 use crate::support::daemon::{self, Daemon};
+use crate::support::run::only;
 use crate::support::scene::{Directory, Setup};
 
 /// Where the validating forwarder listens, in the client's host.
@@ -236,6 +237,7 @@ fn delv_validates(denial: Denial) -> Result<()> {
 
 #[test]
 fn unbound_behind_us_validates_with_nsec() -> Result<()> {
+    only!(IN_DATAGRAMS, "validators that ask over UDP by themselves");
     if !root_or_skip("unbound_behind_us_validates_with_nsec") {
         return Ok(());
     }
@@ -244,6 +246,7 @@ fn unbound_behind_us_validates_with_nsec() -> Result<()> {
 
 #[test]
 fn unbound_behind_us_validates_with_nsec3() -> Result<()> {
+    only!(IN_DATAGRAMS, "validators that ask over UDP by themselves");
     if !root_or_skip("unbound_behind_us_validates_with_nsec3") {
         return Ok(());
     }
@@ -252,6 +255,7 @@ fn unbound_behind_us_validates_with_nsec3() -> Result<()> {
 
 #[test]
 fn delv_behind_us_validates_with_nsec() -> Result<()> {
+    only!(IN_DATAGRAMS, "validators that ask over UDP by themselves");
     if !root_or_skip("delv_behind_us_validates_with_nsec") {
         return Ok(());
     }
@@ -260,6 +264,7 @@ fn delv_behind_us_validates_with_nsec() -> Result<()> {
 
 #[test]
 fn delv_behind_us_validates_with_nsec3() -> Result<()> {
+    only!(IN_DATAGRAMS, "validators that ask over UDP by themselves");
     if !root_or_skip("delv_behind_us_validates_with_nsec3") {
         return Ok(());
     }

@@ -19,6 +19,7 @@ use crate::support::TIMEOUT;
 use crate::support::client::{DNS_PORT, Family, RawClient, UdpClient};
 use crate::support::frame::{TPID_VLAN, UdpFrame};
 use crate::support::message::{addresses, query, read_answer, wire};
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Stream;
@@ -98,6 +99,7 @@ fn prepare(scene: &Scene) {
 
 #[test]
 fn tagged_queries_are_answered_over_af_xdp_on_their_vlan() -> Result<()> {
+    only!(ONCE, "tags in frames, as the XDP program takes them");
     if !has_vlan_devices("tagged_queries_are_answered_over_af_xdp_on_their_vlan")? {
         return Ok(());
     }
@@ -127,6 +129,7 @@ fn tagged_queries_are_answered_over_af_xdp_on_their_vlan() -> Result<()> {
 
 #[test]
 fn a_tag_that_offload_hides_is_left_to_the_kernel() -> Result<()> {
+    only!(ONCE, "tags in frames, as the XDP program takes them");
     if !has_vlan_devices("a_tag_that_offload_hides_is_left_to_the_kernel")? {
         return Ok(());
     }
@@ -152,6 +155,7 @@ fn a_tag_that_offload_hides_is_left_to_the_kernel() -> Result<()> {
 
 #[test]
 fn an_untagged_address_asked_from_a_hidden_vlan_is_answered_on_that_vlan() -> Result<()> {
+    only!(ONCE, "tags in frames, as the XDP program takes them");
     let test = "an_untagged_address_asked_from_a_hidden_vlan_is_answered_on_that_vlan";
     if !has_vlan_devices(test)? {
         return Ok(());
@@ -184,6 +188,7 @@ fn an_untagged_address_asked_from_a_hidden_vlan_is_answered_on_that_vlan() -> Re
 /// Where the kernel answers until the FIB knows the way back, and the program from then on.
 #[test]
 fn a_connection_on_a_vlan_begins_with_a_cookie_on_that_vlan() -> Result<()> {
+    only!(ONCE, "tags in frames, as the XDP program takes them");
     if !has_vlan_devices("a_connection_on_a_vlan_begins_with_a_cookie_on_that_vlan")? {
         return Ok(());
     }

@@ -20,8 +20,8 @@ use crate::process::{check, output_of};
 /// Where the `ip` command keeps its named namespaces.
 const NAMED: &str = "/run/netns";
 
-/// A network namespace. Dropping it lets an unnamed one go; a named one stays until [`Namespace::delete`].
-#[derive(Debug)]
+/// A network namespace. Dropping it and its clones lets an unnamed one go; a named one stays until [`Namespace::delete`].
+#[derive(Clone, Debug)]
 pub struct Namespace {
     name: Option<String>,
     /// Shared with the `pre_exec` closures of commands, which may outlive this value.

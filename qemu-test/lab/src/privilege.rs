@@ -6,7 +6,7 @@ use std::io::Write;
 
 use anyhow::{Result, ensure};
 
-/// The file to which [`root_or_skip`] adds a line per skipped test, so that `cargo xtask test` can count them.
+/// The file to which [`skip`] and [`leave_out`] add a line per test, so that `cargo xtask test` can count them.
 pub const SKIP_FILE_VARIABLE: &str = "XTASK_SKIP_FILE";
 
 /// Whether this process runs as root.
@@ -41,12 +41,24 @@ pub fn root_or_skip(test: &str) -> bool {
 pub fn skip(test: &str, why: &str) {
     let line = format!("SKIPPED {test}: {why}");
     assert!(!is_ci(), "{line} (CI=true: a skip is a failure)");
+    report(&line);
+}
+
+/// How a line of [`leave_out`] begins.
+pub const LEFT_OUT: &str = "LEFT OUT ";
+
+/// Reports that `test` has nothing to show in this run because of `why`, and is done in another one.
+pub fn leave_out(test: &str, why: &str) {
+    report(&format!("{LEFT_OUT}{test}: {why}"));
+}
+
+fn report(line: &str) {
     eprintln!("{line}");
     if let Some(path) = env::var_os(SKIP_FILE_VARIABLE) {
         let opened = OpenOptions::new().append(true).create(true).open(path);
         opened
             .and_then(|mut file| writeln!(file, "{line}"))
-            .expect("the runner's skip file takes a line");
+            .expect("the runner's file takes a line");
     }
 }
 

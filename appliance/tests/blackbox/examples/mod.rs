@@ -16,6 +16,7 @@ use xdnsd_lab::privilege::root_or_skip;
 use crate::support::TIMEOUT;
 use crate::support::daemon::{BINARY, Daemon};
 use crate::support::message::{answers, query, wire};
+use crate::support::run::only;
 use crate::support::scene::Directory;
 use crate::support::script::Rule;
 use crate::support::upstream::Upstream;
@@ -269,6 +270,7 @@ macro_rules! router {
 
 #[test]
 fn minimal() -> Result<()> {
+    only!(ONCE, "each example says its own ways");
     let router = router!(Example {
         files: &[],
         ..Example::on_bridge(include_str!("../../../../config/minimal.toml"))
@@ -292,6 +294,7 @@ fn minimal() -> Result<()> {
 
 #[test]
 fn home_router() -> Result<()> {
+    only!(ONCE, "each example says its own ways");
     let router = router!(Example::on_bridge(include_str!(
         "../../../../config/home-router.toml"
     )));
@@ -329,6 +332,7 @@ fn home_router() -> Result<()> {
 
 #[test]
 fn guest_network() -> Result<()> {
+    only!(ONCE, "each example says its own ways");
     let router = router!(Example {
         router: TWO_BRIDGES,
         client: "address add 192.168.1.2/24 dev eth0
@@ -374,6 +378,7 @@ address add 192.168.2.1/24 dev br-guest
 
 #[test]
 fn router_itself() -> Result<()> {
+    only!(ONCE, "each example says its own ways");
     let router = router!(Example::on_bridge(include_str!(
         "../../../../config/router-itself.toml"
     )));
@@ -397,6 +402,7 @@ fn router_itself() -> Result<()> {
 
 #[test]
 fn encrypted_upstream() -> Result<()> {
+    only!(ONCE, "each example says its own ways");
     let router = router!(Example {
         servers: &[],
         ..Example::on_bridge(include_str!("../../../../config/encrypted-upstream.toml"))
@@ -430,6 +436,7 @@ fn start_stub(lab: &Lab, directory: &Path) -> Result<xdnsd_lab::process::Process
 /// The configuration of the image, whose home's side is a port.
 #[test]
 fn image() -> Result<()> {
+    only!(ONCE, "each example says its own ways");
     let router = router!(Example {
         router: "link set lan0 down
 link set lan0 name eth0
@@ -462,6 +469,7 @@ address add fd00:53::2/64 dev eth0 nodad
 /// A riddle is found where there is one.
 #[test]
 fn file_that_is_missing_is_a_riddle() -> Result<()> {
+    only!(ONCE, "each example says its own ways");
     let router = router!(Example::on_bridge(
         "[[interface]]\nname = \"br-lan\"\n[[upstream]]\nservers = [\"9.9.9.9\"]\n\
          [filter]\ncompiled = [\"/var/lib/xdnsd/block.list\"]\n"

@@ -1,11 +1,13 @@
 //! The example with VLANs, which a kernel without VLAN devices cannot have (see `crate::vlan`).
 
 use super::{Example, OK, REFUSED, Router};
+use crate::support::run::only;
 use crate::vlan::has_vlan_devices;
 use anyhow::Result;
 
 #[test]
 fn office() -> Result<()> {
+    only!(ONCE, "each example says its own ways");
     let test = "examples::vlan::office";
     if !has_vlan_devices(test)? {
         return Ok(());

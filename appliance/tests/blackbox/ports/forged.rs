@@ -25,6 +25,7 @@ use crate::support::TIMEOUT;
 use crate::support::client::Family;
 use crate::support::message::{addresses, query, wire};
 use crate::support::random::Random;
+use crate::support::run::only;
 use crate::support::scene::{Scene, WAYS};
 use crate::support::script::Rule;
 use crate::support::upstream::Asked;
@@ -217,6 +218,7 @@ fn answer_at_last(scene: &Scene, name: &str) -> Result<Vec<String>> {
 /// With ID, question, port and all: it is for nobody, as if the port were closed.
 #[test]
 fn an_answer_to_another_of_our_addresses_is_nobodys() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, way: &str, server: IpAddr| -> Result<()> {
         let (second, len, ours): (IpAddr, _, [IpAddr; 2]) = if server.is_ipv4() {
             ("10.54.0.9".parse()?, "32", [WAN_V4.into(), LAN_V4.into()])
@@ -256,6 +258,7 @@ fn an_answer_to_another_of_our_addresses_is_nobodys() -> Result<()> {
 /// socket that is closed takes it along, so only the way without sockets sees it.
 #[test]
 fn what_comes_behind_the_answer_is_unmatched_and_neither_late_nor_forged() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     fn here() {}
     let test = std::any::type_name_of_val(&here).trim_end_matches("::here");
     let server = IpAddr::from(UPSTREAM_V4);
@@ -307,6 +310,7 @@ fn asked_with(scene: &Scene, name: &str) -> Vec<(u16, u16)> {
 /// One pair of four billion is right, and a million guesses have that one in one run of 4,000: it is left out here.
 #[test]
 fn a_million_forged_answers_from_the_servers_own_address_and_port_poison_nothing() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, way: &str, server: IpAddr| -> Result<()> {
         let begun = Instant::now();
         let (router, is_v4) = (&scene.lab.router, server.is_ipv4());
@@ -350,6 +354,7 @@ fn a_million_forged_answers_from_the_servers_own_address_and_port_poison_nothing
 /// Whoever sees the port as well tries its IDs: it is closed before that is any use.
 #[test]
 fn all_ids_but_the_right_one_at_the_port_of_a_question_poison_nothing() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, way: &str, server: IpAddr| -> Result<()> {
         let name = "seen.open.test.";
         let from = open_question(scene, "seen")?;

@@ -29,6 +29,7 @@ use crate::support::client::Family;
 use crate::support::daemon::BINARY;
 use crate::support::message::{addresses, query, wire};
 use crate::support::preload;
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, WAYS, scene};
 use crate::support::script::Rule;
 use crate::support::upstream::SECOND_V4;
@@ -103,6 +104,7 @@ use each_way;
 
 #[test]
 fn a_port_is_open_while_its_question_is_and_no_longer() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, way: &str, server: IpAddr| -> Result<()> {
         let client = scene.udp_client(Family::V4)?;
         let forger = Forger::open(&scene.lab.upstream, SocketAddr::new(server, 53))?;
@@ -144,6 +146,7 @@ fn a_port_is_open_while_its_question_is_and_no_longer() -> Result<()> {
 /// `net.ipv4.ip_local_reserved_ports`, which may change while the daemon runs.
 #[test]
 fn ports_that_the_administrator_keeps_are_not_asked_from() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, way: &str, _| -> Result<()> {
         let client = scene.udp_client(Family::V4)?;
         let mut number = 0;
@@ -240,6 +243,7 @@ fn scanners(scene: &Scene) -> Result<Vec<(&Namespace, IpAddr)>> {
 
 #[test]
 fn a_scan_cannot_tell_an_open_port_from_a_closed_one() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, _, _| -> Result<()> {
         let open = open_question(scene, "scanned")?.port();
         let closed = (open ^ 1).max(1024);
@@ -271,6 +275,7 @@ fn a_scan_cannot_tell_an_open_port_from_a_closed_one() -> Result<()> {
 /// Neither do sockets that are always there: every port is as closed from outside as the next.
 #[test]
 fn an_idle_daemon_has_no_open_port_but_those_that_it_serves() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, way: &str, _| -> Result<()> {
         wait_until("questions have ended", TIMEOUT, || {
             let listed = scene
@@ -294,6 +299,7 @@ fn an_idle_daemon_has_no_open_port_but_those_that_it_serves() -> Result<()> {
 
 #[test]
 fn others_on_the_router_who_ask_the_same_server_keep_their_answers() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, _, server: IpAddr| -> Result<()> {
         let to = SocketAddr::new(server, 53);
         let any: IpAddr = if server.is_ipv4() {
@@ -337,6 +343,7 @@ fn others_on_the_router_who_ask_the_same_server_keep_their_answers() -> Result<(
 
 #[test]
 fn what_icmp_refuses_is_asked_of_the_next_server_at_once() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     for way in WAYS {
         for nobody in ["10.54.0.2:5399", "[fd54::2]:5399"] {
             let setup = Setup::default()
@@ -365,6 +372,7 @@ fn what_icmp_refuses_is_asked_of_the_next_server_at_once() -> Result<()> {
 /// The way to a server goes after it was asked: that a question was not sent is noticed when it is.
 #[test]
 fn what_cannot_be_sent_is_asked_of_the_next_server_at_once() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     for way in WAYS {
         let [v4, v6] = [IpAddr::from(UPSTREAM_V4), UPSTREAM_V6.into()];
         for (first, second) in [(v4, v6), (v6, v4)] {
@@ -394,6 +402,7 @@ fn what_cannot_be_sent_is_asked_of_the_next_server_at_once() -> Result<()> {
 /// Nobody there: the router's own kernel says so, after its neighbour discovery.
 #[test]
 fn only_servers_that_refuse_are_servfail_at_once() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     for way in WAYS {
         let nobody = ["10.54.0.2:5399", "[fd54::2]:5399"];
         let setup = Setup::default().servers(&nobody);
@@ -409,6 +418,7 @@ fn only_servers_that_refuse_are_servfail_at_once() -> Result<()> {
 
 #[test]
 fn an_icmp_error_that_quotes_no_question_in_flight_does_no_harm() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, way: &str, server: IpAddr| -> Result<()> {
         let from = open_question(scene, "steady")?;
         let before = scene.daemon.metrics()?;
@@ -444,6 +454,7 @@ fn an_icmp_error_that_quotes_no_question_in_flight_does_no_harm() -> Result<()> 
 #[test]
 fn an_icmp_error_that_says_host_unreachable_counts_as_one_that_says_port_unreachable() -> Result<()>
 {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, _, server: IpAddr| -> Result<()> {
         let from = open_question(scene, "host")?;
         let before = scene.daemon.metrics()?;
@@ -459,6 +470,7 @@ fn an_icmp_error_that_says_host_unreachable_counts_as_one_that_says_port_unreach
 /// It is about the path, and the question may have arrived.
 #[test]
 fn an_icmp_error_that_says_too_big_is_no_refusal() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, way: &str, server: IpAddr| -> Result<()> {
         let from = open_question(scene, "large")?;
         let before = scene.daemon.metrics()?;
@@ -547,6 +559,7 @@ fn icmp_error(
 
 #[test]
 fn an_answer_after_the_end_is_late_and_nothing_else() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     for way in WAYS {
         let setup = Setup::default().sections(&forward(
             way,
@@ -579,6 +592,7 @@ fn an_answer_after_the_end_is_late_and_nothing_else() -> Result<()> {
 /// them taken by others if nothing keeps those from it.
 #[test]
 fn late_answers_to_a_burst_are_nobodys_forgeries() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     const BURST: u32 = 2_000;
     let slow = Rule::addresses(300, &[ANSWER]).after(Duration::from_millis(500));
     for way in WAYS {
@@ -641,6 +655,7 @@ fn said_of_ports(log: &str) -> Vec<&str> {
 /// CAP_BPF and what implies it are taken away.
 #[test]
 fn without_bpf_each_question_has_a_socket_and_the_log_says_so_once() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     for (way, level) in [("auto", "INFO"), ("sk_lookup", "WARN")] {
         let setup = Setup::default()
             .xdp("off")
@@ -666,6 +681,7 @@ fn without_bpf_each_question_has_a_socket_and_the_log_says_so_once() -> Result<(
 
 #[test]
 fn the_four_capabilities_of_the_daemon_are_enough_for_sk_lookup() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     let setup = Setup::default()
         .xdp("off")
         .sections(&forward("auto", "give_up_ms = 30000\n"));
@@ -683,6 +699,7 @@ fn the_four_capabilities_of_the_daemon_are_enough_for_sk_lookup() -> Result<()> 
 /// Nobody waits for the program: not the start, not a question, not the end.
 #[test]
 fn a_kernel_that_never_ends_with_the_program_holds_up_nothing() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     let mut scene = scene!(Setup::default().sections(&forward("sk_lookup", "")));
     let folder = scene.directory.path();
     let stuck = preload::compile("stuck_bpf", folder)?;
@@ -713,6 +730,7 @@ fn a_kernel_that_never_ends_with_the_program_holds_up_nothing() -> Result<()> {
 /// The routes choose the local address, and what comes to another one is not ours.
 #[test]
 fn the_local_address_follows_the_route() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, _, server: IpAddr| -> Result<()> {
         let (second, prefix): (IpAddr, u8) = if server.is_ipv4() {
             ("10.54.0.9".parse()?, 32)
@@ -746,6 +764,7 @@ fn the_local_address_follows_the_route() -> Result<()> {
 /// `wan0` is deleted and made again with another address, then with a route of its own to the server.
 #[test]
 fn source_and_route_follow_a_device_that_is_made_anew() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     each_way!(|scene: &Scene, way: &str, server: IpAddr| -> Result<()> {
         let (router, upstream) = (&scene.lab.router, &scene.lab.upstream);
         let (old, new, flags) = match server {
@@ -832,6 +851,7 @@ fn serve_link_local(host: &Namespace) -> Result<()> {
 #[test]
 fn a_link_local_server_is_asked_on_the_device_of_its_zones_name_whenever_that_is_made() -> Result<()>
 {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
     for way in WAYS {
         let setup = Setup::default()
             .servers(&["fe80::53%wan0"])

@@ -25,6 +25,7 @@ use crate::support::client::{Family, RawClient, listen};
 use crate::support::daemon::{BINARY, Daemon};
 use crate::support::message::{addresses, query, read_answer, wire};
 use crate::support::metrics::Metric;
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Stream;
@@ -196,6 +197,7 @@ fn forged(client: &RawClient, number: u32) -> Result<Vec<u8>> {
 
 #[test]
 fn a_connection_begins_with_a_cookie_and_is_an_ordinary_one() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(always());
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;
@@ -229,6 +231,7 @@ fn a_connection_begins_with_a_cookie_and_is_an_ordinary_one() -> Result<()> {
 
 #[test]
 fn ports_of_the_routers_own_hide_behind_it_and_others_do_not() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(always());
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;
@@ -282,6 +285,7 @@ fn ports_of_the_routers_own_hide_behind_it_and_others_do_not() -> Result<()> {
 /// A listener without an address would be found for any: the router's other clients' connections would be taken over.
 #[test]
 fn connections_to_others_are_left_alone() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(always().on_all_addresses());
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;
@@ -308,6 +312,7 @@ fn connections_to_others_are_left_alone() -> Result<()> {
 
 #[test]
 fn off_means_untouched() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(setup(""));
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;
@@ -339,6 +344,7 @@ fn off_means_untouched() -> Result<()> {
 
 #[test]
 fn the_kernels_setting_is_put_back_at_the_end_and_after_a_kill_by_the_next_one() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let mut scene = scene!(always());
     let _program = with_program(&scene.lab.client)?;
     wait_state(&scene.daemon, "")?;
@@ -394,6 +400,7 @@ fn the_kernels_setting_is_put_back_at_the_end_and_after_a_kill_by_the_next_one()
 
 #[test]
 fn what_somebody_else_sets_meanwhile_is_set_again_and_said() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let mut scene = scene!(always());
     let _program = with_program(&scene.lab.client)?;
     wait_state(&scene.daemon, "")?;
@@ -411,6 +418,7 @@ fn what_somebody_else_sets_meanwhile_is_set_again_and_said() -> Result<()> {
 
 #[test]
 fn a_flood_of_forged_syns_leaves_the_stack_alone_and_clients_get_through() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     const FORGED: u32 = 20_000;
     let scene = scene!(always());
     prepare(&scene);
@@ -481,6 +489,7 @@ fn flood_until(scene: &Scene, is_enough: impl Fn() -> bool) -> Result<()> {
 
 #[test]
 fn auto_begins_with_a_flood_and_ends_when_it_is_calm() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(setup(
         "syn_cookies = \"auto\"\nsyn_threshold = 100\ncalm_secs = 2"
     ));
@@ -531,6 +540,7 @@ fn auto_begins_with_a_flood_and_ends_when_it_is_calm() -> Result<()> {
 /// Without a program at its other end a veth pair loses what XDP sends, and counts it.
 #[test]
 fn where_answers_go_nowhere_the_kernel_answers() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(always());
     prepare(&scene);
     wait_state(&scene.daemon, "")?;
@@ -555,6 +565,7 @@ fn where_answers_go_nowhere_the_kernel_answers() -> Result<()> {
 /// Generic XDP sends by the device's own way: no program is needed at the other end.
 #[test]
 fn generic_mode_gives_cookies_too() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(always().xdp("generic"));
     prepare(&scene);
     wait_state(&scene.daemon, "")?;
@@ -581,6 +592,7 @@ fn behind_mounts(scene: &Scene, more: &str) -> Result<Daemon> {
 
 #[test]
 fn a_setting_that_cannot_be_had_is_refused_with_the_reason() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let mut scene = scene!(always());
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;
@@ -611,6 +623,7 @@ fn a_setting_that_cannot_be_had_is_refused_with_the_reason() -> Result<()> {
 
 #[test]
 fn a_syn_within_a_connection_is_the_kernels_business() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(always());
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::support::TIMEOUT;
 use crate::support::client::Family;
+use crate::support::run::only;
 use crate::support::scene::{Scene, scene};
 use crate::support::stream::{Stream, framed};
 
@@ -67,6 +68,7 @@ impl Shown {
 /// Whatever the client offers, both ends agree on it: also by how many bits the kernel shifts the windows that we announced.
 #[test]
 fn what_a_client_offers_is_kept_and_nothing_else() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(always());
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;
@@ -156,6 +158,7 @@ fn sysctl_scale(scene: &Scene) -> Result<u8> {
 /// (`msstab` in net/ipv4/syncookies.c and net/ipv6/syncookies.c).
 #[test]
 fn a_segment_is_no_longer_than_the_client_wants() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(always());
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;
@@ -209,6 +212,7 @@ fn a_segment_is_no_longer_than_the_client_wants() -> Result<()> {
 /// Without them the kernel's setting stays as it is.
 #[test]
 fn a_config_without_options_leaves_timestamps_alone() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(setup("syn_cookies = \"always\"\ntcp_options = false"));
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;
@@ -230,6 +234,7 @@ fn a_config_without_options_leaves_timestamps_alone() -> Result<()> {
 /// Programs that people use.
 #[test]
 fn clients_of_all_kinds_get_through() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(always());
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;

@@ -11,6 +11,7 @@ use super::{
     GUARDED, always, ask_over_tcp, counted, prepare, seal, setup, syn, wait_state, with_program,
 };
 use crate::support::client::{Family, RawClient, listen};
+use crate::support::run::only;
 use crate::support::scene::scene;
 use crate::support::stream::Stream;
 
@@ -40,6 +41,7 @@ fn stray(client: &RawClient, number: u32, flags: u8) -> Result<Vec<u8>> {
 
 #[test]
 fn floods_of_acks_and_resets_leave_the_stack_alone_and_connections_too() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     const FLOOD: u32 = 10_000;
     let scene = scene!(always());
     prepare(&scene);
@@ -79,6 +81,7 @@ fn floods_of_acks_and_resets_leave_the_stack_alone_and_connections_too() -> Resu
 /// What a client sends at once behind the ACK that brings the cookie back is not taken for a stray.
 #[test]
 fn what_follows_a_cookie_at_once_arrives() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     const ROUNDS: usize = 20;
     let scene = scene!(always());
     let _program = with_program(&scene.lab.client)?;
@@ -119,6 +122,7 @@ fn what_follows_a_cookie_at_once_arrives() -> Result<()> {
 
 #[test]
 fn a_client_that_brought_a_cookie_back_is_not_asked_again() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let scene = scene!(setup("syn_cookies = \"always\"\nverified_secs = 3600"));
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;

@@ -13,7 +13,10 @@ use xdnsd_lab::lab::{CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN, LAN_V4, LAN_V6, 
 use xdnsd_lab::netns::Namespace;
 
 use super::frame::{Received, UdpFrame};
-use super::message::{self, read_answer};
+use super::message::{self, read_answer, read_long_answer};
+use super::run::Run;
+use super::stream::Stream;
+use super::ways::Way;
 use super::{SILENCE, TIMEOUT};
 
 /// Port of the appliance.
@@ -73,6 +76,7 @@ impl Family {
 /// A client that writes and reads whole frames on the client's interface.
 #[derive(Debug)]
 pub struct RawClient {
+    host: Namespace,
     frames: FrameSocket,
     client_mac: [u8; 6],
     router_mac: [u8; 6],
@@ -85,6 +89,7 @@ impl RawClient {
     pub fn open(lab: &Lab) -> Result<Self> {
         let reserve = |address: IpAddr| lab.client.run(|| UdpSocket::bind((address, 0)));
         Ok(Self {
+            host: lab.client.clone(),
             frames: FrameSocket::open(&lab.client, HOST_INTERFACE)?,
             client_mac: mac(&lab.client, HOST_INTERFACE)?,
             router_mac: mac(&lab.router, LAN)?,
@@ -115,8 +120,11 @@ impl RawClient {
         self.frames.send(bytes)
     }
 
-    /// Sends a plain frame and waits for the answer.
+    /// Asks by the way of this run, with a plain frame where that is one for datagrams, and waits for the answer.
     pub fn ask(&self, family: Family, query: &Message) -> Result<Message> {
+        if Run::this().way() == Way::Tcp {
+            return ask_over_tcp(&self.host, client_address(family), listen(family), query);
+        }
         let frame = self.frame(listen(family), &message::wire(query))?;
         let answer = self.exchange(&frame)?;
         read_answer(&frame.message, &answer)
@@ -215,6 +223,18 @@ fn mac(host: &Namespace, interface: &str) -> Result<[u8; 6]> {
     parse_mac(&text)
 }
 
+/// Asks by a connection of its own and waits for the answer.
+fn ask_over_tcp(
+    host: &Namespace,
+    local: IpAddr,
+    server: SocketAddr,
+    query: &Message,
+) -> Result<Message> {
+    let query = message::wire(query);
+    let mut stream = Stream::open_in(host, local, server, TIMEOUT)?;
+    read_long_answer(&query, &stream.exchange(&query)?)
+}
+
 /// What became of a query that an ordinary client sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -229,6 +249,7 @@ pub enum Fate {
 /// A client with a UDP socket that is connected to one endpoint.
 #[derive(Debug)]
 pub struct UdpClient {
+    host: Namespace,
     socket: UdpSocket,
 }
 
@@ -251,7 +272,8 @@ impl UdpClient {
             socket.connect(server)?;
             Ok(socket)
         })?;
-        Ok(Self { socket })
+        let host = lab.client.clone();
+        Ok(Self { host, socket })
     }
 
     /// Where its queries come from.
@@ -259,8 +281,12 @@ impl UdpClient {
         Ok(self.socket.local_addr()?)
     }
 
-    /// Sends a query and waits for its answer.
+    /// Asks by the way of this run, over the socket where that is one for datagrams, and waits for the answer.
     pub fn ask(&self, query: &Message) -> Result<Message> {
+        if Run::this().way() == Way::Tcp {
+            let (local, server) = (self.socket.local_addr()?, self.socket.peer_addr()?);
+            return ask_over_tcp(&self.host, local.ip(), server, query);
+        }
         let query = message::wire(query);
         read_answer(&query, &self.exchange(&query)?)
     }

@@ -76,9 +76,23 @@ pub fn txt(number: usize, len: usize) -> RData {
     RData::TXT(TXT::new(vec![text]))
 }
 
-/// Reads the answer to `query` and checks what holds for every answer: same ID, same question to the letter, flags,
-/// OPT if and only if the query had one, and no more bytes than the client may get.
+/// Reads the answer to `query` that came in a datagram: it has no more bytes than the client may get.
 pub fn read_answer(query: &[u8], answer: &[u8]) -> Result<Message> {
+    let asked = Message::from_vec(query).context("the query")?;
+    let edns = asked.extensions().as_ref();
+    let may_get = edns.map_or(PLAIN_LEN_MAX, |edns| usize::from(edns.max_payload()));
+    let may_get = may_get.clamp(PLAIN_LEN_MAX, UDP_LEN_MAX);
+    ensure!(
+        answer.len() <= may_get,
+        "{} bytes to a client that may get {may_get}",
+        answer.len()
+    );
+    read_long_answer(query, answer)
+}
+
+/// Reads the answer to `query` and checks what holds for every answer: same ID, same question to the letter, flags,
+/// OPT if and only if the query had one.
+pub fn read_long_answer(query: &[u8], answer: &[u8]) -> Result<Message> {
     let asked = Message::from_vec(query).context("the query")?;
     let message = Message::from_vec(answer).with_context(|| format!("the answer {answer:02x?}"))?;
     ensure!(message.id() == asked.id(), "another ID: {message}");
@@ -98,17 +112,9 @@ pub fn read_answer(query: &[u8], answer: &[u8]) -> Result<Message> {
         answer.get(question.clone()) == query.get(question),
         "another question, or another letter case: {message}"
     );
-    let edns = asked.extensions().as_ref();
     ensure!(
-        message.extensions().is_some() == edns.is_some(),
+        message.extensions().is_some() == asked.extensions().is_some(),
         "OPT where the query has none, or the reverse: {message}"
-    );
-    let may_get = edns.map_or(PLAIN_LEN_MAX, |edns| usize::from(edns.max_payload()));
-    let may_get = may_get.clamp(PLAIN_LEN_MAX, UDP_LEN_MAX);
-    ensure!(
-        answer.len() <= may_get,
-        "{} bytes to a client that may get {may_get}",
-        answer.len()
     );
     Ok(message)
 }

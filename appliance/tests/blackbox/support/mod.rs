@@ -8,6 +8,7 @@ pub mod message;
 pub mod metrics;
 pub mod preload;
 pub mod random;
+pub mod run;
 pub mod scene;
 pub mod script;
 pub mod stream;

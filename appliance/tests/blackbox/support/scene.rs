@@ -12,6 +12,7 @@ use xdnsd_lab::privilege::root_or_skip;
 
 use super::client::{Family, RawClient, UdpClient};
 use super::daemon::{self, Daemon};
+use super::run::Run;
 use super::upstream::Upstream;
 
 /// What a test wants.
@@ -20,8 +21,8 @@ pub struct Setup {
     pub lab: Spec,
     /// The line `listen` of the `[[interface]]` section.
     pub listen: String,
-    /// How the XDP program is attached.
-    pub xdp: &'static str,
+    /// How the XDP program is attached; `None`: as the [`Run`] has it.
+    pub xdp: Option<&'static str>,
     /// More lines of the `[[interface]]` section.
     pub interface: String,
     /// The upstream servers, in order.
@@ -35,8 +36,7 @@ impl Default for Setup {
         Self {
             lab: Spec::default(),
             listen: format!("listen = [\"{LAN_V4}\", \"{LAN_V6}\"]"),
-            // Not "auto": a test of AF_XDP must not pass without it.
-            xdp: "native",
+            xdp: None,
             interface: String::new(),
             servers: vec![UPSTREAM_V4.to_string()],
             sections: String::new(),
@@ -57,7 +57,10 @@ impl Setup {
 
     /// The same with this XDP mode.
     pub fn xdp(self, xdp: &'static str) -> Self {
-        Self { xdp, ..self }
+        Self {
+            xdp: Some(xdp),
+            ..self
+        }
     }
 
     /// The same on all addresses of the interface.
@@ -94,6 +97,11 @@ impl Setup {
             ..
         } = self;
         let directory = directory.display().to_string();
+        let run = Run::this();
+        let xdp = xdp.unwrap_or_else(|| run.xdp());
+        let sections = run
+            .ports()
+            .map_or_else(|| sections.clone(), |way| with_ports(sections, way));
         format!(
             "[[interface]]
 name = \"lan0\"
@@ -108,6 +116,19 @@ socket = \"{directory}/{SOCKET}\"
             sections.replace("{directory}", &directory)
         )
     }
+}
+
+/// `sections` with this way to source ports towards upstreams, unless they say one.
+fn with_ports(sections: &str, way: &str) -> String {
+    let (key, heading) = ("upstream_ports", "[forward]\n");
+    if sections.contains(key) {
+        return sections.to_owned();
+    }
+    let line = format!("{heading}{key} = \"{way}\"\n");
+    if sections.contains(heading) {
+        return sections.replacen(heading, &line, 1);
+    }
+    format!("{sections}\n{line}")
 }
 
 const SOCKET: &str = "sock";

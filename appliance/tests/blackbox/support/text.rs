@@ -9,7 +9,8 @@ use hickory_proto::serialize::txt::RDataParser;
 
 use super::client::Family;
 use super::message::{name, query, wire};
-use super::ways::{Way, Ways};
+use super::run::Run;
+use super::ways::Ways;
 
 /// How many seconds may pass between an answer and what a test expects of it.
 const SLACK_SECS: u32 = 3;
@@ -143,10 +144,10 @@ fn rdata_bytes(record: &Record) -> Vec<u8> {
     data.to_bytes().expect("a test's record can be written")
 }
 
-/// Asks over AF_XDP alone, where a test waits for something to change. Whoever has two sockets for frames finds one of them
-/// full meanwhile.
-pub fn ask_frame(ways: &Ways<'_>, text: &str) -> Result<Message> {
-    let view = ways.ask(Way::Xdp, Family::V4, &wire(&question(text)))?;
+/// Asks by the way of this run alone, where a test waits for something to change. Whoever has two sockets for frames finds
+/// one of them full meanwhile.
+pub fn ask_once(ways: &Ways<'_>, text: &str) -> Result<Message> {
+    let view = ways.ask(Run::this().way(), Family::V4, &wire(&question(text)))?;
     Ok(Message::from_vec(&view.bytes)?)
 }
 

@@ -12,6 +12,7 @@ use xdnsd_lab::wait::wait_until;
 use super::code;
 use crate::support::ask::{Ask, rtype};
 use crate::support::client::{DNS_PORT, Family};
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::{Next, Stream};
@@ -152,6 +153,7 @@ fn prepare(scene: &Scene) -> Result<()> {
 
 #[test]
 fn others_get_what_the_config_says_by_every_way_and_from_everywhere() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     use Outcome::{Answer, Nothing, Refused};
     for (others, neighbour, stranger) in [
         ("allow", Answer, Answer),
@@ -194,6 +196,7 @@ fn others_get_what_the_config_says_by_every_way_and_from_everywhere() -> Result<
 /// What is not answered for where it comes from is counted, connections too.
 #[test]
 fn strangers_are_counted_by_every_way() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene)?;
     let ways = Ways::open(&scene)?;
@@ -223,6 +226,7 @@ fn strangers_are_counted_by_every_way() -> Result<()> {
 /// No source that the routes would answer by another device is answered where the kernel would not, and no other suffers.
 #[test]
 fn the_check_of_sources_follows_rp_filter() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways().sections("[access]\nothers = \"allow\"\n"));
     prepare(&scene)?;
     let router = &scene.lab.router;
@@ -270,6 +274,7 @@ fn the_check_of_sources_follows_rp_filter() -> Result<()> {
 /// `always` leaves it to the kernel, which answers where the routes lead, or not at all; `never` answers where it came from.
 #[test]
 fn the_check_of_sources_is_a_key() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     for (check, expected) in [("always", Outcome::Nothing), ("never", Outcome::Answer)] {
         let scene = scene!(Setup {
             interface: format!("route_check = \"{check}\"\n"),
@@ -313,6 +318,7 @@ fn the_check_of_sources_is_a_key() -> Result<()> {
 #[test]
 fn own_addresses_of_other_devices_and_those_of_networks_are_nobodys_whoever_is_allowed()
 -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways().sections("[access]\nothers = \"allow\"\n"));
     prepare(&scene)?;
     let _container = docker(&scene.lab.router)?;

@@ -11,6 +11,7 @@ use crate::support::ask::{Ask, OptRecord, class, flag, option, record, rtype};
 use crate::support::client::Family;
 use crate::support::daemon;
 use crate::support::message::txt;
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::view::{Opt, View};
@@ -39,6 +40,7 @@ fn opt_of(reply: &View) -> &Opt {
 
 #[test]
 fn opt_comes_back_if_it_came() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     let ways = Ways::open(&scene)?;
@@ -82,6 +84,7 @@ fn opt_comes_back_if_it_came() -> Result<()> {
 
 #[test]
 fn other_versions_are_told_ours() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     let ways = Ways::open(&scene)?;
@@ -117,6 +120,7 @@ fn other_versions_are_told_ours() -> Result<()> {
 
 #[test]
 fn opt_records_that_are_none() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     let ways = Ways::open(&scene)?;
@@ -157,6 +161,7 @@ fn opt_records_that_are_none() -> Result<()> {
 /// As unbound and dnsmasq do: the answer is right, whatever the server made of its OPT. The client gets ours.
 #[test]
 fn an_answer_whose_opt_is_broken_is_given_with_ours() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     const GOOD: &[u8] = b"\0\0\x29\x04\xd0\0\0\0\0\0\0";
     let cases: [(&str, &[&[u8]]); 5] = [
         (
@@ -199,6 +204,7 @@ fn an_answer_whose_opt_is_broken_is_given_with_ours() -> Result<()> {
 
 #[test]
 fn options_that_we_do_not_speak_are_ignored() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     let ways = Ways::open(&scene)?;
@@ -244,6 +250,7 @@ fn options_that_we_do_not_speak_are_ignored() -> Result<()> {
 
 #[test]
 fn keepalive_is_said_to_streams_only() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 7\n"));
     prepare(&scene);
     let ways = Ways::open(&scene)?;
@@ -265,6 +272,7 @@ fn keepalive_is_said_to_streams_only() -> Result<()> {
 
 #[test]
 fn extended_errors_say_why() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let sections = "[filter]\nblock = [\"blocked.test\"]\n[rebind]\nranges = [\"private\"]\n\
                     [forward]\ngive_up_ms = 2000\n";
     let scene = scene!(Setup::three_ways().sections(sections));
@@ -323,6 +331,7 @@ fn cookie_of(reply: &View) -> Result<Vec<u8>> {
 
 #[test]
 fn cookies_are_made_and_checked() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let sections = format!("[edns]\ncookie_secrets = [\"{SECRET}\"]\n");
     let scene = scene!(Setup::three_ways().sections(&sections));
     prepare(&scene);
@@ -358,6 +367,7 @@ fn cookies_are_made_and_checked() -> Result<()> {
 
 #[test]
 fn a_cookie_can_be_asked_for_alone() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let sections = format!("[edns]\ncookie_secrets = [\"{SECRET}\"]\n");
     let scene = scene!(Setup::three_ways().sections(&sections));
     let ways = Ways::open(&scene)?;
@@ -381,6 +391,7 @@ fn a_cookie_can_be_asked_for_alone() -> Result<()> {
 
 #[test]
 fn without_cookies_the_option_is_unknown() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways().sections("[edns]\ncookies = false\n"));
     prepare(&scene);
     let ways = Ways::open(&scene)?;
@@ -397,6 +408,7 @@ fn without_cookies_the_option_is_unknown() -> Result<()> {
 
 #[test]
 fn long_answers_are_for_clients_that_proved_their_address() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let sections = format!("[edns]\ncookie_secrets = [\"{SECRET}\"]\nnocookie_udp_size = 600\n");
     let scene = scene!(Setup::three_ways().sections(&sections));
     prepare(&scene);
@@ -431,6 +443,7 @@ fn long_answers_are_for_clients_that_proved_their_address() -> Result<()> {
 
 #[test]
 fn cookies_outlive_one_change_of_the_secret() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let with_secrets = |secrets: &[&str]| {
         Setup::three_ways().sections(&format!(
             "[edns]\ncookie_secrets = {secrets:?}\nnocookie_udp_size = 600\n"

@@ -12,6 +12,7 @@ use crate::support::ask::{
 use crate::support::client::Family;
 use crate::support::message::{HEADER_LEN, cname, txt};
 use crate::support::random::Random;
+use crate::support::run::only;
 use crate::support::scene::{Setup, scene};
 use crate::support::script::Rule;
 use crate::support::view::View;
@@ -33,6 +34,7 @@ fn a(name: &str) -> Ask {
 
 #[test]
 fn an_answer_is_the_same_by_all_ways() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let texts = ["192.0.2.1", "192.0.2.2", "2001:db8::1"];
     scene.upstream.on("www.test.", Rule::addresses(300, &texts));
@@ -66,6 +68,7 @@ fn an_answer_is_the_same_by_all_ways() -> Result<()> {
 
 #[test]
 fn opcodes_other_than_query_are_not_implemented() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let ways = Ways::open(&scene)?;
     // IQUERY, STATUS, NOTIFY, UPDATE, DSO, and those without a name.
@@ -104,6 +107,7 @@ fn opcodes_other_than_query_are_not_implemented() -> Result<()> {
 
 #[test]
 fn one_question_is_asked_or_none_is_answered() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let ways = Ways::open(&scene)?;
     let none = Ask::without_question();
@@ -129,6 +133,7 @@ fn one_question_is_asked_or_none_is_answered() -> Result<()> {
 
 #[test]
 fn malformed_names_are_a_format_error() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let ways = Ways::open(&scene)?;
     let of = |name: &[u8]| Ask::raw(&question(name, rtype::A, class::IN)).bytes();
@@ -181,6 +186,7 @@ fn malformed_names_are_a_format_error() -> Result<()> {
 
 #[test]
 fn names_of_any_bytes_and_the_longest_ones_are_answered() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     scene
         .upstream
@@ -217,6 +223,7 @@ fn names_of_any_bytes_and_the_longest_ones_are_answered() -> Result<()> {
 
 #[test]
 fn what_stands_behind_the_question() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     scene
         .upstream
@@ -275,6 +282,7 @@ fn what_stands_behind_the_question() -> Result<()> {
 
 #[test]
 fn what_is_no_query_gets_no_answer() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     scene
         .upstream
@@ -303,6 +311,7 @@ fn what_is_no_query_gets_no_answer() -> Result<()> {
 
 #[test]
 fn flags_of_the_query_and_of_its_answer() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     scene
         .upstream
@@ -335,6 +344,7 @@ fn flags_of_the_query_and_of_its_answer() -> Result<()> {
 
 #[test]
 fn types_that_are_unknown_and_types_that_ask_for_no_record() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let opaque = |rtype: u16| RData::Unknown {
         code: rtype.into(),
@@ -372,6 +382,7 @@ fn types_that_are_unknown_and_types_that_ask_for_no_record() -> Result<()> {
 
 #[test]
 fn any_is_answered_with_as_little_as_can_be() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let ways = Ways::open(&scene)?;
     for ask in [
@@ -394,6 +405,7 @@ fn any_is_answered_with_as_little_as_can_be() -> Result<()> {
 
 #[test]
 fn other_classes_are_refused() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let ways = Ways::open(&scene)?;
     let mut cases = Vec::new();
@@ -421,6 +433,7 @@ fn other_classes_are_refused() -> Result<()> {
 
 #[test]
 fn chaos_says_what_the_config_says() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let sections = "[identity]\nversion = \"one 1.0\"\nid = \"router 7\"\n";
     let scene = scene!(Setup::three_ways().sections(sections));
     let ways = Ways::open(&scene)?;
@@ -474,6 +487,7 @@ fn chaos_says_what_the_config_says() -> Result<()> {
 
 #[test]
 fn what_no_datagram_holds_comes_whole_in_a_stream() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let strings: Vec<RData> = (0..40).map(|number| txt(number, 250)).collect();
     scene.upstream.on("big.test.", Rule::answer(300, &strings));
@@ -505,6 +519,7 @@ fn what_no_datagram_holds_comes_whole_in_a_stream() -> Result<()> {
 
 #[test]
 fn what_fits_of_a_long_answer_is_whole_rrsets() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let strings: Vec<RData> = (0..5).map(|number| txt(number, 150)).collect();
     let chain = Rule::answer(300, &[cname("big.test.")]).and("big.test.", 300, &strings);
@@ -525,6 +540,7 @@ fn what_fits_of_a_long_answer_is_whole_rrsets() -> Result<()> {
 
 #[test]
 fn queries_longer_than_any_are_answered_all_the_same() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     scene
         .upstream
@@ -544,6 +560,7 @@ fn queries_longer_than_any_are_answered_all_the_same() -> Result<()> {
 
 #[test]
 fn damaged_queries_have_the_same_fate_by_all_ways() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let ways = Ways::open(&scene)?;
     let cookie = OptRecord::dnssec_ok(1232).option(option::COOKIE, b"clientco");
@@ -588,6 +605,7 @@ fn assert_opt(reply: &View) {
 /// RFC 1035 section 4.1.1: who does not desire recursion gets what is here.
 #[test]
 fn without_rd_nothing_leaves() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let setup = Setup::three_ways().sections("[local]\nrecords = [\"nas.lan A 192.168.1.2\"]\n");
     let scene = scene!(setup);
     let rule = Rule::addresses(300, &["192.0.2.1"]);

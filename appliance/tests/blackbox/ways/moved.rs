@@ -10,6 +10,7 @@ use xdnsd_lab::wait::wait_until;
 use super::access::{Outcome, by_socket, from_lan};
 use crate::support::TIMEOUT;
 use crate::support::client::{Family, client_address};
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::ways::{Way, Ways};
@@ -100,6 +101,7 @@ fn wait_for_answers(scene: &Scene, ways: &Ways<'_>) -> Result<()> {
 #[test]
 fn an_address_that_moves_to_an_interface_that_is_not_served_is_not_ours_until_it_is_back()
 -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(set_up());
     let ways = prepare(&scene)?;
     address(&scene, "add", LAN)?;
@@ -135,6 +137,7 @@ fn an_address_that_moves_to_an_interface_that_is_not_served_is_not_ours_until_it
 /// alone, nowhere.
 #[test]
 fn an_address_that_moves_to_another_interface_is_served_as_the_config_says_there() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     for (listen, expected) in [
         ("", Outcome::Answer),
         ("listen = [\"10.56.0.1\"]\n", Outcome::Nothing),
@@ -204,6 +207,7 @@ fn is_shown(scene: &Scene, flag: &str) -> bool {
 #[test]
 fn an_ipv6_address_that_is_tentative_or_a_duplicate_is_not_answered_until_it_is_ours() -> Result<()>
 {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(set_up());
     let ways = prepare(&scene)?;
     let router = &scene.lab.router;

@@ -12,6 +12,7 @@ use xdnsd_lab::wait::wait_until;
 use crate::support::ask::{Ask, rtype};
 use crate::support::client::{DNS_PORT, Family};
 use crate::support::frame::UdpFrame;
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::view::View;
@@ -70,6 +71,7 @@ fn answers_the_wans_stream(scene: &Scene, server: IpAddr) -> Result<bool> {
 
 #[test]
 fn who_is_no_neighbour_gets_nothing_unless_he_is_allowed() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let sections = "[access]\nallow = [\"203.0.113.0/24\", \"2001:db8:9::/48\"]\n";
     let scene = scene!(Setup::three_ways().sections(sections));
     let ways = prepare(&scene)?;
@@ -100,6 +102,7 @@ fn who_is_no_neighbour_gets_nothing_unless_he_is_allowed() -> Result<()> {
 
 #[test]
 fn the_address_on_the_lan_does_not_answer_the_wan() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene)?;
     // By its own address, and by one of the LAN's own network.
@@ -125,6 +128,7 @@ fn the_address_on_the_lan_does_not_answer_the_wan() -> Result<()> {
 
 #[test]
 fn the_wan_is_answered_where_its_network_is_allowed_and_where_all_are() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     for sections in [
         "[access]\nallow = [\"10.54.0.0/24\", \"fd54::/64\"]\n",
         "[access]\nothers = \"allow\"\n",
@@ -145,6 +149,7 @@ fn the_wan_is_answered_where_its_network_is_allowed_and_where_all_are() -> Resul
 /// The router's own processes ask its address on the LAN, from whatever address of its own.
 #[test]
 fn the_router_itself_is_answered() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene)?;
     for local in ["127.0.0.1", "10.53.0.1", "10.54.0.1"] {
@@ -159,6 +164,7 @@ fn the_router_itself_is_answered() -> Result<()> {
 
 #[test]
 fn a_frame_to_another_station_is_not_answered_and_a_new_mac_is_followed() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     const OTHER: [u8; 6] = [0x02, 0, 0, 0, 0x77, 0x01];
     for xdp in ["native", "generic"] {
         let scene = scene!(Setup::three_ways().xdp(xdp));
@@ -199,6 +205,7 @@ fn a_frame_to_another_station_is_not_answered_and_a_new_mac_is_followed() -> Res
 /// An address that is in the config and that the router has lost is not answered, and again when it is back.
 #[test]
 fn an_explicit_address_that_is_lost_is_not_answered_until_it_is_back() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     // With the address goes its network, and who may ask as a neighbour.
     let scene = scene!(Setup::three_ways().sections("[access]\nothers = \"allow\"\n"));
     let ways = prepare(&scene)?;
@@ -229,6 +236,7 @@ fn an_explicit_address_that_is_lost_is_not_answered_until_it_is_back() -> Result
 /// MTU 9000: the program stays in the driver, jumbo frames of others cross the router, and queries are answered over AF_XDP.
 #[test]
 fn jumbo_frames_of_others_pass_and_queries_are_answered_over_af_xdp() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let spec = Spec {
         mtu: 9_000,
         ..Spec::default()

@@ -11,6 +11,7 @@ use super::code;
 use crate::support::ask::{Ask, OptRecord, rtype};
 use crate::support::client::{Family, client_address};
 use crate::support::frame::UdpFrame;
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Next;
@@ -55,6 +56,7 @@ fn assert_silent(ways: &Ways<'_>, frames: &[UdpFrame]) -> Result<()> {
 
 #[test]
 fn services_that_answer_everything_get_no_answer() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let ways = prepare(&scene)?;
     let before = scene.daemon.metrics()?;
@@ -86,6 +88,7 @@ fn services_that_answer_everything_get_no_answer() -> Result<()> {
 
 #[test]
 fn ports_beside_them_are_answered_and_53_is_one() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let ways = prepare(&scene)?;
     for family in Family::ALL {
@@ -102,6 +105,7 @@ fn ports_beside_them_are_answered_and_53_is_one() -> Result<()> {
 
 #[test]
 fn the_config_says_which_ports_are_silent() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let sections = "[access]\nreflector_ports = [1900]\n";
     let scene = scene!(Setup::three_ways().sections(sections));
     let ways = prepare(&scene)?;
@@ -126,6 +130,7 @@ fn the_config_says_which_ports_are_silent() -> Result<()> {
 
 #[test]
 fn addresses_that_are_ours_or_nobodys_get_no_answer() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let ways = prepare(&scene)?;
     let mut frames = Vec::new();
@@ -165,6 +170,7 @@ fn addresses_that_are_ours_or_nobodys_get_no_answer() -> Result<()> {
 /// An address that the router gets while it serves is nobody else's from then on, and one that it loses is.
 #[test]
 fn addresses_that_come_and_go_are_followed() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let ways = prepare(&scene)?;
     let clients = ["10.53.0.77", "fd53::77"].map(|address| -> Result<UdpFrame> {
@@ -191,6 +197,7 @@ fn addresses_that_come_and_go_are_followed() -> Result<()> {
 
 #[test]
 fn messages_to_many_get_no_answer() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     let ways = prepare(&scene)?;
     let mut frames = Vec::new();
@@ -220,6 +227,7 @@ fn messages_to_many_get_no_answer() -> Result<()> {
 
 #[test]
 fn clients_get_what_the_access_list_says() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let sections = "[access]\nrefuse = [\"10.53.0.0/24\", \"fd53::/64\"]\n\
                     allow = [\"10.53.0.77\", \"fd53::77\"]\ndrop = [\"10.53.0.66\", \"fd53::66\"]\n";
     let scene = scene!(Setup::three_ways().sections(sections));
@@ -280,6 +288,7 @@ fn clients_get_what_the_access_list_says() -> Result<()> {
 
 #[test]
 fn the_others_of_the_access_list() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let sections = "[access]\nallow = [\"10.53.0.2\", \"192.0.2.0/24\"]\nothers = \"refuse\"\n";
     let scene = scene!(Setup::three_ways().sections(sections));
     scene

@@ -16,6 +16,7 @@ use super::code;
 use crate::support::ask::{Ask, OptRecord, flag, rtype};
 use crate::support::client::Family;
 use crate::support::message::{query, txt};
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::{Next, Stream, framed};
@@ -60,6 +61,7 @@ fn open_and_ask(lab: &Lab, family: Family) -> Result<Stream> {
 
 #[test]
 fn a_query_may_come_in_any_pieces() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     for family in Family::ALL {
@@ -85,6 +87,7 @@ fn a_query_may_come_in_any_pieces() -> Result<()> {
 
 #[test]
 fn queries_may_come_together() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     for family in Family::ALL {
@@ -106,6 +109,7 @@ fn queries_may_come_together() -> Result<()> {
 
 #[test]
 fn many_queries_are_answered_whatever_their_order() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     let mut stream = Stream::open(&scene.lab, Family::V4)?;
@@ -132,6 +136,7 @@ fn many_queries_are_answered_whatever_their_order() -> Result<()> {
 
 #[test]
 fn one_connection_has_so_many_questions_open_and_no_more() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     let mut greedy = Stream::open(&scene.lab, Family::V4)?;
@@ -155,6 +160,7 @@ fn one_connection_has_so_many_questions_open_and_no_more() -> Result<()> {
 
 #[test]
 fn the_same_query_again_is_owed_an_answer_of_its_own() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 1\n"));
     prepare(&scene);
     let mut stream = Stream::open(&scene.lab, Family::V4)?;
@@ -170,6 +176,7 @@ fn the_same_query_again_is_owed_an_answer_of_its_own() -> Result<()> {
 
 #[test]
 fn a_slow_answer_does_not_hold_up_the_next() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     for family in Family::ALL {
@@ -185,6 +192,7 @@ fn a_slow_answer_does_not_hold_up_the_next() -> Result<()> {
 
 #[test]
 fn messages_that_are_none_do_not_end_the_connection() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     let query = a("www.test.");
@@ -203,6 +211,7 @@ fn messages_that_are_none_do_not_end_the_connection() -> Result<()> {
 
 #[test]
 fn the_longest_messages() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     let strings: Vec<RData> = (0..240).map(|number| txt(number, 250)).collect();
@@ -237,6 +246,7 @@ fn the_longest_messages() -> Result<()> {
 
 #[test]
 fn who_has_said_all_gets_all_answers_and_is_closed() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     for family in Family::ALL {
@@ -266,6 +276,7 @@ fn who_has_said_all_gets_all_answers_and_is_closed() -> Result<()> {
 
 #[test]
 fn who_goes_before_the_answer_harms_nobody() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     for number in 0..TCP_CLIENTS {
@@ -280,6 +291,7 @@ fn who_goes_before_the_answer_harms_nobody() -> Result<()> {
 
 #[test]
 fn an_idle_connection_is_closed_in_its_time() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 2\n"));
     prepare(&scene);
     let idle = Duration::from_secs(2);
@@ -304,6 +316,7 @@ fn an_idle_connection_is_closed_in_its_time() -> Result<()> {
 
 #[test]
 fn who_waits_is_not_idle() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 2\n"));
     let late = Rule::addresses(300, &["192.0.2.1"]).after(Duration::from_millis(2_500));
     prepare(&scene);
@@ -321,6 +334,7 @@ fn who_waits_is_not_idle() -> Result<()> {
 
 #[test]
 fn a_query_that_takes_too_long_to_come_ends_its_connection() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways().sections("[tcp]\nidle_secs = 100\n"));
     prepare(&scene);
     let mut idle = open_and_ask(&scene.lab, Family::V4)?;
@@ -344,6 +358,7 @@ fn a_query_that_takes_too_long_to_come_ends_its_connection() -> Result<()> {
 
 #[test]
 fn full_slots_make_room_for_who_comes() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     let mut streams = Vec::new();
@@ -368,6 +383,7 @@ fn full_slots_make_room_for_who_comes() -> Result<()> {
 
 #[test]
 fn one_client_that_waits_on_all_slots_shuts_nobody_out() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     scene.upstream.on("*.silent.test.", Rule::silence());
@@ -406,6 +422,7 @@ fn one_client_that_waits_on_all_slots_shuts_nobody_out() -> Result<()> {
 /// appliance has to learn of it while it runs. The other is that of link-local addresses, which all hosts share.
 #[test]
 fn a_neighbour_that_waits_on_all_slots_shuts_no_other_neighbour_out() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     for network in ["fd99::", "fe80::"] {
         let scene = scene!(
             Setup::three_ways()
@@ -452,6 +469,7 @@ fn shuts_no_other_out(scene: &Scene, network: &str) -> Result<()> {
 
 #[test]
 fn who_does_not_read_is_closed_and_nobody_waits_for_him() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     let strings: Vec<RData> = (0..200).map(|number| txt(number, 250)).collect();
@@ -493,6 +511,7 @@ fn who_does_not_read_is_closed_and_nobody_waits_for_him() -> Result<()> {
 
 #[test]
 fn a_flood_of_connections_starves_no_datagram() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene);
     let client = scene.udp_client(Family::V4)?;

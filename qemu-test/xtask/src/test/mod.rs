@@ -3,6 +3,7 @@
 //! A step is a command in a child process: its output goes to a log, its time is limited, and what it counts is read
 //! from what it prints ([`tally`]). The last line is `N passed, M failed`, and `, K skipped` where tests were skipped.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -15,13 +16,13 @@ use crate::qemu;
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use crate::workspace;
-use xdnsd_lab::privilege::{SKIP_FILE_VARIABLE, is_ci, is_root};
+use xdnsd_lab::privilege::{LEFT_OUT, SKIP_FILE_VARIABLE, is_ci, is_root};
 
 pub mod mutations;
 mod steps;
 pub mod tally;
 
-use steps::{Scope, Step};
+use steps::{Scope, Step, Way};
 use tally::Tally;
 
 /// What `test` is told.
@@ -30,8 +31,11 @@ pub struct Arguments {
     /// Skips what takes minutes.
     #[arg(long, conflicts_with_all = ["long", "image"])]
     quick: bool,
-    /// Brings the faults of these rows back, or of all, one at a time, and looks that their tests fail.
-    #[arg(long, value_name = "ROW", num_args = 0.., conflicts_with_all = ["quick", "long", "image", "filter"])]
+    /// Runs the black-box tests alone, by this way of queries in or of questions out.
+    #[arg(long, conflicts_with_all = ["quick", "long", "image"])]
+    way: Vec<Way>,
+    /// Brings back what once broke, by these rows or all of it, one at a time, and looks that the tests fail.
+    #[arg(long, value_name = "ROW", num_args = 0.., conflicts_with_all = ["quick", "way", "long", "image", "filter"])]
     mutations: Option<Vec<String>>,
     /// What the tests of the image are told.
     #[command(flatten)]
@@ -51,6 +55,7 @@ struct Failure {
 pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     let Arguments {
         quick,
+        way,
         mutations,
         image,
     } = arguments;
@@ -65,7 +70,7 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         image.server.is_none() && image.accel.is_none() && image.jobs.is_none(),
         "--server, --accel and --jobs: only with --image, or for `cargo xtask boot`"
     );
-    let scope = Scope::new(image.filter, quick)?.long(image.long);
+    let scope = Scope::new(image.filter, quick)?.long(image.long).ways(way);
     let steps = scope.steps();
     ensure!(!steps.is_empty(), "no step is quick and has that name");
     set_up(&steps, signals);
@@ -152,19 +157,34 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
         limit: Duration::from_secs(60 * scope.limit_mins(step)),
     };
     let watched = watch(task, command, signals)?;
-    let skips = fs::read_to_string(&skips).context("read which tests were skipped")?;
-    print!("{skips}");
-    let tally = Tally::of(
-        &watched.output,
-        watched.is_success(),
-        skips.lines().count(),
-        is_ci(),
-    );
+    let told = fs::read_to_string(&skips).context("read which tests did not run")?;
+    let (left_out, skips): (Vec<&str>, Vec<&str>) =
+        told.lines().partition(|line| line.starts_with(LEFT_OUT));
+    for skip in &skips {
+        println!("{skip}");
+    }
+    print!("{}", by_reason(&left_out));
+    let mut tally = Tally::of(&watched.output, watched.is_success(), skips.len(), is_ci());
+    // They end well, and have shown nothing.
+    tally.passed = tally.passed.saturating_sub(left_out.len());
     let failure = (tally.failed > 0).then(|| Failure {
         step: step.name,
         text: explain(&watched),
     });
     Ok((tally, failure))
+}
+
+/// How many tests were left out for which reason, a line each.
+fn by_reason(left_out: &[&str]) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in left_out {
+        let reason = line.split_once(": ").map_or(*line, |(_, reason)| reason);
+        *counts.entry(reason).or_default() += 1;
+    }
+    let lines = counts.iter();
+    lines
+        .map(|(reason, count)| format!("{LEFT_OUT}{count}: {reason}\n"))
+        .collect()
 }
 
 /// The part of a command's output that says what went wrong.
@@ -180,4 +200,23 @@ fn explain(watched: &Watched) -> String {
         text += &format!("({left_out} lines left out)\n");
     }
     text + &lines[left_out..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_reason;
+
+    #[test]
+    fn what_was_left_out_is_counted_by_its_reason() {
+        let lines = [
+            "LEFT OUT blackbox::frames::a: frames: by hand",
+            "LEFT OUT blackbox::vlan::b: tags",
+            "LEFT OUT blackbox::frames::c: frames: by hand",
+        ];
+        assert_eq!(
+            by_reason(&lines),
+            "LEFT OUT 2: frames: by hand\nLEFT OUT 1: tags\n"
+        );
+        assert_eq!(by_reason(&[]), "");
+    }
 }

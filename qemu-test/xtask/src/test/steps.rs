@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use crate::setup::Purpose;
 use crate::workspace;
@@ -24,9 +25,29 @@ pub struct Step {
     pub purposes: &'static [Purpose],
     /// After so many minutes something hangs. The long tests of the image take longer.
     limit_mins: u64,
+    /// Which of the ways it is, of a step that runs the black-box tests alone.
+    way: Option<Way>,
     /// The command itself.
     pub command: fn(&Scope) -> Result<Command>,
 }
+
+/// By which way the black-box tests go: how queries come in, and from which ports questions leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// Queries come in over AF_XDP, questions leave from ports of one socket.
+    Xdp,
+    /// Queries come in through the kernel's UDP sockets.
+    Udp,
+    /// Queries come in over TCP.
+    Tcp,
+    /// Questions leave from a connected socket each.
+    Connected,
+    /// One after the other.
+    All,
+}
+
+/// Of the environment of the black-box tests: their way.
+const WAY_VARIABLE: &str = "XDNSD_TEST_WAY";
 
 impl Step {
     /// A step that needs nothing but cargo.
@@ -42,7 +63,22 @@ impl Step {
             takes_filter: false,
             purposes: &[],
             limit_mins,
+            way: None,
             command,
+        }
+    }
+
+    /// The black-box tests by one way.
+    const fn black_box(
+        name: &'static str,
+        way: Way,
+        command: fn(&Scope) -> Result<Command>,
+    ) -> Self {
+        Self {
+            way: Some(way),
+            ..Self::new(name, 45, command)
+                .filtered()
+                .with(&[Purpose::Lab])
         }
     }
 
@@ -78,6 +114,11 @@ impl Step {
 
 /// Themes of the black-box tests in which an AF_XDP socket does what it does in all others: once is enough.
 const WITHOUT_XSK: [&str; 5] = ["examples::", "leases::", "log::", "ports::", "stubs::"];
+
+/// Ways that the whole of the tests goes by, besides that over AF_XDP, by which `cargo test` goes: a minute each.
+const USUAL_WAYS: [Way; 3] = [Way::Udp, Way::Tcp, Way::Connected];
+/// Black-box tests at once. They mostly wait, for TTLs, timeouts and silence, so there may be more than processors.
+const BLACK_BOXES: &str = "--test-threads=6";
 
 /// Cheap ones first, so that a slip shows at once; each may fail without the others.
 const STEPS: &[Step] = &[
@@ -115,6 +156,18 @@ const STEPS: &[Step] = &[
     })
     .filtered()
     .with(&[Purpose::Lab, Purpose::AfXdp]),
+    Step::black_box("black box by xdp", Way::Xdp, |scope| {
+        Ok(scope.black_box("xdp"))
+    }),
+    Step::black_box("black box by udp", Way::Udp, |scope| {
+        Ok(scope.black_box("udp"))
+    }),
+    Step::black_box("black box by tcp", Way::Tcp, |scope| {
+        Ok(scope.black_box("tcp"))
+    }),
+    Step::black_box("black box by connected", Way::Connected, |scope| {
+        Ok(scope.black_box("connected"))
+    }),
     Step::new("eBPF object", 30, |scope| Ok(scope.xtask("ebpf --check"))).with(&[Purpose::Ebpf]),
     Step::new("release", 40, |scope| Ok(scope.xtask("dist --check"))),
     Step::new("lab", 30, |scope| Ok(scope.xtask("run --lab --once")))
@@ -135,6 +188,8 @@ pub struct Scope {
     is_quick: bool,
     /// Whether the image's long tests are wanted.
     is_long: bool,
+    /// Where there are any, the black-box tests by these ways and nothing else.
+    ways: Vec<Way>,
     /// This program, as it was found before a build replaced it.
     program: PathBuf,
 }
@@ -147,6 +202,7 @@ impl Scope {
             filter,
             is_quick,
             is_long: false,
+            ways: Vec::new(),
             program,
         })
     }
@@ -155,6 +211,12 @@ impl Scope {
     #[must_use]
     pub fn long(self, is_long: bool) -> Self {
         Self { is_long, ..self }
+    }
+
+    /// The black-box tests alone, by these ways.
+    #[must_use]
+    pub fn ways(self, ways: Vec<Way>) -> Self {
+        Self { ways, ..self }
     }
 
     /// How many minutes the step may take.
@@ -173,7 +235,13 @@ impl Scope {
 
     /// The steps to run, in order.
     pub fn steps(&self) -> Vec<&'static Step> {
-        let wanted = STEPS.iter().filter(|step| step.is_quick || !self.is_quick);
+        let is_of_ways = |step: &&Step| match step.way {
+            None => self.ways.is_empty(),
+            Some(way) if self.ways.is_empty() => USUAL_WAYS.contains(&way),
+            Some(way) => self.ways.contains(&way) || self.ways.contains(&Way::All),
+        };
+        let wanted = STEPS.iter().filter(is_of_ways);
+        let wanted = wanted.filter(|step| step.is_quick || !self.is_quick);
         // The whole of the tests includes the quick ones.
         let wanted = wanted.filter(|step| self.is_quick || step.name != QUICK_TESTS);
         let named = self.names_a_step();
@@ -187,7 +255,9 @@ impl Scope {
 
     fn names_a_step(&self) -> bool {
         let filter = self.filter.as_deref();
-        filter.is_some_and(|filter| STEPS.iter().any(|step| step.name.contains(filter)))
+        // Ways are named by an option of their own: `tcp` is in the names of many tests.
+        let mut steps = STEPS.iter().filter(|step| step.way.is_none());
+        filter.is_some_and(|filter| steps.any(|step| step.name.contains(filter)))
     }
 
     /// `cargo test`, not a runner that may be installed or not: what runs on a fresh machine runs everywhere, and
@@ -198,6 +268,12 @@ impl Scope {
         if let Some(filter) = self.filter.as_ref().filter(|_| !self.names_a_step()) {
             command.arg(filter);
         }
+        command
+    }
+
+    fn black_box(&self, way: &str) -> Command {
+        let mut command = self.cargo_test("-p xdnsd --test blackbox");
+        command.args(["--", BLACK_BOXES]).env(WAY_VARIABLE, way);
         command
     }
 

@@ -1,0 +1,123 @@
+//! By which way a whole run of the suite goes. [`VARIABLE`] says it from outside, and is read here and nowhere else.
+//!
+//! ```text
+//!             clients' plain queries come in             questions leave to upstreams
+//!  xdp        over AF_XDP                                from ports that one socket takes by sk_lookup
+//!  udp        through the kernel's UDP sockets:          likewise
+//!             no XDP program is attached
+//!  tcp        over TCP, each by a connection of its own  likewise
+//!  connected  over AF_XDP                                each from a connected socket of its own
+//! ```
+//!
+//! A plain query is one that a test asks with `ask`, or with the first of the ways of [`Ways`](super::ways::Ways). A test
+//! that says its XDP mode or its way to ports has these in each run. A test that is about one way leaves the other runs out
+//! with [`only!`], and says why.
+
+use std::env;
+use std::sync::LazyLock;
+
+use xdnsd_core::counters::Counter;
+use xdnsd_lab::privilege::leave_out;
+
+use super::ways::Way;
+
+/// Of the environment: the way's name.
+const VARIABLE: &str = "XDNSD_TEST_WAY";
+
+/// The runs that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    Xdp,
+    Udp,
+    Tcp,
+    Connected,
+}
+
+/// For what goes on in every run as it does in the first: done by hand, by all ways, or by programs of others.
+pub const ONCE: &[Run] = &[Run::Xdp];
+/// For what an XDP program or an AF_XDP socket is needed.
+pub const OVER_XDP: &[Run] = &[Run::Xdp, Run::Connected];
+/// For what datagrams have, and streams have not.
+pub const IN_DATAGRAMS: &[Run] = &[Run::Xdp, Run::Udp, Run::Connected];
+
+impl Run {
+    const ALL: [(&'static str, Self); 4] = [
+        ("xdp", Self::Xdp),
+        ("udp", Self::Udp),
+        ("tcp", Self::Tcp),
+        ("connected", Self::Connected),
+    ];
+
+    /// This one.
+    pub fn this() -> Self {
+        static RUN: LazyLock<Run> = LazyLock::new(|| {
+            let name = env::var(VARIABLE).unwrap_or_else(|_| "xdp".to_owned());
+            let found = Run::ALL.into_iter().find(|(known, _)| *known == name);
+            let (_, run) = found.unwrap_or_else(|| panic!("{VARIABLE}={name} is no way"));
+            run
+        });
+        *RUN
+    }
+
+    /// The XDP mode of a test that does not say one.
+    pub fn xdp(self) -> &'static str {
+        match self {
+            // Not "auto": a test of AF_XDP must not pass without it.
+            Self::Xdp | Self::Tcp | Self::Connected => "native",
+            Self::Udp => "off",
+        }
+    }
+
+    /// What [`Scene::attached`](super::scene::Scene::attached) says of a test that does not say its mode.
+    pub fn attached(self) -> &'static str {
+        match self.xdp() {
+            "off" => "",
+            _ => "xdp",
+        }
+    }
+
+    /// The way to source ports of a test that does not say one, where it is not the config's default.
+    pub fn ports(self) -> Option<&'static str> {
+        (self == Self::Connected).then_some("connected")
+    }
+
+    /// How a plain query goes.
+    pub fn way(self) -> Way {
+        match self {
+            Self::Xdp | Self::Connected => Way::Xdp,
+            Self::Udp => Way::Udp,
+            Self::Tcp => Way::Tcp,
+        }
+    }
+
+    /// What counts answers to plain queries.
+    pub fn answers(self) -> Counter {
+        match self.way() {
+            Way::Xdp => Counter::AnswersXdp,
+            Way::Udp => Counter::AnswersUdp,
+            Way::Tcp => Counter::AnswersTcp,
+        }
+    }
+
+    /// Whether a test that is for `runs` takes part in this one. Otherwise it is reported with the reason.
+    pub fn is_one_of(self, runs: &[Self], test: &str, why: &str) -> bool {
+        let takes_part = runs.contains(&self);
+        if !takes_part {
+            leave_out(test, why);
+        }
+        takes_part
+    }
+}
+
+/// Ends the test that calls it where it is not for this run. Behind the runs that it is for stands why.
+macro_rules! only {
+    ($runs:ident, $why:literal) => {{
+        fn here() {}
+        let test = std::any::type_name_of_val(&here).trim_end_matches("::here");
+        let runs = $crate::support::run::$runs;
+        if !$crate::support::run::Run::this().is_one_of(runs, test, $why) {
+            return Ok(());
+        }
+    }};
+}
+pub(crate) use only;
