@@ -1,7 +1,7 @@
 //! Whether it lives: what is said of that to whoever looks from outside, and what ends a process that does not.
 
 use std::fs;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -14,13 +14,13 @@ use nix::unistd::Pid;
 use xdnsd::control;
 use xdnsd_core::dns::rtype;
 use xdnsd_core::limits::WORKERS;
-use xdnsd_lab::lab::LAN_V4;
+use xdnsd_lab::lab::{LAN_V4, LAN_V6};
 use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::ask::Ask;
-use crate::support::client::Family;
+use crate::support::client::{Family, UdpClient};
 use crate::support::daemon::{BINARY, run};
 use crate::support::message::{addresses, query};
 use crate::support::preload;
@@ -293,12 +293,24 @@ fn nothing_of_dev_is_needed() -> Result<()> {
     Ok(())
 }
 
+/// Whether the other daemon answers over UDP, at one of its addresses at least.
+fn is_answered_by_other(scene: &Scene) -> Result<bool> {
+    let message = Ask::of("localhost.", rtype::A).bytes();
+    for server in [IpAddr::from(LAN_V4), LAN_V6.into()] {
+        let client = UdpClient::open_to(&scene.lab, SocketAddr::new(server, OTHER_PORT))?;
+        if client.exchange(&message).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Too few descriptors for a worker, among others: whoever says that it is ready answers, and each other process ends.
 #[test]
 fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
     let scene = scene!(Setup::three_ways());
-    // Too few descriptors for a worker; each process ends, one way or the other.
-    let mut ends = 0;
-    for limit in 14..22 {
+    let mut for_want_of_a_worker = 0;
+    for limit in 14..30 {
         let wrap = ["prlimit", &format!("--nofile={limit}"), "--"];
         let mut other = spawn(&scene, &wrap, &[])?;
         wait_until(
@@ -307,6 +319,12 @@ fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
             || !other.is_running() || other.log().contains("ready: "),
         )?;
         if other.is_running() {
+            let says_ready = other.log().contains("] ready: ");
+            ensure!(
+                !says_ready || is_answered_by_other(&scene)?,
+                "{limit}: {}",
+                other.log()
+            );
             other.kill()?;
         } else {
             let status = other.wait_exit(TIMEOUT)?;
@@ -315,11 +333,18 @@ fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
                 "{status} {}",
                 other.log()
             );
-            ends += 1;
+            let says_why = other
+                .log()
+                .lines()
+                .any(|line| line.starts_with("worker 0: "));
+            for_want_of_a_worker += usize::from(says_why);
         }
         ensure!(!other.log().contains("panicked"), "{}", other.log());
     }
-    ensure!(ends > 0, "the limits were too high to show anything");
+    ensure!(
+        for_want_of_a_worker > 0,
+        "no limit was such that a worker could not be"
+    );
     Ok(())
 }
 

@@ -78,6 +78,16 @@ impl Router {
     /// The lab with these lines of `ip` run in the router and in the client, an upstream at `servers`, the example's
     /// files, and `before` done, a server for it to ask; then the server. `None` where `test` has to be skipped.
     fn start(test: &str, example: &Example) -> Result<Option<Self>> {
+        Self::start_by(test, example, START, &[])
+    }
+
+    /// The same by `script`, which is given `more` behind the router's root, what is shared, and the server.
+    fn start_by(
+        test: &str,
+        example: &Example,
+        script: &str,
+        more: &[String],
+    ) -> Result<Option<Self>> {
         if !root_or_skip(test) {
             return Ok(None);
         }
@@ -111,8 +121,8 @@ impl Router {
             fs::create_dir_all(root.join(folder))?;
         }
         let mut command = lab.router.command("sh");
-        command.args(["-c", START, "sh"]).arg(&root);
-        command.arg(SHARED).arg(BINARY);
+        command.args(["-c", script, "sh"]).arg(&root);
+        command.arg(SHARED).arg(BINARY).args(more);
         let config = directory.path().join("daemon");
         let daemon = Daemon::start_command(command, &config, &root.join("run/xdnsd/control.sock"))?;
         Ok(Some(Self {
@@ -502,4 +512,5 @@ fn every_example_is_run() {
     }
 }
 
+mod unit;
 mod vlan;

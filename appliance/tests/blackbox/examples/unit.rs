@@ -1,0 +1,129 @@
+//! An example under the unit for systemd, as far as mounts, account and capabilities make what the unit says: whatever it does
+//! not let the server do fails here as it would there.
+
+use anyhow::Result;
+
+use super::{Example, OK, Router};
+
+const UNIT: &str = include_str!("../../../../buildroot/package/xdnsd/xdnsd.service");
+/// In the router: the root as for every example, then as the unit's words have it: $4 can be written to and is the account's,
+/// $5 is hidden, $6 and the rest can be read. What is behind that becomes the server.
+const START: &str = r#"set -eu
+root="$1"
+mount -o bind "$root" "$root"
+for folder in $2; do
+    [ -d "/$folder" ] || continue
+    mkdir -p "$root/$folder"
+    mount -o rbind "/$folder" "$root/$folder"
+done
+touch "$root/xdnsd"
+mount -o bind "$3" "$root/xdnsd"
+for folder in $4; do
+    mkdir -p "$root/$folder"
+    chown 65534:65534 "$root/$folder"
+    mount -o bind "$root/$folder" "$root/$folder"
+done
+for folder in $5; do
+    mkdir -p "$root/$folder"
+    mount -t tmpfs -o ro none "$root/$folder"
+done
+for folder in $6; do
+    mount -o bind "$root/$folder" "$root/$folder"
+    mount -o remount,bind,ro "$root/$folder"
+done
+mount -o remount,bind,ro "$root"
+umask "$7"
+shift 7
+exec chroot "$root" "$@" /xdnsd run /etc/xdnsd/xdnsd.toml
+"#;
+
+/// The values of `key`, over all lines of that name.
+fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
+    let lines = unit.lines().filter_map(|line| line.split_once('='));
+    let of_key = lines.filter(|(found, _)| *found == key);
+    of_key
+        .flat_map(|(_, value)| value.split_whitespace())
+        .collect()
+}
+
+/// What [`START`] is given for `unit` (systemd.exec(5)).
+fn sandbox(unit: &str) -> Vec<String> {
+    let is = |key: &str, value: &str| values(unit, key) == [value];
+    let below = |key: &str, base: &str| {
+        let folders = values(unit, key);
+        folders
+            .into_iter()
+            .map(|folder| format!("{base}/{folder}"))
+            .collect::<Vec<_>>()
+    };
+    let mut written = [
+        below("StateDirectory", "var/lib"),
+        below("RuntimeDirectory", "run"),
+    ]
+    .concat();
+    let more = values(unit, "ReadWritePaths").into_iter();
+    let more = more.map(|path| path.trim_start_matches(['-', '/']).to_owned());
+    written.extend(more.filter(|path| !path.starts_with("proc/")));
+    let (mut hidden, mut read) = (Vec::new(), Vec::new());
+    if is("ProtectHome", "yes") {
+        hidden.extend(["home", "root"]);
+    }
+    if is("PrivateTmp", "yes") {
+        hidden.extend(["tmp", "var/tmp"]);
+    }
+    if is("ProtectKernelTunables", "yes") {
+        read.extend(["proc/sys", "sys"]);
+    }
+    assert!(is("ProtectSystem", "strict"), "the root can be written to");
+    let capabilities = |key: &str| {
+        let names = values(unit, key).into_iter();
+        let names =
+            names.map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase()));
+        format!("-all{}", names.collect::<String>())
+    };
+    let ambient = capabilities("AmbientCapabilities");
+    let bounding = capabilities("CapabilityBoundingSet");
+    let account = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+    ];
+    let mut words = vec![
+        written.join(" "),
+        hidden.join(" "),
+        read.join(" "),
+        values(unit, "UMask").concat(),
+    ];
+    words.extend(account.map(str::to_owned));
+    words.extend([
+        format!("--inh-caps={ambient}"),
+        format!("--ambient-caps={ambient}"),
+        format!("--bounding-set={bounding}"),
+    ]);
+    if is("NoNewPrivileges", "yes") {
+        words.push("--no-new-privs".to_owned());
+    }
+    words
+}
+
+/// Leases are seen, the snapshot can be written, and so can nothing else.
+#[test]
+fn home_router_runs_under_the_unit() -> Result<()> {
+    let example = Example::on_bridge(include_str!("../../../../config/home-router.toml"));
+    let test = "examples::unit::home_router_runs_under_the_unit";
+    let Some(router) = Router::start_by(test, &example, START, &sandbox(UNIT))? else {
+        return Ok(());
+    };
+    router.expect(
+        "192.168.1.2",
+        "192.168.1.1",
+        &[
+            ("www.example. A", OK, &["192.0.2.1"]),
+            ("laptop.lan. A", OK, &["192.168.1.50"]),
+            ("tablet.lan. AAAA", OK, &["fd00:1::60"]),
+            ("nas.lan. A", OK, &["192.168.1.9"]),
+        ],
+    )?;
+    router.leaves_no_riddle()
+}
