@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use xdnsd::cli::{self, Command};
 use xdnsd::compile::reloader::PolicyReloader;
 use xdnsd::compile::set::PolicySet;
-use xdnsd::compile::{Notes, list_file};
+use xdnsd::compile::{Notes, list_file, prefix_list};
 use xdnsd::config::{Config, Devices, Endpoint, Plan, reference};
 use xdnsd::control::health::{self, Health};
 use xdnsd::control::memory;
@@ -129,6 +129,12 @@ fn check(file: &Path, offline: bool) -> Result<(), String> {
         let store = snapshot.map(|path| Store::new(path, config.cache.stale_max_ttl));
         if let Some(problem) = store.and_then(|store| store.folder_problem()) {
             logging::print(&text::line(&format!("note: cache.snapshot: {problem}")));
+        }
+        let prefixes = prefix_list::read(&config.prefixes());
+        let found = prefixes.problems.iter().map(ToString::to_string);
+        let problems: Vec<String> = found.collect();
+        if !problems.is_empty() {
+            return Err(problems.join("\n"));
         }
         let started = PolicyReloader::start(config.policy(), None);
         notes = started.map_err(|problem| problem.to_string())?.1.notes;

@@ -94,7 +94,7 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
         packet,
         transport: datagram,
     } = flow;
-    let listen = listen(link, packet, datagram.destination_port());
+    let listen = listen(link, packet.destination, datagram.destination_port());
     let check = kernel.path_check(&listen).ok_or(Reason::PassForeign)?;
     check_ours(link, &check, kernel)?;
     check_source(packet, datagram.source_port(), kernel)?;
@@ -123,9 +123,9 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
 
 /// The key of where a frame goes to.
 #[inline(always)]
-pub fn listen(link: &Link, packet: &Packet, port: u16) -> Listen {
+pub fn listen(link: &Link, destination: Address, port: u16) -> Listen {
     Listen {
-        addr: packet.destination.octets(),
+        addr: destination.octets(),
         vlan_outer: link.vlan_outer.to_be_bytes(),
         vlan_inner: link.vlan_inner.to_be_bytes(),
         port: port.to_ne_bytes(),

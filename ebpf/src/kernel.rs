@@ -6,6 +6,7 @@ use crate::flow::link::Mac;
 use crate::flow::network::Address;
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
+use crate::prefixes::Prefixes;
 use crate::stray::{Owner, Owners};
 use crate::syn::{Answer, COUNT_MAX, Cookies, Ends, Guarded, Header, Walk};
 use aya_ebpf::EbpfContext as _;
@@ -13,12 +14,14 @@ use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, bpf_sock as Socket,
     bpf_sock_tuple as Tuple, xdp_action, xdp_md,
 };
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{ArrayOfMaps, LpmTrie};
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_release, bpf_skc_lookup_tcp,
     bpf_tcp_check_syncookie, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
     bpf_xdp_load_bytes,
 };
-use aya_ebpf::macros::map;
+use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use core::ffi::c_void;
@@ -26,7 +29,8 @@ use core::mem::MaybeUninit;
 use xdnsd_abi::headers::{ipv4, ipv6, tcp};
 use xdnsd_abi::{
     CLIENT_SETS, ClientSet, FRAME_MAX, GUARDED_MAX, LISTEN_MAX, Listen, Orders, PathCheck,
-    QUEUES_MAX, Reason, STRAYS_MAX, SYN_FRAME_MAX, hash, secret, shield, tail,
+    PrefixKey, QUEUES_MAX, Reason, STRAYS_MAX, SYN_FRAME_MAX, TRIE_MAX, hash, secret, shield, tail,
+    verdict,
 };
 
 // The names are those of `xdnsd_abi::map`; the macro only takes literals. Loading fails when they differ.
@@ -53,6 +57,13 @@ static SECRETS: Array<hash::HashKey> = Array::with_max_entries(secret::COUNT, 0)
 static CLIENTS: Array<ClientSet> = Array::with_max_entries(CLIENT_SETS, 0);
 #[map(name = "strays")]
 static STRAYS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "addresses")]
+static ADDRESSES: HashMap<Listen, PathCheck> = HashMap::with_max_entries(LISTEN_MAX, 0);
+#[btf_map(name = "prefixes")]
+static PREFIXES: ArrayOfMaps<Trie, 1> = ArrayOfMaps::new();
+
+/// The trie, as the loader is told of it.
+type Trie = LpmTrie<[u8; 16], u32, { TRIE_MAX as usize }>;
 
 /// Address families as the kernel numbers them.
 const AF_INET: u8 = 2;
@@ -120,7 +131,7 @@ impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
     /// The first buffer, as if nothing of it had been looked at: read anew, so that the verifier sees one and the same
     /// position behind every path that leads here.
     #[inline(always)]
-    fn first_buffer(&self) -> Cursor<'_> {
+    pub fn first_buffer(&self) -> Cursor<'_> {
         let ctx = self.ctx.ctx;
         // SAFETY: the context that the kernel called us with; each field is an aligned u32 of it. The frame lies
         // readable between the two while the program runs.
@@ -184,6 +195,33 @@ fn check_of(map: &HashMap<Listen, PathCheck>, listen: &Listen) -> Option<PathChe
     // User space may reuse it for another entry at the same time, so that the fields may be two entries'. Any bytes
     // are a PathCheck, and both entries are ours: one frame is then passed, or answered as one of the other address.
     Some(unsafe { *check })
+}
+
+impl<const FRAGS: bool> Prefixes for Run<'_, FRAGS> {
+    #[inline(always)]
+    fn has_prefixes(&self) -> bool {
+        told(shield::PREFIXES) != 0
+    }
+
+    #[inline(always)]
+    fn own(&self, address: &Listen) -> Option<PathCheck> {
+        check_of(&ADDRESSES, address)
+    }
+
+    #[inline(always)]
+    fn verdict(&self, source: Address) -> u8 {
+        const { assert!(size_of::<PrefixKey>() == size_of::<Key<[u8; 16]>>()) };
+        let mut key = MaybeUninit::<PrefixKey>::uninit();
+        let [a, b, c, d] = words(source);
+        store(&mut key, [u128::BITS, a, b, c, d]);
+        // SAFETY: initialized to its last byte, and aya's packed key of the same size, of which any bytes are one.
+        let key = unsafe { &*key.as_ptr().cast::<Key<[u8; 16]>>() };
+        match PREFIXES.get_value_ptr_mut(0, key) {
+            // SAFETY: the look-up gave an aligned value that the map keeps while the program runs; it is written at once.
+            Some(value) => unsafe { value.read_volatile() as u8 },
+            None => verdict::NONE,
+        }
+    }
 }
 
 impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {

@@ -16,13 +16,15 @@ mod frame;
 #[cfg(target_arch = "bpf")]
 mod kernel;
 #[cfg(any(target_arch = "bpf", test))]
+mod prefixes;
+#[cfg(any(target_arch = "bpf", test))]
 mod stray;
 #[cfg(any(target_arch = "bpf", test))]
 mod syn;
 
 #[cfg(target_arch = "bpf")]
 mod program {
-    use crate::{classify, frame::Cursor, kernel, stray, syn};
+    use crate::{classify, frame::Cursor, kernel, prefixes, stray, syn};
     use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
@@ -62,11 +64,8 @@ mod program {
 
     #[inline(always)]
     fn syn_verdict(ctx: &XdpContext) -> Reason {
-        // SAFETY: the kernel keeps the frame between data and data_end readable while this program runs, which the tail call
-        // began anew; what is written later is written through pointers that are read again.
-        let frame = unsafe { Cursor::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
         let run = kernel::Run::<true>::new(ctx);
-        match syn::classify(frame, &run) {
+        match syn::classify(run.first_buffer(), &run) {
             Ok(answer) => run.answer(&answer),
             Err(reason) => reason,
         }
@@ -101,10 +100,10 @@ mod program {
     /// `Ok`: the frame is a query for user space.
     #[inline(always)]
     fn decide<const FRAGS: bool>(ctx: &XdpContext) -> Result<(), Reason> {
-        // SAFETY: the kernel keeps the frame between data and data_end readable while the program runs. Of a frame in
-        // several buffers that is the first one.
-        let frame = unsafe { Cursor::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
-        classify::classify(frame, &kernel::Run::<FRAGS>::new(ctx))
+        let run = kernel::Run::<FRAGS>::new(ctx);
+        prefixes::check(run.first_buffer(), &run)?;
+        // From the first byte on again, so that the verifier walks it once, whatever was looked at before.
+        classify::classify(run.first_buffer(), &run)
     }
 
     /// What the kernel does with the frame.
@@ -117,7 +116,8 @@ mod program {
             | Reason::DropReset
             | Reason::DropResponse
             | Reason::DropSource
-            | Reason::DropTruncated => XDP_DROP,
+            | Reason::DropTruncated
+            | Reason::DropDenied => XDP_DROP,
             Reason::PassTruncated
             | Reason::PassMulticast
             | Reason::PassEthertype

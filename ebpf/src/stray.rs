@@ -49,7 +49,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reaso
         return Err(Reason::PassProtocol);
     }
     let ends = Ends::of(&packet, &segment);
-    let key = listen(&link, &packet, ends.destination_port);
+    let key = listen(&link, packet.destination, ends.destination_port);
     let check = kernel.guarded(&key).ok_or(Reason::PassProtocol)?;
     check_ours(&link, &check, kernel)?;
     // A connection of a link-local address is bound to the device that has it, and not found from another one below that.

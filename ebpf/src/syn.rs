@@ -107,7 +107,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reas
         return Err(Reason::PassProtocol);
     }
     let syn = Ends::of(&packet, &segment);
-    let key = listen(&link, &packet, syn.destination_port);
+    let key = listen(&link, syn.destination, syn.destination_port);
     // Not ours to count either: as without this program.
     let check = kernel.guarded(&key).ok_or(Reason::PassProtocol)?;
     check_ours(&link, &check, kernel)?;

@@ -21,6 +21,7 @@ pub mod lists;
 pub mod local;
 pub mod name;
 pub mod prefix;
+pub mod prefix_list;
 pub mod problem;
 mod punycode;
 pub mod rdata;

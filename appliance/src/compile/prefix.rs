@@ -10,7 +10,7 @@ use super::name;
 pub const ZONES_MAX: usize = 128;
 
 /// An address and how many of its leading bits count. The other bits are zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
     address: IpAddr,
     len: u8,

@@ -11,6 +11,7 @@ use super::types::{FilePath, Network};
 use crate::compile::acl::AclInput;
 use crate::compile::hosts::LeaseFormat;
 use crate::compile::local::{LeaseFile, LocalInput};
+use crate::compile::prefix_list::PrefixInput;
 use crate::compile::routes::RouteInput;
 use crate::compile::set::{Links, ListsInput, PolicyInput, RebindInput};
 use crate::compile::why::{Place, Value};
@@ -52,6 +53,19 @@ impl Config {
                 ..lists
             },
             ..self.policy()
+        }
+    }
+
+    /// Denied and allowed prefixes.
+    #[must_use]
+    pub fn prefixes(&self) -> PrefixInput {
+        let shield = &self.shield;
+        let prefixes = |networks: &[Network]| networks.iter().map(|network| network.0).collect();
+        PrefixInput {
+            deny: prefixes(&shield.deny),
+            allow: prefixes(&shield.allow),
+            deny_files: paths(&shield.deny_files),
+            allow_files: paths(&shield.allow_files),
         }
     }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use xdnsd_abi::{
     CLIENT_SETS, ClientSet, GUARDED_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason,
+    TRIE_MAX,
 };
 use xdnsd_core::counters::Counters;
 use xdnsd_core::limits;
@@ -56,10 +57,12 @@ const SMALL_THREADS: usize = 3;
 const HEAP_BYTES: usize = 256 * 1024;
 /// Bytes of a BPF map's entry beside key and value (the kernel's `struct htab_elem` and bucket, rounded up).
 const MAP_ENTRY: usize = 64;
-/// The maps of one XDP program: XSKMAP, heartbeats, destinations and guarded ports, and the counters of 16 CPUs. The clients that
-/// brought a SYN cookie back have a line of their own.
+/// Bytes of the kernel's `struct lpm_trie_node` with key and value, rounded up. Between two prefixes stands a third one.
+const TRIE_NODE: usize = 64;
+/// The maps of one XDP program: XSKMAP, heartbeats, destinations and their addresses, guarded ports, and the counters of 16 CPUs.
+/// The clients that brought a SYN cookie back have a line of their own.
 const MAPS_BYTES: usize = QUEUES_MAX as usize * (size_of::<usize>() + size_of::<u64>())
-    + (LISTEN_MAX + GUARDED_MAX) as usize
+    + (2 * LISTEN_MAX + GUARDED_MAX) as usize
         * (size_of::<Listen>() + size_of::<PathCheck>() + MAP_ENTRY)
     + Reason::COUNT as usize * size_of::<u64>() * 16;
 
@@ -122,6 +125,11 @@ pub const LINES: &[Line] = &[
         "verified clients of an interface",
         CLIENT_SETS as usize * size_of::<ClientSet>(),
         limits::WORKERS,
+    ),
+    Line::new(
+        "denied and allowed prefixes",
+        2 * TRIE_NODE,
+        TRIE_MAX as usize,
     ),
 ];
 

@@ -169,6 +169,10 @@ mod tests {
             syn_threshold: 1,
             calm_secs: 1,
             drop_garbage: true,
+            deny: Vec::new(),
+            deny_files: Vec::new(),
+            allow: Vec::new(),
+            allow_files: Vec::new(),
             state_file: OptionalPath::default(),
         };
         let (entries, left) = guarded_entries(&all, &shield);

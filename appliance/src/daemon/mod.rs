@@ -2,7 +2,7 @@
 //!
 //! Here belongs what makes parts of the other wings work together, and keeps them working while the world changes: the main
 //! thread (`run`), the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`, `queues`),
-//! what of their traffic is ours (`destinations`), SYN cookies that begin and end (`shield`), the sk_lookup program (`ports`),
+//! what of their traffic is ours (`destinations`), what the programs drop and SYN cookies (`shield`), the sk_lookup program (`ports`),
 //! sockets of addresses that come and go (`sockets`), files and configs that are read again (`reload`), and when to try again
 //! (`retry`).
 //!
@@ -13,6 +13,7 @@
 mod destinations;
 mod interfaces;
 mod ports;
+mod program;
 mod queues;
 mod reload;
 mod retry;

@@ -27,6 +27,7 @@ use super::interfaces::{Interfaces, Round};
 use super::ports::SourcePorts;
 use super::reload::PolicyThread;
 use super::retry::Retry;
+use super::shield::Prefixes;
 use super::sockets::Listening;
 use super::supervisor::Supervisor;
 use super::workers::Workers;
@@ -116,7 +117,8 @@ impl Daemon {
         let plan = config.plan(&devices);
         CACHE.configure(ends_at_once(random_key)?, config.cache.entries as usize);
         let snapshot = start_snapshot(config)?;
-        let policy = PolicyThread::start(path.to_owned(), config, &plan)?;
+        let prefixes = Prefixes::default();
+        let policy = PolicyThread::start(path.to_owned(), config, &plan, prefixes.clone())?;
         ends_at_once(|| {
             snapshot.iter().for_each(SnapshotWriter::wait_restored);
             policy.wait_read();
@@ -128,7 +130,7 @@ impl Daemon {
         // a slow processor, and has the processor to itself until it does.
         workers.start(0, &mut listening, policy.set())?;
         ends_at_once(|| workers.wait_serving())?;
-        let supervisor = Supervisor::new(config.clone());
+        let supervisor = Supervisor::new(config.clone(), prefixes);
         let telemetry = Arc::new(register(&supervisor, policy.watch()));
         Ok(Self {
             interfaces: start_interfaces(config, supervisor, workers.inboxes())?,

@@ -26,6 +26,7 @@ mod local;
 mod log;
 mod modes;
 mod ports;
+mod prefixes;
 mod reload;
 mod router;
 mod shield;

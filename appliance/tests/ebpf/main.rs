@@ -6,6 +6,7 @@ mod frames;
 mod garbage;
 mod hot;
 mod loader;
+mod prefixes;
 mod stray;
 mod syn;
 

@@ -26,6 +26,10 @@ pub mod map {
     pub const CLIENTS: &str = "clients";
     /// PERCPU_ARRAY of one u64: how many strays passed in which second.
     pub const STRAYS: &str = "strays";
+    /// HASH: [`super::Listen`] with port 0 -> [`super::PathCheck`]: addresses that are ours, whatever the protocol.
+    pub const ADDRESSES: &str = "addresses";
+    /// ARRAY_OF_MAPS of one LPM_TRIE, which all programs share: [`super::PrefixKey`] -> u32, see [`super::verdict`].
+    pub const PREFIXES: &str = "prefixes";
     /// Name of the XDP program. It takes frames in several buffers (`xdp.frags`), so that drivers allow a large MTU.
     pub const PROGRAM: &str = "xdnsd";
     /// The same for kernels that only know frames in one buffer (before Linux 5.18).
@@ -56,8 +60,10 @@ pub mod shield {
     pub const SYN_COOKIES: u32 = 0;
     /// What can only be an attack is dropped; off: it passes.
     pub const DROP_GARBAGE: u32 = 1;
+    /// The trie of prefixes is looked into; off: it is empty.
+    pub const PREFIXES: u32 = 2;
     /// How many there are.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 /// Places of keys.
@@ -78,6 +84,38 @@ const _: () = assert!(CLIENT_SETS.is_power_of_two());
 pub const PROVED_SECS: u32 = 60;
 /// Strays of others that pass in a second on each processor: who still has a connection that the kernel has forgotten is told so.
 pub const STRAYS_MAX: u64 = 16;
+
+/// What becomes of packets from a prefix: the low byte of its value in the trie.
+pub mod verdict {
+    /// As if it were not there.
+    pub const NONE: u8 = 0;
+    /// They are dropped.
+    pub const DENY: u8 = 1;
+    /// They are not, though a shorter prefix says so.
+    pub const ALLOW: u8 = 2;
+}
+
+/// Prefixes that are denied or allowed.
+pub const PREFIXES_MAX: u32 = 10_000;
+/// Entries of their trie: two besides. One is ::ffff:0:0/96, without a verdict where nobody names it, so that no prefix of IPv6
+/// such as ::/0 is one of IPv4. And kernels before 6.13 want room for one more where they only replace.
+pub const TRIE_MAX: u32 = PREFIXES_MAX + 2;
+
+/// Key of the trie of prefixes: `struct bpf_lpm_trie_key`.
+///
+/// ```text
+///  0     4                  20
+///  | len | addr (v4-mapped) |
+/// ```
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixKey {
+    /// How many bits count, of a mapped IPv4 address 96 and those of its own.
+    pub len: u32,
+    /// As in [`Listen`], in words as they lie in memory: the verifier takes only aligned stores to the stack.
+    pub addr: [u32; 4],
+}
+const _: () = assert!(size_of::<PrefixKey>() == 20 && align_of::<PrefixKey>() == 4);
 
 /// Entries of the XSKMAP and of the heartbeat array: the RX queues that one interface may have. More are passed.
 pub const QUEUES_MAX: u32 = 64;

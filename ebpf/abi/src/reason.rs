@@ -83,6 +83,8 @@ crate::counters! {
         DropSource = "drop_source",
         /// Dropped: to a port of ours, with a datagram that is longer than its packet or shorter than a DNS header.
         DropTruncated = "drop_truncated",
+        /// Dropped: to an address of ours, from a prefix that is denied.
+        DropDenied = "drop_denied",
     }
 }
 

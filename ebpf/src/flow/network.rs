@@ -107,6 +107,25 @@ impl<'a> Payload<'a> {
     }
 }
 
+/// From whom to whom a packet goes, whatever it carries and whichever options it has. `None`: it is none of ours.
+#[inline(always)]
+pub fn ends(ethertype: u16, rest: Cursor<'_>) -> Option<(Address, Address)> {
+    match ethertype {
+        ethertype::IPV4 => {
+            use ipv4::field::{DESTINATION, SOURCE};
+            let (header, _) = rest.take::<{ ipv4::HEADER_LEN }>()?;
+            let source = header.get::<{ SOURCE.start }, u32>();
+            let destination = header.get::<{ DESTINATION.start }, u32>();
+            Some((Address::mapped(source), Address::mapped(destination)))
+        }
+        ethertype::IPV6 => {
+            let (header, _) = rest.take::<{ ipv6::HEADER_LEN }>()?;
+            Ipv6(header).ends()
+        }
+        _ => None,
+    }
+}
+
 /// The way of a segment in one piece, and where it begins. Anything else passes as no datagram.
 #[inline(always)]
 pub fn segment(ethertype: u16, rest: Cursor<'_>) -> Result<(Packet, Cursor<'_>), Reason> {
@@ -208,6 +227,23 @@ impl<'a> Ipv6<'a> {
         }
         Ok((Self(header), payload))
     }
+
+    /// Source and destination. `None`: to ::/64, which holds ::1, :: and the mapped IPv4 addresses, which would match a listener
+    /// of the other family.
+    #[inline(always)]
+    fn ends(self) -> Option<(Address, Address)> {
+        use ipv6::field::{DESTINATION, SOURCE};
+        let Self(header) = self;
+        let source = Address(
+            header.get::<{ SOURCE.start }, u64>(),
+            header.get::<{ SOURCE.start + 8 }, u64>(),
+        );
+        let destination = Address(
+            header.get::<{ DESTINATION.start }, u64>(),
+            header.get::<{ DESTINATION.start + 8 }, u64>(),
+        );
+        (destination.0 != 0).then_some((source, destination))
+    }
 }
 
 impl Header for Ipv6<'_> {
@@ -228,24 +264,12 @@ impl Header for Ipv6<'_> {
 
     #[inline(always)]
     fn packet(self) -> Result<Packet, Reason> {
-        use ipv6::field::{DESTINATION, PAYLOAD_LEN, SOURCE};
+        let (source, destination) = self.ends().ok_or(Reason::PassForeign)?;
         let Self(header) = self;
-        let source = Address(
-            header.get::<{ SOURCE.start }, u64>(),
-            header.get::<{ SOURCE.start + 8 }, u64>(),
-        );
-        let destination = Address(
-            header.get::<{ DESTINATION.start }, u64>(),
-            header.get::<{ DESTINATION.start + 8 }, u64>(),
-        );
-        // ::/64 holds ::1, :: and the mapped IPv4 addresses, which would match a listener of the other family.
-        if destination.0 == 0 {
-            return Err(Reason::PassForeign);
-        }
         Ok(Packet {
             source,
             destination,
-            payload_len: header.be16::<{ PAYLOAD_LEN.start }>().into(),
+            payload_len: header.be16::<{ ipv6::field::PAYLOAD_LEN.start }>().into(),
             is_source_martian: source.0 == 0 || source.octets()[0] == 0xff,
             header_sum: Sum::of_few(0xffff),
             checksum_may_be_absent: false,

@@ -3,7 +3,7 @@
 use xdnsd_core::limits;
 
 use super::{DEFAULT, optional, section};
-use crate::config::types::{CookieSecret, OptionalPath};
+use crate::config::types::{CookieSecret, FilePath, Network, OptionalPath};
 use crate::config::value::words;
 
 section! {
@@ -126,10 +126,13 @@ words! {
     }
 }
 
-const _: () = assert!(xdnsd_abi::GUARDED_MAX == 20, "the reference says so");
+const _: () = assert!(
+    xdnsd_abi::GUARDED_MAX == 20 && xdnsd_abi::PREFIXES_MAX == 10_000,
+    "the reference says so"
+);
 
 section! {
-    /// What keeps floods away. It holds from the start on; a reload changes nothing of it.
+    /// What keeps floods away. It holds from the start on; a reload changes nothing of it but denied and allowed prefixes.
     Shield = "shield", many: false {
         /// Whether the XDP programs drop what can be nothing but an attack on a port that is answered on: DNS responses to port 53,
         /// packets from the very address that they go to, or from another one of the same device, and datagrams that are longer
@@ -137,6 +140,17 @@ section! {
         /// merely unusual passes. To be switched off where this machine masquerades, on an address that is answered on, for
         /// resolvers that ask from port 53, or where a program of its own sends from port 53 of such an address.
         drop_garbage: bool = true;
+        /// Prefixes whose packets to an address that is answered on are dropped, whatever they carry, before everything else. By
+        /// the XDP programs alone: where there is none, `access.drop` says who gets no answer. The longest prefix of `deny`,
+        /// `allow` and their files decides; a reload reads them again.
+        deny: Vec<Network> = Vec::new(), 0..=xdnsd_abi::PREFIXES_MAX as u64;
+        /// Files of such prefixes, one or an address a line, with comments behind `#` or `;`: Spamhaus' DROP, FireHOL's netsets. A
+        /// file with a line that is neither is not used. In all there may be 10000 prefixes.
+        deny_files: Vec<FilePath> = Vec::new();
+        /// Prefixes whose packets are not dropped, though a shorter one is denied, or the same one.
+        allow: Vec<Network> = Vec::new(), 0..=xdnsd_abi::PREFIXES_MAX as u64;
+        /// Files of such prefixes.
+        allow_files: Vec<FilePath> = Vec::new();
         /// Whether the XDP programs answer SYNs to TCP port 53 (or the interface's `port`), and to `ports`, with the kernel's own
         /// SYN cookies, so that a flood of forged SYNs never reaches the kernel. Needs Linux 5.18. While they are given,
         /// net.ipv4.tcp_syncookies is 2, for all of this machine; it is put back at the end. The firewall sees nothing of such a

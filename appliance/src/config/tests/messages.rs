@@ -648,8 +648,12 @@ fn what_stands_in_the_wrong_place_is_told_the_right_one() {
             "f:6:1: tcp.idle: unknown key, did you mean \"idle_secs\"?; ",
         ),
         (
+            format!("{LAN}{UP}[access]\nreject = []\n"),
+            "f:6:1: access.reject: unknown key, did you mean \"refuse\"?; ",
+        ),
+        (
             format!("{LAN}{UP}[access]\ndeny = []\n"),
-            "f:6:1: access.deny: unknown key, did you mean \"refuse\"?; ",
+            "f:6:1: access.deny: this is a key of [shield]; allowed: allow, refuse, ",
         ),
         (
             format!("{LAN}{UP}cache = {{ entries = 1 }}\n"),

@@ -17,6 +17,7 @@ use xdnsd_core::engine::Settings;
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::Policy;
 
+use super::shield::Prefixes;
 use crate::compile::Notes;
 use crate::compile::reloader::{PolicyReloader, Update};
 use crate::compile::set::{Links, PolicyInput, PolicySet};
@@ -34,7 +35,7 @@ const NOTES_MAX: usize = 8;
 /// What a reload has done.
 const RELOADED: &str = "reloaded: config and files are in force";
 /// The same where a file failed.
-const RELOADED_IN_PART: &str = "reloaded, but for what is said above: what local data or lists had of a file that failed stays as it was";
+const RELOADED_IN_PART: &str = "reloaded, but for what is said above: what local data or lists had of a file that failed stays as it was, and denied prefixes as a whole";
 /// The same where a worker is busy with something else.
 const RELOADED_NOT_TAKEN: &str = "reloaded, but not every worker has taken it yet";
 
@@ -61,11 +62,16 @@ pub struct PolicyThread {
 
 impl PolicyThread {
     /// Compiles the config's policy, and starts a thread that reads and watches its files. `path` is where the config is
-    /// read anew; `plan` says which addresses this machine has.
+    /// read anew; `plan` says which addresses this machine has. It also reads the `prefixes` that are denied.
     ///
     /// # Errors
     /// The policy of the config is wrong.
-    pub fn start(path: PathBuf, config: &Config, plan: &Plan) -> Result<Self, String> {
+    pub fn start(
+        path: PathBuf,
+        config: &Config,
+        plan: &Plan,
+        prefixes: Prefixes,
+    ) -> Result<Self, String> {
         let groups = Groups::of(config, plan);
         let input = input(config, &groups, &plan.links);
         let reloader = PolicyReloader::new(input).map_err(|problem| problem.to_string())?;
@@ -77,6 +83,7 @@ impl PolicyThread {
             config: config.clone(),
             groups,
             reloader,
+            prefixes,
             inboxes: &[],
             set: Arc::clone(&set),
             previous: Vec::new(),
@@ -148,6 +155,7 @@ struct ThreadState {
     /// The upstream groups, as the workers have them.
     groups: Groups,
     reloader: PolicyReloader,
+    prefixes: Prefixes,
     inboxes: &'static [Inbox],
     /// The set in force, for workers that start.
     set: Arc<Mutex<Arc<PolicySet>>>,
@@ -160,6 +168,9 @@ impl ThreadState {
     fn run(mut self, asked: &Asked, wake: &EventFd, ready: &Sender<()>) {
         let first = self.reloader.read_all(wall_secs());
         self.hand_out(first);
+        for line in self.prefixes.start(&self.config.prefixes()) {
+            warn!("{line}");
+        }
         // Whoever waited may have given up.
         let _ = ready.send(());
         loop {
@@ -254,8 +265,16 @@ impl ThreadState {
                 told.iter().for_each(|line| warn!("{line}"));
                 told.extend(in_words(&update.notes));
                 told.push(taken(&config.changes(&self.config)));
-                let has_failed = !update.notes.failures.is_empty();
+                let mut has_failed = !update.notes.failures.is_empty();
                 self.hand_out(update);
+                match self.prefixes.reload(&config.prefixes()) {
+                    Ok(lines) => told.extend(lines),
+                    Err(lines) => {
+                        has_failed = true;
+                        lines.iter().for_each(|line| warn!("{line}"));
+                        told.extend(lines);
+                    }
+                }
                 if !groups.continue_those_of(&self.groups) {
                     // What is cached names its group by number.
                     CACHE.clear();
@@ -477,7 +496,8 @@ mod tests {
             servers: vec![vec!["192.0.2.1:53".parse().expect("an address")]],
             ..Plan::default()
         };
-        let thread = PolicyThread::start(file.into(), config, &plan).expect("started");
+        let thread = PolicyThread::start(file.into(), config, &plan, Prefixes::default());
+        let thread = thread.expect("started");
         thread.wait_read();
         let inboxes: &'static [Inbox] = Vec::leak(vec![Inbox::new().expect("a inbox")]);
         (thread, inboxes)

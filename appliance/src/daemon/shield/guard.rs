@@ -10,6 +10,7 @@ use log::{info, warn};
 use xdnsd_abi::{Orders, Reason};
 use xdnsd_core::time::Instant;
 
+use super::Prefixes;
 use crate::config::{Shield as Section, SynCookiesWord};
 use crate::daemon::retry::Retry;
 use crate::os::ethtool;
@@ -109,21 +110,24 @@ struct Counted {
 }
 
 /// What a program is to do for the shield.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+#[derive(Debug)]
+pub struct Wanted<'a> {
     /// It sees SYNs.
     syn_cookies: bool,
     /// It drops what can only be an attack.
     drop_garbage: bool,
+    /// It drops what these deny.
+    prefixes: &'a Prefixes,
 }
 
-impl Wanted {
+impl<'a> Wanted<'a> {
     /// As the config has it. On the loopback device everything comes from an address of ours.
     #[must_use]
-    pub fn of(section: &Section, is_loopback: bool) -> Self {
+    pub fn of(section: &Section, prefixes: &'a Prefixes, is_loopback: bool) -> Self {
         Self {
             syn_cookies: section.syn_cookies != SynCookiesWord::Off,
             drop_garbage: section.drop_garbage && !is_loopback,
+            prefixes,
         }
     }
 }
@@ -155,11 +159,12 @@ impl Guard {
         &mut self,
         interface: &str,
         program: &mut Program,
-        wanted: Wanted,
+        wanted: &Wanted<'_>,
     ) -> Result<(), String> {
         self.end();
         let told = program.set_drop_garbage(wanted.drop_garbage);
         told.map_err(|error| error.to_string())?;
+        wanted.prefixes.begin(program)?;
         if !wanted.syn_cookies {
             return Ok(());
         }

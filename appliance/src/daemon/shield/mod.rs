@@ -1,4 +1,5 @@
-//! SYN cookies given by the XDP programs: when, where, and what of the kernel has to be set for them.
+//! The shield: whom the XDP programs deny, and SYN cookies given by them: when, where, and what of the kernel has to be set for
+//! them.
 //!
 //! ```text
 //!  programs' counters ─► guard: do answers arrive? ─┐
@@ -10,6 +11,7 @@
 
 mod guard;
 mod meter;
+mod prefixes;
 mod setting;
 
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ use crate::os::sysctl;
 
 pub use guard::{Decision, Guard, State, Wanted};
 use meter::{Meter, Turn};
+pub use prefixes::Prefixes;
 use setting::Setting;
 
 /// A setting of the kernel that could not be had is tried again after this time, in milliseconds, and later each time.
@@ -34,6 +37,7 @@ const SETTING_MAX_MS: u64 = 3_600_000;
 /// What is common to all interfaces.
 #[derive(Debug)]
 pub struct Shield {
+    prefixes: Prefixes,
     mode: SynCookiesWord,
     meter: Meter,
     cookies: Needed,
@@ -91,7 +95,7 @@ impl Needed {
 impl Shield {
     /// As the config wants it. What a process that was killed has left of it is put back.
     #[must_use]
-    pub fn new(section: &Section) -> Self {
+    pub fn new(section: &Section, prefixes: Prefixes) -> Self {
         let place = sysctl::here();
         // Without a name for this boot nothing is believed of another one, and so nothing is written down.
         let memory = section.state_file.as_deref().filter(|_| place.is_ok());
@@ -105,6 +109,7 @@ impl Shield {
         let cookies = Setting::new("net.ipv4.tcp_syncookies", memory, place.clone());
         let timestamps = Setting::new("net.ipv4.tcp_timestamps", beside, place);
         Self {
+            prefixes,
             mode: section.syn_cookies,
             verified_secs: section.verified_secs,
             meter: Meter::new(section.syn_threshold, section.calm_secs),
@@ -114,6 +119,12 @@ impl Shield {
                 .then(|| Needed::new(timestamps, "SYN cookies keep an MSS and no other option")),
             was_given: false,
         }
+    }
+
+    /// Whom the programs deny.
+    #[must_use]
+    pub fn prefixes(&self) -> &Prefixes {
+        &self.prefixes
     }
 
     /// Whether programs are to see SYNs at all.

@@ -7,7 +7,7 @@
 //! map is filled, last, it passes everything: no query is ever redirected to a queue that is not ready.
 
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use log::{debug, info, warn};
 use nix::errno::Errno;
@@ -17,9 +17,10 @@ use xdnsd_core::limits::WORKERS;
 use xdnsd_core::time::Instant;
 
 use super::destinations::{guarded_entries, listen_entries, sources_checked};
+use super::program::{SharedProgram, detach, lock};
 use super::queues;
 use super::retry::Retry;
-use super::shield::{Guard, Shield, Wanted};
+use super::shield::{Guard, Prefixes, Shield, Wanted};
 use crate::config::{
     Config, Device, Devices, Endpoint, Fault, Interface, Plan, XdpMode, is_strict,
 };
@@ -44,9 +45,6 @@ const TAKEN_MAX_MS: u64 = 600_000;
 const QUEUE_MS: u64 = 1_000;
 /// The longest of these pauses.
 const QUEUE_MAX_MS: u64 = 60_000;
-
-/// A program that others may read the counters of; `None` while the interface is away.
-pub type SharedProgram = Arc<Mutex<Option<Program>>>;
 
 /// One interface with an XDP program.
 pub struct Attachment {
@@ -97,25 +95,14 @@ pub struct Supervisor {
     sources_checked: Vec<(String, bool)>,
     /// What is not there and was said.
     missing: Vec<Fault>,
-    /// SYN cookies.
+    /// What is common to the shields of all interfaces.
     shield: Shield,
 }
 
-/// Locks although a thread panicked while it held the lock: a program is valid at every moment.
-fn lock(program: &SharedProgram) -> std::sync::MutexGuard<'_, Option<Program>> {
-    program.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Detaches the program. That may take a driver long, so nobody who reads its counters waits for it.
-fn detach(program: &SharedProgram) {
-    let taken = lock(program).take();
-    drop(taken);
-}
-
 impl Supervisor {
-    /// Nothing is attached yet: [`Self::poll`] does that.
+    /// Nothing is attached yet: [`Self::poll`] does that. The programs get these prefixes.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, prefixes: Prefixes) -> Self {
         let mut attachments: Vec<Attachment> = Vec::new();
         for interface in &config.interfaces {
             let name = interface.name.as_str();
@@ -127,7 +114,12 @@ impl Supervisor {
             attachment.has_tagged = config.interfaces.iter().any(tagged);
             attachments.push(attachment);
         }
-        let shield = Shield::new(&config.shield);
+        prefixes.follow(
+            attachments
+                .iter()
+                .map(|attachment| Arc::clone(&attachment.program)),
+        );
+        let shield = Shield::new(&config.shield, prefixes);
         Self {
             shield,
             config,
@@ -198,6 +190,7 @@ impl Supervisor {
         for attachment in &mut self.attachments {
             let world = World {
                 config: &self.config,
+                prefixes: self.shield.prefixes(),
                 plan: &plan,
                 devices: &devices,
                 inboxes,
@@ -208,12 +201,13 @@ impl Supervisor {
         Some(plan)
     }
 
-    /// Looks after SYN cookies: once a second.
+    /// Looks after the shield: once a second.
     pub fn guard(&mut self) {
+        let now = clock::now();
+        self.shield.prefixes().look();
         if !self.shield.is_on() {
             return;
         }
-        let now = clock::now();
         let (mut syns, mut can_give) = (0, false);
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_ref() {
@@ -270,6 +264,7 @@ impl Supervisor {
 /// What an attachment looks at.
 struct World<'a> {
     config: &'a Config,
+    prefixes: &'a Prefixes,
     plan: &'a Plan,
     devices: &'a Devices,
     inboxes: &'a [Inbox],
@@ -295,7 +290,7 @@ impl Attachment {
     }
 
     /// Loads and attaches the program, which shields as is `wanted`.
-    fn attach(&mut self, now: Instant, wanted: Wanted) {
+    fn attach(&mut self, now: Instant, wanted: &Wanted<'_>) {
         let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
             return;
         };
@@ -562,8 +557,8 @@ impl Attachment {
         if !is_other && !self.retry.may_try(world.now) {
             return true;
         }
-        let wanted = Wanted::of(&world.config.shield, is_loopback(device));
-        self.attach(world.now, wanted);
+        let wanted = Wanted::of(&world.config.shield, world.prefixes, is_loopback(device));
+        self.attach(world.now, &wanted);
         if self.ifindex.is_some() {
             self.assign(taken);
             self.open_queues(world);

@@ -29,8 +29,10 @@ fn a_queue_that_could_not_have_a_socket_is_tried_again_after_a_pause() {
         .map(|_| Inbox::new().expect("eventfd"))
         .collect();
     let (plan, devices) = (Plan::default(), Devices::default());
+    let prefixes = Prefixes::default();
     let at = |now| World {
         config: &config,
+        prefixes: &prefixes,
         plan: &plan,
         devices: &devices,
         inboxes: &inboxes,

@@ -8,11 +8,13 @@
 mod error;
 mod heartbeat;
 mod hot;
+mod prefixes;
 mod shield;
 
 pub use error::Error;
 pub use heartbeat::Heartbeat;
 pub use hot::{HOT_OBJECT, HotMaps, HotProgram};
+pub use prefixes::{PrefixBits, Trie};
 
 use crate::os::seal;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
@@ -263,7 +265,8 @@ impl Program {
         self.link = None;
     }
 
-    /// Makes the listen map equal to `wanted`: adds, changes and removes. Entries that stay are never absent.
+    /// Makes the listen map equal to `wanted`: adds, changes and removes. Entries that stay are never absent. The map of addresses
+    /// that are ours follows it.
     ///
     /// # Errors
     ///
@@ -272,7 +275,14 @@ impl Program {
         if wanted.len() > LISTEN_MAX as usize {
             return Err(Error::TooManyListen(wanted.len()));
         }
-        replace(&mut self.listen, wanted).map_err(|cause| Error::map(map::LISTEN, cause))
+        replace(&mut self.listen, wanted).map_err(|cause| Error::map(map::LISTEN, cause))?;
+        let whole = |(listen, check): &(Listen, PathCheck)| {
+            let port = [0; 2];
+            (Listen { port, ..*listen }, *check)
+        };
+        let addresses: Vec<_> = wanted.iter().map(whole).collect();
+        let set = replace(&mut self.shield.addresses, &addresses);
+        set.map_err(|cause| Error::map(map::ADDRESSES, cause))
     }
 
     /// What the listen map holds, in no order.

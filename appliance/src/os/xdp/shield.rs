@@ -3,7 +3,7 @@
 
 use super::{CheckBytes, Error, ListenKey, Program, replace, take};
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData, ProgramArray};
+use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, MapData, ProgramArray};
 use aya::programs::Xdp;
 use xdnsd_abi::hash::HashKey;
 use xdnsd_abi::{GUARDED_MAX, Listen, Orders, PathCheck, map, secret, shield, tail};
@@ -16,6 +16,9 @@ pub(super) struct Shield {
     pub(super) tails: ProgramArray<MapData>,
     guarded: HashMap<MapData, ListenKey, CheckBytes>,
     secrets: Array<MapData, HashKey>,
+    /// See [`Program::set_listen`].
+    pub(super) addresses: HashMap<MapData, ListenKey, CheckBytes>,
+    pub(super) prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, [u8; 16], u32>>,
     words: Array<MapData, u32>,
     is_loaded: bool,
     /// Segments that are no SYN are handed on.
@@ -28,6 +31,8 @@ impl Shield {
             tails: take(ebpf, map::TAILS, ProgramArray::try_from)?,
             guarded: take(ebpf, map::GUARDED, HashMap::try_from)?,
             secrets: take(ebpf, map::SECRETS, Array::try_from)?,
+            addresses: take(ebpf, map::ADDRESSES, HashMap::try_from)?,
+            prefixes: take(ebpf, map::PREFIXES, ArrayOfMaps::try_from)?,
             words: take(ebpf, map::SHIELD, Array::try_from)?,
             is_loaded: false,
             sees_strays: false,
@@ -99,7 +104,7 @@ impl Program {
         self.tell(shield::DROP_GARBAGE, is_dropped.into())
     }
 
-    fn tell(&mut self, place: u32, word: u32) -> Result<(), Error> {
+    pub(super) fn tell(&mut self, place: u32, word: u32) -> Result<(), Error> {
         let set = self.shield.words.set(place, word, 0);
         set.map_err(|cause| Error::map(map::SHIELD, cause))
     }

@@ -1,0 +1,237 @@
+//! Lists of prefixes as people publish them: Spamhaus' DROP, FireHOL's netsets, one prefix or address a line.
+//!
+//! ```text
+//! ; Spamhaus DROP List          # a comment, behind either sign
+//! 192.0.2.0/24 ; SBL123456
+//! 2001:db8::/32
+//! ```
+//! A line that is neither is an error, and so is the whole file: a list that was cut off, or is another file, keeps nobody out.
+
+use std::path::{Path, PathBuf};
+
+use super::prefix::{Prefix, PrefixError};
+use super::problem::{Problem, read_text};
+
+/// The longest file that is read, in bytes: ten thousand prefixes with long comments.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Wrong lines of a file that are told.
+const PROBLEMS_MAX: usize = 8;
+/// What is shown of a wrong line, in characters.
+const SHOWN_MAX: usize = 60;
+
+/// What becomes of packets from a prefix. The longest prefix that holds an address decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// They are dropped.
+    Deny,
+    /// They are not, though a shorter prefix says so.
+    Allow,
+}
+
+/// What the config names: prefixes, and files of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PrefixInput {
+    /// Denied.
+    pub deny: Vec<Prefix>,
+    /// Allowed.
+    pub allow: Vec<Prefix>,
+    /// Files of those that are denied.
+    pub deny_files: Vec<PathBuf>,
+    /// Files of those that are allowed.
+    pub allow_files: Vec<PathBuf>,
+}
+
+/// What was read of it.
+#[derive(Debug, Default)]
+pub struct PrefixRules {
+    /// In order of their prefixes, each once; where one is denied and allowed, it is allowed.
+    pub rules: Vec<(Prefix, Verdict)>,
+    /// What is wrong. What holds a wrong line is left out as a whole.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads all of it.
+#[must_use]
+pub fn read(input: &PrefixInput) -> PrefixRules {
+    let mut read = PrefixRules::default();
+    for (verdict, prefixes, files) in [
+        (Verdict::Deny, &input.deny, &input.deny_files),
+        (Verdict::Allow, &input.allow, &input.allow_files),
+    ] {
+        read.add(verdict, prefixes);
+        for file in files {
+            match read_file(file) {
+                Ok(prefixes) => read.add(verdict, &prefixes),
+                Err(problems) => read.problems.extend(problems),
+            }
+        }
+    }
+    // The later of two verdicts is the greater one.
+    read.rules.sort_unstable();
+    read.rules.reverse();
+    read.rules.dedup_by_key(|(prefix, _)| *prefix);
+    read.rules.reverse();
+    read
+}
+
+impl PrefixRules {
+    fn add(&mut self, verdict: Verdict, prefixes: &[Prefix]) {
+        let rules = prefixes.iter().map(|prefix| (*prefix, verdict));
+        self.rules.extend(rules);
+    }
+}
+
+fn read_file(file: &Path) -> Result<Vec<Prefix>, Vec<Problem>> {
+    let text = read_text(file, FILE_BYTES_MAX).map_err(|problem| vec![problem])?;
+    parse(&text).map_err(|wrong| {
+        let count = wrong.len();
+        let told = wrong.into_iter().take(PROBLEMS_MAX);
+        let mut problems: Vec<_> = told
+            .map(|(line, what)| Problem::in_line(file, line, what))
+            .collect();
+        if count > PROBLEMS_MAX {
+            let place = file.display().to_string();
+            problems.push(Problem::of(place, format!("{count} lines are wrong")));
+        }
+        problems
+    })
+}
+
+/// The prefixes of a text; or each line that is none, from 1, and why.
+fn parse(text: &str) -> Result<Vec<Prefix>, Vec<(usize, String)>> {
+    let (mut prefixes, mut wrong) = (Vec::new(), Vec::new());
+    for (index, line) in text.lines().enumerate() {
+        let content = line.split(['#', ';']).next().unwrap_or_default().trim();
+        if content.is_empty() {
+            continue;
+        }
+        match content.parse() {
+            Ok(prefix) => prefixes.push(prefix),
+            Err(error) => wrong.push((index + 1, why(content, error))),
+        }
+    }
+    if wrong.is_empty() {
+        Ok(prefixes)
+    } else {
+        Err(wrong)
+    }
+}
+
+/// What is wrong, with what would be right.
+fn why(content: &str, error: PrefixError) -> String {
+    let shown: String = content.chars().take(SHOWN_MAX).collect();
+    let allowed = match error {
+        PrefixError::Syntax => ", such as 192.0.2.0/24; a comment stands behind # or ;",
+        PrefixError::Length if content.contains(':') => "; allowed: 0 to 128",
+        PrefixError::Length => "; allowed: 0 to 32",
+        PrefixError::HostBits(_) => "",
+    };
+    format!("`{shown}` {error}{allowed}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Folder;
+
+    fn prefixes(texts: &[&str]) -> Vec<Prefix> {
+        let parse = |text: &&str| text.parse().expect("a prefix");
+        texts.iter().map(parse).collect()
+    }
+
+    #[test]
+    fn drop_lists_and_netsets_are_read() {
+        let text = "; Spamhaus DROP List 2026/11/29\n\
+                    192.0.2.0/24 ; SBL123456\r\n\
+                    \t198.51.100.7\n\
+                    \n\
+                    # firehol_level1\n\
+                    2001:db8::/32# next\n\
+                    ::ffff:192.0.2.1\n\
+                    0.0.0.0/0";
+        let expected = [
+            "192.0.2.0/24",
+            "198.51.100.7",
+            "2001:db8::/32",
+            "::ffff:192.0.2.1",
+            "0.0.0.0/0",
+        ];
+        assert_eq!(parse(text), Ok(prefixes(&expected)));
+        assert_eq!(parse(""), Ok(Vec::new()));
+        assert_eq!(parse("#\n;\n \n"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn every_wrong_line_is_told_with_what_is_allowed() {
+        let wrong = |line: &str| match parse(&format!("192.0.2.0/24\n\n{line}\n192.0.2.9")) {
+            Err(wrong) => wrong[0].clone(),
+            Ok(prefixes) => panic!("{line}: {prefixes:?}"),
+        };
+        let syntax = "is not an address, or an address/length, such as 192.0.2.0/24; a comment stands behind # or ;";
+        for line in [
+            "192.0.2.0 /24",
+            "192.0.2.0-192.0.2.9",
+            "192.0.2",
+            "192.0.2.0/24 SBL1",
+            "192.0.2.0/",
+            "/24",
+            "add drop 192.0.2.0/24",
+            "<html>",
+            "192.0.2.0/24,192.0.3.0/24",
+            "192.0.2.0/-1",
+            "192.0.2.0/99999999999999999999",
+            "192.0.2.0\u{fffd}",
+            "192.0.2.0\0",
+            "fe80::1%eth0",
+            "0300.0.2.0/24",
+        ] {
+            assert_eq!(wrong(line), (3, format!("`{line}` {syntax}")));
+        }
+        let (_, what) = wrong("192.0.2.0/33");
+        assert!(
+            what.ends_with("bits than the address; allowed: 0 to 32"),
+            "{what}"
+        );
+        let (_, what) = wrong("2001:db8::/129");
+        assert!(what.ends_with("allowed: 0 to 128"), "{what}");
+        let (_, what) = wrong("192.0.2.1/24");
+        assert!(what.ends_with("is 192.0.2.0/24 meant?"), "{what}");
+        let (_, what) = wrong(&"x".repeat(10_000));
+        assert!(what.len() < 200, "{what}");
+        let many = parse("x\ny\n1.2.3.4\nz").expect_err("three");
+        let lines: Vec<usize> = many.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [1, 2, 4]);
+    }
+
+    #[test]
+    fn an_allowed_prefix_that_is_also_denied_is_allowed_and_a_file_with_a_wrong_line_is_left_out() {
+        let folder = Folder::new();
+        let good = folder.write("good", "192.0.2.0/24\n198.51.100.0/24\n192.0.2.0/24\n");
+        let lines: String = (0..20).map(|line| format!("no {line}\n")).collect();
+        let bad = folder.write("bad", format!("203.0.113.0/24\n{lines}"));
+        let input = PrefixInput {
+            deny: prefixes(&["2001:db8::/32"]),
+            allow: prefixes(&["192.0.2.0/24", "192.0.2.9"]),
+            deny_files: vec![good, bad.clone(), folder.path().join("none")],
+            allow_files: Vec::new(),
+        };
+        let read = read(&input);
+        let rule = |text: &str, verdict| (prefixes(&[text])[0], verdict);
+        let expected = [
+            rule("192.0.2.0/24", Verdict::Allow),
+            rule("192.0.2.9", Verdict::Allow),
+            rule("198.51.100.0/24", Verdict::Deny),
+            rule("2001:db8::/32", Verdict::Deny),
+        ];
+        assert_eq!(read.rules, expected);
+        let told: Vec<String> = read.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), PROBLEMS_MAX + 2, "{told:?}");
+        let bad = bad.display();
+        assert!(
+            told[0].starts_with(&format!("{bad}:2: `no 0` is not")),
+            "{told:?}"
+        );
+        assert_eq!(told[PROBLEMS_MAX], format!("{bad}: 20 lines are wrong"));
+        assert!(told[PROBLEMS_MAX + 1].ends_with("is not there"), "{told:?}");
+    }
+}

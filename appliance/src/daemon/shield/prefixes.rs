@@ -1,0 +1,356 @@
+//! Whom the XDP programs deny: prefixes of the config and its files, and what somebody has said since.
+//!
+//! All is in one trie in the kernel, which the programs of all interfaces look into while they run. A new list is put there step
+//! by step, in an order in which every address has at every moment the verdict of the old list or that of the new one, never one
+//! that neither has: first what is new, the longest prefix first, then what is left of the old one goes, the shortest first.
+//!
+//! ```text
+//!  old: deny 10/8, allow 10.1/16      new: deny 10.1.2/24
+//!  + deny 10.1.2/24                   its addresses: as in the new list; all others: as in the old one
+//!  - deny 10/8                        10.2.0.0: as in the new list; 10.1.0.0: allowed, by the old one
+//!  - allow 10.1/16                    all: as in the new list
+//! ```
+//! Where the two together do not fit the trie, what is left of the old list goes first.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use log::{info, warn};
+use xdnsd_abi::{PREFIXES_MAX, verdict};
+
+use crate::compile::prefix::Prefix;
+use crate::compile::prefix_list::{self, PrefixInput, PrefixRules, Verdict};
+use crate::daemon::program::{SharedProgram, lock};
+use crate::os::xdp::{Error, PrefixBits, Program, Trie};
+
+/// Prefixes, as several threads have them: the one that reads the config, the one that attaches programs, the control socket's.
+#[derive(Clone, Debug, Default)]
+pub struct Prefixes(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    /// Made when it is needed for the first time.
+    trie: Option<Trie>,
+    /// What is in it, but for what has no verdict.
+    count: usize,
+    programs: Vec<SharedProgram>,
+}
+
+impl Prefixes {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These programs are told from here on whether there are any prefixes.
+    pub fn follow(&self, programs: impl Iterator<Item = SharedProgram>) {
+        self.state().programs = programs.collect();
+    }
+
+    /// A program is about to be attached.
+    ///
+    /// # Errors
+    /// It cannot have them: a sentence.
+    pub fn begin(&self, program: &mut Program) -> Result<(), String> {
+        let mut state = self.state();
+        let has_any = state.count > 0;
+        let begun = state.trie().and_then(|trie| {
+            program.share_prefixes(trie)?;
+            program.set_has_prefixes(has_any)
+        });
+        begun.map_err(|error| format!("denied prefixes are not in force: {error}"))
+    }
+
+    /// Reads what the config names and puts it in force, as far as it can be used: half a list is better than none. Gives what is
+    /// wrong.
+    #[must_use]
+    pub fn start(&self, input: &PrefixInput) -> Vec<String> {
+        let read = prefix_list::read(input);
+        let mut lines = in_words(&read);
+        match self.replace(&read.rules) {
+            Ok(told) => told.iter().for_each(|line| info!("{line}")),
+            Err(problem) => lines.push(problem),
+        }
+        lines
+    }
+
+    /// Reads it again, and puts it in place of what was before. Gives what was done.
+    ///
+    /// # Errors
+    /// A file that cannot be used, a line that is wrong, too many prefixes: all stays as it was. Or the kernel refuses.
+    pub fn reload(&self, input: &PrefixInput) -> Result<Option<String>, Vec<String>> {
+        let read = prefix_list::read(input);
+        if !read.problems.is_empty() {
+            return Err(in_words(&read));
+        }
+        self.replace(&read.rules).map_err(|problem| vec![problem])
+    }
+
+    /// Puts a list in place of the one before, see the module. Gives a line about it, where there is or was one.
+    fn replace(&self, rules: &[(Prefix, Verdict)]) -> Result<Option<String>, String> {
+        if rules.len() > PREFIXES_MAX as usize {
+            let count = rules.len();
+            return Err(format!(
+                "{count} denied and allowed prefixes are too many; allowed: {PREFIXES_MAX}"
+            ));
+        }
+        let new: Vec<(PrefixBits, u32)> = rules.iter().map(|rule| entry(*rule)).collect();
+        let mut state = self.state();
+        if new.is_empty() && state.trie.is_none() {
+            return Ok(None);
+        }
+        let put = state.put(new);
+        state.tell();
+        put.map_err(|error| format!("denied prefixes: {error}"))?;
+        let is_denied = |(_, verdict): &&(Prefix, Verdict)| *verdict == Verdict::Deny;
+        let denied = rules.iter().filter(is_denied).count();
+        let allowed = rules.len() - denied;
+        Ok(Some(format!(
+            "{denied} denied and {allowed} allowed prefixes"
+        )))
+    }
+
+    /// Once a second: a program that was attached meanwhile is told as well.
+    pub fn look(&self) {
+        let state = self.state();
+        if state.trie.is_some() {
+            state.tell();
+        }
+    }
+}
+
+fn in_words(read: &PrefixRules) -> Vec<String> {
+    let problems = read.problems.iter();
+    problems
+        .map(|problem| format!("denied prefixes: {problem}"))
+        .collect()
+}
+
+impl State {
+    fn trie(&mut self) -> Result<&mut Trie, Error> {
+        match &mut self.trie {
+            Some(trie) => Ok(trie),
+            none @ None => Ok(none.insert(Trie::new()?)),
+        }
+    }
+
+    fn put(&mut self, mut new: Vec<(PrefixBits, u32)>) -> Result<(), Error> {
+        new.sort_unstable();
+        let trie = self.trie()?;
+        let old = trie.entries()?;
+        let mut count = old.len();
+        let put = steps(&old, &new)
+            .into_iter()
+            .try_for_each(|step| match step {
+                Step::Insert(prefix, value) => trie.insert(prefix, value),
+                Step::Remove(prefix) => trie.remove(prefix),
+            });
+        // As far as it came.
+        count = trie.entries().map_or(count, |entries| entries.len());
+        self.count = count;
+        put
+    }
+
+    /// Tells the programs whether there are any.
+    fn tell(&self) {
+        for program in &self.programs {
+            let told = lock(program)
+                .as_mut()
+                .map(|program| program.set_has_prefixes(self.count > 0));
+            if let Some(Err(error)) = told {
+                warn!("denied prefixes: {error}");
+            }
+        }
+    }
+}
+
+/// A rule as the trie has it.
+fn entry((prefix, verdict): (Prefix, Verdict)) -> (PrefixBits, u32) {
+    let value = match verdict {
+        Verdict::Deny => verdict::DENY,
+        Verdict::Allow => verdict::ALLOW,
+    };
+    (bits(prefix), value.into())
+}
+
+fn bits(prefix: Prefix) -> PrefixBits {
+    const MAPPED_BITS: u8 = 96;
+    match prefix.address() {
+        std::net::IpAddr::V4(v4) => PrefixBits {
+            addr: v4.to_ipv6_mapped().octets(),
+            len: MAPPED_BITS + prefix.length(),
+        },
+        std::net::IpAddr::V6(v6) => PrefixBits {
+            addr: v6.octets(),
+            len: prefix.length(),
+        },
+    }
+}
+
+/// One change of the trie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Insert(PrefixBits, u32),
+    Remove(PrefixBits),
+}
+
+/// From one list to another, both sorted: see the module.
+fn steps(old: &[(PrefixBits, u32)], new: &[(PrefixBits, u32)]) -> Vec<Step> {
+    let of = |list: &[(PrefixBits, u32)], prefix: &PrefixBits| {
+        let at = list.binary_search_by_key(prefix, |(prefix, _)| *prefix);
+        at.ok().map(|at| list[at].1)
+    };
+    let mut come: Vec<_> = new.to_vec();
+    come.retain(|(prefix, value)| of(old, prefix) != Some(*value));
+    come.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len));
+    let mut go: Vec<_> = old.iter().map(|(prefix, _)| *prefix).collect();
+    go.retain(|prefix| of(new, prefix).is_none());
+    go.sort_by_key(|prefix| prefix.len);
+    let fits = new.len() + go.len() <= PREFIXES_MAX as usize;
+    let come = come
+        .into_iter()
+        .map(|(prefix, value)| Step::Insert(prefix, value));
+    let go = go.into_iter().map(Step::Remove);
+    if fits {
+        come.chain(go).collect()
+    } else {
+        go.chain(come).collect()
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    type List = Vec<(PrefixBits, u32)>;
+
+    const DENY: u32 = verdict::DENY as u32;
+    const ALLOW: u32 = verdict::ALLOW as u32;
+
+    fn list(rules: &[(&str, u32)]) -> List {
+        let parse = |(text, value): &(&str, u32)| (bits(text.parse().expect("a prefix")), *value);
+        let mut list: List = rules.iter().map(parse).collect();
+        list.sort_unstable();
+        list
+    }
+
+    fn holds(prefix: &PrefixBits, addr: [u8; 16]) -> bool {
+        let shift = 128 - u32::from(prefix.len);
+        let top = |addr: [u8; 16]| u128::from_be_bytes(addr).checked_shr(shift).unwrap_or(0);
+        top(prefix.addr) == top(addr)
+    }
+
+    /// What the longest prefix says.
+    fn judge<'a>(list: impl IntoIterator<Item = (&'a PrefixBits, &'a u32)>, addr: [u8; 16]) -> u32 {
+        let holding = list.into_iter().filter(|(prefix, _)| holds(prefix, addr));
+        holding
+            .max_by_key(|(prefix, _)| prefix.len)
+            .map_or(0, |(_, value)| *value)
+    }
+
+    /// Goes from one list to the other, and sees that each address has a verdict of either at every moment.
+    fn go(old: &List, new: &List) -> usize {
+        let probes: Vec<[u8; 16]> = old
+            .iter()
+            .chain(new)
+            .map(|(prefix, _)| prefix.addr)
+            .collect();
+        let mut trie: BTreeMap<PrefixBits, u32> = old.iter().copied().collect();
+        let pairs = |list: &List| list.clone().into_iter().collect::<BTreeMap<_, _>>();
+        let (before, after) = (pairs(old), pairs(new));
+        let steps = steps(old, new);
+        for step in &steps {
+            match step {
+                Step::Insert(prefix, value) => drop(trie.insert(*prefix, *value)),
+                Step::Remove(prefix) => assert!(trie.remove(prefix).is_some()),
+            }
+            for probe in &probes {
+                let now = judge(&trie, *probe);
+                let either = [judge(&before, *probe), judge(&after, *probe)];
+                assert!(
+                    either.contains(&now),
+                    "{step:?} {probe:?}: {now} of {either:?}"
+                );
+            }
+        }
+        assert_eq!(trie, after);
+        steps.len()
+    }
+
+    #[test]
+    fn an_address_has_the_verdict_of_the_old_list_or_of_the_new_one_at_every_moment() {
+        let nested = list(&[
+            ("10.0.0.0/8", DENY),
+            ("10.1.0.0/16", ALLOW),
+            ("10.1.2.0/24", DENY),
+            ("::/0", DENY),
+        ]);
+        let other = list(&[
+            ("10.0.0.0/7", ALLOW),
+            ("10.1.0.0/16", DENY),
+            ("10.1.2.9", ALLOW),
+            ("2001:db8::/32", DENY),
+        ]);
+        let none = list(&[]);
+        for old in [&nested, &other, &none] {
+            for new in [&nested, &other, &none] {
+                let count = go(old, new);
+                assert_eq!(count == 0, old == new, "what stays costs nothing");
+            }
+        }
+        // Every choice of verdicts for prefixes that hold each other.
+        let texts = ["0.0.0.0/0", "128.0.0.0/1", "128.0.0.0/2", "128.0.0.0/3"];
+        let choice = |number: usize| {
+            let value = |at: usize| (number / 3_usize.pow(at as u32) % 3) as u32;
+            let rules: Vec<_> = texts
+                .iter()
+                .enumerate()
+                .map(|(at, text)| (*text, value(at)))
+                .collect();
+            list(
+                &rules
+                    .into_iter()
+                    .filter(|(_, value)| *value != 0)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        for old in 0..81 {
+            for new in 0..81 {
+                go(&choice(old), &choice(new));
+            }
+        }
+    }
+
+    #[test]
+    fn two_full_lists_do_not_fit_together_so_the_old_one_goes_first() {
+        let many = |first: u32| {
+            let prefix = |number: u32| {
+                bits(Prefix::masked(
+                    std::net::Ipv4Addr::from_bits(first + number).into(),
+                    32,
+                ))
+            };
+            (0..PREFIXES_MAX)
+                .map(|number| (prefix(number), DENY))
+                .collect::<List>()
+        };
+        let (old, new) = (many(0), many(1 << 24));
+        let steps = steps(&old, &new);
+        assert_eq!(steps.len(), 2 * PREFIXES_MAX as usize);
+        let mut count = old.len();
+        for step in steps {
+            count = match step {
+                Step::Insert(..) => count + 1,
+                Step::Remove(_) => count - 1,
+            };
+            assert!(count <= PREFIXES_MAX as usize);
+        }
+    }
+}

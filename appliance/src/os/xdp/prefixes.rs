@@ -1,0 +1,105 @@
+//! Denied and allowed prefixes: one trie in the kernel, which the programs of all interfaces look into.
+
+use super::{Error, Program};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{LpmTrie, MapData, MapError};
+use xdnsd_abi::{TRIE_MAX, map, shield, verdict};
+
+/// linux/bpf.h, BPF_F_NO_PREALLOC: the kernel takes no other tries.
+const NO_PREALLOC: u32 = 1;
+/// The block of mapped IPv4 addresses.
+const MAPPED: PrefixBits = PrefixBits {
+    addr: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0],
+    len: 96,
+};
+
+/// A prefix, IPv4 as ::ffff:a.b.c.d. In order of addresses, the shorter before the longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PrefixBits {
+    /// The first address.
+    pub addr: [u8; 16],
+    /// How many bits count.
+    pub len: u8,
+}
+
+impl PrefixBits {
+    fn key(self) -> Key<[u8; 16]> {
+        Key::new(self.len.into(), self.addr)
+    }
+}
+
+/// The trie. It is one for all programs, and goes with the last of them.
+pub struct Trie(LpmTrie<MapData, [u8; 16], u32>);
+
+impl Trie {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// The kernel has no BPF for us.
+    pub fn new() -> Result<Self, Error> {
+        let failed = |cause| Error::map(map::PREFIXES, cause);
+        let mut trie = Self(LpmTrie::create(TRIE_MAX, NO_PREALLOC).map_err(failed)?);
+        trie.remove(MAPPED)?;
+        Ok(trie)
+    }
+
+    /// Says what becomes of a prefix, see [`verdict`].
+    ///
+    /// # Errors
+    /// The trie is full, or the kernel has no memory.
+    pub fn insert(&mut self, prefix: PrefixBits, value: u32) -> Result<(), Error> {
+        let set = self.0.insert(&prefix.key(), value, 0);
+        set.map_err(|cause| Error::map(map::PREFIXES, cause))
+    }
+
+    /// Forgets a prefix, if it is there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove(&mut self, prefix: PrefixBits) -> Result<(), Error> {
+        if prefix == MAPPED {
+            return self.insert(prefix, verdict::NONE.into());
+        }
+        match self.0.remove(&prefix.key()) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(cause) => Err(Error::map(map::PREFIXES, cause)),
+        }
+    }
+
+    /// All prefixes with a verdict, in order.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn entries(&self) -> Result<Vec<(PrefixBits, u32)>, Error> {
+        let entry = |entry: Result<(Key<[u8; 16]>, u32), MapError>| {
+            let (key, value) = entry?;
+            let len = key.prefix_len() as u8;
+            let addr = key.data();
+            Ok((PrefixBits { addr, len }, value))
+        };
+        let entries: Result<Vec<_>, MapError> = self.0.iter().map(entry).collect();
+        let mut entries = entries.map_err(|cause| Error::map(map::PREFIXES, cause))?;
+        entries.retain(|(_, value)| *value != u32::from(verdict::NONE));
+        entries.sort_unstable();
+        Ok(entries)
+    }
+}
+
+impl Program {
+    /// Has the program look into this trie, where [`Self::set_has_prefixes`] says so.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn share_prefixes(&mut self, trie: &Trie) -> Result<(), Error> {
+        let set = self.shield.prefixes.set(0, &trie.0, 0);
+        set.map_err(|cause| Error::map(map::PREFIXES, cause))
+    }
+
+    /// Whether there are any prefixes. Where there are none, no frame pays for them.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn set_has_prefixes(&mut self, has_any: bool) -> Result<(), Error> {
+        self.tell(shield::PREFIXES, has_any.into())
+    }
+}
