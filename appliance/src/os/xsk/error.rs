@@ -74,7 +74,7 @@ impl std::error::Error for SetupError {}
 /// What to do about it, where the errno alone does not say.
 fn hint(step: Step, errno: Errno) -> Option<&'static str> {
     // Every errno has an arm of its own only where we know more than its name.
-    if errno == Errno::EPERM {
+    if errno == Errno::EPERM && !matches!(step, Step::Crate(_)) {
         return Some("CAP_NET_RAW is missing");
     }
     match step {
@@ -95,6 +95,9 @@ fn hint(step: Step, errno: Errno) -> Option<&'static str> {
         Step::Bind(_) if errno == Errno::ENETDOWN => Some("the interface is down"),
         Step::Crate("afxdp::Socket::new") if errno == Errno::ENOENT => {
             Some("the crate needs an XDP program attached first, with a map named xsks_map")
+        }
+        Step::Crate(_) if errno == Errno::EPERM => {
+            Some("CAP_SYS_ADMIN is missing, by which the library under the crate finds the program")
         }
         Step::Socket
         | Step::UmemReg(_)
@@ -174,6 +177,10 @@ mod tests {
             error(Step::RingSize("XDP_RX_RING"), Errno::ENOMEM)
                 .contains("setsockopt(XDP_RX_RING): ENOMEM")
         );
+        let text = error(Step::Socket, Errno::EPERM);
+        assert!(text.ends_with("(CAP_NET_RAW is missing)"), "{text}");
+        let text = error(Step::Crate("afxdp::Socket::new"), Errno::EPERM);
+        assert!(text.contains("CAP_SYS_ADMIN is missing"), "{text}");
     }
 
     #[test]
