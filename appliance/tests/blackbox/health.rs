@@ -177,7 +177,7 @@ fn a_server_that_is_stopped_is_ended_and_started_again_by_the_loop_around_it() -
     let pid = || fs::read_to_string(folder.join("pid")).unwrap_or_default();
     supervised.wait_until("it serves", 4 * TIMEOUT, is_well)?;
     let first = pid();
-    kill(Pid::from_raw(first.trim().parse()?), Signal::SIGSTOP)?;
+    let stopped = Stopped::new(Pid::from_raw(first.trim().parse()?))?;
     supervised.wait_until("another serves", LOOKS_MAX, || pid() != first && is_well())?;
     let client = scene.udp_client(Family::V4)?;
     let answer = client.ask(&query("www.test.", RecordType::A))?;
@@ -187,8 +187,29 @@ fn a_server_that_is_stopped_is_ended_and_started_again_by_the_loop_around_it() -
         console.contains("xdnsd: does not answer, ended"),
         "{console}"
     );
+    drop(stopped);
     ensure!(supervised.terminate()?.success());
     Ok(())
+}
+
+/// A process that was stopped, and would stay where nobody ends it.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn new(pid: Pid) -> Result<Self> {
+        kill(pid, Signal::SIGSTOP)?;
+        Ok(Self(pid))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // Its number may be another's by now.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0));
+        if stat.is_ok_and(|stat| stat.contains("(xdnsd) T ")) {
+            let _ = kill(self.0, Signal::SIGKILL);
+        }
+    }
 }
 
 /// procd starts the server again by itself; it is told by this that there is a reason to.

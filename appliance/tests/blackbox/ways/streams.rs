@@ -467,6 +467,53 @@ fn shuts_no_other_out(scene: &Scene, network: &str) -> Result<()> {
     })
 }
 
+/// Eight neighbours have an eighth of the slots each: three connections that wait, and one that has just been opened. A ninth comes
+/// before the second is over that a new one has to say something.
+#[test]
+fn who_has_just_come_is_not_closed_for_the_next_one() -> Result<()> {
+    const CLIENTS: usize = 8;
+    let own = TCP_CLIENTS / CLIENTS;
+    let scene = scene!(Setup::three_ways().sections("[forward]\ngive_up_ms = 30000\n"));
+    prepare(&scene);
+    scene.upstream.on("*.silent.test.", Rule::silence());
+    let address = |number: usize| format!("fd53::{}", 20 + number).parse::<IpAddr>();
+    for number in 0..=CLIENTS {
+        let client = &scene.lab.client;
+        client.ip(&format!(
+            "address add {}/64 dev {HOST_INTERFACE} nodad\n",
+            address(number)?
+        ))?;
+    }
+    let query = a("www.test.");
+    for round in 0..8 {
+        let before = scene.daemon.metrics()?;
+        let mut waiting = Vec::new();
+        for number in 0..CLIENTS * (own - 1) {
+            let mut stream = Stream::open_from(&scene.lab, address(number % CLIENTS)?, 0)?;
+            stream.send(&a(&format!("n{number}.{round}.silent.test.")))?;
+            waiting.push(stream);
+        }
+        let all = u64::try_from(waiting.len())?;
+        scene
+            .daemon
+            .wait_growth(&before, &[(&Counter::QueriesTcp, all)])?;
+        let first = Instant::now();
+        let fresh = (0..CLIENTS).map(|number| Stream::open_from(&scene.lab, address(number)?, 0));
+        let mut fresh = fresh.collect::<Result<Vec<_>>>()?;
+        let mut ninth = Stream::open_from(&scene.lab, address(CLIENTS)?, 0)?;
+        assert_answers(&ninth.exchange(&query)?, &query)?;
+        if first.elapsed() > Duration::from_millis(800) {
+            // On a machine this busy it shows nothing.
+            continue;
+        }
+        for stream in &mut fresh {
+            assert_answers(&stream.exchange(&query)?, &query)?;
+        }
+        return Ok(());
+    }
+    anyhow::bail!("too busy a machine")
+}
+
 #[test]
 fn who_does_not_read_is_closed_and_nobody_waits_for_him() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
