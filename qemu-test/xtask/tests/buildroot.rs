@@ -252,6 +252,37 @@ fn kernels_build_no_modules_that_nobody_loads() {
     }
 }
 
+/// What strangers had to guess: each word stands for a question that was asked.
+#[test]
+fn readme_answers_what_a_stranger_asks() {
+    let readme = read("buildroot/README.md");
+    for (question, word) in [
+        ("how long, and how much space?", "73 minutes and 6 GB"),
+        (
+            "can it be built from a mirror alone?",
+            "`BR2_PRIMARY_SITE_ONLY=y`",
+        ),
+        ("how is a source of my own put in?", "_OVERRIDE_SRCDIR"),
+        (
+            "what does QEMU need `cx16=off` for?",
+            "`cx16=off` hides one instruction",
+        ),
+        ("how do I log in?", "Log in as `root`, without a password"),
+        ("what does a release need?", "cargo xtask dist"),
+        (
+            "how do I get the image's own configuration back?",
+            "To have the image's own back",
+        ),
+    ] {
+        assert!(readme.contains(word), "{question} ({word})");
+    }
+    // A guest without a second card has no upstream: every name would fail.
+    for command in between(&readme, "\nqemu-system-", "\n```") {
+        let cards = command.matches("-device virtio-net-pci").count();
+        assert_eq!(cards, 2, "qemu-system-{command}");
+    }
+}
+
 /// A lease that comes late is waited for. Buildroot's busybox gives up after three questions.
 #[test]
 fn lease_that_comes_late_is_waited_for() {
