@@ -44,6 +44,8 @@ pub struct Scratch {
     name_len: u64,
 }
 
+const _: () = assert!(size_of::<Scratch>() <= hot::SCRATCH_BYTES);
+
 /// Bytes of a name, aligned as words.
 #[repr(C, align(8))]
 pub struct Name([u8; NAME_MAX]);

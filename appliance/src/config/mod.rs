@@ -40,7 +40,7 @@ pub use reference::reference;
 pub use schema::{
     Access, ActionWord, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface,
     Local, Log, LogLevel, PriorityWord, RangeWord, Rebind, RouteCheck, Shield, SpecialWord,
-    Statistics, StrategyWord, SynCookiesWord, Tcp, Upstream, UpstreamPorts, XdpMode,
+    Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts, XdpMode,
 };
 pub use types::{
     CookieSecret, Domain, FilePath, FilterName, InterfaceName, Network, OptionalPath, Server,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use xdnsd_abi::{
     CLIENT_SETS, ClientSet, GUARDED_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason,
-    TRIE_MAX,
+    TRIE_MAX, hot,
 };
 use xdnsd_core::counters::Counters;
 use xdnsd_core::limits;
@@ -65,6 +65,10 @@ const MAPS_BYTES: usize = QUEUES_MAX as usize * (size_of::<usize>() + size_of::<
     + (2 * LISTEN_MAX + GUARDED_MAX) as usize
         * (size_of::<Listen>() + size_of::<PathCheck>() + MAP_ENTRY)
     + Reason::COUNT as usize * size_of::<u64>() * 16;
+
+/// The maps of the program for hot names, with the counters and the scratch of 16 CPUs.
+const HOT_MAPS_BYTES: usize =
+    hot::BYTES + (hot::Outcome::COUNT as usize * size_of::<u64>() + hot::SCRATCH_BYTES) * 16;
 
 /// The budget. Whoever adds a static, a buffer or a thread adds its line. What a kernel socket holds is not ours: it is
 /// bounded by `net.core.rmem_max` and `wmem_max`.
@@ -131,6 +135,9 @@ pub const LINES: &[Line] = &[
         2 * TRIE_NODE,
         TRIE_MAX as usize,
     ),
+    Line::new("BPF maps of hot answers", HOT_MAPS_BYTES, 1),
+    Line::new("books of hot answers", store::BOOKS_BYTES, 1),
+    Line::new("hits of a worker", worker::HOT_BYTES, ENGINES),
 ];
 
 /// All lines together.

@@ -21,6 +21,7 @@ mod run;
 mod shield;
 mod sockets;
 mod supervisor;
+mod tier0;
 mod workers;
 
 pub use run::run;

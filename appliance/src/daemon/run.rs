@@ -41,7 +41,7 @@ use crate::control::thread::Door;
 use crate::control::upstreams;
 use crate::os::notify::Notify;
 use crate::os::{clock, descriptors, random, seal};
-use crate::store::CACHE;
+use crate::store::{CACHE, HOT};
 use crate::store::{SnapshotWriter, Store};
 use crate::text::{self, Sentence};
 use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, TCP, WORKER_STATS};
@@ -477,7 +477,7 @@ fn register(
 ) -> Telemetry {
     let programs = supervisor.attachments().iter().map(|attachment| {
         let program = Arc::clone(&attachment.program);
-        let state = attachment.guard.state();
+        let (state, hot) = (attachment.guard.state(), attachment.hot.state());
         metrics::Program {
             interface: attachment.name.clone(),
             frames: Box::new(move || {
@@ -490,15 +490,25 @@ fn register(
                     .collect())
             }),
             no_syn_cookies: Box::new(move || state.get().reason()),
+            no_tier0: Box::new(move || hot.get().reason()),
         }
     });
+    let tier0 = supervisor.tier0.clone();
     Telemetry {
         programs: programs.collect(),
-        gauges: vec![metrics::Gauge {
-            name: "cache_entries",
-            help: "Answers in the cache",
-            value: Box::new(|| CACHE.len() as u64),
-        }],
+        gauges: vec![
+            metrics::Gauge {
+                name: "cache_entries",
+                help: "Answers in the cache",
+                value: Box::new(|| CACHE.len() as u64),
+            },
+            metrics::Gauge {
+                name: "tier0_entries",
+                help: "Answers that the program for hot names has",
+                value: Box::new(|| HOT.len() as u64),
+            },
+        ],
+        tier0: Some(Box::new(move || tier0.outcomes())),
         arrivals: Some(Box::new(|| ARRIVALS.read())),
         groups: Some(Box::new(move || policy().groups().to_vec())),
         ..Telemetry::default()

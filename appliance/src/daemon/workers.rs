@@ -18,7 +18,7 @@ use xdnsd_core::forward::upstreams::Upstreams;
 
 use super::sockets::Listening;
 use crate::compile::set::PolicySet;
-use crate::config::{Config, Plan};
+use crate::config::{Config, Plan, Tier0Word};
 use crate::os::{clock, seal, threads};
 use crate::store::CACHE;
 use crate::text::Sentence;
@@ -226,6 +226,7 @@ impl Workers {
             has_tcp: engine == TCP,
             tcp_idle_ms: u64::from(settings.tcp_idle_100ms) * 100,
             busy_poll_us: self.config.forward.busy_poll_us,
+            has_hot: self.config.cache.tier0 != Tier0Word::Off && engine != TCP,
             policy,
             notices: &NOTICES,
             inbox: &self.inboxes[engine],
@@ -361,8 +362,9 @@ fn work(
     mut leaving: Leaving,
 ) {
     let mut tables = TABLES[index].lock().unwrap_or_else(PoisonError::into_inner);
-    let engine =
-        Engine::new(&mut tables, &CACHE, parts.counters, settings).with_upstreams(upstreams);
+    let engine = Engine::new(&mut tables, &CACHE, parts.counters, settings)
+        .with_upstreams(upstreams)
+        .noting_hits(parts.has_hot);
     match Worker::new(engine, parts) {
         Ok(mut worker) => {
             // Whoever waited may have gone.

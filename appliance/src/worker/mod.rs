@@ -22,6 +22,7 @@ mod arrival;
 mod busy_poll;
 pub mod engines;
 mod events;
+mod hot;
 mod inbox;
 mod io;
 mod listener;
@@ -56,6 +57,7 @@ use crate::os::xsk::{Batch, Kick, Xsk};
 use crate::store::SharedCache;
 
 pub use arrival::Arrivals;
+pub use hot::BYTES as HOT_BYTES;
 pub use inbox::{Command, Inbox};
 pub use io::{Io, ReplyPath};
 pub use listener::{LISTENERS_MAX, Listeners, open_udp};
@@ -71,6 +73,7 @@ pub use tcp::{SLOTS_BYTES, TcpClient, open_tcp};
 
 use busy_poll::BusyPoll;
 use events::{Source, watch};
+use hot::Hotness;
 use listener::Places;
 use sources::Sources;
 use streams::Streams;
@@ -114,6 +117,8 @@ pub struct Parts<'a> {
     pub tcp_idle_ms: u64,
     /// How long it busy-polls for an answer before it sleeps, in microseconds.
     pub busy_poll_us: u32,
+    /// Whether it looks for names that the program in the kernel is to answer.
+    pub has_hot: bool,
     /// Local data, lists, routes, access.
     pub policy: Arc<dyn PolicySource>,
     /// Where it leaves what should be logged.
@@ -179,6 +184,8 @@ pub struct Worker<'a> {
     flush_again: bool,
     /// When a TCP connection may have been idle for too long.
     next_expiry: Option<Instant>,
+    /// What is asked for often.
+    hot: Option<Hotness>,
 }
 
 impl<'a> Worker<'a> {
@@ -225,6 +232,7 @@ impl<'a> Worker<'a> {
             has_frames: false,
             flush_again: false,
             next_expiry: None,
+            hot: parts.has_hot.then(Hotness::new),
         })
     }
 

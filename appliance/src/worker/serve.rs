@@ -8,6 +8,7 @@ use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
 
 use super::Worker;
+use super::hot::Given;
 use super::io::{Io, ReplyPath};
 use super::ports::lookup::PART;
 use super::ports::{Arrived, Unsent};
@@ -16,6 +17,7 @@ use super::streams::Progress;
 use super::tcp::{self, Accepted, QUERY_MS};
 use crate::os::datagrams::{DATAGRAMS_MAX, Datagram};
 use crate::os::xsk::{Frame, prefetch};
+use crate::store::HOT;
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
 /// sockets and the heartbeat have to wait for no more than some hundred microseconds.
@@ -63,6 +65,11 @@ impl Worker<'_> {
             address: path.client().ip(),
             transport: Transport::Udp,
         };
+        // Before the cache is looked into.
+        let valid = self
+            .hot
+            .is_some()
+            .then(|| HOT.valid(context.policy.generation));
         let room = &mut frame.bytes_mut()[message.start..];
         let len = message.len();
         let call = &mut context.call(&mut self.io);
@@ -70,6 +77,18 @@ impl Worker<'_> {
         let Outcome::Reply(len) = outcome else {
             return self.release(frame);
         };
+        if let Some((hot, valid)) = self.hot.as_mut().zip(valid)
+            && let Some(fresh) = self.engine.take_noted()
+            && HOT.is_open()
+        {
+            let given = Given {
+                reply: &room[..len],
+                fresh,
+                client: client.address,
+                valid,
+            };
+            hot.note(&given, context.now);
+        }
         match path.emit(frame.bytes_mut(), len) {
             Ok(frame_len) => self.transmit(frame, frame_len),
             Err(_) => self.release(frame),

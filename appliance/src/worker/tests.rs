@@ -40,6 +40,7 @@ fn with_client<T>(inbox: &Inbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T) -> 
     static CACHE: LazyLock<&SharedCache> = LazyLock::new(|| test_cache!(8192));
     let engine = Engine::new(&mut tables, *CACHE, &counters, Settings::DEFAULT);
     let parts = Parts {
+        has_hot: false,
         listeners: Listeners {
             tcp: vec![(0, listener)],
             ..Listeners::default()

@@ -31,6 +31,7 @@ mod reload;
 mod router;
 mod shield;
 mod stubs;
+mod tier0;
 mod upstreams;
 mod validate;
 mod vlan;

@@ -29,7 +29,7 @@ pub const OUTCOMES: &str = "hot_outcomes";
 pub const PROGRAM: &str = "xdnsd_hot";
 
 /// Answers that there is room for. Full: nothing is added until the place of one that was replaced is free.
-pub const ANSWERS_MAX: u32 = 1024;
+pub const ANSWERS_MAX: u32 = 448;
 /// Places of the index. Two answers that meet in one: the later one waits until nobody asks for the first.
 pub const PLACES: u32 = 1024;
 /// Clients that are known. Two that meet in one place: the later one takes it, and user space answers the first next.
@@ -225,6 +225,9 @@ crate::counters! {
     }
 }
 
+/// Bytes that the program has on each processor to put an answer together in.
+pub const SCRATCH_BYTES: usize = 512;
+
 const _: () = assert!(ANSWERS_MAX <= NUMBER as u32 + 1 && PLACES.is_power_of_two());
 const _: () = assert!(CLIENTS_MAX.is_power_of_two() && size_of::<Words>() == 320);
 
@@ -242,7 +245,7 @@ mod tests {
     #[test]
     fn an_entry_names_its_answer_to_whoever_has_the_hash() {
         let hash = hash(1, kind::EDNS | 1, &NAME);
-        for wanted in [0, 1, 1023] {
+        for wanted in [0, 1, ANSWERS_MAX as u16 - 1] {
             assert_eq!(number(entry(hash, wanted), hash), Some(u32::from(wanted)));
         }
         for bit in 16..64 {

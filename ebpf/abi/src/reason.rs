@@ -7,8 +7,6 @@ crate::counters! {
     pub enum Reason: u32 {
         /// Given to the AF_XDP socket of its RX queue.
         Redirected = "redirected",
-        /// A query for a hot name, answered by the driver (XDP_TX).
-        Answered = "answered",
         /// Shorter than its own headers say.
         PassTruncated = "pass_truncated",
         /// Ethernet destination is multicast or broadcast.
@@ -85,6 +83,8 @@ crate::counters! {
         DropTruncated = "drop_truncated",
         /// Dropped: to an address of ours, from a prefix that is denied.
         DropDenied = "drop_denied",
+        /// A query for a hot name, answered by the driver (XDP_TX).
+        Answered = "answered",
     }
 }
 

@@ -16,7 +16,7 @@ pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, Upstre
 pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
 pub use service::{
     Cache, Control, Edns, Identity, Log, LogLevel, PriorityWord, Shield, Statistics,
-    SynCookiesWord, Tcp,
+    SynCookiesWord, Tcp, Tier0Word,
 };
 
 /// The engine's own defaults are the file's.

@@ -6,6 +6,18 @@ use super::{DEFAULT, optional, section};
 use crate::config::types::{CookieSecret, FilePath, Network, OptionalPath};
 use crate::config::value::words;
 
+words! {
+    /// Where answers that are asked for often are given.
+    Tier0Word {
+        /// By user space, as all others.
+        Off = "off",
+        /// In the kernel where it is known to work: on devices that stand for hardware, and in generic mode.
+        Auto = "auto",
+        /// In the kernel.
+        On = "on",
+    }
+}
+
 section! {
     /// Answers that are kept.
     Cache = "cache", many: false {
@@ -27,6 +39,11 @@ section! {
         prefetch: bool = DEFAULT.prefetch;
         /// Whether the addresses of a name change their order from answer to answer.
         rotate: bool = DEFAULT.rotate;
+        /// Whether an answer that is asked for often is given by the XDP program, to clients that were answered before, without that
+        /// user space wakes up. Not while its addresses change their order, see `rotate`. It is new: `off` until it has proved
+        /// itself. Needs Linux 5.18. Where the driver says that such answers do not leave, user space gives them again. Holds from
+        /// the start on.
+        tier0: Tier0Word = Tier0Word::Off;
         /// File that carries the cache over a restart. A second one beside it, with the ending `.old`, is the
         /// generation before.
         snapshot: OptionalPath = OptionalPath::default();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use log::info;
 use xdnsd_abi::Reason;
+use xdnsd_abi::hot::Outcome;
 use xdnsd_core::counters::{Counter, Counters};
 
 use super::upstreams::{self, Server, group_name};
@@ -47,6 +48,8 @@ pub struct Program {
     pub frames: Read<Vec<Vec<u64>>>,
     /// Why it gives no SYN cookies, in a word; empty: it gives some.
     pub no_syn_cookies: Box<dyn Fn() -> &'static str + Send + Sync>,
+    /// Why it answers no hot names, in a word; empty: it answers them.
+    pub no_tier0: Box<dyn Fn() -> &'static str + Send + Sync>,
 }
 
 /// What is counted for frames of the worker's own RX queue alone.
@@ -122,7 +125,12 @@ pub struct Telemetry {
     pub arrivals: Option<Box<dyn Fn() -> Arrived + Send + Sync>>,
     /// The names of the upstream groups, by their numbers.
     pub groups: Option<Box<dyn Fn() -> Vec<String> + Send + Sync>>,
+    /// What became of queries that the program for hot names was asked about, by [`Outcome`]; `None`: there is no such program.
+    pub tier0: Option<Box<dyn Fn() -> Option<Outcomes> + Send + Sync>>,
 }
+
+/// By [`Outcome`].
+pub type Outcomes = [u64; Outcome::COUNT as usize];
 
 /// What was counted up to one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -132,6 +140,7 @@ pub struct Reading {
     gauges: Vec<(&'static str, &'static str, u64)>,
     arrivals: Arrived,
     groups: Vec<String>,
+    tier0: Option<Outcomes>,
     sealed_allocations: u64,
     log_lines_lost: u64,
 }
@@ -151,6 +160,7 @@ struct ProgramReading {
     /// `[reason][cpu]`.
     frames: Vec<Vec<u64>>,
     no_syn_cookies: &'static str,
+    no_tier0: &'static str,
 }
 
 impl Telemetry {
@@ -196,6 +206,7 @@ impl Telemetry {
                 interface: program.interface.clone(),
                 frames,
                 no_syn_cookies: (program.no_syn_cookies)(),
+                no_tier0: (program.no_tier0)(),
             })
         };
         Reading {
@@ -208,6 +219,7 @@ impl Telemetry {
                 .collect(),
             arrivals: self.arrivals.as_ref().map_or_else(Vec::new, |read| read()),
             groups: self.groups(),
+            tier0: self.tier0.as_ref().and_then(|read| read()),
             sealed_allocations: seal::allocations(),
             log_lines_lost: logging::lost(),
         }
@@ -405,7 +417,14 @@ impl Reading {
         self.socket_families(&mut out);
         self.server_families(&mut out);
         self.frames_family(&mut out);
-        self.syn_cookies_family(&mut out);
+        let help = "Whether the XDP program answers SYNs to guarded ports with cookies, and why not: off, calm, answers_lost, \
+                    sysctl, kernel";
+        self.reason_family(&mut out, "syn_cookies", help, |program| {
+            program.no_syn_cookies
+        });
+        let help = "Whether the XDP program answers hot names, and why not: off, kernel, device, answers_lost";
+        self.reason_family(&mut out, "tier0", help, |program| program.no_tier0);
+        self.tier0_family(&mut out);
         for (name, help, value) in &self.gauges {
             family(&mut out, name, help, "gauge");
             sample(&mut out, name, &[], *value);
@@ -533,13 +552,28 @@ impl Reading {
 }
 
 impl Reading {
-    fn syn_cookies_family(&self, out: &mut String) {
-        let name = "syn_cookies";
-        let help = "Whether the XDP program answers SYNs to guarded ports with cookies, and why not: off, calm, answers_lost, \
-                    sysctl, kernel";
+    /// What became of queries that the program for hot names was asked about.
+    fn tier0_family(&self, out: &mut String) {
+        let Some(outcomes) = &self.tier0 else { return };
+        let name = "tier0_queries_total";
+        let help = "What became of queries that the program for hot names was asked about";
+        family(out, name, help, "counter");
+        for (outcome, count) in Outcome::ALL.iter().zip(outcomes) {
+            sample(out, name, &[("outcome", outcome.name())], *count);
+        }
+    }
+
+    /// What each XDP program does, or why it does not.
+    fn reason_family(
+        &self,
+        out: &mut String,
+        name: &str,
+        help: &str,
+        reason: impl Fn(&ProgramReading) -> &'static str,
+    ) {
         family(out, name, help, "gauge");
         for program in &self.programs {
-            let reason = program.no_syn_cookies;
+            let reason = reason(program);
             let labels = [
                 ("interface", program.interface.as_str()),
                 ("reason", reason),

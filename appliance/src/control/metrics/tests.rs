@@ -32,6 +32,7 @@ fn reading(queries: u64, hits: u64, misses: u64, frames: [[u64; 2]; 2]) -> Readi
         interface: "lan0".into(),
         frames: frames.map(|cpus| cpus.to_vec()).to_vec(),
         no_syn_cookies: "off",
+        no_tier0: "off",
     };
     Reading {
         workers: vec![worker],
@@ -92,11 +93,13 @@ fn what_is_registered_is_read_and_rendered() {
                 interface: "lan0".into(),
                 frames: Box::new(|| Ok(vec![vec![5, 6]; Reason::COUNT as usize])),
                 no_syn_cookies: Box::new(|| "calm"),
+                no_tier0: Box::new(|| "device"),
             },
             Program {
                 interface: "wan0".into(),
                 frames: broken,
                 no_syn_cookies: Box::new(|| ""),
+                no_tier0: Box::new(|| ""),
             },
         ],
         gauges: vec![Gauge {
@@ -112,6 +115,7 @@ fn what_is_registered_is_read_and_rendered() {
             ]
         })),
         groups: None,
+        tier0: Some(Box::new(|| Some(std::array::from_fn(|at| at as u64 + 70)))),
     };
     let text = telemetry.read().prometheus();
     for line in [
@@ -123,6 +127,9 @@ fn what_is_registered_is_read_and_rendered() {
         "xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"1\",reason=\"pass_stale\"} 6",
         "# TYPE xdnsd_syn_cookies gauge",
         "xdnsd_syn_cookies{interface=\"lan0\",reason=\"calm\"} 0",
+        "xdnsd_tier0{interface=\"lan0\",reason=\"device\"} 0",
+        "xdnsd_tier0_queries_total{outcome=\"answered\"} 70",
+        "xdnsd_tier0_queries_total{outcome=\"no_room\"} 76",
         "xdnsd_queries_udp_total{interface=\"lo\",queue=\"kernel\"} 8",
         "xdnsd_answers_tcp_total{interface=\"a\\\"b\\\\\",queue=\"tcp\"} 9",
         "# TYPE xdnsd_cache_entries gauge",
@@ -143,6 +150,7 @@ fn what_is_registered_is_read_and_rendered() {
         "xsk_",
         "xdp_frames",
         "syn_cookies",
+        "tier0",
     ];
     for line in of_lan0 {
         let is_known = known
@@ -161,6 +169,7 @@ fn an_interface_with_syn_cookies_is_shown_without_a_reason() {
         interface: format!("lan-{no_syn_cookies}"),
         frames: frames.clone(),
         no_syn_cookies,
+        no_tier0: no_syn_cookies,
     });
     let reading = Reading {
         programs: programs.to_vec(),

@@ -18,6 +18,7 @@ use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::Policy;
 
 use super::shield::Prefixes;
+use super::tier0;
 use crate::compile::Notes;
 use crate::compile::reloader::{PolicyReloader, Update};
 use crate::compile::set::{Links, PolicyInput, PolicySet};
@@ -75,6 +76,7 @@ impl PolicyThread {
         let groups = Groups::of(config, plan);
         let input = input(config, &groups, &plan.links);
         let reloader = PolicyReloader::new(input).map_err(|problem| problem.to_string())?;
+        tier0::show_policy(&reloader.set());
         let set = Arc::new(Mutex::new(reloader.set()));
         let (requester, asked) = Requester::new()?;
         let state = ThreadState {
@@ -332,6 +334,8 @@ impl ThreadState {
         let old = std::mem::replace(&mut *lock(&self.set), Arc::clone(&new));
         if !Arc::ptr_eq(&old, &new) {
             self.previous.push(old);
+            // Before any worker answers under the new one: an answer of the old one must not leave after one of the new.
+            tier0::show_policy(&new);
         }
         for inbox in self.inboxes {
             inbox.send_policy(Arc::<PolicySet>::clone(&new));

@@ -21,13 +21,14 @@ use super::program::{SharedProgram, detach, lock};
 use super::queues;
 use super::retry::Retry;
 use super::shield::{Guard, Prefixes, Shield, Wanted};
+use super::tier0::{Tier0, Way};
 use crate::config::{
     Config, Device, Devices, Endpoint, Fault, Interface, Plan, XdpMode, is_strict,
 };
 use crate::os::clock;
 use crate::os::ethtool::{self, RxVlanOffload};
 use crate::os::netlink::Changes;
-use crate::os::xdp::{self, Program};
+use crate::os::xdp;
 use crate::os::xsk::{BindMode, Options, UmemSlot, Xsk};
 use crate::worker::{Command, Inbox, QueueName, XskPort};
 
@@ -68,6 +69,8 @@ pub struct Attachment {
     countable: (u32, u32),
     /// The shield on it.
     pub guard: Guard,
+    /// Hot names on it.
+    pub hot: Way,
     /// The last trouble that was logged, so that it is logged once.
     trouble: String,
 }
@@ -97,6 +100,8 @@ pub struct Supervisor {
     missing: Vec<Fault>,
     /// What is common to the shields of all interfaces.
     shield: Shield,
+    /// Hot names.
+    pub tier0: Tier0,
 }
 
 impl Supervisor {
@@ -122,6 +127,7 @@ impl Supervisor {
         let shield = Shield::new(&config.shield, prefixes);
         Self {
             shield,
+            tier0: Tier0::new(config.cache.tier0),
             config,
             changes: Changes::watch(),
             is_settled: false,
@@ -191,6 +197,7 @@ impl Supervisor {
             let world = World {
                 config: &self.config,
                 prefixes: self.shield.prefixes(),
+                tier0: &self.tier0,
                 plan: &plan,
                 devices: &devices,
                 inboxes,
@@ -201,10 +208,16 @@ impl Supervisor {
         Some(plan)
     }
 
-    /// Looks after the shield: once a second.
+    /// Looks after the shield and hot names: once a second.
     pub fn guard(&mut self) {
         let now = clock::now();
         self.shield.prefixes().look();
+        self.tier0.look();
+        for attachment in &mut self.attachments {
+            if let Some(program) = lock(&attachment.program).as_mut() {
+                attachment.hot.look(now, &attachment.name, program);
+            }
+        }
         if !self.shield.is_on() {
             return;
         }
@@ -255,6 +268,7 @@ impl Supervisor {
         for attachment in &mut self.attachments {
             detach(&attachment.program);
             attachment.guard.end();
+            attachment.hot.end();
         }
         // From here on nobody gives cookies that need it.
         self.shield.stop();
@@ -265,6 +279,7 @@ impl Supervisor {
 struct World<'a> {
     config: &'a Config,
     prefixes: &'a Prefixes,
+    tier0: &'a Tier0,
     plan: &'a Plan,
     devices: &'a Devices,
     inboxes: &'a [Inbox],
@@ -285,12 +300,13 @@ impl Attachment {
             queues: Vec::new(),
             countable: (0, 0),
             guard: Guard::default(),
+            hot: Way::default(),
             trouble: String::new(),
         }
     }
 
     /// Loads and attaches the program, which shields as is `wanted`.
-    fn attach(&mut self, now: Instant, wanted: &Wanted<'_>) {
+    fn attach(&mut self, now: Instant, wanted: &Wanted<'_>, tier0: &Tier0) {
         let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
             return;
         };
@@ -299,7 +315,7 @@ impl Attachment {
             XdpMode::Generic => xdp::AttachMode::Generic,
             XdpMode::Auto | XdpMode::Off => xdp::AttachMode::Auto,
         };
-        match Program::load().and_then(|mut program| {
+        match tier0.load_program().and_then(|mut program| {
             let attached = program.attach(&self.name, mode)?;
             Ok((program, attached))
         }) {
@@ -309,6 +325,7 @@ impl Attachment {
                     debug!("{}: not native: {error}", self.name);
                 }
                 let guarded = self.guard.begin(&self.name, &mut program, wanted);
+                self.hot.begin(&self.name, tier0, &mut program, &attached);
                 *lock(&self.program) = Some(program);
                 self.ifindex = Some(ifindex);
                 if self.refused.take().is_some() {
@@ -521,6 +538,7 @@ impl Attachment {
         self.ifindex = None;
         detach(&self.program);
         self.guard.end();
+        self.hot.end();
         if is_gone {
             self.retry.succeed();
             self.warn_once("the interface is gone, the kernel's sockets serve".into());
@@ -558,7 +576,7 @@ impl Attachment {
             return true;
         }
         let wanted = Wanted::of(&world.config.shield, world.prefixes, is_loopback(device));
-        self.attach(world.now, &wanted);
+        self.attach(world.now, &wanted, world.tier0);
         if self.ifindex.is_some() {
             self.assign(taken);
             self.open_queues(world);

@@ -30,9 +30,11 @@ fn a_queue_that_could_not_have_a_socket_is_tried_again_after_a_pause() {
         .collect();
     let (plan, devices) = (Plan::default(), Devices::default());
     let prefixes = Prefixes::default();
+    let tier0 = Tier0::new(config.cache.tier0);
     let at = |now| World {
         config: &config,
         prefixes: &prefixes,
+        tier0: &tier0,
         plan: &plan,
         devices: &devices,
         inboxes: &inboxes,

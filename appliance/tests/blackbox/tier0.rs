@@ -1,0 +1,348 @@
+//! Hot names, answered by the XDP program: the same bytes as user space's, and none of them after a reload or a flush.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
+use xdnsd_abi::Reason;
+use xdnsd_core::counters::Counter;
+use xdnsd_core::dns::header::{HEADER_LEN, Header};
+use xdnsd_core::dns::name;
+use xdnsd_core::dns::record::Records;
+use xdnsd_lab::wait::wait_until;
+
+use crate::shield::with_program;
+use crate::support::TIMEOUT;
+use crate::support::ask::{Ask, OptRecord, flag, rtype};
+use crate::support::client::{Family, RawClient, listen};
+use crate::support::frame::UdpFrame;
+use crate::support::message::{addresses, mx, query, read_answer, txt, wire};
+use crate::support::metrics::Metric;
+use crate::support::random::Random;
+use crate::support::scene::{Scene, Setup, scene};
+use crate::support::script::Rule;
+
+/// How many questions are generated, if the environment says no other number.
+const QUESTIONS: u64 = 200;
+const QUESTIONS_VARIABLE: &str = "XDNSD_TIER0_QUESTIONS";
+/// Rounds of reloads and flushes under load.
+const ROUNDS: usize = 6;
+/// RFC 1035 section 3.2.2.
+const MX: u16 = 15;
+/// IPv4 options that do nothing (RFC 791 section 3.1): the XDP program leaves such a packet to the kernel's socket.
+const NO_OPERATIONS: [u8; 4] = [1; 4];
+
+fn setup(tier0: &str) -> Setup {
+    Setup::default().sections(&format!("[cache]\nrotate = false\ntier0 = \"{tier0}\"\n"))
+}
+
+/// Whether hot names are answered in the kernel, and if not, why not.
+#[derive(Debug)]
+struct Tier0(&'static str);
+
+impl Metric for Tier0 {
+    fn family(&self) -> String {
+        "xdnsd_tier0".to_owned()
+    }
+
+    fn label(&self) -> String {
+        match self.0 {
+            "" => String::new(),
+            reason => format!("reason=\"{reason}\""),
+        }
+    }
+}
+
+fn wait_state(scene: &Scene, reason: &'static str) -> Result<()> {
+    let expected = Some(u64::from(reason.is_empty()));
+    wait_until(&format!("tier0: {reason:?}"), TIMEOUT, || {
+        let metrics = scene.daemon.metrics();
+        metrics.is_ok_and(|metrics| metrics.get(&Tier0(reason)) == expected)
+    })
+}
+
+fn answered(scene: &Scene) -> Result<u64> {
+    Ok(scene.daemon.metrics()?.get(&Reason::Answered).unwrap_or(0))
+}
+
+/// Asks until the answer comes from the XDP program, and gives that.
+fn ask_until_hot(scene: &Scene, client: &RawClient, frame: &UdpFrame) -> Result<Vec<u8>> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        for _ in 0..16 {
+            client.exchange(frame)?;
+        }
+        let before = answered(scene)?;
+        let answer = client.exchange(frame)?;
+        if answered(scene)? > before {
+            return Ok(answer);
+        }
+        ensure!(Instant::now() < deadline, "not hot: {frame:02x?}");
+    }
+}
+
+/// The message with all TTLs 0.
+fn without_ttls(answer: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = answer.to_vec();
+    let header = Header::parse(answer).context("a header")?;
+    let [_, counts @ ..] = header.counts;
+    let question_end = name::skip(answer, HEADER_LEN).map_err(|_| anyhow::anyhow!("a name"))? + 4;
+    let count = counts.iter().map(|count| usize::from(*count)).sum();
+    for record in Records::new(answer, question_end, count) {
+        let record = record.map_err(|_| anyhow::anyhow!("a record: {answer:02x?}"))?;
+        // In OPT these are flags.
+        if record.rtype != rtype::OPT {
+            bytes[record.ttl_at..record.ttl_at + 4].fill(0);
+        }
+    }
+    Ok(bytes)
+}
+
+#[test]
+fn a_name_that_is_asked_for_often_is_answered_by_the_xdp_program() -> Result<()> {
+    let scene = scene!(setup("on"));
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene, "")?;
+    let rule = Rule::addresses(300, &["192.0.2.1", "2001:db8::1"]);
+    scene.upstream.on("www.test.", rule);
+    let client = scene.raw_client()?;
+    for (family, kind) in [(Family::V4, RecordType::A), (Family::V6, RecordType::AAAA)] {
+        let frame = client.frame(listen(family), &wire(&query("wWw.TesT.", kind)))?;
+        client.exchange(&frame)?;
+        let forwarded = client.exchange(&frame)?;
+        let hot = ask_until_hot(&scene, &client, &frame)?;
+        assert_eq!(without_ttls(&hot)?, without_ttls(&forwarded)?);
+        // Nobody in user space has seen these.
+        let before = scene.daemon.metrics()?;
+        for _ in 0..50 {
+            let answer = client.exchange(&frame)?;
+            read_answer(&frame.message, &answer)?;
+        }
+        let growth: [(&dyn Metric, u64); 4] = [
+            (&Reason::Answered, 50),
+            (&Reason::Redirected, 0),
+            (&Counter::QueriesXdp, 0),
+            (&Counter::CacheHits, 0),
+        ];
+        scene.daemon.wait_growth(&before, &growth)?;
+    }
+    Ok(())
+}
+
+/// Who gets nothing from user space gets nothing from the program either, however hot a name is.
+#[test]
+fn who_is_not_answered_by_user_space_gets_no_hot_answer() -> Result<()> {
+    let scene = scene!(setup("on"));
+    let _program = with_program(&scene.lab.client)?;
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    let frame = client.frame(
+        listen(Family::V4),
+        &wire(&query("www.test.", RecordType::A)),
+    )?;
+    ask_until_hot(&scene, &client, &frame)?;
+    let stranger: IpAddr = "198.51.100.7".parse()?;
+    let reflector = SocketAddr::new(frame.source.ip(), 7);
+    for source in [SocketAddr::new(stranger, 4_000), reflector] {
+        let other = UdpFrame {
+            source,
+            ..frame.clone()
+        };
+        ensure!(client.gets_nothing(&other)?, "{source}");
+    }
+    ask_until_hot(&scene, &client, &frame).map(drop)
+}
+
+/// A question that was generated: all that a plain query can say.
+fn generated(random: &mut Random, number: u64) -> Vec<u8> {
+    let zone = random.pick(&["test", "no.test", "Deep.Down.Test"]);
+    let letter = random.pick(&["n", "N", "long-label-of-a-name", "_x"]);
+    let kind = random.pick(&[rtype::A, rtype::AAAA, rtype::TXT, MX]);
+    let ask = Ask::of(&format!("{letter}{number}.{zone}."), kind).flags(random.pick(&[
+        flag::RD,
+        0,
+        flag::RD | flag::AD,
+        flag::RD | flag::CD,
+        flag::AD,
+    ]));
+    match random.below(4) {
+        0 => ask.edns(&OptRecord::size(1232)),
+        1 => ask.edns(&OptRecord::dnssec_ok(4096)),
+        2 => ask.edns(&OptRecord::size(0)),
+        _ => ask,
+    }
+    .bytes()
+}
+
+/// The same question by the XDP program, over AF_XDP and through the kernel's socket.
+#[test]
+fn all_tiers_give_the_same_bytes() -> Result<()> {
+    let scene = scene!(setup("on"));
+    let _program = with_program(&scene.lab.client)?;
+    let data = ["192.0.2.1", "2001:db8::1"].map(crate::support::message::address);
+    let records = [&data[..], &[mx(10, "mail.test."), txt(0, 60)]].concat();
+    scene.upstream.on("*.test.", Rule::answer(3600, &records));
+    scene
+        .upstream
+        .on("*.no.test.", Rule::code(ResponseCode::NXDomain));
+    let count = std::env::var(QUESTIONS_VARIABLE).ok();
+    let count = count.map_or(Ok(QUESTIONS), |count| count.parse())?;
+    let mut random = Random::new(13);
+    let client = scene.raw_client()?;
+    for number in 0..count {
+        let message = generated(&mut random, number);
+        let family = random.pick(&[Family::V4, Family::V6]);
+        let frame = client.frame(listen(family), &message)?;
+        // Without RD upstream is not asked.
+        let mut first = frame.clone();
+        first.message[2] |= 1;
+        client.exchange(&first)?;
+        let forwarded = without_ttls(&client.exchange(&frame)?)?;
+        let passed = UdpFrame {
+            extra: NO_OPERATIONS.to_vec(),
+            ..client.frame(listen(Family::V4), &message)?
+        };
+        let by_kernel = without_ttls(&client.exchange(&passed)?)?;
+        assert_eq!(by_kernel, forwarded, "{number}: {message:02x?}");
+        let hot = without_ttls(&ask_until_hot(&scene, &client, &frame)?)?;
+        assert_eq!(hot, forwarded, "{number}: {message:02x?}");
+    }
+    Ok(())
+}
+
+/// Asks without a pause, and gives what was answered to what was sent after `since`.
+struct Hammer<'a> {
+    client: &'a RawClient,
+    frame: &'a UdpFrame,
+    is_over: AtomicBool,
+}
+
+impl Hammer<'_> {
+    /// When each question was sent, and the address that came.
+    fn run(&self) -> Result<Vec<(Instant, String)>> {
+        let mut answers = Vec::new();
+        while !self.is_over.load(Ordering::Relaxed) {
+            let sent = Instant::now();
+            let answer = self.client.exchange(self.frame)?;
+            let answer = Message::from_vec(&answer)?;
+            let address = addresses(&answer).first().cloned();
+            answers.push((sent, address.unwrap_or_default()));
+        }
+        Ok(answers)
+    }
+
+    /// Asks while `change` is made, and for a while after it. What was sent after it has returned got `wanted`.
+    fn over(&self, change: impl FnOnce() -> Result<()>, wanted: &str) -> Result<()> {
+        self.is_over.store(false, Ordering::Relaxed);
+        let (answers, returned) = std::thread::scope(|scope| {
+            let answers = scope.spawn(|| self.run());
+            std::thread::sleep(Duration::from_millis(20));
+            let changed = change();
+            let returned = Instant::now();
+            std::thread::sleep(Duration::from_millis(50));
+            self.is_over.store(true, Ordering::Relaxed);
+            let answers = answers.join().expect("no panic")?;
+            changed.map(|()| (answers, returned))
+        })?;
+        let (after, before): (Vec<_>, Vec<_>) =
+            answers.iter().partition(|(sent, _)| *sent > returned);
+        ensure!(before.len() > 1 && after.len() > 1, "{answers:?}");
+        ensure!(
+            after.iter().all(|(_, address)| address == wanted),
+            "{wanted}: {after:?}"
+        );
+        Ok(())
+    }
+}
+
+#[test]
+fn after_a_reload_or_a_flush_no_old_answer_leaves() -> Result<()> {
+    let local = |address: &str| {
+        setup("on").sections(&format!("[local]\nrecords = [\"own.test A {address}\"]\n"))
+    };
+    let scene = scene!(local("192.0.2.8"));
+    let _program = with_program(&scene.lab.client)?;
+    let client = scene.raw_client()?;
+    let frame = client.frame(
+        listen(Family::V4),
+        &wire(&query("www.test.", RecordType::A)),
+    )?;
+    let hammer = Hammer {
+        client: &client,
+        frame: &frame,
+        is_over: AtomicBool::new(false),
+    };
+    for round in 0..ROUNDS {
+        let address = |step: usize| format!("192.0.2.{}", 10 + 2 * round + step);
+        scene
+            .upstream
+            .on("www.test.", Rule::addresses(3600, &[&address(0)]));
+        scene.daemon.control("cache flush")?;
+        ask_until_hot(&scene, &client, &frame)?;
+        scene
+            .upstream
+            .on("www.test.", Rule::addresses(3600, &[&address(1)]));
+        let flush = ["cache flush", "cache flush www.test"][round % 2];
+        hammer.over(|| scene.daemon.control(flush).map(drop), &address(1))?;
+        // The name is answered here by now, and upstream again after the next round.
+        ask_until_hot(&scene, &client, &frame)?;
+        let path = scene.directory.path();
+        let own = setup("on").sections("[local]\nrecords = [\"www.test A 192.0.2.9\"]\n");
+        fs::write(path.join("config.toml"), own.config(path))?;
+        hammer.over(|| scene.daemon.control("reload").map(drop), "192.0.2.9")?;
+        fs::write(path.join("config.toml"), local("192.0.2.8").config(path))?;
+        scene.daemon.control("reload")?;
+    }
+    Ok(())
+}
+
+/// The other end of this veth pair has no XDP program: what the program sends is lost, and the driver counts that.
+#[test]
+fn answers_that_do_not_leave_are_user_spaces_again() -> Result<()> {
+    let scene = scene!(setup("on"));
+    wait_state(&scene, "")?;
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    let frame = client.frame(
+        listen(Family::V4),
+        &wire(&query("www.test.", RecordType::A)),
+    )?;
+    let deadline = Instant::now() + TIMEOUT;
+    while answered(&scene)? == 0 {
+        ensure!(Instant::now() < deadline, "not hot");
+        client.send(&frame.to_bytes())?;
+    }
+    wait_state(&scene, "answers_lost")?;
+    scene.daemon.wait_log_count("answers do not leave", 1)?;
+    for _ in 0..20 {
+        client.exchange(&frame)?;
+    }
+    Ok(())
+}
+
+/// Where the other end may swallow answers and nobody tells, and where it is not wanted.
+#[test]
+fn it_is_off_unless_asked_for_and_auto_leaves_veth_pairs_alone() -> Result<()> {
+    for (sections, reason) in [("", "off"), ("[cache]\ntier0 = \"auto\"\n", "device")] {
+        let scene = scene!(Setup::default().sections(sections));
+        let _program = with_program(&scene.lab.client)?;
+        wait_state(&scene, reason)?;
+        scene
+            .upstream
+            .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+        let client = scene.raw_client()?;
+        for _ in 0..50 {
+            client.ask(Family::V4, &query("www.test.", RecordType::A))?;
+        }
+        assert_eq!(answered(&scene)?, 0, "{reason}");
+    }
+    Ok(())
+}
