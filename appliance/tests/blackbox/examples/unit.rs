@@ -4,6 +4,7 @@
 use anyhow::Result;
 
 use super::{Example, OK, Router};
+use crate::support::run::only;
 
 const UNIT: &str = include_str!("../../../../buildroot/package/xdnsd/xdnsd.service");
 /// In the router: the root as for every example, then as the unit's words have it: $4 can be written to and is the account's,
@@ -110,6 +111,7 @@ fn sandbox(unit: &str) -> Vec<String> {
 /// Leases are seen, the snapshot can be written, and so can nothing else.
 #[test]
 fn home_router_runs_under_the_unit() -> Result<()> {
+    only!(ONCE, "each example says its own ways");
     let example = Example::on_bridge(include_str!("../../../../config/home-router.toml"));
     let test = "examples::unit::home_router_runs_under_the_unit";
     let Some(router) = Router::start_by(test, &example, START, &sandbox(UNIT))? else {
