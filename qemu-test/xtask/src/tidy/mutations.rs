@@ -57,7 +57,7 @@ mod tests {
     const ENTRY: &str = r#"
 [[mutation]]
 row = "U1"
-fault = "nobody is answered"
+holds = "everybody is answered"
 file = "a/src/b.rs"
 text = "true"
 replacement = "false"

@@ -1,4 +1,4 @@
-//! What `mutations.toml` says: which text of a source stands for which fault, and which test has to see it.
+//! What `mutations.toml` says: which text of a source keeps what once broke from breaking again, and which test has to see it.
 
 use std::fmt;
 
@@ -9,20 +9,20 @@ use toml::{Table, Value};
 pub const LIST: &str = "qemu-test/mutations.toml";
 
 /// The keys of an entry, all of which it has.
-const KEYS: [&str; 6] = ["row", "fault", "file", "text", "replacement", "test"];
+const KEYS: [&str; 6] = ["row", "holds", "file", "text", "replacement", "test"];
 
-/// An entry: what brings a fault back.
+/// An entry: what brings something back that once broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mutation {
-    /// By which name the fault goes; several entries may bring back what belongs to one.
+    /// By which name it goes; several entries may be of one row.
     pub row: String,
-    /// The fault in words.
-    pub fault: String,
+    /// What does not hold any more while it is back.
+    pub holds: String,
     /// The source, relative to the root.
     pub file: String,
     /// What stands there exactly once.
     pub text: String,
-    /// What brings the fault back in its place.
+    /// What stands there while it is back.
     pub replacement: String,
     /// Who has to see it.
     pub test: Test,
@@ -58,7 +58,7 @@ pub enum Target {
 }
 
 impl Mutation {
-    /// The source with the fault; `text` is there as often as it should be.
+    /// The source with the replacement; `text` is there as often as it should be.
     pub fn apply(&self, source: &str) -> Result<String> {
         let count = source.matches(&self.text).count();
         ensure!(
@@ -82,7 +82,7 @@ impl Mutation {
         };
         let mutation = Self {
             row: word("row")?,
-            fault: word("fault")?,
+            holds: word("holds")?,
             file: word("file")?,
             text: word("text")?,
             replacement: word("replacement")?,
@@ -95,7 +95,7 @@ impl Mutation {
 
 impl fmt::Display for Mutation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} ({})", self.row, self.fault)
+        write!(formatter, "{} ({})", self.row, self.holds)
     }
 }
 
@@ -179,7 +179,7 @@ mod tests {
     const ENTRY: &str = r#"
 [[mutation]]
 row = "U1"
-fault = "nobody is answered"
+holds = "everybody is answered"
 file = "a.rs"
 text = "true"
 replacement = "false"
@@ -191,7 +191,7 @@ test = "-p xdnsd --test blackbox ways::messages::an_answer"
         let [mutation] = &parse(ENTRY).expect("it is right")[..] else {
             panic!("one entry");
         };
-        assert_eq!(mutation.to_string(), "U1 (nobody is answered)");
+        assert_eq!(mutation.to_string(), "U1 (everybody is answered)");
         let test = &mutation.test;
         assert_eq!(test.binary.target, Target::Test("blackbox".into()));
         assert_eq!(
@@ -223,7 +223,7 @@ test = "-p xdnsd --test blackbox ways::messages::an_answer"
     fn what_is_wrong_is_named() {
         for (from, to, wanted) in [
             ("row = \"U1\"\n", "", "no row"),
-            ("fault", "fautl", "\"fautl\" is none of"),
+            ("holds", "hodls", "\"hodls\" is none of"),
             ("\"false\"", "\"true\"", "nothing is replaced"),
             ("--test blackbox ", "", "a test is `-p PACKAGE --lib NAME`"),
             ("[[mutation]]", "[[mutations]]", "has no [[mutation]]"),

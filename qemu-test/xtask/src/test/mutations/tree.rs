@@ -74,7 +74,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The source of a mutation with the fault in it.
+    /// The source of a mutation with its replacement.
     pub fn mutated(&self, mutation: &Mutation) -> Result<String> {
         let is_its = |file: &&Original| file.path == Path::new(&mutation.file);
         let original = self.files.iter().find(is_its);
