@@ -10,6 +10,7 @@ use xdnsd_lab::lab::{CLIENT_V4, CLIENT_V6, LAN_V4};
 
 use crate::support::client::{Family, Fate, UdpClient};
 use crate::support::message::{query, wire};
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Stream;
@@ -54,6 +55,7 @@ fn closed_port(scene: &Scene) -> Result<Fate> {
 
 #[test]
 fn a_list_keeps_out_who_is_on_it_until_a_reload_says_otherwise() -> Result<()> {
+    only!(ONCE, "the XDP program keeps them out by itself");
     let scene = scene!(setup());
     prepare(&scene);
     let log = scene.daemon.log();

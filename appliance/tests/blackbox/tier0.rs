@@ -23,6 +23,7 @@ use crate::support::frame::UdpFrame;
 use crate::support::message::{addresses, mx, query, read_answer, txt, wire};
 use crate::support::metrics::Metric;
 use crate::support::random::Random;
+use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 
@@ -104,6 +105,7 @@ fn without_ttls(answer: &[u8]) -> Result<Vec<u8>> {
 
 #[test]
 fn a_name_that_is_asked_for_often_is_answered_by_the_xdp_program() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(setup("on"));
     let _program = with_program(&scene.lab.client)?;
     wait_state(&scene, "")?;
@@ -136,6 +138,7 @@ fn a_name_that_is_asked_for_often_is_answered_by_the_xdp_program() -> Result<()>
 /// Who gets nothing from user space gets nothing from the program either, however hot a name is.
 #[test]
 fn who_is_not_answered_by_user_space_gets_no_hot_answer() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(setup("on"));
     let _program = with_program(&scene.lab.client)?;
     scene
@@ -183,6 +186,7 @@ fn generated(random: &mut Random, number: u64) -> Vec<u8> {
 /// The same question by the XDP program, over AF_XDP and through the kernel's socket.
 #[test]
 fn all_tiers_give_the_same_bytes() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(setup("on"));
     let _program = with_program(&scene.lab.client)?;
     let data = ["192.0.2.1", "2001:db8::1"].map(crate::support::message::address);
@@ -263,6 +267,7 @@ impl Hammer<'_> {
 
 #[test]
 fn after_a_reload_or_a_flush_no_old_answer_leaves() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
     let local = |address: &str| {
         setup("on").sections(&format!("[local]\nrecords = [\"own.test A {address}\"]\n"))
     };
@@ -305,6 +310,7 @@ fn after_a_reload_or_a_flush_no_old_answer_leaves() -> Result<()> {
 /// The other end of this veth pair has no XDP program: what the program sends is lost, and the driver counts that.
 #[test]
 fn answers_that_do_not_leave_are_user_spaces_again() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(setup("on"));
     wait_state(&scene, "")?;
     scene
@@ -331,6 +337,7 @@ fn answers_that_do_not_leave_are_user_spaces_again() -> Result<()> {
 /// Where the other end may swallow answers and nobody tells, and where it is not wanted.
 #[test]
 fn it_is_off_unless_asked_for_and_auto_leaves_veth_pairs_alone() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
     for (sections, reason) in [("", "off"), ("[cache]\ntier0 = \"auto\"\n", "device")] {
         let scene = scene!(Setup::default().sections(sections));
         let _program = with_program(&scene.lab.client)?;

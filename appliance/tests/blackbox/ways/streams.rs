@@ -471,6 +471,7 @@ fn shuts_no_other_out(scene: &Scene, network: &str) -> Result<()> {
 /// before the second is over that a new one has to say something.
 #[test]
 fn who_has_just_come_is_not_closed_for_the_next_one() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
     const CLIENTS: usize = 8;
     let own = TCP_CLIENTS / CLIENTS;
     let scene = scene!(Setup::three_ways().sections("[forward]\ngive_up_ms = 30000\n"));
