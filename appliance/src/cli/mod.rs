@@ -196,6 +196,43 @@ const FORMS: &[Form] = &[
         ..ASKS
     },
     Form {
+        name: "shield status",
+        about: "what the XDP programs drop, and how much of it, by interface",
+        ..ASKS
+    },
+    Form {
+        name: "shield list",
+        about: "prefixes that are denied and allowed, and who says so",
+        ..ASKS
+    },
+    Form {
+        name: "shield deny",
+        usage: " [--socket PATH] PREFIX [SECS]",
+        about: "drop what comes from PREFIX from now on, for SECS or until the end",
+        arguments: &["PREFIX", "SECS"],
+        least: 1,
+        make: ask_about_anything,
+        ..ASKS
+    },
+    Form {
+        name: "shield allow",
+        usage: " [--socket PATH] PREFIX [SECS]",
+        about: "let in what comes from PREFIX, though a shorter prefix is denied",
+        arguments: &["PREFIX", "SECS"],
+        least: 1,
+        make: ask_about_anything,
+        ..ASKS
+    },
+    Form {
+        name: "shield forget",
+        usage: " [--socket PATH] PREFIX",
+        about: "what the config says of PREFIX holds again",
+        arguments: &["PREFIX"],
+        least: 1,
+        make: ask_about_anything,
+        ..ASKS
+    },
+    Form {
         name: "reload",
         about: "read config and files again, wait until that is in force, and print what has changed",
         ..ASKS
@@ -551,7 +588,18 @@ fn plain(path: OsString) -> OsString {
 }
 
 /// A request is one line of words: a name with a space in it would be two.
-fn ask(mut words: Words) -> Result<Command, String> {
+fn ask(words: Words) -> Result<Command, String> {
+    let first = words.arguments.first().cloned();
+    let command = ask_about_anything(words)?;
+    if let Some(word) = first.as_ref().and_then(|word| word.to_str()) {
+        // Of the others the daemon knows more.
+        name::parse(word).map_err(|error| format!("`{}` {error}", text::line(word)))?;
+    }
+    Ok(command)
+}
+
+/// The same where the first argument is no name: the daemon knows what it has to be.
+fn ask_about_anything(mut words: Words) -> Result<Command, String> {
     let socket = words
         .option(AT_SOCKET.name)
         .unwrap_or_else(|| SOCKET.into());
@@ -562,10 +610,6 @@ fn ask(mut words: Words) -> Result<Command, String> {
         let word = argument.to_str().filter(|word| word.chars().all(is_word));
         let word =
             word.ok_or_else(|| format!("`{shown}` is not a {}", ["name", "word"][index.min(1)]))?;
-        // The first is a name; of the others the daemon knows more.
-        if index == 0 {
-            name::parse(word).map_err(|error| format!("`{shown}` {error}"))?;
-        }
         // Memory takes everything.
         let _ = write!(request, " {word}");
     }

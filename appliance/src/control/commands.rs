@@ -94,7 +94,7 @@ pub fn all(
 }
 
 /// A request that takes no words.
-fn no_more(words: &[&str]) -> Result<(), CommandError> {
+pub(super) fn no_more(words: &[&str]) -> Result<(), CommandError> {
     match words {
         [] => Ok(()),
         [word, ..] => Err(CommandError::Refused(format!("`{word}` is too much"))),

@@ -3,7 +3,7 @@
 //!
 //! Here belongs the control socket with its two sides (`socket`) and its thread (`thread`), the requests (`commands`), and what
 //! they show: counters (`metrics`), upstream servers (`upstreams`), why a question is answered as it is (`why`), the cache (`dump`,
-//! `presentation`, `rdata`), the memory budget (`memory`), whether all threads go on (`health`).
+//! `presentation`, `rdata`), the memory budget (`memory`), the shield (`shield`), whether all threads go on (`health`).
 //!
 //! What does not: how a request is carried out where that is more than to read something. Such a part is handed in as a
 //! function, so that all of this can be tested without a daemon.
@@ -18,6 +18,7 @@ pub mod memory;
 pub mod metrics;
 pub mod presentation;
 pub mod rdata;
+pub mod shield;
 pub mod socket;
 pub mod thread;
 pub mod upstreams;

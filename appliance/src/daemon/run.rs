@@ -36,6 +36,7 @@ use crate::config::{Config, Devices, Plan};
 use crate::control::commands;
 use crate::control::health::MAIN_THREAD_MS;
 use crate::control::metrics::{self, Telemetry};
+use crate::control::shield::with_shield;
 use crate::control::socket::Commands;
 use crate::control::thread::Door;
 use crate::control::upstreams;
@@ -93,6 +94,7 @@ struct Daemon {
     interfaces: Interfaces,
     listening: Listening,
     policy: PolicyThread,
+    prefixes: Prefixes,
     workers: Workers,
     telemetry: Arc<Telemetry>,
     door: Option<Door>,
@@ -130,12 +132,13 @@ impl Daemon {
         // a slow processor, and has the processor to itself until it does.
         workers.start(0, &mut listening, policy.set())?;
         ends_at_once(|| workers.wait_serving())?;
-        let supervisor = Supervisor::new(config.clone(), prefixes);
+        let supervisor = Supervisor::new(config.clone(), prefixes.clone());
         let telemetry = Arc::new(register(&supervisor, policy.watch()));
         Ok(Self {
             interfaces: start_interfaces(config, supervisor, workers.inboxes())?,
             listening,
             policy,
+            prefixes,
             workers,
             telemetry,
             door,
@@ -153,7 +156,8 @@ impl Daemon {
     fn commands(&self) -> Commands {
         let handle = self.snapshot.as_ref().map(SnapshotWriter::handle);
         let reader = self.policy.requester();
-        commands::all(Arc::clone(&self.telemetry), &CACHE, reader, handle)
+        let commands = commands::all(Arc::clone(&self.telemetry), &CACHE, reader, handle);
+        with_shield(commands, Arc::clone(&self.telemetry), self.prefixes.clone())
     }
 
     /// Starts all workers that are needed by now, and waits until they serve. Whether it is to go on.

@@ -7,7 +7,9 @@ use anyhow::{Context as _, Result};
 use hickory_proto::rr::RecordType;
 use xdnsd_abi::Reason;
 use xdnsd_lab::lab::{CLIENT_V4, CLIENT_V6, LAN_V4};
+use xdnsd_lab::wait::wait_until;
 
+use crate::support::TIMEOUT;
 use crate::support::client::{Family, Fate, UdpClient};
 use crate::support::message::{query, wire};
 use crate::support::run::only;
@@ -88,5 +90,41 @@ fn a_list_keeps_out_who_is_on_it_until_a_reload_says_otherwise() -> Result<()> {
         assert!(is_answered(&scene, family)?);
     }
     assert_eq!(closed_port(&scene)?, Fate::Refused);
+    Ok(())
+}
+
+#[test]
+fn what_is_said_holds_at_once_over_the_config_and_until_it_is_forgotten() -> Result<()> {
+    let scene = scene!(setup());
+    prepare(&scene);
+    let control = |request: &str| scene.daemon.control(request);
+    let status = control("shield status")?;
+    let head = "prefixes: 0 denied, 1 allowed; 0 of them said since the start\nlan0: in force; ";
+    assert!(status.starts_with(head), "{status}");
+    control(&format!("shield deny {CLIENT_V4}"))?;
+    assert!(!is_answered(&scene, Family::V4)?);
+    assert!(is_answered(&scene, Family::V6)?);
+    let listed = format!("deny  {CLIENT_V4}/32 (said)\nallow 2001:db8:ffff::/48 (config)\n");
+    assert_eq!(control("shield list")?, listed);
+    // It outlives a reload, and the config's own word is there again when it is forgotten.
+    reload(&scene, &format!("{CLIENT_V6}\n"))?;
+    control(&format!("shield allow {CLIENT_V6}"))?;
+    assert!(!is_answered(&scene, Family::V4)?);
+    assert!(is_answered(&scene, Family::V6)?);
+    for client in [CLIENT_V4.to_string(), CLIENT_V6.to_string()] {
+        control(&format!("shield forget {client}"))?;
+        assert!(
+            control(&format!("shield forget {client}")).is_err(),
+            "it is"
+        );
+    }
+    assert!(is_answered(&scene, Family::V4)?);
+    assert!(!is_answered(&scene, Family::V6)?);
+    // For a while.
+    control(&format!("shield deny {CLIENT_V4} 1"))?;
+    wait_until("it is over", TIMEOUT, || {
+        control("shield list").is_ok_and(|listed| !listed.contains("said"))
+    })?;
+    assert!(is_answered(&scene, Family::V4)?);
     Ok(())
 }

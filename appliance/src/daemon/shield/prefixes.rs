@@ -16,10 +16,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{info, warn};
 use xdnsd_abi::{PREFIXES_MAX, verdict};
+use xdnsd_core::time::Instant;
 
 use crate::compile::prefix::Prefix;
 use crate::compile::prefix_list::{self, PrefixInput, PrefixRules, Verdict};
+use crate::control::shield::{Keeper, Listed};
 use crate::daemon::program::{SharedProgram, lock};
+use crate::os::clock;
 use crate::os::xdp::{Error, PrefixBits, Program, Trie};
 
 /// Prefixes, as several threads have them: the one that reads the config, the one that attaches programs, the control socket's.
@@ -28,12 +31,25 @@ pub struct Prefixes(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
+    /// What was said since the start, each prefix once.
+    said: Vec<Said>,
     /// Made when it is needed for the first time.
     trie: Option<Trie>,
     /// What is in it, but for what has no verdict.
     count: usize,
     programs: Vec<SharedProgram>,
 }
+
+/// What somebody has said of a prefix. It lies over what the config says, and goes with the process.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    prefix: Prefix,
+    verdict: Verdict,
+    until: Option<Instant>,
+}
+
+/// Room for what is said.
+const SAID_MAX: usize = 1024;
 
 impl Prefixes {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -92,12 +108,13 @@ impl Prefixes {
                 "{count} denied and allowed prefixes are too many; allowed: {PREFIXES_MAX}"
             ));
         }
-        let new: Vec<(PrefixBits, u32)> = rules.iter().map(|rule| entry(*rule)).collect();
+        let mut new: Vec<_> = rules.iter().map(|rule| entry(*rule)).collect();
+        new.sort_unstable();
         let mut state = self.state();
         if new.is_empty() && state.trie.is_none() {
             return Ok(None);
         }
-        let put = state.put(new);
+        let put = state.put(&new);
         state.tell();
         put.map_err(|error| format!("denied prefixes: {error}"))?;
         let is_denied = |(_, verdict): &&(Prefix, Verdict)| *verdict == Verdict::Deny;
@@ -108,12 +125,21 @@ impl Prefixes {
         )))
     }
 
-    /// Once a second: a program that was attached meanwhile is told as well.
+    /// Once a second: what was said for a time ends, and a program that was attached meanwhile is told as well.
     pub fn look(&self) {
-        let state = self.state();
-        if state.trie.is_some() {
-            state.tell();
+        let mut state = self.state();
+        if state.trie.is_none() {
+            return;
         }
+        let now = clock::now();
+        let is_over = |said: &Said| said.until.is_some_and(|until| until <= now);
+        if state.said.iter().any(is_over) {
+            state.said.retain(|said| !is_over(said));
+            if let Err(error) = state.put_again() {
+                warn!("denied prefixes: {error}");
+            }
+        }
+        state.tell();
     }
 }
 
@@ -132,21 +158,28 @@ impl State {
         }
     }
 
-    fn put(&mut self, mut new: Vec<(PrefixBits, u32)>) -> Result<(), Error> {
-        new.sort_unstable();
+    /// Puts this list of the config in place of the one before, under what was said.
+    fn put(&mut self, config: &[(PrefixBits, u32)]) -> Result<(), Error> {
+        let new = merged(config, &self.said);
         let trie = self.trie()?;
         let old = trie.entries()?;
-        let mut count = old.len();
-        let put = steps(&old, &new)
-            .into_iter()
-            .try_for_each(|step| match step {
-                Step::Insert(prefix, value) => trie.insert(prefix, value),
-                Step::Remove(prefix) => trie.remove(prefix),
-            });
+        let mut steps = steps(&old, &new).into_iter();
+        let put = steps.try_for_each(|step| match step {
+            Step::Insert(prefix, value) => trie.insert(prefix, value),
+            Step::Remove(prefix) => trie.remove(prefix),
+        });
         // As far as it came.
-        count = trie.entries().map_or(count, |entries| entries.len());
+        let count = trie.entries().map_or(old.len(), |entries| entries.len());
         self.count = count;
         put
+    }
+
+    /// The same with what the config says already.
+    fn put_again(&mut self) -> Result<(), Error> {
+        let mut config = self.trie()?.entries()?;
+        config.iter_mut().for_each(|(_, value)| *value >>= u8::BITS);
+        config.retain(|(_, value)| *value != 0);
+        self.put(&config)
     }
 
     /// Tells the programs whether there are any.
@@ -171,8 +204,10 @@ fn entry((prefix, verdict): (Prefix, Verdict)) -> (PrefixBits, u32) {
     (bits(prefix), value.into())
 }
 
+/// Bits in front of a mapped IPv4 address.
+const MAPPED_BITS: u8 = 96;
+
 fn bits(prefix: Prefix) -> PrefixBits {
-    const MAPPED_BITS: u8 = 96;
     match prefix.address() {
         std::net::IpAddr::V4(v4) => PrefixBits {
             addr: v4.to_ipv6_mapped().octets(),
@@ -182,6 +217,89 @@ fn bits(prefix: Prefix) -> PrefixBits {
             addr: v6.octets(),
             len: prefix.length(),
         },
+    }
+}
+
+/// What is in force: the config's list, sorted, and over it what was said. A value has in its low byte what holds, and in the next
+/// one what the config says.
+fn merged(config: &[(PrefixBits, u32)], said: &[Said]) -> Vec<(PrefixBits, u32)> {
+    let whole = |(prefix, value): &(PrefixBits, u32)| (*prefix, value | value << u8::BITS);
+    let mut merged: Vec<_> = config.iter().map(whole).collect();
+    for said in said {
+        let (prefix, value) = entry((said.prefix, said.verdict));
+        match config.binary_search_by_key(&prefix, |(prefix, _)| *prefix) {
+            Ok(at) => merged[at].1 = value | config[at].1 << u8::BITS,
+            Err(_) => merged.push((prefix, value)),
+        }
+    }
+    merged.sort_unstable();
+    merged
+}
+
+impl Keeper for Prefixes {
+    fn list(&self) -> Result<Vec<Listed>, String> {
+        let state = self.state();
+        let Some(trie) = &state.trie else {
+            return Ok(Vec::new());
+        };
+        let entries = trie.entries().map_err(|error| error.to_string())?;
+        let now = clock::now();
+        let listed = |(bits, value): (PrefixBits, u32)| {
+            let prefix = prefix_of(bits);
+            let said = state.said.iter().find(|said| said.prefix == prefix);
+            let until = said.and_then(|said| said.until);
+            Listed {
+                prefix,
+                verdict: match value as u8 == verdict::DENY {
+                    true => Verdict::Deny,
+                    false => Verdict::Allow,
+                },
+                is_said: said.is_some(),
+                secs_left: until.map(|until| until.secs_since(now)),
+            }
+        };
+        Ok(entries.into_iter().map(listed).collect())
+    }
+
+    fn say(
+        &self,
+        prefix: Prefix,
+        verdict: Option<Verdict>,
+        secs: Option<u32>,
+    ) -> Result<(), String> {
+        // One way to write it: IPv4 in the clothes of the other family is IPv4.
+        let prefix = prefix_of(bits(prefix));
+        let mut state = self.state();
+        let before = state.said.clone();
+        state.said.retain(|said| said.prefix != prefix);
+        let until = secs.map(|secs| clock::now() + u64::from(secs) * 1_000);
+        let said = verdict.map(|verdict| Said {
+            prefix,
+            verdict,
+            until,
+        });
+        if said.is_none() && state.said.len() == before.len() {
+            return Err(format!("nothing was said of {prefix}"));
+        }
+        state.said.extend(said);
+        let is_full = state.said.len() > SAID_MAX || state.count >= PREFIXES_MAX as usize;
+        if said.is_some() && is_full {
+            state.said = before;
+            return Err(format!(
+                "there is no room: {PREFIXES_MAX} prefixes in all, {SAID_MAX} that are said"
+            ));
+        }
+        let put = state.put_again();
+        state.tell();
+        put.map_err(|error| error.to_string())
+    }
+}
+
+fn prefix_of(bits: PrefixBits) -> Prefix {
+    let address = std::net::Ipv6Addr::from(bits.addr);
+    match (address.to_ipv4_mapped(), bits.len.checked_sub(MAPPED_BITS)) {
+        (Some(v4), Some(len)) => Prefix::masked(v4.into(), len),
+        _ => Prefix::masked(address.into(), bits.len),
     }
 }
 
@@ -324,6 +442,38 @@ mod tests {
         for old in 0..81 {
             for new in 0..81 {
                 go(&choice(old), &choice(new));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_lies_over_the_config_and_leaves_it_as_it_was() {
+        let config = list(&[("10.0.0.0/8", DENY), ("10.1.0.0/16", ALLOW)]);
+        let said = |text: &str, verdict| Said {
+            prefix: text.parse().expect("a prefix"),
+            verdict,
+            until: None,
+        };
+        let over = [
+            said("10.1.0.0/16", Verdict::Deny),
+            said("::/0", Verdict::Allow),
+        ];
+        let merged = merged(&config, &over);
+        let expected = list(&[
+            ("10.0.0.0/8", DENY | DENY << 8),
+            ("10.1.0.0/16", DENY | ALLOW << 8),
+            ("::/0", ALLOW),
+        ]);
+        assert_eq!(merged, expected);
+        for text in [
+            "10.1.0.0/16",
+            "::/0",
+            "0.0.0.0/0",
+            "2001:db8::/32",
+            "::ffff:0:0/95",
+        ] {
+            if let Ok(prefix) = text.parse::<Prefix>() {
+                assert_eq!(prefix_of(bits(prefix)), prefix);
             }
         }
     }
