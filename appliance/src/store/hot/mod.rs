@@ -1,7 +1,7 @@
 //! The hot answers, which the program in the kernel gives: what user space puts there, takes away, and says who may have it. The
 //! words are those of [`xdnsd_abi::hot`].
 //!
-//! Full: an answer waits until one that nobody asks for any more gives its place. What is asked of it while nothing is loaded
+//! Nearly full: what nobody has asked for in a second makes room. Full: an answer waits until then. What is asked of it while nothing is loaded
 //! is remembered as far as it counts later.
 
 use std::net::IpAddr;
@@ -19,6 +19,8 @@ use crate::os::xdp::HotMaps;
 /// What all workers and the program share.
 pub static HOT: HotAnswers = HotAnswers::new();
 
+/// While fewer answers can be written, those leave that nobody has asked for since the last look.
+const FEW: usize = ANSWERS_MAX as usize / 4;
 /// An answer whose time is over for so long, in nanoseconds, leaves its place.
 const LEFT_NS: u64 = 1_000_000_000;
 
@@ -43,7 +45,7 @@ struct Books {
     free: Vec<u16, { ANSWERS_MAX as usize }>,
     /// Those that cannot be found any more, but that a run of the program may still read.
     retired: Vec<u16, { ANSWERS_MAX as usize }>,
-    /// How often the answer at each place had been given when another one last wanted the place.
+    /// How often the answer at each place had been given at the last look: another one wanted the place, or a sweep.
     challenged: [u64; PLACES as usize],
 }
 
@@ -202,7 +204,13 @@ impl HotAnswers {
         for place in 0..PLACES {
             let index = maps.index.word(place);
             let entry = index.load(Ordering::Relaxed);
-            if entry != 0 && is_left(maps, number(entry), now_ns) {
+            if entry == 0 {
+                continue;
+            }
+            let hits = maps.hits.word(number(entry).into()).load(Ordering::Relaxed);
+            let before = std::mem::replace(&mut books.challenged[place as usize], hits);
+            let is_cold = hits == before && books.free.len() < FEW;
+            if is_cold || is_left(maps, number(entry), now_ns) {
                 index.store(0, Ordering::Release);
                 books.retire(number(entry));
             }

@@ -137,6 +137,29 @@ fn nothing_is_written_that_a_run_may_still_read() {
 }
 
 #[test]
+fn what_nobody_asks_for_makes_room_where_there_is_little() {
+    let hot = hot();
+    let asked = answer(&hot, 1);
+    assert!(hot.put(&asked, 0));
+    for question in 2..100 {
+        hot.put(&answer(&hot, question), 0);
+    }
+    let few = hot.len();
+    hot.sweep(0);
+    assert_eq!(hot.len(), few, "there is room");
+    for question in 100..4_000 {
+        hot.put(&answer(&hot, question), 0);
+    }
+    assert!(hot.len() > ANSWERS_MAX as usize / 2);
+    while hot.len() < ANSWERS_MAX as usize && hot.books().free.len() >= FEW {
+        hot.put(&answer(&hot, 4_000), 0);
+    }
+    hit(&hot, &asked);
+    hot.sweep(0);
+    assert_eq!((hot.len(), found(&hot, &asked)), (1, Some(asked)));
+}
+
+#[test]
 fn what_holds_no_more_is_neither_put_nor_kept() {
     let hot = hot();
     let words = answer(&hot, 5);
