@@ -1,0 +1,46 @@
+//! Whoever builds an image with capacities that do not fit is told so by the compiler, with what is wrong.
+
+use std::path::Path;
+use std::process::Command;
+
+/// What cargo says of a package of the workspace with this capacity. Nothing is compiled to code, in a folder of its own: the
+/// capacities would make the other one's builds begin anew.
+fn said(package: &str, capacity: (&str, &str)) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args([
+        "check", "--quiet", "--color", "never", "--lib", "-p", package,
+    ]);
+    cargo
+        .arg("--target-dir")
+        .arg(xdnsd_lab::workspace::target().join("capacities"));
+    let output = cargo.current_dir(root).env(capacity.0, capacity.1).output();
+    let output = output.expect("cargo runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success(),
+        "{capacity:?}: it compiles\n{said}"
+    );
+    said
+}
+
+#[test]
+fn capacities_over_the_budget_do_not_compile_and_it_is_said_by_how_much() {
+    let said = said("xdnsd", ("XDNSD_LIMIT_CACHE_SHARDS", "64"));
+    let (_, rest) = said
+        .split_once("do NOT fit the memory budget: ")
+        .unwrap_or_else(|| panic!("{said}"));
+    let mut numbers = rest
+        .split(|char: char| !char.is_ascii_digit())
+        .filter_map(|word| word.parse::<u64>().ok());
+    let mut next = || numbers.next().unwrap_or_else(|| panic!("{said}"));
+    let (total, budget, more) = (next(), next(), next());
+    assert_eq!((budget, total - budget), (16 << 20, more), "{said}");
+}
+
+#[test]
+fn a_capacity_that_makes_no_sense_is_named_by_the_compiler() {
+    let said = said("xdnsd-core", ("XDNSD_LIMIT_CACHE_SHARDS", "48"));
+    let wanted = "XDNSD_LIMIT_CACHE_SHARDS is not a power of two";
+    assert!(said.contains(wanted), "{said}");
+}
