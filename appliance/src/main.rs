@@ -5,17 +5,22 @@
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use xdnsd::cli::{self, Command};
 use xdnsd::compile::reloader::PolicyReloader;
 use xdnsd::compile::set::PolicySet;
 use xdnsd::compile::{Notes, list_file, prefix_list};
-use xdnsd::config::{Config, Devices, Endpoint, Plan, reference};
+use xdnsd::config::{Config, Devices, Endpoint, Errors, Fault, Plan, reference};
 use xdnsd::control::health::{self, Health};
 use xdnsd::control::memory;
+use xdnsd::control::summary::{self, Sums};
 use xdnsd::os::account;
 use xdnsd::os::holder::{self, Protocol};
 use xdnsd::store::Store;
+use xdnsd::text::json;
 use xdnsd::{control, daemon, logging, text};
 
 /// Exit status where the words are no command.
@@ -24,6 +29,9 @@ const USAGE: u8 = 2;
 const BAD_CONFIG: u8 = 78;
 /// Exit status of `health` where nobody is there, or nobody can be asked.
 const UNKNOWN: u8 = 3;
+
+/// The time between two looks at counters.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a command failed, and the exit status that says so.
 struct Ending {
@@ -48,7 +56,9 @@ fn main() -> ExitCode {
     match carry_out(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ending { status, problem }) => {
-            logging::print(&problem);
+            if !problem.is_empty() {
+                logging::print(&problem);
+            }
             logging::finish();
             ExitCode::from(status)
         }
@@ -58,12 +68,17 @@ fn main() -> ExitCode {
 fn carry_out(command: Command) -> Result<(), Ending> {
     let done = match command {
         Command::Run { file, user } => return run(&file, user.as_deref()),
-        Command::Check { file, offline } => check(&file, offline),
+        Command::Check {
+            file,
+            offline,
+            json,
+        } => return check(&file, offline, json),
         Command::Health(file) => return health(&file),
         Command::Ask { request, socket } => {
             let asked = control::ask(&socket, &request, &mut io::stdout().lock());
             asked.or_else(unless_reader_left)
         }
+        Command::Stats { socket } => stats(&socket),
         Command::CompileLists(arguments) => {
             let report = list_file::compile_command(&arguments);
             report
@@ -71,7 +86,8 @@ fn carry_out(command: Command) -> Result<(), Ending> {
                 .and_then(|report| print(&text::lines(&format!("{report}\n"))))
         }
         Command::Reference => print(&reference()),
-        Command::Memory => print(&memory::report()),
+        Command::Memory { json: false } => print(&memory::report()),
+        Command::Memory { json: true } => print(&format!("{}\n", json::line(&memory::json()))),
         Command::Version => print(concat!("xdnsd ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Help(text) => print(&text),
     };
@@ -108,49 +124,119 @@ fn health(file: &Path) -> Result<(), Ending> {
     }
 }
 
-/// A file that the config names and that is not there is worth a word, and nothing more: it may come later.
-fn check(file: &Path, offline: bool) -> Result<(), String> {
-    let config = Config::load(file).map_err(|errors| errors.to_string())?;
-    for warning in config.warnings() {
+/// Counters for people: two looks at them, a second apart, and the upstream servers.
+fn stats(socket: &Path) -> Result<(), String> {
+    let ask = |request: &str| {
+        let mut answer = Vec::new();
+        let asked = control::ask(socket, request, &mut answer);
+        asked.map_err(|error| error.to_string())?;
+        Ok::<_, String>(String::from_utf8_lossy(&answer).into_owned())
+    };
+    let (earlier, since) = (ask("stats")?, Instant::now());
+    thread::sleep(LOOK);
+    let (later, elapsed) = (ask("stats")?, since.elapsed());
+    let table = summary::table(&Sums::of(&earlier), &Sums::of(&later), elapsed);
+    print(&format!("{table}\n{}", ask("upstreams")?))
+}
+
+/// What `check` has found.
+#[derive(Default)]
+struct Checked {
+    warnings: Vec<Fault>,
+    faults: Vec<Fault>,
+    notes: Vec<String>,
+    /// What was read from which file.
+    read: Vec<String>,
+}
+
+fn check(file: &Path, offline: bool, is_json: bool) -> Result<(), Ending> {
+    let mut checked = Checked::default();
+    let result = checked.check(file, offline);
+    if is_json {
+        let value = checked.json(file, result.as_ref().err());
+        print(&format!("{}\n", json::line(&value)))?;
+        // It is said already.
+        return result.map_err(|_| Ending::from(String::new()));
+    }
+    for warning in &checked.warnings {
         logging::print(&format!("warning: {warning}"));
     }
-    let mut notes = Notes::default();
-    if offline {
-        let built = PolicySet::build(&config.policy_without_files(), None, &mut notes);
-        built.map_err(|problem| problem.to_string())?;
-    } else {
-        let devices = Devices::read().map_err(|error| error.to_string())?;
-        let plan = config.plan(&devices);
-        if !plan.missing.faults().is_empty() {
-            return Err(plan.missing.to_string());
-        }
-        free_addresses(&plan)?;
-        let snapshot = config.cache.snapshot.as_deref();
-        let store = snapshot.map(|path| Store::new(path, config.cache.stale_max_ttl));
-        if let Some(problem) = store.and_then(|store| store.folder_problem()) {
-            logging::print(&text::line(&format!("note: cache.snapshot: {problem}")));
-        }
-        let prefixes = prefix_list::read(&config.prefixes());
-        let found = prefixes.problems.iter().map(ToString::to_string);
-        let problems: Vec<String> = found.collect();
-        if !problems.is_empty() {
-            return Err(problems.join("\n"));
-        }
-        let started = PolicyReloader::start(config.policy(), None);
-        notes = started.map_err(|problem| problem.to_string())?.1.notes;
+    for note in &checked.notes {
+        logging::print(&text::line(&format!("note: {note}")));
     }
-    for problem in notes
-        .failures
-        .iter()
-        .chain(&notes.doubts)
-        .chain(&notes.first)
-    {
-        logging::print(&text::line(&format!("note: {problem}")));
+    for read in &checked.read {
+        print(&format!("{}\n", text::line(read)))?;
     }
-    for told in &notes.told {
-        print(&format!("{}\n", text::line(told)))?;
+    result?;
+    Ok(print(&format!("{}: valid\n", text::path(file)))?)
+}
+
+impl Checked {
+    /// A file that the config names and that is not there is worth a word, and nothing more: it may come later.
+    fn check(&mut self, file: &Path, offline: bool) -> Result<(), String> {
+        let config = Config::load(file).map_err(|errors| self.fail(&errors))?;
+        self.warnings.extend_from_slice(config.warnings());
+        let mut notes = Notes::default();
+        if offline {
+            let built = PolicySet::build(&config.policy_without_files(), None, &mut notes);
+            built.map_err(|problem| problem.to_string())?;
+        } else {
+            let devices = Devices::read().map_err(|error| error.to_string())?;
+            let plan = config.plan(&devices);
+            if !plan.missing.faults().is_empty() {
+                return Err(self.fail(&plan.missing));
+            }
+            free_addresses(&plan)?;
+            let snapshot = config.cache.snapshot.as_deref();
+            let store = snapshot.map(|path| Store::new(path, config.cache.stale_max_ttl));
+            let problem = store.and_then(|store| store.folder_problem());
+            let problem = problem.map(|problem| format!("cache.snapshot: {problem}"));
+            self.notes.extend(problem);
+            let prefixes = prefix_list::read(&config.prefixes());
+            let found = prefixes.problems.iter().map(ToString::to_string);
+            let problems: Vec<String> = found.collect();
+            if !problems.is_empty() {
+                return Err(problems.join("\n"));
+            }
+            let started = PolicyReloader::start(config.policy(), None);
+            notes = started.map_err(|problem| problem.to_string())?.1.notes;
+        }
+        let problems = [&notes.failures, &notes.doubts, &notes.first];
+        let problems = problems.into_iter().flatten().map(ToString::to_string);
+        self.notes.extend(problems);
+        self.read = notes.told;
+        Ok(())
     }
-    print(&format!("{}: valid\n", text::path(file)))
+
+    fn fail(&mut self, errors: &Errors) -> String {
+        self.faults.extend_from_slice(errors.faults());
+        errors.to_string()
+    }
+
+    fn json(&self, file: &Path, problem: Option<&String>) -> Value {
+        let fault = |fault: &Fault| {
+            json!({
+                "file": fault.file,
+                "line": fault.position.map(|position| position.line),
+                "column": fault.position.map(|position| position.column),
+                "key": fault.key,
+                "problem": fault.problem,
+                "allowed": fault.allowed,
+            })
+        };
+        let mut faults: Vec<Value> = self.faults.iter().map(fault).collect();
+        if let Some(problem) = problem.filter(|_| faults.is_empty()) {
+            faults.push(json!({ "file": text::path(file), "problem": problem }));
+        }
+        json!({
+            "file": text::path(file),
+            "valid": problem.is_none(),
+            "faults": faults,
+            "warnings": self.warnings.iter().map(fault).collect::<Value>(),
+            "notes": self.notes,
+            "read": self.read,
+        })
+    }
 }
 
 /// Whether the addresses can be had: who has one of them is named.

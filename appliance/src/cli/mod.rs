@@ -1,12 +1,16 @@
 //! The command line: words in, a [`Command`] out. Carries nothing out and prints nothing.
 
+mod flag;
+mod hint;
+
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crate::compile::name;
-use crate::config::nearest;
 use crate::text;
+use flag::{ALLOW, AT_SOCKET, Flag, JSON, OFFLINE, PROMETHEUS, USER};
+use hint::{did_you_mean, not_a_command};
 
 /// Where the control socket is if nobody says otherwise: the config's default.
 const SOCKET: &str = "/run/xdnsd/control.sock";
@@ -27,6 +31,8 @@ pub enum Command {
         file: PathBuf,
         /// Without looking at this machine's interfaces.
         offline: bool,
+        /// For programs.
+        json: bool,
     },
     /// Ask the daemon of a config whether it answers.
     Health(PathBuf),
@@ -37,46 +43,25 @@ pub enum Command {
         /// Its control socket.
         socket: PathBuf,
     },
+    /// Show the counters of a running daemon to people.
+    Stats {
+        /// Its control socket.
+        socket: PathBuf,
+    },
     /// Compile blocklists; the arguments are policy's.
     CompileLists(Vec<OsString>),
     /// Print the reference of the config.
     Reference,
     /// Print the memory budget.
-    Memory,
+    Memory {
+        /// For programs.
+        json: bool,
+    },
     /// Print the version.
     Version,
     /// Print this.
     Help(String),
 }
-
-/// An option of a command.
-struct Flag {
-    name: &'static str,
-    /// What its value is; empty: it has none.
-    value: &'static str,
-    may_repeat: bool,
-}
-
-const USER: Flag = Flag {
-    name: "--user",
-    value: "NAME",
-    may_repeat: false,
-};
-const OFFLINE: Flag = Flag {
-    name: "--offline",
-    value: "",
-    may_repeat: false,
-};
-const ALLOW: Flag = Flag {
-    name: "--allow",
-    value: "FILE",
-    may_repeat: true,
-};
-const AT_SOCKET: Flag = Flag {
-    name: "--socket",
-    value: "PATH",
-    may_repeat: false,
-};
 
 /// A command: how it is written and what may stand behind it.
 struct Form {
@@ -84,6 +69,8 @@ struct Form {
     /// What stands behind the name.
     usage: &'static str,
     about: &'static str,
+    /// What `--json` prints; empty: it has no such option.
+    json: &'static str,
     flags: &'static [Flag],
     /// The arguments, as the usage has them, of which the first `least` are needed.
     arguments: &'static [&'static str],
@@ -98,6 +85,7 @@ const BARE: Form = Form {
     name: "",
     usage: "",
     about: "",
+    json: "",
     flags: &[],
     arguments: &[],
     least: 0,
@@ -119,9 +107,10 @@ const FORMS: &[Form] = &[
     },
     Form {
         name: "check",
-        usage: " [--offline] FILE",
+        usage: " [--offline] [--json] FILE",
         about: "validate a config and print every error; --offline: without looking at this machine",
-        flags: &[OFFLINE],
+        json: r#"{"file", "valid": bool, "faults": [{"file", "line", "column", "key", "problem", "allowed"}], "warnings": as faults, "notes": [text], "read": [text]}"#,
+        flags: &[OFFLINE, JSON],
         arguments: &["FILE"],
         least: 1,
         make: check,
@@ -144,8 +133,14 @@ const FORMS: &[Form] = &[
     },
     Form {
         name: "memory",
+        usage: " [--json]",
         about: "the memory budget, line by line",
-        make: |_| Ok(Command::Memory),
+        json: r#"{"lines": [{"what", "bytes", "count", "total"}], "total", "budget"}"#,
+        flags: &[JSON],
+        make: |mut words| {
+            let json = words.option(JSON.name).is_some();
+            Ok(Command::Memory { json })
+        },
         ..BARE
     },
     Form {
@@ -157,20 +152,30 @@ const FORMS: &[Form] = &[
         least: 2,
         is_open: true,
         make: compile_lists,
+        ..BARE
     },
     Form {
         name: "stats",
-        about: "counters, in Prometheus' text format",
-        ..ASKS
+        usage: " [--socket PATH] [--prometheus | --json]",
+        about: "what was asked and answered, in all and now; --prometheus: every counter, as text",
+        json: r#"{"metrics": [{"name", "type": "counter" or "gauge", "labels": {label: text}, "value"}]}, as --prometheus"#,
+        flags: &[AT_SOCKET, PROMETHEUS, JSON],
+        make: stats,
+        ..BARE
     },
     Form {
         name: "upstreams",
+        usage: " [--socket PATH] [--json]",
+        json: r#"[{"group", "server", "state": "up", "silent" or "unknown", "rtt_ms", "asked", "answered", "failed", "last_failure": {"reason", "secs_ago"}}]; what is not known is null"#,
+        flags: &[AT_SOCKET, JSON],
         about: "upstream servers: state, round trip, questions, answers, failures",
         ..ASKS
     },
     Form {
         name: "why",
-        usage: " [--socket PATH] NAME [TYPE] [CLIENT]",
+        usage: " [--socket PATH] [--json] NAME [TYPE] [CLIENT]",
+        json: r#"{"name", "type", "client", "verdict": "blocked" or another word, "blocked_with", "reasons": [{"source", "says", "key", "file", "line", "text"}], "target": the name behind local aliases, "cache": [as cache dump]}; what is not known is null"#,
+        flags: &[AT_SOCKET, JSON],
         about: "what becomes of a question and who says so, and what the cache has",
         arguments: &["NAME", "TYPE", "CLIENT"],
         least: 1,
@@ -178,7 +183,9 @@ const FORMS: &[Form] = &[
     },
     Form {
         name: "cache dump",
-        usage: " [--socket PATH] [NAME]",
+        usage: " [--socket PATH] [--json] [NAME]",
+        json: r#"a line for each answer: {"name", "type", "dnssec_ok", "checking_disabled", "authentic_data", "rcode", "state": "fresh", "stale" or "restored", "ttl_secs", "stale_secs", "answers": [text], "authorities": [text], "bytes"}"#,
+        flags: &[AT_SOCKET, JSON],
         about: "answers in the cache with their records, for NAME and below",
         arguments: &["NAME"],
         ..ASKS
@@ -274,6 +281,12 @@ impl Words {
         Some(self.options.remove(at).1)
     }
 
+    /// The control socket of the daemon that is asked.
+    fn socket(&mut self) -> PathBuf {
+        let socket = self.option(AT_SOCKET.name);
+        socket.unwrap_or_else(|| SOCKET.into()).into()
+    }
+
     /// The first argument; the form has made sure that it is there.
     fn first(&mut self) -> PathBuf {
         self.arguments.remove(0).into()
@@ -306,7 +319,8 @@ pub fn help() -> String {
     }
     out + "\nExit status: 0 done, 1 failed, 2 wrong usage, 78 a config that cannot be run;\n\
            of health 0 it answers, 1 it runs and does not answer, 3 no daemon is there or can be asked.\n\
-           A word behind `--` is an argument, whatever it begins with.\n"
+           A word behind `--` is an argument, whatever it begins with.\n\
+           --json is for programs; xdnsd help COMMAND says what it prints. Names may be added, and none changes its meaning.\n"
 }
 
 /// Reads the words behind the program's name.
@@ -390,49 +404,6 @@ fn second_word(words: &[OsString]) -> Option<usize> {
     None
 }
 
-/// Other programs' words for commands, each with ours.
-const SYNONYMS: &[(&str, &str)] = &[
-    ("configtest", "check"),
-    ("daemon", "run"),
-    ("dump", "cache dump"),
-    ("flush", "cache flush"),
-    ("metrics", "stats"),
-    ("restart", "reload"),
-    ("save", "cache save"),
-    ("serve", "run"),
-    ("start", "run"),
-    ("explain", "why"),
-    ("statistics", "stats"),
-    ("status", "health"),
-    ("test", "check"),
-    ("validate", "check"),
-];
-
-fn not_a_command(word: &str, names: &[&str]) -> String {
-    if word.contains('/') || word.ends_with(".toml") {
-        return format!("`{word}` is not a command: a FILE stands behind one: xdnsd run FILE");
-    }
-    let lower = word.to_lowercase();
-    let synonym = SYNONYMS.iter().find(|(others, _)| *others == lower);
-    let synonym = synonym
-        .map(|(_, ours)| *ours)
-        .filter(|ours| names.contains(ours));
-    let hint = match synonym {
-        Some(ours) => format!(", did you mean `{ours}`?"),
-        None => did_you_mean(word, names),
-    };
-    format!(
-        "`{word}` is not a command{hint}; there are: {}",
-        names.join(", ")
-    )
-}
-
-fn did_you_mean(word: &str, known: &[&str]) -> String {
-    let near = nearest(word, known);
-    near.map(|near| format!(", did you mean `{near}`?"))
-        .unwrap_or_default()
-}
-
 fn is_help(word: &OsString) -> bool {
     word == "--help" || word == "-h"
 }
@@ -449,7 +420,11 @@ impl Form {
     }
 
     fn in_full(&self) -> String {
-        format!("{}\n    {}\n", self.line(), self.about)
+        let json = match self.json {
+            "" => String::new(),
+            json => format!("    --json: {json}\n"),
+        };
+        format!("{}\n    {}\n{json}", self.line(), self.about)
     }
 
     fn wrong(&self, what: &str) -> String {
@@ -563,8 +538,13 @@ fn run(mut words: Words) -> Result<Command, String> {
 
 fn check(mut words: Words) -> Result<Command, String> {
     let offline = words.option(OFFLINE.name).is_some();
+    let json = words.option(JSON.name).is_some();
     let file = words.first();
-    Ok(Command::Check { file, offline })
+    Ok(Command::Check {
+        file,
+        offline,
+        json,
+    })
 }
 
 /// Policy reads the words once more: an argument must not look like an option to it.
@@ -587,6 +567,20 @@ fn plain(path: OsString) -> OsString {
     }
 }
 
+/// Counters for people are put together here, from two looks at them.
+fn stats(mut words: Words) -> Result<Command, String> {
+    let is_text = words.option(PROMETHEUS.name).is_some();
+    let is_json = words.options.iter().any(|(name, _)| *name == JSON.name);
+    if is_text && is_json {
+        return Err("stats is either --prometheus or --json".into());
+    }
+    if is_text || is_json {
+        return ask(words);
+    }
+    let socket = words.socket();
+    Ok(Command::Stats { socket })
+}
+
 /// A request is one line of words: a name with a space in it would be two.
 fn ask(words: Words) -> Result<Command, String> {
     let first = words.arguments.first().cloned();
@@ -598,12 +592,12 @@ fn ask(words: Words) -> Result<Command, String> {
     Ok(command)
 }
 
-/// The same where the first argument is no name: the daemon knows what it has to be.
+/// The same where the first argument is no name: the daemon knows what it has to be. For programs `json` stands before it.
 fn ask_about_anything(mut words: Words) -> Result<Command, String> {
-    let socket = words
-        .option(AT_SOCKET.name)
-        .unwrap_or_else(|| SOCKET.into());
-    let mut request = words.command.to_owned();
+    let socket = words.socket();
+    let is_json = words.option(JSON.name).is_some();
+    let lead = if is_json { "json " } else { "" };
+    let mut request = format!("{lead}{}", words.command);
     for (index, argument) in words.arguments.iter().enumerate() {
         let shown = text::bytes(argument.as_encoded_bytes());
         let is_word = |char: char| char.is_ascii_graphic();
@@ -613,7 +607,6 @@ fn ask_about_anything(mut words: Words) -> Result<Command, String> {
         // Memory takes everything.
         let _ = write!(request, " {word}");
     }
-    let socket = socket.into();
     Ok(Command::Ask { request, socket })
 }
 

@@ -1,5 +1,6 @@
 //! Words in, commands or what is wrong with them out.
 
+use super::hint::SYNONYMS;
 use super::*;
 
 fn parsed(line: &str) -> Result<Command, String> {
@@ -18,7 +19,8 @@ fn every_command_is_known() {
             parsed(line),
             Ok(Command::Check {
                 file: "f".into(),
-                offline
+                offline,
+                json: false
             })
         );
     }
@@ -28,7 +30,24 @@ fn every_command_is_known() {
             socket: socket.into(),
         })
     };
-    assert_eq!(parsed("stats"), ask("stats", "/run/xdnsd/control.sock"));
+    let socket = "/run/xdnsd/control.sock";
+    assert_eq!(
+        parsed("stats"),
+        Ok(Command::Stats {
+            socket: socket.into()
+        })
+    );
+    assert_eq!(parsed("stats --prometheus"), ask("stats", socket));
+    assert_eq!(parsed("stats --json"), ask("json stats", socket));
+    assert_eq!(
+        parsed("stats --json --prometheus"),
+        Err("stats is either --prometheus or --json".into())
+    );
+    assert_eq!(
+        parsed("cache --json dump a.b"),
+        ask("json cache dump a.b", socket)
+    );
+    assert_eq!(parsed("why a.b --json"), ask("json why a.b", socket));
     assert_eq!(
         parsed("cache dump --socket /x a.example"),
         ask("cache dump a.example", "/x")
@@ -54,7 +73,8 @@ fn every_command_is_known() {
     assert_eq!(parsed("health f"), Ok(Command::Health("f".into())));
     for (line, command) in [
         ("reference", Command::Reference),
-        ("memory", Command::Memory),
+        ("memory", Command::Memory { json: false }),
+        ("memory --json", Command::Memory { json: true }),
         ("version", Command::Version),
         ("--version", Command::Version),
         ("--help", Command::Help(help())),
@@ -67,8 +87,8 @@ fn every_command_is_known() {
 #[test]
 fn what_is_wrong_is_said_with_how_it_is_written() {
     let run = "xdnsd run [--user NAME] FILE";
-    let check = "xdnsd check [--offline] FILE";
-    let dump = "xdnsd cache dump [--socket PATH] [NAME]";
+    let check = "xdnsd check [--offline] [--json] FILE";
+    let dump = "xdnsd cache dump [--socket PATH] [--json] [NAME]";
     let compile = "xdnsd lists compile [--allow FILE]... OUT IN...";
     for (line, said) in [
         ("run", format!("run needs a FILE: {run}")),
@@ -82,19 +102,19 @@ fn what_is_wrong_is_said_with_how_it_is_written() {
         ("run -f", format!("run has no option -f, a FILE stands by itself: {run}")),
         ("run --config f", format!("run has no option --config, a FILE stands by itself: {run}")),
         ("check -c f", format!("check has no option -c, a FILE stands by itself: {check}")),
-        ("stats -f", "stats has no option -f: xdnsd stats [--socket PATH]".into()),
+        ("stats -f", "stats has no option -f: xdnsd stats [--socket PATH] [--prometheus | --json]".into()),
         ("/etc/xdnsd.toml", "`/etc/xdnsd.toml` is not a command: a FILE stands behind one: xdnsd run FILE; see xdnsd help".into()),
         ("check", format!("check needs a FILE: {check}")),
         ("check --offline", format!("check needs a FILE: {check}")),
         ("check --offline=no f", format!("check has --offline without a value: {check}")),
         ("check --online f", format!("check has no option --online, did you mean `--offline`?: {check}")),
-        ("cache dump --json", format!("cache dump has no option --json: {dump}")),
+        ("cache dump --jason", format!("cache dump has no option --jason, did you mean `--json`?: {dump}")),
         ("cache dump a b", format!("cache dump takes no `b`: {dump}")),
         ("cache dump --socket", format!("cache dump needs a PATH behind --socket: {dump}")),
-        ("stats all", "stats takes no `all`: xdnsd stats [--socket PATH]".into()),
-        ("stats --sockets /x", "stats has no option --sockets, did you mean `--socket`?: xdnsd stats [--socket PATH]".into()),
+        ("stats all", "stats takes no `all`: xdnsd stats [--socket PATH] [--prometheus | --json]".into()),
+        ("stats --sockets /x", "stats has no option --sockets, did you mean `--socket`?: xdnsd stats [--socket PATH] [--prometheus | --json]".into()),
         ("reload now", "reload takes no `now`: xdnsd reload [--socket PATH]".into()),
-        ("memory -v", "memory has no option -v: xdnsd memory".into()),
+        ("memory -v", "memory has no option -v: xdnsd memory [--json]".into()),
         ("version 2", "version takes no `2`: xdnsd version".into()),
         ("lists compile", format!("lists compile needs an OUT: {compile}")),
         ("lists compile out", format!("lists compile needs an IN: {compile}")),
@@ -155,7 +175,7 @@ fn an_argument_that_is_empty_or_several_words_is_refused() {
     }
     let said = "`A\\nreload` is not a word";
     assert_eq!(words(&["why", "a.b", "A\nreload"]), Err(said.into()));
-    let said = "check has a FILE that is empty: xdnsd check [--offline] FILE";
+    let said = "check has a FILE that is empty: xdnsd check [--offline] [--json] FILE";
     assert_eq!(words(&["check", ""]), Err(said.into()));
 }
 
@@ -171,7 +191,8 @@ fn a_word_behind_two_hyphens_is_an_argument() {
         parsed("check -- --offline"),
         Ok(Command::Check {
             file: file(),
-            offline
+            offline,
+            json: false
         })
     );
     let Ok(Command::Ask { request, .. }) = parsed("cache dump -- --json") else {

@@ -7,7 +7,10 @@ use super::section::Section;
 const TAKEN_AT_START: &[(&str, &[&str])] = &[
     ("interface", &[]),
     ("forward", &["busy_poll_us", "upstream_ports"]),
-    ("cache", &["entries", "snapshot", "snapshot_interval_secs"]),
+    (
+        "cache",
+        &["entries", "tier0", "snapshot", "snapshot_interval_secs"],
+    ),
     ("edns", &["cookies", "cookie_secrets"]),
     ("tcp", &[]),
     (

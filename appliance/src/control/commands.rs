@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use xdnsd_core::dns::Name;
 
-use super::dump::dump;
+use super::dump::{dump, dump_json};
 use super::health;
 use super::metrics::Telemetry;
 use super::socket::{CommandError, Commands};
@@ -14,7 +14,7 @@ use crate::compile::name;
 use crate::compile::why::{Question, Why};
 use crate::os::clock;
 use crate::store::{SharedCache, SnapshotHandle};
-use crate::text;
+use crate::text::{self, json};
 
 /// What requests have done by who reads the files of policy.
 pub trait Reader: Clone + Send + 'static {
@@ -41,7 +41,8 @@ pub fn all(
 ) -> Commands {
     let explainer = reader.clone();
     let servers = Arc::clone(&telemetry);
-    Commands::default()
+    let for_programs = as_json(&telemetry, cache, reader.clone());
+    for_programs
         .with("stats", move |words, out| {
             no_more(words)?;
             Ok(out.write_all(telemetry.read().prometheus().as_bytes())?)
@@ -90,6 +91,34 @@ pub fn all(
                 .ok_or_else(|| CommandError::Refused("the config names no snapshot".into()))?;
             let answers = snapshot.save().map_err(CommandError::Refused)?;
             Ok(writeln!(out, "{} saved", text::count(answers, "answer"))?)
+        })
+}
+
+/// What shows something, for programs: `json` before the request's name.
+fn as_json(
+    telemetry: &Arc<Telemetry>,
+    cache: &'static SharedCache,
+    reader: impl Reader,
+) -> Commands {
+    let (counted, servers) = (Arc::clone(telemetry), Arc::clone(telemetry));
+    Commands::default()
+        .with("json stats", move |words, out| {
+            no_more(words)?;
+            Ok(writeln!(out, "{}", counted.read().json())?)
+        })
+        .with("json upstreams", move |words, out| {
+            no_more(words)?;
+            let now = clock::wall_secs();
+            let value = upstreams::json(&servers.servers(), &servers.groups(), now);
+            Ok(writeln!(out, "{}", json::line(&value))?)
+        })
+        .with("json why", move |words, out| {
+            let question = why::question(words).map_err(CommandError::Refused)?;
+            let why = reader.why(question).map_err(CommandError::Refused)?;
+            Ok(writeln!(out, "{}", json::line(&why::json(&why, cache)))?)
+        })
+        .with("json cache dump", |words, out| {
+            dump_json(cache, &name_of(words)?, out)
         })
 }
 
@@ -166,6 +195,9 @@ mod tests {
         assert_eq!(dumped("cache dump example.net"), Ok(0));
         let line = asked(&commands, "cache dump www.example.org").expect("a dump");
         assert!(line.starts_with("www.example.org. A "), "{line}");
+        let line = asked(&commands, "json cache dump example.com").expect("a dump");
+        assert_eq!(line.lines().count(), 2);
+        assert!(line.starts_with("{\"answers\":[\"example.com. "), "{line}");
         assert_eq!(
             asked(&commands, "cache flush www.example.org"),
             Ok("2 answers forgotten\n".into())
@@ -175,6 +207,8 @@ mod tests {
             asked(&commands, "cache flush"),
             Ok("4 answers forgotten\n".into())
         );
+        let json = asked(&commands, "json stats").expect("counters");
+        assert!(json.starts_with("{\"metrics\":[{\"labels\":"), "{json}");
         assert!(asked(&commands, "stats").is_ok_and(|text| text.starts_with("# HELP xdnsd_")));
     }
 
@@ -187,6 +221,10 @@ mod tests {
             ("cache flush a b", "one name at most"),
             ("stats all", "`all` is too much"),
             ("upstreams all", "`all` is too much"),
+            ("json stats all", "`all` is too much"),
+            ("json upstreams all", "`all` is too much"),
+            ("json why", "a name is missing"),
+            ("json cache dump a..b", "`a..b` has an empty label"),
             ("reload now", "`now` is too much"),
             ("why", "a name is missing"),
             ("why a..b", "`a..b` has an empty label"),
@@ -201,7 +239,7 @@ mod tests {
             ("cache save", "the config names no snapshot"),
             (
                 "cache drop",
-                "unknown request; allowed: stats, upstreams, reload, why, health, cache dump, cache flush, cache save",
+                "unknown request; allowed: json stats, json upstreams, json why, json cache dump, stats, upstreams, reload, why, health, cache dump, cache flush, cache save",
             ),
         ] {
             assert_eq!(asked(&commands, request), Err(problem.into()));

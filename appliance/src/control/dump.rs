@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use serde_json::{Value, json};
 use xdnsd_core::answer::{ANY_TYPE, Head, Kept, Key};
 use xdnsd_core::dns::Name;
 use xdnsd_core::dns::name::is_within;
@@ -13,6 +14,7 @@ use super::rdata::record_text;
 use super::socket::CommandError;
 use crate::os::clock;
 use crate::store::{SharedCache, Walk};
+use crate::text::json;
 
 /// Writes a line for each answer for `below` and the names below it, and behind it one for each of its records.
 ///
@@ -45,10 +47,79 @@ pub fn dump_where(
     Ok(())
 }
 
+/// Writes a line of JSON for each answer for `below` and the names below it.
+///
+/// # Errors
+/// `out` takes no more.
+pub fn dump_json(
+    cache: &SharedCache,
+    below: &Name,
+    out: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let now = clock::now();
+    let mut walk = Walk::new(cache);
+    while walk.step() {
+        for (key, head, body) in walk.entries() {
+            if is_within(key.name, below.as_wire()) {
+                writeln!(out, "{}", json::line(&entry_json(&key, &head, body, now)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The answers that are `wanted`, as JSON.
+pub fn entries_json(cache: &SharedCache, is_wanted: impl Fn(&Key<'_>) -> bool) -> Vec<Value> {
+    let now = clock::now();
+    let mut entries = Vec::new();
+    let mut walk = Walk::new(cache);
+    while walk.step() {
+        let wanted = walk.entries().filter(|(key, ..)| is_wanted(key));
+        entries.extend(wanted.map(|(key, head, body)| entry_json(&key, &head, body, now)));
+    }
+    entries
+}
+
+fn entry_json(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Value {
+    let expires = head.expires();
+    let (state, ttl_secs, stale_secs) = match (head.restored, expires > now) {
+        (true, _) => ("restored", None, None),
+        (false, true) => ("fresh", Some(expires.secs_since(now)), None),
+        (false, false) => ("stale", None, Some(now.secs_since(expires))),
+    };
+    let mut answers = record_texts(key, head, body, now);
+    let authorities = answers.split_off(answers.len().min(head.answers.into()));
+    json!({
+        "name": name_text(key),
+        "type": qtype_text(key),
+        "dnssec_ok": key.dnssec_ok,
+        "checking_disabled": key.checking_disabled,
+        "authentic_data": head.authentic_data,
+        "rcode": rcode_text(head.rcode),
+        "state": state,
+        "ttl_secs": ttl_secs,
+        "stale_secs": stale_secs,
+        "answers": answers,
+        "authorities": authorities,
+        "bytes": body.len(),
+    })
+}
+
+fn name_text(key: &Key<'_>) -> String {
+    Name::from_wire(key.name).map_or_else(|| "?".to_owned(), |name| name.to_string())
+}
+
+fn qtype_text(key: &Key<'_>) -> String {
+    match key.qtype {
+        ANY_TYPE => "*".into(),
+        qtype => type_text(qtype),
+    }
+}
+
 /// One entry as `xdnsd cache dump` shows it:
 /// `www.example.org. AAAA do+ad NOERROR ttl 287 upstream 1/0 44 bytes`.
 fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
-    let name = Name::from_wire(key.name).map_or_else(|| "?".to_owned(), |name| name.to_string());
+    let (name, rtype) = (name_text(key), qtype_text(key));
     let flags = [
         (key.dnssec_ok, "do"),
         (key.checking_disabled, "cd"),
@@ -74,10 +145,6 @@ fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
         "snapshot"
     } else {
         "upstream"
-    };
-    let rtype = match key.qtype {
-        ANY_TYPE => "*".into(),
-        qtype => type_text(qtype),
     };
     let rcode = rcode_text(head.rcode);
     let (answers, authorities) = (head.answers, head.authorities);
@@ -134,6 +201,18 @@ mod tests {
         let line = |ttl| [format!("www.example. {ttl} IN A 192.0.2.1")];
         assert_eq!(records(&fresh, 13), line(287));
         assert_eq!(records(&fresh, 335), line(0));
+        let told = |secs| entry_json(&key, &fresh, BODY, at(secs));
+        let mut is = json!({
+            "name": "www.example.", "type": "AAAA", "dnssec_ok": true, "checking_disabled": false,
+            "authentic_data": true, "rcode": "NOERROR", "state": "fresh", "ttl_secs": 287, "stale_secs": null,
+            "answers": line(287), "authorities": [], "bytes": 16,
+        });
+        assert_eq!(told(13), is);
+        is["state"] = "stale".into();
+        is["ttl_secs"] = Value::Null;
+        is["stale_secs"] = 35.into();
+        is["answers"] = json!(line(0));
+        assert_eq!(told(335), is);
         let restored = Head {
             restored: true,
             rcode: 3,

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use serde_json::{Value, json};
 use xdnsd_abi::{
     CLIENT_SETS, ClientSet, GUARDED_MAX, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason,
     TRIE_MAX, hot,
@@ -242,6 +243,17 @@ pub fn report() -> String {
     out
 }
 
+/// The same as JSON.
+#[must_use]
+pub fn json() -> Value {
+    let line = |line: &Line| json!({ "what": line.what, "bytes": line.bytes, "count": line.count, "total": line.total() });
+    json!({
+        "lines": LINES.iter().map(line).collect::<Value>(),
+        "total": total(),
+        "budget": BUDGET_BYTES,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +273,12 @@ mod tests {
         assert_eq!(report.lines().count(), LINES.len() + 1);
         let umem = limits::WORKERS * limits::CHUNKS_PER_QUEUE * limits::CHUNK_SIZE;
         assert_eq!(LINES[0].total(), umem, "{report}");
+        let told = json();
+        assert_eq!(
+            (&told["total"], &told["budget"]),
+            (&json!(sum), &json!(BUDGET_BYTES))
+        );
+        assert_eq!(told["lines"][0]["total"], json!(umem));
     }
 
     #[test]

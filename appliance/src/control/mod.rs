@@ -2,8 +2,8 @@
 //! `health`, `memory`.
 //!
 //! Here belongs the control socket with its two sides (`socket`) and its thread (`thread`), the requests (`commands`), and what
-//! they show: counters (`metrics`), upstream servers (`upstreams`), why a question is answered as it is (`why`), the cache (`dump`,
-//! `presentation`, `rdata`), the memory budget (`memory`), the shield (`shield`), whether all threads go on (`health`).
+//! they show: counters (`metrics`; for people `summary`), upstream servers (`upstreams`), why a question is answered as it is
+//! (`why`), the cache (`dump`, `presentation`, `rdata`), the memory budget (`memory`), the shield (`shield`), whether all threads go on (`health`).
 //!
 //! What does not: how a request is carried out where that is more than to read something. Such a part is handed in as a
 //! function, so that all of this can be tested without a daemon.
@@ -20,6 +20,7 @@ pub mod presentation;
 pub mod rdata;
 pub mod shield;
 pub mod socket;
+pub mod summary;
 pub mod thread;
 pub mod upstreams;
 pub mod why;

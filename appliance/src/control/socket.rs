@@ -26,7 +26,7 @@ use crate::os::socket::UNIX_PATH_BYTES_MAX;
 use crate::text;
 
 /// The requests that have files read or written.
-const SLOW: &[&str] = &["reload", "cache save", "why"];
+const SLOW: &[&str] = &["reload", "cache save", "why", "json why"];
 /// Longest request, with its newline.
 const REQUEST_BYTES_MAX: u64 = 512;
 /// A client is dropped whose request takes longer to arrive, or that does not read for so long.

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use log::Level;
+use serde_json::{Value, json};
 use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts};
 use xdnsd_core::time::Instant;
 
@@ -148,6 +149,27 @@ pub fn table(servers: &[Server], groups: &[String], unix_secs: u64) -> String {
         out.push('\n');
     }
     out
+}
+
+/// The servers as JSON: a list of objects; `unix_secs` is now.
+#[must_use]
+pub fn json(servers: &[Server], groups: &[String], unix_secs: u64) -> Value {
+    let object = |server: &Server| {
+        let failure = server.failure.map(
+            |(kind, at)| json!({ "reason": kind.name(), "secs_ago": unix_secs.saturating_sub(at) }),
+        );
+        json!({
+            "group": group_name(groups, server.group),
+            "server": server.address.to_string(),
+            "state": server.state(server.is_silent()),
+            "rtt_ms": server.rtt_ms,
+            "asked": server.counts.asked,
+            "answered": server.counts.answered,
+            "failed": server.counts.failed,
+            "last_failure": failure,
+        })
+    };
+    servers.iter().map(object).collect()
 }
 
 /// What the log has said of the servers.
@@ -311,6 +333,16 @@ mod tests {
              default  [2001:db8::1]:53  silent   -     10     25 %   0         10      timeout, 6 s ago\n\
              lab\\x1b  [2001:db8::1]:53  unknown  -     0      -      0         0       -\n"
         );
+        let told = json(&joined, &groups(), 1_700_000_010);
+        let a_is = json!({
+            "group": "default", "server": A, "state": "up", "rtt_ms": 7, "asked": 30, "answered": 27, "failed": 3,
+            "last_failure": { "reason": "malformed", "secs_ago": 8 },
+        });
+        let other_is = json!({
+            "group": "lab\u{1b}", "server": B, "state": "unknown", "rtt_ms": null, "asked": 0, "answered": 0, "failed": 0,
+            "last_failure": null,
+        });
+        assert_eq!([&told[0], &told[2]], [&a_is, &other_is]);
     }
 
     #[test]

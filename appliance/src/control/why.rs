@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::net::IpAddr;
 
-use xdnsd_core::answer::ANY_TYPE;
+use serde_json::{Value, json};
+use xdnsd_core::answer::{ANY_TYPE, Key};
 use xdnsd_core::dns::record::Records;
 use xdnsd_core::dns::{class, rtype};
 use xdnsd_core::policy::BlockRecord;
 
-use super::dump::dump_where;
+use super::dump::{dump_where, entries_json};
 use super::presentation::{type_number, type_text};
 use super::rdata::record_text;
 use super::socket::CommandError;
@@ -59,8 +60,7 @@ pub fn write(why: &Why, cache: &SharedCache, out: &mut dyn Write) -> Result<(), 
     }
     let mut is_kept = false;
     dump_where(cache, out, "  cache: ", |key| {
-        let is_asked = key.qtype == *qtype || key.qtype == ANY_TYPE;
-        let is_meant = is_asked && key.name == why.target;
+        let is_meant = is_meant(why, key);
         is_kept |= is_meant;
         is_meant
     })?;
@@ -68,6 +68,60 @@ pub fn write(why: &Why, cache: &SharedCache, out: &mut dyn Write) -> Result<(), 
         writeln!(out, "  cache: has no answer")?;
     }
     Ok(())
+}
+
+/// The same as JSON.
+#[must_use]
+pub fn json(why: &Why, cache: &SharedCache) -> Value {
+    let Question {
+        name,
+        qtype,
+        client,
+    } = &why.question;
+    let reason = |reason: &Reason| {
+        let place = reason.place.clone().unwrap_or_default();
+        json!({
+            "source": reason.source.word(),
+            "says": said(reason),
+            "key": place.key,
+            "file": place.file,
+            "line": place.line,
+            "text": place.text,
+        })
+    };
+    let answer = match why.verdict {
+        Verdict::Blocked(record, _) => Some(block_text(record, *qtype)),
+        Verdict::Dropped
+        | Verdict::Refused
+        | Verdict::Local
+        | Verdict::Special
+        | Verdict::PlainName
+        | Verdict::Any
+        | Verdict::Endless
+        | Verdict::Forwarded => None,
+    };
+    json!({
+        "name": name::display(name),
+        "type": type_text(*qtype),
+        "client": client.map(|client| client.to_string()),
+        "verdict": why.verdict.word(),
+        "blocked_with": answer,
+        "reasons": why.reasons.iter().map(reason).collect::<Value>(),
+        "target": name::display(&why.target),
+        "cache": entries_json(cache, |key| is_meant(why, key)),
+    })
+}
+
+/// Whether an answer that is kept is one to the question.
+fn is_meant(why: &Why, key: &Key<'_>) -> bool {
+    let is_asked = key.qtype == why.question.qtype || key.qtype == ANY_TYPE;
+    is_asked && key.name == why.target
+}
+
+/// What a source says.
+fn said(reason: &Reason) -> String {
+    let given = reason.record.as_ref().map(given_text);
+    given.unwrap_or_else(|| reason.what.clone())
 }
 
 fn verdict_text(verdict: Verdict, qtype: u16) -> String {
@@ -98,8 +152,7 @@ fn block_text(record: BlockRecord, qtype: u16) -> String {
 
 /// `block: blocked; filter.block /etc/xdnsd.toml:7: ads.example`.
 fn reason_text(reason: &Reason) -> String {
-    let given = reason.record.as_ref().map(given_text);
-    let what = given.unwrap_or_else(|| reason.what.clone());
+    let what = said(reason);
     let place = reason.place.as_ref().map(place_text);
     let place = place.map_or_else(String::new, |place| format!("; {place}"));
     text::line(&format!("{}: {what}{place}", reason.source.word())).into_owned()

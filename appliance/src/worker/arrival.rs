@@ -236,14 +236,14 @@ mod tests {
                 device >= FIRST + DEVICES_MAX as u32
             );
         }
-        assert_eq!(sum(&arrivals, Counter::QueriesUdp), more.into());
+        assert_eq!(sum(&arrivals, Counter::QueriesUdp), u64::from(more));
         // Devices that are not there have no name, and are `other`.
         assert_eq!(
             of(&arrivals, Counter::QueriesUdp, "other"),
             Some(more.into())
         );
         arrivals.forget(|device| device == FIRST + 3);
-        assert_eq!(sum(&arrivals, Counter::QueriesUdp), more.into());
+        assert_eq!(sum(&arrivals, Counter::QueriesUdp), u64::from(more));
         assert_eq!(arrivals.ingress(9, false), Ingress::Device(3));
         assert_eq!(arrivals.ingress(FIRST + 4, false), Ingress::Device(4));
         arrivals.forget_gone();

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result};
 use hickory_proto::rr::RecordType;
+use serde_json::{Value, json};
 use xdnsd_core::counters::Counter;
 use xdnsd_lab::lab::{Lab, Spec};
 use xdnsd_lab::privilege::root_or_skip;
@@ -222,11 +223,11 @@ fn an_unknown_command_is_answered_with_those_that_exist() -> Result<()> {
 fn an_unknown_option_is_an_error_and_a_known_one_is_no_name() -> Result<()> {
     for (arguments, status, words) in [
         (
-            &["cache", "dump", "--json"][..],
+            &["cache", "dump", "--jason"][..],
             2,
             &[
-                "no option --json",
-                "xdnsd cache dump [--socket PATH] [NAME]",
+                "no option --jason",
+                "xdnsd cache dump [--socket PATH] [--json] [NAME]",
             ][..],
         ),
         (&["cache", "flush", "--al"], 2, &["no option --al"]),
@@ -234,9 +235,9 @@ fn an_unknown_option_is_an_error_and_a_known_one_is_no_name() -> Result<()> {
         (
             &["check"],
             2,
-            &["check needs a FILE: xdnsd check [--offline] FILE"],
+            &["check needs a FILE: xdnsd check [--offline] [--json] FILE"],
         ),
-        (&["stats", "--json"], 2, &["no option --json"]),
+        (&["stats", "--jason"], 2, &["no option --jason"]),
         (
             &["cache", "flush", "--help"],
             0,
@@ -509,6 +510,102 @@ fn who_asks_nobody_is_told_so() -> Result<()> {
     Ok(())
 }
 
+/// For people: a table, and the upstream servers behind it.
+#[test]
+fn stats_are_a_table_of_what_was_asked_and_answered() -> Result<()> {
+    let scene = scene!(Setup::default());
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    for _ in 0..4 {
+        client.ask(Family::V4, &query("a.test.", RecordType::A))?;
+    }
+    let socket = scene.directory.path().join("sock").display().to_string();
+    let output = run(None, &["stats", "--socket", &socket])?;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let table = String::from_utf8(output.stdout)?;
+    let cells = |row: &str| {
+        let line = table.lines().find_map(|line| line.strip_prefix(row));
+        let words = line.unwrap_or_default().split_whitespace();
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(cells("queries  "), ["4", "0.0"], "{table}");
+    assert_eq!(cells("  from the cache  "), ["3", "0.0"], "{table}");
+    assert_eq!(
+        cells("hit ratio of the cache")[..2],
+        ["75.0", "%"],
+        "{table}"
+    );
+    assert!(table.contains("\ngroup    server        state"), "{table}");
+    Ok(())
+}
+
+#[test]
+fn what_is_shown_is_json_where_a_program_asks() -> Result<()> {
+    let scene = scene!(Setup::default().sections("[local]\nrecords = [\"nas.lan A 192.0.2.7\"]\n"));
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    client.ask(Family::V4, &query("a.test.", RecordType::A))?;
+    let socket = scene.directory.path().join("sock").display().to_string();
+    let config = scene.directory.path().join("config.toml");
+    let config = config.display().to_string();
+    let json = |words: &[&str]| -> Result<Value> {
+        let output = run(Some(&scene.lab), words)?;
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let asked = |words: &[&str]| json(&[words, &["--json", "--socket", &socket]].concat());
+    let metrics = asked(&["stats"])?;
+    let metrics = metrics["metrics"].as_array().expect("a list");
+    let hit = |metric: &&Value| metric["name"] == "xdnsd_queries_xdp_total";
+    let hit = metrics.iter().find(hit).expect("that counter");
+    assert_eq!(
+        (&hit["value"], &hit["type"]),
+        (&json!(1), &json!("counter"))
+    );
+    assert_eq!(hit["labels"], json!({ "interface": "lan0", "queue": "0" }));
+    let text = scene.daemon.control("stats")?;
+    let samples = text.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(metrics.len(), samples, "every sample is in both");
+    // Workers show what they know of servers twice a second.
+    wait_until("the server is up", TIMEOUT, || {
+        let servers = asked(&["upstreams"]).unwrap_or_default();
+        (&servers[0]["state"], &servers[0]["asked"]) == (&json!("up"), &json!(1))
+    })?;
+    let kept = asked(&["cache", "dump", "a.test"])?;
+    assert_eq!(kept["state"], "fresh");
+    let why = asked(&["why", "nas.lan"])?;
+    assert_eq!(why["verdict"], "local");
+    assert_eq!(why["reasons"][0]["says"], "nas.lan. 60 IN A 192.0.2.7");
+    assert_eq!(why["reasons"][0]["file"], json!(config));
+    assert_eq!(asked(&["why", "a.test"])?["cache"], json!([kept]));
+    assert!(json(&["memory", "--json"])?["lines"].is_array());
+    let checked = json(&["check", "--json", &config])?;
+    assert_eq!(
+        (&checked["valid"], &checked["faults"]),
+        (&json!(true), &json!([]))
+    );
+    fs::write(
+        &config,
+        GOOD.replace("name = \"lan0\"", "name = \"lan0\"\nport = 0"),
+    )?;
+    let output = run(None, &["check", "--json", &config])?;
+    assert_eq!(
+        (output.status.code(), stderr(&output)),
+        (Some(1), String::new())
+    );
+    let checked: Value = serde_json::from_slice(&output.stdout)?;
+    let fault = &checked["faults"][0];
+    assert_eq!(
+        (&fault["line"], &fault["key"]),
+        (&json!(3), &json!("interface.port"))
+    );
+    Ok(())
+}
+
 #[test]
 fn stats_are_prometheus_text() -> Result<()> {
     let scene = scene!(Setup::default());
@@ -517,7 +614,7 @@ fn stats_are_prometheus_text() -> Result<()> {
         .lab
         .router
         .command(BINARY)
-        .args(["stats", "--socket", &socket])
+        .args(["stats", "--prometheus", "--socket", &socket])
         .output()?;
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout)?;

@@ -3,6 +3,8 @@
 //! Reads what others count and never writes a counter. Whoever has counters registers them here before the start;
 //! what is read at a moment is a [`Reading`], and everything below it works on readings alone.
 
+mod exposition;
+
 use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -14,10 +16,12 @@ use xdnsd_abi::Reason;
 use xdnsd_abi::hot::Outcome;
 use xdnsd_core::counters::{Counter, Counters};
 
+use exposition::{Exposition, Json, Prometheus};
+
 use super::upstreams::{self, Server, group_name};
+use crate::logging;
 use crate::os::{seal, threads};
 use crate::worker::{QueueName, ServerReading, SocketReading, WorkerStats};
-use crate::{logging, text};
 
 /// Reads something that the kernel counts. An error is shown as an absent metric.
 pub type Read<T> = Box<dyn Fn() -> io::Result<T> + Send + Sync>;
@@ -391,12 +395,25 @@ impl Reading {
     /// Prometheus' text exposition format, version 0.0.4.
     #[must_use]
     pub fn prometheus(&self) -> String {
-        let mut out = String::new();
+        let mut out = Prometheus::default();
+        self.tell(&mut out);
+        out.0
+    }
+
+    /// The same as a line of JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let mut out = Json::default();
+        self.tell(&mut out);
+        out.into_line()
+    }
+
+    fn tell(&self, out: &mut dyn Exposition) {
         for counter in Counter::ALL {
             let name = format!("{}_total", counter.name());
-            family(&mut out, &name, counter.help(), "counter");
-            if !self.by_arrival(&mut out, &name, *counter) {
-                self.by_worker(&mut out, &name, *counter);
+            out.family(&name, counter.help(), "counter");
+            if !self.by_arrival(out, &name, *counter) {
+                self.by_worker(out, &name, *counter);
             }
         }
         for (name, help, value) in [
@@ -411,29 +428,26 @@ impl Reading {
                 self.log_lines_lost,
             ),
         ] {
-            family(&mut out, name, help, "counter");
-            sample(&mut out, name, &[], value);
+            out.family(name, help, "counter");
+            out.sample(name, &[], value);
         }
-        self.socket_families(&mut out);
-        self.server_families(&mut out);
-        self.frames_family(&mut out);
+        self.socket_families(out);
+        self.server_families(out);
+        self.frames_family(out);
         let help = "Whether the XDP program answers SYNs to guarded ports with cookies, and why not: off, calm, answers_lost, \
                     sysctl, kernel";
-        self.reason_family(&mut out, "syn_cookies", help, |program| {
-            program.no_syn_cookies
-        });
+        self.reason_family(out, "syn_cookies", help, |program| program.no_syn_cookies);
         let help = "Whether the XDP program answers hot names, and why not: off, kernel, device, answers_lost";
-        self.reason_family(&mut out, "tier0", help, |program| program.no_tier0);
-        self.tier0_family(&mut out);
+        self.reason_family(out, "tier0", help, |program| program.no_tier0);
+        self.tier0_family(out);
         for (name, help, value) in &self.gauges {
-            family(&mut out, name, help, "gauge");
-            sample(&mut out, name, &[], *value);
+            out.family(name, help, "gauge");
+            out.sample(name, &[], *value);
         }
-        out
     }
 
     /// Samples by the interface that queries came in by. `false`: this counter is not told apart so.
-    fn by_arrival(&self, out: &mut String, name: &str, counter: Counter) -> bool {
+    fn by_arrival(&self, out: &mut dyn Exposition, name: &str, counter: Counter) -> bool {
         let counted = self.arrivals.iter().find(|(other, _)| *other == counter);
         let Some((_, counts)) = counted else {
             return false;
@@ -442,25 +456,25 @@ impl Reading {
         let queue = if is_tcp { "tcp" } else { "kernel" };
         for (interface, count) in counts {
             let labels = [("interface", interface.as_str()), ("queue", queue)];
-            sample(out, name, &labels, *count);
+            out.sample(name, &labels, *count);
         }
         true
     }
 
     /// Samples by worker. What only comes over AF_XDP is of the worker's own interface and RX queue; everything else may have
     /// come by any, and names none.
-    fn by_worker(&self, out: &mut String, name: &str, counter: Counter) {
+    fn by_worker(&self, out: &mut dyn Exposition, name: &str, counter: Counter) {
         for worker in &self.workers {
             let count = worker.count(counter);
             if !OF_QUEUES.contains(&counter) {
-                sample(out, name, &[("worker", worker.name.as_str())], count);
+                out.sample(name, &[("worker", worker.name.as_str())], count);
             } else if let Some(of) = &worker.queue {
                 let queue = of.queue.to_string();
                 let labels = [
                     ("interface", of.interface.as_str()),
                     ("queue", queue.as_str()),
                 ];
-                sample(out, name, &labels, count);
+                out.sample(name, &labels, count);
             }
         }
     }
@@ -471,7 +485,7 @@ impl Reading {
         workers.filter_map(|worker| worker.queue.as_ref().zip(worker.socket.as_ref()))
     }
 
-    fn socket_families(&self, out: &mut String) {
+    fn socket_families(&self, out: &mut dyn Exposition) {
         let counters = |socket: &SocketReading| {
             let (kernel, own) = (socket.statistics.named(), socket.counters.named());
             kernel.into_iter().chain(own).collect::<Vec<_>>()
@@ -479,15 +493,15 @@ impl Reading {
         let names = counters(&SocketReading::default());
         for (index, (field, help, _)) in names.into_iter().enumerate() {
             let name = format!("xsk_{field}_total");
-            family(out, &name, help, "counter");
+            out.family(&name, help, "counter");
             for (of, socket) in self.sockets() {
                 let queue = of.queue.to_string();
                 let labels = [("interface", of.interface.as_str()), ("queue", &queue)];
-                sample(out, &name, &labels, counters(socket)[index].2);
+                out.sample(&name, &labels, counters(socket)[index].2);
             }
         }
         let name = "xsk_chunks";
-        family(out, name, "Chunks of the UMEM, by where they are", "gauge");
+        out.family(name, "Chunks of the UMEM, by where they are", "gauge");
         for (of, socket) in self.sockets() {
             let queue = of.queue.to_string();
             for (place, _, chunks) in socket.census.named() {
@@ -496,17 +510,17 @@ impl Reading {
                     ("queue", &queue),
                     ("place", place),
                 ];
-                sample(out, name, &labels, chunks.into());
+                out.sample(name, &labels, chunks.into());
             }
         }
     }
 
     /// What each worker knows of each upstream server: it finds out by itself.
-    fn server_families(&self, out: &mut String) {
+    fn server_families(&self, out: &mut dyn Exposition) {
         let counters = SERVER_COUNTERS.map(|shown| (shown, "counter"));
         let gauges = SERVER_GAUGES.map(|shown| (shown, "gauge"));
         for ((name, help, value), kind) in counters.into_iter().chain(gauges) {
-            family(out, name, help, kind);
+            out.family(name, help, kind);
             for worker in &self.workers {
                 for server in &worker.servers {
                     let Some((value, reason)) = value(server) else {
@@ -521,16 +535,15 @@ impl Reading {
                         ("reason", reason),
                     ];
                     let labels = &labels[..labels.len() - usize::from(reason.is_empty())];
-                    sample(out, name, labels, value);
+                    out.sample(name, labels, value);
                 }
             }
         }
     }
 
-    fn frames_family(&self, out: &mut String) {
+    fn frames_family(&self, out: &mut dyn Exposition) {
         let name = "xdp_frames_total";
-        family(
-            out,
+        out.family(
             name,
             "Frames that the XDP program saw, by what became of them",
             "counter",
@@ -544,7 +557,7 @@ impl Reading {
                         ("cpu", cpu.as_str()),
                         ("reason", reason.name()),
                     ];
-                    sample(out, name, &labels, *value);
+                    out.sample(name, &labels, *value);
                 }
             }
         }
@@ -553,25 +566,25 @@ impl Reading {
 
 impl Reading {
     /// What became of queries that the program for hot names was asked about.
-    fn tier0_family(&self, out: &mut String) {
+    fn tier0_family(&self, out: &mut dyn Exposition) {
         let Some(outcomes) = &self.tier0 else { return };
         let name = "tier0_queries_total";
         let help = "What became of queries that the program for hot names was asked about";
-        family(out, name, help, "counter");
+        out.family(name, help, "counter");
         for (outcome, count) in Outcome::ALL.iter().zip(outcomes) {
-            sample(out, name, &[("outcome", outcome.name())], *count);
+            out.sample(name, &[("outcome", outcome.name())], *count);
         }
     }
 
     /// What each XDP program does, or why it does not.
     fn reason_family(
         &self,
-        out: &mut String,
+        out: &mut dyn Exposition,
         name: &str,
         help: &str,
         reason: impl Fn(&ProgramReading) -> &'static str,
     ) {
-        family(out, name, help, "gauge");
+        out.family(name, help, "gauge");
         for program in &self.programs {
             let reason = reason(program);
             let labels = [
@@ -579,34 +592,9 @@ impl Reading {
                 ("reason", reason),
             ];
             let labels = &labels[..labels.len() - usize::from(reason.is_empty())];
-            sample(out, name, labels, reason.is_empty().into());
+            out.sample(name, labels, reason.is_empty().into());
         }
     }
-}
-
-fn family(out: &mut String, name: &str, help: &str, kind: &str) {
-    let help = help.trim().replace('\\', "\\\\").replace('\n', "\\n");
-    let _ = writeln!(
-        out,
-        "# HELP xdnsd_{name} {help}\n# TYPE xdnsd_{name} {kind}"
-    );
-}
-
-fn sample(out: &mut String, name: &str, labels: &[(&str, &str)], value: u64) {
-    let escape = |value: &str| {
-        text::line(value)
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n")
-    };
-    let labels: Vec<String> = labels
-        .iter()
-        .map(|(label, value)| format!("{label}=\"{}\"", escape(value)))
-        .collect();
-    let _ = match labels.is_empty() {
-        true => writeln!(out, "xdnsd_{name} {value}"),
-        false => writeln!(out, "xdnsd_{name}{{{}}} {value}", labels.join(",")),
-    };
 }
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ impl Guest {
 
     /// A counter of the server, summed over its queues.
     pub fn counter(&mut self, name: &str) -> Result<u64> {
-        let stats = self.shell("xdnsd stats")?;
+        let stats = self.shell("xdnsd stats --prometheus")?;
         Ok(sum(&stats, name))
     }
 

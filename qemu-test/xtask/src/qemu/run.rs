@@ -339,7 +339,7 @@ impl fmt::Display for Asked {
 
 /// Asks one name from outside and finds out which tier has answered.
 fn ask(guest: &mut Guest, name: &str, link: &Link<'_>, is_tcp: bool) -> Result<Asked> {
-    let before = guest.shell("xdnsd stats")?;
+    let before = guest.shell("xdnsd stats --prometheus")?;
     let mut dig = dig(link, is_tcp);
     dig.args([
         "+tries=3", "+time=3", "+noall", "+answer", "+stats", name, "A",
@@ -349,7 +349,7 @@ fn ask(guest: &mut Guest, name: &str, link: &Link<'_>, is_tcp: bool) -> Result<A
     }
     // No answer at all is an answer to the person, too.
     let said = output_of(&mut dig).unwrap_or_default();
-    let after = guest.shell("xdnsd stats")?;
+    let after = guest.shell("xdnsd stats --prometheus")?;
     let tier = TIERS
         .iter()
         .find(|(_, counter)| sum(&after, counter) > sum(&before, counter));

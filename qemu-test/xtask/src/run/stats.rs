@@ -16,7 +16,11 @@ pub struct Stats(BTreeMap<String, u64>);
 /// Asks a running appliance.
 pub fn ask(server: &Path, socket: &Path) -> Result<Stats> {
     let mut command = Command::new(server);
-    let text = output_of(command.arg("stats").arg("--socket").arg(socket))?;
+    let text = output_of(
+        command
+            .args(["stats", "--prometheus", "--socket"])
+            .arg(socket),
+    )?;
     Ok(Stats::parse(&text))
 }
 

@@ -4,6 +4,8 @@
 //! cursor, change a colour, turn the direction of writing or begin another line is written as an escape. This is the one
 //! place that knows how.
 
+pub mod json;
+
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;

@@ -1,0 +1,48 @@
+//! What is said of words that are no commands: which was meant.
+
+use crate::config::nearest;
+
+/// Other programs' words for commands, each with ours.
+pub(super) const SYNONYMS: &[(&str, &str)] = &[
+    ("configtest", "check"),
+    ("daemon", "run"),
+    ("dump", "cache dump"),
+    ("flush", "cache flush"),
+    ("metrics", "stats"),
+    ("restart", "reload"),
+    ("save", "cache save"),
+    ("serve", "run"),
+    ("start", "run"),
+    ("explain", "why"),
+    ("statistics", "stats"),
+    ("status", "health"),
+    ("test", "check"),
+    ("validate", "check"),
+];
+
+/// What is said of a word that is none of the commands `names`.
+pub(super) fn not_a_command(word: &str, names: &[&str]) -> String {
+    if word.contains('/') || word.ends_with(".toml") {
+        return format!("`{word}` is not a command: a FILE stands behind one: xdnsd run FILE");
+    }
+    let lower = word.to_lowercase();
+    let synonym = SYNONYMS.iter().find(|(others, _)| *others == lower);
+    let synonym = synonym
+        .map(|(_, ours)| *ours)
+        .filter(|ours| names.contains(ours));
+    let hint = match synonym {
+        Some(ours) => format!(", did you mean `{ours}`?"),
+        None => did_you_mean(word, names),
+    };
+    format!(
+        "`{word}` is not a command{hint}; there are: {}",
+        names.join(", ")
+    )
+}
+
+/// `, did you mean ...?` where a known word is near.
+pub(super) fn did_you_mean(word: &str, known: &[&str]) -> String {
+    let near = nearest(word, known);
+    near.map(|near| format!(", did you mean `{near}`?"))
+        .unwrap_or_default()
+}

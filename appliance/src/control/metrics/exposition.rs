@@ -1,0 +1,86 @@
+//! How metrics are written down: Prometheus' text, or JSON.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use crate::text;
+
+/// Takes metrics one after the other: a family, then its samples. Names are without their prefix.
+pub trait Exposition {
+    /// Begins a family.
+    fn family(&mut self, name: &str, help: &str, kind: &'static str);
+
+    /// A sample of the family.
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64);
+}
+
+/// The text exposition format, version 0.0.4.
+#[derive(Debug, Default)]
+pub struct Prometheus(pub String);
+
+impl Exposition for Prometheus {
+    fn family(&mut self, name: &str, help: &str, kind: &'static str) {
+        let help = help.trim().replace('\\', "\\\\").replace('\n', "\\n");
+        // Memory takes everything.
+        let _ = writeln!(
+            self.0,
+            "# HELP xdnsd_{name} {help}\n# TYPE xdnsd_{name} {kind}"
+        );
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let escape = |value: &str| {
+            text::line(value)
+                .replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n")
+        };
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(label, value)| format!("{label}=\"{}\"", escape(value)))
+            .collect();
+        let _ = match labels.is_empty() {
+            true => writeln!(self.0, "xdnsd_{name} {value}"),
+            false => writeln!(self.0, "xdnsd_{name}{{{}}} {value}", labels.join(",")),
+        };
+    }
+}
+
+/// `{"metrics":[{"labels":{"worker":"0"},"name":"xdnsd_blocked_total","type":"counter","value":7},...]}`. Written sample by
+/// sample: as a value in memory all of them would take some MiB.
+#[derive(Debug, Default)]
+pub struct Json {
+    samples: String,
+    kind: &'static str,
+}
+
+impl Json {
+    /// All of it in one line, without its end.
+    #[must_use]
+    pub fn into_line(self) -> String {
+        format!("{{\"metrics\":[{}]}}", self.samples)
+    }
+}
+
+impl Exposition for Json {
+    fn family(&mut self, _: &str, _: &str, kind: &'static str) {
+        self.kind = kind;
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        let labels = labels.iter();
+        let labels: Map<String, Value> = labels
+            .map(|(label, value)| ((*label).to_owned(), (*value).into()))
+            .collect();
+        if !self.samples.is_empty() {
+            self.samples.push(',');
+        }
+        self.samples += &text::json::line(&json!({
+            "name": format!("xdnsd_{name}"),
+            "type": self.kind,
+            "labels": labels,
+            "value": value,
+        }));
+    }
+}

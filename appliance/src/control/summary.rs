@@ -1,0 +1,147 @@
+//! Counters for people, as `xdnsd stats` shows them: what was asked and answered, in all and at the moment.
+//!
+//! Put together by who asks, from what Prometheus would get: the daemon keeps no earlier reading for it.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// What a row counts, by metrics without prefix and suffix.
+type Row = (&'static str, &'static [&'static str]);
+
+const QUERIES: &[&str] = &["queries_xdp", "queries_udp", "queries_tcp"];
+const HITS: &[&str] = &["cache_hits", "cache_stale"];
+const LOOKED_UP: &[&str] = &["cache_hits", "cache_stale", "cache_misses"];
+
+const ROWS: &[Row] = &[
+    ("queries", QUERIES),
+    ("  over AF_XDP", &["queries_xdp"]),
+    ("  over UDP", &["queries_udp"]),
+    ("  over TCP", &["queries_tcp"]),
+    ("answers", &["answers_xdp", "answers_udp", "answers_tcp"]),
+    ("  from the cache", &["cache_hits"]),
+    ("  from the cache, stale", &["cache_stale"]),
+    ("  local data, special names", &["local_answers"]),
+    ("  blocked", &["blocked"]),
+    ("  withheld: private address", &["rebind_withheld"]),
+    ("  REFUSED", &["refused_given"]),
+    ("  SERVFAIL", &["servfail_given"]),
+    ("not in the cache", &["cache_misses"]),
+    ("  while somebody asked already", &["coalesced"]),
+    ("asked upstream", &["upstream_queries"]),
+    ("  over TCP", &["upstream_tcp"]),
+    ("  no answer in time", &["upstream_timeouts"]),
+    ("  not reachable", &["upstream_unreachable"]),
+    ("clients without an answer", &["acl_dropped"]),
+];
+
+/// Counters by name, added up over what tells samples apart.
+#[derive(Debug)]
+pub struct Sums<'t>(HashMap<&'t str, u64>);
+
+impl<'t> Sums<'t> {
+    /// Of Prometheus' text.
+    #[must_use]
+    pub fn of(text: &'t str) -> Self {
+        let mut sums = HashMap::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((series, value)) = line.rsplit_once(' ') else {
+                continue;
+            };
+            let name = series.split('{').next().unwrap_or_default();
+            let name = name.strip_prefix("xdnsd_").unwrap_or(name);
+            let name = name.strip_suffix("_total").unwrap_or(name);
+            *sums.entry(name).or_insert(0) += value.parse().unwrap_or(0);
+        }
+        Self(sums)
+    }
+
+    fn sum(&self, names: &[&str]) -> u64 {
+        let values = names.iter().filter_map(|name| self.0.get(name));
+        values.sum()
+    }
+}
+
+/// The table of two looks that are `elapsed` apart.
+#[must_use]
+pub fn table(earlier: &Sums<'_>, later: &Sums<'_>, elapsed: Duration) -> String {
+    let mut out = format!("{:<32}{:>16}{:>14}\n", "", "in all", "per second");
+    let moved = |names| later.sum(names).saturating_sub(earlier.sum(names));
+    for (what, names) in ROWS {
+        let rate = moved(names) as f64 / elapsed.as_secs_f64().max(0.001);
+        // Memory takes everything.
+        let _ = writeln!(out, "{what:<32}{:>16}{rate:>14.1}", later.sum(names));
+    }
+    let all = percent(later.sum(HITS), later.sum(LOOKED_UP));
+    let now = percent(moved(HITS), moved(LOOKED_UP));
+    let _ = writeln!(out, "{:<32}{all:>16}{now:>14}", "hit ratio of the cache");
+    out
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    match whole {
+        0 => "-".into(),
+        whole => format!("{:.1} %", part as f64 * 100.0 / whole as f64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::metrics::Reading;
+    use xdnsd_core::counters::Counter;
+
+    const EARLIER: &str = "# HELP xdnsd_queries_udp_total Queries\n\
+        xdnsd_queries_udp_total{interface=\"a b\",queue=\"kernel\"} 5\n\
+        xdnsd_queries_udp_total{interface=\"c\",queue=\"kernel\"} 6\n\
+        xdnsd_cache_hits_total{worker=\"0\"} 4\nxdnsd_cache_misses_total{worker=\"0\"} 4\n";
+    const LATER: &str = "xdnsd_queries_udp_total{interface=\"a b\",queue=\"kernel\"} 15\n\
+        xdnsd_queries_udp_total{interface=\"c\",queue=\"kernel\"} 7\n\
+        xdnsd_queries_xdp_total 2\n\
+        xdnsd_cache_hits_total{worker=\"0\"} 10\nxdnsd_cache_stale_total{worker=\"0\"} 3\n\
+        xdnsd_cache_misses_total{worker=\"0\"} 5\n";
+
+    #[test]
+    fn rows_add_up_and_rates_are_of_the_time_between() {
+        let table = table(&Sums::of(EARLIER), &Sums::of(LATER), Duration::from_secs(2));
+        let row = |what: &str| {
+            let line = table.lines().find_map(|line| line.strip_prefix(what));
+            let cells: Vec<_> = line
+                .unwrap_or_default()
+                .split("  ")
+                .map(str::trim)
+                .collect();
+            let cells = cells.into_iter().filter(|cell| !cell.is_empty());
+            cells.map(str::to_owned).collect::<Vec<_>>()
+        };
+        for (what, all, now) in [
+            ("queries", "24", "6.5"),
+            ("  over AF_XDP", "2", "1.0"),
+            ("  over UDP", "22", "5.5"),
+            ("  from the cache  ", "10", "3.0"),
+            ("  from the cache, stale", "3", "1.5"),
+            ("not in the cache", "5", "0.5"),
+            ("blocked", "", ""),
+            ("  blocked", "0", "0.0"),
+            ("hit ratio of the cache", "72.2 %", "90.0 %"),
+        ] {
+            let cells: Vec<&str> = [all, now]
+                .into_iter()
+                .filter(|cell| !cell.is_empty())
+                .collect();
+            assert_eq!(row(what), cells, "{what}\n{table}");
+        }
+        let none = super::table(&Sums::of(""), &Sums::of(""), Duration::ZERO);
+        assert!(none.ends_with("               -             -\n"), "{none}");
+    }
+
+    #[test]
+    fn every_row_is_of_counters_that_there_are() {
+        let names: Vec<&str> = Counter::ALL.iter().map(|counter| counter.name()).collect();
+        for name in ROWS.iter().flat_map(|(_, names)| *names) {
+            assert!(names.contains(name), "{name}");
+        }
+        let text = Reading::default().prometheus();
+        assert_eq!(Sums::of(&text).sum(QUERIES), 0);
+    }
+}
