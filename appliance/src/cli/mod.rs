@@ -204,11 +204,17 @@ const FORMS: &[Form] = &[
     },
     Form {
         name: "shield status",
+        usage: " [--socket PATH] [--json]",
+        json: r#"{"prefixes": {"denied", "allowed", "said"}, "interfaces": [{"interface", "in_force": bool, "syn_cookies": bool, "no_syn_cookies": why not, in a word, "frames": {reason: count}}]}; what is not known is null"#,
+        flags: &[AT_SOCKET, JSON],
         about: "what the XDP programs drop, and how much of it, by interface",
         ..ASKS
     },
     Form {
         name: "shield list",
+        usage: " [--socket PATH] [--json]",
+        json: r#"a line for each prefix: {"prefix", "verdict": "deny" or "allow", "source": "config" or "said", "secs_left": null where it has no end}"#,
+        flags: &[AT_SOCKET, JSON],
         about: "prefixes that are denied and allowed, and who says so",
         ..ASKS
     },

@@ -49,6 +49,18 @@ fn every_command_is_known() {
     );
     assert_eq!(parsed("why a.b --json"), ask("json why a.b", socket));
     assert_eq!(
+        parsed("shield status --json"),
+        ask("json shield status", socket)
+    );
+    assert_eq!(
+        parsed("shield --json list"),
+        ask("json shield list", socket)
+    );
+    assert!(
+        parsed("shield deny --json 192.0.2.1").is_err(),
+        "it shows nothing"
+    );
+    assert_eq!(
         parsed("cache dump --socket /x a.example"),
         ask("cache dump a.example", "/x")
     );

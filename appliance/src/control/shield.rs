@@ -3,12 +3,14 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use serde_json::{Map, Value, json};
 use xdnsd_abi::Reason;
 
-use super::metrics::Telemetry;
+use super::metrics::{Program, Telemetry};
 use super::socket::{CommandError, Commands};
 use crate::compile::prefix::Prefix;
 use crate::compile::prefix_list::Verdict;
+use crate::text::json;
 
 /// For how long something that is said may hold, in seconds: a year.
 const SECS_MAX: u32 = 31_536_000;
@@ -57,11 +59,12 @@ pub fn with_shield(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl K
             said.map_err(CommandError::Refused)
         }
     };
+    let shown = Arc::clone(&telemetry);
     let (lister, counter) = (keeper.clone(), keeper.clone());
-    commands
+    as_json(commands, telemetry, keeper.clone())
         .with("shield status", move |words, out| {
             super::commands::no_more(words)?;
-            status(&telemetry, &counter, out)
+            Status::read(&shown, &counter)?.write(out)
         })
         .with("shield list", move |words, out| {
             super::commands::no_more(words)?;
@@ -76,17 +79,60 @@ pub fn with_shield(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl K
         .with("shield forget", said(None))
 }
 
+/// What shows something, for programs.
+fn as_json(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl Keeper) -> Commands {
+    let counter = keeper.clone();
+    commands
+        .with("json shield status", move |words, out| {
+            super::commands::no_more(words)?;
+            let status = Status::read(&telemetry, &counter)?;
+            Ok(writeln!(out, "{}", json::line(&status.json()))?)
+        })
+        .with("json shield list", move |words, out| {
+            super::commands::no_more(words)?;
+            let listed = keeper.list().map_err(CommandError::Refused)?;
+            // A line for each: one value of all of them would take megabytes.
+            listed
+                .iter()
+                .try_for_each(|listed| writeln!(out, "{}", json::line(&listed.json())))?;
+            Ok(())
+        })
+}
+
+impl Listed {
+    fn verdict_word(&self) -> &'static str {
+        match self.verdict {
+            Verdict::Deny => "deny",
+            Verdict::Allow => "allow",
+        }
+    }
+
+    fn source_word(&self) -> &'static str {
+        match self.is_said {
+            true => "said",
+            false => "config",
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "prefix": self.prefix.to_string(),
+            "verdict": self.verdict_word(),
+            "source": self.source_word(),
+            "secs_left": self.secs_left,
+        })
+    }
+}
+
 fn line(listed: &Listed) -> String {
-    let verdict = match listed.verdict {
-        Verdict::Deny => "deny",
-        Verdict::Allow => "allow",
-    };
-    let from = match (listed.is_said, listed.secs_left) {
-        (false, _) => "config".to_owned(),
-        (true, None) => "said".to_owned(),
-        (true, Some(secs)) => format!("said, {secs} s left"),
-    };
-    format!("{verdict:<5} {} ({from})", listed.prefix)
+    let left = listed.secs_left.map(|secs| format!(", {secs} s left"));
+    format!(
+        "{:<5} {} ({}{})",
+        listed.verdict_word(),
+        listed.prefix,
+        listed.source_word(),
+        left.unwrap_or_default()
+    )
 }
 
 /// The prefix that a request is about, and for how long.
@@ -115,53 +161,120 @@ fn prefix_of(words: &[&str], has_secs: bool) -> Result<(Prefix, Option<u32>), Co
 }
 
 /// What is in force, and what came of it on each interface.
-fn status(
-    telemetry: &Telemetry,
-    keeper: &impl Keeper,
-    out: &mut dyn Write,
-) -> Result<(), CommandError> {
-    let listed = keeper.list().map_err(CommandError::Refused)?;
-    let count = |is: &dyn Fn(&Listed) -> bool| listed.iter().filter(|listed| is(listed)).count();
-    let denied = count(&|listed| listed.verdict == Verdict::Deny);
-    let said = count(&|listed| listed.is_said);
-    writeln!(
-        out,
-        "prefixes: {denied} denied, {} allowed; {said} of them said since the start",
-        listed.len() - denied
-    )?;
-    for program in &telemetry.programs {
-        let Ok(frames) = (program.frames)() else {
-            writeln!(
-                out,
-                "{}: no XDP program: nothing is in force",
-                program.interface
-            )?;
-            continue;
+struct Status<'a> {
+    denied: usize,
+    allowed: usize,
+    said: usize,
+    interfaces: Vec<OfInterface<'a>>,
+}
+
+/// The same of one interface.
+struct OfInterface<'a> {
+    interface: &'a str,
+    /// `None`: it has no XDP program.
+    program: Option<OfProgram>,
+}
+
+/// What its XDP program does.
+struct OfProgram {
+    /// Why it gives no SYN cookies, in a word.
+    no_syn_cookies: Option<&'static str>,
+    /// What it dropped and answered, by reason.
+    frames: Vec<(&'static str, u64)>,
+}
+
+impl<'a> Status<'a> {
+    fn read(telemetry: &'a Telemetry, keeper: &impl Keeper) -> Result<Self, CommandError> {
+        let listed = keeper.list().map_err(CommandError::Refused)?;
+        let count =
+            |is: &dyn Fn(&Listed) -> bool| listed.iter().filter(|listed| is(listed)).count();
+        let denied = count(&|listed| listed.verdict == Verdict::Deny);
+        let of_interface = |program: &'a Program| OfInterface {
+            interface: &program.interface,
+            program: OfProgram::read(program),
         };
-        let cookies = match (program.no_syn_cookies)() {
-            "" => "given".to_owned(),
-            reason => format!("not given ({reason})"),
-        };
+        Ok(Self {
+            denied,
+            allowed: listed.len() - denied,
+            said: count(&|listed| listed.is_said),
+            interfaces: telemetry.programs.iter().map(of_interface).collect(),
+        })
+    }
+
+    fn write(&self, out: &mut dyn Write) -> Result<(), CommandError> {
         writeln!(
             out,
-            "{}: in force; SYN cookies {cookies}",
-            program.interface
+            "prefixes: {} denied, {} allowed; {} of them said since the start",
+            self.denied, self.allowed, self.said
         )?;
-        for (reason, cpus) in Reason::ALL.iter().zip(&frames) {
-            let name = reason.name();
-            let sum: u64 = cpus.iter().fold(0, |sum, count| sum.wrapping_add(*count));
-            if name.starts_with("drop_") || *reason == Reason::SynCookie {
-                writeln!(out, "  {name} {sum}")?;
+        for OfInterface { interface, program } in &self.interfaces {
+            let Some(program) = program else {
+                writeln!(out, "{interface}: no XDP program: nothing is in force")?;
+                continue;
+            };
+            let cookies = match program.no_syn_cookies {
+                None => "given".to_owned(),
+                Some(reason) => format!("not given ({reason})"),
+            };
+            writeln!(out, "{interface}: in force; SYN cookies {cookies}")?;
+            for (reason, count) in &program.frames {
+                writeln!(out, "  {reason} {count}")?;
             }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn json(&self) -> Value {
+        json!({
+            "prefixes": { "denied": self.denied, "allowed": self.allowed, "said": self.said },
+            "interfaces": self.interfaces.iter().map(OfInterface::json).collect::<Value>(),
+        })
+    }
+}
+
+impl OfInterface<'_> {
+    fn json(&self) -> Value {
+        let program = self.program.as_ref();
+        let frames = program.map(|program| {
+            let frames = program.frames.iter();
+            frames
+                .map(|(reason, count)| ((*reason).to_owned(), json!(count)))
+                .collect::<Map<_, _>>()
+        });
+        json!({
+            "interface": self.interface,
+            "in_force": program.is_some(),
+            "syn_cookies": program.map(|program| program.no_syn_cookies.is_none()),
+            "no_syn_cookies": program.and_then(|program| program.no_syn_cookies),
+            "frames": frames,
+        })
+    }
+}
+
+impl OfProgram {
+    /// `None`: there is none.
+    fn read(program: &Program) -> Option<Self> {
+        let frames = (program.frames)().ok()?;
+        let sum = |cpus: &Vec<u64>| {
+            cpus.iter()
+                .fold(0, |sum: u64, count| sum.wrapping_add(*count))
+        };
+        let is_shown =
+            |reason: &Reason| reason.name().starts_with("drop_") || *reason == Reason::SynCookie;
+        let shown = Reason::ALL.iter().zip(&frames);
+        Some(Self {
+            no_syn_cookies: Some((program.no_syn_cookies)()).filter(|reason| !reason.is_empty()),
+            frames: shown
+                .filter(|(reason, _)| is_shown(reason))
+                .map(|(reason, cpus)| (reason.name(), sum(cpus)))
+                .collect(),
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::metrics::Program;
     use std::sync::Mutex;
 
     /// What was said: prefix, verdict and for how long.
@@ -242,6 +355,45 @@ mod tests {
     }
 
     #[test]
+    fn programs_are_told_the_same_as_json() {
+        let told = Told::default();
+        let list = [
+            r#"{"prefix":"192.0.2.0/24","secs_left":null,"source":"config","verdict":"deny"}"#,
+            r#"{"prefix":"192.0.2.9/32","secs_left":7,"source":"said","verdict":"allow"}"#,
+            r#"{"prefix":"2001:db8::/32","secs_left":null,"source":"said","verdict":"deny"}"#,
+        ];
+        let listed = asked(&told, "json shield list").expect("shown");
+        assert_eq!(listed.lines().collect::<Vec<_>>(), list);
+        let status = asked(&told, "json shield status").expect("shown");
+        assert_eq!(status.lines().count(), 1, "{status}");
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        assert_eq!(
+            status["prefixes"],
+            json!({ "denied": 2, "allowed": 1, "said": 2 })
+        );
+        let with = &status["interfaces"][0];
+        assert_eq!(with["interface"], "lan0");
+        assert_eq!(
+            [&with["in_force"], &with["syn_cookies"]],
+            [&json!(true), &json!(false)]
+        );
+        assert_eq!(with["no_syn_cookies"], "calm");
+        let frames = with["frames"].as_object().expect("by reason");
+        let text = asked(&told, "shield status").expect("shown");
+        let counted = text.lines().filter(|line| line.starts_with("  "));
+        assert_eq!(frames.len(), counted.count(), "every counter is in both");
+        assert_eq!(frames["drop_denied"], json!(Reason::DropDenied as u64 + 1));
+        let without = json!({
+            "interface": "lan1",
+            "in_force": false,
+            "syn_cookies": null,
+            "no_syn_cookies": null,
+            "frames": null,
+        });
+        assert_eq!(status["interfaces"][1], without);
+    }
+
+    #[test]
     fn what_is_said_is_a_prefix_and_for_how_long() {
         let told = Told::default();
         for request in [
@@ -281,6 +433,8 @@ mod tests {
             ("shield forget 192.0.2.1 1", "`1` is too much".into()),
             ("shield list all", "`all` is too much".into()),
             ("shield status all", "`all` is too much".into()),
+            ("json shield list all", "`all` is too much".into()),
+            ("json shield status all", "`all` is too much".into()),
         ] {
             assert_eq!(asked(&told, request), Err(problem), "{request}");
         }

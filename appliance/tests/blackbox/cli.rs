@@ -582,6 +582,23 @@ fn what_is_shown_is_json_where_a_program_asks() -> Result<()> {
     assert_eq!(why["reasons"][0]["says"], "nas.lan. 60 IN A 192.0.2.7");
     assert_eq!(why["reasons"][0]["file"], json!(config));
     assert_eq!(asked(&["why", "a.test"])?["cache"], json!([kept]));
+    scene.daemon.control("shield deny 2001:db8:ffff::/48")?;
+    let listed = json!({
+        "prefix": "2001:db8:ffff::/48",
+        "verdict": "deny",
+        "source": "said",
+        "secs_left": null,
+    });
+    assert_eq!(asked(&["shield", "list"])?, listed);
+    let status = asked(&["shield", "status"])?;
+    let prefixes = json!({ "denied": 1, "allowed": 0, "said": 1 });
+    assert_eq!(status["prefixes"], prefixes);
+    let lan = &status["interfaces"][0];
+    assert_eq!(
+        (&lan["interface"], &lan["in_force"]),
+        (&json!("lan0"), &json!(true))
+    );
+    assert_eq!(lan["frames"]["drop_denied"], json!(0));
     assert!(json(&["memory", "--json"])?["lines"].is_array());
     let checked = json(&["check", "--json", &config])?;
     assert_eq!(
