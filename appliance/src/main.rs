@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use xdnsd::cli::{self, Command};
 use xdnsd::compile::reloader::PolicyReloader;
 use xdnsd::compile::set::PolicySet;
-use xdnsd::compile::{Notes, list_file, prefix_list};
+use xdnsd::compile::{Notes, Problem, list_file, prefix_list};
 use xdnsd::config::{Config, Devices, Endpoint, Errors, Fault, Plan, reference};
 use xdnsd::control::health::{self, Health};
 use xdnsd::control::memory;
@@ -192,12 +192,7 @@ impl Checked {
             let problem = store.and_then(|store| store.folder_problem());
             let problem = problem.map(|problem| format!("cache.snapshot: {problem}"));
             self.notes.extend(problem);
-            let prefixes = prefix_list::read(&config.prefixes());
-            let found = prefixes.problems.iter().map(ToString::to_string);
-            let problems: Vec<String> = found.collect();
-            if !problems.is_empty() {
-                return Err(problems.join("\n"));
-            }
+            self.check_prefixes(&config)?;
             let started = PolicyReloader::start(config.policy(), None);
             notes = started.map_err(|problem| problem.to_string())?.1.notes;
         }
@@ -206,6 +201,21 @@ impl Checked {
         self.notes.extend(problems);
         self.read = notes.told;
         Ok(())
+    }
+
+    /// A file that holds a wrong line is used by nobody: of those that are there, all have to be right.
+    fn check_prefixes(&mut self, config: &Config) -> Result<(), String> {
+        let problems = prefix_list::read(&config.prefixes()).problems;
+        let (missing, wrong): (Vec<_>, Vec<_>) =
+            problems.into_iter().partition(|problem| problem.is_missing);
+        let in_words = |problems: Vec<Problem>| -> Vec<String> {
+            problems.iter().map(ToString::to_string).collect()
+        };
+        self.notes.extend(in_words(missing));
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(in_words(wrong).join("\n")),
+        }
     }
 
     fn fail(&mut self, errors: &Errors) -> String {

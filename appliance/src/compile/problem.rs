@@ -18,6 +18,8 @@ pub struct Problem {
     pub line: Option<usize>,
     /// What is wrong.
     pub what: String,
+    /// It is a file that is not there: it may come later.
+    pub is_missing: bool,
 }
 
 impl Problem {
@@ -28,6 +30,7 @@ impl Problem {
             place: place.into(),
             line: None,
             what: what.into(),
+            is_missing: false,
         }
     }
 
@@ -38,13 +41,17 @@ impl Problem {
             place: file.display().to_string(),
             line: Some(line),
             what: what.into(),
+            is_missing: false,
         }
     }
 
     /// A file that cannot be read or written.
     #[must_use]
     pub fn with_file(file: &Path, error: &std::io::Error) -> Self {
-        Self::of(file.display().to_string(), files::why(error))
+        Self {
+            is_missing: error.kind() == std::io::ErrorKind::NotFound,
+            ..Self::of(file.display().to_string(), files::why(error))
+        }
     }
 }
 
@@ -252,7 +259,13 @@ mod tests {
         let list = read_text(&path, 100).expect_err("missing");
         let mut notes = Notes::default();
         assert_eq!(files_behind(&path, &mut notes), Ok(Vec::new()));
-        assert_eq!(list.what, "is not there");
+        assert_eq!(
+            (list.what.as_str(), list.is_missing),
+            ("is not there", true)
+        );
+        let folder = Folder::new();
+        let wrong = read_text(folder.path(), 100).expect_err("no file");
+        assert!(!wrong.is_missing, "{wrong}");
         assert_eq!(notes.first, [list]);
     }
 

@@ -206,6 +206,40 @@ fn a_file_that_is_missing_is_named() -> Result<()> {
     Ok(())
 }
 
+/// As a start does: it warns and goes on.
+#[test]
+fn a_file_of_the_config_that_is_missing_is_worth_a_note_and_one_that_is_wrong_is_not() -> Result<()>
+{
+    let scene = scene!(Setup::default());
+    let folder = scene.directory.path();
+    let absent = folder.join("absent").display().to_string();
+    let good = fs::read_to_string(folder.join("config.toml"))?;
+    let check = |more: &str| -> Result<Output> {
+        let config = write(folder, "checked.toml", &format!("{good}\n{more}\n"))?;
+        run(Some(&scene.lab), &["check", &config.display().to_string()])
+    };
+    for key in [
+        "[shield]\ndeny_files",
+        "[shield]\nallow_files",
+        "[filter]\nblock_files",
+        "[local]\nhosts",
+    ] {
+        let output = check(&format!("{key} = [{absent:?}]"))?;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{key}: {said}");
+        assert_eq!(said, format!("note: {absent}: is not there\n"), "{key}");
+    }
+    let wrong = write(folder, "drop.txt", "192.0.2.0/24\n198.51.100.0/33\n")?;
+    let wrong = wrong.display().to_string();
+    let output = check(&format!("[shield]\ndeny_files = [{absent:?}, {wrong:?}]"))?;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let begin = format!("note: {absent}: is not there\n");
+    assert!(said.starts_with(&begin), "{said}");
+    assert!(said.contains(&format!("{wrong}:2: ")), "{said}");
+    Ok(())
+}
+
 #[test]
 fn an_unknown_command_is_answered_with_those_that_exist() -> Result<()> {
     for arguments in [&["sing"][..], &[], &["help", "sing"]] {
