@@ -63,11 +63,11 @@ pub const CACHE_SHARDS: usize = capacity!("XDNSD_LIMIT_CACHE_SHARDS", 16);
 /// Slots of one set, in both slot sizes.
 pub const CACHE_WAYS: usize = 8;
 /// Sets of small slots per shard.
-pub const CACHE_SMALL_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_SMALL_SETS", 52);
+pub const CACHE_SMALL_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_SMALL_SETS", 53);
 /// Bytes of a small slot: name and answer.
 pub const CACHE_SMALL_BYTES: usize = 248;
 /// Sets of large slots per shard.
-pub const CACHE_LARGE_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_LARGE_SETS", 12);
+pub const CACHE_LARGE_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_LARGE_SETS", 11);
 /// Bytes of a large slot: name and answer.
 pub const CACHE_LARGE_BYTES: usize = NAME_MAX + UDP_MESSAGE_MAX;
 /// Answers that the cache holds at most.

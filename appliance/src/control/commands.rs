@@ -17,7 +17,7 @@ use crate::store::{SharedCache, SnapshotHandle};
 use crate::text::{self, json};
 
 /// What requests have done by who reads the files of policy.
-pub trait Reader: Clone + Send + 'static {
+pub trait Reader: Clone + Send + Sync + 'static {
     /// Has the config and its files read again, and gives the lines that say what came of it.
     ///
     /// # Errors

@@ -52,8 +52,8 @@ const ADDRESS: usize = size_of::<u64>();
 /// Threads that are no workers, with a stack as theirs: the one that looks after interfaces, and the one that reads the
 /// files of policy.
 const OTHER_THREADS: usize = 2;
-/// Threads with a small stack: control, snapshot, and the first, which uses no more of its own.
-const SMALL_THREADS: usize = 3;
+/// Threads with a small stack: the two of control, snapshot, and the first, which uses no more of its own.
+const SMALL_THREADS: usize = 4;
 /// What the start-up puts on the heap and keeps: config, telemetry, names of interfaces and servers, libraries.
 const HEAP_BYTES: usize = 256 * 1024;
 /// Bytes of a BPF map's entry beside key and value (the kernel's `struct htab_elem` and bucket, rounded up).

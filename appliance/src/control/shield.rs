@@ -29,7 +29,7 @@ pub struct Listed {
 }
 
 /// What requests have done by who keeps the prefixes.
-pub trait Keeper: Clone + Send + 'static {
+pub trait Keeper: Clone + Send + Sync + 'static {
     /// All prefixes in force, in order.
     ///
     /// # Errors

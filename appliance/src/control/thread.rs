@@ -1,15 +1,17 @@
-//! The thread of the control socket, from the socket's making to the end. Its folder may be on a file system that does not
-//! answer: the main thread touches nothing of it, and waits for this thread no longer than it has to.
+//! The threads of the control socket, from the socket's making to the end: one serves, one carries out what has files read or
+//! written. The socket's folder may be on a file system that does not answer: the main thread touches nothing of it, and waits
+//! for these threads no longer than it has to.
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
 use log::warn;
 
-use super::socket::{Commands, Control, SocketFile};
+use super::socket::{self, Commands, Control, SocketFile, serve_waiting};
 use crate::os::threads;
 use crate::text::Sentence;
 
@@ -33,7 +35,7 @@ enum Told {
     Taken(Sentence),
 }
 
-/// The way to the thread. Belongs to the main thread.
+/// The way to the threads. Belongs to the main thread.
 pub struct Door {
     told: Receiver<Told>,
     commands: Sender<Commands>,
@@ -42,7 +44,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// Starts the thread for the socket at `path`.
+    /// Starts the threads for the socket at `path`.
     ///
     /// # Errors
     /// There can be no more threads.
@@ -61,19 +63,28 @@ impl Door {
     ) -> Result<Self, Sentence> {
         let (tell, told) = mpsc::channel();
         let (commands, inbox) = mpsc::channel();
+        let (give, given) = mpsc::channel();
+        let (queue, waiting) = socket::queue();
         let serve = move || {
             let Some((server, file)) = bound(&mut bind, &tell).map(Control::split) else {
                 return;
             };
             // Without anybody to take the name, or the commands, the process is about to end.
             let is_told = tell.send(Told::Bound(file)).is_ok();
-            if let Some(commands) = inbox.recv().ok().filter(|_| is_told) {
-                server.serve(&commands);
+            let commands: Option<Commands> = inbox.recv().ok().filter(|_| is_told);
+            if let Some(commands) = commands.map(Arc::new)
+                && give.send(Arc::clone(&commands)).is_ok()
+            {
+                server.serve(&commands, &queue);
             }
         };
-        threads::builder_with_stack("control", threads::SMALL_STACK_BYTES)
-            .spawn(serve)
-            .map_err(|error| format!("control thread: {error}"))?;
+        let carry_out = move || {
+            if let Ok(commands) = given.recv() {
+                serve_waiting(&waiting, &commands);
+            }
+        };
+        spawn("control", serve)?;
+        spawn("control files", carry_out)?;
         Ok(Self {
             told,
             commands,
@@ -137,6 +148,13 @@ impl Door {
     }
 }
 
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Sentence> {
+    threads::builder_with_stack(name, threads::SMALL_STACK_BYTES)
+        .spawn(work)
+        .map(drop)
+        .map_err(|error| format!("{name} thread: {error}"))
+}
+
 /// Tries until it listens. `None`: another process does, which was told.
 fn bound(bind: &mut impl FnMut() -> io::Result<Control>, tell: &Sender<Told>) -> Option<Control> {
     let mut pause = PAUSE;
@@ -182,7 +200,6 @@ fn within(max: Duration, work: impl FnOnce() + Send + 'static) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const TIMEOUT: Duration = Duration::from_secs(20);

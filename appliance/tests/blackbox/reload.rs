@@ -293,6 +293,8 @@ fn a_file_that_does_not_answer_holds_up_neither_addresses_nor_requests_nor_the_e
         ask_all(&ways, &format!("n{number}.test. A"))?;
     }
     assert!(reload.is_running(), "{}", reload.log());
+    // Who asks for something else meanwhile does not wait behind it.
+    scene.daemon.metrics()?;
     let ended = scene.daemon.terminate()?;
     assert!(ended.success(), "{ended}");
     let told = reload.wait_exit(TIMEOUT)?;

@@ -6,8 +6,9 @@
 //! ```
 //! The last line is the status, so an answer that was cut short cannot be taken for a whole one. Where what is wrong takes
 //! several lines, a tab stands for each line's end. A request that has files read or written is answered with an empty line
-//! at once: the daemon is there, and takes its time. One thread serves one client at a time, with bounds on every line, on the
-//! time in which a request arrives, and on each wait for a client that does not read. No worker waits for it.
+//! at once: the daemon is there, and takes its time, on a thread of its own. Each of the two threads serves one client at a time,
+//! with bounds on every line, on the time in which a request arrives, and on each wait for a client that does not read. No worker
+//! waits for them.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
@@ -15,6 +16,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +40,8 @@ const PATIENCE_FILES: Duration = Duration::from_secs(60);
 const _: () = assert!(PATIENCE_FILES.as_secs() > FILES_MAX.as_secs());
 /// How long the thread waits where no client can be accepted, so that it does not fill the log.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Clients that may wait for files, behind the one that does.
+const WAITING_MAX: usize = 4;
 /// Clients that may wait for their turn.
 const BACKLOG: i32 = 4;
 
@@ -64,7 +68,7 @@ impl From<io::Error> for CommandError {
 }
 
 /// Carries out one request: gets the words after its name, writes lines.
-pub type Run = Box<dyn Fn(&[&str], &mut dyn Write) -> Result<(), CommandError> + Send>;
+pub type Run = Box<dyn Fn(&[&str], &mut dyn Write) -> Result<(), CommandError> + Send + Sync>;
 
 /// What may be asked for.
 struct Command {
@@ -72,7 +76,7 @@ struct Command {
     run: Run,
 }
 
-/// The requests that are served, until the thread takes them.
+/// The requests that are served, until the threads take them.
 #[derive(Default)]
 pub struct Commands(Vec<Command>);
 
@@ -82,7 +86,7 @@ impl Commands {
     pub fn with(
         mut self,
         name: &'static str,
-        run: impl Fn(&[&str], &mut dyn Write) -> Result<(), CommandError> + Send + 'static,
+        run: impl Fn(&[&str], &mut dyn Write) -> Result<(), CommandError> + Send + Sync + 'static,
     ) -> Self {
         self.0.push(Command {
             name,
@@ -148,17 +152,38 @@ impl Control {
 #[derive(Debug)]
 pub struct Server(UnixListener);
 
+/// A client whose request has files read or written.
+#[derive(Debug)]
+pub struct Waiting {
+    client: UnixStream,
+    request: String,
+}
+
+/// Clients that wait for files. A full queue refuses the next one.
+#[must_use]
+pub fn queue() -> (SyncSender<Waiting>, Receiver<Waiting>) {
+    mpsc::sync_channel(WAITING_MAX)
+}
+
+/// Carries out what has files read or written, one by one as it comes, as long as the process lives.
+pub fn serve_waiting(waiting: &Receiver<Waiting>, commands: &Commands) {
+    for Waiting { client, request } in waiting {
+        let mut out = BufWriter::new(&client);
+        let result = commands.carry_out(&request, &mut out);
+        log_client(finish(&mut out, result));
+    }
+}
+
 impl Server {
-    /// Serves `commands`, as long as the process lives.
-    pub fn serve(self, commands: &Commands) {
+    /// Serves `commands`, as long as the process lives. Those that have files read or written go into `queue`: a file that does
+    /// not answer keeps nobody else waiting.
+    pub fn serve(self, commands: &Commands, queue: &SyncSender<Waiting>) {
         let mut is_said = false;
         for client in self.0.incoming() {
             match client {
                 Ok(client) => {
                     is_said = false;
-                    if let Err(error) = serve(&client, commands) {
-                        debug!("control: client: {error}");
-                    }
+                    log_client(serve(client, commands, queue));
                 }
                 Err(error) => {
                     if !is_said {
@@ -169,6 +194,13 @@ impl Server {
                 }
             }
         }
+    }
+}
+
+/// What is wrong with a client, or its connection, is its own.
+fn log_client(served: io::Result<()>) {
+    if let Err(error) = served {
+        debug!("control: client: {error}");
     }
 }
 
@@ -231,23 +263,36 @@ fn is_slow(request: &str) -> bool {
         .any(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
-/// Serves one client to its end. An error is the client's, or the connection's.
-fn serve(client: &UnixStream, commands: &Commands) -> io::Result<()> {
+/// Serves one client to its end, or puts it into the queue. An error is the client's, or the connection's.
+fn serve(client: UnixStream, commands: &Commands, queue: &SyncSender<Waiting>) -> io::Result<()> {
     client.set_write_timeout(Some(PATIENCE))?;
-    let request = read_request(client, Instant::now() + PATIENCE)?;
-    let mut out = BufWriter::new(client);
-    let result = match request.strip_suffix('\n') {
-        Some(request) => {
-            if is_slow(request) {
-                writeln!(out)?;
-                out.flush()?;
-            }
-            commands.carry_out(request, &mut out)
-        }
-        None => Err(CommandError::Refused(format!(
+    let request = read_request(&client, Instant::now() + PATIENCE)?;
+    let Some(request) = request.strip_suffix('\n') else {
+        let refused = CommandError::Refused(format!(
             "a request is one line of at most {REQUEST_BYTES_MAX} bytes"
-        ))),
+        ));
+        return finish(&mut BufWriter::new(&client), Err(refused));
     };
+    if !is_slow(request) {
+        let mut out = BufWriter::new(&client);
+        let result = commands.carry_out(request, &mut out);
+        return finish(&mut out, result);
+    }
+    (&client).write_all(b"\n")?;
+    let request = request.to_owned();
+    match queue.try_send(Waiting { client, request }) {
+        Ok(()) => Ok(()),
+        Err(TrySendError::Full(left) | TrySendError::Disconnected(left)) => {
+            let refused = CommandError::Refused(format!(
+                "{WAITING_MAX} such requests wait for files already"
+            ));
+            finish(&mut BufWriter::new(&left.client), Err(refused))
+        }
+    }
+}
+
+/// Writes what came of a request behind its lines.
+fn finish(out: &mut impl Write, result: Result<(), CommandError>) -> io::Result<()> {
     match result {
         Ok(()) => writeln!(out, "{OK}")?,
         Err(CommandError::Refused(problem)) => {
@@ -386,246 +431,4 @@ fn connection_failed(path: &Path, patience: Duration, error: &io::Error) -> io::
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
-
-    /// A directory of the test's own, which goes with it.
-    struct Directory(PathBuf);
-
-    impl Directory {
-        fn new(test: &str) -> Self {
-            let path =
-                std::env::temp_dir().join(format!("xdnsd-control-{}-{test}", std::process::id()));
-            fs::create_dir(&path).expect("a new directory");
-            Self(path)
-        }
-
-        fn socket(&self) -> PathBuf {
-            self.0.join("sock")
-        }
-    }
-
-    impl Drop for Directory {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
-    fn commands() -> Commands {
-        Commands::default()
-            .with("cache dump", |arguments, out| {
-                for line in 0..1000 {
-                    writeln!(out, "{line} {arguments:?}")?;
-                }
-                Ok(())
-            })
-            .with("break off", |_, out| {
-                writeln!(out, "half")?;
-                Err(CommandError::Io(io::Error::other("broken")))
-            })
-            .with("cache", |_, _| {
-                Err(CommandError::Refused("what of it?".into()))
-            })
-            .with("reload", |_, out| Ok(writeln!(out, "read")?))
-            .with("lines", |_, out| {
-                writeln!(out, "a\x1b[2Jb\tc")?;
-                Err(CommandError::Refused("one\x1b\ntwo\tthree\nfour".into()))
-            })
-    }
-
-    /// The name of a socket that is served.
-    fn spawn(control: Control) -> SocketFile {
-        let (server, file) = control.split();
-        thread::spawn(move || server.serve(&commands()));
-        file
-    }
-
-    fn asked(path: &Path, request: &str) -> Result<String, String> {
-        let mut out = Vec::new();
-        let result = ask(path, request, &mut out);
-        let text = String::from_utf8(out).expect("text");
-        result.map(|()| text).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn requests_are_carried_out_or_refused_in_words() {
-        let directory = Directory::new("requests");
-        let path = directory.socket();
-        let control = Control::bind(&path).expect("a free path");
-        let _file = spawn(control);
-        let lines = asked(&path, "cache dump a.example").expect("a whole answer");
-        assert_eq!(lines.lines().count(), 1000);
-        assert_eq!(lines.lines().next(), Some("0 [\"a.example\"]"));
-        assert_eq!(asked(&path, "cache"), Err("what of it?".into()));
-        assert_eq!(asked(&path, "reload"), Ok("read\n".into()));
-        assert_eq!(
-            asked(&path, "reboot"),
-            Err("unknown request; allowed: cache dump, break off, cache, reload, lines".into())
-        );
-        assert_eq!(
-            asked(&path, "break off"),
-            Err("the answer was cut short".into())
-        );
-        assert_eq!(
-            asked(&path, &"x".repeat(512)),
-            Err("a request has at most 512 bytes".into())
-        );
-    }
-
-    #[test]
-    fn what_is_wrong_may_take_several_lines_and_nothing_moves_the_cursor() {
-        let directory = Directory::new("lines");
-        let path = directory.socket();
-        let control = Control::bind(&path).expect("a free path");
-        let _file = spawn(control);
-        let mut out = Vec::new();
-        let error = ask(&path, "lines", &mut out)
-            .expect_err("refused")
-            .to_string();
-        assert_eq!(error, "one\\x1b\ntwo\\tthree\nfour");
-        assert_eq!(String::from_utf8_lossy(&out), "a\\x1b[2Jb\\tc\n");
-    }
-
-    #[test]
-    fn where_nobody_answers_it_says_what_to_do() {
-        let directory = Directory::new("nobody");
-        let path = directory.socket();
-        let shown = path.display();
-        let nobody = format!("no xdnsd listens at {shown}: not running, or --socket PATH");
-        assert_eq!(asked(&path, "stats"), Err(nobody.clone()), "no such file");
-        drop(UnixListener::bind(&path).expect("a listener that leaves its file"));
-        assert_eq!(asked(&path, "stats"), Err(nobody), "a dead process's");
-        let below = path.join("below");
-        let error = asked(&below, "stats").expect_err("its folder is a socket");
-        assert!(error.starts_with("no xdnsd listens at "), "{error}");
-        let long = directory.0.join("x".repeat(120));
-        let error = asked(&long, "stats").expect_err("too long");
-        assert!(error.ends_with("at most 107 bytes"), "{error}");
-    }
-
-    /// What a daemon that says this answers to a reload, where one line is waited for as long as a moment.
-    fn reloaded(said: &'static [&[u8]]) -> Result<String, String> {
-        let directory = Directory::new(&format!("slow-{}", said.len()));
-        let path = directory.socket();
-        let listener = listen_for_root(&path).expect("a listener");
-        let moment = Duration::from_millis(20);
-        let mut out = Vec::new();
-        let result = thread::scope(|scope| {
-            scope.spawn(|| {
-                let (mut client, _) = listener.accept().expect("a client");
-                let mut request = [0; 7];
-                client.read_exact(&mut request).expect("a request");
-                for part in said {
-                    client.write_all(part).expect("it waits");
-                    thread::sleep(moment * 4);
-                }
-                // Until it gives up, or has all.
-                if said.last().is_none_or(|last| !last.ends_with(b"ok\n")) {
-                    let _ = client.read(&mut request);
-                }
-            });
-            let patience = [moment, Duration::from_secs(20)];
-            ask_within(&path, "reload", &mut out, patience)
-        });
-        let text = String::from_utf8(out).expect("text");
-        result.map(|()| text).map_err(|error| error.to_string())
-    }
-
-    /// A daemon that reads files is waited for, and one that hangs is not.
-    #[test]
-    fn a_slow_answer_is_waited_for_once_the_daemon_has_said_that_it_is_there() {
-        assert_eq!(reloaded(&[b"\n", b"done\nok\n"]), Ok("done\n".into()));
-        let error = reloaded(&[]).expect_err("it says nothing");
-        assert!(error.starts_with("no answer in 0 s from "), "{error}");
-    }
-
-    /// Its queue is full, so that even connect(2) would wait for ever.
-    #[test]
-    fn a_daemon_that_hangs_is_not_waited_for_for_ever() {
-        let directory = Directory::new("hung");
-        let path = directory.socket();
-        let _hung = listen_for_root(&path).expect("a listener");
-        let patience = Duration::from_millis(50);
-        let mut waiting = Vec::new();
-        let error = loop {
-            match connect(&path, patience) {
-                Ok(client) => waiting.push(client),
-                Err(error) => break error,
-            }
-        };
-        let said = connection_failed(&path, PATIENCE, &error).to_string();
-        let expected = format!("no answer in 5 s from the xdnsd at {}", path.display());
-        assert_eq!(said, expected, "after {} clients", waiting.len());
-    }
-
-    /// Bytes are there, and more would come: that is no reason to wait on.
-    #[test]
-    fn a_request_that_takes_too_long_is_not_read_on() {
-        let (client, daemon) = UnixStream::pair().expect("a pair");
-        (&client).write_all(b"sta").expect("room");
-        let error = read_request(&daemon, Instant::now()).expect_err("its time is over");
-        assert_eq!(error.kind(), ErrorKind::TimedOut);
-        (&client).write_all(b"ts\n").expect("room");
-        let request = read_request(&daemon, Instant::now() + PATIENCE);
-        assert_eq!(request.expect("it is there"), "stats\n");
-    }
-
-    #[test]
-    fn a_client_that_breaks_the_protocol_is_dropped() {
-        let directory = Directory::new("hostile");
-        let path = directory.socket();
-        let control = Control::bind(&path).expect("a free path");
-        let _file = spawn(control);
-        let endless = UnixStream::connect(&path).expect("it listens");
-        while (&endless).write_all(&[b'x'; 4096]).is_ok() {}
-        drop(UnixStream::connect(&path).expect("it listens"));
-        let cut = UnixStream::connect(&path).expect("it listens");
-        (&cut)
-            .write_all(b"cache dump")
-            .expect("room for a line without its end");
-        cut.shutdown(std::net::Shutdown::Write).expect("connected");
-        let mut answer = String::new();
-        (&cut)
-            .read_to_string(&mut answer)
-            .expect("an answer in words");
-        assert_eq!(
-            answer,
-            "error: a request is one line of at most 512 bytes\n"
-        );
-        assert!(asked(&path, "cache dump").is_ok(), "it is still there");
-    }
-
-    #[test]
-    fn the_socket_is_for_its_owner_only() {
-        let directory = Directory::new("mode");
-        let path = directory.socket();
-        let control = Control::bind(&path).expect("a free path");
-        let metadata = fs::symlink_metadata(&path).expect("the socket file");
-        assert!(metadata.file_type().is_socket());
-        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
-        drop(control);
-        assert!(!path.exists(), "the file goes with it");
-    }
-
-    #[test]
-    fn a_dead_processs_socket_is_replaced_and_a_living_ones_is_not() {
-        let directory = Directory::new("stale");
-        let path = directory.socket();
-        drop(UnixListener::bind(&path).expect("a listener that leaves its file"));
-        assert!(path.exists());
-        let control = Control::bind(&path).expect("nobody listens there");
-        let error = Control::bind(&path).expect_err("somebody does");
-        assert!(
-            error
-                .to_string()
-                .ends_with("another process answers at this socket"),
-            "{error}"
-        );
-        drop(control);
-        fs::write(&path, "a file").expect("a file in its place");
-        assert!(Control::bind(&path).is_err());
-        assert!(path.exists(), "what is no socket is left alone");
-    }
-}
+mod tests;

@@ -1,0 +1,290 @@
+use super::*;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// A directory of the test's own, which goes with it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(test: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("xdnsd-control-{}-{test}", std::process::id()));
+        fs::create_dir(&path).expect("a new directory");
+        Self(path)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("sock")
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn commands() -> Commands {
+    Commands::default()
+        .with("cache dump", |arguments, out| {
+            for line in 0..1000 {
+                writeln!(out, "{line} {arguments:?}")?;
+            }
+            Ok(())
+        })
+        .with("break off", |_, out| {
+            writeln!(out, "half")?;
+            Err(CommandError::Io(io::Error::other("broken")))
+        })
+        .with("cache", |_, _| {
+            Err(CommandError::Refused("what of it?".into()))
+        })
+        .with("reload", |_, out| Ok(writeln!(out, "read")?))
+        .with("lines", |_, out| {
+            writeln!(out, "a\x1b[2Jb\tc")?;
+            Err(CommandError::Refused("one\x1b\ntwo\tthree\nfour".into()))
+        })
+}
+
+/// The name of a socket that is served.
+fn spawn(control: Control) -> SocketFile {
+    let (server, file) = control.split();
+    let (queue, waiting) = queue();
+    thread::spawn(move || serve_waiting(&waiting, &commands()));
+    thread::spawn(move || server.serve(&commands(), &queue));
+    file
+}
+
+fn asked(path: &Path, request: &str) -> Result<String, String> {
+    let mut out = Vec::new();
+    let result = ask(path, request, &mut out);
+    let text = String::from_utf8(out).expect("text");
+    result.map(|()| text).map_err(|error| error.to_string())
+}
+
+#[test]
+fn requests_are_carried_out_or_refused_in_words() {
+    let directory = Directory::new("requests");
+    let path = directory.socket();
+    let control = Control::bind(&path).expect("a free path");
+    let _file = spawn(control);
+    let lines = asked(&path, "cache dump a.example").expect("a whole answer");
+    assert_eq!(lines.lines().count(), 1000);
+    assert_eq!(lines.lines().next(), Some("0 [\"a.example\"]"));
+    assert_eq!(asked(&path, "cache"), Err("what of it?".into()));
+    assert_eq!(asked(&path, "reload"), Ok("read\n".into()));
+    assert_eq!(
+        asked(&path, "reboot"),
+        Err("unknown request; allowed: cache dump, break off, cache, reload, lines".into())
+    );
+    assert_eq!(
+        asked(&path, "break off"),
+        Err("the answer was cut short".into())
+    );
+    assert_eq!(
+        asked(&path, &"x".repeat(512)),
+        Err("a request has at most 512 bytes".into())
+    );
+}
+
+#[test]
+fn what_is_wrong_may_take_several_lines_and_nothing_moves_the_cursor() {
+    let directory = Directory::new("lines");
+    let path = directory.socket();
+    let control = Control::bind(&path).expect("a free path");
+    let _file = spawn(control);
+    let mut out = Vec::new();
+    let error = ask(&path, "lines", &mut out)
+        .expect_err("refused")
+        .to_string();
+    assert_eq!(error, "one\\x1b\ntwo\\tthree\nfour");
+    assert_eq!(String::from_utf8_lossy(&out), "a\\x1b[2Jb\\tc\n");
+}
+
+#[test]
+fn where_nobody_answers_it_says_what_to_do() {
+    let directory = Directory::new("nobody");
+    let path = directory.socket();
+    let shown = path.display();
+    let nobody = format!("no xdnsd listens at {shown}: not running, or --socket PATH");
+    assert_eq!(asked(&path, "stats"), Err(nobody.clone()), "no such file");
+    drop(UnixListener::bind(&path).expect("a listener that leaves its file"));
+    assert_eq!(asked(&path, "stats"), Err(nobody), "a dead process's");
+    let below = path.join("below");
+    let error = asked(&below, "stats").expect_err("its folder is a socket");
+    assert!(error.starts_with("no xdnsd listens at "), "{error}");
+    let long = directory.0.join("x".repeat(120));
+    let error = asked(&long, "stats").expect_err("too long");
+    assert!(error.ends_with("at most 107 bytes"), "{error}");
+}
+
+/// What a daemon that says this answers to a reload, where one line is waited for as long as a moment.
+fn reloaded(said: &'static [&[u8]]) -> Result<String, String> {
+    let directory = Directory::new(&format!("slow-{}", said.len()));
+    let path = directory.socket();
+    let listener = listen_for_root(&path).expect("a listener");
+    let moment = Duration::from_millis(20);
+    let mut out = Vec::new();
+    let result = thread::scope(|scope| {
+        scope.spawn(|| {
+            let (mut client, _) = listener.accept().expect("a client");
+            let mut request = [0; 7];
+            client.read_exact(&mut request).expect("a request");
+            for part in said {
+                client.write_all(part).expect("it waits");
+                thread::sleep(moment * 4);
+            }
+            // Until it gives up, or has all.
+            if said.last().is_none_or(|last| !last.ends_with(b"ok\n")) {
+                let _ = client.read(&mut request);
+            }
+        });
+        let patience = [moment, Duration::from_secs(20)];
+        ask_within(&path, "reload", &mut out, patience)
+    });
+    let text = String::from_utf8(out).expect("text");
+    result.map(|()| text).map_err(|error| error.to_string())
+}
+
+/// A daemon that reads files is waited for, and one that hangs is not.
+#[test]
+fn a_slow_answer_is_waited_for_once_the_daemon_has_said_that_it_is_there() {
+    assert_eq!(reloaded(&[b"\n", b"done\nok\n"]), Ok("done\n".into()));
+    let error = reloaded(&[]).expect_err("it says nothing");
+    assert!(error.starts_with("no answer in 0 s from "), "{error}");
+}
+
+/// Its queue is full, so that even connect(2) would wait for ever.
+#[test]
+fn a_daemon_that_hangs_is_not_waited_for_for_ever() {
+    let directory = Directory::new("hung");
+    let path = directory.socket();
+    let _hung = listen_for_root(&path).expect("a listener");
+    let patience = Duration::from_millis(50);
+    let mut waiting = Vec::new();
+    let error = loop {
+        match connect(&path, patience) {
+            Ok(client) => waiting.push(client),
+            Err(error) => break error,
+        }
+    };
+    let said = connection_failed(&path, PATIENCE, &error).to_string();
+    let expected = format!("no answer in 5 s from the xdnsd at {}", path.display());
+    assert_eq!(said, expected, "after {} clients", waiting.len());
+}
+
+/// A file that does not answer: others are served, whoever wants files as well waits for them, and not too many do.
+#[test]
+fn who_waits_for_a_file_keeps_nobody_else_waiting() {
+    let directory = Directory::new("files");
+    let path = directory.socket();
+    let (server, _file) = Control::bind(&path).expect("a free path").split();
+    let (go, hangs) = mpsc::channel::<()>();
+    let hangs = Mutex::new(hangs);
+    let commands = Commands::default()
+        .with("stats", |_, out| Ok(writeln!(out, "counted")?))
+        .with("reload", move |_, out| {
+            let _ = hangs.lock().expect("one at a time").recv();
+            Ok(writeln!(out, "read")?)
+        });
+    let commands = Arc::new(commands);
+    let (queue, waiting) = queue();
+    let shared = Arc::clone(&commands);
+    thread::spawn(move || serve_waiting(&waiting, &shared));
+    thread::spawn(move || server.serve(&commands, &queue));
+    let begin = || {
+        let client = UnixStream::connect(&path).expect("it listens");
+        client.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        (&client).write_all(b"reload\n").expect("room");
+        let mut reader = BufReader::new(client);
+        let mut line = String::new();
+        reader.read_line(&mut line).expect("it is there");
+        assert_eq!(line, "\n");
+        reader
+    };
+    let first = begin();
+    assert_eq!(asked(&path, "stats"), Ok("counted\n".into()));
+    let others: Vec<_> = (0..WAITING_MAX - 1).map(|_| begin()).collect();
+    assert_eq!(asked(&path, "stats"), Ok("counted\n".into()));
+    // Of three more one may take the place of the first; the last is one too many in any case.
+    let [.., mut last] = [begin(), begin(), begin()];
+    let mut refused = String::new();
+    last.read_to_string(&mut refused).expect("its answer");
+    assert_eq!(refused, "error: 4 such requests wait for files already\n");
+    drop(go);
+    for mut client in [first].into_iter().chain(others) {
+        let mut text = String::new();
+        client.read_to_string(&mut text).expect("its answer");
+        assert_eq!(text, "read\nok\n");
+    }
+}
+
+/// Bytes are there, and more would come: that is no reason to wait on.
+#[test]
+fn a_request_that_takes_too_long_is_not_read_on() {
+    let (client, daemon) = UnixStream::pair().expect("a pair");
+    (&client).write_all(b"sta").expect("room");
+    let error = read_request(&daemon, Instant::now()).expect_err("its time is over");
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    (&client).write_all(b"ts\n").expect("room");
+    let request = read_request(&daemon, Instant::now() + PATIENCE);
+    assert_eq!(request.expect("it is there"), "stats\n");
+}
+
+#[test]
+fn a_client_that_breaks_the_protocol_is_dropped() {
+    let directory = Directory::new("hostile");
+    let path = directory.socket();
+    let control = Control::bind(&path).expect("a free path");
+    let _file = spawn(control);
+    let endless = UnixStream::connect(&path).expect("it listens");
+    while (&endless).write_all(&[b'x'; 4096]).is_ok() {}
+    drop(UnixStream::connect(&path).expect("it listens"));
+    let cut = UnixStream::connect(&path).expect("it listens");
+    (&cut)
+        .write_all(b"cache dump")
+        .expect("room for a line without its end");
+    cut.shutdown(std::net::Shutdown::Write).expect("connected");
+    let mut answer = String::new();
+    (&cut)
+        .read_to_string(&mut answer)
+        .expect("an answer in words");
+    assert_eq!(
+        answer,
+        "error: a request is one line of at most 512 bytes\n"
+    );
+    assert!(asked(&path, "cache dump").is_ok(), "it is still there");
+}
+
+#[test]
+fn the_socket_is_for_its_owner_only() {
+    let directory = Directory::new("mode");
+    let path = directory.socket();
+    let control = Control::bind(&path).expect("a free path");
+    let metadata = fs::symlink_metadata(&path).expect("the socket file");
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    drop(control);
+    assert!(!path.exists(), "the file goes with it");
+}
+
+#[test]
+fn a_dead_processs_socket_is_replaced_and_a_living_ones_is_not() {
+    let directory = Directory::new("stale");
+    let path = directory.socket();
+    drop(UnixListener::bind(&path).expect("a listener that leaves its file"));
+    assert!(path.exists());
+    let control = Control::bind(&path).expect("nobody listens there");
+    let error = Control::bind(&path).expect_err("somebody does");
+    assert!(
+        error
+            .to_string()
+            .ends_with("another process answers at this socket"),
+        "{error}"
+    );
+    drop(control);
+    fs::write(&path, "a file").expect("a file in its place");
+    assert!(Control::bind(&path).is_err());
+    assert!(path.exists(), "what is no socket is left alone");
+}
