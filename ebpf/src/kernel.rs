@@ -1,5 +1,7 @@
 //! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
+mod forward;
+
 use crate::classify::{Kernel, NextHop, Reply, Way};
 use crate::clients::Place;
 use crate::flow::link::Mac;
@@ -267,11 +269,9 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
         Some(unsafe { beat.read_volatile() })
     }
 
-    /// The coarse clock costs a load where the fine one reads the timer; it lags by at most a tick.
     #[inline(always)]
     fn now(&self) -> u64 {
-        // SAFETY: a helper without arguments that every XDP program may call since Linux 5.11.
-        unsafe { bpf_ktime_get_coarse_ns() }
+        now()
     }
 }
 
@@ -303,11 +303,16 @@ impl Guarded for Run<'_, true> {
     }
 
     #[inline(always)]
+    fn is_large(&self) -> bool {
+        !self.first_buffer().holds::<SYN_FRAME_MAX>(self.len())
+    }
+
+    #[inline(always)]
     fn has_proved(&self, ends: &Ends, secs: u32) -> bool {
         let Some(place) = place(ends.source) else {
             return false;
         };
-        set_of(place).is_some_and(|set| place.has_proved(read_set(set), Kernel::now(self), secs))
+        set_of(place).is_some_and(|set| place.has_proved(read_set(set), now(), secs))
     }
 
     #[inline(always)]
@@ -328,11 +333,6 @@ impl Guarded for Run<'_, true> {
 
 impl Cookies for Run<'_, true> {
     #[inline(always)]
-    fn is_large(&self) -> bool {
-        !self.first_buffer().holds::<SYN_FRAME_MAX>(self.len())
-    }
-
-    #[inline(always)]
     fn walk(&self, walk: &mut Walk) {
         // The binding's type of a function has no arguments; the kernel knows better.
         let step = step as *const () as *mut c_void;
@@ -342,7 +342,7 @@ impl Cookies for Run<'_, true> {
 
     #[inline(always)]
     fn now(&self) -> u64 {
-        Kernel::now(self)
+        now()
     }
 
     #[inline(always)]
@@ -396,18 +396,7 @@ impl Owners for Run<'_, true> {
 
     #[inline(always)]
     fn prove(&self, ends: &Ends) {
-        let Some(place) = place(ends.source) else {
-            return;
-        };
-        let Some(set) = set_of(place) else { return };
-        let (is_second, entry) = place.prove(read_set(set), Kernel::now(self));
-        let to = set.cast::<u64>();
-        // SAFETY: one of the two aligned numbers of a set that lives as long as the map. Another processor may write it at the
-        // same time: one of the two clients is then forgotten.
-        unsafe {
-            let to = if is_second { to.add(1) } else { to };
-            to.write_volatile(entry);
-        }
+        prove(ends.source);
     }
 
     #[inline(always)]
@@ -418,7 +407,7 @@ impl Owners for Run<'_, true> {
         let Some(passed) = STRAYS.get_ptr_mut(0) else {
             return false;
         };
-        let begun = Kernel::now(self) >> BITS << BITS;
+        let begun = now() >> BITS << BITS;
         // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program does.
         unsafe {
             let count = if *passed >> BITS << BITS == begun {
@@ -435,14 +424,44 @@ impl Owners for Run<'_, true> {
     }
 }
 
+/// CLOCK_MONOTONIC in nanoseconds. The coarse clock costs a load where the fine one reads the timer; it lags by at most a tick.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: a helper without arguments that every XDP program may call since Linux 5.11.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Remembers that a client is where it says.
+#[inline(always)]
+fn prove(client: Address) {
+    let Some(place) = place(client) else {
+        return;
+    };
+    let Some(set) = set_of(place) else { return };
+    let (is_second, entry) = place.prove(read_set(set), now());
+    let to = set.cast::<u64>();
+    // SAFETY: one of the two aligned numbers of a set that lives as long as the map. Another processor may write it at the
+    // same time: one of the two clients is then forgotten.
+    unsafe {
+        let to = if is_second { to.add(1) } else { to };
+        to.write_volatile(entry);
+    }
+}
+
 /// A client's place in the table.
 #[inline(always)]
 fn place(client: Address) -> Option<Place> {
-    let key = SECRETS.get_ptr(secret::CLIENTS)?;
     let Address(high, low) = client;
-    // SAFETY: the lookup gave an initialized value that lives as long as the map. User space writes it before there is a client.
-    let hash = hash::of_words([high, low], unsafe { &*key });
-    Some(Place::of(hash))
+    hash_by(secret::CLIENTS, [high, low]).map(Place::of)
+}
+
+/// The hash by one of the keys.
+#[inline(always)]
+fn hash_by<const N: usize>(place: u32, words: [u64; N]) -> Option<u64> {
+    let key = SECRETS.get_ptr(place)?;
+    // SAFETY: the lookup gave an initialized value that lives as long as the map. User space may write it at the same time: any
+    // bytes are a key, and by one of two halves nobody but this frame's client is counted or asked once more.
+    Some(hash::of_words(words, unsafe { &*key }))
 }
 
 #[inline(always)]
@@ -467,6 +486,16 @@ unsafe extern "C" fn step(_: u64, walk: *mut c_void) -> i64 {
 }
 
 impl Run<'_, true> {
+    /// Hands a segment that is nobody's here on to the program for others', if there is one; else it is counted by this.
+    #[inline(always)]
+    pub fn hand_on_forward(&self, reason: Reason) -> Reason {
+        if reason == Reason::PassProtocol {
+            // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
+            unsafe { TAILS.tail_call(self.ctx, tail::FORWARD) }
+        }
+        reason
+    }
+
     /// The socket that a segment with these ends is for, which has to be released.
     #[inline(always)]
     fn socket(&self, tuple: &mut MaybeUninit<Tuple>, len: u32) -> Option<*mut Socket> {
@@ -486,7 +515,7 @@ impl Run<'_, true> {
 
     /// Makes the frame as long as the answer and writes it there.
     #[inline(always)]
-    pub fn answer(&self, answer: &Answer) -> Reason {
+    pub fn answer(&self, answer: &Answer, reason: Reason) -> Reason {
         let more = answer.len() as i32 - self.len() as i32;
         // SAFETY: the context is the kernel's. No view of the frame is used from here on but the one that is made below.
         if unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, more) } != 0 {
@@ -502,7 +531,7 @@ impl Run<'_, true> {
         };
         // It is exactly as long as the answer, in one buffer: only the verifier has to be told.
         match answer.write(frame) {
-            Some(()) => Reason::SynCookie,
+            Some(()) => reason,
             None => Reason::PassTruncated,
         }
     }

@@ -12,6 +12,8 @@ mod clients;
 #[cfg(any(target_arch = "bpf", test))]
 mod flow;
 #[cfg(any(target_arch = "bpf", test))]
+mod forward;
+#[cfg(any(target_arch = "bpf", test))]
 mod frame;
 #[cfg(target_arch = "bpf")]
 mod kernel;
@@ -24,7 +26,7 @@ mod syn;
 
 #[cfg(target_arch = "bpf")]
 mod program {
-    use crate::{classify, frame::Cursor, kernel, prefixes, stray, syn};
+    use crate::{classify, forward, frame::Cursor, kernel, prefixes, stray, syn};
     use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
@@ -66,8 +68,8 @@ mod program {
     fn syn_verdict(ctx: &XdpContext) -> Reason {
         let run = kernel::Run::<true>::new(ctx);
         match syn::classify(run.first_buffer(), &run) {
-            Ok(answer) => run.answer(&answer),
-            Err(reason) => reason,
+            Ok(answer) => run.answer(&answer, Reason::SynCookie),
+            Err(reason) => run.hand_on_forward(reason),
         }
     }
 
@@ -77,7 +79,26 @@ mod program {
         // SAFETY: the kernel keeps the frame between data and data_end readable while this program runs, which the tail call
         // began anew.
         let frame = unsafe { Cursor::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
-        let (Ok(reason) | Err(reason)) = stray::classify(frame, &kernel::Run::<true>::new(&ctx));
+        let run = kernel::Run::<true>::new(&ctx);
+        let reason = match stray::classify(frame, &run) {
+            Ok(reason) => reason,
+            Err(reason) => run.hand_on_forward(reason),
+        };
+        kernel::count(reason);
+        action(reason)
+    }
+
+    /// What segments to others are handed on to.
+    #[xdp(frags)]
+    pub fn xdnsd_forward(ctx: XdpContext) -> u32 {
+        // SAFETY: the kernel keeps the frame between data and data_end readable while this program runs, which the tail call
+        // began anew; what is written later is written through pointers that are read again.
+        let frame = unsafe { Cursor::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
+        let run = kernel::Run::<true>::new(&ctx);
+        let reason = match forward::classify(frame, &run) {
+            Ok((answer, reason)) => run.answer(&answer, reason),
+            Err(reason) => reason,
+        };
         kernel::count(reason);
         action(reason)
     }
@@ -111,7 +132,9 @@ mod program {
     const fn action(reason: Reason) -> u32 {
         match reason {
             Reason::Redirected => XDP_REDIRECT,
-            Reason::SynCookie | Reason::Answered => XDP_TX,
+            Reason::SynCookie | Reason::Answered | Reason::ForwardCookie | Reason::ForwardProof => {
+                XDP_TX
+            }
             Reason::DropStray
             | Reason::DropReset
             | Reason::DropResponse
@@ -146,7 +169,8 @@ mod program {
             | Reason::PassNoRoom
             | Reason::PassCookie
             | Reason::PassVerified
-            | Reason::PassStray => XDP_PASS,
+            | Reason::PassStray
+            | Reason::ForwardVerified => XDP_PASS,
         }
     }
 

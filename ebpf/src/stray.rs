@@ -121,6 +121,9 @@ mod tests {
         fn orders(&self) -> Orders {
             self.orders
         }
+        fn is_large(&self) -> bool {
+            false
+        }
         fn has_proved(&self, ends: &Ends, secs: u32) -> bool {
             assert_eq!((ends.source_port, secs), (40_000_u16.to_be(), PROVED_SECS));
             self.has_proved

@@ -20,13 +20,13 @@ use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::{ethernet, ipv4, ipv6, protocol, tcp, vlan};
 use xdnsd_abi::{Listen, Orders, PathCheck, Reason};
 
-use options::Options;
-pub use options::{COUNT_MAX, Header, Walk};
+pub use options::{COUNT_MAX, Header, Options, Walk};
 
 /// Bytes of the answer's TCP header, where its only option is an MSS.
 const HEADER_LEN: usize = tcp::HEADER_LEN + tcp::mss::LEN;
 /// The same with all that the client offered.
 const LONG_HEADER_LEN: usize = HEADER_LEN + Options::LEN;
+const MSS_KIND_LEN: u16 = u16::from_be_bytes(tcp::mss::KIND_LEN);
 /// Bytes that the client may send at once: what Linux announces first for a path of Ethernet.
 const WINDOW: u16 = 64_240;
 /// Hops that the answer may take, as Linux's own.
@@ -43,12 +43,12 @@ pub trait Guarded: Way {
     /// Copies `len` bytes of the frame, 20 to 60, from offset `at` into `header`, which is zero behind them, and gives their
     /// number back as one that the verifier knows the bounds of. `None`: they are not there.
     fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64>;
+    /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::SYN_FRAME_MAX`].
+    fn is_large(&self) -> bool;
 }
 
 /// What this one asks besides.
 pub trait Cookies: Guarded {
-    /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::SYN_FRAME_MAX`].
-    fn is_large(&self) -> bool;
     /// Takes all the steps of a walk, at most [`COUNT_MAX`].
     fn walk(&self, walk: &mut Walk);
     /// CLOCK_MONOTONIC in nanoseconds, by which the kernel makes its timestamps.
@@ -81,18 +81,22 @@ impl Ends {
     }
 }
 
-/// The answer to a SYN.
+/// The answer to a segment.
 pub struct Answer {
-    link: Link,
-    syn: Ends,
+    pub link: Link,
+    /// Of the segment.
+    pub ends: Ends,
     /// What the addresses add to a checksum.
-    addresses_sum: u64,
-    /// The client's number, big-endian in memory.
-    sequence: u32,
-    cookie: u32,
-    mss: u16,
+    pub addresses_sum: u64,
+    pub sequence: u32,
+    pub acknowledgment: u32,
+    /// See [`tcp::flag`].
+    pub flags: u8,
+    pub window: u16,
+    /// 0: there is no such option.
+    pub mss: u16,
     /// The options behind the MSS.
-    options: Options,
+    pub options: Options,
 }
 
 /// `Ok`: the SYN is ours to answer, with this.
@@ -138,11 +142,13 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reas
     };
     Ok(Answer {
         link,
-        syn,
         addresses_sum: packet.addresses_sum,
-        sequence: segment.sequence(),
-        cookie,
+        sequence: cookie,
+        acknowledgment: behind(&segment),
+        flags: tcp::flag::SYN | tcp::flag::ACK,
+        window: WINDOW,
         mss: check.mss,
+        ends: syn,
         options,
     })
 }
@@ -150,11 +156,11 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reas
 /// The lengths agree, the checksums add up, and the packet is a header and nothing else. Gives its length, and its bytes in
 /// `header`.
 #[inline(always)]
-fn check_bytes(
+pub fn check_bytes(
     link: &Link,
     packet: &Packet,
     segment: &Segment<'_>,
-    kernel: &impl Cookies,
+    kernel: &impl Guarded,
     header: &mut Header,
 ) -> Result<u64, Reason> {
     let len = segment.header_len();
@@ -180,7 +186,7 @@ fn check_bytes(
 }
 
 #[inline(always)]
-fn reply(syn: &Ends) -> Reply {
+pub fn reply(syn: &Ends) -> Reply {
     Reply {
         protocol: protocol::TCP,
         source: syn.destination,
@@ -188,6 +194,12 @@ fn reply(syn: &Ends) -> Reply {
         source_port: syn.destination_port,
         destination_port: syn.source_port,
     }
+}
+
+/// The number of the byte behind a SYN.
+#[inline(always)]
+pub fn behind(syn: &Segment<'_>) -> u32 {
+    u32::from_be(syn.sequence()).wrapping_add(1)
 }
 
 /// Where the segment of a packet begins.
@@ -222,7 +234,7 @@ impl Answer {
     /// Bytes of its frame.
     #[inline(always)]
     pub fn len(&self) -> usize {
-        link_len(&self.link) + ip_len(self.syn.source) + usize::from(self.tcp_len())
+        link_len(&self.link) + ip_len(self.ends.source) + usize::from(self.tcp_len())
     }
 
     /// Writes it over the SYN's frame, whose tags and EtherType stay. `None`: the frame is shorter than [`Self::len`].
@@ -242,7 +254,7 @@ impl Answer {
                 rest = rest.take::<{ vlan::HEADER_LEN }>()?.1;
             }
         }
-        match (self.syn.destination.ipv4(), self.syn.source.ipv4()) {
+        match (self.ends.destination.ipv4(), self.ends.source.ipv4()) {
             (Some(source), Some(destination)) => {
                 let (header, rest) = rest.take::<{ ipv4::HEADER_LEN }>()?;
                 self.write_ipv4(header, source, destination);
@@ -261,8 +273,10 @@ impl Answer {
     const fn tcp_len(&self) -> u16 {
         if self.options.are_there {
             LONG_HEADER_LEN as u16
-        } else {
+        } else if self.mss != 0 {
             HEADER_LEN as u16
+        } else {
+            tcp::HEADER_LEN as u16
         }
     }
 
@@ -297,7 +311,7 @@ impl Answer {
         use ipv6::field;
         const VERSION: u32 = u32::from_ne_bytes(ipv6::VERSION_6);
         const NEXT_HOPS: u16 = u16::from_be_bytes([protocol::TCP, HOPS]);
-        let (source, destination) = (self.syn.destination, self.syn.source);
+        let (source, destination) = (self.ends.destination, self.ends.source);
         header.set::<{ field::VERSION_CLASS_FLOW.start }, u32>(VERSION);
         header.set_be16::<{ field::PAYLOAD_LEN.start }>(self.tcp_len());
         header.set_be16::<{ field::NEXT_HEADER }>(NEXT_HOPS);
@@ -309,8 +323,14 @@ impl Answer {
 
     #[inline(always)]
     fn write_tcp(&self, rest: CursorMut<'_>) -> Option<()> {
-        let (header, rest) = rest.take::<HEADER_LEN>()?;
+        let (header, rest) = rest.take::<{ tcp::HEADER_LEN }>()?;
         self.write_header(header);
+        if self.mss == 0 {
+            return Some(());
+        }
+        let (mut option, rest) = rest.take::<{ tcp::mss::LEN }>()?;
+        option.set_be16::<0>(MSS_KIND_LEN);
+        option.set_be16::<{ tcp::mss::VALUE.start }>(self.mss);
         if !self.options.are_there {
             return Some(());
         }
@@ -323,40 +343,39 @@ impl Answer {
         Some(())
     }
 
-    /// The header and the first option.
+    /// The header without its options, whose sum is in the checksum.
     #[inline(always)]
-    fn write_header(&self, mut header: ViewMut<'_, HEADER_LEN>) {
+    fn write_header(&self, mut header: ViewMut<'_, { tcp::HEADER_LEN }>) {
         use tcp::field;
-        const OPTION: usize = tcp::HEADER_LEN;
-        const KIND_LEN: u16 = u16::from_be_bytes(tcp::mss::KIND_LEN);
         let [a, b, c, d] = self.options.words.map(u64::from);
+        let mss = match self.mss {
+            0 => 0,
+            mss => word(MSS_KIND_LEN) + word(mss),
+        };
         let len = self.tcp_len();
         // Words of header, four bits in front of the flags.
-        let offset_flags = ((len / 4) << 12) | u16::from(tcp::flag::SYN | tcp::flag::ACK);
-        let sequence = self.cookie.to_be();
-        let acknowledgment = u32::from_be(self.sequence).wrapping_add(1).to_be();
+        let offset_flags = ((len / 4) << 12) | u16::from(self.flags);
+        let sequence = self.sequence.to_be();
+        let acknowledgment = self.acknowledgment.to_be();
         let sum = self.addresses_sum
             + (a + b + c + d)
+            + mss
             + word(protocol::TCP.into())
             + word(len)
-            + u64::from(self.syn.source_port)
-            + u64::from(self.syn.destination_port)
+            + u64::from(self.ends.source_port)
+            + u64::from(self.ends.destination_port)
             + u64::from(sequence)
             + u64::from(acknowledgment)
             + word(offset_flags)
-            + word(WINDOW)
-            + word(KIND_LEN)
-            + word(self.mss);
-        header.set::<{ field::SOURCE_PORT.start }, u16>(self.syn.destination_port);
-        header.set::<{ field::DESTINATION_PORT.start }, u16>(self.syn.source_port);
+            + word(self.window);
+        header.set::<{ field::SOURCE_PORT.start }, u16>(self.ends.destination_port);
+        header.set::<{ field::DESTINATION_PORT.start }, u16>(self.ends.source_port);
         header.set::<{ field::SEQUENCE.start }, u32>(sequence);
         header.set::<{ field::ACKNOWLEDGMENT.start }, u32>(acknowledgment);
         header.set_be16::<{ field::OFFSET }>(offset_flags);
-        header.set_be16::<{ field::WINDOW.start }>(WINDOW);
+        header.set_be16::<{ field::WINDOW.start }>(self.window);
         header.set_be16::<{ field::CHECKSUM.start }>(Sum::of_few(sum).finish());
         header.set_be16::<{ field::URGENT.start }>(0);
-        header.set_be16::<OPTION>(KIND_LEN);
-        header.set_be16::<{ OPTION + tcp::mss::VALUE.start }>(self.mss);
     }
 }
 

@@ -25,6 +25,7 @@ const TAKEN_AT_START: &[(&str, &[&str])] = &[
             "state_file",
         ],
     ),
+    ("protect", &[]),
     ("identity", &[]),
     ("statistics", &[]),
     ("control", &[]),
@@ -62,6 +63,7 @@ impl Config {
         changes.of(&self.edns, &earlier.edns);
         changes.of(&self.tcp, &earlier.tcp);
         changes.of(&self.shield, &earlier.shield);
+        changes.of_all(&self.protects, &earlier.protects);
         changes.of(&self.identity, &earlier.identity);
         changes.of(&self.log, &earlier.log);
         changes.of(&self.statistics, &earlier.statistics);
@@ -137,6 +139,7 @@ mod tests {
              [rebind]\nranges = [\"private\"]\n[access]\nothers = \"allow\"\n[edns]\ncookies = false\n\
              [tcp]\nidle_secs = 7\n[identity]\nid = \"a\"\n[log]\nlevel = \"warn\"\n\
              [statistics]\ninterval_secs = 60\n[control]\nsocket = \"/s\"\n[shield]\ncalm_secs = 7\n\
+             [[protect]]\ninterface = \"wan0\"\naddresses = [\"192.0.2.80\"]\nports = [80]\n\
              [forward]\nstrategy = \"race\"\nbusy_poll_us = 0\n";
         let changes = config(&format!("{other}{more}")).changes(&config(LEAST));
         assert_eq!(
@@ -163,11 +166,20 @@ mod tests {
                 "edns.cookies",
                 "tcp.idle_secs",
                 "shield.calm_secs",
+                "[[protect]]",
                 "identity.id",
                 "statistics.interval_secs",
                 "control.socket"
             ]
         );
+        for section in SECTIONS {
+            let mut all = changes.taken.iter().chain(&changes.at_start);
+            assert!(
+                all.any(|key| key.contains(section.name)),
+                "{}",
+                section.name
+            );
+        }
         let same = config(&format!("{LEAST}# a comment\n[cache]\nmin_ttl = 0\n"));
         assert_eq!(same.changes(&config(LEAST)), Changes::default());
     }

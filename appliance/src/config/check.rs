@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use xdnsd_abi::PROTECTED_MAX;
 use xdnsd_core::limits;
 use xdnsd_core::policy::acl::PREFIXES_MAX;
 
@@ -9,11 +10,12 @@ use super::Config;
 use super::error::Source;
 use super::explain;
 use super::schema::{
-    Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local, Shield,
-    SynCookiesWord, Upstream, XdpMode,
+    Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local, Protect,
+    Shield, SynCookiesWord, Upstream, XdpMode,
 };
 use super::section::Placed;
 use super::types::Network;
+
 use crate::compile::local::{LocalBuilder, LocalInput};
 use crate::compile::routes::parse_suffix;
 use crate::os::socket::UNIX_PATH_BYTES_MAX;
@@ -354,6 +356,50 @@ pub fn shield(source: &mut Source, shield: &Shield, interfaces: &[Placed<Interfa
         };
         let path = format!("shield.ports[{index}]");
         source.fault(&path, problem, "each port from 1 to 65535, once");
+    }
+}
+
+/// Hosts that no program can stand in front of.
+pub fn protects(
+    source: &mut Source,
+    protects: &[Placed<Protect>],
+    interfaces: &[Placed<Interface>],
+) {
+    for (index, Placed { path, section }) in protects.iter().enumerate() {
+        let name = &section.interface;
+        let is_same = |earlier: &&Placed<Protect>| earlier.section.interface == *name;
+        if protects[..index].iter().find(is_same).is_some() {
+            source.fault(
+                &format!("{path}.interface"),
+                "this interface stands twice",
+                "one section for it",
+            );
+        }
+        let is_off = |placed: &Placed<Interface>| {
+            placed.section.name == *name && placed.section.xdp == XdpMode::Off
+        };
+        if interfaces.iter().any(is_off) {
+            let problem = "hosts are protected by the XDP program, and this interface has none";
+            source.fault(
+                &format!("{path}.interface"),
+                problem,
+                "xdp = \"auto\" for it",
+            );
+        }
+        let count = section.addresses.len() * section.ports.len();
+        if count > PROTECTED_MAX as usize {
+            let problem = format!("{count} addresses with a port");
+            let allowed = format!("at most {PROTECTED_MAX}");
+            source.fault(&format!("{path}.ports"), problem, &allowed);
+        }
+        if let Some(index) = section.ports.iter().position(|port| *port == 0) {
+            let path = format!("{path}.ports[{index}]");
+            source.fault(
+                &path,
+                "nobody listens on port 0",
+                "each port from 1 to 65535",
+            );
+        }
     }
 }
 

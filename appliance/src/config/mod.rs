@@ -39,8 +39,9 @@ pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use schema::{
     Access, ActionWord, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface,
-    Local, Log, LogLevel, PriorityWord, RangeWord, Rebind, RouteCheck, Shield, SpecialWord,
-    Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts, XdpMode,
+    Local, Log, LogLevel, PriorityWord, Protect, RangeWord, Rebind, RouteCheck, Shield,
+    SpecialWord, Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts,
+    XdpMode,
 };
 pub use types::{
     CookieSecret, Domain, FilePath, FilterName, InterfaceName, Network, OptionalPath, Server,
@@ -80,6 +81,8 @@ pub struct Config {
     pub tcp: Tcp,
     /// What keeps floods away.
     pub shield: Shield,
+    /// Hosts behind this one.
+    pub protects: Vec<Protect>,
     /// What is told of the server.
     pub identity: Identity,
     /// What is logged.
@@ -124,6 +127,7 @@ impl Config {
         };
         let interfaces = document.many::<Interface>();
         let upstreams = document.many::<Upstream>();
+        let protects = document.many::<Protect>();
         let config = Self {
             interfaces: Vec::new(),
             upstreams: Vec::new(),
@@ -136,6 +140,7 @@ impl Config {
             edns: document.one(),
             tcp: document.one(),
             shield: document.one(),
+            protects: Vec::new(),
             identity: document.one(),
             log: document.one(),
             statistics: document.one(),
@@ -147,6 +152,7 @@ impl Config {
         check::upstreams(&mut source, &upstreams, &interfaces);
         check::sections(&mut source, &config);
         check::shield(&mut source, &config.shield, &interfaces);
+        check::protects(&mut source, &protects, &interfaces);
         if source.is_faulty() {
             return Err(source.take_errors());
         }
@@ -156,9 +162,17 @@ impl Config {
                 .map(|placed| placed.section)
                 .collect(),
             upstreams: upstreams.into_iter().map(|placed| placed.section).collect(),
+            protects: protects.into_iter().map(|placed| placed.section).collect(),
             source,
             ..config
         })
+    }
+
+    /// Whether hosts are protected whose clients come by this interface.
+    #[must_use]
+    pub fn protects_on(&self, interface: &str) -> bool {
+        let mut sections = self.protects.iter();
+        sections.any(|section| section.interface.as_str() == interface)
     }
 
     /// What is valid and should be written in another way: old names of keys.

@@ -4,9 +4,13 @@ use std::fs;
 use std::net::IpAddr;
 
 use xdnsd_abi::headers::{ipv4, ipv6, tcp};
-use xdnsd_abi::{GUARDED_MAX, Listen, PathCheck};
+use xdnsd_abi::{Behind, GUARDED_MAX, Listen, PathCheck, Protected};
 
-use crate::config::{Config, Devices, Endpoint, Plan, RouteCheck, Shield, SynCookiesWord, XdpMode};
+use crate::compile::prefix::Prefix;
+use crate::config::{
+    Config, Devices, Endpoint, Plan, Protect, RouteCheck, Shield, SynCookiesWord, XdpMode,
+};
+use crate::os::xdp;
 
 /// What every host can be sent (RFC 9293 section 3.7.1).
 const MSS_MIN_V4: u16 = 536;
@@ -62,6 +66,12 @@ pub fn listen_entries(name: &str, config: &Config, plan: &Plan, devices: &Device
     on_this.filter_map(entry).collect()
 }
 
+/// Whether anything is served on the interface `name`.
+pub fn is_served(name: &str, config: &Config, plan: &Plan) -> bool {
+    let is_here = |endpoint: &Endpoint| config.interfaces[endpoint.interface].name.as_str() == name;
+    plan.endpoints.iter().any(is_here)
+}
+
 /// The TCP ports of these that SYN cookies guard: their own first, then those of the config; and how many more there are than
 /// the map has room for.
 pub fn guarded_entries(ours: &[Ours], shield: &Shield) -> (Vec<(Listen, PathCheck)>, usize) {
@@ -94,6 +104,50 @@ pub fn guarded_entries(ours: &[Ours], shield: &Shield) -> (Vec<(Listen, PathChec
     let left = entries.len().saturating_sub(GUARDED_MAX as usize);
     entries.truncate(GUARDED_MAX as usize);
     (entries, left)
+}
+
+/// The addresses behind the interface `name` that are protected, each with a port.
+pub fn protected_entries(name: &str, config: &Config, devices: &Devices) -> Vec<xdp::Wanted> {
+    let Some(device) = devices.named(name) else {
+        return Vec::new();
+    };
+    let egress_ifindex = if devices.has_vlans(name) {
+        device.index
+    } else {
+        0
+    };
+    let mtu = mtu(name);
+    let entry = |section: &Protect, prefix: Prefix, port: u16| {
+        let (addr, family_bits, is_ipv4) = match prefix.address() {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped(), 96, true),
+            IpAddr::V6(v6) => (v6, 0, false),
+        };
+        let check = PathCheck::new(egress_ifindex, device.index, device.mac?);
+        let behind = Behind {
+            port: port.to_be_bytes(),
+            padding: [0; 2],
+            addr: addr.octets(),
+        };
+        let protected = Protected {
+            check: check.with_mss(mss(mtu, is_ipv4)),
+            verified_secs: section.verified_secs.into(),
+        };
+        let bits = Behind::PORT_BITS + family_bits + u32::from(prefix.length());
+        Some((bits, behind, protected))
+    };
+    let here = config
+        .protects
+        .iter()
+        .filter(|section| section.interface.as_str() == name);
+    here.flat_map(|section| {
+        let all = section
+            .addresses
+            .iter()
+            .flat_map(|network| section.ports.iter().map(|port| (network.0, *port)));
+        all.filter_map(|(prefix, port)| entry(section, prefix, port))
+            .collect::<Vec<_>>()
+    })
+    .collect()
 }
 
 fn guarded_check(ours: &Ours) -> PathCheck {

@@ -1,5 +1,6 @@
 //! A program that several threads have: the one that attaches it, those that read its counters and those that tell it something.
 
+use crate::config::{Device, XdpMode};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::os::xdp::Program;
@@ -16,4 +17,16 @@ pub fn lock(program: &SharedProgram) -> MutexGuard<'_, Option<Program>> {
 pub fn detach(program: &SharedProgram) {
     let taken = lock(program).take();
     drop(taken);
+}
+
+/// Whether an XDP program there is of any use, unless the config insists. What comes by the loopback device is from an address
+/// of ours, and its checksums are not there: the program would pass all of it, and slow down what this machine says to itself.
+/// A device whose frames have no MAC addresses has none that the program knows.
+pub fn gains_by_xdp(device: &Device, mode: XdpMode) -> bool {
+    mode != XdpMode::Auto || (device.mac.is_some() && !is_loopback(device))
+}
+
+/// Whether it is the loopback device.
+pub fn is_loopback(device: &Device) -> bool {
+    device.mac == Some([0; 6])
 }

@@ -143,9 +143,14 @@ impl Bench {
 
     /// Runs the program on a SYN that is answered, and gives the answer.
     pub fn answer(&mut self, frame: &[u8]) -> Vec<u8> {
+        self.sent(frame, Reason::SynCookie)
+    }
+
+    /// Runs the program on a frame that is answered and counted by this, and gives the answer.
+    pub fn sent(&mut self, frame: &[u8], reason: Reason) -> Vec<u8> {
         let (before, after, (action, answer)) = self.run_at(frame, Duration::ZERO, None);
         let moved = moved(&before, &after);
-        assert_eq!(moved, [(Reason::SynCookie, 1)], "frame {frame:02x?}");
+        assert_eq!(moved, [(reason, 1)], "frame {frame:02x?}");
         assert_eq!(action, XDP_TX);
         answer
     }

@@ -231,7 +231,12 @@ fn the_listen_map_becomes_what_is_asked_for() {
         .program
         .set_listen(&too_many)
         .expect_err("one too many");
-    assert!(matches!(error, Error::TooManyListen(_)), "{error}");
+    assert!(matches!(error, Error::NoRoom { .. }), "{error}");
+    let said = format!(
+        "{} entries for one interface, at most {LISTEN_MAX}",
+        LISTEN_MAX + 1
+    );
+    assert_eq!(error.to_string(), format!("eBPF map listen: {said}"));
 }
 
 fn plain<K>((key, check): (K, PathCheck)) -> (K, u32, u32, [u8; 6]) {

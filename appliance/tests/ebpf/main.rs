@@ -2,6 +2,7 @@
 
 mod bench;
 mod fib;
+mod forward;
 mod frames;
 mod garbage;
 mod hot;

@@ -9,7 +9,7 @@ use xdnsd_abi::{GUARDED_MAX, Kept, Listen, Orders, PathCheck, Reason, SYN_FRAME_
 const VLAN: u16 = 0x8100;
 const QINQ: u16 = 0x88a8;
 /// What a route says that a client may send.
-const MSS: u16 = 1_412;
+pub const MSS: u16 = 1_412;
 /// What Linux sends: MSS, SACK permitted, timestamp, no operation, window scale.
 const LINUX: [u8; 20] = [
     2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0, 1, 3, 3, 7,
@@ -31,7 +31,7 @@ pub struct Syn {
 }
 
 impl Syn {
-    fn between(source: &str, destination: &str) -> Self {
+    pub fn between(source: &str, destination: &str) -> Self {
         Self {
             source: source.parse().expect("an address"),
             destination: destination.parse().expect("an address"),
@@ -110,17 +110,22 @@ impl Syn {
         self.sealed(frame)
     }
 
-    fn ends(&self) -> (IpAddress, IpAddress) {
+    pub fn ends(&self) -> (IpAddress, IpAddress) {
         (self.source.into(), self.destination.into())
     }
 
     /// Checks every byte of the answer but the cookie, which it gives: its options are an MSS and no other.
     pub fn check(&self, answer: &[u8]) -> u32 {
-        self.check_with(answer, &[])
+        self.check_with(answer, &[], 64_240)
+    }
+
+    /// The same of one that lets no data come.
+    pub fn check_closed(&self, answer: &[u8]) -> u32 {
+        self.check_with(answer, &[], 0)
     }
 
     /// The same for an answer with these options behind its MSS.
-    fn check_with(&self, answer: &[u8], options: &[u8]) -> u32 {
+    fn check_with(&self, answer: &[u8], options: &[u8], window: u16) -> u32 {
         let len = (24 + options.len()) as u16;
         let sent = self.frame();
         assert_eq!(answer[..6], CLIENT_MAC);
@@ -161,7 +166,7 @@ impl Syn {
         assert_eq!(segment.dst_port(), self.source_port);
         assert_eq!(segment.ack_number().0 as u32, self.sequence.wrapping_add(1));
         assert_eq!(answer[self.tcp() + 13], SYN_ACK);
-        assert_eq!((segment.window_len(), segment.urgent_at()), (64_240, 0));
+        assert_eq!((segment.window_len(), segment.urgent_at()), (window, 0));
         let mss = [&[2, 4][..], &MSS.to_be_bytes(), options].concat();
         assert_eq!(segment.options(), mss);
         segment.seq_number().0 as u32
@@ -274,7 +279,7 @@ fn answered(bench: &mut Bench, syn: &Syn, kept: Kept, options: &[&[u8]]) -> (Vec
     let answer = bench.answer(&syn.frame());
     let after = monotonic_ns() / 1_000_000;
     let mut options = answer[syn.tcp() + 24..].to_vec();
-    syn.check_with(&answer, &options);
+    syn.check_with(&answer, &options, 64_240);
     if options.is_empty() {
         return (options, 0);
     }

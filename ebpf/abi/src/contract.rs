@@ -22,6 +22,8 @@ pub mod map {
     pub const SHIELD: &str = "shield";
     /// ARRAY of [`crate::hash::HashKey`]: keys that nobody outside may know, see [`super::secret`].
     pub const SECRETS: &str = "secrets";
+    /// LPM_TRIE: [`super::Behind`] with a number of bits in front -> [`super::Protected`]: whom the shield stands in front of.
+    pub const PROTECTED: &str = "protected";
     /// ARRAY of [`super::ClientSet`]: clients that have proved their address, by a hash of it.
     pub const CLIENTS: &str = "clients";
     /// PERCPU_ARRAY of one u64: how many strays passed in which second.
@@ -40,6 +42,8 @@ pub mod map {
     pub const PROGRAM_SYN: &str = "xdnsd_syn";
     /// Name of the program for what may bring a cookie back, or belong to no connection.
     pub const PROGRAM_STRAY: &str = "xdnsd_stray";
+    /// Name of the program for segments to hosts behind this one.
+    pub const PROGRAM_FORWARD: &str = "xdnsd_forward";
 }
 
 /// Places of the programs that frames are handed on to. An empty one: the frame passes.
@@ -50,8 +54,10 @@ pub mod tail {
     pub const HOT: u32 = 1;
     /// For other segments.
     pub const STRAY: u32 = 2;
+    /// For segments to nobody here; the programs for the other two hand on what is not theirs.
+    pub const FORWARD: u32 = 3;
     /// How many there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 4;
 }
 
 /// Places of what the shield is told. 0: off.
@@ -62,22 +68,28 @@ pub mod shield {
     pub const DROP_GARBAGE: u32 = 1;
     /// The trie of prefixes is looked into; off: it is empty.
     pub const PREFIXES: u32 = 2;
+    /// SYNs to protected addresses are answered; off: all to them passes.
+    pub const PROTECT: u32 = 3;
     /// How many there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 4;
 }
 
 /// Places of keys.
 pub mod secret {
     /// For the hash of clients.
     pub const CLIENTS: u32 = 0;
+    /// For cookies of our own.
+    pub const COOKIE: u32 = 1;
+    /// The one before, by which they are still good.
+    pub const COOKIE_BEFORE: u32 = 2;
     /// How many there are.
-    pub const COUNT: u32 = 1;
+    pub const COUNT: u32 = 3;
 }
 
 /// Clients whose hashes share their lowest bits. One more takes the place of the one that proved its address first.
 pub type ClientSet = [u64; 2];
 /// Sets of clients on one interface.
-pub const CLIENT_SETS: u32 = 2048;
+pub const CLIENT_SETS: u32 = 1024;
 const _: () = assert!(CLIENT_SETS.is_power_of_two());
 /// For so many seconds after a client has brought a cookie back, what it sends without a connection is the kernel's to refuse: the
 /// connection may be about to be made on another processor, or behind this frame in the same batch.
@@ -135,6 +147,63 @@ pub const MESSAGE_MAX: usize = 512;
 pub const FRAME_MAX: usize = 1024;
 /// Longest frame in bytes with a SYN that is answered: the longest headers, and room for padding.
 pub const SYN_FRAME_MAX: usize = 128;
+
+/// Entries of the map of protected addresses: prefixes with a port, on one interface.
+pub const PROTECTED_MAX: u32 = 64;
+
+/// Key of the map of protected addresses, behind the number of its bits that count: those of the port, and of a prefix.
+///
+/// ```text
+///  0      2      4                20
+///  | port | zero | addr (v4-mapped) |
+/// ```
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// Big-endian TCP port.
+    pub port: [u8; 2],
+    /// Zero.
+    pub padding: [u8; 2],
+    /// IPv6 address, or IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
+    pub addr: [u8; 16],
+}
+const _: () = assert!(size_of::<Behind>() == 20 && align_of::<Behind>() == 1);
+
+impl Behind {
+    /// Bits in front of the address.
+    pub const PORT_BITS: u32 = 32;
+
+    /// The key as the map holds it.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..2].copy_from_slice(&self.port);
+        bytes[4..].copy_from_slice(&self.addr);
+        bytes
+    }
+}
+
+/// Value of the same map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protected {
+    /// What is checked, so that the answer leaves as the segment came.
+    pub check: PathCheck,
+    /// For so many seconds a client that brought a cookie back is not asked again.
+    pub verified_secs: u32,
+}
+const _: () = assert!(size_of::<Protected>() == 20 && align_of::<Protected>() == 4);
+
+impl Protected {
+    /// The value as the map holds it.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..16].copy_from_slice(&self.check.to_bytes());
+        bytes[16..].copy_from_slice(&self.verified_secs.to_ne_bytes());
+        bytes
+    }
+}
 
 /// Key of the listen map, and of the map of guarded ports: a destination that is ours.
 ///

@@ -71,6 +71,12 @@ crate::counters! {
         PassVerified = "pass_verified",
         /// A segment to a guarded port that belongs to no connection, one of the few a second that the kernel is left to refuse.
         PassStray = "pass_stray",
+        /// A SYN to a protected address behind this host, answered with a cookie of our own by the driver (XDP_TX).
+        ForwardCookie = "forward_cookie",
+        /// An ACK that brings such a cookie back: the client is verified from here on, and is told by an RST to come again (XDP_TX).
+        ForwardProof = "forward_proof",
+        /// A SYN to a protected address from a verified client.
+        ForwardVerified = "forward_verified",
         /// Dropped: a segment to a guarded port that belongs to no connection and brings back no cookie, while cookies are given.
         DropStray = "drop_stray",
         /// Dropped: an RST to a guarded port that belongs to no connection, while cookies are given.

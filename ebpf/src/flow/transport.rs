@@ -80,6 +80,13 @@ impl<'a> Segment<'a> {
         self.header.get::<{ tcp::field::SEQUENCE.start }, u32>()
     }
 
+    /// Number of the byte that is expected next.
+    #[inline(always)]
+    pub fn acknowledgment(&self) -> u32 {
+        self.header
+            .get::<{ tcp::field::ACKNOWLEDGMENT.start }, u32>()
+    }
+
     /// Bytes of header and options, as the header says: 0 to 60. Whether they are there was not looked at.
     #[inline(always)]
     pub fn header_len(&self) -> u8 {

@@ -59,6 +59,9 @@ impl Guarded for Told {
     fn orders(&self) -> Orders {
         self.orders
     }
+    fn is_large(&self) -> bool {
+        self.is_large
+    }
     fn has_proved(&self, _: &Ends, secs: u32) -> bool {
         self.proved_secs.is_some_and(|ago| ago <= secs)
     }
@@ -82,9 +85,6 @@ impl Cookies for Told {
     }
     fn now(&self) -> u64 {
         NOW_NS
-    }
-    fn is_large(&self) -> bool {
-        self.is_large
     }
     fn cookie(&self, ends: &Ends, header: &mut Header, len: u64) -> Option<u32> {
         assert_eq!(ends.destination_port, 53_u16.to_be());

@@ -15,7 +15,7 @@ use super::section::Description;
 pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, UpstreamPorts, XdpMode};
 pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
 pub use service::{
-    Cache, Control, Edns, Identity, Log, LogLevel, PriorityWord, Shield, Statistics,
+    Cache, Control, Edns, Identity, Log, LogLevel, PriorityWord, Protect, Shield, Statistics,
     SynCookiesWord, Tcp, Tier0Word,
 };
 
@@ -35,6 +35,7 @@ pub const SECTIONS: &[Description] = &[
     Description::of::<Edns>(),
     Description::of::<Tcp>(),
     Description::of::<Shield>(),
+    Description::of::<Protect>(),
     Description::of::<Identity>(),
     Description::of::<Log>(),
     Description::of::<Statistics>(),

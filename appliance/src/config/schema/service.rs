@@ -3,7 +3,7 @@
 use xdnsd_core::limits;
 
 use super::{DEFAULT, optional, section};
-use crate::config::types::{CookieSecret, FilePath, Network, OptionalPath};
+use crate::config::types::{CookieSecret, FilePath, InterfaceName, Network, OptionalPath};
 use crate::config::value::words;
 
 words! {
@@ -191,6 +191,25 @@ section! {
         /// Where it is written down what net.ipv4.tcp_syncookies was, while it is 2: after a kill the next start puts it
         /// back; and with `.timestamps` behind its name what net.ipv4.tcp_timestamps was. Empty: nowhere.
         state_file: OptionalPath = "/var/lib/xdnsd/tcp_syncookies".parse().expect("an absolute path");
+    }
+}
+
+const _: () = assert!(xdnsd_abi::PROTECTED_MAX == 64, "the reference says so");
+
+section! {
+    /// Hosts behind this one in front of which the shield stands: who has not shown that it is where it says opens no TCP connection
+    /// to them, so that a flood of forged SYNs reaches neither the host nor this machine's firewall. Stands once for each
+    /// interface that their clients come by, which need not be one that is served. Needs Linux 5.18. A client's first
+    /// connection is opened here and reset at once; it has to come again, and its next ones go through.
+    Protect = "protect", many: true {
+        /// The network interface that the clients come by, as `ip link` shows it. What comes by a VLAN of it passes.
+        interface: InterfaceName;
+        /// The hosts: addresses and prefixes as they stand in the packets there, in front of any translation.
+        addresses: Vec<Network>, 1..=64;
+        /// The TCP ports of each. 64 of both together can be protected on each interface.
+        ports: Vec<u16>, 1..=64;
+        /// For so many seconds a client that has come again is not asked anew.
+        verified_secs: u16 = 600, 1..=3600;
     }
 }
 

@@ -14,12 +14,23 @@ use super::Prefixes;
 use crate::config::{Shield as Section, SynCookiesWord};
 use crate::daemon::retry::Retry;
 use crate::os::ethtool;
-use crate::os::xdp::Program;
+use crate::os::xdp::{Error, Program};
 
 /// Answers that did not arrive are tried again after this time, in milliseconds, and later each time.
 const LOST_MS: u64 = 60_000;
 /// The longest of these pauses.
 const LOST_MAX_MS: u64 = 3_600_000;
+
+/// The key of cookies for hosts behind this one is changed after this time, in milliseconds: a client has that long to bring one
+/// back, and at most twice as long.
+const KEY_MS: u64 = 60_000;
+
+/// What is sent back by a program of the shield.
+const ANSWERS: [Reason; 3] = [
+    Reason::SynCookie,
+    Reason::ForwardCookie,
+    Reason::ForwardProof,
+];
 
 /// A SYN to a guarded port of ours, whole and sound: what the program counts such a one by.
 const SYNS: [Reason; 5] = [
@@ -118,6 +129,8 @@ pub struct Wanted<'a> {
     drop_garbage: bool,
     /// It drops what these deny.
     prefixes: &'a Prefixes,
+    /// It stands in front of hosts behind this one.
+    protect: bool,
 }
 
 impl<'a> Wanted<'a> {
@@ -128,7 +141,14 @@ impl<'a> Wanted<'a> {
             syn_cookies: section.syn_cookies != SynCookiesWord::Off,
             drop_garbage: section.drop_garbage && !is_loopback,
             prefixes,
+            protect: false,
         }
+    }
+
+    /// The same, in front of hosts behind this one or not.
+    #[must_use]
+    pub fn protecting(self, protect: bool) -> Self {
+        Self { protect, ..self }
     }
 }
 
@@ -137,6 +157,12 @@ impl<'a> Wanted<'a> {
 pub struct Guard {
     /// The program sees SYNs.
     has_program: bool,
+    /// The program stands in front of hosts behind this one.
+    has_protection: bool,
+    /// It answers SYNs to them.
+    is_protecting: bool,
+    /// When the key of its cookies was changed.
+    key_changed: Option<Instant>,
     /// What the program was told.
     orders: Orders,
     counted: Counted,
@@ -165,11 +191,19 @@ impl Guard {
         let told = program.set_drop_garbage(wanted.drop_garbage);
         told.map_err(|error| error.to_string())?;
         wanted.prefixes.begin(program)?;
-        if !wanted.syn_cookies {
+        if !wanted.syn_cookies && !wanted.protect {
             return Ok(());
         }
         self.lost = ethtool::LostByXdpTx::default();
         self.counted.lost = self.lost(interface);
+        if wanted.protect {
+            let protected = program.protect();
+            protected.map_err(|error| format!("no host is protected: {error}"))?;
+            self.has_protection = true;
+        }
+        if !wanted.syn_cookies {
+            return Ok(());
+        }
         match program.guard() {
             Ok(()) => {
                 self.has_program = true;
@@ -185,6 +219,9 @@ impl Guard {
     /// The program is gone, and its counters with it.
     pub fn end(&mut self) {
         self.has_program = false;
+        self.has_protection = false;
+        self.is_protecting = false;
+        self.key_changed = None;
         self.orders = Orders::REST;
         self.counted = Counted::default();
         self.state.set(State::Off);
@@ -192,18 +229,40 @@ impl Guard {
 
     /// How many SYNs have come since the last look. Looks whether answers arrive, too.
     pub fn look(&mut self, now: Instant, interface: &str, program: &Program) -> u64 {
-        if !self.has_program {
+        if !self.has_program && !self.has_protection {
             return 0;
         }
         let count = |reason| program.counter(reason).unwrap_or(0);
         let before = self.counted;
-        self.counted.cookies = count(Reason::SynCookie);
+        self.counted.cookies = ANSWERS.into_iter().map(count).sum();
         self.counted.syns = SYNS.into_iter().map(count).sum();
-        if self.orders.are_given() {
+        if self.orders.are_given() || self.is_protecting {
             self.counted.lost = self.lost(interface);
             self.judge(now, interface, before);
         }
         self.counted.syns.saturating_sub(before.syns)
+    }
+
+    /// Has SYNs to protected hosts answered as long as answers arrive, by a key that changes.
+    fn protect(&mut self, now: Instant, program: &mut Program) -> Result<(), Error> {
+        if !self.has_protection {
+            return Ok(());
+        }
+        if self.is_key_old(now) {
+            program.change_cookie_key()?;
+            self.key_changed = Some(now);
+        }
+        let is_protecting = self.retry.may_try(now);
+        if is_protecting != self.is_protecting {
+            program.set_protecting(is_protecting)?;
+            self.is_protecting = is_protecting;
+        }
+        Ok(())
+    }
+
+    fn is_key_old(&self, now: Instant) -> bool {
+        let is_old = |changed: Instant| now.millis().saturating_sub(changed.millis()) >= KEY_MS;
+        self.key_changed.is_none_or(is_old)
     }
 
     /// What the driver lost so far of frames that a program sent; 0 where it does not say.
@@ -243,6 +302,8 @@ impl Guard {
         decision: Decision,
         program: &mut Program,
     ) -> Result<(), String> {
+        self.protect(now, program)
+            .map_err(|error| error.to_string())?;
         if !self.has_program {
             return Ok(());
         }
@@ -282,6 +343,18 @@ mod tests {
             orders: Orders::give(None),
             ..Guard::default()
         }
+    }
+
+    #[test]
+    fn a_key_is_old_after_its_time() {
+        let mut guard = guard();
+        let at = Instant::from_millis;
+        assert!(guard.is_key_old(at(1_000)), "there was none");
+        guard.key_changed = Some(at(1_000));
+        assert!(!guard.is_key_old(at(60_999)));
+        assert!(guard.is_key_old(at(61_000)));
+        guard.end();
+        assert!(guard.is_key_old(at(1_001)), "the next program has none");
     }
 
     fn counted(cookies: u64, lost: u64) -> Counted {

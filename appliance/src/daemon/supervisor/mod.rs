@@ -16,15 +16,15 @@ use xdnsd_abi::{GUARDED_MAX, LISTEN_MAX};
 use xdnsd_core::limits::WORKERS;
 use xdnsd_core::time::Instant;
 
-use super::destinations::{guarded_entries, listen_entries, sources_checked};
-use super::program::{SharedProgram, detach, lock};
+use super::destinations::{
+    guarded_entries, is_served, listen_entries, protected_entries, sources_checked,
+};
+use super::program::{SharedProgram, detach, gains_by_xdp, is_loopback, lock};
 use super::queues;
 use super::retry::Retry;
 use super::shield::{Guard, Prefixes, Shield, Wanted};
 use super::tier0::{Tier0, Way};
-use crate::config::{
-    Config, Device, Devices, Endpoint, Fault, Interface, Plan, XdpMode, is_strict,
-};
+use crate::config::{Config, Device, Devices, Fault, Interface, Plan, XdpMode, is_strict};
 use crate::os::clock;
 use crate::os::ethtool::{self, RxVlanOffload};
 use crate::os::netlink::Changes;
@@ -118,6 +118,12 @@ impl Supervisor {
             let tagged = |other: &Interface| other.name == interface.name && other.vlan != 0;
             attachment.has_tagged = config.interfaces.iter().any(tagged);
             attachments.push(attachment);
+        }
+        for section in &config.protects {
+            let name = section.interface.as_str();
+            if !attachments.iter().any(|other| other.name == name) {
+                attachments.push(Attachment::bare(name));
+            }
         }
         prefixes.follow(
             attachments
@@ -218,7 +224,7 @@ impl Supervisor {
                 attachment.hot.look(now, &attachment.name, program);
             }
         }
-        if !self.shield.is_on() {
+        if !self.shield.is_on() && self.config.protects.is_empty() {
             return;
         }
         let (mut syns, mut can_give) = (0, false);
@@ -289,13 +295,22 @@ struct World<'a> {
 impl Attachment {
     fn new(interface: &Interface) -> Self {
         Self {
-            name: interface.name.to_string(),
+            mode: interface.xdp,
+            zero_copy: interface.zero_copy,
+            ..Self::bare(interface.name.as_str())
+        }
+    }
+
+    /// Of an interface that is not served.
+    fn bare(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
             program: Arc::new(Mutex::new(None)),
             ifindex: None,
             refused: None,
             retry: Retry::default(),
-            mode: interface.xdp,
-            zero_copy: interface.zero_copy,
+            mode: XdpMode::Auto,
+            zero_copy: false,
             has_tagged: false,
             queues: Vec::new(),
             countable: (0, 0),
@@ -503,6 +518,7 @@ impl Attachment {
                 "capacity: {GUARDED_MAX} guarded ports; the kernel answers SYNs to {left}"
             ));
         }
+        let protected = protected_entries(&self.name, world.config, world.devices);
         let checks: Vec<_> = wanted
             .iter()
             .map(|ours| (ours.listen, ours.check))
@@ -511,6 +527,7 @@ impl Attachment {
             Some(program) => program
                 .set_listen(&checks)
                 .and_then(|()| program.set_guarded(&guarded))
+                .and_then(|()| program.set_protected(&protected))
                 .map_err(|error| error.to_string()),
             None => Ok(()),
         };
@@ -558,13 +575,15 @@ impl Attachment {
     /// Whether there is nothing more to do until something changes, or is due.
     fn poll(&mut self, world: &World<'_>, taken: &mut [bool; WORKERS]) -> bool {
         if self.ifindex.is_some() {
-            self.assign(taken);
-            self.open_queues(world);
+            self.serve(world, taken);
             return self.listen(world);
         }
         let device = world.devices.named(&self.name);
-        let is_wanted =
-            |device: &&Device| self.has_endpoints(world) && gains_by_xdp(device, self.mode);
+        let is_wanted = |device: &&Device| {
+            let is_used = is_served(&self.name, world.config, world.plan)
+                || world.config.protects_on(&self.name);
+            is_used && gains_by_xdp(device, self.mode)
+        };
         let Some(device) = device.filter(is_wanted) else {
             self.refused = None;
             self.retry.succeed();
@@ -576,21 +595,21 @@ impl Attachment {
             return true;
         }
         let wanted = Wanted::of(&world.config.shield, world.prefixes, is_loopback(device));
+        let wanted = wanted.protecting(world.config.protects_on(&self.name));
         self.attach(world.now, &wanted, world.tier0);
         if self.ifindex.is_some() {
-            self.assign(taken);
-            self.open_queues(world);
+            self.serve(world, taken);
             self.listen(world);
         }
         false
     }
 
-    /// Whether anything is served on it.
-    fn has_endpoints(&self, world: &World<'_>) -> bool {
-        let is_here = |endpoint: &Endpoint| {
-            world.config.interfaces[endpoint.interface].name.as_str() == self.name
-        };
-        world.plan.endpoints.iter().any(is_here)
+    /// Has workers serve its queues, if anything is served on it.
+    fn serve(&mut self, world: &World<'_>, taken: &mut [bool; WORKERS]) {
+        if is_served(&self.name, world.config, world.plan) {
+            self.assign(taken);
+            self.open_queues(world);
+        }
     }
 
     /// Whether something that failed is tried again now.
@@ -609,17 +628,6 @@ impl Attachment {
             self.trouble = trouble;
         }
     }
-}
-
-/// Whether an XDP program there is of any use, unless the config insists. What comes by the loopback device is from an address
-/// of ours, and its checksums are not there: the program would pass all of it, and slow down what this machine says to itself.
-/// A device whose frames have no MAC addresses has none that the program knows.
-fn gains_by_xdp(device: &Device, mode: XdpMode) -> bool {
-    mode != XdpMode::Auto || (device.mac.is_some() && !is_loopback(device))
-}
-
-fn is_loopback(device: &Device) -> bool {
-    device.mac == Some([0; 6])
 }
 
 impl Drop for Supervisor {

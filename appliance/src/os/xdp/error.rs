@@ -5,7 +5,7 @@ use aya::maps::MapError;
 use aya::programs::{ProgramError, XdpMode};
 use nix::errno::Errno;
 use std::fmt;
-use xdnsd_abi::{LISTEN_MAX, QUEUES_MAX};
+use xdnsd_abi::QUEUES_MAX;
 
 /// Set-up of the XDP program failed. The causes are in `source()`; the text of this one stands alone.
 #[derive(Debug)]
@@ -49,8 +49,15 @@ pub enum Error {
         /// The system call and its error.
         cause: Box<MapError>,
     },
-    /// More (VLAN, address, port) triples than the listen map holds.
-    TooManyListen(usize),
+    /// More entries for one interface than a map holds.
+    NoRoom {
+        /// Name of the map.
+        name: &'static str,
+        /// How many there are.
+        entries: usize,
+        /// How many it holds.
+        max: u32,
+    },
     /// SYN cookies need a program that takes frames in several buffers.
     NoShield,
     /// There is no generator of random bytes.
@@ -63,6 +70,18 @@ impl Error {
     pub(super) fn map(name: &'static str, cause: MapError) -> Self {
         let cause = Box::new(cause);
         Self::Map { name, cause }
+    }
+
+    /// `Err`: a map that holds `max` has no room for so many.
+    pub(super) const fn check_room(
+        name: &'static str,
+        entries: usize,
+        max: u32,
+    ) -> Result<(), Self> {
+        if entries > max as usize {
+            return Err(Self::NoRoom { name, entries, max });
+        }
+        Ok(())
     }
 
     /// The kernel's errno, where there is one.
@@ -78,7 +97,7 @@ impl Error {
             Self::Contract(_)
             | Self::NoLink(_)
             | Self::Bond(_)
-            | Self::TooManyListen(_)
+            | Self::NoRoom { .. }
             | Self::NoShield
             | Self::Queue(_) => None,
         }
@@ -173,12 +192,10 @@ impl fmt::Display for Error {
                  bond gets (mode \"generic\" works)"
             ),
             Self::Map { name, cause } => write!(f, "eBPF map {name}: {}", Chain(cause.as_ref())),
-            Self::TooManyListen(len) => {
-                write!(
-                    f,
-                    "{len} listen addresses on one interface, at most {LISTEN_MAX}"
-                )
-            }
+            Self::NoRoom { name, entries, max } => write!(
+                f,
+                "eBPF map {name}: {entries} entries for one interface, at most {max}"
+            ),
             Self::NoShield => f.write_str("SYN cookies in XDP need Linux 5.18"),
             Self::Queue(queue) => {
                 write!(f, "RX queue {queue}: the maps hold 0 to {}", QUEUES_MAX - 1)
@@ -198,7 +215,7 @@ impl std::error::Error for Error {
             Self::Contract(_)
             | Self::NoLink(_)
             | Self::Bond(_)
-            | Self::TooManyListen(_)
+            | Self::NoRoom { .. }
             | Self::NoShield
             | Self::Queue(_) => None,
         }

@@ -9,6 +9,7 @@ mod error;
 mod heartbeat;
 mod hot;
 mod prefixes;
+mod protect;
 mod shield;
 
 pub use error::Error;
@@ -23,6 +24,9 @@ use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use heartbeat::Beats;
 use log::debug;
+pub use protect::Wanted;
+
+use protect::Protect;
 use shield::Shield;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -109,6 +113,7 @@ pub struct Program {
     listen: HashMap<MapData, ListenKey, CheckBytes>,
     counters: PerCpuArray<MapData, u64>,
     shield: Shield,
+    protect: Protect,
     beats: Beats,
     /// Open until the program is loaded, which names it by its descriptor.
     _heartbeat: MapData,
@@ -163,6 +168,7 @@ impl Program {
             listen: take(&mut ebpf, map::LISTEN, HashMap::try_from)?,
             counters: take(&mut ebpf, map::COUNTERS, PerCpuArray::try_from)?,
             shield: Shield::of(&mut ebpf)?,
+            protect: Protect::of(&mut ebpf)?,
             beats,
             _heartbeat: heartbeat,
             name: map::PROGRAM,
@@ -272,9 +278,7 @@ impl Program {
     ///
     /// More than [`LISTEN_MAX`] entries, or the map refuses.
     pub fn set_listen(&mut self, wanted: &[(Listen, PathCheck)]) -> Result<(), Error> {
-        if wanted.len() > LISTEN_MAX as usize {
-            return Err(Error::TooManyListen(wanted.len()));
-        }
+        Error::check_room(map::LISTEN, wanted.len(), LISTEN_MAX)?;
         replace(&mut self.listen, wanted).map_err(|cause| Error::map(map::LISTEN, cause))?;
         let whole = |(listen, check): &(Listen, PathCheck)| {
             let port = [0; 2];

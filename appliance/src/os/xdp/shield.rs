@@ -3,7 +3,7 @@
 
 use super::{CheckBytes, Error, ListenKey, Program, replace, take};
 use aya::Ebpf;
-use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, MapData, ProgramArray};
+use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, MapData, MapError, ProgramArray};
 use aya::programs::Xdp;
 use xdnsd_abi::hash::HashKey;
 use xdnsd_abi::{GUARDED_MAX, Listen, Orders, PathCheck, map, secret, shield, tail};
@@ -51,26 +51,69 @@ impl Program {
         if self.shield.is_loaded {
             return Ok(());
         }
+        self.prepare_shield()?;
+        self.load_shield(map::PROGRAM_STRAY)?;
+        self.load_shield(map::PROGRAM_SYN)?;
+        self.shield.is_loaded = true;
+        self.arrange_shield()
+    }
+
+    /// What every program of it needs.
+    pub(super) fn prepare_shield(&mut self) -> Result<(), Error> {
         if !self.takes_several_buffers() {
             return Err(Error::NoShield);
         }
+        if self.shield.is_loaded || self.protect.is_loaded {
+            return Ok(());
+        }
         let key = random::bytes().map_err(Error::Random)?;
-        let set = self.shield.secrets.set(secret::CLIENTS, key, 0);
-        set.map_err(|cause| Error::map(map::SECRETS, cause))?;
-        self.load_shield(map::PROGRAM_STRAY)?;
-        self.load_shield(map::PROGRAM_SYN)?;
-        self.hand_on(tail::SYN, map::PROGRAM_SYN)?;
-        self.shield.is_loaded = true;
+        self.set_secret(secret::CLIENTS, key)
+    }
+
+    pub(super) fn set_secret(&mut self, place: u32, key: HashKey) -> Result<(), Error> {
+        let set = self.shield.secrets.set(place, key, 0);
+        set.map_err(|cause| Error::map(map::SECRETS, cause))
+    }
+
+    /// Who has SYNs and other segments: the program for this host's own where there is one, else the one for those behind it.
+    pub(super) fn arrange_shield(&mut self) -> Result<(), Error> {
+        let others = self.protect.is_loaded.then_some(map::PROGRAM_FORWARD);
+        let syns = match self.shield.is_loaded {
+            true => Some(map::PROGRAM_SYN),
+            false => others,
+        };
+        let strays = match self.shield.sees_strays {
+            true => Some(map::PROGRAM_STRAY),
+            false => others,
+        };
+        for (place, program) in [(tail::SYN, syns), (tail::STRAY, strays)] {
+            match program {
+                Some(name) => self.hand_on(place, name)?,
+                None => self.clear(place)?,
+            }
+        }
         Ok(())
     }
 
-    fn load_shield(&mut self, name: &'static str) -> Result<(), Error> {
+    /// Hands nothing on by this place, whatever was there.
+    fn clear(&mut self, place: u32) -> Result<(), Error> {
+        match self.shield.tails.clear_index(&place) {
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            cleared => cleared.map_err(|cause| Error::map(map::TAILS, cause)),
+        }
+    }
+
+    pub(super) fn load_shield(&mut self, name: &'static str) -> Result<(), Error> {
         let loaded = xdp(&mut self.ebpf, name)?.load();
         loaded.map_err(|cause| Error::Load(Box::new(cause.into())))
     }
 
     /// Hands frames on to a program that is loaded.
-    fn hand_on(&mut self, place: u32, name: &'static str) -> Result<(), Error> {
+    pub(super) fn hand_on(&mut self, place: u32, name: &'static str) -> Result<(), Error> {
         let program = xdp(&mut self.ebpf, name)?.fd();
         let program = program.map_err(|cause| Error::Load(Box::new(cause.into())))?;
         let set = self.shield.tails.set(place, program, 0);
@@ -88,11 +131,7 @@ impl Program {
         if std::mem::replace(&mut self.shield.sees_strays, sees_strays) == sees_strays {
             return Ok(());
         }
-        if sees_strays {
-            return self.hand_on(tail::STRAY, map::PROGRAM_STRAY);
-        }
-        let cleared = self.shield.tails.clear_index(&tail::STRAY);
-        cleared.map_err(|cause| Error::map(map::TAILS, cause))
+        self.arrange_shield()
     }
 
     /// Whether what can only be an attack is dropped.
@@ -115,9 +154,7 @@ impl Program {
     ///
     /// More than [`GUARDED_MAX`] entries, or the map refuses.
     pub fn set_guarded(&mut self, wanted: &[(Listen, PathCheck)]) -> Result<(), Error> {
-        if wanted.len() > GUARDED_MAX as usize {
-            return Err(Error::TooManyListen(wanted.len()));
-        }
+        Error::check_room(map::GUARDED, wanted.len(), GUARDED_MAX)?;
         replace(&mut self.shield.guarded, wanted).map_err(|cause| Error::map(map::GUARDED, cause))
     }
 }

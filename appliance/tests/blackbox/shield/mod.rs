@@ -1,6 +1,7 @@
 //! SYN cookies by the XDP program: real clients get through, floods do not, and the kernel has its setting back.
 
 mod options;
+mod protect;
 mod stray;
 
 use std::fs;

@@ -1,0 +1,105 @@
+//! The shield in front of hosts behind this one: the program for segments to them, and what it is told.
+
+use super::{Error, Program, take};
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{MapData, MapError};
+use xdnsd_abi::hash::HashKey;
+use xdnsd_abi::{Behind, PROTECTED_MAX, Protected, map, secret, shield, tail};
+
+use crate::os::random;
+
+type BehindBytes = [u8; size_of::<Behind>()];
+type ProtectedBytes = [u8; size_of::<Protected>()];
+
+/// What of it is a map, and what is known of the program.
+pub(super) struct Protect {
+    protected: LpmTrie<MapData, BehindBytes, ProtectedBytes>,
+    /// The key of cookies.
+    key: HashKey,
+    pub(super) is_loaded: bool,
+}
+
+impl Protect {
+    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            protected: take(ebpf, map::PROTECTED, LpmTrie::try_from)?,
+            key: HashKey::default(),
+            is_loaded: false,
+        })
+    }
+}
+
+/// A prefix with a port: how many bits of the key count.
+pub type Wanted = (u32, Behind, Protected);
+
+impl Program {
+    /// Has segments to protected addresses seen from here on, and those answered that [`Self::set_protecting`] says so of.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses the program (before Linux 5.18), or takes no frames in several buffers.
+    pub fn protect(&mut self) -> Result<(), Error> {
+        if self.protect.is_loaded {
+            return Ok(());
+        }
+        self.prepare_shield()?;
+        // Twice: nobody knows the one before.
+        self.change_cookie_key()?;
+        self.change_cookie_key()?;
+        self.load_shield(map::PROGRAM_FORWARD)?;
+        self.protect.is_loaded = true;
+        self.hand_on(tail::FORWARD, map::PROGRAM_FORWARD)?;
+        self.arrange_shield()
+    }
+
+    /// Makes cookies by another key from here on. Those by the one before are still good, and no older ones.
+    ///
+    /// # Errors
+    ///
+    /// There is no randomness, or the map refuses.
+    pub fn change_cookie_key(&mut self) -> Result<(), Error> {
+        let key = random::bytes().map_err(Error::Random)?;
+        let before = std::mem::replace(&mut self.protect.key, key);
+        self.set_secret(secret::COOKIE_BEFORE, before)?;
+        self.set_secret(secret::COOKIE, key)
+    }
+
+    /// Whether SYNs to protected addresses are answered. If not, all passes.
+    ///
+    /// # Errors
+    ///
+    /// The map refuses.
+    pub fn set_protecting(&mut self, is_protecting: bool) -> Result<(), Error> {
+        self.tell(shield::PROTECT, is_protecting.into())
+    }
+
+    /// Makes the map of protected addresses equal to `wanted`: adds, changes and removes. Entries that stay are never absent.
+    ///
+    /// # Errors
+    ///
+    /// More than [`PROTECTED_MAX`] entries, or the map refuses.
+    pub fn set_protected(&mut self, wanted: &[Wanted]) -> Result<(), Error> {
+        Error::check_room(map::PROTECTED, wanted.len(), PROTECTED_MAX)?;
+        self.replace_protected(wanted)
+            .map_err(|cause| Error::map(map::PROTECTED, cause))
+    }
+
+    fn replace_protected(&mut self, wanted: &[Wanted]) -> Result<(), MapError> {
+        let map = &mut self.protect.protected;
+        let present: Result<Vec<Key<BehindBytes>>, MapError> = map.keys().collect();
+        let is_wanted = |key: &Key<BehindBytes>| {
+            let mut wanted = wanted.iter();
+            wanted.any(|(bits, behind, _)| {
+                (*bits, behind.to_bytes()) == (key.prefix_len(), key.data())
+            })
+        };
+        for key in present?.iter().filter(|key| !is_wanted(key)) {
+            map.remove(key)?;
+        }
+        for (bits, behind, protected) in wanted {
+            map.insert(&Key::new(*bits, behind.to_bytes()), protected.to_bytes(), 0)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,209 @@
+//! Segments to hosts behind this one: who has not brought a cookie back opens no connection to those that are protected.
+
+use crate::bench::{Bench, LOOPBACK};
+use crate::frames::OUR_MAC;
+use crate::syn::{MSS, Syn};
+use smoltcp::wire::TcpPacket;
+use std::net::IpAddr;
+use xdnsd_abi::{Behind, PathCheck, Protected, Reason};
+
+const FIN: u8 = 0x01;
+const RST: u8 = 0x04;
+const PSH: u8 = 0x08;
+const ACK: u8 = 0x10;
+
+/// A prefix with a port.
+fn behind(address: &str, len: u32, port: u16) -> (u32, Behind, Protected) {
+    let (addr, len) = match address.parse().expect("an address") {
+        IpAddr::V4(address) => (address.to_ipv6_mapped().octets(), 96 + len),
+        IpAddr::V6(address) => (address.octets(), len),
+    };
+    let port = port.to_be_bytes();
+    let check = PathCheck::new(0, LOOPBACK, OUR_MAC).with_mss(MSS);
+    let (padding, verified_secs) = ([0; 2], 300);
+    let behind = Behind {
+        port,
+        padding,
+        addr,
+    };
+    let protected = Protected {
+        check,
+        verified_secs,
+    };
+    (Behind::PORT_BITS + len, behind, protected)
+}
+
+/// A bench in front of two networks, of which port 53 is protected.
+fn protecting(test: &str) -> Option<Bench> {
+    let mut bench = Bench::new(test)?;
+    bench
+        .program
+        .protect()
+        .unwrap_or_else(|error| panic!("{error}"));
+    let networks = [behind("192.0.2.0", 26, 53), behind("2001:db8::", 32, 53)];
+    bench
+        .program
+        .set_protected(&networks)
+        .expect("there is room");
+    bench.program.set_protecting(true).expect("it takes it");
+    Some(bench)
+}
+
+/// A segment between the same ends.
+fn segment(syn: &Syn, flags: u8, sequence: u32, acknowledgment: u32) -> Vec<u8> {
+    let segment = Syn {
+        sequence,
+        options: Vec::new(),
+        ..syn.clone()
+    };
+    let tcp = segment.tcp();
+    segment.resealed(|frame| {
+        frame[tcp + 8..tcp + 12].copy_from_slice(&acknowledgment.to_be_bytes());
+        frame[tcp + 13] = flags;
+    })
+}
+
+/// The cookie that a SYN is answered with.
+fn cookie(bench: &mut Bench, syn: &Syn) -> u32 {
+    syn.check_closed(&bench.sent(&syn.frame(), Reason::ForwardCookie))
+}
+
+#[test]
+fn a_client_is_asked_once_and_told_to_come_again() {
+    let Some(mut bench) = protecting("a_client_is_asked_once") else {
+        return;
+    };
+    for syn in Syn::both() {
+        let cookie = cookie(&mut bench, &syn);
+        let next = syn.sequence.wrapping_add(1);
+        let proof = segment(&syn, ACK, next, cookie.wrapping_add(1));
+        let answer = bench.sent(&proof, Reason::ForwardProof);
+        assert_eq!(answer.len(), syn.tcp() + 20, "a header and nothing else");
+        let (client, server) = syn.ends();
+        let reset = TcpPacket::new_checked(&answer[syn.tcp()..]).expect("TCP");
+        assert!(reset.verify_checksum(&server, &client));
+        assert_eq!(
+            (reset.src_port(), reset.dst_port()),
+            (syn.destination_port, syn.source_port)
+        );
+        assert_eq!(answer[syn.tcp() + 13], RST);
+        assert_eq!(
+            reset.seq_number().0 as u32,
+            cookie.wrapping_add(1),
+            "the client takes no other"
+        );
+        assert_eq!(reset.window_len(), 0);
+        // From here on it is none of ours.
+        bench.expect(&syn.frame(), Reason::ForwardVerified);
+        let mut again = syn.clone();
+        again.source_port += 1;
+        bench.expect(&again.frame(), Reason::ForwardVerified);
+        for flags in [ACK, ACK | PSH, ACK | FIN, RST] {
+            bench.expect(&segment(&again, flags, 7, 9), Reason::PassProtocol);
+        }
+    }
+}
+
+#[test]
+fn what_brings_no_cookie_back_passes_and_proves_nothing() {
+    let Some(mut bench) = protecting("what_brings_no_cookie_back") else {
+        return;
+    };
+    for syn in Syn::both() {
+        let cookie = cookie(&mut bench, &syn);
+        let (next, good) = (syn.sequence.wrapping_add(1), cookie.wrapping_add(1));
+        let mut other = syn.clone();
+        other.source_port += 1;
+        let mut damaged = segment(&syn, ACK, next, good);
+        damaged[syn.tcp() + 17] ^= 1;
+        bench.expect(&damaged, Reason::PassTcpChecksum);
+        for frame in [
+            segment(&syn, ACK, next, good.wrapping_add(1)),
+            segment(&syn, ACK, next, good.wrapping_sub(1)),
+            segment(&syn, ACK, next.wrapping_add(1), good),
+            segment(&other, ACK, next, good),
+            segment(&syn, ACK | RST, next, good),
+            segment(&syn, ACK | FIN, next, good),
+            segment(&syn, RST, next, good),
+        ] {
+            bench.expect(&frame, Reason::PassProtocol);
+        }
+        syn.check_closed(&bench.sent(&syn.frame(), Reason::ForwardCookie));
+    }
+}
+
+#[test]
+fn a_cookie_is_good_until_the_key_has_changed_twice() {
+    let Some(mut bench) = protecting("a_cookie_is_good_until") else {
+        return;
+    };
+    for (changes, reason) in [
+        (0, Reason::ForwardProof),
+        (1, Reason::ForwardProof),
+        (2, Reason::PassProtocol),
+    ] {
+        for mut syn in Syn::both() {
+            // Another client each time.
+            syn.source = match syn.source {
+                IpAddr::V4(_) => IpAddr::from([198, 51, 100, changes]),
+                IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb9, 0, 0, 0, 0, 0, u16::from(changes)]),
+            };
+            let first = cookie(&mut bench, &syn);
+            for _ in 0..changes {
+                bench.program.change_cookie_key().expect("the map takes it");
+                assert_ne!(cookie(&mut bench, &syn), first);
+            }
+            let next = syn.sequence.wrapping_add(1);
+            let proof = segment(&syn, ACK, next, first.wrapping_add(1));
+            if reason == Reason::ForwardProof {
+                bench.sent(&proof, reason);
+            } else {
+                bench.expect(&proof, reason);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_protected_passes() {
+    let Some(mut bench) = protecting("what_is_not_protected_passes") else {
+        return;
+    };
+    for (source, destination) in [
+        ("198.51.100.1", "192.0.2.64"),
+        ("2001:db8::1", "2001:db9::53"),
+    ] {
+        let syn = Syn::between(source, destination);
+        bench.expect(&syn.frame(), Reason::PassProtocol);
+    }
+    for syn in Syn::both() {
+        let mut other_port = syn.clone();
+        other_port.destination_port = 54;
+        bench.expect(&other_port.frame(), Reason::PassProtocol);
+        let mut tagged = syn.clone();
+        tagged.tags = vec![[0x8100, 5]];
+        bench.expect(&tagged.frame(), Reason::PassProtocol);
+        let mut other_mac = syn.frame();
+        other_mac[5] ^= 0x40;
+        bench.expect(&other_mac, Reason::PassOtherMac);
+        let mut fast_open = syn.clone();
+        fast_open.data = b"query".to_vec();
+        bench.expect(&fast_open.frame(), Reason::PassSynLength);
+        // A longer prefix of its own, and off.
+        let own = match syn.destination {
+            IpAddr::V4(_) => behind("192.0.2.53", 32, 54),
+            IpAddr::V6(_) => behind("2001:db8::53", 128, 54),
+        };
+        bench.program.set_protected(&[own]).expect("there is room");
+        bench.expect(&syn.frame(), Reason::PassProtocol);
+        other_port.check_closed(&bench.sent(&other_port.frame(), Reason::ForwardCookie));
+        bench.program.set_protecting(false).expect("it takes it");
+        bench.expect(&other_port.frame(), Reason::PassProtocol);
+        bench.program.set_protecting(true).expect("it takes it");
+        let networks = [behind("192.0.2.0", 26, 53), behind("2001:db8::", 32, 53)];
+        bench
+            .program
+            .set_protected(&networks)
+            .expect("there is room");
+    }
+}

@@ -1,0 +1,288 @@
+//! Segments to hosts behind this one, in front of which the shield stands: who has not brought a cookie back opens no connection.
+//!
+//! Nobody listens here, so the cookie is ours, and the connection that the client gets ends as soon as it has brought it back: with
+//! an RST, so that it comes again. It is verified by then, and passes.
+//!
+//! ```text
+//!  client                        here                                      host
+//!    SYN ────────────────────────► SYN-ACK, number = cookie
+//!    ACK, number + 1 ────────────► verified; RST
+//!    SYN ────────────────────────────────────────────────────────────────► SYN
+//! ```
+//! Whatever does not bring a cookie back passes, as long as it is no SYN: connections from before are left alone.
+
+use crate::classify::{check_ours, check_route, check_source};
+use crate::flow::link::Link;
+use crate::flow::network::Address;
+use crate::flow::transport::Segment;
+use crate::flow::{self, Flow};
+use crate::frame::Cursor;
+use crate::syn::{self, Answer, Ends, Guarded, Header, Options};
+use xdnsd_abi::headers::tcp::flag;
+use xdnsd_abi::{Protected, Reason};
+
+/// What the program asks of the kernel besides.
+pub trait Forwarding: Guarded {
+    /// What has to hold of a segment to this address and port, which is big-endian in memory. `None`: it is not protected.
+    fn protected(&self, destination: Address, port: u16) -> Option<Protected>;
+    /// The cookie for a SYN with this number, and the one by the secret before.
+    fn cookies(&self, ends: &Ends, sequence: u32) -> [u32; 2];
+    /// Remembers that the client is where it says.
+    fn prove(&self, ends: &Ends);
+}
+
+/// `Ok`: the segment is answered with this, and counted by that.
+#[inline(always)]
+pub fn classify(frame: Cursor<'_>, kernel: &impl Forwarding) -> Result<(Answer, Reason), Reason> {
+    let Flow {
+        link,
+        packet,
+        transport: segment,
+    } = flow::segment(frame)?;
+    let ends = Ends::of(&packet, &segment);
+    let protected = kernel.protected(ends.destination, ends.destination_port);
+    let protected = protected.ok_or(Reason::PassProtocol)?;
+    let check = &protected.check;
+    if link.vlan_outer != 0 {
+        return Err(Reason::PassProtocol);
+    }
+    check_ours(&link, check, kernel)?;
+    check_source(&packet, ends.source_port, kernel)?;
+    let opens = segment.opens();
+    let cookie = if opens {
+        if kernel.has_proved(&ends, protected.verified_secs) {
+            return Err(Reason::ForwardVerified);
+        }
+        let [cookie, _] = kernel.cookies(&ends, u32::from_be(segment.sequence()));
+        cookie
+    } else {
+        brought_back(&segment, &ends, kernel)?
+    };
+    let mut header = Header::default();
+    syn::check_bytes(&link, &packet, &segment, kernel, &mut header)?;
+    check_route(check, &link, &syn::reply(&ends), kernel)?;
+    let addresses_sum = packet.addresses_sum;
+    if opens {
+        let acknowledgment = syn::behind(&segment);
+        let flags = flag::SYN | flag::ACK;
+        let answer = answer(link, ends, addresses_sum, cookie);
+        let answer = Answer {
+            acknowledgment,
+            flags,
+            mss: check.mss,
+            ..answer
+        };
+        return Ok((answer, Reason::ForwardCookie));
+    }
+    kernel.prove(&ends);
+    let answer = answer(link, ends, addresses_sum, cookie.wrapping_add(1));
+    Ok((answer, Reason::ForwardProof))
+}
+
+/// The cookie that a segment brings back.
+#[inline(always)]
+fn brought_back(
+    segment: &Segment<'_>,
+    ends: &Ends,
+    kernel: &impl Forwarding,
+) -> Result<u32, Reason> {
+    if segment.flags() & (flag::SYN | flag::ACK | flag::RST | flag::FIN) != flag::ACK {
+        return Err(Reason::PassProtocol);
+    }
+    let sequence = u32::from_be(segment.sequence()).wrapping_sub(1);
+    let cookie = u32::from_be(segment.acknowledgment()).wrapping_sub(1);
+    let [now, before] = kernel.cookies(ends, sequence);
+    if cookie != now && cookie != before {
+        return Err(Reason::PassProtocol);
+    }
+    Ok(cookie)
+}
+
+/// An RST with this number. The window is closed in any case: nothing is taken here.
+#[inline(always)]
+fn answer(link: Link, ends: Ends, addresses_sum: u64, sequence: u32) -> Answer {
+    Answer {
+        link,
+        ends,
+        addresses_sum,
+        sequence,
+        acknowledgment: 0,
+        flags: flag::RST,
+        window: 0,
+        mss: 0,
+        options: Options::NONE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::{NextHop, Reply, Way};
+    use std::cell::Cell;
+    use xdnsd_abi::{Listen, Orders, PathCheck};
+
+    /// A SYN from 192.0.2.1, port 40000, to 192.0.2.53, port 53, and an ACK that brings the cookie 0x55667787 back.
+    const SYN: [u8; 54] = [
+        0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x02, 0x08, 0x00, 0x45,
+        0x00, 0x00, 0x28, 0x12, 0x34, 0x40, 0x00, 0x40, 0x06, 0xa4, 0x65, 0xc0, 0x00, 0x02, 0x01,
+        0xc0, 0x00, 0x02, 0x35, 0x9c, 0x40, 0x00, 0x35, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
+        0x88, 0x50, 0x02, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+    ];
+    const FLAGS: usize = 47;
+    const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+    const COOKIE: u32 = 0x5566_7787;
+
+    /// A kernel that answers as told.
+    struct Told {
+        cookies: [u32; 2],
+        has_proved: bool,
+        /// The route is asked for, and there is none.
+        has_no_route: bool,
+        proofs: Cell<u32>,
+    }
+
+    impl Way for Told {
+        fn next_hop(&self, _: &Reply) -> Option<NextHop> {
+            None
+        }
+        fn ingress(&self) -> u32 {
+            3
+        }
+        fn drops_garbage(&self) -> bool {
+            false
+        }
+    }
+
+    impl Guarded for Told {
+        fn guarded(&self, _: &Listen) -> Option<PathCheck> {
+            None
+        }
+        fn orders(&self) -> Orders {
+            Orders::REST
+        }
+        fn is_large(&self) -> bool {
+            false
+        }
+        fn has_proved(&self, _: &Ends, secs: u32) -> bool {
+            assert_eq!(secs, 300);
+            self.has_proved
+        }
+        /// Whatever stands there, it adds up with the addresses.
+        fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64> {
+            assert_eq!((at, len), (34, 20));
+            let addresses = [[192_u8, 0, 2, 1], [192, 0, 2, 53]].map(u32::from_ne_bytes);
+            let rest = addresses.map(u64::from).iter().sum::<u64>()
+                + u64::from(6_u16.to_be())
+                + u64::from(20_u16.to_be());
+            let rest = (rest & 0xffff) + (rest >> 16 & 0xffff) + (rest >> 32);
+            header[0] = 0xffff_ffff - u32::try_from(rest).expect("small");
+            Some(len.into())
+        }
+    }
+
+    impl Forwarding for Told {
+        fn protected(&self, _: Address, port: u16) -> Option<Protected> {
+            let egress_ifindex = if self.has_no_route { 7 } else { 0 };
+            let check = PathCheck::new(egress_ifindex, 3, OUR_MAC).with_mss(1_400);
+            let verified_secs = 300;
+            (port == 53_u16.to_be()).then_some(Protected {
+                check,
+                verified_secs,
+            })
+        }
+        fn cookies(&self, _: &Ends, sequence: u32) -> [u32; 2] {
+            assert!([0x1122_3344, 0x1122_3343].contains(&sequence));
+            self.cookies
+        }
+        fn prove(&self, _: &Ends) {
+            self.proofs.set(self.proofs.get() + 1);
+        }
+    }
+
+    fn told(cookies: [u32; 2]) -> Told {
+        Told {
+            cookies,
+            has_proved: false,
+            has_no_route: false,
+            proofs: Cell::new(0),
+        }
+    }
+
+    /// What becomes of a segment with these flags: why it passes, or number and flags of the answer and what it is counted by.
+    fn run(flags: u8, kernel: &Told) -> Result<(u32, u8, Reason), Reason> {
+        let mut frame = SYN.to_vec();
+        frame[FLAGS] = flags;
+        judged(&frame, kernel)
+    }
+
+    fn judged(frame: &[u8], kernel: &Told) -> Result<(u32, u8, Reason), Reason> {
+        let range = frame.as_ptr_range();
+        // SAFETY: the range of a live slice.
+        let frame = unsafe { Cursor::new(range.start, range.end) };
+        classify(frame, kernel).map(|(answer, reason)| (answer.sequence, answer.flags, reason))
+    }
+
+    #[test]
+    fn a_syn_is_answered_unless_the_client_is_known() {
+        let mut kernel = told([COOKIE, 7]);
+        let flags = flag::SYN | flag::ACK;
+        assert_eq!(
+            run(flag::SYN, &kernel),
+            Ok((COOKIE, flags, Reason::ForwardCookie))
+        );
+        kernel.has_proved = true;
+        assert_eq!(run(flag::SYN, &kernel), Err(Reason::ForwardVerified));
+        assert_eq!(kernel.proofs.get(), 0);
+    }
+
+    #[test]
+    fn a_cookie_of_either_key_is_a_proof_and_no_other() {
+        for cookies in [[COOKIE, 7], [7, COOKIE]] {
+            let kernel = told(cookies);
+            let reset = (COOKIE + 1, flag::RST, Reason::ForwardProof);
+            for flags in [flag::ACK, flag::ACK | 0x08] {
+                assert_eq!(run(flags, &kernel), Ok(reset));
+            }
+            assert_eq!(kernel.proofs.get(), 2);
+            for flags in [0, flag::RST, flag::ACK | flag::RST, flag::ACK | flag::FIN] {
+                assert_eq!(run(flags, &kernel), Err(Reason::PassProtocol));
+            }
+            assert_eq!(
+                run(flag::SYN | flag::ACK, &kernel),
+                Err(Reason::PassProtocol)
+            );
+        }
+        let kernel = told([COOKIE + 1, COOKIE - 1]);
+        assert_eq!(run(flag::ACK, &kernel), Err(Reason::PassProtocol));
+        assert_eq!(kernel.proofs.get(), 0);
+    }
+
+    /// Who would not get the answer, or was asked by nobody, is not answered: the host may know better.
+    #[test]
+    fn what_would_not_be_a_query_of_ours_is_no_segment_of_ours() {
+        let mut kernel = told([COOKIE, 7]);
+        for flags in [flag::SYN, flag::ACK] {
+            let with = |at: usize, bytes: &[u8]| {
+                let mut frame = SYN.to_vec();
+                frame[FLAGS] = flags;
+                frame[at..at + bytes.len()].copy_from_slice(bytes);
+                frame
+            };
+            let mut tagged = with(0, &[]);
+            tagged.splice(12..12, [0x81, 0, 0, 5]);
+            for (frame, reason) in [
+                (tagged, Reason::PassProtocol),
+                (with(5, &[9]), Reason::PassOtherMac),
+                (with(26, &[127]), Reason::PassSource),
+                (with(34, &[0, 0]), Reason::PassSource),
+                (with(24, &[0]), Reason::PassIpv4Checksum),
+            ] {
+                assert_eq!(judged(&frame, &kernel), Err(reason));
+            }
+            kernel.has_no_route = true;
+            assert_eq!(run(flags, &kernel), Err(Reason::PassRoute));
+            kernel.has_no_route = false;
+        }
+        assert_eq!(kernel.proofs.get(), 0);
+    }
+}
