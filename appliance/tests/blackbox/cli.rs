@@ -15,7 +15,7 @@ use crate::support::TIMEOUT;
 use crate::support::client::Family;
 use crate::support::daemon::{BINARY, Daemon, run, write};
 use crate::support::message::{addresses, query};
-use crate::support::run::Run;
+use crate::support::run::{Run, only};
 use crate::support::scene::{Directory, Setup, scene};
 use crate::support::script::Rule;
 
@@ -577,6 +577,7 @@ fn stats_are_a_table_of_what_was_asked_and_answered() -> Result<()> {
 
 #[test]
 fn what_is_shown_is_json_where_a_program_asks() -> Result<()> {
+    only!(OVER_XDP, "it looks at the counter of AF_XDP");
     let scene = scene!(Setup::default().sections("[local]\nrecords = [\"nas.lan A 192.0.2.7\"]\n"));
     scene
         .upstream

@@ -103,7 +103,7 @@ fn a_file_of_somebody_new_is_told_its_line_its_key_and_what_is_right() -> Result
     let output = run(None, &["check"])?;
     assert_eq!(
         said(&output),
-        "check needs a FILE: xdnsd check [--offline] FILE\n"
+        "check needs a FILE: xdnsd check [--offline] [--json] FILE\n"
     );
     Ok(())
 }

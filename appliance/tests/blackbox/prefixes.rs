@@ -95,6 +95,7 @@ fn a_list_keeps_out_who_is_on_it_until_a_reload_says_otherwise() -> Result<()> {
 
 #[test]
 fn what_is_said_holds_at_once_over_the_config_and_until_it_is_forgotten() -> Result<()> {
+    only!(ONCE, "the XDP program keeps them out by itself");
     let scene = scene!(setup());
     prepare(&scene);
     let control = |request: &str| scene.daemon.control(request);

@@ -242,17 +242,19 @@ impl<'s> Ways<'s> {
 
     /// Notes that `message` was sent by `way`.
     pub fn count(&self, way: Way, message: &[u8]) {
-        let sent = &self.sent[self.arrival(way, message) as usize];
-        sent.set(sent.get() + 1);
+        if let Some(arrival) = self.arrival(way, message) {
+            let sent = &self.sent[arrival as usize];
+            sent.set(sent.get() + 1);
+        }
     }
 
-    /// Where a message arrives that was sent by `way`: the XDP program leaves to the kernel what is no query of usual length.
-    fn arrival(&self, way: Way, message: &[u8]) -> Way {
-        let is_usual =
-            (HEADER_LEN..=XDP_MESSAGE_MAX).contains(&message.len()) && message[2] & 0x80 == 0;
+    /// Where a message arrives that was sent by `way`: the XDP program leaves to the kernel what is longer than usual, and drops
+    /// what is no query (`shield.drop_garbage`).
+    fn arrival(&self, way: Way, message: &[u8]) -> Option<Way> {
         match way {
-            Way::Xdp if !is_usual || !self.has_program => Way::Udp,
-            Way::Xdp | Way::Udp | Way::Tcp => way,
+            Way::Xdp if !self.has_program || message.len() > XDP_MESSAGE_MAX => Some(Way::Udp),
+            Way::Xdp if message.len() < HEADER_LEN || message[2] & 0x80 != 0 => None,
+            Way::Xdp | Way::Udp | Way::Tcp => Some(way),
         }
     }
 
