@@ -4,7 +4,7 @@
 //! thread (`run`), the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`, `queues`),
 //! what of their traffic is ours (`destinations`), what the programs drop and SYN cookies (`shield`), the sk_lookup program (`ports`),
 //! sockets of addresses that come and go (`sockets`), files and configs that are read again (`reload`), and when to try again
-//! (`retry`).
+//! (`retry`). States that metrics show are `shared`.
 //!
 //! What does not: anything that one query or one request needs. A worker goes on when everything here waits.
 //!
@@ -18,6 +18,7 @@ mod queues;
 mod reload;
 mod retry;
 mod run;
+mod shared;
 mod shield;
 mod sockets;
 mod supervisor;

@@ -4,7 +4,6 @@
 //! answers alone, and it is tried again later, since what is at the other end may change.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{info, warn};
@@ -13,6 +12,7 @@ use xdnsd_abi::hot::Outcome;
 use xdnsd_core::time::Instant;
 
 use super::retry::Retry;
+use super::shared::Shared;
 use crate::compile::set::PolicySet;
 use crate::config::Tier0Word;
 use crate::os::ethtool::LostByXdpTx;
@@ -43,14 +43,6 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [Self; 5] = [
-        Self::Off,
-        Self::Answered,
-        Self::NoProgram,
-        Self::Unproven,
-        Self::NoWayOut,
-    ];
-
     /// Why they are not, in a word. Empty: they are.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -61,25 +53,6 @@ impl State {
             Self::Unproven => "device",
             Self::NoWayOut => "answers_lost",
         }
-    }
-}
-
-/// A state that others may read.
-#[derive(Clone, Debug, Default)]
-pub struct SharedState(Arc<AtomicU8>);
-
-impl SharedState {
-    /// The state.
-    #[must_use]
-    pub fn get(&self) -> State {
-        let at = usize::from(self.0.load(Ordering::Relaxed));
-        State::ALL.get(at).copied().unwrap_or_default()
-    }
-
-    fn set(&self, state: State) {
-        let at = State::ALL.iter().position(|other| *other == state);
-        let at = at.and_then(|at| u8::try_from(at).ok()).unwrap_or(0);
-        self.0.store(at, Ordering::Relaxed);
     }
 }
 
@@ -183,13 +156,13 @@ pub struct Way {
     counters: LostByXdpTx,
     /// When answers that did not leave are tried again.
     retry: Retry,
-    state: SharedState,
+    state: Shared<State>,
 }
 
 impl Way {
     /// The state, for others to read.
     #[must_use]
-    pub fn state(&self) -> SharedState {
+    pub fn state(&self) -> Shared<State> {
         self.state.clone()
     }
 
@@ -296,17 +269,6 @@ fn is_of_its_own(interface: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_state_is_read_as_it_was_set() {
-        let shared = SharedState::default();
-        assert_eq!(shared.get(), State::Off);
-        for state in State::ALL {
-            shared.set(state);
-            assert_eq!(shared.clone().get(), state);
-            assert_eq!(state.reason().is_empty(), state == State::Answered);
-        }
-    }
 
     #[test]
     fn answers_are_lost_where_none_has_left() {

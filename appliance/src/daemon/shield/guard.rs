@@ -3,9 +3,6 @@
 //! A frame that a program sends back may go nowhere without anybody saying so: at the other end of a veth pair there has to be
 //! an XDP program as well, and a zero-copy queue has no room for it. Where the driver counts what it lost, that is looked at.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-
 use log::{info, warn};
 use xdnsd_abi::{Orders, Reason};
 use xdnsd_core::time::Instant;
@@ -13,6 +10,7 @@ use xdnsd_core::time::Instant;
 use super::Prefixes;
 use crate::config::{Shield as Section, SynCookiesWord};
 use crate::daemon::retry::Retry;
+use crate::daemon::shared::Shared;
 use crate::os::ethtool;
 use crate::os::xdp::{Error, Program};
 
@@ -60,15 +58,6 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [Self; 6] = [
-        Self::Off,
-        Self::Given,
-        Self::Calm,
-        Self::NoWayOut,
-        Self::NoSetting,
-        Self::NoProgram,
-    ];
-
     /// Why none are given, in a word. Empty: they are.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -90,25 +79,6 @@ pub struct Decision {
     pub state: State,
     /// To the programs.
     pub orders: Orders,
-}
-
-/// A state that others may read.
-#[derive(Clone, Debug, Default)]
-pub struct SharedState(Arc<AtomicU8>);
-
-impl SharedState {
-    /// The state.
-    #[must_use]
-    pub fn get(&self) -> State {
-        let at = usize::from(self.0.load(Ordering::Relaxed));
-        State::ALL.get(at).copied().unwrap_or_default()
-    }
-
-    fn set(&self, state: State) {
-        let at = State::ALL.iter().position(|other| *other == state);
-        let at = at.and_then(|at| u8::try_from(at).ok()).unwrap_or(0);
-        self.0.store(at, Ordering::Relaxed);
-    }
 }
 
 /// What was counted at the last look.
@@ -170,13 +140,13 @@ pub struct Guard {
     lost: ethtool::LostByXdpTx,
     /// When answers that did not arrive are tried again.
     retry: Retry,
-    state: SharedState,
+    state: Shared<State>,
 }
 
 impl Guard {
     /// The state, for others to read.
     #[must_use]
-    pub fn state(&self) -> SharedState {
+    pub fn state(&self) -> Shared<State> {
         self.state.clone()
     }
 
@@ -325,17 +295,6 @@ impl Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_state_is_read_as_it_was_set() {
-        let shared = SharedState::default();
-        assert_eq!(shared.get(), State::Off);
-        for state in State::ALL {
-            shared.set(state);
-            assert_eq!(shared.clone().get(), state);
-            assert_eq!(state.reason().is_empty(), state == State::Given);
-        }
-    }
 
     fn guard() -> Guard {
         Guard {

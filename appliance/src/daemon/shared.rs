@@ -1,0 +1,39 @@
+//! A state that one thread sets and others read.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The state; a clone is another way to the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Shared<S>(Arc<Mutex<S>>);
+
+impl<S: Copy> Shared<S> {
+    /// The state.
+    #[must_use]
+    pub fn get(&self) -> S {
+        *self.lock()
+    }
+
+    /// Sets it for all.
+    pub fn set(&self, state: S) {
+        *self.lock() = state;
+    }
+
+    /// Whoever panicked with it had a whole state in hand.
+    fn lock(&self) -> MutexGuard<'_, S> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shared;
+
+    #[test]
+    fn what_one_sets_the_others_read() {
+        let shared = Shared::<u8>::default();
+        let reader = shared.clone();
+        assert_eq!(reader.get(), 0);
+        shared.set(7);
+        assert_eq!(reader.get(), 7);
+    }
+}
