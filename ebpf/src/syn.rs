@@ -10,7 +10,8 @@
 mod options;
 
 use crate::classify::{Reply, Way, check_ours, check_route, check_source, from, garbage, listen};
-use crate::flow::link::{Link, Mac};
+use crate::flow::answer::{self, word, write_macs};
+use crate::flow::link::Link;
 use crate::flow::network::{Address, Packet};
 use crate::flow::transport::Segment;
 use crate::flow::{self, Flow};
@@ -29,8 +30,6 @@ const LONG_HEADER_LEN: usize = HEADER_LEN + Options::LEN;
 const MSS_KIND_LEN: u16 = u16::from_be_bytes(tcp::mss::KIND_LEN);
 /// Bytes that the client may send at once: what Linux announces first for a path of Ethernet.
 const WINDOW: u16 = 64_240;
-/// Hops that the answer may take, as Linux's own.
-const HOPS: u8 = 64;
 
 /// What both programs for segments to guarded ports ask of the kernel.
 pub trait Guarded: Way {
@@ -224,12 +223,6 @@ fn ip_len(address: Address) -> usize {
     }
 }
 
-/// What a number adds to a sum in native order.
-#[inline(always)]
-const fn word(number: u16) -> u64 {
-    number.to_be() as u64
-}
-
 impl Answer {
     /// Bytes of its frame.
     #[inline(always)]
@@ -240,29 +233,29 @@ impl Answer {
     /// Writes it over the SYN's frame, whose tags and EtherType stay. `None`: the frame is shorter than [`Self::len`].
     #[inline(always)]
     pub fn write(&self, frame: CursorMut<'_>) -> Option<()> {
-        use ethernet::field::{DESTINATION, SOURCE};
         let (mut header, mut rest) = frame.take::<{ ethernet::HEADER_LEN }>()?;
-        let (Mac([a, b, c]), Mac([d, e, f])) = (self.link.source, self.link.destination);
-        header.set::<{ DESTINATION.start }, u16>(a);
-        header.set::<{ DESTINATION.start + 2 }, u16>(b);
-        header.set::<{ DESTINATION.start + 4 }, u16>(c);
-        header.set::<{ SOURCE.start }, u16>(d);
-        header.set::<{ SOURCE.start + 2 }, u16>(e);
-        header.set::<{ SOURCE.start + 4 }, u16>(f);
+        write_macs(&mut header, self.link.source, self.link.destination);
         for tag in [self.link.vlan_outer, self.link.vlan_inner] {
             if tag != 0 {
                 rest = rest.take::<{ vlan::HEADER_LEN }>()?.1;
             }
         }
-        match (self.ends.destination.ipv4(), self.ends.source.ipv4()) {
+        let ip = answer::Header {
+            source: self.ends.destination,
+            destination: self.ends.source,
+            addresses_sum: self.addresses_sum,
+            protocol: protocol::TCP,
+            payload_len: self.tcp_len(),
+        };
+        match (ip.source.ipv4(), ip.destination.ipv4()) {
             (Some(source), Some(destination)) => {
                 let (header, rest) = rest.take::<{ ipv4::HEADER_LEN }>()?;
-                self.write_ipv4(header, source, destination);
+                ip.write_ipv4(header, source, destination);
                 self.write_tcp(rest)
             }
             _ => {
                 let (header, rest) = rest.take::<{ ipv6::HEADER_LEN }>()?;
-                self.write_ipv6(header);
+                ip.write_ipv6(header);
                 self.write_tcp(rest)
             }
         }
@@ -278,47 +271,6 @@ impl Answer {
         } else {
             tcp::HEADER_LEN as u16
         }
-    }
-
-    #[inline(always)]
-    fn write_ipv4(
-        &self,
-        mut header: ViewMut<'_, { ipv4::HEADER_LEN }>,
-        source: u32,
-        destination: u32,
-    ) {
-        use ipv4::field;
-        const VERSION_TOS: u16 = u16::from_be_bytes([ipv4::VERSION_4_IHL_5, 0]);
-        const TTL_PROTOCOL: u16 = u16::from_be_bytes([HOPS, protocol::TCP]);
-        let len = ipv4::HEADER_LEN as u16 + self.tcp_len();
-        let sum = word(VERSION_TOS)
-            + word(len)
-            + word(ipv4::DONT_FRAGMENT)
-            + word(TTL_PROTOCOL)
-            + self.addresses_sum;
-        header.set_be16::<{ field::VERSION_IHL }>(VERSION_TOS);
-        header.set_be16::<{ field::TOTAL_LEN.start }>(len);
-        header.set_be16::<{ field::ID.start }>(0);
-        header.set_be16::<{ field::FLAGS_OFFSET.start }>(ipv4::DONT_FRAGMENT);
-        header.set_be16::<{ field::TTL }>(TTL_PROTOCOL);
-        header.set_be16::<{ field::CHECKSUM.start }>(Sum::of_few(sum).finish());
-        header.set::<{ field::SOURCE.start }, u32>(source);
-        header.set::<{ field::DESTINATION.start }, u32>(destination);
-    }
-
-    #[inline(always)]
-    fn write_ipv6(&self, mut header: ViewMut<'_, { ipv6::HEADER_LEN }>) {
-        use ipv6::field;
-        const VERSION: u32 = u32::from_ne_bytes(ipv6::VERSION_6);
-        const NEXT_HOPS: u16 = u16::from_be_bytes([protocol::TCP, HOPS]);
-        let (source, destination) = (self.ends.destination, self.ends.source);
-        header.set::<{ field::VERSION_CLASS_FLOW.start }, u32>(VERSION);
-        header.set_be16::<{ field::PAYLOAD_LEN.start }>(self.tcp_len());
-        header.set_be16::<{ field::NEXT_HEADER }>(NEXT_HOPS);
-        header.set::<{ field::SOURCE.start }, u64>(source.0);
-        header.set::<{ field::SOURCE.start + 8 }, u64>(source.1);
-        header.set::<{ field::DESTINATION.start }, u64>(destination.0);
-        header.set::<{ field::DESTINATION.start + 8 }, u64>(destination.1);
     }
 
     #[inline(always)]

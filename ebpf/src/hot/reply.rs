@@ -2,6 +2,7 @@
 
 use super::{Message, OPT_LEN, QUESTION_FIXED_LEN, Question, Scratch};
 use crate::flow::Flow;
+use crate::flow::answer::{self, Header, write_macs};
 use crate::flow::link::{Link, Mac};
 use crate::flow::network::Address;
 use crate::flow::transport::Datagram;
@@ -11,8 +12,6 @@ use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::{dns, ethernet, ipv4, ipv6, protocol, udp, vlan};
 use xdnsd_abi::hot::{BODY_MAX, BODY_WORDS, NAME_MAX, RECORDS_MAX, Shape, Words, kind, word};
 
-/// Hops that the answer may take.
-const HOPS: u8 = 64;
 /// The size that an OPT record of ours names, as the forwarder's own does.
 const UDP_SIZE: u16 = 1232;
 /// The longest question, with the header.
@@ -168,13 +167,7 @@ impl Envelope {
     pub fn write(&self, frame: CursorMut<'_>, len: usize, sum: u64) -> Option<()> {
         let udp_len = (udp::HEADER_LEN + len) as u16;
         let (mut addresses, mut rest) = frame.take::<{ ethernet::field::ETHERTYPE.start }>()?;
-        let (Mac([a, b, c]), Mac([d, e, f])) = (self.client_mac, self.local_mac);
-        addresses.set::<0, u16>(a);
-        addresses.set::<2, u16>(b);
-        addresses.set::<4, u16>(c);
-        addresses.set::<6, u16>(d);
-        addresses.set::<8, u16>(e);
-        addresses.set::<10, u16>(f);
+        write_macs(&mut addresses, self.client_mac, self.local_mac);
         for (at, tag) in self.tags.into_iter().enumerate() {
             if at < self.tag_count {
                 let (mut place, behind) = rest.take::<{ vlan::HEADER_LEN }>()?;
@@ -183,62 +176,28 @@ impl Envelope {
             }
         }
         let (mut ethertype, rest) = rest.take::<2>()?;
+        let ip = Header {
+            source: self.local,
+            destination: self.client,
+            addresses_sum: self.addresses_sum,
+            protocol: protocol::UDP,
+            payload_len: udp_len,
+        };
         match (self.local.ipv4(), self.client.ipv4()) {
             (Some(source), Some(destination)) => {
                 ethertype.set_be16::<0>(ethernet::ethertype::IPV4);
                 let (header, rest) = rest.take::<{ ipv4::HEADER_LEN }>()?;
-                self.write_ipv4(header, udp_len, source, destination);
+                ip.write_ipv4(header, source, destination);
                 self.write_udp(rest.take::<{ udp::HEADER_LEN }>()?.0, udp_len, sum);
             }
             _ => {
                 ethertype.set_be16::<0>(ethernet::ethertype::IPV6);
                 let (header, rest) = rest.take::<{ ipv6::HEADER_LEN }>()?;
-                self.write_ipv6(header, udp_len);
+                ip.write_ipv6(header);
                 self.write_udp(rest.take::<{ udp::HEADER_LEN }>()?.0, udp_len, sum);
             }
         }
         Some(())
-    }
-
-    #[inline(always)]
-    fn write_ipv4(
-        &self,
-        mut header: ViewMut<'_, { ipv4::HEADER_LEN }>,
-        udp_len: u16,
-        source: u32,
-        destination: u32,
-    ) {
-        use ipv4::field;
-        const VERSION_TOS: u16 = u16::from_be_bytes([ipv4::VERSION_4_IHL_5, 0]);
-        const TTL_PROTOCOL: u16 = u16::from_be_bytes([HOPS, protocol::UDP]);
-        let len = ipv4::HEADER_LEN as u16 + udp_len;
-        let sum = word(VERSION_TOS)
-            + word(len)
-            + word(ipv4::DONT_FRAGMENT)
-            + word(TTL_PROTOCOL)
-            + self.addresses_sum;
-        header.set_be16::<{ field::VERSION_IHL }>(VERSION_TOS);
-        header.set_be16::<{ field::TOTAL_LEN.start }>(len);
-        header.set_be16::<{ field::ID.start }>(0);
-        header.set_be16::<{ field::FLAGS_OFFSET.start }>(ipv4::DONT_FRAGMENT);
-        header.set_be16::<{ field::TTL }>(TTL_PROTOCOL);
-        header.set_be16::<{ field::CHECKSUM.start }>(Sum::of_few(sum).finish());
-        header.set::<{ field::SOURCE.start }, u32>(source);
-        header.set::<{ field::DESTINATION.start }, u32>(destination);
-    }
-
-    #[inline(always)]
-    fn write_ipv6(&self, mut header: ViewMut<'_, { ipv6::HEADER_LEN }>, udp_len: u16) {
-        use ipv6::field;
-        const VERSION: u32 = u32::from_ne_bytes(ipv6::VERSION_6);
-        const NEXT_HOPS: u16 = u16::from_be_bytes([protocol::UDP, HOPS]);
-        header.set::<{ field::VERSION_CLASS_FLOW.start }, u32>(VERSION);
-        header.set_be16::<{ field::PAYLOAD_LEN.start }>(udp_len);
-        header.set_be16::<{ field::NEXT_HEADER }>(NEXT_HOPS);
-        header.set::<{ field::SOURCE.start }, u64>(self.local.0);
-        header.set::<{ field::SOURCE.start + 8 }, u64>(self.local.1);
-        header.set::<{ field::DESTINATION.start }, u64>(self.client.0);
-        header.set::<{ field::DESTINATION.start + 8 }, u64>(self.client.1);
     }
 
     #[inline(always)]
@@ -247,8 +206,8 @@ impl Envelope {
         // The length counts twice: in the header, and in the pseudo-header.
         let sum = sum
             + self.addresses_sum
-            + word(protocol::UDP.into())
-            + 2 * word(len)
+            + answer::word(protocol::UDP.into())
+            + 2 * answer::word(len)
             + u64::from(self.client_port)
             + u64::from(self.local_port);
         header.set::<{ field::SOURCE_PORT.start }, u16>(self.local_port);
@@ -256,10 +215,4 @@ impl Envelope {
         header.set_be16::<{ field::LENGTH.start }>(len);
         header.set_be16::<{ field::CHECKSUM.start }>(Sum::of_few(sum).finish_udp());
     }
-}
-
-/// What a number adds to a sum in native order.
-#[inline(always)]
-const fn word(number: u16) -> u64 {
-    number.to_be() as u64
 }

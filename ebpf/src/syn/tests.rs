@@ -1,5 +1,6 @@
 use super::*;
 use crate::classify::NextHop;
+use crate::flow::link::Mac;
 use std::cell::RefCell;
 use xdnsd_abi::Kept;
 use xdnsd_abi::headers::tcp::HEADER_LEN_MAX;
