@@ -61,6 +61,14 @@ const RUSTFLAGS: [&str; 6] = [
     "--check-cfg=cfg(bpf_target_arch,values(\"x86_64\"))",
 ];
 
+/// What goes from the object: DWARF, and relocations of BTF, which no loader looks at and ours would hold in memory, a hundred
+/// bytes each. BTF, which the verifier's messages quote, stays.
+const STRIP: [&str; 3] = [
+    "--strip-debug",
+    "--remove-section=.rel.BTF",
+    "--remove-section=.rel.BTF.ext",
+];
+
 /// What `ebpf` is told.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -199,13 +207,8 @@ fn compile(toolchain: &Toolchain, program: Program, target_dir: &Path) -> Result
     run(&mut cargo)?;
     let built = target_dir.join(TARGET).join(PROFILE).join(program.binary);
     let stripped = target_dir.join(program.object);
-    // DWARF goes; BTF, which the verifier's messages quote, stays.
     let mut strip = Command::new(&toolchain.strip_path);
-    run(strip
-        .arg("--strip-debug")
-        .arg("-o")
-        .arg(&stripped)
-        .arg(&built))?;
+    run(strip.args(STRIP).arg("-o").arg(&stripped).arg(&built))?;
     Ok(stripped)
 }
 
