@@ -196,6 +196,7 @@ fn parse_odhcpd_line(
     let end_secs = parse_end(end)?;
     // A name that odhcpd itself found to be broken begins with `broken\x20`.
     if *name == "-"
+        || *end == OVER
         || name.starts_with("broken") && name.contains('\\')
         || has_ended(end_secs, now_secs)
     {
@@ -222,6 +223,9 @@ fn single_address(word: &str) -> Option<IpAddr> {
     let whole = if address.is_ipv4() { "32" } else { "128" };
     (len == whole).then_some(address)
 }
+
+/// What odhcpd writes as the end of a lease that has ended.
+const OVER: &str = "0";
 
 /// The end of a lease. 0 (dnsmasq) and -1 (odhcpd) never come.
 fn parse_end(word: &str) -> Result<i64, String> {
@@ -343,7 +347,8 @@ mod tests {
                     # br-lan 020000000002 ipv4 - 1900000000 c0a80109 32 192.168.1.9/32\n\
                     # br-lan 020000000003 ipv4 broken\\x20name 1900000000 c0a8010a 32 192.168.1.10/32\n\
                     # br-lan 00010001aabb 1a2b3d router 1900000000 4 62 fd00:0:0:4::/62\n\
-                    # br-lan 020000000004 ipv4 gone 1700000000 c0a8010b 32 192.168.1.11/32\n";
+                    # br-lan 020000000004 ipv4 gone 1700000000 c0a8010b 32 192.168.1.11/32\n\
+                    # br-lan 00010001aabc 1a2b3e over 0 a4 128 fd00::a4/128\n";
         let (found, notes) = leases(LeaseFormat::Odhcpd, text, NOW);
         let all = [
             "fd00::a3 phone.",

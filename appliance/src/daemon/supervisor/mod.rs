@@ -558,7 +558,7 @@ impl Attachment {
         self.hot.end();
         if is_gone {
             self.retry.succeed();
-            self.warn_once("the interface is gone, the kernel's sockets serve".into());
+            self.warn_once("the interface is gone".into());
         } else {
             self.retry.fail(now, QUEUE_MS, QUEUE_MAX_MS);
             self.warn_once(

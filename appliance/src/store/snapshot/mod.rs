@@ -350,9 +350,15 @@ impl Store {
     fn check_places(&self) -> io::Result<()> {
         for path in [&self.newest, &self.before] {
             let is_other = |kind: fs::FileType| !kind.is_file() && !kind.is_symlink();
-            let found = fs::symlink_metadata(path);
-            if found.is_ok_and(|found| is_other(found.file_type())) {
+            let Ok(found) = fs::symlink_metadata(path) else {
+                continue;
+            };
+            if is_other(found.file_type()) {
                 let what = format!("{} is in the way and is not a file", path.display());
+                return Err(io::Error::other(what));
+            }
+            if found.is_file() && is_of_others(path)? {
+                let what = format!("{} is there already and is no snapshot", path.display());
                 return Err(io::Error::other(what));
             }
         }
@@ -407,6 +413,22 @@ impl Store {
         let folder = self.newest.parent().unwrap_or(Path::new("/"));
         File::open(folder)?.sync_all()
     }
+}
+
+/// Whether a file was never a snapshot: somebody wants it as it is. What a power cut may leave of one, nothing or zeros, is not of
+/// others.
+fn is_of_others(path: &Path) -> io::Result<bool> {
+    let mut bytes = [0; Header::LEN];
+    let mut len = 0;
+    let mut file = File::open(path)?;
+    while len < bytes.len() {
+        match file.read(&mut bytes[len..])? {
+            0 => break,
+            more => len += more,
+        }
+    }
+    let is_foreign = matches!(Header::decode(&bytes[..len]), Err(HeaderError::Foreign));
+    Ok(is_foreign && bytes.iter().any(|byte| *byte != 0))
 }
 
 /// Why a file gives nothing at all.

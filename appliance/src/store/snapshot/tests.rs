@@ -442,6 +442,34 @@ fn what_is_no_file_keeps_its_name_and_nothing_waits_for_it() {
     assert!(file.is_dir() && !folder.0.join("cache.old").exists());
 }
 
+/// Such as the config, whose path was written twice.
+#[test]
+fn a_file_of_somebody_else_is_neither_replaced_nor_renamed() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new("foreign");
+    let store = folder.store();
+    fill(cache, &["a.example."], &fresh());
+    for (name, other) in [("cache", "cache.old"), ("cache.old", "cache")] {
+        let file = folder.0.join(name);
+        for foreign in [&b"[[interface]]\nname = \"lan0\"\n"[..], b"x"] {
+            fs::write(&file, foreign).expect("the folder");
+            let error = store.save(cache).expect_err("not ours").to_string();
+            assert!(
+                error.ends_with("is there already and is no snapshot"),
+                "{error}"
+            );
+            assert_eq!(fs::read(&file).expect("as it was"), foreign);
+        }
+        assert!(!folder.0.join(other).exists());
+        for left in [&b""[..], &[0; 4096]] {
+            fs::write(&file, left).expect("the folder");
+            store.save(cache).expect("what a power cut has left");
+        }
+        fs::remove_file(folder.0.join("cache")).expect("a snapshot");
+        fs::remove_file(folder.0.join("cache.old")).expect("the one before");
+    }
+}
+
 #[test]
 fn a_folder_that_takes_no_snapshot_is_known_before_one_is_written() {
     let folder = Folder::new("folder");
