@@ -325,6 +325,23 @@ fn an_address_that_becomes_our_own_is_no_lease_any_more() {
     assert!(reloader.update_if_due(NOW, None).is_none(), "once");
 }
 
+/// The program in the kernel answers clients that were answered under the same generation.
+#[test]
+fn other_neighbours_are_another_generation_and_the_same_are_not() {
+    let (mut reloader, _) = PolicyReloader::start(PolicyInput::default(), None).expect("started");
+    let mut generation_with = |served: &[u32]| {
+        let links = Links {
+            served: served.to_vec(),
+            ..Links::default()
+        };
+        let set = reloader.set_addresses(Vec::new(), links);
+        set.view().generation
+    };
+    let [first, same, other] = [&[2][..], &[2], &[3]].map(&mut generation_with);
+    assert_eq!(first, same);
+    assert_ne!(first, other);
+}
+
 #[test]
 fn a_wrong_config_does_not_start() {
     let mut input = PolicyInput::default();

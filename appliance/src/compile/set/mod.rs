@@ -237,9 +237,16 @@ impl PolicySet {
         })
     }
 
-    /// The same set with the addresses that the machine has by now. What is cached is not concerned.
+    /// The same set with the addresses that the machine has by now. What is cached is not concerned, but whoever was answered
+    /// may be no neighbour any more, and the program in the kernel knows clients by the generation.
     pub(super) fn with_addresses(&self, input: &PolicyInput) -> Self {
+        let is_same = *self.links == input.links;
         Self {
+            generation: if is_same {
+                self.generation
+            } else {
+                next_generation()
+            },
             servers: input.servers.as_slice().into(),
             links: Arc::new(input.links.clone()),
             ..self.clone()
