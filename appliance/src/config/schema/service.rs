@@ -182,7 +182,9 @@ section! {
         /// the program. 0: it is asked each time. Who sends SYNs in the name of such a client reaches the kernel.
         verified_secs: u16 = 0, 0..=3600;
         /// TCP ports of this machine that are guarded besides, on the addresses that are answered on: `[22, 443]`. Where nobody
-        /// listens on one, the kernel answers as ever. 20 addresses with a port can be guarded on each interface.
+        /// listens on one, the kernel answers as ever. 20 addresses with a port can be guarded on each interface. Not for a port
+        /// where somebody listens and the firewall translates to another host (Docker publishes such ones), or that masqueraded
+        /// connections may have: theirs would end. Nor for clients that sign segments (TCP-MD5, TCP-AO).
         ports: Vec<u16> = Vec::new(), 0..=7;
         /// With `auto`: SYNs a second that nobody completes, from which cookies are given.
         syn_threshold: u32 = 200, 1..=1_000_000;
@@ -200,7 +202,9 @@ section! {
     /// Hosts behind this one in front of which the shield stands: who has not shown that it is where it says opens no TCP connection
     /// to them, so that a flood of forged SYNs reaches neither the host nor this machine's firewall. Stands once for each
     /// interface that their clients come by, which need not be one that is served. Needs Linux 5.18. A client's first
-    /// connection is opened here and reset at once; it has to come again, and its next ones go through.
+    /// connection is opened here and reset at once; it has to come again, and its next ones go through. A SYN with data, IP
+    /// options or extension headers passes, as do fragments: the firewall is to refuse those. Clients that sign segments
+    /// (TCP-MD5, TCP-AO) do not get through.
     Protect = "protect", many: true {
         /// The network interface that the clients come by, as `ip link` shows it. What comes by a VLAN of it passes.
         interface: InterfaceName;
