@@ -12,6 +12,7 @@ use xdnsd_lab::wait::wait_until;
 
 use super::{syn, with_program};
 use crate::support::TIMEOUT;
+use crate::support::run::only;
 use crate::support::scene::{Setup, scene};
 use crate::support::stream::{Next, Stream};
 
@@ -77,6 +78,7 @@ fn comes_again(client: &Namespace, local: IpAddr, host: IpAddr) -> Result<()> {
 
 #[test]
 fn a_client_of_a_served_interface_comes_again_and_a_flood_does_not_reach_the_host() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     const FORGED: u32 = 5_000;
     let hosts = [IpAddr::from(UPSTREAM_V4), IpAddr::from(UPSTREAM_V6)];
     let scene = scene!(setup(LAN, hosts));
@@ -126,6 +128,7 @@ fn a_client_of_a_served_interface_comes_again_and_a_flood_does_not_reach_the_hos
 
 #[test]
 fn an_interface_that_is_not_served_has_the_shield_alone() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let hosts = [IpAddr::from(CLIENT_V4), IpAddr::from(CLIENT_V6)];
     let scene = scene!(setup(WAN, hosts));
     let _program = with_program(&scene.lab.upstream)?;
@@ -151,6 +154,7 @@ fn an_interface_that_is_not_served_has_the_shield_alone() -> Result<()> {
 /// Without a program at its other end a veth pair loses what XDP sends: better no shield than no connection.
 #[test]
 fn where_answers_go_nowhere_all_passes() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
     let hosts = [IpAddr::from(UPSTREAM_V4), IpAddr::from(UPSTREAM_V6)];
     let scene = scene!(setup(LAN, hosts));
     serve(&scene.lab.upstream)?;
