@@ -1,7 +1,10 @@
 //! The command line: config faults end the start with words that help, and a running daemon can be asked.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader, ErrorKind};
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result};
 use hickory_proto::rr::RecordType;
@@ -413,12 +416,7 @@ fn who_has_the_address_is_named_by_run_and_by_check() -> Result<()> {
         ("TCP", "10.53.0.1:53"),
         ("TCP", "[::]:53"),
     ] {
-        let held: Box<dyn std::any::Any + Send> = lab.router.run(|| -> Result<_> {
-            Ok(match protocol {
-                "UDP" => Box::new(std::net::UdpSocket::bind(address)?) as _,
-                _ => Box::new(std::net::TcpListener::bind(address)?) as _,
-            })
-        })?;
+        let held = hold(&lab, protocol, address)?;
         let expected = format!(
             "{protocol} 10.53.0.1:53: bind: Address already in use: {}",
             holder(" has it")
@@ -443,26 +441,50 @@ fn who_has_the_address_is_named_by_run_and_by_check() -> Result<()> {
         assert!(output.stdout.is_empty());
         drop(held);
     }
-    let held = lab
-        .router
-        .run(|| std::net::UdpSocket::bind("10.53.0.1:53"))?;
-    let mut daemon = lab.router.command(BINARY);
-    let mut daemon = daemon
-        .args(["run", &file])
-        .stderr(std::process::Stdio::piped())
-        .spawn()?;
-    let mut errors = std::io::BufReader::new(daemon.stderr.take().expect("it is piped"));
+    let held = hold(&lab, "UDP", "10.53.0.1:53")?;
     let expected = format!(
         "UDP 10.53.0.1:53: bind: Address already in use: {}",
         holder(" has it")
     );
-    let mut said = String::new();
-    while !said.contains(&expected) && std::io::BufRead::read_line(&mut errors, &mut said)? > 0 {}
-    let _ = daemon.kill();
-    daemon.wait()?;
-    assert!(said.contains(&expected), "{said}");
+    let said = || -> Result<String> {
+        let mut command = lab.router.command(BINARY);
+        command.args(["run", &file]).stderr(Stdio::piped());
+        let mut daemon = command.spawn()?;
+        let mut errors = BufReader::new(daemon.stderr.take().expect("it is piped"));
+        let mut said = String::new();
+        while !said.contains(&expected) && errors.read_line(&mut said)? > 0 {}
+        let _ = daemon.kill();
+        daemon.wait()?;
+        Ok(said)
+    };
+    let mut last = String::new();
+    wait_until("nobody else has it", TIMEOUT, || {
+        last = said().unwrap_or_else(|error| format!("{error:#}"));
+        last.contains(&expected)
+    })
+    .with_context(|| last)?;
     drop(held);
     Ok(())
+}
+
+/// A socket of this process at an address of the router. What another test starts has the one before this as well, though it is
+/// closed here, until it is another program.
+fn hold(lab: &Lab, protocol: &str, address: &str) -> Result<OwnedFd> {
+    let bind = || -> std::io::Result<OwnedFd> {
+        Ok(match protocol {
+            "UDP" => UdpSocket::bind(address)?.into(),
+            _ => TcpListener::bind(address)?.into(),
+        })
+    };
+    let mut held = lab.router.run(bind);
+    wait_until("the address is free", TIMEOUT, || {
+        let is_taken = |error: &std::io::Error| error.kind() == ErrorKind::AddrInUse;
+        if held.as_ref().is_err_and(is_taken) {
+            held = lab.router.run(bind);
+        }
+        !held.as_ref().is_err_and(is_taken)
+    })?;
+    held.with_context(|| format!("{protocol} {address}"))
 }
 
 /// As the kernel has it for this process.

@@ -276,6 +276,16 @@ impl UdpClient {
         Ok(Self { host, socket })
     }
 
+    /// The same client at another port.
+    pub fn another(&self) -> Result<Self> {
+        let (mut local, server) = (self.socket.local_addr()?, self.socket.peer_addr()?);
+        local.set_port(0);
+        let socket = self.host.run(|| UdpSocket::bind(local))?;
+        socket.connect(server)?;
+        let host = self.host.clone();
+        Ok(Self { host, socket })
+    }
+
     /// Where its queries come from.
     pub fn address(&self) -> Result<SocketAddr> {
         Ok(self.socket.local_addr()?)
