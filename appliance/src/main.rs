@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use xdnsd::cli::{self, Command};
 use xdnsd::compile::reloader::PolicyReloader;
 use xdnsd::compile::set::PolicySet;
-use xdnsd::compile::{Notes, Problem, list_file, prefix_list};
+use xdnsd::compile::{Notes, list_file, prefix_list};
 use xdnsd::config::{Config, Devices, Endpoint, Errors, Fault, Plan, reference};
 use xdnsd::control::health::{self, Health};
 use xdnsd::control::memory;
@@ -22,6 +22,7 @@ use xdnsd::os::holder::{self, Protocol};
 use xdnsd::store::Store;
 use xdnsd::text::json;
 use xdnsd::{control, daemon, logging, text};
+use xdnsd_abi::PREFIXES_MAX;
 
 /// Exit status where the words are no command.
 const USAGE: u8 = 2;
@@ -183,6 +184,7 @@ impl Checked {
         } else {
             let devices = Devices::read().map_err(|error| error.to_string())?;
             let plan = config.plan(&devices);
+            self.warnings.extend_from_slice(plan.doubts.faults());
             if !plan.missing.faults().is_empty() {
                 return Err(self.fail(&plan.missing));
             }
@@ -192,7 +194,8 @@ impl Checked {
             let problem = store.and_then(|store| store.folder_problem());
             let problem = problem.map(|problem| format!("cache.snapshot: {problem}"));
             self.notes.extend(problem);
-            self.check_prefixes(&config)?;
+            let prefixes = prefix_list::read(&config.prefixes(), PREFIXES_MAX as usize);
+            self.notes.extend(prefixes.in_words());
             let started = PolicyReloader::start(config.policy(), None);
             notes = started.map_err(|problem| problem.to_string())?.1.notes;
         }
@@ -201,21 +204,6 @@ impl Checked {
         self.notes.extend(problems);
         self.read = notes.told;
         Ok(())
-    }
-
-    /// A file that holds a wrong line is used by nobody: of those that are there, all have to be right.
-    fn check_prefixes(&mut self, config: &Config) -> Result<(), String> {
-        let problems = prefix_list::read(&config.prefixes()).problems;
-        let (missing, wrong): (Vec<_>, Vec<_>) =
-            problems.into_iter().partition(|problem| problem.is_missing);
-        let in_words = |problems: Vec<Problem>| -> Vec<String> {
-            problems.iter().map(ToString::to_string).collect()
-        };
-        self.notes.extend(in_words(missing));
-        match wrong.is_empty() {
-            true => Ok(()),
-            false => Err(in_words(wrong).join("\n")),
-        }
     }
 
     fn fail(&mut self, errors: &Errors) -> String {

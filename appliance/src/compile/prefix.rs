@@ -9,6 +9,9 @@ use super::name;
 /// Most reverse zones that one prefix is cut into: a prefix ends up to seven bits before the next label of IPv4.
 pub const ZONES_MAX: usize = 128;
 
+/// Bits in front of a mapped IPv4 address.
+const MAPPED_BITS: u8 = 96;
+
 /// An address and how many of its leading bits count. The other bits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
@@ -98,6 +101,31 @@ impl Prefix {
             }
         };
         Self { address, len }
+    }
+
+    /// The same in its one form: what is an IPv4 prefix in the clothes of the other family (RFC 4291 section 2.5.5.2) is one.
+    #[must_use]
+    pub fn unmapped(self) -> Self {
+        let IpAddr::V6(address) = self.address else {
+            return self;
+        };
+        match (address.to_ipv4_mapped(), self.len.checked_sub(MAPPED_BITS)) {
+            (Some(v4), Some(len)) => Self::masked(v4.into(), len),
+            _ => self,
+        }
+    }
+
+    /// Whether each address of the other one is one of this.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        let is_family = self.address.is_ipv4() == other.address.is_ipv4();
+        is_family && self.len <= other.len && Self::masked(other.address, self.len) == *self
+    }
+
+    /// Whether it is one address.
+    #[must_use]
+    pub const fn is_host(&self) -> bool {
+        self.len == address_bits(self.address)
     }
 
     /// The first address.
@@ -226,6 +254,40 @@ mod tests {
             "fd00::1/8".parse::<Prefix>(),
             Err(PrefixError::HostBits(prefix("fd00::/8")))
         );
+    }
+
+    #[test]
+    fn a_mapped_prefix_has_one_form() {
+        for (text, form) in [
+            ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+            ("::ffff:192.0.2.1", "192.0.2.1/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("192.0.2.0/24", "192.0.2.0/24"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::/95", "::/95"),
+        ] {
+            assert_eq!(prefix(text).unmapped().to_string(), form);
+        }
+    }
+
+    #[test]
+    fn a_prefix_contains_itself_and_what_is_longer_below_it() {
+        for (one, other, contains) in [
+            ("10.0.0.0/8", "10.0.0.0/8", true),
+            ("10.0.0.0/8", "10.1.2.3", true),
+            ("10.1.0.0/16", "10.0.0.0/8", false),
+            ("10.0.0.0/8", "11.0.0.0/16", false),
+            ("0.0.0.0/0", "192.0.2.1", true),
+            ("::/0", "192.0.2.1", false),
+            ("::/0", "2001:db8::/32", true),
+        ] {
+            assert_eq!(
+                prefix(one).contains(&prefix(other)),
+                contains,
+                "{one} {other}"
+            );
+        }
+        assert!(prefix("192.0.2.1").is_host() && !prefix("2001:db8::/127").is_host());
     }
 
     #[test]

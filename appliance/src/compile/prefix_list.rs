@@ -6,7 +6,10 @@
 //! 2001:db8::/32
 //! ```
 //! A line that is neither is an error, and so is the whole file: a list that was cut off, or is another file, keeps nobody out.
+//! Where there are more than there is room for, the last are left out: first come those of the config itself, then the files in
+//! their order, and of both those that are allowed before those that are denied.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::prefix::{Prefix, PrefixError};
@@ -44,40 +47,91 @@ pub struct PrefixInput {
 /// What was read of it.
 #[derive(Debug, Default)]
 pub struct PrefixRules {
-    /// In order of their prefixes, each once; where one is denied and allowed, it is allowed.
+    /// In order of their prefixes, each once, IPv4 in its own form; where one is denied and allowed, it is allowed.
     pub rules: Vec<(Prefix, Verdict)>,
     /// What is wrong. What holds a wrong line is left out as a whole.
     pub problems: Vec<Problem>,
+    /// How many there was room for.
+    room: usize,
+    /// How many there was no room for, by where they stand.
+    left_out: Vec<(String, usize)>,
 }
 
-/// Reads all of it.
+/// Reads all of it, for a table with `room` for so many.
 #[must_use]
-pub fn read(input: &PrefixInput) -> PrefixRules {
-    let mut read = PrefixRules::default();
-    for (verdict, prefixes, files) in [
-        (Verdict::Deny, &input.deny, &input.deny_files),
-        (Verdict::Allow, &input.allow, &input.allow_files),
+pub fn read(input: &PrefixInput, room: usize) -> PrefixRules {
+    let mut table = Table {
+        rules: BTreeMap::new(),
+        read: PrefixRules {
+            room,
+            ..PrefixRules::default()
+        },
+    };
+    table.add("shield.allow", Verdict::Allow, &input.allow);
+    table.add("shield.deny", Verdict::Deny, &input.deny);
+    for (verdict, files) in [
+        (Verdict::Allow, &input.allow_files),
+        (Verdict::Deny, &input.deny_files),
     ] {
-        read.add(verdict, prefixes);
         for file in files {
             match read_file(file) {
-                Ok(prefixes) => read.add(verdict, &prefixes),
-                Err(problems) => read.problems.extend(problems),
+                Ok(prefixes) => table.add(&file.display().to_string(), verdict, &prefixes),
+                Err(problems) => table.read.problems.extend(problems),
             }
         }
     }
-    // The later of two verdicts is the greater one.
-    read.rules.sort_unstable();
-    read.rules.reverse();
-    read.rules.dedup_by_key(|(prefix, _)| *prefix);
-    read.rules.reverse();
-    read
+    PrefixRules {
+        rules: table.rules.into_iter().collect(),
+        ..table.read
+    }
 }
 
 impl PrefixRules {
-    fn add(&mut self, verdict: Verdict, prefixes: &[Prefix]) {
-        let rules = prefixes.iter().map(|prefix| (*prefix, verdict));
-        self.rules.extend(rules);
+    /// What was left out for want of room, in a line; `None`: nothing.
+    #[must_use]
+    pub fn left_out(&self) -> Option<String> {
+        if self.left_out.is_empty() {
+            return None;
+        }
+        let each = self.left_out.iter();
+        let each: Vec<String> = each
+            .map(|(source, count)| format!("{count} of {source}"))
+            .collect();
+        let (room, each) = (self.room, each.join(", "));
+        Some(format!(
+            "more denied and allowed prefixes than there is room for ({room}): left out are {each}"
+        ))
+    }
+
+    /// All that is worth a line.
+    #[must_use]
+    pub fn in_words(&self) -> Vec<String> {
+        let problems = self.problems.iter().map(ToString::to_string);
+        problems.chain(self.left_out()).collect()
+    }
+}
+
+/// What was read so far.
+struct Table {
+    rules: BTreeMap<Prefix, Verdict>,
+    read: PrefixRules,
+}
+
+impl Table {
+    fn add(&mut self, source: &str, verdict: Verdict, prefixes: &[Prefix]) {
+        let mut left_out = 0;
+        for prefix in prefixes.iter().map(|prefix| prefix.unmapped()) {
+            let is_full = self.rules.len() >= self.read.room;
+            match self.rules.get_mut(&prefix) {
+                // The later of two verdicts is the greater one.
+                Some(known) => *known = verdict.max(*known),
+                None if is_full => left_out += 1,
+                None => drop(self.rules.insert(prefix, verdict)),
+            }
+        }
+        if left_out > 0 {
+            self.read.left_out.push((source.to_owned(), left_out));
+        }
     }
 }
 
@@ -215,7 +269,7 @@ mod tests {
             deny_files: vec![good, bad.clone(), folder.path().join("none")],
             allow_files: Vec::new(),
         };
-        let read = read(&input);
+        let read = read(&input, 100);
         let rule = |text: &str, verdict| (prefixes(&[text])[0], verdict);
         let expected = [
             rule("192.0.2.0/24", Verdict::Allow),
@@ -224,7 +278,7 @@ mod tests {
             rule("2001:db8::/32", Verdict::Deny),
         ];
         assert_eq!(read.rules, expected);
-        let told: Vec<String> = read.problems.iter().map(ToString::to_string).collect();
+        let told = read.in_words();
         assert_eq!(told.len(), PROBLEMS_MAX + 2, "{told:?}");
         let bad = bad.display();
         assert!(
@@ -233,5 +287,56 @@ mod tests {
         );
         assert_eq!(told[PROBLEMS_MAX], format!("{bad}: 20 lines are wrong"));
         assert!(told[PROBLEMS_MAX + 1].ends_with("is not there"), "{told:?}");
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_left_out_from_the_end_and_said() {
+        let folder = Folder::new();
+        let [first, second, allowed] = [
+            folder.write("first", "192.0.2.1\n192.0.2.2\n192.0.2.3\n192.0.2.9\n"),
+            folder.write("second", "::ffff:192.0.2.1\n198.51.100.1\n198.51.100.2\n"),
+            folder.write("allowed", "192.0.2.9\n"),
+        ];
+        let input = PrefixInput {
+            deny: prefixes(&["203.0.113.0/24"]),
+            allow: prefixes(&["2001:db8::/32"]),
+            deny_files: vec![first.clone(), second.clone()],
+            allow_files: vec![allowed],
+        };
+        let kept = |room: usize| {
+            let read = read(&input, room);
+            let (rules, left_out) = (&read.rules, read.left_out());
+            let kept = rules.iter().map(|(prefix, _)| prefix.to_string());
+            (
+                kept.collect::<Vec<_>>().join(" "),
+                left_out.unwrap_or_default(),
+            )
+        };
+        let (first, second) = (first.display(), second.display());
+        let head = |room| {
+            format!(
+                "more denied and allowed prefixes than there is room for ({room}): left out are"
+            )
+        };
+        let all = "192.0.2.1/32 192.0.2.2/32 192.0.2.3/32 192.0.2.9/32 198.51.100.1/32 198.51.100.2/32 203.0.113.0/24 2001:db8::/32";
+        assert_eq!(kept(8), (all.into(), String::new()));
+        for (room, left, told) in [
+            (
+                7,
+                "192.0.2.1/32 192.0.2.2/32 192.0.2.3/32 192.0.2.9/32 198.51.100.1/32 203.0.113.0/24 2001:db8::/32",
+                format!("1 of {second}"),
+            ),
+            (
+                4,
+                "192.0.2.1/32 192.0.2.9/32 203.0.113.0/24 2001:db8::/32",
+                format!("2 of {first}, 2 of {second}"),
+            ),
+            (2, "203.0.113.0/24 2001:db8::/32", String::new()),
+        ] {
+            let (have, said) = kept(room);
+            assert_eq!(have, left, "{room}");
+            assert!(said.starts_with(&head(room)), "{said}");
+            assert!(said.ends_with(&told), "{said}");
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use xdnsd_abi::PROTECTED_MAX;
 use xdnsd_core::limits;
 use xdnsd_core::policy::acl::PREFIXES_MAX;
 
@@ -10,8 +9,7 @@ use super::Config;
 use super::error::Source;
 use super::explain;
 use super::schema::{
-    Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local, Protect,
-    Shield, SynCookiesWord, Upstream, XdpMode,
+    Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local, Upstream,
 };
 use super::section::Placed;
 use super::types::Network;
@@ -327,79 +325,6 @@ fn reflector_ports(source: &mut Source, access: &Access) {
         };
         let path = format!("access.reflector_ports[{index}]");
         source.fault(&path, problem, "each port from 1 to 65535 but 53, once");
-    }
-}
-
-/// SYN cookies that nobody could give, and ports that need not or cannot stand there.
-pub fn shield(source: &mut Source, shield: &Shield, interfaces: &[Placed<Interface>]) {
-    let is_wanted = shield.syn_cookies != SynCookiesWord::Off;
-    let mut with_program = interfaces
-        .iter()
-        .filter(|placed| placed.section.xdp != XdpMode::Off);
-    if is_wanted && with_program.next().is_none() && !interfaces.is_empty() {
-        let problem = "SYN cookies are given by XDP programs, and no interface has one";
-        source.fault(
-            "shield.syn_cookies",
-            problem,
-            "xdp = \"auto\" for one, or \"off\"",
-        );
-    }
-    for (index, port) in shield.ports.iter().enumerate() {
-        let is_dns = |placed: &Placed<Interface>| placed.section.port == *port;
-        let problem = match port {
-            0 => "nobody listens on port 0",
-            port if shield.ports[..index].contains(port) => "this port stands twice",
-            _ if !interfaces.is_empty() && interfaces.iter().all(is_dns) => {
-                "it is answered on, and guarded anyway"
-            }
-            _ => continue,
-        };
-        let path = format!("shield.ports[{index}]");
-        source.fault(&path, problem, "each port from 1 to 65535, once");
-    }
-}
-
-/// Hosts that no program can stand in front of.
-pub fn protects(
-    source: &mut Source,
-    protects: &[Placed<Protect>],
-    interfaces: &[Placed<Interface>],
-) {
-    for (index, Placed { path, section }) in protects.iter().enumerate() {
-        let name = &section.interface;
-        let is_same = |earlier: &&Placed<Protect>| earlier.section.interface == *name;
-        if protects[..index].iter().find(is_same).is_some() {
-            source.fault(
-                &format!("{path}.interface"),
-                "this interface stands twice",
-                "one section for it",
-            );
-        }
-        let is_off = |placed: &Placed<Interface>| {
-            placed.section.name == *name && placed.section.xdp == XdpMode::Off
-        };
-        if interfaces.iter().any(is_off) {
-            let problem = "hosts are protected by the XDP program, and this interface has none";
-            source.fault(
-                &format!("{path}.interface"),
-                problem,
-                "xdp = \"auto\" for it",
-            );
-        }
-        let count = section.addresses.len() * section.ports.len();
-        if count > PROTECTED_MAX as usize {
-            let problem = format!("{count} addresses with a port");
-            let allowed = format!("at most {PROTECTED_MAX}");
-            source.fault(&format!("{path}.ports"), problem, &allowed);
-        }
-        if let Some(index) = section.ports.iter().position(|port| *port == 0) {
-            let path = format!("{path}.ports[{index}]");
-            source.fault(
-                &path,
-                "nobody listens on port 0",
-                "each port from 1 to 65535",
-            );
-        }
     }
 }
 

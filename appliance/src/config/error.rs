@@ -211,6 +211,19 @@ impl Source {
         self.warnings.push(warning);
     }
 
+    /// Notes what is valid and hardly meant, of `path`, which was read before.
+    pub fn warn(&mut self, path: &str, problem: String) {
+        let warning = self.told(self.position(path), path, problem, String::new());
+        self.warnings.push(warning);
+    }
+
+    /// The warnings, in the order of their lines; none are left behind.
+    pub fn take_warnings(&mut self) -> Errors {
+        let mut faults = std::mem::take(&mut self.warnings);
+        faults.sort_by_key(|fault| fault.position);
+        Errors { faults }
+    }
+
     /// What was warned of, in the order of the sections.
     pub fn warnings(&self) -> &[Fault] {
         &self.warnings

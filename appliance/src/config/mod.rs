@@ -24,6 +24,7 @@ mod read;
 mod reference;
 mod schema;
 mod section;
+mod shield;
 mod syntax;
 mod types;
 mod value;
@@ -151,8 +152,8 @@ impl Config {
         check::interfaces(&mut source, &interfaces);
         check::upstreams(&mut source, &upstreams, &interfaces);
         check::sections(&mut source, &config);
-        check::shield(&mut source, &config.shield, &interfaces);
-        check::protects(&mut source, &protects, &interfaces);
+        shield::shield(&mut source, &config.shield, &interfaces);
+        shield::protects(&mut source, &protects, &interfaces);
         if source.is_faulty() {
             return Err(source.take_errors());
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use xdnsd_abi::Reason;
 
-use super::metrics::{Program, Telemetry};
+use super::metrics::{Program, Protect, Telemetry};
 use super::socket::{CommandError, Commands};
 use crate::compile::prefix::Prefix;
 use crate::compile::prefix_list::Verdict;
@@ -36,16 +36,17 @@ pub trait Keeper: Clone + Send + Sync + 'static {
     /// They cannot be read.
     fn list(&self) -> Result<Vec<Listed>, String>;
 
-    /// Says at once what becomes of a prefix, for so many seconds or until the end; `None`: what the config says.
+    /// Says at once what becomes of a prefix, for so many seconds or until the end; `None`: what the config says. Gives lines that
+    /// say where it does not hold.
     ///
     /// # Errors
-    /// There is no room, or the kernel refuses.
+    /// There is no room, or the kernel refuses; or no program would obey, so nothing was said.
     fn say(
         &self,
         prefix: Prefix,
         verdict: Option<Verdict>,
         secs: Option<u32>,
-    ) -> Result<(), String>;
+    ) -> Result<Vec<String>, String>;
 }
 
 /// Adds the shield's requests.
@@ -53,10 +54,12 @@ pub trait Keeper: Clone + Send + Sync + 'static {
 pub fn with_shield(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl Keeper) -> Commands {
     let said = |verdict: Option<Verdict>| {
         let keeper = keeper.clone();
-        move |words: &[&str], _: &mut dyn Write| {
+        move |words: &[&str], out: &mut dyn Write| {
             let (prefix, secs) = prefix_of(words, verdict.is_some())?;
             let said = keeper.say(prefix, verdict, secs);
-            said.map_err(CommandError::Refused)
+            let lines = said.map_err(CommandError::Refused)?;
+            lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            Ok(())
         }
     };
     let shown = Arc::clone(&telemetry);
@@ -166,6 +169,7 @@ struct Status<'a> {
     allowed: usize,
     said: usize,
     interfaces: Vec<OfInterface<'a>>,
+    protects: &'a [Protect],
 }
 
 /// The same of one interface.
@@ -198,6 +202,7 @@ impl<'a> Status<'a> {
             allowed: listed.len() - denied,
             said: count(&|listed| listed.is_said),
             interfaces: telemetry.programs.iter().map(of_interface).collect(),
+            protects: &telemetry.protects,
         })
     }
 
@@ -207,6 +212,9 @@ impl<'a> Status<'a> {
             "prefixes: {} denied, {} allowed; {} of them said since the start",
             self.denied, self.allowed, self.said
         )?;
+        if !self.is_in_force() {
+            writeln!(out, "nothing in force: no interface has an XDP program")?;
+        }
         for OfInterface { interface, program } in &self.interfaces {
             let Some(program) = program else {
                 writeln!(out, "{interface}: no XDP program: nothing is in force")?;
@@ -221,15 +229,54 @@ impl<'a> Status<'a> {
                 writeln!(out, "  {reason} {count}")?;
             }
         }
-        Ok(())
+        self.protects
+            .iter()
+            .try_for_each(|protect| write_protect(protect, out))
+    }
+
+    /// Whether a program carries any of it.
+    fn is_in_force(&self) -> bool {
+        let mut interfaces = self.interfaces.iter();
+        interfaces.any(|interface| interface.program.is_some())
     }
 
     fn json(&self) -> Value {
         json!({
+            "in_force": self.is_in_force(),
             "prefixes": { "denied": self.denied, "allowed": self.allowed, "said": self.said },
             "interfaces": self.interfaces.iter().map(OfInterface::json).collect::<Value>(),
+            "protect": self.protects.iter().map(protect_json).collect::<Value>(),
         })
     }
+}
+
+/// A line for each host or network behind, what it is counted by is the interface's.
+fn write_protect(protect: &Protect, out: &mut dyn Write) -> Result<(), CommandError> {
+    let ports: Vec<String> = protect.ports.iter().map(u16::to_string).collect();
+    let ports = ports.join(", ");
+    let state = match (protect.why_not)() {
+        "" => "in force".to_owned(),
+        reason => format!("not in force ({reason}): all to it passes"),
+    };
+    for address in &protect.addresses {
+        let interface = &protect.interface;
+        writeln!(
+            out,
+            "{interface}: protects {address}, port {ports}: {state}"
+        )?;
+    }
+    Ok(())
+}
+
+fn protect_json(protect: &Protect) -> Value {
+    let reason = (protect.why_not)();
+    json!({
+        "interface": protect.interface,
+        "addresses": protect.addresses,
+        "ports": protect.ports,
+        "in_force": reason.is_empty(),
+        "why_not": Some(reason).filter(|reason| !reason.is_empty()),
+    })
 }
 
 impl OfInterface<'_> {
@@ -259,8 +306,10 @@ impl OfProgram {
             cpus.iter()
                 .fold(0, |sum: u64, count| sum.wrapping_add(*count))
         };
-        let is_shown =
-            |reason: &Reason| reason.name().starts_with("drop_") || *reason == Reason::SynCookie;
+        let is_shown = |reason: &Reason| {
+            let shown = ["drop_", "forward_"];
+            shown.iter().any(|lead| reason.name().starts_with(lead)) || *reason == Reason::SynCookie
+        };
         let shown = Reason::ALL.iter().zip(&frames);
         Some(Self {
             no_syn_cookies: Some((program.no_syn_cookies)()).filter(|reason| !reason.is_empty()),
@@ -283,6 +332,15 @@ mod tests {
     #[derive(Clone, Default)]
     struct Told(Arc<Mutex<Vec<Said>>>);
 
+    fn protect(interface: &str, why_not: &'static str, port: u16) -> Protect {
+        Protect {
+            interface: interface.into(),
+            addresses: vec!["192.0.2.80/32".into(), "2001:db8::/64".into()],
+            ports: vec![port, 8080],
+            why_not: Box::new(move || why_not),
+        }
+    }
+
     impl Keeper for Told {
         fn list(&self) -> Result<Vec<Listed>, String> {
             let listed = |text: &str, verdict, is_said, secs_left| Listed {
@@ -303,14 +361,19 @@ mod tests {
             prefix: Prefix,
             verdict: Option<Verdict>,
             secs: Option<u32>,
-        ) -> Result<(), String> {
+        ) -> Result<Vec<String>, String> {
             let said = (prefix.to_string(), verdict, secs);
             self.0.lock().expect("whole").push(said);
-            Ok(())
+            Ok(vec!["lan1: not in force".into()])
         }
     }
 
     fn asked(told: &Told, request: &str) -> Result<String, String> {
+        asked_with(told, request, [true, false])
+    }
+
+    /// Where these two interfaces have a program.
+    fn asked_with(told: &Told, request: &str, have: [bool; 2]) -> Result<String, String> {
         let count = |reason: &Reason| vec![*reason as u64, 1];
         let program = |interface: &str, is_there: bool| Program {
             interface: interface.into(),
@@ -322,7 +385,8 @@ mod tests {
             no_tier0: Box::new(|| "off"),
         };
         let telemetry = Arc::new(Telemetry {
-            programs: vec![program("lan0", true), program("lan1", false)],
+            programs: vec![program("lan0", have[0]), program("lan1", have[1])],
+            protects: vec![protect("lan0", "", 80), protect("lan1", "no_program", 443)],
             ..Telemetry::default()
         });
         let commands = with_shield(Commands::default(), telemetry, told.clone());
@@ -348,10 +412,28 @@ mod tests {
         let denied = format!("  drop_denied {}\n", Reason::DropDenied as u64 + 1);
         assert!(status.contains(&denied), "{status}");
         assert!(!status.contains("pass_"), "{status}");
-        assert!(
-            status.ends_with("lan1: no XDP program: nothing is in force\n"),
-            "{status}"
-        );
+        let tail = "lan1: no XDP program: nothing is in force\n\
+                    lan0: protects 192.0.2.80/32, port 80, 8080: in force\n\
+                    lan0: protects 2001:db8::/64, port 80, 8080: in force\n\
+                    lan1: protects 192.0.2.80/32, port 443, 8080: not in force (no_program): all to it passes\n\
+                    lan1: protects 2001:db8::/64, port 443, 8080: not in force (no_program): all to it passes\n";
+        assert!(status.ends_with(tail), "{status}");
+        let cookies = format!("  forward_cookie {}\n", Reason::ForwardCookie as u64 + 1);
+        assert!(status.contains(&cookies), "{status}");
+        assert!(!status.contains("nothing in force:"), "{status}");
+    }
+
+    #[test]
+    fn where_no_program_carries_it_nothing_is_in_force_and_that_is_said() {
+        let told = Told::default();
+        let status = asked_with(&told, "shield status", [false; 2]).expect("shown");
+        let head = "prefixes: 2 denied, 1 allowed; 2 of them said since the start\n\
+                    nothing in force: no interface has an XDP program\n\
+                    lan0: no XDP program: nothing is in force\n";
+        assert!(status.starts_with(head), "{status}");
+        let status = asked_with(&told, "json shield status", [false; 2]).expect("shown");
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        assert_eq!(status["in_force"], json!(false));
     }
 
     #[test]
@@ -371,6 +453,21 @@ mod tests {
             status["prefixes"],
             json!({ "denied": 2, "allowed": 1, "said": 2 })
         );
+        assert_eq!(status["in_force"], json!(true));
+        let protected = |interface: &str, port: u16, why_not: Value| {
+            json!({
+                "interface": interface,
+                "addresses": ["192.0.2.80/32", "2001:db8::/64"],
+                "ports": [port, 8080],
+                "in_force": why_not.is_null(),
+                "why_not": why_not,
+            })
+        };
+        let expected = [
+            protected("lan0", 80, Value::Null),
+            protected("lan1", 443, json!("no_program")),
+        ];
+        assert_eq!(status["protect"], json!(expected));
         let with = &status["interfaces"][0];
         assert_eq!(with["interface"], "lan0");
         assert_eq!(
@@ -402,7 +499,8 @@ mod tests {
             "shield allow 192.0.2.9 31536000",
             "shield forget 192.0.2.9",
         ] {
-            assert_eq!(asked(&told, request), Ok(String::new()), "{request}");
+            let line = "lan1: not in force\n".to_owned();
+            assert_eq!(asked(&told, request), Ok(line), "{request}");
         }
         let said = |text: &str, verdict, secs| (text.to_owned(), verdict, secs);
         let expected = [

@@ -133,7 +133,7 @@ impl Daemon {
         workers.start(0, &mut listening, policy.set())?;
         ends_at_once(|| workers.wait_serving())?;
         let supervisor = Supervisor::new(config.clone(), prefixes.clone());
-        let telemetry = Arc::new(register(&supervisor, policy.watch()));
+        let telemetry = Arc::new(register(&supervisor, &prefixes, policy.watch()));
         Ok(Self {
             interfaces: start_interfaces(config, supervisor, workers.inboxes())?,
             listening,
@@ -477,6 +477,7 @@ fn start_interfaces(
 /// Registers everything that is counted.
 fn register(
     supervisor: &Supervisor,
+    prefixes: &Prefixes,
     policy: impl Fn() -> Arc<PolicySet> + Send + Sync + 'static,
 ) -> Telemetry {
     let programs = supervisor.attachments().iter().map(|attachment| {
@@ -498,9 +499,21 @@ fn register(
         }
     });
     let tier0 = supervisor.tier0.clone();
+    let (denied, allowed) = (prefixes.clone(), prefixes.clone());
     Telemetry {
         programs: programs.collect(),
+        protects: supervisor.protects(),
         gauges: vec![
+            metrics::Gauge {
+                name: "shield_prefixes_denied",
+                help: "Prefixes that the XDP programs deny",
+                value: Box::new(move || denied.counts().denied as u64),
+            },
+            metrics::Gauge {
+                name: "shield_prefixes_allowed",
+                help: "Prefixes that they let in, though a shorter one is denied",
+                value: Box::new(move || allowed.counts().allowed as u64),
+            },
             metrics::Gauge {
                 name: "cache_entries",
                 help: "Answers in the cache",

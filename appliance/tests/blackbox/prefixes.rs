@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hickory_proto::rr::RecordType;
-use xdnsd_abi::Reason;
+use xdnsd_abi::{PREFIXES_MAX, PREFIXES_ROOM, Reason};
 use xdnsd_lab::lab::{CLIENT_V4, CLIENT_V6, LAN_V4};
 use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::{Family, Fate, UdpClient};
+use crate::support::daemon::BINARY;
 use crate::support::message::{query, wire};
+use crate::support::metrics::Metric;
 use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
@@ -128,4 +130,133 @@ fn what_is_said_holds_at_once_over_the_config_and_until_it_is_forgotten() -> Res
     })?;
     assert!(is_answered(&scene, Family::V4)?);
     Ok(())
+}
+
+/// Where no program would obey, nobody is told that it is so.
+#[test]
+fn nobody_is_denied_without_a_program_and_that_is_said() -> Result<()> {
+    only!(ONCE, "the XDP program keeps them out by itself");
+    let scene = scene!(setup().xdp("off"));
+    prepare(&scene);
+    let control = |request: &str| scene.daemon.control(request);
+    for verdict in ["deny", "allow"] {
+        let said = control(&format!("shield {verdict} {CLIENT_V4}"));
+        let said = format!("{:#}", said.err().context("nobody obeys")?);
+        assert!(
+            said.contains("nothing was said: no interface has an XDP program"),
+            "{said}"
+        );
+    }
+    let status = control("shield status")?;
+    let head = "prefixes: 0 denied, 1 allowed; 0 of them said since the start\nnothing in force: no interface";
+    assert!(status.starts_with(head), "{status}");
+    let socket = scene.directory.path().join("sock").display().to_string();
+    let command = [
+        "shield",
+        "deny",
+        &CLIENT_V4.to_string(),
+        "--socket",
+        &socket,
+    ]
+    .map(str::to_owned);
+    let output = scene.lab.router.command(BINARY).args(command).output()?;
+    assert_eq!(output.status.code(), Some(1));
+    Ok(())
+}
+
+/// More than there is room for: the config's own hold, and the files as far as they go; and there is room for a word.
+#[test]
+fn a_list_that_is_too_long_is_cut_at_its_end_and_leaves_room_to_say_more() -> Result<()> {
+    only!(ONCE, "the XDP program keeps them out by itself");
+    let scene = scene!(setup());
+    prepare(&scene);
+    let control = |request: &str| scene.daemon.control(request);
+    let prefix = |number: u32| std::net::Ipv4Addr::from_bits(0x6440_0000 + number);
+    let list = |count: u32| -> String {
+        let lines = (0..count).map(|number| format!("{}\n", prefix(number)));
+        lines.collect()
+    };
+    // One is allowed by the config.
+    let full = list(PREFIXES_MAX - 1);
+    let said = reload(&scene, &full)?;
+    assert!(
+        said.contains("9999 denied and 1 allowed prefixes"),
+        "{said}"
+    );
+    assert!(!said.contains("left out"), "{said}");
+    // In the clothes of the other family it is the same.
+    let said = reload(
+        &scene,
+        &format!("{full}::ffff:{}\n{CLIENT_V4}\n", prefix(7)),
+    )?;
+    assert!(said.contains("(10000): left out are 1 of "), "{said}");
+    assert!(said.contains("drop.txt"), "{said}");
+    scene.daemon.wait_log_count("left out are 1 of", 1)?;
+    assert!(is_answered(&scene, Family::V4)?, "its end");
+    control(&format!("shield deny {CLIENT_V4}"))?;
+    assert!(!is_answered(&scene, Family::V4)?);
+    for number in 1..PREFIXES_ROOM - PREFIXES_MAX {
+        control(&format!("shield deny {}", prefix(PREFIXES_MAX + number)))?;
+    }
+    let said = control("shield deny 203.0.113.1");
+    let said = format!("{:#}", said.err().context("it is full")?);
+    let room = "there is no room: 10000 prefixes of the config and its files, 10064 in all";
+    assert!(said.contains(room), "{said}");
+    // Of one that is there already.
+    control(&format!("shield allow {}", prefix(7)))?;
+    control("shield forget 100.64.39.17")?;
+    control("shield deny 203.0.113.1")?;
+    let metrics = scene.daemon.metrics()?;
+    assert_eq!(metrics.get(&Prefixes("denied")), Some(10_062));
+    assert_eq!(metrics.get(&Prefixes("allowed")), Some(2));
+    // At a start as well.
+    let mut scene = scene;
+    scene.daemon.terminate()?;
+    fs::write(
+        scene.directory.path().join("drop.txt"),
+        list(PREFIXES_MAX + 5),
+    )?;
+    scene.daemon.start_again(&scene.lab)?;
+    scene.daemon.wait_log_count("left out are 6 of", 1)?;
+    let status = scene.daemon.control("shield status")?;
+    let head = "prefixes: 9999 denied, 1 allowed; 0 of them said since the start\n";
+    assert!(status.starts_with(head), "{status}");
+    Ok(())
+}
+
+/// A gauge of them.
+#[derive(Debug)]
+struct Prefixes(&'static str);
+
+impl Metric for Prefixes {
+    fn family(&self) -> String {
+        format!("xdnsd_shield_prefixes_{}", self.0)
+    }
+
+    fn label(&self) -> String {
+        String::new()
+    }
+}
+
+/// What is wrong with a file of somebody else's is worth a word, and stops nobody.
+#[test]
+fn a_list_with_a_wrong_line_is_noted_by_check_and_left_out_by_a_start() -> Result<()> {
+    only!(ONCE, "the XDP program keeps them out by itself");
+    let mut scene = scene!(setup());
+    scene.daemon.terminate()?;
+    fs::write(scene.directory.path().join("drop.txt"), "203.0.113.0/33\n")?;
+    let config = scene.directory.path().join("config.toml");
+    let output = scene
+        .lab
+        .router
+        .command(BINARY)
+        .arg("check")
+        .arg(&config)
+        .output()?;
+    let noted = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{noted}");
+    let wrong = "drop.txt:1: `203.0.113.0/33` has a length";
+    assert!(noted.contains("note: ") && noted.contains(wrong), "{noted}");
+    scene.daemon.start_again(&scene.lab)?;
+    scene.daemon.wait_log_count(wrong, 1)
 }

@@ -107,11 +107,13 @@ pub mod verdict {
     pub const ALLOW: u8 = 2;
 }
 
-/// Prefixes that are denied or allowed.
+/// Prefixes that the config and its files deny or allow.
 pub const PREFIXES_MAX: u32 = 10_000;
+/// The same with those that are said while it runs: so many can be said in any case.
+pub const PREFIXES_ROOM: u32 = PREFIXES_MAX + 64;
 /// Entries of their trie: two besides. One is ::ffff:0:0/96, without a verdict where nobody names it, so that no prefix of IPv6
 /// such as ::/0 is one of IPv4. And kernels before 6.13 want room for one more where they only replace.
-pub const TRIE_MAX: u32 = PREFIXES_MAX + 2;
+pub const TRIE_MAX: u32 = PREFIXES_ROOM + 2;
 
 /// Key of the trie of prefixes: `struct bpf_lpm_trie_key`.
 ///

@@ -1,5 +1,7 @@
 //! The network devices of this machine, and what of the config is to be served on which.
 
+mod protect;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -97,6 +99,8 @@ pub struct Plan {
     pub endpoints: Vec<Endpoint>,
     /// What the config names and this machine does not have, or not yet, and what cannot be.
     pub missing: Errors,
+    /// What is served as it stands there, and hardly meant.
+    pub doubts: Errors,
     /// The servers of each group of [`Config::upstreams`].
     pub servers: Vec<Vec<SocketAddr>>,
     /// What the devices say of clients: which sources are martian, and who our neighbours are.
@@ -375,6 +379,8 @@ impl Config {
     #[must_use]
     pub fn plan(&self, devices: &Devices) -> Plan {
         let mut source = self.source.clone();
+        // Those of the file itself are said already.
+        let _ = source.take_warnings();
         let mut plan = Plan::default();
         for (index, interface) in self.interfaces.iter().enumerate() {
             endpoints(&mut source, devices, index, interface, &mut plan.endpoints);
@@ -393,7 +399,9 @@ impl Config {
             let servers = servers(&mut source, devices, &path, upstream, &plan.endpoints);
             plan.servers.push(servers);
         }
+        protect::check(&mut source, self, devices, &plan.endpoints);
         plan.missing = source.take_errors();
+        plan.doubts = source.take_warnings();
         plan
     }
 }

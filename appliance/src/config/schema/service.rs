@@ -162,7 +162,10 @@ section! {
         /// `allow` and their files decides; a reload reads them again.
         deny: Vec<Network> = Vec::new(), 0..=xdnsd_abi::PREFIXES_MAX as u64;
         /// Files of such prefixes, one or an address a line, with comments behind `#` or `;`: Spamhaus' DROP, FireHOL's netsets. A
-        /// file with a line that is neither is not used. In all there may be 10000 prefixes.
+        /// file with a line that is neither is not used: `check` notes it, a start warns and goes on without the file, and a reload
+        /// leaves all prefixes as they were. There is room for 10000 prefixes of the config and its files, and for 64 more that are
+        /// said by `xdnsd shield`. What is too much is left out, and the log says how many of which file: first come those of the
+        /// config itself, then the files in their order, and of both those that are allowed before those that are denied.
         deny_files: Vec<FilePath> = Vec::new();
         /// Prefixes whose packets are not dropped, though a shorter one is denied, or the same one.
         allow: Vec<Network> = Vec::new(), 0..=xdnsd_abi::PREFIXES_MAX as u64;
@@ -202,11 +205,13 @@ section! {
     /// Hosts behind this one in front of which the shield stands: who has not shown that it is where it says opens no TCP connection
     /// to them, so that a flood of forged SYNs reaches neither the host nor this machine's firewall. Stands once for each
     /// interface that their clients come by, which need not be one that is served. Needs Linux 5.18. A client's first
-    /// connection is opened here and reset at once; it has to come again, and its next ones go through. A SYN with data, IP
+    /// connection is opened here and reset at once; it has to come again, and its next ones go through. Where the interface has no
+    /// XDP program, or its answers are lost, all passes: the log says so, and `xdnsd shield status` why. A SYN with data, IP
     /// options or extension headers passes, as do fragments: the firewall is to refuse those. Clients that sign segments
     /// (TCP-MD5, TCP-AO) do not get through.
     Protect = "protect", many: true {
-        /// The network interface that the clients come by, as `ip link` shows it. What comes by a VLAN of it passes.
+        /// The network interface that the clients come by, as `ip link` shows it; it may come later. What comes by a VLAN of it
+        /// passes.
         interface: InterfaceName;
         /// The hosts: addresses and prefixes as they stand in the packets there, in front of any translation.
         addresses: Vec<Network>, 1..=64;

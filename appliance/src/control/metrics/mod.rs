@@ -56,6 +56,18 @@ pub struct Program {
     pub no_tier0: Box<dyn Fn() -> &'static str + Send + Sync>,
 }
 
+/// Hosts behind this one that the shield stands in front of, of one section of the config.
+pub struct Protect {
+    /// The interface that their clients come by.
+    pub interface: String,
+    /// Addresses and prefixes.
+    pub addresses: Vec<String>,
+    /// TCP ports of each.
+    pub ports: Vec<u16>,
+    /// Why it does not, in a word; empty: it does.
+    pub why_not: Box<dyn Fn() -> &'static str + Send + Sync>,
+}
+
 /// What is counted for frames of the worker's own RX queue alone.
 const OF_QUEUES: [Counter; 4] = [
     Counter::QueriesXdp,
@@ -123,6 +135,8 @@ pub struct Telemetry {
     pub workers: RwLock<Vec<Worker>>,
     /// The XDP programs.
     pub programs: Vec<Program>,
+    /// Hosts behind this one.
+    pub protects: Vec<Protect>,
     /// Other values.
     pub gauges: Vec<Gauge>,
     /// What came to the kernel's sockets, by the interface that it came in by.
@@ -141,6 +155,8 @@ pub type Outcomes = [u64; Outcome::COUNT as usize];
 pub struct Reading {
     workers: Vec<WorkerReading>,
     programs: Vec<ProgramReading>,
+    /// By interface, with the reason why they are not protected.
+    protects: Vec<(String, &'static str)>,
     gauges: Vec<(&'static str, &'static str, u64)>,
     arrivals: Arrived,
     groups: Vec<String>,
@@ -216,6 +232,11 @@ impl Telemetry {
         Reading {
             workers: self.workers().iter().map(worker).collect(),
             programs: self.programs.iter().filter_map(program).collect(),
+            protects: self
+                .protects
+                .iter()
+                .map(|protect| (protect.interface.clone(), (protect.why_not)()))
+                .collect(),
             gauges: self
                 .gauges
                 .iter()
@@ -436,9 +457,16 @@ impl Reading {
         self.frames_family(out);
         let help = "Whether the XDP program answers SYNs to guarded ports with cookies, and why not: off, calm, answers_lost, \
                     sysctl, kernel";
-        self.reason_family(out, "syn_cookies", help, |program| program.no_syn_cookies);
+        let cookies = |program: &'_ ProgramReading| program.no_syn_cookies;
+        Self::reason_family(out, "syn_cookies", help, self.reasons(cookies));
         let help = "Whether the XDP program answers hot names, and why not: off, kernel, device, answers_lost";
-        self.reason_family(out, "tier0", help, |program| program.no_tier0);
+        let tier0 = |program: &'_ ProgramReading| program.no_tier0;
+        Self::reason_family(out, "tier0", help, self.reasons(tier0));
+        let help = "Whether the XDP program stands in front of hosts behind the interface, and why not: no_program, kernel, \
+                    answers_lost";
+        let protects = self.protects.iter();
+        let protects = protects.map(|(interface, reason)| (interface.as_str(), *reason));
+        Self::reason_family(out, "protect", help, protects);
         self.tier0_family(out);
         for (name, help, value) in &self.gauges {
             out.family(name, help, "gauge");
@@ -576,21 +604,25 @@ impl Reading {
         }
     }
 
-    /// What each XDP program does, or why it does not.
-    fn reason_family(
+    /// What of each program has a reason.
+    fn reasons(
         &self,
+        reason: impl Fn(&ProgramReading) -> &'static str,
+    ) -> impl Iterator<Item = (&str, &'static str)> {
+        let programs = self.programs.iter();
+        programs.map(move |program| (program.interface.as_str(), reason(program)))
+    }
+
+    /// What each XDP program does, or why it does not.
+    fn reason_family<'r>(
         out: &mut dyn Exposition,
         name: &str,
         help: &str,
-        reason: impl Fn(&ProgramReading) -> &'static str,
+        reasons: impl Iterator<Item = (&'r str, &'static str)>,
     ) {
         out.family(name, help, "gauge");
-        for program in &self.programs {
-            let reason = reason(program);
-            let labels = [
-                ("interface", program.interface.as_str()),
-                ("reason", reason),
-            ];
+        for (interface, reason) in reasons {
+            let labels = [("interface", interface), ("reason", reason)];
             let labels = &labels[..labels.len() - usize::from(reason.is_empty())];
             out.sample(name, labels, reason.is_empty().into());
         }

@@ -15,6 +15,15 @@ fn lan0() -> QueueName {
     }
 }
 
+fn protect(interface: &str, why_not: &'static str) -> Protect {
+    Protect {
+        interface: interface.into(),
+        addresses: Vec::new(),
+        ports: Vec::new(),
+        why_not: Box::new(move || why_not),
+    }
+}
+
 fn reading(queries: u64, hits: u64, misses: u64, frames: [[u64; 2]; 2]) -> Reading {
     let mut counters = [0; Counter::COUNT];
     counters[Counter::QueriesXdp as usize] = queries;
@@ -102,6 +111,7 @@ fn what_is_registered_is_read_and_rendered() {
                 no_tier0: Box::new(|| ""),
             },
         ],
+        protects: vec![protect("lan0", ""), protect("dmz0", "kernel")],
         gauges: vec![Gauge {
             name: "cache_entries",
             help: "Answers in the cache",
@@ -128,6 +138,8 @@ fn what_is_registered_is_read_and_rendered() {
         "# TYPE xdnsd_syn_cookies gauge",
         "xdnsd_syn_cookies{interface=\"lan0\",reason=\"calm\"} 0",
         "xdnsd_tier0{interface=\"lan0\",reason=\"device\"} 0",
+        "xdnsd_protect{interface=\"lan0\"} 1",
+        "xdnsd_protect{interface=\"dmz0\",reason=\"kernel\"} 0",
         "xdnsd_tier0_queries_total{outcome=\"answered\"} 70",
         "xdnsd_tier0_queries_total{outcome=\"no_room\"} 76",
         "xdnsd_queries_udp_total{interface=\"lo\",queue=\"kernel\"} 8",
@@ -151,6 +163,7 @@ fn what_is_registered_is_read_and_rendered() {
         "xdp_frames",
         "syn_cookies",
         "tier0",
+        "protect",
     ];
     for line in of_lan0 {
         let is_known = known

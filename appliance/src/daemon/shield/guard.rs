@@ -72,6 +72,33 @@ impl State {
     }
 }
 
+/// Whether the shield stands in front of hosts behind an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protection {
+    /// No XDP program is attached there.
+    #[default]
+    NoProgram,
+    /// It does.
+    InForce,
+    /// Answers do not arrive.
+    NoWayOut,
+    /// The kernel takes no program for it.
+    Refused,
+}
+
+impl Protection {
+    /// Why it does not, in a word. Empty: it does.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::NoProgram => "no_program",
+            Self::InForce => "",
+            Self::NoWayOut => "answers_lost",
+            Self::Refused => "kernel",
+        }
+    }
+}
+
 /// What interfaces are told.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Decision {
@@ -115,6 +142,12 @@ impl<'a> Wanted<'a> {
         }
     }
 
+    /// Whether it stands in front of hosts behind this one.
+    #[must_use]
+    pub fn protects(&self) -> bool {
+        self.protect
+    }
+
     /// The same, in front of hosts behind this one or not.
     #[must_use]
     pub fn protecting(self, protect: bool) -> Self {
@@ -141,6 +174,7 @@ pub struct Guard {
     /// When answers that did not arrive are tried again.
     retry: Retry,
     state: Shared<State>,
+    protection: Shared<Protection>,
 }
 
 impl Guard {
@@ -148,6 +182,12 @@ impl Guard {
     #[must_use]
     pub fn state(&self) -> Shared<State> {
         self.state.clone()
+    }
+
+    /// What becomes of segments to hosts behind the interface, for others to read.
+    #[must_use]
+    pub fn protection(&self) -> Shared<Protection> {
+        self.protection.clone()
     }
 
     /// A program was attached. `Err`: it cannot do all that is wanted, and what it cannot passes.
@@ -167,8 +207,12 @@ impl Guard {
         self.lost = ethtool::LostByXdpTx::default();
         self.counted.lost = self.lost(interface);
         if wanted.protect {
-            let protected = program.protect();
-            protected.map_err(|error| format!("no host is protected: {error}"))?;
+            if let Err(error) = program.protect() {
+                self.protection.set(Protection::Refused);
+                return Err(format!(
+                    "hosts behind it are not protected, all to them passes: {error}"
+                ));
+            }
             self.has_protection = true;
         }
         if !wanted.syn_cookies {
@@ -195,6 +239,7 @@ impl Guard {
         self.orders = Orders::REST;
         self.counted = Counted::default();
         self.state.set(State::Off);
+        self.protection.set(Protection::NoProgram);
     }
 
     /// How many SYNs have come since the last look. Looks whether answers arrive, too.
@@ -227,6 +272,10 @@ impl Guard {
             program.set_protecting(is_protecting)?;
             self.is_protecting = is_protecting;
         }
+        self.protection.set(match is_protecting {
+            true => Protection::InForce,
+            false => Protection::NoWayOut,
+        });
         Ok(())
     }
 

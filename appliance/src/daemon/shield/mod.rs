@@ -26,7 +26,7 @@ use crate::os::sysctl;
 
 pub use guard::{Decision, Guard, State, Wanted};
 use meter::{Meter, Turn};
-pub use prefixes::Prefixes;
+pub use prefixes::{Follower, Prefixes};
 use setting::Setting;
 
 /// A setting of the kernel that could not be had is tried again after this time, in milliseconds, and later each time.

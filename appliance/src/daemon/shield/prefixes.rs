@@ -15,7 +15,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{info, warn};
-use xdnsd_abi::{PREFIXES_MAX, verdict};
+use xdnsd_abi::{PREFIXES_MAX, PREFIXES_ROOM, verdict};
 use xdnsd_core::time::Instant;
 
 use crate::compile::prefix::Prefix;
@@ -36,8 +36,42 @@ struct State {
     /// Made when it is needed for the first time.
     trie: Option<Trie>,
     /// What is in it, but for what has no verdict.
-    count: usize,
-    programs: Vec<SharedProgram>,
+    counts: Counts,
+    programs: Vec<Follower>,
+}
+
+/// How many are denied, and how many allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Denied.
+    pub denied: usize,
+    /// Allowed.
+    pub allowed: usize,
+}
+
+impl Counts {
+    fn of(entries: &[(PrefixBits, u32)]) -> Self {
+        let is_denied = |(_, value): &&(PrefixBits, u32)| *value as u8 == verdict::DENY;
+        let denied = entries.iter().filter(is_denied).count();
+        Self {
+            denied,
+            allowed: entries.len() - denied,
+        }
+    }
+
+    fn has_any(self) -> bool {
+        self.denied + self.allowed > 0
+    }
+}
+
+/// A program that looks into the trie.
+pub struct Follower {
+    /// The interface that it is attached to.
+    pub interface: String,
+    /// The program.
+    pub program: SharedProgram,
+    /// Addresses are answered on there: else nobody is kept from any.
+    pub is_served: bool,
 }
 
 /// What somebody has said of a prefix. It lies over what the config says, and goes with the process.
@@ -48,7 +82,7 @@ struct Said {
     until: Option<Instant>,
 }
 
-/// Room for what is said.
+/// Room for what is said, so far as there is any beside the config's.
 const SAID_MAX: usize = 1024;
 
 impl Prefixes {
@@ -57,8 +91,14 @@ impl Prefixes {
     }
 
     /// These programs are told from here on whether there are any prefixes.
-    pub fn follow(&self, programs: impl Iterator<Item = SharedProgram>) {
+    pub fn follow(&self, programs: impl Iterator<Item = Follower>) {
         self.state().programs = programs.collect();
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.state().counts
     }
 
     /// A program is about to be attached.
@@ -67,7 +107,7 @@ impl Prefixes {
     /// It cannot have them: a sentence.
     pub fn begin(&self, program: &mut Program) -> Result<(), String> {
         let mut state = self.state();
-        let has_any = state.count > 0;
+        let has_any = state.counts.has_any();
         let begun = state.trie().and_then(|trie| {
             program.share_prefixes(trie)?;
             program.set_has_prefixes(has_any)
@@ -79,7 +119,7 @@ impl Prefixes {
     /// wrong.
     #[must_use]
     pub fn start(&self, input: &PrefixInput) -> Vec<String> {
-        let read = prefix_list::read(input);
+        let read = prefix_list::read(input, self.room());
         let mut lines = in_words(&read);
         match self.replace(&read.rules) {
             Ok(told) => told.iter().for_each(|line| info!("{line}")),
@@ -91,23 +131,27 @@ impl Prefixes {
     /// Reads it again, and puts it in place of what was before. Gives what was done.
     ///
     /// # Errors
-    /// A file that cannot be used, a line that is wrong, too many prefixes: all stays as it was. Or the kernel refuses.
-    pub fn reload(&self, input: &PrefixInput) -> Result<Option<String>, Vec<String>> {
-        let read = prefix_list::read(input);
+    /// A file that cannot be used, a line that is wrong: all stays as it was. Or the kernel refuses.
+    pub fn reload(&self, input: &PrefixInput) -> Result<Vec<String>, Vec<String>> {
+        let read = prefix_list::read(input, self.room());
         if !read.problems.is_empty() {
             return Err(in_words(&read));
         }
-        self.replace(&read.rules).map_err(|problem| vec![problem])
+        let left_out = read.left_out();
+        left_out.iter().for_each(|line| warn!("{line}"));
+        let told = self.replace(&read.rules);
+        let told = told.map_err(|problem| vec![problem])?;
+        Ok(left_out.into_iter().chain(told).collect())
+    }
+
+    /// How many of the config there is room for, beside what was said.
+    fn room(&self) -> usize {
+        let said = self.state().said.len();
+        (PREFIXES_ROOM as usize - said).min(PREFIXES_MAX as usize)
     }
 
     /// Puts a list in place of the one before, see the module. Gives a line about it, where there is or was one.
     fn replace(&self, rules: &[(Prefix, Verdict)]) -> Result<Option<String>, String> {
-        if rules.len() > PREFIXES_MAX as usize {
-            let count = rules.len();
-            return Err(format!(
-                "{count} denied and allowed prefixes are too many; allowed: {PREFIXES_MAX}"
-            ));
-        }
         let mut new: Vec<_> = rules.iter().map(|rule| entry(*rule)).collect();
         new.sort_unstable();
         let mut state = self.state();
@@ -116,7 +160,7 @@ impl Prefixes {
         }
         let put = state.put(&new);
         state.tell();
-        put.map_err(|error| format!("denied prefixes: {error}"))?;
+        put.map_err(|problem| format!("denied prefixes: {problem}"))?;
         let is_denied = |(_, verdict): &&(Prefix, Verdict)| *verdict == Verdict::Deny;
         let denied = rules.iter().filter(is_denied).count();
         let allowed = rules.len() - denied;
@@ -135,8 +179,8 @@ impl Prefixes {
         let is_over = |said: &Said| said.until.is_some_and(|until| until <= now);
         if state.said.iter().any(is_over) {
             state.said.retain(|said| !is_over(said));
-            if let Err(error) = state.put_again() {
-                warn!("denied prefixes: {error}");
+            if let Err(problem) = state.put_again() {
+                warn!("denied prefixes: {problem}");
             }
         }
         state.tell();
@@ -144,9 +188,9 @@ impl Prefixes {
 }
 
 fn in_words(read: &PrefixRules) -> Vec<String> {
-    let problems = read.problems.iter();
-    problems
-        .map(|problem| format!("denied prefixes: {problem}"))
+    let lines = read.in_words().into_iter();
+    lines
+        .map(|line| format!("denied prefixes: {line}"))
         .collect()
 }
 
@@ -158,36 +202,63 @@ impl State {
         }
     }
 
-    /// Puts this list of the config in place of the one before, under what was said.
-    fn put(&mut self, config: &[(PrefixBits, u32)]) -> Result<(), Error> {
+    /// Puts this list of the config in place of the one before, under what was said. `Err`: there is no room for both, and all
+    /// stays as it was; or the kernel refuses.
+    fn put(&mut self, config: &[(PrefixBits, u32)]) -> Result<(), String> {
         let new = merged(config, &self.said);
-        let trie = self.trie()?;
-        let old = trie.entries()?;
+        if new.len() > PREFIXES_ROOM as usize {
+            return Err(format!(
+                "there is no room: {PREFIXES_MAX} prefixes of the config and its files, {PREFIXES_ROOM} in all"
+            ));
+        }
+        let in_words = |error: Error| error.to_string();
+        let trie = self.trie().map_err(in_words)?;
+        let old = trie.entries().map_err(in_words)?;
         let mut steps = steps(&old, &new).into_iter();
         let put = steps.try_for_each(|step| match step {
             Step::Insert(prefix, value) => trie.insert(prefix, value),
             Step::Remove(prefix) => trie.remove(prefix),
         });
         // As far as it came.
-        let count = trie.entries().map_or(old.len(), |entries| entries.len());
-        self.count = count;
-        put
+        let entries = trie.entries();
+        self.counts = entries.map_or(Counts::of(&new), |entries| Counts::of(&entries));
+        put.map_err(in_words)
     }
 
     /// The same with what the config says already.
-    fn put_again(&mut self) -> Result<(), Error> {
-        let mut config = self.trie()?.entries()?;
+    fn put_again(&mut self) -> Result<(), String> {
+        let entries = self.trie().and_then(|trie| trie.entries());
+        let mut config = entries.map_err(|error| error.to_string())?;
         config.iter_mut().for_each(|(_, value)| *value >>= u8::BITS);
         config.retain(|(_, value)| *value != 0);
         self.put(&config)
     }
 
+    /// Where nobody obeys, in lines.
+    ///
+    /// # Errors
+    /// Nobody does at all: a sentence.
+    fn without_program(&self) -> Result<Vec<String>, String> {
+        let served = self.programs.iter().filter(|follower| follower.is_served);
+        let without: Vec<&str> = served
+            .clone()
+            .filter(|follower| lock(&follower.program).is_none())
+            .map(|follower| follower.interface.as_str())
+            .collect();
+        if without.len() == served.count() {
+            return Err("nothing was said: no interface has an XDP program that would obey; see xdnsd shield status".into());
+        }
+        let line = |interface: &&str| format!("{interface}: not in force, it has no XDP program");
+        Ok(without.iter().map(line).collect())
+    }
+
     /// Tells the programs whether there are any.
     fn tell(&self) {
-        for program in &self.programs {
-            let told = lock(program)
+        let has_any = self.counts.has_any();
+        for follower in &self.programs {
+            let told = lock(&follower.program)
                 .as_mut()
-                .map(|program| program.set_has_prefixes(self.count > 0));
+                .map(|program| program.set_has_prefixes(has_any));
             if let Some(Err(error)) = told {
                 warn!("denied prefixes: {error}");
             }
@@ -266,10 +337,15 @@ impl Keeper for Prefixes {
         prefix: Prefix,
         verdict: Option<Verdict>,
         secs: Option<u32>,
-    ) -> Result<(), String> {
-        // One way to write it: IPv4 in the clothes of the other family is IPv4.
-        let prefix = prefix_of(bits(prefix));
+    ) -> Result<Vec<String>, String> {
+        // One way to write it.
+        let prefix = prefix.unmapped();
         let mut state = self.state();
+        // What was said and is forgotten holds nowhere any more.
+        let without = match verdict {
+            Some(_) => state.without_program()?,
+            None => Vec::new(),
+        };
         let before = state.said.clone();
         state.said.retain(|said| said.prefix != prefix);
         let until = secs.map(|secs| clock::now() + u64::from(secs) * 1_000);
@@ -282,16 +358,18 @@ impl Keeper for Prefixes {
             return Err(format!("nothing was said of {prefix}"));
         }
         state.said.extend(said);
-        let is_full = state.said.len() > SAID_MAX || state.count >= PREFIXES_MAX as usize;
-        if said.is_some() && is_full {
+        if state.said.len() > SAID_MAX {
             state.said = before;
             return Err(format!(
-                "there is no room: {PREFIXES_MAX} prefixes in all, {SAID_MAX} that are said"
+                "there is no room: {SAID_MAX} prefixes that are said"
             ));
         }
         let put = state.put_again();
+        if put.is_err() {
+            state.said = before;
+        }
         state.tell();
-        put.map_err(|error| error.to_string())
+        put.map(|()| without)
     }
 }
 
@@ -322,7 +400,7 @@ fn steps(old: &[(PrefixBits, u32)], new: &[(PrefixBits, u32)]) -> Vec<Step> {
     let mut go: Vec<_> = old.iter().map(|(prefix, _)| *prefix).collect();
     go.retain(|prefix| of(new, prefix).is_none());
     go.sort_by_key(|prefix| prefix.len);
-    let fits = new.len() + go.len() <= PREFIXES_MAX as usize;
+    let fits = new.len() + go.len() <= PREFIXES_ROOM as usize;
     let come = come
         .into_iter()
         .map(|(prefix, value)| Step::Insert(prefix, value));
@@ -337,7 +415,7 @@ fn steps(old: &[(PrefixBits, u32)], new: &[(PrefixBits, u32)]) -> Vec<Step> {
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State")
-            .field("count", &self.count)
+            .field("counts", &self.counts)
             .finish_non_exhaustive()
     }
 }

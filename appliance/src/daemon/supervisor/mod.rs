@@ -6,85 +6,25 @@
 //! The program is attached first, because some drivers change the number of queues at that moment. Until the listen
 //! map is filled, last, it passes everything: no query is ever redirected to a queue that is not ready.
 
-use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex};
+mod attachment;
 
-use log::{debug, info, warn};
-use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
-use xdnsd_abi::{GUARDED_MAX, LISTEN_MAX};
+use std::sync::Arc;
+
+use log::{info, warn};
 use xdnsd_core::limits::WORKERS;
-use xdnsd_core::time::Instant;
 
-use super::destinations::{
-    guarded_entries, is_served, listen_entries, protected_entries, sources_checked,
-};
-use super::program::{SharedProgram, detach, gains_by_xdp, is_loopback, lock};
-use super::queues;
-use super::retry::Retry;
-use super::shield::{Guard, Prefixes, Shield, Wanted};
-use super::tier0::{Tier0, Way};
-use crate::config::{Config, Device, Devices, Fault, Interface, Plan, XdpMode, is_strict};
+use super::destinations::sources_checked;
+use super::program::{detach, lock};
+use super::shield::{Follower, Prefixes, Shield};
+use super::tier0::Tier0;
+use crate::config::{Config, Devices, Errors, Fault, Interface, Plan, XdpMode, is_strict};
+use crate::control::metrics::Protect;
 use crate::os::clock;
-use crate::os::ethtool::{self, RxVlanOffload};
 use crate::os::netlink::Changes;
-use crate::os::xdp;
-use crate::os::xsk::{BindMode, Options, UmemSlot, Xsk};
-use crate::worker::{Command, Inbox, QueueName, XskPort};
+use crate::worker::{Inbox, QueueName};
 
-/// An interface that refused the program is asked again after this time, in milliseconds, and later each time: to load the
-/// program takes a slow processor long, and what stands in its way is mostly there to stay.
-const REFUSED_MS: u64 = 60_000;
-/// The longest of these pauses.
-const REFUSED_MAX_MS: u64 = 3_600_000;
-/// Where another program is in the way the first pause is shorter: a process that was replaced is about to end, or has been
-/// killed and its program goes by and by.
-const TAKEN_MS: u64 = 1_000;
-/// The longest of these pauses.
-const TAKEN_MAX_MS: u64 = 600_000;
-/// A queue that could not have a socket is asked again after this time, in milliseconds.
-const QUEUE_MS: u64 = 1_000;
-/// The longest of these pauses.
-const QUEUE_MAX_MS: u64 = 60_000;
-
-/// One interface with an XDP program.
-pub struct Attachment {
-    /// Name of the interface.
-    pub name: String,
-    /// The program.
-    pub program: SharedProgram,
-    /// Index of the interface when the program was attached; `None`: it is away.
-    ifindex: Option<u32>,
-    /// The interface that could not have the program.
-    refused: Option<u32>,
-    /// When an interface that refused, or that lost its sockets, is tried again.
-    retry: Retry,
-    mode: XdpMode,
-    zero_copy: bool,
-    /// Whether the config listens on a VLAN of it.
-    has_tagged: bool,
-    /// The RX queues that have a worker, from 0 on.
-    queues: Vec<Queue>,
-    /// How many can have a socket, and how many of these have no worker.
-    countable: (u32, u32),
-    /// The shield on it.
-    pub guard: Guard,
-    /// Hot names on it.
-    pub hot: Way,
-    /// The last trouble that was logged, so that it is logged once.
-    trouble: String,
-}
-
-/// An RX queue that a worker serves, or is to serve.
-struct Queue {
-    number: u32,
-    worker: usize,
-    /// The worker was given a socket.
-    is_open: bool,
-    retry: Retry,
-    /// The last trouble that was logged.
-    trouble: String,
-}
+pub use attachment::Attachment;
+use attachment::World;
 
 /// Everything about AF_XDP that is not a worker's.
 pub struct Supervisor {
@@ -96,8 +36,9 @@ pub struct Supervisor {
     attachments: Vec<Attachment>,
     /// Devices whose listeners follow the kernel's own check of sources, and what that was. Nobody is told of a sysctl.
     sources_checked: Vec<(String, bool)>,
-    /// What is not there and was said.
-    missing: Vec<Fault>,
+    /// What is not there, or hardly meant, and was said.
+    missing: Said,
+    doubts: Said,
     /// What is common to the shields of all interfaces.
     shield: Shield,
     /// Hot names.
@@ -125,11 +66,15 @@ impl Supervisor {
                 attachments.push(Attachment::bare(name));
             }
         }
-        prefixes.follow(
-            attachments
-                .iter()
-                .map(|attachment| Arc::clone(&attachment.program)),
-        );
+        let is_served = |name: &str| {
+            let mut interfaces = config.interfaces.iter();
+            interfaces.any(|interface| interface.name.as_str() == name)
+        };
+        prefixes.follow(attachments.iter().map(|attachment| Follower {
+            interface: attachment.name.clone(),
+            program: Arc::clone(&attachment.program),
+            is_served: is_served(&attachment.name),
+        }));
         let shield = Shield::new(&config.shield, prefixes);
         Self {
             shield,
@@ -139,7 +84,8 @@ impl Supervisor {
             is_settled: false,
             attachments,
             sources_checked: Vec::new(),
-            missing: Vec::new(),
+            missing: Said::default(),
+            doubts: Said::default(),
         }
     }
 
@@ -152,17 +98,10 @@ impl Supervisor {
     /// Which interface and queue each worker serves that has one.
     #[must_use]
     pub fn queues(&self) -> Vec<(usize, QueueName)> {
-        let mut named: Vec<(usize, QueueName)> = Vec::new();
-        for attachment in &self.attachments {
-            for queue in &attachment.queues {
-                let name = QueueName {
-                    interface: attachment.name.clone(),
-                    queue: queue.number,
-                };
-                named.push((queue.worker, name));
-            }
-        }
-        named
+        self.attachments
+            .iter()
+            .flat_map(Attachment::served)
+            .collect()
     }
 
     /// Looks after the interfaces: those that come, those that were deleted, sockets that could not be had, VLAN devices that
@@ -247,23 +186,38 @@ impl Supervisor {
         }
     }
 
-    /// Logs each thing that the config names and that is not there, once until it has come.
+    /// Logs each thing that the config names and that is not there, once until it has come, and what is hardly meant.
     fn warn_missing(&mut self, plan: &Plan) {
-        let faults = plan.missing.faults();
-        let is_same = |one: &Fault, other: &Fault| {
-            (&one.key, one.position, &one.problem) == (&other.key, other.position, &other.problem)
-        };
-        let is_known = |fault: &&Fault| self.missing.iter().any(|known| is_same(known, fault));
-        for fault in faults.iter().filter(|fault| !is_known(fault)) {
+        for fault in self.missing.not_yet(&plan.missing) {
             warn!("{fault}; the rest is served, and this when it comes");
         }
-        self.missing = faults.to_vec();
+        for doubt in self.doubts.not_yet(&plan.doubts) {
+            warn!("{doubt}");
+        }
+    }
+
+    /// Hosts behind this one, as they are shown.
+    #[must_use]
+    pub fn protects(&self) -> Vec<Protect> {
+        let protect = |section: &crate::config::Protect| {
+            let interface = section.interface.as_str();
+            let mut attachments = self.attachments.iter();
+            let attachment = attachments.find(|attachment| attachment.name == interface)?;
+            let state = attachment.guard.protection();
+            Some(Protect {
+                interface: interface.to_owned(),
+                addresses: section.addresses.iter().map(ToString::to_string).collect(),
+                ports: section.ports.clone(),
+                why_not: Box::new(move || state.get().reason()),
+            })
+        };
+        self.config.protects.iter().filter_map(protect).collect()
     }
 
     /// Says in the log what no attachment could be made of.
     pub fn warn_without_xdp(&self) {
         let mut attachments = self.attachments.iter();
-        let is_refused = attachments.any(|attachment| attachment.refused.is_some());
+        let is_refused = attachments.any(Attachment::is_refused);
         if self.queues().is_empty() && is_refused {
             warn!("no AF_XDP on any interface: the kernel's sockets serve alone");
         }
@@ -281,367 +235,29 @@ impl Supervisor {
     }
 }
 
-/// What an attachment looks at.
-struct World<'a> {
-    config: &'a Config,
-    prefixes: &'a Prefixes,
-    tier0: &'a Tier0,
-    plan: &'a Plan,
-    devices: &'a Devices,
-    inboxes: &'a [Inbox],
-    now: Instant,
-}
+/// What the log has said, each once until it is over.
+#[derive(Default)]
+struct Said(Vec<Fault>);
 
-impl Attachment {
-    fn new(interface: &Interface) -> Self {
-        Self {
-            mode: interface.xdp,
-            zero_copy: interface.zero_copy,
-            ..Self::bare(interface.name.as_str())
-        }
-    }
-
-    /// Of an interface that is not served.
-    fn bare(name: &str) -> Self {
-        Self {
-            name: name.to_owned(),
-            program: Arc::new(Mutex::new(None)),
-            ifindex: None,
-            refused: None,
-            retry: Retry::default(),
-            mode: XdpMode::Auto,
-            zero_copy: false,
-            has_tagged: false,
-            queues: Vec::new(),
-            countable: (0, 0),
-            guard: Guard::default(),
-            hot: Way::default(),
-            trouble: String::new(),
-        }
-    }
-
-    /// Loads and attaches the program, which shields as is `wanted`.
-    fn attach(&mut self, now: Instant, wanted: &Wanted<'_>, tier0: &Tier0) {
-        let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
-            return;
+impl Said {
+    /// What of these it has not.
+    fn not_yet<'e>(&mut self, errors: &'e Errors) -> Vec<&'e Fault> {
+        let is_same = |one: &Fault, other: &Fault| {
+            (&one.key, one.position, &one.problem) == (&other.key, other.position, &other.problem)
         };
-        let mode = match self.mode {
-            XdpMode::Native => xdp::AttachMode::Native,
-            XdpMode::Generic => xdp::AttachMode::Generic,
-            XdpMode::Auto | XdpMode::Off => xdp::AttachMode::Auto,
-        };
-        match tier0.load_program().and_then(|mut program| {
-            let attached = program.attach(&self.name, mode)?;
-            Ok((program, attached))
-        }) {
-            Ok((mut program, attached)) => {
-                info!("{}: XDP program attached, mode {attached}", self.name);
-                if let xdp::Attached::GenericInstead(error) = &attached {
-                    debug!("{}: not native: {error}", self.name);
-                }
-                let guarded = self.guard.begin(&self.name, &mut program, wanted);
-                self.hot.begin(&self.name, tier0, &mut program, &attached);
-                *lock(&self.program) = Some(program);
-                self.ifindex = Some(ifindex);
-                if self.refused.take().is_some() {
-                    self.retry.succeed();
-                }
-                self.trouble.clear();
-                if let Err(problem) = guarded {
-                    self.warn_once(problem);
-                }
-                self.show_tags();
-            }
-            Err(error) => {
-                self.refused = Some(ifindex);
-                let (first_ms, max_ms) = if error.is_place_taken() {
-                    (TAKEN_MS, TAKEN_MAX_MS)
-                } else {
-                    (REFUSED_MS, REFUSED_MAX_MS)
-                };
-                self.retry.fail(now, first_ms, max_ms);
-                self.warn_once(format!("no XDP, the kernel's sockets serve: {error}"));
-            }
-        }
-    }
-
-    /// Has the driver leave VLAN tags in the frames where the config listens on a VLAN. Elsewhere the FIB check finds what
-    /// hidden tags would do harm to.
-    fn show_tags(&self) {
-        if !self.has_tagged {
-            return;
-        }
-        match ethtool::turn_off_rx_vlan_offload(&self.name) {
-            Ok(RxVlanOffload::Off) => {}
-            Ok(RxVlanOffload::TurnedOff) => info!(
-                "{}: rx-vlan-offload turned off, it hides VLAN tags from XDP",
-                self.name
-            ),
-            Ok(RxVlanOffload::StillOn(error)) => warn!(
-                "{}: the driver keeps rx-vlan-offload on, the kernel's sockets serve its VLANs: {error}",
-                self.name
-            ),
-            Err(error) => warn!("{}: rx-vlan-offload: {error}", self.name),
-        }
-    }
-
-    /// Gives each RX queue that has none a worker, as long as there are any that are not `taken`.
-    fn assign(&mut self, taken: &mut [bool; WORKERS]) {
-        let (rx_queues, tx_queues) = queues::count(&self.name).unwrap_or((1, 1));
-        // A socket sends on the TX queue of its own number. Where there is none, the kernel takes the frame and drops it
-        // (xsk_generic_xmit), so the XDP program passes what arrives on that RX queue.
-        let count = rx_queues.min(tx_queues).min(xdnsd_abi::QUEUES_MAX);
-        let (old_count, old_left) = self.countable;
-        if count < rx_queues && count != old_count {
-            info!(
-                "{}: {count} of {rx_queues} RX queues can have an AF_XDP socket, the kernel's sockets serve the others",
-                self.name
-            );
-        }
-        for number in self.queues.len() as u32..count {
-            let Some(worker) = taken.iter().position(|taken| !taken) else {
-                break;
-            };
-            taken[worker] = true;
-            self.queues.push(Queue {
-                number,
-                worker,
-                is_open: false,
-                retry: Retry::default(),
-                trouble: String::new(),
-            });
-        }
-        let left = count.saturating_sub(self.queues.len() as u32);
-        if left > 0 && left != old_left {
-            warn!(
-                "{}: {left} of {count} RX queues have no worker, the kernel's sockets serve them; \
-                 capacity: {WORKERS} workers",
-                self.name
-            );
-        }
-        self.countable = (count, left);
-    }
-
-    /// Whether there are more queues than were counted: nobody is told of `ethtool -L`, which cannot take those in use.
-    fn has_grown(&self) -> bool {
-        let (count, _) = self.countable;
-        self.ifindex.is_some() && count < xdnsd_abi::QUEUES_MAX && queues::has(&self.name, count)
-    }
-
-    /// Opens the sockets that are not there, unless they wait for their next try.
-    fn open_queues(&mut self, world: &World<'_>) {
-        for index in 0..self.queues.len() {
-            let Queue {
-                number,
-                worker,
-                is_open,
-                retry,
-                ..
-            } = self.queues[index];
-            if is_open || !retry.may_try(world.now) {
-                continue;
-            }
-            let opened = self.open_queue(number, worker, &world.inboxes[worker]);
-            let queue = &mut self.queues[index];
-            match opened {
-                Ok(mode) => {
-                    info!("{} queue {number}: AF_XDP socket, {mode} mode", self.name);
-                    queue.is_open = true;
-                    queue.trouble.clear();
-                }
-                Err(problem) => {
-                    queue.retry.fail(world.now, QUEUE_MS, QUEUE_MAX_MS);
-                    if queue.trouble != problem {
-                        warn!(
-                            "{} queue {number} has no AF_XDP, the kernel's sockets serve it: {problem}",
-                            self.name
-                        );
-                        queue.trouble = problem;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Opens the socket of one queue and hands it to its worker.
-    fn open_queue(&self, queue: u32, worker: usize, inbox: &Inbox) -> Result<String, String> {
-        let slot = UmemSlot::claim(worker).ok_or("its UMEM is still in use")?;
-        let options = Options {
-            interface: &self.name,
-            queue,
-            mode: if self.zero_copy {
-                BindMode::Auto
-            } else {
-                BindMode::Copy
-            },
-        };
-        let xsk = Xsk::open(&options, slot).map_err(|error| error.to_string())?;
-        let mut program = lock(&self.program);
-        let program = program.as_mut().ok_or("its program is gone")?;
-        let heartbeat = program
-            .heartbeat(queue)
-            .map_err(|error| error.to_string())?;
-        heartbeat.beat(clock::monotonic_ns());
-        program
-            .set_socket(queue, xsk.as_fd())
-            .map_err(|error| error.to_string())?;
-        let mode = xsk.mode().to_string();
-        let name = QueueName {
-            interface: self.name.clone(),
-            queue,
-        };
-        let port = Box::new(XskPort {
-            xsk,
-            heartbeat,
-            queue: name,
-        });
-        inbox
-            .send(Command::Attach(port))
-            .map_err(|_| "its worker is not responding")?;
-        Ok(mode)
-    }
-
-    /// Tells the program which destinations are ours. Whether it knows them now.
-    fn listen(&mut self, world: &World<'_>) -> bool {
-        let mut wanted = listen_entries(&self.name, world.config, world.plan, world.devices);
-        // All or nothing would leave in the map what is ours no more.
-        if wanted.len() > LISTEN_MAX as usize {
-            self.warn_once(format!(
-                "capacity: {LISTEN_MAX} addresses over AF_XDP; the kernel's sockets alone serve {}",
-                wanted.len() - LISTEN_MAX as usize
-            ));
-            wanted.truncate(LISTEN_MAX as usize);
-        }
-        let (guarded, left) = guarded_entries(&wanted, &world.config.shield);
-        if left > 0 {
-            self.warn_once(format!(
-                "capacity: {GUARDED_MAX} guarded ports; the kernel answers SYNs to {left}"
-            ));
-        }
-        let protected = protected_entries(&self.name, world.config, world.devices);
-        let checks: Vec<_> = wanted
-            .iter()
-            .map(|ours| (ours.listen, ours.check))
-            .collect();
-        let set = match lock(&self.program).as_mut() {
-            Some(program) => program
-                .set_listen(&checks)
-                .and_then(|()| program.set_guarded(&guarded))
-                .and_then(|()| program.set_protected(&protected))
-                .map_err(|error| error.to_string()),
-            None => Ok(()),
-        };
-        let is_set = set.is_ok();
-        if let Err(problem) = set {
-            self.warn_once(problem);
-        }
-        is_set
-    }
-
-    /// Lets go of an interface that was deleted, or that a worker's socket said is. One of the same name is another.
-    fn notice_loss(&mut self, now: Instant, inboxes: &[Inbox]) {
-        if self.ifindex.is_none() {
-            return;
-        }
-        let is_gone = match if_nametoindex(self.name.as_str()) {
-            Ok(index) => Some(index) != self.ifindex,
-            // Anything else says nothing about the interface: it takes a descriptor to ask.
-            Err(errno) => errno == Errno::ENODEV,
-        };
-        let is_closed = |queue: &Queue| queue.is_open && UmemSlot::is_free(queue.worker);
-        if !is_gone && !self.queues.iter().any(is_closed) {
-            return;
-        }
-        self.ifindex = None;
-        detach(&self.program);
-        self.guard.end();
-        self.hot.end();
-        if is_gone {
-            self.retry.succeed();
-            self.warn_once("the interface is gone".into());
-        } else {
-            self.retry.fail(now, QUEUE_MS, QUEUE_MAX_MS);
-            self.warn_once(
-                "a socket was lost, the kernel's sockets serve until it is opened anew".into(),
-            );
-        }
-        self.countable = (0, 0);
-        for queue in self.queues.drain(..) {
-            // A full inbox has a command of this kind already.
-            let _ = inboxes[queue.worker].send(Command::Detach);
-        }
-    }
-
-    /// Whether there is nothing more to do until something changes, or is due.
-    fn poll(&mut self, world: &World<'_>, taken: &mut [bool; WORKERS]) -> bool {
-        if self.ifindex.is_some() {
-            self.serve(world, taken);
-            return self.listen(world);
-        }
-        let device = world.devices.named(&self.name);
-        let is_wanted = |device: &&Device| {
-            let is_used = is_served(&self.name, world.config, world.plan)
-                || world.config.protects_on(&self.name);
-            is_used && gains_by_xdp(device, self.mode)
-        };
-        let Some(device) = device.filter(is_wanted) else {
-            self.refused = None;
-            self.retry.succeed();
-            return true;
-        };
-        // Another interface of this name has refused nothing.
-        let is_other = self.refused.is_some_and(|refused| refused != device.index);
-        if !is_other && !self.retry.may_try(world.now) {
-            return true;
-        }
-        let wanted = Wanted::of(&world.config.shield, world.prefixes, is_loopback(device));
-        let wanted = wanted.protecting(world.config.protects_on(&self.name));
-        self.attach(world.now, &wanted, world.tier0);
-        if self.ifindex.is_some() {
-            self.serve(world, taken);
-            self.listen(world);
-        }
-        false
-    }
-
-    /// Has workers serve its queues, if anything is served on it.
-    fn serve(&mut self, world: &World<'_>, taken: &mut [bool; WORKERS]) {
-        if is_served(&self.name, world.config, world.plan) {
-            self.assign(taken);
-            self.open_queues(world);
-        }
-    }
-
-    /// Whether something that failed is tried again now.
-    fn is_due(&self, now: Instant) -> bool {
-        let is_queue_due = |queue: &Queue| !queue.is_open && queue.retry.is_due(now);
-        match self.ifindex {
-            Some(_) => self.queues.iter().any(is_queue_due),
-            None => self.retry.is_due(now),
-        }
-    }
-
-    /// Logs trouble once, not every second.
-    fn warn_once(&mut self, trouble: String) {
-        if self.trouble != trouble {
-            warn!("{}: {trouble}", self.name);
-            self.trouble = trouble;
-        }
+        let faults = errors.faults();
+        let is_known = |fault: &&Fault| self.0.iter().any(|known| is_same(known, fault));
+        let new = faults.iter().filter(|fault| !is_known(fault)).collect();
+        self.0 = faults.to_vec();
+        new
     }
 }
 
 impl Drop for Supervisor {
     fn drop(&mut self) {
         self.stop();
-        if self
-            .attachments
-            .iter()
-            .any(|attachment| attachment.ifindex.is_some())
-        {
+        if self.attachments.iter().any(Attachment::is_attached) {
             info!("XDP programs detached");
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -12,6 +12,7 @@ use xdnsd_lab::wait::wait_until;
 
 use super::{syn, with_program};
 use crate::support::TIMEOUT;
+use crate::support::daemon::BINARY;
 use crate::support::run::only;
 use crate::support::scene::{Setup, scene};
 use crate::support::stream::{Next, Stream};
@@ -139,6 +140,13 @@ fn an_interface_that_is_not_served_has_the_shield_alone() -> Result<()> {
     {
         comes_again(&scene.lab.upstream, local, host)?;
     }
+    let status = scene.daemon.control("shield status")?;
+    for host in [format!("{CLIENT_V4}/32"), format!("{CLIENT_V6}/128")] {
+        let line = format!("{WAN}: protects {host}, port {PORT}: in force\n");
+        assert!(status.contains(&line), "{status}");
+    }
+    let proofs = Reason::ForwardProof.name();
+    assert!(status.contains(&format!("  {proofs} 2\n")), "{status}");
     let log = scene.daemon.log();
     assert!(
         log.contains(&format!("{WAN}: XDP program attached")),
@@ -166,5 +174,56 @@ fn where_answers_go_nowhere_all_passes() -> Result<()> {
             SocketAddr::new(host, PORT)
         )?);
     }
+    let status = scene.daemon.control("shield status")?;
+    let not = format!(
+        "{LAN}: protects {UPSTREAM_V4}/32, port {PORT}: not in force (answers_lost): all to it passes\n"
+    );
+    assert!(status.contains(&not), "{status}");
     Ok(())
+}
+
+/// An interface that is not there is said with file, line and key; when it comes, it has its shield.
+#[test]
+fn an_interface_that_comes_late_is_said_and_then_protected() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
+    let hosts = [IpAddr::from(CLIENT_V4), IpAddr::from(CLIENT_V6)];
+    let scene = scene!(setup("dmz0", hosts));
+    let config = scene.directory.path().join("config.toml");
+    let text = std::fs::read_to_string(&config)?;
+    let line = text.lines().position(|line| line.contains("dmz0"));
+    let line = line.map_or(0, |line| line + 1);
+    let fault = format!(
+        "config.toml:{line}:1: protect.interface: no interface dmz0 on this machine; allowed: "
+    );
+    scene.daemon.wait_log_count(&fault, 1)?;
+    let output = scene
+        .lab
+        .router
+        .command(BINARY)
+        .arg("check")
+        .arg(&config)
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains(&fault), "{said}");
+    let status = || scene.daemon.control("shield status");
+    let line = format!("dmz0: protects {CLIENT_V4}/32, port {PORT}: ");
+    let shown = status()?;
+    assert!(
+        shown.contains(&format!("{line}not in force (no_program)")),
+        "{shown}"
+    );
+    scene
+        .lab
+        .router
+        .ip("link add dmz0 type veth peer name dmz1\nlink set dmz0 up\n")?;
+    wait_until("it is protected", TIMEOUT, || {
+        status().is_ok_and(|shown| shown.contains(&format!("{line}in force\n")))
+    })?;
+    scene.lab.router.ip("link delete dmz0\n")?;
+    wait_until("it is gone", TIMEOUT, || {
+        status().is_ok_and(|shown| shown.contains(&format!("{line}not in force (no_program)")))
+    })?;
+    scene
+        .daemon
+        .wait_log_count("dmz0: the interface is gone", 1)
 }

@@ -1,0 +1,99 @@
+//! Hosts behind this one: whether their clients can come by the interface, and whether they are behind it at all.
+
+use std::net::IpAddr;
+
+use super::{Device, Devices, Endpoint};
+use crate::compile::prefix::Prefix;
+use crate::config::Config;
+use crate::config::error::Source;
+use crate::config::schema::{Protect, SynCookiesWord};
+
+/// Notes what this machine does not have, or not yet, and warns of what is hardly meant.
+pub fn check(source: &mut Source, config: &Config, devices: &Devices, endpoints: &[Endpoint]) {
+    for (index, section) in config.protects.iter().enumerate() {
+        let path = format!("protect[{index}]");
+        carrier(source, devices, &path, section);
+        for (index, network) in section.addresses.iter().enumerate() {
+            let path = format!("{path}.addresses[{index}]");
+            host(source, devices, &path, network.0.unmapped());
+        }
+        for (index, port) in section.ports.iter().enumerate() {
+            let path = format!("{path}.ports[{index}]");
+            let end = Ours {
+                config,
+                section,
+                port: *port,
+            };
+            if let Some(endpoint) = endpoints.iter().find(|endpoint| end.is(endpoint)) {
+                let addr = endpoint.addr;
+                let problem = format!(
+                    "port {port} of {addr} is this machine's own: shield.syn_cookies is for that, here its first connections \
+                     are reset"
+                );
+                source.warn(&path, problem);
+            }
+        }
+    }
+}
+
+/// The device that the clients come by.
+fn carrier(source: &mut Source, devices: &Devices, path: &str, section: &Protect) {
+    let name = &section.interface;
+    let path = format!("{path}.interface");
+    let Some(device) = devices.named(name.as_str()) else {
+        let problem = format!("no interface {name} on this machine");
+        return source.fault(&path, problem, devices.names());
+    };
+    if device.mac.is_none() {
+        let problem =
+            format!("frames of {name} have no MAC address, so no XDP program answers there");
+        return source.fault(&path, problem, "a device of Ethernet");
+    }
+    if let Some(master) = &device.port_of {
+        let problem = format!("{name} is a port of {master}, which clients come by");
+        let allowed = master.split(' ').next_back().unwrap_or_default();
+        source.fault(&path, problem, allowed);
+    }
+}
+
+/// A host that is this machine, or none.
+fn host(source: &mut Source, devices: &Devices, path: &str, prefix: Prefix) {
+    if !prefix.is_host() {
+        return;
+    }
+    let addr = prefix.address();
+    let with = |has: fn(&Device) -> &Vec<IpAddr>| {
+        devices.0.iter().find(|device| has(device).contains(&addr))
+    };
+    if let Some(device) = with(|device| &device.broadcasts) {
+        let problem = format!("{addr} is the broadcast address of {}", device.name);
+        source.fault(path, problem, "addresses of hosts, and prefixes of such");
+    } else if let Some(device) = with(|device| &device.addresses) {
+        let problem = format!(
+            "{addr} is an address of {}, of this machine: right where its ports are translated to a host behind; for those of this \
+             machine there is shield.ports",
+            device.name
+        );
+        source.warn(path, problem);
+    }
+}
+
+/// A port that is protected, and answered on here.
+struct Ours<'c> {
+    config: &'c Config,
+    section: &'c Protect,
+    port: u16,
+}
+
+impl Ours<'_> {
+    /// Frames to one where cookies are given do not come so far.
+    fn is(&self, endpoint: &Endpoint) -> bool {
+        let interface = &self.config.interfaces[endpoint.interface];
+        let address = Prefix::masked(endpoint.addr, u8::MAX);
+        let mut hosts = self.section.addresses.iter();
+        self.config.shield.syn_cookies == SynCookiesWord::Off
+            && interface.name == self.section.interface
+            && endpoint.port == self.port
+            && hosts.any(|network| network.0.unmapped().contains(&address))
+    }
+}
