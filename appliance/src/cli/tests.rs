@@ -60,6 +60,26 @@ fn every_command_is_known() {
         parsed("shield deny --json 192.0.2.1").is_err(),
         "it shows nothing"
     );
+    for line in [
+        "shield secret rotate --json",
+        "shield secret --json rotate",
+        "shield --json secret rotate",
+    ] {
+        assert_eq!(parsed(line), ask("json shield secret rotate", socket));
+    }
+    assert_eq!(
+        parsed("shield secret"),
+        Err("shield secret needs another word: xdnsd shield secret rotate".into())
+    );
+    assert_eq!(
+        parsed("shield secret turn"),
+        Err("`shield secret turn` is not a command, did you mean `shield secret rotate`?; there are: shield secret rotate".into())
+    );
+    assert_eq!(
+        parsed("shield detach lan0"),
+        ask("shield detach lan0", socket)
+    );
+    assert!(parsed("shield attach").is_err(), "of which interface?");
     assert_eq!(
         parsed("cache dump --socket /x a.example"),
         ask("cache dump a.example", "/x")
@@ -136,7 +156,7 @@ fn what_is_wrong_is_said_with_how_it_is_written() {
         ("cache drop", "`cache drop` is not a command, did you mean `cache dump`?; there are: cache dump, cache flush, cache save".into()),
         ("lists", "lists needs another word: xdnsd lists compile".into()),
         ("--socket /x cache flush", "--socket: the command comes first: xdnsd COMMAND ..., see xdnsd help".into()),
-        ("help sing", "`sing` is not a command; there are: run, check, health, reference, memory, lists compile, stats, upstreams, why, cache dump, cache flush, cache save, shield status, shield list, shield deny, shield allow, shield forget, reload, version, help".into()),
+        ("help sing", "`sing` is not a command; there are: run, check, health, reference, memory, lists compile, stats, upstreams, why, cache dump, cache flush, cache save, shield status, shield list, shield deny, shield allow, shield forget, shield detach, shield attach, shield secret rotate, reload, version, help".into()),
         ("cache flush a..b", "`a..b` has an empty label".into()),
     ] {
         assert_eq!(parsed(line), Err(said), "{line}");
@@ -152,7 +172,7 @@ fn what_is_wrong_is_said_with_how_it_is_written() {
         assert!(said.starts_with(&begin), "{said}");
     }
     for (_, ours) in SYNONYMS {
-        assert!(FORMS.iter().any(|form| form.name == *ours), "{ours}");
+        assert!(forms().any(|form| form.name == *ours), "{ours}");
     }
     let said = parsed("chek").expect_err("no command");
     assert!(
@@ -227,7 +247,7 @@ fn a_word_behind_two_hyphens_is_an_argument() {
 
 #[test]
 fn every_command_tells_how_it_is_written() {
-    for form in FORMS {
+    for form in forms() {
         let line = form.line();
         for option in ["--help", "-h"] {
             let told = parsed(&format!("{} {option}", form.name));

@@ -49,6 +49,73 @@ pub trait Keeper: Clone + Send + Sync + 'static {
     ) -> Result<Vec<String>, String>;
 }
 
+/// What requests have done by who looks after interfaces.
+pub trait Operator: Clone + Send + Sync + 'static {
+    /// Has an interface have its XDP program again.
+    ///
+    /// # Errors
+    /// There is no such one, or it cannot have the program.
+    fn attach(&self, interface: &str) -> Result<(), String>;
+
+    /// Takes the XDP program off an interface, until it is attached again or the process ends.
+    ///
+    /// # Errors
+    /// There is no such one, or its driver takes long.
+    fn detach(&self, interface: &str) -> Result<(), String>;
+
+    /// Has cookies for hosts behind this one made by another key.
+    ///
+    /// # Errors
+    /// A driver takes long.
+    fn rotate(&self) -> Result<(), String>;
+}
+
+/// Adds what switches something.
+#[must_use]
+pub fn with_operator(commands: Commands, operator: &impl Operator) -> Commands {
+    let switch = |is_attached: bool, is_json: bool| {
+        let operator = operator.clone();
+        move |words: &[&str], out: &mut dyn Write| {
+            let interface = match words {
+                [interface] => *interface,
+                [] => return Err(CommandError::Refused("an interface is missing".into())),
+                [.., word] => return Err(CommandError::Refused(format!("`{word}` is too much"))),
+            };
+            let done = match is_attached {
+                true => operator.attach(interface),
+                false => operator.detach(interface),
+            };
+            done.map_err(CommandError::Refused)?;
+            let word = if is_attached { "attached" } else { "detached" };
+            Ok(match is_json {
+                true => {
+                    let value = json!({ "interface": interface, "attached": is_attached });
+                    writeln!(out, "{}", json::line(&value))?
+                }
+                false => writeln!(out, "{interface}: XDP program {word}")?,
+            })
+        }
+    };
+    let rotate = |is_json: bool| {
+        let operator = operator.clone();
+        move |words: &[&str], out: &mut dyn Write| {
+            super::commands::no_more(words)?;
+            operator.rotate().map_err(CommandError::Refused)?;
+            Ok(match is_json {
+                true => writeln!(out, "{}", json::line(&json!({ "rotated": true })))?,
+                false => writeln!(out, "another secret, the one before is good for a minute")?,
+            })
+        }
+    };
+    commands
+        .with("shield attach", switch(true, false))
+        .with("json shield attach", switch(true, true))
+        .with("shield detach", switch(false, false))
+        .with("json shield detach", switch(false, true))
+        .with("shield secret rotate", rotate(false))
+        .with("json shield secret rotate", rotate(true))
+}
+
 /// Adds the shield's requests.
 #[must_use]
 pub fn with_shield(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl Keeper) -> Commands {
@@ -488,6 +555,77 @@ mod tests {
             "frames": null,
         });
         assert_eq!(status["interfaces"][1], without);
+    }
+
+    /// An operator who has one interface.
+    #[derive(Clone, Default)]
+    struct OfLan0(Arc<Mutex<Vec<String>>>);
+
+    impl OfLan0 {
+        fn told(&self, what: &str, interface: &str) -> Result<(), String> {
+            let known = interface == "lan0";
+            let told = format!("{what} {interface}");
+            self.0.lock().expect("whole").push(told);
+            known.then_some(()).ok_or_else(|| "no".to_owned())
+        }
+    }
+
+    impl Operator for OfLan0 {
+        fn attach(&self, interface: &str) -> Result<(), String> {
+            self.told("attach", interface)
+        }
+
+        fn detach(&self, interface: &str) -> Result<(), String> {
+            self.told("detach", interface)
+        }
+
+        fn rotate(&self) -> Result<(), String> {
+            self.told("rotate", "lan0")
+        }
+    }
+
+    #[test]
+    fn what_is_switched_is_told_to_the_operator_and_said() {
+        let operator = OfLan0::default();
+        let asked = |request: &str| {
+            let mut out = Vec::new();
+            let commands = with_operator(Commands::default(), &operator);
+            match commands.carry_out(request, &mut out) {
+                Ok(()) => Ok(String::from_utf8(out).expect("text")),
+                Err(CommandError::Refused(problem)) => Err(problem),
+                Err(CommandError::Io(error)) => panic!("memory takes everything: {error}"),
+            }
+        };
+        for (request, said) in [
+            ("shield detach lan0", "lan0: XDP program detached\n"),
+            (
+                "json shield detach lan0",
+                "{\"attached\":false,\"interface\":\"lan0\"}\n",
+            ),
+            ("shield attach lan0", "lan0: XDP program attached\n"),
+            (
+                "json shield attach lan0",
+                "{\"attached\":true,\"interface\":\"lan0\"}\n",
+            ),
+            (
+                "shield secret rotate",
+                "another secret, the one before is good for a minute\n",
+            ),
+            ("json shield secret rotate", "{\"rotated\":true}\n"),
+        ] {
+            assert_eq!(asked(request), Ok(said.to_owned()), "{request}");
+        }
+        for (request, problem) in [
+            ("shield detach", "an interface is missing"),
+            ("shield attach lan0 lan1", "`lan1` is too much"),
+            ("shield attach lan1", "no"),
+            ("shield secret rotate now", "`now` is too much"),
+        ] {
+            assert_eq!(asked(request), Err(problem.to_owned()), "{request}");
+        }
+        let told = operator.0.lock().expect("whole").join(", ");
+        let expected = "detach lan0, detach lan0, attach lan0, attach lan0, rotate lan0, rotate lan0, attach lan1";
+        assert_eq!(told, expected);
     }
 
     #[test]

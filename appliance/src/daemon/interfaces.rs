@@ -170,8 +170,13 @@ impl Interfaces {
 
     /// Has the thread begin its next round as soon as it can.
     pub fn look_again(&self) {
-        // Fails only when the counter is about to overflow, and then the event is there anyway.
-        let _ = self.shared.wake.write(1);
+        self.waker().look_again();
+    }
+
+    /// For others, who have it look again.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        Waker(Arc::clone(&self.shared))
     }
 
     /// What is new. The plan is given once.
@@ -220,6 +225,18 @@ impl Interfaces {
 impl AsFd for Interfaces {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.event.as_fd()
+    }
+}
+
+/// Has the thread begin its next round as soon as it can, from any other one.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<Shared>);
+
+impl Waker {
+    /// See [`Interfaces::look_again`].
+    pub fn look_again(&self) {
+        // Fails only when the counter is about to overflow, and then the event is there anyway.
+        let _ = self.0.wake.write(1);
     }
 }
 

@@ -22,6 +22,7 @@ mod shared;
 mod shield;
 mod sockets;
 mod supervisor;
+mod switches;
 mod tier0;
 mod workers;
 

@@ -27,16 +27,17 @@ use super::interfaces::{Interfaces, Round};
 use super::ports::SourcePorts;
 use super::reload::PolicyThread;
 use super::retry::Retry;
-use super::shield::Prefixes;
+use super::shield::{Kernel, Prefixes};
 use super::sockets::Listening;
 use super::supervisor::Supervisor;
+use super::switches::Operation;
 use super::workers::Workers;
 use crate::compile::set::PolicySet;
 use crate::config::{Config, Devices, Plan};
 use crate::control::commands;
 use crate::control::health::MAIN_THREAD_MS;
 use crate::control::metrics::{self, Telemetry};
-use crate::control::shield::with_shield;
+use crate::control::shield::{with_operator, with_shield};
 use crate::control::socket::Commands;
 use crate::control::thread::Door;
 use crate::control::upstreams;
@@ -92,6 +93,10 @@ pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
 /// What the main thread looks after.
 struct Daemon {
     interfaces: Interfaces,
+    /// What an operator has it do.
+    operation: Operation,
+    /// What of it is set while cookies are given.
+    kernel: Kernel,
     listening: Listening,
     policy: PolicyThread,
     prefixes: Prefixes,
@@ -133,9 +138,13 @@ impl Daemon {
         workers.start(0, &mut listening, policy.set())?;
         ends_at_once(|| workers.wait_serving())?;
         let supervisor = Supervisor::new(config.clone(), prefixes.clone());
+        let (kernel, switches) = (supervisor.kernel(), supervisor.switches());
         let telemetry = Arc::new(register(&supervisor, &prefixes, policy.watch()));
+        let interfaces = start_interfaces(config, supervisor, workers.inboxes())?;
         Ok(Self {
-            interfaces: start_interfaces(config, supervisor, workers.inboxes())?,
+            operation: Operation::new(switches, interfaces.waker()),
+            interfaces,
+            kernel,
             listening,
             policy,
             prefixes,
@@ -157,6 +166,7 @@ impl Daemon {
         let handle = self.snapshot.as_ref().map(SnapshotWriter::handle);
         let reader = self.policy.requester();
         let commands = commands::all(Arc::clone(&self.telemetry), &CACHE, reader, handle);
+        let commands = with_operator(commands, &self.operation);
         with_shield(commands, Arc::clone(&self.telemetry), self.prefixes.clone())
     }
 
@@ -250,6 +260,8 @@ impl Daemon {
         let _ = end_signals().thread_unblock();
         self.notify.tell("STOPPING=1");
         self.interfaces.stop();
+        // Who brings a cookie back that was given before is still served.
+        self.kernel.stop();
         self.workers.stop();
         if let Some(door) = self.door {
             door.stop();
@@ -455,6 +467,7 @@ fn start_interfaces(
     let mut ports = SourcePorts::new(config.forward.upstream_ports, LookupProgram::start);
     Interfaces::start(supervisor.changes.watched(), move || {
         look_at_ports(clock::now());
+        supervisor.change_keys();
         let plan = supervisor.poll(inboxes);
         let now = clock::now();
         if now >= guard_at {

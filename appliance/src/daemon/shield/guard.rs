@@ -108,10 +108,29 @@ pub struct Decision {
     pub orders: Orders,
 }
 
+/// What has come to guarded ports since the last look.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// SYNs.
+    pub syns: u64,
+    /// Those that were answered with a cookie of the kernel's.
+    pub cookies: u64,
+}
+
+impl std::ops::AddAssign for Seen {
+    fn add_assign(&mut self, more: Self) {
+        self.syns += more.syns;
+        self.cookies += more.cookies;
+    }
+}
+
 /// What was counted at the last look.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counted {
     syns: u64,
+    /// Answers to them.
+    kernels: u64,
+    /// All that was sent.
     cookies: u64,
     /// Frames that the driver lost, of those that the program sent.
     lost: u64,
@@ -242,20 +261,24 @@ impl Guard {
         self.protection.set(Protection::NoProgram);
     }
 
-    /// How many SYNs have come since the last look. Looks whether answers arrive, too.
-    pub fn look(&mut self, now: Instant, interface: &str, program: &Program) -> u64 {
+    /// What has come since the last look. Looks whether answers arrive, too.
+    pub fn look(&mut self, now: Instant, interface: &str, program: &Program) -> Seen {
         if !self.has_program && !self.has_protection {
-            return 0;
+            return Seen::default();
         }
         let count = |reason| program.counter(reason).unwrap_or(0);
         let before = self.counted;
         self.counted.cookies = ANSWERS.into_iter().map(count).sum();
         self.counted.syns = SYNS.into_iter().map(count).sum();
+        self.counted.kernels = count(Reason::SynCookie);
         if self.orders.are_given() || self.is_protecting {
             self.counted.lost = self.lost(interface);
             self.judge(now, interface, before);
         }
-        self.counted.syns.saturating_sub(before.syns)
+        Seen {
+            syns: self.counted.syns.saturating_sub(before.syns),
+            cookies: self.counted.kernels.saturating_sub(before.kernels),
+        }
     }
 
     /// Has SYNs to protected hosts answered as long as answers arrive, by a key that changes.
@@ -264,8 +287,7 @@ impl Guard {
             return Ok(());
         }
         if self.is_key_old(now) {
-            program.change_cookie_key()?;
-            self.key_changed = Some(now);
+            self.change_key(now, program)?;
         }
         let is_protecting = self.retry.may_try(now);
         if is_protecting != self.is_protecting {
@@ -276,6 +298,19 @@ impl Guard {
             true => Protection::InForce,
             false => Protection::NoWayOut,
         });
+        Ok(())
+    }
+
+    /// Cookies for hosts behind this one are made by another key from here on; those by the one before are good as long as ever.
+    ///
+    /// # Errors
+    /// There is no randomness, or the map refuses.
+    pub fn change_key(&mut self, now: Instant, program: &mut Program) -> Result<(), Error> {
+        if !self.has_protection {
+            return Ok(());
+        }
+        program.change_cookie_key()?;
+        self.key_changed = Some(now);
         Ok(())
     }
 

@@ -63,6 +63,11 @@ impl Setting {
         self.kernels.read().is_ok_and(|now| now == 0)
     }
 
+    /// Whether it is ours, and has to be put back.
+    pub fn is_taken(&self) -> bool {
+        self.before.is_some_and(|before| before != WANTED)
+    }
+
     /// Sets it, or looks whether it still is.
     ///
     /// # Errors
@@ -241,12 +246,13 @@ mod tests {
             for _ in 0..2 {
                 assert_eq!(cookies.take(), Ok(()));
                 assert_eq!(machine.value(), Some(2));
+                assert!(cookies.is_taken());
                 let written = fs::read_to_string(machine.memory()).expect("it is there");
                 assert_eq!(written, format!("{before} here\n"));
             }
             cookies.put_back();
             assert_eq!(machine.value(), Some(before));
-            assert!(!machine.memory().exists());
+            assert!(!machine.memory().exists() && !cookies.is_taken());
             machine.set(2);
             cookies.put_back();
             assert_eq!(machine.value(), Some(2), "put back once");

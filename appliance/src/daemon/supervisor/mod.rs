@@ -15,7 +15,8 @@ use xdnsd_core::limits::WORKERS;
 
 use super::destinations::sources_checked;
 use super::program::{detach, lock};
-use super::shield::{Follower, Prefixes, Shield};
+use super::shield::{Follower, Kernel, Prefixes, Seen, Shield};
+use super::switches::{Keys, Switches};
 use super::tier0::Tier0;
 use crate::config::{Config, Devices, Errors, Fault, Interface, Plan, XdpMode, is_strict};
 use crate::control::metrics::Protect;
@@ -43,6 +44,8 @@ pub struct Supervisor {
     shield: Shield,
     /// Hot names.
     pub tier0: Tier0,
+    /// Keys of cookies for hosts behind this one.
+    keys: Keys,
 }
 
 impl Supervisor {
@@ -79,6 +82,7 @@ impl Supervisor {
         Self {
             shield,
             tier0: Tier0::new(config.cache.tier0),
+            keys: Keys::default(),
             config,
             changes: Changes::watch(),
             is_settled: false,
@@ -115,6 +119,7 @@ impl Supervisor {
         let now = clock::now();
         for attachment in &mut self.attachments {
             attachment.notice_loss(now, inboxes);
+            self.is_settled &= !attachment.follow_switch(inboxes);
         }
         let is_due = self
             .attachments
@@ -153,6 +158,33 @@ impl Supervisor {
         Some(plan)
     }
 
+    /// What can be switched by hand.
+    #[must_use]
+    pub fn switches(&self) -> Switches {
+        Switches {
+            interfaces: self.attachments.iter().map(Attachment::switched).collect(),
+            keys: self.keys.clone(),
+        }
+    }
+
+    /// Another key for the cookies of hosts behind this one, where somebody wants one.
+    pub fn change_keys(&mut self) {
+        let Some(wanted) = self.keys.take() else {
+            return;
+        };
+        let now = clock::now();
+        for attachment in &mut self.attachments {
+            let changed = match lock(&attachment.program).as_mut() {
+                Some(program) => attachment.guard.change_key(now, program),
+                None => Ok(()),
+            };
+            if let Err(error) = changed {
+                attachment.warn_once(error.to_string());
+            }
+        }
+        self.keys.done(wanted);
+    }
+
     /// Looks after the shield and hot names: once a second.
     pub fn guard(&mut self) {
         let now = clock::now();
@@ -166,15 +198,15 @@ impl Supervisor {
         if !self.shield.is_on() && self.config.protects.is_empty() {
             return;
         }
-        let (mut syns, mut can_give) = (0, false);
+        let (mut seen, mut can_give) = (Seen::default(), false);
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_ref() {
                 let guard = &mut attachment.guard;
-                syns += guard.look(now, &attachment.name, program);
+                seen += guard.look(now, &attachment.name, program);
                 can_give |= guard.can_give(now);
             }
         }
-        let decision = self.shield.look(now, syns, can_give);
+        let decision = self.shield.look(now, seen, can_give);
         for attachment in &mut self.attachments {
             let told = match lock(&attachment.program).as_mut() {
                 Some(program) => attachment.guard.tell(now, decision, program),
@@ -223,15 +255,24 @@ impl Supervisor {
         }
     }
 
-    /// Detaches every program: from here on the kernel's sockets have everything.
+    /// Detaches every program: from here on the kernel's sockets have everything. Of the kernel's settings see [`Kernel`].
     pub fn stop(&mut self) {
+        let now = clock::now();
         for attachment in &mut self.attachments {
+            if let Some(program) = lock(&attachment.program).as_ref() {
+                let seen = attachment.guard.look(now, &attachment.name, program);
+                self.shield.saw(now, seen);
+            }
             detach(&attachment.program);
             attachment.guard.end();
             attachment.hot.end();
         }
-        // From here on nobody gives cookies that need it.
-        self.shield.stop();
+    }
+
+    /// What of the kernel is set while cookies are given.
+    #[must_use]
+    pub fn kernel(&self) -> Kernel {
+        self.shield.kernel()
     }
 }
 

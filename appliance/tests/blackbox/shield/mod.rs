@@ -1,10 +1,11 @@
 //! SYN cookies by the XDP program: real clients get through, floods do not, and the kernel has its setting back.
 
+mod operate;
 mod options;
 mod protect;
+mod settings;
 mod stray;
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -117,7 +118,7 @@ fn setting(scene: &Scene, path: &str) -> Result<String> {
     Ok(scene.lab.router.read(path)?.trim().to_owned())
 }
 
-fn state_file(scene: &Scene) -> PathBuf {
+pub fn state_file(scene: &Scene) -> PathBuf {
     scene.directory.path().join("syncookies")
 }
 
@@ -340,80 +341,6 @@ fn off_means_untouched() -> Result<()> {
         "{}",
         scene.daemon.log()
     );
-    Ok(())
-}
-
-#[test]
-fn the_kernels_setting_is_put_back_at_the_end_and_after_a_kill_by_the_next_one() -> Result<()> {
-    only!(ONCE, "the shield in front of all ways");
-    let mut scene = scene!(always());
-    let _program = with_program(&scene.lab.client)?;
-    wait_state(&scene.daemon, "")?;
-    assert_eq!(sysctl(&scene)?, "2");
-    assert_eq!(setting(&scene, TIMESTAMPS)?, "2");
-    let written = fs::read_to_string(state_file(&scene))?;
-    assert!(written.starts_with("1 "), "{written}");
-    assert!(
-        scene
-            .daemon
-            .log()
-            .contains("tcp_syncookies is 2 while SYN cookies are given, it was 1")
-    );
-    scene.daemon.terminate()?;
-    assert_eq!(sysctl(&scene)?, "1");
-    assert_eq!(setting(&scene, TIMESTAMPS)?, "1");
-    assert!(!state_file(&scene).exists());
-    // Who wants no timestamps gets none.
-    scene.lab.router.write(TIMESTAMPS, "0")?;
-
-    // Whatever was there.
-    scene.lab.router.write(SYSCTL, "0")?;
-    scene.daemon.start_again(&scene.lab)?;
-    wait_state(&scene.daemon, "")?;
-    scene.daemon.kill()?;
-    assert_eq!(sysctl(&scene)?, "2", "nobody was there to put it back");
-    assert_eq!(setting(&scene, TIMESTAMPS)?, "0");
-    scene.lab.router.write(TIMESTAMPS, "1")?;
-    scene.daemon.start_again(&scene.lab)?;
-    wait_state(&scene.daemon, "")?;
-    let log = scene.daemon.log();
-    assert!(
-        log.contains("is 0 again, a process that was killed had left it 2"),
-        "{log}"
-    );
-    assert_eq!(sysctl(&scene)?, "2");
-    scene.daemon.terminate()?;
-    assert_eq!(sysctl(&scene)?, "0");
-
-    // One that is to give none puts it back as well.
-    scene.daemon.start_again(&scene.lab)?;
-    wait_state(&scene.daemon, "")?;
-    scene.daemon.kill()?;
-    assert_eq!(setting(&scene, TIMESTAMPS)?, "2");
-    let config = scene.directory.path().join("config.toml");
-    let text = fs::read_to_string(&config)?.replace("\"always\"", "\"off\"");
-    fs::write(&config, text)?;
-    scene.daemon.start_again(&scene.lab)?;
-    assert_eq!(sysctl(&scene)?, "0");
-    assert_eq!(setting(&scene, TIMESTAMPS)?, "1");
-    Ok(())
-}
-
-#[test]
-fn what_somebody_else_sets_meanwhile_is_set_again_and_said() -> Result<()> {
-    only!(ONCE, "the shield in front of all ways");
-    let mut scene = scene!(always());
-    let _program = with_program(&scene.lab.client)?;
-    wait_state(&scene.daemon, "")?;
-    scene.lab.router.write(SYSCTL, "0")?;
-    wait_until("it is set again", TIMEOUT, || {
-        sysctl(&scene).is_ok_and(|value| value == "2")
-    })?;
-    scene
-        .daemon
-        .wait_log_count("was set to 0 by somebody else", 1)?;
-    scene.daemon.terminate()?;
-    assert_eq!(sysctl(&scene)?, "0");
     Ok(())
 }
 

@@ -120,6 +120,15 @@ impl RawClient {
         self.frames.send(bytes)
     }
 
+    /// The first frame within `timeout` that is wanted.
+    pub fn next_frame(
+        &self,
+        timeout: Duration,
+        is_wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<Vec<u8>>> {
+        self.frames.receive(timeout, is_wanted)
+    }
+
     /// Asks by the way of this run, with a plain frame where that is one for datagrams, and waits for the answer.
     pub fn ask(&self, family: Family, query: &Message) -> Result<Message> {
         if Run::this().way() == Way::Tcp {

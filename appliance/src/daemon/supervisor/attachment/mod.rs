@@ -16,6 +16,7 @@ use crate::daemon::program::{SharedProgram, detach, gains_by_xdp, is_loopback, l
 use crate::daemon::queues;
 use crate::daemon::retry::Retry;
 use crate::daemon::shield::{Guard, Prefixes, Wanted};
+use crate::daemon::switches::{Switch, Switched};
 use crate::daemon::tier0::{Tier0, Way};
 use crate::os::clock;
 use crate::os::ethtool::{self, RxVlanOffload};
@@ -62,6 +63,9 @@ pub struct Attachment {
     pub guard: Guard,
     /// Hot names on it.
     pub hot: Way,
+    /// Whether an operator wants it attached, and whether that was followed.
+    switch: Switch,
+    is_off: bool,
     /// The last trouble that was logged, so that it is logged once.
     trouble: String,
 }
@@ -112,8 +116,39 @@ impl Attachment {
             countable: (0, 0),
             guard: Guard::default(),
             hot: Way::default(),
+            switch: Switch::default(),
+            is_off: false,
             trouble: String::new(),
         }
+    }
+
+    /// As an operator switches it.
+    pub(super) fn switched(&self) -> Switched {
+        Switched {
+            interface: self.name.clone(),
+            program: Arc::clone(&self.program),
+            switch: self.switch.clone(),
+        }
+    }
+
+    /// Does what an operator has switched. Whether there was anything.
+    pub(super) fn follow_switch(&mut self, inboxes: &[Inbox]) -> bool {
+        let is_off = self.switch.is_off();
+        if std::mem::replace(&mut self.is_off, is_off) == is_off {
+            return false;
+        }
+        if !is_off {
+            // Whatever was in its way before.
+            self.refused = None;
+            self.retry.succeed();
+        } else if self.ifindex.is_some() {
+            self.let_go(inboxes);
+            info!(
+                "{}: XDP program detached by xdnsd shield detach, until xdnsd shield attach; the kernel's sockets serve",
+                self.name
+            );
+        }
+        true
     }
 
     /// Which queue each worker serves that has one of it.
@@ -373,10 +408,7 @@ impl Attachment {
         if !is_gone && !self.queues.iter().any(is_closed) {
             return;
         }
-        self.ifindex = None;
-        detach(&self.program);
-        self.guard.end();
-        self.hot.end();
+        self.let_go(inboxes);
         if is_gone {
             self.retry.succeed();
             self.warn_once("the interface is gone".into());
@@ -386,6 +418,14 @@ impl Attachment {
                 "a socket was lost, the kernel's sockets serve until it is opened anew".into(),
             );
         }
+    }
+
+    /// The program goes, and workers give its queues back.
+    fn let_go(&mut self, inboxes: &[Inbox]) {
+        self.ifindex = None;
+        detach(&self.program);
+        self.guard.end();
+        self.hot.end();
         self.countable = (0, 0);
         for queue in self.queues.drain(..) {
             // A full inbox has a command of this kind already.
@@ -398,6 +438,9 @@ impl Attachment {
         if self.ifindex.is_some() {
             self.serve(world, taken);
             return self.listen(world);
+        }
+        if self.is_off {
+            return true;
         }
         let device = world.devices.named(&self.name);
         let is_wanted = |device: &&Device| {
@@ -439,7 +482,7 @@ impl Attachment {
         let is_queue_due = |queue: &Queue| !queue.is_open && queue.retry.is_due(now);
         match self.ifindex {
             Some(_) => self.queues.iter().any(is_queue_due),
-            None => self.retry.is_due(now),
+            None => !self.is_off && self.retry.is_due(now),
         }
     }
 

@@ -1,0 +1,119 @@
+//! Commands that ask a running daemon.
+
+use std::fmt::Write as _;
+
+use super::Command;
+use super::flag::{AT_SOCKET, JSON, PROMETHEUS};
+use super::form::{BARE, Form, Words};
+use crate::compile::name;
+use crate::text;
+
+/// What it counts, decides and keeps.
+pub(super) const FORMS: &[Form] = &[
+    Form {
+        name: "stats",
+        usage: " [--socket PATH] [--prometheus | --json]",
+        about: "what was asked and answered, in all and now; --prometheus: every counter, as text",
+        json: r#"{"metrics": [{"name", "type": "counter" or "gauge", "labels": {label: text}, "value"}]}, as --prometheus"#,
+        flags: &[AT_SOCKET, PROMETHEUS, JSON],
+        make: stats,
+        ..BARE
+    },
+    Form {
+        name: "upstreams",
+        usage: " [--socket PATH] [--json]",
+        json: r#"[{"group", "server", "state": "up", "silent" or "unknown", "rtt_ms", "asked", "answered", "failed", "last_failure": {"reason", "secs_ago"}}]; what is not known is null"#,
+        flags: &[AT_SOCKET, JSON],
+        about: "upstream servers: state, round trip, questions, answers, failures",
+        ..ASKS
+    },
+    Form {
+        name: "why",
+        usage: " [--socket PATH] [--json] NAME [TYPE] [CLIENT]",
+        json: r#"{"name", "type", "client", "verdict": "blocked" or another word, "blocked_with", "reasons": [{"source", "says", "key", "file", "line", "text"}], "target": the name behind local aliases, "cache": [as cache dump]}; what is not known is null"#,
+        flags: &[AT_SOCKET, JSON],
+        about: "what becomes of a question and who says so, and what the cache has",
+        arguments: &["NAME", "TYPE", "CLIENT"],
+        least: 1,
+        ..ASKS
+    },
+    Form {
+        name: "cache dump",
+        usage: " [--socket PATH] [--json] [NAME]",
+        json: r#"a line for each answer: {"name", "type", "dnssec_ok", "checking_disabled", "authentic_data", "rcode", "state": "fresh", "stale" or "restored", "ttl_secs", "stale_secs", "answers": [text], "authorities": [text], "bytes"}"#,
+        flags: &[AT_SOCKET, JSON],
+        about: "answers in the cache with their records, for NAME and below",
+        arguments: &["NAME"],
+        ..ASKS
+    },
+    Form {
+        name: "cache flush",
+        usage: " [--socket PATH] [NAME]",
+        about: "remove answers from the cache, for NAME and below",
+        arguments: &["NAME"],
+        ..ASKS
+    },
+    Form {
+        name: "cache save",
+        about: "write the snapshot now",
+        ..ASKS
+    },
+];
+
+/// That it begins anew with its files.
+pub(super) const LAST: &[Form] = &[Form {
+    name: "reload",
+    about: "read config and files again, wait until that is in force, and print what has changed",
+    ..ASKS
+}];
+
+/// One that asks a running daemon.
+pub(super) const ASKS: Form = Form {
+    usage: " [--socket PATH]",
+    flags: &[AT_SOCKET],
+    make: ask,
+    ..BARE
+};
+
+/// Counters for people are put together here, from two looks at them.
+fn stats(mut words: Words) -> Result<Command, String> {
+    let is_text = words.option(PROMETHEUS.name).is_some();
+    let is_json = words.options.iter().any(|(name, _)| *name == JSON.name);
+    if is_text && is_json {
+        return Err("stats is either --prometheus or --json".into());
+    }
+    if is_text || is_json {
+        return ask(words);
+    }
+    let socket = words.socket();
+    Ok(Command::Stats { socket })
+}
+
+/// A request is one line of words: a name with a space in it would be two.
+fn ask(words: Words) -> Result<Command, String> {
+    let first = words.arguments.first().cloned();
+    let command = ask_about_anything(words)?;
+    if let Some(word) = first.as_ref().and_then(|word| word.to_str()) {
+        // Of the others the daemon knows more.
+        name::parse(word).map_err(|error| format!("`{}` {error}", text::line(word)))?;
+    }
+    Ok(command)
+}
+
+/// The same where the first argument is no name: the daemon knows what it has to be. For programs `json` stands before it.
+pub(super) fn ask_about_anything(mut words: Words) -> Result<Command, String> {
+    let socket = words.socket();
+    let is_json = words.option(JSON.name).is_some();
+    let lead = if is_json { "json " } else { "" };
+    let mut request = format!("{lead}{}", words.command);
+    for (index, argument) in words.arguments.iter().enumerate() {
+        let shown = text::bytes(argument.as_encoded_bytes());
+        let is_word = |char: char| char.is_ascii_graphic();
+        let word = argument.to_str().filter(|word| word.chars().all(is_word));
+        let word =
+            word.ok_or_else(|| format!("`{shown}` is not a {}", ["name", "word"][index.min(1)]))?;
+        // Memory takes everything.
+        let _ = write!(request, " {word}");
+    }
+    Ok(Command::Ask { request, socket })
+}

@@ -1,0 +1,182 @@
+//! How a command is written, and the words behind its name, told apart.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::Command;
+use super::flag::{AT_SOCKET, Flag};
+use super::hint::did_you_mean;
+use crate::text;
+
+/// Where the control socket is if nobody says otherwise: the config's default.
+pub(super) const SOCKET: &str = "/run/xdnsd/control.sock";
+
+/// A command: how it is written and what may stand behind it.
+pub(super) struct Form {
+    pub name: &'static str,
+    /// What stands behind the name.
+    pub usage: &'static str,
+    pub about: &'static str,
+    /// What `--json` prints; empty: it has no such option.
+    pub json: &'static str,
+    pub flags: &'static [Flag],
+    /// The arguments, as the usage has them, of which the first `least` are needed.
+    pub arguments: &'static [&'static str],
+    pub least: usize,
+    /// Whether the last argument may stand again and again.
+    pub is_open: bool,
+    pub make: fn(Words) -> Result<Command, String>,
+}
+
+/// One without options and arguments.
+pub(super) const BARE: Form = Form {
+    name: "",
+    usage: "",
+    about: "",
+    json: "",
+    flags: &[],
+    arguments: &[],
+    least: 0,
+    is_open: false,
+    make: |_| Ok(Command::Version),
+};
+
+/// What stood behind a command, sorted.
+pub(super) struct Words {
+    pub command: &'static str,
+    /// Options by name, with their values, in order.
+    pub options: Vec<(&'static str, OsString)>,
+    pub arguments: Vec<OsString>,
+}
+
+impl Words {
+    pub fn option(&mut self, name: &str) -> Option<OsString> {
+        let at = self.options.iter().position(|(known, _)| *known == name)?;
+        Some(self.options.remove(at).1)
+    }
+
+    /// The control socket of the daemon that is asked.
+    pub fn socket(&mut self) -> PathBuf {
+        let socket = self.option(AT_SOCKET.name);
+        socket.unwrap_or_else(|| SOCKET.into()).into()
+    }
+
+    /// The first argument; the form has made sure that it is there.
+    pub fn first(&mut self) -> PathBuf {
+        self.arguments.remove(0).into()
+    }
+}
+
+impl Form {
+    /// How it is written, in one line.
+    pub fn line(&self) -> String {
+        format!("xdnsd {}{}", self.name, self.usage)
+    }
+
+    pub fn in_full(&self) -> String {
+        let json = match self.json {
+            "" => String::new(),
+            json => format!("    --json: {json}\n"),
+        };
+        format!("{}\n    {}\n{json}", self.line(), self.about)
+    }
+
+    fn wrong(&self, what: &str) -> String {
+        format!("{} {what}: {}", self.name, self.line())
+    }
+
+    /// Tells options from arguments.
+    pub fn sort(&self, words: Vec<OsString>) -> Result<Words, String> {
+        let mut sorted = Words {
+            command: self.name,
+            options: Vec::new(),
+            arguments: Vec::new(),
+        };
+        let mut rest = words.into_iter();
+        while let Some(word) = rest.next() {
+            if word == "--" {
+                sorted.arguments.extend(rest.by_ref());
+            } else if word.as_encoded_bytes().starts_with(b"-") && word != "-" {
+                let option = self.option(&word, &mut rest)?;
+                let is_there = sorted
+                    .options
+                    .iter()
+                    .any(|(name, _)| *name == option.0.name);
+                if is_there && !option.0.may_repeat {
+                    return Err(self.wrong(&format!("has {} twice", option.0.name)));
+                }
+                sorted.options.push((option.0.name, option.1));
+            } else {
+                sorted.arguments.push(word);
+            }
+        }
+        self.count(&sorted.arguments)?;
+        Ok(sorted)
+    }
+
+    /// An option and its value, which stands behind it or behind a `=`.
+    fn option(
+        &self,
+        word: &OsString,
+        rest: &mut impl Iterator<Item = OsString>,
+    ) -> Result<(&'static Flag, OsString), String> {
+        let shown = text::bytes(word.as_encoded_bytes());
+        let (name, value) = match word.to_str().and_then(|word| word.split_once('=')) {
+            Some((name, value)) => (name, Some(OsString::from(value))),
+            None => (word.to_str().unwrap_or_default(), None),
+        };
+        let Some(flag) = self.flags.iter().find(|flag| flag.name == name) else {
+            let known: Vec<&str> = self
+                .flags
+                .iter()
+                .map(|flag| flag.name)
+                .chain(["--help"])
+                .collect();
+            let hint = match name {
+                "-c" | "--config" | "-f" | "--file" if self.least > 0 => {
+                    ", a FILE stands by itself".to_owned()
+                }
+                _ => did_you_mean(name, &known),
+            };
+            return Err(self.wrong(&format!("has no option {shown}{hint}")));
+        };
+        match (flag.value, value) {
+            ("", None) => Ok((flag, OsString::new())),
+            ("", Some(_)) => Err(self.wrong(&format!("has {name} without a value"))),
+            (what, value) => {
+                let is_value = |word: &OsString| !word.as_encoded_bytes().starts_with(b"-");
+                let value = value.or_else(|| rest.next().filter(is_value));
+                let value = value.filter(|value| !value.is_empty());
+                let missing = || self.wrong(&format!("needs a {what} behind {name}"));
+                Ok((flag, value.ok_or_else(missing)?))
+            }
+        }
+    }
+
+    /// Whether there are as many arguments as there should be, and something in each.
+    fn count(&self, arguments: &[OsString]) -> Result<(), String> {
+        if let Some(missing) = self.arguments[..self.least].get(arguments.len()) {
+            return Err(self.wrong(&format!("needs {} {missing}", article(missing))));
+        }
+        if let Some(more) = arguments
+            .get(self.arguments.len())
+            .filter(|_| !self.is_open)
+        {
+            let more = text::bytes(more.as_encoded_bytes());
+            return Err(self.wrong(&format!("takes no `{more}`")));
+        }
+        if let Some(at) = arguments.iter().position(|argument| argument.is_empty()) {
+            let what = self.arguments[at.min(self.arguments.len() - 1)];
+            return Err(self.wrong(&format!("has {} {what} that is empty", article(what))));
+        }
+        Ok(())
+    }
+}
+
+fn article(word: &str) -> &'static str {
+    if word.starts_with(['I', 'O']) {
+        "an"
+    } else {
+        "a"
+    }
+}

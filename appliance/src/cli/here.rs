@@ -1,0 +1,127 @@
+//! Commands that ask nobody: to serve, and what is done by the command itself.
+
+use std::ffi::OsString;
+
+use super::flag::{ALLOW, JSON, OFFLINE, USER};
+use super::form::{BARE, Form, Words};
+use super::{Command, help_about};
+
+/// Those that are about the config and its files.
+pub(super) const FORMS: &[Form] = &[
+    Form {
+        name: "run",
+        usage: " [--user NAME] FILE",
+        about: "serve, as the config FILE says; --user: as root, drop all other privileges",
+        flags: &[USER],
+        arguments: &["FILE"],
+        least: 1,
+        make: run,
+        ..BARE
+    },
+    Form {
+        name: "check",
+        usage: " [--offline] [--json] FILE",
+        about: "validate a config and print every error; --offline: without looking at this machine",
+        json: r#"{"file", "valid": bool, "faults": [{"file", "line", "column", "key", "problem", "allowed"}], "warnings": as faults, "notes": [text], "read": [text]}"#,
+        flags: &[OFFLINE, JSON],
+        arguments: &["FILE"],
+        least: 1,
+        make: check,
+        ..BARE
+    },
+    Form {
+        name: "health",
+        usage: " FILE",
+        about: "ask the daemon that serves FILE on this machine whether it answers",
+        arguments: &["FILE"],
+        least: 1,
+        make: |mut words| Ok(Command::Health(words.first())),
+        ..BARE
+    },
+    Form {
+        name: "reference",
+        about: "every key of the config, in Markdown",
+        make: |_| Ok(Command::Reference),
+        ..BARE
+    },
+    Form {
+        name: "memory",
+        usage: " [--json]",
+        about: "the memory budget, line by line",
+        json: r#"{"lines": [{"what", "bytes", "count", "total"}], "total", "budget"}"#,
+        flags: &[JSON],
+        make: |mut words| {
+            let json = words.option(JSON.name).is_some();
+            Ok(Command::Memory { json })
+        },
+        ..BARE
+    },
+    Form {
+        name: "lists compile",
+        usage: " [--allow FILE]... OUT IN...",
+        about: "compile blocklists to one file; --allow: names that are never blocked",
+        flags: &[ALLOW],
+        arguments: &["OUT", "IN"],
+        least: 2,
+        is_open: true,
+        make: compile_lists,
+        ..BARE
+    },
+];
+
+/// Those that are about the program.
+pub(super) const LAST: &[Form] = &[
+    Form {
+        name: "version",
+        about: "the version",
+        ..BARE
+    },
+    Form {
+        name: "help",
+        usage: " [COMMAND]",
+        about: "this, or how one command is written",
+        arguments: &["COMMAND", "COMMAND", "COMMAND"],
+        make: |words| help_about(&words.arguments),
+        ..BARE
+    },
+];
+
+fn run(mut words: Words) -> Result<Command, String> {
+    let user = words.option(USER.name).map(|user| {
+        // An account that is not UTF-8 is none; who looks for it says so.
+        user.to_string_lossy().into_owned()
+    });
+    let file = words.first();
+    Ok(Command::Run { file, user })
+}
+
+fn check(mut words: Words) -> Result<Command, String> {
+    let offline = words.option(OFFLINE.name).is_some();
+    let json = words.option(JSON.name).is_some();
+    let file = words.first();
+    Ok(Command::Check {
+        file,
+        offline,
+        json,
+    })
+}
+
+/// Policy reads the words once more: an argument must not look like an option to it.
+fn compile_lists(words: Words) -> Result<Command, String> {
+    let mut all = Vec::new();
+    for (name, value) in words.options {
+        all.extend([name.into(), plain(value)]);
+    }
+    all.extend(words.arguments.into_iter().map(plain));
+    Ok(Command::CompileLists(all))
+}
+
+fn plain(path: OsString) -> OsString {
+    if path.as_encoded_bytes().starts_with(b"-") {
+        let mut plain = OsString::from("./");
+        plain.push(path);
+        plain
+    } else {
+        path
+    }
+}

@@ -1,0 +1,82 @@
+//! Commands that show the shield of a running daemon and tell it something.
+
+use super::ask::{ASKS, ask_about_anything};
+use super::flag::{AT_SOCKET, JSON};
+use super::form::Form;
+
+/// The shield's.
+pub(super) const FORMS: &[Form] = &[
+    Form {
+        name: "shield status",
+        usage: " [--socket PATH] [--json]",
+        json: r#"{"in_force": bool, "prefixes": {"denied", "allowed", "said"}, "interfaces": [{"interface", "in_force": bool, "syn_cookies": bool, "no_syn_cookies": why not, in a word, "frames": {reason: count}}], "protect": [{"interface", "addresses", "ports", "in_force": bool, "why_not": in a word}]}; what is not known is null"#,
+        flags: &[AT_SOCKET, JSON],
+        about: "what the XDP programs drop, and how much of it, by interface",
+        ..ASKS
+    },
+    Form {
+        name: "shield list",
+        usage: " [--socket PATH] [--json]",
+        json: r#"a line for each prefix: {"prefix", "verdict": "deny" or "allow", "source": "config" or "said", "secs_left": null where it has no end}"#,
+        flags: &[AT_SOCKET, JSON],
+        about: "prefixes that are denied and allowed, and who says so",
+        ..ASKS
+    },
+    Form {
+        name: "shield deny",
+        usage: " [--socket PATH] PREFIX [SECS]",
+        about: "drop what comes from PREFIX from now on, for SECS or until the end",
+        arguments: &["PREFIX", "SECS"],
+        least: 1,
+        make: ask_about_anything,
+        ..ASKS
+    },
+    Form {
+        name: "shield allow",
+        usage: " [--socket PATH] PREFIX [SECS]",
+        about: "let in what comes from PREFIX, though a shorter prefix is denied",
+        arguments: &["PREFIX", "SECS"],
+        least: 1,
+        make: ask_about_anything,
+        ..ASKS
+    },
+    Form {
+        name: "shield forget",
+        usage: " [--socket PATH] PREFIX",
+        about: "what the config says of PREFIX holds again",
+        arguments: &["PREFIX"],
+        least: 1,
+        make: ask_about_anything,
+        ..ASKS
+    },
+    Form {
+        name: "shield detach",
+        usage: " [--socket PATH] [--json] INTERFACE",
+        json: r#"{"interface", "attached": bool}"#,
+        flags: &[AT_SOCKET, JSON],
+        about: "take the XDP program off INTERFACE until shield attach or a restart",
+        arguments: &["INTERFACE"],
+        least: 1,
+        make: ask_about_anything,
+        ..ASKS
+    },
+    Form {
+        name: "shield attach",
+        usage: " [--socket PATH] [--json] INTERFACE",
+        json: r#"{"interface", "attached": bool}"#,
+        flags: &[AT_SOCKET, JSON],
+        about: "give INTERFACE its XDP program again",
+        arguments: &["INTERFACE"],
+        least: 1,
+        make: ask_about_anything,
+        ..ASKS
+    },
+    Form {
+        name: "shield secret rotate",
+        usage: " [--socket PATH] [--json]",
+        json: r#"{"rotated": bool}"#,
+        flags: &[AT_SOCKET, JSON],
+        about: "another secret for cookies of hosts behind; the one before is good for a minute",
+        ..ASKS
+    },
+];

@@ -1,0 +1,224 @@
+//! What of the kernel cookies need: set while they are given, and put back when those that are on their way have had their time.
+//!
+//! ```text
+//!  given: set ─► none is given any more ─► the last one has had its time ─► put back
+//!                                   ▲                   │
+//!                                   └── the end waits ──┘
+//! ```
+//! A cookie that comes back to a kernel whose setting is another one opens no connection, or one whose timestamps the client takes
+//! for old. So the thread for interfaces puts nothing back at once, and whoever ends the process waits for what is left.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use log::{info, warn};
+use xdnsd_abi::Kept;
+use xdnsd_core::time::Instant;
+
+use super::setting::Setting;
+use crate::config::Shield as Section;
+use crate::daemon::retry::Retry;
+use crate::os::{clock, sysctl};
+
+/// How long a cookie may take to come back, in milliseconds: a round trip of the slowest paths; or the ACK was lost, and comes
+/// again with what the client says first.
+const WAY_MS: u64 = 3_000;
+/// A setting of the kernel that could not be had is tried again after this time, in milliseconds, and later each time.
+const SETTING_MS: u64 = 60_000;
+/// The longest of these pauses.
+const SETTING_MAX_MS: u64 = 3_600_000;
+
+/// The settings, of which several threads know: the one that has cookies given, and the one that ends the process.
+#[derive(Clone, Debug)]
+pub struct Kernel(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    cookies: Needed,
+    /// `None`: the config wants no options kept.
+    timestamps: Option<Needed>,
+    way: Way,
+}
+
+impl Kernel {
+    /// As the config wants it. What a process that was killed has left is put back.
+    #[must_use]
+    pub fn new(section: &Section) -> Self {
+        let place = sysctl::here();
+        // Without a name for this boot nothing is believed of another one, and so nothing is written down.
+        let memory = section.state_file.as_deref().filter(|_| place.is_ok());
+        let place = place.unwrap_or_default();
+        let beside = memory.map(|path| {
+            let mut path = path.as_os_str().to_owned();
+            path.push(".timestamps");
+            PathBuf::from(path)
+        });
+        let memory = memory.map(PathBuf::from);
+        let cookies = Setting::new("net.ipv4.tcp_syncookies", memory, place.clone());
+        let timestamps = Setting::new("net.ipv4.tcp_timestamps", beside, place);
+        let state = State {
+            cookies: Needed::new(cookies, "no SYN cookies, the kernel answers SYNs"),
+            timestamps: section
+                .tcp_options
+                .then(|| Needed::new(timestamps, "SYN cookies keep an MSS and no other option")),
+            way: Way::default(),
+        };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Whoever panicked with it had whole settings in hand.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether cookies can be given: their setting is what it has to be.
+    pub fn take(&self, now: Instant) -> bool {
+        self.state().cookies.take(now)
+    }
+
+    /// Which options are kept. None without timestamps: they travel there. Where somebody wants none, the kernel's own cookies
+    /// keep nothing either.
+    pub fn kept(&self, now: Instant) -> Option<Kept> {
+        let mut state = self.state();
+        let timestamps = state.timestamps.as_mut()?;
+        if timestamps.setting.is_zero() {
+            timestamps.setting.put_back();
+            return None;
+        }
+        timestamps.take(now).then(sysctl::kept_options)
+    }
+
+    /// A cookie may have been given up to this moment.
+    pub fn given(&self, now: Instant) {
+        self.state().way.begin(now);
+    }
+
+    /// Puts back what was there, where no cookie is on its way any more.
+    pub fn rest(&self, now: Instant) {
+        let mut state = self.state();
+        if state.way.left_ms(now) == 0 {
+            state.put_back();
+        }
+    }
+
+    /// The same at the end of the process, when nobody gives cookies any more: waits for those that are on their way.
+    pub fn stop(&self) {
+        let left_ms = {
+            let state = self.state();
+            match state.is_taken() {
+                true => state.way.left_ms(clock::now()),
+                false => 0,
+            }
+        };
+        if left_ms > 0 {
+            info!(
+                "SYN cookies may be on their way: the kernel's settings are put back in {:.1} s",
+                left_ms as f64 / 1_000.0
+            );
+            thread::sleep(Duration::from_millis(left_ms));
+        }
+        self.state().put_back();
+    }
+}
+
+impl State {
+    fn put_back(&mut self) {
+        self.cookies.setting.put_back();
+        if let Some(timestamps) = &mut self.timestamps {
+            timestamps.setting.put_back();
+        }
+    }
+
+    /// Whether there is anything to be put back.
+    fn is_taken(&self) -> bool {
+        let timestamps = self.timestamps.iter();
+        let mut all = timestamps.chain([&self.cookies]);
+        all.any(|needed| needed.setting.is_taken())
+    }
+}
+
+/// The last cookie's way back.
+#[derive(Debug, Default)]
+struct Way {
+    /// When the last one was given. `None`: none was, or it is long over.
+    since: Option<Instant>,
+}
+
+impl Way {
+    fn begin(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+
+    /// How long it may still take.
+    fn left_ms(&self, now: Instant) -> u64 {
+        let gone_ms = |since: Instant| now.millis().saturating_sub(since.millis());
+        self.since
+            .map_or(0, |since| WAY_MS.saturating_sub(gone_ms(since)))
+    }
+}
+
+/// A setting that somebody may refuse.
+#[derive(Debug)]
+struct Needed {
+    setting: Setting,
+    /// What follows, in the log.
+    without: &'static str,
+    retry: Retry,
+    /// The last trouble that was logged.
+    trouble: String,
+}
+
+impl Needed {
+    fn new(setting: Setting, without: &'static str) -> Self {
+        Self {
+            setting,
+            without,
+            retry: Retry::default(),
+            trouble: String::new(),
+        }
+    }
+
+    /// Whether the kernel's setting is what it has to be.
+    fn take(&mut self, now: Instant) -> bool {
+        if !self.retry.may_try(now) {
+            return false;
+        }
+        match self.setting.take() {
+            Ok(()) => {
+                self.retry.succeed();
+                self.trouble.clear();
+                true
+            }
+            Err(problem) => {
+                self.retry.fail(now, SETTING_MS, SETTING_MAX_MS);
+                if self.trouble != problem {
+                    warn!("{}: {problem}", self.without);
+                    self.trouble = problem;
+                }
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_has_its_time_to_come_back_and_the_next_one_too() {
+        let mut way = Way::default();
+        let start = Instant::from_millis(50_000);
+        assert_eq!(way.left_ms(start), 0, "none was given");
+        way.begin(start);
+        for (after_ms, left_ms) in [(0, 3_000), (1, 2_999), (2_999, 1), (3_000, 0), (90_000, 0)] {
+            assert_eq!(way.left_ms(start + after_ms), left_ms, "{after_ms}");
+        }
+        way.begin(start + 2_000);
+        assert_eq!(way.left_ms(start + 4_999), 1);
+        // A clock that stands still ends nothing.
+        assert_eq!(way.left_ms(start), WAY_MS);
+    }
+}

@@ -1,0 +1,185 @@
+//! What an operator switches by hand: the XDP programs of interfaces, and the key of cookies for hosts behind them.
+//!
+//! ```text
+//!  control's thread: says what is wanted, wakes ─► thread for interfaces: does it in its next round ─► control's thread: sees it
+//! ```
+//! It is kept until it is said otherwise, or the process ends: a reload leaves it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::interfaces::Waker;
+use super::program::{SharedProgram, lock};
+use crate::control::shield::Operator;
+
+/// How long a request waits for the thread: a driver may take its time, and the control socket has other clients.
+const WAIT_MAX: Duration = Duration::from_secs(4);
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Whether a program is to be attached. A clone is another way to the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Switch(Arc<AtomicBool>);
+
+impl Switch {
+    /// Somebody wants it detached.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set_off(&self, is_off: bool) {
+        self.0.store(is_off, Ordering::Release);
+    }
+}
+
+/// How often somebody wanted another key, and for how many of these times there is one. A clone is another way to the same.
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    wanted: Arc<AtomicU32>,
+    done: Arc<AtomicU32>,
+}
+
+impl Keys {
+    /// Whether another key is wanted; to be called by who makes them, before it does. What is wanted meanwhile is the next.
+    pub fn take(&self) -> Option<u32> {
+        let wanted = self.wanted.load(Ordering::Acquire);
+        (wanted != self.done.load(Ordering::Acquire)).then_some(wanted)
+    }
+
+    /// It is made.
+    pub fn done(&self, wanted: u32) {
+        self.done.store(wanted, Ordering::Release);
+    }
+
+    fn want(&self) -> u32 {
+        self.wanted.fetch_add(1, Ordering::AcqRel).wrapping_add(1)
+    }
+
+    /// Whether there is one that was wanted then.
+    fn is_done(&self, wanted: u32) -> bool {
+        // Serial number arithmetic: more may have been made since.
+        self.done.load(Ordering::Acquire).wrapping_sub(wanted) as i32 >= 0
+    }
+}
+
+/// An interface that may have a program.
+#[derive(Clone)]
+pub struct Switched {
+    /// Its name.
+    pub interface: String,
+    /// Its program.
+    pub program: SharedProgram,
+    /// Whether it is to have it.
+    pub switch: Switch,
+}
+
+/// All that can be switched.
+#[derive(Clone)]
+pub struct Switches {
+    /// By interface.
+    pub interfaces: Vec<Switched>,
+    /// Keys of cookies for hosts behind this one.
+    pub keys: Keys,
+}
+
+/// The same, with the way to wake who does it.
+#[derive(Clone)]
+pub struct Operation {
+    switches: Switches,
+    waker: Waker,
+}
+
+impl Operation {
+    /// By the thread behind this waker.
+    #[must_use]
+    pub fn new(switches: Switches, waker: Waker) -> Self {
+        Self { switches, waker }
+    }
+
+    /// Whether it is so within the time that a request has.
+    fn wait(&self, is_so: impl Fn() -> bool) -> bool {
+        self.waker.look_again();
+        let start = Instant::now();
+        while !is_so() {
+            if start.elapsed() > WAIT_MAX {
+                return false;
+            }
+            thread::sleep(LOOK);
+        }
+        true
+    }
+
+    fn named(&self, interface: &str) -> Result<&Switched, String> {
+        let mut all = self.switches.interfaces.iter();
+        let found = all.find(|switched| switched.interface == interface);
+        found.ok_or_else(|| {
+            let all = self.switches.interfaces.iter();
+            let names: Vec<&str> = all.map(|switched| switched.interface.as_str()).collect();
+            format!(
+                "`{interface}` is no interface of the config that may have an XDP program; allowed: {}",
+                names.join(", ")
+            )
+        })
+    }
+}
+
+impl Operator for Operation {
+    fn attach(&self, interface: &str) -> Result<(), String> {
+        let Switched {
+            program, switch, ..
+        } = self.named(interface)?;
+        switch.set_off(false);
+        match self.wait(|| lock(program).is_some()) {
+            true => Ok(()),
+            false => Err(format!(
+                "{interface} has no XDP program yet, it is tried on; the log says what stands in its way"
+            )),
+        }
+    }
+
+    fn detach(&self, interface: &str) -> Result<(), String> {
+        let Switched {
+            program, switch, ..
+        } = self.named(interface)?;
+        switch.set_off(true);
+        match self.wait(|| lock(program).is_none()) {
+            true => Ok(()),
+            false => Err(format!(
+                "{interface}: its driver takes long, the XDP program goes when it answers"
+            )),
+        }
+    }
+
+    fn rotate(&self) -> Result<(), String> {
+        let wanted = self.switches.keys.want();
+        match self.wait(|| self.switches.keys.is_done(wanted)) {
+            true => Ok(()),
+            false => Err("a driver takes long, the secret is changed when it answers".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_wanted_while_one_is_made_is_the_next() {
+        let keys = Keys::default();
+        assert_eq!(keys.take(), None);
+        let first = keys.want();
+        assert!(!keys.is_done(first));
+        let taken = keys.take();
+        assert_eq!(taken, Some(first));
+        let second = keys.want();
+        keys.done(first);
+        assert!(keys.is_done(first) && !keys.is_done(second));
+        assert_eq!(keys.take(), Some(second));
+        keys.done(second);
+        assert!(keys.is_done(first) && keys.is_done(second));
+        assert_eq!(keys.take(), None);
+    }
+}

@@ -1,0 +1,160 @@
+//! What an operator switches by hand: programs that are taken off an interface and put back, and secrets that are changed.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::{Context, Result};
+use hickory_proto::rr::RecordType;
+use smoltcp::wire::{EthernetFrame, Ipv4Packet, TcpPacket};
+use xdnsd_abi::Reason;
+use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{LAN, UPSTREAM_V4};
+use xdnsd_lab::wait::wait_until;
+
+use super::{always, prepare, seal, syn, wait_state, with_program};
+use crate::support::TIMEOUT;
+use crate::support::client::{Family, RawClient};
+use crate::support::message::query;
+use crate::support::run::only;
+use crate::support::scene::{Setup, scene};
+
+const ACK: u8 = 0x10;
+const PORT: u16 = 8080;
+
+#[test]
+fn a_program_is_taken_off_and_put_back_at_once_and_clients_are_answered_all_the_while() -> Result<()>
+{
+    only!(ONCE, "the XDP program itself");
+    let scene = scene!(always());
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    let client = scene.raw_client()?;
+    let asked = || client.ask(Family::V4, &query("www.test.", RecordType::A));
+    let has_program = || -> Result<bool> {
+        let shown = scene.lab.router.output(&["ip", "link", "show", LAN])?;
+        Ok(shown.contains("xdp"))
+    };
+    asked()?;
+    for _ in 0..2 {
+        assert!(has_program()?);
+        let said = scene.daemon.control(&format!("shield detach {LAN}"))?;
+        assert_eq!(said, format!("{LAN}: XDP program detached\n"));
+        assert!(!has_program()?, "at once");
+        let before = scene.daemon.metrics()?;
+        asked()?;
+        let by_kernel = scene
+            .daemon
+            .metrics()?
+            .growth(&before, &Counter::QueriesUdp);
+        assert_eq!(by_kernel, 1, "the kernel's sockets serve");
+        // A reload, and whatever changes on the machine, leave it.
+        scene.daemon.control("reload")?;
+        scene
+            .lab
+            .router
+            .ip("link add other0 type veth peer name other1\nlink delete other0\n")?;
+        assert!(!has_program()?);
+        let status = scene.daemon.control("shield status")?;
+        assert!(status.contains("nothing in force"), "{status}");
+        assert!(scene.daemon.control("shield deny 192.0.2.1").is_err());
+        let said = scene.daemon.control(&format!("json shield attach {LAN}"))?;
+        assert_eq!(
+            said,
+            format!("{{\"attached\":true,\"interface\":\"{LAN}\"}}\n")
+        );
+        assert!(has_program()?, "at once");
+        wait_until("queries come over AF_XDP again", TIMEOUT, || {
+            let before = scene.daemon.metrics().ok();
+            asked().is_ok()
+                && before.is_some_and(|before| {
+                    scene
+                        .daemon
+                        .metrics()
+                        .is_ok_and(|now| now.growth(&before, &Counter::QueriesXdp) == 1)
+                })
+        })?;
+        wait_state(&scene.daemon, "")?;
+    }
+    let said = scene.daemon.control("shield detach eth9");
+    let said = format!("{:#}", said.err().context("there is none")?);
+    let allowed = format!(
+        "`eth9` is no interface of the config that may have an XDP program; allowed: {LAN}"
+    );
+    assert!(said.contains(&allowed), "{said}");
+    Ok(())
+}
+
+/// The cookie that a SYN from this port is answered with.
+fn cookie(client: &RawClient, source: SocketAddr, server: SocketAddr) -> Result<u32> {
+    client.send(&syn(client, source, server)?)?;
+    let is_answer = |bytes: &[u8]| {
+        let frame = EthernetFrame::new_checked(bytes).ok();
+        let packet = frame.and_then(|frame| Ipv4Packet::new_checked(frame.payload()).ok());
+        packet.is_some_and(|packet| {
+            let segment = TcpPacket::new_checked(packet.payload());
+            segment.is_ok_and(|segment| segment.syn() && segment.dst_port() == source.port())
+        })
+    };
+    let answer = client.next_frame(TIMEOUT, is_answer)?.context("a cookie")?;
+    let number = TcpPacket::new_checked(&answer[34..])?.seq_number();
+    Ok(number.0 as u32)
+}
+
+/// The segment that brings a cookie back.
+fn proof(
+    client: &RawClient,
+    source: SocketAddr,
+    server: SocketAddr,
+    cookie: u32,
+) -> Result<Vec<u8>> {
+    let mut frame = syn(client, source, server)?;
+    let number = u32::from_be_bytes([0x11, 0x22, 0x33, 0x45]);
+    frame[38..42].copy_from_slice(&number.to_be_bytes());
+    frame[42..46].copy_from_slice(&cookie.wrapping_add(1).to_be_bytes());
+    frame[47] = ACK;
+    // Without the option.
+    frame.truncate(54);
+    frame[46] = 0x50;
+    frame[16..18].copy_from_slice(&40_u16.to_be_bytes());
+    seal(&mut frame, source, server);
+    Ok(frame)
+}
+
+#[test]
+fn a_cookie_by_the_secret_before_is_good_and_one_by_an_older_one_is_not() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
+    let section = format!(
+        "[[protect]]\ninterface = \"{LAN}\"\naddresses = [\"{UPSTREAM_V4}\"]\nports = [{PORT}]\n"
+    );
+    let scene = scene!(Setup::default().sections(&section));
+    let _program = with_program(&scene.lab.client)?;
+    let status = || scene.daemon.control("shield status");
+    wait_until("it is in force", TIMEOUT, || {
+        status().is_ok_and(|status| status.contains("port 8080: in force"))
+    })?;
+    let client = scene.raw_client()?;
+    // Hosts that no kernel is, which would answer with an RST.
+    let source = |last: u8| SocketAddr::new(Ipv4Addr::new(10, 53, 0, last).into(), 40_000);
+    let server = SocketAddr::new(UPSTREAM_V4.into(), PORT);
+    let rotate = || scene.daemon.control("shield secret rotate");
+    let own = cookie(&client, source(71), server)?;
+    assert_eq!(own, cookie(&client, source(71), server)?, "the same secret");
+    let older = cookie(&client, source(72), server)?;
+    rotate()?;
+    assert_ne!(own, cookie(&client, source(71), server)?, "another secret");
+    let before = scene.daemon.metrics()?;
+    client.send(&proof(&client, source(71), server, own)?)?;
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Reason::ForwardProof, 1)])?;
+    rotate()?;
+    client.send(&proof(&client, source(72), server, older)?)?;
+    // Its answer comes behind what became of that.
+    cookie(&client, source(73), server)?;
+    let proofs = scene
+        .daemon
+        .metrics()?
+        .growth(&before, &Reason::ForwardProof);
+    assert_eq!(proofs, 1, "the older one is none");
+    Ok(())
+}
