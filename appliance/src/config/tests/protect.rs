@@ -41,6 +41,58 @@ fn hosts_are_protected_where_the_config_says_so_and_nowhere_else() {
     }
 }
 
+/// The first error is this one, on this line.
+fn expect_fault(text: &str, line: usize, fault: &str) {
+    let errors = errors_of(text);
+    let (at, said) = errors[0].split_once(": ").expect("a position");
+    assert!(at.starts_with(&format!("f:{line}:")), "{errors:?}");
+    assert!(said.starts_with(fault), "{errors:?}");
+}
+
+#[test]
+fn addresses_that_no_host_has_are_refused_with_line_key_and_what_may_stand() {
+    let addresses = LINE + 2;
+    for (text, line, fault) in [
+        (
+            with("\"192.0.2.0/24\", \"::ffff:192.0.2.0/120\"", "80", ""),
+            addresses,
+            "protect.addresses: 192.0.2.0/24 stands twice; allowed: each once",
+        ),
+        (
+            with("\"224.0.0.0/4\"", "80", ""),
+            addresses,
+            "protect.addresses: 224.0.0.0/4 is multicast: nobody opens a TCP connection to it; allowed: addresses of hosts",
+        ),
+        (
+            with("\"ff02::1\"", "80", ""),
+            addresses,
+            "protect.addresses: ff02::1/128 is multicast",
+        ),
+        (
+            with("\"255.255.255.255\"", "80", ""),
+            addresses,
+            "protect.addresses: 255.255.255.255/32 is the broadcast address",
+        ),
+        (
+            with("\"::1\"", "80", ""),
+            addresses,
+            "protect.addresses: ::1/128 is the loopback address",
+        ),
+        (
+            with("\"127.0.0.0/8\"", "80", ""),
+            addresses,
+            "protect.addresses: 127.0.0.0/8 is the loopback network",
+        ),
+        (
+            with("\"0.0.0.0\"", "80", ""),
+            addresses,
+            "protect.addresses: 0.0.0.0/32 is no address",
+        ),
+    ] {
+        expect_fault(&text, line, fault);
+    }
+}
+
 #[test]
 fn hosts_that_cannot_be_protected_are_refused_with_line_key_and_what_may_stand() {
     let host = "\"192.0.2.80\"";
@@ -107,41 +159,6 @@ fn hosts_that_cannot_be_protected_are_refused_with_line_key_and_what_may_stand()
             "protect.ports: this port stands twice; allowed: each port from 1 to 65535, once",
         ),
         (
-            with("\"192.0.2.0/24\", \"::ffff:192.0.2.0/120\"", "80", ""),
-            addresses,
-            "protect.addresses: 192.0.2.0/24 stands twice; allowed: each once",
-        ),
-        (
-            with("\"224.0.0.0/4\"", "80", ""),
-            addresses,
-            "protect.addresses: 224.0.0.0/4 is multicast: nobody opens a TCP connection to it; allowed: addresses of hosts",
-        ),
-        (
-            with("\"ff02::1\"", "80", ""),
-            addresses,
-            "protect.addresses: ff02::1/128 is multicast",
-        ),
-        (
-            with("\"255.255.255.255\"", "80", ""),
-            addresses,
-            "protect.addresses: 255.255.255.255/32 is the broadcast address",
-        ),
-        (
-            with("\"::1\"", "80", ""),
-            addresses,
-            "protect.addresses: ::1/128 is the loopback address",
-        ),
-        (
-            with("\"127.0.0.0/8\"", "80", ""),
-            addresses,
-            "protect.addresses: 127.0.0.0/8 is the loopback network",
-        ),
-        (
-            with("\"0.0.0.0\"", "80", ""),
-            addresses,
-            "protect.addresses: 0.0.0.0/32 is no address",
-        ),
-        (
             with(host, "80", "").replace("\"wan0\"", "\"lo\""),
             LINE + 1,
             "protect.interface: nobody comes to a host behind this one by the loopback device; allowed: the interface that",
@@ -152,10 +169,7 @@ fn hosts_that_cannot_be_protected_are_refused_with_line_key_and_what_may_stand()
             "protect.addresses: is missing and has no default",
         ),
     ] {
-        let errors = errors_of(&text);
-        let (at, said) = errors[0].split_once(": ").expect("a position");
-        assert!(at.starts_with(&format!("f:{line}:")), "{errors:?}");
-        assert!(said.starts_with(fault), "{errors:?}");
+        expect_fault(&text, line, fault);
     }
 }
 

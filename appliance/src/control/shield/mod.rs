@@ -1,0 +1,238 @@
+//! The shield as an operator sees and tells it: `xdnsd shield status`, `list`, `deny`, `allow`, `forget`.
+
+mod status;
+
+use std::io::Write;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::metrics::Telemetry;
+use super::socket::{CommandError, Commands};
+use crate::compile::prefix::Prefix;
+use crate::compile::prefix_list::Verdict;
+use crate::text::json;
+use status::Status;
+
+/// For how long something that is said may hold, in seconds: a year.
+const SECS_MAX: u32 = 31_536_000;
+
+/// A prefix in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The prefix.
+    pub prefix: Prefix,
+    /// What becomes of its packets.
+    pub verdict: Verdict,
+    /// It was said since the start, and the config says nothing of it or something else.
+    pub is_said: bool,
+    /// For how many seconds it is still so.
+    pub secs_left: Option<u32>,
+}
+
+/// What requests have done by who keeps the prefixes.
+pub trait Keeper: Clone + Send + Sync + 'static {
+    /// All prefixes in force, in order.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn list(&self) -> Result<Vec<Listed>, String>;
+
+    /// Says at once what becomes of a prefix, for so many seconds or until the end; `None`: what the config says. Gives lines that
+    /// say where it does not hold.
+    ///
+    /// # Errors
+    /// There is no room, or the kernel refuses; or no program would obey, so nothing was said.
+    fn say(
+        &self,
+        prefix: Prefix,
+        verdict: Option<Verdict>,
+        secs: Option<u32>,
+    ) -> Result<Vec<String>, String>;
+}
+
+/// What requests have done by who looks after interfaces.
+pub trait Operator: Clone + Send + Sync + 'static {
+    /// Has an interface have its XDP program again.
+    ///
+    /// # Errors
+    /// There is no such one, or it cannot have the program.
+    fn attach(&self, interface: &str) -> Result<(), String>;
+
+    /// Takes the XDP program off an interface, until it is attached again or the process ends.
+    ///
+    /// # Errors
+    /// There is no such one, or its driver takes long.
+    fn detach(&self, interface: &str) -> Result<(), String>;
+
+    /// Has cookies for hosts behind this one made by another key.
+    ///
+    /// # Errors
+    /// A driver takes long.
+    fn rotate(&self) -> Result<(), String>;
+}
+
+/// Adds what switches something.
+#[must_use]
+pub fn with_operator(commands: Commands, operator: &impl Operator) -> Commands {
+    let switch = |is_attached: bool, is_json: bool| {
+        let operator = operator.clone();
+        move |words: &[&str], out: &mut dyn Write| {
+            let interface = match words {
+                [interface] => *interface,
+                [] => return Err(CommandError::Refused("an interface is missing".into())),
+                [.., word] => return Err(CommandError::Refused(format!("`{word}` is too much"))),
+            };
+            let done = match is_attached {
+                true => operator.attach(interface),
+                false => operator.detach(interface),
+            };
+            done.map_err(CommandError::Refused)?;
+            let word = if is_attached { "attached" } else { "detached" };
+            let line = match is_json {
+                true => {
+                    let value = json!({ "interface": interface, "attached": is_attached });
+                    json::line(&value)
+                }
+                false => format!("{interface}: XDP program {word}"),
+            };
+            Ok(writeln!(out, "{line}")?)
+        }
+    };
+    let rotate = |is_json: bool| {
+        let operator = operator.clone();
+        move |words: &[&str], out: &mut dyn Write| {
+            super::commands::no_more(words)?;
+            operator.rotate().map_err(CommandError::Refused)?;
+            let line = match is_json {
+                true => json::line(&json!({ "rotated": true })),
+                false => "another secret, the one before is good for a minute".to_owned(),
+            };
+            Ok(writeln!(out, "{line}")?)
+        }
+    };
+    commands
+        .with("shield attach", switch(true, false))
+        .with("json shield attach", switch(true, true))
+        .with("shield detach", switch(false, false))
+        .with("json shield detach", switch(false, true))
+        .with("shield secret rotate", rotate(false))
+        .with("json shield secret rotate", rotate(true))
+}
+
+/// Adds the shield's requests.
+#[must_use]
+pub fn with_shield(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl Keeper) -> Commands {
+    let said = |verdict: Option<Verdict>| {
+        let keeper = keeper.clone();
+        move |words: &[&str], out: &mut dyn Write| {
+            let (prefix, secs) = prefix_of(words, verdict.is_some())?;
+            let said = keeper.say(prefix, verdict, secs);
+            let lines = said.map_err(CommandError::Refused)?;
+            lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            Ok(())
+        }
+    };
+    let shown = Arc::clone(&telemetry);
+    let (lister, counter) = (keeper.clone(), keeper.clone());
+    as_json(commands, telemetry, keeper.clone())
+        .with("shield status", move |words, out| {
+            super::commands::no_more(words)?;
+            Status::read(&shown, &counter)?.write(out)
+        })
+        .with("shield list", move |words, out| {
+            super::commands::no_more(words)?;
+            let listed = lister.list().map_err(CommandError::Refused)?;
+            listed
+                .iter()
+                .try_for_each(|listed| writeln!(out, "{}", line(listed)))?;
+            Ok(())
+        })
+        .with("shield deny", said(Some(Verdict::Deny)))
+        .with("shield allow", said(Some(Verdict::Allow)))
+        .with("shield forget", said(None))
+}
+
+/// What shows something, for programs.
+fn as_json(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl Keeper) -> Commands {
+    let counter = keeper.clone();
+    commands
+        .with("json shield status", move |words, out| {
+            super::commands::no_more(words)?;
+            let status = Status::read(&telemetry, &counter)?;
+            Ok(writeln!(out, "{}", json::line(&status.json()))?)
+        })
+        .with("json shield list", move |words, out| {
+            super::commands::no_more(words)?;
+            let listed = keeper.list().map_err(CommandError::Refused)?;
+            // A line for each: one value of all of them would take megabytes.
+            listed
+                .iter()
+                .try_for_each(|listed| writeln!(out, "{}", json::line(&listed.json())))?;
+            Ok(())
+        })
+}
+
+impl Listed {
+    fn verdict_word(&self) -> &'static str {
+        match self.verdict {
+            Verdict::Deny => "deny",
+            Verdict::Allow => "allow",
+        }
+    }
+
+    fn source_word(&self) -> &'static str {
+        match self.is_said {
+            true => "said",
+            false => "config",
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "prefix": self.prefix.to_string(),
+            "verdict": self.verdict_word(),
+            "source": self.source_word(),
+            "secs_left": self.secs_left,
+        })
+    }
+}
+
+fn line(listed: &Listed) -> String {
+    let left = listed.secs_left.map(|secs| format!(", {secs} s left"));
+    format!(
+        "{:<5} {} ({}{})",
+        listed.verdict_word(),
+        listed.prefix,
+        listed.source_word(),
+        left.unwrap_or_default()
+    )
+}
+
+/// The prefix that a request is about, and for how long.
+fn prefix_of(words: &[&str], has_secs: bool) -> Result<(Prefix, Option<u32>), CommandError> {
+    let (text, secs) = match words {
+        [text] => (text, None),
+        [text, secs] if has_secs => (text, Some(secs)),
+        [] => return Err(CommandError::Refused("a prefix is missing".into())),
+        [.., word] => return Err(CommandError::Refused(format!("`{word}` is too much"))),
+    };
+    let prefix = text
+        .parse()
+        .map_err(|error| CommandError::Refused(format!("`{text}` {error}")))?;
+    let secs = secs.map(|secs| {
+        let parsed = secs
+            .parse()
+            .ok()
+            .filter(|secs| (1..=SECS_MAX).contains(secs));
+        parsed.ok_or_else(|| {
+            CommandError::Refused(format!(
+                "`{secs}`: seconds, an integer from 1 to {SECS_MAX}"
+            ))
+        })
+    });
+    Ok((prefix, secs.transpose()?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! What of the shield is in force where, for people and for programs.
+
+use std::io::Write;
+
+use serde_json::{Map, Value, json};
+use xdnsd_abi::Reason;
+
+use super::{Keeper, Listed};
+use crate::compile::prefix_list::Verdict;
+use crate::control::metrics::{Program, Protect, Telemetry};
+use crate::control::socket::CommandError;
+
+/// What is in force, and what came of it on each interface.
+pub(super) struct Status<'a> {
+    denied: usize,
+    allowed: usize,
+    said: usize,
+    interfaces: Vec<OfInterface<'a>>,
+    protects: &'a [Protect],
+}
+
+/// The same of one interface.
+struct OfInterface<'a> {
+    interface: &'a str,
+    /// `None`: it has no XDP program.
+    program: Option<OfProgram>,
+}
+
+/// What its XDP program does.
+struct OfProgram {
+    /// Why it gives no SYN cookies, in a word.
+    no_syn_cookies: Option<&'static str>,
+    /// What it dropped and answered, by reason.
+    frames: Vec<(&'static str, u64)>,
+}
+
+impl<'a> Status<'a> {
+    pub fn read(telemetry: &'a Telemetry, keeper: &impl Keeper) -> Result<Self, CommandError> {
+        let listed = keeper.list().map_err(CommandError::Refused)?;
+        let count =
+            |is: &dyn Fn(&Listed) -> bool| listed.iter().filter(|listed| is(listed)).count();
+        let denied = count(&|listed| listed.verdict == Verdict::Deny);
+        let of_interface = |program: &'a Program| OfInterface {
+            interface: &program.interface,
+            program: OfProgram::read(program),
+        };
+        Ok(Self {
+            denied,
+            allowed: listed.len() - denied,
+            said: count(&|listed| listed.is_said),
+            interfaces: telemetry.programs.iter().map(of_interface).collect(),
+            protects: &telemetry.protects,
+        })
+    }
+
+    pub fn write(&self, out: &mut dyn Write) -> Result<(), CommandError> {
+        writeln!(
+            out,
+            "prefixes: {} denied, {} allowed; {} of them said since the start",
+            self.denied, self.allowed, self.said
+        )?;
+        if !self.is_in_force() {
+            writeln!(out, "nothing in force: no interface has an XDP program")?;
+        }
+        for OfInterface { interface, program } in &self.interfaces {
+            let Some(program) = program else {
+                writeln!(out, "{interface}: no XDP program: nothing is in force")?;
+                continue;
+            };
+            let cookies = match program.no_syn_cookies {
+                None => "given".to_owned(),
+                Some(reason) => format!("not given ({reason})"),
+            };
+            writeln!(out, "{interface}: in force; SYN cookies {cookies}")?;
+            for (reason, count) in &program.frames {
+                writeln!(out, "  {reason} {count}")?;
+            }
+        }
+        self.protects
+            .iter()
+            .try_for_each(|protect| write_protect(protect, out))
+    }
+
+    /// Whether a program carries any of it.
+    fn is_in_force(&self) -> bool {
+        let mut interfaces = self.interfaces.iter();
+        interfaces.any(|interface| interface.program.is_some())
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "in_force": self.is_in_force(),
+            "prefixes": { "denied": self.denied, "allowed": self.allowed, "said": self.said },
+            "interfaces": self.interfaces.iter().map(OfInterface::json).collect::<Value>(),
+            "protect": self.protects.iter().map(protect_json).collect::<Value>(),
+        })
+    }
+}
+
+/// A line for each host or network behind, what it is counted by is the interface's.
+fn write_protect(protect: &Protect, out: &mut dyn Write) -> Result<(), CommandError> {
+    let ports: Vec<String> = protect.ports.iter().map(u16::to_string).collect();
+    let ports = ports.join(", ");
+    let state = match (protect.why_not)() {
+        "" => "in force".to_owned(),
+        reason => format!("not in force ({reason}): all to it passes"),
+    };
+    for address in &protect.addresses {
+        let interface = &protect.interface;
+        writeln!(
+            out,
+            "{interface}: protects {address}, port {ports}: {state}"
+        )?;
+    }
+    Ok(())
+}
+
+fn protect_json(protect: &Protect) -> Value {
+    let reason = (protect.why_not)();
+    json!({
+        "interface": protect.interface,
+        "addresses": protect.addresses,
+        "ports": protect.ports,
+        "in_force": reason.is_empty(),
+        "why_not": Some(reason).filter(|reason| !reason.is_empty()),
+    })
+}
+
+impl OfInterface<'_> {
+    fn json(&self) -> Value {
+        let program = self.program.as_ref();
+        let frames = program.map(|program| {
+            let frames = program.frames.iter();
+            frames
+                .map(|(reason, count)| ((*reason).to_owned(), json!(count)))
+                .collect::<Map<_, _>>()
+        });
+        json!({
+            "interface": self.interface,
+            "in_force": program.is_some(),
+            "syn_cookies": program.map(|program| program.no_syn_cookies.is_none()),
+            "no_syn_cookies": program.and_then(|program| program.no_syn_cookies),
+            "frames": frames,
+        })
+    }
+}
+
+impl OfProgram {
+    /// `None`: there is none.
+    fn read(program: &Program) -> Option<Self> {
+        let frames = (program.frames)().ok()?;
+        let sum = |cpus: &Vec<u64>| {
+            cpus.iter()
+                .fold(0, |sum: u64, count| sum.wrapping_add(*count))
+        };
+        let is_shown = |reason: &Reason| {
+            let shown = ["drop_", "forward_"];
+            shown.iter().any(|lead| reason.name().starts_with(lead)) || *reason == Reason::SynCookie
+        };
+        let shown = Reason::ALL.iter().zip(&frames);
+        Some(Self {
+            no_syn_cookies: Some((program.no_syn_cookies)()).filter(|reason| !reason.is_empty()),
+            frames: shown
+                .filter(|(reason, _)| is_shown(reason))
+                .map(|(reason, cpus)| (reason.name(), sum(cpus)))
+                .collect(),
+        })
+    }
+}
