@@ -225,6 +225,12 @@ fn the_listen_map_becomes_what_is_asked_for() {
             .map(|(key, check)| plain((key.to_bytes(), *check)))
             .collect();
         assert_eq!(present, expected);
+        // A query from any of these is looked up, whichever it goes to.
+        let own = wanted
+            .iter()
+            .fold(0, |own, (key, _)| own | key.address_bit());
+        let held = bench.program.listen().expect("readable");
+        assert!(held.iter().all(|(_, check)| check.own == own));
     }
     let too_many: Vec<_> = (0..=LISTEN_MAX).map(|last| entry(last, 0)).collect();
     let error = bench

@@ -43,6 +43,8 @@ struct Told {
     next_hop: Option<NextHop>,
     heartbeat: Option<u64>,
     asked: RefCell<Option<Listen>>,
+    /// How often it was asked.
+    looks: Cell<u32>,
     /// SYNs that were handed on.
     syns: Cell<u32>,
     strays: Cell<u32>,
@@ -74,12 +76,16 @@ impl Way for Told {
 impl Kernel for Told {
     fn path_check(&self, listen: &Listen) -> Option<PathCheck> {
         self.asked.borrow_mut().get_or_insert(*listen);
+        self.looks.set(self.looks.get() + 1);
         let is_port = [53, 153].map(u16::to_be_bytes).contains(&listen.port);
-        (is_port && OURS.contains(&listen.addr[15])).then_some(PathCheck::new(
-            self.egress_ifindex,
-            OUR_INDEX,
-            self.mac,
-        ))
+        let own = OURS.map(|last| {
+            let addr = [&listen.addr[..15], &[last]].concat();
+            let addr = addr.try_into().expect("an address");
+            Listen { addr, ..*listen }.address_bit()
+        });
+        let check = PathCheck::new(self.egress_ifindex, OUR_INDEX, self.mac);
+        let is_ours = is_port && OURS.contains(&listen.addr[15]);
+        is_ours.then_some(check.with_own(own[0] | own[1] | own[2]))
     }
     fn hand_on_stray(&self) {
         self.strays.set(self.strays.get() + 1);
@@ -108,6 +114,7 @@ fn alive() -> Told {
         next_hop: None,
         heartbeat: Some(NOW),
         asked: RefCell::new(None),
+        looks: Cell::new(0),
         syns: Cell::new(0),
         strays: Cell::new(0),
     }
@@ -130,6 +137,25 @@ fn changed(frame: &[u8], at: usize, to: u8) -> Vec<u8> {
 
 fn tagged(frame: &[u8], tags: &[[u8; 4]]) -> Vec<u8> {
     [&frame[..12], tags.concat().as_slice(), &frame[12..]].concat()
+}
+
+#[test]
+fn a_source_is_looked_up_only_where_it_may_be_an_address_of_ours() {
+    // The lowest five bits of the exclusive or of all bytes are the same for 192.0.2.21 and 192.0.2.53, an address of ours.
+    for (frame, at, source, looks) in [
+        (&QUERY_V4[..], 29, 1, 1),
+        (&QUERY_V4[..], 29, 2, 1),
+        (&QUERY_V4[..], 29, 21, 2),
+        (&QUERY_V4[..], 29, 99, 2),
+        (&QUERY_V6[..], 37, 1, 1),
+        (&QUERY_V6[..], 37, 0x73, 2),
+    ] {
+        let kernel = alive();
+        let mut frame = frame.to_vec();
+        frame[at] = source;
+        let _ = run(&frame, &kernel);
+        assert_eq!(kernel.looks.get(), looks, "from {source}");
+    }
 }
 
 #[test]

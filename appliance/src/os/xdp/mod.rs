@@ -29,6 +29,7 @@ pub use protect::Wanted;
 use protect::Protect;
 use shield::Shield;
 use std::fmt;
+use std::ops::BitOr;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
 use xdnsd_abi::{LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason, map};
@@ -279,7 +280,11 @@ impl Program {
     /// More than [`LISTEN_MAX`] entries, or the map refuses.
     pub fn set_listen(&mut self, wanted: &[(Listen, PathCheck)]) -> Result<(), Error> {
         Error::check_room(map::LISTEN, wanted.len(), LISTEN_MAX)?;
-        replace(&mut self.listen, wanted).map_err(|cause| Error::map(map::LISTEN, cause))?;
+        let own = wanted.iter().map(|(listen, _)| listen.address_bit());
+        let own = own.fold(0, BitOr::bitor);
+        let with_own = |(listen, check): &(Listen, PathCheck)| (*listen, check.with_own(own));
+        let listens: Vec<_> = wanted.iter().map(with_own).collect();
+        replace(&mut self.listen, &listens).map_err(|cause| Error::map(map::LISTEN, cause))?;
         let whole = |(listen, check): &(Listen, PathCheck)| {
             let port = [0; 2];
             (Listen { port, ..*listen }, *check)
