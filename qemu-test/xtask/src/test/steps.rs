@@ -112,8 +112,27 @@ impl Step {
     }
 }
 
-/// Themes of the black-box tests in which an AF_XDP socket does what it does in all others: once is enough.
-const WITHOUT_XSK: [&str; 5] = ["examples::", "leases::", "log::", "ports::", "stubs::"];
+/// Themes of the black-box tests that are about what is behind an AF_XDP socket or beside it, and to which it does what it does in
+/// all others: once is enough.
+const WITHOUT_XSK: [&str; 17] = [
+    "cache::",
+    "caching::",
+    "chains::",
+    "choice::",
+    "cli::",
+    "examples::",
+    "filter::",
+    "leases::",
+    "local::",
+    "log::",
+    "ports::",
+    "prefixes::",
+    "shield::",
+    "stubs::",
+    "upstreams::",
+    "validate::",
+    "why::",
+];
 
 /// Ways that the whole of the tests goes by, besides that over AF_XDP, by which `cargo test` goes: a minute each.
 const USUAL_WAYS: [Way; 3] = [Way::Udp, Way::Tcp, Way::Connected];
