@@ -80,6 +80,14 @@ xdnsd_abi::counters! {
         UpstreamTcp = "upstream_tcp",
         /// Queries without a valid DNS cookie that were told to come back with one.
         BadCookies = "bad_cookies",
+        /// Queries beyond `rate_limit.queries`, answered with TC: their client is to come back over TCP.
+        RateQueriesSlipped = "rate_queries_slipped",
+        /// Queries beyond `rate_limit.queries` without an answer.
+        RateQueriesDropped = "rate_queries_dropped",
+        /// Questions beyond `rate_limit.misses`, answered with TC: their client is to come back over TCP.
+        RateMissesSlipped = "rate_misses_slipped",
+        /// Questions beyond `rate_limit.misses` without an answer.
+        RateMissesDropped = "rate_misses_dropped",
         /// Frames from AF_XDP that user space does not understand although the program did.
         FramesRejected = "frames_rejected",
         /// Frames that found no free TX slot or chunk.

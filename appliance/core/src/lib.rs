@@ -21,6 +21,7 @@ pub mod engine;
 pub mod forward;
 pub mod limits;
 pub mod policy;
+pub mod rate;
 pub mod respond;
 #[cfg(test)]
 mod testing;

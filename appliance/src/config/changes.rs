@@ -62,6 +62,7 @@ impl Config {
         changes.of(&self.access, &earlier.access);
         changes.of(&self.edns, &earlier.edns);
         changes.of(&self.tcp, &earlier.tcp);
+        changes.of(&self.rate_limit, &earlier.rate_limit);
         changes.of(&self.shield, &earlier.shield);
         changes.of_all(&self.protects, &earlier.protects);
         changes.of(&self.identity, &earlier.identity);
@@ -139,7 +140,7 @@ mod tests {
              [rebind]\nranges = [\"private\"]\n[access]\nothers = \"allow\"\n[edns]\ncookies = false\n\
              [tcp]\nidle_secs = 7\n[identity]\nid = \"a\"\n[log]\nlevel = \"warn\"\n\
              [statistics]\ninterval_secs = 60\n[control]\nsocket = \"/s\"\n[shield]\ncalm_secs = 7\n\
-             [[protect]]\ninterface = \"wan0\"\naddresses = [\"192.0.2.80\"]\nports = [80]\n\
+             [rate_limit]\nmisses = 7\n[[protect]]\ninterface = \"wan0\"\naddresses = [\"192.0.2.80\"]\nports = [80]\n\
              [forward]\nstrategy = \"race\"\nbusy_poll_us = 0\n";
         let changes = config(&format!("{other}{more}")).changes(&config(LEAST));
         assert_eq!(
@@ -153,6 +154,7 @@ mod tests {
                 "filter.block",
                 "rebind.ranges",
                 "access.others",
+                "rate_limit.misses",
                 "log.level"
             ]
         );

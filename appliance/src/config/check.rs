@@ -9,7 +9,8 @@ use super::Config;
 use super::error::Source;
 use super::explain;
 use super::schema::{
-    Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local, Upstream,
+    Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local,
+    RateLimit, Upstream,
 };
 use super::section::Placed;
 use super::types::Network;
@@ -326,6 +327,23 @@ fn reflector_ports(source: &mut Source, access: &Access) {
         let path = format!("access.reflector_ports[{index}]");
         source.fault(&path, problem, "each port from 1 to 65535 but 53, once");
     }
+}
+
+/// What the cache answers would be limited before what it cannot.
+pub fn rate_limit(source: &mut Source, rates: &RateLimit) {
+    let RateLimit {
+        queries, misses, ..
+    } = *rates;
+    let problem = match misses {
+        _ if queries == 0 || (1..=queries).contains(&misses) => return,
+        0 => "hits would be limited where misses are not".to_owned(),
+        _ => format!("hits would be limited before {misses} misses are"),
+    };
+    source.fault(
+        "rate_limit.queries",
+        problem,
+        "at least rate_limit.misses, which is to be at least 1; or 0",
+    );
 }
 
 /// One network, two actions.

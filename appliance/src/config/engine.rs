@@ -1,11 +1,13 @@
 //! The config as the engine and the log take it.
 
+use xdnsd_abi::rate::Rate;
 use xdnsd_core::answer::TtlBounds;
 use xdnsd_core::engine::{CookieSecret, Settings};
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
 use xdnsd_core::limits::UDP_MESSAGE_MAX;
+use xdnsd_core::rate::Rules;
 
-use super::schema::{LogLevel, PriorityWord, StrategyWord, Upstream};
+use super::schema::{LogLevel, PriorityWord, RateLimit, StrategyWord, Upstream};
 use super::{Config, Plan};
 use crate::logging::{self, Priorities};
 
@@ -38,6 +40,21 @@ impl From<PriorityWord> for Priorities {
             PriorityWord::Auto => Self::Auto,
             PriorityWord::Always => Self::Always,
             PriorityWord::Never => Self::Never,
+        }
+    }
+}
+
+impl RateLimit {
+    /// As the engine keeps it.
+    #[must_use]
+    pub const fn rules(&self) -> Rules {
+        if self.queries == 0 && self.misses == 0 {
+            return Rules::NONE;
+        }
+        Rules {
+            queries: Rate::new(self.queries, self.burst_secs),
+            misses: Rate::new(self.misses, self.burst_secs),
+            slips: Rate::new(self.slips, 1),
         }
     }
 }
@@ -79,6 +96,7 @@ impl Config {
             rotate: cache.rotate,
             random_case: forward.random_case,
             cookies: None,
+            rates: self.rate_limit.rules(),
             nocookie_udp_size: match self.edns.nocookie_udp_size {
                 max if usize::from(max) == UDP_MESSAGE_MAX => usize::MAX,
                 max => max.into(),
@@ -156,7 +174,7 @@ mod tests {
             "trusted = true\nedns = false\n[forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = true\n\
              failure_ttl = 9\n[cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
              stale_max_ttl = 4\nstale_after_ms = 5\nprefetch = false\nrotate = false\n\
-             [edns]\nnocookie_udp_size = 600\n[tcp]\nidle_secs = 7\n\
+             [edns]\nnocookie_udp_size = 600\n[rate_limit]\nqueries = 20\nmisses = 10\nburst_secs = 7\nslips = 3\n[tcp]\nidle_secs = 7\n\
              [identity]\nversion = \"v\"\nid = \"i\"\n",
         );
         let expected = Settings {
@@ -174,6 +192,11 @@ mod tests {
             rotate: false,
             random_case: true,
             cookies: None,
+            rates: Rules {
+                queries: Rate::new(20, 7),
+                misses: Rate::new(10, 7),
+                slips: Rate::new(3, 1),
+            },
             nocookie_udp_size: 600,
             tcp_idle_100ms: 70,
             version: Some("v"),

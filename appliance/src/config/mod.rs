@@ -40,7 +40,7 @@ pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use schema::{
     Access, ActionWord, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface,
-    Local, Log, LogLevel, PriorityWord, Protect, RangeWord, Rebind, RouteCheck, Shield,
+    Local, Log, LogLevel, PriorityWord, Protect, RangeWord, RateLimit, Rebind, RouteCheck, Shield,
     SpecialWord, Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts,
     XdpMode,
 };
@@ -80,6 +80,8 @@ pub struct Config {
     pub edns: Edns,
     /// Connections.
     pub tcp: Tcp,
+    /// How much each client may ask.
+    pub rate_limit: RateLimit,
     /// What keeps floods away.
     pub shield: Shield,
     /// Hosts behind this one.
@@ -140,6 +142,7 @@ impl Config {
             access: document.one(),
             edns: document.one(),
             tcp: document.one(),
+            rate_limit: document.one(),
             shield: document.one(),
             protects: Vec::new(),
             identity: document.one(),
@@ -152,6 +155,7 @@ impl Config {
         check::interfaces(&mut source, &interfaces);
         check::upstreams(&mut source, &upstreams, &interfaces);
         check::sections(&mut source, &config);
+        check::rate_limit(&mut source, &config.rate_limit);
         shield::shield(&mut source, &config.shield, &interfaces);
         shield::protects(&mut source, &protects, &interfaces);
         if source.is_faulty() {

@@ -141,6 +141,7 @@ pub const LINES: &[Line] = &[
     Line::new("BPF maps of hot answers", HOT_MAPS_BYTES, 1),
     Line::new("books of hot answers", store::BOOKS_BYTES, 1),
     Line::new("hits of a worker", worker::HOT_BYTES, ENGINES),
+    Line::new("accounts of clients", store::rates::BYTES, 1),
 ];
 
 /// All lines together.

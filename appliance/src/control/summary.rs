@@ -13,6 +13,9 @@ const QUERIES: &[&str] = &["queries_xdp", "queries_udp", "queries_tcp"];
 const HITS: &[&str] = &["cache_hits", "cache_stale"];
 const LOOKED_UP: &[&str] = &["cache_hits", "cache_stale", "cache_misses"];
 
+const SLIPPED: &[&str] = &["rate_queries_slipped", "rate_misses_slipped"];
+const RATE_DROPPED: &[&str] = &["rate_queries_dropped", "rate_misses_dropped"];
+
 const ROWS: &[Row] = &[
     ("queries", QUERIES),
     ("  over AF_XDP", &["queries_xdp"]),
@@ -33,6 +36,8 @@ const ROWS: &[Row] = &[
     ("  no answer in time", &["upstream_timeouts"]),
     ("  not reachable", &["upstream_unreachable"]),
     ("clients without an answer", &["acl_dropped"]),
+    ("over the limit: sent to TCP", SLIPPED),
+    ("  dropped", RATE_DROPPED),
 ];
 
 /// Counters by name, added up over what tells samples apart.

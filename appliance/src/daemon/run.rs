@@ -43,7 +43,7 @@ use crate::control::thread::Door;
 use crate::control::upstreams;
 use crate::os::notify::Notify;
 use crate::os::{clock, descriptors, random, seal};
-use crate::store::{CACHE, HOT};
+use crate::store::{CACHE, HOT, rates};
 use crate::store::{SnapshotWriter, Store};
 use crate::text::{self, Sentence};
 use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, TCP, WORKER_STATS};
@@ -123,6 +123,7 @@ impl Daemon {
         let devices = ends_at_once(Devices::read).map_err(|error| error.to_string())?;
         let plan = config.plan(&devices);
         CACHE.configure(ends_at_once(random_key)?, config.cache.entries as usize);
+        rates::begin(ends_at_once(random_key)?);
         let snapshot = start_snapshot(config)?;
         let prefixes = Prefixes::default();
         let policy = PolicyThread::start(path.to_owned(), config, &plan, prefixes.clone())?;

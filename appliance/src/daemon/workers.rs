@@ -20,7 +20,7 @@ use super::sockets::Listening;
 use crate::compile::set::PolicySet;
 use crate::config::{Config, Plan, Tier0Word};
 use crate::os::{clock, seal, threads};
-use crate::store::CACHE;
+use crate::store::{CACHE, rates};
 use crate::text::Sentence;
 use crate::worker::engines::{
     ARRIVALS, COUNTERS, ENGINES, NOTICES, PULSES, TABLES, TCP, WORKER_STATS,
@@ -364,6 +364,7 @@ fn work(
     let mut tables = TABLES[index].lock().unwrap_or_else(PoisonError::into_inner);
     let engine = Engine::new(&mut tables, &CACHE, parts.counters, settings)
         .with_upstreams(upstreams)
+        .with_accounts(rates::accounts)
         .noting_hits(parts.has_hot);
     match Worker::new(engine, parts) {
         Ok(mut worker) => {

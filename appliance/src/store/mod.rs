@@ -1,7 +1,8 @@
-//! Answers that are kept: in memory, for all workers, and on disk, over a restart.
+//! What all workers share and keep: answers, in memory and on disk, over a restart; and accounts of clients.
 //!
 //! Here belongs the one cache of the process behind its locks (`shared`), what of it the program in the kernel gives (`hot`), the
-//! files of its snapshot (`snapshot`), and the thread that reads and writes them (`writer`).
+//! files of its snapshot (`snapshot`), the thread that reads and writes them (`writer`), and what clients have had of what they may
+//! have (`rates`).
 //!
 //! What does not: which answers are kept and for how long (`xdnsd_core::cache` and the engine), and how an answer is shown to
 //! people (`control::dump`).
@@ -9,6 +10,7 @@
 //! It uses `os` and `text`.
 
 pub mod hot;
+pub mod rates;
 pub mod shared;
 pub mod snapshot;
 pub mod writer;

@@ -27,6 +27,7 @@ mod log;
 mod modes;
 mod ports;
 mod prefixes;
+mod rate;
 mod reload;
 mod router;
 mod shield;

@@ -18,6 +18,7 @@ pub mod headers;
 pub mod hot;
 mod orders;
 pub mod ports;
+pub mod rate;
 mod reason;
 
 pub use contract::*;

@@ -11,6 +11,7 @@ use crate::dns::{QUESTION_FIXED_LEN, rcode};
 use crate::forward::pending::{LetterCase, Links, PendingFull, Waiter};
 use crate::forward::question::{Deadlines, Question, Stage};
 use crate::policy::Policy;
+use crate::rate::Kind;
 use crate::time::Instant;
 use core::net::IpAddr;
 use xdnsd_abi::hash;
@@ -44,14 +45,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         request: &mut Request<'_, R>,
         missed: Lookup,
     ) -> Outcome {
-        if !request.wants_recursion() {
-            return self.refuse_recursion(call.context, request);
+        // Who asks what somebody has asked already waits for the same answer: one question goes upstream for all.
+        let present = self.tables.pending.find(&request.key(placement.name_hash));
+        if let Some(outcome) = self.refuse_miss(call.context, request, present) {
+            return outcome;
         }
         self.counters.count(Counter::CacheMisses);
         let waiter = self.waiter(call.context, request);
         let alias = request.target.is_some().then_some(&request.query.name);
-        // Who asks what somebody has asked already waits for the same answer: one question goes upstream for all.
-        let present = self.tables.pending.find(&request.key(placement.name_hash));
         if let Some(index) = present {
             self.counters.count(Counter::Coalesced);
             if self.tables.pending.is_joined(index, &waiter, alias) {
@@ -96,6 +97,22 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             }
         }
         Outcome::Pending
+    }
+
+    /// Answers for whom upstream is not asked: who does not want it, and who has had too much of what is new.
+    fn refuse_miss(
+        &mut self,
+        context: &Context<'_>,
+        request: &mut Request<'_, R>,
+        present: Option<u16>,
+    ) -> Option<Outcome> {
+        if !request.wants_recursion() {
+            return Some(self.refuse_recursion(context, request));
+        }
+        match present {
+            Some(_) => None,
+            None => self.limit(context, request, Kind::Miss),
+        }
     }
 
     /// The client as it waits.

@@ -24,6 +24,7 @@ mod lookup;
 mod miss;
 mod nxdomain;
 mod query;
+mod rate;
 mod reject;
 mod request;
 mod response;
@@ -43,6 +44,7 @@ use crate::forward::upstreams::{TooManyUpstreams, UpstreamConfig, Upstreams};
 use crate::forward::via::{NoPort, Via};
 use crate::limits::{PENDING, TCP_MESSAGE_MAX};
 use crate::policy::{DEFAULT_GROUP, Decision, Labels, Policy};
+use crate::rate::{Accounts, Rules};
 use crate::time::Instant;
 use core::net::{IpAddr, SocketAddr};
 
@@ -173,6 +175,8 @@ pub struct Settings {
     pub rotate: bool,
     /// Secret of our DNS cookies (RFC 7873); `None`: cookies are not answered.
     pub cookies: Option<CookieSecret>,
+    /// How much a client may ask over UDP without a valid cookie.
+    pub rates: Rules,
     /// Answers longer than this many bytes go over UDP only to clients with a valid cookie.
     pub nocookie_udp_size: usize,
     /// How long a TCP connection may be idle, in units of 100 ms (RFC 7828).
@@ -205,6 +209,7 @@ impl Settings {
         rotate: true,
         random_case: false,
         cookies: None,
+        rates: Rules::NONE,
         nocookie_udp_size: usize::MAX,
         tcp_idle_100ms: 100,
         version: None,
@@ -264,6 +269,8 @@ pub struct Engine<'a, R, C> {
     counters: &'a Counters,
     upstreams: Upstreams,
     settings: Settings,
+    /// Where it stands what clients have had.
+    accounts: fn() -> Accounts<'a>,
     /// Counts replies, so that RRsets rotate.
     rotation: u16,
     /// Whether hits are noted.
@@ -288,6 +295,7 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
             counters,
             upstreams: Upstreams::new(),
             settings,
+            accounts: || Accounts::NONE,
             rotation: 0,
             notes_hits: false,
             noted: None,
@@ -298,6 +306,12 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
     #[must_use]
     pub fn noting_hits(self, notes_hits: bool) -> Self {
         Self { notes_hits, ..self }
+    }
+
+    /// The same, that keeps the limits of [`Settings::rates`] by these accounts. Others may come to be there.
+    #[must_use]
+    pub fn with_accounts(self, accounts: fn() -> Accounts<'a>) -> Self {
+        Self { accounts, ..self }
     }
 
     /// What was noted of the latest query: `None`, it was not answered as everybody else is.

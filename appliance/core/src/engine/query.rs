@@ -11,6 +11,7 @@ use crate::dns::edns::ede;
 use crate::dns::header::flag;
 use crate::dns::query::Query;
 use crate::dns::{rcode, rtype};
+use crate::rate::Kind;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Takes the query that stands in `message[..len]`. An answer that can be given at once is written over it; the buffer
@@ -37,6 +38,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         let mut request = self.request(context, query, client, message);
         if let Some(outcome) = self.admit(context, &mut request) {
+            return outcome;
+        }
+        if let Some(outcome) = self.limit(context, &mut request, Kind::Query) {
             return outcome;
         }
         // Before the cache and policy: such a question is in neither.
@@ -146,7 +150,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 }
 
 /// Answers with a header and OPT alone, in place.
-fn render_bare<R>(request: &mut Request<'_, R>, head: &Head, reply: &Reply) -> Outcome {
+pub(super) fn render_bare<R>(request: &mut Request<'_, R>, head: &Head, reply: &Reply) -> Outcome {
     let end = request.query.question_end;
     let rendered = reply.render(request.message, end, &Answer::bare(head));
     Outcome::Reply(rendered.len)

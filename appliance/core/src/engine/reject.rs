@@ -68,6 +68,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 self.counters.count(Counter::AclDropped);
                 return Outcome::Silence;
             }
+            Action::Allow if self.is_too_much(context, client) => return Outcome::Silence,
             Action::Allow => {
                 let given = cookie_only.and_then(|edns| self.give_cookie(context, client, &edns));
                 if let Some((code, opt)) = given {

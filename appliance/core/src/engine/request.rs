@@ -35,6 +35,8 @@ pub(super) struct Request<'q, R> {
     pub edns: Option<ClientEdns>,
     /// The longest reply that it may get.
     pub limit: usize,
+    /// Whether its client is where it says: it has a valid cookie, or a connection.
+    pub is_proven: bool,
     /// Whether longer replies than `Settings::nocookie_udp_size` are for clients with a cookie, and it has none.
     pub lacks_cookie: bool,
     /// The name to which local aliases lead, and whose records are to be found.
@@ -96,6 +98,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             message,
             edns,
             limit: reply_limit(query, client.transport),
+            is_proven: tcp || has_cookie,
             lacks_cookie: self.settings.cookies.is_some() && !tcp && !has_cookie,
             target: None,
         }

@@ -199,6 +199,24 @@ section! {
     }
 }
 
+section! {
+    /// How much each client may ask over UDP: so that nobody has this forwarder flood somebody in a forged name, or others
+    /// wait. Who has a valid DNS cookie (`edns.cookies`), comes over TCP or is this machine itself is not limited. A neighbour counts
+    /// for itself; who comes through a router counts together with its /24 (IPv4) or /56 (IPv6). What is too much is answered with
+    /// TC a few times a second, so that a real client comes back over TCP, and dropped otherwise.
+    RateLimit = "rate_limit", many: false {
+        /// Queries a second. 0: no limit. Not without `misses`, nor fewer than those: what the cache answers is never limited before
+        /// what it cannot.
+        queries: u32 = 0, 0..=1_000_000;
+        /// Questions a second that the cache cannot answer and that nobody waits for already. 0: no limit.
+        misses: u32 = 0, 0..=1_000_000;
+        /// So many seconds' worth of both a client may ask for at once, when it has been quiet as long.
+        burst_secs: u32 = 5, 1..=60;
+        /// Queries a second of each client that are answered with TC beyond that. 0: none.
+        slips: u32 = 5, 0..=1000;
+    }
+}
+
 const _: () = assert!(xdnsd_abi::PROTECTED_MAX == 64, "the reference says so");
 
 section! {

@@ -6,6 +6,7 @@ mod policy;
 mod protect;
 mod syntax;
 
+use xdnsd_abi::rate::Rate;
 use xdnsd_core::policy::on_link::Network;
 
 use super::*;
@@ -134,7 +135,7 @@ fn every_fault_has_its_line_its_key_and_what_is_allowed() {
         "f:5:24: interface.listen: \"10.53.0\" is not an IP address; allowed: a list of 0 to 64, each an IPv4 or IPv6 address in quotes".to_owned(),
         "f:6:7: interface.xdp: `fast` is not a word that is known here; allowed: \"auto\", \"native\", \"generic\", \"off\"".to_owned(),
         "f:8:11: upstream.servers: the list is empty; allowed: a list of 1 to 16, each ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"".to_owned(),
-        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, forward, cache, local, filter, rebind, access, edns, tcp, shield, protect, identity, log, statistics, control".to_owned(),
+        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, forward, cache, local, filter, rebind, access, edns, tcp, rate_limit, shield, protect, identity, log, statistics, control".to_owned(),
         "f:11:11: cache.entries: -1 is out of range; allowed: an integer from 0 to 8192".to_owned(),
         "f:12:11: cache.max_ttl: \"1d\": seconds, an integer from 1 to 604800, such as 86400".to_owned(),
     ]);
@@ -178,6 +179,44 @@ fn a_shield_is_off_by_default_and_its_faults_are_named() {
     let errors = errors_of(&format!("{without}[shield]\nsyn_cookies = \"always\"\n"));
     assert!(errors[0].contains("no interface has one"), "{errors:?}");
     assert!(Config::parse("f", &without).is_ok());
+}
+
+#[test]
+fn rate_limits_are_off_by_default_and_hits_are_not_limited_before_misses() {
+    let rules = |lines: &str| {
+        let config = Config::parse("f", &format!("{SMALLEST}[rate_limit]\n{lines}\n"));
+        config.map(|config| config.settings().rates)
+    };
+    let rules_of = |lines| rules(lines).unwrap_or_else(|errors| panic!("{errors}"));
+    assert!(!rules_of("").are_on());
+    let misses = rules_of("misses = 20\nburst_secs = 3\nslips = 0");
+    assert_eq!(
+        (misses.queries, misses.misses, misses.slips),
+        (Rate::NONE, Rate::new(20, 3), Rate::NONE)
+    );
+    let both = rules_of("queries = 20\nmisses = 20");
+    assert_eq!(
+        (both.queries, both.slips),
+        (Rate::new(20, 5), Rate::new(5, 1))
+    );
+    let allowed = "at least rate_limit.misses, which is to be at least 1; or 0";
+    for (lines, problem) in [
+        ("queries = 20", "hits would be limited where misses are not"),
+        (
+            "misses = 21\nqueries = 20",
+            "hits would be limited before 21 misses are",
+        ),
+    ] {
+        let errors = errors_of(&format!("{SMALLEST}[rate_limit]\n{lines}\n"));
+        let line = 5 + lines.lines().count();
+        let expected = format!("f:{line}:1: rate_limit.queries: {problem}; allowed: {allowed}");
+        assert_eq!(errors, [expected]);
+    }
+    let errors = errors_of(&format!("{SMALLEST}[rate_limit]\nburst_secs = 0\n"));
+    assert!(
+        errors[0].starts_with("f:6:14: rate_limit.burst_secs: 0 "),
+        "{errors:?}"
+    );
 }
 
 #[test]

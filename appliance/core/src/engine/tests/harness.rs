@@ -15,11 +15,13 @@ pub(super) use std::{format, vec};
 
 use crate::dns::edns::Edns;
 use crate::dns::record::Records;
+use core::sync::atomic::AtomicU64;
 use hickory_proto::op::{Edns as HickoryEdns, MessageType, OpCode, Query as HickoryQuery};
 use hickory_proto::rr::rdata::NULL;
 use std::boxed::Box;
 use std::collections::HashMap;
 use std::sync::Mutex;
+use xdnsd_abi::rate::WORDS;
 
 pub(super) type ReplyPath = u32;
 
@@ -180,6 +182,15 @@ pub(super) fn with_servers(
     crate::testing::on_large_stack(|| run_world(settings, servers, strategy, scenario));
 }
 
+/// The accounts of this thread, which no other test has.
+fn accounts() -> Accounts<'static> {
+    std::thread_local! {
+        static WORDS_OF_TEST: &'static [AtomicU64; WORDS] =
+            Box::leak(Box::new([const { AtomicU64::new(0) }; WORDS]));
+    }
+    Accounts::view(WORDS_OF_TEST.with(|words| *words))
+}
+
 fn run_world(
     settings: Settings,
     servers: &[UpstreamConfig],
@@ -201,7 +212,9 @@ fn run_world(
         })
         .collect();
     upstreams.configure(&servers).unwrap();
-    let engine = Engine::new(&mut tables, &cache, &counters, settings).with_upstreams(upstreams);
+    let engine = Engine::new(&mut tables, &cache, &counters, settings)
+        .with_upstreams(upstreams)
+        .with_accounts(accounts);
     scenario(&mut World {
         engine,
         effects: Recorder::default(),

@@ -16,6 +16,7 @@ mod image;
 mod large;
 mod messages;
 mod policy;
+mod rates;
 mod recursion;
 mod stale;
 mod upstreams;

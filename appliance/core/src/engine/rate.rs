@@ -1,0 +1,75 @@
+//! Clients that ask for more than they may: their queries, and what has to be asked upstream for them.
+//!
+//! Hits are never limited before misses are: a miss is a query as well, and the config allows no fewer queries than misses.
+
+use super::query::render_bare;
+use super::request::{Request, reply_to};
+use super::{CacheAccess, Client, Context, Engine, Outcome, Transport};
+use crate::answer::{Head, Ttl};
+use crate::counters::Counter;
+use crate::dns::edns::ede;
+use crate::dns::header::flag;
+use crate::rate::{Kind, Verdict, unit};
+
+impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
+    /// Counts a query, or a question that is to be taken on, against its client. `Some`: that was too much.
+    #[inline(always)]
+    pub(super) fn limit(
+        &self,
+        context: &Context<'_>,
+        request: &mut Request<'_, R>,
+        kind: Kind,
+    ) -> Option<Outcome> {
+        if !self.is_limited(kind) || request.is_proven {
+            return None;
+        }
+        match self.charge(context, request.client, kind) {
+            Verdict::Within => None,
+            Verdict::Slip => Some(slip(request)),
+            Verdict::Drop => Some(Outcome::Silence),
+        }
+    }
+
+    /// Counts a message that cannot be read against its client. Whether that was too much.
+    pub(super) fn is_too_much(&self, context: &Context<'_>, client: &Client<R>) -> bool {
+        self.is_limited(Kind::Query)
+            && client.transport == Transport::Udp
+            && self.charge(context, client, Kind::Query) != Verdict::Within
+    }
+
+    #[inline(always)]
+    const fn is_limited(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Query => self.settings.rates.queries.is_on(),
+            Kind::Miss => self.settings.rates.misses.is_on(),
+        }
+    }
+
+    #[cold]
+    fn charge(&self, context: &Context<'_>, client: &Client<R>, kind: Kind) -> Verdict {
+        let policy = context.policy;
+        let address = client.address.to_canonical();
+        if policy.is_own(address) {
+            return Verdict::Within;
+        }
+        let unit = unit(address, policy.on_link.contains(address));
+        let accounts = (self.accounts)();
+        let verdict = accounts.charge(unit, kind, &self.settings.rates, context.now);
+        match (kind, verdict) {
+            (_, Verdict::Within) => {}
+            (Kind::Query, Verdict::Slip) => self.counters.count(Counter::RateQueriesSlipped),
+            (Kind::Query, Verdict::Drop) => self.counters.count(Counter::RateQueriesDropped),
+            (Kind::Miss, Verdict::Slip) => self.counters.count(Counter::RateMissesSlipped),
+            (Kind::Miss, Verdict::Drop) => self.counters.count(Counter::RateMissesDropped),
+        }
+        verdict
+    }
+}
+
+/// Tells the client to come back over TCP. Who speaks cookies gets one with it.
+fn slip<R>(request: &mut Request<'_, R>) -> Outcome {
+    let head = Head::EMPTY;
+    let mut reply = reply_to(request, &head, Ttl::Aged(0), ede::NONE);
+    reply.flags |= flag::TC;
+    render_bare(request, &head, &reply)
+}

@@ -1,0 +1,324 @@
+//! Limits per client: whether a client may have one more of something, and what becomes of it where it may not.
+//!
+//! The accounts stand in words that others share, see [`xdnsd_abi::rate`]: all workers, and the program in the kernel. A set of
+//! accounts that is full: the account that owes least is forgotten, and its client begins anew, with all that it may have.
+
+use core::net::IpAddr;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use xdnsd_abi::hash::HashKey;
+use xdnsd_abi::rate::{ELEMENT_WORDS, Rate, Unit, WAYS, WORDS, account, control, element};
+
+use crate::time::Instant;
+
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// What a client may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Queries.
+    pub queries: Rate,
+    /// Questions that the cache cannot answer, and that nobody has asked yet.
+    pub misses: Rate,
+    /// Answers with TC, in place of those that it may not have. [`Rate::NONE`]: none.
+    pub slips: Rate,
+}
+
+impl Rules {
+    /// Everything.
+    pub const NONE: Self = Self {
+        queries: Rate::NONE,
+        misses: Rate::NONE,
+        slips: Rate::NONE,
+    };
+
+    /// Whether anything is limited.
+    #[must_use]
+    pub const fn are_on(&self) -> bool {
+        self.queries.is_on() || self.misses.is_on()
+    }
+}
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A query.
+    Query,
+    /// A question that the cache cannot answer, and that nobody has asked yet.
+    Miss,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client may have it.
+    Within,
+    /// It is to come back over TCP, where its address is proven.
+    Slip,
+    /// It gets no answer.
+    Drop,
+}
+
+/// What a client counts as: itself where it is a neighbour, else its /24 or /56.
+#[must_use]
+pub fn unit(client: IpAddr, is_on_link: bool) -> Unit {
+    let words = words(client);
+    if is_on_link {
+        Unit::whole(words)
+    } else {
+        Unit::prefix(words)
+    }
+}
+
+/// An address as [`Unit`] has it.
+#[must_use]
+pub fn words(address: IpAddr) -> [u64; 2] {
+    let octets = match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    let (halves, _) = octets.as_chunks();
+    [0, 1].map(|at| halves.get(at).map_or(0, |half| u64::from_ne_bytes(*half)))
+}
+
+/// The accounts, as a view.
+#[derive(Clone, Copy, Debug)]
+pub struct Accounts<'a> {
+    words: &'a [AtomicU64],
+}
+
+/// One of them.
+type Account<'a> = &'a [AtomicU64; account::COUNT];
+
+impl<'a> Accounts<'a> {
+    /// Nobody has one: every client may have everything.
+    pub const NONE: Self = Self { words: &[] };
+
+    /// Views these, of which there are [`WORDS`].
+    #[must_use]
+    pub const fn view(words: &'a [AtomicU64; WORDS]) -> Self {
+        Self { words }
+    }
+
+    /// A word of the first element, see [`control`]. 0 where there are no accounts.
+    #[must_use]
+    pub fn control(&self, word: usize) -> u64 {
+        let word = self.words.get(word);
+        word.map_or(0, |word| word.load(Ordering::Relaxed))
+    }
+
+    /// Counts one against the client, if it may have it.
+    #[must_use]
+    pub fn charge(&self, unit: Unit, kind: Kind, rules: &Rules, now: Instant) -> Verdict {
+        let (rate, word) = match kind {
+            Kind::Query => (rules.queries, account::QUERIES),
+            Kind::Miss => (rules.misses, account::MISSES),
+        };
+        let now = self.now(now);
+        let Some(account) = self.account(unit.tag(&self.key()), now) else {
+            return Verdict::Within;
+        };
+        if take(&account[word], rate, now) {
+            Verdict::Within
+        } else if rules.slips.is_on() && take(&account[account::SLIPS], rules.slips, now) {
+            Verdict::Slip
+        } else {
+            Verdict::Drop
+        }
+    }
+
+    /// The account of this tag. Where there is none yet, the one that owes least becomes it.
+    fn account(&self, tag: u64, now: u64) -> Option<Account<'a>> {
+        let start = element(tag) as usize * ELEMENT_WORDS;
+        let set = self.words.get(start..start + ELEMENT_WORDS)?;
+        let (accounts, _) = set.as_chunks::<{ account::COUNT }>();
+        let of_tag =
+            |account: &&[AtomicU64; _]| account[account::TAG].load(Ordering::Relaxed) == tag;
+        if let Some(account) = accounts.iter().find(of_tag) {
+            return Some(account);
+        }
+        let account = accounts.iter().min_by_key(|account| owed(account, now))?;
+        for word in &account[account::QUERIES..] {
+            word.store(0, Ordering::Relaxed);
+        }
+        account[account::TAG].store(tag, Ordering::Relaxed);
+        Some(account)
+    }
+
+    fn key(&self) -> HashKey {
+        let mut key = HashKey::default();
+        let (halves, _) = key.as_chunks_mut();
+        for (half, at) in halves.iter_mut().zip(control::KEY..) {
+            *half = self.control(at).to_ne_bytes();
+        }
+        key
+    }
+
+    /// CLOCK_MONOTONIC, by which the program in the kernel reads.
+    fn now(&self, now: Instant) -> u64 {
+        let nanos = now.millis().wrapping_mul(NANOS_PER_MILLI);
+        nanos.wrapping_add(self.control(control::CLOCK))
+    }
+}
+
+const _: () = assert!(WAYS * account::COUNT == ELEMENT_WORDS);
+
+/// What is still counted against its client, in nanoseconds.
+fn owed(account: Account<'_>, now: u64) -> u64 {
+    let owed = |word: &AtomicU64| word.load(Ordering::Relaxed).saturating_sub(now);
+    let words = account[account::QUERIES..].iter();
+    words.map(owed).max().unwrap_or(0)
+}
+
+/// Takes one of what the word stands for. Whether there was one. Between the two steps somebody else may take the same.
+fn take(word: &AtomicU64, rate: Rate, now: u64) -> bool {
+    let clear_at = word.load(Ordering::Relaxed);
+    let has_room = rate.has_room(clear_at, now);
+    if has_room {
+        word.store(rate.charge(clear_at, now), Ordering::Relaxed);
+    }
+    has_room
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::boxed::Box;
+    use std::vec::Vec;
+    use xdnsd_abi::rate::{SETS, SETS_AT};
+
+    const NOW: Instant = Instant::from_millis(9_000_000);
+    const RULES: Rules = Rules {
+        queries: Rate::new(10, 1),
+        misses: Rate::new(5, 1),
+        slips: Rate::new(2, 1),
+    };
+
+    fn table() -> &'static [AtomicU64; WORDS] {
+        Box::leak(Box::new([const { AtomicU64::new(0) }; WORDS]))
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    /// What becomes of so many at once.
+    fn burst(
+        accounts: Accounts<'_>,
+        unit: Unit,
+        kind: Kind,
+        now: Instant,
+        count: usize,
+    ) -> [usize; 3] {
+        let verdicts: Vec<_> = (0..count)
+            .map(|_| accounts.charge(unit, kind, &RULES, now))
+            .collect();
+        [Verdict::Within, Verdict::Slip, Verdict::Drop]
+            .map(|verdict| verdicts.iter().filter(|other| **other == verdict).count())
+    }
+
+    #[test]
+    fn what_is_too_much_slips_first_and_is_dropped_then() {
+        let accounts = Accounts::view(table());
+        let client = unit(address("192.0.2.7"), true);
+        assert_eq!(burst(accounts, client, Kind::Query, NOW, 30), [10, 2, 18]);
+        // The other limit is another one, but for what slips.
+        assert_eq!(burst(accounts, client, Kind::Miss, NOW, 30), [5, 0, 25]);
+        let other = unit(address("192.0.2.8"), true);
+        assert_eq!(burst(accounts, other, Kind::Query, NOW, 10), [10, 0, 0]);
+        assert_eq!(
+            burst(accounts, client, Kind::Query, NOW + 500, 30),
+            [5, 1, 24]
+        );
+        assert_eq!(
+            burst(accounts, client, Kind::Query, NOW + 9_000, 30),
+            [10, 2, 18]
+        );
+    }
+
+    #[test]
+    fn without_slips_the_rest_is_dropped_at_once() {
+        let accounts = Accounts::view(table());
+        let rules = Rules {
+            slips: Rate::NONE,
+            ..RULES
+        };
+        let client = unit(address("2001:db8::7"), true);
+        let mut verdict = Verdict::Within;
+        for _ in 0..=10 {
+            verdict = accounts.charge(client, Kind::Query, &rules, NOW);
+        }
+        assert_eq!(verdict, Verdict::Drop);
+    }
+
+    #[test]
+    fn a_neighbour_counts_for_itself_and_others_for_their_prefix() {
+        for (one, other) in [
+            ("192.0.2.7", "192.0.2.200"),
+            ("2001:db8:0:1100::7", "2001:db8:0:11ff::7"),
+        ] {
+            for is_on_link in [true, false] {
+                let accounts = Accounts::view(table());
+                let [one, other] = [one, other].map(|text| unit(address(text), is_on_link));
+                assert_eq!(burst(accounts, one, Kind::Query, NOW, 10), [10, 0, 0]);
+                let left = if is_on_link { 10 } else { 0 };
+                let [within, ..] = burst(accounts, other, Kind::Query, NOW, 10);
+                assert_eq!(within, left, "{one:?} {other:?}");
+            }
+        }
+    }
+
+    /// A flood of addresses that ask once takes the places of its own, and not of who owes much.
+    #[test]
+    fn who_owes_much_is_not_forgotten_for_many_who_owe_little() {
+        let accounts = Accounts::view(table());
+        let heavy = unit(address("198.51.100.1"), true);
+        assert_eq!(burst(accounts, heavy, Kind::Query, NOW, 12), [10, 2, 0]);
+        let crowd = SETS as usize * WAYS * 20;
+        for number in 0..crowd as u32 {
+            let one = unit(IpAddr::V4((0x0a00_0000 + number).into()), true);
+            let verdict = accounts.charge(one, Kind::Query, &RULES, NOW);
+            assert_eq!(verdict, Verdict::Within);
+        }
+        assert_eq!(burst(accounts, heavy, Kind::Query, NOW, 5), [0, 0, 5]);
+    }
+
+    #[test]
+    fn the_key_says_where_an_account_is_and_the_clock_is_the_kernels() {
+        let words = table();
+        let accounts = Accounts::view(words);
+        let offset = 77_000_000_u64.wrapping_sub(NOW.millis() * NANOS_PER_MILLI);
+        words[control::CLOCK].store(offset, Ordering::Relaxed);
+        let client = unit(address("192.0.2.7"), true);
+        let taken = || {
+            let sets = &words[SETS_AT as usize * ELEMENT_WORDS..];
+            let tags = sets.iter().step_by(account::COUNT).enumerate();
+            let taken = tags.filter(|(_, tag)| tag.load(Ordering::Relaxed) != 0);
+            taken.map(|(at, _)| at).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            accounts.charge(client, Kind::Query, &RULES, NOW),
+            Verdict::Within
+        );
+        let before = taken();
+        assert_eq!(before.len(), 1);
+        let at = SETS_AT as usize * ELEMENT_WORDS + before[0] * account::COUNT;
+        let clear_at = words[at + account::QUERIES].load(Ordering::Relaxed);
+        assert_eq!(clear_at, 177_000_000);
+        words[control::KEY].store(1, Ordering::Relaxed);
+        assert_eq!(
+            accounts.charge(client, Kind::Query, &RULES, NOW),
+            Verdict::Within
+        );
+        assert_eq!(taken().len(), 2, "another key, another place or tag");
+    }
+
+    #[test]
+    fn without_accounts_everything_is_within() {
+        let client = unit(address("192.0.2.7"), true);
+        assert_eq!(
+            burst(Accounts::NONE, client, Kind::Query, NOW, 99),
+            [99, 0, 0]
+        );
+    }
+}

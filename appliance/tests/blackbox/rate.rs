@@ -1,0 +1,241 @@
+//! Limits per client: what is too much is sent to TCP or dropped, hits go on while misses do not, and who has a cookie is free.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use xdnsd_core::counters::Counter;
+use xdnsd_lab::lab::{LAN, LAN_V4, LAN_V6};
+
+use crate::support::TIMEOUT;
+use crate::support::ask::{Ask, OptRecord, flag, option, rtype};
+use crate::support::client::{DNS_PORT, Family, UdpClient, client_address};
+use crate::support::metrics::{Metric, Metrics};
+use crate::support::run::only;
+use crate::support::scene::{Scene, Setup, scene};
+use crate::support::script::Rule;
+use crate::support::view::View;
+
+/// Two misses, and ten queries, each in a second; long bursts, so that a slow machine changes little.
+const SECTION: &str = "[rate_limit]\nmisses = 1\nqueries = 5\nburst_secs = 4\nslips = 2\n";
+/// How many are sent at once, of which the limits leave a few.
+const FLOOD: usize = 60;
+
+fn setup(section: &str) -> Setup {
+    // A neighbour and others are told apart without being kept out.
+    Setup::three_ways().sections(&format!("{section}[access]\nothers = \"allow\"\n"))
+}
+
+/// Each name has an answer, and hosts behind a router ask from behind the client.
+fn prepare(scene: &Scene) -> Result<()> {
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    scene.lab.client.ip("address add 10.53.0.77/24 dev eth0
+         address add fd53::77/64 dev eth0 nodad
+         address add 198.51.100.7/32 dev eth0
+         address add 198.51.100.77/32 dev eth0
+         address add 2001:db8:0:7700::7/128 dev eth0 nodad
+         address add 2001:db8:0:77ff::7/128 dev eth0 nodad\n")?;
+    scene.lab.router.ip(&format!(
+        "route add 198.51.100.0/24 via 10.53.0.2 dev {LAN}
+         route add 2001:db8:0:7700::/56 via fd53::2 dev {LAN}\n"
+    ))
+}
+
+fn client_at(scene: &Scene, local: &str) -> Result<UdpClient> {
+    let local: IpAddr = local.parse()?;
+    let server: IpAddr = match local {
+        IpAddr::V4(_) => LAN_V4.into(),
+        IpAddr::V6(_) => LAN_V6.into(),
+    };
+    UdpClient::open_from(&scene.lab, local, SocketAddr::new(server, DNS_PORT))
+}
+
+/// What became of a flood.
+#[derive(Debug, Default)]
+struct Fates {
+    answered: usize,
+    slipped: usize,
+    dropped: u64,
+}
+
+fn dropped_since(before: &Metrics, scene: &Scene) -> Result<u64> {
+    let now = scene.daemon.metrics()?;
+    let counters: [&dyn Metric; 2] = [&Counter::RateQueriesDropped, &Counter::RateMissesDropped];
+    let grown = counters.iter().map(|counter| now.growth(before, *counter));
+    Ok(grown.sum())
+}
+
+/// Sends all at once and waits until each is answered, or counted as dropped.
+fn flood(scene: &Scene, client: &UdpClient, messages: &[Vec<u8>]) -> Result<Fates> {
+    let before = scene.daemon.metrics()?;
+    for message in messages {
+        client.send(message)?;
+    }
+    let mut fates = Fates::default();
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        while let Some(answer) = client.try_receive() {
+            let view = View::parse(&answer)?;
+            if view.has(flag::TC) {
+                ensure!(view.answers().is_empty(), "{view:?}");
+                fates.slipped += 1;
+            } else {
+                ensure!(!view.answers().is_empty(), "{view:?}");
+                fates.answered += 1;
+            }
+        }
+        fates.dropped = dropped_since(&before, scene)?;
+        let known = fates.answered + fates.slipped + fates.dropped as usize;
+        if known == messages.len() {
+            return Ok(fates);
+        }
+        ensure!(Instant::now() < deadline, "{fates:?} of {}", messages.len());
+    }
+}
+
+fn misses(prefix: &str) -> Vec<Vec<u8>> {
+    let name = |at| format!("{prefix}{at}.test.");
+    (0..FLOOD)
+        .map(|at| Ask::of(&name(at), rtype::A).bytes())
+        .collect()
+}
+
+fn hits(count: usize) -> Vec<Vec<u8>> {
+    (0..count)
+        .map(|_| Ask::of("www.test.", rtype::A).bytes())
+        .collect()
+}
+
+/// In the cache, by a client of its own.
+fn warm(scene: &Scene) -> Result<()> {
+    let client = client_at(scene, "10.53.0.77")?;
+    client.exchange(&hits(1)[0]).map(drop)
+}
+
+#[test]
+fn misses_are_limited_first_and_hits_later() -> Result<()> {
+    only!(IN_DATAGRAMS, "limits are for datagrams");
+    let section = "[rate_limit]\nmisses = 1\nburst_secs = 4\nslips = 2\n";
+    let scene = scene!(setup(section));
+    prepare(&scene)?;
+    warm(&scene)?;
+    for family in Family::ALL {
+        let client = client_at(&scene, &client_address(family).to_string())?;
+        let fates = flood(&scene, &client, &misses(&format!("a{family:?}")))?;
+        // A slow machine has room for a few more.
+        let is_right = (4..12).contains(&fates.answered) && (2..8).contains(&fates.slipped);
+        assert!(is_right, "{family:?} {fates:?}");
+        let fates = flood(&scene, &client, &hits(FLOOD))?;
+        assert_eq!(fates.answered, FLOOD, "{fates:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn queries_are_limited_and_a_valid_cookie_is_exempt() -> Result<()> {
+    only!(IN_DATAGRAMS, "limits are for datagrams");
+    let scene = scene!(setup(SECTION));
+    prepare(&scene)?;
+    warm(&scene)?;
+    for family in Family::ALL {
+        let client = client_at(&scene, &client_address(family).to_string())?;
+        let with_cookie = |cookie: &[u8]| {
+            let opt = OptRecord::size(1232)
+                .option(option::NSID, &[])
+                .option(option::COOKIE, cookie);
+            Ask::of("www.test.", rtype::A).edns(&opt).bytes()
+        };
+        let first = View::parse(&client.exchange(&with_cookie(b"clients!"))?)?;
+        let cookie = first
+            .opt
+            .and_then(|opt| opt.option(option::COOKIE).map(<[u8]>::to_vec))
+            .context("a cookie")?;
+        let fates = flood(&scene, &client, &hits(FLOOD))?;
+        let is_right = (19..35).contains(&fates.answered) && (2..8).contains(&fates.slipped);
+        assert!(is_right, "{family:?} {fates:?}");
+        let good: Vec<_> = (0..FLOOD).map(|_| with_cookie(&cookie)).collect();
+        let fates = flood(&scene, &client, &good)?;
+        assert_eq!(fates.answered, FLOOD, "{family:?} {fates:?}");
+        // None that is forged, and none of another address.
+        let mut forged = cookie.clone();
+        forged[23] ^= 1;
+        let bad: Vec<_> = (0..FLOOD).map(|_| with_cookie(&forged)).collect();
+        let fates = flood(&scene, &client, &bad)?;
+        assert!(fates.answered < FLOOD / 2, "{family:?} {fates:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_neighbour_counts_for_itself_and_others_for_their_prefix() -> Result<()> {
+    only!(IN_DATAGRAMS, "limits are for datagrams");
+    let scene = scene!(setup(SECTION));
+    prepare(&scene)?;
+    warm(&scene)?;
+    for (one, other, is_one_client) in [
+        ("10.53.0.2", "10.53.0.77", false),
+        ("fd53::2", "fd53::77", false),
+        ("198.51.100.7", "198.51.100.77", true),
+        ("2001:db8:0:7700::7", "2001:db8:0:77ff::7", true),
+    ] {
+        let (first, second) = (client_at(&scene, one)?, client_at(&scene, other)?);
+        flood(&scene, &first, &hits(FLOOD))?;
+        let fates = flood(&scene, &second, &hits(15))?;
+        let is_limited = fates.answered < 15;
+        assert_eq!(is_limited, is_one_client, "{one} {other} {fates:?}");
+    }
+    Ok(())
+}
+
+/// What a stub makes of it: it comes back over TCP.
+#[test]
+fn dig_falls_back_to_tcp() -> Result<()> {
+    only!(IN_DATAGRAMS, "limits are for datagrams");
+    let slips = SECTION.replace("slips = 2", "slips = 1000");
+    let scene = scene!(setup(&slips));
+    prepare(&scene)?;
+    warm(&scene)?;
+    for family in Family::ALL {
+        let local = client_address(family).to_string();
+        let client = client_at(&scene, &local)?;
+        flood(&scene, &client, &hits(FLOOD))?;
+        let before = scene.daemon.metrics()?;
+        let server: IpAddr = match family {
+            Family::V4 => LAN_V4.into(),
+            Family::V6 => LAN_V6.into(),
+        };
+        let at = format!("@{server}");
+        let arguments = ["dig", "-b", &local, &at, "+tries=1", "www.test.", "A"];
+        let printed = scene.lab.client.output(&arguments)?;
+        ensure!(printed.contains("retrying in TCP mode"), "{printed}");
+        ensure!(printed.contains("192.0.2.1"), "{printed}");
+        scene
+            .daemon
+            .wait_growth(&before, &[(&Counter::QueriesTcp, 1)])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn limits_come_and_go_by_a_reload() -> Result<()> {
+    only!(IN_DATAGRAMS, "limits are for datagrams");
+    let scene = scene!(setup(""));
+    prepare(&scene)?;
+    warm(&scene)?;
+    let client = client_at(&scene, "10.53.0.2")?;
+    for (turn, section) in ["", SECTION, ""].into_iter().enumerate() {
+        if turn > 0 {
+            let path = scene.directory.path();
+            fs::write(path.join("config.toml"), setup(section).config(path))?;
+            let told = scene.daemon.control("reload")?;
+            ensure!(told.contains("rate_limit.queries"), "{told}");
+        }
+        let fates = flood(&scene, &client, &hits(FLOOD))?;
+        let is_limited = fates.answered < FLOOD;
+        assert_eq!(is_limited, !section.is_empty(), "{turn}: {fates:?}");
+    }
+    Ok(())
+}
