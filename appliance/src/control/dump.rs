@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use serde_json::{Value, json};
-use xdnsd_core::answer::{ANY_TYPE, Head, Kept, Key};
+use xdnsd_abi::hot::kind;
+use xdnsd_core::answer::{ANY_TYPE, Head, Kept, Key, hot_name};
 use xdnsd_core::dns::Name;
 use xdnsd_core::dns::name::is_within;
 use xdnsd_core::dns::record::Records;
@@ -13,7 +14,7 @@ use super::presentation::{rcode_text, type_text};
 use super::rdata::record_text;
 use super::socket::CommandError;
 use crate::os::clock;
-use crate::store::{SharedCache, Walk};
+use crate::store::{Asked, HOT, SharedCache, Walk};
 use crate::text::json;
 
 /// Writes a line for each answer for `below` and the names below it, and behind it one for each of its records.
@@ -35,10 +36,12 @@ pub fn dump_where(
     mut is_wanted: impl FnMut(&Key<'_>) -> bool,
 ) -> Result<(), CommandError> {
     let now = clock::now();
+    let hits = Hits::now();
     let mut walk = Walk::new(cache);
     while walk.step() {
         for (key, head, body) in walk.entries().filter(|(key, ..)| is_wanted(key)) {
-            writeln!(out, "{lead}{}", entry_text(&key, &head, body, now))?;
+            let (entry, hits) = (entry_text(&key, &head, body, now), hits.text(&key));
+            writeln!(out, "{lead}{entry}{hits}")?;
             for record in record_texts(&key, &head, body, now) {
                 writeln!(out, "{:1$}  {record}", "", lead.len())?;
             }
@@ -57,11 +60,13 @@ pub fn dump_json(
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
     let now = clock::now();
+    let hits = Hits::now();
     let mut walk = Walk::new(cache);
     while walk.step() {
         for (key, head, body) in walk.entries() {
             if is_within(key.name, below.as_wire()) {
-                writeln!(out, "{}", json::line(&entry_json(&key, &head, body, now)))?;
+                let entry = hits.with_json(&key, entry_json(&key, &head, body, now));
+                writeln!(out, "{}", json::line(&entry))?;
             }
         }
     }
@@ -71,13 +76,57 @@ pub fn dump_json(
 /// The answers that are `wanted`, as JSON.
 pub fn entries_json(cache: &SharedCache, is_wanted: impl Fn(&Key<'_>) -> bool) -> Vec<Value> {
     let now = clock::now();
+    let hits = Hits::now();
     let mut entries = Vec::new();
     let mut walk = Walk::new(cache);
     while walk.step() {
         let wanted = walk.entries().filter(|(key, ..)| is_wanted(key));
-        entries.extend(wanted.map(|(key, head, body)| entry_json(&key, &head, body, now)));
+        entries.extend(
+            wanted
+                .map(|(key, head, body)| hits.with_json(&key, entry_json(&key, &head, body, now))),
+        );
     }
     entries
+}
+
+/// How often the XDP program has given which answers.
+struct Hits(Vec<Asked>);
+
+impl Hits {
+    fn now() -> Self {
+        Self(HOT.asked())
+    }
+
+    /// To this entry's questions, with EDNS and without; `None`: it gives none.
+    fn of(&self, key: &Key<'_>) -> Option<u64> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let name = hot_name(key.name)?;
+        let wanted = [
+            (key.dnssec_ok, kind::DNSSEC_OK),
+            (key.checking_disabled, kind::CHECKING_DISABLED),
+        ];
+        let is_same = |asked: &&Asked| {
+            asked.name == name
+                && [asked.kind as u16, ANY_TYPE].contains(&key.qtype)
+                && wanted
+                    .iter()
+                    .all(|(set, bit)| (asked.kind & bit != 0) == *set)
+        };
+        let given = self.0.iter().filter(is_same).map(|asked| asked.hits);
+        given.reduce(u64::saturating_add)
+    }
+
+    fn text(&self, key: &Key<'_>) -> String {
+        let hits = self.of(key);
+        hits.map_or_else(String::new, |hits| format!(", hot, {hits} by XDP"))
+    }
+
+    fn with_json(&self, key: &Key<'_>, mut entry: Value) -> Value {
+        entry["hot_hits"] = self.of(key).into();
+        entry
+    }
 }
 
 fn entry_json(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Value {
@@ -178,6 +227,41 @@ fn record_texts(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Vec<St
 mod tests {
     use super::*;
     use crate::store::shared::tests::{BODY, head};
+
+    #[test]
+    fn hits_of_the_program_are_those_of_the_entrys_questions() {
+        let name = b"\x03www\x07example\0";
+        let asked = |kind, hits| Asked {
+            name: hot_name(name).expect("short"),
+            kind,
+            hits,
+        };
+        let hits = Hits(vec![
+            asked(28, 1),
+            asked(28 | kind::EDNS, 20),
+            asked(28 | kind::EDNS | kind::DNSSEC_OK, 300),
+            asked(28 | kind::CHECKING_DISABLED, 4_000),
+            asked(1, 50_000),
+            Asked {
+                name: [7; 8],
+                ..asked(28, 600_000)
+            },
+        ]);
+        let of = |name, qtype, dnssec_ok, checking_disabled| {
+            hits.of(&Key {
+                name,
+                qtype,
+                dnssec_ok,
+                checking_disabled,
+            })
+        };
+        assert_eq!(of(name, 28, false, false), Some(21));
+        assert_eq!(of(name, 28, true, false), Some(300));
+        assert_eq!(of(name, 28, false, true), Some(4_000));
+        assert_eq!(of(name, ANY_TYPE, false, false), Some(50_021));
+        assert_eq!(of(name, 15, false, false), None);
+        assert_eq!(of(b"\x03wwx\0", 28, false, false), None);
+    }
 
     #[test]
     fn an_entry_is_shown_with_its_age_and_origin() {

@@ -2,8 +2,8 @@
 //!
 //! Here belongs what makes parts of the other wings work together, and keeps them working while the world changes: the main
 //! thread (`run`), the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`, `queues`),
-//! what of their traffic is ours (`destinations`), what the programs drop and SYN cookies (`shield`), the sk_lookup program (`ports`),
-//! sockets of addresses that come and go (`sockets`), files and configs that are read again (`reload`), and when to try again
+//! what of their traffic is ours (`destinations`), what the programs drop and SYN cookies (`shield`), hot names (`tier0`), both on one
+//! interface (`inside`) and whether their answers leave it (`way_out`), the sk_lookup program (`ports`), sockets of addresses that come and go (`sockets`), files and configs that are read again (`reload`), and when to try again
 //! (`retry`). States that metrics show are `shared`.
 //!
 //! What does not: anything that one query or one request needs. A worker goes on when everything here waits.
@@ -11,6 +11,7 @@
 //! It uses `control`, `worker`, `config`, `compile`, `store`, `os` and `text`. No wing uses it.
 
 mod destinations;
+mod inside;
 mod interfaces;
 mod ports;
 mod program;
@@ -24,6 +25,7 @@ mod sockets;
 mod supervisor;
 mod switches;
 mod tier0;
+mod way_out;
 mod workers;
 
 pub use run::run;

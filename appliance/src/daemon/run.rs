@@ -496,7 +496,10 @@ fn register(
 ) -> Telemetry {
     let programs = supervisor.attachments().iter().map(|attachment| {
         let program = Arc::clone(&attachment.program);
-        let (state, hot) = (attachment.guard.state(), attachment.hot.state());
+        let (state, hot) = (
+            attachment.inside.guard.state(),
+            attachment.inside.hot.state(),
+        );
         metrics::Program {
             interface: attachment.name.clone(),
             frames: Box::new(move || {

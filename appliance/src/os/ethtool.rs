@@ -1,4 +1,4 @@
-//! What an interface's driver does with VLAN tags, and what it counts: the fence around the ioctl.
+//! Which driver an interface has, what it does with VLAN tags, and what it counts: the fence around the ioctl.
 //!
 //! rx-vlan-offload moves the tag out of the frame before XDP sees it: a query of VLAN 5 then looks untagged, and a reply
 //! made from it would leave untagged. veth does so always where its peer's VLAN device offloads. So where VLAN devices
@@ -18,6 +18,8 @@ const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSTATS: u32 = 0x1d;
 const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 const ETH_SS_STATS: u32 = 1;
+/// Bytes of a driver's name.
+const DRIVER_LEN: usize = 32;
 /// Bytes of a name of a counter.
 const ETH_GSTRING_LEN: usize = 32;
 /// More counters than a card has: those with many queues have some thousands.
@@ -40,8 +42,9 @@ const _: () = assert!(size_of::<EthtoolValue>() == 8);
 #[repr(C)]
 struct EthtoolDrvinfo {
     cmd: u32,
-    /// Names and versions, not read here.
-    texts: [u8; 172],
+    driver: [u8; DRIVER_LEN],
+    /// Versions and addresses, not read here.
+    texts: [u8; 172 - DRIVER_LEN],
     n_priv_flags: u32,
     n_stats: u32,
     lens: [u32; 3],
@@ -136,16 +139,37 @@ impl LostByXdpTx {
     }
 }
 
-/// How many counters there are.
-fn count(interface: &str) -> io::Result<usize> {
+/// The name of the interface's driver.
+///
+/// # Errors
+///
+/// As [`turn_off_rx_vlan_offload`], or the driver does not say.
+pub fn driver(interface: &str) -> io::Result<String> {
+    Ok(text(&info(interface)?.driver))
+}
+
+fn info(interface: &str) -> Result<EthtoolDrvinfo, Errno> {
     let mut info = EthtoolDrvinfo {
         cmd: ETHTOOL_GDRVINFO,
-        texts: [0; 172],
+        driver: [0; DRIVER_LEN],
+        texts: [0; 172 - DRIVER_LEN],
         n_priv_flags: 0,
         n_stats: 0,
         lens: [0; 3],
     };
     ethtool(interface, &mut info)?;
+    Ok(info)
+}
+
+/// What stands before the first zero.
+fn text(octets: &[u8]) -> String {
+    let len = octets.iter().position(|octet| *octet == 0);
+    String::from_utf8_lossy(&octets[..len.unwrap_or(octets.len())]).into_owned()
+}
+
+/// How many counters there are.
+fn count(interface: &str) -> io::Result<usize> {
+    let info = info(interface)?;
     let count = info.n_stats as usize;
     if count > STATS_MAX {
         return Err(io::Error::other("too many counters"));
@@ -168,11 +192,7 @@ fn names(interface: &str, count: usize) -> io::Result<Vec<String>> {
     ethtool_words(interface, &mut words)?;
     let words = &words[3..][..count * ETH_GSTRING_LEN / size_of::<u32>()];
     let octets: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let names = octets.chunks(ETH_GSTRING_LEN).map(|name| {
-        let len = name.iter().position(|octet| *octet == 0);
-        String::from_utf8_lossy(&name[..len.unwrap_or(name.len())]).into_owned()
-    });
-    Ok(names.collect())
+    Ok(octets.chunks(ETH_GSTRING_LEN).map(text).collect())
 }
 
 fn values(interface: &str, count: usize) -> io::Result<Vec<u64>> {

@@ -23,6 +23,7 @@ pub mod grace;
 pub mod holder;
 pub mod netlink;
 pub mod notify;
+pub mod peer;
 pub mod random;
 pub mod reuseport;
 pub mod seal;

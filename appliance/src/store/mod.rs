@@ -15,7 +15,7 @@ pub mod shared;
 pub mod snapshot;
 pub mod writer;
 
-pub use hot::{BOOKS_BYTES, HOT, HotAnswers};
+pub use hot::{Asked, BOOKS_BYTES, HOT, HotAnswers};
 pub use shared::{CACHE, STEP, SharedCache, Walk};
 pub use snapshot::{BUFFER, Store};
 pub use writer::{SnapshotHandle, SnapshotWriter};

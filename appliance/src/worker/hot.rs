@@ -2,7 +2,8 @@
 //!
 //! Hits of AF_XDP are counted in a table of few places: who has a place counts up, everybody else who comes there counts it down,
 //! and takes it at zero. So what stays is what comes most. Each second all counts are halved. What the program answers is not
-//! counted here any more; its time is over before the cache's, so that the next client finds it in the cache, and may count anew.
+//! counted here any more; its time is over before the cache's, so that the next client finds it in the cache, and has it fetched
+//! anew. What the program has given often is hot again by its second hit.
 
 use std::net::IpAddr;
 
@@ -17,6 +18,8 @@ use crate::store::HOT;
 const PLACES: usize = 512;
 /// Hits, of which half are forgotten each second, from which a name is hot.
 const HITS_MIN: u16 = 8;
+/// Hits from which it is hot, if the program gave as many of its last answer: that one is over.
+const AGAIN_HITS_MIN: u16 = 2;
 /// Time between two halvings, in milliseconds.
 const HALF_MS: u64 = 1_000;
 /// Bytes of the table of a worker, for the memory budget.
@@ -62,7 +65,7 @@ impl Hotness {
         HOT.admit(given.valid, given.client);
         let count = self.count(given.fresh.hash, now);
         // Not each time, because not every answer can be had, and not every place.
-        if count < HITS_MIN || !count.is_power_of_two() {
+        if count < AGAIN_HITS_MIN || !count.is_power_of_two() {
             return;
         }
         let Some(mut words) = hot_words(given.reply, &given.fresh) else {
@@ -75,7 +78,11 @@ impl Hotness {
         words[word::SINCE] = since_ns;
         words[word::OVER] = since_ns.saturating_add(ns(fresh_ms));
         words[word::VALID] = given.valid;
-        HOT.put(&words, now_ns);
+        if count < HITS_MIN {
+            HOT.renew(&words, now_ns, HITS_MIN.into());
+        } else {
+            HOT.put(&words, now_ns);
+        }
     }
 
     /// How often it has come, by and large.

@@ -1,4 +1,5 @@
-//! Hot names, answered by the XDP program: the same bytes as user space's, and none of them after a reload or a flush.
+//! Hot names, answered by the XDP program: the same bytes as user space's, and none of them after a reload, a flush or a kill, nor
+//! where answers go nowhere.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -13,6 +14,7 @@ use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::header::{HEADER_LEN, Header};
 use xdnsd_core::dns::name;
 use xdnsd_core::dns::record::Records;
+use xdnsd_lab::lab::HOST_INTERFACE;
 use xdnsd_lab::wait::wait_until;
 
 use crate::shield::with_program;
@@ -20,7 +22,7 @@ use crate::support::TIMEOUT;
 use crate::support::ask::{Ask, OptRecord, flag, rtype};
 use crate::support::client::{Family, RawClient, listen};
 use crate::support::frame::UdpFrame;
-use crate::support::message::{addresses, mx, query, read_answer, txt, wire};
+use crate::support::message::{address, addresses, cname, mx, query, read_answer, ttl, txt, wire};
 use crate::support::metrics::Metric;
 use crate::support::random::Random;
 use crate::support::run::only;
@@ -28,12 +30,14 @@ use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 
 /// How many questions are generated, if the environment says no other number.
-const QUESTIONS: u64 = 200;
+const QUESTIONS: u64 = 1_000;
 const QUESTIONS_VARIABLE: &str = "XDNSD_TIER0_QUESTIONS";
 /// Rounds of reloads and flushes under load.
 const ROUNDS: usize = 6;
 /// RFC 1035 section 3.2.2.
 const MX: u16 = 15;
+/// The daemon looks at the other end of a pair once a second.
+const TWO_LOOKS: Duration = Duration::from_millis(2_100);
 /// IPv4 options that do nothing (RFC 791 section 3.1): the XDP program leaves such a packet to the kernel's socket.
 const NO_OPERATIONS: [u8; 4] = [1; 4];
 
@@ -162,9 +166,44 @@ fn who_is_not_answered_by_user_space_gets_no_hot_answer() -> Result<()> {
     ask_until_hot(&scene, &client, &frame).map(drop)
 }
 
+/// What is at the upstream server: four records, none, one address, an alias, nothing of that type, records that just fit.
+const ZONES: [&str; 7] = [
+    "test",
+    "no.test",
+    "Deep.Down.Test",
+    "one.test",
+    "alias.test",
+    "empty.test",
+    "much.test",
+];
+
+fn fill_zones(scene: &Scene) {
+    let data = ["192.0.2.1", "2001:db8::1"].map(address);
+    let records = [&data[..], &[mx(10, "mail.test."), txt(0, 60)]].concat();
+    let much = [1, 2, 3, 4].map(|number| txt(number, 30));
+    let alias = Rule::answer(3600, &[cname("a-target-of-some-length.one.test.")]).and(
+        "a-target-of-some-length.one.test.",
+        1800,
+        &data,
+    );
+    for (zone, rule) in [
+        ("*.test.", Rule::answer(3600, &records)),
+        ("*.no.test.", Rule::code(ResponseCode::NXDomain)),
+        ("*.one.test.", Rule::answer(86_400, &data)),
+        ("*.alias.test.", alias),
+        ("*.empty.test.", Rule::nodata()),
+        (
+            "*.much.test.",
+            Rule::answer(60, &[&much[..], &data].concat()),
+        ),
+    ] {
+        scene.upstream.on(zone, rule);
+    }
+}
+
 /// A question that was generated: all that a plain query can say.
 fn generated(random: &mut Random, number: u64) -> Vec<u8> {
-    let zone = random.pick(&["test", "no.test", "Deep.Down.Test"]);
+    let zone = random.pick(&ZONES);
     let letter = random.pick(&["n", "N", "long-label-of-a-name", "_x"]);
     let kind = random.pick(&[rtype::A, rtype::AAAA, rtype::TXT, MX]);
     let ask = Ask::of(&format!("{letter}{number}.{zone}."), kind).flags(random.pick(&[
@@ -189,12 +228,7 @@ fn all_tiers_give_the_same_bytes() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(setup("on"));
     let _program = with_program(&scene.lab.client)?;
-    let data = ["192.0.2.1", "2001:db8::1"].map(crate::support::message::address);
-    let records = [&data[..], &[mx(10, "mail.test."), txt(0, 60)]].concat();
-    scene.upstream.on("*.test.", Rule::answer(3600, &records));
-    scene
-        .upstream
-        .on("*.no.test.", Rule::code(ResponseCode::NXDomain));
+    fill_zones(&scene);
     let count = std::env::var(QUESTIONS_VARIABLE).ok();
     let count = count.map_or(Ok(QUESTIONS), |count| count.parse())?;
     let mut random = Random::new(13);
@@ -321,12 +355,14 @@ fn after_a_reload_or_a_flush_no_old_answer_leaves() -> Result<()> {
     Ok(())
 }
 
-/// The other end of this veth pair has no XDP program: what the program sends is lost, and the driver counts that.
+/// The other end of a veth pair takes answers where it has an XDP program; where it has none they are lost, and where GRO alone is
+/// on they lie there and count as sent. No client waits for one: that is known before any is given, and each second anew.
 #[test]
-fn answers_that_do_not_leave_are_user_spaces_again() -> Result<()> {
+fn where_answers_go_nowhere_user_space_gives_them() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
-    let scene = scene!(setup("on"));
-    wait_state(&scene, "")?;
+    let scene = scene!(setup("auto"));
+    wait_state(&scene, "answers_lost")?;
+    scene.daemon.wait_log_count("answers do not leave", 1)?;
     scene
         .upstream
         .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
@@ -335,35 +371,186 @@ fn answers_that_do_not_leave_are_user_spaces_again() -> Result<()> {
         listen(Family::V4),
         &wire(&query("www.test.", RecordType::A)),
     )?;
-    let deadline = Instant::now() + TIMEOUT;
-    while answered(&scene)? == 0 {
-        ensure!(Instant::now() < deadline, "not hot");
-        client.send(&frame.to_bytes())?;
-    }
+    let all_by_user_space = |what: &str| -> Result<()> {
+        let before = answered(&scene)?;
+        for _ in 0..50 {
+            client.exchange(&frame).context(what.to_owned())?;
+        }
+        ensure!(answered(&scene)? == before, "{what}");
+        Ok(())
+    };
+    all_by_user_space("nothing there")?;
+    let gro = ["ethtool", "-K", HOST_INTERFACE, "gro", "on"];
+    scene.lab.client.output(&gro)?;
+    std::thread::sleep(TWO_LOOKS);
     wait_state(&scene, "answers_lost")?;
-    scene.daemon.wait_log_count("answers do not leave", 1)?;
-    for _ in 0..20 {
-        client.exchange(&frame)?;
+    all_by_user_space("GRO alone")?;
+    let program = with_program(&scene.lab.client)?;
+    wait_state(&scene, "")?;
+    ask_until_hot(&scene, &client, &frame)?;
+    drop(program);
+    wait_state(&scene, "answers_lost")?;
+    all_by_user_space("GRO alone, again")?;
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene, "")?;
+    ask_until_hot(&scene, &client, &frame).map(drop)
+}
+
+#[test]
+fn it_is_off_unless_asked_for() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
+    let scene = scene!(Setup::default());
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene, "off")?;
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    for _ in 0..50 {
+        client.ask(Family::V4, &query("www.test.", RecordType::A))?;
+    }
+    assert_eq!(answered(&scene)?, 0);
+    Ok(())
+}
+
+/// The program goes with the process: nobody is answered until the next one, and that one knows nothing of before.
+#[test]
+fn after_a_kill_under_load_no_old_answer_leaves() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
+    let mut scene = scene!(setup("on"));
+    let _program = with_program(&scene.lab.client)?;
+    let asking = scene.raw_client()?;
+    let frame = asking.frame(
+        listen(Family::V4),
+        &wire(&query("www.test.", RecordType::A)),
+    )?;
+    for round in 0..3 {
+        let client = scene.raw_client()?;
+        let address = |step: usize| format!("192.0.2.{}", 10 + 2 * round + step);
+        let rule = Rule::addresses(3600, &[&address(0)]);
+        scene.upstream.on("www.test.", rule);
+        ask_until_hot(&scene, &client, &frame)?;
+        let rule = Rule::addresses(3600, &[&address(1)]);
+        scene.upstream.on("www.test.", rule);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| -> Result<()> {
+            // Without a look at what comes back: somebody who asks is always there.
+            let load = scope.spawn(|| -> Result<()> {
+                while !is_over.load(Ordering::Relaxed) {
+                    asking.send(&frame.to_bytes())?;
+                    std::thread::sleep(Duration::from_micros(50));
+                }
+                Ok(())
+            });
+            let checked = killed_and_started_again(&mut scene, &frame, &address(1));
+            is_over.store(true, Ordering::Relaxed);
+            load.join().expect("no panic")?;
+            checked
+        })?;
+        scene.daemon.control("cache flush")?;
     }
     Ok(())
 }
 
-/// Where the other end may swallow answers and nobody tells, and where it is not wanted.
-#[test]
-fn it_is_off_unless_asked_for_and_auto_leaves_veth_pairs_alone() -> Result<()> {
-    only!(ONCE, "the XDP program answers by itself");
-    for (sections, reason) in [("", "off"), ("[cache]\ntier0 = \"auto\"\n", "device")] {
-        let scene = scene!(Setup::default().sections(sections));
-        let _program = with_program(&scene.lab.client)?;
-        wait_state(&scene, reason)?;
-        scene
-            .upstream
-            .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
-        let client = scene.raw_client()?;
-        for _ in 0..50 {
-            client.ask(Family::V4, &query("www.test.", RecordType::A))?;
-        }
-        assert_eq!(answered(&scene)?, 0, "{reason}");
+/// Every answer that comes after the kill is of the next process.
+fn killed_and_started_again(scene: &mut Scene, frame: &UdpFrame, wanted: &str) -> Result<()> {
+    scene.daemon.kill()?;
+    wait_until("the program is detached", TIMEOUT, || {
+        scene.attached().is_ok_and(|mode| mode.is_empty())
+    })?;
+    // It sees nothing of what was answered before.
+    let client = scene.raw_client()?;
+    let silence = client.next_for(frame, Duration::from_millis(100))?;
+    ensure!(silence.is_none(), "nobody is there: {silence:02x?}");
+    scene.daemon.start_again(&scene.lab)?;
+    let deadline = Instant::now() + TIMEOUT;
+    let mut count = 0;
+    // By the program at the end.
+    while answered(scene)? == 0 || count < 100 {
+        ensure!(Instant::now() < deadline, "{count} answers");
+        let Some(answer) = client.next_for(frame, Duration::from_millis(100))? else {
+            continue;
+        };
+        let answer = read_answer(&frame.message, &answer)?;
+        ensure!(addresses(&answer) == [wanted], "{answer}");
+        count += 1;
     }
     Ok(())
+}
+
+/// Where addresses change their order that goes on, while the program answers other names.
+#[test]
+fn addresses_still_change_their_order() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
+    let scene = scene!(Setup::default().sections("[cache]\nrotate = true\ntier0 = \"on\"\n"));
+    let _program = with_program(&scene.lab.client)?;
+    let three = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+    for (name, addresses) in [("one.test.", &three[..1]), ("three.test.", &three)] {
+        scene.upstream.on(name, Rule::addresses(300, addresses));
+    }
+    let client = scene.raw_client()?;
+    let ask = |name| client.frame(listen(Family::V4), &wire(&query(name, RecordType::A)));
+    let (one, many) = (ask("one.test.")?, ask("three.test.")?);
+    ask_until_hot(&scene, &client, &one)?;
+    let before = answered(&scene)?;
+    let mut first = [0_u32; 3];
+    for _ in 0..90 {
+        let answer = read_answer(&many.message, &client.exchange(&many)?)?;
+        let foremost = answer.answers().first().context("an address")?;
+        let foremost = foremost.data().to_string();
+        let at = three.iter().position(|known| *known == foremost);
+        first[at.context("one of the three")?] += 1;
+        client.exchange(&one)?;
+    }
+    ensure!(first.iter().all(|count| *count > 10), "{first:?}");
+    let by_program = answered(&scene)? - before;
+    ensure!(by_program >= 90, "{by_program} of one.test.");
+    Ok(())
+}
+
+/// Near its end the next client finds it in the cache, and has it fetched: then the program gives the new one, and goes on
+/// counting who asks for the name.
+#[test]
+fn a_hot_name_is_fetched_before_its_end_and_stays_hot() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
+    let scene = scene!(setup("on"));
+    let _program = with_program(&scene.lab.client)?;
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(4, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    let frame = client.frame(
+        listen(Family::V4),
+        &wire(&query("www.test.", RecordType::A)),
+    )?;
+    ask_until_hot(&scene, &client, &frame)?;
+    ensure!(hits(&scene, "www.test.")? > 0);
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.2"]));
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        ensure!(Instant::now() < deadline, "never fetched anew");
+        let before = hits(&scene, "www.test.");
+        let answer = read_answer(&frame.message, &client.exchange(&frame)?)?;
+        ensure!(ttl(&answer) > 0, "before its end: {answer}");
+        if addresses(&answer) == ["192.0.2.2"] {
+            let before = before?;
+            ask_until_hot(&scene, &client, &frame)?;
+            let now = hits(&scene, "www.test.")?;
+            ensure!(now > before, "{now} hits, {before} before");
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(scene.upstream.asked("www.test.").len(), 2);
+    Ok(())
+}
+
+/// How often the program has answered the name, as `cache dump` shows it.
+fn hits(scene: &Scene, name: &str) -> Result<u64> {
+    let dumped = scene.daemon.control(&format!("cache dump {name}"))?;
+    let (_, hits) = dumped.split_once(", hot, ").context(dumped.clone())?;
+    let (hits, _) = hits.split_once(" by XDP").context(dumped.clone())?;
+    Ok(hits.parse()?)
 }

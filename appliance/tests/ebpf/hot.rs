@@ -53,8 +53,8 @@ static CACHE: SharedCache = SharedCache::new();
 static CONFIGURED: Once = Once::new();
 
 /// The forwarder, and the program with its answers.
-struct Tiers {
-    bench: Bench,
+pub struct Tiers {
+    pub bench: Bench,
     program: HotProgram,
     hot: Box<HotAnswers>,
     tables: MutexGuard<'static, Tables<()>>,
@@ -63,7 +63,7 @@ struct Tiers {
 }
 
 impl Tiers {
-    fn new(test: &str) -> Option<Self> {
+    pub fn new(test: &str) -> Option<Self> {
         let mut bench = Bench::hot(test)?;
         let (mut program, maps) = HotProgram::load().unwrap_or_else(|error| panic!("{error}"));
         bench
@@ -86,7 +86,7 @@ impl Tiers {
     }
 
     /// Keeps an answer: the body for this question.
-    fn keep(&self, question: &Key<'_>, head: Head, body: &[u8]) {
+    pub fn keep(&self, question: &Key<'_>, head: Head, body: &[u8]) {
         let head = Head {
             stored: STORED,
             ttl_secs: TTL_SECS,
@@ -97,7 +97,7 @@ impl Tiers {
     }
 
     /// The frame that the forwarder makes of this one. Where others would get the same answer, the program has it from here on.
-    fn forward(&mut self, frame: &[u8]) -> Vec<u8> {
+    pub fn forward(&mut self, frame: &[u8]) -> Vec<u8> {
         let valid = self.hot.valid(GENERATION);
         let counters = Counters::new();
         let settings = Settings::DEFAULT;
@@ -145,14 +145,14 @@ impl Tiers {
     }
 
     /// Runs the frame: the answer, or why there is none; then the frame is as it was.
-    fn ask(&mut self, frame: &[u8]) -> Result<Vec<u8>, Outcome> {
+    pub fn ask(&mut self, frame: &[u8]) -> Result<Vec<u8>, Outcome> {
         let before = self.program.outcomes().expect("counted");
         let (reason, answer) = self.bench.run_hot(frame);
         let after = self.program.outcomes().expect("counted");
         let moved = |outcome: &&Outcome| after[**outcome as usize] != before[**outcome as usize];
         let moved: Vec<Outcome> = Outcome::ALL.iter().filter(moved).copied().collect();
         let [outcome] = moved[..] else {
-            panic!("{moved:?}")
+            panic!("{reason:?} {moved:?}")
         };
         let is_answered = outcome == Outcome::Answered;
         assert_eq!(
@@ -169,7 +169,7 @@ impl Tiers {
 }
 
 /// A name in wire form.
-fn wire_name(text: &str) -> Vec<u8> {
+pub fn wire_name(text: &str) -> Vec<u8> {
     let labels = text.split('.').filter(|label| !label.is_empty());
     let mut wire: Vec<u8> = labels
         .flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat())
@@ -191,12 +191,12 @@ fn record(rtype: u16, ttl_secs: u32, rdata: &[u8]) -> Vec<u8> {
 
 const OPT: [u8; 11] = [0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0];
 const OPT_DO: [u8; 11] = [0, 0, 41, 0x02, 0, 0, 0, 0x80, 0, 0, 0];
-const RD: u16 = 0x0100;
+pub const RD: u16 = 0x0100;
 const AD: u16 = 0x0020;
 const CD: u16 = 0x0010;
 
 /// A query for `name`, which is written as it stands.
-fn message(name: &str, qtype: u16, flags: u16, opt: &[u8]) -> Vec<u8> {
+pub fn message(name: &str, qtype: u16, flags: u16, opt: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0xbe, 0xef];
     bytes.extend(flags.to_be_bytes());
     bytes.extend([0, 1, 0, 0, 0, 0, 0, u8::from(!opt.is_empty())]);
@@ -207,7 +207,7 @@ fn message(name: &str, qtype: u16, flags: u16, opt: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn key<'a>(name: &'a [u8], qtype: u16, flags: u16, opt: &[u8]) -> Key<'a> {
+pub fn key<'a>(name: &'a [u8], qtype: u16, flags: u16, opt: &[u8]) -> Key<'a> {
     Key {
         name,
         qtype,
@@ -216,7 +216,7 @@ fn key<'a>(name: &'a [u8], qtype: u16, flags: u16, opt: &[u8]) -> Key<'a> {
     }
 }
 
-fn with_message(query: &Query, message: Vec<u8>) -> Query {
+pub fn with_message(query: &Query, message: Vec<u8>) -> Query {
     Query {
         message,
         ..query.clone()
@@ -228,12 +228,12 @@ fn both() -> [Query; 2] {
 }
 
 /// One answer: an address.
-const ONE: Head = Head {
+pub const ONE: Head = Head {
     answers: 1,
     ..Head::EMPTY
 };
 
-fn address(ttl_secs: u32) -> Vec<u8> {
+pub fn address(ttl_secs: u32) -> Vec<u8> {
     record(1, ttl_secs, &[192, 0, 2, 80])
 }
 

@@ -1,6 +1,7 @@
 //! The XDP program in this machine's kernel: for every reason a frame that has it, action, bytes and counter asserted.
 
 mod bench;
+mod conditions;
 mod fib;
 mod forward;
 mod frames;

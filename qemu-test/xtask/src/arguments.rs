@@ -174,7 +174,7 @@ mod tests {
             ("test one --mutations", &["--mutations", "FILTER"]),
             (
                 "test --way ucp",
-                &["--way", "ucp", "xdp, udp, tcp, connected, all"],
+                &["--way", "ucp", "xdp, udp, tcp, connected, hot, all"],
             ),
             ("test --way udp --long", &["--way", "--long"]),
             ("test --mutations --quick", &["--mutations", "--quick"]),

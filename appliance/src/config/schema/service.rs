@@ -11,9 +11,9 @@ words! {
     Tier0Word {
         /// By user space, as all others.
         Off = "off",
-        /// In the kernel where it is known to work: on devices that stand for hardware, and in generic mode.
+        /// In the kernel, but where answers do not leave, or nobody could tell: behind a veth pair whose other end cannot be asked.
         Auto = "auto",
-        /// In the kernel.
+        /// In the kernel, but where answers are known not to leave.
         On = "on",
     }
 }
@@ -41,8 +41,8 @@ section! {
         rotate: bool = DEFAULT.rotate;
         /// Whether an answer that is asked for often is given by the XDP program, to clients that were answered before, without that
         /// user space wakes up. Not while its addresses change their order, see `rotate`. It is new: `off` until it has proved
-        /// itself. Needs Linux 5.18. Where the driver says that such answers do not leave, user space gives them again. Holds from
-        /// the start on.
+        /// itself. Needs Linux 5.18. Where such answers do not leave, as the driver or the other end of a veth pair says, user space
+        /// gives them. Holds from the start on.
         tier0: Tier0Word = Tier0Word::Off;
         /// File that carries the cache over a restart. A second one beside it, with the ending `.old`, is the
         /// generation before.

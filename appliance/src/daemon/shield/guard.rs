@@ -1,34 +1,17 @@
-//! The shield on one interface: what its program is told; the one that gives SYN cookies, and whether its answers arrive.
-//!
-//! A frame that a program sends back may go nowhere without anybody saying so: at the other end of a veth pair there has to be
-//! an XDP program as well, and a zero-copy queue has no room for it. Where the driver counts what it lost, that is looked at.
+//! The shield on one interface: what its program is told; the one that gives SYN cookies, where answers leave.
 
-use log::{info, warn};
 use xdnsd_abi::{Orders, Reason};
 use xdnsd_core::time::Instant;
 
 use super::Prefixes;
 use crate::config::{Shield as Section, SynCookiesWord};
-use crate::daemon::retry::Retry;
 use crate::daemon::shared::Shared;
-use crate::os::ethtool;
+use crate::daemon::way_out::Sight;
 use crate::os::xdp::{Error, Program};
-
-/// Answers that did not arrive are tried again after this time, in milliseconds, and later each time.
-const LOST_MS: u64 = 60_000;
-/// The longest of these pauses.
-const LOST_MAX_MS: u64 = 3_600_000;
 
 /// The key of cookies for hosts behind this one is changed after this time, in milliseconds: a client has that long to bring one
 /// back, and at most twice as long.
 const KEY_MS: u64 = 60_000;
-
-/// What is sent back by a program of the shield.
-const ANSWERS: [Reason; 3] = [
-    Reason::SynCookie,
-    Reason::ForwardCookie,
-    Reason::ForwardProof,
-];
 
 /// A SYN to a guarded port of ours, whole and sound: what the program counts such a one by.
 const SYNS: [Reason; 5] = [
@@ -124,18 +107,6 @@ impl std::ops::AddAssign for Seen {
     }
 }
 
-/// What was counted at the last look.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counted {
-    syns: u64,
-    /// Answers to them.
-    kernels: u64,
-    /// All that was sent.
-    cookies: u64,
-    /// Frames that the driver lost, of those that the program sent.
-    lost: u64,
-}
-
 /// What a program is to do for the shield.
 #[derive(Debug)]
 pub struct Wanted<'a> {
@@ -167,6 +138,12 @@ impl<'a> Wanted<'a> {
         self.protect
     }
 
+    /// Whether the program may be told to answer something.
+    #[must_use]
+    pub fn may_answer(&self) -> bool {
+        self.syn_cookies || self.protect
+    }
+
     /// The same, in front of hosts behind this one or not.
     #[must_use]
     pub fn protecting(self, protect: bool) -> Self {
@@ -187,11 +164,10 @@ pub struct Guard {
     key_changed: Option<Instant>,
     /// What the program was told.
     orders: Orders,
-    counted: Counted,
-    /// Where the driver says what it lost.
-    lost: ethtool::LostByXdpTx,
-    /// When answers that did not arrive are tried again.
-    retry: Retry,
+    /// What was counted at the last look.
+    counted: Seen,
+    /// Whether answers leave.
+    way_out: Sight,
     state: Shared<State>,
     protection: Shared<Protection>,
 }
@@ -210,21 +186,11 @@ impl Guard {
     }
 
     /// A program was attached. `Err`: it cannot do all that is wanted, and what it cannot passes.
-    pub fn begin(
-        &mut self,
-        interface: &str,
-        program: &mut Program,
-        wanted: &Wanted<'_>,
-    ) -> Result<(), String> {
+    pub fn begin(&mut self, program: &mut Program, wanted: &Wanted<'_>) -> Result<(), String> {
         self.end();
         let told = program.set_drop_garbage(wanted.drop_garbage);
         told.map_err(|error| error.to_string())?;
         wanted.prefixes.begin(program)?;
-        if !wanted.syn_cookies && !wanted.protect {
-            return Ok(());
-        }
-        self.lost = ethtool::LostByXdpTx::default();
-        self.counted.lost = self.lost(interface);
         if wanted.protect {
             if let Err(error) = program.protect() {
                 self.protection.set(Protection::Refused);
@@ -256,28 +222,30 @@ impl Guard {
         self.is_protecting = false;
         self.key_changed = None;
         self.orders = Orders::REST;
-        self.counted = Counted::default();
+        self.counted = Seen::default();
         self.state.set(State::Off);
         self.protection.set(Protection::NoProgram);
     }
 
-    /// What has come since the last look. Looks whether answers arrive, too.
-    pub fn look(&mut self, now: Instant, interface: &str, program: &Program) -> Seen {
-        if !self.has_program && !self.has_protection {
+    /// Whether answers leave from here on.
+    pub fn set_way_out(&mut self, sight: Sight) {
+        self.way_out = sight;
+    }
+
+    /// What has come since the last look.
+    pub fn look(&mut self, program: &Program) -> Seen {
+        if !self.has_program {
             return Seen::default();
         }
         let count = |reason| program.counter(reason).unwrap_or(0);
-        let before = self.counted;
-        self.counted.cookies = ANSWERS.into_iter().map(count).sum();
-        self.counted.syns = SYNS.into_iter().map(count).sum();
-        self.counted.kernels = count(Reason::SynCookie);
-        if self.orders.are_given() || self.is_protecting {
-            self.counted.lost = self.lost(interface);
-            self.judge(now, interface, before);
-        }
+        let now = Seen {
+            syns: SYNS.into_iter().map(count).sum(),
+            cookies: count(Reason::SynCookie),
+        };
+        let before = std::mem::replace(&mut self.counted, now);
         Seen {
-            syns: self.counted.syns.saturating_sub(before.syns),
-            cookies: self.counted.kernels.saturating_sub(before.kernels),
+            syns: now.syns.saturating_sub(before.syns),
+            cookies: now.cookies.saturating_sub(before.cookies),
         }
     }
 
@@ -289,7 +257,7 @@ impl Guard {
         if self.is_key_old(now) {
             self.change_key(now, program)?;
         }
-        let is_protecting = self.retry.may_try(now);
+        let is_protecting = self.way_out != Sight::Closed;
         if is_protecting != self.is_protecting {
             program.set_protecting(is_protecting)?;
             self.is_protecting = is_protecting;
@@ -319,31 +287,10 @@ impl Guard {
         self.key_changed.is_none_or(is_old)
     }
 
-    /// What the driver lost so far of frames that a program sent; 0 where it does not say.
-    fn lost(&mut self, interface: &str) -> u64 {
-        self.lost.read(interface).unwrap_or(0)
-    }
-
-    /// Answers were sent and not one of them arrived.
-    fn judge(&mut self, now: Instant, interface: &str, before: Counted) {
-        let sent = self.counted.cookies.saturating_sub(before.cookies);
-        let lost = self.counted.lost.saturating_sub(before.lost);
-        if sent > 0 && lost >= sent {
-            self.retry.fail(now, LOST_MS, LOST_MAX_MS);
-            warn!(
-                "{interface}: answers to SYNs do not leave: the driver lost {lost} of {sent} (a veth pair needs an XDP program \
-                 at its other end); the kernel answers SYNs, and this is tried again later"
-            );
-        } else if sent > 0 && self.retry != Retry::default() {
-            self.retry.succeed();
-            info!("{interface}: answers to SYNs leave again");
-        }
-    }
-
     /// Whether cookies could be given here.
     #[must_use]
-    pub fn can_give(&self, now: Instant) -> bool {
-        self.has_program && self.retry.may_try(now)
+    pub fn can_give(&self) -> bool {
+        self.has_program && self.way_out != Sight::Closed
     }
 
     /// Tells the program what becomes of SYNs from here on.
@@ -361,7 +308,7 @@ impl Guard {
         if !self.has_program {
             return Ok(());
         }
-        let is_lost = decision.state == State::Given && !self.can_give(now);
+        let is_lost = decision.state == State::Given && !self.can_give();
         let (state, orders) = match is_lost {
             true => (State::NoWayOut, Orders::REST),
             false => (decision.state, decision.orders),
@@ -380,17 +327,9 @@ impl Guard {
 mod tests {
     use super::*;
 
-    fn guard() -> Guard {
-        Guard {
-            has_program: true,
-            orders: Orders::give(None),
-            ..Guard::default()
-        }
-    }
-
     #[test]
     fn a_key_is_old_after_its_time() {
-        let mut guard = guard();
+        let mut guard = Guard::default();
         let at = Instant::from_millis;
         assert!(guard.is_key_old(at(1_000)), "there was none");
         guard.key_changed = Some(at(1_000));
@@ -400,32 +339,18 @@ mod tests {
         assert!(guard.is_key_old(at(1_001)), "the next program has none");
     }
 
-    fn counted(cookies: u64, lost: u64) -> Counted {
-        Counted {
-            cookies,
-            lost,
-            ..Counted::default()
-        }
-    }
-
     #[test]
-    fn answers_of_which_none_arrive_stop_for_a_while_and_some_that_arrive_do_not() {
-        let now = Instant::from_millis(1_000);
-        let mut guard = guard();
-        for (before, after, can_give) in [
-            (counted(5, 2), counted(5, 9), true),
-            (counted(5, 2), counted(9, 5), true),
-            (counted(5, 2), counted(9, 6), false),
-            (counted(0, 0), counted(1, 4), false),
+    fn cookies_are_given_where_they_may_leave() {
+        let mut guard = Guard::default();
+        assert!(!guard.can_give(), "nobody would");
+        guard.has_program = true;
+        for (sight, wanted) in [
+            (Sight::Open, true),
+            (Sight::Closed, false),
+            (Sight::Hidden, true),
         ] {
-            guard.retry = Retry::default();
-            guard.counted = after;
-            guard.judge(now, "lan0", before);
-            assert_eq!(guard.can_give(now), can_give, "{before:?} {after:?}");
-            assert!(guard.can_give(now + LOST_MS), "tried again");
+            guard.set_way_out(sight);
+            assert_eq!(guard.can_give(), wanted, "{sight:?}");
         }
-        guard.counted = counted(9, 4);
-        guard.judge(now + LOST_MS, "lan0", counted(7, 4));
-        assert_eq!(guard.retry, Retry::default(), "they arrive");
     }
 }

@@ -175,7 +175,7 @@ impl Supervisor {
         let now = clock::now();
         for attachment in &mut self.attachments {
             let changed = match lock(&attachment.program).as_mut() {
-                Some(program) => attachment.guard.change_key(now, program),
+                Some(program) => attachment.inside.guard.change_key(now, program),
                 None => Ok(()),
             };
             if let Err(error) = changed {
@@ -192,7 +192,7 @@ impl Supervisor {
         self.tier0.look();
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_mut() {
-                attachment.hot.look(now, &attachment.name, program);
+                attachment.inside.look(now, &attachment.name, program);
             }
         }
         if !self.shield.is_on() && self.config.protects.is_empty() {
@@ -201,15 +201,15 @@ impl Supervisor {
         let (mut seen, mut can_give) = (Seen::default(), false);
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_ref() {
-                let guard = &mut attachment.guard;
-                seen += guard.look(now, &attachment.name, program);
-                can_give |= guard.can_give(now);
+                let guard = &mut attachment.inside.guard;
+                seen += guard.look(program);
+                can_give |= guard.can_give();
             }
         }
         let decision = self.shield.look(now, seen, can_give);
         for attachment in &mut self.attachments {
             let told = match lock(&attachment.program).as_mut() {
-                Some(program) => attachment.guard.tell(now, decision, program),
+                Some(program) => attachment.inside.guard.tell(now, decision, program),
                 None => Ok(()),
             };
             if let Err(problem) = told {
@@ -235,7 +235,7 @@ impl Supervisor {
             let interface = section.interface.as_str();
             let mut attachments = self.attachments.iter();
             let attachment = attachments.find(|attachment| attachment.name == interface)?;
-            let state = attachment.guard.protection();
+            let state = attachment.inside.guard.protection();
             Some(Protect {
                 interface: interface.to_owned(),
                 addresses: section.addresses.iter().map(ToString::to_string).collect(),
@@ -260,12 +260,11 @@ impl Supervisor {
         let now = clock::now();
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_ref() {
-                let seen = attachment.guard.look(now, &attachment.name, program);
+                let seen = attachment.inside.guard.look(program);
                 self.shield.saw(now, seen);
             }
             detach(&attachment.program);
-            attachment.guard.end();
-            attachment.hot.end();
+            attachment.inside.end();
         }
     }
 

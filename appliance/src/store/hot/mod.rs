@@ -35,6 +35,17 @@ pub struct HotAnswers {
     books: Mutex<Books>,
 }
 
+/// A question that the program answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The name in lower case, as [`xdnsd_core::answer::hot_name`] has it.
+    pub name: [u64; NAME_WORDS],
+    /// The type and the bits of [`hot::kind`].
+    pub kind: u64,
+    /// How often it was answered since the name is hot.
+    pub hits: u64,
+}
+
 /// What only user space knows.
 struct Books {
     /// Of the policy in force.
@@ -157,6 +168,27 @@ impl HotAnswers {
     /// Puts an answer, whose words are complete, where the program finds it, in place of the same question's or of one that
     /// nobody has asked for lately. False: it has to wait.
     pub fn put(&self, words: &Words, now_ns: u64) -> bool {
+        self.put_if(words, |books, maps, place, before| {
+            before == 0 || books.may_replace(maps, place, number(before), words, now_ns)
+        })
+    }
+
+    /// Puts it in place of the same question's that is over and was given at least so often. False: there is none.
+    pub fn renew(&self, words: &Words, now_ns: u64, hits_min: u64) -> bool {
+        self.put_if(words, |_, maps, _, before| {
+            before != 0
+                && is_same(maps, number(before), words)
+                && now_ns >= answer(maps, number(before), word::OVER)
+                && hits(maps, number(before)) >= hits_min
+        })
+    }
+
+    /// Puts it, if its place, and what the index has there, are right.
+    fn put_if(
+        &self,
+        words: &Words,
+        is_right: impl FnOnce(&mut Books, &HotMaps, u32, u64) -> bool,
+    ) -> bool {
         let Some(maps) = self.maps.get() else {
             return false;
         };
@@ -175,7 +207,7 @@ impl HotAnswers {
         let hash = hot::hash(key(maps), words[word::KIND], &name);
         let place = hot::place(hash);
         let before = maps.index.word(place).load(Ordering::Relaxed);
-        if before != 0 && !books.may_replace(maps, place, number(before), words, now_ns) {
+        if !is_right(&mut books, maps, place, before) {
             return false;
         }
         let Some(free) = books.free.pop() else {
@@ -186,14 +218,41 @@ impl HotAnswers {
                 .word(answer_word(free, at))
                 .store(*word, Ordering::Relaxed);
         }
-        maps.hits.word(free.into()).store(0, Ordering::Relaxed);
-        books.challenged[place as usize] = 0;
+        // The same question's count goes on.
+        let given = match before {
+            0 => 0,
+            before if is_same(maps, number(before), words) => hits(maps, number(before)),
+            _ => 0,
+        };
+        maps.hits.word(free.into()).store(given, Ordering::Relaxed);
+        books.challenged[place as usize] = given;
         let entry = hot::entry(hash, free);
         maps.index.word(place).store(entry, Ordering::Release);
         if before != 0 {
             books.retire(number(before));
         }
         true
+    }
+
+    /// The questions that the program answers, and how often it has answered each of them.
+    #[must_use]
+    pub fn asked(&self) -> std::vec::Vec<Asked> {
+        let Some(maps) = self.maps.get() else {
+            return std::vec::Vec::new();
+        };
+        // Nothing is written anew meanwhile.
+        let _books = self.books();
+        let present = maps.control.word(control::VALID).load(Ordering::Relaxed);
+        let entries = (0..PLACES).map(|place| maps.index.word(place).load(Ordering::Relaxed));
+        let taken = entries.filter(|entry| *entry != 0).map(number);
+        taken
+            .filter(|number| answer(maps, *number, word::VALID) == present)
+            .map(|number| Asked {
+                name: std::array::from_fn(|at| answer(maps, number, word::NAME + at)),
+                kind: answer(maps, number, word::KIND),
+                hits: hits(maps, number),
+            })
+            .collect()
     }
 
     /// Takes away what is over or does not hold any more, and makes room of what nobody can read any more. Once a second, and not
@@ -207,7 +266,7 @@ impl HotAnswers {
             if entry == 0 {
                 continue;
             }
-            let hits = maps.hits.word(number(entry).into()).load(Ordering::Relaxed);
+            let hits = hits(maps, number(entry));
             let before = std::mem::replace(&mut books.challenged[place as usize], hits);
             let is_cold = hits == before && books.free.len() < FEW;
             if is_cold || is_left(maps, number(entry), now_ns) {
@@ -266,16 +325,14 @@ impl Books {
         words: &Words,
         now_ns: u64,
     ) -> bool {
-        let word = |at| {
-            maps.answers
-                .word(answer_word(number, at as u32))
-                .load(Ordering::Relaxed)
-        };
-        let is_same = (word::KIND..word::OVER).all(|at| word(at) == words[at]);
-        if is_same || word(word::VALID) != words[word::VALID] || now_ns >= word(word::OVER) {
+        let word = |at| answer(maps, number, at);
+        if is_same(maps, number, words)
+            || word(word::VALID) != words[word::VALID]
+            || now_ns >= word(word::OVER)
+        {
             return true;
         }
-        let hits = maps.hits.word(number.into()).load(Ordering::Relaxed);
+        let hits = hits(maps, number);
         std::mem::replace(&mut self.challenged[place as usize], hits) == hits
     }
 
@@ -302,13 +359,25 @@ const fn answer_word(number: u16, at: u32) -> u32 {
     number as u32 * word::COUNT as u32 + at
 }
 
+/// A word of an answer.
+fn answer(maps: &HotMaps, number: u16, at: usize) -> u64 {
+    let word = maps.answers.word(answer_word(number, at as u32));
+    word.load(Ordering::Relaxed)
+}
+
+/// How often an answer was given.
+fn hits(maps: &HotMaps, number: u16) -> u64 {
+    maps.hits.word(number.into()).load(Ordering::Relaxed)
+}
+
+/// Whether it is one to the same question.
+fn is_same(maps: &HotMaps, number: u16, words: &Words) -> bool {
+    (word::KIND..word::OVER).all(|at| answer(maps, number, at) == words[at])
+}
+
 /// Whether the answer is over for a while, or does not hold any more.
 fn is_left(maps: &HotMaps, number: u16, now_ns: u64) -> bool {
-    let word = |at: usize| {
-        maps.answers
-            .word(answer_word(number, at as u32))
-            .load(Ordering::Relaxed)
-    };
+    let word = |at| answer(maps, number, at);
     let present = maps.control.word(control::VALID).load(Ordering::Relaxed);
     word(word::VALID) != present || now_ns >= word(word::OVER).saturating_add(LEFT_NS)
 }

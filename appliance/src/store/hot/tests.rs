@@ -122,6 +122,46 @@ fn an_answer_that_is_asked_for_keeps_its_place() {
     assert!(hot.put(&first, 1_000));
 }
 
+/// The next one of a name that is asked for often need not be asked for often again; its count goes on.
+#[test]
+fn what_was_asked_for_until_it_was_over_is_renewed_in_its_place() {
+    let hot = hot();
+    let mut words = answer(&hot, 5);
+    assert!(!hot.renew(&words, 2_000, 0), "there was none");
+    assert!(hot.put(&words, 0));
+    for _ in 0..3 {
+        hit(&hot, &words);
+    }
+    words[word::OVER] = 9_000;
+    assert!(!hot.renew(&words, 999, 3), "it is not over");
+    assert!(!hot.renew(&words, 1_000, 4), "not so often");
+    assert!(hot.renew(&words, 1_000, 3));
+    assert_eq!(found(&hot, &words), Some(words));
+    let asked = |hits| Asked {
+        name: [5, 0, 0, 0, 0, 0, 0, 0],
+        kind: kind::EDNS | 1,
+        hits,
+    };
+    assert_eq!(hot.asked(), [asked(3)]);
+    hit(&hot, &words);
+    assert_eq!(hot.asked(), [asked(4)]);
+    let [first, second] = rivals(&hot);
+    assert!(hot.put(&first, 0));
+    hit(&hot, &first);
+    assert!(
+        !hot.renew(&second, 2_000, 0),
+        "another question has the place"
+    );
+    hot.put(&second, 1_000);
+    let second = hot
+        .asked()
+        .into_iter()
+        .find(|asked| asked.name[0] == second[word::NAME]);
+    assert_eq!(second.map(|asked| asked.hits), Some(0), "its own count");
+    hot.forget();
+    assert_eq!(hot.asked(), [], "none of them is given");
+}
+
 #[test]
 fn nothing_is_written_that_a_run_may_still_read() {
     let hot = hot();

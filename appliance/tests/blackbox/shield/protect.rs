@@ -10,7 +10,7 @@ use xdnsd_lab::lab::{CLIENT_V4, CLIENT_V6, LAN, UPSTREAM_V4, UPSTREAM_V6, WAN};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::wait::wait_until;
 
-use super::{syn, with_program};
+use super::{syn, with_program, with_program_on};
 use crate::support::TIMEOUT;
 use crate::support::daemon::BINARY;
 use crate::support::run::only;
@@ -84,6 +84,7 @@ fn a_client_of_a_served_interface_comes_again_and_a_flood_does_not_reach_the_hos
     let hosts = [IpAddr::from(UPSTREAM_V4), IpAddr::from(UPSTREAM_V6)];
     let scene = scene!(setup(LAN, hosts));
     let _program = with_program(&scene.lab.client)?;
+    scene.daemon.wait_log_count("answers leave again", 1)?;
     serve(&scene.lab.upstream)?;
     let before = scene.daemon.metrics()?;
     for (local, host) in [CLIENT_V4.into(), CLIENT_V6.into()].into_iter().zip(hosts) {
@@ -133,6 +134,7 @@ fn an_interface_that_is_not_served_has_the_shield_alone() -> Result<()> {
     let hosts = [IpAddr::from(CLIENT_V4), IpAddr::from(CLIENT_V6)];
     let scene = scene!(setup(WAN, hosts));
     let _program = with_program(&scene.lab.upstream)?;
+    scene.daemon.wait_log_count("answers leave again", 1)?;
     serve(&scene.lab.client)?;
     for (local, host) in [UPSTREAM_V4.into(), UPSTREAM_V6.into()]
         .into_iter()
@@ -167,7 +169,6 @@ fn where_answers_go_nowhere_all_passes() -> Result<()> {
     let scene = scene!(setup(LAN, hosts));
     serve(&scene.lab.upstream)?;
     for (local, host) in [CLIENT_V4.into(), CLIENT_V6.into()].into_iter().zip(hosts) {
-        // The client asks again after a second, and by then it was noticed.
         assert!(greet(
             &scene.lab.client,
             local,
@@ -216,6 +217,7 @@ fn an_interface_that_comes_late_is_said_and_then_protected() -> Result<()> {
         .lab
         .router
         .ip("link add dmz0 type veth peer name dmz1\nlink set dmz0 up\n")?;
+    let _program = with_program_on(&scene.lab.router, "dmz1")?;
     wait_until("it is protected", TIMEOUT, || {
         status().is_ok_and(|shown| shown.contains(&format!("{line}in force\n")))
     })?;

@@ -7,6 +7,8 @@
 //!             no XDP program is attached
 //!  tcp        over TCP, each by a connection of its own  likewise
 //!  connected  over AF_XDP                                each from a connected socket of its own
+//!  hot        over AF_XDP, hot names are answered        likewise, as by xdp
+//!             by the XDP program
 //! ```
 //!
 //! A plain query is one that a test asks with `ask`, or with the first of the ways of [`Ways`](super::ways::Ways). A test
@@ -31,21 +33,23 @@ pub enum Run {
     Udp,
     Tcp,
     Connected,
+    Hot,
 }
 
 /// For what goes on in every run as it does in the first: done by hand, by all ways, or by programs of others.
 pub const ONCE: &[Run] = &[Run::Xdp];
 /// For what an XDP program or an AF_XDP socket is needed.
-pub const OVER_XDP: &[Run] = &[Run::Xdp, Run::Connected];
+pub const OVER_XDP: &[Run] = &[Run::Xdp, Run::Connected, Run::Hot];
 /// For what datagrams have, and streams have not.
-pub const IN_DATAGRAMS: &[Run] = &[Run::Xdp, Run::Udp, Run::Connected];
+pub const IN_DATAGRAMS: &[Run] = &[Run::Xdp, Run::Udp, Run::Connected, Run::Hot];
 
 impl Run {
-    const ALL: [(&'static str, Self); 4] = [
+    const ALL: [(&'static str, Self); 5] = [
         ("xdp", Self::Xdp),
         ("udp", Self::Udp),
         ("tcp", Self::Tcp),
         ("connected", Self::Connected),
+        ("hot", Self::Hot),
     ];
 
     /// This one.
@@ -63,7 +67,7 @@ impl Run {
     pub fn xdp(self) -> &'static str {
         match self {
             // Not "auto": a test of AF_XDP must not pass without it.
-            Self::Xdp | Self::Tcp | Self::Connected => "native",
+            Self::Xdp | Self::Tcp | Self::Connected | Self::Hot => "native",
             Self::Udp => "off",
         }
     }
@@ -81,10 +85,15 @@ impl Run {
         (self == Self::Connected).then_some("connected")
     }
 
+    /// Whether hot names are answered by the XDP program, in a test that does not say it.
+    pub fn tier0(self) -> Option<&'static str> {
+        (self == Self::Hot).then_some("on")
+    }
+
     /// How a plain query goes.
     pub fn way(self) -> Way {
         match self {
-            Self::Xdp | Self::Connected => Way::Xdp,
+            Self::Xdp | Self::Connected | Self::Hot => Way::Xdp,
             Self::Udp => Way::Udp,
             Self::Tcp => Way::Tcp,
         }

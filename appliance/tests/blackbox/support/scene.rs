@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
+use xdnsd_lab::bpf::Link;
 use xdnsd_lab::lab::{
     CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4,
 };
 use xdnsd_lab::privilege::root_or_skip;
+
+use crate::shield::with_program;
 
 use super::client::{Family, RawClient, UdpClient};
 use super::daemon::{self, Daemon};
@@ -99,9 +102,13 @@ impl Setup {
         let directory = directory.display().to_string();
         let run = Run::this();
         let xdp = xdp.unwrap_or_else(|| run.xdp());
-        let sections = run
-            .ports()
-            .map_or_else(|| sections.clone(), |way| with_ports(sections, way));
+        let mut sections = sections.clone();
+        if let Some(way) = run.ports() {
+            sections = with_line(&sections, "[forward]\n", "upstream_ports", way);
+        }
+        if let Some(word) = run.tier0() {
+            sections = with_line(&sections, "[cache]\n", "tier0", word);
+        }
         format!(
             "[[interface]]
 name = \"lan0\"
@@ -118,13 +125,12 @@ socket = \"{directory}/{SOCKET}\"
     }
 }
 
-/// `sections` with this way to source ports towards upstreams, unless they say one.
-fn with_ports(sections: &str, way: &str) -> String {
-    let (key, heading) = ("upstream_ports", "[forward]\n");
+/// `sections` with this key below this heading, unless they say it.
+fn with_line(sections: &str, heading: &str, key: &str, value: &str) -> String {
     if sections.contains(key) {
         return sections.to_owned();
     }
-    let line = format!("{heading}{key} = \"{way}\"\n");
+    let line = format!("{heading}{key} = \"{value}\"\n");
     if sections.contains(heading) {
         return sections.replacen(heading, &line, 1);
     }
@@ -141,6 +147,8 @@ pub const WAYS: [&str; 2] = ["sk_lookup", "connected"];
 pub struct Scene {
     pub daemon: Daemon,
     pub upstream: Upstream,
+    /// At the client's end of the link, where hot names are answered.
+    _program: Option<Link>,
     pub lab: Lab,
     pub directory: Directory,
 }
@@ -154,6 +162,8 @@ impl Scene {
         let lab = Lab::up(&setup.lab)?;
         // The kernel's own answers then carry full checksums on the veth pair, too, and can be verified.
         lab.router.output(&["ethtool", "-K", LAN, "tx", "off"])?;
+        let run = Run::this();
+        let program = run.tier0().map(|_| with_program(&lab.client)).transpose()?;
         let upstream = Upstream::start(&lab)?;
         let directory = Directory::new()?;
         let config = daemon::write(
@@ -165,6 +175,7 @@ impl Scene {
         Ok(Some(Self {
             daemon,
             upstream,
+            _program: program,
             lab,
             directory,
         }))

@@ -42,12 +42,17 @@ pub enum Way {
     Tcp,
     /// Questions leave from a connected socket each.
     Connected,
+    /// Queries come in over AF_XDP, and hot names are answered by the XDP program.
+    Hot,
     /// One after the other.
     All,
 }
 
-/// Of the environment of the black-box tests: their way.
+/// Of the environment of the black-box tests: their way, and how many questions are generated for all tiers.
 const WAY_VARIABLE: &str = "XDNSD_TEST_WAY";
+const QUESTIONS_VARIABLE: &str = "XDNSD_TIER0_QUESTIONS";
+/// Of them in the long tests.
+const QUESTIONS_LONG: &str = "10000";
 
 impl Step {
     /// A step that needs nothing but cargo.
@@ -187,6 +192,9 @@ const STEPS: &[Step] = &[
     Step::black_box("black box by connected", Way::Connected, |scope| {
         Ok(scope.black_box("connected"))
     }),
+    Step::black_box("black box by hot", Way::Hot, |scope| {
+        Ok(scope.black_box("hot"))
+    }),
     Step::new("eBPF object", 30, |scope| Ok(scope.xtask("ebpf --check"))).with(&[Purpose::Ebpf]),
     Step::new("release", 40, |scope| Ok(scope.xtask("dist --check"))),
     Step::new("lab", 30, |scope| Ok(scope.xtask("run --lab --once")))
@@ -226,7 +234,7 @@ impl Scope {
         })
     }
 
-    /// The same, with the long tests of the image.
+    /// The same, with the long tests of the image, and of hot names.
     #[must_use]
     pub fn long(self, is_long: bool) -> Self {
         Self { is_long, ..self }
@@ -284,6 +292,9 @@ impl Scope {
     fn cargo_test(&self, arguments: &str) -> Command {
         let mut command = cargo("test --no-fail-fast");
         command.args(arguments.split_whitespace());
+        if self.is_long {
+            command.env(QUESTIONS_VARIABLE, QUESTIONS_LONG);
+        }
         if let Some(filter) = self.filter.as_ref().filter(|_| !self.names_a_step()) {
             command.arg(filter);
         }

@@ -12,12 +12,13 @@ use xdnsd_core::time::Instant;
 
 use crate::config::{Config, Device, Devices, Interface, Plan, XdpMode};
 use crate::daemon::destinations::{guarded_entries, is_served, listen_entries, protected_entries};
+use crate::daemon::inside::{Inside, Orders};
 use crate::daemon::program::{SharedProgram, detach, gains_by_xdp, is_loopback, lock};
 use crate::daemon::queues;
 use crate::daemon::retry::Retry;
-use crate::daemon::shield::{Guard, Prefixes, Wanted};
+use crate::daemon::shield::{Prefixes, Wanted};
 use crate::daemon::switches::{Switch, Switched};
-use crate::daemon::tier0::{Tier0, Way};
+use crate::daemon::tier0::Tier0;
 use crate::os::clock;
 use crate::os::ethtool::{self, RxVlanOffload};
 use crate::os::xdp;
@@ -59,10 +60,8 @@ pub struct Attachment {
     queues: Vec<Queue>,
     /// How many can have a socket, and how many of these have no worker.
     countable: (u32, u32),
-    /// The shield on it.
-    pub guard: Guard,
-    /// Hot names on it.
-    pub hot: Way,
+    /// What the program answers by itself.
+    pub inside: Inside,
     /// Whether an operator wants it attached, and whether that was followed.
     switch: Switch,
     is_off: bool,
@@ -114,8 +113,7 @@ impl Attachment {
             has_tagged: false,
             queues: Vec::new(),
             countable: (0, 0),
-            guard: Guard::default(),
-            hot: Way::default(),
+            inside: Inside::default(),
             switch: Switch::default(),
             is_off: false,
             trouble: String::new(),
@@ -172,8 +170,8 @@ impl Attachment {
         self.ifindex.is_some()
     }
 
-    /// Loads and attaches the program, which shields as is `wanted`.
-    fn attach(&mut self, now: Instant, wanted: &Wanted<'_>, tier0: &Tier0) {
+    /// Loads and attaches the program, which does as is `wanted`.
+    fn attach(&mut self, wanted: &Orders<'_>) {
         let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
             return;
         };
@@ -182,7 +180,7 @@ impl Attachment {
             XdpMode::Generic => xdp::AttachMode::Generic,
             XdpMode::Auto | XdpMode::Off => xdp::AttachMode::Auto,
         };
-        match tier0.load_program().and_then(|mut program| {
+        match wanted.tier0.load_program().and_then(|mut program| {
             let attached = program.attach(&self.name, mode)?;
             Ok((program, attached))
         }) {
@@ -191,8 +189,8 @@ impl Attachment {
                 if let xdp::Attached::GenericInstead(error) = &attached {
                     debug!("{}: not native: {error}", self.name);
                 }
-                let guarded = self.guard.begin(&self.name, &mut program, wanted);
-                self.hot.begin(&self.name, tier0, &mut program, &attached);
+                let inside = &mut self.inside;
+                let guarded = inside.begin(&self.name, &mut program, &attached, wanted);
                 *lock(&self.program) = Some(program);
                 self.ifindex = Some(ifindex);
                 if self.refused.take().is_some() {
@@ -211,8 +209,8 @@ impl Attachment {
                 } else {
                     (REFUSED_MS, REFUSED_MAX_MS)
                 };
-                self.retry.fail(now, first_ms, max_ms);
-                let open = match wanted.protects() {
+                self.retry.fail(wanted.now, first_ms, max_ms);
+                let open = match wanted.guard.protects() {
                     true => "; hosts behind it are not protected, all to them passes",
                     false => "",
                 };
@@ -424,8 +422,7 @@ impl Attachment {
     fn let_go(&mut self, inboxes: &[Inbox]) {
         self.ifindex = None;
         detach(&self.program);
-        self.guard.end();
-        self.hot.end();
+        self.inside.end();
         self.countable = (0, 0);
         for queue in self.queues.drain(..) {
             // A full inbox has a command of this kind already.
@@ -460,8 +457,13 @@ impl Attachment {
             return true;
         }
         let wanted = Wanted::of(&world.config.shield, world.prefixes, is_loopback(device));
-        let wanted = wanted.protecting(world.config.protects_on(&self.name));
-        self.attach(world.now, &wanted, world.tier0);
+        let orders = Orders {
+            guard: &wanted.protecting(world.config.protects_on(&self.name)),
+            tier0: world.tier0,
+            zero_copy: self.zero_copy,
+            now: world.now,
+        };
+        self.attach(&orders);
         if self.ifindex.is_some() {
             self.serve(world, taken);
             self.listen(world);

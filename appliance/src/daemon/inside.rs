@@ -1,0 +1,68 @@
+//! What the XDP program of one interface answers by itself: SYNs, hot names. Both leave by one way out, or neither does.
+
+use xdnsd_core::time::Instant;
+
+use super::shield::{Guard, Wanted};
+use super::tier0::{Tier0, Way};
+use super::way_out::WayOut;
+use crate::os::xdp::{Attached, Program};
+
+/// Both, and the way out.
+#[derive(Default)]
+pub struct Inside {
+    /// The shield on it.
+    pub guard: Guard,
+    /// Hot names on it.
+    pub hot: Way,
+    way_out: WayOut,
+}
+
+/// What is wanted of it.
+pub struct Orders<'a> {
+    /// By the shield.
+    pub guard: &'a Wanted<'a>,
+    /// Hot names.
+    pub tier0: &'a Tier0,
+    /// Queues are to be zero-copy ones.
+    pub zero_copy: bool,
+    /// When.
+    pub now: Instant,
+}
+
+impl Inside {
+    /// A program was attached. `Err`: it cannot do all that is wanted, and what it cannot passes.
+    pub fn begin(
+        &mut self,
+        interface: &str,
+        program: &mut Program,
+        attached: &Attached,
+        orders: &Orders<'_>,
+    ) -> Result<(), String> {
+        let is_used = orders.guard.may_answer() || orders.tier0.is_wanted();
+        self.way_out
+            .begin(interface, attached, orders.zero_copy, is_used);
+        let guarded = self.guard.begin(program, orders.guard);
+        self.hot.begin(orders.tier0, program);
+        self.show_way_out(orders.now, program);
+        guarded
+    }
+
+    /// The program is gone, and its counters with it.
+    pub fn end(&mut self) {
+        self.way_out.end();
+        self.guard.end();
+        self.hot.end();
+    }
+
+    /// Looks whether answers leave, and lets the program give those that do: once a second. What the guard is to do is told later.
+    pub fn look(&mut self, now: Instant, interface: &str, program: &mut Program) {
+        self.way_out.look(now, interface, program);
+        self.show_way_out(now, program);
+    }
+
+    fn show_way_out(&mut self, now: Instant, program: &mut Program) {
+        let sight = self.way_out.sight(now);
+        self.guard.set_way_out(sight);
+        self.hot.look(sight, program);
+    }
+}

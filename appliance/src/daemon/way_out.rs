@@ -1,0 +1,237 @@
+//! Whether what the XDP program of an interface sends back leaves: SYN cookies and hot names.
+//!
+//! A frame that a program sends back may go nowhere without anybody saying so: the other end of a veth pair has to have an XDP
+//! program as well, and a zero-copy queue of virtio-net sends none. Both are looked at before anything is sent, and each second
+//! after. Whatever else there is, the driver counts: where it lost all that was sent in a second, user space and the kernel
+//! answer alone, and it is tried again later, since what is at the other end may change.
+
+use log::{info, warn};
+use xdnsd_abi::Reason;
+use xdnsd_core::time::Instant;
+
+use super::retry::Retry;
+use crate::os::ethtool::{self, LostByXdpTx};
+use crate::os::peer;
+use crate::os::xdp::{Attached, Program};
+
+/// Answers that did not leave are tried again after this time, in milliseconds, and later each time.
+const LOST_MS: u64 = 60_000;
+/// The longest of these pauses.
+const LOST_MAX_MS: u64 = 3_600_000;
+
+/// What a program sends back.
+const ANSWERS: [Reason; 4] = [
+    Reason::SynCookie,
+    Reason::ForwardCookie,
+    Reason::ForwardProof,
+    Reason::Answered,
+];
+
+/// What is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sight {
+    /// Nothing speaks against it, and the driver would say what it lost.
+    #[default]
+    Open,
+    /// The other end of this veth pair cannot be asked, and the driver does not say whether it has taken anything.
+    Hidden,
+    /// It goes nowhere.
+    Closed,
+}
+
+/// What the device is, as far as that matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Device {
+    /// A driver that counts what it lost, or generic mode, which sends as everybody does.
+    #[default]
+    Counting,
+    /// One end of a pair.
+    Veth,
+    /// virtio-net with zero-copy queues.
+    VirtioZeroCopy,
+}
+
+impl Device {
+    fn of(driver: &str, is_native: bool, zero_copy: bool) -> Self {
+        match driver {
+            "veth" if is_native => Self::Veth,
+            "virtio_net" if is_native && zero_copy => Self::VirtioZeroCopy,
+            _ => Self::Counting,
+        }
+    }
+
+    fn look(self, interface: &str) -> Sight {
+        match self {
+            Self::Counting => Sight::Open,
+            Self::Veth => match peer::takes_frames(interface) {
+                Ok(true) => Sight::Open,
+                Ok(false) => Sight::Closed,
+                Err(_) => Sight::Hidden,
+            },
+            Self::VirtioZeroCopy => Sight::Closed,
+        }
+    }
+}
+
+/// The way out of one interface.
+#[derive(Debug, Default)]
+pub struct WayOut {
+    /// There is a program that may send something.
+    is_used: bool,
+    device: Device,
+    sight: Sight,
+    /// Where the driver says what it lost.
+    counters: LostByXdpTx,
+    /// What was counted at the last look: frames that the program sent, and those that the driver lost.
+    sent: u64,
+    lost: u64,
+    /// When answers that did not leave are tried again.
+    retry: Retry,
+}
+
+impl WayOut {
+    /// A program was attached, which may send something or not.
+    pub fn begin(&mut self, interface: &str, attached: &Attached, zero_copy: bool, is_used: bool) {
+        self.end();
+        self.is_used = is_used;
+        if !is_used {
+            return;
+        }
+        let driver = ethtool::driver(interface).unwrap_or_default();
+        let is_native = matches!(attached, Attached::Native);
+        self.device = Device::of(&driver, is_native, zero_copy);
+        self.counters = LostByXdpTx::default();
+        self.lost = self.read_lost(interface);
+        self.see(interface);
+    }
+
+    /// The program is gone, and its counters with it. What was found out about the driver stays.
+    pub fn end(&mut self) {
+        self.is_used = false;
+        self.sent = 0;
+        self.device = Device::Counting;
+        self.sight = Sight::Open;
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn sight(&self, now: Instant) -> Sight {
+        if self.retry.may_try(now) {
+            self.sight
+        } else {
+            Sight::Closed
+        }
+    }
+
+    /// Looks once a second.
+    pub fn look(&mut self, now: Instant, interface: &str, program: &Program) {
+        if !self.is_used {
+            return;
+        }
+        self.see(interface);
+        let count = |reason| program.counter(reason).unwrap_or(0);
+        let all = ANSWERS.into_iter().map(count).sum();
+        let sent = all - std::mem::replace(&mut self.sent, all).min(all);
+        if sent == 0 {
+            return;
+        }
+        let all = self.read_lost(interface);
+        let lost = all - std::mem::replace(&mut self.lost, all).min(all);
+        // Where that is known the driver says nothing new.
+        if self.sight != Sight::Closed {
+            self.judge(now, interface, [sent, lost]);
+        }
+    }
+
+    /// Whether anything of what was sent has left.
+    fn judge(&mut self, now: Instant, interface: &str, [sent, lost]: [u64; 2]) {
+        // What was on its way when it was found out says nothing new.
+        if !self.retry.may_try(now) {
+            return;
+        }
+        if lost >= sent {
+            self.retry.fail(now, LOST_MS, LOST_MAX_MS);
+            warn!(
+                "{interface}: answers do not leave: the driver lost {lost} of {sent}; user space answers hot names and the kernel \
+                 SYNs, and this is tried again later"
+            );
+        } else if self.retry != Retry::default() {
+            self.retry.succeed();
+            info!("{interface}: answers leave again");
+        }
+    }
+
+    /// Looks at the device, and says what is new.
+    fn see(&mut self, interface: &str) {
+        let sight = self.device.look(interface);
+        let before = std::mem::replace(&mut self.sight, sight);
+        if before != sight {
+            info!("{interface}: {}", self.sentence());
+        }
+    }
+
+    fn sentence(&self) -> &'static str {
+        match (self.sight, self.device) {
+            (Sight::Open, _) => "answers leave again",
+            (Sight::Hidden, _) => {
+                "nothing says whether answers leave: the other end of this veth pair is in a network namespace that cannot be asked"
+            }
+            (Sight::Closed, Device::VirtioZeroCopy) => {
+                "answers do not leave: virtio-net sends none from zero-copy queues; user space answers hot names and the kernel SYNs"
+            }
+            (Sight::Closed, Device::Veth | Device::Counting) => {
+                "answers do not leave: the other end of this veth pair has no XDP program in its driver; until it has one, user \
+                 space answers hot names and the kernel SYNs"
+            }
+        }
+    }
+
+    /// What the driver lost so far of frames that a program sent; 0 where it does not say.
+    fn read_lost(&mut self, interface: &str) -> u64 {
+        self.counters.read(interface).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_of_which_none_leave_stop_for_a_while_and_some_that_leave_do_not() {
+        let mut way = WayOut::default();
+        let now = Instant::from_millis(1_000_000);
+        way.judge(now, "lan0", [5, 4]);
+        assert_eq!(way.sight(now), Sight::Open, "one has left");
+        way.judge(now, "lan0", [5, 5]);
+        assert_eq!(way.sight(now + (LOST_MS - 1)), Sight::Closed);
+        assert_eq!(way.sight(now + LOST_MS), Sight::Open);
+        // It was on its way.
+        way.judge(now + 1_000, "lan0", [1, 1]);
+        assert_eq!(way.sight(now + LOST_MS), Sight::Open, "as it was");
+        way.judge(now + LOST_MS, "lan0", [1, 9]);
+        let later = now + 2 * LOST_MS;
+        assert_eq!(way.sight(later), Sight::Closed, "later than the first time");
+        way.judge(now + 10 * LOST_MS, "lan0", [5, 0]);
+        assert_eq!(way.retry, Retry::default());
+    }
+
+    #[test]
+    fn what_is_known_of_a_device_is_known_before_anything_is_sent() {
+        for (driver, is_native, zero_copy, wanted) in [
+            ("veth", true, false, Device::Veth),
+            ("veth", false, false, Device::Counting),
+            ("virtio_net", true, false, Device::Counting),
+            ("virtio_net", true, true, Device::VirtioZeroCopy),
+            ("virtio_net", false, true, Device::Counting),
+            ("ice", true, true, Device::Counting),
+            ("", true, false, Device::Counting),
+        ] {
+            let device = Device::of(driver, is_native, zero_copy);
+            assert_eq!(device, wanted, "{driver} {is_native} {zero_copy}");
+        }
+        assert_eq!(Device::Counting.look("lan0"), Sight::Open);
+        assert_eq!(Device::VirtioZeroCopy.look("lan0"), Sight::Closed);
+        // No end of a pair can be asked.
+        assert_eq!(Device::Veth.look("lo"), Sight::Hidden);
+    }
+}

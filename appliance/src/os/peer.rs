@@ -1,0 +1,217 @@
+//! Whether the other end of a veth pair takes what an XDP program sends back (rtnetlink(7)).
+//!
+//! veth hands such a frame to the other end's queue of frames, and only an XDP program there has it read at once. Where GRO alone
+//! is on, the frame lies in that queue until something else comes, counted as sent: no counter of this end tells. So the other end
+//! itself is looked at, in whichever network namespace it is.
+
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+/// linux/netlink.h, linux/rtnetlink.h and linux/if_link.h: types of messages.
+const NLMSG_ERROR: u16 = 2;
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+const NLM_F_REQUEST: u16 = 1;
+/// Attributes of a device: the other end's index, the namespace that it is in, its XDP programs.
+const IFLA_LINK: u16 = 5;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_XDP: u16 = 43;
+/// Of a question: the namespace that the device is in (Linux 4.15).
+const IFLA_TARGET_NETNSID: u16 = 46;
+/// Inside of IFLA_XDP: the program in the driver.
+const IFLA_XDP_DRV_PROG_ID: u16 = 5;
+/// Of an attribute's type, the bits that are not flags.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+/// Bytes of struct nlmsghdr, of struct ifinfomsg, and of struct nlattr.
+const HEADER_LEN: usize = 16;
+const DEVICE_LEN: usize = 16;
+const ATTRIBUTE_LEN: usize = 4;
+/// Room for what the kernel says of one device.
+const ROOM: usize = 32 * 1024;
+
+/// Whether the other end of this device, one of a veth pair, has an XDP program in its driver.
+///
+/// # Errors
+/// It cannot be asked: it is in a namespace of others, or gone.
+pub fn takes_frames(interface: &str) -> nix::Result<bool> {
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkRoute,
+    )?;
+    let here = Device::read(&socket, if_nametoindex(interface)?, None)?;
+    let other = here.number(IFLA_LINK).ok_or(Errno::ENODEV)?;
+    let namespace = here.number(IFLA_LINK_NETNSID);
+    Ok(Device::read(&socket, other, namespace)?.has_program())
+}
+
+/// The attributes of a device.
+struct Device(Vec<u8>);
+
+impl Device {
+    fn read(socket: &OwnedFd, index: u32, namespace: Option<u32>) -> nix::Result<Self> {
+        let question = question(index, namespace);
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(
+            socket.as_raw_fd(),
+            &question,
+            &kernel,
+            MsgFlags::MSG_DONTWAIT,
+        )?;
+        let mut answer = vec![0; ROOM];
+        // The kernel has answered before sendto returned.
+        let len = recv(socket.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
+        answer.truncate(len);
+        Self::of(&answer)
+    }
+
+    /// What an answer says.
+    fn of(answer: &[u8]) -> nix::Result<Self> {
+        match u16_at(answer, 4) {
+            Some(RTM_NEWLINK) => {}
+            Some(NLMSG_ERROR) => {
+                let errno = u32_at(answer, HEADER_LEN).unwrap_or(0);
+                return Err(Errno::from_raw((errno as i32).wrapping_neg()));
+            }
+            Some(_) | None => return Err(Errno::EPROTO),
+        }
+        let attributes = answer.get(HEADER_LEN + DEVICE_LEN..);
+        attributes
+            .map(|octets| Self(octets.to_vec()))
+            .ok_or(Errno::EPROTO)
+    }
+
+    fn number(&self, kind: u16) -> Option<u32> {
+        u32_at(attribute(&self.0, kind)?, 0)
+    }
+
+    fn has_program(&self) -> bool {
+        let program = attribute(&self.0, IFLA_XDP)
+            .and_then(|programs| u32_at(attribute(programs, IFLA_XDP_DRV_PROG_ID)?, 0));
+        program.is_some_and(|id| id != 0)
+    }
+}
+
+fn question(index: u32, namespace: Option<u32>) -> Vec<u8> {
+    let target = namespace.map(|id| with(IFLA_TARGET_NETNSID, &id.to_ne_bytes()));
+    let target = target.unwrap_or_default();
+    let len = HEADER_LEN + DEVICE_LEN + target.len();
+    let mut message = Vec::with_capacity(len);
+    message.extend((len as u32).to_ne_bytes());
+    message.extend(RTM_GETLINK.to_ne_bytes());
+    message.extend(NLM_F_REQUEST.to_ne_bytes());
+    // Number and sender.
+    message.extend([0; 8]);
+    // Family and type of device.
+    message.extend([0; 4]);
+    message.extend(index.to_ne_bytes());
+    // Flags, and which of them change.
+    message.extend([0; 8]);
+    message.extend(target);
+    message
+}
+
+/// An attribute.
+fn with(kind: u16, value: &[u8]) -> Vec<u8> {
+    let len = ATTRIBUTE_LEN + value.len();
+    let mut octets = (len as u16).to_ne_bytes().to_vec();
+    octets.extend(kind.to_ne_bytes());
+    octets.extend(value);
+    octets.resize(len.next_multiple_of(4), 0);
+    octets
+}
+
+/// The value of the first attribute of this kind.
+fn attribute(mut octets: &[u8], wanted: u16) -> Option<&[u8]> {
+    // Bound: each round takes four octets at the least.
+    loop {
+        let len = usize::from(u16_at(octets, 0)?);
+        let kind = u16_at(octets, 2)? & NLA_TYPE_MASK;
+        let value = octets.get(ATTRIBUTE_LEN..len)?;
+        if kind == wanted {
+            return Some(value);
+        }
+        octets = octets.get(len.next_multiple_of(4)..)?;
+    }
+}
+
+fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
+    let octets = octets.get(at..)?.first_chunk()?;
+    Some(u16::from_ne_bytes(*octets))
+}
+
+fn u32_at(octets: &[u8], at: usize) -> Option<u32> {
+    let octets = octets.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(kind: u16, behind: &[u8]) -> Vec<u8> {
+        let mut octets = vec![0; HEADER_LEN];
+        octets[4..6].copy_from_slice(&kind.to_ne_bytes());
+        octets.extend(behind);
+        octets
+    }
+
+    #[test]
+    fn the_program_in_the_driver_counts_and_no_other() {
+        let of = |programs: &[u8]| {
+            // A name whose length is no multiple of four, and a nested one with its flag.
+            let attributes = [with(3, b"lan0\0"), with(0x8000 | IFLA_XDP, programs)].concat();
+            let device = [vec![0; DEVICE_LEN], attributes].concat();
+            Device::of(&answer(RTM_NEWLINK, &device)).map(|device| device.has_program())
+        };
+        let generic = with(6, &7_u32.to_ne_bytes());
+        assert_eq!(of(&[]), Ok(false));
+        assert_eq!(of(&generic), Ok(false));
+        let native = with(IFLA_XDP_DRV_PROG_ID, &7_u32.to_ne_bytes());
+        assert_eq!(of(&[generic, native].concat()), Ok(true));
+        assert_eq!(of(&with(IFLA_XDP_DRV_PROG_ID, &[0; 4])), Ok(false));
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_its_error_and_less_than_an_answer_is_none() {
+        let refused = answer(NLMSG_ERROR, &(-libc::EPERM).to_ne_bytes());
+        assert_eq!(Device::of(&refused).err(), Some(Errno::EPERM));
+        let whole = answer(RTM_NEWLINK, &[0; DEVICE_LEN]);
+        for len in 0..whole.len() {
+            assert!(Device::of(&whole[..len]).is_err(), "{len}");
+        }
+        let attributes = [with(3, b"lan0"), with(IFLA_LINK, &9_u32.to_ne_bytes())].concat();
+        for len in 0..attributes.len() {
+            assert_eq!(
+                Device(attributes[..len].to_vec()).number(IFLA_LINK),
+                None,
+                "{len}"
+            );
+        }
+        assert_eq!(Device(attributes).number(IFLA_LINK), Some(9));
+        // A length of nothing is no way on.
+        assert_eq!(attribute(&[0; 64], IFLA_LINK), None);
+    }
+
+    #[test]
+    fn a_device_in_another_namespace_is_asked_for_there() {
+        let here = question(7, None);
+        assert_eq!(here.len(), HEADER_LEN + DEVICE_LEN);
+        let there = question(7, Some(3));
+        assert_eq!(u32_at(&there, 0), Some(there.len() as u32));
+        let attributes = &there[HEADER_LEN + DEVICE_LEN..];
+        let target = attribute(attributes, IFLA_TARGET_NETNSID);
+        assert_eq!(target.and_then(|id| u32_at(id, 0)), Some(3));
+    }
+
+    #[test]
+    fn loopback_is_no_end_of_a_pair() {
+        assert!(takes_frames("lo").is_err());
+        assert_eq!(takes_frames("no-such-device"), Err(Errno::ENODEV));
+    }
+}
