@@ -2,13 +2,14 @@
 //!
 //! [`lab`] makes a client, a router and an upstream out of network namespaces; [`nsd`] starts a real upstream server in it
 //! with the zone of [`zone`], [`scripted`] one that does what a test tells it; [`peer`] starts another forwarder in the
-//! router's place. [`frames`] and [`bpf`] are for tests that write frames or load a program of their own, [`live`] and
+//! router's place, [`knot`] an authoritative server over XDP, both from a newer [`suite`] where that is wanted. [`frames`] and [`bpf`] are for tests that write frames or load a program of their own, [`live`] and
 //! [`flood`] for those that need millions of frames a second. Nothing here is part of the appliance.
 
 pub mod bpf;
 pub mod dnsperf;
 pub mod flood;
 pub mod frames;
+pub mod knot;
 pub mod lab;
 pub mod live;
 pub mod netns;
@@ -19,6 +20,7 @@ pub mod process;
 pub mod programs;
 pub mod scripted;
 pub mod sign;
+pub mod suite;
 pub mod wait;
 pub mod workspace;
 pub mod zone;

@@ -17,8 +17,8 @@ use nix::sys::pthread::pthread_kill;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::Pid;
 
-use crate::bpf::Program;
 use crate::bpf::instruction::Instruction;
+use crate::bpf::{LIVE_BATCH, Program};
 use crate::netns::Namespace;
 use crate::wait::wait_until;
 
@@ -34,6 +34,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Live {
     program: Arc<Program>,
     frame: Vec<u8>,
+    batch: u32,
 }
 
 /// A sender that goes on until it has sent all or is stopped.
@@ -62,7 +63,14 @@ impl Live {
         Ok(Self {
             program: Arc::new(program),
             frame,
+            batch: LIVE_BATCH,
         })
+    }
+
+    /// The same with so many frames handed on at once: with one, each leaves as soon as it is made.
+    #[must_use]
+    pub fn in_batches_of(self, batch: u32) -> Self {
+        Self { batch, ..self }
     }
 
     /// Sends `count` frames in `namespace`, and waits until all are on their way.
@@ -70,19 +78,23 @@ impl Live {
     /// # Errors
     /// The kernel does not run it.
     pub fn burst(&self, namespace: &Namespace, count: u32) -> Result<()> {
-        let sent = namespace.run(|| self.program.run_live(&self.frame, count));
+        let sent = namespace.run(|| self.program.run_live(&self.frame, count, self.batch));
         sent.context("send frames in bulk (Linux 5.18)")
     }
 
     /// Sends `count` frames in `namespace` from core `core`, if one is given, until stopped.
     #[must_use]
     pub fn start(&self, namespace: &Namespace, core: Option<usize>, count: u32) -> Running {
-        let Self { program, frame } = self.clone();
+        let Self {
+            program,
+            frame,
+            batch,
+        } = self.clone();
         let send = move || {
             if let Some(core) = core {
                 pin(core)?;
             }
-            match program.run_live(&frame, count) {
+            match program.run_live(&frame, count, batch) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => {
                     Err(error).context("send frames in bulk (Linux 5.18)")
                 }

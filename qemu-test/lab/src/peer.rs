@@ -12,6 +12,7 @@ use crate::netns::Namespace;
 use crate::nsd;
 use crate::process::{End, Process, output_of};
 use crate::programs::find_program;
+use crate::suite::Suite;
 
 /// How long a peer may take to its first answer on a loaded machine.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -69,13 +70,21 @@ impl Peer {
     /// Starts it, forwarding everything, and waits until it answers. For unbound, `server` are more lines of its section
     /// `server:`; dnsmasq has no use for them.
     pub fn start(self, site: &Site<'_>, server: &str) -> Result<Process> {
+        self.start_of(None, site, server)
+    }
+
+    /// The same of this suite; of this machine's own where there is none.
+    pub fn start_of(self, suite: Option<&Suite>, site: &Site<'_>, server: &str) -> Result<Process> {
         let command = match self {
-            Self::Dnsmasq => dnsmasq(site),
+            Self::Dnsmasq => dnsmasq(suite, site),
             Self::Unbound { threads } => {
                 let config = site.directory.join("unbound.conf");
                 let text = unbound_config(site, threads, server);
                 fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
-                let mut command = site.host.command(unbound_copy(site.directory)?);
+                let mut command = match suite {
+                    Some(suite) => suite.command(site.host, "unbound"),
+                    None => site.host.command(unbound_copy(site.directory)?),
+                };
                 command.arg("-d").arg("-c").arg(&config);
                 command
             }
@@ -90,8 +99,11 @@ impl Peer {
     }
 }
 
-fn dnsmasq(site: &Site<'_>) -> Command {
-    let mut command = site.host.command("dnsmasq");
+fn dnsmasq(suite: Option<&Suite>, site: &Site<'_>) -> Command {
+    let mut command = match suite {
+        Some(suite) => suite.command(site.host, "dnsmasq"),
+        None => site.host.command("dnsmasq"),
+    };
     command
         .args([
             "--keep-in-foreground",

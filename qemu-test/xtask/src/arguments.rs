@@ -62,7 +62,7 @@ mod tests {
         for line in [
             "",
             "setup",
-            "setup lab afxdp ebpf scripts image image-aarch64",
+            "setup lab afxdp ebpf scripts image image-aarch64 peers",
             "lab up --queues 4 --mtu 9216 --offload on --vlan in-frame --prefix a",
             "lab up --vlan beside --offload off",
             "lab down --prefix a",
@@ -90,6 +90,8 @@ mod tests {
             "bench xsk --only ad --rounds 9 --seconds 1 --save",
             "bench miss --rate 10 --rounds 7 --seconds 1 --save",
             "bench lists --rounds 1",
+            "bench tier0 --only adf --rounds 3 --seconds 1 --save",
+            "bench shield --rounds 1 --seconds 2 --save",
             "bench against --seconds 2 other/xdnsd --save",
             "tidy",
             "measure",
@@ -114,7 +116,10 @@ mod tests {
             ("tpyo", &["tpyo"] as &[&str]),
             (
                 "setup kitchen",
-                &["kitchen", "lab, afxdp, ebpf, scripts, image, image-aarch64"],
+                &[
+                    "kitchen",
+                    "lab, afxdp, ebpf, scripts, image, image-aarch64, peers",
+                ],
             ),
             ("lab", &["up", "down", "status", "flood", "exec"]),
             ("lab flood", &["KIND"]),
@@ -179,7 +184,10 @@ mod tests {
             ("test --way udp --long", &["--way", "--long"]),
             ("test --mutations --quick", &["--mutations", "--quick"]),
             ("boot --jobs 65", &["--jobs", "65 is not in 1..=64"]),
-            ("bench", &["xsk", "miss", "lists", "against"]),
+            (
+                "bench",
+                &["xsk", "miss", "lists", "against", "tier0", "shield"],
+            ),
             ("bench speed", &["speed"]),
             ("bench miss --rate 0", &["--rate", "0 is not in 1..="]),
             ("bench xsk --rounds 0", &["--rounds", "0 is not in 1..="]),
@@ -188,6 +196,8 @@ mod tests {
                 &["--seconds", "0 is not in 1..="],
             ),
             ("bench against", &["PROGRAM"]),
+            ("bench tier0 --rounds 0", &["--rounds", "0 is not in 1..="]),
+            ("bench shield --udp 0", &["--udp", "0 is not in 1..="]),
             ("dist --chekc", &["--chekc", "--check"]),
             ("tidy up", &["up"]),
         ] {

@@ -44,7 +44,7 @@ enum Command {
     Ebpf(ebpf::Arguments),
     /// Runs every test, or the steps or tests whose name contains FILTER.
     Test(test::Arguments),
-    /// Compares cache hits with bare echoes, misses with dnsmasq and unbound, a long blocklist with an empty one.
+    /// Compares hits, misses and floods with bare programs and with other servers, a long blocklist with an empty one.
     #[command(subcommand)]
     Bench(bench::Command),
     /// Checks what no other tool checks: sizes, parameters, reasons for dependencies.

@@ -19,6 +19,7 @@ use crate::workspace;
 use xdnsd_lab::privilege::is_root;
 use xdnsd_lab::process::output_of;
 use xdnsd_lab::programs::{find_program, find_unpacked, unpacked_root};
+use xdnsd_lab::suite::{PACKAGES, SUITE, Suite};
 
 /// What packages are needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,17 +36,20 @@ pub enum Purpose {
     Image,
     /// The same for 64-bit Arm.
     ImageAarch64,
+    /// The newest of the servers that benchmarks compare with.
+    Peers,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Lab,
         Self::AfXdp,
         Self::Ebpf,
         Self::Scripts,
         Self::Image,
         Self::ImageAarch64,
+        Self::Peers,
     ];
 
     /// Its name on the command line.
@@ -58,6 +62,7 @@ impl Purpose {
             Self::Scripts => "scripts",
             Self::Image => "image",
             Self::ImageAarch64 => "image-aarch64",
+            Self::Peers => "peers",
         }
     }
 
@@ -70,6 +75,7 @@ impl Purpose {
             Self::Scripts => SCRIPTS,
             Self::Image => IMAGE,
             Self::ImageAarch64 => IMAGE_AARCH64,
+            Self::Peers => PEERS,
         }
     }
 }
@@ -114,6 +120,7 @@ const LAB: &[Need] = &[
     program("ldnsutils", "ldns-signzone"),
     program("tcpdump", "tcpdump"),
     program("udhcpc", "udhcpc"),
+    program("hping3", "hping3"),
     program("musl-tools", "musl-gcc"),
     file("libsystemd-shared", "/usr/share/doc/libsystemd-shared"),
     unpacked("systemd-resolved", "lib/systemd/systemd-resolved"),
@@ -155,6 +162,9 @@ const IMAGE_AARCH64: &[Need] = &[
     program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
     file("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
 ];
+/// Where the suite of [`ensure_suite`] comes from.
+const MIRROR: &str = "http://deb.debian.org/debian";
+const PEERS: &[Need] = &[program("mmdebstrap", "mmdebstrap")];
 
 /// A package that is needed.
 #[derive(Clone, Copy, Debug)]
@@ -283,6 +293,46 @@ fn unpack(package: &str) -> Result<()> {
         .args(["-c", script, "sh", package])
         .current_dir(&root);
     output_of(&mut command).map(drop)
+}
+
+/// Unpacks the newest of the servers that benchmarks compare with, where that has not been done.
+pub fn ensure_suite(signals: &Signals) -> Result<Suite> {
+    if let Some(suite) = Suite::find() {
+        return Ok(suite);
+    }
+    ensure_all(&[Purpose::Peers], signals)?;
+    let root = Suite::root();
+    let half = root.with_extension("half");
+    for left in [&root, &half] {
+        if left.exists() {
+            fs::remove_dir_all(left).with_context(|| format!("remove {}", left.display()))?;
+        }
+    }
+    let what = format!("unpack {PACKAGES} of {SUITE}");
+    eprintln!("{what} into {}", root.display());
+    let mut command = Command::new("mmdebstrap");
+    // Packages are unpacked and nothing of them runs. A mirror may be some weeks behind; its signature counts all the same.
+    command
+        .arg("--variant=extract")
+        .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
+        .args([&format!("--include={PACKAGES}"), SUITE])
+        .arg(&half)
+        .arg(MIRROR);
+    let log = workspace::logs().join("suite.log");
+    let task = Task {
+        what: &what,
+        log: &log,
+        limit: APT_LIMIT,
+    };
+    let watched = watch(task, command, signals)?;
+    ensure!(
+        watched.is_success(),
+        "{what}: mmdebstrap failed; its output is in {}:\n{}",
+        log.display(),
+        watched.output
+    );
+    fs::rename(&half, &root).with_context(|| format!("make {}", root.display()))?;
+    Suite::find().with_context(|| format!("{what}: no server is in it"))
 }
 
 /// Installs Debian packages, as root or through sudo.

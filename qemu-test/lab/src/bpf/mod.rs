@@ -5,28 +5,42 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+pub mod assembler;
+pub mod cost;
 pub mod instruction;
+pub mod maps;
 
-use instruction::{Instruction, R0, R1, R2, R3};
+use instruction::{Instruction, R0, R1, R2, R3, R4, R5, R6};
 
 /// Set to an object's path, the eBPF tests run that one instead of the committed one.
 pub const OBJECT_VARIABLE: &str = "XDNSD_EBPF_OBJECT";
 
-const BPF_MAP_CREATE: libc::c_long = 0;
-const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_PROG_TEST_RUN: libc::c_long = 10;
+const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_ATTACH_TYPE_XDP: u32 = 37;
+/// The program takes frames in several buffers. Tail calls lead only to programs that agree in this.
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
 /// Frames that a live run hands on at once; the kernel's default.
-const LIVE_BATCH: u32 = 64;
+pub const LIVE_BATCH: u32 = 64;
 /// Offset of rx_queue_index in struct xdp_md.
 const RX_QUEUE_INDEX: i16 = 16;
+/// What a program says to have a frame thrown away.
+pub const XDP_DROP: i32 = 1;
 /// What a program says to have a frame go on to the kernel.
-const XDP_PASS: i32 = 2;
+pub const XDP_PASS: i32 = 2;
+/// What a program says to have a frame sent back by the device that it came by.
+pub const XDP_TX: i32 = 3;
+/// What a program says to have a frame go where it has told the kernel.
+pub const XDP_REDIRECT: i32 = 4;
+/// Offset of `data`, the address of a frame's first byte, in struct xdp_md.
+pub const DATA: i16 = 0;
+/// Offset of `data_end`, the address behind its last one.
+pub const DATA_END: i16 = 4;
 const HELPER_REDIRECT_MAP: i32 = 51;
 /// Queues that the map has room for.
 const QUEUES_MAX: u32 = 64;
@@ -47,14 +61,37 @@ pub struct Program(OwnedFd);
 impl Program {
     /// Loads it; the kernel's verifier has the last word.
     pub fn load(instructions: &[Instruction]) -> io::Result<Self> {
-        let attributes = ProgLoad {
+        Self::load_with(instructions, 0)
+    }
+
+    /// The same of one that takes frames in several buffers (Linux 5.18).
+    pub fn load_frags(instructions: &[Instruction]) -> io::Result<Self> {
+        Self::load_with(instructions, BPF_F_XDP_HAS_FRAGS)
+    }
+
+    fn load_with(instructions: &[Instruction], flags: u32) -> io::Result<Self> {
+        let mut attributes = ProgLoad {
             program_type: BPF_PROG_TYPE_XDP,
             instruction_count: instructions.len() as u32,
             instructions: instructions.as_ptr() as u64,
             license: c"MIT".as_ptr() as u64,
+            flags,
+            attach_type: BPF_ATTACH_TYPE_XDP,
             ..ProgLoad::default()
         };
-        bpf(BPF_PROG_LOAD, &attributes).map(owned).map(Self)
+        bpf(BPF_PROG_LOAD, &mut attributes).map(owned).map(Self)
+    }
+
+    /// The program that the kernel knows by this number, such as one that another process has attached.
+    pub fn by_id(id: u32) -> io::Result<Self> {
+        let mut attributes = ById {
+            id,
+            next: 0,
+            flags: 0,
+        };
+        bpf(BPF_PROG_GET_FD_BY_ID, &mut attributes)
+            .map(owned)
+            .map(Self)
     }
 
     /// One that leaves every frame to the kernel. On a veth it has a purpose: the pair takes frames that XDP sends
@@ -63,30 +100,102 @@ impl Program {
         Self::load(&[Instruction::set(R0, XDP_PASS), Instruction::exit()])
     }
 
+    /// One that says the same of every frame, and takes those in several buffers.
+    pub fn verdict(action: i32) -> io::Result<Self> {
+        Self::load_frags(&[Instruction::set(R0, action), Instruction::exit()])
+    }
+
+    /// The bare XDP_TX reflector: swaps MAC addresses, IPv4 addresses and ports, and sends the frame back. What is no IPv4 it
+    /// leaves to the kernel; it looks at nothing else.
+    pub fn reflector() -> io::Result<Self> {
+        const SWAPPED: [(i16, i16); 2] = [(26, 30), (34, 36)];
+        const ETHERTYPE: i16 = 12;
+        const IPV4: i32 = u16::from_ne_bytes([0x08, 0x00]) as i32;
+        const PORTS_END: i32 = 38;
+        let mut code = assembler::Assembler::new();
+        let pass = code.label();
+        code.push(&[
+            Instruction::load_u32(R6, R1, DATA),
+            Instruction::load_u32(R1, R1, DATA_END),
+            Instruction::copy(R2, R6),
+            Instruction::add(R2, PORTS_END),
+        ]);
+        code.jump(Instruction::skip_if_greater(R2, R1, 0), pass);
+        code.push(&[Instruction::load_u16(R2, R6, ETHERTYPE)]);
+        code.jump(Instruction::skip_if_other(R2, IPV4, 0), pass);
+        code.push(&[
+            Instruction::load_u32(R2, R6, 0),
+            Instruction::load_u16(R3, R6, 4),
+            Instruction::load_u32(R4, R6, 6),
+            Instruction::load_u16(R5, R6, 10),
+            Instruction::store_u32(R6, 6, R2),
+            Instruction::store_u16(R6, 10, R3),
+            Instruction::store_u32(R6, 0, R4),
+            Instruction::store_u16(R6, 4, R5),
+        ]);
+        let [(from, to), (from_port, to_port)] = SWAPPED;
+        code.push(&[
+            Instruction::load_u32(R2, R6, from),
+            Instruction::load_u32(R3, R6, to),
+            Instruction::load_u16(R4, R6, from_port),
+            Instruction::load_u16(R5, R6, to_port),
+            Instruction::store_u32(R6, to, R2),
+            Instruction::store_u32(R6, from, R3),
+            Instruction::store_u16(R6, to_port, R4),
+            Instruction::store_u16(R6, from_port, R5),
+            Instruction::set(R0, XDP_TX),
+            Instruction::exit(),
+        ]);
+        code.place(pass);
+        code.push(&[Instruction::set(R0, XDP_PASS), Instruction::exit()]);
+        Self::load_frags(&code.finish())
+    }
+
     /// Attaches it to an interface of the calling thread's network namespace, for as long as the result lives.
     pub fn attach(&self, ifindex: u32, attach: Attach) -> io::Result<Link> {
-        let attributes = LinkCreate {
+        let mut attributes = LinkCreate {
             program: self.0.as_raw_fd(),
             ifindex,
             attach_type: BPF_ATTACH_TYPE_XDP,
             flags: attach as u32,
         };
-        bpf(BPF_LINK_CREATE, &attributes).map(owned).map(Link)
+        bpf(BPF_LINK_CREATE, &mut attributes).map(owned).map(Link)
     }
 
-    /// Runs it on `count` copies of `frame`, and the kernel does with each what the program says. Returns when all are
+    /// Runs it on `count` frames, and the kernel does with each what the program says, `batch` at a time. Returns when all are
     /// on their way. Needs Linux 5.18.
-    pub fn run_live(&self, frame: &[u8], count: u32) -> io::Result<()> {
-        let attributes = TestRun {
+    ///
+    /// Frames begin as copies of `frame`, but memory comes back as whoever had it before has left it: a program that sends
+    /// has to write every byte that somebody else may have written.
+    pub fn run_live(&self, frame: &[u8], count: u32, batch: u32) -> io::Result<()> {
+        let mut attributes = TestRun {
             program: self.0.as_raw_fd(),
             data_size_in: frame.len() as u32,
             data_in: frame.as_ptr() as u64,
             repeat: count,
             flags: BPF_F_TEST_XDP_LIVE_FRAMES,
-            batch_size: LIVE_BATCH,
+            batch_size: batch,
             ..TestRun::default()
         };
-        bpf(BPF_PROG_TEST_RUN, &attributes).map(drop)
+        bpf(BPF_PROG_TEST_RUN, &mut attributes).map(drop)
+    }
+
+    /// Runs it `count` times on the same frame, as if it came by `ifindex` of the calling thread's network namespace, and gives
+    /// the nanoseconds that a run took, and the last run's verdict. What it writes to the frame stays for the next run.
+    fn run_timed(&self, frame: &[u8], ifindex: u32, count: u32) -> io::Result<(u32, i32)> {
+        // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context = [0, frame.len() as u32, 0, ifindex, 0, 0];
+        let mut attributes = TestRun {
+            program: self.0.as_raw_fd(),
+            data_size_in: frame.len() as u32,
+            data_in: frame.as_ptr() as u64,
+            context_size_in: size_of_val(&context) as u32,
+            context_in: context.as_ptr() as u64,
+            repeat: count,
+            ..TestRun::default()
+        };
+        bpf(BPF_PROG_TEST_RUN, &mut attributes)?;
+        Ok((attributes.duration, attributes.result as i32))
     }
 }
 
@@ -106,7 +215,13 @@ impl Redirect {
     /// Attaches it to an interface of the calling thread's network namespace. Without a socket a frame goes on to the
     /// kernel.
     pub fn attach(ifindex: u32, attach: Attach) -> io::Result<Self> {
-        let map = create_xskmap()?;
+        // The name is the one that libbpf, under the `afxdp` crate, looks for.
+        let map = maps::create(
+            BPF_MAP_TYPE_XSKMAP,
+            size_of::<RawFd>(),
+            QUEUES_MAX,
+            "xsks_map",
+        )?;
         let [map_low, map_high] = Instruction::set_map(R1, map.as_raw_fd());
         let program = Program::load(&[
             Instruction::load_u32(R2, R1, RX_QUEUE_INDEX),
@@ -123,28 +238,8 @@ impl Redirect {
     /// Gives the frames of `queue` to `socket`.
     pub fn set_socket(&self, queue: u32, socket: impl AsFd) -> io::Result<()> {
         let socket = socket.as_fd().as_raw_fd();
-        let attributes = MapUpdate {
-            map: self.map.as_raw_fd(),
-            padding: 0,
-            key: &raw const queue as u64,
-            value: &raw const socket as u64,
-            flags: 0,
-        };
-        bpf(BPF_MAP_UPDATE_ELEM, &attributes).map(drop)
+        maps::set(self.map.as_fd(), queue, &socket.to_ne_bytes())
     }
-}
-
-/// The name is the one that libbpf, under the `afxdp` crate, looks for.
-fn create_xskmap() -> io::Result<OwnedFd> {
-    let attributes = MapCreate {
-        map_type: BPF_MAP_TYPE_XSKMAP,
-        key_size: size_of::<u32>() as u32,
-        value_size: size_of::<RawFd>() as u32,
-        max_entries: QUEUES_MAX,
-        name: *b"xsks_map\0\0\0\0\0\0\0\0",
-        ..MapCreate::default()
-    };
-    bpf(BPF_MAP_CREATE, &attributes).map(owned)
 }
 
 /// Leading parts of the kernel's `union bpf_attr`, one per command. The kernel takes what is beyond them as zero.
@@ -152,32 +247,6 @@ fn create_xskmap() -> io::Result<OwnedFd> {
 /// # Safety
 /// The type is `repr(C)`, has no padding, and its pointers lead to values that live while it is used.
 unsafe trait Attributes {}
-
-#[repr(C)]
-#[derive(Default)]
-struct MapCreate {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    flags: u32,
-    inner_map: u32,
-    numa_node: u32,
-    name: [u8; 16],
-}
-// SAFETY: 44 bytes of integers without padding, no pointers.
-unsafe impl Attributes for MapCreate {}
-
-#[repr(C)]
-struct MapUpdate {
-    map: RawFd,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-// SAFETY: padding is a field; set_socket points key and value at locals that outlive the call.
-unsafe impl Attributes for MapUpdate {}
 
 #[repr(C)]
 #[derive(Default)]
@@ -191,9 +260,21 @@ struct ProgLoad {
     log: u64,
     kernel_version: u32,
     flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    attach_type: u32,
 }
-// SAFETY: no padding; load points instructions at its argument, with its count, and license at a static.
+// SAFETY: no padding; load_with points instructions at its argument, with its count, and license at a static.
 unsafe impl Attributes for ProgLoad {}
+
+#[repr(C)]
+struct ById {
+    id: u32,
+    next: u32,
+    flags: u32,
+}
+// SAFETY: 12 bytes of integers without padding, no pointers.
+unsafe impl Attributes for ById {}
 
 #[repr(C)]
 struct LinkCreate {
@@ -225,14 +306,15 @@ struct TestRun {
     batch_size: u32,
     padding: u32,
 }
-// SAFETY: padding is a field; run_live points data_in at its argument, with its length, and the rest nowhere.
+// SAFETY: padding is a field; run_live and run_timed point data_in at their argument, with its length, run_timed points context_in
+// at a local that outlives the call, and the rest leads nowhere.
 unsafe impl Attributes for TestRun {}
 
-fn bpf<T: Attributes>(command: libc::c_long, attributes: &T) -> io::Result<RawFd> {
+fn bpf<T: Attributes>(command: libc::c_long, attributes: &mut T) -> io::Result<RawFd> {
     let size = size_of::<T>();
-    // SAFETY: attributes is what the command reads, size bytes of it; its pointers are valid (see Attributes).
+    // SAFETY: attributes is what the command reads and writes, size bytes of it; its pointers are valid (see Attributes).
     let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size) };
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size) };
     RawFd::try_from(result)
         .ok()
         .filter(|result| *result >= 0)

@@ -123,6 +123,25 @@ impl Template {
         }
     }
 
+    /// One of the frames that the program makes.
+    #[must_use]
+    pub fn sample(&self) -> Vec<u8> {
+        /// As good as any other, and no port that is left alone.
+        const DRAWN: u16 = 0xc35a;
+        let mut frame = self.frame.clone();
+        for words in [Some(self.address), self.port].into_iter().flatten() {
+            let mut write = |at: usize, word: u16| {
+                frame[at..at + 2].copy_from_slice(&word.to_be_bytes());
+            };
+            write(words.random, DRAWN);
+            write(words.transport, !DRAWN);
+            if let Some(header) = words.header {
+                write(header, !DRAWN);
+            }
+        }
+        frame
+    }
+
     /// Makes a random one of the frame and sends it out of `ifindex`.
     #[must_use]
     pub fn program(&self, ifindex: u32) -> Vec<Instruction> {
@@ -131,6 +150,8 @@ impl Template {
         const HELPER_RANDOM: i32 = 7;
         const HELPER_REDIRECT: i32 = 23;
         let mut body = vec![Instruction::call(HELPER_RANDOM)];
+        // All of it: who answers a frame in its own place leaves the answer there for the next one.
+        body.extend(Instruction::store_bytes(R6, 0, &self.frame));
         body.extend(self.address.write(0));
         body.extend(self.port.iter().flat_map(|words| words.write(16)));
         body.extend([

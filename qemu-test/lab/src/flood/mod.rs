@@ -16,7 +16,7 @@ use nix::net::if_::if_nametoindex;
 use crate::bpf::{Attach, Link, Program};
 use crate::frames::parse_mac;
 use crate::lab::{CLIENT_V4, CLIENT_V6, LAN};
-use crate::live::Live;
+use crate::live::{ENDLESS, Live, Running};
 use crate::netns::Namespace;
 
 pub use frame::{Ends, Template};
@@ -133,6 +133,7 @@ pub struct Report {
 #[derive(Debug)]
 pub struct Flood<'a> {
     live: Live,
+    sample: Vec<u8>,
     path: Path<'a>,
     /// A veth pair takes such frames only where there is a program at the other end.
     #[expect(dead_code, reason = "held for its drop, which detaches")]
@@ -163,9 +164,28 @@ impl<'a> Flood<'a> {
             port: order.port,
         };
         let template = Template::new(order.kind, &ends, &wire_name(&order.qname)?);
+        let sample = template.sample();
         let live = Live::new(&template.program(index), template.frame)?;
         let link = attach_pass(path.to)?;
-        Ok(Self { live, path, link })
+        Ok(Self {
+            live,
+            sample,
+            path,
+            link,
+        })
+    }
+
+    /// One of its frames.
+    #[must_use]
+    pub fn sample(&self) -> &[u8] {
+        &self.sample
+    }
+
+    /// Sends from `core` until stopped.
+    #[must_use]
+    pub fn start(&self, core: usize) -> Running {
+        let (sender, _) = self.path.from;
+        self.live.start(sender, Some(core), ENDLESS)
     }
 
     /// Sends until either bound is reached, or `is_over` says so.

@@ -75,6 +75,28 @@ fn between(first: &Look, last: &Look) -> Turn {
     }
 }
 
+/// Time that a core has been busy with anything, in nanoseconds; as exact as the kernel's clock ticks.
+pub fn core_ns(core: usize) -> Result<u64> {
+    let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    busy_ns(&text, core).with_context(|| format!("/proc/stat has no core {core}"))
+}
+
+/// User, nice, system, idle, iowait, irq, softirq and steal of a core, in hundredths of a second (proc(5)).
+fn busy_ns(text: &str, core: usize) -> Option<u64> {
+    const TICK_NS: u64 = 10_000_000;
+    const IDLE: [usize; 2] = [3, 4];
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("cpu{core} ")))?;
+    let ticks: Option<Vec<u64>> = line.split(' ').map(|word| word.parse().ok()).collect();
+    let busy = ticks?
+        .into_iter()
+        .take(8)
+        .enumerate()
+        .filter(|(at, _)| !IDLE.contains(at));
+    Some(busy.map(|(_, ticks)| ticks).sum::<u64>() * TICK_NS)
+}
+
 /// Processor time of all threads of a process. The kernel counts what it does on their behalf, sending among it.
 pub fn cpu_ns(pid: u32) -> Result<u64> {
     let directory = format!("/proc/{pid}/task");
@@ -95,13 +117,31 @@ pub fn cpu_ns(pid: u32) -> Result<u64> {
 
 /// The kernel's thread that takes over what a core's interrupts cannot finish: on the subject's core, replies on their
 /// way into the client's kernel.
-fn softirq_thread(core: usize) -> Result<u32> {
-    let name = format!("ksoftirqd/{core}");
+pub fn softirq_thread(core: usize) -> Result<u32> {
+    kernel_thread(&format!("ksoftirqd/{core}"))
+}
+
+/// The thread whose name begins with that; none of ours is called so.
+pub fn kernel_thread(name: &str) -> Result<u32> {
     let processes = fs::read_dir("/proc").context("list processes")?;
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let mut pids = pids.filter(|pid| {
         let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
-        comm.is_ok_and(|comm| comm.trim() == name)
+        comm.is_ok_and(|comm| comm.trim().starts_with(name))
     });
     pids.next().with_context(|| format!("there is no {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::busy_ns;
+
+    #[test]
+    fn a_core_is_busy_when_it_does_not_idle() {
+        let text =
+            "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 2 3 1000 2000 4 5 6 7 8\ncpu1 0 0 1 9 9 0 0 0 0 0\n";
+        assert_eq!(busy_ns(text, 0), Some(210_000_000));
+        assert_eq!(busy_ns(text, 1), Some(10_000_000));
+        assert_eq!(busy_ns(text, 2), None);
+    }
 }

@@ -30,8 +30,9 @@ mod pair;
 mod query;
 mod record;
 mod report;
+mod shield;
 mod subject;
-
+mod tier0;
 mod upstream;
 
 use build::Programs;
@@ -59,6 +60,17 @@ pub enum Command {
     },
     /// Cache misses, against dnsmasq and unbound.
     Miss(miss::Arguments),
+    /// Hot names answered in the XDP program, against a bare reflector, AF_XDP, dnsmasq, unbound and Knot DNS over XDP.
+    Tier0 {
+        /// Measures only these rows: letters from a to h.
+        #[arg(long, value_name = "LETTERS")]
+        only: Option<String>,
+        /// How long.
+        #[command(flatten)]
+        turns: Turns,
+    },
+    /// Who is served during floods, against dnsmasq and unbound, and what a flood's frame costs, against bare programs.
+    Shield(shield::Arguments),
     /// Hits and misses with a blocklist of a million names, against an empty one.
     Lists(Turns),
     /// Hits and misses of this build, against another build of the appliance.
@@ -74,10 +86,10 @@ pub enum Command {
 /// How often and how long it is measured.
 #[derive(Debug, Args)]
 pub struct Turns {
-    /// Turns of each subject [default: 7].
+    /// Turns of each subject [default: 7; 3 for `tier0`, 1 for `shield`].
     #[arg(long, value_name = "N", value_parser = number_in(SOME))]
     pub rounds: Option<u32>,
-    /// Seconds of each measurement [default: 2; 3 for `miss`].
+    /// Seconds of each measurement [default: 2; 3 for `miss`, 1 for `tier0`].
     #[arg(long, value_name = "N", value_parser = number_in(SOME))]
     pub seconds: Option<u32>,
     /// Adds the table to qemu-test/BENCH.md.
@@ -97,6 +109,8 @@ pub fn main(command: Command, signals: &Signals) -> Result<ExitCode> {
     match command {
         Command::Xsk { only, turns } => xsk(only.as_deref(), &turns, signals),
         Command::Miss(arguments) => miss::main(&arguments, signals),
+        Command::Tier0 { only, turns } => tier0::main(only.as_deref(), &turns, signals),
+        Command::Shield(arguments) => shield::main(&arguments, signals),
         Command::Lists(turns) => lists::main(&turns, signals),
         Command::Against { program, turns } => against::main(program, &turns, signals),
     }

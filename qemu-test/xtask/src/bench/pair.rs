@@ -17,8 +17,12 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result};
 use nix::net::if_::if_nametoindex;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
+use super::measure;
 use super::query::Ends;
+use xdnsd_lab::bpf::Program;
 use xdnsd_lab::netns::Namespace;
 
 /// The server's interface.
@@ -44,6 +48,7 @@ pub struct Pair {
     pub server: Namespace,
     replies: File,
     sent: [File; 2],
+    received: File,
 }
 
 impl Pair {
@@ -67,8 +72,9 @@ impl Pair {
             "link set {FAR} addrgenmode none up\naddress add 10.77.0.2/24 dev {FAR}\n"
         ))?;
         let counters = ["rx_packets", "tx_packets", "tx_dropped"];
-        let [replies, sent, lost] = counters.map(|name| open_counter(&client, name));
+        let [replies, sent, lost] = counters.map(|name| open_counter((&client, FAR), name));
         Ok(Self {
+            received: open_counter((&server, NEAR), "rx_packets")?,
             replies: replies?,
             sent: [sent?, lost?],
             client,
@@ -84,6 +90,43 @@ impl Pair {
     /// Frames that were sent from the client, those among them that the pair had no room for.
     pub fn sent(&self) -> Result<u64> {
         self.sent.iter().map(read_counter).sum()
+    }
+
+    /// Has the server's frames taken in by a thread of the kernel on this core, as a card's interrupts have them; or again where
+    /// they were sent. Replies reach the client's driver on the core that sends them.
+    pub fn thread_server(&self, core: Option<usize>) -> Result<()> {
+        let switch = format!("/sys/class/net/{NEAR}/threaded");
+        let digit = if core.is_some() { "1" } else { "0" };
+        self.server.write(&switch, digit)?;
+        let Some(core) = core else { return Ok(()) };
+        let thread = i32::try_from(receiver(NEAR)?).context("a process number")?;
+        let mut set = CpuSet::new();
+        set.set(core).context("a core has a number that fits")?;
+        sched_setaffinity(Pid::from_raw(thread), &set).context("pin the driver's thread")
+    }
+
+    /// Frames that the program on the server's end has sent back.
+    pub fn xdp_sent(&self) -> Result<u64> {
+        let text = self.server.output(&["ethtool", "-S", NEAR])?;
+        let value = text.lines().find_map(|line| {
+            let value = line.trim().strip_prefix("rx_queue_0_xdp_tx:")?;
+            value.trim().parse().ok()
+        });
+        value.with_context(|| format!("ethtool -S {NEAR} has no rx_queue_0_xdp_tx:\n{text}"))
+    }
+
+    /// Frames that the server's end has taken in.
+    pub fn received(&self) -> Result<u64> {
+        read_counter(&self.received)
+    }
+
+    /// The program on the server's end.
+    pub fn near_program(&self) -> Result<Program> {
+        let text = self
+            .server
+            .output(&["ip", "-d", "link", "show", "dev", NEAR])?;
+        let id = program_id(&text).with_context(|| format!("no XDP program on {NEAR}:\n{text}"))?;
+        Program::by_id(id).with_context(|| format!("open the program {id}"))
     }
 
     /// Index of the client's interface.
@@ -105,11 +148,22 @@ impl Pair {
     }
 }
 
+/// The kernel's thread that takes frames in for an interface.
+pub fn receiver(interface: &str) -> Result<u32> {
+    measure::kernel_thread(&format!("napi/{interface}-"))
+}
+
 /// sysfs shows the network devices of the namespace that mounted it; an open file stays with its device.
-fn open_counter(client: &Namespace, name: &str) -> Result<File> {
-    let path = format!("/sys/class/net/{FAR}/statistics/{name}");
-    let file = client.run(|| File::open(&path));
+fn open_counter((host, interface): (&Namespace, &str), name: &str) -> Result<File> {
+    let path = format!("/sys/class/net/{interface}/statistics/{name}");
+    let file = host.run(|| File::open(&path));
     file.with_context(|| format!("open {path}"))
+}
+
+/// The number of the XDP program that `ip -d link` shows: `prog/xdp id 57`.
+fn program_id(text: &str) -> Option<u32> {
+    let (_, rest) = text.split_once("prog/xdp id ")?;
+    rest.split_whitespace().next()?.parse().ok()
 }
 
 fn read_counter(file: &File) -> Result<u64> {
@@ -125,4 +179,17 @@ fn read_counter(file: &File) -> Result<u64> {
 
 fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::program_id;
+
+    #[test]
+    fn a_program_is_found_by_its_number() {
+        let text = "2: near@if2: <UP> mtu 1500 xdp qdisc noqueue\n    link/ether 02:00 promiscuity 0\n    \
+                    veth numtxqueues 1 \n    prog/xdp id 57 name xdnsd tag 00 jited \n";
+        assert_eq!(program_id(text), Some(57));
+        assert_eq!(program_id("2: near@if2: <UP> mtu 1500"), None);
+    }
 }

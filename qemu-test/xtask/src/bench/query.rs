@@ -23,17 +23,23 @@ pub const NAMES: usize = ((X_MASK + 1) * (Y_MASK + 1) * (Z_MASK + 1)) as usize;
 const ETHERNET_LEN: usize = 14;
 const IPV4_LEN: usize = 20;
 const UDP_LEN: usize = 8;
-const UDP: usize = ETHERNET_LEN + IPV4_LEN;
-const DNS: usize = UDP + UDP_LEN;
-const QNAME: usize = DNS + 12;
+/// Where the UDP header begins.
+pub const UDP: usize = ETHERNET_LEN + IPV4_LEN;
+/// Where the message begins.
+pub const DNS: usize = UDP + UDP_LEN;
+/// Where its name begins.
+pub const QNAME: usize = DNS + 12;
 const SOURCE_PORT_LOW: usize = UDP + 1;
 const CHECKSUM: usize = UDP + 6;
 const IPV4_CHECKSUM: usize = ETHERNET_LEN + 10;
-const DNS_PORT: u16 = 53;
-const PROTOCOL_UDP: u8 = 17;
+/// Where queries go.
+pub const DNS_PORT: u16 = 53;
+/// UDP's number in an IP header.
+pub const PROTOCOL_UDP: u8 = 17;
 /// High byte of the source port; the low byte starts where it can only go down.
 const SOURCE_PORT: u16 = 0xc0ff;
-const FIRST_LETTER: u8 = b'a';
+/// The letter of variant 0.
+pub const FIRST_LETTER: u8 = b'a';
 
 /// Ends of the conversation.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +80,12 @@ pub fn message(index: usize, id: u16) -> Vec<u8> {
 
 /// The frame of variant 0, with full checksums.
 pub fn frame(ends: &Ends) -> Vec<u8> {
-    let message = message(0, 0xffff);
+    frame_from(ends, SOURCE_PORT, 0xffff)
+}
+
+/// The frame for the first name, from that port and with that ID, with full checksums.
+pub fn frame_from(ends: &Ends, source_port: u16, id: u16) -> Vec<u8> {
+    let message = message(0, id);
     let udp_len = (UDP_LEN + message.len()) as u16;
     let mut frame = Vec::new();
     frame.extend(ends.server_mac);
@@ -86,7 +97,7 @@ pub fn frame(ends: &Ends) -> Vec<u8> {
     frame.extend([0, 0, 0x40, 0, 64, PROTOCOL_UDP, 0, 0]);
     frame.extend(ends.client.octets());
     frame.extend(ends.server.octets());
-    frame.extend(SOURCE_PORT.to_be_bytes());
+    frame.extend(source_port.to_be_bytes());
     frame.extend(DNS_PORT.to_be_bytes());
     frame.extend(udp_len.to_be_bytes());
     frame.extend([0, 0]);
@@ -183,6 +194,12 @@ fn sum(bytes: &[u8]) -> u32 {
         u32::from(u16::from_be_bytes([word[0], low]))
     });
     words.sum()
+}
+
+/// The sum over the datagram of a frame of ours, its own checksum among it: 0 where that is right.
+#[cfg(test)]
+pub fn datagram_sum(frame: &[u8], ends: &Ends) -> u16 {
+    checksum(&frame[UDP..], pseudo_sum(ends, (frame.len() - UDP) as u16))
 }
 
 /// RFC 1071.

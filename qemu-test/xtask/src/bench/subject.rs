@@ -226,7 +226,7 @@ impl Subject {
 }
 
 /// Frames that XDP sends into the pair arrive only where the other end has a program.
-fn attach_pass(pair: &Pair) -> Result<Link> {
+pub fn attach_pass(pair: &Pair) -> Result<Link> {
     let index = pair.near_index()?;
     let link = pair
         .server
@@ -255,7 +255,7 @@ fn write_config(
 }
 
 /// Makes `command`, with all its threads, run on one core.
-fn pin_on_exec(command: &mut Command, core: usize) -> Result<()> {
+pub fn pin_on_exec(command: &mut Command, core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core).context("a core has a number that fits")?;
     // SAFETY: the closure runs in the forked child and makes one system call on a copied bit set: it takes no lock and

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
+use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::scripted::{self, A, Asked, Record, Rule};
 
 use super::pair::Pair;
@@ -19,9 +20,13 @@ pub struct Upstream {
 impl Upstream {
     /// Starts it on the server's loopback. It remembers nothing, so that it costs the measurement as little as can be.
     pub fn start(pair: &Pair) -> Result<Self> {
+        Self::start_at(&pair.server, Ipv4Addr::new(127, 0, 0, 53))
+    }
+
+    /// The same at port 53 of an address of `host`.
+    pub fn start_at(host: &Namespace, address: Ipv4Addr) -> Result<Self> {
         let mut server = scripted::Upstream::without_record(Rule::answer(answer));
-        let address = (Ipv4Addr::LOCALHOST, 0).into();
-        let address = pair.server.run(|| server.serve(address));
+        let address = host.run(|| server.serve((address, 53).into()));
         Ok(Self {
             address: address.context("start the upstream")?,
             _server: server,

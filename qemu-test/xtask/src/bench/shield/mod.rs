@@ -1,0 +1,103 @@
+//! `cargo xtask bench shield`: who is served during a flood, and what its frames cost.
+//!
+//! Callers ask at a fixed rate while the client's core sends as many frames of one kind as it can, each to the same address and
+//! port, by the same link. dnsmasq and unbound stand in the same place under the same floods, with the kernel's own SYN cookies.
+//! The frames of a flood are taken in on the core that sends them, so a router that needs long for each gets fewer: the column
+//! says how many.
+
+use std::fs;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use super::build::Programs;
+use super::compare::{self, KIND};
+use super::record;
+use super::{SUBJECT_CORE, Turns};
+use crate::arguments::{SOME, number_in};
+use crate::setup::{self, Purpose};
+use crate::signals::Signals;
+use xdnsd_lab::privilege::require_root;
+
+mod callers;
+mod cost;
+mod report;
+mod turn;
+
+use callers::Rates;
+use report::Row;
+use turn::{Ground, Who};
+
+const ROUNDS: u32 = 1;
+const SECONDS: u32 = 2;
+
+/// What `bench shield` is told.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Cached queries over UDP a second.
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = number_in(SOME))]
+    udp: u32,
+    /// New connections over TCP a second, with a query each.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = number_in(SOME))]
+    tcp: u32,
+    /// How long.
+    #[command(flatten)]
+    turns: Turns,
+}
+
+/// The command `bench shield`.
+pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
+    let Arguments { udp, tcp, turns } = arguments;
+    require_root("a benchmark in network namespaces")?;
+    let cores = std::thread::available_parallelism().context("count the cores")?;
+    ensure!(
+        cores.get() > SUBJECT_CORE,
+        "two cores are needed: one for the flood"
+    );
+    setup::ensure_all(&[Purpose::Lab], signals)?;
+    let suite = setup::ensure_suite(signals)?;
+    let programs = Programs::build(&[KIND], signals)?;
+    let directory = compare::directory("shield")?;
+    let ground = Ground {
+        programs: &programs,
+        suite: &suite,
+        directory: &directory,
+        rates: Rates {
+            udp: *udp,
+            tcp: *tcp,
+        },
+        length: Duration::from_secs(turns.seconds.unwrap_or(SECONDS).into()),
+    };
+    let mut rows = Vec::new();
+    for who in Who::ALL {
+        let version = match who {
+            Who::Appliance => None,
+            Who::Peer(peer) => Some(suite.version(peer.name())?),
+        };
+        rows.push(Row {
+            who,
+            version: version.unwrap_or_default(),
+            turns: Vec::new(),
+        });
+    }
+    let mut costs = Vec::new();
+    let rounds = turns.rounds.unwrap_or(ROUNDS);
+    for round in 1..=rounds {
+        eprintln!("round {round} of {rounds}");
+        costs.push(cost::turn(&programs, &directory, ground.length / 2)?);
+        for row in &mut rows {
+            ensure!(!signals.wait(Duration::ZERO), "interrupted");
+            let turn = turn::turn(row.who, &ground);
+            row.turns.push(turn.with_context(|| row.who.name())?);
+        }
+    }
+    let table = format!("{}\n{}", report::served(&rows), report::costs(&costs));
+    println!("\n{table}");
+    fs::write(directory.join("table.txt"), &table).context("write the table")?;
+    if turns.save {
+        record::save(&table)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,210 @@
+//! One turn of one subject: every flood after the other, on a lab of its own.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use nix::net::if_::if_nametoindex;
+
+use super::callers::{Rates, Served, call};
+use crate::bench::LOAD_CORE;
+use crate::bench::build::Programs;
+use crate::bench::query;
+use crate::bench::subject::{Backend, Kind as Build};
+use crate::bench::upstream::Upstream;
+use xdnsd_lab::bpf::{Attach, Link, Program};
+use xdnsd_lab::flood::{self, Flood, Kind, SOURCES_V4};
+use xdnsd_lab::lab::{HOST_INTERFACE, LAN, LAN_V4, Lab, Spec, UPSTREAM_V4};
+use xdnsd_lab::peer::{Peer, Site};
+use xdnsd_lab::process::{End, Process};
+use xdnsd_lab::suite::Suite;
+
+/// How long the appliance may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long callers ask before anything is measured: every name is hot by then.
+const RUN_UP: Duration = Duration::from_secs(1);
+/// Longer than any measurement.
+const FLOOD_MAX: Duration = Duration::from_secs(600);
+
+/// Who is flooded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The appliance, with SYN cookies and tier 0.
+    Appliance,
+    /// Another forwarder, with the kernel's cookies.
+    Peer(Peer),
+}
+
+impl Who {
+    /// All of them, ours first.
+    pub const ALL: [Self; 3] = [
+        Self::Appliance,
+        Self::Peer(Peer::Dnsmasq),
+        Self::Peer(Peer::Unbound { threads: 1 }),
+    ];
+
+    /// What the table says.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Appliance => "xdnsd",
+            Self::Peer(peer) => peer.name(),
+        }
+    }
+}
+
+/// The floods, none first.
+pub const FLOODS: [Option<Kind>; 6] = [
+    None,
+    Some(Kind::Syn),
+    Some(Kind::Ack),
+    Some(Kind::Rst),
+    Some(Kind::Query),
+    Some(Kind::Garbage),
+];
+
+/// What happened during one flood.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Who was served.
+    pub served: Served,
+    /// Frames of the flood that the router took in, a second.
+    pub flood: f64,
+    /// Those that found no room on the link.
+    pub lost: f64,
+}
+
+/// What all turns have in common.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    /// Our programs.
+    pub programs: &'a Programs,
+    /// Theirs.
+    pub suite: &'a Suite,
+    /// Where files go.
+    pub directory: &'a Path,
+    /// How many callers a second.
+    pub rates: Rates,
+    /// How long each flood is.
+    pub length: Duration,
+}
+
+/// Floods one subject with each of [`FLOODS`].
+pub fn turn(who: Who, ground: &Ground<'_>) -> Result<[Outcome; FLOODS.len()]> {
+    let lab = Lab::up(&Spec::default())?;
+    flood::learn_routes(&lab.router)?;
+    // What XDP sends reaches a veth's end only where that has a program.
+    let _receiver = attach_pass(&lab)?;
+    let _upstream = Upstream::start_at(&lab.upstream, UPSTREAM_V4)?;
+    let process = start(who, &lab, ground)?;
+    let mut outcomes = [Outcome::default(); FLOODS.len()];
+    ask(&lab, ground.rates, RUN_UP)?;
+    for (outcome, kind) in outcomes.iter_mut().zip(FLOODS) {
+        let what = || format!("{}\nits log:\n{}", name(kind), process.log());
+        *outcome = one(&lab, kind, ground).with_context(what)?;
+    }
+    Ok(outcomes)
+}
+
+/// What a flood is called.
+pub fn name(kind: Option<Kind>) -> &'static str {
+    kind.map_or("none", Kind::name)
+}
+
+fn ask(lab: &Lab, rates: Rates, length: Duration) -> Result<Served> {
+    lab.client.run(|| call(LAN_V4, rates, length))
+}
+
+fn one(lab: &Lab, kind: Option<Kind>, ground: &Ground<'_>) -> Result<Outcome> {
+    let Some(kind) = kind else {
+        let served = ask(lab, ground.rates, ground.length)?;
+        return Ok(Outcome {
+            served,
+            ..Outcome::default()
+        });
+    };
+    let path = flood::Path {
+        from: (&lab.client, HOST_INTERFACE),
+        to: (&lab.router, LAN),
+    };
+    let order = flood::Order {
+        kind,
+        from: SOURCES_V4,
+        to: LAN_V4.into(),
+        port: query::DNS_PORT,
+        qname: query::name(0),
+    };
+    let flood = Flood::new(path, &order)?;
+    let bounds = flood::Bounds {
+        count: u32::MAX,
+        length: FLOOD_MAX,
+        core: Some(LOAD_CORE),
+    };
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let flooding = scope.spawn(|| flood.run(bounds, || is_over.load(Ordering::Relaxed)));
+        let served = ask(lab, ground.rates, ground.length);
+        is_over.store(true, Ordering::Relaxed);
+        let flooded = flooding
+            .join()
+            .map_err(|_| anyhow!("the flood panicked"))??;
+        let secs = flooded.took.as_secs_f64();
+        Ok(Outcome {
+            served: served?,
+            flood: flooded.arrived as f64 / secs,
+            lost: flooded.lost as f64 / secs,
+        })
+    })
+}
+
+fn attach_pass(lab: &Lab) -> Result<Link> {
+    let attach = || {
+        let index = if_nametoindex(HOST_INTERFACE)?;
+        Program::pass()?.attach(index, Attach::Native)
+    };
+    let link = lab.client.run(attach);
+    link.context("attach a program that passes to the client")
+}
+
+fn start(who: Who, lab: &Lab, ground: &Ground<'_>) -> Result<Process> {
+    match who {
+        Who::Appliance => start_own(lab, ground),
+        Who::Peer(peer) => {
+            let site = Site {
+                host: &lab.router,
+                address: SocketAddr::new(LAN_V4.into(), query::DNS_PORT),
+                upstream: UPSTREAM_V4.into(),
+                directory: ground.directory,
+            };
+            peer.start_of(Some(ground.suite), &site, "")
+        }
+    }
+}
+
+fn start_own(lab: &Lab, ground: &Ground<'_>) -> Result<Process> {
+    let directory = ground.directory;
+    let text = format!(
+        "[[interface]]\nname = \"{LAN}\"\nlisten = [\"{LAN_V4}\"]\nxdp = \"native\"\n\n\
+         [upstream]\nservers = [\"{UPSTREAM_V4}\"]\n\n[cache]\nrotate = false\ntier0 = \"on\"\n\n\
+         [control]\nsocket = {:?}\n{}",
+        directory.join("xdnsd.sock"),
+        shield(directory),
+    );
+    let config = directory.join("xdnsd.toml");
+    fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+    let program = ground.programs.path(Build::Appliance(Backend::Own));
+    let mut command = lab.router.command(program);
+    command.arg("run").arg(config);
+    let log = directory.join("xdnsd.log");
+    let mut process = Process::spawn_with_end(command, &log, End::Terminate)?;
+    process.wait_for_log("ready", PATIENCE)?;
+    Ok(process)
+}
+
+/// The section of the config that has SYNs answered with cookies.
+pub fn shield(directory: &Path) -> String {
+    let state = directory.join("syncookies");
+    format!("\n[shield]\nsyn_cookies = \"always\"\nstate_file = {state:?}\n")
+}
