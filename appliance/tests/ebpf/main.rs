@@ -11,6 +11,7 @@ mod loader;
 mod prefixes;
 mod stray;
 mod syn;
+mod verifier;
 
 use bench::{Bench, FRAME_LEN_MIN, LOOPBACK, QUEUE_TOO_HIGH, listen};
 use frames::{OUR_MAC, Query, flipped};

@@ -164,6 +164,9 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
         println!("{skip}");
     }
     print!("{}", by_reason(&left_out));
+    for line in verified(&watched.output) {
+        println!("{line}");
+    }
     let mut tally = Tally::of(&watched.output, watched.is_success(), skips.len(), is_ci());
     // They end well, and have shown nothing.
     tally.passed = tally.passed.saturating_sub(left_out.len());
@@ -172,6 +175,18 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
         text: explain(&watched),
     });
     Ok((tally, failure))
+}
+
+/// What the eBPF tests say of the verifier's work on each program, each line once.
+fn verified(output: &str) -> Vec<&str> {
+    const SIGN: &str = "verifier: ";
+    let mut lines: Vec<_> = output
+        .lines()
+        .filter_map(|line| Some(&line[line.find(SIGN)?..]))
+        .filter(|line| line.ends_with(" instructions"))
+        .collect();
+    lines.dedup();
+    lines
 }
 
 /// How many tests were left out for which reason, a line each.
@@ -204,7 +219,18 @@ fn explain(watched: &Watched) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::by_reason;
+    use super::{by_reason, verified};
+
+    #[test]
+    fn the_verifiers_work_is_shown_line_by_line() {
+        let output = "test a ... ok\nverifier: xdnsd 5 instructions\nverifier: said no\n\
+                      test b ... verifier: xdnsd_hot 7 instructions\nok\n";
+        let lines = [
+            "verifier: xdnsd 5 instructions",
+            "verifier: xdnsd_hot 7 instructions",
+        ];
+        assert_eq!(verified(output), lines);
+    }
 
     #[test]
     fn what_was_left_out_is_counted_by_its_reason() {
