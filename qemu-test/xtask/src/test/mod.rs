@@ -164,9 +164,8 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
         println!("{skip}");
     }
     print!("{}", by_reason(&left_out));
-    for line in verified(&watched.output) {
-        println!("{line}");
-    }
+    let verified = verified(&watched.output);
+    verified.iter().for_each(|line| println!("{line}"));
     let mut tally = Tally::of(&watched.output, watched.is_success(), skips.len(), is_ci());
     // They end well, and have shown nothing.
     tally.passed = tally.passed.saturating_sub(left_out.len());
