@@ -24,6 +24,8 @@ pub const R7: Register = Register(7);
 pub const R8: Register = Register(8);
 /// Survives calls.
 pub const R9: Register = Register(9);
+/// Behind the stack: its words have negative offsets.
+pub const R10: Register = Register(10);
 
 /// One slot of 64 bits, as in memory on a little-endian machine.
 ///

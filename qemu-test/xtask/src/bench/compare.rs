@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::build::Programs;
+use super::closed_loop;
 use super::measure;
 use super::miss::{self, Ground};
 use super::report::median;
@@ -39,8 +40,10 @@ pub struct Goals {
     pub hits: &'static str,
     /// Processor time of a miss.
     pub miss: &'static str,
-    /// Rate of misses.
+    /// Rate of misses, with a client and an upstream beside it.
     pub misses: &'static str,
+    /// Rate of misses, alone.
+    pub alone: &'static str,
 }
 
 /// One turn of one side.
@@ -54,6 +57,8 @@ pub struct Turn {
     pub miss_ns: f64,
     /// Answers from upstream per second. Client and upstream share the cores with the appliance, and bound it.
     pub misses: f64,
+    /// The same where nobody shares the appliance's core, see [`closed_loop`].
+    pub alone: f64,
 }
 
 /// A folder for what `bench WHAT` writes.
@@ -97,11 +102,13 @@ fn turn(side: &Side<'_>, plan: miss::Plan, ground: &Ground, directory: &Path) ->
     drop(subject);
     let misses = miss::turn(miss::Subject::Appliance, plan, ground, &side.sections)?;
     ensure!(misses.failed == 0, "{misses:?}");
+    let alone = closed_loop::turn(&ground.program, &side.sections, length, directory)?;
     Ok(Turn {
         hit_ns: hits.cpu_ns,
         hits: hits.answered,
         miss_ns: 1000.0 * misses.cpu_us,
         misses: misses.rate,
+        alone: alone.rate,
     })
 }
 
@@ -128,6 +135,7 @@ pub fn table(names: [&str; 2], rounds: &[[Turn; 2]], goals: Goals) -> String {
     row("hits: answers/s", goals.hits, |turn| turn.hits);
     row("misses: CPU ns per answer", goals.miss, |turn| turn.miss_ns);
     row("misses: answers/s", goals.misses, |turn| turn.misses);
+    row("misses, alone: answers/s", goals.alone, |turn| turn.alone);
     text
 }
 
@@ -142,6 +150,7 @@ mod tests {
             hits: 1e9 / hit_ns,
             miss_ns: 20_000.0,
             misses: 5e6 / hit_ns,
+            alone: 1e6,
         };
         let rounds = [[turn(100.0), turn(110.0)], [turn(200.0), turn(240.0)]];
         let goals = Goals {

@@ -30,6 +30,7 @@ const GOALS: Goals = Goals {
     miss: "<= 1.10",
     hits: "",
     misses: "",
+    alone: "",
 };
 
 /// The command `bench lists`.

@@ -22,6 +22,7 @@ use xdnsd_lab::privilege::require_root;
 
 mod against;
 mod build;
+mod closed_loop;
 mod compare;
 mod lists;
 mod measure;

@@ -95,14 +95,7 @@ impl Pair {
     /// Has the server's frames taken in by a thread of the kernel on this core, as a card's interrupts have them; or again where
     /// they were sent. Replies reach the client's driver on the core that sends them.
     pub fn thread_server(&self, core: Option<usize>) -> Result<()> {
-        let switch = format!("/sys/class/net/{NEAR}/threaded");
-        let digit = if core.is_some() { "1" } else { "0" };
-        self.server.write(&switch, digit)?;
-        let Some(core) = core else { return Ok(()) };
-        let thread = i32::try_from(receiver(NEAR)?).context("a process number")?;
-        let mut set = CpuSet::new();
-        set.set(core).context("a core has a number that fits")?;
-        sched_setaffinity(Pid::from_raw(thread), &set).context("pin the driver's thread")
+        thread(&self.server, NEAR, core)
     }
 
     /// Frames that the program on the server's end has sent back.
@@ -148,6 +141,18 @@ impl Pair {
     }
 }
 
+/// Has the frames of an interface taken in by a thread of the kernel on this core; or again where they were sent.
+pub fn thread(host: &Namespace, interface: &str, core: Option<usize>) -> Result<()> {
+    let switch = format!("/sys/class/net/{interface}/threaded");
+    let digit = if core.is_some() { "1" } else { "0" };
+    host.write(&switch, digit)?;
+    let Some(core) = core else { return Ok(()) };
+    let thread = i32::try_from(receiver(interface)?).context("a process number")?;
+    let mut set = CpuSet::new();
+    set.set(core).context("a core has a number that fits")?;
+    sched_setaffinity(Pid::from_raw(thread), &set).context("pin the driver's thread")
+}
+
 /// The kernel's thread that takes frames in for an interface.
 pub fn receiver(interface: &str) -> Result<u32> {
     measure::kernel_thread(&format!("napi/{interface}-"))
@@ -177,7 +182,8 @@ fn read_counter(file: &File) -> Result<u64> {
         .context("an interface's counter is a number")
 }
 
-fn mac(bytes: [u8; 6]) -> String {
+/// As iproute2 takes it.
+pub fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }
 

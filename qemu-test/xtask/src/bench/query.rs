@@ -203,7 +203,7 @@ pub fn datagram_sum(frame: &[u8], ends: &Ends) -> u16 {
 }
 
 /// RFC 1071.
-fn checksum(bytes: &[u8], start: u32) -> u16 {
+pub fn checksum(bytes: &[u8], start: u32) -> u16 {
     let mut total = sum(bytes) + start;
     while total > 0xffff {
         total = (total & 0xffff) + (total >> 16);
