@@ -193,6 +193,12 @@ impl Guest {
         Ok(sum(&stats, name))
     }
 
+    /// Of that, what has this label.
+    pub fn counter_with(&mut self, name: &str, label: &str) -> Result<u64> {
+        let stats = self.shell("xdnsd stats --prometheus")?;
+        Ok(sum_with(&stats, name, label))
+    }
+
     /// Switches the power off: nothing is flushed.
     pub fn cut_power(mut self) -> Result<()> {
         self.child.kill().context("kill QEMU")?;
@@ -226,9 +232,15 @@ impl Drop for Guest {
 
 /// The sum of a counter's samples, whatever their labels are, in Prometheus's text format.
 pub fn sum(stats: &str, name: &str) -> u64 {
+    sum_with(stats, name, "")
+}
+
+/// The sum of those with this label.
+pub fn sum_with(stats: &str, name: &str, label: &str) -> u64 {
     let samples = stats.lines().filter_map(|line| line.split_once(' '));
     let named = samples.filter(|(sample, _)| sample.split('{').next() == Some(name));
     named
+        .filter(|(sample, _)| sample.contains(label))
         .filter_map(|(_, value)| value.trim().parse::<u64>().ok())
         .sum()
 }

@@ -16,6 +16,8 @@ use xdnsd_lab::zone;
 
 /// How long a counter may lag behind the answer that it counts.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
+/// So often a hot name is asked for: more than enough in a second.
+const OFTEN: usize = 20;
 /// Load per second and family: slow enough for a busy machine, so that a lost query is a fault.
 const LOAD_RATE: &str = "1000";
 const LOAD_SECS: &str = "2";
@@ -23,6 +25,8 @@ const LOAD_SECS: &str = "2";
 /// Which tier gave an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
+    /// The XDP program by itself.
+    Program,
     /// A worker, over AF_XDP.
     Xdp,
     /// The kernel's UDP socket.
@@ -36,6 +40,7 @@ pub enum Tier {
 impl fmt::Display for Tier {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         formatter.write_str(match self {
+            Self::Program => "XDP",
             Self::Xdp => "AF_XDP",
             Self::Udp => "kernel UDP",
             Self::Tcp => "TCP",
@@ -107,9 +112,13 @@ impl Case {
     }
 }
 
+/// A name with one record, which may be a hot one.
+fn host(kind: &'static str, address: impl fmt::Display) -> Case {
+    Case::new("host-1", kind, &[&format!("host-1 {kind} {address}")])
+}
+
 /// Asked over IPv4. The names differ from those over IPv6, so that each is a first hit once.
 fn cases_v4() -> Vec<Case> {
-    let host = format!("host-1 A {}", zone::host_v4(1));
     vec![
         Case::new("www", "A", &["www A 192.0.2.1", "www A 192.0.2.2"]),
         Case::new(
@@ -118,7 +127,7 @@ fn cases_v4() -> Vec<Case> {
             &["mx MX 10 mail.lab.test.", "mx MX 20 mail2.lab.test."],
         ),
         Case::new("a.wild", "A", &["a.wild A 192.0.2.77"]),
-        Case::new("host-1", "A", &[&host]),
+        host("A", zone::host_v4(1)),
         Case::nxdomain("missing-4"),
         Case::texts("medium", zone::MEDIUM_STRINGS, false),
         Case::texts("big", zone::BIG_STRINGS, true),
@@ -126,7 +135,6 @@ fn cases_v4() -> Vec<Case> {
 }
 
 fn cases_v6() -> Vec<Case> {
-    let host = format!("host-1 AAAA {}", zone::host_v6(1));
     let alias = [
         "alias CNAME alias2.lab.test.",
         "alias2 CNAME www.lab.test.",
@@ -141,14 +149,15 @@ fn cases_v6() -> Vec<Case> {
             "SRV",
             &["_dns._udp.srv SRV 0 5 53 ns.lab.test."],
         ),
-        Case::new("host-1", "AAAA", &[&host]),
+        host("AAAA", zone::host_v6(1)),
         Case::new("nonterminal", "A", &[]),
         Case::nxdomain("missing-6"),
         Case::texts("big", zone::BIG_STRINGS, true),
     ]
 }
 
-/// Asks everything twice, then as load. `cache_tier` answers from the cache. Returns how many answers were wrong.
+/// Asks everything twice, one name often, then all as load. `cache_tier` answers from the cache. Returns how many answers were
+/// wrong.
 pub fn all(lab: &Lab, router: &Router, cache_tier: Tier) -> Result<usize> {
     let client = Client { lab, router };
     let mut wrong = 0;
@@ -163,6 +172,20 @@ pub fn all(lab: &Lab, router: &Router, cache_tier: Tier) -> Result<usize> {
             for fault in faults {
                 println!("    WRONG: {fault}");
             }
+        }
+    }
+    // Where the XDP program sees queries.
+    if cache_tier == Tier::Xdp {
+        println!("\nasked {OFTEN} times");
+        for (server, case) in [
+            (IpAddr::V4(LAN_V4), host("A", zone::host_v4(1))),
+            (LAN_V6.into(), host("AAAA", zone::host_v6(1))),
+        ] {
+            let fault = client.often(server, &case)?;
+            wrong += usize::from(fault.is_some());
+            fault
+                .iter()
+                .for_each(|fault| println!("    WRONG: {fault}"));
         }
     }
     // After all first hits: the load fills the cache.
@@ -206,6 +229,19 @@ impl Client<'_> {
             faults.push("asked first, it is a cache hit".to_owned());
         }
         Ok(faults)
+    }
+
+    /// A hot name: what is wrong.
+    fn often(&self, server: IpAddr, case: &Case) -> Result<Option<String>> {
+        for _ in 0..OFTEN {
+            dig::ask(&self.lab.client, server, &case.name, case.kind)?;
+        }
+        let (answer, path) = self.once(server, case)?;
+        println!("  {:<24} {:<5} {}", case.name, case.kind, answer.summary());
+        println!("    {path}, {}", answer.time_ms);
+        let is_right = path.tier == Tier::Program;
+        let fault = (!is_right).then(|| format!("answered by {}, not by XDP", path.tier));
+        Ok(case.fault(&answer).or(fault))
     }
 
     fn once(&self, server: IpAddr, case: &Case) -> Result<(Answer, Path)> {
@@ -266,12 +302,18 @@ impl Path {
             (Tier::Udp, "answers_udp"),
             (Tier::Xdp, "answers_xdp"),
         ];
-        let tier = tiers
+        let by_user_space = tiers
             .into_iter()
             .find(|(_, counter)| moved.get(counter) > 0);
-        let is_hit = moved.get("cache_hits") > 0 && moved.get("upstream_queries") == 0;
+        let is_by_program = moved.answered_by_program() > 0;
+        let is_hit =
+            (is_by_program || moved.get("cache_hits") > 0) && moved.get("upstream_queries") == 0;
         Self {
-            tier: tier.map_or(Tier::Unknown, |(tier, _)| tier),
+            tier: match by_user_space {
+                Some((tier, _)) => tier,
+                None if is_by_program => Tier::Program,
+                None => Tier::Unknown,
+            },
             is_hit,
         }
     }

@@ -14,14 +14,18 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use nix::net::if_::if_nametoindex;
 
 use crate::arguments::number_in;
 use crate::lab::{DEFAULT_PREFIX, offload};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use crate::{qemu, workspace};
+use xdnsd_lab::bpf::{Attach, Link, Program};
 use xdnsd_lab::lab::named::{Lifetime, NamedLab, namespace_name};
-use xdnsd_lab::lab::{Host, LAN_V4, LAN_V6, Lab, MTU, MTU_RANGE, Offload, QUEUE_RANGE, Spec};
+use xdnsd_lab::lab::{
+    HOST_INTERFACE, Host, LAN_V4, LAN_V6, Lab, MTU, MTU_RANGE, Offload, QUEUE_RANGE, Spec,
+};
 use xdnsd_lab::nsd::Upstream;
 use xdnsd_lab::privilege::is_root;
 use xdnsd_lab::process::{End, Process};
@@ -158,6 +162,7 @@ fn run(options: &Options, server: &Path, signals: &Signals) -> Result<ExitCode> 
     // Nobody looks into a lab that ends by itself: without names, any number fits beside each other.
     if options.is_once {
         let lab = Lab::up(&options.spec)?;
+        let _other_end = other_end(&lab, options)?;
         let state = State::make(&format!("{STATE}-once-{}", std::process::id()))?;
         let router = Router::start(&lab, server, &state)?;
         return examine(&router, &lab, options);
@@ -167,11 +172,26 @@ fn run(options: &Options, server: &Path, signals: &Signals) -> Result<ExitCode> 
         DEFAULT_PREFIX => State::make(STATE)?,
         prefix => State::make(&format!("{STATE}-{prefix}"))?,
     };
+    let _other_end = other_end(named.lab(), options)?;
     let mut router = Router::start(named.lab(), server, &state)?;
     let code = examine(&router, named.lab(), options)?;
     invite(options, &router);
     attend(&mut router, signals)?;
     Ok(code)
+}
+
+/// An XDP program at the client's end of the link: without one a veth pair takes nothing that another one sends. A cable needs
+/// none.
+fn other_end(lab: &Lab, options: &Options) -> Result<Option<Link>> {
+    // Checksums that are left to the interface, it would not see.
+    if options.spec.offload == Offload::On {
+        return Ok(None);
+    }
+    let attached = lab.client.run(|| -> Result<Link> {
+        let index = if_nametoindex(HOST_INTERFACE)?;
+        Ok(Program::pass()?.attach(index, Attach::Native)?)
+    });
+    attached.context("a program at the client's end").map(Some)
 }
 
 fn examine(router: &Router, lab: &Lab, options: &Options) -> Result<ExitCode> {

@@ -59,6 +59,12 @@ impl Stats {
             .unwrap_or(0)
     }
 
+    /// Frames that the XDP program has answered by itself.
+    pub fn answered_by_program(&self) -> u64 {
+        let key = "xdnsd_xdp_frames_total{reason=\"answered\"}";
+        self.0.get(key).copied().unwrap_or(0)
+    }
+
     /// What has been counted since `before`.
     pub fn since(&self, before: &Self) -> Self {
         let moved = self.0.iter().map(|(name, value)| {
@@ -88,6 +94,7 @@ xdnsd_answers_xdp_total{interface=\"lan0\",queue=\"0\"} 3
 xdnsd_answers_xdp_total{interface=\"lan0\",queue=\"1\"} 4
 xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"0\",reason=\"redirect\"} 5
 xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"1\",reason=\"redirect\"} 1
+xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"1\",reason=\"answered\"} 8
 xdnsd_uptime_seconds 9
 ";
 
@@ -95,6 +102,7 @@ xdnsd_uptime_seconds 9
     fn labels_are_summed_but_for_the_reason() {
         let stats = Stats::parse(TEXT);
         assert_eq!(stats.get("answers_xdp"), 7);
+        assert_eq!(stats.answered_by_program(), 8);
         assert_eq!(stats.get("answers_tcp"), 0);
         assert!(
             stats

@@ -1,6 +1,6 @@
 //! What every test of the image begins with: files of its own, an upstream, a machine, a first answer.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -17,6 +17,9 @@ use xdnsd_lab::process::output_of;
 
 /// How long a boot may take on a host with other work.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// How long an answer may take, and how often it is asked for.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
+const ANSWER_TRIES: u32 = 5;
 /// Boots that say nothing at all are tried so many times.
 const SILENT_TRIES: u32 = 2;
 
@@ -141,7 +144,12 @@ impl<'a> Bench<'a> {
 
     /// Data disk, link, boot, log in: what most tests begin with.
     pub fn router(&self, interface: &str, nic: &str) -> Result<Router> {
-        let data = self.data_disk(&self.configuration(interface))?;
+        self.router_with(&self.configuration(interface), nic)
+    }
+
+    /// The same with a configuration of its own.
+    pub fn router_with(&self, configuration: &str, nic: &str) -> Result<Router> {
+        let data = self.data_disk(configuration)?;
         let mut machine = self.machine(self.user_link()?, &data);
         machine.nic = nic;
         let mut router = self.boot(&machine)?;
@@ -170,9 +178,42 @@ impl Router {
         check(name, &dig(self.udp_port, &[name, "A"])?)
     }
 
+    /// Asks for the address of `name` so often, as fast as answers come, and checks each of them. No cookie: it says something to
+    /// one client alone.
+    pub fn ask_often(&self, name: &str, count: u32) -> Result<()> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.connect((Ipv4Addr::LOCALHOST, self.udp_port))?;
+        socket.set_read_timeout(Some(ANSWER_LIMIT))?;
+        let address: Ipv4Addr = expected(name).parse()?;
+        for id in 0..count as u16 {
+            let query = query(id, name);
+            let mut answer = [0; 512];
+            let mut len = 0;
+            // A datagram may be lost.
+            for _ in 0..ANSWER_TRIES {
+                socket.send(&query)?;
+                len = socket.recv(&mut answer).unwrap_or(0);
+                if len > 0 {
+                    break;
+                }
+            }
+            let answer = &answer[..len];
+            ensure!(
+                answer.starts_with(&id.to_be_bytes()) && answer.ends_with(&address.octets()),
+                "{name}, asked {id} times before: {answer:02x?}"
+            );
+        }
+        Ok(())
+    }
+
     /// Asks for the address of `name` over TCP and checks it.
     pub fn ask_tcp(&self, name: &str) -> Result<()> {
         check(name, &dig(self.tcp_port, &["+tcp", name, "A"])?)
+    }
+
+    /// Waits until the console has said it: where two programs are loaded, a slow guest is ready before they are.
+    pub fn console_will_say(&mut self, text: &str) -> Result<()> {
+        self.guest.wait_for(text, BOOT_LIMIT)
     }
 
     /// What the console has said about XDP.
@@ -184,6 +225,18 @@ impl Router {
         );
         Ok(())
     }
+}
+
+/// A query for the address of `name`, with RD and without EDNS.
+fn query(id: u16, name: &str) -> Vec<u8> {
+    let mut query = id.to_be_bytes().to_vec();
+    query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.') {
+        query.push(label.len() as u8);
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    query
 }
 
 /// Asks the loopback's port with dig, for the short form of the answer.
