@@ -459,7 +459,8 @@ impl Reading {
                     sysctl, kernel";
         let cookies = |program: &'_ ProgramReading| program.no_syn_cookies;
         Self::reason_family(out, "syn_cookies", help, self.reasons(cookies));
-        let help = "Whether the XDP program answers hot names, and why not: off, kernel, device, answers_lost";
+        let help = "Whether the XDP program answers hot names, and why not: off, rate_limit, kernel, device, \
+                    answers_lost";
         let tier0 = |program: &'_ ProgramReading| program.no_tier0;
         Self::reason_family(out, "tier0", help, self.reasons(tier0));
         let help = "Whether the XDP program stands in front of hosts behind the interface, and why not: no_program, kernel, \
