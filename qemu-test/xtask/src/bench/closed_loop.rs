@@ -381,6 +381,16 @@ fn answerer() -> Vec<Instruction> {
             Instruction::store_u64(R6, (QUESTION + at) as i16, R4),
         ]);
     }
+    write_answer(&mut code, &answer);
+    code.place(pass);
+    code.push(&[Instruction::set(R0, XDP_PASS)]);
+    code.place(end);
+    code.push(&[Instruction::exit()]);
+    code.finish()
+}
+
+/// Everything around the question that is there already, and off it goes.
+fn write_answer(code: &mut Assembler, answer: &[u8]) {
     let after = QUESTION + QUESTION_LEN;
     code.push(&Instruction::store_bytes(R6, 0, &answer[..QUESTION]));
     code.push(&Instruction::store_bytes(
@@ -394,11 +404,6 @@ fn answerer() -> Vec<Instruction> {
         Instruction::set(R0, XDP_TX),
         Instruction::exit(),
     ]);
-    code.place(pass);
-    code.push(&[Instruction::set(R0, XDP_PASS)]);
-    code.place(end);
-    code.push(&[Instruction::exit()]);
-    code.finish()
 }
 
 #[cfg(test)]
