@@ -13,13 +13,13 @@ use xdnsd::cli::{self, Command};
 use xdnsd::compile::reloader::PolicyReloader;
 use xdnsd::compile::set::PolicySet;
 use xdnsd::compile::{Notes, list_file, prefix_list};
-use xdnsd::config::{Config, Devices, Endpoint, Errors, Fault, Plan, reference};
+use xdnsd::config::{Config, Devices, Endpoint, Fault, Plan, reference};
 use xdnsd::control::health::{self, Health};
 use xdnsd::control::memory;
 use xdnsd::control::summary::{self, Sums};
 use xdnsd::os::account;
+use xdnsd::os::files::place::Obstacle;
 use xdnsd::os::holder::{self, Protocol};
-use xdnsd::store::Store;
 use xdnsd::text::json;
 use xdnsd::{control, daemon, logging, text};
 use xdnsd_abi::PREFIXES_MAX;
@@ -73,13 +73,18 @@ fn carry_out(command: Command) -> Result<(), Ending> {
             file,
             offline,
             json,
-        } => return check(&file, offline, json),
+            user,
+        } => return check(&file, offline, json, user.as_deref()),
         Command::Health(file) => return health(&file),
         Command::Ask { request, socket } => {
+            check_request(&socket, &request)?;
             let asked = control::ask(&socket, &request, &mut io::stdout().lock());
             asked.or_else(unless_reader_left)
         }
-        Command::Stats { socket } => stats(&socket),
+        Command::Stats { socket } => {
+            check_request(&socket, "stats")?;
+            stats(&socket)
+        }
         Command::CompileLists(arguments) => {
             let report = list_file::compile_command(&arguments);
             report
@@ -125,6 +130,17 @@ fn health(file: &Path) -> Result<(), Ending> {
     }
 }
 
+/// Wrong words are told before anybody is asked: whether a daemon runs does not matter.
+fn check_request(socket: &Path, request: &str) -> Result<(), Ending> {
+    let checked = control::check_path(socket)
+        .and_then(|()| control::check_length(request))
+        .and_then(|()| control::check(request));
+    checked.map_err(|problem| Ending {
+        status: USAGE,
+        problem,
+    })
+}
+
 /// Counters for people: two looks at them, a second apart, and the upstream servers.
 fn stats(socket: &Path) -> Result<(), String> {
     let ask = |request: &str| {
@@ -140,24 +156,35 @@ fn stats(socket: &Path) -> Result<(), String> {
     print(&format!("{table}\n{}", ask("upstreams")?))
 }
 
+/// What is allowed where the process makes a file or a socket.
+const OWN_PATH: &str = "the path of a file in a folder that xdnsd may write to, or \"\" for none";
+
 /// What `check` has found.
 #[derive(Default)]
 struct Checked {
     warnings: Vec<Fault>,
     faults: Vec<Fault>,
+    /// What is wrong besides, in words.
+    problems: Vec<String>,
     notes: Vec<String>,
     /// What was read from which file.
     read: Vec<String>,
+    /// Whether rights count: those of `run` are the same.
+    is_account: bool,
 }
 
-fn check(file: &Path, offline: bool, is_json: bool) -> Result<(), Ending> {
-    let mut checked = Checked::default();
-    let result = checked.check(file, offline);
+fn check(file: &Path, offline: bool, is_json: bool, user: Option<&str>) -> Result<(), Ending> {
+    user.map(account::change_to).transpose()?;
+    let mut checked = Checked {
+        is_account: user.is_some() || account::is_root(),
+        ..Checked::default()
+    };
+    checked.check(file, offline)?;
+    let problem = checked.problem();
     if is_json {
-        let value = checked.json(file, result.as_ref().err());
-        print(&format!("{}\n", json::line(&value)))?;
+        print(&format!("{}\n", json::line(&checked.json(file))))?;
         // It is said already.
-        return result.map_err(|_| Ending::from(String::new()));
+        return problem.map_or(Ok(()), |_| Err(Ending::from(String::new())));
     }
     for warning in &checked.warnings {
         logging::print(&format!("warning: {warning}"));
@@ -168,36 +195,39 @@ fn check(file: &Path, offline: bool, is_json: bool) -> Result<(), Ending> {
     for read in &checked.read {
         print(&format!("{}\n", text::line(read)))?;
     }
-    result?;
+    problem.map_or(Ok(()), Err)?;
     Ok(print(&format!("{}: valid\n", text::path(file)))?)
 }
 
 impl Checked {
     /// A file that the config names and that is not there is worth a word, and nothing more: it may come later.
     fn check(&mut self, file: &Path, offline: bool) -> Result<(), String> {
-        let config = Config::load(file).map_err(|errors| self.fail(&errors))?;
+        let config = match Config::load(file) {
+            Ok(config) => config,
+            Err(errors) => {
+                self.faults.extend_from_slice(errors.faults());
+                return Ok(());
+            }
+        };
         self.warnings.extend_from_slice(config.warnings());
         let mut notes = Notes::default();
         if offline {
             let built = PolicySet::build(&config.policy_without_files(), None, &mut notes);
-            built.map_err(|problem| problem.to_string())?;
+            self.problems
+                .extend(built.err().map(|problem| problem.to_string()));
         } else {
             let devices = Devices::read().map_err(|error| error.to_string())?;
             let plan = config.plan(&devices);
             self.warnings.extend_from_slice(plan.doubts.faults());
-            if !plan.missing.faults().is_empty() {
-                return Err(self.fail(&plan.missing));
-            }
-            free_addresses(&plan)?;
-            let snapshot = config.cache.snapshot.as_deref();
-            let store = snapshot.map(|path| Store::new(path, config.cache.stale_max_ttl));
-            let problem = store.and_then(|store| store.folder_problem());
-            let problem = problem.map(|problem| format!("cache.snapshot: {problem}"));
-            self.notes.extend(problem);
+            self.faults.extend_from_slice(plan.missing.faults());
+            self.check_addresses(&plan);
+            self.check_places(&config);
             let prefixes = prefix_list::read(&config.prefixes(), PREFIXES_MAX as usize);
             self.notes.extend(prefixes.in_words());
-            let started = PolicyReloader::start(config.policy(), None);
-            notes = started.map_err(|problem| problem.to_string())?.1.notes;
+            match PolicyReloader::start(config.policy(), None) {
+                Ok((_, started)) => notes = started.notes,
+                Err(problem) => self.problems.push(problem.to_string()),
+            }
         }
         let problems = [&notes.failures, &notes.doubts, &notes.first];
         let problems = problems.into_iter().flatten().map(ToString::to_string);
@@ -206,12 +236,44 @@ impl Checked {
         Ok(())
     }
 
-    fn fail(&mut self, errors: &Errors) -> String {
-        self.faults.extend_from_slice(errors.faults());
-        errors.to_string()
+    /// Whether the addresses can be had: who has one of them is named.
+    fn check_addresses(&mut self, plan: &Plan) {
+        let addresses = plan.endpoints.iter().map(Endpoint::socket_addr);
+        let both = |address| [(Protocol::Udp, address), (Protocol::Tcp, address)];
+        let obstacle = |(protocol, address)| holder::obstacle(protocol, address);
+        for Obstacle { what, is_right } in addresses.flat_map(both).filter_map(obstacle) {
+            // A capability that whoever serves may have.
+            if is_right {
+                self.notes.push(what);
+            } else {
+                self.problems.push(what);
+            }
+        }
     }
 
-    fn json(&self, file: &Path, problem: Option<&String>) -> Value {
+    /// Whether the files and the socket that the process makes can be. A right that this account has not is no fault where
+    /// another one may serve.
+    fn check_places(&mut self, config: &Config) {
+        for (key, Obstacle { what, is_right }) in daemon::obstacles(config) {
+            let mut fault = config.fault(key, what, OWN_PATH);
+            if is_right && !self.is_account {
+                fault.allowed.clear();
+                self.notes.push(fault.to_string());
+            } else {
+                self.faults.push(fault);
+            }
+        }
+        self.faults.sort_by_key(|fault| fault.position);
+    }
+
+    /// All that is wrong, a line for each.
+    fn problem(&self) -> Option<Ending> {
+        let faults = self.faults.iter().map(ToString::to_string);
+        let lines: Vec<String> = faults.chain(self.problems.iter().cloned()).collect();
+        (!lines.is_empty()).then(|| lines.join("\n").into())
+    }
+
+    fn json(&self, file: &Path) -> Value {
         let fault = |fault: &Fault| {
             json!({
                 "file": fault.file,
@@ -222,31 +284,18 @@ impl Checked {
                 "allowed": fault.allowed,
             })
         };
-        let mut faults: Vec<Value> = self.faults.iter().map(fault).collect();
-        if let Some(problem) = problem.filter(|_| faults.is_empty()) {
-            faults.push(json!({ "file": text::path(file), "problem": problem }));
-        }
+        let in_words = |problem: &String| json!({ "file": text::path(file), "problem": problem });
+        let faults = self.faults.iter().map(fault);
+        let faults = faults.chain(self.problems.iter().map(in_words));
+        let faults: Vec<Value> = faults.collect();
         json!({
             "file": text::path(file),
-            "valid": problem.is_none(),
+            "valid": faults.is_empty(),
             "faults": faults,
             "warnings": self.warnings.iter().map(fault).collect::<Value>(),
             "notes": self.notes,
             "read": self.read,
         })
-    }
-}
-
-/// Whether the addresses can be had: who has one of them is named.
-fn free_addresses(plan: &Plan) -> Result<(), String> {
-    let addresses = plan.endpoints.iter().map(Endpoint::socket_addr);
-    let both = |address| [(Protocol::Udp, address), (Protocol::Tcp, address)];
-    let obstacle = |(protocol, address)| holder::obstacle(protocol, address);
-    let obstacles: Vec<String> = addresses.flat_map(both).filter_map(obstacle).collect();
-    if obstacles.is_empty() {
-        Ok(())
-    } else {
-        Err(obstacles.join("\n"))
     }
 }
 

@@ -20,10 +20,10 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         name: "check",
-        usage: " [--offline] [--json] FILE",
-        about: "validate a config and print every error; --offline: without looking at this machine",
+        usage: " [--offline] [--json] [--user NAME] FILE",
+        about: "every error of a config; --offline: of the file alone; --user: by the rights of NAME",
         json: r#"{"file", "valid": bool, "faults": [{"file", "line", "column", "key", "problem", "allowed"}], "warnings": as faults, "notes": [text], "read": [text]}"#,
-        flags: &[OFFLINE, JSON],
+        flags: &[OFFLINE, JSON, USER],
         arguments: &["FILE"],
         least: 1,
         make: check,
@@ -87,10 +87,7 @@ pub(super) const LAST: &[Form] = &[
 ];
 
 fn run(mut words: Words) -> Result<Command, String> {
-    let user = words.option(USER.name).map(|user| {
-        // An account that is not UTF-8 is none; who looks for it says so.
-        user.to_string_lossy().into_owned()
-    });
+    let user = user(&mut words);
     let file = words.first();
     Ok(Command::Run { file, user })
 }
@@ -98,12 +95,20 @@ fn run(mut words: Words) -> Result<Command, String> {
 fn check(mut words: Words) -> Result<Command, String> {
     let offline = words.option(OFFLINE.name).is_some();
     let json = words.option(JSON.name).is_some();
+    let user = user(&mut words);
     let file = words.first();
     Ok(Command::Check {
         file,
         offline,
         json,
+        user,
     })
+}
+
+fn user(words: &mut Words) -> Option<String> {
+    let user = words.option(USER.name)?;
+    // An account that is not UTF-8 is none; who looks for it says so.
+    Some(user.to_string_lossy().into_owned())
 }
 
 /// Policy reads the words once more: an argument must not look like an option to it.

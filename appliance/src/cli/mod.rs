@@ -34,6 +34,8 @@ pub enum Command {
         offline: bool,
         /// For programs.
         json: bool,
+        /// The account whose rights count, if not those of the one that checks.
+        user: Option<String>,
     },
     /// Ask the daemon of a config whether it answers.
     Health(PathBuf),

@@ -46,13 +46,18 @@ fn every_command_is_known() {
         let file = "f".into();
         assert_eq!(parsed(line), Ok(Command::Run { file, user }));
     }
-    for (line, offline) in [("check f", false), ("check --offline f", true)] {
+    for (line, offline, user) in [
+        ("check f", false, None),
+        ("check --offline f", true, None),
+        ("check --user xdnsd f", false, Some("xdnsd")),
+    ] {
         assert_eq!(
             parsed(line),
             Ok(Command::Check {
                 file: "f".into(),
                 offline,
-                json: false
+                json: false,
+                user: user.map(str::to_owned),
             })
         );
     }
@@ -131,7 +136,7 @@ fn every_command_is_known() {
 #[test]
 fn what_is_wrong_is_said_with_how_it_is_written() {
     let run = "xdnsd run [--user NAME] FILE";
-    let check = "xdnsd check [--offline] [--json] FILE";
+    let check = "xdnsd check [--offline] [--json] [--user NAME] FILE";
     let dump = "xdnsd cache dump [--socket PATH] [--json] [NAME]";
     let compile = "xdnsd lists compile [--allow FILE]... OUT IN...";
     for (line, said) in [
@@ -219,7 +224,8 @@ fn an_argument_that_is_empty_or_several_words_is_refused() {
     }
     let said = "`A\\nreload` is not a word";
     assert_eq!(words(&["why", "a.b", "A\nreload"]), Err(said.into()));
-    let said = "check has a FILE that is empty: xdnsd check [--offline] [--json] FILE";
+    let said =
+        "check has a FILE that is empty: xdnsd check [--offline] [--json] [--user NAME] FILE";
     assert_eq!(words(&["check", ""]), Err(said.into()));
 }
 
@@ -236,7 +242,8 @@ fn a_word_behind_two_hyphens_is_an_argument() {
         Ok(Command::Check {
             file: file(),
             offline,
-            json: false
+            json: false,
+            user: None,
         })
     );
     let Ok(Command::Ask { request, .. }) = parsed("cache dump -- --json") else {

@@ -32,6 +32,8 @@ pub struct Host {
     /// Its names in wire form, in the letter case that they are written in; the first is the one that the address points
     /// back to.
     pub names: Vec<Vec<u8>>,
+    /// Its line in the file, from 1. 0: of a lease file.
+    pub line: usize,
 }
 
 /// A lease, and what its client calls itself.
@@ -78,7 +80,10 @@ pub fn parse_hosts(file: &Path, text: &str, notes: &mut Notes) -> Vec<Host> {
     for (index, line) in text.lines().enumerate() {
         let mut skip = |what| notes.skip(file, index + 1, what);
         match parse_hosts_line(line, &mut skip) {
-            Ok(host) => hosts.extend(host),
+            Ok(host) => hosts.extend(host.map(|host| Host {
+                line: index + 1,
+                ..host
+            })),
             Err(what) => skip(what),
         }
     }
@@ -107,7 +112,11 @@ fn parse_hosts_line(line: &str, skip: &mut impl FnMut(String)) -> Result<Option<
     match (is_named, names.is_empty()) {
         (false, _) => Err("has an address and no name".into()),
         (true, true) => Ok(None),
-        (true, false) => Ok(Some(Host { address, names })),
+        (true, false) => Ok(Some(Host {
+            address,
+            names,
+            line: 0,
+        })),
     }
 }
 

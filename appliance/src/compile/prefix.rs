@@ -24,6 +24,8 @@ pub struct Prefix {
 pub enum PrefixError {
     /// Not an address, or not an address, a slash and a number.
     Syntax,
+    /// The address names its interface.
+    Zone,
     /// More bits than the address has.
     Length,
     /// A bit behind the prefix is set: probably another network is meant.
@@ -34,6 +36,9 @@ impl fmt::Display for PrefixError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Syntax => formatter.write_str("is not an address, or an address/length"),
+            Self::Zone => formatter.write_str(
+                "names an interface behind %, and a prefix counts on all of them: without that",
+            ),
             Self::Length => formatter.write_str("has a length of more bits than the address"),
             Self::HostBits(prefix) => write!(
                 formatter,
@@ -57,7 +62,10 @@ impl FromStr for Prefix {
         let (address, len) = text
             .split_once('/')
             .map_or((text, None), |(address, len)| (address, Some(len)));
-        let address: IpAddr = address.parse().map_err(|_| PrefixError::Syntax)?;
+        let address: IpAddr = address.parse().map_err(|_| match address.split_once('%') {
+            Some((address, _)) if address.parse::<Ipv6Addr>().is_ok() => PrefixError::Zone,
+            Some(_) | None => PrefixError::Syntax,
+        })?;
         let len = match len {
             None => address_bits(address),
             Some(len) if len.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -244,6 +252,10 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Prefix>(), Err(PrefixError::Syntax), "{text}");
         }
+        for text in ["fe80::50%lan0", "fe80::%lan0/64", "2001:db8::1%1"] {
+            assert_eq!(text.parse::<Prefix>(), Err(PrefixError::Zone), "{text}");
+        }
+        assert_eq!("192.0.2.1%lan0".parse::<Prefix>(), Err(PrefixError::Syntax));
         assert_eq!("10.0.0.0/33".parse::<Prefix>(), Err(PrefixError::Length));
         assert_eq!("::/129".parse::<Prefix>(), Err(PrefixError::Length));
         assert_eq!(

@@ -178,7 +178,7 @@ fn why(content: &str, error: PrefixError) -> String {
         PrefixError::Syntax => ", such as 192.0.2.0/24; a comment stands behind # or ;",
         PrefixError::Length if content.contains(':') => "; allowed: 0 to 128",
         PrefixError::Length => "; allowed: 0 to 32",
-        PrefixError::HostBits(_) => "",
+        PrefixError::Zone | PrefixError::HostBits(_) => "",
     };
     format!("`{shown}` {error}{allowed}")
 }
@@ -236,11 +236,15 @@ mod tests {
             "192.0.2.0/99999999999999999999",
             "192.0.2.0\u{fffd}",
             "192.0.2.0\0",
-            "fe80::1%eth0",
             "0300.0.2.0/24",
         ] {
             assert_eq!(wrong(line), (3, format!("`{line}` {syntax}")));
         }
+        let (_, what) = wrong("fe80::1%eth0");
+        assert!(
+            what.starts_with("`fe80::1%eth0` names an interface behind %"),
+            "{what}"
+        );
         let (_, what) = wrong("192.0.2.0/33");
         assert!(
             what.ends_with("bits than the address; allowed: 0 to 32"),

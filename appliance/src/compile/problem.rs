@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use xdnsd_core::policy::list::MAGIC;
+
 use crate::os::files;
 
 /// Notes that are kept of one build. More are counted only.
@@ -242,7 +244,9 @@ pub(super) const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 /// # Errors
 /// They are not.
 pub(super) fn check_encoding(file: &Path, first: &[u8]) -> Result<(), Problem> {
-    match files::no_text(first) {
+    let compiled = "is a compiled list: it belongs to filter.compiled, and the text that it was made of to other keys";
+    let compiled = first.starts_with(&MAGIC).then(|| compiled.to_owned());
+    match compiled.or_else(|| files::no_text(first)) {
         Some(what) => Err(Problem::of(file.display().to_string(), what)),
         None => Ok(()),
     }
@@ -280,6 +284,13 @@ mod tests {
         assert_eq!(
             read(b"192.0.2.1 nas # caf\xe9\n").as_deref(),
             Ok("192.0.2.1 nas # caf\u{fffd}\n")
+        );
+        let compiled = read(b"XDNSLIST\x02\0\x01\n").expect_err("no text");
+        assert!(
+            compiled
+                .what
+                .starts_with("is a compiled list: it belongs to filter.compiled"),
+            "{compiled}"
         );
         for utf16 in [&b"\xff\xfe1\x009\x00"[..], b"\xfe\xff\x001\x009"] {
             assert!(read(utf16).is_err_and(|error| error.what == "is UTF-16; save it as UTF-8"));

@@ -33,7 +33,8 @@ pub fn interfaces(source: &mut Source, interfaces: &[Placed<Interface>]) {
     }
     for (index, placed) in interfaces.iter().enumerate() {
         let (path, interface) = (&placed.path, &placed.section);
-        if interface.inner_vlan != 0 && interface.vlan == 0 {
+        let vlan = format!("{path}.vlan");
+        if interface.inner_vlan != 0 && interface.vlan == 0 && source.are_read(&[&vlan]) {
             source.fault(
                 &format!("{path}.inner_vlan"),
                 "an inner tag needs an outer one",
@@ -41,12 +42,9 @@ pub fn interfaces(source: &mut Source, interfaces: &[Placed<Interface>]) {
             );
         }
         addresses(source, path, interface);
-        for Placed {
-            section: earlier, ..
-        } in &interfaces[..index]
-        {
-            one_device(source, path, interface, earlier);
-            overlap(source, path, interface, earlier);
+        for earlier in &interfaces[..index] {
+            one_device(source, placed, earlier);
+            overlap(source, placed, earlier);
         }
     }
 }
@@ -70,31 +68,52 @@ fn is_listenable(addr: &IpAddr) -> bool {
     !(mapped || broadcast || addr.is_unspecified() || addr.is_multicast())
 }
 
+/// Whether these keys are read in both sections.
+fn are_read_in(source: &Source, sections: [&Placed<Interface>; 2], keys: &[&str]) -> bool {
+    let paths = sections.into_iter().flat_map(|placed| {
+        let path = &placed.path;
+        keys.iter().map(move |key| format!("{path}.{key}"))
+    });
+    let paths: Vec<String> = paths.collect();
+    source.are_read(&paths.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 /// The program is attached once per device, so its sections have to agree on how.
-fn one_device(source: &mut Source, path: &str, interface: &Interface, earlier: &Interface) {
+fn one_device(source: &mut Source, placed: &Placed<Interface>, earlier: &Placed<Interface>) {
+    let (path, interface) = (&placed.path, &placed.section);
+    let both = [placed, earlier];
+    let earlier = &earlier.section;
     if interface.name != earlier.name {
         return;
     }
     let name = &interface.name;
-    if interface.xdp != earlier.xdp {
-        let problem = format!("{name} has another value in an earlier section");
+    let problem = format!("{name} has another value in an earlier section");
+    if interface.xdp != earlier.xdp && are_read_in(source, both, &["xdp"]) {
         source.fault(
             &format!("{path}.xdp"),
-            problem,
+            &*problem,
             format!("\"{}\" here too", earlier.xdp.word()),
         );
     }
-    if interface.zero_copy != earlier.zero_copy {
-        let problem = format!("{name} has another value in an earlier section");
+    if interface.zero_copy != earlier.zero_copy && are_read_in(source, both, &["zero_copy"]) {
         source.fault(
             &format!("{path}.zero_copy"),
-            problem,
+            &*problem,
             format!("{} here too", earlier.zero_copy),
         );
     }
 }
 
-fn overlap(source: &mut Source, path: &str, interface: &Interface, earlier: &Interface) {
+fn overlap(source: &mut Source, placed: &Placed<Interface>, earlier: &Placed<Interface>) {
+    if !are_read_in(
+        source,
+        [placed, earlier],
+        &["vlan", "inner_vlan", "listen", "port"],
+    ) {
+        return;
+    }
+    let (path, interface) = (&placed.path, &placed.section);
+    let earlier = &earlier.section;
     let same_device = interface.name == earlier.name
         && (interface.vlan, interface.inner_vlan) == (earlier.vlan, earlier.inner_vlan);
     let all = interface.listen.is_empty() || earlier.listen.is_empty();
@@ -139,7 +158,7 @@ fn groups(source: &mut Source, upstreams: &[Placed<Upstream>]) {
             let problem = format!("\"{}\" is the name of an earlier group", section.name);
             source.fault(&format!("{path}.name"), problem, "a name of its own");
         }
-        if !section.domains.is_empty() {
+        if !section.domains.is_empty() || !source.are_read(&[&format!("{path}.domains")]) {
             continue;
         }
         if let Some(earlier) = default {
@@ -148,7 +167,10 @@ fn groups(source: &mut Source, upstreams: &[Placed<Upstream>]) {
         }
         default = Some(&section.name);
     }
-    if default.is_none() && !upstreams.is_empty() {
+    let are_all = source.are_all("upstream", upstreams.len());
+    let mut paths = upstreams.iter().map(|Placed { path, .. }| path);
+    let are_read = paths.all(|path| source.are_read(&[&format!("{path}.domains")]));
+    if default.is_none() && !upstreams.is_empty() && are_all && are_read {
         let problem = "every group has domains";
         source.fault(
             "upstream",
@@ -236,7 +258,7 @@ fn socket(source: &mut Source, control: &Control) {
 
 /// Times that cross.
 fn times(source: &mut Source, forward: &Forward, cache: &Cache) {
-    if cache.min_ttl > cache.max_ttl {
+    if cache.min_ttl > cache.max_ttl && source.are_read(&["cache.min_ttl", "cache.max_ttl"]) {
         let problem = format!("{} is more than max_ttl", cache.min_ttl);
         source.fault(
             "cache.min_ttl",
@@ -244,7 +266,12 @@ fn times(source: &mut Source, forward: &Forward, cache: &Cache) {
             format!("at most {}", cache.max_ttl),
         );
     }
-    if cache.serve_stale && cache.stale_after_ms >= forward.give_up_ms {
+    let keys = [
+        "cache.serve_stale",
+        "cache.stale_after_ms",
+        "forward.give_up_ms",
+    ];
+    if cache.serve_stale && cache.stale_after_ms >= forward.give_up_ms && source.are_read(&keys) {
         let problem = format!("{} is not before forward.give_up_ms", cache.stale_after_ms);
         let allowed = format!("less than {}", forward.give_up_ms);
         source.fault("cache.stale_after_ms", problem, allowed);
@@ -276,6 +303,9 @@ fn local(source: &mut Source, local: &Local) {
 
 /// The addresses that blocked names get.
 fn block_addresses(source: &mut Source, filter: &Filter) {
+    if !source.are_read(&["filter.answer", "filter.addresses"]) {
+        return;
+    }
     let wanted = filter.answer == BlockWord::Address;
     if wanted && filter.addresses.is_empty() {
         let problem = "\"address\" needs addresses to answer with";
@@ -306,7 +336,8 @@ fn block_addresses(source: &mut Source, filter: &Filter) {
 
 /// A limit for clients that have not proven their address, where none can.
 fn nocookie_size(source: &mut Source, edns: &Edns) {
-    if !edns.cookies && usize::from(edns.nocookie_udp_size) < limits::UDP_MESSAGE_MAX {
+    let are_read = source.are_read(&["edns.cookies", "edns.nocookie_udp_size"]);
+    if are_read && !edns.cookies && usize::from(edns.nocookie_udp_size) < limits::UDP_MESSAGE_MAX {
         source.fault(
             "edns.nocookie_udp_size",
             "without cookies nobody can prove an address",

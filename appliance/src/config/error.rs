@@ -1,9 +1,13 @@
 //! What is wrong with a config file: where, which key, what, and what is allowed.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 
 use crate::text;
+
+/// Most faults of one key that are told. Of more the number is.
+const FAULTS_OF_A_KEY_MAX: usize = 20;
 
 /// Several faults of one file, in the order of their lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,6 +117,8 @@ pub struct Source {
     spans: Vec<(String, Range<usize>)>,
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
+    /// Keys whose values were refused, so that what stands for them says nothing.
+    refused: HashSet<String>,
 }
 
 impl Source {
@@ -125,6 +131,7 @@ impl Source {
             spans: Vec::new(),
             faults: Vec::new(),
             warnings: Vec::new(),
+            refused: HashSet::new(),
         }
     }
 
@@ -229,7 +236,8 @@ impl Source {
         &self.warnings
     }
 
-    fn told(
+    /// A fault as it is shown; it is not noted.
+    pub fn told(
         &self,
         position: Option<Position>,
         path: &str,
@@ -247,6 +255,24 @@ impl Source {
         }
     }
 
+    /// Notes that the value of `path` was refused, as a whole or an element of it.
+    pub fn refuse(&mut self, path: &str) {
+        self.refused.insert(path.into());
+    }
+
+    /// Whether the values of all these keys are what the file says: only then do they contradict each other.
+    #[must_use]
+    pub fn are_read(&self, paths: &[&str]) -> bool {
+        !paths.iter().any(|path| self.refused.contains(*path))
+    }
+
+    /// Whether every section of this name was read, of which there are so many.
+    #[must_use]
+    pub fn are_all(&self, section: &str, count: usize) -> bool {
+        // The first that was left out makes the number of those that were read smaller than that of those that were written.
+        !self.has(&format!("{section}[{count}]"))
+    }
+
     /// Whether a fault was noted.
     #[must_use]
     pub fn is_faulty(&self) -> bool {
@@ -257,8 +283,35 @@ impl Source {
     pub fn take_errors(&mut self) -> Errors {
         let mut faults = std::mem::take(&mut self.faults);
         faults.sort_by_key(|fault| fault.position);
-        Errors { faults }
+        Errors {
+            faults: bounded(faults),
+        }
     }
+}
+
+/// The first faults of each key. In the place of the next one stands how many more there are.
+fn bounded(faults: Vec<Fault>) -> Vec<Fault> {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    for fault in &faults {
+        *counts.entry(fault.key.clone()).or_default() += 1;
+    }
+    let mut told: HashMap<String, usize> = HashMap::new();
+    let mut kept = Vec::with_capacity(faults.len());
+    for fault in faults {
+        let told = told.entry(fault.key.clone()).or_default();
+        *told += 1;
+        if *told <= FAULTS_OF_A_KEY_MAX {
+            kept.push(fault);
+        } else if *told == FAULTS_OF_A_KEY_MAX + 1 {
+            let more = counts[&fault.key] - FAULTS_OF_A_KEY_MAX;
+            kept.push(Fault {
+                problem: format!("and from here on {more} more"),
+                allowed: String::new(),
+                ..fault
+            });
+        }
+    }
+    kept
 }
 
 /// `interface[0].listen[1]` -> `interface.listen`: the line says which one.

@@ -120,9 +120,33 @@ fn source(text: &str) -> Option<String> {
     })
 }
 
-/// An address, or a prefix.
+/// An address, or what begins with one as a prefix does, right or wrong.
 pub fn is_network(text: &str) -> bool {
-    text.parse::<IpAddr>().is_ok() || text.parse::<Prefix>().is_ok()
+    let address = text.split(['/', '%']).next().unwrap_or_default();
+    address.parse::<IpAddr>().is_ok()
+}
+
+/// Why text is neither a name nor a prefix, although it is one of a domain or of a network to who wrote it.
+pub fn suffix(text: &str) -> Option<String> {
+    let shown = quoted(text);
+    if text.is_empty() {
+        return Some(format!(
+            "{shown} names nothing; a group for all other names has no domains"
+        ));
+    }
+    if is_network(text) {
+        let error = text.parse::<Prefix>().err()?;
+        return Some(format!("{shown} {error}"));
+    }
+    // No top-level domain is a number.
+    let is_number =
+        |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_digit());
+    let last = text.trim_end_matches('.').rsplit('.').next();
+    if text.contains('/') || last.is_some_and(is_number) {
+        let meant = network(text);
+        return Some(meant.unwrap_or_else(|| format!("{shown} is neither a name nor a prefix")));
+    }
+    no_domain(text)
 }
 
 /// Why text is no domain that names can be below, although it could be a name.

@@ -1,9 +1,10 @@
 //! What is wrong with a value that TOML has and a key has not: of another kind, out of range, no word of ours.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use serde::Deserialize;
-use toml::de::ValueDeserializer;
+use toml::de::{DeArray, ValueDeserializer};
 
 use super::key::Key;
 use super::value::{Kind, Value};
@@ -21,6 +22,8 @@ pub struct Shape {
     explain: fn(&str) -> Option<String>,
     /// Whether it can be read from this.
     reads: fn(ValueDeserializer<'_>) -> bool,
+    /// Why something is no element of it.
+    element_error: fn(ValueDeserializer<'_>) -> Option<toml::de::Error>,
 }
 
 impl Shape {
@@ -32,7 +35,22 @@ impl Shape {
             is_secret: T::IS_SECRET,
             explain: T::explain,
             reads: |value| T::deserialize(value).is_ok(),
+            element_error: T::element_error,
         }
+    }
+
+    /// Takes out of a list what is none of its elements: each with its place and why.
+    pub fn take_wrong(&self, list: &mut DeArray<'_>) -> Vec<(Range<usize>, toml::de::Error)> {
+        let mut wrong = Vec::new();
+        let elements = std::mem::replace(list, DeArray::new());
+        for element in elements {
+            let span = element.span();
+            match (self.element_error)(ValueDeserializer::from(element.clone())) {
+                Some(error) => wrong.push((span, error)),
+                None => list.push(element),
+            }
+        }
+        wrong
     }
 
     /// Whether it would be right so; `raw` is an element where `is_whole` is not so.

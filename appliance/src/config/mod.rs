@@ -186,13 +186,22 @@ impl Config {
         self.source.warnings()
     }
 
-    /// `FILE:LINE:COLUMN` of a key such as `interface[0].listen[1]`, for errors that show while it is used.
+    /// `FILE:LINE:COLUMN: KEY` of a key such as `cache.snapshot`, for troubles that show while it is used.
     #[must_use]
-    pub fn locate(&self, path: &str) -> String {
-        match self.source.position(path) {
-            Some(Position { line, column }) => format!("{}:{line}:{column}", self.source.file()),
-            None => self.source.file().to_owned(),
+    pub fn locate(&self, key: &str) -> String {
+        let file = self.source.file();
+        match self.source.position(key) {
+            Some(Position { line, column }) => format!("{file}:{line}:{column}: {key}"),
+            None => format!("{file}: {key}"),
         }
+    }
+
+    /// What shows where a value of this valid file is to be used, as a fault of its key.
+    #[must_use]
+    pub fn fault(&self, key: &str, problem: impl Into<String>, allowed: &str) -> Fault {
+        let position = self.source.position(key);
+        self.source
+            .told(position, key, problem.into(), allowed.into())
     }
 }
 

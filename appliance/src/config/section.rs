@@ -79,7 +79,7 @@ impl<'i> Fields<'_, 'i> {
     /// Takes the key out and gives its value, or the default where it is absent or wrong (a fault is noted then).
     pub fn take<T: Value>(&mut self, key: &Key, default: Option<T>) -> Option<T> {
         let path = format!("{}.{}", self.path, key.name);
-        let Some((name, value)) = self.written(key) else {
+        let Some((name, mut value)) = self.written(key) else {
             if default.is_none() {
                 self.source
                     .fault(&path, "is missing and has no default", key.allowed());
@@ -87,24 +87,46 @@ impl<'i> Fields<'_, 'i> {
             return default;
         };
         self.source.remember(&path, name.span());
+        let shape = const { Shape::of::<T>() };
+        let is_whole = self.take_wrong_elements(key, &path, &mut value, &shape);
         remember_elements(self.source, &path, &value);
         let span = value.span();
-        match T::deserialize(ValueDeserializer::from(value)) {
-            Ok(value) => {
-                let is_right = match (&key.range, value.measure()) {
-                    (Some(range), Some(measure)) if !range.contains(&measure) => {
-                        self.out_of_range(key, &path, &span, T::KIND, (measure, value.to_toml()));
-                        false
-                    }
-                    _ => true,
-                };
-                is_right.then_some(value).or(default)
+        let read = T::deserialize(ValueDeserializer::from(value));
+        let read = read.map_err(|error| self.refuse(key, &path, &span, &span, (&error, &shape)));
+        let read = read.ok().filter(|value| {
+            let (Some(range), Some(measure)) = (&key.range, value.measure()) else {
+                return true;
+            };
+            // Of a list of which something was left out too few are no fault of their own.
+            let is_right = range.contains(&measure) || !is_whole && measure < *range.start();
+            if !is_right {
+                self.out_of_range(key, &path, &span, T::KIND, (measure, value.to_toml()));
             }
-            Err(error) => {
-                self.refuse(key, &path, &span, &error, &const { Shape::of::<T>() });
-                default
-            }
+            is_right && range.contains(&measure)
+        });
+        if read.is_none() || !is_whole {
+            self.source.refuse(&path);
         }
+        read.or(default)
+    }
+
+    /// Notes each element of a list that cannot be read, and takes it out. Whether there was none.
+    fn take_wrong_elements(
+        &mut self,
+        key: &Key,
+        path: &str,
+        value: &mut Spanned<DeValue<'i>>,
+        shape: &Shape,
+    ) -> bool {
+        let span = value.span();
+        let DeValue::Array(list) = value.get_mut() else {
+            return true;
+        };
+        let wrong = shape.take_wrong(list);
+        for (place, error) in &wrong {
+            self.refuse(key, path, &span, place, (error, shape));
+        }
+        wrong.is_empty()
     }
 
     /// What the file has for the key, under its name or its old one.
@@ -127,19 +149,20 @@ impl<'i> Fields<'_, 'i> {
         Some((old_name, old_value))
     }
 
-    /// Notes a value that cannot be read. Not generic: there are as many readers as types.
+    /// Notes a value that cannot be read, which stands at `whole`, or the element of it at `place`. Not generic: there are as many
+    /// readers as types.
     fn refuse(
         &mut self,
         key: &Key,
         path: &str,
-        span: &Range<usize>,
-        error: &toml::de::Error,
-        shape: &Shape,
+        whole: &Range<usize>,
+        place: &Range<usize>,
+        (error, shape): (&toml::de::Error, &Shape),
     ) {
-        let place = error.span().unwrap_or_else(|| span.clone());
+        let place = error.span().unwrap_or_else(|| place.clone());
         let raw = self.source.written(place.clone());
         let (problem, allowed) =
-            mismatch::explain(shape, key, raw, *span == place, error.message());
+            mismatch::explain(shape, key, raw, *whole == place, error.message());
         self.source.fault_at(place.start, path, problem, allowed);
     }
 

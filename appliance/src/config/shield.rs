@@ -18,7 +18,8 @@ pub fn shield(source: &mut Source, shield: &Shield, interfaces: &[Placed<Interfa
     let mut with_program = interfaces
         .iter()
         .filter(|placed| placed.section.xdp != XdpMode::Off);
-    if is_wanted && with_program.next().is_none() && !interfaces.is_empty() {
+    let are_all = source.are_all("interface", interfaces.len()) && !interfaces.is_empty();
+    if is_wanted && with_program.next().is_none() && are_all {
         let problem = "SYN cookies are given by XDP programs, and no interface has one";
         source.fault(
             "shield.syn_cookies",
@@ -31,7 +32,7 @@ pub fn shield(source: &mut Source, shield: &Shield, interfaces: &[Placed<Interfa
         let problem = match port {
             0 => "nobody listens on port 0",
             port if shield.ports[..index].contains(port) => "this port stands twice",
-            _ if !interfaces.is_empty() && interfaces.iter().all(is_dns) => {
+            _ if are_all && interfaces.iter().all(is_dns) => {
                 "it is answered on, and guarded anyway"
             }
             _ => continue,

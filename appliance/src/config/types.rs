@@ -171,7 +171,7 @@ checked_text! {
         host => name::parse_host(host).map_err(|error| format!("{} {error}", quoted(text))),
     };
     /// A domain name with all below it, or the reverse zones of a prefix.
-    Suffix(text) match explain::no_domain(text).filter(|_| text.parse::<Prefix>().is_err()) {
+    Suffix(text) match explain::suffix(text) {
         Some(problem) => Err(problem),
         None => routes::parse_suffix(text),
     };

@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use serde::Deserializer;
 use serde::de::{DeserializeOwned, Visitor};
+use toml::de::ValueDeserializer;
 
 use super::explain;
 use super::hint::did_you_mean;
@@ -60,6 +61,11 @@ pub trait Value: DeserializeOwned + PartialEq {
 
     /// What is wrong with a text of the right kind, where more can be said than the reader does.
     fn explain(_text: &str) -> Option<String> {
+        None
+    }
+
+    /// Where it is a list: why something is no element of it, if it is none.
+    fn element_error(_element: ValueDeserializer<'_>) -> Option<toml::de::Error> {
         None
     }
 
@@ -153,6 +159,10 @@ impl<T: Value> Value for Vec<T> {
 
     fn measure(&self) -> Option<u64> {
         Some(self.len() as u64)
+    }
+
+    fn element_error(element: ValueDeserializer<'_>) -> Option<toml::de::Error> {
+        T::deserialize(element).err()
     }
 
     fn to_toml(&self) -> String {

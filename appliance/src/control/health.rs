@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::socket;
 use crate::config::{Config, Devices, Plan};
 use crate::os::clock;
+use crate::text;
 use crate::worker::engines;
 
 /// How long one answer is waited for.
@@ -57,6 +58,7 @@ impl fmt::Display for Health {
 /// Asks the daemon that serves `config` on this machine.
 #[must_use]
 pub fn ask(config: &Config) -> Health {
+    let since = Instant::now();
     let plan = Devices::read().map(|devices| config.plan(&devices));
     let asked = plan.map_or(None, |plan| ask_as_client(&plan));
     if asked == Some(true) {
@@ -68,7 +70,10 @@ pub fn ask(config: &Config) -> Health {
             None => Health::Unknown("no address to ask at, and no control socket".into()),
         };
     };
-    ask_itself(socket)
+    match ask_itself(socket) {
+        Ok(()) => Health::Well,
+        Err(error) => judge(socket, since.elapsed(), &error),
+    }
 }
 
 /// Whether it answers a query of this machine; `None`: there is nothing to ask.
@@ -106,30 +111,35 @@ fn answers(server: SocketAddr) -> io::Result<()> {
 }
 
 /// Asks over the control socket.
-fn ask_itself(socket: &Path) -> Health {
-    match socket::ask(socket, "health", &mut io::sink()) {
-        Ok(()) => Health::Well,
-        Err(error) => {
-            let why = error.to_string();
-            let is_away = matches!(
-                error.kind(),
-                ErrorKind::NotFound
-                    | ErrorKind::NotADirectory
-                    | ErrorKind::ConnectionRefused
-                    | ErrorKind::ConnectionReset
-                    | ErrorKind::BrokenPipe
-                    | ErrorKind::UnexpectedEof
-                    | ErrorKind::PermissionDenied
-            );
-            if is_away {
-                Health::Unknown(why)
-            } else if why.starts_with("unknown request") {
-                // An older one, which answers.
-                Health::Well
-            } else {
-                Health::Hangs(why)
-            }
-        }
+fn ask_itself(socket: &Path) -> io::Result<()> {
+    socket::ask(socket, "health", &mut io::sink())
+}
+
+/// What it means that the control socket gave no word of health, after so long in all.
+fn judge(socket: &Path, waited: Duration, error: &io::Error) -> Health {
+    let why = error.to_string();
+    let is = |kinds: &[ErrorKind]| kinds.contains(&error.kind());
+    if is(&[
+        ErrorKind::NotFound,
+        ErrorKind::NotADirectory,
+        ErrorKind::ConnectionRefused,
+        ErrorKind::ConnectionReset,
+        ErrorKind::BrokenPipe,
+        ErrorKind::UnexpectedEof,
+        ErrorKind::PermissionDenied,
+    ]) {
+        Health::Unknown(why)
+    } else if why.starts_with("unknown request") {
+        // An older one, which answers.
+        Health::Well
+    } else if is(&[ErrorKind::WouldBlock, ErrorKind::TimedOut]) {
+        Health::Hangs(format!(
+            "no answer in {} s, neither to queries nor at {}",
+            waited.as_secs_f64().round(),
+            text::path(socket)
+        ))
+    } else {
+        Health::Hangs(why)
     }
 }
 
@@ -157,6 +167,21 @@ pub fn look() -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A query was waited for before.
+    #[test]
+    fn the_time_that_is_told_is_the_whole_one() {
+        let judged = |kind: ErrorKind, waited| judge(Path::new("/x"), waited, &kind.into());
+        let expected = "no answer in 8 s, neither to queries nor at /x";
+        for kind in [ErrorKind::WouldBlock, ErrorKind::TimedOut] {
+            let waited = Duration::from_millis(8_040);
+            assert_eq!(judged(kind, waited), Health::Hangs(expected.into()));
+        }
+        let away = judged(ErrorKind::ConnectionRefused, Duration::ZERO);
+        assert!(matches!(away, Health::Unknown(_)), "{away:?}");
+        let older = io::Error::other("unknown request; allowed: x");
+        assert_eq!(judge(Path::new("/x"), Duration::ZERO, &older), Health::Well);
+    }
 
     #[test]
     fn an_answer_is_waited_for_and_no_longer() {

@@ -25,4 +25,5 @@ pub mod thread;
 pub mod upstreams;
 pub mod why;
 
-pub use socket::{FILES_MAX, ask};
+pub use commands::check;
+pub use socket::{FILES_MAX, ask, check_length, check_path};

@@ -44,17 +44,18 @@ pub struct Door {
 }
 
 impl Door {
-    /// Starts the threads for the socket at `path`.
+    /// Starts the threads for the socket at `path`, which `place` of the config names.
     ///
     /// # Errors
     /// There can be no more threads.
-    pub fn start(path: Box<Path>) -> Result<Self, Sentence> {
+    pub fn start(path: Box<Path>, place: String) -> Result<Self, Sentence> {
         Self::start_with(move || {
             if let Some(folder) = path.parent() {
                 // /run is empty after a boot. If it fails, so does the bind, which says why.
                 let _ = std::fs::create_dir_all(folder);
             }
             Control::bind(&path)
+                .map_err(|error| io::Error::new(error.kind(), format!("{place}: {error}")))
         })
     }
 

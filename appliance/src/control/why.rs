@@ -28,7 +28,7 @@ pub fn question(words: &[&str]) -> Result<Question, String> {
     let name = name::parse(written).map_err(|error| format!("`{written}` {error}"))?;
     let (mut qtype, mut client) = (None, None);
     for word in rest {
-        let (number, address) = (type_number(word), word.parse::<IpAddr>().ok());
+        let (number, address) = (type_number(word), client_address(word)?);
         match (number, address) {
             (Some(number), _) if qtype.is_none() && client.is_none() => qtype = Some(number),
             (None, Some(address)) if client.is_none() => client = Some(address),
@@ -45,6 +45,24 @@ pub fn question(words: &[&str]) -> Result<Question, String> {
         qtype: qtype.unwrap_or(rtype::A),
         client,
     })
+}
+
+/// The address of a client. One that is link-local may name its interface, as `ip neigh` and others show it (RFC 4007 section 11);
+/// who is answered does not depend on it.
+fn client_address(word: &str) -> Result<Option<IpAddr>, String> {
+    let Some((address, zone)) = word.split_once('%') else {
+        return Ok(word.parse().ok());
+    };
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) if v6.is_unicast_link_local() && !zone.is_empty() => Ok(Some(v6.into())),
+        Ok(IpAddr::V6(v6)) if v6.is_unicast_link_local() => {
+            Err(format!("`{word}` has no interface behind %"))
+        }
+        Ok(_) => Err(format!(
+            "`{word}`: an address that is not link-local names no interface: {address}"
+        )),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Writes what becomes of the question, who says so, and what the cache has.

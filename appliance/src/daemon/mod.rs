@@ -4,7 +4,8 @@
 //! thread (`run`), the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`, `queues`),
 //! what of their traffic is ours (`destinations`), what the programs drop and SYN cookies (`shield`), hot names (`tier0`), both on one
 //! interface (`inside`) and whether their answers leave it (`way_out`), the sk_lookup program (`ports`), sockets of addresses that come and go (`sockets`), files and configs that are read again (`reload`), and when to try again
-//! (`retry`). States that metrics show are `shared`.
+//! (`retry`). States that metrics show are `shared`. What stands in the way of files and sockets that it is to make
+//! (`places`) is known to `check` as well.
 //!
 //! What does not: anything that one query or one request needs. A worker goes on when everything here waits.
 //!
@@ -13,6 +14,7 @@
 mod destinations;
 mod inside;
 mod interfaces;
+mod places;
 mod ports;
 mod program;
 mod queues;
@@ -28,4 +30,5 @@ mod tier0;
 mod way_out;
 mod workers;
 
+pub use places::obstacles;
 pub use run::run;

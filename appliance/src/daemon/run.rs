@@ -77,7 +77,9 @@ pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
     let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
     // Before anything that takes queries: a process that serves already is not disturbed.
     let socket = config.control.socket.as_deref();
-    let mut door = socket.map(|path| Door::start(path.into())).transpose()?;
+    let named_at = config.locate("control.socket");
+    let door = socket.map(|path| Door::start(path.into(), named_at));
+    let mut door = door.transpose()?;
     ends_at_once(|| door.as_mut().map_or(Ok(()), Door::wait))?;
     let mut daemon = Daemon::new(path, &config, door)?;
     start_report(&config, &daemon.telemetry)?;
@@ -442,6 +444,7 @@ fn start_snapshot(config: &Config) -> Result<Option<SnapshotWriter>, Sentence> {
         return Ok(None);
     };
     let store = Store::new(path, config.cache.stale_max_ttl);
+    let store = store.named_at(&config.locate("cache.snapshot"));
     let interval = Duration::from_secs(config.cache.snapshot_interval_secs.into());
     let changes = || {
         let inserts = |counters: &Counters| counters.get(Counter::CacheInserts);

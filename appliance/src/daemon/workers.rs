@@ -298,7 +298,7 @@ impl Workers {
         while running > 0 {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                warn!("{running} workers do not end, left behind");
+                warn!("workers do not end, left behind: {running}");
                 return;
             }
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 
 use nix::sys::prctl;
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, geteuid, getresgid, getresuid, setgroups, setresgid, setresuid};
 use rustix::thread::CapabilitySet;
 
 use super::capabilities;
@@ -32,14 +32,44 @@ struct Account {
 }
 
 /// Makes the process, which root has started, one of `name`'s for good, with the capabilities that serving takes and no way to
-/// more. Before any thread is started: the system calls are about the calling thread.
+/// more. One that is that account's already keeps of them what it has. Before any thread is started: the system calls are about
+/// the calling thread.
 ///
 /// # Errors
 /// There is no such account, or the process may not change to it: one sentence.
 pub fn change_to(name: &str) -> Result<(), String> {
     let accounts = fs::read_to_string(ACCOUNTS).map_err(|error| format!("{ACCOUNTS}: {error}"))?;
     let account = find(&accounts, name).ok_or_else(|| format!("{ACCOUNTS}: no user {name}"))?;
-    change(account).map_err(|error| format!("cannot become user {name}: {error}"))
+    let changed = if !is_root() && account.is_ours()? {
+        capabilities::limit(KEPT).and_then(|()| Ok(prctl::set_no_new_privs()?))
+    } else {
+        change(account)
+    };
+    changed.map_err(|error| match is_root() {
+        true => format!("cannot become user {name}: {error}"),
+        false => format!(
+            "cannot become user {name}: this is user {}, and only root may change",
+            geteuid()
+        ),
+    })
+}
+
+impl Account {
+    /// Whether the process is its already, and never was anybody else's that it could go back to.
+    fn is_ours(self) -> Result<bool, String> {
+        let ids = getresuid().and_then(|user| Ok((user, getresgid()?)));
+        let (user, group) = ids.map_err(|errno| format!("getresuid: {errno}"))?;
+        let users = [user.real, user.effective, user.saved];
+        let groups = [group.real, group.effective, group.saved];
+        let is_user = users.into_iter().all(|user| user == self.user);
+        Ok(is_user && groups.into_iter().all(|group| group == self.group))
+    }
+}
+
+/// Whether this process is root's.
+#[must_use]
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
 }
 
 fn change(account: Account) -> io::Result<()> {

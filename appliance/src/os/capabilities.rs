@@ -4,7 +4,8 @@ use std::io;
 
 use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
+    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set,
+    set_capabilities,
 };
 
 /// Takes every capability but those of `kept` from what this thread, and a program that it starts, can ever have again.
@@ -28,17 +29,26 @@ pub fn bound(kept: CapabilitySet) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets what this thread may do to `capabilities`; a program that it starts inherits none.
+/// Sets what this thread may do to `wanted`; a program that it starts inherits none.
 ///
 /// # Errors
 /// capset(2) failed: the thread has not all of them.
-pub fn set(capabilities: CapabilitySet) -> io::Result<()> {
+pub fn set(wanted: CapabilitySet) -> io::Result<()> {
     let sets = CapabilitySets {
-        effective: capabilities,
-        permitted: capabilities,
+        effective: wanted,
+        permitted: wanted,
         inheritable: CapabilitySet::empty(),
     };
     Ok(set_capabilities(None, sets)?)
+}
+
+/// Gives up what this thread may do besides `kept`.
+///
+/// # Errors
+/// capget(2) or capset(2) failed.
+pub fn limit(kept: CapabilitySet) -> io::Result<()> {
+    let has = capabilities(None)?.permitted;
+    set(has.intersection(kept))
 }
 
 #[cfg(test)]
@@ -71,14 +81,29 @@ mod tests {
             masks()
         });
         let left = left.join().expect("it ends");
-        let wanted = [
+        let told = [
             ("Bnd", kept.bits()),
             ("Eff", kept.bits()),
             ("Inh", 0),
             ("Prm", kept.bits()),
         ];
-        for (name, mask) in wanted {
+        for (name, mask) in told {
             assert_eq!(left.get(name), Some(&mask), "Cap{name}");
         }
+    }
+    #[test]
+    fn what_is_limited_is_what_was_there_and_no_more() {
+        let before = masks();
+        let kept = CapabilitySet::NET_ADMIN.union(CapabilitySet::BPF);
+        let left = thread::spawn(move || {
+            limit(kept).expect("anybody may");
+            masks()
+        });
+        let left = left.join().expect("it ends");
+        let expected = before["Prm"] & kept.bits();
+        for name in ["Eff", "Prm"] {
+            assert_eq!(left.get(name), Some(&expected), "Cap{name}");
+        }
+        assert_eq!(left.get("Inh"), Some(&0));
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
+use super::files::place::Obstacle;
 use crate::text;
 
 /// Longest file of sockets that is looked through. What is behind it is not found.
@@ -62,19 +63,23 @@ pub fn explain(protocol: Protocol, address: SocketAddr, error: &io::Error) -> St
 /// What stands in the way of listening on `address`, if anything does. Another xdnsd does not: it ends before this one
 /// starts. Where nobody has it, it is let go of at once.
 #[must_use]
-pub fn obstacle(protocol: Protocol, address: SocketAddr) -> Option<String> {
+pub fn obstacle(protocol: Protocol, address: SocketAddr) -> Option<Obstacle> {
     let bound = match protocol {
         Protocol::Udp => UdpSocket::bind(address).map(drop),
         Protocol::Tcp => TcpListener::bind(address).map(drop),
     };
-    let error = bound
-        .err()
-        .filter(|error| error.kind() == io::ErrorKind::AddrInUse)?;
+    let error = bound.err().filter(|error| {
+        [io::ErrorKind::AddrInUse, io::ErrorKind::PermissionDenied].contains(&error.kind())
+    })?;
+    let is_right = error.kind() == io::ErrorKind::PermissionDenied;
     let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
     let is_own = |holder: &String| holder.split(" (").next() == Some(own.trim());
     let holders = holders(protocol, address);
     let is_ours = !holders.is_empty() && holders.iter().all(is_own);
-    (!is_ours).then(|| explain(protocol, address, &error))
+    (!is_ours).then(|| Obstacle {
+        what: explain(protocol, address, &error),
+        is_right,
+    })
 }
 
 fn free_port() -> u16 {
@@ -225,8 +230,9 @@ mod tests {
         };
         let said = obstacle(Protocol::Udp, for_udp).expect("it is in use");
         assert!(
-            said.contains("Address already in use: another process has it"),
-            "{said}"
+            said.what
+                .contains("Address already in use: another process has it"),
+            "{said:?}"
         );
         assert!(obstacle(Protocol::Tcp, for_tcp).is_some());
         drop((udp, tcp));

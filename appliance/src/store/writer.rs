@@ -147,8 +147,8 @@ fn restore(store: &Store, cache: &SharedCache, is_late: &AtomicBool) {
         Level::Info
     };
     log!(level, "snapshot: {restored}");
-    if let Some(problem) = store.folder_problem() {
-        warn!("snapshot: {problem}");
+    if let Some(trouble) = store.trouble() {
+        warn!("snapshot: {trouble}");
     }
 }
 

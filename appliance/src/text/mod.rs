@@ -70,7 +70,7 @@ pub fn line_up_to(text: &str, bytes_max: usize) -> String {
         if out.len() > bytes_max {
             out.truncate(before);
             let left = text.len() - at;
-            let _ = write!(out, "... ({left} bytes more)");
+            let _ = write!(out, "... ({} more)", count(left, "byte"));
             break;
         }
     }
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn a_long_line_is_cut_between_two_characters_and_says_so() {
         assert_eq!(line_up_to("abcdef", 6), "abcdef");
-        assert_eq!(line_up_to("abcdefg", 6), "abcdef... (1 bytes more)");
+        assert_eq!(line_up_to("abcdefg", 6), "abcdef... (1 byte more)");
         assert_eq!(line_up_to("aüü", 4), "aü... (2 bytes more)");
         let long = "\x1b".repeat(100_000);
         assert_eq!(line_up_to(&long, 9), "\\x1b\\x1b... (99998 bytes more)");

@@ -270,7 +270,7 @@ fn an_unknown_option_is_an_error_and_a_known_one_is_no_name() -> Result<()> {
         (
             &["check"],
             2,
-            &["check needs a FILE: xdnsd check [--offline] [--json] FILE"],
+            &["check needs a FILE: xdnsd check [--offline] [--json] [--user NAME] FILE"],
         ),
         (&["stats", "--jason"], 2, &["no option --jason"]),
         (
@@ -293,6 +293,76 @@ fn an_unknown_option_is_an_error_and_a_known_one_is_no_name() -> Result<()> {
         };
         assert!(other.is_empty(), "{arguments:?}: {other}");
         assert!(words.iter().all(|word| shown.contains(word)), "{shown}");
+    }
+    Ok(())
+}
+
+/// Whether anybody runs does not matter: the words are wrong. Each command, by one rule.
+#[test]
+fn wrong_arguments_end_with_2_whether_a_daemon_is_there_or_not() -> Result<()> {
+    only!(ONCE, "no daemon is asked");
+    let long = format!("/{}", "x".repeat(107));
+    for arguments in [
+        "run",
+        "run a b",
+        "check",
+        "check --user",
+        "health",
+        "health a b",
+        "reference x",
+        "memory x",
+        "lists compile",
+        "lists compile out",
+        "stats x",
+        "stats --json --prometheus",
+        &format!("stats --socket {long}"),
+        "upstreams x",
+        &format!("upstreams --socket {long}"),
+        "why",
+        "why a..b",
+        "why a.b B",
+        "why a.b A 192.0.2.1 x",
+        "why a.b A fe80::1%",
+        "why --json a.b 192.0.2.1 A",
+        "cache dump a..b",
+        "cache dump a b",
+        "cache flush a..b",
+        "cache save x",
+        "shield status x",
+        "shield list x",
+        "shield deny",
+        "shield deny lan",
+        "shield deny 192.0.2.1/24",
+        "shield deny 192.0.2.1 0",
+        "shield allow 192.0.2.1 x",
+        "shield forget x",
+        "shield forget 192.0.2.1 1",
+        "reload x",
+        "version x",
+        "help x",
+    ] {
+        let words: Vec<&str> = arguments.split(' ').collect();
+        let output = run(None, &words)?;
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments}: {}",
+            stderr(&output)
+        );
+        assert!(
+            !output.stderr.is_empty() && output.stdout.is_empty(),
+            "{arguments}"
+        );
+    }
+    for arguments in ["why a.b AAAA fe80::50%lan0", "shield deny 192.0.2.1 60"] {
+        let arguments = format!("{arguments} --socket /nonexistent/sock");
+        let words: Vec<&str> = arguments.split(' ').collect();
+        let output = run(None, &words)?;
+        let expected = "no xdnsd listens at /nonexistent/sock: not running, or --socket PATH\n";
+        assert_eq!(
+            (stderr(&output).as_str(), output.status.code()),
+            (expected, Some(1))
+        );
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use xdnsd_lab::process::Process;
 
 use crate::support::TIMEOUT;
 use crate::support::daemon::{BINARY, run, write};
+use crate::support::run::only;
 use crate::support::scene::{Directory, Setup, scene};
 
 /// What is allowed as upstream servers.
@@ -103,8 +104,125 @@ fn a_file_of_somebody_new_is_told_its_line_its_key_and_what_is_right() -> Result
     let output = run(None, &["check"])?;
     assert_eq!(
         said(&output),
-        "check needs a FILE: xdnsd check [--offline] [--json] FILE\n"
+        "check needs a FILE: xdnsd check [--offline] [--json] [--user NAME] FILE\n"
     );
+    Ok(())
+}
+
+/// Paths that nobody can have: in the same words by both, at the place in the file, and the path once.
+#[test]
+fn a_path_that_cannot_be_had_is_told_alike_by_check_and_by_run() -> Result<()> {
+    only!(ONCE, "it serves nobody");
+    if !root_or_skip("a_path_that_cannot_be_had_is_told_alike_by_check_and_by_run") {
+        return Ok(());
+    }
+    let lab = Lab::up(&Spec::default())?;
+    let directory = Directory::new()?;
+    let here = directory.path().display().to_string();
+    let kernels = "in a file system of the kernel (proc) nobody else makes files";
+    for (number, (path, at, what, is_other)) in [
+        (here.clone(), here.clone(), "is a folder, not a", true),
+        (
+            "/dev/null".into(),
+            "/dev/null".into(),
+            "is a device, not a",
+            true,
+        ),
+        ("/proc/xdnsd".into(), "/proc".into(), kernels, false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = format!(
+            "[[interface]]\nname = \"{LAN}\"\nxdp = \"off\"\n[[upstream]]\nservers = [\"10.54.0.2\"]\n\
+             [cache]\nsnapshot = \"{path}\"\n[control]\nsocket = \"{path}\"\n"
+        );
+        let file = write(directory.path(), "paths.toml", &text)?;
+        let file = file.display().to_string();
+        let line = |place: &str, kind: &str, consequence: &str| {
+            let kind = if is_other {
+                format!(" {kind}")
+            } else {
+                String::new()
+            };
+            format!("{file}:{place}: {at}: {what}{kind}; {consequence}")
+        };
+        let snapshot = line("7:1: cache.snapshot", "file", "no snapshot can be written");
+        let socket = line(
+            "9:1: control.socket",
+            "socket",
+            "no control socket can be had",
+        );
+        let output = run(Some(&lab), &["check", &file])?;
+        let allowed =
+            "; allowed: the path of a file in a folder that xdnsd may write to, or \"\" for none\n";
+        assert_eq!(
+            said(&output),
+            format!("{snapshot}{allowed}{socket}{allowed}")
+        );
+        assert_eq!(output.status.code(), Some(1));
+        let mut command = lab.router.command(BINARY);
+        command.arg("run").arg(&file);
+        let log = directory.path().join(format!("log{number}"));
+        let mut process = Process::spawn(command, &log)?;
+        process.wait_for_log(&format!("snapshot: {snapshot}\n"), TIMEOUT)?;
+        let trouble = format!("control socket: {socket}; tried again until it can be had\n");
+        process.wait_for_log(&trouble, TIMEOUT)?;
+    }
+    Ok(())
+}
+
+/// An account that may not write there: by its rights, and as itself.
+#[test]
+fn rights_are_those_of_the_account_that_is_to_serve() -> Result<()> {
+    only!(ONCE, "it serves nobody");
+    if !root_or_skip("rights_are_those_of_the_account_that_is_to_serve") {
+        return Ok(());
+    }
+    let lab = Lab::up(&Spec::default())?;
+    let directory = Directory::new()?;
+    let here = directory.path().display().to_string();
+    let text = format!(
+        "[[interface]]\nname = \"{LAN}\"\nxdp = \"off\"\nport = 5399\n[[upstream]]\nservers = [\"10.54.0.2\"]\n\
+         [cache]\nsnapshot = \"{here}/new/cache\"\n[control]\nsocket = \"\"\n"
+    );
+    let file = write(directory.path(), "rights.toml", &text)?;
+    let file = file.display().to_string();
+    let denied = format!(
+        "{file}:8:1: cache.snapshot: {here}: Permission denied for user 65534; no snapshot can be written"
+    );
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", BINARY];
+    let as_nobody = |arguments: &[&str]| {
+        let mut command = lab.router.command("setpriv");
+        command.args(nobody).args(arguments).arg(&file).output()
+    };
+    assert_eq!(run(Some(&lab), &["check", &file])?.status.code(), Some(0));
+    let as_root = run(Some(&lab), &["check", "--user", "nobody", &file])?;
+    let already = as_nobody(&["check", "--user=nobody"])?;
+    for output in [as_root, already] {
+        assert!(said(&output).starts_with(&denied), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(1));
+    }
+    // Whoever checks may be another user than who serves.
+    let output = as_nobody(&["check"])?;
+    assert_eq!(said(&output), format!("note: {denied}\n"));
+    assert_eq!(output.status.code(), Some(0));
+    let output = as_nobody(&["run", "--user", "root"])?;
+    let expected = "cannot become user root: this is user 65534, and only root may change\n";
+    assert_eq!(
+        (said(&output).as_str(), output.status.code()),
+        (expected, Some(1))
+    );
+    // Who is that account already goes on.
+    let mut command = lab.router.command("setpriv");
+    command
+        .args(nobody)
+        .args(["run", "--user", "nobody", &file]);
+    let mut process = Process::spawn(command, &directory.path().join("log"))?;
+    process.wait_for_log("] ready: ", TIMEOUT)?;
+    let log = process.log();
+    assert!(log.contains(&format!("snapshot: {denied}\n")), "{log}");
+    assert!(process.terminate()?.success(), "{}", process.log());
     Ok(())
 }
 

@@ -425,18 +425,21 @@ fn a_snapshot_that_cannot_be_written_is_said_at_start_and_by_check() -> Result<(
     let snapshot = "[cache]\nsnapshot = \"{directory}/config.toml/cache\"\n";
     let scene = scene!(Setup::default().sections(snapshot));
     let log = scene.daemon.log();
-    ensure!(log.contains("no snapshot can be written"), "{log}");
     let config = scene.directory.path().join("config.toml");
-    let checked = run(Some(&scene.lab), &["check", &config.display().to_string()])?;
+    let config = config.display().to_string();
+    let text = fs::read_to_string(&config)?;
+    let line = text
+        .lines()
+        .position(|line| line.starts_with("snapshot = "));
+    let line = line.context("it is there")? + 1;
+    let told = format!(
+        "{config}:{line}:1: cache.snapshot: {config}: this is no folder; no snapshot can be written"
+    );
+    ensure!(log.contains(&format!("snapshot: {told}\n")), "{log}");
+    let checked = run(Some(&scene.lab), &["check", &config])?;
     let said = String::from_utf8_lossy(&checked.stderr).into_owned();
-    ensure!(
-        said.contains("cache.snapshot: ") && said.contains("no snapshot can be written"),
-        "{said}"
-    );
-    ensure!(
-        checked.status.success(),
-        "whoever checks may be another user: {said}"
-    );
+    ensure!(said.starts_with(&format!("{told}; allowed: ")), "{said}");
+    ensure!(checked.status.code() == Some(1), "{said}");
     Ok(())
 }
 

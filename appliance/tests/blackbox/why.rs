@@ -97,11 +97,11 @@ fn who_decides_is_named_with_file_and_line_and_what_is_cached() -> Result<()> {
 }
 
 #[test]
-fn a_word_that_is_nothing_ends_the_command_with_status_1() -> Result<()> {
+fn a_word_that_is_nothing_ends_the_command_with_status_2() -> Result<()> {
     let scene = scene!(Setup::default());
     let socket = scene.directory.path().join("sock").display().to_string();
     let output = run(None, &["why", "--socket", &socket, "www.test", "EH"])?;
-    ensure!(output.status.code() == Some(1), "{output:?}");
+    ensure!(output.status.code() == Some(2), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(said.contains("`EH` is neither a type"), "{said}");
     Ok(())

@@ -13,6 +13,7 @@ use xdnsd_core::policy::{Labels, Policy};
 
 use super::hosts::Lease;
 use super::name;
+use super::set::Links;
 
 /// What records and hosts files say about names.
 pub(super) trait Known {
@@ -32,15 +33,15 @@ pub(super) trait Known {
 pub struct Others<'p> {
     /// Special-use names, lists and routes.
     pub policy: &'p Policy<'p>,
-    /// The router's own addresses, which no client has.
-    pub own_addresses: &'p [IpAddr],
+    /// What the machine's devices say of addresses that no client has.
+    pub links: &'p Links,
 }
 
 impl Others<'_> {
     /// Nobody says anything.
     pub const NONE: Self = Self {
         policy: &Policy::OPEN,
-        own_addresses: &[],
+        links: &Links::NONE,
     };
 
     /// Whether somebody else is named for it, or it is withheld. The root's route is for all other names, and counts for none.
@@ -238,10 +239,16 @@ impl Claims {
         known: &impl Known,
         others: &Others<'_>,
     ) -> Result<Forms, Refusal> {
-        if others.own_addresses.contains(&lease.address) {
+        let Links {
+            own_addresses,
+            martian_sources,
+            ..
+        } = others.links;
+        if own_addresses.contains(&lease.address) {
             return Err(Refusal::OwnAddress);
         }
-        if !is_of_a_host(lease.address) {
+        // Of those that are not own what is left are the first and the last of networks.
+        if !is_of_a_host(lease.address) || martian_sources.contains(&lease.address) {
             return Err(Refusal::NoAddress);
         }
         let rules = known.rules();

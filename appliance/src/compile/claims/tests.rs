@@ -332,7 +332,7 @@ fn the_names_of_fixed_addresses_stay() {
         ),
         format: LeaseFormat::Dnsmasq,
     }];
-    input.links.martian_sources = vec!["192.168.1.2".parse().expect("an address")];
+    input.links.own_addresses = vec!["192.168.1.2".parse().expect("an address")];
     let mut notes = Notes::default();
     let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
     let pointers = [
@@ -380,6 +380,53 @@ fn the_list_of_names_that_are_never_leased_is_the_operators() {
         let found = address_of(&set, name).is_some();
         assert_eq!(found, is_given, "{name}");
     }
+}
+
+/// The first and the last address of a network are nobody's, and not the router's own.
+#[test]
+fn the_ends_of_a_network_are_no_clients() {
+    let addresses = |texts: &[&str]| {
+        let parsed = texts.iter().map(|text| text.parse().expect("an address"));
+        parsed.collect::<Vec<std::net::IpAddr>>()
+    };
+    let folder = Folder::new();
+    let nobodys = ["192.168.1.0", "192.168.1.255", "fd00::"];
+    let own = "192.168.1.1";
+    let lines: Vec<String> = [own, "192.168.1.7"]
+        .iter()
+        .chain(&nobodys)
+        .enumerate()
+        .map(|(index, address)| format!("0 m{index} {address} phone{index} *\n"))
+        .collect();
+    let mut input = PolicyInput {
+        local: lan(&[]),
+        ..PolicyInput::default()
+    };
+    input.local.leases = vec![LeaseFile {
+        path: folder.write("leases", lines.concat()),
+        format: LeaseFormat::Dnsmasq,
+    }];
+    input.links.own_addresses = addresses(&[own]);
+    input.links.martian_sources = addresses(&[&nobodys[..], &[own]].concat());
+    let mut notes = Notes::default();
+    let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
+    assert_eq!(address_of(&set, "phone1").as_deref(), Some("192.168.1.7"));
+    let said: Vec<&str> = notes
+        .refusals
+        .iter()
+        .map(|refusal| refusal.what.as_str())
+        .collect();
+    let expected = |index: usize, address: &str, why: &str| {
+        format!("not giving name phone{index} to the DHCP lease of {address} because {why}")
+    };
+    let nobody = "no host of a network has the address";
+    let expected = [
+        expected(0, own, "the address is this router's own"),
+        expected(2, nobodys[0], nobody),
+        expected(3, nobodys[1], nobody),
+        expected(4, nobodys[2], nobody),
+    ];
+    assert_eq!(said, expected);
 }
 
 #[test]

@@ -21,13 +21,13 @@ pub struct Tally {
     pub shapes: [usize; SHAPES.len()],
 }
 
-/// How a line of each shape is read.
-const SHAPES: [(Shape, &str); 5] = [
-    (Shape::Hosts, "hosts lines, the name alone"),
-    (Shape::Plain, "names, with all below"),
-    (Shape::Wildcard, "`*.` names, the name and all below"),
-    (Shape::Adblock, "in Adblock syntax"),
-    (Shape::Dnsmasq, "of dnsmasq, with all below"),
+/// How a line of each shape is read: what one of them is, where it has a name, and how.
+const SHAPES: [(Shape, &str, &str); 5] = [
+    (Shape::Hosts, "hosts line", ", the name alone"),
+    (Shape::Plain, "name", ", with all below"),
+    (Shape::Wildcard, "`*.` name", ", the name and all below"),
+    (Shape::Adblock, "", " in Adblock syntax"),
+    (Shape::Dnsmasq, "", " of dnsmasq, with all below"),
 ];
 
 impl Tally {
@@ -35,7 +35,7 @@ impl Tally {
     pub(super) fn take(&mut self, rule: &Rule) {
         self.rules += 1;
         let shapes = self.shapes.iter_mut().zip(SHAPES);
-        let mut same = shapes.filter(|(_, (shape, _))| *shape == rule.shape);
+        let mut same = shapes.filter(|(_, (shape, ..))| *shape == rule.shape);
         same.by_ref().for_each(|(count, _)| *count += 1);
     }
 
@@ -64,9 +64,13 @@ impl fmt::Display for Tally {
             .iter()
             .zip(SHAPES)
             .filter(|(count, _)| **count > 0);
-        for (index, (count, (_, meaning))) in shapes.enumerate() {
+        for (index, (count, (_, noun, how))) in shapes.enumerate() {
             let before = if index == 0 { "; read as " } else { ", " };
-            write!(formatter, "{before}{count} {meaning}")?;
+            let counted = match noun {
+                "" => count.to_string(),
+                noun => text::count(*count, noun),
+            };
+            write!(formatter, "{before}{counted}{how}")?;
         }
         Ok(())
     }

@@ -274,6 +274,11 @@ impl LocalBuilder {
                 return Err(format!("`{}` is a special-use name", shown(form)));
             }
             let records = self.nodes.get(form).map_or(&[][..], |node| &node.records);
+            let alias = |known: &&Record| known.rtype == rtype::CNAME;
+            if let Some(Record { place, .. }) = records.iter().find(alias) {
+                let name = shown(name);
+                return Err(format!("`{name}` is an alias (CNAME) in {place}"));
+            }
             let of_config =
                 |known: &&Record| known.source == Source::Records && known.rtype == record.rtype;
             let mut of_config = records.iter().filter(of_config).peekable();
@@ -332,10 +337,10 @@ impl LocalBuilder {
     fn add_both_forms(&mut self, written: &[u8], record: &Record) -> Result<(), String> {
         let owner = name::lower(written);
         let other = self.other_form(&owner);
-        if let Some(other) = &other {
-            self.add(other, record.clone())?;
+        for form in [Some(&owner), other.as_ref()].into_iter().flatten() {
+            self.add(form, record.clone())
+                .map_err(|what| format!("`{}` {what}", shown(written)))?;
         }
-        self.add(&owner, record.clone())?;
         if is_wildcard(&owner).is_none() {
             // The longer form is what an address points back to.
             let written_other = self.other_form(written);
@@ -375,7 +380,7 @@ impl LocalBuilder {
         self.pointers.push((pointer_name(address), pointer));
     }
 
-    fn add(&mut self, owner: &[u8], record: Record) -> Result<(), String> {
+    fn add(&mut self, owner: &[u8], record: Record) -> Result<(), &'static str> {
         let node = self.node(owner);
         node.flags |= flag::EXISTS;
         let is_alias = |record: &Record| record.rtype == rtype::CNAME;
@@ -384,16 +389,10 @@ impl LocalBuilder {
         }
         // RFC 1034 section 3.6.2, RFC 2181 section 10.1.
         if !node.records.is_empty() && (is_alias(&record) || node.records.iter().any(is_alias)) {
-            return Err(format!(
-                "`{}` cannot be an alias (CNAME) and have other records",
-                name::display(owner)
-            ));
+            return Err("cannot be an alias (CNAME) and have other records");
         }
         if node.records.len() >= usize::from(u16::MAX) {
-            return Err(format!(
-                "`{}` has more than 65535 records",
-                name::display(owner)
-            ));
+            return Err("has more than 65535 records");
         }
         node.records.push(record);
         Ok(())
@@ -489,7 +488,7 @@ pub fn compile(
             for host in parse_hosts(&file, &text, notes) {
                 let added = builder.add_host(&host, input.ttl_secs, &place, others);
                 if let Err(what) = added {
-                    notes.push(Problem::of(&*place, what));
+                    notes.push(Problem::in_line(&file, host.line, what));
                 }
             }
         }
@@ -503,7 +502,7 @@ pub fn compile(
     for endless in aliases.iter().filter(|name| is_endless(&image, name)) {
         let what = format!(
             "`{}` is an alias (CNAME) of itself, or by more than {CHAIN_MAX} steps of another name: it is answered SERVFAIL",
-            name::display(endless)
+            shown(endless)
         );
         notes.push(Problem::of("records", what));
     }

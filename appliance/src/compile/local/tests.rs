@@ -199,10 +199,7 @@ fn aliases_in_a_circle_end() {
         )
     };
     let said: Vec<String> = notes.first.iter().map(Problem::to_string).collect();
-    assert_eq!(
-        said,
-        ["a.lan.", "b.lan.", "self.lan.", "*.wild.lan."].map(told)
-    );
+    assert_eq!(said, ["a.lan", "b.lan", "self.lan", "*.wild.lan"].map(told));
     assert!(ask(&image, "a.lan", rtype::A).ends_with("endless"));
     assert!(ask(&image, "self.lan", rtype::A).ends_with("endless"));
     let chain: Vec<String> = (0..CHAIN_MAX + 1)
@@ -622,8 +619,20 @@ fn records_that_are_wrong_say_why() {
             "{error}"
         );
     }
-    let both = input(&["a.lan A 192.0.2.1", "a.lan CNAME b.lan"]);
-    assert!(compile_wrong(&both).contains("cannot be an alias"));
+    let alias = "cannot be an alias (CNAME) and have other records";
+    for (first, second, name) in [
+        ("a.lan A 192.0.2.1", "A.lan CNAME b.lan", "`A.lan`"),
+        ("a.lan CNAME b.lan", "a.lan A 192.0.2.1", "`a.lan`"),
+        ("a CNAME b.lan", "a.lan A 192.0.2.1", "`a.lan`"),
+        ("a.lan CNAME b.lan", "a A 192.0.2.1", "`a`"),
+    ] {
+        let both = LocalInput {
+            search_domain: Some("lan".into()),
+            ..input(&[first, second])
+        };
+        let said = compile_wrong(&both);
+        assert_eq!(said, format!("records: `{second}`: {name} {alias}"));
+    }
     let broken = input(&["a.lan CNAME \\# 2 0961"]);
     assert!(compile_wrong(&broken).contains("CNAME takes one name"));
     let zone = LocalInput {
@@ -682,4 +691,45 @@ fn nothing_is_an_empty_image() {
             .lookup(&Labels::new(b"\x01a\0").expect("well-formed"), rtype::A),
         Local::Unknown
     ));
+}
+
+/// A record that makes a name an alias leaves nothing for a hosts file to add: said with its line, and the name as it stands there.
+#[test]
+fn a_hosts_name_that_is_an_alias_is_told_with_its_line_as_it_is_written() {
+    let folder = Folder::new();
+    let hosts = "192.0.2.1 fine\n\n# x\n192.0.2.2 Web other\n192.0.2.3 web.lan\n";
+    for (record, said) in [
+        (
+            "web CNAME far.example",
+            [
+                "`Web` is an alias (CNAME) in local.records",
+                "`web.lan` is an alias (CNAME) in local.records",
+            ],
+        ),
+        (
+            "other.lan CNAME far.example",
+            ["`other` is an alias (CNAME) in local.records", ""],
+        ),
+    ] {
+        let path = folder.write("hosts", hosts);
+        let input = LocalInput {
+            search_domain: Some("lan".into()),
+            hosts: vec![path.clone()],
+            ..input(&[record])
+        };
+        let (image, notes) = build_with_notes(&input);
+        let told: Vec<String> = notes.first.iter().map(Problem::to_string).collect();
+        let lines = said.iter().zip([4, 5]).filter(|(what, _)| !what.is_empty());
+        let expected: Vec<String> = lines
+            .map(|(what, line)| format!("{}:{line}: {what}", path.display()))
+            .collect();
+        assert_eq!(told, expected, "{record}");
+        assert!(ask(&image, "fine", rtype::A).contains("192.0.2.1"));
+        // No part of it is there either.
+        let alias = record.split(' ').next().expect("a name");
+        assert!(
+            !ask(&image, alias, rtype::A).contains("192.0.2.2"),
+            "{record}"
+        );
+    }
 }

@@ -146,7 +146,9 @@ impl PolicyReloader {
     /// Takes over what the machine's addresses are by now.
     pub fn set_addresses(&mut self, servers: Vec<UpstreamConfig>, links: Links) -> Arc<PolicySet> {
         // None of our own addresses is a client's.
-        let is_other = links.martian_sources != self.input.links.martian_sources;
+        let before = &self.input.links;
+        let is_other = links.martian_sources != before.martian_sources
+            || links.own_addresses != before.own_addresses;
         self.has_moved |= self.has_leases() && is_other;
         self.input.servers = servers;
         self.input.links = links;

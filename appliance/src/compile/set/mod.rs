@@ -31,10 +31,22 @@ use crate::text;
 pub struct Links {
     /// Addresses that no query from the wire can come from: ascending.
     pub martian_sources: Vec<IpAddr>,
+    /// The machine's own among them.
+    pub own_addresses: Vec<IpAddr>,
     /// The networks of the served devices: ascending, none within another.
     pub on_link: Vec<Network>,
     /// The indices of the served devices.
     pub served: Vec<u32>,
+}
+
+impl Links {
+    /// There are none.
+    pub const NONE: Self = Self {
+        martian_sources: Vec::new(),
+        own_addresses: Vec::new(),
+        on_link: Vec::new(),
+        served: Vec::new(),
+    };
 }
 
 /// What the config says about policy.
@@ -266,7 +278,7 @@ impl PolicySet {
     ) -> Result<Self, Problem> {
         let others = Others {
             policy: &self.view(),
-            own_addresses: &input.links.martian_sources,
+            links: &input.links,
         };
         let local = local::compile(&input.local, &others, now_secs, notes, random_key)?.into();
         Ok(Self {

@@ -334,20 +334,35 @@ fn disjoint<'n>(networks: impl Iterator<Item = &'n Network>) -> Vec<Network> {
     sorted
 }
 
+/// Whether an address of a device is ours on every link. A link-local one is ours on its own only, so those of devices that are
+/// not served are others' as well.
+fn is_ours(device: &Device, served: &[&Device], addr: IpAddr) -> bool {
+    let is_link_local = match addr {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !is_link_local || served.iter().any(|served| served.index == device.index)
+}
+
+/// The addresses of all devices, served or not.
+fn own_addresses(devices: &Devices, served: &[&Device]) -> Vec<IpAddr> {
+    let of = |device: &Device| {
+        let addresses = device.addresses.iter().copied();
+        let ours = addresses.filter(|addr| is_ours(device, served, *addr));
+        ours.collect::<Vec<IpAddr>>()
+    };
+    devices.0.iter().flat_map(of).collect()
+}
+
 /// What no query from the wire comes from: the addresses of all devices, served or not, and the first and last of their
 /// networks. The first was a broadcast address once (RFC 1122 section 3.3.6), over IPv6 it is every router's (RFC 4291 section
-/// 2.6.1). A link-local address is ours on its own link only, so those of devices that are not served are others'.
+/// 2.6.1).
 fn martian_sources(devices: &Devices, served: &[&Device]) -> Vec<IpAddr> {
     let of = |device: &Device| {
-        let is_served = served.iter().any(|served| served.index == device.index);
         let firsts = device.networks.iter().filter(is_wide).map(Network::first);
         let all = device.addresses.iter().chain(&device.broadcasts).copied();
-        let is_link_local = |addr: &IpAddr| match addr {
-            IpAddr::V4(v4) => v4.is_link_local(),
-            IpAddr::V6(v6) => v6.is_unicast_link_local(),
-        };
         let all = all.chain(firsts);
-        let all = all.filter(move |addr| is_served || !is_link_local(addr));
+        let all = all.filter(|addr| is_ours(device, served, *addr));
         all.collect::<Vec<IpAddr>>()
     };
     let martians: BTreeSet<IpAddr> = devices.0.iter().flat_map(of).collect();
@@ -391,6 +406,7 @@ impl Config {
         let served: Vec<&Device> = served.collect();
         plan.links = Links {
             martian_sources: martian_sources(devices, &served),
+            own_addresses: own_addresses(devices, &served),
             on_link: disjoint(served.iter().flat_map(|device| &device.networks)),
             served: served.iter().map(|device| device.index).collect(),
         };

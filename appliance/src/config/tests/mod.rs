@@ -1,5 +1,6 @@
 //! Whole files: what is accepted, what is refused and in which words.
 
+mod lists;
 mod messages;
 mod old_names;
 mod policy;

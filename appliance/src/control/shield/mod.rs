@@ -210,7 +210,13 @@ fn line(listed: &Listed) -> String {
 }
 
 /// The prefix that a request is about, and for how long.
-fn prefix_of(words: &[&str], has_secs: bool) -> Result<(Prefix, Option<u32>), CommandError> {
+///
+/// # Errors
+/// What is wrong with the words.
+pub(super) fn prefix_of(
+    words: &[&str],
+    has_secs: bool,
+) -> Result<(Prefix, Option<u32>), CommandError> {
     let (text, secs) = match words {
         [text] => (text, None),
         [text, secs] if has_secs => (text, Some(secs)),

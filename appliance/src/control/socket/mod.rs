@@ -24,6 +24,7 @@ use log::{debug, warn};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 
+use crate::os::files::place::{self, Obstacle};
 use crate::os::socket::UNIX_PATH_BYTES_MAX;
 use crate::text;
 
@@ -133,6 +134,9 @@ impl Control {
     /// # Errors
     /// Another process answers there, something else than a socket stands there, or a system call failed.
     pub fn bind(path: &Path) -> io::Result<Self> {
+        if let Some(Obstacle { what, .. }) = obstacle(path) {
+            return Err(io::Error::other(what));
+        }
         let told = |error: io::Error| told(path, &error);
         remove_stale(path).map_err(told)?;
         let listener = listen_for_root(path).map_err(told)?;
@@ -211,6 +215,22 @@ impl Drop for SocketFile {
     }
 }
 
+/// Why no socket can be had at `path`, as far as that shows before: its folder takes none from this process, or something else
+/// has its name.
+#[must_use]
+pub fn obstacle(path: &Path) -> Option<Obstacle> {
+    let other = || match place::found(path) {
+        Ok(found) => {
+            let kind = found?.file_type();
+            let what = format!("is a {}, not a socket", place::kind_name(kind));
+            (!kind.is_socket()).then(|| Obstacle::of(path, what))
+        }
+        Err(obstacle) => Some(obstacle),
+    };
+    let obstacle = place::folder_obstacle(path).or_else(other);
+    Some(obstacle?.so("no control socket can be had"))
+}
+
 /// The error with the path that it is about.
 fn told(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
@@ -222,12 +242,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(metadata) if metadata.file_type().is_socket() => {}
-        Ok(_) => {
-            return Err(io::Error::new(
-                ErrorKind::AlreadyExists,
-                "this is no socket",
-            ));
-        }
+        // It came this moment.
+        Ok(_) => return Err(ErrorKind::AlreadyExists.into()),
     }
     let used = |problem: &str| Err(io::Error::new(ErrorKind::AddrInUse, problem));
     match connect(path, PAUSE) {
@@ -346,11 +362,8 @@ fn ask_within(
     [mut patience, patience_files]: [Duration; 2],
 ) -> io::Result<()> {
     let mut is_slow = is_slow(request);
+    check_length(request).map_err(|problem| io::Error::new(ErrorKind::InvalidInput, problem))?;
     let request = format!("{request}\n");
-    if request.len() as u64 > REQUEST_BYTES_MAX {
-        let problem = format!("a request has at most {REQUEST_BYTES_MAX} bytes");
-        return Err(io::Error::new(ErrorKind::InvalidInput, problem));
-    }
     let failed = |error: io::Error| connection_failed(path, patience, &error);
     let daemon = connect(path, patience).map_err(failed)?;
     (&daemon).write_all(request.as_bytes()).map_err(failed)?;
@@ -389,6 +402,30 @@ fn ask_within(
     }
 }
 
+/// Whether a socket can be there.
+///
+/// # Errors
+/// In words.
+pub fn check_path(path: &Path) -> Result<(), String> {
+    if path.as_os_str().len() <= UNIX_PATH_BYTES_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "the path of a socket has at most {UNIX_PATH_BYTES_MAX} bytes"
+    ))
+}
+
+/// Whether a daemon would read so long a request.
+///
+/// # Errors
+/// In words.
+pub fn check_length(request: &str) -> Result<(), String> {
+    if (request.len() as u64) < REQUEST_BYTES_MAX {
+        return Ok(());
+    }
+    Err(format!("a request has at most {REQUEST_BYTES_MAX} bytes"))
+}
+
 /// A daemon that hangs does not accept either: where its queue is full, connect(2) waits, as long as a write may.
 fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let (family, kind) = (AddressFamily::Unix, SockType::Stream);
@@ -396,10 +433,7 @@ fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let daemon = UnixStream::from(fd);
     daemon.set_read_timeout(Some(patience))?;
     daemon.set_write_timeout(Some(patience))?;
-    if path.as_os_str().len() > UNIX_PATH_BYTES_MAX {
-        let problem = format!("the path of a socket has at most {UNIX_PATH_BYTES_MAX} bytes");
-        return Err(io::Error::new(ErrorKind::InvalidInput, problem));
-    }
+    check_path(path).map_err(|problem| io::Error::new(ErrorKind::InvalidInput, problem))?;
     socket::connect(daemon.as_raw_fd(), &UnixAddr::new(path)?)?;
     Ok(daemon)
 }

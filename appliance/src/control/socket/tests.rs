@@ -288,3 +288,38 @@ fn a_dead_processs_socket_is_replaced_and_a_living_ones_is_not() {
     assert!(Control::bind(&path).is_err());
     assert!(path.exists(), "what is no socket is left alone");
 }
+
+/// What is said before is what is said by the attempt, and the path stands in it once.
+#[test]
+fn where_no_socket_can_be_is_known_before_it_is_tried() {
+    let directory = Directory::new("obstacle");
+    let path = directory.socket();
+    assert_eq!(obstacle(&path), None);
+    drop(UnixListener::bind(&path).expect("a listener that leaves its file"));
+    assert_eq!(obstacle(&path), None, "it is replaced");
+    fs::remove_file(&path).expect("removed");
+    fs::write(&path, "a file").expect("a file in its place");
+    for (path, what) in [
+        (path.as_path(), "is a file, not a socket"),
+        (Path::new("/"), "is a folder, not a socket"),
+        (Path::new("/dev/null"), "is a device, not a socket"),
+        (
+            Path::new("/proc/version"),
+            "in a file system of the kernel (proc) nobody else makes files",
+        ),
+        (&path.join("below"), "this is no folder"),
+    ] {
+        let error = Control::bind(path).expect_err("nothing can be had there");
+        let told = obstacle(path).expect("known before").what;
+        assert_eq!(error.to_string(), told);
+        let expected = format!(": {what}; no control socket can be had");
+        assert!(told.ends_with(&expected), "{told}");
+        assert_eq!(
+            told.matches("/").count(),
+            told.split(':')
+                .next()
+                .map_or(0, |at| at.matches('/').count()),
+            "{told}"
+        );
+    }
+}

@@ -266,7 +266,7 @@ impl ThreadState {
                 told.extend(not_taken(&config.changes(&self.started)));
                 told.iter().for_each(|line| warn!("{line}"));
                 told.extend(in_words(&update.notes));
-                told.push(taken(&config.changes(&self.config)));
+                told.push(changed(&config.changes(&self.config)));
                 let mut has_failed = !update.notes.failures.is_empty();
                 self.hand_out(update);
                 match self.prefixes.reload(&config.prefixes()) {
@@ -413,11 +413,13 @@ fn warnings_of(config: &Config) -> Vec<String> {
 }
 
 /// What a reload has taken over from the config, in words.
-fn taken(changes: &Changes) -> String {
-    if changes.taken.is_empty() {
-        return "changed in the config: nothing that a reload takes over".to_owned();
-    }
-    format!("changed in the config: {}", changes.taken.join(", "))
+fn changed(changes: &Changes) -> String {
+    let taken = match (changes.taken.as_slice(), changes.at_start.as_slice()) {
+        ([], []) => "nothing".to_owned(),
+        ([], _) => "nothing that a reload takes over".to_owned(),
+        (taken, _) => taken.join(", "),
+    };
+    format!("changed in the config: {taken}")
 }
 
 /// What it has not, and a start would.
@@ -568,10 +570,13 @@ mod tests {
             assert_eq!(lines.pop().as_deref(), Some(RELOADED));
             lines
         };
-        let nothing = "changed in the config: nothing that a reload takes over";
+        let nothing = "changed in the config: nothing";
         assert_eq!(reload(""), [nothing]);
-        let more = "[cache]\nmax_ttl = 60\nentries = 7\n[local]\nzones = [\"lan\"]\n";
         let at_start = "from the next start on: cache.entries";
+        let of_this = "changed in the config: nothing that a reload takes over";
+        assert_eq!(reload("[cache]\nentries = 7\n"), [at_start, of_this]);
+        assert_eq!(reload("[cache]\nentries = 7\n"), [at_start, nothing]);
+        let more = "[cache]\nmax_ttl = 60\nentries = 7\n[local]\nzones = [\"lan\"]\n";
         assert_eq!(
             reload(more),
             [

@@ -8,7 +8,7 @@
 //! A cookie that comes back to a kernel whose setting is another one opens no connection, or one whose timestamps the client takes
 //! for old. So the thread for interfaces puts nothing back at once, and whoever ends the process waits for what is left.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -17,9 +17,10 @@ use log::{info, warn};
 use xdnsd_abi::Kept;
 use xdnsd_core::time::Instant;
 
-use super::setting::Setting;
+use super::setting::{self, Setting};
 use crate::config::Shield as Section;
 use crate::daemon::retry::Retry;
+use crate::os::files::place::Obstacle;
 use crate::os::{clock, sysctl};
 
 /// How long a cookie may take to come back, in milliseconds: a round trip of the slowest paths; or the ACK was lost, and comes
@@ -42,6 +43,19 @@ struct State {
     way: Way,
 }
 
+/// Where it stands what the second setting was.
+fn beside(path: &Path) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(".timestamps");
+    PathBuf::from(path)
+}
+
+/// Why it cannot be written down at `path` what the kernel's settings were.
+pub fn state_obstacle(path: &Path, tcp_options: bool) -> Option<Obstacle> {
+    let timestamps = || setting::obstacle(&beside(path));
+    setting::obstacle(path).or_else(|| tcp_options.then(timestamps)?)
+}
+
 impl Kernel {
     /// As the config wants it. What a process that was killed has left is put back.
     #[must_use]
@@ -50,11 +64,7 @@ impl Kernel {
         // Without a name for this boot nothing is believed of another one, and so nothing is written down.
         let memory = section.state_file.as_deref().filter(|_| place.is_ok());
         let place = place.unwrap_or_default();
-        let beside = memory.map(|path| {
-            let mut path = path.as_os_str().to_owned();
-            path.push(".timestamps");
-            PathBuf::from(path)
-        });
+        let beside = memory.map(beside);
         let memory = memory.map(PathBuf::from);
         let cookies = Setting::new("net.ipv4.tcp_syncookies", memory, place.clone());
         let timestamps = Setting::new("net.ipv4.tcp_timestamps", beside, place);

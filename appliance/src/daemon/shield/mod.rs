@@ -23,7 +23,7 @@ use crate::config::{Shield as Section, SynCookiesWord};
 use crate::os::sysctl;
 
 pub use guard::{Decision, Guard, Seen, State, Wanted};
-pub use kernel::Kernel;
+pub use kernel::{Kernel, state_obstacle};
 use meter::{Meter, Turn};
 pub use prefixes::{Follower, Prefixes};
 

@@ -5,12 +5,13 @@
 //! network namespace, so it is ours only for as long as it has to be. What it was stands in a file meanwhile: a process that is
 //! killed puts nothing back, and the next one does.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use log::{info, warn};
 
+use crate::os::files::place::{self, Obstacle};
 use crate::os::{files, sysctl};
 use crate::text;
 
@@ -137,7 +138,11 @@ impl Setting {
         if is_ours {
             self.kernels.set(before)?;
         }
-        if let Some(memory) = &self.memory {
+        if let Some(memory) = self
+            .memory
+            .as_deref()
+            .filter(|path| obstacle(path).is_none())
+        {
             // One that is left says what is so already.
             let _ = fs::remove_file(memory);
         }
@@ -148,10 +153,16 @@ impl Setting {
         let Some(path) = &self.memory else {
             return Err(io::Error::other("no shield.state_file"));
         };
+        if let Some(Obstacle { what, .. }) = obstacle(path) {
+            return Err(io::Error::other(format!("shield.state_file: {what}")));
+        }
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("{}: {error}", text::path(path)))
         };
         let written = || {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
             let new = path.with_extension("tmp");
             let mut file = files::create_own(&new, FILE_MODE)?;
             file.write_all(format!("{before} {}\n", self.place).as_bytes())?;
@@ -163,12 +174,9 @@ impl Setting {
     /// What a process of this boot and namespace wrote down and did not put back. Anything else in the file says nothing.
     fn remembered(&self) -> Option<u8> {
         let path = self.memory.as_deref()?;
-        let mut text = String::new();
-        let file = files::open_own(path).ok()?;
-        io::Read::read_to_string(&mut io::Read::take(file, FILE_BYTES_MAX), &mut text).ok()?;
-        let (before, place) = text.trim_end().split_once(' ')?;
-        let before = before.parse().ok().filter(|before| *before < WANTED)?;
-        (place == self.place).then_some(before)
+        let text = read(files::open_own(path).ok()?).ok()?;
+        let (before, place) = line_of(&text)?;
+        (before < WANTED && place == self.place).then_some(before)
     }
 
     /// In words that say what to do.
@@ -184,6 +192,42 @@ impl Setting {
         };
         format!("{} cannot be set to {WANTED}: {error}{hint}", self.name)
     }
+}
+
+/// Why a file cannot be written at `path`, as far as that shows before: its folder takes none from this process, or something
+/// else has its name.
+pub fn obstacle(path: &Path) -> Option<Obstacle> {
+    let other = || {
+        let kind = match place::found(path) {
+            Ok(found) => found?.file_type(),
+            Err(obstacle) => return Some(obstacle),
+        };
+        if !kind.is_file() {
+            let what = format!("is a {}, not a file", place::kind_name(kind));
+            return Some(Obstacle::of(path, what));
+        }
+        match files::open(path).and_then(read) {
+            Ok(text) if text.trim_matches('\0').is_empty() || line_of(&text).is_some() => None,
+            // Also where it is no text at all.
+            Ok(_) => Some(Obstacle::of(path, "is there already and is none of ours")),
+            Err(error) => Some(Obstacle::with(path, &error)),
+        }
+    };
+    let obstacle = place::folder_obstacle(path).or_else(other);
+    Some(obstacle?.so("what the kernel's settings were cannot be written down"))
+}
+
+/// As much of a file as ours has.
+fn read(file: File) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The setting, and the place that it is of.
+fn line_of(text: &str) -> Option<(u8, &str)> {
+    let (before, place) = text.trim_end().split_once(' ')?;
+    Some((before.parse().ok()?, place))
 }
 
 #[cfg(test)]
@@ -326,10 +370,50 @@ mod tests {
         // Without a folder for it the setting is had all the same.
         machine.set(1);
         let kernels = sysctl::Setting::at(&machine.setting());
-        let nowhere = machine.0.join("no/folder");
+        let nowhere = machine.setting().join("no/folder");
         let mut cookies = Setting::of(NAME, kernels, Some(nowhere), "here".into());
         assert_eq!(cookies.take(), Ok(()));
         cookies.put_back();
         assert_eq!(machine.value(), Some(1));
+    }
+
+    #[test]
+    fn its_folder_is_made() {
+        let machine = Machine::new(1);
+        let kernels = sysctl::Setting::at(&machine.setting());
+        let path = machine.0.join("new/folder/state");
+        assert_eq!(obstacle(&path), None);
+        let mut cookies = Setting::of(NAME, kernels, Some(path.clone()), "here".into());
+        assert_eq!(cookies.take(), Ok(()));
+        assert!(path.exists());
+    }
+
+    /// Such as the config, whose path was written twice.
+    #[test]
+    fn what_is_none_of_ours_is_neither_replaced_nor_removed() {
+        let machine = Machine::new(1);
+        let said = |path: &Path| obstacle(path).map(|obstacle| obstacle.what);
+        for foreign in ["[[interface]]\n", "x", "300 here\n"] {
+            fs::write(machine.memory(), foreign).expect("a file");
+            let what = "is there already and is none of ours; what the kernel's settings were cannot be written down";
+            let expected = format!("{}: {what}", machine.memory().display());
+            assert_eq!(said(&machine.memory()), Some(expected));
+            let mut cookies = machine.start("here");
+            assert_eq!(cookies.take(), Ok(()));
+            cookies.put_back();
+            let left = fs::read_to_string(machine.memory()).expect("it is there");
+            assert_eq!(left, foreign);
+        }
+        for ours in ["", "1 there\n", "\0\0\0"] {
+            fs::write(machine.memory(), ours).expect("a file");
+            assert_eq!(said(&machine.memory()), None, "{ours:?}");
+        }
+        let device = said(Path::new("/dev/null")).expect("it cannot be");
+        assert!(
+            device.starts_with("/dev/null: is a device, not a file; "),
+            "{device}"
+        );
+        let folder = said(&machine.0).expect("it cannot be");
+        assert!(folder.contains(": is a folder, not a file; "), "{folder}");
     }
 }

@@ -10,9 +10,11 @@
 //! - *Our own* files ([`open_own`]) are no links, belong to root or to us, and nobody else may write to them. Anything else
 //!   is refused.
 
+pub mod place;
+
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -151,20 +153,10 @@ fn open_checked(path: &Path, flags: i32) -> io::Result<File> {
 
 fn check_regular(metadata: &Metadata) -> io::Result<()> {
     let kind = metadata.file_type();
-    let name = if kind.is_file() {
+    if kind.is_file() {
         return Ok(());
-    } else if kind.is_dir() {
-        "folder"
-    } else if kind.is_symlink() {
-        "symbolic link"
-    } else if kind.is_fifo() {
-        "FIFO"
-    } else if kind.is_socket() {
-        "socket"
-    } else {
-        "device"
-    };
-    Err(not_a_file(name))
+    }
+    Err(not_a_file(place::kind_name(kind)))
 }
 
 fn not_a_file(kind: &str) -> io::Error {

@@ -20,8 +20,6 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::unistd::{AccessFlags, faccessat};
 use xdnsd_core::answer::{Answer, Head};
 use xdnsd_core::cache::snapshot::{
     Encoder, Header, HeaderError, Marker, RECORD_MAX, Records, open,
@@ -30,6 +28,7 @@ use xdnsd_core::dns::rcode;
 use xdnsd_core::limits;
 use xdnsd_core::time::Instant;
 
+use crate::os::files::place::{self, Obstacle};
 use crate::os::{clock, files, random};
 use crate::store::{STEP, SharedCache, Walk};
 use crate::text;
@@ -58,6 +57,8 @@ pub struct Store {
     unfinished: PathBuf,
     /// Answers that have been stale for longer are not kept.
     stale_max_secs: u32,
+    /// Where the config names it, in front of what stands in its way.
+    named_at: String,
 }
 
 /// Why the age of a snapshot cannot be known.
@@ -197,30 +198,36 @@ impl Store {
             before: beside(".old"),
             unfinished: beside(".tmp"),
             stale_max_secs,
+            named_at: String::new(),
         }
     }
 
-    /// Why no snapshot could be written, as far as that shows before: the folder, or the nearest above it that there is,
-    /// takes no file from this process.
+    /// The same, which `place` of the config names.
     #[must_use]
-    pub fn folder_problem(&self) -> Option<String> {
-        let mut folder = self.newest.parent()?;
-        let problem = loop {
-            match fs::metadata(folder) {
-                Ok(metadata) if metadata.is_dir() => {
-                    let rights = AccessFlags::W_OK | AccessFlags::X_OK;
-                    let rights = faccessat(AT_FDCWD, folder, rights, AtFlags::AT_EACCESS);
-                    break rights.err()?.desc().to_owned();
-                }
-                Ok(_) => break "this is no folder".to_owned(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    folder = folder.parent()?;
-                }
-                Err(error) => break error.to_string(),
-            }
-        };
-        let folder = text::path(folder);
-        Some(format!("{folder}: {problem}; no snapshot can be written"))
+    pub fn named_at(self, place: &str) -> Self {
+        Self {
+            named_at: format!("{place}: "),
+            ..self
+        }
+    }
+
+    /// Why no snapshot could be written, as far as that shows before: its folder, or the nearest above it that there is, takes
+    /// no file from this process; or something that is no snapshot has one of its names.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        let names = [&self.newest, &self.before];
+        // The folder first: a file of /proc is not even opened.
+        let obstacle = place::folder_obstacle(&self.newest)
+            .or_else(|| names.into_iter().find_map(|path| in_the_way(path)))
+            .or_else(|| in_the_way_of_new(&self.unfinished));
+        Some(obstacle?.so("no snapshot can be written"))
+    }
+
+    /// The obstacle as the log has it.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let Obstacle { what, .. } = self.obstacle()?;
+        Some(format!("{}{what}", self.named_at))
     }
 
     /// Puts the newest good generation into `cache`. Never fails: what is wrong is in the result.
@@ -311,6 +318,9 @@ impl Store {
     /// # Errors
     /// The file cannot be written; the generations before it are as they were.
     pub fn save(&self, cache: &SharedCache) -> io::Result<usize> {
+        if let Some(trouble) = self.trouble() {
+            return Err(io::Error::other(trouble));
+        }
         let saved = self.write_unfinished(cache);
         let saved = saved.and_then(|answers| self.publish().map(|()| answers));
         saved.map_err(|error| {
@@ -324,7 +334,6 @@ impl Store {
         if let Some(folder) = self.newest.parent() {
             fs::create_dir_all(folder)?;
         }
-        self.check_places()?;
         let mut file = files::create_own(&self.unfinished, 0o600)?;
         let header = Header {
             marker: Marker(random::bytes()?),
@@ -344,25 +353,6 @@ impl Store {
         )?;
         file.sync_all()?;
         Ok(answers)
-    }
-
-    /// Nothing but a file of ours is given another name, or loses its own.
-    fn check_places(&self) -> io::Result<()> {
-        for path in [&self.newest, &self.before] {
-            let is_other = |kind: fs::FileType| !kind.is_file() && !kind.is_symlink();
-            let Ok(found) = fs::symlink_metadata(path) else {
-                continue;
-            };
-            if is_other(found.file_type()) {
-                let what = format!("{} is in the way and is not a file", path.display());
-                return Err(io::Error::other(what));
-            }
-            if found.is_file() && is_of_others(path)? {
-                let what = format!("{} is there already and is no snapshot", path.display());
-                return Err(io::Error::other(what));
-            }
-        }
-        Ok(())
     }
 
     /// Encodes a few slots after the other, and pauses: workers want the locks and the CPU more.
@@ -412,6 +402,33 @@ impl Store {
         fs::rename(&self.unfinished, &self.newest)?;
         let folder = self.newest.parent().unwrap_or(Path::new("/"));
         File::open(folder)?.sync_all()
+    }
+}
+
+/// Nothing but a file of ours, or a link, is given another name, or loses its own.
+fn in_the_way(path: &Path) -> Option<Obstacle> {
+    let kind = match place::found(path) {
+        Ok(found) => found?.file_type(),
+        Err(obstacle) => return Some(obstacle),
+    };
+    if !kind.is_file() && !kind.is_symlink() {
+        let what = format!("is a {}, not a file", place::kind_name(kind));
+        return Some(Obstacle::of(path, what));
+    }
+    match kind.is_file().then(|| is_of_others(path)) {
+        None | Some(Ok(false)) => None,
+        Some(Ok(true)) => Some(Obstacle::of(path, "is there already and is no snapshot")),
+        Some(Err(error)) => Some(Obstacle::with(path, &error)),
+    }
+}
+
+/// What has the name of the file that is being written is removed, unless it is a folder.
+fn in_the_way_of_new(path: &Path) -> Option<Obstacle> {
+    match place::found(path) {
+        Ok(found) => found
+            .filter(|found| found.is_dir())
+            .map(|_| Obstacle::of(path, "is a folder, not a file")),
+        Err(obstacle) => Some(obstacle),
     }
 }
 

@@ -374,7 +374,11 @@ fn the_unfinished_file_is_never_what_somebody_else_put_there() {
     }
     fs::create_dir(&unfinished).expect("a folder");
     let error = store.save(cache).expect_err("in the way").to_string();
-    assert!(error.ends_with("cache: is a folder, not a file"), "{error}");
+    let expected = format!(
+        "{}: is a folder, not a file; no snapshot can be written",
+        unfinished.display()
+    );
+    assert_eq!(error, expected);
     assert_eq!(load_anew(&store, cache).answers, 6, "as it was before");
 }
 
@@ -438,7 +442,11 @@ fn what_is_no_file_keeps_its_name_and_nothing_waits_for_it() {
             .contains("is a folder, not a file")
     );
     let error = store.save(cache).expect_err("a folder").to_string();
-    assert!(error.contains("is in the way"), "{error}");
+    let expected = format!(
+        "{}: is a folder, not a file; no snapshot can be written",
+        file.display()
+    );
+    assert_eq!(error, expected);
     assert!(file.is_dir() && !folder.0.join("cache.old").exists());
 }
 
@@ -454,10 +462,11 @@ fn a_file_of_somebody_else_is_neither_replaced_nor_renamed() {
         for foreign in [&b"[[interface]]\nname = \"lan0\"\n"[..], b"x"] {
             fs::write(&file, foreign).expect("the folder");
             let error = store.save(cache).expect_err("not ours").to_string();
-            assert!(
-                error.ends_with("is there already and is no snapshot"),
-                "{error}"
+            let expected = format!(
+                "{}: is there already and is no snapshot; no snapshot can be written",
+                file.display()
             );
+            assert_eq!(error, expected);
             assert_eq!(fs::read(&file).expect("as it was"), foreign);
         }
         assert!(!folder.0.join(other).exists());
@@ -470,15 +479,63 @@ fn a_file_of_somebody_else_is_neither_replaced_nor_renamed() {
     }
 }
 
+/// What is said before is what is said when one is written, with the place in the config that names it.
 #[test]
-fn a_folder_that_takes_no_snapshot_is_known_before_one_is_written() {
+fn what_stands_in_the_way_of_a_snapshot_is_known_before_one_is_written() {
+    let cache = test_cache!(8192);
     let folder = Folder::new("folder");
-    let problem = |path: &str| Store::new(&folder.0.join(path), 60).folder_problem();
-    assert_eq!(problem("cache"), None);
-    assert_eq!(problem("not/there/yet/cache"), None, "it is made");
+    let store = |path: &Path| Store::new(path, 60).named_at("f:9:1: cache.snapshot");
+    let long = "x".repeat(253);
+    for name in ["cache", "not/there/yet/cache"] {
+        assert_eq!(store(&folder.0.join(name)).obstacle(), None, "it is made");
+    }
     fs::write(folder.0.join("file"), "").expect("written");
-    for path in ["file/cache", "file/not/there/cache"] {
-        let said = problem(path).expect("no folder");
-        assert!(said.ends_with("; no snapshot can be written"), "{said}");
+    for folders in ["folder", "before.old", "unfinished.tmp"] {
+        fs::create_dir(folder.0.join(folders)).expect("a folder");
+    }
+    let here = |name: &str| folder.0.join(name);
+    for (path, at, what) in [
+        (here("file/cache"), here("file"), "this is no folder"),
+        (
+            here("file/not/there/cache"),
+            here("file"),
+            "this is no folder",
+        ),
+        (here("folder"), here("folder"), "is a folder, not a file"),
+        (
+            here("before"),
+            here("before.old"),
+            "is a folder, not a file",
+        ),
+        (
+            here("unfinished"),
+            here("unfinished.tmp"),
+            "is a folder, not a file",
+        ),
+        (
+            "/dev/null".into(),
+            "/dev/null".into(),
+            "is a device, not a file",
+        ),
+        (
+            "/proc/version".into(),
+            "/proc".into(),
+            "in a file system of the kernel (proc) nobody else makes files",
+        ),
+        (
+            here(&long),
+            here(&(long.clone() + ".old")),
+            "File name too long (os error 36)",
+        ),
+    ] {
+        let store = store(&path);
+        let expected = format!("{}: {what}; no snapshot can be written", at.display());
+        let obstacle = store.obstacle().map(|obstacle| obstacle.what);
+        assert_eq!(obstacle, Some(expected.clone()));
+        let error = store.save(cache).expect_err("nothing can be written");
+        assert_eq!(
+            error.to_string(),
+            format!("f:9:1: cache.snapshot: {expected}")
+        );
     }
 }

@@ -139,7 +139,7 @@ fn how_a_list_was_read_and_what_was_passed_over_is_in_the_log() -> Result<()> {
     answer_the_rest(&scene);
     let expected = format!(
         "{}: 6 rules, 2 lines skipped; first: line 4 \"||ads7^$third-party\": option not supported; \
-         read as 2 hosts lines, the name alone, 1 names, with all below, 1 `*.` names, the name and all below, \
+         read as 2 hosts lines, the name alone, 1 name, with all below, 1 `*.` name, the name and all below, \
          1 in Adblock syntax, 1 of dnsmasq, with all below\n",
         lists.path("list")
     );
