@@ -16,6 +16,7 @@
 pub mod acl;
 pub mod claims;
 pub mod hosts;
+pub mod links;
 pub mod list_file;
 pub mod lists;
 pub mod local;

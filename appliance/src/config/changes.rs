@@ -74,6 +74,17 @@ impl Config {
 }
 
 impl Changes {
+    /// What a reload has taken over.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let taken = match (self.taken.is_empty(), self.at_start.is_empty()) {
+            (true, true) => "nothing".to_owned(),
+            (true, false) => "nothing that a reload takes over".to_owned(),
+            (false, _) => self.taken.join(", "),
+        };
+        format!("changed in the config: {taken}")
+    }
+
     fn of<S: Section>(&mut self, section: &S, earlier: &S) {
         for key in section.changed(earlier) {
             self.note(S::NAME, key);

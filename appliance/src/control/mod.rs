@@ -1,7 +1,7 @@
 //! What can be asked of a daemon from outside, and what it answers: `xdnsd stats`, `upstreams`, `why`, `reload`, `cache`,
 //! `health`, `memory`.
 //!
-//! Here belongs the control socket with its two sides (`socket`) and its thread (`thread`), the requests (`commands`), and what
+//! Here belongs the control socket with its two sides (`socket`) and its thread (`thread`), the requests (`commands`), whose words are looked at before (`request`), and what
 //! they show: counters (`metrics`; for people `summary`), upstream servers (`upstreams`), why a question is answered as it is
 //! (`why`), the cache (`dump`, `presentation`, `rdata`), the memory budget (`memory`), the shield (`shield`), whether all threads go on (`health`).
 //!
@@ -18,6 +18,7 @@ pub mod memory;
 pub mod metrics;
 pub mod presentation;
 pub mod rdata;
+pub mod request;
 pub mod shield;
 pub mod socket;
 pub mod summary;
@@ -25,5 +26,5 @@ pub mod thread;
 pub mod upstreams;
 pub mod why;
 
-pub use commands::check;
+pub use request::check;
 pub use socket::{FILES_MAX, ask, check_length, check_path};

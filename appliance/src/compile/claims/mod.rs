@@ -12,8 +12,8 @@ use xdnsd_core::policy::special::{self, Kind};
 use xdnsd_core::policy::{Labels, Policy};
 
 use super::hosts::Lease;
+use super::links::Links;
 use super::name;
-use super::set::Links;
 
 /// What records and hosts files say about names.
 pub(super) trait Known {

@@ -1,13 +1,11 @@
 //! Everything that policy is compiled from, and the images that it is compiled to.
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use xdnsd_core::engine::Settings;
 use xdnsd_core::forward::upstreams::UpstreamConfig;
-use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::policy::rebind::Ranges;
 use xdnsd_core::policy::{
     Acl, BlockAnswer, Blocked, Kinds, LISTS_MAX, List, Lists, LocalData, OnLink, Policy,
@@ -16,6 +14,7 @@ use xdnsd_core::policy::{
 
 use super::acl::{self, AclInput};
 use super::claims::Others;
+pub use super::links::Links;
 use super::list_file::{ListImage, finish};
 use super::lists::{ListBuilder, Purpose, SOURCES_MAX};
 use super::local::{self, LocalInput};
@@ -25,29 +24,6 @@ use super::routes::{RouteInput, compile_routes, compile_suffixes};
 use super::table::random_key;
 use crate::os::files::{self, Stamp};
 use crate::text;
-
-/// What the devices of this machine say of clients. The config does not.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Links {
-    /// Addresses that no query from the wire can come from: ascending.
-    pub martian_sources: Vec<IpAddr>,
-    /// The machine's own among them.
-    pub own_addresses: Vec<IpAddr>,
-    /// The networks of the served devices: ascending, none within another.
-    pub on_link: Vec<Network>,
-    /// The indices of the served devices.
-    pub served: Vec<u32>,
-}
-
-impl Links {
-    /// There are none.
-    pub const NONE: Self = Self {
-        martian_sources: Vec::new(),
-        own_addresses: Vec::new(),
-        on_link: Vec::new(),
-        served: Vec::new(),
-    };
-}
 
 /// What the config says about policy.
 #[derive(Clone, Debug)]

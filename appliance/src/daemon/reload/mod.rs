@@ -266,7 +266,7 @@ impl ThreadState {
                 told.extend(not_taken(&config.changes(&self.started)));
                 told.iter().for_each(|line| warn!("{line}"));
                 told.extend(in_words(&update.notes));
-                told.push(changed(&config.changes(&self.config)));
+                told.push(config.changes(&self.config).in_words());
                 let mut has_failed = !update.notes.failures.is_empty();
                 self.hand_out(update);
                 match self.prefixes.reload(&config.prefixes()) {
@@ -412,17 +412,7 @@ fn warnings_of(config: &Config) -> Vec<String> {
     warnings.map(ToString::to_string).collect()
 }
 
-/// What a reload has taken over from the config, in words.
-fn changed(changes: &Changes) -> String {
-    let taken = match (changes.taken.as_slice(), changes.at_start.as_slice()) {
-        ([], []) => "nothing".to_owned(),
-        ([], _) => "nothing that a reload takes over".to_owned(),
-        (taken, _) => taken.join(", "),
-    };
-    format!("changed in the config: {taken}")
-}
-
-/// What it has not, and a start would.
+/// What a reload has not taken over from the config, and a start would.
 fn not_taken(changes: &Changes) -> Option<String> {
     let keys = changes.at_start.join(", ");
     (!keys.is_empty()).then(|| format!("from the next start on: {keys}"))
@@ -575,7 +565,6 @@ mod tests {
         let at_start = "from the next start on: cache.entries";
         let of_this = "changed in the config: nothing that a reload takes over";
         assert_eq!(reload("[cache]\nentries = 7\n"), [at_start, of_this]);
-        assert_eq!(reload("[cache]\nentries = 7\n"), [at_start, nothing]);
         let more = "[cache]\nmax_ttl = 60\nentries = 7\n[local]\nzones = [\"lan\"]\n";
         assert_eq!(
             reload(more),

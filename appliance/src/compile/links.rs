@@ -1,0 +1,28 @@
+//! What the machine's devices say of clients, as policy takes it.
+
+use std::net::IpAddr;
+
+use xdnsd_core::policy::on_link::Network;
+
+/// What the devices of this machine say of clients. The config does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// Addresses that no query from the wire can come from: ascending.
+    pub martian_sources: Vec<IpAddr>,
+    /// The machine's own among them.
+    pub own_addresses: Vec<IpAddr>,
+    /// The networks of the served devices: ascending, none within another.
+    pub on_link: Vec<Network>,
+    /// The indices of the served devices.
+    pub served: Vec<u32>,
+}
+
+impl Links {
+    /// There are none.
+    pub const NONE: Self = Self {
+        martian_sources: Vec::new(),
+        own_addresses: Vec::new(),
+        on_link: Vec::new(),
+        served: Vec::new(),
+    };
+}
