@@ -31,6 +31,8 @@ const BAD_CONFIG: u8 = 78;
 /// Exit status of `health` where nobody is there, or nobody can be asked.
 const UNKNOWN: u8 = 3;
 
+/// The time between two looks at the log of the shield: its ring is small.
+const WATCH: Duration = Duration::from_millis(100);
 /// The time between two looks at counters.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -85,6 +87,7 @@ fn carry_out(command: Command) -> Result<(), Ending> {
             check_request(&socket, "stats")?;
             stats(&socket)
         }
+        Command::Log { socket, json } => watch(&socket, json),
         Command::CompileLists(arguments) => {
             let report = list_file::compile_command(&arguments);
             report
@@ -158,6 +161,25 @@ fn stats(socket: &Path) -> Result<(), String> {
 
 /// What is allowed where the process makes a file or a socket.
 const OWN_PATH: &str = "the path of a file in a folder that xdnsd may write to, or \"\" for none";
+
+/// Asks for the log of the shield again and again, until it is ended, its reader has left, or nobody answers.
+fn watch(socket: &Path, is_json: bool) -> Result<(), String> {
+    let request = if is_json {
+        "json shield log"
+    } else {
+        "shield log"
+    };
+    loop {
+        let mut answer = Vec::new();
+        let asked = control::ask(socket, request, &mut answer);
+        asked.map_err(|error| error.to_string())?;
+        match io::stdout().write_all(&answer) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(|error| error.to_string())?,
+        }
+        thread::sleep(WATCH);
+    }
+}
 
 /// What `check` has found.
 #[derive(Default)]

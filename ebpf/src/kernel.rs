@@ -1,6 +1,7 @@
 //! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
 mod forward;
+mod log;
 
 use crate::classify::{Kernel, NextHop, Reply, Way};
 use crate::clients::Place;
@@ -87,6 +88,8 @@ pub fn count(reason: Reason) {
         unsafe { *counter = (*counter).wrapping_add(1) }
     }
 }
+
+pub use log::{tell_reader, write_record};
 
 /// Whether the program behind the tail call has answered the query. Where there is none, it has not.
 #[inline(always)]

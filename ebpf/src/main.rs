@@ -46,8 +46,7 @@ mod program {
             Ok(()) => kernel::Run::<true>::new(&ctx).redirect(),
             Err(reason) => reason,
         };
-        kernel::count(reason);
-        action(reason)
+        finish(&ctx, reason)
     }
 
     /// Entry for kernels that only know frames in one buffer.
@@ -60,8 +59,7 @@ mod program {
     #[xdp(frags)]
     pub fn xdnsd_syn(ctx: XdpContext) -> u32 {
         let reason = syn_verdict(&ctx);
-        kernel::count(reason);
-        action(reason)
+        finish(&ctx, reason)
     }
 
     #[inline(always)]
@@ -84,8 +82,7 @@ mod program {
             Ok(reason) => reason,
             Err(reason) => run.hand_on_forward(reason),
         };
-        kernel::count(reason);
-        action(reason)
+        finish(&ctx, reason)
     }
 
     /// What segments to others are handed on to.
@@ -99,14 +96,30 @@ mod program {
             Ok((answer, reason)) => run.answer(&answer, reason),
             Err(reason) => reason,
         };
-        kernel::count(reason);
-        action(reason)
+        finish(&ctx, reason)
+    }
+
+    /// What frames are handed on to that who reads the log is told of.
+    #[xdp(frags)]
+    pub fn xdnsd_log(ctx: XdpContext) -> u32 {
+        kernel::write_record(&ctx)
     }
 
     #[inline(always)]
     fn run<const FRAGS: bool>(ctx: &XdpContext) -> u32 {
         let reason = verdict::<FRAGS>(ctx);
+        if FRAGS {
+            return finish(ctx, reason);
+        }
         kernel::count(reason);
+        action(reason)
+    }
+
+    /// Counts, has who reads the log told, and gives what the kernel does with the frame.
+    #[inline(always)]
+    fn finish(ctx: &XdpContext, reason: Reason) -> u32 {
+        kernel::count(reason);
+        kernel::tell_reader(ctx, reason, action(reason));
         action(reason)
     }
 

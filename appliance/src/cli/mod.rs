@@ -51,6 +51,13 @@ pub enum Command {
         /// Its control socket.
         socket: PathBuf,
     },
+    /// Show what becomes of frames as it happens.
+    Log {
+        /// Its control socket.
+        socket: PathBuf,
+        /// For programs.
+        json: bool,
+    },
     /// Compile blocklists; the arguments are policy's.
     CompileLists(Vec<OsString>),
     /// Print the reference of the config.

@@ -1,8 +1,9 @@
 //! Commands that show the shield of a running daemon and tell it something.
 
+use super::Command;
 use super::ask::{ASKS, ask_about_anything};
 use super::flag::{AT_SOCKET, JSON};
-use super::form::Form;
+use super::form::{Form, Words};
 
 /// The shield's.
 pub(super) const FORMS: &[Form] = &[
@@ -79,4 +80,19 @@ pub(super) const FORMS: &[Form] = &[
         about: "another secret for cookies of hosts behind; the one before is good for a minute",
         ..ASKS
     },
+    Form {
+        name: "shield log",
+        usage: " [--socket PATH] [--json]",
+        json: r#"a line for each frame: {"time_ms": since 1970, "interface", "reason", "protocol", "source", "source_port", "destination", "destination_port", "vlans", "bytes", "every": how many it stands for}, and {"lost": how many had no room}; what is not known is null"#,
+        flags: &[AT_SOCKET, JSON],
+        about: "what becomes of frames as it happens, a sample of it, until it is ended",
+        make: log,
+        ..ASKS
+    },
 ];
+
+fn log(mut words: Words) -> Result<Command, String> {
+    let json = words.option(JSON.name).is_some();
+    let socket = words.socket();
+    Ok(Command::Log { socket, json })
+}

@@ -17,6 +17,13 @@ fn ask_at_default(request: &str) -> Result<Command, String> {
 
 #[test]
 fn a_command_may_have_three_words() {
+    for (line, socket, json) in [
+        ("shield log", SOCKET, false),
+        ("shield log --json --socket /x", "/x", true),
+    ] {
+        let socket = socket.into();
+        assert_eq!(parsed(line), Ok(Command::Log { socket, json }));
+    }
     for line in [
         "shield secret rotate --json",
         "shield secret --json rotate",
@@ -173,7 +180,7 @@ fn what_is_wrong_is_said_with_how_it_is_written() {
         ("cache drop", "`cache drop` is not a command, did you mean `cache dump`?; there are: cache dump, cache flush, cache save".into()),
         ("lists", "lists needs another word: xdnsd lists compile".into()),
         ("--socket /x cache flush", "--socket: the command comes first: xdnsd COMMAND ..., see xdnsd help".into()),
-        ("help sing", "`sing` is not a command; there are: run, check, health, reference, memory, lists compile, stats, upstreams, why, cache dump, cache flush, cache save, shield status, shield list, shield deny, shield allow, shield forget, shield detach, shield attach, shield secret rotate, reload, version, help".into()),
+        ("help sing", "`sing` is not a command; there are: run, check, health, reference, memory, lists compile, stats, upstreams, why, cache dump, cache flush, cache save, shield status, shield list, shield deny, shield allow, shield forget, shield detach, shield attach, shield secret rotate, shield log, reload, version, help".into()),
         ("cache flush a..b", "`a..b` has an empty label".into()),
     ] {
         assert_eq!(parsed(line), Err(said), "{line}");

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use xdnsd_abi::{
     Behind, CLIENT_SETS, ClientSet, GUARDED_MAX, LISTEN_MAX, Listen, PROTECTED_MAX, PathCheck,
-    Protected, QUEUES_MAX, Reason, TRIE_MAX, hot,
+    Protected, QUEUES_MAX, Reason, TRIE_MAX, event, hot,
 };
 use xdnsd_core::counters::Counters;
 use xdnsd_core::limits;
@@ -133,6 +133,8 @@ pub const LINES: &[Line] = &[
         CLIENT_SETS as usize * size_of::<ClientSet>(),
         limits::WORKERS,
     ),
+    // Three pages of the kernel's, and one of records.
+    Line::new("log of the shield", 4 * event::RING_BYTES as usize, 1),
     Line::new(
         "denied and allowed prefixes",
         2 * TRIE_NODE,

@@ -27,7 +27,7 @@ use super::interfaces::{Interfaces, Round};
 use super::ports::SourcePorts;
 use super::reload::PolicyThread;
 use super::retry::Retry;
-use super::shield::{Kernel, Prefixes};
+use super::shield::{Events, Kernel, Prefixes};
 use super::sockets::Listening;
 use super::supervisor::Supervisor;
 use super::switches::Operation;
@@ -37,7 +37,7 @@ use crate::config::{Config, Devices, Plan};
 use crate::control::commands;
 use crate::control::health::MAIN_THREAD_MS;
 use crate::control::metrics::{self, Telemetry};
-use crate::control::shield::{with_operator, with_shield};
+use crate::control::shield::{with_operator, with_shield, with_watcher};
 use crate::control::socket::Commands;
 use crate::control::thread::Door;
 use crate::control::upstreams;
@@ -97,6 +97,8 @@ struct Daemon {
     interfaces: Interfaces,
     /// What an operator has it do.
     operation: Operation,
+    /// The shield's log.
+    events: Events,
     /// What of it is set while cookies are given.
     kernel: Kernel,
     listening: Listening,
@@ -142,11 +144,13 @@ impl Daemon {
         ends_at_once(|| workers.wait_serving())?;
         let supervisor = Supervisor::new(config.clone(), prefixes.clone());
         let (kernel, switches) = (supervisor.kernel(), supervisor.switches());
+        let events = supervisor.events();
         let telemetry = Arc::new(register(&supervisor, &prefixes, policy.watch()));
         let interfaces = start_interfaces(config, supervisor, workers.inboxes())?;
         Ok(Self {
             operation: Operation::new(switches, interfaces.waker()),
             interfaces,
+            events,
             kernel,
             listening,
             policy,
@@ -170,6 +174,7 @@ impl Daemon {
         let reader = self.policy.requester();
         let commands = commands::all(Arc::clone(&self.telemetry), &CACHE, reader, handle);
         let commands = with_operator(commands, &self.operation);
+        let commands = with_watcher(commands, &self.events);
         with_shield(commands, Arc::clone(&self.telemetry), self.prefixes.clone())
     }
 

@@ -8,6 +8,7 @@ mod frames;
 mod garbage;
 mod hot;
 mod loader;
+mod log;
 mod prefixes;
 mod stray;
 mod syn;

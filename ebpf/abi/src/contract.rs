@@ -32,6 +32,10 @@ pub mod map {
     pub const ADDRESSES: &str = "addresses";
     /// ARRAY_OF_MAPS of one LPM_TRIE, which all programs share: [`super::PrefixKey`] -> u32, see [`super::verdict`].
     pub const PREFIXES: &str = "prefixes";
+    /// PERCPU_ARRAY of u64: see [`crate::event::logged`].
+    pub const LOGGED: &str = "logged";
+    /// ARRAY_OF_MAPS of one RINGBUF, which all programs share: records for who reads the log, see [`crate::event`].
+    pub const EVENTS: &str = "events";
     /// Name of the XDP program. It takes frames in several buffers (`xdp.frags`), so that drivers allow a large MTU.
     pub const PROGRAM: &str = "xdnsd";
     /// The same for kernels that only know frames in one buffer (before Linux 5.18).
@@ -44,6 +48,8 @@ pub mod map {
     pub const PROGRAM_STRAY: &str = "xdnsd_stray";
     /// Name of the program for segments to hosts behind this one.
     pub const PROGRAM_FORWARD: &str = "xdnsd_forward";
+    /// Name of the program that writes records for who reads the log.
+    pub const PROGRAM_LOG: &str = "xdnsd_log";
 }
 
 /// Places of the programs that frames are handed on to. An empty one: the frame passes.
@@ -56,8 +62,10 @@ pub mod tail {
     pub const STRAY: u32 = 2;
     /// For segments to nobody here; the programs for the other two hand on what is not theirs.
     pub const FORWARD: u32 = 3;
+    /// For frames that who reads the log is told of, when all else is done.
+    pub const LOG: u32 = 4;
     /// How many there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 /// Places of what the shield is told. 0: off.
@@ -70,8 +78,10 @@ pub mod shield {
     pub const PREFIXES: u32 = 2;
     /// SYNs to protected addresses are answered; off: all to them passes.
     pub const PROTECT: u32 = 3;
+    /// Of how many frames who reads the log is told, see [`crate::event::ALL`]; off: nobody reads.
+    pub const LOG: u32 = 4;
     /// How many there are.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 /// Places of keys.

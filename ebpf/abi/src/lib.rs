@@ -13,6 +13,7 @@ extern crate std;
 pub mod checksum;
 mod contract;
 mod counters;
+pub mod event;
 pub mod hash;
 pub mod headers;
 pub mod hot;

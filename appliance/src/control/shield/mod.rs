@@ -1,5 +1,6 @@
 //! The shield as an operator sees and tells it: `xdnsd shield status`, `list`, `deny`, `allow`, `forget`.
 
+mod log;
 mod status;
 
 use std::io::Write;
@@ -13,6 +14,8 @@ use crate::compile::prefix::Prefix;
 use crate::compile::prefix_list::Verdict;
 use crate::text::json;
 use status::Status;
+
+pub use log::{Told, Watcher, with_watcher};
 
 /// For how long something that is said may hold, in seconds: a year.
 const SECS_MAX: u32 = 31_536_000;

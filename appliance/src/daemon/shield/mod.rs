@@ -9,6 +9,7 @@
 //! Looked at once a second by the thread that looks after interfaces. Whatever is missing, the programs pass SYNs to the
 //! kernel, which answers them as it always did: only that is the fall-back.
 
+mod events;
 mod guard;
 mod kernel;
 mod meter;
@@ -22,6 +23,7 @@ use xdnsd_core::time::Instant;
 use crate::config::{Shield as Section, SynCookiesWord};
 use crate::os::sysctl;
 
+pub use events::Events;
 pub use guard::{Decision, Guard, Seen, State, Wanted};
 pub use kernel::{Kernel, state_obstacle};
 use meter::{Meter, Turn};

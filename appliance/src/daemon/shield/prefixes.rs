@@ -64,7 +64,8 @@ impl Counts {
     }
 }
 
-/// A program that looks into the trie.
+/// A program that does for others what they have it do: that looks into the trie, that writes records.
+#[derive(Clone)]
 pub struct Follower {
     /// The interface that it is attached to.
     pub interface: String,

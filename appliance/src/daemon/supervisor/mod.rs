@@ -15,7 +15,7 @@ use xdnsd_core::limits::WORKERS;
 
 use super::destinations::sources_checked;
 use super::program::{detach, lock};
-use super::shield::{Follower, Kernel, Prefixes, Seen, Shield};
+use super::shield::{Events, Follower, Kernel, Prefixes, Seen, Shield};
 use super::switches::{Keys, Switches};
 use super::tier0::Tier0;
 use crate::config::{Config, Devices, Errors, Fault, Interface, Plan, XdpMode, is_strict};
@@ -46,6 +46,8 @@ pub struct Supervisor {
     pub tier0: Tier0,
     /// Keys of cookies for hosts behind this one.
     keys: Keys,
+    /// Records for who reads the shield's log.
+    events: Events,
 }
 
 impl Supervisor {
@@ -73,16 +75,23 @@ impl Supervisor {
             let mut interfaces = config.interfaces.iter();
             interfaces.any(|interface| interface.name.as_str() == name)
         };
-        prefixes.follow(attachments.iter().map(|attachment| Follower {
-            interface: attachment.name.clone(),
-            program: Arc::clone(&attachment.program),
-            is_served: is_served(&attachment.name),
-        }));
+        let followers: Vec<Follower> = attachments
+            .iter()
+            .map(|attachment| Follower {
+                interface: attachment.name.clone(),
+                program: Arc::clone(&attachment.program),
+                is_served: is_served(&attachment.name),
+            })
+            .collect();
+        prefixes.follow(followers.iter().cloned());
+        let events = Events::default();
+        events.follow(followers.into_iter());
         let shield = Shield::new(&config.shield, prefixes);
         Self {
             shield,
             tier0: Tier0::new(config.cache.tier0),
             keys: Keys::default(),
+            events,
             config,
             changes: Changes::watch(),
             is_settled: false,
@@ -158,6 +167,12 @@ impl Supervisor {
         Some(plan)
     }
 
+    /// The shield's log.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.events.clone()
+    }
+
     /// What can be switched by hand.
     #[must_use]
     pub fn switches(&self) -> Switches {
@@ -189,6 +204,7 @@ impl Supervisor {
     pub fn guard(&mut self) {
         let now = clock::now();
         self.shield.prefixes().look();
+        self.events.look();
         self.tier0.look();
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_mut() {

@@ -8,6 +8,7 @@
 mod error;
 mod heartbeat;
 mod hot;
+mod log;
 mod prefixes;
 mod protect;
 mod shield;
@@ -15,17 +16,19 @@ mod shield;
 pub use error::Error;
 pub use heartbeat::Heartbeat;
 pub use hot::{HOT_OBJECT, HotMaps, HotProgram};
+pub use log::{Event, Ring};
 pub use prefixes::{PrefixBits, Trie};
 
 use crate::os::seal;
+use ::log::debug;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use heartbeat::Beats;
-use log::debug;
 pub use protect::Wanted;
 
+use log::Log;
 use protect::Protect;
 use shield::Shield;
 use std::fmt;
@@ -115,6 +118,7 @@ pub struct Program {
     counters: PerCpuArray<MapData, u64>,
     shield: Shield,
     protect: Protect,
+    log: Log,
     beats: Beats,
     /// Open until the program is loaded, which names it by its descriptor.
     _heartbeat: MapData,
@@ -170,6 +174,7 @@ impl Program {
             counters: take(&mut ebpf, map::COUNTERS, PerCpuArray::try_from)?,
             shield: Shield::of(&mut ebpf)?,
             protect: Protect::of(&mut ebpf)?,
+            log: Log::of(&mut ebpf)?,
             beats,
             _heartbeat: heartbeat,
             name: map::PROGRAM,

@@ -1,0 +1,202 @@
+//! The log of the shield: who asks for it has records written, as long as it asks again.
+//!
+//! ```text
+//!  asked ─► programs write ─► asked: what is in the ring, what was lost ─► nobody has asked for a while ─► programs rest
+//! ```
+//! The ring is small, so what does not fit is counted, and a smaller share of all is told of until it fits.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use log::warn;
+use xdnsd_abi::event;
+use xdnsd_core::time::Instant;
+
+use super::Follower;
+use crate::control::shield::{Told, Watcher};
+use crate::daemon::program::lock;
+use crate::os::clock;
+use crate::os::xdp::{Error, Ring};
+
+/// Who has not asked for so long reads no more.
+const READER_MS: u64 = 3_000;
+/// The smallest share: one of so many.
+const EVERY_MAX: u32 = 1 << 20;
+/// Fewer records than this in one answer, and none lost: twice as many are told of.
+const FEW: usize = 8;
+
+/// The log, as several threads have it.
+#[derive(Clone, Default)]
+pub struct Events(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    programs: Vec<Follower>,
+    /// Made when it is needed for the first time.
+    ring: Option<Ring>,
+    share: Share,
+    /// When nobody reads any more. `None`: nobody does.
+    until: Option<Instant>,
+    /// How many were lost by the last look.
+    lost: u64,
+    /// The last trouble that was logged.
+    trouble: String,
+}
+
+/// Of how many frames one is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    every: u32,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { every: 1 }
+    }
+}
+
+impl Share {
+    /// As the programs take it.
+    fn word(self) -> u32 {
+        event::ALL / self.every
+    }
+
+    /// After so many were read, and so many lost.
+    fn follow(&mut self, read: usize, lost: u64) {
+        if lost > 0 {
+            self.every = (self.every * 2).min(EVERY_MAX);
+        } else if read < FEW {
+            self.every = (self.every / 2).max(1);
+        }
+    }
+}
+
+impl Events {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These programs write.
+    pub fn follow(&self, programs: impl Iterator<Item = Follower>) {
+        self.state().programs = programs.collect();
+    }
+
+    /// Once a second: a program that was attached meanwhile writes as well, and none does when nobody reads any more.
+    pub fn look(&self) {
+        let mut state = self.state();
+        let Some(until) = state.until else {
+            return;
+        };
+        if clock::now() < until {
+            state.write();
+            return;
+        }
+        state.until = None;
+        for follower in &state.programs {
+            if let Some(program) = lock(&follower.program).as_mut() {
+                let _ = program.stop_log();
+            }
+        }
+    }
+}
+
+impl State {
+    /// Has all programs write.
+    fn write(&mut self) {
+        let told = self.try_write();
+        let trouble = told
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        if !trouble.is_empty() && trouble != self.trouble {
+            warn!("the shield's log: {trouble}");
+        }
+        self.trouble = trouble;
+    }
+
+    fn try_write(&mut self) -> Result<(), Error> {
+        let ring = match &mut self.ring {
+            Some(ring) => ring,
+            none @ None => none.insert(Ring::new()?),
+        };
+        let mut result = Ok(());
+        for follower in &self.programs {
+            if let Some(program) = lock(&follower.program).as_mut() {
+                // The others write all the same.
+                result = result.and(program.write_log(ring, self.share.word()));
+            }
+        }
+        result
+    }
+
+    /// How many were lost in all. A program that is gone took its number along.
+    fn count_lost(&self) -> u64 {
+        let lost = |follower: &Follower| {
+            let program = lock(&follower.program);
+            program.as_ref().and_then(|program| program.log_lost().ok())
+        };
+        self.programs.iter().filter_map(lost).sum()
+    }
+}
+
+impl Watcher for Events {
+    fn watch(&self) -> Result<Told, String> {
+        let mut state = self.state();
+        let now = clock::now();
+        if state.until.replace(now + READER_MS).is_none() {
+            // What an earlier reader has left.
+            while state.ring.as_mut().and_then(Ring::next).is_some() {}
+            state.share = Share::default();
+            state.lost = state.count_lost();
+            state.write();
+            return match state.trouble.as_str() {
+                "" => Ok(Told::default()),
+                trouble => Err(trouble.to_owned()),
+            };
+        }
+        let every = state.share.every;
+        let mut events = Vec::new();
+        while let Some(event) = state.ring.as_mut().and_then(Ring::next) {
+            events.push(event);
+        }
+        let lost = state.count_lost();
+        let more = lost.saturating_sub(std::mem::replace(&mut state.lost, lost));
+        let before = state.share;
+        state.share.follow(events.len(), more);
+        if state.share != before {
+            state.write();
+        }
+        Ok(Told {
+            events,
+            every,
+            lost: more,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_smaller_share_is_told_of_while_some_are_lost_and_all_when_there_are_few() {
+        let mut share = Share::default();
+        assert_eq!(share.word(), u32::MAX, "all of them");
+        share.follow(39, 0);
+        assert_eq!(share.every, 1);
+        for every in [2, 4, 8] {
+            share.follow(39, 1);
+            assert_eq!((share.every, share.word()), (every, u32::MAX / every));
+        }
+        share.follow(FEW, 0);
+        assert_eq!(share.every, 8, "it fits");
+        for every in [4, 2, 1, 1] {
+            share.follow(FEW - 1, 0);
+            assert_eq!(share.every, every);
+        }
+        for _ in 0..40 {
+            share.follow(0, 1);
+        }
+        assert_eq!(share.every, EVERY_MAX);
+        assert_ne!(share.word(), 0, "0 would be nobody");
+    }
+}

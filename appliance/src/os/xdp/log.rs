@@ -1,0 +1,163 @@
+//! The log of the shield: records that the programs write into a ring, while somebody reads.
+
+use super::{Error, Program, take};
+use aya::Ebpf;
+use aya::maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf};
+use nix::unistd::{SysconfVar, sysconf};
+use xdnsd_abi::event::{HEAD, RING_BYTES, WORDS, logged};
+use xdnsd_abi::{Reason, map, shield, tail};
+
+/// linux/bpf.h, BPF_MAP_TYPE_RINGBUF.
+const RINGBUF: u32 = 27;
+
+/// What of it is a map, and what is known of the program.
+pub(super) struct Log {
+    events: ArrayOfMaps<MapData, RingBuf<MapData>>,
+    counts: PerCpuArray<MapData, u64>,
+    is_loaded: bool,
+}
+
+impl Log {
+    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            events: take(ebpf, map::EVENTS, ArrayOfMaps::try_from)?,
+            counts: take(ebpf, map::LOGGED, PerCpuArray::try_from)?,
+            is_loaded: false,
+        })
+    }
+}
+
+/// The ring, which all programs share.
+pub struct Ring(RingBuf<MapData>);
+
+/// A record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// CLOCK_MONOTONIC in nanoseconds.
+    pub time_ns: u64,
+    /// What became of the frame.
+    pub reason: Reason,
+    /// The interface that it came by.
+    pub ifindex: u32,
+    /// Bytes of the frame.
+    pub len: u32,
+    /// How many of its first bytes are known.
+    pub head_len: usize,
+    /// Those.
+    pub head: [u8; (WORDS - HEAD) * size_of::<u64>()],
+}
+
+impl Event {
+    /// Out of a record. `None`: it is none.
+    #[must_use]
+    pub fn parse(record: &[u8]) -> Option<Self> {
+        let (words, rest) = record.as_chunks::<8>();
+        if words.len() != WORDS || !rest.is_empty() {
+            return None;
+        }
+        let word = |at: usize| u64::from_ne_bytes(words[at]);
+        let lower = |at: usize| word(at) as u32;
+        let upper = |at: usize| (word(at) >> u32::BITS) as u32;
+        let mut head = [0; (WORDS - HEAD) * size_of::<u64>()];
+        head.copy_from_slice(&record[HEAD * size_of::<u64>()..]);
+        Some(Self {
+            time_ns: word(0),
+            reason: *Reason::ALL.get(lower(1) as usize)?,
+            ifindex: upper(1),
+            len: lower(2),
+            head_len: (upper(2) as usize).min(head.len()),
+            head,
+        })
+    }
+}
+
+impl Ring {
+    /// An empty one, of at least a page.
+    ///
+    /// # Errors
+    /// The kernel has no BPF for us.
+    pub fn new() -> Result<Self, Error> {
+        let failed = |cause| Error::map(map::EVENTS, cause);
+        let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+        let page = page.and_then(|page| u32::try_from(page).ok()).unwrap_or(0);
+        let described = aya_obj::Map::new_from_params(RINGBUF, 0, 0, RING_BYTES.max(page), 0);
+        let made = MapData::create(described, map::EVENTS, None).map_err(failed)?;
+        Ok(Self(RingBuf::try_from(Map::RingBuf(made)).map_err(failed)?))
+    }
+
+    /// The next record.
+    pub fn next(&mut self) -> Option<Event> {
+        loop {
+            let record = self.0.next()?;
+            // What is none is nobody's.
+            if let Some(event) = Event::parse(&record) {
+                return Some(event);
+            }
+        }
+    }
+}
+
+impl Program {
+    /// Has records written into the ring of so many of the frames that are told of, see [`xdnsd_abi::event::ALL`].
+    ///
+    /// # Errors
+    /// The kernel refuses the program (before Linux 5.18), or a map.
+    pub fn write_log(&mut self, ring: &Ring, share: u32) -> Result<(), Error> {
+        if !self.log.is_loaded {
+            if !self.takes_several_buffers() {
+                return Err(Error::NoShield);
+            }
+            let set = self.log.events.set(0, &ring.0, 0);
+            set.map_err(|cause| Error::map(map::EVENTS, cause))?;
+            self.load_shield(map::PROGRAM_LOG)?;
+            self.hand_on(tail::LOG, map::PROGRAM_LOG)?;
+            self.log.is_loaded = true;
+        }
+        self.tell(shield::LOG, share)
+    }
+
+    /// Nobody reads any more.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn stop_log(&mut self) -> Result<(), Error> {
+        self.tell(shield::LOG, 0)
+    }
+
+    /// How many records had no room so far.
+    ///
+    /// # Errors
+    /// The map refuses.
+    pub fn log_lost(&self) -> Result<u64, Error> {
+        let lost = self.log.counts.get(&logged::LOST, 0);
+        let lost = lost.map_err(|cause: MapError| Error::map(map::LOGGED, cause))?;
+        Ok(lost.iter().fold(0, |sum, count| sum.wrapping_add(*count)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_anything_else_is_none() {
+        let mut record = Vec::new();
+        for word in [
+            7,
+            9 << 32 | u64::from(Reason::DropDenied as u32),
+            58 << 32 | 300,
+        ] {
+            record.extend(u64::to_ne_bytes(word));
+        }
+        record.extend([0xa5; 72]);
+        let event = Event::parse(&record).expect("a record");
+        assert_eq!((event.time_ns, event.reason), (7, Reason::DropDenied));
+        assert_eq!((event.ifindex, event.len, event.head_len), (9, 300, 58));
+        for len in 0..record.len() {
+            assert_eq!(Event::parse(&record[..len]), None, "{len}");
+        }
+        assert_eq!(Event::parse(&[&record[..], &[0]].concat()), None);
+        record[8..12].copy_from_slice(&Reason::COUNT.to_ne_bytes());
+        assert_eq!(Event::parse(&record), None, "no such verdict");
+    }
+}
