@@ -25,13 +25,13 @@ fn a_frame_is_told_of_while_somebody_reads_with_the_verdict_it_had_without() {
     let passed = Query::between("192.0.2.1", "203.0.113.9").frame();
     let mut ring = Ring::new().expect("a ring");
     bench.expect(&dropped[0], Reason::DropResponse);
-    assert_eq!(ring.next(), None, "nobody reads");
+    assert_eq!(ring.pop(), None, "nobody reads");
     let told = bench.program.write_log(&ring, event::ALL);
     told.expect("the kernel takes the program");
     for frame in &dropped {
         bench.expect(frame, Reason::DropResponse);
         bench.expect(&passed, Reason::PassForeign);
-        let event = ring.next().expect("it is told of");
+        let event = ring.pop().expect("it is told of");
         assert_eq!(
             (event.reason, event.len as usize),
             (Reason::DropResponse, frame.len())
@@ -42,7 +42,7 @@ fn a_frame_is_told_of_while_somebody_reads_with_the_verdict_it_had_without() {
         assert_eq!(Some(event.head_len), head);
         assert_eq!(event.head[..event.head_len], frame[..event.head_len]);
         assert!(event.time_ns > 0);
-        assert_eq!(ring.next(), None, "of what passes by nobody is told");
+        assert_eq!(ring.pop(), None, "of what passes by nobody is told");
     }
     // A full ring loses, and the verdict is the same.
     assert_eq!(bench.program.log_lost().expect("it is counted"), 0);
@@ -50,12 +50,12 @@ fn a_frame_is_told_of_while_somebody_reads_with_the_verdict_it_had_without() {
         bench.expect(&dropped[0], Reason::DropResponse);
     }
     let mut read = 0;
-    while ring.next().is_some() {
+    while ring.pop().is_some() {
         read += 1;
     }
     assert!(read > 10, "{read}");
     assert_eq!(bench.program.log_lost().expect("it is counted"), 100 - read);
     bench.program.stop_log().expect("the map takes it");
     bench.expect(&dropped[0], Reason::DropResponse);
-    assert_eq!(ring.next(), None, "nobody reads any more");
+    assert_eq!(ring.pop(), None, "nobody reads any more");
 }

@@ -183,6 +183,8 @@ impl Seen {
         let head = Head::parse(&event.head[..event.head_len]);
         let name = if_indextoname(event.ifindex);
         let name = name.ok().and_then(|name| name.into_string().ok());
+        // Of one that is gone the C library may give an empty one.
+        let name = name.filter(|name| !name.is_empty());
         Self {
             ms: now.wall_ms(event.time_ns),
             interface: name.unwrap_or_else(|| event.ifindex.to_string()),

@@ -144,7 +144,7 @@ impl Watcher for Events {
         let now = clock::now();
         if state.until.replace(now + READER_MS).is_none() {
             // What an earlier reader has left.
-            while state.ring.as_mut().and_then(Ring::next).is_some() {}
+            while state.ring.as_mut().and_then(Ring::pop).is_some() {}
             state.share = Share::default();
             state.lost = state.count_lost();
             state.write();
@@ -155,7 +155,7 @@ impl Watcher for Events {
         }
         let every = state.share.every;
         let mut events = Vec::new();
-        while let Some(event) = state.ring.as_mut().and_then(Ring::next) {
+        while let Some(event) = state.ring.as_mut().and_then(Ring::pop) {
             events.push(event);
         }
         let lost = state.count_lost();

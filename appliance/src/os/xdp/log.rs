@@ -86,7 +86,7 @@ impl Ring {
     }
 
     /// The next record.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn pop(&mut self) -> Option<Event> {
         loop {
             let record = self.0.next()?;
             // What is none is nobody's.

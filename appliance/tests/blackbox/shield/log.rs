@@ -1,6 +1,7 @@
 //! The shield's log: what becomes of frames, while somebody reads and at no other time.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Result;
 use hickory_proto::rr::RecordType;
@@ -27,20 +28,18 @@ fn who_reads_the_log_is_told_of_frames_and_of_how_many_more() -> Result<()> {
     let denied = UdpClient::open(&scene.lab, Family::V4)?;
     let deny = || {
         let message = wire(&query("www.test.", RecordType::A));
-        let fate = denied.try_ask(&message, std::time::Duration::from_millis(50));
+        let fate = denied.try_ask(&message, Duration::from_millis(50));
         assert_ne!(fate, Fate::Answered);
     };
     // Nobody reads: nothing is kept for who comes later.
     deny();
-    let shown = scene.directory.path().join("shown");
     let socket = scene.directory.path().join("sock");
     let mut command = scene.lab.router.command(BINARY);
     command
         .args(["shield", "log", "--json", "--socket"])
         .arg(&socket);
-    command.stdout(fs::File::create(&shown)?);
-    let errors = scene.directory.path().join("errors");
-    let mut reader = Process::spawn_with_end(command, &errors, End::Kill)?;
+    let shown = scene.directory.path().join("shown");
+    let mut reader = Process::spawn_with_end(command, &shown, End::Kill)?;
     let lines = || -> Vec<Value> {
         let text = fs::read_to_string(&shown).unwrap_or_default();
         text.lines()

@@ -34,6 +34,7 @@ const FENCES: &[&str] = &[
     "ebpf/src/frame.rs",
     "ebpf/src/frame/",
     "ebpf/src/kernel.rs",
+    "ebpf/src/kernel/log.rs",
     "ebpf/src/hot/kernel.rs",
     // Where the kernel hands over its context.
     "ebpf/src/lookup.rs",
