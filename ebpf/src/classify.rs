@@ -70,9 +70,10 @@ pub struct NextHop {
     pub mac: Mac,
 }
 
-/// `Ok`: the frame is ours, its bytes add up, the reply may leave as it came, and the worker is alive.
+/// `Ok`: the frame is ours, its bytes add up, the reply may leave as it came, and the worker is alive. And whether clients have
+/// limits there.
 #[inline(always)]
-pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<(), Reason> {
+pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<bool, Reason> {
     match Frame::parse(frame)? {
         Frame::Udp(flow) => classify_datagram(&flow, kernel),
         Frame::Tcp(segment) if segment.opens() => {
@@ -88,7 +89,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<(), Reason> {
 }
 
 #[inline(always)]
-fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<(), Reason> {
+fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<bool, Reason> {
     let Flow {
         link,
         packet,
@@ -121,7 +122,7 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
     if kernel.is_large() {
         return Err(Reason::PassLargeFrame);
     }
-    Ok(())
+    Ok(check.has_limits())
 }
 
 /// The key of where a frame goes to.

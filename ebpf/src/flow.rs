@@ -1,9 +1,10 @@
 //! What a frame says of itself, in three stages: link, network, transport.
 //!
 //! A stage takes a position in the frame and gives what it has found there and the position behind it. It refuses what it
-//! cannot understand, with the [`Reason`] to pass it. Whether the frame is ours is not asked here. [`answer`] is the way back.
+//! cannot understand, with the [`Reason`] to pass it. Whether the frame is ours is not asked here. [`answer`] and [`envelope`] are the way back.
 
 pub mod answer;
+pub mod envelope;
 pub mod link;
 pub mod network;
 pub mod transport;

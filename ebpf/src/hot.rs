@@ -10,13 +10,13 @@ pub mod kernel;
 mod question;
 mod reply;
 
+use crate::flow::envelope::Envelope;
 use crate::flow::network::Address;
 use crate::flow::transport::Datagram;
 use crate::flow::{Flow, Frame};
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
 use question::Question;
-use reply::Envelope;
 use xdnsd_abi::headers::{dns, ethernet, udp};
 use xdnsd_abi::hot::{self, BODY_MAX, NAME_MAX, NAME_WORDS, Outcome, Words, word};
 

@@ -2,6 +2,9 @@
 
 mod forward;
 mod log;
+mod rate;
+
+pub use rate::{charge, judge};
 
 use crate::classify::{Kernel, NextHop, Reply, Way};
 use crate::clients::Place;
@@ -91,12 +94,6 @@ pub fn count(reason: Reason) {
 
 pub use log::{tell_reader, write_record};
 
-/// Whether the program behind the tail call has answered the query. Where there is none, it has not.
-#[inline(always)]
-pub fn is_answered(ctx: &XdpContext) -> bool {
-    try_hot(ctx.ctx) != xdp_action::XDP_PASS
-}
-
 /// A function of its own, since a tail call from there comes back here, with what the other program returns.
 #[inline(never)]
 fn try_hot(ctx: *mut xdp_md) -> u32 {
@@ -130,6 +127,15 @@ impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
         match XSKS.redirect(self.ctx.rx_queue_index(), fallback) {
             Ok(_) => Reason::Redirected,
             Err(_) => Reason::PassNoSocket,
+        }
+    }
+
+    /// Has it answered by the program for hot names, or gives it to user space.
+    #[inline(always)]
+    pub fn answer_or_redirect(&self) -> Reason {
+        match try_hot(self.ctx.ctx) {
+            xdp_action::XDP_PASS => self.redirect(),
+            _ => Reason::Answered,
         }
     }
 

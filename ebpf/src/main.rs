@@ -20,6 +20,8 @@ mod kernel;
 #[cfg(any(target_arch = "bpf", test))]
 mod prefixes;
 #[cfg(any(target_arch = "bpf", test))]
+mod rate;
+#[cfg(any(target_arch = "bpf", test))]
 mod stray;
 #[cfg(any(target_arch = "bpf", test))]
 mod syn;
@@ -42,8 +44,41 @@ mod program {
     #[xdp(frags)]
     pub fn xdnsd_tier0(ctx: XdpContext) -> u32 {
         let reason = match decide::<true>(&ctx) {
-            Ok(()) if kernel::is_answered(&ctx) => Reason::Answered,
-            Ok(()) => kernel::Run::<true>::new(&ctx).redirect(),
+            Ok(has_limits) => {
+                let run = kernel::Run::<true>::new(&ctx);
+                run.hand_on_rate(has_limits);
+                run.answer_or_redirect()
+            }
+            Err(reason) => reason,
+        };
+        kernel::count(reason);
+        action(reason)
+    }
+
+    /// What queries are handed on to where clients have limits.
+    #[xdp(frags)]
+    pub fn xdnsd_rate(ctx: XdpContext) -> u32 {
+        let run = kernel::Run::<true>::new(&ctx);
+        let reason = match kernel::judge(&ctx) {
+            Ok(_) => run.redirect(),
+            Err(reason) => reason,
+        };
+        finish(&ctx, reason)
+    }
+
+    /// The same, where the program that answers hot names is asked before user space.
+    #[xdp(frags)]
+    pub fn xdnsd_rate_tier0(ctx: XdpContext) -> u32 {
+        let run = kernel::Run::<true>::new(&ctx);
+        let reason = match kernel::judge(&ctx) {
+            Ok(account) => {
+                let reason = run.answer_or_redirect();
+                // User space counts what it sees.
+                if reason == Reason::Answered {
+                    kernel::charge(&ctx, account);
+                }
+                reason
+            }
             Err(reason) => reason,
         };
         finish(&ctx, reason)
@@ -126,14 +161,18 @@ mod program {
     #[inline(always)]
     fn verdict<const FRAGS: bool>(ctx: &XdpContext) -> Reason {
         match decide::<FRAGS>(ctx) {
-            Ok(()) => kernel::Run::<FRAGS>::new(ctx).redirect(),
+            Ok(has_limits) => {
+                let run = kernel::Run::<FRAGS>::new(ctx);
+                run.hand_on_rate(has_limits);
+                run.redirect()
+            }
             Err(reason) => reason,
         }
     }
 
-    /// `Ok`: the frame is a query for user space.
+    /// `Ok`: the frame is a query for user space, of a client that has limits or not.
     #[inline(always)]
-    fn decide<const FRAGS: bool>(ctx: &XdpContext) -> Result<(), Reason> {
+    fn decide<const FRAGS: bool>(ctx: &XdpContext) -> Result<bool, Reason> {
         let run = kernel::Run::<FRAGS>::new(ctx);
         prefixes::check(run.first_buffer(), &run)?;
         // From the first byte on again, so that the verifier walks it once, whatever was looked at before.
@@ -145,15 +184,18 @@ mod program {
     const fn action(reason: Reason) -> u32 {
         match reason {
             Reason::Redirected => XDP_REDIRECT,
-            Reason::SynCookie | Reason::Answered | Reason::ForwardCookie | Reason::ForwardProof => {
-                XDP_TX
-            }
+            Reason::SynCookie
+            | Reason::Answered
+            | Reason::ForwardCookie
+            | Reason::ForwardProof
+            | Reason::RateSlipped => XDP_TX,
             Reason::DropStray
             | Reason::DropReset
             | Reason::DropResponse
             | Reason::DropSource
             | Reason::DropTruncated
-            | Reason::DropDenied => XDP_DROP,
+            | Reason::DropDenied
+            | Reason::DropRate => XDP_DROP,
             Reason::PassTruncated
             | Reason::PassMulticast
             | Reason::PassEthertype

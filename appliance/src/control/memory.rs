@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use xdnsd_abi::{
     Behind, CLIENT_SETS, ClientSet, GUARDED_MAX, LISTEN_MAX, Listen, PROTECTED_MAX, PathCheck,
-    Protected, QUEUES_MAX, Reason, TRIE_MAX, event, hot,
+    Protected, QUEUES_MAX, Reason, TRIE_MAX, event, hot, rate,
 };
 use xdnsd_core::counters::Counters;
 use xdnsd_core::limits;
@@ -61,13 +61,14 @@ const MAP_ENTRY: usize = 64;
 /// Bytes of the kernel's `struct lpm_trie_node` with key and value, rounded up. Between two prefixes stands a third one.
 const TRIE_NODE: usize = 64;
 /// The maps of one XDP program: XSKMAP, heartbeats, destinations and their addresses, guarded ports, protected
-/// addresses, and the counters of 16 CPUs.
+/// addresses, and of 16 CPUs the counters and the scratch for limits.
 /// The clients that brought a SYN cookie back have a line of their own.
 const MAPS_BYTES: usize = QUEUES_MAX as usize * (size_of::<usize>() + size_of::<u64>())
     + (2 * LISTEN_MAX + GUARDED_MAX) as usize
         * (size_of::<Listen>() + size_of::<PathCheck>() + MAP_ENTRY)
     + PROTECTED_MAX as usize * (size_of::<Behind>() + size_of::<Protected>() + MAP_ENTRY)
-    + Reason::COUNT as usize * size_of::<u64>() * 16;
+    + Reason::COUNT as usize * size_of::<u64>() * 16
+    + rate::SCRATCH_BYTES * 16;
 
 /// The maps of the program for hot names, with the counters and the scratch of 16 CPUs.
 const HOT_MAPS_BYTES: usize =

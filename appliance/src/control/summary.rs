@@ -13,8 +13,12 @@ const QUERIES: &[&str] = &["queries_xdp", "queries_udp", "queries_tcp"];
 const HITS: &[&str] = &["cache_hits", "cache_stale"];
 const LOOKED_UP: &[&str] = &["cache_hits", "cache_stale", "cache_misses"];
 
-const SLIPPED: &[&str] = &["rate_queries_slipped", "rate_misses_slipped"];
-const RATE_DROPPED: &[&str] = &["rate_queries_dropped", "rate_misses_dropped"];
+const SLIPPED: &[&str] = &[
+    "rate_queries_slipped",
+    "rate_misses_slipped",
+    "rate_slipped",
+];
+const RATE_DROPPED: &[&str] = &["rate_queries_dropped", "rate_misses_dropped", "drop_rate"];
 
 const ROWS: &[Row] = &[
     ("queries", QUERIES),
@@ -55,7 +59,11 @@ impl<'t> Sums<'t> {
             };
             let name = series.split('{').next().unwrap_or_default();
             let name = name.strip_prefix("xdnsd_").unwrap_or(name);
-            let name = name.strip_suffix("_total").unwrap_or(name);
+            let mut name = name.strip_suffix("_total").unwrap_or(name);
+            // What became of frames has one name, and its reason beside it.
+            if name == "xdp_frames" {
+                name = reason(series).unwrap_or(name);
+            }
             *sums.entry(name).or_insert(0) += value.parse().unwrap_or(0);
         }
         Self(sums)
@@ -65,6 +73,12 @@ impl<'t> Sums<'t> {
         let values = names.iter().filter_map(|name| self.0.get(name));
         values.sum()
     }
+}
+
+/// The reason that a series is about.
+fn reason(series: &str) -> Option<&str> {
+    let (_, behind) = series.split_once("reason=\"")?;
+    Some(behind.split_once('"')?.0)
 }
 
 /// The table of two looks that are `elapsed` apart.
@@ -94,6 +108,7 @@ fn percent(part: u64, whole: u64) -> String {
 mod tests {
     use super::*;
     use crate::control::metrics::Reading;
+    use xdnsd_abi::Reason;
     use xdnsd_core::counters::Counter;
 
     const EARLIER: &str = "# HELP xdnsd_queries_udp_total Queries\n\
@@ -104,6 +119,9 @@ mod tests {
         xdnsd_queries_udp_total{interface=\"c\",queue=\"kernel\"} 7\n\
         xdnsd_queries_xdp_total 2\n\
         xdnsd_cache_hits_total{worker=\"0\"} 10\nxdnsd_cache_stale_total{worker=\"0\"} 3\n\
+        xdnsd_rate_queries_dropped_total{worker=\"0\"} 3\n\
+        xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"0\",reason=\"drop_rate\"} 5\n\
+        xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"0\",reason=\"redirected\"} 9\n\
         xdnsd_cache_misses_total{worker=\"0\"} 5\n";
 
     #[test]
@@ -126,6 +144,8 @@ mod tests {
             ("  from the cache  ", "10", "3.0"),
             ("  from the cache, stale", "3", "1.5"),
             ("not in the cache", "5", "0.5"),
+            ("over the limit: sent to TCP", "0", "0.0"),
+            ("  dropped", "8", "4.0"),
             ("blocked", "", ""),
             ("  blocked", "0", "0.0"),
             ("hit ratio of the cache", "72.2 %", "90.0 %"),
@@ -142,7 +162,9 @@ mod tests {
 
     #[test]
     fn every_row_is_of_counters_that_there_are() {
-        let names: Vec<&str> = Counter::ALL.iter().map(|counter| counter.name()).collect();
+        let counters = Counter::ALL.iter().map(|counter| counter.name());
+        let reasons = Reason::ALL.iter().map(|reason| reason.name());
+        let names: Vec<&str> = counters.chain(reasons).collect();
         for name in ROWS.iter().flat_map(|(_, names)| *names) {
             assert!(names.contains(name), "{name}");
         }

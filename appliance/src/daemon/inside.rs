@@ -1,19 +1,23 @@
-//! What the XDP program of one interface answers by itself: SYNs, hot names. Both leave by one way out, or neither does.
+//! What the XDP program of one interface answers by itself: SYNs, hot names, who has asked too much. All leave by one way out, or
+//! none does.
 
 use xdnsd_core::time::Instant;
 
+use super::rates;
 use super::shield::{Guard, Wanted};
 use super::tier0::{Tier0, Way};
-use super::way_out::WayOut;
+use super::way_out::{Sight, WayOut};
 use crate::os::xdp::{Attached, Program};
 
-/// Both, and the way out.
+/// All of it, and the way out.
 #[derive(Default)]
 pub struct Inside {
     /// The shield on it.
     pub guard: Guard,
     /// Hot names on it.
     pub hot: Way,
+    /// Limits per client.
+    rates: rates::Way,
     way_out: WayOut,
 }
 
@@ -38,7 +42,7 @@ impl Inside {
         attached: &Attached,
         orders: &Orders<'_>,
     ) -> Result<(), String> {
-        let is_used = orders.guard.may_answer() || orders.tier0.is_wanted();
+        let is_used = orders.guard.may_answer() || orders.tier0.is_wanted() || rates::are_kept();
         self.way_out
             .begin(interface, attached, orders.zero_copy, is_used);
         let guarded = self.guard.begin(program, orders.guard);
@@ -52,12 +56,16 @@ impl Inside {
         self.way_out.end();
         self.guard.end();
         self.hot.end();
+        self.rates.end();
     }
 
     /// Looks whether answers leave, and lets the program give those that do: once a second. What the guard is to do is told later.
     pub fn look(&mut self, now: Instant, interface: &str, program: &mut Program) {
         self.way_out.look(now, interface, program);
         self.show_way_out(now, program);
+        // Limits may have come by a reload, when nobody looks at the way out.
+        let answers = self.way_out.is_used() && self.way_out.sight(now) == Sight::Open;
+        self.rates.look(now, interface, program, answers);
     }
 
     fn show_way_out(&mut self, now: Instant, program: &mut Program) {

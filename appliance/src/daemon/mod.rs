@@ -18,6 +18,7 @@ mod places;
 mod ports;
 mod program;
 mod queues;
+mod rates;
 mod reload;
 mod retry;
 mod run;

@@ -1,8 +1,10 @@
 //! A program that several threads have: the one that attaches it, those that read its counters and those that tell it something.
 
-use crate::config::{Device, XdpMode};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::{rates, tier0};
+use crate::compile::set::PolicySet;
+use crate::config::{Device, XdpMode};
 use crate::os::xdp::Program;
 
 /// A program that others may have a look at; `None` while the interface is away.
@@ -11,6 +13,12 @@ pub type SharedProgram = Arc<Mutex<Option<Program>>>;
 /// Locks although a thread panicked while it held the lock: a program is valid at every moment.
 pub fn lock(program: &SharedProgram) -> MutexGuard<'_, Option<Program>> {
     program.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has the programs keep to this policy from now on, and give no answer of another one.
+pub fn show_policy(set: &PolicySet) {
+    tier0::show_policy(set);
+    rates::show_policy(set);
 }
 
 /// Detaches the program. That may take a driver long, so nobody who reads its counters waits for it.

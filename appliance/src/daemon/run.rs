@@ -127,7 +127,8 @@ impl Daemon {
         let devices = ends_at_once(Devices::read).map_err(|error| error.to_string())?;
         let plan = config.plan(&devices);
         CACHE.configure(ends_at_once(random_key)?, config.cache.entries as usize);
-        rates::begin(ends_at_once(random_key)?);
+        let cookie_key = ends_at_once(random_key)?;
+        rates::begin(ends_at_once(random_key)?, config.cookies(cookie_key));
         let snapshot = start_snapshot(config)?;
         let prefixes = Prefixes::default();
         let policy = PolicyThread::start(path.to_owned(), config, &plan, prefixes.clone())?;
@@ -137,7 +138,7 @@ impl Daemon {
         });
 
         let mut listening = Listening::new(config, &plan);
-        let mut workers = Workers::new(config, &plan, random_key()?)?;
+        let mut workers = Workers::new(config, &plan, cookie_key)?;
         // It answers from the kernel's sockets while the kernel checks the XDP program, which takes longer than all the rest on
         // a slow processor, and has the processor to itself until it does.
         workers.start(0, &mut listening, policy.set())?;

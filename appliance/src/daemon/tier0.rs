@@ -1,9 +1,8 @@
 //! Hot names answered by the XDP programs: the one program for it, and on each interface whether it is asked.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use log::{info, warn};
+use log::warn;
 use xdnsd_abi::hot::Outcome;
 
 use super::shared::Shared;
@@ -15,9 +14,6 @@ use crate::os::{clock, random};
 use crate::store::HOT;
 use crate::worker::PolicySource as _;
 
-/// Whether queries are limited by the policy in force: no worker sees what the program answers, so nobody would count it.
-static IS_LIMITED: AtomicBool = AtomicBool::new(false);
-
 /// Whether hot names of an interface are answered by its program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
@@ -26,8 +22,6 @@ pub enum State {
     Off,
     /// They are.
     Answered,
-    /// Queries are limited for each client, and user space counts them.
-    Limited,
     /// The kernel takes no such program.
     NoProgram,
     /// Nobody could tell whether answers leave: the other end of this veth pair cannot be asked.
@@ -43,7 +37,6 @@ impl State {
         match self {
             Self::Off => "off",
             Self::Answered => "",
-            Self::Limited => "rate_limit",
             Self::NoProgram => "kernel",
             Self::Unproven => "device",
             Self::NoWayOut => "answers_lost",
@@ -140,22 +133,10 @@ fn load() -> Result<HotProgram, String> {
     Ok(program)
 }
 
-/// Has the program give what holds under this policy from now on, and nothing else; nothing at all while queries are limited.
-/// `wanted` is what the config said at the start.
-pub fn show_policy(set: &PolicySet, wanted: Tier0Word) {
+/// Has the program give what holds under this policy from now on, and nothing else.
+pub fn show_policy(set: &PolicySet) {
     let policy = set.policy();
-    let is_limited = set.settings().rates.queries.is_on();
-    let generation = if is_limited { 0 } else { policy.generation };
-    HOT.set_policy(generation, policy.reflector_ports);
-    let was_limited = IS_LIMITED.swap(is_limited, Ordering::Relaxed);
-    if wanted == Tier0Word::Off || was_limited == is_limited {
-        return;
-    }
-    if is_limited {
-        info!("tier0: user space answers alone while rate_limit.queries is set: it counts them");
-    } else {
-        info!("tier0: no longer held back by rate_limit.queries");
-    }
+    HOT.set_policy(policy.generation, policy.reflector_ports);
 }
 
 /// Hot names on one interface.
@@ -194,7 +175,7 @@ impl Way {
     /// Has the program asked, or not, by what is known of the way out.
     pub fn look(&mut self, sight: Sight, program: &mut Program) {
         let Some(tier0) = &self.tier0 else { return };
-        let wanted = tier0.state(sight, IS_LIMITED.load(Ordering::Relaxed));
+        let wanted = tier0.state(sight);
         if self.state.get() == wanted {
             return;
         }
@@ -208,10 +189,9 @@ impl Way {
 
 impl Tier0 {
     /// Whether hot names are answered where this is known of the way out.
-    fn state(&self, sight: Sight, is_limited: bool) -> State {
+    fn state(&self, sight: Sight) -> State {
         match (sight, self.wanted) {
             (_, Tier0Word::Off) => State::Off,
-            (_, Tier0Word::On | Tier0Word::Auto) if is_limited => State::Limited,
             (Sight::Open, Tier0Word::On | Tier0Word::Auto) | (Sight::Hidden, Tier0Word::On) => {
                 State::Answered
             }
@@ -238,11 +218,7 @@ mod tests {
                 (Sight::Hidden, hidden),
                 (Sight::Closed, closed),
             ] {
-                let open = tier0.state(sight, false);
-                assert_eq!(open.reason(), reason, "{word:?} {sight:?}");
-                let limited = tier0.state(sight, true).reason();
-                let expected = if reason == "off" { "off" } else { "rate_limit" };
-                assert_eq!(limited, expected, "{word:?} {sight:?}");
+                assert_eq!(tier0.state(sight).reason(), reason, "{word:?} {sight:?}");
             }
         }
     }

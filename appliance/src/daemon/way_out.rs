@@ -20,11 +20,12 @@ const LOST_MS: u64 = 60_000;
 const LOST_MAX_MS: u64 = 3_600_000;
 
 /// What a program sends back.
-const ANSWERS: [Reason; 4] = [
+const ANSWERS: [Reason; 5] = [
     Reason::SynCookie,
     Reason::ForwardCookie,
     Reason::ForwardProof,
     Reason::Answered,
+    Reason::RateSlipped,
 ];
 
 /// What is known.
@@ -111,6 +112,12 @@ impl WayOut {
         self.sent = 0;
         self.device = Device::Counting;
         self.sight = Sight::Open;
+    }
+
+    /// Whether it is looked at.
+    #[must_use]
+    pub const fn is_used(&self) -> bool {
+        self.is_used
     }
 
     /// What is known now.

@@ -36,6 +36,15 @@ impl Words {
         Ok(Self { start, count })
     }
 
+    /// All of them, for as long as the process lives.
+    #[must_use]
+    pub fn leak(self) -> &'static [AtomicU64] {
+        let words = std::mem::ManuallyDrop::new(self);
+        // SAFETY: so many words lie in the bytes that are mapped, and nobody unmaps them any more; they are page-aligned and zeroed
+        // by the kernel. User space and programs store whole words alone.
+        unsafe { std::slice::from_raw_parts(words.start.as_ptr(), words.count) }
+    }
+
     /// The word at `index`.
     ///
     /// # Panics
@@ -44,7 +53,7 @@ impl Words {
     pub fn word(&self, index: u32) -> &AtomicU64 {
         assert!((index as usize) < self.count, "a word of the array");
         // SAFETY: the index is below the count, so the word lies in the bytes that are mapped until drop; they are
-        // page-aligned and zeroed by the kernel. All writers in user space store atomically, programs only load.
+        // page-aligned and zeroed by the kernel. All writers in user space store atomically, and programs whole words, if any.
         unsafe { self.start.add(index as usize).as_ref() }
     }
 }

@@ -1,40 +1,158 @@
-//! What clients have had of what they may have: the accounts, which all workers share.
+//! What clients have had of what they may have: the accounts, which all workers share, and the program in the kernel that looks into
+//! them. And what else it has to know: the limits, who is a neighbour, by which secrets a DNS cookie is good.
 //!
 //! Full: see [`xdnsd_core::rate`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use xdnsd_abi::hash::HashKey;
-use xdnsd_abi::rate::{WORDS, control};
-use xdnsd_core::rate::Accounts;
+use xdnsd_abi::rate::{ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, Rate, WORDS, control, network};
+use xdnsd_core::engine::CookieSecret;
+use xdnsd_core::policy::on_link::Network;
+use xdnsd_core::rate::{Accounts, Rules, words};
 
+use crate::os::bpf_array::Words;
 use crate::os::clock;
 
 /// The accounts while no program in the kernel looks into them.
 static OWN: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
+/// Those that one does.
+static SHARED: OnceLock<&[AtomicU64; WORDS]> = OnceLock::new();
+/// What they say besides.
+static KNOWN: Mutex<Known> = Mutex::new(Known {
+    key: [0; 16],
+    cookies: None,
+    rules: Rules::NONE,
+    networks: Vec::new(),
+});
 
-/// Bytes of the accounts, for the memory budget.
-pub const BYTES: usize = size_of_val(&OWN);
+/// Bytes of the accounts, for the memory budget: both.
+pub const BYTES: usize = 2 * size_of_val(&OWN);
+
+struct Known {
+    /// Nobody outside can choose whose account takes whose place.
+    key: HashKey,
+    cookies: Option<CookieSecret>,
+    rules: Rules,
+    /// The first address of each, and its mask.
+    networks: Vec<[u64; network::COUNT]>,
+}
 
 /// The accounts.
 #[must_use]
 pub fn accounts() -> Accounts<'static> {
-    Accounts::view(&OWN)
+    Accounts::view(present())
 }
 
-/// Before the first worker serves. `key` is drawn at random: nobody outside can choose whose account takes whose place.
-pub fn begin(key: HashKey) {
-    prepare(&OWN, key);
+fn present() -> &'static [AtomicU64; WORDS] {
+    SHARED.get().copied().unwrap_or(&OWN)
 }
 
-fn prepare(words: &[AtomicU64; WORDS], key: HashKey) {
-    let (halves, _) = key.as_chunks();
-    for (at, half) in (control::KEY..).zip(halves) {
-        words[at].store(u64::from_ne_bytes(*half), Ordering::Relaxed);
+/// Before the first worker serves. `key` is drawn at random.
+pub fn begin(key: HashKey, cookies: Option<CookieSecret>) {
+    let mut known = known();
+    known.key = key;
+    known.cookies = cookies;
+    known.show_all(present());
+}
+
+/// A program in the kernel looks into these from here on: everybody begins anew, with all that they may have. False: there are
+/// others already.
+pub fn share(words: Words) -> bool {
+    let known = known();
+    let Ok(words) = words.leak().try_into() else {
+        return false;
+    };
+    known.show_all(words);
+    SHARED.set(words).is_ok()
+}
+
+/// Other limits hold, and others are neighbours.
+pub fn set_policy(rules: &Rules, networks: &[Network]) {
+    let mut known = known();
+    known.rules = *rules;
+    known.networks = networks.iter().map(with_mask).collect();
+    known.show_policy(present());
+}
+
+/// Whether queries are limited: what the program in the kernel can see of it.
+#[must_use]
+pub fn are_queries_limited() -> bool {
+    known().rules.queries.is_on()
+}
+
+/// Once a second: what goes with the time of day.
+pub fn refresh() {
+    known().show_time(present());
+}
+
+/// Locks although a thread panicked while it held the lock: what is known is valid at every moment.
+fn known() -> MutexGuard<'static, Known> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Known {
+    fn show_all(&self, words: &[AtomicU64; WORDS]) {
+        show_key(words, control::KEY, &self.key);
+        let engine_ns = clock::now().millis().wrapping_mul(1_000_000);
+        let offset = clock::monotonic_ns().wrapping_sub(engine_ns);
+        show(words, control::CLOCK, offset);
+        self.show_time(words);
+        self.show_policy(words);
     }
-    let engine_ns = clock::now().millis().wrapping_mul(1_000_000);
-    let offset = clock::monotonic_ns().wrapping_sub(engine_ns);
-    words[control::CLOCK].store(offset, Ordering::Relaxed);
+
+    fn show_time(&self, words: &[AtomicU64; WORDS]) {
+        let (wall_secs, secs) = (clock::wall_secs(), clock::monotonic_ns() / 1_000_000_000);
+        show(words, control::WALL, wall_secs.wrapping_sub(secs));
+        let Some(cookies) = &self.cookies else {
+            return;
+        };
+        for (number, secret) in cookies.secrets(wall_secs as u32).iter().enumerate() {
+            show_key(words, control::SECRETS + 2 * number, secret);
+        }
+        show(words, control::HAS_COOKIES, 1);
+    }
+
+    /// While networks change the program knows none, and leaves all to user space.
+    fn show_policy(&self, words: &[AtomicU64; WORDS]) {
+        words[control::NETWORKS].store(u64::MAX, Ordering::Release);
+        for (place, network) in self.networks.iter().take(NETWORKS_MAX).enumerate() {
+            let start = NETWORKS_AT as usize * ELEMENT_WORDS + place * network::COUNT;
+            for (at, word) in (start..).zip(network) {
+                show(words, at, *word);
+            }
+        }
+        words[control::NETWORKS].store(self.networks.len() as u64, Ordering::Release);
+        show_rate(words, control::SLIP_INTERVAL, self.rules.slips);
+        show_rate(words, control::QUERY_INTERVAL, self.rules.queries);
+    }
+}
+
+fn show(words: &[AtomicU64; WORDS], at: usize, word: u64) {
+    words[at].store(word, Ordering::Relaxed);
+}
+
+fn show_rate(words: &[AtomicU64; WORDS], at: usize, rate: Rate) {
+    show(words, at, rate.interval_ns);
+    show(words, at + 1, rate.depth_ns);
+}
+
+fn show_key(words: &[AtomicU64; WORDS], at: usize, key: &HashKey) {
+    let (halves, _) = key.as_chunks();
+    for (at, half) in (at..).zip(halves) {
+        show(words, at, u64::from_ne_bytes(*half));
+    }
+}
+
+/// As the program compares addresses with it.
+fn with_mask(network: &Network) -> [u64; network::COUNT] {
+    let [first, second] = words(network.first());
+    let unused = if network.first().is_ipv4() { 32 } else { 128 } - u32::from(network.length());
+    let mask = u128::MAX.checked_shl(unused).unwrap_or(0).to_be_bytes();
+    let (halves, _) = mask.as_chunks();
+    let [high, low] = [0, 1].map(|at| u64::from_ne_bytes(halves[at]));
+    [first, second, high, low]
 }
 
 #[cfg(test)]
@@ -42,14 +160,59 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_accounts_go_by_the_kernels_clock() {
-        let words = [const { AtomicU64::new(0) }; WORDS];
-        prepare(&words, *b"sixteen byte key");
-        let offset = words[control::CLOCK].load(Ordering::Relaxed);
+    fn what_the_program_has_to_know_stands_in_the_table() {
+        let table = [const { AtomicU64::new(0) }; WORDS];
+        let networks = ["192.0.2.0/24", "2001:db8::/60", "0.0.0.0/0", "::/0"].map(|text| {
+            let (first, length) = text.split_once('/').expect("a network");
+            let address = first.parse().expect("an address");
+            with_mask(&Network::of(address, length.parse().expect("a length")))
+        });
+        let known = Known {
+            key: *b"sixteen byte key",
+            cookies: Some(CookieSecret::Given {
+                current: *b"the present one.",
+                previous: *b"the one before..",
+            }),
+            rules: Rules {
+                queries: Rate::new(10, 2),
+                misses: Rate::new(5, 2),
+                slips: Rate::new(4, 1),
+            },
+            networks: networks.to_vec(),
+        };
+        known.show_all(&table);
+        let word = |at: usize| table[at].load(Ordering::Relaxed);
+        let text = |at: usize| [word(at), word(at + 1)].map(u64::to_ne_bytes).concat();
+        assert_eq!(text(control::KEY), *b"sixteen byte key");
+        assert_eq!(text(control::SECRETS), *b"the present one.");
+        assert_eq!(text(control::SECRETS + 2), *b"the one before..");
+        assert_eq!(word(control::HAS_COOKIES), 1);
+        assert_eq!(word(control::QUERY_INTERVAL), 100_000_000);
+        assert_eq!(word(control::QUERY_DEPTH), 2_000_000_000);
+        assert_eq!(word(control::SLIP_INTERVAL), 250_000_000);
         let engine_ns = clock::now().millis().wrapping_mul(1_000_000);
-        let apart = clock::monotonic_ns().wrapping_sub(engine_ns.wrapping_add(offset)) as i64;
+        let engine_ns = engine_ns.wrapping_add(word(control::CLOCK));
+        let apart = clock::monotonic_ns().wrapping_sub(engine_ns) as i64;
         assert!(apart.abs() < 1_000_000_000, "{apart}");
-        let key = words[control::KEY].load(Ordering::Relaxed).to_ne_bytes();
-        assert_eq!(key, *b"sixteen ");
+        let wall = (clock::monotonic_ns() / 1_000_000_000).wrapping_add(word(control::WALL));
+        assert!(wall.abs_diff(clock::wall_secs()) <= 2);
+        assert_eq!(word(control::NETWORKS), 4);
+        let bytes = |place: usize| {
+            let start = NETWORKS_AT as usize * ELEMENT_WORDS + place * network::COUNT;
+            (start..start + network::COUNT)
+                .map(|at| word(at).to_ne_bytes())
+                .collect::<Vec<_>>()
+                .concat()
+        };
+        let v4 = |last: [u8; 4]| [&[0; 10][..], &[0xff, 0xff], &last].concat();
+        let mask = |ones: usize| [vec![0xff; ones], vec![0; 16 - ones]].concat();
+        assert_eq!(bytes(0), [v4([192, 0, 2, 0]), mask(15)].concat());
+        assert_eq!(bytes(1)[..8], [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0]);
+        assert_eq!(
+            bytes(1)[16..24],
+            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xf0]
+        );
+        assert_eq!(bytes(2), [v4([0; 4]), mask(12)].concat());
+        assert_eq!(bytes(3), [0; 32]);
     }
 }

@@ -5,8 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_lab::lab::{LAN, LAN_V4, LAN_V6};
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::ask::{Ask, OptRecord, flag, option, rtype};
@@ -63,7 +65,11 @@ struct Fates {
 
 fn dropped_since(before: &Metrics, scene: &Scene) -> Result<u64> {
     let now = scene.daemon.metrics()?;
-    let counters: [&dyn Metric; 2] = [&Counter::RateQueriesDropped, &Counter::RateMissesDropped];
+    let counters: [&dyn Metric; 3] = [
+        &Counter::RateQueriesDropped,
+        &Counter::RateMissesDropped,
+        &Reason::DropRate,
+    ];
     let grown = counters.iter().map(|counter| now.growth(before, *counter));
     Ok(grown.sum())
 }
@@ -217,6 +223,57 @@ fn dig_falls_back_to_tcp() -> Result<()> {
         scene
             .daemon
             .wait_growth(&before, &[(&Counter::QueriesTcp, 1)])?;
+    }
+    Ok(())
+}
+
+/// In the driver, where that says nothing of answers that it loses, and behind it, where all of them leave.
+#[test]
+fn the_xdp_program_keeps_out_who_has_had_too_much() -> Result<()> {
+    only!(ONCE, "the XDP program keeps them out by itself");
+    for (mode, slips) in [("native", false), ("generic", true)] {
+        let scene = scene!(setup(SECTION).xdp(mode));
+        prepare(&scene)?;
+        warm(&scene)?;
+        for family in Family::ALL {
+            let client = client_at(&scene, &client_address(family).to_string())?;
+            let with_cookie = |cookie: &[u8]| {
+                let opt = OptRecord::size(1232).option(option::COOKIE, cookie);
+                Ask::of("www.test.", rtype::A).edns(&opt).bytes()
+            };
+            let first = View::parse(&client.exchange(&with_cookie(b"clients!"))?)?;
+            let opt = first.opt.context("EDNS")?;
+            let cookie = opt.option(option::COOKIE).context("a cookie")?.to_vec();
+            let before = scene.daemon.metrics()?;
+            let grown = |reason: Reason| {
+                let now = scene.daemon.metrics();
+                now.map(|now| now.growth(&before, &reason))
+            };
+            // It begins with it within a second, and from then on user space sees none of it.
+            wait_until("the program keeps them out", TIMEOUT, || {
+                flood(&scene, &client, &hits(FLOOD)).is_ok()
+                    && grown(Reason::DropRate).is_ok_and(|dropped| dropped > 40)
+                    && (!slips || grown(Reason::RateSlipped).is_ok_and(|slipped| slipped > 0))
+            })?;
+            if !slips {
+                assert_eq!(grown(Reason::RateSlipped)?, 0, "{mode}");
+            }
+            let good: Vec<_> = (0..FLOOD).map(|_| with_cookie(&cookie)).collect();
+            let fates = flood(&scene, &client, &good)?;
+            assert_eq!(fates.answered, FLOOD, "{mode} {family:?} {fates:?}");
+            let other = client_at(
+                &scene,
+                &client_address(family)
+                    .to_string()
+                    .replace("::2", "::77")
+                    .replace(".0.2", ".0.77"),
+            )?;
+            let fates = flood(&scene, &other, &hits(15))?;
+            assert_eq!(fates.answered, 15, "{mode} {family:?} {fates:?}");
+        }
+        let status = scene.daemon.control("shield status")?;
+        ensure!(!status.contains("drop_rate 0\n"), "{status}");
+        ensure!(status.contains("limits per client, by workers"), "{status}");
     }
     Ok(())
 }

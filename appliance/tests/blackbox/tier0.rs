@@ -396,46 +396,6 @@ fn where_answers_go_nowhere_user_space_gives_them() -> Result<()> {
     ask_until_hot(&scene, &client, &frame).map(drop)
 }
 
-/// No worker sees what the program answers, so a limit of queries would count none of it.
-#[test]
-fn while_queries_are_limited_user_space_answers() -> Result<()> {
-    only!(ONCE, "the XDP program answers by itself");
-    let scene = scene!(setup("on"));
-    let _program = with_program(&scene.lab.client)?;
-    scene
-        .upstream
-        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
-    let client = scene.raw_client()?;
-    let frame = client.frame(
-        listen(Family::V4),
-        &wire(&query("www.test.", RecordType::A)),
-    )?;
-    ask_until_hot(&scene, &client, &frame)?;
-    let reload = |section: &str| -> Result<()> {
-        let path = scene.directory.path();
-        fs::write(
-            path.join("config.toml"),
-            setup("on").sections(section).config(path),
-        )?;
-        scene.daemon.control("reload").map(drop)
-    };
-    // From the answer to the reload on, and not from the next look on.
-    reload("[rate_limit]\nmisses = 1000\nqueries = 1000000\n")?;
-    let before = scene.daemon.metrics()?;
-    for _ in 0..50 {
-        client.exchange(&frame)?;
-    }
-    let growth: [(&dyn Metric, u64); 2] = [(&Reason::Answered, 0), (&Counter::CacheHits, 50)];
-    scene.daemon.wait_growth(&before, &growth)?;
-    wait_state(&scene, "rate_limit")?;
-    let line = "while rate_limit.queries is set";
-    scene.daemon.wait_log_count(line, 1)?;
-    // Hits are free where misses alone are limited.
-    reload("[rate_limit]\nmisses = 1000\n")?;
-    wait_state(&scene, "")?;
-    ask_until_hot(&scene, &client, &frame).map(drop)
-}
-
 #[test]
 fn it_is_off_unless_asked_for() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");

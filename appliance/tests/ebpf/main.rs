@@ -10,6 +10,7 @@ mod hot;
 mod loader;
 mod log;
 mod prefixes;
+mod rate;
 mod stray;
 mod syn;
 mod verifier;

@@ -64,8 +64,10 @@ pub mod tail {
     pub const FORWARD: u32 = 3;
     /// For frames that who reads the log is told of, when all else is done.
     pub const LOG: u32 = 4;
+    /// For queries where clients have limits, see [`crate::rate`].
+    pub const RATE: u32 = 5;
     /// How many there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
 }
 
 /// Places of what the shield is told. 0: off.
@@ -80,8 +82,10 @@ pub mod shield {
     pub const PROTECT: u32 = 3;
     /// Of how many frames who reads the log is told, see [`crate::event::ALL`]; off: nobody reads.
     pub const LOG: u32 = 4;
+    /// The program for limits answers by itself; off: it leaves that to user space.
+    pub const RATE_ANSWERS: u32 = 5;
     /// How many there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
 }
 
 /// Places of keys.
@@ -285,7 +289,8 @@ pub struct PathCheck {
     /// MAC address of the device that has the destination's address. A frame to another one is not for us: a port of a
     /// bridge, or any promiscuous device, hears those of other stations, too.
     pub mac: [u8; 6],
-    /// Of a guarded port: the largest segment that a client may send (RFC 9293 section 3.7.1). Else zero.
+    /// Of a guarded port: the largest segment that a client may send (RFC 9293 section 3.7.1). Of one that is answered on: not
+    /// zero where its queries go to the program for limits. Else zero.
     pub mss: u16,
     /// Of the listen map: the [`Listen::address_bit`]s of all its entries. A source whose bit is not among them is none of them,
     /// so that nearly every query is spared a look-up. Else zero.
@@ -316,6 +321,19 @@ impl PathCheck {
     #[must_use]
     pub const fn with_own(self, own: u32) -> Self {
         Self { own, ..self }
+    }
+
+    /// The same for a port whose queries go to the program for limits.
+    #[must_use]
+    pub const fn with_limits(self) -> Self {
+        self.with_mss(1)
+    }
+
+    /// Whether queries go to the program for limits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_limits(&self) -> bool {
+        self.mss != 0
     }
 
     /// The value as the map holds it.

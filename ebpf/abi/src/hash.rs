@@ -46,6 +46,13 @@ impl State {
         Self([v0 ^ word, v1, v2, v3])
     }
 
+    #[inline(always)]
+    const fn absorb_twice(self, word: u64) -> Self {
+        let [v0, v1, v2, v3] = self.0;
+        let Self([v0, v1, v2, v3]) = Self([v0, v1, v2, v3 ^ word]).round().round();
+        Self([v0 ^ word, v1, v2, v3])
+    }
+
     const fn finish(self) -> Self {
         self.round().round().round()
     }
@@ -135,6 +142,25 @@ pub fn of_words<const N: usize>(words: [u64; N], key: &HashKey) -> u64 {
     hash.hash().first()
 }
 
+/// SipHash-2-4 of these words, and of `rest`, the bytes behind them with the number of all in the highest one: what DNS cookies
+/// are made of (RFC 9018 section 4.4).
+#[must_use]
+#[inline(always)]
+pub fn siphash24<const N: usize>(words: [u64; N], rest: u64, key: &HashKey) -> u64 {
+    let (k0, k1) = (word(&key[..8]), word(&key[8..]));
+    let mut state = State([
+        k0 ^ 0x736f_6d65_7073_6575,
+        k1 ^ 0x646f_7261_6e64_6f6d,
+        k0 ^ 0x6c79_6765_6e65_7261,
+        k1 ^ 0x7465_6462_7974_6573,
+    ]);
+    for word in words {
+        state = state.absorb_twice(word);
+    }
+    let State([v0, v1, v2, v3]) = state.absorb_twice(rest);
+    State([v0, v1, v2 ^ 0xff, v3]).round().finish().output()
+}
+
 /// At most eight bytes as a number, the missing ones zero.
 fn word(bytes: &[u8]) -> u64 {
     if let Some(whole) = bytes.first_chunk() {
@@ -215,6 +241,25 @@ mod tests {
             .collect();
         assert_eq!(of_words(words, &KEY), oracle(&[&bytes]).0);
         assert_ne!(of_words(words, &[0; 16]), of_words(words, &KEY));
+    }
+
+    #[test]
+    fn cookies_are_hashed_as_an_independent_implementation_does() {
+        let oracle = |bytes: &[u8]| {
+            let mut hasher = siphasher::sip::SipHasher24::new_with_key(&KEY);
+            hasher.write(bytes);
+            hasher.finish()
+        };
+        let bytes: [u8; 32] = core::array::from_fn(|at| (at * 7 + 1) as u8);
+        let words = bytes.as_chunks().0;
+        let word = |at: usize| u64::from_le_bytes(words[at]);
+        let four = u64::from(u32::from_le_bytes([113, 120, 127, 134]));
+        assert_eq!(
+            siphash24([word(0), word(1)], four | 20 << 56, &KEY),
+            oracle(&bytes[..20])
+        );
+        let all = [word(0), word(1), word(2), word(3)];
+        assert_eq!(siphash24(all, 32 << 56, &KEY), oracle(&bytes));
     }
 
     #[test]

@@ -266,6 +266,8 @@ pub mod dns {
     pub const HEADER_LEN: usize = 12;
     /// The flag of a response.
     pub const QR: u16 = 0x8000;
+    /// There is more than fits here.
+    pub const TC: u16 = 0x0200;
     /// The client wants recursion.
     pub const RD: u16 = 0x0100;
     /// The server offers recursion.

@@ -23,6 +23,13 @@ pub const PROGRAM: &str = "xdnsd_rate";
 /// The same, that asks the program for hot names before it redirects.
 pub const PROGRAM_TIER0: &str = "xdnsd_rate_tier0";
 
+/// A DNS cookie is good for so long.
+pub const COOKIE_AGE_MAX_SECS: u32 = 3_600;
+/// And may come from a clock that is so far ahead (RFC 9018 section 4.3).
+pub const COOKIE_AHEAD_MAX_SECS: u32 = 300;
+/// Bytes of the scratch of a processor.
+pub const SCRATCH_BYTES: usize = 296;
+
 /// Words of an element.
 pub const ELEMENT_WORDS: usize = 16;
 /// An element.

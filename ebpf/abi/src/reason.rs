@@ -91,6 +91,10 @@ crate::counters! {
         DropDenied = "drop_denied",
         /// A query for a hot name, answered by the driver (XDP_TX).
         Answered = "answered",
+        /// A query of a client that has asked more than it may, answered with TC by the driver (XDP_TX).
+        RateSlipped = "rate_slipped",
+        /// Dropped: a query of a client that has asked more than it may.
+        DropRate = "drop_rate",
     }
 }
 

@@ -125,7 +125,7 @@ fn run(bytes: &[u8], kernel: &Told) -> Result<(), Reason> {
     let frame = bytes.to_vec().into_boxed_slice();
     let range = frame.as_ptr_range();
     // SAFETY: the range of a live slice.
-    classify(unsafe { Cursor::new(range.start, range.end) }, kernel)
+    classify(unsafe { Cursor::new(range.start, range.end) }, kernel).map(drop)
 }
 
 fn changed(frame: &[u8], at: usize, to: u8) -> Vec<u8> {

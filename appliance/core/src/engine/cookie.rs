@@ -9,17 +9,18 @@ use crate::dns::edns::Cookie;
 use core::hash::Hasher;
 use core::net::IpAddr;
 use siphasher::sip::{SipHasher13, SipHasher24};
+use xdnsd_abi::rate::{COOKIE_AGE_MAX_SECS, COOKIE_AHEAD_MAX_SECS};
 
 /// Version of the form.
 const VERSION: u8 = 1;
 /// Length of our server cookie.
 const SERVER_LEN: usize = 16;
 /// A cookie is valid for an hour,
-const AGE_MAX_SECS: u32 = 3_600;
+const AGE_MAX_SECS: u32 = COOKIE_AGE_MAX_SECS;
 /// gets a successor after half of that,
 const RENEW_AFTER_SECS: u32 = 1_800;
 /// and may come from a clock that is five minutes ahead (RFC 9018 section 4.3).
-const AHEAD_MAX_SECS: u32 = 300;
+const AHEAD_MAX_SECS: u32 = COOKIE_AHEAD_MAX_SECS;
 /// A made secret is used for a day; the one of the day before is still accepted (RFC 7873 section 7.1).
 const ROLLOVER_SECS: u32 = 86_400;
 
@@ -74,7 +75,9 @@ impl CookieSecret {
         Checked { is_valid, reply }
     }
 
-    fn secrets(&self, now_secs: u32) -> [[u8; 16]; 2] {
+    /// The secret that cookies are made with, and the one whose cookies are still good.
+    #[must_use]
+    pub fn secrets(&self, now_secs: u32) -> [[u8; 16]; 2] {
         match self {
             Self::Given { current, previous } => [*current, *previous],
             Self::Made(key) => {

@@ -121,6 +121,12 @@ impl<'a> OnLink<'a> {
         Self { devices, ..self }
     }
 
+    /// The networks.
+    #[must_use]
+    pub const fn networks(&self) -> &'a [Network] {
+        self.networks
+    }
+
     /// Whether what came by `device` may be a neighbour's: one that is served, or the loopback device. 0: the kernel does not
     /// say, and the address alone decides.
     #[must_use]

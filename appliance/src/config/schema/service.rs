@@ -42,8 +42,7 @@ section! {
         /// Whether an answer that is asked for often is given by the XDP program, to clients that were answered before, without that
         /// user space wakes up. Not while its addresses change their order, see `rotate`. It is new: `off` until it has proved
         /// itself. Linux 6.12 takes the program, and 6.1 refuses it. Where such answers do not leave, as the driver or the other
-        /// end of a veth pair says, user space gives them; so it does while `rate_limit.queries` is set, which
-        /// counts what user space sees. Holds from the start on.
+        /// end of a veth pair says, user space gives them. Holds from the start on.
         tier0: Tier0Word = Tier0Word::Off;
         /// File that carries the cache over a restart. A second one beside it, with the ending `.old`, is the
         /// generation before.
@@ -204,10 +203,11 @@ section! {
     /// How much each client may ask over UDP: so that nobody has this forwarder flood somebody in a forged name, or others
     /// wait. Who has a valid DNS cookie (`edns.cookies`), comes over TCP or is this machine itself is not limited. A neighbour counts
     /// for itself; who comes through a router counts together with its /24 (IPv4) or /56 (IPv6). What is too much is answered with
-    /// TC a few times a second, so that a real client comes back over TCP, and dropped otherwise.
+    /// TC a few times a second, so that a real client comes back over TCP, and dropped otherwise. XDP programs keep the limit of queries
+    /// as well, from Linux 5.18 on, so that such a flood costs least.
     RateLimit = "rate_limit", many: false {
         /// Queries a second. 0: no limit. Not without `misses`, nor fewer than those: what the cache answers is never limited before
-        /// what it cannot. While it is set, XDP programs answer no hot names (`cache.tier0`).
+        /// what it cannot.
         queries: u32 = 0, 0..=1_000_000;
         /// Questions a second that the cache cannot answer and that nobody waits for already. 0: no limit.
         misses: u32 = 0, 0..=1_000_000;

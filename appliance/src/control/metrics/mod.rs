@@ -193,6 +193,14 @@ impl Telemetry {
         *self.workers.write().unwrap_or_else(PoisonError::into_inner) = workers;
     }
 
+    /// What all workers together have counted.
+    #[must_use]
+    pub fn counted(&self, counter: Counter) -> u64 {
+        let workers = self.workers();
+        let counts = workers.iter().map(|worker| worker.counters.get(counter));
+        counts.fold(0, u64::wrapping_add)
+    }
+
     /// What the workers know of upstream servers.
     #[must_use]
     pub fn servers(&self) -> Vec<Server> {
@@ -459,8 +467,7 @@ impl Reading {
                     sysctl, kernel";
         let cookies = |program: &'_ ProgramReading| program.no_syn_cookies;
         Self::reason_family(out, "syn_cookies", help, self.reasons(cookies));
-        let help = "Whether the XDP program answers hot names, and why not: off, rate_limit, kernel, device, \
-                    answers_lost";
+        let help = "Whether the XDP program answers hot names, and why not: off, kernel, device, answers_lost";
         let tier0 = |program: &'_ ProgramReading| program.no_tier0;
         Self::reason_family(out, "tier0", help, self.reasons(tier0));
         let help = "Whether the XDP program stands in front of hosts behind the interface, and why not: no_program, kernel, \

@@ -4,17 +4,28 @@ use std::io::Write;
 
 use serde_json::{Map, Value, json};
 use xdnsd_abi::Reason;
+use xdnsd_core::counters::Counter;
 
 use super::{Keeper, Listed};
 use crate::compile::prefix_list::Verdict;
 use crate::control::metrics::{Program, Protect, Telemetry};
 use crate::control::socket::CommandError;
 
+/// What workers count of limits per client.
+const LIMITED: [Counter; 4] = [
+    Counter::RateQueriesSlipped,
+    Counter::RateQueriesDropped,
+    Counter::RateMissesSlipped,
+    Counter::RateMissesDropped,
+];
+
 /// What is in force, and what came of it on each interface.
 pub(super) struct Status<'a> {
     denied: usize,
     allowed: usize,
     said: usize,
+    /// What workers have done about clients that asked too much, by counter.
+    limited: [(Counter, u64); 4],
     interfaces: Vec<OfInterface<'a>>,
     protects: &'a [Protect],
 }
@@ -48,6 +59,7 @@ impl<'a> Status<'a> {
             denied,
             allowed: listed.len() - denied,
             said: count(&|listed| listed.is_said),
+            limited: LIMITED.map(|counter| (counter, telemetry.counted(counter))),
             interfaces: telemetry.programs.iter().map(of_interface).collect(),
             protects: &telemetry.protects,
         })
@@ -62,6 +74,13 @@ impl<'a> Status<'a> {
         if !self.is_in_force() {
             writeln!(out, "nothing in force: no interface has an XDP program")?;
         }
+        let [slipped, dropped, misses_slipped, misses_dropped] =
+            self.limited.map(|(_, count)| count);
+        writeln!(
+            out,
+            "limits per client, by workers: queries: {slipped} sent to TCP, {dropped} dropped; \
+             misses: {misses_slipped} sent to TCP, {misses_dropped} dropped"
+        )?;
         for OfInterface { interface, program } in &self.interfaces {
             let Some(program) = program else {
                 writeln!(out, "{interface}: no XDP program: nothing is in force")?;
@@ -88,9 +107,14 @@ impl<'a> Status<'a> {
     }
 
     pub fn json(&self) -> Value {
+        let limited = self.limited.iter();
+        let limited: Map<_, _> = limited
+            .map(|(counter, count)| (counter.name().to_owned(), json!(count)))
+            .collect();
         json!({
             "in_force": self.is_in_force(),
             "prefixes": { "denied": self.denied, "allowed": self.allowed, "said": self.said },
+            "limited": limited,
             "interfaces": self.interfaces.iter().map(OfInterface::json).collect::<Value>(),
             "protect": self.protects.iter().map(protect_json).collect::<Value>(),
         })
@@ -155,7 +179,8 @@ impl OfProgram {
         };
         let is_shown = |reason: &Reason| {
             let shown = ["drop_", "forward_"];
-            shown.iter().any(|lead| reason.name().starts_with(lead)) || *reason == Reason::SynCookie
+            shown.iter().any(|lead| reason.name().starts_with(lead))
+                || matches!(reason, Reason::SynCookie | Reason::RateSlipped)
         };
         let shown = Reason::ALL.iter().zip(&frames);
         Some(Self {

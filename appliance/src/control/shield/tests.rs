@@ -86,6 +86,7 @@ fn what_is_in_force_is_listed_with_who_says_so() {
     assert_eq!(asked(&told, "shield list"), Ok(list.into()));
     let status = asked(&told, "shield status").expect("shown");
     let head = "prefixes: 2 denied, 1 allowed; 2 of them said since the start\n\
+                limits per client, by workers: queries: 0 sent to TCP, 0 dropped; misses: 0 sent to TCP, 0 dropped\n\
                 lan0: in force; SYN cookies not given (calm)\n";
     assert!(status.starts_with(head), "{status}");
     let denied = format!("  drop_denied {}\n", Reason::DropDenied as u64 + 1);
@@ -108,6 +109,7 @@ fn where_no_program_carries_it_nothing_is_in_force_and_that_is_said() {
     let status = asked_with(&told, "shield status", [false; 2]).expect("shown");
     let head = "prefixes: 2 denied, 1 allowed; 2 of them said since the start\n\
                 nothing in force: no interface has an XDP program\n\
+                limits per client, by workers: queries: 0 sent to TCP, 0 dropped; misses: 0 sent to TCP, 0 dropped\n\
                 lan0: no XDP program: nothing is in force\n";
     assert!(status.starts_with(head), "{status}");
     let status = asked_with(&told, "json shield status", [false; 2]).expect("shown");
@@ -147,6 +149,7 @@ fn programs_are_told_the_same_as_json() {
         protected("lan1", 443, json!("no_program")),
     ];
     assert_eq!(status["protect"], json!(expected));
+    assert_eq!(status["limited"]["rate_misses_dropped"], json!(0));
     let with = &status["interfaces"][0];
     assert_eq!(with["interface"], "lan0");
     assert_eq!(

@@ -17,8 +17,8 @@ use xdnsd_core::engine::Settings;
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::Policy;
 
+use super::program;
 use super::shield::Prefixes;
-use super::tier0;
 use crate::compile::Notes;
 use crate::compile::reloader::{PolicyReloader, Update};
 use crate::compile::set::{Links, PolicyInput, PolicySet};
@@ -76,7 +76,7 @@ impl PolicyThread {
         let groups = Groups::of(config, plan);
         let input = input(config, &groups, &plan.links);
         let reloader = PolicyReloader::new(input).map_err(|problem| problem.to_string())?;
-        tier0::show_policy(&reloader.set(), config.cache.tier0);
+        program::show_policy(&reloader.set());
         let set = Arc::new(Mutex::new(reloader.set()));
         let (requester, asked) = Requester::new()?;
         let state = ThreadState {
@@ -335,7 +335,7 @@ impl ThreadState {
         if !Arc::ptr_eq(&old, &new) {
             self.previous.push(old);
             // Before any worker answers under the new one: an answer of the old one must not leave after one of the new.
-            tier0::show_policy(&new, self.started.cache.tier0);
+            program::show_policy(&new);
         }
         for inbox in self.inboxes {
             inbox.send_policy(Arc::<PolicySet>::clone(&new));

@@ -11,6 +11,7 @@ mod hot;
 mod log;
 mod prefixes;
 mod protect;
+mod rate;
 mod shield;
 
 pub use error::Error;
@@ -18,6 +19,7 @@ pub use heartbeat::Heartbeat;
 pub use hot::{HOT_OBJECT, HotMaps, HotProgram};
 pub use log::{Event, Ring};
 pub use prefixes::{PrefixBits, Trie};
+pub use rate::AccountsMap;
 
 use crate::os::seal;
 use ::log::debug;
@@ -30,6 +32,7 @@ pub use protect::Wanted;
 
 use log::Log;
 use protect::Protect;
+use rate::Limits;
 use shield::Shield;
 use std::fmt;
 use std::ops::BitOr;
@@ -119,6 +122,7 @@ pub struct Program {
     shield: Shield,
     protect: Protect,
     log: Log,
+    limits: Limits,
     beats: Beats,
     /// Open until the program is loaded, which names it by its descriptor.
     _heartbeat: MapData,
@@ -175,6 +179,7 @@ impl Program {
             shield: Shield::of(&mut ebpf)?,
             protect: Protect::of(&mut ebpf)?,
             log: Log::of(&mut ebpf)?,
+            limits: Limits::of(&mut ebpf)?,
             beats,
             _heartbeat: heartbeat,
             name: map::PROGRAM,
@@ -288,7 +293,7 @@ impl Program {
         let own = wanted.iter().map(|(listen, _)| listen.address_bit());
         let own = own.fold(0, BitOr::bitor);
         let with_own = |(listen, check): &(Listen, PathCheck)| (*listen, check.with_own(own));
-        let listens: Vec<_> = wanted.iter().map(with_own).collect();
+        let listens: Vec<_> = self.limits.marked(wanted).iter().map(with_own).collect();
         replace(&mut self.listen, &listens).map_err(|cause| Error::map(map::LISTEN, cause))?;
         let whole = |(listen, check): &(Listen, PathCheck)| {
             let port = [0; 2];

@@ -96,7 +96,7 @@ impl Program {
     }
 
     /// Hands nothing on by this place, whatever was there.
-    fn clear(&mut self, place: u32) -> Result<(), Error> {
+    pub(super) fn clear(&mut self, place: u32) -> Result<(), Error> {
         match self.shield.tails.clear_index(&place) {
             Err(MapError::SyscallError(error))
                 if error.io_error.raw_os_error() == Some(libc::ENOENT) =>

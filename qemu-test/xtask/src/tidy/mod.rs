@@ -35,6 +35,7 @@ const FENCES: &[&str] = &[
     "ebpf/src/frame/",
     "ebpf/src/kernel.rs",
     "ebpf/src/kernel/log.rs",
+    "ebpf/src/kernel/rate.rs",
     "ebpf/src/hot/kernel.rs",
     // Where the kernel hands over its context.
     "ebpf/src/lookup.rs",

@@ -1,0 +1,120 @@
+//! What stands in front of the message of a datagram, on the way there and back.
+
+use super::Flow;
+use super::answer::{self, Header, write_macs};
+use super::link::{Link, Mac};
+use super::network::Address;
+use super::transport::Datagram;
+use crate::frame::Cursor;
+use crate::frame::write::{CursorMut, ViewMut};
+use xdnsd_abi::checksum::Sum;
+use xdnsd_abi::headers::{ethernet, ipv4, ipv6, protocol, udp, vlan};
+
+/// What stands in front of a message, there and back.
+pub struct Envelope {
+    /// Of the query.
+    client_mac: Mac,
+    local_mac: Mac,
+    /// TPID and control information of each tag, as they lie in the frame.
+    tags: [u32; vlan::TAGS_MAX],
+    tag_count: usize,
+    client: Address,
+    local: Address,
+    /// Big-endian in memory.
+    client_port: u16,
+    local_port: u16,
+    /// What the addresses add to a checksum.
+    addresses_sum: u64,
+}
+
+impl Envelope {
+    /// Of a query in this frame.
+    #[inline(always)]
+    pub fn of(frame: Cursor<'_>, flow: &Flow<Datagram<'_>>) -> Option<Self> {
+        const TAGS: usize = ethernet::field::ETHERTYPE.start;
+        const TAG: usize = vlan::HEADER_LEN;
+        let (start, _) = frame.take::<{ TAGS + vlan::TAGS_MAX * TAG }>()?;
+        let Link {
+            destination,
+            source,
+            vlan_outer,
+            vlan_inner,
+            ..
+        } = flow.link;
+        Some(Self {
+            client_mac: source,
+            local_mac: destination,
+            tags: [start.get::<TAGS, u32>(), start.get::<{ TAGS + TAG }, u32>()],
+            tag_count: usize::from(vlan_outer != 0) + usize::from(vlan_inner != 0),
+            client: flow.packet.source,
+            local: flow.packet.destination,
+            client_port: flow.transport.source_port(),
+            local_port: flow.transport.destination_port(),
+            addresses_sum: flow.packet.addresses_sum,
+        })
+    }
+
+    /// Its bytes.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        let ip_len = match self.local.ipv4() {
+            Some(_) => ipv4::HEADER_LEN,
+            None => ipv6::HEADER_LEN,
+        };
+        ethernet::HEADER_LEN + self.tag_count * vlan::HEADER_LEN + ip_len + udp::HEADER_LEN
+    }
+
+    /// Writes it in front of a message of `len` bytes, which add up to `sum`. `None`: the frame is shorter than [`Self::len`].
+    #[inline(always)]
+    pub fn write(&self, frame: CursorMut<'_>, len: usize, sum: u64) -> Option<()> {
+        let udp_len = (udp::HEADER_LEN + len) as u16;
+        let (mut addresses, mut rest) = frame.take::<{ ethernet::field::ETHERTYPE.start }>()?;
+        write_macs(&mut addresses, self.client_mac, self.local_mac);
+        for (at, tag) in self.tags.into_iter().enumerate() {
+            if at < self.tag_count {
+                let (mut place, behind) = rest.take::<{ vlan::HEADER_LEN }>()?;
+                place.set::<0, u32>(tag);
+                rest = behind;
+            }
+        }
+        let (mut ethertype, rest) = rest.take::<2>()?;
+        let ip = Header {
+            source: self.local,
+            destination: self.client,
+            addresses_sum: self.addresses_sum,
+            protocol: protocol::UDP,
+            payload_len: udp_len,
+        };
+        match (self.local.ipv4(), self.client.ipv4()) {
+            (Some(source), Some(destination)) => {
+                ethertype.set_be16::<0>(ethernet::ethertype::IPV4);
+                let (header, rest) = rest.take::<{ ipv4::HEADER_LEN }>()?;
+                ip.write_ipv4(header, source, destination);
+                self.write_udp(rest.take::<{ udp::HEADER_LEN }>()?.0, udp_len, sum);
+            }
+            _ => {
+                ethertype.set_be16::<0>(ethernet::ethertype::IPV6);
+                let (header, rest) = rest.take::<{ ipv6::HEADER_LEN }>()?;
+                ip.write_ipv6(header);
+                self.write_udp(rest.take::<{ udp::HEADER_LEN }>()?.0, udp_len, sum);
+            }
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn write_udp(&self, mut header: ViewMut<'_, { udp::HEADER_LEN }>, len: u16, sum: u64) {
+        use udp::field;
+        // The length counts twice: in the header, and in the pseudo-header.
+        let sum = sum
+            + self.addresses_sum
+            + answer::word(protocol::UDP.into())
+            + 2 * answer::word(len)
+            + u64::from(self.client_port)
+            + u64::from(self.local_port);
+        header.set::<{ field::SOURCE_PORT.start }, u16>(self.local_port);
+        header.set::<{ field::DESTINATION_PORT.start }, u16>(self.client_port);
+        header.set_be16::<{ field::LENGTH.start }>(len);
+        header.set_be16::<{ field::CHECKSUM.start }>(Sum::of_few(sum).finish_udp());
+    }
+}

@@ -1,0 +1,195 @@
+//! What the program for limits asks of the kernel.
+
+use super::{Run, now, opaque as hide, told};
+use crate::frame::Cursor;
+use crate::frame::write::CursorMut;
+use crate::rate::{self, Accounts, Message, READ_MAX, Scratch};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
+use aya_ebpf::helpers::generated::{
+    bpf_csum_diff, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+    bpf_xdp_store_bytes,
+};
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::programs::XdpContext;
+use xdnsd_abi::rate::{ELEMENT_WORDS, ELEMENTS, Element};
+use xdnsd_abi::{Reason, shield, tail};
+
+/// The table, as the loader is told of it.
+type Table = Array<Element, { ELEMENTS as usize }, { BPF_F_MMAPABLE as usize }>;
+
+#[btf_map(name = "accounts")]
+static ACCOUNTS: ArrayOfMaps<Table, 1> = ArrayOfMaps::new();
+#[map(name = "rate_scratch")]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Bounds a length for the verifier.
+const MASK: u64 = 511;
+const _: () = assert!(READ_MAX as u64 <= MASK && size_of::<Message>() as u64 <= MASK);
+
+/// The account of a client whose query goes on: its element and its place there. 0: there is none.
+pub type Counted = u32;
+/// What [`look`] says besides that.
+const SLIPPED: u32 = u32::MAX;
+const DROPPED: u32 = u32::MAX - 1;
+const _: () = assert!(ELEMENTS * (ELEMENT_WORDS as u32) < DROPPED);
+
+/// Whether the client may have asked: see [`rate::judge`].
+#[inline(always)]
+pub fn judge(ctx: &XdpContext) -> Result<Counted, Reason> {
+    match look(ctx.ctx) {
+        SLIPPED => Err(Reason::RateSlipped),
+        DROPPED => Err(Reason::DropRate),
+        counted => Ok(counted),
+    }
+}
+
+/// A function of its own: two programs have it, and beside a tail call that comes back there is little room on the stack.
+#[inline(never)]
+fn look(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
+    let context = XdpContext::new(ctx);
+    // SAFETY: the lookup gave this CPU's own slot, aligned and alive as long as the program, of integers; nothing else runs on
+    // this CPU's slot while the program does, and it comes here once.
+    let scratch = unsafe { &mut *scratch };
+    match rate::judge(&Run::<true>::new(&context), scratch) {
+        Ok(Some(account)) => account.place,
+        Ok(None) => 0,
+        Err(Reason::RateSlipped) => SLIPPED,
+        Err(_) => DROPPED,
+    }
+}
+
+/// Counts a query that another program has answered.
+#[inline(always)]
+pub fn charge(ctx: &XdpContext, counted: Counted) {
+    if counted != 0 {
+        rate::charge(&Run::<true>::new(ctx), counted);
+    }
+}
+
+impl<const FRAGS: bool> Run<'_, FRAGS> {
+    /// Hands a query on to the program for limits, where there are some. Then this does not return.
+    #[inline(always)]
+    pub fn hand_on_rate(&self, has_limits: bool) {
+        if FRAGS && has_limits {
+            // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
+            unsafe { super::TAILS.tail_call(self.ctx, tail::RATE) }
+        }
+    }
+}
+
+impl Accounts for Run<'_, true> {
+    type Element = *mut Element;
+
+    #[inline(always)]
+    fn frame(&self) -> Cursor<'_> {
+        self.first_buffer()
+    }
+
+    #[inline(always)]
+    fn element(&self, index: u32) -> Option<*mut Element> {
+        ACCOUNTS.get_value_ptr_mut(0, &index)
+    }
+
+    #[inline(always)]
+    fn word(&self, element: *mut Element, at: usize) -> u64 {
+        // SAFETY: the lookup gave an aligned element that lives as long as the map, and the place is within it. User space and other
+        // processors store to it at any time, so the load is volatile; aligned eight bytes are never torn on a 64-bit machine, and
+        // a torn word elsewhere is a wrong moment for one query.
+        unsafe {
+            element
+                .cast::<u64>()
+                .add(at % ELEMENT_WORDS)
+                .read_volatile()
+        }
+    }
+
+    #[inline(always)]
+    fn set_word(&self, element: *mut Element, at: usize, word: u64) {
+        // SAFETY: as above; what somebody else stores at the same time is lost, and with it one query that counts.
+        unsafe {
+            element
+                .cast::<u64>()
+                .add(at % ELEMENT_WORDS)
+                .write_volatile(word);
+        }
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        now()
+    }
+
+    #[inline(always)]
+    fn answers(&self) -> bool {
+        told(shield::RATE_ANSWERS) != 0
+    }
+
+    #[inline(always)]
+    fn opaque(&self, place: &u64) -> u64 {
+        // SAFETY: a live reference. The verifier keeps nothing of what was stored to a map.
+        unsafe { (&raw const *place).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()> {
+        // The compiler knows these bounds already, and would leave out what tells the verifier.
+        let len = hide(len as u64) & MASK;
+        if len == 0 || len > READ_MAX as u64 {
+            return None;
+        }
+        let to = message.as_mut_ptr().cast();
+        // SAFETY: the helper writes `len` bytes, which are fewer than the message has; the context is the kernel's.
+        let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at as u32, to, hide(len) as u32) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn sum(&self, message: &Message, len: usize) -> u64 {
+        let len = hide(len.next_multiple_of(4) as u64) & MASK & !3;
+        if len > size_of::<Message>() as u64 {
+            return 0;
+        }
+        let (nothing, from) = (core::ptr::null_mut(), message.as_ptr().cast_mut().cast());
+        // SAFETY: the helper reads `len` bytes, at most those of the message.
+        unsafe { bpf_csum_diff(nothing, 0, from, hide(len) as u32, 0) as u64 & 0xffff_ffff }
+    }
+
+    #[inline(always)]
+    fn resize(&self, len: usize) -> Option<()> {
+        // SAFETY: the context is the one that the kernel called us with.
+        let present = unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) };
+        let more = len as i32 - present as i32;
+        // SAFETY: the context is the kernel's. No view of the frame from before is used from here on.
+        (unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, more) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn frame_mut(&self) -> CursorMut<'_> {
+        let ctx = self.ctx.ctx;
+        // SAFETY: the context that the kernel called us with; each field is an aligned u32 of it. The frame lies writable
+        // between the two while the program runs, and nobody else has it.
+        unsafe {
+            let (start, end) = (&raw const (*ctx).data, &raw const (*ctx).data_end);
+            let (start, end) = (start.read_volatile(), end.read_volatile());
+            CursorMut::new(start as usize as *mut u8, end as usize as *const u8)
+        }
+    }
+
+    #[inline(always)]
+    fn store(&self, at: usize, message: &Message, len: usize) -> Option<()> {
+        let len = hide(len as u64) & MASK;
+        if len == 0 || len > size_of::<Message>() as u64 {
+            return None;
+        }
+        let from = message.as_ptr().cast_mut().cast();
+        // SAFETY: the helper reads `len` bytes, at most those of the message; the context is the kernel's.
+        let result =
+            unsafe { bpf_xdp_store_bytes(self.ctx.ctx, at as u32, from, hide(len) as u32) };
+        (result == 0).then_some(())
+    }
+}

@@ -1,0 +1,269 @@
+//! A query of a client that has asked more than it may: answered with TC, so that a real client comes back over TCP, or dropped.
+//!
+//! The XDP program has looked at the frame before: it is a query to us, whole, in one buffer, with right checksums, and an answer
+//! may leave as it came. Accounts are user space's: it makes them and counts. Here is looked whether a client has had too much
+//! already, which costs least here; what another program answers without user space is counted here as well. In doubt the query goes on to
+//! user space, which judges it again.
+
+mod cookie;
+mod question;
+
+use crate::flow::envelope::Envelope;
+use crate::flow::network::Address;
+use crate::flow::transport::Datagram;
+use crate::flow::{Flow, Frame};
+use crate::frame::Cursor;
+use crate::frame::write::CursorMut;
+use question::{Asked, OPT_LEN};
+use xdnsd_abi::Reason;
+use xdnsd_abi::hash::HashKey;
+use xdnsd_abi::headers::{dns, udp};
+use xdnsd_abi::rate::{
+    ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, NETWORKS_OF_ELEMENT, Rate, SCRATCH_BYTES, Unit, WAYS,
+    account, control, element, network,
+};
+
+/// Bytes of the longest message that is read here. A longer one of a client that has had too much is dropped.
+pub const READ_MAX: usize = 256;
+/// Room for a message, and for what is written over its end.
+pub type Message = [u8; 288];
+/// The size that an OPT record of ours names, as the forwarder's own does.
+const UDP_SIZE: u16 = 1232;
+
+/// Where a message is read and the answer put together, on each processor one.
+#[repr(C)]
+pub struct Scratch {
+    /// The query, then the answer to it.
+    message: Message,
+    /// A place in it, kept here so that the verifier does not go through the rest once for each.
+    at: u64,
+}
+
+const _: () = assert!(size_of::<Scratch>() <= SCRATCH_BYTES);
+
+/// What the program asks of the kernel.
+pub trait Accounts {
+    /// Some words of the table.
+    type Element: Copy;
+    /// The frame.
+    fn frame(&self) -> Cursor<'_>;
+    /// An element of the table. `None`: there is no table.
+    fn element(&self, index: u32) -> Option<Self::Element>;
+    /// A word of it.
+    fn word(&self, element: Self::Element, at: usize) -> u64;
+    /// Writes a word of it.
+    fn set_word(&self, element: Self::Element, at: usize, word: u64);
+    /// CLOCK_MONOTONIC in nanoseconds.
+    fn now(&self) -> u64;
+    /// Whether answers leave.
+    fn answers(&self) -> bool;
+    /// The number at this place, of which neither compiler nor verifier knows anything.
+    fn opaque(&self, place: &u64) -> u64;
+    /// Copies `len` bytes of the frame, 1 to [`READ_MAX`], from offset `at`.
+    fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()>;
+    /// The sum of the message's first `len` bytes as 16-bit words in native order. Those up to the next multiple of four are
+    /// zero.
+    fn sum(&self, message: &Message, len: usize) -> u64;
+    /// Makes the frame so long. `None`: it is as it was.
+    fn resize(&self, len: usize) -> Option<()>;
+    /// The frame as it is now, to be written.
+    fn frame_mut(&self) -> CursorMut<'_>;
+    /// Writes `len` bytes of the message to the frame from offset `at`.
+    fn store(&self, at: usize, message: &Message, len: usize) -> Option<()>;
+}
+
+/// Where it stands what a client has had.
+#[derive(Clone, Copy)]
+pub struct Account<E> {
+    /// Its first word, counted through all elements.
+    pub place: u32,
+    element: E,
+    /// Its first word there.
+    at: usize,
+    rate: Rate,
+}
+
+/// `Ok`: the query goes on, of a client whose account is this one. `Err`: what became of it; [`Reason::RateSlipped`]: the answer
+/// stands in the frame.
+#[inline(always)]
+pub fn judge<K: Accounts>(
+    kernel: &K,
+    scratch: &mut Scratch,
+) -> Result<Option<Account<K::Element>>, Reason> {
+    let Ok(Frame::Udp(flow)) = Frame::parse(kernel.frame()) else {
+        return Ok(None);
+    };
+    let Some(account) = find(kernel, scratch, flow.packet.source) else {
+        return Ok(None);
+    };
+    let Account {
+        element, at, rate, ..
+    } = account;
+    let now = kernel.now();
+    if rate.has_room(kernel.word(element, at + account::QUERIES), now) {
+        return Ok(Some(account));
+    }
+    let Some((envelope, asked)) = read(kernel, scratch, &flow) else {
+        return Err(Reason::DropRate);
+    };
+    if asked.cookie != 0 && cookie::is_good(kernel, scratch, &asked, flow.packet.source) {
+        return Ok(None);
+    }
+    let slips = rate_at(kernel, control::SLIP_INTERVAL);
+    let slipped = kernel.word(element, at + account::SLIPS);
+    if !slips.is_on() || !slips.has_room(slipped, now) {
+        return Err(Reason::DropRate);
+    }
+    // User space says it, and counts it.
+    if !kernel.answers() {
+        return Ok(None);
+    }
+    slip(kernel, scratch, &envelope, &asked).ok_or(Reason::DropRate)?;
+    kernel.set_word(element, at + account::SLIPS, slips.charge(slipped, now));
+    Err(Reason::RateSlipped)
+}
+
+/// Counts a query that user space has not seen against the account at this place.
+#[inline(always)]
+pub fn charge<K: Accounts>(kernel: &K, place: u32) {
+    let Some(element) = kernel.element(place / ELEMENT_WORDS as u32) else {
+        return;
+    };
+    let at = place as usize % ELEMENT_WORDS;
+    let rate = rate_at(kernel, control::QUERY_INTERVAL);
+    let clear_at = kernel.word(element, at + account::QUERIES);
+    let charged = rate.charge(clear_at, kernel.now());
+    kernel.set_word(element, at + account::QUERIES, charged);
+}
+
+#[inline(always)]
+fn rate_at<K: Accounts>(kernel: &K, at: usize) -> Rate {
+    let Some(head) = kernel.element(0) else {
+        return Rate::NONE;
+    };
+    Rate {
+        interval_ns: kernel.word(head, at),
+        depth_ns: kernel.word(head, at + 1),
+    }
+}
+
+/// The account of this client, if user space has made one, and queries are limited.
+#[inline(always)]
+fn find<K: Accounts>(
+    kernel: &K,
+    scratch: &mut Scratch,
+    client: Address,
+) -> Option<Account<K::Element>> {
+    let rate = rate_at(kernel, control::QUERY_INTERVAL);
+    if !rate.is_on() {
+        return None;
+    }
+    let Address(high, low) = client;
+    let unit = if client.is_link_local() || is_on_link(kernel, client)? {
+        Unit::whole([high, low])
+    } else {
+        Unit::prefix([high, low])
+    };
+    let tag = unit.tag(&key(kernel, control::KEY)?);
+    let index = element(tag);
+    let element = kernel.element(index)?;
+    scratch.at = u64::MAX;
+    for way in 0..WAYS {
+        if kernel.word(element, way * account::COUNT + account::TAG) == tag {
+            scratch.at = (way * account::COUNT) as u64;
+            break;
+        }
+    }
+    let at = kernel.opaque(&scratch.at) as usize;
+    if at >= WAYS * account::COUNT {
+        return None;
+    }
+    Some(Account {
+        place: index * ELEMENT_WORDS as u32 + at as u32,
+        element,
+        at,
+        rate,
+    })
+}
+
+/// Whether the client is a neighbour. `None`: there are more networks than are known here.
+#[inline(always)]
+fn is_on_link<K: Accounts>(kernel: &K, client: Address) -> Option<bool> {
+    let count = kernel.word(kernel.element(0)?, control::NETWORKS) as usize;
+    if count > NETWORKS_MAX {
+        return None;
+    }
+    let Address(high, low) = client;
+    for index in 0..count {
+        let networks = kernel.element(NETWORKS_AT + (index / NETWORKS_OF_ELEMENT) as u32)?;
+        let word = |at| kernel.word(networks, index % NETWORKS_OF_ELEMENT * network::COUNT + at);
+        let differs = high & word(network::MASK) ^ word(network::FIRST)
+            | low & word(network::MASK + 1) ^ word(network::FIRST + 1);
+        if differs == 0 {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+#[inline(always)]
+fn key<K: Accounts>(kernel: &K, at: usize) -> Option<HashKey> {
+    let head = kernel.element(0)?;
+    let [a, b, c, d, e, f, g, h] = kernel.word(head, at).to_ne_bytes();
+    let [i, j, k, l, m, n, o, p] = kernel.word(head, at + 1).to_ne_bytes();
+    Some([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+}
+
+/// Reads the question into the scratch. `None`: nothing that is read here.
+#[inline(always)]
+fn read<K: Accounts>(
+    kernel: &K,
+    scratch: &mut Scratch,
+    flow: &Flow<Datagram<'_>>,
+) -> Option<(Envelope, Asked)> {
+    let envelope = Envelope::of(kernel.frame(), flow)?;
+    let len = usize::from(flow.transport.len()).checked_sub(udp::HEADER_LEN)?;
+    if !(dns::HEADER_LEN..=READ_MAX).contains(&len) {
+        return None;
+    }
+    kernel.load(envelope.len(), len, &mut scratch.message)?;
+    let asked = Asked::read(kernel, scratch, len)?;
+    Some((envelope, asked))
+}
+
+/// Writes the answer with TC in place of the query: its question, and an OPT record where it has one. `None`: the frame may be
+/// anything.
+#[inline(always)]
+fn slip<K: Accounts>(
+    kernel: &K,
+    scratch: &mut Scratch,
+    envelope: &Envelope,
+    asked: &Asked,
+) -> Option<()> {
+    let message = &mut scratch.message;
+    let opt_len = if asked.has_opt { OPT_LEN } else { 0 };
+    let len = asked.end + opt_len;
+    if asked.has_opt {
+        let [high, low] = UDP_SIZE.to_be_bytes();
+        let opt = [0, 0, 41, high, low, 0, 0, asked.opt_flags, 0, 0, 0];
+        put::<OPT_LEN>(message, asked.end, opt)?;
+    }
+    // What a sum in words takes for a part of it.
+    put(message, len, [0; 4])?;
+    let flags = dns::QR | dns::TC | dns::RA | asked.flags & (dns::RD | dns::CD);
+    put(message, dns::field::FLAGS.start, flags.to_be_bytes())?;
+    put(message, 6, [0, 0, 0, 0, 0, u8::from(asked.has_opt)])?;
+    let sum = kernel.sum(&scratch.message, len);
+    kernel.resize(envelope.len() + len)?;
+    envelope.write(kernel.frame_mut(), len, sum)?;
+    kernel.store(envelope.len(), &scratch.message, len)
+}
+
+#[inline(always)]
+fn put<const N: usize>(message: &mut Message, at: usize, bytes: [u8; N]) -> Option<()> {
+    *message.get_mut(at..at + N)?.first_chunk_mut()? = bytes;
+    Some(())
+}
+
+#[cfg(test)]
+mod tests;

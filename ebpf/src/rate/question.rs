@@ -1,0 +1,140 @@
+//! The question of a query, and the DNS cookie that it brings.
+
+use super::{Accounts, Message, Scratch};
+use xdnsd_abi::headers::dns;
+
+/// Bytes of an OPT record without options.
+pub const OPT_LEN: usize = 11;
+/// Bytes of QTYPE and QCLASS.
+const QUESTION_FIXED_LEN: usize = 4;
+/// Bytes of the longest name (RFC 1035 section 2.3.4), which has so many labels at most.
+const NAME_MAX: usize = 255;
+const LABELS_MAX: usize = 128;
+/// Longest label.
+const LABEL_MAX: u8 = 63;
+/// QR and the opcode: a query has none of them.
+const NO_QUERY: u16 = dns::QR | 0x7800;
+/// Options that are looked at. A cookie behind them is not seen here, and its client told to come over TCP.
+const OPTIONS_MAX: usize = 8;
+/// IANA DNS EDNS0 option codes.
+const COOKIE: u16 = 10;
+/// Bytes of a cookie with a server's part in the form of RFC 9018.
+pub const COOKIE_LEN: u16 = 24;
+
+/// What is asked, as far as it matters here.
+pub struct Asked {
+    /// The header's flags.
+    pub flags: u16,
+    /// Offset behind the question.
+    pub end: usize,
+    /// An OPT record follows.
+    pub has_opt: bool,
+    /// Its flag DO.
+    pub opt_flags: u8,
+    /// Offset of a cookie of [`COOKIE_LEN`] bytes. 0: there is none.
+    pub cookie: usize,
+}
+
+impl Asked {
+    /// Reads the message of `len` bytes that stands in the scratch. `None`: it is no query with one question.
+    #[inline(always)]
+    pub fn read(kernel: &impl Accounts, scratch: &mut Scratch, len: usize) -> Option<Self> {
+        let flags = be16(&scratch.message, dns::field::FLAGS.start)?;
+        if flags & NO_QUERY != 0 || be16(&scratch.message, 4)? != 1 {
+            return None;
+        }
+        let between = be16(&scratch.message, 6)? | be16(&scratch.message, 8)?;
+        let additionals = be16(&scratch.message, 10)?;
+        walk_name(scratch)?;
+        let name_end = kernel.opaque(&scratch.at) as usize;
+        if name_end > dns::HEADER_LEN + NAME_MAX {
+            return None;
+        }
+        let end = name_end + QUESTION_FIXED_LEN;
+        if end > len {
+            return None;
+        }
+        let mut asked = Self {
+            flags,
+            end,
+            has_opt: false,
+            opt_flags: 0,
+            cookie: 0,
+        };
+        if between == 0 && additionals != 0 && end + OPT_LEN <= len {
+            asked.read_opt(kernel, scratch, len)?;
+        }
+        Some(asked)
+    }
+
+    #[inline(always)]
+    fn read_opt(
+        &mut self,
+        kernel: &impl Accounts,
+        scratch: &mut Scratch,
+        len: usize,
+    ) -> Option<()> {
+        let start = self.end + OPT_LEN;
+        let opt: &[u8; OPT_LEN] = scratch.message.get(self.end..start)?.first_chunk()?;
+        // Root, type 41, size, extended RCODE, version, DO and reserved bits, length.
+        let [0, 0, 41, _, _, _, _, flags, _, high, low] = *opt else {
+            return Some(());
+        };
+        self.has_opt = true;
+        self.opt_flags = flags & 0x80;
+        let end = start + usize::from(u16::from_be_bytes([high, low]));
+        if end <= len {
+            walk_options(scratch, start, end);
+            self.cookie = kernel.opaque(&scratch.at) as usize;
+        }
+        Some(())
+    }
+}
+
+/// Walks QNAME, and leaves the offset behind it in the scratch.
+#[inline(always)]
+fn walk_name(scratch: &mut Scratch) -> Option<()> {
+    let mut at = dns::HEADER_LEN;
+    for _ in 0..LABELS_MAX {
+        let len = *scratch.message.get(at)?;
+        if len > LABEL_MAX {
+            return None;
+        }
+        at += 1 + usize::from(len);
+        if len == 0 {
+            scratch.at = at as u64;
+            return Some(());
+        }
+    }
+    None
+}
+
+/// Looks for the first cookie, and leaves its offset in the scratch; 0: there is none of the right length.
+#[inline(always)]
+fn walk_options(scratch: &mut Scratch, start: usize, end: usize) {
+    scratch.at = 0;
+    let mut at = start;
+    for _ in 0..OPTIONS_MAX {
+        let (Some(code), Some(len)) = (be16(&scratch.message, at), be16(&scratch.message, at + 2))
+        else {
+            return;
+        };
+        let data = at + 4;
+        let next = data + usize::from(len);
+        if next > end {
+            return;
+        }
+        if code == COOKIE {
+            if len == COOKIE_LEN {
+                scratch.at = data as u64;
+            }
+            return;
+        }
+        at = next;
+    }
+}
+
+#[inline(always)]
+fn be16(message: &Message, at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes(*message.get(at..at + 2)?.first_chunk()?))
+}
