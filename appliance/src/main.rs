@@ -263,7 +263,7 @@ impl Checked {
         let addresses = plan.endpoints.iter().map(Endpoint::socket_addr);
         let both = |address| [(Protocol::Udp, address), (Protocol::Tcp, address)];
         let obstacle = |(protocol, address)| holder::obstacle(protocol, address);
-        for Obstacle { what, is_right } in addresses.flat_map(both).filter_map(obstacle) {
+        for Obstacle { what, is_right, .. } in addresses.flat_map(both).filter_map(obstacle) {
             // A capability that whoever serves may have.
             if is_right {
                 self.notes.push(what);
@@ -276,7 +276,7 @@ impl Checked {
     /// Whether the files and the socket that the process makes can be. A right that this account has not is no fault where
     /// another one may serve.
     fn check_places(&mut self, config: &Config) {
-        for (key, Obstacle { what, is_right }) in daemon::obstacles(config) {
+        for (key, Obstacle { what, is_right, .. }) in daemon::obstacles(config) {
             let mut fault = config.fault(key, what, OWN_PATH);
             if is_right && !self.is_account {
                 fault.allowed.clear();

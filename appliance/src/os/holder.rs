@@ -79,6 +79,7 @@ pub fn obstacle(protocol: Protocol, address: SocketAddr) -> Option<Obstacle> {
     (!is_ours).then(|| Obstacle {
         what: explain(protocol, address, &error),
         is_right,
+        kind: error.kind(),
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use log::{Level, debug, error, info, log, warn};
+use log::{debug, error, info, warn};
 
 use super::snapshot::Store;
 use crate::os::{clock, threads};
@@ -141,13 +141,14 @@ impl SnapshotHandle {
 /// Puts the snapshot into the cache. What is wrong with it stops nothing.
 fn restore(store: &Store, cache: &SharedCache, is_late: &AtomicBool) {
     let restored = store.load_unless(cache, clock::now(), || is_late.load(Ordering::Acquire));
-    let level = if restored.is_faulty() {
-        Level::Warn
-    } else {
-        Level::Info
-    };
-    log!(level, "snapshot: {restored}");
-    if let Some(trouble) = store.trouble() {
+    let trouble = store.trouble();
+    match (restored.is_faulty(), &trouble) {
+        (false, _) => info!("snapshot: {restored}"),
+        // Of what is no snapshot nothing is restored, and none is written there: one line says it.
+        (true, Some(_)) if restored.answers == 0 => {}
+        (true, _) => warn!("snapshot: {restored}"),
+    }
+    if let Some(trouble) = trouble {
         warn!("snapshot: {trouble}");
     }
 }

@@ -39,6 +39,8 @@ pub struct Obstacle {
     pub what: String,
     /// It is a right that this account has not: another one may have it.
     pub is_right: bool,
+    /// As whoever tried would be told.
+    pub kind: ErrorKind,
 }
 
 impl Obstacle {
@@ -48,6 +50,7 @@ impl Obstacle {
         Self {
             what: format!("{}: {what}", text::path(path)),
             is_right: false,
+            kind: ErrorKind::Other,
         }
     }
 
@@ -61,6 +64,7 @@ impl Obstacle {
         };
         Self {
             is_right,
+            kind: error.kind(),
             ..Self::of(path, what)
         }
     }
@@ -147,7 +151,10 @@ fn closed(folder: &Path) -> Option<Obstacle> {
     Some(if refused == nix::Error::EACCES {
         Obstacle::with(folder, &refused.into())
     } else {
-        Obstacle::of(folder, refused.desc())
+        Obstacle {
+            kind: io::Error::from(refused).kind(),
+            ..Obstacle::of(folder, refused.desc())
+        }
     })
 }
 

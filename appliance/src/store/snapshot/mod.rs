@@ -318,8 +318,8 @@ impl Store {
     /// # Errors
     /// The file cannot be written; the generations before it are as they were.
     pub fn save(&self, cache: &SharedCache) -> io::Result<usize> {
-        if let Some(trouble) = self.trouble() {
-            return Err(io::Error::other(trouble));
+        if let Some(Obstacle { what, kind, .. }) = self.obstacle() {
+            return Err(io::Error::new(kind, format!("{}{what}", self.named_at)));
         }
         let saved = self.write_unfinished(cache);
         let saved = saved.and_then(|answers| self.publish().map(|()| answers));

@@ -61,7 +61,7 @@ const RUSTFLAGS: [&str; 6] = [
     "--check-cfg=cfg(bpf_target_arch,values(\"x86_64\"))",
 ];
 
-/// What goes from the object: DWARF, and relocations of BTF, which no loader looks at and ours would hold in memory, a hundred
+/// What goes from the object, besides the lines of the sources: DWARF, and relocations of BTF, which no loader looks at and ours would hold in memory, a hundred
 /// bytes each. BTF, which the verifier's messages quote, stays.
 const STRIP: [&str; 3] = [
     "--strip-debug",
@@ -209,7 +209,45 @@ fn compile(toolchain: &Toolchain, program: Program, target_dir: &Path) -> Result
     let stripped = target_dir.join(program.object);
     let mut strip = Command::new(&toolchain.strip_path);
     run(strip.args(STRIP).arg("-o").arg(&stripped).arg(&built))?;
+    leave_lines_out(toolchain, &stripped)?;
     Ok(stripped)
+}
+
+/// Takes the lines of the sources out of the object's `.BTF.ext`. They are a third of it, our loader holds them in memory, and only
+/// the verifier's messages would quote them. What each function is stays: the kernel asks for it where `bpf_loop` calls one.
+fn leave_lines_out(toolchain: &Toolchain, object: &Path) -> Result<()> {
+    let section = object.with_extension("btf-ext");
+    let objcopy = |words: String| -> Result<()> {
+        let mut command = Command::new(&toolchain.objcopy_path);
+        run(command.arg(words).arg(object))
+    };
+    objcopy(format!("--dump-section=.BTF.ext={}", section.display()))?;
+    let bytes = fs::read(&section).with_context(|| format!("read {}", section.display()))?;
+    let bytes =
+        without_lines(&bytes).context(".BTF.ext is not as the kernel's BTF document has it")?;
+    fs::write(&section, bytes).with_context(|| format!("write {}", section.display()))?;
+    objcopy(format!("--update-section=.BTF.ext={}", section.display()))
+}
+
+/// `.BTF.ext` (kernel document bpf/btf.rst) without its second part, the lines, where there is no third one.
+///
+/// ```text
+///  0       4         8             12            16            20            24
+///  | magic | hdr_len | func_off    | func_len    | line_off    | line_len    | core_off, core_len
+/// ```
+fn without_lines(ext: &[u8]) -> Option<Vec<u8>> {
+    const LINE_LEN: usize = 20;
+    const CORE_OFF: usize = 24;
+    let word = |at: usize| -> Option<usize> {
+        let bytes = ext.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
+    };
+    let (header, line_off) = (word(4)?, word(16)?);
+    let is_usual = header == 32 && word(8)? == 0 && word(12)? == line_off && word(28)? == 0;
+    let mut kept = ext.get(..header + line_off).filter(|_| is_usual)?.to_vec();
+    kept[LINE_LEN..LINE_LEN + 4].fill(0);
+    kept[CORE_OFF..CORE_OFF + 4].copy_from_slice(&ext[16..20]);
+    Some(kept)
 }
 
 /// [`RUSTFLAGS`], and every path of this machine taken out of the debug information.
@@ -267,6 +305,21 @@ impl Drop for Scratch {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn lines_go_and_functions_stay() {
+        let header = |lines: u32, core: u32, cores: u32| {
+            let words = [32, 0, 8, 8, lines, core, cores];
+            let words = words.iter().flat_map(|word: &u32| word.to_le_bytes());
+            [0x9f, 0xeb, 1, 0].into_iter().chain(words)
+        };
+        let whole: Vec<u8> = header(12, 20, 0).chain([7; 8]).chain([9; 12]).collect();
+        let kept: Vec<u8> = header(0, 8, 0).chain([7; 8]).collect();
+        assert_eq!(super::without_lines(&whole), Some(kept));
+        let with_core: Vec<u8> = header(12, 20, 4).chain([7; 24]).collect();
+        assert_eq!(super::without_lines(&with_core), None);
+        assert_eq!(super::without_lines(&whole[..30]), None);
+    }
+
     #[test]
     fn the_committed_objects_are_of_these_sources() {
         super::check_source().expect("objects, note and sources agree");

@@ -26,6 +26,8 @@ pub(super) struct Toolchain {
     pub linker: String,
     pub linker_path: PathBuf,
     pub strip_path: PathBuf,
+    /// `llvm-objcopy`.
+    pub objcopy_path: PathBuf,
     /// Where the compiler says that the standard library's sources are.
     pub library_path: PathBuf,
 }
@@ -58,6 +60,7 @@ impl Toolchain {
             linker: format!("{}, LLVM {}", linker.trim(), llvm_version.trim()),
             linker_path,
             strip_path: llvm.join("bin/llvm-strip"),
+            objcopy_path: llvm.join("bin/llvm-objcopy"),
             library_path: library_path(kind, &version)?,
             rustc,
         })
