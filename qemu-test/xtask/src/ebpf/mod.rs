@@ -307,15 +307,14 @@ impl Drop for Scratch {
 mod tests {
     #[test]
     fn lines_go_and_functions_stay() {
-        let header = |lines: u32, core: u32, cores: u32| {
-            let words = [32, 0, 8, 8, lines, core, cores];
-            let words = words.iter().flat_map(|word: &u32| word.to_le_bytes());
-            [0x9f, 0xeb, 1, 0].into_iter().chain(words)
+        let header = |lines: u32, core: u32, cores: u32| -> Vec<u8> {
+            let words = [32, 0, 8, 8, lines, core, cores].map(u32::to_le_bytes);
+            [&[0x9f, 0xeb, 1, 0][..], words.as_flattened()].concat()
         };
-        let whole: Vec<u8> = header(12, 20, 0).chain([7; 8]).chain([9; 12]).collect();
-        let kept: Vec<u8> = header(0, 8, 0).chain([7; 8]).collect();
+        let whole = [header(12, 20, 0), vec![7; 8], vec![9; 12]].concat();
+        let kept = [header(0, 8, 0), vec![7; 8]].concat();
         assert_eq!(super::without_lines(&whole), Some(kept));
-        let with_core: Vec<u8> = header(12, 20, 4).chain([7; 24]).collect();
+        let with_core = [header(12, 20, 4), vec![7; 24]].concat();
         assert_eq!(super::without_lines(&with_core), None);
         assert_eq!(super::without_lines(&whole[..30]), None);
     }
