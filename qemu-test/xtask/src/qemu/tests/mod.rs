@@ -73,20 +73,7 @@ impl Case {
     }
 }
 
-/// Those that take minutes come first, so that no processor is idle while another is at the last one.
 const CASES: &[Case] = &[
-    Case::new(
-        "the black-box tests of SYN cookies on 6.1",
-        Kernel::V6_1,
-        guest_tests::shield,
-    )
-    .own(),
-    Case::new(
-        "the black-box tests of VLANs",
-        Kernel::V6_12,
-        guest_tests::vlan,
-    )
-    .own(),
     Case::new("native XDP answers on 6.12", Kernel::V6_12, network::native),
     Case::new("native XDP answers on 6.1", Kernel::V6_1, network::native).own(),
     Case::new(
@@ -177,6 +164,18 @@ const CASES: &[Case] = &[
         "an address of the home's side may be leased",
         Kernel::V6_12,
         disks::leased_address,
+    )
+    .own(),
+    Case::new(
+        "the black-box tests of VLANs",
+        Kernel::V6_12,
+        guest_tests::vlan,
+    )
+    .own(),
+    Case::new(
+        "the black-box tests of SYN cookies on 6.1",
+        Kernel::V6_1,
+        guest_tests::shield,
     )
     .own(),
     Case {
