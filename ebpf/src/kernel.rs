@@ -8,10 +8,10 @@ pub use rate::{charge, judge};
 
 use crate::classify::{Kernel, NextHop, Reply, Way};
 use crate::clients::Place;
+use crate::context::{self, opaque};
 use crate::flow::link::Mac;
 use crate::flow::network::Address;
 use crate::frame::Cursor;
-use crate::frame::write::CursorMut;
 use crate::prefixes::Prefixes;
 use crate::stray::{Owner, Owners};
 use crate::syn::{Answer, COUNT_MAX, Cookies, Ends, Guarded, Header, Walk};
@@ -24,8 +24,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{ArrayOfMaps, LpmTrie};
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_release, bpf_skc_lookup_tcp,
-    bpf_tcp_check_syncookie, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
-    bpf_xdp_load_bytes,
+    bpf_tcp_check_syncookie, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
 };
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, XskMap};
@@ -143,14 +142,7 @@ impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
     /// position behind every path that leads here.
     #[inline(always)]
     pub fn first_buffer(&self) -> Cursor<'_> {
-        let ctx = self.ctx.ctx;
-        // SAFETY: the context that the kernel called us with; each field is an aligned u32 of it. The frame lies
-        // readable between the two while the program runs.
-        unsafe {
-            let (start, end) = (&raw const (*ctx).data, &raw const (*ctx).data_end);
-            let (start, end) = (start.read_volatile(), end.read_volatile());
-            Cursor::new(start as usize as *const u8, end as usize as *const u8)
-        }
+        context::frame(self.ctx)
     }
 }
 
@@ -253,7 +245,7 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     #[inline(always)]
     fn hand_on_stray(&self) {
         if FRAGS {
-            // SAFETY: as above.
+            // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
             unsafe { TAILS.tail_call(self.ctx, tail::STRAY) }
         }
     }
@@ -264,9 +256,7 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
         if !FRAGS {
             return first.take::<{ FRAME_MAX + 1 }>().is_some();
         }
-        // SAFETY: the context is the one that the kernel called us with.
-        let len = unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) };
-        !first.holds::<FRAME_MAX>(len)
+        !first.holds::<FRAME_MAX>(context::frame_len(self.ctx))
     }
 
     #[inline(always)]
@@ -288,18 +278,6 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
 const MASK: u64 = 63;
 const _: () = assert!(tcp::HEADER_LEN_MAX as u64 <= MASK && MASK < size_of::<Header>() as u64);
 
-/// The same number, of which the compiler knows nothing any more, and the verifier all that it knew.
-#[inline(always)]
-fn opaque(number: u64) -> u64 {
-    let mut slot = MaybeUninit::uninit();
-    let slot: *mut u64 = slot.as_mut_ptr();
-    // SAFETY: a place of our own, written before it is read.
-    unsafe {
-        slot.write_volatile(number);
-        slot.read_volatile()
-    }
-}
-
 impl Guarded for Run<'_, true> {
     #[inline(always)]
     fn guarded(&self, listen: &Listen) -> Option<PathCheck> {
@@ -313,7 +291,8 @@ impl Guarded for Run<'_, true> {
 
     #[inline(always)]
     fn is_large(&self) -> bool {
-        !self.first_buffer().holds::<SYN_FRAME_MAX>(self.len())
+        let len = context::frame_len(self.ctx);
+        !self.first_buffer().holds::<SYN_FRAME_MAX>(len)
     }
 
     #[inline(always)]
@@ -515,31 +494,22 @@ impl Run<'_, true> {
         (!socket.is_null()).then_some(socket)
     }
 
-    /// Bytes of the frame in all its buffers.
+    /// Makes the frame so long. `None`: it is as it was.
     #[inline(always)]
-    fn len(&self) -> u64 {
-        // SAFETY: the context is the one that the kernel called us with.
-        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) }
+    fn set_len(&self, len: usize) -> Option<()> {
+        let more = len as i32 - context::frame_len(self.ctx) as i32;
+        // SAFETY: the context is the kernel's. No view of the frame from before is used from here on.
+        (unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, more) } == 0).then_some(())
     }
 
     /// Makes the frame as long as the answer and writes it there.
     #[inline(always)]
     pub fn answer(&self, answer: &Answer, reason: Reason) -> Reason {
-        let more = answer.len() as i32 - self.len() as i32;
-        // SAFETY: the context is the kernel's. No view of the frame is used from here on but the one that is made below.
-        if unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, more) } != 0 {
+        if self.set_len(answer.len()).is_none() {
             return Reason::PassNoRoom;
         }
-        let ctx = self.ctx.ctx;
-        // SAFETY: the context that the kernel called us with; each field is an aligned u32 of it. The frame lies writable
-        // between the two while the program runs, and nobody else has it.
-        let frame = unsafe {
-            let (start, end) = (&raw const (*ctx).data, &raw const (*ctx).data_end);
-            let (start, end) = (start.read_volatile(), end.read_volatile());
-            CursorMut::new(start as usize as *mut u8, end as usize as *const u8)
-        };
         // It is exactly as long as the answer, in one buffer: only the verifier has to be told.
-        match answer.write(frame) {
+        match answer.write(context::frame_mut(self.ctx)) {
             Some(()) => reason,
             None => Reason::PassTruncated,
         }

@@ -6,6 +6,9 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod object;
+
+#[cfg(target_arch = "bpf")]
 mod program {
     use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_sk_lookup};
     use aya_ebpf::macros::{map, sk_lookup};
@@ -74,16 +77,6 @@ mod program {
             link,
         };
         ports::tag_v6(key, server, lookup.local_ip6)
-    }
-
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-    /// Nothing here panics, and what could would not pass the verifier; the compiler still wants one.
-    #[panic_handler]
-    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
     }
 }
 

@@ -1,14 +1,16 @@
-//! The XDP program: which frames user space answers from AF_XDP, and which the kernel keeps.
+//! The XDP program: which frames user space answers from AF_XDP, which end here, and which the kernel keeps.
 //!
-//! It drops only what can be nothing but an attack, and keeps no state but counters. See `classify.rs` for what is ours. Behind it stand
-//! the program that answers SYNs where SYN cookies are on (`syn.rs`), and the one that answers hot names (`tier0.rs`): those alone
-//! write to frames.
+//! `classify.rs` says what is ours. Behind tail calls stand the programs that answer SYNs (`syn.rs`), judge other segments
+//! (`stray.rs`), and those to hosts behind this one (`forward.rs`), that limit clients (`rate.rs`) and answer hot names (`tier0.rs`,
+//! an object of its own), and the one that tells who reads the log (`kernel/log.rs`).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(any(target_arch = "bpf", test))]
 mod classify;
 #[cfg(any(target_arch = "bpf", test))]
 mod clients;
+#[cfg(target_arch = "bpf")]
+mod context;
 #[cfg(any(target_arch = "bpf", test))]
 mod flow;
 #[cfg(any(target_arch = "bpf", test))]
@@ -17,6 +19,8 @@ mod forward;
 mod frame;
 #[cfg(target_arch = "bpf")]
 mod kernel;
+#[cfg(target_arch = "bpf")]
+mod object;
 #[cfg(any(target_arch = "bpf", test))]
 mod prefixes;
 #[cfg(any(target_arch = "bpf", test))]
@@ -28,7 +32,7 @@ mod syn;
 
 #[cfg(target_arch = "bpf")]
 mod program {
-    use crate::{classify, forward, frame::Cursor, kernel, prefixes, stray, syn};
+    use crate::{classify, forward, kernel, prefixes, stray, syn};
     use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
@@ -109,11 +113,8 @@ mod program {
     /// What other segments are handed on to.
     #[xdp(frags)]
     pub fn xdnsd_stray(ctx: XdpContext) -> u32 {
-        // SAFETY: the kernel keeps the frame between data and data_end readable while this program runs, which the tail call
-        // began anew.
-        let frame = unsafe { Cursor::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
         let run = kernel::Run::<true>::new(&ctx);
-        let reason = match stray::classify(frame, &run) {
+        let reason = match stray::classify(run.first_buffer(), &run) {
             Ok(reason) => reason,
             Err(reason) => run.hand_on_forward(reason),
         };
@@ -123,11 +124,8 @@ mod program {
     /// What segments to others are handed on to.
     #[xdp(frags)]
     pub fn xdnsd_forward(ctx: XdpContext) -> u32 {
-        // SAFETY: the kernel keeps the frame between data and data_end readable while this program runs, which the tail call
-        // began anew; what is written later is written through pointers that are read again.
-        let frame = unsafe { Cursor::new(ctx.data() as *const u8, ctx.data_end() as *const u8) };
         let run = kernel::Run::<true>::new(&ctx);
-        let reason = match forward::classify(frame, &run) {
+        let reason = match forward::classify(run.first_buffer(), &run) {
             Ok((answer, reason)) => run.answer(&answer, reason),
             Err(reason) => reason,
         };
@@ -227,17 +225,6 @@ mod program {
             | Reason::PassStray
             | Reason::ForwardVerified => XDP_PASS,
         }
-    }
-
-    /// bpf_fib_lookup is for GPL-compatible programs only.
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-    /// Nothing here panics, and what could would not pass the verifier; the compiler still wants one.
-    #[panic_handler]
-    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
     }
 }
 

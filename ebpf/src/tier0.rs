@@ -3,6 +3,8 @@
 //! It has an object of its own, because it is loaded once and the XDP program for each interface: there is one set of hot answers.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
+#[cfg(target_arch = "bpf")]
+mod context;
 #[cfg(any(target_arch = "bpf", test))]
 #[expect(
     dead_code,
@@ -17,6 +19,8 @@ mod flow;
 mod frame;
 #[cfg(any(target_arch = "bpf", test))]
 mod hot;
+#[cfg(target_arch = "bpf")]
+mod object;
 
 #[cfg(target_arch = "bpf")]
 mod program {
@@ -46,16 +50,6 @@ mod program {
             | Outcome::NewClient
             | Outcome::NoRoom => XDP_PASS,
         }
-    }
-
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-    /// Nothing here panics, and what could would not pass the verifier; the compiler still wants one.
-    #[panic_handler]
-    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-        loop {}
     }
 }
 

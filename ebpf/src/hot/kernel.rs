@@ -1,13 +1,11 @@
 //! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
 use super::{Kernel, Message, Scratch};
+use crate::context;
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_ktime_get_coarse_ns, bpf_xdp_adjust_head, bpf_xdp_get_buff_len,
-    bpf_xdp_load_bytes, bpf_xdp_store_bytes,
-};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_xdp_adjust_head};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 use aya_ebpf::programs::XdpContext;
@@ -34,14 +32,6 @@ static OUTCOMES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT
 #[map(name = "hot_scratch")]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// Bounds a length for the verifier.
-const MASK: u64 = 511;
-const _: () = assert!(super::ANSWER_MAX as u64 <= MASK);
-/// The same for what is copied into the scratch.
-const QUERY_MASK: u64 = 127;
-const _: () =
-    assert!(super::QUERY_MAX as u64 <= QUERY_MASK && QUERY_MASK < size_of::<Message>() as u64);
-
 /// Counts what became of a query on this CPU.
 #[inline(always)]
 pub fn count(outcome: Outcome) {
@@ -63,18 +53,6 @@ fn load(array: &Array<u64>, index: u32) -> u64 {
     unsafe { word.read_volatile() }
 }
 
-/// The same number, of which the compiler knows nothing any more, and the verifier all that it knew.
-#[inline(always)]
-fn hide(number: u64) -> u64 {
-    let mut slot = core::mem::MaybeUninit::uninit();
-    let slot: *mut u64 = slot.as_mut_ptr();
-    // SAFETY: a place of our own, written before it is read.
-    unsafe {
-        slot.write_volatile(number);
-        slot.read_volatile()
-    }
-}
-
 /// One frame's run of the program.
 pub struct Run<'a> {
     ctx: &'a XdpContext,
@@ -89,32 +67,17 @@ impl<'a> Run<'a> {
         // this CPU's slot while the program does, and it begins once.
         Some((Self { ctx }, unsafe { &mut *scratch }))
     }
-
-    /// The two ends of the frame, read anew.
-    #[inline(always)]
-    fn ends(&self) -> (usize, usize) {
-        let ctx = self.ctx.ctx;
-        // SAFETY: the context that the kernel called us with; each field is an aligned u32 of it.
-        unsafe {
-            let (start, end) = (&raw const (*ctx).data, &raw const (*ctx).data_end);
-            (start.read_volatile() as usize, end.read_volatile() as usize)
-        }
-    }
 }
 
 impl Kernel for Run<'_> {
     #[inline(always)]
     fn frame(&self) -> Cursor<'_> {
-        let (start, end) = self.ends();
-        // SAFETY: the kernel keeps the frame between the two readable while the program runs; what is written later is written
-        // through pointers that are read again.
-        unsafe { Cursor::new(start as *const u8, end as *const u8) }
+        context::frame(self.ctx)
     }
 
     #[inline(always)]
     fn frame_len(&self) -> usize {
-        // SAFETY: the context is the one that the kernel called us with.
-        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
+        context::frame_len(self.ctx) as usize
     }
 
     #[inline(always)]
@@ -125,15 +88,7 @@ impl Kernel for Run<'_> {
 
     #[inline(always)]
     fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()> {
-        // The compiler knows these bounds already, and would leave out what tells the verifier.
-        let len = hide(len as u64) & QUERY_MASK;
-        if len == 0 {
-            return None;
-        }
-        let to = message.as_mut_ptr().cast();
-        // SAFETY: the helper writes `len` bytes, which are fewer than the message has; the context is the kernel's.
-        let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at as u32, to, hide(len) as u32) };
-        (result == 0).then_some(())
+        context::load(self.ctx, at, len, message)
     }
 
     #[inline(always)]
@@ -181,13 +136,7 @@ impl Kernel for Run<'_> {
 
     #[inline(always)]
     fn sum(&self, message: &Message, len: usize) -> u64 {
-        let len = hide(len.next_multiple_of(4) as u64) & MASK & !3;
-        if len > size_of::<Message>() as u64 {
-            return 0;
-        }
-        let (nothing, from) = (core::ptr::null_mut(), message.as_ptr().cast_mut().cast());
-        // SAFETY: the helper reads `len` bytes, at most those of the message.
-        unsafe { bpf_csum_diff(nothing, 0, from, hide(len) as u32, 0) as u64 & 0xffff_ffff }
+        context::sum(message, len)
     }
 
     #[inline(always)]
@@ -198,21 +147,11 @@ impl Kernel for Run<'_> {
 
     #[inline(always)]
     fn frame_mut(&self) -> CursorMut<'_> {
-        let (start, end) = self.ends();
-        // SAFETY: the frame lies writable between the two while the program runs, and nobody else has it.
-        unsafe { CursorMut::new(start as *mut u8, end as *const u8) }
+        context::frame_mut(self.ctx)
     }
 
     #[inline(always)]
     fn store(&self, at: usize, message: &Message, len: usize) -> Option<()> {
-        let len = hide(len as u64) & MASK;
-        if len == 0 || len > size_of::<Message>() as u64 {
-            return None;
-        }
-        let from = message.as_ptr().cast_mut().cast();
-        // SAFETY: the helper reads `len` bytes, at most those of the message; the context is the kernel's.
-        let result =
-            unsafe { bpf_xdp_store_bytes(self.ctx.ctx, at as u32, from, hide(len) as u32) };
-        (result == 0).then_some(())
+        context::store(self.ctx, at, message, len)
     }
 }

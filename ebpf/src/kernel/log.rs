@@ -55,7 +55,7 @@ pub fn write_record(ctx: &XdpContext) -> u32 {
     let Some(verdict) = LOGGED.get_ptr(logged::VERDICT) else {
         return u32::MAX;
     };
-    // SAFETY: as above; whoever handed the frame on has written it.
+    // SAFETY: this CPU's own slot, aligned and alive as long as the program; whoever handed the frame on has written it.
     let verdict = unsafe { *verdict };
     record(ctx, verdict as u32);
     (verdict >> 32) as u32
@@ -92,7 +92,7 @@ fn record(ctx: &XdpContext, reason: u32) {
     if result != 0
         && let Some(lost) = LOGGED.get_ptr_mut(logged::LOST)
     {
-        // SAFETY: this CPU's own slot, as above.
+        // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program does.
         unsafe { *lost = (*lost).wrapping_add(1) }
     }
 }

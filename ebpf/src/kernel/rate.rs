@@ -1,15 +1,12 @@
 //! What the program for limits asks of the kernel.
 
-use super::{Run, now, opaque as hide, told};
+use super::{Run, now, told};
+use crate::context;
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
-use crate::rate::{self, Accounts, Message, READ_MAX, Scratch};
+use crate::rate::{self, Accounts, Message, Scratch};
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
-use aya_ebpf::helpers::generated::{
-    bpf_csum_diff, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
-    bpf_xdp_store_bytes,
-};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
@@ -23,10 +20,6 @@ type Table = Array<Element, { ELEMENTS as usize }, { BPF_F_MMAPABLE as usize }>;
 static ACCOUNTS: ArrayOfMaps<Table, 1> = ArrayOfMaps::new();
 #[map(name = "rate_scratch")]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
-
-/// Bounds a length for the verifier.
-const MASK: u64 = 511;
-const _: () = assert!(READ_MAX as u64 <= MASK && size_of::<Message>() as u64 <= MASK);
 
 /// The account of a client whose query goes on: its element and its place there. 0: there is none.
 pub type Counted = u32;
@@ -110,7 +103,8 @@ impl Accounts for Run<'_, true> {
 
     #[inline(always)]
     fn set_word(&self, element: *mut Element, at: usize, word: u64) {
-        // SAFETY: as above; what somebody else stores at the same time is lost, and with it one query that counts.
+        // SAFETY: the lookup gave an aligned element that lives as long as the map, and the place is within it. What somebody else
+        // stores at the same time is lost, and with it one query that counts.
         unsafe {
             element
                 .cast::<u64>()
@@ -137,59 +131,26 @@ impl Accounts for Run<'_, true> {
 
     #[inline(always)]
     fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()> {
-        // The compiler knows these bounds already, and would leave out what tells the verifier.
-        let len = hide(len as u64) & MASK;
-        if len == 0 || len > READ_MAX as u64 {
-            return None;
-        }
-        let to = message.as_mut_ptr().cast();
-        // SAFETY: the helper writes `len` bytes, which are fewer than the message has; the context is the kernel's.
-        let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at as u32, to, hide(len) as u32) };
-        (result == 0).then_some(())
+        context::load(self.ctx, at, len, message)
     }
 
     #[inline(always)]
     fn sum(&self, message: &Message, len: usize) -> u64 {
-        let len = hide(len.next_multiple_of(4) as u64) & MASK & !3;
-        if len > size_of::<Message>() as u64 {
-            return 0;
-        }
-        let (nothing, from) = (core::ptr::null_mut(), message.as_ptr().cast_mut().cast());
-        // SAFETY: the helper reads `len` bytes, at most those of the message.
-        unsafe { bpf_csum_diff(nothing, 0, from, hide(len) as u32, 0) as u64 & 0xffff_ffff }
+        context::sum(message, len)
     }
 
     #[inline(always)]
     fn resize(&self, len: usize) -> Option<()> {
-        // SAFETY: the context is the one that the kernel called us with.
-        let present = unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) };
-        let more = len as i32 - present as i32;
-        // SAFETY: the context is the kernel's. No view of the frame from before is used from here on.
-        (unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, more) } == 0).then_some(())
+        self.set_len(len)
     }
 
     #[inline(always)]
     fn frame_mut(&self) -> CursorMut<'_> {
-        let ctx = self.ctx.ctx;
-        // SAFETY: the context that the kernel called us with; each field is an aligned u32 of it. The frame lies writable
-        // between the two while the program runs, and nobody else has it.
-        unsafe {
-            let (start, end) = (&raw const (*ctx).data, &raw const (*ctx).data_end);
-            let (start, end) = (start.read_volatile(), end.read_volatile());
-            CursorMut::new(start as usize as *mut u8, end as usize as *const u8)
-        }
+        context::frame_mut(self.ctx)
     }
 
     #[inline(always)]
     fn store(&self, at: usize, message: &Message, len: usize) -> Option<()> {
-        let len = hide(len as u64) & MASK;
-        if len == 0 || len > size_of::<Message>() as u64 {
-            return None;
-        }
-        let from = message.as_ptr().cast_mut().cast();
-        // SAFETY: the helper reads `len` bytes, at most those of the message; the context is the kernel's.
-        let result =
-            unsafe { bpf_xdp_store_bytes(self.ctx.ctx, at as u32, from, hide(len) as u32) };
-        (result == 0).then_some(())
+        context::store(self.ctx, at, message, len)
     }
 }
