@@ -40,7 +40,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "cache dump",
         usage: " [--socket PATH] [--json] [NAME]",
-        json: r#"a line for each answer: {"name", "type", "dnssec_ok", "checking_disabled", "authentic_data", "rcode", "state": "fresh", "stale" or "restored", "ttl_secs", "stale_secs", "answers": [text], "authorities": [text], "bytes", "hot_hits": how often the XDP program has given it since it is hot, or null}"#,
+        json: r#"a line for each answer: {"name", "type", "dnssec_ok", "checking_disabled", "authentic_data", "rcode", "state": "fresh", "stale" or "restored", "ttl_secs", "stale_secs", "answers": [text], "authorities": [text], "bytes", "mark": of what is no answer "exists" or "too long", else null, "hot_hits": how often the XDP program has given it since it is hot, or null}"#,
         flags: &[AT_SOCKET, JSON],
         about: "answers in the cache with their records, for NAME and below",
         arguments: &["NAME"],

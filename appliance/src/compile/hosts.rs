@@ -103,7 +103,7 @@ fn parse_hosts_line(line: &str, skip: &mut impl FnMut(String)) -> Result<Option<
     for word in words {
         is_named = true;
         if !is_hosts_own(word) {
-            match parse_host(word) {
+            match parse_host(word).and_then(|name| no_address(word, name)) {
                 Ok(name) => names.push(name),
                 Err(what) => skip(what),
             }
@@ -117,6 +117,14 @@ fn parse_hosts_line(line: &str, skip: &mut impl FnMut(String)) -> Result<Option<
             names,
             line: 0,
         })),
+    }
+}
+
+/// One line is one address: who writes two of them gives none of them a name.
+fn no_address(word: &str, name: Vec<u8>) -> Result<Vec<u8>, String> {
+    match parse_address(word) {
+        Some(_) => Err(format!("`{word}` is an address, a name is wanted here")),
+        None => Ok(name),
     }
 }
 
@@ -307,9 +315,16 @@ mod tests {
     #[test]
     fn hosts_lines_that_are_none_are_noted_with_their_line() {
         let (found, notes) = hosts(
-            "192.168.1.2\n192.168.1 nas\n192.168.1.3 bob's\n192.168.1.4 ok\n192.168.1.5 m\u{fffd} tv a..b box\n",
+            "192.168.1.2\n192.168.1 nas\n192.168.1.3 bob's\n192.168.1.4 ok\n192.168.1.5 m\u{fffd} tv a..b box\n192.168.1.6 192.168.1.7 twice\n",
         );
-        assert_eq!(found, ["192.168.1.4 ok.", "192.168.1.5 tv. box."]);
+        assert_eq!(
+            found,
+            [
+                "192.168.1.4 ok.",
+                "192.168.1.5 tv. box.",
+                "192.168.1.6 twice."
+            ]
+        );
         assert_eq!(
             notes,
             [
@@ -318,6 +333,7 @@ mod tests {
                 "hosts:3: `bob's` has characters that a host name may not have",
                 "hosts:5: `m\u{fffd}` is not ASCII; write it in its xn-- form",
                 "hosts:5: `a..b` has an empty label",
+                "hosts:6: `192.168.1.7` is an address, a name is wanted here",
             ]
         );
     }

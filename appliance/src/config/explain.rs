@@ -164,7 +164,8 @@ pub fn no_domain(text: &str) -> Option<String> {
     if is_network(text) {
         return Some(format!("{shown} is an address, a domain is wanted here"));
     }
-    let odd = text.chars().find(|char| " *|^/@$,;:".contains(*char))?;
+    let is_odd = |char: &char| char.is_control() || " *|^/@$,;:".contains(*char);
+    let odd = text.chars().find(is_odd)?.escape_default();
     Some(format!("{shown} is not a domain: `{odd}` is in none"))
 }
 

@@ -130,11 +130,10 @@ impl Hits {
 }
 
 fn entry_json(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Value {
-    let expires = head.expires();
-    let (state, ttl_secs, stale_secs) = match (head.restored, expires > now) {
-        (true, _) => ("restored", None, None),
-        (false, true) => ("fresh", Some(expires.secs_since(now)), None),
-        (false, false) => ("stale", None, Some(now.secs_since(expires))),
+    let (state, ttl_secs, stale_secs) = match age_of(head, now) {
+        Age::Unknown => ("restored", None, None),
+        Age::Fresh { ttl_secs } => ("fresh", Some(ttl_secs), None),
+        Age::Stale { secs } => ("stale", None, Some(secs)),
     };
     let mut answers = record_texts(key, head, body, now);
     let authorities = answers.split_off(answers.len().min(head.answers.into()));
@@ -151,7 +150,71 @@ fn entry_json(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Value {
         "answers": answers,
         "authorities": authorities,
         "bytes": body.len(),
+        "mark": mark_of(key, head).map(Mark::word),
     })
+}
+
+/// How old an answer is.
+enum Age {
+    Fresh {
+        /// What a client would get.
+        ttl_secs: u32,
+    },
+    Stale {
+        /// For so long.
+        secs: u32,
+    },
+    /// It comes from a snapshot.
+    Unknown,
+}
+
+fn age_of(head: &Head, now: Instant) -> Age {
+    let expires = head.expires();
+    if head.restored {
+        Age::Unknown
+    } else if now < expires {
+        let age_secs = now.secs_since(head.stored);
+        Age::Fresh {
+            ttl_secs: head.ttl_secs - age_secs.min(head.ttl_secs),
+        }
+    } else {
+        Age::Stale {
+            secs: now.secs_since(expires),
+        }
+    }
+}
+
+/// What an entry without records stands for.
+#[derive(Clone, Copy)]
+enum Mark {
+    /// The name was seen to exist, so that a denial for one type holds for no other.
+    Exists,
+    /// The answer is longer than those that are kept.
+    TooLong,
+}
+
+impl Mark {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Exists => "exists",
+            Self::TooLong => "too long",
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Exists => "a mark: the name exists, so each type is believed by itself",
+            Self::TooLong => "a mark: the answer is too long to be kept",
+        }
+    }
+}
+
+fn mark_of(key: &Key<'_>, head: &Head) -> Option<Mark> {
+    let kind = match key.qtype {
+        ANY_TYPE => Mark::Exists,
+        _ => Mark::TooLong,
+    };
+    head.is_mark().then_some(kind)
 }
 
 fn name_text(key: &Key<'_>) -> String {
@@ -166,7 +229,8 @@ fn qtype_text(key: &Key<'_>) -> String {
 }
 
 /// One entry as `xdnsd cache dump` shows it:
-/// `www.example.org. AAAA do+ad NOERROR ttl 287 upstream 1/0 44 bytes`.
+/// `www.example.org. AAAA do+ad NOERROR ttl 287 upstream 1/0 44 bytes`. What was denied for A and holds for every type is
+/// an entry of its own, of type `*`.
 fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
     let (name, rtype) = (name_text(key), qtype_text(key));
     let flags = [
@@ -184,11 +248,10 @@ fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
     } else {
         flags.join("+")
     };
-    let expires = head.expires();
-    let freshness = match (head.restored, expires > now) {
-        (true, _) => "stale of unknown age".to_owned(),
-        (false, true) => format!("ttl {}", expires.secs_since(now)),
-        (false, false) => format!("stale for {}", now.secs_since(expires)),
+    let freshness = match age_of(head, now) {
+        Age::Unknown => "stale of unknown age".to_owned(),
+        Age::Fresh { ttl_secs } => format!("ttl {ttl_secs}"),
+        Age::Stale { secs } => format!("stale for {secs}"),
     };
     let origin = if head.restored {
         "snapshot"
@@ -198,8 +261,13 @@ fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
     let rcode = rcode_text(head.rcode);
     let (answers, authorities) = (head.answers, head.authorities);
     let len = body.len();
+    let what = match (mark_of(key, head), key.qtype) {
+        (Some(mark), _) => format!(", {}", mark.text()),
+        (None, ANY_TYPE) => ", for every type, as A was denied".to_owned(),
+        (None, _) => String::new(),
+    };
     format!(
-        "{name} {rtype} {flags} {rcode} {freshness} {origin} {answers}/{authorities} {len} bytes"
+        "{name} {rtype} {flags} {rcode} {freshness} {origin} {answers}/{authorities} {len} bytes{what}"
     )
 }
 
@@ -281,6 +349,14 @@ mod tests {
             "www.example. AAAA do+ad NOERROR ttl 287 upstream 1/0 16 bytes"
         );
         assert!(entry_text(&key, &fresh, BODY, at(335)).contains("stale for 35 upstream"));
+        // Half seconds: its TTL is that of its records, which is what a client gets.
+        let half = at(13) + 500;
+        assert!(entry_text(&key, &fresh, BODY, half).contains(" ttl 287 "));
+        assert_eq!(entry_json(&key, &fresh, BODY, half)["ttl_secs"], 287);
+        assert_eq!(
+            record_texts(&key, &fresh, BODY, half),
+            [format!("www.example. 287 IN A 192.0.2.1")]
+        );
         let records = |head: &Head, secs| record_texts(&key, head, BODY, at(secs));
         let line = |ttl| [format!("www.example. {ttl} IN A 192.0.2.1")];
         assert_eq!(records(&fresh, 13), line(287));
@@ -289,7 +365,7 @@ mod tests {
         let mut is = json!({
             "name": "www.example.", "type": "AAAA", "dnssec_ok": true, "checking_disabled": false,
             "authentic_data": true, "rcode": "NOERROR", "state": "fresh", "ttl_secs": 287, "stale_secs": null,
-            "answers": line(287), "authorities": [], "bytes": 16,
+            "answers": line(287), "authorities": [], "bytes": 16, "mark": null,
         });
         assert_eq!(told(13), is);
         is["state"] = "stale".into();
@@ -317,5 +393,62 @@ mod tests {
             ),
             "www.example. AAAA - NXDOMAIN stale of unknown age snapshot 0/1 16 bytes"
         );
+    }
+
+    /// One denial is two entries, and a mark is no answer: both are said, or they are taken for a fault.
+    #[test]
+    fn what_an_entry_without_a_type_or_without_records_stands_for_is_said() {
+        let key = |qtype| Key {
+            name: b"\x03www\x07example\0",
+            qtype,
+            dnssec_ok: false,
+            checking_disabled: false,
+        };
+        let at = Instant::from_millis(10_000);
+        let denial = Head {
+            rcode: 3,
+            answers: 0,
+            authorities: 1,
+            ..head(300)
+        };
+        let mark = Head {
+            answers: 0,
+            ..head(300)
+        };
+        let nothing: &[u8] = &[];
+        for (qtype, head, body, text, json) in [
+            (
+                1,
+                denial,
+                BODY,
+                "A - NXDOMAIN ttl 300 upstream 0/1 16 bytes",
+                Value::Null,
+            ),
+            (
+                ANY_TYPE,
+                denial,
+                BODY,
+                "* - NXDOMAIN ttl 300 upstream 0/1 16 bytes, for every type, as A was denied",
+                Value::Null,
+            ),
+            (
+                ANY_TYPE,
+                mark,
+                nothing,
+                "* - NOERROR ttl 300 upstream 0/0 0 bytes, a mark: the name exists, so each type is believed by itself",
+                "exists".into(),
+            ),
+            (
+                16,
+                mark,
+                nothing,
+                "TXT - NOERROR ttl 300 upstream 0/0 0 bytes, a mark: the answer is too long to be kept",
+                "too long".into(),
+            ),
+        ] {
+            let shown = entry_text(&key(qtype), &head, body, at);
+            assert_eq!(shown, format!("www.example. {text}"));
+            assert_eq!(entry_json(&key(qtype), &head, body, at)["mark"], json);
+        }
     }
 }

@@ -209,7 +209,7 @@ impl Front {
 
 impl Log for Front {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        is_wanted(metadata, log::max_level())
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -222,6 +222,14 @@ impl Log for Front {
     }
 
     fn flush(&self) {}
+}
+
+/// Whether a line is logged. What libraries say of themselves, such as how a program was loaded, would hide what is said
+/// of this server: it is for who wants everything.
+fn is_wanted(metadata: &Metadata<'_>, max: LevelFilter) -> bool {
+    let is_ours = metadata.target().starts_with("xdnsd");
+    metadata.level() <= max
+        && (is_ours || metadata.level() < Level::Debug || max == LevelFilter::Trace)
 }
 
 /// Whether a pipe has a free page: the kernel says that it can be written to. Only one thread at a time writes, a line is
@@ -249,6 +257,26 @@ fn told_of_lost(lines: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_libraries_say_of_themselves_is_for_who_wants_everything() {
+        use LevelFilter::{Debug, Info, Off, Trace, Warn};
+        for (target, level, max, wanted) in [
+            ("xdnsd::daemon::run", Level::Debug, Debug, true),
+            ("xdnsd_core", Level::Debug, Debug, true),
+            ("xdnsd::daemon::run", Level::Debug, Info, false),
+            ("xdnsd::daemon::run", Level::Error, Off, false),
+            ("aya_obj::relocation", Level::Debug, Debug, false),
+            ("aya_obj::relocation", Level::Debug, Trace, true),
+            ("aya_obj::relocation", Level::Trace, Debug, false),
+            ("aya::bpf", Level::Warn, Debug, true),
+            ("aya::bpf", Level::Info, Info, true),
+            ("aya::bpf", Level::Info, Warn, false),
+        ] {
+            let metadata = Metadata::builder().level(level).target(target).build();
+            assert_eq!(is_wanted(&metadata, max), wanted, "{target} {level} {max}");
+        }
+    }
 
     /// What the front relies on: where the kernel says that a pipe takes something, it takes a line and its end.
     #[test]

@@ -1,6 +1,7 @@
 //! An answer: what is known of it besides its records, and these.
 
 use crate::dns::edns::ede;
+use crate::dns::rcode;
 use crate::time::Instant;
 
 /// An answer as it is kept and given: what is known of it, and its records.
@@ -78,6 +79,13 @@ impl Head {
         group: 0,
         failed_secs: 0,
     };
+
+    /// Whether it is no answer but a mark: of one that is longer than a slot, or of a name that exists where its key is for any
+    /// type. Nothing else that is kept says NOERROR without records.
+    #[must_use]
+    pub const fn is_mark(&self) -> bool {
+        self.rcode == rcode::NOERROR && self.answers == 0 && self.authorities == 0
+    }
 
     /// When the answer stopped being fresh, or will.
     #[must_use]

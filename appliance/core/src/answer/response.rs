@@ -40,6 +40,8 @@ pub struct Response<'t> {
     pub has_edns: bool,
     /// It ends with an alias, without records of the alias's target or a proof that there are none: the target has to be asked for.
     pub ends_in_alias: bool,
+    /// Its aliases go in a circle, or further than [`CHAIN_MAX`](super::CHAIN_MAX): what it says of the name leads nowhere.
+    pub is_endless: bool,
     /// A referral: NS records, neither an answer nor an SOA (RFC 2308 section 2.2), and AA is clear.
     pub is_referral: bool,
 }

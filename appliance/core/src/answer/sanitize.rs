@@ -19,7 +19,7 @@ use heapless::Vec;
 
 /// Bytes of the aliases that an answer begins with. A longer chain is not followed further.
 pub const CHAIN_PREFIX_BYTES: usize = 384;
-/// CNAME and DNAME steps that one answer may take. Longer chains are refused.
+/// CNAME and DNAME steps that one answer may take. A longer chain is a failure, whoever gives it.
 pub const CHAIN_MAX: usize = 16;
 /// TTLs with the high bit set count as 0 (RFC 2181 section 8).
 const TTL_SIGN: u32 = 0x8000_0000;
@@ -126,10 +126,10 @@ pub fn sanitize<'t>(
     let chain = sanitizer.answers()?;
     let rcode = whole_rcode(&header, sections.edns.as_ref(), &chain);
     let useful = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN);
-    let negative = !chain.answered && !chain.is_too_long && useful;
+    let negative = !chain.answered && !chain.is_too_long && !chain.is_endless && useful;
     sanitizer.authorities(&chain, negative)?;
     // Half an answer would be given as a whole one for the rest of its TTL.
-    let keepable = !truncated && useful;
+    let keepable = !truncated && useful && !chain.is_endless;
     let is_open = keepable && rcode == rcode::NOERROR && !chain.answered && !sanitizer.has_soa;
     // NOERROR without data or SOA says nothing about the type: an alias is followed, anything else may be a referral.
     let is_alias = chain.target != *expected.name;
@@ -158,6 +158,7 @@ pub fn sanitize<'t>(
         truncated,
         has_edns: sections.edns.is_some(),
         ends_in_alias: is_open && is_alias,
+        is_endless: chain.is_endless,
         is_referral,
     })
 }
@@ -299,6 +300,8 @@ struct Chain {
     answered: bool,
     /// A DNAME makes a name of it that is longer than names may be.
     is_too_long: bool,
+    /// It goes in a circle, or further than [`CHAIN_MAX`].
+    is_endless: bool,
 }
 
 /// Where an alias leads.
@@ -389,6 +392,7 @@ impl<'a> Sanitizer<'a> {
             target: *self.expected.name,
             answered: false,
             is_too_long: false,
+            is_endless: false,
         };
         // The target in the letter case in which it was written.
         let mut written = chain.target;
@@ -415,7 +419,8 @@ impl<'a> Sanitizer<'a> {
                 }
             }
         }
-        Err(ResponseError::Malformed)
+        chain.is_endless = true;
+        Ok(chain)
     }
 
     /// Keeps the alias at `owner`, which is written as `written`: its CNAME, and the DNAME that made it, because the CNAME

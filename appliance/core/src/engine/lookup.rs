@@ -131,7 +131,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
         };
         let mut reply = reply_to(request, head, ttl, code);
         reply.rotate = self.rotate;
-        if is_too_large(head) {
+        if head.is_mark() {
             reply.flags |= flag::TC;
         }
         let mut rendered = match request.target {
@@ -144,7 +144,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
                 self.tables.render_alias(policy, request, answer, &reply)
             }
         };
-        rendered.truncated |= is_too_large(head);
+        rendered.truncated |= head.is_mark();
         Lookup::Hit {
             rendered,
             refresh,
@@ -173,7 +173,7 @@ pub(super) fn freshness(head: &Head, now: Instant, settings: &Settings) -> Fresh
     let age_secs = now.secs_since(head.stored);
     // What comes from a snapshot of unknown age is never fresh, however young it looks.
     if age_secs < head.ttl_secs && !head.restored {
-        if is_too_large(head) {
+        if head.is_mark() {
             return Freshness::TooLarge;
         }
         let left = head.ttl_secs - age_secs;
@@ -209,12 +209,7 @@ pub(super) const fn fresh_secs(head: &Head, settings: &Settings) -> u32 {
 fn may_be_stale(head: &Head) -> bool {
     matches!(head.rcode, rcode::NOERROR | rcode::NXDOMAIN)
         && head.ede != ede::BLOCKED
-        && !is_too_large(head)
-}
-
-/// Whether this is the mark of an answer that is longer than a slot. Nothing else that is kept has no records.
-fn is_too_large(head: &Head) -> bool {
-    head.rcode == rcode::NOERROR && head.answers == 0 && head.authorities == 0
+        && !head.is_mark()
 }
 
 /// The extended error of a stale answer (RFC 8914 sections 4.4 and 4.20).

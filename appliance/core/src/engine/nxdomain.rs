@@ -63,8 +63,10 @@ pub(super) fn note_existence(
     let head = answer.head;
     if denies_name(head) {
         let other = |qtype| shows_name(shard, &key.with_qtype(qtype));
-        // Only for A, which every server knows, and against no evidence: see above.
+        // Only for A, which every server knows, and against no evidence: see above. What is not kept for A is for no other
+        // type, either.
         let is_believed = key.key().qtype == rtype::A
+            && head.ttl_secs > 0
             && !is_marked(shard, key, head.stored)
             && !OTHER_TYPES.into_iter().any(other);
         if is_believed {

@@ -190,6 +190,10 @@ fn event_of(attempt: &Attempt, response: &Response<'_>) -> Event {
     if attempt.edns && matches!(failure.rcode, rcode::FORMERR | rcode::NOTIMP) {
         return Event::NotUnderstood(*attempt, failure);
     }
+    // Another server would say the same.
+    if response.is_endless && is_useful(failure.rcode) {
+        return Event::Endless;
+    }
     // A referral, or truncated although it came by TCP: this server cannot answer.
     if response.is_referral || response.truncated && attempt.is_stream() {
         return Event::Useless(Failure::SERVFAIL);

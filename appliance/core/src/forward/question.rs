@@ -98,6 +98,8 @@ pub enum Event {
         /// Sub-questions so far, this one included.
         steps: u8,
     },
+    /// Its aliases end nowhere, within one answer.
+    Endless,
     /// There is no room for the sub-question.
     NoRoom,
     /// Those who wait got the answer; where it was truncated, those who wait for a datagram.
@@ -315,11 +317,11 @@ impl Question {
 
             (_, Event::Deadline) => self.on_deadline(scene),
 
-            (_, Event::Incomplete { steps }) if steps > STEPS_MAX => {
+            (_, Event::Incomplete { steps }) if steps <= STEPS_MAX => Step::Ask,
+            (_, Event::Incomplete { .. } | Event::Endless) => {
                 self.failure = Some(rcode::SERVFAIL);
                 self.fail(ede::OTHER)
             }
-            (_, Event::Incomplete { .. }) => Step::Ask,
             (_, Event::NoRoom) => self.fail(ede::NOT_READY),
             (_, Event::Delivered { others_wait: false }) => Step::End,
             (Stage::Fetching, Event::Delivered { .. }) if self.tries.has_live_stream() => {

@@ -435,6 +435,14 @@ fn parse_owner(text: &str, rtype: u16) -> Result<Vec<u8>, String> {
     if text == "@" {
         return Err("`@` stands for no zone here: the name is written out".into());
     }
+    // In a zone file it would be a star and nothing else (RFC 4592 section 2.1.1), which nobody means.
+    let written = text.replace("\\*", "");
+    let has_part = |label: &str| label != "*" && label.contains('*');
+    if written.split('.').any(has_part) {
+        return Err(format!(
+            "`{text}` has a `*` within a label: it is a label of its own, `*.lan`, and `\\*` where a star is meant"
+        ));
+    }
     match text.parse() {
         Ok(address) if rtype == rtype::PTR => {
             let pointer = name::display(&pointer_name(address)).to_string();

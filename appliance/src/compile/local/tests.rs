@@ -593,6 +593,11 @@ fn records_that_are_wrong_say_why() {
         ("a.lan TXT \"x", "quote"),
         ("@ A 192.0.2.1", "`@` stands for no zone here"),
         (
+            "tv*.lan A 192.0.2.1",
+            "`tv*.lan` has a `*` within a label: it is a label of its own, `*.lan`",
+        ),
+        ("*.*tv.lan A 192.0.2.1", "has a `*` within a label"),
+        (
             "192.0.2.5 PTR a.lan",
             "the name of address `192.0.2.5` is 5.2.0.192.in-addr.arpa",
         ),

@@ -65,7 +65,7 @@ words! {
         Info = "info",
         /// Decisions that are taken rarely.
         Debug = "debug",
-        /// Everything but packets.
+        /// Everything but packets, and what libraries say of themselves.
         Trace = "trace",
     }
 }

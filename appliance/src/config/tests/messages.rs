@@ -790,6 +790,12 @@ const OF_OTHERS: &[Row] = &[
     ),
     (
         "local",
+        "zones = [\"la\\u001b[31mn\"]",
+        "6:10",
+        "\"la\\u001b[31mn\" is not a domain: `\\u{1b}` is in none; ",
+    ),
+    (
+        "local",
         "search = [\"a\", \"b\"]",
         "6:10",
         "2 elements are too many; ",

@@ -179,7 +179,7 @@ fn chains_end_after_eight_targets_and_places_are_given_back() {
         }
     });
     with_world(Settings::DEFAULT, |world| {
-        world.miss(1, &query("endless.test.", 1));
+        world.miss(1, &with_edns(query("endless.test.", 1), false));
         for step in 0..9 {
             let owner = world.last_question().queries()[0].name().clone();
             world.respond(|message| {
@@ -189,6 +189,7 @@ fn chains_end_after_eight_targets_and_places_are_given_back() {
         }
         assert_eq!(world.effects.asked.len(), 9);
         assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+        assert_eq!(extended_error(world.last_bytes()), Some(ede::OTHER));
         assert_eq!(world.engine.in_flight(), 0);
     });
 }

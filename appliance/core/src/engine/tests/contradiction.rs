@@ -165,6 +165,31 @@ fn a_denial_with_an_alias_in_front_is_not_of_the_name() {
     });
 }
 
+/// TTL 0 is never kept (RFC 1035 section 3.2.1), nor is a denial without an SOA (RFC 2308 section 5): for no type, not even to
+/// be given when no server answers.
+#[test]
+fn a_denial_that_is_not_kept_is_none_for_other_types() {
+    let ttl_0: fn(&mut Message) = |message| {
+        message.add_name_server(soa("example.", 0, 3_600));
+    };
+    let minimum_0: fn(&mut Message) = |message| {
+        message.add_name_server(soa("example.", 3_600, 0));
+    };
+    let no_soa: fn(&mut Message) = |_| {};
+    for build in [ttl_0, minimum_0, no_soa] {
+        with_world(Settings::DEFAULT, |world| {
+            ask(world, "a.example.", RecordType::A, |message| {
+                message.set_response_code(ResponseCode::NXDomain);
+                build(message);
+            });
+            assert_eq!(world.last_reply().response_code(), ResponseCode::NXDomain);
+            let shard = world.engine.cache.shard.lock().unwrap();
+            let kept = (0..Shard::SLOTS).filter_map(|index| shard.slot(index));
+            assert_eq!(kept.count(), 0);
+        });
+    }
+}
+
 #[test]
 fn a_ds_neither_denies_nor_is_denied() {
     with_world(Settings::DEFAULT, |world| {

@@ -160,6 +160,8 @@ const ROWS: &[Row] = {
 
         ("it is not whole", Asking, &[over(A)], Incomplete { steps: STEPS_MAX }, Ask, Asking, 7),
         ("it never ends", Asking, &[over(A)], Incomplete { steps: STEPS_MAX + 1 }, failed(rcode::SERVFAIL, ede::OTHER), Asking, 7),
+        ("nor do the aliases of one answer", Asking, &[over(A)], Endless, failed(rcode::SERVFAIL, ede::OTHER), Asking, 7),
+        ("whoever else may answer", Asking, &[A, over(B)], Endless, failed(rcode::SERVFAIL, ede::OTHER), Asking, 7),
         ("there is no room for the rest", Asking, &[], NoRoom, failed(rcode::SERVFAIL, ede::NOT_READY), Asking, 7),
 
         ("everybody has the answer", Asking, &[over(A)], Delivered { others_wait: false }, End, Asking, 7),
@@ -201,6 +203,7 @@ fn every_event(attempt: Attempt) -> Vec<Event> {
         Event::Lost(attempt),
         Event::Unreachable(attempt),
         Event::Incomplete { steps: 1 },
+        Event::Endless,
         Event::NoRoom,
     ];
     events.extend(flags.map(|others_wait| Event::Delivered { others_wait }));
