@@ -18,7 +18,6 @@ use xdnsd::control::health::{self, Health};
 use xdnsd::control::memory;
 use xdnsd::control::summary::{self, Sums};
 use xdnsd::os::account;
-use xdnsd::os::files::place::Obstacle;
 use xdnsd::os::holder::{self, Protocol};
 use xdnsd::text::json;
 use xdnsd::{control, daemon, logging, text};
@@ -263,12 +262,12 @@ impl Checked {
         let addresses = plan.endpoints.iter().map(Endpoint::socket_addr);
         let both = |address| [(Protocol::Udp, address), (Protocol::Tcp, address)];
         let obstacle = |(protocol, address)| holder::obstacle(protocol, address);
-        for Obstacle { what, is_right, .. } in addresses.flat_map(both).filter_map(obstacle) {
+        for obstacle in addresses.flat_map(both).filter_map(obstacle) {
             // A capability that whoever serves may have.
-            if is_right {
-                self.notes.push(what);
+            if obstacle.is_right() {
+                self.notes.push(obstacle.what);
             } else {
-                self.problems.push(what);
+                self.problems.push(obstacle.what);
             }
         }
     }
@@ -276,8 +275,9 @@ impl Checked {
     /// Whether the files and the socket that the process makes can be. A right that this account has not is no fault where
     /// another one may serve.
     fn check_places(&mut self, config: &Config) {
-        for (key, Obstacle { what, is_right, .. }) in daemon::obstacles(config) {
-            let mut fault = config.fault(key, what, OWN_PATH);
+        for (key, obstacle) in daemon::obstacles(config) {
+            let is_right = obstacle.is_right();
+            let mut fault = config.fault(key, obstacle.what, OWN_PATH);
             if is_right && !self.is_account {
                 fault.allowed.clear();
                 self.notes.push(fault.to_string());

@@ -20,14 +20,10 @@ use question::Question;
 use xdnsd_abi::headers::{dns, ethernet, udp};
 use xdnsd_abi::hot::{self, BODY_MAX, NAME_MAX, NAME_WORDS, Outcome, Words, word};
 
-/// Bytes of an OPT record without options.
-const OPT_LEN: usize = 11;
-/// Bytes of QTYPE and QCLASS.
-const QUESTION_FIXED_LEN: usize = 4;
 /// Bytes of the longest query that is answered here.
-const QUERY_MAX: usize = dns::HEADER_LEN + NAME_MAX + QUESTION_FIXED_LEN + OPT_LEN;
+const QUERY_MAX: usize = dns::HEADER_LEN + NAME_MAX + dns::QUESTION_FIXED_LEN + dns::opt::LEN;
 /// Bytes of the shortest: for the root, without EDNS.
-const QUERY_MIN: usize = dns::HEADER_LEN + 1 + QUESTION_FIXED_LEN;
+const QUERY_MIN: usize = dns::HEADER_LEN + 1 + dns::QUESTION_FIXED_LEN;
 /// Bytes of the longest answer. Without EDNS a client takes 512 (RFC 1035 section 4.2.1), so its own limit is no matter.
 const ANSWER_MAX: usize = QUERY_MAX + BODY_MAX;
 const _: () = assert!(ANSWER_MAX <= 512);

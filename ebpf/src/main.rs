@@ -19,6 +19,8 @@ mod forward;
 mod frame;
 #[cfg(target_arch = "bpf")]
 mod kernel;
+#[cfg(any(target_arch = "bpf", test))]
+mod message;
 #[cfg(target_arch = "bpf")]
 mod object;
 #[cfg(any(target_arch = "bpf", test))]

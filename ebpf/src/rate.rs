@@ -14,10 +14,12 @@ use crate::flow::transport::Datagram;
 use crate::flow::{Flow, Frame};
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
-use question::{Asked, OPT_LEN};
+use crate::message::{opt_record, put};
+use question::Asked;
 use xdnsd_abi::Reason;
 use xdnsd_abi::hash::HashKey;
-use xdnsd_abi::headers::{dns, udp};
+use xdnsd_abi::headers::dns::{self, opt};
+use xdnsd_abi::headers::udp;
 use xdnsd_abi::rate::{
     ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, NETWORKS_OF_ELEMENT, Rate, SCRATCH_BYTES, Unit, WAYS,
     account, control, element, network,
@@ -27,8 +29,6 @@ use xdnsd_abi::rate::{
 pub const READ_MAX: usize = 256;
 /// Room for a message, and for what is written over its end.
 pub type Message = [u8; 288];
-/// The size that an OPT record of ours names, as the forwarder's own does.
-const UDP_SIZE: u16 = 1232;
 
 /// Where a message is read and the answer put together, on each processor one.
 #[repr(C)]
@@ -241,12 +241,10 @@ fn slip<K: Accounts>(
     asked: &Asked,
 ) -> Option<()> {
     let message = &mut scratch.message;
-    let opt_len = if asked.has_opt { OPT_LEN } else { 0 };
+    let opt_len = if asked.has_opt { opt::LEN } else { 0 };
     let len = asked.end + opt_len;
     if asked.has_opt {
-        let [high, low] = UDP_SIZE.to_be_bytes();
-        let opt = [0, 0, 41, high, low, 0, 0, asked.opt_flags, 0, 0, 0];
-        put::<OPT_LEN>(message, asked.end, opt)?;
+        put(message, asked.end, opt_record(asked.opt_flags))?;
     }
     // What a sum in words takes for a part of it.
     put(message, len, [0; 4])?;
@@ -257,12 +255,6 @@ fn slip<K: Accounts>(
     kernel.resize(envelope.len() + len)?;
     envelope.write(kernel.frame_mut(), len, sum)?;
     kernel.store(envelope.len(), &scratch.message, len)
-}
-
-#[inline(always)]
-fn put<const N: usize>(message: &mut Message, at: usize, bytes: [u8; N]) -> Option<()> {
-    *message.get_mut(at..at + N)?.first_chunk_mut()? = bytes;
-    Some(())
 }
 
 #[cfg(test)]

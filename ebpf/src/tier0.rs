@@ -19,6 +19,8 @@ mod flow;
 mod frame;
 #[cfg(any(target_arch = "bpf", test))]
 mod hot;
+#[cfg(any(target_arch = "bpf", test))]
+mod message;
 #[cfg(target_arch = "bpf")]
 mod object;
 

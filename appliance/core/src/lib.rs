@@ -13,8 +13,6 @@ extern crate self as xdnsd_core;
 
 pub mod answer;
 pub mod cache;
-#[cfg(test)]
-mod circles;
 pub mod counters;
 pub mod dns;
 pub mod engine;

@@ -52,9 +52,9 @@ pub const BATCH: usize = 64;
 pub const WORKERS: usize = capacity!("XDNSD_LIMIT_WORKERS", 4);
 
 /// Longest wire-format name in bytes (RFC 1035 section 3.1).
-pub const NAME_MAX: usize = 255;
+pub const NAME_MAX: usize = xdnsd_abi::headers::dns::NAME_MAX;
 /// Longest message over UDP in bytes, both ways: what fits an unfragmented IPv6 packet (RFC 9715).
-pub const UDP_MESSAGE_MAX: usize = 1232;
+pub const UDP_MESSAGE_MAX: usize = xdnsd_abi::UDP_MESSAGE_MAX;
 /// Longest message over TCP in bytes (RFC 1035 section 4.2.2).
 pub const TCP_MESSAGE_MAX: usize = 65535;
 

@@ -16,7 +16,7 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 /// What a client may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Queries.
+    /// Queries over UDP, of whatever kind.
     pub queries: Rate,
     /// Questions that the cache cannot answer, and that nobody has asked yet.
     pub misses: Rate,
@@ -25,7 +25,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Everything.
+    /// As much as it wants.
     pub const NONE: Self = Self {
         queries: Rate::NONE,
         misses: Rate::NONE,

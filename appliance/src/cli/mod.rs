@@ -19,7 +19,7 @@ use hint::not_a_command;
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Serve.
+    /// `xdnsd run`: serve until a signal ends it.
     Run {
         /// The config.
         file: PathBuf,

@@ -34,9 +34,9 @@ pub enum Verdict {
 /// What the config names: prefixes, and files of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrefixInput {
-    /// Denied.
+    /// Prefixes of the config that are denied.
     pub deny: Vec<Prefix>,
-    /// Allowed.
+    /// Prefixes of the config that are let in all the same.
     pub allow: Vec<Prefix>,
     /// Files of those that are denied.
     pub deny_files: Vec<PathBuf>,

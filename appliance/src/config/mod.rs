@@ -76,9 +76,9 @@ pub struct Config {
     pub rebind: Rebind,
     /// Who is answered.
     pub access: Access,
-    /// Cookies.
+    /// Options of EDNS.
     pub edns: Edns,
-    /// Connections.
+    /// How clients' TCP connections are kept.
     pub tcp: Tcp,
     /// How much each client may ask.
     pub rate_limit: RateLimit,

@@ -29,7 +29,7 @@ pub struct Orders<'a> {
     pub tier0: &'a Tier0,
     /// Queues are to be zero-copy ones.
     pub zero_copy: bool,
-    /// When.
+    /// When this look is.
     pub now: Instant,
 }
 

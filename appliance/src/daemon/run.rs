@@ -415,9 +415,9 @@ fn block_signals() -> nix::Result<SignalFd> {
 enum Event {
     /// A second is over, or a worker has ended.
     Tick,
-    /// SIGHUP.
+    /// Somebody wants a reload (SIGHUP).
     Reload,
-    /// SIGTERM or SIGINT.
+    /// The process is to end (SIGTERM, SIGINT).
     Stop,
 }
 

@@ -15,9 +15,9 @@ const FREE_PORT: u16 = 1024;
 /// The two kinds of sockets that queries come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// UDP.
+    /// Datagrams: several sockets may share an address.
     Udp,
-    /// TCP.
+    /// Connections: one socket listens on an address.
     Tcp,
 }
 
@@ -71,14 +71,12 @@ pub fn obstacle(protocol: Protocol, address: SocketAddr) -> Option<Obstacle> {
     let error = bound.err().filter(|error| {
         [io::ErrorKind::AddrInUse, io::ErrorKind::PermissionDenied].contains(&error.kind())
     })?;
-    let is_right = error.kind() == io::ErrorKind::PermissionDenied;
     let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
     let is_own = |holder: &String| holder.split(" (").next() == Some(own.trim());
     let holders = holders(protocol, address);
     let is_ours = !holders.is_empty() && holders.iter().all(is_own);
     (!is_ours).then(|| Obstacle {
         what: explain(protocol, address, &error),
-        is_right,
         kind: error.kind(),
     })
 }

@@ -35,7 +35,7 @@ pub struct SharedCache {
 }
 
 impl SharedCache {
-    /// Empty.
+    /// One without answers.
     #[must_use]
     #[expect(
         clippy::new_without_default,

@@ -25,7 +25,7 @@ pub enum Command {
     Listen(Box<Listeners>),
     /// Serve under this policy from now on.
     NewPolicy(Arc<dyn PolicySource>),
-    /// End.
+    /// Answer what has come, and end.
     Stop,
 }
 
@@ -45,7 +45,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Empty.
+    /// One without commands.
     ///
     /// # Errors
     /// eventfd(2) failed.

@@ -24,7 +24,7 @@ pub struct QueueName {
 pub struct SocketReading {
     /// The kernel's counters.
     pub statistics: Statistics,
-    /// Ours.
+    /// What the worker counts itself.
     pub counters: SocketCounters,
     /// Where its chunks are.
     pub census: Census,

@@ -11,7 +11,7 @@ use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::{Family, Fate, UdpClient};
-use crate::support::daemon::BINARY;
+use crate::support::daemon::{BINARY, run};
 use crate::support::message::{query, wire};
 use crate::support::metrics::Metric;
 use crate::support::run::only;
@@ -247,13 +247,7 @@ fn a_list_with_a_wrong_line_is_noted_by_check_and_left_out_by_a_start() -> Resul
     scene.daemon.terminate()?;
     fs::write(scene.directory.path().join("drop.txt"), "203.0.113.0/33\n")?;
     let config = scene.directory.path().join("config.toml");
-    let output = scene
-        .lab
-        .router
-        .command(BINARY)
-        .arg("check")
-        .arg(&config)
-        .output()?;
+    let output = run(Some(&scene.lab), &["check", &config.display().to_string()])?;
     let noted = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{noted}");
     let wrong = "drop.txt:1: `203.0.113.0/33` has a length";

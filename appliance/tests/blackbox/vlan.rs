@@ -19,7 +19,7 @@ use crate::support::TIMEOUT;
 use crate::support::client::{DNS_PORT, Family, RawClient, UdpClient};
 use crate::support::frame::{TPID_VLAN, UdpFrame};
 use crate::support::message::{addresses, query, read_answer, wire};
-use crate::support::run::only;
+use crate::support::run::{is_guest, only};
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Stream;
@@ -43,9 +43,8 @@ pub fn has_vlan_devices(test: &str) -> Result<bool> {
         vlan: Some(VlanTag::InFrame),
         ..Spec::default()
     };
-    let is_guest = std::env::var_os("XDNSD_GUEST").is_some();
     match xdnsd_lab::privilege::is_root().then(|| Lab::up(&spec)) {
-        Some(Err(error)) if !is_guest && format!("{error:#}").contains("CONFIG_VLAN_8021Q") => {
+        Some(Err(error)) if !is_guest() && format!("{error:#}").contains("CONFIG_VLAN_8021Q") => {
             eprintln!(
                 "{test}: this kernel has no VLAN devices, the test runs in the guest of \"tests of VLANs\""
             );

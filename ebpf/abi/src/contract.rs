@@ -158,6 +158,8 @@ pub const HEARTBEAT_INTERVAL_MS: u64 = 200;
 const _: () = assert!(HEARTBEAT_INTERVAL_MS * 1_000_000 * 3 < HEARTBEAT_STALE_NS);
 /// Longest DNS message in bytes that the program sums up and redirects. Longer queries are rare and go to the kernel.
 pub const MESSAGE_MAX: usize = 512;
+/// Bytes of the longest message of ours over UDP, which an OPT record names: what fits an unfragmented IPv6 packet (RFC 9715).
+pub const UDP_MESSAGE_MAX: usize = 1232;
 /// Longest frame in bytes that the program redirects: the longest message behind all headers, and padding. A chunk of the
 /// UMEM holds more, and the kernel drops what a chunk does not hold (`xsk_rcv`).
 pub const FRAME_MAX: usize = 1024;

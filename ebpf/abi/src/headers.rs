@@ -264,8 +264,16 @@ pub mod tcp {
 pub mod dns {
     /// Bytes of the header.
     pub const HEADER_LEN: usize = 12;
+    /// Bytes of the longest name in wire form (RFC 1035 section 3.1).
+    pub const NAME_MAX: usize = 255;
+    /// Bytes of the longest label. A higher number is a pointer or reserved.
+    pub const LABEL_MAX: u8 = 63;
+    /// Bytes of QTYPE and QCLASS, behind QNAME (RFC 1035 section 4.1.2).
+    pub const QUESTION_FIXED_LEN: usize = 4;
     /// The flag of a response.
     pub const QR: u16 = 0x8000;
+    /// All four bits of the opcode.
+    pub const OPCODE: u16 = 0x7800;
     /// There is more than fits here.
     pub const TC: u16 = 0x0200;
     /// The client wants recursion.
@@ -282,6 +290,23 @@ pub mod dns {
         use super::super::Field;
         /// QR, opcode, AA, TC, RD, RA, Z, AD, CD, RCODE.
         pub const FLAGS: Field = 2..4;
+    }
+
+    /// The OPT record (RFC 6891 section 6.1).
+    ///
+    /// ```text
+    ///  0      1      3      5                6         7                  9
+    ///  | root | type | size | extended RCODE | version | DO and reserved | length | options ...
+    /// ```
+    pub mod opt {
+        /// Bytes of a record without options.
+        pub const LEN: usize = 11;
+        /// The lower byte of its type; the upper one is zero.
+        pub const TYPE: u8 = 41;
+        /// DO in the upper byte of the flags (RFC 3225).
+        pub const DNSSEC_OK: u8 = 0x80;
+        /// The option that is a DNS cookie (RFC 7873).
+        pub const COOKIE: u16 = 10;
     }
 }
 

@@ -1,7 +1,8 @@
 //! The question of a plain query: a header, one question of class IN, at most an OPT record without options, and nothing else.
 
-use super::{Kernel, OPT_LEN, QUESTION_FIXED_LEN, Scratch};
-use xdnsd_abi::headers::dns;
+use super::{Kernel, Scratch};
+use crate::message::be16;
+use xdnsd_abi::headers::dns::{self, opt};
 use xdnsd_abi::hot::{NAME_MAX, kind};
 
 /// RD, AD, CD: the flags that a plain query may have.
@@ -10,8 +11,6 @@ const FLAGS: u16 = dns::RD | dns::AD | dns::CD;
 const ONE_QUESTION: u64 = 1 << 48;
 /// Class IN.
 const CLASS_IN: u16 = 1;
-/// Longest label (RFC 1035 section 2.3.4).
-const LABEL_MAX: u8 = 63;
 
 /// What is asked, beside QNAME, which is in the scratch.
 pub struct Question {
@@ -40,7 +39,7 @@ impl Question {
             return None;
         }
         let name_end = dns::HEADER_LEN + name_len;
-        let end = name_end + QUESTION_FIXED_LEN;
+        let end = name_end + dns::QUESTION_FIXED_LEN;
         if be16(&scratch.message, name_end + 2)? != CLASS_IN {
             return None;
         }
@@ -50,7 +49,7 @@ impl Question {
         } else {
             0
         };
-        let opt_len = if additionals == 1 { OPT_LEN } else { 0 };
+        let opt_len = if additionals == 1 { opt::LEN } else { 0 };
         if len != end + opt_len {
             return None;
         }
@@ -83,7 +82,7 @@ fn read_name(scratch: &mut Scratch) -> Option<()> {
             scratch.name_len = at as u64 + 1;
             return Some(());
         }
-        if byte > LABEL_MAX {
+        if byte > dns::LABEL_MAX {
             return None;
         }
         scratch.name.0[at] = byte;
@@ -95,19 +94,14 @@ fn read_name(scratch: &mut Scratch) -> Option<()> {
 /// The OPT record at `at`: its bits of the kind. `None`: it is another record, or says more than DO and a size.
 #[inline(always)]
 fn read_opt(scratch: &Scratch, at: usize) -> Option<u64> {
-    let opt: &[u8; OPT_LEN] = scratch.message.get(at..at + OPT_LEN)?.first_chunk()?;
+    let record: &[u8; opt::LEN] = scratch.message.get(at..at + opt::LEN)?.first_chunk()?;
     // Root, type 41, size, extended RCODE, version, DO and reserved bits, length.
-    let [0, 0, 41, _, _, 0, 0, flags, 0, 0, 0] = *opt else {
+    let [0, 0, opt::TYPE, _, _, 0, 0, flags, 0, 0, 0] = *record else {
         return None;
     };
     match flags {
         0 => Some(kind::EDNS),
-        0x80 => Some(kind::EDNS | kind::DNSSEC_OK),
+        opt::DNSSEC_OK => Some(kind::EDNS | kind::DNSSEC_OK),
         _ => None,
     }
-}
-
-#[inline(always)]
-fn be16(message: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(*message.get(at..at + 2)?.first_chunk()?))
 }

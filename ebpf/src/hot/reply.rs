@@ -1,13 +1,12 @@
 //! The answer: its message, put together beside the frame.
 
-use super::{Message, OPT_LEN, QUESTION_FIXED_LEN, Question, Scratch};
-use xdnsd_abi::headers::dns;
+use super::{Message, Question, Scratch};
+use crate::message::{opt_record, put};
+use xdnsd_abi::headers::dns::{self, opt};
 use xdnsd_abi::hot::{BODY_MAX, BODY_WORDS, NAME_MAX, RECORDS_MAX, Shape, Words, kind, word};
 
-/// The size that an OPT record of ours names, as the forwarder's own does.
-const UDP_SIZE: u16 = 1232;
 /// The longest question, with the header.
-const END_MAX: usize = dns::HEADER_LEN + NAME_MAX + QUESTION_FIXED_LEN;
+const END_MAX: usize = dns::HEADER_LEN + NAME_MAX + dns::QUESTION_FIXED_LEN;
 
 /// Makes the answer of the query that stands in the scratch, and gives its length. `None`: the answer is not one.
 #[inline(always)]
@@ -37,15 +36,13 @@ pub fn put_together(
     let body_end = end + body_len;
     let has_edns = question.kind & kind::EDNS != 0;
     let len = if has_edns {
-        let [size_high, size_low] = UDP_SIZE.to_be_bytes();
         let flags = if question.kind & kind::DNSSEC_OK != 0 {
-            0x80
+            opt::DNSSEC_OK
         } else {
             0
         };
-        let opt = [0, 0, 41, size_high, size_low, 0, 0, flags, 0, 0, 0];
-        put::<OPT_LEN>(message, body_end, opt)?;
-        body_end + OPT_LEN
+        put(message, body_end, opt_record(flags))?;
+        body_end + opt::LEN
     } else {
         body_end
     };
@@ -53,12 +50,6 @@ pub fn put_together(
     put(message, len, [0; 4])?;
     write_header(message, question, &shape, has_edns)?;
     Some(len)
-}
-
-#[inline(always)]
-fn put<const N: usize>(message: &mut Message, at: usize, bytes: [u8; N]) -> Option<()> {
-    *message.get_mut(at..at + N)?.first_chunk_mut()? = bytes;
-    Some(())
 }
 
 /// Counts the TTLs down. `places` are those of an answer, from `end` on.

@@ -1,23 +1,15 @@
 //! The question of a query, and the DNS cookie that it brings.
 
-use super::{Accounts, Message, Scratch};
-use xdnsd_abi::headers::dns;
+use super::{Accounts, Scratch};
+use crate::message::be16;
+use xdnsd_abi::headers::dns::{self, opt};
 
-/// Bytes of an OPT record without options.
-pub const OPT_LEN: usize = 11;
-/// Bytes of QTYPE and QCLASS.
-const QUESTION_FIXED_LEN: usize = 4;
-/// Bytes of the longest name (RFC 1035 section 2.3.4), which has so many labels at most.
-const NAME_MAX: usize = 255;
-const LABELS_MAX: usize = 128;
-/// Longest label.
-const LABEL_MAX: u8 = 63;
-/// QR and the opcode: a query has none of them.
-const NO_QUERY: u16 = dns::QR | 0x7800;
+/// Labels of the longest name, at most.
+const LABELS_MAX: usize = dns::NAME_MAX.div_ceil(2);
+/// A query has none of these bits.
+const NO_QUERY: u16 = dns::QR | dns::OPCODE;
 /// Options that are looked at. A cookie behind them is not seen here, and its client told to come over TCP.
 const OPTIONS_MAX: usize = 8;
-/// IANA DNS EDNS0 option codes.
-const COOKIE: u16 = 10;
 /// Bytes of a cookie with a server's part in the form of RFC 9018.
 pub const COOKIE_LEN: u16 = 24;
 
@@ -47,10 +39,10 @@ impl Asked {
         let additionals = be16(&scratch.message, 10)?;
         walk_name(scratch)?;
         let name_end = kernel.opaque(&scratch.at) as usize;
-        if name_end > dns::HEADER_LEN + NAME_MAX {
+        if name_end > dns::HEADER_LEN + dns::NAME_MAX {
             return None;
         }
-        let end = name_end + QUESTION_FIXED_LEN;
+        let end = name_end + dns::QUESTION_FIXED_LEN;
         if end > len {
             return None;
         }
@@ -61,7 +53,7 @@ impl Asked {
             opt_flags: 0,
             cookie: 0,
         };
-        if between == 0 && additionals != 0 && end + OPT_LEN <= len {
+        if between == 0 && additionals != 0 && end + opt::LEN <= len {
             asked.read_opt(kernel, scratch, len)?;
         }
         Some(asked)
@@ -74,14 +66,14 @@ impl Asked {
         scratch: &mut Scratch,
         len: usize,
     ) -> Option<()> {
-        let start = self.end + OPT_LEN;
-        let opt: &[u8; OPT_LEN] = scratch.message.get(self.end..start)?.first_chunk()?;
+        let start = self.end + opt::LEN;
+        let record: &[u8; opt::LEN] = scratch.message.get(self.end..start)?.first_chunk()?;
         // Root, type 41, size, extended RCODE, version, DO and reserved bits, length.
-        let [0, 0, 41, _, _, _, _, flags, _, high, low] = *opt else {
+        let [0, 0, opt::TYPE, _, _, _, _, flags, _, high, low] = *record else {
             return Some(());
         };
         self.has_opt = true;
-        self.opt_flags = flags & 0x80;
+        self.opt_flags = flags & opt::DNSSEC_OK;
         let end = start + usize::from(u16::from_be_bytes([high, low]));
         if end <= len {
             walk_options(scratch, start, end);
@@ -97,7 +89,7 @@ fn walk_name(scratch: &mut Scratch) -> Option<()> {
     let mut at = dns::HEADER_LEN;
     for _ in 0..LABELS_MAX {
         let len = *scratch.message.get(at)?;
-        if len > LABEL_MAX {
+        if len > dns::LABEL_MAX {
             return None;
         }
         at += 1 + usize::from(len);
@@ -124,7 +116,7 @@ fn walk_options(scratch: &mut Scratch, start: usize, end: usize) {
         if next > end {
             return;
         }
-        if code == COOKIE {
+        if code == opt::COOKIE {
             if len == COOKIE_LEN {
                 scratch.at = data as u64;
             }
@@ -132,9 +124,4 @@ fn walk_options(scratch: &mut Scratch, start: usize, end: usize) {
         }
         at = next;
     }
-}
-
-#[inline(always)]
-fn be16(message: &Message, at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(*message.get(at..at + 2)?.first_chunk()?))
 }

@@ -7,7 +7,7 @@ use crate::limits::UDP_MESSAGE_MAX;
 /// Option codes (IANA DNS EDNS0 option codes).
 pub mod option {
     /// DNS cookie (RFC 7873).
-    pub const COOKIE: u16 = 10;
+    pub const COOKIE: u16 = xdnsd_abi::headers::dns::opt::COOKIE;
     /// edns-tcp-keepalive (RFC 7828).
     pub const TCP_KEEPALIVE: u16 = 11;
     /// Extended DNS error (RFC 8914).
@@ -41,7 +41,7 @@ pub mod ede {
 /// DO in the low 16 bits of the OPT record's TTL.
 pub(super) const DNSSEC_OK: u32 = 0x8000;
 /// Length of an OPT record without options: root name, type, size, flags, length.
-pub const OPT_LEN: usize = 11;
+pub const OPT_LEN: usize = xdnsd_abi::headers::dns::opt::LEN;
 /// Longest server cookie (RFC 7873 section 4).
 const SERVER_COOKIE_MAX: usize = 32;
 

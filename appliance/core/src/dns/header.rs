@@ -18,7 +18,7 @@ pub mod flag {
     /// The message is a response.
     pub const QR: u16 = super::dns::QR;
     /// All four bits of the opcode.
-    pub const OPCODE_MASK: u16 = 0x7800;
+    pub const OPCODE_MASK: u16 = super::dns::OPCODE;
     /// The server is an authority for the name.
     pub const AA: u16 = 0x0400;
     /// The message is longer than the channel allows.

@@ -93,8 +93,7 @@ pub mod rcode {
     pub const BADCOOKIE: u16 = 23;
 }
 
-/// Bytes of QTYPE and QCLASS, behind QNAME (RFC 1035 section 4.1.2).
-pub const QUESTION_FIXED_LEN: usize = 4;
+pub use xdnsd_abi::headers::dns::QUESTION_FIXED_LEN;
 
 /// Reads a big-endian u16 at `offset`.
 #[must_use]

@@ -6,7 +6,7 @@
 use crate::limits::NAME_MAX;
 
 /// Longest label in bytes.
-pub const LABEL_MAX: usize = 63;
+pub const LABEL_MAX: usize = xdnsd_abi::headers::dns::LABEL_MAX as usize;
 /// Most pointers that a name may go through: as many as it can have labels. So the longest message cannot make one name
 /// cost thousands of steps.
 pub const POINTERS_MAX: usize = NAME_MAX / 2;
@@ -208,14 +208,23 @@ const fn lower(word: u64) -> u64 {
 /// # Errors
 /// The bytes are not a plain name; a pointer is an error here.
 pub fn plain_end(message: &[u8], offset: usize) -> Result<usize, NameError> {
+    match labels_end(message, offset)? {
+        (at, 0) => Ok(at + 1),
+        _ => Err(NameError::Pointer),
+    }
+}
+
+/// Where the labels of the name at `offset` end, and what stands there: a zero, or a pointer's first byte.
+#[inline(always)]
+fn labels_end(message: &[u8], offset: usize) -> Result<(usize, u8), NameError> {
     let mut at = offset;
     // Bound: every step goes forward by at least one byte, at most NAME_MAX of them.
     while at - offset < NAME_MAX {
         let label = *message.get(at).ok_or(NameError::Truncated)?;
         match label & POINTER {
-            0 if label == 0 => return Ok(at + 1),
+            0 if label == 0 => return Ok((at, label)),
             0 => at += 1 + usize::from(label),
-            POINTER => return Err(NameError::Pointer),
+            POINTER => return Ok((at, label)),
             _ => return Err(NameError::LabelType),
         }
     }
@@ -239,24 +248,11 @@ pub fn skip(message: &[u8], offset: usize) -> Result<usize, NameError> {
 
 #[inline(never)]
 fn skip_labels(message: &[u8], offset: usize) -> Result<usize, NameError> {
-    let mut at = offset;
-    // Bound: as in `plain_end`.
-    while at - offset < NAME_MAX {
-        let label = *message.get(at).ok_or(NameError::Truncated)?;
-        match label & POINTER {
-            0 if label == 0 => return Ok(at + 1),
-            0 => at += 1 + usize::from(label),
-            POINTER => {
-                return if at + 1 < message.len() {
-                    Ok(at + 2)
-                } else {
-                    Err(NameError::Truncated)
-                };
-            }
-            _ => return Err(NameError::LabelType),
-        }
+    match labels_end(message, offset)? {
+        (at, 0) => Ok(at + 1),
+        (at, _) if at + 1 < message.len() => Ok(at + 2),
+        _ => Err(NameError::Truncated),
     }
-    Err(NameError::TooLong)
 }
 
 /// The name itself, then each parent, the root last. `wire` is an uncompressed name; anything else ends early.

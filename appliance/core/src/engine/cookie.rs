@@ -6,9 +6,8 @@
 //! ```
 
 use crate::dns::edns::Cookie;
-use core::hash::Hasher;
 use core::net::IpAddr;
-use siphasher::sip::{SipHasher13, SipHasher24};
+use xdnsd_abi::hash::{NameHash, siphash24};
 use xdnsd_abi::rate::{COOKIE_AGE_MAX_SECS, COOKIE_AHEAD_MAX_SECS};
 
 /// Version of the form.
@@ -90,13 +89,12 @@ impl CookieSecret {
 
 /// The secret of one day.
 fn made_secret(key: &[u8; 16], day: u32) -> [u8; 16] {
+    let mut hash = NameHash::new(key);
+    hash.push(&u64::from(day).to_be_bytes());
+    let hash = hash.hash();
     let mut secret = [0; 16];
-    for (half, bytes) in secret.chunks_exact_mut(8).enumerate() {
-        let mut hasher = SipHasher13::new_with_key(key);
-        hasher.write(&day.to_be_bytes());
-        hasher.write_u8(half as u8);
-        bytes.copy_from_slice(&hasher.finish().to_le_bytes());
-    }
+    secret[..8].copy_from_slice(&hash.first().to_le_bytes());
+    secret[8..].copy_from_slice(&hash.second().to_le_bytes());
     secret
 }
 
@@ -117,14 +115,20 @@ fn hash(
     address: IpAddr,
     secret: &[u8; 16],
 ) -> [u8; 8] {
-    let mut hasher = SipHasher24::new_with_key(secret);
-    hasher.write(client);
-    hasher.write(&server[..8]);
-    match address {
-        IpAddr::V4(v4) => hasher.write(&v4.octets()),
-        IpAddr::V6(v6) => hasher.write(&v6.octets()),
-    }
-    hasher.finish().to_le_bytes()
+    let (words, _) = server.as_chunks();
+    let [client, head] = [*client, words[0]].map(u64::from_le_bytes);
+    let hash = match address {
+        IpAddr::V4(v4) => {
+            let v4 = u32::from_le_bytes(v4.octets());
+            siphash24([client, head], u64::from(v4) | 20 << 56, secret)
+        }
+        IpAddr::V6(v6) => {
+            let v6 = u128::from_le_bytes(v6.octets());
+            let [low, high] = [v6 as u64, (v6 >> 64) as u64];
+            siphash24([client, head, low, high], 32 << 56, secret)
+        }
+    };
+    hash.to_le_bytes()
 }
 
 /// When the cookie was made, if it was made with `secret` for `address`.

@@ -83,7 +83,7 @@ pub enum Refusal {
     Special,
     /// A record or a hosts file has it.
     Exists {
-        /// Which.
+        /// The file and line that has it.
         place: String,
         /// With this address, if any.
         address: Option<IpAddr>,

@@ -36,7 +36,7 @@ pub enum Covers {
     Name,
     /// What is below the name.
     Below,
-    /// Both.
+    /// The name, and what is below it.
     #[default]
     Subtree,
 }

@@ -28,7 +28,7 @@ use crate::text;
 /// What the config says about policy.
 #[derive(Clone, Debug)]
 pub struct PolicyInput {
-    /// Clients.
+    /// Which clients are answered.
     pub acl: AclInput,
     /// UDP source ports that get no answer.
     pub reflector_ports: Vec<u16>,

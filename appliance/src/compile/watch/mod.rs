@@ -38,9 +38,9 @@ const LINKS_MAX: usize = 40;
 /// What uses a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Users {
-    /// Local data.
+    /// Local data: a hosts file, or leases.
     pub local: bool,
-    /// Blocklists.
+    /// The image of names that are blocked.
     pub lists: bool,
 }
 

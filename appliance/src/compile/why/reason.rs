@@ -112,7 +112,7 @@ pub enum Value {
 /// What one source says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
-    /// Who.
+    /// Who says it.
     pub source: Source,
     /// What, in words. Empty: the record says it.
     pub what: String,

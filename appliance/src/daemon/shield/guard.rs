@@ -94,7 +94,7 @@ pub struct Decision {
 /// What has come to guarded ports since the last look.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
-    /// SYNs.
+    /// Segments that want a connection.
     pub syns: u64,
     /// Those that were answered with a cookie of the kernel's.
     pub cookies: u64,

@@ -25,7 +25,7 @@ pub struct Meter {
 pub enum Turn {
     /// A flood, with so many SYNs a second.
     Flood(u64),
-    /// Calm.
+    /// There is no flood any more.
     Calm,
 }
 

@@ -43,9 +43,9 @@ struct State {
 /// How many are denied, and how many allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Denied.
+    /// Prefixes whose packets are dropped.
     pub denied: usize,
-    /// Allowed.
+    /// Prefixes within those that are let in.
     pub allowed: usize,
 }
 

@@ -37,8 +37,6 @@ const OF_THE_KERNEL: [(u32, &str); 17] = [
 pub struct Obstacle {
     /// The path that is meant, and what is wrong with it.
     pub what: String,
-    /// It is a right that this account has not: another one may have it.
-    pub is_right: bool,
     /// As whoever tried would be told.
     pub kind: ErrorKind,
 }
@@ -49,7 +47,6 @@ impl Obstacle {
     pub fn of(path: &Path, what: impl std::fmt::Display) -> Self {
         Self {
             what: format!("{}: {what}", text::path(path)),
-            is_right: false,
             kind: ErrorKind::Other,
         }
     }
@@ -57,16 +54,21 @@ impl Obstacle {
     /// A system call that failed.
     #[must_use]
     pub fn with(path: &Path, error: &io::Error) -> Self {
-        let is_right = error.kind() == ErrorKind::PermissionDenied;
-        let what = match is_right {
-            true => format!("Permission denied for user {}", geteuid()),
-            false => super::why(error),
+        let what = if error.kind() == ErrorKind::PermissionDenied {
+            format!("Permission denied for user {}", geteuid())
+        } else {
+            super::why(error)
         };
         Self {
-            is_right,
             kind: error.kind(),
             ..Self::of(path, what)
         }
+    }
+
+    /// Whether it is a right that this account has not: another one may have it.
+    #[must_use]
+    pub fn is_right(&self) -> bool {
+        self.kind == ErrorKind::PermissionDenied
     }
 
     /// The same, and what comes of it.
@@ -207,11 +209,15 @@ mod tests {
         let path = Path::new("/x/y");
         let denied = Obstacle::with(path, &ErrorKind::PermissionDenied.into());
         let expected = format!("/x/y: Permission denied for user {}", geteuid());
-        assert_eq!((denied.what.as_str(), denied.is_right), (&*expected, true));
+        assert_eq!(
+            (denied.what.as_str(), denied.is_right()),
+            (&*expected, true)
+        );
         let other = Obstacle::with(path, &io::Error::from_raw_os_error(libc::EROFS));
-        assert!(!other.is_right, "{other:?}");
+        assert!(!other.is_right(), "{other:?}");
         assert!(other.what.starts_with("/x/y: Read-only"), "{other:?}");
         let so = denied.so("so it is");
-        assert_eq!((so.what, so.is_right), (expected + "; so it is", true));
+        assert!(so.is_right(), "{so:?}");
+        assert_eq!(so.what, expected + "; so it is");
     }
 }

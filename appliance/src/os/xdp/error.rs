@@ -87,20 +87,10 @@ impl Error {
     /// The kernel's errno, where there is one.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
-        match self {
-            Self::Load(cause) => errno(cause.as_ref()),
-            Self::Mmap { cause, .. } => errno(cause),
-            Self::Random(cause) => errno(cause),
-            Self::Interface { errno, .. } => Some(*errno),
-            Self::Attach { cause, .. } => errno(cause.as_ref()),
-            Self::Map { cause, .. } => errno(cause.as_ref()),
-            Self::Contract(_)
-            | Self::NoLink(_)
-            | Self::Bond(_)
-            | Self::NoRoom { .. }
-            | Self::NoShield
-            | Self::Queue(_) => None,
+        if let Self::Interface { errno, .. } = self {
+            return Some(*errno);
         }
+        errno(std::error::Error::source(self)?)
     }
 
     /// All that the verifier has said, line by line.

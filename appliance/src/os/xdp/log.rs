@@ -43,12 +43,12 @@ pub struct Event {
     pub len: u32,
     /// How many of its first bytes are known.
     pub head_len: usize,
-    /// Those.
+    /// Those bytes, and zeros behind them.
     pub head: [u8; (WORDS - HEAD) * size_of::<u64>()],
 }
 
 impl Event {
-    /// Out of a record. `None`: it is none.
+    /// Out of a record. `None`: it is malformed.
     #[must_use]
     pub fn parse(record: &[u8]) -> Option<Self> {
         let (words, rest) = record.as_chunks::<8>();
@@ -89,7 +89,7 @@ impl Ring {
     pub fn pop(&mut self) -> Option<Event> {
         loop {
             let record = self.0.next()?;
-            // What is none is nobody's.
+            // A malformed one is left out.
             if let Some(event) = Event::parse(&record) {
                 return Some(event);
             }

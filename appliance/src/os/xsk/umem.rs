@@ -147,7 +147,7 @@ impl Dropped {
 /// Who has a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// Nobody.
+    /// Nobody: it can be taken for a reply.
     Free,
     /// Fill ring, the kernel, or RX ring.
     Rx,

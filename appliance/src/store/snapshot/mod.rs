@@ -226,8 +226,12 @@ impl Store {
     /// The obstacle as the log has it.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let Obstacle { what, .. } = self.obstacle()?;
-        Some(format!("{}{what}", self.named_at))
+        self.refusal().map(|error| error.to_string())
+    }
+
+    fn refusal(&self) -> Option<io::Error> {
+        let Obstacle { what, kind } = self.obstacle()?;
+        Some(io::Error::new(kind, format!("{}{what}", self.named_at)))
     }
 
     /// Puts the newest good generation into `cache`. Never fails: what is wrong is in the result.
@@ -318,8 +322,8 @@ impl Store {
     /// # Errors
     /// The file cannot be written; the generations before it are as they were.
     pub fn save(&self, cache: &SharedCache) -> io::Result<usize> {
-        if let Some(Obstacle { what, kind, .. }) = self.obstacle() {
-            return Err(io::Error::new(kind, format!("{}{what}", self.named_at)));
+        if let Some(refused) = self.refusal() {
+            return Err(refused);
         }
         let saved = self.write_unfinished(cache);
         let saved = saved.and_then(|answers| self.publish().map(|()| answers));

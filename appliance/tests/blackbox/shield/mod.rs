@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
-use smoltcp::wire::{Ipv4Packet, TcpPacket};
+use smoltcp::wire::{EthernetFrame, Ipv4Packet, TcpPacket};
 use xdnsd_abi::Reason;
-use xdnsd_lab::bpf::{Attach, Link, Program};
+use xdnsd_lab::bpf::{Link, attach_pass};
 use xdnsd_lab::lab::{
     CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6,
 };
@@ -40,6 +40,8 @@ const TIMESTAMPS: &str = "/proc/sys/net/ipv4/tcp_timestamps";
 /// A port of the router's own that is guarded besides, and one that is not.
 const GUARDED: u16 = 2222;
 const UNGUARDED: u16 = 2223;
+/// The flag of TCP.
+const ACK: u8 = 0x10;
 
 /// The section, with these lines.
 fn setup(lines: &str) -> Setup {
@@ -87,11 +89,7 @@ pub fn with_program(host: &Namespace) -> Result<Link> {
 
 /// The same at another interface.
 pub fn with_program_on(host: &Namespace, interface: &str) -> Result<Link> {
-    let attached = host.run(|| -> Result<Link> {
-        let index = nix::net::if_::if_nametoindex(interface)?;
-        Ok(Program::pass()?.attach(index, Attach::Native)?)
-    });
-    attached.context("a program at the other end of the pair")
+    attach_pass(host, interface).context("a program at the other end of the pair")
 }
 
 /// What the router's kernel counts under this name: of the protocol, and the extensions of Linux.
@@ -182,7 +180,43 @@ fn seal(frame: &mut [u8], source: SocketAddr, destination: SocketAddr) {
     TcpPacket::new_unchecked(&mut frame[14 + header..]).fill_checksum(&from, &to);
 }
 
-/// The same from somebody who is not there, another one for each number.
+/// The cookie that a SYN from this port is answered with.
+fn cookie(client: &RawClient, source: SocketAddr, server: SocketAddr) -> Result<u32> {
+    client.send(&syn(client, source, server)?)?;
+    let is_answer = |bytes: &[u8]| {
+        let frame = EthernetFrame::new_checked(bytes).ok();
+        let packet = frame.and_then(|frame| Ipv4Packet::new_checked(frame.payload()).ok());
+        packet.is_some_and(|packet| {
+            let segment = TcpPacket::new_checked(packet.payload());
+            segment.is_ok_and(|segment| segment.syn() && segment.dst_port() == source.port())
+        })
+    };
+    let answer = client.next_frame(TIMEOUT, is_answer)?.context("a cookie")?;
+    let number = TcpPacket::new_checked(&answer[34..])?.seq_number();
+    Ok(number.0 as u32)
+}
+
+/// The segment that brings a cookie back.
+fn proof(
+    client: &RawClient,
+    source: SocketAddr,
+    server: SocketAddr,
+    cookie: u32,
+) -> Result<Vec<u8>> {
+    let mut frame = syn(client, source, server)?;
+    let number = u32::from_be_bytes([0x11, 0x22, 0x33, 0x45]);
+    frame[38..42].copy_from_slice(&number.to_be_bytes());
+    frame[42..46].copy_from_slice(&cookie.wrapping_add(1).to_be_bytes());
+    frame[47] = ACK;
+    // Without the option.
+    frame.truncate(54);
+    frame[46] = 0x50;
+    frame[16..18].copy_from_slice(&40_u16.to_be_bytes());
+    seal(&mut frame, source, server);
+    Ok(frame)
+}
+
+/// A SYN from somebody who is not there, another one for each number.
 fn forged(client: &RawClient, number: u32) -> Result<Vec<u8>> {
     let [_, b, c, d] = number.to_be_bytes();
     let port = 1024 + (number % 50_000) as u16;

@@ -4,26 +4,25 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 use hickory_proto::rr::RecordType;
-use smoltcp::wire::{EthernetFrame, Ipv4Packet, TcpPacket};
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_lab::lab::{LAN, UPSTREAM_V4};
 use xdnsd_lab::wait::wait_until;
 
-use super::{always, prepare, seal, syn, wait_state, with_program};
+use super::{always, cookie, prepare, proof, wait_state, with_program};
 use crate::support::TIMEOUT;
-use crate::support::client::{Family, RawClient};
+use crate::support::client::Family;
 use crate::support::message::query;
-use crate::support::run::only;
+use crate::support::run::{not_in_guests, only};
 use crate::support::scene::{Setup, scene};
 
-const ACK: u8 = 0x10;
 const PORT: u16 = 8080;
 
 #[test]
 fn a_program_is_taken_off_and_put_back_at_once_and_clients_are_answered_all_the_while() -> Result<()>
 {
     only!(ONCE, "the XDP program itself");
+    not_in_guests!("times what happens to an interface, and a guest may be emulated");
     let scene = scene!(always());
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;
@@ -84,45 +83,10 @@ fn a_program_is_taken_off_and_put_back_at_once_and_clients_are_answered_all_the_
     Ok(())
 }
 
-/// The cookie that a SYN from this port is answered with.
-fn cookie(client: &RawClient, source: SocketAddr, server: SocketAddr) -> Result<u32> {
-    client.send(&syn(client, source, server)?)?;
-    let is_answer = |bytes: &[u8]| {
-        let frame = EthernetFrame::new_checked(bytes).ok();
-        let packet = frame.and_then(|frame| Ipv4Packet::new_checked(frame.payload()).ok());
-        packet.is_some_and(|packet| {
-            let segment = TcpPacket::new_checked(packet.payload());
-            segment.is_ok_and(|segment| segment.syn() && segment.dst_port() == source.port())
-        })
-    };
-    let answer = client.next_frame(TIMEOUT, is_answer)?.context("a cookie")?;
-    let number = TcpPacket::new_checked(&answer[34..])?.seq_number();
-    Ok(number.0 as u32)
-}
-
-/// The segment that brings a cookie back.
-fn proof(
-    client: &RawClient,
-    source: SocketAddr,
-    server: SocketAddr,
-    cookie: u32,
-) -> Result<Vec<u8>> {
-    let mut frame = syn(client, source, server)?;
-    let number = u32::from_be_bytes([0x11, 0x22, 0x33, 0x45]);
-    frame[38..42].copy_from_slice(&number.to_be_bytes());
-    frame[42..46].copy_from_slice(&cookie.wrapping_add(1).to_be_bytes());
-    frame[47] = ACK;
-    // Without the option.
-    frame.truncate(54);
-    frame[46] = 0x50;
-    frame[16..18].copy_from_slice(&40_u16.to_be_bytes());
-    seal(&mut frame, source, server);
-    Ok(frame)
-}
-
 #[test]
 fn a_cookie_by_the_secret_before_is_good_and_one_by_an_older_one_is_not() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
+    not_in_guests!("times what happens to an interface, and a guest may be emulated");
     let section = format!(
         "[[protect]]\ninterface = \"{LAN}\"\naddresses = [\"{UPSTREAM_V4}\"]\nports = [{PORT}]\n"
     );

@@ -12,8 +12,8 @@ use xdnsd_lab::wait::wait_until;
 
 use super::{syn, with_program, with_program_on};
 use crate::support::TIMEOUT;
-use crate::support::daemon::BINARY;
-use crate::support::run::only;
+use crate::support::daemon::run;
+use crate::support::run::{not_in_guests, only};
 use crate::support::scene::{Setup, scene};
 use crate::support::stream::{Next, Stream};
 
@@ -187,6 +187,7 @@ fn where_answers_go_nowhere_all_passes() -> Result<()> {
 #[test]
 fn an_interface_that_comes_late_is_said_and_then_protected() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
+    not_in_guests!("times what happens to an interface, and a guest may be emulated");
     let hosts = [IpAddr::from(CLIENT_V4), IpAddr::from(CLIENT_V6)];
     let scene = scene!(setup("dmz0", hosts));
     let config = scene.directory.path().join("config.toml");
@@ -197,13 +198,7 @@ fn an_interface_that_comes_late_is_said_and_then_protected() -> Result<()> {
         "config.toml:{line}:1: protect.interface: no interface dmz0 on this machine; allowed: "
     );
     scene.daemon.wait_log_count(&fault, 1)?;
-    let output = scene
-        .lab
-        .router
-        .command(BINARY)
-        .arg("check")
-        .arg(&config)
-        .output()?;
+    let output = run(Some(&scene.lab), &["check", &config.display().to_string()])?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains(&fault), "{said}");
     let status = || scene.daemon.control("shield status");

@@ -3,14 +3,13 @@
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use nix::sys::signal::Signal;
-use smoltcp::wire::{EthernetFrame, Ipv4Packet, TcpPacket};
 use xdnsd_lab::lab::LAN_V4;
 use xdnsd_lab::wait::wait_until;
 
 use super::{
-    GUARDED, SYSCTL, TIMESTAMPS, always, seal, setting, state_file, syn, sysctl, wait_state,
+    GUARDED, SYSCTL, TIMESTAMPS, always, cookie, proof, setting, state_file, sysctl, wait_state,
     with_program,
 };
 use crate::support::TIMEOUT;
@@ -95,7 +94,6 @@ fn what_somebody_else_sets_meanwhile_is_set_again_and_said() -> Result<()> {
 #[test]
 fn a_cookie_on_its_way_is_taken_after_the_programs_are_gone() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
-    const ACK: u8 = 0x10;
     let mut scene = scene!(always());
     let _program = with_program(&scene.lab.client)?;
     scene.daemon.terminate()?;
@@ -112,30 +110,11 @@ fn a_cookie_on_its_way_is_taken_after_the_programs_are_gone() -> Result<()> {
     let source: SocketAddr = (Ipv4Addr::new(10, 53, 0, 77), 40_077).into();
     let server = SocketAddr::new(LAN_V4.into(), GUARDED);
     let client = scene.raw_client()?;
-    let mut frame = syn(&client, source, server)?;
-    client.send(&frame)?;
-    let is_answer = |bytes: &[u8]| {
-        let frame = EthernetFrame::new_checked(bytes).ok();
-        let packet = frame.and_then(|frame| Ipv4Packet::new_checked(frame.payload()).ok());
-        packet.is_some_and(|packet| {
-            let segment = TcpPacket::new_checked(packet.payload());
-            segment.is_ok_and(|segment| segment.syn() && segment.dst_port() == source.port())
-        })
-    };
-    let answer = client.next_frame(TIMEOUT, is_answer)?.context("a cookie")?;
-    let number = TcpPacket::new_checked(&answer[34..])?.seq_number();
+    let number = cookie(&client, source, server)?;
     scene.daemon.signal(Signal::SIGTERM)?;
     scene.daemon.wait_log_count("XDP programs detached", 1)?;
     assert_eq!(sysctl(&scene)?, "2");
-    {
-        let mut segment = TcpPacket::new_unchecked(&mut frame[34..]);
-        let next = segment.seq_number() + 1;
-        segment.set_seq_number(next);
-        segment.set_ack_number(number + 1);
-    }
-    frame[34 + 13] = ACK;
-    seal(&mut frame, source, server);
-    client.send(&frame)?;
+    client.send(&proof(&client, source, server, number)?)?;
     wait_until("the connection is there", TIMEOUT, || {
         listener.accept().is_ok()
     })?;

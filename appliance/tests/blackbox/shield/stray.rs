@@ -8,14 +8,14 @@ use xdnsd_abi::Reason;
 use xdnsd_lab::lab::{LAN_V4, LAN_V6};
 
 use super::{
-    GUARDED, always, ask_over_tcp, counted, prepare, seal, setup, syn, wait_state, with_program,
+    ACK, GUARDED, always, ask_over_tcp, counted, prepare, seal, setup, syn, wait_state,
+    with_program,
 };
 use crate::support::client::{Family, RawClient, listen};
 use crate::support::run::only;
 use crate::support::scene::scene;
 use crate::support::stream::Stream;
 
-const ACK: u8 = 0x10;
 const RST: u8 = 0x04;
 
 /// A segment of a connection that never was.

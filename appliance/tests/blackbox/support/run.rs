@@ -13,7 +13,7 @@
 //!
 //! A plain query is one that a test asks with `ask`, or with the first of the ways of [`Ways`](super::ways::Ways). A test
 //! that says its XDP mode or its way to ports has these in each run. A test that is about one way leaves the other runs out
-//! with [`only!`], and says why.
+//! with [`only!`], and says why. One that is not for the guests' kernels says that with [`not_in_guests!`].
 
 use std::env;
 use std::sync::LazyLock;
@@ -121,12 +121,37 @@ impl Run {
 /// Ends the test that calls it where it is not for this run. Behind the runs that it is for stands why.
 macro_rules! only {
     ($runs:ident, $why:literal) => {{
-        fn here() {}
-        let test = std::any::type_name_of_val(&here).trim_end_matches("::here");
         let runs = $crate::support::run::$runs;
+        let test = $crate::support::run::this_test!();
         if !$crate::support::run::Run::this().is_one_of(runs, test, $why) {
             return Ok(());
         }
     }};
 }
 pub(crate) use only;
+
+/// Ends the test that calls it in a guest of "tests of SYN cookies" and its like. Behind it stands why.
+macro_rules! not_in_guests {
+    ($why:literal) => {{
+        if $crate::support::run::is_guest() {
+            let test = $crate::support::run::this_test!();
+            xdnsd_lab::privilege::leave_out(test, $why);
+            return Ok(());
+        }
+    }};
+}
+pub(crate) use not_in_guests;
+
+/// The path of the function that it stands in.
+macro_rules! this_test {
+    () => {{
+        fn here() {}
+        std::any::type_name_of_val(&here).trim_end_matches("::here")
+    }};
+}
+pub(crate) use this_test;
+
+/// Whether the tests run in a guest, which is made for that: `qemu-test/guest-tests/init` says so.
+pub fn is_guest() -> bool {
+    env::var_os("XDNSD_GUEST").is_some()
+}

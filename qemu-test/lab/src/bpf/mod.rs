@@ -10,6 +10,9 @@ pub mod cost;
 pub mod instruction;
 pub mod maps;
 
+use nix::net::if_::if_nametoindex;
+
+use crate::netns::Namespace;
 use instruction::{Instruction, R0, R1, R2, R3, R4, R5, R6};
 
 /// Set to an object's path, the eBPF tests run that one instead of the committed one.
@@ -197,6 +200,11 @@ impl Program {
         bpf(BPF_PROG_TEST_RUN, &mut attributes)?;
         Ok((attributes.duration, attributes.result as i32))
     }
+}
+
+/// Attaches [`Program::pass`] to an interface of a host, in its driver.
+pub fn attach_pass(host: &Namespace, interface: &str) -> io::Result<Link> {
+    host.run(|| Program::pass()?.attach(if_nametoindex(interface)?, Attach::Native))
 }
 
 /// A program that is attached.

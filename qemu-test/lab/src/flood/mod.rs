@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::net::if_::if_nametoindex;
 
-use crate::bpf::{Attach, Link, Program};
+use crate::bpf::{self, Link};
 use crate::frames::parse_mac;
 use crate::lab::{CLIENT_V4, CLIENT_V6, LAN};
 use crate::live::{ENDLESS, Live, Running};
@@ -243,21 +243,16 @@ fn mac((namespace, interface): (&Namespace, &str)) -> Result<[u8; 6]> {
 
 /// `None`: there is one already.
 fn attach_pass((namespace, interface): (&Namespace, &str)) -> Result<Option<Link>> {
-    let program = Program::pass().context("load a program that passes all")?;
-    let attach = || {
-        let index = if_nametoindex(interface)?;
-        program.attach(index, Attach::Native)
-    };
     let is_taken =
         |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
     // A link that was dropped stays for as long as a child has it that another thread has just forked.
-    let mut attached = namespace.run(attach);
+    let mut attached = bpf::attach_pass(namespace, interface);
     for _ in 0..TRIES {
         if !attached.as_ref().is_err_and(is_taken) {
             break;
         }
         sleep(LOOK);
-        attached = namespace.run(attach);
+        attached = bpf::attach_pass(namespace, interface);
     }
     match attached {
         Ok(link) => Ok(Some(link)),

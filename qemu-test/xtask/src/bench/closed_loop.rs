@@ -31,7 +31,7 @@ use super::subject::pin_on_exec;
 use super::{LOAD_CORE, SUBJECT_CORE};
 use xdnsd_lab::bpf::assembler::{Assembler, Label};
 use xdnsd_lab::bpf::instruction::{Instruction, R0, R1, R2, R3, R4, R6, R7, R8, R9, R10, Register};
-use xdnsd_lab::bpf::{Attach, DATA, DATA_END, Link, Program, XDP_PASS, XDP_TX};
+use xdnsd_lab::bpf::{Attach, DATA, DATA_END, Link, Program, XDP_PASS, XDP_TX, attach_pass};
 use xdnsd_lab::live::Live;
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::process::Process;
@@ -137,7 +137,7 @@ impl Ground {
         let links = [
             attach(&pair.client, far, &client())?,
             attach(&upstream, index(&upstream, TOP)?, &answerer())?,
-            attach(&pair.server, index(&pair.server, UPWARD)?, &pass())?,
+            attach_pass(&pair.server, UPWARD).context("attach a program that passes")?,
         ];
         for (host, interface, core) in [
             (&pair.client, FAR, LOAD_CORE),
@@ -281,11 +281,6 @@ fn write_query(code: &mut Assembler) {
             Instruction::shift_right(R0, LETTER_BITS),
         ]);
     }
-}
-
-/// Leaves every frame to the kernel: a veth takes frames that XDP sends only where the receiving end has a program.
-fn pass() -> [Instruction; 2] {
-    [Instruction::set(R0, XDP_PASS), Instruction::exit()]
 }
 
 /// Sends the first queries.

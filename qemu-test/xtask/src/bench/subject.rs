@@ -16,7 +16,7 @@ use super::build::Programs;
 use super::pair::{ENDS, FAR, NEAR, Pair};
 use super::query;
 use super::upstream::Upstream;
-use xdnsd_lab::bpf::{Attach, Link, Program};
+use xdnsd_lab::bpf::{Link, attach_pass};
 use xdnsd_lab::frames::FrameSocket;
 use xdnsd_lab::live::Live;
 use xdnsd_lab::process::Process;
@@ -123,7 +123,10 @@ impl Subject {
         match kind {
             Kind::Echo(_) => drop(command.arg(NEAR)),
             Kind::KernelEcho => {
-                helpers.0 = Some(attach_pass(&pair)?);
+                // Frames that XDP sends into the pair arrive only where the other end has a program.
+                let link =
+                    attach_pass(&pair.server, NEAR).context("attach a program that passes")?;
+                helpers.0 = Some(link);
                 command.arg(format!("{}:53", ENDS.server));
             }
             Kind::Appliance(_) => {
@@ -223,15 +226,6 @@ impl Subject {
                 .is_some_and(|flags| (flags & 0x80 != 0) == is_appliance)
             && has(ANSWER_COUNT, &[0, u8::from(is_appliance)])
     }
-}
-
-/// Frames that XDP sends into the pair arrive only where the other end has a program.
-pub fn attach_pass(pair: &Pair) -> Result<Link> {
-    let index = pair.near_index()?;
-    let link = pair
-        .server
-        .run(|| Program::pass()?.attach(index, Attach::Native));
-    link.context("attach a program that passes")
 }
 
 fn write_config(

@@ -14,14 +14,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use nix::net::if_::if_nametoindex;
 
 use crate::arguments::number_in;
 use crate::lab::{DEFAULT_PREFIX, offload};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use crate::{qemu, workspace};
-use xdnsd_lab::bpf::{Attach, Link, Program};
+use xdnsd_lab::bpf::{Link, attach_pass};
 use xdnsd_lab::lab::named::{Lifetime, NamedLab, namespace_name};
 use xdnsd_lab::lab::{
     HOST_INTERFACE, Host, LAN_V4, LAN_V6, Lab, MTU, MTU_RANGE, Offload, QUEUE_RANGE, Spec,
@@ -187,10 +186,7 @@ fn other_end(lab: &Lab, options: &Options) -> Result<Option<Link>> {
     if options.spec.offload == Offload::On {
         return Ok(None);
     }
-    let attached = lab.client.run(|| -> Result<Link> {
-        let index = if_nametoindex(HOST_INTERFACE)?;
-        Ok(Program::pass()?.attach(index, Attach::Native)?)
-    });
+    let attached = attach_pass(&lab.client, HOST_INTERFACE);
     attached.context("a program at the client's end").map(Some)
 }
 

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use nix::net::if_::if_nametoindex;
 
 use super::callers::{Rates, Served, call};
 use crate::bench::LOAD_CORE;
@@ -15,7 +14,7 @@ use crate::bench::build::Programs;
 use crate::bench::query;
 use crate::bench::subject::{Backend, Kind as Build};
 use crate::bench::upstream::Upstream;
-use xdnsd_lab::bpf::{Attach, Link, Program};
+use xdnsd_lab::bpf::attach_pass;
 use xdnsd_lab::flood::{self, Flood, Kind, SOURCES_V4};
 use xdnsd_lab::lab::{HOST_INTERFACE, LAN, LAN_V4, Lab, Spec, UPSTREAM_V4};
 use xdnsd_lab::peer::{Peer, Site};
@@ -96,7 +95,8 @@ pub fn turn(who: Who, ground: &Ground<'_>) -> Result<[Outcome; FLOODS.len()]> {
     let lab = Lab::up(&Spec::default())?;
     flood::learn_routes(&lab.router)?;
     // What XDP sends reaches a veth's end only where that has a program.
-    let _receiver = attach_pass(&lab)?;
+    let _receiver = attach_pass(&lab.client, HOST_INTERFACE)
+        .context("attach a program that passes to the client")?;
     let _upstream = Upstream::start_at(&lab.upstream, UPSTREAM_V4)?;
     let process = start(who, &lab, ground)?;
     let mut outcomes = [Outcome::default(); FLOODS.len()];
@@ -157,15 +157,6 @@ fn one(lab: &Lab, kind: Option<Kind>, ground: &Ground<'_>) -> Result<Outcome> {
             lost: flooded.lost as f64 / secs,
         })
     })
-}
-
-fn attach_pass(lab: &Lab) -> Result<Link> {
-    let attach = || {
-        let index = if_nametoindex(HOST_INTERFACE)?;
-        Program::pass()?.attach(index, Attach::Native)
-    };
-    let link = lab.client.run(attach);
-    link.context("attach a program that passes to the client")
 }
 
 fn start(who: Who, lab: &Lab, ground: &Ground<'_>) -> Result<Process> {

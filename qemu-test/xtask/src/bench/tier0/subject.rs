@@ -12,10 +12,10 @@ use super::meter::{self, Meter};
 use crate::bench::build::Programs;
 use crate::bench::pair::{ENDS, NEAR, Pair};
 use crate::bench::query;
-use crate::bench::subject::{Backend, Kind, attach_pass, pin_on_exec};
+use crate::bench::subject::{Backend, Kind, pin_on_exec};
 use crate::bench::upstream::Upstream;
 use crate::bench::{LOAD_CORE, SUBJECT_CORE};
-use xdnsd_lab::bpf::{Attach, Link, Program};
+use xdnsd_lab::bpf::{Attach, Link, Program, attach_pass};
 use xdnsd_lab::knot;
 use xdnsd_lab::nsd::Zone;
 use xdnsd_lab::peer::{Peer, Site};
@@ -179,7 +179,7 @@ impl Subject {
         };
         let link = match who {
             Who::Reflector => Some(attach_reflector(&pair)?),
-            Who::Sockets | Who::Peer(_) => Some(attach_pass(&pair)?),
+            Who::Sockets | Who::Peer(_) => Some(attach_pass(&pair.server, NEAR)?),
             Who::Tier0 | Who::Echo | Who::Tier1 | Who::Knot => None,
         };
         let process = start(who, &pair, upstream.as_ref(), ground)?;

@@ -44,11 +44,9 @@ pub fn vlan(bench: &Bench) -> Result<()> {
     black_box(bench, "vlan::")
 }
 
-/// Every test of SYN cookies: the program that gives them is the one that a verifier knows least of.
+/// Every test of SYN cookies that has no mark (`not_in_guests!`): the program that gives them is the one that a verifier knows least of.
 pub fn shield(bench: &Bench) -> Result<()> {
-    // Without those that time what happens to an interface: a machine that is emulated is too slow for them.
-    let slow = "--skip shield::operate --skip an_interface_that_comes_late";
-    black_box(bench, &format!("shield:: {slow}"))
+    black_box(bench, "shield::")
 }
 
 /// The black-box tests that `filter` names.
