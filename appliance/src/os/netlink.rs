@@ -59,13 +59,18 @@ impl Changes {
     }
 }
 
-fn open() -> nix::Result<OwnedFd> {
-    let socket = socket(
+/// A socket of rtnetlink, which nothing is asked by yet.
+pub(super) fn route_socket() -> nix::Result<OwnedFd> {
+    socket(
         AddressFamily::Netlink,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkRoute,
-    )?;
+    )
+}
+
+fn open() -> nix::Result<OwnedFd> {
+    let socket = route_socket()?;
     let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
     bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     Ok(socket)

@@ -6,10 +6,10 @@
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendto};
 use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use super::netlink::route_socket;
 
 /// linux/netlink.h, linux/rtnetlink.h and linux/if_link.h: types of messages.
 const NLMSG_ERROR: u16 = 2;
@@ -38,12 +38,7 @@ const ROOM: usize = 32 * 1024;
 /// # Errors
 /// It cannot be asked: it is in a namespace of others, or gone.
 pub fn takes_frames(interface: &str) -> nix::Result<bool> {
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkRoute,
-    )?;
+    let socket = route_socket()?;
     let here = Device::read(&socket, if_nametoindex(interface)?, None)?;
     let other = here.number(IFLA_LINK).ok_or(Errno::ENODEV)?;
     let namespace = here.number(IFLA_LINK_NETNSID);

@@ -150,7 +150,7 @@ impl fmt::Display for Error {
             Self::Load(cause) => {
                 f.write_str("bpf(2) refuses the XDP program: ")?;
                 match refusal(cause) {
-                    Some((io_error, log)) => write!(f, "{io_error}{}", Verdict(&log))?,
+                    Some((io_error, log)) => write!(f, "{io_error}{}", VerifierLog(&log))?,
                     None => write!(f, "{}", Chain(cause.as_ref()))?,
                 }
                 f.write_str(load_hint(errno(cause.as_ref())))
@@ -225,9 +225,9 @@ fn refusal(error: &EbpfError) -> Option<(&std::io::Error, String)> {
 }
 
 /// Of a verifier's log the line that says why it refuses: the last one, but for its statistics. Nothing where it has said nothing.
-struct Verdict<'a>(&'a str);
+struct VerifierLog<'a>(&'a str);
 
-impl fmt::Display for Verdict<'_> {
+impl fmt::Display for VerifierLog<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
         let is_statistics = |line: &&str| STATISTICS.iter().any(|word| line.starts_with(word));
@@ -313,11 +313,11 @@ mod tests {
              verification time 312 usec\nstack depth 64\nprocessed 77 insns (limit 1000000) max_states_per_insn 1\n\n"
         );
         assert_eq!(
-            Verdict(&log).to_string(),
+            VerifierLog(&log).to_string(),
             "; the verifier says: invalid access to packet, off=9 size=1"
         );
         for nothing in ["", "\n", "processed 7 insns\n"] {
-            assert_eq!(Verdict(nothing).to_string(), "");
+            assert_eq!(VerifierLog(nothing).to_string(), "");
         }
     }
 

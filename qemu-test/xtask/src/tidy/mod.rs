@@ -215,6 +215,10 @@ const TREE_RULES: &[TreeRule] = &[
         check: rooms::circles_of_modules,
     },
     TreeRule {
+        name: "a package has its modules in one form of files",
+        check: rooms::mixed_module_files,
+    },
+    TreeRule {
         name: "every mutation has its text and its test",
         check: mutations::without_text_or_test,
     },
