@@ -65,6 +65,8 @@ pub trait Kernel {
     fn frame_len(&self) -> usize;
     /// The number at this place, of which neither compiler nor verifier knows anything.
     fn opaque(&self, place: &u64) -> u64;
+    /// The same number, of which the compiler knows nothing any more, and the verifier all that it knew.
+    fn again(&self, number: u64) -> u64;
     /// Copies `len` bytes of the frame, 1 to [`QUERY_MAX`], from offset `at`.
     fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()>;
     /// An entry of [`hot::CONTROL`].
@@ -112,7 +114,7 @@ pub fn answer(kernel: &impl Kernel, scratch: &mut Scratch) -> Result<(), Outcome
     }
     check_client(kernel, key, valid, &flow)?;
     let age_secs = now.saturating_sub(words[word::SINCE]) / NANOS_PER_SEC;
-    let len = reply::put_together(scratch, &question, words, age_secs as u32);
+    let len = reply::put_together(kernel, scratch, &question, words, age_secs as u32);
     let len = len.ok_or(Outcome::Unknown)?;
     let frame_len = envelope.len() + len;
     let sum = kernel.sum(&scratch.message, len);

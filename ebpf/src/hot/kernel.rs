@@ -87,6 +87,11 @@ impl Kernel for Run<'_> {
     }
 
     #[inline(always)]
+    fn again(&self, number: u64) -> u64 {
+        context::opaque(number)
+    }
+
+    #[inline(always)]
     fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()> {
         context::load(self.ctx, at, len, message)
     }

@@ -34,10 +34,12 @@ impl Question {
             return None;
         }
         read_name(scratch)?;
-        let name_len = kernel.opaque(&scratch.name_len) as usize;
-        if name_len > NAME_MAX {
+        let name_len = kernel.opaque(&scratch.name_len);
+        if name_len > NAME_MAX as u64 {
             return None;
         }
+        // To the verifier of Linux 6.1 what was added up before the comparison has no bounds.
+        let name_len = kernel.again(name_len) as usize;
         let name_end = dns::HEADER_LEN + name_len;
         let end = name_end + dns::QUESTION_FIXED_LEN;
         if be16(&scratch.message, name_end + 2)? != CLASS_IN {

@@ -1,6 +1,6 @@
 //! The answer: its message, put together beside the frame.
 
-use super::{Message, Question, Scratch};
+use super::{Kernel, Message, Question, Scratch};
 use crate::message::{opt_record, put};
 use xdnsd_abi::headers::dns::{self, opt};
 use xdnsd_abi::hot::{BODY_MAX, BODY_WORDS, NAME_MAX, RECORDS_MAX, Shape, Words, kind, word};
@@ -11,6 +11,7 @@ const END_MAX: usize = dns::HEADER_LEN + NAME_MAX + dns::QUESTION_FIXED_LEN;
 /// Makes the answer of the query that stands in the scratch, and gives its length. `None`: the answer is not one.
 #[inline(always)]
 pub fn put_together(
+    kernel: &impl Kernel,
     scratch: &mut Scratch,
     question: &Question,
     words: &Words,
@@ -21,6 +22,8 @@ pub fn put_together(
     if end > END_MAX || body_len > BODY_MAX {
         return None;
     }
+    // As with the name's length: what was put by before the comparison has no bounds to the verifier of Linux 6.1.
+    let body_len = kernel.again(body_len as u64) as usize;
     let message = &mut scratch.message;
     for at in 0..BODY_WORDS {
         if at * size_of::<u64>() >= body_len {

@@ -41,8 +41,8 @@ section! {
         rotate: bool = DEFAULT.rotate;
         /// Whether an answer that is asked for often is given by the XDP program, to clients that were answered before, without that
         /// user space wakes up. Not while its addresses change their order, see `rotate`. It is new: `off` until it has proved
-        /// itself. Linux 6.12 takes the program, and 6.1 refuses it. Where such answers do not leave, as the driver or the other
-        /// end of a veth pair says, user space gives them. Holds from the start on.
+        /// itself. Where such answers do not leave, as the driver or the other end of a veth pair says, user space gives them. Holds
+        /// from the start on.
         tier0: Tier0Word = Tier0Word::Off;
         /// File that carries the cache over a restart. A second one beside it, with the ending `.old`, is the
         /// generation before.

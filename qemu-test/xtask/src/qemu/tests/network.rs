@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::{Bench, Router, check};
-use crate::image::Kernel;
 use crate::qemu::cable::{Cable, DEVICE};
 use crate::qemu::machine::HOST;
 use crate::qemu::run::{ANSWERED, FRAMES, HOT_NAMES, configuration};
@@ -44,11 +43,7 @@ pub fn native(bench: &Bench) -> Result<()> {
     router.console_will_say("eth0 queue 0: AF_XDP socket")?;
     router.console_says("XDP program attached, mode native")?;
     is_answered_by_xdp(&mut router)?;
-    match bench.kernel {
-        // Its verifier does not see that the answer stays within its bounds.
-        Kernel::V6_1 => router.console_says("tier0: user space answers alone")?,
-        Kernel::V6_12 | Kernel::Newest => is_answered_by_the_program(&mut router)?,
-    }
+    is_answered_by_the_program(&mut router)?;
     has_few_rights(&mut router)?;
     router.ask_tcp("over-tcp.test")
 }
