@@ -63,6 +63,9 @@ const GUARD_MS: u64 = 500;
 const WORKER_MS: u64 = 1_000;
 /// The longest.
 const WORKER_MAX_MS: u64 = 60_000;
+/// Signals that ask other servers for something: dnsmasq for statistics and for a new log file, which scripts that rotate logs
+/// send as well. They end nothing.
+const UNUSED: [Signal; 2] = [Signal::SIGUSR1, Signal::SIGUSR2];
 
 /// Serves `config`, which was read from `path`, until SIGTERM or SIGINT. SIGHUP reads it again.
 ///
@@ -352,8 +355,18 @@ impl Daemon {
             return Event::Tick;
         }
         match signals.read_signal() {
-            Ok(Some(signal)) if signal.ssi_signo == Signal::SIGHUP as u32 => Event::Reload,
-            Ok(Some(_)) | Err(_) => Event::Stop,
+            Ok(Some(signal)) => match Signal::try_from(signal.ssi_signo.cast_signed()) {
+                Ok(Signal::SIGHUP) => Event::Reload,
+                Ok(signal) if UNUSED.contains(&signal) => {
+                    info!(
+                        "{signal}: nothing is done; `xdnsd stats` and `xdnsd cache dump` show what is asked for, and a log file \
+                         that is moved is its writer's to open anew"
+                    );
+                    Event::Tick
+                }
+                Ok(_) | Err(_) => Event::Stop,
+            },
+            Err(_) => Event::Stop,
             Ok(None) => Event::Tick,
         }
     }
@@ -407,6 +420,7 @@ fn ends_at_once<R>(wait: impl FnOnce() -> R) -> R {
 fn block_signals() -> nix::Result<SignalFd> {
     let mut set = end_signals();
     set.add(Signal::SIGHUP);
+    set.extend(UNUSED);
     set.thread_block()?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)
 }

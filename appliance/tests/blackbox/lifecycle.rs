@@ -68,6 +68,24 @@ fn sigterm_ends_it_with_success_and_detaches() -> Result<()> {
     Ok(())
 }
 
+/// dnsmasq writes statistics then, and opens its log anew: what is meant for it ends no other server.
+#[test]
+fn signals_for_other_servers_end_nothing() -> Result<()> {
+    let mut scene = scene!(Setup::default());
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
+        scene.daemon.signal(signal)?;
+        let said = format!("{signal}: nothing is done; `xdnsd stats`");
+        scene.daemon.wait_log_count(&said, 1)?;
+    }
+    let client = scene.udp_client(Family::V4)?;
+    assert_eq!(address_of_www(&client)?, ["192.0.2.1"]);
+    assert_eq!(scene.daemon.terminate()?.code(), Some(0));
+    Ok(())
+}
+
 /// What libbpf takes under the crate `afxdp`. The budget is that of what ships, and that backend is in no image.
 const UNCOUNTED_BYTES: usize = if cfg!(feature = "afxdp") { 1 << 20 } else { 0 };
 

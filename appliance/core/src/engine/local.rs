@@ -229,7 +229,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         })
     }
 
-    /// Writes an answer into a buffer, then the client's message from it.
+    /// Writes an answer into a buffer, then the client's message from it. One that cannot be written is SERVFAIL, with the
+    /// extended error that its draft has by then.
     fn make(
         &mut self,
         request: &mut Request<'_, R>,
@@ -237,12 +238,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     ) -> Outcome {
         let query = request.query;
         let (name, buffer) = (query.name.as_wire(), &mut self.tables.reply);
-        let drafted = Draft::new(buffer, name, query.qtype, query.qclass).and_then(|mut draft| {
-            write(&mut draft, query)?;
-            Ok((draft.head, draft.writer.position()))
-        });
-        let Ok((head, end)) = drafted else {
-            return self.refuse(request, rcode::SERVFAIL.into(), ede::NONE);
+        let draft = Draft::new(buffer, name, query.qtype, query.qclass);
+        let drafted =
+            draft
+                .map_err(|_| ede::NONE)
+                .and_then(|mut draft| match write(&mut draft, query) {
+                    Ok(()) => Ok((draft.head, draft.writer.position())),
+                    Err(_) => Err(draft.head.ede),
+                });
+        let (head, end) = match drafted {
+            Ok(drafted) => drafted,
+            Err(code) => return self.refuse(request, rcode::SERVFAIL.into(), code),
         };
         let mut reply = reply_to(request, &head, Ttl::Aged(0), head.ede);
         reply.rotate = self.next_rotation();
@@ -287,8 +293,8 @@ impl LocalQuestion<'_, '_> {
                 draft.negative(zone, ttl_secs)
             }
             End::Endless => {
-                draft.head.rcode = rcode::SERVFAIL;
-                Ok(())
+                draft.head.ede = ede::OTHER;
+                Err(WriteError::Malformed)
             }
         }
     }
