@@ -75,7 +75,9 @@ const UNUSED: [Signal; 2] = [Signal::SIGUSR1, Signal::SIGUSR2];
 /// Nothing can be served by this process, or a worker has ended or hangs.
 pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
     seal::configure();
-    descriptors::raise_limit();
+    if let Some(trouble) = descriptors::raise_limit() {
+        warn!("{trouble}");
+    }
     look_at_ports(clock::now());
     let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
     // Before anything that takes queries: a process that serves already is not disturbed.
