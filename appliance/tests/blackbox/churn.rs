@@ -82,7 +82,8 @@ fn replace(daemon: &Daemon, lists: &[PathBuf; 2], used: &Path, stop: &AtomicBool
 fn load(lab: &Lab, directory: &Path) -> Result<Report> {
     let file = daemon::write(directory, "questions", &questions())?;
     let mut command = dnsperf::command(&lab.client, LAN_V4.into(), &file);
-    command.args(["-n", "1", "-c", "8", "-t", "5", "-Q", &RATE.to_string()]);
+    // Late is not lost: on a busy machine the upstream may be as slow as the dead one.
+    command.args(["-n", "1", "-c", "8", "-t", "20", "-Q", &RATE.to_string()]);
     dnsperf::run(command)
 }
 
@@ -118,7 +119,13 @@ fn misses_a_dead_upstream_and_new_lists_lose_nothing() -> Result<()> {
         (report, replaced.join().expect("no panic"))
     });
     let (report, replaced) = (report?, replaced?);
-    assert_eq!((report.sent, report.lost), (QUESTIONS, 0), "{report:?}");
+    let now = daemon.metrics()?;
+    assert_eq!(
+        (report.sent, report.lost),
+        (QUESTIONS, 0),
+        "{report:?}\n{}",
+        now.text()
+    );
     // Every one of the blocked names, and nothing else, was blocked whatever list was in use; SERVFAIL none.
     let blocked = QUESTIONS / GROUP;
     let answered = (report.code("NOERROR"), report.code("NXDOMAIN"));
@@ -131,7 +138,6 @@ fn misses_a_dead_upstream_and_new_lists_lose_nothing() -> Result<()> {
         reloaded >= RELOADS_MIN && !log.contains("not reloaded"),
         "{log}"
     );
-    let now = daemon.metrics()?;
     let growth = |counter| now.growth(&before, &counter);
     assert!(growth(Counter::UpstreamTimeouts) >= 3, "{}", now.text());
     assert!(

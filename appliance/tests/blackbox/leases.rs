@@ -7,12 +7,11 @@ use anyhow::{Context, Result, ensure};
 use hickory_proto::op::ResponseCode;
 use xdnsd_lab::lab::LAN;
 use xdnsd_lab::process::{End, Process};
-use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::scene::{Directory, Scene, Setup, scene};
 use crate::support::script::Rule;
-use crate::support::text::{Case, ask_all, ask_once, check_all};
+use crate::support::text::{Case, ask_all, check_all, wait_for_answer};
 use crate::support::ways::Ways;
 
 const NX: ResponseCode = ResponseCode::NXDomain;
@@ -167,12 +166,8 @@ fn clients_of_a_real_dhcp_server_take_no_name_that_is_somebody_elses() -> Result
     }
     // Named last, so that what is in front of it is read by then.
     let mark = lease(&scene, CLIENTS.len() + 1, "mark")?;
-    let is_there = |name: &str, kind: &str, address: &str| {
-        ask_once(&ways, &format!("{name} {kind}"))
-            .is_ok_and(|answer| answer.to_string().contains(address))
-    };
-    wait_until("the last client's name", TIMEOUT, || {
-        is_there("mark.lan.", "A", &mark)
+    wait_for_answer(&ways, "mark.lan. A", |answer| {
+        answer.to_string().contains(&mark)
     })?;
     for ((name, expected), address) in CLIENTS.iter().zip(&addresses) {
         let owner = pointer(address);
@@ -362,9 +357,8 @@ fn a_bad_line_of_a_hosts_file_is_said_once_per_change_of_that_file() -> Result<(
     let scene = scene!(house(&folder)?);
     let ways = Ways::open(&scene)?;
     let is_known = |name: &str| {
-        wait_until(&format!("{name} is known"), TIMEOUT, || {
-            ask_once(&ways, &format!("{name}.lan. A"))
-                .is_ok_and(|answer| answer.answers().len() == 1)
+        wait_for_answer(&ways, &format!("{name}.lan. A"), |answer| {
+            answer.answers().len() == 1
         })
     };
     let said = || scene.daemon.log().matches("`bob's` has characters").count();

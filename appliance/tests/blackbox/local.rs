@@ -3,14 +3,14 @@
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hickory_proto::op::ResponseCode;
-use xdnsd_lab::wait::wait_until;
 
-use crate::support::TIMEOUT;
 use crate::support::scene::{Directory, Scene, Setup, scene};
 use crate::support::script::Rule;
-use crate::support::text::{Case, ask_all, ask_once, assert_answer, assert_records, check_all};
+use crate::support::text::{
+    Case, ask_all, assert_answer, assert_records, check_all, wait_for_answer,
+};
 use crate::support::upstream::SECOND_V4;
 use crate::support::ways::Ways;
 
@@ -215,17 +215,12 @@ fn records_of_the_config_are_answered_here() -> Result<()> {
 
 /// Waits until a question for an address is answered with these.
 fn wait_address(ways: &Ways<'_>, name: &str, expected: &[&str]) -> Result<()> {
-    let mut last = String::new();
-    let waited = wait_until(&format!("{name} is {expected:?}"), TIMEOUT, || {
-        let Ok(answer) = ask_once(ways, &format!("{name} A")) else {
-            return false;
-        };
-        last = answer.to_string();
+    wait_for_answer(ways, &format!("{name} A"), |answer| {
         let records = answer.answers().iter();
-        let all: Vec<String> = records.map(|record| record.data().to_string()).collect();
-        all == expected
-    });
-    waited.with_context(|| last)
+        records
+            .map(|record| record.data().to_string())
+            .eq(expected.iter().copied())
+    })
 }
 
 /// A name that is cached from upstream becomes one of ours, and is upstream's again.

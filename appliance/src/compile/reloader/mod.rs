@@ -1,6 +1,7 @@
 //! Keeps policy up to date: reads files anew when they change, and keeps the set in force where the new one is wrong.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::time::Instant;
 
+use super::local::LeaseFile;
 use super::problem::{Notes, Problem, Said};
 use super::set::{Links, PolicyInput, PolicySet};
 use super::watch::{Debounce, Pace, Users, Watched, Watcher};
@@ -49,6 +51,8 @@ pub struct PolicyReloader {
     said: Said,
     /// Whether the machine has other addresses than those that the leases in force were compared with.
     has_moved: bool,
+    /// Whether a lease file that was found empty was waited for.
+    waits_for_leases: bool,
 }
 
 impl PolicyReloader {
@@ -72,6 +76,7 @@ impl PolicyReloader {
             next_end_secs: None,
             said: Said::default(),
             has_moved: false,
+            waits_for_leases: false,
         })
     }
 
@@ -123,12 +128,35 @@ impl PolicyReloader {
         let ends = self.next_end_secs.zip(now_secs);
         let has_ended = ends.is_some_and(|(end_secs, now_secs)| end_secs < now_secs);
         let due = Users {
-            local: self.local_changes.take_due(now)
-                || has_ended
-                || std::mem::take(&mut self.has_moved),
+            local: self.take_local_due(now) || has_ended || std::mem::take(&mut self.has_moved),
             lists: self.list_changes.take_due(now),
         };
         due.any().then(|| self.rebuild(due, now_secs))
+    }
+
+    /// Whether local data is to be read. dnsmasq empties its lease file before it writes it, and may wait for the disk in between.
+    fn take_local_due(&mut self, now: Instant) -> bool {
+        let is_due = self.local_changes.take_due(now);
+        if is_due && !self.waits_for_leases && self.has_emptied_leases() {
+            self.local_changes.wait_on(now);
+            self.waits_for_leases = true;
+            return false;
+        }
+        self.waits_for_leases &= !is_due;
+        is_due
+    }
+
+    /// Whether a lease file is empty that had something in it when it was read last.
+    fn has_emptied_leases(&self) -> bool {
+        self.input
+            .local
+            .leases
+            .iter()
+            .any(|LeaseFile { path, .. }| {
+                let before = self.last_good.get(&path.display().to_string());
+                before.is_some_and(|text| !text.is_empty())
+                    && fs::metadata(path).is_ok_and(|found| found.len() == 0)
+            })
     }
 
     /// What it is made of.

@@ -249,6 +249,46 @@ fn a_fault_is_said_once_per_change_of_its_file() {
     starts(&said(reloader.reload(input, None).ok()), &all);
 }
 
+/// Between emptying its file and writing it a server may wait for the disk. One whose leases have all ended writes nothing.
+#[test]
+fn a_lease_file_that_was_emptied_is_waited_for() {
+    let folder = Folder::new();
+    let mut input = PolicyInput::default();
+    let text = "0 m1 192.168.1.66 phone *\n0 m2 192.168.1.67 bad's *\n";
+    input.local.leases = vec![LeaseFile {
+        path: folder.write("leases", text),
+        format: LeaseFormat::Dnsmasq,
+    }];
+    let (mut reloader, _) = PolicyReloader::start(input, None).expect("started");
+    for (number, is_written) in [true, false, true].into_iter().enumerate() {
+        let at = |millis| Instant::from_millis(10_000 * (number as u64 + 1) + millis);
+        folder.write("leases", "");
+        reloader.take_events(at(0));
+        assert!(reloader.update_if_due(at(1_000), None).is_none());
+        assert_eq!(reloader.deadline(), Some(at(3_000)));
+        assert!(is_local(&reloader, "phone"), "not gone meanwhile");
+        if is_written {
+            folder.write("leases", text);
+            reloader.take_events(at(1_500));
+            assert!(
+                reloader.deadline().is_some_and(|due| due < at(2_000)),
+                "no longer than usual"
+            );
+            assert_eq!(said(reloader.update_if_due(at(2_000), None)), [""; 0]);
+            assert!(is_local(&reloader, "phone"));
+        } else {
+            assert!(reloader.update_if_due(at(2_999), None).is_none());
+            assert!(reloader.update_if_due(at(3_000), None).is_some());
+            assert!(!is_local(&reloader, "phone"), "all have ended");
+            folder.write("leases", text);
+            reloader.take_events(at(4_000));
+            reloader.update_if_due(at(5_000), None).expect("due");
+            assert!(is_local(&reloader, "phone"));
+        }
+        assert_eq!(reloader.deadline(), None);
+    }
+}
+
 /// A hosts file that cannot be read any more keeps its names, and keeps no new device from its own.
 #[test]
 fn a_hosts_file_that_fails_holds_up_no_lease() {

@@ -10,6 +10,8 @@ use super::{Change, LOOK_MS, Pace, What};
 const QUIET_MS: u64 = 200;
 /// … or, where writing to it does not end, after so long.
 const PATIENCE_MS: u64 = 2_000;
+/// It is not read at the very moment of a change, though: dnsmasq empties its lease file, and then writes it.
+const BREATH_MS: u64 = 20;
 /// A file that was written in place and closed: its writer may open it again, as a script does that puts parts together.
 const CLOSED_MS: u64 = 1_000;
 /// It is read at last although that does not end.
@@ -36,8 +38,11 @@ struct Waiting {
     first: Instant,
     /// Nothing else happens: it is over then.
     quiet_at: Instant,
-    /// It is over then whatever happens.
+    /// It is over then whatever happens, but for [`BREATH_MS`] after the latest change.
     last: Instant,
+    latest: Instant,
+    /// What there is may not be all: the next change tells, and has the usual wait.
+    is_more: bool,
 }
 
 impl Debounce {
@@ -64,18 +69,36 @@ impl Debounce {
         let before = self.waiting.filter(|_| !was_open || self.is_open());
         let first = before.map_or(now, |before| before.first);
         let quiet_at = now + quiet_ms;
+        let longer = before.filter(|before| !before.is_more);
         self.waiting = Some(Waiting {
             first,
-            quiet_at: before.map_or(quiet_at, |before| before.quiet_at.max(quiet_at)),
+            quiet_at: longer.map_or(quiet_at, |before| before.quiet_at.max(quiet_at)),
             last: first + patience_ms,
+            latest: now,
+            is_more: false,
+        });
+    }
+
+    /// Waits on, as long as for a file that is written without end: a file was found that cannot be all.
+    pub fn wait_on(&mut self, now: Instant) {
+        let end = now + PATIENCE_MS;
+        self.waiting = Some(Waiting {
+            first: now,
+            quiet_at: end,
+            last: end,
+            latest: now,
+            is_more: true,
         });
     }
 
     /// When to look again. `None`: nothing is waited for.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.waiting
-            .map(|waiting| waiting.quiet_at.min(waiting.last))
+        self.waiting.map(|waiting| {
+            // Who never stops for so long is not waited for either.
+            let breath = (waiting.latest + BREATH_MS).min(waiting.last + QUIET_MS);
+            waiting.quiet_at.min(waiting.last.max(breath))
+        })
     }
 
     /// Whether somebody is writing.

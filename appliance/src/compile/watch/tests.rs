@@ -251,6 +251,15 @@ fn a_live_file_is_read_after_quiet_or_when_patience_ends() {
     }
     assert_eq!(debounce.deadline(), Some(at(12_000)));
     assert!(debounce.take_due(at(12_000)), "written to without end");
+    // It is emptied in this moment, and written in the next. Who empties it all the time is not waited for.
+    for (step, due_at) in [(100, 12_020), (10, 12_200)] {
+        for millis in (10_000..due_at).step_by(step) {
+            debounce.note(at(millis), &lease);
+            assert!(!debounce.take_due(at(millis)), "{millis}");
+        }
+        assert_eq!(debounce.deadline(), Some(at(due_at)));
+        assert!(debounce.take_due(at(due_at)));
+    }
 }
 
 #[test]

@@ -24,7 +24,6 @@ use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::wait::wait_until;
 
 use self::forged::Forger;
-use crate::support::TIMEOUT;
 use crate::support::client::Family;
 use crate::support::daemon::BINARY;
 use crate::support::message::{addresses, query, wire};
@@ -33,6 +32,7 @@ use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, WAYS, scene};
 use crate::support::script::Rule;
 use crate::support::upstream::SECOND_V4;
+use crate::support::{ANSWER_TIMEOUT, TIMEOUT};
 
 const ANSWER: &str = "192.0.2.1";
 
@@ -188,7 +188,7 @@ fn probe(host: &Namespace, from: IpAddr, to: SocketAddr) -> Result<Told> {
         let socket = UdpSocket::bind((from, 0))?;
         socket.connect(to)?;
         socket.set_read_timeout(Some(Duration::from_millis(300)))?;
-        let end = Instant::now() + TIMEOUT;
+        let end = Instant::now() + ANSWER_TIMEOUT;
         // A kernel that is busy is late, and drops what it has no time for. A port that swallows tells nothing, ever.
         while Instant::now() < end {
             socket.send(b"\x12\x34\x80\x00\0\0\0\0\0\0\0\0")?;

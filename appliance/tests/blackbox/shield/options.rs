@@ -23,17 +23,26 @@ pub struct Shown([String; 2]);
 impl Shown {
     /// Of so many.
     pub fn of(scene: &Scene, count: usize) -> Result<Self> {
-        let ends = [(&scene.lab.router, "sport"), (&scene.lab.client, "dport")];
-        let ends = ends.map(|(host, side)| {
-            host.output(&["ss", "-tinoOH", "state", "established", side, "=", ":53"])
-        });
-        let [router, client] = ends;
-        let shown = Self([router?, client?]);
+        let shown = Self::now(scene)?;
         // A kernel without inet_diag shows nothing of it.
         if shown.is_whole() {
             shown.expect(&[], count);
         }
         Ok(shown)
+    }
+
+    /// Whether there are none any more.
+    fn are_none(scene: &Scene) -> bool {
+        Self::now(scene).is_ok_and(|shown| shown.0.iter().all(String::is_empty))
+    }
+
+    fn now(scene: &Scene) -> Result<Self> {
+        let ends = [(&scene.lab.router, "sport"), (&scene.lab.client, "dport")];
+        let ends = ends.map(|(host, side)| {
+            host.output(&["ss", "-tinoOH", "state", "established", side, "=", ":53"])
+        });
+        let [router, client] = ends;
+        Ok(Self([router?, client?]))
     }
 
     fn is_whole(&self) -> bool {
@@ -130,9 +139,7 @@ fn what_a_client_offers_is_kept_and_nothing_else() -> Result<()> {
                 assert_eq!(shown.scales(), [expected], "{:?}", shown.0);
             }
             drop(open);
-            wait_until("it is closed", TIMEOUT, || {
-                Shown::of(&scene, 0).is_ok_and(|shown| shown.0.iter().all(String::is_empty))
-            })?;
+            wait_until("it is closed", TIMEOUT, || Shown::are_none(&scene))?;
         }
         scene
             .daemon
@@ -202,9 +209,7 @@ fn a_segment_is_no_longer_than_the_client_wants() -> Result<()> {
             assert!(router.contains(&sent), "{wanted}: {router}");
         }
         drop(open);
-        wait_until("it is closed", TIMEOUT, || {
-            Shown::of(&scene, 0).is_ok_and(|shown| shown.0.iter().all(String::is_empty))
-        })?;
+        wait_until("it is closed", TIMEOUT, || Shown::are_none(&scene))?;
     }
     Ok(())
 }

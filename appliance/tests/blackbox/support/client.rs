@@ -17,7 +17,7 @@ use super::message::{self, read_answer, read_long_answer};
 use super::run::Run;
 use super::stream::Stream;
 use super::ways::Way;
-use super::{SILENCE, TIMEOUT};
+use super::{ANSWER_TIMEOUT, SILENCE, TIMEOUT};
 
 /// Port of the appliance.
 pub const DNS_PORT: u16 = 53;
@@ -147,7 +147,7 @@ impl RawClient {
 
     /// Waits for the answer to `frame` and checks the frame that it comes in.
     pub fn answer_to(&self, frame: &UdpFrame) -> Result<Vec<u8>> {
-        match self.next_for(frame, TIMEOUT)? {
+        match self.next_for(frame, ANSWER_TIMEOUT)? {
             Some(answer) => Ok(answer),
             None => bail!("no answer to {frame:02x?}"),
         }
@@ -157,7 +157,7 @@ impl RawClient {
     pub fn answers_to(&self, frames: &[UdpFrame]) -> Result<Vec<Vec<u8>>> {
         let mut answers: Vec<Option<Vec<u8>>> = vec![None; frames.len()];
         while answers.contains(&None) {
-            let received = self.frames.receive(TIMEOUT, |bytes| {
+            let received = self.frames.receive(ANSWER_TIMEOUT, |bytes| {
                 frames.iter().any(|frame| is_answer(bytes, frame))
             })?;
             let bytes = received.context("not all of the answers")?;
@@ -324,7 +324,7 @@ impl UdpClient {
 
     /// Waits for the message that has the ID of `message`.
     pub fn answer_to(&self, message: &[u8]) -> Result<Vec<u8>> {
-        let answer = self.next_for(message, TIMEOUT);
+        let answer = self.next_for(message, ANSWER_TIMEOUT);
         answer.with_context(|| format!("no answer to {message:02x?}"))
     }
 

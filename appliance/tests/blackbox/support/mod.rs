@@ -20,6 +20,8 @@ pub mod ways;
 use std::time::Duration;
 
 /// How long anything may take that happens at once on an idle machine.
-pub const TIMEOUT: Duration = Duration::from_secs(5);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
+/// How long one reply is waited for. Shorter, so that whoever waits for a change asks again.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long nothing is waited for, where nothing has to come. Counters say the rest.
 pub const SILENCE: Duration = Duration::from_millis(150);

@@ -13,8 +13,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use xdnsd_lab::lab::Lab;
 use xdnsd_lab::netns::Namespace;
 
-use super::TIMEOUT;
 use super::client::{Family, client_address, listen, scoped};
+use super::{ANSWER_TIMEOUT, TIMEOUT};
 
 /// An open connection to the appliance.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ impl Stream {
 
     /// Waits for a message.
     pub fn receive(&mut self) -> Result<Vec<u8>> {
-        match self.next(TIMEOUT)? {
+        match self.next(ANSWER_TIMEOUT)? {
             Next::Message(message) => Ok(message),
             other @ (Next::Closed | Next::Nothing) => {
                 anyhow::bail!("a message was expected: {other:?}")

@@ -41,6 +41,7 @@ use super::metrics::{Metric, Metrics};
 use super::run::Run;
 use super::scene::Scene;
 use super::stream::{Next, Stream};
+use super::text::age_max;
 use super::view::{Opt, Rr, View};
 
 /// IPv4 options that do nothing (RFC 791 section 3.1).
@@ -49,8 +50,6 @@ const NO_OPERATIONS: [u8; 4] = [1; 4];
 const DESTINATION_OPTIONS: [u8; 8] = [17, 0, 1, 4, 0, 0, 0, 0];
 /// The longest message that the XDP program takes.
 const XDP_MESSAGE_MAX: usize = xdnsd_abi::MESSAGE_MAX;
-/// How much a TTL may differ between the six replies, in seconds.
-const AGE_MAX: u32 = 2;
 
 /// How a query comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -350,7 +349,7 @@ fn all_the_same(replies: &[(Way, Family, View)]) -> Result<()> {
         return Ok(());
     };
     for (other_way, other_family, other) in others {
-        let near = |(one, other): (u32, u32)| one.abs_diff(other) <= AGE_MAX;
+        let near = |(one, other): (u32, u32)| one.abs_diff(other) <= age_max(one);
         let is_same = Essence::of(first) == Essence::of(other)
             && ttls(first).into_iter().zip(ttls(other)).all(near);
         ensure!(
