@@ -1,5 +1,6 @@
 //! SYN cookies by the XDP program: real clients get through, floods do not, and the kernel has its setting back.
 
+mod clients;
 mod log;
 mod operate;
 mod options;

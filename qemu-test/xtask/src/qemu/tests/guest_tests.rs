@@ -34,7 +34,16 @@ const APPLETS: [&str; 7] = ["echo", "insmod", "ln", "mkdir", "mount", "poweroff"
 /// Where the guest has what was built here: a folder that no host has, and nothing is mounted over.
 const BUILT: &str = "/built-here";
 /// What the tests call.
-const TOOLS: [&str; 5] = ["ip", "ethtool", "ss", "dig", "curl"];
+const TOOLS: [&str; 8] = [
+    "ip",
+    "ethtool",
+    "ss",
+    "dig",
+    "curl",
+    "nc",
+    "dropbear",
+    "dropbearkey",
+];
 /// An emulated processor runs all of the tests of VLANs in a minute, and those of SYN cookies in two.
 const LIMIT: Duration = Duration::from_secs(400);
 const MEMORY_MIB: u32 = 512;
