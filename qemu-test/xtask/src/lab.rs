@@ -18,6 +18,9 @@ use xdnsd_lab::lab::{
     HOST_INTERFACE, Host, LAN, LAN_V4, LAN_V6, MTU, MTU_RANGE, Offload, QUEUE_RANGE, Spec, VlanTag,
 };
 
+mod hping;
+mod shield;
+
 /// The prefix of the namespaces where none is given.
 pub const DEFAULT_PREFIX: &str = "xdnsd";
 
@@ -37,6 +40,19 @@ pub enum Command {
     Down(Name),
     /// Shows which labs are up.
     Status,
+    /// Starts the appliance in the router, with SYN cookies for whoever connects.
+    Attach {
+        /// Which lab.
+        #[command(flatten)]
+        name: Name,
+        /// Is the process that holds it.
+        #[arg(long, hide = true)]
+        stay: bool,
+    },
+    /// Ends it.
+    Detach(Name),
+    /// Shows what becomes of frames as it happens, until it is interrupted.
+    Log(Name),
     /// Floods the router from the client, and says how much arrived.
     Flood {
         /// Which lab.
@@ -109,6 +125,9 @@ pub struct FloodOrder {
     /// What queries ask for.
     #[arg(long, value_name = "NAME", default_value = "www.lab.test")]
     qname: String,
+    /// Who makes the frames: the kernel from one of ours, or hping3.
+    #[arg(long, value_name = "WHO", default_value = "own", value_parser = PossibleValuesParser::new(["own", "hping3"]))]
+    by: String,
 }
 
 fn kind() -> impl TypedValueParser<Value = Kind> {
@@ -143,6 +162,12 @@ pub fn main(command: Command, signals: &Signals) -> Result<ExitCode> {
         Command::Up { name, knobs } => up(&name.prefix, &knobs, signals),
         Command::Down(name) => down(&name.prefix),
         Command::Status => status(),
+        Command::Attach { name, stay } => match stay {
+            true => shield::stay(&name.prefix, signals),
+            false => shield::attach(&name.prefix),
+        },
+        Command::Detach(name) => shield::detach(&name.prefix),
+        Command::Log(name) => shield::log(&name.prefix),
         Command::Flood { name, kind, order } => flood(&name.prefix, kind, &order, signals),
         Command::Exec {
             name,
@@ -166,6 +191,7 @@ fn up(prefix: &str, knobs: &Knobs, signals: &Signals) -> Result<ExitCode> {
 }
 
 fn down(prefix: &str) -> Result<ExitCode> {
+    shield::end(prefix)?;
     let pids = named::down(prefix)?;
     if !pids.is_empty() {
         println!("These processes still hold their namespace until they end: {pids:?}");
@@ -191,6 +217,12 @@ fn status() -> Result<ExitCode> {
 fn flood(prefix: &str, kind: Kind, order: &FloodOrder, signals: &Signals) -> Result<ExitCode> {
     let client = named::host(prefix, Host::Client)?;
     let router = named::host(prefix, Host::Router)?;
+    if order.by == "hping3" {
+        let (frames, took) = hping::flood(&client, kind, order, signals)?;
+        let (secs, rate) = (took.as_secs_f64(), frames as f64 / took.as_secs_f64());
+        println!("{frames} frames in {secs:.2} s, {rate:.0} a second");
+        return Ok(ExitCode::SUCCESS);
+    }
     let (to, sources): (IpAddr, _) = match order.family {
         6 => (LAN_V6.into(), SOURCES_V6),
         _ => (LAN_V4.into(), SOURCES_V4),

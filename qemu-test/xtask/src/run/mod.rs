@@ -37,9 +37,9 @@ mod stats;
 use check::Tier;
 
 /// The configuration in the repository.
-const CONFIG: &str = "config/lab.toml";
+pub const CONFIG: &str = "config/lab.toml";
 /// Where that configuration keeps what the appliance writes.
-const STATE: &str = "/run/xdnsd-lab";
+pub const STATE: &str = "/run/xdnsd-lab";
 /// How long the appliance may take to answer on its control socket.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks at whether the person wants to end.
@@ -135,7 +135,8 @@ impl Options {
     }
 }
 
-fn build() -> Result<PathBuf> {
+/// Builds the appliance, and says where it is.
+pub fn build() -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--release", "-p", "xdnsd"]);
     let status = cargo.status().context("run cargo build")?;
