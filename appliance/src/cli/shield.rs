@@ -75,9 +75,9 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "shield secret rotate",
         usage: " [--socket PATH] [--json]",
-        json: r#"{"rotated": bool}"#,
+        json: r#"{"rotated": bool, "dns_cookies": "another", "config" (its secrets stay) or "off"}"#,
         flags: &[AT_SOCKET, JSON],
-        about: "another secret for cookies of hosts behind; the one before is good for a minute",
+        about: "other secrets for cookies of hosts behind and for DNS cookies; those before are good for a while",
         ..ASKS
     },
     Form {

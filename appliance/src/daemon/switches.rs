@@ -1,4 +1,4 @@
-//! What an operator switches by hand: the XDP programs of interfaces, and the key of cookies for hosts behind them.
+//! What an operator switches by hand: the XDP programs of interfaces, and the keys of cookies: for hosts behind them, and for DNS.
 //!
 //! ```text
 //!  control's thread: says what is wanted, wakes ─► thread for interfaces: does it in its next round ─► control's thread: sees it
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::interfaces::Waker;
 use super::program::{SharedProgram, lock};
 use crate::control::shield::Operator;
+use crate::store::rates::{self, Turned};
 
 /// How long a request waits for the thread: a driver may take its time, and the control socket has other clients.
 const WAIT_MAX: Duration = Duration::from_secs(4);
@@ -153,10 +154,12 @@ impl Operator for Operation {
         }
     }
 
-    fn rotate(&self) -> Result<(), String> {
+    fn rotate(&self) -> Result<Turned, String> {
+        // No driver has a part in those.
+        let turned = rates::turn_cookies();
         let wanted = self.switches.keys.want();
         match self.wait(|| self.switches.keys.is_done(wanted)) {
-            true => Ok(()),
+            true => Ok(turned),
             false => Err("a driver takes long, the secret is changed when it answers".into()),
         }
     }

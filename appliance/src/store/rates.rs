@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use xdnsd_abi::hash::HashKey;
 use xdnsd_abi::rate::{ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, Rate, WORDS, control, network};
-use xdnsd_core::engine::CookieSecret;
+use xdnsd_core::engine::{CookieSecret, Turns};
 use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::rate::{Accounts, Rules, words};
 
@@ -23,6 +23,7 @@ static SHARED: OnceLock<&[AtomicU64; WORDS]> = OnceLock::new();
 static KNOWN: Mutex<Known> = Mutex::new(Known {
     key: [0; 16],
     cookies: None,
+    turns: Turns::of_word(0),
     rules: Rules::NONE,
     networks: Vec::new(),
 });
@@ -34,6 +35,8 @@ struct Known {
     /// Nobody outside can choose whose account takes whose place.
     key: HashKey,
     cookies: Option<CookieSecret>,
+    /// How often there was another secret.
+    turns: Turns,
     rules: Rules,
     /// The first address of each, and its mask.
     networks: Vec<[u64; network::COUNT]>,
@@ -87,6 +90,32 @@ pub fn refresh() {
     known().show_time(present());
 }
 
+/// What became of the secret of DNS cookies when somebody wanted another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turned {
+    /// There is another one. Cookies by the one before are good for as long as they would have been, or until the next one.
+    Anew,
+    /// It is the config's, and stays.
+    Given,
+    /// There are no DNS cookies.
+    Off,
+}
+
+/// Another secret for DNS cookies, from now on, for workers and the program in the kernel.
+pub fn turn_cookies() -> Turned {
+    let mut known = known();
+    let turned = match known.cookies {
+        None => Turned::Off,
+        Some(CookieSecret::Given { .. }) => Turned::Given,
+        Some(CookieSecret::Made(_)) => Turned::Anew,
+    };
+    if turned == Turned::Anew {
+        known.turns = known.turns.one_more(clock::wall_secs() as u32);
+        known.show_time(present());
+    }
+    turned
+}
+
 /// Locks although a thread panicked while it held the lock: what is known is valid at every moment.
 fn known() -> MutexGuard<'static, Known> {
     KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -108,9 +137,11 @@ impl Known {
         let Some(cookies) = &self.cookies else {
             return;
         };
-        for (number, secret) in cookies.secrets(wall_secs as u32).iter().enumerate() {
+        let secrets = cookies.secrets(wall_secs as u32, self.turns);
+        for (number, secret) in secrets.iter().enumerate() {
             show_key(words, control::SECRETS + 2 * number, secret);
         }
+        show(words, control::TURNS, self.turns.to_word());
         show(words, control::HAS_COOKIES, 1);
     }
 
@@ -173,6 +204,7 @@ mod tests {
                 current: *b"the present one.",
                 previous: *b"the one before..",
             }),
+            turns: Turns::of_word(7),
             rules: Rules {
                 queries: Rate::new(10, 2),
                 misses: Rate::new(5, 2),
@@ -187,6 +219,7 @@ mod tests {
         assert_eq!(text(control::SECRETS), *b"the present one.");
         assert_eq!(text(control::SECRETS + 2), *b"the one before..");
         assert_eq!(word(control::HAS_COOKIES), 1);
+        assert_eq!(word(control::TURNS), 7);
         assert_eq!(word(control::QUERY_INTERVAL), 100_000_000);
         assert_eq!(word(control::QUERY_DEPTH), 2_000_000_000);
         assert_eq!(word(control::SLIP_INTERVAL), 250_000_000);

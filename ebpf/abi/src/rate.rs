@@ -98,6 +98,8 @@ pub mod control {
     pub const NETWORKS: usize = 12;
     /// Nanoseconds of CLOCK_MONOTONIC less those of the engine's clock, modulo 2^64.
     pub const CLOCK: usize = 13;
+    /// How often an operator wanted another secret for DNS cookies, and when: to workers.
+    pub const TURNS: usize = 14;
 }
 
 /// How much of something a client may have.

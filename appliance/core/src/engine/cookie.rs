@@ -38,6 +38,53 @@ pub enum CookieSecret {
     Made([u8; 16]),
 }
 
+/// How often an operator wanted another secret, and on which day the last time.
+///
+/// ```text
+///  63            32 31                 0
+///  | day of the last | how often        |      0: never
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turns(u64);
+
+impl Turns {
+    /// As [`Self::to_word`] gave it.
+    #[must_use]
+    pub const fn of_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// In one word, so that others see all of it or nothing.
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        self.0
+    }
+
+    /// Once more, at `now_secs` (Unix time).
+    #[must_use]
+    pub const fn one_more(self, now_secs: u32) -> Self {
+        let day = (now_secs / ROLLOVER_SECS) as u64;
+        Self(day << 32 | self.count().wrapping_add(1) as u64)
+    }
+
+    const fn count(self) -> u32 {
+        self.0 as u32
+    }
+
+    const fn day(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+/// When a cookie is checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// Unix time.
+    pub secs: u32,
+    /// How often there was another secret by then.
+    pub turns: Turns,
+}
+
 /// What the check of a cookie says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Checked {
@@ -48,9 +95,10 @@ pub(super) struct Checked {
 }
 
 impl CookieSecret {
-    /// Checks the cookie that came from `address` at `now_secs` (Unix time), and makes the one to send back.
-    pub(super) fn check(&self, cookie: &Cookie, address: IpAddr, now_secs: u32) -> Checked {
-        let [current, previous] = self.secrets(now_secs);
+    /// Checks the cookie that came from `address`, and makes the one to send back.
+    pub(super) fn check(&self, cookie: &Cookie, address: IpAddr, moment: Moment) -> Checked {
+        let now_secs = moment.secs;
+        let [current, previous] = self.secrets(now_secs, moment.turns);
         let by = |secret| timestamp_of(cookie, address, secret);
         let (timestamp, is_current) = match by(&current) {
             Some(timestamp) => (Some(timestamp), true),
@@ -74,23 +122,28 @@ impl CookieSecret {
         Checked { is_valid, reply }
     }
 
-    /// The secret that cookies are made with, and the one whose cookies are still good.
+    /// The secret that cookies are made with, and the one whose cookies are still good: that of the day before, or of before the
+    /// last turn where that was today.
     #[must_use]
-    pub fn secrets(&self, now_secs: u32) -> [[u8; 16]; 2] {
+    pub fn secrets(&self, now_secs: u32, turns: Turns) -> [[u8; 16]; 2] {
         match self {
             Self::Given { current, previous } => [*current, *previous],
             Self::Made(key) => {
-                let day = now_secs / ROLLOVER_SECS;
-                [made_secret(key, day), made_secret(key, day.wrapping_sub(1))]
+                let (day, count) = (now_secs / ROLLOVER_SECS, turns.count());
+                let previous = match turns.day() == day {
+                    true => made_secret(key, day, count.wrapping_sub(1)),
+                    false => made_secret(key, day.wrapping_sub(1), count),
+                };
+                [made_secret(key, day, count), previous]
             }
         }
     }
 }
 
-/// The secret of one day.
-fn made_secret(key: &[u8; 16], day: u32) -> [u8; 16] {
+/// The secret of one day, after so many turns.
+fn made_secret(key: &[u8; 16], day: u32, turns: u32) -> [u8; 16] {
     let mut hash = NameHash::new(key);
-    hash.push(&u64::from(day).to_be_bytes());
+    hash.push(&(u64::from(turns) << 32 | u64::from(day)).to_be_bytes());
     let hash = hash.hash();
     let mut secret = [0; 16];
     secret[..8].copy_from_slice(&hash.first().to_le_bytes());
@@ -168,6 +221,12 @@ mod tests {
         cookie
     }
 
+    /// Nobody has turned the secret.
+    fn never(secs: u32) -> Moment {
+        let turns = Turns::default();
+        Moment { secs, turns }
+    }
+
     /// RFC 9018 appendix A.1 and A.2.
     const SECRET: &str = "e5e973e5a6b2a43f48e7dc849e37bfcf";
 
@@ -181,7 +240,11 @@ mod tests {
     #[test]
     fn the_rfcs_examples_come_out() {
         let address = "198.51.100.100".parse().expect("an address");
-        let first = secret().check(&cookie("2464c4abcf10c957", ""), address, 1_559_731_985);
+        let first = secret().check(
+            &cookie("2464c4abcf10c957", ""),
+            address,
+            never(1_559_731_985),
+        );
         assert!(!first.is_valid);
         assert_eq!(
             first.reply,
@@ -189,7 +252,7 @@ mod tests {
         );
         // A.2: the same client forty minutes later: valid, and renewed.
         let old = cookie("2464c4abcf10c957", "010000005cf79f111f8130c3eee29480");
-        let renewed = secret().check(&old, address, 1_559_734_385);
+        let renewed = secret().check(&old, address, never(1_559_734_385));
         assert!(renewed.is_valid);
         assert_eq!(
             renewed.reply,
@@ -198,7 +261,7 @@ mod tests {
         // A.3: reserved bits do not make a cookie foreign.
         let address = "203.0.113.203".parse().expect("an address");
         let old = cookie("fc93fc62807ddb86", "01abcdef5cf78f71a314227b6679ebf5");
-        assert!(secret().check(&old, address, 0x5cf7_8f71).is_valid);
+        assert!(secret().check(&old, address, never(0x5cf7_8f71)).is_valid);
     }
 
     #[test]
@@ -211,7 +274,7 @@ mod tests {
             .parse()
             .expect("an address");
         let old = cookie("22681ab97d52c298", "010000005cf7c57926556bd0934c72f8");
-        let checked = secret.check(&old, address, 1_559_741_961);
+        let checked = secret.check(&old, address, never(1_559_741_961));
         assert!(checked.is_valid);
         assert_eq!(
             checked.reply,
@@ -224,28 +287,77 @@ mod tests {
         let here = "192.0.2.1".parse().expect("an address");
         let made = CookieSecret::Made([7; 16]);
         let now = 1_700_000_000;
-        let fresh = made.check(&cookie("0011223344556677", ""), here, now).reply;
+        let fresh = made
+            .check(&cookie("0011223344556677", ""), here, never(now))
+            .reply;
         let mut returned = cookie("0011223344556677", "");
         returned.server[..16].copy_from_slice(&fresh[8..]);
         returned.server_len = 16;
-        let valid = |address, at| made.check(&returned, address, at).is_valid;
+        let valid = |address, at| made.check(&returned, address, never(at)).is_valid;
         assert!(valid(here, now) && valid(here, now + 3_600) && valid(here, now - 300));
         assert!(!valid(here, now + 3_601) && !valid(here, now - 301));
         assert!(!valid("192.0.2.2".parse().expect("an address"), now));
         assert_eq!(
-            made.check(&returned, here, now + 60).reply,
+            made.check(&returned, here, never(now + 60)).reply,
             fresh,
             "kept while young"
         );
         assert_ne!(
-            made.check(&returned, here, now + 1_800).reply,
+            made.check(&returned, here, never(now + 1_800)).reply,
             fresh,
             "renewed"
         );
         for i in 0..16 {
             returned.server[i] ^= 1;
-            assert!(!made.check(&returned, here, now).is_valid, "byte {i}");
+            assert!(
+                !made.check(&returned, here, never(now)).is_valid,
+                "byte {i}"
+            );
             returned.server[i] ^= 1;
         }
+    }
+    /// Whoever has a cookie by the secret before is let in, and nobody who has one by an older one.
+    #[test]
+    fn a_turn_makes_another_secret_and_the_one_before_is_good_until_the_next() {
+        let here = "192.0.2.1".parse().expect("an address");
+        let made = CookieSecret::Made([7; 16]);
+        // Half an hour before the end of a day.
+        let now = 20_000 * ROLLOVER_SECS - 1_800;
+        let new = |at, turns| {
+            let reply = made
+                .check(
+                    &cookie("0011223344556677", ""),
+                    here,
+                    Moment { secs: at, turns },
+                )
+                .reply;
+            let mut returned = cookie("0011223344556677", "");
+            returned.server[..16].copy_from_slice(&reply[8..]);
+            returned.server_len = 16;
+            returned
+        };
+        let never = Turns::default();
+        let once = never.one_more(now);
+        let twice = once.one_more(now + 60);
+        assert_eq!(Turns::of_word(twice.to_word()), twice);
+        let old = new(now, never);
+        let is_good = |cookie: &Cookie, at, turns| {
+            made.check(cookie, here, Moment { secs: at, turns })
+                .is_valid
+        };
+        assert_ne!(new(now, once).server, old.server);
+        assert!(is_good(&old, now, never) && is_good(&old, now, once));
+        assert!(!is_good(&old, now + 60, twice));
+        let young = new(now + 60, twice);
+        let middle = new(now, once);
+        assert!(is_good(&middle, now + 60, twice));
+        // The day's end is another turn: the secret of before it is the one before.
+        assert!(is_good(&young, now + 1_800, twice));
+        assert!(!is_good(&middle, now + 1_800, twice));
+        // Given secrets are the operator's.
+        assert_eq!(
+            secret().secrets(now, twice),
+            secret().secrets(now, Turns::default())
+        );
     }
 }

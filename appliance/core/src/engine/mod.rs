@@ -32,7 +32,7 @@ mod sub;
 #[cfg(test)]
 mod tests;
 
-pub use cookie::CookieSecret;
+pub use cookie::{CookieSecret, Turns};
 
 use crate::answer::{Fresh, TtlBounds};
 use crate::cache::Shard;

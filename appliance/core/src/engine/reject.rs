@@ -94,7 +94,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         edns: &Edns,
     ) -> Option<(u8, OptReply)> {
         let (cookie, secret) = edns.cookie.zip(self.settings.cookies)?;
-        let checked = secret.check(&cookie, client.address, context.unix_secs);
+        let checked = secret.check(&cookie, client.address, self.moment(context));
         let mut opt = opt_reply(
             &ClientEdns {
                 dnssec_ok: edns.dnssec_ok,

@@ -1,6 +1,7 @@
 //! A query with what is known of its reply before there is an answer, and the reply's shape once there is.
 
 use super::alias::{Alias, Source};
+use super::cookie::{Moment, Turns};
 use super::{CacheAccess, Client, Context, Engine, Live, Transport};
 use crate::answer::{Answer, HashedKey, Head, Kept, Key, Rendered, Reply, Ttl};
 use crate::counters::{Counter, Counters};
@@ -11,6 +12,7 @@ use crate::dns::{Name, rcode};
 use crate::forward::pending::ClientEdns;
 use crate::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
 use crate::policy::Policy;
+use xdnsd_abi::rate::control;
 
 /// Shortest UDP answer that every client takes (RFC 1035 section 4.2.1).
 const UDP_WITHOUT_EDNS: usize = 512;
@@ -86,7 +88,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 .cookie
                 .zip(self.settings.cookies)
                 .map(|(cookie, secret)| {
-                    let checked = secret.check(&cookie, client.address, context.unix_secs);
+                    let checked = secret.check(&cookie, client.address, self.moment(context));
                     has_cookie = checked.is_valid;
                     checked.reply
                 }),
@@ -101,6 +103,18 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             is_proven: tcp || has_cookie,
             lacks_cookie: self.settings.cookies.is_some() && !tcp && !has_cookie,
             target: None,
+        }
+    }
+}
+
+impl<R, C> Engine<'_, R, C> {
+    /// For cookies.
+    #[inline(always)]
+    pub(super) fn moment(&self, context: &Context<'_>) -> Moment {
+        let turns = (self.accounts)().control(control::TURNS);
+        Moment {
+            secs: context.unix_secs,
+            turns: Turns::of_word(turns),
         }
     }
 }

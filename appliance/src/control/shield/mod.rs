@@ -12,6 +12,7 @@ use super::metrics::Telemetry;
 use super::socket::{CommandError, Commands};
 use crate::compile::prefix::Prefix;
 use crate::compile::prefix_list::Verdict;
+use crate::store::rates::Turned;
 use crate::text::json;
 use status::Status;
 
@@ -68,11 +69,12 @@ pub trait Operator: Clone + Send + Sync + 'static {
     /// There is no such one, or its driver takes long.
     fn detach(&self, interface: &str) -> Result<(), String>;
 
-    /// Has cookies for hosts behind this one made by another key.
+    /// Has cookies for hosts behind this one made by another key, and DNS cookies by another secret. Gives what became of the
+    /// latter.
     ///
     /// # Errors
     /// A driver takes long.
-    fn rotate(&self) -> Result<(), String>;
+    fn rotate(&self) -> Result<Turned, String>;
 }
 
 /// Adds what switches something.
@@ -106,12 +108,14 @@ pub fn with_operator(commands: Commands, operator: &impl Operator) -> Commands {
         let operator = operator.clone();
         move |words: &[&str], out: &mut dyn Write| {
             super::commands::no_more(words)?;
-            operator.rotate().map_err(CommandError::Refused)?;
-            let line = match is_json {
-                true => json::line(&json!({ "rotated": true })),
-                false => "another secret, the one before is good for a minute".to_owned(),
-            };
-            Ok(writeln!(out, "{line}")?)
+            let turned = operator.rotate().map_err(CommandError::Refused)?;
+            let (word, dns_cookies) = said_of(turned);
+            if is_json {
+                let value = json!({ "rotated": true, "dns_cookies": word });
+                return Ok(writeln!(out, "{}", json::line(&value))?);
+            }
+            let behind = "hosts behind: another secret, the one before is good for a minute";
+            Ok(writeln!(out, "{behind}\nDNS cookies: {dns_cookies}")?)
         }
     };
     commands
@@ -121,6 +125,18 @@ pub fn with_operator(commands: Commands, operator: &impl Operator) -> Commands {
         .with("json shield detach", switch(false, true))
         .with("shield secret rotate", rotate(false))
         .with("json shield secret rotate", rotate(true))
+}
+
+/// What became of the secret of DNS cookies: in a word, and to people.
+const fn said_of(turned: Turned) -> (&'static str, &'static str) {
+    match turned {
+        Turned::Anew => (
+            "another",
+            "another secret, those by the one before are good for their hour, or until the next one",
+        ),
+        Turned::Given => ("config", "edns.cookie_secrets of the config stay"),
+        Turned::Off => ("off", "none are given"),
+    }
 }
 
 /// Adds the shield's requests.

@@ -194,8 +194,9 @@ impl Operator for OfLan0 {
         self.told("detach", interface)
     }
 
-    fn rotate(&self) -> Result<(), String> {
-        self.told("rotate", "lan0")
+    fn rotate(&self) -> Result<Turned, String> {
+        self.told("rotate", "lan0")?;
+        Ok(Turned::Given)
     }
 }
 
@@ -224,9 +225,13 @@ fn what_is_switched_is_told_to_the_operator_and_said() {
         ),
         (
             "shield secret rotate",
-            "another secret, the one before is good for a minute\n",
+            "hosts behind: another secret, the one before is good for a minute\n\
+             DNS cookies: edns.cookie_secrets of the config stay\n",
         ),
-        ("json shield secret rotate", "{\"rotated\":true}\n"),
+        (
+            "json shield secret rotate",
+            "{\"dns_cookies\":\"config\",\"rotated\":true}\n",
+        ),
     ] {
         assert_eq!(asked(request), Ok(said.to_owned()), "{request}");
     }

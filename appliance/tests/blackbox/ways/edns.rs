@@ -389,6 +389,29 @@ fn a_cookie_can_be_asked_for_alone() -> Result<()> {
     ways.check_tiers()
 }
 
+/// A secret that nobody has given is turned by hand while cookies by it are out, at once for whichever way they come back.
+#[test]
+fn cookies_outlive_one_turn_of_a_drawn_secret() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
+    let scene = scene!(Setup::three_ways());
+    let ways = Ways::open(&scene)?;
+    let alone = |cookie: &[u8]| {
+        let opt = OptRecord::size(1232).option(option::COOKIE, cookie);
+        Ask::without_question().edns(&opt).bytes()
+    };
+    let given = cookie_of(&ways.ask(Way::Xdp, Family::V4, &alone(&CLIENT))?)?;
+    for code in [code::NOERROR, code::BADCOOKIE] {
+        let said = scene.daemon.control("shield secret rotate")?;
+        assert!(said.contains("DNS cookies: another secret, "), "{said}");
+        for way in Way::ALL {
+            let reply = ways.ask(way, Family::V4, &alone(&given))?;
+            assert_eq!(reply.rcode(), code, "{way:?}");
+            assert_ne!(cookie_of(&reply)?[16..], given[16..], "{way:?}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn without_cookies_the_option_is_unknown() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
