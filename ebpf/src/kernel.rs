@@ -11,6 +11,7 @@ use crate::clients::Place;
 use crate::context::{self, opaque};
 use crate::flow::link::Mac;
 use crate::flow::network::Address;
+use crate::flow::transport::Segment;
 use crate::frame::Cursor;
 use crate::prefixes::Prefixes;
 use crate::stray::{Owner, Owners};
@@ -281,6 +282,11 @@ const _: () = assert!(tcp::HEADER_LEN_MAX as u64 <= MASK && MASK < size_of::<Hea
 impl Guarded for Run<'_, true> {
     #[inline(always)]
     fn guarded(&self, listen: &Listen) -> Option<PathCheck> {
+        // The key is made first, so that both ways lead to the same stack.
+        let listen = core::hint::black_box(listen);
+        if told(shield::GUARDED_BITS) & listen.address_bit() == 0 {
+            return None;
+        }
         check_of(&GUARDED, listen)
     }
 
@@ -358,8 +364,10 @@ impl Cookies for Run<'_, true> {
 
 impl Owners for Run<'_, true> {
     #[inline(always)]
-    fn owner(&self, ends: &Ends, header: &mut Header, len: u64) -> Owner {
+    fn owner(&self, ends: &Ends, segment: &Segment<'_>) -> Owner {
         let (mut tuple, mut ip) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        let mut header = MaybeUninit::<TcpHeader>::uninit();
+        let len = store(&mut header, segment.words());
         let (tuple_len, ip_len) = describe(ends, &mut tuple, &mut ip);
         let Some(socket) = self.socket(&mut tuple, tuple_len) else {
             return Owner::Nobody;
@@ -372,7 +380,7 @@ impl Owners for Run<'_, true> {
             } else {
                 let ip = ip.as_mut_ptr().cast();
                 let header = header.as_mut_ptr().cast();
-                match bpf_tcp_check_syncookie(socket.cast(), ip, ip_len, header, len as u32) {
+                match bpf_tcp_check_syncookie(socket.cast(), ip, ip_len, header, len) {
                     0 => Owner::Proof,
                     _ => Owner::Stray,
                 }
@@ -516,6 +524,8 @@ impl Run<'_, true> {
     }
 }
 
+/// A TCP header without options.
+type TcpHeader = [u32; tcp::HEADER_LEN / size_of::<u32>()];
 /// Room for the longer IP header.
 type IpHeader = [u32; ipv6::HEADER_LEN / size_of::<u32>()];
 

@@ -6,10 +6,11 @@
 //! nothing to it.
 
 use crate::classify::{check_ours, check_source, listen};
+use crate::flow::transport::Segment;
 use crate::flow::{self, Flow};
 use crate::frame::Cursor;
-use crate::syn::{Ends, Guarded, Header, tcp_at};
-use xdnsd_abi::headers::tcp::flag;
+use crate::syn::{Ends, Guarded};
+use xdnsd_abi::headers::tcp::{self, flag};
 use xdnsd_abi::{PROVED_SECS, Reason};
 
 /// Whose a segment is.
@@ -27,8 +28,8 @@ pub enum Owner {
 
 /// What the program asks of the kernel besides.
 pub trait Owners: Guarded {
-    /// Whose a segment with this header of `len` bytes is.
-    fn owner(&self, ends: &Ends, header: &mut Header, len: u64) -> Owner;
+    /// Whose a segment is.
+    fn owner(&self, ends: &Ends, segment: &Segment<'_>) -> Owner;
     /// Remembers that the client is where it says.
     fn prove(&self, ends: &Ends);
     /// Whether this is one of the strays that pass in a second.
@@ -57,11 +58,10 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reaso
         return Err(Reason::PassProtocol);
     }
     check_source(&packet, ends.source_port, kernel)?;
-    let mut header = Header::default();
-    let at = tcp_at(&link, &packet);
-    let len = kernel.copy(at, segment.header_len().into(), &mut header);
-    let len = len.ok_or(Reason::PassProtocol)?;
-    Ok(match kernel.owner(&ends, &mut header, len) {
+    if segment.header_len() < tcp::HEADER_LEN as u8 {
+        return Err(Reason::PassProtocol);
+    }
+    Ok(match kernel.owner(&ends, &segment) {
         Owner::Connection | Owner::Nobody => Reason::PassProtocol,
         Owner::Proof => {
             kernel.prove(&ends);
@@ -79,6 +79,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reaso
 mod tests {
     use super::*;
     use crate::classify::{NextHop, Reply, Way};
+    use crate::syn::Header;
     use std::cell::Cell;
     use xdnsd_abi::{Listen, Orders, PathCheck};
 
@@ -128,15 +129,14 @@ mod tests {
             assert_eq!((ends.source_port, secs), (40_000_u16.to_be(), PROVED_SECS));
             self.has_proved
         }
-        fn copy(&self, at: u32, len: u32, _: &mut Header) -> Option<u64> {
-            assert!(at == 34 || at == 54);
-            (len >= 20).then_some(len.into())
+        fn copy(&self, _: u32, _: u32, _: &mut Header) -> Option<u64> {
+            panic!("the header is in the frame's first buffer")
         }
     }
 
     impl Owners for Told {
-        fn owner(&self, _: &Ends, _: &mut Header, len: u64) -> Owner {
-            assert_eq!(len, 20);
+        fn owner(&self, _: &Ends, segment: &Segment<'_>) -> Owner {
+            assert!(segment.header_len() >= 20);
             self.owner
         }
         fn prove(&self, _: &Ends) {

@@ -203,7 +203,7 @@ pub fn behind(syn: &Segment<'_>) -> u32 {
 
 /// Where the segment of a packet begins.
 #[inline(always)]
-pub fn tcp_at(link: &Link, packet: &Packet) -> u32 {
+fn tcp_at(link: &Link, packet: &Packet) -> u32 {
     (link_len(link) + ip_len(packet.source)) as u32
 }
 

@@ -84,8 +84,10 @@ pub mod shield {
     pub const LOG: u32 = 4;
     /// The program for limits answers by itself; off: it leaves that to user space.
     pub const RATE_ANSWERS: u32 = 5;
+    /// The [`crate::Listen::address_bit`]s of all guarded ports: where a destination's is not among them, none is looked for.
+    pub const GUARDED_BITS: u32 = 6;
     /// How many there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 7;
 }
 
 /// Places of keys.

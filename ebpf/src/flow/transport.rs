@@ -93,6 +93,18 @@ impl<'a> Segment<'a> {
         (self.header.get::<{ tcp::field::OFFSET }, u8>() >> 4) * 4
     }
 
+    /// The header as it lies in the frame.
+    #[inline(always)]
+    pub fn words(&self) -> [u32; tcp::HEADER_LEN / size_of::<u32>()] {
+        [
+            self.header.get::<0, u32>(),
+            self.header.get::<4, u32>(),
+            self.header.get::<8, u32>(),
+            self.header.get::<12, u32>(),
+            self.header.get::<16, u32>(),
+        ]
+    }
+
     /// See [`xdnsd_abi::headers::tcp::flag`].
     #[inline(always)]
     pub fn flags(&self) -> u8 {
@@ -135,6 +147,8 @@ mod tests {
             assert_eq!(segment.sequence().to_ne_bytes(), [0x11, 0x22, 0x33, 0x44]);
             assert_eq!(segment.header_len(), 28);
             assert!(segment.opens());
+            let words = segment.words().map(u32::to_ne_bytes).concat();
+            assert_eq!(words, SYN[..20]);
         });
         for len in 0..SYN.len() {
             parse(&SYN[..len], |segment| {

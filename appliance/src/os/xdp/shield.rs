@@ -155,7 +155,12 @@ impl Program {
     /// More than [`GUARDED_MAX`] entries, or the map refuses.
     pub fn set_guarded(&mut self, wanted: &[(Listen, PathCheck)]) -> Result<(), Error> {
         Error::check_room(map::GUARDED, wanted.len(), GUARDED_MAX)?;
-        replace(&mut self.shield.guarded, wanted).map_err(|cause| Error::map(map::GUARDED, cause))
+        // All are looked for meanwhile.
+        self.tell(shield::GUARDED_BITS, u32::MAX)?;
+        let replaced = replace(&mut self.shield.guarded, wanted);
+        replaced.map_err(|cause| Error::map(map::GUARDED, cause))?;
+        let bits = wanted.iter().map(|(listen, _)| listen.address_bit());
+        self.tell(shield::GUARDED_BITS, bits.fold(0, |all, bit| all | bit))
     }
 }
 
