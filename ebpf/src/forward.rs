@@ -13,18 +13,19 @@
 
 use crate::classify::{check_ours, check_route, check_source};
 use crate::flow::link::Link;
-use crate::flow::network::Address;
 use crate::flow::transport::Segment;
 use crate::flow::{self, Flow};
 use crate::frame::Cursor;
 use crate::syn::{self, Answer, Ends, Guarded, Header, Options};
 use xdnsd_abi::headers::tcp::flag;
-use xdnsd_abi::{Protected, Reason};
+use xdnsd_abi::{Behind, Protected, Reason};
 
 /// What the program asks of the kernel besides.
 pub trait Forwarding: Guarded {
-    /// What has to hold of a segment to this address and port, which is big-endian in memory. `None`: it is not protected.
-    fn protected(&self, destination: Address, port: u16) -> Option<Protected>;
+    /// What has to hold of a segment to this address and port, in this VLAN. `None`: it is not protected.
+    fn protected(&self, destination: &Behind) -> Option<Protected>;
+    /// Whether somebody floods.
+    fn is_flooded(&self) -> bool;
     /// The cookie for a SYN with this number, and the one by the secret before.
     fn cookies(&self, ends: &Ends, sequence: u32) -> [u32; 2];
     /// Remembers that the client is where it says.
@@ -40,18 +41,26 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Forwarding) -> Result<(Answer, 
         transport: segment,
     } = flow::segment(frame)?;
     let ends = Ends::of(&packet, &segment);
-    let protected = kernel.protected(ends.destination, ends.destination_port);
+    let behind = Behind {
+        port: ends.destination_port.to_ne_bytes(),
+        vlan: link.vlan_outer.to_be_bytes(),
+        addr: ends.destination.octets(),
+    };
+    let protected = kernel.protected(&behind);
     let protected = protected.ok_or(Reason::PassProtocol)?;
     let check = &protected.check;
-    if link.vlan_outer != 0 {
+    if link.vlan_inner != 0 {
         return Err(Reason::PassProtocol);
     }
     check_ours(&link, check, kernel)?;
     check_source(&packet, ends.source_port, kernel)?;
     let opens = segment.opens();
     let cookie = if opens {
-        if kernel.has_proved(&ends, protected.verified_secs) {
+        if kernel.has_proved(&ends, protected.verified_secs.into()) {
             return Err(Reason::ForwardVerified);
+        }
+        if protected.is_auto != 0 && !kernel.is_flooded() {
+            return Err(Reason::ForwardCalm);
         }
         let [cookie, _] = kernel.cookies(&ends, u32::from_be(segment.sequence()));
         cookie
@@ -136,6 +145,8 @@ mod tests {
     struct Told {
         cookies: [u32; 2],
         has_proved: bool,
+        is_auto: bool,
+        is_flooded: bool,
         /// The route is asked for, and there is none.
         has_no_route: bool,
         proofs: Cell<u32>,
@@ -181,14 +192,18 @@ mod tests {
     }
 
     impl Forwarding for Told {
-        fn protected(&self, _: Address, port: u16) -> Option<Protected> {
+        fn protected(&self, behind: &Behind) -> Option<Protected> {
             let egress_ifindex = if self.has_no_route { 7 } else { 0 };
             let check = PathCheck::new(egress_ifindex, 3, OUR_MAC).with_mss(1_400);
-            let verified_secs = 300;
-            (port == 53_u16.to_be()).then_some(Protected {
+            let is_here = behind.port == 53_u16.to_be_bytes() && behind.vlan == [0, 0];
+            is_here.then_some(Protected {
                 check,
-                verified_secs,
+                verified_secs: 300,
+                is_auto: self.is_auto.into(),
             })
+        }
+        fn is_flooded(&self) -> bool {
+            self.is_flooded
         }
         fn cookies(&self, _: &Ends, sequence: u32) -> [u32; 2] {
             assert!([0x1122_3344, 0x1122_3343].contains(&sequence));
@@ -203,6 +218,8 @@ mod tests {
         Told {
             cookies,
             has_proved: false,
+            is_auto: false,
+            is_flooded: false,
             has_no_route: false,
             proofs: Cell::new(0),
         }
@@ -233,6 +250,21 @@ mod tests {
         kernel.has_proved = true;
         assert_eq!(run(flag::SYN, &kernel), Err(Reason::ForwardVerified));
         assert_eq!(kernel.proofs.get(), 0);
+    }
+
+    /// A cookie that was given in a flood is good when that is over.
+    #[test]
+    fn where_floods_alone_are_kept_away_nobody_is_asked_while_it_is_calm() {
+        let mut kernel = told([COOKIE, 7]);
+        kernel.is_auto = true;
+        assert_eq!(run(flag::SYN, &kernel), Err(Reason::ForwardCalm));
+        let reset = (COOKIE + 1, flag::RST, Reason::ForwardProof);
+        assert_eq!(run(flag::ACK, &kernel), Ok(reset));
+        kernel.is_flooded = true;
+        let cookie = (COOKIE, flag::SYN | flag::ACK, Reason::ForwardCookie);
+        assert_eq!(run(flag::SYN, &kernel), Ok(cookie));
+        kernel.has_proved = true;
+        assert_eq!(run(flag::SYN, &kernel), Err(Reason::ForwardVerified));
     }
 
     #[test]

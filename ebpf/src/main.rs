@@ -225,7 +225,8 @@ mod program {
             | Reason::PassCookie
             | Reason::PassVerified
             | Reason::PassStray
-            | Reason::ForwardVerified => XDP_PASS,
+            | Reason::ForwardVerified
+            | Reason::ForwardCalm => XDP_PASS,
         }
     }
 }

@@ -39,10 +39,10 @@ pub use devices::{Device, Devices, Endpoint, Plan, is_strict};
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use schema::{
-    Access, ActionWord, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface,
-    Local, Log, LogLevel, PriorityWord, Protect, RangeWord, RateLimit, Rebind, RouteCheck, Shield,
-    SpecialWord, Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts,
-    XdpMode,
+    Access, ActionWord, AskWord, BlockWord, Cache, Control, Edns, Filter, Forward, Identity,
+    Interface, Local, Log, LogLevel, PriorityWord, Protect, RangeWord, RateLimit, Rebind,
+    RouteCheck, Shield, SpecialWord, Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word,
+    Upstream, UpstreamPorts, XdpMode,
 };
 pub use types::{
     CookieSecret, Domain, FilePath, FilterName, InterfaceName, Network, OptionalPath, Server,
@@ -178,6 +178,15 @@ impl Config {
     pub fn protects_on(&self, interface: &str) -> bool {
         let mut sections = self.protects.iter();
         sections.any(|section| section.interface.as_str() == interface)
+    }
+
+    /// Whether some of them are to be kept from floods alone.
+    #[must_use]
+    pub fn asks_in_floods_on(&self, interface: &str) -> bool {
+        let is_it = |section: &Protect| {
+            section.interface.as_str() == interface && section.ask == AskWord::Auto
+        };
+        self.protects.iter().any(is_it)
     }
 
     /// What is valid and should be written in another way: old names of keys.

@@ -67,11 +67,12 @@ fn interface(
         let problem = "nobody comes to a host behind this one by the loopback device";
         source.fault(&path, problem, "the interface that the clients come by");
     }
-    if earlier
-        .iter()
-        .any(|earlier| earlier.section.interface == *name)
-    {
-        source.fault(&path, "this interface stands twice", "one section for it");
+    let is_same = |earlier: &Placed<Protect>| {
+        (&earlier.section.interface, earlier.section.vlan) == (name, section.vlan)
+    };
+    if earlier.iter().any(is_same) {
+        let problem = "this interface stands twice";
+        source.fault(&path, problem, "one section for it and each VLAN of it");
     }
     let is_off = |placed: &Placed<Interface>| {
         placed.section.name == *name && placed.section.xdp == XdpMode::Off

@@ -8,7 +8,8 @@ use xdnsd_abi::{Behind, GUARDED_MAX, Listen, PathCheck, Protected};
 
 use crate::compile::prefix::Prefix;
 use crate::config::{
-    Config, Devices, Endpoint, Plan, Protect, RouteCheck, Shield, SynCookiesWord, XdpMode,
+    AskWord, Config, Device, Devices, Endpoint, Plan, Protect, RouteCheck, Shield, SynCookiesWord,
+    XdpMode,
 };
 use crate::os::xdp;
 
@@ -108,29 +109,29 @@ pub fn guarded_entries(ours: &[Ours], shield: &Shield) -> (Vec<(Listen, PathChec
 
 /// The addresses behind the interface `name` that are protected, each with a port.
 pub fn protected_entries(name: &str, config: &Config, devices: &Devices) -> Vec<xdp::Wanted> {
-    let Some(device) = devices.named(name) else {
+    let Some(carrier) = devices.named(name) else {
         return Vec::new();
     };
-    let egress_ifindex = if devices.has_vlans(name) {
-        device.index
-    } else {
-        0
-    };
-    let mtu = mtu(name);
-    let entry = |section: &Protect, prefix: Prefix, port: u16| {
+    let entry = |section: &Protect, device: &Device, prefix: Prefix, port: u16| {
         let (addr, family_bits, is_ipv4) = match prefix.address() {
             IpAddr::V4(v4) => (v4.to_ipv6_mapped(), 96, true),
             IpAddr::V6(v6) => (v6, 0, false),
         };
-        let check = PathCheck::new(egress_ifindex, device.index, device.mac?);
+        // Where VLAN devices stand on it a tag may be hidden.
+        let egress_ifindex = match devices.has_vlans(name) {
+            true => device.index,
+            false => 0,
+        };
+        let check = PathCheck::new(egress_ifindex, carrier.index, device.mac?);
         let behind = Behind {
             port: port.to_be_bytes(),
-            padding: [0; 2],
+            vlan: section.vlan.to_be_bytes(),
             addr: addr.octets(),
         };
         let protected = Protected {
-            check: check.with_mss(mss(mtu, is_ipv4)),
-            verified_secs: section.verified_secs.into(),
+            check: check.with_mss(mss(mtu(&device.name), is_ipv4)),
+            verified_secs: section.verified_secs,
+            is_auto: (section.ask == AskWord::Auto).into(),
         };
         let bits = Behind::PORT_BITS + family_bits + u32::from(prefix.length());
         Some((bits, behind, protected))
@@ -140,11 +141,15 @@ pub fn protected_entries(name: &str, config: &Config, devices: &Devices) -> Vec<
         .iter()
         .filter(|section| section.interface.as_str() == name);
     here.flat_map(|section| {
+        let device = match section.vlan {
+            0 => Some(carrier),
+            vlan => devices.vlan_on(name, vlan),
+        };
         let all = section
             .addresses
             .iter()
             .flat_map(|network| section.ports.iter().map(|port| (network.0, *port)));
-        all.filter_map(|(prefix, port)| entry(section, prefix, port))
+        all.filter_map(|(prefix, port)| entry(section, device?, prefix, port))
             .collect::<Vec<_>>()
     })
     .collect()

@@ -5,14 +5,14 @@ use crate::frames::OUR_MAC;
 use crate::syn::{MSS, Syn};
 use smoltcp::wire::TcpPacket;
 use std::net::IpAddr;
-use xdnsd_abi::{Behind, PathCheck, Protected, Reason};
+use xdnsd_abi::{Behind, PathCheck, Protected, Reason, protect};
 
 const FIN: u8 = 0x01;
 const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 
-/// A prefix with a port.
+/// A prefix with a port, whose clients are always asked.
 fn behind(address: &str, len: u32, port: u16) -> (u32, Behind, Protected) {
     let (addr, len) = match address.parse().expect("an address") {
         IpAddr::V4(address) => (address.to_ipv6_mapped().octets(), 96 + len),
@@ -20,15 +20,15 @@ fn behind(address: &str, len: u32, port: u16) -> (u32, Behind, Protected) {
     };
     let port = port.to_be_bytes();
     let check = PathCheck::new(0, LOOPBACK, OUR_MAC).with_mss(MSS);
-    let (padding, verified_secs) = ([0; 2], 300);
     let behind = Behind {
         port,
-        padding,
+        vlan: [0; 2],
         addr,
     };
     let protected = Protected {
         check,
-        verified_secs,
+        verified_secs: 300,
+        is_auto: 0,
     };
     (Behind::PORT_BITS + len, behind, protected)
 }
@@ -45,8 +45,12 @@ fn protecting(test: &str) -> Option<Bench> {
         .program
         .set_protected(&networks)
         .expect("there is room");
-    bench.program.set_protecting(true).expect("it takes it");
+    tell(&mut bench, protect::CALM);
     Some(bench)
+}
+
+fn tell(bench: &mut Bench, word: u32) {
+    bench.program.set_protecting(word).expect("it takes it");
 }
 
 /// A segment between the same ends.
@@ -197,13 +201,118 @@ fn what_is_not_protected_passes() {
         bench.program.set_protected(&[own]).expect("there is room");
         bench.expect(&syn.frame(), Reason::PassProtocol);
         other_port.check_closed(&bench.sent(&other_port.frame(), Reason::ForwardCookie));
-        bench.program.set_protecting(false).expect("it takes it");
+        tell(&mut bench, protect::OFF);
         bench.expect(&other_port.frame(), Reason::PassProtocol);
-        bench.program.set_protecting(true).expect("it takes it");
+        tell(&mut bench, protect::CALM);
         let networks = [behind("192.0.2.0", 26, 53), behind("2001:db8::", 32, 53)];
         bench
             .program
             .set_protected(&networks)
             .expect("there is room");
+    }
+}
+
+/// A VLAN is as good as none, and its hosts are its own: the answer has the tag that the SYN had.
+#[test]
+fn hosts_in_a_vlan_are_protected_there_and_nowhere_else() {
+    let Some(mut bench) = protecting("hosts_in_a_vlan_are_protected") else {
+        return;
+    };
+    let in_vlan = |address, len| {
+        let (bits, mut behind, protected) = behind(address, len, 53);
+        behind.vlan = 5_u16.to_be_bytes();
+        (bits, behind, protected)
+    };
+    let networks = [in_vlan("192.0.2.0", 26), in_vlan("2001:db8::", 32)];
+    bench
+        .program
+        .set_protected(&networks)
+        .expect("there is room");
+    for untagged in Syn::both() {
+        bench.expect(&untagged.frame(), Reason::PassProtocol);
+        let with = |tags: &[[u16; 2]]| Syn {
+            tags: tags.to_vec(),
+            ..untagged.clone()
+        };
+        for tags in [&[[0x8100, 6]][..], &[[0x8100, 5], [0x8100, 7]]] {
+            bench.expect(&with(tags).frame(), Reason::PassProtocol);
+        }
+        // With a priority.
+        let tagged = with(&[[0x8100, 0x6005]]);
+        let cookie = cookie(&mut bench, &tagged);
+        let next = tagged.sequence.wrapping_add(1);
+        let proof = segment(&tagged, ACK, next, cookie.wrapping_add(1));
+        let answer = bench.sent(&proof, Reason::ForwardProof);
+        assert_eq!(answer[12..16], [0x81, 0, 0x60, 5]);
+        bench.expect(&tagged.frame(), Reason::ForwardVerified);
+    }
+}
+
+/// Whatever a SYN says besides, it is one; what is none, Linux does not take for one either, and the host may have it.
+#[test]
+fn odd_syns_are_syns() {
+    let Some(mut bench) = protecting("odd_syns_are_syns") else {
+        return;
+    };
+    const SYN: u8 = 0x02;
+    const URG: u8 = 0x20;
+    const ECE: u8 = 0x40;
+    const CWR: u8 = 0x80;
+    for syn in Syn::both() {
+        let tcp = syn.tcp();
+        for more in [0, PSH, URG, ECE, ECE | CWR, PSH | URG | ECE | CWR] {
+            let odd = syn.clone().resealed(|frame| frame[tcp + 13] = SYN | more);
+            syn.check_closed(&bench.sent(&odd, Reason::ForwardCookie));
+        }
+        for flags in [0, SYN | FIN, SYN | RST, SYN | ACK, FIN, FIN | PSH | URG] {
+            let none = syn.clone().resealed(|frame| frame[tcp + 13] = flags);
+            bench.expect(&none, Reason::PassProtocol);
+        }
+        for options in [
+            vec![],
+            vec![0; 40],
+            vec![1; 40],
+            vec![2, 0, 5, 180],
+            vec![2, 255, 5, 180],
+            // A cookie of Fast Open, asked for (RFC 7413).
+            vec![34, 2, 1, 1],
+        ] {
+            let odd = Syn {
+                options,
+                ..syn.clone()
+            };
+            syn.check_closed(&bench.sent(&odd.frame(), Reason::ForwardCookie));
+        }
+    }
+}
+
+#[test]
+fn clients_are_asked_in_a_flood_alone_where_that_is_wanted() {
+    let Some(mut bench) = protecting("clients_are_asked_in_a_flood_alone") else {
+        return;
+    };
+    let networks = [behind("192.0.2.0", 26, 53), behind("2001:db8::", 32, 53)];
+    let auto = networks.map(|(bits, behind, protected)| {
+        let is_auto = 1;
+        let protected = Protected {
+            is_auto,
+            ..protected
+        };
+        (bits, behind, protected)
+    });
+    for (wanted, calm) in [
+        (&networks, Reason::ForwardCookie),
+        (&auto, Reason::ForwardCalm),
+    ] {
+        bench.program.set_protected(wanted).expect("there is room");
+        for syn in Syn::both() {
+            tell(&mut bench, protect::CALM);
+            match calm {
+                Reason::ForwardCalm => bench.expect(&syn.frame(), calm),
+                _ => drop(cookie(&mut bench, &syn)),
+            }
+            tell(&mut bench, protect::FLOOD);
+            cookie(&mut bench, &syn);
+        }
     }
 }

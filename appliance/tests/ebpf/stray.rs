@@ -163,8 +163,13 @@ fn what_belongs_to_no_connection_is_dropped_but_for_a_few() {
             };
             bench.expect(&syn.resealed(cut), Reason::PassProtocol);
         }
+        // Without its options it says enough, wherever they are.
         for len in syn.tcp()..frame.len() {
-            bench.expect(&segment(&syn, RST, 7, 9)[..len], Reason::PassProtocol);
+            let reason = match len - syn.tcp() {
+                ..20 => Reason::PassProtocol,
+                _ => Reason::DropReset,
+            };
+            bench.expect(&segment(&syn, RST, 7, 9)[..len], reason);
         }
     }
     // Nobody listens: the kernel says so.

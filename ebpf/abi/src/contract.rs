@@ -78,7 +78,7 @@ pub mod shield {
     pub const DROP_GARBAGE: u32 = 1;
     /// The trie of prefixes is looked into; off: it is empty.
     pub const PREFIXES: u32 = 2;
-    /// SYNs to protected addresses are answered; off: all to them passes.
+    /// What becomes of SYNs to protected addresses: see [`super::protect`].
     pub const PROTECT: u32 = 3;
     /// Of how many frames who reads the log is told, see [`crate::event::ALL`]; off: nobody reads.
     pub const LOG: u32 = 4;
@@ -88,6 +88,16 @@ pub mod shield {
     pub const GUARDED_BITS: u32 = 6;
     /// How many there are.
     pub const COUNT: u32 = 7;
+}
+
+/// What becomes of SYNs to protected addresses.
+pub mod protect {
+    /// All to them passes.
+    pub const OFF: u32 = 0;
+    /// They are answered where that is always wanted.
+    pub const CALM: u32 = 1;
+    /// They are answered.
+    pub const FLOOD: u32 = 2;
 }
 
 /// Places of keys.
@@ -171,19 +181,19 @@ pub const SYN_FRAME_MAX: usize = 128;
 /// Entries of the map of protected addresses: prefixes with a port, on one interface.
 pub const PROTECTED_MAX: u32 = 64;
 
-/// Key of the map of protected addresses, behind the number of its bits that count: those of the port, and of a prefix.
+/// Key of the map of protected addresses, behind the number of its bits that count: those of port and VLAN, and of a prefix.
 ///
 /// ```text
 ///  0      2      4                20
-///  | port | zero | addr (v4-mapped) |
+///  | port | vlan | addr (v4-mapped) |
 /// ```
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Behind {
     /// Big-endian TCP port.
     pub port: [u8; 2],
-    /// Zero.
-    pub padding: [u8; 2],
+    /// Big-endian VLAN ID of the only tag, 0: untagged.
+    pub vlan: [u8; 2],
     /// IPv6 address, or IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
     pub addr: [u8; 16],
 }
@@ -198,6 +208,7 @@ impl Behind {
     pub fn to_bytes(self) -> [u8; size_of::<Self>()] {
         let mut bytes = [0; size_of::<Self>()];
         bytes[..2].copy_from_slice(&self.port);
+        bytes[2..4].copy_from_slice(&self.vlan);
         bytes[4..].copy_from_slice(&self.addr);
         bytes
     }
@@ -210,7 +221,9 @@ pub struct Protected {
     /// What is checked, so that the answer leaves as the segment came.
     pub check: PathCheck,
     /// For so many seconds a client that brought a cookie back is not asked again.
-    pub verified_secs: u32,
+    pub verified_secs: u16,
+    /// Not 0: clients are asked while somebody floods, and else not.
+    pub is_auto: u16,
 }
 const _: () = assert!(size_of::<Protected>() == 24 && align_of::<Protected>() == 4);
 
@@ -219,9 +232,10 @@ impl Protected {
     #[must_use]
     pub fn to_bytes(self) -> [u8; size_of::<Self>()] {
         let mut bytes = [0; size_of::<Self>()];
-        let (check, secs) = bytes.split_at_mut(size_of::<PathCheck>());
+        let (check, terms) = bytes.split_at_mut(size_of::<PathCheck>());
         check.copy_from_slice(&self.check.to_bytes());
-        secs.copy_from_slice(&self.verified_secs.to_ne_bytes());
+        terms[..2].copy_from_slice(&self.verified_secs.to_ne_bytes());
+        terms[2..].copy_from_slice(&self.is_auto.to_ne_bytes());
         bytes
     }
 }

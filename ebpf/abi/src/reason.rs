@@ -77,6 +77,8 @@ crate::counters! {
         ForwardProof = "forward_proof",
         /// A SYN to a protected address from a verified client.
         ForwardVerified = "forward_verified",
+        /// A SYN to an address that is protected from floods alone, while there is none.
+        ForwardCalm = "forward_calm",
         /// Dropped: a segment to a guarded port that belongs to no connection and brings back no cookie, while cookies are given.
         DropStray = "drop_stray",
         /// Dropped: an RST to a guarded port that belongs to no connection, while cookies are given.

@@ -6,7 +6,7 @@ use crate::forward::Forwarding;
 use crate::syn::Ends;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie;
-use xdnsd_abi::{Behind, PROTECTED_MAX, Protected, secret, shield};
+use xdnsd_abi::{Behind, PROTECTED_MAX, Protected, protect, secret, shield};
 
 #[map(name = "protected")]
 static PROTECTED: lpm_trie::LpmTrie<Behind, Protected> =
@@ -14,17 +14,19 @@ static PROTECTED: lpm_trie::LpmTrie<Behind, Protected> =
 
 impl Forwarding for Run<'_, true> {
     #[inline(always)]
-    fn protected(&self, destination: Address, port: u16) -> Option<Protected> {
-        if told(shield::PROTECT) == 0 {
+    fn protected(&self, destination: &Behind) -> Option<Protected> {
+        if told(shield::PROTECT) == protect::OFF {
             return None;
         }
-        let behind = Behind {
-            port: port.to_ne_bytes(),
-            padding: [0; 2],
-            addr: destination.octets(),
-        };
         let bits = u8::BITS * size_of::<Behind>() as u32;
-        PROTECTED.get(lpm_trie::Key::new(bits, behind)).copied()
+        PROTECTED
+            .get(lpm_trie::Key::new(bits, *destination))
+            .copied()
+    }
+
+    #[inline(always)]
+    fn is_flooded(&self) -> bool {
+        told(shield::PROTECT) == protect::FLOOD
     }
 
     #[inline(always)]

@@ -462,7 +462,8 @@ fn endpoints(
         let problem = format!("no interface {} on this machine", interface.name);
         return source.fault(&format!("{path}.name"), problem, devices.names());
     };
-    let Some(device) = tagged(source, devices, &path, carrier, interface) else {
+    let vlans = [interface.vlan, interface.inner_vlan];
+    let Some(device) = tagged(source, devices, &path, carrier, vlans) else {
         return;
     };
     if let Some(master) = &device.port_of {
@@ -504,19 +505,16 @@ fn endpoints(
     }));
 }
 
-/// The device that the interface's VLAN IDs lead to.
+/// The device that the VLAN IDs of a section lead to, the outer one and the inner one.
 fn tagged<'d>(
     source: &mut Source,
     devices: &'d Devices,
     path: &str,
     carrier: &'d Device,
-    interface: &Interface,
+    [outer, inner]: [u16; 2],
 ) -> Option<&'d Device> {
     let mut device = carrier;
-    for (key, vlan) in [
-        ("vlan", interface.vlan),
-        ("inner_vlan", interface.inner_vlan),
-    ] {
+    for (key, vlan) in [("vlan", outer), ("inner_vlan", inner)] {
         if vlan == 0 {
             continue;
         }

@@ -37,9 +37,9 @@ pub fn check(source: &mut Source, config: &Config, devices: &Devices, endpoints:
 }
 
 /// The device that the clients come by.
-fn carrier(source: &mut Source, devices: &Devices, path: &str, section: &Protect) {
+fn carrier(source: &mut Source, devices: &Devices, section_path: &str, section: &Protect) {
     let name = &section.interface;
-    let path = format!("{path}.interface");
+    let path = format!("{section_path}.interface");
     let Some(device) = devices.named(name.as_str()) else {
         let problem = format!("no interface {name} on this machine");
         return source.fault(&path, problem, devices.names());
@@ -52,8 +52,9 @@ fn carrier(source: &mut Source, devices: &Devices, path: &str, section: &Protect
     if let Some(master) = &device.port_of {
         let problem = format!("{name} is a port of {master}, which clients come by");
         let allowed = master.split(' ').next_back().unwrap_or_default();
-        source.fault(&path, problem, allowed);
+        return source.fault(&path, problem, allowed);
     }
+    super::tagged(source, devices, section_path, device, [section.vlan, 0]);
 }
 
 /// A host that is this machine, or none.

@@ -220,18 +220,34 @@ section! {
 
 const _: () = assert!(xdnsd_abi::PROTECTED_MAX == 64, "the reference says so");
 
+words! {
+    /// When clients of hosts behind this one are asked.
+    AskWord {
+        /// Always.
+        Always = "always",
+        /// In a flood, see below.
+        Auto = "auto",
+    }
+}
+
 section! {
     /// Hosts behind this one in front of which the shield stands: who has not shown that it is where it says opens no TCP connection
     /// to them, so that a flood of forged SYNs reaches neither the host nor this machine's firewall. Stands once for each
-    /// interface that their clients come by, which need not be one that is served. Needs Linux 5.18. A client's first
+    /// interface and VLAN that their clients come by, which need not be one that is served. Needs Linux 5.18. A client's first
     /// connection is opened here and reset at once; it has to come again, and its next ones go through. Where the interface has no
     /// XDP program, or its answers are lost, all passes: the log says so, and `xdnsd shield status` why. A SYN with data, IP
     /// options or extension headers passes, as do fragments: the firewall is to refuse those. Clients that sign segments
     /// (TCP-MD5, TCP-AO) do not get through.
     Protect = "protect", many: true {
         /// The network interface that the clients come by, as `ip link` shows it; it may come later. What comes by a VLAN of it
-        /// passes.
+        /// passes, but for the one that `vlan` names.
         interface: InterfaceName;
+        /// Frames with this VLAN ID, and no second one, are seen. 0: untagged frames.
+        vlan: u16 = 0, 0..=4094;
+        /// When they are asked. "auto": from `shield.syn_threshold` SYNs a second on that come by the interface to its hosts, until
+        /// clients have left fewer cookies than that unanswered for `shield.calm_secs`. Nobody here sees whether clients complete
+        /// what they begin while they are not asked, so a busy hour may count as a flood: it costs each new client one connection.
+        ask: AskWord = AskWord::Always;
         /// The hosts: addresses and prefixes as they stand in the packets there, in front of any translation.
         addresses: Vec<Network>, 1..=64;
         /// The TCP ports of each. 64 of both together can be protected on each interface.

@@ -141,7 +141,7 @@ fn hosts_that_cannot_be_protected_are_refused_with_line_key_and_what_may_stand()
                 "[[protect]]\ninterface = \"wan0\"\naddresses = [\"192.0.2.1\"]\nports = [1]\n",
             ),
             LINE + 5,
-            "protect.interface: this interface stands twice; allowed: one section for it",
+            "protect.interface: this interface stands twice; allowed: one section for it and each VLAN of it",
         ),
         (
             with(

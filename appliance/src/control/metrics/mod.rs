@@ -58,7 +58,7 @@ pub struct Program {
 
 /// Hosts behind this one that the shield stands in front of, of one section of the config.
 pub struct Protect {
-    /// The interface that their clients come by.
+    /// The interface that their clients come by, with its VLAN.
     pub interface: String,
     /// Addresses and prefixes.
     pub addresses: Vec<String>,
@@ -471,7 +471,7 @@ impl Reading {
         let tier0 = |program: &'_ ProgramReading| program.no_tier0;
         Self::reason_family(out, "tier0", help, self.reasons(tier0));
         let help = "Whether the XDP program stands in front of hosts behind the interface, and why not: no_program, kernel, \
-                    answers_lost";
+                    answers_lost, calm";
         let protects = self.protects.iter();
         let protects = protects.map(|(interface, reason)| (interface.as_str(), *reason));
         Self::reason_family(out, "protect", help, protects);

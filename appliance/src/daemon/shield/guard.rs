@@ -1,9 +1,11 @@
 //! The shield on one interface: what its program is told; the one that gives SYN cookies, where answers leave.
 
-use xdnsd_abi::{Orders, Reason};
+use log::info;
+use xdnsd_abi::{Orders, Reason, protect};
 use xdnsd_core::time::Instant;
 
 use super::Prefixes;
+use super::meter::{Meter, Turn};
 use crate::config::{Shield as Section, SynCookiesWord};
 use crate::daemon::shared::Shared;
 use crate::daemon::way_out::Sight;
@@ -63,6 +65,8 @@ pub enum Protection {
     NoProgram,
     /// It does.
     InForce,
+    /// In front of those that are to be kept from floods alone it does not, since nobody floods; in front of others it does.
+    Calm,
     /// Answers do not arrive.
     NoWayOut,
     /// The kernel takes no program for it.
@@ -70,12 +74,13 @@ pub enum Protection {
 }
 
 impl Protection {
-    /// Why it does not, in a word. Empty: it does.
+    /// Why it does not, in a word. Empty: it does. `is_auto`: from floods alone.
     #[must_use]
-    pub const fn reason(self) -> &'static str {
+    pub const fn reason(self, is_auto: bool) -> &'static str {
         match self {
             Self::NoProgram => "no_program",
-            Self::InForce => "",
+            Self::Calm if is_auto => "calm",
+            Self::InForce | Self::Calm => "",
             Self::NoWayOut => "answers_lost",
             Self::Refused => "kernel",
         }
@@ -118,17 +123,22 @@ pub struct Wanted<'a> {
     prefixes: &'a Prefixes,
     /// It stands in front of hosts behind this one.
     protect: bool,
+    /// In front of some of them in a flood alone.
+    is_auto: bool,
+    section: &'a Section,
 }
 
 impl<'a> Wanted<'a> {
     /// As the config has it. On the loopback device everything comes from an address of ours.
     #[must_use]
-    pub fn of(section: &Section, prefixes: &'a Prefixes, is_loopback: bool) -> Self {
+    pub fn of(section: &'a Section, prefixes: &'a Prefixes, is_loopback: bool) -> Self {
         Self {
             syn_cookies: section.syn_cookies != SynCookiesWord::Off,
             drop_garbage: section.drop_garbage && !is_loopback,
             prefixes,
             protect: false,
+            is_auto: false,
+            section,
         }
     }
 
@@ -144,10 +154,14 @@ impl<'a> Wanted<'a> {
         self.syn_cookies || self.protect
     }
 
-    /// The same, in front of hosts behind this one or not.
+    /// The same, in front of hosts behind this one or not, of some in a flood alone or not.
     #[must_use]
-    pub fn protecting(self, protect: bool) -> Self {
-        Self { protect, ..self }
+    pub fn protecting(self, protect: bool, is_auto: bool) -> Self {
+        Self {
+            protect,
+            is_auto,
+            ..self
+        }
     }
 }
 
@@ -158,14 +172,18 @@ pub struct Guard {
     has_program: bool,
     /// The program stands in front of hosts behind this one.
     has_protection: bool,
-    /// It answers SYNs to them.
-    is_protecting: bool,
+    /// What becomes of SYNs to them, as the program was told: see [`xdnsd_abi::protect`].
+    protecting: u32,
+    /// Whether somebody floods them.
+    meter: Option<Meter>,
     /// When the key of its cookies was changed.
     key_changed: Option<Instant>,
     /// What the program was told.
     orders: Orders,
     /// What was counted at the last look.
     counted: Seen,
+    /// SYNs to hosts behind this one up to then.
+    forwarded: u64,
     /// Whether answers leave.
     way_out: Sight,
     state: Shared<State>,
@@ -199,6 +217,12 @@ impl Guard {
                 ));
             }
             self.has_protection = true;
+            let Section {
+                syn_threshold,
+                calm_secs,
+                ..
+            } = *wanted.section;
+            self.meter = wanted.is_auto.then(|| Meter::new(syn_threshold, calm_secs));
         }
         if !wanted.syn_cookies {
             return Ok(());
@@ -219,10 +243,12 @@ impl Guard {
     pub fn end(&mut self) {
         self.has_program = false;
         self.has_protection = false;
-        self.is_protecting = false;
+        self.protecting = protect::OFF;
+        self.meter = None;
         self.key_changed = None;
         self.orders = Orders::REST;
         self.counted = Seen::default();
+        self.forwarded = 0;
         self.state.set(State::Off);
         self.protection.set(Protection::NoProgram);
     }
@@ -257,16 +283,37 @@ impl Guard {
         if self.is_key_old(now) {
             self.change_key(now, program)?;
         }
-        let is_protecting = self.way_out != Sight::Closed;
-        if is_protecting != self.is_protecting {
-            program.set_protecting(is_protecting)?;
-            self.is_protecting = is_protecting;
+        let is_flooded = self.measure(now, program);
+        let (protecting, state) = match (self.way_out, is_flooded) {
+            (Sight::Closed, _) => (protect::OFF, Protection::NoWayOut),
+            (_, false) => (protect::CALM, Protection::Calm),
+            (_, true) => (protect::FLOOD, Protection::InForce),
+        };
+        if protecting != self.protecting {
+            program.set_protecting(protecting)?;
+            self.protecting = protecting;
         }
-        self.protection.set(match is_protecting {
-            true => Protection::InForce,
-            false => Protection::NoWayOut,
-        });
+        self.protection.set(state);
         Ok(())
+    }
+
+    /// Whether somebody floods hosts behind this one: SYNs that are answered with no cookie while it is calm, or whose cookie
+    /// nobody brings back.
+    fn measure(&mut self, now: Instant, program: &Program) -> bool {
+        let Some(meter) = &mut self.meter else {
+            return false;
+        };
+        let count = |reason| program.counter(reason).unwrap_or(0);
+        let syns = count(Reason::ForwardCalm) + count(Reason::ForwardCookie);
+        let more = syns.saturating_sub(std::mem::replace(&mut self.forwarded, syns));
+        match meter.look(now, more, count(Reason::ForwardProof)) {
+            Some(Turn::Flood(rate)) => {
+                info!("hosts behind: {rate} SYNs a second that nobody completes, clients are asked")
+            }
+            Some(Turn::Calm) => info!("hosts behind: it is calm again, clients are not asked"),
+            None => {}
+        }
+        meter.is_flood()
     }
 
     /// Cookies for hosts behind this one are made by another key from here on; those by the one before are good as long as ever.

@@ -18,7 +18,7 @@ use super::program::{detach, lock};
 use super::shield::{Events, Follower, Kernel, Prefixes, Seen, Shield};
 use super::switches::{Keys, Switches};
 use super::tier0::Tier0;
-use crate::config::{Config, Devices, Errors, Fault, Interface, Plan, XdpMode, is_strict};
+use crate::config::{AskWord, Config, Devices, Errors, Fault, Interface, Plan, XdpMode, is_strict};
 use crate::control::metrics::Protect;
 use crate::os::clock;
 use crate::os::netlink::Changes;
@@ -252,11 +252,16 @@ impl Supervisor {
             let mut attachments = self.attachments.iter();
             let attachment = attachments.find(|attachment| attachment.name == interface)?;
             let state = attachment.inside.guard.protection();
+            let is_auto = section.ask == AskWord::Auto;
+            let interface = match section.vlan {
+                0 => interface.to_owned(),
+                vlan => format!("{interface} vlan {vlan}"),
+            };
             Some(Protect {
-                interface: interface.to_owned(),
+                interface,
                 addresses: section.addresses.iter().map(ToString::to_string).collect(),
                 ports: section.ports.clone(),
-                why_not: Box::new(move || state.get().reason()),
+                why_not: Box::new(move || state.get().reason(is_auto)),
             })
         };
         self.config.protects.iter().filter_map(protect).collect()

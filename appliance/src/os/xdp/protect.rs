@@ -65,13 +65,13 @@ impl Program {
         self.set_secret(secret::COOKIE, key)
     }
 
-    /// Whether SYNs to protected addresses are answered. If not, all passes.
+    /// What becomes of SYNs to protected addresses, see [`xdnsd_abi::protect`].
     ///
     /// # Errors
     ///
     /// The map refuses.
-    pub fn set_protecting(&mut self, is_protecting: bool) -> Result<(), Error> {
-        self.tell(shield::PROTECT, is_protecting.into())
+    pub fn set_protecting(&mut self, word: u32) -> Result<(), Error> {
+        self.tell(shield::PROTECT, word)
     }
 
     /// Makes the map of protected addresses equal to `wanted`: adds, changes and removes. Entries that stay are never absent.

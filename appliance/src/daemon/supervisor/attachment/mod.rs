@@ -457,8 +457,9 @@ impl Attachment {
             return true;
         }
         let wanted = Wanted::of(&world.config.shield, world.prefixes, is_loopback(device));
+        let protects = world.config.protects_on(&self.name);
         let orders = Orders {
-            guard: &wanted.protecting(world.config.protects_on(&self.name)),
+            guard: &wanted.protecting(protects, world.config.asks_in_floods_on(&self.name)),
             tier0: world.tier0,
             zero_copy: self.zero_copy,
             now: world.now,
