@@ -17,7 +17,17 @@ const BOTH: [(IpAddr, IpAddr); 2] = [
     (IpAddr::V6(LAN_V6), SOURCES_V6),
 ];
 
-fn flood(lab: &Lab, kind: Kind, (to, from): (IpAddr, IpAddr)) -> Result<Report> {
+fn flood(lab: &Lab, kind: Kind, ends: (IpAddr, IpAddr)) -> Result<Report> {
+    flood_of(lab, kind, ends, COUNT, None)
+}
+
+fn flood_of(
+    lab: &Lab,
+    kind: Kind,
+    (to, from): (IpAddr, IpAddr),
+    count: u32,
+    rate: Option<u32>,
+) -> Result<Report> {
     let path = Path {
         from: (&lab.client, HOST_INTERFACE),
         to: (&lab.router, LAN),
@@ -28,9 +38,10 @@ fn flood(lab: &Lab, kind: Kind, (to, from): (IpAddr, IpAddr)) -> Result<Report> 
         to,
         port: 53,
         qname: "www.lab.test".to_owned(),
+        rate,
     };
     let bounds = Bounds {
-        count: COUNT,
+        count,
         length: TIMEOUT,
         core: None,
     };
@@ -118,6 +129,24 @@ fn datagrams_are_what_their_kind_says_from_many_sources() -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// A machine that is slow makes fewer, and none makes more.
+#[test]
+fn a_flood_with_a_rate_keeps_it() -> Result<()> {
+    const RATE: u32 = 2_000;
+    const FRAMES: u32 = 800;
+    if !root_or_skip("a_flood_with_a_rate_keeps_it") {
+        return Ok(());
+    }
+    let lab = Lab::up(&Spec::default())?;
+    for ends in BOTH {
+        let report = flood_of(&lab, Kind::Garbage, ends, FRAMES, Some(RATE))?;
+        let most = report.took.as_secs_f64() * f64::from(RATE) + 10.0;
+        let is_kept = (20..=most as u64).contains(&report.arrived);
+        assert!(is_kept, "{report:?}: {most} at most");
     }
     Ok(())
 }

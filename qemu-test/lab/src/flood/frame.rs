@@ -9,6 +9,7 @@
 //! A word of 16 bits is random, and its partners are its complement. Both add up to 0xffff whatever it is, so every frame
 //! has the checksums of the one that it was made from.
 
+use std::io;
 use std::net::IpAddr;
 use std::ops::Range;
 
@@ -16,7 +17,8 @@ use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::{dns, ethernet, ethernet::ethertype, ipv4, ipv6, protocol, tcp, udp};
 
 use super::Kind;
-use crate::bpf::instruction::{Instruction, R0, R1, R2, R6};
+use crate::bpf::instruction::{Instruction, R0, R1, R2, R6, R7};
+use crate::bpf::{XDP_DROP, maps};
 
 /// Of a whole kernel's SYN: MSS 1460 (RFC 9293 section 3.7.1).
 const MSS: [u8; 4] = [2, 4, 0x05, 0xb4];
@@ -142,14 +144,15 @@ impl Template {
         frame
     }
 
-    /// Makes a random one of the frame and sends it out of `ifindex`.
+    /// Makes a random one of the frame and sends it out of `ifindex`, when that is due by `pace`.
     #[must_use]
-    pub fn program(&self, ifindex: u32) -> Vec<Instruction> {
+    pub fn program(&self, ifindex: u32, pace: Option<&Pace>) -> Vec<Instruction> {
         const DATA: i16 = 0;
         const DATA_END: i16 = 4;
         const HELPER_RANDOM: i32 = 7;
         const HELPER_REDIRECT: i32 = 23;
-        let mut body = vec![Instruction::call(HELPER_RANDOM)];
+        let mut body = pace.map_or_else(Vec::new, Pace::wait);
+        body.push(Instruction::call(HELPER_RANDOM));
         // All of it: who answers a frame in its own place leaves the answer there for the next one.
         body.extend(Instruction::store_bytes(R6, 0, &self.frame));
         body.extend(self.address.write(0));
@@ -171,6 +174,52 @@ impl Template {
         program.extend(body);
         program.push(Instruction::exit());
         program
+    }
+}
+
+/// So many frames a second. What is not due is made and thrown away.
+#[derive(Debug)]
+pub struct Pace {
+    /// When the next frame is due, in nanoseconds of CLOCK_MONOTONIC.
+    next: maps::Words,
+    interval_ns: i32,
+}
+
+impl Pace {
+    /// At most a million million.
+    ///
+    /// # Errors
+    /// The kernel makes no map.
+    pub fn new(per_sec: u32) -> io::Result<Self> {
+        const NANOS_PER_SEC: u32 = 1_000_000_000;
+        let interval_ns = i32::try_from(NANOS_PER_SEC / per_sec.max(1)).unwrap_or(i32::MAX);
+        let next = maps::Words::new(1)?;
+        Ok(Self { next, interval_ns })
+    }
+
+    /// Ends the program with XDP_DROP where the next frame is not due yet.
+    fn wait(&self) -> Vec<Instruction> {
+        const HELPER_NOW: i32 = 5;
+        /// Who was kept from it for longer makes up for no more.
+        const BEHIND_NS: i32 = 50_000;
+        let [map, rest] = Instruction::set_map_value(R7, self.next.descriptor(), 0);
+        vec![
+            Instruction::call(HELPER_NOW),
+            map,
+            rest,
+            Instruction::load_u64(R1, R7, 0),
+            Instruction::skip_if_greater(R1, R0, 2),
+            Instruction::set(R2, 0),
+            Instruction::skip_if_equal(R2, 0, 2),
+            Instruction::set(R0, XDP_DROP),
+            Instruction::exit(),
+            // At least so long ago.
+            Instruction::add(R0, -BEHIND_NS),
+            Instruction::skip_if_greater(R1, R0, 1),
+            Instruction::copy(R1, R0),
+            Instruction::add(R1, self.interval_ns),
+            Instruction::store_u64(R7, 0, R1),
+        ]
     }
 }
 

@@ -19,7 +19,7 @@ use crate::lab::{CLIENT_V4, CLIENT_V6, LAN};
 use crate::live::{ENDLESS, Live, Running};
 use crate::netns::Namespace;
 
-pub use frame::{Ends, Template};
+pub use frame::{Ends, Pace, Template};
 
 /// Sources where none are named: of 198.18.0.0/15 (RFC 2544 appendix C.2.2).
 pub const SOURCES_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0));
@@ -105,6 +105,8 @@ pub struct Order {
     pub port: u16,
     /// The name of queries, as text.
     pub qname: String,
+    /// Frames a second at most; `None`: as many as the core makes.
+    pub rate: Option<u32>,
 }
 
 /// How much.
@@ -134,6 +136,7 @@ pub struct Report {
 pub struct Flood<'a> {
     live: Live,
     sample: Vec<u8>,
+    rate: Option<u32>,
     path: Path<'a>,
     /// A veth pair takes such frames only where there is a program at the other end.
     #[expect(dead_code, reason = "held for its drop, which detaches")]
@@ -165,11 +168,14 @@ impl<'a> Flood<'a> {
         };
         let template = Template::new(order.kind, &ends, &wire_name(&order.qname)?);
         let sample = template.sample();
-        let live = Live::new(&template.program(index), template.frame)?;
+        let pace = order.rate.map(Pace::new).transpose();
+        let pace = pace.context("make a map")?;
+        let live = Live::new(&template.program(index, pace.as_ref()), template.frame)?;
         let link = attach_pass(path.to)?;
         Ok(Self {
             live,
             sample,
+            rate: order.rate,
             path,
             link,
         })
@@ -196,9 +202,17 @@ impl<'a> Flood<'a> {
         let before = self.counted()?;
         let started = Instant::now();
         let (sender, _) = self.path.from;
-        let running = self.live.start(sender, bounds.core, bounds.count);
-        while !running.has_ended() && started.elapsed() < bounds.length && !is_over() {
-            sleep(LOOK.min(bounds.length));
+        // Of a flood with a rate most runs make no frame: its number is a time.
+        let (count, length) = match self.rate {
+            Some(rate) => {
+                let length = Duration::from_secs_f64(f64::from(bounds.count) / f64::from(rate));
+                (ENDLESS, bounds.length.min(length))
+            }
+            None => (bounds.count, bounds.length),
+        };
+        let running = self.live.start(sender, bounds.core, count);
+        while !running.has_ended() && started.elapsed() < length && !is_over() {
+            sleep(LOOK.min(length));
         }
         running.stop()?;
         let took = started.elapsed();

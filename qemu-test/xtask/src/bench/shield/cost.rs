@@ -141,6 +141,7 @@ fn one(pair: &Pair, case: Case, length: Duration) -> Result<Cost> {
         to: IpAddr::V4(to),
         port: query::DNS_PORT,
         qname: query::name(0),
+        rate: None,
     };
     let flood = Flood::new(path, &order)?;
     let (program, index) = (pair.near_program()?, pair.near_index()?);

@@ -20,6 +20,7 @@ use crate::arguments::{SOME, number_in};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use xdnsd_lab::privilege::require_root;
+use xdnsd_lab::suite::Suite;
 
 mod callers;
 mod cost;
@@ -31,17 +32,23 @@ use report::Row;
 use turn::{Ground, Who};
 
 const ROUNDS: u32 = 1;
-const SECONDS: u32 = 2;
+const SECONDS: u32 = 4;
 
 /// What `bench shield` is told.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Cached queries over UDP a second.
-    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = number_in(SOME))]
+    #[arg(long, value_name = "N", default_value_t = 250, value_parser = number_in(SOME))]
     udp: u32,
     /// New connections over TCP a second, with a query each.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = number_in(SOME))]
     tcp: u32,
+    /// Frames of a flood a second at most [default: as many as a core makes].
+    #[arg(long, value_name = "N", value_parser = number_in(1..=10_000_000))]
+    rate: Option<u32>,
+    /// Leaves other forwarders out.
+    #[arg(long)]
+    alone: bool,
     /// How long.
     #[command(flatten)]
     turns: Turns,
@@ -49,7 +56,13 @@ pub struct Arguments {
 
 /// The command `bench shield`.
 pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
-    let Arguments { udp, tcp, turns } = arguments;
+    let Arguments {
+        udp,
+        tcp,
+        rate,
+        alone,
+        turns,
+    } = arguments;
     require_root("a benchmark in network namespaces")?;
     let cores = std::thread::available_parallelism().context("count the cores")?;
     ensure!(
@@ -57,31 +70,24 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
         "two cores are needed: one for the flood"
     );
     setup::ensure_all(&[Purpose::Lab], signals)?;
-    let suite = setup::ensure_suite(signals)?;
+    let suite = match alone {
+        true => None,
+        false => Some(setup::ensure_suite(signals)?),
+    };
     let programs = Programs::build(&[KIND], signals)?;
     let directory = compare::directory("shield")?;
     let ground = Ground {
         programs: &programs,
-        suite: &suite,
+        suite: suite.as_ref(),
         directory: &directory,
         rates: Rates {
             udp: *udp,
             tcp: *tcp,
         },
         length: Duration::from_secs(turns.seconds.unwrap_or(SECONDS).into()),
+        flood: *rate,
     };
-    let mut rows = Vec::new();
-    for who in Who::ALL {
-        let version = match who {
-            Who::Appliance => None,
-            Who::Peer(peer) => Some(suite.version(peer.name())?),
-        };
-        rows.push(Row {
-            who,
-            version: version.unwrap_or_default(),
-            turns: Vec::new(),
-        });
-    }
+    let mut rows = rows(suite.as_ref())?;
     let mut costs = Vec::new();
     let rounds = turns.rounds.unwrap_or(ROUNDS);
     for round in 1..=rounds {
@@ -100,4 +106,23 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
         record::save(&table)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Everybody who is there.
+fn rows(suite: Option<&Suite>) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for who in Who::ALL {
+        let version = match (who, suite) {
+            (Who::Appliance | Who::Bare, _) => String::new(),
+            (Who::Peer(peer), Some(suite)) => suite.version(peer.name())?,
+            (Who::Peer(_), None) => continue,
+        };
+        let turns = Vec::new();
+        rows.push(Row {
+            who,
+            version,
+            turns,
+        });
+    }
+    Ok(rows)
 }

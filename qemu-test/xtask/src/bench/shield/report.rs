@@ -65,7 +65,7 @@ pub fn served(rows: &[Row]) -> String {
             let rate = row.median(at, |outcome| outcome.flood);
             let is_met = udp >= UDP_GOAL && tcp >= TCP_GOAL;
             let verdict = match row.who {
-                Who::Peer(_) => String::new(),
+                Who::Peer(_) | Who::Bare => String::new(),
                 Who::Appliance => goals(is_met, flood.is_none() || rate >= FLOOD_GOAL),
             };
             text += &line([

@@ -14,7 +14,9 @@ use crate::bench::build::Programs;
 use crate::bench::query;
 use crate::bench::subject::{Backend, Kind as Build};
 use crate::bench::upstream::Upstream;
-use xdnsd_lab::bpf::attach_pass;
+use nix::net::if_::if_nametoindex;
+use xdnsd_lab::bpf::instruction::{Instruction, R0, R1, R2, R3};
+use xdnsd_lab::bpf::{Attach, DATA, DATA_END, Link, Program, XDP_DROP, XDP_PASS, attach_pass};
 use xdnsd_lab::flood::{self, Flood, Kind, SOURCES_V4};
 use xdnsd_lab::lab::{HOST_INTERFACE, LAN, LAN_V4, Lab, Spec, UPSTREAM_V4};
 use xdnsd_lab::peer::{Peer, Site};
@@ -31,16 +33,20 @@ const FLOOD_MAX: Duration = Duration::from_secs(600);
 /// Who is flooded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// The appliance, with SYN cookies and tier 0.
+    /// The appliance, with SYN cookies, limits and tier 0.
     Appliance,
+    /// The appliance without XDP, behind a program of some ten instructions that drops what comes from the flood's sources and
+    /// passes all else: what the link and the machine leave to any program.
+    Bare,
     /// Another forwarder, with the kernel's cookies.
     Peer(Peer),
 }
 
 impl Who {
     /// All of them, ours first.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::Appliance,
+        Self::Bare,
         Self::Peer(Peer::Dnsmasq),
         Self::Peer(Peer::Unbound { threads: 1 }),
     ];
@@ -49,6 +55,7 @@ impl Who {
     pub fn name(self) -> &'static str {
         match self {
             Self::Appliance => "xdnsd",
+            Self::Bare => "bare filter",
             Self::Peer(peer) => peer.name(),
         }
     }
@@ -80,14 +87,16 @@ pub struct Outcome {
 pub struct Ground<'a> {
     /// Our programs.
     pub programs: &'a Programs,
-    /// Theirs.
-    pub suite: &'a Suite,
+    /// Theirs; `None`: they are left out.
+    pub suite: Option<&'a Suite>,
     /// Where files go.
     pub directory: &'a Path,
     /// How many callers a second.
     pub rates: Rates,
     /// How long each flood is.
     pub length: Duration,
+    /// Frames of it a second at most.
+    pub flood: Option<u32>,
 }
 
 /// Floods one subject with each of [`FLOODS`].
@@ -98,6 +107,10 @@ pub fn turn(who: Who, ground: &Ground<'_>) -> Result<[Outcome; FLOODS.len()]> {
     let _receiver = attach_pass(&lab.client, HOST_INTERFACE)
         .context("attach a program that passes to the client")?;
     let _upstream = Upstream::start_at(&lab.upstream, UPSTREAM_V4)?;
+    let _filter = match who {
+        Who::Bare => Some(attach_filter(&lab)?),
+        Who::Appliance | Who::Peer(_) => None,
+    };
     let process = start(who, &lab, ground)?;
     let mut outcomes = [Outcome::default(); FLOODS.len()];
     ask(&lab, ground.rates, RUN_UP)?;
@@ -135,6 +148,7 @@ fn one(lab: &Lab, kind: Option<Kind>, ground: &Ground<'_>) -> Result<Outcome> {
         to: LAN_V4.into(),
         port: query::DNS_PORT,
         qname: query::name(0),
+        rate: ground.flood,
     };
     let flood = Flood::new(path, &order)?;
     let bounds = flood::Bounds {
@@ -161,7 +175,8 @@ fn one(lab: &Lab, kind: Option<Kind>, ground: &Ground<'_>) -> Result<Outcome> {
 
 fn start(who: Who, lab: &Lab, ground: &Ground<'_>) -> Result<Process> {
     match who {
-        Who::Appliance => start_own(lab, ground),
+        Who::Appliance => start_own(lab, ground, "native"),
+        Who::Bare => start_own(lab, ground, "off"),
         Who::Peer(peer) => {
             let site = Site {
                 host: &lab.router,
@@ -169,19 +184,49 @@ fn start(who: Who, lab: &Lab, ground: &Ground<'_>) -> Result<Process> {
                 upstream: UPSTREAM_V4.into(),
                 directory: ground.directory,
             };
-            peer.start_of(Some(ground.suite), &site, "")
+            peer.start_of(ground.suite, &site, "")
         }
     }
 }
 
-fn start_own(lab: &Lab, ground: &Ground<'_>) -> Result<Process> {
+/// Drops what comes from the flood's sources.
+fn attach_filter(lab: &Lab) -> Result<Link> {
+    const SOURCE: i16 = 26;
+    const HEADERS_END: i32 = 34;
+    const NETWORK: i32 = u16::from_ne_bytes([198, 18]) as i32;
+    let program = Program::load(&[
+        Instruction::load_u32(R2, R1, DATA_END),
+        Instruction::load_u32(R1, R1, DATA),
+        Instruction::set(R0, XDP_PASS),
+        Instruction::copy(R3, R1),
+        Instruction::add(R3, HEADERS_END),
+        Instruction::skip_if_greater(R3, R2, 3),
+        Instruction::load_u16(R1, R1, SOURCE),
+        Instruction::skip_if_other(R1, NETWORK, 1),
+        Instruction::set(R0, XDP_DROP),
+        Instruction::exit(),
+    ]);
+    let program = program.context("load the bare filter")?;
+    let attached = lab
+        .router
+        .run(|| program.attach(if_nametoindex(LAN)?, Attach::Native));
+    attached.context("attach the bare filter")
+}
+
+fn start_own(lab: &Lab, ground: &Ground<'_>, xdp: &str) -> Result<Process> {
     let directory = ground.directory;
+    let (tier0, shield) = match xdp {
+        "off" => ("off", String::new()),
+        _ => ("on", shield(directory)),
+    };
+    // Half as much again as the callers ask, who are one client.
+    let limit = ground.rates.udp + ground.rates.udp / 2;
     let text = format!(
-        "[[interface]]\nname = \"{LAN}\"\nlisten = [\"{LAN_V4}\"]\nxdp = \"native\"\n\n\
-         [upstream]\nservers = [\"{UPSTREAM_V4}\"]\n\n[cache]\nrotate = false\ntier0 = \"on\"\n\n\
-         [control]\nsocket = {:?}\n{}",
+        "[[interface]]\nname = \"{LAN}\"\nlisten = [\"{LAN_V4}\"]\nxdp = \"{xdp}\"\n\n\
+         [upstream]\nservers = [\"{UPSTREAM_V4}\"]\n\n[cache]\nrotate = false\ntier0 = \"{tier0}\"\n\n\
+         [rate_limit]\nqueries = {limit}\nmisses = {limit}\nburst_secs = 1\n\n\
+         [control]\nsocket = {:?}\n{shield}",
         directory.join("xdnsd.sock"),
-        shield(directory),
     );
     let config = directory.join("xdnsd.toml");
     fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
