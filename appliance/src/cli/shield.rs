@@ -77,7 +77,7 @@ pub(super) const FORMS: &[Form] = &[
         usage: " [--socket PATH] [--json]",
         json: r#"{"rotated": bool, "dns_cookies": "another", "config" (its secrets stay) or "off"}"#,
         flags: &[AT_SOCKET, JSON],
-        about: "other secrets for cookies of hosts behind and for DNS cookies; those before are good for a while",
+        about: "other secrets for cookies of hosts behind and of DNS; those before are good a while",
         ..ASKS
     },
     Form {

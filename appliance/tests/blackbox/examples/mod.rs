@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
-use xdnsd_lab::lab::{Lab, UPSTREAM_V4, UPSTREAM_V6, WAN};
+use xdnsd_lab::bpf::{Link, attach_pass};
+use xdnsd_lab::lab::{HOST_INTERFACE, Lab, UPSTREAM_V4, UPSTREAM_V6, WAN};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::peer::{Peer, Site};
 use xdnsd_lab::privilege::root_or_skip;
+use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::daemon::{BINARY, Daemon};
@@ -72,6 +74,9 @@ struct Router {
     upstream: Upstream,
     lab: Lab,
     directory: Directory,
+    /// At the other end of `wan0`, where the shield answers clients: a cable needs none.
+    #[expect(dead_code, reason = "held for its drop, which detaches")]
+    other_end: Option<Link>,
 }
 
 impl Router {
@@ -98,6 +103,10 @@ impl Router {
         lab.router.ip(&format!(
             "route add default via {UPSTREAM_V4} dev {WAN}\nroute add ::/0 via {UPSTREAM_V6} dev {WAN}\n"
         ))?;
+        let other_end = match example.config.contains("[[protect]]") {
+            true => Some(attach_pass(&lab.upstream, HOST_INTERFACE)?),
+            false => None,
+        };
         let mut upstream = Upstream::start(&lab)?;
         for server in example.servers {
             upstream.serve_also(&lab, server.parse()?)?;
@@ -130,6 +139,7 @@ impl Router {
             upstream,
             lab,
             directory,
+            other_end,
         }))
     }
 
@@ -407,6 +417,31 @@ fn router_itself() -> Result<()> {
         "192.168.1.1",
         &[("other.example. A", OK, &["192.0.2.2"])],
     )?;
+    router.leaves_no_riddle()
+}
+
+/// The shield in front of the router and of servers behind it.
+#[test]
+fn servers_behind() -> Result<()> {
+    only!(ONCE, "each example says its own ways");
+    let router = router!(Example::on_bridge(include_str!(
+        "../../../../config/servers-behind.toml"
+    )));
+    router.expect(
+        "192.168.1.2",
+        "192.168.1.1",
+        &[("www.example. A", OK, &["192.0.2.1"])],
+    )?;
+    let shown = || router.daemon.control("shield status");
+    let calm =
+        "wan0: protects 192.0.2.80/32, port 80, 443: not in force (calm): all to it passes\n";
+    wait_until("hosts behind can be protected", TIMEOUT, || {
+        shown().is_ok_and(|shown| shown.contains(calm))
+    })?;
+    let listed = router.daemon.control("shield list")?;
+    for line in ["deny  198.51.100.0/24 ", "allow 198.51.100.77/32 "] {
+        assert!(listed.contains(line), "{listed}");
+    }
     router.leaves_no_riddle()
 }
 

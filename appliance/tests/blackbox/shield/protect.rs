@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
 use anyhow::Result;
 use xdnsd_abi::Reason;
@@ -13,6 +14,7 @@ use xdnsd_lab::wait::wait_until;
 use super::{syn, with_program, with_program_on};
 use crate::support::TIMEOUT;
 use crate::support::daemon::run;
+use crate::support::metrics::Metric;
 use crate::support::run::{not_in_guests, only};
 use crate::support::scene::{Setup, scene};
 use crate::support::stream::{Next, Stream};
@@ -20,6 +22,8 @@ use crate::support::stream::{Next, Stream};
 const PORT: u16 = 8080;
 const OTHER_PORT: u16 = 8081;
 const GREETING: &[u8] = b"hello";
+/// Until a flood is one, and over: some looks of a second each, of a machine that may be slow.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn setup(interface: &str, hosts: [IpAddr; 2]) -> Setup {
     let [one, other] = hosts;
@@ -223,4 +227,56 @@ fn an_interface_that_comes_late_is_said_and_then_protected() -> Result<()> {
     scene
         .daemon
         .wait_log_count("dmz0: the interface is gone", 1)
+}
+
+/// Nobody is asked while it is calm, and new clients are in a flood.
+#[test]
+fn where_floods_alone_are_kept_away_clients_are_asked_in_a_flood() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
+    let hosts = [IpAddr::from(UPSTREAM_V4), IpAddr::from(UPSTREAM_V6)];
+    let [one, other] = hosts;
+    let section = format!(
+        "[shield]\nsyn_threshold = 100\ncalm_secs = 1\n\
+         [[protect]]\ninterface = \"{LAN}\"\naddresses = [\"{one}\", \"{other}\"]\nports = [{PORT}]\nask = \"auto\"\n"
+    );
+    let scene = scene!(Setup::default().sections(&section));
+    let _program = with_program(&scene.lab.client)?;
+    scene.daemon.wait_log_count("answers leave again", 1)?;
+    serve(&scene.lab.upstream)?;
+    let (client, server) = (&scene.lab.client, SocketAddr::new(one, PORT));
+    let before = scene.daemon.metrics()?;
+    assert!(greet(client, CLIENT_V4.into(), server)?, "it is calm");
+    let calm = [(&Reason::ForwardCalm as &dyn Metric, 1)];
+    scene.daemon.wait_growth(&before, &calm)?;
+    let status = || scene.daemon.control("shield status");
+    let is = |state: &str| status().is_ok_and(|shown| shown.contains(&format!("{PORT}: {state}")));
+    assert!(is("not in force (calm)"), "{}", status()?);
+    let raw = scene.raw_client()?;
+    let flood = |number: u32| -> Result<()> {
+        let [_, _, c, d] = number.to_be_bytes();
+        let source = SocketAddr::new(Ipv4Addr::new(100, 64, c, d).into(), 40_000);
+        raw.send(&syn(&raw, source, server)?)
+    };
+    // More than the threshold in any second, for as long as it takes.
+    let mut number = 0;
+    wait_until("clients are asked", PATIENCE, || {
+        for _ in 0..100 {
+            number += 1;
+            flood(number).expect("a frame is sent");
+        }
+        is("in force")
+    })?;
+    wait_until("the first connection is reset", TIMEOUT, || {
+        !greet(client, CLIENT_V4.into(), server).unwrap_or(false)
+    })?;
+    assert!(greet(client, CLIENT_V4.into(), server)?);
+    wait_until("it is calm again", PATIENCE, || is("not in force (calm)"))?;
+    assert!(greet(
+        client,
+        CLIENT_V6.into(),
+        SocketAddr::new(other, PORT)
+    )?);
+    scene
+        .daemon
+        .wait_log_count("hosts behind: it is calm again", 1)
 }

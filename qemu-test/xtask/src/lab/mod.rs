@@ -113,6 +113,9 @@ pub struct FloodOrder {
     /// Frames at most.
     #[arg(long, value_name = "N", default_value_t = u32::MAX, value_parser = number_in(SOME))]
     count: u32,
+    /// Frames a second at most [default: as many as a core makes].
+    #[arg(long, value_name = "N", value_parser = number_in(1..=10_000_000))]
+    rate: Option<u32>,
     /// 4 or 6.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = PossibleValuesParser::new(["4", "6"]).map(|word| if word == "6" { 6u8 } else { 4 }))]
     family: u8,
@@ -239,6 +242,7 @@ fn flood(prefix: &str, kind: Kind, order: &FloodOrder, signals: &Signals) -> Res
         to,
         port: u16::try_from(order.port).context("--port")?,
         qname: order.qname.clone(),
+        rate: order.rate,
     };
     let path = flood::Path {
         from: (&client, HOST_INTERFACE),
