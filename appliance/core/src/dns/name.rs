@@ -208,23 +208,14 @@ const fn lower(word: u64) -> u64 {
 /// # Errors
 /// The bytes are not a plain name; a pointer is an error here.
 pub fn plain_end(message: &[u8], offset: usize) -> Result<usize, NameError> {
-    match labels_end(message, offset)? {
-        (at, 0) => Ok(at + 1),
-        _ => Err(NameError::Pointer),
-    }
-}
-
-/// Where the labels of the name at `offset` end, and what stands there: a zero, or a pointer's first byte.
-#[inline(always)]
-fn labels_end(message: &[u8], offset: usize) -> Result<(usize, u8), NameError> {
     let mut at = offset;
     // Bound: every step goes forward by at least one byte, at most NAME_MAX of them.
     while at - offset < NAME_MAX {
         let label = *message.get(at).ok_or(NameError::Truncated)?;
         match label & POINTER {
-            0 if label == 0 => return Ok((at, label)),
+            0 if label == 0 => return Ok(at + 1),
             0 => at += 1 + usize::from(label),
-            POINTER => return Ok((at, label)),
+            POINTER => return Err(NameError::Pointer),
             _ => return Err(NameError::LabelType),
         }
     }
@@ -248,11 +239,24 @@ pub fn skip(message: &[u8], offset: usize) -> Result<usize, NameError> {
 
 #[inline(never)]
 fn skip_labels(message: &[u8], offset: usize) -> Result<usize, NameError> {
-    match labels_end(message, offset)? {
-        (at, 0) => Ok(at + 1),
-        (at, _) if at + 1 < message.len() => Ok(at + 2),
-        _ => Err(NameError::Truncated),
+    let mut at = offset;
+    // Bound: as in `plain_end`. A walk that both share costs a hit one in a hundred of its instructions.
+    while at - offset < NAME_MAX {
+        let label = *message.get(at).ok_or(NameError::Truncated)?;
+        match label & POINTER {
+            0 if label == 0 => return Ok(at + 1),
+            0 => at += 1 + usize::from(label),
+            POINTER => {
+                return if at + 1 < message.len() {
+                    Ok(at + 2)
+                } else {
+                    Err(NameError::Truncated)
+                };
+            }
+            _ => return Err(NameError::LabelType),
+        }
     }
+    Err(NameError::TooLong)
 }
 
 /// The name itself, then each parent, the root last. `wire` is an uncompressed name; anything else ends early.
