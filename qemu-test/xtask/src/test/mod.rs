@@ -18,6 +18,7 @@ use crate::signals::Signals;
 use crate::workspace;
 use xdnsd_lab::privilege::{LEFT_OUT, SKIP_FILE_VARIABLE, is_ci, is_root};
 
+mod again;
 pub mod mutations;
 mod steps;
 pub mod tally;
@@ -146,10 +147,10 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
         Err(error) => return Ok(failed(format!("{error:#}"))),
     };
     let name = step.name.replace(' ', "-");
-    let skips = workspace::logs().join(format!("{name}.skips"));
+    let skip_file = workspace::logs().join(format!("{name}.skips"));
     fs::create_dir_all(workspace::logs()).context("create the directory of logs")?;
-    fs::write(&skips, "").with_context(|| format!("write {}", skips.display()))?;
-    command.env(SKIP_FILE_VARIABLE, &skips);
+    fs::write(&skip_file, "").with_context(|| format!("write {}", skip_file.display()))?;
+    command.env(SKIP_FILE_VARIABLE, &skip_file);
     let log = workspace::logs().join(format!("{name}.log"));
     let task = Task {
         what: step.name,
@@ -157,7 +158,7 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
         limit: Duration::from_secs(60 * scope.limit_mins(step)),
     };
     let watched = watch(task, command, signals)?;
-    let told = fs::read_to_string(&skips).context("read which tests did not run")?;
+    let told = fs::read_to_string(&skip_file).context("read which tests did not run")?;
     let (left_out, skips): (Vec<&str>, Vec<&str>) =
         told.lines().partition(|line| line.starts_with(LEFT_OUT));
     for skip in &skips {
@@ -169,6 +170,13 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
     let mut tally = Tally::of(&watched.output, watched.is_success(), skips.len(), is_ci());
     // They end well, and have shown nothing.
     tally.passed = tally.passed.saturating_sub(left_out.len());
+    let mut again = again::of(&(step.command)(scope)?, &watched.output, tally);
+    if let Some(again) = &mut again {
+        again.command.env(SKIP_FILE_VARIABLE, &skip_file);
+    }
+    if again.map_or(Ok(false), |again| again.have_passed(task, signals))? {
+        (tally.passed, tally.failed) = (tally.passed + tally.failed, 0);
+    }
     let failure = (tally.failed > 0).then(|| Failure {
         step: step.name,
         text: explain(&watched),
