@@ -150,3 +150,25 @@ fn this_machine_has_a_loopback_device() {
     let is_up = loopback.addresses.contains(&Ipv4Addr::LOCALHOST.into());
     assert!(!is_up || loopback.networks.contains(&own), "{loopback:?}");
 }
+
+/// Another link may have the same link-local address, so those of devices that are not served are no reason to be silent.
+#[test]
+fn a_link_local_address_is_ours_on_a_served_device_alone() {
+    let parse = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let device = |index: u32, addresses: [&str; 3]| Device {
+        name: format!("lan{index}"),
+        index,
+        addresses: addresses.map(parse).into(),
+        ..Device::default()
+    };
+    let served = device(1, ["fe80::1", "169.254.0.1", "192.168.1.1"]);
+    let other = device(2, ["fe80::2", "169.254.0.2", "203.0.113.5"]);
+    let devices = Devices(vec![served.clone(), other]);
+    let ours = ["fe80::1", "169.254.0.1", "192.168.1.1", "203.0.113.5"].map(parse);
+    assert_eq!(own_addresses(&devices, &[&served]), ours);
+    let martians = martian_sources(&devices, &[&served]);
+    assert_eq!(
+        martians,
+        BTreeSet::from(ours).into_iter().collect::<Vec<_>>()
+    );
+}
