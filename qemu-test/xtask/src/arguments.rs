@@ -26,13 +26,14 @@ mod tests {
     /// What to do with what is not said.
     const MISSING: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     /// The pages that say what to type.
-    const PAGES: [&str; 6] = [
+    const PAGES: [&str; 7] = [
         "README.md",
         "ARCHITECTURE.md",
         "appliance/tests/README.md",
         "buildroot/README.md",
         "qemu-test/README.md",
         "qemu-test/BENCH.md",
+        "qemu-test/paper/README.md",
     ];
 
     /// Words as a shell splits them, with double quotes.
@@ -62,7 +63,7 @@ mod tests {
         for line in [
             "",
             "setup",
-            "setup lab afxdp ebpf scripts image image-aarch64 peers",
+            "setup lab afxdp ebpf scripts image image-aarch64 peers paper",
             "lab up --queues 4 --mtu 9216 --offload on --vlan in-frame --prefix a",
             "lab up --vlan beside --offload off",
             "lab down --prefix a",
@@ -90,6 +91,7 @@ mod tests {
             "bench xsk --only ad --rounds 9 --seconds 1 --save",
             "bench miss --rate 10 --rounds 7 --seconds 1 --save",
             "bench lists --rounds 1",
+            "bench paper --names 400 --rate 1000 --distance 20 --save",
             "bench tier0 --only adf --rounds 3 --seconds 1 --save",
             "bench shield --rounds 1 --seconds 2 --save",
             "bench against --seconds 2 other/xdnsd --save",
@@ -118,7 +120,7 @@ mod tests {
                 "setup kitchen",
                 &[
                     "kitchen",
-                    "lab, afxdp, ebpf, scripts, image, image-aarch64, peers",
+                    "lab, afxdp, ebpf, scripts, image, image-aarch64, peers, paper",
                 ],
             ),
             ("lab", &["up", "down", "status", "flood", "exec"]),

@@ -38,11 +38,13 @@ pub enum Purpose {
     ImageAarch64,
     /// The newest of the servers that benchmarks compare with.
     Peers,
+    /// What captures, replays and reads packets for `bench paper`.
+    Paper,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Lab,
         Self::AfXdp,
         Self::Ebpf,
@@ -50,6 +52,7 @@ impl Purpose {
         Self::Image,
         Self::ImageAarch64,
         Self::Peers,
+        Self::Paper,
     ];
 
     /// Its name on the command line.
@@ -63,6 +66,7 @@ impl Purpose {
             Self::Image => "image",
             Self::ImageAarch64 => "image-aarch64",
             Self::Peers => "peers",
+            Self::Paper => "paper",
         }
     }
 
@@ -76,6 +80,7 @@ impl Purpose {
             Self::Image => IMAGE,
             Self::ImageAarch64 => IMAGE_AARCH64,
             Self::Peers => PEERS,
+            Self::Paper => PAPER,
         }
     }
 }
@@ -169,6 +174,11 @@ const IMAGE_AARCH64: &[Need] = &[
 /// Where the suite of [`ensure_suite`] comes from.
 const MIRROR: &str = "http://deb.debian.org/debian";
 const PEERS: &[Need] = &[program("mmdebstrap", "mmdebstrap")];
+const PAPER: &[Need] = &[
+    program("tcpdump", "tcpdump"),
+    program("tcpreplay", "tcpreplay"),
+    program("tshark", "tshark"),
+];
 
 /// A package that is needed.
 #[derive(Clone, Copy, Debug)]

@@ -28,6 +28,7 @@ mod lists;
 mod measure;
 mod miss;
 mod pair;
+mod paper;
 mod query;
 mod record;
 mod report;
@@ -72,6 +73,8 @@ pub enum Command {
     },
     /// Who is served during floods, against dnsmasq and unbound, and what a flood's frame costs, against bare programs.
     Shield(shield::Arguments),
+    /// The figures of the report that this project began with, from captures: first hits, hits in the cache, the upstream, dnsmasq.
+    Paper(paper::Arguments),
     /// Hits and misses with a blocklist of a million names, against an empty one.
     Lists(Turns),
     /// Hits and misses of this build, against another build of the appliance.
@@ -112,6 +115,7 @@ pub fn main(command: Command, signals: &Signals) -> Result<ExitCode> {
         Command::Miss(arguments) => miss::main(&arguments, signals),
         Command::Tier0 { only, turns } => tier0::main(only.as_deref(), &turns, signals),
         Command::Shield(arguments) => shield::main(&arguments, signals),
+        Command::Paper(arguments) => paper::main(&arguments, signals),
         Command::Lists(turns) => lists::main(&turns, signals),
         Command::Against { program, turns } => against::main(program, &turns, signals),
     }

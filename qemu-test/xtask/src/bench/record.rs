@@ -13,6 +13,17 @@ use xdnsd_lab::process::output_of;
 /// Adds a table to the record, with what is needed to read it: the command line among it.
 pub fn save(table: &str) -> Result<()> {
     let path = workspace::root().join("qemu-test/BENCH.md");
+    let old = read_or_empty(&path)?;
+    let table: String = table
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect();
+    let text = format!("{old}\n{}\n```text\n{table}```\n", heading()?);
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// When, of which commit and on which kernel something is measured, and by which command.
+pub fn heading() -> Result<String> {
     let date = output_of(Command::new("date").args(["-u", "+%F"]))?;
     let revision = output_of(
         Command::new("git")
@@ -20,21 +31,14 @@ pub fn save(table: &str) -> Result<()> {
             .current_dir(workspace::root()),
     )?;
     let release = output_of(Command::new("uname").arg("-r"))?;
-    let old = read_or_empty(&path)?;
-    let table: String = table
-        .lines()
-        .map(|line| format!("{}\n", line.trim_end()))
-        .collect();
     let words: Vec<_> = env::args().skip(1).collect();
-    let command = format!("cargo xtask {}", words.join(" "));
-    let text = format!(
-        "{old}\n## {}, {}, Linux {}\n\n`{}`\n\n```text\n{table}```\n",
+    Ok(format!(
+        "## {}, {}, Linux {}\n\n`cargo xtask {}`\n",
         date.trim(),
         revision.trim(),
         version(&release),
-        command,
-    );
-    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+        words.join(" ")
+    ))
 }
 
 /// Major and minor version of a kernel's release: what comes behind says more of a machine than of its kernel.

@@ -1,0 +1,169 @@
+//! Who answers, and where.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use xdnsd_lab::bpf::{Link, attach_pass};
+use xdnsd_lab::lab::{HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4, UPSTREAM_V6};
+use xdnsd_lab::peer::{Peer, Site};
+use xdnsd_lab::process::{End, Process};
+use xdnsd_lab::scripted::{self, A, Asked, Record, Rule};
+
+/// How long the appliance may take to be ready.
+const PATIENCE: Duration = Duration::from_secs(10);
+const DNS_PORT: u16 = 53;
+const DAY_SECS: u32 = 86_400;
+/// What every name has, as dig prints it.
+pub const ADDRESS: &str = "192.0.2.1";
+
+/// By which protocol the queries go. Questions to the upstream always go over IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// What a table says.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+}
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// The upstream, through the router's kernel.
+    Upstream,
+    /// The appliance over AF_XDP.
+    Appliance,
+    /// The appliance with `tier0 = "on"`.
+    Tier0,
+    /// dnsmasq.
+    Dnsmasq,
+}
+
+impl Who {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Upstream, Self::Appliance, Self::Tier0, Self::Dnsmasq];
+
+    /// What is said of it while it is measured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Upstream => "the upstream itself",
+            Self::Appliance => "xdnsd",
+            Self::Tier0 => "xdnsd, hot names",
+            Self::Dnsmasq => "dnsmasq",
+        }
+    }
+
+    /// Where it is asked.
+    pub fn address(self, family: Family) -> IpAddr {
+        match (self, family) {
+            (Self::Upstream, Family::V4) => UPSTREAM_V4.into(),
+            (Self::Upstream, Family::V6) => UPSTREAM_V6.into(),
+            (Self::Appliance | Self::Tier0 | Self::Dnsmasq, Family::V4) => LAN_V4.into(),
+            (Self::Appliance | Self::Tier0 | Self::Dnsmasq, Family::V6) => LAN_V6.into(),
+        }
+    }
+}
+
+/// What all turns stand on.
+#[derive(Debug)]
+pub struct Ground {
+    /// The three hosts.
+    pub lab: Lab,
+    /// Where files go.
+    pub directory: PathBuf,
+    /// The names, without their domain's end.
+    pub names: Vec<String>,
+    program: PathBuf,
+    _upstream: scripted::Upstream,
+    _pass: Link,
+}
+
+impl Ground {
+    /// The lab, with an upstream that answers everything, so much later.
+    pub fn make(program: PathBuf, names: u32, distance: Duration, at: &Path) -> Result<Self> {
+        let lab = Lab::up(&Spec::default())?;
+        let rule = Rule {
+            delay: distance,
+            ..Rule::answer(answer)
+        };
+        let mut upstream = scripted::Upstream::without_record(rule);
+        for address in [UPSTREAM_V4.into(), UPSTREAM_V6.into()] {
+            let served = lab
+                .upstream
+                .run(|| upstream.serve(SocketAddr::new(address, DNS_PORT)));
+            served.with_context(|| format!("start the upstream at {address}"))?;
+        }
+        // What a program sends back by XDP_TX arrives only where the other end of the pair has one as well.
+        let pass = attach_pass(&lab.client, HOST_INTERFACE);
+        Ok(Self {
+            _pass: pass.context("attach a program that passes to the client")?,
+            _upstream: upstream,
+            lab,
+            directory: at.to_owned(),
+            names: (0..names)
+                .map(|number| format!("n{number}.paper.test"))
+                .collect(),
+            program,
+        })
+    }
+
+    /// Starts it with nothing in its cache, unless it runs anyway.
+    pub fn start(&self, who: Who, family: Family) -> Result<Option<Process>> {
+        match who {
+            Who::Upstream => Ok(None),
+            Who::Appliance => self.start_own("off").map(Some),
+            Who::Tier0 => self.start_own("on").map(Some),
+            Who::Dnsmasq => {
+                let site = Site {
+                    host: &self.lab.router,
+                    address: SocketAddr::new(who.address(family), DNS_PORT),
+                    upstream: UPSTREAM_V4.into(),
+                    directory: &self.directory,
+                };
+                Peer::Dnsmasq.start(&site, "").map(Some)
+            }
+        }
+    }
+
+    fn start_own(&self, tier0: &str) -> Result<Process> {
+        let directory = &self.directory;
+        let socket = directory.join("xdnsd.sock");
+        let text = format!(
+            "[[interface]]\nname = \"{LAN}\"\nlisten = [\"{LAN_V4}\", \"{LAN_V6}\"]\nxdp = \"native\"\n\n\
+             [upstream]\nservers = [\"{UPSTREAM_V4}\"]\n\n[cache]\ntier0 = \"{tier0}\"\n\n\
+             [control]\nsocket = {socket:?}\n"
+        );
+        let config = directory.join("xdnsd.toml");
+        fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;
+        let mut command = self.lab.router.command(&self.program);
+        command.arg("run").arg(config);
+        let log = directory.join("xdnsd.log");
+        let mut process = Process::spawn_with_end(command, &log, End::Terminate)?;
+        process.wait_for_log("ready", PATIENCE)?;
+        Ok(process)
+    }
+}
+
+fn answer(asked: &Asked) -> Vec<u8> {
+    asked.response(&[Record {
+        kind: A,
+        ttl_secs: DAY_SECS,
+        data: vec![192, 0, 2, 1],
+    }])
+}
