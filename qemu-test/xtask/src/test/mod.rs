@@ -159,17 +159,10 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
     };
     let watched = watch(task, command, signals)?;
     let told = fs::read_to_string(&skip_file).context("read which tests did not run")?;
-    let (left_out, skips): (Vec<&str>, Vec<&str>) =
-        told.lines().partition(|line| line.starts_with(LEFT_OUT));
-    for skip in &skips {
-        println!("{skip}");
-    }
-    print!("{}", by_reason(&left_out));
-    let verified = verified(&watched.output);
-    verified.iter().for_each(|line| println!("{line}"));
-    let mut tally = Tally::of(&watched.output, watched.is_success(), skips.len(), is_ci());
+    let [left_out, skips] = tell(&told, &watched.output);
+    let mut tally = Tally::of(&watched.output, watched.is_success(), skips, is_ci());
     // They end well, and have shown nothing.
-    tally.passed = tally.passed.saturating_sub(left_out.len());
+    tally.passed = tally.passed.saturating_sub(left_out);
     let mut again = again::of(&(step.command)(scope)?, &watched.output, tally);
     if let Some(again) = &mut again {
         again.command.env(SKIP_FILE_VARIABLE, &skip_file);
@@ -182,6 +175,21 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
         text: explain(&watched),
     });
     Ok((tally, failure))
+}
+
+/// Prints which tests did not run, by what they `told`, and what the verifier did; gives how many were left out and how many
+/// skipped.
+fn tell(told: &str, output: &str) -> [usize; 2] {
+    let (left_out, skips): (Vec<&str>, Vec<&str>) =
+        told.lines().partition(|line| line.starts_with(LEFT_OUT));
+    for skip in &skips {
+        println!("{skip}");
+    }
+    print!("{}", by_reason(&left_out));
+    for line in verified(output) {
+        println!("{line}");
+    }
+    [left_out.len(), skips.len()]
 }
 
 /// What the eBPF tests say of the verifier's work on each program, each line once.
