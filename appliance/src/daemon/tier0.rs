@@ -161,7 +161,7 @@ impl Way {
             return;
         }
         if !program.asks_for_hot() {
-            return self.state.set(State::NoProgram);
+            return self.be(State::NoProgram);
         }
         self.tier0 = Some(tier0.clone());
     }
@@ -169,7 +169,7 @@ impl Way {
     /// The program is gone.
     pub fn end(&mut self) {
         self.tier0 = None;
-        self.state.set(State::Off);
+        self.be(State::Off);
     }
 
     /// Has the program asked, or not, by what is known of the way out.
@@ -183,7 +183,22 @@ impl Way {
             Hot::Loaded(hot) if wanted == State::Answered => program.set_hot(Some(hot)),
             Hot::Loaded(_) | Hot::NotYet | Hot::Refused => program.set_hot(None),
         };
-        self.state.set(told.map_or(State::NoProgram, |()| wanted));
+        self.be(told.map_or(State::NoProgram, |()| wanted));
+    }
+
+    fn be(&self, state: State) {
+        match [self.state.get(), state].map(|state| state == State::Answered) {
+            [false, true] => HOT.begin_asking(),
+            [true, false] => HOT.end_asking(),
+            [false, false] | [true, true] => {}
+        }
+        self.state.set(state);
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

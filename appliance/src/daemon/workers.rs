@@ -364,8 +364,7 @@ fn work(
     let mut tables = TABLES[index].lock().unwrap_or_else(PoisonError::into_inner);
     let engine = Engine::new(&mut tables, &CACHE, parts.counters, settings)
         .with_upstreams(upstreams)
-        .with_accounts(rates::accounts)
-        .noting_hits(parts.has_hot);
+        .with_accounts(rates::accounts);
     match Worker::new(engine, parts) {
         Ok(mut worker) => {
             // Whoever waited may have gone.

@@ -66,10 +66,9 @@ impl Worker<'_> {
             transport: Transport::Udp,
         };
         // Before the cache is looked into.
-        let valid = self
-            .hot
-            .is_some()
-            .then(|| HOT.valid(context.policy.generation));
+        let is_noted = self.hot.is_some() && HOT.is_asked();
+        let valid = is_noted.then(|| HOT.valid(context.policy.generation));
+        self.engine.note_hits(is_noted);
         let room = &mut frame.bytes_mut()[message.start..];
         let len = message.len();
         let call = &mut context.call(&mut self.io);
@@ -79,7 +78,6 @@ impl Worker<'_> {
         };
         if let Some((hot, valid)) = self.hot.as_mut().zip(valid)
             && let Some(fresh) = self.engine.take_noted()
-            && HOT.is_open()
         {
             let given = Given {
                 reply: &room[..len],

@@ -101,8 +101,8 @@ impl Tiers {
         let valid = self.hot.valid(GENERATION);
         let counters = Counters::new();
         let settings = Settings::DEFAULT;
-        let mut engine =
-            Engine::new(&mut self.tables, &CACHE, &counters, settings).noting_hits(true);
+        let mut engine = Engine::new(&mut self.tables, &CACHE, &counters, settings);
+        engine.note_hits(true);
         let (path, message) = wire::parse(frame).expect("a query");
         let policy = Policy {
             generation: GENERATION,

@@ -302,10 +302,9 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         }
     }
 
-    /// The same, that notes for [`take_noted`](Self::take_noted) what it gives from the cache.
-    #[must_use]
-    pub fn noting_hits(self, notes_hits: bool) -> Self {
-        Self { notes_hits, ..self }
+    /// Whether what it gives from the cache is noted for [`take_noted`](Self::take_noted) from now on. At first it is not.
+    pub const fn note_hits(&mut self, notes_hits: bool) {
+        self.notes_hits = notes_hits;
     }
 
     /// The same, that keeps the limits of [`Settings::rates`] by these accounts. Others may come to be there.

@@ -32,6 +32,8 @@ pub struct HotAnswers {
     maps: OnceLock<HotMaps>,
     /// How often something was removed from the cache.
     removals: AtomicU32,
+    /// On how many interfaces the program is asked.
+    asking: AtomicU32,
     books: Mutex<Books>,
 }
 
@@ -71,6 +73,7 @@ impl HotAnswers {
         Self {
             maps: OnceLock::new(),
             removals: AtomicU32::new(0),
+            asking: AtomicU32::new(0),
             books: Mutex::new(Books {
                 generation: 0,
                 silent: [0; SILENT_WORDS as usize],
@@ -98,10 +101,20 @@ impl HotAnswers {
         true
     }
 
-    /// Whether there is a program.
+    /// On one interface more the program is asked.
+    pub fn begin_asking(&self) {
+        self.asking.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// On one interface less.
+    pub fn end_asking(&self) {
+        self.asking.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether the program is asked anywhere, so that it is of use to know what is hot.
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.maps.get().is_some()
+    pub fn is_asked(&self) -> bool {
+        self.asking.load(Ordering::Relaxed) > 0
     }
 
     /// Another policy is in force: of the one before no answer leaves when this returns. Workers learn of it later.

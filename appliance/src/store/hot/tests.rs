@@ -256,7 +256,7 @@ fn the_ports_of_the_policy_are_silent_and_no_others() {
             let (index, bit) = silent_bit(*port);
             maps.silent.word(index).load(Ordering::Relaxed) & bit != 0
         };
-        assert!(hot.is_open());
+        assert!(hot.maps.get().is_some());
         (0..=u16::MAX)
             .filter(is_silent)
             .collect::<std::vec::Vec<u16>>()
@@ -264,6 +264,18 @@ fn the_ports_of_the_policy_are_silent_and_no_others() {
     assert_eq!(silent(&hot), [7, 65_535]);
     hot.set_policy(2, &[64]);
     assert_eq!(silent(&hot), [64]);
+}
+
+#[test]
+fn it_is_asked_while_an_interface_asks() {
+    let hot = hot();
+    assert!(!hot.is_asked(), "a program alone asks nobody");
+    hot.begin_asking();
+    hot.begin_asking();
+    hot.end_asking();
+    assert!(hot.is_asked());
+    hot.end_asking();
+    assert!(!hot.is_asked());
 }
 
 #[test]
