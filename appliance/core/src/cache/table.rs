@@ -13,7 +13,11 @@ use crate::limits::CACHE_WAYS;
 use crate::time::Instant;
 
 /// One answer with its key. The bytes are those of the name, then those of the body.
+///
+/// The order of the fields is that of memory: what a look-up compares lies in front of the bytes, in one or two cache lines, where
+/// the compiler would put the single bytes behind them.
 #[derive(Debug)]
+#[repr(C)]
 struct Slot<const BYTES: usize> {
     head: Head,
     qtype: u16,
