@@ -305,6 +305,10 @@ fn why_a_mode_is_generic_is_one_plain_line_and_the_details_are_for_debugging() -
         )?;
         let line = "br9: XDP program attached, mode generic: the driver has no native XDP, or its offloads stand in the way\n";
         scene.daemon.wait_log_count(line, 1)?;
+        if level == "debug" {
+            // They follow.
+            scene.daemon.wait_log_count("br9: not native: ", 1)?;
+        }
         let log = scene.daemon.log();
         let details = ["br9: not native: ", "bpf_link_create"];
         let is_detailed = details.iter().all(|text| log.contains(text));
