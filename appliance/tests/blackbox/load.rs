@@ -34,7 +34,8 @@ fn load(scene: &Scene, server: IpAddr) -> Result<Report> {
     let file = write(scene.directory.path(), "names", &names)?;
     let (rate, seconds) = (RATE.to_string(), SECONDS.to_string());
     let mut command = dnsperf::command(&scene.lab.client, server, &file);
-    command.args(["-l", &seconds, "-Q", &rate, "-c", "8", "-t", "5"]);
+    // Late is not lost: see `churn`.
+    command.args(["-l", &seconds, "-Q", &rate, "-c", "8", "-t", "20"]);
     if Run::this().way() == Way::Tcp {
         command.args(["-m", "tcp"]);
     }
