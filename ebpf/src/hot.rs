@@ -16,9 +16,9 @@ use crate::flow::transport::Datagram;
 use crate::flow::{Flow, Frame};
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
-use question::Question;
+use question::{Question, name_len};
 use xdnsd_abi::headers::{dns, ethernet, udp};
-use xdnsd_abi::hot::{self, BODY_MAX, NAME_MAX, NAME_WORDS, Outcome, Words, word};
+use xdnsd_abi::hot::{self, BODY_MAX, Hash, NAME_MAX, NAME_WORDS, Outcome, Words, word, words_of};
 
 /// Bytes of the longest query that is answered here.
 const QUERY_MAX: usize = dns::HEADER_LEN + NAME_MAX + dns::QUESTION_FIXED_LEN + dns::opt::LEN;
@@ -32,8 +32,10 @@ const NANOS_PER_SEC: u64 = 1_000_000_000;
 /// Where the question is read and the answer put together, on each processor one.
 #[repr(C)]
 pub struct Scratch {
-    /// QNAME in lower case, filled up with zeros.
-    name: Name,
+    /// QNAME in lower case, filled up with zeros to the end of a word.
+    name: [u64; NAME_WORDS],
+    /// So that the question begins at a multiple of eight.
+    padding: u32,
     /// The query, then the answer to it.
     message: Message,
     /// Bytes of QNAME. Kept here so that the verifier does not go through the rest once for each length.
@@ -41,21 +43,11 @@ pub struct Scratch {
 }
 
 const _: () = assert!(size_of::<Scratch>() <= hot::SCRATCH_BYTES);
-
-/// Bytes of a name, aligned as words.
-#[repr(C, align(8))]
-pub struct Name([u8; NAME_MAX]);
+const _: () =
+    assert!((core::mem::offset_of!(Scratch, message) + dns::HEADER_LEN).is_multiple_of(8));
 
 /// Room for an answer, and for what is written over its end.
-pub type Message = [u8; ANSWER_MAX.next_multiple_of(64)];
-
-impl Name {
-    #[inline(always)]
-    fn words(&self) -> [u64; NAME_WORDS] {
-        let (words, _) = self.0.as_chunks();
-        core::array::from_fn(|at| u64::from_ne_bytes(words[at]))
-    }
-}
+pub type Message = [u8; ANSWER_MAX.next_multiple_of(64) + 4];
 
 /// What the program asks of the kernel.
 pub trait Kernel {
@@ -101,9 +93,9 @@ pub fn answer(kernel: &impl Kernel, scratch: &mut Scratch) -> Result<(), Outcome
         return Err(Outcome::NotPlain);
     };
     let envelope = Envelope::of(kernel.frame(), &flow).ok_or(Outcome::NotPlain)?;
-    let question = read(kernel, &envelope, &flow.transport, scratch).ok_or(Outcome::NotPlain)?;
     let valid = kernel.control(hot::control::VALID);
     let key = kernel.control(hot::control::KEY);
+    let question = read(kernel, &envelope, &flow.transport, scratch).ok_or(Outcome::NotPlain)?;
     let (number, words) = find(kernel, key, &question, scratch).ok_or(Outcome::Unknown)?;
     let now = kernel.now();
     if valid == 0 || words[word::VALID] != valid {
@@ -151,13 +143,19 @@ fn find<'k>(
     question: &Question,
     scratch: &Scratch,
 ) -> Option<(u32, &'k Words)> {
-    let name = scratch.name.words();
-    let hash = hot::hash(key, question.kind, &name);
+    let mut hash = Hash::new(key);
+    let count = words_of(name_len(kernel, scratch)?);
+    for word in scratch.name.iter().take(count) {
+        hash = hash.add(*word);
+    }
+    let hash = hash.finish(question.kind);
     let number = hot::number(kernel.index(hot::place(hash)), hash)?;
     let words = kernel.answer(number)?;
     let mut difference = words[word::KIND] ^ question.kind;
-    for at in 0..NAME_WORDS {
-        difference |= words[word::NAME + at] ^ name[at];
+    // The name's end is among them, so what is behind it need not be compared.
+    let count = words_of(name_len(kernel, scratch)?);
+    for (at, word) in scratch.name.iter().enumerate().take(count) {
+        difference |= words[word::NAME + at] ^ word;
     }
     (difference == 0).then_some((number, words))
 }

@@ -141,17 +141,93 @@ const fn mix(sum: u64, word: u64) -> u64 {
     sum ^ sum >> 29
 }
 
-/// The keyed hash of a question. Who asks cannot choose names that meet in one place.
-#[inline(always)]
+/// The keyed hash of a question, over the words in which its name is. Who asks cannot choose names that meet in one place.
+#[derive(Clone, Copy, Debug)]
+pub struct Hash {
+    key: u64,
+    sum: u64,
+}
+
+impl Hash {
+    /// Of no word yet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(key: u64) -> Self {
+        Self { key, sum: key }
+    }
+
+    /// With the name's next word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn add(self, word: u64) -> Self {
+        Self {
+            sum: mix(self.sum, word),
+            ..self
+        }
+    }
+
+    /// Of the whole name, asked for in this way.
+    #[inline(always)]
+    #[must_use]
+    pub const fn finish(self, kind: u64) -> u64 {
+        mix(self.sum, self.key ^ kind)
+    }
+}
+
+/// The hash of a question whose name is there as a whole.
 #[must_use]
 pub const fn hash(key: u64, kind: u64, name: &[u64; NAME_WORDS]) -> u64 {
-    let mut sum = mix(key, kind);
+    let mut hash = Hash::new(key);
     let mut at = 0;
-    while at < NAME_WORDS {
-        sum = mix(sum, name[at]);
+    while at < words_in_use(name) {
+        hash = hash.add(name[at]);
         at += 1;
     }
-    mix(sum, key)
+    hash.finish(kind)
+}
+
+/// In how many words a name is, its end among them.
+const fn words_in_use(name: &[u64; NAME_WORDS]) -> usize {
+    let mut at = 0;
+    while at < NAME_MAX {
+        let label_len = name[at / size_of::<u64>()].to_ne_bytes()[at % size_of::<u64>()];
+        at += 1;
+        if label_len == 0 {
+            return words_of(at);
+        }
+        at += label_len as usize;
+    }
+    NAME_WORDS
+}
+
+/// In how many words a name of `len` bytes is.
+#[inline(always)]
+#[must_use]
+pub const fn words_of(len: usize) -> usize {
+    len.div_ceil(size_of::<u64>())
+}
+
+/// The first `len` bytes of eight that lie in memory as this word, 1 to 8 of them; zeros in place of the others.
+#[inline(always)]
+#[must_use]
+pub const fn first_bytes(word: u64, len: usize) -> u64 {
+    let others = u64::BITS - len as u32 * 8;
+    u64::from_le((word.to_le() << others) >> others)
+}
+
+/// Eight bytes with ASCII letters in lower case (RFC 4343). A label's length, at most 63, is no letter.
+#[inline(always)]
+#[must_use]
+pub const fn lower_case(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOP: u64 = 0x80 * ONES;
+    // Of each byte the top bit: whether it is at least 'A', and whether it is more than 'Z', but for its own top bit.
+    let low = word & !TOP;
+    let from_a = low + (0x80 - b'A' as u64) * ONES;
+    let behind_z = low + (0x7f - b'Z' as u64) * ONES;
+    let upper = from_a & !behind_z & !word & TOP;
+    // 0x80 >> 2 is what a small letter has more.
+    word | upper >> 2
 }
 
 /// The place in the index.
@@ -186,7 +262,7 @@ pub const fn number(entry: u64, hash: u64) -> Option<u32> {
 #[inline(always)]
 #[must_use]
 pub const fn client(key: u64, valid: u64, address: [u64; 2]) -> u64 {
-    let sum = mix(mix(mix(key, valid), address[0]), address[1]);
+    let sum = mix(mix(key ^ valid, address[0]), address[1]);
     // 0 is the place of nobody.
     mix(sum, key) | 1 << 63
 }
@@ -240,7 +316,14 @@ pub const BYTES: usize = ANSWERS_MAX as usize * size_of::<Words>()
 mod tests {
     use super::*;
 
-    const NAME: [u64; NAME_WORDS] = [0x6578_6107, 2, 3, 4, 5, 6, 7, 8];
+    /// A name that fills all its words: labels of 30 and 31 bytes.
+    const NAME: [u64; NAME_WORDS] = {
+        let mut name = [0x6162_6364_6566_6768; NAME_WORDS];
+        name[0] = u64::from_ne_bytes(*b"\x1eabcdefg");
+        name[3] = u64::from_ne_bytes(*b"abcdefg\x1f");
+        name[7] = u64::from_ne_bytes(*b"abcdefg\0");
+        name
+    };
 
     #[test]
     fn an_entry_names_its_answer_to_whoever_has_the_hash() {
@@ -263,6 +346,56 @@ mod tests {
             other[at] ^= 1 << 63;
             assert_ne!(hash(1, 1, &other), known, "word {at}");
         }
+    }
+
+    #[test]
+    fn a_name_is_in_the_words_up_to_its_end() {
+        let words = |name: &[u8]| {
+            let mut whole = [0; NAME_MAX];
+            whole[..name.len()].copy_from_slice(name);
+            let (words, _) = whole.as_chunks();
+            words_in_use(&core::array::from_fn(|at| u64::from_ne_bytes(words[at])))
+        };
+        assert_eq!(words_in_use(&NAME), 8);
+        assert_eq!(words(b"\0"), 1, "the root");
+        assert_eq!(words(b"\x06abcdef\0"), 1);
+        // The end is a word of its own.
+        assert_eq!(words(b"\x07abcdefg\0"), 2);
+        assert_eq!(
+            words(b"\x03\0\0\0\x07\0\0\0\0\0\0\0\0"),
+            2,
+            "labels of zeros"
+        );
+        // What is no name has all of them.
+        assert_eq!(words(&[1; NAME_MAX]), 8);
+        // What lies behind the end is no matter.
+        let mut long = [7; NAME_WORDS];
+        long[0] = u64::from_ne_bytes(*b"\x06abcdef\0");
+        let mut short = [0; NAME_WORDS];
+        short[0] = long[0];
+        assert_eq!(hash(1, 1, &long), hash(1, 1, &short));
+    }
+
+    #[test]
+    fn letters_are_small_ones_in_every_place() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                for others in [0, b'A', b'z', u8::MAX] {
+                    let mut bytes = [others; 8];
+                    bytes[place] = byte;
+                    let lower = lower_case(u64::from_ne_bytes(bytes)).to_ne_bytes();
+                    assert_eq!(lower, bytes.map(|byte| byte.to_ascii_lowercase()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn first_bytes_are_those_that_come_first_in_memory() {
+        let word = u64::from_ne_bytes([1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(first_bytes(word, 8), word);
+        assert_eq!(first_bytes(word, 3).to_ne_bytes(), [1, 2, 3, 0, 0, 0, 0, 0]);
+        assert_eq!(first_bytes(word, 1).to_ne_bytes(), [1, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{Kernel, Scratch};
 use crate::message::be16;
 use xdnsd_abi::headers::dns::{self, opt};
-use xdnsd_abi::hot::{NAME_MAX, kind};
+use xdnsd_abi::hot::{self, NAME_MAX, NAME_WORDS, kind};
 
 /// RD, AD, CD: the flags that a plain query may have.
 const FLAGS: u16 = dns::RD | dns::AD | dns::CD;
@@ -11,6 +11,8 @@ const FLAGS: u16 = dns::RD | dns::AD | dns::CD;
 const ONE_QUESTION: u64 = 1 << 48;
 /// Class IN.
 const CLASS_IN: u16 = 1;
+/// Labels of the longest name, the root among them: each of the others has a byte at the least.
+const LABELS_MAX: usize = NAME_MAX.div_ceil(2);
 
 /// What is asked, beside QNAME, which is in the scratch.
 pub struct Question {
@@ -34,12 +36,9 @@ impl Question {
             return None;
         }
         read_name(scratch)?;
-        let name_len = kernel.opaque(&scratch.name_len);
-        if name_len > NAME_MAX as u64 {
-            return None;
-        }
-        // To the verifier of Linux 6.1 what was added up before the comparison has no bounds.
-        let name_len = kernel.again(name_len) as usize;
+        let name_len = name_len(kernel, scratch)?;
+        copy_name(scratch, name_len);
+        let name_len = self::name_len(kernel, scratch)?;
         let name_end = dns::HEADER_LEN + name_len;
         let end = name_end + dns::QUESTION_FIXED_LEN;
         if be16(&scratch.message, name_end + 2)? != CLASS_IN {
@@ -68,29 +67,55 @@ impl Question {
     }
 }
 
-/// Walks QNAME, and leaves it in the scratch, in lower case (RFC 4343), with its length.
+/// Walks QNAME, and leaves its length in the scratch.
 #[inline(always)]
 fn read_name(scratch: &mut Scratch) -> Option<()> {
-    scratch.name.0 = [0; NAME_MAX];
-    let mut left = 0;
-    for at in 0..NAME_MAX {
-        let byte = scratch.message[dns::HEADER_LEN + at];
-        if left > 0 {
-            left -= 1;
-            scratch.name.0[at] = byte.to_ascii_lowercase();
-            continue;
-        }
-        if byte == 0 {
-            scratch.name_len = at as u64 + 1;
+    let mut at = 0;
+    for _ in 0..LABELS_MAX {
+        let label_len = *scratch.message.get(dns::HEADER_LEN + at)?;
+        at += 1;
+        if label_len == 0 {
+            scratch.name_len = at as u64;
             return Some(());
         }
-        if byte > dns::LABEL_MAX {
+        at += usize::from(label_len);
+        if label_len > dns::LABEL_MAX || at >= NAME_MAX {
             return None;
         }
-        scratch.name.0[at] = byte;
-        left = byte;
     }
     None
+}
+
+/// The length of QNAME, read anew for each loop over its words: else the verifier, which goes through a loop once for each number of
+/// words, would go through all behind it as often.
+#[inline(always)]
+pub fn name_len(kernel: &impl Kernel, scratch: &Scratch) -> Option<usize> {
+    let len = kernel.opaque(&scratch.name_len);
+    // Not `1..`: what is compared is then the number less one, of which the verifier before Linux 6.18 learns nothing for the number.
+    if len > NAME_MAX as u64 {
+        return None;
+    }
+    // To the verifier of Linux 6.1 what was added up before the comparison has no bounds.
+    Some(kernel.again(len) as usize)
+}
+
+/// Leaves QNAME in the scratch in lower case.
+#[inline(always)]
+fn copy_name(scratch: &mut Scratch, name_len: usize) {
+    const WORD: usize = size_of::<u64>();
+    for at in 0..NAME_WORDS {
+        let Some(left @ 1..) = name_len.checked_sub(at * WORD) else {
+            break;
+        };
+        let from = dns::HEADER_LEN + at * WORD;
+        let bytes = scratch.message[from..].first_chunk();
+        let word = hot::lower_case(u64::from_ne_bytes(*bytes.unwrap_or(&[0; WORD])));
+        scratch.name[at] = if left < WORD {
+            hot::first_bytes(word, left)
+        } else {
+            word
+        };
+    }
 }
 
 /// The OPT record at `at`: its bits of the kind. `None`: it is another record, or says more than DO and a size.

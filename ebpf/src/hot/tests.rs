@@ -21,6 +21,7 @@ struct Told {
     frame: RefCell<Vec<u8>>,
     words: Words,
     hash: u64,
+    valid: u64,
     client: u64,
     has_room: bool,
     hits: Cell<u32>,
@@ -47,7 +48,11 @@ impl Kernel for Told {
         Some(())
     }
     fn control(&self, index: u32) -> u64 {
-        if index == control::KEY { KEY } else { VALID }
+        if index == control::KEY {
+            KEY
+        } else {
+            self.valid
+        }
     }
     fn is_silent(&self, port: u16) -> bool {
         port == 7
@@ -142,6 +147,7 @@ fn told(frame: &[u8]) -> Told {
         frame: RefCell::new(frame.to_vec()),
         hash: hot::hash(KEY, words[word::KIND], &name),
         words,
+        valid: VALID,
         client: hot::client(KEY, VALID, [high, low]),
         has_room: true,
         hits: Cell::new(0),
@@ -151,7 +157,8 @@ fn told(frame: &[u8]) -> Told {
 /// As the one before has left it.
 fn scratch() -> Scratch {
     Scratch {
-        name: Name([0xa5; NAME_MAX]),
+        name: [0xa5a5_a5a5_a5a5_a5a5; NAME_WORDS],
+        padding: 0,
         message: [0xa5; size_of::<Message>()],
         name_len: 1_000,
     }
@@ -197,7 +204,7 @@ fn without_room_the_frame_is_as_it_was() {
 #[test]
 fn what_the_last_query_left_is_not_read() {
     let len = QUERY.len() - 42;
-    for missing in 1..len {
+    for missing in 1..=len {
         let mut frame = QUERY[..QUERY.len() - missing].to_vec();
         frame[38..40].copy_from_slice(&((8 + len - missing) as u16).to_be_bytes());
         let mut scratch = scratch();
@@ -214,7 +221,8 @@ fn what_the_last_query_left_is_not_read() {
 
 #[test]
 fn every_word_of_the_question_counts() {
-    for at in word::KIND..word::OVER {
+    // The name with its end is one word.
+    for at in [word::KIND, word::NAME] {
         let mut kernel = told(&QUERY);
         kernel.words[at] ^= if at == word::KIND {
             kind::EDNS
@@ -227,6 +235,82 @@ fn every_word_of_the_question_counts() {
             "word {at}"
         );
     }
+}
+
+/// The query with this name in place of its own.
+fn query_for(name: &[u8]) -> Vec<u8> {
+    let mut frame = [&QUERY[..54], name, &QUERY[62..]].concat();
+    for (at, from) in [(16, 14), (38, 34)] {
+        let len = (frame.len() - from) as u16;
+        frame[at..at + 2].copy_from_slice(&len.to_be_bytes());
+    }
+    frame
+}
+
+/// A name as an answer has it.
+fn name_words(name: &[u8]) -> [u64; NAME_WORDS] {
+    let mut whole = [0; NAME_MAX];
+    whole[..name.len()].copy_from_slice(name);
+    let (words, _) = whole.as_chunks();
+    core::array::from_fn(|at| u64::from_ne_bytes(words[at]))
+}
+
+/// A kernel whose index leads from the question for `asked` to the answer for `has`, as if both had one hash.
+fn leads(asked: &[u8], has: &[u8]) -> Told {
+    let mut kernel = told(&query_for(asked));
+    kernel.hash = hot::hash(KEY, 1, &name_words(asked));
+    kernel.words[word::NAME..word::OVER].copy_from_slice(&name_words(has));
+    kernel
+}
+
+/// Whatever the hash says: the name is compared to its end, and the labels with it.
+#[test]
+fn a_name_is_answered_with_its_own_answer_alone() {
+    let long = |last: &[u8]| [&b"\x1eabcdefghijklmnopqrstuvwxyz0123\x1f"[..], last].concat();
+    let names: [&[u8]; 12] = [
+        b"\0",
+        b"\x07example\0",
+        b"\x07example\x03com\0",
+        b"\x07example\x03con\0",
+        b"\x0bexample\x03com\0",
+        b"\x0bexample.com\0",
+        b"\x06exampl\0",
+        b"\x06exampl\x01e\0",
+        b"\x03www\x02ab\0",
+        b"\x03www\x03ab\0\0",
+        &long(b"abcdefghijklmnopqrstuvwxyz01234\0"),
+        &long(b"abcdefghijklmnopqrstuvwxyz01235\0"),
+    ];
+    assert_eq!(names[10].len(), NAME_MAX, "the longest");
+    for asked in names {
+        for has in names {
+            let kernel = leads(asked, has);
+            let given = answer(&kernel, &mut scratch());
+            let wanted = if asked == has {
+                Ok(())
+            } else {
+                Err(Outcome::Unknown)
+            };
+            assert_eq!(given, wanted, "{asked:?} {has:?}");
+        }
+    }
+    for at in 0..NAME_WORDS {
+        let mut kernel = leads(names[10], names[10]);
+        kernel.words[word::NAME + at] ^= 1 << 63;
+        let given = answer(&kernel, &mut scratch());
+        assert_eq!(given, Err(Outcome::Unknown), "word {at}");
+    }
+}
+
+/// While user space holds nothing for valid, an answer that was made for nothing is not given either.
+#[test]
+fn while_nothing_holds_nobody_is_answered() {
+    let mut kernel = told(&QUERY);
+    kernel.valid = 0;
+    kernel.words[word::VALID] = 0;
+    let Address(high, low) = Address::mapped(u32::from_ne_bytes([192, 0, 2, 1]));
+    kernel.client = hot::client(KEY, 0, [high, low]);
+    assert_eq!(answer(&kernel, &mut scratch()), Err(Outcome::Withdrawn));
 }
 
 #[test]
