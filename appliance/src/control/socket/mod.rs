@@ -6,32 +6,44 @@
 //! ```
 //! The last line is the status, so an answer that was cut short cannot be taken for a whole one. Where what is wrong takes
 //! several lines, a tab stands for each line's end. A request that has files read or written is answered with an empty line
-//! at once: the daemon is there, and takes its time, on a thread of its own. Each of the two threads serves one client at a time,
-//! with bounds on every line, on the time in which a request arrives, and on each wait for a client that does not read. No worker
-//! waits for them.
+//! at once: the daemon is there, and takes its time, on a thread of its own, as does one whose answer is longer than a socket
+//! holds. Each of the two threads serves one client at a time,
+//! with bounds on every line, on the time in which a request arrives, and on each wait for a client that does not read. Requests
+//! that do not arrive hold up nobody ([`arriving`]). No worker waits for the threads.
+
+mod arriving;
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{debug, warn};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 
+use arriving::{Arrived, Table};
+
 use crate::os::files::place::{self, Obstacle};
 use crate::os::socket::UNIX_PATH_BYTES_MAX;
 use crate::text;
 
-/// The requests that have files read or written.
-const SLOW: &[&str] = &["reload", "cache save", "why", "json why"];
+/// The requests that have files read or written, and those whose client may have to read before all of the answer is written.
+const SLOW: &[&str] = &[
+    "reload",
+    "cache save",
+    "cache dump",
+    "json cache dump",
+    "why",
+    "json why",
+];
 /// Longest request, with its newline.
-const REQUEST_BYTES_MAX: u64 = 512;
+const REQUEST_BYTES_MAX: usize = 512;
 /// A client is dropped whose request takes longer to arrive, or that does not read for so long.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the daemon waits where a request has files read or written.
@@ -41,7 +53,7 @@ const PATIENCE_FILES: Duration = Duration::from_secs(60);
 const _: () = assert!(PATIENCE_FILES.as_secs() > FILES_MAX.as_secs());
 /// How long the thread waits where no client can be accepted, so that it does not fill the log.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Clients that may wait for files, behind the one that does.
+/// Clients that may wait for the other thread, behind the one that it serves.
 const WAITING_MAX: usize = 4;
 /// Clients that may wait for their turn.
 const BACKLOG: i32 = 4;
@@ -156,20 +168,20 @@ impl Control {
 #[derive(Debug)]
 pub struct Server(UnixListener);
 
-/// A client whose request has files read or written.
+/// A client whose request takes its time.
 #[derive(Debug)]
 pub struct Waiting {
     client: UnixStream,
     request: String,
 }
 
-/// Clients that wait for files. A full queue refuses the next one.
+/// Clients that wait for what takes its time. A full queue refuses the next one.
 #[must_use]
 pub fn queue() -> (SyncSender<Waiting>, Receiver<Waiting>) {
     mpsc::sync_channel(WAITING_MAX)
 }
 
-/// Carries out what has files read or written, one by one as it comes, as long as the process lives.
+/// Carries out what takes its time, one by one as it comes, as long as the process lives.
 pub fn serve_waiting(waiting: &Receiver<Waiting>, commands: &Commands) {
     for Waiting { client, request } in waiting {
         let mut out = BufWriter::new(&client);
@@ -182,12 +194,22 @@ impl Server {
     /// Serves `commands`, as long as the process lives. Those that have files read or written go into `queue`: a file that does
     /// not answer keeps nobody else waiting.
     pub fn serve(self, commands: &Commands, queue: &SyncSender<Waiting>) {
+        let mut arriving = Table::default();
         let mut is_said = false;
-        for client in self.0.incoming() {
-            match client {
+        loop {
+            let (arrived, is_new) = arriving.wait(&self.0);
+            for arrived in arrived {
+                log_client(serve(arrived, commands, queue));
+            }
+            if !is_new {
+                continue;
+            }
+            match self.accept() {
                 Ok(client) => {
                     is_said = false;
-                    log_client(serve(client, commands, queue));
+                    if let Some(oldest) = client.and_then(|client| arriving.add(client)) {
+                        log_client(let_go(&oldest));
+                    }
                 }
                 Err(error) => {
                     if !is_said {
@@ -199,6 +221,25 @@ impl Server {
             }
         }
     }
+
+    /// Who wants to be accepted, if anybody does.
+    fn accept(&self) -> io::Result<Option<UnixStream>> {
+        self.0.set_nonblocking(true)?;
+        match self.0.accept() {
+            Ok((client, _)) => {
+                client.set_write_timeout(Some(PATIENCE))?;
+                Ok(Some(client))
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Tells a client that was idle for longest why it is left.
+fn let_go(client: &UnixStream) -> io::Result<()> {
+    let refused = CommandError::Refused("no request came, and others wait".into());
+    finish(&mut BufWriter::new(client), Err(refused))
 }
 
 /// What is wrong with a client, or its connection, is its own.
@@ -280,9 +321,8 @@ fn is_slow(request: &str) -> bool {
 }
 
 /// Serves one client to its end, or puts it into the queue. An error is the client's, or the connection's.
-fn serve(client: UnixStream, commands: &Commands, queue: &SyncSender<Waiting>) -> io::Result<()> {
-    client.set_write_timeout(Some(PATIENCE))?;
-    let request = read_request(&client, Instant::now() + PATIENCE)?;
+fn serve(arrived: Arrived, commands: &Commands, queue: &SyncSender<Waiting>) -> io::Result<()> {
+    let Arrived { client, request } = arrived;
     let Some(request) = request.strip_suffix('\n') else {
         let refused = CommandError::Refused(format!(
             "a request is one line of at most {REQUEST_BYTES_MAX} bytes"
@@ -300,7 +340,7 @@ fn serve(client: UnixStream, commands: &Commands, queue: &SyncSender<Waiting>) -
         Ok(()) => Ok(()),
         Err(TrySendError::Full(left) | TrySendError::Disconnected(left)) => {
             let refused = CommandError::Refused(format!(
-                "{WAITING_MAX} such requests wait for files already"
+                "{WAITING_MAX} requests that take their time wait already"
             ));
             finish(&mut BufWriter::new(&left.client), Err(refused))
         }
@@ -318,32 +358,6 @@ fn finish(out: &mut impl Write, result: Result<(), CommandError>) -> io::Result<
         Err(CommandError::Io(error)) => return Err(error),
     }
     out.flush()
-}
-
-/// The line that a client sends, cut at [`REQUEST_BYTES_MAX`]. An error once it is `over`, whatever arrives by then: a byte
-/// now and then holds the thread no longer than silence does.
-fn read_request(client: &UnixStream, over: Instant) -> io::Result<String> {
-    let mut request = String::new();
-    BufReader::new(Until { client, over }.take(REQUEST_BYTES_MAX)).read_line(&mut request)?;
-    Ok(request)
-}
-
-/// A client that is read from until a time.
-struct Until<'a> {
-    client: &'a UnixStream,
-    over: Instant,
-}
-
-impl Read for Until<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.over.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        self.client.set_read_timeout(Some(left))?;
-        let mut client = self.client;
-        client.read(buffer)
-    }
 }
 
 /// The client's side: sends `request` and copies the answer's lines to `out`.
@@ -420,7 +434,7 @@ pub fn check_path(path: &Path) -> Result<(), String> {
 /// # Errors
 /// In words.
 pub fn check_length(request: &str) -> Result<(), String> {
-    if (request.len() as u64) < REQUEST_BYTES_MAX {
+    if request.len() < REQUEST_BYTES_MAX {
         return Ok(());
     }
     Err(format!("a request has at most {REQUEST_BYTES_MAX} bytes"))

@@ -1,7 +1,13 @@
+use super::arriving::ARRIVING_MAX;
 use super::*;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// How long something is waited for that is to come.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A directory of the test's own, which goes with it.
 struct Directory(PathBuf);
@@ -211,7 +217,10 @@ fn who_waits_for_a_file_keeps_nobody_else_waiting() {
     let [.., mut last] = [begin(), begin(), begin()];
     let mut refused = String::new();
     last.read_to_string(&mut refused).expect("its answer");
-    assert_eq!(refused, "error: 4 such requests wait for files already\n");
+    assert_eq!(
+        refused,
+        "error: 4 requests that take their time wait already\n"
+    );
     drop(go);
     for mut client in [first].into_iter().chain(others) {
         let mut text = String::new();
@@ -223,13 +232,89 @@ fn who_waits_for_a_file_keeps_nobody_else_waiting() {
 /// Bytes are there, and more would come: that is no reason to wait on.
 #[test]
 fn a_request_that_takes_too_long_is_not_read_on() {
-    let (client, daemon) = UnixStream::pair().expect("a pair");
-    (&client).write_all(b"sta").expect("room");
-    let error = read_request(&daemon, Instant::now()).expect_err("its time is over");
-    assert_eq!(error.kind(), ErrorKind::TimedOut);
-    (&client).write_all(b"ts\n").expect("room");
-    let request = read_request(&daemon, Instant::now() + PATIENCE);
-    assert_eq!(request.expect("it is there"), "stats\n");
+    let mut table = Table::default();
+    let begin = |table: &mut Table, text: &str| {
+        let (client, daemon) = UnixStream::pair().expect("a pair");
+        assert!(table.add(daemon).is_none(), "there is room");
+        (&client).write_all(text.as_bytes()).expect("room");
+        client
+    };
+    let slow = begin(&mut table, "sta");
+    assert!(table.take(Instant::now()).is_empty());
+    (&slow).write_all(b"ts\nmore").expect("room");
+    let [arrived] = &table.take(Instant::now())[..] else {
+        panic!("it has arrived");
+    };
+    assert_eq!(arrived.request, "stats\n");
+    let silent = begin(&mut table, "sta");
+    let late = begin(&mut table, "stats\n");
+    let [arrived] = &table.take(Instant::now() + PATIENCE * 2)[..] else {
+        panic!("who comes in the last moment has come");
+    };
+    assert_eq!(arrived.request, "stats\n");
+    drop(late);
+    let mut rest = String::new();
+    (&silent)
+        .read_to_string(&mut rest)
+        .expect("it was closed, not reset");
+    assert_eq!(rest, "");
+}
+
+/// As many as have room, and as many as the kernel keeps for us, and one more: who asks is answered all the same, and who has
+/// said nothing for longest is told why it has to go.
+#[test]
+fn idle_clients_hold_up_nobody_and_the_oldest_goes_first() {
+    let directory = Directory::new("idle");
+    let path = directory.socket();
+    let _file = spawn(Control::bind(&path).expect("a free path"));
+    let begin = |text: &[u8]| {
+        let client = UnixStream::connect(&path).expect("it listens");
+        client.set_read_timeout(Some(TIMEOUT)).expect("a socket");
+        (&client).write_all(text).expect("room");
+        client
+    };
+    let halves: [&[u8]; 3] = [b"", b"l", b"cache dump"];
+    let begun = Instant::now();
+    for round in 0..3 {
+        let idle: Vec<_> = (0..=ARRIVING_MAX + BACKLOG as usize)
+            .map(|at| begin(halves[at % halves.len()]))
+            .collect();
+        let answered = asked(&path, "cache");
+        assert_eq!(answered, Err("what of it?".into()), "round {round}");
+        let mut told = String::new();
+        (&idle[0]).read_to_string(&mut told).expect("its answer");
+        assert_eq!(told, "error: no request came, and others wait\n");
+    }
+    let took = begun.elapsed();
+    assert!(took < PATIENCE, "none of them was waited for: {took:?}");
+}
+
+/// A client that reads nothing of a long answer.
+#[test]
+fn who_does_not_read_a_long_answer_holds_up_no_short_one() {
+    let directory = Directory::new("unread");
+    let path = directory.socket();
+    let (server, _file) = Control::bind(&path).expect("a free path").split();
+    let (fill, filled) = mpsc::channel();
+    let commands = Commands::default()
+        .with("stats", |_, out| Ok(writeln!(out, "counted")?))
+        .with("cache dump", move |_, out| {
+            let _ = fill.send(());
+            while out.write_all(&[b'x'; 4096]).is_ok() {}
+            Ok(())
+        });
+    let commands = Arc::new(commands);
+    let (queue, waiting) = queue();
+    let shared = Arc::clone(&commands);
+    thread::spawn(move || serve_waiting(&waiting, &shared));
+    thread::spawn(move || server.serve(&commands, &queue));
+    let unread = UnixStream::connect(&path).expect("it listens");
+    (&unread).write_all(b"cache dump\n").expect("room");
+    filled.recv_timeout(TIMEOUT).expect("it is begun");
+    let begun = Instant::now();
+    assert_eq!(asked(&path, "stats"), Ok("counted\n".into()));
+    let took = begun.elapsed();
+    assert!(took < PATIENCE, "it was not waited for: {took:?}");
 }
 
 #[test]

@@ -1,0 +1,117 @@
+//! Clients whose request has not arrived yet. Who says nothing holds up nobody: they are waited for together, and whoever has
+//! been for longest is let go where one more comes.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
+
+use super::{PATIENCE, REQUEST_BYTES_MAX, log_client};
+
+/// Clients that are waited for at the same time, beside those that wait to be accepted.
+pub(super) const ARRIVING_MAX: usize = 4;
+
+/// A client, and what it has sent so far.
+#[derive(Debug)]
+pub(super) struct Arriving {
+    client: UnixStream,
+    /// When it is given up, whatever arrives by then: a byte now and then lasts no longer than silence does.
+    over: Instant,
+    /// Cut at [`REQUEST_BYTES_MAX`].
+    request: Vec<u8>,
+}
+
+/// A client that has sent what it had to.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    /// Who.
+    pub client: UnixStream,
+    /// A line with its end, or what is none: too long, cut short, or no text.
+    pub request: String,
+}
+
+/// All of them, those first who have been waited for longest. A full table lets the first one go for the next.
+#[derive(Debug, Default)]
+pub(super) struct Table(Vec<Arriving>);
+
+impl Arriving {
+    /// Takes what is there, without waiting. Whether that is all that is wanted of it.
+    fn read(&mut self) -> io::Result<bool> {
+        loop {
+            let mut buffer = [0; REQUEST_BYTES_MAX];
+            let room = REQUEST_BYTES_MAX - self.request.len();
+            let (socket, flags) = (self.client.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+            let len = match recv(socket, &mut buffer[..room], flags) {
+                Ok(len) => len,
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+            self.request.extend_from_slice(&buffer[..len]);
+            if let Some(end) = self.request.iter().position(|byte| *byte == b'\n') {
+                self.request.truncate(end + 1);
+                return Ok(true);
+            }
+            if len == 0 || self.request.len() == REQUEST_BYTES_MAX {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn arrived(self) -> Arrived {
+        Arrived {
+            client: self.client,
+            request: String::from_utf8_lossy(&self.request).into_owned(),
+        }
+    }
+}
+
+impl Table {
+    /// Waits until a request has arrived, somebody's time is over, or somebody new wants to be accepted. Gives whose request
+    /// has arrived, and whether there is somebody new.
+    pub(super) fn wait(&mut self, listener: &UnixListener) -> (Vec<Arrived>, bool) {
+        let timeout = self.0.first().map_or(PollTimeout::NONE, |first| {
+            let left = first.over.saturating_duration_since(Instant::now());
+            // The next whole millisecond: not before it is over.
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        let mut sources: Vec<PollFd<'_>> = [listener.as_fd()]
+            .into_iter()
+            .chain(self.0.iter().map(|arriving| arriving.client.as_fd()))
+            .map(|source| PollFd::new(source, PollFlags::POLLIN))
+            .collect();
+        // Interrupted, or without memory: everybody is looked at.
+        let is_polled = poll(&mut sources, timeout).is_ok();
+        let is_new = !is_polled || sources[0].any() != Some(false);
+        (self.take(Instant::now()), is_new)
+    }
+
+    /// Whose request is there. Whose time is over by `now`, and whose connection is broken, is left.
+    pub(super) fn take(&mut self, now: Instant) -> Vec<Arrived> {
+        let mut taken = Vec::new();
+        for mut arriving in std::mem::take(&mut self.0) {
+            match arriving.read() {
+                Ok(true) => taken.push(arriving.arrived()),
+                Ok(false) if arriving.over > now => self.0.push(arriving),
+                Ok(false) => log_client(Err(ErrorKind::TimedOut.into())),
+                Err(error) => log_client(Err(error)),
+            }
+        }
+        taken
+    }
+
+    /// Adds a client. Gives the one that has to go for it.
+    pub(super) fn add(&mut self, client: UnixStream) -> Option<UnixStream> {
+        let oldest = (self.0.len() == ARRIVING_MAX).then(|| self.0.remove(0).client);
+        self.0.push(Arriving {
+            client,
+            over: Instant::now() + PATIENCE,
+            request: Vec::new(),
+        });
+        oldest
+    }
+}
