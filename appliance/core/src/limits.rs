@@ -40,7 +40,7 @@ pub const CHUNK_SIZE: usize = 2048;
 /// Chunks of one RX queue's UMEM: fill ring plus frames in transmission.
 pub const CHUNKS_PER_QUEUE: usize = capacity!("XDNSD_LIMIT_CHUNKS_PER_QUEUE", 640);
 /// Chunks of one queue that are kept for replies made after their query's chunk went back to the fill ring. All in use:
-/// the reply is not sent, and the stub asks again.
+/// those are sent at once; where that gives none back, the reply is not sent, and the stub asks again.
 pub const TX_CHUNKS: usize = CHUNKS_PER_QUEUE / 10;
 /// Entries of the fill and RX ring of one queue.
 pub const RX_RING: usize = capacity!("XDNSD_LIMIT_RX_RING", 512);

@@ -190,7 +190,13 @@ impl Io<'_> {
         else {
             return;
         };
-        let Some(mut frame) = port.xsk.take_free() else {
+        let free = port.xsk.take_free().or_else(|| {
+            // Many may wait for one answer. What is ready is sent now, which gives chunks back where frames are copied; what
+            // else comes of it is seen at the turn's end.
+            let _ = port.xsk.flush();
+            port.xsk.take_free()
+        });
+        let Some(mut frame) = free else {
             self.counters.count(Counter::TxFull);
             return;
         };

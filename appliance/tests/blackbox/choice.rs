@@ -309,6 +309,46 @@ fn everyone_who_shares_a_question_gets_its_own_answer_by_every_way() -> Result<(
     Ok(())
 }
 
+/// More than there are chunks for replies that are made later.
+#[test]
+fn a_crowd_that_waits_for_one_answer_gets_it_whole() -> Result<()> {
+    const SOCKETS: usize = 4;
+    only!(OVER_XDP, "chunks of the queue");
+    let scene = scene!(Setup::default());
+    let rule = Rule::addresses(300, &["192.0.2.1"]);
+    scene.upstream.on("www.test.", rule.after(ms(700)));
+    let before = scene.daemon.metrics()?;
+    let first = scene.udp_client(Family::V4)?;
+    let mut sockets = vec![first];
+    while sockets.len() < SOCKETS {
+        sockets.push(sockets[0].another()?);
+    }
+    for _ in 0..xdnsd_core::limits::TX_CHUNKS {
+        for socket in &sockets {
+            socket.send(&wire(&query("www.test.", RecordType::A)))?;
+        }
+    }
+    let count = SOCKETS * xdnsd_core::limits::TX_CHUNKS;
+    scene.daemon.wait_growth(
+        &before,
+        &[
+            (&Counter::QueriesXdp, count as u64),
+            (&Counter::AnswersXdp, count as u64),
+            (&Counter::TxFull, 0),
+        ],
+    )?;
+    let mut answers = Vec::new();
+    wait_until("all have come", TIMEOUT, || {
+        let received = |socket| std::iter::from_fn(move || UdpClient::try_receive(socket));
+        answers.extend(sockets.iter().flat_map(received));
+        answers.len() == count
+    })?;
+    for answer in answers {
+        assert_eq!(addresses(&Message::from_vec(&answer)?), ["192.0.2.1"]);
+    }
+    Ok(())
+}
+
 /// Hosts of one LAN are others to each other although they are in one /64.
 #[test]
 fn a_full_table_costs_whoever_fills_it_and_never_the_others() -> Result<()> {
