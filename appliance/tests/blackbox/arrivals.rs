@@ -16,7 +16,6 @@ use xdnsd_lab::bpf::{Attach, Program};
 use xdnsd_lab::lab::{LAN, LAN_V4};
 use xdnsd_lab::wait::wait_until;
 
-use crate::support::TIMEOUT;
 use crate::support::ask::Ask;
 use crate::support::client::{DNS_PORT, UdpClient};
 use crate::support::daemon::{BINARY, Daemon, run};
@@ -26,6 +25,7 @@ use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Stream;
 use crate::support::view::View;
+use crate::support::{ANSWER_TIMEOUT, TIMEOUT};
 
 /// An address that the router gets later.
 const LATE: &str = "10.53.0.99";
@@ -382,7 +382,7 @@ fn the_loopback_device_has_no_program_unless_the_config_insists() -> Result<()> 
             .lab
             .router
             .run(|| std::net::UdpSocket::bind("127.0.0.1:0"))?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         socket.send_to(&wire(&query("www.test.", RecordType::A)), server)?;
         socket
             .recv(&mut [0; 512])

@@ -18,7 +18,6 @@ use xdnsd_lab::lab::{LAN_V4, LAN_V6};
 use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::wait::wait_until;
 
-use crate::support::TIMEOUT;
 use crate::support::ask::Ask;
 use crate::support::client::{Family, UdpClient};
 use crate::support::daemon::{BINARY, run};
@@ -29,6 +28,7 @@ use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Stream;
 use crate::support::view::View;
+use crate::support::{ANSWER_TIMEOUT, TIMEOUT};
 
 /// The exit status of `xdnsd health`, and what it says.
 fn health(scene: &Scene) -> Result<(Option<i32>, String)> {
@@ -295,7 +295,7 @@ fn ask_other(scene: &Scene) -> Result<View> {
         .lab
         .client
         .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
-    client.set_read_timeout(Some(TIMEOUT))?;
+    client.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     client.send_to(
         &Ask::of("www.test.", rtype::A).bytes(),
         (LAN_V4, OTHER_PORT),

@@ -11,7 +11,7 @@ use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_lab::lab::{LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6, WAN_V4, WAN_V6};
 
-use crate::support::TIMEOUT;
+use crate::support::ANSWER_TIMEOUT;
 use crate::support::client::{Fate, UdpClient};
 use crate::support::message::{addresses, query, wire};
 use crate::support::run::only;
@@ -60,7 +60,7 @@ fn dns_over_tcp_to_other_addresses_passes_through() -> Result<()> {
     for server in [IpAddr::from(UPSTREAM_V4), UPSTREAM_V6.into()] {
         let connect = || TcpStream::connect((server, 53));
         let mut stream = scene.lab.client.run(connect)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let bytes = wire(&query("www.test.", RecordType::A));
         stream.write_all(&u16::try_from(bytes.len())?.to_be_bytes())?;
         stream.write_all(&bytes)?;
@@ -115,7 +115,7 @@ fn other_services_of_the_router_are_reached_as_before() -> Result<()> {
         let (mut accepted, _) = listener.accept()?;
         client.write_all(b"there")?;
         let mut buffer = [0; 5];
-        accepted.set_read_timeout(Some(TIMEOUT))?;
+        accepted.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         accepted.read_exact(&mut buffer)?;
         assert_eq!(&buffer, b"there");
     }

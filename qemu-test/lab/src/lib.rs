@@ -7,6 +7,7 @@
 
 pub mod bpf;
 pub mod dnsperf;
+pub mod family;
 pub mod flood;
 pub mod frames;
 pub mod knot;

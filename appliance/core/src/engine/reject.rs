@@ -93,8 +93,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         client: &Client<R>,
         edns: &Edns,
     ) -> Option<(u8, OptReply)> {
-        let (cookie, secret) = edns.cookie.zip(self.settings.cookies)?;
-        let checked = secret.check(&cookie, client.address, self.moment(context));
+        let cookie = edns.cookie?;
+        let checked = self.check_cookie(context, client, &cookie)?;
         let mut opt = opt_reply(
             &ClientEdns {
                 dnssec_ok: edns.dnssec_ok,

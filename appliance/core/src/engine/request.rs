@@ -1,11 +1,11 @@
 //! A query with what is known of its reply before there is an answer, and the reply's shape once there is.
 
 use super::alias::{Alias, Source};
-use super::cookie::{Moment, Turns};
+use super::cookie::{Checked, Moment, Turns};
 use super::{CacheAccess, Client, Context, Engine, Live, Transport};
 use crate::answer::{Answer, HashedKey, Head, Kept, Key, Rendered, Reply, Ttl};
 use crate::counters::{Counter, Counters};
-use crate::dns::edns::{OptReply, ede};
+use crate::dns::edns::{Cookie, OptReply, ede};
 use crate::dns::header::flag;
 use crate::dns::query::Query;
 use crate::dns::{Name, rcode};
@@ -86,9 +86,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             dnssec_ok: edns.dnssec_ok,
             cookie: edns
                 .cookie
-                .zip(self.settings.cookies)
-                .map(|(cookie, secret)| {
-                    let checked = secret.check(&cookie, client.address, self.moment(context));
+                .and_then(|cookie| self.check_cookie(context, client, &cookie))
+                .map(|checked| {
                     has_cookie = checked.is_valid;
                     checked.reply
                 }),
@@ -108,14 +107,20 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 }
 
 impl<R, C> Engine<'_, R, C> {
-    /// For cookies.
+    /// What a client's cookie says now. `None`: we give no cookies.
     #[inline(always)]
-    pub(super) fn moment(&self, context: &Context<'_>) -> Moment {
-        let turns = (self.accounts)().control(control::TURNS);
-        Moment {
+    pub(super) fn check_cookie(
+        &self,
+        context: &Context<'_>,
+        client: &Client<R>,
+        cookie: &Cookie,
+    ) -> Option<Checked> {
+        let secret = self.settings.cookies?;
+        let moment = Moment {
             secs: context.unix_secs,
-            turns: Turns::of_word(turns),
-        }
+            turns: Turns::of_word((self.accounts)().control(control::TURNS)),
+        };
+        Some(secret.check(cookie, client.address, moment))
     }
 }
 

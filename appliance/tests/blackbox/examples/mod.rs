@@ -15,13 +15,13 @@ use xdnsd_lab::peer::{Peer, Site};
 use xdnsd_lab::privilege::root_or_skip;
 use xdnsd_lab::wait::wait_until;
 
-use crate::support::TIMEOUT;
 use crate::support::daemon::{BINARY, Daemon};
 use crate::support::message::{answers, query, wire};
 use crate::support::run::only;
 use crate::support::scene::Directory;
 use crate::support::script::Rule;
 use crate::support::upstream::Upstream;
+use crate::support::{ANSWER_TIMEOUT, TIMEOUT};
 
 const NX: ResponseCode = ResponseCode::NXDomain;
 const OK: ResponseCode = ResponseCode::NoError;
@@ -151,7 +151,7 @@ impl Router {
         let server = SocketAddr::new(server.parse()?, 53);
         let socket = host.run(|| UdpSocket::bind((local, 0)))?;
         socket.connect(server)?;
-        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let asked = wire(&query(name, kind));
         socket.send(&asked)?;
         let mut buffer = [0; 1500];

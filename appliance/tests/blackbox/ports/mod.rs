@@ -313,7 +313,7 @@ fn others_on_the_router_who_ask_the_same_server_keep_their_answers() -> Result<(
                 if is_connected {
                     socket.connect(to)?;
                 }
-                socket.set_read_timeout(Some(TIMEOUT))?;
+                socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
                 Ok(socket)
             })
         };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use hickory_proto::op::Message;
 use nix::net::if_::if_nametoindex;
+pub use xdnsd_lab::family::Family;
 use xdnsd_lab::frames::{FrameSocket, parse_mac};
 use xdnsd_lab::lab::{CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab};
 use xdnsd_lab::netns::Namespace;
@@ -43,34 +44,6 @@ pub fn scoped(address: SocketAddr) -> io::Result<SocketAddr> {
         v6.set_scope_id(if_nametoindex(HOST_INTERFACE)?);
     }
     Ok(scoped)
-}
-
-/// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    fn of(self, v4: IpAddr, v6: IpAddr) -> IpAddr {
-        match self {
-            Self::V4 => v4,
-            Self::V6 => v6,
-        }
-    }
-
-    /// The family of an address.
-    pub fn of_address(address: IpAddr) -> Self {
-        if address.is_ipv4() {
-            Self::V4
-        } else {
-            Self::V6
-        }
-    }
 }
 
 /// A client that writes and reads whole frames on the client's interface.

@@ -41,7 +41,8 @@ mod site;
 mod turn;
 
 use report::Series;
-use site::{Family, Ground, Who};
+use site::{Ground, Who};
+use xdnsd_lab::family::Family;
 
 /// Names that are asked for: fewer than the XDP program has room for.
 const NAMES_RANGE: RangeInclusive<u32> = 10..=400;

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
 
 use super::report::{Series, What, find};
-use super::site::Family;
+use xdnsd_lab::family::Family;
 
 /// Width and height, in pixels.
 const SIZE: (u32, u32) = (800, 420);
@@ -116,7 +116,7 @@ fn plot<'a>(
 mod tests {
     use super::{FIGURES, draw};
     use crate::bench::paper::report::{Series, What};
-    use crate::bench::paper::site::Family;
+    use xdnsd_lab::family::Family;
 
     #[test]
     fn a_figure_has_a_line_for_each_series_and_says_its_median() {

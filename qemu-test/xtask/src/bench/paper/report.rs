@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::plot::Figure;
-use super::site::Family;
 use crate::bench::report::median;
+use xdnsd_lab::family::Family;
 
 /// What answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +187,7 @@ pub fn page(heading: &str, conditions: &str, table: &str, figures: &[Figure]) ->
 #[cfg(test)]
 mod tests {
     use super::{Series, What, table};
-    use crate::bench::paper::site::Family;
+    use xdnsd_lab::family::Family;
 
     fn series(what: What, family: Family, latencies_us: &[f64]) -> Series {
         Series {

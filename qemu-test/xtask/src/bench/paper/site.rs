@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use xdnsd_lab::bpf::{Link, attach_pass};
+use xdnsd_lab::family::Family;
 use xdnsd_lab::lab::{HOST_INTERFACE, LAN, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4, UPSTREAM_V6};
 use xdnsd_lab::peer::{Peer, Site};
 use xdnsd_lab::process::{End, Process};
@@ -19,28 +20,6 @@ const DNS_PORT: u16 = 53;
 const DAY_SECS: u32 = 86_400;
 /// What every name has, as dig prints it.
 pub const ADDRESS: &str = "192.0.2.1";
-
-/// By which protocol the queries go. Questions to the upstream always go over IPv4.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// What a table says.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-}
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,13 +48,13 @@ impl Who {
         }
     }
 
-    /// Where it is asked.
+    /// Where it is asked. Questions to the upstream always go over IPv4.
     pub fn address(self, family: Family) -> IpAddr {
-        match (self, family) {
-            (Self::Upstream, Family::V4) => UPSTREAM_V4.into(),
-            (Self::Upstream, Family::V6) => UPSTREAM_V6.into(),
-            (Self::Appliance | Self::Tier0 | Self::Dnsmasq, Family::V4) => LAN_V4.into(),
-            (Self::Appliance | Self::Tier0 | Self::Dnsmasq, Family::V6) => LAN_V6.into(),
+        match self {
+            Self::Upstream => family.of(UPSTREAM_V4.into(), UPSTREAM_V6.into()),
+            Self::Appliance | Self::Tier0 | Self::Dnsmasq => {
+                family.of(LAN_V4.into(), LAN_V6.into())
+            }
         }
     }
 }

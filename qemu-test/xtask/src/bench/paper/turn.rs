@@ -9,8 +9,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::capture::{self, Capture};
 use super::report::{Series, What};
-use super::site::{ADDRESS, Family, Ground, Who};
+use super::site::{ADDRESS, Ground, Who};
 use xdnsd_lab::dnsperf;
+use xdnsd_lab::family::Family;
 
 /// Names that dig asks for; dnsperf asks for the others.
 const BY_DIG: usize = 5;
