@@ -13,7 +13,6 @@ use super::measure;
 use super::miss::{self, Ground};
 use super::report::median;
 use super::subject::{Backend, Kind, Subject};
-use super::{LOAD_CORE, SUBJECT_CORE};
 use crate::signals::Signals;
 use crate::workspace;
 
@@ -59,6 +58,8 @@ pub struct Turn {
     pub misses: f64,
     /// The same where nobody shares the appliance's core, see [`closed_loop`].
     pub alone: f64,
+    /// Processor time per answer there.
+    pub alone_ns: f64,
 }
 
 /// A folder for what `bench WHAT` writes.
@@ -68,8 +69,8 @@ pub fn directory(what: &str) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Measures both in turn, each time as a new process. Who is first changes from round to round, so
-/// that what a machine does over time, or after a build, falls on both.
+/// Measures both, each time as new processes: hits in slices by turns, misses one after the other. Who is first changes from round
+/// to round, so that what a machine does over time, or after a build, falls on both.
 pub fn compare(
     sides: &[Side<'_>; 2],
     plan: miss::Plan,
@@ -81,25 +82,45 @@ pub fn compare(
     for round in 1..=plan.rounds {
         eprintln!("round {round} of {}", plan.rounds);
         ensure!(!signals.wait(Duration::ZERO), "interrupted");
-        let mut turn = |side: &Side<'_>| {
+        let hits = hits(sides, plan, directory)?;
+        let mut turn = |at: usize| {
+            let side = &sides[at];
             ground.program = side.programs.path(KIND);
-            turn(side, plan, &ground, directory).with_context(|| side.name.to_owned())
+            turn(side, hits[at], plan, &ground, directory).with_context(|| side.name.to_owned())
         };
         rounds.push(if round % 2 == 1 {
-            [turn(&sides[0])?, turn(&sides[1])?]
+            [turn(0)?, turn(1)?]
         } else {
-            let second = turn(&sides[1])?;
-            [turn(&sides[0])?, second]
+            let second = turn(1)?;
+            [turn(0)?, second]
         });
     }
     Ok(rounds)
 }
 
-fn turn(side: &Side<'_>, plan: miss::Plan, ground: &Ground, directory: &Path) -> Result<Turn> {
+/// Both serve at the same time, and the load is on one of them.
+fn hits(sides: &[Side<'_>; 2], plan: miss::Plan, directory: &Path) -> Result<[measure::Turn; 2]> {
+    let start = |at: usize| {
+        let side = &sides[at];
+        let directory = directory.join(at.to_string());
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("create {}", directory.display()))?;
+        Subject::start_with(KIND, &side.sections, &side.programs, &directory)
+            .with_context(|| side.name.to_owned())
+    };
+    let subjects = [start(0)?, start(1)?];
     let length = Duration::from_secs(plan.seconds.into());
-    let subject = Subject::start_with(KIND, &side.sections, &side.programs, directory)?;
-    let hits = measure::turn(&subject, length, LOAD_CORE, SUBJECT_CORE)?;
-    drop(subject);
+    measure::by_turns([&subjects[0], &subjects[1]], length)
+}
+
+fn turn(
+    side: &Side<'_>,
+    hits: measure::Turn,
+    plan: miss::Plan,
+    ground: &Ground,
+    directory: &Path,
+) -> Result<Turn> {
+    let length = Duration::from_secs(plan.seconds.into());
     let misses = miss::turn(miss::Subject::Appliance, plan, ground, &side.sections)?;
     ensure!(misses.failed == 0, "{misses:?}");
     let alone = closed_loop::turn(&ground.program, &side.sections, length, directory)?;
@@ -109,6 +130,7 @@ fn turn(side: &Side<'_>, plan: miss::Plan, ground: &Ground, directory: &Path) ->
         miss_ns: 1000.0 * misses.cpu_us,
         misses: misses.rate,
         alone: alone.rate,
+        alone_ns: alone.cpu_ns,
     })
 }
 
@@ -135,6 +157,7 @@ pub fn table(names: [&str; 2], rounds: &[[Turn; 2]], goals: Goals) -> String {
     row("hits: answers/s", goals.hits, |turn| turn.hits);
     row("misses: CPU ns per answer", goals.miss, |turn| turn.miss_ns);
     row("misses: answers/s", goals.misses, |turn| turn.misses);
+    row("misses, alone: CPU ns", goals.miss, |turn| turn.alone_ns);
     row("misses, alone: answers/s", goals.alone, |turn| turn.alone);
     text
 }

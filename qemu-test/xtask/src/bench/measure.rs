@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::subject::Subject;
+use super::{LOAD_CORE, SUBJECT_CORE};
 use xdnsd_lab::live::ENDLESS;
 
 /// From the start of the load to the first look: queues are full and caches warm by then.
-const RUN_UP: Duration = Duration::from_millis(300);
+const RUN_UP: Duration = Duration::from_millis(200);
+/// Slices of two turns that are taken by turns.
+const SLICES: u32 = 6;
 
 /// What happened in one turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,9 +44,67 @@ struct Look {
     cpu_ns: u64,
 }
 
-/// Lets the load run from `load_core` for `length`, the subject being on `core`.
-pub fn turn(subject: &Subject, length: Duration, load_core: usize, core: usize) -> Result<Turn> {
-    let softirq_thread = softirq_thread(core)?;
+/// What counters went up by, and the time between two looks at them.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    secs: f64,
+    offered: u64,
+    replies: u64,
+    cpu_ns: u64,
+}
+
+impl Span {
+    fn between(first: &Look, last: &Look) -> Self {
+        Self {
+            secs: (last.at - first.at).as_secs_f64(),
+            offered: last.offered - first.offered,
+            replies: last.replies - first.replies,
+            cpu_ns: last.cpu_ns - first.cpu_ns,
+        }
+    }
+
+    fn and(self, next: Self) -> Self {
+        Self {
+            secs: self.secs + next.secs,
+            offered: self.offered + next.offered,
+            replies: self.replies + next.replies,
+            cpu_ns: self.cpu_ns + next.cpu_ns,
+        }
+    }
+
+    fn turn(self) -> Turn {
+        let [offered, replies, cpu_ns] =
+            [self.offered, self.replies, self.cpu_ns].map(|count| count as f64);
+        Turn {
+            offered: offered / self.secs,
+            answered: replies / self.secs,
+            cpu_ns: cpu_ns / replies,
+            busy: cpu_ns / self.secs / 1e9,
+        }
+    }
+}
+
+/// Lets the load run for `length`.
+pub fn turn(subject: &Subject, length: Duration) -> Result<Turn> {
+    Ok(span(subject, length)?.turn())
+}
+
+/// Lets the load run on one and on the other in short slices, for `length` in all each. A machine that others use, too, is twice
+/// as fast at one moment as at the next: so both have their share of each.
+pub fn by_turns(subjects: [&Subject; 2], length: Duration) -> Result<[Turn; 2]> {
+    let mut spans = [Span::default(); 2];
+    for slice in 0..SLICES {
+        let order = if slice % 2 == 0 { [0, 1] } else { [1, 0] };
+        for side in order {
+            let more = span(subjects[side], length / SLICES)?;
+            spans[side] = spans[side].and(more);
+        }
+    }
+    Ok(spans.map(Span::turn))
+}
+
+fn span(subject: &Subject, length: Duration) -> Result<Span> {
+    let softirq_thread = softirq_thread(SUBJECT_CORE)?;
     let look = || -> Result<Look> {
         Ok(Look {
             at: Instant::now(),
@@ -54,25 +115,13 @@ pub fn turn(subject: &Subject, length: Duration, load_core: usize, core: usize) 
     };
     let load = subject
         .load
-        .start(&subject.pair.client, Some(load_core), ENDLESS);
+        .start(&subject.pair.client, Some(LOAD_CORE), ENDLESS);
     sleep(RUN_UP);
     let first = look();
     sleep(length);
     let last = look();
     load.stop()?;
-    Ok(between(&first?, &last?))
-}
-
-fn between(first: &Look, last: &Look) -> Turn {
-    let secs = (last.at - first.at).as_secs_f64();
-    let replies = (last.replies - first.replies) as f64;
-    let cpu_ns = (last.cpu_ns - first.cpu_ns) as f64;
-    Turn {
-        offered: (last.offered - first.offered) as f64 / secs,
-        answered: replies / secs,
-        cpu_ns: cpu_ns / replies,
-        busy: cpu_ns / secs / 1e9,
-    }
+    Ok(Span::between(&first?, &last?))
 }
 
 /// Time that a core has been busy with anything, in nanoseconds; as exact as the kernel's clock ticks.

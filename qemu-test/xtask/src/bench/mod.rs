@@ -176,5 +176,5 @@ fn run(plan: &Plan, programs: &Programs, signals: &Signals) -> Result<Vec<Row>> 
 
 fn turn(kind: Kind, length: Duration, programs: &Programs, directory: &Path) -> Result<Turn> {
     let subject = Subject::start(kind, programs, directory)?;
-    measure::turn(&subject, length, LOAD_CORE, SUBJECT_CORE)
+    measure::turn(&subject, length)
 }
