@@ -8,6 +8,7 @@
 //!        | set           | tag        | unused    | shard |
 //! ```
 
+mod admission;
 mod shard;
 pub mod snapshot;
 mod table;

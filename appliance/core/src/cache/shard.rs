@@ -1,5 +1,6 @@
 //! One shard: a table of small slots and a table of large ones.
 
+use super::admission::{Kind, Standing};
 use super::table::Table;
 use crate::answer::{Answer, HashedKey, Head, Key, NAME_MASK};
 use crate::limits::{
@@ -99,8 +100,7 @@ impl Shard {
         }
         // The new answer may belong in the other table, and a key is never in both.
         let earlier = self.take(key);
-        let referenced = earlier.unwrap_or(false);
-        let evicted = self.put(key, answer, referenced);
+        let evicted = self.put(key, answer, earlier);
         match (evicted, earlier) {
             (true, _) => Inserted::Evicted,
             (false, Some(_)) => Inserted::Replaced,
@@ -109,23 +109,29 @@ impl Shard {
     }
 
     /// Puts the answer, which fits one of the tables, into a free slot or a victim's. Whether it was a victim's.
-    fn put(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>, referenced: bool) -> bool {
+    fn put(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>, earlier: Option<Standing>) -> bool {
+        let (kind, now) = (Kind::of(answer.head), answer.head.stored);
         let is_small = self.small.fits(key.key().name.len() + answer.body.len());
-        if let Some(id) = is_small.then(|| self.small.free(key.hash())).flatten() {
-            self.small.put(id, key, answer, referenced);
+        let standing = earlier.unwrap_or(Standing::NEW);
+        if let Some(id) = is_small
+            .then(|| self.small.free(key.hash(), kind, standing))
+            .flatten()
+        {
+            self.small.put(id, key, answer, standing);
             return false;
         }
-        if let Some(id) = self.large.free(key.hash()) {
-            self.large.put(id, key, answer, referenced);
+        if let Some(id) = self.large.free(key.hash(), kind, standing) {
+            self.large.put(id, key, answer, standing);
             return false;
         }
-        let now = answer.head.stored;
         if is_small {
-            let id = self.small.victim(key.hash(), now);
-            self.small.put(id, key, answer, referenced);
+            let standing = earlier.unwrap_or_else(|| self.small.standing(key.hash()));
+            let id = self.small.victim(key.hash(), kind, now);
+            self.small.put(id, key, answer, standing);
         } else {
-            let id = self.large.victim(key.hash(), now);
-            self.large.put(id, key, answer, referenced);
+            let standing = earlier.unwrap_or_else(|| self.large.standing(key.hash()));
+            let id = self.large.victim(key.hash(), kind, now);
+            self.large.put(id, key, answer, standing);
         }
         true
     }
@@ -144,8 +150,8 @@ impl Shard {
         self.take(key).is_some()
     }
 
-    /// Removes the key's answer and says whether it had been asked for.
-    fn take(&mut self, key: &HashedKey<'_>) -> Option<bool> {
+    /// Removes the key's answer and says how it stood.
+    fn take(&mut self, key: &HashedKey<'_>) -> Option<Standing> {
         if let Some(id) = self.small.find(key) {
             return Some(self.small.take(id));
         }

@@ -1,13 +1,16 @@
 //! One slot size of a shard: sets of slots, each set with the tags of its slots beside each other.
 //!
 //! ```text
-//!  set    | tag 0 .. tag 7 | referenced | hand |        what a look-up reads first: one cache line
+//!  set    | tag 0 .. tag 7 | referenced | admission |   what a look-up reads first: one cache line
 //!  slots  | slot 0 | slot 1 | .. | slot 7 |
-//!  slot   | head | QTYPE | flags | name length | name, body |
+//!  slot   | head | QTYPE | flags | name length | ghost | name, body |
 //! ```
+//!
+//! What a full set gives up for a new entry is said in [`super::admission`].
 
 use heapless::Vec;
 
+use super::admission::{Admission, Kind, Standing};
 use crate::answer::{Answer, HashedKey, Head, Key, NAME_MASK};
 use crate::limits::CACHE_WAYS;
 use crate::time::Instant;
@@ -23,6 +26,9 @@ struct Slot<const BYTES: usize> {
     qtype: u16,
     flags: u8,
     name_len: u8,
+    /// Nothing of the entry, but of the set: the tag of an entry that was put out; 0: none. It costs no memory: a slot without
+    /// it is as long.
+    ghost: u16,
     bytes: Vec<u8, BYTES, u16>,
 }
 
@@ -33,6 +39,7 @@ impl<const BYTES: usize> Slot<BYTES> {
             qtype: 0,
             flags: 0,
             name_len: 0,
+            ghost: 0,
             bytes: Vec::new(),
         }
     }
@@ -83,31 +90,18 @@ impl<const BYTES: usize> Slot<BYTES> {
 struct Set {
     /// Of each slot; 0: free.
     tags: [u16; CACHE_WAYS],
-    /// One bit per slot: found since the hand last passed.
+    /// One bit per slot: found since it was last passed over.
     referenced: u8,
-    /// The slot that CLOCK looks at next. Valid values: below the ways in use.
-    hand: u8,
+    /// Which entries are to go.
+    admission: Admission,
 }
-
-const _: () = assert!(
-    CACHE_WAYS <= u8::BITS as usize,
-    "one reference bit per slot"
-);
 
 impl Set {
     const FREE: Self = Self {
         tags: [0; CACHE_WAYS],
         referenced: 0,
-        hand: 0,
+        admission: Admission::NEW,
     };
-
-    const fn is_referenced(&self, way: usize) -> bool {
-        self.referenced & 1 << way != 0
-    }
-
-    const fn set_referenced(&mut self, way: usize, referenced: bool) {
-        self.referenced = self.referenced & !(1 << way) | (referenced as u8) << way;
-    }
 }
 
 /// The slot at `way` of `set`.
@@ -118,7 +112,7 @@ pub(super) struct SlotId {
 }
 
 /// Sets of [`CACHE_WAYS`] slots of `BYTES` bytes. A full set evicts the entry that expired longest ago among those
-/// not asked for again, or else the one that CLOCK picks.
+/// not asked for again, or else the one that [`Admission`] picks.
 #[derive(Debug)]
 pub(super) struct Table<const SETS: usize, const BYTES: usize> {
     sets: [Set; SETS],
@@ -179,7 +173,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
 
     /// Notes that the entry was asked for.
     pub fn reference(&mut self, id: SlotId) {
-        self.sets[id.set].set_referenced(id.way, true);
+        self.sets[id.set].referenced |= 1 << id.way;
     }
 
     /// What is known of the answer there, to change it.
@@ -202,71 +196,99 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         Some((slot.key(), slot.answer()))
     }
 
-    /// A free slot of the hash's set.
-    pub fn free(&self, hash: u64) -> Option<SlotId> {
+    /// A free slot of the hash's set, if an entry of this kind may have it.
+    pub fn free(&self, hash: u64, kind: Kind, standing: Standing) -> Option<SlotId> {
         let set = set_of(hash, self.sets_used());
-        let tags = &self.sets.get(set)?.tags[..self.ways_used()];
-        tags.iter()
-            .position(|tag| *tag == 0)
-            .map(|way| SlotId { set, way })
+        let Set {
+            tags,
+            admission,
+            referenced,
+        } = self.sets.get(set)?;
+        let way = tags[..self.ways_used()].iter().position(|tag| *tag == 0)?;
+        let is_bound = kind == Kind::Denial
+            && standing == Standing::NEW
+            && admission.has_its_denials(*referenced);
+        (!is_bound).then_some(SlotId { set, way })
     }
 
-    /// The slot of the hash's set whose entry is worth least. The set is full, and there is one.
-    pub fn victim(&mut self, hash: u64, now: Instant) -> SlotId {
+    /// How a new entry of the hash stands: whether one of its tag was put out of its set lately. The ghost is laid: the entry is
+    /// about to come back.
+    pub fn standing(&mut self, hash: u64) -> Standing {
+        let (set, tag) = (set_of(hash, self.sets_used()), tag_of(hash));
+        let ways = self.ways_used();
+        let ghost = self
+            .slots
+            .get_mut(set)
+            .and_then(|slots| slots[..ways].iter_mut().find(|slot| slot.ghost == tag));
+        match ghost {
+            Some(slot) => {
+                slot.ghost = 0;
+                Standing::BACK
+            }
+            None => Standing::NEW,
+        }
+    }
+
+    /// The slot of the hash's set whose entry goes for one of this kind. There is a set.
+    pub fn victim(&mut self, hash: u64, kind: Kind, now: Instant) -> SlotId {
         let set = set_of(hash, self.sets_used());
-        let way = self
-            .longest_expired(set, now)
-            .unwrap_or_else(|| self.advance_hand(set));
+        let ways = self.ways_used();
+        let way = match self.longest_expired(set, now) {
+            Some(way) => way,
+            None => {
+                let Set {
+                    admission,
+                    referenced,
+                    ..
+                } = &mut self.sets[set];
+                admission.victim(referenced, kind, ways)
+            }
+        };
         SlotId { set, way }
     }
 
-    /// Among the expired entries that nobody has asked for since the hand passed, the one that expired first. Expired
-    /// entries that are asked for are what clients get while upstream is silent (RFC 8767): CLOCK decides on them.
+    /// Among the expired entries that nobody has asked for since they were passed over, the one that expired first. Expired
+    /// entries that are asked for are what clients get while upstream is silent (RFC 8767): for them it counts whether they are
+    /// asked for.
     fn longest_expired(&self, set: usize, now: Instant) -> Option<usize> {
-        let slots = &self.slots[set];
-        let expired =
-            |way: &usize| !self.sets[set].is_referenced(*way) && slots[*way].head.expires() <= now;
+        let (slots, held) = (&self.slots[set], &self.sets[set]);
+        let expired = |way: &usize| {
+            let is_idle = held.tags[*way] != 0 && held.referenced & 1 << *way == 0;
+            is_idle && slots[*way].head.expires() <= now
+        };
         (0..self.ways_used())
             .filter(expired)
             .min_by_key(|way| slots[*way].head.expires())
     }
 
-    /// CLOCK: the first entry that was not asked for since the hand last passed it. The hand stays there.
-    fn advance_hand(&mut self, set: usize) -> usize {
+    /// Puts an entry into a slot of its set, in place of what was there, of which a ghost stays.
+    pub fn put(
+        &mut self,
+        id: SlotId,
+        key: &HashedKey<'_>,
+        answer: &Answer<'_>,
+        standing: Standing,
+    ) {
         let ways = self.ways_used();
-        let set = &mut self.sets[set];
-        for _ in 0..ways {
-            let way = usize::from(set.hand);
-            if !set.is_referenced(way) {
-                return way;
-            }
-            set.set_referenced(way, false);
-            set.hand = next_way(way, ways);
+        let Set {
+            tags,
+            referenced,
+            admission,
+        } = &mut self.sets[id.set];
+        let slots = &mut self.slots[id.set];
+        let evicted = core::mem::replace(&mut tags[id.way], tag_of(key.hash()));
+        if evicted != 0 {
+            slots[admission.next_ghost(ways)].ghost = evicted;
         }
-        // All were asked for: the round took every bit away and ended where it began.
-        usize::from(set.hand)
+        admission.enter(referenced, id.way, Kind::of(answer.head), standing, ways);
+        slots[id.way].store(key.key(), answer);
     }
 
-    /// Puts an entry into a slot of its set, whatever was there. The hand moves off it, so that a new entry has a whole
-    /// round in which to be asked for.
-    pub fn put(&mut self, id: SlotId, key: &HashedKey<'_>, answer: &Answer<'_>, referenced: bool) {
-        let ways = self.ways_used();
+    /// Frees a slot and says how its entry stood.
+    pub fn take(&mut self, id: SlotId) -> Standing {
         let set = &mut self.sets[id.set];
-        set.tags[id.way] = tag_of(key.hash());
-        set.set_referenced(id.way, referenced);
-        if usize::from(set.hand) == id.way {
-            set.hand = next_way(id.way, ways);
-        }
-        self.slots[id.set][id.way].store(key.key(), answer);
-    }
-
-    /// Frees a slot and says whether its entry had been asked for.
-    pub fn take(&mut self, id: SlotId) -> bool {
-        let set = &mut self.sets[id.set];
-        let referenced = set.is_referenced(id.way);
         set.tags[id.way] = 0;
-        set.set_referenced(id.way, false);
-        referenced
+        set.admission.leave(&mut set.referenced, id.way)
     }
 
     /// Frees every slot.
@@ -282,11 +304,6 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
             .filter(|tag| **tag != 0)
             .count()
     }
-}
-
-/// The way after `way`, around the end.
-const fn next_way(way: usize, ways: usize) -> u8 {
-    ((way + 1) % ways) as u8
 }
 
 /// The set among `sets` that a hash belongs to, by multiply and shift: `sets` need not be a power of two.

@@ -12,30 +12,36 @@ use crate::limits::CACHE_WAYS;
 use crate::time::Instant;
 
 /// A key for `name` in the first set of both tables. The tag differs by `number`.
-fn crowded(number: usize, name: &[u8]) -> HashedKey<'_> {
+pub(super) fn crowded(number: usize, name: &[u8]) -> HashedKey<'_> {
     HashedKey::placed(key(name), (number as u64 + 1) << 16)
 }
 
 /// A shard with helpers that make key and hash from a number, all in one set.
-struct Crowd {
-    shard: Box<Shard>,
+pub(super) struct Crowd {
+    pub shard: Box<Shard>,
 }
 
 impl Crowd {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             shard: Box::new(Shard::new()),
         }
     }
 
-    fn insert(&mut self, number: usize, stored: Instant, ttl_secs: u32, len: usize) -> Inserted {
+    pub fn insert(
+        &mut self,
+        number: usize,
+        stored: Instant,
+        ttl_secs: u32,
+        len: usize,
+    ) -> Inserted {
         let name = name(number);
         let body = vec![number as u8; len];
         let (key, head) = (crowded(number, &name), head(stored, ttl_secs));
         insert(&mut self.shard, &key, &head, &body)
     }
 
-    fn find(&mut self, number: usize) -> bool {
+    pub fn find(&mut self, number: usize) -> bool {
         let name = name(number);
         let found = self.shard.find(&crowded(number, &name));
         found
@@ -44,7 +50,7 @@ impl Crowd {
     }
 
     /// Numbers of the entries, without touching a reference bit.
-    fn numbers(&self) -> Vec<usize> {
+    pub fn numbers(&self) -> Vec<usize> {
         let present = |number: &usize| {
             let name = name(*number);
             slots(&self.shard).any(|(_, key, _)| key.name == name)
@@ -71,7 +77,7 @@ fn a_full_small_set_takes_free_large_slots_first() {
 }
 
 /// A crowd whose small and large set are full of unexpired entries: 0 to 7 small, 8 to 15 large.
-fn full(ttl_secs: u32) -> Crowd {
+pub(super) fn full(ttl_secs: u32) -> Crowd {
     let mut crowd = Crowd::new();
     for number in 0..2 * CACHE_WAYS {
         let len = if number < CACHE_WAYS { 10 } else { 1000 };
@@ -142,28 +148,69 @@ fn an_expired_entry_that_is_asked_for_outlives_one_that_is_not() {
 }
 
 #[test]
-fn clock_spares_once_what_was_asked_for() {
+fn young_entries_go_in_their_order_and_those_that_were_asked_for_stay() {
     let mut crowd = full(1_000_000);
     assert!(crowd.find(0) && crowd.find(1) && crowd.find(3));
-    let now = at(100);
-    // The hand goes past 0 and 1, which lose their bits, past 3, and comes back to them in the next round. What came
-    // in meanwhile has a round of its own.
     let gone: Vec<_> = (20..28)
-        .flat_map(|number| evicted(&mut crowd, number, now, 10))
+        .flat_map(|number| evicted(&mut crowd, number, at(100), 10))
         .collect();
-    assert_eq!(gone, [2, 4, 5, 6, 7, 0, 1, 20]);
+    assert_eq!(gone, [2, 4, 5, 6, 7, 20, 21, 22]);
 }
 
 #[test]
-fn clock_gives_way_when_everything_is_asked_for() {
+fn clock_decides_among_those_that_are_kept() {
     let mut crowd = full(1_000_000);
     assert!((0..CACHE_WAYS).all(|number| crowd.find(number)));
     assert_eq!(evicted(&mut crowd, 20, at(100), 10), [0]);
+    assert!(crowd.find(20) && crowd.find(1));
     assert_eq!(
         evicted(&mut crowd, 21, at(100), 10),
-        [1],
-        "the round took the bits away"
+        [2],
+        "1 was asked for, 20 is kept"
     );
+    assert!(crowd.find(21));
+    assert_eq!(evicted(&mut crowd, 22, at(100), 10), [3]);
+    assert_eq!(
+        evicted(&mut crowd, 23, at(100), 10),
+        [22],
+        "the only young one"
+    );
+}
+
+#[test]
+fn who_comes_back_soon_is_kept() {
+    let mut crowd = full(1_000_000);
+    assert_eq!(evicted(&mut crowd, 20, at(100), 10), [0]);
+    assert_eq!(evicted(&mut crowd, 0, at(100), 10), [1]);
+    for number in 21..40 {
+        evicted(&mut crowd, number, at(100), 10);
+    }
+    assert!(crowd.find(0));
+}
+
+#[test]
+fn a_ghost_is_forgotten_when_as_many_others_have_gone_as_there_are_slots() {
+    let mut crowd = full(1_000_000);
+    for number in 20..29 {
+        evicted(&mut crowd, number, at(100), 10);
+    }
+    // Of those that went, 0 is the oldest.
+    evicted(&mut crowd, 0, at(100), 10);
+    for number in 30..39 {
+        evicted(&mut crowd, number, at(100), 10);
+    }
+    assert!(!crowd.find(0));
+}
+
+#[test]
+fn each_size_has_ghosts_of_its_own() {
+    let mut crowd = full(1_000_000);
+    assert_eq!(evicted(&mut crowd, 20, at(100), 10), [0]);
+    evicted(&mut crowd, 0, at(100), 1_000);
+    for number in 30..39 {
+        evicted(&mut crowd, number, at(100), 1_000);
+    }
+    assert!(!crowd.find(0));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Keys, lengths, limits and the spread of hashes.
 
+mod admission;
 mod eviction;
 mod model;
 mod snapshot;
