@@ -174,6 +174,7 @@ mod tests {
             miss_ns: 20_000.0,
             misses: 5e6 / hit_ns,
             alone: 1e6,
+            alone_ns: 5_000.0,
         };
         let rounds = [[turn(100.0), turn(110.0)], [turn(200.0), turn(240.0)]];
         let goals = Goals {
