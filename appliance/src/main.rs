@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use xdnsd::cli::{self, Command};
+use xdnsd::cli::{self, Command, Tail};
 use xdnsd::compile::reloader::PolicyReloader;
 use xdnsd::compile::set::PolicySet;
 use xdnsd::compile::{Notes, list_file, prefix_list};
@@ -17,6 +17,7 @@ use xdnsd::config::{Config, Devices, Endpoint, Fault, Plan, reference};
 use xdnsd::control::health::{self, Health};
 use xdnsd::control::memory;
 use xdnsd::control::summary::{self, Sums};
+use xdnsd::control::tail::{self, show::Filter};
 use xdnsd::os::account;
 use xdnsd::os::holder::{self, Protocol};
 use xdnsd::text::json;
@@ -87,6 +88,14 @@ fn carry_out(command: Command) -> Result<(), Ending> {
             stats(&socket)
         }
         Command::Log { socket, json } => watch(&socket, json),
+        Command::Tail { socket, tail } => {
+            check_request(&socket, "stats")?;
+            tail::run(&socket, &options(tail), &mut io::stdout().lock())
+        }
+        Command::Top { socket, once } => {
+            check_request(&socket, "stats")?;
+            tail::top::run(&socket, once, &mut io::stdout().lock())
+        }
         Command::CompileLists(arguments) => {
             let report = list_file::compile_command(&arguments);
             report
@@ -177,6 +186,30 @@ fn watch(socket: &Path, is_json: bool) -> Result<(), String> {
             written => written.map_err(|error| error.to_string())?,
         }
         thread::sleep(WATCH);
+    }
+}
+
+/// What is shown of queries, and where.
+fn options(tail: Tail) -> tail::Options {
+    let Tail {
+        client,
+        name,
+        blocked,
+        json,
+        log,
+        dnstap,
+        pcap,
+    } = tail;
+    tail::Options {
+        filter: Filter {
+            client,
+            name,
+            is_blocked: blocked,
+        },
+        is_json: json,
+        log,
+        dnstap,
+        pcap,
     }
 }
 

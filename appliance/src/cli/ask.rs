@@ -54,6 +54,19 @@ pub(super) const FORMS: &[Form] = &[
         ..ASKS
     },
     Form {
+        name: "pause",
+        usage: " [--socket PATH] [TIME]",
+        about: "lists block nothing for TIME (30s, 5m, 2h), resume or a restart; none: are they paused?",
+        arguments: &["TIME"],
+        make: ask_about_anything,
+        ..ASKS
+    },
+    Form {
+        name: "resume",
+        about: "lists are in force again",
+        ..ASKS
+    },
+    Form {
         name: "cache save",
         about: "write the snapshot now",
         ..ASKS

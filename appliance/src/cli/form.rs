@@ -17,6 +17,8 @@ pub(super) struct Form {
     /// What stands behind the name.
     pub usage: &'static str,
     pub about: &'static str,
+    /// More about it than the help of all has room for: lines.
+    pub more: &'static str,
     /// What `--json` prints; empty: it has no such option.
     pub json: &'static str,
     pub flags: &'static [Flag],
@@ -33,6 +35,7 @@ pub(super) const BARE: Form = Form {
     name: "",
     usage: "",
     about: "",
+    more: "",
     json: "",
     flags: &[],
     arguments: &[],
@@ -53,6 +56,17 @@ impl Words {
     pub fn option(&mut self, name: &str) -> Option<OsString> {
         let at = self.options.iter().position(|(known, _)| *known == name)?;
         Some(self.options.remove(at).1)
+    }
+
+    /// An option whose value is text.
+    pub fn text(&mut self, flag: &Flag) -> Result<Option<String>, String> {
+        let Some(value) = self.option(flag.name) else {
+            return Ok(None);
+        };
+        let value = value.into_string();
+        value
+            .map(Some)
+            .map_err(|_| format!("{} is not text", flag.name))
     }
 
     /// The control socket of the daemon that is asked.
@@ -78,7 +92,7 @@ impl Form {
             "" => String::new(),
             json => format!("    --json: {json}\n"),
         };
-        format!("{}\n    {}\n{json}", self.line(), self.about)
+        format!("{}\n    {}\n{}{json}", self.line(), self.about, self.more)
     }
 
     fn wrong(&self, what: &str) -> String {

@@ -16,6 +16,8 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
     ("explain", "why"),
     ("statistics", "stats"),
     ("status", "health"),
+    ("log", "tail"),
+    ("queries", "tail"),
     ("test", "check"),
     ("validate", "check"),
 ];

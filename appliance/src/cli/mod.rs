@@ -6,6 +6,7 @@ mod form;
 mod here;
 mod hint;
 mod shield;
+mod tail;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -15,6 +16,8 @@ use crate::text;
 use flag::{ALLOW, AT_SOCKET};
 use form::{Form, SOCKET};
 use hint::not_a_command;
+
+pub use tail::Tail;
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +61,20 @@ pub enum Command {
         /// For programs.
         json: bool,
     },
+    /// Show queries as they come.
+    Tail {
+        /// Its control socket.
+        socket: PathBuf,
+        /// What of them, and where.
+        tail: Tail,
+    },
+    /// Show on a screen what is asked now.
+    Top {
+        /// Its control socket.
+        socket: PathBuf,
+        /// One screen, and no more.
+        once: bool,
+    },
     /// Compile blocklists; the arguments are policy's.
     CompileLists(Vec<OsString>),
     /// Print the reference of the config.
@@ -79,6 +96,7 @@ fn forms() -> impl Iterator<Item = &'static Form> {
         here::FORMS,
         ask::FORMS,
         shield::FORMS,
+        tail::FORMS,
         ask::LAST,
         here::LAST,
     ];

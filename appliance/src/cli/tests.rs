@@ -180,7 +180,7 @@ fn what_is_wrong_is_said_with_how_it_is_written() {
         ("cache drop", "`cache drop` is not a command, did you mean `cache dump`?; there are: cache dump, cache flush, cache save".into()),
         ("lists", "lists needs another word: xdnsd lists compile".into()),
         ("--socket /x cache flush", "--socket: the command comes first: xdnsd COMMAND ..., see xdnsd help".into()),
-        ("help sing", "`sing` is not a command; there are: run, check, health, reference, memory, lists compile, stats, upstreams, why, cache dump, cache flush, cache save, shield status, shield list, shield deny, shield allow, shield forget, shield detach, shield attach, shield secret rotate, shield log, reload, version, help".into()),
+        ("help sing", "`sing` is not a command; there are: run, check, health, reference, memory, lists compile, stats, upstreams, why, cache dump, cache flush, pause, resume, cache save, shield status, shield list, shield deny, shield allow, shield forget, shield detach, shield attach, shield secret rotate, shield log, tail, top, reload, version, help".into()),
         ("cache flush a..b", "`a..b` has an empty label".into()),
     ] {
         assert_eq!(parsed(line), Err(said), "{line}");
@@ -309,4 +309,63 @@ fn the_default_socket_is_the_configs() {
         Some(std::path::Path::new(SOCKET))
     );
     assert!(help().contains(SOCKET));
+}
+
+#[test]
+fn queries_are_shown_as_options_say() {
+    let tail = |line: &str| match parsed(line) {
+        Ok(Command::Tail { tail, .. }) => Ok(tail),
+        Ok(other) => panic!("{other:?}"),
+        Err(problem) => Err(problem),
+    };
+    assert_eq!(tail("tail"), Ok(Tail::default()));
+    let line = "tail --json --client 10.0.0.0/8 --name Ads.test --blocked --log /l --rotate 10M --keep 3 --dnstap unix:/s --pcap /p";
+    let all = Tail {
+        client: "10.0.0.0/8".parse().ok(),
+        name: Some(b"\x03ads\x04test\0".to_vec()),
+        blocked: true,
+        json: true,
+        log: Some(("/l".into(), 10 << 20, 3)),
+        dnstap: Some("unix:/s".into()),
+        pcap: Some("/p".into()),
+    };
+    assert_eq!(tail(line), Ok(all));
+    assert_eq!(
+        tail("tail --log /l").map(|tail| tail.log),
+        Ok(Some(("/l".into(), 0, 5)))
+    );
+    for (line, problem) in [
+        (
+            "tail --client lan",
+            "--client `lan` is not an address, or an address/length",
+        ),
+        ("tail --name a..b", "--name `a..b` has an empty label"),
+        (
+            "tail --rotate 1M",
+            "--rotate and --keep are about the file of --log",
+        ),
+        (
+            "tail --log /l --rotate 4095",
+            "is not a number of bytes from 4096 on",
+        ),
+        (
+            "tail --log /l --rotate 99999999999G",
+            "is not a number of bytes",
+        ),
+        ("tail --log /l --rotate 1T", "`1T` is not a number of bytes"),
+        (
+            "tail --log /l --keep 1000",
+            "--keep `1000` is not a number from 0 to 999",
+        ),
+        ("tail --pcap /p --blocked", "--pcap has all frames"),
+        ("tail now", "tail takes no `now`"),
+    ] {
+        let said = tail(line).expect_err(line);
+        assert!(said.contains(problem), "{line}: {said}");
+    }
+    let socket = SOCKET.into();
+    assert_eq!(
+        parsed("top --once"),
+        Ok(Command::Top { socket, once: true })
+    );
 }

@@ -39,8 +39,8 @@ pub use devices::{Device, Devices, Endpoint, Plan, is_strict};
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use schema::{
-    Access, ActionWord, AskWord, BlockWord, Cache, Control, Edns, Filter, Forward, Identity,
-    Interface, Local, Log, LogLevel, PriorityWord, Protect, RangeWord, RateLimit, Rebind,
+    Access, ActionWord, AskWord, BlockWord, Cache, Control, Edns, Filter, Forward, GroupWord,
+    Identity, Interface, Local, Log, LogLevel, PriorityWord, Protect, RangeWord, RateLimit, Rebind,
     RouteCheck, Shield, SpecialWord, Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word,
     Upstream, UpstreamPorts, XdpMode,
 };

@@ -1,6 +1,7 @@
 //! What can be asked of a running daemon over the control socket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use xdnsd_core::dns::Name;
 
@@ -29,6 +30,18 @@ pub trait Reader: Clone + Send + Sync + 'static {
     /// # Errors
     /// It takes too long.
     fn why(&self, question: Question) -> Result<Why, String>;
+
+    /// Has lists say nothing for so long, or changes nothing. Gives the seconds until they do again, where they are paused.
+    ///
+    /// # Errors
+    /// It takes too long.
+    fn pause(&self, length: Option<Duration>) -> Result<Option<u64>, String>;
+
+    /// Has them in force again. Whether they were paused.
+    ///
+    /// # Errors
+    /// It takes too long.
+    fn resume(&self) -> Result<bool, String>;
 }
 
 /// Every request; `snapshot` is there where the config names one.
@@ -39,10 +52,10 @@ pub fn all(
     reader: impl Reader,
     snapshot: Option<SnapshotHandle>,
 ) -> Commands {
-    let explainer = reader.clone();
+    let (explainer, pauser) = (reader.clone(), reader.clone());
     let servers = Arc::clone(&telemetry);
     let for_programs = as_json(&telemetry, cache, reader.clone());
-    for_programs
+    pauses(for_programs, pauser)
         .with("stats", move |words, out| {
             no_more(words)?;
             Ok(out.write_all(telemetry.read().prometheus().as_bytes())?)
@@ -122,6 +135,59 @@ fn as_json(
         })
 }
 
+/// Adds those that have lists say nothing for a while.
+fn pauses(commands: Commands, reader: impl Reader) -> Commands {
+    let resumer = reader.clone();
+    commands
+        .with("pause", move |words, out| {
+            let length = pause_of(words).map_err(CommandError::Refused)?;
+            let left = reader.pause(length).map_err(CommandError::Refused)?;
+            match left {
+                Some(secs) => writeln!(out, "lists are paused for {secs} s")?,
+                None => writeln!(out, "lists are in force")?,
+            }
+            Ok(())
+        })
+        .with("resume", move |words, out| {
+            no_more(words)?;
+            let said = match resumer.resume().map_err(CommandError::Refused)? {
+                true => "lists are in force again",
+                false => "lists were not paused",
+            };
+            Ok(writeln!(out, "{said}")?)
+        })
+}
+
+/// The longest pause: who wants to do without lists takes them out of the config.
+const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// For how long lists are to be paused; `None`: nobody says.
+///
+/// # Errors
+/// What is wrong with the words.
+pub(super) fn pause_of(words: &[&str]) -> Result<Option<Duration>, String> {
+    let (word, more) = match words {
+        [] => return Ok(None),
+        [word, more @ ..] => (*word, more),
+    };
+    if let [more, ..] = more {
+        return Err(format!("`{more}` is too much"));
+    }
+    let (digits, unit) = match word.as_bytes().last() {
+        Some(b's') => (&word[..word.len() - 1], 1),
+        Some(b'm') => (&word[..word.len() - 1], 60),
+        Some(b'h') => (&word[..word.len() - 1], 3600),
+        Some(_) | None => (word, 1),
+    };
+    let secs: Option<u64> = digits.parse().ok();
+    let secs = secs.and_then(|number| number.checked_mul(unit));
+    let length = secs.map(Duration::from_secs);
+    let length = length.filter(|length| !length.is_zero() && *length <= PAUSE_MAX);
+    length
+        .map(Some)
+        .ok_or_else(|| format!("`{word}` is not a time from 1s to 24h, such as 30s, 5m or 2h"))
+}
+
 /// A request that takes no words.
 pub(super) fn no_more(words: &[&str]) -> Result<(), CommandError> {
     match words {
@@ -174,6 +240,14 @@ mod tests {
         fn why(&self, _: Question) -> Result<Why, String> {
             Err("nobody reads".into())
         }
+
+        fn pause(&self, length: Option<Duration>) -> Result<Option<u64>, String> {
+            Ok(length.map(|length| length.as_secs()))
+        }
+
+        fn resume(&self) -> Result<bool, String> {
+            Ok(false)
+        }
     }
 
     #[test]
@@ -212,6 +286,14 @@ mod tests {
         );
         let json = asked(&commands, "json stats").expect("counters");
         assert!(json.starts_with("{\"metrics\":[{\"labels\":"), "{json}");
+        for (request, said) in [
+            ("pause", "lists are in force\n"),
+            ("pause 90", "lists are paused for 90 s\n"),
+            ("pause 2h", "lists are paused for 7200 s\n"),
+            ("resume", "lists were not paused\n"),
+        ] {
+            assert_eq!(asked(&commands, request), Ok(said.into()));
+        }
         assert!(asked(&commands, "stats").is_ok_and(|text| text.starts_with("# HELP xdnsd_")));
     }
 
@@ -238,11 +320,21 @@ mod tests {
                 "`B` is neither a type, such as AAAA, nor a client's address",
             ),
             ("why a.b AAAA 192.0.2.1", "nobody reads"),
+            (
+                "pause 0",
+                "`0` is not a time from 1s to 24h, such as 30s, 5m or 2h",
+            ),
+            (
+                "pause 25h",
+                "`25h` is not a time from 1s to 24h, such as 30s, 5m or 2h",
+            ),
+            ("pause 5m 10.0.0.1", "`10.0.0.1` is too much"),
+            ("resume now", "`now` is too much"),
             ("cache save b", "`b` is too much"),
             ("cache save", "the config names no snapshot"),
             (
                 "cache drop",
-                "unknown request; allowed: json stats, json upstreams, json why, json cache dump, stats, upstreams, reload, why, health, cache dump, cache flush, cache save",
+                "unknown request; allowed: json stats, json upstreams, json why, json cache dump, pause, resume, stats, upstreams, reload, why, health, cache dump, cache flush, cache save",
             ),
         ] {
             assert_eq!(asked(&commands, request), Err(problem.into()));

@@ -14,6 +14,7 @@ use crate::logging;
 use crate::os::threads::{SMALL_STACK_BYTES, STACK_BYTES, STATISTICS_STACK_BYTES};
 use crate::store;
 use crate::store::SharedCache;
+use crate::store::tap::Tap;
 use crate::worker::engines::{ENGINES, TABLES_BYTES};
 use crate::worker::{
     self, Arrivals, PORTS_BYTES, PORTS_SHARED_BYTES, Pulse, SLOTS_BYTES, STREAM_BYTES, WorkerStats,
@@ -101,6 +102,11 @@ pub const LINES: &[Line] = &[
         "counters and pulse of a worker",
         size_of::<Counters>() + size_of::<WorkerStats>() + size_of::<Pulse>(),
         ENGINES,
+    ),
+    Line::new(
+        "who reads of queries: their rings are in memory that they bring",
+        size_of::<Tap>(),
+        1,
     ),
     Line::new("counters of devices", size_of::<Arrivals>(), 1),
     Line::new("TCP streams to upstreams", STREAM_BYTES, ENGINES),

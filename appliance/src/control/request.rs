@@ -13,6 +13,7 @@ pub fn check(request: &str) -> Result<(), String> {
     let words = words.strip_prefix(&["json"]).unwrap_or(&words);
     let checked = match words {
         ["why", words @ ..] => return why::question(words).map(drop),
+        ["pause", words @ ..] => return commands::pause_of(words).map(drop),
         ["shield", "deny" | "allow", words @ ..] => shield::prefix_of(words, true).map(drop),
         ["shield", "forget", words @ ..] => shield::prefix_of(words, false).map(drop),
         ["cache", "dump" | "flush", words @ ..] => commands::name_of(words).map(drop),
@@ -43,6 +44,8 @@ mod tests {
             "cache dump a..b",
             "json cache dump a b",
             "cache flush a b",
+            "pause soon",
+            "pause 5m 5m",
             "shield deny",
             "shield deny lan",
             "shield deny 192.0.2.1/24",
@@ -65,6 +68,8 @@ mod tests {
             "cache dump",
             "cache flush a.b",
             "cache save",
+            "pause",
+            "pause 5m",
             "shield status",
             "shield deny 192.0.2.0/24 60",
             "shield allow ::/0",

@@ -69,7 +69,9 @@ impl<'t> Sums<'t> {
         Self(sums)
     }
 
-    fn sum(&self, names: &[&str]) -> u64 {
+    /// All of these together.
+    #[must_use]
+    pub fn sum(&self, names: &[&str]) -> u64 {
         let values = names.iter().filter_map(|name| self.0.get(name));
         values.sum()
     }

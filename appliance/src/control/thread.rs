@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use log::warn;
 
-use super::socket::{self, Commands, Control, SocketFile, serve_waiting};
+use super::socket::{self, Commands, Control, Group, SocketFile, serve_waiting};
 use crate::os::threads;
 use crate::text::Sentence;
 
@@ -44,17 +44,17 @@ pub struct Door {
 }
 
 impl Door {
-    /// Starts the threads for the socket at `path`, which `place` of the config names.
+    /// Starts the threads for the socket at `path`, which `place` of the config names, and which a group may use.
     ///
     /// # Errors
     /// There can be no more threads.
-    pub fn start(path: Box<Path>, place: String) -> Result<Self, Sentence> {
+    pub fn start(path: Box<Path>, place: String, group: Option<Group>) -> Result<Self, Sentence> {
         Self::start_with(move || {
             if let Some(folder) = path.parent() {
                 // /run is empty after a boot. If it fails, so does the bind, which says why.
                 let _ = std::fs::create_dir_all(folder);
             }
-            Control::bind(&path)
+            Control::bind_for(&path, group.as_ref())
                 .map_err(|error| io::Error::new(error.kind(), format!("{place}: {error}")))
         })
     }

@@ -33,17 +33,18 @@ use super::supervisor::Supervisor;
 use super::switches::Operation;
 use super::workers::Workers;
 use crate::compile::set::PolicySet;
-use crate::config::{Config, Devices, Plan};
+use crate::config::{Config, Devices, GroupWord, Plan};
 use crate::control::commands;
 use crate::control::health::MAIN_THREAD_MS;
 use crate::control::metrics::{self, Telemetry};
+use crate::control::readers::with_readers;
 use crate::control::shield::{with_operator, with_shield, with_watcher};
-use crate::control::socket::Commands;
+use crate::control::socket::{Commands, Group};
 use crate::control::thread::Door;
 use crate::control::upstreams;
 use crate::os::notify::Notify;
 use crate::os::{clock, descriptors, random, seal};
-use crate::store::{CACHE, HOT, rates};
+use crate::store::{CACHE, HOT, TAP, rates};
 use crate::store::{SnapshotWriter, Store};
 use crate::text::{self, Sentence};
 use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, TCP, WORKER_STATS};
@@ -83,7 +84,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
     // Before anything that takes queries: a process that serves already is not disturbed.
     let socket = config.control.socket.as_deref();
     let named_at = config.locate("control.socket");
-    let door = socket.map(|path| Door::start(path.into(), named_at));
+    let door = socket.map(|path| Door::start(path.into(), named_at, group_of(&config)));
     let mut door = door.transpose()?;
     ends_at_once(|| door.as_mut().map_or(Ok(()), Door::wait))?;
     let mut daemon = Daemon::new(path, &config, door)?;
@@ -95,6 +96,15 @@ pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
     };
     daemon.end();
     ended
+}
+
+/// The group that may use the control socket.
+fn group_of(config: &Config) -> Option<Group> {
+    let control = &config.control;
+    (!control.group.is_empty()).then(|| Group {
+        name: control.group.clone(),
+        may_change: control.group_may == GroupWord::All,
+    })
 }
 
 /// What the main thread looks after.
@@ -181,6 +191,7 @@ impl Daemon {
         let commands = commands::all(Arc::clone(&self.telemetry), &CACHE, reader, handle);
         let commands = with_operator(commands, &self.operation);
         let commands = with_watcher(commands, &self.events);
+        let commands = with_readers(commands, &TAP);
         with_shield(commands, Arc::clone(&self.telemetry), self.prefixes.clone())
     }
 
@@ -241,6 +252,7 @@ impl Daemon {
             self.follow(round.plan.as_ref());
             self.door.as_mut().map_or(Ok(()), Door::poll)?;
             self.notify.tell_again();
+            TAP.look();
             log_notice();
             self.log_servers();
             let now = std::time::Instant::now();
@@ -560,6 +572,11 @@ fn register(
                 name: "cache_entries",
                 help: "Answers in the cache",
                 value: Box::new(|| CACHE.len() as u64),
+            },
+            metrics::Gauge {
+                name: "tap_readers",
+                help: "Who reads of queries as they are answered: xdnsd tail and its like",
+                value: Box::new(|| TAP.readers() as u64),
             },
             metrics::Gauge {
                 name: "tier0_entries",

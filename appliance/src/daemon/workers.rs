@@ -20,7 +20,7 @@ use super::sockets::Listening;
 use crate::compile::set::PolicySet;
 use crate::config::{Config, Plan, Tier0Word};
 use crate::os::{clock, seal, threads};
-use crate::store::{CACHE, rates};
+use crate::store::{CACHE, TAP, rates};
 use crate::text::Sentence;
 use crate::worker::engines::{
     ARRIVALS, COUNTERS, ENGINES, NOTICES, PULSES, TABLES, TCP, WORKER_STATS,
@@ -234,6 +234,7 @@ impl Workers {
             arrivals: &ARRIVALS,
             stats: &WORKER_STATS[engine],
             pulse: &PULSES[engine],
+            rings: TAP.rings(engine),
         };
         let mut upstreams = Upstreams::new();
         upstreams

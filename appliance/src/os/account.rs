@@ -15,6 +15,9 @@ use super::capabilities;
 /// Where accounts are listed.
 const ACCOUNTS: &str = "/etc/passwd";
 
+/// Where groups are.
+const GROUPS: &str = "/etc/group";
+
 /// What serving takes: port 53, the interfaces, raw sockets, memory that is not paged out, the XDP program and its
 /// verification.
 const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE
@@ -66,6 +69,18 @@ impl Account {
     }
 }
 
+/// The number of a group, which may be named by it.
+///
+/// # Errors
+/// There is no such group: one sentence.
+pub fn group(name: &str) -> Result<Gid, String> {
+    if let Ok(number) = name.parse() {
+        return Ok(Gid::from_raw(number));
+    }
+    let groups = fs::read_to_string(GROUPS).map_err(|error| format!("{GROUPS}: {error}"))?;
+    find_group(&groups, name).ok_or_else(|| format!("{GROUPS}: no group {name}"))
+}
+
 /// Whether this process is root's.
 #[must_use]
 pub fn is_root() -> bool {
@@ -97,9 +112,31 @@ fn find(accounts: &str, name: &str) -> Option<Account> {
     })
 }
 
+/// The group called `name` among `groups`, a line each (group(5)).
+fn find_group(groups: &str, name: &str) -> Option<Gid> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let is_named = fields.next() == Some(name);
+        let number = fields.nth(1).filter(|_| is_named)?.parse().ok()?;
+        Some(Gid::from_raw(number))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_is_found_by_its_whole_name_or_its_number() {
+        let groups = "root:x:0:\nadmin:x:4:pi,xdnsd\nadm:x:five:\nadm:x:6:\nshort:x\n";
+        let found = |name| find_group(groups, name).map(Gid::as_raw);
+        assert_eq!(
+            ["admin", "adm", "short", "pi", ""].map(found),
+            [Some(4), Some(6), None, None, None]
+        );
+        assert_eq!(group("1234").map(Gid::as_raw), Ok(1234));
+        assert!(group("no:such").is_err_and(|problem| problem.contains("no group no:such")));
+    }
 
     #[test]
     fn an_account_is_found_by_its_whole_name() {

@@ -28,6 +28,7 @@ pub mod random;
 pub mod reuseport;
 pub mod seal;
 pub mod sealed_memory;
+pub mod shared_memory;
 pub mod socket;
 pub mod sysctl;
 pub mod threads;

@@ -6,10 +6,13 @@ use xdnsd_core::counters::Counters;
 use xdnsd_core::engine::Tables;
 use xdnsd_core::limits::WORKERS;
 
+use crate::store::tap::ring::RINGS;
+
 use super::{Arrivals, NoticeBoard, Pulse, ReplyPath, WorkerStats};
 
 /// Threads with an engine.
 pub const ENGINES: usize = WORKERS + 1;
+const _: () = assert!(RINGS == ENGINES, "a reader has a ring for each");
 /// The one that serves TCP, alone; those before it serve UDP.
 pub const TCP: usize = WORKERS;
 

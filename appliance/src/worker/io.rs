@@ -23,10 +23,12 @@ use super::ports::Ports;
 use super::ports::lookup::Lookup;
 use super::sources::Sources;
 use super::streams::Streams;
+use super::tapped::{Asker, Tapped};
 use super::tcp::{Tcp, TcpClient};
 use crate::os::clock;
 use crate::os::datagrams::{self, Datagram};
 use crate::os::random::Entropy;
+use crate::store::tap::entry::{Kind, Via as QueryVia};
 
 /// The way back to a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,6 +66,7 @@ pub struct Io<'a> {
     pub(super) tcp: Tcp,
     pub(super) notices: &'a NoticeBoard,
     pub(super) entropy: Entropy,
+    pub(super) tap: Tapped<'a>,
     pub(super) counters: &'a Counters,
     pub(super) arrivals: &'a Arrivals,
     /// The time of this turn of the loop.
@@ -104,6 +107,8 @@ impl Effects<ReplyPath> for Io<'_> {
     }
 
     fn reply(&mut self, reply_path: &ReplyPath, message: &[u8]) {
+        let Self { tap, tcp, .. } = self;
+        tap.answered(|| asker(reply_path, tcp), message);
         match reply_path {
             ReplyPath::Xsk {
                 path,
@@ -129,6 +134,16 @@ impl Effects<ReplyPath> for Io<'_> {
     fn random(&mut self) -> u32 {
         self.entropy.next_u32()
     }
+}
+
+/// Who waits there; `None`: the connection is gone.
+fn asker(reply_path: &ReplyPath, tcp: &Tcp) -> Option<Asker> {
+    let (via, client) = match reply_path {
+        ReplyPath::Xsk { path, .. } => (QueryVia::Xdp, path.client()),
+        ReplyPath::Udp { client, .. } => (QueryVia::Udp, *client),
+        ReplyPath::Tcp(client) => (QueryVia::Tcp, tcp.peer(*client)?),
+    };
+    Some(Asker { client, via })
 }
 
 impl Io<'_> {
@@ -206,6 +221,9 @@ impl Io<'_> {
             .get_mut(header_len..header_len + message.len())
             .map(|room| room.copy_from_slice(message))
             .and_then(|()| path.emit(bytes, message.len()).ok());
+        if let Some(len) = emitted {
+            self.tap.frame(Kind::FrameOut, &frame.bytes_mut()[..len]);
+        }
         match emitted.map(|len| port.xsk.transmit(frame, len)) {
             Some(Ok(())) => self.counters.count(Counter::AnswersXdp),
             Some(Err(frame)) => {

@@ -33,6 +33,7 @@ mod serve;
 mod sources;
 mod stats;
 mod streams;
+mod tapped;
 mod tcp;
 
 use std::os::fd::AsFd;
@@ -55,6 +56,7 @@ use crate::os::seal;
 use crate::os::xdp::Heartbeat;
 use crate::os::xsk::{Batch, Kick, Xsk};
 use crate::store::SharedCache;
+use crate::store::tap::Rings;
 
 pub use arrival::Arrivals;
 pub use hot::BYTES as HOT_BYTES;
@@ -77,6 +79,7 @@ use hot::Hotness;
 use listener::Places;
 use sources::Sources;
 use streams::Streams;
+use tapped::Tapped;
 use tcp::Tcp;
 
 /// Events taken from the kernel at once.
@@ -133,6 +136,8 @@ pub struct Parts<'a> {
     pub stats: &'a WorkerStats,
     /// Where it shows that it lives.
     pub pulse: &'a Pulse,
+    /// Where it writes for who reads of queries.
+    pub rings: &'a Rings,
 }
 
 /// Who owns the images that a policy looks into. A reload makes a new one.
@@ -211,6 +216,7 @@ impl<'a> Worker<'a> {
             tcp: Tcp::new(if has_tcp { places } else { 0 }, parts.tcp_idle_ms),
             notices: parts.notices,
             entropy: Entropy::open()?,
+            tap: Tapped::new(parts.rings, parts.counters),
             counters: parts.counters,
             arrivals: parts.arrivals,
             now: clock::now(),
@@ -303,6 +309,7 @@ impl<'a> Worker<'a> {
             }
             self.has_frames = self.serve_xsk(&context);
             self.serve_events(&context, events);
+            self.io.tap.turns_to(None);
             self.engine.timeout(&mut context.call(&mut self.io));
             self.expire(&context);
             self.flush_questions(&context);

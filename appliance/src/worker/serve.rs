@@ -14,10 +14,12 @@ use super::ports::lookup::PART;
 use super::ports::{Arrived, Unsent};
 use super::sources::may_answer_frame;
 use super::streams::Progress;
+use super::tapped::Asker;
 use super::tcp::{self, Accepted, QUERY_MS};
 use crate::os::datagrams::{DATAGRAMS_MAX, Datagram};
 use crate::os::xsk::{Frame, prefetch};
 use crate::store::HOT;
+use crate::store::tap::entry::{Kind, Via as QueryVia};
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
 /// sockets and the heartbeat have to wait for no more than some hundred microseconds.
@@ -65,6 +67,14 @@ impl Worker<'_> {
             address: path.client().ip(),
             transport: Transport::Udp,
         };
+        let asker = Asker {
+            client: path.client(),
+            via: QueryVia::Xdp,
+        };
+        let seen = self.io.tap.asked(asker, &frame.data()[message.clone()]);
+        if seen.is_some() {
+            self.io.tap.frame(Kind::FrameIn, frame.data());
+        }
         // Before the cache is looked into.
         let is_noted = self.hot.is_some() && HOT.is_asked();
         let valid = is_noted.then(|| HOT.valid(context.policy.generation));
@@ -73,6 +83,9 @@ impl Worker<'_> {
         let len = message.len();
         let call = &mut context.call(&mut self.io);
         let outcome = self.engine.query(call, &client, room, len);
+        if let Some(seen) = &seen {
+            self.io.tap.became(seen, outcome, room);
+        }
         let Outcome::Reply(len) = outcome else {
             return self.release(frame);
         };
@@ -88,7 +101,13 @@ impl Worker<'_> {
             hot.note(&given, context.now);
         }
         match path.emit(frame.bytes_mut(), len) {
-            Ok(frame_len) => self.transmit(frame, frame_len),
+            Ok(frame_len) => {
+                if seen.is_some() {
+                    let bytes = &frame.bytes_mut()[..frame_len];
+                    self.io.tap.frame(Kind::FrameOut, bytes);
+                }
+                self.transmit(frame, frame_len);
+            }
             Err(_) => self.release(frame),
         }
     }
@@ -142,9 +161,17 @@ impl Worker<'_> {
                 address: address.ip().to_canonical(),
                 transport: Transport::Udp,
             };
+            let asker = Asker {
+                client: address,
+                via: QueryVia::Udp,
+            };
             let buffer = &mut self.buffer;
+            let seen = self.io.tap.asked(asker, &buffer[..len]);
             let call = &mut context.call(&mut self.io);
             let outcome = self.engine.query(call, &client, buffer, len);
+            if let Some(seen) = &seen {
+                self.io.tap.became(seen, outcome, buffer);
+            }
             if let Outcome::Reply(len) = outcome {
                 self.io
                     .reply_udp(index, address, ingress, &self.buffer[..len]);
@@ -205,6 +232,7 @@ impl Worker<'_> {
                 from,
             } => {
                 io.note_answered(port);
+                io.tap.turns_to(Some(from));
                 let via = Via::Datagram { port };
                 let origin = Origin {
                     via,
@@ -215,6 +243,7 @@ impl Worker<'_> {
                 engine.response(call, &origin, &buffer[start..start + len]);
             }
             Arrived::Unreachable { port, question, id } => {
+                io.tap.turns_to(None);
                 engine.unreachable(&mut context.call(io), SourcePort { port, question }, id);
             }
             Arrived::Nothing => {}
@@ -247,6 +276,7 @@ impl Worker<'_> {
                 let Some((buffer, len, from)) = io.streams.take_answer(index) else {
                     return;
                 };
+                io.tap.turns_to(Some(from));
                 let origin = Origin {
                     via: Via::Stream { slot: index },
                     question: u16::MAX,
@@ -315,9 +345,17 @@ impl Worker<'_> {
             transport: Transport::Tcp,
         };
         self.io.tcp.expect(id);
+        let asker = Asker {
+            client: peer,
+            via: QueryVia::Tcp,
+        };
         let buffer = &mut self.buffer;
+        let seen = self.io.tap.asked(asker, &buffer[..len]);
         let call = &mut context.call(&mut self.io);
         let outcome = self.engine.query(call, &client, buffer, len);
+        if let Some(seen) = &seen {
+            self.io.tap.became(seen, outcome, buffer);
+        }
         match outcome {
             Outcome::Reply(len) => self.io.reply_tcp(id, &self.buffer[..len]),
             Outcome::Pending => {}

@@ -1,6 +1,7 @@
 //! A worker on sockets of this machine: what one wake-up brings together.
 
 use super::*;
+use crate::store::TAP;
 use crate::store::shared::tests::test_cache;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -56,6 +57,7 @@ fn with_client<T>(inbox: &Inbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T) -> 
         arrivals: &Arrivals::new(),
         stats: &WorkerStats::new(),
         pulse: &Pulse::new(),
+        rings: TAP.rings(0),
     };
     let mut worker = Worker::new(engine, parts).expect("epoll");
     let context = Context {

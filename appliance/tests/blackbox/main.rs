@@ -32,6 +32,7 @@ mod reload;
 mod router;
 mod shield;
 mod stubs;
+mod tail;
 mod tier0;
 mod upstreams;
 mod validate;

@@ -102,6 +102,11 @@ impl PolicyReloader {
         Arc::clone(&self.set)
     }
 
+    /// Gives the set in force another generation, and leaves the one before to those who have it.
+    pub fn renew(&mut self) {
+        self.set = Arc::new(self.set.renewed());
+    }
+
     /// Finds out what has changed. To be called when the file descriptor is readable, and at the deadline.
     pub fn take_events(&mut self, now: Instant) {
         for change in self.watcher.changes(now) {

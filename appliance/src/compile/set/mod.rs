@@ -274,6 +274,23 @@ impl PolicySet {
         }
     }
 
+    /// The same set under another generation.
+    pub(super) fn renewed(&self) -> Self {
+        Self {
+            generation: next_generation(),
+            ..self.clone()
+        }
+    }
+
+    /// The same set where no list says anything.
+    #[must_use]
+    pub fn without_lists(&self) -> Self {
+        Self {
+            lists: Arc::default(),
+            ..self.renewed()
+        }
+    }
+
     /// The same set with the lists read anew. Files that cannot be used are noted.
     ///
     /// # Errors

@@ -15,8 +15,8 @@ use super::section::Description;
 pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, UpstreamPorts, XdpMode};
 pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
 pub use service::{
-    AskWord, Cache, Control, Edns, Identity, Log, LogLevel, PriorityWord, Protect, RateLimit,
-    Shield, Statistics, SynCookiesWord, Tcp, Tier0Word,
+    AskWord, Cache, Control, Edns, GroupWord, Identity, Log, LogLevel, PriorityWord, Protect,
+    RateLimit, Shield, Statistics, SynCookiesWord, Tcp, Tier0Word,
 };
 
 /// The engine's own defaults are the file's.

@@ -101,11 +101,26 @@ section! {
     }
 }
 
+words! {
+    /// What the group of the control socket may do.
+    GroupWord {
+        /// Ask for what shows something and changes nothing, which is all that a program needs that watches.
+        Read = "read",
+        /// Everything, as with the sockets of Knot and unbound.
+        All = "all",
+    }
+}
+
 section! {
     /// The control socket, which `xdnsd stats`, `upstreams`, `cache` and `reload` use.
     Control = "control", many: false {
-        /// UNIX socket, for root only.
+        /// UNIX socket, for root and the account that serves.
         socket: OptionalPath = "/run/xdnsd/control.sock".parse().expect("an absolute path");
+        /// A group that may use it as well, by its name in /etc/group or its number (mode 0660). Empty: none. An account that is not
+        /// root's has to be a member.
+        group: String = String::new();
+        /// What the group may do.
+        group_may: GroupWord = GroupWord::Read;
     }
 }
 

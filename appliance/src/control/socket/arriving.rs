@@ -2,15 +2,13 @@
 //! been for longest is let go where one more comes.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv};
 
-use super::{PATIENCE, REQUEST_BYTES_MAX, log_client};
+use super::{PATIENCE, REQUEST_BYTES_MAX, handover, log_client};
 
 /// Clients that are waited for at the same time, beside those that wait to be accepted.
 pub(super) const ARRIVING_MAX: usize = 4;
@@ -23,6 +21,8 @@ pub(super) struct Arriving {
     over: Instant,
     /// Cut at [`REQUEST_BYTES_MAX`].
     request: Vec<u8>,
+    /// A descriptor that came along.
+    brought: Option<OwnedFd>,
 }
 
 /// A client that has sent what it had to.
@@ -32,6 +32,8 @@ pub(super) struct Arrived {
     pub client: UnixStream,
     /// A line with its end, or what is none: too long, cut short, or no text.
     pub request: String,
+    /// A descriptor that came along.
+    pub brought: Option<OwnedFd>,
 }
 
 /// All of them, those first who have been waited for longest. A full table lets the first one go for the next.
@@ -44,12 +46,12 @@ impl Arriving {
         loop {
             let mut buffer = [0; REQUEST_BYTES_MAX];
             let room = REQUEST_BYTES_MAX - self.request.len();
-            let (socket, flags) = (self.client.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
-            let len = match recv(socket, &mut buffer[..room], flags) {
+            let received = handover::receive(&self.client, &mut buffer[..room], &mut self.brought);
+            let len = match received {
                 Ok(len) => len,
-                Err(Errno::EINTR) => continue,
-                Err(Errno::EAGAIN) => return Ok(false),
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
             };
             self.request.extend_from_slice(&buffer[..len]);
             if let Some(end) = self.request.iter().position(|byte| *byte == b'\n') {
@@ -66,6 +68,7 @@ impl Arriving {
         Arrived {
             client: self.client,
             request: String::from_utf8_lossy(&self.request).into_owned(),
+            brought: self.brought,
         }
     }
 }
@@ -111,6 +114,7 @@ impl Table {
             client,
             over: Instant::now() + PATIENCE,
             request: Vec::new(),
+            brought: None,
         });
         oldest
     }

@@ -13,6 +13,9 @@
 
 mod arriving;
 
+pub mod handover;
+mod rights;
+
 use std::fs;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write};
 use std::os::fd::AsRawFd;
@@ -28,6 +31,8 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAdd
 use nix::sys::stat::{Mode, fchmod};
 
 use arriving::{Arrived, Table};
+use handover::{Admit, Guest};
+pub use rights::Group;
 
 use crate::os::files::place::{self, Obstacle};
 use crate::os::socket::UNIX_PATH_BYTES_MAX;
@@ -41,7 +46,11 @@ const SLOW: &[&str] = &[
     "json cache dump",
     "why",
     "json why",
+    "pause",
+    "resume",
 ];
+/// Begins the request of who reads of queries as they come.
+pub const TAP: &str = "tap ";
 /// Longest request, with its newline.
 const REQUEST_BYTES_MAX: usize = 512;
 /// A client is dropped whose request takes longer to arrive, or that does not read for so long.
@@ -62,6 +71,8 @@ const BACKLOG: i32 = 4;
 const OK: &str = "ok";
 /// Begins the last line of one that was not.
 const ERROR: &str = "error: ";
+/// What a member of the group is told.
+const ONLY_LOOKS: &str = "the group of the socket may only look (control.group_may); root and the account that xdnsd runs under may do this";
 /// Stands for a line's end in it. No text that is shown has one of its own.
 const LINE_END: &str = "\t";
 
@@ -91,7 +102,11 @@ struct Command {
 
 /// The requests that are served, until the threads take them.
 #[derive(Default)]
-pub struct Commands(Vec<Command>);
+pub struct Commands {
+    list: Vec<Command>,
+    /// Who takes readers in.
+    admit: Option<Admit>,
+}
 
 impl Commands {
     /// Adds a request by its name, which may be of two words.
@@ -101,11 +116,21 @@ impl Commands {
         name: &'static str,
         run: impl Fn(&[&str], &mut dyn Write) -> Result<(), CommandError> + Send + Sync + 'static,
     ) -> Self {
-        self.0.push(Command {
+        self.list.push(Command {
             name,
             run: Box::new(run),
         });
         self
+    }
+
+    /// Takes in who reads of queries.
+    #[must_use]
+    pub fn with_readers(
+        self,
+        admit: impl Fn(&[&str], Guest) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        let admit: Option<Admit> = Some(Box::new(admit));
+        Self { admit, ..self }
     }
 
     /// Carries out one request.
@@ -114,13 +139,13 @@ impl Commands {
     /// It is unknown or refused, or `out` takes no more.
     pub fn carry_out(&self, request: &str, out: &mut dyn Write) -> Result<(), CommandError> {
         let words: Vec<&str> = request.split_ascii_whitespace().collect();
-        for command in &self.0 {
+        for command in &self.list {
             let name: Vec<&str> = command.name.split(' ').collect();
             if let Some(arguments) = words.strip_prefix(name.as_slice()) {
                 return (command.run)(arguments, out);
             }
         }
-        let known: Vec<&str> = self.0.iter().map(|command| command.name).collect();
+        let known: Vec<&str> = self.list.iter().map(|command| command.name).collect();
         Err(CommandError::Refused(format!(
             "unknown request; allowed: {}",
             known.join(", ")
@@ -133,6 +158,7 @@ impl Commands {
 pub struct Control {
     listener: UnixListener,
     file: SocketFile,
+    group: Option<Group>,
 }
 
 /// The name of a listening socket, which goes when this is dropped.
@@ -146,27 +172,53 @@ impl Control {
     /// # Errors
     /// Another process answers there, something else than a socket stands there, or a system call failed.
     pub fn bind(path: &Path) -> io::Result<Self> {
+        Self::bind_for(path, None)
+    }
+
+    /// The same for a group as well. Where it cannot be let in the socket is there without it, and the log says why.
+    ///
+    /// # Errors
+    /// As for [`bind`](Self::bind).
+    pub fn bind_for(path: &Path, group: Option<&Group>) -> io::Result<Self> {
         if let Some(Obstacle { what, .. }) = obstacle(path) {
             return Err(io::Error::other(what));
         }
         let told = |error: io::Error| told(path, &error);
         remove_stale(path).map_err(told)?;
         let listener = listen_for_root(path).map_err(told)?;
+        if let Some(group) = group
+            && let Err(error) = group.admit(path)
+        {
+            let name = text::line(&group.name);
+            warn!(
+                "control.group: {name} cannot use {}: {error}",
+                path.display()
+            );
+        }
         Ok(Self {
             listener,
             file: SocketFile(path.into()),
+            group: group.cloned(),
         })
     }
 
     /// What serves, and the socket's name, which whoever ends the process removes.
     pub fn split(self) -> (Server, SocketFile) {
-        (Server(self.listener), self.file)
+        let Self {
+            listener,
+            file,
+            group,
+        } = self;
+        (Server { listener, group }, file)
     }
 }
 
 /// Serves the clients of a listening socket.
 #[derive(Debug)]
-pub struct Server(UnixListener);
+pub struct Server {
+    listener: UnixListener,
+    group: Option<Group>,
+}
 
 /// A client whose request takes its time.
 #[derive(Debug)]
@@ -197,9 +249,9 @@ impl Server {
         let mut arriving = Table::default();
         let mut is_said = false;
         loop {
-            let (arrived, is_new) = arriving.wait(&self.0);
+            let (arrived, is_new) = arriving.wait(&self.listener);
             for arrived in arrived {
-                log_client(serve(arrived, commands, queue));
+                log_client(self.serve_one(arrived, commands, queue));
             }
             if !is_new {
                 continue;
@@ -224,8 +276,8 @@ impl Server {
 
     /// Who wants to be accepted, if anybody does.
     fn accept(&self) -> io::Result<Option<UnixStream>> {
-        self.0.set_nonblocking(true)?;
-        match self.0.accept() {
+        self.listener.set_nonblocking(true)?;
+        match self.listener.accept() {
             Ok((client, _)) => {
                 client.set_write_timeout(Some(PATIENCE))?;
                 Ok(Some(client))
@@ -240,6 +292,25 @@ impl Server {
 fn let_go(client: &UnixStream) -> io::Result<()> {
     let refused = CommandError::Refused("no request came, and others wait".into());
     finish(&mut BufWriter::new(client), Err(refused))
+}
+
+impl Server {
+    /// Serves one client to its end, or puts it into the queue. An error is the client's, or the connection's.
+    fn serve_one(
+        &self,
+        arrived: Arrived,
+        commands: &Commands,
+        queue: &SyncSender<Waiting>,
+    ) -> io::Result<()> {
+        let Arrived {
+            client, request, ..
+        } = &arrived;
+        if !rights::may(client, request, self.group.as_ref())? {
+            let refused = CommandError::Refused(ONLY_LOOKS.to_owned());
+            return finish(&mut BufWriter::new(client), Err(refused));
+        }
+        serve(arrived, commands, queue)
+    }
 }
 
 /// What is wrong with a client, or its connection, is its own.
@@ -320,15 +391,23 @@ fn is_slow(request: &str) -> bool {
         .any(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
-/// Serves one client to its end, or puts it into the queue. An error is the client's, or the connection's.
+/// Serves one request, or puts it into the queue.
 fn serve(arrived: Arrived, commands: &Commands, queue: &SyncSender<Waiting>) -> io::Result<()> {
-    let Arrived { client, request } = arrived;
+    let Arrived {
+        client,
+        request,
+        brought,
+    } = arrived;
     let Some(request) = request.strip_suffix('\n') else {
         let refused = CommandError::Refused(format!(
             "a request is one line of at most {REQUEST_BYTES_MAX} bytes"
         ));
         return finish(&mut BufWriter::new(&client), Err(refused));
     };
+    if let Some(words) = request.strip_prefix(TAP) {
+        let admitted = handover::admit(commands.admit.as_ref(), words, &client, brought);
+        return finish(&mut BufWriter::new(&client), admitted);
+    }
     if !is_slow(request) {
         let mut out = BufWriter::new(&client);
         let result = commands.carry_out(request, &mut out);
@@ -466,7 +545,9 @@ fn connection_failed(path: &Path, patience: Duration, error: &io::Error) -> io::
         ]) {
             format!("no xdnsd listens at {path}: not running, or --socket PATH")
         } else if is(&[ErrorKind::PermissionDenied]) {
-            format!("{path}: only root, and the account that xdnsd runs under, may ask it")
+            format!(
+                "{path}: only root, the account that xdnsd runs under, and the group of the socket (control.group) may ask it"
+            )
         } else if is(&[ErrorKind::WouldBlock, ErrorKind::TimedOut]) {
             let secs = patience.as_secs();
             format!("no answer in {secs} s from the xdnsd at {path}")

@@ -1,7 +1,10 @@
 //! Policy while the daemon runs: files that change, SIGHUP, `xdnsd reload`. Workers get a new set between two turns; no
 //! query waits for it.
 
+mod groups;
+mod pause;
 mod requests;
+mod words;
 
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -19,20 +22,20 @@ use xdnsd_core::policy::Policy;
 
 use super::program;
 use super::shield::Prefixes;
-use crate::compile::Notes;
 use crate::compile::reloader::{PolicyReloader, Update};
-use crate::compile::set::{Links, PolicyInput, PolicySet};
+use crate::compile::set::PolicySet;
 use crate::compile::why::explain;
-use crate::config::{Changes, Config, Devices, Plan};
+use crate::config::{Config, Devices, Plan};
 use crate::os::clock;
 use crate::os::threads;
 use crate::store::CACHE;
 use crate::worker::{Inbox, PolicySource};
+use groups::{Groups, input};
+use pause::Pause;
 use requests::{Asked, Request, lock};
 pub use requests::{Outcome, Requester};
+use words::{in_words, log_notes, not_taken, warnings_of};
 
-/// Lines of the log that one update may take.
-const NOTES_MAX: usize = 8;
 /// What a reload has done.
 const RELOADED: &str = "reloaded: config and files are in force";
 /// The same where a file failed.
@@ -86,6 +89,7 @@ impl PolicyThread {
             groups,
             reloader,
             prefixes,
+            pause: Pause::default(),
             inboxes: &[],
             set: Arc::clone(&set),
             previous: Vec::new(),
@@ -158,6 +162,7 @@ struct ThreadState {
     groups: Groups,
     reloader: PolicyReloader,
     prefixes: Prefixes,
+    pause: Pause,
     inboxes: &'static [Inbox],
     /// The set in force, for workers that start.
     set: Arc<Mutex<Arc<PolicySet>>>,
@@ -182,6 +187,9 @@ impl ThreadState {
                 Err(TryRecvError::Empty) => {
                     self.wait(wake);
                     self.follow_files();
+                    if self.pause.end_if_due(clock::now()) {
+                        self.filter_again();
+                    }
                     self.sweep();
                 }
             }
@@ -225,9 +233,20 @@ impl ThreadState {
                 // It may have gone.
                 let _ = reply.map(|reply| reply.send(outcome));
             }
+            Request::Pause(length, reply) => {
+                let _ = reply.send(self.pause_lists(length));
+            }
+            Request::Resume(reply) => {
+                let was_on = self.pause.end();
+                if was_on {
+                    self.filter_again();
+                }
+                let _ = reply.send(was_on);
+            }
             Request::Why(question, reply) => {
                 let place_of = |value| self.config.place_of(value);
-                let (set, input) = (self.reloader.set(), self.reloader.input());
+                let set = self.pause.in_force(self.reloader.set());
+                let input = self.reloader.input();
                 let _ = reply.send(explain(&set, input, &place_of, question));
             }
         }
@@ -330,7 +349,7 @@ impl ThreadState {
     }
 
     fn send_set(&mut self) {
-        let new = self.reloader.set();
+        let new = self.pause.in_force(self.reloader.set());
         let old = std::mem::replace(&mut *lock(&self.set), Arc::clone(&new));
         if !Arc::ptr_eq(&old, &new) {
             self.previous.push(old);
@@ -340,6 +359,29 @@ impl ThreadState {
         for inbox in self.inboxes {
             inbox.send_policy(Arc::<PolicySet>::clone(&new));
         }
+    }
+
+    /// Has lists say nothing for so long, from before it returns on; no length: nothing changes. Says for how many seconds.
+    fn pause_lists(&mut self, length: Option<Duration>) -> Option<u64> {
+        let now = clock::now();
+        if let Some(length) = length {
+            if !self.pause.is_on() {
+                // The one in force has to be left by all, and the reloader goes on to have it.
+                self.reloader.renew();
+            }
+            self.pause.begin(now, length);
+            info!("lists are paused for {} s", length.as_secs());
+            self.send_set();
+            self.wait_taken();
+        }
+        let until = self.pause.until()?;
+        Some(until.millis_since(now).div_ceil(1_000))
+    }
+
+    fn filter_again(&mut self) {
+        info!("lists are in force again");
+        self.send_set();
+        self.wait_taken();
     }
 
     /// Waits until no worker serves under an earlier set, but not for ever. Whether that is so.
@@ -373,88 +415,6 @@ impl PolicySource for PolicySet {
 
     fn settings(&self) -> Option<&Settings> {
         Some(Self::settings(self))
-    }
-}
-
-/// The upstream groups of a config, by their numbers.
-#[derive(Clone)]
-struct Groups {
-    names: Vec<String>,
-    /// As the workers have them.
-    servers: Vec<UpstreamConfig>,
-}
-
-impl Groups {
-    fn of(config: &Config, plan: &Plan) -> Self {
-        Self {
-            names: config.group_names(),
-            servers: config.servers(plan),
-        }
-    }
-
-    /// Whether each number means the group that it meant.
-    fn continue_those_of(&self, earlier: &Self) -> bool {
-        let pairs = self.names.iter().zip(&earlier.names);
-        pairs.into_iter().all(|(name, before)| name == before)
-    }
-}
-
-fn input(config: &Config, groups: &Groups, links: &Links) -> PolicyInput {
-    PolicyInput {
-        servers: groups.servers.clone(),
-        links: links.clone(),
-        ..config.policy()
-    }
-}
-
-fn warnings_of(config: &Config) -> Vec<String> {
-    let warnings = config.warnings().iter();
-    warnings.map(ToString::to_string).collect()
-}
-
-/// What a reload has not taken over from the config, and a start would.
-fn not_taken(changes: &Changes) -> Option<String> {
-    let keys = changes.at_start.join(", ");
-    (!keys.is_empty()).then(|| format!("from the next start on: {keys}"))
-}
-
-/// What was read and what was passed over, a line each.
-fn in_words(notes: &Notes) -> Vec<String> {
-    let problems = notes
-        .failures
-        .iter()
-        .chain(&notes.doubts)
-        .chain(&notes.first);
-    let problems = problems
-        .take(NOTES_MAX)
-        .chain(&notes.refusals)
-        .map(|problem| format!("note: {problem}"));
-    notes
-        .told
-        .iter()
-        .take(NOTES_MAX)
-        .cloned()
-        .chain(problems)
-        .collect()
-}
-
-fn log_notes(notes: &Notes) {
-    for told in notes.told.iter().take(NOTES_MAX) {
-        info!("{told}");
-    }
-    let problems = notes
-        .failures
-        .iter()
-        .chain(&notes.doubts)
-        .chain(&notes.first);
-    for problem in problems.take(NOTES_MAX) {
-        warn!("{problem}");
-    }
-    for refusal in &notes.refusals {
-        warn!("{refusal}");
-    }
-    if notes.count > NOTES_MAX {
-        warn!("{} lines were passed over in all", notes.count);
     }
 }
 

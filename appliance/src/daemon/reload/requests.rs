@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -22,6 +23,10 @@ pub(super) enum Request {
     Follow(Box<Plan>),
     /// Read everything again, and tell whoever wants to know.
     Reload(Option<Sender<Outcome>>),
+    /// Pause lists for so long, or say for how long they are: seconds.
+    Pause(Option<Duration>, Sender<Option<u64>>),
+    /// Have them in force again; whether they were paused.
+    Resume(Sender<bool>),
     /// Find out why a question is answered as it is.
     Why(Question, Sender<Why>),
 }
@@ -132,6 +137,14 @@ impl Reader for Requester {
 
     fn why(&self, question: Question) -> Result<Why, String> {
         self.wait_for(|reply| Request::Why(question, reply))
+    }
+
+    fn pause(&self, length: Option<Duration>) -> Result<Option<u64>, String> {
+        self.wait_for(|reply| Request::Pause(length, reply))
+    }
+
+    fn resume(&self) -> Result<bool, String> {
+        self.wait_for(Request::Resume)
     }
 }
 

@@ -386,6 +386,12 @@ impl Tcp {
         connection.map_or(Ingress::Other, |connection| connection.ingress)
     }
 
+    /// Who is at the other end, while it is there.
+    pub fn peer(&self, client: TcpClient) -> Option<SocketAddr> {
+        let (present, peer) = self.client(client.slot)?;
+        (present == client).then_some(peer)
+    }
+
     /// Notes that an answer will come later.
     pub fn expect(&mut self, client: TcpClient) {
         if let Some(connection) = self.connection(client) {

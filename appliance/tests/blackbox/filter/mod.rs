@@ -9,12 +9,14 @@ use std::thread;
 
 use anyhow::{Result, ensure};
 use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
 use xdnsd_core::counters::Counter;
 use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
 use crate::support::client::{Family, RawClient};
 use crate::support::daemon;
+use crate::support::message::query;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::text::{Case, ask_all, assert_answer, check_all, ede, question};
@@ -609,4 +611,39 @@ fn without_the_section_private_addresses_pass() -> Result<()> {
         &ways,
         &[("nas.test. A", OK, &["nas.test. 300 A 192.168.1.1"])],
     )
+}
+
+#[test]
+fn lists_that_are_paused_block_nothing_until_they_are_in_force_again() -> Result<()> {
+    let scene = scene!(Setup::default().sections("[filter]\nblock = [\"ads.test\"]\n"));
+    let rule = || Rule::addresses(300, &["192.0.2.1"]);
+    scene.upstream.on("www.ads.test.", rule());
+    let client = scene.raw_client()?;
+    let code = || -> Result<ResponseCode> {
+        let answer = client.ask(Family::V4, &query("www.ads.test.", RecordType::A))?;
+        Ok(answer.response_code())
+    };
+    let control = |request: &str| scene.daemon.control(request);
+    assert_eq!(code()?, ResponseCode::NXDomain);
+    assert_eq!(control("pause")?, "lists are in force\n");
+    assert_eq!(control("pause 1h")?, "lists are paused for 3600 s\n");
+    // At once, and from the cache.
+    for _ in 0..2 {
+        assert_eq!(code()?, ResponseCode::NoError);
+    }
+    let why = control("why www.ads.test")?;
+    assert!(why.contains("www.ads.test. A: forwarded"), "{why}");
+    // A reload changes nothing of that.
+    control("reload")?;
+    assert_eq!(code()?, ResponseCode::NoError);
+    assert_eq!(control("resume")?, "lists are in force again\n");
+    assert_eq!(code()?, ResponseCode::NXDomain, "not what is cached");
+    assert_eq!(control("resume")?, "lists were not paused\n");
+    // It ends by itself.
+    control("pause 1s")?;
+    wait_until("the pause is over", TIMEOUT, || {
+        code().is_ok_and(|code| code == ResponseCode::NXDomain)
+    })?;
+    assert_eq!(control("pause")?, "lists are in force\n");
+    Ok(())
 }

@@ -1,0 +1,102 @@
+//! A request that brings a descriptor, and a connection that stays: who reads of queries brings the memory for them.
+//!
+//! ```text
+//!  client: tap 1 ...\n  + a memfd (SCM_RIGHTS)
+//!  daemon: ok\n                                   and the connection stays, for as long as the client reads
+//! ```
+
+use std::io::{self, BufRead as _, BufReader, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::cmsg_space;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use super::{CommandError, ERROR, OK, PATIENCE, connect, connection_failed};
+use crate::text;
+
+/// Somebody who brings memory and stays connected.
+#[derive(Debug)]
+pub struct Guest {
+    /// What it has brought.
+    pub memory: OwnedFd,
+    /// Ends when it goes.
+    pub connection: UnixStream,
+}
+
+/// Takes one in: gets the words behind the request's name.
+pub type Admit = Box<dyn Fn(&[&str], Guest) -> Result<(), String> + Send + Sync>;
+
+/// Reads what a client has sent, without waiting, and takes the descriptor that comes along: more than one are closed by the kernel.
+pub(super) fn receive(
+    client: &UnixStream,
+    buffer: &mut [u8],
+    brought: &mut Option<OwnedFd>,
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let mut parts = [IoSliceMut::new(buffer)];
+    let received = recvmsg(client, &mut parts, &mut control, flags)?;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            *brought = descriptors.last().or(brought.take());
+        }
+    }
+    Ok(received.bytes)
+}
+
+/// Carries out a request that brings something.
+pub(super) fn admit(
+    admit: Option<&Admit>,
+    words: &str,
+    client: &UnixStream,
+    brought: Option<OwnedFd>,
+) -> Result<(), CommandError> {
+    let refused = |problem: &str| CommandError::Refused(problem.into());
+    let admit = admit.ok_or_else(|| refused("nothing can be read here"))?;
+    let memory = brought.ok_or_else(|| refused("no memory came with it"))?;
+    let guest = Guest {
+        memory,
+        connection: client.try_clone()?,
+    };
+    let words: Vec<&str> = words.split_ascii_whitespace().collect();
+    admit(&words, guest).map_err(CommandError::Refused)
+}
+
+/// The client's side: hands `memory` over with `request`, and gives the connection that is to stay.
+///
+/// # Errors
+/// Nobody answers at `path`, or the daemon says what is wrong.
+pub fn hand_over(path: &Path, request: &str, memory: BorrowedFd<'_>) -> io::Result<UnixStream> {
+    let failed = |error: io::Error| connection_failed(path, PATIENCE, &error);
+    let daemon = connect(path, PATIENCE).map_err(failed)?;
+    let line = format!("{request}\n");
+    let descriptors = [memory];
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let parts = [IoSlice::new(line.as_bytes())];
+    let sent = sendmsg(daemon.as_fd(), &parts, &mut control, SendFlags::NOSIGNAL);
+    let sent = sent.map_err(|errno| failed(errno.into()))?;
+    if sent < line.len() {
+        return Err(io::Error::other("the request was not sent whole"));
+    }
+    let mut status = String::new();
+    // The daemon says no more than this line, so nothing of what comes later is lost in the buffer.
+    BufReader::new(&daemon)
+        .read_line(&mut status)
+        .map_err(failed)?;
+    match status.trim_end() {
+        OK => Ok(daemon),
+        said => {
+            let problem = said.strip_prefix(ERROR).unwrap_or("no answer");
+            Err(io::Error::other(text::line(problem).into_owned()))
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! `xdnsd tail` and `top`: read the tap of a daemon, and hand what was seen to lines, a log file, dnstap, a capture or a screen.
+//!
+//! All of it is the reader's: files, sockets, memory and time. The daemon writes to the rings and knows of nothing else.
+
+pub mod dnstap;
+pub mod log_file;
+pub mod pcap;
+pub mod reader;
+pub mod show;
+pub mod top;
+
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use crate::store::tap::entry::{Kind, wanted};
+use crate::store::tap::ring::Shape;
+use crate::text;
+use dnstap::Dnstap;
+use log_file::LogFile;
+use pcap::Pcap;
+use reader::{Reader, Seen};
+use show::Filter;
+
+/// The time between two looks at the rings while nothing comes: nobody wakes a reader.
+const REST: Duration = Duration::from_millis(50);
+/// While something does.
+const BUSY: Duration = Duration::from_millis(2);
+
+/// What is shown, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What of it.
+    pub filter: Filter,
+    /// For programs.
+    pub is_json: bool,
+    /// Lines go to this file, which is moved away before it has more than so many bytes (0: never), and so many stay.
+    pub log: Option<(PathBuf, u64, u32)>,
+    /// Messages go here: a file, or a socket behind `unix:`.
+    pub dnstap: Option<PathBuf>,
+    /// Frames go here.
+    pub pcap: Option<PathBuf>,
+}
+
+impl Options {
+    /// Whether lines go to standard output: where nothing else is asked for.
+    const fn has_lines(&self) -> bool {
+        self.log.is_none() && self.dnstap.is_none() && self.pcap.is_none()
+    }
+
+    fn wanted(&self) -> u8 {
+        let mut all = 0;
+        if self.has_lines() || self.log.is_some() {
+            all |= wanted::ANSWERS;
+        }
+        if self.dnstap.is_some() {
+            all |= wanted::ANSWERS | wanted::QUERIES;
+        }
+        if self.pcap.is_some() {
+            all |= wanted::FRAMES;
+        }
+        all
+    }
+
+    const fn shape(&self) -> Shape {
+        if self.dnstap.is_some() || self.pcap.is_some() {
+            Shape::MESSAGES
+        } else {
+            Shape::QUESTIONS
+        }
+    }
+}
+
+/// Where all of it goes.
+struct Sinks<'o> {
+    options: &'o Options,
+    out: &'o mut dyn Write,
+    log: Option<LogFile>,
+    dnstap: Option<Dnstap>,
+    pcap: Option<Pcap<io::BufWriter<std::fs::File>>>,
+}
+
+/// Shows what the daemon at `socket` is asked, until the reader of `out` has left, or a signal comes.
+///
+/// # Errors
+/// Nobody answers there or it ends, or something cannot be written; in words.
+pub fn run(socket: &Path, options: &Options, out: &mut dyn Write) -> Result<(), String> {
+    let signals = signals().map_err(|error| format!("signals: {error}"))?;
+    let mut sinks = Sinks::open(options, out)?;
+    let reader = Reader::attach(socket, options.wanted(), options.shape());
+    let mut reader = reader.map_err(|error| error.to_string())?;
+    let followed = sinks.follow(&mut reader, &signals);
+    let finished = sinks.finish();
+    match followed {
+        Err(End::ReaderLeft) => Ok(()),
+        Err(End::Failed(problem)) => Err(problem),
+        Ok(()) => finished,
+    }
+}
+
+/// Why there is nothing more to do.
+enum End {
+    /// The reader of what is shown has seen enough.
+    ReaderLeft,
+    Failed(String),
+}
+
+impl Sinks<'_> {
+    fn open<'o>(options: &'o Options, out: &'o mut dyn Write) -> Result<Sinks<'o>, String> {
+        let log = options.log.as_ref();
+        let log = log.map(|(path, rotate_bytes, keep)| {
+            LogFile::open(path, *rotate_bytes, *keep).map_err(|error| told(path, &error))
+        });
+        let dnstap = options.dnstap.as_ref();
+        let dnstap = dnstap.map(|path| Dnstap::open(path).map_err(|error| told(path, &error)));
+        let pcap = options.pcap.as_ref();
+        let pcap = pcap.map(|path| Pcap::create(path).map_err(|error| told(path, &error)));
+        Ok(Sinks {
+            options,
+            out,
+            log: log.transpose()?,
+            dnstap: dnstap.transpose()?,
+            pcap: pcap.transpose()?,
+        })
+    }
+
+    fn follow(&mut self, reader: &mut Reader, signals: &SignalFd) -> Result<(), End> {
+        loop {
+            let seen = reader.read();
+            seen.iter().try_for_each(|seen| self.take(seen))?;
+            let lost = reader.newly_lost();
+            if lost > 0 {
+                let line = show::lost(lost, self.options.is_json);
+                self.line(&line)?;
+            }
+            self.flush()?;
+            let rest = if seen.is_empty() { REST } else { BUSY };
+            match wait(reader, signals, rest) {
+                Event::Nothing => {}
+                Event::Signal => return Ok(()),
+                Event::DaemonLeft => return Err(End::Failed("xdnsd has ended".into())),
+            }
+        }
+    }
+
+    fn take(&mut self, seen: &Seen) -> Result<(), End> {
+        if matches!(seen.entry.kind, Kind::FrameIn | Kind::FrameOut) {
+            let path = self.options.pcap.as_deref();
+            let pcap = self.pcap.as_mut();
+            return pcap.map_or(Ok(()), |pcap| failed(path, pcap.write(seen)));
+        }
+        if !self.options.filter.lets_through(seen) {
+            return Ok(());
+        }
+        if let Some(dnstap) = &mut self.dnstap {
+            failed(self.options.dnstap.as_deref(), dnstap.write(seen))?;
+        }
+        if self.log.is_none() && !self.options.has_lines() {
+            return Ok(());
+        }
+        let line = match self.options.is_json {
+            true => show::json_line(seen),
+            false => show::line(seen),
+        };
+        line.map_or(Ok(()), |line| self.line(&line))
+    }
+
+    /// A line, where lines go.
+    fn line(&mut self, line: &str) -> Result<(), End> {
+        if let Some(log) = &mut self.log {
+            let path = self.options.log.as_ref().map(|(path, ..)| path.as_path());
+            return failed(path, log.write(line));
+        }
+        failed(None, writeln!(self.out, "{line}"))
+    }
+
+    fn flush(&mut self) -> Result<(), End> {
+        let Options {
+            log, dnstap, pcap, ..
+        } = self.options;
+        let log = log.as_ref().map(|(path, ..)| path.as_path());
+        let flushed = [
+            (log, self.log.as_mut().map(LogFile::flush)),
+            (dnstap.as_deref(), self.dnstap.as_mut().map(Dnstap::flush)),
+            (pcap.as_deref(), self.pcap.as_mut().map(Pcap::flush)),
+            (None, Some(self.out.flush())),
+        ];
+        for (path, flushed) in flushed {
+            failed(path, flushed.unwrap_or(Ok(())))?;
+        }
+        Ok(())
+    }
+
+    /// Ends what has an end.
+    fn finish(self) -> Result<(), String> {
+        let path = self.options.dnstap.as_deref();
+        let finished = self.dnstap.map_or(Ok(()), Dnstap::finish);
+        finished.map_err(|error| told(path.unwrap_or(Path::new("")), &error))
+    }
+}
+
+/// What went wrong with the file at `path`, or with standard output.
+fn failed(path: Option<&Path>, written: io::Result<()>) -> Result<(), End> {
+    written.map_err(|error| match path {
+        Some(path) => End::Failed(told(path, &error)),
+        None if error.kind() == ErrorKind::BrokenPipe => End::ReaderLeft,
+        None => End::Failed(error.to_string()),
+    })
+}
+
+fn told(path: &Path, error: &io::Error) -> String {
+    format!("{}: {error}", text::path(path))
+}
+
+/// What has come while it rested.
+enum Event {
+    Nothing,
+    Signal,
+    DaemonLeft,
+}
+
+/// Signals that end it are read from a descriptor, so that what was begun is ended.
+fn signals() -> nix::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    set.extend([Signal::SIGINT, Signal::SIGTERM]);
+    set.thread_block()?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)
+}
+
+fn wait(reader: &Reader, signals: &SignalFd, rest: Duration) -> Event {
+    let mut fds = [
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        PollFd::new(reader.connection().as_fd(), PollFlags::POLLIN),
+    ];
+    // Interrupted or failed: the rings are looked at again.
+    let _ = poll(
+        &mut fds,
+        PollTimeout::try_from(rest).unwrap_or(PollTimeout::ZERO),
+    );
+    match fds.map(|fd| fd.any().unwrap_or(false)) {
+        [true, _] => Event::Signal,
+        // It says nothing there, so this is its end.
+        [_, true] => Event::DaemonLeft,
+        [false, false] => Event::Nothing,
+    }
+}

@@ -1,0 +1,127 @@
+//! The reader's side of the tap: it makes the memory, hands it over, and empties it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use xdnsd_core::dns::header::Header;
+
+use crate::control::readers;
+use crate::control::socket::handover::hand_over;
+use crate::os::clock;
+use crate::os::shared_memory::Shared;
+use crate::store::tap::entry::{Entry, Kind};
+use crate::store::tap::ring::{RingReader, Shape};
+
+/// Queries that are remembered until their answer comes. Full: those of the last minute stay; where these are too many, none.
+const WAITING_MAX: usize = 16_384;
+/// No answer comes later.
+const WAITING_SECS: u64 = 60;
+
+/// Something that was seen, with what the reader knows of it besides.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What the worker has written.
+    pub entry: Entry,
+    /// The message or frame, or its begin.
+    pub bytes: Vec<u8>,
+    /// When it was, since 1970.
+    pub wall: Duration,
+    /// How long the client has waited, where it is an answer.
+    pub waited: Option<Duration>,
+}
+
+/// Reads the tap of a daemon.
+#[derive(Debug)]
+pub struct Reader {
+    rings: RingReader,
+    connection: UnixStream,
+    /// When queries came that wait: an answer says nothing of that.
+    waiting: HashMap<(SocketAddr, u16), u64>,
+    /// Entries that had no room, as far as that was told.
+    lost: u64,
+}
+
+impl Reader {
+    /// Reads of the daemon at `socket` from now on what these bits of [`wanted`](crate::store::tap::entry::wanted) say.
+    ///
+    /// # Errors
+    /// Nobody answers there, or it refuses.
+    pub fn attach(socket: &Path, wanted: u8, shape: Shape) -> io::Result<Self> {
+        let (file, memory) = Shared::make(shape.bytes())?;
+        let request = readers::request(wanted, shape);
+        let connection = hand_over(socket, &request, file.as_fd())?;
+        Ok(Self {
+            rings: RingReader::new(memory, shape),
+            connection,
+            waiting: HashMap::new(),
+            lost: 0,
+        })
+    }
+
+    /// What came since the last time, in order.
+    pub fn read(&mut self) -> Vec<Seen> {
+        let now = (clock::monotonic_ns(), SystemTime::now());
+        let read = self.rings.drain();
+        read.into_iter()
+            .map(|(entry, bytes)| self.seen(entry, bytes, now))
+            .collect()
+    }
+
+    /// How many more had no room since the last time.
+    pub fn newly_lost(&mut self) -> u64 {
+        let lost = self.rings.lost();
+        lost - std::mem::replace(&mut self.lost, lost)
+    }
+
+    /// The daemon's end of the connection ends with it.
+    pub const fn connection(&self) -> &UnixStream {
+        &self.connection
+    }
+
+    fn seen(&mut self, entry: Entry, bytes: Vec<u8>, now: (u64, SystemTime)) -> Seen {
+        let ago = Duration::from_nanos(now.0.saturating_sub(entry.time_ns));
+        let wall = now.1.checked_sub(ago).unwrap_or(UNIX_EPOCH);
+        let waited = match entry.kind {
+            Kind::Waiting => {
+                self.remember(&entry, &bytes);
+                None
+            }
+            Kind::Late => self.waited(&entry, &bytes),
+            Kind::Answer => Some(Duration::from_micros(entry.micros.into())),
+            Kind::Query | Kind::Silence | Kind::FrameIn | Kind::FrameOut => None,
+        };
+        Seen {
+            entry,
+            bytes,
+            wall: wall.duration_since(UNIX_EPOCH).unwrap_or_default(),
+            waited,
+        }
+    }
+
+    fn remember(&mut self, entry: &Entry, bytes: &[u8]) {
+        let Some(header) = Header::parse(bytes) else {
+            return;
+        };
+        if self.waiting.len() >= WAITING_MAX {
+            let since = entry.time_ns.saturating_sub(WAITING_SECS * 1_000_000_000);
+            self.waiting.retain(|_, at| *at >= since);
+        }
+        if self.waiting.len() < WAITING_MAX {
+            let began = entry
+                .time_ns
+                .saturating_sub(u64::from(entry.micros) * 1_000);
+            self.waiting.insert((entry.client, header.id), began);
+        }
+    }
+
+    fn waited(&mut self, entry: &Entry, bytes: &[u8]) -> Option<Duration> {
+        let header = Header::parse(bytes)?;
+        let began = self.waiting.remove(&(entry.client, header.id))?;
+        Some(Duration::from_nanos(entry.time_ns.saturating_sub(began)))
+    }
+}

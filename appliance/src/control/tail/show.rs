@@ -1,0 +1,249 @@
+//! Queries and what became of them, as lines: for people, and for programs.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+use xdnsd_core::dns::header::{HEADER_LEN, Header, flag};
+use xdnsd_core::dns::name::is_within;
+use xdnsd_core::dns::{Name, read_u16};
+
+use super::reader::Seen;
+use crate::compile::name;
+use crate::compile::prefix::Prefix;
+use crate::control::presentation::{rcode_text, type_text};
+use crate::store::tap::entry::{Kind, Why};
+use crate::text::json;
+
+/// What is shown of all that is seen.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Clients with an address in it.
+    pub client: Option<Prefix>,
+    /// Names in it, and itself: wire form in lower case.
+    pub name: Option<Vec<u8>>,
+    /// What a list has withheld.
+    pub is_blocked: bool,
+}
+
+impl Filter {
+    /// Whether it is shown. Of a query that waits nothing is known yet.
+    #[must_use]
+    pub fn lets_through(&self, seen: &Seen) -> bool {
+        let entry = &seen.entry;
+        let client = |prefix: &Prefix| {
+            let address = entry.client.ip();
+            address.is_ipv4() == prefix.address().is_ipv4()
+                && Prefix::masked(address, prefix.length()) == *prefix
+        };
+        let is_named = |suffix: &Vec<u8>| {
+            let asked = Asked::of(&seen.bytes);
+            asked.is_some_and(|asked| is_within(asked.name.to_lower().as_wire(), suffix))
+        };
+        let is_open = matches!(entry.kind, Kind::Query | Kind::Waiting);
+        self.client.as_ref().is_none_or(client)
+            && self.name.as_ref().is_none_or(is_named)
+            && (!self.is_blocked || is_open || entry.why == Why::Blocked)
+    }
+}
+
+/// The question of a message.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Its name, as the client has written it.
+    pub name: Name,
+    /// Its type.
+    pub qtype: u16,
+}
+
+impl Asked {
+    /// `None`: there is none, or it is malformed.
+    #[must_use]
+    pub fn of(message: &[u8]) -> Option<Self> {
+        let (name, end) = Name::parse(message, HEADER_LEN).ok()?;
+        let qtype = read_u16(message, end)?;
+        Some(Self { name, qtype })
+    }
+}
+
+/// What is shown of one.
+struct Shown {
+    ms: u128,
+    client: IpAddr,
+    name: Option<String>,
+    qtype: Option<String>,
+    rcode: Option<String>,
+    micros: Option<u128>,
+}
+
+impl Shown {
+    /// `None`: nothing came of it yet.
+    fn of(seen: &Seen) -> Option<Self> {
+        let entry = &seen.entry;
+        let has_answer = match entry.kind {
+            Kind::Answer | Kind::Late => true,
+            Kind::Silence => false,
+            Kind::Query | Kind::Waiting | Kind::FrameIn | Kind::FrameOut => return None,
+        };
+        let asked = Asked::of(&seen.bytes);
+        let header = Header::parse(&seen.bytes).filter(|_| has_answer);
+        Some(Self {
+            ms: seen.wall.as_millis(),
+            client: entry.client.ip(),
+            qtype: asked.as_ref().map(|asked| type_text(asked.qtype)),
+            name: asked.map(|asked| name::display(asked.name.as_wire())),
+            rcode: header.map(|header| rcode_text((header.flags & flag::RCODE_MASK) as u8)),
+            micros: seen.waited.map(|waited| waited.as_micros()),
+        })
+    }
+}
+
+/// The code of its answer, `-` where there is none.
+#[must_use]
+pub fn rcode(seen: &Seen) -> String {
+    let shown = Shown::of(seen).and_then(|shown| shown.rcode);
+    shown.unwrap_or_else(|| "-".into())
+}
+
+/// A line for people; `None`: nothing came of it yet.
+#[must_use]
+pub fn line(seen: &Seen) -> Option<String> {
+    let Shown {
+        ms,
+        client,
+        name,
+        qtype,
+        rcode,
+        micros,
+    } = Shown::of(seen)?;
+    let or = |word: Option<String>, other: &str| word.unwrap_or_else(|| other.to_owned());
+    let mut line = format!(
+        "{}.{:03} {} {client} {} {} {} {}",
+        ms / 1_000,
+        ms % 1_000,
+        seen.entry.via.word(),
+        or(name, "?"),
+        or(qtype, "?"),
+        or(rcode, "-"),
+        seen.entry.why.word(),
+    );
+    if let Some(micros) = micros {
+        line += &format!(" {micros} us");
+    }
+    if let Some(upstream) = seen.entry.upstream {
+        line += &format!(" from {upstream}");
+    }
+    Some(line)
+}
+
+/// The same for programs.
+#[must_use]
+pub fn json_line(seen: &Seen) -> Option<String> {
+    let shown = Shown::of(seen)?;
+    let value: Value = json!({
+        "time_ms": shown.ms as u64,
+        "via": seen.entry.via.word(),
+        "client": shown.client.to_string(),
+        "port": seen.entry.client.port(),
+        "name": shown.name,
+        "type": shown.qtype,
+        "rcode": shown.rcode,
+        "why": seen.entry.why.word(),
+        "us": shown.micros.map(|micros| micros as u64),
+        "upstream": seen.entry.upstream.map(|upstream| upstream.to_string()),
+    });
+    Some(json::line(&value))
+}
+
+/// That some had no room.
+#[must_use]
+pub fn lost(lost: u64, is_json: bool) -> String {
+    if is_json {
+        json::line(&json!({ "lost": lost }))
+    } else {
+        format!("{lost} more had no room")
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::tap::entry::{Entry, Via};
+
+    /// A reply to `www.Example. AAAA`: NXDOMAIN.
+    pub const MESSAGE: &[u8] =
+        b"\x12\x34\x81\x83\0\x01\0\0\0\0\0\0\x03www\x07Example\0\0\x1c\0\x01";
+
+    pub fn seen(kind: Kind, why: Why) -> Seen {
+        Seen {
+            entry: Entry {
+                time_ns: 0,
+                micros: 12,
+                len: MESSAGE.len() as u32,
+                kept: MESSAGE.len() as u16,
+                kind,
+                via: Via::Xdp,
+                why,
+                client: "10.0.0.7:4711".parse().expect("an address"),
+                upstream: "192.0.2.53:53".parse().ok(),
+            },
+            bytes: MESSAGE.to_vec(),
+            wall: Duration::from_millis(1_700_000_000_005),
+            waited: Some(Duration::from_micros(345)),
+        }
+    }
+
+    #[test]
+    fn a_line_says_all_of_it() {
+        let late = seen(Kind::Late, Why::Upstream);
+        assert_eq!(
+            line(&late).as_deref(),
+            Some(
+                "1700000000.005 xdp 10.0.0.7 www.Example. AAAA NXDOMAIN upstream 345 us from 192.0.2.53:53"
+            )
+        );
+        let value: Value = serde_json::from_str(&json_line(&late).expect("a line")).expect("JSON");
+        assert_eq!(
+            value,
+            json!({"time_ms": 1_700_000_000_005_u64, "via": "xdp", "client": "10.0.0.7", "port": 4711,
+                "name": "www.Example.", "type": "AAAA", "rcode": "NXDOMAIN", "why": "upstream", "us": 345,
+                "upstream": "192.0.2.53:53"})
+        );
+        let silence = Seen {
+            waited: None,
+            ..seen(Kind::Silence, Why::Access)
+        };
+        let said = line(&silence).expect("a line");
+        assert!(said.contains(" AAAA - access"), "{said}");
+        assert_eq!(line(&seen(Kind::Waiting, Why::Waiting)), None);
+        let broken = Seen {
+            bytes: b"\x12".to_vec(),
+            ..late
+        };
+        assert!(line(&broken).is_some_and(|line| line.contains(" ? ? - ")));
+    }
+
+    #[test]
+    fn a_filter_lets_through_what_it_names() {
+        let blocked = seen(Kind::Answer, Why::Blocked);
+        let cached = seen(Kind::Answer, Why::Cache);
+        let filter = |client: &str, name: &[u8], is_blocked| Filter {
+            client: client.parse().ok(),
+            name: (!name.is_empty()).then(|| name.to_vec()),
+            is_blocked,
+        };
+        for (filter, lets) in [
+            (filter("", b"", false), [true, true]),
+            (filter("", b"", true), [true, false]),
+            (filter("10.0.0.0/24", b"", false), [true, true]),
+            (filter("10.0.1.0/24", b"", false), [false, false]),
+            (filter("::/0", b"", false), [false, false]),
+            (filter("", b"\x07example\0", false), [true, true]),
+            (filter("", b"\x06xample\0", false), [false, false]),
+        ] {
+            let through = [&blocked, &cached].map(|seen| filter.lets_through(seen));
+            assert_eq!(through, lets, "{filter:?}");
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! What a worker writes for readers of one query or answer, and its 64 bytes.
+//!
+//! ```text
+//!  0        8       12     16      18     19     20    21    22       40      42        60   64
+//!  | time_ns | micros | len | kept | kind | via | why | -- | client ... | port | upstream | -- | kept bytes: message or frame
+//! ```
+
+use std::net::{Ipv6Addr, SocketAddr};
+
+use xdnsd_core::counters::{Counter, Counters};
+
+/// Bytes of it, in front of the message or frame.
+pub const ENTRY_BYTES: usize = 64;
+
+/// What was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A query, as it came.
+    Query,
+    /// An answer that was given at once.
+    Answer,
+    /// A query that waits for its answer, as it came.
+    Waiting,
+    /// The answer to one that has waited.
+    Late,
+    /// A query that gets no answer, as it came.
+    Silence,
+    /// A frame from the AF_XDP socket.
+    FrameIn,
+    /// A frame to it.
+    FrameOut,
+}
+
+impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Query,
+        Self::Answer,
+        Self::Waiting,
+        Self::Late,
+        Self::Silence,
+        Self::FrameIn,
+        Self::FrameOut,
+    ];
+
+    /// What has to be wanted for it.
+    #[must_use]
+    pub const fn wanted(self) -> u8 {
+        match self {
+            Self::Query => wanted::QUERIES,
+            Self::Answer | Self::Waiting | Self::Late | Self::Silence => wanted::ANSWERS,
+            Self::FrameIn | Self::FrameOut => wanted::FRAMES,
+        }
+    }
+}
+
+/// What a reader wants, as bits.
+pub mod wanted {
+    /// What became of queries.
+    pub const ANSWERS: u8 = 1;
+    /// Queries besides, as they came.
+    pub const QUERIES: u8 = 2;
+    /// Frames of AF_XDP sockets.
+    pub const FRAMES: u8 = 4;
+    /// All of it.
+    pub const ALL: u8 = ANSWERS | QUERIES | FRAMES;
+}
+
+/// How a query came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Via {
+    /// Through an AF_XDP socket.
+    Xdp,
+    /// Through the kernel's UDP sockets.
+    Udp,
+    /// Over TCP.
+    Tcp,
+}
+
+impl Via {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Xdp, Self::Udp, Self::Tcp];
+
+    /// The word of metrics.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// Why it was answered as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Why {
+    /// A list says so, of the name or of one that it leads to.
+    Blocked,
+    /// Its address is private, and it came from outside.
+    Rebind,
+    /// The client gets no answer.
+    Access,
+    /// The client asks too much.
+    Rate,
+    /// The client is to come back with a cookie.
+    Cookie,
+    /// It is malformed.
+    Malformed,
+    /// It is of a kind that is not answered.
+    Unsupported,
+    /// It is refused.
+    Refused,
+    /// No upstream server answers.
+    Failed,
+    /// From the cache, past its TTL.
+    Stale,
+    /// From local data, or a special-use name.
+    Local,
+    /// From the cache.
+    Cache,
+    /// It waits for an upstream server.
+    Waiting,
+    /// It is no query.
+    Ignored,
+    /// An upstream server has said so.
+    Upstream,
+    /// Made here: ANY, or what a server says of itself.
+    Own,
+}
+
+impl Why {
+    /// Each of them.
+    pub const ALL: [Self; 16] = [
+        Self::Blocked,
+        Self::Rebind,
+        Self::Access,
+        Self::Rate,
+        Self::Cookie,
+        Self::Malformed,
+        Self::Unsupported,
+        Self::Refused,
+        Self::Failed,
+        Self::Stale,
+        Self::Local,
+        Self::Cache,
+        Self::Waiting,
+        Self::Ignored,
+        Self::Upstream,
+        Self::Own,
+    ];
+
+    /// As it is shown.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::Rebind => "rebind",
+            Self::Access => "access",
+            Self::Rate => "rate",
+            Self::Cookie => "cookie",
+            Self::Malformed => "malformed",
+            Self::Unsupported => "unsupported",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Stale => "stale",
+            Self::Local => "local",
+            Self::Cache => "cache",
+            Self::Waiting => "waiting",
+            Self::Ignored => "ignored",
+            Self::Upstream => "upstream",
+            Self::Own => "own",
+        }
+    }
+}
+
+/// What the engine counts where it decides, in the order in which it is believed: several may be counted for one query.
+const DECISIVE: [(Counter, Why); 18] = [
+    (Counter::Blocked, Why::Blocked),
+    (Counter::RebindWithheld, Why::Rebind),
+    (Counter::AclDropped, Why::Access),
+    (Counter::RateQueriesSlipped, Why::Rate),
+    (Counter::RateQueriesDropped, Why::Rate),
+    (Counter::RateMissesSlipped, Why::Rate),
+    (Counter::RateMissesDropped, Why::Rate),
+    (Counter::BadCookies, Why::Cookie),
+    (Counter::FormerrGiven, Why::Malformed),
+    (Counter::NotimpGiven, Why::Unsupported),
+    (Counter::RefusedGiven, Why::Refused),
+    (Counter::ServfailGiven, Why::Failed),
+    (Counter::CacheStale, Why::Stale),
+    (Counter::LocalAnswers, Why::Local),
+    (Counter::CacheHits, Why::Cache),
+    (Counter::CacheMisses, Why::Waiting),
+    (Counter::Coalesced, Why::Waiting),
+    (Counter::IgnoredMessages, Why::Ignored),
+];
+
+/// Where the counters that decide stood: what has moved since says why. So the engine pays nothing for being read.
+#[derive(Clone, Debug, Default)]
+pub struct Marks([u64; DECISIVE.len()]);
+
+impl Marks {
+    /// Where they stand.
+    pub fn set(&mut self, counters: &Counters) {
+        for (mark, (counter, _)) in self.0.iter_mut().zip(DECISIVE) {
+            *mark = counters.get(counter);
+        }
+    }
+
+    /// The first one that has moved since they were set, which they are again.
+    pub fn moved(&mut self, counters: &Counters) -> Option<Why> {
+        let mut found = None;
+        for (mark, (counter, why)) in self.0.iter_mut().zip(DECISIVE) {
+            let value = counters.get(counter);
+            if value != *mark && found.is_none() {
+                found = Some(why);
+            }
+            *mark = value;
+        }
+        found
+    }
+}
+
+/// One query, answer or frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When, by the monotonic clock.
+    pub time_ns: u64,
+    /// For how long a worker had it in hand; 0 where that is not known.
+    pub micros: u32,
+    /// Bytes of the message or frame.
+    pub len: u32,
+    /// How many of them are kept.
+    pub kept: u16,
+    /// What it is.
+    pub kind: Kind,
+    /// How the query came.
+    pub via: Via,
+    /// Why it was answered so.
+    pub why: Why,
+    /// Who asked.
+    pub client: SocketAddr,
+    /// Who has answered.
+    pub upstream: Option<SocketAddr>,
+}
+
+impl Entry {
+    /// Its bytes.
+    #[must_use]
+    pub fn emit(&self) -> [u8; ENTRY_BYTES] {
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[..8].copy_from_slice(&self.time_ns.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.micros.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.len.to_le_bytes());
+        bytes[16..18].copy_from_slice(&self.kept.to_le_bytes());
+        bytes[18..21].copy_from_slice(&[self.kind as u8, self.via as u8, self.why as u8]);
+        put_address(&mut bytes[22..40], Some(self.client));
+        put_address(&mut bytes[42..60], self.upstream);
+        bytes
+    }
+
+    /// Reads them again. `None`: another program has written them.
+    #[must_use]
+    pub fn parse(bytes: &[u8; ENTRY_BYTES]) -> Option<Self> {
+        let number = |at: usize| {
+            let bytes = bytes[at..].first_chunk();
+            bytes.map(|bytes| u32::from_le_bytes(*bytes))
+        };
+        Some(Self {
+            time_ns: u64::from_le_bytes(*bytes.first_chunk()?),
+            micros: number(8)?,
+            len: number(12)?,
+            kept: number(16)? as u16,
+            kind: *Kind::ALL.get(usize::from(bytes[18]))?,
+            via: *Via::ALL.get(usize::from(bytes[19]))?,
+            why: *Why::ALL.get(usize::from(bytes[20]))?,
+            client: address(&bytes[22..40])?,
+            upstream: address(&bytes[42..60]).filter(|upstream| upstream.port() != 0),
+        })
+    }
+}
+
+/// Sixteen bytes of the address, IPv4 mapped, and its port; no port: none.
+fn put_address(bytes: &mut [u8], address: Option<SocketAddr>) {
+    let Some(address) = address else { return };
+    let ip = match address.ip() {
+        std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        std::net::IpAddr::V6(ip) => ip,
+    };
+    bytes[..16].copy_from_slice(&ip.octets());
+    bytes[16..18].copy_from_slice(&address.port().to_le_bytes());
+}
+
+fn address(bytes: &[u8]) -> Option<SocketAddr> {
+    let ip = Ipv6Addr::from(*bytes.first_chunk::<16>()?);
+    let port = u16::from_le_bytes(*bytes[16..].first_chunk()?);
+    Some(SocketAddr::new(ip.to_canonical(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_read_as_it_was_written() {
+        let entry = Entry {
+            time_ns: u64::MAX - 7,
+            micros: 1_234_567,
+            len: 65_535,
+            kept: 448,
+            kind: Kind::Late,
+            via: Via::Tcp,
+            why: Why::Own,
+            client: "[2001:db8::1]:4711".parse().expect("an address"),
+            upstream: "192.0.2.1:53".parse().ok(),
+        };
+        assert_eq!(Entry::parse(&entry.emit()), Some(entry));
+        let other = Entry {
+            client: "10.0.0.7:53".parse().expect("an address"),
+            upstream: None,
+            ..entry
+        };
+        assert_eq!(Entry::parse(&other.emit()), Some(other));
+        for at in [18, 19, 20] {
+            let mut bytes = entry.emit();
+            bytes[at] = 99;
+            assert_eq!(Entry::parse(&bytes), None, "byte {at}");
+        }
+    }
+
+    #[test]
+    fn words_stand_where_their_numbers_say() {
+        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
+            assert_ne!(kind.wanted() & wanted::ALL, 0);
+        }
+        for (index, via) in Via::ALL.into_iter().enumerate() {
+            assert_eq!(via as usize, index);
+        }
+        for (index, why) in Why::ALL.into_iter().enumerate() {
+            assert_eq!(why as usize, index);
+        }
+    }
+
+    #[test]
+    fn what_has_moved_says_why_and_a_list_before_the_cache() {
+        let counters = Counters::new();
+        let mut marks = Marks::default();
+        counters.count(Counter::CacheHits);
+        marks.set(&counters);
+        assert_eq!(marks.moved(&counters), None);
+        counters.count(Counter::CacheHits);
+        assert_eq!(marks.moved(&counters), Some(Why::Cache));
+        assert_eq!(marks.moved(&counters), None, "once");
+        counters.count(Counter::CacheMisses);
+        counters.count(Counter::Blocked);
+        assert_eq!(marks.moved(&counters), Some(Why::Blocked));
+    }
+}

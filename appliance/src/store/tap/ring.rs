@@ -1,0 +1,310 @@
+//! One ring of a reader's memory: a worker writes it, the reader empties it.
+//!
+//! ```text
+//!  0      64     128          4096
+//!  | head | lost | tail | ... | slot | slot | ...      as often as there are workers
+//! ```
+//! `head` counts what was written, `tail` what was read; each side believes its own number alone. Full: the entry is lost, and
+//! counted. A reader that writes nonsense to `tail` loses entries, and nothing else happens.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use xdnsd_core::limits::WORKERS;
+
+use super::entry::{ENTRY_BYTES, Entry};
+use crate::os::shared_memory::Shared;
+
+/// Rings of a reader: one for each thread with an engine.
+pub const RINGS: usize = WORKERS + 1;
+/// Bytes in front of the slots.
+const HEAD_BYTES: usize = 4096;
+const LOST: usize = 64;
+const TAIL: usize = 128;
+/// Slots of a ring at most.
+const SLOTS_MAX: usize = 8192;
+/// Bytes of a slot at most: a whole frame.
+const SLOT_BYTES_MAX: usize = 2048;
+/// The least: a whole question.
+const SLOT_BYTES_MIN: usize = 512;
+
+/// How a reader's memory is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    slots: usize,
+    slot_bytes: usize,
+}
+
+impl Shape {
+    /// For who wants to know what was asked: the question fits whatever its name.
+    pub const QUESTIONS: Self = Self {
+        slots: 2048,
+        slot_bytes: SLOT_BYTES_MIN,
+    };
+    /// For who wants messages or frames, whole.
+    pub const MESSAGES: Self = Self {
+        slots: 1024,
+        slot_bytes: SLOT_BYTES_MAX,
+    };
+
+    /// The one that a reader asks for; `None`: there is no such.
+    #[must_use]
+    pub fn new(slots: usize, slot_bytes: usize) -> Option<Self> {
+        let is_one = slots.is_power_of_two()
+            && slots <= SLOTS_MAX
+            && slot_bytes.is_multiple_of(8)
+            && (SLOT_BYTES_MIN..=SLOT_BYTES_MAX).contains(&slot_bytes);
+        is_one.then_some(Self { slots, slot_bytes })
+    }
+
+    /// Slots of a ring.
+    #[must_use]
+    pub const fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Bytes of a slot.
+    #[must_use]
+    pub const fn slot_bytes(&self) -> usize {
+        self.slot_bytes
+    }
+
+    const fn ring_bytes(&self) -> usize {
+        HEAD_BYTES + self.slots * self.slot_bytes
+    }
+
+    /// Bytes of all rings.
+    ///
+    /// # Panics
+    /// Never: a ring is not empty.
+    #[must_use]
+    pub fn bytes(&self) -> NonZeroUsize {
+        NonZeroUsize::new(RINGS * self.ring_bytes()).expect("a ring has a head")
+    }
+
+    fn slot_at(&self, ring: usize, count: u64) -> usize {
+        let slot = count as usize & (self.slots - 1);
+        ring * self.ring_bytes() + HEAD_BYTES + slot * self.slot_bytes
+    }
+}
+
+/// A worker's end of a ring.
+#[derive(Debug)]
+pub struct Ring {
+    memory: Arc<Shared>,
+    shape: Shape,
+    wanted: u8,
+    index: usize,
+    head: u64,
+    lost: u64,
+}
+
+impl Ring {
+    /// The ring at `index`, of `RINGS`, for a reader that wants this.
+    #[must_use]
+    pub fn new(memory: Arc<Shared>, shape: Shape, index: usize, wanted: u8) -> Self {
+        assert!(index < RINGS, "a ring");
+        Self {
+            memory,
+            shape,
+            wanted,
+            index,
+            head: 0,
+            lost: 0,
+        }
+    }
+
+    /// Writes it with as many of the bytes as fit, where the reader wants it and has room.
+    pub fn write(&mut self, entry: &Entry, bytes: &[u8]) {
+        if self.wanted & entry.kind.wanted() == 0 {
+            return;
+        }
+        let base = self.index * self.shape.ring_bytes();
+        let tail = self.memory.word(base + TAIL).load(Acquire);
+        if self.head.wrapping_sub(tail) >= self.shape.slots as u64 {
+            self.lost += 1;
+            self.memory.word(base + LOST).store(self.lost, Relaxed);
+            return;
+        }
+        let kept = bytes.len().min(self.shape.slot_bytes - ENTRY_BYTES);
+        let entry = Entry {
+            len: bytes.len() as u32,
+            kept: kept as u16,
+            ..*entry
+        };
+        let at = self.shape.slot_at(self.index, self.head);
+        self.memory.write(at, &entry.emit());
+        self.memory.write(at + ENTRY_BYTES, &bytes[..kept]);
+        self.head += 1;
+        self.memory.word(base).store(self.head, Release);
+    }
+}
+
+/// The reader's end of all rings.
+#[derive(Debug)]
+pub struct RingReader {
+    memory: Shared,
+    shape: Shape,
+    tails: [u64; RINGS],
+}
+
+impl RingReader {
+    /// Nothing is read yet.
+    #[must_use]
+    pub const fn new(memory: Shared, shape: Shape) -> Self {
+        Self {
+            memory,
+            shape,
+            tails: [0; RINGS],
+        }
+    }
+
+    /// Entries that had no room so far.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let lost = |ring| {
+            let base = ring * self.shape.ring_bytes();
+            self.memory.word(base + LOST).load(Relaxed)
+        };
+        (0..RINGS).map(lost).sum()
+    }
+
+    /// Reads what is there by now, with its bytes, in the order of time.
+    #[must_use]
+    pub fn drain(&mut self) -> Vec<(Entry, Vec<u8>)> {
+        let mut read = Vec::new();
+        for ring in 0..RINGS {
+            let base = ring * self.shape.ring_bytes();
+            let head = self.memory.word(base).load(Acquire);
+            // Bound: a ring has so many slots.
+            for _ in 0..self.shape.slots {
+                let tail = self.tails[ring];
+                if tail >= head {
+                    break;
+                }
+                read.extend(self.slot(self.shape.slot_at(ring, tail)));
+                self.tails[ring] = tail + 1;
+                self.memory.word(base + TAIL).store(tail + 1, Release);
+            }
+        }
+        read.sort_by_key(|(entry, _)| entry.time_ns);
+        read
+    }
+
+    fn slot(&self, at: usize) -> Option<(Entry, Vec<u8>)> {
+        let mut head = [0; ENTRY_BYTES];
+        self.memory.read(at, &mut head);
+        let entry = Entry::parse(&head)?;
+        let kept = usize::from(entry.kept).min(self.shape.slot_bytes - ENTRY_BYTES);
+        let mut bytes = vec![0; kept];
+        self.memory.read(at + ENTRY_BYTES, &mut bytes);
+        Some((entry, bytes))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::entry::{Kind, Via, Why, wanted};
+    use super::*;
+
+    pub(crate) fn entry(time_ns: u64) -> Entry {
+        Entry {
+            time_ns,
+            micros: 1,
+            len: 0,
+            kept: 0,
+            kind: Kind::Answer,
+            via: Via::Udp,
+            why: Why::Cache,
+            client: "10.0.0.7:4711".parse().expect("an address"),
+            upstream: None,
+        }
+    }
+
+    fn ends(shape: Shape) -> (RingReader, Ring) {
+        let (file, memory) = Shared::make(shape.bytes()).expect("memory");
+        let daemon = Arc::new(Shared::take(&file, shape.bytes()).expect("memory"));
+        let ring = Ring::new(daemon, shape, RINGS - 1, wanted::ANSWERS);
+        (RingReader::new(memory, shape), ring)
+    }
+
+    #[test]
+    fn what_is_written_is_read_in_order_and_once() {
+        let (mut reader, mut ring) = ends(Shape::new(16, 512).expect("a shape"));
+        for turn in 0..5u8 {
+            for number in 0..10 {
+                ring.write(&entry(number), &[turn; 600]);
+            }
+            let read = reader.drain();
+            assert_eq!(read.len(), 10);
+            for (number, (entry, bytes)) in read.iter().enumerate() {
+                assert_eq!(entry.time_ns, number as u64);
+                assert_eq!(
+                    (entry.len, bytes.len()),
+                    (600, 448),
+                    "cut, and that is said"
+                );
+                assert!(bytes.iter().all(|byte| *byte == turn));
+            }
+            assert!(reader.drain().is_empty());
+        }
+        assert_eq!(reader.lost(), 0);
+    }
+
+    #[test]
+    fn what_has_no_room_is_counted_and_what_was_there_stays() {
+        let (mut reader, mut ring) = ends(Shape::new(16, 512).expect("a shape"));
+        for number in 0..40 {
+            ring.write(&entry(number), b"");
+        }
+        let read = reader.drain();
+        assert_eq!((read.len(), reader.lost()), (16, 24));
+        assert_eq!(read[15].0.time_ns, 15);
+        ring.write(&entry(41), b"");
+        assert_eq!(reader.drain().len(), 1);
+    }
+
+    #[test]
+    fn what_nobody_wants_is_not_written() {
+        let (mut reader, mut ring) = ends(Shape::QUESTIONS);
+        let query = Entry {
+            kind: Kind::Query,
+            ..entry(1)
+        };
+        ring.write(&query, b"");
+        assert!(reader.drain().is_empty());
+    }
+
+    /// The other side may write what it likes.
+    #[test]
+    fn a_tail_that_is_nonsense_costs_entries_and_nothing_else() {
+        let (mut reader, mut ring) = ends(Shape::new(16, 512).expect("a shape"));
+        let tail = (RINGS - 1) * reader.shape.ring_bytes() + TAIL;
+        for nonsense in [1, u64::MAX, 1 << 40] {
+            reader.memory.word(tail).store(nonsense, Relaxed);
+            for number in 0..40 {
+                ring.write(&entry(number), &[1; 4000]);
+            }
+        }
+        assert!(reader.lost() > 0);
+        assert!(reader.drain().len() <= 16);
+    }
+
+    #[test]
+    fn a_shape_has_bounds() {
+        for (slots, bytes) in [
+            (0, 512),
+            (3, 512),
+            (16384, 512),
+            (16, 0),
+            (16, 256),
+            (16, 4096),
+        ] {
+            assert_eq!(Shape::new(slots, bytes), None, "{slots} {bytes}");
+        }
+        for shape in [Shape::QUESTIONS, Shape::MESSAGES] {
+            assert_eq!(Shape::new(shape.slots, shape.slot_bytes), Some(shape));
+        }
+    }
+}
