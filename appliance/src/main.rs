@@ -78,6 +78,7 @@ fn carry_out(command: Command) -> Result<(), Ending> {
             user,
         } => return check(&file, offline, json, user.as_deref()),
         Command::Health(file) => return health(&file),
+        Command::Web(file) => return web(&file),
         Command::Ask { request, socket } => {
             check_request(&socket, &request)?;
             let asked = control::ask(&socket, &request, &mut io::stdout().lock());
@@ -126,6 +127,16 @@ fn run(file: &Path, user: Option<&str>) -> Result<(), Ending> {
     daemon::run(file, config)?;
     logging::finish();
     Ok(())
+}
+
+fn web(file: &Path) -> Result<(), Ending> {
+    logging::start().map_err(|error| format!("log: {error}"))?;
+    let config = Config::load(file).map_err(|errors| Ending {
+        status: BAD_CONFIG,
+        problem: errors.to_string(),
+    })?;
+    config.set_log();
+    Ok(control::web::run(&config)?)
 }
 
 fn health(file: &Path) -> Result<(), Ending> {

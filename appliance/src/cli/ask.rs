@@ -56,7 +56,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "pause",
         usage: " [--socket PATH] [TIME]",
-        about: "lists block nothing for TIME (30s, 5m, 2h), resume or a restart; none: are they paused?",
+        about: "lists block nothing for TIME (30s, 5m, 2h) or until resume; without: do they?",
         arguments: &["TIME"],
         make: ask_about_anything,
         ..ASKS

@@ -39,6 +39,15 @@ pub(super) const FORMS: &[Form] = &[
         ..BARE
     },
     Form {
+        name: "web",
+        usage: " FILE",
+        about: "metrics over HTTP and a status page, as [web] of FILE says, beside the daemon",
+        arguments: &["FILE"],
+        least: 1,
+        make: |mut words| Ok(Command::Web(words.first())),
+        ..BARE
+    },
+    Form {
         name: "reference",
         about: "every key of the config, in Markdown",
         make: |_| Ok(Command::Reference),

@@ -42,6 +42,8 @@ pub enum Command {
     },
     /// Ask the daemon of a config whether it answers.
     Health(PathBuf),
+    /// Say over HTTP what the daemon of a config says.
+    Web(PathBuf),
     /// Ask a running daemon over its control socket.
     Ask {
         /// The request's line.

@@ -38,7 +38,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "tail",
         usage: " [--socket PATH] [--json] [--client PREFIX] [--name NAME] [--blocked] [FILES]",
-        about: "each query as it is answered, until it is ended, in lines, a log file, dnstap, frames",
+        about: "each query as it is answered, until ended: lines, a log file, dnstap, frames",
         more: "    A line is: time, xdp, udp or tcp, client, name, type, code, who says so, microseconds, upstream.\n    \
                --client, --name, --blocked: of clients in PREFIX, of NAME and below, of what lists withhold\n    \
            FILES: [--log FILE [--rotate SIZE] [--keep NUMBER]] [--dnstap FILE] [--pcap FILE]\n    \

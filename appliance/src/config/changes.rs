@@ -29,6 +29,7 @@ const TAKEN_AT_START: &[(&str, &[&str])] = &[
     ("identity", &[]),
     ("statistics", &[]),
     ("control", &[]),
+    ("web", &[]),
 ];
 
 /// Whether only a start takes the value of a key.
@@ -69,6 +70,7 @@ impl Config {
         changes.of(&self.log, &earlier.log);
         changes.of(&self.statistics, &earlier.statistics);
         changes.of(&self.control, &earlier.control);
+        changes.of(&self.web, &earlier.web);
         changes
     }
 }
@@ -150,7 +152,7 @@ mod tests {
              [local]\nrecords = [\"a.lan A 192.0.2.1\"]\n[filter]\nblock = [\"a.example\"]\n\
              [rebind]\nranges = [\"private\"]\n[access]\nothers = \"allow\"\n[edns]\ncookies = false\n\
              [tcp]\nidle_secs = 7\n[identity]\nid = \"a\"\n[log]\nlevel = \"warn\"\n\
-             [statistics]\ninterval_secs = 60\n[control]\nsocket = \"/s\"\n[shield]\ncalm_secs = 7\n\
+             [statistics]\ninterval_secs = 60\n[control]\nsocket = \"/s\"\n[web]\nlisten = [\"127.0.0.1:80\"]\n[shield]\ncalm_secs = 7\n\
              [rate_limit]\nmisses = 7\n[[protect]]\ninterface = \"wan0\"\naddresses = [\"192.0.2.80\"]\nports = [80]\n\
              [forward]\nstrategy = \"race\"\nbusy_poll_us = 0\n";
         let changes = config(&format!("{other}{more}")).changes(&config(LEAST));
@@ -182,7 +184,8 @@ mod tests {
                 "[[protect]]",
                 "identity.id",
                 "statistics.interval_secs",
-                "control.socket"
+                "control.socket",
+                "web.listen"
             ]
         );
         for section in SECTIONS {

@@ -42,11 +42,11 @@ pub use schema::{
     Access, ActionWord, AskWord, BlockWord, Cache, Control, Edns, Filter, Forward, GroupWord,
     Identity, Interface, Local, Log, LogLevel, PriorityWord, Protect, RangeWord, RateLimit, Rebind,
     RouteCheck, Shield, SpecialWord, Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word,
-    Upstream, UpstreamPorts, XdpMode,
+    Upstream, UpstreamPorts, Web, XdpMode,
 };
 pub use types::{
-    CookieSecret, Domain, FilePath, FilterName, InterfaceName, Network, OptionalPath, Server,
-    Suffix,
+    CookieSecret, Domain, FilePath, FilterName, HttpAddress, InterfaceName, Network, OptionalPath,
+    Server, Suffix,
 };
 
 use crate::text;
@@ -94,6 +94,8 @@ pub struct Config {
     pub statistics: Statistics,
     /// How to be asked about it.
     pub control: Control,
+    /// What is said over HTTP.
+    pub web: Web,
     source: Source,
 }
 
@@ -149,6 +151,7 @@ impl Config {
             log: document.one(),
             statistics: document.one(),
             control: document.one(),
+            web: document.one(),
             source: Source::new(file, ""),
         };
         document.finish();

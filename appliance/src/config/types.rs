@@ -19,6 +19,7 @@ strings! {
     FilterName[explain::filter_name]: "a name such as \"ads.example\", or \"*.ads.example\" for what is below it; files belong to block_files, allow_files or compiled";
     Suffix: "a name, for itself and all below it, or a prefix such as \"10.1.0.0/20\", for its reverse zones";
     Network[explain::network]: "a prefix such as \"192.168.1.0/24\", or an address";
+    HttpAddress: "ADDRESS:PORT or [IPV6]:PORT, such as \"192.168.1.1:9153\"";
     Server: "ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
 }
 
@@ -191,6 +192,27 @@ impl FromStr for Network {
 }
 
 impl fmt::Display for Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Where HTTP is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpAddress(pub SocketAddr);
+
+impl FromStr for HttpAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address: Option<SocketAddr> = text.parse().ok();
+        let address = address.filter(|address| address.port() != 0);
+        address
+            .map(Self)
+            .ok_or_else(|| format!("{} is not an address with a port", quoted(text)))
+    }
+}
+
+impl fmt::Display for HttpAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(formatter)
     }

@@ -96,6 +96,9 @@ pub fn table(earlier: &Sums<'_>, later: &Sums<'_>, elapsed: Duration) -> String 
     let all = percent(later.sum(HITS), later.sum(LOOKED_UP));
     let now = percent(moved(HITS), moved(LOOKED_UP));
     let _ = writeln!(out, "{:<32}{all:>16}{now:>14}", "hit ratio of the cache");
+    if later.sum(&["lists_paused"]) > 0 {
+        out += "lists are paused\n";
+    }
     out
 }
 
@@ -158,6 +161,9 @@ mod tests {
                 .collect();
             assert_eq!(row(what), cells, "{what}\n{table}");
         }
+        let paused = Sums::of("xdnsd_lists_paused 1\n");
+        let paused = super::table(&paused, &paused, Duration::ZERO);
+        assert!(paused.ends_with("\nlists are paused\n"), "{paused}");
         let none = super::table(&Sums::of(""), &Sums::of(""), Duration::ZERO);
         assert!(none.ends_with("               -             -\n"), "{none}");
     }

@@ -531,6 +531,8 @@ fn register(
     prefixes: &Prefixes,
     policy: impl Fn() -> Arc<PolicySet> + Send + Sync + 'static,
 ) -> Telemetry {
+    let policy = Arc::new(policy);
+    let current = Arc::clone(&policy);
     let programs = supervisor.attachments().iter().map(|attachment| {
         let program = Arc::clone(&attachment.program);
         let (state, hot) = (
@@ -553,42 +555,55 @@ fn register(
         }
     });
     let tier0 = supervisor.tier0.clone();
-    let (denied, allowed) = (prefixes.clone(), prefixes.clone());
     Telemetry {
         programs: programs.collect(),
         protects: supervisor.protects(),
-        gauges: vec![
-            metrics::Gauge {
-                name: "shield_prefixes_denied",
-                help: "Prefixes that the XDP programs deny",
-                value: Box::new(move || denied.counts().denied as u64),
-            },
-            metrics::Gauge {
-                name: "shield_prefixes_allowed",
-                help: "Prefixes that they let in, though a shorter one is denied",
-                value: Box::new(move || allowed.counts().allowed as u64),
-            },
-            metrics::Gauge {
-                name: "cache_entries",
-                help: "Answers in the cache",
-                value: Box::new(|| CACHE.len() as u64),
-            },
-            metrics::Gauge {
-                name: "tap_readers",
-                help: "Who reads of queries as they are answered: xdnsd tail and its like",
-                value: Box::new(|| TAP.readers() as u64),
-            },
-            metrics::Gauge {
-                name: "tier0_entries",
-                help: "Answers that the program for hot names has",
-                value: Box::new(|| HOT.len() as u64),
-            },
-        ],
+        gauges: gauges(prefixes, move || current()),
         tier0: Some(Box::new(move || tier0.outcomes())),
         arrivals: Some(Box::new(|| ARRIVALS.read())),
         groups: Some(Box::new(move || policy().groups().to_vec())),
         ..Telemetry::default()
     }
+}
+
+/// What stands at a value.
+fn gauges(
+    prefixes: &Prefixes,
+    policy: impl Fn() -> Arc<PolicySet> + Send + Sync + 'static,
+) -> Vec<metrics::Gauge> {
+    let (denied, allowed) = (prefixes.clone(), prefixes.clone());
+    vec![
+        metrics::Gauge {
+            name: "shield_prefixes_denied",
+            help: "Prefixes that the XDP programs deny",
+            value: Box::new(move || denied.counts().denied as u64),
+        },
+        metrics::Gauge {
+            name: "shield_prefixes_allowed",
+            help: "Prefixes that they let in, though a shorter one is denied",
+            value: Box::new(move || allowed.counts().allowed as u64),
+        },
+        metrics::Gauge {
+            name: "cache_entries",
+            help: "Answers in the cache",
+            value: Box::new(|| CACHE.len() as u64),
+        },
+        metrics::Gauge {
+            name: "lists_paused",
+            help: "1 while lists block nothing: xdnsd pause",
+            value: Box::new(move || policy().is_paused().into()),
+        },
+        metrics::Gauge {
+            name: "tap_readers",
+            help: "Who reads of queries as they are answered: xdnsd tail and its like",
+            value: Box::new(|| TAP.readers() as u64),
+        },
+        metrics::Gauge {
+            name: "tier0_entries",
+            help: "Answers that the program for hot names has",
+            value: Box::new(|| HOT.len() as u64),
+        },
+    ]
 }
 
 /// The workers, as they are shown: by number, and by interface and queue where they have one.

@@ -28,7 +28,7 @@ use super::tcp::{Tcp, TcpClient};
 use crate::os::clock;
 use crate::os::datagrams::{self, Datagram};
 use crate::os::random::Entropy;
-use crate::store::tap::entry::{Kind, Via as QueryVia};
+use crate::store::tap::entry::Via as QueryVia;
 
 /// The way back to a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -222,7 +222,7 @@ impl Io<'_> {
             .map(|room| room.copy_from_slice(message))
             .and_then(|()| path.emit(bytes, message.len()).ok());
         if let Some(len) = emitted {
-            self.tap.frame(Kind::FrameOut, &frame.bytes_mut()[..len]);
+            self.tap.frame_out(&frame.bytes_mut()[..len]);
         }
         match emitted.map(|len| port.xsk.transmit(frame, len)) {
             Some(Ok(())) => self.counters.count(Counter::AnswersXdp),

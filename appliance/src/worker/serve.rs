@@ -19,7 +19,7 @@ use super::tcp::{self, Accepted, QUERY_MS};
 use crate::os::datagrams::{DATAGRAMS_MAX, Datagram};
 use crate::os::xsk::{Frame, prefetch};
 use crate::store::HOT;
-use crate::store::tap::entry::{Kind, Via as QueryVia};
+use crate::store::tap::entry::Via as QueryVia;
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
 /// sockets and the heartbeat have to wait for no more than some hundred microseconds.
@@ -67,14 +67,7 @@ impl Worker<'_> {
             address: path.client().ip(),
             transport: Transport::Udp,
         };
-        let asker = Asker {
-            client: path.client(),
-            via: QueryVia::Xdp,
-        };
-        let seen = self.io.tap.asked(asker, &frame.data()[message.clone()]);
-        if seen.is_some() {
-            self.io.tap.frame(Kind::FrameIn, frame.data());
-        }
+        let seen = self.io.tap.asked_in_frame(&path, frame.data(), &message);
         // Before the cache is looked into.
         let is_noted = self.hot.is_some() && HOT.is_asked();
         let valid = is_noted.then(|| HOT.valid(context.policy.generation));
@@ -103,8 +96,7 @@ impl Worker<'_> {
         match path.emit(frame.bytes_mut(), len) {
             Ok(frame_len) => {
                 if seen.is_some() {
-                    let bytes = &frame.bytes_mut()[..frame_len];
-                    self.io.tap.frame(Kind::FrameOut, bytes);
+                    self.io.tap.frame_out(&frame.bytes_mut()[..frame_len]);
                 }
                 self.transmit(frame, frame_len);
             }

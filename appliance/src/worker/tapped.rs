@@ -3,9 +3,11 @@
 //! Nobody reads: one load for each query. The engine knows nothing of it: why it has answered as it did is what it has counted.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use xdnsd_core::counters::Counters;
 use xdnsd_core::engine::Outcome;
+use xdnsd_core::respond::Path;
 
 use crate::os::clock;
 use crate::store::TAP;
@@ -127,8 +129,43 @@ impl<'a> Tapped<'a> {
         self.rings.write(&entry, message);
     }
 
-    /// A frame comes from the AF_XDP socket, or goes there.
-    pub fn frame(&self, kind: Kind, frame: &[u8]) {
+    /// The same of a query whose message stands in a frame.
+    pub fn asked_in_frame(
+        &mut self,
+        path: &Path,
+        frame: &[u8],
+        message: &Range<usize>,
+    ) -> Option<Seen> {
+        let kinds = TAP.wanted();
+        if kinds == 0 {
+            return None;
+        }
+        Some(self.begin_in_frame(kinds, path, frame, message))
+    }
+
+    #[cold]
+    fn begin_in_frame(
+        &mut self,
+        kinds: u8,
+        path: &Path,
+        frame: &[u8],
+        message: &Range<usize>,
+    ) -> Seen {
+        self.frame(Kind::FrameIn, frame);
+        let asker = Asker {
+            client: path.client(),
+            via: Via::Xdp,
+        };
+        let query = frame.get(message.clone()).unwrap_or_default();
+        self.begin(kinds, asker, query)
+    }
+
+    /// A frame goes to the AF_XDP socket.
+    pub fn frame_out(&self, frame: &[u8]) {
+        self.frame(Kind::FrameOut, frame);
+    }
+
+    fn frame(&self, kind: Kind, frame: &[u8]) {
         if TAP.wanted() & wanted::FRAMES != 0 {
             // It says itself whose it is.
             let asker = Asker {

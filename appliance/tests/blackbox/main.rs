@@ -38,4 +38,5 @@ mod upstreams;
 mod validate;
 mod vlan;
 mod ways;
+mod web;
 mod why;

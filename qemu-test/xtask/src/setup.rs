@@ -129,6 +129,7 @@ const LAB: &[Need] = &[
     program("tshark", "tshark"),
     program("fstrm-bin", "fstrm_capture"),
     program("dnstap-ldns", "dnstap-ldns"),
+    program("prometheus", "promtool"),
     program("netcat-openbsd", "nc"),
     program("dropbear-bin", "dropbear"),
     program("musl-tools", "musl-gcc"),
@@ -403,12 +404,14 @@ if [ ! -e "$policy" ]; then
 fi
 had_nsd=$(command -v nsd)
 had_unbound=$(command -v unbound)
+had_prometheus=$(command -v prometheus)
 DEBIAN_FRONTEND=noninteractive
 export DEBIAN_FRONTEND
 apt-get -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" || exit 1
 if [ -d /run/systemd/system ]; then
     if [ -z "$had_nsd" ] && command -v nsd > /dev/null; then systemctl --quiet disable nsd; fi
     if [ -z "$had_unbound" ] && command -v unbound > /dev/null; then systemctl --quiet disable unbound; fi
+    if [ -z "$had_prometheus" ] && command -v prometheus > /dev/null; then systemctl --quiet disable prometheus; fi
 fi
 exit 0
 "#;

@@ -151,6 +151,8 @@ pub struct PolicySet {
     forward_plain_names: bool,
     denial_ttl_secs: Option<u32>,
     rebind_ranges: Ranges,
+    /// Its lists say nothing, see [`without_lists`](Self::without_lists).
+    is_paused: bool,
 }
 
 /// A list and where its names come from.
@@ -222,6 +224,7 @@ impl PolicySet {
             forward_plain_names: input.local.forward_plain_names,
             denial_ttl_secs: input.local.denial_ttl_secs(),
             rebind_ranges: input.rebind.ranges,
+            is_paused: false,
         })
     }
 
@@ -287,8 +290,15 @@ impl PolicySet {
     pub fn without_lists(&self) -> Self {
         Self {
             lists: Arc::default(),
+            is_paused: true,
             ..self.renewed()
         }
+    }
+
+    /// Whether it was made by that.
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.is_paused
     }
 
     /// The same set with the lists read anew. Files that cannot be used are noted.

@@ -16,7 +16,7 @@ pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, Upstre
 pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
 pub use service::{
     AskWord, Cache, Control, Edns, GroupWord, Identity, Log, LogLevel, PriorityWord, Protect,
-    RateLimit, Shield, Statistics, SynCookiesWord, Tcp, Tier0Word,
+    RateLimit, Shield, Statistics, SynCookiesWord, Tcp, Tier0Word, Web,
 };
 
 /// The engine's own defaults are the file's.
@@ -41,6 +41,7 @@ pub const SECTIONS: &[Description] = &[
     Description::of::<Log>(),
     Description::of::<Statistics>(),
     Description::of::<Control>(),
+    Description::of::<Web>(),
 ];
 
 /// A section that may stand once may be absent: its keys have defaults.

@@ -3,7 +3,9 @@
 use xdnsd_core::limits;
 
 use super::{DEFAULT, optional, section};
-use crate::config::types::{CookieSecret, FilePath, InterfaceName, Network, OptionalPath};
+use crate::config::types::{
+    CookieSecret, FilePath, HttpAddress, InterfaceName, Network, OptionalPath,
+};
 use crate::config::value::words;
 
 words! {
@@ -121,6 +123,20 @@ section! {
         group: String = String::new();
         /// What the group may do.
         group_may: GroupWord = GroupWord::Read;
+    }
+}
+
+section! {
+    /// Metrics over HTTP and a status page. They are given by `xdnsd web FILE`, a process of its own that asks over the control socket
+    /// and needs no right but that; nothing else reads this section.
+    Web = "web", many: false {
+        /// Where it listens: `/` is the page, `/metrics` is for Prometheus. None: it is off.
+        listen: Vec<HttpAddress> = Vec::new(), 0..=8;
+        /// Whom it answers, besides this machine.
+        allow: Vec<Network> = Vec::new(), 0..=64;
+        /// Names that it may be asked by, besides addresses and `localhost`, such as "router.lan". Else a page of somebody else's could
+        /// read it in a browser that is let in.
+        hosts: Vec<String> = Vec::new(), 0..=16;
     }
 }
 

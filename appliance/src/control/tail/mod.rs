@@ -3,6 +3,7 @@
 //! All of it is the reader's: files, sockets, memory and time. The daemon writes to the rings and knows of nothing else.
 
 pub mod dnstap;
+pub mod live;
 pub mod log_file;
 pub mod pcap;
 pub mod reader;

@@ -90,6 +90,7 @@ mod tests {
         pause.begin(at(10), Duration::from_secs(60));
         let bare = pause.in_force(Arc::clone(&one));
         assert_eq!((bare.listed_names(), one.listed_names()), (0, 1));
+        assert_eq!((bare.is_paused(), one.is_paused()), (true, false));
         assert_ne!(bare.view().generation, one.view().generation);
         let again = pause.in_force(Arc::clone(&one));
         assert!(Arc::ptr_eq(&again, &bare), "nothing has changed");

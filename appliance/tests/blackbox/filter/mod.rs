@@ -631,6 +631,7 @@ fn lists_that_are_paused_block_nothing_until_they_are_in_force_again() -> Result
     for _ in 0..2 {
         assert_eq!(code()?, ResponseCode::NoError);
     }
+    assert!(control("stats")?.contains("\nxdnsd_lists_paused 1\n"));
     let why = control("why www.ads.test")?;
     assert!(why.contains("www.ads.test. A: forwarded"), "{why}");
     // A reload changes nothing of that.

@@ -1,0 +1,171 @@
+//! What happens now, put together by who looks: rates of counters, and what the tap has shown in the last ten seconds or so.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::reader::Seen;
+use super::show::{self, Asked};
+use crate::compile::name;
+use crate::control::presentation::type_text;
+use crate::control::summary::Sums;
+use crate::store::tap::entry::Kind;
+
+/// What is left of a count after a second.
+const FADING: f64 = 0.9;
+/// Keys of a table. Full: what is asked for least gives way.
+const KEYS_MAX: usize = 4096;
+
+/// Where queries are answered, with what counts them: the XDP program, and the ways to user space.
+pub const WAYS: [(&str, &str); 4] = [
+    ("XDP program", "answered"),
+    ("AF_XDP", "queries_xdp"),
+    ("UDP", "queries_udp"),
+    ("TCP", "queries_tcp"),
+];
+
+/// How often keys were seen, fading.
+#[derive(Debug, Default)]
+pub struct Tally(HashMap<String, f64>);
+
+impl Tally {
+    fn count(&mut self, key: String) {
+        if self.0.len() >= KEYS_MAX && !self.0.contains_key(&key) {
+            self.0.retain(|_, count| *count > 1.0);
+            if self.0.len() >= KEYS_MAX {
+                return;
+            }
+        }
+        *self.0.entry(key).or_insert(0.0) += 1.0;
+    }
+
+    fn fade(&mut self) {
+        self.0.retain(|_, count| {
+            *count *= FADING;
+            *count > 0.05
+        });
+    }
+
+    /// The most, with how often they are seen in a second.
+    #[must_use]
+    pub fn most(&self, rows: usize) -> Vec<(&str, f64)> {
+        let mut all: Vec<(&str, f64)> = self
+            .0
+            .iter()
+            .map(|(key, count)| (key.as_str(), count * (1.0 - FADING)))
+            .collect();
+        all.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(other.0)));
+        all.truncate(rows);
+        all
+    }
+}
+
+/// What happens now.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// Names and types.
+    pub names: Tally,
+    /// Clients.
+    pub clients: Tally,
+    /// Who says so.
+    pub reasons: Tally,
+    /// Codes of answers.
+    pub codes: Tally,
+    /// Entries that had no room.
+    pub lost: u64,
+    earlier: String,
+    later: String,
+    elapsed: Duration,
+}
+
+/// Rates of the last look: in a second, and shares of 1 where there is a whole.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Queries by [`WAYS`].
+    pub ways: [f64; WAYS.len()],
+    /// All of them.
+    pub queries: f64,
+    /// What the cache and the XDP program had of what was looked up.
+    pub hits: Option<f64>,
+    /// What lists withhold of queries.
+    pub blocked: Option<f64>,
+    /// SERVFAIL.
+    pub servfail: f64,
+}
+
+impl Live {
+    /// Counts one that was answered, or gets no answer.
+    pub fn take(&mut self, seen: &Seen) {
+        if !matches!(seen.entry.kind, Kind::Answer | Kind::Late | Kind::Silence) {
+            return;
+        }
+        if let Some(asked) = Asked::of(&seen.bytes) {
+            let name = name::display(asked.name.to_lower().as_wire());
+            let qtype = type_text(asked.qtype);
+            self.names.count(format!("{name} {qtype}"));
+        }
+        self.clients.count(seen.entry.client.ip().to_string());
+        self.reasons.count(seen.entry.why.word().to_owned());
+        self.codes.count(show::rcode(seen));
+    }
+
+    /// Counters as they stand, so long after the last look at them.
+    pub fn count(&mut self, stats: String, elapsed: Duration) {
+        self.earlier = std::mem::replace(&mut self.later, stats);
+        self.elapsed = elapsed;
+    }
+
+    /// A second is over.
+    pub fn fade(&mut self) {
+        let Self {
+            names,
+            clients,
+            reasons,
+            codes,
+            ..
+        } = self;
+        for tally in [names, clients, reasons, codes] {
+            tally.fade();
+        }
+    }
+
+    /// Rates between the last two looks at the counters.
+    #[must_use]
+    pub fn rates(&self) -> Rates {
+        let (earlier, later) = (Sums::of(&self.earlier), Sums::of(&self.later));
+        let rate = |names: &[&str]| {
+            let moved = later.sum(names).saturating_sub(earlier.sum(names));
+            moved as f64 / self.elapsed.as_secs_f64().max(0.001)
+        };
+        let share = |part: f64, whole: f64| (whole > 0.0).then(|| part / whole);
+        let ways = WAYS.map(|(_, name)| rate(&[name]));
+        let queries = ways.iter().sum();
+        let hits = rate(&["cache_hits", "cache_stale", "answered"]);
+        Rates {
+            ways,
+            queries,
+            hits: share(hits, hits + rate(&["cache_misses"])),
+            blocked: share(rate(&["blocked"]), queries),
+            servfail: rate(&["servfail_given"]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_fades_and_has_bounds() {
+        let mut tally = Tally::default();
+        for number in 0..2 * KEYS_MAX {
+            tally.count(number.to_string());
+            tally.count("often".into());
+        }
+        assert_eq!(tally.most(1)[0].0, "often");
+        assert!(tally.0.len() <= KEYS_MAX);
+        for _ in 0..200 {
+            tally.fade();
+        }
+        assert!(tally.0.is_empty(), "{tally:?}");
+    }
+}

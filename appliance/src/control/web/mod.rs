@@ -1,0 +1,181 @@
+//! `xdnsd web`: metrics over HTTP and a status page, by a process of its own, which asks the daemon over its control socket.
+//!
+//! ```text
+//!  browser, Prometheus ──HTTP──► xdnsd web ──control socket──► daemon
+//!                                 no rights, no rings           knows nothing of HTTP
+//! ```
+//! What it is told over HTTP never touches the process that holds the rings. It reads, and changes nothing: membership in the
+//! socket's group (`control.group`) is all that it needs. A connection has a request, a bound for its length and its time, and an
+//! answer; so many are served at once, and one more is closed.
+
+mod page;
+mod request;
+mod watch;
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use crate::compile::prefix::Prefix;
+use crate::config::Config;
+use crate::control::tail::top::ask;
+use request::{Answer, Hosts, Request};
+use watch::Watch;
+
+/// How long a client may take to ask, and to read.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Connections at once. Full: the next one is closed.
+const CONNECTIONS_MAX: usize = 16;
+/// Bytes of a request at most.
+const REQUEST_BYTES_MAX: usize = 8192;
+/// How long an address that cannot be had, or accept(2) without descriptors, rests.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Who serves.
+struct Site {
+    socket: PathBuf,
+    allowed: Vec<Prefix>,
+    hosts: Hosts,
+    watch: Watch,
+    connections: AtomicUsize,
+}
+
+/// Serves as `[web]` of the config says, until the process is ended.
+///
+/// # Errors
+/// Nothing is to be served, or no address can be had; in words.
+pub fn run(config: &Config) -> Result<(), String> {
+    let web = &config.web;
+    let Some(socket) = config.control.socket.as_deref() else {
+        return Err("web: without control.socket there is nobody to ask".into());
+    };
+    if web.listen.is_empty() {
+        return Err("web.listen names no address: nothing is served".into());
+    }
+    let site = Arc::new(Site {
+        socket: socket.to_owned(),
+        allowed: web.allow.iter().map(|network| network.0).collect(),
+        hosts: Hosts::new(web.hosts.iter().map(ToString::to_string)),
+        watch: Watch::new(socket.to_owned()),
+        connections: AtomicUsize::new(0),
+    });
+    let watcher = Arc::clone(&site);
+    spawn("web watch", move || watcher.watch.run())?;
+    let mut threads = Vec::new();
+    for address in &web.listen {
+        let listener = TcpListener::bind(address.0);
+        let listener = listener.map_err(|error| format!("web.listen {}: {error}", address.0))?;
+        info!("web: http://{}/", address.0);
+        let site = Arc::clone(&site);
+        threads.push(spawn("web", move || site.listen(&listener))?);
+    }
+    for thread in threads {
+        // None of them ends but by a fault.
+        let _ = thread.join();
+    }
+    Err("web: a thread has ended".into())
+}
+
+fn spawn(
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<thread::JoinHandle<()>, String> {
+    let builder = thread::Builder::new().name(name.to_owned());
+    let started = builder.spawn(work);
+    started.map_err(|error| format!("{name} thread: {error}"))
+}
+
+impl Site {
+    fn listen(self: &Arc<Self>, listener: &TcpListener) {
+        for client in listener.incoming() {
+            match client {
+                Ok(client) => self.accept(client),
+                Err(error) => {
+                    warn!("web: accept: {error}");
+                    thread::sleep(PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Serves the client on a thread of its own, where it may be served.
+    fn accept(self: &Arc<Self>, client: TcpStream) {
+        let peer = client.peer_addr().map(|peer| peer.ip().to_canonical());
+        if !peer.is_ok_and(|peer| self.is_allowed(peer)) {
+            return;
+        }
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let site = Arc::clone(self);
+        let serve = move || {
+            // What is wrong with a connection is its own.
+            let _ = site.serve(&client);
+            site.connections.fetch_sub(1, Ordering::Relaxed);
+        };
+        if spawn("web client", serve).is_err() {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// This machine, and who is named.
+    fn is_allowed(&self, peer: IpAddr) -> bool {
+        let is_named = |prefix: &Prefix| {
+            peer.is_ipv4() == prefix.address().is_ipv4()
+                && Prefix::masked(peer, prefix.length()) == *prefix
+        };
+        peer.is_loopback() || self.allowed.iter().any(is_named)
+    }
+
+    fn serve(&self, mut client: &TcpStream) -> io::Result<()> {
+        client.set_write_timeout(Some(PATIENCE))?;
+        let head = read_head(client)?;
+        let answer = match Request::parse(&head, &self.hosts) {
+            Ok(request) => self.answer(&request),
+            Err(refused) => refused,
+        };
+        client.write_all(&answer.bytes())?;
+        client.shutdown(Shutdown::Write)?;
+        // What it says besides would make the kernel take the answer back.
+        client.set_read_timeout(Some(Duration::from_millis(200)))?;
+        let _ = client.read(&mut [0; 512]);
+        Ok(())
+    }
+
+    fn answer(&self, request: &Request) -> Answer {
+        let answer = match request.path.as_str() {
+            "/" => Ok(Answer::page(page::HTML)),
+            "/metrics" => ask(&self.socket, "stats").map(Answer::metrics),
+            "/data.json" => self.watch.data().map(Answer::json),
+            _ => return Answer::plain(404, "there are / and /metrics"),
+        };
+        let answer = answer.unwrap_or_else(|problem| Answer::plain(503, &problem));
+        answer.without_body(request.is_head)
+    }
+}
+
+/// Reads until a request's head is whole, or too long, or takes too long.
+fn read_head(mut client: &TcpStream) -> io::Result<Vec<u8>> {
+    let over = Instant::now() + PATIENCE;
+    let mut head = Vec::new();
+    let mut part = [0; 1024];
+    while !request::is_whole(&head) && head.len() < REQUEST_BYTES_MAX {
+        let left = over.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        client.set_read_timeout(Some(left))?;
+        match client.read(&mut part)? {
+            0 => break,
+            count => head.extend(&part[..count]),
+        }
+    }
+    Ok(head)
+}

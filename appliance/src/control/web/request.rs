@@ -1,0 +1,219 @@
+//! What comes over HTTP, and what goes back. `httparse` reads what strangers write.
+
+use std::net::IpAddr;
+
+/// Headers of a request at most.
+const HEADERS_MAX: usize = 48;
+
+/// Names by which the site may be asked for.
+#[derive(Debug)]
+pub struct Hosts(Vec<String>);
+
+impl Hosts {
+    /// These, addresses, and `localhost`.
+    pub fn new(names: impl Iterator<Item = String>) -> Self {
+        let plain = |name: String| name.trim_end_matches('.').to_ascii_lowercase();
+        Self(names.map(plain).collect())
+    }
+
+    /// Whether the site goes by this name. A page of somebody else's whose name suddenly has our address (DNS rebinding) is
+    /// told from ours by nothing but that.
+    fn has(&self, host: &str) -> bool {
+        let bare = match host.strip_prefix('[') {
+            Some(v6) => v6.split(']').next().unwrap_or_default(),
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        let name = bare.trim_end_matches('.').to_ascii_lowercase();
+        bare.parse::<IpAddr>().is_ok() || name == "localhost" || self.0.contains(&name)
+    }
+}
+
+/// A request that may be answered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Without what stands behind `?`.
+    pub path: String,
+    /// Nothing but the answer's head is wanted.
+    pub is_head: bool,
+}
+
+/// Whether the head is all there.
+pub fn is_whole(head: &[u8]) -> bool {
+    head.windows(4).any(|part| part == b"\r\n\r\n") || head.windows(2).any(|part| part == b"\n\n")
+}
+
+impl Request {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What is answered instead.
+    pub fn parse(head: &[u8], hosts: &Hosts) -> Result<Self, Answer> {
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut parsed = httparse::Request::new(&mut headers);
+        match parsed.parse(head) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) => {
+                return Err(Answer::plain(400, "the request is cut short"));
+            }
+            Err(_) => return Err(Answer::plain(400, "that is no request")),
+        }
+        let is_head = match parsed.method {
+            Some("GET") => false,
+            Some("HEAD") => true,
+            Some(_) | None => return Err(Answer::plain(405, "there is nothing to do but to read")),
+        };
+        let host = parsed
+            .headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case("host"));
+        let host = host.and_then(|host| std::str::from_utf8(host.value).ok());
+        if !host.is_some_and(|host| hosts.has(host.trim())) {
+            return Err(Answer::plain(
+                421,
+                "ask by an address, or by a name of web.hosts",
+            ));
+        }
+        let path = parsed.path.unwrap_or_default();
+        let path = path.split('?').next().unwrap_or_default().to_owned();
+        Ok(Self { path, is_head })
+    }
+}
+
+/// What goes back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answer {
+    status: u16,
+    kind: &'static str,
+    body: Vec<u8>,
+    has_body: bool,
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+impl Answer {
+    fn new(status: u16, kind: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Self {
+            status,
+            kind,
+            body: body.into(),
+            has_body: true,
+        }
+    }
+
+    /// A line of text.
+    pub fn plain(status: u16, text: &str) -> Self {
+        Self::new(status, TEXT, format!("{text}\n"))
+    }
+
+    pub fn page(html: &str) -> Self {
+        Self::new(200, "text/html; charset=utf-8", html)
+    }
+
+    /// As Prometheus reads them.
+    pub fn metrics(text: String) -> Self {
+        Self::new(200, "text/plain; version=0.0.4; charset=utf-8", text)
+    }
+
+    pub fn json(text: String) -> Self {
+        Self::new(200, "application/json", text)
+    }
+
+    /// The same without its body, where that is so.
+    pub fn without_body(self, is_head: bool) -> Self {
+        Self {
+            has_body: !is_head,
+            ..self
+        }
+    }
+
+    /// As it goes over the connection. The page may load nothing but from here, and nobody may frame it.
+    pub fn bytes(&self) -> Vec<u8> {
+        let reason = match self.status {
+            200 => "OK",
+            400 => "Bad Request",
+            404 => "Not Found",
+            405 => "Method Not Allowed",
+            421 => "Misdirected Request",
+            503 => "Service Unavailable",
+            _ => "",
+        };
+        let mut bytes = format!(
+            "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\nCache-Control: no-store\r\n\
+             X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'none'; \
+             style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'; \
+             base-uri 'none'; form-action 'none'\r\n\r\n",
+            self.status,
+            self.kind,
+            self.body.len(),
+        )
+        .into_bytes();
+        if self.has_body {
+            bytes.extend(&self.body);
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(head: &str) -> Result<(String, bool), u16> {
+        let hosts = Hosts::new(["Router.lan.".to_owned()].into_iter());
+        let request = Request::parse(head.as_bytes(), &hosts);
+        request
+            .map(|request| (request.path, request.is_head))
+            .map_err(|answer| answer.status)
+    }
+
+    #[test]
+    fn requests_are_read_and_others_refused() {
+        for (head, expected) in [
+            (
+                "GET / HTTP/1.1\r\nHost: 192.168.1.1:9153\r\n\r\n",
+                Ok(("/", false)),
+            ),
+            (
+                "GET /metrics?x=1 HTTP/1.1\r\nhost: [fd00::1]:80\r\n\r\n",
+                Ok(("/metrics", false)),
+            ),
+            (
+                "HEAD / HTTP/1.0\r\nHost: ROUTER.LAN\r\n\r\n",
+                Ok(("/", true)),
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: localhost:1\r\n\r\n",
+                Ok(("/", false)),
+            ),
+            ("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", Err(421)),
+            (
+                "GET / HTTP/1.1\r\nHost: router.lan.evil.example\r\n\r\n",
+                Err(421),
+            ),
+            ("GET / HTTP/1.1\r\n\r\n", Err(421)),
+            ("POST / HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n", Err(405)),
+            ("GET / HTTP/1.1\r\nHost: 10.0.0.1\r\n", Err(400)),
+            ("\x16\x03\x01\r\n\r\n", Err(400)),
+        ] {
+            let expected = expected.map(|(path, is_head)| (path.to_owned(), is_head));
+            assert_eq!(parsed(head), expected, "{head}");
+        }
+        assert!(is_whole(b"GET /\r\n\r\n") && is_whole(b"GET /\n\n") && !is_whole(b"GET /\r\n"));
+    }
+
+    #[test]
+    fn an_answer_says_how_long_it_is_and_head_has_no_more() {
+        let answer = Answer::plain(404, "no");
+        let text = String::from_utf8(answer.bytes()).expect("text");
+        assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"), "{text}");
+        assert!(
+            text.contains("\r\nContent-Length: 3\r\n") && text.ends_with("\r\n\r\nno\n"),
+            "{text}"
+        );
+        let head = String::from_utf8(answer.without_body(true).bytes()).expect("text");
+        assert!(
+            head.contains("\r\nContent-Length: 3\r\n") && head.ends_with("\r\n\r\n"),
+            "{head}"
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! Looks at the daemon while somebody looks at the page, and at no other time.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::control::memory;
+use crate::control::tail::live::{Live, Tally};
+use crate::control::tail::reader::Reader;
+use crate::control::tail::top::ask;
+use crate::store::tap::entry::wanted;
+use crate::store::tap::ring::Shape;
+use crate::text::json;
+
+/// The time between two looks at counters.
+const LOOK: Duration = Duration::from_secs(1);
+/// The time between two looks at the rings.
+const READ: Duration = Duration::from_millis(20);
+/// For so long after the last request the daemon is looked at.
+const LINGER: Duration = Duration::from_secs(10);
+/// How long a request waits for the first look.
+const FIRST_MAX: Duration = Duration::from_secs(4);
+/// Rows of a table.
+const ROWS: usize = 12;
+
+/// What was seen last, and when somebody wanted to know.
+#[derive(Debug, Default)]
+struct Board {
+    asked_at: Option<Instant>,
+    data: Option<Result<String, String>>,
+}
+
+/// Looks for those who ask.
+#[derive(Debug)]
+pub struct Watch {
+    socket: PathBuf,
+    board: Mutex<Board>,
+    changed: Condvar,
+}
+
+impl Watch {
+    /// Of the daemon at `socket`.
+    pub fn new(socket: PathBuf) -> Self {
+        Self {
+            socket,
+            board: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The data of the page.
+    ///
+    /// # Errors
+    /// The daemon does not answer; in words.
+    pub fn data(&self) -> Result<String, String> {
+        let mut board = self.board();
+        board.asked_at = Some(Instant::now());
+        self.changed.notify_all();
+        let waited = self
+            .changed
+            .wait_timeout_while(board, FIRST_MAX, |board| board.data.is_none());
+        let (board, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        board
+            .data
+            .clone()
+            .unwrap_or_else(|| Err("the daemon does not answer".into()))
+    }
+
+    /// Looks whenever somebody has asked, as long as the process lives.
+    pub fn run(&self) {
+        loop {
+            let board = self.board();
+            let waited = self.changed.wait_while(board, |board| !board.is_wanted());
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            let looked = self.look();
+            self.board().data = looked.err().map(Err);
+            self.changed.notify_all();
+            if self.board().data.is_some() {
+                thread::sleep(LOOK);
+            }
+        }
+    }
+
+    /// Looks until nobody asks any more.
+    fn look(&self) -> Result<(), String> {
+        let reader = Reader::attach(&self.socket, wanted::ANSWERS, Shape::QUESTIONS);
+        let mut reader = reader.map_err(|error| error.to_string())?;
+        let mut live = Live::default();
+        live.count(ask(&self.socket, "stats")?, LOOK);
+        let mut since = Instant::now();
+        while self.board().is_wanted() {
+            thread::sleep(READ);
+            reader.read().iter().for_each(|seen| live.take(seen));
+            if since.elapsed() < LOOK {
+                continue;
+            }
+            live.lost += reader.newly_lost();
+            live.count(ask(&self.socket, "stats")?, since.elapsed());
+            since = Instant::now();
+            let data = data(&live, &self.socket)?;
+            self.board().data = Some(Ok(data));
+            self.changed.notify_all();
+            live.fade();
+        }
+        Ok(())
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Board {
+    fn is_wanted(&self) -> bool {
+        self.asked_at.is_some_and(|at| at.elapsed() < LINGER)
+    }
+}
+
+/// What the page shows.
+fn data(live: &Live, socket: &Path) -> Result<String, String> {
+    let upstreams = ask(socket, "json upstreams")?;
+    let upstreams: Value = serde_json::from_str(&upstreams).unwrap_or_default();
+    let rates = live.rates();
+    let percent = |share: Option<f64>| share.map(|share| share * 100.0);
+    let rows = |tally: &Tally| json!(tally.most(ROWS));
+    let [xdp_program, afxdp, udp, tcp] = rates.ways;
+    let memory = memory::total() as f64 * 100.0 / memory::BUDGET_BYTES as f64;
+    Ok(json::line(&json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "queries": rates.queries,
+        "xdp_program": xdp_program,
+        "afxdp": afxdp,
+        "udp": udp,
+        "tcp": tcp,
+        "hit_percent": percent(rates.hits),
+        "blocked_percent": percent(rates.blocked),
+        "servfail": rates.servfail,
+        "memory_percent": memory,
+        "not_seen": live.lost,
+        "names": rows(&live.names),
+        "clients": rows(&live.clients),
+        "reasons": rows(&live.reasons),
+        "codes": rows(&live.codes),
+        "upstreams": upstreams,
+    })))
+}
