@@ -282,6 +282,7 @@ impl Worker<'_> {
 
     pub(super) fn lose_stream(&mut self, context: &Context<'_>, index: u16) {
         self.io.streams.close(index);
+        self.io.tap.turns_to(None);
         self.engine.lost(&mut context.call(&mut self.io), index);
     }
 
