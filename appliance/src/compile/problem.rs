@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use xdnsd_core::policy::list::MAGIC;
@@ -77,7 +78,7 @@ pub struct Notes {
     pub count: usize,
     /// Leases that did not get the name that they ask for.
     pub refusals: Vec<Problem>,
-    /// What the text of each hosts file hashes to: whether it changed since.
+    /// What the text of each hosts file hashes to, and the state of each list: whether it changed since.
     pub stamps: Vec<(String, u64)>,
     /// Files that could not be used at all: what they hold is missing from what was built.
     pub failures: Vec<Problem>,
@@ -110,11 +111,10 @@ impl Notes {
         }
     }
 
-    /// Notes what a file says, by which a change of it is told.
-    pub fn stamp(&mut self, file: &Path, text: &str) {
-        use std::hash::{DefaultHasher, Hash, Hasher};
+    /// Notes what a file says, or its state, by which a change of it is told.
+    pub fn stamp(&mut self, file: &Path, state: impl Hash) {
         let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
+        state.hash(&mut hasher);
         self.stamps
             .push((file.display().to_string(), hasher.finish()));
     }
@@ -165,7 +165,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// Leaves of `notes` what was not said before. A hosts file that changed is spoken of anew. In a lease file the line does
+    /// Leaves of `notes` what was not said before. A hosts file or a list that changed is spoken of anew. In a lease file the line does
     /// not matter: its server writes it anew at each change, in any order.
     pub fn leave_new(&mut self, notes: &mut Notes) {
         let stamps: HashMap<String, u64> = notes.stamps.drain(..).collect();

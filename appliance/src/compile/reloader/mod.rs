@@ -13,7 +13,7 @@ use super::local::LeaseFile;
 use super::problem::{Notes, Problem, Said};
 use super::set::{Links, PolicyInput, PolicySet};
 use super::watch::{Debounce, Pace, Users, Watched, Watcher};
-use crate::os::files;
+use crate::os::files::{self, Stamp};
 use crate::text;
 
 /// What came of reading files anew.
@@ -49,6 +49,8 @@ pub struct PolicyReloader {
     next_end_secs: Option<i64>,
     /// What was said of local data as it is.
     said: Said,
+    /// What was said of lists as they are.
+    lists_said: Said,
     /// Whether the machine has other addresses than those that the leases in force were compared with.
     has_moved: bool,
     /// Whether a lease file that was found empty was waited for.
@@ -75,6 +77,7 @@ impl PolicyReloader {
             doubts: HashSet::new(),
             next_end_secs: None,
             said: Said::default(),
+            lists_said: Said::default(),
             has_moved: false,
             waits_for_leases: false,
         })
@@ -203,6 +206,7 @@ impl PolicyReloader {
         self.input = input;
         // Whoever asks is told everything.
         self.said = Said::default();
+        self.lists_said = Said::default();
         self.set = Arc::new(fixed.with_files_of(&self.set));
         let mut update = self.rebuild(Users::ALL, now_secs);
         update.set = Some(self.set());
@@ -243,6 +247,10 @@ impl PolicyReloader {
             notes.failures.push(Problem::of("lists", what));
             return notes;
         }
+        for path in self.input.lists.files() {
+            let state = fs::metadata(path).ok();
+            notes.stamp(path, state.map(|found| Stamp::of(&found)));
+        }
         let built = self.set.with_lists(&self.input, &mut notes);
         if !self.input.lists.take_shrunk {
             refuse_shrunk(&mut notes, &self.lists_loaded);
@@ -250,6 +258,7 @@ impl PolicyReloader {
         if let Some(set) = accept(built, &mut notes, &mut self.lists_loaded) {
             self.set = Arc::new(set);
         }
+        self.lists_said.leave_new(&mut notes);
         notes
     }
 
@@ -348,17 +357,12 @@ fn files(input: &PolicyInput) -> Vec<Watched> {
             pace,
         }
     };
-    let (local, lists) = (&input.local, &input.lists);
+    let local = &input.local;
     let hosts = local.hosts.iter().map(watched(Users::LOCAL, Pace::Whole));
     let leases = local.leases.iter().map(|lease| &lease.path);
-    let lists = lists
-        .block
-        .iter()
-        .chain(&lists.allow)
-        .chain(&lists.compiled);
     hosts
         .chain(leases.map(watched(Users::LOCAL, Pace::Live)))
-        .chain(lists.map(watched(Users::LISTS, Pace::Whole)))
+        .chain(input.lists.files().map(watched(Users::LISTS, Pace::Whole)))
         .collect()
 }
 

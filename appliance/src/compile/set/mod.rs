@@ -91,6 +91,13 @@ pub struct ListsInput {
     pub ttl_secs: u32,
 }
 
+impl ListsInput {
+    /// All of its files.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.block.iter().chain(&self.allow).chain(&self.compiled)
+    }
+}
+
 impl Default for ListsInput {
     fn default() -> Self {
         Self {
