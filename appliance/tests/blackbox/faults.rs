@@ -294,23 +294,31 @@ fn a_daemon_that_does_not_answer_is_told_from_one_that_is_not_there() -> Result<
     Ok(())
 }
 
-/// A bridge has no native XDP.
+/// A bridge has no native XDP, and one is not to have any other.
 #[test]
 fn why_a_mode_is_generic_is_one_plain_line_and_the_details_are_for_debugging() -> Result<()> {
     for level in ["info", "debug"] {
-        let sections = format!("[[interface]]\nname = \"br9\"\n[log]\nlevel = \"{level}\"\n");
+        let sections = format!(
+            "[[interface]]\nname = \"br9\"\n[[interface]]\nname = \"br8\"\nxdp = \"native\"\n\
+             [log]\nlevel = \"{level}\"\n"
+        );
         let scene = scene!(Setup::default().sections(&sections));
         scene.lab.router.ip(
-            "link add name br9 type bridge\nlink set br9 up\naddress add 10.56.0.1/24 dev br9\n",
+            "link add name br9 type bridge\nlink set br9 up\naddress add 10.56.0.1/24 dev br9\n\
+             link add name br8 type bridge\nlink set br8 up\naddress add 10.57.0.1/24 dev br8\n",
         )?;
         let line = "br9: XDP program attached, mode generic: the driver has no native XDP, or its offloads stand in the way\n";
         scene.daemon.wait_log_count(line, 1)?;
+        let line = "br8: no XDP, the kernel's sockets serve: the driver has no native XDP, or offloads such as LRO, \
+                    GRO_HW or guest offloads stand in its way; mode \"generic\" works anywhere\n";
+        scene.daemon.wait_log_count(line, 1)?;
+        let details = ["br9: not native: ", "br8: no XDP: ", "bpf_link_create"];
         if level == "debug" {
             // They follow.
-            scene.daemon.wait_log_count("br9: not native: ", 1)?;
+            scene.daemon.wait_log_count(details[0], 1)?;
+            scene.daemon.wait_log_count(details[1], 1)?;
         }
         let log = scene.daemon.log();
-        let details = ["br9: not native: ", "bpf_link_create"];
         let is_detailed = details.iter().all(|text| log.contains(text));
         assert_eq!(is_detailed, level == "debug", "{log}");
         assert_eq!(log.contains("os error"), level == "debug", "{log}");

@@ -119,6 +119,18 @@ impl Error {
         }
     }
 
+    /// What stands in the way, for whoever runs it: without mode, system call and number where there are plain words for it. The
+    /// error itself has them.
+    #[must_use]
+    pub fn plain(&self) -> String {
+        if let Self::Attach { cause, .. } = self
+            && let Some(hint) = attach_hint(errno(cause.as_ref()))
+        {
+            return hint.to_owned();
+        }
+        self.to_string()
+    }
+
     /// Another program is attached.
     #[must_use]
     pub fn is_place_taken(&self) -> bool {
@@ -169,7 +181,10 @@ impl fmt::Display for Error {
                 let mode = mode_name(*mode);
                 let chain = Chain(cause.as_ref());
                 write!(f, "attaching XDP to {interface} in {mode} mode: {chain}")?;
-                f.write_str(attach_hint(errno(cause.as_ref())))
+                match attach_hint(errno(cause.as_ref())) {
+                    Some(hint) => write!(f, " ({hint})"),
+                    None => Ok(()),
+                }
             }
             Self::NoLink(interface) => write!(
                 f,
@@ -276,27 +291,28 @@ fn load_hint(errno: Option<Errno>) -> &'static str {
     }
 }
 
-fn attach_hint(errno: Option<Errno>) -> &'static str {
-    match errno {
+fn attach_hint(errno: Option<Errno>) -> Option<&'static str> {
+    let hint = match errno {
         Some(Errno::EBUSY | Errno::EEXIST) => {
-            " (another XDP program is there: `ip link show` names its id, `bpftool net` its owner; only one fits)"
+            "another XDP program is there: `ip link show` names its id, `bpftool net` its owner; only one fits"
         }
         Some(Errno::ERANGE) => {
-            " (the MTU is too large for native XDP: about 3500 without jumbo frames)"
+            "the MTU is too large for native XDP: about 3500 without jumbo frames"
         }
         Some(Errno::EOPNOTSUPP) => {
-            " (the driver has no native XDP, or offloads such as LRO, GRO_HW or guest offloads stand in its way; \
-             mode \"generic\" works anywhere)"
+            "the driver has no native XDP, or offloads such as LRO, GRO_HW or guest offloads stand in its way; \
+             mode \"generic\" works anywhere"
         }
         Some(Errno::EINVAL) => {
-            " (the driver refuses the interface's settings, often the MTU; mode \"generic\" works anywhere)"
+            "the driver refuses the interface's settings, often the MTU; mode \"generic\" works anywhere"
         }
         Some(Errno::ENOSPC | Errno::ENOMEM) => {
-            " (too few queues or too little memory: on veth and virtio XDP needs spare queues)"
+            "too few queues or too little memory: on veth and virtio XDP needs spare queues"
         }
-        Some(Errno::EPERM) => " (needs CAP_NET_ADMIN and CAP_BPF, or root)",
-        Some(_) | None => "",
-    }
+        Some(Errno::EPERM) => "needs CAP_NET_ADMIN and CAP_BPF, or root",
+        Some(_) | None => return None,
+    };
+    Some(hint)
 }
 
 #[cfg(test)]
@@ -322,25 +338,44 @@ mod tests {
     }
 
     #[test]
-    fn why_a_mode_is_generic_is_one_plain_line() {
-        for (errno, reason) in [
+    fn why_a_mode_is_generic_or_none_is_one_plain_line() {
+        for (errno, reason, plain) in [
             (
                 libc::EOPNOTSUPP,
                 "the driver has no native XDP, or its offloads stand in the way",
+                "the driver has no native XDP, or offloads such as ",
             ),
             (
                 libc::ERANGE,
                 "the MTU is too large for the driver's native XDP",
+                "the MTU is too large for native XDP",
             ),
             (
                 libc::EINVAL,
                 "the driver refuses native XDP with this interface's settings",
+                "the driver refuses the interface's settings",
             ),
             (
                 libc::ENOSPC,
                 "too few queues or too little memory for native XDP",
+                "too few queues or too little memory",
             ),
-            (libc::EIO, "the driver refuses native XDP"),
+            (
+                libc::EBUSY,
+                "the driver refuses native XDP",
+                "another XDP program is there",
+            ),
+            (
+                libc::EPERM,
+                "the driver refuses native XDP",
+                "needs CAP_NET_ADMIN and CAP_BPF",
+            ),
+            // There are no words for this one: all of it is said.
+            (
+                libc::EIO,
+                "the driver refuses native XDP",
+                "attaching XDP to eth0 in native mode: `bpf_link_create` failed",
+            ),
         ] {
             let cause = ProgramError::SyscallError(SyscallError {
                 call: "bpf_link_create",
@@ -352,6 +387,10 @@ mod tests {
                 cause: Box::new(cause),
             };
             assert!(error.to_string().contains("bpf_link_create"), "{error}");
+            let said = error.plain();
+            assert!(said.starts_with(plain), "{said}");
+            let is_known = errno != libc::EIO;
+            assert_eq!(!said.contains("os error"), is_known, "{said}");
             let attached = Attached::GenericInstead(error).to_string();
             assert_eq!(attached, format!("generic: {reason}"));
         }

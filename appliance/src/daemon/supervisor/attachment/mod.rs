@@ -214,7 +214,9 @@ impl Attachment {
                     true => "; hosts behind it are not protected, all to them passes",
                     false => "",
                 };
-                self.warn_once(format!("no XDP, the kernel's sockets serve: {error}{open}"));
+                let why = error.plain();
+                self.warn_once(format!("no XDP, the kernel's sockets serve: {why}{open}"));
+                debug!("{}: no XDP: {error}", self.name);
             }
         }
     }
