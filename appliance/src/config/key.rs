@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use super::value::Kind;
+
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unit {
@@ -64,6 +66,8 @@ pub struct Key {
     pub doc: &'static [&'static str],
     /// Numbers: the value. Lists: how many.
     pub range: Option<RangeInclusive<u64>>,
+    /// What TOML has for its type.
+    pub kind: Kind,
     /// What is allowed, from type and range.
     pub allowed: fn(Option<&RangeInclusive<u64>>) -> String,
     /// Where only certain words are allowed: each and what it means.

@@ -97,6 +97,7 @@ macro_rules! section {
                 old_name: optional!($(stringify!($old))?),
                 doc: &[$($key_doc),+],
                 range: optional!($($range)?),
+                kind: <$type as $crate::config::value::Value>::KIND,
                 allowed: <$type as $crate::config::value::Value>::allowed,
                 words: <$type as $crate::config::value::Value>::WORDS,
                 is_secret: <$type as $crate::config::value::Value>::IS_SECRET,

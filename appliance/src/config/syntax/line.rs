@@ -3,6 +3,7 @@
 use super::super::hint::{self, meant};
 use super::super::key::{Key, unit};
 use super::super::schema::{SECTIONS, heading_of};
+use super::super::value;
 use super::super::written::{is_address, quoted};
 use super::token::{self, Kind, Token};
 use super::{first_word, is_heading};
@@ -394,22 +395,21 @@ fn bare_word(word: &str, name: &str, key: Option<&Key>) -> Option<String> {
         return Some(format!("text stands in straight quotes: {}", quoted(plain)));
     }
     let is_digits = word.bytes().all(|byte| byte.is_ascii_digit());
+    let is_switch = key.is_none_or(|key| key.kind == value::Kind::Boolean);
+    let unit = || unit(name).map_or_else(String::new, |unit| format!("{}, ", unit.name));
     match word.to_ascii_lowercase().as_str() {
-        "yes" | "on" | "true" => Some(format!("`{word}` is written true")),
-        "no" | "off" | "false" if key.is_none_or(|key| key.words.is_empty()) => {
-            Some(format!("`{word}` is written false"))
-        }
+        "yes" | "on" | "true" if is_switch => Some(format!("`{word}` is written true")),
+        "no" | "off" | "false" if is_switch => Some(format!("`{word}` is written false")),
         _ if is_digits => {
             let number = word.trim_start_matches('0');
             let number = if number.is_empty() { "0" } else { number };
             Some(format!("an integer has no zero in front: {number}"))
         }
         _ if word.starts_with(|char: char| char.is_ascii_digit()) => {
-            let unit = unit(name);
-            let unit = unit
-                .map(|unit| format!("{}, ", unit.name))
-                .unwrap_or_default();
-            Some(format!("`{word}`: {unit}an integer without a unit"))
+            Some(format!("`{word}`: {}an integer without a unit", unit()))
+        }
+        _ if key.is_some_and(|key| key.kind == value::Kind::Integer) => {
+            Some(format!("`{word}`: {}an integer", unit()))
         }
         _ if word.starts_with(|char: char| char.is_alphabetic() || "/~._$".contains(char)) => {
             let known = key.map(|key| key.words).unwrap_or_default();

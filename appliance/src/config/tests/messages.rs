@@ -112,6 +112,28 @@ fn what_should_stand_in_quotes_is_said_with_them() {
     );
 }
 
+/// A switch is written true or false, and what is none never is.
+#[test]
+fn a_word_without_quotes_is_told_by_what_its_key_takes() {
+    for (section, line, problem) in [
+        ("cache", "tier0 = on", "text stands in quotes: \"on\""),
+        ("cache", "tier0 = Off", "text stands in quotes: \"off\""),
+        ("local", "zones = [On]", "text stands in quotes: \"On\""),
+        ("cache", "max_ttl = off", "`off`: seconds, an integer"),
+        ("cache", "max_ttl = PT1H", "`PT1H`: seconds, an integer"),
+        ("local", "forward_plain_names = no", "`no` is written false"),
+    ] {
+        let said = errors_of(&format!("{LAN}{UP}[{section}]\n{line}\n"));
+        let [one] = &said[..] else {
+            panic!("{line}: {said:?}");
+        };
+        assert!(
+            one.contains(&format!(": {problem}; allowed: ")),
+            "{line}: {one}"
+        );
+    }
+}
+
 #[test]
 fn a_number_is_asked_for_with_its_unit_and_its_range() {
     for (section, line, problem) in [
