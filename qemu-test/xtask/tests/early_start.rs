@@ -98,7 +98,15 @@ fn only_static_addresses_are_set_early() {
     ] {
         let text = format!("{STATIC}\t{line}\n{STATIC_V6}");
         assert_eq!(set_early("more", &text), "", "{text}");
+        // Some editors write no end of the last line.
+        let text = format!("{STATIC_V6}{STATIC}\t{line}");
+        assert_eq!(set_early("last", &text), "", "{text}");
     }
+    let text = format!("{STATIC_V6}{STATIC}");
+    assert_eq!(
+        set_early("last-plain", text.trim_end()),
+        "fd00:53::1/64 192.168.1.1/255.255.255.0"
+    );
     let text = format!(
         "auto lo eth0\n{STATIC_V6}# a comment\n\n{STATIC}\nauto eth1\niface eth1 inet dhcp\n\tmtu 9000\n"
     );
