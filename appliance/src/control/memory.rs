@@ -10,6 +10,7 @@ use xdnsd_abi::{
 use xdnsd_core::counters::Counters;
 use xdnsd_core::limits;
 
+use super::socket::ARRIVING_BYTES;
 use crate::logging;
 use crate::os::threads::{SMALL_STACK_BYTES, STACK_BYTES, STATISTICS_STACK_BYTES};
 use crate::store;
@@ -132,6 +133,7 @@ pub const LINES: &[Line] = &[
         SMALL_THREADS,
     ),
     Line::new("stack of the statistics' thread", STATISTICS_STACK_BYTES, 1),
+    Line::new("requests that have not arrived", ARRIVING_BYTES, 1),
     Line::new("stack of the log's thread", logging::STACK_BYTES, 1),
     Line::new("heap of the start, reserved", HEAP_BYTES, 1),
     Line::new("BPF maps of an interface", MAPS_BYTES, limits::WORKERS),

@@ -13,6 +13,9 @@ use super::{PATIENCE, REQUEST_BYTES_MAX, handover, log_client};
 /// Clients that are waited for at the same time, beside those that wait to be accepted.
 pub(super) const ARRIVING_MAX: usize = 4;
 
+/// What all of them may have sent without its end.
+pub const BYTES: usize = ARRIVING_MAX * REQUEST_BYTES_MAX;
+
 /// A client, and what it has sent so far.
 #[derive(Debug)]
 pub(super) struct Arriving {

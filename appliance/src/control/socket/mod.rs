@@ -30,6 +30,7 @@ use log::{debug, warn};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::{Mode, fchmod};
 
+pub use arriving::BYTES as ARRIVING_BYTES;
 use arriving::{Arrived, Table};
 use handover::{Admit, Guest};
 pub use rights::Group;
