@@ -9,7 +9,7 @@
 //! at once: the daemon is there, and takes its time, on a thread of its own, as does one whose answer is longer than a socket
 //! holds. Each of the two threads serves one client at a time,
 //! with bounds on every line, on the time in which a request arrives, and on each wait for a client that does not read. Requests
-//! that do not arrive hold up nobody ([`arriving`]). No worker waits for the threads.
+//! that do not arrive hold up nobody (`arriving.rs`). No worker waits for the threads.
 
 mod arriving;
 
