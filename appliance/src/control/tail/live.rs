@@ -25,21 +25,27 @@ pub const WAYS: [(&str, &str); 4] = [
 
 /// How often keys were seen, fading.
 #[derive(Debug, Default)]
-pub struct Tally(HashMap<String, f64>);
+pub struct Tally {
+    counts: HashMap<String, f64>,
+    /// Seconds that are over.
+    age: i32,
+}
 
 impl Tally {
     fn count(&mut self, key: String) {
-        if self.0.len() >= KEYS_MAX && !self.0.contains_key(&key) {
-            self.0.retain(|_, count| *count > 1.0);
-            if self.0.len() >= KEYS_MAX {
+        let counts = &mut self.counts;
+        if counts.len() >= KEYS_MAX && !counts.contains_key(&key) {
+            counts.retain(|_, count| *count > 1.0);
+            if counts.len() >= KEYS_MAX {
                 return;
             }
         }
-        *self.0.entry(key).or_insert(0.0) += 1.0;
+        *counts.entry(key).or_insert(0.0) += 1.0;
     }
 
     fn fade(&mut self) {
-        self.0.retain(|_, count| {
+        self.age = self.age.saturating_add(1);
+        self.counts.retain(|_, count| {
             *count *= FADING;
             *count > 0.05
         });
@@ -48,11 +54,12 @@ impl Tally {
     /// The most, with how often they are seen in a second.
     #[must_use]
     pub fn most(&self, rows: usize) -> Vec<(&str, f64)> {
-        let mut all: Vec<(&str, f64)> = self
-            .0
-            .iter()
-            .map(|(key, count)| (key.as_str(), count * (1.0 - FADING)))
-            .collect();
+        // As many seconds as there were, each with what is left of it.
+        let seconds = (1.0 - FADING.powi(self.age.saturating_add(1))) / (1.0 - FADING);
+        let mut all: Vec<(&str, f64)> = Vec::new();
+        for (key, count) in &self.counts {
+            all.push((key, count / seconds));
+        }
         all.sort_by(|one, other| other.1.total_cmp(&one.1).then(one.0.cmp(other.0)));
         all.truncate(rows);
         all
@@ -154,6 +161,20 @@ impl Live {
 mod tests {
     use super::*;
 
+    /// From the first second on, and after many.
+    #[test]
+    fn a_rate_is_what_it_is_however_long_it_lasts() {
+        let mut tally = Tally::default();
+        for second in 0..60 {
+            if second > 0 {
+                tally.fade();
+            }
+            (0..7).for_each(|_| tally.count("a".into()));
+            let rate = tally.most(1)[0].1;
+            assert!((rate - 7.0).abs() < 0.001, "second {second}: {rate}");
+        }
+    }
+
     #[test]
     fn a_tally_fades_and_has_bounds() {
         let mut tally = Tally::default();
@@ -162,10 +183,10 @@ mod tests {
             tally.count("often".into());
         }
         assert_eq!(tally.most(1)[0].0, "often");
-        assert!(tally.0.len() <= KEYS_MAX);
+        assert!(tally.counts.len() <= KEYS_MAX);
         for _ in 0..200 {
             tally.fade();
         }
-        assert!(tally.0.is_empty(), "{tally:?}");
+        assert!(tally.counts.is_empty(), "{tally:?}");
     }
 }

@@ -191,8 +191,8 @@ mod tests {
         for part in [
             "150 queries/s  hits 96.7 %  blocked 10.0 %  SERVFAIL 0/s\n",
             "XDP program 100/s  AF_XDP 50/s  UDP 0/s  TCP 0/s\n",
-            "www.example. AAAA 2.1 10.0.0.7 2.1 cache 2.0 NXDOMAIN 2.1",
-            "blocked 0.1",
+            "www.example. AAAA 21.0 10.0.0.7 21.0 cache 20.0 NXDOMAIN 21.0",
+            "blocked 1.0",
             "group server state",
         ] {
             let part = squeezed(part);
