@@ -10,18 +10,22 @@ pub mod kernel;
 mod question;
 mod reply;
 
+use crate::cookie::Cookie;
+use crate::flow::Frame;
 use crate::flow::envelope::Envelope;
 use crate::flow::network::Address;
-use crate::flow::transport::Datagram;
-use crate::flow::{Flow, Frame};
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
-use question::{Question, name_len};
-use xdnsd_abi::headers::{dns, ethernet, udp};
+use question::{Question, name_len, opt_len};
+use xdnsd_abi::headers::dns::{self, opt};
+use xdnsd_abi::headers::{ethernet, udp};
 use xdnsd_abi::hot::{self, BODY_MAX, Hash, NAME_MAX, NAME_WORDS, Outcome, Words, word, words_of};
+use xdnsd_abi::rate::{COOKIE_AHEAD_MAX_SECS, COOKIE_RENEW_SECS};
 
 /// Bytes of the longest query that is answered here.
-const QUERY_MAX: usize = dns::HEADER_LEN + NAME_MAX + dns::QUESTION_FIXED_LEN + dns::opt::LEN;
+const QUERY_MAX: usize = dns::HEADER_LEN + NAME_MAX + dns::QUESTION_FIXED_LEN + OPT_MAX;
+/// Bytes of the longest OPT record: with a DNS cookie.
+const OPT_MAX: usize = opt::LEN + opt::COOKIE_OPTION_LEN;
 /// Bytes of the shortest: for the root, without EDNS.
 const QUERY_MIN: usize = dns::HEADER_LEN + 1 + dns::QUESTION_FIXED_LEN;
 /// Bytes of the longest answer. Without EDNS a client takes 512 (RFC 1035 section 4.2.1), so its own limit is no matter.
@@ -38,8 +42,14 @@ pub struct Scratch {
     padding: u32,
     /// The query, then the answer to it.
     message: Message,
+    /// The option with the client's DNS cookie, where there is one: as it came, which is as it goes back.
+    cookie: [u8; opt::COOKIE_OPTION_LEN],
     /// Bytes of QNAME. Kept here so that the verifier does not go through the rest once for each length.
     name_len: u64,
+    /// Bytes of the OPT record, of the query and of the answer. 0: there is none.
+    opt_len: u64,
+    /// What stands in front of both. Here for the verifier as well, which knows what lies on the stack.
+    envelope: Envelope,
 }
 
 const _: () = assert!(size_of::<Scratch>() <= hot::SCRATCH_BYTES);
@@ -47,7 +57,7 @@ const _: () =
     assert!((core::mem::offset_of!(Scratch, message) + dns::HEADER_LEN).is_multiple_of(8));
 
 /// Room for an answer, and for what is written over its end.
-pub type Message = [u8; ANSWER_MAX.next_multiple_of(64) + 4];
+pub type Message = [u8; ANSWER_MAX.next_multiple_of(8) + 12];
 
 /// What the program asks of the kernel.
 pub trait Kernel {
@@ -92,10 +102,14 @@ pub fn answer(kernel: &impl Kernel, scratch: &mut Scratch) -> Result<(), Outcome
     let Ok(Frame::Udp(flow)) = Frame::parse(kernel.frame()) else {
         return Err(Outcome::NotPlain);
     };
-    let envelope = Envelope::of(kernel.frame(), &flow).ok_or(Outcome::NotPlain)?;
+    let len = usize::from(flow.transport.len());
+    scratch.envelope = Envelope::of(kernel.frame(), &flow).ok_or(Outcome::NotPlain)?;
+    // Neither compiler nor verifier knows what lies there any more: so that the latter walks what follows once, and not for each
+    // number of VLAN tags and either family.
+    let scratch = core::hint::black_box(scratch);
     let valid = kernel.control(hot::control::VALID);
     let key = kernel.control(hot::control::KEY);
-    let question = read(kernel, &envelope, &flow.transport, scratch).ok_or(Outcome::NotPlain)?;
+    let question = read(kernel, scratch, len).ok_or(Outcome::NotPlain)?;
     let (number, words) = find(kernel, key, &question, scratch).ok_or(Outcome::Unknown)?;
     let now = kernel.now();
     if valid == 0 || words[word::VALID] != valid {
@@ -104,10 +118,12 @@ pub fn answer(kernel: &impl Kernel, scratch: &mut Scratch) -> Result<(), Outcome
     if now >= words[word::OVER] {
         return Err(Outcome::Over);
     }
-    check_client(kernel, key, valid, &flow)?;
+    check_client(kernel, key, valid, &scratch.envelope)?;
+    check_cookie(kernel, scratch, now).ok_or(Outcome::NotPlain)?;
     let age_secs = now.saturating_sub(words[word::SINCE]) / NANOS_PER_SEC;
     let len = reply::put_together(kernel, scratch, &question, words, age_secs as u32);
     let len = len.ok_or(Outcome::Unknown)?;
+    let envelope = &scratch.envelope;
     let frame_len = envelope.len() + len;
     let sum = kernel.sum(&scratch.message, len);
     let more = frame_len as i32 - kernel.frame_len() as i32;
@@ -119,19 +135,14 @@ pub fn answer(kernel: &impl Kernel, scratch: &mut Scratch) -> Result<(), Outcome
     stored.ok_or(Outcome::NoRoom)
 }
 
-/// Reads the question into `scratch`.
+/// Reads the question of a datagram of `len` bytes into `scratch`.
 #[inline(always)]
-fn read(
-    kernel: &impl Kernel,
-    envelope: &Envelope,
-    datagram: &Datagram<'_>,
-    scratch: &mut Scratch,
-) -> Option<Question> {
-    let len = usize::from(datagram.len()).checked_sub(udp::HEADER_LEN)?;
+fn read(kernel: &impl Kernel, scratch: &mut Scratch, len: usize) -> Option<Question> {
+    let len = len.checked_sub(udp::HEADER_LEN)?;
     if !(QUERY_MIN..=QUERY_MAX).contains(&len) {
         return None;
     }
-    kernel.load(envelope.len(), len, &mut scratch.message)?;
+    kernel.load(scratch.envelope.len(), len, &mut scratch.message)?;
     Question::read(kernel, scratch, len)
 }
 
@@ -166,20 +177,44 @@ fn check_client(
     kernel: &impl Kernel,
     key: u64,
     valid: u64,
-    flow: &Flow<Datagram<'_>>,
+    envelope: &Envelope,
 ) -> Result<(), Outcome> {
-    let [first, ..] = flow.link.source.0[0].to_ne_bytes();
+    let [first, ..] = envelope.client_mac.0[0].to_ne_bytes();
     // An answer to a group would go to many.
     let is_group = first & ethernet::GROUP != 0;
-    if is_group || kernel.is_silent(u16::from_be(flow.transport.source_port())) {
+    if is_group || kernel.is_silent(u16::from_be(envelope.client_port)) {
         return Err(Outcome::NewClient);
     }
-    let Address(high, low) = flow.packet.source;
+    let Address(high, low) = envelope.client;
     let client = hot::client(key, valid, [high, low]);
     if kernel.client(hot::client_place(client)) != client {
         return Err(Outcome::NewClient);
     }
     Ok(())
+}
+
+/// A DNS cookie is one that user space would give back as it is: of this client, by the present secret, and young. Without one all is
+/// well.
+#[inline(always)]
+fn check_cookie(kernel: &impl Kernel, scratch: &Scratch, now: u64) -> Option<()> {
+    if opt_len(kernel, scratch)? <= opt::LEN {
+        return Some(());
+    }
+    if kernel.control(hot::control::HAS_COOKIES) == 0 {
+        return None;
+    }
+    let cookie = Cookie::of(scratch.cookie.last_chunk()?);
+    let secs = now / NANOS_PER_SEC;
+    let age_secs = cookie.age_secs(secs.wrapping_add(kernel.control(hot::control::WALL)));
+    if age_secs >= COOKIE_RENEW_SECS as i32 || age_secs < -(COOKIE_AHEAD_MAX_SECS as i32) {
+        return None;
+    }
+    let [a, b, c, d, e, f, g, h] = kernel.control(hot::control::SECRET).to_ne_bytes();
+    let [i, j, k, l, m, n, o, p] = kernel.control(hot::control::SECRET + 1).to_ne_bytes();
+    let secret = [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
+    cookie
+        .is_made_for(scratch.envelope.client, &secret)
+        .then_some(())
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ mod clients;
 #[cfg(target_arch = "bpf")]
 mod context;
 #[cfg(any(target_arch = "bpf", test))]
+mod cookie;
+#[cfg(any(target_arch = "bpf", test))]
 mod flow;
 #[cfg(any(target_arch = "bpf", test))]
 mod forward;

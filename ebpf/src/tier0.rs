@@ -6,6 +6,8 @@
 #[cfg(target_arch = "bpf")]
 mod context;
 #[cfg(any(target_arch = "bpf", test))]
+mod cookie;
+#[cfg(any(target_arch = "bpf", test))]
 #[expect(
     dead_code,
     reason = "what TCP and user space's way need is the other program's"

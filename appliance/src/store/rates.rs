@@ -12,6 +12,7 @@ use xdnsd_core::engine::{CookieSecret, Turns};
 use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::rate::{Accounts, Rules, words};
 
+use super::HOT;
 use crate::os::bpf_array::Words;
 use crate::os::clock;
 
@@ -87,7 +88,9 @@ pub fn are_queries_limited() -> bool {
 
 /// Once a second: what goes with the time of day.
 pub fn refresh() {
-    known().show_time(present());
+    let known = known();
+    known.show_time(present());
+    known.show_hot();
 }
 
 /// What became of the secret of DNS cookies when somebody wanted another one.
@@ -112,6 +115,7 @@ pub fn turn_cookies() -> Turned {
     if turned == Turned::Anew {
         known.turns = known.turns.one_more(clock::wall_secs() as u32);
         known.show_time(present());
+        known.show_hot();
     }
     turned
 }
@@ -132,17 +136,30 @@ impl Known {
     }
 
     fn show_time(&self, words: &[AtomicU64; WORDS]) {
-        let (wall_secs, secs) = (clock::wall_secs(), clock::monotonic_ns() / 1_000_000_000);
-        show(words, control::WALL, wall_secs.wrapping_sub(secs));
-        let Some(cookies) = &self.cookies else {
+        let (wall, secrets) = self.cookies_now();
+        show(words, control::WALL, wall);
+        let Some(secrets) = secrets else {
             return;
         };
-        let secrets = cookies.secrets(wall_secs as u32, self.turns);
         for (number, secret) in secrets.iter().enumerate() {
             show_key(words, control::SECRETS + 2 * number, secret);
         }
         show(words, control::TURNS, self.turns.to_word());
         show(words, control::HAS_COOKIES, 1);
+    }
+
+    /// The same to the program for hot names.
+    fn show_hot(&self) {
+        let (wall, secrets) = self.cookies_now();
+        HOT.set_cookies(wall, secrets.as_ref().map(|[present, _]| present));
+    }
+
+    /// What the wall clock is ahead of the other one, in seconds modulo 2^64, and the secrets by which cookies are good now.
+    fn cookies_now(&self) -> (u64, Option<[HashKey; 2]>) {
+        let (wall_secs, secs) = (clock::wall_secs(), clock::monotonic_ns() / 1_000_000_000);
+        let secrets = |cookies: &CookieSecret| cookies.secrets(wall_secs as u32, self.turns);
+        let secrets = self.cookies.as_ref().map(secrets);
+        (wall_secs.wrapping_sub(secs), secrets)
     }
 
     /// While networks change the program knows none, and leaves all to user space.

@@ -19,7 +19,7 @@ use xdnsd_lab::wait::wait_until;
 
 use crate::shield::with_program;
 use crate::support::TIMEOUT;
-use crate::support::ask::{Ask, OptRecord, flag, rtype};
+use crate::support::ask::{Ask, OptRecord, flag, option, rtype};
 use crate::support::client::{Family, RawClient, listen};
 use crate::support::frame::UdpFrame;
 use crate::support::message::{address, addresses, cname, mx, query, read_answer, ttl, txt, wire};
@@ -201,8 +201,70 @@ fn fill_zones(scene: &Scene) {
     }
 }
 
-/// A question that was generated: all that a plain query can say.
-fn generated(random: &mut Random, number: u64) -> Vec<u8> {
+/// Who brings the cookie that it was given gets it back, with the answer, until the secret is another one.
+#[test]
+fn a_query_with_a_good_cookie_is_answered_by_the_xdp_program() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
+    let scene = scene!(setup("on"));
+    let _program = with_program(&scene.lab.client)?;
+    scene
+        .upstream
+        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    let ask = |family, cookie: &[u8]| {
+        let message = with_cookie(Ask::of("www.test.", rtype::A), 1232, cookie).bytes();
+        client.frame(listen(family), &message)
+    };
+    for family in Family::ALL {
+        let cookie = cookie(&scene, &client, family)?;
+        let frame = ask(family, &cookie)?;
+        let forwarded = without_ttls(&client.exchange(&frame)?)?;
+        let hot = without_ttls(&ask_until_hot(&scene, &client, &frame)?)?;
+        assert_eq!(hot, forwarded);
+        ensure!(hot.ends_with(&cookie), "{hot:02x?}");
+        let before = answered(&scene)?;
+        let mut forged = cookie.clone();
+        forged[23] ^= 1;
+        for other in [&forged[..], &cookie[..8]] {
+            let reply = client.exchange(&ask(family, other)?)?;
+            ensure!(reply[reply.len() - 24..] != *other, "{reply:02x?}");
+        }
+        ensure!(answered(&scene)? == before, "by user space");
+    }
+    let cookie = cookie(&scene, &client, Family::V4)?;
+    let frame = ask(Family::V4, &cookie)?;
+    ask_until_hot(&scene, &client, &frame)?;
+    scene.daemon.control("shield secret rotate")?;
+    let before = answered(&scene)?;
+    for _ in 0..16 {
+        let reply = client.exchange(&frame)?;
+        ensure!(!reply.ends_with(&cookie), "{reply:02x?}");
+    }
+    ensure!(answered(&scene)? == before, "by user space");
+    let reply = client.exchange(&frame)?;
+    let next = ask(Family::V4, &reply[reply.len() - 24..])?;
+    ask_until_hot(&scene, &client, &next).map(drop)
+}
+
+fn with_cookie(ask: Ask, size: u16, cookie: &[u8]) -> Ask {
+    ask.edns(&OptRecord::size(size).option(option::COOKIE, cookie))
+}
+
+/// The cookie that the client gets.
+fn cookie(scene: &Scene, client: &RawClient, family: Family) -> Result<Vec<u8>> {
+    let name = "first.of.test.";
+    scene
+        .upstream
+        .on(name, Rule::addresses(300, &["192.0.2.1"]));
+    let message = with_cookie(Ask::of(name, rtype::A), 1232, b"a client").bytes();
+    let reply = client.exchange(&client.frame(listen(family), &message)?)?;
+    let cookie = reply.last_chunk::<24>().context("a cookie")?.to_vec();
+    ensure!(cookie.starts_with(b"a client"), "{reply:02x?}");
+    Ok(cookie)
+}
+
+/// A question that was generated: all that a plain query can say, and the client's cookie where it has one.
+fn generated(random: &mut Random, number: u64, cookie: Option<&[u8]>) -> Vec<u8> {
     let zone = random.pick(&ZONES);
     let letter = random.pick(&["n", "N", "long-label-of-a-name", "_x"]);
     let kind = random.pick(&[rtype::A, rtype::AAAA, rtype::TXT, MX]);
@@ -213,10 +275,11 @@ fn generated(random: &mut Random, number: u64) -> Vec<u8> {
         flag::RD | flag::CD,
         flag::AD,
     ]));
-    match random.below(4) {
-        0 => ask.edns(&OptRecord::size(1232)),
-        1 => ask.edns(&OptRecord::dnssec_ok(4096)),
-        2 => ask.edns(&OptRecord::size(0)),
+    match (random.below(5), cookie) {
+        (0, _) => ask.edns(&OptRecord::size(1232)),
+        (1, _) => ask.edns(&OptRecord::dnssec_ok(4096)),
+        (2, _) => ask.edns(&OptRecord::size(0)),
+        (3, Some(cookie)) => with_cookie(ask, 4096, cookie),
         _ => ask,
     }
     .bytes()
@@ -233,9 +296,12 @@ fn all_tiers_give_the_same_bytes() -> Result<()> {
     let count = count.map_or(Ok(QUESTIONS), |count| count.parse())?;
     let mut random = Random::new(13);
     let client = scene.raw_client()?;
+    let cookie = cookie(&scene, &client, Family::V4)?;
     for number in 0..count {
-        let message = generated(&mut random, number);
         let family = random.pick(&[Family::V4, Family::V6]);
+        // By the kernel's socket all come over IPv4, and a cookie is good for one address.
+        let cookie = (family == Family::V4).then_some(&cookie[..]);
+        let message = generated(&mut random, number, cookie);
         let frame = client.frame(listen(family), &message)?;
         // Without RD upstream is not asked.
         let mut first = frame.clone();

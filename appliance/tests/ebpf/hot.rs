@@ -2,6 +2,7 @@
 //! the same frame.
 
 use crate::bench::{Bench, monotonic_ns};
+use crate::cookie::{cookie_option, with_options};
 use crate::frames::{CLIENT_MAC, Query};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -12,8 +13,8 @@ use xdnsd_abi::hot::{BODY_MAX, NAME_MAX, Outcome, RECORDS_MAX, word};
 use xdnsd_core::answer::{Head, Key, hot_words};
 use xdnsd_core::counters::Counters;
 use xdnsd_core::dns::Name;
-use xdnsd_core::engine::{Client, Context, Effects, Engine, Notice, Outcome as Given, Settings};
-use xdnsd_core::engine::{Tables, Transport};
+use xdnsd_core::engine::{Client, Context, CookieSecret, Effects, Engine, Notice, Settings};
+use xdnsd_core::engine::{Outcome as Given, Tables, Transport};
 use xdnsd_core::forward::via::{NoPort, Via};
 use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
@@ -23,7 +24,11 @@ const SECOND_NS: u64 = 1_000_000_000;
 const GENERATION: u32 = 5;
 /// When the answers were stored, and for how long they are fresh.
 const STORED: Instant = Instant::from_millis(1_000_000);
-const TTL_SECS: u32 = 300;
+pub const TTL_SECS: u32 = 300;
+/// The time of day here.
+pub const WALL_SECS: u64 = 1_800_000_000;
+pub const SECRET: [u8; 16] = *b"the present one.";
+pub const PREVIOUS: [u8; 16] = *b"the one before..";
 
 /// The forwarder asks nobody here.
 struct Nobody;
@@ -56,10 +61,14 @@ static CONFIGURED: Once = Once::new();
 pub struct Tiers {
     pub bench: Bench,
     program: HotProgram,
-    hot: Box<HotAnswers>,
+    pub hot: Box<HotAnswers>,
     tables: MutexGuard<'static, Tables<()>>,
     /// How old the answers are, in seconds.
     age_secs: u32,
+    /// The forwarder's time of day.
+    pub unix_secs: u32,
+    /// It has cookies by these.
+    pub secrets: [[u8; 16]; 2],
 }
 
 impl Tiers {
@@ -73,6 +82,7 @@ impl Tiers {
         let hot = Box::new(HotAnswers::new());
         hot.set_policy(GENERATION, &[7, 40_007]);
         assert!(hot.open(maps, 0x0123_4567_89ab_cdef));
+        hot.set_cookies(wall(), Some(&SECRET));
         let tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
         CONFIGURED.call_once(|| CACHE.configure([7; 16], 8_192));
         CACHE.clear();
@@ -82,6 +92,8 @@ impl Tiers {
             hot,
             tables,
             age_secs: 17,
+            unix_secs: WALL_SECS as u32,
+            secrets: [SECRET, PREVIOUS],
         })
     }
 
@@ -100,7 +112,11 @@ impl Tiers {
     pub fn forward(&mut self, frame: &[u8]) -> Vec<u8> {
         let valid = self.hot.valid(GENERATION);
         let counters = Counters::new();
-        let settings = Settings::DEFAULT;
+        let [current, previous] = self.secrets;
+        let settings = Settings {
+            cookies: Some(CookieSecret::Given { current, previous }),
+            ..Settings::DEFAULT
+        };
         let mut engine = Engine::new(&mut self.tables, &CACHE, &counters, settings);
         engine.note_hits(true);
         let (path, message) = wire::parse(frame).expect("a query");
@@ -110,7 +126,7 @@ impl Tiers {
         };
         let context = Context {
             now: STORED.add_secs(self.age_secs),
-            unix_secs: 0,
+            unix_secs: self.unix_secs,
             policy: &policy,
         };
         let client = Client {
@@ -168,6 +184,11 @@ impl Tiers {
     }
 }
 
+/// What the wall clock is ahead of the program's, so that it is the time of day here now.
+pub fn wall() -> u64 {
+    WALL_SECS.wrapping_sub(monotonic_ns() / SECOND_NS)
+}
+
 /// A name in wire form.
 pub fn wire_name(text: &str) -> Vec<u8> {
     let labels = text.split('.').filter(|label| !label.is_empty());
@@ -189,8 +210,8 @@ fn record(rtype: u16, ttl_secs: u32, rdata: &[u8]) -> Vec<u8> {
     bytes
 }
 
-const OPT: [u8; 11] = [0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0];
-const OPT_DO: [u8; 11] = [0, 0, 41, 0x02, 0, 0, 0, 0x80, 0, 0, 0];
+pub const OPT: [u8; 11] = [0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0];
+pub const OPT_DO: [u8; 11] = [0, 0, 41, 0x02, 0, 0, 0, 0x80, 0, 0, 0];
 pub const RD: u16 = 0x0100;
 const AD: u16 = 0x0020;
 const CD: u16 = 0x0010;
@@ -223,7 +244,7 @@ pub fn with_message(query: &Query, message: Vec<u8>) -> Query {
     }
 }
 
-fn both() -> [Query; 2] {
+pub fn both() -> [Query; 2] {
     [Query::v4(), Query::v6()]
 }
 
@@ -570,6 +591,9 @@ fn generated_questions_get_the_forwarders_bytes() {
         return;
     };
     let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let name = wire_name("www.example.com");
+    tiers.keep(&key(&name, 1, RD, &OPT), ONE, &address(TTL_SECS));
+    let cookies = both().map(|query| cookie_option(&tiers.cookie(&query)));
     let mut answered = 0;
     for turn in 0..1_000 {
         if turn % 100 == 0 {
@@ -584,7 +608,11 @@ fn generated_questions_get_the_forwarders_bytes() {
         let name = wire_name(&text);
         tiers.keep(&key(&name, qtype, flags, opt), head, &body);
         let query = random.one_of(&[0, 1]);
-        let asked = message(&mixed_case(&mut random, &text), qtype, flags, opt);
+        let opt = match random.below(2) {
+            0 if !opt.is_empty() => with_options(opt, &cookies[query]),
+            _ => opt.to_vec(),
+        };
+        let asked = message(&mixed_case(&mut random, &text), qtype, flags, &opt);
         let tags: &[[u16; 2]] = random.one_of(&[&[][..], &[[0x8100, 0x6064]]]);
         let query = with_message(&both()[query], asked).tagged(tags);
         tiers.bench.listen_for(&query);

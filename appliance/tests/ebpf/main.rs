@@ -2,6 +2,7 @@
 
 mod bench;
 mod conditions;
+mod cookie;
 mod fib;
 mod forward;
 mod frames;

@@ -307,6 +307,10 @@ pub mod dns {
         pub const DNSSEC_OK: u8 = 0x80;
         /// The option that is a DNS cookie (RFC 7873).
         pub const COOKIE: u16 = 10;
+        /// Bytes of a cookie with a server's part in the form of RFC 9018: the client's 8, and 16.
+        pub const COOKIE_LEN: usize = 24;
+        /// Bytes of an option with such a one.
+        pub const COOKIE_OPTION_LEN: usize = 4 + COOKIE_LEN;
     }
 }
 

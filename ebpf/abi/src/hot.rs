@@ -78,8 +78,14 @@ pub mod control {
     pub const VALID: u32 = 0;
     /// Key of the hashes, drawn at random.
     pub const KEY: u32 = 1;
+    /// Seconds of the wall clock less those of CLOCK_MONOTONIC, modulo 2^64.
+    pub const WALL: u32 = 2;
+    /// Whether there are DNS cookies.
+    pub const HAS_COOKIES: u32 = 3;
+    /// The secret that they are made with, two words.
+    pub const SECRET: u32 = 4;
     /// How many there are.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 6;
 }
 
 /// Kinds of questions for one name.
@@ -286,7 +292,8 @@ crate::counters! {
     pub enum Outcome: u32 {
         /// Answered.
         Answered = "answered",
-        /// Not a plain question: another class or operation, an option in EDNS, a cookie, more than one record, or a long name.
+        /// Not a plain question: another class or operation, an option in EDNS but a good DNS cookie, more than one record, or a long
+        /// name.
         NotPlain = "not_plain",
         /// No hot answer.
         Unknown = "unknown",
@@ -302,7 +309,7 @@ crate::counters! {
 }
 
 /// Bytes that the program has on each processor to put an answer together in.
-pub const SCRATCH_BYTES: usize = 512;
+pub const SCRATCH_BYTES: usize = 576;
 
 const _: () = assert!(ANSWERS_MAX <= NUMBER as u32 + 1 && PLACES.is_power_of_two());
 const _: () = assert!(CLIENTS_MAX.is_power_of_two() && size_of::<Words>() == 320);

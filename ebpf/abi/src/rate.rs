@@ -25,6 +25,8 @@ pub const PROGRAM_TIER0: &str = "xdnsd_rate_tier0";
 
 /// A DNS cookie is good for so long.
 pub const COOKIE_AGE_MAX_SECS: u32 = 3_600;
+/// From this age on its client gets another one.
+pub const COOKIE_RENEW_SECS: u32 = 1_800;
 /// And may come from a clock that is so far ahead (RFC 9018 section 4.3).
 pub const COOKIE_AHEAD_MAX_SECS: u32 = 300;
 /// Bytes of the scratch of a processor.

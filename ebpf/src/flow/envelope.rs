@@ -13,15 +13,15 @@ use xdnsd_abi::headers::{ethernet, ipv4, ipv6, protocol, udp, vlan};
 /// What stands in front of a message, there and back.
 pub struct Envelope {
     /// Of the query.
-    client_mac: Mac,
+    pub client_mac: Mac,
     local_mac: Mac,
     /// TPID and control information of each tag, as they lie in the frame.
     tags: [u32; vlan::TAGS_MAX],
     tag_count: usize,
-    client: Address,
+    pub client: Address,
     local: Address,
     /// Big-endian in memory.
-    client_port: u16,
+    pub client_port: u16,
     local_port: u16,
     /// What the addresses add to a checksum.
     addresses_sum: u64,

@@ -1,6 +1,6 @@
 //! The question of a plain query: a header, one question of class IN, at most an OPT record without options, and nothing else.
 
-use super::{Kernel, Scratch};
+use super::{Kernel, OPT_MAX, Scratch};
 use crate::message::be16;
 use xdnsd_abi::headers::dns::{self, opt};
 use xdnsd_abi::hot::{self, NAME_MAX, NAME_WORDS, kind};
@@ -45,13 +45,13 @@ impl Question {
             return None;
         }
         let qtype = be16(&scratch.message, name_end)?;
+        scratch.opt_len = 0;
         let edns = if additionals == 1 {
             read_opt(scratch, end)?
         } else {
             0
         };
-        let opt_len = if additionals == 1 { opt::LEN } else { 0 };
-        if len != end + opt_len {
+        if len != end + opt_len(kernel, scratch)? {
             return None;
         }
         let checking_disabled = if flags & dns::CD != 0 {
@@ -118,17 +118,52 @@ fn copy_name(scratch: &mut Scratch, name_len: usize) {
     }
 }
 
-/// The OPT record at `at`: its bits of the kind. `None`: it is another record, or says more than DO and a size.
+/// The length of the OPT record, read anew as the name's is.
 #[inline(always)]
-fn read_opt(scratch: &Scratch, at: usize) -> Option<u64> {
+pub fn opt_len(kernel: &impl Kernel, scratch: &Scratch) -> Option<usize> {
+    let len = kernel.opaque(&scratch.opt_len);
+    if len > OPT_MAX as u64 {
+        return None;
+    }
+    Some(kernel.again(len) as usize)
+}
+
+/// The OPT record at `at`: its bits of the kind. Its length is left in the scratch, and its cookie. `None`: it is another record, or
+/// says more than DO, a size, and a cookie with a part of ours.
+#[inline(always)]
+fn read_opt(scratch: &mut Scratch, at: usize) -> Option<u64> {
+    const COOKIE: u8 = opt::COOKIE_OPTION_LEN as u8;
     let record: &[u8; opt::LEN] = scratch.message.get(at..at + opt::LEN)?.first_chunk()?;
     // Root, type 41, size, extended RCODE, version, DO and reserved bits, length.
-    let [0, 0, opt::TYPE, _, _, 0, 0, flags, 0, 0, 0] = *record else {
+    let [0, 0, opt::TYPE, _, _, 0, 0, flags, 0, 0, options_len] = *record else {
         return None;
     };
+    match options_len {
+        0 => scratch.opt_len = opt::LEN as u64,
+        COOKIE => {
+            read_cookie(scratch, at + opt::LEN)?;
+            scratch.opt_len = OPT_MAX as u64;
+        }
+        _ => return None,
+    }
     match flags {
         0 => Some(kind::EDNS),
         opt::DNSSEC_OK => Some(kind::EDNS | kind::DNSSEC_OK),
         _ => None,
     }
+}
+
+/// The option at `at`, which is left in the scratch. `None`: it is another one, or of another length.
+#[inline(always)]
+fn read_cookie(scratch: &mut Scratch, at: usize) -> Option<()> {
+    const CODE: [u8; 2] = opt::COOKIE.to_be_bytes();
+    const LEN: [u8; 2] = (opt::COOKIE_LEN as u16).to_be_bytes();
+    let end = at + opt::COOKIE_OPTION_LEN;
+    let option: &[u8; opt::COOKIE_OPTION_LEN] = scratch.message.get(at..end)?.first_chunk()?;
+    let [a, b, c, d, ..] = *option;
+    if [a, b] != CODE || [c, d] != LEN {
+        return None;
+    }
+    scratch.cookie = *option;
+    Some(())
 }

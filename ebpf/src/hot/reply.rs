@@ -1,5 +1,6 @@
 //! The answer: its message, put together beside the frame.
 
+use super::question::opt_len;
 use super::{Kernel, Message, Question, Scratch};
 use crate::message::{opt_record, put};
 use xdnsd_abi::headers::dns::{self, opt};
@@ -18,15 +19,15 @@ pub fn put_together(
     age_secs: u32,
 ) -> Option<usize> {
     let shape = Shape::from_word(words[word::SHAPE]);
-    let (end, body_len) = (question.end, usize::from(shape.body_len));
-    if end > END_MAX || body_len > BODY_MAX {
+    let end = question.end;
+    if end > END_MAX {
         return None;
     }
-    // As with the name's length: what was put by before the comparison has no bounds to the verifier of Linux 6.1.
-    let body_len = kernel.again(body_len as u64) as usize;
+    let len = body_len(kernel, words)?;
+    let opt_len = opt_len(kernel, scratch)?;
     let message = &mut scratch.message;
     for at in 0..BODY_WORDS {
-        if at * size_of::<u64>() >= body_len {
+        if at * size_of::<u64>() >= len {
             break;
         }
         put(
@@ -36,23 +37,45 @@ pub fn put_together(
         )?;
     }
     write_ttls(message, end, words[word::TTLS], age_secs)?;
-    let body_end = end + body_len;
-    let has_edns = question.kind & kind::EDNS != 0;
-    let len = if has_edns {
-        let flags = if question.kind & kind::DNSSEC_OK != 0 {
-            opt::DNSSEC_OK
-        } else {
-            0
-        };
-        put(message, body_end, opt_record(flags))?;
-        body_end + opt::LEN
-    } else {
-        body_end
-    };
+    // Anew, as the name's length: the loop has ended at another number of words each time.
+    let body_end = end + body_len(kernel, words)?;
+    write_opt(scratch, question, body_end)?;
+    let message = &mut scratch.message;
+    let len = body_end + opt_len;
     // What a sum in words takes for a part of it.
     put(message, len, [0; 4])?;
-    write_header(message, question, &shape, has_edns)?;
+    write_header(message, question, &shape)?;
     Some(len)
+}
+
+/// Bytes of the answer's body.
+#[inline(always)]
+fn body_len(kernel: &impl Kernel, words: &Words) -> Option<usize> {
+    let shape = Shape::from_word(kernel.opaque(&words[word::SHAPE]));
+    if usize::from(shape.body_len) > BODY_MAX {
+        return None;
+    }
+    // As with the name's length: what was put by before the comparison has no bounds to the verifier of Linux 6.1.
+    Some(kernel.again(shape.body_len.into()) as usize)
+}
+
+/// The OPT record behind the records: with what the client's had, so there is always room for one.
+#[inline(always)]
+fn write_opt(scratch: &mut Scratch, question: &Question, at: usize) -> Option<()> {
+    if question.kind & kind::EDNS == 0 {
+        return Some(());
+    }
+    let flags = if question.kind & kind::DNSSEC_OK != 0 {
+        opt::DNSSEC_OK
+    } else {
+        0
+    };
+    let mut record = opt_record(flags);
+    if scratch.opt_len > opt::LEN as u64 {
+        record[opt::LEN - 1] = opt::COOKIE_OPTION_LEN as u8;
+        put(&mut scratch.message, at + opt::LEN, scratch.cookie)?;
+    }
+    put(&mut scratch.message, at, record)
 }
 
 /// Counts the TTLs down. `places` are those of an answer, from `end` on.
@@ -74,12 +97,7 @@ fn write_ttls(message: &mut Message, end: usize, places: u64, age_secs: u32) -> 
 
 /// The ID stays, and so do RD and CD.
 #[inline(always)]
-fn write_header(
-    message: &mut Message,
-    question: &Question,
-    shape: &Shape,
-    has_edns: bool,
-) -> Option<()> {
+fn write_header(message: &mut Message, question: &Question, shape: &Shape) -> Option<()> {
     // RFC 6840 section 5.7: AD is for who asks for it, or for DNSSEC records.
     let understands = question.flags & dns::AD != 0 || question.kind & kind::DNSSEC_OK != 0;
     let of_answer = if understands {
@@ -91,5 +109,6 @@ fn write_header(
     put(message, dns::field::FLAGS.start, flags.to_be_bytes())?;
     put(message, 6, shape.answers.to_be_bytes())?;
     put(message, 8, shape.authorities.to_be_bytes())?;
+    let has_edns = question.kind & kind::EDNS != 0;
     put(message, 10, u16::from(has_edns).to_be_bytes())
 }

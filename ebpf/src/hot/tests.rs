@@ -48,10 +48,10 @@ impl Kernel for Told {
         Some(())
     }
     fn control(&self, index: u32) -> u64 {
-        if index == control::KEY {
-            KEY
-        } else {
-            self.valid
+        match index {
+            control::KEY => KEY,
+            control::VALID => self.valid,
+            _ => 0,
         }
     }
     fn is_silent(&self, port: u16) -> bool {
@@ -156,11 +156,21 @@ fn told(frame: &[u8]) -> Told {
 
 /// As the one before has left it.
 fn scratch() -> Scratch {
+    let range = QUERY.as_ptr_range();
+    // SAFETY: the range of a constant.
+    let frame = unsafe { Cursor::new(range.start, range.end) };
+    let Ok(Frame::Udp(flow)) = Frame::parse(frame) else {
+        panic!("a query");
+    };
+    let envelope = Envelope::of(frame, &flow).expect("it is long enough");
     Scratch {
         name: [0xa5a5_a5a5_a5a5_a5a5; NAME_WORDS],
         padding: 0,
         message: [0xa5; size_of::<Message>()],
+        cookie: [0xa5; opt::COOKIE_OPTION_LEN],
         name_len: 1_000,
+        opt_len: 1_000,
+        envelope,
     }
 }
 

@@ -10,8 +10,6 @@ const LABELS_MAX: usize = dns::NAME_MAX.div_ceil(2);
 const NO_QUERY: u16 = dns::QR | dns::OPCODE;
 /// Options that are looked at. A cookie behind them is not seen here, and its client told to come over TCP.
 const OPTIONS_MAX: usize = 8;
-/// Bytes of a cookie with a server's part in the form of RFC 9018.
-pub const COOKIE_LEN: u16 = 24;
 
 /// What is asked, as far as it matters here.
 pub struct Asked {
@@ -23,7 +21,7 @@ pub struct Asked {
     pub has_opt: bool,
     /// Its flag DO.
     pub opt_flags: u8,
-    /// Offset of a cookie of [`COOKIE_LEN`] bytes. 0: there is none.
+    /// Offset of a cookie of [`opt::COOKIE_LEN`] bytes. 0: there is none.
     pub cookie: usize,
 }
 
@@ -117,7 +115,7 @@ fn walk_options(scratch: &mut Scratch, start: usize, end: usize) {
             return;
         }
         if code == opt::COOKIE {
-            if len == COOKIE_LEN {
+            if usize::from(len) == opt::COOKIE_LEN {
                 scratch.at = data as u64;
             }
             return;

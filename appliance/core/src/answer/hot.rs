@@ -5,6 +5,7 @@ use crate::dns::header::{HEADER_LEN, Header, flag};
 use crate::dns::record::Records;
 use crate::dns::{QUESTION_FIXED_LEN, class, name, rcode, read_u16, rtype};
 use crate::time::Instant;
+use xdnsd_abi::headers::dns::opt::COOKIE_OPTION_LEN;
 use xdnsd_abi::hot::{self, BODY_MAX, NAME_WORDS, RECORDS_MAX, Shape, Words, kind, word};
 
 /// What the reply does not say of an answer that was just given from the cache, and that whoever asks the same gets as well.
@@ -40,14 +41,12 @@ pub fn hot_words(reply: &[u8], fresh: &Fresh) -> Option<Words> {
     if qclass? != class::IN {
         return None;
     }
-    let body_end = reply
-        .len()
-        .checked_sub(usize::from(additionals) * OPT_LEN)?;
-    let edns = if additionals == 1 {
-        opt_kind(&reply[body_end..])?
+    let (edns, opt_len) = if additionals == 1 {
+        opt_at_end(reply)?
     } else {
-        0
+        (0, 0)
     };
+    let body_end = reply.len() - opt_len;
     let body = reply.get(question_end..body_end)?;
     let mut words: Words = [0; word::COUNT];
     words[word::KIND] =
@@ -97,17 +96,24 @@ fn ttls(records: Records<'_>, body: core::ops::Range<usize>, rotates: bool) -> O
     Some(u64::from_ne_bytes(places))
 }
 
-/// The bits of the kind for an OPT record of ours. `None`: it has options, or is none.
-fn opt_kind(opt: &[u8]) -> Option<u64> {
-    [false, true].into_iter().find_map(|dnssec_ok| {
-        let mut plain = [0; OPT_LEN];
-        let ours = OptReply {
+/// The bits of the kind for the OPT record of ours that ends the reply, and its length. Its cookie is no part of the answer: each
+/// client gets its own back. `None`: it has another option.
+fn opt_at_end(reply: &[u8]) -> Option<(u64, usize)> {
+    let cookies = [None, reply.last_chunk().copied()];
+    let ours = cookies.into_iter().flat_map(|cookie| {
+        [false, true].map(|dnssec_ok| OptReply {
             dnssec_ok,
+            cookie,
             ..OptReply::default()
-        };
-        ours.emit(&mut plain, 0)?;
-        (opt == plain).then_some(kind::EDNS | bit(dnssec_ok, kind::DNSSEC_OK))
-    })
+        })
+    });
+    let mut bytes = [0; OPT_LEN + COOKIE_OPTION_LEN];
+    let same = ours.into_iter().find(|ours| {
+        let end = ours.emit(&mut bytes, 0);
+        end.is_some_and(|end| reply.ends_with(&bytes[..end]))
+    })?;
+    let kind = kind::EDNS | bit(same.dnssec_ok, kind::DNSSEC_OK);
+    Some((kind, same.len()))
 }
 
 const fn bit(set: bool, bit: u64) -> u64 {
@@ -252,14 +258,29 @@ mod tests {
         };
         assert!(with(|_| {}));
         assert!(!with(|opt| opt.ede = Some(3)), "an extended error");
-        assert!(
-            !with(|opt| opt.cookie = Some([7; 24])),
-            "this client's cookie"
-        );
+        assert!(!with(|opt| opt.keepalive = Some(3)));
         assert!(!with(|opt| opt.extended_rcode = 1));
         assert!(!is_hot(&reply(&[(rtype::A, 4)], None, flag::TC)));
         assert!(!is_hot(&reply(&[(rtype::A, 4)], None, 2)), "SERVFAIL");
         assert!(is_hot(&reply(&[(rtype::A, 4)], None, 3)), "NXDOMAIN");
+    }
+
+    /// Whoever asks with a cookie has a name made hot as well, and each client gets its own back.
+    #[test]
+    fn a_clients_cookie_is_no_part_of_the_answer() {
+        for dnssec_ok in [false, true] {
+            let with = |cookie| {
+                let opt = OptReply {
+                    dnssec_ok,
+                    cookie,
+                    ..OptReply::default()
+                };
+                let message = reply(&[(rtype::A, 4)], Some(opt), flag::RD);
+                hot_words(&message, &FRESH).expect("one for the kernel")
+            };
+            assert_eq!(with(Some([7; 24])), with(None));
+            assert_eq!(with(Some([0; 24])), with(None));
+        }
     }
 
     #[test]

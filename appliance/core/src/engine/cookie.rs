@@ -8,7 +8,7 @@
 use crate::dns::edns::Cookie;
 use core::net::IpAddr;
 use xdnsd_abi::hash::{NameHash, siphash24};
-use xdnsd_abi::rate::{COOKIE_AGE_MAX_SECS, COOKIE_AHEAD_MAX_SECS};
+use xdnsd_abi::rate::{COOKIE_AGE_MAX_SECS, COOKIE_AHEAD_MAX_SECS, COOKIE_RENEW_SECS};
 
 /// Version of the form.
 const VERSION: u8 = 1;
@@ -17,7 +17,7 @@ const SERVER_LEN: usize = 16;
 /// A cookie is valid for an hour,
 const AGE_MAX_SECS: u32 = COOKIE_AGE_MAX_SECS;
 /// gets a successor after half of that,
-const RENEW_AFTER_SECS: u32 = 1_800;
+const RENEW_AFTER_SECS: u32 = COOKIE_RENEW_SECS;
 /// and may come from a clock that is five minutes ahead (RFC 9018 section 4.3).
 const AHEAD_MAX_SECS: u32 = COOKIE_AHEAD_MAX_SECS;
 /// A made secret is used for a day; the one of the day before is still accepted (RFC 7873 section 7.1).

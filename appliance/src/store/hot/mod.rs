@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use heapless::Vec;
+use xdnsd_abi::hash::HashKey;
 use xdnsd_abi::hot::{
     self, ANSWERS_MAX, NAME_WORDS, PLACES, SILENT_WORDS, Words, control, silent_bit, word,
 };
@@ -142,6 +143,19 @@ impl HotAnswers {
         let Some(maps) = self.maps.get() else { return };
         self.show_valid(maps, &books);
         wait_for_programs();
+    }
+
+    /// DNS cookies by this secret are given back while they are young, at the wall clock that is so many seconds before
+    /// CLOCK_MONOTONIC, modulo 2^64. `None`: there are no cookies. A query with one of which half is written is user space's.
+    pub fn set_cookies(&self, wall: u64, secret: Option<&HashKey>) {
+        let Some(maps) = self.maps.get() else { return };
+        let show = |at, word| maps.control.word(at).store(word, Ordering::Relaxed);
+        show(control::WALL, wall);
+        show(control::HAS_COOKIES, secret.is_some().into());
+        let (halves, _) = secret.map_or(&[][..], |secret| secret).as_chunks();
+        for (at, half) in (control::SECRET..).zip(halves) {
+            show(at, u64::from_ne_bytes(*half));
+        }
     }
 
     /// What holds for an answer from the cache under the policy of this generation. To be asked for before the cache is: what is
