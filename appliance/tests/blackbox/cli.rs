@@ -603,7 +603,7 @@ fn reload_says_what_came_of_it() -> Result<()> {
     assert!(told.contains(&format!("note: {hosts}:1: ")), "{told}");
     fs::write(
         &file,
-        format!("{good}\n[cashe]\n[cache]\nmax_ttl = \"1h\"\n"),
+        format!("{good}\n[cashe]\n[shield]\ncalm_secs = \"1h\"\n"),
     )?;
     let output = reload()?;
     let said = stderr(&output);

@@ -160,7 +160,8 @@ fn queries_are_limited_and_a_valid_cookie_is_exempt() -> Result<()> {
             .and_then(|opt| opt.option(option::COOKIE).map(<[u8]>::to_vec))
             .context("a cookie")?;
         let fates = flood(&scene, &client, &hits(FLOOD))?;
-        let is_right = (19..FLOOD - 2).contains(&fates.answered) && fates.slipped > 0;
+        // Nineteen; the XDP program's clock lags by a tick, and to it the last one may come too early.
+        let is_right = (18..FLOOD - 2).contains(&fates.answered) && fates.slipped > 0;
         assert!(is_right, "{family:?} {fates:?}");
         let good: Vec<_> = (0..FLOOD).map(|_| with_cookie(&cookie)).collect();
         let fates = flood(&scene, &client, &good)?;

@@ -140,7 +140,17 @@ const WITHOUT_XSK: [&str; 17] = [
 ];
 
 /// Ways that the whole of the tests goes by, besides that over AF_XDP, by which `cargo test` goes: a minute each.
-const USUAL_WAYS: [Way; 3] = [Way::Udp, Way::Tcp, Way::Connected];
+const USUAL_WAYS: [Way; 4] = [Way::Udp, Way::Tcp, Way::Connected, Way::Hot];
+/// Themes of the black-box tests that are about what is answered, to whom and until when: in the whole of the tests these alone go by
+/// the way of hot names.
+const HOT_THEMES: [&str; 6] = [
+    "caching::",
+    "filter::",
+    "local::",
+    "prefixes::",
+    "rate::",
+    "reload::",
+];
 /// Black-box tests at once. They mostly wait, for TTLs, timeouts and silence, so there may be more than processors.
 const BLACK_BOXES: &str = "--test-threads=6";
 
@@ -193,7 +203,11 @@ const STEPS: &[Step] = &[
         Ok(scope.black_box("connected"))
     }),
     Step::black_box("black box by hot", Way::Hot, |scope| {
-        Ok(scope.black_box("hot"))
+        let mut command = scope.black_box("hot");
+        if scope.ways.is_empty() && scope.filter.is_none() {
+            command.args(HOT_THEMES);
+        }
+        Ok(command)
     }),
     Step::new("eBPF object", 30, |scope| Ok(scope.xtask("ebpf --check"))).with(&[Purpose::Ebpf]),
     Step::new("release", 40, |scope| Ok(scope.xtask("dist --check"))),
