@@ -228,7 +228,10 @@ impl Drop for Over<'_> {
 
 #[test]
 fn a_process_that_hangs_is_passed_by_and_loses_nothing() -> Result<()> {
-    only!(OVER_XDP, "the heartbeat that the XDP program reads");
+    only!(
+        OVER_XDP_IN_BURSTS,
+        "the heartbeat that the XDP program reads"
+    );
     let scene = scene!(Setup::default());
     scene
         .upstream

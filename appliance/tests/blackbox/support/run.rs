@@ -40,6 +40,8 @@ pub enum Run {
 pub const ONCE: &[Run] = &[Run::Xdp];
 /// For what an XDP program or an AF_XDP socket is needed.
 pub const OVER_XDP: &[Run] = &[Run::Xdp, Run::Connected, Run::Hot];
+/// The same, where the client's kernel has to take in many answers at once: of frames that come by a program of its own it takes fewer.
+pub const OVER_XDP_IN_BURSTS: &[Run] = &[Run::Xdp, Run::Connected];
 /// For what datagrams have, and streams have not.
 pub const IN_DATAGRAMS: &[Run] = &[Run::Xdp, Run::Udp, Run::Connected, Run::Hot];
 
