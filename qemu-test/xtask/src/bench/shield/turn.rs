@@ -16,9 +16,10 @@ use crate::bench::subject::{Backend, Kind as Build};
 use crate::bench::upstream::Upstream;
 use nix::net::if_::if_nametoindex;
 use xdnsd_lab::bpf::instruction::{Instruction, R0, R1, R2, R3};
-use xdnsd_lab::bpf::{Attach, DATA, DATA_END, Link, Program, XDP_DROP, XDP_PASS, attach_pass};
+use xdnsd_lab::bpf::{Attach, DATA, DATA_END, Link, Program, XDP_DROP, XDP_PASS};
 use xdnsd_lab::flood::{self, Flood, Kind, SOURCES_V4};
 use xdnsd_lab::lab::{HOST_INTERFACE, LAN, LAN_V4, Lab, Spec, UPSTREAM_V4};
+use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::peer::{Peer, Site};
 use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::suite::Suite;
@@ -103,12 +104,12 @@ pub struct Ground<'a> {
 pub fn turn(who: Who, ground: &Ground<'_>) -> Result<[Outcome; FLOODS.len()]> {
     let lab = Lab::up(&Spec::default())?;
     flood::learn_routes(&lab.router)?;
-    // What XDP sends reaches a veth's end only where that has a program.
-    let _receiver = attach_pass(&lab.client, HOST_INTERFACE)
-        .context("attach a program that passes to the client")?;
+    // What XDP sends reaches a veth's end only where that has a program. Answers to the flood end there: who forges sources gets
+    // none, and in front of the callers' own stack they would slow down those who are counted.
+    let _receiver = attach_filter(&lab.client, HOST_INTERFACE, DESTINATION)?;
     let _upstream = Upstream::start_at(&lab.upstream, UPSTREAM_V4)?;
     let _filter = match who {
-        Who::Bare => Some(attach_filter(&lab)?),
+        Who::Bare => Some(attach_filter(&lab.router, LAN, SOURCE)?),
         Who::Appliance | Who::Peer(_) => None,
     };
     let process = start(who, &lab, ground)?;
@@ -189,9 +190,13 @@ fn start(who: Who, lab: &Lab, ground: &Ground<'_>) -> Result<Process> {
     }
 }
 
-/// Drops what comes from the flood's sources.
-fn attach_filter(lab: &Lab) -> Result<Link> {
-    const SOURCE: i16 = 26;
+/// Offset of the source in an untagged frame with IPv4.
+const SOURCE: i16 = 26;
+/// The destination's.
+const DESTINATION: i16 = 30;
+
+/// Drops what has one of the flood's sources at this offset, and passes all else.
+fn attach_filter(host: &Namespace, interface: &str, at: i16) -> Result<Link> {
     const HEADERS_END: i32 = 34;
     const NETWORK: i32 = u16::from_ne_bytes([198, 18]) as i32;
     let program = Program::load(&[
@@ -201,16 +206,14 @@ fn attach_filter(lab: &Lab) -> Result<Link> {
         Instruction::copy(R3, R1),
         Instruction::add(R3, HEADERS_END),
         Instruction::skip_if_greater(R3, R2, 3),
-        Instruction::load_u16(R1, R1, SOURCE),
+        Instruction::load_u16(R1, R1, at),
         Instruction::skip_if_other(R1, NETWORK, 1),
         Instruction::set(R0, XDP_DROP),
         Instruction::exit(),
     ]);
-    let program = program.context("load the bare filter")?;
-    let attached = lab
-        .router
-        .run(|| program.attach(if_nametoindex(LAN)?, Attach::Native));
-    attached.context("attach the bare filter")
+    let program = program.context("load a bare filter")?;
+    let attached = host.run(|| program.attach(if_nametoindex(interface)?, Attach::Native));
+    attached.with_context(|| format!("attach a bare filter to {interface}"))
 }
 
 fn start_own(lab: &Lab, ground: &Ground<'_>, xdp: &str) -> Result<Process> {
