@@ -39,6 +39,8 @@ pub trait Kernel: Way {
     fn hand_on_syn(&self);
     /// The same with another segment, and the program in `stray.rs`.
     fn hand_on_stray(&self);
+    /// The same with what may hold a segment but is no plain one, and the program in `forward.rs`.
+    fn hand_on_odd(&self);
     /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::FRAME_MAX`].
     fn is_large(&self) -> bool;
     /// When the worker of the frame's RX queue was last alive; `None` for a queue outside the map.
@@ -74,17 +76,26 @@ pub struct NextHop {
 /// limits there.
 #[inline(always)]
 pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<bool, Reason> {
-    match Frame::parse(frame)? {
-        Frame::Udp(flow) => classify_datagram(&flow, kernel),
-        Frame::Tcp(segment) if segment.opens() => {
+    match Frame::parse(frame) {
+        Ok(Frame::Udp(flow)) => classify_datagram(&flow, kernel),
+        Ok(Frame::Tcp(segment)) if segment.opens() => {
             kernel.hand_on_syn();
             Err(Reason::PassProtocol)
         }
-        Frame::Tcp(_) => {
+        Ok(Frame::Tcp(_)) => {
             kernel.hand_on_stray();
             Err(Reason::PassProtocol)
         }
-        Frame::Other => Err(Reason::PassProtocol),
+        Ok(Frame::Other) => {
+            kernel.hand_on_odd();
+            Err(Reason::PassProtocol)
+        }
+        Err(reason) => {
+            if reason == Reason::PassIpv4Options {
+                kernel.hand_on_odd();
+            }
+            Err(reason)
+        }
     }
 }
 

@@ -9,14 +9,17 @@
 //!    ACK, number + 1 ────────────► verified; RST
 //!    SYN ────────────────────────────────────────────────────────────────► SYN
 //! ```
-//! Whatever does not bring a cookie back passes, as long as it is no SYN: connections from before are left alone.
+//! Whatever does not bring a cookie back passes, as long as it is no SYN: connections from before are left alone. A SYN that
+//! cannot be answered is dropped: with data, or with a FIN; what is not plain at all is in [`odd`].
+
+mod odd;
 
 use crate::classify::{check_ours, check_route, check_source};
 use crate::flow::link::Link;
 use crate::flow::transport::Segment;
 use crate::flow::{self, Flow};
 use crate::frame::Cursor;
-use crate::syn::{self, Answer, Ends, Guarded, Header, Options};
+use crate::syn::{self, Answer, Ends, Guarded, Options};
 use xdnsd_abi::headers::tcp::flag;
 use xdnsd_abi::{Behind, Protected, Reason};
 
@@ -24,6 +27,12 @@ use xdnsd_abi::{Behind, Protected, Reason};
 pub trait Forwarding: Guarded {
     /// What has to hold of a segment to this address and port, in this VLAN. `None`: it is not protected.
     fn protected(&self, destination: &Behind) -> Option<Protected>;
+    /// Whether anybody is protected.
+    fn protects(&self) -> bool;
+    /// The 16 bytes of the frame from an offset on, as they lie there. `None`: it ends before.
+    fn words(&self, at: u32) -> Option<[u64; 2]>;
+    /// The first eight of them.
+    fn word(&self, at: u32) -> Option<u64>;
     /// Whether somebody floods.
     fn is_flooded(&self) -> bool;
     /// The cookie for a SYN with this number, and the one by the secret before.
@@ -39,7 +48,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Forwarding) -> Result<(Answer, 
         link,
         packet,
         transport: segment,
-    } = flow::segment(frame)?;
+    } = flow::segment(frame).map_err(|reason| odd::judge(frame, kernel, reason))?;
     let ends = Ends::of(&packet, &segment);
     let behind = Behind {
         port: ends.destination_port.to_ne_bytes(),
@@ -55,20 +64,25 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Forwarding) -> Result<(Answer, 
     check_ours(&link, check, kernel)?;
     check_source(&packet, ends.source_port, kernel)?;
     let opens = segment.opens();
-    let cookie = if opens {
+    let begins = segment.flags() & (flag::SYN | flag::ACK | flag::RST) == flag::SYN;
+    let cookie = if begins {
         if kernel.has_proved(&ends, protected.verified_secs.into()) {
             return Err(Reason::ForwardVerified);
         }
         if protected.is_auto != 0 && !kernel.is_flooded() {
             return Err(Reason::ForwardCalm);
         }
+        if !opens {
+            return Err(Reason::DropForward);
+        }
         let [cookie, _] = kernel.cookies(&ends, u32::from_be(segment.sequence()));
         cookie
     } else {
         brought_back(&segment, &ends, kernel)?
     };
-    let mut header = Header::default();
-    syn::check_bytes(&link, &packet, &segment, kernel, &mut header)?;
+    let mut header = syn::no_header(kernel.zero());
+    let checked = syn::check_bytes(&link, &packet, &segment, kernel, &mut header);
+    checked.map_err(|reason| if opens { refused(reason) } else { reason })?;
     check_route(check, &link, &syn::reply(&ends), kernel)?;
     let addresses_sum = packet.addresses_sum;
     if opens {
@@ -86,6 +100,16 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Forwarding) -> Result<(Answer, 
     kernel.prove(&ends);
     let answer = answer(link, ends, addresses_sum, cookie.wrapping_add(1));
     Ok((answer, Reason::ForwardProof))
+}
+
+/// What becomes of a SYN that is not answered for this reason. One with a wrong checksum may be right by the time that the
+/// network card sends it; the host does not take it otherwise.
+#[inline(always)]
+const fn refused(reason: Reason) -> Reason {
+    if matches!(reason, Reason::PassSynLength | Reason::PassLargeFrame) {
+        return Reason::DropForward;
+    }
+    reason
 }
 
 /// The cookie that a segment brings back.
@@ -127,6 +151,7 @@ fn answer(link: Link, ends: Ends, addresses_sum: u64, sequence: u32) -> Answer {
 mod tests {
     use super::*;
     use crate::classify::{NextHop, Reply, Way};
+    use crate::syn::Header;
     use std::cell::Cell;
     use xdnsd_abi::{Listen, Orders, PathCheck};
 
@@ -174,6 +199,9 @@ mod tests {
         fn is_large(&self) -> bool {
             false
         }
+        fn zero(&self) -> u32 {
+            0
+        }
         fn has_proved(&self, _: &Ends, secs: u32) -> bool {
             assert_eq!(secs, 300);
             self.has_proved
@@ -201,6 +229,15 @@ mod tests {
                 verified_secs: 300,
                 is_auto: self.is_auto.into(),
             })
+        }
+        fn protects(&self) -> bool {
+            true
+        }
+        fn words(&self, _: u32) -> Option<[u64; 2]> {
+            panic!("plain segments are read where they stand")
+        }
+        fn word(&self, _: u32) -> Option<u64> {
+            panic!("plain segments are read where they stand")
         }
         fn is_flooded(&self) -> bool {
             self.is_flooded

@@ -1,5 +1,6 @@
 //! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
+mod cookies;
 mod forward;
 mod log;
 mod rate;
@@ -15,7 +16,7 @@ use crate::flow::transport::Segment;
 use crate::frame::Cursor;
 use crate::prefixes::Prefixes;
 use crate::stray::{Owner, Owners};
-use crate::syn::{Answer, COUNT_MAX, Cookies, Ends, Guarded, Header, Walk};
+use crate::syn::{Answer, Ends, Guarded, Header};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, bpf_sock as Socket,
@@ -24,18 +25,17 @@ use aya_ebpf::bindings::{
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{ArrayOfMaps, LpmTrie};
 use aya_ebpf::helpers::generated::{
-    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_loop, bpf_sk_release, bpf_skc_lookup_tcp,
-    bpf_tcp_check_syncookie, bpf_tcp_gen_syncookie, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
+    bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp,
+    bpf_tcp_check_syncookie, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
 };
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, XskMap};
 use aya_ebpf::programs::XdpContext;
-use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use xdnsd_abi::headers::{ipv4, ipv6, tcp};
 use xdnsd_abi::{
     CLIENT_SETS, ClientSet, FRAME_MAX, GUARDED_MAX, LISTEN_MAX, Listen, Orders, PathCheck,
-    PrefixKey, QUEUES_MAX, Reason, STRAYS_MAX, SYN_FRAME_MAX, TRIE_MAX, hash, secret, shield, tail,
+    PrefixKey, QUEUES_MAX, Reason, SYN_FRAME_MAX, TRIE_MAX, few, hash, secret, shield, tail,
     verdict,
 };
 
@@ -61,8 +61,8 @@ static SHIELD: Array<u32> = Array::with_max_entries(shield::COUNT, 0);
 static SECRETS: Array<hash::HashKey> = Array::with_max_entries(secret::COUNT, 0);
 #[map(name = "clients")]
 static CLIENTS: Array<ClientSet> = Array::with_max_entries(CLIENT_SETS, 0);
-#[map(name = "strays")]
-static STRAYS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map(name = "few")]
+static FEW: PerCpuArray<u64> = PerCpuArray::with_max_entries(few::COUNT, 0);
 #[map(name = "addresses")]
 static ADDRESSES: HashMap<Listen, PathCheck> = HashMap::with_max_entries(LISTEN_MAX, 0);
 #[btf_map(name = "prefixes")]
@@ -252,6 +252,14 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     }
 
     #[inline(always)]
+    fn hand_on_odd(&self) {
+        if FRAGS {
+            // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
+            unsafe { TAILS.tail_call(self.ctx, tail::FORWARD) }
+        }
+    }
+
+    #[inline(always)]
     fn is_large(&self) -> bool {
         let first = self.first_buffer();
         if !FRAGS {
@@ -302,6 +310,11 @@ impl Guarded for Run<'_, true> {
     }
 
     #[inline(always)]
+    fn zero(&self) -> u32 {
+        opaque(0) as u32
+    }
+
+    #[inline(always)]
     fn has_proved(&self, ends: &Ends, secs: u32) -> bool {
         let Some(place) = place(ends.source) else {
             return false;
@@ -322,43 +335,6 @@ impl Guarded for Run<'_, true> {
         // SAFETY: the helper writes `len` bytes, which are fewer than the buffer has; the context is the kernel's.
         let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at, to, len as u32) };
         (result == 0).then_some(len)
-    }
-}
-
-impl Cookies for Run<'_, true> {
-    #[inline(always)]
-    fn walk(&self, walk: &mut Walk) {
-        // The binding's type of a function has no arguments; the kernel knows better.
-        let step = step as *const () as *mut c_void;
-        // SAFETY: `step` is what the kernel calls, with this walk and on this processor, before the helper returns.
-        unsafe { bpf_loop(COUNT_MAX, step, (&raw mut *walk).cast(), 0) };
-    }
-
-    #[inline(always)]
-    fn now(&self) -> u64 {
-        now()
-    }
-
-    #[inline(always)]
-    fn cookie(&self, ends: &Ends, header: &mut Header, len: u64) -> Option<u32> {
-        let (mut tuple, mut ip) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        let (tuple_len, ip_len) = describe(ends, &mut tuple, &mut ip);
-        let socket = self.socket(&mut tuple, tuple_len)?;
-        // SAFETY: the kernel holds the socket for us until it is released, which happens once and last. Both headers are
-        // initialized as far as their lengths say.
-        let result = unsafe {
-            let result = if (&raw const (*socket).state).read_volatile() == LISTENING {
-                let ip = ip.as_mut_ptr().cast();
-                let header = header.as_mut_ptr().cast();
-                bpf_tcp_gen_syncookie(socket.cast(), ip, ip_len, header, len as u32)
-            } else {
-                -1
-            };
-            bpf_sk_release(socket.cast());
-            result
-        };
-        // The MSS that it stands for is in the upper half.
-        (result >= 0).then_some(result as u32)
     }
 }
 
@@ -397,28 +373,42 @@ impl Owners for Run<'_, true> {
 
     #[inline(always)]
     fn may_pass(&self) -> bool {
-        /// The lower bits count, the others are the second, or nearly one.
-        const BITS: u32 = 30;
-        const { assert!(STRAYS_MAX < 1 << BITS) };
-        let Some(passed) = STRAYS.get_ptr_mut(0) else {
-            return false;
-        };
-        let begun = now() >> BITS << BITS;
-        // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program does.
-        unsafe {
-            let count = if *passed >> BITS << BITS == begun {
-                *passed
-            } else {
-                begun
-            };
-            let may_pass = count - begun < STRAYS_MAX;
-            if may_pass {
-                *passed = count + 1;
-            }
-            may_pass
-        }
+        is_one_of(few::STRAYS)
+    }
+
+    #[inline(always)]
+    fn may_look(&self) -> bool {
+        is_one_of(few::RESETS)
     }
 }
+
+/// So many lower bits of nanoseconds are less than a second, or nearly one.
+const SECOND_BITS: u32 = 30;
+
+/// Whether this is one of the first ones of this second on this CPU.
+#[inline(always)]
+fn is_one_of((place, max): (u32, u64)) -> bool {
+    let Some(counted) = FEW.get_ptr_mut(place) else {
+        return false;
+    };
+    // The lower bits count, the others are the second.
+    let begun = now() >> SECOND_BITS << SECOND_BITS;
+    // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program does.
+    unsafe {
+        let count = if *counted >> SECOND_BITS << SECOND_BITS == begun {
+            *counted
+        } else {
+            begun
+        };
+        let is_one = count - begun < max;
+        if is_one {
+            *counted = count + 1;
+        }
+        is_one
+    }
+}
+const _: () = assert!(few::STRAYS.1 < 1 << SECOND_BITS);
+const _: () = assert!(few::SYNS.1 < 1 << SECOND_BITS && few::RESETS.1 < 1 << SECOND_BITS);
 
 /// CLOCK_MONOTONIC in nanoseconds. The coarse clock costs a load where the fine one reads the timer; it lags by at most a tick.
 #[inline(always)]
@@ -472,13 +462,6 @@ fn read_set(set: *mut ClientSet) -> ClientSet {
     // the loads are volatile; they are never torn on a 64-bit machine, and a torn one elsewhere is nobody's fingerprint, or a
     // proof of another second.
     unsafe { [one.read_volatile(), one.add(1).read_volatile()] }
-}
-
-/// One step of a walk, as bpf_loop calls it. 0: go on.
-unsafe extern "C" fn step(_: u64, walk: *mut c_void) -> i64 {
-    // SAFETY: the walk that was given to bpf_loop, which nobody else touches until that returns.
-    let walk = unsafe { &mut *walk.cast::<Walk>() };
-    i64::from(!walk.step())
 }
 
 impl Run<'_, true> {

@@ -197,6 +197,7 @@ mod program {
             | Reason::DropSource
             | Reason::DropTruncated
             | Reason::DropDenied
+            | Reason::DropForward
             | Reason::DropRate => XDP_DROP,
             Reason::PassTruncated
             | Reason::PassMulticast

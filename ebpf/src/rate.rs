@@ -93,6 +93,10 @@ pub fn judge<K: Accounts>(
     let Ok(Frame::Udp(flow)) = Frame::parse(kernel.frame()) else {
         return Ok(None);
     };
+    let Some((header, _)) = flow.transport.message.take::<{ dns::HEADER_LEN }>() else {
+        return Ok(None);
+    };
+    let has_records = header.get::<{ dns::field::ADDITIONALS.start }, u16>() != 0;
     let Some(account) = find(kernel, scratch, flow.packet.source) else {
         return Ok(None);
     };
@@ -103,15 +107,20 @@ pub fn judge<K: Accounts>(
     if rate.has_room(kernel.word(element, at + account::QUERIES), now) {
         return Ok(Some(account));
     }
+    let slips = rate_at(kernel, control::SLIP_INTERVAL);
+    let slipped = kernel.word(element, at + account::SLIPS);
+    let may_slip = slips.is_on() && slips.has_room(slipped, now);
+    // Most of a flood ends here: nothing to say, and no record that a cookie could be in.
+    if !may_slip && !has_records {
+        return Err(Reason::DropRate);
+    }
     let Some((envelope, asked)) = read(kernel, scratch, &flow) else {
         return Err(Reason::DropRate);
     };
     if asked.cookie != 0 && cookie::is_good(kernel, scratch, &asked, flow.packet.source) {
         return Ok(None);
     }
-    let slips = rate_at(kernel, control::SLIP_INTERVAL);
-    let slipped = kernel.word(element, at + account::SLIPS);
-    if !slips.is_on() || !slips.has_room(slipped, now) {
+    if !may_slip {
         return Err(Reason::DropRate);
     }
     // User space says it, and counts it.

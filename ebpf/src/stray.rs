@@ -34,6 +34,8 @@ pub trait Owners: Guarded {
     fn prove(&self, ends: &Ends);
     /// Whether this is one of the strays that pass in a second.
     fn may_pass(&self) -> bool;
+    /// Whether this is one of the RSTs that are looked after in a second.
+    fn may_look(&self) -> bool;
 }
 
 /// What becomes of a segment without SYN. `Err`: it is none of ours.
@@ -60,6 +62,10 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reaso
     check_source(&packet, ends.source_port, kernel)?;
     if segment.header_len() < tcp::HEADER_LEN as u8 {
         return Err(Reason::PassProtocol);
+    }
+    // Nobody sends so many, and what a connection's look-up costs is what a flood of them wants.
+    if is_reset && !kernel.may_look() {
+        return Ok(Reason::DropReset);
     }
     Ok(match kernel.owner(&ends, &segment) {
         Owner::Connection | Owner::Nobody => Reason::PassProtocol,
@@ -99,6 +105,7 @@ mod tests {
         orders: Orders,
         has_proved: bool,
         may_pass: bool,
+        may_look: bool,
         proofs: Cell<u32>,
     }
 
@@ -125,6 +132,9 @@ mod tests {
         fn is_large(&self) -> bool {
             false
         }
+        fn zero(&self) -> u32 {
+            0
+        }
         fn has_proved(&self, ends: &Ends, secs: u32) -> bool {
             assert_eq!((ends.source_port, secs), (40_000_u16.to_be(), PROVED_SECS));
             self.has_proved
@@ -145,6 +155,9 @@ mod tests {
         fn may_pass(&self) -> bool {
             self.may_pass
         }
+        fn may_look(&self) -> bool {
+            self.may_look
+        }
     }
 
     fn told(owner: Owner) -> Told {
@@ -153,6 +166,7 @@ mod tests {
             orders: Orders::give(None).without_strays(),
             has_proved: false,
             may_pass: false,
+            may_look: true,
             proofs: Cell::new(0),
         }
     }
@@ -204,6 +218,29 @@ mod tests {
         assert_eq!(run(&ACK, &kernel), Reason::PassVerified);
         // With both, a reset is one of nothing.
         assert_eq!(run(&changed(FLAGS, flag::RST), &kernel), Reason::DropReset);
+    }
+
+    /// An ACK may be anybody's, however many there are.
+    #[test]
+    fn a_reset_too_many_is_nobodys() {
+        let kernel = Told {
+            may_look: false,
+            ..told(Owner::Connection)
+        };
+        assert_eq!(run(&changed(FLAGS, flag::RST), &kernel), Reason::DropReset);
+        let with_ack = changed(FLAGS, flag::RST | flag::ACK);
+        assert_eq!(run(&with_ack, &kernel), Reason::DropReset);
+        assert_eq!(run(&ACK, &kernel), Reason::PassProtocol);
+        // Not to somebody else, nor while cookies rest.
+        let mut foreign = changed(FLAGS, flag::RST);
+        foreign[37] = 54;
+        assert_eq!(run(&foreign, &kernel), Reason::PassProtocol);
+        let kernel = Told {
+            orders: Orders::REST,
+            ..kernel
+        };
+        let reset = changed(FLAGS, flag::RST);
+        assert_eq!(run(&reset, &kernel), Reason::PassProtocol);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::{ethernet, ipv4, ipv6, protocol, tcp, vlan};
 use xdnsd_abi::{Listen, Orders, PathCheck, Reason};
 
-pub use options::{COUNT_MAX, Header, Options, Walk};
+pub use options::{COUNT_MAX, Header, Options, Walk, no_header};
 
 /// Bytes of the answer's TCP header, where its only option is an MSS.
 const HEADER_LEN: usize = tcp::HEADER_LEN + tcp::mss::LEN;
@@ -44,6 +44,16 @@ pub trait Guarded: Way {
     fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64>;
     /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::SYN_FRAME_MAX`].
     fn is_large(&self) -> bool;
+    /// Zero, of which the compiler does not know that.
+    fn zero(&self) -> u32;
+}
+
+/// A guarded port.
+pub struct Port<'a> {
+    /// Its key.
+    pub key: &'a Listen,
+    /// See [`PathCheck::own`].
+    pub asked: u32,
 }
 
 /// What this one asks besides.
@@ -52,9 +62,9 @@ pub trait Cookies: Guarded {
     fn walk(&self, walk: &mut Walk);
     /// CLOCK_MONOTONIC in nanoseconds, by which the kernel makes its timestamps.
     fn now(&self) -> u64;
-    /// The kernel's cookie for a SYN with this header of `len` bytes, as [`Self::copy`] gave them, if somebody listens who may
-    /// have one.
-    fn cookie(&self, ends: &Ends, header: &mut Header, len: u64) -> Option<u32>;
+    /// The kernel's cookie for a SYN to this port with this header of `len` bytes, as [`Self::copy`] gave them, if somebody
+    /// listens who may have one.
+    fn cookie(&self, ends: &Ends, port: &Port<'_>, header: &mut Header, len: u64) -> Option<u32>;
 }
 
 /// From whom to whom a segment goes.
@@ -118,7 +128,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reas
     if kernel.guarded(&from(&packet, &key)).is_some() {
         return Err(garbage(kernel, Reason::DropSource, Reason::PassSource));
     }
-    let mut walk = Walk::new();
+    let mut walk = Walk::new(kernel.zero());
     let len = check_bytes(&link, &packet, &segment, kernel, &mut walk.header)?;
     let orders = kernel.orders();
     if !orders.are_given() {
@@ -129,7 +139,11 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reas
         return Err(Reason::PassVerified);
     }
     check_route(&check, &link, &reply(&syn), kernel)?;
-    let cookie = kernel.cookie(&syn, &mut walk.header, len);
+    let port = Port {
+        key: &key,
+        asked: check.own,
+    };
+    let cookie = kernel.cookie(&syn, &port, &mut walk.header, len);
     let cookie = cookie.ok_or(Reason::PassNoCookie)?;
     let options = match orders.kept() {
         Some(kept) => {
@@ -209,7 +223,7 @@ fn tcp_at(link: &Link, packet: &Packet) -> u32 {
 
 /// Bytes in front of the packet.
 #[inline(always)]
-const fn link_len(link: &Link) -> usize {
+pub const fn link_len(link: &Link) -> usize {
     let tags = (link.vlan_outer != 0) as usize + (link.vlan_inner != 0) as usize;
     ethernet::HEADER_LEN + tags * vlan::HEADER_LEN
 }

@@ -155,6 +155,29 @@ impl Bench {
         answer
     }
 
+    /// Runs the program on the frame so often, one run after the other, and gives the frame after the last one, and whether that
+    /// was dropped.
+    pub fn flood(&mut self, frame: &[u8], count: u64) -> (Vec<u8>, bool) {
+        let (program, namespace) = (&mut self.program, &self.namespace);
+        let program = program.xdp().expect("loaded");
+        let last = namespace.run(|| {
+            let mut last = None;
+            for _ in 0..count {
+                let mut out = vec![0xa5; FRAME_LEN_MAX];
+                let options = TestRunOptions {
+                    data_in: Some(frame),
+                    data_out: Some(&mut out),
+                    ..TestRunOptions::default()
+                };
+                let result = program.test_run(options).expect("BPF_PROG_TEST_RUN");
+                out.truncate(result.data_size_out as usize);
+                last = Some((out, result.return_value == XDP_DROP));
+            }
+            last
+        });
+        last.expect("there is one")
+    }
+
     /// Listens where this query goes to, too.
     pub fn listen_for(&mut self, query: &Query) {
         let vlan = |at: usize| query.tags.get(at).map_or(0, |tag| tag[1] & 0x0fff);

@@ -190,9 +190,6 @@ fn what_is_not_protected_passes() {
         let mut other_mac = syn.frame();
         other_mac[5] ^= 0x40;
         bench.expect(&other_mac, Reason::PassOtherMac);
-        let mut fast_open = syn.clone();
-        fast_open.data = b"query".to_vec();
-        bench.expect(&fast_open.frame(), Reason::PassSynLength);
         // A longer prefix of its own, and off.
         let own = match syn.destination {
             IpAddr::V4(_) => behind("192.0.2.53", 32, 54),
@@ -264,7 +261,11 @@ fn odd_syns_are_syns() {
             let odd = syn.clone().resealed(|frame| frame[tcp + 13] = SYN | more);
             syn.check_closed(&bench.sent(&odd, Reason::ForwardCookie));
         }
-        for flags in [0, SYN | FIN, SYN | RST, SYN | ACK, FIN, FIN | PSH | URG] {
+        for flags in [SYN | FIN, SYN | FIN | PSH | URG] {
+            let odd = syn.clone().resealed(|frame| frame[tcp + 13] = flags);
+            bench.expect(&odd, Reason::DropForward);
+        }
+        for flags in [0, SYN | RST, SYN | ACK, FIN, FIN | PSH | URG] {
             let none = syn.clone().resealed(|frame| frame[tcp + 13] = flags);
             bench.expect(&none, Reason::PassProtocol);
         }
@@ -283,6 +284,152 @@ fn odd_syns_are_syns() {
             };
             syn.check_closed(&bench.sent(&odd.frame(), Reason::ForwardCookie));
         }
+    }
+}
+
+/// A SYN that is not answered would reach the host without a proof.
+fn unanswerable() -> Vec<(Syn, Vec<u8>, &'static str)> {
+    let mut all = Vec::new();
+    for syn in Syn::both() {
+        let tcp = syn.tcp();
+        let mut fast_open = syn.clone();
+        fast_open.data = b"query".to_vec();
+        all.push((syn.clone(), fast_open.frame(), "data"));
+        let short = syn.resealed(|frame| frame[tcp + 12] = 4 << 4);
+        all.push((syn.clone(), short, "a header that is too short"));
+        let mut padded = syn.frame();
+        padded.resize(200, 0);
+        all.push((syn.clone(), padded, "a long frame"));
+    }
+    let [v4, v6] = Syn::both();
+    for words in [1, 10] {
+        let mut options = v4.frame();
+        options.splice(34..34, vec![1; 4 * words]);
+        options[14] = 0x45 + words as u8;
+        all.push((v4.clone(), options, "options of IPv4"));
+    }
+    let first = |frame: &mut [u8]| frame[20] = 0x20;
+    let mut part = v4.resealed(first);
+    all.push((v4.clone(), part.clone(), "the first part"));
+    part.truncate(34 + 8);
+    all.push((v4.clone(), part, "a part without flags"));
+    // Hop-by-hop and destination options, routing; the first part, and one that is all; and RFC 4302's, with another unit.
+    let headers: [(u8, &[u8]); 6] = [
+        (0, &[6, 0, 1, 4, 0, 0, 0, 0]),
+        (60, &[6, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        (43, &[6, 0, 4, 0, 0, 0, 0, 0]),
+        (44, &[6, 0, 0, 1, 0, 0, 0, 7]),
+        (44, &[6, 0, 0, 0, 0, 0, 0, 7]),
+        (51, &[6, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    ];
+    let behind = |headers: &[(u8, &[u8])]| {
+        let mut frame = v6.frame();
+        for (kind, header) in headers.iter().rev() {
+            let mut header = header.to_vec();
+            header[0] = frame[20];
+            frame[20] = *kind;
+            frame.splice(54..54, header);
+        }
+        frame
+    };
+    for header in headers {
+        all.push((v6.clone(), behind(&[header]), "an extension header"));
+    }
+    all.push((v6.clone(), behind(&headers), "six of them"));
+    all.push((v6.clone(), behind(&[headers[0]; 7]), "seven of them"));
+    all
+}
+
+#[test]
+fn a_syn_that_cannot_be_answered_is_dropped_until_the_client_is_verified() {
+    let Some(mut bench) = protecting("a_syn_that_cannot_be_answered") else {
+        return;
+    };
+    for (_, frame, what) in unanswerable() {
+        let reason = bench.reason(&frame);
+        assert_eq!(reason, Reason::DropForward, "{what}");
+    }
+    for syn in Syn::both() {
+        let cookie = cookie(&mut bench, &syn);
+        let next = syn.sequence.wrapping_add(1);
+        let proof = segment(&syn, ACK, next, cookie.wrapping_add(1));
+        bench.sent(&proof, Reason::ForwardProof);
+    }
+    for (_, frame, what) in unanswerable() {
+        let reason = bench.reason(&frame);
+        let is_deep = what == "seven of them";
+        let expected = if is_deep {
+            Reason::DropForward
+        } else {
+            Reason::ForwardVerified
+        };
+        assert_eq!(reason, expected, "{what}");
+    }
+}
+
+/// What is odd and opens nothing, or nothing that is protected, is left alone.
+#[test]
+fn odd_segments_of_others_pass() {
+    let Some(mut bench) = protecting("odd_segments_of_others_pass") else {
+        return;
+    };
+    const FLAGS_IN_TCP: usize = 13;
+    for (syn, frame, what) in unanswerable() {
+        if ["data", "a long frame", "a header that is too short"].contains(&what) {
+            continue;
+        }
+        let is_deep = what == "seven of them";
+        let tcp = frame.len() - (syn.frame().len() - syn.tcp());
+        let mut passes = |frame: &[u8], change: &str| {
+            let reason = bench.reason(frame);
+            let expected = [Reason::PassIpv4Options, Reason::PassProtocol];
+            assert!(expected.contains(&reason), "{what}, {change}: {reason:?}");
+        };
+        if !is_deep && what != "a part without flags" {
+            for flags in [ACK, ACK | PSH, RST, 0x12] {
+                let mut other = frame.clone();
+                other[tcp + FLAGS_IN_TCP] = flags;
+                passes(&other, "other flags");
+            }
+            let mut other_port = frame.clone();
+            other_port[tcp + 3] = 54;
+            passes(&other_port, "another port");
+        }
+        if !is_deep {
+            let mut other_mac = frame.clone();
+            other_mac[5] ^= 0x40;
+            passes(&other_mac, "another station");
+        }
+        let mut other_host = frame.clone();
+        other_host[if syn.source.is_ipv4() { 33 } else { 39 }] ^= 0xc0;
+        if !is_deep {
+            passes(&other_host, "another host");
+        }
+    }
+    // What is behind a first part, and what is no segment.
+    let [v4, v6] = Syn::both();
+    for at in [0x2001_u16, 0x0001, 0x1fff] {
+        let later = v4.resealed(|frame| frame[20..22].copy_from_slice(&at.to_be_bytes()));
+        bench.expect(&later, Reason::PassProtocol);
+    }
+    let mut later = v6.frame();
+    later[20] = 44;
+    later.splice(54..54, [6, 0, 0, 8, 0, 0, 0, 7]);
+    bench.expect(&later, Reason::PassProtocol);
+    for protocol in [1, 47, 50] {
+        bench.expect(
+            &v4.resealed(|frame| frame[23] = protocol),
+            Reason::PassProtocol,
+        );
+        let mut other = v6.frame();
+        other[20] = 60;
+        other.splice(54..54, [protocol, 0, 1, 4, 0, 0, 0, 0]);
+        bench.expect(&other, Reason::PassProtocol);
+    }
+    tell(&mut bench, protect::OFF);
+    for (_, frame, what) in unanswerable() {
+        let reason = bench.reason(&frame);
+        assert!(!reason.name().starts_with("drop"), "{what}");
     }
 }
 

@@ -3,8 +3,10 @@
 use crate::bench::Bench;
 use crate::syn::{Syn, guarded};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use xdnsd_abi::{Orders, Reason, STRAYS_MAX};
+use xdnsd_abi::{Orders, Reason, few};
 
+/// How many strays pass in a second.
+const STRAYS_MAX: u64 = few::STRAYS.1;
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -208,6 +210,28 @@ fn a_connection_is_left_alone_whatever_it_sends() {
         }
         // Closed by the client, then by us, which leaves a TIME-WAIT at its end alone: nobody's here.
         drop((client, accepted));
+    }
+}
+
+/// So many that nobody sends them end here unseen; what carries data does not.
+#[test]
+fn in_a_flood_of_resets_none_is_looked_after() {
+    let Some((mut bench, listener)) = dropping("in_a_flood_of_resets") else {
+        return;
+    };
+    drop(listener);
+    // Nobody listens there any more, which the kernel is to say.
+    for syn in Syn::both() {
+        bench.expect(&segment(&syn, RST, 7, 9), Reason::PassProtocol);
+    }
+    for syn in Syn::both() {
+        let reset = segment(&syn, RST, 7, 9);
+        // Another second may begin meanwhile, or another processor count.
+        let is_dropped = (0..50).any(|_| bench.flood(&reset, 2 * few::RESETS.1).1);
+        assert!(is_dropped);
+        for flags in [ACK, ACK | PSH, ACK | FIN] {
+            bench.expect(&segment(&syn, flags, 7, 9), Reason::PassProtocol);
+        }
     }
 }
 

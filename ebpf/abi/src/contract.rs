@@ -26,8 +26,8 @@ pub mod map {
     pub const PROTECTED: &str = "protected";
     /// ARRAY of [`super::ClientSet`]: clients that have proved their address, by a hash of it.
     pub const CLIENTS: &str = "clients";
-    /// PERCPU_ARRAY of one u64: how many strays passed in which second.
-    pub const STRAYS: &str = "strays";
+    /// PERCPU_ARRAY of u64: how many there were of something in which second, see [`super::few`].
+    pub const FEW: &str = "few";
     /// HASH: [`super::Listen`] with port 0 -> [`super::PathCheck`]: addresses that are ours, whatever the protocol.
     pub const ADDRESSES: &str = "addresses";
     /// ARRAY_OF_MAPS of one LPM_TRIE, which all programs share: [`super::PrefixKey`] -> u32, see [`super::verdict`].
@@ -120,8 +120,20 @@ const _: () = assert!(CLIENT_SETS.is_power_of_two());
 /// For so many seconds after a client has brought a cookie back, what it sends without a connection is the kernel's to refuse: the
 /// connection may be about to be made on another processor, or behind this frame in the same batch.
 pub const PROVED_SECS: u32 = 60;
-/// Strays of others that pass in a second on each processor: who still has a connection that the kernel has forgotten is told so.
-pub const STRAYS_MAX: u64 = 16;
+
+/// What is done a few times a second on each processor: places of its numbers, and how often.
+pub mod few {
+    /// Strays of others that pass: who still has a connection that the kernel has forgotten is told so.
+    pub const STRAYS: (u32, u64) = (0, 16);
+    /// SYNs for which the kernel is asked who listens, and whether there is such a connection already. To more it gives a cookie
+    /// without a look at any socket.
+    pub const SYNS: (u32, u64) = (1, 1_024);
+    /// RSTs for which the kernel is asked whose they are. More are nobody's: who misses one keeps a connection for as long as it
+    /// would stay idle.
+    pub const RESETS: (u32, u64) = (2, 1_024);
+    /// How many there are.
+    pub const COUNT: u32 = 3;
+}
 
 /// What becomes of packets from a prefix: the low byte of its value in the trie.
 pub mod verdict {
@@ -311,7 +323,8 @@ pub struct PathCheck {
     /// zero where its queries go to the program for limits. Else zero.
     pub mss: u16,
     /// Of the listen map: the [`Listen::address_bit`]s of all its entries. A source whose bit is not among them is none of them,
-    /// so that nearly every query is spared a look-up. Else zero.
+    /// so that nearly every query is spared a look-up. Of the map of guarded ports: in which second, nearly, the kernel was last
+    /// asked for a cookie of the listener, which the program itself writes there. Else zero.
     pub own: u32,
 }
 const _: () = assert!(size_of::<PathCheck>() == 20 && align_of::<PathCheck>() == 4);

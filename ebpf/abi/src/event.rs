@@ -54,6 +54,7 @@ impl Reason {
                 | Self::DropSource
                 | Self::DropTruncated
                 | Self::DropDenied
+                | Self::DropForward
         )
     }
 

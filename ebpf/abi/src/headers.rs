@@ -90,6 +90,8 @@ pub mod ipv4 {
     pub const DONT_FRAGMENT: u16 = 0x4000;
     /// "More fragments" and the fragment offset: one of them set makes a fragment.
     pub const FRAGMENT: u16 = 0x3fff;
+    /// The fragment offset alone.
+    pub const OFFSET: u16 = 0x1fff;
 
     /// The fields.
     pub mod field {
@@ -145,6 +147,37 @@ pub mod ipv6 {
         pub const SOURCE: Field = 8..24;
         /// Destination address.
         pub const DESTINATION: Field = 24..40;
+    }
+}
+
+/// Extension headers of IPv6 that a segment may be behind (RFC 8200 section 4).
+///
+/// ```text
+///  0             1       2
+///  | next header | length | ...            fragment: | offset, flags | identification
+/// ```
+pub mod extension {
+    /// Hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
+    /// Routing.
+    pub const ROUTING: u8 = 43;
+    /// A part of a packet.
+    pub const FRAGMENT: u8 = 44;
+    /// RFC 4302.
+    pub const AUTHENTICATION: u8 = 51;
+    /// Destination options.
+    pub const DESTINATION: u8 = 60;
+    /// The fragment offset in the third and fourth byte.
+    pub const OFFSET: u16 = 0xfff8;
+
+    /// Whether a next header is one of these.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_one(next_header: u8) -> bool {
+        matches!(
+            next_header,
+            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION
+        )
     }
 }
 
@@ -290,6 +323,8 @@ pub mod dns {
         use super::super::Field;
         /// QR, opcode, AA, TC, RD, RA, Z, AD, CD, RCODE.
         pub const FLAGS: Field = 2..4;
+        /// How many additional records there are.
+        pub const ADDITIONALS: Field = 10..12;
     }
 
     /// The OPT record (RFC 6891 section 6.1).

@@ -91,6 +91,9 @@ crate::counters! {
         DropTruncated = "drop_truncated",
         /// Dropped: to an address of ours, from a prefix that is denied.
         DropDenied = "drop_denied",
+        /// Dropped: to a protected address from a client that is not verified, a SYN that cannot be answered: with data or a FIN,
+        /// behind IP options or extension headers, in parts.
+        DropForward = "drop_forward",
         /// A query for a hot name, answered by the driver (XDP_TX).
         Answered = "answered",
         /// A query of a client that has asked more than it may, answered with TC by the driver (XDP_TX).

@@ -48,6 +48,7 @@ struct Told {
     /// SYNs that were handed on.
     syns: Cell<u32>,
     strays: Cell<u32>,
+    odd: Cell<u32>,
 }
 
 impl Way for Told {
@@ -90,6 +91,9 @@ impl Kernel for Told {
     fn hand_on_stray(&self) {
         self.strays.set(self.strays.get() + 1);
     }
+    fn hand_on_odd(&self) {
+        self.odd.set(self.odd.get() + 1);
+    }
     fn hand_on_syn(&self) {
         self.syns.set(self.syns.get() + 1);
     }
@@ -117,6 +121,7 @@ fn alive() -> Told {
         looks: Cell::new(0),
         syns: Cell::new(0),
         strays: Cell::new(0),
+        odd: Cell::new(0),
     }
 }
 
@@ -221,7 +226,8 @@ fn a_syn_is_handed_on_and_nothing_else_is() {
         let handed_on = |frame: &[u8]| {
             let kernel = alive();
             let _ = run(frame, &kernel);
-            (kernel.syns.get(), kernel.strays.get())
+            let odd = kernel.odd.get();
+            (kernel.syns.get() + 10 * odd, kernel.strays.get())
         };
         for flags in 0..=u8::MAX {
             let mut segment = changed(frame, protocol, 6);
@@ -229,7 +235,7 @@ fn a_syn_is_handed_on_and_nothing_else_is() {
             let opens = flags & 0b01_0111 == 0b00_0010;
             let expected = (opens.into(), (!opens).into());
             assert_eq!(handed_on(&segment), expected, "{flags:#010b}");
-            assert_eq!(handed_on(&segment[..payload + 19]), (0, 0), "cut");
+            assert_eq!(handed_on(&segment[..payload + 19]), (10, 0), "cut");
             let datagram = changed(&segment, protocol, 17);
             assert_eq!(handed_on(&datagram), (0, 0));
         }
@@ -243,6 +249,7 @@ fn a_syn_is_handed_on_and_nothing_else_is() {
             Err(Reason::PassProtocol)
         );
         assert_eq!((kernel.syns.get(), kernel.strays.get()), (0, 0));
+        assert_eq!(kernel.odd.get(), 1);
     }
 }
 

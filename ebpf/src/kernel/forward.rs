@@ -4,8 +4,11 @@ use super::{Run, hash_by, prove, told};
 use crate::flow::network::Address;
 use crate::forward::Forwarding;
 use crate::syn::Ends;
+use aya_ebpf::helpers::generated::bpf_xdp_load_bytes;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie;
+use aya_ebpf::programs::XdpContext;
+use core::mem::MaybeUninit;
 use xdnsd_abi::{Behind, PROTECTED_MAX, Protected, protect, secret, shield};
 
 #[map(name = "protected")]
@@ -14,8 +17,23 @@ static PROTECTED: lpm_trie::LpmTrie<Behind, Protected> =
 
 impl Forwarding for Run<'_, true> {
     #[inline(always)]
+    fn protects(&self) -> bool {
+        told(shield::PROTECT) != protect::OFF
+    }
+
+    #[inline(always)]
+    fn words(&self, at: u32) -> Option<[u64; 2]> {
+        peek(self.ctx, at)
+    }
+
+    #[inline(always)]
+    fn word(&self, at: u32) -> Option<u64> {
+        peek::<1>(self.ctx, at).map(|[word]| word)
+    }
+
+    #[inline(always)]
     fn protected(&self, destination: &Behind) -> Option<Protected> {
-        if told(shield::PROTECT) == protect::OFF {
+        if !self.protects() {
             return None;
         }
         let bits = u8::BITS * size_of::<Behind>() as u32;
@@ -42,5 +60,17 @@ impl Forwarding for Run<'_, true> {
     #[inline(always)]
     fn prove(&self, ends: &Ends) {
         prove(ends.source);
+    }
+}
+
+/// The words of the frame from offset `at` on. `None`: it ends before.
+#[inline(always)]
+fn peek<const N: usize>(ctx: &XdpContext, at: u32) -> Option<[u64; N]> {
+    let mut words = MaybeUninit::<[u64; N]>::uninit();
+    let len = size_of::<[u64; N]>() as u32;
+    // SAFETY: the helper writes as many bytes as there are, of which any are integers; the context is the kernel's.
+    unsafe {
+        let result = bpf_xdp_load_bytes(ctx.ctx, at, words.as_mut_ptr().cast(), len);
+        (result == 0).then(|| words.assume_init())
     }
 }

@@ -15,6 +15,12 @@ use xdnsd_abi::headers::tcp::option;
 /// Room for the longest TCP header, in words, the last of which is not needed.
 pub type Header = [u32; tcp::HEADER_LEN_MAX / size_of::<u32>() + 1];
 
+/// Room without a header in it: see [`Walk::new`].
+#[inline(always)]
+pub fn no_header(zero: u32) -> Header {
+    [zero; _]
+}
+
 /// Options that a header can hold.
 pub const COUNT_MAX: u32 = (tcp::HEADER_LEN_MAX - tcp::HEADER_LEN) as u32;
 
@@ -69,18 +75,20 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// All zero: the compiler puts numbers that it knows into one store, and the verifier wants those aligned.
+    /// All of it is `zero`: of numbers that it knows the compiler makes one store, and the verifier wants those aligned, or a call
+    /// of memset, which goes byte by byte.
     #[inline(always)]
-    pub fn new() -> Self {
+    pub fn new(zero: u32) -> Self {
+        let [has_timestamp, has_sack, scale, end] = zero.to_ne_bytes();
         Self {
-            header: Header::default(),
-            timestamp: 0,
-            at: 0,
-            has_timestamp: 0,
-            has_sack: 0,
-            scale: 0,
-            end: 0,
-            padding: 0,
+            header: no_header(zero),
+            timestamp: zero,
+            at: zero,
+            has_timestamp,
+            has_sack,
+            scale,
+            end,
+            padding: zero,
         }
     }
 

@@ -17,6 +17,7 @@ const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const OUR_INDEX: u32 = 3;
 const COOKIE: u32 = 0x8123_4567;
 const MSS: u16 = 1452;
+const ASKED: u32 = 77;
 /// 0x1_0000_1050 ms, and some.
 const NOW_NS: u64 = 0x1_0000_1050 * 1_000_000 + 999_999;
 
@@ -54,6 +55,7 @@ impl Way for Told {
 impl Guarded for Told {
     fn guarded(&self, listen: &Listen) -> Option<PathCheck> {
         let check = PathCheck::new(self.egress_ifindex, OUR_INDEX, OUR_MAC).with_mss(MSS);
+        let check = check.with_own(ASKED);
         let is_ours = [53, 0x53, 99].contains(&listen.addr[15]);
         (is_ours && listen.port == 53_u16.to_be_bytes()).then_some(check)
     }
@@ -62,6 +64,9 @@ impl Guarded for Told {
     }
     fn is_large(&self) -> bool {
         self.is_large
+    }
+    fn zero(&self) -> u32 {
+        0
     }
     fn has_proved(&self, _: &Ends, secs: u32) -> bool {
         self.proved_secs.is_some_and(|ago| ago <= secs)
@@ -87,7 +92,8 @@ impl Cookies for Told {
     fn now(&self) -> u64 {
         NOW_NS
     }
-    fn cookie(&self, ends: &Ends, header: &mut Header, len: u64) -> Option<u32> {
+    fn cookie(&self, ends: &Ends, port: &Port<'_>, header: &mut Header, len: u64) -> Option<u32> {
+        assert_eq!((port.key.port, port.asked), ([0, 53], ASKED));
         assert_eq!(ends.destination_port, 53_u16.to_be());
         let bytes = header.iter().flat_map(|word| word.to_ne_bytes());
         self.asked.borrow_mut().push((bytes.collect(), len));

@@ -203,7 +203,7 @@ section! {
         /// Files of such prefixes.
         allow_files: Vec<FilePath> = Vec::new();
         /// Whether the XDP programs answer SYNs to TCP port 53 (or the interface's `port`), and to `ports`, with the kernel's own
-        /// SYN cookies, so that a flood of forged SYNs never reaches the kernel. Needs Linux 5.18. While they are given,
+        /// SYN cookies, so that a flood of forged SYNs never reaches the kernel. Needs Linux 6.0. While they are given,
         /// net.ipv4.tcp_syncookies is 2, for all of this machine; it is put back at the end. The firewall sees nothing of such a
         /// SYN and its answer.
         syn_cookies: SynCookiesWord = SynCookiesWord::Off;

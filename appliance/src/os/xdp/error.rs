@@ -201,7 +201,7 @@ impl fmt::Display for Error {
                 f,
                 "eBPF map {name}: {entries} entries for one interface, at most {max}"
             ),
-            Self::NoShield => f.write_str("SYN cookies in XDP need Linux 5.18"),
+            Self::NoShield => f.write_str("SYN cookies in XDP need Linux 6.0"),
             Self::Queue(queue) => {
                 write!(f, "RX queue {queue}: the maps hold 0 to {}", QUEUES_MAX - 1)
             }

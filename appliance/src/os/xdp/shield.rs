@@ -46,7 +46,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// The kernel refuses the program (before Linux 5.18), or takes no frames in several buffers.
+    /// The kernel refuses the program (before Linux 6.0), or takes no frames in several buffers.
     pub fn guard(&mut self) -> Result<(), Error> {
         if self.shield.is_loaded {
             return Ok(());

@@ -35,6 +35,8 @@ const FENCES: &[&str] = &[
     "ebpf/src/frame.rs",
     "ebpf/src/frame/",
     "ebpf/src/kernel.rs",
+    "ebpf/src/kernel/cookies.rs",
+    "ebpf/src/kernel/forward.rs",
     "ebpf/src/kernel/log.rs",
     "ebpf/src/kernel/rate.rs",
     "ebpf/src/hot/kernel.rs",

@@ -1,0 +1,122 @@
+//! Segments to protected hosts that are not plain: behind options of IPv4, behind extension headers of IPv6, or in parts.
+//!
+//! None is answered. What may open a connection, or hides whether it does, is dropped as long as the client is not verified: the
+//! host behind would answer it. What follows a first part needs that one, and passes.
+
+use super::Forwarding;
+use crate::classify::check_ours;
+use crate::flow::link::Link;
+use crate::flow::network;
+use crate::frame::Cursor;
+use crate::syn::{Ends, link_len};
+use xdnsd_abi::headers::ethernet::ethertype;
+use xdnsd_abi::headers::tcp::{self, flag};
+use xdnsd_abi::headers::{extension, ipv4, ipv6, protocol};
+use xdnsd_abi::{Behind, Reason};
+
+/// Extension headers that are gone through: each kind that RFC 8200 section 4.1 knows, and one of them twice. Nobody sends more.
+const HEADERS_MAX: usize = 6;
+
+/// Where a segment begins.
+enum Place {
+    /// At this offset of the frame.
+    At(u32),
+    /// Behind more headers than are gone through.
+    Deep,
+}
+
+/// What becomes of a frame that is no plain segment, for which `passed` is the reason to pass it.
+#[inline(always)]
+pub fn judge(frame: Cursor<'_>, kernel: &impl Forwarding, passed: Reason) -> Reason {
+    look(frame, kernel).unwrap_or(passed)
+}
+
+#[inline(always)]
+fn look(frame: Cursor<'_>, kernel: &impl Forwarding) -> Option<Reason> {
+    let (link, rest) = Link::parse(frame).ok()?;
+    if link.vlan_inner != 0 || !kernel.protects() {
+        return None;
+    }
+    let (source, destination) = network::ends(link.ethertype, rest)?;
+    let at = link_len(&link) as u32;
+    let place = match link.ethertype {
+        ethertype::IPV4 => behind_options(rest, at),
+        _ => behind_extensions(rest, at, kernel),
+    };
+    let at = match place? {
+        Place::At(at) => at,
+        Place::Deep => return Some(Reason::DropForward),
+    };
+    let (ports, flags) = match kernel.words(at) {
+        Some([ports, rest]) => (ports, Some(rest.to_ne_bytes()[tcp::field::FLAGS - 8])),
+        // The flags are in another part.
+        None => (kernel.word(at)?, None),
+    };
+    if flags.is_some_and(|flags| flags & (flag::SYN | flag::ACK | flag::RST) != flag::SYN) {
+        return None;
+    }
+    let [a, b, c, d, ..] = ports.to_ne_bytes();
+    let ends = Ends {
+        source,
+        destination,
+        source_port: u16::from_ne_bytes([a, b]),
+        destination_port: u16::from_ne_bytes([c, d]),
+    };
+    let protected = kernel.protected(&Behind {
+        port: [c, d],
+        vlan: link.vlan_outer.to_be_bytes(),
+        addr: destination.octets(),
+    })?;
+    check_ours(&link, &protected.check, kernel).ok()?;
+    Some(
+        if kernel.has_proved(&ends, protected.verified_secs.into()) {
+            Reason::ForwardVerified
+        } else if protected.is_auto != 0 && !kernel.is_flooded() {
+            Reason::ForwardCalm
+        } else {
+            Reason::DropForward
+        },
+    )
+}
+
+/// `None`: this is no segment, or not its first part.
+#[inline(always)]
+fn behind_options(rest: Cursor<'_>, at: u32) -> Option<Place> {
+    use ipv4::field::{FLAGS_OFFSET, PROTOCOL, VERSION_IHL};
+    let (header, _) = rest.take::<{ ipv4::HEADER_LEN }>()?;
+    let is_first = header.be16::<{ FLAGS_OFFSET.start }>() & ipv4::OFFSET == 0;
+    if header.get::<PROTOCOL, u8>() != protocol::TCP || !is_first {
+        return None;
+    }
+    let words = header.get::<VERSION_IHL, u8>() & 0x0f;
+    Some(Place::At(at + u32::from(words) * 4))
+}
+
+/// The same where there are extension headers.
+#[inline(always)]
+fn behind_extensions(rest: Cursor<'_>, at: u32, kernel: &impl Forwarding) -> Option<Place> {
+    let (header, _) = rest.take::<{ ipv6::HEADER_LEN }>()?;
+    let mut kind = header.get::<{ ipv6::field::NEXT_HEADER }, u8>();
+    let mut at = at + ipv6::HEADER_LEN as u32;
+    for _ in 0..HEADERS_MAX {
+        if !extension::is_one(kind) {
+            break;
+        }
+        let [next, len, high, low, ..] = kernel.word(at)?.to_ne_bytes();
+        let len = u32::from(len);
+        at += match kind {
+            extension::FRAGMENT if u16::from_be_bytes([high, low]) & extension::OFFSET != 0 => {
+                return None;
+            }
+            extension::FRAGMENT => 8,
+            // RFC 4302 section 2.2: in words of four bytes, less two.
+            extension::AUTHENTICATION => (len + 2) * 4,
+            _ => (len + 1) * 8,
+        };
+        kind = next;
+    }
+    if kind == protocol::TCP {
+        return Some(Place::At(at));
+    }
+    extension::is_one(kind).then_some(Place::Deep)
+}

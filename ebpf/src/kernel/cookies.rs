@@ -1,0 +1,91 @@
+//! What the program that answers SYNs asks of the kernel.
+
+use super::{GUARDED, IpHeader, LISTENING, Run, SECOND_BITS, describe, is_one_of, now};
+use crate::syn::{COUNT_MAX, Cookies, Ends, Header, Port, Walk};
+use aya_ebpf::helpers::generated::{
+    bpf_loop, bpf_sk_release, bpf_tcp_gen_syncookie, bpf_tcp_raw_gen_syncookie_ipv4,
+    bpf_tcp_raw_gen_syncookie_ipv6,
+};
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use xdnsd_abi::few;
+
+impl Cookies for Run<'_, true> {
+    #[inline(always)]
+    fn walk(&self, walk: &mut Walk) {
+        // The binding's type of a function has no arguments; the kernel knows better.
+        let step = step as *const () as *mut c_void;
+        // SAFETY: `step` is what the kernel calls, with this walk and on this processor, before the helper returns.
+        unsafe { bpf_loop(COUNT_MAX, step, (&raw mut *walk).cast(), 0) };
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        now()
+    }
+
+    /// A listener is asked at least once a second, since it takes no cookie back unless it has lately given one; and so is who
+    /// comes while there are few. It costs two look-ups of sockets, and the first of them waits for memory where every client is
+    /// another one.
+    #[inline(always)]
+    fn cookie(&self, ends: &Ends, port: &Port<'_>, header: &mut Header, len: u64) -> Option<u32> {
+        let (mut tuple, mut ip) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        let (tuple_len, ip_len) = describe(ends, &mut tuple, &mut ip);
+        let header = header.as_mut_ptr().cast();
+        let second = (now() >> SECOND_BITS) as u32;
+        if port.asked == second && !is_one_of(few::SYNS) {
+            // SAFETY: both headers are initialized as far as their lengths say.
+            let result = unsafe { raw_cookie(ip.as_mut_ptr(), ip_len, header, len as u32) };
+            return (result >= 0).then_some(result as u32);
+        }
+        let socket = self.socket(&mut tuple, tuple_len)?;
+        // SAFETY: the kernel holds the socket for us until it is released, which happens once and last. Both headers are
+        // initialized as far as their lengths say.
+        let result = unsafe {
+            let result = if (&raw const (*socket).state).read_volatile() == LISTENING {
+                let ip = ip.as_mut_ptr().cast();
+                bpf_tcp_gen_syncookie(socket.cast(), ip, ip_len, header.cast(), len as u32)
+            } else {
+                -1
+            };
+            bpf_sk_release(socket.cast());
+            result
+        };
+        if result < 0 {
+            return None;
+        }
+        if port.asked != second
+            && let Some(check) = GUARDED.get_ptr_mut(port.key)
+        {
+            // SAFETY: the look-up gave an aligned value whose memory the map keeps while the program runs, and the field is within
+            // it. User space may use it for another port at the same time, which then counts as asked for a second.
+            unsafe { (&raw mut (*check).own).write_volatile(second) }
+        }
+        // The MSS that it stands for is in the upper half.
+        Some(result as u32)
+    }
+}
+
+/// The kernel's cookie for a SYN, and the MSS that it stands for in the upper half, without a look at any socket.
+///
+/// # Safety
+///
+/// Both headers are initialized as far as their lengths say.
+#[inline(always)]
+unsafe fn raw_cookie(ip: *mut IpHeader, ip_len: u32, header: *mut u32, len: u32) -> i64 {
+    // SAFETY: as the caller says; the helper reads an IP header of its family.
+    unsafe {
+        if ip_len == size_of::<IpHeader>() as u32 {
+            bpf_tcp_raw_gen_syncookie_ipv6(ip.cast(), header.cast(), len)
+        } else {
+            bpf_tcp_raw_gen_syncookie_ipv4(ip.cast(), header.cast(), len)
+        }
+    }
+}
+
+/// One step of a walk, as bpf_loop calls it. 0: go on.
+unsafe extern "C" fn step(_: u64, walk: *mut c_void) -> i64 {
+    // SAFETY: the walk that was given to bpf_loop, which nobody else touches until that returns.
+    let walk = unsafe { &mut *walk.cast::<Walk>() };
+    i64::from(!walk.step())
+}
