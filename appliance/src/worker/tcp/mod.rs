@@ -40,6 +40,9 @@ const IN_FLIGHT_MAX: u8 = 64;
 const SHARE: usize = if TCP_CLIENTS < 8 { 1 } else { TCP_CLIENTS / 8 };
 /// A new connection has this time for its first query before it counts as idle, in milliseconds.
 const GRACE_MS: u64 = 1_000;
+/// In a crowd, a connection on which nothing was asked for so long goes before those that wait for answers, in milliseconds: who
+/// connects to ask does so at once.
+const ASK_MS: u64 = 100;
 /// How long no connection is accepted where the system has no descriptor or no memory for one, in milliseconds. The
 /// listener stays ready meanwhile, and would wake the worker each time it waits.
 const PAUSE_MS: u64 = 200;
@@ -265,8 +268,8 @@ impl Tcp {
 
     /// Whose connection ends where every slot is taken and `holder` comes: one of the client that has the most, if that is
     /// more than its share. If that is `holder` itself, what it waits for goes before what it has new. While nobody has more
-    /// than a share, what is idle gives way, and where all wait for answers one of a client that has more than `holder` then
-    /// has.
+    /// than a share, what is idle gives way; where all wait for answers one of a client that has more than `holder` then has; and
+    /// where all have as many, see [`Self::crowded_out`].
     fn gives_way(&self, holder: IpAddr, now: Instant) -> Option<usize> {
         let own = self.held(holder) + 1;
         let (most, greediest) = self.greediest()?;
@@ -274,13 +277,29 @@ impl Tcp {
         if most.max(own) <= SHARE {
             let idle = self.least_missed(now, false, |_| true);
             return idle
-                .or_else(|| (most > own).then(|| self.least_missed(now, true, of_greediest))?);
+                .or_else(|| (most > own).then(|| self.least_missed(now, true, of_greediest))?)
+                .or_else(|| self.crowded_out(now, own));
         }
         if most > own {
             self.least_missed(now, true, of_greediest)
         } else {
             self.least_missed(now, false, |connection| connection.holder == holder)
         }
+    }
+
+    /// The connection that ends where more clients come than there are slots, and each has as many as the one that comes then
+    /// has, `own`: one on which nothing was asked although there was time to, else the one that has been served for longest. A host
+    /// may have many addresses: whoever comes has as much time as there are slots, and is answered from the cache in less.
+    fn crowded_out(&self, now: Instant, own: usize) -> Option<usize> {
+        let connections = self.connections();
+        let others = connections.filter(|(_, connection)| self.held(connection.holder) >= own);
+        let ranked = others.map(|(index, connection)| {
+            let has_said = !connection.is_new || connection.filled > 0;
+            let is_silent =
+                !has_said && now >= connection.since + ASK_MS && !connection.has_unread();
+            (!is_silent, connection.since, index)
+        });
+        ranked.min().map(|(_, _, index)| index)
     }
 
     /// The connection among those that `of` names which is missed least: the longest idle one; then the oldest that waits

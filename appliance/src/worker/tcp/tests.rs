@@ -201,6 +201,55 @@ fn a_query_that_was_not_read_yet_keeps_its_connection() {
     assert!(!server.is_open(&streams[1]));
 }
 
+/// A host of many addresses has a connection of each.
+#[test]
+fn in_a_crowd_whoever_comes_is_served_and_who_was_for_longest_goes() {
+    let mut server = Server::new();
+    let mut crowd: Vec<TcpStream> = (0..TCP_CLIENTS)
+        .map(|number| {
+            server.later(1);
+            server.connect_and_wait(10 + number as u8)
+        })
+        .collect();
+    server.later(1);
+    let (other, slot) = server.connect(200);
+    server.asks(slot.expect("served"));
+    assert!(!server.is_open(&crowd.remove(0)));
+    // Who was refused comes again at once.
+    for client in 100..100 + TCP_CLIENTS as u8 - 1 {
+        server.later(1);
+        crowd.push(server.connect_and_wait(client));
+    }
+    assert!(server.is_open(&other), "as long as there are slots");
+    server.later(1);
+    let (_, slot) = server.connect(200);
+    assert_eq!(
+        slot, None,
+        "a second one would be more than the others have"
+    );
+    assert!(server.is_open(&other));
+    server.later(1);
+    server.connect_and_wait(250);
+    assert!(!server.is_open(&other), "its turn has come");
+}
+
+#[test]
+fn in_a_crowd_who_does_not_ask_goes_before_those_that_wait() {
+    let mut server = Server::new();
+    let waits = server.connect_and_wait(10);
+    let mut silent: Vec<TcpStream> = (1..TCP_CLIENTS)
+        .map(|number| server.connect(10 + number as u8).0)
+        .collect();
+    silent[0].write_all(&[0]).expect("connected");
+    server.later(ASK_MS);
+    for gone in 1..4 {
+        server.connect_and_wait(200 + gone as u8);
+        assert!(!server.is_open(&silent[gone]), "{gone}");
+    }
+    assert!(server.is_open(&waits));
+    assert!(server.is_open(&silent[0]), "what it asks was not read yet");
+}
+
 #[test]
 fn a_listener_that_has_nothing_to_accept_with_is_left_alone_for_a_moment() {
     let mut server = Server::new();
