@@ -54,6 +54,10 @@ xdnsd_abi::counters! {
         PendingFull = "pending_full",
         /// No room for another waiting client.
         WaitersFull = "waiters_full",
+        /// A new name under a domain that has as many questions in flight as it may have: SERVFAIL, and upstream is not asked.
+        ZoneFull = "zone_full",
+        /// A new name for a group of servers that has as many: the oldest question of the client with the most of them ended.
+        GroupFull = "group_full",
         /// SERVFAIL given because no upstream answered.
         ServfailGiven = "servfail_given",
         /// Not a query that can be answered: shorter than a header, or a response.

@@ -3,6 +3,7 @@
 use xdnsd_abi::rate::Rate;
 use xdnsd_core::answer::TtlBounds;
 use xdnsd_core::engine::{CookieSecret, Settings};
+use xdnsd_core::forward::pending::crowd::Bounds;
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
 use xdnsd_core::limits::UDP_MESSAGE_MAX;
 use xdnsd_core::rate::Rules;
@@ -95,6 +96,10 @@ impl Config {
             prefetch: cache.prefetch,
             rotate: cache.rotate,
             random_case: forward.random_case,
+            bounds: Bounds {
+                zone: forward.zone_questions,
+                group: forward.group_questions,
+            },
             cookies: None,
             rates: self.rate_limit.rules(),
             nocookie_udp_size: match self.edns.nocookie_udp_size {
@@ -172,7 +177,7 @@ mod tests {
     fn every_key_reaches_the_engine() {
         let config = valid(
             "trusted = true\nedns = false\n[forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = true\n\
-             failure_ttl = 9\n[cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
+             failure_ttl = 9\nzone_questions = 10\ngroup_questions = 11\n[cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
              stale_max_ttl = 4\nstale_after_ms = 5\nprefetch = false\nrotate = false\n\
              [edns]\nnocookie_udp_size = 600\n[rate_limit]\nqueries = 20\nmisses = 10\nburst_secs = 7\nslips = 3\n[tcp]\nidle_secs = 7\n\
              [identity]\nversion = \"v\"\nid = \"i\"\n",
@@ -191,6 +196,10 @@ mod tests {
             prefetch: false,
             rotate: false,
             random_case: true,
+            bounds: Bounds {
+                zone: 10,
+                group: 11,
+            },
             cookies: None,
             rates: Rules {
                 queries: Rate::new(20, 7),

@@ -10,6 +10,7 @@ use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::{QUESTION_FIXED_LEN, rcode};
 use crate::forward::pending::{LetterCase, Links, PendingFull, Waiter};
 use crate::forward::question::{Deadlines, Question, Stage};
+use crate::forward::zone::Zone;
 use crate::policy::Policy;
 use crate::rate::Kind;
 use crate::time::Instant;
@@ -23,6 +24,8 @@ struct Candidate<'p> {
     missed: Lookup,
     /// Fair share bucket of the client.
     bucket: u8,
+    /// The domain.
+    zone: Zone,
 }
 
 /// A place among those who wait.
@@ -64,19 +67,16 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             bucket: waiter.bucket,
             has_alias: alias.is_some(),
         };
+        let candidate = self.candidate(placement, missed, seat.bucket, request);
+        if present.is_none() && self.is_one_too_many(call, &candidate, request) {
+            return self.refuse_full(request);
+        }
         if !self.make_room(call, &seat) {
             return self.refuse_full(request);
         }
         let index = match present {
             Some(index) => Ok(index),
-            None => {
-                let candidate = Candidate {
-                    placement,
-                    missed,
-                    bucket: seat.bucket,
-                };
-                self.take_on(call, &candidate, request)
-            }
+            None => self.take_on(call, &candidate, request),
         };
         let joined = index.and_then(|index| {
             self.tables.pending.join(index, waiter, alias)?;
@@ -151,6 +151,54 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.refuse(request, rcode::SERVFAIL.into(), ede::NOT_READY)
     }
 
+    fn candidate<'p>(
+        &self,
+        placement: &'p Placement,
+        missed: Lookup,
+        bucket: u8,
+        request: &Request<'_, R>,
+    ) -> Candidate<'p> {
+        Candidate {
+            placement,
+            missed,
+            bucket,
+            zone: Zone::of(request.name(), &self.cache.seed()),
+        }
+    }
+
+    /// Whether upstream is not asked for a new name, for what is in flight under its domain or for its group of servers. What is
+    /// in the cache, be it stale, is no new name, and who is where it says floods nobody in another's name.
+    fn is_one_too_many<E: Effects<R>>(
+        &mut self,
+        call: &mut Call<'_, E>,
+        candidate: &Candidate<'_>,
+        request: &Request<'_, R>,
+    ) -> bool {
+        if candidate.missed != Lookup::Miss || request.is_proven {
+            return false;
+        }
+        let (pending, bounds) = (&self.tables.pending, self.settings.bounds);
+        let group = candidate.placement.group;
+        let room = pending.room_of_group(group, self.upstreams.has_other(group), bounds);
+        if room == 0 && !pending.is_full() {
+            self.counters.count(Counter::GroupFull);
+            let victim = pending.group_victim(group);
+            self.end_for_room(call, victim);
+            return false;
+        }
+        if !pending.is_crowded(candidate.zone, room, bounds) {
+            return false;
+        }
+        // A client that has many questions gives one up for a client that has few.
+        let victim = pending.victim_for(candidate.bucket);
+        self.counters.count(match victim {
+            Some(_) => Counter::PendingFull,
+            None => Counter::ZoneFull,
+        });
+        self.end_for_room(call, victim);
+        victim.is_none()
+    }
+
     /// Makes sure that one more client can wait. Whether it can. All places are taken: the oldest question of the client that
     /// has the most ends, among those that somebody waits for; never the one that is waited for here. Who has filled the
     /// table of questions pays with one of its own first, and with it with a place to wait in.
@@ -190,11 +238,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
         let (policy, address) = (call.context.policy, request.client.address);
         let bucket = bucket(policy, address, &self.cache.seed());
-        let candidate = Candidate {
-            placement,
-            missed: Lookup::Miss,
-            bucket,
-        };
+        let candidate = self.candidate(placement, Lookup::Miss, bucket, request);
         let taken = self.take_on(call, &candidate, request);
         if let Ok(index) = taken {
             self.begin(call, index);
@@ -238,6 +282,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         question.group = candidate.placement.group;
         question.generation = call.context.policy.generation;
         question.bucket = candidate.bucket;
+        question.zone = candidate.zone;
         self.tables.pending.insert(question)
     }
 }

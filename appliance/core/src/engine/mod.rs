@@ -39,6 +39,7 @@ use crate::cache::Shard;
 use crate::counters::Counters;
 use crate::dns::Name;
 use crate::forward::pending::PendingTable;
+use crate::forward::pending::crowd::Bounds;
 use crate::forward::question::Scene;
 use crate::forward::upstreams::{TooManyUpstreams, UpstreamConfig, Upstreams};
 use crate::forward::via::{NoPort, Via};
@@ -173,6 +174,8 @@ pub struct Settings {
     pub prefetch: bool,
     /// Rotate the addresses of an RRset from answer to answer.
     pub rotate: bool,
+    /// How many questions may be in flight under one domain, and for one group of servers.
+    pub bounds: Bounds,
     /// Secret of our DNS cookies (RFC 7873); `None`: cookies are not answered.
     pub cookies: Option<CookieSecret>,
     /// How much a client may ask over UDP without a valid cookie.
@@ -208,6 +211,7 @@ impl Settings {
         prefetch: true,
         rotate: true,
         random_case: false,
+        bounds: Bounds::DEFAULT,
         cookies: None,
         rates: Rules::NONE,
         nocookie_udp_size: usize::MAX,

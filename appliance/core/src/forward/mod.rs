@@ -11,3 +11,4 @@ pub mod slab;
 pub mod tries;
 pub mod upstreams;
 pub mod via;
+pub mod zone;

@@ -145,6 +145,14 @@ section! {
         /// Seconds for which a failure is remembered, so that a broken domain is not asked for again at once (RFC
         /// 9520).
         failure_ttl: u32 = DEFAULT.failure_ttl_secs, 1..=30;
+        /// Questions for new names under one domain (the last two labels of a name) that a worker has in flight at most, and never
+        /// more than it has places free: what is more is told SERVFAIL at once. So a flood of names that nobody answers, from
+        /// however many addresses, leaves places to other names. Who has a connection or a valid DNS cookie is free. 0: no bound.
+        zone_questions: u16 = DEFAULT.bounds.zone, 0..=limits::PENDING as u64;
+        /// Questions for new names that a worker has in flight at most to the servers of one group, where there are several
+        /// groups: servers that do not answer leave places to the others. What is more ends the oldest question to them of the
+        /// client that has the most. 0: no bound.
+        group_questions: u16 = DEFAULT.bounds.group, 0..=limits::PENDING as u64;
         /// Microseconds for which a worker that has just asked busy-polls for the answer before it sleeps, where the latest
         /// answer came that soon: servers on this machine or beside it. 0: never, which saves power.
         busy_poll_us: u32 = 100, 0..=1000;

@@ -596,7 +596,9 @@ fn late_answers_to_a_burst_are_nobodys_forgeries() -> Result<()> {
     const BURST: u32 = 2_000;
     let slow = Rule::addresses(300, &[ANSWER]).after(Duration::from_millis(500));
     for way in WAYS {
-        let scene = scene!(Setup::default().ports(way));
+        // All of them are under one domain.
+        let forward = format!("[forward]\nupstream_ports = \"{way}\"\nzone_questions = 0\n");
+        let scene = scene!(Setup::default().sections(&forward));
         scene.upstream.on("*.slow.test.", slow.clone());
         let client = scene.udp_client(Family::V4)?;
         let before = scene.daemon.metrics()?;

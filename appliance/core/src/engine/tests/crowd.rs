@@ -2,13 +2,20 @@
 
 use super::harness::*;
 use super::image;
+use crate::forward::pending::crowd::Bounds;
 use crate::limits::{ALIASES, PENDING, WAITERS};
 use crate::policy::on_link::Network;
 use crate::policy::{LocalData, OnLink};
 
+/// Without a bound for one domain: these tests fill the table with names of one.
+const UNBOUND: Settings = Settings {
+    bounds: Bounds { zone: 0, group: 0 },
+    ..Settings::DEFAULT
+};
+
 #[test]
 fn everyone_who_asks_the_same_shares_one_upstream_query_and_gets_its_own_reply() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         world.ask(1, &query("a.example.", 1));
         world.ask(2, &with_edns(query("A.example.", 2), false));
         world.ask(2, &with_edns(query("A.example.", 2), false));
@@ -31,7 +38,7 @@ fn everyone_who_asks_the_same_shares_one_upstream_query_and_gets_its_own_reply()
 
 #[test]
 fn a_full_table_ends_the_oldest_question_of_the_busiest_client() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         world.miss(7, &query("patient.example.", 1));
         for number in 0..crate::limits::PENDING as u16 - 1 {
             world.miss(1, &query(&format!("n{number}.example."), number));
@@ -64,7 +71,7 @@ fn a_full_table_ends_the_oldest_question_of_the_busiest_client() {
 
 #[test]
 fn a_question_that_made_room_says_so_and_is_not_kept_as_a_failure() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         world.miss(1, &with_edns(query("first.example.", 1), false));
         for number in 0..crate::limits::PENDING as u16 {
             world.miss(1, &query(&format!("n{number}.example."), number));
@@ -76,7 +83,7 @@ fn a_question_that_made_room_says_so_and_is_not_kept_as_a_failure() {
 
 #[test]
 fn hits_never_wait_behind_misses() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         world.miss(1, &query("hot.example.", 1));
         world.respond(answer_a(3_600));
         for number in 0..3 * crate::limits::PENDING as u16 {
@@ -90,7 +97,7 @@ fn hits_never_wait_behind_misses() {
 
 #[test]
 fn one_client_cannot_take_all_the_places_to_wait_in() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         let mut refused = 0;
         for id in 0..crate::limits::WAITERS as u16 + 100 {
             let query = with_edns(query("a.example.", id), false);
@@ -118,7 +125,7 @@ fn one_client_cannot_take_all_the_places_to_wait_in() {
 /// The table of questions is full, and who comes is refused for another reason: nobody makes room for that.
 #[test]
 fn who_is_refused_ends_no_question_of_another_client() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         for number in 0..PENDING as u16 {
             world.miss(1, &query(&format!("n{number}.example."), number));
         }
@@ -135,7 +142,7 @@ fn who_is_refused_ends_no_question_of_another_client() {
 
 #[test]
 fn when_all_places_are_taken_the_oldest_question_ends() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         for client in 0..crate::limits::WAITERS as u32 {
             world.miss(
                 client,
@@ -153,7 +160,7 @@ fn when_all_places_are_taken_the_oldest_question_ends() {
 
 #[test]
 fn the_same_id_from_two_clients_gets_each_its_own_answer() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         world.miss(1, &query("a.example.", 7));
         world.miss(2, &query("b.example.", 7));
         world.respond_to(0, |message| {
@@ -189,7 +196,7 @@ fn is_served_beside_a_greedy(host: &str, other: &str, on_link: &'static [Network
         address: text.parse().unwrap(),
         transport: Transport::Udp,
     };
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         world.policy.on_link = OnLink::view(on_link);
         for id in 0..crate::limits::WAITERS as u16 {
             let query = query("a.example.", id).to_vec().unwrap();
@@ -228,7 +235,7 @@ fn a_greedy_neighbour_takes_its_own_share_and_a_host_off_link_that_of_its_64() {
 #[test]
 fn a_neighbour_that_fills_the_table_of_questions_ends_none_of_another_neighbours() {
     let lan: &'static [Network] = vec![Network::of("fd00:53::1".parse().unwrap(), 64)].leak();
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         world.policy.on_link = OnLink::view(lan);
         let client = |last: u16, reply_path| Client {
             reply_path,
@@ -248,7 +255,7 @@ fn a_neighbour_that_fills_the_table_of_questions_ends_none_of_another_neighbours
 
 #[test]
 fn where_ports_are_scarce_the_client_that_has_the_most_questions_gives_one_up() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         world.effects.no_more_ports = Some((4, NoPort::Full));
         world.miss(7, &query("patient.example.", 1));
         for number in 0..8 {
@@ -284,7 +291,7 @@ fn aliases(count: usize) -> LocalData<'static> {
 
 #[test]
 fn a_full_table_of_aliases_refuses_the_newcomer_and_ends_nobodys_question() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         world.policy.local = aliases(ALIASES + 1);
         world.miss(5_000, &query("patient.example.", 1));
         for number in 0..ALIASES as u16 {
@@ -308,7 +315,7 @@ fn a_full_table_of_aliases_refuses_the_newcomer_and_ends_nobodys_question() {
 
 #[test]
 fn one_client_cannot_take_all_the_places_for_aliases() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         world.policy.local = aliases(ALIASES + 1);
         let served = (0..ALIASES as u16)
             .filter(|&number| {
@@ -325,7 +332,7 @@ fn one_client_cannot_take_all_the_places_for_aliases() {
 
 #[test]
 fn nobody_is_asked_for_a_client_that_is_refused() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         // Its share of the places to wait in, on one question; then each query of it is for another name.
         for id in 0..WAITERS as u16 {
             world.ask(1, &query("a.example.", id));
@@ -342,7 +349,7 @@ fn nobody_is_asked_for_a_client_that_is_refused() {
 
 #[test]
 fn a_client_that_is_refused_ends_nobodys_question() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         for id in 0..WAITERS as u16 {
             world.ask(1, &query("a.example.", id));
         }
@@ -368,12 +375,12 @@ fn room_for_a_client_is_not_made_by_the_question_that_it_waits_for() {
         }
     };
     let mut victim = Default::default();
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         fill(world);
         world.miss(9_000, &query("new.example.", 1));
         victim = world.last_reply().queries()[0].name().to_utf8();
     });
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         fill(world);
         world.miss(9_000, &query(&victim, 1));
         assert_eq!(world.effects.replies.len(), 16);
@@ -385,7 +392,7 @@ fn room_for_a_client_is_not_made_by_the_question_that_it_waits_for() {
 /// Questions that are only refreshed have nobody who waits: to end them makes no place for a client.
 #[test]
 fn room_for_a_client_is_made_by_a_question_that_somebody_waits_for() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         // One client has the most questions, all of them refreshes.
         for number in 0..100 {
             world.miss(1, &query(&format!("old{number}.example."), number));
@@ -410,7 +417,7 @@ fn room_for_a_client_is_made_by_a_question_that_somebody_waits_for() {
 
 #[test]
 fn a_datagram_that_comes_again_takes_no_second_place() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(UNBOUND, |world| {
         for client in 0..WAITERS as u32 {
             world.miss(client, &query(&format!("n{}.example.", client / 16), 7));
         }

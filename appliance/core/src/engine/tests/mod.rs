@@ -9,6 +9,7 @@ mod crowd;
 mod dname;
 mod edns;
 mod edns_upstream;
+mod flood;
 mod harness;
 mod hit;
 mod hostile;

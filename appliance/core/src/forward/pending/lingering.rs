@@ -27,7 +27,8 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         let waiting = self.questions.iter().flat_map(|(index, question)| {
             let attempts = question.tries.as_slice().iter();
             let waits = |attempt: &&Attempt| attempt.live && attempt.port().is_some();
-            let held = self.held[usize::from(question.bucket)];
+            let held = self.held[usize::from(question.bucket)]
+                .max(self.crowds.crowd_in_zone(question.zone));
             attempts
                 .filter(waits)
                 .map(move |attempt| (held, index, *attempt))

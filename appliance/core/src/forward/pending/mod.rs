@@ -1,11 +1,13 @@
 //! Questions in flight, and the clients that wait for them.
 
+pub mod crowd;
 mod lingering;
 mod waiting;
 
 pub use lingering::Lingering;
 pub use waiting::{Taken, Waiting};
 
+use self::crowd::Crowds;
 pub use super::letter_case::LetterCase;
 use super::question::Question;
 use super::slab::Slab;
@@ -141,6 +143,8 @@ pub struct PendingTable<R> {
     taken: u64,
     /// Questions by bucket of the client that asked first.
     held: [u16; CLIENT_BUCKETS],
+    /// Questions by domain and group.
+    crowds: Crowds,
     /// Waiting clients by bucket.
     waiting: [u16; CLIENT_BUCKETS],
     /// Nothing is due before.
@@ -162,6 +166,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             ages: [0; PENDING],
             taken: 0,
             held: [0; CLIENT_BUCKETS],
+            crowds: Crowds::new(),
             waiting: [0; CLIENT_BUCKETS],
             next_wake: Instant::from_millis(0),
         }
@@ -199,6 +204,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     /// There is no room.
     pub fn insert(&mut self, question: Question) -> Result<u16, PendingFull> {
         let (hash, bucket) = (question.hash(), question.bucket);
+        let (zone, group) = (question.zone, question.group);
         let wake = question.wake();
         let index = self
             .questions
@@ -207,6 +213,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         // Cannot be full: the map has twice the entries of the table.
         let _ = self.by_question.insert(hash, index);
         self.held[usize::from(bucket)] += 1;
+        self.crowds.enter(zone, group);
         self.taken += 1;
         // The running number decides who is oldest; the bucket rides along in the low byte.
         self.ages[usize::from(index)] = self.taken << 8 | u64::from(bucket);
@@ -267,6 +274,8 @@ impl<R: Copy + PartialEq> PendingTable<R> {
                 Err(_) => return false,
             },
         }
+        self.crowds.leave_group(question.group);
+        self.crowds.enter_group(group);
         question.restart(group);
         true
     }
@@ -274,6 +283,8 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     /// Makes the question at `index` one that nobody in `group` has been asked yet, from `now` on.
     pub fn restart(&mut self, index: u16, group: u8, now: Instant) {
         if let Some(question) = self.questions.get_mut(index) {
+            self.crowds.leave_group(question.group);
+            self.crowds.enter_group(group);
             question.restart(group);
             question.deadlines.next_try = now;
             self.schedule(index);
@@ -418,6 +429,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             self.subs.remove(place);
         }
         self.held[usize::from(question.bucket)] -= 1;
+        self.crowds.leave(question.zone, question.group);
         self.wakes[usize::from(index)] = 0;
         self.ages[usize::from(index)] = 0;
     }

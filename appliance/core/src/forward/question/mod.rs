@@ -17,6 +17,7 @@ pub use learn::Seen;
 use super::letter_case::LetterCase;
 use super::tries::{Attempt, Tries, has};
 use super::upstreams::{Strategy, Upstreams};
+use super::zone::Zone;
 use crate::answer::{HashedKey, Key};
 use crate::counters::{Counter, Counters};
 use crate::dns::Name;
@@ -191,6 +192,8 @@ pub struct Question {
     pub generation: u32,
     /// Fair share bucket of the client that asked first.
     pub bucket: u8,
+    /// The domain that its name is counted under.
+    pub zone: Zone,
     /// The place of the sub-question that it waits for, if it does.
     pub(super) sub: Option<u16>,
 }
@@ -226,6 +229,7 @@ impl Question {
             sent_case: LetterCase::LOWER,
             generation: 0,
             bucket: 0,
+            zone: Zone::NONE,
             sub: None,
         }
     }

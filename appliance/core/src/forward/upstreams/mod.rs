@@ -406,6 +406,13 @@ impl Upstreams {
             .map_or(Strategy::Ordered, |upstream| upstream.config.strategy)
     }
 
+    /// Whether there are servers of another group.
+    #[must_use]
+    pub fn has_other(&self, group: u8) -> bool {
+        let mut servers = self.list.iter();
+        servers.any(|upstream| upstream.config.group != group)
+    }
+
     /// The server to ask next in `group`: servers that answer before silent ones, untried before tried ones.
     #[must_use]
     pub fn pick(&self, group: u8, tried: ServerSet) -> Option<u8> {
