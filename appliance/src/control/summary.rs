@@ -20,6 +20,8 @@ const SLIPPED: &[&str] = &[
 ];
 const RATE_DROPPED: &[&str] = &["rate_queries_dropped", "rate_misses_dropped", "drop_rate"];
 
+const NO_ROOM: &[&str] = &["pending_full", "zone_full", "group_full", "waiters_full"];
+
 const ROWS: &[Row] = &[
     ("queries", QUERIES),
     ("  over AF_XDP", &["queries_xdp"]),
@@ -39,6 +41,10 @@ const ROWS: &[Row] = &[
     ("  over TCP", &["upstream_tcp"]),
     ("  no answer in time", &["upstream_timeouts"]),
     ("  not reachable", &["upstream_unreachable"]),
+    ("  answered too late", &["upstream_late"]),
+    ("  answers that are forged", &["upstream_forged"]),
+    ("  answers to no question", &["upstream_unmatched"]),
+    ("no room for a question", NO_ROOM),
     ("clients without an answer", &["acl_dropped"]),
     ("over the limit: sent to TCP", SLIPPED),
     ("  dropped", RATE_DROPPED),
