@@ -80,14 +80,24 @@ pub struct Costs {
     pub bare: Cost,
 }
 
+/// How each kind is flooded.
+#[derive(Clone, Copy, Debug)]
+pub struct Floods {
+    /// How long.
+    pub length: Duration,
+    /// Frames a second at most. `None`: as many as a core makes, more than any program takes; then the link is full, and what that
+    /// costs is in every figure.
+    pub rate: Option<u32>,
+}
+
 /// Measures every case with the appliance, then with the bare programs.
-pub fn turn(programs: &Programs, directory: &Path, length: Duration) -> Result<Vec<Costs>> {
+pub fn turn(programs: &Programs, directory: &Path, floods: Floods) -> Result<Vec<Costs>> {
     let ours = {
         let pair = Pair::new()?;
         let _receiver = attach(&pair, XDP_DROP)?;
         let upstream = Upstream::start(&pair)?;
         let process = start(&pair, &upstream, programs, directory)?;
-        let costs = CASES.map(|case| cost(&pair, case, length));
+        let costs = CASES.map(|case| cost(&pair, case, floods));
         costs
             .into_iter()
             .collect::<Result<Vec<_>>>()
@@ -106,7 +116,7 @@ pub fn turn(programs: &Programs, directory: &Path, length: Duration) -> Result<V
             program.attach(index, Attach::Native)
         });
         let _bare = bare.context("attach a bare program")?;
-        let bare = cost(&pair, case, length)?;
+        let bare = cost(&pair, case, floods)?;
         costs.push(Costs { ours, bare });
     }
     Ok(costs)
@@ -121,11 +131,11 @@ fn attach(pair: &Pair, verdict: i32) -> Result<Link> {
     link.context("attach a program to the client's end")
 }
 
-fn cost(pair: &Pair, case: Case, length: Duration) -> Result<Cost> {
-    one(pair, case, length).with_context(|| case.name)
+fn cost(pair: &Pair, case: Case, floods: Floods) -> Result<Cost> {
+    one(pair, case, floods).with_context(|| case.name)
 }
 
-fn one(pair: &Pair, case: Case, length: Duration) -> Result<Cost> {
+fn one(pair: &Pair, case: Case, floods: Floods) -> Result<Cost> {
     let path = flood::Path {
         from: (&pair.client, FAR),
         to: (&pair.server, NEAR),
@@ -141,7 +151,7 @@ fn one(pair: &Pair, case: Case, length: Duration) -> Result<Cost> {
         to: IpAddr::V4(to),
         port: query::DNS_PORT,
         qname: query::name(0),
-        rate: None,
+        rate: floods.rate,
     };
     let flood = Flood::new(path, &order)?;
     let (program, index) = (pair.near_program()?, pair.near_index()?);
@@ -157,7 +167,7 @@ fn one(pair: &Pair, case: Case, length: Duration) -> Result<Cost> {
     );
     let frame_ns = match case.verdict {
         XDP_PASS => None,
-        _ => Some(frame_ns(pair, &flood, length)?),
+        _ => Some(frame_ns(pair, &flood, floods.length)?),
     };
     Ok(Cost {
         program_ns: measured.nanos.into(),

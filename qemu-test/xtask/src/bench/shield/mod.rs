@@ -92,7 +92,11 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
     let rounds = turns.rounds.unwrap_or(ROUNDS);
     for round in 1..=rounds {
         eprintln!("round {round} of {rounds}");
-        costs.push(cost::turn(&programs, &directory, ground.length / 2)?);
+        let floods = cost::Floods {
+            length: ground.length / 2,
+            rate: ground.flood,
+        };
+        costs.push(cost::turn(&programs, &directory, floods)?);
         for row in &mut rows {
             ensure!(!signals.wait(Duration::ZERO), "interrupted");
             let turn = turn::turn(row.who, &ground);
