@@ -138,6 +138,14 @@ const _: () = assert!(
     "XDNSD_LIMIT_WORKERS, _PENDING, _UPSTREAMS or _UPSTREAM_SOCKETS is 0"
 );
 const _: () = assert!(
+    ALIASES > 0 && STREAMS > 0 && TCP_CLIENTS > 0,
+    "XDNSD_LIMIT_ALIASES, _STREAMS or _TCP_CLIENTS is 0: local aliases, long answers and clients over TCP would have no place"
+);
+const _: () = assert!(
+    TCP_CLIENTS <= u16::MAX as usize,
+    "XDNSD_LIMIT_TCP_CLIENTS is over 65535"
+);
+const _: () = assert!(
     UPSTREAM_SOCKETS <= 512 && STREAMS < 255,
     "the names of an engine's ports and streams, see `forward::via`"
 );

@@ -40,7 +40,12 @@ fn capacities_over_the_budget_do_not_compile_and_it_is_said_by_how_much() {
 
 #[test]
 fn a_capacity_that_makes_no_sense_is_named_by_the_compiler() {
-    let said = said("xdnsd-core", ("XDNSD_LIMIT_CACHE_SHARDS", "48"));
-    let wanted = "XDNSD_LIMIT_CACHE_SHARDS is not a power of two";
-    assert!(said.contains(wanted), "{said}");
+    for (capacity, value, wanted) in [
+        ("CACHE_SHARDS", "48", "is not a power of two"),
+        ("STREAMS", "0", ", _STREAMS or _TCP_CLIENTS is 0"),
+        ("TCP_CLIENTS", "65536", "is over 65535"),
+    ] {
+        let said = said("xdnsd-core", (&format!("XDNSD_LIMIT_{capacity}"), value));
+        assert!(said.contains(wanted), "{capacity} {value}: {said}");
+    }
 }
