@@ -112,15 +112,20 @@ fn carry_out(command: Command) -> Result<(), Ending> {
     Ok(done?)
 }
 
-fn run(file: &Path, user: Option<&str>) -> Result<(), Ending> {
-    user.map(account::change_to).transpose()?;
-    // Before the config is read: what is wrong with it has to be said without waiting for anybody.
+/// Starts the log and reads the config, in this order: what is wrong with it has to be said without waiting for anybody.
+fn configure(file: &Path) -> Result<Config, Ending> {
     logging::start().map_err(|error| format!("log: {error}"))?;
     let config = Config::load(file).map_err(|errors| Ending {
         status: BAD_CONFIG,
         problem: errors.to_string(),
     })?;
     config.set_log();
+    Ok(config)
+}
+
+fn run(file: &Path, user: Option<&str>) -> Result<(), Ending> {
+    user.map(account::change_to).transpose()?;
+    let config = configure(file)?;
     for warning in config.warnings() {
         log::warn!("{warning}");
     }
@@ -130,13 +135,7 @@ fn run(file: &Path, user: Option<&str>) -> Result<(), Ending> {
 }
 
 fn web(file: &Path) -> Result<(), Ending> {
-    logging::start().map_err(|error| format!("log: {error}"))?;
-    let config = Config::load(file).map_err(|errors| Ending {
-        status: BAD_CONFIG,
-        problem: errors.to_string(),
-    })?;
-    config.set_log();
-    Ok(control::web::run(&config)?)
+    Ok(control::web::run(&configure(file)?)?)
 }
 
 fn health(file: &Path) -> Result<(), Ending> {
