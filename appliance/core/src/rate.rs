@@ -50,7 +50,7 @@ pub enum Kind {
 
 /// What becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Limit {
     /// The client may have it.
     Within,
     /// It is to come back over TCP, where its address is proven.
@@ -109,21 +109,21 @@ impl<'a> Accounts<'a> {
 
     /// Counts one against the client, if it may have it.
     #[must_use]
-    pub fn charge(&self, unit: Unit, kind: Kind, rules: &Rules, now: Instant) -> Verdict {
+    pub fn charge(&self, unit: Unit, kind: Kind, rules: &Rules, now: Instant) -> Limit {
         let (rate, word) = match kind {
             Kind::Query => (rules.queries, account::QUERIES),
             Kind::Miss => (rules.misses, account::MISSES),
         };
         let now = self.now(now);
         let Some(account) = self.account(unit.tag(&self.key()), now) else {
-            return Verdict::Within;
+            return Limit::Within;
         };
         if take(&account[word], rate, now) {
-            Verdict::Within
+            Limit::Within
         } else if rules.slips.is_on() && take(&account[account::SLIPS], rules.slips, now) {
-            Verdict::Slip
+            Limit::Slip
         } else {
-            Verdict::Drop
+            Limit::Drop
         }
     }
 
@@ -210,11 +210,11 @@ mod tests {
         now: Instant,
         count: usize,
     ) -> [usize; 3] {
-        let verdicts: Vec<_> = (0..count)
+        let limits: Vec<_> = (0..count)
             .map(|_| accounts.charge(unit, kind, &RULES, now))
             .collect();
-        [Verdict::Within, Verdict::Slip, Verdict::Drop]
-            .map(|verdict| verdicts.iter().filter(|other| **other == verdict).count())
+        [Limit::Within, Limit::Slip, Limit::Drop]
+            .map(|limit| limits.iter().filter(|other| **other == limit).count())
     }
 
     #[test]
@@ -244,11 +244,11 @@ mod tests {
             ..RULES
         };
         let client = unit(address("2001:db8::7"), true);
-        let mut verdict = Verdict::Within;
+        let mut limit = Limit::Within;
         for _ in 0..=10 {
-            verdict = accounts.charge(client, Kind::Query, &rules, NOW);
+            limit = accounts.charge(client, Kind::Query, &rules, NOW);
         }
-        assert_eq!(verdict, Verdict::Drop);
+        assert_eq!(limit, Limit::Drop);
     }
 
     #[test]
@@ -277,8 +277,8 @@ mod tests {
         let crowd = SETS as usize * WAYS * 20;
         for number in 0..crowd as u32 {
             let one = unit(IpAddr::V4((0x0a00_0000 + number).into()), true);
-            let verdict = accounts.charge(one, Kind::Query, &RULES, NOW);
-            assert_eq!(verdict, Verdict::Within);
+            let limit = accounts.charge(one, Kind::Query, &RULES, NOW);
+            assert_eq!(limit, Limit::Within);
         }
         assert_eq!(burst(accounts, heavy, Kind::Query, NOW, 5), [0, 0, 5]);
     }
@@ -298,7 +298,7 @@ mod tests {
         };
         assert_eq!(
             accounts.charge(client, Kind::Query, &RULES, NOW),
-            Verdict::Within
+            Limit::Within
         );
         let before = taken();
         assert_eq!(before.len(), 1);
@@ -308,7 +308,7 @@ mod tests {
         words[control::KEY].store(1, Ordering::Relaxed);
         assert_eq!(
             accounts.charge(client, Kind::Query, &RULES, NOW),
-            Verdict::Within
+            Limit::Within
         );
         assert_eq!(taken().len(), 2, "another key, another place or tag");
     }

@@ -486,7 +486,7 @@ fn any_bytes_as_a_compiled_list_are_refused_or_give_verdicts() {
             let verdicts = [&viewed, &checked].map(|list| {
                 list.as_ref()
                     .ok()
-                    .map(|list| list.verdict(&labels, dns::rtype::A))
+                    .map(|list| list.listing(&labels, dns::rtype::A))
             });
             assert!(
                 checked.is_err() || verdicts[0] == verdicts[1],

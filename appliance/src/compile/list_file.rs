@@ -276,15 +276,15 @@ mod tests {
     use std::fmt::Write as _;
     use std::io::SeekFrom;
     use std::time::Duration;
-    use xdnsd_core::policy::list::Verdict;
+    use xdnsd_core::policy::list::Listing;
     use xdnsd_core::policy::name::Labels;
     use xdnsd_lab::wait::wait_until;
 
     const TIMEOUT: Duration = Duration::from_secs(20);
 
-    fn verdict(list: &List<'_>, name: &str) -> Verdict {
+    fn listing(list: &List<'_>, name: &str) -> Listing {
         let name = super::super::name::parse(name).expect("a name");
-        list.verdict(&Labels::new(&name).expect("well-formed"), 1)
+        list.listing(&Labels::new(&name).expect("well-formed"), 1)
     }
 
     fn arguments(words: &[&Path]) -> Vec<OsString> {
@@ -316,14 +316,14 @@ mod tests {
         );
         let image = ListImage::open(&out).expect("a list");
         assert_eq!(
-            verdict(&image.list(), "x.ads.example"),
-            Verdict::Blocked { list: 0 }
+            listing(&image.list(), "x.ads.example"),
+            Listing::Blocked { list: 0 }
         );
         assert_eq!(
-            verdict(&image.list(), "tracker.example"),
-            Verdict::Blocked { list: 1 }
+            listing(&image.list(), "tracker.example"),
+            Listing::Blocked { list: 1 }
         );
-        assert_eq!(verdict(&image.list(), "ok.ads.example"), Verdict::Allowed);
+        assert_eq!(listing(&image.list(), "ok.ads.example"), Listing::Allowed);
         let left: Vec<_> = std::fs::read_dir(folder.path())
             .expect("a folder")
             .collect();
@@ -341,13 +341,13 @@ mod tests {
         compile_command(&arguments(&[&out, &source])).expect("compiled");
         let new = ListImage::open(&out).expect("a list");
         assert_eq!(
-            verdict(&old.list(), "old.example"),
-            Verdict::Blocked { list: 0 }
+            listing(&old.list(), "old.example"),
+            Listing::Blocked { list: 0 }
         );
-        assert_eq!(verdict(&old.list(), "new.example"), Verdict::None);
+        assert_eq!(listing(&old.list(), "new.example"), Listing::None);
         assert_eq!(
-            verdict(&new.list(), "new.example"),
-            Verdict::Blocked { list: 0 }
+            listing(&new.list(), "new.example"),
+            Listing::Blocked { list: 0 }
         );
     }
 
@@ -364,7 +364,7 @@ mod tests {
         let image = ListImage::open(&out).expect("a list");
         let are_all_blocked = || {
             let list = image.list();
-            let blocked = |number| verdict(&list, &format!("ads{number}.example")) != Verdict::None;
+            let blocked = |number| listing(&list, &format!("ads{number}.example")) != Listing::None;
             (0..10_000).all(blocked)
         };
         let file = File::options().write(true).open(&out).expect("opened");
@@ -546,21 +546,21 @@ mod tests {
         let list = image.list();
         for name in million() {
             assert_eq!(
-                verdict(&list, &name),
-                Verdict::Blocked { list: 0 },
+                listing(&list, &name),
+                Listing::Blocked { list: 0 },
                 "{name}"
             );
         }
         // Names that differ in one letter, and names below.
         for name in million().step_by(8) {
             assert_eq!(
-                verdict(&list, &format!("y{name}")),
-                Verdict::None,
+                listing(&list, &format!("y{name}")),
+                Listing::None,
                 "y{name}"
             );
             assert_eq!(
-                verdict(&list, &format!("www.{name}")),
-                Verdict::Blocked { list: 0 },
+                listing(&list, &format!("www.{name}")),
+                Listing::Blocked { list: 0 },
                 "www.{name}"
             );
         }

@@ -15,7 +15,7 @@ use super::rdata::record_text;
 use super::socket::CommandError;
 use crate::compile::local::Given;
 use crate::compile::name;
-use crate::compile::why::{Place, Question, Reason, Verdict, Why};
+use crate::compile::why::{Handling, Place, Question, Reason, Why};
 use crate::store::SharedCache;
 use crate::text;
 
@@ -72,7 +72,11 @@ fn client_address(word: &str) -> Result<Option<IpAddr>, String> {
 pub fn write(why: &Why, cache: &SharedCache, out: &mut dyn Write) -> Result<(), CommandError> {
     let Question { name, qtype, .. } = &why.question;
     let (name, rtype) = (name::display(name), type_text(*qtype));
-    writeln!(out, "{name} {rtype}: {}", verdict_text(why.verdict, *qtype))?;
+    writeln!(
+        out,
+        "{name} {rtype}: {}",
+        handling_text(why.handling, *qtype)
+    )?;
     for reason in &why.reasons {
         writeln!(out, "  {}", reason_text(reason))?;
     }
@@ -107,22 +111,22 @@ pub fn json(why: &Why, cache: &SharedCache) -> Value {
             "text": place.text,
         })
     };
-    let answer = match why.verdict {
-        Verdict::Blocked(record, _) => Some(block_text(record, *qtype)),
-        Verdict::Dropped
-        | Verdict::Refused
-        | Verdict::Local
-        | Verdict::Special
-        | Verdict::PlainName
-        | Verdict::Any
-        | Verdict::Endless
-        | Verdict::Forwarded => None,
+    let answer = match why.handling {
+        Handling::Blocked(record, _) => Some(block_text(record, *qtype)),
+        Handling::Dropped
+        | Handling::Refused
+        | Handling::Local
+        | Handling::Special
+        | Handling::PlainName
+        | Handling::Any
+        | Handling::Endless
+        | Handling::Forwarded => None,
     };
     json!({
         "name": name::display(name),
         "type": type_text(*qtype),
         "client": client.map(|client| client.to_string()),
-        "verdict": why.verdict.word(),
+        "verdict": why.handling.word(),
         "blocked_with": answer,
         "reasons": why.reasons.iter().map(reason).collect::<Value>(),
         "target": name::display(&why.target),
@@ -142,19 +146,19 @@ fn said(reason: &Reason) -> String {
     given.unwrap_or_else(|| reason.what.clone())
 }
 
-fn verdict_text(verdict: Verdict, qtype: u16) -> String {
-    match verdict {
-        Verdict::Dropped => "dropped, the client gets no answer".into(),
-        Verdict::Refused => "refused".into(),
-        Verdict::Local => "answered from local data".into(),
-        Verdict::Special => "answered here, a special-use name".into(),
-        Verdict::Blocked(record, ttl_secs) => {
+fn handling_text(handling: Handling, qtype: u16) -> String {
+    match handling {
+        Handling::Dropped => "dropped, the client gets no answer".into(),
+        Handling::Refused => "refused".into(),
+        Handling::Local => "answered from local data".into(),
+        Handling::Special => "answered here, a special-use name".into(),
+        Handling::Blocked(record, ttl_secs) => {
             format!("blocked, {} with TTL {ttl_secs}", block_text(record, qtype))
         }
-        Verdict::PlainName => "answered here, NXDOMAIN".into(),
-        Verdict::Any => "answered here, as RFC 8482 says".into(),
-        Verdict::Endless => "answered SERVFAIL".into(),
-        Verdict::Forwarded => "forwarded".into(),
+        Handling::PlainName => "answered here, NXDOMAIN".into(),
+        Handling::Any => "answered here, as RFC 8482 says".into(),
+        Handling::Endless => "answered SERVFAIL".into(),
+        Handling::Forwarded => "forwarded".into(),
     }
 }
 

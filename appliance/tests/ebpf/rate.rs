@@ -10,7 +10,7 @@ use xdnsd_abi::rate::{
 };
 use xdnsd_abi::{Reason, hash};
 use xdnsd_core::policy::on_link::Network;
-use xdnsd_core::rate::{Accounts, Kind, Rules, Verdict, unit, words};
+use xdnsd_core::rate::{Accounts, Kind, Limit, Rules, unit, words};
 use xdnsd_core::time::Instant;
 
 const RULES: Rules = Rules {
@@ -68,7 +68,7 @@ impl Limited {
         let now = Instant::from_millis(monotonic_ns() / 1_000_000);
         let client = unit(client, is_on_link);
         let charged = || Accounts::view(self.table).charge(client, Kind::Query, &RULES, now);
-        (0..count).filter(|_| charged() == Verdict::Within).count()
+        (0..count).filter(|_| charged() == Limit::Within).count()
     }
 
     /// The same until the client has had all that it may have, and no answer with TC.

@@ -9,7 +9,7 @@ use crate::answer::{Head, Ttl};
 use crate::counters::Counter;
 use crate::dns::edns::ede;
 use crate::dns::header::flag;
-use crate::rate::{Kind, Verdict, unit};
+use crate::rate::{Kind, Limit, unit};
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Counts a query, or a question that is to be taken on, against its client. `Some`: that was too much.
@@ -24,9 +24,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return None;
         }
         match self.charge(context, request.client, kind) {
-            Verdict::Within => None,
-            Verdict::Slip => Some(slip(request)),
-            Verdict::Drop => Some(Outcome::Silence),
+            Limit::Within => None,
+            Limit::Slip => Some(slip(request)),
+            Limit::Drop => Some(Outcome::Silence),
         }
     }
 
@@ -34,7 +34,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     pub(super) fn is_too_much(&self, context: &Context<'_>, client: &Client<R>) -> bool {
         self.is_limited(Kind::Query)
             && client.transport == Transport::Udp
-            && self.charge(context, client, Kind::Query) != Verdict::Within
+            && self.charge(context, client, Kind::Query) != Limit::Within
     }
 
     #[inline(always)]
@@ -46,23 +46,23 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 
     #[cold]
-    fn charge(&self, context: &Context<'_>, client: &Client<R>, kind: Kind) -> Verdict {
+    fn charge(&self, context: &Context<'_>, client: &Client<R>, kind: Kind) -> Limit {
         let policy = context.policy;
         let address = client.address.to_canonical();
         if policy.is_own(address) {
-            return Verdict::Within;
+            return Limit::Within;
         }
         let unit = unit(address, policy.on_link.contains(address));
         let accounts = (self.accounts)();
-        let verdict = accounts.charge(unit, kind, &self.settings.rates, context.now);
-        match (kind, verdict) {
-            (_, Verdict::Within) => {}
-            (Kind::Query, Verdict::Slip) => self.counters.count(Counter::RateQueriesSlipped),
-            (Kind::Query, Verdict::Drop) => self.counters.count(Counter::RateQueriesDropped),
-            (Kind::Miss, Verdict::Slip) => self.counters.count(Counter::RateMissesSlipped),
-            (Kind::Miss, Verdict::Drop) => self.counters.count(Counter::RateMissesDropped),
+        let limit = accounts.charge(unit, kind, &self.settings.rates, context.now);
+        match (kind, limit) {
+            (_, Limit::Within) => {}
+            (Kind::Query, Limit::Slip) => self.counters.count(Counter::RateQueriesSlipped),
+            (Kind::Query, Limit::Drop) => self.counters.count(Counter::RateQueriesDropped),
+            (Kind::Miss, Limit::Slip) => self.counters.count(Counter::RateMissesSlipped),
+            (Kind::Miss, Limit::Drop) => self.counters.count(Counter::RateMissesDropped),
         }
-        verdict
+        limit
     }
 }
 

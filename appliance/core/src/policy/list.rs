@@ -173,7 +173,7 @@ pub enum ListError {
 
 /// What a list says about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Listing {
     /// The list has no rule for it.
     None,
     /// It is allowed, by itself or by a parent. This wins over any entry of its rank that blocks.
@@ -232,11 +232,11 @@ impl Ruling {
 
     /// Whether that allows or blocks the name.
     #[must_use]
-    pub const fn verdict(&self) -> Verdict {
+    pub const fn listing(&self) -> Listing {
         match self.rank {
-            Rank::None => Verdict::None,
-            Rank::Allow | Rank::ImportantAllow => Verdict::Allowed,
-            Rank::Block | Rank::ImportantBlock => Verdict::Blocked { list: self.list },
+            Rank::None => Listing::None,
+            Rank::Allow | Rank::ImportantAllow => Listing::Allowed,
+            Rank::Block | Rank::ImportantBlock => Listing::Blocked { list: self.list },
         }
     }
 
@@ -416,8 +416,8 @@ impl<'a> List<'a> {
 
     /// What the list says about a question for `name`, see [`Self::ruling`].
     #[must_use]
-    pub fn verdict(&self, name: &Labels<'_>, qtype: u16) -> Verdict {
-        self.ruling(name, qtype).verdict()
+    pub fn listing(&self, name: &Labels<'_>, qtype: u16) -> Listing {
+        self.ruling(name, qtype).listing()
     }
 
     /// The rule that decides about a question for `name`: that of the highest rank, wherever it stands; of those, the one

@@ -27,7 +27,7 @@ pub mod special;
 pub mod table;
 
 pub use acl::{Acl, Action};
-pub use list::{List, Rank, Ruling, Verdict};
+pub use list::{List, Listing, Rank, Ruling};
 pub use local::{Local, LocalData};
 pub use name::Labels;
 pub use on_link::OnLink;

@@ -4,11 +4,11 @@ use super::*;
 use crate::testing::{Folder, Writer};
 use std::io::SeekFrom;
 use std::time::Duration;
-use xdnsd_core::policy::list::{List, ListError, Verdict};
+use xdnsd_core::policy::list::{List, ListError, Listing};
 use xdnsd_lab::wait::wait_until;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
-const BLOCKED: Verdict = Verdict::Blocked { list: 0 };
+const BLOCKED: Listing = Listing::Blocked { list: 0 };
 
 fn compile(sources: &[(&str, Purpose)]) -> Vec<u8> {
     let mut builder = ListBuilder::default();
@@ -20,11 +20,11 @@ fn compile(sources: &[(&str, Purpose)]) -> Vec<u8> {
     builder.build().expect("no crowded bucket")
 }
 
-fn verdict(image: &[u8], name: &str) -> Verdict {
+fn listing(image: &[u8], name: &str) -> Listing {
     let name = name::parse(name).expect("a name");
     List::check(image)
         .expect("a list")
-        .verdict(&Labels::new(&name).expect("well-formed"), 1)
+        .listing(&Labels::new(&name).expect("well-formed"), 1)
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn each_shape_covers_what_it_says() {
         .into_iter()
         .chain(["y.x.below.example", "exact.example", "zip", "evil.zip"])
     {
-        assert_eq!(verdict(&image, name), BLOCKED, "{name}");
+        assert_eq!(listing(&image, name), BLOCKED, "{name}");
     }
     let free = [
         "a.hosts.example",
@@ -57,7 +57,7 @@ fn each_shape_covers_what_it_says() {
         .into_iter()
         .chain(["zipper", "tree.example.org", "hosts.example.x"])
     {
-        assert_eq!(verdict(&image, name), Verdict::None, "{name}");
+        assert_eq!(listing(&image, name), Listing::None, "{name}");
     }
 }
 
@@ -69,27 +69,27 @@ fn allowed_wins_wherever_it_stands() {
         (block, Purpose::Block),
         ("ok.example\n0.0.0.0 www.ads.example", Purpose::Allow),
     ]);
-    assert_eq!(verdict(&image, "ads.example"), BLOCKED);
-    assert_eq!(verdict(&image, "x.ads.example"), BLOCKED);
-    assert_eq!(verdict(&image, "important.example"), BLOCKED);
+    assert_eq!(listing(&image, "ads.example"), BLOCKED);
+    assert_eq!(listing(&image, "x.ads.example"), BLOCKED);
+    assert_eq!(listing(&image, "important.example"), BLOCKED);
     assert_eq!(
-        verdict(&image, "good.ads.example"),
-        Verdict::Allowed,
+        listing(&image, "good.ads.example"),
+        Listing::Allowed,
         "an exception below a block"
     );
-    assert_eq!(verdict(&image, "a.good.ads.example"), Verdict::Allowed);
+    assert_eq!(listing(&image, "a.good.ads.example"), Listing::Allowed);
     assert_eq!(
-        verdict(&image, "sub.ok.example"),
-        Verdict::Allowed,
+        listing(&image, "sub.ok.example"),
+        Listing::Allowed,
         "an allowed parent above a block"
     );
     assert_eq!(
-        verdict(&image, "www.ads.example"),
-        Verdict::Allowed,
+        listing(&image, "www.ads.example"),
+        Listing::Allowed,
         "a hosts line allows exactly"
     );
-    assert_eq!(verdict(&image, "a.www.ads.example"), BLOCKED);
-    assert_eq!(verdict(&image, "other.example"), Verdict::None);
+    assert_eq!(listing(&image, "a.www.ads.example"), BLOCKED);
+    assert_eq!(listing(&image, "other.example"), Listing::None);
 }
 
 #[test]
@@ -103,15 +103,15 @@ fn rules_about_one_name_are_one_entry() {
     let list = List::check(&image).expect("a list");
     assert_eq!((list.count(), list.allows()), (3, 1));
     assert_eq!(
-        verdict(&image, "a.example"),
-        Verdict::Blocked { list: 1 },
+        listing(&image, "a.example"),
+        Listing::Blocked { list: 1 },
         "the first list that has it"
     );
-    assert_eq!(verdict(&image, "x.a.example"), Verdict::Blocked { list: 1 });
-    assert_eq!(verdict(&image, "c.example"), Verdict::Allowed);
+    assert_eq!(listing(&image, "x.a.example"), Listing::Blocked { list: 1 });
+    assert_eq!(listing(&image, "c.example"), Listing::Allowed);
     assert_eq!(
-        verdict(&image, "x.c.example"),
-        Verdict::Blocked { list: 2 },
+        listing(&image, "x.c.example"),
+        Listing::Blocked { list: 2 },
         "an exception has no list of its own"
     );
 }
@@ -124,12 +124,12 @@ fn the_nearest_block_is_reported() {
         ("example.org", Purpose::Block),
     ]);
     assert_eq!(
-        verdict(&image, "x.ads.example.org"),
-        Verdict::Blocked { list: 1 }
+        listing(&image, "x.ads.example.org"),
+        Listing::Blocked { list: 1 }
     );
     assert_eq!(
-        verdict(&image, "x.example.org"),
-        Verdict::Blocked { list: 2 }
+        listing(&image, "x.example.org"),
+        Listing::Blocked { list: 2 }
     );
 }
 
@@ -143,9 +143,9 @@ fn an_exception_does_not_take_a_block_for_its_own() {
         ("@@|a.example^", Purpose::Block),
         ("a.example", Purpose::Block),
     ]);
-    let below = |image| verdict(image, "x.a.example");
-    assert_eq!(below(&block_first), Verdict::Blocked { list: 0 });
-    assert_eq!(below(&block_last), Verdict::Blocked { list: 1 });
+    let below = |image| listing(image, "x.a.example");
+    assert_eq!(below(&block_first), Listing::Blocked { list: 0 });
+    assert_eq!(below(&block_last), Listing::Blocked { list: 1 });
 }
 
 #[test]
@@ -299,11 +299,11 @@ fn any_list_says_what_its_rules_say() {
             };
             let rank = |rule: &Rule| (rule.is_important, rule.is_exception);
             let expected = match rules.iter().filter(covers).map(rank).max() {
-                Some((_, true)) => Verdict::Allowed,
+                Some((_, true)) => Listing::Allowed,
                 Some((_, false)) => BLOCKED,
-                None => Verdict::None,
+                None => Listing::None,
             };
-            assert_eq!(verdict(&image, name), expected, "{name} {rules:?}");
+            assert_eq!(listing(&image, name), expected, "{name} {rules:?}");
         }
     }
 }
@@ -331,16 +331,16 @@ fn buckets_out_of_order_are_refused_although_the_crcs_match() {
 #[test]
 fn an_empty_list_blocks_nothing() {
     let image = compile(&[]);
-    assert_eq!(verdict(&image, "a.example"), Verdict::None);
-    assert_eq!(verdict(&image, "."), Verdict::None);
+    assert_eq!(listing(&image, "a.example"), Listing::None);
+    assert_eq!(listing(&image, "."), Listing::None);
 }
 
 #[test]
 fn the_deepest_names_are_found() {
     let deepest = "a.".repeat(127);
     let image = compile(&[(deepest.as_str(), Purpose::Block)]);
-    assert_eq!(verdict(&image, &deepest), BLOCKED);
-    assert_eq!(verdict(&image, &"a.".repeat(126)), Verdict::None);
+    assert_eq!(listing(&image, &deepest), BLOCKED);
+    assert_eq!(listing(&image, &"a.".repeat(126)), Listing::None);
 }
 
 #[test]
@@ -354,8 +354,8 @@ fn names_from_the_config() {
         .expect("a name");
     assert!(builder.add_name("c d", 0, Purpose::Block).is_err());
     let image = builder.build().expect("no crowded bucket");
-    assert_eq!(verdict(&image, "x.a.example"), BLOCKED);
-    assert_eq!(verdict(&image, "b.example"), Verdict::None);
+    assert_eq!(listing(&image, "x.a.example"), BLOCKED);
+    assert_eq!(listing(&image, "b.example"), Listing::None);
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn lines_of_any_length_and_bytes_are_counted() {
         .expect("bytes can be read");
     assert_eq!((tally.rules, tally.skipped), (3, 1));
     assert_eq!(
-        verdict(&builder.build().expect("no crowded bucket"), "last.example"),
+        listing(&builder.build().expect("no crowded bucket"), "last.example"),
         BLOCKED
     );
 }
@@ -458,8 +458,8 @@ fn any_bytes_with_matching_crcs_are_survived() {
             put(&mut broken, field::BODY_CRC, body_crc);
             let header_crc = CRC.checksum(&broken[..field::HEADER_CRC]);
             put(&mut broken, field::HEADER_CRC, header_crc);
-            let checked = List::check(&broken).map(|list| list.verdict(&labels, 1));
-            let viewed = List::view(&broken).map(|list| list.verdict(&labels, 1));
+            let checked = List::check(&broken).map(|list| list.listing(&labels, 1));
+            let viewed = List::view(&broken).map(|list| list.listing(&labels, 1));
             assert!(checked.is_err() || checked == viewed, "byte {at}");
         }
     }
@@ -468,7 +468,7 @@ fn any_bytes_with_matching_crcs_are_survived() {
 fn is_blocked(image: &[u8], name: &str, rtype: u16) -> bool {
     let name = name::parse(name).expect("a name");
     let list = List::check(image).expect("a list");
-    list.verdict(&Labels::new(&name).expect("well-formed"), rtype) == BLOCKED
+    list.listing(&Labels::new(&name).expect("well-formed"), rtype) == BLOCKED
 }
 
 /// Lines, and which names they block and do not, as AdGuard's engine has it.

@@ -29,7 +29,7 @@ pub struct Question {
 
 /// What becomes of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Handling {
     /// The client gets no answer.
     Dropped,
     /// It is answered REFUSED.
@@ -50,7 +50,7 @@ pub enum Verdict {
     Forwarded,
 }
 
-impl Verdict {
+impl Handling {
     /// Its word.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -74,7 +74,7 @@ pub struct Why {
     /// The question.
     pub question: Question,
     /// What becomes of it.
-    pub verdict: Verdict,
+    pub handling: Handling,
     /// Who has a say in it, in the order in which they are asked.
     pub reasons: Vec<Reason>,
     /// The name that is asked for in the end: another one behind a local alias. Under it stands what the cache has.
@@ -97,12 +97,12 @@ pub fn explain(
         reasons: Vec::new(),
     };
     let mut target = question.name.clone();
-    let verdict = explainer
+    let handling = explainer
         .of_client(question.client)
         .or_else(|| explainer.of_type(question.qtype))
         .unwrap_or_else(|| explainer.follow(&mut target, question.qtype));
     Why {
-        verdict,
+        handling,
         reasons: explainer.reasons,
         target,
         question,
@@ -120,32 +120,32 @@ struct Explainer<'a> {
 
 impl Explainer<'_> {
     /// What becomes of it by its client alone.
-    fn of_client(&mut self, client: Option<IpAddr>) -> Option<Verdict> {
+    fn of_client(&mut self, client: Option<IpAddr>) -> Option<Handling> {
         let client = client?.to_canonical();
         let action = self.policy.admit(client);
         self.tell_client(client, action);
         match action {
             Action::Allow => None,
-            Action::Refuse => Some(Verdict::Refused),
-            Action::Drop | Action::Local => Some(Verdict::Dropped),
+            Action::Refuse => Some(Handling::Refused),
+            Action::Drop | Action::Local => Some(Handling::Dropped),
         }
     }
 
     /// What becomes of it by its type alone.
-    fn of_type(&mut self, qtype: u16) -> Option<Verdict> {
+    fn of_type(&mut self, qtype: u16) -> Option<Handling> {
         if (rtype::IXFR..rtype::ANY).contains(&qtype) {
             self.tell(Source::Type, "nothing that a forwarder has", None);
-            return Some(Verdict::Refused);
+            return Some(Handling::Refused);
         }
         None
     }
 
     /// Follows local aliases until somebody else decides; `name` is then what that is about.
-    fn follow(&mut self, name: &mut Vec<u8>, qtype: u16) -> Verdict {
+    fn follow(&mut self, name: &mut Vec<u8>, qtype: u16) -> Handling {
         for _ in 0..=CHAIN_MAX {
             let at = name.clone();
             let Some(labels) = Labels::new(&at) else {
-                return Verdict::Endless;
+                return Handling::Endless;
             };
             let decision = self.policy.decide(&labels, qtype);
             let Decision::Local(Local::Alias(alias)) = decision else {
@@ -155,29 +155,29 @@ impl Explainer<'_> {
             *name = alias.target.to_vec();
         }
         self.tell(Source::Record, "the aliases lead nowhere", None);
-        Verdict::Endless
+        Handling::Endless
     }
 
-    fn decided(&mut self, name: &Labels<'_>, qtype: u16, decision: Decision<'_>) -> Verdict {
+    fn decided(&mut self, name: &Labels<'_>, qtype: u16, decision: Decision<'_>) -> Handling {
         match decision {
             Decision::Local(local) => {
                 self.tell_local(name, local);
-                Verdict::Local
+                Handling::Local
             }
             Decision::Special(special) => {
                 self.tell_special(name, &special);
-                Verdict::Special
+                Handling::Special
             }
             Decision::Blocked(blocked) => {
                 self.tell_blocked(name, qtype, blocked);
                 let record = self.policy.block_record(blocked, qtype);
-                Verdict::Blocked(record, self.policy.block_ttl_secs)
+                Handling::Blocked(record, self.policy.block_ttl_secs)
             }
             Decision::PlainName => {
                 let what = "names of one label are not asked for upstream";
                 let place = (self.place_of)(Value::PlainNames);
                 self.tell(Source::PlainName, what, Some(place));
-                Verdict::PlainName
+                Handling::PlainName
             }
             Decision::Forward { .. } if qtype == rtype::ANY => {
                 self.tell(
@@ -185,13 +185,13 @@ impl Explainer<'_> {
                     "all types at once are not asked for upstream",
                     None,
                 );
-                Verdict::Any
+                Handling::Any
             }
             Decision::Forward { group } => {
                 self.tell_allowed(name, qtype);
                 self.tell_route(name, qtype, group);
                 self.tell_rebind(name);
-                Verdict::Forwarded
+                Handling::Forwarded
             }
         }
     }

@@ -94,7 +94,7 @@ fn explained(input: &PolicyInput, folder: &Folder, words: &str) -> Vec<String> {
         ..Place::default()
     };
     let why = explain(&set, input, &place_of, question);
-    let mut lines = vec![format!("{:?}", why.verdict)];
+    let mut lines = vec![format!("{:?}", why.handling)];
     lines.extend(
         why.reasons
             .iter()

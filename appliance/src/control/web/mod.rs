@@ -25,7 +25,7 @@ use log::{info, warn};
 use crate::compile::prefix::Prefix;
 use crate::config::Config;
 use crate::control::tail::top::ask;
-use request::{Answer, Hosts, Request};
+use request::{Hosts, Request, Response};
 use watch::Watch;
 
 /// How long a client may take to ask, and to read.
@@ -149,14 +149,14 @@ impl Site {
         Ok(())
     }
 
-    fn answer(&self, request: &Request) -> Answer {
+    fn answer(&self, request: &Request) -> Response {
         let answer = match request.path.as_str() {
-            "/" => Ok(Answer::page(page::HTML)),
-            "/metrics" => ask(&self.socket, "stats").map(Answer::metrics),
-            "/data.json" => self.watch.data().map(Answer::json),
-            _ => return Answer::plain(404, "there are / and /metrics"),
+            "/" => Ok(Response::page(page::HTML)),
+            "/metrics" => ask(&self.socket, "stats").map(Response::metrics),
+            "/data.json" => self.watch.data().map(Response::json),
+            _ => return Response::plain(404, "there are / and /metrics"),
         };
-        let answer = answer.unwrap_or_else(|problem| Answer::plain(503, &problem));
+        let answer = answer.unwrap_or_else(|problem| Response::plain(503, &problem));
         answer.without_body(request.is_head)
     }
 }

@@ -47,20 +47,22 @@ impl Request {
     ///
     /// # Errors
     /// What is answered instead.
-    pub fn parse(head: &[u8], hosts: &Hosts) -> Result<Self, Answer> {
+    pub fn parse(head: &[u8], hosts: &Hosts) -> Result<Self, Response> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
         match parsed.parse(head) {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) => {
-                return Err(Answer::plain(400, "the request is cut short"));
+                return Err(Response::plain(400, "the request is cut short"));
             }
-            Err(_) => return Err(Answer::plain(400, "that is no request")),
+            Err(_) => return Err(Response::plain(400, "that is no request")),
         }
         let is_head = match parsed.method {
             Some("GET") => false,
             Some("HEAD") => true,
-            Some(_) | None => return Err(Answer::plain(405, "there is nothing to do but to read")),
+            Some(_) | None => {
+                return Err(Response::plain(405, "there is nothing to do but to read"));
+            }
         };
         let host = parsed
             .headers
@@ -68,7 +70,7 @@ impl Request {
             .find(|header| header.name.eq_ignore_ascii_case("host"));
         let host = host.and_then(|host| std::str::from_utf8(host.value).ok());
         if !host.is_some_and(|host| hosts.has(host.trim())) {
-            return Err(Answer::plain(
+            return Err(Response::plain(
                 421,
                 "ask by an address, or by a name of web.hosts",
             ));
@@ -81,7 +83,7 @@ impl Request {
 
 /// What goes back.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Response {
     status: u16,
     kind: &'static str,
     body: Vec<u8>,
@@ -90,7 +92,7 @@ pub struct Answer {
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-impl Answer {
+impl Response {
     fn new(status: u16, kind: &'static str, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
@@ -203,7 +205,7 @@ mod tests {
 
     #[test]
     fn an_answer_says_how_long_it_is_and_head_has_no_more() {
-        let answer = Answer::plain(404, "no");
+        let answer = Response::plain(404, "no");
         let text = String::from_utf8(answer.bytes()).expect("text");
         assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"), "{text}");
         assert!(
