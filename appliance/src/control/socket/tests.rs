@@ -201,7 +201,7 @@ fn who_waits_for_a_file_keeps_nobody_else_waiting() {
     thread::spawn(move || server.serve(&commands, &queue));
     let begin = || {
         let client = UnixStream::connect(&path).expect("it listens");
-        client.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        client.set_read_timeout(Some(TIMEOUT)).expect("a socket");
         (&client).write_all(b"reload\n").expect("room");
         let mut reader = BufReader::new(client);
         let mut line = String::new();

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -157,8 +158,11 @@ impl Packages {
         &self.substitutions
     }
 
-    /// The directory with the unpacked packages of `role`.
+    /// The directory with the unpacked packages of `role`. Several tests may want them at the same time: one after the other, since
+    /// apt locks its lists, and each may find what another has fetched.
     pub fn unpack(&mut self, role: Role, arch: Arch) -> Result<PathBuf> {
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let files = self.fetch(role, arch)?;
         let name: Vec<&str> = files
             .iter()
