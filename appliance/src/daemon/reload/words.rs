@@ -2,7 +2,7 @@
 
 use log::{info, warn};
 
-use crate::compile::Notes;
+use crate::compile::{Notes, Problem};
 use crate::config::{Changes, Config};
 
 /// Lines of the log that one update may take.
@@ -22,40 +22,36 @@ pub(super) fn not_taken(changes: &Changes) -> Option<String> {
 
 /// What was read and what was passed over, a line each.
 pub(super) fn in_words(notes: &Notes) -> Vec<String> {
-    let problems = notes
-        .failures
-        .iter()
-        .chain(&notes.doubts)
-        .chain(&notes.first);
-    let problems = problems
-        .take(NOTES_MAX)
-        .chain(&notes.refusals)
-        .map(|problem| format!("note: {problem}"));
-    notes
-        .told
-        .iter()
-        .take(NOTES_MAX)
-        .cloned()
-        .chain(problems)
-        .collect()
+    let problems = problems(notes).map(|problem| format!("note: {problem}"));
+    told(notes).cloned().chain(problems).collect()
 }
 
 pub(super) fn log_notes(notes: &Notes) {
-    for told in notes.told.iter().take(NOTES_MAX) {
+    for told in told(notes) {
         info!("{told}");
     }
-    let problems = notes
-        .failures
-        .iter()
-        .chain(&notes.doubts)
-        .chain(&notes.first);
-    for problem in problems.take(NOTES_MAX) {
+    for problem in problems(notes) {
         warn!("{problem}");
-    }
-    for refusal in &notes.refusals {
-        warn!("{refusal}");
     }
     if notes.count > NOTES_MAX {
         warn!("{} lines were passed over in all", notes.count);
     }
+}
+
+/// What was read, as many lines as one update may take.
+fn told(notes: &Notes) -> impl Iterator<Item = &String> {
+    notes.told.iter().take(NOTES_MAX)
+}
+
+/// What was passed over, as many as that, and all that was refused.
+fn problems(notes: &Notes) -> impl Iterator<Item = &Problem> {
+    let Notes {
+        failures,
+        doubts,
+        first,
+        refusals,
+        ..
+    } = notes;
+    let passed_over = failures.iter().chain(doubts).chain(first);
+    passed_over.take(NOTES_MAX).chain(refusals)
 }
