@@ -22,9 +22,9 @@ const DNS_PORT: u16 = 53;
 const UDP_LEN_MIN: u16 = (udp::HEADER_LEN + dns::HEADER_LEN) as u16;
 
 /// What decides whether a reply may leave as the frame came.
-pub trait Way {
+pub trait FrameContext {
     /// Where the FIB sends a reply.
-    fn next_hop(&self, reply: &Reply) -> Option<NextHop>;
+    fn next_hop(&self, reply: &ReplyFlow) -> Option<NextHop>;
     /// Index of the interface that received the frame.
     fn ingress(&self) -> u32;
     /// Whether what can only be an attack is dropped.
@@ -32,7 +32,7 @@ pub trait Way {
 }
 
 /// What the program asks of the kernel besides: maps, clock.
-pub trait Kernel: Way {
+pub trait Kernel: FrameContext {
     /// What has to hold of a query to a destination that is ours; `None`: it is not.
     fn path_check(&self, listen: &Listen) -> Option<PathCheck>;
     /// Hands a SYN on to the program that answers those (see `syn.rs`). Where there is one, this does not return.
@@ -50,7 +50,7 @@ pub trait Kernel: Way {
 }
 
 /// A reply as the FIB wants it described.
-pub struct Reply {
+pub struct ReplyFlow {
     /// See [`protocol`].
     pub protocol: u8,
     /// Our address, as in [`Listen`].
@@ -119,7 +119,7 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
     check_lengths(packet, datagram, kernel)?;
     check_query(datagram, kernel)?;
     check_checksums(packet, datagram)?;
-    let reply = Reply {
+    let reply = ReplyFlow {
         protocol: protocol::UDP,
         source: packet.destination,
         destination: packet.source,
@@ -150,7 +150,7 @@ pub fn listen(link: &Link, destination: Address, port: u16) -> Listen {
 
 /// It came to our MAC address, by the interface that is served.
 #[inline(always)]
-pub fn check_ours(link: &Link, check: &PathCheck, way: &impl Way) -> Result<(), Reason> {
+pub fn check_ours(link: &Link, check: &PathCheck, way: &impl FrameContext) -> Result<(), Reason> {
     if link.destination != Mac::of(check.mac) {
         return Err(Reason::PassOtherMac);
     }
@@ -162,13 +162,13 @@ pub fn check_ours(link: &Link, check: &PathCheck, way: &impl Way) -> Result<(), 
 
 /// What becomes of a frame to us that can only be an attack: it is dropped where the operator wants that, else it passes.
 #[inline(always)]
-pub fn garbage(way: &impl Way, dropped: Reason, passed: Reason) -> Reason {
+pub fn garbage(way: &impl FrameContext, dropped: Reason, passed: Reason) -> Reason {
     if way.drops_garbage() { dropped } else { passed }
 }
 
 /// It came from somebody who can be answered.
 #[inline(always)]
-pub fn check_source(packet: &Packet, port: u16, way: &impl Way) -> Result<(), Reason> {
+pub fn check_source(packet: &Packet, port: u16, way: &impl FrameContext) -> Result<(), Reason> {
     if packet.source == packet.destination {
         return Err(garbage(way, Reason::DropSource, Reason::PassSource));
     }
@@ -189,7 +189,11 @@ pub fn from(packet: &Packet, destination: &Listen) -> Listen {
 
 /// IP and UDP agree to the byte. What follows the packet in the frame is Ethernet padding.
 #[inline(always)]
-fn check_lengths(packet: &Packet, datagram: &Datagram<'_>, way: &impl Way) -> Result<(), Reason> {
+fn check_lengths(
+    packet: &Packet,
+    datagram: &Datagram<'_>,
+    way: &impl FrameContext,
+) -> Result<(), Reason> {
     let len = datagram.len();
     // RFC 2675 section 4: the datagram is as long as its packet, which the kernel knows.
     if len == 0 {
@@ -208,7 +212,7 @@ fn check_lengths(packet: &Packet, datagram: &Datagram<'_>, way: &impl Way) -> Re
 }
 
 #[inline(always)]
-fn check_query(datagram: &Datagram<'_>, way: &impl Way) -> Result<(), Reason> {
+fn check_query(datagram: &Datagram<'_>, way: &impl FrameContext) -> Result<(), Reason> {
     let (header, _) = take::<{ dns::HEADER_LEN }>(datagram.message)?;
     if header.get::<{ dns::field::FLAGS.start }, u16>() & dns::QR.to_be() == 0 {
         return Ok(());
@@ -246,8 +250,8 @@ fn check_checksums(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reaso
 pub fn check_route(
     check: &PathCheck,
     link: &Link,
-    reply: &Reply,
-    way: &impl Way,
+    reply: &ReplyFlow,
+    way: &impl FrameContext,
 ) -> Result<(), Reason> {
     if check.egress_ifindex == 0 {
         return Ok(());

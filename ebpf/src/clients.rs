@@ -14,13 +14,13 @@ const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Where a client has its place, and how it is told from others there.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub struct ClientSlot {
     /// Of its set.
     pub index: u32,
     fingerprint: u64,
 }
 
-impl Place {
+impl ClientSlot {
     /// By the hash of its address.
     #[inline(always)]
     pub const fn of(hash: u64) -> Self {
@@ -67,19 +67,19 @@ mod tests {
 
     const SECOND: u64 = NANOSECONDS_PER_SECOND;
 
-    fn prove(set: &mut ClientSet, place: Place, now_ns: u64) {
+    fn prove(set: &mut ClientSet, place: ClientSlot, now_ns: u64) {
         let (is_second, entry) = place.prove(*set, now_ns);
         set[usize::from(is_second)] = entry;
     }
 
     #[test]
     fn a_proof_is_good_for_its_time_and_for_nobody_else() {
-        let (client, other) = (Place::of(7 << 32 | 5), Place::of(8 << 32 | 5));
+        let (client, other) = (ClientSlot::of(7 << 32 | 5), ClientSlot::of(8 << 32 | 5));
         assert_eq!((client.index, other.index), (5, 5));
         let mut set = ClientSet::default();
         assert!(!client.has_proved(set, 0, u32::MAX), "nobody at the start");
         assert!(
-            !Place::of(0).has_proved(set, 0, u32::MAX),
+            !ClientSlot::of(0).has_proved(set, 0, u32::MAX),
             "nor a hash of zero"
         );
         prove(&mut set, client, 1_000 * SECOND + 1);
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn the_older_one_is_forgotten() {
-        let client = |number: u64| Place::of(number << 32);
+        let client = |number: u64| ClientSlot::of(number << 32);
         let mut set = ClientSet::default();
         for (number, second) in [(1, 100), (2, 200), (1, 300), (3, 400), (4, 500)] {
             prove(&mut set, client(number), second * SECOND);
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn every_set_has_a_client() {
-        assert_eq!(Place::of(u64::MAX).index, CLIENT_SETS - 1);
-        assert_eq!(Place::of(u64::from(CLIENT_SETS)).index, 0);
+        assert_eq!(ClientSlot::of(u64::MAX).index, CLIENT_SETS - 1);
+        assert_eq!(ClientSlot::of(u64::from(CLIENT_SETS)).index, 0);
     }
 }

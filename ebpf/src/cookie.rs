@@ -12,12 +12,12 @@ use xdnsd_abi::headers::dns::opt::COOKIE_LEN;
 const VERSION: u8 = 1;
 
 /// What a client has brought.
-pub struct Cookie {
+pub struct DnsCookie {
     words: [u64; 2],
     hash: u64,
 }
 
-impl Cookie {
+impl DnsCookie {
     #[inline(always)]
     pub fn of(bytes: &[u8; COOKIE_LEN]) -> Self {
         let (words, _) = bytes.as_chunks();

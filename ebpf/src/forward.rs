@@ -19,7 +19,7 @@ use crate::flow::link::Link;
 use crate::flow::transport::Segment;
 use crate::flow::{self, Flow};
 use crate::frame::Cursor;
-use crate::syn::{self, Answer, Ends, Guarded, Options};
+use crate::syn::{self, Ends, Guarded, SegmentAnswer, TcpOptions};
 use xdnsd_abi::headers::tcp::flag;
 use xdnsd_abi::{Behind, Protected, Reason};
 
@@ -43,7 +43,10 @@ pub trait Forwarding: Guarded {
 
 /// `Ok`: the segment is answered with this, and counted by that.
 #[inline(always)]
-pub fn classify(frame: Cursor<'_>, kernel: &impl Forwarding) -> Result<(Answer, Reason), Reason> {
+pub fn classify(
+    frame: Cursor<'_>,
+    kernel: &impl Forwarding,
+) -> Result<(SegmentAnswer, Reason), Reason> {
     let Flow {
         link,
         packet,
@@ -89,7 +92,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Forwarding) -> Result<(Answer, 
         let acknowledgment = syn::behind(&segment);
         let flags = flag::SYN | flag::ACK;
         let answer = answer(link, ends, addresses_sum, cookie);
-        let answer = Answer {
+        let answer = SegmentAnswer {
             acknowledgment,
             flags,
             mss: check.mss,
@@ -133,8 +136,8 @@ fn brought_back(
 
 /// An RST with this number. The window is closed in any case: nothing is taken here.
 #[inline(always)]
-fn answer(link: Link, ends: Ends, addresses_sum: u64, sequence: u32) -> Answer {
-    Answer {
+fn answer(link: Link, ends: Ends, addresses_sum: u64, sequence: u32) -> SegmentAnswer {
+    SegmentAnswer {
         link,
         ends,
         addresses_sum,
@@ -143,15 +146,15 @@ fn answer(link: Link, ends: Ends, addresses_sum: u64, sequence: u32) -> Answer {
         flags: flag::RST,
         window: 0,
         mss: 0,
-        options: Options::NONE,
+        options: TcpOptions::NONE,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::{NextHop, Reply, Way};
-    use crate::syn::Header;
+    use crate::classify::{FrameContext, NextHop, ReplyFlow};
+    use crate::syn::SynHeader;
     use std::cell::Cell;
     use xdnsd_abi::{Listen, Orders, PathCheck};
 
@@ -177,8 +180,8 @@ mod tests {
         proofs: Cell<u32>,
     }
 
-    impl Way for Told {
-        fn next_hop(&self, _: &Reply) -> Option<NextHop> {
+    impl FrameContext for Told {
+        fn next_hop(&self, _: &ReplyFlow) -> Option<NextHop> {
             None
         }
         fn ingress(&self) -> u32 {
@@ -207,7 +210,7 @@ mod tests {
             self.has_proved
         }
         /// Whatever stands there, it adds up with the addresses.
-        fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64> {
+        fn copy(&self, at: u32, len: u32, header: &mut SynHeader) -> Option<u64> {
             assert_eq!((at, len), (34, 20));
             let addresses = [[192_u8, 0, 2, 1], [192, 0, 2, 53]].map(u32::from_ne_bytes);
             let rest = addresses.map(u64::from).iter().sum::<u64>()

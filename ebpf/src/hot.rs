@@ -10,16 +10,18 @@ pub mod kernel;
 mod question;
 mod reply;
 
-use crate::cookie::Cookie;
+use crate::cookie::DnsCookie;
 use crate::flow::Frame;
 use crate::flow::envelope::Envelope;
 use crate::flow::network::Address;
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
-use question::{Question, name_len, opt_len};
+use question::{PlainQuestion, name_len, opt_len};
 use xdnsd_abi::headers::dns::{self, opt};
 use xdnsd_abi::headers::{ethernet, udp};
-use xdnsd_abi::hot::{self, BODY_MAX, Hash, NAME_MAX, NAME_WORDS, Outcome, Words, word, words_of};
+use xdnsd_abi::hot::{
+    self, AnswerWords, BODY_MAX, HotOutcome, NAME_MAX, NAME_WORDS, QuestionHash, word, words_of,
+};
 use xdnsd_abi::rate::{COOKIE_AHEAD_MAX_SECS, COOKIE_RENEW_SECS};
 
 /// Bytes of the longest query that is answered here.
@@ -35,13 +37,13 @@ const NANOS_PER_SEC: u64 = 1_000_000_000;
 
 /// Where the question is read and the answer put together, on each processor one.
 #[repr(C)]
-pub struct Scratch {
+pub struct HotScratch {
     /// QNAME in lower case, filled up with zeros to the end of a word.
     name: [u64; NAME_WORDS],
     /// So that the question begins at a multiple of eight.
     padding: u32,
     /// The query, then the answer to it.
-    message: Message,
+    message: AnswerBuffer,
     /// The option with the client's DNS cookie, where there is one: as it came, which is as it goes back.
     cookie: [u8; opt::COOKIE_OPTION_LEN],
     /// Bytes of QNAME. Kept here so that the verifier does not go through the rest once for each length.
@@ -52,15 +54,15 @@ pub struct Scratch {
     envelope: Envelope,
 }
 
-const _: () = assert!(size_of::<Scratch>() <= hot::SCRATCH_BYTES);
+const _: () = assert!(size_of::<HotScratch>() <= hot::SCRATCH_BYTES);
 const _: () =
-    assert!((core::mem::offset_of!(Scratch, message) + dns::HEADER_LEN).is_multiple_of(8));
+    assert!((core::mem::offset_of!(HotScratch, message) + dns::HEADER_LEN).is_multiple_of(8));
 
 /// Room for an answer, and for what is written over its end.
-pub type Message = [u8; ANSWER_MAX.next_multiple_of(8) + 12];
+pub type AnswerBuffer = [u8; ANSWER_MAX.next_multiple_of(8) + 12];
 
 /// What the program asks of the kernel.
-pub trait Kernel {
+pub trait HotKernel {
     /// The frame.
     fn frame(&self) -> Cursor<'_>;
     /// Its bytes.
@@ -70,7 +72,7 @@ pub trait Kernel {
     /// The same number, of which the compiler knows nothing any more, and the verifier all that it knew.
     fn again(&self, number: u64) -> u64;
     /// Copies `len` bytes of the frame, 1 to [`QUERY_MAX`], from offset `at`.
-    fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()>;
+    fn load(&self, at: usize, len: usize, message: &mut AnswerBuffer) -> Option<()>;
     /// An entry of [`hot::CONTROL`].
     fn control(&self, index: u32) -> u64;
     /// Whether a client at this port gets no answer.
@@ -78,7 +80,7 @@ pub trait Kernel {
     /// An entry of [`hot::INDEX`].
     fn index(&self, place: u32) -> u64;
     /// The answer with this number.
-    fn answer(&self, number: u32) -> Option<&Words>;
+    fn answer(&self, number: u32) -> Option<&AnswerWords>;
     /// Counts that it is given.
     fn hit(&self, number: u32);
     /// An entry of [`hot::CLIENTS`].
@@ -87,74 +89,74 @@ pub trait Kernel {
     fn now(&self) -> u64;
     /// The sum of the message's first `len` bytes as 16-bit words in native order. Those up to the next multiple of four are
     /// zero.
-    fn sum(&self, message: &Message, len: usize) -> u64;
+    fn sum(&self, message: &AnswerBuffer, len: usize) -> u64;
     /// Moves the start of the frame, so that it has `more` bytes more, or fewer. `None`: there is no room, and it is as it was.
     fn grow(&self, more: i32) -> Option<()>;
     /// The frame as it is now, to be written.
     fn frame_mut(&self) -> CursorMut<'_>;
     /// Writes `len` bytes of the message, at most [`ANSWER_MAX`], to the frame from offset `at`.
-    fn store(&self, at: usize, message: &Message, len: usize) -> Option<()>;
+    fn store(&self, at: usize, message: &AnswerBuffer, len: usize) -> Option<()>;
 }
 
 /// Answers the query in its own frame. `Err`: the frame is as it was.
 #[inline(always)]
-pub fn answer(kernel: &impl Kernel, scratch: &mut Scratch) -> Result<(), Outcome> {
+pub fn answer(kernel: &impl HotKernel, scratch: &mut HotScratch) -> Result<(), HotOutcome> {
     let Ok(Frame::Udp(flow)) = Frame::parse(kernel.frame()) else {
-        return Err(Outcome::NotPlain);
+        return Err(HotOutcome::NotPlain);
     };
     let len = usize::from(flow.transport.len());
-    scratch.envelope = Envelope::of(kernel.frame(), &flow).ok_or(Outcome::NotPlain)?;
+    scratch.envelope = Envelope::of(kernel.frame(), &flow).ok_or(HotOutcome::NotPlain)?;
     // Neither compiler nor verifier knows what lies there any more: so that the latter walks what follows once, and not for each
     // number of VLAN tags and either family.
     let scratch = core::hint::black_box(scratch);
     let valid = kernel.control(hot::control::VALID);
     let key = kernel.control(hot::control::KEY);
-    let question = read(kernel, scratch, len).ok_or(Outcome::NotPlain)?;
-    let (number, words) = find(kernel, key, &question, scratch).ok_or(Outcome::Unknown)?;
+    let question = read(kernel, scratch, len).ok_or(HotOutcome::NotPlain)?;
+    let (number, words) = find(kernel, key, &question, scratch).ok_or(HotOutcome::Unknown)?;
     let now = kernel.now();
     if valid == 0 || words[word::VALID] != valid {
-        return Err(Outcome::Withdrawn);
+        return Err(HotOutcome::Withdrawn);
     }
     if now >= words[word::OVER] {
-        return Err(Outcome::Over);
+        return Err(HotOutcome::Over);
     }
     check_client(kernel, key, valid, &scratch.envelope)?;
-    check_cookie(kernel, scratch, now).ok_or(Outcome::NotPlain)?;
+    check_cookie(kernel, scratch, now).ok_or(HotOutcome::NotPlain)?;
     let age_secs = now.saturating_sub(words[word::SINCE]) / NANOS_PER_SEC;
     let len = reply::put_together(kernel, scratch, &question, words, age_secs as u32);
-    let len = len.ok_or(Outcome::Unknown)?;
+    let len = len.ok_or(HotOutcome::Unknown)?;
     let envelope = &scratch.envelope;
     let frame_len = envelope.len() + len;
     let sum = kernel.sum(&scratch.message, len);
     let more = frame_len as i32 - kernel.frame_len() as i32;
-    kernel.grow(more).ok_or(Outcome::NoRoom)?;
+    kernel.grow(more).ok_or(HotOutcome::NoRoom)?;
     // From here on nothing can go wrong: the frame has these bytes. Only the verifier has to be told.
     let written = envelope.write(kernel.frame_mut(), len, sum);
     let stored = written.and_then(|()| kernel.store(envelope.len(), &scratch.message, len));
     kernel.hit(number);
-    stored.ok_or(Outcome::NoRoom)
+    stored.ok_or(HotOutcome::NoRoom)
 }
 
 /// Reads the question of a datagram of `len` bytes into `scratch`.
 #[inline(always)]
-fn read(kernel: &impl Kernel, scratch: &mut Scratch, len: usize) -> Option<Question> {
+fn read(kernel: &impl HotKernel, scratch: &mut HotScratch, len: usize) -> Option<PlainQuestion> {
     let len = len.checked_sub(udp::HEADER_LEN)?;
     if !(QUERY_MIN..=QUERY_MAX).contains(&len) {
         return None;
     }
     kernel.load(scratch.envelope.len(), len, &mut scratch.message)?;
-    Question::read(kernel, scratch, len)
+    PlainQuestion::read(kernel, scratch, len)
 }
 
 /// The answer to this very question, and its number.
 #[inline(always)]
 fn find<'k>(
-    kernel: &'k impl Kernel,
+    kernel: &'k impl HotKernel,
     key: u64,
-    question: &Question,
-    scratch: &Scratch,
-) -> Option<(u32, &'k Words)> {
-    let mut hash = Hash::new(key);
+    question: &PlainQuestion,
+    scratch: &HotScratch,
+) -> Option<(u32, &'k AnswerWords)> {
+    let mut hash = QuestionHash::new(key);
     let count = words_of(name_len(kernel, scratch)?);
     for word in scratch.name.iter().take(count) {
         hash = hash.add(*word);
@@ -174,21 +176,21 @@ fn find<'k>(
 /// User space has answered this client while the same held, and answers at its port.
 #[inline(always)]
 fn check_client(
-    kernel: &impl Kernel,
+    kernel: &impl HotKernel,
     key: u64,
     valid: u64,
     envelope: &Envelope,
-) -> Result<(), Outcome> {
+) -> Result<(), HotOutcome> {
     let [first, ..] = envelope.client_mac.0[0].to_ne_bytes();
     // An answer to a group would go to many.
     let is_group = first & ethernet::GROUP != 0;
     if is_group || kernel.is_silent(u16::from_be(envelope.client_port)) {
-        return Err(Outcome::NewClient);
+        return Err(HotOutcome::NewClient);
     }
     let Address(high, low) = envelope.client;
     let client = hot::client(key, valid, [high, low]);
     if kernel.client(hot::client_place(client)) != client {
-        return Err(Outcome::NewClient);
+        return Err(HotOutcome::NewClient);
     }
     Ok(())
 }
@@ -196,14 +198,14 @@ fn check_client(
 /// A DNS cookie is one that user space would give back as it is: of this client, by the present secret, and young. Without one all is
 /// well.
 #[inline(always)]
-fn check_cookie(kernel: &impl Kernel, scratch: &Scratch, now: u64) -> Option<()> {
+fn check_cookie(kernel: &impl HotKernel, scratch: &HotScratch, now: u64) -> Option<()> {
     if opt_len(kernel, scratch)? <= opt::LEN {
         return Some(());
     }
     if kernel.control(hot::control::HAS_COOKIES) == 0 {
         return None;
     }
-    let cookie = Cookie::of(scratch.cookie.last_chunk()?);
+    let cookie = DnsCookie::of(scratch.cookie.last_chunk()?);
     let secs = now / NANOS_PER_SEC;
     let age_secs = cookie.age_secs(secs.wrapping_add(kernel.control(hot::control::WALL)));
     if age_secs >= COOKIE_RENEW_SECS as i32 || age_secs < -(COOKIE_AHEAD_MAX_SECS as i32) {

@@ -7,16 +7,16 @@ mod rate;
 
 pub use rate::{charge, judge};
 
-use crate::classify::{Kernel, NextHop, Reply, Way};
-use crate::clients::Place;
+use crate::classify::{FrameContext, Kernel, NextHop, ReplyFlow};
+use crate::clients::ClientSlot;
 use crate::context::{self, opaque};
 use crate::flow::link::Mac;
 use crate::flow::network::Address;
 use crate::flow::transport::Segment;
 use crate::frame::Cursor;
-use crate::prefixes::Prefixes;
-use crate::stray::{Owner, Owners};
-use crate::syn::{Answer, Ends, Guarded, Header};
+use crate::prefixes::PrefixKernel;
+use crate::stray::{Owners, SegmentOwner};
+use crate::syn::{Ends, Guarded, SegmentAnswer, SynHeader};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, bpf_sock as Socket,
@@ -147,7 +147,7 @@ impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
     }
 }
 
-impl<const FRAGS: bool> Way for Run<'_, FRAGS> {
+impl<const FRAGS: bool> FrameContext for Run<'_, FRAGS> {
     #[inline(always)]
     fn drops_garbage(&self) -> bool {
         told(shield::DROP_GARBAGE) != 0
@@ -160,7 +160,7 @@ impl<const FRAGS: bool> Way for Run<'_, FRAGS> {
     }
 
     #[inline(always)]
-    fn next_hop(&self, reply: &Reply) -> Option<NextHop> {
+    fn next_hop(&self, reply: &ReplyFlow) -> Option<NextHop> {
         let mut fib = MaybeUninit::uninit();
         let fib = fib_lookup(&mut fib, reply);
         let len = size_of::<FibLookup>() as i32;
@@ -201,7 +201,7 @@ fn check_of(map: &HashMap<Listen, PathCheck>, listen: &Listen) -> Option<PathChe
     Some(unsafe { *check })
 }
 
-impl<const FRAGS: bool> Prefixes for Run<'_, FRAGS> {
+impl<const FRAGS: bool> PrefixKernel for Run<'_, FRAGS> {
     #[inline(always)]
     fn has_prefixes(&self) -> bool {
         told(shield::PREFIXES) != 0
@@ -285,7 +285,7 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
 
 /// Bounds the length of a TCP header, and no buffer is shorter.
 const MASK: u64 = 63;
-const _: () = assert!(tcp::HEADER_LEN_MAX as u64 <= MASK && MASK < size_of::<Header>() as u64);
+const _: () = assert!(tcp::HEADER_LEN_MAX as u64 <= MASK && MASK < size_of::<SynHeader>() as u64);
 
 impl Guarded for Run<'_, true> {
     #[inline(always)]
@@ -323,7 +323,7 @@ impl Guarded for Run<'_, true> {
     }
 
     #[inline(always)]
-    fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64> {
+    fn copy(&self, at: u32, len: u32, header: &mut SynHeader) -> Option<u64> {
         // The compiler knows these bounds already, and would leave out what tells the verifier.
         let len = opaque(len.into()) & MASK;
         if len < tcp::HEADER_LEN as u64 {
@@ -340,25 +340,25 @@ impl Guarded for Run<'_, true> {
 
 impl Owners for Run<'_, true> {
     #[inline(always)]
-    fn owner(&self, ends: &Ends, segment: &Segment<'_>) -> Owner {
+    fn owner(&self, ends: &Ends, segment: &Segment<'_>) -> SegmentOwner {
         let (mut tuple, mut ip) = (MaybeUninit::uninit(), MaybeUninit::uninit());
         let mut header = MaybeUninit::<TcpHeader>::uninit();
         let len = store(&mut header, segment.words());
         let (tuple_len, ip_len) = describe(ends, &mut tuple, &mut ip);
         let Some(socket) = self.socket(&mut tuple, tuple_len) else {
-            return Owner::Nobody;
+            return SegmentOwner::Nobody;
         };
         // SAFETY: the kernel holds the socket for us until it is released, which happens once and last. Both headers are
         // initialized as far as their lengths say.
         unsafe {
             let owner = if (&raw const (*socket).state).read_volatile() != LISTENING {
-                Owner::Connection
+                SegmentOwner::Connection
             } else {
                 let ip = ip.as_mut_ptr().cast();
                 let header = header.as_mut_ptr().cast();
                 match bpf_tcp_check_syncookie(socket.cast(), ip, ip_len, header, len) {
-                    0 => Owner::Proof,
-                    _ => Owner::Stray,
+                    0 => SegmentOwner::Proof,
+                    _ => SegmentOwner::Stray,
                 }
             };
             bpf_sk_release(socket.cast());
@@ -436,9 +436,9 @@ fn prove(client: Address) {
 
 /// A client's place in the table.
 #[inline(always)]
-fn place(client: Address) -> Option<Place> {
+fn place(client: Address) -> Option<ClientSlot> {
     let Address(high, low) = client;
-    hash_by(secret::CLIENTS, [high, low]).map(Place::of)
+    hash_by(secret::CLIENTS, [high, low]).map(ClientSlot::of)
 }
 
 /// The hash by one of the keys.
@@ -451,7 +451,7 @@ fn hash_by<const N: usize>(place: u32, words: [u64; N]) -> Option<u64> {
 }
 
 #[inline(always)]
-fn set_of(place: Place) -> Option<*mut ClientSet> {
+fn set_of(place: ClientSlot) -> Option<*mut ClientSet> {
     CLIENTS.get_ptr_mut(place.index)
 }
 
@@ -495,7 +495,7 @@ impl Run<'_, true> {
 
     /// Makes the frame as long as the answer and writes it there.
     #[inline(always)]
-    pub fn answer(&self, answer: &Answer, reason: Reason) -> Reason {
+    pub fn answer(&self, answer: &SegmentAnswer, reason: Reason) -> Reason {
         if self.set_len(answer.len()).is_none() {
             return Reason::PassNoRoom;
         }
@@ -558,7 +558,7 @@ fn store<T, const N: usize>(place: &mut MaybeUninit<T>, words: [u32; N]) -> u32 
 
 /// A look-up of a reply in the FIB: from us, to the client, not limited in length.
 #[inline(always)]
-fn fib_lookup<'a>(fib: &'a mut MaybeUninit<FibLookup>, reply: &Reply) -> &'a mut FibLookup {
+fn fib_lookup<'a>(fib: &'a mut MaybeUninit<FibLookup>, reply: &ReplyFlow) -> &'a mut FibLookup {
     let fib = zeroed(fib);
     fib.l4_protocol = reply.protocol;
     fib.sport = reply.source_port;

@@ -3,14 +3,14 @@
 //! Asked before everything else, and only where there are prefixes. What is addressed to others costs one more look-up then, for
 //! its destination: the longer look-up, of the source in the trie, is for packets to us alone.
 
-use crate::classify::{Way, check_ours, listen};
+use crate::classify::{FrameContext, check_ours, listen};
 use crate::flow::link::Link;
 use crate::flow::network::{Address, ends};
 use crate::frame::Cursor;
 use xdnsd_abi::{Listen, PathCheck, Reason, verdict};
 
 /// What the program asks of the kernel besides.
-pub trait Prefixes: Way {
+pub trait PrefixKernel: FrameContext {
     /// Whether there are any prefixes.
     fn has_prefixes(&self) -> bool;
     /// What has to hold of a packet to an address that is ours; `None`: it is not.
@@ -21,7 +21,7 @@ pub trait Prefixes: Way {
 
 /// `Err`: it is dropped. Anything that is not understood is not.
 #[inline(always)]
-pub fn check(frame: Cursor<'_>, kernel: &impl Prefixes) -> Result<(), Reason> {
+pub fn check(frame: Cursor<'_>, kernel: &impl PrefixKernel) -> Result<(), Reason> {
     if kernel.has_prefixes() && is_denied(frame, kernel).unwrap_or(false) {
         return Err(Reason::DropDenied);
     }
@@ -30,7 +30,7 @@ pub fn check(frame: Cursor<'_>, kernel: &impl Prefixes) -> Result<(), Reason> {
 
 /// `None`: it is none of ours.
 #[inline(always)]
-fn is_denied(frame: Cursor<'_>, kernel: &impl Prefixes) -> Option<bool> {
+fn is_denied(frame: Cursor<'_>, kernel: &impl PrefixKernel) -> Option<bool> {
     let (link, rest) = Link::parse(frame).ok()?;
     let (source, destination) = ends(link.ethertype, rest)?;
     let check = kernel.own(&listen(&link, destination, 0))?;

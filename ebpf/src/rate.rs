@@ -15,34 +15,34 @@ use crate::flow::{Flow, Frame};
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
 use crate::message::{opt_record, put};
-use question::Asked;
+use question::RateQuestion;
 use xdnsd_abi::Reason;
 use xdnsd_abi::hash::HashKey;
 use xdnsd_abi::headers::dns::{self, opt};
 use xdnsd_abi::headers::udp;
 use xdnsd_abi::rate::{
-    ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, NETWORKS_OF_ELEMENT, Rate, SCRATCH_BYTES, Unit, WAYS,
-    account, control, element, network,
+    ClientPrefix, ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, NETWORKS_OF_ELEMENT, Rate,
+    SCRATCH_BYTES, WAYS, account, control, element, network,
 };
 
 /// Bytes of the longest message that is read here. A longer one of a client that has had too much is dropped.
 pub const READ_MAX: usize = 256;
 /// Room for a message, and for what is written over its end.
-pub type Message = [u8; 288];
+pub type QueryBuffer = [u8; 288];
 
 /// Where a message is read and the answer put together, on each processor one.
 #[repr(C)]
-pub struct Scratch {
+pub struct RateScratch {
     /// The query, then the answer to it.
-    message: Message,
+    message: QueryBuffer,
     /// A place in it, kept here so that the verifier does not go through the rest once for each.
     at: u64,
 }
 
-const _: () = assert!(size_of::<Scratch>() <= SCRATCH_BYTES);
+const _: () = assert!(size_of::<RateScratch>() <= SCRATCH_BYTES);
 
 /// What the program asks of the kernel.
-pub trait Accounts {
+pub trait RateKernel {
     /// Some words of the table.
     type Element: Copy;
     /// The frame.
@@ -60,16 +60,16 @@ pub trait Accounts {
     /// The number at this place, of which neither compiler nor verifier knows anything.
     fn opaque(&self, place: &u64) -> u64;
     /// Copies `len` bytes of the frame, 1 to [`READ_MAX`], from offset `at`.
-    fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()>;
+    fn load(&self, at: usize, len: usize, message: &mut QueryBuffer) -> Option<()>;
     /// The sum of the message's first `len` bytes as 16-bit words in native order. Those up to the next multiple of four are
     /// zero.
-    fn sum(&self, message: &Message, len: usize) -> u64;
+    fn sum(&self, message: &QueryBuffer, len: usize) -> u64;
     /// Makes the frame so long. `None`: it is as it was.
     fn resize(&self, len: usize) -> Option<()>;
     /// The frame as it is now, to be written.
     fn frame_mut(&self) -> CursorMut<'_>;
     /// Writes `len` bytes of the message to the frame from offset `at`.
-    fn store(&self, at: usize, message: &Message, len: usize) -> Option<()>;
+    fn store(&self, at: usize, message: &QueryBuffer, len: usize) -> Option<()>;
 }
 
 /// Where it stands what a client has had.
@@ -86,9 +86,9 @@ pub struct Account<E> {
 /// `Ok`: the query goes on, of a client whose account is this one. `Err`: what became of it; [`Reason::RateSlipped`]: the answer
 /// stands in the frame.
 #[inline(always)]
-pub fn judge<K: Accounts>(
+pub fn judge<K: RateKernel>(
     kernel: &K,
-    scratch: &mut Scratch,
+    scratch: &mut RateScratch,
 ) -> Result<Option<Account<K::Element>>, Reason> {
     let Ok(Frame::Udp(flow)) = Frame::parse(kernel.frame()) else {
         return Ok(None);
@@ -134,7 +134,7 @@ pub fn judge<K: Accounts>(
 
 /// Counts a query that user space has not seen against the account at this place.
 #[inline(always)]
-pub fn charge<K: Accounts>(kernel: &K, place: u32) {
+pub fn charge<K: RateKernel>(kernel: &K, place: u32) {
     let Some(element) = kernel.element(place / ELEMENT_WORDS as u32) else {
         return;
     };
@@ -146,7 +146,7 @@ pub fn charge<K: Accounts>(kernel: &K, place: u32) {
 }
 
 #[inline(always)]
-fn rate_at<K: Accounts>(kernel: &K, at: usize) -> Rate {
+fn rate_at<K: RateKernel>(kernel: &K, at: usize) -> Rate {
     let Some(head) = kernel.element(0) else {
         return Rate::NONE;
     };
@@ -158,9 +158,9 @@ fn rate_at<K: Accounts>(kernel: &K, at: usize) -> Rate {
 
 /// The account of this client, if user space has made one, and queries are limited.
 #[inline(always)]
-fn find<K: Accounts>(
+fn find<K: RateKernel>(
     kernel: &K,
-    scratch: &mut Scratch,
+    scratch: &mut RateScratch,
     client: Address,
 ) -> Option<Account<K::Element>> {
     let rate = rate_at(kernel, control::QUERY_INTERVAL);
@@ -169,9 +169,9 @@ fn find<K: Accounts>(
     }
     let Address(high, low) = client;
     let unit = if client.is_link_local() || is_on_link(kernel, client)? {
-        Unit::whole([high, low])
+        ClientPrefix::whole([high, low])
     } else {
-        Unit::prefix([high, low])
+        ClientPrefix::prefix([high, low])
     };
     let tag = unit.tag(&key(kernel, control::KEY)?);
     let index = element(tag);
@@ -197,7 +197,7 @@ fn find<K: Accounts>(
 
 /// Whether the client is a neighbour. `None`: there are more networks than are known here.
 #[inline(always)]
-fn is_on_link<K: Accounts>(kernel: &K, client: Address) -> Option<bool> {
+fn is_on_link<K: RateKernel>(kernel: &K, client: Address) -> Option<bool> {
     let count = kernel.word(kernel.element(0)?, control::NETWORKS) as usize;
     if count > NETWORKS_MAX {
         return None;
@@ -216,7 +216,7 @@ fn is_on_link<K: Accounts>(kernel: &K, client: Address) -> Option<bool> {
 }
 
 #[inline(always)]
-fn key<K: Accounts>(kernel: &K, at: usize) -> Option<HashKey> {
+fn key<K: RateKernel>(kernel: &K, at: usize) -> Option<HashKey> {
     let head = kernel.element(0)?;
     let [a, b, c, d, e, f, g, h] = kernel.word(head, at).to_ne_bytes();
     let [i, j, k, l, m, n, o, p] = kernel.word(head, at + 1).to_ne_bytes();
@@ -225,29 +225,29 @@ fn key<K: Accounts>(kernel: &K, at: usize) -> Option<HashKey> {
 
 /// Reads the question into the scratch. `None`: nothing that is read here.
 #[inline(always)]
-fn read<K: Accounts>(
+fn read<K: RateKernel>(
     kernel: &K,
-    scratch: &mut Scratch,
+    scratch: &mut RateScratch,
     flow: &Flow<Datagram<'_>>,
-) -> Option<(Envelope, Asked)> {
+) -> Option<(Envelope, RateQuestion)> {
     let envelope = Envelope::of(kernel.frame(), flow)?;
     let len = usize::from(flow.transport.len()).checked_sub(udp::HEADER_LEN)?;
     if !(dns::HEADER_LEN..=READ_MAX).contains(&len) {
         return None;
     }
     kernel.load(envelope.len(), len, &mut scratch.message)?;
-    let asked = Asked::read(kernel, scratch, len)?;
+    let asked = RateQuestion::read(kernel, scratch, len)?;
     Some((envelope, asked))
 }
 
 /// Writes the answer with TC in place of the query: its question, and an OPT record where it has one. `None`: the frame may be
 /// anything.
 #[inline(always)]
-fn slip<K: Accounts>(
+fn slip<K: RateKernel>(
     kernel: &K,
-    scratch: &mut Scratch,
+    scratch: &mut RateScratch,
     envelope: &Envelope,
-    asked: &Asked,
+    asked: &RateQuestion,
 ) -> Option<()> {
     let message = &mut scratch.message;
     let opt_len = if asked.has_opt { opt::LEN } else { 0 };

@@ -15,7 +15,7 @@ use xdnsd_abi::{PROVED_SECS, Reason};
 
 /// Whose a segment is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub enum SegmentOwner {
     /// A connection's, or one's that begins or has ended.
     Connection,
     /// Nobody listens there.
@@ -29,7 +29,7 @@ pub enum Owner {
 /// What the program asks of the kernel besides.
 pub trait Owners: Guarded {
     /// Whose a segment is.
-    fn owner(&self, ends: &Ends, segment: &Segment<'_>) -> Owner;
+    fn owner(&self, ends: &Ends, segment: &Segment<'_>) -> SegmentOwner;
     /// Remembers that the client is where it says.
     fn prove(&self, ends: &Ends);
     /// Whether this is one of the strays that pass in a second.
@@ -68,24 +68,24 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reaso
         return Ok(Reason::DropReset);
     }
     Ok(match kernel.owner(&ends, &segment) {
-        Owner::Connection | Owner::Nobody => Reason::PassProtocol,
-        Owner::Proof => {
+        SegmentOwner::Connection | SegmentOwner::Nobody => Reason::PassProtocol,
+        SegmentOwner::Proof => {
             kernel.prove(&ends);
             Reason::PassCookie
         }
         // A listener has never had any use for one.
-        Owner::Stray if is_reset => Reason::DropReset,
-        Owner::Stray if kernel.has_proved(&ends, PROVED_SECS) => Reason::PassVerified,
-        Owner::Stray if kernel.may_pass() => Reason::PassStray,
-        Owner::Stray => Reason::DropStray,
+        SegmentOwner::Stray if is_reset => Reason::DropReset,
+        SegmentOwner::Stray if kernel.has_proved(&ends, PROVED_SECS) => Reason::PassVerified,
+        SegmentOwner::Stray if kernel.may_pass() => Reason::PassStray,
+        SegmentOwner::Stray => Reason::DropStray,
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::{NextHop, Reply, Way};
-    use crate::syn::Header;
+    use crate::classify::{FrameContext, NextHop, ReplyFlow};
+    use crate::syn::SynHeader;
     use std::cell::Cell;
     use xdnsd_abi::{Listen, Orders, PathCheck};
 
@@ -101,7 +101,7 @@ mod tests {
 
     /// A kernel that answers as told.
     struct Told {
-        owner: Owner,
+        owner: SegmentOwner,
         orders: Orders,
         has_proved: bool,
         may_pass: bool,
@@ -109,8 +109,8 @@ mod tests {
         proofs: Cell<u32>,
     }
 
-    impl Way for Told {
-        fn next_hop(&self, _: &Reply) -> Option<NextHop> {
+    impl FrameContext for Told {
+        fn next_hop(&self, _: &ReplyFlow) -> Option<NextHop> {
             None
         }
         fn ingress(&self) -> u32 {
@@ -139,13 +139,13 @@ mod tests {
             assert_eq!((ends.source_port, secs), (40_000_u16.to_be(), PROVED_SECS));
             self.has_proved
         }
-        fn copy(&self, _: u32, _: u32, _: &mut Header) -> Option<u64> {
+        fn copy(&self, _: u32, _: u32, _: &mut SynHeader) -> Option<u64> {
             panic!("the header is in the frame's first buffer")
         }
     }
 
     impl Owners for Told {
-        fn owner(&self, _: &Ends, segment: &Segment<'_>) -> Owner {
+        fn owner(&self, _: &Ends, segment: &Segment<'_>) -> SegmentOwner {
             assert!(segment.header_len() >= 20);
             self.owner
         }
@@ -160,7 +160,7 @@ mod tests {
         }
     }
 
-    fn told(owner: Owner) -> Told {
+    fn told(owner: SegmentOwner) -> Told {
         Told {
             owner,
             orders: Orders::give(None).without_strays(),
@@ -192,26 +192,30 @@ mod tests {
         let reset = changed(FLAGS, flag::RST);
         for (owner, of_ack, of_reset) in [
             (
-                Owner::Connection,
+                SegmentOwner::Connection,
                 Reason::PassProtocol,
                 Reason::PassProtocol,
             ),
-            (Owner::Nobody, Reason::PassProtocol, Reason::PassProtocol),
-            (Owner::Stray, Reason::DropStray, Reason::DropReset),
+            (
+                SegmentOwner::Nobody,
+                Reason::PassProtocol,
+                Reason::PassProtocol,
+            ),
+            (SegmentOwner::Stray, Reason::DropStray, Reason::DropReset),
         ] {
             let kernel = told(owner);
             assert_eq!(run(&ACK, &kernel), of_ack);
             assert_eq!(run(&reset, &kernel), of_reset);
             assert_eq!(kernel.proofs.get(), 0);
         }
-        let kernel = told(Owner::Proof);
+        let kernel = told(SegmentOwner::Proof);
         assert_eq!(run(&ACK, &kernel), Reason::PassCookie);
         assert_eq!(kernel.proofs.get(), 1);
     }
 
     #[test]
     fn a_stray_passes_where_the_client_is_known_and_else_while_there_are_few() {
-        let mut kernel = told(Owner::Stray);
+        let mut kernel = told(SegmentOwner::Stray);
         kernel.may_pass = true;
         assert_eq!(run(&ACK, &kernel), Reason::PassStray);
         kernel.has_proved = true;
@@ -225,7 +229,7 @@ mod tests {
     fn a_reset_too_many_is_nobodys() {
         let kernel = Told {
             may_look: false,
-            ..told(Owner::Connection)
+            ..told(SegmentOwner::Connection)
         };
         assert_eq!(run(&changed(FLAGS, flag::RST), &kernel), Reason::DropReset);
         let with_ack = changed(FLAGS, flag::RST | flag::ACK);
@@ -245,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_or_not_plain_passes() {
-        let kernel = told(Owner::Stray);
+        let kernel = told(SegmentOwner::Stray);
         for flags in [0, flag::FIN, flag::SYN, flag::SYN | flag::ACK, 0x08] {
             assert_eq!(run(&changed(FLAGS, flags), &kernel), Reason::PassProtocol);
         }
@@ -264,7 +268,7 @@ mod tests {
         ] {
             let kernel = Told {
                 orders,
-                ..told(Owner::Stray)
+                ..told(SegmentOwner::Stray)
             };
             assert_eq!(run(&ACK, &kernel), Reason::PassProtocol);
         }
@@ -284,7 +288,7 @@ mod tests {
             ([0xfd, 0x80], Reason::DropStray),
         ] {
             let frame = [&frame[..], &source, &address(first), segment].concat();
-            let kernel = told(Owner::Stray);
+            let kernel = told(SegmentOwner::Stray);
             assert_eq!(run(&frame, &kernel), reason, "{first:x?}");
         }
     }

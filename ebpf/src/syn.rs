@@ -9,7 +9,9 @@
 
 mod options;
 
-use crate::classify::{Reply, Way, check_ours, check_route, check_source, from, garbage, listen};
+use crate::classify::{
+    FrameContext, ReplyFlow, check_ours, check_route, check_source, from, garbage, listen,
+};
 use crate::flow::answer::{self, word, write_macs};
 use crate::flow::link::Link;
 use crate::flow::network::{Address, Packet};
@@ -21,18 +23,18 @@ use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::{ethernet, ipv4, ipv6, protocol, tcp, vlan};
 use xdnsd_abi::{Listen, Orders, PathCheck, Reason};
 
-pub use options::{COUNT_MAX, Header, Options, Walk, no_header};
+pub use options::{COUNT_MAX, OptionWalk, SynHeader, TcpOptions, no_header};
 
 /// Bytes of the answer's TCP header, where its only option is an MSS.
 const HEADER_LEN: usize = tcp::HEADER_LEN + tcp::mss::LEN;
 /// The same with all that the client offered.
-const LONG_HEADER_LEN: usize = HEADER_LEN + Options::LEN;
+const LONG_HEADER_LEN: usize = HEADER_LEN + TcpOptions::LEN;
 const MSS_KIND_LEN: u16 = u16::from_be_bytes(tcp::mss::KIND_LEN);
 /// Bytes that the client may send at once: what Linux announces first for a path of Ethernet.
 const WINDOW: u16 = 64_240;
 
 /// What both programs for segments to guarded ports ask of the kernel.
-pub trait Guarded: Way {
+pub trait Guarded: FrameContext {
     /// What has to hold of a SYN to a guarded port; `None`: it is none.
     fn guarded(&self, listen: &Listen) -> Option<PathCheck>;
     /// What becomes of them.
@@ -41,7 +43,7 @@ pub trait Guarded: Way {
     fn has_proved(&self, ends: &Ends, secs: u32) -> bool;
     /// Copies `len` bytes of the frame, 20 to 60, from offset `at` into `header`, which is zero behind them, and gives their
     /// number back as one that the verifier knows the bounds of. `None`: they are not there.
-    fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64>;
+    fn copy(&self, at: u32, len: u32, header: &mut SynHeader) -> Option<u64>;
     /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::SYN_FRAME_MAX`].
     fn is_large(&self) -> bool;
     /// Zero, of which the compiler does not know that.
@@ -59,12 +61,13 @@ pub struct Port<'a> {
 /// What this one asks besides.
 pub trait Cookies: Guarded {
     /// Takes all the steps of a walk, at most [`COUNT_MAX`].
-    fn walk(&self, walk: &mut Walk);
+    fn walk(&self, walk: &mut OptionWalk);
     /// CLOCK_MONOTONIC in nanoseconds, by which the kernel makes its timestamps.
     fn now(&self) -> u64;
     /// The kernel's cookie for a SYN to this port with this header of `len` bytes, as [`Self::copy`] gave them, if somebody
     /// listens who may have one.
-    fn cookie(&self, ends: &Ends, port: &Port<'_>, header: &mut Header, len: u64) -> Option<u32>;
+    fn cookie(&self, ends: &Ends, port: &Port<'_>, header: &mut SynHeader, len: u64)
+    -> Option<u32>;
 }
 
 /// From whom to whom a segment goes.
@@ -91,7 +94,7 @@ impl Ends {
 }
 
 /// The answer to a segment.
-pub struct Answer {
+pub struct SegmentAnswer {
     pub link: Link,
     /// Of the segment.
     pub ends: Ends,
@@ -105,12 +108,12 @@ pub struct Answer {
     /// 0: there is no such option.
     pub mss: u16,
     /// The options behind the MSS.
-    pub options: Options,
+    pub options: TcpOptions,
 }
 
 /// `Ok`: the SYN is ours to answer, with this.
 #[inline(always)]
-pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reason> {
+pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<SegmentAnswer, Reason> {
     let Flow {
         link,
         packet,
@@ -128,7 +131,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reas
     if kernel.guarded(&from(&packet, &key)).is_some() {
         return Err(garbage(kernel, Reason::DropSource, Reason::PassSource));
     }
-    let mut walk = Walk::new(kernel.zero());
+    let mut walk = OptionWalk::new(kernel.zero());
     let len = check_bytes(&link, &packet, &segment, kernel, &mut walk.header)?;
     let orders = kernel.orders();
     if !orders.are_given() {
@@ -151,9 +154,9 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<Answer, Reas
             kernel.walk(&mut walk);
             walk.answer(kept, kernel.now())
         }
-        None => Options::NONE,
+        None => TcpOptions::NONE,
     };
-    Ok(Answer {
+    Ok(SegmentAnswer {
         link,
         addresses_sum: packet.addresses_sum,
         sequence: cookie,
@@ -174,7 +177,7 @@ pub fn check_bytes(
     packet: &Packet,
     segment: &Segment<'_>,
     kernel: &impl Guarded,
-    header: &mut Header,
+    header: &mut SynHeader,
 ) -> Result<u64, Reason> {
     let len = segment.header_len();
     if packet.payload_len != i32::from(len) || len < tcp::HEADER_LEN as u8 {
@@ -199,8 +202,8 @@ pub fn check_bytes(
 }
 
 #[inline(always)]
-pub fn reply(syn: &Ends) -> Reply {
-    Reply {
+pub fn reply(syn: &Ends) -> ReplyFlow {
+    ReplyFlow {
         protocol: protocol::TCP,
         source: syn.destination,
         destination: syn.source,
@@ -237,7 +240,7 @@ fn ip_len(address: Address) -> usize {
     }
 }
 
-impl Answer {
+impl SegmentAnswer {
     /// Bytes of its frame.
     #[inline(always)]
     pub fn len(&self) -> usize {
@@ -254,7 +257,7 @@ impl Answer {
                 rest = rest.take::<{ vlan::HEADER_LEN }>()?.1;
             }
         }
-        let ip = answer::Header {
+        let ip = answer::AnswerHeader {
             source: self.ends.destination,
             destination: self.ends.source,
             addresses_sum: self.addresses_sum,
@@ -300,7 +303,7 @@ impl Answer {
         if !self.options.are_there {
             return Some(());
         }
-        let (mut tail, _) = rest.take::<{ Options::LEN }>()?;
+        let (mut tail, _) = rest.take::<{ TcpOptions::LEN }>()?;
         let [a, b, c, d] = self.options.words;
         tail.set::<0, u32>(a);
         tail.set::<4, u32>(b);

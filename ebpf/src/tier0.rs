@@ -32,27 +32,27 @@ mod program {
     use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
-    use xdnsd_abi::hot::Outcome;
+    use xdnsd_abi::hot::HotOutcome;
 
     /// Entry. XDP_PASS says to whoever has called that it is to go on with the frame, which is as it was.
     #[xdp(frags)]
     pub fn xdnsd_hot(ctx: XdpContext) -> u32 {
-        let Some((run, scratch)) = kernel::Run::begin(&ctx) else {
+        let Some((run, scratch)) = kernel::HotRun::begin(&ctx) else {
             return XDP_PASS;
         };
         let outcome = match hot::answer(&run, scratch) {
-            Ok(()) => Outcome::Answered,
+            Ok(()) => HotOutcome::Answered,
             Err(outcome) => outcome,
         };
         kernel::count(outcome);
         match outcome {
-            Outcome::Answered => XDP_TX,
-            Outcome::NotPlain
-            | Outcome::Unknown
-            | Outcome::Over
-            | Outcome::Withdrawn
-            | Outcome::NewClient
-            | Outcome::NoRoom => XDP_PASS,
+            HotOutcome::Answered => XDP_TX,
+            HotOutcome::NotPlain
+            | HotOutcome::Unknown
+            | HotOutcome::Over
+            | HotOutcome::Withdrawn
+            | HotOutcome::NewClient
+            | HotOutcome::NoRoom => XDP_PASS,
         }
     }
 }

@@ -22,7 +22,7 @@ use xdnsd_core::engine::{
     CacheAccess, Client, Context, Effects, Engine, Notice, Outcome, Settings, Tables, Transport,
 };
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig, Upstreams};
-use xdnsd_core::forward::via::{NoPort, Origin, Via};
+use xdnsd_core::forward::via::{NoPort, ResponseOrigin, Via};
 use xdnsd_core::limits::{CACHE_ENTRIES, CACHE_SHARDS, UDP_MESSAGE_MAX};
 use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::policy::{Acl, Action, List, Lists, LocalData, OnLink, Policy};
@@ -110,7 +110,7 @@ fn time_misses() {
         );
         debug_assert_eq!(outcome, Outcome::Pending);
         let answer = line.answer();
-        let origin = Origin {
+        let origin = ResponseOrigin {
             via: line.via.expect("it was asked"),
             question: line.question,
             from: server.address,

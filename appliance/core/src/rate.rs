@@ -7,7 +7,7 @@ use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use xdnsd_abi::hash::HashKey;
-use xdnsd_abi::rate::{ELEMENT_WORDS, Rate, Unit, WAYS, WORDS, account, control, element};
+use xdnsd_abi::rate::{ClientPrefix, ELEMENT_WORDS, Rate, WAYS, WORDS, account, control, element};
 
 use crate::time::Instant;
 
@@ -15,7 +15,7 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// What a client may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
+pub struct RateLimits {
     /// Queries over UDP, of whatever kind.
     pub queries: Rate,
     /// Questions that the cache cannot answer, and that nobody has asked yet.
@@ -24,7 +24,7 @@ pub struct Rules {
     pub slips: Rate,
 }
 
-impl Rules {
+impl RateLimits {
     /// As much as it wants.
     pub const NONE: Self = Self {
         queries: Rate::NONE,
@@ -41,7 +41,7 @@ impl Rules {
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RateKind {
     /// A query.
     Query,
     /// A question that the cache cannot answer, and that nobody has asked yet.
@@ -61,16 +61,16 @@ pub enum Limit {
 
 /// What a client counts as: itself where it is a neighbour, else its /24 or /56.
 #[must_use]
-pub fn unit(client: IpAddr, is_on_link: bool) -> Unit {
+pub fn unit(client: IpAddr, is_on_link: bool) -> ClientPrefix {
     let words = words(client);
     if is_on_link {
-        Unit::whole(words)
+        ClientPrefix::whole(words)
     } else {
-        Unit::prefix(words)
+        ClientPrefix::prefix(words)
     }
 }
 
-/// An address as [`Unit`] has it.
+/// An address as [`ClientPrefix`] has it.
 #[must_use]
 pub fn words(address: IpAddr) -> [u64; 2] {
     let octets = match address {
@@ -109,10 +109,16 @@ impl<'a> Accounts<'a> {
 
     /// Counts one against the client, if it may have it.
     #[must_use]
-    pub fn charge(&self, unit: Unit, kind: Kind, rules: &Rules, now: Instant) -> Limit {
+    pub fn charge(
+        &self,
+        unit: ClientPrefix,
+        kind: RateKind,
+        rules: &RateLimits,
+        now: Instant,
+    ) -> Limit {
         let (rate, word) = match kind {
-            Kind::Query => (rules.queries, account::QUERIES),
-            Kind::Miss => (rules.misses, account::MISSES),
+            RateKind::Query => (rules.queries, account::QUERIES),
+            RateKind::Miss => (rules.misses, account::MISSES),
         };
         let now = self.now(now);
         let Some(account) = self.account(unit.tag(&self.key()), now) else {
@@ -188,7 +194,7 @@ mod tests {
     use xdnsd_abi::rate::{SETS, SETS_AT};
 
     const NOW: Instant = Instant::from_millis(9_000_000);
-    const RULES: Rules = Rules {
+    const RULES: RateLimits = RateLimits {
         queries: Rate::new(10, 1),
         misses: Rate::new(5, 1),
         slips: Rate::new(2, 1),
@@ -205,8 +211,8 @@ mod tests {
     /// What becomes of so many at once.
     fn burst(
         accounts: Accounts<'_>,
-        unit: Unit,
-        kind: Kind,
+        unit: ClientPrefix,
+        kind: RateKind,
         now: Instant,
         count: usize,
     ) -> [usize; 3] {
@@ -221,17 +227,20 @@ mod tests {
     fn what_is_too_much_slips_first_and_is_dropped_then() {
         let accounts = Accounts::view(table());
         let client = unit(address("192.0.2.7"), true);
-        assert_eq!(burst(accounts, client, Kind::Query, NOW, 30), [10, 2, 18]);
-        // The other limit is another one, but for what slips.
-        assert_eq!(burst(accounts, client, Kind::Miss, NOW, 30), [5, 0, 25]);
-        let other = unit(address("192.0.2.8"), true);
-        assert_eq!(burst(accounts, other, Kind::Query, NOW, 10), [10, 0, 0]);
         assert_eq!(
-            burst(accounts, client, Kind::Query, NOW + 500, 30),
+            burst(accounts, client, RateKind::Query, NOW, 30),
+            [10, 2, 18]
+        );
+        // The other limit is another one, but for what slips.
+        assert_eq!(burst(accounts, client, RateKind::Miss, NOW, 30), [5, 0, 25]);
+        let other = unit(address("192.0.2.8"), true);
+        assert_eq!(burst(accounts, other, RateKind::Query, NOW, 10), [10, 0, 0]);
+        assert_eq!(
+            burst(accounts, client, RateKind::Query, NOW + 500, 30),
             [5, 1, 24]
         );
         assert_eq!(
-            burst(accounts, client, Kind::Query, NOW + 9_000, 30),
+            burst(accounts, client, RateKind::Query, NOW + 9_000, 30),
             [10, 2, 18]
         );
     }
@@ -239,14 +248,14 @@ mod tests {
     #[test]
     fn without_slips_the_rest_is_dropped_at_once() {
         let accounts = Accounts::view(table());
-        let rules = Rules {
+        let rules = RateLimits {
             slips: Rate::NONE,
             ..RULES
         };
         let client = unit(address("2001:db8::7"), true);
         let mut limit = Limit::Within;
         for _ in 0..=10 {
-            limit = accounts.charge(client, Kind::Query, &rules, NOW);
+            limit = accounts.charge(client, RateKind::Query, &rules, NOW);
         }
         assert_eq!(limit, Limit::Drop);
     }
@@ -260,9 +269,9 @@ mod tests {
             for is_on_link in [true, false] {
                 let accounts = Accounts::view(table());
                 let [one, other] = [one, other].map(|text| unit(address(text), is_on_link));
-                assert_eq!(burst(accounts, one, Kind::Query, NOW, 10), [10, 0, 0]);
+                assert_eq!(burst(accounts, one, RateKind::Query, NOW, 10), [10, 0, 0]);
                 let left = if is_on_link { 10 } else { 0 };
-                let [within, ..] = burst(accounts, other, Kind::Query, NOW, 10);
+                let [within, ..] = burst(accounts, other, RateKind::Query, NOW, 10);
                 assert_eq!(within, left, "{one:?} {other:?}");
             }
         }
@@ -273,14 +282,14 @@ mod tests {
     fn who_owes_much_is_not_forgotten_for_many_who_owe_little() {
         let accounts = Accounts::view(table());
         let heavy = unit(address("198.51.100.1"), true);
-        assert_eq!(burst(accounts, heavy, Kind::Query, NOW, 12), [10, 2, 0]);
+        assert_eq!(burst(accounts, heavy, RateKind::Query, NOW, 12), [10, 2, 0]);
         let crowd = SETS as usize * WAYS * 20;
         for number in 0..crowd as u32 {
             let one = unit(IpAddr::V4((0x0a00_0000 + number).into()), true);
-            let limit = accounts.charge(one, Kind::Query, &RULES, NOW);
+            let limit = accounts.charge(one, RateKind::Query, &RULES, NOW);
             assert_eq!(limit, Limit::Within);
         }
-        assert_eq!(burst(accounts, heavy, Kind::Query, NOW, 5), [0, 0, 5]);
+        assert_eq!(burst(accounts, heavy, RateKind::Query, NOW, 5), [0, 0, 5]);
     }
 
     #[test]
@@ -297,7 +306,7 @@ mod tests {
             taken.map(|(at, _)| at).collect::<Vec<_>>()
         };
         assert_eq!(
-            accounts.charge(client, Kind::Query, &RULES, NOW),
+            accounts.charge(client, RateKind::Query, &RULES, NOW),
             Limit::Within
         );
         let before = taken();
@@ -307,7 +316,7 @@ mod tests {
         assert_eq!(clear_at, 177_000_000);
         words[control::KEY].store(1, Ordering::Relaxed);
         assert_eq!(
-            accounts.charge(client, Kind::Query, &RULES, NOW),
+            accounts.charge(client, RateKind::Query, &RULES, NOW),
             Limit::Within
         );
         assert_eq!(taken().len(), 2, "another key, another place or tag");
@@ -317,7 +326,7 @@ mod tests {
     fn without_accounts_everything_is_within() {
         let client = unit(address("192.0.2.7"), true);
         assert_eq!(
-            burst(Accounts::NONE, client, Kind::Query, NOW, 99),
+            burst(Accounts::NONE, client, RateKind::Query, NOW, 99),
             [99, 0, 0]
         );
     }

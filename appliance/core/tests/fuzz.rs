@@ -23,7 +23,7 @@ use testing::{QUERY_IPV4, QUERY_IPV6, Random, tagged};
 use xdnsd_core::answer::{
     Answer, Expected, Head, Key, Response, TtlBounds, body_is_well_formed, is_key_name, sanitize,
 };
-use xdnsd_core::cache::snapshot::{Encoder, Header, Marker, RECORD_MAX, open};
+use xdnsd_core::cache::snapshot::{Encoder, Marker, RECORD_MAX, SnapshotHeader, open};
 use xdnsd_core::dns::{self, Name};
 use xdnsd_core::limits::{CACHE_LARGE_BYTES, NAME_MAX, TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
 use xdnsd_core::policy::list::{CRC, field};
@@ -390,7 +390,7 @@ fn text_payload(name: &Name, len: usize) -> Vec<u8> {
 /// A snapshot of one mutated record between two whole ones; its CRC holds.
 fn file(whole: &[u8], payload: &[u8]) -> Vec<u8> {
     const CRC_OF_RECORDS: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
-    let header = Header {
+    let header = SnapshotHeader {
         marker: MARKER,
         records: Some(3),
         saved_secs: 1,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use xdnsd_core::policy::list::{List, ListError, MAGIC, NAMES_MAX, VERSION, check_header, field};
 
-use super::lists::{ListBuilder, Purpose, SOURCES_MAX, Tally};
+use super::lists::{ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
 use super::problem::Problem;
 use super::room;
 use crate::os::files;
@@ -119,7 +119,7 @@ fn explain(error: ListError) -> String {
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The sources and what was found in them.
-    pub sources: Vec<(PathBuf, Tally)>,
+    pub sources: Vec<(PathBuf, ListTally)>,
     /// Names in the compiled list: rules about the same name are one.
     pub names: usize,
     /// Names among them that are allowed.
@@ -147,7 +147,7 @@ impl fmt::Display for Report {
 ///
 /// # Errors
 /// A source cannot be read or is no list.
-pub fn compile(sources: &[(PathBuf, Purpose)]) -> Result<(Vec<u8>, Report), Problem> {
+pub fn compile(sources: &[(PathBuf, ListPurpose)]) -> Result<(Vec<u8>, Report), Problem> {
     if sources.len() > SOURCES_MAX {
         return Err(Problem::of(
             "lists",
@@ -246,7 +246,7 @@ pub fn compile_command(arguments: &[OsString]) -> Result<Report, Problem> {
         if argument == "--allow" {
             allow.push((
                 PathBuf::from(rest.next().ok_or_else(usage)?),
-                Purpose::Allow,
+                ListPurpose::Allow,
             ));
         } else if argument.as_encoded_bytes().starts_with(b"--") {
             return Err(usage());
@@ -260,7 +260,7 @@ pub fn compile_command(arguments: &[OsString]) -> Result<Report, Problem> {
     }
     let mut sources: Vec<_> = sources
         .iter()
-        .map(|path| (path.clone(), Purpose::Block))
+        .map(|path| (path.clone(), ListPurpose::Block))
         .collect();
     target(out).map_err(|error| Problem::with_file(out, &error))?;
     sources.extend(allow);
@@ -483,7 +483,7 @@ mod tests {
             assert!(error.contains(what), "{error}");
         }
         let source = folder.write("a.txt", "ads.example");
-        let (image, _) = compile(&[(source, Purpose::Block)]).expect("compiled");
+        let (image, _) = compile(&[(source, ListPurpose::Block)]).expect("compiled");
         let torn = folder.write("torn", &image[..image.len() - 1]);
         let error = ListImage::open(&torn).expect_err("torn").to_string();
         assert!(

@@ -10,7 +10,7 @@ use super::punycode;
 
 /// Why text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NameError {
+pub enum NameTextError {
     /// Nothing is written, or nothing between two dots.
     EmptyLabel,
     /// A label of more than 63 bytes.
@@ -25,7 +25,7 @@ pub enum NameError {
     NotAHostName,
 }
 
-impl fmt::Display for NameError {
+impl fmt::Display for NameTextError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::EmptyLabel => "has an empty label",
@@ -43,7 +43,7 @@ impl fmt::Display for NameError {
 ///
 /// # Errors
 /// The text is not a name.
-pub fn parse(text: &str) -> Result<Vec<u8>, NameError> {
+pub fn parse(text: &str) -> Result<Vec<u8>, NameTextError> {
     parse_written(text).map(|name| lower(&name))
 }
 
@@ -57,7 +57,7 @@ pub fn lower(name: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// The text is not a name.
-pub fn parse_written(text: &str) -> Result<Vec<u8>, NameError> {
+pub fn parse_written(text: &str) -> Result<Vec<u8>, NameTextError> {
     if text == "." {
         return Ok(vec![0]);
     }
@@ -67,18 +67,18 @@ pub fn parse_written(text: &str) -> Result<Vec<u8>, NameError> {
         rest = parse_label(rest, &mut wire)?;
     }
     if wire.is_empty() {
-        return Err(NameError::EmptyLabel);
+        return Err(NameTextError::EmptyLabel);
     }
     wire.push(0);
     if wire.len() > NAME_MAX {
-        Err(NameError::TooLong)
+        Err(NameTextError::TooLong)
     } else {
         Ok(wire)
     }
 }
 
 /// Appends the first label to `wire` and gives what is behind its dot.
-fn parse_label<'t>(mut rest: &'t [u8], wire: &mut Vec<u8>) -> Result<&'t [u8], NameError> {
+fn parse_label<'t>(mut rest: &'t [u8], wire: &mut Vec<u8>) -> Result<&'t [u8], NameTextError> {
     let start = wire.len();
     wire.push(0);
     while let Some((&byte, behind)) = rest.split_first() {
@@ -86,24 +86,24 @@ fn parse_label<'t>(mut rest: &'t [u8], wire: &mut Vec<u8>) -> Result<&'t [u8], N
         match byte {
             b'.' => break,
             b'\\' => rest = parse_escape(behind, wire)?,
-            0x80.. => return Err(NameError::NotAscii),
+            0x80.. => return Err(NameTextError::NotAscii),
             _ => wire.push(byte),
         }
     }
     let len = wire.len() - start - 1;
     match len {
-        0 => Err(NameError::EmptyLabel),
+        0 => Err(NameTextError::EmptyLabel),
         1..=LABEL_MAX => {
             wire[start] = len as u8;
             Ok(rest)
         }
-        _ => Err(NameError::LabelTooLong),
+        _ => Err(NameTextError::LabelTooLong),
     }
 }
 
 /// Appends what a backslash stands for and gives what is behind it.
-fn parse_escape<'t>(rest: &'t [u8], wire: &mut Vec<u8>) -> Result<&'t [u8], NameError> {
-    let (byte, rest) = unescape(rest).ok_or(NameError::Escape)?;
+fn parse_escape<'t>(rest: &'t [u8], wire: &mut Vec<u8>) -> Result<&'t [u8], NameTextError> {
+    let (byte, rest) = unescape(rest).ok_or(NameTextError::Escape)?;
     wire.push(byte);
     Ok(rest)
 }
@@ -128,7 +128,7 @@ pub(super) fn unescape(rest: &[u8]) -> Option<(u8, &[u8])> {
 ///
 /// # Errors
 /// The text is not a host name.
-pub fn parse_host(text: &str) -> Result<Vec<u8>, NameError> {
+pub fn parse_host(text: &str) -> Result<Vec<u8>, NameTextError> {
     parse_host_written(text).map(|name| lower(&name))
 }
 
@@ -136,17 +136,17 @@ pub fn parse_host(text: &str) -> Result<Vec<u8>, NameError> {
 ///
 /// # Errors
 /// The text is not a host name.
-pub fn parse_host_written(text: &str) -> Result<Vec<u8>, NameError> {
+pub fn parse_host_written(text: &str) -> Result<Vec<u8>, NameTextError> {
     let ascii = if text.is_ascii() {
         Cow::Borrowed(text)
     } else {
-        Cow::Owned(punycode::to_ascii(text).ok_or(NameError::NotAscii)?)
+        Cow::Owned(punycode::to_ascii(text).ok_or(NameTextError::NotAscii)?)
     };
     let is_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if ascii.bytes().all(is_host) {
         parse_written(&ascii)
     } else {
-        Err(NameError::NotAHostName)
+        Err(NameTextError::NotAHostName)
     }
 }
 
@@ -236,21 +236,21 @@ mod tests {
     #[test]
     fn what_is_not_a_name_says_why() {
         let cases = [
-            ("", NameError::EmptyLabel),
-            ("..", NameError::EmptyLabel),
-            ("a..b", NameError::EmptyLabel),
-            (".a", NameError::EmptyLabel),
-            ("münchen.example", NameError::NotAscii),
-            ("a\\", NameError::Escape),
-            ("a\\25", NameError::Escape),
-            ("a\\256", NameError::Escape),
-            ("a\\2x5", NameError::Escape),
+            ("", NameTextError::EmptyLabel),
+            ("..", NameTextError::EmptyLabel),
+            ("a..b", NameTextError::EmptyLabel),
+            (".a", NameTextError::EmptyLabel),
+            ("münchen.example", NameTextError::NotAscii),
+            ("a\\", NameTextError::Escape),
+            ("a\\25", NameTextError::Escape),
+            ("a\\256", NameTextError::Escape),
+            ("a\\2x5", NameTextError::Escape),
         ];
         for (text, error) in cases {
             assert_eq!(parse(text), Err(error), "{text}");
         }
-        assert_eq!(parse(&"a".repeat(64)), Err(NameError::LabelTooLong));
-        assert_eq!(parse(&"a.".repeat(128)), Err(NameError::TooLong));
+        assert_eq!(parse(&"a".repeat(64)), Err(NameTextError::LabelTooLong));
+        assert_eq!(parse(&"a.".repeat(128)), Err(NameTextError::TooLong));
         assert!(parse(&"a".repeat(63)).is_ok() && parse(&"a.".repeat(127)).is_ok());
     }
 
@@ -258,9 +258,9 @@ mod tests {
     fn host_names_are_narrower_than_names() {
         assert!(parse_host("My_Phone-2.lan").is_ok());
         for text in ["bob's", "a b", "a\\.b", "*.lan", "x/y"] {
-            assert_eq!(parse_host(text), Err(NameError::NotAHostName), "{text}");
+            assert_eq!(parse_host(text), Err(NameTextError::NotAHostName), "{text}");
         }
-        assert_eq!(parse_host("e\u{301}"), Err(NameError::NotAscii));
+        assert_eq!(parse_host("e\u{301}"), Err(NameTextError::NotAscii));
         assert_eq!(
             parse_host("É.example").as_deref(),
             Ok(&b"\x07xn--9ca\x07example\0"[..])

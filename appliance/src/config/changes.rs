@@ -41,7 +41,7 @@ pub fn is_taken_at_start(section: &str, key: &str) -> bool {
 
 /// Keys with another value than before, as `section.key`, each once, in the reference's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
+pub struct ChangedKeys {
     /// Those that a reload takes over.
     pub taken: Vec<String>,
     /// Those that only a start does.
@@ -51,8 +51,8 @@ pub struct Changes {
 impl Config {
     /// What is said otherwise than in an earlier config.
     #[must_use]
-    pub fn changes(&self, earlier: &Self) -> Changes {
-        let mut changes = Changes::default();
+    pub fn changes(&self, earlier: &Self) -> ChangedKeys {
+        let mut changes = ChangedKeys::default();
         changes.of_all(&self.interfaces, &earlier.interfaces);
         changes.of_all(&self.upstreams, &earlier.upstreams);
         changes.of(&self.forward, &earlier.forward);
@@ -75,7 +75,7 @@ impl Config {
     }
 }
 
-impl Changes {
+impl ChangedKeys {
     /// What a reload has taken over.
     #[must_use]
     pub fn in_words(&self) -> String {
@@ -197,6 +197,6 @@ mod tests {
             );
         }
         let same = config(&format!("{LEAST}# a comment\n[cache]\nmin_ttl = 0\n"));
-        assert_eq!(same.changes(&config(LEAST)), Changes::default());
+        assert_eq!(same.changes(&config(LEAST)), ChangedKeys::default());
     }
 }

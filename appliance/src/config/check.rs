@@ -6,14 +6,14 @@ use xdnsd_core::limits;
 use xdnsd_core::policy::acl::PREFIXES_MAX;
 
 use super::Config;
-use super::error::Source;
+use super::error::ConfigText;
 use super::explain;
 use super::schema::{
     Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local,
     RateLimit, Upstream,
 };
 use super::section::Placed;
-use super::types::Network;
+use super::types::ClientNetwork;
 
 use crate::compile::local::{LocalBuilder, LocalInput};
 use crate::compile::routes::parse_suffix;
@@ -23,7 +23,7 @@ use crate::os::socket::UNIX_PATH_BYTES_MAX;
 const TEXT_BYTES_MAX: usize = u8::MAX as usize;
 
 /// Sections that contradict each other, addresses that nobody can listen on.
-pub fn interfaces(source: &mut Source, interfaces: &[Placed<Interface>]) {
+pub fn interfaces(source: &mut ConfigText, interfaces: &[Placed<Interface>]) {
     if interfaces.is_empty() && !source.has("interface") {
         source.fault(
             "interface",
@@ -49,7 +49,7 @@ pub fn interfaces(source: &mut Source, interfaces: &[Placed<Interface>]) {
     }
 }
 
-fn addresses(source: &mut Source, path: &str, interface: &Interface) {
+fn addresses(source: &mut ConfigText, path: &str, interface: &Interface) {
     for (index, addr) in interface.listen.iter().enumerate() {
         let path = format!("{path}.listen[{index}]");
         let one_of_ours = "an address of the device, or an empty list for all of them";
@@ -69,7 +69,7 @@ fn is_listenable(addr: &IpAddr) -> bool {
 }
 
 /// Whether these keys are read in both sections.
-fn are_read_in(source: &Source, sections: [&Placed<Interface>; 2], keys: &[&str]) -> bool {
+fn are_read_in(source: &ConfigText, sections: [&Placed<Interface>; 2], keys: &[&str]) -> bool {
     let paths = sections.into_iter().flat_map(|placed| {
         let path = &placed.path;
         keys.iter().map(move |key| format!("{path}.{key}"))
@@ -79,7 +79,7 @@ fn are_read_in(source: &Source, sections: [&Placed<Interface>; 2], keys: &[&str]
 }
 
 /// The program is attached once per device, so its sections have to agree on how.
-fn one_device(source: &mut Source, placed: &Placed<Interface>, earlier: &Placed<Interface>) {
+fn one_device(source: &mut ConfigText, placed: &Placed<Interface>, earlier: &Placed<Interface>) {
     let (path, interface) = (&placed.path, &placed.section);
     let both = [placed, earlier];
     let earlier = &earlier.section;
@@ -104,7 +104,7 @@ fn one_device(source: &mut Source, placed: &Placed<Interface>, earlier: &Placed<
     }
 }
 
-fn overlap(source: &mut Source, placed: &Placed<Interface>, earlier: &Placed<Interface>) {
+fn overlap(source: &mut ConfigText, placed: &Placed<Interface>, earlier: &Placed<Interface>) {
     if !are_read_in(
         source,
         [placed, earlier],
@@ -128,7 +128,7 @@ fn overlap(source: &mut Source, placed: &Placed<Interface>, earlier: &Placed<Int
 
 /// Groups that cannot be told apart, more servers than fit, servers that are ourselves.
 pub fn upstreams(
-    source: &mut Source,
+    source: &mut ConfigText,
     upstreams: &[Placed<Upstream>],
     interfaces: &[Placed<Interface>],
 ) {
@@ -150,7 +150,7 @@ pub fn upstreams(
 }
 
 /// One group for everything else, and names that tell the groups apart.
-fn groups(source: &mut Source, upstreams: &[Placed<Upstream>]) {
+fn groups(source: &mut ConfigText, upstreams: &[Placed<Upstream>]) {
     let mut default: Option<&str> = None;
     for (index, Placed { path, section }) in upstreams.iter().enumerate() {
         let same = |earlier: &Placed<Upstream>| earlier.section.name == section.name;
@@ -181,7 +181,7 @@ fn groups(source: &mut Source, upstreams: &[Placed<Upstream>]) {
 }
 
 /// A name that two groups would answer for.
-fn domains(source: &mut Source, upstreams: &[Placed<Upstream>]) {
+fn domains(source: &mut ConfigText, upstreams: &[Placed<Upstream>]) {
     let mut seen: Vec<(Vec<u8>, &str)> = Vec::new();
     for Placed { path, section } in upstreams {
         let group = section.name.as_str();
@@ -201,7 +201,12 @@ fn domains(source: &mut Source, upstreams: &[Placed<Upstream>]) {
     }
 }
 
-fn servers(source: &mut Source, path: &str, upstream: &Upstream, interfaces: &[Placed<Interface>]) {
+fn servers(
+    source: &mut ConfigText,
+    path: &str,
+    upstream: &Upstream,
+    interfaces: &[Placed<Interface>],
+) {
     for (index, server) in upstream.servers.iter().enumerate() {
         let path = format!("{path}.servers[{index}]");
         if upstream.servers[..index].contains(server) {
@@ -218,7 +223,7 @@ fn servers(source: &mut Source, path: &str, upstream: &Upstream, interfaces: &[P
 }
 
 /// Keys of the sections that stand once.
-pub fn sections(source: &mut Source, config: &Config) {
+pub fn sections(source: &mut ConfigText, config: &Config) {
     times(source, &config.forward, &config.cache);
     local(source, &config.local);
     block_addresses(source, &config.filter);
@@ -230,7 +235,7 @@ pub fn sections(source: &mut Source, config: &Config) {
 }
 
 /// Texts that no TXT record holds as one (RFC 1035 section 3.3.14).
-fn identity(source: &mut Source, identity: &Identity) {
+fn identity(source: &mut ConfigText, identity: &Identity) {
     let texts = [
         ("identity.version", &identity.version),
         ("identity.id", &identity.id),
@@ -244,7 +249,7 @@ fn identity(source: &mut Source, identity: &Identity) {
 }
 
 /// A path that no socket can have.
-fn socket(source: &mut Source, control: &Control) {
+fn socket(source: &mut ConfigText, control: &Control) {
     let len = control
         .socket
         .as_deref()
@@ -257,7 +262,7 @@ fn socket(source: &mut Source, control: &Control) {
 }
 
 /// Times that cross.
-fn times(source: &mut Source, forward: &Forward, cache: &Cache) {
+fn times(source: &mut ConfigText, forward: &Forward, cache: &Cache) {
     if cache.min_ttl > cache.max_ttl && source.are_read(&["cache.min_ttl", "cache.max_ttl"]) {
         let problem = format!("{} is more than max_ttl", cache.min_ttl);
         source.fault(
@@ -279,7 +284,7 @@ fn times(source: &mut Source, forward: &Forward, cache: &Cache) {
 }
 
 /// Records are added one after the other, as some exclude each other.
-fn local(source: &mut Source, local: &Local) {
+fn local(source: &mut ConfigText, local: &Local) {
     let domains = LocalInput {
         zones: local.zones.iter().map(ToString::to_string).collect(),
         search_domain: local.search.first().map(ToString::to_string),
@@ -302,7 +307,7 @@ fn local(source: &mut Source, local: &Local) {
 }
 
 /// The addresses that blocked names get.
-fn block_addresses(source: &mut Source, filter: &Filter) {
+fn block_addresses(source: &mut ConfigText, filter: &Filter) {
     if !source.are_read(&["filter.answer", "filter.addresses"]) {
         return;
     }
@@ -335,7 +340,7 @@ fn block_addresses(source: &mut Source, filter: &Filter) {
 }
 
 /// A limit for clients that have not proven their address, where none can.
-fn nocookie_size(source: &mut Source, edns: &Edns) {
+fn nocookie_size(source: &mut ConfigText, edns: &Edns) {
     let are_read = source.are_read(&["edns.cookies", "edns.nocookie_udp_size"]);
     if are_read && !edns.cookies && usize::from(edns.nocookie_udp_size) < limits::UDP_MESSAGE_MAX {
         source.fault(
@@ -347,7 +352,7 @@ fn nocookie_size(source: &mut Source, edns: &Edns) {
 }
 
 /// Ports that need not or must not stand there.
-fn reflector_ports(source: &mut Source, access: &Access) {
+fn reflector_ports(source: &mut ConfigText, access: &Access) {
     for (index, port) in access.reflector_ports.iter().enumerate() {
         let problem = match port {
             0 => "nobody asks from port 0, and it never gets an answer",
@@ -361,7 +366,7 @@ fn reflector_ports(source: &mut Source, access: &Access) {
 }
 
 /// What the cache answers would be limited before what it cannot.
-pub fn rate_limit(source: &mut Source, rates: &RateLimit) {
+pub fn rate_limit(source: &mut ConfigText, rates: &RateLimit) {
     let RateLimit {
         queries, misses, ..
     } = *rates;
@@ -378,13 +383,13 @@ pub fn rate_limit(source: &mut Source, rates: &RateLimit) {
 }
 
 /// One network, two actions.
-fn networks(source: &mut Source, access: &Access) {
+fn networks(source: &mut ConfigText, access: &Access) {
     let lists = [
         ("allow", &access.allow),
         ("refuse", &access.refuse),
         ("drop", &access.drop),
     ];
-    let mut seen: Vec<Network> = Vec::new();
+    let mut seen: Vec<ClientNetwork> = Vec::new();
     for (key, networks) in lists {
         for (index, network) in networks.iter().enumerate() {
             if seen.contains(network) {

@@ -2,11 +2,11 @@
 
 use xdnsd_abi::rate::Rate;
 use xdnsd_core::answer::TtlBounds;
-use xdnsd_core::engine::{CookieSecret, Settings};
-use xdnsd_core::forward::pending::crowd::Bounds;
+use xdnsd_core::engine::{CookieSecrets, Settings};
+use xdnsd_core::forward::pending::crowd::CrowdLimits;
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
 use xdnsd_core::limits::UDP_MESSAGE_MAX;
-use xdnsd_core::rate::Rules;
+use xdnsd_core::rate::RateLimits;
 
 use super::schema::{LogLevel, PriorityWord, RateLimit, StrategyWord, Upstream};
 use super::{Config, Plan};
@@ -48,11 +48,11 @@ impl From<PriorityWord> for Priorities {
 impl RateLimit {
     /// As the engine keeps it.
     #[must_use]
-    pub const fn rules(&self) -> Rules {
+    pub const fn rules(&self) -> RateLimits {
         if self.queries == 0 && self.misses == 0 {
-            return Rules::NONE;
+            return RateLimits::NONE;
         }
-        Rules {
+        RateLimits {
             queries: Rate::new(self.queries, self.burst_secs),
             misses: Rate::new(self.misses, self.burst_secs),
             slips: Rate::new(self.slips, 1),
@@ -96,7 +96,7 @@ impl Config {
             prefetch: cache.prefetch,
             rotate: cache.rotate,
             random_case: forward.random_case,
-            bounds: Bounds {
+            bounds: CrowdLimits {
                 zone: forward.zone_questions,
                 group: forward.group_questions,
             },
@@ -112,14 +112,14 @@ impl Config {
 
     /// What DNS cookies are made with: the config's secrets, or `drawn`, which nobody knows. `None`: no cookies.
     #[must_use]
-    pub fn cookies(&self, drawn: [u8; 16]) -> Option<CookieSecret> {
+    pub fn cookies(&self, drawn: [u8; 16]) -> Option<CookieSecrets> {
         let secret = match self.edns.cookie_secrets.as_slice() {
-            [] => CookieSecret::Made(drawn),
-            [current] => CookieSecret::Given {
+            [] => CookieSecrets::Made(drawn),
+            [current] => CookieSecrets::Given {
                 current: current.0,
                 previous: current.0,
             },
-            [current, previous, ..] => CookieSecret::Given {
+            [current, previous, ..] => CookieSecrets::Given {
                 current: current.0,
                 previous: previous.0,
             },
@@ -196,12 +196,12 @@ mod tests {
             prefetch: false,
             rotate: false,
             random_case: true,
-            bounds: Bounds {
+            bounds: CrowdLimits {
                 zone: 10,
                 group: 11,
             },
             cookies: None,
-            rates: Rules {
+            rates: RateLimits {
                 queries: Rate::new(20, 7),
                 misses: Rate::new(10, 7),
                 slips: Rate::new(3, 1),
@@ -238,14 +238,14 @@ mod tests {
         );
         let secret = |last: u8| u128::from(last).to_be_bytes();
         let expected = |current, previous| {
-            Some(CookieSecret::Given {
+            Some(CookieSecrets::Given {
                 current: secret(current),
                 previous: secret(previous),
             })
         };
         assert_eq!(given(&format!("{one}, {two}")), expected(1, 2));
         assert_eq!(given(one), expected(1, 1));
-        assert_eq!(given(""), Some(CookieSecret::Made(KEY)));
+        assert_eq!(given(""), Some(CookieSecrets::Made(KEY)));
         assert_eq!(valid("[edns]\ncookies = false\n").cookies(KEY), None);
     }
 }

@@ -111,7 +111,7 @@ impl std::error::Error for Errors {}
 
 /// Collects faults while a file is read, and remembers where each key stood.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct ConfigText {
     file: String,
     text: String,
     spans: Vec<(String, Range<usize>)>,
@@ -121,7 +121,7 @@ pub struct Source {
     refused: HashSet<String>,
 }
 
-impl Source {
+impl ConfigText {
     /// Nothing read yet.
     #[must_use]
     pub fn new(file: &str, written: &str) -> Self {
@@ -347,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_fault_names_the_nearest_place_that_was_written() {
-        let mut source = Source::new("f.toml", "x = 1\n[cache]\nmin_ttl = 3\n");
+        let mut source = ConfigText::new("f.toml", "x = 1\n[cache]\nmin_ttl = 3\n");
         source.remember("cache", 6..13);
         source.remember("cache.min_ttl", 14..21);
         source.fault("cache.min_ttl", "too low", "4 to 5");

@@ -2,11 +2,11 @@
 
 use std::ops::RangeInclusive;
 
-use super::value::Kind;
+use super::value::TomlType;
 
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unit {
+pub struct KeyUnit {
     /// In the plural.
     pub name: &'static str,
     /// How many of them are a second.
@@ -15,8 +15,8 @@ pub struct Unit {
 
 /// What the numbers of a key count, by its name.
 #[must_use]
-pub fn unit(key: &str) -> Option<Unit> {
-    let of = |name, per_second| Some(Unit { name, per_second });
+pub fn unit(key: &str) -> Option<KeyUnit> {
+    let of = |name, per_second| Some(KeyUnit { name, per_second });
     if key.ends_with("_ms") {
         of("milliseconds", 1_000)
     } else if key.ends_with("_us") {
@@ -57,7 +57,7 @@ fn micros(text: &str) -> Option<u64> {
 
 /// One key of a section, for the reader, for the reference and for error texts.
 #[derive(Debug)]
-pub struct Key {
+pub struct ConfigKey {
     /// The name in the file.
     pub name: &'static str,
     /// Its name in files that were written before.
@@ -67,7 +67,7 @@ pub struct Key {
     /// Numbers: the value. Lists: how many.
     pub range: Option<RangeInclusive<u64>>,
     /// What TOML has for its type.
-    pub kind: Kind,
+    pub kind: TomlType,
     /// What is allowed, from type and range.
     pub allowed: fn(Option<&RangeInclusive<u64>>) -> String,
     /// Where only certain words are allowed: each and what it means.
@@ -78,7 +78,7 @@ pub struct Key {
     pub default: Option<fn() -> String>,
 }
 
-impl Key {
+impl ConfigKey {
     /// What is allowed, with its unit.
     #[must_use]
     pub fn allowed(&self) -> String {

@@ -6,8 +6,8 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::de::{DeArray, ValueDeserializer};
 
-use super::key::Key;
-use super::value::{Kind, Value};
+use super::key::ConfigKey;
+use super::value::{TomlType, Value};
 use super::written::quoted;
 use crate::text;
 
@@ -15,9 +15,9 @@ use crate::text;
 const SHOWN_MAX: usize = 80;
 
 /// What has to be known of a type, so that what is wrong is put in words once, not for each type.
-pub struct Shape {
-    kind: Kind,
-    element: Option<Kind>,
+pub struct TypeShape {
+    kind: TomlType,
+    element: Option<TomlType>,
     is_secret: bool,
     explain: fn(&str) -> Option<String>,
     /// Whether it can be read from this.
@@ -26,7 +26,7 @@ pub struct Shape {
     element_error: fn(ValueDeserializer<'_>) -> Option<toml::de::Error>,
 }
 
-impl Shape {
+impl TypeShape {
     /// Of a type.
     pub const fn of<T: Value>() -> Self {
         Self {
@@ -64,8 +64,8 @@ impl Shape {
 /// What is wrong, and what is allowed where that is not said in the same breath. `raw` is the value as it was written, or
 /// the element of a list, where `is_whole` is not so; `message` the reader's own words.
 pub fn explain(
-    shape: &Shape,
-    key: &Key,
+    shape: &TypeShape,
+    key: &ConfigKey,
     raw: &str,
     is_whole: bool,
     message: &str,
@@ -80,43 +80,43 @@ pub fn explain(
         return ("this is no secret".into(), allowed);
     }
     let shown = text::line_up_to(raw, SHOWN_MAX);
-    let found = Kind::of(raw);
+    let found = TomlType::of(raw);
     let text = text_of(raw);
     let problem = match (wanted, found) {
-        (Kind::Integer, Some(Kind::Integer)) => format!("{shown} is out of range"),
-        (Kind::Integer, _) => {
+        (TomlType::Integer, Some(TomlType::Integer)) => format!("{shown} is out of range"),
+        (TomlType::Integer, _) => {
             let example = example(key, raw).map(|number| format!(", such as {number}"));
             let problem = format!("{shown}: {allowed}{}", example.unwrap_or_default());
             return (problem, String::new());
         }
-        (Kind::Boolean, _) => {
+        (TomlType::Boolean, _) => {
             return (format!("{shown}: {allowed}, without quotes"), String::new());
         }
-        (Kind::List, Some(Kind::List)) => message.to_owned(),
-        (Kind::List, _) => as_list(shape, raw, &shown, text.as_deref()),
-        (Kind::Text, Some(Kind::Text)) => {
+        (TomlType::List, Some(TomlType::List)) => message.to_owned(),
+        (TomlType::List, _) => as_list(shape, raw, &shown, text.as_deref()),
+        (TomlType::Text, Some(TomlType::Text)) => {
             let text = text.as_deref().unwrap_or_default();
             several(shape, text)
                 .or_else(|| (shape.explain)(text))
                 .unwrap_or_else(|| message.to_owned())
         }
-        (Kind::Text, Some(Kind::List)) => match only_element(raw) {
+        (TomlType::Text, Some(TomlType::List)) => match only_element(raw) {
             Some(one) if shape.reads(one, is_whole) => {
                 format!("{shown}: one value, without brackets: {one}")
             }
             Some(_) | None => format!("{shown}: one value, no list"),
         },
-        (Kind::Text, _) if !raw.starts_with('{') && shape.reads(&quoted(raw), is_whole) => {
+        (TomlType::Text, _) if !raw.starts_with('{') && shape.reads(&quoted(raw), is_whole) => {
             format!("{shown}: text stands in quotes: {}", quoted(&shown))
         }
-        (Kind::Text, _) => (shape.explain)(raw)
+        (TomlType::Text, _) => (shape.explain)(raw)
             .unwrap_or_else(|| format!("{shown}: a text in quotes is wanted here")),
     };
     (problem, allowed)
 }
 
 /// The number that was meant, or the default.
-fn example(key: &Key, raw: &str) -> Option<String> {
+fn example(key: &ConfigKey, raw: &str) -> Option<String> {
     let raw = only_element(raw).unwrap_or(raw);
     let text = text_of(raw).unwrap_or_else(|| raw.to_owned());
     let number = key.number_in(&text).map(|number| number.to_string());
@@ -126,7 +126,7 @@ fn example(key: &Key, raw: &str) -> Option<String> {
 }
 
 /// One value, or several in one text, where a list belongs.
-fn as_list(shape: &Shape, raw: &str, shown: &str, text: Option<&str>) -> String {
+fn as_list(shape: &TypeShape, raw: &str, shown: &str, text: Option<&str>) -> String {
     if let Some(several) = text.and_then(|text| several(shape, text)) {
         return several;
     }
@@ -137,8 +137,8 @@ fn as_list(shape: &Shape, raw: &str, shown: &str, text: Option<&str>) -> String 
 }
 
 /// The elements of a list in one text, where each of them can be read.
-fn several(shape: &Shape, text: &str) -> Option<String> {
-    if shape.kind != Kind::List {
+fn several(shape: &TypeShape, text: &str) -> Option<String> {
+    if shape.kind != TomlType::List {
         return None;
     }
     let parts = text

@@ -34,7 +34,7 @@ use std::path::Path;
 
 use crate::os::files;
 
-pub use changes::Changes;
+pub use changes::ChangedKeys;
 pub use devices::{Device, Devices, Endpoint, Plan, is_strict};
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;
@@ -45,12 +45,12 @@ pub use schema::{
     Upstream, UpstreamPorts, Web, XdpMode,
 };
 pub use types::{
-    CookieSecret, Domain, FilePath, FilterName, HttpAddress, InterfaceName, Network, OptionalPath,
-    Server, Suffix,
+    ClientNetwork, CookieSecret, Domain, FilePath, FilterName, HttpAddress, InterfaceName,
+    OptionalPath, Suffix, UpstreamServer,
 };
 
 use crate::text;
-use error::Source;
+use error::ConfigText;
 pub(crate) use hint::nearest;
 use read::Document;
 
@@ -96,7 +96,7 @@ pub struct Config {
     pub control: Control,
     /// What is said over HTTP.
     pub web: Web,
-    source: Source,
+    source: ConfigText,
 }
 
 impl Config {
@@ -114,7 +114,7 @@ impl Config {
         let text = String::from_utf8(bytes).map_err(|error| {
             let valid =
                 String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
-            let mut source = Source::new(&file, &valid);
+            let mut source = ConfigText::new(&file, &valid);
             source.fault_at(valid.len(), "", "not UTF-8", "");
             source.take_errors()
         })?;
@@ -126,7 +126,7 @@ impl Config {
     /// # Errors
     /// The text has faults: all of them, with their lines.
     pub fn parse(file: &str, text: &str) -> Result<Self, Errors> {
-        let mut source = Source::new(file, text);
+        let mut source = ConfigText::new(file, text);
         let Some(mut document) = Document::parse(&mut source, text) else {
             return Err(source.take_errors());
         };
@@ -152,7 +152,7 @@ impl Config {
             statistics: document.one(),
             control: document.one(),
             web: document.one(),
-            source: Source::new(file, ""),
+            source: ConfigText::new(file, ""),
         };
         document.finish();
         check::interfaces(&mut source, &interfaces);

@@ -7,14 +7,14 @@ use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
 
 use super::Config;
 use super::schema::BlockWord;
-use super::types::{FilePath, Network};
+use super::types::{ClientNetwork, FilePath};
 use crate::compile::acl::AclInput;
 use crate::compile::hosts::LeaseFormat;
 use crate::compile::local::{LeaseFile, LocalInput};
 use crate::compile::prefix_list::PrefixInput;
 use crate::compile::routes::RouteInput;
 use crate::compile::set::{Links, ListsInput, PolicyInput, RebindInput};
-use crate::compile::why::{Place, Value};
+use crate::compile::why::{Location, PolicyValue};
 
 impl Config {
     /// Everything that policy is compiled from.
@@ -60,7 +60,8 @@ impl Config {
     #[must_use]
     pub fn prefixes(&self) -> PrefixInput {
         let shield = &self.shield;
-        let prefixes = |networks: &[Network]| networks.iter().map(|network| network.0).collect();
+        let prefixes =
+            |networks: &[ClientNetwork]| networks.iter().map(|network| network.0).collect();
         PrefixInput {
             deny: prefixes(&shield.deny),
             allow: prefixes(&shield.allow),
@@ -71,7 +72,7 @@ impl Config {
 
     fn acl(&self) -> AclInput {
         let access = &self.access;
-        let rules = |networks: &[Network], action| {
+        let rules = |networks: &[ClientNetwork], action| {
             let rules: Vec<_> = networks.iter().map(|network| (network.0, action)).collect();
             rules
         };
@@ -174,12 +175,12 @@ impl Config {
 
     /// Where something stands in the file that policy has taken from here.
     #[must_use]
-    pub fn place_of(&self, value: Value) -> Place {
+    pub fn place_of(&self, value: PolicyValue) -> Location {
         let (key, path) = self.path_of(value);
         let is_written = self.source.has(&path);
         let position = self.source.position(&path).filter(|_| is_written);
         let text = self.source.written_at(&path).filter(|_| path != key);
-        Place {
+        Location {
             key: Some(key),
             file: is_written.then(|| self.source.file().to_owned()),
             line: position.map(|position| position.line),
@@ -188,11 +189,11 @@ impl Config {
     }
 
     /// The key of a value, and its path in the file.
-    fn path_of(&self, value: Value) -> (&'static str, String) {
+    fn path_of(&self, value: PolicyValue) -> (&'static str, String) {
         let item = |key: &'static str, index: usize| (key, format!("{key}[{index}]"));
         let whole = |key: &'static str| (key, key.to_owned());
         match value {
-            Value::Client(index) => {
+            PolicyValue::Client(index) => {
                 let access = &self.access;
                 let (allow, refuse) = (access.allow.len(), access.refuse.len());
                 // In the order of `acl`.
@@ -204,22 +205,22 @@ impl Config {
                     item("access.drop", index - allow - refuse)
                 }
             }
-            Value::OtherClients => whole("access.others"),
-            Value::Record(index) => item("local.records", index),
-            Value::Zone(index) => item("local.zones", index),
-            Value::Special => whole("local.special"),
-            Value::Block(index) => item("filter.block", index),
-            Value::Allow(index) => item("filter.allow", index),
-            Value::PlainNames => whole("local.forward_plain_names"),
-            Value::Suffix { route, index } => {
+            PolicyValue::OtherClients => whole("access.others"),
+            PolicyValue::Record(index) => item("local.records", index),
+            PolicyValue::Zone(index) => item("local.zones", index),
+            PolicyValue::Special => whole("local.special"),
+            PolicyValue::Block(index) => item("filter.block", index),
+            PolicyValue::Allow(index) => item("filter.allow", index),
+            PolicyValue::PlainNames => whole("local.forward_plain_names"),
+            PolicyValue::Suffix { route, index } => {
                 // In the order of `routes`: the first group has none.
                 let upstream = self.group_order().get(route + 1).copied();
                 let upstream = upstream.unwrap_or_default();
                 let path = format!("upstream[{upstream}].domains[{index}]");
                 ("upstream.domains", path)
             }
-            Value::RebindRouted => whole("rebind.allow_routed"),
-            Value::RebindAllow(index) => item("rebind.allow", index),
+            PolicyValue::RebindRouted => whole("rebind.allow_routed"),
+            PolicyValue::RebindAllow(index) => item("rebind.allow", index),
         }
     }
 

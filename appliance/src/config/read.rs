@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::error::Source;
+use super::error::ConfigText;
 use super::hint::{self, did_you_mean, heading};
 use super::schema::{SECTIONS, heading_of, sections_with};
 use super::section::{Fields, Placed, Section};
@@ -24,13 +24,13 @@ fn is_section(value: &Spanned<DeValue<'_>>) -> bool {
 
 /// The whole file while its sections are taken out.
 pub struct Document<'s, 'i> {
-    source: &'s mut Source,
+    source: &'s mut ConfigText,
     table: DeTable<'i>,
 }
 
 impl<'s, 'i> Document<'s, 'i> {
     /// Parses `text`. `None`: it is not TOML, which was noted with its places.
-    pub fn parse(source: &'s mut Source, text: &'i str) -> Option<Self> {
+    pub fn parse(source: &'s mut ConfigText, text: &'i str) -> Option<Self> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let table = table.into_inner();
         let has_sections = table.values().any(is_section);
@@ -147,7 +147,7 @@ impl<'s, 'i> Document<'s, 'i> {
 
 /// Notes a key that the section has not: misspelt, another section's, or a section itself.
 fn unknown_key<S: Section>(
-    source: &mut Source,
+    source: &mut ConfigText,
     path: &str,
     name: &Spanned<DeString<'_>>,
     value: &Spanned<DeValue<'_>>,

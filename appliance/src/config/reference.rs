@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::changes::is_taken_at_start;
-use super::key::Key;
+use super::key::ConfigKey;
 use super::schema::SECTIONS;
 use super::section::Description;
 
@@ -37,8 +37,8 @@ pub fn reference() -> String {
     out
 }
 
-fn describe(out: &mut String, key: &Key) {
-    let Key {
+fn describe(out: &mut String, key: &ConfigKey) {
+    let ConfigKey {
         name,
         old_name,
         doc,

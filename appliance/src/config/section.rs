@@ -5,10 +5,10 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, ValueDeserializer};
 
-use super::error::Source;
-use super::key::Key;
-use super::mismatch::{self, Shape};
-use super::value::{Kind, Value};
+use super::error::ConfigText;
+use super::key::ConfigKey;
+use super::mismatch::{self, TypeShape};
+use super::value::{TomlType, Value};
 
 /// A section of the file: a table, or one of an array of tables.
 pub trait Section: Sized {
@@ -19,7 +19,7 @@ pub trait Section: Sized {
     /// The reference's sentences.
     const DOC: &'static [&'static str];
     /// Its keys, in the reference's order.
-    const KEYS: &'static [Key];
+    const KEYS: &'static [ConfigKey];
 
     /// Reads the keys. `None`: a required one is missing or wrong, which was noted.
     fn read(fields: &mut Fields<'_, '_>) -> Option<Self>;
@@ -46,7 +46,7 @@ pub struct Description {
     /// The reference's sentences.
     pub doc: &'static [&'static str],
     /// Its keys.
-    pub keys: &'static [Key],
+    pub keys: &'static [ConfigKey],
 }
 
 impl Description {
@@ -68,7 +68,7 @@ type Entry<'i> = (Spanned<DeString<'i>>, Spanned<DeValue<'i>>);
 /// A section's table while its keys are taken out.
 pub struct Fields<'s, 'i> {
     /// Where faults are noted.
-    pub source: &'s mut Source,
+    pub source: &'s mut ConfigText,
     /// Such as `interface[0]`.
     pub path: String,
     /// What was not taken out yet.
@@ -77,7 +77,7 @@ pub struct Fields<'s, 'i> {
 
 impl<'i> Fields<'_, 'i> {
     /// Takes the key out and gives its value, or the default where it is absent or wrong (a fault is noted then).
-    pub fn take<T: Value>(&mut self, key: &Key, default: Option<T>) -> Option<T> {
+    pub fn take<T: Value>(&mut self, key: &ConfigKey, default: Option<T>) -> Option<T> {
         let path = format!("{}.{}", self.path, key.name);
         let Some((name, mut value)) = self.written(key) else {
             if default.is_none() {
@@ -87,7 +87,7 @@ impl<'i> Fields<'_, 'i> {
             return default;
         };
         self.source.remember(&path, name.span());
-        let shape = const { Shape::of::<T>() };
+        let shape = const { TypeShape::of::<T>() };
         let is_whole = self.take_wrong_elements(key, &path, &mut value, &shape);
         remember_elements(self.source, &path, &value);
         let span = value.span();
@@ -113,10 +113,10 @@ impl<'i> Fields<'_, 'i> {
     /// Notes each element of a list that cannot be read, and takes it out. Whether there was none.
     fn take_wrong_elements(
         &mut self,
-        key: &Key,
+        key: &ConfigKey,
         path: &str,
         value: &mut Spanned<DeValue<'i>>,
-        shape: &Shape,
+        shape: &TypeShape,
     ) -> bool {
         let span = value.span();
         let DeValue::Array(list) = value.get_mut() else {
@@ -130,7 +130,7 @@ impl<'i> Fields<'_, 'i> {
     }
 
     /// What the file has for the key, under its name or its old one.
-    fn written(&mut self, key: &Key) -> Option<Entry<'i>> {
+    fn written(&mut self, key: &ConfigKey) -> Option<Entry<'i>> {
         let written = self.table.remove_entry(key.name);
         let old = key.old_name.and_then(|old| self.table.remove_entry(old));
         let Some((old_name, old_value)) = old else {
@@ -153,11 +153,11 @@ impl<'i> Fields<'_, 'i> {
     /// readers as types.
     fn refuse(
         &mut self,
-        key: &Key,
+        key: &ConfigKey,
         path: &str,
         whole: &Range<usize>,
         place: &Range<usize>,
-        (error, shape): (&toml::de::Error, &Shape),
+        (error, shape): (&toml::de::Error, &TypeShape),
     ) {
         let place = error.span().unwrap_or_else(|| place.clone());
         let raw = self.source.written(place.clone());
@@ -168,16 +168,18 @@ impl<'i> Fields<'_, 'i> {
 
     fn out_of_range(
         &mut self,
-        key: &Key,
+        key: &ConfigKey,
         path: &str,
         span: &Range<usize>,
-        kind: Kind,
+        kind: TomlType,
         (measure, shown): (u64, String),
     ) {
         let problem = match (kind, measure) {
-            (Kind::List, 0) => "the list is empty".to_owned(),
-            (Kind::List, _) => format!("{measure} elements are too many"),
-            (Kind::Integer | Kind::Boolean | Kind::Text, _) => format!("{shown} is out of range"),
+            (TomlType::List, 0) => "the list is empty".to_owned(),
+            (TomlType::List, _) => format!("{measure} elements are too many"),
+            (TomlType::Integer | TomlType::Boolean | TomlType::Text, _) => {
+                format!("{shown} is out of range")
+            }
         };
         self.source
             .fault_at(span.start, path, problem, key.allowed());
@@ -185,7 +187,7 @@ impl<'i> Fields<'_, 'i> {
 }
 
 /// Every element of a list can be named by a later fault.
-fn remember_elements(source: &mut Source, path: &str, value: &Spanned<DeValue<'_>>) {
+fn remember_elements(source: &mut ConfigText, path: &str, value: &Spanned<DeValue<'_>>) {
     let DeValue::Array(elements) = value.get_ref() else {
         return;
     };

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use xdnsd_abi::PROTECTED_MAX;
 
-use super::error::Source;
+use super::error::ConfigText;
 use super::schema::{Interface, Protect, Shield, SynCookiesWord, XdpMode};
 use super::section::Placed;
 use crate::compile::prefix::Prefix;
@@ -13,7 +13,7 @@ use crate::compile::prefix::Prefix;
 const LOOPBACK: &str = "lo";
 
 /// SYN cookies that nobody could give, and ports that need not or cannot stand there.
-pub fn shield(source: &mut Source, shield: &Shield, interfaces: &[Placed<Interface>]) {
+pub fn shield(source: &mut ConfigText, shield: &Shield, interfaces: &[Placed<Interface>]) {
     let is_wanted = shield.syn_cookies != SynCookiesWord::Off;
     let mut with_program = interfaces
         .iter()
@@ -44,7 +44,7 @@ pub fn shield(source: &mut Source, shield: &Shield, interfaces: &[Placed<Interfa
 
 /// Hosts that no program can stand in front of, and nobody opens a connection to.
 pub fn protects(
-    source: &mut Source,
+    source: &mut ConfigText,
     protects: &[Placed<Protect>],
     interfaces: &[Placed<Interface>],
 ) {
@@ -56,7 +56,7 @@ pub fn protects(
 }
 
 fn interface(
-    source: &mut Source,
+    source: &mut ConfigText,
     Placed { path, section }: &Placed<Protect>,
     earlier: &[Placed<Protect>],
     interfaces: &[Placed<Interface>],
@@ -84,7 +84,7 @@ fn interface(
 }
 
 /// Each once, and no address that no host has. A prefix that another one holds says nothing more: that is a warning.
-fn hosts(source: &mut Source, Placed { path, section }: &Placed<Protect>) {
+fn hosts(source: &mut ConfigText, Placed { path, section }: &Placed<Protect>) {
     let prefixes: Vec<Prefix> = section
         .addresses
         .iter()
@@ -135,7 +135,7 @@ fn no_host(prefix: &Prefix) -> Option<&'static str> {
         .map(|(_, _, what)| what)
 }
 
-fn ports(source: &mut Source, Placed { path, section }: &Placed<Protect>) {
+fn ports(source: &mut ConfigText, Placed { path, section }: &Placed<Protect>) {
     let count = section.addresses.len() * section.ports.len();
     if count > PROTECTED_MAX as usize {
         let problem = format!("{count} addresses with a port");

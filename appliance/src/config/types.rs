@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::explain;
-use super::value::{Kind, Value, parse_string, strings};
+use super::value::{TomlType, Value, parse_string, strings};
 use super::written::{bare_address, quoted};
 use crate::compile::prefix::Prefix;
 use crate::compile::{name, routes};
@@ -18,9 +18,9 @@ strings! {
     Domain: "a name such as \"lan\" or \"corp.example\"";
     FilterName[explain::filter_name]: "a name such as \"ads.example\", or \"*.ads.example\" for what is below it; files belong to block_files, allow_files or compiled";
     Suffix: "a name, for itself and all below it, or a prefix such as \"10.1.0.0/20\", for its reverse zones";
-    Network[explain::network]: "a prefix such as \"192.168.1.0/24\", or an address";
+    ClientNetwork[explain::network]: "a prefix such as \"192.168.1.0/24\", or an address";
     HttpAddress: "ADDRESS:PORT or [IPV6]:PORT, such as \"192.168.1.1:9153\"";
-    Server: "ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
+    UpstreamServer: "ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
 }
 
 /// Name of a network interface, as `ip link` shows it.
@@ -180,9 +180,9 @@ checked_text! {
 
 /// Addresses of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network(pub Prefix);
+pub struct ClientNetwork(pub Prefix);
 
-impl FromStr for Network {
+impl FromStr for ClientNetwork {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         text.parse()
@@ -191,7 +191,7 @@ impl FromStr for Network {
     }
 }
 
-impl fmt::Display for Network {
+impl fmt::Display for ClientNetwork {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(formatter)
     }
@@ -240,7 +240,7 @@ impl<'de> serde::Deserialize<'de> for CookieSecret {
 }
 
 impl Value for CookieSecret {
-    const KIND: Kind = Kind::Text;
+    const KIND: TomlType = TomlType::Text;
     const IS_SECRET: bool = true;
 
     fn allowed(_range: Option<&std::ops::RangeInclusive<u64>>) -> String {
@@ -266,7 +266,7 @@ impl fmt::Debug for CookieSecret {
 
 /// An upstream server: address, port, and the interface where the address is link-local.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct UpstreamServer {
     /// Where it answers.
     pub addr: IpAddr,
     /// UDP and TCP port.
@@ -275,7 +275,7 @@ pub struct Server {
     pub zone: Option<InterfaceName>,
 }
 
-impl Server {
+impl UpstreamServer {
     /// The port of DNS over UDP and TCP.
     pub const PORT: u16 = 53;
 
@@ -294,7 +294,7 @@ impl Server {
     }
 }
 
-impl FromStr for Server {
+impl FromStr for UpstreamServer {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let bad = || no_server(text);
@@ -325,14 +325,14 @@ impl FromStr for Server {
 fn split_port(text: &str) -> Option<(&str, u16)> {
     let Some(bracketed) = text.strip_prefix('[') else {
         return match text.split_once(':') {
-            Some((_, rest)) if rest.contains(':') => Some((text, Server::PORT)),
+            Some((_, rest)) if rest.contains(':') => Some((text, UpstreamServer::PORT)),
             Some((host, port)) => Some((host, parse_port(port)?)),
-            None => Some((text, Server::PORT)),
+            None => Some((text, UpstreamServer::PORT)),
         };
     };
     match bracketed.split_once(']')? {
         (host, _) if !host.contains(':') => None,
-        (host, "") => Some((host, Server::PORT)),
+        (host, "") => Some((host, UpstreamServer::PORT)),
         (host, rest) => Some((host, parse_port(rest.strip_prefix(':')?)?)),
     }
 }
@@ -393,7 +393,7 @@ fn parse_port(text: &str) -> Option<u16> {
     plain.then(|| text.parse().ok()).flatten()
 }
 
-impl fmt::Display for Server {
+impl fmt::Display for UpstreamServer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let zone = self
             .zone
@@ -422,10 +422,10 @@ mod tests {
             ("fe80::1%wan0", "[fe80::1%wan0]:53"),
             ("[fe80::1%wan0]:5353", "[fe80::1%wan0]:5353"),
         ] {
-            let server: Server = text.parse().expect(text);
+            let server: UpstreamServer = text.parse().expect(text);
             assert_eq!(server.to_string(), shown);
             assert_eq!(
-                shown.parse::<Server>().as_ref(),
+                shown.parse::<UpstreamServer>().as_ref(),
                 Ok(&server),
                 "what is shown reads back"
             );
@@ -459,13 +459,13 @@ mod tests {
             "192.0.2.1%wan0",
             "dns.example",
         ] {
-            assert!(text.parse::<Server>().is_err(), "{text}");
+            assert!(text.parse::<UpstreamServer>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn the_zone_becomes_the_scope() {
-        let server: Server = "fe80::1%wan0".parse().expect("a link-local server");
+        let server: UpstreamServer = "fe80::1%wan0".parse().expect("a link-local server");
         let addr = server.socket_addr(|name| (name == "wan0").then_some(7));
         assert_eq!(
             addr,
@@ -526,14 +526,14 @@ mod tests {
         assert!("10.1.0.1/20".parse::<Suffix>().is_err() && "a b..".parse::<Suffix>().is_err());
         assert_eq!(
             "192.168.1.1"
-                .parse::<Network>()
+                .parse::<ClientNetwork>()
                 .expect("one address")
                 .to_string(),
             "192.168.1.1/32"
         );
         assert!(
             "192.168.1.1/24"
-                .parse::<Network>()
+                .parse::<ClientNetwork>()
                 .is_err_and(|error| error.contains("192.168.1.0/24"))
         );
         assert!("/etc/hosts".parse::<FilePath>().is_ok() && "hosts".parse::<FilePath>().is_err());

@@ -16,7 +16,7 @@ use super::written::quoted;
 
 /// What TOML has for a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TomlType {
     /// A number without a point.
     Integer,
     /// `true` or `false`.
@@ -27,7 +27,7 @@ pub enum Kind {
     List,
 }
 
-impl Kind {
+impl TomlType {
     /// Of a value as it was written.
     pub fn of(raw: &str) -> Option<Self> {
         match raw.chars().next()? {
@@ -45,9 +45,9 @@ pub trait Value: DeserializeOwned + PartialEq {
     /// Where only certain words are allowed: each and what it means.
     const WORDS: &'static [(&'static str, &'static str)] = &[];
     /// What TOML has for it.
-    const KIND: Kind;
+    const KIND: TomlType;
     /// Where it is a list: what TOML has for an element.
-    const ELEMENT: Option<Kind> = None;
+    const ELEMENT: Option<TomlType> = None;
     /// Whether what is written there is never shown.
     const IS_SECRET: bool = false;
 
@@ -76,7 +76,7 @@ pub trait Value: DeserializeOwned + PartialEq {
 macro_rules! integers {
     ($($type:ty)*) => { $(
         impl Value for $type {
-            const KIND: Kind = Kind::Integer;
+            const KIND: TomlType = TomlType::Integer;
 
             fn allowed(range: Option<&RangeInclusive<u64>>) -> String {
                 let whole = 0..=u64::from(<$type>::MAX);
@@ -97,7 +97,7 @@ macro_rules! integers {
 integers!(u16 u32);
 
 impl Value for bool {
-    const KIND: Kind = Kind::Boolean;
+    const KIND: TomlType = TomlType::Boolean;
 
     fn allowed(_range: Option<&RangeInclusive<u64>>) -> String {
         "true or false".into()
@@ -109,7 +109,7 @@ impl Value for bool {
 }
 
 impl Value for String {
-    const KIND: Kind = Kind::Text;
+    const KIND: TomlType = TomlType::Text;
 
     fn allowed(_range: Option<&RangeInclusive<u64>>) -> String {
         "text in quotes".into()
@@ -121,7 +121,7 @@ impl Value for String {
 }
 
 impl Value for IpAddr {
-    const KIND: Kind = Kind::Text;
+    const KIND: TomlType = TomlType::Text;
 
     fn allowed(_range: Option<&RangeInclusive<u64>>) -> String {
         "an IPv4 or IPv6 address in quotes".into()
@@ -137,8 +137,8 @@ impl Value for IpAddr {
 }
 
 impl<T: Value> Value for Vec<T> {
-    const KIND: Kind = Kind::List;
-    const ELEMENT: Option<Kind> = Some(T::KIND);
+    const KIND: TomlType = TomlType::List;
+    const ELEMENT: Option<TomlType> = Some(T::KIND);
     const IS_SECRET: bool = T::IS_SECRET;
 
     fn explain(text: &str) -> Option<String> {
@@ -212,7 +212,7 @@ macro_rules! strings {
         }
 
         impl $crate::config::value::Value for $type {
-            const KIND: $crate::config::value::Kind = $crate::config::value::Kind::Text;
+            const KIND: $crate::config::value::TomlType = $crate::config::value::TomlType::Text;
 
             fn allowed(_range: Option<&std::ops::RangeInclusive<u64>>) -> String {
                 $allowed.into()
@@ -264,7 +264,7 @@ macro_rules! words {
 
         impl $crate::config::value::Value for $name {
             const WORDS: &'static [(&'static str, &'static str)] = &[$(($word, $word_doc),)+];
-            const KIND: $crate::config::value::Kind = $crate::config::value::Kind::Text;
+            const KIND: $crate::config::value::TomlType = $crate::config::value::TomlType::Text;
 
             fn allowed(_range: Option<&std::ops::RangeInclusive<u64>>) -> String {
                 let words: Vec<String> = Self::WORDS.iter().map(|(word, _)| format!("\"{word}\"")).collect();

@@ -12,13 +12,13 @@ use super::socket::{CommandError, Commands};
 use super::upstreams;
 use super::why;
 use crate::compile::name;
-use crate::compile::why::{Question, Why};
+use crate::compile::why::{PolicyTrace, WhyQuestion};
 use crate::os::clock;
 use crate::store::{SharedCache, SnapshotHandle};
 use crate::text::{self, json};
 
 /// What requests have done by who reads the files of policy.
-pub trait Reader: Clone + Send + Sync + 'static {
+pub trait PolicyReader: Clone + Send + Sync + 'static {
     /// Has the config and its files read again, and gives the lines that say what came of it.
     ///
     /// # Errors
@@ -29,7 +29,7 @@ pub trait Reader: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// It takes too long.
-    fn why(&self, question: Question) -> Result<Why, String>;
+    fn why(&self, question: WhyQuestion) -> Result<PolicyTrace, String>;
 
     /// Has lists say nothing for so long, or changes nothing. Gives the seconds until they do again, where they are paused.
     ///
@@ -49,7 +49,7 @@ pub trait Reader: Clone + Send + Sync + 'static {
 pub fn all(
     telemetry: Arc<Telemetry>,
     cache: &'static SharedCache,
-    reader: impl Reader,
+    reader: impl PolicyReader,
     snapshot: Option<SnapshotHandle>,
 ) -> Commands {
     let (explainer, pauser) = (reader.clone(), reader.clone());
@@ -111,7 +111,7 @@ pub fn all(
 fn as_json(
     telemetry: &Arc<Telemetry>,
     cache: &'static SharedCache,
-    reader: impl Reader,
+    reader: impl PolicyReader,
 ) -> Commands {
     let (counted, servers) = (Arc::clone(telemetry), Arc::clone(telemetry));
     Commands::default()
@@ -136,7 +136,7 @@ fn as_json(
 }
 
 /// Adds those that have lists say nothing for a while.
-fn pauses(commands: Commands, reader: impl Reader) -> Commands {
+fn pauses(commands: Commands, reader: impl PolicyReader) -> Commands {
     let resumer = reader.clone();
     commands
         .with("pause", move |words, out| {
@@ -232,12 +232,12 @@ mod tests {
     #[derive(Clone)]
     struct Nobody;
 
-    impl Reader for Nobody {
+    impl PolicyReader for Nobody {
         fn reload(&self) -> Result<Vec<String>, Vec<String>> {
             Err(vec!["nobody reads".to_owned()])
         }
 
-        fn why(&self, _: Question) -> Result<Why, String> {
+        fn why(&self, _: WhyQuestion) -> Result<PolicyTrace, String> {
             Err("nobody reads".into())
         }
 

@@ -14,7 +14,7 @@ use super::presentation::{rcode_text, type_text};
 use super::rdata::record_text;
 use super::socket::CommandError;
 use crate::os::clock;
-use crate::store::{Asked, HOT, SharedCache, Walk};
+use crate::store::{HOT, HotQuestion, SharedCache, Walk};
 use crate::text::json;
 
 /// Writes a line for each answer for `below` and the names below it, and behind it one for each of its records.
@@ -90,7 +90,7 @@ pub fn entries_json(cache: &SharedCache, is_wanted: impl Fn(&Key<'_>) -> bool) -
 }
 
 /// How often the XDP program has given which answers.
-struct Hits(Vec<Asked>);
+struct Hits(Vec<HotQuestion>);
 
 impl Hits {
     fn now() -> Self {
@@ -107,7 +107,7 @@ impl Hits {
             (key.dnssec_ok, kind::DNSSEC_OK),
             (key.checking_disabled, kind::CHECKING_DISABLED),
         ];
-        let is_same = |asked: &&Asked| {
+        let is_same = |asked: &&HotQuestion| {
             asked.name == name
                 && [asked.kind as u16, ANY_TYPE].contains(&key.qtype)
                 && wanted
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn hits_of_the_program_are_those_of_the_entrys_questions() {
         let name = b"\x03www\x07example\0";
-        let asked = |kind, hits| Asked {
+        let asked = |kind, hits| HotQuestion {
             name: hot_name(name).expect("short"),
             kind,
             hits,
@@ -310,7 +310,7 @@ mod tests {
             asked(28 | kind::EDNS | kind::DNSSEC_OK, 300),
             asked(28 | kind::CHECKING_DISABLED, 4_000),
             asked(1, 50_000),
-            Asked {
+            HotQuestion {
                 name: [7; 8],
                 ..asked(28, 600_000)
             },

@@ -26,7 +26,7 @@ pub const BUDGET_BYTES: usize = limits::MEMORY_MIB * 1024 * 1024;
 
 /// One line of the budget.
 #[derive(Clone, Copy, Debug)]
-pub struct Line {
+pub struct BudgetLine {
     /// What it is.
     pub what: &'static str,
     /// Bytes of one.
@@ -35,7 +35,7 @@ pub struct Line {
     pub count: usize,
 }
 
-impl Line {
+impl BudgetLine {
     const fn new(what: &'static str, bytes: usize, count: usize) -> Self {
         Self { what, bytes, count }
     }
@@ -74,85 +74,85 @@ const MAPS_BYTES: usize = QUEUES_MAX as usize * (size_of::<usize>() + size_of::<
 
 /// The maps of the program for hot names, with the counters and the scratch of 16 CPUs.
 const HOT_MAPS_BYTES: usize =
-    hot::BYTES + (hot::Outcome::COUNT as usize * size_of::<u64>() + hot::SCRATCH_BYTES) * 16;
+    hot::BYTES + (hot::HotOutcome::COUNT as usize * size_of::<u64>() + hot::SCRATCH_BYTES) * 16;
 
 /// The budget. Whoever adds a static, a buffer or a thread adds its line. What a kernel socket holds is not ours: it is
 /// bounded by `net.core.rmem_max` and `wmem_max`.
-pub const LINES: &[Line] = &[
-    Line::new(
+pub const LINES: &[BudgetLine] = &[
+    BudgetLine::new(
         "UMEM of a queue",
         limits::CHUNKS_PER_QUEUE * limits::CHUNK_SIZE,
         limits::WORKERS,
     ),
-    Line::new(
+    BudgetLine::new(
         "RX and fill ring of a queue",
         limits::RX_RING * (DESCRIPTOR + ADDRESS),
         limits::WORKERS,
     ),
-    Line::new(
+    BudgetLine::new(
         "TX and completion ring of a queue",
         limits::TX_RING * (DESCRIPTOR + ADDRESS),
         limits::WORKERS,
     ),
-    Line::new(
+    BudgetLine::new(
         "questions in flight of a worker, their clients, two messages",
         TABLES_BYTES,
         ENGINES,
     ),
-    Line::new(
+    BudgetLine::new(
         "counters and pulse of a worker",
         size_of::<Counters>() + size_of::<WorkerStats>() + size_of::<Pulse>(),
         ENGINES,
     ),
-    Line::new(
+    BudgetLine::new(
         "who reads of queries: their rings are in memory that they bring",
         size_of::<Tap>(),
         1,
     ),
-    Line::new("counters of devices", size_of::<Arrivals>(), 1),
-    Line::new("TCP streams to upstreams", STREAM_BYTES, ENGINES),
-    Line::new("source ports towards upstreams", PORTS_BYTES, ENGINES),
-    Line::new("table of open source ports", PORTS_SHARED_BYTES, 1),
-    Line::new("TCP connections of clients", SLOTS_BYTES, 1),
-    Line::new(
+    BudgetLine::new("counters of devices", size_of::<Arrivals>(), 1),
+    BudgetLine::new("TCP streams to upstreams", STREAM_BYTES, ENGINES),
+    BudgetLine::new("source ports towards upstreams", PORTS_BYTES, ENGINES),
+    BudgetLine::new("table of open source ports", PORTS_SHARED_BYTES, 1),
+    BudgetLine::new("TCP connections of clients", SLOTS_BYTES, 1),
+    BudgetLine::new(
         "message buffers of all workers",
         worker::buffer_bytes(ENGINES),
         1,
     ),
-    Line::new(
+    BudgetLine::new(
         "shard of the cache",
         size_of::<SharedCache>() / limits::CACHE_SHARDS,
         limits::CACHE_SHARDS,
     ),
-    Line::new("buffer of the snapshot", store::BUFFER, 1),
-    Line::new("stack of a worker", STACK_BYTES, ENGINES),
-    Line::new("stack of another thread", STACK_BYTES, OTHER_THREADS),
-    Line::new(
+    BudgetLine::new("buffer of the snapshot", store::BUFFER, 1),
+    BudgetLine::new("stack of a worker", STACK_BYTES, ENGINES),
+    BudgetLine::new("stack of another thread", STACK_BYTES, OTHER_THREADS),
+    BudgetLine::new(
         "stack of a thread for control, snapshot, signals",
         SMALL_STACK_BYTES,
         SMALL_THREADS,
     ),
-    Line::new("stack of the statistics' thread", STATISTICS_STACK_BYTES, 1),
-    Line::new("requests that have not arrived", ARRIVING_BYTES, 1),
-    Line::new("stack of the log's thread", logging::STACK_BYTES, 1),
-    Line::new("heap of the start, reserved", HEAP_BYTES, 1),
-    Line::new("BPF maps of an interface", MAPS_BYTES, limits::WORKERS),
-    Line::new(
+    BudgetLine::new("stack of the statistics' thread", STATISTICS_STACK_BYTES, 1),
+    BudgetLine::new("requests that have not arrived", ARRIVING_BYTES, 1),
+    BudgetLine::new("stack of the log's thread", logging::STACK_BYTES, 1),
+    BudgetLine::new("heap of the start, reserved", HEAP_BYTES, 1),
+    BudgetLine::new("BPF maps of an interface", MAPS_BYTES, limits::WORKERS),
+    BudgetLine::new(
         "verified clients of an interface",
         CLIENT_SETS as usize * size_of::<ClientSet>(),
         limits::WORKERS,
     ),
     // Three pages of the kernel's, and one of records.
-    Line::new("log of the shield", 4 * event::RING_BYTES as usize, 1),
-    Line::new(
+    BudgetLine::new("log of the shield", 4 * event::RING_BYTES as usize, 1),
+    BudgetLine::new(
         "denied and allowed prefixes",
         2 * TRIE_NODE,
         TRIE_MAX as usize,
     ),
-    Line::new("BPF maps of hot answers", HOT_MAPS_BYTES, 1),
-    Line::new("books of hot answers", store::BOOKS_BYTES, 1),
-    Line::new("hits of a worker", worker::HOT_BYTES, ENGINES),
-    Line::new("accounts of clients", store::rates::BYTES, 1),
+    BudgetLine::new("BPF maps of hot answers", HOT_MAPS_BYTES, 1),
+    BudgetLine::new("books of hot answers", store::BOOKS_BYTES, 1),
+    BudgetLine::new("hits of a worker", worker::HOT_BYTES, ENGINES),
+    BudgetLine::new("accounts of clients", store::rates::BYTES, 1),
 ];
 
 /// All lines together.
@@ -260,7 +260,7 @@ pub fn report() -> String {
 /// The same as JSON.
 #[must_use]
 pub fn json() -> Value {
-    let line = |line: &Line| json!({ "what": line.what, "bytes": line.bytes, "count": line.count, "total": line.total() });
+    let line = |line: &BudgetLine| json!({ "what": line.what, "bytes": line.bytes, "count": line.count, "total": line.total() });
     json!({
         "lines": LINES.iter().map(line).collect::<Value>(),
         "total": total(),

@@ -1,17 +1,17 @@
 //! Who reads of queries as they come: the daemon's side, which takes the reader's memory in.
 
 use super::socket::{Commands, TAP as REQUEST};
-use crate::os::shared_memory::Shared;
+use crate::os::shared_memory::SharedMemory;
 use crate::store::tap::Tap;
 use crate::store::tap::entry::wanted;
-use crate::store::tap::ring::{RINGS, Shape};
+use crate::store::tap::ring::{RINGS, RingLayout};
 
 /// What both sides write and read. Another number: they are not of one release.
 const LAYOUT: usize = 1;
 
 /// The request of a reader.
 #[must_use]
-pub fn request(wanted: u8, shape: Shape) -> String {
+pub fn request(wanted: u8, shape: RingLayout) -> String {
     let (slots, slot_bytes) = (shape.slots(), shape.slot_bytes());
     format!("{REQUEST}{LAYOUT} {RINGS} {wanted} {slots} {slot_bytes}")
 }
@@ -21,20 +21,20 @@ pub fn request(wanted: u8, shape: Shape) -> String {
 pub fn with_readers(commands: Commands, tap: &'static Tap) -> Commands {
     commands.with_readers(move |words, guest| {
         let (wanted, shape) = asked_for(words)?;
-        let memory = Shared::take(&guest.memory, shape.bytes());
+        let memory = SharedMemory::take(&guest.memory, shape.bytes());
         let memory = memory.map_err(|error| error.to_string())?;
         tap.attach(memory, shape, wanted, guest.connection)
     })
 }
 
-fn asked_for(words: &[&str]) -> Result<(u8, Shape), String> {
+fn asked_for(words: &[&str]) -> Result<(u8, RingLayout), String> {
     let numbers: Option<Vec<usize>> = words.iter().map(|word| word.parse().ok()).collect();
     let numbers = numbers.unwrap_or_default();
     match *numbers {
         [LAYOUT, RINGS, kinds, slots, slot_bytes] => {
             let kinds = u8::try_from(kinds).ok();
             let kinds = kinds.filter(|kinds| *kinds != 0 && kinds & !wanted::ALL == 0);
-            let shape = Shape::new(slots, slot_bytes);
+            let shape = RingLayout::new(slots, slot_bytes);
             kinds
                 .zip(shape)
                 .ok_or_else(|| "no such thing can be read".to_owned())
@@ -49,9 +49,9 @@ mod tests {
 
     #[test]
     fn a_request_is_understood_and_another_ones_is_refused() {
-        let words = request(wanted::ALL, Shape::MESSAGES);
+        let words = request(wanted::ALL, RingLayout::MESSAGES);
         let words: Vec<&str> = words.split(' ').skip(1).collect();
-        assert_eq!(asked_for(&words), Ok((wanted::ALL, Shape::MESSAGES)));
+        assert_eq!(asked_for(&words), Ok((wanted::ALL, RingLayout::MESSAGES)));
         for (index, word, problem) in [
             (0, "2", "another release"),
             (1, "99", "another release"),

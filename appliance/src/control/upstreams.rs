@@ -16,7 +16,7 @@ use crate::worker::ServerReading;
 
 /// What is known of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Server {
+pub struct ServerState {
     address: SocketAddr,
     /// The number of its group.
     group: u8,
@@ -30,7 +30,7 @@ pub struct Server {
     silent: Option<Instant>,
 }
 
-impl Server {
+impl ServerState {
     fn of(reading: &ServerReading) -> Self {
         Self {
             address: reading.address,
@@ -80,9 +80,9 @@ impl Server {
 
 /// What all workers know together, in the order of the config.
 #[must_use]
-pub fn servers<'r>(readings: impl IntoIterator<Item = &'r ServerReading>) -> Vec<Server> {
-    let mut servers: Vec<Server> = Vec::new();
-    for server in readings.into_iter().map(Server::of) {
+pub fn servers<'r>(readings: impl IntoIterator<Item = &'r ServerReading>) -> Vec<ServerState> {
+    let mut servers: Vec<ServerState> = Vec::new();
+    for server in readings.into_iter().map(ServerState::of) {
         match servers.iter_mut().find(|known| known.is_same(&server)) {
             Some(known) => known.join(&server),
             None => servers.push(server),
@@ -100,7 +100,7 @@ pub fn group_name(groups: &[String], group: u8) -> String {
 
 /// The servers as a table with a line each; `unix_secs` is now.
 #[must_use]
-pub fn table(servers: &[Server], groups: &[String], unix_secs: u64) -> String {
+pub fn table(servers: &[ServerState], groups: &[String], unix_secs: u64) -> String {
     const HEAD: [&str; 9] = [
         "group",
         "server",
@@ -112,9 +112,10 @@ pub fn table(servers: &[Server], groups: &[String], unix_secs: u64) -> String {
         "failed",
         "last failure",
     ];
-    let asked = |of: &mut dyn Iterator<Item = &Server>| of.map(|one| one.counts.asked).sum::<u64>();
-    let row = |server: &Server| {
-        let is_of_group = |other: &&Server| other.group == server.group;
+    let asked =
+        |of: &mut dyn Iterator<Item = &ServerState>| of.map(|one| one.counts.asked).sum::<u64>();
+    let row = |server: &ServerState| {
+        let is_of_group = |other: &&ServerState| other.group == server.group;
         let all = asked(&mut servers.iter().filter(is_of_group));
         let share = (server.counts.asked * 100 + all / 2).checked_div(all);
         [
@@ -153,8 +154,8 @@ pub fn table(servers: &[Server], groups: &[String], unix_secs: u64) -> String {
 
 /// The servers as JSON: a list of objects; `unix_secs` is now.
 #[must_use]
-pub fn json(servers: &[Server], groups: &[String], unix_secs: u64) -> Value {
-    let object = |server: &Server| {
+pub fn json(servers: &[ServerState], groups: &[String], unix_secs: u64) -> Value {
+    let object = |server: &ServerState| {
         let failure = server.failure.map(
             |(kind, at)| json!({ "reason": kind.name(), "secs_ago": unix_secs.saturating_sub(at) }),
         );
@@ -174,22 +175,22 @@ pub fn json(servers: &[Server], groups: &[String], unix_secs: u64) -> Value {
 
 /// What the log has said of the servers.
 #[derive(Debug, Default)]
-pub struct Watch {
+pub struct UpstreamWatch {
     /// Those that are silent, and when that was first seen.
-    silent: Vec<(Server, Instant)>,
+    silent: Vec<(ServerState, Instant)>,
 }
 
-impl Watch {
+impl UpstreamWatch {
     /// What is new, in lines for the log. A server that the config names no more is forgotten.
     pub fn look(
         &mut self,
-        servers: &[Server],
+        servers: &[ServerState],
         groups: &[String],
         now: Instant,
     ) -> Vec<(Level, String)> {
         let mut lines = Vec::new();
         let before = std::mem::take(&mut self.silent);
-        let since = |server: &Server| {
+        let since = |server: &ServerState| {
             let known = before.iter().find(|(known, _)| known.is_same(server));
             known.map(|(_, since)| *since)
         };
@@ -222,7 +223,7 @@ impl Watch {
         for group in concerned {
             let of_group = || servers.iter().filter(|server| server.group == group);
             let all = of_group().count();
-            if all > 1 && of_group().all(Server::is_silent) {
+            if all > 1 && of_group().all(ServerState::is_silent) {
                 let name = group_name(groups, group);
                 let name = text::line(&name);
                 lines.push((
@@ -347,7 +348,7 @@ mod tests {
 
     #[test]
     fn the_log_is_told_once_of_each_change() {
-        let mut watch = Watch::default();
+        let mut watch = UpstreamWatch::default();
         let mut look = |readings: &[ServerReading], secs| {
             let lines = watch.look(&servers(readings), &groups(), at(secs));
             let lines = lines

@@ -13,9 +13,9 @@ use super::dump::{dump_where, entries_json};
 use super::presentation::{type_number, type_text};
 use super::rdata::record_text;
 use super::socket::CommandError;
-use crate::compile::local::Given;
+use crate::compile::local::GivenRecord;
 use crate::compile::name;
-use crate::compile::why::{Handling, Place, Question, Reason, Why};
+use crate::compile::why::{Handling, Location, PolicyTrace, Statement, WhyQuestion};
 use crate::store::SharedCache;
 use crate::text;
 
@@ -23,7 +23,7 @@ use crate::text;
 ///
 /// # Errors
 /// What is wrong with the words.
-pub fn question(words: &[&str]) -> Result<Question, String> {
+pub fn question(words: &[&str]) -> Result<WhyQuestion, String> {
     let (written, rest) = words.split_first().ok_or("a name is missing")?;
     let name = name::parse(written).map_err(|error| format!("`{written}` {error}"))?;
     let (mut qtype, mut client) = (None, None);
@@ -40,7 +40,7 @@ pub fn question(words: &[&str]) -> Result<Question, String> {
             }
         }
     }
-    Ok(Question {
+    Ok(WhyQuestion {
         name,
         qtype: qtype.unwrap_or(rtype::A),
         client,
@@ -69,8 +69,12 @@ fn client_address(word: &str) -> Result<Option<IpAddr>, String> {
 ///
 /// # Errors
 /// `out` takes no more.
-pub fn write(why: &Why, cache: &SharedCache, out: &mut dyn Write) -> Result<(), CommandError> {
-    let Question { name, qtype, .. } = &why.question;
+pub fn write(
+    why: &PolicyTrace,
+    cache: &SharedCache,
+    out: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let WhyQuestion { name, qtype, .. } = &why.question;
     let (name, rtype) = (name::display(name), type_text(*qtype));
     writeln!(
         out,
@@ -94,13 +98,13 @@ pub fn write(why: &Why, cache: &SharedCache, out: &mut dyn Write) -> Result<(), 
 
 /// The same as JSON.
 #[must_use]
-pub fn json(why: &Why, cache: &SharedCache) -> Value {
-    let Question {
+pub fn json(why: &PolicyTrace, cache: &SharedCache) -> Value {
+    let WhyQuestion {
         name,
         qtype,
         client,
     } = &why.question;
-    let reason = |reason: &Reason| {
+    let reason = |reason: &Statement| {
         let place = reason.place.clone().unwrap_or_default();
         json!({
             "source": reason.source.word(),
@@ -135,13 +139,13 @@ pub fn json(why: &Why, cache: &SharedCache) -> Value {
 }
 
 /// Whether an answer that is kept is one to the question.
-fn is_meant(why: &Why, key: &Key<'_>) -> bool {
+fn is_meant(why: &PolicyTrace, key: &Key<'_>) -> bool {
     let is_asked = key.qtype == why.question.qtype || key.qtype == ANY_TYPE;
     is_asked && key.name == why.target
 }
 
 /// What a source says.
-fn said(reason: &Reason) -> String {
+fn said(reason: &Statement) -> String {
     let given = reason.record.as_ref().map(given_text);
     given.unwrap_or_else(|| reason.what.clone())
 }
@@ -173,14 +177,14 @@ fn block_text(record: BlockRecord, qtype: u16) -> String {
 }
 
 /// `block: blocked; filter.block /etc/xdnsd.toml:7: ads.example`.
-fn reason_text(reason: &Reason) -> String {
+fn reason_text(reason: &Statement) -> String {
     let what = said(reason);
     let place = reason.place.as_ref().map(place_text);
     let place = place.map_or_else(String::new, |place| format!("; {place}"));
     text::line(&format!("{}: {what}{place}", reason.source.word())).into_owned()
 }
 
-fn place_text(place: &Place) -> String {
+fn place_text(place: &Location) -> String {
     let mut words: Vec<String> = place.key.into_iter().map(str::to_owned).collect();
     words.extend(match (&place.file, place.line) {
         (Some(file), Some(line)) => Some(format!("{file}:{line}")),
@@ -193,7 +197,7 @@ fn place_text(place: &Place) -> String {
 }
 
 /// A record of local data as people read it.
-fn given_text(given: &Given) -> String {
+fn given_text(given: &GivenRecord) -> String {
     let mut message = given.owner.clone();
     message.extend(given.rtype.to_be_bytes());
     message.extend(class::IN.to_be_bytes());

@@ -108,7 +108,11 @@ pub fn guarded_entries(ours: &[Ours], shield: &Shield) -> (Vec<(Listen, PathChec
 }
 
 /// The addresses behind the interface `name` that are protected, each with a port.
-pub fn protected_entries(name: &str, config: &Config, devices: &Devices) -> Vec<xdp::Wanted> {
+pub fn protected_entries(
+    name: &str,
+    config: &Config,
+    devices: &Devices,
+) -> Vec<xdp::ProtectedPrefix> {
     let Some(carrier) = devices.named(name) else {
         return Vec::new();
     };

@@ -4,8 +4,8 @@
 use xdnsd_core::time::Instant;
 
 use super::rates;
-use super::shield::{Guard, Wanted};
-use super::tier0::{Tier0, Way};
+use super::shield::{Guard, ShieldSettings};
+use super::tier0::{InterfaceTier0, Tier0};
 use super::way_out::{Sight, WayOut};
 use crate::os::xdp::{Attached, Program};
 
@@ -15,16 +15,16 @@ pub struct Inside {
     /// The shield on it.
     pub guard: Guard,
     /// Hot names on it.
-    pub hot: Way,
+    pub hot: InterfaceTier0,
     /// Limits per client.
-    rates: rates::Way,
+    rates: rates::InterfaceLimits,
     way_out: WayOut,
 }
 
 /// What is wanted of it.
-pub struct Orders<'a> {
+pub struct Demand<'a> {
     /// By the shield.
-    pub guard: &'a Wanted<'a>,
+    pub guard: &'a ShieldSettings<'a>,
     /// Hot names.
     pub tier0: &'a Tier0,
     /// Queues are to be zero-copy ones.
@@ -40,7 +40,7 @@ impl Inside {
         interface: &str,
         program: &mut Program,
         attached: &Attached,
-        orders: &Orders<'_>,
+        orders: &Demand<'_>,
     ) -> Result<(), String> {
         let is_used = orders.guard.may_answer() || orders.tier0.is_wanted() || rates::are_kept();
         self.way_out

@@ -10,7 +10,7 @@ use super::retry::Retry;
 use crate::config::UpstreamPorts;
 use crate::text::Sentence;
 use crate::worker::engines::ENGINES;
-use crate::worker::{Command, Inbox, Lookup, LookupProgram};
+use crate::worker::{Inbox, LookupPorts, LookupProgram, WorkerCommand};
 
 /// The first pause before what could not be had is tried again, in milliseconds.
 const RETRY_MS: u64 = 60_000;
@@ -18,17 +18,17 @@ const RETRY_MS: u64 = 60_000;
 const RETRY_MAX_MS: u64 = 3_600_000;
 
 /// The program, as it is handed out.
-pub trait Program {
+pub trait PortProgram {
     /// What `worker` is told.
     ///
     /// # Errors
     /// Its part cannot be had.
-    fn part(&mut self, worker: u8) -> Result<Command, Sentence>;
+    fn part(&mut self, worker: u8) -> Result<WorkerCommand, Sentence>;
 }
 
-impl Program for LookupProgram {
-    fn part(&mut self, worker: u8) -> Result<Command, Sentence> {
-        Lookup::new(self, worker).map(|lookup| Command::Ports(Box::new(lookup)))
+impl PortProgram for LookupProgram {
+    fn part(&mut self, worker: u8) -> Result<WorkerCommand, Sentence> {
+        LookupPorts::new(self, worker).map(|lookup| WorkerCommand::Ports(Box::new(lookup)))
     }
 }
 
@@ -44,7 +44,7 @@ pub struct SourcePorts<P> {
     trouble: Sentence,
 }
 
-impl<P: Program> SourcePorts<P> {
+impl<P: PortProgram> SourcePorts<P> {
     /// Nothing is loaded yet: [`Self::poll`] does that, with `load`.
     pub fn new(wanted: UpstreamPorts, load: fn() -> Result<P, Sentence>) -> Self {
         Self {
@@ -131,13 +131,13 @@ mod tests {
         }
     }
 
-    impl Program for Loaded {
-        fn part(&mut self, worker: u8) -> Result<Command, Sentence> {
+    impl PortProgram for Loaded {
+        fn part(&mut self, worker: u8) -> Result<WorkerCommand, Sentence> {
             let world = WORLD.lock().expect("no panic");
             if world.0.contains(&worker) {
                 return Err("no descriptors".into());
             }
-            Ok(Command::Detach)
+            Ok(WorkerCommand::Detach)
         }
     }
 

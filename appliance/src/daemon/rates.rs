@@ -36,7 +36,7 @@ pub fn are_kept() -> bool {
 
 /// Limits on one interface.
 #[derive(Debug, Default)]
-pub struct Way {
+pub struct InterfaceLimits {
     /// The program looks into the accounts.
     is_on: bool,
     /// When one that was refused is tried again.
@@ -45,7 +45,7 @@ pub struct Way {
     answers: bool,
 }
 
-impl Way {
+impl InterfaceLimits {
     /// The program is gone.
     pub fn end(&mut self) {
         *self = Self::default();

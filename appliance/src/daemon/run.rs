@@ -27,7 +27,7 @@ use super::interfaces::{Interfaces, Round};
 use super::ports::SourcePorts;
 use super::reload::PolicyThread;
 use super::retry::Retry;
-use super::shield::{Events, Kernel, Prefixes};
+use super::shield::{CookieSettings, Events, Prefixes};
 use super::sockets::Listening;
 use super::supervisor::Supervisor;
 use super::switches::Operation;
@@ -115,7 +115,7 @@ struct Daemon {
     /// The shield's log.
     events: Events,
     /// What of it is set while cookies are given.
-    kernel: Kernel,
+    kernel: CookieSettings,
     listening: Listening,
     policy: PolicyThread,
     prefixes: Prefixes,
@@ -132,7 +132,7 @@ struct Daemon {
     /// Writes the snapshot, where the config names one.
     snapshot: Option<SnapshotWriter>,
     /// What the log has said of upstream servers.
-    servers: upstreams::Watch,
+    servers: upstreams::UpstreamWatch,
 }
 
 impl Daemon {
@@ -180,7 +180,7 @@ impl Daemon {
             growth: Growth::default(),
             is_ready: false,
             snapshot,
-            servers: upstreams::Watch::default(),
+            servers: upstreams::UpstreamWatch::default(),
         })
     }
 
@@ -539,7 +539,7 @@ fn register(
             attachment.inside.guard.state(),
             attachment.inside.hot.state(),
         );
-        metrics::Program {
+        metrics::ProgramCounters {
             interface: attachment.name.clone(),
             frames: Box::new(move || {
                 let program = program.lock().unwrap_or_else(PoisonError::into_inner);
@@ -607,11 +607,11 @@ fn gauges(
 }
 
 /// The workers, as they are shown: by number, and by interface and queue where they have one.
-fn registered(workers: &Workers, queues: &[(usize, QueueName)]) -> Vec<metrics::Worker> {
+fn registered(workers: &Workers, queues: &[(usize, QueueName)]) -> Vec<metrics::WorkerCounters> {
     let worker = |index: usize| {
         let named = queues.iter().find(|(worker, _)| *worker == index);
         let named = named.map(|(_, name)| name);
-        metrics::Worker {
+        metrics::WorkerCounters {
             name: match index {
                 TCP => "tcp".into(),
                 _ => index.to_string(),

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The state; a clone is another way to the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Shared<S>(Arc<Mutex<S>>);
+pub struct SharedState<S>(Arc<Mutex<S>>);
 
-impl<S: Copy> Shared<S> {
+impl<S: Copy> SharedState<S> {
     /// The state.
     #[must_use]
     pub fn get(&self) -> S {
@@ -26,11 +26,11 @@ impl<S: Copy> Shared<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::Shared;
+    use super::SharedState;
 
     #[test]
     fn what_one_sets_the_others_read() {
-        let shared = Shared::<u8>::default();
+        let shared = SharedState::<u8>::default();
         let reader = shared.clone();
         assert_eq!(reader.get(), 0);
         shared.set(7);

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::warn;
-use xdnsd_abi::hot::Outcome;
+use xdnsd_abi::hot::HotOutcome;
 
-use super::shared::Shared;
+use super::shared::SharedState;
 use super::way_out::Sight;
 use crate::compile::set::PolicySet;
 use crate::config::Tier0Word;
@@ -16,7 +16,7 @@ use crate::worker::PolicySource as _;
 
 /// Whether hot names of an interface are answered by its program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
+pub enum Tier0State {
     /// The config does not want it, or there is no XDP program.
     #[default]
     Off,
@@ -30,7 +30,7 @@ pub enum State {
     NoWayOut,
 }
 
-impl State {
+impl Tier0State {
     /// Why they are not, in a word. Empty: they are.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -77,7 +77,7 @@ impl Tier0 {
 
     /// What became of queries that the program was asked about; `None`: there is no program.
     #[must_use]
-    pub fn outcomes(&self) -> Option<[u64; Outcome::COUNT as usize]> {
+    pub fn outcomes(&self) -> Option<[u64; HotOutcome::COUNT as usize]> {
         match &*self.hot() {
             Hot::Loaded(program) => program.outcomes().ok(),
             Hot::NotYet | Hot::Refused => None,
@@ -141,16 +141,16 @@ pub fn show_policy(set: &PolicySet) {
 
 /// Hot names on one interface.
 #[derive(Default)]
-pub struct Way {
+pub struct InterfaceTier0 {
     /// The program that is asked for hot names: it is there, whether its answers leave or not.
     tier0: Option<Tier0>,
-    state: Shared<State>,
+    state: SharedState<Tier0State>,
 }
 
-impl Way {
+impl InterfaceTier0 {
     /// The state, for others to read.
     #[must_use]
-    pub fn state(&self) -> Shared<State> {
+    pub fn state(&self) -> SharedState<Tier0State> {
         self.state.clone()
     }
 
@@ -161,7 +161,7 @@ impl Way {
             return;
         }
         if !program.asks_for_hot() {
-            return self.be(State::NoProgram);
+            return self.be(Tier0State::NoProgram);
         }
         self.tier0 = Some(tier0.clone());
     }
@@ -169,7 +169,7 @@ impl Way {
     /// The program is gone.
     pub fn end(&mut self) {
         self.tier0 = None;
-        self.be(State::Off);
+        self.be(Tier0State::Off);
     }
 
     /// Has the program asked, or not, by what is known of the way out.
@@ -180,14 +180,14 @@ impl Way {
             return;
         }
         let told = match &mut *tier0.hot() {
-            Hot::Loaded(hot) if wanted == State::Answered => program.set_hot(Some(hot)),
+            Hot::Loaded(hot) if wanted == Tier0State::Answered => program.set_hot(Some(hot)),
             Hot::Loaded(_) | Hot::NotYet | Hot::Refused => program.set_hot(None),
         };
-        self.be(told.map_or(State::NoProgram, |()| wanted));
+        self.be(told.map_or(Tier0State::NoProgram, |()| wanted));
     }
 
-    fn be(&self, state: State) {
-        match [self.state.get(), state].map(|state| state == State::Answered) {
+    fn be(&self, state: Tier0State) {
+        match [self.state.get(), state].map(|state| state == Tier0State::Answered) {
             [false, true] => HOT.begin_asking(),
             [true, false] => HOT.end_asking(),
             [false, false] | [true, true] => {}
@@ -196,7 +196,7 @@ impl Way {
     }
 }
 
-impl Drop for Way {
+impl Drop for InterfaceTier0 {
     fn drop(&mut self) {
         self.end();
     }
@@ -204,14 +204,14 @@ impl Drop for Way {
 
 impl Tier0 {
     /// Whether hot names are answered where this is known of the way out.
-    fn state(&self, sight: Sight) -> State {
+    fn state(&self, sight: Sight) -> Tier0State {
         match (sight, self.wanted) {
-            (_, Tier0Word::Off) => State::Off,
+            (_, Tier0Word::Off) => Tier0State::Off,
             (Sight::Open, Tier0Word::On | Tier0Word::Auto) | (Sight::Hidden, Tier0Word::On) => {
-                State::Answered
+                Tier0State::Answered
             }
-            (Sight::Hidden, Tier0Word::Auto) => State::Unproven,
-            (Sight::Closed, Tier0Word::On | Tier0Word::Auto) => State::NoWayOut,
+            (Sight::Hidden, Tier0Word::Auto) => Tier0State::Unproven,
+            (Sight::Closed, Tier0Word::On | Tier0Word::Auto) => Tier0State::NoWayOut,
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::text::Sentence;
 use crate::worker::engines::{
     ARRIVALS, COUNTERS, ENGINES, NOTICES, PULSES, TABLES, TCP, WORKER_STATS,
 };
-use crate::worker::{Command, Inbox, Parts, Worker};
+use crate::worker::{Inbox, Parts, Worker, WorkerCommand};
 
 /// How long a thread may take until it serves.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -292,7 +292,7 @@ impl Workers {
     pub fn stop(self) {
         for &engine in &self.started {
             // A full inbox belongs to a worker that hangs: the process ends without it.
-            let _ = self.inboxes[engine].send(Command::Stop);
+            let _ = self.inboxes[engine].send(WorkerCommand::Stop);
         }
         let deadline = Instant::now() + STOP_MAX;
         let mut running = self.started.len() as u64;

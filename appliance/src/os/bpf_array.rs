@@ -8,17 +8,17 @@ use std::sync::atomic::AtomicU64;
 
 /// The words of the array. The mapping keeps the map alive by itself.
 #[derive(Debug)]
-pub struct Words {
+pub struct MappedWords {
     start: NonNull<AtomicU64>,
     count: usize,
 }
 
 // SAFETY: the mapping belongs to no thread, and is only reached as &AtomicU64.
-unsafe impl Send for Words {}
+unsafe impl Send for MappedWords {}
 // SAFETY: it has no methods that change it but through the atomics.
-unsafe impl Sync for Words {}
+unsafe impl Sync for MappedWords {}
 
-impl Words {
+impl MappedWords {
     /// Maps the first `count` words of the array.
     ///
     /// # Errors
@@ -58,7 +58,7 @@ impl Words {
     }
 }
 
-impl Drop for Words {
+impl Drop for MappedWords {
     fn drop(&mut self) {
         let len = self.count * size_of::<AtomicU64>();
         // SAFETY: our own mapping of that many bytes; a word that is borrowed borrows self.

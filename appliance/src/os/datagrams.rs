@@ -51,7 +51,7 @@ pub fn send_all<'p>(
 
 /// What comes beside the bytes of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received {
+pub struct DatagramInfo {
     /// Bytes in its part of the buffer.
     pub len: usize,
     /// It was longer than its part.
@@ -74,7 +74,7 @@ pub struct Datagram {
 }
 
 /// The received datagrams of one call, each with the number of its part of the buffer.
-pub type Batch = heapless::Vec<(usize, Received), DATAGRAMS_MAX>;
+pub type Batch = heapless::Vec<(usize, DatagramInfo), DATAGRAMS_MAX>;
 
 /// What the kernel writes about one datagram, at the alignment of its addresses and headers.
 #[derive(Clone, Copy)]
@@ -103,8 +103,8 @@ impl About {
     }
 
     /// The datagram that it is about. `None`: it has no address.
-    fn of(&self, message: &libc::mmsghdr) -> Option<Received> {
-        Some(Received {
+    fn of(&self, message: &libc::mmsghdr) -> Option<DatagramInfo> {
+        Some(DatagramInfo {
             len: message.msg_len as usize,
             is_truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             from: address(&self.from)?,

@@ -21,17 +21,17 @@ use nix::unistd::ftruncate;
 
 /// Memory that two processes have.
 #[derive(Debug)]
-pub struct Shared {
+pub struct SharedMemory {
     start: NonNull<u8>,
     len: NonZeroUsize,
 }
 
 // SAFETY: the mapping belongs to the process and to no thread; it is reached by atomics and by copies alone.
-unsafe impl Send for Shared {}
+unsafe impl Send for SharedMemory {}
 // SAFETY: the same. That two sides copy at one moment is for their protocol to avoid; it costs them their bytes, and us nothing.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for SharedMemory {}
 
-impl Shared {
+impl SharedMemory {
     /// Makes `len` bytes of zeros to be handed over.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ impl Shared {
     }
 }
 
-impl Drop for Shared {
+impl Drop for SharedMemory {
     fn drop(&mut self) {
         // SAFETY: exactly what `map` mapped, and not unmapped before. Words of it borrow `self`, so none is left.
         let unmapped = unsafe { munmap(self.start.cast(), self.len.get()) };
@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn both_sides_have_the_same_bytes() {
-        let (file, reader) = Shared::make(LEN).expect("memory");
-        let daemon = Shared::take(&file, LEN).expect("its own make");
+        let (file, reader) = SharedMemory::make(LEN).expect("memory");
+        let daemon = SharedMemory::take(&file, LEN).expect("its own make");
         daemon.write(8189, b"end");
         let mut bytes = [0; 3];
         reader.read(8189, &mut bytes);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn refused(file: impl AsFd) -> String {
-        let error = Shared::take(file, LEN).expect_err("refused");
+        let error = SharedMemory::take(file, LEN).expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
         error.to_string()
     }
@@ -173,14 +173,14 @@ mod tests {
         let file = std::fs::File::open("/proc/self/exe").expect("a file");
         assert!(refused(&file).contains("no memfd"));
         let (file, _memory) =
-            Shared::make(NonZeroUsize::new(4096).expect("not zero")).expect("memory");
+            SharedMemory::make(NonZeroUsize::new(4096).expect("not zero")).expect("memory");
         assert!(refused(&file).contains("not as long"));
     }
 
     #[test]
     #[should_panic(expected = "within")]
     fn nothing_is_written_behind_its_end() {
-        let (_file, memory) = Shared::make(LEN).expect("memory");
+        let (_file, memory) = SharedMemory::make(LEN).expect("memory");
         memory.write(8190, b"end");
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use xdnsd_abi::Kept;
+use xdnsd_abi::RestoredOptions;
 use xdnsd_abi::headers::tcp::option;
 
 /// Where the kernel has its settings: those of the network, for the namespace of whoever looks.
@@ -74,11 +74,11 @@ fn path(settings: &Path, name: &str) -> PathBuf {
 /// Which options of a client the kernel takes back from a cookie's timestamp. One that it was told not to use would have it refuse
 /// the ACK (`cookie_timestamp_decode`).
 #[must_use]
-pub fn kept_options() -> Kept {
+pub fn kept_options() -> RestoredOptions {
     kept_by(Path::new(SETTINGS))
 }
 
-fn kept_by(settings: &Path) -> Kept {
+fn kept_by(settings: &Path) -> RestoredOptions {
     let numbers = |name: &str| {
         let text = fs::read_to_string(path(settings, name)).unwrap_or_default();
         let numbers = text.split_whitespace().map(str::parse);
@@ -89,7 +89,7 @@ fn kept_by(settings: &Path) -> Kept {
         let most = numbers("net.ipv4.tcp_rmem").get(2).copied();
         scale(most.max(numbers("net.core.rmem_max").first().copied()))
     });
-    Kept {
+    RestoredOptions {
         sack: is_on("net.ipv4.tcp_sack"),
         scale,
     }
@@ -177,7 +177,7 @@ mod tests {
         let set = |name: &str, text: &str| {
             fs::write(path(&folder, name), text).expect("a file");
         };
-        let kept = |sack, scale| Kept { sack, scale };
+        let kept = |sack, scale| RestoredOptions { sack, scale };
         assert_eq!(kept_by(&folder), kept(false, None), "nothing is known");
         set("net.ipv4.tcp_sack", "1\n");
         set("net.ipv4.tcp_window_scaling", "1\n");

@@ -16,7 +16,7 @@ pub mod snapshot;
 pub mod tap;
 pub mod writer;
 
-pub use hot::{Asked, BOOKS_BYTES, HOT, HotAnswers};
+pub use hot::{BOOKS_BYTES, HOT, HotAnswers, HotQuestion};
 pub use shared::{CACHE, STEP, SharedCache, Walk};
 pub use snapshot::{BUFFER, Store};
 pub use tap::TAP;

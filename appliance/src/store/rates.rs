@@ -8,12 +8,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use xdnsd_abi::hash::HashKey;
 use xdnsd_abi::rate::{ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, Rate, WORDS, control, network};
-use xdnsd_core::engine::{CookieSecret, Turns};
+use xdnsd_core::engine::{CookieSecrets, SecretRotations};
 use xdnsd_core::policy::on_link::Network;
-use xdnsd_core::rate::{Accounts, Rules, words};
+use xdnsd_core::rate::{Accounts, RateLimits, words};
 
 use super::HOT;
-use crate::os::bpf_array::Words;
+use crate::os::bpf_array::MappedWords;
 use crate::os::clock;
 
 /// The accounts while no program in the kernel looks into them.
@@ -24,8 +24,8 @@ static SHARED: OnceLock<&[AtomicU64; WORDS]> = OnceLock::new();
 static KNOWN: Mutex<Known> = Mutex::new(Known {
     key: [0; 16],
     cookies: None,
-    turns: Turns::of_word(0),
-    rules: Rules::NONE,
+    turns: SecretRotations::of_word(0),
+    rules: RateLimits::NONE,
     networks: Vec::new(),
 });
 
@@ -35,10 +35,10 @@ pub const BYTES: usize = 2 * size_of_val(&OWN);
 struct Known {
     /// Nobody outside can choose whose account takes whose place.
     key: HashKey,
-    cookies: Option<CookieSecret>,
+    cookies: Option<CookieSecrets>,
     /// How often there was another secret.
-    turns: Turns,
-    rules: Rules,
+    turns: SecretRotations,
+    rules: RateLimits,
     /// The first address of each, and its mask.
     networks: Vec<[u64; network::COUNT]>,
 }
@@ -54,7 +54,7 @@ fn present() -> &'static [AtomicU64; WORDS] {
 }
 
 /// Before the first worker serves. `key` is drawn at random.
-pub fn begin(key: HashKey, cookies: Option<CookieSecret>) {
+pub fn begin(key: HashKey, cookies: Option<CookieSecrets>) {
     let mut known = known();
     known.key = key;
     known.cookies = cookies;
@@ -63,7 +63,7 @@ pub fn begin(key: HashKey, cookies: Option<CookieSecret>) {
 
 /// A program in the kernel looks into these from here on: everybody begins anew, with all that they may have. False: there are
 /// others already.
-pub fn share(words: Words) -> bool {
+pub fn share(words: MappedWords) -> bool {
     let known = known();
     let Ok(words) = words.leak().try_into() else {
         return false;
@@ -73,7 +73,7 @@ pub fn share(words: Words) -> bool {
 }
 
 /// Other limits hold, and others are neighbours.
-pub fn set_policy(rules: &Rules, networks: &[Network]) {
+pub fn set_policy(rules: &RateLimits, networks: &[Network]) {
     let mut known = known();
     known.rules = *rules;
     known.networks = networks.iter().map(with_mask).collect();
@@ -109,8 +109,8 @@ pub fn turn_cookies() -> Turned {
     let mut known = known();
     let turned = match known.cookies {
         None => Turned::Off,
-        Some(CookieSecret::Given { .. }) => Turned::Given,
-        Some(CookieSecret::Made(_)) => Turned::Anew,
+        Some(CookieSecrets::Given { .. }) => Turned::Given,
+        Some(CookieSecrets::Made(_)) => Turned::Anew,
     };
     if turned == Turned::Anew {
         known.turns = known.turns.one_more(clock::wall_secs() as u32);
@@ -157,7 +157,7 @@ impl Known {
     /// What the wall clock is ahead of the other one, in seconds modulo 2^64, and the secrets by which cookies are good now.
     fn cookies_now(&self) -> (u64, Option<[HashKey; 2]>) {
         let (wall_secs, secs) = (clock::wall_secs(), clock::monotonic_ns() / 1_000_000_000);
-        let secrets = |cookies: &CookieSecret| cookies.secrets(wall_secs as u32, self.turns);
+        let secrets = |cookies: &CookieSecrets| cookies.secrets(wall_secs as u32, self.turns);
         let secrets = self.cookies.as_ref().map(secrets);
         (wall_secs.wrapping_sub(secs), secrets)
     }
@@ -217,12 +217,12 @@ mod tests {
         });
         let known = Known {
             key: *b"sixteen byte key",
-            cookies: Some(CookieSecret::Given {
+            cookies: Some(CookieSecrets::Given {
                 current: *b"the present one.",
                 previous: *b"the one before..",
             }),
-            turns: Turns::of_word(7),
-            rules: Rules {
+            turns: SecretRotations::of_word(7),
+            rules: RateLimits {
                 queries: Rate::new(10, 2),
                 misses: Rate::new(5, 2),
                 slips: Rate::new(4, 1),

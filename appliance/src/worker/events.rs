@@ -8,7 +8,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 /// Where an event comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum EventSource {
     /// The worker's inbox.
     Inbox,
     /// The kernel UDP socket with this index.
@@ -50,7 +50,7 @@ mod tag {
     pub const ERRORS: u64 = 7;
 }
 
-impl Source {
+impl EventSource {
     /// The bits that name it.
     #[must_use]
     pub const fn to_bits(self) -> u64 {
@@ -93,7 +93,7 @@ impl Source {
 ///
 /// # Errors
 /// epoll_ctl(2) failed.
-pub fn watch(epoll: &Epoll, fd: BorrowedFd<'_>, source: Source) -> io::Result<()> {
+pub fn watch(epoll: &Epoll, fd: BorrowedFd<'_>, source: EventSource) -> io::Result<()> {
     let event = EpollEvent::new(EpollFlags::EPOLLIN, source.to_bits());
     epoll.add(fd, event).map_err(io::Error::from)
 }
@@ -105,21 +105,21 @@ mod tests {
     #[test]
     fn sources_survive_the_kernel() {
         for source in [
-            Source::Inbox,
-            Source::Listener(7),
-            Source::Stream(1),
-            Source::TcpListener(2),
-            Source::TcpClient {
+            EventSource::Inbox,
+            EventSource::Listener(7),
+            EventSource::Stream(1),
+            EventSource::TcpListener(2),
+            EventSource::TcpClient {
                 slot: 31,
                 generation: u32::MAX,
             },
-            Source::Connected(255),
-            Source::Answers { v6: false },
-            Source::Answers { v6: true },
-            Source::Errors { v6: false },
-            Source::Errors { v6: true },
+            EventSource::Connected(255),
+            EventSource::Answers { v6: false },
+            EventSource::Answers { v6: true },
+            EventSource::Errors { v6: false },
+            EventSource::Errors { v6: true },
         ] {
-            assert_eq!(Source::from_bits(source.to_bits()), source);
+            assert_eq!(EventSource::from_bits(source.to_bits()), source);
         }
     }
 }

@@ -40,7 +40,7 @@ struct Place {
 }
 
 /// An answer that was given to a client over AF_XDP.
-pub struct Given<'a> {
+pub struct GivenAnswer<'a> {
     /// The message.
     pub reply: &'a [u8],
     /// What it does not say.
@@ -61,7 +61,7 @@ impl Hotness {
     }
 
     /// Counts a hit, and lets the program give the answer, if it is asked for that often; and to this client.
-    pub fn note(&mut self, given: &Given<'_>, now: Instant) {
+    pub fn note(&mut self, given: &GivenAnswer<'_>, now: Instant) {
         HOT.admit(given.valid, given.client);
         let count = self.count(given.fresh.hash, now);
         // Not each time, because not every answer can be had, and not every place.

@@ -7,20 +7,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use heapless::Deque;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::ports::lookup::Lookup;
+use super::ports::lookup::LookupPorts;
 use super::{Listeners, PolicySource, XskPort};
 
 /// Commands that wait at most: one change and what undoes it, twice.
 const COMMANDS_MAX: usize = 4;
 
 /// What a worker is told.
-pub enum Command {
+pub enum WorkerCommand {
     /// Serve this AF_XDP socket.
     Attach(Box<XskPort>),
     /// Close the AF_XDP socket; the kernel's sockets serve on.
     Detach,
     /// Ask upstreams through these ports from now on.
-    Ports(Box<Lookup>),
+    Ports(Box<LookupPorts>),
     /// Listen with these kernel sockets, too.
     Listen(Box<Listeners>),
     /// Serve under this policy from now on.
@@ -31,7 +31,7 @@ pub enum Command {
 
 /// What the worker has not taken yet.
 struct Waiting {
-    others: Deque<Command, COMMANDS_MAX>,
+    others: Deque<WorkerCommand, COMMANDS_MAX>,
     /// The newest policy: nobody has to serve under one that is no longer in force, so it always has a place.
     policy: Option<Arc<dyn PolicySource>>,
 }
@@ -65,8 +65,8 @@ impl Inbox {
     ///
     /// # Errors
     /// The worker has not taken those before; this one comes back.
-    pub fn send(&self, command: Command) -> Result<(), Command> {
-        if let Command::NewPolicy(policy) = command {
+    pub fn send(&self, command: WorkerCommand) -> Result<(), WorkerCommand> {
+        if let WorkerCommand::NewPolicy(policy) = command {
             self.send_policy(policy);
             return Ok(());
         }
@@ -100,11 +100,11 @@ impl Inbox {
     }
 
     /// Takes the oldest command out, the policy last. The worker is woken again while there are more.
-    pub(crate) fn take(&self) -> Option<Command> {
+    pub(crate) fn take(&self) -> Option<WorkerCommand> {
         let mut waiting = self.waiting();
         let command = match waiting.others.pop_front() {
             Some(command) => Some(command),
-            None => waiting.policy.take().map(Command::NewPolicy),
+            None => waiting.policy.take().map(WorkerCommand::NewPolicy),
         };
         if waiting.others.is_empty() && waiting.policy.is_none() {
             // Fails only when nothing is to be read.
@@ -138,14 +138,14 @@ mod tests {
     fn a_worker_that_sleeps_serves_under_the_newest_policy_when_it_wakes() {
         let inbox = Inbox::new().expect("eventfd");
         for _ in 0..COMMANDS_MAX {
-            assert!(inbox.send(Command::Detach).is_ok());
+            assert!(inbox.send(WorkerCommand::Detach).is_ok());
         }
-        assert!(inbox.send(Command::Stop).is_err(), "full");
+        assert!(inbox.send(WorkerCommand::Stop).is_err(), "full");
         let policies: Vec<Arc<dyn PolicySource>> = (1..=9)
             .map(|number| Arc::new(Numbered(number)) as Arc<_>)
             .collect();
         for policy in &policies {
-            assert!(inbox.send(Command::NewPolicy(policy.clone())).is_ok());
+            assert!(inbox.send(WorkerCommand::NewPolicy(policy.clone())).is_ok());
         }
         assert_eq!(
             Arc::strong_count(&policies[0]),
@@ -153,9 +153,9 @@ mod tests {
             "nobody holds the old ones"
         );
         for _ in 0..COMMANDS_MAX {
-            assert!(matches!(inbox.take(), Some(Command::Detach)));
+            assert!(matches!(inbox.take(), Some(WorkerCommand::Detach)));
         }
-        let Some(Command::NewPolicy(policy)) = inbox.take() else {
+        let Some(WorkerCommand::NewPolicy(policy)) = inbox.take() else {
             panic!("the policy was lost")
         };
         assert_eq!(policy.policy().generation, 9);

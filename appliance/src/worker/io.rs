@@ -16,11 +16,11 @@ use xdnsd_core::time::Instant;
 use super::XskPort;
 use super::arrival::{Arrivals, Ingress};
 use super::busy_poll::BusyPoll;
-use super::events::{Source, watch};
+use super::events::{EventSource, watch};
 use super::listener::{Listeners, Places};
 use super::notices::NoticeBoard;
 use super::ports::Ports;
-use super::ports::lookup::Lookup;
+use super::ports::lookup::LookupPorts;
 use super::sources::Sources;
 use super::streams::Streams;
 use super::tapped::{Asker, Tapped};
@@ -28,7 +28,7 @@ use super::tcp::{Tcp, TcpClient};
 use crate::os::clock;
 use crate::os::datagrams::{self, Datagram};
 use crate::os::random::Entropy;
-use crate::store::tap::entry::Via as QueryVia;
+use crate::store::tap::entry::QueryPath as QueryVia;
 
 /// The way back to a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,14 +159,18 @@ impl Io<'_> {
         }
         while let Some((place, socket)) = listeners.udp.last() {
             let address = socket.local_addr()?;
-            watch(&self.epoll, socket.as_fd(), Source::Listener(*place))?;
+            watch(&self.epoll, socket.as_fd(), EventSource::Listener(*place))?;
             self.sources.put(*place, address);
             if let Some((place, socket)) = listeners.udp.pop() {
                 self.listeners.put(place, socket);
             }
         }
         while let Some((place, listener)) = listeners.tcp.last() {
-            watch(&self.epoll, listener.as_fd(), Source::TcpListener(*place))?;
+            watch(
+                &self.epoll,
+                listener.as_fd(),
+                EventSource::TcpListener(*place),
+            )?;
             if let Some((place, listener)) = listeners.tcp.pop() {
                 self.tcp.listen(place, listener);
             }
@@ -178,10 +182,10 @@ impl Io<'_> {
     ///
     /// # Errors
     /// A system call failed; nothing has changed.
-    pub(super) fn take_ports(&mut self, lookup: Lookup) -> io::Result<()> {
+    pub(super) fn take_ports(&mut self, lookup: LookupPorts) -> io::Result<()> {
         for (answers, errors, v6) in lookup.sockets() {
-            watch(&self.epoll, answers.as_fd(), Source::Answers { v6 })?;
-            watch(&self.epoll, errors.as_fd(), Source::Errors { v6 })?;
+            watch(&self.epoll, answers.as_fd(), EventSource::Answers { v6 })?;
+            watch(&self.epoll, errors.as_fd(), EventSource::Errors { v6 })?;
         }
         self.ports.lookup = Some(lookup);
         Ok(())

@@ -56,17 +56,17 @@ use crate::os::seal;
 use crate::os::xdp::Heartbeat;
 use crate::os::xsk::{Batch, Kick, Xsk};
 use crate::store::SharedCache;
-use crate::store::tap::Rings;
+use crate::store::tap::TapRings;
 
 pub use arrival::Arrivals;
 pub use hot::BYTES as HOT_BYTES;
-pub use inbox::{Command, Inbox};
+pub use inbox::{Inbox, WorkerCommand};
 pub use io::{Io, ReplyPath};
 pub use listener::{LISTENERS_MAX, Listeners, open_udp};
 pub use notices::NoticeBoard;
 pub use ports::look_again as look_at_ports;
-pub use ports::lookup::Lookup;
-pub use ports::table::Program as LookupProgram;
+pub use ports::lookup::LookupPorts;
+pub use ports::table::LookupProgram;
 pub use ports::{BYTES as PORTS_BYTES, SHARED_BYTES as PORTS_SHARED_BYTES};
 pub use pulse::Pulse;
 pub use stats::{QueueName, ServerReading, SocketReading, WorkerStats};
@@ -74,7 +74,7 @@ pub use streams::BUFFER_BYTES as STREAM_BYTES;
 pub use tcp::{SLOTS_BYTES, TcpClient, open_tcp};
 
 use busy_poll::BusyPoll;
-use events::{Source, watch};
+use events::{EventSource, watch};
 use hot::Hotness;
 use listener::Places;
 use sources::Sources;
@@ -137,7 +137,7 @@ pub struct Parts<'a> {
     /// Where it shows that it lives.
     pub pulse: &'a Pulse,
     /// Where it writes for who reads of queries.
-    pub rings: &'a Rings,
+    pub rings: &'a TapRings,
 }
 
 /// Who owns the images that a policy looks into. A reload makes a new one.
@@ -200,7 +200,7 @@ impl<'a> Worker<'a> {
     /// epoll or the random generator cannot be opened.
     pub fn new(engine: WorkerEngine<'a>, parts: Parts<'a>) -> std::io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        watch(&epoll, parts.inbox.as_fd(), Source::Inbox)?;
+        watch(&epoll, parts.inbox.as_fd(), EventSource::Inbox)?;
         let Parts {
             places, has_tcp, ..
         } = parts;
@@ -299,7 +299,8 @@ impl<'a> Worker<'a> {
                 policy,
             };
             // First: what came after a new policy was posted is answered under that one.
-            let is_inbox = |event: &EpollEvent| Source::from_bits(event.data()) == Source::Inbox;
+            let is_inbox =
+                |event: &EpollEvent| EventSource::from_bits(event.data()) == EventSource::Inbox;
             let has_command = events.iter().any(is_inbox);
             let end = has_command.then(|| self.take_command()).flatten();
             if let Some(end @ TurnEnd::NewPolicy(_)) = end {
@@ -325,14 +326,14 @@ impl<'a> Worker<'a> {
     /// look idle to them.
     fn serve_events(&mut self, context: &Context<'_>, events: &[EpollEvent]) {
         for event in events {
-            match Source::from_bits(event.data()) {
-                Source::Inbox | Source::TcpListener(_) => {}
-                Source::Listener(index) => self.serve_listener(context, index),
-                Source::Connected(place) => self.serve_connected(context, place),
-                Source::Answers { v6 } => self.serve_answers(context, v6),
-                Source::Errors { v6 } => self.serve_errors(context, v6),
-                Source::Stream(index) => self.serve_stream(context, index),
-                Source::TcpClient { slot, generation } => {
+            match EventSource::from_bits(event.data()) {
+                EventSource::Inbox | EventSource::TcpListener(_) => {}
+                EventSource::Listener(index) => self.serve_listener(context, index),
+                EventSource::Connected(place) => self.serve_connected(context, place),
+                EventSource::Answers { v6 } => self.serve_answers(context, v6),
+                EventSource::Errors { v6 } => self.serve_errors(context, v6),
+                EventSource::Stream(index) => self.serve_stream(context, index),
+                EventSource::TcpClient { slot, generation } => {
                     if self.io.tcp.is_current(slot, generation) {
                         self.serve_tcp_client(context, slot);
                     }
@@ -340,7 +341,7 @@ impl<'a> Worker<'a> {
             }
         }
         for event in events {
-            if let Source::TcpListener(index) = Source::from_bits(event.data()) {
+            if let EventSource::TcpListener(index) = EventSource::from_bits(event.data()) {
                 self.serve_tcp_listener(context, index);
             }
         }
@@ -463,14 +464,14 @@ impl<'a> Worker<'a> {
     /// What the supervisor has to say.
     fn take_command(&mut self) -> Option<TurnEnd> {
         match self.inbox.take()? {
-            Command::Stop => return Some(TurnEnd::Stop),
-            Command::NewPolicy(policy) => return Some(TurnEnd::NewPolicy(policy)),
-            Command::Detach => self.drop_port(),
-            Command::Attach(port) => self.attach(port),
+            WorkerCommand::Stop => return Some(TurnEnd::Stop),
+            WorkerCommand::NewPolicy(policy) => return Some(TurnEnd::NewPolicy(policy)),
+            WorkerCommand::Detach => self.drop_port(),
+            WorkerCommand::Attach(port) => self.attach(port),
             // What epoll has no room for stays as it was: a socket for each question.
-            Command::Ports(lookup) => drop(self.io.take_ports(*lookup)),
+            WorkerCommand::Ports(lookup) => drop(self.io.take_ports(*lookup)),
             // What epoll has no room for goes back, and is opened again later.
-            Command::Listen(mut listeners) => {
+            WorkerCommand::Listen(mut listeners) => {
                 if let Err(error) = self.io.listen(&mut listeners) {
                     seal::unsealed(|| self.inbox.give_back(*listeners, error));
                 }

@@ -3,15 +3,15 @@
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::header::{Header, flag};
 use xdnsd_core::engine::{Client, Context, Outcome, Transport};
-use xdnsd_core::forward::via::{Origin, SourcePort, Via};
+use xdnsd_core::forward::via::{ResponseOrigin, SourcePort, Via};
 use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
 
 use super::Worker;
-use super::hot::Given;
+use super::hot::GivenAnswer;
 use super::io::{Io, ReplyPath};
 use super::ports::lookup::PART;
-use super::ports::{Arrived, Unsent};
+use super::ports::{PortEvent, Unsent};
 use super::sources::may_answer_frame;
 use super::streams::Progress;
 use super::tapped::Asker;
@@ -19,7 +19,7 @@ use super::tcp::{self, Accepted, QUERY_MS};
 use crate::os::datagrams::{DATAGRAMS_MAX, Datagram};
 use crate::os::xsk::{Frame, prefetch};
 use crate::store::HOT;
-use crate::store::tap::entry::Via as QueryVia;
+use crate::store::tap::entry::QueryPath as QueryVia;
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
 /// sockets and the heartbeat have to wait for no more than some hundred microseconds.
@@ -85,7 +85,7 @@ impl Worker<'_> {
         if let Some((hot, valid)) = self.hot.as_mut().zip(valid)
             && let Some(fresh) = self.engine.take_noted()
         {
-            let given = Given {
+            let given = GivenAnswer {
                 reply: &room[..len],
                 fresh,
                 client: client.address,
@@ -212,12 +212,12 @@ impl Worker<'_> {
     }
 
     /// A message stands in the buffer from `start` on.
-    fn serve_upstream(&mut self, context: &Context<'_>, arrived: Arrived, start: usize) {
+    fn serve_upstream(&mut self, context: &Context<'_>, arrived: PortEvent, start: usize) {
         let Self {
             engine, io, buffer, ..
         } = self;
         match arrived {
-            Arrived::Message {
+            PortEvent::Message {
                 port,
                 question,
                 len,
@@ -226,7 +226,7 @@ impl Worker<'_> {
                 io.note_answered(port);
                 io.tap.turns_to(Some(from));
                 let via = Via::Datagram { port };
-                let origin = Origin {
+                let origin = ResponseOrigin {
                     via,
                     question,
                     from,
@@ -234,11 +234,11 @@ impl Worker<'_> {
                 let call = &mut context.call(io);
                 engine.response(call, &origin, &buffer[start..start + len]);
             }
-            Arrived::Unreachable { port, question, id } => {
+            PortEvent::Unreachable { port, question, id } => {
                 io.tap.turns_to(None);
                 engine.unreachable(&mut context.call(io), SourcePort { port, question }, id);
             }
-            Arrived::Nothing => {}
+            PortEvent::Nothing => {}
         }
     }
 
@@ -269,7 +269,7 @@ impl Worker<'_> {
                     return;
                 };
                 io.tap.turns_to(Some(from));
-                let origin = Origin {
+                let origin = ResponseOrigin {
                     via: Via::Stream { slot: index },
                     question: u16::MAX,
                     from,
@@ -314,9 +314,9 @@ impl Worker<'_> {
     pub(super) fn serve_tcp_client(&mut self, context: &Context<'_>, slot: u16) {
         for _ in 0..BATCH {
             match self.io.tcp.read(slot, context.now, &mut self.buffer) {
-                tcp::Arrived::Query(len) => self.answer_tcp(context, slot, len),
-                tcp::Arrived::Nothing => break,
-                tcp::Arrived::Closed => return,
+                tcp::TcpRead::Query(len) => self.answer_tcp(context, slot, len),
+                tcp::TcpRead::Nothing => break,
+                tcp::TcpRead::Closed => return,
             }
         }
         self.io.tcp.wait(slot, &self.io.epoll);

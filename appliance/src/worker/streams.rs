@@ -10,7 +10,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage}
 use xdnsd_core::limits::{STREAMS, TCP_MESSAGE_MAX};
 use xdnsd_core::time::Instant;
 
-use super::events::Source;
+use super::events::EventSource;
 
 /// A stream that has not answered after this time is closed, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
@@ -68,7 +68,7 @@ impl Streams {
             |index: &usize| self.places[*index].is_none() && self.buffers[*index].is_some();
         let index = (0..STREAMS).find(is_free)?;
         let socket = connect(to).ok()?;
-        let source = Source::Stream(index as u16);
+        let source = EventSource::Stream(index as u16);
         // Writable: connected, or failed to.
         let event = EpollEvent::new(EpollFlags::EPOLLOUT, source.to_bits());
         epoll.add(socket.as_fd(), event).ok()?;
@@ -110,7 +110,7 @@ impl Streams {
         let step = if stream.sent {
             stream.receive(buffer)
         } else {
-            stream.send(Source::Stream(index), epoll)
+            stream.send(EventSource::Stream(index), epoll)
         };
         step.unwrap_or(Progress::Lost)
     }
@@ -161,7 +161,7 @@ impl Streams {
 }
 
 impl Stream {
-    fn send(&mut self, source: Source, epoll: &Epoll) -> io::Result<Progress> {
+    fn send(&mut self, source: EventSource, epoll: &Epoll) -> io::Result<Progress> {
         if let Some(error) = self.socket.take_error()? {
             return Err(error);
         }

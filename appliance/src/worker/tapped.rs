@@ -11,19 +11,19 @@ use xdnsd_core::respond::Path;
 
 use crate::os::clock;
 use crate::store::TAP;
-use crate::store::tap::Rings;
-use crate::store::tap::entry::{Entry, Kind, Marks, Via, Why, wanted};
+use crate::store::tap::TapRings;
+use crate::store::tap::entry::{AnswerReason, Marks, QueryPath, TapEntry, TapKind, wanted};
 
 /// Who asks, and by which way.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
     pub client: SocketAddr,
-    pub via: Via,
+    pub via: QueryPath,
 }
 
 /// A query that somebody reads of.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub struct TappedQuery {
     asker: Asker,
     since_ns: u64,
     len: usize,
@@ -31,7 +31,7 @@ pub struct Seen {
 
 /// A worker's way to the readers.
 pub struct Tapped<'a> {
-    rings: &'a Rings,
+    rings: &'a TapRings,
     counters: &'a Counters,
     marks: Marks,
     /// Whose message is looked at.
@@ -39,7 +39,7 @@ pub struct Tapped<'a> {
 }
 
 impl<'a> Tapped<'a> {
-    pub fn new(rings: &'a Rings, counters: &'a Counters) -> Self {
+    pub fn new(rings: &'a TapRings, counters: &'a Counters) -> Self {
         Self {
             rings,
             counters,
@@ -49,7 +49,7 @@ impl<'a> Tapped<'a> {
     }
 
     /// A query is about to be answered. `None`: nobody reads.
-    pub fn asked(&mut self, asker: Asker, query: &[u8]) -> Option<Seen> {
+    pub fn asked(&mut self, asker: Asker, query: &[u8]) -> Option<TappedQuery> {
         let kinds = TAP.wanted();
         if kinds == 0 {
             return None;
@@ -58,16 +58,16 @@ impl<'a> Tapped<'a> {
     }
 
     #[cold]
-    fn begin(&mut self, kinds: u8, asker: Asker, query: &[u8]) -> Seen {
+    fn begin(&mut self, kinds: u8, asker: Asker, query: &[u8]) -> TappedQuery {
         self.marks.set(self.counters);
         self.upstream = None;
-        let seen = Seen {
+        let seen = TappedQuery {
             asker,
             since_ns: clock::monotonic_ns(),
             len: query.len(),
         };
         if kinds & wanted::QUERIES != 0 {
-            let entry = entry(Kind::Query, asker, seen.since_ns);
+            let entry = entry(TapKind::Query, asker, seen.since_ns);
             self.rings.write(&entry, query);
         }
         seen
@@ -75,18 +75,18 @@ impl<'a> Tapped<'a> {
 
     /// What became of it; `buffer` has the answer, or the query still.
     #[cold]
-    pub fn became(&mut self, seen: &Seen, outcome: Outcome, buffer: &[u8]) {
+    pub fn became(&mut self, seen: &TappedQuery, outcome: Outcome, buffer: &[u8]) {
         let time_ns = clock::monotonic_ns();
         let (kind, len) = match outcome {
-            Outcome::Reply(len) => (Kind::Answer, len),
-            Outcome::Pending => (Kind::Waiting, seen.len),
-            Outcome::Silence => (Kind::Silence, seen.len),
+            Outcome::Reply(len) => (TapKind::Answer, len),
+            Outcome::Pending => (TapKind::Waiting, seen.len),
+            Outcome::Silence => (TapKind::Silence, seen.len),
         };
         let micros = time_ns.saturating_sub(seen.since_ns) / 1_000;
-        let entry = Entry {
+        let entry = TapEntry {
             // A microsecond is more than some answers take.
             micros: u32::try_from(micros.max(1)).unwrap_or(u32::MAX),
-            why: self.marks.moved(self.counters).unwrap_or(Why::Own),
+            why: self.marks.moved(self.counters).unwrap_or(AnswerReason::Own),
             ..entry(kind, seen.asker, time_ns)
         };
         self.rings
@@ -114,17 +114,17 @@ impl<'a> Tapped<'a> {
     fn late(&mut self, asker: Asker, message: &[u8]) {
         let why = self.marks.moved(self.counters);
         let by_upstream = if self.upstream.is_some() {
-            Why::Upstream
+            AnswerReason::Upstream
         } else {
-            Why::Failed
+            AnswerReason::Failed
         };
-        let entry = Entry {
+        let entry = TapEntry {
             // What the cache counts of the question was counted before.
             why: why
-                .filter(|why| *why != Why::Waiting)
+                .filter(|why| *why != AnswerReason::Waiting)
                 .unwrap_or(by_upstream),
             upstream: self.upstream,
-            ..entry(Kind::Late, asker, clock::monotonic_ns())
+            ..entry(TapKind::Late, asker, clock::monotonic_ns())
         };
         self.rings.write(&entry, message);
     }
@@ -135,7 +135,7 @@ impl<'a> Tapped<'a> {
         path: &Path,
         frame: &[u8],
         message: &Range<usize>,
-    ) -> Option<Seen> {
+    ) -> Option<TappedQuery> {
         let kinds = TAP.wanted();
         if kinds == 0 {
             return None;
@@ -150,11 +150,11 @@ impl<'a> Tapped<'a> {
         path: &Path,
         frame: &[u8],
         message: &Range<usize>,
-    ) -> Seen {
-        self.frame(Kind::FrameIn, frame);
+    ) -> TappedQuery {
+        self.frame(TapKind::FrameIn, frame);
         let asker = Asker {
             client: path.client(),
-            via: Via::Xdp,
+            via: QueryPath::Xdp,
         };
         let query = frame.get(message.clone()).unwrap_or_default();
         self.begin(kinds, asker, query)
@@ -162,15 +162,15 @@ impl<'a> Tapped<'a> {
 
     /// A frame goes to the AF_XDP socket.
     pub fn frame_out(&self, frame: &[u8]) {
-        self.frame(Kind::FrameOut, frame);
+        self.frame(TapKind::FrameOut, frame);
     }
 
-    fn frame(&self, kind: Kind, frame: &[u8]) {
+    fn frame(&self, kind: TapKind, frame: &[u8]) {
         if TAP.wanted() & wanted::FRAMES != 0 {
             // It says itself whose it is.
             let asker = Asker {
                 client: SocketAddr::from(([0, 0, 0, 0], 0)),
-                via: Via::Xdp,
+                via: QueryPath::Xdp,
             };
             let entry = entry(kind, asker, clock::monotonic_ns());
             self.rings.write(&entry, frame);
@@ -178,15 +178,15 @@ impl<'a> Tapped<'a> {
     }
 }
 
-const fn entry(kind: Kind, asker: Asker, time_ns: u64) -> Entry {
-    Entry {
+const fn entry(kind: TapKind, asker: Asker, time_ns: u64) -> TapEntry {
+    TapEntry {
         time_ns,
         micros: 0,
         len: 0,
         kept: 0,
         kind,
         via: asker.via,
-        why: Why::Own,
+        why: AnswerReason::Own,
         client: asker.client,
         upstream: None,
     }

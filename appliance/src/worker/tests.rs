@@ -74,7 +74,7 @@ struct StopAtTheEnd<'a>(&'a Inbox);
 
 impl Drop for StopAtTheEnd<'_> {
     fn drop(&mut self) {
-        let _ = self.0.send(Command::Stop);
+        let _ = self.0.send(WorkerCommand::Stop);
     }
 }
 
@@ -103,7 +103,7 @@ fn a_tcp_query_that_comes_with_the_end_is_answered() {
     let inbox = Inbox::new().expect("eventfd");
     with_client(&inbox, |mut worker, mut client| {
         client.write_all(&QUERY).expect("connected");
-        assert!(inbox.send(Command::Stop).is_ok());
+        assert!(inbox.send(WorkerCommand::Stop).is_ok());
         worker.run();
         drop(worker);
         let mut answer = [0; 14];
@@ -123,7 +123,7 @@ fn an_event_of_a_connection_that_has_gone_is_not_the_next_ones() {
             policy: &Policy::OPEN,
         };
         let event = |generation| {
-            let source = Source::TcpClient {
+            let source = EventSource::TcpClient {
                 slot: 0,
                 generation,
             };
@@ -142,7 +142,7 @@ fn a_worker_shows_that_it_lives() {
     let inbox = Inbox::new().expect("eventfd");
     with_client(&inbox, |mut worker, _client| {
         let before = worker.pulse.turns();
-        assert!(inbox.send(Command::Stop).is_ok());
+        assert!(inbox.send(WorkerCommand::Stop).is_ok());
         worker.run();
         assert_ne!(worker.pulse.turns(), before);
     });

@@ -5,7 +5,7 @@ use crate::hot::{
     ONE, OPT, OPT_DO, PREVIOUS, RD, SECRET, TTL_SECS, Tiers, WALL_SECS, address, both, key,
     message, wall, wire_name, with_message,
 };
-use xdnsd_abi::hot::Outcome;
+use xdnsd_abi::hot::HotOutcome;
 
 /// Options of an OPT record, which says how long they are.
 pub fn with_options(opt: &[u8], options: &[u8]) -> Vec<u8> {
@@ -83,7 +83,7 @@ fn no_other_cookie_is_given_back() {
             let mut forged = good.clone();
             forged[at] ^= 1;
             let answer = tiers.ask(&frame(&cookie_option(&forged)));
-            assert_eq!(answer, Err(Outcome::NotPlain), "byte {at}");
+            assert_eq!(answer, Err(HotOutcome::NotPlain), "byte {at}");
         }
         for (what, options) in [
             ("a client's alone", cookie_option(&good[..8])),
@@ -101,13 +101,13 @@ fn no_other_cookie_is_given_back() {
             ("it is cut", option[..27].to_vec()),
         ] {
             let answer = tiers.ask(&frame(&options));
-            assert_eq!(answer, Err(Outcome::NotPlain), "{what}");
+            assert_eq!(answer, Err(HotOutcome::NotPlain), "{what}");
         }
         // A length that is not that of the message.
         let mut asked = message("www.example.com", 1, RD, &with_options(&OPT, &option));
         asked.truncate(asked.len() - 1);
         let cut = with_message(&query, asked).frame();
-        assert_eq!(tiers.ask(&cut), Err(Outcome::NotPlain));
+        assert_eq!(tiers.ask(&cut), Err(HotOutcome::NotPlain));
         for (age_secs, is_given) in [(1_790, true), (1_801, false), (-290, true), (-310, false)] {
             let late = wall().wrapping_add_signed(age_secs);
             tiers.hot.set_cookies(late, Some(&SECRET));
@@ -115,10 +115,10 @@ fn no_other_cookie_is_given_back() {
             assert_eq!(answer.is_ok(), is_given, "{age_secs}: {answer:?}");
         }
         tiers.hot.set_cookies(wall(), None);
-        assert_eq!(tiers.ask(&frame(&option)), Err(Outcome::NotPlain), "off");
+        assert_eq!(tiers.ask(&frame(&option)), Err(HotOutcome::NotPlain), "off");
         tiers.hot.set_cookies(wall(), Some(&PREVIOUS));
         let answer = tiers.ask(&frame(&option));
-        assert_eq!(answer, Err(Outcome::NotPlain), "by another secret");
+        assert_eq!(answer, Err(HotOutcome::NotPlain), "by another secret");
         // One by the secret before is good to user space, which gives another one.
         tiers.secrets = [PREVIOUS, SECRET];
         let other = tiers.forward(&frame(&option));
@@ -131,6 +131,6 @@ fn no_other_cookie_is_given_back() {
     for (query, option) in both().into_iter().zip([second, first]) {
         let asked = message("www.example.com", 1, RD, &with_options(&OPT, &option));
         let answer = tiers.ask(&with_message(&query, asked).frame());
-        assert_eq!(answer, Err(Outcome::NotPlain), "somebody else's");
+        assert_eq!(answer, Err(HotOutcome::NotPlain), "somebody else's");
     }
 }

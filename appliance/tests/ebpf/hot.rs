@@ -9,11 +9,11 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use xdnsd::os::xdp::HotProgram;
 use xdnsd::store::{HotAnswers, SharedCache};
 use xdnsd_abi::Reason;
-use xdnsd_abi::hot::{BODY_MAX, NAME_MAX, Outcome, RECORDS_MAX, word};
+use xdnsd_abi::hot::{BODY_MAX, HotOutcome, NAME_MAX, RECORDS_MAX, word};
 use xdnsd_core::answer::{Head, Key, hot_words};
 use xdnsd_core::counters::Counters;
 use xdnsd_core::dns::Name;
-use xdnsd_core::engine::{Client, Context, CookieSecret, Effects, Engine, Notice, Settings};
+use xdnsd_core::engine::{Client, Context, CookieSecrets, Effects, Engine, Notice, Settings};
 use xdnsd_core::engine::{Outcome as Given, Tables, Transport};
 use xdnsd_core::forward::via::{NoPort, Via};
 use xdnsd_core::policy::Policy;
@@ -114,7 +114,7 @@ impl Tiers {
         let counters = Counters::new();
         let [current, previous] = self.secrets;
         let settings = Settings {
-            cookies: Some(CookieSecret::Given { current, previous }),
+            cookies: Some(CookieSecrets::Given { current, previous }),
             ..Settings::DEFAULT
         };
         let mut engine = Engine::new(&mut self.tables, &CACHE, &counters, settings);
@@ -161,16 +161,16 @@ impl Tiers {
     }
 
     /// Runs the frame: the answer, or why there is none; then the frame is as it was.
-    pub fn ask(&mut self, frame: &[u8]) -> Result<Vec<u8>, Outcome> {
+    pub fn ask(&mut self, frame: &[u8]) -> Result<Vec<u8>, HotOutcome> {
         let before = self.program.outcomes().expect("counted");
         let (reason, answer) = self.bench.run_hot(frame);
         let after = self.program.outcomes().expect("counted");
-        let moved = |outcome: &&Outcome| after[**outcome as usize] != before[**outcome as usize];
-        let moved: Vec<Outcome> = Outcome::ALL.iter().filter(moved).copied().collect();
+        let moved = |outcome: &&HotOutcome| after[**outcome as usize] != before[**outcome as usize];
+        let moved: Vec<HotOutcome> = HotOutcome::ALL.iter().filter(moved).copied().collect();
         let [outcome] = moved[..] else {
             panic!("{reason:?} {moved:?}")
         };
-        let is_answered = outcome == Outcome::Answered;
+        let is_answered = outcome == HotOutcome::Answered;
         assert_eq!(
             reason == Reason::Answered,
             is_answered,
@@ -383,10 +383,10 @@ fn what_is_over_or_withdrawn_is_user_spaces() {
     let unknown = with_message(&Query::v4(), message("wwx.example.com", 1, RD, &[])).frame();
     tiers.forward(&frame);
     assert!(tiers.ask(&frame).is_ok());
-    assert_eq!(tiers.ask(&unknown), Err(Outcome::Unknown));
+    assert_eq!(tiers.ask(&unknown), Err(HotOutcome::Unknown));
     tiers.put_changed(&frame, |words| words[word::OVER] = monotonic_ns());
     std::thread::sleep(std::time::Duration::from_millis(20));
-    assert_eq!(tiers.ask(&frame), Err(Outcome::Over));
+    assert_eq!(tiers.ask(&frame), Err(HotOutcome::Over));
     for withdraw in [
         (|hot| hot.set_policy(GENERATION + 1, &[])) as fn(&HotAnswers),
         |hot| hot.forget(),
@@ -396,7 +396,7 @@ fn what_is_over_or_withdrawn_is_user_spaces() {
         tiers.forward(&frame);
         assert!(tiers.ask(&frame).is_ok());
         withdraw(&tiers.hot);
-        assert_eq!(tiers.ask(&frame), Err(Outcome::Withdrawn));
+        assert_eq!(tiers.ask(&frame), Err(HotOutcome::Withdrawn));
     }
 }
 
@@ -415,7 +415,7 @@ fn only_who_was_answered_by_user_space_is_answered() {
         with_message(&Query::between("192.0.2.2", "192.0.2.53"), asked.clone()),
         with_message(&Query::v6(), asked.clone()),
     ] {
-        assert_eq!(tiers.ask(&stranger.frame()), Err(Outcome::NewClient));
+        assert_eq!(tiers.ask(&stranger.frame()), Err(HotOutcome::NewClient));
         tiers.forward(&stranger.frame());
         assert!(tiers.ask(&stranger.frame()).is_ok());
     }
@@ -431,7 +431,7 @@ fn only_who_was_answered_by_user_space_is_answered() {
     let mut frame = known.frame();
     assert_eq!(frame[6..12], CLIENT_MAC);
     frame[6] |= 1;
-    assert_eq!(tiers.ask(&frame), Err(Outcome::NewClient));
+    assert_eq!(tiers.ask(&frame), Err(HotOutcome::NewClient));
 }
 
 #[test]
@@ -474,7 +474,7 @@ fn what_is_not_plain_is_user_spaces() {
     for cut in 12..plain.len() {
         assert_eq!(
             ask(plain[..cut].to_vec()),
-            Err(Outcome::NotPlain),
+            Err(HotOutcome::NotPlain),
             "cut at {cut}"
         );
     }
@@ -484,7 +484,7 @@ fn what_is_not_plain_is_user_spaces() {
         let is_taken = matches!(1 << bit, RD | AD | CD);
         let given = ask(message("www.example.com", 1, flags, &[]));
         assert_eq!(
-            given != Err(Outcome::NotPlain),
+            given != Err(HotOutcome::NotPlain),
             is_taken,
             "bit {bit}: {given:?}"
         );
@@ -502,10 +502,10 @@ fn what_is_not_plain_is_user_spaces() {
     ] {
         let mut other = plain.clone();
         other[at] = value;
-        assert_eq!(ask(other), Err(Outcome::NotPlain), "{what}");
+        assert_eq!(ask(other), Err(HotOutcome::NotPlain), "{what}");
     }
     let trailing = [&plain[..], &[0]].concat();
-    assert_eq!(ask(trailing), Err(Outcome::NotPlain), "a byte behind it");
+    assert_eq!(ask(trailing), Err(HotOutcome::NotPlain), "a byte behind it");
     let with_opt = |change: fn(&mut Vec<u8>)| {
         let mut opt = OPT_DO.to_vec();
         change(&mut opt);
@@ -529,7 +529,7 @@ fn what_is_not_plain_is_user_spaces() {
         }),
         ("a length", |opt| opt[10] = 1),
     ] {
-        assert_eq!(ask(with_opt(change)), Err(Outcome::NotPlain), "{what}");
+        assert_eq!(ask(with_opt(change)), Err(HotOutcome::NotPlain), "{what}");
     }
 }
 
@@ -553,7 +553,7 @@ fn names_up_to_the_bound_are_answered() {
         let wanted = if name.len() <= NAME_MAX {
             Ok(forwarded)
         } else {
-            Err(Outcome::NotPlain)
+            Err(HotOutcome::NotPlain)
         };
         assert_eq!(tiers.ask(&frame), wanted, "{} bytes", name.len());
     }
@@ -624,7 +624,7 @@ fn generated_questions_get_the_forwarders_bytes() {
                 assert_eq!(answer, forwarded, "turn {turn}: {text} {qtype}");
                 answered += 1;
             }
-            Err(Outcome::Unknown) => {
+            Err(HotOutcome::Unknown) => {
                 let is_long = body.len() > BODY_MAX;
                 let records = head.answers + head.authorities;
                 let rotates = records > 1 && matches!(qtype, 1 | 28);

@@ -2,7 +2,7 @@
 
 use crate::bench::{Bench, listen};
 use crate::frames::Query;
-use xdnsd::os::xdp::Ring;
+use xdnsd::os::xdp::EventRing;
 use xdnsd_abi::{Reason, event};
 
 #[test]
@@ -23,7 +23,7 @@ fn a_frame_is_told_of_while_somebody_reads_with_the_verdict_it_had_without() {
     };
     let dropped = [response(Query::v4()), response(Query::v6())];
     let passed = Query::between("192.0.2.1", "203.0.113.9").frame();
-    let mut ring = Ring::new().expect("a ring");
+    let mut ring = EventRing::new().expect("a ring");
     bench.expect(&dropped[0], Reason::DropResponse);
     assert_eq!(ring.pop(), None, "nobody reads");
     let told = bench.program.write_log(&ring, event::ALL);

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xdnsd::os::xdp::AccountsMap;
 use xdnsd_abi::rate::{
-    ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, Rate, Unit, WORDS, account, control, element,
+    ClientPrefix, ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, Rate, WORDS, account, control, element,
 };
 use xdnsd_abi::{Reason, hash};
 use xdnsd_core::policy::on_link::Network;
-use xdnsd_core::rate::{Accounts, Kind, Limit, Rules, unit, words};
+use xdnsd_core::rate::{Accounts, Limit, RateKind, RateLimits, unit, words};
 use xdnsd_core::time::Instant;
 
-const RULES: Rules = Rules {
+const RULES: RateLimits = RateLimits {
     // One comes back in a second, which a machine that is busy does not spend between two frames.
     queries: Rate::new(1, 40),
     misses: Rate::new(10, 4),
@@ -67,7 +67,7 @@ impl Limited {
     fn charge(&self, client: IpAddr, is_on_link: bool, count: usize) -> usize {
         let now = Instant::from_millis(monotonic_ns() / 1_000_000);
         let client = unit(client, is_on_link);
-        let charged = || Accounts::view(self.table).charge(client, Kind::Query, &RULES, now);
+        let charged = || Accounts::view(self.table).charge(client, RateKind::Query, &RULES, now);
         (0..count).filter(|_| charged() == Limit::Within).count()
     }
 
@@ -85,8 +85,8 @@ impl Limited {
 
     fn tag(&self, client: IpAddr, is_on_link: bool) -> u64 {
         let unit = match is_on_link {
-            true => Unit::whole(words(client)),
-            false => Unit::prefix(words(client)),
+            true => ClientPrefix::whole(words(client)),
+            false => ClientPrefix::prefix(words(client)),
         };
         unit.tag(&KEY)
     }

@@ -5,7 +5,9 @@ use crate::frames::{CLIENT_MAC, OUR_MAC, flipped};
 use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, TcpPacket};
 use std::net::{IpAddr, TcpListener};
 use std::time::{Duration, Instant};
-use xdnsd_abi::{GUARDED_MAX, Kept, Listen, Orders, PathCheck, Reason, SYN_FRAME_MAX, few};
+use xdnsd_abi::{
+    GUARDED_MAX, Listen, Orders, PathCheck, Reason, RestoredOptions, SYN_FRAME_MAX, few,
+};
 
 /// How often something is tried that a slow machine may be too slow for.
 const ATTEMPTS: u32 = 50;
@@ -260,7 +262,7 @@ fn options_of_every_length_are_answered_and_so_are_none() {
 }
 
 /// What the kernel takes back, in the tests that ask for it.
-const KEPT: Kept = Kept {
+const KEPT: RestoredOptions = RestoredOptions {
     sack: true,
     scale: Some(9),
 };
@@ -270,7 +272,12 @@ const SACK: &[u8] = &[4, 2];
 const TIMESTAMPS: &[u8] = &[8, 10, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0];
 
 /// What the answer to a SYN with these options has behind its MSS, but for the timestamp that it makes; and the bits of that.
-fn answered(bench: &mut Bench, syn: &Syn, kept: Kept, options: &[&[u8]]) -> (Vec<u8>, u32) {
+fn answered(
+    bench: &mut Bench,
+    syn: &Syn,
+    kept: RestoredOptions,
+    options: &[&[u8]],
+) -> (Vec<u8>, u32) {
     let orders = Orders::give(Some(kept));
     bench.program.set_syn_cookies(orders).expect("it takes it");
     let mut options = options.concat();
@@ -307,17 +314,17 @@ fn options_are_kept_as_the_kernels_own_cookies_keep_them() {
     let no_sack = [&[1, 1][..], &stamps, &[1, 3, 3, 9]].concat();
     let no_scale = [SACK, &stamps, &[1; 4]].concat();
     let (no_kept_sack, no_kept_scale) = (
-        Kept {
+        RestoredOptions {
             sack: false,
             ..KEPT
         },
-        Kept {
+        RestoredOptions {
             scale: None,
             ..KEPT
         },
     );
     let cut = &TIMESTAMPS[..9];
-    type Case<'a> = (Kept, &'a [&'a [u8]], &'a [u8], u32);
+    type Case<'a> = (RestoredOptions, &'a [&'a [u8]], &'a [u8], u32);
     let cases: [Case<'_>; 14] = [
         (KEPT, &[&LINUX], &all, 0x17),
         (KEPT, &[TIMESTAMPS, SCALE, SACK], &all, 0x17),

@@ -11,7 +11,7 @@
 //!  | hash           | number |    | kind | name | over | since | valid | shape | TTLs | body ... |
 //! ```
 
-/// ARRAY of [`Words`], mappable, with [`ANSWERS_MAX`] entries.
+/// ARRAY of [`AnswerWords`], mappable, with [`ANSWERS_MAX`] entries.
 pub const ANSWERS: &str = "hot_answers";
 /// ARRAY of u64, mappable, with [`PLACES`] entries: where answers are, see [`entry`].
 pub const INDEX: &str = "hot_index";
@@ -23,7 +23,7 @@ pub const CLIENTS: &str = "hot_clients";
 pub const SILENT: &str = "hot_silent";
 /// ARRAY of u64, mappable: see [`control`].
 pub const CONTROL: &str = "hot_control";
-/// PERCPU_ARRAY of u64, indexed by [`Outcome`].
+/// PERCPU_ARRAY of u64, indexed by [`HotOutcome`].
 pub const OUTCOMES: &str = "hot_outcomes";
 /// Name of the program.
 pub const PROGRAM: &str = "xdnsd_hot";
@@ -47,7 +47,7 @@ pub const BODY_MAX: usize = BODY_WORDS * size_of::<u64>();
 /// The most records: each has a TTL.
 pub const RECORDS_MAX: usize = size_of::<u64>();
 /// An answer, by the words of [`word`].
-pub type Words = [u64; word::COUNT];
+pub type AnswerWords = [u64; word::COUNT];
 
 /// Which word of an answer is what.
 pub mod word {
@@ -61,7 +61,7 @@ pub mod word {
     pub const SINCE: usize = OVER + 1;
     /// What [`super::control::VALID`] was when it was made.
     pub const VALID: usize = SINCE + 1;
-    /// See [`super::Shape`].
+    /// See [`super::AnswerShape`].
     pub const SHAPE: usize = VALID + 1;
     /// Where the TTLs are in the body, a byte each; 0: there are no more.
     pub const TTLS: usize = SHAPE + 1;
@@ -105,7 +105,7 @@ pub mod kind {
 ///  | flags  | ANCOUNT  | NSCOUNT      | body in bytes |
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct AnswerShape {
     /// AA, RCODE, and AD for clients that understand it.
     pub flags: u16,
     /// Records of the answer section.
@@ -116,7 +116,7 @@ pub struct Shape {
     pub body_len: u16,
 }
 
-impl Shape {
+impl AnswerShape {
     /// As the answer has it.
     #[inline(always)]
     #[must_use]
@@ -149,12 +149,12 @@ const fn mix(sum: u64, word: u64) -> u64 {
 
 /// The keyed hash of a question, over the words in which its name is. Who asks cannot choose names that meet in one place.
 #[derive(Clone, Copy, Debug)]
-pub struct Hash {
+pub struct QuestionHash {
     key: u64,
     sum: u64,
 }
 
-impl Hash {
+impl QuestionHash {
     /// Of no word yet.
     #[inline(always)]
     #[must_use]
@@ -183,7 +183,7 @@ impl Hash {
 /// The hash of a question whose name is there as a whole.
 #[must_use]
 pub const fn hash(key: u64, kind: u64, name: &[u64; NAME_WORDS]) -> u64 {
-    let mut hash = Hash::new(key);
+    let mut hash = QuestionHash::new(key);
     let mut at = 0;
     while at < words_in_use(name) {
         hash = hash.add(name[at]);
@@ -289,7 +289,7 @@ pub const fn silent_bit(port: u16) -> (u32, u64) {
 
 crate::counters! {
     /// What became of a query that the program for hot answers was asked about.
-    pub enum Outcome: u32 {
+    pub enum HotOutcome: u32 {
         /// Answered.
         Answered = "answered",
         /// Not a plain question: another class or operation, an option in EDNS but a good DNS cookie, more than one record, or a long
@@ -312,10 +312,10 @@ crate::counters! {
 pub const SCRATCH_BYTES: usize = 576;
 
 const _: () = assert!(ANSWERS_MAX <= NUMBER as u32 + 1 && PLACES.is_power_of_two());
-const _: () = assert!(CLIENTS_MAX.is_power_of_two() && size_of::<Words>() == 320);
+const _: () = assert!(CLIENTS_MAX.is_power_of_two() && size_of::<AnswerWords>() == 320);
 
 /// Bytes of the maps but for those of each processor.
-pub const BYTES: usize = ANSWERS_MAX as usize * size_of::<Words>()
+pub const BYTES: usize = ANSWERS_MAX as usize * size_of::<AnswerWords>()
     + (PLACES + ANSWERS_MAX + CLIENTS_MAX + SILENT_WORDS + control::COUNT) as usize
         * size_of::<u64>();
 
@@ -421,14 +421,14 @@ mod tests {
 
     #[test]
     fn a_shape_is_one_word() {
-        let shape = Shape {
+        let shape = AnswerShape {
             flags: 0x0423,
             answers: 0x1234,
             authorities: 0x5678,
             body_len: 208,
         };
         assert_eq!(shape.to_word(), 0x0423_1234_5678_00d0);
-        assert_eq!(Shape::from_word(shape.to_word()), shape);
+        assert_eq!(AnswerShape::from_word(shape.to_word()), shape);
     }
 
     #[test]

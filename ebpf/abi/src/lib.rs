@@ -23,5 +23,5 @@ pub mod rate;
 mod reason;
 
 pub use contract::*;
-pub use orders::{Kept, Orders};
+pub use orders::{Orders, RestoredOptions};
 pub use reason::Reason;

@@ -11,7 +11,7 @@ pub struct Orders(u32);
 
 /// Which of a client's options the kernel takes back from the timestamp that a cookie comes with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub struct RestoredOptions {
     /// Selective acknowledgment (RFC 2018).
     pub sack: bool,
     /// By how many bits the kernel will shift the windows that it announces (RFC 7323 section 2): 0 to 14. `None`: it
@@ -34,7 +34,7 @@ impl Orders {
 
     /// SYNs are answered. `None`: with an MSS and no other option.
     #[must_use]
-    pub const fn give(kept: Option<Kept>) -> Self {
+    pub const fn give(kept: Option<RestoredOptions>) -> Self {
         let Some(kept) = kept else {
             return Self(GIVEN);
         };
@@ -82,7 +82,7 @@ impl Orders {
     /// What is kept where the client has timestamps.
     #[inline(always)]
     #[must_use]
-    pub const fn kept(self) -> Option<Kept> {
+    pub const fn kept(self) -> Option<RestoredOptions> {
         if self.0 & TIMESTAMPS == 0 {
             return None;
         }
@@ -91,7 +91,7 @@ impl Orders {
         } else {
             Some(((self.0 & SCALE) >> SCALE_SHIFT) as u8)
         };
-        Some(Kept {
+        Some(RestoredOptions {
             sack: self.0 & SACK != 0,
             scale,
         })
@@ -121,7 +121,8 @@ mod tests {
         assert!(!Orders::REST.without_strays().drops_strays());
         assert_eq!(Orders::default(), Orders::REST);
         let scales = (0..=14).map(Some).chain([None]);
-        let kept = scales.flat_map(|scale| [true, false].map(|sack| Kept { sack, scale }));
+        let kept =
+            scales.flat_map(|scale| [true, false].map(|sack| RestoredOptions { sack, scale }));
         for kept in kept.map(Some).chain([None]) {
             let orders = Orders::from_word(Orders::give(kept).to_word());
             assert!(orders.are_given());

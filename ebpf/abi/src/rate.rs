@@ -56,7 +56,7 @@ pub const WORDS: usize = ELEMENTS as usize * ELEMENT_WORDS;
 
 /// Which word of an account is what.
 pub mod account {
-    /// Whose it is: see [`super::Unit::tag`]. 0: nobody's.
+    /// Whose it is: see [`super::ClientPrefix::tag`]. 0: nobody's.
     pub const TAG: usize = 0;
     /// Queries.
     pub const QUERIES: usize = 1;
@@ -68,7 +68,7 @@ pub mod account {
     pub const COUNT: usize = 4;
 }
 
-/// Which word of a network is what: as [`Unit`] has addresses.
+/// Which word of a network is what: as [`ClientPrefix`] has addresses.
 pub mod network {
     /// The first address.
     pub const FIRST: usize = 0;
@@ -161,7 +161,7 @@ impl Rate {
 
 /// What counts as one client: an address, or a prefix of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unit {
+pub struct ClientPrefix {
     /// The address as it lies in a packet, in two loads, IPv4 as ::ffff:a.b.c.d; of a prefix its first.
     pub words: [u64; 2],
     /// How many bits count.
@@ -171,7 +171,7 @@ pub struct Unit {
 /// All bytes of a word but the last.
 const WITHOUT_LAST: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0]);
 
-impl Unit {
+impl ClientPrefix {
     /// The whole address.
     #[must_use]
     #[inline(always)]
@@ -273,16 +273,19 @@ mod tests {
             ("0.0.0.1", "::1", false),
             ("::ffff:0:0:0", "0.0.0.0", false),
         ] {
-            let [one, other] = [one, other].map(|text| Unit::prefix(words(text)));
+            let [one, other] = [one, other].map(|text| ClientPrefix::prefix(words(text)));
             assert_eq!(one == other, is_same, "{one:?} {other:?}");
         }
         let first = words("192.0.2.0");
-        assert_ne!(Unit::prefix(first), Unit::whole(first));
+        assert_ne!(ClientPrefix::prefix(first), ClientPrefix::whole(first));
         let key = [7; 16];
-        assert_ne!(Unit::prefix(first).tag(&key), Unit::whole(first).tag(&key));
         assert_ne!(
-            Unit::whole(first).tag(&key),
-            Unit::whole(first).tag(&[8; 16])
+            ClientPrefix::prefix(first).tag(&key),
+            ClientPrefix::whole(first).tag(&key)
+        );
+        assert_ne!(
+            ClientPrefix::whole(first).tag(&key),
+            ClientPrefix::whole(first).tag(&[8; 16])
         );
     }
 

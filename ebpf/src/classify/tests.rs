@@ -51,14 +51,14 @@ struct Told {
     odd: Cell<u32>,
 }
 
-impl Way for Told {
+impl FrameContext for Told {
     fn ingress(&self) -> u32 {
         self.ingress
     }
     fn drops_garbage(&self) -> bool {
         self.drops_garbage
     }
-    fn next_hop(&self, reply: &Reply) -> Option<NextHop> {
+    fn next_hop(&self, reply: &ReplyFlow) -> Option<NextHop> {
         assert_eq!(reply.protocol, 17);
         assert_eq!(
             reply.source.octets(),

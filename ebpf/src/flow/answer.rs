@@ -10,7 +10,7 @@ use xdnsd_abi::headers::{ethernet, ipv4, ipv6};
 const HOPS: u8 = 64;
 
 /// The IP header of an answer.
-pub struct Header {
+pub struct AnswerHeader {
     /// Our address, as in [`xdnsd_abi::Listen`].
     pub source: Address,
     /// The client's.
@@ -23,7 +23,7 @@ pub struct Header {
     pub payload_len: u16,
 }
 
-impl Header {
+impl AnswerHeader {
     /// Writes it with `source` and `destination`, which are its own as IPv4 has them (RFC 791 section 3.1).
     #[inline(always)]
     pub fn write_ipv4(

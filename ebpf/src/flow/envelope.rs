@@ -1,7 +1,7 @@
 //! What stands in front of the message of a datagram, on the way there and back.
 
 use super::Flow;
-use super::answer::{self, Header, write_macs};
+use super::answer::{self, AnswerHeader, write_macs};
 use super::link::{Link, Mac};
 use super::network::Address;
 use super::transport::Datagram;
@@ -78,7 +78,7 @@ impl Envelope {
             }
         }
         let (mut ethertype, rest) = rest.take::<2>()?;
-        let ip = Header {
+        let ip = AnswerHeader {
             source: self.local,
             destination: self.client,
             addresses_sum: self.addresses_sum,

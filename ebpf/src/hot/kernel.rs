@@ -1,6 +1,6 @@
 //! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
-use super::{Kernel, Message, Scratch};
+use super::{AnswerBuffer, HotKernel, HotScratch};
 use crate::context;
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
@@ -10,13 +10,13 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray};
 use aya_ebpf::programs::XdpContext;
 use xdnsd_abi::hot::{
-    ANSWERS_MAX, CLIENTS_MAX, Outcome, PLACES, SILENT_WORDS, Words, control, silent_bit,
+    ANSWERS_MAX, AnswerWords, CLIENTS_MAX, HotOutcome, PLACES, SILENT_WORDS, control, silent_bit,
 };
 
 // The names are those of `xdnsd_abi::hot`; the macro only takes literals. Loading fails when they differ.
 
 #[map(name = "hot_answers")]
-static ANSWERS: Array<Words> = Array::with_max_entries(ANSWERS_MAX, BPF_F_MMAPABLE);
+static ANSWERS: Array<AnswerWords> = Array::with_max_entries(ANSWERS_MAX, BPF_F_MMAPABLE);
 #[map(name = "hot_index")]
 static INDEX: Array<u64> = Array::with_max_entries(PLACES, BPF_F_MMAPABLE);
 #[map(name = "hot_hits")]
@@ -28,13 +28,13 @@ static SILENT: Array<u64> = Array::with_max_entries(SILENT_WORDS, BPF_F_MMAPABLE
 #[map(name = "hot_control")]
 static CONTROL: Array<u64> = Array::with_max_entries(control::COUNT, BPF_F_MMAPABLE);
 #[map(name = "hot_outcomes")]
-static OUTCOMES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Outcome::COUNT, 0);
+static OUTCOMES: PerCpuArray<u64> = PerCpuArray::with_max_entries(HotOutcome::COUNT, 0);
 #[map(name = "hot_scratch")]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<HotScratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Counts what became of a query on this CPU.
 #[inline(always)]
-pub fn count(outcome: Outcome) {
+pub fn count(outcome: HotOutcome) {
     if let Some(counter) = OUTCOMES.get_ptr_mut(outcome as u32) {
         // SAFETY: the lookup gave this CPU's own slot, aligned and alive as long as the program; nothing else runs on
         // this CPU's slot while the program does.
@@ -54,14 +54,14 @@ fn load(array: &Array<u64>, index: u32) -> u64 {
 }
 
 /// One frame's run of the program.
-pub struct Run<'a> {
+pub struct HotRun<'a> {
     ctx: &'a XdpContext,
 }
 
-impl<'a> Run<'a> {
+impl<'a> HotRun<'a> {
     /// With the scratch of this CPU.
     #[inline(always)]
-    pub fn begin(ctx: &'a XdpContext) -> Option<(Self, &'a mut Scratch)> {
+    pub fn begin(ctx: &'a XdpContext) -> Option<(Self, &'a mut HotScratch)> {
         let scratch = SCRATCH.get_ptr_mut(0)?;
         // SAFETY: the lookup gave this CPU's own slot, aligned and alive as long as the program, of integers; nothing else runs on
         // this CPU's slot while the program does, and it begins once.
@@ -69,7 +69,7 @@ impl<'a> Run<'a> {
     }
 }
 
-impl Kernel for Run<'_> {
+impl HotKernel for HotRun<'_> {
     #[inline(always)]
     fn frame(&self) -> Cursor<'_> {
         context::frame(self.ctx)
@@ -92,7 +92,7 @@ impl Kernel for Run<'_> {
     }
 
     #[inline(always)]
-    fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()> {
+    fn load(&self, at: usize, len: usize, message: &mut AnswerBuffer) -> Option<()> {
         context::load(self.ctx, at, len, message)
     }
 
@@ -113,7 +113,7 @@ impl Kernel for Run<'_> {
     }
 
     #[inline(always)]
-    fn answer(&self, number: u32) -> Option<&Words> {
+    fn answer(&self, number: u32) -> Option<&AnswerWords> {
         // Nobody writes to an answer that the index led to, until no run can have read that any more.
         ANSWERS.get(number)
     }
@@ -140,7 +140,7 @@ impl Kernel for Run<'_> {
     }
 
     #[inline(always)]
-    fn sum(&self, message: &Message, len: usize) -> u64 {
+    fn sum(&self, message: &AnswerBuffer, len: usize) -> u64 {
         context::sum(message, len)
     }
 
@@ -156,7 +156,7 @@ impl Kernel for Run<'_> {
     }
 
     #[inline(always)]
-    fn store(&self, at: usize, message: &Message, len: usize) -> Option<()> {
+    fn store(&self, at: usize, message: &AnswerBuffer, len: usize) -> Option<()> {
         context::store(self.ctx, at, message, len)
     }
 }

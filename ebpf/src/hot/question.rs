@@ -1,6 +1,6 @@
 //! The question of a plain query: a header, one question of class IN, at most an OPT record without options, and nothing else.
 
-use super::{Kernel, OPT_MAX, Scratch};
+use super::{HotKernel, HotScratch, OPT_MAX};
 use crate::message::be16;
 use xdnsd_abi::headers::dns::{self, opt};
 use xdnsd_abi::hot::{self, NAME_MAX, NAME_WORDS, kind};
@@ -15,7 +15,7 @@ const CLASS_IN: u16 = 1;
 const LABELS_MAX: usize = NAME_MAX.div_ceil(2);
 
 /// What is asked, beside QNAME, which is in the scratch.
-pub struct Question {
+pub struct PlainQuestion {
     /// As in an answer's key.
     pub kind: u64,
     /// The header's flags.
@@ -24,11 +24,11 @@ pub struct Question {
     pub end: usize,
 }
 
-impl Question {
+impl PlainQuestion {
     /// Reads the message of `len` bytes. Those behind it are of other messages, and none of them counts: the parts have to add up
     /// to `len`. `None`: it is not plain.
     #[inline(always)]
-    pub fn read(kernel: &impl Kernel, scratch: &mut Scratch, len: usize) -> Option<Self> {
+    pub fn read(kernel: &impl HotKernel, scratch: &mut HotScratch, len: usize) -> Option<Self> {
         let flags = be16(&scratch.message, dns::field::FLAGS.start)?;
         let counts = scratch.message.get(4..)?.first_chunk()?;
         let additionals = u64::from_be_bytes(*counts) ^ ONE_QUESTION;
@@ -69,7 +69,7 @@ impl Question {
 
 /// Walks QNAME, and leaves its length in the scratch.
 #[inline(always)]
-fn read_name(scratch: &mut Scratch) -> Option<()> {
+fn read_name(scratch: &mut HotScratch) -> Option<()> {
     let mut at = 0;
     for _ in 0..LABELS_MAX {
         let label_len = *scratch.message.get(dns::HEADER_LEN + at)?;
@@ -89,7 +89,7 @@ fn read_name(scratch: &mut Scratch) -> Option<()> {
 /// The length of QNAME, read anew for each loop over its words: else the verifier, which goes through a loop once for each number of
 /// words, would go through all behind it as often.
 #[inline(always)]
-pub fn name_len(kernel: &impl Kernel, scratch: &Scratch) -> Option<usize> {
+pub fn name_len(kernel: &impl HotKernel, scratch: &HotScratch) -> Option<usize> {
     let len = kernel.opaque(&scratch.name_len);
     // Not `1..`: what is compared is then the number less one, of which the verifier before Linux 6.18 learns nothing for the number.
     if len > NAME_MAX as u64 {
@@ -101,7 +101,7 @@ pub fn name_len(kernel: &impl Kernel, scratch: &Scratch) -> Option<usize> {
 
 /// Leaves QNAME in the scratch in lower case.
 #[inline(always)]
-fn copy_name(scratch: &mut Scratch, name_len: usize) {
+fn copy_name(scratch: &mut HotScratch, name_len: usize) {
     const WORD: usize = size_of::<u64>();
     for at in 0..NAME_WORDS {
         let Some(left @ 1..) = name_len.checked_sub(at * WORD) else {
@@ -120,7 +120,7 @@ fn copy_name(scratch: &mut Scratch, name_len: usize) {
 
 /// The length of the OPT record, read anew as the name's is.
 #[inline(always)]
-pub fn opt_len(kernel: &impl Kernel, scratch: &Scratch) -> Option<usize> {
+pub fn opt_len(kernel: &impl HotKernel, scratch: &HotScratch) -> Option<usize> {
     let len = kernel.opaque(&scratch.opt_len);
     if len > OPT_MAX as u64 {
         return None;
@@ -131,7 +131,7 @@ pub fn opt_len(kernel: &impl Kernel, scratch: &Scratch) -> Option<usize> {
 /// The OPT record at `at`: its bits of the kind. Its length is left in the scratch, and its cookie. `None`: it is another record, or
 /// says more than DO, a size, and a cookie with a part of ours.
 #[inline(always)]
-fn read_opt(scratch: &mut Scratch, at: usize) -> Option<u64> {
+fn read_opt(scratch: &mut HotScratch, at: usize) -> Option<u64> {
     const COOKIE: u8 = opt::COOKIE_OPTION_LEN as u8;
     let record: &[u8; opt::LEN] = scratch.message.get(at..at + opt::LEN)?.first_chunk()?;
     // Root, type 41, size, extended RCODE, version, DO and reserved bits, length.
@@ -155,7 +155,7 @@ fn read_opt(scratch: &mut Scratch, at: usize) -> Option<u64> {
 
 /// The option at `at`, which is left in the scratch. `None`: it is another one, or of another length.
 #[inline(always)]
-fn read_cookie(scratch: &mut Scratch, at: usize) -> Option<()> {
+fn read_cookie(scratch: &mut HotScratch, at: usize) -> Option<()> {
     const CODE: [u8; 2] = opt::COOKIE.to_be_bytes();
     const LEN: [u8; 2] = (opt::COOKIE_LEN as u16).to_be_bytes();
     let end = at + opt::COOKIE_OPTION_LEN;

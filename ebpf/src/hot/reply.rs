@@ -1,10 +1,12 @@
 //! The answer: its message, put together beside the frame.
 
 use super::question::opt_len;
-use super::{Kernel, Message, Question, Scratch};
+use super::{AnswerBuffer, HotKernel, HotScratch, PlainQuestion};
 use crate::message::{opt_record, put};
 use xdnsd_abi::headers::dns::{self, opt};
-use xdnsd_abi::hot::{BODY_MAX, BODY_WORDS, NAME_MAX, RECORDS_MAX, Shape, Words, kind, word};
+use xdnsd_abi::hot::{
+    AnswerShape, AnswerWords, BODY_MAX, BODY_WORDS, NAME_MAX, RECORDS_MAX, kind, word,
+};
 
 /// The longest question, with the header.
 const END_MAX: usize = dns::HEADER_LEN + NAME_MAX + dns::QUESTION_FIXED_LEN;
@@ -12,13 +14,13 @@ const END_MAX: usize = dns::HEADER_LEN + NAME_MAX + dns::QUESTION_FIXED_LEN;
 /// Makes the answer of the query that stands in the scratch, and gives its length. `None`: the answer is not one.
 #[inline(always)]
 pub fn put_together(
-    kernel: &impl Kernel,
-    scratch: &mut Scratch,
-    question: &Question,
-    words: &Words,
+    kernel: &impl HotKernel,
+    scratch: &mut HotScratch,
+    question: &PlainQuestion,
+    words: &AnswerWords,
     age_secs: u32,
 ) -> Option<usize> {
-    let shape = Shape::from_word(words[word::SHAPE]);
+    let shape = AnswerShape::from_word(words[word::SHAPE]);
     let end = question.end;
     if end > END_MAX {
         return None;
@@ -50,8 +52,8 @@ pub fn put_together(
 
 /// Bytes of the answer's body.
 #[inline(always)]
-fn body_len(kernel: &impl Kernel, words: &Words) -> Option<usize> {
-    let shape = Shape::from_word(kernel.opaque(&words[word::SHAPE]));
+fn body_len(kernel: &impl HotKernel, words: &AnswerWords) -> Option<usize> {
+    let shape = AnswerShape::from_word(kernel.opaque(&words[word::SHAPE]));
     if usize::from(shape.body_len) > BODY_MAX {
         return None;
     }
@@ -61,7 +63,7 @@ fn body_len(kernel: &impl Kernel, words: &Words) -> Option<usize> {
 
 /// The OPT record behind the records: with what the client's had, so there is always room for one.
 #[inline(always)]
-fn write_opt(scratch: &mut Scratch, question: &Question, at: usize) -> Option<()> {
+fn write_opt(scratch: &mut HotScratch, question: &PlainQuestion, at: usize) -> Option<()> {
     if question.kind & kind::EDNS == 0 {
         return Some(());
     }
@@ -80,7 +82,7 @@ fn write_opt(scratch: &mut Scratch, question: &Question, at: usize) -> Option<()
 
 /// Counts the TTLs down. `places` are those of an answer, from `end` on.
 #[inline(always)]
-fn write_ttls(message: &mut Message, end: usize, places: u64, age_secs: u32) -> Option<()> {
+fn write_ttls(message: &mut AnswerBuffer, end: usize, places: u64, age_secs: u32) -> Option<()> {
     let places = places.to_ne_bytes();
     for place in places.into_iter().take(RECORDS_MAX) {
         if place == 0 {
@@ -97,7 +99,11 @@ fn write_ttls(message: &mut Message, end: usize, places: u64, age_secs: u32) -> 
 
 /// The ID stays, and so do RD and CD.
 #[inline(always)]
-fn write_header(message: &mut Message, question: &Question, shape: &Shape) -> Option<()> {
+fn write_header(
+    message: &mut AnswerBuffer,
+    question: &PlainQuestion,
+    shape: &AnswerShape,
+) -> Option<()> {
     // RFC 6840 section 5.7: AD is for who asks for it, or for DNSSEC records.
     let understands = question.flags & dns::AD != 0 || question.kind & kind::DNSSEC_OK != 0;
     let of_answer = if understands {

@@ -1,6 +1,6 @@
 use super::*;
 use std::cell::{Cell, RefCell};
-use xdnsd_abi::hot::{Shape, control, kind};
+use xdnsd_abi::hot::{AnswerShape, control, kind};
 
 /// A query from 192.0.2.1, port 40000, to 192.0.2.53 for "wWw.ab", A, with RD.
 const QUERY: [u8; 66] = [
@@ -19,7 +19,7 @@ const NUMBER: u32 = 9;
 /// A kernel that does as told.
 struct Told {
     frame: RefCell<Vec<u8>>,
-    words: Words,
+    words: AnswerWords,
     hash: u64,
     valid: u64,
     client: u64,
@@ -27,7 +27,7 @@ struct Told {
     hits: Cell<u32>,
 }
 
-impl Kernel for Told {
+impl HotKernel for Told {
     fn frame(&self) -> Cursor<'_> {
         let range = self.frame.borrow().as_ptr_range();
         // SAFETY: the range of a live vector, which grows only when nobody looks at it any more.
@@ -42,7 +42,7 @@ impl Kernel for Told {
     fn again(&self, number: u64) -> u64 {
         number
     }
-    fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()> {
+    fn load(&self, at: usize, len: usize, message: &mut AnswerBuffer) -> Option<()> {
         assert!((1..=QUERY_MAX).contains(&len));
         message[..len].copy_from_slice(self.frame.borrow().get(at..at + len)?);
         Some(())
@@ -64,7 +64,7 @@ impl Kernel for Told {
             0
         }
     }
-    fn answer(&self, number: u32) -> Option<&Words> {
+    fn answer(&self, number: u32) -> Option<&AnswerWords> {
         (number == NUMBER).then_some(&self.words)
     }
     fn hit(&self, number: u32) {
@@ -81,7 +81,7 @@ impl Kernel for Told {
     fn now(&self) -> u64 {
         NOW
     }
-    fn sum(&self, message: &Message, len: usize) -> u64 {
+    fn sum(&self, message: &AnswerBuffer, len: usize) -> u64 {
         assert!(
             message[len..len.next_multiple_of(4)]
                 .iter()
@@ -110,7 +110,7 @@ impl Kernel for Told {
         // SAFETY: the range of a live vector, which nobody else looks at meanwhile.
         unsafe { CursorMut::new(range.start, range.end) }
     }
-    fn store(&self, at: usize, message: &Message, len: usize) -> Option<()> {
+    fn store(&self, at: usize, message: &AnswerBuffer, len: usize) -> Option<()> {
         assert!((1..=ANSWER_MAX).contains(&len));
         self.frame
             .borrow_mut()
@@ -122,13 +122,13 @@ impl Kernel for Told {
 
 /// With the answer to the query, and its client.
 fn told(frame: &[u8]) -> Told {
-    let mut words: Words = [0; word::COUNT];
+    let mut words: AnswerWords = [0; word::COUNT];
     words[word::KIND] = 1;
     words[word::NAME] = u64::from_ne_bytes(*b"\x03www\x02ab\0");
     words[word::OVER] = NOW + 1;
     words[word::SINCE] = NOW - 30 * NANOS_PER_SEC;
     words[word::VALID] = VALID;
-    let shape = Shape {
+    let shape = AnswerShape {
         flags: dns::AD,
         answers: 1,
         authorities: 0,
@@ -155,7 +155,7 @@ fn told(frame: &[u8]) -> Told {
 }
 
 /// As the one before has left it.
-fn scratch() -> Scratch {
+fn scratch() -> HotScratch {
     let range = QUERY.as_ptr_range();
     // SAFETY: the range of a constant.
     let frame = unsafe { Cursor::new(range.start, range.end) };
@@ -163,10 +163,10 @@ fn scratch() -> Scratch {
         panic!("a query");
     };
     let envelope = Envelope::of(frame, &flow).expect("it is long enough");
-    Scratch {
+    HotScratch {
         name: [0xa5a5_a5a5_a5a5_a5a5; NAME_WORDS],
         padding: 0,
-        message: [0xa5; size_of::<Message>()],
+        message: [0xa5; size_of::<AnswerBuffer>()],
         cookie: [0xa5; opt::COOKIE_OPTION_LEN],
         name_len: 1_000,
         opt_len: 1_000,
@@ -205,7 +205,7 @@ fn without_room_the_frame_is_as_it_was() {
         has_room: false,
         ..told(&QUERY)
     };
-    assert_eq!(answer(&kernel, &mut scratch()), Err(Outcome::NoRoom));
+    assert_eq!(answer(&kernel, &mut scratch()), Err(HotOutcome::NoRoom));
     assert_eq!(*kernel.frame.borrow(), QUERY);
     assert_eq!(kernel.hits.get(), 0);
 }
@@ -222,7 +222,7 @@ fn what_the_last_query_left_is_not_read() {
         let kernel = told(&frame);
         assert_eq!(
             answer(&kernel, &mut scratch),
-            Err(Outcome::NotPlain),
+            Err(HotOutcome::NotPlain),
             "{missing}"
         );
         assert_eq!(*kernel.frame.borrow(), frame);
@@ -241,7 +241,7 @@ fn every_word_of_the_question_counts() {
         };
         assert_eq!(
             answer(&kernel, &mut scratch()),
-            Err(Outcome::Unknown),
+            Err(HotOutcome::Unknown),
             "word {at}"
         );
     }
@@ -299,7 +299,7 @@ fn a_name_is_answered_with_its_own_answer_alone() {
             let wanted = if asked == has {
                 Ok(())
             } else {
-                Err(Outcome::Unknown)
+                Err(HotOutcome::Unknown)
             };
             assert_eq!(given, wanted, "{asked:?} {has:?}");
         }
@@ -308,7 +308,7 @@ fn a_name_is_answered_with_its_own_answer_alone() {
         let mut kernel = leads(names[10], names[10]);
         kernel.words[word::NAME + at] ^= 1 << 63;
         let given = answer(&kernel, &mut scratch());
-        assert_eq!(given, Err(Outcome::Unknown), "word {at}");
+        assert_eq!(given, Err(HotOutcome::Unknown), "word {at}");
     }
 }
 
@@ -320,7 +320,7 @@ fn while_nothing_holds_nobody_is_answered() {
     kernel.words[word::VALID] = 0;
     let Address(high, low) = Address::mapped(u32::from_ne_bytes([192, 0, 2, 1]));
     kernel.client = hot::client(KEY, 0, [high, low]);
-    assert_eq!(answer(&kernel, &mut scratch()), Err(Outcome::Withdrawn));
+    assert_eq!(answer(&kernel, &mut scratch()), Err(HotOutcome::Withdrawn));
 }
 
 #[test]
@@ -330,33 +330,33 @@ fn an_answer_holds_until_it_is_over_and_for_what_it_was_made() {
         kernel.words[at] = value;
         answer(&kernel, &mut scratch())
     };
-    assert_eq!(with(word::OVER, NOW), Err(Outcome::Over));
-    assert_eq!(with(word::VALID, VALID + 1), Err(Outcome::Withdrawn));
+    assert_eq!(with(word::OVER, NOW), Err(HotOutcome::Over));
+    assert_eq!(with(word::VALID, VALID + 1), Err(HotOutcome::Withdrawn));
     // What cannot be is not written.
-    let long = Shape {
+    let long = AnswerShape {
         flags: 0,
         answers: 1,
         authorities: 0,
         body_len: BODY_MAX as u16 + 1,
     };
-    assert_eq!(with(word::SHAPE, long.to_word()), Err(Outcome::Unknown));
+    assert_eq!(with(word::SHAPE, long.to_word()), Err(HotOutcome::Unknown));
 }
 
 #[test]
 fn a_client_is_answered_by_its_address_and_port() {
     let mut kernel = told(&QUERY);
     kernel.client ^= 1;
-    assert_eq!(answer(&kernel, &mut scratch()), Err(Outcome::NewClient));
+    assert_eq!(answer(&kernel, &mut scratch()), Err(HotOutcome::NewClient));
     let mut frame = QUERY;
     frame[34..36].copy_from_slice(&7_u16.to_be_bytes());
     assert_eq!(
         answer(&told(&frame), &mut scratch()),
-        Err(Outcome::NewClient)
+        Err(HotOutcome::NewClient)
     );
     let mut frame = QUERY;
     frame[6] |= 1;
     assert_eq!(
         answer(&told(&frame), &mut scratch()),
-        Err(Outcome::NewClient)
+        Err(HotOutcome::NewClient)
     );
 }

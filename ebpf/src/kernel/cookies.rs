@@ -1,7 +1,7 @@
 //! What the program that answers SYNs asks of the kernel.
 
 use super::{GUARDED, IpHeader, LISTENING, Run, SECOND_BITS, describe, is_one_of, now};
-use crate::syn::{COUNT_MAX, Cookies, Ends, Header, Port, Walk};
+use crate::syn::{COUNT_MAX, Cookies, Ends, OptionWalk, Port, SynHeader};
 use aya_ebpf::helpers::generated::{
     bpf_loop, bpf_sk_release, bpf_tcp_gen_syncookie, bpf_tcp_raw_gen_syncookie_ipv4,
     bpf_tcp_raw_gen_syncookie_ipv6,
@@ -12,7 +12,7 @@ use xdnsd_abi::few;
 
 impl Cookies for Run<'_, true> {
     #[inline(always)]
-    fn walk(&self, walk: &mut Walk) {
+    fn walk(&self, walk: &mut OptionWalk) {
         // The binding's type of a function has no arguments; the kernel knows better.
         let step = step as *const () as *mut c_void;
         // SAFETY: `step` is what the kernel calls, with this walk and on this processor, before the helper returns.
@@ -28,7 +28,13 @@ impl Cookies for Run<'_, true> {
     /// comes while there are few. It costs two look-ups of sockets, and the first of them waits for memory where every client is
     /// another one.
     #[inline(always)]
-    fn cookie(&self, ends: &Ends, port: &Port<'_>, header: &mut Header, len: u64) -> Option<u32> {
+    fn cookie(
+        &self,
+        ends: &Ends,
+        port: &Port<'_>,
+        header: &mut SynHeader,
+        len: u64,
+    ) -> Option<u32> {
         let (mut tuple, mut ip) = (MaybeUninit::uninit(), MaybeUninit::uninit());
         let (tuple_len, ip_len) = describe(ends, &mut tuple, &mut ip);
         let header = header.as_mut_ptr().cast();
@@ -86,6 +92,6 @@ unsafe fn raw_cookie(ip: *mut IpHeader, ip_len: u32, header: *mut u32, len: u32)
 /// One step of a walk, as bpf_loop calls it. 0: go on.
 unsafe extern "C" fn step(_: u64, walk: *mut c_void) -> i64 {
     // SAFETY: the walk that was given to bpf_loop, which nobody else touches until that returns.
-    let walk = unsafe { &mut *walk.cast::<Walk>() };
+    let walk = unsafe { &mut *walk.cast::<OptionWalk>() };
     i64::from(!walk.step())
 }

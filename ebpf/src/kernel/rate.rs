@@ -4,7 +4,7 @@ use super::{Run, now, told};
 use crate::context;
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
-use crate::rate::{self, Accounts, Message, Scratch};
+use crate::rate::{self, QueryBuffer, RateKernel, RateScratch};
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::macros::{btf_map, map};
@@ -19,10 +19,10 @@ type Table = Array<Element, { ELEMENTS as usize }, { BPF_F_MMAPABLE as usize }>;
 #[btf_map(name = "accounts")]
 static ACCOUNTS: ArrayOfMaps<Table, 1> = ArrayOfMaps::new();
 #[map(name = "rate_scratch")]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<RateScratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// The account of a client whose query goes on: its element and its place there. 0: there is none.
-pub type Counted = u32;
+pub type AccountId = u32;
 /// What [`look`] says besides that.
 const SLIPPED: u32 = u32::MAX;
 const DROPPED: u32 = u32::MAX - 1;
@@ -30,7 +30,7 @@ const _: () = assert!(ELEMENTS * (ELEMENT_WORDS as u32) < DROPPED);
 
 /// Whether the client may have asked: see [`rate::judge`].
 #[inline(always)]
-pub fn judge(ctx: &XdpContext) -> Result<Counted, Reason> {
+pub fn judge(ctx: &XdpContext) -> Result<AccountId, Reason> {
     match look(ctx.ctx) {
         SLIPPED => Err(Reason::RateSlipped),
         DROPPED => Err(Reason::DropRate),
@@ -58,7 +58,7 @@ fn look(ctx: *mut xdp_md) -> u32 {
 
 /// Counts a query that another program has answered.
 #[inline(always)]
-pub fn charge(ctx: &XdpContext, counted: Counted) {
+pub fn charge(ctx: &XdpContext, counted: AccountId) {
     if counted != 0 {
         rate::charge(&Run::<true>::new(ctx), counted);
     }
@@ -75,7 +75,7 @@ impl<const FRAGS: bool> Run<'_, FRAGS> {
     }
 }
 
-impl Accounts for Run<'_, true> {
+impl RateKernel for Run<'_, true> {
     type Element = *mut Element;
 
     #[inline(always)]
@@ -130,12 +130,12 @@ impl Accounts for Run<'_, true> {
     }
 
     #[inline(always)]
-    fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()> {
+    fn load(&self, at: usize, len: usize, message: &mut QueryBuffer) -> Option<()> {
         context::load(self.ctx, at, len, message)
     }
 
     #[inline(always)]
-    fn sum(&self, message: &Message, len: usize) -> u64 {
+    fn sum(&self, message: &QueryBuffer, len: usize) -> u64 {
         context::sum(message, len)
     }
 
@@ -150,7 +150,7 @@ impl Accounts for Run<'_, true> {
     }
 
     #[inline(always)]
-    fn store(&self, at: usize, message: &Message, len: usize) -> Option<()> {
+    fn store(&self, at: usize, message: &QueryBuffer, len: usize) -> Option<()> {
         context::store(self.ctx, at, message, len)
     }
 }

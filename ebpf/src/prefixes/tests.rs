@@ -1,5 +1,5 @@
 use super::*;
-use crate::classify::{NextHop, Reply};
+use crate::classify::{NextHop, ReplyFlow};
 
 /// Ethernet from 02:00:00:00:00:02 to 02:00:00:00:00:01, without its EtherType.
 const ETHERNET: [u8; 12] = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
@@ -24,8 +24,8 @@ struct Told {
     verdict: u8,
 }
 
-impl Way for Told {
-    fn next_hop(&self, _: &Reply) -> Option<NextHop> {
+impl FrameContext for Told {
+    fn next_hop(&self, _: &ReplyFlow) -> Option<NextHop> {
         None
     }
     fn ingress(&self) -> u32 {
@@ -36,7 +36,7 @@ impl Way for Told {
     }
 }
 
-impl Prefixes for Told {
+impl PrefixKernel for Told {
     fn has_prefixes(&self) -> bool {
         self.has_prefixes
     }

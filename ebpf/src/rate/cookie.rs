@@ -1,8 +1,8 @@
 //! Whether a DNS cookie is one that user space has given to this client (RFC 7873, RFC 9018 section 4).
 
-use super::question::Asked;
-use super::{Accounts, Scratch, key};
-use crate::cookie::Cookie;
+use super::question::RateQuestion;
+use super::{RateKernel, RateScratch, key};
+use crate::cookie::DnsCookie;
 use crate::flow::network::Address;
 use xdnsd_abi::headers::dns::opt::COOKIE_LEN;
 use xdnsd_abi::rate::{COOKIE_AGE_MAX_SECS, COOKIE_AHEAD_MAX_SECS, control};
@@ -11,18 +11,28 @@ const NANOS_PER_SEC: u64 = 1_000_000_000;
 
 /// Whether the cookie at this place of the message in the scratch is good.
 #[inline(always)]
-pub fn is_good<K: Accounts>(kernel: &K, scratch: &Scratch, asked: &Asked, client: Address) -> bool {
+pub fn is_good<K: RateKernel>(
+    kernel: &K,
+    scratch: &RateScratch,
+    asked: &RateQuestion,
+    client: Address,
+) -> bool {
     check(kernel, scratch, asked.cookie, client).unwrap_or(false)
 }
 
 #[inline(always)]
-fn check<K: Accounts>(kernel: &K, scratch: &Scratch, at: usize, client: Address) -> Option<bool> {
+fn check<K: RateKernel>(
+    kernel: &K,
+    scratch: &RateScratch,
+    at: usize,
+    client: Address,
+) -> Option<bool> {
     let head = kernel.element(0)?;
     if kernel.word(head, control::HAS_COOKIES) == 0 {
         return Some(false);
     }
     let bytes = scratch.message.get(at..at + COOKIE_LEN)?.first_chunk()?;
-    let cookie = Cookie::of(bytes);
+    let cookie = DnsCookie::of(bytes);
     let secs = kernel.now() / NANOS_PER_SEC;
     let age_secs = cookie.age_secs(secs.wrapping_add(kernel.word(head, control::WALL)));
     let is_fresh =

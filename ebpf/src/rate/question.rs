@@ -1,6 +1,6 @@
 //! The question of a query, and the DNS cookie that it brings.
 
-use super::{Accounts, Scratch};
+use super::{RateKernel, RateScratch};
 use crate::message::be16;
 use xdnsd_abi::headers::dns::{self, opt};
 
@@ -12,7 +12,7 @@ const NO_QUERY: u16 = dns::QR | dns::OPCODE;
 const OPTIONS_MAX: usize = 8;
 
 /// What is asked, as far as it matters here.
-pub struct Asked {
+pub struct RateQuestion {
     /// The header's flags.
     pub flags: u16,
     /// Offset behind the question.
@@ -25,10 +25,10 @@ pub struct Asked {
     pub cookie: usize,
 }
 
-impl Asked {
+impl RateQuestion {
     /// Reads the message of `len` bytes that stands in the scratch. `None`: it is no query with one question.
     #[inline(always)]
-    pub fn read(kernel: &impl Accounts, scratch: &mut Scratch, len: usize) -> Option<Self> {
+    pub fn read(kernel: &impl RateKernel, scratch: &mut RateScratch, len: usize) -> Option<Self> {
         let flags = be16(&scratch.message, dns::field::FLAGS.start)?;
         if flags & NO_QUERY != 0 || be16(&scratch.message, 4)? != 1 {
             return None;
@@ -60,8 +60,8 @@ impl Asked {
     #[inline(always)]
     fn read_opt(
         &mut self,
-        kernel: &impl Accounts,
-        scratch: &mut Scratch,
+        kernel: &impl RateKernel,
+        scratch: &mut RateScratch,
         len: usize,
     ) -> Option<()> {
         let start = self.end + opt::LEN;
@@ -83,7 +83,7 @@ impl Asked {
 
 /// Walks QNAME, and leaves the offset behind it in the scratch.
 #[inline(always)]
-fn walk_name(scratch: &mut Scratch) -> Option<()> {
+fn walk_name(scratch: &mut RateScratch) -> Option<()> {
     let mut at = dns::HEADER_LEN;
     for _ in 0..LABELS_MAX {
         let len = *scratch.message.get(at)?;
@@ -101,7 +101,7 @@ fn walk_name(scratch: &mut Scratch) -> Option<()> {
 
 /// Looks for the first cookie, and leaves its offset in the scratch; 0: there is none of the right length.
 #[inline(always)]
-fn walk_options(scratch: &mut Scratch, start: usize, end: usize) {
+fn walk_options(scratch: &mut RateScratch, start: usize, end: usize) {
     scratch.at = 0;
     let mut at = start;
     for _ in 0..OPTIONS_MAX {

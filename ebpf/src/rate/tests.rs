@@ -59,7 +59,7 @@ struct Told {
     answers: bool,
 }
 
-impl Accounts for Told {
+impl RateKernel for Told {
     type Element = u32;
 
     fn frame(&self) -> Cursor<'_> {
@@ -85,12 +85,12 @@ impl Accounts for Told {
     fn opaque(&self, place: &u64) -> u64 {
         *place
     }
-    fn load(&self, at: usize, len: usize, message: &mut Message) -> Option<()> {
+    fn load(&self, at: usize, len: usize, message: &mut QueryBuffer) -> Option<()> {
         assert!((1..=READ_MAX).contains(&len));
         message[..len].copy_from_slice(self.frame.borrow().get(at..at + len)?);
         Some(())
     }
-    fn sum(&self, message: &Message, len: usize) -> u64 {
+    fn sum(&self, message: &QueryBuffer, len: usize) -> u64 {
         let words = message[..len.next_multiple_of(2)].chunks(2);
         words
             .map(|word| u64::from(u16::from_ne_bytes([word[0], word[1]])))
@@ -105,7 +105,7 @@ impl Accounts for Told {
         // SAFETY: the range of a live vector, which nobody else looks at meanwhile.
         unsafe { CursorMut::new(range.start, range.end) }
     }
-    fn store(&self, at: usize, message: &Message, len: usize) -> Option<()> {
+    fn store(&self, at: usize, message: &QueryBuffer, len: usize) -> Option<()> {
         self.frame
             .borrow_mut()
             .get_mut(at..at + len)?
@@ -114,9 +114,9 @@ impl Accounts for Told {
     }
 }
 
-fn scratch() -> Scratch {
-    Scratch {
-        message: [0xa5; size_of::<Message>()],
+fn scratch() -> RateScratch {
+    RateScratch {
+        message: [0xa5; size_of::<QueryBuffer>()],
         at: 0xa5,
     }
 }
@@ -153,7 +153,7 @@ impl Told {
     }
 
     /// User space has made an account for this unit, which owes so much.
-    fn owing(self, unit: Unit, owed_ns: u64) -> Self {
+    fn owing(self, unit: ClientPrefix, owed_ns: u64) -> Self {
         let tag = unit.tag(&KEY);
         let clear_at = self.now.get() + owed_ns;
         // Not the first of its set.
@@ -194,12 +194,12 @@ fn who_has_no_account_or_room_left_goes_on() {
     let frame = query(&[]);
     assert_eq!(Told::new(&frame).judge(), Ok(false), "no account");
     let last = FULL - QUERIES.interval_ns;
-    let told = Told::new(&frame).owing(Unit::prefix(client()), last);
+    let told = Told::new(&frame).owing(ClientPrefix::prefix(client()), last);
     assert_eq!(told.judge(), Ok(true));
     assert_eq!(*told.frame.borrow(), frame);
-    let told = Told::new(&frame).owing(Unit::prefix(client()), last + 1);
+    let told = Told::new(&frame).owing(ClientPrefix::prefix(client()), last + 1);
     assert_eq!(told.judge(), Err(Reason::RateSlipped));
-    let off = Told::new(&frame).owing(Unit::prefix(client()), FULL);
+    let off = Told::new(&frame).owing(ClientPrefix::prefix(client()), FULL);
     off.table.borrow_mut()[0][control::QUERY_DEPTH] = 0;
     assert_eq!(off.judge(), Ok(false), "no limit");
     let none = Told::new(&frame);
@@ -210,7 +210,7 @@ fn who_has_no_account_or_room_left_goes_on() {
 #[test]
 fn slips_end_and_the_rest_is_dropped() {
     let frame = query(&[]);
-    let told = Told::new(&frame).owing(Unit::prefix(client()), FULL);
+    let told = Told::new(&frame).owing(ClientPrefix::prefix(client()), FULL);
     let again = |told: &Told| {
         *told.frame.borrow_mut() = query(&[]);
         told.judge()
@@ -219,7 +219,7 @@ fn slips_end_and_the_rest_is_dropped() {
     assert_eq!(again(&told), Err(Reason::RateSlipped));
     assert_eq!(again(&told), Err(Reason::DropRate));
     assert_eq!(*told.frame.borrow(), frame, "as it was");
-    let next = Told::new(&query(&[])).owing(Unit::prefix(client()), FULL);
+    let next = Told::new(&query(&[])).owing(ClientPrefix::prefix(client()), FULL);
     next.table.borrow_mut()[0][control::SLIP_DEPTH] = 0;
     assert_eq!(again(&next), Err(Reason::DropRate), "none at all");
 }
@@ -228,7 +228,7 @@ fn slips_end_and_the_rest_is_dropped() {
 fn where_answers_do_not_leave_user_space_gives_them() {
     let told = Told {
         answers: false,
-        ..Told::new(&query(&[])).owing(Unit::prefix(client()), FULL)
+        ..Told::new(&query(&[])).owing(ClientPrefix::prefix(client()), FULL)
     };
     for _ in 0..9 {
         assert_eq!(told.judge(), Ok(false), "it counts them itself");
@@ -243,7 +243,7 @@ fn where_answers_do_not_leave_user_space_gives_them() {
 
 #[test]
 fn the_answer_is_the_question_with_tc() {
-    let told = Told::new(&query(&option(3, b""))).owing(Unit::prefix(client()), FULL);
+    let told = Told::new(&query(&option(3, b""))).owing(ClientPrefix::prefix(client()), FULL);
     assert_eq!(told.judge(), Err(Reason::RateSlipped));
     let frame = told.frame.borrow();
     let (asked, len) = (query(&[]), query(&[]).len());
@@ -270,7 +270,7 @@ fn the_answer_is_the_question_with_tc() {
         let mut message = query(&[])[42..66].to_vec();
         message[11] = 0;
         message.extend(tail);
-        let told = Told::new(&self::frame(&message)).owing(Unit::prefix(client()), FULL);
+        let told = Told::new(&self::frame(&message)).owing(ClientPrefix::prefix(client()), FULL);
         assert_eq!(told.judge(), Err(Reason::RateSlipped));
         let frame = told.frame.borrow();
         assert_eq!((frame.len(), frame[53]), (66, 0));
@@ -279,7 +279,8 @@ fn the_answer_is_the_question_with_tc() {
 
 #[test]
 fn a_good_cookie_is_exempt_and_no_other() {
-    let full = |options: &[u8]| Told::new(&query(options)).owing(Unit::prefix(client()), FULL);
+    let full =
+        |options: &[u8]| Told::new(&query(options)).owing(ClientPrefix::prefix(client()), FULL);
     let with = |cookie: &[u8]| option(10, cookie);
     let behind = [option(3, b""), option(8, &[0, 1, 24, 0]), with(&COOKIE)].concat();
     assert_eq!(
@@ -310,13 +311,13 @@ fn a_good_cookie_is_exempt_and_no_other() {
         let told = Told::new(&query(&with(&COOKIE)));
         told.now
             .set((told.now.get() as i64 + secs * 1_000_000_000) as u64);
-        told.owing(Unit::prefix(client()), FULL).judge()
+        told.owing(ClientPrefix::prefix(client()), FULL).judge()
     };
     assert_eq!([at(3_600), at(-300)], [Ok(false); 2]);
     assert_eq!([at(3_601), at(-301)], [Err(Reason::RateSlipped); 2]);
     let mut elsewhere = query(&with(&COOKIE));
     elsewhere[29] ^= 1;
-    let told = Told::new(&elsewhere).owing(Unit::prefix(client()), FULL);
+    let told = Told::new(&elsewhere).owing(ClientPrefix::prefix(client()), FULL);
     assert_eq!(told.judge(), Err(Reason::RateSlipped));
     let without = full(&with(&COOKIE));
     without.table.borrow_mut()[0][control::HAS_COOKIES] = 0;
@@ -357,7 +358,7 @@ fn an_ipv6_clients_cookie_is_good() {
     let words = [0, 1].map(|at| u64::from_ne_bytes(words[at]));
     let told = Told::new(&frame);
     told.now.set((0x5cf7_c579 - WALL) * 1_000_000_000);
-    let told = told.owing(Unit::prefix(words), FULL);
+    let told = told.owing(ClientPrefix::prefix(words), FULL);
     assert_eq!(told.judge(), Err(Reason::RateSlipped), "another secret");
     *told.frame.borrow_mut() = frame;
     told.table.borrow_mut()[0][control::SECRETS..][..2].copy_from_slice(&halves(&secret));
@@ -372,10 +373,18 @@ fn a_neighbour_counts_for_itself() {
         u64::from_ne_bytes([255, 255, 255, 255, 255, 255, 255, 192]),
     ];
     for (unit, is_on_link, verdict) in [
-        (Unit::whole(client()), true, Err(Reason::RateSlipped)),
-        (Unit::prefix(client()), true, Ok(false)),
-        (Unit::whole(client()), false, Ok(false)),
-        (Unit::prefix(client()), false, Err(Reason::RateSlipped)),
+        (
+            ClientPrefix::whole(client()),
+            true,
+            Err(Reason::RateSlipped),
+        ),
+        (ClientPrefix::prefix(client()), true, Ok(false)),
+        (ClientPrefix::whole(client()), false, Ok(false)),
+        (
+            ClientPrefix::prefix(client()),
+            false,
+            Err(Reason::RateSlipped),
+        ),
     ] {
         let mut told = Told::new(&query(&[])).owing(unit, FULL);
         if is_on_link {
@@ -383,7 +392,7 @@ fn a_neighbour_counts_for_itself() {
         }
         assert_eq!(told.judge(), verdict, "{unit:?} {is_on_link}");
     }
-    let told = Told::new(&query(&[])).owing(Unit::prefix(client()), FULL);
+    let told = Told::new(&query(&[])).owing(ClientPrefix::prefix(client()), FULL);
     told.table.borrow_mut()[0][control::NETWORKS] = NETWORKS_MAX as u64 + 1;
     assert_eq!(told.judge(), Ok(false), "not all networks are known");
 }
@@ -396,7 +405,7 @@ fn messages_that_are_cut_off_are_dropped_or_slip() {
     for len in 42 + 12..whole.len() {
         let mut cut = whole[..len].to_vec();
         cut[38..40].copy_from_slice(&((len - 34) as u16).to_be_bytes());
-        let told = Told::new(&cut).owing(Unit::prefix(client()), FULL);
+        let told = Told::new(&cut).owing(ClientPrefix::prefix(client()), FULL);
         let expected = match len < question_end {
             true => Reason::DropRate,
             false => Reason::RateSlipped,
@@ -413,18 +422,18 @@ fn messages_that_are_cut_off_are_dropped_or_slip() {
     ] {
         let mut odd = query(&[]);
         odd[at] = value;
-        let told = Told::new(&odd).owing(Unit::prefix(client()), FULL);
+        let told = Told::new(&odd).owing(ClientPrefix::prefix(client()), FULL);
         assert_eq!(told.judge(), Err(Reason::DropRate), "{at} {value}");
     }
     let long = frame(&[&query(&[])[42..], &[0; 256]].concat());
-    let told = Told::new(&long).owing(Unit::prefix(client()), FULL);
+    let told = Told::new(&long).owing(ClientPrefix::prefix(client()), FULL);
     assert_eq!(told.judge(), Err(Reason::DropRate));
 }
 
 /// What another program answers is counted here, and nothing else.
 #[test]
 fn what_user_space_does_not_see_is_counted() {
-    let told = Told::new(&query(&[])).owing(Unit::prefix(client()), 0);
+    let told = Told::new(&query(&[])).owing(ClientPrefix::prefix(client()), 0);
     let account = judge(&told, &mut scratch()).expect("it goes on");
     let account = account.expect("there is one");
     for given in 1..=10 {

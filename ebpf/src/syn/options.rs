@@ -8,16 +8,16 @@
 //!  | milliseconds | ECN | SACK | scale    |      scale 15: the client scales no windows
 //! ```
 
-use xdnsd_abi::Kept;
+use xdnsd_abi::RestoredOptions;
 use xdnsd_abi::headers::tcp;
 use xdnsd_abi::headers::tcp::option;
 
 /// Room for the longest TCP header, in words, the last of which is not needed.
-pub type Header = [u32; tcp::HEADER_LEN_MAX / size_of::<u32>() + 1];
+pub type SynHeader = [u32; tcp::HEADER_LEN_MAX / size_of::<u32>() + 1];
 
-/// Room without a header in it: see [`Walk::new`].
+/// Room without a header in it: see [`OptionWalk::new`].
 #[inline(always)]
-pub fn no_header(zero: u32) -> Header {
+pub fn no_header(zero: u32) -> SynHeader {
     [zero; _]
 }
 
@@ -34,7 +34,7 @@ const NANOSECONDS_PER_MS: u64 = 1_000_000;
 /// The options behind the MSS in an answer: all of them, or none.
 ///
 /// Not an `Option`: of one that is `None` the compiler saves bytes that nobody has written, and the verifier refuses that.
-pub struct Options {
+pub struct TcpOptions {
     /// Whether they are there.
     pub are_there: bool,
     /// Big-endian in memory; zero where they are not there.
@@ -43,7 +43,7 @@ pub struct Options {
 
 const WORDS: usize = 4;
 
-impl Options {
+impl TcpOptions {
     /// Bytes of them, where they are there.
     pub const LEN: usize = size_of::<[u32; WORDS]>();
     /// An MSS and nothing else.
@@ -55,13 +55,13 @@ impl Options {
 
 /// A walk over the options of a header, which is zero behind its end.
 ///
-/// One option is one call of a function that the verifier looks at once, and not each time: [`Walk::step`]. What it knows of the
+/// One option is one call of a function that the verifier looks at once, and not each time: [`OptionWalk::step`]. What it knows of the
 /// walk it has from this structure, so nothing here may be a number that it can count along. Of a number in the upper half of
 /// eight bytes, or of a single byte, it remembers nothing.
 #[repr(C, align(8))]
-pub struct Walk {
+pub struct OptionWalk {
     /// The header.
-    pub header: Header,
+    pub header: SynHeader,
     /// The client's timestamp, big-endian in memory.
     timestamp: u32,
     /// Where the next option stands.
@@ -74,7 +74,7 @@ pub struct Walk {
     padding: u32,
 }
 
-impl Walk {
+impl OptionWalk {
     /// All of it is `zero`: of numbers that it knows the compiler makes one store, and the verifier wants those aligned, or a call
     /// of memset, which goes byte by byte.
     #[inline(always)]
@@ -131,7 +131,7 @@ impl Walk {
     /// One of the header's bytes; some other one where there are so many not.
     #[inline(always)]
     fn octet(&self, at: u32) -> u8 {
-        const LAST: usize = size_of::<Header>() / size_of::<u32>() - 1;
+        const LAST: usize = size_of::<SynHeader>() / size_of::<u32>() - 1;
         const { assert!(LAST.count_ones() == LAST.trailing_ones()) };
         let word = u32::from_be(self.header[(at as usize / size_of::<u32>()) & LAST]);
         (word >> (24 - 8 * (at % 4))) as u8
@@ -140,10 +140,10 @@ impl Walk {
     /// What the answer says behind its MSS, after all options were looked at. Without the client's timestamp there is nothing to
     /// keep it in.
     #[inline(always)]
-    pub fn answer(&self, kept: Kept, now_ns: u64) -> Options {
+    pub fn answer(&self, kept: RestoredOptions, now_ns: u64) -> TcpOptions {
         const NOTHING: [u8; 2] = [option::NOP; 2];
         if self.has_timestamp == 0 {
-            return Options::NONE;
+            return TcpOptions::NONE;
         }
         let has_sack = self.has_sack != 0 && kept.sack;
         let [sack, sack_len] = if has_sack {
@@ -161,7 +161,7 @@ impl Walk {
             None => (NO_SCALE, [option::NOP; 4]),
         };
         let bits = u32::from(scale) | if has_sack { SACK } else { 0 };
-        Options {
+        TcpOptions {
             are_there: true,
             words: [
                 u32::from_ne_bytes([sack, sack_len, timestamps, timestamps_len]),

@@ -2,7 +2,7 @@ use super::*;
 use crate::classify::NextHop;
 use crate::flow::link::Mac;
 use std::cell::RefCell;
-use xdnsd_abi::Kept;
+use xdnsd_abi::RestoredOptions;
 use xdnsd_abi::headers::tcp::HEADER_LEN_MAX;
 
 /// A SYN as Linux sends it from 192.0.2.1, port 40000, to 192.0.2.53, port 53, but for its TCP checksum.
@@ -37,8 +37,8 @@ struct Told {
     asked: RefCell<Vec<(Vec<u8>, u64)>>,
 }
 
-impl Way for Told {
-    fn next_hop(&self, reply: &Reply) -> Option<NextHop> {
+impl FrameContext for Told {
+    fn next_hop(&self, reply: &ReplyFlow) -> Option<NextHop> {
         assert_eq!(reply.protocol, 6);
         assert_eq!(reply.source_port, 53_u16.to_be());
         assert_eq!(reply.destination_port, 40_000_u16.to_be());
@@ -71,7 +71,7 @@ impl Guarded for Told {
     fn has_proved(&self, _: &Ends, secs: u32) -> bool {
         self.proved_secs.is_some_and(|ago| ago <= secs)
     }
-    fn copy(&self, at: u32, len: u32, header: &mut Header) -> Option<u64> {
+    fn copy(&self, at: u32, len: u32, header: &mut SynHeader) -> Option<u64> {
         assert!((tcp::HEADER_LEN..=HEADER_LEN_MAX).contains(&(len as usize)));
         let bytes = self.frame.get(at as usize..)?.get(..len as usize)?;
         for (word, bytes) in header.iter_mut().zip(bytes.chunks(4)) {
@@ -82,7 +82,7 @@ impl Guarded for Told {
 }
 
 impl Cookies for Told {
-    fn walk(&self, walk: &mut Walk) {
+    fn walk(&self, walk: &mut OptionWalk) {
         for _ in 0..COUNT_MAX {
             if !walk.step() {
                 break;
@@ -92,7 +92,13 @@ impl Cookies for Told {
     fn now(&self) -> u64 {
         NOW_NS
     }
-    fn cookie(&self, ends: &Ends, port: &Port<'_>, header: &mut Header, len: u64) -> Option<u32> {
+    fn cookie(
+        &self,
+        ends: &Ends,
+        port: &Port<'_>,
+        header: &mut SynHeader,
+        len: u64,
+    ) -> Option<u32> {
         assert_eq!((port.key.port, port.asked), ([0, 53], ASKED));
         assert_eq!(ends.destination_port, 53_u16.to_be());
         let bytes = header.iter().flat_map(|word| word.to_ne_bytes());
@@ -143,7 +149,7 @@ fn seal(frame: &mut [u8], tcp: usize) {
     frame[tcp + 16..tcp + 18].copy_from_slice(&checksum.to_be_bytes());
 }
 
-fn run(kernel: &Told) -> Result<Answer, Reason> {
+fn run(kernel: &Told) -> Result<SegmentAnswer, Reason> {
     // Exactly as long as the frame, so that a memory checker sees any byte read behind it.
     let frame = kernel.frame.clone().into_boxed_slice();
     let range = frame.as_ptr_range();
@@ -152,7 +158,7 @@ fn run(kernel: &Told) -> Result<Answer, Reason> {
 }
 
 /// Writes the answer over so many bytes of the frame.
-fn written(answer: &Answer, frame: &[u8], len: usize) -> Option<Vec<u8>> {
+fn written(answer: &SegmentAnswer, frame: &[u8], len: usize) -> Option<Vec<u8>> {
     let mut bytes = frame.to_vec();
     bytes.resize(len, 0xa5);
     let mut bytes = bytes.into_boxed_slice();
@@ -200,7 +206,7 @@ fn the_answer_says_what_it_should_and_fits_to_the_byte() {
         assert_eq!(sum(&bytes, tcp), 0xffff);
         let asked = kernel.asked.take();
         let mut header = frame[tcp..].to_vec();
-        header.resize(size_of::<Header>(), 0);
+        header.resize(size_of::<SynHeader>(), 0);
         assert_eq!(asked, [(header, 40)], "zero behind the header");
     }
 }
@@ -214,7 +220,7 @@ fn the_answer_keeps_what_it_may_of_the_options() {
         (None, 0x0000_101f, [1; 4]),
     ] {
         let mut kernel = told(&syn());
-        kernel.orders = Orders::give(Some(Kept { sack, scale }));
+        kernel.orders = Orders::give(Some(RestoredOptions { sack, scale }));
         let answer = run(&kernel).unwrap_or_else(|reason| panic!("{reason:?}"));
         assert_eq!(answer.len(), 74);
         for len in 0..answer.len() {

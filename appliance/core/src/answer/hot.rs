@@ -6,7 +6,9 @@ use crate::dns::record::Records;
 use crate::dns::{QUESTION_FIXED_LEN, class, name, rcode, read_u16, rtype};
 use crate::time::Instant;
 use xdnsd_abi::headers::dns::opt::COOKIE_OPTION_LEN;
-use xdnsd_abi::hot::{self, BODY_MAX, NAME_WORDS, RECORDS_MAX, Shape, Words, kind, word};
+use xdnsd_abi::hot::{
+    self, AnswerShape, AnswerWords, BODY_MAX, NAME_WORDS, RECORDS_MAX, kind, word,
+};
 
 /// What the reply does not say of an answer that was just given from the cache, and that whoever asks the same gets as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct Fresh {
 /// The answer that was given in `reply`, but for the words that say when and under what it holds. `None`: it is not one for the
 /// program in the kernel, because it is too long, was shortened, says something to this client alone, or is another one next time.
 #[must_use]
-pub fn hot_words(reply: &[u8], fresh: &Fresh) -> Option<Words> {
+pub fn hot_words(reply: &[u8], fresh: &Fresh) -> Option<AnswerWords> {
     let header = Header::parse(reply)?;
     let [1, answers, authorities, additionals @ 0..=1] = header.counts else {
         return None;
@@ -48,13 +50,13 @@ pub fn hot_words(reply: &[u8], fresh: &Fresh) -> Option<Words> {
     };
     let body_end = reply.len() - opt_len;
     let body = reply.get(question_end..body_end)?;
-    let mut words: Words = [0; word::COUNT];
+    let mut words: AnswerWords = [0; word::COUNT];
     words[word::KIND] =
         u64::from(qtype?) | edns | bit(header.has(flag::CD), kind::CHECKING_DISABLED);
     words[word::NAME..][..NAME_WORDS].copy_from_slice(&hot_name(&reply[HEADER_LEN..name_end])?);
     let records = Records::new(reply, question_end, usize::from(answers + authorities));
     words[word::TTLS] = ttls(records, question_end..body_end, fresh.rotates)?;
-    let shape = Shape {
+    let shape = AnswerShape {
         flags: header.flags & (flag::AA | flag::RCODE_MASK)
             | if fresh.authentic_data { flag::AD } else { 0 },
         answers,
@@ -203,7 +205,7 @@ mod tests {
             words[word::NAME..][..NAME_WORDS],
             hot_name(LOWER).expect("short")
         );
-        let shape = Shape::from_word(words[word::SHAPE]);
+        let shape = AnswerShape::from_word(words[word::SHAPE]);
         assert_eq!((shape.answers, shape.authorities), (2, 0));
         assert_eq!(
             shape.flags,

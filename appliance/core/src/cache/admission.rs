@@ -19,14 +19,14 @@ pub(super) const DENIALS: u32 = CACHE_WAYS as u32 / 4;
 
 /// What an entry says of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EntryKind {
     /// Records, or a mark of ours.
     Records,
     /// That there are none.
     Denial,
 }
 
-impl Kind {
+impl EntryKind {
     /// The kind of an answer.
     pub const fn of(head: &Head) -> Self {
         if head.answers == 0 && !head.is_mark() {
@@ -91,14 +91,14 @@ impl Admission {
 
     /// The way whose entry goes for a new one of `kind`. Young ones that were asked for are kept from now on. A young one of the
     /// same kind goes; then one of the other kind where it has more than one; then what CLOCK picks.
-    pub fn victim(&mut self, referenced: &mut u8, kind: Kind, ways: usize) -> usize {
+    pub fn victim(&mut self, referenced: &mut u8, kind: EntryKind, ways: usize) -> usize {
         let promoted = self.young & *referenced;
         self.young &= !promoted;
         *referenced &= !promoted;
         let (records, denials) = (self.young & !self.denials, self.young & self.denials);
         let (same, other) = match kind {
-            Kind::Records => (records, denials),
-            Kind::Denial => (denials, records),
+            EntryKind::Records => (records, denials),
+            EntryKind::Denial => (denials, records),
         };
         let from = if same != 0 {
             same
@@ -137,12 +137,12 @@ impl Admission {
         &mut self,
         referenced: &mut u8,
         way: usize,
-        kind: Kind,
+        kind: EntryKind,
         standing: Standing,
         ways: usize,
     ) {
         let bit = 1 << way;
-        let is_denial = kind == Kind::Denial;
+        let is_denial = kind == EntryKind::Denial;
         self.young = self.young & !bit | u8::from(!standing.kept) << way;
         self.denials = self.denials & !bit | u8::from(is_denial) << way;
         *referenced = *referenced & !bit | u8::from(standing.referenced) << way;

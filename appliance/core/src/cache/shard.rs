@@ -1,6 +1,6 @@
 //! One shard: a table of small slots and a table of large ones.
 
-use super::admission::{Kind, Standing};
+use super::admission::{EntryKind, Standing};
 use super::table::Table;
 use crate::answer::{Answer, HashedKey, Head, Key, NAME_MASK};
 use crate::limits::{
@@ -110,7 +110,7 @@ impl Shard {
 
     /// Puts the answer, which fits one of the tables, into a free slot or a victim's. Whether it was a victim's.
     fn put(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>, earlier: Option<Standing>) -> bool {
-        let (kind, now) = (Kind::of(answer.head), answer.head.stored);
+        let (kind, now) = (EntryKind::of(answer.head), answer.head.stored);
         let is_small = self.small.fits(key.key().name.len() + answer.body.len());
         let standing = earlier.unwrap_or(Standing::NEW);
         if let Some(id) = is_small

@@ -83,7 +83,7 @@ pub struct Marker(pub [u8; 8]);
 
 /// What the file says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct SnapshotHeader {
     /// Stands before each record.
     pub marker: Marker,
     /// How many records follow, where the writer knew.
@@ -107,7 +107,7 @@ pub enum HeaderError {
     Damaged,
 }
 
-impl Header {
+impl SnapshotHeader {
     /// Bytes of an encoded header.
     pub const LEN: usize = header::CRC.end;
 
@@ -181,14 +181,14 @@ impl Header {
 }
 
 /// Writes what stands at the beginning of every file of this version.
-fn write_prefix(bytes: &mut [u8; Header::LEN]) {
+fn write_prefix(bytes: &mut [u8; SnapshotHeader::LEN]) {
     bytes[header::MAGIC].copy_from_slice(&MAGIC);
     bytes[header::VERSION].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[header::HEADER_LEN].copy_from_slice(&(Header::LEN as u16).to_le_bytes());
+    bytes[header::HEADER_LEN].copy_from_slice(&(SnapshotHeader::LEN as u16).to_le_bytes());
 }
 
 /// The CRC over a header.
-fn checksum(bytes: &[u8; Header::LEN]) -> u32 {
+fn checksum(bytes: &[u8; SnapshotHeader::LEN]) -> u32 {
     CRC32.checksum(&bytes[..header::CRC.start])
 }
 
@@ -250,7 +250,7 @@ impl<'a> Stored<'a> {
             && body_is_well_formed(self.name, records, self.body)
     }
 
-    fn into_record(self) -> Record<'a> {
+    fn into_record(self) -> SnapshotRecord<'a> {
         let head = Head {
             rcode: self.rcode,
             authentic_data: self.flags & flag::AUTHENTIC_DATA != 0,
@@ -265,7 +265,7 @@ impl<'a> Stored<'a> {
             group: Head::ANY_GROUP,
             failed_secs: 0,
         };
-        Record {
+        SnapshotRecord {
             key: Key::from_parts(self.name, self.qtype, self.flags),
             saved: head,
             age_secs: self.age_secs,
@@ -321,7 +321,7 @@ impl Encoder {
 
 /// An entry from a file, well-formed. Whether it is true nobody knows: it is to be served as stale and refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
+pub struct SnapshotRecord<'a> {
     /// The question.
     pub key: Key<'a>,
     /// The answer's records.
@@ -332,8 +332,8 @@ pub struct Record<'a> {
     age_secs: u32,
 }
 
-impl Record<'_> {
-    /// The head to insert the entry with at `now`. `file_age_secs` is the file's ([`Header::age_secs`]): where it is
+impl SnapshotRecord<'_> {
+    /// The head to insert the entry with at `now`. `file_age_secs` is the file's ([`SnapshotHeader::age_secs`]): where it is
     /// known the entry is as old as it is; where not, now or when the file was written, the entry is `restored`, always
     /// stale. The caller's epoch should lie so far back that an entry of that age would be of no use.
     #[must_use]
@@ -365,12 +365,12 @@ pub enum Broken {
 
 /// Reads records one after the other. Ends after [`Broken::Torn`], or without it at the end of a whole file.
 #[derive(Clone, Debug)]
-pub struct Records<'a> {
+pub struct SnapshotRecords<'a> {
     rest: &'a [u8],
     marker: Marker,
 }
 
-impl<'a> Records<'a> {
+impl<'a> SnapshotRecords<'a> {
     /// Reads the records in `bytes`: a file without its header.
     #[must_use]
     pub const fn new(bytes: &'a [u8], marker: Marker) -> Self {
@@ -415,8 +415,8 @@ impl<'a> Records<'a> {
     }
 }
 
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<Record<'a>, Broken>;
+impl<'a> Iterator for SnapshotRecords<'a> {
+    type Item = Result<SnapshotRecord<'a>, Broken>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -438,15 +438,15 @@ impl<'a> Iterator for Records<'a> {
 ///
 /// # Errors
 /// [`HeaderError`] where the file is not ours to read; never [`HeaderError::Damaged`].
-pub fn open(file: &[u8]) -> Result<(Option<Header>, Records<'_>), HeaderError> {
-    let header = match Header::decode(file) {
+pub fn open(file: &[u8]) -> Result<(Option<SnapshotHeader>, SnapshotRecords<'_>), HeaderError> {
+    let header = match SnapshotHeader::decode(file) {
         Ok(header) => Some(header),
         Err(HeaderError::Damaged) => None,
         Err(error @ (HeaderError::Foreign | HeaderError::Version(_) | HeaderError::Truncated)) => {
             return Err(error);
         }
     };
-    let records = &file[Header::LEN..];
+    let records = &file[SnapshotHeader::LEN..];
     // The header's own marker may be what is damaged: the first record has it too.
     let first = || {
         records
@@ -454,5 +454,5 @@ pub fn open(file: &[u8]) -> Result<(Option<Header>, Records<'_>), HeaderError> {
             .map_or(Marker([0; 8]), |marker| Marker(*marker))
     };
     let marker = header.map_or_else(first, |header| header.marker);
-    Ok((header, Records::new(records, marker)))
+    Ok((header, SnapshotRecords::new(records, marker)))
 }

@@ -10,7 +10,7 @@
 
 use heapless::Vec;
 
-use super::admission::{Admission, Kind, Standing};
+use super::admission::{Admission, EntryKind, Standing};
 use crate::answer::{Answer, HashedKey, Head, Key, NAME_MASK};
 use crate::limits::CACHE_WAYS;
 use crate::time::Instant;
@@ -197,7 +197,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
     }
 
     /// A free slot of the hash's set, if an entry of this kind may have it.
-    pub fn free(&self, hash: u64, kind: Kind, standing: Standing) -> Option<SlotId> {
+    pub fn free(&self, hash: u64, kind: EntryKind, standing: Standing) -> Option<SlotId> {
         let set = set_of(hash, self.sets_used());
         let Set {
             tags,
@@ -205,7 +205,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
             referenced,
         } = self.sets.get(set)?;
         let way = tags[..self.ways_used()].iter().position(|tag| *tag == 0)?;
-        let is_bound = kind == Kind::Denial
+        let is_bound = kind == EntryKind::Denial
             && standing == Standing::NEW
             && admission.has_its_denials(*referenced);
         (!is_bound).then_some(SlotId { set, way })
@@ -230,7 +230,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
     }
 
     /// The slot of the hash's set whose entry goes for one of this kind. There is a set.
-    pub fn victim(&mut self, hash: u64, kind: Kind, now: Instant) -> SlotId {
+    pub fn victim(&mut self, hash: u64, kind: EntryKind, now: Instant) -> SlotId {
         let set = set_of(hash, self.sets_used());
         let ways = self.ways_used();
         let way = match self.longest_expired(set, now) {
@@ -280,7 +280,13 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         if evicted != 0 {
             slots[admission.next_ghost(ways)].ghost = evicted;
         }
-        admission.enter(referenced, id.way, Kind::of(answer.head), standing, ways);
+        admission.enter(
+            referenced,
+            id.way,
+            EntryKind::of(answer.head),
+            standing,
+            ways,
+        );
         slots[id.way].store(key.key(), answer);
     }
 

@@ -13,7 +13,7 @@ use crate::policy::{Labels, Policy};
 use core::ops::Range;
 
 /// An answer in a message of its own, from whose first byte its pointers count.
-pub(super) struct Source<'h> {
+pub(super) struct AnswerMessage<'h> {
     pub head: &'h Head,
     /// Header and question, then the records.
     pub message: &'h [u8],
@@ -21,7 +21,7 @@ pub(super) struct Source<'h> {
     pub body: Range<usize>,
 }
 
-impl<'h> Source<'h> {
+impl<'h> AnswerMessage<'h> {
     /// An answer without records.
     pub(super) const fn bare(head: &'h Head) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl<'h> Source<'h> {
 }
 
 /// A local alias that a client asked for.
-pub(super) struct Alias<'p> {
+pub(super) struct AliasQuestion<'p> {
     pub name: &'p Name,
     pub qtype: u16,
     pub policy: &'p Policy<'p>,
@@ -59,13 +59,13 @@ pub(super) fn leads_to<'q>(
     }
 }
 
-impl Alias<'_> {
+impl AliasQuestion<'_> {
     /// Completes `message`, which begins with the question of a client for the alias: the aliases, then what the target
     /// has. SERVFAIL where that cannot be written, or where the alias leads elsewhere by now.
     pub(super) fn render(
         &self,
         message: &mut [u8],
-        target: &Source<'_>,
+        target: &AnswerMessage<'_>,
         reply: &Reply,
     ) -> Rendered {
         let question_end = self.question_end();
@@ -94,7 +94,7 @@ impl Alias<'_> {
     fn write(
         &self,
         message: &mut [u8],
-        target: &Source<'_>,
+        target: &AnswerMessage<'_>,
         ttl: Ttl,
     ) -> Result<(Head, usize), WriteError> {
         let labels = Labels::new(self.name.as_wire()).ok_or(WriteError::Malformed)?;

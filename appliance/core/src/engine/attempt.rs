@@ -4,7 +4,7 @@ use super::{CacheAccess, Call, Effects, Engine};
 use crate::counters::Counter;
 use crate::forward::question::Event;
 use crate::forward::tries::Attempt;
-use crate::forward::via::{Origin, SourcePort, Via};
+use crate::forward::via::{ResponseOrigin, SourcePort, Via};
 use crate::time::Instant;
 
 /// For how long a port may still receive an answer that nobody waits for any more.
@@ -15,7 +15,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     pub(super) fn not_awaited<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
-        origin: &Origin,
+        origin: &ResponseOrigin,
         id: Option<u16>,
     ) {
         let port = origin.via.port();

@@ -25,7 +25,7 @@ const ROLLOVER_SECS: u32 = 86_400;
 
 /// What server cookies are made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CookieSecret {
+pub enum CookieSecrets {
     /// Two secrets given by the operator: cookies are made with the first, those of the second are accepted, too. So
     /// several servers can share them, and change them one after the other (RFC 9018 section 5).
     Given {
@@ -45,9 +45,9 @@ pub enum CookieSecret {
 ///  | day of the last | how often        |      0: never
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Turns(u64);
+pub struct SecretRotations(u64);
 
-impl Turns {
+impl SecretRotations {
     /// As [`Self::to_word`] gave it.
     #[must_use]
     pub const fn of_word(word: u64) -> Self {
@@ -82,7 +82,7 @@ pub(super) struct Moment {
     /// Unix time.
     pub secs: u32,
     /// How often there was another secret by then.
-    pub turns: Turns,
+    pub turns: SecretRotations,
 }
 
 /// What the check of a cookie says.
@@ -94,7 +94,7 @@ pub(super) struct Checked {
     pub reply: [u8; 24],
 }
 
-impl CookieSecret {
+impl CookieSecrets {
     /// Checks the cookie that came from `address`, and makes the one to send back.
     pub(super) fn check(&self, cookie: &Cookie, address: IpAddr, moment: Moment) -> Checked {
         let now_secs = moment.secs;
@@ -125,7 +125,7 @@ impl CookieSecret {
     /// The secret that cookies are made with, and the one whose cookies are still good: that of the day before, or of before the
     /// last turn where that was today.
     #[must_use]
-    pub fn secrets(&self, now_secs: u32, turns: Turns) -> [[u8; 16]; 2] {
+    pub fn secrets(&self, now_secs: u32, turns: SecretRotations) -> [[u8; 16]; 2] {
         match self {
             Self::Given { current, previous } => [*current, *previous],
             Self::Made(key) => {
@@ -223,15 +223,15 @@ mod tests {
 
     /// Nobody has turned the secret.
     fn never(secs: u32) -> Moment {
-        let turns = Turns::default();
+        let turns = SecretRotations::default();
         Moment { secs, turns }
     }
 
     /// RFC 9018 appendix A.1 and A.2.
     const SECRET: &str = "e5e973e5a6b2a43f48e7dc849e37bfcf";
 
-    fn secret() -> CookieSecret {
-        CookieSecret::Given {
+    fn secret() -> CookieSecrets {
+        CookieSecrets::Given {
             current: hex(SECRET),
             previous: [0; 16],
         }
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_rfcs_ipv6_example_with_two_secrets() {
-        let secret = CookieSecret::Given {
+        let secret = CookieSecrets::Given {
             current: hex("445536bcd2513298075a5d379663c962"),
             previous: hex("dd3bdf9344b678b185a6f5cb60fca715"),
         };
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn cookies_end_and_belong_to_their_address() {
         let here = "192.0.2.1".parse().expect("an address");
-        let made = CookieSecret::Made([7; 16]);
+        let made = CookieSecrets::Made([7; 16]);
         let now = 1_700_000_000;
         let fresh = made
             .check(&cookie("0011223344556677", ""), here, never(now))
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn a_turn_makes_another_secret_and_the_one_before_is_good_until_the_next() {
         let here = "192.0.2.1".parse().expect("an address");
-        let made = CookieSecret::Made([7; 16]);
+        let made = CookieSecrets::Made([7; 16]);
         // Half an hour before the end of a day.
         let now = 20_000 * ROLLOVER_SECS - 1_800;
         let new = |at, turns| {
@@ -336,10 +336,10 @@ mod tests {
             returned.server_len = 16;
             returned
         };
-        let never = Turns::default();
+        let never = SecretRotations::default();
         let once = never.one_more(now);
         let twice = once.one_more(now + 60);
-        assert_eq!(Turns::of_word(twice.to_word()), twice);
+        assert_eq!(SecretRotations::of_word(twice.to_word()), twice);
         let old = new(now, never);
         let is_good = |cookie: &Cookie, at, turns| {
             made.check(cookie, here, Moment { secs: at, turns })
@@ -357,7 +357,7 @@ mod tests {
         // Given secrets are the operator's.
         assert_eq!(
             secret().secrets(now, twice),
-            secret().secrets(now, Turns::default())
+            secret().secrets(now, SecretRotations::default())
         );
     }
 }

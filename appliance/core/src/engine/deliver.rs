@@ -1,6 +1,6 @@
 //! Giving an answer, a stale one or a failure to every client that waits for a question.
 
-use super::alias::{Alias, Source};
+use super::alias::{AliasQuestion, AnswerMessage};
 use super::filter::Revalidation;
 use super::lookup::{Freshness, freshness, stale_ede};
 use super::request::{count_refusal, opt_reply};
@@ -32,13 +32,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(mut waiting) = pending.waiting(index) else {
             return;
         };
-        let whole = Source {
+        let whole = AnswerMessage {
             head: &response.head,
             message: response.message(),
             body: response.body(),
         };
         // As hits get it, of which the cache keeps no more than that it is long. Nor is a part of an RRset passed on.
-        let none = Source {
+        let none = AnswerMessage {
             head: &Head {
                 rcode: response.head.rcode,
                 ..Head::EMPTY
@@ -98,7 +98,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(mut waiting) = tables.pending.waiting(index) else {
             return false;
         };
-        let source = Source {
+        let source = AnswerMessage {
             head: &head,
             message: kept.message(),
             body: kept.body(),
@@ -193,7 +193,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             self.cache
                 .with_shard(key.hash(), |shard| shard.insert(&key, &failed));
         }
-        let source = Source::bare(&head);
+        let source = AnswerMessage::bare(&head);
         let mut renderer = Renderer {
             policy: call.context.policy,
             buffer: &mut tables.reply,
@@ -225,7 +225,7 @@ impl Renderer<'_> {
         &mut self,
         question: &Question,
         Taken { waiter, alias }: &Taken<R>,
-        source: &Source<'_>,
+        source: &AnswerMessage<'_>,
         reply: &Reply,
     ) -> Rendered {
         let name = alias.as_ref().unwrap_or(&question.name);
@@ -242,7 +242,7 @@ impl Renderer<'_> {
                 reply.render(self.buffer, question_end, &answer)
             }
             Some(name) => {
-                let alias = Alias {
+                let alias = AliasQuestion {
                     name,
                     qtype: question.qtype,
                     policy: self.policy,
@@ -269,7 +269,7 @@ impl Renderer<'_> {
         if let Some(opt) = &mut reply.opt {
             opt.extended_rcode = (code >> 4) as u8;
         }
-        let source = Source::bare(&head);
+        let source = AnswerMessage::bare(&head);
         self.render(question, client, &source, &reply).len
     }
 }

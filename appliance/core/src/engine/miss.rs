@@ -8,11 +8,11 @@ use crate::counters::Counter;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::{QUESTION_FIXED_LEN, rcode};
-use crate::forward::pending::{LetterCase, Links, PendingFull, Waiter};
+use crate::forward::pending::{LetterCase, PendingFull, Waiter, WaiterLinks};
 use crate::forward::question::{Deadlines, Question, Stage};
-use crate::forward::zone::Zone;
+use crate::forward::zone::DomainBuckets;
 use crate::policy::Policy;
-use crate::rate::Kind;
+use crate::rate::RateKind;
 use crate::time::Instant;
 use core::net::IpAddr;
 use xdnsd_abi::hash;
@@ -25,7 +25,7 @@ struct Candidate<'p> {
     /// Fair share bucket of the client.
     bucket: u8,
     /// The domain.
-    zone: Zone,
+    zone: DomainBuckets,
 }
 
 /// A place among those who wait.
@@ -111,7 +111,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
         match present {
             Some(_) => None,
-            None => self.limit(context, request, Kind::Miss),
+            None => self.limit(context, request, RateKind::Miss),
         }
     }
 
@@ -129,7 +129,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             lacks_cookie: request.lacks_cookie,
             case: LetterCase::of(&request.message[HEADER_LEN..name_end]),
             bucket: bucket(context.policy, request.client.address, &self.cache.seed()),
-            links: Links::default(),
+            links: WaiterLinks::default(),
         }
     }
 
@@ -162,7 +162,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             placement,
             missed,
             bucket,
-            zone: Zone::of(request.name(), &self.cache.seed()),
+            zone: DomainBuckets::of(request.name(), &self.cache.seed()),
         }
     }
 

@@ -32,20 +32,20 @@ mod sub;
 #[cfg(test)]
 mod tests;
 
-pub use cookie::{CookieSecret, Turns};
+pub use cookie::{CookieSecrets, SecretRotations};
 
 use crate::answer::{Fresh, TtlBounds};
 use crate::cache::Shard;
 use crate::counters::Counters;
 use crate::dns::Name;
 use crate::forward::pending::PendingTable;
-use crate::forward::pending::crowd::Bounds;
+use crate::forward::pending::crowd::CrowdLimits;
 use crate::forward::question::Scene;
 use crate::forward::upstreams::{TooManyUpstreams, UpstreamConfig, Upstreams};
 use crate::forward::via::{NoPort, Via};
 use crate::limits::{PENDING, TCP_MESSAGE_MAX};
 use crate::policy::{DEFAULT_GROUP, Decision, Labels, Policy};
-use crate::rate::{Accounts, Rules};
+use crate::rate::{Accounts, RateLimits};
 use crate::time::Instant;
 use core::net::{IpAddr, SocketAddr};
 
@@ -175,11 +175,11 @@ pub struct Settings {
     /// Rotate the addresses of an RRset from answer to answer.
     pub rotate: bool,
     /// How many questions may be in flight under one domain, and for one group of servers.
-    pub bounds: Bounds,
+    pub bounds: CrowdLimits,
     /// Secret of our DNS cookies (RFC 7873); `None`: cookies are not answered.
-    pub cookies: Option<CookieSecret>,
+    pub cookies: Option<CookieSecrets>,
     /// How much a client may ask over UDP without a valid cookie.
-    pub rates: Rules,
+    pub rates: RateLimits,
     /// Answers longer than this many bytes go over UDP only to clients with a valid cookie.
     pub nocookie_udp_size: usize,
     /// How long a TCP connection may be idle, in units of 100 ms (RFC 7828).
@@ -211,9 +211,9 @@ impl Settings {
         prefetch: true,
         rotate: true,
         random_case: false,
-        bounds: Bounds::DEFAULT,
+        bounds: CrowdLimits::DEFAULT,
         cookies: None,
-        rates: Rules::NONE,
+        rates: RateLimits::NONE,
         nocookie_udp_size: usize::MAX,
         tcp_idle_100ms: 100,
         version: None,

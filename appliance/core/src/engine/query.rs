@@ -2,7 +2,7 @@
 
 use super::hit::Known;
 use super::lookup::Lookup;
-use super::reject::Received;
+use super::reject::MessageBuffer;
 use super::request::{Placement, Request, count_refusal, reply_to};
 use super::{CacheAccess, Call, Client, Effects, Engine, Outcome};
 use crate::answer::{Answer, Head, Rendered, Reply, Ttl, name_hash};
@@ -11,7 +11,7 @@ use crate::dns::edns::ede;
 use crate::dns::header::flag;
 use crate::dns::query::Query;
 use crate::dns::{rcode, rtype};
-use crate::rate::Kind;
+use crate::rate::RateKind;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Takes the query that stands in `message[..len]`. An answer that can be given at once is written over it; the buffer
@@ -32,7 +32,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let query = match &parsed {
             Ok(query) => query,
             Err(error) => {
-                let received = Received { message, len };
+                let received = MessageBuffer { message, len };
                 return self.reject(context, client, received, *error);
             }
         };
@@ -40,7 +40,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if let Some(outcome) = self.admit(context, &mut request) {
             return outcome;
         }
-        if let Some(outcome) = self.limit(context, &mut request, Kind::Query) {
+        if let Some(outcome) = self.limit(context, &mut request, RateKind::Query) {
             return outcome;
         }
         // Before the cache and policy: such a question is in neither.

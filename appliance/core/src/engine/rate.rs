@@ -9,7 +9,7 @@ use crate::answer::{Head, Ttl};
 use crate::counters::Counter;
 use crate::dns::edns::ede;
 use crate::dns::header::flag;
-use crate::rate::{Kind, Limit, unit};
+use crate::rate::{Limit, RateKind, unit};
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Counts a query, or a question that is to be taken on, against its client. `Some`: that was too much.
@@ -18,7 +18,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         &self,
         context: &Context<'_>,
         request: &mut Request<'_, R>,
-        kind: Kind,
+        kind: RateKind,
     ) -> Option<Outcome> {
         if !self.is_limited(kind) || request.is_proven {
             return None;
@@ -32,21 +32,21 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 
     /// Counts a message that cannot be read against its client. Whether that was too much.
     pub(super) fn is_too_much(&self, context: &Context<'_>, client: &Client<R>) -> bool {
-        self.is_limited(Kind::Query)
+        self.is_limited(RateKind::Query)
             && client.transport == Transport::Udp
-            && self.charge(context, client, Kind::Query) != Limit::Within
+            && self.charge(context, client, RateKind::Query) != Limit::Within
     }
 
     #[inline(always)]
-    const fn is_limited(&self, kind: Kind) -> bool {
+    const fn is_limited(&self, kind: RateKind) -> bool {
         match kind {
-            Kind::Query => self.settings.rates.queries.is_on(),
-            Kind::Miss => self.settings.rates.misses.is_on(),
+            RateKind::Query => self.settings.rates.queries.is_on(),
+            RateKind::Miss => self.settings.rates.misses.is_on(),
         }
     }
 
     #[cold]
-    fn charge(&self, context: &Context<'_>, client: &Client<R>, kind: Kind) -> Limit {
+    fn charge(&self, context: &Context<'_>, client: &Client<R>, kind: RateKind) -> Limit {
         let policy = context.policy;
         let address = client.address.to_canonical();
         if policy.is_own(address) {
@@ -57,10 +57,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let limit = accounts.charge(unit, kind, &self.settings.rates, context.now);
         match (kind, limit) {
             (_, Limit::Within) => {}
-            (Kind::Query, Limit::Slip) => self.counters.count(Counter::RateQueriesSlipped),
-            (Kind::Query, Limit::Drop) => self.counters.count(Counter::RateQueriesDropped),
-            (Kind::Miss, Limit::Slip) => self.counters.count(Counter::RateMissesSlipped),
-            (Kind::Miss, Limit::Drop) => self.counters.count(Counter::RateMissesDropped),
+            (RateKind::Query, Limit::Slip) => self.counters.count(Counter::RateQueriesSlipped),
+            (RateKind::Query, Limit::Drop) => self.counters.count(Counter::RateQueriesDropped),
+            (RateKind::Miss, Limit::Slip) => self.counters.count(Counter::RateMissesSlipped),
+            (RateKind::Miss, Limit::Drop) => self.counters.count(Counter::RateMissesDropped),
         }
         limit
     }

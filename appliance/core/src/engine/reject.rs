@@ -11,7 +11,7 @@ use crate::forward::pending::ClientEdns;
 use crate::policy::Action;
 
 /// A message in a buffer that has room for its reply.
-pub(super) struct Received<'m> {
+pub(super) struct MessageBuffer<'m> {
     pub message: &'m mut [u8],
     /// Bytes of the message.
     pub len: usize,
@@ -50,10 +50,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         &mut self,
         context: &Context<'_>,
         client: &Client<R>,
-        received: Received<'_>,
+        received: MessageBuffer<'_>,
         error: QueryError,
     ) -> Outcome {
-        let Received { message, len } = received;
+        let MessageBuffer { message, len } = received;
         let (code, keep, cookie_only) = match error {
             QueryError::Ignore => {
                 self.counters.count(Counter::IgnoredMessages);

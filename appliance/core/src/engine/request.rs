@@ -1,7 +1,7 @@
 //! A query with what is known of its reply before there is an answer, and the reply's shape once there is.
 
-use super::alias::{Alias, Source};
-use super::cookie::{Checked, Moment, Turns};
+use super::alias::{AliasQuestion, AnswerMessage};
+use super::cookie::{Checked, Moment, SecretRotations};
 use super::{CacheAccess, Client, Context, Engine, Live, Transport};
 use crate::answer::{Answer, HashedKey, Head, Kept, Key, Rendered, Reply, Ttl};
 use crate::counters::{Counter, Counters};
@@ -118,7 +118,7 @@ impl<R, C> Engine<'_, R, C> {
         let secret = self.settings.cookies?;
         let moment = Moment {
             secs: context.unix_secs,
-            turns: Turns::of_word((self.accounts)().control(control::TURNS)),
+            turns: SecretRotations::of_word((self.accounts)().control(control::TURNS)),
         };
         Some(secret.check(cookie, client.address, moment))
     }
@@ -173,14 +173,14 @@ impl<R: Copy + PartialEq> Live<R> {
     ) -> Rendered {
         let kept = Kept::new(request.name().as_wire(), answer.body);
         let kept = kept.expect("what the cache holds fits a slot");
-        let source = Source {
+        let source = AnswerMessage {
             head: answer.head,
             message: kept.message(),
             body: kept.body(),
         };
         let question_end = request.query.question_end;
         self.reply[..question_end].copy_from_slice(&request.message[..question_end]);
-        let alias = Alias {
+        let alias = AliasQuestion {
             name: &request.query.name,
             qtype: request.query.qtype,
             policy,

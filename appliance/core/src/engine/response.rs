@@ -8,10 +8,10 @@ use crate::cache::Inserted;
 use crate::counters::Counter;
 use crate::dns::header::{HEADER_LEN, Header};
 use crate::dns::{Name, rcode};
-use crate::forward::question::{Event, Failure, Seen};
+use crate::forward::question::{Event, Failure, ServerTraits};
 use crate::forward::tries::Attempt;
 use crate::forward::upstreams::FailureKind;
-use crate::forward::via::Origin;
+use crate::forward::via::ResponseOrigin;
 use crate::time::Instant;
 use core::mem;
 
@@ -23,7 +23,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     pub fn response<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
-        origin: &Origin,
+        origin: &ResponseOrigin,
         message: &[u8],
     ) {
         // Whoever does not see the question must guess port and ID; where it comes from is looked at first.
@@ -108,7 +108,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     ) {
         let (pending, mut scene) = self.scene(call.context.now);
         if let Some(question) = pending.get(index) {
-            let seen = Seen {
+            let seen = ServerTraits {
                 has_edns: response.has_edns,
                 is_useful: is_useful(response.head.rcode),
             };

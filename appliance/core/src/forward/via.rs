@@ -40,7 +40,7 @@ impl Via {
 
 /// Where something came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct ResponseOrigin {
     /// The way that it came by.
     pub via: Via,
     /// What the port was opened for; a stream's question is found.

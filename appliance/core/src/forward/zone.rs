@@ -12,9 +12,9 @@ const ZONE_LABELS: usize = 2;
 
 /// A domain, by its two buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Zone([u8; 2]);
+pub struct DomainBuckets([u8; 2]);
 
-impl Zone {
+impl DomainBuckets {
     /// That of names of which nothing is known.
     pub const NONE: Self = Self([0; 2]);
 
@@ -42,14 +42,14 @@ mod tests {
 
     const SEED: [u8; 16] = *b"0123456789abcdef";
 
-    fn zone(labels: &[&str]) -> Zone {
+    fn zone(labels: &[&str]) -> DomainBuckets {
         let mut wire = Vec::new();
         for label in labels {
             wire.push(label.len() as u8);
             wire.extend(label.as_bytes());
         }
         wire.push(0);
-        Zone::of(&Name::from_wire(&wire).expect("a name"), &SEED)
+        DomainBuckets::of(&Name::from_wire(&wire).expect("a name"), &SEED)
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub const fn is_of_zone_cut(qtype: u16) -> bool {
 
 /// A local record. Its owner is the name that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record<'a> {
+pub struct LocalRecord<'a> {
     /// TYPE (RFC 1035 section 3.2.2).
     pub rtype: u16,
     /// TTL in seconds.
@@ -71,7 +71,7 @@ pub enum Local<'q> {
     /// Nothing: to be asked upstream.
     Unknown,
     /// The records of the type that was asked for: one at least.
-    Records(Records<'q>),
+    Records(LocalRecords<'q>),
     /// The name is an alias, to be answered with what its target has.
     Alias(Alias<'q>),
     /// The name exists, the type does not.
@@ -90,7 +90,7 @@ pub enum Local<'q> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alias<'a> {
     /// The CNAME record, its target as it was written.
-    pub record: Record<'a>,
+    pub record: LocalRecord<'a>,
     /// The target in lower case.
     pub target: &'a [u8],
 }
@@ -112,13 +112,13 @@ pub enum End<'q> {
 
 /// Records of one node.
 #[derive(Clone, Copy, Debug)]
-pub struct Records<'a> {
+pub struct LocalRecords<'a> {
     bytes: &'a [u8],
     left: u16,
     rtype: u16,
 }
 
-impl Records<'_> {
+impl LocalRecords<'_> {
     /// The type of all of them.
     #[must_use]
     pub const fn rtype(&self) -> u16 {
@@ -126,10 +126,10 @@ impl Records<'_> {
     }
 }
 
-impl<'a> Iterator for Records<'a> {
-    type Item = Record<'a>;
+impl<'a> Iterator for LocalRecords<'a> {
+    type Item = LocalRecord<'a>;
 
-    fn next(&mut self) -> Option<Record<'a>> {
+    fn next(&mut self) -> Option<LocalRecord<'a>> {
         // Bound: the node's number of records.
         while let Some(left) = self.left.checked_sub(1) {
             self.left = left;
@@ -143,11 +143,11 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-fn cut_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
+fn cut_record(bytes: &[u8]) -> Option<(LocalRecord<'_>, &[u8])> {
     let len = usize::from(u16_at(bytes, 2)?);
     let (rdata, rest) = bytes.get(RECORD_HEAD..)?.split_at_checked(len)?;
     Some((
-        Record {
+        LocalRecord {
             rtype: u16_at(bytes, 0)?,
             ttl_secs: u32_at(bytes, 4)?,
             rdata,
@@ -170,8 +170,8 @@ impl<'a> Node<'a> {
         self.flags & flag != 0
     }
 
-    const fn records(&self, rtype: u16) -> Records<'a> {
-        Records {
+    const fn records(&self, rtype: u16) -> LocalRecords<'a> {
+        LocalRecords {
             bytes: self.records,
             left: self.count,
             rtype,
@@ -257,7 +257,7 @@ impl<'a> LocalData<'a> {
         name: &Labels<'q>,
         qtype: u16,
         is_elsewhere: impl Fn(&Labels<'q>, &'q [u8]) -> bool,
-        mut emit: impl FnMut(&'q [u8], Record<'q>),
+        mut emit: impl FnMut(&'q [u8], LocalRecord<'q>),
     ) -> End<'q>
     where
         'a: 'q,

@@ -324,7 +324,7 @@ impl<'a> Policy<'a> {
         &self,
         name: &Labels<'q>,
         qtype: u16,
-        emit: impl FnMut(&'q [u8], local::Record<'q>),
+        emit: impl FnMut(&'q [u8], local::LocalRecord<'q>),
     ) -> local::End<'q>
     where
         'a: 'q,

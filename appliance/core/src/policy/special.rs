@@ -21,7 +21,7 @@ pub const SOA_TAIL: &[u8] =
 /// A family of special-use names. Each can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum SpecialUse {
     /// `localhost` and below: the loopback addresses (RFC 6761 section 6.3).
     Localhost,
     /// `invalid`: NXDOMAIN (RFC 6761 section 6.4).
@@ -49,7 +49,7 @@ pub enum Kind {
     FirefoxCanary,
 }
 
-impl Kind {
+impl SpecialUse {
     /// Every kind, in the order of their bits.
     pub const ALL: [Self; 12] = [
         Self::Localhost,
@@ -116,12 +116,12 @@ impl Kinds {
     /// Every kind but two: the canary, which is the operator's choice, and `test`, which laboratories and test beds serve
     /// from an upstream of their own.
     pub const DEFAULT: Self = Self {
-        bits: ((1 << Kind::FirefoxCanary as u8) - 1) & !(1 << Kind::Test as u8),
+        bits: ((1 << SpecialUse::FirefoxCanary as u8) - 1) & !(1 << SpecialUse::Test as u8),
     };
 
     /// With `kind` too.
     #[must_use]
-    pub const fn with(self, kind: Kind) -> Self {
+    pub const fn with(self, kind: SpecialUse) -> Self {
         Self {
             bits: self.bits | 1 << kind as u8,
         }
@@ -129,7 +129,7 @@ impl Kinds {
 
     /// Without `kind`.
     #[must_use]
-    pub const fn without(self, kind: Kind) -> Self {
+    pub const fn without(self, kind: SpecialUse) -> Self {
         Self {
             bits: self.bits & !(1 << kind as u8),
         }
@@ -137,7 +137,7 @@ impl Kinds {
 
     /// Whether `kind` is switched on.
     #[must_use]
-    pub const fn contains(self, kind: Kind) -> bool {
+    pub const fn contains(self, kind: SpecialUse) -> bool {
         self.bits & 1 << kind as u8 != 0
     }
 }
@@ -167,7 +167,7 @@ pub enum ZoneAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Special {
     /// The family that it belongs to.
-    pub kind: Kind,
+    pub kind: SpecialUse,
     /// Labels of the zone: [`Labels::suffix`] of this is the owner of the SOA record.
     pub zone_depth: usize,
     /// What to answer.
@@ -202,16 +202,16 @@ pub fn lookup(name: &Labels<'_>, qtype: u16, kinds: Kinds) -> Option<Special> {
         return None;
     }
     let answer = match kind {
-        Kind::Localhost => localhost(qtype),
-        Kind::Invalid
-        | Kind::Test
-        | Kind::Onion
-        | Kind::Local
-        | Kind::Internal
-        | Kind::Alt
-        | Kind::FirefoxCanary => ZoneAnswer::Nxdomain,
-        Kind::ResolverArpa => ZoneAnswer::Nodata,
-        Kind::HomeArpa | Kind::ServiceArpa | Kind::PrivateReverse => {
+        SpecialUse::Localhost => localhost(qtype),
+        SpecialUse::Invalid
+        | SpecialUse::Test
+        | SpecialUse::Onion
+        | SpecialUse::Local
+        | SpecialUse::Internal
+        | SpecialUse::Alt
+        | SpecialUse::FirefoxCanary => ZoneAnswer::Nxdomain,
+        SpecialUse::ResolverArpa => ZoneAnswer::Nodata,
+        SpecialUse::HomeArpa | SpecialUse::ServiceArpa | SpecialUse::PrivateReverse => {
             empty_zone(name, qtype, zone_depth)?
         }
     };
@@ -226,34 +226,34 @@ pub fn lookup(name: &Labels<'_>, qtype: u16, kinds: Kinds) -> Option<Special> {
 #[must_use]
 pub fn private_reverse_zone(name: &Labels<'_>) -> Option<usize> {
     match classify(name) {
-        Some((Kind::PrivateReverse, depth)) => Some(depth),
+        Some((SpecialUse::PrivateReverse, depth)) => Some(depth),
         _ => None,
     }
 }
 
-fn classify(name: &Labels<'_>) -> Option<(Kind, usize)> {
+fn classify(name: &Labels<'_>) -> Option<(SpecialUse, usize)> {
     match name.suffix(1) {
-        LOCALHOST => Some((Kind::Localhost, 1)),
-        b"\x07invalid\0" => Some((Kind::Invalid, 1)),
-        b"\x04test\0" => Some((Kind::Test, 1)),
-        b"\x05onion\0" => Some((Kind::Onion, 1)),
-        b"\x05local\0" => Some((Kind::Local, 1)),
-        b"\x08internal\0" => Some((Kind::Internal, 1)),
-        b"\x03alt\0" => Some((Kind::Alt, 1)),
+        LOCALHOST => Some((SpecialUse::Localhost, 1)),
+        b"\x07invalid\0" => Some((SpecialUse::Invalid, 1)),
+        b"\x04test\0" => Some((SpecialUse::Test, 1)),
+        b"\x05onion\0" => Some((SpecialUse::Onion, 1)),
+        b"\x05local\0" => Some((SpecialUse::Local, 1)),
+        b"\x08internal\0" => Some((SpecialUse::Internal, 1)),
+        b"\x03alt\0" => Some((SpecialUse::Alt, 1)),
         b"\x04arpa\0" => classify_arpa(name),
         b"\x03net\0" => (name.suffix(2) == b"\x13use-application-dns\x03net\0")
-            .then_some((Kind::FirefoxCanary, 2)),
+            .then_some((SpecialUse::FirefoxCanary, 2)),
         _ => None,
     }
 }
 
-fn classify_arpa(name: &Labels<'_>) -> Option<(Kind, usize)> {
+fn classify_arpa(name: &Labels<'_>) -> Option<(SpecialUse, usize)> {
     match name.suffix(2) {
-        b"\x04home\x04arpa\0" => Some((Kind::HomeArpa, 2)),
-        b"\x07service\x04arpa\0" => Some((Kind::ServiceArpa, 2)),
-        b"\x08resolver\x04arpa\0" => Some((Kind::ResolverArpa, 2)),
-        IN_ADDR_ARPA => Some((Kind::PrivateReverse, private_in_addr(name)?)),
-        IP6_ARPA => Some((Kind::PrivateReverse, private_ip6(name)?)),
+        b"\x04home\x04arpa\0" => Some((SpecialUse::HomeArpa, 2)),
+        b"\x07service\x04arpa\0" => Some((SpecialUse::ServiceArpa, 2)),
+        b"\x08resolver\x04arpa\0" => Some((SpecialUse::ResolverArpa, 2)),
+        IN_ADDR_ARPA => Some((SpecialUse::PrivateReverse, private_in_addr(name)?)),
+        IP6_ARPA => Some((SpecialUse::PrivateReverse, private_ip6(name)?)),
         _ => None,
     }
 }
@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     /// With `test`, which is off by default.
-    const ALL: Kinds = Kinds::DEFAULT.with(Kind::Test);
+    const ALL: Kinds = Kinds::DEFAULT.with(SpecialUse::Test);
 
     fn answer(name: &str, qtype: u16) -> Option<ZoneAnswer> {
         let name = wire(name);
@@ -415,7 +415,7 @@ mod tests {
             assert_eq!(answer(name, rtype::A), None, "{name}");
         }
         let canary = wire("use-application-dns.net");
-        let kinds = Kinds::NONE.with(Kind::FirefoxCanary);
+        let kinds = Kinds::NONE.with(SpecialUse::FirefoxCanary);
         let special = lookup(&Labels::new(&canary).expect("well-formed"), rtype::A, kinds)
             .expect("switched on");
         assert_eq!(
@@ -538,17 +538,17 @@ mod tests {
     #[test]
     fn each_kind_can_be_switched_off() {
         let names = [
-            ("localhost", Kind::Localhost),
-            ("invalid", Kind::Invalid),
-            ("test", Kind::Test),
-            ("onion", Kind::Onion),
-            ("local", Kind::Local),
-            ("home.arpa", Kind::HomeArpa),
-            ("service.arpa", Kind::ServiceArpa),
-            ("resolver.arpa", Kind::ResolverArpa),
-            ("10.in-addr.arpa", Kind::PrivateReverse),
-            ("x.internal", Kind::Internal),
-            ("x.alt", Kind::Alt),
+            ("localhost", SpecialUse::Localhost),
+            ("invalid", SpecialUse::Invalid),
+            ("test", SpecialUse::Test),
+            ("onion", SpecialUse::Onion),
+            ("local", SpecialUse::Local),
+            ("home.arpa", SpecialUse::HomeArpa),
+            ("service.arpa", SpecialUse::ServiceArpa),
+            ("resolver.arpa", SpecialUse::ResolverArpa),
+            ("10.in-addr.arpa", SpecialUse::PrivateReverse),
+            ("x.internal", SpecialUse::Internal),
+            ("x.alt", SpecialUse::Alt),
         ];
         for (name, kind) in names {
             let wire = wire(name);
@@ -556,7 +556,7 @@ mod tests {
             let found = lookup(&labels, rtype::A, ALL).map(|special| special.kind);
             assert_eq!(found, Some(kind), "{name}");
             let by_default = Kinds::DEFAULT.contains(kind);
-            assert_eq!(by_default, kind != Kind::Test, "{name}");
+            assert_eq!(by_default, kind != SpecialUse::Test, "{name}");
             assert_eq!(lookup(&labels, rtype::A, ALL.without(kind)), None, "{name}");
         }
     }

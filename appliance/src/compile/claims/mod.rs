@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use xdnsd_core::dns::rtype;
-use xdnsd_core::policy::special::{self, Kind};
+use xdnsd_core::policy::special::{self, SpecialUse};
 use xdnsd_core::policy::{Labels, Policy};
 
 use super::hosts::Lease;
@@ -16,9 +16,9 @@ use super::links::Links;
 use super::name;
 
 /// What records and hosts files say about names.
-pub(super) trait Known {
+pub(super) trait ClaimedNames {
     /// What may be a client's at all.
-    fn rules(&self) -> &Rules;
+    fn rules(&self) -> &LeaseRules;
 
     /// Whether a name is a record's or a hosts file's: an error, unless that says nothing but the same address, which is
     /// `true`.
@@ -56,7 +56,7 @@ impl Others<'_> {
     }
 
     /// The family of special-use names that it belongs to, if that is switched on.
-    pub(super) fn special(&self, name: &[u8]) -> Option<Kind> {
+    pub(super) fn special(&self, name: &[u8]) -> Option<SpecialUse> {
         let found = special::lookup(&Labels::new(name)?, rtype::A, self.policy.special);
         found.map(|special| special.kind)
     }
@@ -141,13 +141,13 @@ pub(super) type Forms = Vec<Vec<u8>>;
 
 /// The domains in which leases name hosts, and what the config says of leases.
 #[derive(Debug, Default)]
-pub(super) struct Rules {
+pub(super) struct LeaseRules {
     pub search_domain: Option<Vec<u8>>,
     pub zones: Vec<Vec<u8>>,
     pub never: Vec<Vec<u8>>,
 }
 
-impl Rules {
+impl LeaseRules {
     /// The forms of a name that a client gives itself.
     fn forms(&self, written: &[u8]) -> Result<Forms, Refusal> {
         let (label, parent) = name::cut_label(written).ok_or(Refusal::NotAHost)?;
@@ -236,7 +236,7 @@ impl Claims {
         &mut self,
         lease: &Lease,
         written: &[u8],
-        known: &impl Known,
+        known: &impl ClaimedNames,
         others: &Others<'_>,
     ) -> Result<Forms, Refusal> {
         let Links {
@@ -298,7 +298,7 @@ impl Claims {
 
 /// The names of a lease's line that are to be decided about. Where a line gives several, as a hosts file does, those with
 /// dots count only if all of them are hosts of our domains: a client that calls itself `a.b` is `a.b.lan` for its server.
-pub(super) fn names_of<'l>(lease: &'l Lease, rules: &Rules) -> Vec<&'l [u8]> {
+pub(super) fn names_of<'l>(lease: &'l Lease, rules: &LeaseRules) -> Vec<&'l [u8]> {
     let has_dots = |name: &&[u8]| name::parent(name).is_some_and(|parent| parent != [0]);
     let names = lease.names.iter().map(Vec::as_slice);
     let (dotted, plain): (Vec<_>, Vec<_>) = names.partition(has_dots);

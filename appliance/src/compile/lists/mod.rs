@@ -18,12 +18,12 @@ use xdnsd_core::policy::name::Labels;
 use super::name;
 use super::problem::{Problem, check_encoding};
 use super::room;
-use super::rules::{Covers, NotARule, Rule, Shape, parse_line};
+use super::rules::{Covers, LineSyntax, NotARule, Rule, parse_line};
 use super::table::{put, random_key};
 use crate::os::files::{self, Stamp};
 use crate::text;
-pub use origin::{Line, Ruled};
-pub use tally::Tally;
+pub use origin::{FileLine, Ruled};
+pub use tally::ListTally;
 
 /// Longest line that is looked at. A longer one is passed over.
 const LINE_MAX: usize = 64 * 1024;
@@ -36,7 +36,7 @@ pub const SOURCES_MAX: usize = tag::LIST_MASK as usize + 1;
 
 /// What a source is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum ListPurpose {
     /// Its names are blocked, its exceptions allowed.
     Block,
     /// Its names are allowed. Its exceptions are allowed too: nobody writes an allowlist to block something.
@@ -108,7 +108,7 @@ impl ListBuilder {
     }
 
     /// Adds a rule of the source with index `list`.
-    pub fn add(&mut self, rule: &Rule, list: u16, purpose: Purpose) {
+    pub fn add(&mut self, rule: &Rule, list: u16, purpose: ListPurpose) {
         let (itself, below) = match rule.covers {
             Covers::Name => (true, false),
             Covers::Below => (false, true),
@@ -122,9 +122,9 @@ impl ListBuilder {
             self.taken_back.insert((hash, rule.text));
             return;
         }
-        let allows = rule.is_exception || purpose == Purpose::Allow;
+        let allows = rule.is_exception || purpose == ListPurpose::Allow;
         // Nothing outdoes a name that the operator allows.
-        let is_important = rule.is_important || purpose == Purpose::Allow;
+        let is_important = rule.is_important || purpose == ListPurpose::Allow;
         if rule.types.is_none() && rule.pattern.is_empty() && rule.left_out.is_empty() {
             let (itself_flag, below_flag) = if allows {
                 (tag::ALLOW_SELF, tag::ALLOW_BELOW)
@@ -223,12 +223,12 @@ impl ListBuilder {
         &mut self,
         text: &str,
         list: u16,
-        purpose: Purpose,
-    ) -> Result<(), name::NameError> {
+        purpose: ListPurpose,
+    ) -> Result<(), name::NameTextError> {
         let (text, covers) = text
             .strip_prefix("*.")
             .map_or((text, Covers::Subtree), |rest| (rest, Covers::Below));
-        let rule = Rule::new(name::parse_host(text)?, covers, Shape::Plain);
+        let rule = Rule::new(name::parse_host(text)?, covers, LineSyntax::Plain);
         self.add(&rule, list, purpose);
         Ok(())
     }
@@ -238,7 +238,12 @@ impl ListBuilder {
     ///
     /// # Errors
     /// The file cannot be read, or is no list.
-    pub fn add_file(&mut self, path: &Path, list: u16, purpose: Purpose) -> Result<Tally, Problem> {
+    pub fn add_file(
+        &mut self,
+        path: &Path,
+        list: u16,
+        purpose: ListPurpose,
+    ) -> Result<ListTally, Problem> {
         let wrong = |error: io::Error| Problem::with_file(path, &error);
         let before = self.mark();
         let file = files::open(path).map_err(wrong)?;
@@ -264,8 +269,8 @@ impl ListBuilder {
         path: &Path,
         mut text: impl BufRead,
         list: u16,
-        purpose: Purpose,
-    ) -> Result<Tally, Problem> {
+        purpose: ListPurpose,
+    ) -> Result<ListTally, Problem> {
         let before = self.mark();
         let wrong = |error: io::Error| Problem::with_file(path, &error);
         let first = text.fill_buf().map_err(wrong)?;
@@ -293,7 +298,7 @@ impl ListBuilder {
         self.taken_back.clone_from(&mark.taken_back);
     }
 
-    fn check_tally(&self, path: &Path, tally: Tally) -> Result<Tally, Problem> {
+    fn check_tally(&self, path: &Path, tally: ListTally) -> Result<ListTally, Problem> {
         let problem = |what| Err(Problem::of(path.display().to_string(), what));
         if tally.rules == 0 && tally.skipped > 0 {
             let lines = tally.skipped;
@@ -340,9 +345,9 @@ impl ListBuilder {
         &mut self,
         mut lines: impl BufRead,
         list: u16,
-        purpose: Purpose,
-    ) -> std::io::Result<Tally> {
-        let mut tally = Tally::default();
+        purpose: ListPurpose,
+    ) -> std::io::Result<ListTally> {
+        let mut tally = ListTally::default();
         let (mut line, mut number) = (Vec::new(), 0);
         while read_line(&mut lines, &mut line)? {
             number += 1;

@@ -8,7 +8,7 @@ use xdnsd_core::dns::name::is_within;
 use xdnsd_core::policy::list::{List, Rank};
 use xdnsd_core::policy::name::Labels;
 
-use super::{LINE_MAX, ListBuilder, Purpose, decode, read_line};
+use super::{LINE_MAX, ListBuilder, ListPurpose, decode, read_line};
 use crate::compile::problem::Problem;
 use crate::compile::rules::{Rule, parse_line};
 use crate::os::files;
@@ -29,7 +29,7 @@ pub struct Ruled<'a> {
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct FileLine {
     /// Its number, from 1.
     pub number: usize,
     /// What it says.
@@ -41,7 +41,7 @@ impl Ruled<'_> {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn line(&self, path: &Path, purpose: Purpose) -> Result<Option<Line>, Problem> {
+    pub fn line(&self, path: &Path, purpose: ListPurpose) -> Result<Option<FileLine>, Problem> {
         let wrong = |error: io::Error| Problem::with_file(path, &error);
         let file = files::open(path).map_err(wrong)?;
         let mut bytes = files::bytes_of(&file).map_err(wrong)?;
@@ -49,7 +49,11 @@ impl Ruled<'_> {
             .map_err(wrong)
     }
 
-    fn line_of(&self, mut lines: impl BufRead, purpose: Purpose) -> io::Result<Option<Line>> {
+    fn line_of(
+        &self,
+        mut lines: impl BufRead,
+        purpose: ListPurpose,
+    ) -> io::Result<Option<FileLine>> {
         let mut candidates = Vec::new();
         let mut taken_back = HashSet::new();
         let (mut line, mut number) = (Vec::new(), 0);
@@ -65,7 +69,7 @@ impl Ruled<'_> {
                     taken_back.insert(rule.text);
                 } else if candidates.len() < CANDIDATES_MAX && self.is_by(rule, purpose) {
                     let text = text.trim().to_owned();
-                    candidates.push((rule.text, Line { number, text }));
+                    candidates.push((rule.text, FileLine { number, text }));
                 }
             }
         }
@@ -78,7 +82,7 @@ impl Ruled<'_> {
 
     /// Whether a name of the config, as [`ListBuilder::add_name`] takes it, rules so.
     #[must_use]
-    pub fn is_by_name(&self, text: &str, purpose: Purpose) -> bool {
+    pub fn is_by_name(&self, text: &str, purpose: ListPurpose) -> bool {
         let mut builder = ListBuilder::with_key([0; 16]);
         builder.add_name(text, 0, purpose).is_ok() && self.is_by_builder(builder)
     }
@@ -88,7 +92,7 @@ impl Ruled<'_> {
         is_within(self.name.name(), &rule.name)
     }
 
-    fn is_by(&self, rule: &Rule, purpose: Purpose) -> bool {
+    fn is_by(&self, rule: &Rule, purpose: ListPurpose) -> bool {
         let mut builder = ListBuilder::with_key([0; 16]);
         builder.add(rule, 0, purpose);
         self.is_by_builder(builder)
@@ -118,7 +122,7 @@ mod tests {
         \u{1b}||no rule\n\
         ||ads.example^\n";
 
-    fn line(name: &str, qtype: u16, rank: Rank, purpose: Purpose) -> Option<(usize, String)> {
+    fn line(name: &str, qtype: u16, rank: Rank, purpose: ListPurpose) -> Option<(usize, String)> {
         let name = name::parse(name).expect("a name");
         let name = Labels::new(&name).expect("well-formed");
         let ruled = Ruled {
@@ -162,11 +166,11 @@ mod tests {
             ("www.example", a, Rank::Block, None),
             ("badexample", a, Rank::Block, None),
         ] {
-            let found = line(name, qtype, rank, Purpose::Block);
+            let found = line(name, qtype, rank, ListPurpose::Block);
             let expected = expected.map(|(number, text)| (number, text.to_owned()));
             assert_eq!(found, expected, "{name}");
         }
-        let allowed = line("other.example", a, Rank::ImportantAllow, Purpose::Allow);
+        let allowed = line("other.example", a, Rank::ImportantAllow, ListPurpose::Allow);
         assert_eq!(allowed.map(|(number, _)| number), Some(4));
     }
 
@@ -178,9 +182,9 @@ mod tests {
             qtype: rtype::A,
             rank: Rank::Block,
         };
-        let is_by = |text| ruled.is_by_name(text, Purpose::Block);
+        let is_by = |text| ruled.is_by_name(text, ListPurpose::Block);
         assert!(is_by("ads.example") && is_by("*.ads.example"));
         assert!(!is_by("example.com") && !is_by("*.www.ads.example"));
-        assert!(!ruled.is_by_name("ads.example", Purpose::Allow));
+        assert!(!ruled.is_by_name("ads.example", ListPurpose::Allow));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::rules::{NotARule, Rule, Shape};
+use super::super::rules::{LineSyntax, NotARule, Rule};
 use crate::text;
 
 /// Bytes of a line that was passed over that are told.
@@ -10,7 +10,7 @@ const TOLD_MAX: usize = 80;
 
 /// What was found in one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ListTally {
     /// Rules that were taken.
     pub rules: usize,
     /// Lines that are no rules about whole names.
@@ -22,15 +22,19 @@ pub struct Tally {
 }
 
 /// How a line of each shape is read: what one of them is, where it has a name, and how.
-const SHAPES: [(Shape, &str, &str); 5] = [
-    (Shape::Hosts, "hosts line", ", the name alone"),
-    (Shape::Plain, "name", ", with all below"),
-    (Shape::Wildcard, "`*.` name", ", the name and all below"),
-    (Shape::Adblock, "", " in Adblock syntax"),
-    (Shape::Dnsmasq, "", " of dnsmasq, with all below"),
+const SHAPES: [(LineSyntax, &str, &str); 5] = [
+    (LineSyntax::Hosts, "hosts line", ", the name alone"),
+    (LineSyntax::Plain, "name", ", with all below"),
+    (
+        LineSyntax::Wildcard,
+        "`*.` name",
+        ", the name and all below",
+    ),
+    (LineSyntax::Adblock, "", " in Adblock syntax"),
+    (LineSyntax::Dnsmasq, "", " of dnsmasq, with all below"),
 ];
 
-impl Tally {
+impl ListTally {
     /// Counts a rule.
     pub(super) fn take(&mut self, rule: &Rule) {
         self.rules += 1;
@@ -48,7 +52,7 @@ impl Tally {
     }
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for ListTally {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,

@@ -10,7 +10,7 @@ use xdnsd_lab::wait::wait_until;
 const TIMEOUT: Duration = Duration::from_secs(20);
 const BLOCKED: Listing = Listing::Blocked { list: 0 };
 
-fn compile(sources: &[(&str, Purpose)]) -> Vec<u8> {
+fn compile(sources: &[(&str, ListPurpose)]) -> Vec<u8> {
     let mut builder = ListBuilder::default();
     for (index, (text, purpose)) in sources.iter().enumerate() {
         builder
@@ -30,7 +30,7 @@ fn listing(image: &[u8], name: &str) -> Listing {
 #[test]
 fn each_shape_covers_what_it_says() {
     let text = "0.0.0.0 hosts.example\ntree.example\n||*.below.example^\n|exact.example^\n||zip^\n";
-    let image = compile(&[(text, Purpose::Block)]);
+    let image = compile(&[(text, ListPurpose::Block)]);
     let blocked = [
         "hosts.example",
         "tree.example",
@@ -66,8 +66,8 @@ fn allowed_wins_wherever_it_stands() {
     let block =
         "ads.example\nsub.ok.example\n@@||good.ads.example^\n||important.example^$important";
     let image = compile(&[
-        (block, Purpose::Block),
-        ("ok.example\n0.0.0.0 www.ads.example", Purpose::Allow),
+        (block, ListPurpose::Block),
+        ("ok.example\n0.0.0.0 www.ads.example", ListPurpose::Allow),
     ]);
     assert_eq!(listing(&image, "ads.example"), BLOCKED);
     assert_eq!(listing(&image, "x.ads.example"), BLOCKED);
@@ -96,9 +96,9 @@ fn allowed_wins_wherever_it_stands() {
 fn rules_about_one_name_are_one_entry() {
     let first = "0.0.0.0 a.example\n||*.a.example^\n0.0.0.0 b.example";
     let image = compile(&[
-        ("@@|c.example^", Purpose::Block),
-        (first, Purpose::Block),
-        ("a.example\nc.example", Purpose::Block),
+        ("@@|c.example^", ListPurpose::Block),
+        (first, ListPurpose::Block),
+        ("a.example\nc.example", ListPurpose::Block),
     ]);
     let list = List::check(&image).expect("a list");
     assert_eq!((list.count(), list.allows()), (3, 1));
@@ -119,9 +119,9 @@ fn rules_about_one_name_are_one_entry() {
 #[test]
 fn the_nearest_block_is_reported() {
     let image = compile(&[
-        ("example", Purpose::Block),
-        ("ads.example.org", Purpose::Block),
-        ("example.org", Purpose::Block),
+        ("example", ListPurpose::Block),
+        ("ads.example.org", ListPurpose::Block),
+        ("example.org", ListPurpose::Block),
     ]);
     assert_eq!(
         listing(&image, "x.ads.example.org"),
@@ -136,12 +136,12 @@ fn the_nearest_block_is_reported() {
 #[test]
 fn an_exception_does_not_take_a_block_for_its_own() {
     let block_first = compile(&[
-        ("a.example", Purpose::Block),
-        ("@@|a.example^", Purpose::Block),
+        ("a.example", ListPurpose::Block),
+        ("@@|a.example^", ListPurpose::Block),
     ]);
     let block_last = compile(&[
-        ("@@|a.example^", Purpose::Block),
-        ("a.example", Purpose::Block),
+        ("@@|a.example^", ListPurpose::Block),
+        ("a.example", ListPurpose::Block),
     ]);
     let below = |image| listing(image, "x.a.example");
     assert_eq!(below(&block_first), Listing::Blocked { list: 0 });
@@ -158,7 +158,7 @@ fn of_a_file_that_fails_half_way_nothing_is_kept() {
     }
     let mut builder = ListBuilder::default();
     let text = BufReader::new(std::io::Read::chain(&b"half.example\n"[..], Failing));
-    let error = builder.add_text(Path::new("list"), text, 0, Purpose::Block);
+    let error = builder.add_text(Path::new("list"), text, 0, ListPurpose::Block);
     assert_eq!(
         error.expect_err("fails").to_string(),
         "list: worn out flash"
@@ -175,7 +175,7 @@ fn a_file_without_an_end_is_not_read() {
         .set_len(50 << 30)
         .expect("with a hole");
     let mut builder = ListBuilder::default();
-    let error = builder.add_file(&path, 0, Purpose::Block);
+    let error = builder.add_file(&path, 0, ListPurpose::Block);
     let error = error.expect_err("refused").to_string();
     assert!(
         error.ends_with("list: is larger than 1073741824 bytes"),
@@ -195,7 +195,7 @@ fn text_that_leaves_no_memory_is_not_read_on() {
             room: |bytes| room::check(bytes, Some(8 << 20)),
             ..ListBuilder::default()
         };
-        let tally = builder.add_text(Path::new("list"), text.as_bytes(), 0, Purpose::Block);
+        let tally = builder.add_text(Path::new("list"), text.as_bytes(), 0, ListPurpose::Block);
         (tally.map(|tally| tally.rules), builder.is_empty())
     };
     let (rules, _) = read(&names(60_000));
@@ -212,7 +212,7 @@ fn rules_with_options_that_do_not_fit_end_the_reading() {
         let line = |number| format!("||ads{number}.example^${option}\n");
         let text: String = (0..=CLAUSES_MAX).map(line).collect();
         let mut builder = ListBuilder::default();
-        let error = builder.add_text(Path::new("list"), text.as_bytes(), 0, Purpose::Block);
+        let error = builder.add_text(Path::new("list"), text.as_bytes(), 0, ListPurpose::Block);
         assert_eq!(
             error.expect_err("too many").to_string(),
             "list: with this list there are more than 32768 rules with options"
@@ -228,7 +228,7 @@ fn of_a_file_that_goes_on_changing_nothing_is_kept() {
     let writer = Writer::start(&file, b"two.example\n", SeekFrom::End(0));
     let refused = wait_until("it changes while it is read", TIMEOUT, || {
         let mut builder = ListBuilder::default();
-        let added = builder.add_file(&file, 0, Purpose::Block);
+        let added = builder.add_file(&file, 0, ListPurpose::Block);
         added.is_err_and(|problem| {
             assert!(builder.is_empty());
             problem.to_string().ends_with("changes while it is read")
@@ -244,7 +244,7 @@ fn an_overlong_line_is_not_taken_half() {
     let names = " a.example".repeat(10_000);
     let mut builder = ListBuilder::default();
     let text = format!("0.0.0.0{names}\n0.0.0.0 ok.example");
-    let tally = builder.add_lines(text.as_bytes(), 0, Purpose::Block);
+    let tally = builder.add_lines(text.as_bytes(), 0, ListPurpose::Block);
     let tally = tally.expect("bytes can be read");
     assert_eq!((tally.rules, tally.skipped), (1, 1));
     assert!(
@@ -285,7 +285,7 @@ fn any_list_says_what_its_rules_say() {
                 is_important: draw(4) == 0,
                 ..Rule::default()
             };
-            builder.add(&rule, 0, Purpose::Block);
+            builder.add(&rule, 0, ListPurpose::Block);
             rules.push(rule);
         }
         let image = builder.build().expect("no crowded bucket");
@@ -311,7 +311,7 @@ fn any_list_says_what_its_rules_say() {
 #[test]
 fn buckets_out_of_order_are_refused_although_the_crcs_match() {
     let text: String = (0..40).map(|n| format!("n{n}.example\n")).collect();
-    let image = compile(&[(&text, Purpose::Block)]);
+    let image = compile(&[(&text, ListPurpose::Block)]);
     let starts_at = field::HEADER_LEN + 10 * 8;
     for (bucket, start) in [(0, 1), (5, 41), (9, 0), (10, 39)] {
         let mut broken = image.clone();
@@ -338,7 +338,7 @@ fn an_empty_list_blocks_nothing() {
 #[test]
 fn the_deepest_names_are_found() {
     let deepest = "a.".repeat(127);
-    let image = compile(&[(deepest.as_str(), Purpose::Block)]);
+    let image = compile(&[(deepest.as_str(), ListPurpose::Block)]);
     assert_eq!(listing(&image, &deepest), BLOCKED);
     assert_eq!(listing(&image, &"a.".repeat(126)), Listing::None);
 }
@@ -347,12 +347,12 @@ fn the_deepest_names_are_found() {
 fn names_from_the_config() {
     let mut builder = ListBuilder::default();
     builder
-        .add_name("a.example", 0, Purpose::Block)
+        .add_name("a.example", 0, ListPurpose::Block)
         .expect("a name");
     builder
-        .add_name("*.b.example", 0, Purpose::Block)
+        .add_name("*.b.example", 0, ListPurpose::Block)
         .expect("a name");
-    assert!(builder.add_name("c d", 0, Purpose::Block).is_err());
+    assert!(builder.add_name("c d", 0, ListPurpose::Block).is_err());
     let image = builder.build().expect("no crowded bucket");
     assert_eq!(listing(&image, "x.a.example"), BLOCKED);
     assert_eq!(listing(&image, "b.example"), Listing::None);
@@ -365,7 +365,7 @@ fn lines_of_any_length_and_bytes_are_counted() {
     text.extend(b"\nlast.example");
     let mut builder = ListBuilder::default();
     let tally = builder
-        .add_lines(text.as_slice(), 0, Purpose::Block)
+        .add_lines(text.as_slice(), 0, ListPurpose::Block)
         .expect("bytes can be read");
     assert_eq!((tally.rules, tally.skipped), (3, 1));
     assert_eq!(
@@ -379,7 +379,7 @@ fn a_page_in_place_of_a_list_is_an_error() {
     let folder = Folder::new();
     let page = folder.write("list.txt", "<html>\n<body>Please log in</body>\n</html>\n");
     let error = ListBuilder::default()
-        .add_file(&page, 0, Purpose::Block)
+        .add_file(&page, 0, ListPurpose::Block)
         .expect_err("no list");
     assert_eq!(
         error.to_string(),
@@ -390,13 +390,13 @@ fn a_page_in_place_of_a_list_is_an_error() {
     );
     let comments = folder.write("comments.txt", "# nothing yet\n");
     let tally = ListBuilder::default()
-        .add_file(&comments, 0, Purpose::Block)
+        .add_file(&comments, 0, ListPurpose::Block)
         .expect("an empty list is one");
-    assert_eq!(tally, Tally::default());
+    assert_eq!(tally, ListTally::default());
     let missing = folder.path().join("missing.txt");
     assert!(
         ListBuilder::default()
-            .add_file(&missing, 0, Purpose::Block)
+            .add_file(&missing, 0, ListPurpose::Block)
             .is_err()
     );
 }
@@ -405,7 +405,7 @@ fn a_page_in_place_of_a_list_is_an_error() {
 fn a_list_cut_or_changed_anywhere_is_refused() {
     let image = compile(&[(
         "a.example\n@@||b.a.example^\n0.0.0.0 c.example",
-        Purpose::Block,
+        ListPurpose::Block,
     )]);
     for len in 0..image.len() {
         let expected = match len {
@@ -446,7 +446,7 @@ fn a_list_cut_or_changed_anywhere_is_refused() {
 fn any_bytes_with_matching_crcs_are_survived() {
     let image = compile(&[(
         "a.example\n@@||b.a.example^\n0.0.0.0 c.example",
-        Purpose::Block,
+        ListPurpose::Block,
     )]);
     let name = name::parse("x.b.a.example").expect("a name");
     let labels = Labels::new(&name).expect("well-formed");
@@ -550,7 +550,7 @@ fn adblock_syntax_means_what_adguard_means() {
         ),
     ];
     for (text, blocked, free) in cases {
-        let image = compile(&[(text, Purpose::Block)]);
+        let image = compile(&[(text, ListPurpose::Block)]);
         for name in blocked {
             assert!(is_blocked(&image, name, 1), "{text}: {name}");
         }
@@ -563,7 +563,7 @@ fn adblock_syntax_means_what_adguard_means() {
 #[test]
 fn a_rule_may_be_for_some_types_alone() {
     let text = "||six.example^$dnstype=AAAA\n||not.example^$dnstype=~A|~AAAA\n@@||ok.example^$dnstype=A\nok.example";
-    let image = compile(&[(text, Purpose::Block)]);
+    let image = compile(&[(text, ListPurpose::Block)]);
     for (name, rtype, blocked) in [
         ("six.example", 28, true),
         ("a.six.example", 28, true),
@@ -584,7 +584,7 @@ fn a_rule_may_be_for_some_types_alone() {
 
 #[test]
 fn everything_but_what_is_left_out() {
-    let image = compile(&[("*$denyallow=com|org", Purpose::Block)]);
+    let image = compile(&[("*$denyallow=com|org", ListPurpose::Block)]);
     for (name, blocked) in [
         ("x.net", true),
         ("net", true),
@@ -601,9 +601,9 @@ fn what_the_operator_allows_nothing_outdoes() {
     let lists = [
         (
             "||x.example^$important\n||y.example^$important",
-            Purpose::Block,
+            ListPurpose::Block,
         ),
-        ("x.example", Purpose::Allow),
+        ("x.example", ListPurpose::Allow),
     ];
     let image = compile(&lists);
     assert!(!is_blocked(&image, "a.x.example", 1) && is_blocked(&image, "y.example", 1));
@@ -616,7 +616,7 @@ fn bytes_comments_and_ends_of_every_kind() {
                  *.acr.roku.example\n||last.example^ # why\n\0\0\0\0";
     let mut builder = ListBuilder::default();
     let tally = builder
-        .add_lines(text.as_slice(), 0, Purpose::Block)
+        .add_lines(text.as_slice(), 0, ListPurpose::Block)
         .expect("bytes can be read");
     assert_eq!((tally.rules, tally.skipped), (6, 1));
     let image = builder.build().expect("built");
@@ -636,7 +636,7 @@ fn bytes_comments_and_ends_of_every_kind() {
 #[test]
 fn how_a_list_was_read_and_what_was_passed_over_is_told() {
     let text = "# x\n0.0.0.0 a.example b.example\n*.c.example\n||ads7^$third-party\n<html>\nd.example\n||e.example^\nlocal=/f.example/\n";
-    let tally = ListBuilder::default().add_lines(text.as_bytes(), 0, Purpose::Block);
+    let tally = ListBuilder::default().add_lines(text.as_bytes(), 0, ListPurpose::Block);
     assert_eq!(
         tally.expect("bytes can be read").to_string(),
         "6 rules, 2 lines skipped; first: line 4 \"||ads7^$third-party\": option not supported; \
@@ -646,7 +646,7 @@ fn how_a_list_was_read_and_what_was_passed_over_is_told() {
     let folder = Folder::new();
     let file = folder.write("list", b"\xff\xfea\0");
     let error = ListBuilder::default()
-        .add_file(&file, 0, Purpose::Block)
+        .add_file(&file, 0, ListPurpose::Block)
         .expect_err("UTF-16");
     assert_eq!(error.what, "is UTF-16; save it as UTF-8");
 }
@@ -664,7 +664,7 @@ fn a_list_that_is_compressed_is_said_to_be() {
         (b"7z\xbc\xaf\x27\x1c\0\x04", "7-Zip", "7z x"),
     ] {
         let path = folder.write("ads.txt", content);
-        let error = ListBuilder::default().add_file(&path, 0, Purpose::Block);
+        let error = ListBuilder::default().add_file(&path, 0, ListPurpose::Block);
         let expected = format!(
             "is compressed ({format}): unpack it with `{program}`, and name the text file that comes out"
         );
@@ -674,6 +674,6 @@ fn a_list_that_is_compressed_is_said_to_be() {
     }
     // Names that begin alike.
     let path = folder.write("ads.txt", "BZh9.example\nPK.example\n7z.example\n");
-    let tally = ListBuilder::default().add_file(&path, 0, Purpose::Block);
+    let tally = ListBuilder::default().add_file(&path, 0, ListPurpose::Block);
     assert_eq!(tally.expect("a list").rules, 3);
 }

@@ -7,7 +7,7 @@ use xdnsd_core::policy::local::{NONE, flag};
 use xdnsd_core::policy::name::Labels;
 use xdnsd_core::policy::special::private_reverse_zone;
 
-use super::node::{Node, Source, emit_node};
+use super::node::{Node, RecordSource, emit_node};
 use super::{LocalBuilder, is_wildcard};
 use crate::compile::name::{self, cut_label};
 use crate::compile::table::TableBuilder;
@@ -96,7 +96,7 @@ impl LocalBuilder {
             let Some(node) = self.nodes.get_mut(name) else {
                 continue;
             };
-            let is_lease = node.records.iter().all(|r| r.source == Source::Lease);
+            let is_lease = node.records.iter().all(|r| r.source == RecordSource::Lease);
             let is_open = self.forward_plain_names || (is_lease && is_top_level(label));
             if is_open && node.flags & flag::ZONE == 0 {
                 node.flags |= flag::CUT_ELSEWHERE;

@@ -10,20 +10,20 @@ use xdnsd_core::dns::rtype;
 use xdnsd_core::policy::local::{CHAIN_MAX, End, LocalData, flag};
 use xdnsd_core::policy::name::Labels;
 
-use super::claims::{Claims, Known, Others, Refusal, Rules, names_of};
+use super::claims::{ClaimedNames, Claims, LeaseRules, Others, Refusal, names_of};
 use super::hosts::{Host, Lease, LeaseFormat, parse_hosts, parse_leases};
 use super::name::{self, cut_label};
 use super::prefix::pointer_name;
 use super::problem::{Notes, Problem, files_behind, read_text};
 use super::rdata;
 use super::zonefile;
-use node::{Node, Record, Source};
+use node::{Node, NodeRecord, RecordSource};
 
 mod image;
 mod node;
 mod origin;
 
-pub use origin::{Given, Origin};
+pub use origin::{GivenRecord, Origin};
 
 /// Larger hosts and lease files are a mistake.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -118,15 +118,15 @@ pub struct LocalBuilder {
     /// Names in the order in which they came, so that an image does not depend on chance.
     names: Vec<Vec<u8>>,
     nodes: HashMap<Vec<u8>, Node>,
-    rules: Rules,
+    rules: LeaseRules,
     /// Addresses and the names that they point back to, in the letter case that they were written in; the first name of an
     /// address counts.
-    pointers: Vec<(Vec<u8>, Record)>,
+    pointers: Vec<(Vec<u8>, NodeRecord)>,
     forward_plain_names: bool,
 }
 
-impl Known for LocalBuilder {
-    fn rules(&self) -> &Rules {
+impl ClaimedNames for LocalBuilder {
+    fn rules(&self) -> &LeaseRules {
         &self.rules
     }
 
@@ -165,7 +165,7 @@ impl LocalBuilder {
         let search_domain = input.search_domain.as_deref();
         let search_domain = search_domain.map(|text| parse("search_domain", text));
         Ok(Self {
-            rules: Rules {
+            rules: LeaseRules {
                 search_domain: search_domain.transpose()?,
                 zones: parse_all("zones", &input.zones)?,
                 never: parse_all("never_leased", &input.never_leased)?,
@@ -176,9 +176,9 @@ impl LocalBuilder {
     }
 
     /// The records of a name that are not a lease's.
-    fn fixed(&self, name: &[u8]) -> Vec<&Record> {
+    fn fixed(&self, name: &[u8]) -> Vec<&NodeRecord> {
         let records = self.nodes.get(name).into_iter().flat_map(|n| &n.records);
-        let is_fixed = |record: &&Record| record.source < Source::Lease;
+        let is_fixed = |record: &&NodeRecord| record.source < RecordSource::Lease;
         records.filter(is_fixed).collect()
     }
 
@@ -228,11 +228,11 @@ impl LocalBuilder {
         if rtype == rtype::CNAME && Labels::new(&name::lower(&rdata)).is_none() {
             return Err("CNAME takes one name".into());
         }
-        let record = Record {
+        let record = NodeRecord {
             rtype,
             ttl_secs,
             rdata,
-            source: Source::Records,
+            source: RecordSource::Records,
             place: "local.records".into(),
         };
         self.add_both_forms(&owner, &record)
@@ -249,7 +249,7 @@ impl LocalBuilder {
         place: &Rc<str>,
         others: &Others<'_>,
     ) -> Result<(), String> {
-        let record = Record::of_address(host.address, ttl_secs, Source::Hosts, place);
+        let record = NodeRecord::of_address(host.address, ttl_secs, RecordSource::Hosts, place);
         let mut refused = Vec::new();
         for name in &host.names {
             let added = self.check_host(name, &record, others);
@@ -265,7 +265,12 @@ impl LocalBuilder {
 
     /// Whether a hosts file may give this address to a name. The config's records may say otherwise, and what an RFC fixes
     /// for all networks is not for it to say.
-    fn check_host(&self, name: &[u8], record: &Record, others: &Others<'_>) -> Result<(), String> {
+    fn check_host(
+        &self,
+        name: &[u8],
+        record: &NodeRecord,
+        others: &Others<'_>,
+    ) -> Result<(), String> {
         let owner = name::lower(name);
         for form in [Some(&owner), self.other_form(&owner).as_ref()] {
             let Some(form) = form else { continue };
@@ -274,13 +279,14 @@ impl LocalBuilder {
                 return Err(format!("`{}` is a special-use name", shown(form)));
             }
             let records = self.nodes.get(form).map_or(&[][..], |node| &node.records);
-            let alias = |known: &&Record| known.rtype == rtype::CNAME;
-            if let Some(Record { place, .. }) = records.iter().find(alias) {
+            let alias = |known: &&NodeRecord| known.rtype == rtype::CNAME;
+            if let Some(NodeRecord { place, .. }) = records.iter().find(alias) {
                 let name = shown(name);
                 return Err(format!("`{name}` is an alias (CNAME) in {place}"));
             }
-            let of_config =
-                |known: &&Record| known.source == Source::Records && known.rtype == record.rtype;
+            let of_config = |known: &&NodeRecord| {
+                known.source == RecordSource::Records && known.rtype == record.rtype
+            };
             let mut of_config = records.iter().filter(of_config).peekable();
             if let Some(first) = of_config.peek().copied()
                 && !of_config.any(|known| known.is_same(record))
@@ -298,7 +304,7 @@ impl LocalBuilder {
     fn add_lease(
         &mut self,
         lease: &Lease,
-        record: &Record,
+        record: &NodeRecord,
         claims: &mut Claims,
         others: &Others<'_>,
         mut refuse: impl FnMut(&[u8], &Refusal),
@@ -323,7 +329,7 @@ impl LocalBuilder {
     }
 
     /// Who is named for an address' own name, or blocks it, says what it points to.
-    fn add_lease_pointer(&mut self, longest: &[u8], record: &Record, others: &Others<'_>) {
+    fn add_lease_pointer(&mut self, longest: &[u8], record: &NodeRecord, others: &Others<'_>) {
         let Some(owner) = record.address().map(pointer_name) else {
             return;
         };
@@ -334,7 +340,7 @@ impl LocalBuilder {
 
     /// Adds a record under its owner, and where the owner is one label, or one label below the search domain, under
     /// the other form of it too.
-    fn add_both_forms(&mut self, written: &[u8], record: &Record) -> Result<(), String> {
+    fn add_both_forms(&mut self, written: &[u8], record: &NodeRecord) -> Result<(), String> {
         let owner = name::lower(written);
         let other = self.other_form(&owner);
         for form in [Some(&owner), other.as_ref()].into_iter().flatten() {
@@ -364,7 +370,7 @@ impl LocalBuilder {
         }
     }
 
-    fn add_pointer(&mut self, target: Vec<u8>, record: &Record) {
+    fn add_pointer(&mut self, target: Vec<u8>, record: &NodeRecord) {
         let Some(address) = record.address() else {
             return;
         };
@@ -372,7 +378,7 @@ impl LocalBuilder {
         if address.is_unspecified() || address.is_loopback() {
             return;
         }
-        let pointer = Record {
+        let pointer = NodeRecord {
             rtype: rtype::PTR,
             rdata: target,
             ..record.clone()
@@ -380,10 +386,10 @@ impl LocalBuilder {
         self.pointers.push((pointer_name(address), pointer));
     }
 
-    fn add(&mut self, owner: &[u8], record: Record) -> Result<(), &'static str> {
+    fn add(&mut self, owner: &[u8], record: NodeRecord) -> Result<(), &'static str> {
         let node = self.node(owner);
         node.flags |= flag::EXISTS;
-        let is_alias = |record: &Record| record.rtype == rtype::CNAME;
+        let is_alias = |record: &NodeRecord| record.rtype == rtype::CNAME;
         if node.records.iter().any(|known| known.is_same(&record)) {
             return Ok(());
         }
@@ -407,7 +413,7 @@ impl LocalBuilder {
 
     /// The names that the config makes aliases, as they are written there.
     fn aliases(&self) -> Vec<Vec<u8>> {
-        let is_alias = |record: &Record| record.rtype == rtype::CNAME;
+        let is_alias = |record: &NodeRecord| record.rtype == rtype::CNAME;
         let names = self.names.iter();
         names
             .filter(|name| self.nodes[*name].records.iter().any(is_alias))
@@ -569,7 +575,7 @@ fn add_leases(
         notes.note_end(lease.ends_secs());
         let place: Rc<str> = file.display().to_string().into();
         let ttl_secs = input.lease_ttl_secs;
-        let record = Record::of_address(lease.address, ttl_secs, Source::Lease, &place);
+        let record = NodeRecord::of_address(lease.address, ttl_secs, RecordSource::Lease, &place);
         builder.add_lease(lease, &record, &mut claims, others, |name, refusal| {
             let (name, address) = (shown(name), lease.address);
             let what =

@@ -10,7 +10,7 @@ use crate::compile::name;
 
 /// Who says something, in the order in which they are believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(super) enum RecordSource {
     /// The config's records.
     Records,
     /// A hosts file.
@@ -21,18 +21,23 @@ pub(super) enum Source {
 
 /// A record on its way into the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct NodeRecord {
     pub rtype: u16,
     pub ttl_secs: u32,
     pub rdata: Vec<u8>,
-    pub source: Source,
+    pub source: RecordSource,
     /// The key of the config, or the file.
     pub place: Rc<str>,
 }
 
-impl Record {
+impl NodeRecord {
     /// The record of a machine's address.
-    pub fn of_address(address: IpAddr, ttl_secs: u32, source: Source, place: &Rc<str>) -> Self {
+    pub fn of_address(
+        address: IpAddr,
+        ttl_secs: u32,
+        source: RecordSource,
+        place: &Rc<str>,
+    ) -> Self {
         let (rtype, rdata) = match address {
             IpAddr::V4(address) => (rtype::A, address.octets().to_vec()),
             IpAddr::V6(address) => (rtype::AAAA, address.octets().to_vec()),
@@ -73,7 +78,7 @@ impl Record {
 pub(super) struct Node {
     pub flags: u16,
     pub has_wildcard: bool,
-    pub records: Vec<Record>,
+    pub records: Vec<NodeRecord>,
 }
 
 /// Appends a node with its records.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use xdnsd_core::dns::rtype;
 
-use super::node::{Record, Source};
+use super::node::{NodeRecord, RecordSource};
 use super::{LocalBuilder, LocalInput, is_wildcard, texts};
 use crate::compile::claims::{Claims, Others};
 use crate::compile::hosts::{Host, Lease, parse_hosts, parse_leases};
@@ -16,7 +16,7 @@ use crate::compile::problem::Notes;
 
 /// A record of local data, as somebody is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
+pub struct GivenRecord {
     /// Its owner, in lower case.
     pub owner: Vec<u8>,
     /// Its type.
@@ -38,7 +38,7 @@ pub enum Origin {
     Lease(PathBuf, usize, String),
 }
 
-impl Given {
+impl GivenRecord {
     /// Who gives it, the first in the order of trust. `None`: nobody does by now.
     #[must_use]
     pub fn origin(&self, input: &LocalInput) -> Option<Origin> {
@@ -86,7 +86,8 @@ impl Given {
     fn is_of_lease(&self, input: &LocalInput, lease: &Lease) -> bool {
         self.may_be_of(lease.address)
             && self.is_made(input, |builder| {
-                let record = Record::of_address(lease.address, 0, Source::Lease, &Rc::from(""));
+                let record =
+                    NodeRecord::of_address(lease.address, 0, RecordSource::Lease, &Rc::from(""));
                 let mut claims = Claims::default();
                 builder.add_lease(lease, &record, &mut claims, &Others::NONE, |_, _| {});
                 true
@@ -114,7 +115,8 @@ impl Given {
         if input.reverse {
             builder.add_pointers();
         }
-        let is_same = |record: &Record| record.rtype == self.rtype && record.rdata == self.rdata;
+        let is_same =
+            |record: &NodeRecord| record.rtype == self.rtype && record.rdata == self.rdata;
         let covers = |owner: &[u8]| {
             let below = is_wildcard(owner);
             *owner == *self.owner || below.is_some_and(|parent| self.is_below(parent))
@@ -149,8 +151,8 @@ mod tests {
     use crate::compile::local::LeaseFile;
     use crate::testing::Folder;
 
-    fn given(owner: &str, rtype: u16, rdata: &[u8]) -> Given {
-        Given {
+    fn given(owner: &str, rtype: u16, rdata: &[u8]) -> GivenRecord {
+        GivenRecord {
             owner: name::parse(owner).expect("a name"),
             rtype,
             ttl_secs: 60,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::compile::hosts::LeaseFormat;
-use crate::compile::lists::Purpose;
+use crate::compile::lists::ListPurpose;
 use crate::compile::local::LeaseFile;
 use crate::compile::{list_file, name};
 use crate::testing::Folder;
@@ -108,7 +108,7 @@ fn a_list_that_turns_bad_leaves_the_old_one_in_force() {
     );
     let source = folder.write("source.txt", "mapped.example\n");
     let compiled = folder.path().join("compiled.list");
-    let (image, _) = list_file::compile(&[(source, Purpose::Block)]).expect("compiled");
+    let (image, _) = list_file::compile(&[(source, ListPurpose::Block)]).expect("compiled");
     list_file::write(&compiled, &image).expect("written");
     let mut input = PolicyInput::default();
     input.lists.block = vec![text.clone()];
@@ -524,7 +524,7 @@ fn a_compiled_list_that_shrinks_is_refused_too() {
     let path = folder.path().join("ads.list");
     let compile = |count| {
         let source = folder.write("ads.txt", names(count));
-        let (image, _) = list_file::compile(&[(source, Purpose::Block)]).expect("compiled");
+        let (image, _) = list_file::compile(&[(source, ListPurpose::Block)]).expect("compiled");
         list_file::write(&path, &image).expect("written");
     };
     compile(10);

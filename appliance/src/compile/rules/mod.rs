@@ -43,7 +43,7 @@ pub enum Covers {
 
 /// How a line is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Shape {
+pub enum LineSyntax {
     /// An address and names.
     Hosts,
     /// A name.
@@ -74,7 +74,7 @@ pub struct Rule {
     /// Which names it is about.
     pub covers: Covers,
     /// How it was written.
-    pub shape: Shape,
+    pub shape: LineSyntax,
     /// `@@`: the contrary of what the list is for.
     pub is_exception: bool,
     /// It counts more than those that are not.
@@ -94,7 +94,7 @@ pub struct Rule {
 impl Rule {
     /// About a name.
     #[must_use]
-    pub fn new(name: Vec<u8>, covers: Covers, shape: Shape) -> Self {
+    pub fn new(name: Vec<u8>, covers: Covers, shape: LineSyntax) -> Self {
         Self {
             name,
             covers,
@@ -212,7 +212,7 @@ fn parse_hosts<'l>(
     for name in names {
         match parse_name(name, 2) {
             _ if is_hosts_own(name) => is_known = true,
-            Ok(name) => rules.push(Rule::new(name, Covers::Name, Shape::Hosts)),
+            Ok(name) => rules.push(Rule::new(name, Covers::Name, LineSyntax::Hosts)),
             Err(_) => {}
         }
     }
@@ -248,7 +248,7 @@ fn parse_dnsmasq(line: &str) -> Result<Vec<Rule>, NotARule> {
     let names = names.split('/').map(|name| name.trim_start_matches('.'));
     let names = names.filter_map(|name| parse_name(name, 2).ok());
     let rules: Vec<_> = names
-        .map(|name| Rule::new(name, Covers::Subtree, Shape::Dnsmasq))
+        .map(|name| Rule::new(name, Covers::Subtree, LineSyntax::Dnsmasq))
         .collect();
     if rules.is_empty() {
         return Err(NOT_A_NAME);
@@ -258,9 +258,9 @@ fn parse_dnsmasq(line: &str) -> Result<Vec<Rule>, NotARule> {
 
 fn parse_domain(word: &str) -> Result<Rule, NotARule> {
     let (text, shape, labels_min) = match (word.strip_prefix("*."), word.strip_prefix('.')) {
-        (Some(text), _) => (text, Shape::Wildcard, 1),
-        (None, Some(text)) => (text, Shape::Plain, 2),
-        (None, None) => (word, Shape::Plain, 2),
+        (Some(text), _) => (text, LineSyntax::Wildcard, 1),
+        (None, Some(text)) => (text, LineSyntax::Plain, 2),
+        (None, None) => (word, LineSyntax::Plain, 2),
     };
     Ok(Rule::new(
         parse_name(text, labels_min)?,
@@ -281,7 +281,7 @@ fn parse_adblock(line: &str) -> Result<Rule, NotARule> {
         .map_or((body, None), |(pattern, options)| (pattern, Some(options)));
     let mut rule = Rule {
         is_exception,
-        shape: Shape::Adblock,
+        shape: LineSyntax::Adblock,
         ..Rule::default()
     };
     let mut same = Vec::new();

@@ -16,7 +16,7 @@ use super::acl::{self, AclInput};
 use super::claims::Others;
 pub use super::links::Links;
 use super::list_file::{ListImage, finish};
-use super::lists::{ListBuilder, Purpose, SOURCES_MAX};
+use super::lists::{ListBuilder, ListPurpose, SOURCES_MAX};
 use super::local::{self, LocalInput};
 use super::problem::{Notes, Problem};
 use super::room;
@@ -418,8 +418,8 @@ fn build_lists(
     before: &[NamedList],
     notes: &mut Notes,
 ) -> Result<Vec<NamedList>, Problem> {
-    let block = input.block.iter().map(|path| (path, Purpose::Block));
-    let allow = input.allow.iter().map(|path| (path, Purpose::Allow));
+    let block = input.block.iter().map(|path| (path, ListPurpose::Block));
+    let allow = input.allow.iter().map(|path| (path, ListPurpose::Allow));
     let files: Vec<_> = block.chain(allow).collect();
     let mut lists = Vec::from_iter(build_text_list(input, &files, notes)?);
     for path in &input.compiled {
@@ -459,7 +459,7 @@ fn open_compiled(path: &Path, before: &[NamedList]) -> Result<NamedList, Problem
 /// The list of the config's own names and of these text files; `None` where there is nothing.
 fn build_text_list(
     input: &ListsInput,
-    files: &[(&PathBuf, Purpose)],
+    files: &[(&PathBuf, ListPurpose)],
     notes: &mut Notes,
 ) -> Result<Option<NamedList>, Problem> {
     check_counts(input)?;
@@ -474,8 +474,8 @@ fn build_text_list(
         sources.push(path.display().to_string());
     }
     let keys = [
-        ("filter.block", &input.block_names, Purpose::Block),
-        ("filter.allow", &input.allow_names, Purpose::Allow),
+        ("filter.block", &input.block_names, ListPurpose::Block),
+        ("filter.allow", &input.allow_names, ListPurpose::Allow),
     ];
     for (key, names, purpose) in keys {
         for text in names {

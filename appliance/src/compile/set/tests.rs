@@ -5,7 +5,7 @@ use crate::compile::list_file;
 use crate::compile::name;
 use crate::testing::Folder;
 use xdnsd_core::dns::rtype;
-use xdnsd_core::policy::special::Kind;
+use xdnsd_core::policy::special::SpecialUse;
 use xdnsd_core::policy::{Action, Decision, Finding, Labels};
 
 fn build(input: &PolicyInput) -> PolicySet {
@@ -57,7 +57,7 @@ fn local_data_then_special_names_then_lists_then_routes() {
         suffixes: texts(&["corp.example", "ok.example"]),
         group: 3,
     }];
-    input.special = input.special.with(Kind::Test);
+    input.special = input.special.with(SpecialUse::Test);
     let set = build(&input);
     check(
         &set,
@@ -187,7 +187,7 @@ fn text_and_compiled_lists_are_in_force_together() {
     let allow = folder.write("allow.txt", "fine.mapped.example\n");
     let source = folder.write("source.txt", "mapped.example\n@@||ads.example^\n");
     let compiled = folder.path().join("mapped.list");
-    let (image, _) = list_file::compile(&[(source, Purpose::Block)]).expect("compiled");
+    let (image, _) = list_file::compile(&[(source, ListPurpose::Block)]).expect("compiled");
     list_file::write(&compiled, &image).expect("written");
     let mut input = PolicyInput::default();
     input.lists.block = vec![text.clone()];

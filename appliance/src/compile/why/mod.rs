@@ -12,13 +12,13 @@ use xdnsd_core::dns::rtype;
 use xdnsd_core::policy::local::CHAIN_MAX;
 use xdnsd_core::policy::{Action, BlockRecord, Decision, Labels, Local, Policy};
 
-use super::local::Given;
+use super::local::GivenRecord;
 use super::set::{PolicyInput, PolicySet};
-pub use reason::{Place, Reason, Source, Value};
+pub use reason::{Location, PolicyPart, PolicyValue, Statement};
 
 /// What somebody wants to know about.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
+pub struct WhyQuestion {
     /// The name, in lower case.
     pub name: Vec<u8>,
     /// The type.
@@ -70,13 +70,13 @@ impl Handling {
 
 /// What becomes of a question, and who says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Why {
+pub struct PolicyTrace {
     /// The question.
-    pub question: Question,
+    pub question: WhyQuestion,
     /// What becomes of it.
     pub handling: Handling,
     /// Who has a say in it, in the order in which they are asked.
-    pub reasons: Vec<Reason>,
+    pub reasons: Vec<Statement>,
     /// The name that is asked for in the end: another one behind a local alias. Under it stands what the cache has.
     pub target: Vec<u8>,
 }
@@ -86,9 +86,9 @@ pub struct Why {
 pub fn explain(
     set: &PolicySet,
     input: &PolicyInput,
-    place_of: &dyn Fn(Value) -> Place,
-    question: Question,
-) -> Why {
+    place_of: &dyn Fn(PolicyValue) -> Location,
+    question: WhyQuestion,
+) -> PolicyTrace {
     let mut explainer = Explainer {
         set,
         policy: set.view(),
@@ -101,7 +101,7 @@ pub fn explain(
         .of_client(question.client)
         .or_else(|| explainer.of_type(question.qtype))
         .unwrap_or_else(|| explainer.follow(&mut target, question.qtype));
-    Why {
+    PolicyTrace {
         handling,
         reasons: explainer.reasons,
         target,
@@ -114,8 +114,8 @@ struct Explainer<'a> {
     set: &'a PolicySet,
     policy: Policy<'a>,
     input: &'a PolicyInput,
-    place_of: &'a dyn Fn(Value) -> Place,
-    reasons: Vec<Reason>,
+    place_of: &'a dyn Fn(PolicyValue) -> Location,
+    reasons: Vec<Statement>,
 }
 
 impl Explainer<'_> {
@@ -134,7 +134,7 @@ impl Explainer<'_> {
     /// What becomes of it by its type alone.
     fn of_type(&mut self, qtype: u16) -> Option<Handling> {
         if (rtype::IXFR..rtype::ANY).contains(&qtype) {
-            self.tell(Source::Type, "nothing that a forwarder has", None);
+            self.tell(PolicyPart::Type, "nothing that a forwarder has", None);
             return Some(Handling::Refused);
         }
         None
@@ -154,7 +154,7 @@ impl Explainer<'_> {
             self.tell_record(given(labels.name(), rtype::CNAME, &alias.record));
             *name = alias.target.to_vec();
         }
-        self.tell(Source::Record, "the aliases lead nowhere", None);
+        self.tell(PolicyPart::Record, "the aliases lead nowhere", None);
         Handling::Endless
     }
 
@@ -175,13 +175,13 @@ impl Explainer<'_> {
             }
             Decision::PlainName => {
                 let what = "names of one label are not asked for upstream";
-                let place = (self.place_of)(Value::PlainNames);
-                self.tell(Source::PlainName, what, Some(place));
+                let place = (self.place_of)(PolicyValue::PlainNames);
+                self.tell(PolicyPart::PlainName, what, Some(place));
                 Handling::PlainName
             }
             Decision::Forward { .. } if qtype == rtype::ANY => {
                 self.tell(
-                    Source::Type,
+                    PolicyPart::Type,
                     "all types at once are not asked for upstream",
                     None,
                 );
@@ -198,8 +198,12 @@ impl Explainer<'_> {
 }
 
 /// A record as it is given.
-fn given(owner: &[u8], rtype: u16, record: &xdnsd_core::policy::local::Record<'_>) -> Given {
-    Given {
+fn given(
+    owner: &[u8],
+    rtype: u16,
+    record: &xdnsd_core::policy::local::LocalRecord<'_>,
+) -> GivenRecord {
+    GivenRecord {
         owner: owner.to_vec(),
         rtype,
         ttl_secs: record.ttl_secs,
@@ -208,10 +212,10 @@ fn given(owner: &[u8], rtype: u16, record: &xdnsd_core::policy::local::Record<'_
 }
 
 /// A file of policy, as a place of which the line is not known.
-fn file(path: PathBuf) -> Place {
-    Place {
+fn file(path: PathBuf) -> Location {
+    Location {
         file: Some(path.display().to_string()),
-        ..Place::default()
+        ..Location::default()
     }
 }
 

@@ -9,14 +9,14 @@ use xdnsd_core::policy::{Action, Blocked, Labels, Local, Special};
 
 use super::{Explainer, file, given};
 use crate::compile::Prefix;
-use crate::compile::lists::{Purpose, Ruled};
-use crate::compile::local::{Given, Origin};
+use crate::compile::lists::{ListPurpose, Ruled};
+use crate::compile::local::{GivenRecord, Origin};
 use crate::compile::rdata;
 use crate::compile::routes::parse_suffix;
 
 /// A source that has a say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum PolicyPart {
     /// The lists of clients.
     Access,
     /// The type of the question.
@@ -43,7 +43,7 @@ pub enum Source {
     Rebind,
 }
 
-impl Source {
+impl PolicyPart {
     /// Its word.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -66,7 +66,7 @@ impl Source {
 
 /// Where something is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// The key of the config.
     pub key: Option<&'static str>,
     /// The file. `None`: the key is not set, so that its default holds.
@@ -79,7 +79,7 @@ pub struct Place {
 
 /// A value of the config, by its place in what policy is compiled from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Value {
+pub enum PolicyValue {
     /// A prefix of clients.
     Client(usize),
     /// What all other clients get.
@@ -111,20 +111,25 @@ pub enum Value {
 
 /// What one source says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
+pub struct Statement {
     /// Who says it.
-    pub source: Source,
+    pub source: PolicyPart,
     /// What, in words. Empty: the record says it.
     pub what: String,
     /// The record that is given.
-    pub record: Option<Given>,
+    pub record: Option<GivenRecord>,
     /// Where that is written.
-    pub place: Option<Place>,
+    pub place: Option<Location>,
 }
 
 impl Explainer<'_> {
-    pub(super) fn tell(&mut self, source: Source, what: impl Into<String>, place: Option<Place>) {
-        self.reasons.push(Reason {
+    pub(super) fn tell(
+        &mut self,
+        source: PolicyPart,
+        what: impl Into<String>,
+        place: Option<Location>,
+    ) {
+        self.reasons.push(Statement {
             source,
             what: what.into(),
             record: None,
@@ -141,32 +146,35 @@ impl Explainer<'_> {
         let rules = self.input.acl.rules.iter().enumerate();
         let of_client = rules.filter(|(_, (prefix, _))| holds(prefix, client));
         let longest = of_client.max_by_key(|(_, (prefix, _))| prefix.length());
-        let value = longest.map_or(Value::OtherClients, |(index, _)| Value::Client(index));
+        let value = longest.map_or(PolicyValue::OtherClients, |(index, _)| {
+            PolicyValue::Client(index)
+        });
         let place = (self.place_of)(value);
-        self.tell(Source::Access, format!("{client} {what}"), Some(place));
+        self.tell(PolicyPart::Access, format!("{client} {what}"), Some(place));
     }
 
-    pub(super) fn tell_record(&mut self, given: Given) {
-        let line = |file: PathBuf, line, text| Place {
+    pub(super) fn tell_record(&mut self, given: GivenRecord) {
+        let line = |file: PathBuf, line, text| Location {
             file: Some(file.display().to_string()),
             line: Some(line),
             text: Some(text),
             key: None,
         };
         let (source, place) = match given.origin(&self.input.local) {
-            Some(Origin::Record(index)) => {
-                (Source::Record, Some((self.place_of)(Value::Record(index))))
-            }
+            Some(Origin::Record(index)) => (
+                PolicyPart::Record,
+                Some((self.place_of)(PolicyValue::Record(index))),
+            ),
             Some(Origin::Hosts(file, number, text)) => {
-                (Source::Hosts, Some(line(file, number, text)))
+                (PolicyPart::Hosts, Some(line(file, number, text)))
             }
             Some(Origin::Lease(file, number, text)) => {
-                (Source::Lease, Some(line(file, number, text)))
+                (PolicyPart::Lease, Some(line(file, number, text)))
             }
             // A file was changed just now, or a lease is over.
-            None => (Source::Record, None),
+            None => (PolicyPart::Record, None),
         };
-        self.reasons.push(Reason {
+        self.reasons.push(Statement {
             source,
             what: String::new(),
             record: Some(given),
@@ -206,21 +214,21 @@ impl Explainer<'_> {
 
     fn tell_zone(&mut self, zone: Option<&[u8]>, what: &str) {
         let Some(zone) = zone else {
-            return self.tell(Source::Zone, format!("local data {what}"), None);
+            return self.tell(PolicyPart::Zone, format!("local data {what}"), None);
         };
         let is_zone =
             |text: &String| crate::compile::name::parse(text).is_ok_and(|name| name == zone);
         let index = self.input.local.zones.iter().position(is_zone);
-        let place = index.map(|index| (self.place_of)(Value::Zone(index)));
+        let place = index.map(|index| (self.place_of)(PolicyValue::Zone(index)));
         let zone = crate::compile::name::display(zone);
-        self.tell(Source::Zone, format!("{zone} {what}"), place);
+        self.tell(PolicyPart::Zone, format!("{zone} {what}"), place);
     }
 
     pub(super) fn tell_special(&mut self, name: &Labels<'_>, special: &Special) {
         let zone = crate::compile::name::display(name.suffix(special.zone_depth));
         let what = format!("{zone} is of the family `{}`", special.kind.word());
-        let place = (self.place_of)(Value::Special);
-        self.tell(Source::Special, what, Some(place));
+        let place = (self.place_of)(PolicyValue::Special);
+        self.tell(PolicyPart::Special, what, Some(place));
     }
 
     pub(super) fn tell_blocked(&mut self, name: &Labels<'_>, qtype: u16, blocked: Blocked) {
@@ -234,13 +242,13 @@ impl Explainer<'_> {
         let source = self.set.source(blocked);
         let place = if source == BLOCK_KEY {
             let mut names = names.enumerate();
-            let found = names.find(|(_, text)| ruled.is_by_name(text, Purpose::Block));
-            found.map(|(index, _)| (self.place_of)(Value::Block(index)))
+            let found = names.find(|(_, text)| ruled.is_by_name(text, ListPurpose::Block));
+            found.map(|(index, _)| (self.place_of)(PolicyValue::Block(index)))
         } else {
             let path = PathBuf::from(source);
-            Some(list_place(&path, &ruled, Purpose::Block).unwrap_or_else(|| file(path)))
+            Some(list_place(&path, &ruled, ListPurpose::Block).unwrap_or_else(|| file(path)))
         };
-        self.tell(Source::Block, rank_text(ruling.rank), place);
+        self.tell(PolicyPart::Block, rank_text(ruling.rank), place);
     }
 
     /// Who allows a name that is asked for upstream.
@@ -256,14 +264,14 @@ impl Explainer<'_> {
         };
         let lists = &self.input.lists;
         let mut names = lists.allow_names.iter();
-        let named = names.position(|text| ruled.is_by_name(text, Purpose::Allow));
-        let named = named.map(|index| (self.place_of)(Value::Allow(index)));
-        let allow = lists.allow.iter().map(|path| (path, Purpose::Allow));
-        let block = lists.block.iter().map(|path| (path, Purpose::Block));
+        let named = names.position(|text| ruled.is_by_name(text, ListPurpose::Allow));
+        let named = named.map(|index| (self.place_of)(PolicyValue::Allow(index)));
+        let allow = lists.allow.iter().map(|path| (path, ListPurpose::Allow));
+        let block = lists.block.iter().map(|path| (path, ListPurpose::Block));
         let mut files = allow.chain(block);
         let place =
             named.or_else(|| files.find_map(|(path, purpose)| list_place(path, &ruled, purpose)));
-        self.tell(Source::Allow, rank_text(ruling.rank), place);
+        self.tell(PolicyPart::Allow, rank_text(ruling.rank), place);
     }
 
     pub(super) fn tell_route(&mut self, name: &Labels<'_>, qtype: u16, group: u16) {
@@ -280,18 +288,18 @@ impl Explainer<'_> {
         let suffix = route.map(|route| name.suffix(name.count().min(route.depth)));
         let place = suffix.and_then(|suffix| self.suffix(suffix));
         self.tell(
-            Source::Route,
+            PolicyPart::Route,
             what,
             place.map(|value| (self.place_of)(value)),
         );
     }
 
     /// The value of the config that routes a suffix.
-    fn suffix(&self, suffix: &[u8]) -> Option<Value> {
+    fn suffix(&self, suffix: &[u8]) -> Option<PolicyValue> {
         let routes = self.input.routes.iter().enumerate();
         let mut all = routes.flat_map(|(route, input)| {
             let suffixes = input.suffixes.iter().enumerate();
-            suffixes.map(move |(index, text)| (Value::Suffix { route, index }, text))
+            suffixes.map(move |(index, text)| (PolicyValue::Suffix { route, index }, text))
         });
         let found = all.find(|(_, text)| stands_for(text, suffix));
         found.map(|(value, _)| value)
@@ -303,17 +311,21 @@ impl Explainer<'_> {
             return;
         }
         if self.policy.rebind.guards(name) {
-            return self.tell(Source::Rebind, "private addresses are withheld", None);
+            return self.tell(PolicyPart::Rebind, "private addresses are withheld", None);
         }
         let suffixes = (0..=name.count()).rev().map(|depth| name.suffix(depth));
         let value = suffixes.into_iter().find_map(|suffix| {
             let mut allowed = rebind.allowed.iter();
             let allowed = allowed.position(|text| stands_for(text, suffix));
-            let routed = || self.suffix(suffix).map(|_| Value::RebindRouted);
-            allowed.map(Value::RebindAllow).or_else(routed)
+            let routed = || self.suffix(suffix).map(|_| PolicyValue::RebindRouted);
+            allowed.map(PolicyValue::RebindAllow).or_else(routed)
         });
         let place = value.map(|value| (self.place_of)(value));
-        self.tell(Source::Rebind, "private addresses are let through", place);
+        self.tell(
+            PolicyPart::Rebind,
+            "private addresses are let through",
+            place,
+        );
     }
 }
 
@@ -331,9 +343,9 @@ fn holds(prefix: &Prefix, client: IpAddr) -> bool {
 }
 
 /// The line of a list's text that rules so. A compiled list has none: it keeps neither texts nor the names of its sources.
-fn list_place(path: &Path, ruled: &Ruled<'_>, purpose: Purpose) -> Option<Place> {
+fn list_place(path: &Path, ruled: &Ruled<'_>, purpose: ListPurpose) -> Option<Location> {
     let line = ruled.line(path, purpose).ok().flatten()?;
-    Some(Place {
+    Some(Location {
         line: Some(line.number),
         text: Some(line.text),
         ..file(path.into())

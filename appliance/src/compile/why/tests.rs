@@ -4,7 +4,7 @@ use super::*;
 use crate::compile::acl::AclInput;
 use crate::compile::hosts::LeaseFormat;
 use crate::compile::list_file;
-use crate::compile::lists::Purpose;
+use crate::compile::lists::ListPurpose;
 use crate::compile::local::{LeaseFile, LocalInput};
 use crate::compile::name;
 use crate::compile::routes::RouteInput;
@@ -19,7 +19,7 @@ fn input(folder: &Folder) -> PolicyInput {
     let lease = folder.write("leases", "0 m1 192.0.2.5 phone *\n");
     let compiled = folder.path().join("compiled.list");
     let text = folder.write("text", "compiled.example\n");
-    let (image, _) = list_file::compile(&[(text, Purpose::Block)]).expect("compiled");
+    let (image, _) = list_file::compile(&[(text, ListPurpose::Block)]).expect("compiled");
     list_file::write(&compiled, &image).expect("written");
     PolicyInput {
         acl: AclInput {
@@ -84,14 +84,14 @@ fn explained(input: &PolicyInput, folder: &Folder, words: &str) -> Vec<String> {
     let set = PolicySet::build(input, None, &mut notes).expect("compiled");
     let mut words = words.split(' ');
     let name = words.next().expect("a name");
-    let question = Question {
+    let question = WhyQuestion {
         name: name::parse(name).expect("a name"),
         qtype: words.next().and_then(|word| word.parse().ok()).unwrap_or(1),
         client: words.next().map(|word| word.parse().expect("an address")),
     };
-    let place_of = |value| Place {
+    let place_of = |value| Location {
         text: Some(format!("{value:?}")),
-        ..Place::default()
+        ..Location::default()
     };
     let why = explain(&set, input, &place_of, question);
     let mut lines = vec![format!("{:?}", why.handling)];
@@ -106,8 +106,8 @@ fn explained(input: &PolicyInput, folder: &Folder, words: &str) -> Vec<String> {
     lines
 }
 
-fn shown(reason: &Reason, folder: &Path) -> String {
-    let Reason {
+fn shown(reason: &Statement, folder: &Path) -> String {
+    let Statement {
         source,
         what,
         record,
@@ -299,12 +299,12 @@ fn a_file_that_has_changed_since_is_named_without_a_line() {
     let mut notes = Notes::default();
     let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
     folder.write("ads.txt", "changed.example\n");
-    let question = Question {
+    let question = WhyQuestion {
         name: name::parse("ads.example").expect("a name"),
         qtype: 1,
         client: None,
     };
-    let why = explain(&set, &input, &|_| Place::default(), question);
+    let why = explain(&set, &input, &|_| Location::default(), question);
     let place = why.reasons[0].place.clone().expect("a file");
     assert!(place.file.is_some_and(|file| file.ends_with("/ads.txt")));
     assert_eq!((place.line, place.text), (None, None));

@@ -13,7 +13,7 @@ use nix::sys::socket::{LinkAddr, SockaddrStorage};
 use xdnsd_core::policy::on_link::Network;
 
 use super::Config;
-use super::error::{Errors, Source};
+use super::error::{ConfigText, Errors};
 use super::schema::{Interface, Upstream};
 use crate::compile::set::Links;
 
@@ -423,7 +423,7 @@ impl Config {
 }
 
 fn servers(
-    source: &mut Source,
+    source: &mut ConfigText,
     devices: &Devices,
     path: &str,
     upstream: &Upstream,
@@ -451,7 +451,7 @@ fn servers(
 }
 
 fn endpoints(
-    source: &mut Source,
+    source: &mut ConfigText,
     devices: &Devices,
     index: usize,
     interface: &Interface,
@@ -507,7 +507,7 @@ fn endpoints(
 
 /// The device that the VLAN IDs of a section lead to, the outer one and the inner one.
 fn tagged<'d>(
-    source: &mut Source,
+    source: &mut ConfigText,
     devices: &'d Devices,
     path: &str,
     carrier: &'d Device,

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use super::{Device, Devices, Endpoint};
 use crate::compile::prefix::Prefix;
 use crate::config::Config;
-use crate::config::error::Source;
+use crate::config::error::ConfigText;
 use crate::config::schema::{Protect, SynCookiesWord};
 
 /// Notes what this machine does not have, or not yet, and warns of what is hardly meant.
-pub fn check(source: &mut Source, config: &Config, devices: &Devices, endpoints: &[Endpoint]) {
+pub fn check(source: &mut ConfigText, config: &Config, devices: &Devices, endpoints: &[Endpoint]) {
     for (index, section) in config.protects.iter().enumerate() {
         let path = format!("protect[{index}]");
         carrier(source, devices, &path, section);
@@ -37,7 +37,7 @@ pub fn check(source: &mut Source, config: &Config, devices: &Devices, endpoints:
 }
 
 /// The device that the clients come by.
-fn carrier(source: &mut Source, devices: &Devices, section_path: &str, section: &Protect) {
+fn carrier(source: &mut ConfigText, devices: &Devices, section_path: &str, section: &Protect) {
     let name = &section.interface;
     let path = format!("{section_path}.interface");
     let Some(device) = devices.named(name.as_str()) else {
@@ -58,7 +58,7 @@ fn carrier(source: &mut Source, devices: &Devices, section_path: &str, section: 
 }
 
 /// A host that is this machine, or none.
-fn host(source: &mut Source, devices: &Devices, path: &str, prefix: Prefix) {
+fn host(source: &mut ConfigText, devices: &Devices, path: &str, prefix: Prefix) {
     if !prefix.is_host() {
         return;
     }

@@ -9,7 +9,7 @@ mod service;
 use xdnsd_core::engine::Settings;
 
 use super::hint::heading;
-use super::key::Key;
+use super::key::ConfigKey;
 use super::section::Description;
 
 pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, UpstreamPorts, XdpMode};
@@ -63,7 +63,7 @@ const _: () = {
 
 /// The headings of the sections that have a key of this name.
 pub fn sections_with(key: &str) -> Vec<String> {
-    let has = |keys: &[Key]| keys.iter().any(|known| known.name == key);
+    let has = |keys: &[ConfigKey]| keys.iter().any(|known| known.name == key);
     let sections = SECTIONS.iter().filter(|section| has(section.keys));
     sections
         .map(|section| heading(section.name, section.many))
@@ -92,7 +92,7 @@ macro_rules! section {
             const NAME: &'static str = $word;
             const MANY: bool = $many;
             const DOC: &'static [&'static str] = &[$($doc),+];
-            const KEYS: &'static [$crate::config::key::Key] = &[$($crate::config::key::Key {
+            const KEYS: &'static [$crate::config::key::ConfigKey] = &[$($crate::config::key::ConfigKey {
                 name: stringify!($key),
                 old_name: optional!($(stringify!($old))?),
                 doc: &[$($key_doc),+],

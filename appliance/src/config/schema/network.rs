@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use xdnsd_core::limits;
 
 use super::{DEFAULT, optional, section};
-use crate::config::types::{InterfaceName, Server, Suffix};
+use crate::config::types::{InterfaceName, Suffix, UpstreamServer};
 use crate::config::value::words;
 
 words! {
@@ -117,7 +117,7 @@ section! {
         /// The group's name, in logs and statistics.
         name: String = String::from("default");
         /// The servers, in the order in which they are asked where the strategy is `ordered`.
-        servers: Vec<Server>, 1..=limits::UPSTREAMS as u64;
+        servers: Vec<UpstreamServer>, 1..=limits::UPSTREAMS as u64;
         /// What is asked here alone: names with all below them, and reverse zones by prefix. The longest name wins.
         domains: Vec<Suffix> = Vec::new();
         /// Whether the AD bit of these servers is passed on. Only where they validate and nobody can interfere on the

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use xdnsd_core::policy::acl::PREFIXES_MAX;
-use xdnsd_core::policy::special::Kind;
+use xdnsd_core::policy::special::SpecialUse;
 use xdnsd_core::policy::{Action, LISTS_MAX, REFLECTOR_PORTS, rebind};
 
 use super::{optional, section};
 use crate::compile::local::NEVER_LEASED;
-use crate::config::types::{Domain, FilePath, FilterName, Network, Suffix};
+use crate::config::types::{ClientNetwork, Domain, FilePath, FilterName, Suffix};
 use crate::config::value::words;
 
 words! {
@@ -41,7 +41,7 @@ words! {
     }
 }
 
-impl From<SpecialWord> for Kind {
+impl From<SpecialWord> for SpecialUse {
     fn from(word: SpecialWord) -> Self {
         match word {
             SpecialWord::Localhost => Self::Localhost,
@@ -232,11 +232,11 @@ section! {
     /// Which clients are answered. The longest prefix that holds a client's address decides.
     Access = "access", many: false {
         /// Clients that get an answer.
-        allow: Vec<Network> = Vec::new(), 0..=PREFIXES_MAX as u64;
+        allow: Vec<ClientNetwork> = Vec::new(), 0..=PREFIXES_MAX as u64;
         /// Clients that get REFUSED.
-        refuse: Vec<Network> = Vec::new(), 0..=PREFIXES_MAX as u64;
+        refuse: Vec<ClientNetwork> = Vec::new(), 0..=PREFIXES_MAX as u64;
         /// Clients that get nothing.
-        drop: Vec<Network> = Vec::new(), 0..=PREFIXES_MAX as u64;
+        drop: Vec<ClientNetwork> = Vec::new(), 0..=PREFIXES_MAX as u64;
         /// What all other clients get. Where it is `local`, networks behind another router, of containers and of VPNs
         /// belong into `allow`.
         others: ActionWord = ActionWord::Local;

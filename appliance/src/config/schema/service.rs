@@ -4,7 +4,7 @@ use xdnsd_core::limits;
 
 use super::{DEFAULT, optional, section};
 use crate::config::types::{
-    CookieSecret, FilePath, HttpAddress, InterfaceName, Network, OptionalPath,
+    ClientNetwork, CookieSecret, FilePath, HttpAddress, InterfaceName, OptionalPath,
 };
 use crate::config::value::words;
 
@@ -133,7 +133,7 @@ section! {
         /// Where it listens: `/` is the page, `/metrics` is for Prometheus. None: it is off.
         listen: Vec<HttpAddress> = Vec::new(), 0..=8;
         /// Whom it answers, besides this machine.
-        allow: Vec<Network> = Vec::new(), 0..=64;
+        allow: Vec<ClientNetwork> = Vec::new(), 0..=64;
         /// Names that it may be asked by, besides addresses and `localhost`, such as "router.lan". Else a page of somebody else's could
         /// read it in a browser that is let in.
         hosts: Vec<String> = Vec::new(), 0..=16;
@@ -191,7 +191,7 @@ section! {
         /// Prefixes whose packets to an address that is answered on are dropped, whatever they carry, before everything else. By
         /// the XDP programs alone: where there is none, `access.drop` says who gets no answer. The longest prefix of `deny`,
         /// `allow` and their files decides; a reload reads them again.
-        deny: Vec<Network> = Vec::new(), 0..=xdnsd_abi::PREFIXES_MAX as u64;
+        deny: Vec<ClientNetwork> = Vec::new(), 0..=xdnsd_abi::PREFIXES_MAX as u64;
         /// Files of such prefixes, one or an address a line, with comments behind `#` or `;`: Spamhaus' DROP, FireHOL's netsets. A
         /// file with a line that is neither is not used: `check` notes it, a start warns and goes on without the file, and a reload
         /// leaves all prefixes as they were. There is room for 10000 prefixes of the config and its files, and for 64 more that are
@@ -199,7 +199,7 @@ section! {
         /// config itself, then the files in their order, and of both those that are allowed before those that are denied.
         deny_files: Vec<FilePath> = Vec::new();
         /// Prefixes whose packets are not dropped, though a shorter one is denied, or the same one.
-        allow: Vec<Network> = Vec::new(), 0..=xdnsd_abi::PREFIXES_MAX as u64;
+        allow: Vec<ClientNetwork> = Vec::new(), 0..=xdnsd_abi::PREFIXES_MAX as u64;
         /// Files of such prefixes.
         allow_files: Vec<FilePath> = Vec::new();
         /// Whether the XDP programs answer SYNs to TCP port 53 (or the interface's `port`), and to `ports`, with the kernel's own
@@ -280,7 +280,7 @@ section! {
         /// what they begin while they are not asked, so a busy hour may count as a flood: it costs each new client one connection.
         ask: AskWord = AskWord::Always;
         /// The hosts: addresses and prefixes as they stand in the packets there, in front of any translation.
-        addresses: Vec<Network>, 1..=64;
+        addresses: Vec<ClientNetwork>, 1..=64;
         /// The TCP ports of each. 64 of both together can be protected on each interface.
         ports: Vec<u16>, 1..=64;
         /// For so many seconds a client that has come again is not asked anew.

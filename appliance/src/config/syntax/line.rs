@@ -1,11 +1,11 @@
 //! What is wrong with one line: a comment, a heading, or a key with its value.
 
 use super::super::hint::{self, meant};
-use super::super::key::{Key, unit};
+use super::super::key::{ConfigKey, unit};
 use super::super::schema::{SECTIONS, heading_of};
 use super::super::value;
 use super::super::written::{is_address, quoted};
-use super::token::{self, Kind, Token};
+use super::token::{self, Token, TokenKind};
 use super::{first_word, is_heading};
 
 /// Marks around text that word processors make.
@@ -31,7 +31,7 @@ fn wrong_at(at: usize, problem: impl Into<String>) -> Option<Wrong> {
 }
 
 /// What is wrong with `line`, of which the parser says that something is at byte `at`. `key`: what the line is about.
-pub fn wrong(line: &str, at: usize, key: Option<&Key>) -> Option<Wrong> {
+pub fn wrong(line: &str, at: usize, key: Option<&ConfigKey>) -> Option<Wrong> {
     let trimmed = line.trim_start();
     if let Some(at) = line.trim_end().find('\r') {
         let problem =
@@ -62,7 +62,7 @@ pub fn wrong(line: &str, at: usize, key: Option<&Key>) -> Option<Wrong> {
     }
     // A line in a list of several lines begins with its value.
     let is_element = rest.first().is_none_or(|next| next.is(",") || next.is("]"));
-    if first.kind != Kind::Word || is_element && is_value_of_list(first, key) {
+    if first.kind != TokenKind::Word || is_element && is_value_of_list(first, key) {
         return value(
             &tokens,
             at,
@@ -78,7 +78,7 @@ fn begins_comment(text: &str) -> bool {
 }
 
 /// Whether a word that stands first in its line is an element of a list: no key of ours, and such as a list has.
-fn is_value_of_list(first: &Token, key: Option<&Key>) -> bool {
+fn is_value_of_list(first: &Token, key: Option<&ConfigKey>) -> bool {
     key.is_some_and(|key| key.name != first.text.trim_end_matches(':'))
         && meant(first.text, &section_names()).is_none()
 }
@@ -89,7 +89,7 @@ fn section_names() -> Vec<&'static str> {
 
 /// A character that looks like nothing, or like another one, such as a space that is none.
 fn odd_character(tokens: &[Token]) -> Option<Wrong> {
-    let words = tokens.iter().filter(|token| token.kind == Kind::Word);
+    let words = tokens.iter().filter(|token| token.kind == TokenKind::Word);
     let is_odd = |char: char| {
         char.is_control() || !char.is_ascii() && !char.is_alphabetic() && !QUOTES.contains(&char)
     };
@@ -168,7 +168,7 @@ pub fn no_own_name(form: &str, name: &str) -> String {
     }
 }
 
-fn assignment(first: &Token, rest: &[Token], at: usize, key: Option<&Key>) -> Option<Wrong> {
+fn assignment(first: &Token, rest: &[Token], at: usize, key: Option<&ConfigKey>) -> Option<Wrong> {
     let word = first.text.trim_end_matches(':');
     let of_section = meant(word, &section_names()).and_then(heading_of);
     let Some(next) = rest.first() else {
@@ -228,10 +228,10 @@ fn whole_len(tokens: &[Token]) -> usize {
     let mut depth = 0_u32;
     for (index, token) in tokens.iter().enumerate() {
         match token.text {
-            "[" if token.kind == Kind::Mark => depth += 1,
-            "]" if token.kind == Kind::Mark && depth == 0 => return index,
-            "]" if token.kind == Kind::Mark => depth -= 1,
-            _ if token.kind == Kind::Mark && depth == 0 => return tokens.len(),
+            "[" if token.kind == TokenKind::Mark => depth += 1,
+            "]" if token.kind == TokenKind::Mark && depth == 0 => return index,
+            "]" if token.kind == TokenKind::Mark => depth -= 1,
+            _ if token.kind == TokenKind::Mark && depth == 0 => return tokens.len(),
             _ => {}
         }
         if depth == 0 {
@@ -252,7 +252,7 @@ fn nothing_but_comment(whole: &[Token], behind: &[Token], name: &str) -> Option<
     if begins_comment(first.text) {
         return wrong_at(first.at, COMMENT);
     }
-    if first.kind == Kind::Mark {
+    if first.kind == TokenKind::Mark {
         return None;
     }
     if let ([number], Some(unit)) = (whole, unit(name))
@@ -287,18 +287,18 @@ fn adjacent(tokens: &[Token]) -> String {
 }
 
 /// What is wrong with a part of a list.
-fn value(tokens: &[Token], at: usize, name: &str, key: Option<&Key>) -> Option<Wrong> {
+fn value(tokens: &[Token], at: usize, name: &str, key: Option<&ConfigKey>) -> Option<Wrong> {
     bare(tokens, at, name, key).or_else(|| order(tokens))
 }
 
 /// What is wrong with the words of a value, and with its quotes.
-fn bare(tokens: &[Token], at: usize, name: &str, key: Option<&Key>) -> Option<Wrong> {
+fn bare(tokens: &[Token], at: usize, name: &str, key: Option<&ConfigKey>) -> Option<Wrong> {
     if let Some(problem) = tokens.iter().find_map(|token| shape(token, tokens)) {
         return Some(problem);
     }
     let is_key = |index: usize| is_key(&tokens[index..]);
     let words = tokens.iter().enumerate();
-    let words = words.filter(|(index, token)| token.kind == Kind::Word && !is_key(*index));
+    let words = words.filter(|(index, token)| token.kind == TokenKind::Word && !is_key(*index));
     let words = words.map(|(_, word)| word);
     let near = words
         .clone()
@@ -311,7 +311,10 @@ fn bare(tokens: &[Token], at: usize, name: &str, key: Option<&Key>) -> Option<Wr
     if found.is_some() {
         return found;
     }
-    if let Some(open) = tokens.iter().find(|token| token.kind == Kind::OpenText) {
+    if let Some(open) = tokens
+        .iter()
+        .find(|token| token.kind == TokenKind::OpenText)
+    {
         return wrong_at(open.at, "the text that begins here has no closing quote");
     }
     None
@@ -338,30 +341,34 @@ fn order(tokens: &[Token]) -> Option<Wrong> {
         let is_last = index + 1 == tokens.len();
         let is_whole = has_value && depth == 0;
         match (token.kind, token.text) {
-            (Kind::Mark, "[") if !is_whole => {
+            (TokenKind::Mark, "[") if !is_whole => {
                 depth += 1;
                 has_value = false;
             }
-            (Kind::Mark, "]") if depth > 0 => {
+            (TokenKind::Mark, "]") if depth > 0 => {
                 depth -= 1;
                 has_value = true;
             }
-            (Kind::Mark, "]") if is_list => return wrong_at(token.at, "one ] too many"),
-            (Kind::Mark, "]") => return wrong_at(token.at, "] without the [ that begins the list"),
-            (Kind::Mark, mark @ ("," | ";")) if is_whole && is_last => {
+            (TokenKind::Mark, "]") if is_list => return wrong_at(token.at, "one ] too many"),
+            (TokenKind::Mark, "]") => {
+                return wrong_at(token.at, "] without the [ that begins the list");
+            }
+            (TokenKind::Mark, mark @ ("," | ";")) if is_whole && is_last => {
                 return wrong_at(token.at, format!("a line ends without `{mark}`"));
             }
-            (Kind::Mark, ";") => return wrong_at(token.at, "elements are separated by commas"),
-            (Kind::Mark, ",") if is_whole && is_key(tokens.get(index + 1..)?) => {
+            (TokenKind::Mark, ";") => {
+                return wrong_at(token.at, "elements are separated by commas");
+            }
+            (TokenKind::Mark, ",") if is_whole && is_key(tokens.get(index + 1..)?) => {
                 return wrong_at(token.at, "each key stands on a line of its own");
             }
-            (Kind::Mark, ",") if is_whole => {
-                let values = tokens.iter().filter(|token| token.kind != Kind::Mark);
+            (TokenKind::Mark, ",") if is_whole => {
+                let values = tokens.iter().filter(|token| token.kind != TokenKind::Mark);
                 let values: Vec<&str> = values.map(|value| value.text).collect();
                 let problem = format!("several values stand in brackets: [{}]", values.join(", "));
                 return wrong_at(token.at, problem);
             }
-            (Kind::Mark, ",") => has_value = false,
+            (TokenKind::Mark, ",") => has_value = false,
             _ if is_whole && is_key(&tokens[index..]) => {
                 return wrong_at(token.at, "each key stands on a line of its own");
             }
@@ -382,11 +389,11 @@ fn order(tokens: &[Token]) -> Option<Wrong> {
 
 /// Whether a key with a value begins here.
 fn is_key(tokens: &[Token]) -> bool {
-    matches!(tokens, [word, equals, ..] if word.kind == Kind::Word && equals.is("="))
+    matches!(tokens, [word, equals, ..] if word.kind == TokenKind::Word && equals.is("="))
 }
 
 /// What is wrong with a word outside of quotes.
-fn bare_word(word: &str, name: &str, key: Option<&Key>) -> Option<String> {
+fn bare_word(word: &str, name: &str, key: Option<&ConfigKey>) -> Option<String> {
     let plain = word.trim_matches(QUOTES);
     if is_address(plain) {
         return Some(format!("addresses stand in quotes: [{}]", quoted(plain)));
@@ -395,7 +402,7 @@ fn bare_word(word: &str, name: &str, key: Option<&Key>) -> Option<String> {
         return Some(format!("text stands in straight quotes: {}", quoted(plain)));
     }
     let is_digits = word.bytes().all(|byte| byte.is_ascii_digit());
-    let is_switch = key.is_none_or(|key| key.kind == value::Kind::Boolean);
+    let is_switch = key.is_none_or(|key| key.kind == value::TomlType::Boolean);
     let unit = || unit(name).map_or_else(String::new, |unit| format!("{}, ", unit.name));
     match word.to_ascii_lowercase().as_str() {
         "yes" | "on" | "true" if is_switch => Some(format!("`{word}` is written true")),
@@ -408,7 +415,7 @@ fn bare_word(word: &str, name: &str, key: Option<&Key>) -> Option<String> {
         _ if word.starts_with(|char: char| char.is_ascii_digit()) => {
             Some(format!("`{word}`: {}an integer without a unit", unit()))
         }
-        _ if key.is_some_and(|key| key.kind == value::Kind::Integer) => {
+        _ if key.is_some_and(|key| key.kind == value::TomlType::Integer) => {
             Some(format!("`{word}`: {}an integer", unit()))
         }
         _ if word.starts_with(|char: char| char.is_alphabetic() || "/~._$".contains(char)) => {

@@ -5,14 +5,14 @@ mod token;
 
 use std::ops::Range;
 
-use super::error::{Position, Source};
+use super::error::{ConfigText, Position};
 use super::hint::heading;
-use super::key::Key;
+use super::key::ConfigKey;
 use super::schema::SECTIONS;
 use super::section::Description;
 use line::Wrong;
 pub use line::no_own_name;
-use token::Kind;
+use token::TokenKind;
 
 /// What the parser says of a key or a section that is there already.
 const DUPLICATE: &str = "duplicate key";
@@ -50,7 +50,11 @@ const WORDS: &[(&str, &str)] = &[
 ];
 
 /// Notes the parser's errors, at most one in a line.
-pub fn note(source: &mut Source, text: &str, errors: impl Iterator<Item = (Range<usize>, String)>) {
+pub fn note(
+    source: &mut ConfigText,
+    text: &str,
+    errors: impl Iterator<Item = (Range<usize>, String)>,
+) {
     let mut lines: Vec<usize> = Vec::new();
     let mut merged_until = 0;
     let open_list = open_list(text);
@@ -127,7 +131,7 @@ impl Fault {
 }
 
 /// The key that the line of `offset` is about, or that begins a list there, and its section.
-fn key_at(text: &str, offset: usize) -> Option<(&'static Description, &'static Key)> {
+fn key_at(text: &str, offset: usize) -> Option<(&'static Description, &'static ConfigKey)> {
     let (here, line) = line_at(text, offset);
     let mut start = here + line.len();
     let mut word = None;
@@ -152,8 +156,8 @@ fn key_at(text: &str, offset: usize) -> Option<(&'static Description, &'static K
 fn is_open(lines: &str) -> bool {
     let tokens = lines.lines().flat_map(token::of);
     tokens.fold(0_u32, |depth, token| match token.text {
-        "[" if token.kind == Kind::Mark => depth + 1,
-        "]" if token.kind == Kind::Mark => depth.saturating_sub(1),
+        "[" if token.kind == TokenKind::Mark => depth + 1,
+        "]" if token.kind == TokenKind::Mark => depth.saturating_sub(1),
         _ => depth,
     }) > 0
 }
@@ -184,7 +188,7 @@ fn open_list(text: &str) -> Option<usize> {
         let tokens = token::of(line);
         if is_section(line)
             || depth == 0 && is_heading(line)
-            || tokens.iter().any(|token| token.kind == Kind::OpenText)
+            || tokens.iter().any(|token| token.kind == TokenKind::OpenText)
         {
             // Where a quote is missing, that is what is wrong.
             depth = 0;

@@ -2,7 +2,7 @@
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TokenKind {
     /// Outside of quotes.
     Word,
     /// In quotes, with them.
@@ -21,7 +21,7 @@ pub struct Token<'l> {
     /// As it is written.
     pub text: &'l str,
     /// What it is.
-    pub kind: Kind,
+    pub kind: TokenKind,
 }
 
 impl Token<'_> {
@@ -32,7 +32,7 @@ impl Token<'_> {
 
     /// Whether it is this mark.
     pub fn is(&self, mark: &str) -> bool {
-        self.kind == Kind::Mark && self.text == mark
+        self.kind == TokenKind::Mark && self.text == mark
     }
 }
 
@@ -48,11 +48,11 @@ pub fn of(line: &str) -> Vec<Token<'_>> {
                 continue;
             }
             '"' | '\'' => match closing(&line[at..], char) {
-                Some(len) => (Kind::Text, len),
-                None => (Kind::OpenText, line[at..].trim_end().len()),
+                Some(len) => (TokenKind::Text, len),
+                None => (TokenKind::OpenText, line[at..].trim_end().len()),
             },
-            ',' | ';' | '[' | ']' | '{' | '}' | '(' | ')' | '=' => (Kind::Mark, 1),
-            _ => (Kind::Word, word(&line[at..])),
+            ',' | ';' | '[' | ']' | '{' | '}' | '(' | ')' | '=' => (TokenKind::Mark, 1),
+            _ => (TokenKind::Word, word(&line[at..])),
         };
         let text = &line[at..at + len];
         tokens.push(Token { at, text, kind });
@@ -112,6 +112,6 @@ mod tests {
             let found: Vec<&str> = of(line).iter().map(|token| token.text).collect();
             assert_eq!(found, expected, "{line}");
         }
-        assert_eq!(of("'a")[0].kind, Kind::OpenText);
+        assert_eq!(of("'a")[0].kind, TokenKind::OpenText);
     }
 }

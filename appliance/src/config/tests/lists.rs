@@ -94,7 +94,7 @@ fn every_wrong_element_of_every_list_is_told_in_one_run() {
         assert_eq!(places(&text), expected, "{text}");
         lists += 1;
     }
-    let is_list = |key: &&key::Key| (key.allowed)(key.range.as_ref()).starts_with("a list");
+    let is_list = |key: &&key::ConfigKey| (key.allowed)(key.range.as_ref()).starts_with("a list");
     let keys = schema::SECTIONS.iter().flat_map(|section| section.keys);
     // Besides those that have one element at the most, two of their kinds, or secrets.
     let others = ["search", "addresses", "cookie_secrets"];

@@ -6,7 +6,7 @@ use crate::config::schema::SECTIONS;
 /// Every key that had another name, with its section.
 fn renamed() -> Vec<(&'static str, &'static str, &'static str)> {
     let keys = SECTIONS.iter().flat_map(|section| {
-        let renamed = |key: &key::Key| Some((section.name, key.old_name?, key.name));
+        let renamed = |key: &key::ConfigKey| Some((section.name, key.old_name?, key.name));
         section.keys.iter().filter_map(renamed)
     });
     keys.collect()

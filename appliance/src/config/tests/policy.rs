@@ -6,7 +6,7 @@ use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
 use super::super::*;
 use super::SMALLEST;
 use crate::compile::set::{PolicyInput, PolicySet};
-use crate::compile::why::Value as Site;
+use crate::compile::why::PolicyValue as Site;
 use crate::config::value::Value;
 
 fn parsed(more: &str) -> Result<Config, Errors> {
@@ -193,7 +193,7 @@ fn every_word_for_an_answer_has_its_meaning() {
         );
     }
     for (word, _) in SpecialWord::WORDS {
-        let kind: xdnsd_core::policy::special::Kind =
+        let kind: xdnsd_core::policy::special::SpecialUse =
             word.parse::<SpecialWord>().expect("a word").into();
         assert_eq!(kind.word(), *word, "the config's word is the kind's own");
     }

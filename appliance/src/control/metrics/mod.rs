@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use log::info;
 use xdnsd_abi::Reason;
-use xdnsd_abi::hot::Outcome;
+use xdnsd_abi::hot::HotOutcome;
 use xdnsd_core::counters::{Counter, Counters};
 
 use exposition::{Exposition, Json, Prometheus};
 
-use super::upstreams::{self, Server, group_name};
+use super::upstreams::{self, ServerState, group_name};
 use crate::logging;
 use crate::os::{seal, threads};
 use crate::worker::{QueueName, ServerReading, SocketReading, WorkerStats};
@@ -30,10 +30,10 @@ pub type Read<T> = Box<dyn Fn() -> io::Result<T> + Send + Sync>;
 pub type ByInterface = Vec<(String, u64)>;
 
 /// What was counted, by counter and by name of the interface.
-pub type Arrived = Vec<(Counter, ByInterface)>;
+pub type QueryCounts = Vec<(Counter, ByInterface)>;
 
 /// A thread that answers: its counters, and its AF_XDP socket where it has one.
-pub struct Worker {
+pub struct WorkerCounters {
     /// Its number, or `tcp` for the one that has the connections.
     pub name: String,
     /// The RX queue that it serves, where it has one. Queries come to its kernel sockets by any interface all the same.
@@ -45,7 +45,7 @@ pub struct Worker {
 }
 
 /// An XDP program: what became of frames, as `[reason][cpu]`.
-pub struct Program {
+pub struct ProgramCounters {
     /// Interface that it is attached to.
     pub interface: String,
     /// One row per [`Reason`], in index order; one column per CPU.
@@ -57,7 +57,7 @@ pub struct Program {
 }
 
 /// Hosts behind this one that the shield stands in front of, of one section of the config.
-pub struct Protect {
+pub struct ProtectStatus {
     /// The interface that their clients come by, with its VLAN.
     pub interface: String,
     /// Addresses and prefixes.
@@ -132,23 +132,23 @@ pub struct Gauge {
 #[derive(Default)]
 pub struct Telemetry {
     /// The threads that answer: more of them when an interface comes late.
-    pub workers: RwLock<Vec<Worker>>,
+    pub workers: RwLock<Vec<WorkerCounters>>,
     /// The XDP programs.
-    pub programs: Vec<Program>,
+    pub programs: Vec<ProgramCounters>,
     /// Hosts behind this one.
-    pub protects: Vec<Protect>,
+    pub protects: Vec<ProtectStatus>,
     /// Other values.
     pub gauges: Vec<Gauge>,
     /// What came to the kernel's sockets, by the interface that it came in by.
-    pub arrivals: Option<Box<dyn Fn() -> Arrived + Send + Sync>>,
+    pub arrivals: Option<Box<dyn Fn() -> QueryCounts + Send + Sync>>,
     /// The names of the upstream groups, by their numbers.
     pub groups: Option<Box<dyn Fn() -> Vec<String> + Send + Sync>>,
-    /// What became of queries that the program for hot names was asked about, by [`Outcome`]; `None`: there is no such program.
+    /// What became of queries that the program for hot names was asked about, by [`HotOutcome`]; `None`: there is no such program.
     pub tier0: Option<Box<dyn Fn() -> Option<Outcomes> + Send + Sync>>,
 }
 
-/// By [`Outcome`].
-pub type Outcomes = [u64; Outcome::COUNT as usize];
+/// By [`HotOutcome`].
+pub type Outcomes = [u64; HotOutcome::COUNT as usize];
 
 /// What was counted up to one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,7 +158,7 @@ pub struct Reading {
     /// By interface, with the reason why they are not protected.
     protects: Vec<(String, &'static str)>,
     gauges: Vec<(&'static str, &'static str, u64)>,
-    arrivals: Arrived,
+    arrivals: QueryCounts,
     groups: Vec<String>,
     tier0: Option<Outcomes>,
     sealed_allocations: u64,
@@ -184,12 +184,12 @@ struct ProgramReading {
 }
 
 impl Telemetry {
-    fn workers(&self) -> RwLockReadGuard<'_, Vec<Worker>> {
+    fn workers(&self) -> RwLockReadGuard<'_, Vec<WorkerCounters>> {
         self.workers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The threads that answer are these from now on.
-    pub fn set_workers(&self, workers: Vec<Worker>) {
+    pub fn set_workers(&self, workers: Vec<WorkerCounters>) {
         *self.workers.write().unwrap_or_else(PoisonError::into_inner) = workers;
     }
 
@@ -203,7 +203,7 @@ impl Telemetry {
 
     /// What the workers know of upstream servers.
     #[must_use]
-    pub fn servers(&self) -> Vec<Server> {
+    pub fn servers(&self) -> Vec<ServerState> {
         let workers = self.workers();
         let readings: Vec<_> = workers
             .iter()
@@ -221,14 +221,14 @@ impl Telemetry {
     /// Reads everything now. What cannot be read is left out.
     #[must_use]
     pub fn read(&self) -> Reading {
-        let worker = |worker: &Worker| WorkerReading {
+        let worker = |worker: &WorkerCounters| WorkerReading {
             name: worker.name.clone(),
             queue: worker.queue.clone(),
             counters: std::array::from_fn(|index| worker.counters.get(Counter::ALL[index])),
             socket: worker.stats.socket(),
             servers: worker.stats.servers(),
         };
-        let program = |program: &Program| {
+        let program = |program: &ProgramCounters| {
             let frames = (program.frames)().ok()?;
             Some(ProgramReading {
                 interface: program.interface.clone(),
@@ -607,7 +607,7 @@ impl Reading {
         let name = "tier0_queries_total";
         let help = "What became of queries that the program for hot names was asked about";
         out.family(name, help, "counter");
-        for (outcome, count) in Outcome::ALL.iter().zip(outcomes) {
+        for (outcome, count) in HotOutcome::ALL.iter().zip(outcomes) {
             out.sample(name, &[("outcome", outcome.name())], *count);
         }
     }

@@ -15,8 +15,8 @@ fn lan0() -> QueueName {
     }
 }
 
-fn protect(interface: &str, why_not: &'static str) -> Protect {
-    Protect {
+fn protect(interface: &str, why_not: &'static str) -> ProtectStatus {
+    ProtectStatus {
         interface: interface.into(),
         addresses: Vec::new(),
         ports: Vec::new(),
@@ -83,13 +83,13 @@ fn what_is_registered_is_read_and_rendered() {
     let broken: Read<Vec<Vec<u64>>> = Box::new(|| Err(io::Error::other("the map is gone")));
     let telemetry = Telemetry {
         workers: vec![
-            Worker {
+            WorkerCounters {
                 name: "0".into(),
                 queue: Some(lan0()),
                 counters: &FIRST,
                 stats: &UNUSED,
             },
-            Worker {
+            WorkerCounters {
                 name: "tcp".into(),
                 queue: None,
                 counters: &SECOND,
@@ -98,13 +98,13 @@ fn what_is_registered_is_read_and_rendered() {
         ]
         .into(),
         programs: vec![
-            Program {
+            ProgramCounters {
                 interface: "lan0".into(),
                 frames: Box::new(|| Ok(vec![vec![5, 6]; Reason::COUNT as usize])),
                 no_syn_cookies: Box::new(|| "calm"),
                 no_tier0: Box::new(|| "device"),
             },
-            Program {
+            ProgramCounters {
                 interface: "wan0".into(),
                 frames: broken,
                 no_syn_cookies: Box::new(|| ""),

@@ -10,14 +10,14 @@ use xdnsd_abi::headers::{ethernet::ethertype, protocol, vlan};
 
 use crate::control::socket::{CommandError, Commands};
 use crate::os::clock;
-use crate::os::xdp::Event;
+use crate::os::xdp::FrameEvent;
 use crate::text::json;
 
 /// What was seen since somebody asked last.
 #[derive(Debug, Default)]
 pub struct Told {
     /// Frames, in order.
-    pub events: Vec<Event>,
+    pub events: Vec<FrameEvent>,
     /// Each stands for so many.
     pub every: u32,
     /// So many more had no room.
@@ -25,7 +25,7 @@ pub struct Told {
 }
 
 /// What requests have done by who has programs write.
-pub trait Watcher: Clone + Send + Sync + 'static {
+pub trait LogSwitch: Clone + Send + Sync + 'static {
     /// What was seen since the last time. Who does not ask again within three seconds reads no more.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ pub trait Watcher: Clone + Send + Sync + 'static {
 
 /// Adds the request for it.
 #[must_use]
-pub fn with_watcher(commands: Commands, watcher: &impl Watcher) -> Commands {
+pub fn with_watcher(commands: Commands, watcher: &impl LogSwitch) -> Commands {
     let show = |is_json: bool| {
         let watcher = watcher.clone();
         move |words: &[&str], out: &mut dyn Write| {
@@ -179,7 +179,7 @@ fn end(address: Option<IpAddr>, port: Option<u16>) -> String {
 }
 
 impl Seen {
-    fn of(event: &Event, now: &Now, every: u32) -> Self {
+    fn of(event: &FrameEvent, now: &Now, every: u32) -> Self {
         let head = Head::parse(&event.head[..event.head_len]);
         let name = if_indextoname(event.ifindex);
         let name = name.ok().and_then(|name| name.into_string().ok());
@@ -290,7 +290,7 @@ mod tests {
     #[derive(Clone, Default)]
     struct Once(Arc<Mutex<Told>>);
 
-    impl Watcher for Once {
+    impl LogSwitch for Once {
         fn watch(&self) -> Result<Told, String> {
             Ok(std::mem::take(&mut *self.0.lock().expect("whole")))
         }
@@ -307,7 +307,7 @@ mod tests {
     fn told(reason: Reason) -> Told {
         let mut head = [0; 72];
         head[..V4.len()].copy_from_slice(&V4);
-        let event = Event {
+        let event = FrameEvent {
             time_ns: clock::monotonic_ns(),
             reason,
             ifindex: u32::MAX,

@@ -8,7 +8,7 @@ use xdnsd_core::counters::Counter;
 
 use super::{Keeper, Listed};
 use crate::compile::prefix_list::Verdict;
-use crate::control::metrics::{Program, Protect, Telemetry};
+use crate::control::metrics::{ProgramCounters, ProtectStatus, Telemetry};
 use crate::control::socket::CommandError;
 
 /// What workers count of limits per client.
@@ -27,7 +27,7 @@ pub(super) struct Status<'a> {
     /// What workers have done about clients that asked too much, by counter.
     limited: [(Counter, u64); 4],
     interfaces: Vec<OfInterface<'a>>,
-    protects: &'a [Protect],
+    protects: &'a [ProtectStatus],
 }
 
 /// The same of one interface.
@@ -51,7 +51,7 @@ impl<'a> Status<'a> {
         let count =
             |is: &dyn Fn(&Listed) -> bool| listed.iter().filter(|listed| is(listed)).count();
         let denied = count(&|listed| listed.verdict == Verdict::Deny);
-        let of_interface = |program: &'a Program| OfInterface {
+        let of_interface = |program: &'a ProgramCounters| OfInterface {
             interface: &program.interface,
             program: OfProgram::read(program),
         };
@@ -122,7 +122,7 @@ impl<'a> Status<'a> {
 }
 
 /// A line for each host or network behind, what it is counted by is the interface's.
-fn write_protect(protect: &Protect, out: &mut dyn Write) -> Result<(), CommandError> {
+fn write_protect(protect: &ProtectStatus, out: &mut dyn Write) -> Result<(), CommandError> {
     let ports: Vec<String> = protect.ports.iter().map(u16::to_string).collect();
     let ports = ports.join(", ");
     let state = match (protect.why_not)() {
@@ -139,7 +139,7 @@ fn write_protect(protect: &Protect, out: &mut dyn Write) -> Result<(), CommandEr
     Ok(())
 }
 
-fn protect_json(protect: &Protect) -> Value {
+fn protect_json(protect: &ProtectStatus) -> Value {
     let reason = (protect.why_not)();
     json!({
         "interface": protect.interface,
@@ -171,7 +171,7 @@ impl OfInterface<'_> {
 
 impl OfProgram {
     /// `None`: there is none.
-    fn read(program: &Program) -> Option<Self> {
+    fn read(program: &ProgramCounters) -> Option<Self> {
         let frames = (program.frames)().ok()?;
         let sum = |cpus: &Vec<u64>| {
             cpus.iter()

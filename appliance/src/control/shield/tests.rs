@@ -1,7 +1,7 @@
 //! What is asked, what is told to whom, and what is shown.
 
 use super::*;
-use crate::control::metrics::{Program, Protect};
+use crate::control::metrics::{ProgramCounters, ProtectStatus};
 use std::sync::Mutex;
 use xdnsd_abi::Reason;
 
@@ -11,8 +11,8 @@ type Said = (String, Option<Verdict>, Option<u32>);
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<Said>>>);
 
-fn protect(interface: &str, why_not: &'static str, port: u16) -> Protect {
-    Protect {
+fn protect(interface: &str, why_not: &'static str, port: u16) -> ProtectStatus {
+    ProtectStatus {
         interface: interface.into(),
         addresses: vec!["192.0.2.80/32".into(), "2001:db8::/64".into()],
         ports: vec![port, 8080],
@@ -54,7 +54,7 @@ fn asked(told: &Told, request: &str) -> Result<String, String> {
 /// Where these two interfaces have a program.
 fn asked_with(told: &Told, request: &str, have: [bool; 2]) -> Result<String, String> {
     let count = |reason: &Reason| vec![*reason as u64, 1];
-    let program = |interface: &str, is_there: bool| Program {
+    let program = |interface: &str, is_there: bool| ProgramCounters {
         interface: interface.into(),
         frames: Box::new(move || match is_there {
             true => Ok(Reason::ALL.iter().map(count).collect()),

@@ -30,7 +30,7 @@ pub(super) struct Arriving {
 
 /// A client that has sent what it had to.
 #[derive(Debug)]
-pub(super) struct Arrived {
+pub(super) struct ReadRequest {
     /// Who.
     pub client: UnixStream,
     /// A line with its end, or what is none: too long, cut short, or no text.
@@ -41,7 +41,7 @@ pub(super) struct Arrived {
 
 /// All of them, those first who have been waited for longest. A full table lets the first one go for the next.
 #[derive(Debug, Default)]
-pub(super) struct Table(Vec<Arriving>);
+pub(super) struct PendingRequests(Vec<Arriving>);
 
 impl Arriving {
     /// Takes what is there, without waiting. Whether that is all that is wanted of it.
@@ -67,8 +67,8 @@ impl Arriving {
         }
     }
 
-    fn arrived(self) -> Arrived {
-        Arrived {
+    fn arrived(self) -> ReadRequest {
+        ReadRequest {
             client: self.client,
             request: String::from_utf8_lossy(&self.request).into_owned(),
             brought: self.brought,
@@ -76,10 +76,10 @@ impl Arriving {
     }
 }
 
-impl Table {
+impl PendingRequests {
     /// Waits until a request has arrived, somebody's time is over, or somebody new wants to be accepted. Gives whose request
     /// has arrived, and whether there is somebody new.
-    pub(super) fn wait(&mut self, listener: &UnixListener) -> (Vec<Arrived>, bool) {
+    pub(super) fn wait(&mut self, listener: &UnixListener) -> (Vec<ReadRequest>, bool) {
         let timeout = self.0.first().map_or(PollTimeout::NONE, |first| {
             let left = first.over.saturating_duration_since(Instant::now());
             // The next whole millisecond: not before it is over.
@@ -97,7 +97,7 @@ impl Table {
     }
 
     /// Whose request is there. Whose time is over by `now`, and whose connection is broken, is left.
-    pub(super) fn take(&mut self, now: Instant) -> Vec<Arrived> {
+    pub(super) fn take(&mut self, now: Instant) -> Vec<ReadRequest> {
         let mut taken = Vec::new();
         for mut arriving in std::mem::take(&mut self.0) {
             match arriving.read() {

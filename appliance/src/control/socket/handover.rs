@@ -22,7 +22,7 @@ use crate::text;
 
 /// Somebody who brings memory and stays connected.
 #[derive(Debug)]
-pub struct Guest {
+pub struct AttachedReader {
     /// What it has brought.
     pub memory: OwnedFd,
     /// Ends when it goes.
@@ -30,7 +30,7 @@ pub struct Guest {
 }
 
 /// Takes one in: gets the words behind the request's name.
-pub type Admit = Box<dyn Fn(&[&str], Guest) -> Result<(), String> + Send + Sync>;
+pub type Admit = Box<dyn Fn(&[&str], AttachedReader) -> Result<(), String> + Send + Sync>;
 
 /// Reads what a client has sent, without waiting, and takes the descriptor that comes along: more than one are closed by the kernel.
 pub(super) fn receive(
@@ -61,7 +61,7 @@ pub(super) fn admit(
     let refused = |problem: &str| CommandError::Refused(problem.into());
     let admit = admit.ok_or_else(|| refused("nothing can be read here"))?;
     let memory = brought.ok_or_else(|| refused("no memory came with it"))?;
-    let guest = Guest {
+    let guest = AttachedReader {
         memory,
         connection: client.try_clone()?,
     };

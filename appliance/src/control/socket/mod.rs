@@ -31,8 +31,8 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAdd
 use nix::sys::stat::{Mode, fchmod};
 
 pub use arriving::BYTES as ARRIVING_BYTES;
-use arriving::{Arrived, Table};
-use handover::{Admit, Guest};
+use arriving::{PendingRequests, ReadRequest};
+use handover::{Admit, AttachedReader};
 pub use rights::Group;
 
 use crate::os::files::place::{self, Obstacle};
@@ -93,12 +93,13 @@ impl From<io::Error> for CommandError {
 }
 
 /// Carries out one request: gets the words after its name, writes lines.
-pub type Run = Box<dyn Fn(&[&str], &mut dyn Write) -> Result<(), CommandError> + Send + Sync>;
+pub type RequestHandler =
+    Box<dyn Fn(&[&str], &mut dyn Write) -> Result<(), CommandError> + Send + Sync>;
 
 /// What may be asked for.
 struct Command {
     name: &'static str,
-    run: Run,
+    run: RequestHandler,
 }
 
 /// The requests that are served, until the threads take them.
@@ -128,7 +129,7 @@ impl Commands {
     #[must_use]
     pub fn with_readers(
         self,
-        admit: impl Fn(&[&str], Guest) -> Result<(), String> + Send + Sync + 'static,
+        admit: impl Fn(&[&str], AttachedReader) -> Result<(), String> + Send + Sync + 'static,
     ) -> Self {
         let admit: Option<Admit> = Some(Box::new(admit));
         Self { admit, ..self }
@@ -204,50 +205,50 @@ impl Control {
     }
 
     /// What serves, and the socket's name, which whoever ends the process removes.
-    pub fn split(self) -> (Server, SocketFile) {
+    pub fn split(self) -> (ControlServer, SocketFile) {
         let Self {
             listener,
             file,
             group,
         } = self;
-        (Server { listener, group }, file)
+        (ControlServer { listener, group }, file)
     }
 }
 
 /// Serves the clients of a listening socket.
 #[derive(Debug)]
-pub struct Server {
+pub struct ControlServer {
     listener: UnixListener,
     group: Option<Group>,
 }
 
 /// A client whose request takes its time.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct QueuedRequest {
     client: UnixStream,
     request: String,
 }
 
 /// Clients that wait for what takes its time. A full queue refuses the next one.
 #[must_use]
-pub fn queue() -> (SyncSender<Waiting>, Receiver<Waiting>) {
+pub fn queue() -> (SyncSender<QueuedRequest>, Receiver<QueuedRequest>) {
     mpsc::sync_channel(WAITING_MAX)
 }
 
 /// Carries out what takes its time, one by one as it comes, as long as the process lives.
-pub fn serve_waiting(waiting: &Receiver<Waiting>, commands: &Commands) {
-    for Waiting { client, request } in waiting {
+pub fn serve_waiting(waiting: &Receiver<QueuedRequest>, commands: &Commands) {
+    for QueuedRequest { client, request } in waiting {
         let mut out = BufWriter::new(&client);
         let result = commands.carry_out(&request, &mut out);
         log_client(finish(&mut out, result));
     }
 }
 
-impl Server {
+impl ControlServer {
     /// Serves `commands`, as long as the process lives. Those that have files read or written go into `queue`: a file that does
     /// not answer keeps nobody else waiting.
-    pub fn serve(self, commands: &Commands, queue: &SyncSender<Waiting>) {
-        let mut arriving = Table::default();
+    pub fn serve(self, commands: &Commands, queue: &SyncSender<QueuedRequest>) {
+        let mut arriving = PendingRequests::default();
         let mut is_said = false;
         loop {
             let (arrived, is_new) = arriving.wait(&self.listener);
@@ -295,15 +296,15 @@ fn let_go(client: &UnixStream) -> io::Result<()> {
     finish(&mut BufWriter::new(client), Err(refused))
 }
 
-impl Server {
+impl ControlServer {
     /// Serves one client to its end, or puts it into the queue. An error is the client's, or the connection's.
     fn serve_one(
         &self,
-        arrived: Arrived,
+        arrived: ReadRequest,
         commands: &Commands,
-        queue: &SyncSender<Waiting>,
+        queue: &SyncSender<QueuedRequest>,
     ) -> io::Result<()> {
-        let Arrived {
+        let ReadRequest {
             client, request, ..
         } = &arrived;
         if !rights::may(client, request, self.group.as_ref())? {
@@ -393,8 +394,12 @@ fn is_slow(request: &str) -> bool {
 }
 
 /// Serves one request, or puts it into the queue.
-fn serve(arrived: Arrived, commands: &Commands, queue: &SyncSender<Waiting>) -> io::Result<()> {
-    let Arrived {
+fn serve(
+    arrived: ReadRequest,
+    commands: &Commands,
+    queue: &SyncSender<QueuedRequest>,
+) -> io::Result<()> {
+    let ReadRequest {
         client,
         request,
         brought,
@@ -416,7 +421,7 @@ fn serve(arrived: Arrived, commands: &Commands, queue: &SyncSender<Waiting>) -> 
     }
     (&client).write_all(b"\n")?;
     let request = request.to_owned();
-    match queue.try_send(Waiting { client, request }) {
+    match queue.try_send(QueuedRequest { client, request }) {
         Ok(()) => Ok(()),
         Err(TrySendError::Full(left) | TrySendError::Disconnected(left)) => {
             let refused = CommandError::Refused(format!(

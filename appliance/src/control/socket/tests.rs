@@ -232,8 +232,8 @@ fn who_waits_for_a_file_keeps_nobody_else_waiting() {
 /// Bytes are there, and more would come: that is no reason to wait on.
 #[test]
 fn a_request_that_takes_too_long_is_not_read_on() {
-    let mut table = Table::default();
-    let begin = |table: &mut Table, text: &str| {
+    let mut table = PendingRequests::default();
+    let begin = |table: &mut PendingRequests, text: &str| {
         let (client, daemon) = UnixStream::pair().expect("a pair");
         assert!(table.add(daemon).is_none(), "there is room");
         (&client).write_all(text.as_bytes()).expect("room");

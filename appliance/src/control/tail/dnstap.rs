@@ -13,8 +13,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::reader::Seen;
-use crate::store::tap::entry::{Kind, Via};
+use super::reader::SeenEntry;
+use crate::store::tap::entry::{QueryPath, TapKind};
 
 /// What stands in front of a socket's path.
 const UNIX: &str = "unix:";
@@ -119,7 +119,7 @@ impl Dnstap {
     ///
     /// # Errors
     /// The disk is full, or nobody reads.
-    pub fn write(&mut self, seen: &Seen) -> io::Result<()> {
+    pub fn write(&mut self, seen: &SeenEntry) -> io::Result<()> {
         if let Some(payload) = payload(seen) {
             self.out.write_all(&(payload.len() as u32).to_be_bytes())?;
             self.out.write_all(&payload)?;
@@ -186,11 +186,11 @@ fn expect(mut socket: &UnixStream, kind: Control) -> io::Result<()> {
 }
 
 /// The frame of one; `None`: dnstap has no such.
-fn payload(seen: &Seen) -> Option<Vec<u8>> {
+fn payload(seen: &SeenEntry) -> Option<Vec<u8>> {
     let is_answer = match seen.entry.kind {
-        Kind::Query => false,
-        Kind::Answer | Kind::Late => true,
-        Kind::Waiting | Kind::Silence | Kind::FrameIn | Kind::FrameOut => return None,
+        TapKind::Query => false,
+        TapKind::Answer | TapKind::Late => true,
+        TapKind::Waiting | TapKind::Silence | TapKind::FrameIn | TapKind::FrameOut => return None,
     };
     let mut outer = Fields::default();
     let version = concat!("xdnsd ", env!("CARGO_PKG_VERSION"));
@@ -200,7 +200,7 @@ fn payload(seen: &Seen) -> Option<Vec<u8>> {
     Some(outer.0)
 }
 
-fn message(seen: &Seen, is_answer: bool) -> Vec<u8> {
+fn message(seen: &SeenEntry, is_answer: bool) -> Vec<u8> {
     let SocketAddrParts { address, is_v6 } = SocketAddrParts::of(seen.entry.client);
     // One that was cut would be taken for a malformed one.
     let bytes = (seen.bytes.len() == seen.entry.len as usize).then_some(seen.bytes.as_slice());
@@ -212,7 +212,7 @@ fn message(seen: &Seen, is_answer: bool) -> Vec<u8> {
     };
     fields.number(field::TYPE, kind);
     fields.number(field::SOCKET_FAMILY, if is_v6 { 2 } else { 1 });
-    let is_tcp = seen.entry.via == Via::Tcp;
+    let is_tcp = seen.entry.via == QueryPath::Tcp;
     fields.number(field::SOCKET_PROTOCOL, if is_tcp { 2 } else { 1 });
     fields.bytes(field::QUERY_ADDRESS, &address);
     fields.number(field::QUERY_PORT, seen.entry.client.port().into());
@@ -303,7 +303,7 @@ impl Fields {
 mod tests {
     use super::super::show::tests::{MESSAGE, seen};
     use super::*;
-    use crate::store::tap::entry::Why;
+    use crate::store::tap::entry::AnswerReason;
 
     #[test]
     fn fields_are_written_as_protocol_buffers_are() {
@@ -320,12 +320,12 @@ mod tests {
     #[test]
     fn a_message_that_was_cut_is_left_out() {
         let holds = |payload: &[u8]| payload.windows(MESSAGE.len()).any(|part| part == MESSAGE);
-        let whole = seen(Kind::Late, Why::Upstream);
+        let whole = seen(TapKind::Late, AnswerReason::Upstream);
         assert!(payload(&whole).is_some_and(|payload| holds(&payload)));
         let mut cut = whole;
         cut.entry.len += 1;
         assert!(payload(&cut).is_some_and(|payload| !holds(&payload)));
-        assert!(payload(&seen(Kind::FrameIn, Why::Own)).is_none());
+        assert!(payload(&seen(TapKind::FrameIn, AnswerReason::Own)).is_none());
     }
 
     #[test]

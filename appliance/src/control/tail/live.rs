@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::reader::Seen;
-use super::show::{self, Asked};
+use super::reader::SeenEntry;
+use super::show::{self, ShownQuestion};
 use crate::compile::name;
 use crate::control::presentation::type_text;
 use crate::control::summary::Sums;
-use crate::store::tap::entry::Kind;
+use crate::store::tap::entry::TapKind;
 
 /// What is left of a count after a second.
 const FADING: f64 = 0.9;
@@ -25,13 +25,13 @@ pub const WAYS: [(&str, &str); 4] = [
 
 /// How often keys were seen, fading.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct FadingCounts {
     counts: HashMap<String, f64>,
     /// Seconds that are over.
     age: i32,
 }
 
-impl Tally {
+impl FadingCounts {
     fn count(&mut self, key: String) {
         let counts = &mut self.counts;
         if counts.len() >= KEYS_MAX && !counts.contains_key(&key) {
@@ -70,13 +70,13 @@ impl Tally {
 #[derive(Debug, Default)]
 pub struct Live {
     /// Names and types.
-    pub names: Tally,
+    pub names: FadingCounts,
     /// Clients.
-    pub clients: Tally,
+    pub clients: FadingCounts,
     /// Who says so.
-    pub reasons: Tally,
+    pub reasons: FadingCounts,
     /// Codes of answers.
-    pub codes: Tally,
+    pub codes: FadingCounts,
     /// Entries that had no room.
     pub lost: u64,
     earlier: String,
@@ -101,11 +101,14 @@ pub struct Rates {
 
 impl Live {
     /// Counts one that was answered, or gets no answer.
-    pub fn take(&mut self, seen: &Seen) {
-        if !matches!(seen.entry.kind, Kind::Answer | Kind::Late | Kind::Silence) {
+    pub fn take(&mut self, seen: &SeenEntry) {
+        if !matches!(
+            seen.entry.kind,
+            TapKind::Answer | TapKind::Late | TapKind::Silence
+        ) {
             return;
         }
-        if let Some(asked) = Asked::of(&seen.bytes) {
+        if let Some(asked) = ShownQuestion::of(&seen.bytes) {
             let name = name::display(asked.name.to_lower().as_wire());
             let qtype = type_text(asked.qtype);
             self.names.count(format!("{name} {qtype}"));
@@ -164,7 +167,7 @@ mod tests {
     /// From the first second on, and after many.
     #[test]
     fn a_rate_is_what_it_is_however_long_it_lasts() {
-        let mut tally = Tally::default();
+        let mut tally = FadingCounts::default();
         for second in 0..60 {
             if second > 0 {
                 tally.fade();
@@ -177,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_tally_fades_and_has_bounds() {
-        let mut tally = Tally::default();
+        let mut tally = FadingCounts::default();
         for number in 0..2 * KEYS_MAX {
             tally.count(number.to_string());
             tally.count("often".into());

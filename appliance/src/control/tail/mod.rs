@@ -19,13 +19,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::store::tap::entry::{Kind, wanted};
-use crate::store::tap::ring::Shape;
+use crate::store::tap::entry::{TapKind, wanted};
+use crate::store::tap::ring::RingLayout;
 use crate::text;
 use dnstap::Dnstap;
 use log_file::LogFile;
 use pcap::Pcap;
-use reader::{Reader, Seen};
+use reader::{SeenEntry, TapReader};
 use show::Filter;
 
 /// The time between two looks at the rings while nothing comes: nobody wakes a reader.
@@ -68,11 +68,11 @@ impl Options {
         all
     }
 
-    const fn shape(&self) -> Shape {
+    const fn shape(&self) -> RingLayout {
         if self.dnstap.is_some() || self.pcap.is_some() {
-            Shape::MESSAGES
+            RingLayout::MESSAGES
         } else {
-            Shape::QUESTIONS
+            RingLayout::QUESTIONS
         }
     }
 }
@@ -93,7 +93,7 @@ struct Sinks<'o> {
 pub fn run(socket: &Path, options: &Options, out: &mut dyn Write) -> Result<(), String> {
     let signals = signals().map_err(|error| format!("signals: {error}"))?;
     let mut sinks = Sinks::open(options, out)?;
-    let reader = Reader::attach(socket, options.wanted(), options.shape());
+    let reader = TapReader::attach(socket, options.wanted(), options.shape());
     let mut reader = reader.map_err(|error| error.to_string())?;
     let followed = sinks.follow(&mut reader, &signals);
     let finished = sinks.finish();
@@ -130,7 +130,7 @@ impl Sinks<'_> {
         })
     }
 
-    fn follow(&mut self, reader: &mut Reader, signals: &SignalFd) -> Result<(), End> {
+    fn follow(&mut self, reader: &mut TapReader, signals: &SignalFd) -> Result<(), End> {
         loop {
             let seen = reader.read();
             seen.iter().try_for_each(|seen| self.take(seen))?;
@@ -149,8 +149,8 @@ impl Sinks<'_> {
         }
     }
 
-    fn take(&mut self, seen: &Seen) -> Result<(), End> {
-        if matches!(seen.entry.kind, Kind::FrameIn | Kind::FrameOut) {
+    fn take(&mut self, seen: &SeenEntry) -> Result<(), End> {
+        if matches!(seen.entry.kind, TapKind::FrameIn | TapKind::FrameOut) {
             let path = self.options.pcap.as_deref();
             let pcap = self.pcap.as_mut();
             return pcap.map_or(Ok(()), |pcap| failed(path, pcap.write(seen)));
@@ -233,7 +233,7 @@ fn signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)
 }
 
-fn wait(reader: &Reader, signals: &SignalFd, rest: Duration) -> Event {
+fn wait(reader: &TapReader, signals: &SignalFd, rest: Duration) -> Event {
     let mut fds = [
         PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         PollFd::new(reader.connection().as_fd(), PollFlags::POLLIN),

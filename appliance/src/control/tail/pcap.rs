@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use super::reader::Seen;
+use super::reader::SeenEntry;
 
 /// That times have nanoseconds.
 const MAGIC: u32 = 0xa1b2_3c4d;
@@ -45,7 +45,7 @@ impl<W: Write> Pcap<W> {
     ///
     /// # Errors
     /// The disk is full.
-    pub fn write(&mut self, seen: &Seen) -> io::Result<()> {
+    pub fn write(&mut self, seen: &SeenEntry) -> io::Result<()> {
         let secs = u32::try_from(seen.wall.as_secs()).unwrap_or(u32::MAX);
         let kept = seen.bytes.len() as u32;
         for number in [secs, seen.wall.subsec_nanos(), kept, seen.entry.len] {
@@ -67,13 +67,13 @@ impl<W: Write> Pcap<W> {
 mod tests {
     use super::super::show::tests::{MESSAGE, seen};
     use super::*;
-    use crate::store::tap::entry::{Kind, Why};
+    use crate::store::tap::entry::{AnswerReason, TapKind};
 
     #[test]
     fn a_frame_has_its_time_and_both_lengths() {
         let mut pcap = Pcap::begin(Vec::new()).expect("memory");
         assert_eq!(pcap.0.len(), 24);
-        let mut frame = seen(Kind::FrameIn, Why::Own);
+        let mut frame = seen(TapKind::FrameIn, AnswerReason::Own);
         frame.entry.len = 1_500;
         pcap.write(&frame).expect("memory");
         let word = |at: usize| {

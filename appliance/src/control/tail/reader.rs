@@ -13,9 +13,9 @@ use xdnsd_core::dns::header::Header;
 use crate::control::readers;
 use crate::control::socket::handover::hand_over;
 use crate::os::clock;
-use crate::os::shared_memory::Shared;
-use crate::store::tap::entry::{Entry, Kind};
-use crate::store::tap::ring::{RingReader, Shape};
+use crate::os::shared_memory::SharedMemory;
+use crate::store::tap::entry::{TapEntry, TapKind};
+use crate::store::tap::ring::{RingLayout, RingReader};
 
 /// Queries that are remembered until their answer comes. Full: those of the last minute stay; where these are too many, none.
 const WAITING_MAX: usize = 16_384;
@@ -24,9 +24,9 @@ const WAITING_SECS: u64 = 60;
 
 /// Something that was seen, with what the reader knows of it besides.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct SeenEntry {
     /// What the worker has written.
-    pub entry: Entry,
+    pub entry: TapEntry,
     /// The message or frame, or its begin.
     pub bytes: Vec<u8>,
     /// When it was, since 1970.
@@ -37,7 +37,7 @@ pub struct Seen {
 
 /// Reads the tap of a daemon.
 #[derive(Debug)]
-pub struct Reader {
+pub struct TapReader {
     rings: RingReader,
     connection: UnixStream,
     /// When queries came that wait: an answer says nothing of that.
@@ -46,13 +46,13 @@ pub struct Reader {
     lost: u64,
 }
 
-impl Reader {
+impl TapReader {
     /// Reads of the daemon at `socket` from now on what these bits of [`wanted`](crate::store::tap::entry::wanted) say.
     ///
     /// # Errors
     /// Nobody answers there, or it refuses.
-    pub fn attach(socket: &Path, wanted: u8, shape: Shape) -> io::Result<Self> {
-        let (file, memory) = Shared::make(shape.bytes())?;
+    pub fn attach(socket: &Path, wanted: u8, shape: RingLayout) -> io::Result<Self> {
+        let (file, memory) = SharedMemory::make(shape.bytes())?;
         let request = readers::request(wanted, shape);
         let connection = hand_over(socket, &request, file.as_fd())?;
         Ok(Self {
@@ -64,7 +64,7 @@ impl Reader {
     }
 
     /// What came since the last time, in order.
-    pub fn read(&mut self) -> Vec<Seen> {
+    pub fn read(&mut self) -> Vec<SeenEntry> {
         let now = (clock::monotonic_ns(), SystemTime::now());
         let read = self.rings.drain();
         read.into_iter()
@@ -83,19 +83,19 @@ impl Reader {
         &self.connection
     }
 
-    fn seen(&mut self, entry: Entry, bytes: Vec<u8>, now: (u64, SystemTime)) -> Seen {
+    fn seen(&mut self, entry: TapEntry, bytes: Vec<u8>, now: (u64, SystemTime)) -> SeenEntry {
         let ago = Duration::from_nanos(now.0.saturating_sub(entry.time_ns));
         let wall = now.1.checked_sub(ago).unwrap_or(UNIX_EPOCH);
         let waited = match entry.kind {
-            Kind::Waiting => {
+            TapKind::Waiting => {
                 self.remember(&entry, &bytes);
                 None
             }
-            Kind::Late => self.waited(&entry, &bytes),
-            Kind::Answer => Some(Duration::from_micros(entry.micros.into())),
-            Kind::Query | Kind::Silence | Kind::FrameIn | Kind::FrameOut => None,
+            TapKind::Late => self.waited(&entry, &bytes),
+            TapKind::Answer => Some(Duration::from_micros(entry.micros.into())),
+            TapKind::Query | TapKind::Silence | TapKind::FrameIn | TapKind::FrameOut => None,
         };
-        Seen {
+        SeenEntry {
             entry,
             bytes,
             wall: wall.duration_since(UNIX_EPOCH).unwrap_or_default(),
@@ -103,7 +103,7 @@ impl Reader {
         }
     }
 
-    fn remember(&mut self, entry: &Entry, bytes: &[u8]) {
+    fn remember(&mut self, entry: &TapEntry, bytes: &[u8]) {
         let Some(header) = Header::parse(bytes) else {
             return;
         };
@@ -119,7 +119,7 @@ impl Reader {
         }
     }
 
-    fn waited(&mut self, entry: &Entry, bytes: &[u8]) -> Option<Duration> {
+    fn waited(&mut self, entry: &TapEntry, bytes: &[u8]) -> Option<Duration> {
         let header = Header::parse(bytes)?;
         let began = self.waiting.remove(&(entry.client, header.id))?;
         Some(Duration::from_nanos(entry.time_ns.saturating_sub(began)))

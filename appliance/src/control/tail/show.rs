@@ -7,11 +7,11 @@ use xdnsd_core::dns::header::{HEADER_LEN, Header, flag};
 use xdnsd_core::dns::name::is_within;
 use xdnsd_core::dns::{Name, read_u16};
 
-use super::reader::Seen;
+use super::reader::SeenEntry;
 use crate::compile::name;
 use crate::compile::prefix::Prefix;
 use crate::control::presentation::{rcode_text, type_text};
-use crate::store::tap::entry::{Kind, Why};
+use crate::store::tap::entry::{AnswerReason, TapKind};
 use crate::text::json;
 
 /// What is shown of all that is seen.
@@ -28,7 +28,7 @@ pub struct Filter {
 impl Filter {
     /// Whether it is shown. Of a query that waits nothing is known yet.
     #[must_use]
-    pub fn lets_through(&self, seen: &Seen) -> bool {
+    pub fn lets_through(&self, seen: &SeenEntry) -> bool {
         let entry = &seen.entry;
         let client = |prefix: &Prefix| {
             let address = entry.client.ip();
@@ -36,26 +36,26 @@ impl Filter {
                 && Prefix::masked(address, prefix.length()) == *prefix
         };
         let is_named = |suffix: &Vec<u8>| {
-            let asked = Asked::of(&seen.bytes);
+            let asked = ShownQuestion::of(&seen.bytes);
             asked.is_some_and(|asked| is_within(asked.name.to_lower().as_wire(), suffix))
         };
-        let is_open = matches!(entry.kind, Kind::Query | Kind::Waiting);
+        let is_open = matches!(entry.kind, TapKind::Query | TapKind::Waiting);
         self.client.as_ref().is_none_or(client)
             && self.name.as_ref().is_none_or(is_named)
-            && (!self.is_blocked || is_open || entry.why == Why::Blocked)
+            && (!self.is_blocked || is_open || entry.why == AnswerReason::Blocked)
     }
 }
 
 /// The question of a message.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct ShownQuestion {
     /// Its name, as the client has written it.
     pub name: Name,
     /// Its type.
     pub qtype: u16,
 }
 
-impl Asked {
+impl ShownQuestion {
     /// `None`: there is none, or it is malformed.
     #[must_use]
     pub fn of(message: &[u8]) -> Option<Self> {
@@ -77,14 +77,16 @@ struct Shown {
 
 impl Shown {
     /// `None`: nothing came of it yet.
-    fn of(seen: &Seen) -> Option<Self> {
+    fn of(seen: &SeenEntry) -> Option<Self> {
         let entry = &seen.entry;
         let has_answer = match entry.kind {
-            Kind::Answer | Kind::Late => true,
-            Kind::Silence => false,
-            Kind::Query | Kind::Waiting | Kind::FrameIn | Kind::FrameOut => return None,
+            TapKind::Answer | TapKind::Late => true,
+            TapKind::Silence => false,
+            TapKind::Query | TapKind::Waiting | TapKind::FrameIn | TapKind::FrameOut => {
+                return None;
+            }
         };
-        let asked = Asked::of(&seen.bytes);
+        let asked = ShownQuestion::of(&seen.bytes);
         let header = Header::parse(&seen.bytes).filter(|_| has_answer);
         Some(Self {
             ms: seen.wall.as_millis(),
@@ -99,14 +101,14 @@ impl Shown {
 
 /// The code of its answer, `-` where there is none.
 #[must_use]
-pub fn rcode(seen: &Seen) -> String {
+pub fn rcode(seen: &SeenEntry) -> String {
     let shown = Shown::of(seen).and_then(|shown| shown.rcode);
     shown.unwrap_or_else(|| "-".into())
 }
 
 /// A line for people; `None`: nothing came of it yet.
 #[must_use]
-pub fn line(seen: &Seen) -> Option<String> {
+pub fn line(seen: &SeenEntry) -> Option<String> {
     let Shown {
         ms,
         client,
@@ -137,7 +139,7 @@ pub fn line(seen: &Seen) -> Option<String> {
 
 /// The same for programs.
 #[must_use]
-pub fn json_line(seen: &Seen) -> Option<String> {
+pub fn json_line(seen: &SeenEntry) -> Option<String> {
     let shown = Shown::of(seen)?;
     let value: Value = json!({
         "time_ms": shown.ms as u64,
@@ -169,21 +171,21 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::tap::entry::{Entry, Via};
+    use crate::store::tap::entry::{QueryPath, TapEntry};
 
     /// A reply to `www.Example. AAAA`: NXDOMAIN.
     pub const MESSAGE: &[u8] =
         b"\x12\x34\x81\x83\0\x01\0\0\0\0\0\0\x03www\x07Example\0\0\x1c\0\x01";
 
-    pub fn seen(kind: Kind, why: Why) -> Seen {
-        Seen {
-            entry: Entry {
+    pub fn seen(kind: TapKind, why: AnswerReason) -> SeenEntry {
+        SeenEntry {
+            entry: TapEntry {
                 time_ns: 0,
                 micros: 12,
                 len: MESSAGE.len() as u32,
                 kept: MESSAGE.len() as u16,
                 kind,
-                via: Via::Xdp,
+                via: QueryPath::Xdp,
                 why,
                 client: "10.0.0.7:4711".parse().expect("an address"),
                 upstream: "192.0.2.53:53".parse().ok(),
@@ -196,7 +198,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_line_says_all_of_it() {
-        let late = seen(Kind::Late, Why::Upstream);
+        let late = seen(TapKind::Late, AnswerReason::Upstream);
         assert_eq!(
             line(&late).as_deref(),
             Some(
@@ -210,14 +212,14 @@ pub(super) mod tests {
                 "name": "www.Example.", "type": "AAAA", "rcode": "NXDOMAIN", "why": "upstream", "us": 345,
                 "upstream": "192.0.2.53:53"})
         );
-        let silence = Seen {
+        let silence = SeenEntry {
             waited: None,
-            ..seen(Kind::Silence, Why::Access)
+            ..seen(TapKind::Silence, AnswerReason::Access)
         };
         let said = line(&silence).expect("a line");
         assert!(said.contains(" AAAA - access"), "{said}");
-        assert_eq!(line(&seen(Kind::Waiting, Why::Waiting)), None);
-        let broken = Seen {
+        assert_eq!(line(&seen(TapKind::Waiting, AnswerReason::Waiting)), None);
+        let broken = SeenEntry {
             bytes: b"\x12".to_vec(),
             ..late
         };
@@ -226,8 +228,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_filter_lets_through_what_it_names() {
-        let blocked = seen(Kind::Answer, Why::Blocked);
-        let cached = seen(Kind::Answer, Why::Cache);
+        let blocked = seen(TapKind::Answer, AnswerReason::Blocked);
+        let cached = seen(TapKind::Answer, AnswerReason::Cache);
         let filter = |client: &str, name: &[u8], is_blocked| Filter {
             client: client.parse().ok(),
             name: (!name.is_empty()).then(|| name.to_vec()),

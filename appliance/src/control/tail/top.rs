@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use rustix::termios::tcgetwinsize;
 
 use super::live::{Live, Rates, WAYS};
-use super::reader::Reader;
+use super::reader::TapReader;
 use super::{End, Event, failed, signals, wait};
 use crate::control::socket;
 use crate::store::tap::entry::wanted;
-use crate::store::tap::ring::Shape;
+use crate::store::tap::ring::RingLayout;
 use crate::text;
 
 /// The time between two screens.
@@ -44,7 +44,7 @@ const NAME_MIN: usize = 20;
 pub fn run(socket: &Path, is_once: bool, out: &mut dyn Write) -> Result<(), String> {
     let signals = signals().map_err(|error| format!("signals: {error}"))?;
     let is_terminal = std::io::stdout().is_terminal();
-    let reader = Reader::attach(socket, wanted::ANSWERS, Shape::QUESTIONS);
+    let reader = TapReader::attach(socket, wanted::ANSWERS, RingLayout::QUESTIONS);
     let mut reader = reader.map_err(|error| error.to_string())?;
     let mut live = Live::default();
     live.count(ask(socket, "stats")?, SCREEN);
@@ -170,7 +170,7 @@ fn cut(text: &str, columns: usize, rows: usize) -> String {
 mod tests {
     use super::super::show::tests::seen;
     use super::*;
-    use crate::store::tap::entry::{Kind, Why};
+    use crate::store::tap::entry::{AnswerReason, TapKind};
 
     #[test]
     fn a_screen_has_rates_and_what_is_seen_most() {
@@ -182,10 +182,10 @@ mod tests {
         let more = "xdnsd_cache_misses_total 10\nxdnsd_xdp_frames_total{reason=\"answered\"} 200\nxdnsd_blocked_total 30\n";
         live.count(stats(110, 95, more), Duration::from_secs(2));
         for _ in 0..20 {
-            live.take(&seen(Kind::Answer, Why::Cache));
+            live.take(&seen(TapKind::Answer, AnswerReason::Cache));
         }
-        live.take(&seen(Kind::Answer, Why::Blocked));
-        live.take(&seen(Kind::Waiting, Why::Waiting));
+        live.take(&seen(TapKind::Answer, AnswerReason::Blocked));
+        live.take(&seen(TapKind::Waiting, AnswerReason::Waiting));
         let text = screen(&live, "group server state\n", (120, 30));
         let squeezed = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         for part in [

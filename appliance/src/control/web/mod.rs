@@ -25,8 +25,8 @@ use log::{info, warn};
 use crate::compile::prefix::Prefix;
 use crate::config::Config;
 use crate::control::tail::top::ask;
-use request::{Hosts, Request, Response};
-use watch::Watch;
+use request::{Hosts, HttpRequest, HttpResponse};
+use watch::StatusPoller;
 
 /// How long a client may take to ask, and to read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ struct Site {
     socket: PathBuf,
     allowed: Vec<Prefix>,
     hosts: Hosts,
-    watch: Watch,
+    watch: StatusPoller,
     connections: AtomicUsize,
 }
 
@@ -62,7 +62,7 @@ pub fn run(config: &Config) -> Result<(), String> {
         socket: socket.to_owned(),
         allowed: web.allow.iter().map(|network| network.0).collect(),
         hosts: Hosts::new(web.hosts.iter().map(ToString::to_string)),
-        watch: Watch::new(socket.to_owned()),
+        watch: StatusPoller::new(socket.to_owned()),
         connections: AtomicUsize::new(0),
     });
     let watcher = Arc::clone(&site);
@@ -137,7 +137,7 @@ impl Site {
     fn serve(&self, mut client: &TcpStream) -> io::Result<()> {
         client.set_write_timeout(Some(PATIENCE))?;
         let head = read_head(client)?;
-        let answer = match Request::parse(&head, &self.hosts) {
+        let answer = match HttpRequest::parse(&head, &self.hosts) {
             Ok(request) => self.answer(&request),
             Err(refused) => refused,
         };
@@ -149,14 +149,14 @@ impl Site {
         Ok(())
     }
 
-    fn answer(&self, request: &Request) -> Response {
+    fn answer(&self, request: &HttpRequest) -> HttpResponse {
         let answer = match request.path.as_str() {
-            "/" => Ok(Response::page(page::HTML)),
-            "/metrics" => ask(&self.socket, "stats").map(Response::metrics),
-            "/data.json" => self.watch.data().map(Response::json),
-            _ => return Response::plain(404, "there are / and /metrics"),
+            "/" => Ok(HttpResponse::page(page::HTML)),
+            "/metrics" => ask(&self.socket, "stats").map(HttpResponse::metrics),
+            "/data.json" => self.watch.data().map(HttpResponse::json),
+            _ => return HttpResponse::plain(404, "there are / and /metrics"),
         };
-        let answer = answer.unwrap_or_else(|problem| Response::plain(503, &problem));
+        let answer = answer.unwrap_or_else(|problem| HttpResponse::plain(503, &problem));
         answer.without_body(request.is_head)
     }
 }

@@ -30,7 +30,7 @@ impl Hosts {
 
 /// A request that may be answered.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct HttpRequest {
     /// Without what stands behind `?`.
     pub path: String,
     /// Nothing but the answer's head is wanted.
@@ -42,26 +42,29 @@ pub fn is_whole(head: &[u8]) -> bool {
     head.windows(4).any(|part| part == b"\r\n\r\n") || head.windows(2).any(|part| part == b"\n\n")
 }
 
-impl Request {
+impl HttpRequest {
     /// Reads one.
     ///
     /// # Errors
     /// What is answered instead.
-    pub fn parse(head: &[u8], hosts: &Hosts) -> Result<Self, Response> {
+    pub fn parse(head: &[u8], hosts: &Hosts) -> Result<Self, HttpResponse> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
         match parsed.parse(head) {
             Ok(httparse::Status::Complete(_)) => {}
             Ok(httparse::Status::Partial) => {
-                return Err(Response::plain(400, "the request is cut short"));
+                return Err(HttpResponse::plain(400, "the request is cut short"));
             }
-            Err(_) => return Err(Response::plain(400, "that is no request")),
+            Err(_) => return Err(HttpResponse::plain(400, "that is no request")),
         }
         let is_head = match parsed.method {
             Some("GET") => false,
             Some("HEAD") => true,
             Some(_) | None => {
-                return Err(Response::plain(405, "there is nothing to do but to read"));
+                return Err(HttpResponse::plain(
+                    405,
+                    "there is nothing to do but to read",
+                ));
             }
         };
         let host = parsed
@@ -70,7 +73,7 @@ impl Request {
             .find(|header| header.name.eq_ignore_ascii_case("host"));
         let host = host.and_then(|host| std::str::from_utf8(host.value).ok());
         if !host.is_some_and(|host| hosts.has(host.trim())) {
-            return Err(Response::plain(
+            return Err(HttpResponse::plain(
                 421,
                 "ask by an address, or by a name of web.hosts",
             ));
@@ -83,7 +86,7 @@ impl Request {
 
 /// What goes back.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Response {
+pub struct HttpResponse {
     status: u16,
     kind: &'static str,
     body: Vec<u8>,
@@ -92,7 +95,7 @@ pub struct Response {
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-impl Response {
+impl HttpResponse {
     fn new(status: u16, kind: &'static str, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
@@ -162,7 +165,7 @@ mod tests {
 
     fn parsed(head: &str) -> Result<(String, bool), u16> {
         let hosts = Hosts::new(["Router.lan.".to_owned()].into_iter());
-        let request = Request::parse(head.as_bytes(), &hosts);
+        let request = HttpRequest::parse(head.as_bytes(), &hosts);
         request
             .map(|request| (request.path, request.is_head))
             .map_err(|answer| answer.status)
@@ -205,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_answer_says_how_long_it_is_and_head_has_no_more() {
-        let answer = Response::plain(404, "no");
+        let answer = HttpResponse::plain(404, "no");
         let text = String::from_utf8(answer.bytes()).expect("text");
         assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"), "{text}");
         assert!(

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::control::memory;
-use crate::control::tail::live::{Live, Tally};
-use crate::control::tail::reader::Reader;
+use crate::control::tail::live::{FadingCounts, Live};
+use crate::control::tail::reader::TapReader;
 use crate::control::tail::top::ask;
 use crate::store::tap::entry::wanted;
-use crate::store::tap::ring::Shape;
+use crate::store::tap::ring::RingLayout;
 use crate::text::json;
 
 /// The time between two looks at counters.
@@ -35,13 +35,13 @@ struct Board {
 
 /// Looks for those who ask.
 #[derive(Debug)]
-pub struct Watch {
+pub struct StatusPoller {
     socket: PathBuf,
     board: Mutex<Board>,
     changed: Condvar,
 }
 
-impl Watch {
+impl StatusPoller {
     /// Of the daemon at `socket`.
     pub fn new(socket: PathBuf) -> Self {
         Self {
@@ -86,7 +86,7 @@ impl Watch {
 
     /// Looks until nobody asks any more.
     fn look(&self) -> Result<(), String> {
-        let reader = Reader::attach(&self.socket, wanted::ANSWERS, Shape::QUESTIONS);
+        let reader = TapReader::attach(&self.socket, wanted::ANSWERS, RingLayout::QUESTIONS);
         let mut reader = reader.map_err(|error| error.to_string())?;
         let mut live = Live::default();
         live.count(ask(&self.socket, "stats")?, LOOK);
@@ -125,7 +125,7 @@ fn data(live: &Live, socket: &Path) -> Result<String, String> {
     let upstreams: Value = serde_json::from_str(&upstreams).unwrap_or_default();
     let rates = live.rates();
     let percent = |share: Option<f64>| share.map(|share| share * 100.0);
-    let rows = |tally: &Tally| json!(tally.most(ROWS));
+    let rows = |tally: &FadingCounts| json!(tally.most(ROWS));
     let [xdp_program, afxdp, udp, tcp] = rates.ways;
     let memory = memory::total() as f64 * 100.0 / memory::BUDGET_BYTES as f64;
     Ok(json::line(&json!({

@@ -32,8 +32,8 @@ use crate::store::CACHE;
 use crate::worker::{Inbox, PolicySource};
 use groups::{Groups, input};
 use pause::Pause;
-use requests::{Asked, Request, lock};
-pub use requests::{Outcome, Requester};
+pub use requests::{ReloadOutcome, Requester};
+use requests::{ReloadRequest, ReloadRequests, lock};
 use words::{in_words, log_notes, not_taken, warnings_of};
 
 /// What a reload has done.
@@ -137,7 +137,7 @@ impl PolicyThread {
     /// Gives the workers behind `inboxes` every set from now on. Not before they run: a command that nobody takes would
     /// keep its set alive.
     pub fn serve(&self, inboxes: &'static [Inbox]) {
-        self.requester.ask(Request::Serve(inboxes));
+        self.requester.ask(ReloadRequest::Serve(inboxes));
     }
 
     /// Follows the addresses of this machine.
@@ -172,7 +172,7 @@ struct ThreadState {
 
 impl ThreadState {
     /// Until nobody can ask any more.
-    fn run(mut self, asked: &Asked, wake: &EventFd, ready: &Sender<()>) {
+    fn run(mut self, asked: &ReloadRequests, wake: &EventFd, ready: &Sender<()>) {
         let first = self.reloader.read_all(wall_secs());
         self.hand_out(first);
         for line in self.prefixes.start(&self.config.prefixes()) {
@@ -221,29 +221,29 @@ impl ThreadState {
         let _ = wake.read();
     }
 
-    fn carry_out(&mut self, request: Request) {
+    fn carry_out(&mut self, request: ReloadRequest) {
         match request {
-            Request::Serve(inboxes) => {
+            ReloadRequest::Serve(inboxes) => {
                 self.inboxes = inboxes;
                 self.send_set();
             }
-            Request::Follow(plan) => self.follow_addresses(&plan),
-            Request::Reload(reply) => {
+            ReloadRequest::Follow(plan) => self.follow_addresses(&plan),
+            ReloadRequest::Reload(reply) => {
                 let outcome = self.reload();
                 // It may have gone.
                 let _ = reply.map(|reply| reply.send(outcome));
             }
-            Request::Pause(length, reply) => {
+            ReloadRequest::Pause(length, reply) => {
                 let _ = reply.send(self.pause_lists(length));
             }
-            Request::Resume(reply) => {
+            ReloadRequest::Resume(reply) => {
                 let was_on = self.pause.end();
                 if was_on {
                     self.filter_again();
                 }
                 let _ = reply.send(was_on);
             }
-            Request::Why(question, reply) => {
+            ReloadRequest::Why(question, reply) => {
                 let place_of = |value| self.config.place_of(value);
                 let set = self.pause.in_force(self.reloader.set());
                 let input = self.reloader.input();
@@ -276,7 +276,7 @@ impl ThreadState {
 
     /// Reads the config and all its files again. A fault in the config changes nothing; a file that fails keeps what it
     /// belongs to as it was, and the rest is taken over.
-    fn reload(&mut self) -> Outcome {
+    fn reload(&mut self) -> ReloadOutcome {
         let mut told = Vec::new();
         match self.load(&mut told) {
             Ok((config, groups, update)) => {
@@ -426,7 +426,7 @@ fn wall_secs() -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::commands::Reader as _;
+    use crate::control::commands::PolicyReader as _;
     use crate::testing::Folder;
     use crate::worker::Inbox;
     use std::path::Path;
@@ -576,13 +576,13 @@ mod tests {
                 ..Plan::default()
             });
         }
-        assert!(requester.ask(Request::Serve(&[])));
-        assert!(matches!(asked.next(), Ok(Request::Serve(_))));
-        let Ok(Request::Follow(plan)) = asked.next() else {
+        assert!(requester.ask(ReloadRequest::Serve(&[])));
+        assert!(matches!(asked.next(), Ok(ReloadRequest::Serve(_))));
+        let Ok(ReloadRequest::Follow(plan)) = asked.next() else {
             panic!("the addresses")
         };
         assert_eq!(plan.servers.len(), 1_000);
-        assert!(matches!(asked.next(), Ok(Request::Reload(None))));
+        assert!(matches!(asked.next(), Ok(ReloadRequest::Reload(None))));
         assert!(matches!(asked.next(), Err(TryRecvError::Empty)));
         drop(requester);
         assert!(matches!(asked.next(), Err(TryRecvError::Disconnected)));

@@ -6,29 +6,29 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::compile::why::{Question, Why};
+use crate::compile::why::{PolicyTrace, WhyQuestion};
 use crate::config::Plan;
 use crate::control::FILES_MAX;
-use crate::control::commands::Reader;
+use crate::control::commands::PolicyReader;
 use crate::worker::Inbox;
 
 /// What came of a reload: what was read and what was passed over, or what was refused; a line each.
-pub type Outcome = Result<Vec<String>, Vec<String>>;
+pub type ReloadOutcome = Result<Vec<String>, Vec<String>>;
 
 /// What the thread is asked for.
-pub(super) enum Request {
+pub(super) enum ReloadRequest {
     /// Give these workers the set in force, and each later one.
     Serve(&'static [Inbox]),
     /// Follow the machine's addresses.
     Follow(Box<Plan>),
     /// Read everything again, and tell whoever wants to know.
-    Reload(Option<Sender<Outcome>>),
+    Reload(Option<Sender<ReloadOutcome>>),
     /// Pause lists for so long, or say for how long they are: seconds.
     Pause(Option<Duration>, Sender<Option<u64>>),
     /// Have them in force again; whether they were paused.
     Resume(Sender<bool>),
     /// Find out why a question is answered as it is.
-    Why(Question, Sender<Why>),
+    Why(WhyQuestion, Sender<PolicyTrace>),
 }
 
 /// What nobody waits for. However often it is asked for while a file is read, it is done once.
@@ -40,30 +40,30 @@ pub(super) struct Due {
 }
 
 impl Due {
-    fn take(&mut self) -> Option<Request> {
+    fn take(&mut self) -> Option<ReloadRequest> {
         if let Some(plan) = self.plan.take() {
-            return Some(Request::Follow(plan));
+            return Some(ReloadRequest::Follow(plan));
         }
-        std::mem::take(&mut self.is_reload).then_some(Request::Reload(None))
+        std::mem::take(&mut self.is_reload).then_some(ReloadRequest::Reload(None))
     }
 }
 
 /// Asks the thread that reads the files of policy.
 #[derive(Clone, Debug)]
 pub struct Requester {
-    requests: Sender<Request>,
+    requests: Sender<ReloadRequest>,
     due: Arc<Mutex<Due>>,
     pub(super) wake: Arc<EventFd>,
 }
 
 /// What was asked for.
-pub(super) struct Asked {
-    requests: Receiver<Request>,
+pub(super) struct ReloadRequests {
+    requests: Receiver<ReloadRequest>,
     due: Arc<Mutex<Due>>,
 }
 
-impl Asked {
-    pub(super) fn next(&self) -> Result<Request, TryRecvError> {
+impl ReloadRequests {
+    pub(super) fn next(&self) -> Result<ReloadRequest, TryRecvError> {
         let request = self.requests.try_recv();
         if let Err(TryRecvError::Empty) = request {
             return lock(&self.due).take().ok_or(TryRecvError::Empty);
@@ -73,12 +73,12 @@ impl Asked {
 }
 
 impl Requester {
-    pub(super) fn new() -> Result<(Self, Asked), String> {
+    pub(super) fn new() -> Result<(Self, ReloadRequests), String> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = EventFd::from_flags(flags).map_err(|error| format!("eventfd: {error}"))?;
         let (requests, receiver) = mpsc::channel();
         let due = Arc::new(Mutex::default());
-        let asked = Asked {
+        let asked = ReloadRequests {
             requests: receiver,
             due: Arc::clone(&due),
         };
@@ -94,7 +94,7 @@ impl Requester {
     }
 
     /// Asks, and waits for the answer, but not for ever.
-    fn wait_for<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Result<T, String> {
+    fn wait_for<T>(&self, request: impl FnOnce(Sender<T>) -> ReloadRequest) -> Result<T, String> {
         let (reply, outcome) = mpsc::channel();
         if !self.ask(request(reply)) {
             return Err("the thread that reads files has ended".into());
@@ -105,7 +105,7 @@ impl Requester {
             .map_err(|_| format!("still reading after {secs} s"))
     }
 
-    pub(super) fn ask(&self, request: Request) -> bool {
+    pub(super) fn ask(&self, request: ReloadRequest) -> bool {
         let is_sent = self.requests.send(request).is_ok();
         self.wake();
         is_sent
@@ -127,24 +127,24 @@ impl Requester {
     }
 }
 
-impl Reader for Requester {
-    fn reload(&self) -> Outcome {
-        let outcome = self.wait_for(|reply| Request::Reload(Some(reply)));
+impl PolicyReader for Requester {
+    fn reload(&self) -> ReloadOutcome {
+        let outcome = self.wait_for(|reply| ReloadRequest::Reload(Some(reply)));
         outcome.unwrap_or_else(|problem| {
             Err(vec![format!("{problem}; the log will say what came of it")])
         })
     }
 
-    fn why(&self, question: Question) -> Result<Why, String> {
-        self.wait_for(|reply| Request::Why(question, reply))
+    fn why(&self, question: WhyQuestion) -> Result<PolicyTrace, String> {
+        self.wait_for(|reply| ReloadRequest::Why(question, reply))
     }
 
     fn pause(&self, length: Option<Duration>) -> Result<Option<u64>, String> {
-        self.wait_for(|reply| Request::Pause(length, reply))
+        self.wait_for(|reply| ReloadRequest::Pause(length, reply))
     }
 
     fn resume(&self) -> Result<bool, String> {
-        self.wait_for(Request::Resume)
+        self.wait_for(ReloadRequest::Resume)
     }
 }
 

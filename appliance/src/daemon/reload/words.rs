@@ -3,7 +3,7 @@
 use log::{info, warn};
 
 use crate::compile::{Notes, Problem};
-use crate::config::{Changes, Config};
+use crate::config::{ChangedKeys, Config};
 
 /// Lines of the log that one update may take.
 const NOTES_MAX: usize = 8;
@@ -15,7 +15,7 @@ pub(super) fn warnings_of(config: &Config) -> Vec<String> {
 }
 
 /// What a reload has not taken over from the config, and a start would.
-pub(super) fn not_taken(changes: &Changes) -> Option<String> {
+pub(super) fn not_taken(changes: &ChangedKeys) -> Option<String> {
     let keys = changes.at_start.join(", ");
     (!keys.is_empty()).then(|| format!("from the next start on: {keys}"))
 }

@@ -12,10 +12,10 @@ use xdnsd_abi::event;
 use xdnsd_core::time::Instant;
 
 use super::Follower;
-use crate::control::shield::{Told, Watcher};
+use crate::control::shield::{LogSwitch, Told};
 use crate::daemon::program::lock;
 use crate::os::clock;
-use crate::os::xdp::{Error, Ring};
+use crate::os::xdp::{Error, EventRing};
 
 /// Who has not asked for so long reads no more.
 const READER_MS: u64 = 3_000;
@@ -32,7 +32,7 @@ pub struct Events(Arc<Mutex<State>>);
 struct State {
     programs: Vec<Follower>,
     /// Made when it is needed for the first time.
-    ring: Option<Ring>,
+    ring: Option<EventRing>,
     share: Share,
     /// When nobody reads any more. `None`: nobody does.
     until: Option<Instant>,
@@ -116,7 +116,7 @@ impl State {
     fn try_write(&mut self) -> Result<(), Error> {
         let ring = match &mut self.ring {
             Some(ring) => ring,
-            none @ None => none.insert(Ring::new()?),
+            none @ None => none.insert(EventRing::new()?),
         };
         let mut result = Ok(());
         for follower in &self.programs {
@@ -138,13 +138,13 @@ impl State {
     }
 }
 
-impl Watcher for Events {
+impl LogSwitch for Events {
     fn watch(&self) -> Result<Told, String> {
         let mut state = self.state();
         let now = clock::now();
         if state.until.replace(now + READER_MS).is_none() {
             // What an earlier reader has left.
-            while state.ring.as_mut().and_then(Ring::pop).is_some() {}
+            while state.ring.as_mut().and_then(EventRing::pop).is_some() {}
             state.share = Share::default();
             state.lost = state.count_lost();
             state.write();
@@ -155,7 +155,7 @@ impl Watcher for Events {
         }
         let every = state.share.every;
         let mut events = Vec::new();
-        while let Some(event) = state.ring.as_mut().and_then(Ring::pop) {
+        while let Some(event) = state.ring.as_mut().and_then(EventRing::pop) {
             events.push(event);
         }
         let lost = state.count_lost();

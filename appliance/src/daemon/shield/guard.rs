@@ -5,9 +5,9 @@ use xdnsd_abi::{Orders, Reason, protect};
 use xdnsd_core::time::Instant;
 
 use super::Prefixes;
-use super::meter::{Meter, Turn};
+use super::meter::{FloodEdge, Meter};
 use crate::config::{Shield as Section, SynCookiesWord};
-use crate::daemon::shared::Shared;
+use crate::daemon::shared::SharedState;
 use crate::daemon::way_out::Sight;
 use crate::os::xdp::{Error, Program};
 
@@ -26,7 +26,7 @@ const SYNS: [Reason; 5] = [
 
 /// What becomes of SYNs to guarded ports of an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
+pub enum CookieState {
     /// The config wants no cookies, or there is no program.
     #[default]
     Off,
@@ -42,7 +42,7 @@ pub enum State {
     NoProgram,
 }
 
-impl State {
+impl CookieState {
     /// Why none are given, in a word. Empty: they are.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -89,23 +89,23 @@ impl Protection {
 
 /// What interfaces are told.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Decision {
+pub struct CookieDecision {
     /// In a word.
-    pub state: State,
+    pub state: CookieState,
     /// To the programs.
     pub orders: Orders,
 }
 
 /// What has come to guarded ports since the last look.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
+pub struct SynCounts {
     /// Segments that want a connection.
     pub syns: u64,
     /// Those that were answered with a cookie of the kernel's.
     pub cookies: u64,
 }
 
-impl std::ops::AddAssign for Seen {
+impl std::ops::AddAssign for SynCounts {
     fn add_assign(&mut self, more: Self) {
         self.syns += more.syns;
         self.cookies += more.cookies;
@@ -114,7 +114,7 @@ impl std::ops::AddAssign for Seen {
 
 /// What a program is to do for the shield.
 #[derive(Debug)]
-pub struct Wanted<'a> {
+pub struct ShieldSettings<'a> {
     /// It sees SYNs.
     syn_cookies: bool,
     /// It drops what can only be an attack.
@@ -128,7 +128,7 @@ pub struct Wanted<'a> {
     section: &'a Section,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> ShieldSettings<'a> {
     /// As the config has it. On the loopback device everything comes from an address of ours.
     #[must_use]
     pub fn of(section: &'a Section, prefixes: &'a Prefixes, is_loopback: bool) -> Self {
@@ -181,30 +181,34 @@ pub struct Guard {
     /// What the program was told.
     orders: Orders,
     /// What was counted at the last look.
-    counted: Seen,
+    counted: SynCounts,
     /// SYNs to hosts behind this one up to then.
     forwarded: u64,
     /// Whether answers leave.
     way_out: Sight,
-    state: Shared<State>,
-    protection: Shared<Protection>,
+    state: SharedState<CookieState>,
+    protection: SharedState<Protection>,
 }
 
 impl Guard {
     /// The state, for others to read.
     #[must_use]
-    pub fn state(&self) -> Shared<State> {
+    pub fn state(&self) -> SharedState<CookieState> {
         self.state.clone()
     }
 
     /// What becomes of segments to hosts behind the interface, for others to read.
     #[must_use]
-    pub fn protection(&self) -> Shared<Protection> {
+    pub fn protection(&self) -> SharedState<Protection> {
         self.protection.clone()
     }
 
     /// A program was attached. `Err`: it cannot do all that is wanted, and what it cannot passes.
-    pub fn begin(&mut self, program: &mut Program, wanted: &Wanted<'_>) -> Result<(), String> {
+    pub fn begin(
+        &mut self,
+        program: &mut Program,
+        wanted: &ShieldSettings<'_>,
+    ) -> Result<(), String> {
         self.end();
         let told = program.set_drop_garbage(wanted.drop_garbage);
         told.map_err(|error| error.to_string())?;
@@ -233,7 +237,7 @@ impl Guard {
                 Ok(())
             }
             Err(error) => {
-                self.state.set(State::NoProgram);
+                self.state.set(CookieState::NoProgram);
                 Err(format!("no SYN cookies: {error}"))
             }
         }
@@ -247,9 +251,9 @@ impl Guard {
         self.meter = None;
         self.key_changed = None;
         self.orders = Orders::REST;
-        self.counted = Seen::default();
+        self.counted = SynCounts::default();
         self.forwarded = 0;
-        self.state.set(State::Off);
+        self.state.set(CookieState::Off);
         self.protection.set(Protection::NoProgram);
     }
 
@@ -259,17 +263,17 @@ impl Guard {
     }
 
     /// What has come since the last look.
-    pub fn look(&mut self, program: &Program) -> Seen {
+    pub fn look(&mut self, program: &Program) -> SynCounts {
         if !self.has_program {
-            return Seen::default();
+            return SynCounts::default();
         }
         let count = |reason| program.counter(reason).unwrap_or(0);
-        let now = Seen {
+        let now = SynCounts {
             syns: SYNS.into_iter().map(count).sum(),
             cookies: count(Reason::SynCookie),
         };
         let before = std::mem::replace(&mut self.counted, now);
-        Seen {
+        SynCounts {
             syns: now.syns.saturating_sub(before.syns),
             cookies: now.cookies.saturating_sub(before.cookies),
         }
@@ -307,10 +311,10 @@ impl Guard {
         let syns = count(Reason::ForwardCalm) + count(Reason::ForwardCookie);
         let more = syns.saturating_sub(std::mem::replace(&mut self.forwarded, syns));
         match meter.look(now, more, count(Reason::ForwardProof)) {
-            Some(Turn::Flood(rate)) => {
+            Some(FloodEdge::Flood(rate)) => {
                 info!("hosts behind: {rate} SYNs a second that nobody completes, clients are asked")
             }
-            Some(Turn::Calm) => info!("hosts behind: it is calm again, clients are not asked"),
+            Some(FloodEdge::Calm) => info!("hosts behind: it is calm again, clients are not asked"),
             None => {}
         }
         meter.is_flood()
@@ -347,7 +351,7 @@ impl Guard {
     pub fn tell(
         &mut self,
         now: Instant,
-        decision: Decision,
+        decision: CookieDecision,
         program: &mut Program,
     ) -> Result<(), String> {
         self.protect(now, program)
@@ -355,9 +359,9 @@ impl Guard {
         if !self.has_program {
             return Ok(());
         }
-        let is_lost = decision.state == State::Given && !self.can_give();
+        let is_lost = decision.state == CookieState::Given && !self.can_give();
         let (state, orders) = match is_lost {
-            true => (State::NoWayOut, Orders::REST),
+            true => (CookieState::NoWayOut, Orders::REST),
             false => (decision.state, decision.orders),
         };
         self.state.set(state);

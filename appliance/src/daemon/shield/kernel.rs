@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use log::{info, warn};
-use xdnsd_abi::Kept;
+use xdnsd_abi::RestoredOptions;
 use xdnsd_core::time::Instant;
 
 use super::setting::{self, Setting};
@@ -33,14 +33,14 @@ const SETTING_MAX_MS: u64 = 3_600_000;
 
 /// The settings, of which several threads know: the one that has cookies given, and the one that ends the process.
 #[derive(Clone, Debug)]
-pub struct Kernel(Arc<Mutex<State>>);
+pub struct CookieSettings(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     cookies: Needed,
     /// `None`: the config wants no options kept.
     timestamps: Option<Needed>,
-    way: Way,
+    way: LastCookie,
 }
 
 /// Where it stands what the second setting was.
@@ -56,7 +56,7 @@ pub fn state_obstacle(path: &Path, tcp_options: bool) -> Option<Obstacle> {
     setting::obstacle(path).or_else(|| tcp_options.then(timestamps)?)
 }
 
-impl Kernel {
+impl CookieSettings {
     /// As the config wants it. What a process that was killed has left is put back.
     #[must_use]
     pub fn new(section: &Section) -> Self {
@@ -73,7 +73,7 @@ impl Kernel {
             timestamps: section
                 .tcp_options
                 .then(|| Needed::new(timestamps, "SYN cookies keep an MSS and no other option")),
-            way: Way::default(),
+            way: LastCookie::default(),
         };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -90,7 +90,7 @@ impl Kernel {
 
     /// Which options are kept. None without timestamps: they travel there. Where somebody wants none, the kernel's own cookies
     /// keep nothing either.
-    pub fn kept(&self, now: Instant) -> Option<Kept> {
+    pub fn kept(&self, now: Instant) -> Option<RestoredOptions> {
         let mut state = self.state();
         let timestamps = state.timestamps.as_mut()?;
         if timestamps.setting.is_zero() {
@@ -151,12 +151,12 @@ impl State {
 
 /// The last cookie's way back.
 #[derive(Debug, Default)]
-struct Way {
+struct LastCookie {
     /// When the last one was given. `None`: none was, or it is long over.
     since: Option<Instant>,
 }
 
-impl Way {
+impl LastCookie {
     fn begin(&mut self, now: Instant) {
         self.since = Some(now);
     }
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_cookie_has_its_time_to_come_back_and_the_next_one_too() {
-        let mut way = Way::default();
+        let mut way = LastCookie::default();
         let start = Instant::from_millis(50_000);
         assert_eq!(way.left_ms(start), 0, "none was given");
         way.begin(start);

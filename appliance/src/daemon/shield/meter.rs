@@ -22,7 +22,7 @@ pub struct Meter {
 
 /// What has begun, or is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum FloodEdge {
     /// A flood, with so many SYNs a second.
     Flood(u64),
     /// There is no flood any more.
@@ -46,7 +46,7 @@ impl Meter {
     }
 
     /// Since the last look `syns` more have come; `accepted` connections there are in all.
-    pub fn look(&mut self, now: Instant, syns: u64, accepted: u64) -> Option<Turn> {
+    pub fn look(&mut self, now: Instant, syns: u64, accepted: u64) -> Option<FloodEdge> {
         let (then, accepted_then) = self.last.replace((now, accepted))?;
         let elapsed_ms = now.millis().saturating_sub(then.millis()).max(1);
         let finished = accepted.saturating_sub(accepted_then);
@@ -56,7 +56,7 @@ impl Meter {
         if rate >= self.threshold {
             self.calm_since = None;
             let was_flood = std::mem::replace(&mut self.is_flood, true);
-            return (!was_flood).then_some(Turn::Flood(rate));
+            return (!was_flood).then_some(FloodEdge::Flood(rate));
         }
         if !self.is_flood {
             return None;
@@ -67,7 +67,7 @@ impl Meter {
         }
         self.calm_since = None;
         self.is_flood = false;
-        Some(Turn::Calm)
+        Some(FloodEdge::Calm)
     }
 }
 
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     /// Looks once a second at so many SYNs and connections each, and gives the seconds at which something turned.
-    fn turns(meter: &mut Meter, seconds: &[(u64, u64)]) -> Vec<(usize, Turn)> {
+    fn turns(meter: &mut Meter, seconds: &[(u64, u64)]) -> Vec<(usize, FloodEdge)> {
         let mut accepted = 1_000;
         let start = Instant::from_millis(5_000);
         meter.look(start, 77_777, accepted);
@@ -102,7 +102,7 @@ mod tests {
             (100, 0),
         ];
         seconds.extend([(99, 0); 5]);
-        let expected = [(2, Turn::Flood(100)), (9, Turn::Calm)];
+        let expected = [(2, FloodEdge::Flood(100)), (9, FloodEdge::Calm)];
         assert_eq!(turns(&mut meter, &seconds), expected);
         assert!(!meter.is_flood());
     }
@@ -122,7 +122,7 @@ mod tests {
         // Once, and not for good.
         let mut meter = Meter::new(100, 1);
         let seconds = [(0, 500), (0, 0), (100, 0)];
-        assert_eq!(turns(&mut meter, &seconds), [(2, Turn::Flood(100))]);
+        assert_eq!(turns(&mut meter, &seconds), [(2, FloodEdge::Flood(100))]);
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(meter.look(start, 0, 0), None);
         assert_eq!(meter.look(start + 10_000, 999, 0), None);
         let turn = meter.look(start + 12_000, 200, 0);
-        assert_eq!(turn, Some(Turn::Flood(100)));
+        assert_eq!(turn, Some(FloodEdge::Flood(100)));
         // A clock that stands is no division by zero.
         assert_eq!(meter.look(start + 12_000, 0, 0), None);
     }

@@ -24,9 +24,9 @@ use crate::config::{Shield as Section, SynCookiesWord};
 use crate::os::sysctl;
 
 pub use events::Events;
-pub use guard::{Decision, Guard, Seen, State, Wanted};
-pub use kernel::{Kernel, state_obstacle};
-use meter::{Meter, Turn};
+pub use guard::{CookieDecision, CookieState, Guard, ShieldSettings, SynCounts};
+pub use kernel::{CookieSettings, state_obstacle};
+use meter::{FloodEdge, Meter};
 pub use prefixes::{Follower, Prefixes};
 
 /// What is common to all interfaces.
@@ -36,7 +36,7 @@ pub struct Shield {
     mode: SynCookiesWord,
     meter: Meter,
     verified_secs: u16,
-    kernel: Kernel,
+    kernel: CookieSettings,
     /// Cookies were given in the last round.
     was_given: bool,
 }
@@ -50,14 +50,14 @@ impl Shield {
             mode: section.syn_cookies,
             verified_secs: section.verified_secs,
             meter: Meter::new(section.syn_threshold, section.calm_secs),
-            kernel: Kernel::new(section),
+            kernel: CookieSettings::new(section),
             was_given: false,
         }
     }
 
     /// What of the kernel is set meanwhile, for whoever ends the process.
     #[must_use]
-    pub fn kernel(&self) -> Kernel {
+    pub fn kernel(&self) -> CookieSettings {
         self.kernel.clone()
     }
 
@@ -75,20 +75,20 @@ impl Shield {
 
     /// Looks once: so much has come to guarded ports since the last time. `can_give`: on an interface cookies can be given.
     /// Gives what each of those is told.
-    pub fn look(&mut self, now: Instant, seen: Seen, can_give: bool) -> Decision {
+    pub fn look(&mut self, now: Instant, seen: SynCounts, can_give: bool) -> CookieDecision {
         self.saw(now, seen);
         let is_wanted = match self.mode {
-            SynCookiesWord::Off => return Decision::default(),
+            SynCookiesWord::Off => return CookieDecision::default(),
             SynCookiesWord::Always => true,
             SynCookiesWord::Auto => self.measure(now, seen.syns),
         };
         let state = match is_wanted {
-            false => State::Calm,
-            true if !can_give => State::NoWayOut,
-            true if self.kernel.take(now) => State::Given,
-            true => State::NoSetting,
+            false => CookieState::Calm,
+            true if !can_give => CookieState::NoWayOut,
+            true if self.kernel.take(now) => CookieState::Given,
+            true => CookieState::NoSetting,
         };
-        let is_given = state == State::Given;
+        let is_given = state == CookieState::Given;
         let orders = match is_given {
             true => self.orders(now),
             false => Orders::REST,
@@ -100,11 +100,11 @@ impl Shield {
         if !is_given {
             self.kernel.rest(now);
         }
-        Decision { state, orders }
+        CookieDecision { state, orders }
     }
 
     /// What was given since the last look may be on its way.
-    pub fn saw(&self, now: Instant, seen: Seen) {
+    pub fn saw(&self, now: Instant, seen: SynCounts) {
         if seen.cookies > 0 {
             self.kernel.given(now);
         }
@@ -125,10 +125,10 @@ impl Shield {
         // A kernel that does not say has no connections: then every SYN counts.
         let accepted = sysctl::connections_accepted().unwrap_or(0);
         match self.meter.look(now, syns, accepted) {
-            Some(Turn::Flood(rate)) => {
+            Some(FloodEdge::Flood(rate)) => {
                 info!("SYN cookies: on, {rate} SYNs a second that nobody completes");
             }
-            Some(Turn::Calm) => info!("SYN cookies: off, it is calm again"),
+            Some(FloodEdge::Calm) => info!("SYN cookies: off, it is calm again"),
             None => {}
         }
         self.meter.is_flood()

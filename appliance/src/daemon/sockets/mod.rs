@@ -19,7 +19,7 @@ use super::retry::Retry;
 use crate::config::{Config, Endpoint, Plan};
 use crate::os::reuseport;
 use crate::worker::engines::{ENGINES, TCP};
-use crate::worker::{self, Command, Inbox, LISTENERS_MAX, Listeners};
+use crate::worker::{self, Inbox, LISTENERS_MAX, Listeners, WorkerCommand};
 
 /// The first pause before an address that could not be listened on is tried again, in milliseconds.
 const AGAIN_MS: u64 = 1_000;
@@ -182,7 +182,7 @@ impl Listening {
             }
             let (places, left) = (listeners.places(), listeners.left.clone());
             if inboxes[engine]
-                .send(Command::Listen(Box::new(listeners)))
+                .send(WorkerCommand::Listen(Box::new(listeners)))
                 .is_err()
             {
                 let error = io::Error::other(format!("worker {engine} is not responding"));

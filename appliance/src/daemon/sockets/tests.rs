@@ -42,7 +42,7 @@ fn a_place_is_kept_for_an_address_that_may_come_back() {
 /// What a worker is told by a command: how many sockets it gets, and the places of those that it closes.
 fn told(inbox: &Inbox) -> Option<(usize, Vec<u16>)> {
     let command = inbox.take()?;
-    let Command::Listen(listeners) = command else {
+    let WorkerCommand::Listen(listeners) = command else {
         panic!("another command")
     };
     let opened = listeners.udp.len() + listeners.tcp.len();
@@ -86,7 +86,7 @@ fn a_worker_whose_inbox_is_full_closes_its_sockets_later() {
     let now = Instant::from_millis(1);
     listening.poll(&[0], now, &inboxes, true);
     assert_eq!(told(&inboxes[0]), Some((1, vec![])));
-    while inboxes[0].send(Command::Detach).is_ok() {}
+    while inboxes[0].send(WorkerCommand::Detach).is_ok() {}
     listening.take_places(&[]);
     listening.poll(&[0], now, &inboxes, true);
     while inboxes[0].take().is_some() {}
@@ -152,7 +152,7 @@ fn an_address_that_another_process_has_is_taken_when_it_is_free_and_not_before()
     assert_eq!(listening.serving(), 1);
     assert!(!listening.is_due(later + AGAIN_MAX_MS));
     for engine in [0, TCP] {
-        let Some(Command::Listen(listeners)) = inboxes[engine].take() else {
+        let Some(WorkerCommand::Listen(listeners)) = inboxes[engine].take() else {
             panic!("engine {engine} got nothing")
         };
         assert_eq!(
@@ -168,14 +168,14 @@ fn a_worker_whose_inbox_is_full_gets_its_sockets_later() {
     let inboxes: Vec<Inbox> = (0..ENGINES)
         .map(|_| Inbox::new().expect("eventfd"))
         .collect();
-    while inboxes[0].send(Command::Detach).is_ok() {}
+    while inboxes[0].send(WorkerCommand::Detach).is_ok() {}
     let now = Instant::from_millis(1);
     listening.poll(&[0, TCP], now, &inboxes, true);
     assert_eq!(listening.serving(), 0);
     while inboxes[0].take().is_some() {}
     listening.poll(&[0, TCP], now + AGAIN_MS, &inboxes, true);
     assert_eq!(listening.serving(), 1);
-    assert!(matches!(inboxes[0].take(), Some(Command::Listen(_))));
+    assert!(matches!(inboxes[0].take(), Some(WorkerCommand::Listen(_))));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn a_socket_that_a_worker_cannot_wait_at_is_opened_again_after_a_pause() {
     let mut due = now;
     for pause in [AGAIN_MS, 2 * AGAIN_MS] {
         for engine in engines {
-            let Some(Command::Listen(mut listeners)) = inboxes[engine].take() else {
+            let Some(WorkerCommand::Listen(mut listeners)) = inboxes[engine].take() else {
                 panic!("sockets for engine {engine}")
             };
             listeners.udp.retain(|(place, _)| *place == 1);
@@ -223,7 +223,7 @@ fn a_socket_that_a_worker_cannot_wait_at_is_opened_again_after_a_pause() {
         assert_eq!(listening.serving(), 2);
     }
     for engine in engines {
-        let Some(Command::Listen(listeners)) = inboxes[engine].take() else {
+        let Some(WorkerCommand::Listen(listeners)) = inboxes[engine].take() else {
             panic!("sockets for engine {engine}")
         };
         assert_eq!(listeners.places(), [1]);

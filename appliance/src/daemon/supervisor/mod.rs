@@ -15,11 +15,11 @@ use xdnsd_core::limits::WORKERS;
 
 use super::destinations::sources_checked;
 use super::program::{detach, lock};
-use super::shield::{Events, Follower, Kernel, Prefixes, Seen, Shield};
+use super::shield::{CookieSettings, Events, Follower, Prefixes, Shield, SynCounts};
 use super::switches::{Keys, Switches};
 use super::tier0::Tier0;
 use crate::config::{AskWord, Config, Devices, Errors, Fault, Interface, Plan, XdpMode, is_strict};
-use crate::control::metrics::Protect;
+use crate::control::metrics::ProtectStatus;
 use crate::os::clock;
 use crate::os::netlink::Changes;
 use crate::worker::{Inbox, QueueName};
@@ -214,7 +214,7 @@ impl Supervisor {
         if !self.shield.is_on() && self.config.protects.is_empty() {
             return;
         }
-        let (mut seen, mut can_give) = (Seen::default(), false);
+        let (mut seen, mut can_give) = (SynCounts::default(), false);
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_ref() {
                 let guard = &mut attachment.inside.guard;
@@ -246,7 +246,7 @@ impl Supervisor {
 
     /// Hosts behind this one, as they are shown.
     #[must_use]
-    pub fn protects(&self) -> Vec<Protect> {
+    pub fn protects(&self) -> Vec<ProtectStatus> {
         let protect = |section: &crate::config::Protect| {
             let interface = section.interface.as_str();
             let mut attachments = self.attachments.iter();
@@ -257,7 +257,7 @@ impl Supervisor {
                 0 => interface.to_owned(),
                 vlan => format!("{interface} vlan {vlan}"),
             };
-            Some(Protect {
+            Some(ProtectStatus {
                 interface,
                 addresses: section.addresses.iter().map(ToString::to_string).collect(),
                 ports: section.ports.clone(),
@@ -276,7 +276,7 @@ impl Supervisor {
         }
     }
 
-    /// Detaches every program: from here on the kernel's sockets have everything. Of the kernel's settings see [`Kernel`].
+    /// Detaches every program: from here on the kernel's sockets have everything. Of the kernel's settings see [`CookieSettings`].
     pub fn stop(&mut self) {
         let now = clock::now();
         for attachment in &mut self.attachments {
@@ -291,7 +291,7 @@ impl Supervisor {
 
     /// What of the kernel is set while cookies are given.
     #[must_use]
-    pub fn kernel(&self) -> Kernel {
+    pub fn kernel(&self) -> CookieSettings {
         self.shield.kernel()
     }
 }

@@ -1,7 +1,7 @@
 //! The heartbeat array, mapped: a worker says that it lives by one store, without a system call.
 
 use super::Error;
-use crate::os::bpf_array::Words;
+use crate::os::bpf_array::MappedWords;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,13 +9,13 @@ use xdnsd_abi::{QUEUES_MAX, map};
 
 /// The whole array in our address space.
 pub(super) struct Beats {
-    mapping: Arc<Words>,
+    mapping: Arc<MappedWords>,
 }
 
 impl Beats {
     /// Maps the array. The mapping keeps the map alive by itself.
     pub(super) fn map(fd: BorrowedFd<'_>) -> Result<Self, Error> {
-        let mapped = Words::map(fd, QUEUES_MAX as usize).map_err(|cause| Error::Mmap {
+        let mapped = MappedWords::map(fd, QUEUES_MAX as usize).map_err(|cause| Error::Mmap {
             name: map::HEARTBEAT,
             cause,
         });
@@ -34,7 +34,7 @@ impl Beats {
 /// The heartbeat of one RX queue. It outlives the program that it came from; nobody reads it then.
 #[derive(Clone)]
 pub struct Heartbeat {
-    mapping: Arc<Words>,
+    mapping: Arc<MappedWords>,
     queue: u32,
 }
 

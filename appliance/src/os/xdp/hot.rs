@@ -2,7 +2,7 @@
 //! interface.
 
 use super::{Error, LOADER_PIECE_MAX, Program, take};
-use crate::os::bpf_array::Words;
+use crate::os::bpf_array::MappedWords;
 use crate::os::seal;
 use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::Xdp;
@@ -10,7 +10,7 @@ use aya::{Ebpf, EbpfLoader};
 use nix::errno::Errno;
 use std::os::fd::AsFd as _;
 use xdnsd_abi::hot::{
-    self, ANSWERS_MAX, CLIENTS_MAX, Outcome, PLACES, SILENT_WORDS, control, word,
+    self, ANSWERS_MAX, CLIENTS_MAX, HotOutcome, PLACES, SILENT_WORDS, control, word,
 };
 use xdnsd_abi::{map, tail};
 
@@ -28,17 +28,17 @@ pub struct HotProgram {
 #[derive(Debug)]
 pub struct HotMaps {
     /// See [`hot::ANSWERS`]; the words of one after the other.
-    pub answers: Words,
+    pub answers: MappedWords,
     /// See [`hot::INDEX`].
-    pub index: Words,
+    pub index: MappedWords,
     /// See [`hot::HITS`].
-    pub hits: Words,
+    pub hits: MappedWords,
     /// See [`hot::CLIENTS`].
-    pub clients: Words,
+    pub clients: MappedWords,
     /// See [`hot::SILENT`].
-    pub silent: Words,
+    pub silent: MappedWords,
     /// See [`hot::CONTROL`].
-    pub control: Words,
+    pub control: MappedWords,
 }
 
 impl HotProgram {
@@ -81,13 +81,13 @@ impl HotProgram {
         program.ok_or(Error::Contract(hot::PROGRAM))
     }
 
-    /// How often each [`Outcome`] was counted, on all CPUs.
+    /// How often each [`HotOutcome`] was counted, on all CPUs.
     ///
     /// # Errors
     /// The map refuses.
-    pub fn outcomes(&self) -> Result<[u64; Outcome::COUNT as usize], Error> {
-        let mut sums = [0; Outcome::COUNT as usize];
-        for (sum, &outcome) in sums.iter_mut().zip(Outcome::ALL) {
+    pub fn outcomes(&self) -> Result<[u64; HotOutcome::COUNT as usize], Error> {
+        let mut sums = [0; HotOutcome::COUNT as usize];
+        for (sum, &outcome) in sums.iter_mut().zip(HotOutcome::ALL) {
             let values = self.outcomes.get(&(outcome as u32), 0);
             let values = values.map_err(|cause| Error::map(hot::OUTCOMES, cause))?;
             *sum = values.iter().copied().fold(0, u64::wrapping_add);
@@ -102,11 +102,11 @@ fn mapped(
     name: &'static str,
     words: usize,
     open: &mut Vec<MapData>,
-) -> Result<Words, Error> {
+) -> Result<MappedWords, Error> {
     let Some(Map::Array(array)) = ebpf.take_map(name) else {
         return Err(Error::Contract(name));
     };
-    let mapped = Words::map(array.fd().as_fd(), words);
+    let mapped = MappedWords::map(array.fd().as_fd(), words);
     open.push(array);
     mapped.map_err(|cause| Error::Mmap { name, cause })
 }

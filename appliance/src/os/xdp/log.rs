@@ -28,11 +28,11 @@ impl Log {
 }
 
 /// The ring, which all programs share.
-pub struct Ring(RingBuf<MapData>);
+pub struct EventRing(RingBuf<MapData>);
 
 /// A record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct FrameEvent {
     /// CLOCK_MONOTONIC in nanoseconds.
     pub time_ns: u64,
     /// What became of the frame.
@@ -47,7 +47,7 @@ pub struct Event {
     pub head: [u8; (WORDS - HEAD) * size_of::<u64>()],
 }
 
-impl Event {
+impl FrameEvent {
     /// Out of a record. `None`: it is malformed.
     #[must_use]
     pub fn parse(record: &[u8]) -> Option<Self> {
@@ -71,7 +71,7 @@ impl Event {
     }
 }
 
-impl Ring {
+impl EventRing {
     /// An empty one, of at least a page.
     ///
     /// # Errors
@@ -86,11 +86,11 @@ impl Ring {
     }
 
     /// The next record.
-    pub fn pop(&mut self) -> Option<Event> {
+    pub fn pop(&mut self) -> Option<FrameEvent> {
         loop {
             let record = self.0.next()?;
             // A malformed one is left out.
-            if let Some(event) = Event::parse(&record) {
+            if let Some(event) = FrameEvent::parse(&record) {
                 return Some(event);
             }
         }
@@ -102,7 +102,7 @@ impl Program {
     ///
     /// # Errors
     /// The kernel refuses the program (before Linux 5.18), or a map.
-    pub fn write_log(&mut self, ring: &Ring, share: u32) -> Result<(), Error> {
+    pub fn write_log(&mut self, ring: &EventRing, share: u32) -> Result<(), Error> {
         if !self.log.is_loaded {
             if !self.takes_several_buffers() {
                 return Err(Error::NoShield);
@@ -150,14 +150,14 @@ mod tests {
             record.extend(u64::to_ne_bytes(word));
         }
         record.extend([0xa5; 72]);
-        let event = Event::parse(&record).expect("a record");
+        let event = FrameEvent::parse(&record).expect("a record");
         assert_eq!((event.time_ns, event.reason), (7, Reason::DropDenied));
         assert_eq!((event.ifindex, event.len, event.head_len), (9, 300, 58));
         for len in 0..record.len() {
-            assert_eq!(Event::parse(&record[..len]), None, "{len}");
+            assert_eq!(FrameEvent::parse(&record[..len]), None, "{len}");
         }
-        assert_eq!(Event::parse(&[&record[..], &[0]].concat()), None);
+        assert_eq!(FrameEvent::parse(&[&record[..], &[0]].concat()), None);
         record[8..12].copy_from_slice(&Reason::COUNT.to_ne_bytes());
-        assert_eq!(Event::parse(&record), None, "no such verdict");
+        assert_eq!(FrameEvent::parse(&record), None, "no such verdict");
     }
 }

@@ -17,7 +17,7 @@ mod shield;
 pub use error::Error;
 pub use heartbeat::Heartbeat;
 pub use hot::{HOT_OBJECT, HotMaps, HotProgram};
-pub use log::{Event, Ring};
+pub use log::{EventRing, FrameEvent};
 pub use prefixes::{PrefixBits, Trie};
 pub use rate::AccountsMap;
 
@@ -28,7 +28,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 use heartbeat::Beats;
-pub use protect::Wanted;
+pub use protect::ProtectedPrefix;
 
 use log::Log;
 use protect::Protect;

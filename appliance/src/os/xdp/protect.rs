@@ -31,7 +31,7 @@ impl Protect {
 }
 
 /// A prefix with a port: how many bits of the key count.
-pub type Wanted = (u32, Behind, Protected);
+pub type ProtectedPrefix = (u32, Behind, Protected);
 
 impl Program {
     /// Has segments to protected addresses seen from here on, and those answered that [`Self::set_protecting`] says so of.
@@ -79,13 +79,13 @@ impl Program {
     /// # Errors
     ///
     /// More than [`PROTECTED_MAX`] entries, or the map refuses.
-    pub fn set_protected(&mut self, wanted: &[Wanted]) -> Result<(), Error> {
+    pub fn set_protected(&mut self, wanted: &[ProtectedPrefix]) -> Result<(), Error> {
         Error::check_room(map::PROTECTED, wanted.len(), PROTECTED_MAX)?;
         self.replace_protected(wanted)
             .map_err(|cause| Error::map(map::PROTECTED, cause))
     }
 
-    fn replace_protected(&mut self, wanted: &[Wanted]) -> Result<(), MapError> {
+    fn replace_protected(&mut self, wanted: &[ProtectedPrefix]) -> Result<(), MapError> {
         let map = &mut self.protect.protected;
         let present: Result<Vec<Key<BehindBytes>>, MapError> = map.keys().collect();
         let is_wanted = |key: &Key<BehindBytes>| {

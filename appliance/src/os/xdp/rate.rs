@@ -2,7 +2,7 @@
 //! into them.
 
 use super::{Error, Program};
-use crate::os::bpf_array::Words;
+use crate::os::bpf_array::MappedWords;
 use aya::maps::{Array, ArrayOfMaps, IterableMap, MapData};
 use std::os::fd::AsFd as _;
 use xdnsd_abi::rate::{self, ELEMENTS, Element, WORDS};
@@ -19,10 +19,10 @@ impl AccountsMap {
     ///
     /// # Errors
     /// The kernel has no BPF for us.
-    pub fn new() -> Result<(Self, Words), Error> {
+    pub fn new() -> Result<(Self, MappedWords), Error> {
         let failed = |cause| Error::map(rate::ACCOUNTS, cause);
         let array = Array::create(ELEMENTS, MMAPABLE).map_err(failed)?;
-        let words = Words::map(IterableMap::map(&array).fd().as_fd(), WORDS);
+        let words = MappedWords::map(IterableMap::map(&array).fd().as_fd(), WORDS);
         let words = words.map_err(|cause| Error::Mmap {
             name: rate::ACCOUNTS,
             cause,

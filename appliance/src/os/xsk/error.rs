@@ -12,14 +12,14 @@ pub struct SetupError {
     /// RX queue.
     pub queue: u32,
     /// What was being done.
-    pub step: Step,
+    pub step: SetupStep,
     /// What the kernel said.
     pub errno: Errno,
 }
 
 /// The steps of opening a socket, each a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum SetupStep {
     /// Looking up the interface.
     Interface,
     /// Making the socket.
@@ -40,7 +40,7 @@ pub enum Step {
     Crate(&'static str),
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for SetupStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Interface => f.write_str("if_nametoindex"),
@@ -72,41 +72,41 @@ impl fmt::Display for SetupError {
 impl std::error::Error for SetupError {}
 
 /// What to do about it, where the errno alone does not say.
-fn hint(step: Step, errno: Errno) -> Option<&'static str> {
+fn hint(step: SetupStep, errno: Errno) -> Option<&'static str> {
     // Every errno has an arm of its own only where we know more than its name.
-    if errno == Errno::EPERM && !matches!(step, Step::Crate(_)) {
+    if errno == Errno::EPERM && !matches!(step, SetupStep::Crate(_)) {
         return Some("CAP_NET_RAW is missing");
     }
     match step {
-        Step::Interface => Some("no such interface"),
-        Step::Socket if errno == Errno::EAFNOSUPPORT => {
+        SetupStep::Interface => Some("no such interface"),
+        SetupStep::Socket if errno == Errno::EAFNOSUPPORT => {
             Some("the kernel is built without CONFIG_XDP_SOCKETS")
         }
-        Step::UmemReg(_) if errno == Errno::ENOBUFS => {
+        SetupStep::UmemReg(_) if errno == Errno::ENOBUFS => {
             Some("RLIMIT_MEMLOCK is below the UMEM's size: raise it or grant CAP_IPC_LOCK")
         }
-        Step::Bind(_) if errno == Errno::EBUSY => {
+        SetupStep::Bind(_) if errno == Errno::EBUSY => {
             Some("another AF_XDP socket is bound to this queue")
         }
-        Step::Bind(_) if errno == Errno::EINVAL => Some("the interface has no such RX queue"),
-        Step::Bind(BindMode::ZeroCopy) if errno == Errno::EOPNOTSUPP => {
+        SetupStep::Bind(_) if errno == Errno::EINVAL => Some("the interface has no such RX queue"),
+        SetupStep::Bind(BindMode::ZeroCopy) if errno == Errno::EOPNOTSUPP => {
             Some("the driver has no zero copy for this queue: set the mode to copy")
         }
-        Step::Bind(_) if errno == Errno::ENETDOWN => Some("the interface is down"),
-        Step::Crate("afxdp::Socket::new") if errno == Errno::ENOENT => {
+        SetupStep::Bind(_) if errno == Errno::ENETDOWN => Some("the interface is down"),
+        SetupStep::Crate("afxdp::Socket::new") if errno == Errno::ENOENT => {
             Some("the crate needs an XDP program attached first, with a map named xsks_map")
         }
-        Step::Crate(_) if errno == Errno::EPERM => {
+        SetupStep::Crate(_) if errno == Errno::EPERM => {
             Some("CAP_SYS_ADMIN is missing, by which the library under the crate finds the program")
         }
-        Step::Socket
-        | Step::UmemReg(_)
-        | Step::RingSize(_)
-        | Step::MmapOffsets
-        | Step::MapRing(_)
-        | Step::Bind(_)
-        | Step::Options
-        | Step::Crate(_) => None,
+        SetupStep::Socket
+        | SetupStep::UmemReg(_)
+        | SetupStep::RingSize(_)
+        | SetupStep::MmapOffsets
+        | SetupStep::MapRing(_)
+        | SetupStep::Bind(_)
+        | SetupStep::Options
+        | SetupStep::Crate(_) => None,
     }
 }
 
@@ -148,7 +148,7 @@ impl Kick {
 mod tests {
     use super::*;
 
-    fn error(step: Step, errno: Errno) -> String {
+    fn error(step: SetupStep, errno: Errno) -> String {
         SetupError {
             interface: "eth0".into(),
             queue: 3,
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_call_and_the_knob() {
-        let text = error(Step::UmemReg(2 << 20), Errno::ENOBUFS);
+        let text = error(SetupStep::UmemReg(2 << 20), Errno::ENOBUFS);
         assert!(
             text.starts_with(
                 "AF_XDP on eth0 queue 3: setsockopt(XDP_UMEM_REG) of 2048 KiB: ENOBUFS"
@@ -168,18 +168,18 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("RLIMIT_MEMLOCK"), "{text}");
-        let text = error(Step::Bind(BindMode::ZeroCopy), Errno::EOPNOTSUPP);
+        let text = error(SetupStep::Bind(BindMode::ZeroCopy), Errno::EOPNOTSUPP);
         assert!(
             text.contains("bind in zero-copy mode") && text.contains("set the mode to copy"),
             "{text}"
         );
         assert!(
-            error(Step::RingSize("XDP_RX_RING"), Errno::ENOMEM)
+            error(SetupStep::RingSize("XDP_RX_RING"), Errno::ENOMEM)
                 .contains("setsockopt(XDP_RX_RING): ENOMEM")
         );
-        let text = error(Step::Socket, Errno::EPERM);
+        let text = error(SetupStep::Socket, Errno::EPERM);
         assert!(text.ends_with("(CAP_NET_RAW is missing)"), "{text}");
-        let text = error(Step::Crate("afxdp::Socket::new"), Errno::EPERM);
+        let text = error(SetupStep::Crate("afxdp::Socket::new"), Errno::EPERM);
         assert!(text.contains("CAP_SYS_ADMIN is missing"), "{text}");
     }
 

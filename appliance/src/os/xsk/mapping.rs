@@ -1,6 +1,6 @@
 //! The memory of one ring, mapped from the socket.
 
-use super::ring::{Entry, Shared};
+use super::ring::{RingEntry, RingMemory};
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
@@ -93,7 +93,7 @@ fn check_layout<E>(
     if fits { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-impl<E: Entry> Shared for Mapping<E> {
+impl<E: RingEntry> RingMemory for Mapping<E> {
     type Entry = E;
 
     fn producer(&self) -> &AtomicU32 {

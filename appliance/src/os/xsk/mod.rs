@@ -36,7 +36,7 @@ mod afxdp;
 #[cfg(feature = "afxdp")]
 pub use afxdp::{Frame, Xsk};
 
-pub use error::{Kick, SetupError, Step};
+pub use error::{Kick, SetupError, SetupStep};
 pub use prefetch::prefetch;
 pub use slot::UmemSlot;
 pub use stats::{Census, SocketCounters, Statistics};

@@ -13,7 +13,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// One entry in shared memory.
-pub trait Entry {
+pub trait RingEntry {
     /// What the entry holds.
     type Value: Copy;
     /// Reads the entry; ordered by the counters, not by itself.
@@ -27,7 +27,7 @@ pub trait Entry {
 #[derive(Debug)]
 pub struct AddressEntry(AtomicU64);
 
-impl Entry for AddressEntry {
+impl RingEntry for AddressEntry {
     type Value = u64;
 
     fn load(&self) -> u64 {
@@ -59,7 +59,7 @@ pub struct Descriptor {
     pub len: u32,
 }
 
-impl Entry for DescriptorEntry {
+impl RingEntry for DescriptorEntry {
     type Value = Descriptor;
 
     fn load(&self) -> Descriptor {
@@ -77,9 +77,9 @@ impl Entry for DescriptorEntry {
 }
 
 /// The memory of one ring. `entries().len()` is a power of two and never changes.
-pub trait Shared {
+pub trait RingMemory {
     /// What the ring carries.
-    type Entry: Entry;
+    type Entry: RingEntry;
     /// Counter of submitted entries.
     fn producer(&self) -> &AtomicU32;
     /// Counter of released entries.
@@ -100,7 +100,7 @@ pub struct Producer<M> {
     tail_seen: u32,
 }
 
-impl<M: Shared> Producer<M> {
+impl<M: RingMemory> Producer<M> {
     /// Takes up the ring where its counters stand.
     pub fn new(memory: M) -> Self {
         let size = ring_size(&memory);
@@ -130,7 +130,7 @@ impl<M: Shared> Producer<M> {
 
     /// Writes one entry, not yet visible to the consumer. False: the ring is full.
     #[must_use]
-    pub fn push(&mut self, value: <M::Entry as Entry>::Value) -> bool {
+    pub fn push(&mut self, value: <M::Entry as RingEntry>::Value) -> bool {
         if self.free(1) == 0 {
             return false;
         }
@@ -171,7 +171,7 @@ pub struct Consumer<M> {
     head_seen: u32,
 }
 
-impl<M: Shared> Consumer<M> {
+impl<M: RingMemory> Consumer<M> {
     /// Takes up the ring where its counters stand.
     pub fn new(memory: M) -> Self {
         let size = ring_size(&memory);
@@ -197,7 +197,7 @@ impl<M: Shared> Consumer<M> {
     }
 
     /// Reads one entry; its place stays ours until [`Self::release`].
-    pub fn pop(&mut self) -> Option<<M::Entry as Entry>::Value> {
+    pub fn pop(&mut self) -> Option<<M::Entry as RingEntry>::Value> {
         if self.available(1) == 0 {
             return None;
         }
@@ -226,7 +226,7 @@ fn masked(counter: u32, size: u32) -> usize {
     (counter & (size - 1)) as usize
 }
 
-fn ring_size<M: Shared>(memory: &M) -> u32 {
+fn ring_size<M: RingMemory>(memory: &M) -> u32 {
     let size = u32::try_from(memory.entries().len()).expect("a ring of at most 2^31 entries");
     assert!(
         size.is_power_of_two(),
@@ -248,7 +248,7 @@ mod tests {
         entries: Box<[E]>,
     }
 
-    impl<E: Entry> Shared for Arc<Plain<E>> {
+    impl<E: RingEntry> RingMemory for Arc<Plain<E>> {
         type Entry = E;
         fn producer(&self) -> &AtomicU32 {
             &self.producer

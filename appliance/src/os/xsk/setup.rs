@@ -3,7 +3,7 @@
 //! socket, UMEM, ring sizes, ring mappings, first fill, bind. Rings must be mapped before bind, and some drivers take
 //! buffers from the fill ring while they bind, so it is primed before.
 
-use super::error::{SetupError, Step};
+use super::error::{SetupError, SetupStep};
 use super::mapping::Mapping;
 use super::ring::{AddressEntry, Consumer, DescriptorEntry, Producer};
 use super::slot::{RxQueue, UmemSlot};
@@ -36,25 +36,27 @@ pub fn open(options: &Options<'_>, slot: UmemSlot) -> Result<(Rings, OwnedFd, Um
     try_open(options, slot).map_err(failed)
 }
 
-type StepResult<T> = Result<T, (Step, Errno)>;
+type StepResult<T> = Result<T, (SetupStep, Errno)>;
 
 fn try_open(options: &Options<'_>, slot: UmemSlot) -> StepResult<(Rings, OwnedFd, Umem)> {
-    let ifindex = if_nametoindex(options.interface).map_err(|errno| (Step::Interface, errno))?;
+    let ifindex =
+        if_nametoindex(options.interface).map_err(|errno| (SetupStep::Interface, errno))?;
     let queue = RxQueue {
         ifindex,
         queue: options.queue,
     };
     if !slot.is_for(queue) {
-        return Err((Step::Bind(options.mode), Errno::EBUSY));
+        return Err((SetupStep::Bind(options.mode), Errno::EBUSY));
     }
     let mut umem = Umem::new(slot);
-    let fd = new_socket().map_err(|errno| (Step::Socket, errno))?;
+    let fd = new_socket().map_err(|errno| (SetupStep::Socket, errno))?;
     sys::raise_memlock();
-    register_umem(fd.as_fd(), umem.slot()).map_err(|errno| (Step::UmemReg(SLOT_SIZE), errno))?;
+    register_umem(fd.as_fd(), umem.slot())
+        .map_err(|errno| (SetupStep::UmemReg(SLOT_SIZE), errno))?;
     set_ring_sizes(fd.as_fd())?;
     let mut rings = map_rings(fd.as_fd())?;
     fill(&mut rings.fill, &mut umem);
-    bind(fd.as_fd(), ifindex, options).map_err(|errno| (Step::Bind(options.mode), errno))?;
+    bind(fd.as_fd(), ifindex, options).map_err(|errno| (SetupStep::Bind(options.mode), errno))?;
     sys::tune(fd.as_fd());
     match sys::mode(fd.as_fd()) {
         Ok(CopyMode::Copy) => umem.slot().take_back(),
@@ -111,7 +113,7 @@ fn register_umem(fd: BorrowedFd<'_>, slot: &UmemSlot) -> nix::Result<()> {
 }
 
 fn set_ring_sizes(fd: BorrowedFd<'_>) -> StepResult<()> {
-    let failed = |name| move |error| (Step::RingSize(name), errno(error));
+    let failed = |name| move |error| (SetupStep::RingSize(name), errno(error));
     sockopt::set_xdp_umem_fill_ring_size(fd, RX_RING as u32)
         .map_err(failed("XDP_UMEM_FILL_RING"))?;
     sockopt::set_xdp_umem_completion_ring_size(fd, TX_RING as u32)
@@ -122,10 +124,10 @@ fn set_ring_sizes(fd: BorrowedFd<'_>) -> StepResult<()> {
 
 fn map_rings(fd: BorrowedFd<'_>) -> StepResult<Rings> {
     let offsets =
-        sockopt::xdp_mmap_offsets(fd).map_err(|error| (Step::MmapOffsets, errno(error)))?;
+        sockopt::xdp_mmap_offsets(fd).map_err(|error| (SetupStep::MmapOffsets, errno(error)))?;
     let fill_page = libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t;
     let completion_page = libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t;
-    let failed = |ring| move |errno| (Step::MapRing(ring), errno);
+    let failed = |ring| move |errno| (SetupStep::MapRing(ring), errno);
     Ok(Rings {
         fill: Producer::new(
             Mapping::new(fd, fill_page, &offsets.fr, RX_RING).map_err(failed("fill"))?,

@@ -1,10 +1,10 @@
 //! The default backend: our own socket over libc, UMEM in a static.
 
-use super::error::{Kick, SetupError, Step};
+use super::error::{Kick, SetupError, SetupStep};
 use super::setup::{self, Rings};
 use super::slot::UmemSlot;
 use super::stats::{Census, SocketCounters, Statistics};
-use super::umem::{Frame, Owner, Umem};
+use super::umem::{ChunkOwner, Frame, Umem};
 use super::{Batch, CopyMode, Options, sys};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use xdnsd_core::limits::{BATCH, TX_RING};
@@ -33,7 +33,7 @@ impl Xsk {
         let mode = sys::mode(fd.as_fd()).map_err(|errno| SetupError {
             interface: options.interface.to_owned(),
             queue: options.queue,
-            step: Step::Options,
+            step: SetupStep::Options,
             errno,
         })?;
         Ok(Self {
@@ -124,7 +124,10 @@ impl Xsk {
     pub fn census(&self) -> Census {
         // The station further down the road is read first: a chunk that moves meanwhile is missed there, not counted
         // twice. The kernel may publish it there before it takes it from the ring before, hence the minimum.
-        let (rx_side, tx_side) = (self.umem.count(Owner::Rx), self.umem.count(Owner::Tx));
+        let (rx_side, tx_side) = (
+            self.umem.count(ChunkOwner::Rx),
+            self.umem.count(ChunkOwner::Tx),
+        );
         let rx = self.rings.rx.pending().min(rx_side);
         let fill = self.rings.fill.pending().min(rx_side - rx);
         let completion = self.rings.completion.pending().min(tx_side);
@@ -133,11 +136,11 @@ impl Xsk {
             fill,
             kernel_rx: rx_side - rx - fill,
             rx,
-            worker: self.umem.count(Owner::Worker),
+            worker: self.umem.count(ChunkOwner::Worker),
             tx,
             kernel_tx: tx_side - completion - tx,
             completion,
-            free: self.umem.count(Owner::Free),
+            free: self.umem.count(ChunkOwner::Free),
         }
     }
 

@@ -6,8 +6,8 @@
 //!  chunk  | headroom 256 | Ethernet frame ...      room  |              offset .. CHUNK_SIZE
 //! ```
 //!
-//! A chunk is in exactly one place: fill ring, kernel, RX ring (all three: [`Owner::Rx`]), worker, TX ring, kernel,
-//! completion ring (all three: [`Owner::Tx`]), or free. The worker's claim is a [`Frame`], which is neither `Clone` nor
+//! A chunk is in exactly one place: fill ring, kernel, RX ring (all three: [`ChunkOwner::Rx`]), worker, TX ring, kernel,
+//! completion ring (all three: [`ChunkOwner::Tx`]), or free. The worker's claim is a [`Frame`], which is neither `Clone` nor
 //! `Copy`: who holds it is the only one who can reach the bytes. RX chunks always return to the fill ring and TX
 //! chunks to the reserve for replies made later, so neither use can starve the other.
 
@@ -146,7 +146,7 @@ impl Dropped {
 
 /// Who has a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub enum ChunkOwner {
     /// Nobody: it can be taken for a reply.
     Free,
     /// Fill ring, the kernel, or RX ring.
@@ -159,10 +159,10 @@ pub enum Owner {
 
 /// The ledger of one claimed slot: makes tokens, takes them back, knows every chunk's owner.
 ///
-/// Invariant: a `Frame` of a chunk exists only while its owner is [`Owner::Worker`].
+/// Invariant: a `Frame` of a chunk exists only while its owner is [`ChunkOwner::Worker`].
 pub struct Umem {
     slot: UmemSlot,
-    owner: [Owner; CHUNKS_PER_QUEUE],
+    owner: [ChunkOwner; CHUNKS_PER_QUEUE],
     count: [u16; 4],
     rx_free: Vec<u16, RX_CHUNKS>,
     tx_free: Vec<u16, TX_CHUNKS>,
@@ -173,7 +173,7 @@ impl Umem {
     pub fn new(slot: UmemSlot) -> Self {
         let mut umem = Self {
             slot,
-            owner: [Owner::Free; CHUNKS_PER_QUEUE],
+            owner: [ChunkOwner::Free; CHUNKS_PER_QUEUE],
             count: [CHUNKS_PER_QUEUE as u16, 0, 0, 0],
             rx_free: Vec::new(),
             tx_free: Vec::new(),
@@ -190,7 +190,7 @@ impl Umem {
     }
 
     /// Chunks that `owner` has.
-    pub fn count(&self, owner: Owner) -> u32 {
+    pub fn count(&self, owner: ChunkOwner) -> u32 {
         u32::from(self.count[owner as usize])
     }
 
@@ -202,17 +202,17 @@ impl Umem {
     /// The next address for the fill ring.
     pub fn refill(&mut self) -> Option<u64> {
         let index = self.rx_free.pop()?;
-        self.set(index, Owner::Rx);
+        self.set(index, ChunkOwner::Rx);
         Some(u64::from(index) * CHUNK_SIZE as u64)
     }
 
     /// The token for a descriptor of the RX ring. `None`: the kernel never had that chunk for receiving, or the frame
     /// leaves it; in the second case the chunk is free again.
     pub fn received(&mut self, descriptor: Descriptor) -> Option<Frame> {
-        let index = self.index_of(descriptor.address, Owner::Rx)?;
+        let index = self.index_of(descriptor.address, ChunkOwner::Rx)?;
         let offset = descriptor.address as usize % CHUNK_SIZE;
         if descriptor.len as usize > CHUNK_SIZE - offset {
-            self.set(index, Owner::Free);
+            self.set(index, ChunkOwner::Free);
             self.put_free(index);
             return None;
         }
@@ -231,7 +231,7 @@ impl Umem {
         if len > CHUNK_SIZE - offset {
             return Err(frame);
         }
-        let index = self.take_back(frame, Owner::Tx);
+        let index = self.take_back(frame, ChunkOwner::Tx);
         let address = u64::from(index) * CHUNK_SIZE as u64 + offset as u64;
         Ok(Descriptor {
             address,
@@ -242,17 +242,17 @@ impl Umem {
     /// Frees the chunk of an entry of the completion ring. False: the kernel never had it for sending.
     #[must_use]
     pub fn completed(&mut self, address: u64) -> bool {
-        let Some(index) = self.index_of(address, Owner::Tx) else {
+        let Some(index) = self.index_of(address, ChunkOwner::Tx) else {
             return false;
         };
-        self.set(index, Owner::Free);
+        self.set(index, ChunkOwner::Free);
         self.put_free(index);
         true
     }
 
     /// Frees the frame's chunk.
     pub fn release(&mut self, frame: Frame) {
-        let index = self.take_back(frame, Owner::Free);
+        let index = self.take_back(frame, ChunkOwner::Free);
         self.put_free(index);
     }
 
@@ -270,7 +270,7 @@ impl Umem {
             while bits != 0 {
                 let index = (word * 64) as u16 + bits.trailing_zeros() as u16;
                 bits &= bits - 1;
-                self.set(index, Owner::Free);
+                self.set(index, ChunkOwner::Free);
                 self.put_free(index);
                 recovered += 1;
             }
@@ -281,7 +281,7 @@ impl Umem {
     /// Makes the chunk's token. The caller has just taken the chunk from the kernel or from a free list.
     fn frame(&mut self, index: u16, offset: usize, len: usize) -> Frame {
         debug_assert!(offset + len <= CHUNK_SIZE);
-        self.set(index, Owner::Worker);
+        self.set(index, ChunkOwner::Worker);
         let chunk = (self.slot.index() * CHUNKS_PER_QUEUE) as u32 + u32::from(index);
         Frame {
             chunk,
@@ -291,7 +291,7 @@ impl Umem {
     }
 
     /// Ends a token.
-    fn take_back(&mut self, frame: Frame, to: Owner) -> u16 {
+    fn take_back(&mut self, frame: Frame, to: ChunkOwner) -> u16 {
         // Holds in release builds too: another socket's chunk number names a chunk of ours that somebody else may hold.
         assert_eq!(
             frame.slot(),
@@ -305,12 +305,12 @@ impl Umem {
     }
 
     /// The chunk that holds `address`, if `owner` has it: what the kernel names is checked before it is believed.
-    fn index_of(&self, address: u64, owner: Owner) -> Option<u16> {
+    fn index_of(&self, address: u64, owner: ChunkOwner) -> Option<u16> {
         let index = usize::try_from(address / CHUNK_SIZE as u64).ok()?;
         (*self.owner.get(index)? == owner).then_some(index as u16)
     }
 
-    fn set(&mut self, index: u16, owner: Owner) {
+    fn set(&mut self, index: u16, owner: ChunkOwner) {
         let old = mem::replace(&mut self.owner[usize::from(index)], owner);
         self.count[old as usize] -= 1;
         self.count[owner as usize] += 1;
@@ -331,7 +331,7 @@ impl Drop for Umem {
         self.recover_dropped();
         // A frame that is still out reaches its bytes without asking us. The next owner of the slot would make a second
         // token for the same chunk, so there must be no next owner.
-        if self.count(Owner::Worker) != 0 {
+        if self.count(ChunkOwner::Worker) != 0 {
             self.slot.retire();
         }
     }
@@ -351,10 +351,15 @@ mod tests {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut umem = Umem::new(UmemSlot::claim(0).expect("slot 0 is free"));
         test(&mut umem);
-        let total: u32 = [Owner::Free, Owner::Rx, Owner::Worker, Owner::Tx]
-            .map(|owner| umem.count(owner))
-            .iter()
-            .sum();
+        let total: u32 = [
+            ChunkOwner::Free,
+            ChunkOwner::Rx,
+            ChunkOwner::Worker,
+            ChunkOwner::Tx,
+        ]
+        .map(|owner| umem.count(owner))
+        .iter()
+        .sum();
         assert_eq!(total as usize, CHUNKS_PER_QUEUE);
     }
 
@@ -409,7 +414,7 @@ mod tests {
             let sent = umem.transmit(frame, 1000).expect("it fits");
             assert_eq!(sent, descriptor(address, 1000));
             assert!(umem.completed(sent.address));
-            assert_eq!(umem.count(Owner::Free) as usize, CHUNKS_PER_QUEUE);
+            assert_eq!(umem.count(ChunkOwner::Free) as usize, CHUNKS_PER_QUEUE);
             assert_eq!(
                 umem.refillable() as usize,
                 RX_CHUNKS,
@@ -464,7 +469,7 @@ mod tests {
                 "leaves the chunk"
             );
             assert_eq!(
-                umem.count(Owner::Free) as usize,
+                umem.count(ChunkOwner::Free) as usize,
                 CHUNKS_PER_QUEUE,
                 "and the chunk is not lost"
             );
@@ -504,9 +509,9 @@ mod tests {
                 cfg!(debug_assertions),
                 "debug builds panic"
             );
-            assert_eq!(umem.count(Owner::Worker), 1);
+            assert_eq!(umem.count(ChunkOwner::Worker), 1);
             assert_eq!((umem.recover_dropped(), umem.recover_dropped()), (1, 0));
-            assert_eq!(umem.count(Owner::Free) as usize, CHUNKS_PER_QUEUE);
+            assert_eq!(umem.count(ChunkOwner::Free) as usize, CHUNKS_PER_QUEUE);
         });
     }
 

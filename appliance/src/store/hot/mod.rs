@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use heapless::Vec;
 use xdnsd_abi::hash::HashKey;
 use xdnsd_abi::hot::{
-    self, ANSWERS_MAX, NAME_WORDS, PLACES, SILENT_WORDS, Words, control, silent_bit, word,
+    self, ANSWERS_MAX, AnswerWords, NAME_WORDS, PLACES, SILENT_WORDS, control, silent_bit, word,
 };
 
 use crate::os::grace::wait_for_programs;
@@ -40,7 +40,7 @@ pub struct HotAnswers {
 
 /// A question that the program answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct HotQuestion {
     /// The name in lower case, as [`xdnsd_core::answer::hot_name`] has it.
     pub name: [u64; NAME_WORDS],
     /// The type and the bits of [`hot::kind`].
@@ -194,14 +194,14 @@ impl HotAnswers {
 
     /// Puts an answer, whose words are complete, where the program finds it, in place of the same question's or of one that
     /// nobody has asked for lately. False: it has to wait.
-    pub fn put(&self, words: &Words, now_ns: u64) -> bool {
+    pub fn put(&self, words: &AnswerWords, now_ns: u64) -> bool {
         self.put_if(words, |books, maps, place, before| {
             before == 0 || books.may_replace(maps, place, number(before), words, now_ns)
         })
     }
 
     /// Puts it in place of the same question's that is over and was given at least so often. False: there is none.
-    pub fn renew(&self, words: &Words, now_ns: u64, hits_min: u64) -> bool {
+    pub fn renew(&self, words: &AnswerWords, now_ns: u64, hits_min: u64) -> bool {
         self.put_if(words, |_, maps, _, before| {
             before != 0
                 && is_same(maps, number(before), words)
@@ -213,7 +213,7 @@ impl HotAnswers {
     /// Puts it, if its place, and what the index has there, are right.
     fn put_if(
         &self,
-        words: &Words,
+        words: &AnswerWords,
         is_right: impl FnOnce(&mut Books, &HotMaps, u32, u64) -> bool,
     ) -> bool {
         let Some(maps) = self.maps.get() else {
@@ -263,7 +263,7 @@ impl HotAnswers {
 
     /// The questions that the program answers, and how often it has answered each of them.
     #[must_use]
-    pub fn asked(&self) -> std::vec::Vec<Asked> {
+    pub fn asked(&self) -> std::vec::Vec<HotQuestion> {
         let Some(maps) = self.maps.get() else {
             return std::vec::Vec::new();
         };
@@ -274,7 +274,7 @@ impl HotAnswers {
         let taken = entries.filter(|entry| *entry != 0).map(number);
         taken
             .filter(|number| answer(maps, *number, word::VALID) == present)
-            .map(|number| Asked {
+            .map(|number| HotQuestion {
                 name: std::array::from_fn(|at| answer(maps, number, word::NAME + at)),
                 kind: answer(maps, number, word::KIND),
                 hits: hits(maps, number),
@@ -349,7 +349,7 @@ impl Books {
         maps: &HotMaps,
         place: u32,
         number: u16,
-        words: &Words,
+        words: &AnswerWords,
         now_ns: u64,
     ) -> bool {
         let word = |at| answer(maps, number, at);
@@ -398,7 +398,7 @@ fn hits(maps: &HotMaps, number: u16) -> u64 {
 }
 
 /// Whether it is one to the same question.
-fn is_same(maps: &HotMaps, number: u16, words: &Words) -> bool {
+fn is_same(maps: &HotMaps, number: u16, words: &AnswerWords) -> bool {
     (word::KIND..word::OVER).all(|at| answer(maps, number, at) == words[at])
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::os::bpf_array::Words as Array;
+use crate::os::bpf_array::MappedWords as Array;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::os::fd::AsFd as _;
 use xdnsd_abi::hot::{CLIENTS_MAX, kind};
@@ -33,7 +33,7 @@ fn hot() -> HotAnswers {
 }
 
 /// An answer to a question of this number.
-fn answer(hot: &HotAnswers, question: u64) -> Words {
+fn answer(hot: &HotAnswers, question: u64) -> AnswerWords {
     let mut words = [0; word::COUNT];
     words[word::KIND] = kind::EDNS | 1;
     words[word::NAME] = question;
@@ -43,7 +43,7 @@ fn answer(hot: &HotAnswers, question: u64) -> Words {
 }
 
 /// What the program finds.
-fn found(hot: &HotAnswers, wanted: &Words) -> Option<Words> {
+fn found(hot: &HotAnswers, wanted: &AnswerWords) -> Option<AnswerWords> {
     let maps = hot.maps.get().expect("open");
     let mut name = [0; NAME_WORDS];
     name.copy_from_slice(&wanted[word::NAME..word::OVER]);
@@ -62,7 +62,7 @@ fn found(hot: &HotAnswers, wanted: &Words) -> Option<Words> {
     Some(words)
 }
 
-fn hit(hot: &HotAnswers, wanted: &Words) {
+fn hit(hot: &HotAnswers, wanted: &AnswerWords) {
     let maps = hot.maps.get().expect("open");
     let mut name = [0; NAME_WORDS];
     name.copy_from_slice(&wanted[word::NAME..word::OVER]);
@@ -74,7 +74,7 @@ fn hit(hot: &HotAnswers, wanted: &Words) {
 }
 
 /// Two questions that meet in one place.
-fn rivals(hot: &HotAnswers) -> [Words; 2] {
+fn rivals(hot: &HotAnswers) -> [AnswerWords; 2] {
     let place = |question| {
         let mut name = [0; NAME_WORDS];
         name[0] = question;
@@ -137,7 +137,7 @@ fn what_was_asked_for_until_it_was_over_is_renewed_in_its_place() {
     assert!(!hot.renew(&words, 1_000, 4), "not so often");
     assert!(hot.renew(&words, 1_000, 3));
     assert_eq!(found(&hot, &words), Some(words));
-    let asked = |hits| Asked {
+    let asked = |hits| HotQuestion {
         name: [5, 0, 0, 0, 0, 0, 0, 0],
         kind: kind::EDNS | 1,
         hits,

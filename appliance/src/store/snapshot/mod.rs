@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use xdnsd_core::answer::{Answer, Head};
 use xdnsd_core::cache::snapshot::{
-    Encoder, Header, HeaderError, Marker, RECORD_MAX, Records, open,
+    Encoder, HeaderError, Marker, RECORD_MAX, SnapshotHeader, SnapshotRecords, open,
 };
 use xdnsd_core::dns::rcode;
 use xdnsd_core::limits;
@@ -35,7 +35,7 @@ use crate::text;
 
 /// Bytes of the longest file that the fullest cache makes; no more is read. It is in memory only at the start, before
 /// the rings and tables of the workers are.
-pub const FILE_BYTES_MAX: usize = Header::LEN
+pub const FILE_BYTES_MAX: usize = SnapshotHeader::LEN
     + limits::CACHE_SHARDS
         * limits::CACHE_WAYS
         * (limits::CACHE_LARGE_SETS * RECORD_MAX
@@ -77,7 +77,7 @@ pub enum Doubt {
 }
 
 impl Doubt {
-    fn of(header: Option<&Header>) -> Option<Self> {
+    fn of(header: Option<&SnapshotHeader>) -> Option<Self> {
         let Some(header) = header else {
             return Some(Self::Header);
         };
@@ -292,7 +292,7 @@ impl Store {
 
     fn restore(
         &self,
-        records: Records<'_>,
+        records: SnapshotRecords<'_>,
         cache: &SharedCache,
         now: Instant,
         age_secs: Option<u32>,
@@ -339,7 +339,7 @@ impl Store {
             fs::create_dir_all(folder)?;
         }
         let mut file = files::create_own(&self.unfinished, 0o600)?;
-        let header = Header {
+        let header = SnapshotHeader {
             marker: Marker(random::bytes()?),
             records: None,
             saved_secs: clock::wall_secs(),
@@ -349,7 +349,7 @@ impl Store {
         let answers = self.write_records(&mut file, cache, header.marker)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(
-            &Header {
+            &SnapshotHeader {
                 records: u32::try_from(answers).ok(),
                 ..header
             }
@@ -439,7 +439,7 @@ fn in_the_way_of_new(path: &Path) -> Option<Obstacle> {
 /// Whether a file was never a snapshot: somebody wants it as it is. What a power cut may leave of one, nothing or zeros, is not of
 /// others.
 fn is_of_others(path: &Path) -> io::Result<bool> {
-    let mut bytes = [0; Header::LEN];
+    let mut bytes = [0; SnapshotHeader::LEN];
     let mut len = 0;
     let mut file = File::open(path)?;
     while len < bytes.len() {
@@ -448,7 +448,10 @@ fn is_of_others(path: &Path) -> io::Result<bool> {
             more => len += more,
         }
     }
-    let is_foreign = matches!(Header::decode(&bytes[..len]), Err(HeaderError::Foreign));
+    let is_foreign = matches!(
+        SnapshotHeader::decode(&bytes[..len]),
+        Err(HeaderError::Foreign)
+    );
     Ok(is_foreign && bytes.iter().any(|byte| *byte != 0))
 }
 

@@ -81,7 +81,7 @@ fn what_is_saved_is_restored() {
 /// The kernel's clock is what it is; each other reason can be made.
 #[test]
 fn why_an_age_is_unknown_is_said() {
-    let header = |saved_secs, clock_synchronised| Header {
+    let header = |saved_secs, clock_synchronised| SnapshotHeader {
         marker: Marker([7; size_of::<Marker>()]),
         records: Some(0),
         saved_secs,
@@ -158,7 +158,12 @@ fn an_age_that_is_known_is_taken_off_and_failures_and_the_long_stale_stay_out() 
             ..aged(0)
         },
     );
-    let restored = store.restore(Records::new(&records, Marker([7; 8])), cache, now, Some(50));
+    let restored = store.restore(
+        SnapshotRecords::new(&records, Marker([7; 8])),
+        cache,
+        now,
+        Some(50),
+    );
     assert_eq!(
         (restored.answers, restored.expired, restored.broken),
         (2, 2, 0)
@@ -222,7 +227,7 @@ fn any_flipped_byte_costs_at_most_its_record() {
             bytes[at] ^= mask;
             fs::write(folder.0.join("cache"), &bytes).expect("the folder");
             let restored = load_anew(&store, cache);
-            let expected = if at < Header::LEN { 6 } else { 5 };
+            let expected = if at < SnapshotHeader::LEN { 6 } else { 5 };
             let foreign = restored.file.is_none() && at < 10;
             assert!(
                 restored.answers >= expected || foreign,
@@ -258,7 +263,10 @@ fn the_generation_before_serves_where_the_newest_is_useless() {
         (&b"\x7fELF and so on"[..], "not a snapshot"),
         (&future, "a snapshot of format 2"),
         (&first[..20], "cut short"),
-        (&first[..Header::LEN + 3], "nothing but broken records"),
+        (
+            &first[..SnapshotHeader::LEN + 3],
+            "nothing but broken records",
+        ),
         (b"", "cut short"),
     ] {
         fs::write(&newest, bytes).expect("the folder");

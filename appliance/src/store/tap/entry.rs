@@ -15,7 +15,7 @@ pub const ENTRY_BYTES: usize = 64;
 /// What was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum TapKind {
     /// A query, as it came.
     Query,
     /// An answer that was given at once.
@@ -32,7 +32,7 @@ pub enum Kind {
     FrameOut,
 }
 
-impl Kind {
+impl TapKind {
     const ALL: [Self; 7] = [
         Self::Query,
         Self::Answer,
@@ -69,7 +69,7 @@ pub mod wanted {
 /// How a query came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Via {
+pub enum QueryPath {
     /// Through an AF_XDP socket.
     Xdp,
     /// Through the kernel's UDP sockets.
@@ -78,7 +78,7 @@ pub enum Via {
     Tcp,
 }
 
-impl Via {
+impl QueryPath {
     /// Each of them.
     pub const ALL: [Self; 3] = [Self::Xdp, Self::Udp, Self::Tcp];
 
@@ -96,7 +96,7 @@ impl Via {
 /// Why it was answered as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Why {
+pub enum AnswerReason {
     /// A list says so, of the name or of one that it leads to.
     Blocked,
     /// Its address is private, and it came from outside.
@@ -131,7 +131,7 @@ pub enum Why {
     Own,
 }
 
-impl Why {
+impl AnswerReason {
     /// Each of them.
     pub const ALL: [Self; 16] = [
         Self::Blocked,
@@ -177,25 +177,25 @@ impl Why {
 }
 
 /// What the engine counts where it decides, in the order in which it is believed: several may be counted for one query.
-const DECISIVE: [(Counter, Why); 18] = [
-    (Counter::Blocked, Why::Blocked),
-    (Counter::RebindWithheld, Why::Rebind),
-    (Counter::AclDropped, Why::Access),
-    (Counter::RateQueriesSlipped, Why::Rate),
-    (Counter::RateQueriesDropped, Why::Rate),
-    (Counter::RateMissesSlipped, Why::Rate),
-    (Counter::RateMissesDropped, Why::Rate),
-    (Counter::BadCookies, Why::Cookie),
-    (Counter::FormerrGiven, Why::Malformed),
-    (Counter::NotimpGiven, Why::Unsupported),
-    (Counter::RefusedGiven, Why::Refused),
-    (Counter::ServfailGiven, Why::Failed),
-    (Counter::CacheStale, Why::Stale),
-    (Counter::LocalAnswers, Why::Local),
-    (Counter::CacheHits, Why::Cache),
-    (Counter::CacheMisses, Why::Waiting),
-    (Counter::Coalesced, Why::Waiting),
-    (Counter::IgnoredMessages, Why::Ignored),
+const DECISIVE: [(Counter, AnswerReason); 18] = [
+    (Counter::Blocked, AnswerReason::Blocked),
+    (Counter::RebindWithheld, AnswerReason::Rebind),
+    (Counter::AclDropped, AnswerReason::Access),
+    (Counter::RateQueriesSlipped, AnswerReason::Rate),
+    (Counter::RateQueriesDropped, AnswerReason::Rate),
+    (Counter::RateMissesSlipped, AnswerReason::Rate),
+    (Counter::RateMissesDropped, AnswerReason::Rate),
+    (Counter::BadCookies, AnswerReason::Cookie),
+    (Counter::FormerrGiven, AnswerReason::Malformed),
+    (Counter::NotimpGiven, AnswerReason::Unsupported),
+    (Counter::RefusedGiven, AnswerReason::Refused),
+    (Counter::ServfailGiven, AnswerReason::Failed),
+    (Counter::CacheStale, AnswerReason::Stale),
+    (Counter::LocalAnswers, AnswerReason::Local),
+    (Counter::CacheHits, AnswerReason::Cache),
+    (Counter::CacheMisses, AnswerReason::Waiting),
+    (Counter::Coalesced, AnswerReason::Waiting),
+    (Counter::IgnoredMessages, AnswerReason::Ignored),
 ];
 
 /// Where the counters that decide stood: what has moved since says why. So the engine pays nothing for being read.
@@ -211,7 +211,7 @@ impl Marks {
     }
 
     /// The first one that has moved since they were set, which they are again.
-    pub fn moved(&mut self, counters: &Counters) -> Option<Why> {
+    pub fn moved(&mut self, counters: &Counters) -> Option<AnswerReason> {
         let mut found = None;
         for (mark, (counter, why)) in self.0.iter_mut().zip(DECISIVE) {
             let value = counters.get(counter);
@@ -226,7 +226,7 @@ impl Marks {
 
 /// One query, answer or frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct TapEntry {
     /// When, by the monotonic clock.
     pub time_ns: u64,
     /// For how long a worker had it in hand; 0 where that is not known.
@@ -236,18 +236,18 @@ pub struct Entry {
     /// How many of them are kept.
     pub kept: u16,
     /// What it is.
-    pub kind: Kind,
+    pub kind: TapKind,
     /// How the query came.
-    pub via: Via,
+    pub via: QueryPath,
     /// Why it was answered so.
-    pub why: Why,
+    pub why: AnswerReason,
     /// Who asked.
     pub client: SocketAddr,
     /// Who has answered.
     pub upstream: Option<SocketAddr>,
 }
 
-impl Entry {
+impl TapEntry {
     /// Its bytes.
     #[must_use]
     pub fn emit(&self) -> [u8; ENTRY_BYTES] {
@@ -274,9 +274,9 @@ impl Entry {
             micros: number(8)?,
             len: number(12)?,
             kept: number(16)? as u16,
-            kind: *Kind::ALL.get(usize::from(bytes[18]))?,
-            via: *Via::ALL.get(usize::from(bytes[19]))?,
-            why: *Why::ALL.get(usize::from(bytes[20]))?,
+            kind: *TapKind::ALL.get(usize::from(bytes[18]))?,
+            via: *QueryPath::ALL.get(usize::from(bytes[19]))?,
+            why: *AnswerReason::ALL.get(usize::from(bytes[20]))?,
             client: address(&bytes[22..40])?,
             upstream: address(&bytes[42..60]).filter(|upstream| upstream.port() != 0),
         })
@@ -306,41 +306,41 @@ mod tests {
 
     #[test]
     fn an_entry_is_read_as_it_was_written() {
-        let entry = Entry {
+        let entry = TapEntry {
             time_ns: u64::MAX - 7,
             micros: 1_234_567,
             len: 65_535,
             kept: 448,
-            kind: Kind::Late,
-            via: Via::Tcp,
-            why: Why::Own,
+            kind: TapKind::Late,
+            via: QueryPath::Tcp,
+            why: AnswerReason::Own,
             client: "[2001:db8::1]:4711".parse().expect("an address"),
             upstream: "192.0.2.1:53".parse().ok(),
         };
-        assert_eq!(Entry::parse(&entry.emit()), Some(entry));
-        let other = Entry {
+        assert_eq!(TapEntry::parse(&entry.emit()), Some(entry));
+        let other = TapEntry {
             client: "10.0.0.7:53".parse().expect("an address"),
             upstream: None,
             ..entry
         };
-        assert_eq!(Entry::parse(&other.emit()), Some(other));
+        assert_eq!(TapEntry::parse(&other.emit()), Some(other));
         for at in [18, 19, 20] {
             let mut bytes = entry.emit();
             bytes[at] = 99;
-            assert_eq!(Entry::parse(&bytes), None, "byte {at}");
+            assert_eq!(TapEntry::parse(&bytes), None, "byte {at}");
         }
     }
 
     #[test]
     fn words_stand_where_their_numbers_say() {
-        for (index, kind) in Kind::ALL.into_iter().enumerate() {
+        for (index, kind) in TapKind::ALL.into_iter().enumerate() {
             assert_eq!(kind as usize, index);
             assert_ne!(kind.wanted() & wanted::ALL, 0);
         }
-        for (index, via) in Via::ALL.into_iter().enumerate() {
+        for (index, via) in QueryPath::ALL.into_iter().enumerate() {
             assert_eq!(via as usize, index);
         }
-        for (index, why) in Why::ALL.into_iter().enumerate() {
+        for (index, why) in AnswerReason::ALL.into_iter().enumerate() {
             assert_eq!(why as usize, index);
         }
     }
@@ -353,10 +353,10 @@ mod tests {
         marks.set(&counters);
         assert_eq!(marks.moved(&counters), None);
         counters.count(Counter::CacheHits);
-        assert_eq!(marks.moved(&counters), Some(Why::Cache));
+        assert_eq!(marks.moved(&counters), Some(AnswerReason::Cache));
         assert_eq!(marks.moved(&counters), None, "once");
         counters.count(Counter::CacheMisses);
         counters.count(Counter::Blocked);
-        assert_eq!(marks.moved(&counters), Some(Why::Blocked));
+        assert_eq!(marks.moved(&counters), Some(AnswerReason::Blocked));
     }
 }

@@ -15,10 +15,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use entry::Entry;
-use ring::{RINGS, Ring, Shape};
+use entry::TapEntry;
+use ring::{RINGS, RingLayout, TapRing};
 
-use crate::os::shared_memory::Shared;
+use crate::os::shared_memory::SharedMemory;
 
 /// Readers at once. All places taken: the next one is refused.
 pub const READERS_MAX: usize = 4;
@@ -28,15 +28,15 @@ pub static TAP: Tap = Tap::new();
 
 /// Where one worker writes.
 #[derive(Debug)]
-pub struct Rings([Mutex<Option<Ring>>; READERS_MAX]);
+pub struct TapRings([Mutex<Option<TapRing>>; READERS_MAX]);
 
-impl Rings {
+impl TapRings {
     const fn new() -> Self {
         Self([const { Mutex::new(None) }; READERS_MAX])
     }
 
     /// Writes it for each reader that wants it. May be called by the worker alone.
-    pub fn write(&self, entry: &Entry, bytes: &[u8]) {
+    pub fn write(&self, entry: &TapEntry, bytes: &[u8]) {
         for ring in &self.0 {
             if let Ok(mut ring) = ring.try_lock()
                 && let Some(ring) = &mut *ring
@@ -46,7 +46,7 @@ impl Rings {
         }
     }
 
-    fn put(&self, place: usize, ring: Option<Ring>) {
+    fn put(&self, place: usize, ring: Option<TapRing>) {
         let mut present = self.0[place].lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = std::mem::replace(&mut *present, ring);
         // Not behind the lock, and never by a worker: the last one unmaps the memory.
@@ -77,7 +77,7 @@ impl Reader {
 #[derive(Debug)]
 pub struct Tap {
     wanted: AtomicU8,
-    rings: [Rings; RINGS],
+    rings: [TapRings; RINGS],
     readers: Mutex<[Option<Reader>; READERS_MAX]>,
 }
 
@@ -85,7 +85,7 @@ impl Tap {
     const fn new() -> Self {
         Self {
             wanted: AtomicU8::new(0),
-            rings: [const { Rings::new() }; RINGS],
+            rings: [const { TapRings::new() }; RINGS],
             readers: Mutex::new([const { None }; READERS_MAX]),
         }
     }
@@ -98,7 +98,7 @@ impl Tap {
 
     /// Where a worker writes.
     #[must_use]
-    pub const fn rings(&self, worker: usize) -> &Rings {
+    pub const fn rings(&self, worker: usize) -> &TapRings {
         &self.rings[worker]
     }
 
@@ -114,8 +114,8 @@ impl Tap {
     /// There are too many, in words.
     pub fn attach(
         &self,
-        memory: Shared,
-        shape: Shape,
+        memory: SharedMemory,
+        shape: RingLayout,
         wanted: u8,
         connection: UnixStream,
     ) -> Result<(), String> {
@@ -128,7 +128,7 @@ impl Tap {
         };
         let memory = Arc::new(memory);
         for (index, rings) in self.rings.iter().enumerate() {
-            let ring = Ring::new(Arc::clone(&memory), shape, index, wanted);
+            let ring = TapRing::new(Arc::clone(&memory), shape, index, wanted);
             rings.put(place, Some(ring));
         }
         readers[place] = Some(Reader { connection, wanted });
@@ -169,10 +169,10 @@ mod tests {
     use super::*;
 
     fn attach(tap: &Tap, kinds: u8) -> (UnixStream, RingReader) {
-        let shape = Shape::new(16, 512).expect("a shape");
-        let (file, memory) = Shared::make(shape.bytes()).expect("memory");
+        let shape = RingLayout::new(16, 512).expect("a shape");
+        let (file, memory) = SharedMemory::make(shape.bytes()).expect("memory");
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        let daemon = Shared::take(&file, shape.bytes()).expect("memory");
+        let daemon = SharedMemory::take(&file, shape.bytes()).expect("memory");
         tap.attach(daemon, shape, kinds, ours).expect("a place");
         (theirs, RingReader::new(memory, shape))
     }
@@ -205,8 +205,8 @@ mod tests {
         let mut readers: Vec<_> = (0..READERS_MAX)
             .map(|_| attach(&tap, wanted::ANSWERS))
             .collect();
-        let shape = Shape::QUESTIONS;
-        let (_file, memory) = Shared::make(shape.bytes()).expect("memory");
+        let shape = RingLayout::QUESTIONS;
+        let (_file, memory) = SharedMemory::make(shape.bytes()).expect("memory");
         let (ours, _theirs) = UnixStream::pair().expect("a pair");
         let refused = tap.attach(memory, shape, wanted::ANSWERS, ours);
         assert_eq!(refused, Err("4 read already".into()));

@@ -13,8 +13,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use xdnsd_core::limits::WORKERS;
 
-use super::entry::{ENTRY_BYTES, Entry};
-use crate::os::shared_memory::Shared;
+use super::entry::{ENTRY_BYTES, TapEntry};
+use crate::os::shared_memory::SharedMemory;
 
 /// Rings of a reader: one for each thread with an engine.
 pub const RINGS: usize = WORKERS + 1;
@@ -31,12 +31,12 @@ const SLOT_BYTES_MIN: usize = 512;
 
 /// How a reader's memory is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct RingLayout {
     slots: usize,
     slot_bytes: usize,
 }
 
-impl Shape {
+impl RingLayout {
     /// For who wants to know what was asked: the question fits whatever its name.
     pub const QUESTIONS: Self = Self {
         slots: 2048,
@@ -91,19 +91,19 @@ impl Shape {
 
 /// A worker's end of a ring.
 #[derive(Debug)]
-pub struct Ring {
-    memory: Arc<Shared>,
-    shape: Shape,
+pub struct TapRing {
+    memory: Arc<SharedMemory>,
+    shape: RingLayout,
     wanted: u8,
     index: usize,
     head: u64,
     lost: u64,
 }
 
-impl Ring {
+impl TapRing {
     /// The ring at `index`, of `RINGS`, for a reader that wants this.
     #[must_use]
-    pub fn new(memory: Arc<Shared>, shape: Shape, index: usize, wanted: u8) -> Self {
+    pub fn new(memory: Arc<SharedMemory>, shape: RingLayout, index: usize, wanted: u8) -> Self {
         assert!(index < RINGS, "a ring");
         Self {
             memory,
@@ -116,7 +116,7 @@ impl Ring {
     }
 
     /// Writes it with as many of the bytes as fit, where the reader wants it and has room.
-    pub fn write(&mut self, entry: &Entry, bytes: &[u8]) {
+    pub fn write(&mut self, entry: &TapEntry, bytes: &[u8]) {
         if self.wanted & entry.kind.wanted() == 0 {
             return;
         }
@@ -128,7 +128,7 @@ impl Ring {
             return;
         }
         let kept = bytes.len().min(self.shape.slot_bytes - ENTRY_BYTES);
-        let entry = Entry {
+        let entry = TapEntry {
             len: bytes.len() as u32,
             kept: kept as u16,
             ..*entry
@@ -144,15 +144,15 @@ impl Ring {
 /// The reader's end of all rings.
 #[derive(Debug)]
 pub struct RingReader {
-    memory: Shared,
-    shape: Shape,
+    memory: SharedMemory,
+    shape: RingLayout,
     tails: [u64; RINGS],
 }
 
 impl RingReader {
     /// Nothing is read yet.
     #[must_use]
-    pub const fn new(memory: Shared, shape: Shape) -> Self {
+    pub const fn new(memory: SharedMemory, shape: RingLayout) -> Self {
         Self {
             memory,
             shape,
@@ -172,7 +172,7 @@ impl RingReader {
 
     /// Reads what is there by now, with its bytes, in the order of time.
     #[must_use]
-    pub fn drain(&mut self) -> Vec<(Entry, Vec<u8>)> {
+    pub fn drain(&mut self) -> Vec<(TapEntry, Vec<u8>)> {
         let mut read = Vec::new();
         for ring in 0..RINGS {
             let base = ring * self.shape.ring_bytes();
@@ -192,10 +192,10 @@ impl RingReader {
         read
     }
 
-    fn slot(&self, at: usize) -> Option<(Entry, Vec<u8>)> {
+    fn slot(&self, at: usize) -> Option<(TapEntry, Vec<u8>)> {
         let mut head = [0; ENTRY_BYTES];
         self.memory.read(at, &mut head);
-        let entry = Entry::parse(&head)?;
+        let entry = TapEntry::parse(&head)?;
         let kept = usize::from(entry.kept).min(self.shape.slot_bytes - ENTRY_BYTES);
         let mut bytes = vec![0; kept];
         self.memory.read(at + ENTRY_BYTES, &mut bytes);
@@ -205,33 +205,33 @@ impl RingReader {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::entry::{Kind, Via, Why, wanted};
+    use super::super::entry::{AnswerReason, QueryPath, TapKind, wanted};
     use super::*;
 
-    pub(crate) fn entry(time_ns: u64) -> Entry {
-        Entry {
+    pub(crate) fn entry(time_ns: u64) -> TapEntry {
+        TapEntry {
             time_ns,
             micros: 1,
             len: 0,
             kept: 0,
-            kind: Kind::Answer,
-            via: Via::Udp,
-            why: Why::Cache,
+            kind: TapKind::Answer,
+            via: QueryPath::Udp,
+            why: AnswerReason::Cache,
             client: "10.0.0.7:4711".parse().expect("an address"),
             upstream: None,
         }
     }
 
-    fn ends(shape: Shape) -> (RingReader, Ring) {
-        let (file, memory) = Shared::make(shape.bytes()).expect("memory");
-        let daemon = Arc::new(Shared::take(&file, shape.bytes()).expect("memory"));
-        let ring = Ring::new(daemon, shape, RINGS - 1, wanted::ANSWERS);
+    fn ends(shape: RingLayout) -> (RingReader, TapRing) {
+        let (file, memory) = SharedMemory::make(shape.bytes()).expect("memory");
+        let daemon = Arc::new(SharedMemory::take(&file, shape.bytes()).expect("memory"));
+        let ring = TapRing::new(daemon, shape, RINGS - 1, wanted::ANSWERS);
         (RingReader::new(memory, shape), ring)
     }
 
     #[test]
     fn what_is_written_is_read_in_order_and_once() {
-        let (mut reader, mut ring) = ends(Shape::new(16, 512).expect("a shape"));
+        let (mut reader, mut ring) = ends(RingLayout::new(16, 512).expect("a shape"));
         for turn in 0..5u8 {
             for number in 0..10 {
                 ring.write(&entry(number), &[turn; 600]);
@@ -254,7 +254,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_has_no_room_is_counted_and_what_was_there_stays() {
-        let (mut reader, mut ring) = ends(Shape::new(16, 512).expect("a shape"));
+        let (mut reader, mut ring) = ends(RingLayout::new(16, 512).expect("a shape"));
         for number in 0..40 {
             ring.write(&entry(number), b"");
         }
@@ -267,9 +267,9 @@ pub(super) mod tests {
 
     #[test]
     fn what_nobody_wants_is_not_written() {
-        let (mut reader, mut ring) = ends(Shape::QUESTIONS);
-        let query = Entry {
-            kind: Kind::Query,
+        let (mut reader, mut ring) = ends(RingLayout::QUESTIONS);
+        let query = TapEntry {
+            kind: TapKind::Query,
             ..entry(1)
         };
         ring.write(&query, b"");
@@ -279,7 +279,7 @@ pub(super) mod tests {
     /// The other side may write what it likes.
     #[test]
     fn a_tail_that_is_nonsense_costs_entries_and_nothing_else() {
-        let (mut reader, mut ring) = ends(Shape::new(16, 512).expect("a shape"));
+        let (mut reader, mut ring) = ends(RingLayout::new(16, 512).expect("a shape"));
         let tail = (RINGS - 1) * reader.shape.ring_bytes() + TAIL;
         for nonsense in [1, u64::MAX, 1 << 40] {
             reader.memory.word(tail).store(nonsense, Relaxed);
@@ -301,10 +301,10 @@ pub(super) mod tests {
             (16, 256),
             (16, 4096),
         ] {
-            assert_eq!(Shape::new(slots, bytes), None, "{slots} {bytes}");
+            assert_eq!(RingLayout::new(slots, bytes), None, "{slots} {bytes}");
         }
-        for shape in [Shape::QUESTIONS, Shape::MESSAGES] {
-            assert_eq!(Shape::new(shape.slots, shape.slot_bytes), Some(shape));
+        for shape in [RingLayout::QUESTIONS, RingLayout::MESSAGES] {
+            assert_eq!(RingLayout::new(shape.slots, shape.slot_bytes), Some(shape));
         }
     }
 }

@@ -15,9 +15,9 @@ use nix::sys::socket::{
 use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::limits::UPSTREAM_SOCKETS;
 
-use super::{Arrived, PORT_MIN, candidates};
+use super::{PORT_MIN, PortEvent, candidates};
 use crate::os::random::Entropy;
-use crate::worker::events::{Source, watch};
+use crate::worker::events::{EventSource, watch};
 
 /// Errors of one socket that are passed over at a time.
 const ERRORS_MAX: usize = 8;
@@ -74,7 +74,7 @@ impl Connected {
     ) -> Result<u16, NoPort> {
         let place = self.free.pop().ok_or(NoPort::Full)?;
         let opened = connect(to, entropy).and_then(|(socket, number)| {
-            watch(epoll, socket.as_fd(), Source::Connected(place))?;
+            watch(epoll, socket.as_fd(), EventSource::Connected(place))?;
             Ok((socket, number))
         });
         let (socket, number) = match opened {
@@ -129,19 +129,19 @@ impl Connected {
     }
 
     /// What came to the socket in `place`.
-    pub fn receive(&mut self, place: u16, buffer: &mut [u8]) -> Arrived {
+    pub fn receive(&mut self, place: u16, buffer: &mut [u8]) -> PortEvent {
         let Some(found) = self.places.get_mut(usize::from(place)) else {
-            return Arrived::Nothing;
+            return PortEvent::Nothing;
         };
         let question = found.question;
         let Some(receiver) = &found.socket else {
-            return Arrived::Nothing;
+            return PortEvent::Nothing;
         };
         for _ in 0..ERRORS_MAX {
             match receiver.recv_from(buffer) {
                 // What came before it was connected may be anybody's.
                 Ok((len, from)) => {
-                    return Arrived::Message {
+                    return PortEvent::Message {
                         port: place,
                         question,
                         len,
@@ -149,13 +149,15 @@ impl Connected {
                     };
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Arrived::Nothing,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return PortEvent::Nothing;
+                }
                 // A word about the path, on which smaller packets arrive.
                 Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => drop_error(receiver),
                 Err(_) => {
                     // Whatever the caller makes of it: it would be told again at once.
                     found.socket = None;
-                    return Arrived::Unreachable {
+                    return PortEvent::Unreachable {
                         port: place,
                         question,
                         id: None,
@@ -164,7 +166,7 @@ impl Connected {
             }
         }
         // The rest is told again.
-        Arrived::Nothing
+        PortEvent::Nothing
     }
 }
 

@@ -18,10 +18,10 @@ use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
 use super::datagram::Packet;
-use super::outbox::{Outbox, Unsent, Waiting};
-use super::table::{Program, Table};
-use super::{Arrived, candidates, icmp};
-use crate::os::datagrams::{Batch, DATAGRAMS_MAX, Received, receive_all, send_all};
+use super::outbox::{Outbox, QueuedPacket, Unsent};
+use super::table::{LookupProgram, PortTable};
+use super::{PortEvent, candidates, icmp};
+use crate::os::datagrams::{Batch, DATAGRAMS_MAX, DatagramInfo, receive_all, send_all};
 use crate::os::random::Entropy;
 use crate::text::Sentence;
 
@@ -50,8 +50,8 @@ struct Sender {
 
 /// The ports of one worker.
 #[derive(Debug)]
-pub struct Lookup {
-    table: Arc<Table>,
+pub struct LookupPorts {
+    table: Arc<PortTable>,
     worker: u8,
     v4: Option<Family>,
     v6: Option<Family>,
@@ -62,12 +62,12 @@ pub struct Lookup {
     unsent: heapless::Vec<Unsent, DATAGRAMS_MAX>,
 }
 
-impl Lookup {
+impl LookupPorts {
     /// Opens the sockets of `worker` and puts them behind `program`. A family that the kernel does not have is left out.
     ///
     /// # Errors
     /// There is neither; the text says why.
-    pub fn new(program: &mut Program, worker: u8) -> Result<Self, Sentence> {
+    pub fn new(program: &mut LookupProgram, worker: u8) -> Result<Self, Sentence> {
         let mut family = |v6| -> Result<Family, Sentence> {
             let family = Family::open(v6).map_err(|errno| errno.to_string())?;
             program.receive_with(worker, v6, &family.receiver)?;
@@ -136,7 +136,7 @@ impl Lookup {
         self.table.close(port);
     }
 
-    /// Sends `message` from `port` to `to` with the next [`Lookup::flush`]. Whether there is a way, as far as is known.
+    /// Sends `message` from `port` to `to` with the next [`LookupPorts::flush`]. Whether there is a way, as far as is known.
     pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
         let Some(local) = self.sender(to).map(|sender| sender.local) else {
             return false;
@@ -147,7 +147,7 @@ impl Lookup {
         if self.outbox.is_full() {
             self.send_waiting();
         }
-        let waiting = Waiting {
+        let waiting = QueuedPacket {
             packet,
             local,
             port,
@@ -218,12 +218,12 @@ impl Lookup {
         received.and_then(Result::ok).unwrap_or_default()
     }
 
-    /// What a message that was received is: see [`Lookup::receive`].
-    pub fn arrived(&self, received: &Received) -> Arrived {
+    /// What a message that was received is: see [`LookupPorts::receive`].
+    pub fn arrived(&self, received: &DatagramInfo) -> PortEvent {
         let port = received.to.port();
         let entry = self.table.entry(port, received.from, received.to.ip());
         let question = entry.and_then(|entry| self.table.question(port, entry, self.worker));
-        Arrived::Message {
+        PortEvent::Message {
             port,
             // It was closed meanwhile: whoever receives it finds nobody who waits.
             question: question.unwrap_or(u16::MAX),
@@ -233,17 +233,17 @@ impl Lookup {
     }
 
     /// The next ICMP error that is about a question of this worker.
-    pub fn receive_error(&self, v6: bool, buffer: &mut [u8]) -> Arrived {
+    pub fn receive_error(&self, v6: bool, buffer: &mut [u8]) -> PortEvent {
         let Some(family) = self.family(v6) else {
-            return Arrived::Nothing;
+            return PortEvent::Nothing;
         };
         let Some(quoted) = icmp::receive(&family.errors, v6, buffer) else {
-            return Arrived::Nothing;
+            return PortEvent::Nothing;
         };
         let port = quoted.local.port();
         let entry = self.table.entry(port, quoted.remote, quoted.local.ip());
         let question = entry.and_then(|entry| self.table.question(port, entry, self.worker));
-        question.map_or(Arrived::Nothing, |question| Arrived::Unreachable {
+        question.map_or(PortEvent::Nothing, |question| PortEvent::Unreachable {
             port,
             question,
             id: quoted.id,

@@ -29,7 +29,7 @@ use xdnsd_core::time::Instant;
 use crate::os::datagrams::DATAGRAMS_MAX;
 use crate::os::random::Entropy;
 use connected::Connected;
-use lookup::Lookup;
+use lookup::LookupPorts;
 pub use outbox::Unsent;
 
 /// The lowest port that is drawn: those below are other services' (RFC 6335 section 6).
@@ -46,7 +46,7 @@ pub const SHARED_BYTES: usize = table::BYTES + reserved::BYTES + resting::BYTES;
 
 /// What came to a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arrived {
+pub enum PortEvent {
     /// A message of this length.
     Message {
         /// The port's name.
@@ -74,7 +74,7 @@ pub enum Arrived {
 /// The ports of one worker.
 pub struct Ports {
     pub(super) connected: Connected,
-    pub(super) lookup: Option<Lookup>,
+    pub(super) lookup: Option<LookupPorts>,
     /// When the latest questions went out, in nanoseconds, where somebody wants to know.
     asked_ns: [u64; TIMES],
 }
@@ -137,7 +137,7 @@ impl Ports {
     /// Sends what waits. The questions for which that failed.
     pub fn flush(&mut self) -> heapless::Vec<Unsent, DATAGRAMS_MAX> {
         let lookup = self.lookup.as_mut();
-        lookup.map_or_else(heapless::Vec::new, Lookup::flush)
+        lookup.map_or_else(heapless::Vec::new, LookupPorts::flush)
     }
 
     /// Keeps when a question went out.

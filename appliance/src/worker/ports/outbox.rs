@@ -7,7 +7,7 @@ use crate::os::datagrams::DATAGRAMS_MAX;
 
 /// A packet with what is known of it.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct QueuedPacket {
     /// Its bytes.
     pub packet: Packet,
     /// Its source.
@@ -19,7 +19,7 @@ pub struct Waiting {
 }
 
 /// Those of one worker.
-pub type Outbox = heapless::Vec<Waiting, DATAGRAMS_MAX>;
+pub type Outbox = heapless::Vec<QueuedPacket, DATAGRAMS_MAX>;
 
 /// A question whose packet could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

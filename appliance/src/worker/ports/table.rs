@@ -11,7 +11,7 @@ use aya::maps::{Map, MapData, SockMap};
 use aya::programs::SkLookup;
 use xdnsd_abi::ports;
 
-use crate::os::bpf_array::Words;
+use crate::os::bpf_array::MappedWords;
 use crate::os::{random, seal};
 use crate::text::Sentence;
 
@@ -26,14 +26,14 @@ const LOADER_PIECE_MAX: usize = 64 * 1024;
 const NAMESPACE: &str = "/proc/self/ns/net";
 
 /// The program, attached to this network namespace by a link that goes with the process.
-pub struct Program {
-    table: Arc<Table>,
+pub struct LookupProgram {
+    table: Arc<PortTable>,
     receivers: SockMap<MapData>,
     /// Holds program and link.
     _ebpf: aya::Ebpf,
 }
 
-impl Program {
+impl LookupProgram {
     /// Loads and attaches it. No port is open.
     ///
     /// # Errors
@@ -45,10 +45,10 @@ impl Program {
         let Some(Map::Array(array)) = ebpf.take_map(ports::TABLE) else {
             return Err("the object has no table".into());
         };
-        let words = Words::map(array.fd().as_fd(), ports::SLOTS as usize + 1);
+        let words = MappedWords::map(array.fd().as_fd(), ports::SLOTS as usize + 1);
         let words = words.map_err(|error| format!("mmap of the table: {error}"))?;
         let key = random::bytes().map_err(|error| format!("getrandom: {error}"))?;
-        let table = Arc::new(Table::new(words, u64::from_ne_bytes(key)));
+        let table = Arc::new(PortTable::new(words, u64::from_ne_bytes(key)));
         let receivers = ebpf.take_map(ports::RECEIVERS);
         let receivers = receivers.and_then(|map| SockMap::try_from(map).ok());
         let receivers = receivers.ok_or("the object has no map of sockets")?;
@@ -68,7 +68,7 @@ impl Program {
     }
 
     /// The table, to open ports in it.
-    pub(super) fn table(&self) -> Arc<Table> {
+    pub(super) fn table(&self) -> Arc<PortTable> {
         Arc::clone(&self.table)
     }
 
@@ -96,13 +96,13 @@ fn innermost(error: &dyn std::error::Error) -> Sentence {
 
 /// Which ports are open, for which worker.
 #[derive(Debug)]
-pub struct Table {
-    words: Words,
+pub struct PortTable {
+    words: MappedWords,
     key: u64,
 }
 
-impl Table {
-    fn new(words: Words, key: u64) -> Self {
+impl PortTable {
+    fn new(words: MappedWords, key: u64) -> Self {
         words.word(ports::KEY).store(key, Ordering::Relaxed);
         Self { words, key }
     }

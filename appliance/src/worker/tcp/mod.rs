@@ -20,7 +20,7 @@ use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
 
 use super::arrival::{Arrivals, Ingress};
-use super::events::Source;
+use super::events::EventSource;
 use super::listener::Places;
 use crate::os::socket::arrival_of;
 
@@ -109,7 +109,7 @@ pub enum Accepted {
 
 /// What reading from a connection brought.
 #[derive(Debug)]
-pub enum Arrived {
+pub enum TcpRead {
     /// Nothing whole yet.
     Nothing,
     /// A query of so many bytes, copied into the caller's buffer.
@@ -249,7 +249,7 @@ impl Tcp {
     /// Waits for `flags` at all listeners.
     fn arm(&self, flags: EpollFlags, epoll: &Epoll) {
         for (place, listener) in self.listeners.iter_with_places() {
-            let mut event = EpollEvent::new(flags, Source::TcpListener(place).to_bits());
+            let mut event = EpollEvent::new(flags, EventSource::TcpListener(place).to_bits());
             // Fails only for a descriptor that was never added.
             let _ = epoll.modify(listener.as_fd(), &mut event);
         }
@@ -357,25 +357,25 @@ impl Tcp {
     }
 
     /// Reads from the connection in slot `index`: at most one query, into `query`.
-    pub fn read(&mut self, index: u16, now: Instant, query: &mut [u8]) -> Arrived {
+    pub fn read(&mut self, index: u16, now: Instant, query: &mut [u8]) -> TcpRead {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else {
-            return Arrived::Nothing;
+            return TcpRead::Nothing;
         };
         let Slot {
             connection, buffer, ..
         } = slot;
         let Some(open) = connection else {
-            return Arrived::Nothing;
+            return TcpRead::Nothing;
         };
         match open.read(buffer, now) {
             Ok(Some(len)) => {
                 query[..len].copy_from_slice(&buffer[PREFIX..PREFIX + len]);
-                Arrived::Query(len)
+                TcpRead::Query(len)
             }
-            Ok(None) if !open.ended || open.in_flight > 0 => Arrived::Nothing,
+            Ok(None) if !open.ended || open.in_flight > 0 => TcpRead::Nothing,
             Ok(None) | Err(_) => {
                 *connection = None;
-                Arrived::Closed
+                TcpRead::Closed
             }
         }
     }
@@ -524,7 +524,7 @@ impl Tcp {
 /// One event per wait: a client that has ended, or may not ask more, does not keep the worker awake.
 fn event(slot: u16, generation: u32) -> EpollEvent {
     let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT;
-    EpollEvent::new(flags, Source::TcpClient { slot, generation }.to_bits())
+    EpollEvent::new(flags, EventSource::TcpClient { slot, generation }.to_bits())
 }
 
 /// Whether accept(2) failed for the one connection that it took from the queue, so that the next may do. Everything else

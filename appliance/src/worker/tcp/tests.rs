@@ -18,7 +18,7 @@ impl Server {
         let listener = open_tcp((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
         let address = listener.local_addr().expect("its address");
         let mut tcp = Tcp::new(1, 60_000);
-        watch(&epoll, listener.as_fd(), Source::TcpListener(0)).expect("watched");
+        watch(&epoll, listener.as_fd(), EventSource::TcpListener(0)).expect("watched");
         tcp.listen(0, listener);
         Self {
             tcp,

@@ -11,7 +11,7 @@ use crate::testing::Random;
 use crate::time::Instant;
 
 const MARKER: Marker = Marker(*b"\x8f\x01\x77\xe2\x5c\xb9\x33\xda");
-const HEADER: Header = Header {
+const HEADER: SnapshotHeader = SnapshotHeader {
     marker: MARKER,
     records: Some(5),
     saved_secs: 1_790_000_000,
@@ -64,7 +64,7 @@ impl Entry {
     }
 
     /// What a record says, read at an unknown age: but for what `head` changes then, that is all.
-    fn read(record: &Record) -> Self {
+    fn read(record: &SnapshotRecord) -> Self {
         Self {
             name: record.key.name.to_vec(),
             qtype: record.key.qtype,
@@ -150,7 +150,7 @@ fn read(file: &[u8]) -> (Vec<Entry>, Vec<Broken>) {
     read_records(records)
 }
 
-fn read_records(records: Records) -> (Vec<Entry>, Vec<Broken>) {
+fn read_records(records: SnapshotRecords) -> (Vec<Entry>, Vec<Broken>) {
     let (mut entries, mut broken) = (Vec::new(), Vec::new());
     for record in records {
         match record {
@@ -167,7 +167,7 @@ fn restored(entries: &[Entry]) -> Vec<Entry> {
 
 /// Where the records of [`small_file`] begin, and where the file ends.
 fn boundaries(entries: &[Entry]) -> Vec<usize> {
-    let mut boundaries = vec![Header::LEN];
+    let mut boundaries = vec![SnapshotHeader::LEN];
     for entry in entries {
         boundaries.push(boundaries[boundaries.len() - 1] + entry.record().len());
     }
@@ -179,7 +179,7 @@ fn whole_files_come_back_whole() {
     let mut random = Random::new(1);
     for count in [0, 1, 2, 500] {
         let entries: Vec<_> = (0..count).map(|_| random_entry(&mut random)).collect();
-        let header = Header {
+        let header = SnapshotHeader {
             records: Some(count),
             ..HEADER
         };
@@ -195,13 +195,13 @@ fn headers_come_back() {
     for records in [None, Some(0), Some(8192), Some(u32::MAX - 1)] {
         for clock_synchronised in [false, true] {
             for saved_secs in [0, u64::MAX] {
-                let header = Header {
+                let header = SnapshotHeader {
                     marker: MARKER,
                     records,
                     saved_secs,
                     clock_synchronised,
                 };
-                assert_eq!(Header::decode(&header.encode()), Ok(header));
+                assert_eq!(SnapshotHeader::decode(&header.encode()), Ok(header));
             }
         }
     }
@@ -209,7 +209,7 @@ fn headers_come_back() {
 
 #[test]
 fn the_layout_is_that_of_the_drawing() {
-    let header = Header {
+    let header = SnapshotHeader {
         records: None,
         saved_secs: 0x0102_0304_0506_0708,
         ..HEADER
@@ -245,7 +245,7 @@ fn cut_at_every_length() {
     let boundaries = boundaries(&entries);
     for len in 0..file.len() {
         let cut = &file[..len];
-        if len < Header::LEN {
+        if len < SnapshotHeader::LEN {
             assert_eq!(open(cut).err(), Some(HeaderError::Truncated));
             continue;
         }
@@ -294,7 +294,7 @@ fn every_byte_flipped_in_every_bit() {
 #[test]
 fn a_flipped_header_is_repaired_or_known_as_damaged() {
     let file = HEADER.encode();
-    for at in 0..Header::LEN {
+    for at in 0..SnapshotHeader::LEN {
         let mut flipped = file;
         flipped[at] ^= 0x10;
         let expected = if at < 12 {
@@ -302,7 +302,7 @@ fn a_flipped_header_is_repaired_or_known_as_damaged() {
         } else {
             Err(HeaderError::Damaged)
         };
-        assert_eq!(Header::decode(&flipped), expected, "byte {at}");
+        assert_eq!(SnapshotHeader::decode(&flipped), expected, "byte {at}");
     }
 }
 
@@ -314,7 +314,7 @@ fn a_burst_costs_the_records_that_it_touches() {
     file.extend(entries.iter().flat_map(Entry::record));
     let boundaries = boundaries(&entries);
     for _ in 0..200 {
-        let start = Header::LEN + random.below(file.len() - Header::LEN);
+        let start = SnapshotHeader::LEN + random.below(file.len() - SnapshotHeader::LEN);
         let end = (start + 1 + random.below(4096)).min(file.len());
         let mut damaged = file.clone();
         // Zeros, as an erased or never written block of flash reads; every byte of a record differs somewhere.
@@ -397,7 +397,7 @@ fn a_record_forged_inside_an_answer_is_never_read() {
         let mut file = HEADER.encode().to_vec();
         file.extend(&carrier_record);
         file.extend(&honest_record);
-        file[Header::LEN + at] ^= 0xff;
+        file[SnapshotHeader::LEN + at] ^= 0xff;
         assert_eq!(
             read(&file),
             (vec![honest.restored()], vec![Broken::Damaged])
@@ -480,7 +480,7 @@ fn forge(fields: &Fields) -> Vec<u8> {
 fn read_one(fields: &Fields) -> Option<Broken> {
     let honest = random_entry(&mut Random::new(2));
     let file = [forge(fields), honest.record()].concat();
-    let (mut entries, broken) = read_records(Records::new(&file, MARKER));
+    let (mut entries, broken) = read_records(SnapshotRecords::new(&file, MARKER));
     assert_eq!(
         entries.pop(),
         Some(honest.restored()),
@@ -608,7 +608,7 @@ fn the_longest_record_fits_its_buffer_and_no_shorter_one() {
     let mut buffer = vec![0xa5; RECORD_MAX];
     let len = encode(&mut buffer).expect("it fits");
     assert_eq!(
-        read_records(Records::new(&buffer[..len], MARKER)).0,
+        read_records(SnapshotRecords::new(&buffer[..len], MARKER)).0,
         [entry.restored()]
     );
     for short in 0..len {
@@ -623,7 +623,7 @@ fn the_longest_record_fits_its_buffer_and_no_shorter_one() {
 #[test]
 fn age_is_known_only_between_two_good_clocks() {
     let saved = HEADER.saved_secs;
-    let unsynchronised = Header {
+    let unsynchronised = SnapshotHeader {
         clock_synchronised: false,
         ..HEADER
     };
@@ -655,7 +655,7 @@ fn an_entry_goes_on_ageing_or_is_stale() {
         // Ten seconds after it came in.
         let saved = entry.head.stored.add_secs(10);
         let len = entry.encode_at(saved, &mut buffer).expect("it fits");
-        let mut records = Records::new(&buffer[..len], MARKER);
+        let mut records = SnapshotRecords::new(&buffer[..len], MARKER);
         let record = records.next().expect("one").expect("a whole one");
         let head = record.head(at(1_000), file_age_secs);
         assert_eq!(head.ttl_secs, entry.head.ttl_secs, "as the records' own");

@@ -2,14 +2,14 @@
 
 use super::harness::*;
 use super::image;
-use crate::forward::pending::crowd::Bounds;
+use crate::forward::pending::crowd::CrowdLimits;
 use crate::limits::{ALIASES, PENDING, WAITERS};
 use crate::policy::on_link::Network;
 use crate::policy::{LocalData, OnLink};
 
 /// Without a bound for one domain: these tests fill the table with names of one.
 const UNBOUND: Settings = Settings {
-    bounds: Bounds { zone: 0, group: 0 },
+    bounds: CrowdLimits { zone: 0, group: 0 },
     ..Settings::DEFAULT
 };
 

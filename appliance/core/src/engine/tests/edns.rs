@@ -4,7 +4,7 @@ use super::harness::*;
 
 fn cookie_settings() -> Settings {
     Settings {
-        cookies: Some(CookieSecret::Made([3; 16])),
+        cookies: Some(CookieSecrets::Made([3; 16])),
         ..Settings::DEFAULT
     }
 }

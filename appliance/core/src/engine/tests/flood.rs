@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use super::image;
-use crate::forward::pending::crowd::Bounds;
+use crate::forward::pending::crowd::CrowdLimits;
 use crate::limits::PENDING;
 use crate::policy::Routes;
 use crate::testing::Random;
@@ -67,9 +67,9 @@ fn new_names_of_honest_clients_are_answered_beside_a_flood_of_forged_ones() {
 
 /// Without a bound for one domain.
 const UNBOUND: Settings = Settings {
-    bounds: Bounds {
+    bounds: CrowdLimits {
         zone: 0,
-        ..Bounds::DEFAULT
+        ..CrowdLimits::DEFAULT
     },
     ..Settings::DEFAULT
 };

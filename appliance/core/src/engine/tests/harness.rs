@@ -5,7 +5,7 @@ pub(super) use crate::counters::Counter;
 pub(super) use crate::dns::edns::ede;
 pub(super) use crate::dns::{Header, header::flag, rtype};
 pub(super) use crate::forward::upstreams::{Strategy, UpstreamConfig};
-pub(super) use crate::forward::via::{Origin, SourcePort, Via};
+pub(super) use crate::forward::via::{ResponseOrigin, SourcePort, Via};
 pub(super) use hickory_proto::op::{Message, ResponseCode};
 pub(super) use hickory_proto::rr::rdata::{A, CNAME, SOA, TXT};
 pub(super) use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -364,7 +364,7 @@ impl<'a> World<'a> {
             return;
         }
         let question = via.port().map(|port| self.effects.ports[&port]);
-        let origin = Origin {
+        let origin = ResponseOrigin {
             via,
             question: question.unwrap_or(u16::MAX),
             from,

@@ -65,10 +65,10 @@ pub fn table(names: &[(&str, u32)]) -> Vec<u8> {
 }
 
 /// A record of local data: type, TTL, RDATA.
-pub type LocalRecord = (u16, u32, Vec<u8>);
+pub type ImageRecord = (u16, u32, Vec<u8>);
 
 /// Local data: names with their records.
-pub fn local(names: &[(&str, &[LocalRecord])]) -> Vec<u8> {
+pub fn local(names: &[(&str, &[ImageRecord])]) -> Vec<u8> {
     let mut nodes = Vec::new();
     let mut places = Vec::new();
     for (name, records) in names {

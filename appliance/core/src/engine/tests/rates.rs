@@ -2,19 +2,19 @@
 
 use super::harness::*;
 use crate::policy::on_link::{Network, OnLink};
-use crate::rate::Rules;
+use crate::rate::RateLimits;
 use xdnsd_abi::rate::Rate;
 
 /// Five queries at once, three misses, one of what is too much with TC.
-const RULES: Rules = Rules {
+const RULES: RateLimits = RateLimits {
     queries: Rate::new(5, 1),
     misses: Rate::new(3, 1),
     slips: Rate::new(1, 1),
 };
 
-fn limited(rates: Rules) -> Settings {
+fn limited(rates: RateLimits) -> Settings {
     Settings {
-        cookies: Some(CookieSecret::Made([3; 16])),
+        cookies: Some(CookieSecrets::Made([3; 16])),
         rates,
         ..Settings::DEFAULT
     }
@@ -103,7 +103,7 @@ fn misses_are_limited_while_hits_are_not() {
 
 #[test]
 fn without_a_limit_of_queries_hits_are_never_limited() {
-    let rules = Rules {
+    let rules = RateLimits {
         queries: Rate::NONE,
         ..RULES
     };

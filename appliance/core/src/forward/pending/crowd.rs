@@ -4,7 +4,7 @@
 //! names stand below one domain, or a few. So no domain has more questions than there are places free, and the last places are
 //! for domains with few. Likewise a group of servers that are silent leaves a part of the table to the others.
 
-use super::super::zone::{ZONE_BUCKETS, Zone};
+use super::super::zone::{DomainBuckets, ZONE_BUCKETS};
 use super::PendingTable;
 use crate::limits::{PENDING, UPSTREAMS};
 use core::cmp::Reverse;
@@ -31,14 +31,14 @@ impl Crowds {
         }
     }
 
-    pub fn enter(&mut self, zone: Zone, group: u8) {
+    pub fn enter(&mut self, zone: DomainBuckets, group: u8) {
         for (buckets, zone) in self.zones.iter_mut().zip(zone.buckets()) {
             buckets[usize::from(zone)] += 1;
         }
         self.enter_group(group);
     }
 
-    pub fn leave(&mut self, zone: Zone, group: u8) {
+    pub fn leave(&mut self, zone: DomainBuckets, group: u8) {
         for (buckets, zone) in self.zones.iter_mut().zip(zone.buckets()) {
             buckets[usize::from(zone)] -= 1;
         }
@@ -58,13 +58,13 @@ impl Crowds {
     }
 
     /// Questions under the domain.
-    pub fn in_zone(&self, zone: Zone) -> u16 {
+    pub fn in_zone(&self, zone: DomainBuckets) -> u16 {
         let [first, second] = &self.zones;
         first[usize::from(zone.buckets()[0])].min(second[usize::from(zone.buckets()[1])])
     }
 
     /// Questions under the domain, where they are a crowd.
-    pub fn crowd_in_zone(&self, zone: Zone) -> u16 {
+    pub fn crowd_in_zone(&self, zone: DomainBuckets) -> u16 {
         let held = self.in_zone(zone);
         if usize::from(held) < CROWD { 0 } else { held }
     }
@@ -72,14 +72,14 @@ impl Crowds {
 
 /// How many questions may be in flight. 0: as many as there are places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct CrowdLimits {
     /// Under one domain, and never more than places are free.
     pub zone: u16,
     /// For one group of servers, where there are several.
     pub group: u16,
 }
 
-impl Bounds {
+impl CrowdLimits {
     /// What holds where the configuration is silent: half of the table, and three quarters of it.
     pub const DEFAULT: Self = Self {
         zone: (PENDING / 2) as u16,
@@ -90,7 +90,7 @@ impl Bounds {
 impl<R: Copy + PartialEq> PendingTable<R> {
     /// Places that are free for questions to this group of servers; `has_others`: there are other groups, which have places too.
     #[must_use]
-    pub fn room_of_group(&self, group: u8, has_others: bool, bounds: Bounds) -> usize {
+    pub fn room_of_group(&self, group: u8, has_others: bool, bounds: CrowdLimits) -> usize {
         let free = PENDING - self.len();
         if !has_others || bounds.group == 0 {
             return free;
@@ -101,7 +101,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
 
     /// Whether another question for a new name under this domain is one too many, where so many places are free.
     #[must_use]
-    pub fn is_crowded(&self, zone: Zone, free: usize, bounds: Bounds) -> bool {
+    pub fn is_crowded(&self, zone: DomainBuckets, free: usize, bounds: CrowdLimits) -> bool {
         let bound = usize::from(bounds.zone).min(free).max(FEW);
         bounds.zone != 0 && usize::from(self.crowds.in_zone(zone)) >= bound
     }

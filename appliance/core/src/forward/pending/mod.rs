@@ -99,12 +99,12 @@ pub struct Waiter<R> {
     /// Its fair share bucket.
     pub bucket: u8,
     /// What the table links it with.
-    pub links: Links,
+    pub links: WaiterLinks,
 }
 
 /// Where a waiting client stands in the table.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Links {
+pub struct WaiterLinks {
     /// Its QNAME in the table of aliases, where that is not the name in flight.
     alias: Option<u16>,
     /// The next client that waits for the same question.
@@ -373,7 +373,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             ),
             None => None,
         };
-        let links = Links {
+        let links = WaiterLinks {
             alias,
             next: question.first_waiter,
         };

@@ -31,7 +31,7 @@ fn waiter(reply_path: u32, id: u16) -> Waiter<u32> {
         lacks_cookie: false,
         case: LetterCase::LOWER,
         bucket: reply_path as u8,
-        links: Links::default(),
+        links: WaiterLinks::default(),
     }
 }
 

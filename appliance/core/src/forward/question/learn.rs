@@ -8,7 +8,7 @@ use crate::time::Instant;
 
 /// What an answer shows of its server.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub struct ServerTraits {
     /// It came with an OPT record.
     pub has_edns: bool,
     /// It says something about the name: it is no failure.
@@ -50,7 +50,7 @@ impl Question {
     }
 
     /// Learns from an answer to `attempt` what the server understands. What one name is answered with is not enough to tell.
-    pub fn learn(&self, attempt: &Attempt, seen: Seen, scene: &mut Scene<'_>) {
+    pub fn learn(&self, attempt: &Attempt, seen: ServerTraits, scene: &mut Scene<'_>) {
         let (server, now) = (attempt.upstream, scene.now);
         let rtt_ms = now.millis_since(attempt.sent);
         scene.upstreams.answered(server, rtt_ms, now);

@@ -12,12 +12,12 @@
 
 mod learn;
 
-pub use learn::Seen;
+pub use learn::ServerTraits;
 
 use super::letter_case::LetterCase;
 use super::tries::{Attempt, Tries, has};
 use super::upstreams::{Strategy, Upstreams};
-use super::zone::Zone;
+use super::zone::DomainBuckets;
 use crate::answer::{HashedKey, Key};
 use crate::counters::{Counter, Counters};
 use crate::dns::Name;
@@ -50,7 +50,7 @@ pub enum Stage {
         /// The server.
         server: u8,
         /// What for.
-        purpose: Purpose,
+        purpose: StreamPurpose,
     },
     /// The answer is known to fit no datagram: servers are asked in streams, as soon as one is free.
     Fetching,
@@ -58,7 +58,7 @@ pub enum Stage {
 
 /// Why a question opens a stream, and so what happens where none is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum StreamPurpose {
     /// The answer fits no datagram, and those who wait want all of it: they wait for a stream.
     Whole,
     /// An answer was truncated (RFC 7766 section 5): those who wait for a datagram get what there is, and TC.
@@ -193,7 +193,7 @@ pub struct Question {
     /// Fair share bucket of the client that asked first.
     pub bucket: u8,
     /// The domain that its name is counted under.
-    pub zone: Zone,
+    pub zone: DomainBuckets,
     /// The place of the sub-question that it waits for, if it does.
     pub(super) sub: Option<u16>,
 }
@@ -229,7 +229,7 @@ impl Question {
             sent_case: LetterCase::LOWER,
             generation: 0,
             bucket: 0,
-            zone: Zone::NONE,
+            zone: DomainBuckets::NONE,
             sub: None,
         }
     }
@@ -295,7 +295,7 @@ impl Question {
 
             (_, Event::Answered) => Step::Deliver,
             (Stage::Fetching, Event::Truncated(_)) => Step::Deliver,
-            (_, Event::Truncated(attempt)) => self.open(attempt.upstream, Purpose::Rest),
+            (_, Event::Truncated(attempt)) => self.open(attempt.upstream, StreamPurpose::Rest),
             (_, Event::NotUnderstood(_, failure)) if self.tries.is_full() => {
                 self.fail_over(failure, scene)
             }
@@ -353,8 +353,8 @@ impl Question {
                     Instant::FAR_FUTURE
                 };
                 self.wait(match purpose {
-                    Purpose::Whole => Stage::Fetching,
-                    Purpose::Rest | Purpose::Instead => Stage::Asking,
+                    StreamPurpose::Whole => Stage::Fetching,
+                    StreamPurpose::Rest | StreamPurpose::Instead => Stage::Asking,
                 })
             }
             // Nothing is sent in this stage but by way of `Opening`.
@@ -374,9 +374,9 @@ impl Question {
             }
             Stage::Probing => self.wait(Stage::Asking),
             Stage::Opening { server, purpose } => match purpose {
-                Purpose::Whole => self.wait_for_stream(scene),
-                Purpose::Rest => self.deliver(),
-                Purpose::Instead => self.send(server),
+                StreamPurpose::Whole => self.wait_for_stream(scene),
+                StreamPurpose::Rest => self.deliver(),
+                StreamPurpose::Instead => self.send(server),
             },
             Stage::Fetching => Step::Wait,
         }
@@ -405,7 +405,7 @@ impl Question {
         Step::Send(server)
     }
 
-    const fn open(&mut self, server: u8, purpose: Purpose) -> Step {
+    const fn open(&mut self, server: u8, purpose: StreamPurpose) -> Step {
         self.stage = Stage::Opening { server, purpose };
         Step::Open(server)
     }
@@ -413,9 +413,9 @@ impl Question {
     /// Asks the same server once more, in a stream, which cannot be forged by somebody who does not see it.
     fn open_instead(&mut self, attempt: &Attempt) -> Step {
         let purpose = match self.stage {
-            Stage::Fetching => Purpose::Whole,
+            Stage::Fetching => StreamPurpose::Whole,
             Stage::Beginning | Stage::Probing | Stage::Asking | Stage::Opening { .. } => {
-                Purpose::Instead
+                StreamPurpose::Instead
             }
         };
         self.open(attempt.upstream, purpose)
@@ -456,7 +456,9 @@ impl Question {
     fn ask_next(&mut self, scene: &Scene<'_>) -> Step {
         let next = self.next_server(scene.upstreams);
         match next.filter(|_| !self.tries.is_full()) {
-            Some(server) if self.stage == Stage::Fetching => self.open(server, Purpose::Whole),
+            Some(server) if self.stage == Stage::Fetching => {
+                self.open(server, StreamPurpose::Whole)
+            }
             Some(server) => Step::Send(server),
             None if self.tries.has_live() => {
                 self.deadlines.next_try = Instant::FAR_FUTURE;

@@ -60,7 +60,7 @@ const fn failed(rcode: u8, ede: u16) -> Step {
     Step::Fail(Failure { rcode, ede })
 }
 
-const fn opening(server: u8, purpose: Purpose) -> Stage {
+const fn opening(server: u8, purpose: StreamPurpose) -> Stage {
     Stage::Opening { server, purpose }
 }
 
@@ -100,7 +100,7 @@ type Row = (
 #[rustfmt::skip]
 const ROWS: &[Row] = {
     use Event::*;
-    use Purpose::*;
+    use StreamPurpose::*;
     use Stage::*;
     use Step::*;
     &[
@@ -216,9 +216,9 @@ fn whatever_happens_a_question_that_waits_is_in_a_stage_in_which_it_can_be_woken
         Stage::Beginning,
         Stage::Probing,
         Stage::Asking,
-        opening(0, Purpose::Whole),
-        opening(0, Purpose::Rest),
-        opening(0, Purpose::Instead),
+        opening(0, StreamPurpose::Whole),
+        opening(0, StreamPurpose::Rest),
+        opening(0, StreamPurpose::Instead),
         Stage::Fetching,
     ];
     let tried: [&[Attempt]; 7] = [

@@ -12,18 +12,18 @@ use xdnsd_core::time::Instant;
 
 use crate::config::{Config, Device, Devices, Interface, Plan, XdpMode};
 use crate::daemon::destinations::{guarded_entries, is_served, listen_entries, protected_entries};
-use crate::daemon::inside::{Inside, Orders};
+use crate::daemon::inside::{Demand, Inside};
 use crate::daemon::program::{SharedProgram, detach, gains_by_xdp, is_loopback, lock};
 use crate::daemon::queues;
 use crate::daemon::retry::Retry;
-use crate::daemon::shield::{Prefixes, Wanted};
+use crate::daemon::shield::{Prefixes, ShieldSettings};
 use crate::daemon::switches::{Switch, Switched};
 use crate::daemon::tier0::Tier0;
 use crate::os::clock;
 use crate::os::ethtool::{self, RxVlanOffload};
 use crate::os::xdp;
 use crate::os::xsk::{BindMode, Options, UmemSlot, Xsk};
-use crate::worker::{Command, Inbox, QueueName, XskPort};
+use crate::worker::{Inbox, QueueName, WorkerCommand, XskPort};
 
 /// An interface that refused the program is asked again after this time, in milliseconds, and later each time: to load the
 /// program takes a slow processor long, and what stands in its way is mostly there to stay.
@@ -171,7 +171,7 @@ impl Attachment {
     }
 
     /// Loads and attaches the program, which does as is `wanted`.
-    fn attach(&mut self, wanted: &Orders<'_>) {
+    fn attach(&mut self, wanted: &Demand<'_>) {
         let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
             return;
         };
@@ -352,7 +352,7 @@ impl Attachment {
             queue: name,
         });
         inbox
-            .send(Command::Attach(port))
+            .send(WorkerCommand::Attach(port))
             .map_err(|_| "its worker is not responding")?;
         Ok(mode)
     }
@@ -428,7 +428,7 @@ impl Attachment {
         self.countable = (0, 0);
         for queue in self.queues.drain(..) {
             // A full inbox has a command of this kind already.
-            let _ = inboxes[queue.worker].send(Command::Detach);
+            let _ = inboxes[queue.worker].send(WorkerCommand::Detach);
         }
     }
 
@@ -458,9 +458,9 @@ impl Attachment {
         if !is_other && !self.retry.may_try(world.now) {
             return true;
         }
-        let wanted = Wanted::of(&world.config.shield, world.prefixes, is_loopback(device));
+        let wanted = ShieldSettings::of(&world.config.shield, world.prefixes, is_loopback(device));
         let protects = world.config.protects_on(&self.name);
-        let orders = Orders {
+        let orders = Demand {
             guard: &wanted.protecting(protects, world.config.asks_in_floods_on(&self.name)),
             tier0: world.tier0,
             zero_copy: self.zero_copy,

@@ -1,7 +1,7 @@
 //! Opening and closing through the crate, around its traps.
 
 use super::{Buffer, Pending};
-use crate::os::xsk::error::{SetupError, Step};
+use crate::os::xsk::error::{SetupError, SetupStep};
 use crate::os::xsk::{BindMode, Options, sys};
 use afxdp::mmap_area::{MmapArea, MmapAreaOptions};
 use afxdp::socket::{Socket, SocketNewError, SocketOptions, SocketRx, SocketTx};
@@ -44,7 +44,7 @@ impl Handles {
         result.map_err(|(function, errno)| SetupError {
             interface: options.interface.to_owned(),
             queue: options.queue,
-            step: Step::Crate(function),
+            step: SetupStep::Crate(function),
             errno,
         })
     }
@@ -125,7 +125,7 @@ pub fn queue() -> Result<Box<Pending>, SetupError> {
     let failed = |errno| SetupError {
         interface: String::new(),
         queue: 0,
-        step: Step::Crate("thread for a queue"),
+        step: SetupStep::Crate("thread for a queue"),
         errno,
     };
     thread::Builder::new()

@@ -10,7 +10,7 @@ mod handles;
 
 pub use frame::Frame;
 
-use super::error::{Kick, SetupError, Step};
+use super::error::{Kick, SetupError, SetupStep};
 use super::slot::{RX_CHUNKS, UmemSlot};
 use super::stats::{Census, SocketCounters, Statistics};
 use super::{Batch, CopyMode, Options, sys};
@@ -66,7 +66,7 @@ impl Xsk {
         let mode = sys::mode(handles.fd()).map_err(|errno| SetupError {
             interface: options.interface.to_owned(),
             queue: options.queue,
-            step: Step::Options,
+            step: SetupStep::Options,
             errno,
         })?;
         sys::tune(handles.fd());
