@@ -195,9 +195,10 @@ impl Effects<u32> for Line {
     fn reply(&mut self, _route: &u32, _message: &[u8]) {
         self.replies += 1;
     }
-    fn open_stream(&mut self, _to: SocketAddr) -> Option<u16> {
+    fn open_stream(&mut self, _to: SocketAddr, _bucket: u8) -> Option<u16> {
         None
     }
+    fn leave_stream(&mut self, _: u16) {}
     fn notice(&mut self, _notice: Notice, _name: &Name) {}
     fn random(&mut self) -> u32 {
         self.random = self
@@ -289,9 +290,10 @@ impl Effects<u32> for Nobody {
         false
     }
     fn reply(&mut self, _route: &u32, _message: &[u8]) {}
-    fn open_stream(&mut self, _to: SocketAddr) -> Option<u16> {
+    fn open_stream(&mut self, _to: SocketAddr, _bucket: u8) -> Option<u16> {
         None
     }
+    fn leave_stream(&mut self, _: u16) {}
     fn notice(&mut self, _notice: Notice, _name: &Name) {}
     fn random(&mut self) -> u32 {
         0

@@ -94,9 +94,12 @@ pub const UPSTREAM_SOCKETS: usize = capacity!("XDNSD_LIMIT_UPSTREAM_SOCKETS", 25
 /// Datagrams to upstreams that nobody waits for any more and that may still be answered, per worker. All in use: the port
 /// of the oldest is closed, and its answer never seen.
 pub const LINGERING: usize = 64;
-/// TCP connections to upstreams at once, per worker. All in use: who waits for a datagram gets TC, who waits on a stream
-/// waits until one is free.
-pub const STREAMS: usize = capacity!("XDNSD_LIMIT_STREAMS", 2);
+/// TCP connections to upstreams at once, per worker. All in use: one that no question waits on makes room. There is none: as
+/// for [`STREAM_QUESTIONS`].
+pub const STREAMS: usize = capacity!("XDNSD_LIMIT_STREAMS", 8);
+/// Questions in these connections at once, per worker. All in use: who waits for a datagram gets TC, who waits on a stream
+/// waits until there is a place. While more than half are in use, a client that has a quarter of them gets no more.
+pub const STREAM_QUESTIONS: usize = 32;
 /// TCP connections of clients at once. Full: the one that has been idle for the longest time makes room.
 pub const TCP_CLIENTS: usize = capacity!("XDNSD_LIMIT_TCP_CLIENTS", 32);
 /// Bytes of a query over TCP that are looked at. The rest of a longer one is read and discarded.
@@ -146,7 +149,7 @@ const _: () = assert!(
     "XDNSD_LIMIT_TCP_CLIENTS is over 65535"
 );
 const _: () = assert!(
-    UPSTREAM_SOCKETS <= 512 && STREAMS < 255,
+    UPSTREAM_SOCKETS <= 512 && STREAMS < 255 && STREAM_QUESTIONS < 255,
     "the names of an engine's ports and streams, see `forward::via`"
 );
 const _: () = assert!(

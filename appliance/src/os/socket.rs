@@ -94,6 +94,16 @@ sockopt_impl!(
     [u32; 8]
 );
 
+sockopt_impl!(
+    /// How many bytes have to be there before a socket can be read, by select(2), poll(2) and epoll(7) (socket(7)). A TCP
+    /// socket makes room for them.
+    RcvLowat,
+    SetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_RCVLOWAT,
+    i32
+);
+
 /// Attaches a classic BPF program that chooses among the sockets of `socket`'s address (SO_ATTACH_REUSEPORT_CBPF).
 ///
 /// # Errors

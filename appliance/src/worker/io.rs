@@ -123,8 +123,18 @@ impl Effects<ReplyPath> for Io<'_> {
         }
     }
 
-    fn open_stream(&mut self, to: SocketAddr) -> Option<u16> {
-        self.streams.open(to, self.now, &self.epoll)
+    fn open_stream(&mut self, to: SocketAddr, bucket: u8) -> Option<u16> {
+        let Self {
+            streams,
+            now,
+            epoll,
+            ..
+        } = self;
+        streams.open(to, bucket, *now, epoll)
+    }
+
+    fn leave_stream(&mut self, slot: u16) {
+        self.streams.leave(slot);
     }
 
     fn notice(&mut self, notice: Notice, name: &Name) {

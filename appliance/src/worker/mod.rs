@@ -483,9 +483,7 @@ impl<'a> Worker<'a> {
     /// Ends what has taken too long: TCP connections, streams to upstreams.
     fn expire(&mut self, context: &Context<'_>) {
         let now = self.io.now;
-        while let Some(index) = self.io.streams.overdue(now) {
-            self.lose_stream(context, index);
-        }
+        self.expire_streams(context);
         if self.next_expiry.is_none_or(|expiry| expiry <= now) {
             self.next_expiry = self.io.tcp.expire(now, &self.io.epoll);
         }

@@ -257,33 +257,42 @@ impl Worker<'_> {
         }
     }
 
-    /// A stream to an upstream goes on.
+    /// A connection to an upstream goes on.
     pub(super) fn serve_stream(&mut self, context: &Context<'_>, index: u16) {
-        let Self { engine, io, .. } = self;
-        match io.streams.progress(index, &io.epoll) {
-            Progress::Waiting => {}
-            Progress::Lost => self.lose_stream(context, index),
-            Progress::Answered => {
-                // The message leaves the stream's buffer before its place is free for another stream.
-                let Some((buffer, len, from)) = io.streams.take_answer(index) else {
-                    return;
-                };
-                io.tap.turns_to(Some(from));
-                let origin = ResponseOrigin {
-                    via: Via::Stream { slot: index },
-                    question: u16::MAX,
-                    from,
-                };
-                engine.response(&mut context.call(io), &origin, &buffer[..len]);
-                io.streams.give_back(index, buffer);
+        // Bound: each message is the answer to a question that was asked, or the last one.
+        loop {
+            let Self { engine, io, .. } = self;
+            match io.streams.progress(index, io.now, &io.epoll) {
+                Progress::Waiting => return,
+                Progress::Late => io.counters.count(Counter::UpstreamLate),
+                Progress::Malformed => io.counters.count(Counter::UpstreamMalformed),
+                Progress::Answered { slot, len } => {
+                    // The place is free for another question before the engine hears of the answer.
+                    let Some((buffer, from)) = io.streams.take_answer(slot) else {
+                        return;
+                    };
+                    io.tap.turns_to(Some(from));
+                    let origin = ResponseOrigin {
+                        via: Via::Stream { slot },
+                        question: u16::MAX,
+                        from,
+                    };
+                    engine.response(&mut context.call(io), &origin, &buffer[..len]);
+                    io.streams.give_back(buffer);
+                }
             }
         }
     }
 
-    pub(super) fn lose_stream(&mut self, context: &Context<'_>, index: u16) {
-        self.io.streams.close(index);
-        self.io.tap.turns_to(None);
-        self.engine.lost(&mut context.call(&mut self.io), index);
+    /// Tells the engine of questions that got no answer in a stream, and closes connections that nobody uses.
+    pub(super) fn expire_streams(&mut self, context: &Context<'_>) {
+        let now = self.io.now;
+        // Bound: each question is sent a few times at most.
+        while let Some(slot) = self.io.streams.lost(now, &self.io.epoll) {
+            self.io.tap.turns_to(None);
+            self.engine.lost(&mut context.call(&mut self.io), slot);
+        }
+        self.io.streams.close_idle(now);
     }
 
     /// Connections that wait to be accepted, a batch.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -18,6 +19,7 @@ use crate::support::message::{addresses, query, read_answer, wire};
 use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::{Fault, Rule};
+use crate::support::stream::Stream;
 use crate::support::text::{ask_all, assert_answer, ede, question};
 use crate::support::upstream::SECOND_V4;
 use crate::support::ways::Ways;
@@ -233,6 +235,41 @@ fn truncation_upstream_leads_to_tcp_and_what_comes_there_is_checked_too() -> Res
         assert_eq!(addresses(&answer), ["192.0.2.2"], "{fault:?}");
         assert!(took < Duration::from_secs(4), "{took:?}");
     }
+    Ok(())
+}
+
+/// A server that works at one question of a connection after the other, and gets stuck: whoever asks for such names over and
+/// over keeps nobody else from long answers.
+#[test]
+fn long_answers_that_never_come_keep_nobody_else_from_theirs() -> Result<()> {
+    let scene = scene!(Setup::default());
+    let many: Vec<String> = (0..100).map(|n| format!("192.0.2.{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let long = Rule::addresses(300, &many);
+    scene
+        .upstream
+        .on("*.stuck.test.", long.clone().stuck_over_tcp());
+    scene.upstream.on("*.long.test.", long);
+    let mut greedy = Stream::open(&scene.lab, Family::V4)?;
+    for number in 0..12 {
+        let name = format!("n{number}.stuck.test.");
+        greedy.send(&wire(&question(&format!("{name} A"))))?;
+        let is_asked = || !scene.upstream.asked(&name).is_empty();
+        wait_until("it is asked", TIMEOUT, is_asked)?;
+        // Long enough for it to hold up those behind it.
+        thread::sleep(ms(if number < 3 { 300 } else { 0 }));
+    }
+    let mut other = Stream::open(&scene.lab, Family::V6)?;
+    for number in 0..7 {
+        let name = format!("n{number}.long.test.");
+        let query = wire(&question(&format!("{name} A")));
+        let answer = Message::from_vec(&other.exchange(&query)?)?;
+        assert_eq!(addresses(&answer).len(), 100, "{answer}");
+    }
+    let asked = scene.upstream.asked_all();
+    let over_tcp = asked.iter().filter(|asked| asked.is_tcp);
+    let connections: BTreeSet<u16> = over_tcp.map(|asked| asked.from.port()).collect();
+    assert_eq!(connections.len(), 3, "{connections:?}");
     Ok(())
 }
 

@@ -43,9 +43,10 @@ impl Effects<()> for Nobody {
         false
     }
     fn reply(&mut self, (): &(), _: &[u8]) {}
-    fn open_stream(&mut self, _: SocketAddr) -> Option<u16> {
+    fn open_stream(&mut self, _: SocketAddr, _: u8) -> Option<u16> {
         None
     }
+    fn leave_stream(&mut self, _: u16) {}
     fn notice(&mut self, _: Notice, _: &Name) {}
     fn random(&mut self) -> u32 {
         4

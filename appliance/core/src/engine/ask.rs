@@ -166,7 +166,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     ) -> bool {
         // A stream that is opened and not asked on would hold one of few places.
         let to = self.may_be_asked(index, server);
-        let Some(slot) = to.and_then(|to| call.effects.open_stream(to)) else {
+        let bucket = self.tables.pending.room_in_streams(index);
+        let Some((to, bucket)) = to.zip(bucket) else {
+            return false;
+        };
+        let Some(slot) = call.effects.open_stream(to, bucket) else {
             return false;
         };
         let via = Some(Via::Stream { slot });

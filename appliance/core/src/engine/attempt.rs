@@ -57,7 +57,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// The stream in `slot` ended without an answer.
+    /// The stream of the question in `slot` ended without an answer to it.
     pub fn lost<E: Effects<R>>(&mut self, call: &mut Call<'_, E>, slot: u16) {
         let found = self
             .tables
@@ -135,19 +135,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some((question, _)) = self.tables.pending.get_mut(index) else {
             return;
         };
-        let attempts = question.tries.take_live_datagrams();
+        let attempts = question.tries.take_live();
         if attempts.is_empty() {
             return;
         }
         let hash = question.hash();
         for attempt in &attempts {
             let upstream = self.upstreams.get(attempt.upstream);
-            // A server that is not asked any more: what it says is nothing to anybody.
-            let Some(server) = upstream.map(|upstream| upstream.config) else {
-                attempt
-                    .port()
-                    .into_iter()
-                    .for_each(|port| effects.leave_port(port));
+            let server = upstream.map(|upstream| upstream.config);
+            // In a stream a late answer says little about the server, and one that is not asked any more says nothing.
+            let Some(server) = server.filter(|_| !attempt.is_stream()) else {
+                leave(attempt, effects);
                 continue;
             };
             // A server that always loses the race is measured, too.
@@ -160,12 +158,20 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Closes the ports of a question that begins anew.
+    /// Closes the ports of a question that begins anew, and leaves its streams.
     pub(super) fn leave_ports(&mut self, index: u16, effects: &mut impl Effects<R>) {
         if let Some((question, _)) = self.tables.pending.get_mut(index) {
-            let attempts = question.tries.take_live_datagrams();
-            let ports = attempts.iter().filter_map(Attempt::port);
-            ports.for_each(|port| effects.leave_port(port));
+            let attempts = question.tries.take_live();
+            attempts.iter().for_each(|attempt| leave(attempt, effects));
         }
+    }
+}
+
+/// No answer of this attempt is waited for any more.
+fn leave<R>(attempt: &Attempt, effects: &mut impl Effects<R>) {
+    match attempt.via {
+        Some(Via::Datagram { port }) => effects.leave_port(port),
+        Some(Via::Stream { slot }) => effects.leave_stream(slot),
+        None => {}
     }
 }

@@ -138,9 +138,11 @@ pub trait Effects<R> {
     fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool;
     /// Sends `message` to a client.
     fn reply(&mut self, reply_path: &R, message: &[u8]);
-    /// Opens a stream to an upstream, for one question whose answer did not fit a datagram, and returns its slot; `None`:
-    /// all streams are in use.
-    fn open_stream(&mut self, to: SocketAddr) -> Option<u16>;
+    /// Takes a place in a stream to an upstream, for one question whose answer did not fit a datagram, and returns its slot;
+    /// `None`: all are in use. `bucket` is the fair share bucket of the client that asked.
+    fn open_stream(&mut self, to: SocketAddr, bucket: u8) -> Option<u16>;
+    /// Gives the place in a stream back: its answer is not waited for any more.
+    fn leave_stream(&mut self, slot: u16);
     /// Remembers `notice` about `name` for the log.
     fn notice(&mut self, notice: Notice, name: &Name);
     /// Random bits from the operating system's generator: message IDs and ports must not be guessed.

@@ -114,8 +114,16 @@ impl Tries {
     /// Whether a stream is asked.
     #[must_use]
     pub fn has_live_stream(&self) -> bool {
-        let mut attempts = self.attempts.iter();
-        attempts.any(|attempt| attempt.live && attempt.is_stream())
+        self.live_streams() > 0
+    }
+
+    /// How many streams are asked.
+    #[must_use]
+    pub fn live_streams(&self) -> usize {
+        let attempts = self.attempts.iter();
+        attempts
+            .filter(|attempt| attempt.live && attempt.is_stream())
+            .count()
     }
 
     /// How often `server` was asked.
@@ -156,11 +164,10 @@ impl Tries {
         port
     }
 
-    /// Takes no answer to a datagram any more. Those that were live.
-    pub fn take_live_datagrams(&mut self) -> Vec<Attempt, ATTEMPTS> {
+    /// Takes no answer any more. Those attempts that were live.
+    pub fn take_live(&mut self) -> Vec<Attempt, ATTEMPTS> {
         let mut taken = Vec::new();
-        let live = |attempt: &&mut Attempt| attempt.live && attempt.port().is_some();
-        for attempt in self.attempts.iter_mut().filter(live) {
+        for attempt in self.attempts.iter_mut().filter(|one| one.live) {
             // Cannot be full: it holds as many.
             let _ = taken.push(*attempt);
             attempt.live = false;

@@ -2,8 +2,8 @@
 
 use core::net::SocketAddr;
 
-/// How a message goes to an upstream server. The caller names ports and streams; a name is one question's for as long as it is
-/// open.
+/// How a message goes to an upstream server. The caller names ports and places in streams; a name is one question's for as
+/// long as it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
     /// A datagram, from a source port that nothing else uses.
@@ -11,9 +11,9 @@ pub enum Via {
         /// The port's own number, or a place of the caller's.
         port: u16,
     },
-    /// A TCP connection, for one question.
+    /// A TCP connection, which questions to one server share.
     Stream {
-        /// The caller's place of it.
+        /// The caller's place of the question.
         slot: u16,
     },
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
@@ -9,6 +10,7 @@ use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use xdnsd_lab::scripted::{self, Asked, Make, Sender, Stray};
 
+use super::TIMEOUT;
 use super::message::{address, name, wire};
 use super::text::record;
 
@@ -32,6 +34,8 @@ pub struct Rule {
     pub answer: Option<Answer>,
     /// A datagram has TC, and this is what comes over TCP.
     pub stream_fault: Option<Fault>,
+    /// Over TCP nothing ever comes, and what is asked behind it on the same connection is not looked at.
+    pub is_stuck_over_tcp: bool,
 }
 
 /// The records of an answer.
@@ -139,6 +143,7 @@ impl Rule {
             delay: Duration::ZERO,
             answer: None,
             stream_fault: None,
+            is_stuck_over_tcp: false,
         }
     }
 
@@ -215,6 +220,16 @@ impl Rule {
         wrong.with(|answer| answer.truncated = true)
     }
 
+    /// Too long for a datagram. Over TCP the server never gets done with it, nor to what is asked behind it on the same
+    /// connection.
+    pub fn stuck_over_tcp(self) -> Self {
+        let stuck = Self {
+            is_stuck_over_tcp: true,
+            ..self
+        };
+        stuck.with(|answer| answer.truncated = true)
+    }
+
     /// Without OPT.
     pub fn without_edns(self) -> Self {
         self.with(|answer| answer.edns = EdnsManner::Ignored)
@@ -256,8 +271,13 @@ impl From<Rule> for scripted::Rule {
             message: Make::new(move |asked| fault.bytes(&read(asked))),
         });
         let stream_fault = rule.stream_fault;
+        let is_stuck = rule.is_stuck_over_tcp;
         let answer = rule.answer.map(|answer| {
             Make::new(move |asked| match stream_fault {
+                _ if asked.is_tcp && is_stuck => {
+                    thread::sleep(TIMEOUT);
+                    Vec::new()
+                }
                 Some(fault) if asked.is_tcp => fault.bytes(&read(asked)),
                 _ => answer.fitting(asked),
             })

@@ -61,6 +61,8 @@ pub(super) struct Recorder {
     pub streams: Vec<SocketAddr>,
     /// Streams that can be opened in all.
     pub stream_limit: usize,
+    /// Places in streams that were given back before an answer had come.
+    pub left_streams: Vec<u16>,
     /// Servers to which nothing can be sent.
     pub unreachable: Vec<SocketAddr>,
     pub notices: Vec<String>,
@@ -119,12 +121,15 @@ impl Effects<ReplyPath> for Recorder {
     fn reply(&mut self, reply_path: &ReplyPath, message: &[u8]) {
         self.replies.push((*reply_path, message.to_vec()));
     }
-    fn open_stream(&mut self, to: SocketAddr) -> Option<u16> {
+    fn open_stream(&mut self, to: SocketAddr, _: u8) -> Option<u16> {
         if self.streams.len() >= self.stream_limit {
             return None;
         }
         self.streams.push(to);
         Some(self.streams.len() as u16)
+    }
+    fn leave_stream(&mut self, slot: u16) {
+        self.left_streams.push(slot);
     }
     fn notice(&mut self, notice: Notice, name: &crate::dns::Name) {
         self.notices.push(format!("{notice:?} {name}"));

@@ -1,6 +1,7 @@
 //! Answers that do not fit: the client's datagram, the upstream's, a slot of the cache.
 
 use super::harness::*;
+use crate::limits::STREAM_QUESTIONS;
 
 #[test]
 fn what_does_not_fit_is_cut_between_rrsets_and_says_so() {
@@ -210,5 +211,41 @@ fn what_a_truncated_answer_holds_is_not_passed_on() {
         world.respond(cut);
         world.respond(cut);
         assert_eq!(world.asked().last().unwrap(), UPSTREAM_2);
+    });
+}
+
+/// Asks over TCP for a name of its own, whose answer is longer than a datagram.
+fn ask_long(world: &mut World<'_>, client: u32, number: u16) {
+    let txt = query_type(&format!("t{number}.example."), RecordType::TXT, number);
+    assert_eq!(world.ask_tcp(client, &txt).0, Outcome::Pending);
+    world.respond(cut);
+}
+
+#[test]
+fn a_client_of_slow_long_answers_leaves_places_in_streams_to_others() {
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.stream_limit = STREAM_QUESTIONS;
+        for number in 0..STREAM_QUESTIONS as u16 {
+            ask_long(world, 1, number);
+        }
+        let greedy = STREAM_QUESTIONS / 2 + 1;
+        assert_eq!(world.effects.streams.len(), greedy);
+        for client in 2..6 {
+            ask_long(world, client, 100 + client as u16);
+        }
+        assert_eq!(world.effects.streams.len(), greedy + 4);
+    });
+}
+
+#[test]
+fn a_place_in_a_stream_is_given_back_when_nobody_waits_any_more() {
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.stream_limit = 1;
+        ask_long(world, 1, 1);
+        assert!(world.effects.left_streams.is_empty());
+        // The next server is asked beside it, and answers.
+        world.pass(1_500);
+        world.respond(answer_a(60));
+        assert_eq!(world.effects.left_streams, [1]);
     });
 }

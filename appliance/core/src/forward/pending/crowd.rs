@@ -6,7 +6,7 @@
 
 use super::super::zone::{DomainBuckets, ZONE_BUCKETS};
 use super::PendingTable;
-use crate::limits::{PENDING, UPSTREAMS};
+use crate::limits::{PENDING, STREAM_QUESTIONS, UPSTREAMS};
 use core::cmp::Reverse;
 
 /// So many questions any domain may have, however full the table is.
@@ -104,6 +104,21 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     pub fn is_crowded(&self, zone: DomainBuckets, free: usize, bounds: CrowdLimits) -> bool {
         let bound = usize::from(bounds.zone).min(free).max(FEW);
         bounds.zone != 0 && usize::from(self.crowds.in_zone(zone)) >= bound
+    }
+
+    /// Whether the question at `index` may have a place in a stream: the bucket of its client. While more than half of them are
+    /// in use, a client that has a quarter of them gets no more: servers that are slow over TCP would hold up everybody's long
+    /// answers.
+    #[must_use]
+    pub fn room_in_streams(&self, index: u16) -> Option<u8> {
+        let bucket = self.questions.get(index)?.bucket;
+        let (mut all, mut own) = (0, 0);
+        for (_, other) in self.questions.iter() {
+            let held = other.tries.live_streams();
+            all += held;
+            own += if other.bucket == bucket { held } else { 0 };
+        }
+        (all <= STREAM_QUESTIONS / 2 || own < STREAM_QUESTIONS / 4).then_some(bucket)
     }
 
     /// The question that makes room for another to its group of servers: the oldest of those clients that have the most.
