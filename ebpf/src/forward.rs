@@ -58,8 +58,7 @@ pub fn classify(
         vlan: link.vlan_outer.to_be_bytes(),
         addr: ends.destination.octets(),
     };
-    let protected = kernel.protected(&behind);
-    let protected = protected.ok_or(Reason::PassProtocol)?;
+    let protected = kernel.protected(&behind).ok_or(Reason::PassProtocol)?;
     let check = &protected.check;
     if link.vlan_inner != 0 {
         return Err(Reason::PassProtocol);
