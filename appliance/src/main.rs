@@ -200,7 +200,7 @@ fn watch(socket: &Path, is_json: bool) -> Result<(), String> {
 }
 
 /// What is shown of queries, and where.
-fn options(tail: Tail) -> tail::Options {
+fn options(tail: Tail) -> tail::TailOptions {
     let Tail {
         client,
         name,
@@ -210,7 +210,7 @@ fn options(tail: Tail) -> tail::Options {
         dnstap,
         pcap,
     } = tail;
-    tail::Options {
+    tail::TailOptions {
         filter: Filter {
             client,
             name,
@@ -306,7 +306,7 @@ impl Checked {
         let both = |address| [(Protocol::Udp, address), (Protocol::Tcp, address)];
         let obstacle = |(protocol, address)| holder::obstacle(protocol, address);
         for obstacle in addresses.flat_map(both).filter_map(obstacle) {
-            // A capability that whoever serves may have.
+            // A capability that the serving account may have.
             if obstacle.is_right() {
                 self.notes.push(obstacle.what);
             } else {

@@ -16,7 +16,7 @@ use crate::os::files;
 use crate::os::sealed_memory::Sealed;
 use crate::text;
 
-/// Bytes of the longest list. A longer file is none.
+/// Bytes of the longest list. A longer file is refused.
 const BYTES_MAX: usize = field::HEADER_LEN + NAMES_MAX * 17;
 
 /// A compiled list in memory that nobody can change. It was checked there when it was loaded.
@@ -213,7 +213,7 @@ fn target(path: &Path) -> io::Result<PathBuf> {
         .take(MAGIC.len() as u64)
         .read_to_end(&mut head)?;
     if !head.is_empty() && head != MAGIC {
-        let what = "is there already and no compiled list: not replaced";
+        let what = "exists and is not a compiled list: not replaced";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
     }
     path.canonicalize()
@@ -428,7 +428,7 @@ mod tests {
         for (out, why) in [
             (
                 source.as_path(),
-                "is there already and no compiled list: not replaced",
+                "exists and is not a compiled list: not replaced",
             ),
             (fifo.as_path(), "is a FIFO, not a file"),
             (folder.path(), "is a folder, not a file"),
@@ -498,7 +498,7 @@ mod tests {
         assert!(error.contains("damaged"), "{error}");
     }
 
-    /// The bytes are the same and the stamp is not: whoever writes has not finished.
+    /// The bytes are the same and the stamp differs: the writer has not finished.
     #[test]
     fn a_list_that_is_written_to_while_it_is_read_is_refused() {
         let folder = Folder::new();

@@ -151,7 +151,7 @@ fn read_file(file: &Path) -> Result<Vec<Prefix>, Vec<Problem>> {
     })
 }
 
-/// The prefixes of a text; or each line that is none, from 1, and why.
+/// The prefixes of a text; or each invalid line, from 1, and why.
 fn parse(text: &str) -> Result<Vec<Prefix>, Vec<(usize, String)>> {
     let (mut prefixes, mut wrong) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {

@@ -1,4 +1,4 @@
-//! `xdnsd health`: whether a daemon answers, for whoever looks after it from outside (procd, busybox init, a cron job): a
+//! `xdnsd health`: whether a daemon answers, for a watchdog outside of it (procd, busybox init, a cron job): a
 //! process that is stopped or that hangs holds its sockets, and the kernel goes on to give it queries.
 //!
 //! It is asked twice, each with a bound: as a client asks, and over the control socket, where it looks at its own threads.
@@ -134,7 +134,7 @@ fn judge(socket: &Path, waited: Duration, error: &io::Error) -> Health {
         Health::Well
     } else if is(&[ErrorKind::WouldBlock, ErrorKind::TimedOut]) {
         Health::Hangs(format!(
-            "no answer in {} s, neither to queries nor at {}",
+            "no answer in {} s to queries and at {}",
             waited.as_secs_f64().round(),
             text::path(socket)
         ))
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn the_time_that_is_told_is_the_whole_one() {
         let judged = |kind: ErrorKind, waited| judge(Path::new("/x"), waited, &kind.into());
-        let expected = "no answer in 8 s, neither to queries nor at /x";
+        let expected = "no answer in 8 s to queries and at /x";
         for kind in [ErrorKind::WouldBlock, ErrorKind::TimedOut] {
             let waited = Duration::from_millis(8_040);
             assert_eq!(judged(kind, waited), Health::Hangs(expected.into()));

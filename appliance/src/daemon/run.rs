@@ -226,7 +226,9 @@ impl Daemon {
         // What all can do without for a moment.
         self.interfaces.look_again();
         if !self.is_ready {
-            warn!("not ready: nothing that the config names is there to be served; waiting for it");
+            warn!(
+                "not ready: the interfaces and addresses of the config are missing; waiting for them"
+            );
             self.notify
                 .tell("STATUS=not ready: waits for an interface or address");
         }
@@ -590,7 +592,7 @@ fn gauges(
         },
         metrics::Gauge {
             name: "lists_paused",
-            help: "1 while lists block nothing: xdnsd pause",
+            help: "1 while lists are paused: xdnsd pause",
             value: Box::new(move || policy().is_paused().into()),
         },
         metrics::Gauge {

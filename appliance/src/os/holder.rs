@@ -217,7 +217,7 @@ mod tests {
         );
     }
 
-    /// This process itself is nobody that we are told of.
+    /// This process itself is left out.
     #[test]
     fn an_address_that_is_free_or_ours_is_no_obstacle() {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));

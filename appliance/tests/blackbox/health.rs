@@ -433,7 +433,7 @@ fn a_snapshot_that_cannot_be_written_is_said_at_start_and_by_check() -> Result<(
         .position(|line| line.starts_with("snapshot = "));
     let line = line.context("it is there")? + 1;
     let told = format!(
-        "{config}:{line}:1: cache.snapshot: {config}: this is no folder; no snapshot can be written"
+        "{config}:{line}:1: cache.snapshot: {config}: this is not a folder; no snapshot can be written"
     );
     ensure!(log.contains(&format!("snapshot: {told}\n")), "{log}");
     let checked = run(Some(&scene.lab), &["check", &config])?;

@@ -256,7 +256,7 @@ impl ListBuilder {
         let mut bytes = files::bytes_of(&file).map_err(wrong)?;
         let tally = self.add_text(path, BufReader::new(&mut bytes), list, purpose)?;
         let is_longer = bytes.limit() == 0;
-        // Half a list is none: whoever writes it has not finished.
+        // A partial list is not used: its writer has not finished.
         if is_longer || stamp != Stamp::of(&file.metadata().map_err(wrong)?) {
             self.forget(&before);
             return Err(wrong(files::changes()));

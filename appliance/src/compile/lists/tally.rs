@@ -13,7 +13,7 @@ const TOLD_MAX: usize = 80;
 pub struct ListTally {
     /// Rules that were taken.
     pub rules: usize,
-    /// Lines that are no rules about whole names.
+    /// Lines other than rules about whole names.
     pub skipped: usize,
     /// The first of them: its number, its text, and why.
     pub first: Option<(usize, String, &'static str)>,
@@ -43,7 +43,7 @@ impl ListTally {
         same.by_ref().for_each(|(count, _)| *count += 1);
     }
 
-    /// Counts a line that is no rule.
+    /// Counts a line that is not a rule.
     pub(super) fn skip(&mut self, number: usize, line: &str, why: NotARule) {
         self.skipped += 1;
         if self.first.is_none() {

@@ -76,7 +76,7 @@ pub struct LocalInput {
 }
 
 impl LocalInput {
-    /// For how long a name is denied that a lease or a hosts file may have next time. `None`: there are none.
+    /// For how long a name is denied that a lease or a hosts file may have next time. `None`: without such files.
     #[must_use]
     pub fn denial_ttl_secs(&self) -> Option<u32> {
         let hosts = self.ttl_secs.min(HOSTS_DENIAL_TTL_SECS);

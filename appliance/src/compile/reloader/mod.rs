@@ -315,7 +315,7 @@ impl PolicyReloader {
 /// A list of fewer rules is one that people write by hand, and they may well take half of it out.
 const SHRINKS_FROM: usize = 8;
 
-/// A list that lost most of its rules is more likely half a download, or an error of whoever makes it, than meant.
+/// A list that lost most of its rules is probably half a download, or its maker's mistake.
 fn refuse_shrunk(notes: &mut Notes, before: &Loaded) {
     for (place, rules) in &notes.loaded {
         let had = before.get(place).copied().unwrap_or(0);

@@ -104,7 +104,7 @@ impl Rule {
     }
 }
 
-/// A line that is no rule about whole names, and why.
+/// A line that is not a rule about whole names, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotARule(pub &'static str);
 
@@ -208,7 +208,7 @@ fn parse_hosts<'l>(
     }
     let mut rules = Vec::new();
     let mut is_known = false;
-    // A name that is none says nothing against the others of its line.
+    // An invalid name leaves the others of its line valid.
     for name in names {
         match parse_name(name, 2) {
             _ if is_hosts_own(name) => is_known = true,
@@ -244,7 +244,7 @@ fn parse_dnsmasq(line: &str) -> Result<Vec<Rule>, NotARule> {
     if !blocks {
         return Err(NotARule("gives names an address or a server"));
     }
-    // dnsmasq passes over a dot in front. A name that is none says nothing against the others of its line.
+    // dnsmasq passes over a dot in front. An invalid name leaves the others of its line valid.
     let names = names.split('/').map(|name| name.trim_start_matches('.'));
     let names = names.filter_map(|name| parse_name(name, 2).ok());
     let rules: Vec<_> = names
@@ -292,7 +292,7 @@ fn parse_adblock(line: &str) -> Result<Rule, NotARule> {
     same.sort_unstable();
     let mut hasher = DefaultHasher::new();
     (is_exception, pattern.to_ascii_lowercase(), same).hash(&mut hasher);
-    // Never 0, which is no text.
+    // Never 0, which stands for no text.
     rule.text = hasher.finish() as u32 | 1;
     parse_pattern(pattern, &mut rule)?;
     leave_out_what_it_covers(&mut rule)?;
@@ -412,7 +412,7 @@ fn leave_out_what_it_covers(rule: &mut Rule) -> Result<(), NotARule> {
     Ok(())
 }
 
-/// A host name of at least `labels_min` labels that is no address.
+/// A host name of at least `labels_min` labels; addresses are refused.
 fn parse_name(text: &str, labels_min: usize) -> Result<Vec<u8>, NotARule> {
     let text = text.strip_suffix('.').unwrap_or(text);
     if text.split('.').count() < labels_min || parse_address(text).is_some() {

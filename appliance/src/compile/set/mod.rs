@@ -168,7 +168,7 @@ struct NamedList {
     image: Arc<ListImage>,
     /// By source index; a compiled file is one source.
     sources: Vec<String>,
-    /// The state of the compiled file that was read; `None`: it is none, or was written a moment before.
+    /// The state of the compiled file that was read; `None`: it is another kind of file, or was written a moment before.
     stamp: Option<Stamp>,
 }
 

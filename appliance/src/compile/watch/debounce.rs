@@ -1,4 +1,4 @@
-//! When whoever writes a file has finished.
+//! When the writer of a file has finished.
 
 use std::collections::HashSet;
 
@@ -24,7 +24,7 @@ pub(super) const OPEN_MS: u64 = 30_000;
 /// Such a file is read at last although its writer goes on.
 pub(super) const OPEN_PATIENCE_MS: u64 = 600_000;
 
-/// Waits until whoever writes has finished, but not for ever.
+/// Waits until the writer has finished, with a limit.
 #[derive(Clone, Debug, Default)]
 pub struct Debounce {
     /// What is not dealt with yet.

@@ -453,7 +453,7 @@ impl Reading {
             ),
             (
                 "log_lines_lost_total",
-                "Lines of the log that nobody got",
+                "Lines of the log that were dropped",
                 self.log_lines_lost,
             ),
         ] {

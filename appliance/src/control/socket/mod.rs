@@ -204,7 +204,7 @@ impl Control {
         })
     }
 
-    /// What serves, and the socket's name, which whoever ends the process removes.
+    /// What serves, and the socket's name, which is removed at the end of the process.
     pub fn split(self) -> (ControlServer, SocketFile) {
         let Self {
             listener,

@@ -387,9 +387,9 @@ fn where_no_socket_can_be_is_known_before_it_is_tried() {
         (Path::new("/dev/null"), "is a device, not a socket"),
         (
             Path::new("/proc/version"),
-            "in a file system of the kernel (proc) nobody else makes files",
+            "proc is a file system of the kernel: others cannot make files there",
         ),
-        (&path.join("below"), "this is no folder"),
+        (&path.join("below"), "this is not a folder"),
     ] {
         let error = Control::bind(path).expect_err("nothing can be had there");
         let told = obstacle(path).expect("known before").what;

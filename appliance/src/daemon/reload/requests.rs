@@ -21,7 +21,7 @@ pub(super) enum ReloadRequest {
     Serve(&'static [Inbox]),
     /// Follow the machine's addresses.
     Follow(Box<Plan>),
-    /// Read everything again, and tell whoever wants to know.
+    /// Read everything again, and report to the requester, if any.
     Reload(Option<Sender<ReloadOutcome>>),
     /// Pause lists for so long, or say for how long they are: seconds.
     Pause(Option<Duration>, Sender<Option<u64>>),
@@ -31,7 +31,7 @@ pub(super) enum ReloadRequest {
     Why(WhyQuestion, Sender<PolicyTrace>),
 }
 
-/// What nobody waits for. However often it is asked for while a file is read, it is done once.
+/// Requests without a waiting client. Repeated ones are merged while a file is read.
 #[derive(Debug, Default)]
 pub(super) struct Due {
     /// The newest.

@@ -247,7 +247,10 @@ impl State {
             .map(|follower| follower.interface.as_str())
             .collect();
         if without.len() == served.count() {
-            return Err("nothing was said: no interface has an XDP program that would obey; see xdnsd shield status".into());
+            return Err(
+                "refused: no interface has an XDP program that would obey; see xdnsd shield status"
+                    .into(),
+            );
         }
         let line = |interface: &&str| format!("{interface}: not in force, it has no XDP program");
         Ok(without.iter().map(line).collect())
@@ -356,14 +359,12 @@ impl Keeper for Prefixes {
             until,
         });
         if said.is_none() && state.said.len() == before.len() {
-            return Err(format!("nothing was said of {prefix}"));
+            return Err(format!("neither denied nor allowed by hand: {prefix}"));
         }
         state.said.extend(said);
         if state.said.len() > SAID_MAX {
             state.said = before;
-            return Err(format!(
-                "there is no room: {SAID_MAX} prefixes that are said"
-            ));
+            return Err(format!("there is no room: {SAID_MAX} prefixes by hand"));
         }
         let put = state.put_again();
         if put.is_err() {

@@ -37,7 +37,7 @@ const OF_THE_KERNEL: [(u32, &str); 17] = [
 pub struct Obstacle {
     /// The path that is meant, and what is wrong with it.
     pub what: String,
-    /// As whoever tried would be told.
+    /// As the attempt itself would fail.
     pub kind: ErrorKind,
 }
 
@@ -122,7 +122,7 @@ pub fn folder_obstacle(path: &Path) -> Option<Obstacle> {
     loop {
         match fs::metadata(folder) {
             Ok(metadata) if metadata.is_dir() => return closed(folder),
-            Ok(_) => return Some(Obstacle::of(folder, "this is no folder")),
+            Ok(_) => return Some(Obstacle::of(folder, "this is not a folder")),
             Err(error) if error.kind() == ErrorKind::NotFound && is_link(folder) => {
                 return Some(Obstacle::of(folder, "is a symbolic link to nowhere"));
             }
@@ -145,7 +145,7 @@ fn closed(folder: &Path) -> Option<Obstacle> {
     let magic = statfs(folder).ok()?.filesystem_type().0 as u32;
     let kernels = OF_THE_KERNEL.iter().find(|(known, _)| *known == magic);
     if let Some((_, name)) = kernels {
-        let what = format!("in a file system of the kernel ({name}) nobody else makes files");
+        let what = format!("{name} is a file system of the kernel: others cannot make files there");
         return Some(Obstacle::of(folder, what));
     }
     let rights = AccessFlags::W_OK | AccessFlags::X_OK;
@@ -177,8 +177,8 @@ mod tests {
             assert_eq!(of(&here.join(free)), None, "{free}");
         }
         for (path, at, what) in [
-            ("file/new", "file", "this is no folder"),
-            ("file/not/there/new", "file", "this is no folder"),
+            ("file/new", "file", "this is not a folder"),
+            ("file/not/there/new", "file", "this is not a folder"),
             ("link/new", "link", "is a symbolic link to nowhere"),
             (
                 "link/not/there/new",
@@ -196,10 +196,13 @@ mod tests {
             "/proc/not/there",
         ] {
             let said = of(Path::new(path)).expect("the kernel's");
-            assert!(said.contains("of the kernel (proc)"), "{said}");
+            assert!(
+                said.contains("proc is a file system of the kernel"),
+                "{said}"
+            );
         }
         let said = of(Path::new("/sys/kernel/new")).expect("the kernel's");
-        assert!(said.contains("of the kernel (sysfs)"), "{said}");
+        assert!(said.contains("sysfs is a file system of the kernel"), "{said}");
         let said = of(&here.join(&long).join("new")).expect("too long");
         assert!(said.contains("File name too long"), "{said}");
     }

@@ -200,7 +200,7 @@ impl HotAnswers {
         })
     }
 
-    /// Puts it in place of the same question's that is over and was given at least so often. False: there is none.
+    /// Puts it in place of the same question's expired answer, if that was given at least so often. Whether it did.
     pub fn renew(&self, words: &AnswerWords, now_ns: u64, hits_min: u64) -> bool {
         self.put_if(words, |_, maps, _, before| {
             before != 0

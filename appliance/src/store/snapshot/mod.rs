@@ -421,7 +421,7 @@ fn in_the_way(path: &Path) -> Option<Obstacle> {
     }
     match kind.is_file().then(|| is_of_others(path)) {
         None | Some(Ok(false)) => None,
-        Some(Ok(true)) => Some(Obstacle::of(path, "is there already and is no snapshot")),
+        Some(Ok(true)) => Some(Obstacle::of(path, "exists and is not a snapshot")),
         Some(Err(error)) => Some(Obstacle::with(path, &error)),
     }
 }

@@ -17,11 +17,11 @@ use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
-use super::datagram::Packet;
+use super::datagram::OutgoingPacket;
 use super::outbox::{Outbox, QueuedPacket, Unsent};
 use super::table::{LookupProgram, PortTable};
 use super::{PortEvent, candidates, icmp};
-use crate::os::datagrams::{Batch, DATAGRAMS_MAX, DatagramInfo, receive_all, send_all};
+use crate::os::datagrams::{DATAGRAMS_MAX, DatagramBatch, DatagramInfo, receive_all, send_all};
 use crate::os::random::Entropy;
 use crate::text::Sentence;
 
@@ -141,7 +141,7 @@ impl LookupPorts {
         let Some(local) = self.sender(to).map(|sender| sender.local) else {
             return false;
         };
-        let Some(packet) = Packet::new(local, port, to, message) else {
+        let Some(packet) = OutgoingPacket::new(local, port, to, message) else {
             return false;
         };
         if self.outbox.is_full() {
@@ -205,7 +205,7 @@ impl LookupPorts {
 
     /// Receives what came for questions of this worker, each message in a part of `buffer` of [`PART`] bytes. Whether there may
     /// be more.
-    pub fn receive(&self, v6: bool, buffer: &mut [u8]) -> (Batch, bool) {
+    pub fn receive(&self, v6: bool, buffer: &mut [u8]) -> (DatagramBatch, bool) {
         let family = self.family(v6);
         let received = family.map(|family| {
             loop {
@@ -225,7 +225,7 @@ impl LookupPorts {
         let question = entry.and_then(|entry| self.table.question(port, entry, self.worker));
         PortEvent::Message {
             port,
-            // It was closed meanwhile: whoever receives it finds nobody who waits.
+            // It was closed meanwhile: the receiver finds its question gone.
             question: question.unwrap_or(u16::MAX),
             len: received.len,
             from: received.from,

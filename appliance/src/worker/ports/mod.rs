@@ -34,7 +34,7 @@ pub use outbox::Unsent;
 
 /// The lowest port that is drawn: those below are other services' (RFC 6335 section 6).
 pub const PORT_MIN: u16 = 1024;
-/// Ports that are drawn before there is none.
+/// How many ports are drawn before the search gives up.
 const DRAWS: usize = 32;
 /// Questions whose time is kept, by the end of their name.
 const TIMES: usize = 32;
