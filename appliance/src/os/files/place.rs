@@ -202,7 +202,10 @@ mod tests {
             );
         }
         let said = of(Path::new("/sys/kernel/new")).expect("the kernel's");
-        assert!(said.contains("sysfs is a file system of the kernel"), "{said}");
+        assert!(
+            said.contains("sysfs is a file system of the kernel"),
+            "{said}"
+        );
         let said = of(&here.join(&long).join("new")).expect("too long");
         assert!(said.contains("File name too long"), "{said}");
     }
