@@ -19,6 +19,7 @@ use crate::frame::write::CursorMut;
 use question::{PlainQuestion, name_len, opt_len};
 use xdnsd_abi::headers::dns::{self, opt};
 use xdnsd_abi::headers::{ethernet, udp};
+use xdnsd_abi::hot::entry_of_client::{LATELY, MARKS};
 use xdnsd_abi::hot::{
     self, AnswerWords, BODY_MAX, HotOutcome, NAME_MAX, NAME_WORDS, QuestionHash, word, words_of,
 };
@@ -48,6 +49,8 @@ pub struct HotScratch {
     cookie: [u8; opt::COOKIE_OPTION_LEN],
     /// Bytes of QNAME. Kept here so that the verifier does not go through the rest once for each length.
     name_len: u64,
+    /// Not 0: no worker has answered this client lately.
+    is_newcomer: u64,
     /// Bytes of the OPT record, of the query and of the answer. 0: there is none.
     opt_len: u64,
     /// What stands in front of both. Here for the verifier as well, which knows what lies on the stack.
@@ -85,6 +88,8 @@ pub trait HotKernel {
     fn hit(&self, number: u32);
     /// An entry of [`hot::CLIENTS`].
     fn client(&self, place: u32) -> u64;
+    /// Writes one.
+    fn set_client(&self, place: u32, entry: u64);
     /// CLOCK_MONOTONIC in nanoseconds.
     fn now(&self) -> u64;
     /// The sum of the message's first `len` bytes as 16-bit words in native order. Those up to the next multiple of four are
@@ -101,6 +106,7 @@ pub trait HotKernel {
 /// Answers the query in its own frame. `Err`: the frame is as it was.
 #[inline(always)]
 pub fn answer(kernel: &impl HotKernel, scratch: &mut HotScratch) -> Result<(), HotOutcome> {
+    scratch.is_newcomer = 0;
     let Ok(Frame::Udp(flow)) = Frame::parse(kernel.frame()) else {
         return Err(HotOutcome::NotPlain);
     };
@@ -111,6 +117,8 @@ pub fn answer(kernel: &impl HotKernel, scratch: &mut HotScratch) -> Result<(), H
     let scratch = core::hint::black_box(scratch);
     let valid = kernel.control(hot::control::VALID);
     let key = kernel.control(hot::control::KEY);
+    let known = check_client(kernel, key, valid, &scratch.envelope);
+    scratch.is_newcomer = (known.is_err() && valid != 0).into();
     let question = read(kernel, scratch, len).ok_or(HotOutcome::NotPlain)?;
     let (number, words) = find(kernel, key, &question, scratch).ok_or(HotOutcome::Unknown)?;
     let now = kernel.now();
@@ -120,7 +128,9 @@ pub fn answer(kernel: &impl HotKernel, scratch: &mut HotScratch) -> Result<(), H
     if now >= words[word::OVER] {
         return Err(HotOutcome::Over);
     }
-    check_client(kernel, key, valid, &scratch.envelope)?;
+    if is_newcomer(kernel, scratch) {
+        return Err(HotOutcome::NewClient);
+    }
     check_cookie(kernel, scratch, now).ok_or(HotOutcome::NotPlain)?;
     let age_secs = now.saturating_sub(words[word::SINCE]) / NANOS_PER_SEC;
     let len = reply::put_together(kernel, scratch, &question, words, age_secs as u32);
@@ -135,6 +145,12 @@ pub fn answer(kernel: &impl HotKernel, scratch: &mut HotScratch) -> Result<(), H
     let stored = written.and_then(|()| kernel.store(envelope.len(), &scratch.message, len));
     kernel.hit(number);
     stored.ok_or(HotOutcome::NoRoom)
+}
+
+/// Whether the query that was not answered is of a client that no worker has answered lately, as far as is known.
+#[inline(always)]
+pub fn is_newcomer(kernel: &impl HotKernel, scratch: &HotScratch) -> bool {
+    kernel.opaque(&scratch.is_newcomer) != 0
 }
 
 /// Reads the question of a datagram of `len` bytes into `scratch`.
@@ -189,8 +205,14 @@ fn check_client(
     }
     let Address(high, low) = envelope.client;
     let client = hot::client(key, valid, [high, low]);
-    if kernel.client(hot::client_place(client)) != client {
+    let place = hot::client_place(client);
+    let entry = kernel.client(place);
+    if entry & !MARKS != client {
         return Err(HotOutcome::NewClient);
+    }
+    // Once in a while: then the line stays where it is.
+    if entry & LATELY != LATELY {
+        kernel.set_client(place, entry | LATELY);
     }
     Ok(())
 }

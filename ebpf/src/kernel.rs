@@ -5,7 +5,7 @@ mod forward;
 mod log;
 mod rate;
 
-pub use rate::{charge, judge};
+pub use rate::{charge, judge, judge_newcomer};
 
 use crate::classify::{FrameContext, Kernel, NextHop, ReplyFlow};
 use crate::clients::ClientSlot;
@@ -101,11 +101,12 @@ fn try_hot(ctx: *mut xdp_md) -> u32 {
     // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
     unsafe { TAILS.tail_call(&context, tail::HOT) }
     // It was not done: XDP_PASS. Neither compiler nor verifier may know that, since it would be the only value for them, and
-    // what follows on the other one be left out. No queue has this number, and if it had, no heartbeat.
-    if context.rx_queue_index() == u32::MAX {
-        return xdp_action::XDP_TX;
+    // what follows on the others be left out. No queue has these numbers, and if it had, no heartbeat.
+    match context.rx_queue_index() {
+        u32::MAX => xdp_action::XDP_TX,
+        0xffff_fffe => xdp_action::XDP_DROP,
+        _ => xdp_action::XDP_PASS,
     }
-    xdp_action::XDP_PASS
 }
 
 /// One frame's run of the program. `FRAGS`: it may be in several buffers.
@@ -130,13 +131,19 @@ impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
         }
     }
 
-    /// Has it answered by the program for hot names, or gives it to user space.
+    /// Has it answered by the program for hot names, or gives it to user space. Who is new may have to ask before that.
     #[inline(always)]
-    pub fn answer_or_redirect(&self) -> Reason {
-        match try_hot(self.ctx.ctx) {
-            xdp_action::XDP_PASS => self.redirect(),
-            _ => Reason::Answered,
+    pub fn answer_or_redirect(&self, may_go_on: impl FnOnce() -> Result<(), Reason>) -> Reason {
+        let hot = try_hot(self.ctx.ctx);
+        if hot == xdp_action::XDP_TX {
+            return Reason::Answered;
         }
+        if hot == xdp_action::XDP_DROP
+            && let Err(reason) = may_go_on()
+        {
+            return reason;
+        }
+        self.redirect()
     }
 
     /// The first buffer, as if nothing of it had been looked at: read anew, so that the verifier sees one and the same
@@ -316,10 +323,7 @@ impl Guarded for Run<'_, true> {
 
     #[inline(always)]
     fn has_proved(&self, ends: &Ends, secs: u32) -> bool {
-        let Some(place) = place(ends.source) else {
-            return false;
-        };
-        set_of(place).is_some_and(|set| place.has_proved(read_set(set), now(), secs))
+        has_proved(ends.source, secs)
     }
 
     #[inline(always)]
@@ -432,6 +436,15 @@ fn prove(client: Address) {
         let to = if is_second { to.add(1) } else { to };
         to.write_volatile(entry);
     }
+}
+
+/// Whether it has done so in the last `secs` seconds.
+#[inline(always)]
+fn has_proved(client: Address, secs: u32) -> bool {
+    let Some(place) = place(client) else {
+        return false;
+    };
+    set_of(place).is_some_and(|set| place.has_proved(read_set(set), now(), secs))
 }
 
 /// A client's place in the table.

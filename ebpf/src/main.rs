@@ -55,7 +55,7 @@ mod program {
             Ok(has_limits) => {
                 let run = kernel::Run::<true>::new(&ctx);
                 run.hand_on_rate(has_limits);
-                run.answer_or_redirect()
+                run.answer_or_redirect(|| Ok(()))
             }
             Err(reason) => reason,
         };
@@ -80,7 +80,7 @@ mod program {
         let run = kernel::Run::<true>::new(&ctx);
         let reason = match kernel::judge(&ctx) {
             Ok(account) => {
-                let reason = run.answer_or_redirect();
+                let reason = run.answer_or_redirect(|| kernel::judge_newcomer(&ctx));
                 // User space counts what it sees.
                 if reason == Reason::Answered {
                     kernel::charge(&ctx, account);
@@ -198,7 +198,8 @@ mod program {
             | Reason::DropTruncated
             | Reason::DropDenied
             | Reason::DropForward
-            | Reason::DropRate => XDP_DROP,
+            | Reason::DropRate
+            | Reason::DropNewcomer => XDP_DROP,
             Reason::PassTruncated
             | Reason::PassMulticast
             | Reason::PassEthertype

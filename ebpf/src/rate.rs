@@ -16,14 +16,15 @@ use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
 use crate::message::{opt_record, put};
 use question::RateQuestion;
-use xdnsd_abi::Reason;
 use xdnsd_abi::hash::HashKey;
 use xdnsd_abi::headers::dns::{self, opt};
 use xdnsd_abi::headers::udp;
 use xdnsd_abi::rate::{
-    ClientPrefix, ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, NETWORKS_OF_ELEMENT, Rate,
-    SCRATCH_BYTES, WAYS, account, control, element, network,
+    ClientPrefix, ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, NETWORKS_OF_ELEMENT,
+    NEWCOMER_PROVED_SECS, NEWCOMERS_DEPTH_NS, Rate, SCRATCH_BYTES, WAYS, account, control, element,
+    network,
 };
+use xdnsd_abi::{Reason, few};
 
 /// Bytes of the longest message that is read here. A longer one of a client that has had too much is dropped.
 pub const READ_MAX: usize = 256;
@@ -55,6 +56,10 @@ pub trait RateKernel {
     fn set_word(&self, element: Self::Element, at: usize, word: u64);
     /// CLOCK_MONOTONIC in nanoseconds.
     fn now(&self) -> u64;
+    /// Whether the client has brought a SYN cookie back in the last `secs` seconds.
+    fn has_proved(&self, client: Address, secs: u32) -> bool;
+    /// Takes one of what all may have together on this CPU, whose place is in [`few`]. Whether there was one.
+    fn take(&self, place: u32, rate: Rate) -> bool;
     /// Whether answers leave.
     fn answers(&self) -> bool;
     /// The number at this place, of which neither compiler nor verifier knows anything.
@@ -132,6 +137,51 @@ pub fn judge<K: RateKernel>(
     Err(Reason::RateSlipped)
 }
 
+/// The same of a client that no worker has answered lately, and that is within its limits. All such together may have so much of user
+/// space: else who forges sources has all of it. Neighbours have their own share.
+#[inline(always)]
+pub fn judge_newcomer<K: RateKernel>(kernel: &K, scratch: &mut RateScratch) -> Result<(), Reason> {
+    let interval_ns = word_at(kernel, control::NEWCOMERS);
+    let rate = Rate {
+        interval_ns,
+        depth_ns: interval_ns.max(NEWCOMERS_DEPTH_NS),
+    };
+    let Ok(Frame::Udp(flow)) = Frame::parse(kernel.frame()) else {
+        return Ok(());
+    };
+    if rate.interval_ns == 0 {
+        return Ok(());
+    }
+    let client = flow.packet.source;
+    // Where not all networks are known, all have one share.
+    let is_near = client.is_link_local() || is_on_link(kernel, client).unwrap_or(false);
+    let share = usize::from(!is_near);
+    if kernel.take(few::NEWCOMERS[share], rate) || kernel.has_proved(client, NEWCOMER_PROVED_SECS) {
+        return Ok(());
+    }
+    let Some((header, _)) = flow.transport.message.take::<{ dns::HEADER_LEN }>() else {
+        return Err(Reason::DropNewcomer);
+    };
+    let has_records = header.get::<{ dns::field::ADDITIONALS.start }, u16>() != 0;
+    let may_slip = kernel.answers() && rate_at(kernel, control::SLIP_INTERVAL).is_on();
+    let slips = || may_slip && kernel.take(few::NEWCOMER_SLIPS[share], rate);
+    // Most of a flood ends here.
+    if !has_records && !slips() {
+        return Err(Reason::DropNewcomer);
+    }
+    let Some((envelope, asked)) = read(kernel, scratch, &flow) else {
+        return Err(Reason::DropNewcomer);
+    };
+    if asked.cookie != 0 && cookie::is_good(kernel, scratch, &asked, client) {
+        return Ok(());
+    }
+    if has_records && !slips() {
+        return Err(Reason::DropNewcomer);
+    }
+    slip(kernel, scratch, &envelope, &asked).ok_or(Reason::DropNewcomer)?;
+    Err(Reason::RateSlipped)
+}
+
 /// Counts a query that user space has not seen against the account at this place.
 #[inline(always)]
 pub fn charge<K: RateKernel>(kernel: &K, place: u32) {
@@ -143,6 +193,15 @@ pub fn charge<K: RateKernel>(kernel: &K, place: u32) {
     let clear_at = kernel.word(element, at + account::QUERIES);
     let charged = rate.charge(clear_at, kernel.now());
     kernel.set_word(element, at + account::QUERIES, charged);
+}
+
+/// A word of the first element.
+#[inline(always)]
+fn word_at<K: RateKernel>(kernel: &K, at: usize) -> u64 {
+    let Some(head) = kernel.element(0) else {
+        return 0;
+    };
+    kernel.word(head, at)
 }
 
 #[inline(always)]

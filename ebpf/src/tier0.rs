@@ -29,12 +29,13 @@ mod object;
 #[cfg(target_arch = "bpf")]
 mod program {
     use crate::hot::{self, kernel};
-    use aya_ebpf::bindings::xdp_action::{XDP_PASS, XDP_TX};
+    use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
     use xdnsd_abi::hot::HotOutcome;
 
-    /// Entry. XDP_PASS says to whoever has called that it is to go on with the frame, which is as it was.
+    /// Entry. XDP_PASS and XDP_DROP say to whoever has called that it is to go on with the frame, which is as it was: XDP_DROP, that
+    /// it is of a client that no worker has answered lately.
     #[xdp(frags)]
     pub fn xdnsd_hot(ctx: XdpContext) -> u32 {
         let Some((run, scratch)) = kernel::HotRun::begin(&ctx) else {
@@ -52,7 +53,10 @@ mod program {
             | HotOutcome::Over
             | HotOutcome::Withdrawn
             | HotOutcome::NewClient
-            | HotOutcome::NoRoom => XDP_PASS,
+            | HotOutcome::NoRoom => match hot::is_newcomer(&run, scratch) {
+                true => XDP_DROP,
+                false => XDP_PASS,
+            },
         }
     }
 }

@@ -89,6 +89,7 @@ impl Worker<'_> {
                 reply: &room[..len],
                 fresh,
                 client: client.address,
+                on_link: context.policy.on_link,
                 valid,
             };
             hot.note(&given, context.now);

@@ -177,6 +177,60 @@ fn who_is_not_answered_by_user_space_gets_no_hot_answer() -> Result<()> {
     ask_until_hot(&scene, &client, &frame).map(drop)
 }
 
+/// A flood from ever new sources is given little of user space, and who was there before it all of it.
+#[test]
+fn a_crowd_of_new_clients_keeps_nobody_out_who_is_known() -> Result<()> {
+    only!(ONCE, "the XDP program keeps them out by itself");
+    const CROWD: u8 = 100;
+    const NAMES: u8 = 20;
+    let limits = "[rate_limit]\nqueries = 100000\nmisses = 100000\nnewcomers = 100\n[access]\nothers = \"allow\"\n";
+    let cache = "[cache]\nrotate = false\ntier0 = \"on\"\n";
+    let scene = scene!(Setup::default().sections(&format!("{cache}{limits}")));
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene, "")?;
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    for family in Family::ALL {
+        let to = listen(family);
+        let frame = client.frame(to, &wire(&query("www.test.", RecordType::A)))?;
+        ask_until_hot(&scene, &client, &frame)?;
+        let before = scene.daemon.metrics()?;
+        let grown = |reason: Reason| {
+            let now = scene.daemon.metrics();
+            now.map_or(0, |now| now.growth(&before, &reason))
+        };
+        let crowd = || {
+            (0..CROWD).try_for_each(|host| {
+                let ip: IpAddr = match family {
+                    Family::V4 => [198, 51, 100, host].into(),
+                    Family::V6 => [0x2001, 0xdb8, 0, 0, 0, 0, 7, host.into()].into(),
+                };
+                let source = SocketAddr::new(ip, 4_000);
+                let stranger = UdpFrame {
+                    source,
+                    ..frame.clone()
+                };
+                client.send(&stranger.to_bytes())
+            })
+        };
+        wait_until("new clients are kept out", TIMEOUT, || {
+            crowd().is_ok() && grown(Reason::DropNewcomer) >= u64::from(CROWD) / 2
+        })?;
+        for number in 0..NAMES {
+            let name = format!("{number}.{family:?}.test.");
+            let frame = client.frame(to, &wire(&query(&name, RecordType::A)))?;
+            read_answer(&frame.message, &client.exchange(&frame)?)?;
+        }
+        let answered = grown(Reason::Answered);
+        client.exchange(&frame)?;
+        let more = grown(Reason::Answered) - answered;
+        assert_eq!(more, 1, "{family:?}: it is still known");
+    }
+    Ok(())
+}
+
 /// What is at the upstream server: four records, none, one address, an alias, nothing of that type, records that just fit.
 const ZONES: [&str; 7] = [
     "test",

@@ -131,8 +131,12 @@ pub mod few {
     /// RSTs for which the kernel is asked whose they are. More are nobody's: who misses one keeps a connection for as long as it
     /// would stay idle.
     pub const RESETS: (u32, u64) = (2, 1_024);
+    /// From when on nothing counts any more against new clients: neighbours, and others. See [`crate::rate::control::NEWCOMERS`].
+    pub const NEWCOMERS: [u32; 2] = [3, 4];
+    /// The same of answers with TC to those that are too many.
+    pub const NEWCOMER_SLIPS: [u32; 2] = [5, 6];
     /// How many there are.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 7;
 }
 
 /// What becomes of packets from a prefix: the low byte of its value in the trie.

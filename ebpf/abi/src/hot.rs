@@ -32,7 +32,8 @@ pub const PROGRAM: &str = "xdnsd_hot";
 pub const ANSWERS_MAX: u32 = 448;
 /// Places of the index. Two answers that meet in one: the later one waits until nobody asks for the first.
 pub const PLACES: u32 = 1024;
-/// Clients that are known. Two that meet in one place: the later one takes it, and user space answers the first next.
+/// Clients that are known. Two that meet in one place: the first has it while it asks; a neighbour takes it from who is none. User
+/// space answers the other.
 pub const CLIENTS_MAX: u32 = 2048;
 /// Entries of the map of silent ports.
 pub const SILENT_WORDS: u32 = 65_536 / u64::BITS;
@@ -270,7 +271,24 @@ pub const fn number(entry: u64, hash: u64) -> Option<u32> {
 pub const fn client(key: u64, valid: u64, address: [u64; 2]) -> u64 {
     let sum = mix(mix(key ^ valid, address[0]), address[1]);
     // 0 is the place of nobody.
-    mix(sum, key) | 1 << 63
+    mix(sum, key) & !entry_of_client::MARKS | 1 << 63
+}
+
+/// What stands beside a client in its entry.
+///
+/// ```text
+///  63   62  61 60       59                    0
+///  | 1 | lately | near | what [`client`] gives |
+/// ```
+pub mod entry_of_client {
+    /// How long ago it has asked: the program writes [`LATELY`], user space counts it down. At 0 another one may have the place.
+    pub const LATELY: u64 = 3 << 61;
+    /// One of those.
+    pub const LATELY_ONE: u64 = 1 << 61;
+    /// It is a neighbour: no client from elsewhere takes its place while it asks.
+    pub const IS_NEAR: u64 = 1 << 60;
+    /// All of that: the rest says who it is.
+    pub const MARKS: u64 = LATELY | IS_NEAR;
 }
 
 /// The place of that.

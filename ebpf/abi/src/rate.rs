@@ -102,7 +102,15 @@ pub mod control {
     pub const CLOCK: usize = 13;
     /// How often an operator wanted another secret for DNS cookies, and when: to workers.
     pub const TURNS: usize = 14;
+    /// Nanoseconds that a query costs of a client that no worker has answered lately, on each processor, for neighbours and for others.
+    /// 0: there is no limit.
+    pub const NEWCOMERS: usize = 15;
 }
+
+/// What new clients may owe together: so many queries come to user space at once, and no more than its rings hold.
+pub const NEWCOMERS_DEPTH_NS: u64 = 20_000_000;
+/// For so many seconds after it has brought a SYN cookie back a client is not counted among the new ones.
+pub const NEWCOMER_PROVED_SECS: u32 = 600;
 
 /// How much of something a client may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

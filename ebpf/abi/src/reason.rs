@@ -96,10 +96,13 @@ crate::counters! {
         DropForward = "drop_forward",
         /// A query for a hot name, answered by the driver (XDP_TX).
         Answered = "answered",
-        /// A query of a client that has asked more than it may, answered with TC by the driver (XDP_TX).
+        /// A query of a client that has asked more than it may, or of one of too many new ones, answered with TC by the driver
+        /// (XDP_TX).
         RateSlipped = "rate_slipped",
         /// Dropped: a query of a client that has asked more than it may.
         DropRate = "drop_rate",
+        /// Dropped: a query of a client that no worker has answered lately, while more such come than user space is given.
+        DropNewcomer = "drop_newcomer",
     }
 }
 

@@ -132,6 +132,15 @@ impl HotKernel for HotRun<'_> {
         load(&CLIENTS, place)
     }
 
+    #[inline(always)]
+    fn set_client(&self, place: u32, entry: u64) {
+        if let Some(word) = CLIENTS.get_ptr_mut(place) {
+            // SAFETY: the lookup gave an aligned value that lives as long as the map. Other CPUs and user space store to it at the
+            // same time, so it is volatile; what is lost is that one of two clients is known.
+            unsafe { word.write_volatile(entry) }
+        }
+    }
+
     /// The coarse clock costs a load where the fine one reads the timer; it lags by at most a tick.
     #[inline(always)]
     fn now(&self) -> u64 {

@@ -22,7 +22,7 @@ struct Told {
     words: AnswerWords,
     hash: u64,
     valid: u64,
-    client: u64,
+    client: Cell<u64>,
     has_room: bool,
     hits: Cell<u32>,
 }
@@ -72,11 +72,16 @@ impl HotKernel for Told {
         self.hits.set(self.hits.get() + 1);
     }
     fn client(&self, place: u32) -> u64 {
-        if place == hot::client_place(self.client) {
-            self.client
+        let entry = self.client.get();
+        if place == hot::client_place(entry) {
+            entry
         } else {
             0
         }
+    }
+    fn set_client(&self, place: u32, entry: u64) {
+        assert_eq!(place, hot::client_place(entry));
+        self.client.set(entry);
     }
     fn now(&self) -> u64 {
         NOW
@@ -148,7 +153,7 @@ fn told(frame: &[u8]) -> Told {
         hash: hot::hash(KEY, words[word::KIND], &name),
         words,
         valid: VALID,
-        client: hot::client(KEY, VALID, [high, low]),
+        client: Cell::new(hot::client(KEY, VALID, [high, low])),
         has_room: true,
         hits: Cell::new(0),
     }
@@ -169,6 +174,7 @@ fn scratch() -> HotScratch {
         message: [0xa5; size_of::<AnswerBuffer>()],
         cookie: [0xa5; opt::COOKIE_OPTION_LEN],
         name_len: 1_000,
+        is_newcomer: 1_000,
         opt_len: 1_000,
         envelope,
     }
@@ -319,7 +325,7 @@ fn while_nothing_holds_nobody_is_answered() {
     kernel.valid = 0;
     kernel.words[word::VALID] = 0;
     let Address(high, low) = Address::mapped(u32::from_ne_bytes([192, 0, 2, 1]));
-    kernel.client = hot::client(KEY, 0, [high, low]);
+    kernel.client = hot::client(KEY, 0, [high, low]).into();
     assert_eq!(answer(&kernel, &mut scratch()), Err(HotOutcome::Withdrawn));
 }
 
@@ -344,8 +350,8 @@ fn an_answer_holds_until_it_is_over_and_for_what_it_was_made() {
 
 #[test]
 fn a_client_is_answered_by_its_address_and_port() {
-    let mut kernel = told(&QUERY);
-    kernel.client ^= 1;
+    let kernel = told(&QUERY);
+    kernel.client.set(kernel.client.get() ^ 1);
     assert_eq!(answer(&kernel, &mut scratch()), Err(HotOutcome::NewClient));
     let mut frame = QUERY;
     frame[34..36].copy_from_slice(&7_u16.to_be_bytes());
@@ -359,4 +365,55 @@ fn a_client_is_answered_by_its_address_and_port() {
         answer(&told(&frame), &mut scratch()),
         Err(HotOutcome::NewClient)
     );
+}
+
+/// Whatever has kept the program from an answer: who is no newcomer has user space to itself.
+#[test]
+fn who_is_new_is_told_from_who_is_known() {
+    let unknown = {
+        let mut frame = QUERY;
+        frame[55] = b'x';
+        frame
+    };
+    let no_message = &QUERY[..42 + 12];
+    for (frame, outcome) in [(&QUERY[..], Ok(())), (&unknown, Err(HotOutcome::Unknown))] {
+        for is_known in [true, false] {
+            let (kernel, mut scratch) = (told(frame), scratch());
+            let known = kernel.client.get();
+            kernel.client.set(if is_known { known } else { known ^ 1 });
+            let expected = if is_known || outcome.is_err() {
+                outcome
+            } else {
+                Err(HotOutcome::NewClient)
+            };
+            assert_eq!(answer(&kernel, &mut scratch), expected);
+            assert_eq!(is_newcomer(&kernel, &scratch), !is_known, "{outcome:?}");
+        }
+    }
+    let mut without_policy = told(&QUERY);
+    without_policy.valid = 0;
+    for kernel in [without_policy, told(no_message)] {
+        let mut scratch = scratch();
+        assert!(answer(&kernel, &mut scratch).is_err());
+        assert!(
+            !is_newcomer(&kernel, &scratch),
+            "nobody is known, or nothing"
+        );
+    }
+}
+
+#[test]
+fn who_asks_is_marked_as_such_and_keeps_his_other_marks() {
+    for marks in [
+        0,
+        hot::entry_of_client::LATELY_ONE,
+        hot::entry_of_client::IS_NEAR,
+        LATELY,
+    ] {
+        let kernel = told(&QUERY);
+        let known = kernel.client.get();
+        kernel.client.set(known | marks);
+        assert_eq!(answer(&kernel, &mut scratch()), Ok(()), "{marks:x}");
+        assert_eq!(kernel.client.get(), known | marks | LATELY, "{marks:x}");
+    }
 }

@@ -1,7 +1,8 @@
 //! What the program for limits asks of the kernel.
 
-use super::{Run, now, told};
+use super::{FEW, Run, has_proved, now, told};
 use crate::context;
+use crate::flow::network::Address;
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
 use crate::rate::{self, QueryBuffer, RateKernel, RateScratch};
@@ -10,7 +11,7 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::XdpContext;
-use xdnsd_abi::rate::{ELEMENT_WORDS, ELEMENTS, Element};
+use xdnsd_abi::rate::{ELEMENT_WORDS, ELEMENTS, Element, Rate};
 use xdnsd_abi::{Reason, shield, tail};
 
 /// The table, as the loader is told of it.
@@ -35,6 +36,32 @@ pub fn judge(ctx: &XdpContext) -> Result<AccountId, Reason> {
         SLIPPED => Err(Reason::RateSlipped),
         DROPPED => Err(Reason::DropRate),
         counted => Ok(counted),
+    }
+}
+
+/// Whether the query of a client that no worker has answered lately may go on to user space: see [`rate::judge_newcomer`].
+#[inline(always)]
+pub fn judge_newcomer(ctx: &XdpContext) -> Result<(), Reason> {
+    match look_at_newcomer(ctx.ctx) {
+        SLIPPED => Err(Reason::RateSlipped),
+        DROPPED => Err(Reason::DropNewcomer),
+        _ => Ok(()),
+    }
+}
+
+/// A function of its own, as [`look`].
+#[inline(never)]
+fn look_at_newcomer(ctx: *mut xdp_md) -> u32 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
+    let context = XdpContext::new(ctx);
+    // SAFETY: as in `look`, which has returned.
+    let scratch = unsafe { &mut *scratch };
+    match rate::judge_newcomer(&Run::<true>::new(&context), scratch) {
+        Ok(()) => 0,
+        Err(Reason::RateSlipped) => SLIPPED,
+        Err(_) => DROPPED,
     }
 }
 
@@ -116,6 +143,26 @@ impl RateKernel for Run<'_, true> {
     #[inline(always)]
     fn now(&self) -> u64 {
         now()
+    }
+
+    #[inline(always)]
+    fn has_proved(&self, client: Address, secs: u32) -> bool {
+        has_proved(client, secs)
+    }
+
+    #[inline(always)]
+    fn take(&self, place: u32, rate: Rate) -> bool {
+        let Some(clear_at) = FEW.get_ptr_mut(place) else {
+            return true;
+        };
+        // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program does.
+        unsafe {
+            let has_room = rate.has_room(*clear_at, now());
+            if has_room {
+                *clear_at = rate.charge(*clear_at, now());
+            }
+            has_room
+        }
     }
 
     #[inline(always)]

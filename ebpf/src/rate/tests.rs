@@ -57,6 +57,8 @@ struct Told {
     frame: RefCell<Vec<u8>>,
     now: Cell<u64>,
     answers: bool,
+    has_proved: bool,
+    few: RefCell<[u64; few::COUNT as usize]>,
 }
 
 impl RateKernel for Told {
@@ -78,6 +80,18 @@ impl RateKernel for Told {
     }
     fn now(&self) -> u64 {
         self.now.get()
+    }
+    fn has_proved(&self, client: Address, secs: u32) -> bool {
+        assert!(client == address([198, 51, 100, 100]) && secs == NEWCOMER_PROVED_SECS);
+        self.has_proved
+    }
+    fn take(&self, place: u32, rate: Rate) -> bool {
+        let clear_at = &mut self.few.borrow_mut()[place as usize];
+        let has_room = rate.has_room(*clear_at, self.now());
+        if has_room {
+            *clear_at = rate.charge(*clear_at, self.now());
+        }
+        has_room
     }
     fn answers(&self) -> bool {
         self.answers
@@ -149,6 +163,8 @@ impl Told {
             // When the cookie was made.
             now: Cell::new((0x5cf7_9f11 - WALL) * 1_000_000_000),
             answers: true,
+            has_proved: false,
+            few: RefCell::default(),
         }
     }
 
@@ -306,6 +322,9 @@ fn a_good_cookie_is_exempt_and_no_other() {
             "{options:?}"
         );
     }
+    let without_slips = full(&with(&COOKIE));
+    without_slips.table.borrow_mut()[0][control::SLIP_DEPTH] = 0;
+    assert_eq!(without_slips.judge(), Ok(false), "nor does it take a slip");
     // Its time, and its address.
     let at = |secs: i64| {
         let told = Told::new(&query(&with(&COOKIE)));
@@ -442,4 +461,99 @@ fn what_user_space_does_not_see_is_counted() {
         assert_eq!(is_full, given == 10, "{given}");
         *told.frame.borrow_mut() = query(&[]);
     }
+}
+
+/// So many new clients a second, of which this many may come at once.
+const NEWCOMERS: u64 = 1_000;
+const AT_ONCE: usize = 20;
+
+impl Told {
+    fn with_newcomers(self) -> Self {
+        self.table.borrow_mut()[0][control::NEWCOMERS] = 1_000_000_000 / NEWCOMERS;
+        self
+    }
+
+    /// What becomes of so many queries like this: how many go on, are answered with TC, and are dropped.
+    fn newcomers(&self, frame: &[u8], count: usize) -> [usize; 3] {
+        let mut became = [0; 3];
+        for _ in 0..count {
+            *self.frame.borrow_mut() = frame.to_vec();
+            let at = match judge_newcomer(self, &mut scratch()) {
+                Ok(()) => 0,
+                Err(Reason::RateSlipped) => 1,
+                Err(Reason::DropNewcomer) => 2,
+                Err(other) => panic!("{other:?}"),
+            };
+            became[at] += 1;
+        }
+        became
+    }
+}
+
+#[test]
+fn new_clients_share_what_user_space_is_given_of_them() {
+    let frame = query(&[]);
+    let told = Told::new(&frame).with_newcomers();
+    assert_eq!(told.newcomers(&frame, 50), [AT_ONCE, AT_ONCE, 10]);
+    told.now.set(told.now.get() + 5_000_000);
+    assert_eq!(told.newcomers(&frame, 50), [5, 5, 40]);
+    // Neighbours have their own share.
+    let told = told.on_link(address([198, 51, 100, 100]), [u64::MAX; 2]);
+    assert_eq!(told.newcomers(&frame, 50), [AT_ONCE, AT_ONCE, 10]);
+    assert_eq!(told.newcomers(&frame, 1), [0, 0, 1]);
+    // The answer with TC is the same as for who has had too much.
+    let told = Told::new(&frame).with_newcomers();
+    assert_eq!(told.newcomers(&frame, AT_ONCE + 1), [AT_ONCE, 1, 0]);
+    let answer = told.frame.borrow().clone();
+    let limited = Told::new(&frame).owing(ClientPrefix::prefix(client()), FULL);
+    assert_eq!(limited.judge(), Err(Reason::RateSlipped));
+    assert_eq!(answer, *limited.frame.borrow());
+}
+
+#[test]
+fn new_clients_have_all_where_there_is_no_limit_or_they_have_proved_themselves() {
+    let frame = query(&[]);
+    let told = Told::new(&frame);
+    assert_eq!(told.newcomers(&frame, 50), [50, 0, 0], "no limit");
+    let none = Told::new(&frame).with_newcomers();
+    none.table.borrow_mut().clear();
+    assert_eq!(none.newcomers(&frame, 50), [50, 0, 0], "no table");
+    let proved = Told {
+        has_proved: true,
+        ..Told::new(&frame).with_newcomers()
+    };
+    assert_eq!(proved.newcomers(&frame, 50), [50, 0, 0]);
+    let cookie = query(&option(10, &COOKIE));
+    let told = Told::new(&cookie).with_newcomers();
+    assert_eq!(told.newcomers(&cookie, 50), [50, 0, 0]);
+    let forged = query(&option(10, &[&COOKIE[..23], &[0]].concat()));
+    assert_eq!(told.newcomers(&forged, 50), [0, AT_ONCE, 30]);
+}
+
+/// Fewer a second than would come in the time of a burst.
+#[test]
+fn one_new_client_a_second_is_one() {
+    let frame = query(&[]);
+    let told = Told::new(&frame);
+    told.table.borrow_mut()[0][control::NEWCOMERS] = 1_000_000_000;
+    assert_eq!(told.newcomers(&frame, 5), [1, 1, 3]);
+}
+
+#[test]
+fn new_clients_get_no_tc_where_none_is_given_or_leaves() {
+    let frame = query(&[]);
+    let told = Told::new(&frame).with_newcomers();
+    told.table.borrow_mut()[0][control::SLIP_DEPTH] = 0;
+    assert_eq!(told.newcomers(&frame, 50), [AT_ONCE, 0, 30]);
+    let told = Told {
+        answers: false,
+        ..Told::new(&frame).with_newcomers()
+    };
+    assert_eq!(told.newcomers(&frame, 50), [AT_ONCE, 0, 30]);
+    assert_eq!(*told.frame.borrow(), frame, "as it was");
+    let odd = &frame[..42 + 12];
+    let mut cut = odd.to_vec();
+    cut[38..40].copy_from_slice(&20_u16.to_be_bytes());
+    let told = Told::new(&cut).with_newcomers();
+    assert_eq!(told.newcomers(&cut, 50), [AT_ONCE, 0, 30], "no question");
 }

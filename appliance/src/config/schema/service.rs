@@ -244,6 +244,12 @@ section! {
         burst_secs: u32 = 5, 1..=60;
         /// Queries a second over the limit that are answered with TC. 0: all are dropped.
         slips: u32 = 5, 0..=1000;
+        /// Queries a second that user space is given of clients it has lately answered nothing to from the cache, of neighbours and of
+        /// others each, on each processor that takes frames in. More of them are answered with TC, as many again, if `slips` is
+        /// not 0; the rest is dropped, but where a client has a good DNS cookie, or has opened a TCP connection by a SYN cookie
+        /// in the last ten minutes. Counts with `queries` and on interfaces that ask the program for hot names (`cache.tier0`).
+        /// 0: no limit.
+        newcomers: u32 = 10_000, 0..=1_000_000;
     }
 }
 

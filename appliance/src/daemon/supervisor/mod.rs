@@ -22,6 +22,7 @@ use crate::config::{AskWord, Config, Devices, Errors, Fault, Interface, Plan, Xd
 use crate::control::metrics::ProtectStatus;
 use crate::os::clock;
 use crate::os::netlink::Changes;
+use crate::store::HOT;
 use crate::worker::{Inbox, QueueName};
 
 pub use attachment::Attachment;
@@ -205,12 +206,18 @@ impl Supervisor {
         let now = clock::now();
         self.shield.prefixes().look();
         self.events.look();
-        self.tier0.look();
+        let holds = HOT.holds();
+        let mut is_counted = true;
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_mut() {
                 attachment.inside.look(now, &attachment.name, program);
+                is_counted &= attachment.inside.counts_answers(program);
             }
         }
+        if is_counted {
+            HOT.release(holds);
+        }
+        self.tier0.look();
         if !self.shield.is_on() && self.config.protects.is_empty() {
             return;
         }

@@ -10,6 +10,7 @@ const RULES: RateLimits = RateLimits {
     queries: Rate::new(5, 1),
     misses: Rate::new(3, 1),
     slips: Rate::new(1, 1),
+    newcomers: 0,
 };
 
 fn limited(rates: RateLimits) -> Settings {
