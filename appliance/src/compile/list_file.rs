@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use xdnsd_core::policy::list::{List, ListError, MAGIC, NAMES_MAX, VERSION, check_header, field};
 
-use super::lists::{ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
+use super::lists::{Kept, ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
 use super::problem::Problem;
 use super::room;
 use crate::os::files;
@@ -132,6 +132,9 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (path, tally) in &self.sources {
             writeln!(formatter, "{}: {tally}", path.display())?;
+            if let Some(reasons) = tally.reasons_in_words() {
+                writeln!(formatter, "{}: {reasons}", path.display())?;
+            }
         }
         write!(
             formatter,
@@ -162,7 +165,7 @@ pub fn compile(sources: &[(PathBuf, ListPurpose)]) -> Result<(Vec<u8>, Report), 
             builder.add_file(path, index as u16, *purpose)?,
         ));
     }
-    let image = finish(builder)?;
+    let (image, _) = finish(builder)?;
     let list = List::view(&image).map_err(|error| Problem::of("lists", explain(error)))?;
     let report = Report {
         sources: tallies,
@@ -173,15 +176,15 @@ pub fn compile(sources: &[(PathBuf, ListPurpose)]) -> Result<(Vec<u8>, Report), 
     Ok((image, report))
 }
 
-/// The image of a builder's names.
-pub(super) fn finish(builder: ListBuilder) -> Result<Vec<u8>, Problem> {
+/// The image of a builder's names, and what finds those of each source again.
+pub(super) fn finish(builder: ListBuilder) -> Result<(Vec<u8>, Kept), Problem> {
     let crowded = || {
         Problem::of(
             "lists",
             "too many rules with options, or too many names fall together under this key; compile again",
         )
     };
-    builder.build().ok_or_else(crowded)
+    builder.build_to_keep().ok_or_else(crowded)
 }
 
 /// Writes a compiled list so that a reader, or a power cut, sees the old file or the new one and nothing between.

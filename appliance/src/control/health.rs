@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::metrics::not_taken;
 use super::socket;
 use crate::config::{Config, Devices, Plan};
 use crate::os::clock;
@@ -113,6 +114,18 @@ fn answers(server: SocketAddr) -> io::Result<()> {
 /// Asks over the control socket.
 fn ask_itself(socket: &Path) -> io::Result<()> {
     socket::ask(socket, "health", &mut io::sink())
+}
+
+/// Files that a daemon which answers does not take as they are, a line each, as far as it says so.
+#[must_use]
+pub fn not_taken(config: &Config) -> String {
+    let mut counters = Vec::new();
+    let socket = config.control.socket.as_deref();
+    let asked = socket.map(|socket| socket::ask(socket, "stats", &mut counters));
+    match asked {
+        Some(Ok(())) => not_taken::in_words(&String::from_utf8_lossy(&counters)),
+        Some(Err(_)) | None => String::new(),
+    }
 }
 
 /// What it means that the control socket gave no word of health, after so long in all.

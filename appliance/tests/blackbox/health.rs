@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -376,6 +377,25 @@ fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
         for_want_of_a_worker > 0,
         "no limit was such that a worker could not be"
     );
+    Ok(())
+}
+
+/// As `ulimit -s 64` leaves it: more than the first thread needs is not there.
+#[test]
+fn a_small_stack_is_widened_or_told() -> Result<()> {
+    only!(ONCE, "it is about no way");
+    let checked = |limit: &str| {
+        let limit = format!("--stack={limit}");
+        let words = [&limit, "--", BINARY, "reference"];
+        Command::new("prlimit").args(words).output()
+    };
+    let widened = checked("65536:8388608")?;
+    ensure!(widened.status.success(), "{widened:?}");
+    // An account that has the right raises the other limit, too.
+    let told = checked("65536:65536")?;
+    let said = String::from_utf8_lossy(&told.stderr).into_owned();
+    let is_told = told.status.code() == Some(1) && said.starts_with("the stack may have 64 KiB: ");
+    ensure!(is_told || told.status.success(), "{told:?}");
     Ok(())
 }
 

@@ -133,15 +133,15 @@ section! {
     Filter = "filter", many: false {
         /// Text files of blocked names: hosts files, plain domains and `*.` domains (with all below them), the domain rules of
         /// Adblock lists with `$important`, `$badfilter`, `$dnstype` and `$denyallow`, or dnsmasq's `address=/ads.example/`.
-        /// Other lines are counted and passed over; the log has the first, and how a list was read.
+        /// Other lines are counted by why they are passed over; the log has the first, and how a list was read.
         block_files: Vec<FilePath> = Vec::new();
         /// Text files of allowed names; they override block lists, `$important` included.
         allow_files: Vec<FilePath> = Vec::new();
         /// Files of `xdnsd lists compile`: they load at once, and take 15 bytes a name, twice while a new one is read.
         compiled: Vec<FilePath> = Vec::new(), 0..=(LISTS_MAX as u64 - 1);
         /// Whether a list is taken over that lost all its rules, or more than half of eight or more, while the daemon runs: as
-        /// a rule it is half a download. Otherwise the lists stay as they were, and the log says so. A start takes every list
-        /// as it is.
+        /// a rule it is half a download. Otherwise that list keeps the rules that it had, and all others are taken over; the log
+        /// says so, and `xdnsd stats` and `xdnsd health` until it has grown again. A start takes every list as it is.
         take_shrunk: bool = false;
         /// Blocked names, with all below them; `"*.ads.example"` is what is below alone.
         block: Vec<FilterName> = Vec::new();

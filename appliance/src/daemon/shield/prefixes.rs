@@ -121,6 +121,7 @@ impl Prefixes {
     #[must_use]
     pub fn start(&self, input: &PrefixInput) -> Vec<String> {
         let read = prefix_list::read(input, self.room());
+        warn_of(&read);
         let mut lines = in_words(&read);
         match self.replace(&read.rules) {
             Ok(told) => told.iter().for_each(|line| info!("{line}")),
@@ -135,6 +136,7 @@ impl Prefixes {
     /// A file that cannot be used, a line that is wrong: all stays as it was. Or the kernel refuses.
     pub fn reload(&self, input: &PrefixInput) -> Result<Vec<String>, Vec<String>> {
         let read = prefix_list::read(input, self.room());
+        warn_of(&read);
         if !read.problems.is_empty() {
             return Err(in_words(&read));
         }
@@ -186,6 +188,11 @@ impl Prefixes {
         }
         state.tell();
     }
+}
+
+/// Says who else may write to the files.
+fn warn_of(read: &PrefixRules) {
+    read.doubts.iter().for_each(|doubt| warn!("{doubt}"));
 }
 
 fn in_words(read: &PrefixRules) -> Vec<String> {

@@ -125,7 +125,7 @@ impl Supervisor {
     ///
     /// Gives what of the config meets this machine by now, if it may be something else. Nothing has changed: this costs a
     /// system call for each interface, one for its queues, one more, and a look at `rp_filter` where `route_check` follows it.
-    pub fn poll(&mut self, inboxes: &[Inbox]) -> Option<Plan> {
+    pub fn poll(&mut self, inboxes: &[Inbox], let_in: impl FnOnce(&Plan)) -> Option<Plan> {
         let now = clock::now();
         for attachment in &mut self.attachments {
             attachment.notice_loss(now, inboxes);
@@ -147,6 +147,7 @@ impl Supervisor {
         // What the config asks for may come piece by piece: first the interface, then its addresses.
         let plan = self.config.plan(&devices);
         self.warn_missing(&plan);
+        let_in(&plan);
         self.sources_checked = sources_checked(&self.config, &plan, &devices);
         self.is_settled = true;
         let mut taken = [false; WORKERS];

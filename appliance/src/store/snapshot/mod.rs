@@ -219,7 +219,8 @@ impl Store {
         // The folder first: a file of /proc is not even opened.
         let obstacle = place::folder_obstacle(&self.newest)
             .or_else(|| names.into_iter().find_map(|path| in_the_way(path)))
-            .or_else(|| in_the_way_of_new(&self.unfinished));
+            .or_else(|| in_the_way_of_new(&self.unfinished))
+            .or_else(|| place::full(&self.newest));
         Some(obstacle?.so("no snapshot can be written"))
     }
 
