@@ -107,7 +107,7 @@ fn hosts(source: &mut ConfigText, Placed { path, section }: &Placed<Protect>) {
     }
 }
 
-/// The kind of a prefix without host addresses.
+/// What a prefix is whose addresses are none of hosts.
 fn no_host(prefix: &Prefix) -> Option<&'static str> {
     let none = [
         (

@@ -23,27 +23,6 @@ struct Way {
     via: Option<Via>,
 }
 
-/// What became of something that was to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sending {
-    /// It went out.
-    Done,
-    /// It did not.
-    Failed,
-    /// There is no way to the server.
-    NoWay(Attempt),
-}
-
-impl Sending {
-    const fn event(self) -> Event {
-        match self {
-            Self::Done => Event::Sent,
-            Self::Failed => Event::NotSent,
-            Self::NoWay(attempt) => Event::NoWay(attempt),
-        }
-    }
-}
-
 /// What of an event is left to its caller, who has an answer in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -93,7 +72,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 debug_assert!(false, "nothing happens to a question that has ended");
                 return Rest::Done;
             };
-            let sending = match question.on(event, &mut scene) {
+            let went_out = match question.on(event, &mut scene) {
                 Step::Send(server) => self.send_datagram(call, index, server),
                 Step::Open(server) => self.send_in_stream(call, index, server),
                 Step::Wait => {
@@ -116,7 +95,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                     return Rest::Done;
                 }
             };
-            event = sending.event();
+            event = if went_out {
+                Event::Sent
+            } else {
+                Event::NotSent
+            };
         }
     }
 
@@ -132,14 +115,15 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
+    /// Whether it went out.
     fn send_datagram<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
         server: u8,
-    ) -> Sending {
+    ) -> bool {
         let Some(to) = self.may_be_asked(index, server) else {
-            return Sending::Failed;
+            return false;
         };
         let opened = match call.effects.open_port(to, index) {
             Err(NoPort::Full) if self.free_a_port(call.effects) => {
@@ -147,40 +131,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             }
             opened => opened,
         };
-        if opened == Err(NoPort::Unreachable) {
-            return self.note_no_way(call, index, server);
-        }
         let via = opened.ok().map(|port| Via::Datagram { port });
-        if self.send(call, index, &Way { server, via }) {
-            self.counters.count(Counter::UpstreamQueries);
-            Sending::Done
+        let went_out = self.send(call, index, &Way { server, via });
+        self.counters.count(if went_out {
+            Counter::UpstreamQueries
         } else {
-            self.counters.count(Counter::UpstreamSendErrors);
-            Sending::Failed
-        }
-    }
-
-    /// Notes that a server cannot be asked: nothing leaves this machine for it.
-    #[cold]
-    fn note_no_way<E: Effects<R>>(
-        &mut self,
-        call: &mut Call<'_, E>,
-        index: u16,
-        server: u8,
-    ) -> Sending {
-        let (pending, scene) = self.scene(call.context.now);
-        let (Some(upstream), Some((question, _))) =
-            (scene.upstreams.get(server), pending.get_mut(index))
-        else {
-            return Sending::Failed;
-        };
-        let mut attempt = question.prepare(server, upstream, scene.now);
-        // Tells it from others that were not sent.
-        attempt.id = call.effects.random() as u16;
-        attempt.live = false;
-        question.tries.push(attempt);
-        self.counters.count(Counter::UpstreamUnreachable);
-        Sending::NoWay(attempt)
+            Counter::UpstreamSendErrors
+        });
+        went_out
     }
 
     /// Closes the port of what may be missed most easily: an answer that nobody waits for, or else one of a client that
@@ -199,28 +157,28 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         true
     }
 
-    /// In a stream, if there is a place in one.
+    /// Whether a stream could be opened, and it went out.
     fn send_in_stream<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
         server: u8,
-    ) -> Sending {
+    ) -> bool {
         // A stream that is opened and not asked on would hold one of few places.
         let to = self.may_be_asked(index, server);
         let bucket = self.tables.pending.room_in_streams(index);
         let Some((to, bucket)) = to.zip(bucket) else {
-            return Sending::Failed;
+            return false;
         };
         let Some(slot) = call.effects.open_stream(to, bucket) else {
-            return Sending::Failed;
+            return false;
         };
         let via = Some(Via::Stream { slot });
-        if !self.send(call, index, &Way { server, via }) {
-            return Sending::Failed;
+        let went_out = self.send(call, index, &Way { server, via });
+        if went_out {
+            self.counters.count(Counter::UpstreamTcp);
         }
-        self.counters.count(Counter::UpstreamTcp);
-        Sending::Done
+        went_out
     }
 
     /// Where `server` is, if there can be one more attempt.

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::compile::list_file;
-use crate::compile::lists::ListPurpose;
 use crate::compile::name;
 use crate::testing::Folder;
 use xdnsd_core::dns::rtype;

@@ -87,7 +87,7 @@ impl LogFile {
     }
 }
 
-/// Who asked for what is private.
+/// Who asked for what is nobody's business.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).append(true).mode(0o640);

@@ -1,7 +1,7 @@
-//! Whether somebody floods: uncompleted SYNs a second.
+//! Whether somebody floods: SYNs a second that nobody completes.
 //!
 //! A client that means it answers within a round trip, and the kernel counts the connection that comes of it; a forged source
-//! never answers. So the difference counts instead of the number: a busy hour is not a flood.
+//! never answers. So what counts is the difference, not how many there are: a busy hour is none.
 
 use xdnsd_core::time::Instant;
 

@@ -90,7 +90,7 @@ impl Tap {
         }
     }
 
-    /// What all readers want, together; 0: there are no readers.
+    /// What readers want, together; 0: there are none.
     #[must_use]
     pub fn wanted(&self) -> u8 {
         self.wanted.load(Relaxed)

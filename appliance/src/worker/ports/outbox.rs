@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::datagram::OutgoingPacket;
+use super::datagram::Packet;
 use crate::os::datagrams::DATAGRAMS_MAX;
 
 /// A packet with what is known of it.
 #[derive(Debug)]
 pub struct QueuedPacket {
     /// Its bytes.
-    pub packet: OutgoingPacket,
+    pub packet: Packet,
     /// Its source.
     pub local: IpAddr,
     /// Its source port.

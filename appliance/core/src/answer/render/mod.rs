@@ -316,7 +316,7 @@ impl AddressRun {
         }
     }
 
-    /// A record of another kind came.
+    /// A record came that is no such address.
     const fn interrupt(&mut self) {
         self.owner_and_type = 0;
     }

@@ -63,8 +63,6 @@ pub struct Served {
     pub udp: Share,
     /// Over TCP.
     pub tcp: Share,
-    /// Answers over UDP that came too late.
-    pub late: u64,
 }
 
 /// Asks `server` from the network namespace of the calling thread for `length`, and waits for the last answers.
@@ -93,7 +91,6 @@ pub fn call(server: Ipv4Addr, rates: Rates, length: Duration) -> Result<Served> 
     Ok(Served {
         udp: datagrams.share,
         tcp: connections.share,
-        late: datagrams.late,
     })
 }
 
@@ -142,7 +139,6 @@ struct Datagrams {
     /// When the query of each ID was sent, while it is not answered.
     asked: Vec<Option<Instant>>,
     share: Share,
-    late: u64,
 }
 
 impl Datagrams {
@@ -158,7 +154,6 @@ impl Datagrams {
             sockets: sockets.context("open the callers' sockets")?,
             asked: vec![None; IDS],
             share: Share::default(),
-            late: 0,
         })
     }
 
@@ -180,12 +175,9 @@ impl Datagrams {
                 let Some(id) = answered(&reply[..len]) else {
                     continue;
                 };
-                let Some(asked) = self.asked[usize::from(id)].take() else {
-                    continue;
-                };
-                let is_served = asked.elapsed() <= LIMIT;
+                let asked = self.asked[usize::from(id)].take();
+                let is_served = asked.is_some_and(|asked| asked.elapsed() <= LIMIT);
                 self.share.served += u64::from(is_served);
-                self.late += u64::from(!is_served);
             }
         }
     }

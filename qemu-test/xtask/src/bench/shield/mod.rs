@@ -24,7 +24,6 @@ use xdnsd_lab::suite::Suite;
 
 mod callers;
 mod cost;
-mod losses;
 mod report;
 mod turn;
 
@@ -104,7 +103,7 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
             row.turns.push(turn.with_context(|| row.who.name())?);
         }
     }
-    let table = report::all(&rows, &costs);
+    let table = format!("{}\n{}", report::served(&rows), report::costs(&costs));
     println!("\n{table}");
     fs::write(directory.join("table.txt"), &table).context("write the table")?;
     if turns.save {
