@@ -16,10 +16,13 @@ use xdnsd::compile::{Notes, list_file, prefix_list};
 use xdnsd::config::{Config, Devices, Endpoint, Fault, Plan, reference};
 use xdnsd::control::health::{self, Health};
 use xdnsd::control::memory;
+use xdnsd::control::metrics::not_taken;
 use xdnsd::control::summary::{self, Sums};
 use xdnsd::control::tail::{self, show::Filter};
 use xdnsd::os::account;
+use xdnsd::os::files::place;
 use xdnsd::os::holder::{self, Protocol};
+use xdnsd::os::threads;
 use xdnsd::text::json;
 use xdnsd::{control, daemon, logging, text};
 use xdnsd_abi::PREFIXES_MAX;
@@ -49,6 +52,10 @@ impl From<String> for Ending {
 }
 
 fn main() -> ExitCode {
+    if let Err(problem) = threads::widen_first_stack() {
+        logging::print(&problem);
+        return ExitCode::FAILURE;
+    }
     let command = match cli::parse(std::env::args_os().skip(1)) {
         Ok(command) => command,
         Err(problem) => {
@@ -129,6 +136,12 @@ fn run(file: &Path, user: Option<&str>) -> Result<(), Ending> {
     for warning in config.warnings() {
         log::warn!("{warning}");
     }
+    // Of the snapshot and the control socket is spoken where they are opened; this file may not be needed for long.
+    let state = |(key, _): &(&str, _)| *key == "shield.state_file";
+    for (key, obstacle) in daemon::obstacles(&config).into_iter().filter(state) {
+        let fault = config.fault(key, obstacle.what, "");
+        log::warn!("{fault}");
+    }
     daemon::run(file, config)?;
     logging::finish();
     Ok(())
@@ -145,7 +158,11 @@ fn health(file: &Path) -> Result<(), Ending> {
     };
     let config = Config::load(file).map_err(|errors| unknown(errors.to_string()))?;
     match health::ask(&config) {
-        Health::Well => Ok(print(&format!("{}\n", Health::Well))?),
+        Health::Well => Ok(print(&format!(
+            "{}\n{}",
+            Health::Well,
+            health::not_taken(&config)
+        ))?),
         Health::Hangs(problem) => Err(problem.into()),
         Health::Unknown(problem) => Err(unknown(problem)),
     }
@@ -174,7 +191,8 @@ fn stats(socket: &Path) -> Result<(), String> {
     thread::sleep(LOOK);
     let (later, elapsed) = (ask("stats")?, since.elapsed());
     let table = summary::table(&Sums::of(&earlier), &Sums::of(&later), elapsed);
-    print(&format!("{table}\n{}", ask("upstreams")?))
+    let not_taken = not_taken::in_words(&later);
+    print(&format!("{table}{not_taken}\n{}", ask("upstreams")?))
 }
 
 /// What is allowed where the process makes a file or a socket.
@@ -200,7 +218,7 @@ fn watch(socket: &Path, is_json: bool) -> Result<(), String> {
 }
 
 /// What is shown of queries, and where.
-fn options(tail: Tail) -> tail::Options {
+fn options(tail: Tail) -> tail::TailOptions {
     let Tail {
         client,
         name,
@@ -210,7 +228,7 @@ fn options(tail: Tail) -> tail::Options {
         dnstap,
         pcap,
     } = tail;
-    tail::Options {
+    tail::TailOptions {
         filter: Filter {
             client,
             name,
@@ -288,6 +306,8 @@ impl Checked {
             self.check_places(&config);
             let prefixes = prefix_list::read(&config.prefixes(), PREFIXES_MAX as usize);
             self.notes.extend(prefixes.in_words());
+            let doubts = prefixes.doubts.iter().map(ToString::to_string);
+            self.notes.extend(doubts);
             match PolicyReloader::start(config.policy(), None) {
                 Ok((_, started)) => notes = started.notes,
                 Err(problem) => self.problems.push(problem.to_string()),
@@ -306,13 +326,16 @@ impl Checked {
         let both = |address| [(Protocol::Udp, address), (Protocol::Tcp, address)];
         let obstacle = |(protocol, address)| holder::obstacle(protocol, address);
         for obstacle in addresses.flat_map(both).filter_map(obstacle) {
-            // A capability that whoever serves may have.
+            // A capability that the serving account may have.
             if obstacle.is_right() {
                 self.notes.push(obstacle.what);
             } else {
                 self.problems.push(obstacle.what);
             }
         }
+        let addresses = plan.endpoints.iter().map(Endpoint::socket_addr);
+        let sharers = addresses.filter_map(|address| holder::sharer(Protocol::Udp, address));
+        self.notes.extend(sharers);
     }
 
     /// Whether the files and the socket that the process makes can be. A right that this account has not is no fault where
@@ -329,6 +352,13 @@ impl Checked {
             }
         }
         self.faults.sort_by_key(|fault| fault.position);
+        let own = [
+            &config.cache.snapshot,
+            &config.control.socket,
+            &config.shield.state_file,
+        ];
+        let own = own.into_iter().filter_map(|path| path.as_deref());
+        self.notes.extend(own.filter_map(place::far_folder));
     }
 
     /// All that is wrong, a line for each.

@@ -38,7 +38,7 @@ xdnsd_abi::counters! {
         UpstreamRetries = "upstream_retries",
         /// Could not be sent upstream: socket error.
         UpstreamSendErrors = "upstream_send_errors",
-        /// ICMP said that an upstream, its port or the way to it is not there: the next one was asked at once.
+        /// ICMP said that an upstream, its port or the way to it is not there, or no route leads there: the next one was asked at once.
         UpstreamUnreachable = "upstream_unreachable",
         /// From the asked upstream to the port that asked it, but with another ID, another question or another letter case.
         UpstreamForged = "upstream_forged",

@@ -3,7 +3,7 @@
 //! A firmware builder sets what `capacity!` names in the environment of the build; Buildroot does it from its menu
 //! (`buildroot/package/xdnsd/Config.in`). The rest is changed here.
 
-/// The number in the environment variable `$name` when this was compiled, or `$default` if there is none.
+/// The number in the environment variable `$name` at compile time, else `$default`.
 ///
 /// A value that is not a number, or that the asserts below do not allow, does not compile. Nor does a variable of this
 /// form that no line here names: the build script looks for its name in this file.
@@ -105,7 +105,7 @@ pub const TCP_CLIENTS: usize = capacity!("XDNSD_LIMIT_TCP_CLIENTS", 32);
 /// Bytes of a query over TCP that are looked at. The rest of a longer one is read and discarded.
 pub const TCP_QUERY_MAX: usize = 2048;
 
-/// Whether whoever builds this has chosen another size of the cache.
+/// Whether this build has another size of the cache.
 const IS_CACHE_CHANGED: bool = option_env!("XDNSD_LIMIT_CACHE_SHARDS").is_some()
     || option_env!("XDNSD_LIMIT_CACHE_SMALL_SETS").is_some()
     || option_env!("XDNSD_LIMIT_CACHE_LARGE_SETS").is_some();

@@ -22,6 +22,9 @@ pub struct RateLimits {
     pub misses: Rate,
     /// Answers with TC, in place of those that it may not have. [`Rate::NONE`]: none.
     pub slips: Rate,
+    /// Queries a second of clients that no worker has answered lately: all of them together, on each processor that takes frames in.
+    /// The programs in the kernel keep it. 0: there is no limit.
+    pub newcomers: u32,
 }
 
 impl RateLimits {
@@ -30,6 +33,7 @@ impl RateLimits {
         queries: Rate::NONE,
         misses: Rate::NONE,
         slips: Rate::NONE,
+        newcomers: 0,
     };
 
     /// Whether anything is limited.
@@ -198,6 +202,7 @@ mod tests {
         queries: Rate::new(10, 1),
         misses: Rate::new(5, 1),
         slips: Rate::new(2, 1),
+        newcomers: 0,
     };
 
     fn table() -> &'static [AtomicU64; WORDS] {

@@ -13,7 +13,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "stats",
         usage: " [--socket PATH] [--prometheus | --json]",
-        about: "what was asked and answered, in all and now; --prometheus: every counter, as text",
+        about: "queries and answers, in all and now; --prometheus: every counter, as text",
         json: r#"{"metrics": [{"name", "type": "counter" or "gauge", "labels": {label: text}, "value"}]}, as --prometheus"#,
         flags: &[AT_SOCKET, PROMETHEUS, JSON],
         make: stats,
@@ -32,7 +32,7 @@ pub(super) const FORMS: &[Form] = &[
         usage: " [--socket PATH] [--json] NAME [TYPE] [CLIENT]",
         json: r#"{"name", "type", "client", "verdict": "blocked" or another word, "blocked_with", "reasons": [{"source", "says", "key", "file", "line", "text"}], "target": the name behind local aliases, "cache": [as cache dump]}; what is not known is null"#,
         flags: &[AT_SOCKET, JSON],
-        about: "what becomes of a question and who says so, and what the cache has",
+        about: "how a question is answered, by which source, and what the cache has",
         arguments: &["NAME", "TYPE", "CLIENT"],
         least: 1,
         ..ASKS
@@ -56,14 +56,14 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "pause",
         usage: " [--socket PATH] [TIME]",
-        about: "lists block nothing for TIME (30s, 5m, 2h) or until resume; without: do they?",
+        about: "switch lists off for TIME (30s, 5m, 2h) or until resume; without: are they off?",
         arguments: &["TIME"],
         make: ask_about_anything,
         ..ASKS
     },
     Form {
         name: "resume",
-        about: "lists are in force again",
+        about: "switch lists on again",
         ..ASKS
     },
     Form {

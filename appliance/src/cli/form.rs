@@ -8,7 +8,7 @@ use super::flag::{AT_SOCKET, Flag};
 use super::hint::did_you_mean;
 use crate::text;
 
-/// Where the control socket is if nobody says otherwise: the config's default.
+/// Where the control socket is by default, as in the config.
 pub(super) const SOCKET: &str = "/run/xdnsd/control.sock";
 
 /// A command: how it is written and what may stand behind it.

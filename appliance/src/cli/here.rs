@@ -11,7 +11,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "run",
         usage: " [--user NAME] FILE",
-        about: "serve, as the config FILE says; --user: as root, drop all other privileges",
+        about: "serve as the config FILE says; --user: as root, drop all other privileges",
         flags: &[USER],
         arguments: &["FILE"],
         least: 1,
@@ -88,7 +88,7 @@ pub(super) const LAST: &[Form] = &[
     Form {
         name: "help",
         usage: " [COMMAND]",
-        about: "this, or how one command is written",
+        about: "this page, or the usage of one command",
         arguments: &["COMMAND", "COMMAND", "COMMAND"],
         make: |words| help_about(&words.arguments),
         ..BARE
@@ -116,7 +116,7 @@ fn check(mut words: Words) -> Result<Command, String> {
 
 fn user(words: &mut Words) -> Option<String> {
     let user = words.option(USER.name)?;
-    // An account that is not UTF-8 is none; who looks for it says so.
+    // An account name that is not UTF-8 fails when it is looked up.
     Some(user.to_string_lossy().into_owned())
 }
 

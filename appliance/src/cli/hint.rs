@@ -1,4 +1,4 @@
-//! What is said of words that are no commands: which was meant.
+//! The hint for an unknown command: which one was meant.
 
 use crate::config::nearest;
 
@@ -22,7 +22,7 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
     ("validate", "check"),
 ];
 
-/// What is said of a word that is none of the commands `names`.
+/// The hint for a word that is missing in the commands `names`.
 pub(super) fn not_a_command(word: &str, names: &[&str]) -> String {
     if word.contains('/') || word.ends_with(".toml") {
         return format!("`{word}` is not a command: a FILE stands behind one: xdnsd run FILE");

@@ -1,4 +1,10 @@
-//! The command line: words in, a [`Command`] out. Carries nothing out and prints nothing.
+//! The command line: words in, a [`Command`] out.
+//!
+//! Here belongs how each command is written, its help, and the message for wrong words.
+//!
+//! What does not: to carry a command out, and to print (`main`).
+//!
+//! It uses `config` and `compile` for types of arguments, and `text`.
 
 mod ask;
 mod flag;
@@ -115,7 +121,7 @@ pub fn help() -> String {
         let _ = if form.name == "stats" {
             writeln!(
                 out,
-                "\nOf a running daemon; --socket PATH where it is not at {SOCKET}:"
+                "\nFor a running daemon; --socket PATH if its socket is elsewhere than {SOCKET}:"
             )
         } else if form.name == "version" {
             writeln!(out)
@@ -130,9 +136,9 @@ pub fn help() -> String {
         };
     }
     out + "\nExit status: 0 done, 1 failed, 2 wrong usage, 78 a config that cannot be run;\n\
-           of health 0 it answers, 1 it runs and does not answer, 3 no daemon is there or can be asked.\n\
-           A word behind `--` is an argument, whatever it begins with.\n\
-           --json is for programs; xdnsd help COMMAND says what it prints. Names may be added, and none changes its meaning.\n"
+           of health: 0 it answers, 1 it runs but does not answer, 3 it does not run or cannot be asked.\n\
+           Words after `--` are arguments.\n\
+           --json is for programs; xdnsd help COMMAND lists its names. More may be added; those there are keep their meaning.\n"
 }
 
 /// Reads the words behind the program's name.

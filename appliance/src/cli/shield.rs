@@ -20,13 +20,13 @@ pub(super) const FORMS: &[Form] = &[
         usage: " [--socket PATH] [--json]",
         json: r#"a line for each prefix: {"prefix", "verdict": "deny" or "allow", "source": "config" or "said", "secs_left": null where it has no end}"#,
         flags: &[AT_SOCKET, JSON],
-        about: "prefixes that are denied and allowed, and who says so",
+        about: "denied and allowed prefixes, and where each comes from",
         ..ASKS
     },
     Form {
         name: "shield deny",
         usage: " [--socket PATH] PREFIX [SECS]",
-        about: "drop what comes from PREFIX from now on, for SECS or until the end",
+        about: "drop packets from PREFIX, for SECS or until the process ends",
         arguments: &["PREFIX", "SECS"],
         least: 1,
         make: ask_about_anything,
@@ -35,7 +35,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "shield allow",
         usage: " [--socket PATH] PREFIX [SECS]",
-        about: "let in what comes from PREFIX, though a shorter prefix is denied",
+        about: "pass packets from PREFIX although a shorter prefix is denied",
         arguments: &["PREFIX", "SECS"],
         least: 1,
         make: ask_about_anything,
@@ -44,7 +44,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "shield forget",
         usage: " [--socket PATH] PREFIX",
-        about: "what the config says of PREFIX holds again",
+        about: "undo deny or allow of PREFIX: the config decides again",
         arguments: &["PREFIX"],
         least: 1,
         make: ask_about_anything,
@@ -55,7 +55,7 @@ pub(super) const FORMS: &[Form] = &[
         usage: " [--socket PATH] [--json] INTERFACE",
         json: r#"{"interface", "attached": bool}"#,
         flags: &[AT_SOCKET, JSON],
-        about: "take the XDP program off INTERFACE until shield attach or a restart",
+        about: "detach the XDP program from INTERFACE until shield attach or a restart",
         arguments: &["INTERFACE"],
         least: 1,
         make: ask_about_anything,
@@ -66,7 +66,7 @@ pub(super) const FORMS: &[Form] = &[
         usage: " [--socket PATH] [--json] INTERFACE",
         json: r#"{"interface", "attached": bool}"#,
         flags: &[AT_SOCKET, JSON],
-        about: "give INTERFACE its XDP program again",
+        about: "attach the XDP program to INTERFACE again",
         arguments: &["INTERFACE"],
         least: 1,
         make: ask_about_anything,
@@ -77,7 +77,7 @@ pub(super) const FORMS: &[Form] = &[
         usage: " [--socket PATH] [--json]",
         json: r#"{"rotated": bool, "dns_cookies": "another", "config" (its secrets stay) or "off"}"#,
         flags: &[AT_SOCKET, JSON],
-        about: "other secrets for cookies of hosts behind and of DNS; those before are good a while",
+        about: "new secrets for DNS cookies and [[protect]]; the old ones stay good for a while",
         ..ASKS
     },
     Form {
@@ -85,7 +85,7 @@ pub(super) const FORMS: &[Form] = &[
         usage: " [--socket PATH] [--json]",
         json: r#"a line for each frame: {"time_ms": since 1970, "interface", "reason", "protocol", "source", "source_port", "destination", "destination_port", "vlans", "bytes", "every": how many it stands for}, and {"lost": how many had no room}; what is not known is null"#,
         flags: &[AT_SOCKET, JSON],
-        about: "what becomes of frames as it happens, a sample of it, until it is ended",
+        about: "a sample of frames and what becomes of them, live, until interrupted",
         make: log,
         ..ASKS
     },

@@ -29,7 +29,7 @@ const fn value(name: &'static str, value: &'static str) -> Flag {
 
 /// The least size at which a file is moved away.
 const ROTATE_MIN: u64 = 4096;
-/// Files that stay, where nobody says how many.
+/// How many files stay by default.
 const KEEP_DEFAULT: u32 = 5;
 const KEEP_MAX: u32 = 999;
 
@@ -39,7 +39,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "tail",
         usage: " [--socket PATH] [--json] [--client PREFIX] [--name NAME] [--blocked] [FILES]",
         about: "each query as it is answered, until ended: lines, a log file, dnstap, frames",
-        more: "    A line is: time, xdp, udp or tcp, client, name, type, code, who says so, microseconds, upstream.\n    \
+        more: "    A line is: time, xdp, udp or tcp, client, name, type, code, source, microseconds, upstream.\n    \
                --client, --name, --blocked: of clients in PREFIX, of NAME and below, of what lists withhold\n    \
            FILES: [--log FILE [--rotate SIZE] [--keep NUMBER]] [--dnstap FILE] [--pcap FILE]\n    \
            --log: to FILE, moved to FILE.1, FILE.2 ... before it has SIZE bytes (4096 or more; K, M, G), so many stay (5)\n    \

@@ -90,7 +90,7 @@ pub fn parse_hosts(file: &Path, text: &str, notes: &mut Notes) -> Vec<Host> {
     hosts
 }
 
-/// The machine of a line. A name that is none is told to `skip`; the others of its line hold.
+/// The machine of a line. Invalid names go to `skip`; the others of the line are used.
 fn parse_hosts_line(line: &str, skip: &mut impl FnMut(String)) -> Result<Option<Host>, String> {
     let line = line.split('#').next().unwrap_or_default();
     let mut words = line.split_ascii_whitespace();

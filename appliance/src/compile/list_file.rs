@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 use xdnsd_core::policy::list::{List, ListError, MAGIC, NAMES_MAX, VERSION, check_header, field};
 
-use super::lists::{ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
+use super::lists::{Kept, ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
 use super::problem::Problem;
 use super::room;
 use crate::os::files;
 use crate::os::sealed_memory::Sealed;
 use crate::text;
 
-/// Bytes of the longest list. A longer file is none.
+/// Bytes of the longest list. A longer file is refused.
 const BYTES_MAX: usize = field::HEADER_LEN + NAMES_MAX * 17;
 
 /// A compiled list in memory that nobody can change. It was checked there when it was loaded.
@@ -132,6 +132,9 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (path, tally) in &self.sources {
             writeln!(formatter, "{}: {tally}", path.display())?;
+            if let Some(reasons) = tally.reasons_in_words() {
+                writeln!(formatter, "{}: {reasons}", path.display())?;
+            }
         }
         write!(
             formatter,
@@ -162,7 +165,7 @@ pub fn compile(sources: &[(PathBuf, ListPurpose)]) -> Result<(Vec<u8>, Report), 
             builder.add_file(path, index as u16, *purpose)?,
         ));
     }
-    let image = finish(builder)?;
+    let (image, _) = finish(builder)?;
     let list = List::view(&image).map_err(|error| Problem::of("lists", explain(error)))?;
     let report = Report {
         sources: tallies,
@@ -173,15 +176,15 @@ pub fn compile(sources: &[(PathBuf, ListPurpose)]) -> Result<(Vec<u8>, Report), 
     Ok((image, report))
 }
 
-/// The image of a builder's names.
-pub(super) fn finish(builder: ListBuilder) -> Result<Vec<u8>, Problem> {
+/// The image of a builder's names, and what finds those of each source again.
+pub(super) fn finish(builder: ListBuilder) -> Result<(Vec<u8>, Kept), Problem> {
     let crowded = || {
         Problem::of(
             "lists",
             "too many rules with options, or too many names fall together under this key; compile again",
         )
     };
-    builder.build().ok_or_else(crowded)
+    builder.build_to_keep().ok_or_else(crowded)
 }
 
 /// Writes a compiled list so that a reader, or a power cut, sees the old file or the new one and nothing between.
@@ -213,7 +216,7 @@ fn target(path: &Path) -> io::Result<PathBuf> {
         .take(MAGIC.len() as u64)
         .read_to_end(&mut head)?;
     if !head.is_empty() && head != MAGIC {
-        let what = "is there already and no compiled list: not replaced";
+        let what = "exists and is not a compiled list: not replaced";
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
     }
     path.canonicalize()
@@ -428,7 +431,7 @@ mod tests {
         for (out, why) in [
             (
                 source.as_path(),
-                "is there already and no compiled list: not replaced",
+                "exists and is not a compiled list: not replaced",
             ),
             (fifo.as_path(), "is a FIFO, not a file"),
             (folder.path(), "is a folder, not a file"),
@@ -498,7 +501,7 @@ mod tests {
         assert!(error.contains("damaged"), "{error}");
     }
 
-    /// The bytes are the same and the stamp is not: whoever writes has not finished.
+    /// The bytes are the same and the stamp differs: the writer has not finished.
     #[test]
     fn a_list_that_is_written_to_while_it_is_read_is_refused() {
         let folder = Folder::new();

@@ -7,7 +7,8 @@
 //! inotify ──► Watcher ──► PolicyReloader: waits, reads anew, keeps the old set where the new one is wrong
 //! ```
 //!
-//! Here belongs how names, records, hosts files, leases and lists are written, and what is made of them.
+//! Here belongs how names, records, hosts files, leases, lists and prefixes are written, what is made of them, who is believed
+//! where they differ (`claims`, `trust`), and which line of which file decided (`why`).
 //!
 //! What does not: what is done with a query (`xdnsd_core::policy`), and the thread that reads the files (`daemon::reload`).
 //!

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::prefix::{Prefix, PrefixError};
 use super::problem::{Problem, read_text};
+use crate::os::files;
 
 /// The longest file that is read, in bytes: ten thousand prefixes with long comments.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -51,6 +52,8 @@ pub struct PrefixRules {
     pub rules: Vec<(Prefix, Verdict)>,
     /// What is wrong. What holds a wrong line is left out as a whole.
     pub problems: Vec<Problem>,
+    /// Who else may write to the files: they are used all the same.
+    pub doubts: Vec<Problem>,
     /// How many there was room for.
     room: usize,
     /// How many there was no room for, by where they stand.
@@ -69,11 +72,15 @@ pub fn read(input: &PrefixInput, room: usize) -> PrefixRules {
     };
     table.add("shield.allow", Verdict::Allow, &input.allow);
     table.add("shield.deny", Verdict::Deny, &input.deny);
-    for (verdict, files) in [
+    for (verdict, named) in [
         (Verdict::Allow, &input.allow_files),
         (Verdict::Deny, &input.deny_files),
     ] {
-        for file in files {
+        for file in named {
+            let place = || file.display().to_string();
+            let doubt = files::doubt(file, true);
+            let doubt = doubt.map(|doubt| Problem::of(place(), doubt));
+            table.read.doubts.extend(doubt);
             match read_file(file) {
                 Ok(prefixes) => table.add(&file.display().to_string(), verdict, &prefixes),
                 Err(problems) => table.read.problems.extend(problems),
@@ -151,7 +158,7 @@ fn read_file(file: &Path) -> Result<Vec<Prefix>, Vec<Problem>> {
     })
 }
 
-/// The prefixes of a text; or each line that is none, from 1, and why.
+/// The prefixes of a text; or each invalid line, from 1, and why.
 fn parse(text: &str) -> Result<Vec<Prefix>, Vec<(usize, String)>> {
     let (mut prefixes, mut wrong) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
@@ -342,5 +349,26 @@ mod tests {
             assert!(said.starts_with(&head(room)), "{said}");
             assert!(said.ends_with(&told), "{said}");
         }
+    }
+
+    #[test]
+    fn who_else_may_write_to_a_file_is_told_and_the_file_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::new();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("mode");
+        let mut input = PrefixInput::default();
+        for (files, name) in [
+            (&mut input.deny_files, "deny"),
+            (&mut input.allow_files, "allow"),
+        ] {
+            let file = folder.write(name, "192.0.2.0/24\n");
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).expect("mode");
+            files.push(file);
+        }
+        let rules = read(&input, 9);
+        assert_eq!((rules.rules.len(), rules.problems.len()), (1, 0));
+        let said: Vec<_> = rules.doubts.iter().map(ToString::to_string).collect();
+        let is_told = |line: &String| line.ends_with(": anybody may write to it (mode 666)");
+        assert!(said.len() == 2 && said.iter().all(is_told), "{said:?}");
     }
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use xdnsd_core::policy::list::MAGIC;
 
-use crate::os::files;
+use super::watch;
+use crate::os::files::{self, Stamp};
 
 /// Notes that are kept of one build. More are counted only.
 const NOTES_MAX: usize = 64;
@@ -86,6 +87,10 @@ pub struct Notes {
     pub loaded: Vec<(String, usize)>,
     /// Who else may write to files; and what stands in the way of watching them. Said once.
     pub doubts: Vec<Problem>,
+    /// Files that are being written, as [`watch::is_among`] takes them: of those, what they said last holds.
+    pub busy: HashSet<u64>,
+    /// Lists that lost rules and may be written yet, as they were found: looked at again.
+    pub smaller: Vec<(PathBuf, Stamp)>,
     /// What was taken from which file: no problem, good to know.
     pub told: Vec<String>,
     /// When the first of the leases that were taken ends, in seconds of the Unix epoch.
@@ -130,6 +135,7 @@ impl Notes {
         self.failures.extend(other.failures);
         self.loaded.extend(other.loaded);
         self.doubts.extend(other.doubts);
+        self.smaller.extend(other.smaller);
         self.told.extend(other.told);
         self.last_good.extend(other.last_good);
         self.note_end(other.next_end_secs);
@@ -139,6 +145,12 @@ impl Notes {
     pub fn note_end(&mut self, end_secs: Option<i64>) {
         let ends = self.next_end_secs.into_iter().chain(end_secs);
         self.next_end_secs = ends.min();
+    }
+
+    /// Whether a file is being written.
+    #[must_use]
+    pub fn is_busy(&self, file: &Path) -> bool {
+        watch::is_among(file, &self.busy)
     }
 
     /// Notes that a file was used.

@@ -12,7 +12,7 @@ const DAMP: u32 = 700;
 const FIRST_BIAS: u32 = 72;
 const FIRST_CODE: u32 = 0x80;
 
-/// `text` with each label that is not ASCII in its `xn--` form. `None`: it has characters that are no letters or digits.
+/// `text` with each label that is not ASCII in its `xn--` form. `None`: it has characters other than letters and digits.
 #[must_use]
 pub fn to_ascii(text: &str) -> Option<String> {
     let mut ascii = String::with_capacity(text.len() + 8);

@@ -212,6 +212,13 @@ fn servers(
         if upstream.servers[..index].contains(server) {
             source.fault(&path, format!("{server} stands twice"), "each server once");
         }
+        if ENCRYPTED_PORTS.contains(&server.port) {
+            let problem = format!(
+                "{server}: port {} is that of encrypted DNS, and this asks in plain text: no answer will come; the usual port is 53",
+                server.port
+            );
+            source.warn(&path, problem);
+        }
         let ours = |placed: &&Placed<Interface>| {
             placed.section.port == server.port && placed.section.listen.contains(&server.addr)
         };
@@ -221,6 +228,9 @@ fn servers(
         }
     }
 }
+
+/// Of DNS over TLS and QUIC (RFC 7858, RFC 9250), and over HTTPS (RFC 8484).
+const ENCRYPTED_PORTS: [u16; 2] = [853, 443];
 
 /// Keys of the sections that stand once.
 pub fn sections(source: &mut ConfigText, config: &Config) {

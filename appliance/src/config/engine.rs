@@ -56,6 +56,7 @@ impl RateLimit {
             queries: Rate::new(self.queries, self.burst_secs),
             misses: Rate::new(self.misses, self.burst_secs),
             slips: Rate::new(self.slips, 1),
+            newcomers: self.newcomers,
         }
     }
 }
@@ -179,7 +180,7 @@ mod tests {
             "trusted = true\nedns = false\n[forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = true\n\
              failure_ttl = 9\nzone_questions = 10\ngroup_questions = 11\n[cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
              stale_max_ttl = 4\nstale_after_ms = 5\nprefetch = false\nrotate = false\n\
-             [edns]\nnocookie_udp_size = 600\n[rate_limit]\nqueries = 20\nmisses = 10\nburst_secs = 7\nslips = 3\n[tcp]\nidle_secs = 7\n\
+             [edns]\nnocookie_udp_size = 600\n[rate_limit]\nqueries = 20\nmisses = 10\nburst_secs = 7\nslips = 3\nnewcomers = 4\n[tcp]\nidle_secs = 7\n\
              [identity]\nversion = \"v\"\nid = \"i\"\n",
         );
         let expected = Settings {
@@ -205,6 +206,7 @@ mod tests {
                 queries: Rate::new(20, 7),
                 misses: Rate::new(10, 7),
                 slips: Rate::new(3, 1),
+                newcomers: 4,
             },
             nocookie_udp_size: 600,
             tcp_idle_100ms: 70,

@@ -22,7 +22,7 @@ pub struct TypeShape {
     explain: fn(&str) -> Option<String>,
     /// Whether it can be read from this.
     reads: fn(ValueDeserializer<'_>) -> bool,
-    /// Why something is no element of it.
+    /// Why a value is not an element.
     element_error: fn(ValueDeserializer<'_>) -> Option<toml::de::Error>,
 }
 
@@ -39,7 +39,7 @@ impl TypeShape {
         }
     }
 
-    /// Takes out of a list what is none of its elements: each with its place and why.
+    /// Takes the wrong elements out of a list: each with its place and why.
     pub fn take_wrong(&self, list: &mut DeArray<'_>) -> Vec<(Range<usize>, toml::de::Error)> {
         let mut wrong = Vec::new();
         let elements = std::mem::replace(list, DeArray::new());
@@ -77,7 +77,7 @@ pub fn explain(
     };
     let allowed = key.allowed();
     if shape.is_secret {
-        return ("this is no secret".into(), allowed);
+        return ("this is not a secret".into(), allowed);
     }
     let shown = text::line_up_to(raw, SHOWN_MAX);
     let found = TomlType::of(raw);

@@ -107,7 +107,7 @@ fn hosts(source: &mut ConfigText, Placed { path, section }: &Placed<Protect>) {
     }
 }
 
-/// What a prefix is whose addresses are none of hosts.
+/// The kind of a prefix without host addresses.
 fn no_host(prefix: &Prefix) -> Option<&'static str> {
     let none = [
         (

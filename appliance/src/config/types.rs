@@ -228,7 +228,7 @@ impl FromStr for CookieSecret {
         let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         match u128::from_str_radix(text, 16) {
             Ok(value) if digits => Ok(Self(value.to_be_bytes())),
-            _ => Err("this is no secret".into()),
+            _ => Err("this is not a secret".into()),
         }
     }
 }
@@ -511,7 +511,7 @@ mod tests {
         ] {
             assert_eq!(
                 text.parse::<CookieSecret>(),
-                Err("this is no secret".into()),
+                Err("this is not a secret".into()),
                 "{text}"
             );
         }

@@ -64,7 +64,7 @@ pub trait Value: DeserializeOwned + PartialEq {
         None
     }
 
-    /// Where it is a list: why something is no element of it, if it is none.
+    /// Of a list: why a value is not an element, or `None` if it is one.
     fn element_error(_element: ValueDeserializer<'_>) -> Option<toml::de::Error> {
         None
     }
@@ -171,7 +171,7 @@ impl<T: Value> Value for Vec<T> {
     }
 }
 
-/// What is said of a word that is none of these.
+/// The message for a word outside of these.
 pub(super) fn unknown_word(word: &str, known: &[&str]) -> String {
     format!(
         "`{word}` is not a word that is known here{}",

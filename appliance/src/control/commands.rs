@@ -101,7 +101,7 @@ pub fn all(
             no_more(words)?;
             let snapshot = snapshot
                 .as_ref()
-                .ok_or_else(|| CommandError::Refused("the config names no snapshot".into()))?;
+                .ok_or_else(|| CommandError::Refused("cache.snapshot is not set".into()))?;
             let answers = snapshot.save().map_err(CommandError::Refused)?;
             Ok(writeln!(out, "{} saved", text::count(answers, "answer"))?)
         })
@@ -161,7 +161,7 @@ fn pauses(commands: Commands, reader: impl PolicyReader) -> Commands {
 /// The longest pause: who wants to do without lists takes them out of the config.
 const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// For how long lists are to be paused; `None`: nobody says.
+/// For how long lists are to be paused, if the request says so.
 ///
 /// # Errors
 /// What is wrong with the words.
@@ -331,7 +331,7 @@ mod tests {
             ("pause 5m 10.0.0.1", "`10.0.0.1` is too much"),
             ("resume now", "`now` is too much"),
             ("cache save b", "`b` is too much"),
-            ("cache save", "the config names no snapshot"),
+            ("cache save", "cache.snapshot is not set"),
             (
                 "cache drop",
                 "unknown request; allowed: json stats, json upstreams, json why, json cache dump, pause, resume, stats, upstreams, reload, why, health, cache dump, cache flush, cache save",

@@ -1,4 +1,4 @@
-//! `xdnsd health`: whether a daemon answers, for whoever looks after it from outside (procd, busybox init, a cron job): a
+//! `xdnsd health`: whether a daemon answers, for a watchdog outside of it (procd, busybox init, a cron job): a
 //! process that is stopped or that hangs holds its sockets, and the kernel goes on to give it queries.
 //!
 //! It is asked twice, each with a bound: as a client asks, and over the control socket, where it looks at its own threads.
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::metrics::not_taken;
 use super::socket;
 use crate::config::{Config, Devices, Plan};
 use crate::os::clock;
@@ -115,6 +116,18 @@ fn ask_itself(socket: &Path) -> io::Result<()> {
     socket::ask(socket, "health", &mut io::sink())
 }
 
+/// Files that a daemon which answers does not take as they are, a line each, as far as it says so.
+#[must_use]
+pub fn not_taken(config: &Config) -> String {
+    let mut counters = Vec::new();
+    let socket = config.control.socket.as_deref();
+    let asked = socket.map(|socket| socket::ask(socket, "stats", &mut counters));
+    match asked {
+        Some(Ok(())) => not_taken::in_words(&String::from_utf8_lossy(&counters)),
+        Some(Err(_)) | None => String::new(),
+    }
+}
+
 /// What it means that the control socket gave no word of health, after so long in all.
 fn judge(socket: &Path, waited: Duration, error: &io::Error) -> Health {
     let why = error.to_string();
@@ -134,7 +147,7 @@ fn judge(socket: &Path, waited: Duration, error: &io::Error) -> Health {
         Health::Well
     } else if is(&[ErrorKind::WouldBlock, ErrorKind::TimedOut]) {
         Health::Hangs(format!(
-            "no answer in {} s, neither to queries nor at {}",
+            "no answer in {} s to queries and at {}",
             waited.as_secs_f64().round(),
             text::path(socket)
         ))
@@ -172,7 +185,7 @@ mod tests {
     #[test]
     fn the_time_that_is_told_is_the_whole_one() {
         let judged = |kind: ErrorKind, waited| judge(Path::new("/x"), waited, &kind.into());
-        let expected = "no answer in 8 s, neither to queries nor at /x";
+        let expected = "no answer in 8 s to queries and at /x";
         for kind in [ErrorKind::WouldBlock, ErrorKind::TimedOut] {
             let waited = Duration::from_millis(8_040);
             assert_eq!(judged(kind, waited), Health::Hangs(expected.into()));

@@ -51,7 +51,7 @@ impl BudgetLine {
 const DESCRIPTOR: usize = size_of::<libc::xdp_desc>();
 const ADDRESS: usize = size_of::<u64>();
 
-/// Threads that are no workers, with a stack as theirs: the one that looks after interfaces, and the one that reads the
+/// Threads besides the workers, with the same stack: the one that looks after interfaces, and the one that reads the
 /// files of policy.
 const OTHER_THREADS: usize = 2;
 /// Threads with a small stack: the two of control, snapshot, and the first, which uses no more of its own.

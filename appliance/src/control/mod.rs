@@ -1,11 +1,11 @@
-//! What can be asked of a daemon from outside, and what it answers: `xdnsd stats`, `upstreams`, `why`, `reload`, `cache`,
-//! `health`, `memory`.
+//! What can be asked of a daemon from outside, and what it answers: `xdnsd stats`, `upstreams`, `why`, `tail`, `top`, `web`, `pause`,
+//! `reload`, `cache`, `shield`, `health`, `memory`.
 //!
-//! Here belongs the control socket with its two sides (`socket`) and its thread (`thread`), the requests (`commands`), whose words are looked at before (`request`), and what
-//! they show: counters (`metrics`; for people `summary`), upstream servers (`upstreams`), why a question is answered as it is
-//! (`why`), the cache (`dump`, `presentation`, `rdata`), the memory budget (`memory`), the shield (`shield`), whether all threads go on (`health`).
-//! Who reads of queries as they come brings memory (`readers`); `tail` is the other side of that, a process of its own, and so is `web`, which
-//! says over HTTP what the control socket says.
+//! Here belongs the control socket with its two sides (`socket`) and its threads (`thread`), the requests (`commands`), whose words
+//! are checked first (`request`), and what they show: counters (`metrics`; for people `summary`), upstream servers (`upstreams`), why
+//! a question is answered as it is (`why`), the cache (`dump`, `presentation`, `rdata`), the memory budget (`memory`), the shield
+//! (`shield`), whether all threads go on (`health`). A reader of the tap brings its memory (`readers`). `tail` is the reader's side, a
+//! process of its own, and so is `web`, which serves over HTTP what the control socket says.
 //!
 //! What does not: how a request is carried out where that is more than to read something. Such a part is handed in as a
 //! function, so that all of this can be tested without a daemon.

@@ -3,7 +3,7 @@
 use super::socket::CommandError;
 use super::{commands, shield, why};
 
-/// What is wrong with the words of a request, as far as that shows without the daemon: whoever asks is told before it is asked. It
+/// What is wrong with the words of a request, as far as that shows before the daemon is asked. It
 /// tells others of the same.
 ///
 /// # Errors

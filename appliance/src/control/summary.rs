@@ -43,7 +43,7 @@ const ROWS: &[Row] = &[
     ("  not reachable", &["upstream_unreachable"]),
     ("  answered too late", &["upstream_late"]),
     ("  answers that are forged", &["upstream_forged"]),
-    ("  answers to no question", &["upstream_unmatched"]),
+    ("  unmatched answers", &["upstream_unmatched"]),
     ("no room for a question", NO_ROOM),
     ("clients without an answer", &["acl_dropped"]),
     ("over the limit: sent to TCP", SLIPPED),

@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(look(&[silent(A, 0, 5), silent(B, 0, 5)], 5), none);
         let back = "INFO upstream 192.0.2.1:53 (default): answers again, after 5 s";
         assert_eq!(look(&[answered(A, 0, 7), silent(B, 0, 5)], 7), [back]);
-        // It is none of ours any more, and then it is again.
+        // It leaves the config and comes back.
         assert_eq!(look(&[answered(A, 0, 7)], 8), none);
         assert_eq!(
             look(&[answered(A, 0, 7), silent(B, 1, 9)], 9),

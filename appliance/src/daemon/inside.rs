@@ -46,9 +46,17 @@ impl Inside {
         self.way_out
             .begin(interface, attached, orders.zero_copy, is_used);
         let guarded = self.guard.begin(program, orders.guard);
+        // In front of hot names, whose answers count.
+        self.rates.look(orders.now, interface, program, false);
         self.hot.begin(orders.tier0, program);
         self.show_way_out(orders.now, program);
         guarded
+    }
+
+    /// Whether hot answers of this program count against their clients.
+    #[must_use]
+    pub fn counts_answers(&self, program: &Program) -> bool {
+        self.rates.counts_answers(program)
     }
 
     /// The program is gone, and its counters with it.

@@ -11,7 +11,7 @@ use xdnsd_core::time::Instant;
 use super::retry::Retry;
 use crate::compile::set::PolicySet;
 use crate::os::xdp::{AccountsMap, Program};
-use crate::store::rates;
+use crate::store::{HOT, rates};
 use crate::worker::PolicySource as _;
 
 /// A program that was refused is tried again after this time, in milliseconds, and later each time.
@@ -25,7 +25,12 @@ static ACCOUNTS: Mutex<Option<AccountsMap>> = Mutex::new(None);
 /// Has the programs keep to this policy from now on.
 pub fn show_policy(set: &PolicySet) {
     let on_link = set.policy().on_link;
+    let were_kept = are_kept();
     rates::set_policy(&set.settings().rates, on_link.networks());
+    if are_kept() && !were_kept {
+        // Until the programs count them.
+        HOT.hold();
+    }
 }
 
 /// Whether queries are limited.
@@ -46,6 +51,12 @@ pub struct InterfaceLimits {
 }
 
 impl InterfaceLimits {
+    /// Whether the program gives no hot answer that is not counted.
+    #[must_use]
+    pub fn counts_answers(&self, program: &Program) -> bool {
+        self.is_on || !are_kept() || !program.asks_for_hot()
+    }
+
     /// The program is gone.
     pub fn end(&mut self) {
         *self = Self::default();

@@ -25,7 +25,7 @@ use xdnsd_core::limits::WORKERS;
 
 use super::interfaces::{Interfaces, Round};
 use super::ports::SourcePorts;
-use super::reload::PolicyThread;
+use super::reload::{PolicyThread, Requester};
 use super::retry::Retry;
 use super::shield::{CookieSettings, Events, Prefixes};
 use super::sockets::Listening;
@@ -162,7 +162,8 @@ impl Daemon {
         let (kernel, switches) = (supervisor.kernel(), supervisor.switches());
         let events = supervisor.events();
         let telemetry = Arc::new(register(&supervisor, &prefixes, policy.watch()));
-        let interfaces = start_interfaces(config, supervisor, workers.inboxes())?;
+        let interfaces =
+            start_interfaces(config, supervisor, workers.inboxes(), policy.requester())?;
         Ok(Self {
             operation: Operation::new(switches, interfaces.waker()),
             interfaces,
@@ -221,12 +222,14 @@ impl Daemon {
         if is_reload_due {
             self.policy.reload();
         }
-        self.follow(round.plan.as_ref());
+        self.follow(round.plan.as_ref())?;
         self.door.as_mut().map_or(Ok(()), Door::poll)?;
         // What all can do without for a moment.
         self.interfaces.look_again();
         if !self.is_ready {
-            warn!("not ready: nothing that the config names is there to be served; waiting for it");
+            warn!(
+                "not ready: the interfaces and addresses of the config are missing; waiting for them"
+            );
             self.notify
                 .tell("STATUS=not ready: waits for an interface or address");
         }
@@ -249,7 +252,7 @@ impl Daemon {
             }
             let round = self.interfaces.take();
             self.grow(round.queues, 0);
-            self.follow(round.plan.as_ref());
+            self.follow(round.plan.as_ref())?;
             self.door.as_mut().map_or(Ok(()), Door::poll)?;
             self.notify.tell_again();
             TAP.look();
@@ -332,7 +335,10 @@ impl Daemon {
     }
 
     /// Listens where the machine has an address by now.
-    fn follow(&mut self, plan: Option<&Plan>) {
+    ///
+    /// # Errors
+    /// It could serve, and ask nobody.
+    fn follow(&mut self, plan: Option<&Plan>) -> Result<(), Sentence> {
         if let Some(plan) = plan {
             self.listening.want(&plan.endpoints);
             self.policy.follow(plan);
@@ -348,12 +354,14 @@ impl Daemon {
         }
         let endpoints = self.listening.serving();
         if !self.is_ready && endpoints > 0 {
+            descriptors::check_spare()?;
             self.is_ready = true;
             let workers = self.workers.udp_count();
             let endpoints = text::count(endpoints, "endpoint");
             info!("ready: {endpoints}, {}", text::count(workers, "worker"));
             self.notify.tell("READY=1\nSTATUS=ready");
         }
+        Ok(())
     }
 
     /// Waits for a signal, a worker that ends, news of interfaces, or the next turn.
@@ -499,6 +507,7 @@ fn start_interfaces(
     config: &Config,
     mut supervisor: Supervisor,
     inboxes: &'static [Inbox],
+    policy: Requester,
 ) -> Result<Interfaces, Sentence> {
     let mut is_first = true;
     let mut guard_at = clock::now();
@@ -506,7 +515,7 @@ fn start_interfaces(
     Interfaces::start(supervisor.changes.watched(), move || {
         look_at_ports(clock::now());
         supervisor.change_keys();
-        let plan = supervisor.poll(inboxes);
+        let plan = supervisor.poll(inboxes, |plan| policy.let_in(plan));
         let now = clock::now();
         if now >= guard_at {
             supervisor.guard();
@@ -590,7 +599,7 @@ fn gauges(
         },
         metrics::Gauge {
             name: "lists_paused",
-            help: "1 while lists block nothing: xdnsd pause",
+            help: "1 while lists are paused: xdnsd pause",
             value: Box::new(move || policy().is_paused().into()),
         },
         metrics::Gauge {

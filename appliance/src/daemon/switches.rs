@@ -120,7 +120,7 @@ impl Operation {
             let all = self.switches.interfaces.iter();
             let names: Vec<&str> = all.map(|switched| switched.interface.as_str()).collect();
             format!(
-                "`{interface}` is no interface of the config that may have an XDP program; allowed: {}",
+                "`{interface}` is not an interface of the config that may have an XDP program; allowed: {}",
                 names.join(", ")
             )
         })

@@ -181,7 +181,7 @@ impl WayOut {
         match (self.sight, self.device) {
             (Sight::Open, _) => "answers leave again",
             (Sight::Hidden, _) => {
-                "nothing says whether answers leave: the other end of this veth pair is in a network namespace that cannot be asked"
+                "unknown whether answers leave: the other end of this veth pair is in a network namespace that cannot be asked"
             }
             (Sight::Closed, Device::VirtioZeroCopy) => {
                 "answers do not leave: virtio-net sends none from zero-copy queues; user space answers hot names and the kernel SYNs"

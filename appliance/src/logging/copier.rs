@@ -167,7 +167,7 @@ impl Copier {
 
 fn wait_for(descriptor: &OwnedFd, flags: PollFlags) {
     let mut fds = [PollFd::new(descriptor.as_fd(), flags)];
-    // Interrupted or failed: whoever waits tries again.
+    // Interrupted or failed: the caller tries again.
     let _ = poll(&mut fds, PollTimeout::NONE);
 }
 
@@ -186,7 +186,7 @@ fn prefix(line: &[u8]) -> &'static [u8] {
 }
 
 /// Whether `descriptor` is the stream that systemd has given the service: `JOURNAL_STREAM` is `DEVICE:INODE` of it
-/// (systemd.exec(5)). The variable alone says nothing, for it is inherited by whoever has another standard error.
+/// (systemd.exec(5)). The variable alone proves nothing, since children with another standard error inherit it.
 fn is_journal(descriptor: &OwnedFd, stream: Option<&str>) -> bool {
     let Ok(status) = fstat(descriptor) else {
         return false;

@@ -67,7 +67,7 @@ enum Way {
     Closed,
 }
 
-/// Lines of the log that nobody got, since the start.
+/// Lines of the log that were dropped, since the start.
 #[must_use]
 pub fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
@@ -128,7 +128,7 @@ pub fn set_priorities(priorities: Priorities) {
     copier::set_priorities(priorities);
 }
 
-/// Says lines that are no event but the reason why a command failed. Never fails; waits only where the log was not
+/// Writes the reason why a command failed, without time and level. Never fails; waits only where the log was not
 /// started.
 pub fn print(lines: &str) {
     for line in lines.split('\n') {
@@ -169,7 +169,7 @@ impl Front {
         self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out `write` where there is room for a line, and counts a loss where there is none.
+    /// Carries out `write` if there is room for a line, else counts a loss.
     fn write(&self, write: impl FnOnce()) {
         if WRITES.replace(true) {
             return lose(1);

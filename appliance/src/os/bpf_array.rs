@@ -48,7 +48,7 @@ impl MappedWords {
     /// The word at `index`.
     ///
     /// # Panics
-    /// There is none.
+    /// Without a map.
     #[must_use]
     pub fn word(&self, index: u32) -> &AtomicU64 {
         assert!((index as usize) < self.count, "a word of the array");

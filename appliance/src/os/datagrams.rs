@@ -74,7 +74,7 @@ pub struct Datagram {
 }
 
 /// The received datagrams of one call, each with the number of its part of the buffer.
-pub type Batch = heapless::Vec<(usize, DatagramInfo), DATAGRAMS_MAX>;
+pub type DatagramBatch = heapless::Vec<(usize, DatagramInfo), DATAGRAMS_MAX>;
 
 /// What the kernel writes about one datagram, at the alignment of its addresses and headers.
 #[derive(Clone, Copy)]
@@ -145,7 +145,7 @@ pub fn receive_all(
     socket: &impl AsRawFd,
     buffer: &mut [u8],
     part: usize,
-) -> nix::Result<(Batch, bool)> {
+) -> nix::Result<(DatagramBatch, bool)> {
     let mut about = [About::EMPTY; DATAGRAMS_MAX];
     let mut parts: heapless::Vec<libc::iovec, DATAGRAMS_MAX> = buffer
         .chunks_exact_mut(part)
@@ -172,7 +172,7 @@ pub fn receive_all(
         )
     };
     let count = Errno::result(count)? as usize;
-    let mut batch = Batch::new();
+    let mut batch = DatagramBatch::new();
     for (at, (message, about)) in messages.iter().zip(&about).take(count).enumerate() {
         let received = about.of(message);
         // As many as there are messages.

@@ -1,5 +1,6 @@
 //! How many descriptors the process may have open.
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Descriptors that are wanted: sockets of clients and of questions, files, maps.
@@ -29,6 +30,37 @@ fn too_few(hard: u64) -> Option<String> {
     })
 }
 
+/// Descriptors that have to be left when all serve: for questions to upstreams, clients over TCP, files.
+const SPARE: u64 = 24;
+
+/// Whether there are descriptors left when all that serves has its own: without them a client would get nothing but failures.
+///
+/// # Errors
+/// There are not: a sentence with the limit, and what is needed.
+pub fn check_spare() -> Result<(), String> {
+    let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return Ok(());
+    };
+    let used = match std::fs::read_dir("/proc/self/fd") {
+        // One is that of the look itself.
+        Ok(descriptors) => descriptors.count() as u64 - 1,
+        Err(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) => limit,
+        // Without /proc nobody knows.
+        Err(_) => return Ok(()),
+    };
+    none_left(limit, used).map_or(Ok(()), Err)
+}
+
+fn none_left(limit: u64, used: u64) -> Option<String> {
+    let needed = used + SPARE;
+    (limit < needed).then(|| {
+        format!(
+            "only {limit} descriptors may be open, and what serves has {used} of them: no question could be asked; at least {needed} \
+             are needed, better {DESCRIPTORS} (`ulimit -n`, LimitNOFILE)"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,5 +77,18 @@ mod tests {
         assert!(too_few(255).is_some());
         assert_eq!(too_few(256), None);
         assert_eq!(too_few(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_limit_that_leaves_nothing_is_told_with_what_is_needed() {
+        assert_eq!(
+            none_left(40, 32).as_deref(),
+            Some(
+                "only 40 descriptors may be open, and what serves has 32 of them: no question could be asked; at least 56 are \
+                 needed, better 4096 (`ulimit -n`, LimitNOFILE)"
+            )
+        );
+        assert_eq!(none_left(56, 32), None);
+        assert_eq!(check_spare(), Ok(()), "this process has some");
     }
 }

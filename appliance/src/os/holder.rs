@@ -3,6 +3,11 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
+};
 
 use super::files::place::Obstacle;
 use crate::text;
@@ -71,6 +76,9 @@ pub fn obstacle(protocol: Protocol, address: SocketAddr) -> Option<Obstacle> {
     let error = bound.err().filter(|error| {
         [io::ErrorKind::AddrInUse, io::ErrorKind::PermissionDenied].contains(&error.kind())
     })?;
+    if is_shared(protocol, address) {
+        return None;
+    }
     let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
     let is_own = |holder: &String| holder.split(" (").next() == Some(own.trim());
     let holders = holders(protocol, address);
@@ -79,6 +87,48 @@ pub fn obstacle(protocol: Protocol, address: SocketAddr) -> Option<Obstacle> {
         what: explain(protocol, address, &error),
         kind: error.kind(),
     })
+}
+
+/// Who has an address that we want, and shares it with us: each gets a part of the datagrams.
+#[must_use]
+pub fn sharer(protocol: Protocol, address: SocketAddr) -> Option<String> {
+    let is_free = || UdpSocket::bind(address).is_ok();
+    if protocol == Protocol::Tcp || is_free() || !is_shared(protocol, address) {
+        return None;
+    }
+    let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    let others = holders(protocol, address);
+    let is_own = |holder: &String| holder.split(" (").next() == Some(own.trim());
+    if !others.is_empty() && others.iter().all(is_own) {
+        return None;
+    }
+    let by = match others.as_slice() {
+        [] => "another process".to_owned(),
+        names => names.join(" and "),
+    };
+    Some(format!(
+        "{} {address}: {by} has it too and shares it (SO_REUSEPORT): a part of the queries goes there",
+        protocol.name()
+    ))
+}
+
+/// Whether whoever has it lets others of the same account have it as well.
+fn is_shared(protocol: Protocol, address: SocketAddr) -> bool {
+    let family = if address.is_ipv4() {
+        AddressFamily::Inet
+    } else {
+        AddressFamily::Inet6
+    };
+    let shared = || {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket::socket(family, SockType::Datagram, flags, None)?;
+        setsockopt(&socket, sockopt::ReusePort, &true)?;
+        if address.is_ipv6() {
+            setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+        }
+        socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))
+    };
+    protocol == Protocol::Udp && shared().is_ok()
 }
 
 fn free_port() -> u16 {
@@ -217,7 +267,7 @@ mod tests {
         );
     }
 
-    /// This process itself is nobody that we are told of.
+    /// This process itself is left out.
     #[test]
     fn an_address_that_is_free_or_ours_is_no_obstacle() {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -237,5 +287,35 @@ mod tests {
         drop((udp, tcp));
         assert_eq!(obstacle(Protocol::Udp, for_udp), None);
         assert_eq!(obstacle(Protocol::Tcp, for_tcp), None);
+    }
+
+    #[test]
+    fn an_address_that_somebody_shares_is_no_obstacle_and_told() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let socket = socket::socket(
+            AddressFamily::Inet,
+            SockType::Datagram,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        );
+        let socket = socket.expect("a socket");
+        setsockopt(&socket, sockopt::ReusePort, &true).expect("set");
+        socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address)).expect("bound");
+        let socket = UdpSocket::from(socket);
+        let address = socket.local_addr().expect("its address");
+        assert_eq!(obstacle(Protocol::Udp, address), None);
+        let told = sharer(Protocol::Udp, address).expect("told");
+        assert!(
+            told.ends_with("shares it (SO_REUSEPORT): a part of the queries goes there"),
+            "{told}"
+        );
+        assert_eq!(sharer(Protocol::Tcp, address), None);
+        drop(socket);
+        assert_eq!(sharer(Protocol::Udp, address), None);
+        // One that does not share it is in the way, as before.
+        let alone = UdpSocket::bind(address).expect("free again");
+        assert!(obstacle(Protocol::Udp, address).is_some());
+        assert_eq!(sharer(Protocol::Udp, address), None);
+        drop(alone);
     }
 }

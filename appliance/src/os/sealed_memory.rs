@@ -1,7 +1,7 @@
 //! The fence around `mmap`: bytes that are written once and can be changed by nobody after that.
 //!
 //! A list is copied into memory of its own, which then becomes read-only, and is checked there. So what was checked is what
-//! is used: whoever copies over the list's file, shortens or removes it, changes nothing until the file is read again. A
+//! is used: copying over the list's file, shortening or removing it changes nothing until the file is read again. A
 //! shared mapping of the file would save the copy where memory is short, at the price that the kernel may take pages away
 //! (SIGBUS) and that bytes change behind a `&[u8]`.
 //!

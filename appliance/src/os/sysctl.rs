@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use xdnsd_abi::RestoredOptions;
 use xdnsd_abi::headers::tcp::option;
 
-/// Where the kernel has its settings: those of the network, for the namespace of whoever looks.
+/// Where the kernel has its settings: those of the network, for the caller's namespace.
 const SETTINGS: &str = "/proc/sys";
 /// Another one after each start of the kernel.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
@@ -19,9 +19,9 @@ const COUNTERS: &str = "/proc/thread-self/net/snmp";
 
 /// A setting that is a small number (ip-sysctl.rst).
 #[derive(Debug)]
-pub struct Setting(PathBuf);
+pub struct Sysctl(PathBuf);
 
-impl Setting {
+impl Sysctl {
     /// The one of this name.
     #[must_use]
     pub fn named(name: &str) -> Self {

@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 /// What a build without optimisation needs beside it: values are copied from frame to frame there. It is no build that ships, and
 /// has no line in the budget.
 const DEBUG_STACK_BYTES: usize = if cfg!(debug_assertions) { 64 * 1024 } else { 0 };
@@ -22,6 +24,38 @@ pub fn builder(name: &str) -> thread::Builder {
 pub fn builder_with_stack(name: &str, bytes: usize) -> thread::Builder {
     let bytes = bytes + DEBUG_STACK_BYTES;
     thread::Builder::new().name(name.into()).stack_size(bytes)
+}
+
+/// Stack that the first thread may come to need, with room to spare.
+const FIRST_STACK_BYTES: u64 = if cfg!(debug_assertions) {
+    1024 * 1024
+} else {
+    512 * 1024
+};
+
+/// Lets the stack of the first thread grow as far as it has to. The kernel asks for the limit when it grows.
+///
+/// # Errors
+/// It may not: a sentence with the limit, and what is needed.
+pub fn widen_first_stack() -> Result<(), String> {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_STACK) else {
+        return Ok(());
+    };
+    if soft >= FIRST_STACK_BYTES {
+        return Ok(());
+    }
+    // Above the hard limit with CAP_SYS_RESOURCE alone.
+    setrlimit(
+        Resource::RLIMIT_STACK,
+        FIRST_STACK_BYTES,
+        hard.max(FIRST_STACK_BYTES),
+    )
+    .map_err(|_| too_small(soft))
+}
+
+fn too_small(limit: u64) -> String {
+    let (limit, needed) = (limit / 1024, FIRST_STACK_BYTES / 1024);
+    format!("the stack may have {limit} KiB: {needed} are needed (`ulimit -s`, LimitSTACK)")
 }
 
 #[cfg(test)]

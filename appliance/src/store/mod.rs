@@ -1,8 +1,8 @@
-//! What all workers share and keep: answers, in memory and on disk, over a restart; and accounts of clients.
+//! What all workers share and keep: answers, in memory and on disk, over a restart; accounts of clients; rings for readers.
 //!
-//! Here belongs the one cache of the process behind its locks (`shared`), what of it the program in the kernel gives (`hot`), the
-//! files of its snapshot (`snapshot`), the thread that reads and writes them (`writer`), what clients have had of what they may
-//! have (`rates`), and who reads of queries as they come (`tap`).
+//! Here belongs the one cache of the process behind its locks (`shared`), the answers in it that the program in the kernel gives
+//! (`hot`), the files of its snapshot (`snapshot`), the thread that reads and writes them (`writer`), the accounts of clients for
+//! limits (`rates`), and the rings in which readers get queries as they come (`tap`).
 //!
 //! What does not: which answers are kept and for how long (`xdnsd_core::cache` and the engine), and how an answer is shown to
 //! people (`control::dump`).

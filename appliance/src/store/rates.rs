@@ -172,6 +172,8 @@ impl Known {
             }
         }
         words[control::NETWORKS].store(self.networks.len() as u64, Ordering::Release);
+        let newcomers = Rate::new(self.rules.newcomers, 1);
+        show(words, control::NEWCOMERS, newcomers.interval_ns);
         show_rate(words, control::SLIP_INTERVAL, self.rules.slips);
         show_rate(words, control::QUERY_INTERVAL, self.rules.queries);
     }
@@ -226,6 +228,7 @@ mod tests {
                 queries: Rate::new(10, 2),
                 misses: Rate::new(5, 2),
                 slips: Rate::new(4, 1),
+                newcomers: 1_000,
             },
             networks: networks.to_vec(),
         };
@@ -240,6 +243,7 @@ mod tests {
         assert_eq!(word(control::QUERY_INTERVAL), 100_000_000);
         assert_eq!(word(control::QUERY_DEPTH), 2_000_000_000);
         assert_eq!(word(control::SLIP_INTERVAL), 250_000_000);
+        assert_eq!(word(control::NEWCOMERS), 1_000_000);
         let engine_ns = clock::now().millis().wrapping_mul(1_000_000);
         let engine_ns = engine_ns.wrapping_add(word(control::CLOCK));
         let apart = clock::monotonic_ns().wrapping_sub(engine_ns) as i64;

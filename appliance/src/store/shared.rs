@@ -222,7 +222,7 @@ impl<'c> Walk<'c> {
         }
     }
 
-    /// Copies the next slots. False: there are none left.
+    /// Copies the next slots. False: all were copied.
     pub fn step(&mut self) -> bool {
         self.entries.clear();
         self.bytes.clear();

@@ -144,7 +144,7 @@ fn restore(store: &Store, cache: &SharedCache, is_late: &AtomicBool) {
     let trouble = store.trouble();
     match (restored.is_faulty(), &trouble) {
         (false, _) => info!("snapshot: {restored}"),
-        // Of what is no snapshot nothing is restored, and none is written there: one line says it.
+        // A file of another kind is neither restored from nor overwritten: one line says so.
         (true, Some(_)) if restored.answers == 0 => {}
         (true, _) => warn!("snapshot: {restored}"),
     }
@@ -247,7 +247,7 @@ mod tests {
         let written = Arc::clone(&is_written);
         let thread = std::thread::spawn(move || {
             living.send(()).expect("the writer listens");
-            // As of one that came late, which is no end.
+            // As of one that came late, which is not an end.
             living.send(()).expect("the writer listens");
             assert!(matches!(inbox.recv(), Ok(Request::Finish)));
             written.store(true, Ordering::Release);

@@ -1,8 +1,10 @@
 //! Text from outside as it is shown: in the log, on a terminal, in the answers of the control socket.
 //!
-//! Names, lines of lists, lease names and paths come from people and machines that nobody knows. What would move the
-//! cursor, change a colour, turn the direction of writing or begin another line is written as an escape. This is the one
-//! place that knows how.
+//! Names, lines of lists, lease names and paths come from untrusted people and machines. Characters that would move the cursor,
+//! change a colour, turn the direction of writing or begin another line are escaped, here and nowhere else; `json` does the same
+//! for JSON.
+//!
+//! It uses no other wing.
 
 pub mod json;
 
@@ -77,7 +79,7 @@ pub fn line_up_to(text: &str, bytes_max: usize) -> String {
     out
 }
 
-/// Bytes that should be text: what is no UTF-8 is written byte by byte.
+/// Bytes that should be text: invalid UTF-8 is escaped byte by byte.
 #[must_use]
 pub fn bytes(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());

@@ -33,7 +33,7 @@ pub static NOTICES: NoticeBoard = NoticeBoard::new();
 /// Bytes of one engine's tables, for the memory budget.
 pub const TABLES_BYTES: usize = size_of::<Mutex<Tables<ReplyPath>>>();
 
-/// The threads that do not go on, for whoever asks from outside. A thread turns at least once a second; `wait` waits a
+/// The threads that hang, for a watchdog. A thread turns at least once a second; `wait` waits a
 /// little and says whether to look again.
 pub fn still(mut wait: impl FnMut() -> bool) -> Vec<usize> {
     let turns = |engine: usize| PULSES[engine].turns();

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use xdnsd_abi::hot::word;
 use xdnsd_core::answer::{Fresh, hot_words};
+use xdnsd_core::policy::OnLink;
 use xdnsd_core::time::Instant;
 
 use crate::os::clock;
@@ -47,6 +48,8 @@ pub struct GivenAnswer<'a> {
     pub fresh: Fresh,
     /// To whom.
     pub client: IpAddr,
+    /// Who is a neighbour.
+    pub on_link: OnLink<'a>,
     /// What [`HOT`] said of it before the cache was looked into.
     pub valid: u64,
 }
@@ -62,7 +65,9 @@ impl Hotness {
 
     /// Counts a hit, and lets the program give the answer, if it is asked for that often; and to this client.
     pub fn note(&mut self, given: &GivenAnswer<'_>, now: Instant) {
-        HOT.admit(given.valid, given.client);
+        HOT.admit(given.valid, given.client, || {
+            given.on_link.contains(given.client)
+        });
         let count = self.count(given.fresh.hash, now);
         // Not each time, because not every answer can be had, and not every place.
         if count < AGAIN_HITS_MIN || !count.is_power_of_two() {

@@ -32,7 +32,7 @@ pub enum WorkerCommand {
 /// What the worker has not taken yet.
 struct Waiting {
     others: Deque<WorkerCommand, COMMANDS_MAX>,
-    /// The newest policy: nobody has to serve under one that is no longer in force, so it always has a place.
+    /// The newest policy. It always has a place, so that no worker serves under an old one.
     policy: Option<Arc<dyn PolicySource>>,
 }
 

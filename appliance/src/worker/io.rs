@@ -28,7 +28,7 @@ use super::tcp::{Tcp, TcpClient};
 use crate::os::clock;
 use crate::os::datagrams::{self, Datagram};
 use crate::os::random::Entropy;
-use crate::store::tap::entry::QueryPath as QueryVia;
+use crate::store::tap::entry::QueryPath;
 
 /// The way back to a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -149,9 +149,9 @@ impl Effects<ReplyPath> for Io<'_> {
 /// Who waits there; `None`: the connection is gone.
 fn asker(reply_path: &ReplyPath, tcp: &Tcp) -> Option<Asker> {
     let (via, client) = match reply_path {
-        ReplyPath::Xsk { path, .. } => (QueryVia::Xdp, path.client()),
-        ReplyPath::Udp { client, .. } => (QueryVia::Udp, *client),
-        ReplyPath::Tcp(client) => (QueryVia::Tcp, tcp.peer(*client)?),
+        ReplyPath::Xsk { path, .. } => (QueryPath::Xdp, path.client()),
+        ReplyPath::Udp { client, .. } => (QueryPath::Udp, *client),
+        ReplyPath::Tcp(client) => (QueryPath::Tcp, tcp.peer(*client)?),
     };
     Some(Asker { client, via })
 }

@@ -8,15 +8,16 @@
 //!                  └─ inbox: an AF_XDP socket comes or goes, a new policy
 //!  then: deadlines, one flush of the TX ring, the heartbeat
 //! ```
-//! A worker allocates nothing after it is sealed, takes no lock but a cache shard's, and blocks only in poll, or in
-//! epoll_wait while it has no AF_XDP socket.
+//! A worker allocates nothing after it is sealed, and blocks only in poll, or in epoll_wait while it has no AF_XDP socket. The one
+//! lock that a query may wait for is a cache shard's: those of hot names, readers and statistics are tried and left, and the
+//! inbox's is taken when a command has come.
 //!
 //! Here belongs what a thread with an engine does while it serves, and what it shows of that to others.
 //!
 //! What does not: what to answer (`xdnsd_core::engine`), and which threads, sockets and policies there are (`daemon`). It learns
 //! of those by its inbox.
 //!
-//! It uses `os`, the cache of `store`, and `text` for what went wrong.
+//! It uses `os`; of `store` the cache, hot names, accounts and the rings of readers; and `text` for what went wrong.
 
 mod arrival;
 mod busy_poll;

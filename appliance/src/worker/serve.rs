@@ -19,7 +19,7 @@ use super::tcp::{self, Accepted, QUERY_MS};
 use crate::os::datagrams::{DATAGRAMS_MAX, Datagram};
 use crate::os::xsk::{Frame, prefetch};
 use crate::store::HOT;
-use crate::store::tap::entry::QueryPath as QueryVia;
+use crate::store::tap::entry::QueryPath;
 
 /// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
 /// sockets and the heartbeat have to wait for no more than some hundred microseconds.
@@ -89,6 +89,7 @@ impl Worker<'_> {
                 reply: &room[..len],
                 fresh,
                 client: client.address,
+                on_link: context.policy.on_link,
                 valid,
             };
             hot.note(&given, context.now);
@@ -155,15 +156,9 @@ impl Worker<'_> {
             };
             let asker = Asker {
                 client: address,
-                via: QueryVia::Udp,
+                via: QueryPath::Udp,
             };
-            let buffer = &mut self.buffer;
-            let seen = self.io.tap.asked(asker, &buffer[..len]);
-            let call = &mut context.call(&mut self.io);
-            let outcome = self.engine.query(call, &client, buffer, len);
-            if let Some(seen) = &seen {
-                self.io.tap.became(seen, outcome, buffer);
-            }
+            let outcome = self.answer_in_buffer(context, &client, asker, len);
             if let Outcome::Reply(len) = outcome {
                 self.io
                     .reply_udp(index, address, ingress, &self.buffer[..len]);
@@ -178,7 +173,7 @@ impl Worker<'_> {
     }
 
     /// What came to the socket that has the answers to all questions of a family: a batch, while there are others in flight.
-    /// To look in vain costs as much as to wait does.
+    /// A look without a result costs as much as a wait.
     pub(super) fn serve_answers(&mut self, context: &Context<'_>, v6: bool) {
         for _ in 0..BATCH / DATAGRAMS_MAX {
             let Some(lookup) = &self.io.ports.lookup else {
@@ -349,20 +344,31 @@ impl Worker<'_> {
         self.io.tcp.expect(id);
         let asker = Asker {
             client: peer,
-            via: QueryVia::Tcp,
+            via: QueryPath::Tcp,
         };
-        let buffer = &mut self.buffer;
-        let seen = self.io.tap.asked(asker, &buffer[..len]);
-        let call = &mut context.call(&mut self.io);
-        let outcome = self.engine.query(call, &client, buffer, len);
-        if let Some(seen) = &seen {
-            self.io.tap.became(seen, outcome, buffer);
-        }
-        match outcome {
+        match self.answer_in_buffer(context, &client, asker, len) {
             Outcome::Reply(len) => self.io.reply_tcp(id, &self.buffer[..len]),
             Outcome::Pending => {}
             Outcome::Silence => self.io.tcp.forget(id),
         }
+    }
+
+    /// What becomes of the query in the buffer. Its answer is written over it; readers of the tap get both.
+    fn answer_in_buffer(
+        &mut self,
+        context: &Context<'_>,
+        client: &Client<ReplyPath>,
+        asker: Asker,
+        len: usize,
+    ) -> Outcome {
+        let buffer = &mut self.buffer;
+        let seen = self.io.tap.asked(asker, &buffer[..len]);
+        let call = &mut context.call(&mut self.io);
+        let outcome = self.engine.query(call, client, buffer, len);
+        if let Some(seen) = &seen {
+            self.io.tap.became(seen, outcome, buffer);
+        }
+        outcome
     }
 }
 

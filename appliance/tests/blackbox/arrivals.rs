@@ -311,7 +311,7 @@ fn a_queue_that_another_socket_holds_is_had_when_that_one_goes() -> Result<()> {
     scene
         .daemon
         .wait_log_count(&format!("listening on {OTHER}:53, too"), 1)?;
-    // Its network is let in a little later.
+    // Its network was let in before, unless that took long.
     wait_until("it is answered", TIMEOUT, || ask_at(&scene, OTHER).is_ok())?;
     // It was tried again in vain; the log has said it once.
     drop(holder);

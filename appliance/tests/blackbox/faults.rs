@@ -119,7 +119,7 @@ fn a_path_that_cannot_be_had_is_told_alike_by_check_and_by_run() -> Result<()> {
     let lab = Lab::up(&Spec::default())?;
     let directory = Directory::new()?;
     let here = directory.path().display().to_string();
-    let kernels = "in a file system of the kernel (proc) nobody else makes files";
+    let kernels = "proc is a file system of the kernel: others cannot make files there";
     for (number, (path, at, what, is_other)) in [
         (here.clone(), here.clone(), "is a folder, not a", true),
         (

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -379,6 +380,25 @@ fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
     Ok(())
 }
 
+/// As `ulimit -s 64` leaves it: more than the first thread needs is not there.
+#[test]
+fn a_small_stack_is_widened_or_told() -> Result<()> {
+    only!(ONCE, "it is about no way");
+    let checked = |limit: &str| {
+        let limit = format!("--stack={limit}");
+        let words = [&limit, "--", BINARY, "reference"];
+        Command::new("prlimit").args(words).output()
+    };
+    let widened = checked("65536:8388608")?;
+    ensure!(widened.status.success(), "{widened:?}");
+    // An account that has the right raises the other limit, too.
+    let told = checked("65536:65536")?;
+    let said = String::from_utf8_lossy(&told.stderr).into_owned();
+    let is_told = told.status.code() == Some(1) && said.starts_with("the stack may have 64 KiB: ");
+    ensure!(is_told || told.status.success(), "{told:?}");
+    Ok(())
+}
+
 #[test]
 fn where_no_descriptor_is_left_connections_wait_and_are_served_later() -> Result<()> {
     only!(IN_DATAGRAMS, "UDP goes on where no connection can be had");
@@ -433,7 +453,7 @@ fn a_snapshot_that_cannot_be_written_is_said_at_start_and_by_check() -> Result<(
         .position(|line| line.starts_with("snapshot = "));
     let line = line.context("it is there")? + 1;
     let told = format!(
-        "{config}:{line}:1: cache.snapshot: {config}: this is no folder; no snapshot can be written"
+        "{config}:{line}:1: cache.snapshot: {config}: this is not a folder; no snapshot can be written"
     );
     ensure!(log.contains(&format!("snapshot: {told}\n")), "{log}");
     let checked = run(Some(&scene.lab), &["check", &config])?;

@@ -144,7 +144,7 @@ fn nobody_is_denied_without_a_program_and_that_is_said() -> Result<()> {
         let said = control(&format!("shield {verdict} {CLIENT_V4}"));
         let said = format!("{:#}", said.err().context("nobody obeys")?);
         assert!(
-            said.contains("nothing was said: no interface has an XDP program"),
+            said.contains("refused: no interface has an XDP program"),
             "{said}"
         );
     }

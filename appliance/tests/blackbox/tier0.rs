@@ -14,6 +14,7 @@ use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::header::{HEADER_LEN, Header};
 use xdnsd_core::dns::name;
 use xdnsd_core::dns::record::Records;
+use xdnsd_lab::bpf::Link;
 use xdnsd_lab::lab::HOST_INTERFACE;
 use xdnsd_lab::wait::wait_until;
 
@@ -43,6 +44,23 @@ const NO_OPERATIONS: [u8; 4] = [1; 4];
 
 fn setup(tier0: &str) -> Setup {
     Setup::default().sections(&format!("[cache]\nrotate = false\ntier0 = \"{tier0}\"\n"))
+}
+
+/// A client that answers reach whichever tier gives them, and what makes them reach it.
+fn open(scene: &Scene) -> Result<(Link, RawClient)> {
+    Ok((with_program(&scene.lab.client)?, scene.raw_client()?))
+}
+
+/// A query for the address of `www.test.`, over IPv4.
+fn www(client: &RawClient) -> Result<UdpFrame> {
+    let message = wire(&query("www.test.", RecordType::A));
+    client.frame(listen(Family::V4), &message)
+}
+
+/// What upstream says from now on when it is asked for that.
+fn says(scene: &Scene, ttl_secs: u32, address: &str) {
+    let rule = Rule::addresses(ttl_secs, &[address]);
+    scene.upstream.on("www.test.", rule);
 }
 
 /// Whether hot names are answered in the kernel, and if not, why not.
@@ -111,11 +129,10 @@ fn without_ttls(answer: &[u8]) -> Result<Vec<u8>> {
 fn a_name_that_is_asked_for_often_is_answered_by_the_xdp_program() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(setup("on"));
-    let _program = with_program(&scene.lab.client)?;
+    let (_program, client) = open(&scene)?;
     wait_state(&scene, "")?;
     let rule = Rule::addresses(300, &["192.0.2.1", "2001:db8::1"]);
     scene.upstream.on("www.test.", rule);
-    let client = scene.raw_client()?;
     for (family, kind) in [(Family::V4, RecordType::A), (Family::V6, RecordType::AAAA)] {
         let frame = client.frame(listen(family), &wire(&query("wWw.TesT.", kind)))?;
         client.exchange(&frame)?;
@@ -144,15 +161,9 @@ fn a_name_that_is_asked_for_often_is_answered_by_the_xdp_program() -> Result<()>
 fn who_is_not_answered_by_user_space_gets_no_hot_answer() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(setup("on"));
-    let _program = with_program(&scene.lab.client)?;
-    scene
-        .upstream
-        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
-    let client = scene.raw_client()?;
-    let frame = client.frame(
-        listen(Family::V4),
-        &wire(&query("www.test.", RecordType::A)),
-    )?;
+    says(&scene, 300, "192.0.2.1");
+    let (_program, client) = open(&scene)?;
+    let frame = www(&client)?;
     ask_until_hot(&scene, &client, &frame)?;
     let stranger: IpAddr = "198.51.100.7".parse()?;
     let reflector = SocketAddr::new(frame.source.ip(), 7);
@@ -164,6 +175,60 @@ fn who_is_not_answered_by_user_space_gets_no_hot_answer() -> Result<()> {
         ensure!(client.gets_nothing(&other)?, "{source}");
     }
     ask_until_hot(&scene, &client, &frame).map(drop)
+}
+
+/// A flood from ever new sources is given little of user space, and who was there before it all of it.
+#[test]
+fn a_crowd_of_new_clients_keeps_nobody_out_who_is_known() -> Result<()> {
+    only!(ONCE, "the XDP program keeps them out by itself");
+    const CROWD: u8 = 100;
+    const NAMES: u8 = 20;
+    let limits = "[rate_limit]\nqueries = 100000\nmisses = 100000\nnewcomers = 100\n[access]\nothers = \"allow\"\n";
+    let cache = "[cache]\nrotate = false\ntier0 = \"on\"\n";
+    let scene = scene!(Setup::default().sections(&format!("{cache}{limits}")));
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene, "")?;
+    scene
+        .upstream
+        .on("*.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    for family in Family::ALL {
+        let to = listen(family);
+        let frame = client.frame(to, &wire(&query("www.test.", RecordType::A)))?;
+        ask_until_hot(&scene, &client, &frame)?;
+        let before = scene.daemon.metrics()?;
+        let grown = |reason: Reason| {
+            let now = scene.daemon.metrics();
+            now.map_or(0, |now| now.growth(&before, &reason))
+        };
+        let crowd = || {
+            (0..CROWD).try_for_each(|host| {
+                let ip: IpAddr = match family {
+                    Family::V4 => [198, 51, 100, host].into(),
+                    Family::V6 => [0x2001, 0xdb8, 0, 0, 0, 0, 7, host.into()].into(),
+                };
+                let source = SocketAddr::new(ip, 4_000);
+                let stranger = UdpFrame {
+                    source,
+                    ..frame.clone()
+                };
+                client.send(&stranger.to_bytes())
+            })
+        };
+        wait_until("new clients are kept out", TIMEOUT, || {
+            crowd().is_ok() && grown(Reason::DropNewcomer) >= u64::from(CROWD) / 2
+        })?;
+        for number in 0..NAMES {
+            let name = format!("{number}.{family:?}.test.");
+            let frame = client.frame(to, &wire(&query(&name, RecordType::A)))?;
+            read_answer(&frame.message, &client.exchange(&frame)?)?;
+        }
+        let answered = grown(Reason::Answered);
+        client.exchange(&frame)?;
+        let more = grown(Reason::Answered) - answered;
+        assert_eq!(more, 1, "{family:?}: it is still known");
+    }
+    Ok(())
 }
 
 /// What is at the upstream server: four records, none, one address, an alias, nothing of that type, records that just fit.
@@ -206,11 +271,8 @@ fn fill_zones(scene: &Scene) {
 fn a_query_with_a_good_cookie_is_answered_by_the_xdp_program() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(setup("on"));
-    let _program = with_program(&scene.lab.client)?;
-    scene
-        .upstream
-        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
-    let client = scene.raw_client()?;
+    says(&scene, 300, "192.0.2.1");
+    let (_program, client) = open(&scene)?;
     let ask = |family, cookie: &[u8]| {
         let message = with_cookie(Ask::of("www.test.", rtype::A), 1232, cookie).bytes();
         client.frame(listen(family), &message)
@@ -290,12 +352,11 @@ fn generated(random: &mut Random, number: u64, cookie: Option<&[u8]>) -> Vec<u8>
 fn all_tiers_give_the_same_bytes() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(setup("on"));
-    let _program = with_program(&scene.lab.client)?;
+    let (_program, client) = open(&scene)?;
     fill_zones(&scene);
     let count = std::env::var(QUESTIONS_VARIABLE).ok();
     let count = count.map_or(Ok(QUESTIONS), |count| count.parse())?;
     let mut random = Random::new(13);
-    let client = scene.raw_client()?;
     let cookie = cookie(&scene, &client, Family::V4)?;
     for number in 0..count {
         let family = random.pick(&[Family::V4, Family::V6]);
@@ -385,12 +446,8 @@ fn after_a_reload_or_a_flush_no_old_answer_leaves() -> Result<()> {
         setup("on").sections(&format!("[local]\nrecords = [\"own.test A {address}\"]\n"))
     };
     let scene = scene!(local("192.0.2.8"));
-    let _program = with_program(&scene.lab.client)?;
-    let client = scene.raw_client()?;
-    let frame = client.frame(
-        listen(Family::V4),
-        &wire(&query("www.test.", RecordType::A)),
-    )?;
+    let (_program, client) = open(&scene)?;
+    let frame = www(&client)?;
     let hammer = Hammer {
         client: &client,
         frame: &frame,
@@ -399,14 +456,10 @@ fn after_a_reload_or_a_flush_no_old_answer_leaves() -> Result<()> {
     };
     for round in 0..ROUNDS {
         let address = |step: usize| format!("192.0.2.{}", 10 + 2 * round + step);
-        scene
-            .upstream
-            .on("www.test.", Rule::addresses(3600, &[&address(0)]));
+        says(&scene, 3600, &address(0));
         scene.daemon.control("cache flush")?;
         ask_until_hot(&scene, &client, &frame)?;
-        scene
-            .upstream
-            .on("www.test.", Rule::addresses(3600, &[&address(1)]));
+        says(&scene, 3600, &address(1));
         let flush = ["cache flush", "cache flush www.test"][round % 2];
         hammer.over(|| scene.daemon.control(flush).map(drop), &address(1))?;
         // The name is answered here by now, and upstream again after the next round.
@@ -429,14 +482,9 @@ fn where_answers_go_nowhere_user_space_gives_them() -> Result<()> {
     let scene = scene!(setup("auto"));
     wait_state(&scene, "answers_lost")?;
     scene.daemon.wait_log_count("answers do not leave", 1)?;
-    scene
-        .upstream
-        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
+    says(&scene, 300, "192.0.2.1");
     let client = scene.raw_client()?;
-    let frame = client.frame(
-        listen(Family::V4),
-        &wire(&query("www.test.", RecordType::A)),
-    )?;
+    let frame = www(&client)?;
     let all_by_user_space = |what: &str| -> Result<()> {
         let before = answered(&scene)?;
         for _ in 0..50 {
@@ -466,12 +514,9 @@ fn where_answers_go_nowhere_user_space_gives_them() -> Result<()> {
 fn it_is_off_unless_asked_for() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(Setup::default());
-    let _program = with_program(&scene.lab.client)?;
+    let (_program, client) = open(&scene)?;
     wait_state(&scene, "off")?;
-    scene
-        .upstream
-        .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
-    let client = scene.raw_client()?;
+    says(&scene, 300, "192.0.2.1");
     for _ in 0..50 {
         client.ask(Family::V4, &query("www.test.", RecordType::A))?;
     }
@@ -484,20 +529,14 @@ fn it_is_off_unless_asked_for() -> Result<()> {
 fn after_a_kill_under_load_no_old_answer_leaves() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
     let mut scene = scene!(setup("on"));
-    let _program = with_program(&scene.lab.client)?;
-    let asking = scene.raw_client()?;
-    let frame = asking.frame(
-        listen(Family::V4),
-        &wire(&query("www.test.", RecordType::A)),
-    )?;
+    let (_program, asking) = open(&scene)?;
+    let frame = www(&asking)?;
     for round in 0..3 {
         let client = scene.raw_client()?;
         let address = |step: usize| format!("192.0.2.{}", 10 + 2 * round + step);
-        let rule = Rule::addresses(3600, &[&address(0)]);
-        scene.upstream.on("www.test.", rule);
+        says(&scene, 3600, &address(0));
         ask_until_hot(&scene, &client, &frame)?;
-        let rule = Rule::addresses(3600, &[&address(1)]);
-        scene.upstream.on("www.test.", rule);
+        says(&scene, 3600, &address(1));
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| -> Result<()> {
             // Without a look at what comes back: somebody who asks is always there.
@@ -549,12 +588,11 @@ fn killed_and_started_again(scene: &mut Scene, frame: &UdpFrame, wanted: &str) -
 fn addresses_still_change_their_order() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(Setup::default().sections("[cache]\nrotate = true\ntier0 = \"on\"\n"));
-    let _program = with_program(&scene.lab.client)?;
+    let (_program, client) = open(&scene)?;
     let three = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
     for (name, addresses) in [("one.test.", &three[..1]), ("three.test.", &three)] {
         scene.upstream.on(name, Rule::addresses(300, addresses));
     }
-    let client = scene.raw_client()?;
     let ask = |name| client.frame(listen(Family::V4), &wire(&query(name, RecordType::A)));
     let (one, many) = (ask("one.test.")?, ask("three.test.")?);
     ask_until_hot(&scene, &client, &one)?;
@@ -580,20 +618,12 @@ fn addresses_still_change_their_order() -> Result<()> {
 fn a_hot_name_is_fetched_before_its_end_and_stays_hot() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(setup("on"));
-    let _program = with_program(&scene.lab.client)?;
-    scene
-        .upstream
-        .on("www.test.", Rule::addresses(4, &["192.0.2.1"]));
-    let client = scene.raw_client()?;
-    let frame = client.frame(
-        listen(Family::V4),
-        &wire(&query("www.test.", RecordType::A)),
-    )?;
+    says(&scene, 4, "192.0.2.1");
+    let (_program, client) = open(&scene)?;
+    let frame = www(&client)?;
     ask_until_hot(&scene, &client, &frame)?;
     ensure!(hits(&scene, "www.test.")? > 0);
-    scene
-        .upstream
-        .on("www.test.", Rule::addresses(300, &["192.0.2.2"]));
+    says(&scene, 300, "192.0.2.2");
     let deadline = Instant::now() + TIMEOUT;
     loop {
         ensure!(Instant::now() < deadline, "never fetched anew");

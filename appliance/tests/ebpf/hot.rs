@@ -98,6 +98,16 @@ impl Tiers {
         })
     }
 
+    /// The programs and what they share, without the forwarder.
+    pub fn into_programs(self) -> (Bench, HotProgram, Box<HotAnswers>) {
+        (self.bench, self.program, self.hot)
+    }
+
+    /// What holds for clients that are known.
+    pub fn valid(hot: &HotAnswers) -> u64 {
+        hot.valid(GENERATION)
+    }
+
     /// Keeps an answer: the body for this question.
     pub fn keep(&self, question: &Key<'_>, head: Head, body: &[u8]) {
         let head = Head {
@@ -154,7 +164,7 @@ impl Tiers {
             // The second time nobody has asked for what is in its place.
             let is_put = self.hot.put(&words, now) || self.hot.put(&words, now);
             assert!(is_put, "there is room");
-            self.hot.admit(valid, client.address);
+            self.hot.admit(valid, client.address, || false);
         }
         let len = path.emit(&mut answer, len).expect("it fits");
         answer.truncate(len);

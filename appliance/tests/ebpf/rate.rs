@@ -2,6 +2,9 @@
 
 use crate::bench::{Bench, listen, monotonic_ns};
 use crate::frames::{CLIENT_MAC, OUR_MAC, Query};
+use crate::hot::Tiers;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use xdnsd::os::xdp::AccountsMap;
@@ -18,6 +21,7 @@ const RULES: RateLimits = RateLimits {
     queries: Rate::new(1, 40),
     misses: Rate::new(10, 4),
     slips: Rate::new(2, 1),
+    newcomers: 0,
 };
 const KEY: hash::HashKey = *b"sixteen byte key";
 const SECRET: hash::HashKey = *b"the secret of it";
@@ -317,6 +321,54 @@ fn it_stands_in_front_of_hot_names() {
         limited.exhaust(query.source, false);
         let answer = limited.bench.sent(&query.frame(), Reason::RateSlipped);
         assert_eq!(answer, slipped(&query, false));
+    }
+}
+
+/// Each has a count of its own.
+fn stay_on_one_processor() {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this).expect("it runs somewhere");
+    let is_allowed = |core: &usize| allowed.is_set(*core).unwrap_or(false);
+    let core = (0..CpuSet::count()).find(is_allowed).expect("there is one");
+    let mut set = CpuSet::new();
+    set.set(core).expect("it fits");
+    sched_setaffinity(this, &set).expect("it is allowed");
+}
+
+/// Whom no worker has answered lately: all such together are given so much, whether a name is hot or not.
+#[test]
+fn new_clients_are_too_many_together() {
+    let Some(tiers) = Tiers::new("new_clients_are_too_many_together") else {
+        return;
+    };
+    stay_on_one_processor();
+    let (bench, _program, hot) = tiers.into_programs();
+    let mut limited = Limited::of(bench);
+    for query in queries() {
+        limited.bench.listen_for(&query);
+        limited.show(control::NEWCOMERS, 0);
+        let frame = query.frame();
+        for _ in 0..3 {
+            limited.bench.expect(&frame, Reason::Redirected);
+        }
+    }
+    // One in an hour, which is the first one. No neighbour is among them.
+    limited.show(control::NEWCOMERS, 3_600_000_000_000);
+    let query = Query::v4();
+    limited.bench.listen_for(&query);
+    limited.bench.expect(&query.frame(), Reason::Redirected);
+    let answer = limited.bench.sent(&query.frame(), Reason::RateSlipped);
+    assert_eq!(answer, slipped(&query, false));
+    for query in queries() {
+        limited.bench.listen_for(&query);
+        let frame = with_edns(&query, &[0, 3, 0, 0]).frame();
+        limited.bench.expect(&frame, Reason::DropNewcomer);
+    }
+    let query = Query::v6();
+    limited.bench.listen_for(&query);
+    hot.admit(Tiers::valid(&hot), query.source, || false);
+    for _ in 0..3 {
+        limited.bench.expect(&query.frame(), Reason::Redirected);
     }
 }
 

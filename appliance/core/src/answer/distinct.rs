@@ -61,7 +61,7 @@ fn same_rdata(response: &[u8], rtype: u16, one: (u16, u16), other: (u16, u16)) -
         let name = Name::parse(response, usize::from(at) + layout.names_at());
         name.ok().map(|(name, _)| name)
     };
-    // Two that cannot be read are not found to be alike: whoever copies them refuses them.
+    // Unreadable records count as different here; the copy refuses them.
     head(one) == head(other) && name(one).is_some_and(|one| Some(one) == name(other))
 }
 

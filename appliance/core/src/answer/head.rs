@@ -80,7 +80,7 @@ impl Head {
         failed_secs: 0,
     };
 
-    /// Whether it is no answer but a mark: of one that is longer than a slot, or of a name that exists where its key is for any
+    /// Whether it is a mark in place of an answer: of one that is longer than a slot, or of a name that exists where its key is for any
     /// type. Nothing else that is kept says NOERROR without records.
     #[must_use]
     pub const fn is_mark(&self) -> bool {

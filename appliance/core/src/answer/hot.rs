@@ -10,7 +10,7 @@ use xdnsd_abi::hot::{
     self, AnswerShape, AnswerWords, BODY_MAX, NAME_WORDS, RECORDS_MAX, kind, word,
 };
 
-/// What the reply does not say of an answer that was just given from the cache, and that whoever asks the same gets as well.
+/// What the reply does not say of an answer that was just given from the cache, and that the next client gets as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fresh {
     /// The hash of its key.

@@ -19,7 +19,7 @@ use heapless::Vec;
 
 /// Bytes of the aliases that an answer begins with. A longer chain is not followed further.
 pub const CHAIN_PREFIX_BYTES: usize = 384;
-/// CNAME and DNAME steps that one answer may take. A longer chain is a failure, whoever gives it.
+/// CNAME and DNAME steps that one answer may take. A longer chain is a failure, from any server.
 pub const CHAIN_MAX: usize = 16;
 /// TTLs with the high bit set count as 0 (RFC 2181 section 8).
 const TTL_SIGN: u32 = 0x8000_0000;

@@ -22,7 +22,7 @@ pub(super) const DENIALS: u32 = CACHE_WAYS as u32 / 4;
 pub(super) enum EntryKind {
     /// Records, or a mark of ours.
     Records,
-    /// That there are none.
+    /// NXDOMAIN or NODATA.
     Denial,
 }
 

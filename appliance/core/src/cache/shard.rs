@@ -1,6 +1,6 @@
 //! One shard: a table of small slots and a table of large ones.
 
-use super::admission::{EntryKind, Standing};
+use super::admission::Standing;
 use super::table::Table;
 use crate::answer::{Answer, HashedKey, Head, Key, NAME_MASK};
 use crate::limits::{
@@ -110,28 +110,15 @@ impl Shard {
 
     /// Puts the answer, which fits one of the tables, into a free slot or a victim's. Whether it was a victim's.
     fn put(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>, earlier: Option<Standing>) -> bool {
-        let (kind, now) = (EntryKind::of(answer.head), answer.head.stored);
         let is_small = self.small.fits(key.key().name.len() + answer.body.len());
-        let standing = earlier.unwrap_or(Standing::NEW);
-        if let Some(id) = is_small
-            .then(|| self.small.free(key.hash(), kind, standing))
-            .flatten()
+        if is_small && self.small.add(key, answer, earlier) || self.large.add(key, answer, earlier)
         {
-            self.small.put(id, key, answer, standing);
-            return false;
-        }
-        if let Some(id) = self.large.free(key.hash(), kind, standing) {
-            self.large.put(id, key, answer, standing);
             return false;
         }
         if is_small {
-            let standing = earlier.unwrap_or_else(|| self.small.standing(key.hash()));
-            let id = self.small.victim(key.hash(), kind, now);
-            self.small.put(id, key, answer, standing);
+            self.small.replace(key, answer, earlier);
         } else {
-            let standing = earlier.unwrap_or_else(|| self.large.standing(key.hash()));
-            let id = self.large.victim(key.hash(), kind, now);
-            self.large.put(id, key, answer, standing);
+            self.large.replace(key, answer, earlier);
         }
         true
     }

@@ -196,8 +196,31 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         Some((slot.key(), slot.answer()))
     }
 
+    /// Puts the answer into a free slot of its set, if it may have one. Whether it did. `earlier`: how the key's last answer stood.
+    pub fn add(
+        &mut self,
+        key: &HashedKey<'_>,
+        answer: &Answer<'_>,
+        earlier: Option<Standing>,
+    ) -> bool {
+        let standing = earlier.unwrap_or(Standing::NEW);
+        let Some(id) = self.free(key.hash(), EntryKind::of(answer.head), standing) else {
+            return false;
+        };
+        self.put(id, key, answer, standing);
+        true
+    }
+
+    /// Puts the answer into its set, which has a slot, in place of another entry.
+    pub fn replace(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>, earlier: Option<Standing>) {
+        let standing = earlier.unwrap_or_else(|| self.standing(key.hash()));
+        let kind = EntryKind::of(answer.head);
+        let id = self.victim(key.hash(), kind, answer.head.stored);
+        self.put(id, key, answer, standing);
+    }
+
     /// A free slot of the hash's set, if an entry of this kind may have it.
-    pub fn free(&self, hash: u64, kind: EntryKind, standing: Standing) -> Option<SlotId> {
+    fn free(&self, hash: u64, kind: EntryKind, standing: Standing) -> Option<SlotId> {
         let set = set_of(hash, self.sets_used());
         let Set {
             tags,
@@ -213,7 +236,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
 
     /// How a new entry of the hash stands: whether one of its tag was put out of its set lately. The ghost is laid: the entry is
     /// about to come back.
-    pub fn standing(&mut self, hash: u64) -> Standing {
+    fn standing(&mut self, hash: u64) -> Standing {
         let (set, tag) = (set_of(hash, self.sets_used()), tag_of(hash));
         let ways = self.ways_used();
         let ghost = self
@@ -230,7 +253,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
     }
 
     /// The slot of the hash's set whose entry goes for one of this kind. There is a set.
-    pub fn victim(&mut self, hash: u64, kind: EntryKind, now: Instant) -> SlotId {
+    fn victim(&mut self, hash: u64, kind: EntryKind, now: Instant) -> SlotId {
         let set = set_of(hash, self.sets_used());
         let ways = self.ways_used();
         let way = match self.longest_expired(set, now) {

@@ -26,7 +26,7 @@ enum Compress {
     No,
     /// Any equal name (RFC 4343): the reader may see it in that one's letter case.
     Equal,
-    /// Names of the same letter case. The question is none: it stands in a client's message as the client wrote it.
+    /// Names of the same letter case. The question is left out: it stands in a client's message as the client wrote it.
     SameCase,
 }
 

@@ -38,7 +38,7 @@ pub mod flag {
 /// The header, decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// Chosen by whoever asked.
+    /// Chosen by the sender of the query.
     pub id: u16,
     /// The flags word, see [`flag`].
     pub flags: u16,

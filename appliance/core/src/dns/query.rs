@@ -165,7 +165,7 @@ fn find_opt(message: &[u8], offset: usize, count: u16) -> Result<Option<Edns>, (
     Ok(found)
 }
 
-/// The DO bit of the OPT record of a message that is no well-formed query; `None`: it has no such record, or none that
+/// The DO bit of the OPT record of a malformed query; `None`: it has no such record, or none that
 /// can be found. A reply has OPT if the query has, whatever else is wrong with it (RFC 6891 section 6.1.1).
 #[cold]
 #[must_use]

@@ -23,6 +23,27 @@ struct Way {
     via: Option<Via>,
 }
 
+/// What became of something that was to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    /// It went out.
+    Done,
+    /// It did not.
+    Failed,
+    /// There is no way to the server.
+    NoWay(Attempt),
+}
+
+impl Sending {
+    const fn event(self) -> Event {
+        match self {
+            Self::Done => Event::Sent,
+            Self::Failed => Event::NotSent,
+            Self::NoWay(attempt) => Event::NoWay(attempt),
+        }
+    }
+}
+
 /// What of an event is left to its caller, who has an answer in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -72,7 +93,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 debug_assert!(false, "nothing happens to a question that has ended");
                 return Rest::Done;
             };
-            let went_out = match question.on(event, &mut scene) {
+            let sending = match question.on(event, &mut scene) {
                 Step::Send(server) => self.send_datagram(call, index, server),
                 Step::Open(server) => self.send_in_stream(call, index, server),
                 Step::Wait => {
@@ -95,11 +116,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                     return Rest::Done;
                 }
             };
-            event = if went_out {
-                Event::Sent
-            } else {
-                Event::NotSent
-            };
+            event = sending.event();
         }
     }
 
@@ -115,15 +132,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Whether it went out.
     fn send_datagram<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
         server: u8,
-    ) -> bool {
+    ) -> Sending {
         let Some(to) = self.may_be_asked(index, server) else {
-            return false;
+            return Sending::Failed;
         };
         let opened = match call.effects.open_port(to, index) {
             Err(NoPort::Full) if self.free_a_port(call.effects) => {
@@ -131,14 +147,40 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             }
             opened => opened,
         };
+        if opened == Err(NoPort::Unreachable) {
+            return self.note_no_way(call, index, server);
+        }
         let via = opened.ok().map(|port| Via::Datagram { port });
-        let went_out = self.send(call, index, &Way { server, via });
-        self.counters.count(if went_out {
-            Counter::UpstreamQueries
+        if self.send(call, index, &Way { server, via }) {
+            self.counters.count(Counter::UpstreamQueries);
+            Sending::Done
         } else {
-            Counter::UpstreamSendErrors
-        });
-        went_out
+            self.counters.count(Counter::UpstreamSendErrors);
+            Sending::Failed
+        }
+    }
+
+    /// Notes that a server cannot be asked: nothing leaves this machine for it.
+    #[cold]
+    fn note_no_way<E: Effects<R>>(
+        &mut self,
+        call: &mut Call<'_, E>,
+        index: u16,
+        server: u8,
+    ) -> Sending {
+        let (pending, scene) = self.scene(call.context.now);
+        let (Some(upstream), Some((question, _))) =
+            (scene.upstreams.get(server), pending.get_mut(index))
+        else {
+            return Sending::Failed;
+        };
+        let mut attempt = question.prepare(server, upstream, scene.now);
+        // Tells it from others that were not sent.
+        attempt.id = call.effects.random() as u16;
+        attempt.live = false;
+        question.tries.push(attempt);
+        self.counters.count(Counter::UpstreamUnreachable);
+        Sending::NoWay(attempt)
     }
 
     /// Closes the port of what may be missed most easily: an answer that nobody waits for, or else one of a client that
@@ -157,28 +199,28 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         true
     }
 
-    /// Whether a stream could be opened, and it went out.
+    /// In a stream, if there is a place in one.
     fn send_in_stream<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
         server: u8,
-    ) -> bool {
+    ) -> Sending {
         // A stream that is opened and not asked on would hold one of few places.
         let to = self.may_be_asked(index, server);
         let bucket = self.tables.pending.room_in_streams(index);
         let Some((to, bucket)) = to.zip(bucket) else {
-            return false;
+            return Sending::Failed;
         };
         let Some(slot) = call.effects.open_stream(to, bucket) else {
-            return false;
+            return Sending::Failed;
         };
         let via = Some(Via::Stream { slot });
-        let went_out = self.send(call, index, &Way { server, via });
-        if went_out {
-            self.counters.count(Counter::UpstreamTcp);
+        if !self.send(call, index, &Way { server, via }) {
+            return Sending::Failed;
         }
-        went_out
+        self.counters.count(Counter::UpstreamTcp);
+        Sending::Done
     }
 
     /// Where `server` is, if there can be one more attempt.

@@ -149,7 +149,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 Some(target) => self.answer_alias(&asked, request, &target),
                 None => Ok(self.answer_local(&asked, request)),
             },
-            // The name has records, but none of type 255.
+            // The name has records; type 255 itself never exists.
             Decision::Local(Local::Nodata { .. }) if query.qtype == rtype::ANY => {
                 Ok(self.answer_any(request))
             }
@@ -166,7 +166,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Answers an alias whose target is none of local data. `Err`: as for [`answer_by_policy`](Self::answer_by_policy).
+    /// Answers an alias whose target lies outside of local data. `Err`: as for [`answer_by_policy`](Self::answer_by_policy).
     fn answer_alias(
         &mut self,
         asked: &LocalQuestion<'_, '_>,

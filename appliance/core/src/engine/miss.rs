@@ -67,17 +67,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             bucket: waiter.bucket,
             has_alias: alias.is_some(),
         };
-        let candidate = self.candidate(placement, missed, seat.bucket, request);
-        if present.is_none() && self.is_one_too_many(call, &candidate, request) {
+        let question =
+            present.ok_or_else(|| self.candidate(placement, missed, seat.bucket, request));
+        if let Err(candidate) = &question
+            && self.is_one_too_many(call, candidate, request)
+        {
             return self.refuse_full(request);
         }
         if !self.make_room(call, &seat) {
             return self.refuse_full(request);
         }
-        let index = match present {
-            Some(index) => Ok(index),
-            None => self.take_on(call, &candidate, request),
-        };
+        let index = question.or_else(|candidate| self.take_on(call, &candidate, request));
         let joined = index.and_then(|index| {
             self.tables.pending.join(index, waiter, alias)?;
             Ok(index)
@@ -151,6 +151,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.refuse(request, rcode::SERVFAIL.into(), ede::NOT_READY)
     }
 
+    /// A question that nobody has asked yet. Its domain is hashed here, so one that joins another does not pay for that.
     fn candidate<'p>(
         &self,
         placement: &'p Placement,

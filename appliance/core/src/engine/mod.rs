@@ -269,7 +269,7 @@ impl<R: Copy + PartialEq> Default for Tables<R> {
 #[derive(Debug)]
 pub struct Engine<'a, R, C> {
     tables: &'a mut Live<R>,
-    /// Where an answer from upstream is written: header, question, body. Lent to whoever has it in hand, and empty meanwhile.
+    /// Where an answer from upstream is written: header, question, body. Lent to the code that works on it, and empty meanwhile.
     scratch: &'a mut [u8],
     cache: C,
     counters: &'a Counters,

@@ -66,7 +66,7 @@ impl<T, const N: usize> Slab<T, N> {
         self.slots.len() - self.free.len()
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

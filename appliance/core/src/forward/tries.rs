@@ -7,7 +7,7 @@ use heapless::Vec;
 
 /// Times that one question is sent upstream at most.
 pub const ATTEMPTS: usize = 6;
-/// Forged answers on one port after which that port is given up: somebody knows it, and tries its IDs. So whoever finds a
+/// Forged answers on one port after which that port is given up: somebody knows it, and tries its IDs. So an attacker who finds a
 /// port has this many of 65,536 guesses.
 pub const FORGED_MAX: u8 = 8;
 

@@ -63,6 +63,8 @@ pub struct SourcePort {
 pub enum NoPort {
     /// As many as there can be are open: one has to be closed first.
     Full,
+    /// The routes lead nowhere from here, or the system forbids the way: who is asked next is asked at once.
+    Unreachable,
     /// The system does not give one, for this server at least.
     Failed,
 }

@@ -210,7 +210,7 @@ impl<'a> LocalData<'a> {
         nodes: &[],
     };
 
-    /// Views `bytes` as local data. Empty bytes are none.
+    /// Views `bytes` as local data. Empty bytes are empty data.
     ///
     /// # Errors
     /// The bytes do not begin with a table of names.

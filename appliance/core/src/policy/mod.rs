@@ -281,7 +281,7 @@ impl<'a> Policy<'a> {
         self.acl.action(client) == Action::Local
     }
 
-    /// Whether it is on no list, only neighbours are answered, and it is none.
+    /// Whether only neighbours are answered, and it is neither one nor on a list.
     #[must_use]
     pub fn is_stranger(&self, client: IpAddr) -> bool {
         self.is_for_neighbours(client) && !self.is_local(client.to_canonical())
@@ -379,7 +379,7 @@ impl<'a> Policy<'a> {
     #[must_use]
     pub fn route(&self, name: &Labels<'_>, qtype: u16) -> Option<Route> {
         let route = self.routes.lookup(name);
-        // A delegation's DS is its parent's (RFC 4035 section 3.1.4.1): whoever answers for a zone cannot say that it is
+        // A delegation's DS is its parent's (RFC 4035 section 3.1.4.1): the server of a zone cannot say that it is
         // signed or not.
         let is_apex = route.is_some_and(|route| route.depth == name.count() && route.depth > 0);
         if qtype == rtype::DS && is_apex {

@@ -1,7 +1,7 @@
 //! What is served: the devices, and the networks that are on-link there, those of their own addresses. Who has an address in
 //! one of them and comes by one of the devices is a neighbour; everybody else comes through a router.
 //!
-//! As many networks as the machine has addresses: whoever makes the table leaves none out, so it is never full.
+//! As many networks as the machine has addresses: the table is made with room for all of them, so it is never full.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

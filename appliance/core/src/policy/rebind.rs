@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_malformed() {
         let whole = https(4, &[192, 0, 2, 1]);
-        // Cut behind the target or behind a parameter, it is a shorter record; anywhere else it is none.
+        // Cut behind the target or behind a parameter, it is a shorter record; cut anywhere else, it is malformed.
         let ends = [5, 12, whole.len()];
         for len in 0..=whole.len() {
             let found = inspect(Ranges::DEFAULT, rtype::SVCB, &whole[..len]);

@@ -5,7 +5,7 @@
 //! RFC 6303 and RFC 7793 (reverse zones of private, loopback, link-local and documentation addresses), and the canary name
 //! by which Firefox asks whether it may go past us.
 //!
-//! `ipv4only.arpa` is none of them: a forwarder passes it on, because the server behind it may do DNS64 (RFC 8880
+//! `ipv4only.arpa` is not one of them: a forwarder passes it on, because the server behind it may do DNS64 (RFC 8880
 //! section 7.1).
 
 use super::name::Labels;

@@ -1,5 +1,7 @@
 //! Compiles blocklists to the image that `xdnsd_core::policy::list` reads, in memory or as a file.
 
+mod image;
+mod kept;
 mod origin;
 mod tally;
 
@@ -9,19 +11,18 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use xdnsd_abi::hash::HashKey;
-use xdnsd_core::policy::list::{
-    BUCKET_MAX, CLAUSE_LEN, CLAUSES_MAX, CRC, ENTRY_LEN, MAGIC, NAME_CLAUSES_MAX, NAMES_MAX,
-    NAMES_PER_BUCKET, Spot, TYPES_MAX, VERSION, clause, field, tag,
-};
+use xdnsd_core::policy::list::{CLAUSES_MAX, ENTRY_LEN, NAMES_MAX, TYPES_MAX, clause, tag};
 use xdnsd_core::policy::name::Labels;
 
 use super::name;
 use super::problem::{Problem, check_encoding};
 use super::room;
 use super::rules::{Covers, LineSyntax, NotARule, Rule, parse_line};
-use super::table::{put, random_key};
+use super::table::random_key;
 use crate::os::files::{self, Stamp};
 use crate::text;
+use kept::Apart;
+pub use kept::Kept;
 pub use origin::{FileLine, Ruled};
 pub use tally::ListTally;
 
@@ -52,6 +53,25 @@ struct Entry {
     text: u32,
 }
 
+impl Entry {
+    /// What tells one from another.
+    const fn order(&self) -> ((u64, u64), u16, u32) {
+        (self.hash, self.tag, self.text)
+    }
+
+    const fn list(&self) -> u16 {
+        self.tag & tag::LIST_MASK
+    }
+}
+
+/// A rule that takes back another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TakenBack {
+    /// Name and text of the other.
+    rule: ((u64, u64), u32),
+    list: u16,
+}
+
 /// A rule that a tag does not hold.
 #[derive(Clone, Debug)]
 struct Special {
@@ -66,14 +86,31 @@ struct Special {
     text: u32,
 }
 
+/// Name, flags, types, pattern and text.
+type Order<'a> = ((u64, u64), u16, [u16; TYPES_MAX], &'a [u8], u32);
+
+impl Special {
+    /// What tells one rule from another. `None`: it is a part of one, a name that is left out.
+    fn order(&self) -> Option<Order<'_>> {
+        let is_rule = self.flags & clause::STOP == 0;
+        is_rule.then_some((
+            self.hash,
+            self.flags,
+            self.types,
+            self.pattern.as_slice(),
+            self.text,
+        ))
+    }
+}
+
 /// Collects names and compiles them. Takes 24 bytes per name while it does.
 #[derive(Debug)]
 pub struct ListBuilder {
     key: HashKey,
     entries: Vec<Entry>,
     specials: Vec<Special>,
-    /// Names and texts of rules that are taken back, wherever they stand.
-    taken_back: HashSet<((u64, u64), u32)>,
+    /// Rules that are taken back, wherever they stand.
+    taken_back: Vec<TakenBack>,
     exact_depths: u128,
     subtree_depths: u128,
     /// Whether the machine has room for so many bytes more.
@@ -94,7 +131,7 @@ impl ListBuilder {
             key,
             entries: Vec::new(),
             specials: Vec::new(),
-            taken_back: HashSet::new(),
+            taken_back: Vec::new(),
             exact_depths: 0,
             subtree_depths: 0,
             room: room::check_now,
@@ -119,7 +156,10 @@ impl ListBuilder {
             return;
         };
         if rule.is_badfilter {
-            self.taken_back.insert((hash, rule.text));
+            self.taken_back.push(TakenBack {
+                rule: (hash, rule.text),
+                list,
+            });
             return;
         }
         let allows = rule.is_exception || purpose == ListPurpose::Allow;
@@ -256,7 +296,7 @@ impl ListBuilder {
         let mut bytes = files::bytes_of(&file).map_err(wrong)?;
         let tally = self.add_text(path, BufReader::new(&mut bytes), list, purpose)?;
         let is_longer = bytes.limit() == 0;
-        // Half a list is none: whoever writes it has not finished.
+        // A partial list is not used: its writer has not finished.
         if is_longer || stamp != Stamp::of(&file.metadata().map_err(wrong)?) {
             self.forget(&before);
             return Err(wrong(files::changes()));
@@ -276,6 +316,7 @@ impl ListBuilder {
         let first = text.fill_buf().map_err(wrong)?;
         check_encoding(path, first)?;
         let tally = self.add_lines(text, list, purpose).map_err(wrong);
+        let tally = tally.map(|tally| self.leave_repeated_out(&before, tally));
         let tally = tally.and_then(|tally| self.check_tally(path, tally));
         if tally.is_err() {
             self.forget(&before);
@@ -284,18 +325,42 @@ impl ListBuilder {
     }
 
     /// How much there is, to come back to.
-    fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         Mark {
             entries: self.entries.len(),
             specials: self.specials.len(),
-            taken_back: self.taken_back.clone(),
+            taken_back: self.taken_back.len(),
         }
     }
 
-    fn forget(&mut self, mark: &Mark) {
+    /// Forgets what came after that.
+    pub(super) fn forget(&mut self, mark: &Mark) {
         self.entries.truncate(mark.entries);
         self.specials.truncate(mark.specials);
-        self.taken_back.clone_from(&mark.taken_back);
+        self.taken_back.truncate(mark.taken_back);
+    }
+
+    /// Leaves out the rules behind the mark that were there already, and counts what is left.
+    fn leave_repeated_out(&mut self, mark: &Mark, mut tally: ListTally) -> ListTally {
+        let new = &mut self.entries[mark.entries..];
+        new.sort_unstable_by_key(Entry::order);
+        let mut left = mark.entries;
+        for index in mark.entries..self.entries.len() {
+            let entry = self.entries[index];
+            if left == mark.entries || self.entries[left - 1].order() != entry.order() {
+                self.entries[left] = entry;
+                left += 1;
+            }
+        }
+        self.entries.truncate(left);
+        let specials = &self.specials[mark.specials..];
+        let specials: HashSet<_> = specials.iter().filter_map(Special::order).collect();
+        let taken_back = &self.taken_back[mark.taken_back..];
+        let taken_back: HashSet<_> = taken_back.iter().map(|other| other.rule).collect();
+        let distinct = left - mark.entries + specials.len() + taken_back.len();
+        tally.repeated = tally.rules - distinct;
+        tally.rules = distinct;
+        tally
     }
 
     fn check_tally(&self, path: &Path, tally: ListTally) -> Result<ListTally, Problem> {
@@ -373,146 +438,90 @@ impl ListBuilder {
     /// The compiled list. `None` where the hash puts too many names into one bucket, which needs another key; by chance
     /// that happens once in 10^40 times. And where there are too many clauses.
     #[must_use]
-    pub fn build(mut self) -> Option<Vec<u8>> {
-        let taken_back = std::mem::take(&mut self.taken_back);
-        if !taken_back.is_empty() {
-            self.entries
-                .retain(|entry| !taken_back.contains(&(entry.hash, entry.text)));
-            self.specials
-                .retain(|special| !taken_back.contains(&(special.hash, special.text)));
-        }
+    pub fn build(self) -> Option<Vec<u8>> {
+        self.build_to_keep().map(|(image, _)| image)
+    }
+
+    /// The same, and what it takes to find the rules of each source in it again.
+    #[must_use]
+    pub fn build_to_keep(mut self) -> Option<(Vec<u8>, Kept)> {
+        let mut apart = Apart {
+            specials: self.specials.clone(),
+            taken_back: self.take_back(),
+            ..Apart::default()
+        };
         self.entries
             .sort_unstable_by_key(|entry| (entry.hash, entry.tag & tag::IMPORTANT));
+        apart.shared = kept::of_several_sources(&self.entries).collect();
         self.entries.dedup_by(|next, kept| {
-            let rank = tag::IMPORTANT;
-            let same = next.hash == kept.hash && (next.tag ^ kept.tag) & rank == 0;
+            let same = is_same_name(next, kept);
             if same {
                 kept.tag = merge(kept.tag, next.tag);
             }
             same
         });
-        self.move_what_no_tag_holds();
+        apart.moved = self.move_what_no_tag_holds();
         let (clauses, texts) = self.emit_clauses()?;
         self.entries.sort_unstable_by_key(|entry| entry.hash);
-        self.emit(&clauses, &texts)
+        let image = self.emit(&clauses, &texts)?;
+        Some((image, Kept::new(self, apart)))
     }
 
-    /// Names with rules of two ranks, and names with clauses, have clauses alone.
-    fn move_what_no_tag_holds(&mut self) {
+    /// Takes out the names that are taken back.
+    fn take_back(&mut self) -> Vec<Entry> {
+        let rules = self.taken_back.iter().map(|other| other.rule);
+        let rules: HashSet<_> = rules.collect();
+        if rules.is_empty() {
+            return Vec::new();
+        }
+        self.specials
+            .retain(|special| !rules.contains(&(special.hash, special.text)));
+        let mut taken_back = Vec::new();
+        self.entries.retain(|entry| {
+            let is_taken_back = rules.contains(&(entry.hash, entry.text));
+            if is_taken_back {
+                taken_back.push(*entry);
+            }
+            !is_taken_back
+        });
+        taken_back
+    }
+
+    /// Names with rules of two ranks, and names with clauses, have clauses alone. Gives their entries.
+    fn move_what_no_tag_holds(&mut self) -> Vec<Entry> {
         let pairs = self.entries.windows(2);
         let of_two_ranks = pairs.filter(|pair| pair[0].hash == pair[1].hash);
         let mut hashes: HashSet<(u64, u64)> = of_two_ranks.map(|pair| pair[0].hash).collect();
         hashes.extend(self.specials.iter().map(|special| special.hash));
+        let mut moved = Vec::new();
         if hashes.is_empty() {
-            return;
+            return moved;
         }
         let specials = &mut self.specials;
         self.entries.retain(|entry| {
             let is_moved = hashes.contains(&entry.hash);
             if is_moved {
                 specials.extend(specials_of(entry));
+                moved.push(*entry);
             }
             !is_moved
         });
         // Stable: of those that block, the first list is reported last.
         self.specials.sort_by_key(|special| special.hash);
-    }
-
-    /// The clauses and their texts; each name with clauses becomes an entry that leads to its first one.
-    fn emit_clauses(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
-        let (mut clauses, mut texts) = (Vec::new(), Vec::new());
-        for group in self.specials.chunk_by(|a, b| a.hash == b.hash) {
-            let index = clauses.len() / CLAUSE_LEN;
-            if group.len() > NAME_CLAUSES_MAX || index + group.len() > CLAUSES_MAX {
-                return None;
-            }
-            self.entries.push(Entry {
-                hash: group[0].hash,
-                tag: tag::CLAUSES | index as u16,
-                text: 0,
-            });
-            for (at, special) in group.iter().enumerate() {
-                let last = if at + 1 == group.len() {
-                    clause::LAST
-                } else {
-                    0
-                };
-                emit_clause(&mut clauses, &mut texts, special, last);
-            }
-        }
-        Some((clauses, texts))
-    }
-
-    fn emit(&self, clauses: &[u8], texts: &[u8]) -> Option<Vec<u8>> {
-        let buckets = self.entries.len().div_ceil(NAMES_PER_BUCKET).max(1);
-        let filter_at = field::HEADER_LEN;
-        let starts_at = filter_at + buckets * 8;
-        let entries_at = starts_at + (buckets + 1) * 4;
-        let mut image = vec![0; entries_at + self.entries.len() * ENTRY_LEN];
-        let mut counts = vec![0u8; buckets];
-        for (index, entry) in self.entries.iter().enumerate() {
-            let spot = Spot::new(entry.hash.0);
-            let bucket = spot.bucket(buckets as u32);
-            counts[bucket] = counts[bucket]
-                .checked_add(1)
-                .filter(|&count| usize::from(count) <= BUCKET_MAX)?;
-            let word = &mut image[filter_at + bucket * 8..][..8];
-            let bits = spot.filter_bits().to_le_bytes();
-            word.iter_mut()
-                .zip(bits)
-                .for_each(|(word, bits)| *word |= bits);
-            emit_entry(
-                &mut image[entries_at + index * ENTRY_LEN..][..ENTRY_LEN],
-                entry,
-            );
-        }
-        let mut start = 0;
-        for (bucket, count) in counts.into_iter().enumerate() {
-            put(&mut image, starts_at + bucket * 4, start);
-            start += u32::from(count);
-        }
-        put(&mut image, starts_at + buckets * 4, start);
-        image.extend(clauses);
-        image.extend(texts);
-        let clauses = (clauses.len() / CLAUSE_LEN) as u16;
-        image[field::CLAUSES..][..2].copy_from_slice(&clauses.to_le_bytes());
-        put(&mut image, field::TEXTS, texts.len() as u32);
-        self.emit_header(&mut image, buckets);
-        Some(image)
-    }
-
-    fn emit_header(&self, image: &mut [u8], buckets: usize) {
-        let with_tag = self.entries.iter().filter(|entry| {
-            entry.tag & tag::CLAUSES == 0 && entry.tag & (tag::ALLOW_SELF | tag::ALLOW_BELOW) != 0
-        });
-        let names = self.specials.chunk_by(|a, b| a.hash == b.hash);
-        let with_clauses = names.filter(|name| {
-            name.iter()
-                .any(|special| special.flags & clause::ALLOWS != 0)
-        });
-        let allows = with_tag.count() + with_clauses.count();
-        let body_crc = CRC.checksum(&image[field::HEADER_LEN..]);
-        let file_len = image.len() as u64;
-        image[field::MAGIC..][..MAGIC.len()].copy_from_slice(&MAGIC);
-        image[field::VERSION..][..2].copy_from_slice(&VERSION.to_le_bytes());
-        put(image, field::COUNT, self.entries.len() as u32);
-        put(image, field::BUCKETS, buckets as u32);
-        put(image, field::ALLOWS, allows as u32);
-        image[field::KEY..][..16].copy_from_slice(&self.key);
-        image[field::EXACT_DEPTHS..][..16].copy_from_slice(&self.exact_depths.to_le_bytes());
-        image[field::SUBTREE_DEPTHS..][..16].copy_from_slice(&self.subtree_depths.to_le_bytes());
-        image[field::FILE_LEN..][..8].copy_from_slice(&file_len.to_le_bytes());
-        put(image, field::BODY_CRC, body_crc);
-        let header_crc = CRC.checksum(&image[..field::HEADER_CRC]);
-        put(image, field::HEADER_CRC, header_crc);
+        moved
     }
 }
 
+/// Whether two entries become one: of one name, and of one rank.
+const fn is_same_name(a: &Entry, b: &Entry) -> bool {
+    a.hash.0 == b.hash.0 && a.hash.1 == b.hash.1 && (a.tag ^ b.tag) & tag::IMPORTANT == 0
+}
+
 /// How much a builder had.
-struct Mark {
+pub(super) struct Mark {
     entries: usize,
     specials: usize,
-    taken_back: HashSet<((u64, u64), u32)>,
+    taken_back: usize,
 }
 
 /// A line as text: UTF-8, or else Latin-1, in which every byte is a letter.
@@ -557,22 +566,6 @@ fn specials_of(entry: &Entry) -> impl Iterator<Item = Special> {
         })
 }
 
-fn emit_clause(clauses: &mut Vec<u8>, texts: &mut Vec<u8>, special: &Special, last: u16) {
-    let has_text = special.flags & clause::PATTERN != 0;
-    let text = if has_text {
-        texts.len() as u32
-    } else {
-        special.number
-    };
-    clauses.extend((special.flags | last).to_le_bytes());
-    clauses.extend(special.list.to_le_bytes());
-    clauses.extend(special.types.iter().flat_map(|rtype| rtype.to_le_bytes()));
-    clauses.extend(text.to_le_bytes());
-    // At most PATTERN_MAX.
-    clauses.extend([special.pattern.len() as u8, 0, 0, 0]);
-    texts.extend(&special.pattern);
-}
-
 /// Reads one line without its end into `line`; `false` at the end of the file. Of an overlong line the first
 /// [`LINE_MAX`] bytes are kept, which tells that it is one.
 fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
@@ -593,13 +586,6 @@ fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bo
             return Ok(true);
         }
     }
-}
-
-fn emit_entry(bytes: &mut [u8], entry: &Entry) {
-    let (low, high) = (entry.hash.1, Spot::new(entry.hash.0).fingerprint());
-    bytes[..8].copy_from_slice(&low.to_le_bytes());
-    bytes[8..10].copy_from_slice(&high.to_le_bytes());
-    bytes[10..].copy_from_slice(&entry.tag.to_le_bytes());
 }
 
 /// The tag of a name that two rules are about: what either says, and the first list of those that block.

@@ -1,5 +1,6 @@
 //! What is told of a list that was read.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::super::rules::{LineSyntax, NotARule, Rule};
@@ -11,12 +12,16 @@ const TOLD_MAX: usize = 80;
 /// What was found in one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListTally {
-    /// Rules that were taken.
+    /// Rules that were taken: distinct ones.
     pub rules: usize,
+    /// Rules that stand in it another time.
+    pub repeated: usize,
     /// Lines that are no rules about whole names.
     pub skipped: usize,
     /// The first of them: its number, its text, and why.
     pub first: Option<(usize, String, &'static str)>,
+    /// How many of them there are for each reason.
+    pub reasons: BTreeMap<&'static str, usize>,
     /// Rules by the shape of their lines, as [`SHAPES`] names them.
     pub shapes: [usize; SHAPES.len()],
 }
@@ -43,12 +48,30 @@ impl ListTally {
         same.by_ref().for_each(|(count, _)| *count += 1);
     }
 
-    /// Counts a line that is no rule.
+    /// Counts a line that is not a rule.
     pub(super) fn skip(&mut self, number: usize, line: &str, why: NotARule) {
         self.skipped += 1;
+        *self.reasons.entry(why.0).or_default() += 1;
         if self.first.is_none() {
             self.first = Some((number, text::line_up_to(line.trim(), TOLD_MAX), why.0));
         }
+    }
+}
+
+impl ListTally {
+    /// How many lines were skipped for each reason; `None`: one alone, which stands beside the first line.
+    #[must_use]
+    pub fn reasons_in_words(&self) -> Option<String> {
+        if self.reasons.len() < 2 {
+            return None;
+        }
+        let mut reasons: Vec<_> = self.reasons.iter().collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let each = reasons
+            .iter()
+            .map(|(why, count)| format!("{count} \"{why}\""));
+        let each: Vec<String> = each.collect();
+        Some(format!("skipped: {}", each.join(", ")))
     }
 }
 
@@ -60,6 +83,13 @@ impl fmt::Display for ListTally {
             text::count(self.rules, "rule"),
             text::count(self.skipped, "line")
         )?;
+        if self.repeated > 0 {
+            write!(
+                formatter,
+                ", {} repeated",
+                text::count(self.repeated, "rule")
+            )?;
+        }
         if let Some((number, line, why)) = &self.first {
             write!(formatter, "; first: line {number} \"{line}\": {why}")?;
         }

@@ -1,10 +1,11 @@
 //! Compiled lists, asked.
 
 use super::*;
+use crate::compile::table::put;
 use crate::testing::{Folder, Writer};
 use std::io::SeekFrom;
 use std::time::Duration;
-use xdnsd_core::policy::list::{List, ListError, Listing};
+use xdnsd_core::policy::list::{CRC, List, ListError, Listing, field};
 use xdnsd_lab::wait::wait_until;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -637,11 +638,16 @@ fn bytes_comments_and_ends_of_every_kind() {
 fn how_a_list_was_read_and_what_was_passed_over_is_told() {
     let text = "# x\n0.0.0.0 a.example b.example\n*.c.example\n||ads7^$third-party\n<html>\nd.example\n||e.example^\nlocal=/f.example/\n";
     let tally = ListBuilder::default().add_lines(text.as_bytes(), 0, ListPurpose::Block);
+    let tally = tally.expect("bytes can be read");
     assert_eq!(
-        tally.expect("bytes can be read").to_string(),
+        tally.to_string(),
         "6 rules, 2 lines skipped; first: line 4 \"||ads7^$third-party\": option not supported; \
          read as 2 hosts lines, the name alone, 1 name, with all below, 1 `*.` name, the name and all below, \
          1 in Adblock syntax, 1 of dnsmasq, with all below"
+    );
+    assert_eq!(
+        tally.reasons_in_words().as_deref(),
+        Some("skipped: 1 \"not a name\", 1 \"option not supported\"")
     );
     let folder = Folder::new();
     let file = folder.write("list", b"\xff\xfea\0");
@@ -676,4 +682,33 @@ fn a_list_that_is_compressed_is_said_to_be() {
     let path = folder.write("ads.txt", "BZh9.example\nPK.example\n7z.example\n");
     let tally = ListBuilder::default().add_file(&path, 0, ListPurpose::Block);
     assert_eq!(tally.expect("a list").rules, 3);
+}
+
+/// A list of an enemy, or one that was put together by a script without end.
+#[test]
+fn a_name_with_too_many_rules_costs_no_other_its_own() {
+    let mut text = "ads.example\n".to_owned();
+    for number in 256..456 {
+        text += &format!("||many.example^$dnstype=TYPE{number}\n");
+    }
+    text += "@@||many.example^$important,dnstype=TYPE9\n";
+    let mut builder = ListBuilder::default();
+    let tally = builder
+        .add_lines(text.as_bytes(), 0, ListPurpose::Block)
+        .expect("bytes can be read");
+    assert_eq!(tally.rules, 202);
+    let image = builder.build().expect("a list");
+    assert!(is_blocked(&image, "ads.example", 1));
+    assert!(
+        is_blocked(&image, "many.example", 256),
+        "as many as there is room for"
+    );
+    let list = List::check(&image).expect("well-formed");
+    let name = name::parse("many.example").expect("a name");
+    let labels = Labels::new(&name).expect("well-formed");
+    assert_eq!(
+        list.listing(&labels, 9),
+        Listing::Allowed,
+        "what counts most is in it"
+    );
 }

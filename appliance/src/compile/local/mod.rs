@@ -76,7 +76,7 @@ pub struct LocalInput {
 }
 
 impl LocalInput {
-    /// For how long a name is denied that a lease or a hosts file may have next time. `None`: there are none.
+    /// For how long a name is denied that a lease or a hosts file may have next time. `None`: without such files.
     #[must_use]
     pub fn denial_ttl_secs(&self) -> Option<u32> {
         let hosts = self.ttl_secs.min(HOSTS_DENIAL_TTL_SECS);
@@ -537,8 +537,14 @@ fn texts(path: &Path, notes: &mut Notes) -> Vec<(PathBuf, String)> {
     let mut texts = Vec::new();
     let found = files_behind(path, notes);
     for file in notes.or_fail(found).unwrap_or_default() {
-        let text = read_text(&file, FILE_BYTES_MAX);
-        if let Some(text) = notes.or_fail(text).or_else(|| last_good(&file, notes)) {
+        let kept = last_good(&file, notes);
+        let is_busy = kept.is_some() && notes.is_busy(&file);
+        let text = if is_busy {
+            None
+        } else {
+            notes.or_fail(read_text(&file, FILE_BYTES_MAX))
+        };
+        if let Some(text) = text.or(kept) {
             notes.load(&file, 0);
             if text.len() <= LAST_GOOD_BYTES_MAX {
                 let place = file.display().to_string();

@@ -11,10 +11,9 @@ use xdnsd_core::time::Instant;
 
 use super::local::LeaseFile;
 use super::problem::{Notes, Problem, Said};
-use super::set::{Links, PolicyInput, PolicySet};
-use super::watch::{Debounce, Pace, Users, Watched, Watcher};
+use super::set::{Links, PolicyInput, PolicySet, Taking};
+use super::watch::{Changes, LIVE_PATIENCE_MS, Pace, Users, Watched, Watcher};
 use crate::os::files::{self, Stamp};
-use crate::text;
 
 /// What came of reading files anew.
 #[derive(Debug)]
@@ -35,12 +34,14 @@ pub struct PolicyReloader {
     input: PolicyInput,
     set: Arc<PolicySet>,
     watcher: Watcher,
-    local_changes: Debounce,
-    list_changes: Debounce,
+    local_changes: Changes,
+    list_changes: Changes,
     /// Files of local data that the set in force has.
     local_loaded: Loaded,
-    /// Lists that it has.
-    lists_loaded: Loaded,
+    /// Lists that lost rules and may be written yet: as they were found, and since when they are so.
+    smaller: HashMap<(PathBuf, Stamp), Instant>,
+    /// What stands in the way of files of local data, and of lists: what they said last stays in force.
+    held: [Vec<Problem>; 2],
     /// See [`Notes::last_good`].
     last_good: HashMap<String, String>,
     /// What was said about who else may write to files.
@@ -69,10 +70,11 @@ impl PolicyReloader {
             watcher: Watcher::new(files(&input)),
             input,
             set,
-            local_changes: Debounce::default(),
-            list_changes: Debounce::default(),
+            local_changes: Changes::default(),
+            list_changes: Changes::default(),
             local_loaded: Loaded::new(),
-            lists_loaded: Loaded::new(),
+            smaller: HashMap::new(),
+            held: [Vec::new(), Vec::new()],
             last_good: HashMap::new(),
             doubts: HashSet::new(),
             next_end_secs: None,
@@ -96,7 +98,7 @@ impl PolicyReloader {
 
     /// Reads all files at once.
     pub fn read_all(&mut self, now_secs: Option<i64>) -> Update {
-        self.rebuild(Users::ALL, now_secs)
+        self.rebuild(Users::ALL, &asked(), now_secs)
     }
 
     /// The set in force.
@@ -126,7 +128,7 @@ impl PolicyReloader {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let debounces = [&self.local_changes, &self.list_changes];
-        let deadlines = debounces.into_iter().filter_map(Debounce::deadline);
+        let deadlines = debounces.into_iter().filter_map(Changes::deadline);
         deadlines.chain(self.watcher.deadline()).min()
     }
 
@@ -139,14 +141,46 @@ impl PolicyReloader {
             local: self.take_local_due(now) || has_ended || std::mem::take(&mut self.has_moved),
             lists: self.list_changes.take_due(now),
         };
-        due.any().then(|| self.rebuild(due, now_secs))
+        if !due.any() {
+            return None;
+        }
+        let quiet = self
+            .smaller
+            .iter()
+            .filter(|(_, since)| **since + SETTLED_MS <= now);
+        let taking = Taking {
+            is_asked: false,
+            settled: quiet.map(|(state, _)| state.clone()).collect(),
+        };
+        let update = self.rebuild(due, &taking, now_secs);
+        if due.lists {
+            self.look_again_at(&update.notes.smaller, now);
+        }
+        Some(update)
+    }
+
+    /// Looks again at lists that lost rules, when they may have been left alone for long enough.
+    fn look_again_at(&mut self, smaller: &[(PathBuf, Stamp)], now: Instant) {
+        let known = std::mem::take(&mut self.smaller);
+        let since = |state| known.get(state).copied().unwrap_or(now);
+        let smaller = smaller.iter().map(|state| (state.clone(), since(state)));
+        self.smaller = smaller.collect();
+        if let Some(first) = self.smaller.values().min() {
+            let at = *first + SETTLED_MS;
+            self.list_changes.look_again(now, at.millis_since(now));
+        }
+    }
+
+    /// What stands in the way of files: what they said last stays in force, until they are as they should be.
+    pub fn held(&self) -> impl Iterator<Item = &Problem> {
+        self.held.iter().flatten()
     }
 
     /// Whether local data is to be read. dnsmasq empties its lease file before it writes it, and may wait for the disk in between.
     fn take_local_due(&mut self, now: Instant) -> bool {
         let is_due = self.local_changes.take_due(now);
         if is_due && !self.waits_for_leases && self.has_emptied_leases() {
-            self.local_changes.wait_on(now);
+            self.local_changes.look_again(now, LIVE_PATIENCE_MS);
             self.waits_for_leases = true;
             return false;
         }
@@ -208,7 +242,7 @@ impl PolicyReloader {
         self.said = Said::default();
         self.lists_said = Said::default();
         self.set = Arc::new(fixed.with_files_of(&self.set));
-        let mut update = self.rebuild(Users::ALL, now_secs);
+        let mut update = self.rebuild(Users::ALL, &asked(), now_secs);
         update.set = Some(self.set());
         Ok(update)
     }
@@ -217,15 +251,15 @@ impl PolicyReloader {
         !self.input.local.leases.is_empty()
     }
 
-    fn rebuild(&mut self, changed: Users, now_secs: Option<i64>) -> Update {
+    fn rebuild(&mut self, changed: Users, taking: &Taking, now_secs: Option<i64>) -> Update {
         let before = Arc::clone(&self.set);
         let mut notes = Notes::default();
         if changed.lists {
-            notes.merge(self.rebuild_lists());
+            notes.merge(self.rebuild_lists(taking));
         }
         // What a list blocks is not a lease's.
         if changed.local || changed.lists && self.has_leases() {
-            notes.merge(self.rebuild_local(now_secs));
+            notes.merge(self.rebuild_local(taking, now_secs));
         }
         self.note_doubts(&mut notes);
         let trouble = self.watcher.take_trouble();
@@ -239,40 +273,34 @@ impl PolicyReloader {
         }
     }
 
-    fn rebuild_lists(&mut self) -> Notes {
-        let mut notes = Notes::default();
-        if self.list_changes.is_open() && !self.lists_loaded.is_empty() {
-            // Asked for while somebody writes: half a list is worse than yesterday's. It is read when he has finished.
-            let what = "a list is being written; all stay as they are until that is done";
-            notes.failures.push(Problem::of("lists", what));
-            return notes;
-        }
+    fn rebuild_lists(&mut self, taking: &Taking) -> Notes {
+        let mut notes = Notes {
+            busy: busy(&self.list_changes, taking),
+            ..Notes::default()
+        };
         for path in self.input.lists.files() {
             let state = fs::metadata(path).ok();
             notes.stamp(path, state.map(|found| Stamp::of(&found)));
         }
-        let built = self.set.with_lists(&self.input, &mut notes);
-        if !self.input.lists.take_shrunk {
-            refuse_shrunk(&mut notes, &self.lists_loaded);
+        let built = self.set.with_lists(&self.input, taking, &mut notes);
+        if let Some(set) = notes.or_fail(built) {
+            // Where no file could be taken, all is as it was, but for what the config itself says.
+            if taking.is_asked || !notes.loaded.is_empty() {
+                self.set = Arc::new(set);
+            }
         }
-        if let Some(set) = accept(built, &mut notes, &mut self.lists_loaded) {
-            self.set = Arc::new(set);
-        }
+        let [_, held] = &mut self.held;
+        held.clone_from(&notes.failures);
         self.lists_said.leave_new(&mut notes);
         notes
     }
 
-    fn rebuild_local(&mut self, now_secs: Option<i64>) -> Notes {
-        let mut notes = Notes::default();
-        if self.local_changes.is_open() && !self.local_loaded.is_empty() {
-            // For a lease that ended, say: half a hosts file is worth no more than half a list.
-            let what =
-                "a hosts file is being written; local data stays as it is until that is done";
-            notes.failures.push(Problem::of("hosts", what));
-            self.said.leave_new(&mut notes);
-            return notes;
-        }
-        notes.last_good = std::mem::take(&mut self.last_good);
+    fn rebuild_local(&mut self, taking: &Taking, now_secs: Option<i64>) -> Notes {
+        let mut notes = Notes {
+            busy: busy(&self.local_changes, taking),
+            last_good: std::mem::take(&mut self.last_good),
+            ..Notes::default()
+        };
         let built = self.set.with_local(&self.input, now_secs, &mut notes);
         self.next_end_secs = notes.next_end_secs;
         if let Some(set) = accept(built, &mut notes, &mut self.local_loaded) {
@@ -281,6 +309,8 @@ impl PolicyReloader {
         self.last_good = std::mem::take(&mut notes.last_good);
         self.last_good
             .retain(|place, _| self.local_loaded.contains_key(place));
+        let [held, _] = &mut self.held;
+        held.clone_from(&notes.failures);
         self.said.leave_new(&mut notes);
         notes
     }
@@ -312,27 +342,28 @@ impl PolicyReloader {
     }
 }
 
-/// A list of fewer rules is one that people write by hand, and they may well take half of it out.
-const SHRINKS_FROM: usize = 8;
+/// How long nobody may have written to a list that lost rules: whoever opens it for each part of it has the others yet to come.
+const SETTLED_MS: u64 = 10_000;
 
-/// A list that lost most of its rules is more likely half a download, or an error of whoever makes it, than meant.
-fn refuse_shrunk(notes: &mut Notes, before: &Loaded) {
-    for (place, rules) in &notes.loaded {
-        let had = before.get(place).copied().unwrap_or(0);
-        let is_shrunk = had >= SHRINKS_FROM && rules * 2 < had;
-        if is_shrunk || had > 0 && *rules == 0 {
-            let what = format!(
-                "has {} and had {had}: the lists stay as they were; \
-                 `filter.take_shrunk = true`, or a restart, takes it as it is",
-                text::count(*rules, "rule")
-            );
-            notes.failures.push(Problem::of(place.clone(), what));
-        }
+/// Files of which there may be half. Whoever asks has finished those that are closed.
+fn busy(changes: &Changes, taking: &Taking) -> HashSet<u64> {
+    if taking.is_asked {
+        changes.open()
+    } else {
+        changes.unfinished()
     }
 }
 
-/// The new set, unless a file failed that the set in force has: half a blocklist is worse than yesterday's. A hosts or lease
-/// file of which the last good text was used has not failed in this sense: a new device gets its name all the same.
+/// Whoever asks has finished.
+fn asked() -> Taking {
+    Taking {
+        is_asked: true,
+        ..Taking::default()
+    }
+}
+
+/// The new set, unless a file failed that the set in force has. A hosts or lease file of which the last good text was used has not
+/// failed in this sense: a new device gets its name all the same.
 fn accept(
     built: Result<PolicySet, Problem>,
     notes: &mut Notes,

@@ -7,14 +7,15 @@
 //! | `0.0.0.0 ads.example.com` | that name exactly, as in Pi-hole and AdGuard Home: a hosts file has no subdomains |
 //! | `ads.example.com`, `.ads.example.com` | the name and all below it |
 //! | `*.example.com` | the name and all below it, as those mean it who publish lists of this form |
-//! | `\|\|example.com^`, `\|\|example.com`, `example.com^`; `/*` for the `^` | the name and all below it |
+//! | `\|\|example.com^`, `\|\|example.com`, `example.com^`, `*example.com^`; `/*` for the `^` | the name and all below it |
+//! | `example.com$important`, with any of the options below | the name and all below it, as without |
 //! | `\|\|*.example.com^`, `.example.com^`, `*.example.com^` | all below it |
 //! | `\|example.com^`, `://example.com^` | that name exactly |
 //! | `\|\|ads*.example.com^` | names below `example.com` whose front, from a label on, is `ads` and anything |
 //! | `@@` in front of any of the last four | the contrary: allowed |
 //! | `address=/example.com/0.0.0.0`, `local=/example.com/`, `server=/example.com/` of dnsmasq | the names and all below them |
 //!
-//! `!` and `#` begin comments, `[` a header. Of the modifiers of Adblock syntax these are known, with the meaning that
+//! `!` and `#` begin comments, behind a rule as well, `[` a header. Of the modifiers of Adblock syntax these are known, with the meaning that
 //! AdGuard's engine gives them: `$important`, `$badfilter`, `$dnstype=`, `$denyallow=`. Rules with other modifiers, paths,
 //! other patterns, or for parts of pages say nothing about a name as a whole: they are counted and passed over, and the
 //! first is named. So are names of one label but for `||zip^` and `*.zip`: a stray word must not block a top-level domain;
@@ -104,7 +105,7 @@ impl Rule {
     }
 }
 
-/// A line that is no rule about whole names, and why.
+/// A line that is not a rule about whole names, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotARule(pub &'static str);
 
@@ -185,9 +186,13 @@ fn is_about_part_of_page(line: &str) -> bool {
     line.match_indices('#').any(is_marker)
 }
 
-/// Cuts off a comment.
+/// Cuts off a comment: behind `#`, or behind `!` where a blank stands before it.
 fn without_comment(line: &str) -> &str {
-    line.split('#').next().unwrap_or_default().trim_end()
+    let line = line.split('#').next().unwrap_or_default();
+    let is_comment = |at: &usize| line[..*at].ends_with(char::is_whitespace);
+    let mut marks = line.match_indices('!').map(|(at, _)| at);
+    let end = marks.find(is_comment).unwrap_or(line.len());
+    line[..end].trim_end()
 }
 
 /// An address, with or without a zone such as `%lo0`.
@@ -208,7 +213,7 @@ fn parse_hosts<'l>(
     }
     let mut rules = Vec::new();
     let mut is_known = false;
-    // A name that is none says nothing against the others of its line.
+    // An invalid name leaves the others of its line valid.
     for name in names {
         match parse_name(name, 2) {
             _ if is_hosts_own(name) => is_known = true,
@@ -244,7 +249,7 @@ fn parse_dnsmasq(line: &str) -> Result<Vec<Rule>, NotARule> {
     if !blocks {
         return Err(NotARule("gives names an address or a server"));
     }
-    // dnsmasq passes over a dot in front. A name that is none says nothing against the others of its line.
+    // dnsmasq passes over a dot in front. An invalid name leaves the others of its line valid.
     let names = names.split('/').map(|name| name.trim_start_matches('.'));
     let names = names.filter_map(|name| parse_name(name, 2).ok());
     let rules: Vec<_> = names
@@ -284,6 +289,7 @@ fn parse_adblock(line: &str) -> Result<Rule, NotARule> {
         shape: LineSyntax::Adblock,
         ..Rule::default()
     };
+    let has_options = options.is_some_and(|options| !options.trim().is_empty());
     let mut same = Vec::new();
     for option in options.into_iter().flat_map(|options| options.split(',')) {
         parse_option(option.trim(), &mut rule)?;
@@ -292,9 +298,9 @@ fn parse_adblock(line: &str) -> Result<Rule, NotARule> {
     same.sort_unstable();
     let mut hasher = DefaultHasher::new();
     (is_exception, pattern.to_ascii_lowercase(), same).hash(&mut hasher);
-    // Never 0, which is no text.
+    // Never 0, which stands for no text.
     rule.text = hasher.finish() as u32 | 1;
-    parse_pattern(pattern, &mut rule)?;
+    parse_pattern(pattern.trim_end(), has_options, &mut rule)?;
     leave_out_what_it_covers(&mut rule)?;
     Ok(rule)
 }
@@ -313,26 +319,40 @@ fn parse_option(option: &str, rule: &mut Rule) -> Result<(), NotARule> {
     Ok(())
 }
 
+/// `A|AAAA`, or `~A|~AAAA`. Where both stand, those without `~` are meant, unless they are left out.
 fn parse_types(text: &str) -> Result<Types, NotARule> {
-    let are_left_out = text.starts_with('~');
-    let mut numbers = [0; TYPES_MAX];
-    for (index, word) in text.split('|').enumerate() {
-        let word = match (word.strip_prefix('~'), are_left_out) {
-            (Some(word), true) => word,
-            (None, false) => word,
-            (Some(_), false) | (None, true) => return Err(NotARule("types are mixed with ~types")),
-        };
-        let place = numbers.get_mut(index).ok_or(NotARule("too many types"))?;
+    let number = |word: &str| {
         let any = Some(rtype::ANY).filter(|_| word.eq_ignore_ascii_case("ANY"));
-        *place = type_number(word).or(any).ok_or(NotARule("no such type"))?;
+        type_number(word).or(any).ok_or(NotARule("no such type"))
+    };
+    let (mut named, mut left_out) = (Vec::new(), Vec::new());
+    for word in text.split('|') {
+        match word.strip_prefix('~') {
+            Some(word) => left_out.push(number(word)?),
+            None => named.push(number(word)?),
+        }
     }
+    let are_left_out = named.is_empty();
+    let meant = if are_left_out {
+        left_out
+    } else {
+        named.retain(|number| !left_out.contains(number));
+        named
+    };
+    if meant.is_empty() {
+        return Err(NotARule("is about no type"));
+    }
+    let mut numbers = [0; TYPES_MAX];
+    let places = numbers.get_mut(..meant.len());
+    let places = places.ok_or(NotARule("too many types"))?;
+    places.copy_from_slice(&meant);
     Ok(Types {
         numbers,
         are_left_out,
     })
 }
 
-fn parse_pattern(pattern: &str, rule: &mut Rule) -> Result<(), NotARule> {
+fn parse_pattern(pattern: &str, has_options: bool, rule: &mut Rule) -> Result<(), NotARule> {
     let text = pattern.strip_suffix('|').unwrap_or(pattern);
     // `/*` is any path, so it ends the name as well.
     let (text, has_end) = text
@@ -359,12 +379,16 @@ fn parse_pattern(pattern: &str, rule: &mut Rule) -> Result<(), NotARule> {
     } else if let Some(text) = text.strip_prefix("://").or(text.strip_prefix('|')) {
         (text, Covers::Name)
     } else if !has_end && !rule.is_exception {
-        // Without an end it fits any part of any name.
-        return Err(PATTERN);
+        // Without an end it fits any part of any name; but it is a name with an option that people mean by it.
+        if !has_options || !text.contains('.') || text.contains('*') {
+            return Err(PATTERN);
+        }
+        (text, Covers::Subtree)
     } else if let Some(text) = text.strip_prefix("*.").or(text.strip_prefix('.')) {
         (text, Covers::Below)
     } else {
-        (text, Covers::Subtree)
+        // Anything before it changes nothing.
+        (text.trim_start_matches('*'), Covers::Subtree)
     };
     rule.covers = covers;
     if !text.contains('*') {
@@ -412,7 +436,7 @@ fn leave_out_what_it_covers(rule: &mut Rule) -> Result<(), NotARule> {
     Ok(())
 }
 
-/// A host name of at least `labels_min` labels that is no address.
+/// A host name of at least `labels_min` labels; addresses are refused.
 fn parse_name(text: &str, labels_min: usize) -> Result<Vec<u8>, NotARule> {
     let text = text.strip_suffix('.').unwrap_or(text);
     if text.split('.').count() < labels_min || parse_address(text).is_some() {

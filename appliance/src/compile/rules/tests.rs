@@ -244,7 +244,13 @@ fn what_is_no_rule_about_a_whole_name_is_passed_over() {
         "@@||example.com.^",
         "*$important",
         "||example.com^$dnstype=NOPE",
-        "||example.com^$dnstype=A|~AAAA",
+        "||example.com^$dnstype=A|~A",
+        "||example.com^$dnstype=",
+        "||example.com^$dnstype=A|AAAA|TXT|MX|NS",
+        "com$important",
+        "example.com$",
+        "*.*^",
+        "a*example.com$important",
         "||example.com^$denyallow=com",
         "||example.com^$",
         "banner$",
@@ -286,6 +292,7 @@ fn what_is_passed_over_says_why() {
         ("two words.example", "not a line of any known form"),
         ("||ads.*^", "pattern not supported"),
         ("com", "not a name"),
+        ("||x.example^$dnstype=A|~A", "is about no type"),
     ] {
         assert_eq!(parse_line(line), Err(NotARule(why)), "{line}");
     }
@@ -345,4 +352,44 @@ fn options_are_read() {
     assert!(!same("||x.example^$important", "||x.example^$badfilter"));
     assert!(!same("||x.example^", "@@||x.example^$badfilter"));
     assert_eq!(rule("x.example").text, 0, "not in Adblock syntax");
+}
+
+#[test]
+fn a_name_with_an_option_and_a_star_before_it_is_the_name_and_all_below() {
+    let plain = parse_line("||ads.example^").expect("a rule").remove(0);
+    let meant = |line: &str| {
+        let rule = parse_line(line)
+            .unwrap_or_else(|why| panic!("{line}: {why:?}"))
+            .remove(0);
+        assert_eq!(
+            (&rule.name, rule.covers),
+            (&plain.name, Covers::Subtree),
+            "{line}"
+        );
+        rule
+    };
+    meant("*ads.example^");
+    meant("**ads.example^");
+    meant("||ads.example^ ! why");
+    meant("||ads.example^\t! why ! and more");
+    meant("ads.example ! why");
+    meant("*.ads.example ! why");
+    assert!(meant("ads.example$important").is_important);
+    assert!(meant("||ads.example^$important ! why").is_important);
+    let types = |line: &str| {
+        meant(line)
+            .types
+            .map(|types| (types.numbers, types.are_left_out))
+    };
+    assert_eq!(
+        types("||ads.example^$dnstype=A|~AAAA"),
+        Some(([1, 0, 0, 0], false))
+    );
+    assert_eq!(
+        types("||ads.example^$dnstype=~AAAA|A|AAAA|TXT"),
+        Some(([1, 16, 0, 0], false))
+    );
+    assert_eq!(types("ads.example$dnstype=~A"), Some(([1, 0, 0, 0], true)));
+    // The sign alone is no comment.
+    assert!(parse_line("||ads!.example^").is_err());
 }

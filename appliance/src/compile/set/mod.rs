@@ -1,6 +1,8 @@
 //! Everything that policy is compiled from, and the images that it is compiled to.
 
-use std::path::{Path, PathBuf};
+mod lists;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,22 +10,19 @@ use xdnsd_core::engine::Settings;
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::rebind::Ranges;
 use xdnsd_core::policy::{
-    Acl, BlockAnswer, Blocked, Kinds, LISTS_MAX, List, Lists, LocalData, OnLink, Policy,
-    REFLECTOR_PORTS, Rebind, Routes, Suffixes,
+    Acl, BlockAnswer, Blocked, Kinds, LISTS_MAX, Lists, LocalData, OnLink, Policy, REFLECTOR_PORTS,
+    Rebind, Routes, Suffixes,
 };
 
 use super::acl::{self, AclInput};
 use super::claims::Others;
 pub use super::links::Links;
-use super::list_file::{ListImage, finish};
-use super::lists::{ListBuilder, ListPurpose, SOURCES_MAX};
 use super::local::{self, LocalInput};
 use super::problem::{Notes, Problem};
-use super::room;
 use super::routes::{RouteInput, compile_routes, compile_suffixes};
 use super::table::random_key;
-use crate::os::files::{self, Stamp};
-use crate::text;
+use lists::NamedList;
+pub use lists::Taking;
 
 /// What the config says about policy.
 #[derive(Clone, Debug)]
@@ -162,16 +161,6 @@ pub struct PolicySet {
     is_paused: bool,
 }
 
-/// A list and where its names come from.
-#[derive(Debug)]
-struct NamedList {
-    image: Arc<ListImage>,
-    /// By source index; a compiled file is one source.
-    sources: Vec<String>,
-    /// The state of the compiled file that was read; `None`: it is none, or was written a moment before.
-    stamp: Option<Stamp>,
-}
-
 impl PolicySet {
     /// Compiles everything.
     ///
@@ -183,7 +172,7 @@ impl PolicySet {
         notes: &mut Notes,
     ) -> Result<Self, Problem> {
         let set = Self::build_fixed(input)?
-            .with_lists(input, notes)?
+            .with_lists(input, &Taking::default(), notes)?
             .with_local(input, now_secs, notes)?;
         match notes.failures.first() {
             Some(failure) => Err(failure.clone()),
@@ -218,11 +207,7 @@ impl PolicySet {
             settings: input.settings,
             local: local::compile(&own_records, &Others::NONE, None, &mut notes, random_key)?
                 .into(),
-            lists: Arc::new(Vec::from_iter(build_text_list(
-                &input.lists,
-                &[],
-                &mut notes,
-            )?)),
+            lists: Arc::new(lists::build_own(&input.lists)?),
             routes: compile_routes(&input.routes, random_key)?.into(),
             rebind_allowed: compile_suffixes("rebind.allowed", allowed, random_key)?.into(),
             special: input.special,
@@ -308,16 +293,17 @@ impl PolicySet {
         self.is_paused
     }
 
-    /// The same set with the lists read anew. Files that cannot be used are noted.
+    /// The same set with the lists read anew. A file that cannot be used is noted, and keeps the rules that it has in this set.
     ///
     /// # Errors
     /// A name of the config is wrong, or there are more lists than fit.
     pub(super) fn with_lists(
         &self,
         input: &PolicyInput,
+        taking: &Taking,
         notes: &mut Notes,
     ) -> Result<Self, Problem> {
-        let lists = Arc::new(build_lists(&input.lists, &self.lists, notes)?);
+        let lists = Arc::new(lists::build(&input.lists, &self.lists, taking, notes)?);
         Ok(Self {
             generation: next_generation(),
             lists,
@@ -398,11 +384,7 @@ impl PolicySet {
     /// Bytes of all images.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let lists: usize = self
-            .lists
-            .iter()
-            .map(|named| named.image.bytes().len())
-            .sum();
+        let lists: usize = self.lists.iter().map(NamedList::bytes).sum();
         self.acl.len() + self.local.len() + self.routes.len() + self.rebind_allowed.len() + lists
     }
 }
@@ -411,118 +393,6 @@ impl PolicySet {
 fn next_generation() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
-fn build_lists(
-    input: &ListsInput,
-    before: &[NamedList],
-    notes: &mut Notes,
-) -> Result<Vec<NamedList>, Problem> {
-    let block = input.block.iter().map(|path| (path, ListPurpose::Block));
-    let allow = input.allow.iter().map(|path| (path, ListPurpose::Allow));
-    let files: Vec<_> = block.chain(allow).collect();
-    let mut lists = Vec::from_iter(build_text_list(input, &files, notes)?);
-    for path in &input.compiled {
-        let list = notes.or_fail(open_compiled(path, before));
-        if let Some(list) = &list {
-            let names = list.image.list().count();
-            notes.load(path, names);
-            notes.told.push(format!(
-                "{}: {}",
-                path.display(),
-                text::count(names, "name")
-            ));
-        }
-        lists.extend(list);
-    }
-    Ok(lists)
-}
-
-/// A compiled list: the one that is in memory where its file is the same, so that it does not take its room twice.
-fn open_compiled(path: &Path, before: &[NamedList]) -> Result<NamedList, Problem> {
-    let wrong = |error: std::io::Error| Problem::with_file(path, &error);
-    let file = files::open(path).map_err(wrong)?;
-    let stamp = Stamp::of(&file.metadata().map_err(wrong)?);
-    let name = path.display().to_string();
-    let is_same = |list: &&NamedList| list.stamp == Some(stamp) && list.sources == [name.as_str()];
-    let image = match before.iter().find(is_same) {
-        Some(list) => Arc::clone(&list.image),
-        None => Arc::new(ListImage::read(path, file)?),
-    };
-    Ok(NamedList {
-        image,
-        sources: vec![name],
-        stamp: stamp.is_settled().then_some(stamp),
-    })
-}
-
-/// The list of the config's own names and of these text files; `None` where there is nothing.
-fn build_text_list(
-    input: &ListsInput,
-    files: &[(&PathBuf, ListPurpose)],
-    notes: &mut Notes,
-) -> Result<Option<NamedList>, Problem> {
-    check_counts(input)?;
-    let mut builder = ListBuilder::default();
-    let mut sources = Vec::new();
-    for &(path, purpose) in files {
-        let tally = builder.add_file(path, sources.len() as u16, purpose);
-        if let Some(tally) = notes.or_fail(tally) {
-            notes.load(path, tally.rules);
-            notes.told.push(format!("{}: {tally}", path.display()));
-        }
-        sources.push(path.display().to_string());
-    }
-    let keys = [
-        ("filter.block", &input.block_names, ListPurpose::Block),
-        ("filter.allow", &input.allow_names, ListPurpose::Allow),
-    ];
-    for (key, names, purpose) in keys {
-        for text in names {
-            let wrong = |error| Problem::of(key, format!("`{text}` {error}"));
-            builder
-                .add_name(text, sources.len() as u16, purpose)
-                .map_err(wrong)?;
-        }
-        sources.push(key.into());
-    }
-    if builder.is_empty() {
-        return Ok(None);
-    }
-    // Twice: it is made, and then copied to where nobody can change it. What it is made of is gone by then.
-    let no_room = |error: std::io::Error| Problem::of("lists", error.to_string());
-    room::check_now(builder.image_bytes_max()).map_err(no_room)?;
-    let image = finish(builder)?;
-    room::check_now(image.len() as u64).map_err(no_room)?;
-    let image = Arc::new(ListImage::of(&image)?);
-    debug_assert!(
-        List::check(image.bytes()).is_ok(),
-        "what was compiled can be read"
-    );
-    Ok(Some(NamedList {
-        image,
-        sources,
-        stamp: None,
-    }))
-}
-
-/// Whether all lists of a config have a place.
-fn check_counts(input: &ListsInput) -> Result<(), Problem> {
-    if input.compiled.len() > COMPILED_MAX {
-        let what = format!(
-            "{} compiled lists are too many; allowed: {COMPILED_MAX}",
-            input.compiled.len()
-        );
-        return Err(Problem::of("filter.compiled", what));
-    }
-    // Two more sources are the names of the config.
-    if input.block.len() + input.allow.len() + 2 > SOURCES_MAX {
-        return Err(Problem::of(
-            "lists",
-            format!("more than {} files", SOURCES_MAX - 2),
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

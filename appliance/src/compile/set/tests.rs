@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::compile::list_file;
+use crate::compile::lists::ListPurpose;
 use crate::compile::name;
 use crate::testing::Folder;
 use xdnsd_core::dns::rtype;

@@ -1,6 +1,6 @@
-//! When whoever writes a file has finished.
+//! When the writer of a file has finished.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use xdnsd_core::time::Instant;
 
@@ -9,7 +9,7 @@ use super::{Change, LOOK_MS, Pace, What};
 /// A file that is written in one go is read when nothing happened to it for so long …
 const QUIET_MS: u64 = 200;
 /// … or, where writing to it does not end, after so long.
-const PATIENCE_MS: u64 = 2_000;
+pub const LIVE_PATIENCE_MS: u64 = 2_000;
 /// It is not read at the very moment of a change, though: dnsmasq empties its lease file, and then writes it.
 const BREATH_MS: u64 = 20;
 /// A file that was written in place and closed: its writer may open it again, as a script does that puts parts together.
@@ -23,6 +23,66 @@ const SEEN_MS: u64 = 2 * LOOK_MS + CLOSED_MS;
 pub(super) const OPEN_MS: u64 = 30_000;
 /// Such a file is read at last although its writer goes on.
 pub(super) const OPEN_PATIENCE_MS: u64 = 600_000;
+
+/// Files that have changed. Each is waited for by itself: one whose writer does not come to an end keeps nobody from the others.
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    files: HashMap<u64, (Pace, Debounce)>,
+    /// When it is looked at all of them although none has changed.
+    again: Option<Instant>,
+}
+
+impl Changes {
+    /// Something has changed.
+    pub fn note(&mut self, now: Instant, change: &Change) {
+        let new = (change.pace, Debounce::default());
+        let (_, debounce) = self.files.entry(change.file).or_insert(new);
+        debounce.note(now, change);
+    }
+
+    /// It is looked at all of them after so long, unless one has changed before.
+    pub fn look_again(&mut self, now: Instant, millis: u64) {
+        self.again = Some(now + millis);
+    }
+
+    /// When to look. `None`: nothing is waited for.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let files = self.files.values();
+        let deadlines = files.filter_map(|(_, debounce)| debounce.deadline());
+        deadlines.chain(self.again).min()
+    }
+
+    /// Whether the wait for one of them is over. It begins anew with its next change.
+    pub fn take_due(&mut self, now: Instant) -> bool {
+        let before = self.files.len();
+        self.files
+            .retain(|_, (_, debounce)| !debounce.take_due(now));
+        let is_due = self.files.len() < before || self.again.is_some_and(|at| at <= now);
+        if is_due {
+            self.again = None;
+        }
+        is_due
+    }
+
+    /// Files of which there may be half by now: they are being written.
+    #[must_use]
+    pub fn open(&self) -> HashSet<u64> {
+        self.those(|_, debounce| debounce.is_open())
+    }
+
+    /// Those, and files whose writers may not have finished.
+    #[must_use]
+    pub fn unfinished(&self) -> HashSet<u64> {
+        self.those(|pace, _| pace == Pace::Whole)
+    }
+
+    fn those(&self, are: impl Fn(Pace, &Debounce) -> bool) -> HashSet<u64> {
+        let files = self.files.iter();
+        let meant = files.filter(|(_, (pace, debounce))| are(*pace, debounce));
+        meant.map(|(file, _)| *file).collect()
+    }
+}
 
 /// Waits until whoever writes has finished, but not for ever.
 #[derive(Clone, Debug, Default)]
@@ -41,8 +101,6 @@ struct Waiting {
     /// It is over then whatever happens, but for [`BREATH_MS`] after the latest change.
     last: Instant,
     latest: Instant,
-    /// What there is may not be all: the next change tells, and has the usual wait.
-    is_more: bool,
 }
 
 impl Debounce {
@@ -60,7 +118,7 @@ impl Debounce {
         }
         let (quiet_ms, patience_ms) = match (change.pace, change.what) {
             _ if self.is_open() => (OPEN_MS, OPEN_PATIENCE_MS),
-            (Pace::Live, _) => (QUIET_MS, PATIENCE_MS),
+            (Pace::Live, _) => (QUIET_MS, LIVE_PATIENCE_MS),
             (Pace::Whole, What::Replaced) => (QUIET_MS, CLOSED_PATIENCE_MS),
             (Pace::Whole, What::Closed | What::Written) => (CLOSED_MS, CLOSED_PATIENCE_MS),
             (Pace::Whole, What::Seen) => (SEEN_MS, CLOSED_PATIENCE_MS),
@@ -69,25 +127,11 @@ impl Debounce {
         let before = self.waiting.filter(|_| !was_open || self.is_open());
         let first = before.map_or(now, |before| before.first);
         let quiet_at = now + quiet_ms;
-        let longer = before.filter(|before| !before.is_more);
         self.waiting = Some(Waiting {
             first,
-            quiet_at: longer.map_or(quiet_at, |before| before.quiet_at.max(quiet_at)),
+            quiet_at: before.map_or(quiet_at, |before| before.quiet_at.max(quiet_at)),
             last: first + patience_ms,
             latest: now,
-            is_more: false,
-        });
-    }
-
-    /// Waits on, as long as for a file that is written without end: a file was found that cannot be all.
-    pub fn wait_on(&mut self, now: Instant) {
-        let end = now + PATIENCE_MS;
-        self.waiting = Some(Waiting {
-            first: now,
-            quiet_at: end,
-            last: end,
-            latest: now,
-            is_more: true,
         });
     }
 

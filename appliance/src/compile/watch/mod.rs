@@ -11,7 +11,7 @@ mod mounts;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,7 +25,7 @@ use xdnsd_core::time::Instant;
 
 use crate::text;
 
-pub use debounce::Debounce;
+pub use debounce::{Changes, LIVE_PATIENCE_MS};
 use mounts::Mounts;
 
 /// How often what inotify does not watch is looked at.
@@ -259,7 +259,7 @@ impl Watcher {
                 users: interest.users,
                 pace: interest.pace,
                 what: what(event.mask),
-                file: hash_of(&interest.folder.join(name)),
+                file: hash_of(interest.folder.join(name).as_path()),
             });
         }
     }
@@ -346,7 +346,7 @@ fn lost(watched: &Watched, what: What) -> Change {
         users: watched.users,
         pace: watched.pace,
         what,
-        file: hash_of(&watched.path),
+        file: hash_of(watched.path.as_path()),
     }
 }
 
@@ -358,6 +358,20 @@ fn what(mask: AddWatchFlags) -> What {
     } else {
         What::Replaced
     }
+}
+
+/// Whether a file is one of `files`, by which [`Changes`] tells them.
+#[must_use]
+pub fn is_among(path: &Path, files: &HashSet<u64>) -> bool {
+    let is_one = |file: &Path| files.contains(&hash_of(file));
+    let behind =
+        |(folder, name): (PathBuf, Option<OsString>)| folder.join(name.unwrap_or_default());
+    !files.is_empty()
+        && (is_one(path)
+            || places(path)
+                .into_iter()
+                .map(behind)
+                .any(|file| is_one(&file)))
 }
 
 fn hash_of(value: &(impl Hash + ?Sized)) -> u64 {

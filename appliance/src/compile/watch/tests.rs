@@ -1,5 +1,6 @@
 //! What happens to files, and when they are read.
 
+use super::debounce::Debounce;
 use super::debounce::{OPEN_MS, OPEN_PATIENCE_MS};
 use super::*;
 use crate::testing::Folder;

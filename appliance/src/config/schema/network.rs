@@ -11,13 +11,13 @@ use crate::config::value::words;
 words! {
     /// How the XDP program is attached.
     XdpMode {
-        /// In the driver where it can, else generic, else not at all, as on lo and tunnels: the kernel's sockets serve alone.
+        /// In the driver where possible, else generic; where both fail, and on lo and tunnels, the kernel's sockets serve alone.
         Auto = "auto",
-        /// In the driver, or not at all.
+        /// In the driver only.
         Native = "native",
         /// After the driver, on any device: slower, for tests and for drivers without XDP.
         Generic = "generic",
-        /// Not at all: the kernel's sockets serve alone.
+        /// Off: the kernel's sockets serve alone.
         Off = "off",
     }
 }
@@ -25,11 +25,11 @@ words! {
 words! {
     /// Whether the kernel's routing table is asked before a reply goes back the way its query came.
     RouteCheck {
-        /// Where VLAN devices stand on the interface; over IPv4 also while the kernel would (rp_filter of all or of it is 1, none 2).
+        /// On interfaces with VLAN devices; over IPv4 also where the kernel checks strictly (rp_filter of all or of it is 1, none 2).
         Auto = "auto",
         /// For every query.
         Always = "always",
-        /// For none: the reply goes to the MAC address that the query came from.
+        /// Never: the reply goes to the MAC address that the query came from.
         Never = "never",
     }
 }
@@ -74,7 +74,7 @@ words! {
 words! {
     /// Where the source ports of questions to upstream servers come from.
     UpstreamPorts {
-        /// By sk_lookup where the kernel has it and lets us, else connected.
+        /// By sk_lookup where the kernel has and permits it, else connected.
         Auto = "auto",
         /// A raw socket sends, an sk_lookup program (BPF, Linux 5.17) brings answers back; else as connected, with a warning.
         Lookup = "sk_lookup",
@@ -111,21 +111,21 @@ impl GroupStrategyWord {
 }
 
 section! {
-    /// A group of upstream servers. One group, which `[upstream]` stands for where it is the only one, has no `domains`
-    /// and is asked for everything that no other group is asked for.
+    /// A group of upstream servers. The group without `domains` is the default one, for all other names; if it is the only
+    /// group, `[upstream]` may stand for it.
     Upstream = "upstream", many: true {
         /// The group's name, in logs and statistics.
         name: String = String::from("default");
         /// The servers, in the order in which they are asked where the strategy is `ordered`.
         servers: Vec<UpstreamServer>, 1..=limits::UPSTREAMS as u64;
-        /// What is asked here alone: names with all below them, and reverse zones by prefix. The longest name wins.
+        /// Names that are asked for here, each with all below it, and reverse zones by prefix. The longest name wins.
         domains: Vec<Suffix> = Vec::new();
-        /// Whether the AD bit of these servers is passed on. Only where they validate and nobody can interfere on the
-        /// way to them (RFC 6840 section 5.8).
+        /// Whether the AD bit of these servers is passed on. For servers that validate, over a path that is secure (RFC 6840
+        /// section 5.8).
         trusted: bool = false;
-        /// Whether these servers are asked with EDNS (RFC 6891). One that drops such queries is found out, which costs its
-        /// first questions 0.4 seconds each, and again every quarter of an hour; with false it is never tried. Without
-        /// EDNS there is no DNSSEC, and answers above 512 bytes come over TCP.
+        /// Whether these servers are asked with EDNS (RFC 6891). A server that drops such queries is detected, which costs its
+        /// first questions 0.4 seconds each, and again every quarter of an hour; false skips the attempt. Without EDNS, DNSSEC
+        /// is lost and answers above 512 bytes come over TCP.
         edns: bool = true;
         /// Which server of this group is asked first.
         strategy: GroupStrategyWord = GroupStrategyWord::Usual;
@@ -137,27 +137,27 @@ section! {
     Forward = "forward", many: false {
         /// Which server of a group is asked first, where the group does not say. When one takes longer than it usually does, the next is asked, too.
         strategy: StrategyWord = StrategyWord::Ordered;
-        /// Milliseconds after which a client is told SERVFAIL if no server has answered.
+        /// Milliseconds after which a client gets SERVFAIL if all servers were silent.
         give_up_ms: u32 = DEFAULT.give_up_ms as u32, 500..=30_000;
         /// Whether the letter case of names is made random on the way to upstream (0x20): harder to spoof, but some
         /// old servers lose the case.
         random_case: bool = DEFAULT.random_case;
-        /// Seconds for which a failure is remembered, so that a broken domain is not asked for again at once (RFC
-        /// 9520).
+        /// Seconds for which a failure is cached, so that a broken domain is asked for less often (RFC 9520).
         failure_ttl: u32 = DEFAULT.failure_ttl_secs, 1..=30;
-        /// Questions for new names under one domain (the last two labels of a name) that a worker has in flight at most, and never
-        /// more than it has places free: what is more is told SERVFAIL at once. So a flood of names that nobody answers, from
-        /// however many addresses, leaves places to other names. Who has a connection or a valid DNS cookie is free. 0: no bound.
+        /// The most questions for new names under one domain (the last two labels of a name) that a worker has in flight; at
+        /// most as many as it has places free. Further ones get SERVFAIL at once. So a flood of random names under a domain,
+        /// from however many addresses, leaves places to other names. Clients over TCP or with a valid DNS cookie are exempt.
+        /// 0: unlimited.
         zone_questions: u16 = DEFAULT.bounds.zone, 0..=limits::PENDING as u64;
-        /// Questions for new names that a worker has in flight at most to the servers of one group, where there are several
-        /// groups: servers that do not answer leave places to the others. What is more ends the oldest question to them of the
-        /// client that has the most. 0: no bound.
+        /// The most questions for new names that a worker has in flight to one of several groups of servers, so that a silent
+        /// group leaves places to the others. One more ends the oldest question to that group of the client that has the most.
+        /// 0: unlimited.
         group_questions: u16 = DEFAULT.bounds.group, 0..=limits::PENDING as u64;
         /// Microseconds for which a worker that has just asked busy-polls for the answer before it sleeps, where the latest
         /// answer came that soon: servers on this machine or beside it. 0: never, which saves power.
         busy_poll_us: u32 = 100, 0..=1000;
-        /// Where the source ports of questions to upstream servers come from. Each question has a random one of its own,
-        /// which is open to its server alone, and no longer than its answer may come.
+        /// Where the source ports of questions to upstream servers come from. Each question has a random one of its own, open
+        /// to its server alone until the answer is due.
         upstream_ports: UpstreamPorts = UpstreamPorts::Auto;
     }
 }

@@ -89,27 +89,27 @@ section! {
         /// Hosts files, or folders of them; read anew when they change. A record of the same name and type goes first.
         hosts: Vec<FilePath> = Vec::new();
         /// Lease files of dnsmasq's DHCP server, or folders of them; read anew when they change. A client gets a name of one
-        /// label, by itself and in `search` or `zones`, and only where no record, hosts file, special-use name, list or route
-        /// has it. Of two clients with one name the one whose lease ends last has it.
+        /// label, by itself and in `search` or `zones`, if it is free: records, hosts files, special-use names, lists and
+        /// routes come first. Of two clients with one name the one whose lease ends last has it.
         dnsmasq_leases: Vec<FilePath> = Vec::new();
         /// State or hosts files of odhcpd, or folders of them; likewise.
         odhcpd_leases: Vec<FilePath> = Vec::new();
-        /// Names that no lease gets, in whatever domain.
+        /// Names that leases never get, in any domain.
         never_leased: Vec<Domain> = never_leased();
-        /// Domains that are answered from here alone: a name in them that has no data does not exist.
+        /// Domains that are answered from local data alone: other names in them do not exist.
         zones: Vec<Domain> = Vec::new();
         /// The domain that names of one label belong to: with `"lan"`, `nas` is `nas.lan` and the other way round.
         search: Vec<Domain> = Vec::new(), 0..=1;
         /// Whether an address points back to its name without a PTR record being written.
         reverse: bool = true;
-        /// TTL in seconds of records and hosts that say none.
+        /// TTL in seconds of hosts and of records without one.
         ttl: u32 = 60, 0..=86_400;
-        /// TTL in seconds of leases, and of the denial of a name that a lease may bring.
+        /// TTL in seconds of leases, and of NXDOMAIN for names that a lease may bring.
         lease_ttl: u32 = 10, 0..=86_400;
         /// Special-use names that are answered here. A route or a record for one of them goes first.
         special: Vec<SpecialWord> = SPECIAL.to_vec();
-        /// Whether questions for names of one label are asked upstream. Without, only those that are about the zone of a
-        /// top-level domain are (NS, SOA, DS, DNSKEY), and nothing about names that are known here.
+        /// Whether questions for names of one label are asked upstream. If not, only those about the zone of a top-level domain
+        /// are (NS, SOA, DS, DNSKEY), unless local data has the name.
         forward_plain_names: bool = true;
     }
 }
@@ -117,9 +117,9 @@ section! {
 words! {
     /// What a blocked name is answered with.
     BlockWord {
-        /// That it does not exist.
+        /// NXDOMAIN.
         Nxdomain = "nxdomain",
-        /// That it has no such record.
+        /// NODATA.
         Nodata = "nodata",
         /// 0.0.0.0 and ::.
         Zero = "zero",
@@ -129,19 +129,19 @@ words! {
 }
 
 section! {
-    /// Names that are blocked, also where a CNAME leads to them. A name that is allowed is never blocked.
+    /// Names that are blocked, also where a CNAME leads to them. Allowed names are never blocked.
     Filter = "filter", many: false {
         /// Text files of blocked names: hosts files, plain domains and `*.` domains (with all below them), the domain rules of
         /// Adblock lists with `$important`, `$badfilter`, `$dnstype` and `$denyallow`, or dnsmasq's `address=/ads.example/`.
-        /// Other lines are counted and passed over; the log has the first, and how a list was read.
+        /// Other lines are counted by why they are passed over; the log has the first, and how a list was read.
         block_files: Vec<FilePath> = Vec::new();
-        /// Text files of names that are allowed nevertheless, also where a list says `$important`.
+        /// Text files of allowed names; they override block lists, `$important` included.
         allow_files: Vec<FilePath> = Vec::new();
-        /// Files of `xdnsd lists compile`: they take 15 bytes a name, twice while a new one is read, and no time to load.
+        /// Files of `xdnsd lists compile`: they load at once, and take 15 bytes a name, twice while a new one is read.
         compiled: Vec<FilePath> = Vec::new(), 0..=(LISTS_MAX as u64 - 1);
         /// Whether a list is taken over that lost all its rules, or more than half of eight or more, while the daemon runs: as
-        /// a rule it is half a download. Otherwise the lists stay as they were, and the log says so. A start takes every list
-        /// as it is.
+        /// a rule it is half a download. Otherwise that list keeps the rules that it had, and all others are taken over; the log
+        /// says so, and `xdnsd stats` and `xdnsd health` until it has grown again. A start takes every list as it is.
         take_shrunk: bool = false;
         /// Blocked names, with all below them; `"*.ads.example"` is what is below alone.
         block: Vec<FilterName> = Vec::new();
@@ -190,8 +190,8 @@ impl From<RangeWord> for rebind::Range {
 section! {
     /// Rebind protection: an answer from upstream that leads to this network is withheld.
     Rebind = "rebind", many: false {
-        /// The ranges of this network. Empty: no protection, as other forwarders have it. A home router wants
-        /// `["private", "loopback", "link-local", "unique-local", "this-host"]`.
+        /// The ranges of this network. Empty: off, the default of other forwarders as well. A home router wants `["private",
+        /// "loopback", "link-local", "unique-local", "this-host"]`.
         ranges: Vec<RangeWord> = Vec::new();
         /// Domains that may lead there.
         allow: Vec<Suffix> = Vec::new();
@@ -207,9 +207,9 @@ words! {
         Allow = "allow",
         /// REFUSED.
         Refuse = "refuse",
-        /// Nothing.
+        /// Silence.
         Drop = "drop",
-        /// An answer for neighbours on the served interfaces and for this machine; nothing for others: it may be forged.
+        /// An answer for neighbours on the served interfaces and for this machine; silence for others: they may be forged.
         Local = "local",
     }
 }
@@ -235,14 +235,14 @@ section! {
         allow: Vec<ClientNetwork> = Vec::new(), 0..=PREFIXES_MAX as u64;
         /// Clients that get REFUSED.
         refuse: Vec<ClientNetwork> = Vec::new(), 0..=PREFIXES_MAX as u64;
-        /// Clients that get nothing.
+        /// Clients whose queries are dropped.
         drop: Vec<ClientNetwork> = Vec::new(), 0..=PREFIXES_MAX as u64;
         /// What all other clients get. Where it is `local`, networks behind another router, of containers and of VPNs
         /// belong into `allow`.
         others: ActionWord = ActionWord::Local;
-        /// UDP source ports that get no answer: those of services that answer every datagram. After one forged query such a
-        /// service and this server would answer each other for ever. The default is echo, daytime, quote of the day, chargen
-        /// and time. Port 0 never gets an answer, port 53 always does.
+        /// UDP source ports whose queries are dropped: those of services that answer every datagram. After one forged query
+        /// such a service and this server would answer each other for ever. The default is echo, daytime, quote of the day,
+        /// chargen and time. Port 0 is always dropped, port 53 never.
         reflector_ports was silent_ports: Vec<u16> = REFLECTOR_PORTS.to_vec(), 0..=REFLECTOR_PORTS_MAX;
     }
 }

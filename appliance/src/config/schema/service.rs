@@ -13,9 +13,9 @@ words! {
     Tier0Word {
         /// By user space, as all others.
         Off = "off",
-        /// In the kernel, but where answers do not leave, or nobody could tell: behind a veth pair whose other end cannot be asked.
+        /// In the kernel, if the answers are known to leave. A veth pair whose other end cannot be asked counts as unknown.
         Auto = "auto",
-        /// In the kernel, but where answers are known not to leave.
+        /// In the kernel, unless the answers are known to be lost.
         On = "on",
     }
 }
@@ -23,15 +23,15 @@ words! {
 section! {
     /// Answers that are kept.
     Cache = "cache", many: false {
-        /// Answers kept at most; 0: none. When it is full, those that nobody asks for make room.
+        /// The most answers that are kept; 0: caching is off. When it is full, those that are not asked for make room.
         entries: u32 = limits::CACHE_ENTRIES as u32, 0..=limits::CACHE_ENTRIES as u64;
-        /// Seconds that an answer is kept at least, whatever its TTL says. TTL 0 is never kept.
+        /// The fewest seconds that an answer is kept, even if its TTL is shorter. TTL 0 is never kept.
         min_ttl: u32 = DEFAULT.ttl.min_secs, 0..=3600;
-        /// Seconds that an answer is kept at most.
+        /// The most seconds that an answer is kept.
         max_ttl: u32 = DEFAULT.ttl.max_secs, 1..=604_800;
-        /// Seconds that NXDOMAIN and NODATA are kept at most (RFC 2308).
+        /// The most seconds that NXDOMAIN and NODATA are kept (RFC 2308).
         negative_max_ttl: u32 = DEFAULT.ttl.negative_max_secs, 0..=86_400;
-        /// Whether an answer whose TTL is over is given when no server answers, with TTL 30 (RFC 8767).
+        /// Whether an expired answer is given, with TTL 30, when all servers are silent (RFC 8767).
         serve_stale: bool = DEFAULT.serve_stale;
         /// Seconds after its TTL for which such an answer is good enough.
         stale_max_ttl: u32 = DEFAULT.stale_max_secs, 1..=604_800;
@@ -41,10 +41,9 @@ section! {
         prefetch: bool = DEFAULT.prefetch;
         /// Whether the addresses of a name change their order from answer to answer.
         rotate: bool = DEFAULT.rotate;
-        /// Whether an answer that is asked for often is given by the XDP program, to clients that were answered before, without that
-        /// user space wakes up. Not while its addresses change their order, see `rotate`. It is new: `off` until it has proved
-        /// itself. Where such answers do not leave, as the driver or the other end of a veth pair says, user space gives them. Holds
-        /// from the start on.
+        /// Whether the XDP program answers names that are asked for often, to clients that user space has answered before.
+        /// Answers with several addresses stay in user space while `rotate` is on. New, and therefore `off` by default. If the
+        /// driver or the other end of a veth pair loses such answers, user space gives them. Needs a restart.
         tier0: Tier0Word = Tier0Word::Off;
         /// File that carries the cache over a restart. A second one beside it, with the ending `.old`, is the
         /// generation before.
@@ -57,7 +56,7 @@ section! {
 words! {
     /// How much is logged.
     LogLevel {
-        /// Nothing.
+        /// Off.
         Off = "off",
         /// What stops a part of the service.
         Error = "error",
@@ -85,10 +84,10 @@ words! {
 }
 
 section! {
-    /// The log, on standard error. It never holds anything up: lines that nobody takes are counted and told of later.
-    /// Both keys hold from the next reload on.
+    /// The log, on standard error. It never delays the service: lines that cannot be written at once are dropped and counted. A
+    /// reload takes over both keys.
     Log = "log", many: false {
-        /// How much is logged. Nothing is ever logged per packet.
+        /// How much is logged; packets are never logged one by one.
         level: LogLevel = LogLevel::Info;
         /// Whether each line begins with `<N>`, its level as syslog counts it.
         priority: PriorityWord = PriorityWord::Auto;
@@ -98,7 +97,7 @@ section! {
 section! {
     /// Statistics in the log.
     Statistics = "statistics", many: false {
-        /// Seconds between two reports of rates per queue and per CPU. 0: none.
+        /// Seconds between two reports of rates per queue and per CPU. 0: off.
         interval_secs: u32 = 0, 0..=86_400;
     }
 }
@@ -106,7 +105,7 @@ section! {
 words! {
     /// What the group of the control socket may do.
     GroupWord {
-        /// Ask for what shows something and changes nothing, which is all that a program needs that watches.
+        /// Read: all that monitoring needs.
         Read = "read",
         /// Everything, as with the sockets of Knot and unbound.
         All = "all",
@@ -118,8 +117,8 @@ section! {
     Control = "control", many: false {
         /// UNIX socket, for root and the account that serves.
         socket: OptionalPath = "/run/xdnsd/control.sock".parse().expect("an absolute path");
-        /// A group that may use it as well, by its name in /etc/group or its number (mode 0660). Empty: none. An account that is not
-        /// root's has to be a member.
+        /// A group that may use it as well, by its name in /etc/group or its number (mode 0660). Empty: only root and the
+        /// account that serves. If that account is not root, it has to be a member.
         group: String = String::new();
         /// What the group may do.
         group_may: GroupWord = GroupWord::Read;
@@ -127,10 +126,10 @@ section! {
 }
 
 section! {
-    /// Metrics over HTTP and a status page. They are given by `xdnsd web FILE`, a process of its own that asks over the control socket
-    /// and needs no right but that; nothing else reads this section.
+    /// Metrics over HTTP and a status page. `xdnsd web FILE` serves them, a process of its own that only needs access to the
+    /// control socket, and the only one that reads this section.
     Web = "web", many: false {
-        /// Where it listens: `/` is the page, `/metrics` is for Prometheus. None: it is off.
+        /// Where it listens: `/` is the page, `/metrics` is for Prometheus. Empty: off.
         listen: Vec<HttpAddress> = Vec::new(), 0..=8;
         /// Whom it answers, besides this machine.
         allow: Vec<ClientNetwork> = Vec::new(), 0..=64;
@@ -180,72 +179,77 @@ const _: () = assert!(
 );
 
 section! {
-    /// What keeps floods away. It holds from the start on; a reload changes nothing of it but denied and allowed prefixes.
+    /// Protection from floods. A reload takes over denied and allowed prefixes; the other keys need a restart.
     Shield = "shield", many: false {
-        /// Whether the XDP programs drop what can be nothing but an attack on a port that is answered on: DNS responses to port 53,
-        /// packets from the very address that they go to, or from another one of the same device, and datagrams that are longer
-        /// than their packet or too short for a DNS header. Nobody would answer any of it; dropped here it costs least. What is
-        /// merely unusual passes. To be switched off where this machine masquerades, on an address that is answered on, for
-        /// resolvers that ask from port 53, or where a program of its own sends from port 53 of such an address.
+        /// Whether the XDP programs drop attack traffic to a served port: DNS responses to port 53, packets whose source is
+        /// their destination or another address of the same device, and datagrams that are longer than their packet or too
+        /// short for a DNS header. It would stay unanswered anyway; here a drop costs least. Merely unusual packets pass.
+        /// Switch it off where this machine masquerades, on a served address, resolvers that ask from port 53, or where a
+        /// program of its own sends from port 53 of such an address.
         drop_garbage: bool = true;
-        /// Prefixes whose packets to an address that is answered on are dropped, whatever they carry, before everything else. By
-        /// the XDP programs alone: where there is none, `access.drop` says who gets no answer. The longest prefix of `deny`,
-        /// `allow` and their files decides; a reload reads them again.
+        /// Prefixes whose packets of any protocol to a served address are dropped, before everything else. The XDP programs do
+        /// this; without one, `access.drop` drops queries. The longest prefix of `deny`, `allow` and their files decides; a
+        /// reload reads them again.
         deny: Vec<ClientNetwork> = Vec::new(), 0..=xdnsd_abi::PREFIXES_MAX as u64;
-        /// Files of such prefixes, one or an address a line, with comments behind `#` or `;`: Spamhaus' DROP, FireHOL's netsets. A
-        /// file with a line that is neither is not used: `check` notes it, a start warns and goes on without the file, and a reload
-        /// leaves all prefixes as they were. There is room for 10000 prefixes of the config and its files, and for 64 more that are
-        /// said by `xdnsd shield`. What is too much is left out, and the log says how many of which file: first come those of the
-        /// config itself, then the files in their order, and of both those that are allowed before those that are denied.
+        /// Files of such prefixes, a prefix or an address a line, with comments behind `#` or `;`: Spamhaus' DROP, FireHOL's
+        /// netsets. A file with any other line is rejected: `check` notes it, a start warns and goes on without the file, and a
+        /// reload leaves all prefixes as they were. There is room for 10000 prefixes of the config and its files, and for 64
+        /// more by `xdnsd shield`. The config's own prefixes come first, then the files in their order, of both the allowed
+        /// before the denied ones; those beyond the limit are left out, and the log says how many of which file.
         deny_files: Vec<FilePath> = Vec::new();
-        /// Prefixes whose packets are not dropped, though a shorter one is denied, or the same one.
+        /// Prefixes whose packets pass although the same or a shorter prefix is denied.
         allow: Vec<ClientNetwork> = Vec::new(), 0..=xdnsd_abi::PREFIXES_MAX as u64;
         /// Files of such prefixes.
         allow_files: Vec<FilePath> = Vec::new();
-        /// Whether the XDP programs answer SYNs to TCP port 53 (or the interface's `port`), and to `ports`, with the kernel's own
-        /// SYN cookies, so that a flood of forged SYNs never reaches the kernel. Needs Linux 6.0. While they are given,
-        /// net.ipv4.tcp_syncookies is 2, for all of this machine; it is put back at the end. The firewall sees nothing of such a
-        /// SYN and its answer.
+        /// Whether the XDP programs answer SYNs to TCP port 53 (or the interface's `port`), and to `ports`, with the kernel's
+        /// own SYN cookies, so that a flood of forged SYNs never reaches the kernel. Needs Linux 6.0. While they are given,
+        /// net.ipv4.tcp_syncookies is 2, for all of this machine; it is put back at the end. The firewall sees neither such a
+        /// SYN nor its answer.
         syn_cookies: SynCookiesWord = SynCookiesWord::Off;
-        /// Whether connections that begin with a cookie keep what the client offers of window scale, SACK and timestamps, as with
-        /// the kernel's own cookies. They travel in the timestamp, so a client without one has none of them, and
-        /// net.ipv4.tcp_timestamps is 2 in place of 1 while cookies are given: timestamps of new connections then tell for how
-        /// long this machine runs. Where it is 0, or this is false, such connections have an MSS and no other TCP option.
+        /// Whether connections that begin with a cookie keep window scale, SACK and timestamps of the client, as with the
+        /// kernel's own cookies. They travel in the timestamp, so they need a client with timestamps, and
+        /// net.ipv4.tcp_timestamps is 2 in place of 1 while cookies are given: timestamps of new connections then reveal this
+        /// machine's uptime. If it is 0, or this is false, the MSS is the only TCP option of such connections.
         tcp_options: bool = true;
-        /// For so many seconds after a client has brought a cookie back its SYNs are the kernel's to answer, without a cookie of
-        /// the program. 0: it is asked each time. Who sends SYNs in the name of such a client reaches the kernel.
+        /// Seconds for which the SYNs of a client that has brought a cookie back pass to the kernel. 0: each SYN is answered
+        /// with a cookie. SYNs with the forged address of such a client reach the kernel.
         verified_secs: u16 = 0, 0..=3600;
-        /// TCP ports of this machine that are guarded besides, on the addresses that are answered on: `[22, 443]`. Where nobody
-        /// listens on one, the kernel answers as ever. 20 addresses with a port can be guarded on each interface. Not for a port
-        /// where somebody listens and the firewall translates to another host (Docker publishes such ones), or that masqueraded
-        /// connections may have: theirs would end. Nor for clients that sign segments (TCP-MD5, TCP-AO).
+        /// More TCP ports of this machine to guard, on the served addresses: `[22, 443]`. Without a listener the kernel answers
+        /// as before. 20 addresses with a port can be guarded on each interface. Unsuitable are ports with a listener that the
+        /// firewall translates to another host (Docker publishes such ones) or that masqueraded connections may use, since
+        /// those would end, and ports whose clients sign segments (TCP-MD5, TCP-AO).
         ports: Vec<u16> = Vec::new(), 0..=7;
-        /// With `auto`: SYNs a second that nobody completes, from which cookies are given.
+        /// With `auto`: cookies begin at so many SYNs a second that are not completed.
         syn_threshold: u32 = 200, 1..=1_000_000;
-        /// With `auto`: seconds for which there have to be fewer until they end.
+        /// With `auto`: they end after so many seconds with fewer.
         calm_secs: u32 = 60, 1..=3600;
-        /// Where it is written down what net.ipv4.tcp_syncookies was, while it is 2: after a kill the next start puts it
-        /// back; and with `.timestamps` behind its name what net.ipv4.tcp_timestamps was. Empty: nowhere.
+        /// File that keeps the former value of net.ipv4.tcp_syncookies while it is 2, so that the next start after a kill can
+        /// put it back; the same name with `.timestamps` keeps that of net.ipv4.tcp_timestamps. Empty: off.
         state_file: OptionalPath = "/var/lib/xdnsd/tcp_syncookies".parse().expect("an absolute path");
     }
 }
 
 section! {
-    /// How much each client may ask over UDP: so that nobody has this forwarder flood somebody in a forged name, or others
-    /// wait. Who has a valid DNS cookie (`edns.cookies`), comes over TCP or is this machine itself is not limited. A neighbour counts
-    /// for itself; who comes through a router counts together with its /24 (IPv4) or /56 (IPv6). What is too much is answered with
-    /// TC a few times a second, so that a real client comes back over TCP, and dropped otherwise. XDP programs keep the limit of queries
-    /// as well, from Linux 5.18 on, so that such a flood costs least.
+    /// How much each client may ask over UDP, so that forged queries cannot make this forwarder flood others or delay other
+    /// clients. Clients with a valid DNS cookie (`edns.cookies`), clients over TCP, and this machine itself are exempt. A
+    /// neighbour counts for itself; a client behind a router counts together with its /24 (IPv4) or /56 (IPv6). Queries over
+    /// the limit are answered with TC a few times a second, so that a real client comes back over TCP, and dropped otherwise.
+    /// From Linux 5.18 on the XDP programs apply the limit of queries as well, where a drop costs least.
     RateLimit = "rate_limit", many: false {
-        /// Queries a second. 0: no limit. Not without `misses`, nor fewer than those: what the cache answers is never limited before
-        /// what it cannot.
+        /// Queries a second. 0: unlimited. Requires `misses`, and at least as many: cache misses are limited before hits.
         queries: u32 = 0, 0..=1_000_000;
-        /// Questions a second that the cache cannot answer and that nobody waits for already. 0: no limit.
+        /// Cache misses a second, except for questions already in flight. 0: unlimited.
         misses: u32 = 0, 0..=1_000_000;
-        /// So many seconds' worth of both a client may ask for at once, when it has been quiet as long.
+        /// How many seconds' worth of both a client may use at once, after as many seconds of quiet.
         burst_secs: u32 = 5, 1..=60;
-        /// Queries a second of each client that are answered with TC beyond that. 0: none.
+        /// Queries a second over the limit that are answered with TC. 0: all are dropped.
         slips: u32 = 5, 0..=1000;
+        /// Queries a second that user space is given of clients it has lately answered nothing to from the cache, of neighbours and of
+        /// others each, on each processor that takes frames in. More of them are answered with TC, as many again, if `slips` is
+        /// not 0; the rest is dropped, but where a client has a good DNS cookie, or has opened a TCP connection by a SYN cookie
+        /// in the last ten minutes. Counts with `queries` and on interfaces that ask the program for hot names (`cache.tier0`).
+        /// 0: no limit.
+        newcomers: u32 = 10_000, 0..=1_000_000;
     }
 }
 
@@ -262,28 +266,29 @@ words! {
 }
 
 section! {
-    /// Hosts behind this one in front of which the shield stands: who has not shown that it is where it says opens no TCP connection
-    /// to them, so that a flood of forged SYNs reaches neither the host nor this machine's firewall. Stands once for each
-    /// interface and VLAN that their clients come by, which need not be one that is served. Needs Linux 5.18. A client's first
-    /// connection is opened here and reset at once; it has to come again, and its next ones go through. Where the interface has no
-    /// XDP program, or its answers are lost, all passes: the log says so, and `xdnsd shield status` why. A SYN with data, IP
-    /// options or extension headers passes, as do fragments: the firewall is to refuse those. Clients that sign segments
-    /// (TCP-MD5, TCP-AO) do not get through.
+    /// Hosts behind this one that are protected from forged SYNs: only clients that have shown that their address is real open
+    /// TCP connections to them, so a flood of SYNs reaches neither the hosts nor this machine's firewall. One section for each
+    /// interface and VLAN that their clients come by, whether it is served or not. Needs Linux 5.18. A client's first
+    /// connection is opened here and reset at once; its next ones go through. Without an XDP program on the interface, or where
+    /// its answers are lost, all passes: the log says so, and `xdnsd shield status` why. SYNs of new clients with data, a FIN,
+    /// IPv4 options or extension headers, or in fragments, are dropped. Clients that sign segments (TCP-MD5, TCP-AO) do not get
+    /// through.
     Protect = "protect", many: true {
         /// The network interface that the clients come by, as `ip link` shows it; it may come later. What comes by a VLAN of it
         /// passes, but for the one that `vlan` names.
         interface: InterfaceName;
-        /// Frames with this VLAN ID, and no second one, are seen. 0: untagged frames.
+        /// VLAN ID of the frames that are protected; frames with a second tag pass. 0: untagged frames.
         vlan: u16 = 0, 0..=4094;
-        /// When they are asked. "auto": from `shield.syn_threshold` SYNs a second on that come by the interface to its hosts, until
-        /// clients have left fewer cookies than that unanswered for `shield.calm_secs`. Nobody here sees whether clients complete
-        /// what they begin while they are not asked, so a busy hour may count as a flood: it costs each new client one connection.
+        /// When they are asked. "auto": from `shield.syn_threshold` SYNs a second by the interface to its hosts on, until
+        /// clients have left fewer cookies than that unanswered for `shield.calm_secs`. While clients are not asked, completed
+        /// connections cannot be told from forged ones, so a busy hour may count as a flood: it costs each new client one
+        /// connection.
         ask: AskWord = AskWord::Always;
         /// The hosts: addresses and prefixes as they stand in the packets there, in front of any translation.
         addresses: Vec<ClientNetwork>, 1..=64;
         /// The TCP ports of each. 64 of both together can be protected on each interface.
         ports: Vec<u16>, 1..=64;
-        /// For so many seconds a client that has come again is not asked anew.
+        /// Seconds for which a client that has come again is remembered.
         verified_secs: u16 = 600, 1..=3600;
     }
 }

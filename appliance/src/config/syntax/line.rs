@@ -35,7 +35,7 @@ pub fn wrong(line: &str, at: usize, key: Option<&ConfigKey>) -> Option<Wrong> {
     let trimmed = line.trim_start();
     if let Some(at) = line.trim_end().find('\r') {
         let problem =
-            "a carriage return alone ends no line: save the file with the line ends of Unix";
+            "a carriage return alone does not end a line: save the file with the line ends of Unix";
         return wrong_at(at, problem);
     }
     if begins_comment(trimmed) {
@@ -87,7 +87,7 @@ fn section_names() -> Vec<&'static str> {
     SECTIONS.iter().map(|section| section.name).collect()
 }
 
-/// A character that looks like nothing, or like another one, such as a space that is none.
+/// A character that is invisible, or looks like another one, such as a no-break space.
 fn odd_character(tokens: &[Token]) -> Option<Wrong> {
     let words = tokens.iter().filter(|token| token.kind == TokenKind::Word);
     let is_odd = |char: char| {

@@ -637,8 +637,7 @@ fn a_heading_that_is_none_is_shown_as_it_should_be() {
     ] {
         assert_eq!(said(&format!("{LAN}{text}")), problem, "{text}");
     }
-    let unix =
-        "f:1:14: a carriage return alone ends no line: save the file with the line ends of Unix";
+    let unix = "f:1:14: a carriage return alone does not end a line: save the file with the line ends of Unix";
     assert_eq!(said(&LAN.replace('\n', "\r")), unix);
 }
 

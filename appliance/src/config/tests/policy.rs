@@ -6,7 +6,7 @@ use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
 use super::super::*;
 use super::SMALLEST;
 use crate::compile::set::{PolicyInput, PolicySet};
-use crate::compile::why::PolicyValue as Site;
+use crate::compile::why::PolicyValue;
 use crate::config::value::Value;
 
 fn parsed(more: &str) -> Result<Config, Errors> {
@@ -58,24 +58,49 @@ fn what_policy_takes_can_be_found_in_the_file() {
         (place.key.unwrap_or_default(), line, place.text)
     };
     for (value, key, line, text) in [
-        (Site::Client(0), "access.allow", 29, Some("10.0.0.0/8")),
-        (Site::Client(1), "access.refuse", 30, Some("10.1.0.0/16")),
-        (Site::Client(2), "access.drop", 31, Some("10.1.1.1")),
-        (Site::OtherClients, "access.others", 32, None),
         (
-            Site::Record(0),
+            PolicyValue::Client(0),
+            "access.allow",
+            29,
+            Some("10.0.0.0/8"),
+        ),
+        (
+            PolicyValue::Client(1),
+            "access.refuse",
+            30,
+            Some("10.1.0.0/16"),
+        ),
+        (PolicyValue::Client(2), "access.drop", 31, Some("10.1.1.1")),
+        (PolicyValue::OtherClients, "access.others", 32, None),
+        (
+            PolicyValue::Record(0),
             "local.records",
             2,
             Some("nas.lan A 192.168.1.10"),
         ),
-        (Site::Zone(0), "local.zones", 6, Some("lan")),
-        (Site::Special, "local.special", 11, None),
-        (Site::PlainNames, "local.forward_plain_names", 12, None),
-        (Site::Block(0), "filter.block", 18, Some("ads.example")),
-        (Site::Allow(0), "filter.allow", 19, Some("ok.ads.example")),
-        (Site::RebindRouted, "rebind.allow_routed", 27, None),
+        (PolicyValue::Zone(0), "local.zones", 6, Some("lan")),
+        (PolicyValue::Special, "local.special", 11, None),
         (
-            Site::RebindAllow(0),
+            PolicyValue::PlainNames,
+            "local.forward_plain_names",
+            12,
+            None,
+        ),
+        (
+            PolicyValue::Block(0),
+            "filter.block",
+            18,
+            Some("ads.example"),
+        ),
+        (
+            PolicyValue::Allow(0),
+            "filter.allow",
+            19,
+            Some("ok.ads.example"),
+        ),
+        (PolicyValue::RebindRouted, "rebind.allow_routed", 27, None),
+        (
+            PolicyValue::RebindAllow(0),
             "rebind.allow",
             26,
             Some("plex.direct"),
@@ -83,11 +108,11 @@ fn what_policy_takes_can_be_found_in_the_file() {
     ] {
         assert_eq!(shown(value), (key, Some(line), text.map(str::to_owned)));
     }
-    let place = config.place_of(Site::Suffix { route: 0, index: 0 });
+    let place = config.place_of(PolicyValue::Suffix { route: 0, index: 0 });
     assert_eq!(place.text.as_deref(), Some("corp.example"));
     assert_eq!(place.line, Some(first));
     // What is not written holds by default.
-    let place = valid("").place_of(Site::Special);
+    let place = valid("").place_of(PolicyValue::Special);
     assert_eq!((place.key, place.file), (Some("local.special"), None));
 }
 
@@ -354,7 +379,7 @@ fn a_file_among_names_is_told_where_it_belongs() {
 fn a_secret_does_not_show_in_an_error() {
     let errors = errors_of("[edns]\ncookie_secrets = [\"00112233445566778899aabbccddeefg\"]\n");
     assert!(
-        errors[0].starts_with("f:6:19: edns.cookie_secrets: this is no secret"),
+        errors[0].starts_with("f:6:19: edns.cookie_secrets: this is not a secret"),
         "{errors:?}"
     );
     assert!(!errors[0].contains("00112233"), "{errors:?}");

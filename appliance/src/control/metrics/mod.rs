@@ -4,6 +4,7 @@
 //! what is read at a moment is a [`Reading`], and everything below it works on readings alone.
 
 mod exposition;
+pub mod not_taken;
 
 use std::fmt::Write as _;
 use std::io;
@@ -17,6 +18,7 @@ use xdnsd_abi::hot::HotOutcome;
 use xdnsd_core::counters::{Counter, Counters};
 
 use exposition::{Exposition, Json, Prometheus};
+use not_taken::NotTaken;
 
 use super::upstreams::{self, ServerState, group_name};
 use crate::logging;
@@ -96,7 +98,7 @@ const SERVER_COUNTERS: [OfServer; 3] = [
     ),
     (
         "upstream_server_failures_total",
-        "Questions that the server failed: no answer in time, unreachable by ICMP, malformed, or not sent",
+        "Questions that the server failed: no answer in time, unreachable (by ICMP or the routes), malformed, or not sent",
         |server| Some((server.counts.failed, "")),
     ),
 ];
@@ -113,7 +115,7 @@ const SERVER_GAUGES: [OfServer; 3] = [
     ),
     (
         "upstream_last_failure_timestamp_seconds",
-        "When the server last failed, and how: no answer in time, unreachable by ICMP, or malformed",
+        "When the server last failed, and how: no answer in time, unreachable (by ICMP or the routes), or malformed",
         |server| server.failure.map(|(failure, at)| (at, failure.name())),
     ),
 ];
@@ -161,6 +163,7 @@ pub struct Reading {
     arrivals: QueryCounts,
     groups: Vec<String>,
     tier0: Option<Outcomes>,
+    not_taken: Vec<NotTaken>,
     sealed_allocations: u64,
     log_lines_lost: u64,
 }
@@ -253,6 +256,7 @@ impl Telemetry {
             arrivals: self.arrivals.as_ref().map_or_else(Vec::new, |read| read()),
             groups: self.groups(),
             tier0: self.tier0.as_ref().and_then(|read| read()),
+            not_taken: not_taken::read(),
             sealed_allocations: seal::allocations(),
             log_lines_lost: logging::lost(),
         }
@@ -453,7 +457,7 @@ impl Reading {
             ),
             (
                 "log_lines_lost_total",
-                "Lines of the log that nobody got",
+                "Lines of the log that were dropped",
                 self.log_lines_lost,
             ),
         ] {
@@ -476,6 +480,7 @@ impl Reading {
         let protects = protects.map(|(interface, reason)| (interface.as_str(), *reason));
         Self::reason_family(out, "protect", help, protects);
         self.tier0_family(out);
+        not_taken::write(&self.not_taken, out);
         for (name, help, value) in &self.gauges {
             out.family(name, help, "gauge");
             out.sample(name, &[], *value);

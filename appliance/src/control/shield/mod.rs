@@ -114,7 +114,7 @@ pub fn with_operator(commands: Commands, operator: &impl Operator) -> Commands {
                 let value = json!({ "rotated": true, "dns_cookies": word });
                 return Ok(writeln!(out, "{}", json::line(&value))?);
             }
-            let behind = "hosts behind: another secret, the one before is good for a minute";
+            let behind = "protect: another secret, the one before is good for a minute";
             Ok(writeln!(out, "{behind}\nDNS cookies: {dns_cookies}")?)
         }
     };

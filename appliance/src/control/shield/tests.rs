@@ -225,7 +225,7 @@ fn what_is_switched_is_told_to_the_operator_and_said() {
         ),
         (
             "shield secret rotate",
-            "hosts behind: another secret, the one before is good for a minute\n\
+            "protect: another secret, the one before is good for a minute\n\
              DNS cookies: edns.cookie_secrets of the config stay\n",
         ),
         (

@@ -33,7 +33,7 @@ pub(super) struct Arriving {
 pub(super) struct ReadRequest {
     /// Who.
     pub client: UnixStream,
-    /// A line with its end, or what is none: too long, cut short, or no text.
+    /// A line with its end; or an invalid one: too long, cut short, or not UTF-8.
     pub request: String,
     /// A descriptor that came along.
     pub brought: Option<OwnedFd>,

@@ -24,7 +24,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{debug, warn};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
@@ -204,7 +204,7 @@ impl Control {
         })
     }
 
-    /// What serves, and the socket's name, which whoever ends the process removes.
+    /// What serves, and the socket's name, which is removed at the end of the process.
     pub fn split(self) -> (ControlServer, SocketFile) {
         let Self {
             listener,
@@ -468,6 +468,8 @@ fn ask_within(
     (&daemon).write_all(request.as_bytes()).map_err(failed)?;
     let mut reader = BufReader::new(&daemon);
     let mut status: Option<String> = None;
+    // The daemon waits no longer for us, and so for whoever reads from us.
+    let mut waited = Duration::ZERO;
     loop {
         let mut line = Vec::new();
         let failed = |error: io::Error| connection_failed(path, patience, &error);
@@ -481,7 +483,9 @@ fn ask_within(
         }
         let line = line.strip_suffix(b"\n").unwrap_or(&line);
         if let Some(line) = status.replace(String::from_utf8_lossy(line).into_owned()) {
+            let begun = Instant::now();
             writeln!(out, "{}", text::line(&line))?;
+            waited = waited.max(begun.elapsed());
         }
     }
     out.flush()?;
@@ -492,12 +496,20 @@ fn ask_within(
                 let lines: Vec<_> = problem.split(LINE_END).map(text::line).collect();
                 Err(io::Error::other(lines.join("\n")))
             }
-            None => Err(io::Error::new(
-                ErrorKind::UnexpectedEof,
-                "the answer was cut short",
-            )),
+            None => Err(io::Error::new(ErrorKind::UnexpectedEof, cut_short(waited))),
         },
         None => Err(io::Error::new(ErrorKind::UnexpectedEof, "no answer")),
+    }
+}
+
+/// What is missing of an answer, and why, where its reader has taken nothing for so long.
+fn cut_short(waited: Duration) -> String {
+    let (secs, max) = (waited.as_secs(), PATIENCE.as_secs());
+    match secs < max {
+        true => "the answer was cut short".into(),
+        false => format!(
+            "the answer was cut short: its reader took nothing for {secs} s, and the daemon waits for {max}; write it to a file first"
+        ),
     }
 }
 

@@ -4,7 +4,6 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 /// How long something is waited for that is to come.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -387,9 +386,9 @@ fn where_no_socket_can_be_is_known_before_it_is_tried() {
         (Path::new("/dev/null"), "is a device, not a socket"),
         (
             Path::new("/proc/version"),
-            "in a file system of the kernel (proc) nobody else makes files",
+            "proc is a file system of the kernel: others cannot make files there",
         ),
-        (&path.join("below"), "this is no folder"),
+        (&path.join("below"), "this is not a folder"),
     ] {
         let error = Control::bind(path).expect_err("nothing can be had there");
         let told = obstacle(path).expect("known before").what;
@@ -404,4 +403,17 @@ fn where_no_socket_can_be_is_known_before_it_is_tried() {
             "{told}"
         );
     }
+}
+
+/// The daemon has given it up.
+#[test]
+fn an_answer_that_nobody_read_is_told_to_be_cut_short_and_why() {
+    assert_eq!(cut_short(Duration::ZERO), "the answer was cut short");
+    let told = cut_short(PATIENCE + Duration::from_secs(2));
+    assert!(
+        told.ends_with(
+            "its reader took nothing for 7 s, and the daemon waits for 5; write it to a file first"
+        ),
+        "{told}"
+    );
 }

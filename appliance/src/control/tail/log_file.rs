@@ -87,7 +87,7 @@ impl LogFile {
     }
 }
 
-/// Who asked for what is nobody's business.
+/// Who asked for what is private.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).append(true).mode(0o640);

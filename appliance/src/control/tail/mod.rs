@@ -35,7 +35,7 @@ const BUSY: Duration = Duration::from_millis(2);
 
 /// What is shown, and where.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct TailOptions {
     /// What of it.
     pub filter: Filter,
     /// For programs.
@@ -48,7 +48,7 @@ pub struct Options {
     pub pcap: Option<PathBuf>,
 }
 
-impl Options {
+impl TailOptions {
     /// Whether lines go to standard output: where nothing else is asked for.
     const fn has_lines(&self) -> bool {
         self.log.is_none() && self.dnstap.is_none() && self.pcap.is_none()
@@ -79,7 +79,7 @@ impl Options {
 
 /// Where all of it goes.
 struct Sinks<'o> {
-    options: &'o Options,
+    options: &'o TailOptions,
     out: &'o mut dyn Write,
     log: Option<LogFile>,
     dnstap: Option<Dnstap>,
@@ -90,7 +90,7 @@ struct Sinks<'o> {
 ///
 /// # Errors
 /// Nobody answers there or it ends, or something cannot be written; in words.
-pub fn run(socket: &Path, options: &Options, out: &mut dyn Write) -> Result<(), String> {
+pub fn run(socket: &Path, options: &TailOptions, out: &mut dyn Write) -> Result<(), String> {
     let signals = signals().map_err(|error| format!("signals: {error}"))?;
     let mut sinks = Sinks::open(options, out)?;
     let reader = TapReader::attach(socket, options.wanted(), options.shape());
@@ -112,7 +112,7 @@ enum End {
 }
 
 impl Sinks<'_> {
-    fn open<'o>(options: &'o Options, out: &'o mut dyn Write) -> Result<Sinks<'o>, String> {
+    fn open<'o>(options: &'o TailOptions, out: &'o mut dyn Write) -> Result<Sinks<'o>, String> {
         let log = options.log.as_ref();
         let log = log.map(|(path, rotate_bytes, keep)| {
             LogFile::open(path, *rotate_bytes, *keep).map_err(|error| told(path, &error))
@@ -181,7 +181,7 @@ impl Sinks<'_> {
     }
 
     fn flush(&mut self) -> Result<(), End> {
-        let Options {
+        let TailOptions {
             log, dnstap, pcap, ..
         } = self.options;
         let log = log.as_ref().map(|(path, ..)| path.as_path());

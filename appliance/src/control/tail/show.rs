@@ -99,7 +99,7 @@ impl Shown {
     }
 }
 
-/// The code of its answer, `-` where there is none.
+/// The code of its answer, `-` without one.
 #[must_use]
 pub fn rcode(seen: &SeenEntry) -> String {
     let shown = Shown::of(seen).and_then(|shown| shown.rcode);

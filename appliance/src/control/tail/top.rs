@@ -23,11 +23,11 @@ use crate::text;
 const SCREEN: Duration = Duration::from_secs(1);
 /// The time between two looks at the rings.
 const LOOK: Duration = Duration::from_millis(20);
-/// Columns and rows where nobody says how many there are.
+/// Columns and rows if the terminal does not say.
 const SIZE: (usize, usize) = (100, 30);
 /// The cursor to the top, and what is below it away.
 const CLEAR: &str = "\x1b[H\x1b[J";
-/// Lines that are no table's: three above, and two between.
+/// Lines outside of the tables: three above, and two between.
 const OTHER_LINES: usize = 7;
 /// The least rows of a table.
 const ROWS_MIN: usize = 3;
@@ -135,7 +135,7 @@ fn tables(live: &Live, out: &mut String, columns: usize, rows: usize) {
     let tables = [
         ("name", name, live.names.most(rows)),
         ("client", KEYS[0], live.clients.most(rows)),
-        ("who says so", KEYS[1], live.reasons.most(rows)),
+        ("source", KEYS[1], live.reasons.most(rows)),
         ("code", KEYS[2], live.codes.most(rows)),
     ];
     for (head, width, _) in &tables {

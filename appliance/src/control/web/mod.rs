@@ -53,10 +53,10 @@ struct Site {
 pub fn run(config: &Config) -> Result<(), String> {
     let web = &config.web;
     let Some(socket) = config.control.socket.as_deref() else {
-        return Err("web: without control.socket there is nobody to ask".into());
+        return Err("web: needs control.socket".into());
     };
     if web.listen.is_empty() {
-        return Err("web.listen names no address: nothing is served".into());
+        return Err("web.listen is empty: there is no address to serve at".into());
     }
     let site = Arc::new(Site {
         socket: socket.to_owned(),

@@ -55,16 +55,13 @@ impl HttpRequest {
             Ok(httparse::Status::Partial) => {
                 return Err(HttpResponse::plain(400, "the request is cut short"));
             }
-            Err(_) => return Err(HttpResponse::plain(400, "that is no request")),
+            Err(_) => return Err(HttpResponse::plain(400, "malformed request")),
         }
         let is_head = match parsed.method {
             Some("GET") => false,
             Some("HEAD") => true,
             Some(_) | None => {
-                return Err(HttpResponse::plain(
-                    405,
-                    "there is nothing to do but to read",
-                ));
+                return Err(HttpResponse::plain(405, "only GET and HEAD are served"));
             }
         };
         let host = parsed

@@ -26,6 +26,7 @@ use crate::compile::reloader::{PolicyReloader, Update};
 use crate::compile::set::PolicySet;
 use crate::compile::why::explain;
 use crate::config::{Config, Devices, Plan};
+use crate::control::metrics::not_taken;
 use crate::os::clock;
 use crate::os::threads;
 use crate::store::CACHE;
@@ -39,7 +40,7 @@ use words::{in_words, log_notes, not_taken, warnings_of};
 /// What a reload has done.
 const RELOADED: &str = "reloaded: config and files are in force";
 /// The same where a file failed.
-const RELOADED_IN_PART: &str = "reloaded, but for what is said above: what local data or lists had of a file that failed stays as it was, and denied prefixes as a whole";
+const RELOADED_IN_PART: &str = "reloaded, but for what is said above: what a file that failed said last stays in force, and denied prefixes as a whole";
 /// The same where a worker is busy with something else.
 const RELOADED_NOT_TAKEN: &str = "reloaded, but not every worker has taken it yet";
 
@@ -89,6 +90,7 @@ impl PolicyThread {
             groups,
             reloader,
             prefixes,
+            prefix_faults: Vec::new(),
             pause: Pause::default(),
             inboxes: &[],
             set: Arc::clone(&set),
@@ -162,6 +164,8 @@ struct ThreadState {
     groups: Groups,
     reloader: PolicyReloader,
     prefixes: Prefixes,
+    /// What is wrong with them.
+    prefix_faults: Vec<String>,
     pause: Pause,
     inboxes: &'static [Inbox],
     /// The set in force, for workers that start.
@@ -175,9 +179,9 @@ impl ThreadState {
     fn run(mut self, asked: &ReloadRequests, wake: &EventFd, ready: &Sender<()>) {
         let first = self.reloader.read_all(wall_secs());
         self.hand_out(first);
-        for line in self.prefixes.start(&self.config.prefixes()) {
-            warn!("{line}");
-        }
+        self.prefix_faults = self.prefixes.start(&self.config.prefixes());
+        self.prefix_faults.iter().for_each(|line| warn!("{line}"));
+        self.show_not_taken();
         // Whoever waited may have given up.
         let _ = ready.send(());
         loop {
@@ -228,6 +232,11 @@ impl ThreadState {
                 self.send_set();
             }
             ReloadRequest::Follow(plan) => self.follow_addresses(&plan),
+            ReloadRequest::LetIn(plan, reply) => {
+                self.follow_addresses(&plan);
+                // It may have waited for too long.
+                let _ = reply.send(());
+            }
             ReloadRequest::Reload(reply) => {
                 let outcome = self.reload();
                 // It may have gone.
@@ -288,14 +297,13 @@ impl ThreadState {
                 told.push(config.changes(&self.config).in_words());
                 let mut has_failed = !update.notes.failures.is_empty();
                 self.hand_out(update);
-                match self.prefixes.reload(&config.prefixes()) {
-                    Ok(lines) => told.extend(lines),
-                    Err(lines) => {
-                        has_failed = true;
-                        lines.iter().for_each(|line| warn!("{line}"));
-                        told.extend(lines);
-                    }
-                }
+                let reloaded = self.prefixes.reload(&config.prefixes());
+                let faults = reloaded.as_ref().err();
+                self.prefix_faults = faults.cloned().unwrap_or_default();
+                self.prefix_faults.iter().for_each(|line| warn!("{line}"));
+                has_failed |= !self.prefix_faults.is_empty();
+                told.extend(reloaded.unwrap_or_else(|faults| faults));
+                self.show_not_taken();
                 if !groups.continue_those_of(&self.groups) {
                     // What is cached names its group by number.
                     CACHE.clear();
@@ -343,9 +351,19 @@ impl ThreadState {
     /// Says what came of it, and gives every worker the new set.
     fn hand_out(&mut self, update: Update) {
         log_notes(&update.notes);
+        self.show_not_taken();
         if update.set.is_some() {
             self.send_set();
         }
+    }
+
+    /// For whoever asks which files are not taken as they are.
+    fn show_not_taken(&self) {
+        let held = self.reloader.held();
+        let held = held.map(|problem| (problem.place.clone(), problem.what.clone()));
+        let prefixes = self.prefix_faults.iter();
+        let prefixes = prefixes.map(|line| ("shield".to_owned(), line.clone()));
+        not_taken::set(held.chain(prefixes).collect());
     }
 
     fn send_set(&mut self) {
@@ -540,6 +558,23 @@ mod tests {
             reload(""),
             ["changed in the config: cache.max_ttl, local.zones"]
         );
+    }
+
+    /// Whoever listens on a new address then finds its clients let in.
+    #[test]
+    fn addresses_are_followed_before_whoever_has_them_let_in_goes_on() {
+        let (thread, inboxes) = start("");
+        thread.serve(inboxes);
+        for number in 1..50 {
+            let mut plan = Plan::default();
+            plan.links.own_addresses = vec![[192, 0, 2, number].into()];
+            let before = thread.set();
+            let (reply, done) = mpsc::channel();
+            let request = ReloadRequest::LetIn(Box::new(plan), reply);
+            assert!(thread.requester().ask(request));
+            done.recv_timeout(TIMEOUT).expect("they are followed");
+            assert!(!Arc::ptr_eq(&before, &thread.set()), "{number}");
+        }
     }
 
     #[test]

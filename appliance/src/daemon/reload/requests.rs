@@ -15,12 +15,17 @@ use crate::worker::Inbox;
 /// What came of a reload: what was read and what was passed over, or what was refused; a line each.
 pub type ReloadOutcome = Result<Vec<String>, Vec<String>>;
 
+/// How long a new address waits until its network is let in.
+const LET_IN_MAX: Duration = Duration::from_millis(500);
+
 /// What the thread is asked for.
 pub(super) enum ReloadRequest {
     /// Give these workers the set in force, and each later one.
     Serve(&'static [Inbox]),
     /// Follow the machine's addresses.
     Follow(Box<Plan>),
+    /// The same, and say when the workers have been given them.
+    LetIn(Box<Plan>, Sender<()>),
     /// Read everything again, and tell whoever wants to know.
     Reload(Option<Sender<ReloadOutcome>>),
     /// Pause lists for so long, or say for how long they are: seconds.
@@ -31,7 +36,7 @@ pub(super) enum ReloadRequest {
     Why(WhyQuestion, Sender<PolicyTrace>),
 }
 
-/// What nobody waits for. However often it is asked for while a file is read, it is done once.
+/// Requests without a waiting client. Repeated ones are merged while a file is read.
 #[derive(Debug, Default)]
 pub(super) struct Due {
     /// The newest.
@@ -114,6 +119,15 @@ impl Requester {
     pub(super) fn follow(&self, plan: Plan) {
         lock(&self.due).plan = Some(Box::new(plan));
         self.wake();
+    }
+
+    /// Has the machine's addresses followed before anybody listens on new ones: the first query of a client there is to find its
+    /// network let in. Waits for it, but not for long: a file that does not answer keeps no address from being served.
+    pub fn let_in(&self, plan: &Plan) {
+        let (reply, done) = mpsc::channel();
+        if self.ask(ReloadRequest::LetIn(Box::new(plan.clone()), reply)) {
+            let _ = done.recv_timeout(LET_IN_MAX);
+        }
     }
 
     pub(super) fn reload_later(&self) {

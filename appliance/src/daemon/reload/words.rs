@@ -1,4 +1,4 @@
-//! What came of a reload, in words: for whoever has asked, and for the log.
+//! What came of a reload, in words: for the client that asked, and for the log.
 
 use log::{info, warn};
 

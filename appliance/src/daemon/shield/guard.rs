@@ -312,9 +312,9 @@ impl Guard {
         let more = syns.saturating_sub(std::mem::replace(&mut self.forwarded, syns));
         match meter.look(now, more, count(Reason::ForwardProof)) {
             Some(FloodEdge::Flood(rate)) => {
-                info!("hosts behind: {rate} SYNs a second that nobody completes, clients are asked")
+                info!("protect: {rate} uncompleted SYNs a second, clients are asked")
             }
-            Some(FloodEdge::Calm) => info!("hosts behind: it is calm again, clients are not asked"),
+            Some(FloodEdge::Calm) => info!("protect: it is calm again, clients are not asked"),
             None => {}
         }
         meter.is_flood()

@@ -1,7 +1,7 @@
-//! Whether somebody floods: SYNs a second that nobody completes.
+//! Whether somebody floods: uncompleted SYNs a second.
 //!
 //! A client that means it answers within a round trip, and the kernel counts the connection that comes of it; a forged source
-//! never answers. So what counts is the difference, not how many there are: a busy hour is none.
+//! never answers. So the difference counts instead of the number: a busy hour is not a flood.
 
 use xdnsd_core::time::Instant;
 

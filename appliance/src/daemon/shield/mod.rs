@@ -55,7 +55,7 @@ impl Shield {
         }
     }
 
-    /// What of the kernel is set meanwhile, for whoever ends the process.
+    /// The kernel's settings, for the end of the process.
     #[must_use]
     pub fn kernel(&self) -> CookieSettings {
         self.kernel.clone()
@@ -113,7 +113,7 @@ impl Shield {
     fn orders(&self, now: Instant) -> Orders {
         let orders = Orders::give(self.kernel.kept(now)).verified_for(self.verified_secs);
         // With it the kernel binds a connection to the device of its VRF, where no program finds it: its segments would be strays.
-        let are_bound = sysctl::Setting::named("net.ipv4.tcp_l3mdev_accept").read();
+        let are_bound = sysctl::Sysctl::named("net.ipv4.tcp_l3mdev_accept").read();
         match are_bound {
             Ok(1..) => orders,
             Ok(0) | Err(_) => orders.without_strays(),
@@ -126,7 +126,7 @@ impl Shield {
         let accepted = sysctl::connections_accepted().unwrap_or(0);
         match self.meter.look(now, syns, accepted) {
             Some(FloodEdge::Flood(rate)) => {
-                info!("SYN cookies: on, {rate} SYNs a second that nobody completes");
+                info!("SYN cookies: on, {rate} uncompleted SYNs a second");
             }
             Some(FloodEdge::Calm) => info!("SYN cookies: off, it is calm again"),
             None => {}

@@ -121,6 +121,7 @@ impl Prefixes {
     #[must_use]
     pub fn start(&self, input: &PrefixInput) -> Vec<String> {
         let read = prefix_list::read(input, self.room());
+        warn_of(&read);
         let mut lines = in_words(&read);
         match self.replace(&read.rules) {
             Ok(told) => told.iter().for_each(|line| info!("{line}")),
@@ -135,6 +136,7 @@ impl Prefixes {
     /// A file that cannot be used, a line that is wrong: all stays as it was. Or the kernel refuses.
     pub fn reload(&self, input: &PrefixInput) -> Result<Vec<String>, Vec<String>> {
         let read = prefix_list::read(input, self.room());
+        warn_of(&read);
         if !read.problems.is_empty() {
             return Err(in_words(&read));
         }
@@ -186,6 +188,11 @@ impl Prefixes {
         }
         state.tell();
     }
+}
+
+/// Says who else may write to the files.
+fn warn_of(read: &PrefixRules) {
+    read.doubts.iter().for_each(|doubt| warn!("{doubt}"));
 }
 
 fn in_words(read: &PrefixRules) -> Vec<String> {
@@ -247,7 +254,10 @@ impl State {
             .map(|follower| follower.interface.as_str())
             .collect();
         if without.len() == served.count() {
-            return Err("nothing was said: no interface has an XDP program that would obey; see xdnsd shield status".into());
+            return Err(
+                "refused: no interface has an XDP program that would obey; see xdnsd shield status"
+                    .into(),
+            );
         }
         let line = |interface: &&str| format!("{interface}: not in force, it has no XDP program");
         Ok(without.iter().map(line).collect())
@@ -356,14 +366,12 @@ impl Keeper for Prefixes {
             until,
         });
         if said.is_none() && state.said.len() == before.len() {
-            return Err(format!("nothing was said of {prefix}"));
+            return Err(format!("neither denied nor allowed by hand: {prefix}"));
         }
         state.said.extend(said);
         if state.said.len() > SAID_MAX {
             state.said = before;
-            return Err(format!(
-                "there is no room: {SAID_MAX} prefixes that are said"
-            ));
+            return Err(format!("there is no room: {SAID_MAX} prefixes by hand"));
         }
         let put = state.put_again();
         if put.is_err() {

@@ -27,7 +27,7 @@ const FILE_MODE: u32 = 0o600;
 pub struct Setting {
     /// In the log.
     name: &'static str,
-    kernels: sysctl::Setting,
+    kernels: sysctl::Sysctl,
     /// Where it is written down what was before.
     memory: Option<PathBuf>,
     /// This namespace in this boot.
@@ -39,12 +39,12 @@ pub struct Setting {
 impl Setting {
     /// Puts back what a process that was killed has left.
     pub fn new(name: &'static str, memory: Option<PathBuf>, place: String) -> Self {
-        Self::of(name, sysctl::Setting::named(name), memory, place)
+        Self::of(name, sysctl::Sysctl::named(name), memory, place)
     }
 
     fn of(
         name: &'static str,
-        kernels: sysctl::Setting,
+        kernels: sysctl::Sysctl,
         memory: Option<PathBuf>,
         place: String,
     ) -> Self {
@@ -208,13 +208,13 @@ pub fn obstacle(path: &Path) -> Option<Obstacle> {
         }
         match files::open(path).and_then(read) {
             Ok(text) if text.trim_matches('\0').is_empty() || line_of(&text).is_some() => None,
-            // Also where it is no text at all.
-            Ok(_) => Some(Obstacle::of(path, "is there already and is none of ours")),
+            // Binary files as well.
+            Ok(_) => Some(Obstacle::of(path, "exists and is a file of another kind")),
             Err(error) => Some(Obstacle::with(path, &error)),
         }
     };
     let obstacle = place::folder_obstacle(path).or_else(other);
-    Some(obstacle?.so("what the kernel's settings were cannot be written down"))
+    Some(obstacle?.so("the kernel's former settings cannot be written down"))
 }
 
 /// As much of a file as ours has.
@@ -265,12 +265,12 @@ mod tests {
         }
 
         fn value(&self) -> Option<u8> {
-            sysctl::Setting::at(&self.setting()).read().ok()
+            sysctl::Sysctl::at(&self.setting()).read().ok()
         }
 
         /// A process that starts, in this namespace.
         fn start(&self, place: &str) -> Setting {
-            let kernels = sysctl::Setting::at(&self.setting());
+            let kernels = sysctl::Sysctl::at(&self.setting());
             Setting::of(NAME, kernels, Some(self.memory()), place.into())
         }
     }
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(killed.take(), Ok(()));
         drop(killed);
         assert_eq!(machine.value(), Some(2));
-        // Another namespace's, or one of another boot: it is none of theirs.
+        // Of another namespace or another boot: it does not apply here.
         drop(machine.start("there"));
         assert_eq!(machine.value(), Some(2));
         let mut next = machine.start("here");
@@ -369,7 +369,7 @@ mod tests {
         assert!(problem.contains("no SYN cookies"), "{problem}");
         // Without a folder for it the setting is had all the same.
         machine.set(1);
-        let kernels = sysctl::Setting::at(&machine.setting());
+        let kernels = sysctl::Sysctl::at(&machine.setting());
         let nowhere = machine.setting().join("no/folder");
         let mut cookies = Setting::of(NAME, kernels, Some(nowhere), "here".into());
         assert_eq!(cookies.take(), Ok(()));
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn its_folder_is_made() {
         let machine = Machine::new(1);
-        let kernels = sysctl::Setting::at(&machine.setting());
+        let kernels = sysctl::Sysctl::at(&machine.setting());
         let path = machine.0.join("new/folder/state");
         assert_eq!(obstacle(&path), None);
         let mut cookies = Setting::of(NAME, kernels, Some(path.clone()), "here".into());
@@ -395,7 +395,7 @@ mod tests {
         let said = |path: &Path| obstacle(path).map(|obstacle| obstacle.what);
         for foreign in ["[[interface]]\n", "x", "300 here\n"] {
             fs::write(machine.memory(), foreign).expect("a file");
-            let what = "is there already and is none of ours; what the kernel's settings were cannot be written down";
+            let what = "exists and is a file of another kind; the kernel's former settings cannot be written down";
             let expected = format!("{}: {what}", machine.memory().display());
             assert_eq!(said(&machine.memory()), Some(expected));
             let mut cookies = machine.start("here");

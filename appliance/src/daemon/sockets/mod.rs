@@ -92,7 +92,7 @@ impl ListenAddress {
         Ok(())
     }
 
-    /// The address is not wanted any more: whoever has its socket closes it.
+    /// The address is no longer wanted: the holder of its socket closes it.
     fn leave(&mut self) {
         self.is_wanted = false;
         self.tcp = None;

@@ -22,6 +22,7 @@ use crate::config::{AskWord, Config, Devices, Errors, Fault, Interface, Plan, Xd
 use crate::control::metrics::ProtectStatus;
 use crate::os::clock;
 use crate::os::netlink::Changes;
+use crate::store::HOT;
 use crate::worker::{Inbox, QueueName};
 
 pub use attachment::Attachment;
@@ -124,7 +125,7 @@ impl Supervisor {
     ///
     /// Gives what of the config meets this machine by now, if it may be something else. Nothing has changed: this costs a
     /// system call for each interface, one for its queues, one more, and a look at `rp_filter` where `route_check` follows it.
-    pub fn poll(&mut self, inboxes: &[Inbox]) -> Option<Plan> {
+    pub fn poll(&mut self, inboxes: &[Inbox], let_in: impl FnOnce(&Plan)) -> Option<Plan> {
         let now = clock::now();
         for attachment in &mut self.attachments {
             attachment.notice_loss(now, inboxes);
@@ -146,6 +147,7 @@ impl Supervisor {
         // What the config asks for may come piece by piece: first the interface, then its addresses.
         let plan = self.config.plan(&devices);
         self.warn_missing(&plan);
+        let_in(&plan);
         self.sources_checked = sources_checked(&self.config, &plan, &devices);
         self.is_settled = true;
         let mut taken = [false; WORKERS];
@@ -205,12 +207,18 @@ impl Supervisor {
         let now = clock::now();
         self.shield.prefixes().look();
         self.events.look();
-        self.tier0.look();
+        let holds = HOT.holds();
+        let mut is_counted = true;
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_mut() {
                 attachment.inside.look(now, &attachment.name, program);
+                is_counted &= attachment.inside.counts_answers(program);
             }
         }
+        if is_counted {
+            HOT.release(holds);
+        }
+        self.tier0.look();
         if !self.shield.is_on() && self.config.protects.is_empty() {
             return;
         }

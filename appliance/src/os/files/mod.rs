@@ -71,7 +71,7 @@ impl Stamp {
     }
 }
 
-/// Opens a file of policy for reading. Never waits for whoever is at the other end.
+/// Opens a file of policy for reading. Never waits for another process.
 ///
 /// # Errors
 /// It is not there, may not be read, or is no regular file: then the error says what it is.
@@ -220,7 +220,7 @@ pub fn why(error: &io::Error) -> String {
     }
 }
 
-/// What the first bytes of a file are where they are none of a text with one byte for each ASCII letter, and what to do.
+/// The format of a file that does not begin as ASCII or UTF-8 text, and what to do about it.
 #[must_use]
 pub fn no_text(first: &[u8]) -> Option<String> {
     const PACKED: [(&[u8], &str, &str); 6] = [

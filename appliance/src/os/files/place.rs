@@ -37,7 +37,7 @@ const OF_THE_KERNEL: [(u32, &str); 17] = [
 pub struct Obstacle {
     /// The path that is meant, and what is wrong with it.
     pub what: String,
-    /// As whoever tried would be told.
+    /// As the attempt itself would fail.
     pub kind: ErrorKind,
 }
 
@@ -114,6 +114,50 @@ pub fn found(path: &Path) -> Result<Option<Metadata>, Obstacle> {
     }
 }
 
+/// Something that is no file has the name of one.
+#[must_use]
+pub fn no_file(path: &Path) -> Option<Obstacle> {
+    let kind = found(path).ok()??.file_type();
+    let what = || format!("is a {}, not a file", kind_name(kind));
+    (!kind.is_file() && !kind.is_symlink()).then(|| Obstacle::of(path, what()))
+}
+
+/// A file system without any room.
+#[must_use]
+pub fn full(path: &Path) -> Option<Obstacle> {
+    let folder = path.ancestors().skip(1).find(|folder| folder.is_dir())?;
+    let system = statfs(folder).ok()?;
+    let free = if geteuid().is_root() {
+        system.blocks_free()
+    } else {
+        system.blocks_available()
+    };
+    // Some have no number for it.
+    let is_full =
+        system.blocks() > 0 && free == 0 || system.files() > 0 && system.files_free() == 0;
+    let full = || Obstacle {
+        kind: ErrorKind::StorageFull,
+        ..Obstacle::of(folder, nix::errno::Errno::ENOSPC.desc())
+    };
+    is_full.then(full)
+}
+
+/// Folders that would have to be made for a file, where that is more than one: more likely a slip of the pen.
+#[must_use]
+pub fn far_folder(path: &Path) -> Option<String> {
+    let mut missing = path
+        .ancestors()
+        .skip(1)
+        .take_while(|folder| !folder.exists());
+    let last = missing.next()?;
+    let first = missing.last()?;
+    Some(format!(
+        "{}: is not there, nor is {}; a start makes both",
+        text::path(last),
+        text::path(first)
+    ))
+}
+
 /// Why nothing can be made in the folder of `path`. Folders that are not there yet are made; so it is about the nearest one that
 /// is.
 #[must_use]
@@ -122,7 +166,7 @@ pub fn folder_obstacle(path: &Path) -> Option<Obstacle> {
     loop {
         match fs::metadata(folder) {
             Ok(metadata) if metadata.is_dir() => return closed(folder),
-            Ok(_) => return Some(Obstacle::of(folder, "this is no folder")),
+            Ok(_) => return Some(Obstacle::of(folder, "this is not a folder")),
             Err(error) if error.kind() == ErrorKind::NotFound && is_link(folder) => {
                 return Some(Obstacle::of(folder, "is a symbolic link to nowhere"));
             }
@@ -145,7 +189,7 @@ fn closed(folder: &Path) -> Option<Obstacle> {
     let magic = statfs(folder).ok()?.filesystem_type().0 as u32;
     let kernels = OF_THE_KERNEL.iter().find(|(known, _)| *known == magic);
     if let Some((_, name)) = kernels {
-        let what = format!("in a file system of the kernel ({name}) nobody else makes files");
+        let what = format!("{name} is a file system of the kernel: others cannot make files there");
         return Some(Obstacle::of(folder, what));
     }
     let rights = AccessFlags::W_OK | AccessFlags::X_OK;
@@ -177,8 +221,8 @@ mod tests {
             assert_eq!(of(&here.join(free)), None, "{free}");
         }
         for (path, at, what) in [
-            ("file/new", "file", "this is no folder"),
-            ("file/not/there/new", "file", "this is no folder"),
+            ("file/new", "file", "this is not a folder"),
+            ("file/not/there/new", "file", "this is not a folder"),
             ("link/new", "link", "is a symbolic link to nowhere"),
             (
                 "link/not/there/new",
@@ -196,10 +240,16 @@ mod tests {
             "/proc/not/there",
         ] {
             let said = of(Path::new(path)).expect("the kernel's");
-            assert!(said.contains("of the kernel (proc)"), "{said}");
+            assert!(
+                said.contains("proc is a file system of the kernel"),
+                "{said}"
+            );
         }
         let said = of(Path::new("/sys/kernel/new")).expect("the kernel's");
-        assert!(said.contains("of the kernel (sysfs)"), "{said}");
+        assert!(
+            said.contains("sysfs is a file system of the kernel"),
+            "{said}"
+        );
         let said = of(&here.join(&long).join("new")).expect("too long");
         assert!(said.contains("File name too long"), "{said}");
     }
@@ -219,5 +269,36 @@ mod tests {
         let so = denied.so("so it is");
         assert!(so.is_right(), "{so:?}");
         assert_eq!(so.what, expected + "; so it is");
+    }
+
+    #[test]
+    fn folders_that_a_start_would_make_are_named_where_they_are_many() {
+        let folder = Folder::new();
+        let at = |path: &str| far_folder(&folder.path().join(path));
+        assert_eq!(at("cache"), None);
+        assert_eq!(at("one/cache"), None, "as in a system that was just set up");
+        let here = folder.path().display();
+        assert_eq!(
+            at("nonexist/a/cache"),
+            Some(format!(
+                "{here}/nonexist/a: is not there, nor is {here}/nonexist; a start makes both"
+            ))
+        );
+    }
+
+    #[test]
+    fn what_is_no_file_is_named_and_a_full_file_system() {
+        let folder = Folder::new();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        let of = |path: &Path| no_file(path).map(|obstacle| obstacle.what);
+        assert_eq!(
+            of(&fifo),
+            Some(format!("{}: is a FIFO, not a file", fifo.display()))
+        );
+        assert!(of(folder.path()).is_some_and(|what| what.ends_with("is a folder, not a file")));
+        assert_eq!(of(&folder.write("file", "")), None);
+        assert_eq!(of(&folder.path().join("missing")), None);
+        assert_eq!(full(&fifo), None);
     }
 }

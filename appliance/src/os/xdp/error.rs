@@ -119,7 +119,7 @@ impl Error {
         }
     }
 
-    /// What stands in the way, for whoever runs it: without mode, system call and number where there are plain words for it. The
+    /// What stands in the way, for the operator: without mode, system call and number where there are plain words for it. The
     /// error itself has them.
     #[must_use]
     pub fn plain(&self) -> String {

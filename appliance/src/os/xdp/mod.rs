@@ -33,7 +33,7 @@ pub use protect::ProtectedPrefix;
 use log::Log;
 use protect::Protect;
 use rate::Limits;
-use shield::Shield;
+use shield::ShieldMaps;
 use std::fmt;
 use std::ops::BitOr;
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -119,7 +119,7 @@ pub struct Program {
     sockets: XskMap<MapData>,
     listen: HashMap<MapData, ListenKey, CheckBytes>,
     counters: PerCpuArray<MapData, u64>,
-    shield: Shield,
+    shield: ShieldMaps,
     protect: Protect,
     log: Log,
     limits: Limits,
@@ -176,7 +176,7 @@ impl Program {
             sockets: take(&mut ebpf, map::XSKS, XskMap::try_from)?,
             listen: take(&mut ebpf, map::LISTEN, HashMap::try_from)?,
             counters: take(&mut ebpf, map::COUNTERS, PerCpuArray::try_from)?,
-            shield: Shield::of(&mut ebpf)?,
+            shield: ShieldMaps::of(&mut ebpf)?,
             protect: Protect::of(&mut ebpf)?,
             log: Log::of(&mut ebpf)?,
             limits: Limits::of(&mut ebpf)?,

@@ -95,7 +95,7 @@ impl Program {
         set.map_err(|cause| Error::map(map::PREFIXES, cause))
     }
 
-    /// Whether there are any prefixes. Where there are none, no frame pays for them.
+    /// Whether there are any prefixes. Without them frames skip the look-up.
     ///
     /// # Errors
     /// The map refuses.

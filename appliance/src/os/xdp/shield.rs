@@ -11,7 +11,7 @@ use xdnsd_abi::{GUARDED_MAX, Listen, Orders, PathCheck, map, secret, shield, tai
 use crate::os::random;
 
 /// The maps of the shield. Without SYN cookies on, the first one is empty, and the program passes SYNs as ever.
-pub(super) struct Shield {
+pub(super) struct ShieldMaps {
     /// Kept open: the kernel empties it when nobody in user space has it any more.
     pub(super) tails: ProgramArray<MapData>,
     guarded: HashMap<MapData, ListenKey, CheckBytes>,
@@ -21,11 +21,11 @@ pub(super) struct Shield {
     pub(super) prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, [u8; 16], u32>>,
     words: Array<MapData, u32>,
     is_loaded: bool,
-    /// Segments that are no SYN are handed on.
+    /// Segments other than SYNs are handed on.
     sees_strays: bool,
 }
 
-impl Shield {
+impl ShieldMaps {
     pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Ok(Self {
             tails: take(ebpf, map::TAILS, ProgramArray::try_from)?,

@@ -10,8 +10,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use heapless::Vec;
 use xdnsd_abi::hash::HashKey;
+use xdnsd_abi::hot::entry_of_client::{IS_NEAR, LATELY, LATELY_ONE, MARKS};
 use xdnsd_abi::hot::{
-    self, ANSWERS_MAX, AnswerWords, NAME_WORDS, PLACES, SILENT_WORDS, control, silent_bit, word,
+    self, ANSWERS_MAX, AnswerWords, CLIENTS_MAX, NAME_WORDS, PLACES, SILENT_WORDS, control,
+    silent_bit, word,
 };
 
 use crate::os::grace::wait_for_programs;
@@ -25,6 +27,10 @@ const FEW: usize = ANSWERS_MAX as usize / 4;
 /// An answer whose time is over for so long, in nanoseconds, leaves its place.
 const LEFT_NS: u64 = 1_000_000_000;
 
+/// In so many seconds all clients are looked at once. Who has asked keeps its place for twice to three times as long.
+const CLIENT_SWEEPS: u32 = 8;
+const _: () = assert!(CLIENTS_MAX.is_multiple_of(CLIENT_SWEEPS));
+
 /// Bytes of the books, for the memory budget.
 pub const BOOKS_BYTES: usize = size_of::<HotAnswers>();
 
@@ -35,6 +41,10 @@ pub struct HotAnswers {
     removals: AtomicU32,
     /// On how many interfaces the program is asked.
     asking: AtomicU32,
+    /// How often was swept.
+    sweeps: AtomicU32,
+    /// How often nothing was to be answered until somebody says so.
+    holds: AtomicU32,
     books: Mutex<Books>,
 }
 
@@ -53,6 +63,8 @@ pub struct HotQuestion {
 struct Books {
     /// Of the policy in force.
     generation: u32,
+    /// The last hold that is over.
+    released: u32,
     /// Where clients get no answer, by the policy in force.
     silent: [u64; SILENT_WORDS as usize],
     /// Numbers of answers that can be written.
@@ -75,8 +87,11 @@ impl HotAnswers {
             maps: OnceLock::new(),
             removals: AtomicU32::new(0),
             asking: AtomicU32::new(0),
+            sweeps: AtomicU32::new(0),
+            holds: AtomicU32::new(0),
             books: Mutex::new(Books {
                 generation: 0,
+                released: 0,
                 silent: [0; SILENT_WORDS as usize],
                 free: Vec::new(),
                 retired: Vec::new(),
@@ -132,7 +147,33 @@ impl HotAnswers {
             .word(control::VALID)
             .store(0, Ordering::Release);
         wait_for_programs();
+        Self::forget_clients(maps);
         books.show_silent(maps);
+        self.show_valid(maps, &books);
+    }
+
+    /// Nothing is answered from here on, until this hold is released: there are limits that not every program keeps yet.
+    pub fn hold(&self) {
+        let books = self.books();
+        self.holds.fetch_add(1, Ordering::AcqRel);
+        let Some(maps) = self.maps.get() else { return };
+        self.show_valid(maps, &books);
+    }
+
+    /// How often there was a hold: to be asked for before it is looked at what that waits for.
+    #[must_use]
+    pub fn holds(&self) -> u32 {
+        self.holds.load(Ordering::Acquire)
+    }
+
+    /// What all holds up to this one waited for has come.
+    pub fn release(&self, holds: u32) {
+        let mut books = self.books();
+        if books.released == holds {
+            return;
+        }
+        books.released = holds;
+        let Some(maps) = self.maps.get() else { return };
         self.show_valid(maps, &books);
     }
 
@@ -141,6 +182,7 @@ impl HotAnswers {
         let books = self.books();
         self.removals.fetch_add(1, Ordering::AcqRel);
         let Some(maps) = self.maps.get() else { return };
+        Self::forget_clients(maps);
         self.show_valid(maps, &books);
         wait_for_programs();
     }
@@ -167,16 +209,18 @@ impl HotAnswers {
 
     fn show_valid(&self, maps: &HotMaps, books: &Books) {
         let valid = match books.generation {
-            0 => 0,
-            generation => self.valid(generation),
+            generation if generation != 0 && books.released == self.holds() => {
+                self.valid(generation)
+            }
+            _ => 0,
         };
         maps.control
             .word(control::VALID)
             .store(valid, Ordering::Release);
     }
 
-    /// The client is answered while `valid` holds.
-    pub fn admit(&self, valid: u64, client: IpAddr) {
+    /// The client is answered while `valid` holds. Who has its place and asks keeps it, but not from a neighbour if it is none.
+    pub fn admit(&self, valid: u64, client: IpAddr, is_near: impl FnOnce() -> bool) {
         let Some(maps) = self.maps.get() else { return };
         let octets = match client {
             IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
@@ -186,9 +230,37 @@ impl HotAnswers {
         let address = [0, 1].map(|at| u64::from_ne_bytes(halves[at]));
         let client = hot::client(key(maps), valid, address);
         let place = maps.clients.word(hot::client_place(client));
+        let entry = place.load(Ordering::Relaxed);
         // Mostly it is there: then the line stays where it is.
-        if place.load(Ordering::Relaxed) != client {
-            place.store(client, Ordering::Relaxed);
+        if entry & !MARKS == client {
+            return;
+        }
+        // A neighbour has a while to ask again.
+        let marks = if is_near() { IS_NEAR | LATELY_ONE } else { 0 };
+        if entry & LATELY == 0 || entry & IS_NEAR < marks & IS_NEAR {
+            place.store(client | marks, Ordering::Relaxed);
+        }
+    }
+
+    /// Nobody is known any more.
+    fn forget_clients(maps: &HotMaps) {
+        for place in 0..CLIENTS_MAX {
+            maps.clients.word(place).store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts down for some clients how lately they have asked: for each once in [`CLIENT_SWEEPS`] sweeps.
+    fn sweep_clients(&self, maps: &HotMaps) {
+        let sweep = self.sweeps.fetch_add(1, Ordering::Relaxed) % CLIENT_SWEEPS;
+        let places = CLIENTS_MAX / CLIENT_SWEEPS;
+        for place in sweep * places..(sweep + 1) * places {
+            let word = maps.clients.word(place);
+            let entry = word.load(Ordering::Relaxed);
+            if entry & LATELY != 0 {
+                let (old, new) = (entry, entry - LATELY_ONE);
+                // The program has just written: it asks.
+                let _ = word.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+            }
         }
     }
 
@@ -200,7 +272,7 @@ impl HotAnswers {
         })
     }
 
-    /// Puts it in place of the same question's that is over and was given at least so often. False: there is none.
+    /// Puts it in place of the same question's expired answer, if that was given at least so often. Whether it did.
     pub fn renew(&self, words: &AnswerWords, now_ns: u64, hits_min: u64) -> bool {
         self.put_if(words, |_, maps, _, before| {
             before != 0
@@ -286,6 +358,7 @@ impl HotAnswers {
     /// by a worker: it waits.
     pub fn sweep(&self, now_ns: u64) {
         let Some(maps) = self.maps.get() else { return };
+        self.sweep_clients(maps);
         let mut books = self.books();
         for place in 0..PLACES {
             let index = maps.index.word(place);

@@ -240,11 +240,72 @@ fn a_client_has_its_place_under_what_holds() {
     let hot = hot();
     let maps = hot.maps.get().expect("open");
     let client: IpAddr = "192.0.2.1".parse().expect("an address");
-    hot.admit(hot.valid(1), client);
-    let halves = [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, 192, 0, 2, 1])];
-    let known = hot::client(KEY, hot.valid(1), halves);
+    hot.admit(hot.valid(1), client, || false);
+    let known = known(&hot, client);
     let word = maps.clients.word(hot::client_place(known));
     assert_eq!(word.load(Ordering::Relaxed), known);
+    for withdraw in [
+        (|hot| hot.set_policy(1, &[])) as fn(&HotAnswers),
+        HotAnswers::forget,
+    ] {
+        word.store(known | LATELY, Ordering::Relaxed);
+        withdraw(&hot);
+        let left = word.load(Ordering::Relaxed);
+        assert_eq!(left, 0, "whoever has it keeps nobody out");
+    }
+}
+
+fn known(hot: &HotAnswers, client: IpAddr) -> u64 {
+    let IpAddr::V4(v4) = client else {
+        panic!("{client}")
+    };
+    let octets = v4.to_ipv6_mapped().octets();
+    let (halves, _) = octets.as_chunks();
+    let halves = [0, 1].map(|at| u64::from_ne_bytes(halves[at]));
+    hot::client(KEY, hot.valid(1), halves)
+}
+
+/// Who floods from ever new addresses takes no place from who asks, and none from a neighbour at all soon.
+#[test]
+fn a_client_that_asks_keeps_its_place() {
+    let hot = hot();
+    let place = |client: &IpAddr| hot::client_place(known(&hot, *client));
+    let address = |number: u32| IpAddr::from((0xc612_0000 + number).to_be_bytes());
+    let first = address(0);
+    let mut rivals = (1..).map(address);
+    let mut rival = || {
+        let rival = rivals.find(|other| place(other) == place(&first));
+        rival.expect("there are addresses enough")
+    };
+    let (second, third) = (rival(), rival());
+    let word = hot.maps.get().expect("open").clients.word(place(&first));
+    let has = |client| word.load(Ordering::Relaxed) & !MARKS == known(&hot, client);
+    let asks = || word.fetch_or(LATELY, Ordering::Relaxed);
+    let admit = |client, is_near| hot.admit(hot.valid(1), client, || is_near);
+    let rest = |secs: u32| (0..secs).for_each(|_| hot.sweep(0));
+    admit(first, false);
+    admit(second, false);
+    assert!(has(second), "the first has not asked again");
+    asks();
+    admit(third, false);
+    rest(2 * CLIENT_SWEEPS);
+    admit(third, false);
+    assert!(has(second), "it has asked");
+    rest(CLIENT_SWEEPS);
+    admit(third, false);
+    assert!(has(third), "it has not for long");
+    asks();
+    admit(first, true);
+    assert!(has(first), "a neighbour has it from who is none");
+    admit(third, false);
+    assert!(has(first), "and a while to ask again");
+    asks();
+    rest(CLIENT_SWEEPS);
+    admit(second, true);
+    assert!(has(first), "it has asked");
+    rest(3 * CLIENT_SWEEPS);
+    admit(second, true);
+    assert!(has(second), "it has not for long");
 }
 
 #[test]
@@ -263,6 +324,26 @@ fn the_ports_of_the_policy_are_silent_and_no_others() {
     assert_eq!(silent(), [7, 65_535]);
     hot.set_policy(2, &[64]);
     assert_eq!(silent(), [64]);
+}
+
+#[test]
+fn while_it_is_held_nothing_is_answered() {
+    let hot = hot();
+    let shown = || {
+        let control = &hot.maps.get().expect("open").control;
+        control.word(control::VALID).load(Ordering::Relaxed)
+    };
+    let words = answer(&hot, 5);
+    let seen = hot.holds();
+    hot.hold();
+    assert_eq!(shown(), 0);
+    assert!(!hot.put(&words, 0));
+    hot.release(seen);
+    assert_eq!(shown(), 0, "what it waited for was looked at before");
+    hot.set_policy(2, &[]);
+    assert_eq!(shown(), 0);
+    hot.release(hot.holds());
+    assert_eq!(shown(), hot.valid(2));
 }
 
 #[test]

@@ -219,7 +219,8 @@ impl Store {
         // The folder first: a file of /proc is not even opened.
         let obstacle = place::folder_obstacle(&self.newest)
             .or_else(|| names.into_iter().find_map(|path| in_the_way(path)))
-            .or_else(|| in_the_way_of_new(&self.unfinished));
+            .or_else(|| in_the_way_of_new(&self.unfinished))
+            .or_else(|| place::full(&self.newest));
         Some(obstacle?.so("no snapshot can be written"))
     }
 
@@ -421,7 +422,7 @@ fn in_the_way(path: &Path) -> Option<Obstacle> {
     }
     match kind.is_file().then(|| is_of_others(path)) {
         None | Some(Ok(false)) => None,
-        Some(Ok(true)) => Some(Obstacle::of(path, "is there already and is no snapshot")),
+        Some(Ok(true)) => Some(Obstacle::of(path, "exists and is not a snapshot")),
         Some(Err(error)) => Some(Obstacle::with(path, &error)),
     }
 }

@@ -471,7 +471,7 @@ fn a_file_of_somebody_else_is_neither_replaced_nor_renamed() {
             fs::write(&file, foreign).expect("the folder");
             let error = store.save(cache).expect_err("not ours").to_string();
             let expected = format!(
-                "{}: is there already and is no snapshot; no snapshot can be written",
+                "{}: exists and is not a snapshot; no snapshot can be written",
                 file.display()
             );
             assert_eq!(error, expected);
@@ -503,11 +503,11 @@ fn what_stands_in_the_way_of_a_snapshot_is_known_before_one_is_written() {
     }
     let here = |name: &str| folder.0.join(name);
     for (path, at, what) in [
-        (here("file/cache"), here("file"), "this is no folder"),
+        (here("file/cache"), here("file"), "this is not a folder"),
         (
             here("file/not/there/cache"),
             here("file"),
-            "this is no folder",
+            "this is not a folder",
         ),
         (here("folder"), here("folder"), "is a folder, not a file"),
         (
@@ -528,7 +528,7 @@ fn what_stands_in_the_way_of_a_snapshot_is_known_before_one_is_written() {
         (
             "/proc/version".into(),
             "/proc".into(),
-            "in a file system of the kernel (proc) nobody else makes files",
+            "proc is a file system of the kernel: others cannot make files there",
         ),
         (
             here(&long),

@@ -90,7 +90,7 @@ impl Tap {
         }
     }
 
-    /// What readers want, together; 0: there are none.
+    /// What all readers want, together; 0: there are no readers.
     #[must_use]
     pub fn wanted(&self) -> u8 {
         self.wanted.load(Relaxed)

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::limits::UPSTREAM_SOCKETS;
 
-use super::{PORT_MIN, PortEvent, candidates};
+use super::{PORT_MIN, PortEvent, candidates, no_port};
 use crate::os::random::Entropy;
 use crate::worker::events::{EventSource, watch};
 
@@ -82,12 +82,7 @@ impl Connected {
             Err(error) => {
                 // Cannot be full: it came from there.
                 let _ = self.free.push(place);
-                let is_full = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
-                return Err(if is_full {
-                    NoPort::Full
-                } else {
-                    NoPort::Failed
-                });
+                return Err(why(&error));
             }
         };
         self.places[usize::from(place)] = QuestionSocket {
@@ -118,14 +113,24 @@ impl Connected {
         found.map_or(0, |found| found.number)
     }
 
-    /// Sends `message`. Whether it went out.
+    /// What a place that is open was opened for.
     #[must_use]
-    pub fn send(&self, place: u16, message: &[u8]) -> bool {
+    pub fn question(&self, place: u16) -> u16 {
+        let found = self.places.get(usize::from(place));
+        found.map_or(u16::MAX, |found| found.question)
+    }
+
+    /// Sends `message`.
+    ///
+    /// # Errors
+    /// It did not go out.
+    pub fn send(&self, place: u16, message: &[u8]) -> Result<(), NoPort> {
         let socket = self
             .places
             .get(usize::from(place))
             .and_then(|place| place.socket.as_ref());
-        socket.is_some_and(|socket| socket.send(message).is_ok())
+        let sent = socket.ok_or(NoPort::Failed)?.send(message);
+        sent.map(drop).map_err(|error| why(&error))
     }
 
     /// What came to the socket in `place`.
@@ -168,6 +173,10 @@ impl Connected {
         // The rest is told again.
         PortEvent::Nothing
     }
+}
+
+fn why(error: &io::Error) -> NoPort {
+    no_port(Errno::from_raw(error.raw_os_error().unwrap_or_default()))
 }
 
 /// Takes the first error from the queue of `socket`, which is readable as long as there is one (ip(7), IP_RECVERR).

@@ -13,12 +13,12 @@ const PACKET_MAX: usize = ipv6::HEADER_LEN + udp::HEADER_LEN + MESSAGE_MAX;
 
 /// A packet on its way out.
 #[derive(Debug)]
-pub struct Packet {
+pub struct OutgoingPacket {
     bytes: [u8; PACKET_MAX],
     len: usize,
 }
 
-impl Packet {
+impl OutgoingPacket {
     /// `message` from `port` of `local` to `remote`. `None`: it is too long, or they are of two families.
     #[must_use]
     pub fn new(local: IpAddr, port: u16, remote: SocketAddr, message: &[u8]) -> Option<Self> {
@@ -117,7 +117,8 @@ mod tests {
                 local.parse().expect("an address"),
                 remote.parse().expect("an address"),
             );
-            let packet = Packet::new(local, 40_000, remote, b"\x12\x34 and so on").expect("fits");
+            let packet =
+                OutgoingPacket::new(local, 40_000, remote, b"\x12\x34 and so on").expect("fits");
             let whole = packet.as_bytes();
             let quoted = Quoted {
                 local: SocketAddr::new(local, 40_000),
@@ -142,9 +143,9 @@ mod tests {
     fn two_families_and_long_messages_are_no_packets() {
         let v4 = "192.0.2.1".parse().expect("an address");
         let v6 = "[2001:db8::53]:53".parse().expect("an address");
-        assert!(Packet::new(v4, 1, v6, b"x").is_none());
+        assert!(OutgoingPacket::new(v4, 1, v6, b"x").is_none());
         let remote = "192.0.2.2:53".parse().expect("an address");
-        assert!(Packet::new(v4, 1, remote, &[0; MESSAGE_MAX]).is_some());
-        assert!(Packet::new(v4, 1, remote, &[0; MESSAGE_MAX + 1]).is_none());
+        assert!(OutgoingPacket::new(v4, 1, remote, &[0; MESSAGE_MAX]).is_some());
+        assert!(OutgoingPacket::new(v4, 1, remote, &[0; MESSAGE_MAX + 1]).is_none());
     }
 }

@@ -46,7 +46,7 @@ pub fn open(v6: bool) -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// The next error that quotes a datagram. `None`: there is none.
+/// The next error that quotes a datagram.
 pub fn receive(socket: &OwnedFd, v6: bool, buffer: &mut [u8]) -> Option<Quoted> {
     for _ in 0..LOOKS {
         match datagrams::receive(socket, buffer) {
@@ -71,7 +71,7 @@ pub fn receive(socket: &OwnedFd, v6: bool, buffer: &mut [u8]) -> Option<Quoted> 
             Err(_) => return None,
         }
     }
-    // The rest is told of again: whoever floods us with them must not keep the worker from its clients.
+    // The rest comes with the next event: a flood of errors must not keep the worker from its clients.
     None
 }
 
@@ -99,13 +99,13 @@ fn read_v6(message: &[u8]) -> Option<Quoted> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::datagram::Packet;
+    use super::super::datagram::OutgoingPacket;
     use super::*;
 
     fn error(code: u8) -> Vec<u8> {
         let remote = "192.0.2.53:53".parse().expect("an address");
         let local = "192.0.2.1".parse().expect("an address");
-        let packet = Packet::new(local, 4000, remote, b"\x12\x34").expect("fits");
+        let packet = OutgoingPacket::new(local, 4000, remote, b"\x12\x34").expect("fits");
         let mut message = vec![UNREACHABLE_V4, code, 0, 0, 0, 0, 0, 0];
         message.extend(packet.as_bytes());
         let sum = Sum::new().add_bytes(&message).finish();

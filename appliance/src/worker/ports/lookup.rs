@@ -17,11 +17,11 @@ use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
-use super::datagram::Packet;
+use super::datagram::OutgoingPacket;
 use super::outbox::{Outbox, QueuedPacket, Unsent};
 use super::table::{LookupProgram, PortTable};
-use super::{PortEvent, candidates, icmp};
-use crate::os::datagrams::{Batch, DATAGRAMS_MAX, DatagramInfo, receive_all, send_all};
+use super::{PortEvent, candidates, icmp, no_port};
+use crate::os::datagrams::{DATAGRAMS_MAX, DatagramBatch, DatagramInfo, receive_all, send_all};
 use crate::os::random::Entropy;
 use crate::text::Sentence;
 
@@ -30,6 +30,9 @@ use crate::text::Sentence;
 const ROUTE_MS: u64 = 200;
 /// Bytes of a part of the buffer: a datagram that comes in one frame. A longer one is truncated, and asked for in a stream.
 pub const PART: usize = 1_472;
+
+/// Questions that could not be sent.
+type NotSent = heapless::Vec<Unsent, DATAGRAMS_MAX>;
 
 /// The sockets of one family.
 #[derive(Debug)]
@@ -59,7 +62,6 @@ pub struct LookupPorts {
     senders: heapless::Deque<Sender, UPSTREAMS>,
     /// Not in place: it would be moved with all the rest over a small stack.
     outbox: Box<Outbox>,
-    unsent: heapless::Vec<Unsent, DATAGRAMS_MAX>,
 }
 
 impl LookupPorts {
@@ -86,7 +88,6 @@ impl LookupPorts {
             v6,
             senders: heapless::Deque::new(),
             outbox: Box::default(),
-            unsent: heapless::Vec::new(),
         })
     }
 
@@ -119,9 +120,9 @@ impl LookupPorts {
         entropy: &mut Entropy,
     ) -> Result<u16, NoPort> {
         if self.family(to.is_ipv6()).is_none() {
-            return Err(NoPort::Failed);
+            return Err(NoPort::Unreachable);
         }
-        let local = self.look_up_local(to, now).ok_or(NoPort::Failed)?;
+        let local = self.look_up_local(to, now).map_err(no_port)?;
         for port in candidates(entropy) {
             let entry = self.table.entry(port, to, local).ok_or(NoPort::Failed)?;
             if self.table.open(port, entry, self.worker, question) {
@@ -136,16 +137,23 @@ impl LookupPorts {
         self.table.close(port);
     }
 
-    /// Sends `message` from `port` to `to` with the next [`LookupPorts::flush`]. Whether there is a way, as far as is known.
-    pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
+    /// Sends `message` from `port` to `to` with the next [`LookupPorts::flush`]. Whether there is a way, as far as is known. Others
+    /// for which that has failed are noted in `unsent`.
+    pub fn send(
+        &mut self,
+        port: u16,
+        to: SocketAddr,
+        message: &[u8],
+        unsent: &mut NotSent,
+    ) -> bool {
         let Some(local) = self.sender(to).map(|sender| sender.local) else {
             return false;
         };
-        let Some(packet) = Packet::new(local, port, to, message) else {
+        let Some(packet) = OutgoingPacket::new(local, port, to, message) else {
             return false;
         };
         if self.outbox.is_full() {
-            self.send_waiting();
+            self.send_waiting(unsent);
         }
         let waiting = QueuedPacket {
             packet,
@@ -156,19 +164,17 @@ impl LookupPorts {
         self.outbox.push(waiting).is_ok()
     }
 
-    /// Sends what waits. The questions for which that failed, of those in flight.
-    pub fn flush(&mut self) -> heapless::Vec<Unsent, DATAGRAMS_MAX> {
-        self.send_waiting();
-        std::mem::take(&mut self.unsent)
+    /// Sends what waits. The questions for which that fails, of those in flight, are noted in `unsent`.
+    pub fn flush(&mut self, unsent: &mut NotSent) {
+        self.send_waiting(unsent);
     }
 
-    fn send_waiting(&mut self) {
+    fn send_waiting(&mut self, unsent: &mut NotSent) {
         let Self {
             outbox,
             senders,
             table,
             worker,
-            unsent,
             ..
         } = self;
         let mut rest = outbox.as_slice();
@@ -205,7 +211,7 @@ impl LookupPorts {
 
     /// Receives what came for questions of this worker, each message in a part of `buffer` of [`PART`] bytes. Whether there may
     /// be more.
-    pub fn receive(&self, v6: bool, buffer: &mut [u8]) -> (Batch, bool) {
+    pub fn receive(&self, v6: bool, buffer: &mut [u8]) -> (DatagramBatch, bool) {
         let family = self.family(v6);
         let received = family.map(|family| {
             loop {
@@ -225,7 +231,7 @@ impl LookupPorts {
         let question = entry.and_then(|entry| self.table.question(port, entry, self.worker));
         PortEvent::Message {
             port,
-            // It was closed meanwhile: whoever receives it finds nobody who waits.
+            // It was closed meanwhile: the receiver finds its question gone.
             question: question.unwrap_or(u16::MAX),
             len: received.len,
             from: received.from,
@@ -255,10 +261,10 @@ impl LookupPorts {
     }
 
     /// Our address on the way to `to`.
-    fn look_up_local(&mut self, to: SocketAddr, now: Instant) -> Option<IpAddr> {
+    fn look_up_local(&mut self, to: SocketAddr, now: Instant) -> nix::Result<IpAddr> {
         let known = self.sender(to).map(|sender| (sender.local, sender.until));
         if let Some((local, _)) = known.filter(|(_, until)| now < *until) {
-            return Some(local);
+            return Ok(local);
         }
         let local = local_address(to);
         let mut old = self.senders.iter_mut().find(|sender| sender.to == to);
@@ -269,11 +275,11 @@ impl LookupPorts {
         };
         if let Some(sender) = old.as_mut().filter(|old| is_as_it_was(old)) {
             sender.until = now + ROUTE_MS;
-            return Some(sender.local);
+            return Ok(sender.local);
         }
         self.senders.retain(|sender| sender.to != to);
-        let local = local.ok()?;
-        let socket = open_sender(local, to).ok()?;
+        let local = local?;
+        let socket = open_sender(local, to)?;
         if self.senders.is_full() {
             self.senders.pop_front();
         }
@@ -284,7 +290,7 @@ impl LookupPorts {
             socket,
             until: now + ROUTE_MS,
         });
-        Some(local)
+        Ok(local)
     }
 }
 

@@ -22,6 +22,7 @@ pub mod table;
 
 use std::net::SocketAddr;
 
+use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
 use xdnsd_core::forward::via::NoPort;
 use xdnsd_core::time::Instant;
@@ -34,7 +35,7 @@ pub use outbox::Unsent;
 
 /// The lowest port that is drawn: those below are other services' (RFC 6335 section 6).
 pub const PORT_MIN: u16 = 1024;
-/// Ports that are drawn before there is none.
+/// How many ports are drawn before the search gives up.
 const DRAWS: usize = 32;
 /// Questions whose time is kept, by the end of their name.
 const TIMES: usize = 32;
@@ -75,6 +76,8 @@ pub enum PortEvent {
 pub struct Ports {
     pub(super) connected: Connected,
     pub(super) lookup: Option<LookupPorts>,
+    /// Questions that could not be sent, though a port was had.
+    unsent: heapless::Vec<Unsent, DATAGRAMS_MAX>,
     /// When the latest questions went out, in nanoseconds, where somebody wants to know.
     asked_ns: [u64; TIMES],
 }
@@ -86,6 +89,7 @@ impl Ports {
         Self {
             connected: Connected::new(),
             lookup: None,
+            unsent: heapless::Vec::new(),
             asked_ns: [0; TIMES],
         }
     }
@@ -129,15 +133,24 @@ impl Ports {
     /// Sends `message` to `to`, with [`Ports::flush`] at the latest. Whether it goes out, as far as is known by now.
     pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
         match &mut self.lookup {
-            Some(lookup) if port >= PORT_MIN => lookup.send(port, to, message),
-            Some(_) | None => self.connected.send(port, message),
+            Some(lookup) if port >= PORT_MIN => lookup.send(port, to, message, &mut self.unsent),
+            Some(_) | None => match self.connected.send(port, message) {
+                Ok(()) => true,
+                Err(NoPort::Unreachable) => {
+                    let question = self.connected.question(port);
+                    self.unsent.push(Unsent { port, question }).is_ok()
+                }
+                Err(NoPort::Full | NoPort::Failed) => false,
+            },
         }
     }
 
     /// Sends what waits. The questions for which that failed.
     pub fn flush(&mut self) -> heapless::Vec<Unsent, DATAGRAMS_MAX> {
-        let lookup = self.lookup.as_mut();
-        lookup.map_or_else(heapless::Vec::new, LookupPorts::flush)
+        if let Some(lookup) = &mut self.lookup {
+            lookup.flush(&mut self.unsent);
+        }
+        std::mem::take(&mut self.unsent)
     }
 
     /// Keeps when a question went out.
@@ -149,6 +162,33 @@ impl Ports {
     #[must_use]
     pub fn asked_ns(&self, port: u16) -> u64 {
         self.asked_ns[usize::from(port) % TIMES]
+    }
+}
+
+/// Why a port or a stream cannot be had, by what the system said. Routes of the types `unreachable`, `prohibit` and `blackhole`
+/// give EHOSTUNREACH, EACCES and EINVAL (ip-route(8)), none at all ENETUNREACH, a firewall EPERM; without any address to
+/// send from it is EADDRNOTAVAIL.
+#[must_use]
+pub fn no_port(errno: Errno) -> NoPort {
+    const NO_WAY: [Errno; 11] = [
+        Errno::ENETUNREACH,
+        Errno::EHOSTUNREACH,
+        Errno::EHOSTDOWN,
+        Errno::ENETDOWN,
+        Errno::EACCES,
+        Errno::EPERM,
+        Errno::EINVAL,
+        Errno::ENODEV,
+        Errno::ENXIO,
+        Errno::EADDRNOTAVAIL,
+        Errno::EAFNOSUPPORT,
+    ];
+    if matches!(errno, Errno::EMFILE | Errno::ENFILE) {
+        NoPort::Full
+    } else if NO_WAY.contains(&errno) {
+        NoPort::Unreachable
+    } else {
+        NoPort::Failed
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::datagram::Packet;
+use super::datagram::OutgoingPacket;
 use crate::os::datagrams::DATAGRAMS_MAX;
 
 /// A packet with what is known of it.
 #[derive(Debug)]
 pub struct QueuedPacket {
     /// Its bytes.
-    pub packet: Packet,
+    pub packet: OutgoingPacket,
     /// Its source.
     pub local: IpAddr,
     /// Its source port.

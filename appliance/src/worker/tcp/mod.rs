@@ -36,7 +36,7 @@ const PIECE: usize = 512;
 pub const QUERY_MS: u64 = 5_000;
 /// Questions of one connection that may be in flight: then it is not read from until one is answered.
 const IN_FLIGHT_MAX: u8 = 64;
-/// Connections of one client, where all slots are taken: whoever has more gives way first.
+/// The fair share of connections when all slots are taken: a client above it gives way first.
 const SHARE: usize = if TCP_CLIENTS < 8 { 1 } else { TCP_CLIENTS / 8 };
 /// A new connection has this time for its first query before it counts as idle, in milliseconds.
 const GRACE_MS: u64 = 1_000;
@@ -65,7 +65,7 @@ struct Connection {
     holder: IpAddr,
     /// Bytes of the query that are there, prefix included.
     filled: usize,
-    /// When the first of them came; if there are none, when the last query was whole or the last answer was out.
+    /// When the first of them came; if there are none, when the last query was complete or the last answer was sent.
     since: Instant,
     /// Nothing was asked yet.
     is_new: bool,

@@ -68,8 +68,9 @@ fn half_a_list_is_never_loaded() -> Result<()> {
 /// What an error of a download leaves.
 #[test]
 fn a_list_that_was_emptied_or_halved_is_refused_unless_the_config_takes_it() -> Result<()> {
-    let lists = Lists::new(&[("list", &names(100))])?;
-    let setup = with_list(&lists);
+    let lists = Lists::new(&[("list", &names(100)), ("allow", "")])?;
+    let sections = format!("allow_files = [{:?}]\n", lists.path("allow"));
+    let setup = with_list(&lists).sections(&sections);
     let scene = scene!(setup);
     answer_the_rest(&scene);
     let client = scene.raw_client()?;
@@ -78,7 +79,7 @@ fn a_list_that_was_emptied_or_halved_is_refused_unless_the_config_takes_it() -> 
         lists.write("list", &text)?;
         scene.daemon.wait_log_count(
             &format!(
-                "{place}: has {rules} rules and had 100: the lists stay as they were; \
+                "{place}: has {rules} rules and had 100: those stay in force, until it has grown again; \
                  `filter.take_shrunk = true`, or a restart, takes it as it is"
             ),
             1,
@@ -87,8 +88,14 @@ fn a_list_that_was_emptied_or_halved_is_refused_unless_the_config_takes_it() -> 
     }
     ensure!(scene.daemon.control("reload").is_err(), "a reload, too");
     ensure!(is_blocked(&client, "ads99.test.")?);
-    // Half of them is taken.
-    lists.write("list", &names(50))?;
+    // What is asked for is told of it, and other lists go on.
+    let told = scene.daemon.control("stats")?;
+    ensure!(told.contains("xdnsd_file_not_taken{file=\""), "{told}");
+    lists.write("allow", "ads98.test\n")?;
+    wait_blocked(&client, "ads98.test.", false)?;
+    ensure!(is_blocked(&client, "ads99.test.")?);
+    // Most of them are taken.
+    lists.write("list", &names(90))?;
     wait_blocked(&client, "ads99.test.", false)?;
     ensure!(is_blocked(&client, "ads49.test.")?);
     let folder = scene.directory.path();
@@ -144,6 +151,8 @@ fn how_a_list_was_read_and_what_was_passed_over_is_in_the_log() -> Result<()> {
         lists.path("list")
     );
     scene.daemon.wait_log_count(&expected, 1)?;
+    let skipped = "/list: skipped: 1 \"not a name\", 1 \"option not supported\"\n";
+    scene.daemon.wait_log_count(skipped, 1)?;
     let client = scene.raw_client()?;
     ensure!(is_blocked(&client, "acr.test.")? && is_blocked(&client, "x.acr.test.")?);
     // Whoever compiles it is told the same.

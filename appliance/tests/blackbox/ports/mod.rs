@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket,
 };
@@ -26,7 +27,7 @@ use xdnsd_lab::wait::wait_until;
 use self::forged::Forger;
 use crate::support::client::Family;
 use crate::support::daemon::BINARY;
-use crate::support::message::{addresses, query, wire};
+use crate::support::message::{addresses, query, query_edns, wire};
 use crate::support::preload;
 use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, WAYS, scene};
@@ -416,6 +417,44 @@ fn only_servers_that_refuse_are_servfail_at_once() -> Result<()> {
     Ok(())
 }
 
+/// The machine's own routes say so: nothing leaves, and nobody waits.
+#[test]
+fn what_no_route_leads_to_is_servfail_at_once() -> Result<()> {
+    only!(ONCE, "ports towards upstreams, by each way that there is");
+    for way in WAYS {
+        let nowhere = ["203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.4"];
+        let setup = Setup::default().servers(&nowhere);
+        let scene = scene!(setup.sections(&forward(way, "give_up_ms = 30000\n")));
+        let routes = "route add unreachable 203.0.113.1\nroute add prohibit 203.0.113.2\n\
+                      route add blackhole 203.0.113.3\n";
+        scene.lab.router.ip(routes)?;
+        let client = scene.udp_client(Family::V4)?;
+        let answer = client.ask(&query_edns("www.test.", RecordType::A, 1232))?;
+        assert_eq!(answer.response_code(), ResponseCode::ServFail, "{way}");
+        // RFC 8914 section 4.23: No Reachable Authority.
+        let edns = answer.extensions().as_ref().expect("OPT");
+        let reason = edns.option(EdnsCode::Unknown(15));
+        let is_told =
+            matches!(reason, Some(EdnsOption::Unknown(15, data)) if data.starts_with(&[0, 22]));
+        assert!(is_told, "{way} {reason:?}");
+        let metrics = scene.daemon.metrics()?;
+        assert_eq!(metrics.get(&Counter::UpstreamTimeouts), Some(0), "{way}");
+        assert_eq!(metrics.get(&Counter::UpstreamUnreachable), Some(4), "{way}");
+        wait_until("each is told as what it is", TIMEOUT, || {
+            let metrics = scene.daemon.metrics();
+            let text = metrics.map_or_else(|_| String::new(), |metrics| metrics.text().to_owned());
+            nowhere.iter().all(|server| {
+                text.lines().any(|line| {
+                    line.starts_with(&format!(
+                        "xdnsd_upstream_last_failure_timestamp_seconds{{server=\"{server}:53\""
+                    )) && line.contains("reason=\"unreachable\"")
+                })
+            })
+        })?;
+    }
+    Ok(())
+}
+
 #[test]
 fn an_icmp_error_that_quotes_no_question_in_flight_does_no_harm() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -596,14 +635,13 @@ fn late_answers_to_a_burst_are_nobodys_forgeries() -> Result<()> {
     const BURST: u32 = 2_000;
     let slow = Rule::addresses(300, &[ANSWER]).after(Duration::from_millis(500));
     for way in WAYS {
-        // All of them are under one domain.
-        let forward = format!("[forward]\nupstream_ports = \"{way}\"\nzone_questions = 0\n");
-        let scene = scene!(Setup::default().sections(&forward));
-        scene.upstream.on("*.slow.test.", slow.clone());
+        let scene = scene!(Setup::default().sections(&forward(way, "")));
+        scene.upstream.on("*.slow.", slow.clone());
         let client = scene.udp_client(Family::V4)?;
         let before = scene.daemon.metrics()?;
         for number in 0..BURST {
-            let name = format!("n{number}.slow.test.");
+            // Each under a domain of its own: one domain gets a part of the places alone (`forward.zone_questions`).
+            let name = format!("www.n{number}.slow.");
             client.send(&wire(&query(&name, RecordType::A)))?;
             if number % 64 == 63 {
                 // As fast as the worker takes them.
@@ -611,7 +649,7 @@ fn late_answers_to_a_burst_are_nobodys_forgeries() -> Result<()> {
             }
         }
         // What is asked last is answered last.
-        let last = || client.ask(&query("last.slow.test.", RecordType::A));
+        let last = || client.ask(&query("www.last.slow.", RecordType::A));
         wait_until("the last one is answered", TIMEOUT, || {
             last().is_ok_and(|answer| addresses(&answer) == [ANSWER])
         })?;

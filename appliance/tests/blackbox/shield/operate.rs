@@ -77,7 +77,7 @@ fn a_program_is_taken_off_and_put_back_at_once_and_clients_are_answered_all_the_
     let said = scene.daemon.control("shield detach eth9");
     let said = format!("{:#}", said.err().context("there is none")?);
     let allowed = format!(
-        "`eth9` is no interface of the config that may have an XDP program; allowed: {LAN}"
+        "`eth9` is not an interface of the config that may have an XDP program; allowed: {LAN}"
     );
     assert!(said.contains(&allowed), "{said}");
     Ok(())

@@ -276,7 +276,5 @@ fn where_floods_alone_are_kept_away_clients_are_asked_in_a_flood() -> Result<()>
         CLIENT_V6.into(),
         SocketAddr::new(other, PORT)
     )?);
-    scene
-        .daemon
-        .wait_log_count("hosts behind: it is calm again", 1)
+    scene.daemon.wait_log_count("protect: it is calm again", 1)
 }

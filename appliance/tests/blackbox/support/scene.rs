@@ -1,8 +1,10 @@
 //! A lab with a scripted upstream and a running daemon, for one test.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use xdnsd_lab::bpf::Link;
@@ -153,12 +155,23 @@ pub struct Scene {
     pub directory: Directory,
 }
 
+thread_local! {
+    /// When the last scene of this thread's test was set.
+    static SET_AT: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// For how long the scene of this thread's test is up, in seconds.
+pub fn age_secs() -> u32 {
+    SET_AT.get().map_or(0, |at| at.elapsed().as_secs() as u32)
+}
+
 impl Scene {
     /// Makes it; `None` where `test` has to be skipped.
     pub fn set(test: &str, setup: &Setup) -> Result<Option<Self>> {
         if !root_or_skip(test) {
             return Ok(None);
         }
+        SET_AT.set(Some(Instant::now()));
         let lab = Lab::up(&setup.lab)?;
         // The kernel's own answers then carry full checksums on the veth pair, too, and can be verified.
         lab.router.output(&["ethtool", "-K", LAN, "tx", "off"])?;

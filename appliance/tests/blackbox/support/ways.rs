@@ -349,7 +349,7 @@ fn all_the_same(replies: &[(Way, Family, View)]) -> Result<()> {
         return Ok(());
     };
     for (other_way, other_family, other) in others {
-        let near = |(one, other): (u32, u32)| one.abs_diff(other) <= age_max(one);
+        let near = |(one, other): (u32, u32)| one.abs_diff(other) <= age_max();
         let is_same = Essence::of(first) == Essence::of(other)
             && ttls(first).into_iter().zip(ttls(other)).all(near);
         ensure!(

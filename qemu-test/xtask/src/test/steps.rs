@@ -143,7 +143,14 @@ const WITHOUT_XSK: [&str; 17] = [
 const USUAL_WAYS: [Way; 4] = [Way::Udp, Way::Tcp, Way::Connected, Way::Hot];
 /// Themes of the black-box tests that are about what is answered, to whom and until when: in the whole of the tests these alone go by
 /// the way of hot names.
-const HOT_THEMES: [&str; 5] = ["caching::", "filter::", "local::", "prefixes::", "reload::"];
+const HOT_THEMES: [&str; 6] = [
+    "caching::",
+    "filter::",
+    "local::",
+    "prefixes::",
+    "rate::",
+    "reload::",
+];
 /// Black-box tests at once. They mostly wait, for TTLs, timeouts and silence, so there may be more than processors.
 const BLACK_BOXES: &str = "--test-threads=6";
 

@@ -316,7 +316,7 @@ impl AddressRun {
         }
     }
 
-    /// A record came that is no such address.
+    /// A record of another kind came.
     const fn interrupt(&mut self) {
         self.owner_and_type = 0;
     }

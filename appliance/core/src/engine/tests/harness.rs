@@ -65,6 +65,8 @@ pub(super) struct Recorder {
     pub left_streams: Vec<u16>,
     /// Servers to which nothing can be sent.
     pub unreachable: Vec<SocketAddr>,
+    /// Servers to which no route leads.
+    pub no_way: Vec<SocketAddr>,
     pub notices: Vec<String>,
     /// The question of each port that is open.
     pub ports: HashMap<u16, u16>,
@@ -84,7 +86,10 @@ impl Recorder {
 }
 
 impl Effects<ReplyPath> for Recorder {
-    fn open_port(&mut self, _: SocketAddr, question: u16) -> Result<u16, NoPort> {
+    fn open_port(&mut self, to: SocketAddr, question: u16) -> Result<u16, NoPort> {
+        if self.no_way.contains(&to) {
+            return Err(NoPort::Unreachable);
+        }
         if let Some((max, why)) = self.no_more_ports
             && self.ports.len() >= max
         {

@@ -10,6 +10,7 @@ const RULES: RateLimits = RateLimits {
     queries: Rate::new(5, 1),
     misses: Rate::new(3, 1),
     slips: Rate::new(1, 1),
+    newcomers: 0,
 };
 
 fn limited(rates: RateLimits) -> Settings {
@@ -182,7 +183,7 @@ fn what_slips_brings_a_cookie_that_no_limit_is_applied_to() {
             let option = [&[0, 10, 0, len][..], b"clients!", server].concat();
             with_options(&query("hot.example.", 7), 0, 1232, &option)
         };
-        // A cookie that is none of ours, and none at all.
+        // A cookie that is not of ours, and none at all.
         let (outcome, _) = world.ask_as(&one, &cookie(&[1; 16]));
         let Outcome::Reply(_) = outcome else {
             panic!("{outcome:?}")

@@ -3,6 +3,7 @@
 use super::harness::*;
 use super::image;
 use crate::forward::tries::FORGED_MAX;
+use crate::forward::upstreams::FailureKind;
 use crate::limits::LINGERING;
 use crate::policy::Routes;
 use hickory_proto::rr::rdata::opt::EdnsOption;
@@ -604,6 +605,44 @@ fn a_server_that_icmp_says_is_not_there_is_left_out_after_three_questions() {
             world.respond(answer_a(60));
         }
         assert_eq!(world.effects.replies.len(), 4);
+    });
+}
+
+/// No route leads there, or one that forbids it: that is known at once, and nothing is waited for.
+#[test]
+fn a_server_that_no_route_leads_to_is_left_at_once_and_told_as_what_it_is() {
+    with_world(Settings::DEFAULT, |world| {
+        let [first, second] = [UPSTREAM_1, UPSTREAM_2].map(|server| server.parse().unwrap());
+        world.effects.no_way = std::vec![first];
+        world.miss(1, &query("a.example.", 1));
+        assert_eq!(
+            world.asked(),
+            [UPSTREAM_2],
+            "the next one, in the same moment"
+        );
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
+        world.effects.no_way.push(second);
+        world.miss(1, &query("b.example.", 2));
+        let reply = world.last_reply();
+        assert_eq!(
+            (reply.id(), reply.response_code()),
+            (2, ResponseCode::ServFail)
+        );
+        assert_eq!(world.engine.in_flight(), 0);
+        assert_eq!(world.asked(), [UPSTREAM_2]);
+        assert_eq!(world.get(Counter::UpstreamUnreachable), 3);
+        assert_eq!(world.get(Counter::UpstreamTimeouts), 0);
+        for server in [0, 1] {
+            let upstream = &world.engine.upstreams().as_slice()[server];
+            let failure = upstream.failure().map(|(kind, _)| kind);
+            assert_eq!(failure, Some(FailureKind::Unreachable));
+        }
+        world.effects.no_way.clear();
+        world.pass(20_000);
+        world.miss(1, &query("c.example.", 3));
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
     });
 }
 

@@ -1,6 +1,6 @@
-//! Where questions in flight pile up: under a domain, and at a group of servers, whoever asks.
+//! Where questions in flight pile up: under a domain, and at a group of servers, from any client.
 //!
-//! Who floods a forwarder with names that nobody answers may forge its address, so that no client has many questions. But the
+//! A flood of names that nobody answers may come from forged addresses, so that no client has many questions. But the
 //! names stand below one domain, or a few. So no domain has more questions than there are places free, and the last places are
 //! for domains with few. Likewise a group of servers that are silent leaves a part of the table to the others.
 
@@ -11,7 +11,7 @@ use core::cmp::Reverse;
 
 /// So many questions any domain may have, however full the table is.
 const FEW: usize = 4;
-/// So many questions under one domain are a crowd, whoever has asked them.
+/// So many questions under one domain are a crowd, from any client.
 const CROWD: usize = PENDING / 8;
 /// A client has many questions from here on.
 const MANY: u16 = 16;

@@ -435,7 +435,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     }
 
     /// The question that makes room for another: of those clients that have the most questions, the one that has been in
-    /// flight for the longest time. So whoever fills the table pays for it, and the others do not notice.
+    /// flight for the longest time. So the client that fills the table pays for it, and the others do not notice.
     #[must_use]
     pub fn victim(&self) -> Option<u16> {
         let most = *self.held.iter().max()?;

@@ -11,7 +11,7 @@ use crate::time::Instant;
 pub struct ServerTraits {
     /// It came with an OPT record.
     pub has_edns: bool,
-    /// It says something about the name: it is no failure.
+    /// It says something about the name, so it is not a failure.
     pub is_useful: bool,
 }
 

@@ -76,6 +76,8 @@ pub enum Event {
     Sent,
     /// It could not be sent, or there was no stream.
     NotSent,
+    /// There is no way to the server: it could not be sent, nor could it soon.
+    NoWay(Attempt),
     /// Something is due.
     Deadline,
     /// An answer that says something about the name.
@@ -292,6 +294,7 @@ impl Question {
             }
             (stage, Event::Sent) => self.on_sent(stage, scene),
             (stage, Event::NotSent) => self.on_not_sent(stage, scene),
+            (stage, Event::NoWay(attempt)) => self.on_no_way(stage, &attempt, scene),
 
             (_, Event::Answered) => Step::Deliver,
             (Stage::Fetching, Event::Truncated(_)) => Step::Deliver,
@@ -380,6 +383,29 @@ impl Question {
             },
             Stage::Fetching => Step::Wait,
         }
+    }
+
+    /// As where ICMP says so, which is what a router says that has no way.
+    fn on_no_way(&mut self, stage: Stage, attempt: &Attempt, scene: &mut Scene<'_>) -> Step {
+        self.note_unreachable(attempt, scene);
+        let purpose = match stage {
+            Stage::Probing => return self.wait(Stage::Asking),
+            Stage::Opening { purpose, .. } => Some(purpose),
+            Stage::Beginning | Stage::Asking | Stage::Fetching => None,
+        };
+        match purpose {
+            Some(StreamPurpose::Rest) => return self.deliver(),
+            Some(StreamPurpose::Whole) => self.stage = Stage::Fetching,
+            Some(StreamPurpose::Instead) => self.stage = Stage::Asking,
+            None => {}
+        }
+        // For those that were asked beside it.
+        self.schedule(false, scene);
+        let step = self.fail_over(Failure::SERVFAIL, scene);
+        if step == Step::Wait && self.stage == Stage::Beginning {
+            self.stage = Stage::Asking;
+        }
+        step
     }
 }
 

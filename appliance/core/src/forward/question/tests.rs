@@ -152,6 +152,14 @@ const ROWS: &[Row] = {
         ("both were lost", Fetching, &[over(S), over(T)], Lost(T), failed(rcode::SERVFAIL, ede::NO_REACHABLE_AUTHORITY), Fetching, 7),
         ("it did not arrive: the next one", Asking, &[over(A)], Unreachable(A), Send(1), Asking, 7),
 
+        ("there is no way to it: the next one", Beginning, &[over(A)], NoWay(A), Send(1), Beginning, 2),
+        ("nor is there one to any other", Asking, &[over(A), over(B)], NoWay(B), failed(rcode::SERVFAIL, ede::NO_REACHABLE_AUTHORITY), Asking, 4),
+        ("none to a rival: the first is waited for", Beginning, &[A, over(B)], NoWay(B), Wait, Asking, 4),
+        ("none to one that is probed", Probing, &[A, over(B)], NoWay(B), Wait, Asking, 7),
+        ("none for the rest: what there is is given", opening(0, Rest), &[over(A), over(S)], NoWay(S), Deliver, Asking, 7),
+        ("none for a long answer: the next one", opening(0, Whole), &[over(S)], NoWay(S), Open(1), opening(1, Whole), 2),
+        ("none for safety: the next one", opening(0, Instead), &[over(A), over(S)], NoWay(S), Send(1), Asking, 4),
+
         ("the next one's time has come", Asking, &[A], Deadline, Send(1), Asking, 7),
         ("once all were asked they take turns", Asking, &[A, B], Deadline, Send(0), Asking, 7),
         ("of a long answer, too", Fetching, &[S], Deadline, Open(1), opening(1, Whole), 7),
@@ -193,6 +201,7 @@ fn every_event(attempt: Attempt) -> Vec<Event> {
         Event::Begin,
         Event::Sent,
         Event::NotSent,
+        Event::NoWay(attempt),
         Event::Deadline,
         Event::Answered,
         Event::Truncated(attempt),
@@ -236,7 +245,9 @@ fn whatever_happens_a_question_that_waits_is_in_a_stage_in_which_it_can_be_woken
         .flat_map(|stage| tried.map(|tries| (stage, tries)))
     {
         let rests = matches!(stage, Stage::Asking | Stage::Fetching);
-        let may_happen = |event: &Event| rests || matches!(event, Event::Sent | Event::NotSent);
+        let may_happen = |event: &Event| {
+            rests || { matches!(event, Event::Sent | Event::NotSent | Event::NoWay(_)) }
+        };
         for event in [A, S].into_iter().flat_map(every_event).filter(may_happen) {
             let mut question = question(stage, tries);
             let mut upstreams = upstreams(Strategy::Race);
@@ -247,12 +258,18 @@ fn whatever_happens_a_question_that_waits_is_in_a_stage_in_which_it_can_be_woken
                 let (Step::Send(server) | Step::Open(server)) = next else {
                     break;
                 };
-                question.tries.push(over(Attempt {
+                let attempt = over(Attempt {
                     upstream: server,
                     via: None,
                     ..A
-                }));
-                next = step(&mut question, Event::NotSent, &mut upstreams);
+                });
+                question.tries.push(attempt);
+                let then = if matches!(event, Event::NoWay(_)) {
+                    Event::NoWay(attempt)
+                } else {
+                    Event::NotSent
+                };
+                next = step(&mut question, then, &mut upstreams);
             }
             let ends = !matches!(next, Step::Send(_) | Step::Open(_));
             assert!(ends, "{stage:?} {event:?}");

@@ -120,7 +120,7 @@ impl Capability {
 pub enum FailureKind {
     /// It did not answer in time.
     Timeout,
-    /// ICMP says that it, its port or the way to it is not there.
+    /// ICMP says that it, its port or the way to it is not there; or no route of this machine leads there.
     Unreachable,
     /// Its answer was not a well-formed message.
     Malformed,

@@ -244,7 +244,7 @@ impl Attachment {
     /// Gives each RX queue that has none a worker, as long as there are any that are not `taken`.
     fn assign(&mut self, taken: &mut [bool; WORKERS]) {
         let (rx_queues, tx_queues) = queues::count(&self.name).unwrap_or((1, 1));
-        // A socket sends on the TX queue of its own number. Where there is none, the kernel takes the frame and drops it
+        // A socket sends on the TX queue of its own number. If the device lacks that queue, the kernel drops the frame
         // (xsk_generic_xmit), so the XDP program passes what arrives on that RX queue.
         let count = rx_queues.min(tx_queues).min(xdnsd_abi::QUEUES_MAX);
         let (old_count, old_left) = self.countable;

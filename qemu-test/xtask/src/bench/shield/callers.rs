@@ -63,6 +63,8 @@ pub struct Served {
     pub udp: Share,
     /// Over TCP.
     pub tcp: Share,
+    /// Answers over UDP that came too late.
+    pub late: u64,
 }
 
 /// Asks `server` from the network namespace of the calling thread for `length`, and waits for the last answers.
@@ -91,6 +93,7 @@ pub fn call(server: Ipv4Addr, rates: Rates, length: Duration) -> Result<Served> 
     Ok(Served {
         udp: datagrams.share,
         tcp: connections.share,
+        late: datagrams.late,
     })
 }
 
@@ -139,6 +142,7 @@ struct Datagrams {
     /// When the query of each ID was sent, while it is not answered.
     asked: Vec<Option<Instant>>,
     share: Share,
+    late: u64,
 }
 
 impl Datagrams {
@@ -154,6 +158,7 @@ impl Datagrams {
             sockets: sockets.context("open the callers' sockets")?,
             asked: vec![None; IDS],
             share: Share::default(),
+            late: 0,
         })
     }
 
@@ -175,9 +180,12 @@ impl Datagrams {
                 let Some(id) = answered(&reply[..len]) else {
                     continue;
                 };
-                let asked = self.asked[usize::from(id)].take();
-                let is_served = asked.is_some_and(|asked| asked.elapsed() <= LIMIT);
+                let Some(asked) = self.asked[usize::from(id)].take() else {
+                    continue;
+                };
+                let is_served = asked.elapsed() <= LIMIT;
                 self.share.served += u64::from(is_served);
+                self.late += u64::from(!is_served);
             }
         }
     }

@@ -24,6 +24,7 @@ use xdnsd_lab::suite::Suite;
 
 mod callers;
 mod cost;
+mod losses;
 mod report;
 mod turn;
 
@@ -103,7 +104,7 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
             row.turns.push(turn.with_context(|| row.who.name())?);
         }
     }
-    let table = format!("{}\n{}", report::served(&rows), report::costs(&costs));
+    let table = report::all(&rows, &costs);
     println!("\n{table}");
     fs::write(directory.join("table.txt"), &table).context("write the table")?;
     if turns.save {

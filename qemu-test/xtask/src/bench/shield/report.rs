@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::callers::Share;
 use super::cost::{CASES, Cost, Costs};
+use super::losses::Losses;
 use super::turn::{FLOODS, Outcome, Who, name};
 use crate::bench::report::median;
 use xdnsd_lab::bpf::{XDP_PASS, XDP_TX};
@@ -45,6 +46,11 @@ impl Row {
     }
 }
 
+/// All tables.
+pub fn all(rows: &[Row], costs: &[Vec<Costs>]) -> String {
+    format!("{}\n{}\n{}", served(rows), losses(rows), self::costs(costs))
+}
+
 /// Who was served in which flood.
 pub fn served(rows: &[Row]) -> String {
     let mut text = line([
@@ -54,6 +60,7 @@ pub fn served(rows: &[Row]) -> String {
         "no room/s",
         "UDP",
         "TCP",
+        "of the bound",
         "goals",
     ]);
     for (at, flood) in FLOODS.into_iter().enumerate() {
@@ -75,15 +82,31 @@ pub fn served(rows: &[Row]) -> String {
                 &format!("{:.0}", row.median(at, |outcome| outcome.lost)),
                 &format!("{udp:.2}%"),
                 &format!("{tcp:.2}%"),
+                &of_bound(rows, at, [udp, tcp]),
                 &verdict,
             ]);
         }
     }
     let _ = writeln!(
         text,
-        "\nThe goals: {UDP_GOAL} % of cached queries, {TCP_GOAL} % of new connections, at {FLOOD_GOAL} frames a second or more."
+        "\nThe bound is what callers get behind the bare filter, which drops the flood in some ten instructions and passes all else: \
+         what the stand leaves to any program.\n\
+         The goals: {UDP_GOAL} % of cached queries, {TCP_GOAL} % of new connections, at {FLOOD_GOAL} frames a second or more."
     );
     text
+}
+
+/// The shares over UDP and TCP, in percent of those behind the bare filter. Empty: it is not there.
+fn of_bound(rows: &[Row], flood: usize, shares: [f64; 2]) -> String {
+    let Some(bare) = rows.iter().find(|row| row.who == Who::Bare) else {
+        return String::new();
+    };
+    let bounds = [
+        bare.share(flood, |outcome| outcome.served.udp),
+        bare.share(flood, |outcome| outcome.served.tcp),
+    ];
+    let [udp, tcp] = [0, 1].map(|at| 100.0 * shares[at] / bounds[at]);
+    format!("{udp:.1}/{tcp:.1}")
 }
 
 fn goals(is_met: bool, is_flooded: bool) -> String {
@@ -94,12 +117,35 @@ fn goals(is_met: bool, is_flooded: bool) -> String {
     }
 }
 
-fn line(cells: [&str; 7]) -> String {
+fn line(cells: [&str; 8]) -> String {
     let text = format!(
-        "{:<9}{:<17}{:>10}{:>11}{:>9}{:>9}  {}",
-        cells[0], cells[1], cells[2], cells[3], cells[4], cells[5], cells[6]
+        "{:<9}{:<17}{:>10}{:>11}{:>9}{:>9}{:>14}  {}",
+        cells[0], cells[1], cells[2], cells[3], cells[4], cells[5], cells[6], cells[7]
     );
     text.trim_end().to_owned() + "\n"
+}
+
+/// Where callers' frames and answers were lost, in all rounds.
+pub fn losses(rows: &[Row]) -> String {
+    let mut text = "lost on the way, of callers' frames and of all answers:\n".to_owned();
+    for (at, flood) in FLOODS.into_iter().enumerate() {
+        for row in rows {
+            let mut sum = Losses::default();
+            let mut late = 0;
+            for turn in &row.turns {
+                sum += turn[at].losses;
+                late += turn[at].served.late;
+            }
+            let _ = writeln!(
+                text,
+                "{:<9}{:<17}{}; {late} answers over UDP came too late",
+                name(flood),
+                row.who.name(),
+                sum.in_words()
+            );
+        }
+    }
+    text
 }
 
 /// What frames cost: a list of costs for each round.
@@ -146,7 +192,7 @@ pub fn costs(rounds: &[Vec<Costs>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{CASES, Cost, Costs, FLOODS, Outcome, Row, Who, costs, served};
+    use super::{CASES, Cost, Costs, FLOODS, Losses, Outcome, Row, Who, costs, served};
     use crate::bench::shield::callers::{Served, Share};
     use xdnsd_lab::peer::Peer;
 
@@ -159,9 +205,11 @@ mod tests {
             served: Served {
                 udp: share(udp),
                 tcp: share(tcp),
+                late: 0,
             },
             flood,
             lost: 0.0,
+            losses: Losses::default(),
         }
     }
 
@@ -196,10 +244,27 @@ mod tests {
                 .lines()
                 .find(|line| line.starts_with("syn") && line.contains("xdnsd"));
             let line = line.expect("a row");
-            assert!(line.ends_with(&format!("%  {verdict}")), "{line}");
+            assert!(line.ends_with(&format!("  {verdict}")), "{line}");
             let line = table.lines().find(|line| line.contains("dnsmasq"));
             assert!(line.expect("a row").ends_with("0.10%    0.10%"), "{table}");
         }
+    }
+
+    #[test]
+    fn the_bound_is_what_the_bare_filter_leaves() {
+        let rows = [
+            row(Who::Appliance, &[outcome(1.0, 900, 990)]),
+            row(Who::Bare, &[outcome(1.0, 950, 1000)]),
+        ];
+        let table = served(&rows);
+        let line = |who| {
+            table
+                .lines()
+                .find(|line| line.contains(who))
+                .expect("a row")
+        };
+        assert!(line("xdnsd").contains(" 94.7/99.0 "), "{table}");
+        assert!(line("bare filter").ends_with(" 100.0/100.0"), "{table}");
     }
 
     #[test]

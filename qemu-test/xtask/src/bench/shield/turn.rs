@@ -9,11 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use super::callers::{Rates, Served, call};
-use crate::bench::LOAD_CORE;
+use super::losses::Losses;
 use crate::bench::build::Programs;
+use crate::bench::pair::{receiver, thread};
 use crate::bench::query;
 use crate::bench::subject::{Backend, Kind as Build};
 use crate::bench::upstream::Upstream;
+use crate::bench::{LOAD_CORE, SUBJECT_CORE};
 use nix::net::if_::if_nametoindex;
 use xdnsd_lab::bpf::instruction::{Instruction, R0, R1, R2, R3};
 use xdnsd_lab::bpf::{Attach, DATA, DATA_END, Link, Program, XDP_DROP, XDP_PASS};
@@ -28,6 +30,8 @@ use xdnsd_lab::suite::Suite;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long callers ask before anything is measured: every name is hot by then.
 const RUN_UP: Duration = Duration::from_secs(1);
+/// The appliance's control socket, in the directory.
+const SOCKET: &str = "xdnsd.sock";
 /// Longer than any measurement.
 const FLOOD_MAX: Duration = Duration::from_secs(600);
 
@@ -81,6 +85,8 @@ pub struct Outcome {
     pub flood: f64,
     /// Those that found no room on the link.
     pub lost: f64,
+    /// Where callers' frames and answers were lost.
+    pub losses: Losses,
 }
 
 /// What all turns have in common.
@@ -117,9 +123,22 @@ pub fn turn(who: Who, ground: &Ground<'_>) -> Result<[Outcome; FLOODS.len()]> {
     ask(&lab, ground.rates, RUN_UP)?;
     for (outcome, kind) in outcomes.iter_mut().zip(FLOODS) {
         let what = || format!("{}\nits log:\n{}", name(kind), process.log());
+        let before = losses(who, &lab, ground)?;
         *outcome = one(&lab, kind, ground).with_context(what)?;
+        outcome.losses = losses(who, &lab, ground)?.since(before);
     }
     Ok(outcomes)
+}
+
+fn losses(who: Who, lab: &Lab, ground: &Ground<'_>) -> Result<Losses> {
+    let stats = (who == Who::Appliance).then(|| {
+        let program = ground.programs.path(Build::Appliance(Backend::Own));
+        let mut command = lab.router.command(program);
+        command.args(["stats", "--prometheus", "--socket"]);
+        command.arg(ground.directory.join(SOCKET));
+        command
+    });
+    Losses::read(lab, stats)
 }
 
 /// What a flood is called.
@@ -152,6 +171,7 @@ fn one(lab: &Lab, kind: Option<Kind>, ground: &Ground<'_>) -> Result<Outcome> {
         rate: ground.flood,
     };
     let flood = Flood::new(path, &order)?;
+    as_an_interrupt(lab)?;
     let bounds = flood::Bounds {
         count: u32::MAX,
         length: FLOOD_MAX,
@@ -170,8 +190,20 @@ fn one(lab: &Lab, kind: Option<Kind>, ground: &Ground<'_>) -> Result<Outcome> {
             served: served?,
             flood: flooded.arrived as f64 / secs,
             lost: flooded.lost as f64 / secs,
+            losses: Losses::default(),
         })
     })
+}
+
+/// Has frames taken in on the subject's core by a thread of the kernel that nothing there holds up, as a card's interrupt is: where
+/// they are sent is the sender's core, which it leaves only now and then, and never to a router's loss.
+fn as_an_interrupt(lab: &Lab) -> Result<()> {
+    const PRIORITY: &str = "50";
+    thread(&lab.router, LAN, Some(SUBJECT_CORE))?;
+    let pid = receiver(LAN)?.to_string();
+    let arguments = ["chrt", "--fifo", "--pid", PRIORITY, &pid];
+    let set = lab.router.output(&arguments);
+    set.map(drop).context("have the driver's thread go first")
 }
 
 fn start(who: Who, lab: &Lab, ground: &Ground<'_>) -> Result<Process> {
@@ -229,7 +261,7 @@ fn start_own(lab: &Lab, ground: &Ground<'_>, xdp: &str) -> Result<Process> {
          [upstream]\nservers = [\"{UPSTREAM_V4}\"]\n\n[cache]\nrotate = false\ntier0 = \"{tier0}\"\n\n\
          [rate_limit]\nqueries = {limit}\nmisses = {limit}\nburst_secs = 1\n\n\
          [control]\nsocket = {:?}\n{shield}",
-        directory.join("xdnsd.sock"),
+        directory.join(SOCKET),
     );
     let config = directory.join("xdnsd.toml");
     fs::write(&config, text).with_context(|| format!("write {}", config.display()))?;

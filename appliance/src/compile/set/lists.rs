@@ -1,0 +1,412 @@
+//! The lists of a set: one image of all text, and one of each compiled file. A file that cannot be read, or that lost most
+//! of its rules, keeps those that it has in the set before, and all others are taken as they are.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use xdnsd_core::policy::List;
+
+use super::{COMPILED_MAX, ListsInput};
+use crate::compile::list_file::{ListImage, finish};
+use crate::compile::lists::{Kept, ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
+use crate::compile::problem::{Notes, Problem};
+use crate::compile::room;
+use crate::os::files::{self, Stamp};
+use crate::text;
+
+/// A list of fewer rules is one that people write by hand, and they may well take half of it out.
+const SHRINKS_FROM: usize = 8;
+
+/// A list and where its names come from.
+#[derive(Debug)]
+pub(super) struct NamedList {
+    pub(super) image: Arc<ListImage>,
+    /// By source index; a compiled file is one source.
+    pub(super) sources: Vec<String>,
+    /// What each file among them is for, and how many rules it has; `None`: it could never be read.
+    files: Vec<(ListPurpose, Option<usize>)>,
+    /// The state of the compiled file that was read; `None`: it is none, or was written a moment before.
+    stamp: Option<Stamp>,
+    /// Finds the rules of each source again. `None`: there is one.
+    kept: Option<Kept>,
+}
+
+impl NamedList {
+    /// The same compiled list.
+    fn again(&self) -> Self {
+        Self {
+            image: Arc::clone(&self.image),
+            sources: self.sources.clone(),
+            files: self.files.clone(),
+            stamp: self.stamp,
+            kept: None,
+        }
+    }
+
+    /// Bytes of it.
+    pub(super) fn bytes(&self) -> usize {
+        self.image.bytes().len() + self.kept.as_ref().map_or(0, Kept::bytes)
+    }
+}
+
+/// Which lists are taken although they lost rules.
+#[derive(Debug, Default)]
+pub struct Taking {
+    /// Those that lost no more than half: somebody asks for it.
+    pub is_asked: bool,
+    /// Those among them that nobody has written to for a while, in this state.
+    pub settled: HashSet<(PathBuf, Stamp)>,
+}
+
+/// A file as the set before has it.
+struct Before<'a> {
+    list: &'a NamedList,
+    source: u16,
+    rules: usize,
+}
+
+impl<'a> Before<'a> {
+    fn of(
+        lists: &'a [NamedList],
+        path: &Path,
+        purpose: ListPurpose,
+        is_compiled: bool,
+    ) -> Option<Self> {
+        let name = path.display().to_string();
+        lists.iter().find_map(|list| {
+            let mut sources = list.sources.iter().zip(&list.files);
+            let source = sources.position(|(source, file)| *source == name && file.0 == purpose)?;
+            let rules = list.files[source].1?;
+            (list.kept.is_none() == is_compiled).then_some(Self {
+                list,
+                source: source as u16,
+                rules,
+            })
+        })
+    }
+}
+
+/// What becomes of a file that was read.
+enum Verdict {
+    Taken,
+    /// It lost rules, and may be written yet.
+    Waits,
+    /// It lost so many that something is wrong with it.
+    Refused(Problem),
+}
+
+/// Whether a file that has so many rules by now is taken.
+fn judge(path: &Path, has: usize, had: Option<usize>, is_settled: bool) -> Verdict {
+    let Some(had) = had.filter(|&had| has < had) else {
+        return Verdict::Taken;
+    };
+    if has == 0 || had >= SHRINKS_FROM && has * 2 < had {
+        // More likely half a download, or an error of whoever makes it, than meant.
+        let what = format!(
+            "has {} and had {had}: those stay in force, until it has grown again; \
+             `filter.take_shrunk = true`, or a restart, takes it as it is",
+            text::count(has, "rule")
+        );
+        return Verdict::Refused(Problem::of(path.display().to_string(), what));
+    }
+    if had >= SHRINKS_FROM && has * 4 < had * 3 && !is_settled {
+        return Verdict::Waits;
+    }
+    Verdict::Taken
+}
+
+/// The list of the config's own names, if there are any.
+pub(super) fn build_own(input: &ListsInput) -> Result<Vec<NamedList>, Problem> {
+    check_counts(input)?;
+    let text = TextList {
+        builder: ListBuilder::default(),
+        sources: Vec::new(),
+        files: Vec::new(),
+    };
+    Ok(text.finish(input)?.into_iter().collect())
+}
+
+/// All lists. What they were `before` is for files that cannot be taken.
+pub(super) fn build(
+    input: &ListsInput,
+    before: &[NamedList],
+    taking: &Taking,
+    notes: &mut Notes,
+) -> Result<Vec<NamedList>, Problem> {
+    check_counts(input)?;
+    let reading = Reading {
+        input,
+        before,
+        taking,
+    };
+    let mut lists = Vec::from_iter(reading.text(notes)?);
+    for path in &input.compiled {
+        lists.extend(reading.compiled(path, notes));
+    }
+    Ok(lists)
+}
+
+/// What is read, and beside what.
+struct Reading<'a> {
+    input: &'a ListsInput,
+    before: &'a [NamedList],
+    taking: &'a Taking,
+}
+
+impl Reading<'_> {
+    /// The list of the text files and of the config's own names; `None` where there is nothing.
+    fn text(&self, notes: &mut Notes) -> Result<Option<NamedList>, Problem> {
+        let kept = self.before.iter().find_map(|list| list.kept.as_ref());
+        let mut text = TextList {
+            builder: kept.map_or_else(ListBuilder::default, Kept::builder),
+            sources: Vec::new(),
+            files: Vec::new(),
+        };
+        let block = self
+            .input
+            .block
+            .iter()
+            .map(|path| (path, ListPurpose::Block));
+        let allow = self
+            .input
+            .allow
+            .iter()
+            .map(|path| (path, ListPurpose::Allow));
+        for (path, purpose) in block.chain(allow) {
+            let rules = self.add(&mut text, path, purpose, notes)?;
+            text.sources.push(path.display().to_string());
+            text.files.push((purpose, rules));
+        }
+        text.finish(self.input)
+    }
+
+    /// Adds the rules of a file, or those that it had; and how many there are.
+    fn add(
+        &self,
+        text: &mut TextList,
+        path: &Path,
+        purpose: ListPurpose,
+        notes: &mut Notes,
+    ) -> Result<Option<usize>, Problem> {
+        let before = Before::of(self.before, path, purpose, false);
+        if before.is_some() && notes.is_busy(path) {
+            self.say_busy(path, notes);
+            return self.keep(text, path, before);
+        }
+        let (mark, source) = (text.builder.mark(), text.sources.len() as u16);
+        let stamp = fs::metadata(path).ok().map(|found| Stamp::of(&found));
+        let tally = text.builder.add_file(path, source, purpose);
+        let had = before.as_ref().map(|before| before.rules);
+        if let Some(tally) = self.take(path, stamp, tally, had, notes) {
+            notes.told.push(format!("{}: {tally}", path.display()));
+            let reasons = tally.reasons_in_words();
+            let reasons = reasons.map(|reasons| format!("{}: {reasons}", path.display()));
+            notes.told.extend(reasons);
+            return Ok(Some(tally.rules));
+        }
+        text.builder.forget(&mark);
+        self.keep(text, path, before)
+    }
+
+    /// Adds the rules that a file had, and says how many those are.
+    fn keep(
+        &self,
+        text: &mut TextList,
+        path: &Path,
+        before: Option<Before<'_>>,
+    ) -> Result<Option<usize>, Problem> {
+        let to = text.sources.len() as u16;
+        let Some(Before {
+            list,
+            source,
+            rules,
+        }) = before
+        else {
+            return Ok(None);
+        };
+        if let Some(kept) = &list.kept {
+            let added = text.builder.add_kept(kept, list.image.bytes(), source, to);
+            added.map_err(|error| Problem::with_file(path, &error))?;
+        }
+        Ok(Some(rules))
+    }
+
+    /// Whoever asks for a reload is told that half a list is worse than yesterday's.
+    fn say_busy(&self, path: &Path, notes: &mut Notes) {
+        if self.taking.is_asked {
+            let what =
+                "a list is being written; what it said last stays in force until that is done";
+            notes
+                .failures
+                .push(Problem::of(path.display().to_string(), what));
+        }
+    }
+
+    /// What was read of a file, where it is taken. What was in the set before is what `had` counts.
+    fn take<T: Rules>(
+        &self,
+        path: &Path,
+        stamp: Option<Stamp>,
+        read: Result<T, Problem>,
+        had: Option<usize>,
+        notes: &mut Notes,
+    ) -> Option<T> {
+        let read = read.map_err(|mut problem| {
+            if let Some(had) = had.filter(|&had| had > 0) {
+                let stay = if had == 1 { "stays" } else { "stay" };
+                let rules = text::count(had, "rule");
+                problem.what = format!("{}; {rules} of it {stay} in force", problem.what);
+            }
+            problem
+        });
+        let read = notes.or_fail(read)?;
+        let state = stamp.map(|stamp| (path.to_path_buf(), stamp));
+        let is_settled = self.taking.is_asked
+            || state
+                .as_ref()
+                .is_none_or(|state| self.taking.settled.contains(state));
+        let had = had.filter(|_| !self.input.take_shrunk);
+        match judge(path, read.rules(), had, is_settled) {
+            Verdict::Taken => {
+                notes.load(path, read.rules());
+                Some(read)
+            }
+            Verdict::Waits => {
+                notes.told.push(format!(
+                    "{}: has {} and had {}: taken when nobody writes to it any more",
+                    path.display(),
+                    text::count(read.rules(), "rule"),
+                    had.unwrap_or(0)
+                ));
+                notes.smaller.extend(state);
+                None
+            }
+            Verdict::Refused(problem) => {
+                notes.failures.push(problem);
+                None
+            }
+        }
+    }
+
+    /// A compiled list, or the one that it was.
+    fn compiled(&self, path: &Path, notes: &mut Notes) -> Option<NamedList> {
+        let before = Before::of(self.before, path, ListPurpose::Block, true);
+        let had = before.as_ref().map(|before| before.rules);
+        if let Some(before) = before.as_ref().filter(|_| notes.is_busy(path)) {
+            self.say_busy(path, notes);
+            return Some(before.list.again());
+        }
+        let read = open_compiled(path, self.before);
+        // What is torn is none: nobody waits for its writer.
+        if let Some(list) = self.take(path, None, read, had, notes) {
+            let names = text::count(list.rules(), "name");
+            notes.told.push(format!("{}: {names}", path.display()));
+            return Some(list);
+        }
+        before.map(|before| before.list.again())
+    }
+}
+
+/// What was read, and how many rules it has.
+trait Rules {
+    fn rules(&self) -> usize;
+}
+
+impl Rules for ListTally {
+    fn rules(&self) -> usize {
+        self.rules
+    }
+}
+
+impl Rules for NamedList {
+    fn rules(&self) -> usize {
+        self.image.list().count()
+    }
+}
+
+/// A compiled list: the one that is in memory where its file is the same, so that it does not take its room twice.
+fn open_compiled(path: &Path, before: &[NamedList]) -> Result<NamedList, Problem> {
+    let wrong = |error: std::io::Error| Problem::with_file(path, &error);
+    let file = files::open(path).map_err(wrong)?;
+    let stamp = Stamp::of(&file.metadata().map_err(wrong)?);
+    let name = path.display().to_string();
+    let is_same = |list: &&NamedList| list.stamp == Some(stamp) && list.sources == [name.as_str()];
+    let image = match before.iter().find(is_same) {
+        Some(list) => Arc::clone(&list.image),
+        None => Arc::new(ListImage::read(path, file)?),
+    };
+    Ok(NamedList {
+        files: vec![(ListPurpose::Block, Some(image.list().count()))],
+        image,
+        sources: vec![name],
+        stamp: stamp.is_settled().then_some(stamp),
+        kept: None,
+    })
+}
+
+/// The list of text, while it is made.
+struct TextList {
+    builder: ListBuilder,
+    sources: Vec<String>,
+    files: Vec<(ListPurpose, Option<usize>)>,
+}
+
+impl TextList {
+    /// With the config's own names; `None` where there is nothing.
+    fn finish(mut self, input: &ListsInput) -> Result<Option<NamedList>, Problem> {
+        let keys = [
+            ("filter.block", &input.block_names, ListPurpose::Block),
+            ("filter.allow", &input.allow_names, ListPurpose::Allow),
+        ];
+        for (key, names, purpose) in keys {
+            for text in names {
+                let wrong = |error| Problem::of(key, format!("`{text}` {error}"));
+                self.builder
+                    .add_name(text, self.sources.len() as u16, purpose)
+                    .map_err(wrong)?;
+            }
+            self.sources.push(key.into());
+        }
+        if self.builder.is_empty() {
+            return Ok(None);
+        }
+        // Twice: it is made, and then copied to where nobody can change it. What it is made of is gone by then.
+        let no_room = |error: std::io::Error| Problem::of("lists", error.to_string());
+        room::check_now(self.builder.image_bytes_max()).map_err(no_room)?;
+        let (image, kept) = finish(self.builder)?;
+        room::check_now(image.len() as u64).map_err(no_room)?;
+        let image = Arc::new(ListImage::of(&image)?);
+        debug_assert!(
+            List::check(image.bytes()).is_ok(),
+            "what was compiled can be read"
+        );
+        Ok(Some(NamedList {
+            image,
+            sources: self.sources,
+            files: self.files,
+            stamp: None,
+            kept: Some(kept),
+        }))
+    }
+}
+
+/// Whether all lists of a config have a place.
+fn check_counts(input: &ListsInput) -> Result<(), Problem> {
+    if input.compiled.len() > COMPILED_MAX {
+        let what = format!(
+            "{} compiled lists are too many; allowed: {COMPILED_MAX}",
+            input.compiled.len()
+        );
+        return Err(Problem::of("filter.compiled", what));
+    }
+    // Two more sources are the names of the config.
+    if input.block.len() + input.allow.len() + 2 > SOURCES_MAX {
+        return Err(Problem::of(
+            "lists",
+            format!("more than {} files", SOURCES_MAX - 2),
+        ));
+    }
+    Ok(())
+}
