@@ -9,11 +9,12 @@ pub mod assembler;
 pub mod cost;
 pub mod instruction;
 pub mod maps;
+mod reflector;
 
 use nix::net::if_::if_nametoindex;
 
 use crate::netns::Namespace;
-use instruction::{Instruction, R0, R1, R2, R3, R4, R5, R6};
+use instruction::{Instruction, R0, R1, R2, R3};
 
 /// Set to an object's path, the eBPF tests run that one instead of the committed one.
 pub const OBJECT_VARIABLE: &str = "XDNSD_EBPF_OBJECT";
@@ -111,47 +112,13 @@ impl Program {
     /// The bare XDP_TX reflector: swaps MAC addresses, IPv4 addresses and ports, and sends the frame back. What is no IPv4 it
     /// leaves to the kernel; it looks at nothing else.
     pub fn reflector() -> io::Result<Self> {
-        const SWAPPED: [(i16, i16); 2] = [(26, 30), (34, 36)];
-        const ETHERTYPE: i16 = 12;
-        const IPV4: i32 = u16::from_ne_bytes([0x08, 0x00]) as i32;
-        const PORTS_END: i32 = 38;
-        let mut code = assembler::Assembler::new();
-        let pass = code.label();
-        code.push(&[
-            Instruction::load_u32(R6, R1, DATA),
-            Instruction::load_u32(R1, R1, DATA_END),
-            Instruction::copy(R2, R6),
-            Instruction::add(R2, PORTS_END),
-        ]);
-        code.jump(Instruction::skip_if_greater(R2, R1, 0), pass);
-        code.push(&[Instruction::load_u16(R2, R6, ETHERTYPE)]);
-        code.jump(Instruction::skip_if_other(R2, IPV4, 0), pass);
-        code.push(&[
-            Instruction::load_u32(R2, R6, 0),
-            Instruction::load_u16(R3, R6, 4),
-            Instruction::load_u32(R4, R6, 6),
-            Instruction::load_u16(R5, R6, 10),
-            Instruction::store_u32(R6, 6, R2),
-            Instruction::store_u16(R6, 10, R3),
-            Instruction::store_u32(R6, 0, R4),
-            Instruction::store_u16(R6, 4, R5),
-        ]);
-        let [(from, to), (from_port, to_port)] = SWAPPED;
-        code.push(&[
-            Instruction::load_u32(R2, R6, from),
-            Instruction::load_u32(R3, R6, to),
-            Instruction::load_u16(R4, R6, from_port),
-            Instruction::load_u16(R5, R6, to_port),
-            Instruction::store_u32(R6, to, R2),
-            Instruction::store_u32(R6, from, R3),
-            Instruction::store_u16(R6, to_port, R4),
-            Instruction::store_u16(R6, from_port, R5),
-            Instruction::set(R0, XDP_TX),
-            Instruction::exit(),
-        ]);
-        code.place(pass);
-        code.push(&[Instruction::set(R0, XDP_PASS), Instruction::exit()]);
-        Self::load_frags(&code.finish())
+        Self::load_frags(&reflector::code())
+    }
+
+    /// One that answers as little as that, and writes as much as an answer: to a frame of `len` bytes it adds these, at the
+    /// head, where there is room, so that all of it moves. Its lengths and checksums are those of the query.
+    pub fn growing_reflector(len: usize, answer: &[u8]) -> io::Result<Self> {
+        Self::load_frags(&reflector::growing_code(len, answer))
     }
 
     /// Attaches it to an interface of the calling thread's network namespace, for as long as the result lives.

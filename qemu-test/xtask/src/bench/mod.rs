@@ -64,7 +64,7 @@ pub enum Command {
     Miss(miss::Arguments),
     /// Hot names answered in the XDP program, against a bare reflector, AF_XDP, dnsmasq, unbound and Knot DNS over XDP.
     Tier0 {
-        /// Measures only these rows: letters from a to h.
+        /// Measures only these rows: letters from a to i.
         #[arg(long, value_name = "LETTERS")]
         only: Option<String>,
         /// How long.

@@ -38,6 +38,8 @@ pub const DNS_PORT: u16 = 53;
 pub const PROTOCOL_UDP: u8 = 17;
 /// High byte of the source port; the low byte starts where it can only go down.
 const SOURCE_PORT: u16 = 0xc0ff;
+/// The record that answers each of them: of the name that was asked for, A, IN, a day, 192.0.2.1.
+pub const ANSWER: [u8; 16] = [0xc0, 0x0c, 0, 1, 0, 1, 0, 1, 0x51, 0x80, 0, 4, 192, 0, 2, 1];
 /// The letter of variant 0.
 pub const FIRST_LETTER: u8 = b'a';
 

@@ -51,7 +51,7 @@ fn answer(asked: &Asked) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::answer;
-    use crate::bench::query::message;
+    use crate::bench::query::{ANSWER, message};
     use xdnsd_lab::scripted::Asked;
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(response[4..12], [0, 1, 0, 1, 0, 0, 0, 0]);
         assert_eq!(response[12..query.len()], query[12..]);
         // The QNAME, A, IN, a day, 192.0.2.1.
-        let record = [0xc0, 0x0c, 0, 1, 0, 1, 0, 1, 0x51, 0x80, 0, 4, 192, 0, 2, 1];
+        let record = ANSWER;
         assert_eq!(response[query.len()..], record);
         for len in 0..query.len() {
             let cut = Asked::over_udp(&query[..len], server, server);

@@ -31,10 +31,36 @@ const CLASS_SHIFT: i32 = 6;
 const CLASSES: usize = 1 << 15;
 /// The port of query 0, from which the others go down.
 const FIRST_PORT: u16 = 0xffff;
-/// Queries that are handed on at once where the rate has no bound, and where it is high.
-const BATCHES: [u32; 3] = [64, 16, 1];
+/// Queries that leave at once where nobody asks how long each takes. The pool of their memory has room for as many: what comes back
+/// beyond that is freed, on the server's core.
+const MANY: u32 = 128;
+/// The same where somebody does, and the rate is high.
+const SOME: u32 = 16;
 /// From so many queries a second on the rate is high.
 const HIGH_RATE: f64 = 100_000.0;
+
+/// How queries are sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// So many a second; `None`: as fast as can be.
+    rate: Option<f64>,
+    /// So many at once.
+    batch: u32,
+}
+
+impl Load {
+    /// To see how many are answered.
+    pub const fn to_count(rate: Option<f64>) -> Self {
+        Self { rate, batch: MANY }
+    }
+
+    /// To see how long each takes.
+    pub fn to_time(rate: f64) -> Self {
+        let batch = if rate >= HIGH_RATE { SOME } else { 1 };
+        let rate = Some(rate);
+        Self { rate, batch }
+    }
+}
 
 /// Places in the shared words.
 mod word {
@@ -107,18 +133,13 @@ impl Meter {
         })
     }
 
-    /// Sends from `core`, so many a second or as fast as it can, until stopped.
-    pub fn start(&self, pair: &Pair, core: usize, rate: Option<f64>) -> Result<Running> {
-        let gap = rate.map_or(0, |rate| (1e9 / rate).max(1.0) as u64);
+    /// Sends from `core` until stopped.
+    pub fn start(&self, pair: &Pair, core: usize, load: Load) -> Result<Running> {
+        let gap = load.rate.map_or(0, |rate| (1e9 / rate).max(1.0) as u64);
         let mut words = vec![0; word::COUNT];
         words[word::GAP] = gap;
         self.words.write(&words).context("set the rate")?;
-        let batch = match rate {
-            None => BATCHES[0],
-            Some(rate) if rate >= HIGH_RATE => BATCHES[1],
-            Some(_) => BATCHES[2],
-        };
-        let live = self.live.clone().in_batches_of(batch);
+        let live = self.live.clone().in_batches_of(load.batch);
         Ok(live.start(&pair.client, Some(core), ENDLESS))
     }
 
@@ -171,11 +192,15 @@ pub fn frame() -> Vec<u8> {
 fn sender(ifindex: u32, words: i32) -> Vec<Instruction> {
     const HELPER_KTIME: i32 = 5;
     const HELPER_REDIRECT: i32 = 23;
-    /// Who is late by so much catches up no further.
-    const LATE_MAX_NS: i32 = 1_000_000;
-    let now = R8;
+    /// Who is late by so much catches up no further: a burst that fills the link's ring says nothing about who answers.
+    const LATE_MAX_NS: i32 = 50_000;
+    /// Looks at the clock before a frame is given back: some microseconds. The pool that it goes back to takes the replies' frames,
+    /// too, on the server's core, which a sender that gave frames back all the time would keep from it.
+    const LOOKS: usize = 200;
+    let (now, due) = (R8, R9);
     let mut code = Assembler::new();
-    let (wait, send, in_time) = (code.label(), code.label(), code.label());
+    let (wait, send) = (code.label(), code.label());
+    let (is_due, in_time) = (code.label(), code.label());
     code.push(&[
         Instruction::load_u32(R6, R1, DATA),
         Instruction::load_u32(R1, R1, DATA_END),
@@ -190,18 +215,24 @@ fn sender(ifindex: u32, words: i32) -> Vec<Instruction> {
         Instruction::load_u64(R1, R7, place(word::GAP)),
     ]);
     code.jump(Instruction::skip_if_equal(R1, 0, 0), send);
-    code.push(&[Instruction::load_u64(R2, R7, place(word::DUE))]);
-    code.jump(Instruction::skip_if_greater(R2, now, 0), wait);
+    code.push(&[Instruction::load_u64(due, R7, place(word::DUE))]);
+    for _ in 0..LOOKS {
+        code.jump(Instruction::skip_if_greater(now, due, 0), is_due);
+        code.push(&[Instruction::call(HELPER_KTIME), Instruction::copy(now, R0)]);
+    }
+    code.jump(Instruction::skip_if_greater(due, now, 0), wait);
+    code.place(is_due);
     code.push(&[
         Instruction::copy(R3, now),
         Instruction::add(R3, -LATE_MAX_NS),
     ]);
-    code.jump(Instruction::skip_if_greater(R2, R3, 0), in_time);
-    code.push(&[Instruction::copy(R2, now)]);
+    code.jump(Instruction::skip_if_greater(due, R3, 0), in_time);
+    code.push(&[Instruction::copy(due, now)]);
     code.place(in_time);
     code.push(&[
-        Instruction::add_register(R2, R1),
-        Instruction::store_u64(R7, place(word::DUE), R2),
+        Instruction::load_u64(R1, R7, place(word::GAP)),
+        Instruction::add_register(due, R1),
+        Instruction::store_u64(R7, place(word::DUE), due),
     ]);
     code.place(send);
     code.push(&more(word::SENT));

@@ -43,7 +43,7 @@ const SECONDS: u32 = 1;
 pub fn main(only: Option<&str>, turns: &Turns, signals: &Signals) -> Result<ExitCode> {
     let is_wanted = |who: &Who| only.is_none_or(|letters| letters.contains(who.letter()));
     let wanted: Vec<Who> = Who::ALL.into_iter().filter(is_wanted).collect();
-    ensure!(!wanted.is_empty(), "--only: letters from a to h");
+    ensure!(!wanted.is_empty(), "--only: letters from a to i");
     require_root("a benchmark in network namespaces")?;
     let cores = std::thread::available_parallelism().context("count the cores")?;
     ensure!(

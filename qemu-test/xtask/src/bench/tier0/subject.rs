@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::meter::{self, Meter};
+use super::meter::{self, Load, Meter};
 use crate::bench::build::Programs;
 use crate::bench::pair::{ENDS, NEAR, Pair};
 use crate::bench::query;
@@ -39,6 +39,8 @@ const TRIES: u32 = 5;
 pub enum Who {
     /// A program that swaps addresses: the limit.
     Reflector,
+    /// The same, which makes the frame as long as the answer and writes all of it: the limit of what answers.
+    Grower,
     /// The appliance with `tier0 = "on"`.
     Tier0,
     /// `xsk_echo`: the limit of AF_XDP.
@@ -55,8 +57,9 @@ pub enum Who {
 
 impl Who {
     /// All of them, the limit first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Reflector,
+        Self::Grower,
         Self::Tier0,
         Self::Echo,
         Self::Tier1,
@@ -77,6 +80,7 @@ impl Who {
             Self::Peer(Peer::Dnsmasq) => 'f',
             Self::Peer(Peer::Unbound { .. }) => 'g',
             Self::Knot => 'h',
+            Self::Grower => 'i',
         }
     }
 
@@ -84,6 +88,7 @@ impl Who {
     pub fn name(self) -> &'static str {
         match self {
             Self::Reflector => "bare XDP_TX reflector",
+            Self::Grower => "reflector of an answer's length",
             Self::Tier0 => "xdnsd, tier 0",
             Self::Echo => "bare AF_XDP echo",
             Self::Tier1 => "xdnsd, tier 1 (AF_XDP)",
@@ -98,25 +103,33 @@ impl Who {
         match self {
             Self::Peer(peer) => Some(peer.name()),
             Self::Knot => Some("knotd"),
-            Self::Reflector | Self::Tier0 | Self::Echo | Self::Tier1 | Self::Sockets => None,
+            Self::Reflector
+            | Self::Grower
+            | Self::Tier0
+            | Self::Echo
+            | Self::Tier1
+            | Self::Sockets => None,
         }
     }
 
     /// Whether it says something, rather than what it was told.
     pub fn is_server(self) -> bool {
-        !matches!(self, Self::Reflector | Self::Echo)
+        !matches!(self, Self::Reflector | Self::Grower | Self::Echo)
     }
 
     /// Whether an XDP program of its own is on the interface whose cost can be asked for.
     pub fn has_program(self) -> bool {
-        matches!(self, Self::Reflector | Self::Tier0 | Self::Tier1)
+        matches!(
+            self,
+            Self::Reflector | Self::Grower | Self::Tier0 | Self::Tier1
+        )
     }
 
     fn kind(self) -> Option<Kind> {
         match self {
             Self::Echo => Some(Kind::Echo(Backend::Own)),
             Self::Tier0 | Self::Tier1 | Self::Sockets => Some(Kind::Appliance(Backend::Own)),
-            Self::Reflector | Self::Peer(_) | Self::Knot => None,
+            Self::Reflector | Self::Grower | Self::Peer(_) | Self::Knot => None,
         }
     }
 
@@ -125,7 +138,7 @@ impl Who {
         match self {
             Self::Tier0 => "[cache]\nrotate = false\ntier0 = \"on\"\n",
             Self::Tier1 | Self::Sockets => "[cache]\nrotate = false\ntier0 = \"off\"\n",
-            Self::Reflector | Self::Echo | Self::Peer(_) | Self::Knot => "",
+            Self::Reflector | Self::Grower | Self::Echo | Self::Peer(_) | Self::Knot => "",
         }
     }
 }
@@ -178,7 +191,11 @@ impl Subject {
             false => None,
         };
         let link = match who {
-            Who::Reflector => Some(attach_reflector(&pair)?),
+            Who::Reflector => Some(attach(&pair, &Program::reflector()?)?),
+            Who::Grower => {
+                let program = Program::growing_reflector(meter::frame().len(), &query::ANSWER)?;
+                Some(attach(&pair, &program)?)
+            }
             Who::Sockets | Who::Peer(_) => Some(attach_pass(&pair.server, NEAR)?),
             Who::Tier0 | Who::Echo | Who::Tier1 | Who::Knot => None,
         };
@@ -205,7 +222,9 @@ impl Subject {
 
     /// Asks until every name is answered from where this subject answers.
     fn warm(&self) -> Result<()> {
-        let load = self.meter.start(&self.pair, LOAD_CORE, Some(WARM_RATE))?;
+        let load = self
+            .meter
+            .start(&self.pair, LOAD_CORE, Load::to_time(WARM_RATE))?;
         let mut seen = String::new();
         let waited = wait_until("it answers what it is asked", PATIENCE, || {
             let look = self.look();
@@ -223,7 +242,7 @@ impl Subject {
         let (after, left) = (self.meter.count()?, self.pair.xdp_sent()? - left);
         let counted = before.until(&after);
         let answered = match self.who {
-            Who::Reflector => counted.replies.min(left as f64),
+            Who::Reflector | Who::Grower => counted.replies.min(left as f64),
             Who::Tier0 => counted.answers.min(left as f64),
             Who::Echo => counted.replies,
             Who::Tier1 | Who::Sockets | Who::Peer(_) | Who::Knot => counted.answers,
@@ -232,11 +251,9 @@ impl Subject {
     }
 }
 
-fn attach_reflector(pair: &Pair) -> Result<Link> {
+fn attach(pair: &Pair, reflector: &Program) -> Result<Link> {
     let index = pair.near_index()?;
-    let link = pair
-        .server
-        .run(|| Program::reflector()?.attach(index, Attach::Native));
+    let link = pair.server.run(|| reflector.attach(index, Attach::Native));
     link.context("attach the reflector")
 }
 

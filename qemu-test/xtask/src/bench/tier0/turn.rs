@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::meter::Counted;
+use super::meter::{Counted, Load};
 use super::search::{Trial, highest};
 use super::subject::{Subject, Who};
 use crate::bench::measure::{core_ns, cpu_ns, softirq_thread};
@@ -57,14 +57,14 @@ pub fn turn(subject: &Subject, length: Duration) -> Result<Turn> {
     // The generator's core has nothing else to do, so that the server's is what is measured.
     subject.pair.thread_server(Some(SUBJECT_CORE))?;
     let (rate, _) = highest(|rate| {
-        let Window { counted, .. } = window(subject, rate, length / TRIALS)?;
+        let Window { counted, .. } = window(subject, Load::to_count(rate), length / TRIALS)?;
         Ok(Trial {
             offered: counted.sent / counted.secs,
             answered: answered(subject, &counted) / counted.secs,
         })
     })?;
     let sent_back = subject.pair.xdp_sent()?;
-    let Window { counted, cpu, core } = window(subject, rate, length)?;
+    let Window { counted, cpu, core } = window(subject, Load::to_count(rate), length)?;
     let sent_back = subject.pair.xdp_sent()? - sent_back;
     let replies = answered(subject, &counted);
     subject.pair.thread_server(None)?;
@@ -105,7 +105,7 @@ struct Window {
 }
 
 /// Counts for `length` while queries come at this rate.
-fn window(subject: &Subject, rate: Option<f64>, length: Duration) -> Result<Window> {
+fn window(subject: &Subject, load: Load, length: Duration) -> Result<Window> {
     let threads = [
         Some(softirq_thread(SUBJECT_CORE)?),
         // None where the kernel takes frames in where they are sent.
@@ -116,7 +116,7 @@ fn window(subject: &Subject, rate: Option<f64>, length: Duration) -> Result<Wind
         let cpu: Result<u64> = threads.into_iter().flatten().map(cpu_ns).sum();
         Ok((subject.meter.count()?, cpu?, core_ns(SUBJECT_CORE)?))
     };
-    let load = subject.meter.start(&subject.pair, LOAD_CORE, rate)?;
+    let load = subject.meter.start(&subject.pair, LOAD_CORE, load)?;
     sleep(RUN_UP);
     let first = look();
     sleep(length);
@@ -131,7 +131,7 @@ fn window(subject: &Subject, rate: Option<f64>, length: Duration) -> Result<Wind
 }
 
 fn at_rate(subject: &Subject, rate: f64, length: Duration) -> Result<Latency> {
-    let Window { counted, .. } = window(subject, Some(rate), length)?;
+    let Window { counted, .. } = window(subject, Load::to_time(rate), length)?;
     let us = |share| {
         let time = counted.quantile(share);
         let time = time.with_context(|| format!("no reply at {rate:.0} queries a second"))?;
@@ -146,7 +146,7 @@ fn at_rate(subject: &Subject, rate: f64, length: Duration) -> Result<Latency> {
 /// What the program on the interface takes for a query.
 fn program_ns(subject: &Subject) -> Result<Option<f64>> {
     let (grows, wanted) = match subject.who {
-        Who::Tier0 => (Grows::Head, XDP_TX),
+        Who::Tier0 | Who::Grower => (Grows::Head, XDP_TX),
         Who::Reflector => (Grows::Tail, XDP_TX),
         Who::Tier1 => (Grows::Tail, XDP_REDIRECT),
         Who::Echo | Who::Sockets | Who::Peer(_) | Who::Knot => return Ok(None),
