@@ -8,7 +8,7 @@ use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::error::Error;
 use std::os::fd::AsFd;
-use xdnsd::os::xsk::{Batch, BindMode, Frame, Kick, Options, UmemSlot, Xsk};
+use xdnsd::os::xsk::{Batch, BindMode, Frame, Kick, Opener, Options, Pool, Xsk};
 use xdnsd_lab::bpf::{Attach, Redirect};
 
 const ETHERNET_LEN: usize = 14;
@@ -29,38 +29,40 @@ fn main() -> Result<(), Box<dyn Error>> {
         queue: 0,
         mode: BindMode::Copy,
     };
-    let slot = UmemSlot::claim(0).ok_or("the slot is free at the start")?;
-    let mut xsk = Xsk::open(&options, slot)?;
+    let claimed = Opener::claim(0, 1);
+    let (mut opener, mut pool) = claimed.ok_or("the slot is free at the start")?;
+    let mut xsk = opener.open(&options)?;
+    xsk.join(&mut pool);
     redirect.set_socket(0, &xsk)?;
     println!("ready: {} mode", xsk.mode());
     let mut batch = Batch::new();
     loop {
-        if xsk.receive(&mut batch) == 0 {
+        if xsk.receive(&mut pool, &mut batch) == 0 {
             let mut fds = [PollFd::new(xsk.as_fd(), PollFlags::POLLIN)];
             poll(&mut fds, PollTimeout::NONE)?;
             continue;
         }
         // From the back: the order of a batch makes no difference here.
         while let Some(frame) = batch.pop() {
-            echo(&mut xsk, frame);
+            echo(&mut xsk, &mut pool, frame);
         }
-        if !flush(&mut xsk)? {
+        if !flush(&mut xsk, &mut pool)? {
             return Ok(());
         }
     }
 }
 
-fn echo(xsk: &mut Xsk, mut frame: Frame) {
+fn echo(xsk: &mut Xsk, pool: &mut Pool, mut frame: Frame) {
     let len = frame.len();
     turn_around(&mut frame.bytes_mut()[..len]);
-    if let Err(frame) = xsk.transmit(frame, len) {
-        xsk.release(frame);
+    if let Err(frame) = xsk.transmit(pool, frame, len) {
+        xsk.release(pool, frame);
     }
 }
 
 /// Sends the batch. False: the interface is gone.
-fn flush(xsk: &mut Xsk) -> Result<bool, Box<dyn Error>> {
-    match xsk.flush() {
+fn flush(xsk: &mut Xsk, pool: &mut Pool) -> Result<bool, Box<dyn Error>> {
+    match xsk.flush(pool) {
         Kick::Idle | Kick::Done | Kick::Down => Ok(true),
         Kick::Again => {
             let mut fds = [PollFd::new(xsk.as_fd(), PollFlags::POLLOUT)];

@@ -37,19 +37,23 @@ pub const MEMORY_MIB: usize = capacity!("XDNSD_LIMIT_MEMORY_MIB", 16);
 
 /// UMEM chunk in bytes. The kernel wants a power of two of at least 2048 in aligned mode.
 pub const CHUNK_SIZE: usize = 2048;
-/// Chunks of one RX queue's UMEM: fill ring plus frames in transmission.
+/// Chunks of one worker's UMEM: fill rings plus frames in transmission.
 pub const CHUNKS_PER_QUEUE: usize = capacity!("XDNSD_LIMIT_CHUNKS_PER_QUEUE", 640);
-/// Chunks of one queue that are kept for replies made after their query's chunk went back to the fill ring. All in use:
+/// Chunks of one worker that are kept for replies made after their query's chunk went back to the fill ring. All in use:
 /// those are sent at once; where that gives none back, the reply is not sent, and the stub asks again.
 pub const TX_CHUNKS: usize = CHUNKS_PER_QUEUE / 10;
-/// Entries of the fill and RX ring of one queue.
+/// Entries of the fill and RX ring of a socket that has a worker for itself. Those of sockets that share one are smaller
+/// (`os::xsk::Shape`).
 pub const RX_RING: usize = capacity!("XDNSD_LIMIT_RX_RING", 512);
-/// Entries of the TX and completion ring of one queue.
+/// Entries of the TX and completion ring of such a socket.
 pub const TX_RING: usize = capacity!("XDNSD_LIMIT_TX_RING", 256);
 /// Frames that a worker takes from the RX ring at once.
 pub const BATCH: usize = 64;
-/// Workers: RX queues with an AF_XDP socket, over all interfaces. More queues are served by the kernel's sockets.
+/// Threads that serve AF_XDP and UDP. AF_XDP sockets are spread over as many as there are CPUs; one with zero copy has a
+/// worker for itself.
 pub const WORKERS: usize = capacity!("XDNSD_LIMIT_WORKERS", 4);
+/// AF_XDP sockets: RX queues, over all interfaces. More queues are served by the kernel's sockets.
+pub const SOCKETS: usize = capacity!("XDNSD_LIMIT_SOCKETS", 16);
 
 /// Longest wire-format name in bytes (RFC 1035 section 3.1).
 pub const NAME_MAX: usize = xdnsd_abi::headers::dns::NAME_MAX;
@@ -139,6 +143,10 @@ const _: () = assert!(
 const _: () = assert!(
     WORKERS > 0 && PENDING > 0 && UPSTREAMS > 0 && UPSTREAM_SOCKETS > 0,
     "XDNSD_LIMIT_WORKERS, _PENDING, _UPSTREAMS or _UPSTREAM_SOCKETS is 0"
+);
+const _: () = assert!(
+    SOCKETS > 0 && SOCKETS <= 64,
+    "XDNSD_LIMIT_SOCKETS is 0 or over 64"
 );
 const _: () = assert!(
     ALIASES > 0 && STREAMS > 0 && TCP_CLIENTS > 0,

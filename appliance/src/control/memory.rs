@@ -13,12 +13,14 @@ use xdnsd_core::limits;
 use super::socket::ARRIVING_BYTES;
 use crate::logging;
 use crate::os::threads::{SMALL_STACK_BYTES, STACK_BYTES, STATISTICS_STACK_BYTES};
+use crate::os::xsk::Shape;
 use crate::store;
 use crate::store::SharedCache;
 use crate::store::tap::Tap;
 use crate::worker::engines::{ENGINES, TABLES_BYTES};
 use crate::worker::{
-    self, Arrivals, PORTS_BYTES, PORTS_SHARED_BYTES, Pulse, SLOTS_BYTES, STREAM_BYTES, WorkerStats,
+    self, Arrivals, PORTS_BYTES, PORTS_SHARED_BYTES, Pulse, SLOTS_BYTES, STREAM_BYTES, SocketStats,
+    WorkerStats,
 };
 
 /// What everything together may take.
@@ -51,6 +53,20 @@ impl BudgetLine {
 const DESCRIPTOR: usize = size_of::<libc::xdp_desc>();
 const ADDRESS: usize = size_of::<u64>();
 
+/// The rings of all sockets, where as many share a worker as can, or where each has one for itself (`os::xsk::Shape`).
+const RX_BYTES: usize = most(
+    limits::SOCKETS * Shape::LEAST.rx,
+    limits::WORKERS * Shape::of(1).rx,
+) * (DESCRIPTOR + ADDRESS);
+const TX_BYTES: usize = most(
+    limits::SOCKETS * (Shape::LEAST.tx * DESCRIPTOR + Shape::LEAST.completion * ADDRESS),
+    limits::WORKERS * (Shape::of(1).tx * DESCRIPTOR + Shape::of(1).completion * ADDRESS),
+);
+
+const fn most(one: usize, other: usize) -> usize {
+    if one > other { one } else { other }
+}
+
 /// Threads besides the workers, with the same stack: the one that looks after interfaces, and the one that reads the
 /// files of policy.
 const OTHER_THREADS: usize = 2;
@@ -80,19 +96,24 @@ const HOT_MAPS_BYTES: usize =
 /// bounded by `net.core.rmem_max` and `wmem_max`.
 pub const LINES: &[BudgetLine] = &[
     BudgetLine::new(
-        "UMEM of a queue",
+        "UMEM of a worker",
         limits::CHUNKS_PER_QUEUE * limits::CHUNK_SIZE,
         limits::WORKERS,
     ),
     BudgetLine::new(
-        "RX and fill ring of a queue",
-        limits::RX_RING * (DESCRIPTOR + ADDRESS),
-        limits::WORKERS,
+        "RX and fill ring of a socket; fewer have larger ones",
+        RX_BYTES / limits::SOCKETS,
+        limits::SOCKETS,
     ),
     BudgetLine::new(
-        "TX and completion ring of a queue",
-        limits::TX_RING * (DESCRIPTOR + ADDRESS),
-        limits::WORKERS,
+        "TX and completion ring of a socket, as well",
+        TX_BYTES / limits::SOCKETS,
+        limits::SOCKETS,
+    ),
+    BudgetLine::new(
+        "counters of a socket",
+        size_of::<SocketStats>(),
+        limits::SOCKETS,
     ),
     BudgetLine::new(
         "questions in flight of a worker, their clients, two messages",

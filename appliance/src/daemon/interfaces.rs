@@ -38,7 +38,7 @@ const SAME_MAX: u8 = 10;
 pub struct Round {
     /// What of the config meets this machine by now, if it may be something else.
     pub plan: Option<Plan>,
-    /// Which interface and queue each worker serves that has one.
+    /// Which interfaces and queues each worker serves that has any.
     pub queues: Vec<(usize, QueueName)>,
 }
 

@@ -24,6 +24,7 @@ mod rates;
 mod reload;
 mod retry;
 mod run;
+mod seats;
 mod shared;
 mod shield;
 mod sockets;

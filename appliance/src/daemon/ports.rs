@@ -137,7 +137,7 @@ mod tests {
             if world.0.contains(&worker) {
                 return Err("no descriptors".into());
             }
-            Ok(WorkerCommand::Detach)
+            Ok(WorkerCommand::Detach(0))
         }
     }
 

@@ -47,7 +47,7 @@ use crate::os::{clock, descriptors, random, seal};
 use crate::store::{CACHE, HOT, TAP, rates};
 use crate::store::{SnapshotWriter, Store};
 use crate::text::{self, Sentence};
-use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, TCP, WORKER_STATS};
+use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, SOCKET_STATS, TCP, WORKER_STATS};
 use crate::worker::{Inbox, LookupProgram, QueueName, look_at_ports};
 
 /// How often the main thread looks after things.
@@ -123,7 +123,7 @@ struct Daemon {
     telemetry: Arc<Telemetry>,
     door: Option<Door>,
     notify: Notify,
-    /// How many workers are shown, and which queue each is shown by.
+    /// How many workers are shown, and which queues with each.
     shown_workers: usize,
     queues: Vec<(usize, QueueName)>,
     growth: Growth,
@@ -300,7 +300,7 @@ impl Daemon {
         }
     }
 
-    /// Starts workers until each RX queue has one, and at least `least`. One that cannot be started is tried again, and the
+    /// Starts workers until each RX queue's is there, and at least `least`. One that cannot be started is tried again, and the
     /// others serve.
     fn grow(&mut self, queues: Vec<(usize, QueueName)>, least: usize) {
         let last = queues.iter().map(|(worker, _)| worker + 1).max();
@@ -320,17 +320,11 @@ impl Daemon {
                 }
             }
         }
-        // A worker that has lost its queue is shown by it until it has another.
-        let mut shown = self.queues.clone();
-        for (worker, name) in queues {
-            shown.retain(|(other, known)| *other != worker && *known != name);
-            shown.push((worker, name));
-        }
         let workers = self.workers.udp_count();
-        if self.shown_workers != workers || self.queues != shown {
+        if self.shown_workers != workers || self.queues != queues {
             self.telemetry
-                .set_workers(registered(&self.workers, &shown));
-            (self.shown_workers, self.queues) = (workers, shown);
+                .set_workers(registered(&self.workers, &queues));
+            (self.shown_workers, self.queues) = (workers, queues);
         }
     }
 
@@ -571,6 +565,7 @@ fn register(
         tier0: Some(Box::new(move || tier0.outcomes())),
         arrivals: Some(Box::new(|| ARRIVALS.read())),
         groups: Some(Box::new(move || policy().groups().to_vec())),
+        sockets: &SOCKET_STATS,
         ..Telemetry::default()
     }
 }
@@ -615,17 +610,16 @@ fn gauges(
     ]
 }
 
-/// The workers, as they are shown: by number, and by interface and queue where they have one.
+/// The workers, as they are shown: by number, with the interfaces and queues that they have.
 fn registered(workers: &Workers, queues: &[(usize, QueueName)]) -> Vec<metrics::WorkerCounters> {
     let worker = |index: usize| {
-        let named = queues.iter().find(|(worker, _)| *worker == index);
-        let named = named.map(|(_, name)| name);
+        let of_it = queues.iter().filter(|(worker, _)| *worker == index);
         metrics::WorkerCounters {
             name: match index {
                 TCP => "tcp".into(),
                 _ => index.to_string(),
             },
-            queue: named.cloned(),
+            queues: of_it.map(|(_, name)| name.clone()).collect(),
             counters: &COUNTERS[index],
             stats: &WORKER_STATS[index],
         }

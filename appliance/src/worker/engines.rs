@@ -4,11 +4,11 @@ use std::sync::Mutex;
 
 use xdnsd_core::counters::Counters;
 use xdnsd_core::engine::Tables;
-use xdnsd_core::limits::WORKERS;
+use xdnsd_core::limits::{SOCKETS, WORKERS};
 
 use crate::store::tap::ring::RINGS;
 
-use super::{Arrivals, NoticeBoard, Pulse, ReplyPath, WorkerStats};
+use super::{Arrivals, NoticeBoard, Pulse, ReplyPath, SocketStats, WorkerStats};
 
 /// Threads with an engine.
 pub const ENGINES: usize = WORKERS + 1;
@@ -23,8 +23,10 @@ pub static TABLES: [Mutex<Tables<ReplyPath>>; ENGINES] =
 pub static COUNTERS: [Counters; ENGINES] = [const { Counters::new() }; ENGINES];
 /// What came to their kernel sockets by which device.
 pub static ARRIVALS: Arrivals = Arrivals::new();
-/// What they show of their AF_XDP sockets and of upstream servers.
+/// What they show of upstream servers.
 pub static WORKER_STATS: [WorkerStats; ENGINES] = [const { WorkerStats::new() }; ENGINES];
+/// What they show of their AF_XDP sockets, each at a place of its own.
+pub static SOCKET_STATS: [SocketStats; SOCKETS] = [const { SocketStats::new() }; SOCKETS];
 /// Where they show that they live.
 pub static PULSES: [Pulse; ENGINES] = [const { Pulse::new() }; ENGINES];
 /// What they leave for the log.

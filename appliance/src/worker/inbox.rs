@@ -2,23 +2,29 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use heapless::Deque;
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use xdnsd_core::limits::SOCKETS;
 
 use super::ports::lookup::LookupPorts;
 use super::{Listeners, PolicySource, XskPort};
+use crate::os::xsk::Closed;
 
-/// Commands that wait at most: one change and what undoes it, twice.
-const COMMANDS_MAX: usize = 4;
+/// Commands that wait at most: one change and what undoes it, twice; and of each AF_XDP socket that it is closed, and of the next
+/// that it comes and is wanted back, before which nobody opens another.
+const COMMANDS_MAX: usize = 4 + 4 * SOCKETS;
 
 /// What a worker is told.
 pub enum WorkerCommand {
     /// Serve this AF_XDP socket.
     Attach(Box<XskPort>),
-    /// Close the AF_XDP socket; the kernel's sockets serve on.
-    Detach,
+    /// Give back the AF_XDP socket at this place.
+    Detach(usize),
+    /// The kernel has nothing more of an AF_XDP socket that was given back.
+    Closed(Closed),
     /// Ask upstreams through these ports from now on.
     Ports(Box<LookupPorts>),
     /// Listen with these kernel sockets, too.
@@ -41,6 +47,10 @@ pub struct Inbox {
     waiting: Mutex<Waiting>,
     /// Sockets that the worker could not wait at, and why, on their way back.
     returned: Mutex<Option<(Listeners, io::Error)>>,
+    /// AF_XDP sockets on their way back.
+    ports: Mutex<heapless::Vec<Box<XskPort>, SOCKETS>>,
+    /// Told of each.
+    has_port: Condvar,
     event: EventFd,
 }
 
@@ -57,6 +67,8 @@ impl Inbox {
                 policy: None,
             }),
             returned: Mutex::new(None),
+            ports: Mutex::new(heapless::Vec::new()),
+            has_port: Condvar::new(),
             event: EventFd::from_flags(flags)?,
         })
     }
@@ -99,6 +111,27 @@ impl Inbox {
         returned.take()
     }
 
+    /// Gives an AF_XDP socket back, to be closed.
+    pub(crate) fn give_back_port(&self, port: Box<XskPort>) {
+        let pushed = self.ports().push(port);
+        debug_assert!(pushed.is_ok(), "there are no more sockets than places");
+        self.has_port.notify_one();
+    }
+
+    /// The AF_XDP sockets that came back since the last call; waits for the first, for at most `patience`.
+    pub fn take_ports(&self, patience: Duration) -> Vec<Box<XskPort>> {
+        let ports = self.ports();
+        let waited = self
+            .has_port
+            .wait_timeout_while(ports, patience, |ports| ports.is_empty());
+        let (mut ports, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *ports).into_iter().collect()
+    }
+
+    fn ports(&self) -> MutexGuard<'_, heapless::Vec<Box<XskPort>, SOCKETS>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the oldest command out, the policy last. The worker is woken again while there are more.
     pub(crate) fn take(&self) -> Option<WorkerCommand> {
         let mut waiting = self.waiting();
@@ -138,7 +171,7 @@ mod tests {
     fn a_worker_that_sleeps_serves_under_the_newest_policy_when_it_wakes() {
         let inbox = Inbox::new().expect("eventfd");
         for _ in 0..COMMANDS_MAX {
-            assert!(inbox.send(WorkerCommand::Detach).is_ok());
+            assert!(inbox.send(WorkerCommand::Detach(0)).is_ok());
         }
         assert!(inbox.send(WorkerCommand::Stop).is_err(), "full");
         let policies: Vec<Arc<dyn PolicySource>> = (1..=9)
@@ -153,7 +186,7 @@ mod tests {
             "nobody holds the old ones"
         );
         for _ in 0..COMMANDS_MAX {
-            assert!(matches!(inbox.take(), Some(WorkerCommand::Detach)));
+            assert!(matches!(inbox.take(), Some(WorkerCommand::Detach(0))));
         }
         let Some(WorkerCommand::NewPolicy(policy)) = inbox.take() else {
             panic!("the policy was lost")

@@ -13,7 +13,6 @@ use xdnsd_core::forward::via::{NoPort, Via};
 use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
-use super::XskPort;
 use super::arrival::{Arrivals, Ingress};
 use super::busy_poll::BusyPoll;
 use super::events::{EventSource, watch};
@@ -25,6 +24,7 @@ use super::sources::Sources;
 use super::streams::Streams;
 use super::tapped::{Asker, Tapped};
 use super::tcp::{Tcp, TcpClient};
+use super::xsks::Xsks;
 use crate::os::clock;
 use crate::os::datagrams::{self, Datagram};
 use crate::os::random::Entropy;
@@ -33,7 +33,7 @@ use crate::store::tap::entry::QueryPath;
 /// The way back to a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ReplyPath {
-    /// Through the AF_XDP socket that was adopted as the `socket_generation`th.
+    /// Through the AF_XDP socket that was attached as the `socket_generation`th.
     Xsk {
         /// Headers of the reply.
         path: Path,
@@ -56,8 +56,7 @@ pub enum ReplyPath {
 /// The effects of one worker.
 pub struct Io<'a> {
     pub(super) epoll: Epoll,
-    pub(super) port: Option<Box<XskPort>>,
-    pub(super) socket_generation: u32,
+    pub(super) xsks: Xsks,
     pub(super) listeners: Places<UdpSocket>,
     pub(super) sources: Sources,
     pub(super) ports: Ports,
@@ -212,21 +211,17 @@ impl Io<'_> {
 
     /// Builds the reply in a fresh chunk: the query's own went back to the fill ring long ago.
     fn reply_xsk(&mut self, path: &Path, socket_generation: u32, message: &[u8]) {
-        let Some(port) = self
-            .port
-            .as_mut()
-            .filter(|_| socket_generation == self.socket_generation)
-        else {
+        let Some(xsk) = self.xsks.find(socket_generation) else {
             return;
         };
-        let free = port.xsk.take_free().or_else(|| {
+        let free = self.xsks.take_free(xsk).or_else(|| {
             // Many may wait for one answer. What is ready is sent now, which gives chunks back where frames are copied; what
             // else comes of it is seen at the turn's end.
-            let _ = port.xsk.flush();
-            port.xsk.take_free()
+            self.xsks.flush(xsk);
+            self.xsks.take_free(xsk)
         });
         let Some(mut frame) = free else {
-            self.counters.count(Counter::TxFull);
+            self.count_tx_full(xsk);
             return;
         };
         let header_len = path.header_len();
@@ -238,13 +233,21 @@ impl Io<'_> {
         if let Some(len) = emitted {
             self.tap.frame_out(&frame.bytes_mut()[..len]);
         }
-        match emitted.map(|len| port.xsk.transmit(frame, len)) {
+        match emitted.map(|len| self.xsks.transmit(xsk, frame, len)) {
             Some(Ok(())) => self.counters.count(Counter::AnswersXdp),
             Some(Err(frame)) => {
-                self.counters.count(Counter::TxFull);
-                port.xsk.release(frame);
+                self.count_tx_full(xsk);
+                self.xsks.release(xsk, frame);
             }
             None => debug_assert!(false, "a UDP answer fits a chunk"),
+        }
+    }
+
+    /// An answer found no room in the socket's TX ring, or no chunk.
+    pub(super) fn count_tx_full(&self, xsk: usize) {
+        self.counters.count(Counter::TxFull);
+        if let Some(stats) = self.xsks.stats(xsk) {
+            stats.count(Counter::TxFull);
         }
     }
 

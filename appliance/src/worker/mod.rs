@@ -1,12 +1,12 @@
-//! The event loop of one worker: at most one RX queue, kernel UDP sockets, upstream sockets, one engine.
+//! The event loop of one worker: the RX queues of its AF_XDP sockets, kernel UDP sockets, upstream sockets, one engine.
 //!
 //! ```text
-//!  poll ─┬─ AF_XDP socket: batches of frames, each answered in place or given back
+//!  poll ─┬─ AF_XDP sockets: batches of frames, each answered in place or given back
 //!        └─ epoll ─┬─ kernel UDP sockets: a batch of queries
 //!                  ├─ ports towards upstreams: answers, ICMP errors
 //!                  ├─ TCP: clients' connections (one worker has them all), streams to upstreams
 //!                  └─ inbox: an AF_XDP socket comes or goes, a new policy
-//!  then: deadlines, one flush of the TX ring, the heartbeat
+//!  then: deadlines, one flush of each TX ring, the heartbeats
 //! ```
 //! A worker allocates nothing after it is sealed, and blocks only in poll, or in epoll_wait while it has no AF_XDP socket. The one
 //! lock that a query may wait for is a cache shard's: those of hot names, readers and statistics are tried and left, and the
@@ -36,6 +36,7 @@ mod stats;
 mod streams;
 mod tapped;
 mod tcp;
+mod xsks;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -54,8 +55,7 @@ use xdnsd_core::time::Instant;
 use crate::os::clock;
 use crate::os::random::Entropy;
 use crate::os::seal;
-use crate::os::xdp::Heartbeat;
-use crate::os::xsk::{Batch, Kick, Xsk};
+use crate::os::xsk::Batch;
 use crate::store::SharedCache;
 use crate::store::tap::TapRings;
 
@@ -70,9 +70,10 @@ pub use ports::lookup::LookupPorts;
 pub use ports::table::LookupProgram;
 pub use ports::{BYTES as PORTS_BYTES, SHARED_BYTES as PORTS_SHARED_BYTES};
 pub use pulse::Pulse;
-pub use stats::{QueueName, ServerReading, SocketReading, WorkerStats};
+pub use stats::{QueueName, ServerReading, SocketReading, SocketStats, WorkerStats};
 pub use streams::BUFFER_BYTES as STREAM_BYTES;
 pub use tcp::{SLOTS_BYTES, TcpClient, open_tcp};
+pub use xsks::XskPort;
 
 use busy_poll::BusyPoll;
 use events::{EventSource, watch};
@@ -82,12 +83,13 @@ use sources::Sources;
 use streams::Streams;
 use tapped::Tapped;
 use tcp::Tcp;
+use xsks::Xsks;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 64;
 /// Longest wait without an AF_XDP socket, in milliseconds. Nothing depends on it; it bounds how late statistics are.
 const IDLE_MS: u64 = 1_000;
-/// Time between two looks at the AF_XDP socket's statistics, in milliseconds.
+/// Time between two looks at the statistics of AF_XDP sockets, in milliseconds.
 const STATS_MS: u64 = 500;
 /// Pause before frames that the kernel did not take are offered again, in milliseconds.
 const FLUSH_AGAIN_MS: u8 = 1;
@@ -97,16 +99,6 @@ const BUFFER: usize = 4 * ports::lookup::PART;
 /// Bytes of the message buffers of `workers`, one of which serves TCP, for the memory budget.
 pub const fn buffer_bytes(workers: usize) -> usize {
     TCP_MESSAGE_MAX + (workers - 1) * BUFFER
-}
-
-/// An AF_XDP socket with what belongs to its RX queue.
-pub struct XskPort {
-    /// The socket.
-    pub xsk: Xsk,
-    /// Tells the XDP program that this queue's worker is alive.
-    pub heartbeat: Heartbeat,
-    /// Interface and queue, for the statistics.
-    pub queue: QueueName,
 }
 
 /// What a worker is made of.
@@ -133,7 +125,7 @@ pub struct Parts<'a> {
     pub counters: &'a Counters,
     /// Where it and all others count what came by which device.
     pub arrivals: &'a Arrivals,
-    /// Where it shows what it knows of its AF_XDP socket and of upstream servers.
+    /// Where it shows what it knows of upstream servers.
     pub stats: &'a WorkerStats,
     /// Where it shows that it lives.
     pub pulse: &'a Pulse,
@@ -184,10 +176,10 @@ pub struct Worker<'a> {
     buffer: Box<[u8]>,
     next_heartbeat: Instant,
     next_stats: Instant,
-    /// The last turn left frames in the RX ring.
+    /// The last turn left frames in RX rings.
     has_frames: bool,
-    /// The kernel took no more frames: they stay in the TX ring until the next flush.
-    flush_again: bool,
+    /// The AF_XDP socket whose turn it is.
+    next_xsk: usize,
     /// When a TCP connection may have been idle for too long.
     next_expiry: Option<Instant>,
     /// What is asked for often.
@@ -207,8 +199,7 @@ impl<'a> Worker<'a> {
         } = parts;
         let mut io = Io {
             epoll,
-            port: None,
-            socket_generation: 0,
+            xsks: Xsks::new(),
             sources: Sources::new(places),
             listeners: Places::new(places),
             ports: ports::Ports::new(),
@@ -237,7 +228,7 @@ impl<'a> Worker<'a> {
             next_heartbeat: Instant::default(),
             next_stats: Instant::default(),
             has_frames: false,
-            flush_again: false,
+            next_xsk: 0,
             next_expiry: None,
             hot: parts.has_hot.then(Hotness::new),
         })
@@ -309,13 +300,16 @@ impl<'a> Worker<'a> {
                 self.left = others.copied().collect();
                 return end;
             }
-            self.has_frames = self.serve_xsk(&context);
+            self.has_frames = self.serve_xsks(&context);
             self.serve_events(&context, events);
             self.io.tap.turns_to(None);
             self.engine.timeout(&mut context.call(&mut self.io));
             self.expire(&context);
             self.flush_questions(&context);
-            self.flush();
+            self.io.xsks.flush_all();
+            if self.io.xsks.has_leaver() {
+                self.give_back();
+            }
             // What had come before was answered.
             if let Some(TurnEnd::Stop) = end {
                 return TurnEnd::Stop;
@@ -351,7 +345,7 @@ impl<'a> Worker<'a> {
     /// Waits until one of the sources has something, or something is due. Returns how many events epoll has; the RX ring
     /// is looked at anyway. Interrupted or failed: none, and the next turn waits again.
     ///
-    /// The AF_XDP socket is polled, and only when its ring was found empty: in an epoll set it would have a waiter all
+    /// The AF_XDP sockets are polled, and only when their rings were found empty: in an epoll set they would have a waiter all
     /// the time, and the kernel would try to wake it for every frame that was sent (`sock_wfree`), which costs a tenth
     /// of an answer.
     fn wait(&mut self, events: &mut [EpollEvent]) -> usize {
@@ -364,13 +358,15 @@ impl<'a> Worker<'a> {
         }
         let timeout = self.timeout_ms();
         let epoll = &self.io.epoll;
-        let Some(port) = &self.io.port else {
+        if self.io.xsks.is_empty() {
             return epoll.wait(events, timeout).unwrap_or(0);
-        };
+        }
         if !self.has_frames {
-            let [xsk, others] = [port.xsk.as_fd(), epoll.0.as_fd()];
-            let mut fds = [xsk, others].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            if poll(&mut fds, timeout).is_err() || fds[1].any() != Some(true) {
+            let mut fds = self.io.xsks.poll_fds();
+            let pushed = fds.push(PollFd::new(epoll.0.as_fd(), PollFlags::POLLIN));
+            debug_assert!(pushed.is_ok(), "there is a place for it");
+            let is_over = poll(&mut fds, timeout).is_err();
+            if is_over || fds.last().and_then(PollFd::any) != Some(true) {
                 return 0;
             }
         }
@@ -379,9 +375,9 @@ impl<'a> Worker<'a> {
 
     /// Polls until `until_ns`, on the monotonic clock. Returns how many events epoll has; `None`: nothing came.
     fn busy_poll(&self, until_ns: u64, events: &mut [EpollEvent]) -> Option<usize> {
-        let port = self.io.port.as_ref();
-        let mut xsk = port.map(|port| [PollFd::new(port.xsk.as_fd(), PollFlags::POLLIN)]);
-        let mut has_frames = || xsk.as_mut().is_some_and(|fd| poll(fd, 0u8) == Ok(1));
+        let mut xsks = self.io.xsks.poll_fds();
+        let mut has_frames =
+            || !xsks.is_empty() && poll(&mut xsks, 0u8).is_ok_and(|ready| ready > 0);
         while clock::monotonic_ns() < until_ns {
             // Mostly the answer.
             let count = self.io.epoll.wait(events, EpollTimeout::ZERO).unwrap_or(0);
@@ -395,13 +391,13 @@ impl<'a> Worker<'a> {
 
     /// How long there is nothing to do unless something comes.
     fn timeout_ms(&self) -> PollTimeout {
-        if self.flush_again {
+        if self.io.xsks.is_stuck() {
             return PollTimeout::from(FLUSH_AGAIN_MS);
         }
-        let longest = if self.io.port.is_some() {
-            HEARTBEAT_INTERVAL_MS
-        } else {
+        let longest = if self.io.xsks.is_empty() {
             IDLE_MS
+        } else {
+            HEARTBEAT_INTERVAL_MS
         };
         let deadlines = [
             self.engine.next_deadline(),
@@ -415,7 +411,7 @@ impl<'a> Worker<'a> {
         PollTimeout::try_from(until as i32).unwrap_or(PollTimeout::ZERO)
     }
 
-    /// The heartbeat, and the statistics of the AF_XDP socket and of upstream servers.
+    /// The heartbeats, and the statistics of AF_XDP sockets and of upstream servers.
     fn keep_time(&mut self) {
         let now = self.io.now;
         let is_stats_due = now >= self.next_stats;
@@ -425,41 +421,26 @@ impl<'a> Worker<'a> {
             self.stats
                 .publish_servers(upstreams, now, clock::wall_secs());
         }
-        let Some(port) = &mut self.io.port else {
+        if self.io.xsks.is_empty() {
             return;
-        };
+        }
         if now >= self.next_heartbeat {
-            port.heartbeat.beat(clock::monotonic_ns());
+            self.io.xsks.beat();
             self.next_heartbeat = now + HEARTBEAT_INTERVAL_MS;
         }
         if is_stats_due {
-            let probed = port.xsk.probe();
-            self.stats.publish_socket(&port.xsk);
-            self.after_kick(probed);
+            self.io.xsks.publish();
         }
     }
 
-    /// Sends what waits in the TX ring.
-    fn flush(&mut self) {
-        if let Some(port) = &mut self.io.port {
-            let kicked = port.xsk.flush();
-            self.after_kick(kicked);
+    /// Sockets whose interface is gone, or that whoever opened them wants back, go to be closed. The kernel's sockets serve on.
+    fn give_back(&mut self) {
+        while let Some(port) = self.io.xsks.take_leaver() {
+            self.inbox.give_back_port(port);
         }
-    }
-
-    /// The interface is gone: the socket is closed, the kernel's sockets serve on.
-    fn after_kick(&mut self, kicked: Kick) {
-        self.flush_again = kicked == Kick::Again;
-        match kicked {
-            Kick::Gone => self.drop_port(),
-            Kick::Idle | Kick::Done | Kick::Again | Kick::Down | Kick::Failed(_) => {}
+        if self.io.xsks.is_empty() {
+            self.has_frames = false;
         }
-    }
-
-    fn drop_port(&mut self) {
-        self.io.port = None;
-        self.has_frames = false;
-        self.stats.clear_socket();
     }
 
     /// What the supervisor has to say.
@@ -467,7 +448,8 @@ impl<'a> Worker<'a> {
         match self.inbox.take()? {
             WorkerCommand::Stop => return Some(TurnEnd::Stop),
             WorkerCommand::NewPolicy(policy) => return Some(TurnEnd::NewPolicy(policy)),
-            WorkerCommand::Detach => self.drop_port(),
+            WorkerCommand::Detach(place) => self.io.xsks.leave(place),
+            WorkerCommand::Closed(closed) => self.io.xsks.reclaim(&closed),
             WorkerCommand::Attach(port) => self.attach(port),
             // What epoll has no room for stays as it was: a socket for each question.
             WorkerCommand::Ports(lookup) => drop(self.io.take_ports(*lookup)),
@@ -491,9 +473,7 @@ impl<'a> Worker<'a> {
     }
 
     fn attach(&mut self, port: Box<XskPort>) {
-        self.drop_port();
-        self.io.socket_generation = self.io.socket_generation.wrapping_add(1);
-        self.io.port = Some(port);
+        self.io.xsks.attach(port);
         self.next_heartbeat = Instant::default();
         self.next_stats = Instant::default();
     }

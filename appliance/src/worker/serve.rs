@@ -26,43 +26,62 @@ use crate::store::tap::entry::QueryPath;
 const BATCHES: usize = 8;
 
 impl Worker<'_> {
-    /// Frames from the RX ring: batches until it is empty, or [`BATCHES`] of them. Says whether there may be more.
-    pub(super) fn serve_xsk(&mut self, context: &Context<'_>) -> bool {
-        for _ in 0..BATCHES {
-            let Some(port) = &mut self.io.port else {
-                return false;
-            };
-            let count = port.xsk.receive(&mut self.batch);
-            if count == 0 {
-                return false;
+    /// Frames from the RX rings, a batch of each by turns, until they are empty, or [`BATCHES`] of them. Says whether there may be
+    /// more.
+    pub(super) fn serve_xsks(&mut self, context: &Context<'_>) -> bool {
+        let (mut batches, mut empty) = (0, 0);
+        while empty < self.io.xsks.len() {
+            if batches == BATCHES {
+                return true;
             }
-            self.io.counters.add(Counter::QueriesXdp, count as u64);
-            while let Some(frame) = self.batch.pop() {
-                // Comes while this one is answered.
-                self.batch.last().into_iter().for_each(prefetch);
-                self.answer_frame(context, frame);
+            if self.next_xsk >= self.io.xsks.len() {
+                self.next_xsk = 0;
             }
-            self.flush_questions(context);
-            self.flush();
+            if self.serve_xsk(context, self.next_xsk) {
+                (batches, empty) = (batches + 1, 0);
+            } else {
+                empty += 1;
+            }
+            self.next_xsk += 1;
         }
+        false
+    }
+
+    /// A batch of one socket. Says whether there was any frame.
+    fn serve_xsk(&mut self, context: &Context<'_>, xsk: usize) -> bool {
+        let count = self.io.xsks.receive(xsk, &mut self.batch);
+        if count == 0 {
+            return false;
+        }
+        self.io.counters.add(Counter::QueriesXdp, count as u64);
+        while let Some(frame) = self.batch.pop() {
+            // Comes while this one is answered.
+            self.batch.last().into_iter().for_each(prefetch);
+            self.answer_frame(context, xsk, frame);
+        }
+        self.flush_questions(context);
+        self.io.xsks.flush(xsk);
         true
     }
 
     /// Answers one query in its own frame, or gives the frame back.
-    fn answer_frame(&mut self, context: &Context<'_>, mut frame: Frame) {
+    fn answer_frame(&mut self, context: &Context<'_>, xsk: usize, mut frame: Frame) {
         let Ok((path, message)) = wire::parse(frame.data()) else {
             self.io.counters.count(Counter::FramesRejected);
-            return self.release(frame);
+            if let Some(stats) = self.io.xsks.stats(xsk) {
+                stats.count(Counter::FramesRejected);
+            }
+            return self.release(xsk, frame);
         };
         let is_fit = may_answer_frame(context.policy, path.client());
         if !is_fit || path.is_client_group() {
             self.io.counters.count(Counter::IgnoredSources);
-            return self.release(frame);
+            return self.release(xsk, frame);
         }
         let client = Client {
             reply_path: ReplyPath::Xsk {
                 path,
-                socket_generation: self.io.socket_generation,
+                socket_generation: self.io.xsks.generation(xsk),
             },
             address: path.client().ip(),
             transport: Transport::Udp,
@@ -80,7 +99,7 @@ impl Worker<'_> {
             self.io.tap.became(seen, outcome, room);
         }
         let Outcome::Reply(len) = outcome else {
-            return self.release(frame);
+            return self.release(xsk, frame);
         };
         if let Some((hot, valid)) = self.hot.as_mut().zip(valid)
             && let Some(fresh) = self.engine.take_noted()
@@ -99,29 +118,24 @@ impl Worker<'_> {
                 if seen.is_some() {
                     self.io.tap.frame_out(&frame.bytes_mut()[..frame_len]);
                 }
-                self.transmit(frame, frame_len);
+                self.transmit(xsk, frame, frame_len);
             }
-            Err(_) => self.release(frame),
+            Err(_) => self.release(xsk, frame),
         }
     }
 
-    fn transmit(&mut self, frame: Frame, len: usize) {
-        let Some(port) = &mut self.io.port else {
-            return;
-        };
-        match port.xsk.transmit(frame, len) {
+    fn transmit(&mut self, xsk: usize, frame: Frame, len: usize) {
+        match self.io.xsks.transmit(xsk, frame, len) {
             Ok(()) => self.io.counters.count(Counter::AnswersXdp),
             Err(frame) => {
-                self.io.counters.count(Counter::TxFull);
-                port.xsk.release(frame);
+                self.io.count_tx_full(xsk);
+                self.release(xsk, frame);
             }
         }
     }
 
-    fn release(&mut self, frame: Frame) {
-        if let Some(port) = &mut self.io.port {
-            port.xsk.release(frame);
-        }
+    fn release(&mut self, xsk: usize, frame: Frame) {
+        self.io.xsks.release(xsk, frame);
     }
 
     /// Queries of one kernel UDP socket, a batch.

@@ -1,16 +1,18 @@
-//! What a worker shows of what only it may touch: its AF_XDP socket, and what it knows of upstream servers. It publishes
+//! What a worker shows of what only it may touch: its AF_XDP sockets, and what it knows of upstream servers. It publishes
 //! copies; where somebody reads at that moment it goes on, and the next copy is newer.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
+use xdnsd_core::counters::Counter;
 use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts, Upstream};
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
-use crate::os::xsk::{Census, SocketCounters, Statistics, Xsk};
+use crate::os::xsk::{Census, Pool, SocketCounters, Statistics, Xsk};
 
-/// Which RX queue a worker serves.
+/// An RX queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueName {
     /// Name of the interface.
@@ -69,34 +71,136 @@ impl ServerReading {
     }
 }
 
+/// The place of an AF_XDP socket among all: which queue it serves, or the last one that was there did, and what is counted of
+/// that queue.
+#[derive(Debug)]
+pub struct SocketStats {
+    name: Mutex<Option<QueueName>>,
+    /// By index into [`Self::COUNTED`]. Only the worker that has the socket writes.
+    counts: [AtomicU64; Self::COUNTED.len()],
+    reading: Mutex<Option<SocketReading>>,
+}
+
+impl SocketStats {
+    /// What is counted by queue, besides by worker: what comes over AF_XDP alone.
+    pub const COUNTED: [Counter; 4] = [
+        Counter::QueriesXdp,
+        Counter::AnswersXdp,
+        Counter::FramesRejected,
+        Counter::TxFull,
+    ];
+
+    /// No queue.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            name: Mutex::new(None),
+            counts: [const { AtomicU64::new(0) }; Self::COUNTED.len()],
+            reading: Mutex::new(None),
+        }
+    }
+
+    /// Shows this queue from now on. Another one begins at 0.
+    pub fn name(&self, name: &QueueName) {
+        let mut old = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        if old.as_ref() != Some(name) {
+            for count in &self.counts {
+                count.store(0, Ordering::Relaxed);
+            }
+            *old = Some(name.clone());
+        }
+    }
+
+    /// The queue that it shows. `None`: there was none yet.
+    #[must_use]
+    pub fn queue(&self) -> Option<QueueName> {
+        let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
+        name.clone()
+    }
+
+    /// How often `counter` was counted there. `None`: it is not counted by queue.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> Option<u64> {
+        let index = Self::COUNTED.iter().position(|other| *other == counter)?;
+        Some(self.counts[index].load(Ordering::Relaxed))
+    }
+
+    /// What is known of the socket; `None`: there is none now.
+    #[must_use]
+    pub fn reading(&self) -> Option<SocketReading> {
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn count_queries(&self, more: u64) {
+        self.add(0, more);
+    }
+
+    pub(super) fn count_answers(&self, more: u64) {
+        self.add(1, more);
+    }
+
+    #[cold]
+    pub(super) fn count(&self, counter: Counter) {
+        if let Some(index) = Self::COUNTED.iter().position(|other| *other == counter) {
+            self.add(index, 1);
+        }
+    }
+
+    fn add(&self, index: usize, more: u64) {
+        let count = &self.counts[index];
+        count.store(
+            count.load(Ordering::Relaxed).wrapping_add(more),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Shows where the socket's chunks are, and those that no socket has as well where it is the `first` of its UMEM.
+    pub(super) fn publish(&self, xsk: &Xsk, pool: &Pool, first: bool) {
+        let Some(mut reading) = free(&self.reading) else {
+            return;
+        };
+        let before = reading.unwrap_or_default();
+        let census = xsk.census(pool);
+        *reading = Some(SocketReading {
+            statistics: xsk.statistics().unwrap_or(before.statistics),
+            counters: xsk.counters(),
+            census: match first {
+                true => census,
+                false => Census {
+                    worker: 0,
+                    free: 0,
+                    ..census
+                },
+            },
+        });
+    }
+
+    /// The socket goes.
+    pub(super) fn clear(&self) {
+        *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Default for SocketStats {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The last published copies.
 #[derive(Debug)]
 pub struct WorkerStats {
-    socket: Mutex<Option<SocketReading>>,
     /// As many as there can be, so that none is left out.
     servers: Mutex<heapless::Vec<ServerReading, UPSTREAMS>>,
 }
 
 impl WorkerStats {
-    /// No socket, no servers.
+    /// No servers.
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            socket: Mutex::new(None),
             servers: Mutex::new(heapless::Vec::new()),
         }
-    }
-
-    pub(super) fn publish_socket(&self, xsk: &Xsk) {
-        let Some(mut socket) = free(&self.socket) else {
-            return;
-        };
-        let before = socket.unwrap_or_default();
-        *socket = Some(SocketReading {
-            statistics: xsk.statistics().unwrap_or(before.statistics),
-            counters: xsk.counters(),
-            census: xsk.census(),
-        });
     }
 
     pub(super) fn publish_servers(&self, upstreams: &[Upstream], now: Instant, unix_secs: u64) {
@@ -109,17 +213,6 @@ impl WorkerStats {
                 .iter()
                 .map(|upstream| ServerReading::of(upstream, now, unix_secs)),
         );
-    }
-
-    /// The socket is closed.
-    pub(super) fn clear_socket(&self) {
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Of its AF_XDP socket; `None`: it has none.
-    #[must_use]
-    pub fn socket(&self) -> Option<SocketReading> {
-        *self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Of the servers that it asks.

@@ -7,11 +7,11 @@ use std::os::unix::net::UnixDatagram;
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
 #[cfg(not(feature = "afxdp"))]
-use xdnsd::os::xsk::{BindMode, Options, UmemSlot, Xsk};
+use xdnsd::os::xsk::{BindMode, Opener, Options};
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;
-use xdnsd_core::limits::WORKERS;
+use xdnsd_core::limits::SOCKETS;
 use xdnsd_lab::bpf::{Attach, Program};
 use xdnsd_lab::lab::{LAN, LAN_V4};
 use xdnsd_lab::wait::wait_until;
@@ -65,13 +65,14 @@ fn plug(scene: &Scene, name: &str, queues: u32) -> Result<()> {
     Ok(())
 }
 
-/// `ethtool -L` tells nobody; and a worker that has lost its interface serves another one's queue.
+/// `ethtool -L` tells nobody; those that had sockets before get smaller ones; and where an interface goes, its places are there
+/// for another one's queues.
 #[test]
-fn an_rx_queue_gets_a_socket_when_it_is_made_and_when_a_worker_is_free() -> Result<()> {
+fn an_rx_queue_gets_a_socket_when_it_is_made_and_when_there_is_a_place() -> Result<()> {
     only!(ONCE, "it says its own modes");
     let scene = scene!(Setup::default().sections("[[interface]]\nname = \"lan9\"\n"));
     let (client, router) = (&scene.lab.client, &scene.lab.router);
-    let queues = u32::try_from(WORKERS)?;
+    let queues = u32::try_from(SOCKETS)?;
     plug(&scene, "lan8", queues)?;
     client.output(&["ethtool", "-L", "late0", "tx", "1"])?;
     router.output(&["ethtool", "-L", "lan8", "rx", "1", "tx", "1"])?;
@@ -81,10 +82,10 @@ fn an_rx_queue_gets_a_socket_when_it_is_made_and_when_a_worker_is_free() -> Resu
     let queues = queues.to_string();
     router.output(&["ethtool", "-L", "lan9", "rx", &queues, "tx", &queues])?;
     wait(" queue 1: AF_XDP socket")?;
-    wait(&format!(": 1 of {queues} RX queues have no worker"))?;
+    wait(&format!(": 1 of {queues} RX queues have no socket"))?;
     ask_at(&scene, OTHER)?;
     scene.unplug()?;
-    wait(&format!(" queue {}: AF_XDP socket", WORKERS - 1))
+    wait(&format!(" queue {}: AF_XDP socket", SOCKETS - 1))
 }
 
 #[test]
@@ -294,13 +295,13 @@ fn a_queue_that_another_socket_holds_is_had_when_that_one_goes() -> Result<()> {
         client.path()
     ))?;
     client.ip("link set late0 up\naddress add 10.55.0.2/24 dev late0\n")?;
-    let slot = UmemSlot::claim(0).context("nobody else here has sockets")?;
+    let (mut opener, _pool) = Opener::claim(0, 1).context("nobody else here has sockets")?;
     let options = Options {
         interface: "lan9",
         queue: 1,
         mode: BindMode::Copy,
     };
-    let holder = router.run(|| Xsk::open(&options, slot))?;
+    let holder = router.run(|| opener.open(&options))?;
     router.ip(&format!("address add {OTHER}/24 dev lan9\n"))?;
     scene
         .daemon

@@ -6,7 +6,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
-use xdnsd_core::limits::WORKERS;
+use xdnsd_core::limits::SOCKETS;
 use xdnsd_lab::lab::Spec;
 
 use crate::support::client::{Family, RawClient, listen};
@@ -107,9 +107,9 @@ fn each_queue_has_its_own_worker() -> Result<()> {
 }
 
 #[test]
-fn queues_beyond_the_workers_are_served_by_the_kernel() -> Result<()> {
+fn queues_beyond_the_sockets_are_served_by_the_kernel() -> Result<()> {
     only!(ONCE, "it says its own modes");
-    let last = u32::try_from(WORKERS)?;
+    let last = u32::try_from(SOCKETS)?;
     let spec = Spec {
         queues: last + 1,
         ..Spec::default()

@@ -5,6 +5,7 @@
 
 mod exposition;
 pub mod not_taken;
+mod queues;
 
 use std::fmt::Write as _;
 use std::io;
@@ -19,11 +20,12 @@ use xdnsd_core::counters::{Counter, Counters};
 
 use exposition::{Exposition, Json, Prometheus};
 use not_taken::NotTaken;
+use queues::QueueReading;
 
 use super::upstreams::{self, ServerState, group_name};
 use crate::logging;
 use crate::os::{seal, threads};
-use crate::worker::{QueueName, ServerReading, SocketReading, WorkerStats};
+use crate::worker::{QueueName, ServerReading, SocketStats, WorkerStats};
 
 /// Reads something that the kernel counts. An error is shown as an absent metric.
 pub type Read<T> = Box<dyn Fn() -> io::Result<T> + Send + Sync>;
@@ -34,15 +36,15 @@ pub type ByInterface = Vec<(String, u64)>;
 /// What was counted, by counter and by name of the interface.
 pub type QueryCounts = Vec<(Counter, ByInterface)>;
 
-/// A thread that answers: its counters, and its AF_XDP socket where it has one.
+/// A thread that answers: its counters, and the queues of its AF_XDP sockets.
 pub struct WorkerCounters {
     /// Its number, or `tcp` for the one that has the connections.
     pub name: String,
-    /// The RX queue that it serves, where it has one. Queries come to its kernel sockets by any interface all the same.
-    pub queue: Option<QueueName>,
+    /// The RX queues that it serves. Queries come to its kernel sockets by any interface all the same.
+    pub queues: Vec<QueueName>,
     /// What it counts.
     pub counters: &'static Counters,
-    /// What it shows of its AF_XDP socket, and of upstream servers.
+    /// What it shows of upstream servers.
     pub stats: &'static WorkerStats,
 }
 
@@ -69,14 +71,6 @@ pub struct ProtectStatus {
     /// Why it does not, in a word; empty: it does.
     pub why_not: Box<dyn Fn() -> &'static str + Send + Sync>,
 }
-
-/// What is counted for frames of the worker's own RX queue alone.
-const OF_QUEUES: [Counter; 4] = [
-    Counter::QueriesXdp,
-    Counter::AnswersXdp,
-    Counter::FramesRejected,
-    Counter::TxFull,
-];
 
 /// Name and help of what is shown of an upstream server, and its value with a reason, if there is one.
 type OfServer = (
@@ -135,6 +129,8 @@ pub struct Gauge {
 pub struct Telemetry {
     /// The threads that answer: more of them when an interface comes late.
     pub workers: RwLock<Vec<WorkerCounters>>,
+    /// The AF_XDP sockets: as many places as there can be.
+    pub sockets: &'static [SocketStats],
     /// The XDP programs.
     pub programs: Vec<ProgramCounters>,
     /// Hosts behind this one.
@@ -156,6 +152,7 @@ pub type Outcomes = [u64; HotOutcome::COUNT as usize];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     workers: Vec<WorkerReading>,
+    queues: Vec<QueueReading>,
     programs: Vec<ProgramReading>,
     /// By interface, with the reason why they are not protected.
     protects: Vec<(String, &'static str)>,
@@ -171,9 +168,8 @@ pub struct Reading {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct WorkerReading {
     name: String,
-    queue: Option<QueueName>,
+    queues: Vec<QueueName>,
     counters: [u64; Counter::COUNT],
-    socket: Option<SocketReading>,
     servers: Vec<ServerReading>,
 }
 
@@ -226,9 +222,8 @@ impl Telemetry {
     pub fn read(&self) -> Reading {
         let worker = |worker: &WorkerCounters| WorkerReading {
             name: worker.name.clone(),
-            queue: worker.queue.clone(),
+            queues: worker.queues.clone(),
             counters: std::array::from_fn(|index| worker.counters.get(Counter::ALL[index])),
-            socket: worker.stats.socket(),
             servers: worker.stats.servers(),
         };
         let program = |program: &ProgramCounters| {
@@ -242,6 +237,7 @@ impl Telemetry {
         };
         Reading {
             workers: self.workers().iter().map(worker).collect(),
+            queues: self.sockets.iter().filter_map(QueueReading::of).collect(),
             programs: self.programs.iter().filter_map(program).collect(),
             protects: self
                 .protects
@@ -266,11 +262,13 @@ impl Telemetry {
 impl WorkerReading {
     /// As the log shows it.
     fn shown(&self) -> String {
-        match &self.queue {
-            Some(QueueName { interface, queue }) => {
-                format!("worker {} ({interface} queue {queue})", self.name)
-            }
-            None => format!("worker {}", self.name),
+        let queues = self.queues.iter();
+        let queues: Vec<String> = queues
+            .map(|QueueName { interface, queue }| format!("{interface} queue {queue}"))
+            .collect();
+        match queues.is_empty() {
+            true => format!("worker {}", self.name),
+            false => format!("worker {} ({})", self.name, queues.join(", ")),
         }
     }
 
@@ -502,57 +500,24 @@ impl Reading {
         true
     }
 
-    /// Samples by worker. What only comes over AF_XDP is of the worker's own interface and RX queue; everything else may have
-    /// come by any, and names none.
+    /// Samples by worker. What only comes over AF_XDP is shown by interface and RX queue; everything else may have come by any,
+    /// and names none.
     fn by_worker(&self, out: &mut dyn Exposition, name: &str, counter: Counter) {
-        for worker in &self.workers {
-            let count = worker.count(counter);
-            if !OF_QUEUES.contains(&counter) {
-                out.sample(name, &[("worker", worker.name.as_str())], count);
-            } else if let Some(of) = &worker.queue {
-                let queue = of.queue.to_string();
-                let labels = [
-                    ("interface", of.interface.as_str()),
-                    ("queue", queue.as_str()),
-                ];
-                out.sample(name, &labels, count);
+        let counted = SocketStats::COUNTED.iter();
+        let Some(index) = { counted }.position(|other| *other == counter) else {
+            for worker in &self.workers {
+                let labels = [("worker", worker.name.as_str())];
+                out.sample(name, &labels, worker.count(counter));
             }
-        }
-    }
-
-    /// The AF_XDP sockets that there are, each with its interface and RX queue.
-    fn sockets(&self) -> impl Iterator<Item = (&QueueName, &SocketReading)> {
-        let workers = self.workers.iter();
-        workers.filter_map(|worker| worker.queue.as_ref().zip(worker.socket.as_ref()))
-    }
-
-    fn socket_families(&self, out: &mut dyn Exposition) {
-        let counters = |socket: &SocketReading| {
-            let (kernel, own) = (socket.statistics.named(), socket.counters.named());
-            kernel.into_iter().chain(own).collect::<Vec<_>>()
+            return;
         };
-        let names = counters(&SocketReading::default());
-        for (index, (field, help, _)) in names.into_iter().enumerate() {
-            let name = format!("xsk_{field}_total");
-            out.family(&name, help, "counter");
-            for (of, socket) in self.sockets() {
-                let queue = of.queue.to_string();
-                let labels = [("interface", of.interface.as_str()), ("queue", &queue)];
-                out.sample(&name, &labels, counters(socket)[index].2);
-            }
-        }
-        let name = "xsk_chunks";
-        out.family(name, "Chunks of the UMEM, by where they are", "gauge");
-        for (of, socket) in self.sockets() {
-            let queue = of.queue.to_string();
-            for (place, _, chunks) in socket.census.named() {
-                let labels = [
-                    ("interface", of.interface.as_str()),
-                    ("queue", &queue),
-                    ("place", place),
-                ];
-                out.sample(name, &labels, chunks.into());
-            }
+        for of in &self.queues {
+            let queue = of.name.queue.to_string();
+            let labels = [
+                ("interface", of.name.interface.as_str()),
+                ("queue", queue.as_str()),
+            ];
+            out.sample(name, &labels, of.counts[index]);
         }
     }
 

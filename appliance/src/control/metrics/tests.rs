@@ -2,11 +2,13 @@
 
 use super::*;
 use crate::os::xsk::{self, Census, Statistics};
+use crate::worker::SocketReading;
 use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts};
 
 static FIRST: Counters = Counters::new();
 static SECOND: Counters = Counters::new();
 static UNUSED: WorkerStats = WorkerStats::new();
+static SOCKETS: [SocketStats; 2] = [const { SocketStats::new() }; 2];
 
 fn lan0() -> QueueName {
     QueueName {
@@ -32,9 +34,8 @@ fn reading(queries: u64, hits: u64, misses: u64, frames: [[u64; 2]; 2]) -> Readi
     counters[Counter::CacheMisses as usize] = misses;
     let worker = WorkerReading {
         name: "0".into(),
-        queue: Some(lan0()),
+        queues: vec![lan0()],
         counters,
-        socket: None,
         servers: Vec::new(),
     };
     let program = ProgramReading {
@@ -45,6 +46,11 @@ fn reading(queries: u64, hits: u64, misses: u64, frames: [[u64; 2]; 2]) -> Readi
     };
     Reading {
         workers: vec![worker],
+        queues: vec![QueueReading {
+            name: lan0(),
+            counts: [queries, queries, 0, 0],
+            socket: None,
+        }],
         programs: vec![program],
         ..Reading::default()
     }
@@ -78,25 +84,26 @@ fn rates_are_differences_over_time() {
 #[test]
 fn what_is_registered_is_read_and_rendered() {
     FIRST.add(Counter::CacheHits, 7);
-    FIRST.add(Counter::QueriesXdp, 5);
+    SOCKETS[0].name(&lan0());
     SECOND.count(Counter::CacheMisses);
     let broken: Read<Vec<Vec<u64>>> = Box::new(|| Err(io::Error::other("the map is gone")));
     let telemetry = Telemetry {
         workers: vec![
             WorkerCounters {
                 name: "0".into(),
-                queue: Some(lan0()),
+                queues: vec![lan0()],
                 counters: &FIRST,
                 stats: &UNUSED,
             },
             WorkerCounters {
                 name: "tcp".into(),
-                queue: None,
+                queues: Vec::new(),
                 counters: &SECOND,
                 stats: &UNUSED,
             },
         ]
         .into(),
+        sockets: &SOCKETS,
         programs: vec![
             ProgramCounters {
                 interface: "lan0".into(),
@@ -133,7 +140,7 @@ fn what_is_registered_is_read_and_rendered() {
         "# TYPE xdnsd_cache_hits_total counter",
         "xdnsd_cache_hits_total{worker=\"0\"} 7",
         "xdnsd_cache_misses_total{worker=\"tcp\"} 1",
-        "xdnsd_queries_xdp_total{interface=\"lan0\",queue=\"0\"} 5",
+        "xdnsd_queries_xdp_total{interface=\"lan0\",queue=\"0\"} 0",
         "xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"1\",reason=\"pass_stale\"} 6",
         "# TYPE xdnsd_syn_cookies gauge",
         "xdnsd_syn_cookies{interface=\"lan0\",reason=\"calm\"} 0",
@@ -225,7 +232,7 @@ fn a_socket_is_shown_as_the_kernel_counts_it_and_with_all_its_chunks() {
     let text = reading.prometheus();
     assert!(text.contains("# TYPE xdnsd_xsk_rx_ring_full_total counter"));
     assert!(!text.contains("xdnsd_xsk_rx_ring_full_total{"), "no socket");
-    reading.workers[0].socket = Some(SocketReading {
+    reading.queues[0].socket = Some(SocketReading {
         statistics: Statistics {
             rx_dropped: 1,
             rx_invalid_descs: 2,

@@ -86,7 +86,7 @@ fn a_worker_whose_inbox_is_full_closes_its_sockets_later() {
     let now = Instant::from_millis(1);
     listening.poll(&[0], now, &inboxes, true);
     assert_eq!(told(&inboxes[0]), Some((1, vec![])));
-    while inboxes[0].send(WorkerCommand::Detach).is_ok() {}
+    while inboxes[0].send(WorkerCommand::Detach(0)).is_ok() {}
     listening.take_places(&[]);
     listening.poll(&[0], now, &inboxes, true);
     while inboxes[0].take().is_some() {}
@@ -168,7 +168,7 @@ fn a_worker_whose_inbox_is_full_gets_its_sockets_later() {
     let inboxes: Vec<Inbox> = (0..ENGINES)
         .map(|_| Inbox::new().expect("eventfd"))
         .collect();
-    while inboxes[0].send(WorkerCommand::Detach).is_ok() {}
+    while inboxes[0].send(WorkerCommand::Detach(0)).is_ok() {}
     let now = Instant::from_millis(1);
     listening.poll(&[0, TCP], now, &inboxes, true);
     assert_eq!(listening.serving(), 0);

@@ -1,4 +1,4 @@
-//! Attaches the XDP programs, hands each RX queue's AF_XDP socket to a worker, and follows interfaces as they are plugged in and out.
+//! Attaches the XDP programs, hands each RX queue's AF_XDP socket to a worker (`daemon/seats.rs`), and follows interfaces as they are plugged in and out.
 //!
 //! ```text
 //!  attach program ─► count RX queues ─► open sockets ─► XSKMAP ─► worker attaches ─► listen map
@@ -11,10 +11,11 @@ mod attachment;
 use std::sync::Arc;
 
 use log::{info, warn};
-use xdnsd_core::limits::WORKERS;
+use xdnsd_core::time::Instant;
 
 use super::destinations::sources_checked;
 use super::program::{detach, lock};
+use super::seats::Seats;
 use super::shield::{CookieSettings, Events, Follower, Prefixes, Shield, SynCounts};
 use super::switches::{Keys, Switches};
 use super::tier0::Tier0;
@@ -36,6 +37,8 @@ pub struct Supervisor {
     /// Every program knows the devices as they are. Not so at the start: they were read before `changes` was there.
     is_settled: bool,
     attachments: Vec<Attachment>,
+    /// Which worker has which socket.
+    seats: Seats,
     /// Devices whose listeners follow the kernel's own check of sources, and what that was. Nobody is told of a sysctl.
     sources_checked: Vec<(String, bool)>,
     /// What is not there, or hardly meant, and was said.
@@ -88,6 +91,7 @@ impl Supervisor {
         let events = Events::default();
         events.follow(followers.into_iter());
         let shield = Shield::new(&config.shield, prefixes);
+        let cpus = std::thread::available_parallelism();
         Self {
             shield,
             tier0: Tier0::new(config.cache.tier0),
@@ -97,6 +101,7 @@ impl Supervisor {
             changes: Changes::watch(),
             is_settled: false,
             attachments,
+            seats: Seats::new(cpus.map_or(1, usize::from)),
             sources_checked: Vec::new(),
             missing: Said::default(),
             doubts: Said::default(),
@@ -127,10 +132,14 @@ impl Supervisor {
     /// system call for each interface, one for its queues, one more, and a look at `rp_filter` where `route_check` follows it.
     pub fn poll(&mut self, inboxes: &[Inbox], let_in: impl FnOnce(&Plan)) -> Option<Plan> {
         let now = clock::now();
+        let lost = self.seats.collect(inboxes);
+        let seats = &mut self.seats;
         for attachment in &mut self.attachments {
-            attachment.notice_loss(now, inboxes);
-            self.is_settled &= !attachment.follow_switch(inboxes);
+            attachment.notice_loss(now, &lost, seats, inboxes);
+            self.is_settled &= !attachment.follow_switch(seats, inboxes);
         }
+        // Of what was let go just now.
+        self.seats.collect(inboxes);
         let is_due = self
             .attachments
             .iter()
@@ -150,10 +159,10 @@ impl Supervisor {
         let_in(&plan);
         self.sources_checked = sources_checked(&self.config, &plan, &devices);
         self.is_settled = true;
-        let mut taken = [false; WORKERS];
-        for (worker, _) in self.queues() {
-            taken[worker] = true;
-        }
+        let attachments = self.attachments.iter();
+        let expected =
+            attachments.map(|attachment| attachment.expected(&self.config, &plan, &devices));
+        self.seats.expect(expected.sum());
         for attachment in &mut self.attachments {
             let world = World {
                 config: &self.config,
@@ -164,9 +173,30 @@ impl Supervisor {
                 inboxes,
                 now,
             };
-            self.is_settled &= attachment.poll(&world, &mut taken);
+            self.is_settled &= attachment.poll(&world, &mut self.seats);
         }
+        self.make_room(inboxes, now);
         Some(plan)
+    }
+
+    /// Opens the sockets of workers anew that are to have more than their UMEM has room for.
+    fn make_room(&mut self, inboxes: &[Inbox], now: Instant) {
+        let (attachments, seats) = (&mut self.attachments, &mut self.seats);
+        let mut is_crowded = false;
+        for attachment in attachments.iter_mut() {
+            is_crowded |= attachment.make_room(seats, inboxes);
+        }
+        if !is_crowded {
+            return;
+        }
+        self.is_settled = false;
+        let closed = seats.collect(inboxes);
+        for attachment in attachments.iter_mut() {
+            attachment.forget(&closed);
+        }
+        for attachment in attachments {
+            attachment.open_queues(seats, inboxes, now);
+        }
     }
 
     /// The shield's log.

@@ -330,6 +330,17 @@ impl Program {
         set.map_err(|cause| Error::map(map::XSKS, cause))
     }
 
+    /// Redirects no frames of an RX queue any more: they pass.
+    ///
+    /// # Errors
+    ///
+    /// The queue is [`QUEUES_MAX`] or above, or has no socket.
+    pub fn clear_socket(&mut self, queue: u32) -> Result<(), Error> {
+        check_queue(queue)?;
+        let cleared = self.sockets.unset(queue);
+        cleared.map_err(|cause| Error::map(map::XSKS, cause))
+    }
+
     /// The heartbeat of an RX queue, for the thread that serves it.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub enum SetupStep {
     Interface,
     /// Making the socket.
     Socket,
+    /// Finding a socket to share the UMEM with, and a place beside it.
+    Share,
     /// Registering the UMEM of so many bytes.
     UmemReg(usize),
     /// Setting the size of a ring; the option's name.
@@ -45,6 +47,7 @@ impl fmt::Display for SetupStep {
         match self {
             Self::Interface => f.write_str("if_nametoindex"),
             Self::Socket => f.write_str("socket(AF_XDP)"),
+            Self::Share => f.write_str("XDP_SHARED_UMEM"),
             Self::UmemReg(bytes) => write!(f, "setsockopt(XDP_UMEM_REG) of {} KiB", bytes / 1024),
             Self::RingSize(option) => write!(f, "setsockopt({option})"),
             Self::MmapOffsets => f.write_str("getsockopt(XDP_MMAP_OFFSETS)"),
@@ -100,6 +103,7 @@ fn hint(step: SetupStep, errno: Errno) -> Option<&'static str> {
             Some("CAP_SYS_ADMIN is missing, by which the library under the crate finds the program")
         }
         SetupStep::Socket
+        | SetupStep::Share
         | SetupStep::UmemReg(_)
         | SetupStep::RingSize(_)
         | SetupStep::MmapOffsets

@@ -7,19 +7,28 @@
 //!             for each reply made later: take_free, transmit                            -> flush
 //! ```
 //!
-//! Two backends have this interface. Ours over libc (`socket.rs`, the default) keeps its UMEM in a static. The other one
-//! (`--features afxdp`) goes through the crate of that name. Exactly one is compiled in; calls are direct.
+//! A worker has one UMEM, whose ledger is its [`Pool`], and several sockets on it, each with its rings. Another thread opens and
+//! closes them by an [`Opener`].
 //!
-//! It never looks into a frame, never blocks but in [`Xsk::open`], and after that never allocates.
+//! Two backends have this interface. Ours over libc (`socket.rs`, the default) keeps its UMEM in a static. The other one
+//! (`--features afxdp`) goes through the crate of that name, and has one socket on each UMEM. Exactly one is compiled in; calls
+//! are direct.
+//!
+//! It never looks into a frame, never blocks but in an [`Opener`], and after that never allocates.
 
 mod error;
 mod prefetch;
+mod shape;
 mod slot;
 mod stats;
 mod sys;
 
 #[cfg(not(feature = "afxdp"))]
 mod mapping;
+#[cfg(not(feature = "afxdp"))]
+mod opener;
+#[cfg(not(feature = "afxdp"))]
+mod pool;
 #[cfg(not(feature = "afxdp"))]
 mod ring;
 #[cfg(not(feature = "afxdp"))]
@@ -29,16 +38,22 @@ mod socket;
 #[cfg(not(feature = "afxdp"))]
 mod umem;
 #[cfg(not(feature = "afxdp"))]
-pub use {socket::Xsk, umem::Frame};
+pub use {
+    opener::Opener,
+    pool::{Closed, Pool},
+    shape::SHARERS_MAX,
+    socket::Xsk,
+    umem::Frame,
+};
 
 #[cfg(feature = "afxdp")]
 mod afxdp;
 #[cfg(feature = "afxdp")]
-pub use afxdp::{Frame, Xsk};
+pub use afxdp::{Closed, Frame, Opener, Pool, SHARERS_MAX, Xsk};
 
 pub use error::{Kick, SetupError, SetupStep};
 pub use prefetch::prefetch;
-pub use slot::UmemSlot;
+pub use shape::Shape;
 pub use stats::{Census, SocketCounters, Statistics};
 
 use std::fmt;

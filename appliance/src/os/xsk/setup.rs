@@ -1,21 +1,23 @@
 //! Opening a socket: the system calls in the order in which the kernel wants them (af_xdp.rst).
 //!
-//! socket, UMEM, ring sizes, ring mappings, first fill, bind. Rings must be mapped before bind, and some drivers take
-//! buffers from the fill ring while they bind, so it is primed before.
+//! socket, UMEM (of the first of those that share it), ring sizes, ring mappings, first fill, bind. Rings must be mapped before
+//! bind, and some drivers take buffers from the fill ring while they bind, so it is primed before.
 
-use super::error::{SetupError, SetupStep};
+use super::error::SetupStep;
 use super::mapping::Mapping;
+use super::pool::{Pool, Shared, address_of};
 use super::ring::{AddressEntry, Consumer, DescriptorEntry, Producer};
-use super::slot::{RxQueue, UmemSlot};
+use super::shape::Shape;
+use super::slot::{ChunkSet, RxQueue, UmemSlot};
 use super::sys::errno;
-use super::umem::{SLOT_SIZE, Umem, address_of};
+use super::umem::{self, SLOT_SIZE};
 use super::{BindMode, CopyMode, Options, sys};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use rustix::net::xdp::{SocketAddrXdp, SocketAddrXdpFlags};
+use rustix::net::xdp::{SocketAddrXdp, SocketAddrXdpFlags, SocketAddrXdpWithSharedUmem};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use xdnsd_core::limits::{CHUNK_SIZE, RX_RING, TX_RING};
+use xdnsd_core::limits::CHUNK_SIZE;
 
 /// The rings of a bound socket, our ends.
 pub struct Rings {
@@ -25,55 +27,104 @@ pub struct Rings {
     pub completion: Consumer<Mapping<AddressEntry>>,
 }
 
-/// Makes a bound socket with a primed fill ring.
-pub fn open(options: &Options<'_>, slot: UmemSlot) -> Result<(Rings, OwnedFd, Umem), SetupError> {
-    let failed = |(step, errno)| SetupError {
-        interface: options.interface.to_owned(),
-        queue: options.queue,
-        step,
-        errno,
-    };
-    try_open(options, slot).map_err(failed)
+/// A bound socket.
+pub struct Opened {
+    pub rings: Rings,
+    pub fd: OwnedFd,
+    /// The chunks that its fill ring has.
+    pub primed: ChunkSet,
+    pub mode: CopyMode,
 }
 
-type StepResult<T> = Result<T, (SetupStep, Errno)>;
+pub type StepResult<T> = Result<T, (SetupStep, Errno)>;
 
-fn try_open(options: &Options<'_>, slot: UmemSlot) -> StepResult<(Rings, OwnedFd, Umem)> {
+/// Makes a bound socket with a primed fill ring, on the memory of `shared`: that which `other` has registered already, or
+/// registered now.
+pub fn open(
+    options: &Options<'_>,
+    shared: &Shared,
+    other: Option<BorrowedFd<'_>>,
+) -> StepResult<Opened> {
     let ifindex =
         if_nametoindex(options.interface).map_err(|errno| (SetupStep::Interface, errno))?;
     let queue = RxQueue {
         ifindex,
         queue: options.queue,
     };
-    if !slot.is_for(queue) {
+    if !shared.slot.is_for(queue) {
         return Err((SetupStep::Bind(options.mode), Errno::EBUSY));
     }
-    let mut umem = Umem::new(slot);
     let fd = new_socket().map_err(|errno| (SetupStep::Socket, errno))?;
-    sys::raise_memlock();
-    register_umem(fd.as_fd(), umem.slot())
-        .map_err(|errno| (SetupStep::UmemReg(SLOT_SIZE), errno))?;
-    set_ring_sizes(fd.as_fd())?;
-    let mut rings = map_rings(fd.as_fd())?;
-    fill(&mut rings.fill, &mut umem);
-    bind(fd.as_fd(), ifindex, options).map_err(|errno| (SetupStep::Bind(options.mode), errno))?;
-    sys::tune(fd.as_fd());
-    match sys::mode(fd.as_fd()) {
-        Ok(CopyMode::Copy) => umem.slot().take_back(),
-        // A mode that cannot be told is taken for the one with more to mind.
-        Ok(CopyMode::ZeroCopy) | Err(_) => umem.slot().lend(queue),
+    if other.is_none() {
+        register_umem(fd.as_fd(), &shared.slot)
+            .map_err(|errno| (SetupStep::UmemReg(SLOT_SIZE), errno))?;
     }
-    Ok((rings, fd, umem))
+    let shape = shared.shape();
+    set_ring_sizes(fd.as_fd(), shape)?;
+    let mut rings = map_rings(fd.as_fd(), shape)?;
+    let primed = prime(&mut rings.fill, shared);
+    let target = Target {
+        ifindex,
+        queue: options.queue,
+        // A driver that writes by itself does so for a while after the socket's close, when others have its chunks.
+        mode: match shared.sharers {
+            1 => options.mode,
+            _ => BindMode::Copy,
+        },
+        other,
+    };
+    let mode = bind(fd.as_fd(), &target)
+        .map_err(|errno| (SetupStep::Bind(target.mode), errno))
+        .and_then(|()| {
+            sys::tune(fd.as_fd(), shape.tx);
+            let mode = sys::mode(fd.as_fd());
+            match mode {
+                Ok(CopyMode::Copy) => shared.slot.take_back(),
+                // A mode that cannot be told is taken for the one with more to mind.
+                Ok(CopyMode::ZeroCopy) | Err(_) => shared.slot.lend(queue),
+            }
+            mode.map_err(|errno| (SetupStep::Options, errno))
+        });
+    match mode {
+        Ok(mode) => Ok(Opened {
+            rings,
+            fd,
+            primed,
+            mode,
+        }),
+        Err(error) => {
+            drop((rings, fd));
+            std::iter::from_fn(|| primed.take()).for_each(|index| shared.spare.put(index));
+            Err(error)
+        }
+    }
 }
 
-/// Moves free RX chunks into the fill ring until one of the two is exhausted.
-pub fn fill(ring: &mut Producer<Mapping<AddressEntry>>, umem: &mut Umem) {
-    let wanted = umem.refillable();
+/// Puts spare chunks into the fill ring, as many as the socket can rely on.
+fn prime(ring: &mut Producer<Mapping<AddressEntry>>, shared: &Shared) -> ChunkSet {
+    let primed = ChunkSet::new();
+    for _ in 0..shared.shape().own {
+        // A socket that was closed a moment ago may not be accounted for yet: the worker fills the ring up.
+        let Some(index) = shared.spare.take() else {
+            break;
+        };
+        primed.put(index);
+        let pushed = ring.push(address_of(index));
+        debug_assert!(pushed, "the fill ring had room");
+    }
+    ring.submit();
+    primed
+}
+
+/// Moves as many free RX chunks as are `wanted` into the fill ring, as far as there is room.
+pub fn fill(ring: &mut Producer<Mapping<AddressEntry>>, pool: &mut Pool, member: u8, wanted: u32) {
     if wanted == 0 {
         return;
     }
     for _ in 0..ring.free(wanted).min(wanted) {
-        let Some(address) = umem.refill() else { break };
+        let Some(address) = pool.refill(member) else {
+            break;
+        };
         let pushed = ring.push(address);
         debug_assert!(pushed, "the fill ring had room");
     }
@@ -88,7 +139,7 @@ fn new_socket() -> nix::Result<OwnedFd> {
 /// By a call of our own although rustix has a safe function: this option hands memory to the kernel, which is ours to argue.
 fn register_umem(fd: BorrowedFd<'_>, slot: &UmemSlot) -> nix::Result<()> {
     let registration = libc::xdp_umem_reg {
-        addr: address_of(slot) as u64,
+        addr: umem::address_of(slot) as u64,
         len: SLOT_SIZE as u64,
         chunk_size: CHUNK_SIZE as u32,
         headroom: 0,
@@ -98,7 +149,7 @@ fn register_umem(fd: BorrowedFd<'_>, slot: &UmemSlot) -> nix::Result<()> {
     let value = (&raw const registration).cast::<libc::c_void>();
     let len = size_of::<libc::xdp_umem_reg>() as libc::socklen_t;
     // SAFETY: value lives through the call and len is its size. It names the memory of a slot that was claimed for this
-    // socket alone: a static, so it outlives the socket, page-aligned, and reached by us only through frames, which
+    // socket and those that share it: a static, so it outlives the socket, page-aligned, and reached by us only through frames, which
     // exist only for chunks that are in none of the kernel's rings.
     let result = unsafe {
         libc::setsockopt(
@@ -112,17 +163,17 @@ fn register_umem(fd: BorrowedFd<'_>, slot: &UmemSlot) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-fn set_ring_sizes(fd: BorrowedFd<'_>) -> StepResult<()> {
+fn set_ring_sizes(fd: BorrowedFd<'_>, shape: Shape) -> StepResult<()> {
     let failed = |name| move |error| (SetupStep::RingSize(name), errno(error));
-    sockopt::set_xdp_umem_fill_ring_size(fd, RX_RING as u32)
+    sockopt::set_xdp_umem_fill_ring_size(fd, shape.rx as u32)
         .map_err(failed("XDP_UMEM_FILL_RING"))?;
-    sockopt::set_xdp_umem_completion_ring_size(fd, TX_RING as u32)
+    sockopt::set_xdp_umem_completion_ring_size(fd, shape.completion as u32)
         .map_err(failed("XDP_UMEM_COMPLETION_RING"))?;
-    sockopt::set_xdp_rx_ring_size(fd, RX_RING as u32).map_err(failed("XDP_RX_RING"))?;
-    sockopt::set_xdp_tx_ring_size(fd, TX_RING as u32).map_err(failed("XDP_TX_RING"))
+    sockopt::set_xdp_rx_ring_size(fd, shape.rx as u32).map_err(failed("XDP_RX_RING"))?;
+    sockopt::set_xdp_tx_ring_size(fd, shape.tx as u32).map_err(failed("XDP_TX_RING"))
 }
 
-fn map_rings(fd: BorrowedFd<'_>) -> StepResult<Rings> {
+fn map_rings(fd: BorrowedFd<'_>, shape: Shape) -> StepResult<Rings> {
     let offsets =
         sockopt::xdp_mmap_offsets(fd).map_err(|error| (SetupStep::MmapOffsets, errno(error)))?;
     let fill_page = libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t;
@@ -130,33 +181,54 @@ fn map_rings(fd: BorrowedFd<'_>) -> StepResult<Rings> {
     let failed = |ring| move |errno| (SetupStep::MapRing(ring), errno);
     Ok(Rings {
         fill: Producer::new(
-            Mapping::new(fd, fill_page, &offsets.fr, RX_RING).map_err(failed("fill"))?,
+            Mapping::new(fd, fill_page, &offsets.fr, shape.rx).map_err(failed("fill"))?,
         ),
         rx: Consumer::new(
-            Mapping::new(fd, libc::XDP_PGOFF_RX_RING, &offsets.rx, RX_RING)
+            Mapping::new(fd, libc::XDP_PGOFF_RX_RING, &offsets.rx, shape.rx)
                 .map_err(failed("RX"))?,
         ),
         tx: Producer::new(
-            Mapping::new(fd, libc::XDP_PGOFF_TX_RING, &offsets.tx, TX_RING)
+            Mapping::new(fd, libc::XDP_PGOFF_TX_RING, &offsets.tx, shape.tx)
                 .map_err(failed("TX"))?,
         ),
         completion: Consumer::new(
-            Mapping::new(fd, completion_page, &offsets.cr, TX_RING)
+            Mapping::new(fd, completion_page, &offsets.cr, shape.completion)
                 .map_err(failed("completion"))?,
         ),
     })
 }
 
-fn bind(fd: BorrowedFd<'_>, ifindex: u32, options: &Options<'_>) -> nix::Result<()> {
-    let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | mode_flags(options.mode);
-    let address = SocketAddrXdp::new(flags, ifindex, options.queue);
+/// What a socket is bound to, and how.
+struct Target<'a> {
+    ifindex: u32,
+    queue: u32,
+    mode: BindMode,
+    /// The one that it shares the UMEM with.
+    other: Option<BorrowedFd<'a>>,
+}
+
+fn bind(fd: BorrowedFd<'_>, target: &Target<'_>) -> nix::Result<()> {
     for _ in 1..sys::BIND_TRIES {
-        match net::bind(fd, &address) {
+        match bind_once(fd, target) {
             Err(rustix::io::Errno::BUSY) => std::thread::sleep(sys::BIND_PAUSE),
             result => return result.map_err(errno),
         }
     }
-    net::bind(fd, &address).map_err(errno)
+    bind_once(fd, target).map_err(errno)
+}
+
+fn bind_once(fd: BorrowedFd<'_>, target: &Target<'_>) -> rustix::io::Result<()> {
+    let address = |flags| SocketAddrXdp::new(flags, target.ifindex, target.queue);
+    let Some(other) = target.other else {
+        let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | mode_flags(target.mode);
+        return net::bind(fd, &address(flags));
+    };
+    // It allows no other flag: all are as that one's.
+    let shared = SocketAddrXdpWithSharedUmem {
+        addr: address(SocketAddrXdpFlags::XDP_SHARED_UMEM),
+        shared_umem_fd: other,
+    };
+    net::bind(fd, &shared)
 }
 
 /// Neither flag lets the kernel try zero copy first and fall back to copying.

@@ -1,48 +1,83 @@
 //! The default backend: our own socket over libc, UMEM in a static.
 
-use super::error::{Kick, SetupError, SetupStep};
-use super::setup::{self, Rings};
-use super::slot::UmemSlot;
+use super::error::Kick;
+use super::pool::{ChunkOwner, Pool, Shared};
+use super::setup::{self, Opened, Rings};
+use super::slot::ChunkSet;
 use super::stats::{Census, SocketCounters, Statistics};
-use super::umem::{ChunkOwner, Frame, Umem};
-use super::{Batch, CopyMode, Options, sys};
+use super::umem::Frame;
+use super::{Batch, CopyMode, sys};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use xdnsd_core::limits::{BATCH, TX_RING};
+use std::sync::{Arc, Weak};
+use xdnsd_core::limits::BATCH;
 
-/// An AF_XDP socket bound to one RX queue, with its UMEM and its four rings. One thread uses it.
+/// An AF_XDP socket bound to one RX queue, with its four rings. One thread uses it, together with the ledger of the UMEM that it
+/// shares with others.
 pub struct Xsk {
-    // Fields drop in this order: mappings, then the socket, which takes the UMEM from the kernel, then the slot.
+    // Fields drop in this order: mappings, then the socket, which takes its chunks from the kernel, then the slot.
     // In zero copy the kernel detaches the pool from the driver after close has returned: the slot is lent until then
     // (`UmemSlot::is_for`).
     rings: Rings,
-    fd: OwnedFd,
-    umem: Umem,
+    fd: Arc<OwnedFd>,
+    /// Keeps the right to the memory while the kernel may have some of it.
+    _shared: Arc<Shared>,
+    slot: usize,
+    member: u8,
     mode: CopyMode,
     counters: SocketCounters,
+    /// Frames that were received since the last flush.
+    arrived: u32,
+    /// What its fill ring was primed with, until the ledger knows.
+    primed: Option<ChunkSet>,
 }
 
 impl Xsk {
-    /// Opens a socket on a queue. Nothing is allocated afterwards.
-    ///
-    /// Frames arrive once an XDP program redirects to the descriptor through an XSKMAP.
-    ///
-    /// # Errors
-    /// Names the system call that failed. The slot is free again.
-    pub fn open(options: &Options<'_>, slot: UmemSlot) -> Result<Self, SetupError> {
-        let (rings, fd, umem) = setup::open(options, slot)?;
-        let mode = sys::mode(fd.as_fd()).map_err(|errno| SetupError {
-            interface: options.interface.to_owned(),
-            queue: options.queue,
-            step: SetupStep::Options,
-            errno,
-        })?;
-        Ok(Self {
+    pub(super) fn new(opened: Opened, shared: Arc<Shared>, member: u8) -> (Self, Weak<OwnedFd>) {
+        let Opened {
             rings,
             fd,
-            umem,
+            primed,
+            mode,
+        } = opened;
+        let fd = Arc::new(fd);
+        let weak = Arc::downgrade(&fd);
+        let xsk = Self {
+            rings,
+            fd,
+            slot: shared.slot.index(),
+            _shared: shared,
+            member,
             mode,
             counters: SocketCounters::default(),
-        })
+            arrived: 0,
+            primed: Some(primed),
+        };
+        (xsk, weak)
+    }
+
+    pub(super) fn slot(&self) -> usize {
+        self.slot
+    }
+
+    pub(super) fn member(&self) -> u8 {
+        self.member
+    }
+
+    pub(super) fn take_primed(&mut self) -> Option<ChunkSet> {
+        self.primed.take()
+    }
+
+    /// The ledger knows it from now on. Before, nothing is received.
+    pub fn join(&mut self, pool: &mut Pool) {
+        self.check(pool);
+        if let Some(primed) = self.primed.take() {
+            pool.adopt(self.member, &primed);
+        }
+    }
+
+    /// Holds in release builds too: in another slot our numbers name chunks that somebody else may hold.
+    fn check(&self, pool: &Pool) {
+        assert_eq!(pool.slot(), self.slot, "the ledger of its UMEM");
     }
 
     /// Copy or zero copy: what the kernel gave us.
@@ -52,14 +87,15 @@ impl Xsk {
     }
 
     /// Takes received frames until the batch is full or none is left; says how many it took.
-    pub fn receive(&mut self, batch: &mut Batch) -> usize {
+    pub fn receive(&mut self, pool: &mut Pool, batch: &mut Batch) -> usize {
+        self.check(pool);
         let room = (BATCH - batch.len()) as u32;
         let before = batch.len();
         for _ in 0..self.rings.rx.available(room).min(room) {
             let Some(descriptor) = self.rings.rx.pop() else {
                 break;
             };
-            match self.umem.received(descriptor) {
+            match pool.received(self.member, descriptor) {
                 Some(frame) => batch.push(frame).expect("room was counted"),
                 None => self.counters.stray += 1,
             }
@@ -67,46 +103,58 @@ impl Xsk {
         self.rings.rx.release();
         let received = batch.len() - before;
         self.counters.received += received as u64;
+        self.arrived += received as u32;
         received
     }
 
     /// A frame for a reply that is not made in its query's own frame. `None`: all of them are on their way.
     #[must_use]
-    pub fn take_free(&mut self) -> Option<Frame> {
-        self.umem.take_free()
+    pub fn take_free(&mut self, pool: &mut Pool) -> Option<Frame> {
+        pool.take_free()
     }
 
     /// Puts the first `len` bytes of the frame into the TX ring; they leave at the next [`Self::flush`].
     ///
     /// # Errors
     /// Gives the frame back: the TX ring is full, or `len` is more than the frame holds.
-    pub fn transmit(&mut self, frame: Frame, len: usize) -> Result<(), Frame> {
+    pub fn transmit(&mut self, pool: &mut Pool, frame: Frame, len: usize) -> Result<(), Frame> {
+        self.check(pool);
         if self.rings.tx.free(1) == 0 {
             self.counters.tx_full += 1;
             return Err(frame);
         }
-        let pushed = self.rings.tx.push(self.umem.transmit(frame, len)?);
+        let descriptor = pool.transmit(self.member, frame, len)?;
+        let pushed = self.rings.tx.push(descriptor);
         debug_assert!(pushed, "the TX ring had room");
         self.counters.transmitted += 1;
         Ok(())
     }
 
     /// Gives a frame back unsent.
-    pub fn release(&mut self, frame: Frame) {
-        self.umem.release(frame);
+    pub fn release(&mut self, pool: &mut Pool, frame: Frame) {
+        pool.release(frame);
     }
 
     /// Ends a batch: sends what was transmitted, takes back what was sent, refills the fill ring.
-    pub fn flush(&mut self) -> Kick {
+    pub fn flush(&mut self, pool: &mut Pool) -> Kick {
+        self.check(pool);
         self.rings.tx.submit();
         let kick = self.kick();
         self.counters.again += u64::from(kick == Kick::Again);
-        self.counters.dropped += u64::from(self.umem.recover_dropped());
-        self.reap();
-        setup::fill(&mut self.rings.fill, &mut self.umem);
+        self.counters.dropped += u64::from(pool.recover());
+        self.reap(pool);
+        let wanted = pool.wanted(self.member, std::mem::take(&mut self.arrived));
+        setup::fill(&mut self.rings.fill, pool, self.member, wanted);
         self.wake_rx();
-        debug_assert!(self.census().holds(), "{:?}", self.census());
+        debug_assert!(pool.holds(), "a chunk is missing, or there twice");
         kick
+    }
+
+    /// Whether a flush would do anything: where a worker has many sockets, most have nothing to do.
+    #[must_use]
+    pub fn has_work(&self, pool: &Pool) -> bool {
+        let is_short = || pool.wanted(self.member, 0) > 0;
+        self.arrived > 0 || pool.count(ChunkOwner::tx(self.member)) > 0 || is_short()
     }
 
     /// Asks the kernel how the interface is, sending what may wait in the TX ring. A deleted interface makes no event
@@ -119,15 +167,13 @@ impl Xsk {
         }
     }
 
-    /// Where the chunks are.
+    /// Where its chunks are, and those of the UMEM that no socket has.
     #[must_use]
-    pub fn census(&self) -> Census {
+    pub fn census(&self, pool: &Pool) -> Census {
         // The station further down the road is read first: a chunk that moves meanwhile is missed there, not counted
         // twice. The kernel may publish it there before it takes it from the ring before, hence the minimum.
-        let (rx_side, tx_side) = (
-            self.umem.count(ChunkOwner::Rx),
-            self.umem.count(ChunkOwner::Tx),
-        );
+        let rx_side = pool.count(ChunkOwner::rx(self.member));
+        let tx_side = pool.count(ChunkOwner::tx(self.member));
         let rx = self.rings.rx.pending().min(rx_side);
         let fill = self.rings.fill.pending().min(rx_side - rx);
         let completion = self.rings.completion.pending().min(tx_side);
@@ -136,11 +182,11 @@ impl Xsk {
             fill,
             kernel_rx: rx_side - rx - fill,
             rx,
-            worker: self.umem.count(ChunkOwner::Worker),
+            worker: pool.count(ChunkOwner::WORKER),
             tx,
             kernel_tx: tx_side - completion - tx,
             completion,
-            free: self.umem.count(ChunkOwner::Free),
+            free: pool.count(ChunkOwner::FREE) + pool.count(ChunkOwner::SPARE),
         }
     }
 
@@ -168,7 +214,8 @@ impl Xsk {
         if !self.rings.tx.needs_wakeup() {
             return Kick::Done;
         }
-        for _ in 0..TX_RING {
+        let turns = pending;
+        for _ in 0..turns {
             self.counters.kicks += 1;
             let Err(errno) = sys::wake_tx(self.fd.as_fd()) else {
                 return Kick::Done;
@@ -187,13 +234,13 @@ impl Xsk {
     }
 
     /// Takes sent chunks back.
-    fn reap(&mut self) {
-        let completed = self.rings.completion.available(TX_RING as u32);
+    fn reap(&mut self, pool: &mut Pool) {
+        let completed = self.rings.completion.available(u32::MAX);
         for _ in 0..completed {
             let Some(address) = self.rings.completion.pop() else {
                 break;
             };
-            if self.umem.completed(address) {
+            if pool.completed(self.member, address) {
                 self.counters.completed += 1;
             } else {
                 self.counters.stray += 1;

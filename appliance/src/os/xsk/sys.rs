@@ -10,7 +10,7 @@ use rustix::net::sockopt;
 use rustix::net::xdp::XdpOptionsFlags;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
-use xdnsd_core::limits::{CHUNK_SIZE, TX_RING};
+use xdnsd_core::limits::CHUNK_SIZE;
 
 /// The kernel frees a closed socket's hold on its queue in a work queue; until then bind answers EBUSY.
 pub const BIND_TRIES: u32 = 50;
@@ -78,12 +78,13 @@ pub fn raise_memlock() {
     }
 }
 
-/// Fewer wake-ups for a full TX ring; every one of these may fail without harm, so no result is looked at.
-pub fn tune(fd: BorrowedFd<'_>) {
-    let _ = setsockopt(&fd, MaxTxBudget, &(TX_RING as u32));
-    // In copy mode each frame in flight is charged to the send buffer: room for a whole ring of them. The kernel
+/// Fewer wake-ups for a full TX ring of `entries`, which is the most that the kernel takes; every one of these may fail without
+/// harm, so no result is looked at.
+pub fn tune(fd: BorrowedFd<'_>, entries: usize) {
+    let _ = setsockopt(&fd, MaxTxBudget, &(entries as u32));
+    // In copy mode each frame in flight is charged to the send buffer: room for two such rings of them, since the kernel
     // doubles the number. The first option needs CAP_NET_ADMIN, the second is clamped to net.core.wmem_max.
-    let bytes = TX_RING * CHUNK_SIZE;
+    let bytes = entries * CHUNK_SIZE;
     if setsockopt(&fd, SndBufForce, &bytes).is_err() {
         let _ = setsockopt(&fd, SndBuf, &bytes);
     }

@@ -1,4 +1,5 @@
-//! One interface with an XDP program: it comes and goes, its RX queues get workers, and the program is told what is ours.
+//! One interface with an XDP program: it comes and goes, its RX queues get sockets of workers, and the program is told what is
+//! ours.
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
@@ -7,7 +8,7 @@ use log::{debug, info, warn};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use xdnsd_abi::{GUARDED_MAX, LISTEN_MAX};
-use xdnsd_core::limits::WORKERS;
+use xdnsd_core::limits::SOCKETS;
 use xdnsd_core::time::Instant;
 
 use crate::config::{Config, Device, Devices, Interface, Plan, XdpMode};
@@ -16,14 +17,17 @@ use crate::daemon::inside::{Demand, Inside};
 use crate::daemon::program::{SharedProgram, detach, gains_by_xdp, is_loopback, lock};
 use crate::daemon::queues;
 use crate::daemon::retry::Retry;
+use crate::daemon::seats::{Seated, Seats};
 use crate::daemon::shield::{Prefixes, ShieldSettings};
 use crate::daemon::switches::{Switch, Switched};
 use crate::daemon::tier0::Tier0;
 use crate::os::clock;
 use crate::os::ethtool::{self, RxVlanOffload};
+use crate::os::grace;
 use crate::os::xdp;
-use crate::os::xsk::{BindMode, Options, UmemSlot, Xsk};
-use crate::worker::{Inbox, QueueName, WorkerCommand, XskPort};
+use crate::os::xsk::{BindMode, Options};
+use crate::worker::engines::SOCKET_STATS;
+use crate::worker::{Inbox, QueueName, XskPort};
 
 /// An interface that refused the program is asked again after this time, in milliseconds, and later each time: to load the
 /// program takes a slow processor long, and what stands in its way is mostly there to stay.
@@ -72,9 +76,9 @@ pub struct Attachment {
 /// An RX queue that a worker serves, or is to serve.
 struct Queue {
     number: u32,
-    worker: usize,
-    /// The worker was given a socket.
-    is_open: bool,
+    seat: Seated,
+    /// Where its socket is among all, once the worker was given one.
+    place: Option<usize>,
     retry: Retry,
     /// The last trouble that was logged.
     trouble: String,
@@ -130,7 +134,7 @@ impl Attachment {
     }
 
     /// Does what an operator has switched. Whether there was anything.
-    pub(super) fn follow_switch(&mut self, inboxes: &[Inbox]) -> bool {
+    pub(super) fn follow_switch(&mut self, seats: &mut Seats, inboxes: &[Inbox]) -> bool {
         let is_off = self.switch.is_off();
         if std::mem::replace(&mut self.is_off, is_off) == is_off {
             return false;
@@ -140,7 +144,7 @@ impl Attachment {
             self.refused = None;
             self.retry.succeed();
         } else if self.ifindex.is_some() {
-            self.let_go(inboxes);
+            self.let_go(seats, inboxes);
             info!(
                 "{}: XDP program detached by xdnsd shield detach, until xdnsd shield attach; the kernel's sockets serve",
                 self.name
@@ -156,7 +160,7 @@ impl Attachment {
                 interface: self.name.clone(),
                 queue: queue.number,
             };
-            (queue.worker, name)
+            (queue.seat.worker, name)
         })
     }
 
@@ -241,12 +245,32 @@ impl Attachment {
         }
     }
 
-    /// Gives each RX queue that has none a worker, as long as there are any that are not `taken`.
-    fn assign(&mut self, taken: &mut [bool; WORKERS]) {
+    /// How many of its RX queues can have a socket, and how many there are. A socket sends on the TX queue of its own number.
+    /// Where there is none, the kernel takes the frame and drops it (xsk_generic_xmit), so the XDP program passes what arrives on
+    /// that RX queue.
+    fn count(&self) -> (u32, u32) {
         let (rx_queues, tx_queues) = queues::count(&self.name).unwrap_or((1, 1));
-        // A socket sends on the TX queue of its own number. If the device lacks that queue, the kernel drops the frame
-        // (xsk_generic_xmit), so the XDP program passes what arrives on that RX queue.
-        let count = rx_queues.min(tx_queues).min(xdnsd_abi::QUEUES_MAX);
+        (
+            rx_queues.min(tx_queues).min(xdnsd_abi::QUEUES_MAX),
+            rx_queues,
+        )
+    }
+
+    /// Sockets that it has or would have now.
+    pub(super) fn expected(&self, config: &Config, plan: &Plan, devices: &Devices) -> usize {
+        let device = devices.named(&self.name);
+        let is_used = |device: &&Device| {
+            is_served(&self.name, config, plan) && gains_by_xdp(device, self.mode)
+        };
+        match device.filter(is_used).map(|_| self.count()) {
+            Some((count, _)) => count as usize,
+            None => self.queues.len(),
+        }
+    }
+
+    /// Gives each RX queue that has none a worker, as long as there can be more sockets.
+    fn assign(&mut self, seats: &mut Seats) {
+        let (count, rx_queues) = self.count();
         let (old_count, old_left) = self.countable;
         if count < rx_queues && count != old_count {
             info!(
@@ -255,14 +279,13 @@ impl Attachment {
             );
         }
         for number in self.queues.len() as u32..count {
-            let Some(worker) = taken.iter().position(|taken| !taken) else {
+            let Some(seat) = seats.take(self.zero_copy) else {
                 break;
             };
-            taken[worker] = true;
             self.queues.push(Queue {
                 number,
-                worker,
-                is_open: false,
+                seat,
+                place: None,
                 retry: Retry::default(),
                 trouble: String::new(),
             });
@@ -270,8 +293,8 @@ impl Attachment {
         let left = count.saturating_sub(self.queues.len() as u32);
         if left > 0 && left != old_left {
             warn!(
-                "{}: {left} of {count} RX queues have no worker, the kernel's sockets serve them; \
-                 capacity: {WORKERS} workers",
+                "{}: {left} of {count} RX queues have no socket, the kernel's sockets serve them; \
+                 capacity: {SOCKETS} sockets",
                 self.name
             );
         }
@@ -284,29 +307,29 @@ impl Attachment {
         self.ifindex.is_some() && count < xdnsd_abi::QUEUES_MAX && queues::has(&self.name, count)
     }
 
-    /// Opens the sockets that are not there, unless they wait for their next try.
-    fn open_queues(&mut self, world: &World<'_>) {
+    /// Opens the sockets that are not there, unless they wait for their next try, or for those that their worker has.
+    pub(super) fn open_queues(&mut self, seats: &mut Seats, inboxes: &[Inbox], now: Instant) {
         for index in 0..self.queues.len() {
             let Queue {
                 number,
-                worker,
-                is_open,
+                seat,
+                place,
                 retry,
                 ..
             } = self.queues[index];
-            if is_open || !retry.may_try(world.now) {
+            if place.is_some() || !retry.may_try(now) || seats.is_crowded(seat.worker) {
                 continue;
             }
-            let opened = self.open_queue(number, worker, &world.inboxes[worker]);
+            let opened = self.open_queue(number, seat, seats, &inboxes[seat.worker]);
             let queue = &mut self.queues[index];
             match opened {
-                Ok(mode) => {
+                Ok((mode, place)) => {
                     info!("{} queue {number}: AF_XDP socket, {mode} mode", self.name);
-                    queue.is_open = true;
+                    queue.place = Some(place);
                     queue.trouble.clear();
                 }
                 Err(problem) => {
-                    queue.retry.fail(world.now, QUEUE_MS, QUEUE_MAX_MS);
+                    queue.retry.fail(now, QUEUE_MS, QUEUE_MAX_MS);
                     if queue.trouble != problem {
                         warn!(
                             "{} queue {number} has no AF_XDP, the kernel's sockets serve it: {problem}",
@@ -319,42 +342,83 @@ impl Attachment {
         }
     }
 
-    /// Opens the socket of one queue and hands it to its worker.
-    fn open_queue(&self, queue: u32, worker: usize, inbox: &Inbox) -> Result<String, String> {
-        let slot = UmemSlot::claim(worker).ok_or("its UMEM is still in use")?;
+    /// Opens the socket of one queue and hands it to its worker. Says in which mode, and where it is among all.
+    fn open_queue(
+        &self,
+        queue: u32,
+        seat: Seated,
+        seats: &mut Seats,
+        inbox: &Inbox,
+    ) -> Result<(String, usize), String> {
         let options = Options {
             interface: &self.name,
             queue,
-            mode: if self.zero_copy {
+            mode: if self.zero_copy && seat.is_alone {
                 BindMode::Auto
             } else {
                 BindMode::Copy
             },
         };
-        let xsk = Xsk::open(&options, slot).map_err(|error| error.to_string())?;
+        let (xsk, place) = seats.open(seat.worker, &options)?;
         let mut program = lock(&self.program);
-        let program = program.as_mut().ok_or("its program is gone")?;
-        let heartbeat = program
-            .heartbeat(queue)
-            .map_err(|error| error.to_string())?;
-        heartbeat.beat(clock::monotonic_ns());
-        program
-            .set_socket(queue, xsk.as_fd())
-            .map_err(|error| error.to_string())?;
-        let mode = xsk.mode().to_string();
-        let name = QueueName {
-            interface: self.name.clone(),
-            queue,
+        let redirected = program.as_mut().ok_or("its program is gone".to_owned());
+        let redirected = redirected.and_then(|program| {
+            let told = |error: xdp::Error| error.to_string();
+            let heartbeat = program.heartbeat(queue).map_err(told)?;
+            heartbeat.beat(clock::monotonic_ns());
+            program.set_socket(queue, xsk.as_fd()).map_err(told)?;
+            Ok(heartbeat)
+        });
+        let heartbeat = match redirected {
+            Ok(heartbeat) => heartbeat,
+            Err(problem) => {
+                seats.close(seat.worker, place, xsk, inbox);
+                return Err(problem);
+            }
         };
-        let port = Box::new(XskPort {
+        let mode = xsk.mode().to_string();
+        let port = XskPort {
             xsk,
             heartbeat,
-            queue: name,
-        });
-        inbox
-            .send(WorkerCommand::Attach(port))
-            .map_err(|_| "its worker is not responding")?;
-        Ok(mode)
+            place,
+            stats: &SOCKET_STATS[place],
+            pool: None,
+        };
+        seats.hand_over(seat.worker, port, inbox)?;
+        Ok((mode, place))
+    }
+
+    /// Has the sockets of workers that are to have more than their UMEM has room for given back: they are opened anew. Meanwhile
+    /// the kernel's sockets serve their queues. Whether there was any.
+    pub(super) fn make_room(&mut self, seats: &mut Seats, inboxes: &[Inbox]) -> bool {
+        let mut called = Vec::new();
+        for queue in &self.queues {
+            let Some(place) = queue.place.filter(|_| seats.is_crowded(queue.seat.worker)) else {
+                continue;
+            };
+            if let Some(program) = lock(&self.program).as_mut()
+                && let Err(error) = program.clear_socket(queue.number)
+            {
+                debug!("{} queue {}: {error}", self.name, queue.number);
+            }
+            called.push((queue.seat.worker, place));
+        }
+        if called.is_empty() {
+            return false;
+        }
+        // What was redirected before is in their RX rings.
+        grace::wait_for_programs();
+        for (worker, place) in called {
+            seats.call_back(worker, place, &inboxes[worker]);
+        }
+        true
+    }
+
+    /// The sockets at these places are closed, and opened anew.
+    pub(super) fn forget(&mut self, places: &[usize]) {
+        for queue in &mut self.queues {
+            queue.place.take_if(|place| places.contains(place));
+        }
     }
 
     /// Tells the program which destinations are ours. Whether it knows them now.
@@ -395,7 +459,14 @@ impl Attachment {
     }
 
     /// Lets go of an interface that was deleted, or that a worker's socket said is. One of the same name is another.
-    pub(super) fn notice_loss(&mut self, now: Instant, inboxes: &[Inbox]) {
+    /// The sockets at the places that are `lost` are closed.
+    pub(super) fn notice_loss(
+        &mut self,
+        now: Instant,
+        lost: &[usize],
+        seats: &mut Seats,
+        inboxes: &[Inbox],
+    ) {
         if self.ifindex.is_none() {
             return;
         }
@@ -404,11 +475,11 @@ impl Attachment {
             // Anything else says nothing about the interface: it takes a descriptor to ask.
             Err(errno) => errno == Errno::ENODEV,
         };
-        let is_closed = |queue: &Queue| queue.is_open && UmemSlot::is_free(queue.worker);
+        let is_closed = |queue: &Queue| queue.place.is_some_and(|place| lost.contains(&place));
         if !is_gone && !self.queues.iter().any(is_closed) {
             return;
         }
-        self.let_go(inboxes);
+        self.let_go(seats, inboxes);
         if is_gone {
             self.retry.succeed();
             self.warn_once("the interface is gone".into());
@@ -420,22 +491,25 @@ impl Attachment {
         }
     }
 
-    /// The program goes, and workers give its queues back.
-    fn let_go(&mut self, inboxes: &[Inbox]) {
+    /// The program goes, and workers give its sockets back.
+    fn let_go(&mut self, seats: &mut Seats, inboxes: &[Inbox]) {
         self.ifindex = None;
         detach(&self.program);
         self.inside.end();
         self.countable = (0, 0);
         for queue in self.queues.drain(..) {
-            // A full inbox has a command of this kind already.
-            let _ = inboxes[queue.worker].send(WorkerCommand::Detach);
+            let worker = queue.seat.worker;
+            if let Some(place) = queue.place {
+                seats.call_back(worker, place, &inboxes[worker]);
+            }
+            seats.leave(worker);
         }
     }
 
     /// Whether there is nothing more to do until something changes, or is due.
-    pub(super) fn poll(&mut self, world: &World<'_>, taken: &mut [bool; WORKERS]) -> bool {
+    pub(super) fn poll(&mut self, world: &World<'_>, seats: &mut Seats) -> bool {
         if self.ifindex.is_some() {
-            self.serve(world, taken);
+            self.serve(world, seats);
             return self.listen(world);
         }
         if self.is_off {
@@ -468,23 +542,23 @@ impl Attachment {
         };
         self.attach(&orders);
         if self.ifindex.is_some() {
-            self.serve(world, taken);
+            self.serve(world, seats);
             self.listen(world);
         }
         false
     }
 
     /// Has workers serve its queues, if anything is served on it.
-    fn serve(&mut self, world: &World<'_>, taken: &mut [bool; WORKERS]) {
+    fn serve(&mut self, world: &World<'_>, seats: &mut Seats) {
         if is_served(&self.name, world.config, world.plan) {
-            self.assign(taken);
-            self.open_queues(world);
+            self.assign(seats);
+            self.open_queues(seats, world.inboxes, world.now);
         }
     }
 
     /// Whether something that failed is tried again now.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let is_queue_due = |queue: &Queue| !queue.is_open && queue.retry.is_due(now);
+        let is_queue_due = |queue: &Queue| queue.place.is_none() && queue.retry.is_due(now);
         match self.ifindex {
             Some(_) => self.queues.iter().any(is_queue_due),
             None => !self.is_off && self.retry.is_due(now),

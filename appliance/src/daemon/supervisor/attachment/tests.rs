@@ -25,36 +25,25 @@ fn no_program_is_attached_where_it_has_nothing_to_redirect_unless_the_config_ins
 fn a_queue_that_could_not_have_a_socket_is_tried_again_after_a_pause() {
     let text = "[[interface]]\nname = \"lan0\"\n[[upstream]]\nservers = [\"192.0.2.1\"]\n";
     let config = Config::parse("f", text).expect("valid");
-    let inboxes: Vec<Inbox> = (0..=WORKERS)
-        .map(|_| Inbox::new().expect("eventfd"))
-        .collect();
-    let (plan, devices) = (Plan::default(), Devices::default());
-    let prefixes = Prefixes::default();
-    let tier0 = Tier0::new(config.cache.tier0);
-    let at = |now| World {
-        config: &config,
-        prefixes: &prefixes,
-        tier0: &tier0,
-        plan: &plan,
-        devices: &devices,
-        inboxes: &inboxes,
-        now,
-    };
+    let inboxes = [Inbox::new().expect("eventfd")];
+    let mut seats = Seats::new(1);
     let mut attachment = Attachment::new(&config.interfaces[0]);
     attachment.ifindex = Some(1);
     attachment.queues.push(Queue {
         number: 0,
-        // There is no UMEM for one more.
-        worker: WORKERS,
-        is_open: false,
+        seat: Seated {
+            worker: 0,
+            is_alone: false,
+        },
+        place: None,
         retry: Retry::default(),
         trouble: String::new(),
     });
     let mut now = Instant::from_millis(5);
     for pause in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
-        attachment.open_queues(&at(now));
+        attachment.open_queues(&mut seats, &inboxes, now);
         let tried = attachment.queues[0].retry;
-        attachment.open_queues(&at(now + (pause - 1)));
+        attachment.open_queues(&mut seats, &inboxes, now + (pause - 1));
         assert_eq!(attachment.queues[0].retry, tried, "{pause}");
         assert!(!attachment.is_due(now + (pause - 1)), "{pause}");
         now = now + pause;

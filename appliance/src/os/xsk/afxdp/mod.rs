@@ -3,12 +3,18 @@
 //! The crate brings libbpf 0.3, which wants the XDP program attached first and its map named `xsks_map`: it puts the
 //! socket into the map itself. The packet memory is the crate's own mapping, not a static. The crate aborts when it
 //! sends on an interface that is gone, so every send asks first; an interface deleted in between still aborts.
-//! Nothing of the rings shows through, so the census knows the two sides but not the stations.
+//! Nothing of the rings shows through, so the census knows the two sides but not the stations. A UMEM has one socket, which
+//! keeps the books itself.
 
 mod frame;
 mod handles;
+mod opener;
 
 pub use frame::Frame;
+pub use opener::{Closed, Opener, Pool};
+
+/// Sockets that can share one UMEM.
+pub const SHARERS_MAX: usize = 1;
 
 use super::error::{Kick, SetupError, SetupStep};
 use super::slot::{RX_CHUNKS, UmemSlot};
@@ -21,6 +27,7 @@ use arraydeque::{ArrayDeque, Wrapping};
 use frame::DROPPED;
 use handles::Handles;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use xdnsd_core::limits::{BATCH, CHUNK_SIZE, CHUNKS_PER_QUEUE, RX_RING, TX_CHUNKS, TX_RING};
 
 /// A chunk, as the crate hands it about. Its bytes stay mapped as long as [`Handles`] lives, or for good if a frame
@@ -51,17 +58,11 @@ pub struct Xsk {
     worker: usize,
     // These drop last, in this order: first the socket and the memory of the buffers above, then the right to it.
     handles: Handles,
-    slot: UmemSlot,
+    slot: Arc<UmemSlot>,
 }
 
 impl Xsk {
-    /// Opens a socket on a queue. Nothing is allocated afterwards.
-    ///
-    /// The XDP program has to be attached before.
-    ///
-    /// # Errors
-    /// Names the function that failed. The slot is free again.
-    pub fn open(options: &Options<'_>, slot: UmemSlot) -> Result<Self, SetupError> {
+    fn open(options: &Options<'_>, slot: Arc<UmemSlot>) -> Result<Self, SetupError> {
         let (handles, buffers) = Handles::open(options)?;
         let mode = sys::mode(handles.fd()).map_err(|errno| SetupError {
             interface: options.interface.to_owned(),
@@ -69,7 +70,7 @@ impl Xsk {
             step: SetupStep::Options,
             errno,
         })?;
-        sys::tune(handles.fd());
+        sys::tune(handles.fd(), TX_RING);
         let mut xsk = Self {
             mode,
             counters: SocketCounters::default(),
@@ -91,6 +92,11 @@ impl Xsk {
         Ok(xsk)
     }
 
+    /// As the other backend has it: here the socket knows its chunks itself.
+    pub fn join(&mut self, pool: &mut Pool) {
+        pool.join();
+    }
+
     /// Copy or zero copy: what the kernel gave us.
     #[must_use]
     pub fn mode(&self) -> CopyMode {
@@ -98,7 +104,7 @@ impl Xsk {
     }
 
     /// Takes received frames until the batch is full or none is left; says how many it took.
-    pub fn receive(&mut self, batch: &mut Batch) -> usize {
+    pub fn receive(&mut self, _: &mut Pool, batch: &mut Batch) -> usize {
         let room = BATCH - batch.len();
         let received = self.handles.rx.try_recv(&mut self.received, room, ());
         debug_assert!(received.is_ok(), "the crate never says otherwise");
@@ -117,7 +123,7 @@ impl Xsk {
 
     /// A frame for a reply that is not made in its query's own frame. `None`: all of them are on their way.
     #[must_use]
-    pub fn take_free(&mut self) -> Option<Frame> {
+    pub fn take_free(&mut self, _: &mut Pool) -> Option<Frame> {
         let buffer = self.tx_free.pop()?;
         self.worker += 1;
         Some(Frame::new(buffer, self.slot.index()))
@@ -127,7 +133,7 @@ impl Xsk {
     ///
     /// # Errors
     /// Gives the frame back: the TX ring is full, or `len` is more than the frame holds.
-    pub fn transmit(&mut self, mut frame: Frame, len: usize) -> Result<(), Frame> {
+    pub fn transmit(&mut self, _: &mut Pool, mut frame: Frame, len: usize) -> Result<(), Frame> {
         if self.tx_side + self.transmitted.len() >= TX_RING {
             self.counters.tx_full += 1;
             return Err(frame);
@@ -145,21 +151,27 @@ impl Xsk {
     }
 
     /// Gives a frame back unsent.
-    pub fn release(&mut self, frame: Frame) {
+    pub fn release(&mut self, _: &mut Pool, frame: Frame) {
         let buffer = frame.into_buffer(self.slot.index());
         self.worker -= 1;
         self.put_free(buffer);
     }
 
     /// Ends a batch: sends what was transmitted, takes back what was sent, refills the fill ring.
-    pub fn flush(&mut self) -> Kick {
+    pub fn flush(&mut self, _: &mut Pool) -> Kick {
         let kick = self.send();
         self.counters.again += u64::from(kick == Kick::Again);
         self.recover_dropped();
         self.reap();
         self.refill();
-        debug_assert!(self.census().holds(), "{:?}", self.census());
+        debug_assert!(self.chunks().holds(), "{:?}", self.chunks());
         kick
+    }
+
+    /// Whether a flush would do anything.
+    #[must_use]
+    pub fn has_work(&self, _: &Pool) -> bool {
+        true
     }
 
     /// Asks the kernel how the interface is, sending what may wait in the TX ring. A deleted interface makes no event
@@ -173,7 +185,11 @@ impl Xsk {
 
     /// Where the chunks are, as far as can be seen from outside the crate.
     #[must_use]
-    pub fn census(&self) -> Census {
+    pub fn census(&self, _: &Pool) -> Census {
+        self.chunks()
+    }
+
+    fn chunks(&self) -> Census {
         Census {
             kernel_rx: self.rx_side as u32,
             worker: self.worker as u32,

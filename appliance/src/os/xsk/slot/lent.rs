@@ -67,7 +67,7 @@ mod tests {
         // Without the right to it: other tests claim slots.
         let slot = core::mem::ManuallyDrop::new(UmemSlot {
             index: WORKERS - 1,
-            retired: false,
+            retired: false.into(),
         });
         let queue = |ifindex, queue| RxQueue { ifindex, queue };
         assert!(slot.is_for(queue(LO, 0)) && slot.is_for(queue(LO, 1)));

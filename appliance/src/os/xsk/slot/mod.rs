@@ -1,7 +1,11 @@
-//! The right to the packet memory of one socket.
+//! The right to the packet memory of one worker's sockets.
 
 #[cfg(not(feature = "afxdp"))]
+mod chunks;
+#[cfg(not(feature = "afxdp"))]
 mod lent;
+#[cfg(not(feature = "afxdp"))]
+pub use chunks::ChunkSet;
 #[cfg(not(feature = "afxdp"))]
 pub use lent::RxQueue;
 
@@ -27,11 +31,12 @@ const _: () = assert!(TX_CHUNKS >= BATCH, "a batch of replies made later");
 
 static CLAIMED: [AtomicBool; WORKERS] = [const { AtomicBool::new(false) }; WORKERS];
 
-/// The right to one slot of packet memory. Opening a socket takes it; dropping the socket gives it back.
+/// The right to one slot of packet memory. Whoever opens sockets on it, the sockets, and the ledger of its chunks have it
+/// together; the last of them gives it back.
 #[derive(Debug)]
 pub struct UmemSlot {
     index: usize,
-    retired: bool,
+    retired: AtomicBool,
 }
 
 impl UmemSlot {
@@ -45,15 +50,8 @@ impl UmemSlot {
             .ok()?;
         Some(Self {
             index,
-            retired: false,
+            retired: AtomicBool::new(false),
         })
-    }
-
-    /// Whether no socket has slot `index`.
-    #[must_use]
-    pub fn is_free(index: usize) -> bool {
-        let claimed = CLAIMED.get(index);
-        claimed.is_some_and(|claimed| !claimed.load(Ordering::Relaxed))
     }
 
     /// The slot's number.
@@ -63,14 +61,14 @@ impl UmemSlot {
     }
 
     /// Nobody gets the slot again, because a frame of it is still about.
-    pub(super) fn retire(&mut self) {
-        self.retired = true;
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for UmemSlot {
     fn drop(&mut self) {
-        if !self.retired {
+        if !*self.retired.get_mut() {
             CLAIMED[self.index].store(false, Ordering::Release);
         }
     }

@@ -10,12 +10,17 @@
     reason = "a test that cannot go on says where by panicking"
 )]
 
+mod alone;
+#[cfg(not(feature = "afxdp"))]
+mod shared;
+
+use alone::Alone;
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use xdnsd::os::xsk::{Batch, BindMode, CopyMode, Frame, Kick, Options, SetupError, UmemSlot, Xsk};
+use xdnsd::os::xsk::{Batch, BindMode, CopyMode, Frame, Kick, Opener, Options, SetupError};
 use xdnsd_core::limits::{CHUNK_SIZE, RX_RING, TX_CHUNKS};
 use xdnsd_lab::bpf::{Attach, Redirect};
 use xdnsd_lab::frames::FrameSocket;
@@ -35,7 +40,7 @@ static TURN: Mutex<()> = Mutex::new(());
 
 struct Bench {
     // Fields drop in this order: the socket first, while its interface is there.
-    xsk: Option<Xsk>,
+    xsk: Option<Alone>,
     redirect: Redirect,
     peer: FrameSocket,
     namespace: Namespace,
@@ -66,7 +71,7 @@ impl Bench {
         }
     }
 
-    fn xsk(&mut self) -> &mut Xsk {
+    fn xsk(&mut self) -> &mut Alone {
         self.xsk.as_mut().unwrap()
     }
 
@@ -138,7 +143,7 @@ fn index(interface: &str) -> u32 {
     if_nametoindex(interface).unwrap()
 }
 
-fn open(namespace: &Namespace, slot: usize, mode: BindMode) -> Result<Xsk, SetupError> {
+fn open(namespace: &Namespace, slot: usize, mode: BindMode) -> Result<Alone, SetupError> {
     open_at(namespace, "near", 0, slot, mode)
 }
 
@@ -148,18 +153,17 @@ fn open_at(
     queue: u32,
     slot: usize,
     mode: BindMode,
-) -> Result<Xsk, SetupError> {
-    let slot = UmemSlot::claim(slot).expect("the slot is free");
-    namespace.run(|| {
-        Xsk::open(
-            &Options {
-                interface,
-                queue,
-                mode,
-            },
-            slot,
-        )
-    })
+) -> Result<Alone, SetupError> {
+    let (mut opener, mut pool) = Opener::claim(slot, 1).expect("the slot is free");
+    let options = Options {
+        interface,
+        queue,
+        mode,
+    };
+    let mut xsk = namespace.run(|| opener.open(&options))?;
+    xsk.join(&mut pool);
+    let xsk = Some(xsk);
+    Ok(Alone { xsk, pool, opener })
 }
 
 /// A frame of `len` bytes that differs in every byte from its neighbours.
@@ -190,7 +194,7 @@ fn write(frame: &mut Frame, bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-fn is_readable(xsk: &Xsk) -> bool {
+fn is_readable(xsk: &Alone) -> bool {
     let mut fds = [PollFd::new(xsk.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO).unwrap();
     fds[0].revents().unwrap().contains(PollFlags::POLLIN)
@@ -268,7 +272,7 @@ fn one_flush_sends_more_than_the_kernels_budget_of_32() {
 }
 
 /// Sets the budget that every kernel before 6.17 has, so that the loop around it is tested on later ones too.
-fn limit_budget(xsk: &Xsk) {
+fn limit_budget(xsk: &Alone) {
     const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
     let budget: u32 = 32;
     // SAFETY: the option is read from four bytes that live through the call.
@@ -382,7 +386,7 @@ fn a_full_rx_ring_drops_counts_and_recovers() {
     let mut bench = Bench::new();
     bench.send(RX_RING + 100);
     let xsk = bench.xsk();
-    let lost = |xsk: &Xsk| {
+    let lost = |xsk: &Alone| {
         let statistics = xsk.statistics().unwrap();
         statistics.rx_ring_full + statistics.rx_fill_ring_empty_descs + statistics.rx_dropped
     };
@@ -508,7 +512,7 @@ fn a_socket_dropped_before_its_frames_retires_the_slot() {
     let mut frame = xsk.take_free().unwrap();
     drop(xsk);
     assert!(
-        UmemSlot::claim(3).is_none(),
+        Opener::claim(3, 1).is_none(),
         "the frame still reaches its bytes"
     );
     frame.bytes_mut().fill(0);
@@ -573,7 +577,7 @@ fn the_mode_is_what_the_driver_can() {
         .err()
         .expect("veth has no zero copy");
     assert!(error.to_string().contains("near queue 0"), "{error}");
-    assert!(UmemSlot::claim(0).is_some(), "the slot came back");
+    assert!(Opener::claim(0, 1).is_some(), "the slot came back");
 }
 
 #[test]

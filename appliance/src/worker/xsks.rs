@@ -1,0 +1,262 @@
+//! The AF_XDP sockets of a worker, each on an RX queue of its own, and the UMEM that they share.
+
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags};
+use xdnsd_core::limits::SOCKETS;
+
+use super::stats::SocketStats;
+use crate::os::clock;
+use crate::os::xdp::Heartbeat;
+use crate::os::xsk::{Batch, Closed, Frame, Kick, Pool, Xsk};
+
+/// An AF_XDP socket with what belongs to its RX queue.
+pub struct XskPort {
+    /// The socket.
+    pub xsk: Xsk,
+    /// Tells the XDP program that this queue is served.
+    pub heartbeat: Heartbeat,
+    /// Where it is shown, and its name among all: no other socket has the place while this one is open.
+    pub place: usize,
+    /// What is shown there.
+    pub stats: &'static SocketStats,
+    /// The ledger of its UMEM, with the first socket on it.
+    pub pool: Option<Box<Pool>>,
+}
+
+/// One that is served.
+struct Served {
+    port: Box<XskPort>,
+    /// Which one it is of all that there were: a reply for an earlier one has nowhere to go.
+    generation: u32,
+    /// Whoever opened it wants it back: it goes when nothing is left in its RX ring.
+    is_leaving: bool,
+    /// Its RX ring was found empty at the last look.
+    is_read: bool,
+    /// Its interface is gone.
+    is_gone: bool,
+    /// The kernel took no more frames: they stay in the TX ring until the next flush.
+    is_stuck: bool,
+    /// What `stats` has counted of it.
+    shown_answers: u64,
+}
+
+/// The sockets that there can be, and whatever else is waited for.
+pub type PollFds<'a> = heapless::Vec<PollFd<'a>, { SOCKETS + 1 }>;
+
+/// The sockets of one worker.
+#[derive(Default)]
+pub struct Xsks {
+    list: heapless::Vec<Served, SOCKETS>,
+    pool: Option<Box<Pool>>,
+    generation: u32,
+}
+
+impl Xsks {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Serves one more.
+    pub fn attach(&mut self, mut port: Box<XskPort>) {
+        if let Some(pool) = port.pool.take() {
+            debug_assert!(self.pool.is_none(), "a slot has one ledger");
+            self.pool = Some(pool);
+        }
+        let Some(pool) = &mut self.pool else {
+            debug_assert!(false, "the first socket brings the ledger");
+            return;
+        };
+        port.xsk.join(pool);
+        self.generation = self.generation.wrapping_add(1);
+        let served = Served {
+            port,
+            generation: self.generation,
+            is_leaving: false,
+            is_read: false,
+            is_gone: false,
+            is_stuck: false,
+            shown_answers: 0,
+        };
+        let pushed = self.list.push(served);
+        debug_assert!(pushed.is_ok(), "there are no more sockets than places");
+        // What it was not primed with.
+        self.flush(self.list.len() - 1);
+    }
+
+    /// The socket at `place` is wanted back.
+    pub fn leave(&mut self, place: usize) {
+        let mut list = self.list.iter_mut();
+        if let Some(served) = list.find(|served| served.port.place == place) {
+            (served.is_leaving, served.is_read) = (true, false);
+        }
+    }
+
+    /// The next that is to be given back: one whose interface is gone, or that is wanted back and has nothing more to be read.
+    pub fn take_leaver(&mut self) -> Option<Box<XskPort>> {
+        let is_over = |served: &Served| served.is_gone || served.is_leaving && served.is_read;
+        let index = self.list.iter().position(is_over)?;
+        let served = self.list.remove(index);
+        served.port.stats.clear();
+        Some(served.port)
+    }
+
+    /// Whether any is to be given back.
+    pub fn has_leaver(&self) -> bool {
+        let mut list = self.list.iter();
+        list.any(|served| served.is_leaving || served.is_gone)
+    }
+
+    /// The kernel has nothing of a socket any more that was given back.
+    pub fn reclaim(&mut self, closed: &Closed) {
+        if let Some(pool) = &mut self.pool {
+            pool.reclaim(closed);
+            // Whoever opens sockets may choose another number of them.
+            if pool.is_empty() {
+                self.pool = None;
+            }
+        }
+    }
+
+    /// Where the socket is that was the `generation`th.
+    pub fn find(&self, generation: u32) -> Option<usize> {
+        let mut list = self.list.iter();
+        list.position(|served| served.generation == generation)
+    }
+
+    /// See [`Self::find`].
+    pub fn generation(&self, index: usize) -> u32 {
+        self.list.get(index).map_or(0, |served| served.generation)
+    }
+
+    /// What is counted of the socket's queue.
+    pub fn stats(&self, index: usize) -> Option<&'static SocketStats> {
+        self.list.get(index).map(|served| served.port.stats)
+    }
+
+    /// Takes received frames until the batch is full or none is left; says how many it took.
+    pub fn receive(&mut self, index: usize, batch: &mut Batch) -> usize {
+        let Some((served, pool)) = self.at(index) else {
+            return 0;
+        };
+        let count = served.port.xsk.receive(pool, batch);
+        served.is_read = count == 0;
+        if count > 0 {
+            served.port.stats.count_queries(count as u64);
+        }
+        count
+    }
+
+    /// See [`Xsk::take_free`].
+    pub fn take_free(&mut self, index: usize) -> Option<Frame> {
+        let (served, pool) = self.at(index)?;
+        served.port.xsk.take_free(pool)
+    }
+
+    /// See [`Xsk::transmit`].
+    ///
+    /// # Errors
+    /// Gives the frame back.
+    pub fn transmit(&mut self, index: usize, frame: Frame, len: usize) -> Result<(), Frame> {
+        match self.at(index) {
+            Some((served, pool)) => served.port.xsk.transmit(pool, frame, len),
+            None => Err(frame),
+        }
+    }
+
+    /// Gives a frame back unsent.
+    pub fn release(&mut self, index: usize, frame: Frame) {
+        match self.at(index) {
+            Some((served, pool)) => served.port.xsk.release(pool, frame),
+            None => debug_assert!(false, "no socket goes while its frames are in hand"),
+        }
+    }
+
+    /// Sends what waits in the socket's TX ring, and looks after its other rings.
+    pub fn flush(&mut self, index: usize) {
+        if let Some((served, pool)) = self.at(index) {
+            // Before they leave: whoever has an answer finds it counted.
+            let answers = served.port.xsk.counters().transmitted;
+            let new = answers - std::mem::replace(&mut served.shown_answers, answers);
+            if new > 0 {
+                served.port.stats.count_answers(new);
+            }
+            let kick = served.port.xsk.flush(pool);
+            served.after(kick);
+        }
+    }
+
+    /// The same of all that have something to do.
+    pub fn flush_all(&mut self) {
+        let is_alone = self.list.len() == 1;
+        for index in 0..self.list.len() {
+            let has_work =
+                |served: &Served, pool: &Pool| served.is_stuck || served.port.xsk.has_work(pool);
+            if is_alone
+                || self
+                    .at(index)
+                    .is_some_and(|(served, pool)| has_work(served, pool))
+            {
+                self.flush(index);
+            }
+        }
+    }
+
+    /// Whether the kernel took no more frames of one of them.
+    pub fn is_stuck(&self) -> bool {
+        self.list.iter().any(|served| served.is_stuck)
+    }
+
+    /// Tells the XDP programs that their queues are served.
+    pub fn beat(&self) {
+        let now_ns = clock::monotonic_ns();
+        for served in &self.list {
+            served.port.heartbeat.beat(now_ns);
+        }
+    }
+
+    /// Shows what is known of each, and finds out whether its interface is still there. The chunks that no socket has are shown
+    /// with the first one.
+    pub fn publish(&mut self) {
+        let Some(pool) = &self.pool else {
+            return;
+        };
+        for (index, served) in self.list.iter_mut().enumerate() {
+            let kick = served.port.xsk.probe();
+            served
+                .port
+                .stats
+                .publish(&served.port.xsk, pool, index == 0);
+            served.after(kick);
+        }
+    }
+
+    /// What to wait for, so that a frame wakes the worker.
+    pub fn poll_fds(&self) -> PollFds<'_> {
+        let fds = self.list.iter();
+        fds.map(|served| PollFd::new(served.port.xsk.as_fd(), PollFlags::POLLIN))
+            .collect()
+    }
+
+    fn at(&mut self, index: usize) -> Option<(&mut Served, &mut Pool)> {
+        self.list.get_mut(index).zip(self.pool.as_deref_mut())
+    }
+}
+
+impl Served {
+    fn after(&mut self, kick: Kick) {
+        self.is_stuck = kick == Kick::Again;
+        match kick {
+            Kick::Gone => self.is_gone = true,
+            Kick::Idle | Kick::Done | Kick::Again | Kick::Down | Kick::Failed(_) => {}
+        }
+    }
+}
