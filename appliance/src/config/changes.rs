@@ -30,6 +30,7 @@ const TAKEN_AT_START: &[(&str, &[&str])] = &[
     ("statistics", &[]),
     ("control", &[]),
     ("web", &[]),
+    ("security", &[]),
 ];
 
 /// Whether only a start takes the value of a key.
@@ -71,6 +72,7 @@ impl Config {
         changes.of(&self.statistics, &earlier.statistics);
         changes.of(&self.control, &earlier.control);
         changes.of(&self.web, &earlier.web);
+        changes.of(&self.security, &earlier.security);
         changes
     }
 }
@@ -152,7 +154,7 @@ mod tests {
              [local]\nrecords = [\"a.lan A 192.0.2.1\"]\n[filter]\nblock = [\"a.example\"]\n\
              [rebind]\nranges = [\"private\"]\n[access]\nothers = \"allow\"\n[edns]\ncookies = false\n\
              [tcp]\nidle_secs = 7\n[identity]\nid = \"a\"\n[log]\nlevel = \"warn\"\n\
-             [statistics]\ninterval_secs = 60\n[control]\nsocket = \"/s\"\n[web]\nlisten = [\"127.0.0.1:80\"]\n[shield]\ncalm_secs = 7\n\
+             [statistics]\ninterval_secs = 60\n[control]\nsocket = \"/s\"\n[web]\nlisten = [\"127.0.0.1:80\"]\n[security]\nlandlock = \"off\"\n[shield]\ncalm_secs = 7\n\
              [rate_limit]\nmisses = 7\n[[protect]]\ninterface = \"wan0\"\naddresses = [\"192.0.2.80\"]\nports = [80]\n\
              [forward]\nstrategy = \"race\"\nbusy_poll_us = 0\n";
         let changes = config(&format!("{other}{more}")).changes(&config(LEAST));
@@ -185,7 +187,8 @@ mod tests {
                 "identity.id",
                 "statistics.interval_secs",
                 "control.socket",
-                "web.listen"
+                "web.listen",
+                "security.landlock"
             ]
         );
         for section in SECTIONS {

@@ -40,9 +40,9 @@ pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use schema::{
     Access, ActionWord, AskWord, BlockWord, Cache, Control, Edns, Filter, Forward, GroupWord,
-    Identity, Interface, Local, Log, LogLevel, PriorityWord, Protect, RangeWord, RateLimit, Rebind,
-    RouteCheck, Shield, SpecialWord, Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word,
-    Upstream, UpstreamPorts, Web, XdpMode,
+    Identity, Interface, LandlockWord, Local, Log, LogLevel, PriorityWord, Protect, RangeWord,
+    RateLimit, Rebind, RouteCheck, SeccompWord, Security, Shield, SpecialWord, Statistics,
+    StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts, Web, XdpMode,
 };
 pub use types::{
     ClientNetwork, CookieSecret, Domain, FilePath, FilterName, HttpAddress, InterfaceName,
@@ -96,6 +96,8 @@ pub struct Config {
     pub control: Control,
     /// What is said over HTTP.
     pub web: Web,
+    /// What this process may still do.
+    pub security: Security,
     source: ConfigText,
 }
 
@@ -152,6 +154,7 @@ impl Config {
             statistics: document.one(),
             control: document.one(),
             web: document.one(),
+            security: document.one(),
             source: ConfigText::new(file, ""),
         };
         document.finish();

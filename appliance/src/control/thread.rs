@@ -12,7 +12,7 @@ use std::time::Duration;
 use log::warn;
 
 use super::socket::{self, Commands, Control, Group, SocketFile, serve_waiting};
-use crate::os::threads;
+use crate::os::{capabilities, threads};
 use crate::text::Sentence;
 
 /// How long a start waits for the socket: a process that has it serves already, and is not to be disturbed.
@@ -151,7 +151,10 @@ impl Door {
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Sentence> {
     threads::builder_with_stack(name, threads::SMALL_STACK_BYTES)
-        .spawn(work)
+        .spawn(move || {
+            capabilities::keep(capabilities::FILES_AND_MAPS);
+            work();
+        })
         .map(drop)
         .map_err(|error| format!("{name} thread: {error}"))
 }

@@ -7,12 +7,13 @@
 //! all of these on one interface (`inside`) and whether their answers leave it (`way_out`), the sk_lookup program (`ports`), sockets
 //! of addresses that come and go (`sockets`), files and configs that are read again (`reload`), and when to try again (`retry`).
 //! States that metrics show are `shared`. What stands in the way of files and sockets that it is to make (`places`) is known to
-//! `check` as well.
+//! `check` as well. What the process may do from its start on is `confine`.
 //!
 //! What does not: anything that one query or one request needs. A worker goes on when everything here waits.
 //!
 //! It uses `control`, `worker`, `config`, `compile`, `store`, `os` and `text`. No wing uses it.
 
+mod confine;
 mod destinations;
 mod inside;
 mod interfaces;

@@ -23,6 +23,7 @@ use xdnsd_core::counters::{Counter, Counters};
 use xdnsd_core::engine::Notice;
 use xdnsd_core::limits::WORKERS;
 
+use super::confine::confine;
 use super::interfaces::{Interfaces, Round};
 use super::ports::SourcePorts;
 use super::reload::{PolicyThread, Requester};
@@ -43,7 +44,7 @@ use crate::control::socket::{Commands, Group};
 use crate::control::thread::Door;
 use crate::control::upstreams;
 use crate::os::notify::Notify;
-use crate::os::{clock, descriptors, random, seal};
+use crate::os::{capabilities, clock, descriptors, random, seal};
 use crate::store::{CACHE, HOT, TAP, rates};
 use crate::store::{SnapshotWriter, Store};
 use crate::text::{self, Sentence};
@@ -81,6 +82,8 @@ pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
     }
     look_at_ports(clock::now());
     let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
+    // Before the first thread, and before anything from outside is looked at.
+    ends_at_once(|| confine(&config));
     // Before anything that takes queries: a process that serves already is not disturbed.
     let socket = config.control.socket.as_deref();
     let named_at = config.locate("control.socket");
@@ -164,6 +167,8 @@ impl Daemon {
         let telemetry = Arc::new(register(&supervisor, &prefixes, policy.watch()));
         let interfaces =
             start_interfaces(config, supervisor, workers.inboxes(), policy.requester())?;
+        // That thread alone has XDP programs to load from here on.
+        capabilities::keep(capabilities::FIRST);
         Ok(Self {
             operation: Operation::new(switches, interfaces.waker()),
             interfaces,

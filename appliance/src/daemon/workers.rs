@@ -19,7 +19,7 @@ use xdnsd_core::forward::upstreams::Upstreams;
 use super::sockets::Listening;
 use crate::compile::set::PolicySet;
 use crate::config::{Config, Plan, Tier0Word};
-use crate::os::{clock, seal, threads};
+use crate::os::{capabilities, clock, seal, threads};
 use crate::store::{CACHE, TAP, rates};
 use crate::text::Sentence;
 use crate::worker::engines::{
@@ -250,7 +250,10 @@ impl Workers {
         };
         let serving = self.serving.sender.clone();
         threads::builder(&format!("worker {engine}"))
-            .spawn(move || work(engine, parts, upstreams, settings, &serving, leaving))
+            .spawn(move || {
+                capabilities::keep(capabilities::PACKETS);
+                work(engine, parts, upstreams, settings, &serving, leaving);
+            })
             .map_err(|error| format!("worker thread: {error}"))?;
         self.started.push(engine);
         Ok(())

@@ -25,11 +25,11 @@ use std::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{dup2_stderr, pipe2};
 use simple_logger::SimpleLogger;
 
-use crate::os::{seal, threads};
+use crate::os::{capabilities, landlock, seal, threads};
 use crate::text;
 use copier::Copier;
 pub use copier::Priorities;
@@ -89,14 +89,24 @@ pub fn start() -> io::Result<()> {
     let (ended, end) = mpsc::channel();
     // Its signals are everybody else's: a terminal that stops those who write (SIGTTOU) or a limit on a file's size
     // (SIGXFSZ) is an error of one write, and SIGTERM is for the thread that waits for it.
-    let mask = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
+    let mut blocked = SigSet::all();
+    // But for the one that says which system call it was.
+    blocked.remove(Signal::SIGSYS);
+    let mask = blocked.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
+    let (confined, is_confined) = mpsc::channel();
     let spawned = threads::builder_with_stack("log", STACK_BYTES).spawn(move || {
+        // It writes to what is open, and to no file besides. Where the kernel cannot hold it to that it goes on all the same.
+        let _ = landlock::restrict(&[]);
+        capabilities::keep(capabilities::NONE);
+        // From here on it makes no system call but those that it lives by.
+        let _ = confined.send(());
         copier.run(&from);
         // Nobody may be waiting any more.
         let _ = ended.send(());
     });
     mask.thread_set_mask()?;
     spawned?;
+    let _ = is_confined.recv();
     dup2_stderr(&into)?;
     let front = Front {
         writer: SimpleLogger::new().with_level(LevelFilter::Trace),

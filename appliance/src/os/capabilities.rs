@@ -2,11 +2,37 @@
 
 use std::io;
 
+use log::debug;
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set,
     set_capabilities,
 };
+
+/// Files of other accounts, which root reads and writes: for threads that read or write files.
+pub const FILES: CapabilitySet = CapabilitySet::DAC_OVERRIDE
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::CHOWN)
+    .union(CapabilitySet::FOWNER);
+/// The same, and maps for prefixes that programs look into: for threads that make such maps.
+pub const FILES_AND_MAPS: CapabilitySet = FILES.union(CapabilitySet::BPF);
+/// Packets with a header of our own: for a thread that asks upstream servers.
+pub const PACKETS: CapabilitySet = CapabilitySet::NET_RAW;
+/// Ports below 1024 and settings of the kernel, and what the threads that it starts have of theirs: for the first thread.
+pub const FIRST: CapabilitySet = FILES
+    .union(PACKETS)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::NET_ADMIN);
+/// For a thread that has all that it needs in hand.
+pub const NONE: CapabilitySet = CapabilitySet::empty();
+
+/// Gives up what the calling thread, and those that it starts, do not need: all but `kept`. Whoever gets a thread to make system
+/// calls of his own has its rights and no others.
+pub fn keep(kept: CapabilitySet) {
+    if let Err(error) = limit(kept) {
+        debug!("capset: {error}");
+    }
+}
 
 /// Takes every capability but those of `kept` from what this thread, and a program that it starts, can ever have again.
 ///

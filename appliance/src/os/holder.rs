@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::socket::{
     self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
@@ -14,6 +15,8 @@ use crate::text;
 
 /// Longest file of sockets that is looked through. What is behind it is not found.
 const BYTES_MAX: usize = 4 << 20;
+/// Sockets of others that are remembered.
+const REMEMBERED_MAX: usize = 16;
 /// From which port on anybody may listen, if the kernel does not say otherwise.
 const FREE_PORT: u16 = 1024;
 
@@ -140,25 +143,51 @@ fn free_port() -> u16 {
 
 /// `name (pid N)` of those who listen on `address`, or on every address.
 fn holders(protocol: Protocol, address: SocketAddr) -> Vec<String> {
-    let mut inodes: Vec<String> = Vec::new();
+    let inodes = inodes(protocol, |found| {
+        let addr = found.address.ip().to_canonical();
+        found.address.port() == address.port() && (addr == address.ip() || addr.is_unspecified())
+    });
+    let holders = processes_with(&inodes);
+    if !holders.is_empty() {
+        return holders;
+    }
+    let remembered = REMEMBERED.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = remembered
+        .iter()
+        .filter(|(inode, _)| inodes.contains(inode));
+    let mut holders: Vec<String> = known.flat_map(|(_, holders)| holders.clone()).collect();
+    holders.sort_unstable();
+    holders.dedup();
+    holders
+}
+
+/// Who had a socket at one of the ports that are wanted, when it was looked.
+static REMEMBERED: Mutex<Vec<(String, Vec<String>)>> = Mutex::new(Vec::new());
+
+/// Looks who has a socket at one of these ports, while this process may still look at others: under Landlock it may not.
+pub fn remember(ports: &[u16]) {
+    let is_meant = |found: &Socket<'_>| ports.contains(&found.address.port());
+    let found = [Protocol::Udp, Protocol::Tcp].map(|protocol| inodes(protocol, is_meant));
+    let found = found.into_iter().flatten().take(REMEMBERED_MAX);
+    let found = found.map(|inode| {
+        let holders = processes_with(std::slice::from_ref(&inode));
+        (inode, holders)
+    });
+    *REMEMBERED.lock().unwrap_or_else(PoisonError::into_inner) = found.collect();
+}
+
+/// The sockets that listen, of those that are meant: as descriptors of theirs look in /proc.
+fn inodes(protocol: Protocol, is_meant: impl Fn(&Socket<'_>) -> bool) -> Vec<String> {
+    let mut inodes = Vec::new();
     for list in protocol.lists() {
         let Ok(bytes) = fs::read(list) else { continue };
         let text = String::from_utf8_lossy(&bytes[..bytes.len().min(BYTES_MAX)]);
+        let listens = |found: &Socket<'_>| protocol == Protocol::Udp || found.state == "0A";
         let found = text.lines().filter_map(socket);
-        let is_meant = |found: &Socket<'_>| {
-            let listens = protocol == Protocol::Udp || found.state == "0A";
-            let addr = found.address.ip().to_canonical();
-            listens
-                && found.address.port() == address.port()
-                && (addr == address.ip() || addr.is_unspecified())
-        };
-        inodes.extend(
-            found
-                .filter(is_meant)
-                .map(|found| format!("socket:[{}]", found.inode)),
-        );
+        let found = found.filter(|found| listens(found) && is_meant(found));
+        inodes.extend(found.map(|found| format!("socket:[{}]", found.inode)));
     }
-    processes_with(&inodes)
+    inodes
 }
 
 /// A line of /proc/net/udp or tcp (proc_net(5)).

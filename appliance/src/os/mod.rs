@@ -4,7 +4,7 @@
 //! - every `unsafe` of this package, behind a type or a function that nobody can use wrongly. `cargo xtask tidy` finds one
 //!   elsewhere;
 //! - what knows a system call, a file of /proc or /sys, or a socket option by its number: AF_XDP (`xsk`), the XDP loader
-//!   (`xdp`), ethtool and rtnetlink, the clocks, the random generator, capabilities, memory that is mapped.
+//!   (`xdp`), ethtool and rtnetlink, the clocks, the random generator, capabilities, seccomp, Landlock, memory that is mapped.
 //!
 //! What does not: DNS, and what to do about anything. A module here says what the kernel said, and decides nothing. Ordinary
 //! calls that std or nix have a safe function for may stand where they are needed.
@@ -21,6 +21,7 @@ pub mod ethtool;
 pub mod files;
 pub mod grace;
 pub mod holder;
+pub mod landlock;
 pub mod netlink;
 pub mod notify;
 pub mod peer;
@@ -31,6 +32,7 @@ pub mod sealed_memory;
 pub mod shared_memory;
 pub mod socket;
 pub mod sysctl;
+pub mod system_calls;
 pub mod threads;
 pub mod xdp;
 pub mod xsk;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info, warn};
 
 use super::snapshot::Store;
-use crate::os::{clock, threads};
+use crate::os::{capabilities, clock, threads};
 use crate::store::SharedCache;
 use crate::text;
 
@@ -59,6 +59,7 @@ impl SnapshotWriter {
         let late = Arc::clone(&is_late);
         let written = changes();
         let keep = move || {
+            capabilities::keep(capabilities::FILES);
             restore(&store, cache, &late);
             let _ = restored.send(());
             let mut work = Work {

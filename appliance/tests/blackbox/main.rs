@@ -14,6 +14,7 @@ mod choice;
 mod churn;
 mod cli;
 mod compare;
+mod confined;
 mod examples;
 mod faults;
 mod filter;

@@ -15,8 +15,9 @@ use super::section::Description;
 pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, UpstreamPorts, XdpMode};
 pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
 pub use service::{
-    AskWord, Cache, Control, Edns, GroupWord, Identity, Log, LogLevel, PriorityWord, Protect,
-    RateLimit, Shield, Statistics, SynCookiesWord, Tcp, Tier0Word, Web,
+    AskWord, Cache, Control, Edns, GroupWord, Identity, LandlockWord, Log, LogLevel, PriorityWord,
+    Protect, RateLimit, SeccompWord, Security, Shield, Statistics, SynCookiesWord, Tcp, Tier0Word,
+    Web,
 };
 
 /// The engine's own defaults are the file's.
@@ -42,6 +43,7 @@ pub const SECTIONS: &[Description] = &[
     Description::of::<Statistics>(),
     Description::of::<Control>(),
     Description::of::<Web>(),
+    Description::of::<Security>(),
 ];
 
 /// A section that may stand once may be absent: its keys have defaults.

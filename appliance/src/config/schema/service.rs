@@ -139,6 +139,43 @@ section! {
     }
 }
 
+words! {
+    /// What becomes of a system call that this program never makes.
+    SeccompWord {
+        /// It ends the process, which says on standard error which call it was.
+        On = "on",
+        /// It is done, and stands in the kernel's log, where that is kept (`type=1326`).
+        Log = "log",
+        /// It is done.
+        Off = "off",
+    }
+}
+
+words! {
+    /// Where files can be written.
+    LandlockWord {
+        /// To the folders of `cache.snapshot`, `control.socket` and `shield.state_file`, and no others; no program is started.
+        On = "on",
+        /// Wherever the account may.
+        Off = "off",
+    }
+}
+
+section! {
+    /// What is left to somebody who has got into this process. Both hold from the start on, for root as well; what the kernel does not
+    /// have is left out, and the log says so. `xdnsd run --user NAME` takes all rights besides but those that serving takes.
+    Security = "security", many: false {
+        /// Which system calls may be made (seccomp): a list of about 120 of 350, of some with certain arguments alone. No program,
+        /// process, mount, module or code can be had by the others. Not for a debugger of memory such as valgrind, which makes calls and
+        /// code of its own.
+        seccomp: SeccompWord = SeccompWord::On;
+        /// Where files can be written (Landlock): besides those folders to the kernel's settings for SYN cookies, where they are given.
+        /// A folder that was not there at the start and could not be made, or is mounted anew
+        /// later, is not written to until the next start.
+        landlock: LandlockWord = LandlockWord::On;
+    }
+}
+
 section! {
     /// EDNS (RFC 6891).
     Edns = "edns", many: false {

@@ -24,7 +24,7 @@ use queues::QueueReading;
 
 use super::upstreams::{self, ServerState, group_name};
 use crate::logging;
-use crate::os::{seal, threads};
+use crate::os::{capabilities, seal, threads};
 use crate::worker::{QueueName, ServerReading, SocketStats, WorkerStats};
 
 /// Reads something that the kernel counts. An error is shown as an absent metric.
@@ -305,6 +305,7 @@ impl WorkerReading {
 /// The thread cannot be started.
 pub fn spawn_report(telemetry: Arc<Telemetry>, interval: Duration) -> io::Result<()> {
     let report = move || {
+        capabilities::keep(capabilities::NONE);
         let (mut earlier, mut since) = (telemetry.read(), Instant::now());
         loop {
             thread::sleep(interval);

@@ -27,8 +27,7 @@ use crate::compile::set::PolicySet;
 use crate::compile::why::explain;
 use crate::config::{Config, Devices, Plan};
 use crate::control::metrics::not_taken;
-use crate::os::clock;
-use crate::os::threads;
+use crate::os::{capabilities, clock, threads};
 use crate::store::CACHE;
 use crate::worker::{Inbox, PolicySource};
 use groups::{Groups, input};
@@ -99,7 +98,10 @@ impl PolicyThread {
         let (ready, is_read) = mpsc::channel();
         let wake = Arc::clone(&requester.wake);
         threads::builder("policy")
-            .spawn(move || state.run(&asked, &wake, &ready))
+            .spawn(move || {
+                capabilities::keep(capabilities::FILES_AND_MAPS);
+                state.run(&asked, &wake, &ready);
+            })
             .map_err(|error| format!("policy thread: {error}"))?;
         Ok(Self {
             requester,

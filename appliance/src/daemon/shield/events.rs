@@ -31,7 +31,7 @@ pub struct Events(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     programs: Vec<Follower>,
-    /// Made when it is needed for the first time.
+    /// Made when it is needed for the first time, by the thread for interfaces: those who ask may not.
     ring: Option<EventRing>,
     share: Share,
     /// When nobody reads any more. `None`: nobody does.
@@ -80,13 +80,14 @@ impl Events {
         self.state().programs = programs.collect();
     }
 
-    /// Once a second: a program that was attached meanwhile writes as well, and none does when nobody reads any more.
+    /// Once a second, by the thread for interfaces: a program that was attached meanwhile writes as well, and none does when nobody reads any more.
     pub fn look(&self) {
         let mut state = self.state();
         let Some(until) = state.until else {
             return;
         };
         if clock::now() < until {
+            state.make();
             state.write();
             return;
         }
@@ -100,10 +101,26 @@ impl Events {
 }
 
 impl State {
-    /// Has all programs write.
+    /// Makes the ring, if there is none.
+    fn make(&mut self) {
+        if self.ring.is_none() {
+            let made = EventRing::new().map(|ring| {
+                self.ring = Some(ring);
+            });
+            self.complain(made);
+        }
+    }
+
+    /// Has all programs write, once there is a ring.
     fn write(&mut self) {
-        let told = self.try_write();
-        let trouble = told
+        if self.ring.is_some() {
+            let told = self.try_write();
+            self.complain(told);
+        }
+    }
+
+    fn complain(&mut self, done: Result<(), Error>) {
+        let trouble = done
             .err()
             .map(|error| error.to_string())
             .unwrap_or_default();
@@ -114,11 +131,10 @@ impl State {
     }
 
     fn try_write(&mut self) -> Result<(), Error> {
-        let ring = match &mut self.ring {
-            Some(ring) => ring,
-            none @ None => none.insert(EventRing::new()?),
-        };
         let mut result = Ok(());
+        let Some(ring) = &self.ring else {
+            return result;
+        };
         for follower in &self.programs {
             if let Some(program) = lock(&follower.program).as_mut() {
                 // The others write all the same.
@@ -148,10 +164,10 @@ impl LogSwitch for Events {
             state.share = Share::default();
             state.lost = state.count_lost();
             state.write();
-            return match state.trouble.as_str() {
-                "" => Ok(Told::default()),
-                trouble => Err(trouble.to_owned()),
-            };
+            return Ok(Told::default());
+        }
+        if !state.trouble.is_empty() {
+            return Err(state.trouble.clone());
         }
         let every = state.share.every;
         let mut events = Vec::new();

@@ -129,3 +129,31 @@ fn home_router_runs_under_the_unit() -> Result<()> {
     )?;
     router.leaves_no_riddle()
 }
+
+/// systemd's own judgement of what each unit leaves to whoever gets in: 3.0 at most, of 10.
+#[test]
+fn the_units_expose_little() -> Result<()> {
+    only!(ONCE, "no query comes");
+    let folder = xdnsd_lab::workspace::root().join("buildroot/package/xdnsd");
+    for unit in ["xdnsd.service", "xdnsd-web.service", "xdnsd-tail.service"] {
+        let mut judge = std::process::Command::new("systemd-analyze");
+        judge.args(["security", "--offline=true", "--no-pager", "--threshold=30"]);
+        let judged = match judge.arg(folder.join(unit)).output() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let test = "examples::unit::the_units_expose_little";
+                xdnsd_lab::privilege::leave_out(test, "there is no systemd-analyze");
+                return Ok(());
+            }
+            judged => judged?,
+        };
+        let said = String::from_utf8_lossy(&judged.stdout);
+        let last = said.lines().last().unwrap_or_default();
+        anyhow::ensure!(
+            said.contains("Overall exposure level"),
+            "{unit}: {said}{}",
+            String::from_utf8_lossy(&judged.stderr)
+        );
+        anyhow::ensure!(judged.status.success(), "{last}");
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! What the process may do from its start on: which system calls it may make, and where it may write.
+//!
+//! ```text
+//!  config read ─► folders made and opened ─► Landlock: this thread and those to come ─► seccomp: all threads ─► the first thread
+//! ```
+//! What somebody who has got in would want is a program, another process, a file of somebody else, or code of his own. None of it is
+//! to be had: whatever the account may besides.
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use log::{info, warn};
+
+use crate::config::{Config, LandlockWord, SeccompWord, SynCookiesWord};
+use crate::os::landlock::{self, Place};
+use crate::os::system_calls::{self, Otherwise};
+use crate::os::{holder, sysctl, threads};
+
+/// How long the folders may take to be found: one may be on a file system that does not answer.
+const FOLDERS_MAX: Duration = Duration::from_secs(3);
+/// The kernel's settings that are written to while SYN cookies are given.
+const SETTINGS: [&str; 2] = ["net.ipv4.tcp_syncookies", "net.ipv4.tcp_timestamps"];
+
+/// Gives up what serving does not take, as `[security]` of the config says. What cannot be given up is said, and stays.
+pub fn confine(config: &Config) {
+    if config.security.landlock == LandlockWord::On {
+        let ports = config.interfaces.iter().map(|interface| interface.port);
+        holder::remember(&ports.collect::<Vec<_>>());
+        match restrict_files(config) {
+            Ok(()) => {}
+            Err(error) if landlock::is_missing(&error) => {
+                info!(
+                    "security.landlock: this kernel has no Landlock; files are as the account's rights say"
+                );
+            }
+            Err(error) => {
+                warn!("security.landlock: files are as the account's rights say: {error}")
+            }
+        }
+    }
+    let otherwise = match config.security.seccomp {
+        SeccompWord::On => Otherwise::End,
+        SeccompWord::Log => Otherwise::Log,
+        SeccompWord::Off => return,
+    };
+    match system_calls::restrict(otherwise) {
+        Ok(()) => {}
+        Err(error) if system_calls::is_missing(&error) => {
+            info!(
+                "security.seccomp: this kernel has no filters, or there is no list for this processor; all system calls can be made"
+            );
+        }
+        Err(error) => warn!("security.seccomp: all system calls can be made: {error}"),
+    }
+}
+
+fn restrict_files(config: &Config) -> io::Result<()> {
+    let written = Written::of(config);
+    let (found, places) = mpsc::channel();
+    // It may wait for ever, and then stays behind.
+    let find = threads::builder("folders").spawn(move || {
+        let _ = found.send(written.places());
+    })?;
+    let places = places
+        .recv_timeout(FOLDERS_MAX)
+        .map_err(|_| io::Error::other("the folders that are written to do not answer"))?;
+    // Its stack is gone before others are made.
+    let _ = find.join();
+    landlock::restrict(&places)
+}
+
+/// What this process makes or writes to.
+struct Written {
+    /// Files, each with others beside it.
+    files: Vec<Box<Path>>,
+    /// Where it stands what the kernel's settings were.
+    state: Option<Box<Path>>,
+    gives_cookies: bool,
+}
+
+impl Written {
+    fn of(config: &Config) -> Self {
+        let files = [
+            config.cache.snapshot.as_deref(),
+            config.control.socket.as_deref(),
+        ];
+        Self {
+            files: files.into_iter().flatten().map(Box::from).collect(),
+            state: config.shield.state_file.as_deref().map(Box::from),
+            gives_cookies: config.shield.syn_cookies != SynCookiesWord::Off,
+        }
+    }
+
+    /// What of it is there, or can be made. What cannot is said by who writes to it.
+    fn places(mut self) -> Vec<Place> {
+        // One that was killed may have left what is to be put back.
+        let is_left = |state: &Path| state.symlink_metadata().is_ok();
+        let sets = self.gives_cookies || self.state.as_deref().is_some_and(is_left);
+        self.files.extend(self.state.filter(|_| sets));
+        let folders = self.files.iter();
+        let mut places: Vec<Place> = folders
+            .filter_map(|file| Place::folder_of(file).ok())
+            .collect();
+        if sets {
+            let files = SETTINGS.map(|name| {
+                let setting = sysctl::Setting::named(name);
+                Place::file_of_the_kernel(setting.path()).ok()
+            });
+            places.extend(files.into_iter().flatten());
+        }
+        places
+    }
+}

@@ -1,0 +1,248 @@
+//! The fence around Landlock: where a thread, and those that it starts, may write from here on, and that it starts no program.
+//!
+//! By hand and not by the crate: it is three system calls on numbers and descriptors. Reading is left to the account's rights:
+//! a reload may name files that nobody thought of at the start.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::ptr;
+
+use nix::sys::prctl;
+
+/// linux/landlock.h: rights, a bit each.
+mod right {
+    pub const EXECUTE: u64 = 1 << 0;
+    pub const WRITE_FILE: u64 = 1 << 1;
+    pub const REMOVE_DIR: u64 = 1 << 4;
+    pub const REMOVE_FILE: u64 = 1 << 5;
+    pub const MAKE_CHAR: u64 = 1 << 6;
+    pub const MAKE_DIR: u64 = 1 << 7;
+    pub const MAKE_REG: u64 = 1 << 8;
+    pub const MAKE_SOCK: u64 = 1 << 9;
+    pub const MAKE_FIFO: u64 = 1 << 10;
+    pub const MAKE_BLOCK: u64 = 1 << 11;
+    pub const MAKE_SYM: u64 = 1 << 12;
+    /// From version 3 on.
+    pub const TRUNCATE: u64 = 1 << 14;
+}
+
+/// What is asked for before it is done, in every version.
+const HANDLED: u64 = right::EXECUTE
+    | right::WRITE_FILE
+    | right::REMOVE_DIR
+    | right::REMOVE_FILE
+    | right::MAKE_CHAR
+    | right::MAKE_DIR
+    | right::MAKE_REG
+    | right::MAKE_SOCK
+    | right::MAKE_FIFO
+    | right::MAKE_BLOCK
+    | right::MAKE_SYM;
+/// In a folder of ours: files that are written beside the one that they replace, and the control socket.
+const FOLDER: u64 = right::WRITE_FILE
+    | right::TRUNCATE
+    | right::REMOVE_FILE
+    | right::MAKE_REG
+    | right::MAKE_SOCK
+    | right::MAKE_DIR;
+/// A file that is there and stays.
+const FILE: u64 = right::WRITE_FILE | right::TRUNCATE;
+
+const CREATE_RULESET_VERSION: u32 = 1;
+const RULE_PATH_BENEATH: u32 = 1;
+/// The first version that knows [`right::TRUNCATE`].
+const TRUNCATE_FROM: libc::c_long = 3;
+
+/// Somewhere that stays writable.
+#[derive(Debug)]
+pub struct Place {
+    descriptor: OwnedFd,
+    rights: u64,
+}
+
+impl Place {
+    /// The folder that a file is made in; it is made here if it is not there. Where it cannot be, the nearest one above it that is
+    /// there: it may come later, by another account.
+    ///
+    /// # Errors
+    /// None of them can be opened.
+    pub fn folder_of(file: &Path) -> io::Result<Self> {
+        let mut folder = file.parent().unwrap_or(Path::new("/"));
+        let _ = fs::create_dir_all(folder);
+        loop {
+            match open(folder, libc::O_DIRECTORY) {
+                Ok(descriptor) => {
+                    return Ok(Self {
+                        descriptor,
+                        rights: FOLDER,
+                    });
+                }
+                Err(error) => folder = folder.parent().ok_or(error)?,
+            }
+        }
+    }
+
+    /// A file that the kernel has. It is kept open for good: its name would be another file to the kernel once it was forgotten.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn file_of_the_kernel(file: &Path) -> io::Result<Self> {
+        let descriptor = open(file, 0)?;
+        std::mem::forget(descriptor.try_clone()?);
+        Ok(Self {
+            descriptor,
+            rights: FILE,
+        })
+    }
+}
+
+/// To name it, and for nothing else.
+fn open(path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_PATH | flags);
+    options.open(path).map(OwnedFd::from)
+}
+
+/// Lets the calling thread, and those that it starts from here on, write to these places and nowhere else, and start no program.
+///
+/// # Errors
+/// The kernel has no Landlock ([`is_missing`]), or the call failed: the thread may do what it might.
+pub fn restrict(places: &[Place]) -> io::Result<()> {
+    // SAFETY: without attributes the kernel tells its version, and reads no memory.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<u64>(),
+            0_usize,
+            CREATE_RULESET_VERSION,
+        )
+    };
+    let version = checked(version)?;
+    let known = |rights: u64| match version {
+        TRUNCATE_FROM.. => rights,
+        _ => rights & !right::TRUNCATE,
+    };
+    // All that the first version's `struct landlock_ruleset_attr` has: what later ones add is not asked for.
+    let handled = known(HANDLED | right::TRUNCATE);
+    // SAFETY: the kernel reads so many bytes of `handled`, which outlives the call.
+    let rules = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            &raw const handled,
+            size_of::<u64>(),
+            0_u32,
+        )
+    };
+    let rules = libc::c_int::try_from(checked(rules)?).map_err(io::Error::other)?;
+    // SAFETY: the call has just returned this descriptor, and nobody else has it.
+    let rules = unsafe { OwnedFd::from_raw_fd(rules) };
+    for place in places {
+        let rule = PathBeneath {
+            rights: known(place.rights).to_ne_bytes(),
+            parent: place.descriptor.as_raw_fd().to_ne_bytes(),
+        };
+        // SAFETY: the kernel reads one `struct landlock_path_beneath_attr`, which `rule` is, and which outlives the call.
+        let added = unsafe {
+            libc::syscall(
+                libc::SYS_landlock_add_rule,
+                rules.as_raw_fd(),
+                RULE_PATH_BENEATH,
+                &raw const rule,
+                0_u32,
+            )
+        };
+        checked(added)?;
+    }
+    prctl::set_no_new_privs()?;
+    // SAFETY: takes numbers only.
+    checked(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0_u32) })?;
+    Ok(())
+}
+
+/// Whether the kernel was built, or started, without Landlock.
+#[must_use]
+pub fn is_missing(error: &io::Error) -> bool {
+    let missing = [libc::ENOSYS, libc::EOPNOTSUPP];
+    error
+        .raw_os_error()
+        .is_some_and(|code| missing.contains(&code))
+}
+
+/// linux/landlock.h, where it is packed.
+#[repr(C)]
+struct PathBeneath {
+    rights: [u8; 8],
+    parent: [u8; 4],
+}
+
+const _: () = assert!(size_of::<PathBeneath>() == 12);
+
+fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
+    match result {
+        0.. => Ok(result),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Folder;
+    use std::io::ErrorKind::PermissionDenied;
+    use std::process::Command;
+    use std::thread;
+
+    /// Nobody is left out, root neither: it is about this thread, and no other.
+    #[test]
+    fn what_is_written_is_in_the_places_and_nothing_is_started() {
+        let ours = Folder::new();
+        let other = Folder::new();
+        let kept = other.write("kept", "as it was");
+        let places = vec![Place::folder_of(&ours.path().join("new/file")).expect("it is there")];
+        let file = ours.path().join("new/file");
+        let restricted = thread::spawn(move || {
+            match restrict(&places) {
+                Err(error) if is_missing(&error) => return false,
+                done => done.expect("the kernel has it"),
+            }
+            fs::write(&file, "one").expect("a folder of ours");
+            fs::write(file.with_extension("tmp"), "two").expect("another file there");
+            fs::rename(file.with_extension("tmp"), &file).expect("in its place");
+            assert_eq!(fs::read_to_string(&file).expect("it is read"), "two");
+            assert_eq!(
+                fs::read_to_string(&kept).expect("read anywhere"),
+                "as it was"
+            );
+            let refused = |done: io::Result<()>| {
+                assert_eq!(done.expect_err("not ours").kind(), PermissionDenied);
+            };
+            refused(fs::write(&kept, "other"));
+            refused(fs::write(kept.with_extension("new"), "new"));
+            refused(fs::remove_file(&kept));
+            refused(fs::rename(&file, &kept));
+            refused(fs::create_dir(kept.with_extension("folder")));
+            refused(std::os::unix::fs::symlink(
+                &kept,
+                file.with_extension("link"),
+            ));
+            refused(Command::new("/bin/true").status().map(drop));
+            refused(fs::write("/proc/self/comm", "other"));
+            true
+        });
+        if restricted.join().expect("it ends") {
+            fs::write(other.path().join("kept"), "this thread").expect("it is not restricted");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_the_nearest_above() {
+        let folder = Folder::new();
+        folder.write("file", "no folder");
+        let place = Place::folder_of(&folder.path().join("file/below/new"));
+        assert_eq!(place.expect("the nearest").rights, FOLDER);
+        assert!(Place::file_of_the_kernel(Path::new("/proc/sys/net/none")).is_err());
+    }
+}
