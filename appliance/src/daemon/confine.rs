@@ -105,7 +105,7 @@ impl Written {
             .collect();
         if sets {
             let files = SETTINGS.map(|name| {
-                let setting = sysctl::Setting::named(name);
+                let setting = sysctl::Sysctl::named(name);
                 Place::file_of_the_kernel(setting.path()).ok()
             });
             places.extend(files.into_iter().flatten());
