@@ -38,20 +38,24 @@ struct Thread {
 impl Thread {
     fn all(daemon: &Daemon) -> Result<Vec<Self>> {
         let folder = format!("/proc/{}/task", daemon.pid());
-        let read = |entry: std::io::Result<fs::DirEntry>| -> Result<Self> {
+        let read = |entry: std::io::Result<fs::DirEntry>| -> Result<Option<Self>> {
             let entry = entry?;
-            let text = fs::read_to_string(entry.path().join("status"))?;
+            let Ok(text) = fs::read_to_string(entry.path().join("status")) else {
+                // It has ended since.
+                return Ok(None);
+            };
             let lines = text.lines().filter_map(|line| line.split_once(":\t"));
             let lines: BTreeMap<String, String> = lines
                 .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
                 .collect();
-            Ok(Self {
+            Ok(Some(Self {
                 id: entry.file_name().to_string_lossy().parse()?,
                 name: lines.get("Name").cloned().unwrap_or_default(),
                 lines,
-            })
+            }))
         };
-        fs::read_dir(folder)?.map(read).collect()
+        let threads = fs::read_dir(folder)?.map(read);
+        threads.filter_map(Result::transpose).collect()
     }
 
     fn says(&self, key: &str) -> &str {
@@ -86,11 +90,21 @@ fn every_thread_has_the_rights_that_it_needs_and_no_others() -> Result<()> {
         "[statistics]\ninterval_secs = 60\n[cache]\nsnapshot = \"{directory}/state/cache\"\n";
     let scene = scene!(Setup::default().sections(sections));
     set_up(&scene)?;
-    let own = scene.daemon.pid().to_string();
+    let mut found = Ok(());
+    // One that was started a moment ago has the name and the rights of the one that started it.
+    let waited = wait_until("each thread has its rights", TIMEOUT, || {
+        found = look_at_rights(&scene.daemon);
+        found.is_ok()
+    });
+    found.and(waited)
+}
+
+fn look_at_rights(daemon: &Daemon) -> Result<()> {
+    let own = daemon.pid().to_string();
     let mut seen = Vec::new();
-    for thread in Thread::all(&scene.daemon)? {
-        assert_eq!(thread.says("Seccomp"), "2", "{thread:?}");
-        assert_eq!(thread.says("NoNewPrivs"), "1", "{thread:?}");
+    for thread in Thread::all(daemon)? {
+        ensure!(thread.says("Seccomp") == "2", "{thread:?}");
+        ensure!(thread.says("NoNewPrivs") == "1", "{thread:?}");
         let rights = thread.rights()?;
         let allowed = match thread.name.as_str() {
             "interfaces" => {
@@ -105,7 +119,7 @@ fn every_thread_has_the_rights_that_it_needs_and_no_others() -> Result<()> {
             _ if thread.id.to_string() == own => !(SYS_ADMIN | PERFMON | BPF),
             name => anyhow::bail!("a thread that nobody knows: {name}"),
         };
-        assert_eq!(rights & !allowed, 0, "{thread:?}");
+        ensure!(rights & !allowed == 0, "{thread:?}");
         seen.push(thread.name);
     }
     for name in [
