@@ -43,6 +43,8 @@ pub trait Kernel: FrameContext {
     fn hand_on_odd(&self);
     /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::FRAME_MAX`].
     fn is_large(&self) -> bool;
+    /// Whether the bridge has heard of this station by the frame's port, and not too long ago.
+    fn has_heard(&self, station: Mac) -> bool;
     /// When the worker of the frame's RX queue was last alive; `None` for a queue outside the map.
     fn heartbeat(&self) -> Option<u64>;
     /// CLOCK_MONOTONIC in nanoseconds.
@@ -133,6 +135,9 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
     if kernel.is_large() {
         return Err(Reason::PassLargeFrame);
     }
+    if check.is_by_port() && !kernel.has_heard(link.source) {
+        return Err(Reason::PassStation);
+    }
     Ok(check.has_limits())
 }
 
@@ -154,10 +159,14 @@ pub fn check_ours(link: &Link, check: &PathCheck, way: &impl FrameContext) -> Re
     if link.destination != Mac::of(check.mac) {
         return Err(Reason::PassOtherMac);
     }
-    if way.ingress() != check.ingress_ifindex {
-        return Err(Reason::PassOtherDevice);
+    if way.ingress() == check.ingress_ifindex {
+        return Ok(());
     }
-    Ok(())
+    // Asked here, where nobody pays for it who is answered.
+    if check.ingress_ifindex == 0 {
+        return Err(Reason::PassPort);
+    }
+    Err(Reason::PassOtherDevice)
 }
 
 /// What becomes of a frame to us that can only be an attack: it is dropped where the operator wants that, else it passes.

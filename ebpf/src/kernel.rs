@@ -1,5 +1,6 @@
 //! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
+mod bridge;
 mod cookies;
 mod forward;
 mod log;
@@ -273,6 +274,11 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
             return first.take::<{ FRAME_MAX + 1 }>().is_some();
         }
         !first.holds::<FRAME_MAX>(context::frame_len(self.ctx))
+    }
+
+    #[inline(always)]
+    fn has_heard(&self, station: Mac) -> bool {
+        bridge::has_heard(self.ctx.ctx, station)
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use xdnsd_abi::{
     Behind, CLIENT_SETS, ClientSet, GUARDED_MAX, LISTEN_MAX, Listen, PROTECTED_MAX, PathCheck,
-    Protected, QUEUES_MAX, Reason, TRIE_MAX, event, hot, rate,
+    Protected, QUEUES_MAX, Reason, TRIE_MAX, bridge, event, hot, rate,
 };
 use xdnsd_core::counters::Counters;
 use xdnsd_core::limits;
@@ -174,6 +174,7 @@ pub const LINES: &[BudgetLine] = &[
     BudgetLine::new("books of hot answers", store::BOOKS_BYTES, 1),
     BudgetLine::new("hits of a worker", worker::HOT_BYTES, ENGINES),
     BudgetLine::new("accounts of clients", store::rates::BYTES, 1),
+    BudgetLine::new("stations of bridges", bridge::BYTES, 1),
 ];
 
 /// All lines together.

@@ -26,6 +26,18 @@ pub struct Ours {
     device: String,
 }
 
+impl Ours {
+    /// A destination at the device `device`.
+    #[cfg(test)]
+    pub fn new(listen: Listen, check: PathCheck, device: &str) -> Self {
+        Self {
+            listen,
+            check,
+            device: device.to_owned(),
+        }
+    }
+}
+
 /// The destinations on the interface `name` that are ours.
 pub fn listen_entries(name: &str, config: &Config, plan: &Plan, devices: &Devices) -> Vec<Ours> {
     let on_this =

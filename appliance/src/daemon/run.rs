@@ -547,8 +547,12 @@ fn register(
             attachment.inside.guard.state(),
             attachment.inside.hot.state(),
         );
+        let port = attachment.port.clone();
         metrics::ProgramCounters {
-            interface: attachment.name.clone(),
+            interface: attachment.interface.clone(),
+            port: attachment
+                .is_place()
+                .then(|| Box::new(move || port.get()) as Box<dyn Fn() -> _ + Send + Sync>),
             frames: Box::new(move || {
                 let program = program.lock().unwrap_or_else(PoisonError::into_inner);
                 let program = program.as_ref().ok_or(std::io::ErrorKind::NotConnected)?;

@@ -98,6 +98,13 @@ impl Seats {
         Some(Seated { worker, is_alone })
     }
 
+    /// Whether there can be no more sockets.
+    pub fn is_full(&self) -> bool {
+        let sockets: usize = self.seats.iter().map(|seat| seat.sockets).sum();
+        let least = self.least_loaded();
+        sockets >= SOCKETS || least.is_none_or(|worker| !self.have_room(worker, false))
+    }
+
     fn least_loaded(&self) -> Option<usize> {
         let seats = self.seats[..self.workers].iter().enumerate();
         let shared = seats.filter(|(_, seat)| !seat.is_alone && seat.sockets < SHARERS_MAX);
@@ -137,13 +144,18 @@ impl Seats {
         opener.is_some_and(|opener| opener.sharers() < seat.sockets)
     }
 
-    /// Opens a socket for a worker. Gives its place, too.
+    /// Opens a socket for a worker, whose interface is shown so. Gives its place, too.
     ///
     /// # Errors
     /// There is no UMEM, no place, or a system call failed.
-    pub fn open(&mut self, worker: usize, options: &Options<'_>) -> Result<(Xsk, usize), String> {
+    pub fn open(
+        &mut self,
+        worker: usize,
+        options: &Options<'_>,
+        shown: &str,
+    ) -> Result<(Xsk, usize), String> {
         let name = QueueName {
-            interface: options.interface.to_owned(),
+            interface: shown.to_owned(),
             queue: options.queue,
         };
         let place = self.place_for(&name).ok_or("no place is free")?;

@@ -71,8 +71,8 @@ impl Keys {
 pub struct Switched {
     /// Its name.
     pub interface: String,
-    /// Its program.
-    pub program: SharedProgram,
+    /// Its program, or those of its ports.
+    pub programs: Vec<SharedProgram>,
     /// Whether it is to have it.
     pub switch: Switch,
 }
@@ -127,13 +127,17 @@ impl Operation {
     }
 }
 
+fn is_there(program: &SharedProgram) -> bool {
+    lock(program).is_some()
+}
+
 impl Operator for Operation {
     fn attach(&self, interface: &str) -> Result<(), String> {
         let Switched {
-            program, switch, ..
+            programs, switch, ..
         } = self.named(interface)?;
         switch.set_off(false);
-        match self.wait(|| lock(program).is_some()) {
+        match self.wait(|| programs.iter().any(is_there)) {
             true => Ok(()),
             false => Err(format!(
                 "{interface} has no XDP program yet, it is tried on; the log says what stands in its way"
@@ -143,10 +147,10 @@ impl Operator for Operation {
 
     fn detach(&self, interface: &str) -> Result<(), String> {
         let Switched {
-            program, switch, ..
+            programs, switch, ..
         } = self.named(interface)?;
         switch.set_off(true);
-        match self.wait(|| lock(program).is_none()) {
+        match self.wait(|| !programs.iter().any(is_there)) {
             true => Ok(()),
             false => Err(format!(
                 "{interface}: its driver takes long, the XDP program goes when it answers"

@@ -13,6 +13,7 @@
 
 pub mod account;
 pub mod bpf_array;
+pub mod bridge;
 pub mod capabilities;
 pub mod clock;
 pub mod datagrams;

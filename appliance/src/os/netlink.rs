@@ -1,8 +1,10 @@
-//! Whether network devices or addresses have changed: rtnetlink's multicast groups (rtnetlink(7)).
+//! Whether network devices or addresses have changed: rtnetlink's multicast groups (rtnetlink(7)). And its messages, so far as
+//! others here read some.
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto,
+    socket,
 };
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -10,8 +12,22 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 const RTMGRP_LINK: u32 = 1;
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
-/// Messages taken out at once; what they say is not read.
-const ROOM: usize = 16 * 1024;
+/// linux/netlink.h and linux/rtnetlink.h: types of messages.
+pub(super) const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+pub(super) const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+/// Flags of a request: for one device, and for all.
+pub(super) const NLM_F_REQUEST: u16 = 1;
+const NLM_F_DUMP: u16 = 0x300;
+/// Of an attribute's type, the bits that are not flags.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+/// Bytes of struct nlmsghdr, of struct ifinfomsg, and of struct nlattr.
+pub(super) const HEADER_LEN: usize = 16;
+pub(super) const DEVICE_LEN: usize = 16;
+const ATTRIBUTE_LEN: usize = 4;
+/// Room for what the kernel says at once.
+pub(super) const ROOM: usize = 32 * 1024;
 
 /// Notes changes from its making on.
 #[derive(Debug)]
@@ -74,4 +90,157 @@ fn open() -> nix::Result<OwnedFd> {
     let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
     bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     Ok(socket)
+}
+
+/// Asks for all devices of a family, and has `take` see what each message says behind its header.
+pub(super) fn dump_links(
+    family: u8,
+    attributes: &[u8],
+    mut take: impl FnMut(&[u8]),
+) -> nix::Result<()> {
+    let socket = route_socket()?;
+    let question = get_link(NLM_F_REQUEST | NLM_F_DUMP, family, 0, attributes);
+    let kernel = NetlinkAddr::new(0, 0);
+    sendto(
+        socket.as_raw_fd(),
+        &question,
+        &kernel,
+        MsgFlags::MSG_DONTWAIT,
+    )?;
+    let mut room = vec![0; ROOM];
+    // Bound: the kernel says when it is over, and has the next part ready whenever one was taken.
+    loop {
+        let len = recv(socket.as_raw_fd(), &mut room, MsgFlags::MSG_DONTWAIT)?;
+        if take_messages(&room[..len], &mut take)? {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the last one of a dump is among them.
+fn take_messages(mut octets: &[u8], take: &mut impl FnMut(&[u8])) -> nix::Result<bool> {
+    // Bound: each round takes a header at the least.
+    while !octets.is_empty() {
+        let len = u32_at(octets, 0).ok_or(Errno::EPROTO)? as usize;
+        let message = octets.get(..len).ok_or(Errno::EPROTO)?;
+        let said = message.get(HEADER_LEN..).ok_or(Errno::EPROTO)?;
+        match u16_at(message, 4) {
+            Some(NLMSG_DONE) => return Ok(true),
+            Some(NLMSG_ERROR) => return Err(error_of(message)),
+            Some(RTM_NEWLINK) => take(said),
+            Some(_) | None => {}
+        }
+        octets = octets.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+/// The error that a message says.
+pub(super) fn error_of(message: &[u8]) -> Errno {
+    let errno = u32_at(message, HEADER_LEN).unwrap_or(0);
+    Errno::from_raw((errno as i32).wrapping_neg())
+}
+
+/// A request for a device, or for all of a family.
+pub(super) fn get_link(flags: u16, family: u8, index: u32, attributes: &[u8]) -> Vec<u8> {
+    let len = HEADER_LEN + DEVICE_LEN + attributes.len();
+    let mut message = Vec::with_capacity(len);
+    message.extend((len as u32).to_ne_bytes());
+    message.extend(RTM_GETLINK.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    // Number and sender.
+    message.extend([0; 8]);
+    // Type of device.
+    message.extend([family, 0, 0, 0]);
+    message.extend(index.to_ne_bytes());
+    // Flags, and which of them change.
+    message.extend([0; 8]);
+    message.extend(attributes);
+    message
+}
+
+/// An attribute.
+pub(super) fn with(kind: u16, value: &[u8]) -> Vec<u8> {
+    let len = ATTRIBUTE_LEN + value.len();
+    let mut octets = (len as u16).to_ne_bytes().to_vec();
+    octets.extend(kind.to_ne_bytes());
+    octets.extend(value);
+    octets.resize(len.next_multiple_of(4), 0);
+    octets
+}
+
+/// The attributes, each with its kind, as far as they are whole.
+pub(super) fn attributes(mut octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    // Bound: each takes four octets at the least.
+    std::iter::from_fn(move || {
+        let len = usize::from(u16_at(octets, 0)?);
+        let kind = u16_at(octets, 2)? & NLA_TYPE_MASK;
+        let value = octets.get(ATTRIBUTE_LEN..len)?;
+        octets = octets.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// The value of the first attribute of this kind.
+pub(super) fn attribute(octets: &[u8], wanted: u16) -> Option<&[u8]> {
+    attributes(octets).find_map(|(kind, value)| (kind == wanted).then_some(value))
+}
+
+pub(super) fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
+    let octets = octets.get(at..)?.first_chunk()?;
+    Some(u16::from_ne_bytes(*octets))
+}
+
+pub(super) fn u32_at(octets: &[u8], at: usize) -> Option<u32> {
+    let octets = octets.get(at..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, said: &[u8]) -> Vec<u8> {
+        let len = (HEADER_LEN + said.len()) as u32;
+        let mut octets = len.to_ne_bytes().to_vec();
+        octets.extend(kind.to_ne_bytes());
+        octets.resize(HEADER_LEN, 0);
+        octets.extend(said);
+        octets.resize(octets.len().next_multiple_of(4), 0);
+        octets
+    }
+
+    #[test]
+    fn a_dump_is_over_when_the_kernel_says_so_and_an_error_is_one() {
+        let read = |octets: &[u8]| {
+            let mut said = Vec::new();
+            let over = take_messages(octets, &mut |message: &[u8]| said.push(message.to_vec()));
+            (over, said)
+        };
+        let (one, other) = (message(RTM_NEWLINK, b"one"), message(RTM_NEWLINK, b"two"));
+        let done = message(NLMSG_DONE, &[0; 4]);
+        let both = vec![b"one".to_vec(), b"two".to_vec()];
+        assert_eq!(
+            read(&[one.clone(), other.clone()].concat()),
+            (Ok(false), both.clone())
+        );
+        let all = [one.clone(), message(1, b""), other, done].concat();
+        assert_eq!(read(&all), (Ok(true), both));
+        let refused = message(NLMSG_ERROR, &(-libc::EPERM).to_ne_bytes());
+        assert_eq!(read(&refused).0, Err(Errno::EPERM));
+        for len in 1..one.len() - 1 {
+            assert_eq!(read(&one[..len]).0, Err(Errno::EPROTO), "{len}");
+        }
+        // A length of nothing is no way on.
+        assert_eq!(read(&[0; 64]).0, Err(Errno::EPROTO));
+    }
+
+    #[test]
+    fn all_devices_are_many_messages_and_lo_is_among_them() {
+        let mut count = 0;
+        let dumped = dump_links(0, &[], |said| {
+            count += u32::from(u32_at(said, 4) == Some(1));
+        });
+        assert_eq!((dumped, count), (Ok(()), 1));
+    }
 }

@@ -9,14 +9,12 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendto};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use super::netlink::route_socket;
+use super::netlink::{
+    DEVICE_LEN, HEADER_LEN, NLM_F_REQUEST, NLMSG_ERROR, ROOM, RTM_NEWLINK, attribute, error_of,
+    get_link, route_socket, u16_at, u32_at, with,
+};
 
-/// linux/netlink.h, linux/rtnetlink.h and linux/if_link.h: types of messages.
-const NLMSG_ERROR: u16 = 2;
-const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
-const NLM_F_REQUEST: u16 = 1;
-/// Attributes of a device: the other end's index, the namespace that it is in, its XDP programs.
+/// linux/if_link.h: attributes of a device: the other end's index, the namespace that it is in, its XDP programs.
 const IFLA_LINK: u16 = 5;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
@@ -24,14 +22,6 @@ const IFLA_XDP: u16 = 43;
 const IFLA_TARGET_NETNSID: u16 = 46;
 /// Inside of IFLA_XDP: the program in the driver.
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
-/// Of an attribute's type, the bits that are not flags.
-const NLA_TYPE_MASK: u16 = 0x3fff;
-/// Bytes of struct nlmsghdr, of struct ifinfomsg, and of struct nlattr.
-const HEADER_LEN: usize = 16;
-const DEVICE_LEN: usize = 16;
-const ATTRIBUTE_LEN: usize = 4;
-/// Room for what the kernel says of one device.
-const ROOM: usize = 32 * 1024;
 
 /// Whether the other end of this device, one of a veth pair, has an XDP program in its driver.
 ///
@@ -69,10 +59,7 @@ impl Device {
     fn of(answer: &[u8]) -> nix::Result<Self> {
         match u16_at(answer, 4) {
             Some(RTM_NEWLINK) => {}
-            Some(NLMSG_ERROR) => {
-                let errno = u32_at(answer, HEADER_LEN).unwrap_or(0);
-                return Err(Errno::from_raw((errno as i32).wrapping_neg()));
-            }
+            Some(NLMSG_ERROR) => return Err(error_of(answer)),
             Some(_) | None => return Err(Errno::EPROTO),
         }
         let attributes = answer.get(HEADER_LEN + DEVICE_LEN..);
@@ -94,55 +81,7 @@ impl Device {
 
 fn question(index: u32, namespace: Option<u32>) -> Vec<u8> {
     let target = namespace.map(|id| with(IFLA_TARGET_NETNSID, &id.to_ne_bytes()));
-    let target = target.unwrap_or_default();
-    let len = HEADER_LEN + DEVICE_LEN + target.len();
-    let mut message = Vec::with_capacity(len);
-    message.extend((len as u32).to_ne_bytes());
-    message.extend(RTM_GETLINK.to_ne_bytes());
-    message.extend(NLM_F_REQUEST.to_ne_bytes());
-    // Number and sender.
-    message.extend([0; 8]);
-    // Family and type of device.
-    message.extend([0; 4]);
-    message.extend(index.to_ne_bytes());
-    // Flags, and which of them change.
-    message.extend([0; 8]);
-    message.extend(target);
-    message
-}
-
-/// An attribute.
-fn with(kind: u16, value: &[u8]) -> Vec<u8> {
-    let len = ATTRIBUTE_LEN + value.len();
-    let mut octets = (len as u16).to_ne_bytes().to_vec();
-    octets.extend(kind.to_ne_bytes());
-    octets.extend(value);
-    octets.resize(len.next_multiple_of(4), 0);
-    octets
-}
-
-/// The value of the first attribute of this kind.
-fn attribute(mut octets: &[u8], wanted: u16) -> Option<&[u8]> {
-    // Bound: each round takes four octets at the least.
-    loop {
-        let len = usize::from(u16_at(octets, 0)?);
-        let kind = u16_at(octets, 2)? & NLA_TYPE_MASK;
-        let value = octets.get(ATTRIBUTE_LEN..len)?;
-        if kind == wanted {
-            return Some(value);
-        }
-        octets = octets.get(len.next_multiple_of(4)..)?;
-    }
-}
-
-fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
-    let octets = octets.get(at..)?.first_chunk()?;
-    Some(u16::from_ne_bytes(*octets))
-}
-
-fn u32_at(octets: &[u8], at: usize) -> Option<u32> {
-    let octets = octets.get(at..)?.first_chunk()?;
-    Some(u32::from_ne_bytes(*octets))
+    get_link(NLM_F_REQUEST, 0, index, &target.unwrap_or_default())
 }
 
 #[cfg(test)]

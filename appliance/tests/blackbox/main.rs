@@ -7,6 +7,7 @@ mod support;
 
 mod answers;
 mod arrivals;
+mod bridge;
 mod cache;
 mod caching;
 mod chains;

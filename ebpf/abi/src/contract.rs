@@ -86,8 +86,12 @@ pub mod shield {
     pub const RATE_ANSWERS: u32 = 5;
     /// The [`crate::Listen::address_bit`]s of all guarded ports: where a destination's is not among them, none is looked for.
     pub const GUARDED_BITS: u32 = 6;
+    /// Of a port of a bridge: after so many milliseconds the bridge has to hear of a station again, see [`crate::bridge`].
+    pub const PORT_INTERVAL_MS: u32 = 7;
+    /// Of a port: the bridge's index.
+    pub const PORT_BRIDGE: u32 = 8;
     /// How many there are.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 9;
 }
 
 /// What becomes of SYNs to protected addresses.
@@ -318,13 +322,14 @@ pub struct PathCheck {
     /// kernel would check the source by the same table (`rp_filter`).
     pub egress_ifindex: u32,
     /// Index of the interface that the AF_XDP sockets are bound to. The kernel runs the program of a bond, and of some others,
-    /// for frames that their ports receive, and drops what is redirected from there to a socket of the bond.
+    /// for frames that their ports receive, and drops what is redirected from there to a socket of the bond. 0: of a port of a
+    /// bridge that takes all frames itself.
     pub ingress_ifindex: u32,
     /// MAC address of the device that has the destination's address. A frame to another one is not for us: a port of a
     /// bridge, or any promiscuous device, hears those of other stations, too.
     pub mac: [u8; 6],
-    /// Of a guarded port: the largest segment that a client may send (RFC 9293 section 3.7.1). Of one that is answered on: not
-    /// zero where its queries go to the program for limits. Else zero.
+    /// Of a guarded port: the largest segment that a client may send (RFC 9293 section 3.7.1). Of one that is answered on: bits
+    /// that say whether its queries go to the program for limits, and whether they come by a port of a bridge. Else zero.
     pub mss: u16,
     /// Of the listen map: the [`Listen::address_bit`]s of all its entries. A source whose bit is not among them is none of them,
     /// so that nearly every query is spared a look-up. Of the map of guarded ports: in which second, nearly, the kernel was last
@@ -334,6 +339,9 @@ pub struct PathCheck {
 const _: () = assert!(size_of::<PathCheck>() == 20 && align_of::<PathCheck>() == 4);
 
 impl PathCheck {
+    const LIMITS: u16 = 1;
+    const PORT: u16 = 2;
+
     /// The value for the device with this address.
     #[must_use]
     pub const fn new(egress_ifindex: u32, ingress_ifindex: u32, mac: [u8; 6]) -> Self {
@@ -361,14 +369,30 @@ impl PathCheck {
     /// The same for a port whose queries go to the program for limits.
     #[must_use]
     pub const fn with_limits(self) -> Self {
-        self.with_mss(1)
+        self.with_mss(self.mss | Self::LIMITS)
     }
 
     /// Whether queries go to the program for limits.
     #[inline(always)]
     #[must_use]
     pub const fn has_limits(&self) -> bool {
-        self.mss != 0
+        self.mss & Self::LIMITS != 0
+    }
+
+    /// The same for what comes by the port of a bridge with this index; 0: by one whose frames are all the bridge's.
+    #[must_use]
+    pub const fn by_port(self, ifindex: u32) -> Self {
+        Self {
+            ingress_ifindex: ifindex,
+            ..self.with_mss(self.mss | Self::PORT)
+        }
+    }
+
+    /// Whether queries come by a port of a bridge, which has to hear of their senders.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_by_port(&self) -> bool {
+        self.mss & Self::PORT != 0
     }
 
     /// The value as the map holds it.

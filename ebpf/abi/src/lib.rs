@@ -10,6 +10,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod bridge;
 pub mod checksum;
 mod contract;
 mod counters;

@@ -29,6 +29,12 @@ crate::counters! {
         PassOtherMac = "pass_other_mac",
         /// Received by another interface than the sockets', for which this one's program runs as well: a port of a bond.
         PassOtherDevice = "pass_other_device",
+        /// By a port of a bridge whose frames are all the bridge's: it is closed by the spanning tree, it is locked (802.1X), its VLANs
+        /// are not the bridge's own untagged one, or the bridge is down.
+        PassPort = "pass_port",
+        /// By a port of a bridge, from a station that the bridge is to hear of: for the first time, by another port than before, or
+        /// once in a quarter of the time for which it remembers.
+        PassStation = "pass_station",
         /// IPv4 header checksum does not add up (RFC 1071).
         PassIpv4Checksum = "pass_ipv4_checksum",
         /// UDP checksum does not add up: damage, or a partial sum left by offload. The kernel knows which.

@@ -40,6 +40,11 @@ struct Told {
     drops_garbage: bool,
     mac: [u8; 6],
     is_large: bool,
+    /// It comes by a port of a bridge, which has heard of its sender or not; and whom it was asked for.
+    is_by_port: bool,
+    is_resting: bool,
+    has_heard: bool,
+    heard: Cell<Option<Mac>>,
     next_hop: Option<NextHop>,
     heartbeat: Option<u64>,
     asked: RefCell<Option<Listen>>,
@@ -85,6 +90,11 @@ impl Kernel for Told {
             Listen { addr, ..*listen }.address_bit()
         });
         let check = PathCheck::new(self.egress_ifindex, OUR_INDEX, self.mac);
+        let check = match self.is_by_port {
+            true if self.is_resting => check.by_port(0),
+            true => check.by_port(OUR_INDEX),
+            false => check,
+        };
         let is_ours = is_port && OURS.contains(&listen.addr[15]);
         is_ours.then_some(check.with_own(own[0] | own[1] | own[2]))
     }
@@ -99,6 +109,10 @@ impl Kernel for Told {
     }
     fn is_large(&self) -> bool {
         self.is_large
+    }
+    fn has_heard(&self, station: Mac) -> bool {
+        self.heard.set(Some(station));
+        self.has_heard
     }
     fn heartbeat(&self) -> Option<u64> {
         self.heartbeat
@@ -115,6 +129,10 @@ fn alive() -> Told {
         drops_garbage: true,
         mac: OUR_MAC,
         is_large: false,
+        is_by_port: false,
+        is_resting: false,
+        has_heard: false,
+        heard: Cell::new(None),
         next_hop: None,
         heartbeat: Some(NOW),
         asked: RefCell::new(None),
@@ -360,6 +378,46 @@ fn a_cut_frame_is_never_ours_and_padding_is_no_matter() {
         }
         let padded = [frame, &[0xa5; 9]].concat();
         assert_eq!(run(&padded, &alive()), Ok(()));
+    }
+}
+
+/// And whom nobody can be answered of is not asked for.
+#[test]
+fn a_query_by_a_port_passes_until_the_bridge_has_heard_of_its_station() {
+    for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
+        for (is_by_port, has_heard, expected) in [
+            (false, false, Ok(())),
+            (true, false, Err(Reason::PassStation)),
+            (true, true, Ok(())),
+        ] {
+            let kernel = Told {
+                is_by_port,
+                has_heard,
+                ..alive()
+            };
+            assert_eq!(run(frame, &kernel), expected);
+            assert!(kernel.heard.get() == is_by_port.then_some(CLIENT));
+            let kernel = Told {
+                is_large: true,
+                ..kernel
+            };
+            kernel.heard.set(None);
+            assert_eq!(run(frame, &kernel), Err(Reason::PassLargeFrame));
+            assert!(kernel.heard.get().is_none(), "it passes anyway");
+        }
+    }
+}
+
+#[test]
+fn a_query_by_a_port_whose_frames_are_the_bridges_passes() {
+    for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
+        let kernel = Told {
+            is_resting: true,
+            is_by_port: true,
+            has_heard: true,
+            ..alive()
+        };
+        assert_eq!(run(frame, &kernel), Err(Reason::PassPort));
     }
 }
 

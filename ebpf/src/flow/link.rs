@@ -19,6 +19,21 @@ impl Mac {
             u16::from_ne_bytes([e, f]),
         ])
     }
+
+    /// The same as one number, which says nothing but who it is.
+    #[inline(always)]
+    pub const fn number(self) -> u64 {
+        let Self([a, b, c]) = self;
+        (a as u64) << 32 | (b as u64) << 16 | c as u64
+    }
+
+    /// Whether it is a group's: nobody's to send from.
+    #[inline(always)]
+    pub const fn is_group(self) -> bool {
+        let Self([a, ..]) = self;
+        let [first, _] = a.to_ne_bytes();
+        first & ethernet::GROUP != 0
+    }
 }
 
 /// What stands in front of the packet.

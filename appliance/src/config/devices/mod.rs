@@ -1,5 +1,6 @@
 //! The network devices of this machine, and what of the config is to be served on which.
 
+mod bridge;
 mod protect;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,9 @@ use super::Config;
 use super::error::{ConfigText, Errors};
 use super::schema::{Interface, Upstream};
 use crate::compile::set::Links;
+use crate::os::bridge::{self as bridges, Bridge, Port};
+
+pub use bridge::{Member, Rest};
 
 /// Where the kernel lists VLAN devices. Absent: the kernel has none.
 const VLAN_LIST: &str = "/proc/net/vlan/config";
@@ -44,6 +48,10 @@ pub struct Device {
     pub mac: Option<[u8; 6]>,
     /// What it is a port of, which has the addresses and gets the queries: `bridge br-lan`, `bond bond0`.
     pub port_of: Option<String>,
+    /// What it is, if it is a bridge.
+    pub bridge: Option<Bridge>,
+    /// What it does with frames, if it is a port of a bridge.
+    pub port: Option<Port>,
     /// Its addresses, IPv6 link-local ones included.
     pub addresses: Vec<IpAddr>,
     /// Those of them that the kernel does not deliver to: it still asks whether somebody else has them (RFC 4862 section
@@ -156,6 +164,12 @@ impl Devices {
         {
             if let Some(device) = devices.iter_mut().find(|device| device.name == name) {
                 device.vlan_of = Some((parent.to_owned(), vlan));
+            }
+        }
+        let links = bridges::read();
+        for link in links.map_err(|errno| io::Error::other(format!("rtnetlink: {errno}")))? {
+            if let Some(device) = devices.iter_mut().find(|device| device.index == link.index) {
+                (device.bridge, device.port) = (link.bridge, link.port);
             }
         }
         Ok(Self(devices))

@@ -38,7 +38,7 @@ section! {
     /// An interface, or one VLAN on it, that is served. Stands once for each.
     Interface = "interface", many: true {
         /// The network interface that carries the frames, as `ip link` shows it: the port or the bridge, not a VLAN
-        /// device on it.
+        /// device on it. Of a bridge its ports get the XDP program.
         name: InterfaceName;
         /// VLAN ID of the queries, on a VLAN device that exists. 0: untagged.
         vlan: u16 = 0, 0..=4094;

@@ -32,6 +32,8 @@ fn devices() -> Devices {
         index,
         vlan_of: vlan_of.map(|(name, id)| (name.into(), id)),
         port_of: None,
+        bridge: None,
+        port: None,
         addresses: addresses
             .iter()
             .map(|addr| addr.parse().expect("an address"))

@@ -6,6 +6,7 @@
 mod exposition;
 pub mod not_taken;
 mod queues;
+mod reasons;
 
 use std::fmt::Write as _;
 use std::io;
@@ -50,8 +51,11 @@ pub struct WorkerCounters {
 
 /// An XDP program: what became of frames, as `[reason][cpu]`.
 pub struct ProgramCounters {
-    /// Interface that it is attached to.
+    /// Interface of the config that it serves.
     pub interface: String,
+    /// Of a place for one of its ports: which one has it, if any, and why the program serves nobody there. `None`: it is attached to
+    /// the interface itself.
+    pub port: Option<Box<dyn Fn() -> Option<PortState> + Send + Sync>>,
     /// One row per [`Reason`], in index order; one column per CPU.
     pub frames: Read<Vec<Vec<u64>>>,
     /// Why it gives no SYN cookies, in a word; empty: it gives some.
@@ -59,6 +63,9 @@ pub struct ProgramCounters {
     /// Why it answers no hot names, in a word; empty: it answers them.
     pub no_tier0: Box<dyn Fn() -> &'static str + Send + Sync>,
 }
+
+/// A port of a bridge, and why its program serves nobody, in a word; empty: it serves.
+pub type PortState = (String, &'static str);
 
 /// Hosts behind this one that the shield stands in front of, of one section of the config.
 pub struct ProtectStatus {
@@ -154,6 +161,8 @@ pub struct Reading {
     workers: Vec<WorkerReading>,
     queues: Vec<QueueReading>,
     programs: Vec<ProgramReading>,
+    /// Ports of bridges: as they are shown, and why their programs serve nobody.
+    ports: Vec<PortState>,
     /// By interface, with the reason why they are not protected.
     protects: Vec<(String, &'static str)>,
     gauges: Vec<(&'static str, &'static str, u64)>,
@@ -229,7 +238,7 @@ impl Telemetry {
         let program = |program: &ProgramCounters| {
             let frames = (program.frames)().ok()?;
             Some(ProgramReading {
-                interface: program.interface.clone(),
+                interface: program.shown()?,
                 frames,
                 no_syn_cookies: (program.no_syn_cookies)(),
                 no_tier0: (program.no_tier0)(),
@@ -239,6 +248,11 @@ impl Telemetry {
             workers: self.workers().iter().map(worker).collect(),
             queues: self.sockets.iter().filter_map(QueueReading::of).collect(),
             programs: self.programs.iter().filter_map(program).collect(),
+            ports: self
+                .programs
+                .iter()
+                .filter_map(ProgramCounters::port)
+                .collect(),
             protects: self
                 .protects
                 .iter()
@@ -466,18 +480,7 @@ impl Reading {
         self.socket_families(out);
         self.server_families(out);
         self.frames_family(out);
-        let help = "Whether the XDP program answers SYNs to guarded ports with cookies, and why not: off, calm, answers_lost, \
-                    sysctl, kernel";
-        let cookies = |program: &'_ ProgramReading| program.no_syn_cookies;
-        Self::reason_family(out, "syn_cookies", help, self.reasons(cookies));
-        let help = "Whether the XDP program answers hot names, and why not: off, kernel, device, answers_lost";
-        let tier0 = |program: &'_ ProgramReading| program.no_tier0;
-        Self::reason_family(out, "tier0", help, self.reasons(tier0));
-        let help = "Whether the XDP program stands in front of hosts behind the interface, and why not: no_program, kernel, \
-                    answers_lost, calm";
-        let protects = self.protects.iter();
-        let protects = protects.map(|(interface, reason)| (interface.as_str(), *reason));
-        Self::reason_family(out, "protect", help, protects);
+        self.reason_families(out);
         self.tier0_family(out);
         not_taken::write(&self.not_taken, out);
         for (name, help, value) in &self.gauges {
@@ -580,30 +583,6 @@ impl Reading {
         out.family(name, help, "counter");
         for (outcome, count) in HotOutcome::ALL.iter().zip(outcomes) {
             out.sample(name, &[("outcome", outcome.name())], *count);
-        }
-    }
-
-    /// What of each program has a reason.
-    fn reasons(
-        &self,
-        reason: impl Fn(&ProgramReading) -> &'static str,
-    ) -> impl Iterator<Item = (&str, &'static str)> {
-        let programs = self.programs.iter();
-        programs.map(move |program| (program.interface.as_str(), reason(program)))
-    }
-
-    /// What each XDP program does, or why it does not.
-    fn reason_family<'r>(
-        out: &mut dyn Exposition,
-        name: &str,
-        help: &str,
-        reasons: impl Iterator<Item = (&'r str, &'static str)>,
-    ) {
-        out.family(name, help, "gauge");
-        for (interface, reason) in reasons {
-            let labels = [("interface", interface), ("reason", reason)];
-            let labels = &labels[..labels.len() - usize::from(reason.is_empty())];
-            out.sample(name, labels, reason.is_empty().into());
         }
     }
 }

@@ -107,12 +107,14 @@ fn what_is_registered_is_read_and_rendered() {
         programs: vec![
             ProgramCounters {
                 interface: "lan0".into(),
+                port: None,
                 frames: Box::new(|| Ok(vec![vec![5, 6]; Reason::COUNT as usize])),
                 no_syn_cookies: Box::new(|| "calm"),
                 no_tier0: Box::new(|| "device"),
             },
             ProgramCounters {
                 interface: "wan0".into(),
+                port: None,
                 frames: broken,
                 no_syn_cookies: Box::new(|| ""),
                 no_tier0: Box::new(|| ""),

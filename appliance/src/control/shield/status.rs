@@ -32,6 +32,9 @@ pub(super) struct Status<'a> {
 
 /// The same of one interface.
 struct OfInterface<'a> {
+    /// As it is shown.
+    shown: String,
+    /// That of the config.
     interface: &'a str,
     /// `None`: it has no XDP program.
     program: Option<OfProgram>,
@@ -51,16 +54,25 @@ impl<'a> Status<'a> {
         let count =
             |is: &dyn Fn(&Listed) -> bool| listed.iter().filter(|listed| is(listed)).count();
         let denied = count(&|listed| listed.verdict == Verdict::Deny);
-        let of_interface = |program: &'a ProgramCounters| OfInterface {
-            interface: &program.interface,
-            program: OfProgram::read(program),
+        let of_interface = |program: &'a ProgramCounters| {
+            Some(OfInterface {
+                shown: program.shown()?,
+                interface: &program.interface,
+                program: OfProgram::read(program),
+            })
         };
+        let all = telemetry.programs.iter().filter_map(of_interface);
+        let mut interfaces: Vec<OfInterface<'a>> = all.collect();
+        // A bridge has none itself where its ports have some.
+        let with = interfaces.iter().filter(|of| of.program.is_some());
+        let with: Vec<&str> = with.map(|of| of.interface).collect();
+        interfaces.retain(|of| of.program.is_some() || !with.contains(&of.interface));
         Ok(Self {
             denied,
             allowed: listed.len() - denied,
             said: count(&|listed| listed.is_said),
             limited: LIMITED.map(|counter| (counter, telemetry.counted(counter))),
-            interfaces: telemetry.programs.iter().map(of_interface).collect(),
+            interfaces,
             protects: &telemetry.protects,
         })
     }
@@ -81,16 +93,16 @@ impl<'a> Status<'a> {
             "limits per client, by workers: queries: {slipped} sent to TCP, {dropped} dropped; \
              misses: {misses_slipped} sent to TCP, {misses_dropped} dropped"
         )?;
-        for OfInterface { interface, program } in &self.interfaces {
+        for OfInterface { shown, program, .. } in &self.interfaces {
             let Some(program) = program else {
-                writeln!(out, "{interface}: no XDP program: nothing is in force")?;
+                writeln!(out, "{shown}: no XDP program: nothing is in force")?;
                 continue;
             };
             let cookies = match program.no_syn_cookies {
                 None => "given".to_owned(),
                 Some(reason) => format!("not given ({reason})"),
             };
-            writeln!(out, "{interface}: in force; SYN cookies {cookies}")?;
+            writeln!(out, "{shown}: in force; SYN cookies {cookies}")?;
             for (reason, count) in &program.frames {
                 writeln!(out, "  {reason} {count}")?;
             }
@@ -160,7 +172,7 @@ impl OfInterface<'_> {
                 .collect::<Map<_, _>>()
         });
         json!({
-            "interface": self.interface,
+            "interface": self.shown,
             "in_force": program.is_some(),
             "syn_cookies": program.map(|program| program.no_syn_cookies.is_none()),
             "no_syn_cookies": program.and_then(|program| program.no_syn_cookies),

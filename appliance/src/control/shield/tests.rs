@@ -56,6 +56,7 @@ fn asked_with(told: &Told, request: &str, have: [bool; 2]) -> Result<String, Str
     let count = |reason: &Reason| vec![*reason as u64, 1];
     let program = |interface: &str, is_there: bool| ProgramCounters {
         interface: interface.into(),
+        port: None,
         frames: Box::new(move || match is_there {
             true => Ok(Reason::ALL.iter().map(count).collect()),
             false => Err(std::io::ErrorKind::NotConnected.into()),

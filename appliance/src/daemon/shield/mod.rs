@@ -24,7 +24,7 @@ use crate::config::{Shield as Section, SynCookiesWord};
 use crate::os::sysctl;
 
 pub use events::Events;
-pub use guard::{CookieDecision, CookieState, Guard, ShieldSettings, SynCounts};
+pub use guard::{CookieDecision, CookieState, Guard, Protection, ShieldSettings, SynCounts};
 pub use kernel::{CookieSettings, state_obstacle};
 use meter::{FloodEdge, Meter};
 pub use prefixes::{Follower, Prefixes};

@@ -67,7 +67,7 @@ impl Counts {
 /// A program that does for others what they have it do: that looks into the trie, that writes records.
 #[derive(Clone)]
 pub struct Follower {
-    /// The interface that it is attached to.
+    /// The interface of the config that it serves: the one that it is attached to, or whose port that is.
     pub interface: String,
     /// The program.
     pub program: SharedProgram,
@@ -248,12 +248,21 @@ impl State {
     /// Nobody does at all: a sentence.
     fn without_program(&self) -> Result<Vec<String>, String> {
         let served = self.programs.iter().filter(|follower| follower.is_served);
-        let without: Vec<&str> = served
-            .clone()
-            .filter(|follower| lock(&follower.program).is_none())
-            .map(|follower| follower.interface.as_str())
-            .collect();
-        if without.len() == served.count() {
+        let mut interfaces: Vec<&str> = Vec::new();
+        let mut with: Vec<&str> = Vec::new();
+        for follower in served {
+            let interface = follower.interface.as_str();
+            // A bridge has several: those of its ports.
+            if !interfaces.contains(&interface) {
+                interfaces.push(interface);
+            }
+            if lock(&follower.program).is_some() {
+                with.push(interface);
+            }
+        }
+        let is_without = |interface: &&str| !with.contains(interface);
+        let without: Vec<&str> = interfaces.into_iter().filter(is_without).collect();
+        if with.is_empty() {
             return Err(
                 "refused: no interface has an XDP program that would obey; see xdnsd shield status"
                     .into(),

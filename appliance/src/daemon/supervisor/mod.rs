@@ -7,6 +7,8 @@
 //! map is filled, last, it passes everything: no query is ever redirected to a queue that is not ready.
 
 mod attachment;
+mod bridge_ports;
+mod port_terms;
 
 use std::sync::Arc;
 
@@ -14,10 +16,11 @@ use log::{info, warn};
 use xdnsd_core::time::Instant;
 
 use super::destinations::sources_checked;
-use super::program::{detach, lock};
+use super::program::{SharedProgram, detach, lock};
 use super::seats::Seats;
-use super::shield::{CookieSettings, Events, Follower, Prefixes, Shield, SynCounts};
-use super::switches::{Keys, Switches};
+use super::shared::SharedState;
+use super::shield::{CookieSettings, Events, Follower, Prefixes, Protection, Shield, SynCounts};
+use super::switches::{Keys, Switched, Switches};
 use super::tier0::Tier0;
 use crate::config::{AskWord, Config, Devices, Errors, Fault, Interface, Plan, XdpMode, is_strict};
 use crate::control::metrics::ProtectStatus;
@@ -28,6 +31,7 @@ use crate::worker::{Inbox, QueueName};
 
 pub use attachment::Attachment;
 use attachment::World;
+use bridge_ports::{BridgePorts, PLACES};
 
 /// Everything about AF_XDP that is not a worker's.
 pub struct Supervisor {
@@ -36,7 +40,9 @@ pub struct Supervisor {
     pub changes: Changes,
     /// Every program knows the devices as they are. Not so at the start: they were read before `changes` was there.
     is_settled: bool,
+    /// Those of interfaces, and places for the ports of those that are bridges.
     attachments: Vec<Attachment>,
+    ports: BridgePorts,
     /// Which worker has which socket.
     seats: Seats,
     /// Devices whose listeners follow the kernel's own check of sources, and what that was. Nobody is told of a sysctl.
@@ -75,6 +81,12 @@ impl Supervisor {
                 attachments.push(Attachment::bare(name));
             }
         }
+        let may_have_ports =
+            |attachment: &&Attachment| matches!(attachment.mode(), XdpMode::Auto | XdpMode::Native);
+        let bridges = attachments.iter().filter(may_have_ports);
+        let places = bridges.flat_map(|bridge| (0..PLACES).map(|_| bridge.new_place()));
+        let places: Vec<Attachment> = places.collect();
+        attachments.extend(places);
         let is_served = |name: &str| {
             let mut interfaces = config.interfaces.iter();
             interfaces.any(|interface| interface.name.as_str() == name)
@@ -82,9 +94,9 @@ impl Supervisor {
         let followers: Vec<Follower> = attachments
             .iter()
             .map(|attachment| Follower {
-                interface: attachment.name.clone(),
+                interface: attachment.interface.clone(),
                 program: Arc::clone(&attachment.program),
-                is_served: is_served(&attachment.name),
+                is_served: is_served(&attachment.interface),
             })
             .collect();
         prefixes.follow(followers.iter().cloned());
@@ -101,6 +113,7 @@ impl Supervisor {
             changes: Changes::watch(),
             is_settled: false,
             attachments,
+            ports: BridgePorts::default(),
             seats: Seats::new(cpus.map_or(1, usize::from)),
             sources_checked: Vec::new(),
             missing: Said::default(),
@@ -159,9 +172,11 @@ impl Supervisor {
         let_in(&plan);
         self.sources_checked = sources_checked(&self.config, &plan, &devices);
         self.is_settled = true;
-        let attachments = self.attachments.iter();
-        let expected =
-            attachments.map(|attachment| attachment.expected(&self.config, &plan, &devices));
+        let (ports, attachments) = (&mut self.ports, &mut self.attachments);
+        ports.follow(attachments, &devices, &mut self.seats, inboxes);
+        let expected = attachments
+            .iter()
+            .map(|attachment| attachment.expected(&self.config, &plan, &devices));
         self.seats.expect(expected.sum());
         for attachment in &mut self.attachments {
             let world = World {
@@ -171,12 +186,26 @@ impl Supervisor {
                 plan: &plan,
                 devices: &devices,
                 inboxes,
+                stations: &self.ports.stations,
                 now,
             };
             self.is_settled &= attachment.poll(&world, &mut self.seats);
         }
+        self.give_seats(inboxes);
         self.make_room(inboxes, now);
+        self.attachments.iter().for_each(Attachment::show);
+        self.ports.say(&self.attachments);
         Some(plan)
+    }
+
+    /// Where there can be no socket for a port, one that rests gives its own.
+    fn give_seats(&mut self, inboxes: &[Inbox]) {
+        if self.attachments.iter().any(Attachment::is_left_out) {
+            let seats = &mut self.seats;
+            let mut others = self.attachments.iter_mut();
+            // In the next round there are some for the port.
+            self.is_settled &= !others.any(|other| other.give_seats(seats, inboxes));
+        }
     }
 
     /// Opens the sockets of workers anew that are to have more than their UMEM has room for.
@@ -209,9 +238,31 @@ impl Supervisor {
     #[must_use]
     pub fn switches(&self) -> Switches {
         Switches {
-            interfaces: self.attachments.iter().map(Attachment::switched).collect(),
+            interfaces: self.switched(),
             keys: self.keys.clone(),
         }
+    }
+
+    /// The interfaces of the config, as an operator switches them: with all their ports.
+    fn switched(&self) -> Vec<Switched> {
+        let interfaces = self
+            .attachments
+            .iter()
+            .filter(|base| base.place().is_none());
+        let switched = |base: &Attachment| Switched {
+            interface: base.interface.clone(),
+            programs: self.programs_of(&base.interface),
+            switch: base.switch().clone(),
+        };
+        interfaces.map(switched).collect()
+    }
+
+    /// The programs of an interface, those of its ports included.
+    fn programs_of(&self, interface: &str) -> Vec<SharedProgram> {
+        let all = self.attachments.iter();
+        let of = all.filter(|attachment| attachment.interface == interface);
+        of.map(|attachment| Arc::clone(&attachment.program))
+            .collect()
     }
 
     /// Another key for the cookies of hosts behind this one, where somebody wants one.
@@ -287,9 +338,10 @@ impl Supervisor {
     pub fn protects(&self) -> Vec<ProtectStatus> {
         let protect = |section: &crate::config::Protect| {
             let interface = section.interface.as_str();
-            let mut attachments = self.attachments.iter();
-            let attachment = attachments.find(|attachment| attachment.name == interface)?;
-            let state = attachment.inside.guard.protection();
+            let attachments = self.attachments.iter();
+            let states = attachments.filter(|attachment| attachment.interface == interface);
+            let states = states.map(|attachment| attachment.inside.guard.protection());
+            let states: Vec<_> = states.collect();
             let is_auto = section.ask == AskWord::Auto;
             let interface = match section.vlan {
                 0 => interface.to_owned(),
@@ -299,7 +351,13 @@ impl Supervisor {
                 interface,
                 addresses: section.addresses.iter().map(ToString::to_string).collect(),
                 ports: section.ports.clone(),
-                why_not: Box::new(move || state.get().reason(is_auto)),
+                // Of a bridge its ports say it, those that have a program.
+                why_not: Box::new(move || {
+                    let states = states.iter().map(SharedState::get);
+                    let mut states = states.filter(|state| *state != Protection::NoProgram);
+                    let state = states.next().unwrap_or_default();
+                    state.reason(is_auto)
+                }),
             })
         };
         self.config.protects.iter().filter_map(protect).collect()

@@ -5,6 +5,7 @@
 //! [`Program::set_listen`] last. Until then the program passes everything. The attachment is a bpf_link: it goes when
 //! this process goes, however it goes. Nothing here is on the path of a packet but the heartbeat.
 
+mod bridge;
 mod error;
 mod heartbeat;
 mod hot;
@@ -14,6 +15,7 @@ mod protect;
 mod rate;
 mod shield;
 
+pub use bridge::StationsMap;
 pub use error::Error;
 pub use heartbeat::Heartbeat;
 pub use hot::{HOT_OBJECT, HotMaps, HotProgram};
@@ -23,10 +25,11 @@ pub use rate::AccountsMap;
 
 use crate::os::seal;
 use ::log::debug;
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
+use bridge::Stations;
 use heartbeat::Beats;
 pub use protect::ProtectedPrefix;
 
@@ -38,6 +41,7 @@ use std::fmt;
 use std::ops::BitOr;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::path::Path;
+use xdnsd_abi::bridge::STATIONS;
 use xdnsd_abi::{LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason, map};
 
 /// The object that `cargo xtask ebpf` built.
@@ -123,6 +127,7 @@ pub struct Program {
     protect: Protect,
     log: Log,
     limits: Limits,
+    stations: Stations,
     beats: Beats,
     /// Open until the program is loaded, which names it by its descriptor.
     _heartbeat: MapData,
@@ -180,6 +185,7 @@ impl Program {
             protect: Protect::of(&mut ebpf)?,
             log: Log::of(&mut ebpf)?,
             limits: Limits::of(&mut ebpf)?,
+            stations: take(&mut ebpf, STATIONS, ArrayOfMaps::try_from)?,
             beats,
             _heartbeat: heartbeat,
             name: map::PROGRAM,

@@ -60,13 +60,20 @@ pub struct RawClient {
 impl RawClient {
     /// Opens it in the lab's client host.
     pub fn open(lab: &Lab) -> Result<Self> {
-        let reserve = |address: IpAddr| lab.client.run(|| UdpSocket::bind((address, 0)));
+        let addresses = [CLIENT_V4.into(), CLIENT_V6.into()];
+        Self::open_at(&lab.client, addresses, mac(&lab.router, LAN)?)
+    }
+
+    /// Opens it in another host, which has these addresses at its only interface, towards the device with this MAC address.
+    pub fn open_at(host: &Namespace, addresses: [IpAddr; 2], router_mac: [u8; 6]) -> Result<Self> {
+        let reserve = |address: IpAddr| host.run(|| UdpSocket::bind((address, 0)));
+        let [v4, v6] = addresses;
         Ok(Self {
-            host: lab.client.clone(),
-            frames: FrameSocket::open(&lab.client, HOST_INTERFACE)?,
-            client_mac: mac(&lab.client, HOST_INTERFACE)?,
-            router_mac: mac(&lab.router, LAN)?,
-            ports: [reserve(CLIENT_V4.into())?, reserve(CLIENT_V6.into())?],
+            host: host.clone(),
+            frames: FrameSocket::open(host, HOST_INTERFACE)?,
+            client_mac: mac(host, HOST_INTERFACE)?,
+            router_mac,
+            ports: [reserve(v4)?, reserve(v6)?],
         })
     }
 
@@ -200,7 +207,8 @@ fn is_dns_to(bytes: &[u8], frame: &UdpFrame) -> bool {
     bytes.get(at..at + 4) == Some(ports.concat().as_slice())
 }
 
-fn mac(host: &Namespace, interface: &str) -> Result<[u8; 6]> {
+/// The MAC address of an interface.
+pub fn mac(host: &Namespace, interface: &str) -> Result<[u8; 6]> {
     let text = host.read(&format!("/sys/class/net/{interface}/address"))?;
     parse_mac(&text)
 }

@@ -35,6 +35,7 @@ const FENCES: &[&str] = &[
     "ebpf/src/frame.rs",
     "ebpf/src/frame/",
     "ebpf/src/kernel.rs",
+    "ebpf/src/kernel/bridge.rs",
     "ebpf/src/kernel/cookies.rs",
     "ebpf/src/kernel/forward.rs",
     "ebpf/src/kernel/log.rs",

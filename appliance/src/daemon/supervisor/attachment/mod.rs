@@ -1,5 +1,9 @@
-//! One interface with an XDP program: it comes and goes, its RX queues get sockets of workers, and the program is told what is
+//! One device with an XDP program: it comes and goes, its RX queues get sockets of workers, and the program is told what is
 //! ours.
+//!
+//! The device is an interface of the config, or a port of one that is a bridge (`port.rs`).
+
+mod port;
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
@@ -19,7 +23,7 @@ use crate::daemon::queues;
 use crate::daemon::retry::Retry;
 use crate::daemon::seats::{Seated, Seats};
 use crate::daemon::shield::{Prefixes, ShieldSettings};
-use crate::daemon::switches::{Switch, Switched};
+use crate::daemon::switches::Switch;
 use crate::daemon::tier0::Tier0;
 use crate::os::clock;
 use crate::os::ethtool::{self, RxVlanOffload};
@@ -28,6 +32,8 @@ use crate::os::xdp;
 use crate::os::xsk::{BindMode, Options};
 use crate::worker::engines::SOCKET_STATS;
 use crate::worker::{Inbox, QueueName, XskPort};
+
+use super::port_terms::{PortTerms, ShownPort, StationTable};
 
 /// An interface that refused the program is asked again after this time, in milliseconds, and later each time: to load the
 /// program takes a slow processor long, and what stands in its way is mostly there to stay.
@@ -44,10 +50,26 @@ const QUEUE_MS: u64 = 1_000;
 /// The longest of these pauses.
 const QUEUE_MAX_MS: u64 = 60_000;
 
-/// One interface with an XDP program.
+/// One device with an XDP program.
 pub struct Attachment {
-    /// Name of the interface.
+    /// Name of the device.
     pub name: String,
+    /// The interface of the config that it serves: the same, or the bridge that it is a port of.
+    pub interface: String,
+    /// The same as the log and metrics show it: `lan0`, `br-lan/lan1`.
+    shown: String,
+    /// Of a place for a port: what its bridge says. `None` within: no port has it.
+    place: Option<Option<PortTerms>>,
+    /// The same as others see it.
+    pub port: ShownPort,
+    /// Of a bridge: its ports have the program.
+    gives_way: bool,
+    /// Of a place: there can be no more sockets.
+    is_left_out: bool,
+    /// How the program is attached.
+    attached: String,
+    /// The driver moves VLAN tags out of the frames.
+    hides_tags: bool,
     /// The program.
     pub program: SharedProgram,
     /// Index of the interface when the program was attached; `None`: it is away.
@@ -62,7 +84,7 @@ pub struct Attachment {
     pub(super) has_tagged: bool,
     /// The RX queues that have a worker, from 0 on.
     queues: Vec<Queue>,
-    /// How many can have a socket, and how many of these have no worker.
+    /// How many can have a socket, and how many of these have no socket.
     countable: (u32, u32),
     /// What the program answers by itself.
     pub inside: Inside,
@@ -92,6 +114,7 @@ pub(super) struct World<'a> {
     pub plan: &'a Plan,
     pub devices: &'a Devices,
     pub inboxes: &'a [Inbox],
+    pub stations: &'a StationTable,
     pub now: Instant,
 }
 
@@ -108,6 +131,14 @@ impl Attachment {
     pub(super) fn bare(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            interface: name.to_owned(),
+            shown: name.to_owned(),
+            place: None,
+            port: ShownPort::default(),
+            gives_way: false,
+            is_left_out: false,
+            attached: String::new(),
+            hides_tags: false,
             program: Arc::new(Mutex::new(None)),
             ifindex: None,
             refused: None,
@@ -124,13 +155,14 @@ impl Attachment {
         }
     }
 
-    /// As an operator switches it.
-    pub(super) fn switched(&self) -> Switched {
-        Switched {
-            interface: self.name.clone(),
-            program: Arc::clone(&self.program),
-            switch: self.switch.clone(),
-        }
+    /// Whether an operator wants it attached.
+    pub(super) const fn switch(&self) -> &Switch {
+        &self.switch
+    }
+
+    /// How the program is to be attached.
+    pub(super) const fn mode(&self) -> XdpMode {
+        self.mode
     }
 
     /// Does what an operator has switched. Whether there was anything.
@@ -147,7 +179,7 @@ impl Attachment {
             self.let_go(seats, inboxes);
             info!(
                 "{}: XDP program detached by xdnsd shield detach, until xdnsd shield attach; the kernel's sockets serve",
-                self.name
+                self.shown
             );
         }
         true
@@ -157,7 +189,7 @@ impl Attachment {
     pub(super) fn served(&self) -> impl Iterator<Item = (usize, QueueName)> {
         self.queues.iter().map(|queue| {
             let name = QueueName {
-                interface: self.name.clone(),
+                interface: self.shown.clone(),
                 queue: queue.number,
             };
             (queue.seat.worker, name)
@@ -189,10 +221,11 @@ impl Attachment {
             Ok((program, attached))
         }) {
             Ok((mut program, attached)) => {
-                info!("{}: XDP program attached, mode {attached}", self.name);
+                info!("{}: XDP program attached, mode {attached}", self.shown);
                 if let xdp::Attached::GenericInstead(error) = &attached {
-                    debug!("{}: not native: {error}", self.name);
+                    debug!("{}: not native: {error}", self.shown);
                 }
+                self.attached = attached.to_string();
                 let inside = &mut self.inside;
                 let guarded = inside.begin(&self.name, &mut program, &attached, wanted);
                 *lock(&self.program) = Some(program);
@@ -220,28 +253,33 @@ impl Attachment {
                 };
                 let why = error.plain();
                 self.warn_once(format!("no XDP, the kernel's sockets serve: {why}{open}"));
-                debug!("{}: no XDP: {error}", self.name);
+                debug!("{}: no XDP: {error}", self.shown);
             }
         }
     }
 
     /// Has the driver leave VLAN tags in the frames where the config listens on a VLAN. Elsewhere the FIB check finds what
     /// hidden tags would do harm to.
-    fn show_tags(&self) {
-        if !self.has_tagged {
+    fn show_tags(&mut self) {
+        let needs_tags = self.terms().is_some_and(|terms| terms.needs_tags());
+        if !self.has_tagged && !needs_tags {
             return;
         }
+        self.hides_tags = true;
         match ethtool::turn_off_rx_vlan_offload(&self.name) {
-            Ok(RxVlanOffload::Off) => {}
-            Ok(RxVlanOffload::TurnedOff) => info!(
-                "{}: rx-vlan-offload turned off, it hides VLAN tags from XDP",
-                self.name
-            ),
+            Ok(RxVlanOffload::Off) => self.hides_tags = false,
+            Ok(RxVlanOffload::TurnedOff) => {
+                self.hides_tags = false;
+                info!(
+                    "{}: rx-vlan-offload turned off, it hides VLAN tags from XDP",
+                    self.shown
+                );
+            }
             Ok(RxVlanOffload::StillOn(error)) => warn!(
                 "{}: the driver keeps rx-vlan-offload on, the kernel's sockets serve its VLANs: {error}",
-                self.name
+                self.shown
             ),
-            Err(error) => warn!("{}: rx-vlan-offload: {error}", self.name),
+            Err(error) => warn!("{}: rx-vlan-offload: {error}", self.shown),
         }
     }
 
@@ -259,8 +297,12 @@ impl Attachment {
     /// Sockets that it has or would have now.
     pub(super) fn expected(&self, config: &Config, plan: &Plan, devices: &Devices) -> usize {
         let device = devices.named(&self.name);
+        let rests = self.terms().is_some_and(|terms| terms.rest().is_some());
+        let gives_way = self.gives_way || rests;
         let is_used = |device: &&Device| {
-            is_served(&self.name, config, plan) && gains_by_xdp(device, self.mode)
+            !gives_way
+                && is_served(&self.interface, config, plan)
+                && gains_by_xdp(device, self.mode)
         };
         match device.filter(is_used).map(|_| self.count()) {
             Some((count, _)) => count as usize,
@@ -275,7 +317,7 @@ impl Attachment {
         if count < rx_queues && count != old_count {
             info!(
                 "{}: {count} of {rx_queues} RX queues can have an AF_XDP socket, the kernel's sockets serve the others",
-                self.name
+                self.shown
             );
         }
         for number in self.queues.len() as u32..count {
@@ -295,7 +337,7 @@ impl Attachment {
             warn!(
                 "{}: {left} of {count} RX queues have no socket, the kernel's sockets serve them; \
                  capacity: {SOCKETS} sockets",
-                self.name
+                self.shown
             );
         }
         self.countable = (count, left);
@@ -324,7 +366,7 @@ impl Attachment {
             let queue = &mut self.queues[index];
             match opened {
                 Ok((mode, place)) => {
-                    info!("{} queue {number}: AF_XDP socket, {mode} mode", self.name);
+                    info!("{} queue {number}: AF_XDP socket, {mode} mode", self.shown);
                     queue.place = Some(place);
                     queue.trouble.clear();
                 }
@@ -333,7 +375,7 @@ impl Attachment {
                     if queue.trouble != problem {
                         warn!(
                             "{} queue {number} has no AF_XDP, the kernel's sockets serve it: {problem}",
-                            self.name
+                            self.shown
                         );
                         queue.trouble = problem;
                     }
@@ -359,7 +401,7 @@ impl Attachment {
                 BindMode::Copy
             },
         };
-        let (xsk, place) = seats.open(seat.worker, &options)?;
+        let (xsk, place) = seats.open(seat.worker, &options, &self.shown)?;
         let mut program = lock(&self.program);
         let redirected = program.as_mut().ok_or("its program is gone".to_owned());
         let redirected = redirected.and_then(|program| {
@@ -423,7 +465,7 @@ impl Attachment {
 
     /// Tells the program which destinations are ours. Whether it knows them now.
     fn listen(&mut self, world: &World<'_>) -> bool {
-        let mut wanted = listen_entries(&self.name, world.config, world.plan, world.devices);
+        let mut wanted = listen_entries(&self.interface, world.config, world.plan, world.devices);
         // All or nothing would leave in the map what is ours no more.
         if wanted.len() > LISTEN_MAX as usize {
             self.warn_once(format!(
@@ -432,20 +474,28 @@ impl Attachment {
             ));
             wanted.truncate(LISTEN_MAX as usize);
         }
+        let by_port = self.terms().zip(self.ifindex);
+        if let Some((terms, port)) = by_port {
+            terms.move_listen(&mut wanted, port, self.hides_tags);
+        }
         let (guarded, left) = guarded_entries(&wanted, &world.config.shield);
         if left > 0 {
             self.warn_once(format!(
                 "capacity: {GUARDED_MAX} guarded ports; the kernel answers SYNs to {left}"
             ));
         }
-        let protected = protected_entries(&self.name, world.config, world.devices);
+        let mut protected = protected_entries(&self.interface, world.config, world.devices);
+        if let Some((terms, port)) = by_port {
+            terms.move_protected(&mut protected, port, self.hides_tags);
+        }
         let checks: Vec<_> = wanted
             .iter()
             .map(|ours| (ours.listen, ours.check))
             .collect();
         let set = match lock(&self.program).as_mut() {
-            Some(program) => program
-                .set_listen(&checks)
+            Some(program) => by_port
+                .map_or(Ok(()), |(terms, _)| terms.tell(world.stations, program))
+                .and_then(|()| program.set_listen(&checks))
                 .and_then(|()| program.set_guarded(&guarded))
                 .and_then(|()| program.set_protected(&protected))
                 .map_err(|error| error.to_string()),
@@ -508,18 +558,23 @@ impl Attachment {
 
     /// Whether there is nothing more to do until something changes, or is due.
     pub(super) fn poll(&mut self, world: &World<'_>, seats: &mut Seats) -> bool {
+        self.is_left_out = false;
         if self.ifindex.is_some() {
+            if self.terms().is_some_and(|terms| terms.needs_tags()) {
+                self.show_tags();
+            }
             self.serve(world, seats);
             return self.listen(world);
         }
-        if self.is_off {
+        if self.is_off || self.gives_way || self.is_free() {
             return true;
         }
         let device = world.devices.named(&self.name);
         let is_wanted = |device: &&Device| {
             // What comes by a port belongs to the device that has it.
-            let protects = world.config.protects_on(&self.name) && device.port_of.is_none();
-            let is_used = is_served(&self.name, world.config, world.plan) || protects;
+            let is_own = device.port_of.is_none() || self.is_taken();
+            let protects = world.config.protects_on(&self.interface) && is_own;
+            let is_used = is_served(&self.interface, world.config, world.plan) || protects;
             is_used && gains_by_xdp(device, self.mode)
         };
         let Some(device) = device.filter(is_wanted) else {
@@ -532,10 +587,21 @@ impl Attachment {
         if !is_other && !self.retry.may_try(world.now) {
             return true;
         }
+        if let Some(terms) = self.terms() {
+            // The bridge does without until it forwards.
+            if terms.rest().is_some() {
+                return true;
+            }
+            let is_served = is_served(&self.interface, world.config, world.plan);
+            self.is_left_out = is_served && seats.is_full();
+            if self.is_left_out {
+                return true;
+            }
+        }
         let wanted = ShieldSettings::of(&world.config.shield, world.prefixes, is_loopback(device));
-        let protects = world.config.protects_on(&self.name);
+        let protects = world.config.protects_on(&self.interface);
         let orders = Demand {
-            guard: &wanted.protecting(protects, world.config.asks_in_floods_on(&self.name)),
+            guard: &wanted.protecting(protects, world.config.asks_in_floods_on(&self.interface)),
             tier0: world.tier0,
             zero_copy: self.zero_copy,
             now: world.now,
@@ -550,7 +616,7 @@ impl Attachment {
 
     /// Has workers serve its queues, if anything is served on it.
     fn serve(&mut self, world: &World<'_>, seats: &mut Seats) {
-        if is_served(&self.name, world.config, world.plan) {
+        if is_served(&self.interface, world.config, world.plan) {
             self.assign(seats);
             self.open_queues(seats, world.inboxes, world.now);
         }
@@ -568,7 +634,7 @@ impl Attachment {
     /// Logs trouble once, not every second.
     pub(super) fn warn_once(&mut self, trouble: String) {
         if self.trouble != trouble {
-            warn!("{}: {trouble}", self.name);
+            warn!("{}: {trouble}", self.shown);
             self.trouble = trouble;
         }
     }

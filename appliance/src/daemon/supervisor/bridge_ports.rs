@@ -1,0 +1,123 @@
+//! The ports of bridges: which of them have a place, so that a program may be there.
+//!
+//! The config names the bridge. An [`Attachment`] of a place is as one of an interface, but that ports come and go, and that a port
+//! may leave all frames to its bridge. There are as many places as may be needed from the start on, so that metrics, switches and
+//! the shield's log have them all.
+
+use log::{info, warn};
+
+use super::attachment::Attachment;
+use super::port_terms::{PortTerms, StationTable};
+use crate::config::{Devices, Member, XdpMode};
+use crate::daemon::seats::Seats;
+use crate::worker::Inbox;
+
+/// Places of each bridge. The kernel's sockets serve what comes by further ports.
+pub const PLACES: usize = 8;
+
+/// What has the ports of the bridges, and what the log has said of them.
+#[derive(Default)]
+pub struct BridgePorts {
+    pub stations: StationTable,
+    /// By interface of the config.
+    said: Vec<(String, String)>,
+    /// Interfaces with more ports than places, and how many.
+    crowded: Vec<(String, usize)>,
+}
+
+impl BridgePorts {
+    /// Gives the ports of each bridge places, and takes them from what is none any more. The interface of the config itself has no
+    /// program while it has ports that may have one.
+    pub(super) fn follow(
+        &mut self,
+        attachments: &mut [Attachment],
+        devices: &Devices,
+        seats: &mut Seats,
+        inboxes: &[Inbox],
+    ) {
+        let mut is_changed = false;
+        for index in 0..attachments.len() {
+            if attachments[index].place().is_some() {
+                continue;
+            }
+            let interface = attachments[index].interface.clone();
+            // In generic mode there is no gain: the bridge itself is as good, and one program.
+            let members: Vec<Member<'_>> = match attachments[index].mode() {
+                XdpMode::Auto | XdpMode::Native => devices.members(&interface).collect(),
+                XdpMode::Generic | XdpMode::Off => Vec::new(),
+            };
+            attachments[index].give_way(!members.is_empty(), seats, inboxes);
+            let is_of = |attachment: &&mut Attachment| {
+                attachment.place().is_some() && attachment.interface == interface
+            };
+            let mut left = Vec::new();
+            for member in &members {
+                let mut places = attachments.iter_mut().filter(is_of);
+                match places.find(|place| place.name == member.device.name) {
+                    Some(place) => is_changed |= place.set_terms(PortTerms::of(member)),
+                    None => left.push(member),
+                }
+            }
+            let is_member = |name: &str| members.iter().any(|member| member.device.name == name);
+            for place in attachments.iter_mut().filter(is_of) {
+                if place.is_taken() && !is_member(&place.name) {
+                    place.leave(seats, inboxes);
+                    is_changed = true;
+                }
+            }
+            let mut free = attachments.iter_mut().filter(is_of);
+            let mut free = free.by_ref().filter(|place| !place.is_taken());
+            left.retain(|member| match free.next() {
+                Some(place) => {
+                    place.take(member.device, PortTerms::of(member));
+                    false
+                }
+                None => true,
+            });
+            self.warn_crowded(&interface, left.len());
+        }
+        if is_changed {
+            self.stations.forget_all();
+        }
+    }
+
+    fn warn_crowded(&mut self, interface: &str, left: usize) {
+        let of = (interface.to_owned(), left);
+        if self.crowded.contains(&of) {
+            return;
+        }
+        self.crowded.retain(|(other, _)| other != interface);
+        if left > 0 {
+            warn!(
+                "{interface}: capacity: XDP on {PLACES} ports; the kernel's sockets serve {left} more"
+            );
+            self.crowded.push(of);
+        }
+    }
+
+    /// Says what serves each port, where that is new.
+    pub(super) fn say(&mut self, attachments: &[Attachment]) {
+        let bases = attachments.iter().filter(|other| other.place().is_none());
+        for base in bases {
+            let places = attachments.iter().filter(|place| {
+                place.interface == base.interface && place.place().is_some() && place.is_taken()
+            });
+            let ports: Vec<String> = places.map(Attachment::sentence).collect();
+            let line = ports.join("; ");
+            let known = self
+                .said
+                .iter_mut()
+                .find(|(name, _)| *name == base.interface);
+            match known {
+                Some((_, said)) if *said == line => continue,
+                Some((_, said)) => said.clone_from(&line),
+                None if line.is_empty() => continue,
+                None => self.said.push((base.interface.clone(), line.clone())),
+            }
+            match line.as_str() {
+                "" => info!("{}: it has no ports", base.interface),
+                line => info!("{}: served by its ports: {line}", base.interface),
+            }
+        }
+    }
+}

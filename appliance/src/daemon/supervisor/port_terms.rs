@@ -1,0 +1,195 @@
+//! What a bridge says of its port, and what the program there is told of it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use xdnsd_abi::PathCheck;
+
+use crate::config::{Member, Rest};
+use crate::daemon::destinations::Ours;
+use crate::os::xdp::{Error, Program, ProtectedPrefix, StationsMap};
+
+/// What the bridge says of a port that has a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortTerms {
+    /// Index of the bridge.
+    bridge: u32,
+    /// The bridge has to hear of a station each so many milliseconds.
+    interval_ms: u32,
+    /// Why all frames are the bridge's.
+    rest: Option<Rest>,
+    /// The bridge looks at VLAN tags.
+    filters_vlans: bool,
+}
+
+impl PortTerms {
+    pub fn of(member: &Member<'_>) -> Self {
+        let Member { bridge, rest, .. } = *member;
+        Self {
+            bridge: member.device.port.as_ref().map_or(0, |port| port.bridge),
+            // Three may be lost until it forgets. Without a time nothing is kept that could be.
+            interval_ms: match bridge.ageing_ms {
+                0 => u32::MAX,
+                ageing_ms => ageing_ms / 4,
+            },
+            rest,
+            filters_vlans: bridge.filters_vlans,
+        }
+    }
+
+    /// Why no program is needed.
+    pub const fn rest(&self) -> Option<Rest> {
+        self.rest
+    }
+
+    /// The driver has to leave tags in the frames.
+    pub const fn needs_tags(&self) -> bool {
+        self.filters_vlans
+    }
+
+    /// The index that a frame has to have come by: 0, which is none, where it is the bridge's. `hides_tags`: the driver does.
+    const fn ingress(&self, port: u32, is_tagged: bool, hides_tags: bool) -> u32 {
+        let is_sorted = self.filters_vlans && (is_tagged || hides_tags);
+        if self.rest.is_some() || is_sorted {
+            0
+        } else {
+            port
+        }
+    }
+
+    /// The same destinations as they are met by the port with this index.
+    pub fn move_listen(&self, entries: &mut [Ours], port: u32, hides_tags: bool) {
+        for ours in entries {
+            let is_tagged = ours.listen.vlan_outer != [0; 2];
+            let ingress = self.ingress(port, is_tagged, hides_tags);
+            ours.check = ours.check.by_port(ingress);
+        }
+    }
+
+    /// The same for hosts behind this one.
+    pub fn move_protected(&self, entries: &mut [ProtectedPrefix], port: u32, hides_tags: bool) {
+        for (_, behind, protected) in entries {
+            let ingress = self.ingress(port, behind.vlan != [0; 2], hides_tags);
+            protected.check = PathCheck {
+                ingress_ifindex: ingress,
+                ..protected.check
+            };
+        }
+    }
+
+    /// Tells the program of the port.
+    pub fn tell(&self, stations: &StationTable, program: &mut Program) -> Result<(), Error> {
+        stations.with(|map| program.set_port(map, self.bridge, self.interval_ms))
+    }
+}
+
+/// The table of stations, which is made when it is needed for the first time.
+#[derive(Default)]
+pub struct StationTable(Mutex<Option<StationsMap>>);
+
+impl StationTable {
+    fn with(&self, then: impl FnOnce(&StationsMap) -> Result<(), Error>) -> Result<(), Error> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *map {
+            Some(map) => then(map),
+            none => then(none.insert(StationsMap::new()?)),
+        }
+    }
+
+    /// Forgets all, if there is one.
+    pub fn forget_all(&self) {
+        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(map) = &*map {
+            map.forget_all();
+        }
+    }
+}
+
+/// A place, as others see it.
+#[derive(Clone, Debug, Default)]
+pub struct ShownPort(Arc<Mutex<Option<(String, &'static str)>>>);
+
+impl ShownPort {
+    fn lock(&self) -> MutexGuard<'_, Option<(String, &'static str)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The port that has it, and why nobody is served there by the program, in a word; empty: somebody is.
+    #[must_use]
+    pub fn get(&self) -> Option<(String, &'static str)> {
+        self.lock().clone()
+    }
+
+    pub(super) fn set(&self, port: Option<(String, &'static str)>) {
+        *self.lock() = port;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xdnsd_abi::{Behind, Listen, Protected};
+
+    const OPEN: PortTerms = PortTerms {
+        bridge: 7,
+        interval_ms: 75_000,
+        rest: None,
+        filters_vlans: false,
+    };
+
+    fn ours(vlan: u16) -> Ours {
+        let listen = Listen {
+            addr: [0; 16],
+            vlan_outer: vlan.to_be_bytes(),
+            vlan_inner: [0; 2],
+            port: [0, 53],
+            padding: [0; 2],
+        };
+        Ours::new(listen, PathCheck::new(0, 7, [2; 6]), "br-lan")
+    }
+
+    #[test]
+    fn a_port_that_rests_has_no_destination_and_tags_of_a_filtering_bridge_are_the_bridges() {
+        let filtering = PortTerms {
+            filters_vlans: true,
+            ..OPEN
+        };
+        let resting = PortTerms {
+            rest: Some(Rest::Closed),
+            ..OPEN
+        };
+        for (terms, hides_tags, expected) in [
+            (OPEN, false, [8, 8]),
+            (OPEN, true, [8, 8]),
+            (resting, false, [0, 0]),
+            (filtering, false, [8, 0]),
+            (filtering, true, [0, 0]),
+        ] {
+            let mut entries = [ours(0), ours(10)];
+            terms.move_listen(&mut entries, 8, hides_tags);
+            let found = entries.map(|ours| {
+                assert!(ours.check.is_by_port());
+                ours.check.ingress_ifindex
+            });
+            assert_eq!(found, expected, "{terms:?} {hides_tags}");
+            let mut entries = [0_u16, 10].map(|vlan| {
+                let behind = Behind {
+                    port: [0, 80],
+                    vlan: vlan.to_be_bytes(),
+                    addr: [0; 16],
+                };
+                let protected = Protected {
+                    check: PathCheck::new(0, 7, [2; 6]).with_mss(1460),
+                    verified_secs: 1,
+                    is_auto: 0,
+                };
+                (32, behind, protected)
+            });
+            terms.move_protected(&mut entries, 8, hides_tags);
+            let found = entries.map(|(_, _, protected)| {
+                assert_eq!(protected.check.mss, 1460);
+                protected.check.ingress_ifindex
+            });
+            assert_eq!(found, expected, "{terms:?} {hides_tags}");
+        }
+    }
+}

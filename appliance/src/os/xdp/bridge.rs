@@ -1,0 +1,64 @@
+//! Ports of a bridge in the program: the table of stations that the bridge has heard of, which the programs of all ports share.
+
+use super::{Error, Program};
+use crate::os::bpf_array::MappedWords;
+use aya::maps::{Array, ArrayOfMaps, IterableMap as _, MapData};
+use std::os::fd::AsFd as _;
+use std::sync::atomic::Ordering;
+use xdnsd_abi::bridge::{ELEMENTS, Element, STATIONS, WORDS};
+use xdnsd_abi::shield;
+
+/// linux/bpf.h, BPF_F_MMAPABLE.
+const MMAPABLE: u32 = 1 << 10;
+
+/// What a program has for it.
+pub(super) type Stations = ArrayOfMaps<MapData, Array<MapData, Element>>;
+
+/// The table. It goes with the last of the programs.
+pub struct StationsMap {
+    array: Array<MapData, Element>,
+    words: MappedWords,
+}
+
+impl StationsMap {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// The kernel has no BPF for us.
+    pub fn new() -> Result<Self, Error> {
+        let failed = |cause| Error::map(STATIONS, cause);
+        let array = Array::create(ELEMENTS, MMAPABLE).map_err(failed)?;
+        let words = MappedWords::map(array.map().fd().as_fd(), WORDS);
+        let words = words.map_err(|cause| Error::Mmap {
+            name: STATIONS,
+            cause,
+        })?;
+        Ok(Self { array, words })
+    }
+
+    /// Forgets all: of each station the next frame passes.
+    pub fn forget_all(&self) {
+        for index in 0..WORDS as u32 {
+            self.words.word(index).store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Program {
+    /// Has a frame of each station pass that the bridge with this index has not heard of for so many milliseconds by the port that
+    /// the program is on.
+    ///
+    /// # Errors
+    /// A map refuses.
+    pub fn set_port(
+        &mut self,
+        stations: &StationsMap,
+        bridge: u32,
+        interval_ms: u32,
+    ) -> Result<(), Error> {
+        self.tell(shield::PORT_BRIDGE, bridge)?;
+        self.tell(shield::PORT_INTERVAL_MS, interval_ms)?;
+        let set = self.stations.set(0, &stations.array, 0);
+        set.map_err(|cause| Error::map(STATIONS, cause))
+    }
+}

@@ -1,0 +1,72 @@
+//! Which stations a bridge has heard of: see `xdnsd_abi::bridge`.
+//!
+//! A station that asks by another port than before has moved, and its frame passes at once, so that the bridge learns where it is now.
+
+use crate::flow::link::Mac;
+use xdnsd_abi::bridge::{ELEMENTS, WAYS};
+
+/// What is asked of the kernel.
+pub trait Stations {
+    type Element: Copy;
+    fn element(&self, index: u32) -> Option<Self::Element>;
+    fn word(&self, element: Self::Element, at: usize) -> u64;
+    fn set_word(&self, element: Self::Element, at: usize, word: u64);
+    /// Milliseconds of CLOCK_MONOTONIC.
+    fn now_ms(&self) -> u32;
+    /// After so many the bridge has to hear of a station again.
+    fn interval_ms(&self) -> u32;
+    /// Index of the bridge.
+    fn bridge(&self) -> u32;
+    /// Index of the port that the frame came by.
+    fn ingress(&self) -> u32;
+}
+
+/// Whether the bridge needs not hear of this station now. If it does, it will: this frame passes.
+#[inline(always)]
+pub fn has_heard(station: Mac, stations: &impl Stations) -> bool {
+    // The bridge drops it.
+    if station.is_group() {
+        return false;
+    }
+    let Some(element) = stations.element(element_of(station)) else {
+        return false;
+    };
+    let key = station.number() << 16 | u64::from(stations.bridge() as u16);
+    let port = u64::from(stations.ingress()) << 32;
+    let now = stations.now_ms();
+    let (mut place, mut place_age) = (0, 0);
+    for way in 0..WAYS {
+        let (who, when) = (
+            stations.word(element, 2 * way),
+            stations.word(element, 2 * way + 1),
+        );
+        let age = match who {
+            0 => u32::MAX,
+            _ => now.wrapping_sub(when as u32),
+        };
+        if who == key {
+            if when >> 32 << 32 == port && age < stations.interval_ms() {
+                return true;
+            }
+            place = way;
+            break;
+        }
+        if age >= place_age {
+            (place, place_age) = (way, age);
+        }
+    }
+    stations.set_word(element, 2 * place, key);
+    stations.set_word(element, 2 * place + 1, port | u64::from(now));
+    false
+}
+
+/// By the golden ratio, as Linux hashes numbers.
+#[inline(always)]
+const fn element_of(station: Mac) -> u32 {
+    const GOLDEN: u64 = 0x61c8_8646_80b5_83eb;
+    let hash = station.number().wrapping_mul(GOLDEN);
+    (hash >> (u64::BITS - ELEMENTS.ilog2())) as u32
+}
+
+#[cfg(test)]
+mod tests;
