@@ -81,11 +81,27 @@ fn rates_are_differences_over_time() {
     );
 }
 
+/// A program that gives no SYN cookies, and answers no hot names, for these reasons.
+fn program(
+    interface: &str,
+    frames: Read<Vec<Vec<u64>>>,
+    [no_syn_cookies, no_tier0]: [&'static str; 2],
+) -> ProgramCounters {
+    ProgramCounters {
+        interface: interface.into(),
+        port: None,
+        frames,
+        no_syn_cookies: Box::new(move || no_syn_cookies),
+        no_tier0: Box::new(move || no_tier0),
+    }
+}
+
 #[test]
 fn what_is_registered_is_read_and_rendered() {
     FIRST.add(Counter::CacheHits, 7);
     SOCKETS[0].name(&lan0());
     SECOND.count(Counter::CacheMisses);
+    let frames: Read<Vec<Vec<u64>>> = Box::new(|| Ok(vec![vec![5, 6]; Reason::COUNT as usize]));
     let broken: Read<Vec<Vec<u64>>> = Box::new(|| Err(io::Error::other("the map is gone")));
     let telemetry = Telemetry {
         workers: vec![
@@ -105,20 +121,8 @@ fn what_is_registered_is_read_and_rendered() {
         .into(),
         sockets: &SOCKETS,
         programs: vec![
-            ProgramCounters {
-                interface: "lan0".into(),
-                port: None,
-                frames: Box::new(|| Ok(vec![vec![5, 6]; Reason::COUNT as usize])),
-                no_syn_cookies: Box::new(|| "calm"),
-                no_tier0: Box::new(|| "device"),
-            },
-            ProgramCounters {
-                interface: "wan0".into(),
-                port: None,
-                frames: broken,
-                no_syn_cookies: Box::new(|| ""),
-                no_tier0: Box::new(|| ""),
-            },
+            program("lan0", frames, ["calm", "device"]),
+            program("wan0", broken, ["", ""]),
         ],
         protects: vec![protect("lan0", ""), protect("dmz0", "kernel")],
         gauges: vec![Gauge {
