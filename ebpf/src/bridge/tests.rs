@@ -92,13 +92,16 @@ fn a_station_that_has_moved_passes_at_once_and_when_it_comes_back_too() {
 fn a_station_of_another_bridge_is_another_one() {
     let port = Port::new();
     assert!(!port.asks(station(1), 1_000));
-    (port.bridge.set(5), port.ingress.set(6));
+    port.bridge.set(5);
+    port.ingress.set(6);
     assert!(!port.asks(station(1), 1_000));
     for _ in 0..3 {
         assert!(port.asks(station(1), 1_001));
-        (port.bridge.set(7), port.ingress.set(8));
+        port.bridge.set(7);
+        port.ingress.set(8);
         assert!(port.asks(station(1), 1_001));
-        (port.bridge.set(5), port.ingress.set(6));
+        port.bridge.set(5);
+        port.ingress.set(6);
     }
 }
 
