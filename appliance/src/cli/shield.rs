@@ -5,6 +5,9 @@ use super::ask::{ASKS, ask_about_anything};
 use super::flag::{AT_SOCKET, JSON};
 use super::form::{Form, Words};
 
+/// What is said of a prefix, for programs.
+const SAID_JSON: &str = r#"{"prefix", "verdict": "deny", "allow" or null, "secs_left": null where it has no end, "notes": [where it does not hold]}"#;
+
 /// The shield's.
 pub(super) const FORMS: &[Form] = &[
     Form {
@@ -25,7 +28,9 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         name: "shield deny",
-        usage: " [--socket PATH] PREFIX [SECS]",
+        usage: " [--socket PATH] [--json] PREFIX [SECS]",
+        json: SAID_JSON,
+        flags: &[AT_SOCKET, JSON],
         about: "drop packets from PREFIX, for SECS or until the process ends",
         arguments: &["PREFIX", "SECS"],
         least: 1,
@@ -34,7 +39,9 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         name: "shield allow",
-        usage: " [--socket PATH] PREFIX [SECS]",
+        usage: " [--socket PATH] [--json] PREFIX [SECS]",
+        json: SAID_JSON,
+        flags: &[AT_SOCKET, JSON],
         about: "pass packets from PREFIX although a shorter prefix is denied",
         arguments: &["PREFIX", "SECS"],
         least: 1,
@@ -43,7 +50,9 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         name: "shield forget",
-        usage: " [--socket PATH] PREFIX",
+        usage: " [--socket PATH] [--json] PREFIX",
+        json: SAID_JSON,
+        flags: &[AT_SOCKET, JSON],
         about: "undo deny or allow of PREFIX: the config decides again",
         arguments: &["PREFIX"],
         least: 1,

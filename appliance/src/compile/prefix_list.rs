@@ -32,6 +32,17 @@ pub enum Verdict {
     Allow,
 }
 
+impl Verdict {
+    /// In a word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
 /// What the config names: prefixes, and files of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrefixInput {

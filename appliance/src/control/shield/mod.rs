@@ -142,13 +142,22 @@ const fn said_of(turned: Turned) -> (&'static str, &'static str) {
 /// Adds the shield's requests.
 #[must_use]
 pub fn with_shield(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl Keeper) -> Commands {
-    let said = |verdict: Option<Verdict>| {
+    let said = |verdict: Option<Verdict>, as_json: bool| {
         let keeper = keeper.clone();
         move |words: &[&str], out: &mut dyn Write| {
             let (prefix, secs) = prefix_of(words, verdict.is_some())?;
             let said = keeper.say(prefix, verdict, secs);
-            let lines = said.map_err(CommandError::Refused)?;
-            lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            let notes = said.map_err(CommandError::Refused)?;
+            if as_json {
+                let value = json!({
+                    "prefix": prefix.to_string(),
+                    "verdict": verdict.map(Verdict::word),
+                    "secs_left": secs,
+                    "notes": notes,
+                });
+                return Ok(writeln!(out, "{}", json::line(&value))?);
+            }
+            notes.iter().try_for_each(|line| writeln!(out, "{line}"))?;
             Ok(())
         }
     };
@@ -167,9 +176,12 @@ pub fn with_shield(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl K
                 .try_for_each(|listed| writeln!(out, "{}", line(listed)))?;
             Ok(())
         })
-        .with("shield deny", said(Some(Verdict::Deny)))
-        .with("shield allow", said(Some(Verdict::Allow)))
-        .with("shield forget", said(None))
+        .with("shield deny", said(Some(Verdict::Deny), false))
+        .with("shield allow", said(Some(Verdict::Allow), false))
+        .with("shield forget", said(None, false))
+        .with("json shield deny", said(Some(Verdict::Deny), true))
+        .with("json shield allow", said(Some(Verdict::Allow), true))
+        .with("json shield forget", said(None, true))
 }
 
 /// What shows something, for programs.
@@ -193,11 +205,8 @@ fn as_json(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl Keeper) -
 }
 
 impl Listed {
-    fn verdict_word(&self) -> &'static str {
-        match self.verdict {
-            Verdict::Deny => "deny",
-            Verdict::Allow => "allow",
-        }
+    const fn verdict_word(&self) -> &'static str {
+        self.verdict.word()
     }
 
     fn source_word(&self) -> &'static str {

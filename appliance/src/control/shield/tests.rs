@@ -262,6 +262,29 @@ fn what_is_said_is_a_prefix_and_for_how_long() {
         let line = "lan1: not in force\n".to_owned();
         assert_eq!(asked(&told, request), Ok(line), "{request}");
     }
+    for (request, prefix, verdict, secs) in [
+        (
+            "deny 192.0.2.0/24",
+            "192.0.2.0/24",
+            json!("deny"),
+            json!(null),
+        ),
+        (
+            "allow 192.0.2.9 60",
+            "192.0.2.9/32",
+            json!("allow"),
+            json!(60),
+        ),
+        ("forget 192.0.2.9", "192.0.2.9/32", json!(null), json!(null)),
+    ] {
+        let printed = asked(&told, &format!("json shield {request}")).expect("it is said");
+        let value: Value = serde_json::from_str(&printed).expect("JSON");
+        let expected = json!({
+            "prefix": prefix, "verdict": verdict, "secs_left": secs, "notes": ["lan1: not in force"],
+        });
+        assert_eq!(value, expected, "{request}");
+    }
+    told.0.lock().expect("whole").truncate(4);
     let said = |text: &str, verdict, secs| (text.to_owned(), verdict, secs);
     let expected = [
         said("192.0.2.0/24", Some(Verdict::Deny), None),
