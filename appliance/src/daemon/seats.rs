@@ -20,6 +20,13 @@ const SLOT_PATIENCE: Duration = Duration::from_millis(100);
 /// Between two looks at it.
 const SLOT_PAUSE: Duration = Duration::from_millis(2);
 
+/// Sockets that there can be. A backend without sharing has as many as workers.
+pub const CAPACITY: usize = if SHARERS_MAX > 1 || WORKERS > SOCKETS {
+    SOCKETS
+} else {
+    WORKERS
+};
+
 /// All workers that can have sockets.
 pub struct Seats {
     seats: [Seat; WORKERS],

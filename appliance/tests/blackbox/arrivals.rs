@@ -11,7 +11,7 @@ use xdnsd::os::xsk::{BindMode, Opener, Options};
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;
-use xdnsd_core::limits::SOCKETS;
+use xdnsd_core::limits;
 use xdnsd_lab::bpf::{Attach, Program};
 use xdnsd_lab::lab::{LAN, LAN_V4};
 use xdnsd_lab::wait::wait_until;
@@ -27,6 +27,12 @@ use crate::support::stream::Stream;
 use crate::support::view::View;
 use crate::support::{ANSWER_TIMEOUT, TIMEOUT};
 
+/// Sockets that there can be: the other backend has one for each worker.
+const SOCKETS: usize = if cfg!(feature = "afxdp") {
+    limits::WORKERS
+} else {
+    limits::SOCKETS
+};
 /// An address that the router gets later.
 const LATE: &str = "10.53.0.99";
 /// Another network that the router gets later, with its interface.

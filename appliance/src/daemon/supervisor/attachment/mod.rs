@@ -12,7 +12,6 @@ use log::{debug, info, warn};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use xdnsd_abi::{GUARDED_MAX, LISTEN_MAX};
-use xdnsd_core::limits::SOCKETS;
 use xdnsd_core::time::Instant;
 
 use crate::config::{Config, Device, Devices, Interface, Plan, XdpMode};
@@ -21,7 +20,7 @@ use crate::daemon::inside::{Demand, Inside};
 use crate::daemon::program::{SharedProgram, detach, gains_by_xdp, is_loopback, lock};
 use crate::daemon::queues;
 use crate::daemon::retry::Retry;
-use crate::daemon::seats::{Seated, Seats};
+use crate::daemon::seats::{CAPACITY, Seated, Seats};
 use crate::daemon::shield::{Prefixes, ShieldSettings};
 use crate::daemon::switches::Switch;
 use crate::daemon::tier0::Tier0;
@@ -336,7 +335,7 @@ impl Attachment {
         if left > 0 && left != old_left {
             warn!(
                 "{}: {left} of {count} RX queues have no socket, the kernel's sockets serve them; \
-                 capacity: {SOCKETS} sockets",
+                 capacity: {CAPACITY} sockets",
                 self.shown
             );
         }
