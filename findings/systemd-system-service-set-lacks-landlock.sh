@@ -21,11 +21,11 @@ calls() {
 }
 calls @system-service | sort -u > service
 wanted="prctl capset seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self"
-seen=$(for call in $wanted; do grep -qx "$call" service && echo "$call" || echo "no $call"; done)
+seen=$(for call in $wanted; do if grep -qx "$call" service; then echo "$call"; else echo "no $call"; fi; done)
 echo "$seen"
 echo "sets that have seccomp:"
 sets=$(for set in $(systemd-analyze syscall-filter --no-pager | sed -n 's/^\(@[a-z-]*\).*/\1/p'); do
-    systemd-analyze syscall-filter --no-pager "$set" | grep -qx ' *seccomp' && echo "$set" || true
+    if systemd-analyze syscall-filter --no-pager "$set" | grep -qx ' *seccomp'; then echo "$set"; fi
 done)
 echo "$sets"
 [ "$sets" = "@known" ] && [ "$seen" = "prctl
