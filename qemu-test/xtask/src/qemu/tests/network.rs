@@ -31,6 +31,8 @@ const ANSWERED_XDP: &str = "xdnsd_answers_xdp_total";
 const ANSWERED_UDP: &str = "xdnsd_answers_udp_total";
 /// The capabilities of the server's account in `/proc/PID/status`: port 53, interfaces, raw sockets, locked memory, BPF.
 const RIGHTS: &str = "000000c000007400";
+/// What the first thread keeps of them: port 53, interfaces, raw sockets.
+const FIRST_THREAD: &str = "0000000000003400";
 /// Offloads of the guest that keep XDP away while they cannot be switched off from inside.
 const NO_OFFLOAD_CONTROL: &str = ",ctrl_guest_offloads=off";
 /// With this the driver may share its buffers with AF_XDP, where the kernel knows how.
@@ -62,12 +64,13 @@ fn has_few_rights(router: &mut Router) -> Result<()> {
         "{status}"
     );
     for (key, wanted) in [
-        ("CapEff", RIGHTS),
-        ("CapPrm", RIGHTS),
+        ("CapEff", FIRST_THREAD),
+        ("CapPrm", FIRST_THREAD),
         ("CapBnd", RIGHTS),
         ("CapInh", "0000000000000000"),
         ("CapAmb", "0000000000000000"),
         ("NoNewPrivs", "1"),
+        ("Seccomp", "2"),
         ("Groups", ""),
     ] {
         ensure!(
