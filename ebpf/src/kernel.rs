@@ -199,6 +199,24 @@ fn told(place: u32) -> u32 {
     unsafe { word.read_volatile() }
 }
 
+/// A word of an element that a lookup in a mapped array gave. User space and other processors store to it at any time.
+#[inline(always)]
+fn word<const WORDS: usize>(element: *mut [u64; WORDS], at: usize) -> u64 {
+    // SAFETY: the lookup gave an aligned element that lives as long as the map, and the place is within it. Others store to it at
+    // any time, so the load is volatile; aligned eight bytes are never torn on a 64-bit machine, and any bits are a word.
+    unsafe { element.cast::<u64>().add(at % WORDS).read_volatile() }
+}
+
+/// Stores one.
+#[inline(always)]
+fn set_word<const WORDS: usize>(element: *mut [u64; WORDS], at: usize, word: u64) {
+    // SAFETY: the lookup gave an aligned element that lives as long as the map, and the place is within it. What somebody else
+    // stores at the same time is lost.
+    unsafe {
+        element.cast::<u64>().add(at % WORDS).write_volatile(word);
+    }
+}
+
 /// What a map says has to hold for a destination.
 #[inline(always)]
 fn check_of(map: &HashMap<Listen, PathCheck>, listen: &Listen) -> Option<PathCheck> {

@@ -85,6 +85,23 @@ pub(super) fn route_socket() -> nix::Result<OwnedFd> {
     )
 }
 
+/// Sends the kernel a request. What it says to it, or the first part, is there when this returns.
+pub(super) fn ask(socket: &OwnedFd, question: &[u8]) -> nix::Result<()> {
+    let kernel = NetlinkAddr::new(0, 0);
+    sendto(
+        socket.as_raw_fd(),
+        question,
+        &kernel,
+        MsgFlags::MSG_DONTWAIT,
+    )?;
+    Ok(())
+}
+
+/// What the kernel says to it, or the next part: so many bytes of `room`, which has [`ROOM`].
+pub(super) fn answer(socket: &OwnedFd, room: &mut [u8]) -> nix::Result<usize> {
+    recv(socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)
+}
+
 fn open() -> nix::Result<OwnedFd> {
     let socket = route_socket()?;
     let groups = RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR;
@@ -100,17 +117,11 @@ pub(super) fn dump_links(
 ) -> nix::Result<()> {
     let socket = route_socket()?;
     let question = get_link(NLM_F_REQUEST | NLM_F_DUMP, family, 0, attributes);
-    let kernel = NetlinkAddr::new(0, 0);
-    sendto(
-        socket.as_raw_fd(),
-        &question,
-        &kernel,
-        MsgFlags::MSG_DONTWAIT,
-    )?;
+    ask(&socket, &question)?;
     let mut room = vec![0; ROOM];
     // Bound: the kernel says when it is over, and has the next part ready whenever one was taken.
     loop {
-        let len = recv(socket.as_raw_fd(), &mut room, MsgFlags::MSG_DONTWAIT)?;
+        let len = answer(&socket, &mut room)?;
         if take_messages(&room[..len], &mut take)? {
             return Ok(());
         }

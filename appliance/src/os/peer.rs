@@ -6,12 +6,11 @@
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendto};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use super::netlink::{
-    DEVICE_LEN, HEADER_LEN, NLM_F_REQUEST, NLMSG_ERROR, ROOM, RTM_NEWLINK, attribute, error_of,
-    get_link, route_socket, u16_at, u32_at, with,
+    self, DEVICE_LEN, HEADER_LEN, NLM_F_REQUEST, NLMSG_ERROR, ROOM, RTM_NEWLINK, attribute,
+    error_of, get_link, route_socket, u16_at, u32_at, with,
 };
 
 /// linux/if_link.h: attributes of a device: the other end's index, the namespace that it is in, its XDP programs.
@@ -40,17 +39,9 @@ struct Device(Vec<u8>);
 
 impl Device {
     fn read(socket: &OwnedFd, index: u32, namespace: Option<u32>) -> nix::Result<Self> {
-        let question = question(index, namespace);
-        let kernel = NetlinkAddr::new(0, 0);
-        sendto(
-            socket.as_raw_fd(),
-            &question,
-            &kernel,
-            MsgFlags::MSG_DONTWAIT,
-        )?;
+        netlink::ask(socket, &question(index, namespace))?;
         let mut answer = vec![0; ROOM];
-        // The kernel has answered before sendto returned.
-        let len = recv(socket.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
+        let len = netlink::answer(socket, &mut answer)?;
         answer.truncate(len);
         Self::of(&answer)
     }

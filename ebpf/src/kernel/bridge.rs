@@ -1,6 +1,6 @@
 //! What the look at a bridge's stations asks of the kernel.
 
-use super::{now, told};
+use super::{now, set_word, told, word};
 use crate::bridge::{self, Stations};
 use crate::flow::link::Mac;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
@@ -46,26 +46,15 @@ impl Stations for OfPort {
 
     #[inline(always)]
     fn word(&self, element: *mut Element, at: usize) -> u64 {
-        // SAFETY: the lookup gave an aligned element that lives as long as the map, and the place is within it. Other processors store
-        // to it at any time, so the load is volatile; a torn word on a 32-bit machine is no station's, or one of another moment.
-        unsafe {
-            element
-                .cast::<u64>()
-                .add(at % ELEMENT_WORDS)
-                .read_volatile()
-        }
+        // A torn word on a 32-bit machine is no station's, or one of another moment.
+        word(element, at)
     }
 
     #[inline(always)]
     fn set_word(&self, element: *mut Element, at: usize, word: u64) {
-        // SAFETY: the lookup gave an aligned element that lives as long as the map, and the place is within it. Of two stations that
-        // are written at once one has the other's moment, which is the same, or its port: then its next frame passes.
-        unsafe {
-            element
-                .cast::<u64>()
-                .add(at % ELEMENT_WORDS)
-                .write_volatile(word);
-        }
+        // Of two stations that are written at once one has the other's moment, which is the same, or its port: then its next frame
+        // passes.
+        set_word(element, at, word);
     }
 
     #[inline(always)]

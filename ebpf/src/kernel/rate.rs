@@ -1,6 +1,6 @@
 //! What the program for limits asks of the kernel.
 
-use super::{FEW, Run, has_proved, now, told};
+use super::{FEW, Run, has_proved, now, set_word, told, word};
 use crate::context;
 use crate::flow::network::Address;
 use crate::frame::Cursor;
@@ -117,27 +117,14 @@ impl RateKernel for Run<'_, true> {
 
     #[inline(always)]
     fn word(&self, element: *mut Element, at: usize) -> u64 {
-        // SAFETY: the lookup gave an aligned element that lives as long as the map, and the place is within it. User space and other
-        // processors store to it at any time, so the load is volatile; aligned eight bytes are never torn on a 64-bit machine, and
-        // a torn word elsewhere is a wrong moment for one query.
-        unsafe {
-            element
-                .cast::<u64>()
-                .add(at % ELEMENT_WORDS)
-                .read_volatile()
-        }
+        // A torn word on a 32-bit machine is a wrong moment for one query.
+        word(element, at)
     }
 
     #[inline(always)]
     fn set_word(&self, element: *mut Element, at: usize, word: u64) {
-        // SAFETY: the lookup gave an aligned element that lives as long as the map, and the place is within it. What somebody else
-        // stores at the same time is lost, and with it one query that counts.
-        unsafe {
-            element
-                .cast::<u64>()
-                .add(at % ELEMENT_WORDS)
-                .write_volatile(word);
-        }
+        // What somebody else stores at the same time is lost, and with it one query that counts.
+        set_word(element, at, word);
     }
 
     #[inline(always)]
