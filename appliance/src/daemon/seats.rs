@@ -89,6 +89,20 @@ impl Seats {
 
     /// A worker for one more socket; with zero copy one for itself, if there is any. `None`: there can be no more.
     pub fn take(&mut self, wants_zero_copy: bool) -> Option<Seated> {
+        let seated = self.next(wants_zero_copy)?;
+        let seat = &mut self.seats[seated.worker];
+        seat.sockets += 1;
+        seat.is_alone = seated.is_alone;
+        Some(seated)
+    }
+
+    /// Whether there can be no more sockets that share a worker.
+    pub fn is_full(&self) -> bool {
+        self.next(false).is_none()
+    }
+
+    /// Where the next socket would be.
+    fn next(&self, wants_zero_copy: bool) -> Option<Seated> {
         if self.seats.iter().map(|seat| seat.sockets).sum::<usize>() >= SOCKETS {
             return None;
         }
@@ -96,20 +110,8 @@ impl Seats {
         let alone = free.filter(|_| wants_zero_copy);
         let worker = alone.or_else(|| self.least_loaded())?;
         let is_alone = alone.is_some();
-        if !self.have_room(worker, is_alone) {
-            return None;
-        }
-        let seat = &mut self.seats[worker];
-        seat.sockets += 1;
-        seat.is_alone = is_alone;
-        Some(Seated { worker, is_alone })
-    }
-
-    /// Whether there can be no more sockets.
-    pub fn is_full(&self) -> bool {
-        let sockets: usize = self.seats.iter().map(|seat| seat.sockets).sum();
-        let least = self.least_loaded();
-        sockets >= SOCKETS || least.is_none_or(|worker| !self.have_room(worker, false))
+        self.have_room(worker, is_alone)
+            .then_some(Seated { worker, is_alone })
     }
 
     fn least_loaded(&self) -> Option<usize> {

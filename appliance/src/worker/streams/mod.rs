@@ -73,6 +73,8 @@ pub struct Streams {
     connections: [Option<Connection>; STREAMS],
     /// As many as [`STREAM_QUESTIONS`], made before the worker is sealed.
     questions: Box<[Option<Question>]>,
+    /// Places in use. Mostly none, and then nobody looks at them in a worker's turn.
+    taken: usize,
     /// Where answers are read, made before the worker is sealed. `None`: one is in hand.
     buffer: Option<Buffer>,
 }
@@ -89,6 +91,7 @@ impl Streams {
         Self {
             connections: [const { None }; STREAMS],
             questions: (0..STREAM_QUESTIONS).map(|_| None).collect(),
+            taken: 0,
             buffer: Some(vec![0; TCP_MESSAGE_MAX].into_boxed_slice()),
         }
     }
@@ -108,6 +111,7 @@ impl Streams {
             asked: now,
             deadline: now + PATIENCE_MS,
         });
+        self.taken += 1;
         Some(slot as u16)
     }
 
@@ -145,11 +149,29 @@ impl Streams {
 
     /// Gives the place back. What is still answered is [`Progress::Late`].
     pub fn leave(&mut self, slot: u16) {
-        let place = self.questions.get_mut(usize::from(slot));
-        let Some(question) = place.and_then(Option::take) else {
-            return;
-        };
-        if let Some(connection) = self.connections[question.connection].as_mut() {
+        if let Some(question) = self.take(usize::from(slot)) {
+            self.note_left(&question);
+        }
+    }
+
+    /// All places, if any is in use.
+    fn places(&self) -> &[Option<Question>] {
+        match self.taken {
+            0 => &[],
+            _ => &self.questions,
+        }
+    }
+
+    /// Frees a place.
+    fn take(&mut self, place: usize) -> Option<Question> {
+        let question = self.questions.get_mut(place)?.take()?;
+        self.taken -= 1;
+        Some(question)
+    }
+
+    /// The answer to this question may still come.
+    fn note_left(&mut self, question: &Question) {
+        if let Some(connection) = &mut self.connections[question.connection] {
             connection.left += u16::from(question.is_sent);
         }
     }
@@ -207,7 +229,7 @@ impl Streams {
     /// Frees the place of an answered question and hands the buffer out, which has the answer under the engine's ID, with who
     /// gave it. Nothing is read until the buffer is given back.
     pub fn take_answer(&mut self, slot: u16) -> Option<(Buffer, SocketAddr)> {
-        let question = self.questions.get_mut(usize::from(slot))?.take()?;
+        let question = self.take(usize::from(slot))?;
         let to = self.connections[question.connection].as_ref()?.to;
         let mut buffer = self.buffer.take()?;
         buffer[..2].copy_from_slice(&question.engine_id.to_be_bytes());
@@ -225,15 +247,14 @@ impl Streams {
             let question = place.as_ref();
             question.is_some_and(|question| question.deadline <= now)
         };
-        let slot = self.questions.iter().position(is_lost)?;
-        let question = self.questions[slot].take()?;
+        let slot = self.places().iter().position(is_lost)?;
+        let question = self.take(slot)?;
         // Silence since then: the connection may be dead, and others should not wait on it.
-        match &mut self.connections[question.connection] {
+        match &self.connections[question.connection] {
             Some(connection) if connection.last_heard <= question.asked => {
                 self.end(question.connection, now, epoll);
             }
-            Some(connection) => connection.left += u16::from(question.is_sent),
-            None => {}
+            Some(_) | None => self.note_left(&question),
         }
         Some(slot as u16)
     }
@@ -250,7 +271,7 @@ impl Streams {
 
     /// When the next question is lost, or the next connection idle for too long.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let questions = self.questions.iter().flatten();
+        let questions = self.places().iter().flatten();
         let lost = questions.map(|question| question.deadline);
         let idle = (0..STREAMS).filter_map(|index| self.idle_until(index));
         lost.chain(idle).min()
