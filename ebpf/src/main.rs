@@ -1,8 +1,8 @@
 //! The XDP program: which frames user space answers from AF_XDP, which end here, and which the kernel keeps.
 //!
-//! `classify.rs` says what is ours, and `bridge.rs` what of it a bridge is to hear of first. Behind tail calls stand the programs that answer SYNs (`syn.rs`), judge other segments
-//! (`stray.rs`), and those to hosts behind this one (`forward.rs`), that limit clients (`rate.rs`) and answer hot names (`tier0.rs`,
-//! an object of its own), and the one that tells who reads the log (`kernel/log.rs`).
+//! `classify/` decides which queries are ours, and `bridge/` which of them a bridge gets first. Programs behind tail calls answer
+//! SYNs (`syn/`), judge other TCP segments (`stray.rs`) and those to hosts behind this one (`forward/`), limit clients (`rate/`),
+//! answer hot names (`tier0.rs`, an object of its own) and write the shield's log (`kernel/log.rs`).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(any(target_arch = "bpf", test))]

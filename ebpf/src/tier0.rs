@@ -1,4 +1,4 @@
-//! The program behind the tail call that answers hot names, from what user space has put into maps. See `hot.rs`.
+//! The program behind the tail call that answers hot names, from what user space has put into maps. See `hot/`.
 //!
 //! It has an object of its own, because it is loaded once and the XDP program for each interface: there is one set of hot answers.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]

@@ -60,23 +60,15 @@ pub fn circles_of_modules(sources: &[Source]) -> Vec<String> {
     wrong
 }
 
-/// Modules with parts that are a file beside their folder, in a package where others are a `mod.rs` within it.
-pub fn mixed_module_files(sources: &[Source]) -> Vec<String> {
+/// Modules that are a file beside the folder of their parts, where all others are its `mod.rs`.
+pub fn files_beside_folders(sources: &[Source]) -> Vec<String> {
     let rust = sources.iter().filter(|source| source.is_rust());
-    let files: BTreeSet<&Path> = rust.map(|source| source.path.as_path()).collect();
+    let files: Vec<&Path> = rust.map(|source| source.path.as_path()).collect();
     let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
-    let package = |file: &Path| {
-        file.ancestors()
-            .find(|above| above.ends_with("src"))
-            .map(Path::to_owned)
-    };
-    let within = files.iter().filter(|file| file.ends_with("mod.rs"));
-    let within: BTreeSet<_> = within.filter_map(|file| package(file)).collect();
-    let is_beside = |file: &&&Path| folders.contains(file.with_extension("").as_path());
-    let beside = files.iter().filter(is_beside);
-    let mixed =
-        beside.filter(|file| package(file).is_some_and(|package| within.contains(&package)));
-    mixed.map(|file| file.display().to_string()).collect()
+    let beside = files
+        .iter()
+        .filter(|file| folders.contains(file.with_extension("").as_path()));
+    beside.map(|file| file.display().to_string()).collect()
 }
 
 /// The lines of a drawing, each with what it points to.
@@ -191,12 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn a_package_has_one_form_of_module_files() {
-        let mixed = |paths: &[&str]| {
+    fn a_module_with_parts_is_in_their_folder() {
+        let beside = |paths: &[&str]| {
             let sources = paths
                 .iter()
                 .map(|path| Source::new(path.into(), String::new()));
-            mixed_module_files(&sources.collect::<Vec<_>>())
+            files_beside_folders(&sources.collect::<Vec<_>>())
         };
         let within = [
             "a/src/lib.rs",
@@ -204,9 +196,8 @@ mod tests {
             "a/src/x/y.rs",
             "a/src/z.rs",
         ];
-        let beside = ["b/src/x.rs", "b/src/x/y.rs"];
-        assert_eq!(mixed(&[&within[..], &beside[..]].concat()), [""; 0]);
+        assert_eq!(beside(&within), [""; 0]);
         let both = [&within[..], &["a/src/z/y.rs"][..]].concat();
-        assert_eq!(mixed(&both), ["a/src/z.rs"]);
+        assert_eq!(beside(&both), ["a/src/z.rs"]);
     }
 }

@@ -35,11 +35,11 @@ pub trait FrameContext {
 pub trait Kernel: FrameContext {
     /// What has to hold of a query to a destination that is ours; `None`: it is not.
     fn path_check(&self, listen: &Listen) -> Option<PathCheck>;
-    /// Hands a SYN on to the program that answers those (see `syn.rs`). Where there is one, this does not return.
+    /// Hands a SYN on to the program that answers those (see `syn/`). Where there is one, this does not return.
     fn hand_on_syn(&self);
     /// The same with another segment, and the program in `stray.rs`.
     fn hand_on_stray(&self);
-    /// The same with what may hold a segment but is no plain one, and the program in `forward.rs`.
+    /// The same with what may hold a segment but is no plain one, and the program in `forward/`.
     fn hand_on_odd(&self);
     /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::FRAME_MAX`].
     fn is_large(&self) -> bool;

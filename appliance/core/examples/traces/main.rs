@@ -18,9 +18,8 @@
 //!   do not exist, or do (a wildcard), or are 12,000, again and again. A household (Zipf 0.9 over 10,000 at 200 a second) under
 //!   the same, from a minute on.
 
-#[path = "traces/models.rs"]
 mod models;
-#[path = "../src/testing.rs"]
+#[path = "../../src/testing.rs"]
 #[expect(dead_code, reason = "the tests of the crate want more of it")]
 mod testing;
 
