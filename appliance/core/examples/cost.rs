@@ -109,13 +109,13 @@ fn time_misses() {
             query.len(),
         );
         debug_assert_eq!(outcome, Outcome::Pending);
-        let answer = line.answer();
+        let mut answer = line.answer();
         let origin = ResponseOrigin {
             via: line.via.expect("it was asked"),
             question: line.question,
             from: server.address,
         };
-        engine.response(&mut context.call(&mut line), &origin, &answer);
+        engine.response(&mut context.call(&mut line), &origin, &mut answer);
         u64::from(line.replies)
     });
     assert_eq!(engine.in_flight(), 0);

@@ -253,6 +253,7 @@ fn of_any_response_only_what_is_well_formed_is_kept_and_it_is_kept_whole() {
         name: &name,
         qtype: dns::rtype::A,
         dnssec_ok: false,
+        sent: None,
         bounds: &BOUNDS,
         original: None,
     };
@@ -347,6 +348,7 @@ fn payloads() -> Vec<Vec<u8>> {
         name: &name,
         qtype: dns::rtype::A,
         dnssec_ok: false,
+        sent: None,
         bounds: &BOUNDS,
         original: None,
     };

@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn every_key_reaches_the_engine() {
         let config = valid(
-            "trusted = true\nedns = false\n[forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = true\n\
+            "trusted = true\nedns = false\n[forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = false\n\
              failure_ttl = 9\nzone_questions = 10\ngroup_questions = 11\n[cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
              stale_max_ttl = 4\nstale_after_ms = 5\nprefetch = false\nrotate = false\n\
              [edns]\nnocookie_udp_size = 600\n[rate_limit]\nqueries = 20\nmisses = 10\nburst_secs = 7\nslips = 3\nnewcomers = 4\n[tcp]\nidle_secs = 7\n\
@@ -196,7 +196,7 @@ mod tests {
             failure_ttl_secs: 9,
             prefetch: false,
             rotate: false,
-            random_case: true,
+            random_case: false,
             bounds: CrowdLimits {
                 zone: 10,
                 group: 11,

@@ -241,7 +241,7 @@ impl Worker<'_> {
                     from,
                 };
                 let call = &mut context.call(io);
-                engine.response(call, &origin, &buffer[start..start + len]);
+                engine.response(call, &origin, &mut buffer[start..start + len]);
             }
             PortEvent::Unreachable { port, question, id } => {
                 io.tap.turns_to(None);
@@ -277,7 +277,7 @@ impl Worker<'_> {
                 Progress::Malformed => io.counters.count(Counter::UpstreamMalformed),
                 Progress::Answered { slot, len } => {
                     // The place is free for another question before the engine hears of the answer.
-                    let Some((buffer, from)) = io.streams.take_answer(slot) else {
+                    let Some((mut buffer, from)) = io.streams.take_answer(slot) else {
                         return;
                     };
                     io.tap.turns_to(Some(from));
@@ -286,7 +286,7 @@ impl Worker<'_> {
                         question: u16::MAX,
                         from,
                     };
-                    engine.response(&mut context.call(io), &origin, &buffer[..len]);
+                    engine.response(&mut context.call(io), &origin, &mut buffer[..len]);
                     io.streams.give_back(buffer);
                 }
             }

@@ -168,6 +168,7 @@ mod tests {
                 name: &name,
                 qtype: rtype::A,
                 dnssec_ok: false,
+                sent: None,
                 bounds: &TtlBounds {
                     min_secs: 0,
                     max_secs: 60,

@@ -73,6 +73,8 @@ pub struct Expected<'a> {
     pub qtype: u16,
     /// Whether DO was set.
     pub dnssec_ok: bool,
+    /// QNAME as it was sent, where that was in random letter case: nobody's spelling.
+    pub sent: Option<&'a Name>,
     /// Bounds for the TTLs of what is kept.
     pub bounds: &'a TtlBounds,
     /// The client's question, where aliases led from it to this one. `None`: it is the same.
@@ -425,11 +427,12 @@ impl<'a> Sanitizer<'a> {
 
     /// Keeps the alias at `owner`, which is written as `written`: its CNAME, and the DNAME that made it, because the CNAME
     /// has no signature. A CNAME that is missing, or is not the one that the DNAME makes, is made here (RFC 6672 section
-    /// 3.4), with the TTL of the DNAME (section 3.1).
+    /// 3.4), with the TTL of the DNAME (section 3.1). So is one that has labels of our question in random letter case.
     fn follow(&mut self, owner: &Name, written: &Name) -> Result<Step, ResponseError> {
-        let cname = self.cname_at(owner)?;
-        let Some((dname, parent, made)) = self.maker_of(owner, written, cname.as_ref())? else {
-            let Some(target) = cname else {
+        let found = self.cname_at(owner)?;
+        let cname = found.as_ref().map(|(_, target)| target);
+        let Some((dname, parent, made)) = self.maker_of(owner, written, cname)? else {
+            let Some((_, target)) = found else {
                 return Ok(Step::End);
             };
             self.keep_rrset(owner, rtype::CNAME)?;
@@ -439,13 +442,16 @@ impl<'a> Sanitizer<'a> {
         let Some(made) = made else {
             return Ok(Step::TooLong);
         };
-        match cname.filter(|cname| cname.to_lower() == made.to_lower()) {
-            Some(cname) => {
+        let found = found.filter(|(_, cname)| cname.to_lower() == made.to_lower());
+        let copied = owner.as_wire().len() - parent.as_wire().len();
+        match found {
+            Some((_, cname)) if !self.has_sent_case(&cname, copied) => {
                 self.keep_rrset(owner, rtype::CNAME)?;
                 Ok(Step::To(cname))
             }
-            None => {
-                let ttl_secs = self.expected.bounds.clamp(meant_ttl_secs(&dname));
+            found => {
+                let source = found.map_or(dname, |(record, _)| record);
+                let ttl_secs = self.expected.bounds.clamp(meant_ttl_secs(&source));
                 self.writer
                     .record(owner.as_wire(), rtype::CNAME, ttl_secs, made.as_wire())
                     .map_err(|_| ResponseError::Malformed)?;
@@ -455,12 +461,22 @@ impl<'a> Sanitizer<'a> {
         }
     }
 
-    /// The target of the CNAME at `owner`.
-    fn cname_at(&self, owner: &Name) -> Result<Option<Name>, ResponseError> {
+    /// Whether the first `len` bytes of `cname` are those of our question in random letter case.
+    fn has_sent_case(&self, cname: &Name, len: usize) -> bool {
+        self.expected
+            .sent
+            .is_some_and(|sent| cname.as_wire().get(..len) == sent.as_wire().get(..len))
+    }
+
+    /// The CNAME at `owner`, and its target.
+    fn cname_at(&self, owner: &Name) -> Result<Option<(Record, Name)>, ResponseError> {
         let set = Owned::by(owner, self.response, self.expected.name);
         let is_cname = |record: &Record| set.has(record, rtype::CNAME);
-        let cname = self.answer_records().find(is_cname);
-        cname.map(|cname| self.target_of(&cname)).transpose()
+        let Some(cname) = self.answer_records().find(is_cname) else {
+            return Ok(None);
+        };
+        let target = self.target_of(&cname)?;
+        Ok(Some((cname, target)))
     }
 
     /// The name that is all RDATA of `record`.

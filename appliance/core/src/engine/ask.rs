@@ -62,7 +62,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if self.settings.random_case
             && let Some((question, _)) = self.tables.pending.get_mut(index)
         {
-            question.sent_case = LetterCase::from_random(|| call.effects.random());
+            let letters = question.name.as_wire().len();
+            question.sent_case = LetterCase::from_random(letters, || call.effects.random());
         }
         self.go_on(call, index, Event::Begin);
     }

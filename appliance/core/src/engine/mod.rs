@@ -212,7 +212,7 @@ impl Settings {
         failure_ttl_secs: 5,
         prefetch: true,
         rotate: true,
-        random_case: false,
+        random_case: true,
         bounds: CrowdLimits::DEFAULT,
         cookies: None,
         rates: RateLimits::NONE,

@@ -24,7 +24,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         &mut self,
         call: &mut Call<'_, E>,
         origin: &ResponseOrigin,
-        message: &[u8],
+        message: &mut [u8],
     ) {
         // Whoever does not see the question must guess port and ID; where it comes from is looked at first.
         let id = Header::parse(message).map(|header| header.id);
@@ -39,9 +39,16 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if id != Some(attempt.id) {
             return self.forged(call, index, &attempt);
         }
+        let sent = self.sent_in_random_case(index, &attempt);
+        let repeats_case = sent.as_ref().is_none_or(|sent| settle(message, sent));
         // Lent for this call: nobody writes over the answer while it is in hand.
         let scratch = mem::take(&mut self.scratch);
-        match self.read(call.context.now, index, message, &mut *scratch) {
+        match self.read(
+            call.context.now,
+            (index, sent.as_ref()),
+            message,
+            &mut *scratch,
+        ) {
             Err(ResponseError::Foreign) => self.forged(call, index, &attempt),
             Err(ResponseError::Malformed) => {
                 self.counters.count(Counter::UpstreamMalformed);
@@ -50,7 +57,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 self.end_attempt(index, &attempt, call.effects);
                 self.go_on(call, index, Event::Useless(Failure::SERVFAIL));
             }
-            Ok(_) if !self.repeats_case(index, &attempt, message) => {
+            Ok(_) if !repeats_case => {
                 self.counters.count(Counter::UpstreamForged);
                 self.end_attempt(index, &attempt, call.effects);
                 self.go_on(call, index, Event::WrongCase(attempt));
@@ -64,11 +71,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.scratch = scratch;
     }
 
-    /// Reads a message as an answer to what was asked for the question at `index`.
+    /// Reads a message as an answer to what was asked for the question at this index, in random letter case as `sent`.
     fn read<'t>(
         &self,
         now: Instant,
-        index: u16,
+        (index, sent): (u16, Option<&Name>),
         message: &[u8],
         scratch: &'t mut [u8],
     ) -> Result<Response<'t>, ResponseError> {
@@ -79,6 +86,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             name: sub.map_or(&question.name, |sub| &sub.name),
             qtype: sub.map_or(question.qtype, |sub| sub.qtype(question)),
             dnssec_ok: question.dnssec_ok,
+            sent,
             bounds: &self.settings.ttl,
             original: sub.map(|sub| Original {
                 qname: &question.name,
@@ -88,14 +96,12 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         sanitize(message, &expected, now, scratch)
     }
 
-    /// Whether the name came back in the letter case in which it was sent, where that was random.
-    fn repeats_case(&self, index: u16, attempt: &Attempt, message: &[u8]) -> bool {
+    /// The name as it was sent in this attempt, where that was in random letter case.
+    fn sent_in_random_case(&self, index: u16, attempt: &Attempt) -> Option<Name> {
         let pending = &self.tables.pending;
-        let (Some(question), Some(name)) = (pending.get(index), pending.asked_name(index)) else {
-            return false;
-        };
+        let (question, name) = (pending.get(index)?, pending.asked_name(index)?);
         let sent = || name.with_case(|wire| question.sent_case.apply(wire));
-        !attempt.random_case || repeats(message, &sent())
+        attempt.random_case.then(sent)
     }
 
     /// A response to our question: it helps, or somebody else is asked.
@@ -225,11 +231,19 @@ fn too_large(head: &Head) -> Head {
     }
 }
 
-/// Whether the question came back letter by letter as it was sent.
-fn repeats(message: &[u8], sent: &Name) -> bool {
-    let without_question = Header::parse(message).is_some_and(|header| header.counts[0] == 0);
-    without_question
-        || message
-            .get(HEADER_LEN..)
-            .is_some_and(|rest| rest.starts_with(sent.as_wire()))
+/// Whether the question came back letter by letter as it was sent, or not at all. If it did, it stands there in lower case
+/// afterwards: names of the answer are pointers to it.
+fn settle(message: &mut [u8], sent: &Name) -> bool {
+    if Header::parse(message).is_some_and(|header| header.counts[0] == 0) {
+        return true;
+    }
+    let sent = sent.as_wire();
+    match message.get_mut(HEADER_LEN..HEADER_LEN + sent.len()) {
+        Some(place) if place == sent => {
+            // Length bytes are at most 63 and so never letters.
+            place.make_ascii_lowercase();
+            true
+        }
+        Some(_) | None => false,
+    }
 }

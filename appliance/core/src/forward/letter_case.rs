@@ -2,6 +2,9 @@
 
 use crate::limits::NAME_MAX;
 
+/// Bytes of a name, however short, for which a letter case is drawn.
+const RANDOM_MIN: usize = 64;
+
 /// Bits that say which letters of a name are upper case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LetterCase([u8; NAME_MAX.div_ceil(8)]);
@@ -22,11 +25,13 @@ impl LetterCase {
         case
     }
 
-    /// A letter case chosen by `random` bits.
+    /// A letter case chosen by `random` bits, for a name of so many bytes and what its aliases lead to: those have as many such
+    /// letters, or [`RANDOM_MIN`]; what is longer ends in lower case.
     #[must_use]
-    pub fn from_random(mut random: impl FnMut() -> u32) -> Self {
+    pub fn from_random(len: usize, mut random: impl FnMut() -> u32) -> Self {
         let mut case = Self::LOWER;
-        for word in case.0.chunks_exact_mut(4) {
+        let words = len.max(RANDOM_MIN).div_ceil(32);
+        for word in case.0.chunks_exact_mut(4).take(words) {
             word.copy_from_slice(&random().to_ne_bytes());
         }
         case

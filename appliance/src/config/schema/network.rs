@@ -139,8 +139,8 @@ section! {
         strategy: StrategyWord = StrategyWord::Ordered;
         /// Milliseconds after which a client gets SERVFAIL if all servers were silent.
         give_up_ms: u32 = DEFAULT.give_up_ms as u32, 500..=30_000;
-        /// Whether the letter case of names is made random on the way to upstream (0x20): harder to spoof, but some
-        /// old servers lose the case.
+        /// Whether the letter case of names is made random on the way to upstream (0x20): harder to spoof. A server that
+        /// loses the case is asked again over TCP, and after three names in a row in lower case, for a quarter of an hour.
         random_case: bool = DEFAULT.random_case;
         /// Seconds for which a failure is cached, so that a broken domain is asked for less often (RFC 9520).
         failure_ttl: u32 = DEFAULT.failure_ttl_secs, 1..=30;

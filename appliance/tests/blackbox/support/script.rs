@@ -364,7 +364,7 @@ impl Answer {
         }
         let is_nodata = self.code == ResponseCode::NoError && reply.answers().is_empty();
         if self.has_soa || is_nodata {
-            reply.add_name_server(soa(question.name()));
+            reply.add_name_server(soa(&question.name().to_lowercase()));
         }
         reply
     }

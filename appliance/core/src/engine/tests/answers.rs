@@ -91,7 +91,7 @@ fn aliases_that_end_nowhere_fail_at_once_and_say_so() {
 
 #[test]
 fn uncompressed_names_odd_order_and_letter_case() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(PLAIN_CASE, |world| {
         world.miss(1, &query("www.example.", 1));
         let asked = world.effects.asked[0].message.clone();
         // OPT first in the additional section, another record behind it; owner names in capitals and whole.

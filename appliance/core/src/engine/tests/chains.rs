@@ -5,7 +5,8 @@ use super::image;
 use crate::policy::Routes;
 
 fn asked_name(world: &World<'_>) -> String {
-    format!("{}", world.last_question().queries()[0].name())
+    let name = world.last_question().queries()[0].name().to_lowercase();
+    format!("{name}")
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn several_dnames_in_a_row_and_between_cnames() {
 
 #[test]
 fn the_cname_that_is_there_is_kept_and_a_wrong_one_is_not() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(PLAIN_CASE, |world| {
         let right = vec![
             dname("old.example.", 70, "new.example."),
             alias("www.old.example.", 0, "WWW.new.example."),

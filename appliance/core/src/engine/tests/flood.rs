@@ -37,7 +37,11 @@ fn answered_beside_a_flood(settings: Settings, domains: u32) -> usize {
                 );
             }
             for (nth, asked) in world.effects.asked.iter().enumerate().skip(seen) {
-                if asked.message.windows(5).any(|label| label == b"\x07calm") {
+                if asked
+                    .message
+                    .windows(5)
+                    .any(|label| label.eq_ignore_ascii_case(b"\x07calm"))
+                {
                     due.push_back((world.now + ROUND_TRIP_MS, nth));
                 }
             }

@@ -160,6 +160,11 @@ pub(super) struct World<'a> {
 
 pub(super) const UPSTREAM_1: &str = "192.0.2.1:53";
 pub(super) const UPSTREAM_2: &str = "[2001:db8::2]:53";
+/// Where bytes of a question or its answer are counted, or a server spells them as it likes.
+pub(super) const PLAIN_CASE: Settings = Settings {
+    random_case: false,
+    ..Settings::DEFAULT
+};
 /// The only server of group 1.
 pub(super) const UPSTREAM_OTHER: &str = "192.0.2.9:53";
 
@@ -381,7 +386,7 @@ impl<'a> World<'a> {
         };
         let context = Self::context(self.now, &self.policy);
         let call = &mut context.call(&mut self.effects);
-        self.engine.response(call, &origin, message);
+        self.engine.response(call, &origin, &mut message.to_vec());
     }
 
     /// ICMP says that the question that was asked as `nth` did not arrive, and quotes so much of it.

@@ -115,7 +115,7 @@ fn answers_cut_at_any_length_are_malformed_and_the_next_server_is_asked() {
 
 #[test]
 fn counts_that_lie_and_pointers_that_go_astray() {
-    with_world(Settings::DEFAULT, |world| {
+    with_world(PLAIN_CASE, |world| {
         let mut number = 0;
         let mut refused = |world: &mut World<'_>, change: &dyn Fn(&mut Vec<u8>)| {
             number += 1;

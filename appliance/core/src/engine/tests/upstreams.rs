@@ -416,6 +416,83 @@ fn random_case_is_sent_checked_and_not_shown_to_the_client() {
     });
 }
 
+/// The answer to `asked`, of records whose names are pointers into the question.
+fn pointing_into(asked: &[u8], records: &[&[u8]]) -> Vec<u8> {
+    let question_end = asked.len() - 11;
+    let mut message = asked[..question_end].to_vec();
+    message[2] |= 0x80;
+    message[7] = records.len() as u8;
+    message[11] = 0;
+    message.extend(records.concat());
+    message
+}
+
+/// A server compresses names against the question, so they come back in the letter case in which it was asked.
+#[test]
+fn names_in_an_answer_are_not_shown_in_the_random_case_of_the_question() {
+    const A: &[u8] = b"\x00\x01\x00\x01\x00\x00\x01\x2c\x00\x04\xc0\x00\x02\x07";
+    const CNAME: &[u8] = b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x01\x2c\x00\x06\x03web\xc0\x15";
+    const MX: &[u8] = b"\xc0\x0c\x00\x0f\x00\x01\x00\x00\x01\x2c\x00\x04\x00\x0a\xc0\x0c";
+    with_world(random_case(), |world| {
+        let qname = "hostname.quite-a-long-zone.example.";
+        let is_lower = |name: &Name| name.to_ascii() == name.to_lowercase().to_ascii();
+        world.miss(1, &query(qname, 1));
+        let asked = world.effects.asked[0].message.clone();
+        assert_ne!(asked[21..40], asked[21..40].to_ascii_lowercase());
+        let target = [b"\xc0".as_slice(), &[asked.len() as u8 - 11 + 12], A].concat();
+        world.respond_bytes(&pointing_into(&asked, &[CNAME, &target]));
+        for reply in [world.last_reply(), world.hit(&query(qname, 2))] {
+            assert_eq!(shown(&reply), "web.quite-a-long-zone.example.");
+            assert!(reply.answers().iter().all(|record| is_lower(record.name())));
+        }
+        world.miss(1, &query_type(qname, RecordType::MX, 3));
+        let asked = world.effects.asked[1].message.clone();
+        world.respond_bytes(&pointing_into(&asked, &[MX]));
+        let reply = world.hit(&query_type(qname, RecordType::MX, 4));
+        let exchange = reply.answers()[0]
+            .data()
+            .as_mx()
+            .unwrap()
+            .exchange()
+            .clone();
+        assert!(is_lower(&exchange), "{exchange}");
+    });
+
+    /// The target of the first record.
+    fn shown(message: &Message) -> String {
+        message.answers()[0].data().as_cname().unwrap().0.to_ascii()
+    }
+}
+
+/// A server that makes a CNAME of a DNAME copies labels of the question.
+#[test]
+fn a_cname_that_a_dname_made_is_not_shown_in_the_random_case_of_the_question() {
+    with_world(random_case(), |world| {
+        let qname = "quite-a-long-host.old.example.";
+        world.miss(1, &query(qname, 1));
+        let asked = world.last_question().queries()[0].name().clone();
+        let made = format!(
+            "{}.New.example.",
+            asked.to_ascii().split('.').next().unwrap()
+        );
+        assert_ne!(made, made.to_lowercase());
+        world.respond(|message| {
+            message.add_answer(opaque(
+                "old.example.",
+                70,
+                rtype::DNAME,
+                b"\x03New\x07example\0",
+            ));
+            message.add_answer(alias(qname, 70, &made));
+            message.add_answer(address("quite-a-long-host.new.example.", 300, 1));
+        });
+        let reply = world.last_reply();
+        let target = reply.answers()[1].data().as_cname().unwrap().0.to_ascii();
+        assert_eq!(target, "quite-a-long-host.New.example.");
+        assert_eq!(reply.answers().len(), 3);
+    });
+}
+
 #[test]
 fn lost_case_is_asked_again_in_a_stream_and_then_plainly() {
     with_world(random_case(), |world| {
@@ -696,7 +773,7 @@ fn where_ports_are_scarce_a_new_question_takes_that_of_its_clients_oldest() {
             .effects
             .asked
             .iter()
-            .map(|asked| format!("{}", asked.parsed().queries()[0].name()));
+            .map(|asked| format!("{}", asked.parsed().queries()[0].name().to_lowercase()));
         assert_eq!(names.filter(|name| name == "n0.example.").count(), 2);
         // Those that linger make room first.
         world.pass(Settings::DEFAULT.give_up_ms);
