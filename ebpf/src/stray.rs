@@ -100,7 +100,7 @@ mod tests {
     const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
     /// A kernel that answers as told.
-    struct Told {
+    struct FakeKernel {
         owner: SegmentOwner,
         orders: Orders,
         has_proved: bool,
@@ -109,7 +109,7 @@ mod tests {
         proofs: Cell<u32>,
     }
 
-    impl FrameContext for Told {
+    impl FrameContext for FakeKernel {
         fn next_hop(&self, _: &ReplyFlow) -> Option<NextHop> {
             None
         }
@@ -121,7 +121,7 @@ mod tests {
         }
     }
 
-    impl Guarded for Told {
+    impl Guarded for FakeKernel {
         fn guarded(&self, listen: &Listen) -> Option<PathCheck> {
             let check = PathCheck::new(0, 3, OUR_MAC);
             (listen.port == 53_u16.to_be_bytes()).then_some(check)
@@ -144,7 +144,7 @@ mod tests {
         }
     }
 
-    impl Owners for Told {
+    impl Owners for FakeKernel {
         fn owner(&self, _: &Ends, segment: &Segment<'_>) -> SegmentOwner {
             assert!(segment.header_len() >= 20);
             self.owner
@@ -160,8 +160,8 @@ mod tests {
         }
     }
 
-    fn told(owner: SegmentOwner) -> Told {
-        Told {
+    fn told(owner: SegmentOwner) -> FakeKernel {
+        FakeKernel {
             owner,
             orders: Orders::give(None).without_strays(),
             has_proved: false,
@@ -171,7 +171,7 @@ mod tests {
         }
     }
 
-    fn run(frame: &[u8], kernel: &Told) -> Reason {
+    fn run(frame: &[u8], kernel: &FakeKernel) -> Reason {
         let frame = frame.to_vec().into_boxed_slice();
         let range = frame.as_ptr_range();
         // SAFETY: the range of a live slice.
@@ -227,7 +227,7 @@ mod tests {
     /// An ACK may be anybody's, however many there are.
     #[test]
     fn a_reset_too_many_is_nobodys() {
-        let kernel = Told {
+        let kernel = FakeKernel {
             may_look: false,
             ..told(SegmentOwner::Connection)
         };
@@ -239,7 +239,7 @@ mod tests {
         let mut foreign = changed(FLAGS, flag::RST);
         foreign[37] = 54;
         assert_eq!(run(&foreign, &kernel), Reason::PassProtocol);
-        let kernel = Told {
+        let kernel = FakeKernel {
             orders: Orders::REST,
             ..kernel
         };
@@ -266,7 +266,7 @@ mod tests {
             Orders::give(None),
             Orders::REST.without_strays(),
         ] {
-            let kernel = Told {
+            let kernel = FakeKernel {
                 orders,
                 ..told(SegmentOwner::Stray)
             };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use xdnsd_core::policy::list::{List, ListError, MAGIC, NAMES_MAX, VERSION, check_header, field};
 
-use super::lists::{Kept, ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
+use super::lists::{KeptRules, ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
 use super::problem::Problem;
 use super::room;
 use crate::os::files;
@@ -177,7 +177,7 @@ pub fn compile(sources: &[(PathBuf, ListPurpose)]) -> Result<(Vec<u8>, Report), 
 }
 
 /// The image of a builder's names, and what finds those of each source again.
-pub(super) fn finish(builder: ListBuilder) -> Result<(Vec<u8>, Kept), Problem> {
+pub(super) fn finish(builder: ListBuilder) -> Result<(Vec<u8>, KeptRules), Problem> {
     let crowded = || {
         Problem::of(
             "lists",

@@ -171,12 +171,12 @@ impl Notes {
 
 /// What was said of the files in force, so that it is said once.
 #[derive(Debug, Default)]
-pub struct Said {
+pub struct LoggedProblems {
     problems: HashSet<Problem>,
     stamps: HashMap<String, u64>,
 }
 
-impl Said {
+impl LoggedProblems {
     /// Leaves of `notes` what was not said before. A hosts file or a list that changed is spoken of anew. In a lease file the line does
     /// not matter: its server writes it anew at each change, in any order.
     pub fn leave_new(&mut self, notes: &mut Notes) {

@@ -35,7 +35,7 @@ use std::path::Path;
 use crate::os::files;
 
 pub use changes::ChangedKeys;
-pub use devices::{Device, Devices, Endpoint, Member, Plan, Rest, is_strict};
+pub use devices::{Device, Devices, Endpoint, Member, Plan, PortRest, is_strict};
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use schema::{

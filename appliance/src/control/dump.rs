@@ -150,7 +150,7 @@ fn entry_json(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Value {
         "answers": answers,
         "authorities": authorities,
         "bytes": body.len(),
-        "mark": mark_of(key, head).map(Mark::word),
+        "mark": mark_of(key, head).map(EntryMark::word),
     })
 }
 
@@ -186,14 +186,14 @@ fn age_of(head: &Head, now: Instant) -> Age {
 
 /// What an entry without records stands for.
 #[derive(Clone, Copy)]
-enum Mark {
+enum EntryMark {
     /// The name was seen to exist, so that a denial for one type holds for no other.
     Exists,
     /// The answer is longer than those that are kept.
     TooLong,
 }
 
-impl Mark {
+impl EntryMark {
     const fn word(self) -> &'static str {
         match self {
             Self::Exists => "exists",
@@ -209,10 +209,10 @@ impl Mark {
     }
 }
 
-fn mark_of(key: &Key<'_>, head: &Head) -> Option<Mark> {
+fn mark_of(key: &Key<'_>, head: &Head) -> Option<EntryMark> {
     let kind = match key.qtype {
-        ANY_TYPE => Mark::Exists,
-        _ => Mark::TooLong,
+        ANY_TYPE => EntryMark::Exists,
+        _ => EntryMark::TooLong,
     };
     head.is_mark().then_some(kind)
 }

@@ -24,7 +24,7 @@ pub fn record_text(message: &[u8], record: &Record, ttl_secs: u32) -> String {
         class => format!("CLASS{class}"),
     };
     let rtype = type_text(record.rtype);
-    let known = Fields::new(message, record).text(record.rtype);
+    let known = RdataFields::new(message, record).text(record.rtype);
     let rdata = known.unwrap_or_else(|| generic(message.get(record.rdata()).unwrap_or_default()));
     format!("{owner} {ttl_secs} {class} {rtype} {rdata}")
 }
@@ -80,13 +80,13 @@ fn quoted(bytes: &[u8]) -> String {
 }
 
 /// What is left of a record's RDATA. `None` from any of its functions: it ends too early.
-struct Fields<'m> {
+struct RdataFields<'m> {
     message: &'m [u8],
     at: usize,
     end: usize,
 }
 
-impl<'m> Fields<'m> {
+impl<'m> RdataFields<'m> {
     fn new(message: &'m [u8], record: &Record) -> Self {
         let rdata = record.rdata();
         Self {

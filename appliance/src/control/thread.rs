@@ -26,7 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// What the thread says of each try.
 #[derive(Debug)]
-enum Told {
+enum BindReport {
     /// It listens, and serves as soon as it has the commands.
     Bound(SocketFile),
     /// It is tried again, and the log has said why.
@@ -37,7 +37,7 @@ enum Told {
 
 /// The way to the threads. Belongs to the main thread.
 pub struct Door {
-    told: Receiver<Told>,
+    told: Receiver<BindReport>,
     commands: Sender<Commands>,
     /// The socket's name, where it listens.
     file: Option<SocketFile>,
@@ -71,7 +71,7 @@ impl Door {
                 return;
             };
             // Without anybody to take the name, or the commands, the process is about to end.
-            let is_told = tell.send(Told::Bound(file)).is_ok();
+            let is_told = tell.send(BindReport::Bound(file)).is_ok();
             let commands: Option<Commands> = inbox.recv().ok().filter(|_| is_told);
             if let Some(commands) = commands.map(Arc::new)
                 && give.send(Arc::clone(&commands)).is_ok()
@@ -131,11 +131,11 @@ impl Door {
         Ok(())
     }
 
-    fn take(&mut self, told: Told) -> Result<(), Sentence> {
+    fn take(&mut self, told: BindReport) -> Result<(), Sentence> {
         match told {
-            Told::Bound(file) => self.file = Some(file),
-            Told::Failed => {}
-            Told::Taken(why) => return Err(why),
+            BindReport::Bound(file) => self.file = Some(file),
+            BindReport::Failed => {}
+            BindReport::Taken(why) => return Err(why),
         }
         Ok(())
     }
@@ -160,14 +160,17 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Sentenc
 }
 
 /// Tries until it listens. `None`: another process does, which was told.
-fn bound(bind: &mut impl FnMut() -> io::Result<Control>, tell: &Sender<Told>) -> Option<Control> {
+fn bound(
+    bind: &mut impl FnMut() -> io::Result<Control>,
+    tell: &Sender<BindReport>,
+) -> Option<Control> {
     let mut pause = PAUSE;
     let mut last = String::new();
     loop {
         let trouble = match bind() {
             Ok(control) => return Some(control),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                let _ = tell.send(Told::Taken(format!("control socket: {error}")));
+                let _ = tell.send(BindReport::Taken(format!("control socket: {error}")));
                 return None;
             }
             Err(error) => format!("control socket: {error}"),
@@ -176,7 +179,7 @@ fn bound(bind: &mut impl FnMut() -> io::Result<Control>, tell: &Sender<Told>) ->
             warn!("{trouble}; tried again until it can be had");
             last = trouble;
         }
-        let _ = tell.send(Told::Failed);
+        let _ = tell.send(BindReport::Failed);
         thread::sleep(pause);
         pause = (pause * 2).min(PAUSE_MAX);
     }

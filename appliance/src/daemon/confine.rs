@@ -14,7 +14,7 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::config::{Config, LandlockWord, SeccompWord, SynCookiesWord};
-use crate::os::landlock::{self, Place};
+use crate::os::landlock::{self, WritablePath};
 use crate::os::system_calls::{self, Otherwise};
 use crate::os::{holder, sysctl, threads};
 
@@ -94,19 +94,19 @@ impl Written {
     }
 
     /// What of it is there, or can be made. What cannot is said by who writes to it.
-    fn places(mut self) -> Vec<Place> {
+    fn places(mut self) -> Vec<WritablePath> {
         // One that was killed may have left what is to be put back.
         let is_left = |state: &Path| state.symlink_metadata().is_ok();
         let sets = self.gives_cookies || self.state.as_deref().is_some_and(is_left);
         self.files.extend(self.state.filter(|_| sets));
         let folders = self.files.iter();
-        let mut places: Vec<Place> = folders
-            .filter_map(|file| Place::folder_of(file).ok())
+        let mut places: Vec<WritablePath> = folders
+            .filter_map(|file| WritablePath::folder_of(file).ok())
             .collect();
         if sets {
             let files = SETTINGS.map(|name| {
                 let setting = sysctl::Sysctl::named(name);
-                Place::file_of_the_kernel(setting.path()).ok()
+                WritablePath::file_of_the_kernel(setting.path()).ok()
             });
             places.extend(files.into_iter().flatten());
         }

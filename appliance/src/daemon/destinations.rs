@@ -19,14 +19,14 @@ const MSS_MIN_V6: u16 = 1220;
 const ETHERNET_MTU: usize = 1500;
 
 /// A destination that is ours.
-pub struct Ours {
+pub struct ListenEntry {
     pub listen: Listen,
     pub check: PathCheck,
     /// Name of the device that has the address.
     device: String,
 }
 
-impl Ours {
+impl ListenEntry {
     /// A destination at the device `device`.
     #[cfg(test)]
     pub fn new(listen: Listen, check: PathCheck, device: &str) -> Self {
@@ -39,7 +39,12 @@ impl Ours {
 }
 
 /// The destinations on the interface `name` that are ours.
-pub fn listen_entries(name: &str, config: &Config, plan: &Plan, devices: &Devices) -> Vec<Ours> {
+pub fn listen_entries(
+    name: &str,
+    config: &Config,
+    plan: &Plan,
+    devices: &Devices,
+) -> Vec<ListenEntry> {
     let on_this =
         |endpoint: &&Endpoint| config.interfaces[endpoint.interface].name.as_str() == name;
     let entry = |endpoint: &Endpoint| {
@@ -69,7 +74,7 @@ pub fn listen_entries(name: &str, config: &Config, plan: &Plan, devices: &Device
             padding: [0; 2],
         };
         let egress_ifindex = if check { endpoint.device_ifindex } else { 0 };
-        Some(Ours {
+        Some(ListenEntry {
             listen,
             check: PathCheck::new(egress_ifindex, endpoint.ifindex, mac),
             device: endpoint.device.clone(),
@@ -87,12 +92,12 @@ pub fn is_served(name: &str, config: &Config, plan: &Plan) -> bool {
 
 /// The TCP ports of these that SYN cookies guard: their own first, then those of the config; and how many more there are than
 /// the map has room for.
-pub fn guarded_entries(ours: &[Ours], shield: &Shield) -> (Vec<(Listen, PathCheck)>, usize) {
+pub fn guarded_entries(ours: &[ListenEntry], shield: &Shield) -> (Vec<(Listen, PathCheck)>, usize) {
     if shield.syn_cookies == SynCookiesWord::Off {
         return (Vec::new(), 0);
     }
     let ports = &shield.ports;
-    let more = |ours: &Ours| {
+    let more = |ours: &ListenEntry| {
         let ports = ports.iter().map(|port| port.to_be_bytes());
         ports
             .map(|port| {
@@ -171,7 +176,7 @@ pub fn protected_entries(
     .collect()
 }
 
-fn guarded_check(ours: &Ours) -> PathCheck {
+fn guarded_check(ours: &ListenEntry) -> PathCheck {
     const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
     let is_ipv4 = ours.listen.addr.starts_with(&MAPPED);
     ours.check.with_mss(mss(mtu(&ours.device), is_ipv4))
@@ -217,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_guarded_ports_are_those_of_the_addresses_and_those_of_the_config() {
-        let ours = |addr: IpAddr, port: u16| Ours {
+        let ours = |addr: IpAddr, port: u16| ListenEntry {
             listen: Listen {
                 addr: match addr {
                     IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),

@@ -125,7 +125,7 @@ pub struct Interfaces {
     shared: Arc<Shared>,
     /// Closed when the thread has ended.
     over: Receiver<()>,
-    looks: Looks,
+    looks: RoundWatch,
 }
 
 impl Interfaces {
@@ -158,7 +158,7 @@ impl Interfaces {
         Ok(Self {
             shared,
             over,
-            looks: Looks::default(),
+            looks: RoundWatch::default(),
         })
     }
 
@@ -242,13 +242,13 @@ impl Waker {
 
 /// How often the thread was found in the round where it was before.
 #[derive(Debug, Default)]
-struct Looks {
+struct RoundWatch {
     last: Option<Instant>,
     rounds: u64,
     same: u8,
 }
 
-impl Looks {
+impl RoundWatch {
     /// `Some(true)`: it has been in the same round for long. `Some(false)`: it was, and goes on. Counts looks and not seconds:
     /// where the whole process was stopped, nobody could go on.
     fn look(&mut self, now: Instant, rounds: u64) -> Option<bool> {
@@ -418,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_round_that_takes_long_is_said_once_and_so_is_its_end() {
-        let mut looks = Looks::default();
+        let mut looks = RoundWatch::default();
         let start = Instant::now();
         let mut said = Vec::new();
         for second in 0..40_u32 {
@@ -429,7 +429,7 @@ mod tests {
         }
         assert_eq!(said, [(u32::from(SAME_MAX), true), (25, false)]);
         // It was stopped with the whole process.
-        let mut looks = Looks::default();
+        let mut looks = RoundWatch::default();
         assert_eq!(looks.look(start, 1), None);
         assert_eq!(looks.look(start + LOOK * 1_000, 1), None);
     }

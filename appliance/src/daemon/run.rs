@@ -207,9 +207,9 @@ impl Daemon {
         let deadline = std::time::Instant::now() + INTERFACES_MAX;
         while self.interfaces.rounds() == 0 && std::time::Instant::now() < deadline {
             match self.wait(signals) {
-                Event::Tick => {}
-                Event::Reload => is_reload_due = true,
-                Event::Stop => return Ok(false),
+                MainEvent::Tick => {}
+                MainEvent::Reload => is_reload_due = true,
+                MainEvent::Stop => return Ok(false),
             }
             if let Some(failure) = self.workers.failure() {
                 return Err(failure);
@@ -248,9 +248,9 @@ impl Daemon {
             let event = self.wait(signals);
             MAIN_THREAD_MS.store(clock::now().millis(), Ordering::Relaxed);
             match event {
-                Event::Tick => {}
-                Event::Reload => self.policy.reload(),
-                Event::Stop => return Ok(()),
+                MainEvent::Tick => {}
+                MainEvent::Reload => self.policy.reload(),
+                MainEvent::Stop => return Ok(()),
             }
             if let Some(failure) = self.workers.failure() {
                 return Err(failure);
@@ -364,7 +364,7 @@ impl Daemon {
     }
 
     /// Waits for a signal, a worker that ends, news of interfaces, or the next turn.
-    fn wait(&self, signals: &SignalFd) -> Event {
+    fn wait(&self, signals: &SignalFd) -> MainEvent {
         let mut fds = [
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.workers.as_fd(), PollFlags::POLLIN),
@@ -373,22 +373,22 @@ impl Daemon {
         // Interrupted or failed: a turn without an event, and the next one waits again.
         let _ = poll(&mut fds, PollTimeout::from(LOOP_MS));
         if !fds[0].any().unwrap_or(false) {
-            return Event::Tick;
+            return MainEvent::Tick;
         }
         match signals.read_signal() {
             Ok(Some(signal)) => match Signal::try_from(signal.ssi_signo.cast_signed()) {
-                Ok(Signal::SIGHUP) => Event::Reload,
+                Ok(Signal::SIGHUP) => MainEvent::Reload,
                 Ok(signal) if UNUSED.contains(&signal) => {
                     info!(
                         "{signal}: nothing is done; `xdnsd stats` and `xdnsd cache dump` show what is asked for, and a log file \
                          that is moved is its writer's to open anew"
                     );
-                    Event::Tick
+                    MainEvent::Tick
                 }
-                Ok(_) | Err(_) => Event::Stop,
+                Ok(_) | Err(_) => MainEvent::Stop,
             },
-            Err(_) => Event::Stop,
-            Ok(None) => Event::Tick,
+            Err(_) => MainEvent::Stop,
+            Ok(None) => MainEvent::Tick,
         }
     }
 }
@@ -447,7 +447,7 @@ fn block_signals() -> nix::Result<SignalFd> {
 }
 
 /// What the main thread waits for.
-enum Event {
+enum MainEvent {
     /// A second is over, or a worker has ended.
     Tick,
     /// Somebody wants a reload (SIGHUP).

@@ -35,7 +35,7 @@ pub struct Seats {
     /// Sockets that are to be expected over all.
     expected: usize,
     /// The queue at each place, and whether its socket is open.
-    places: [Option<Place>; SOCKETS],
+    places: [Option<SocketPlace>; SOCKETS],
 }
 
 /// One worker.
@@ -53,7 +53,7 @@ struct Seat {
     leaving: usize,
 }
 
-struct Place {
+struct SocketPlace {
     name: QueueName,
     is_open: bool,
     /// It is wanted back.
@@ -181,7 +181,7 @@ impl Seats {
         }
         let xsk = opened?;
         SOCKET_STATS[place].name(&name);
-        self.places[place] = Some(Place {
+        self.places[place] = Some(SocketPlace {
             name,
             is_open: true,
             is_called: false,
@@ -204,8 +204,9 @@ impl Seats {
 
     /// Where a queue was shown before, else where none was, else where none is.
     fn place_for(&self, name: &QueueName) -> Option<usize> {
-        let position = |is_it: &dyn Fn(&Option<Place>) -> bool| self.places.iter().position(is_it);
-        let closed = |place: &Place| !place.is_open;
+        let position =
+            |is_it: &dyn Fn(&Option<SocketPlace>) -> bool| self.places.iter().position(is_it);
+        let closed = |place: &SocketPlace| !place.is_open;
         position(&|place| {
             place
                 .as_ref()
@@ -390,7 +391,7 @@ mod tests {
         };
         let mut set = |at: usize, queue, is_open| {
             let (name, is_called) = (name(queue), false);
-            seats.places[at] = Some(Place {
+            seats.places[at] = Some(SocketPlace {
                 name,
                 is_open,
                 is_called,
@@ -404,7 +405,7 @@ mod tests {
         assert_eq!(seats.place_for(&name(1)), new, "where none was");
         for at in 3..SOCKETS {
             let (name, is_open) = (name(at as u32 + 100), true);
-            seats.places[at] = Some(Place {
+            seats.places[at] = Some(SocketPlace {
                 name,
                 is_open,
                 is_called: false,

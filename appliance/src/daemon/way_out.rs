@@ -40,9 +40,9 @@ pub enum Sight {
     Closed,
 }
 
-/// What the device is, as far as that matters.
+/// What the driver says of answers that it lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Device {
+enum DriverKind {
     /// A driver that counts what it lost, or generic mode, which sends as everybody does.
     #[default]
     Counting,
@@ -52,7 +52,7 @@ enum Device {
     VirtioZeroCopy,
 }
 
-impl Device {
+impl DriverKind {
     fn of(driver: &str, is_native: bool, zero_copy: bool) -> Self {
         match driver {
             "veth" if is_native => Self::Veth,
@@ -79,7 +79,7 @@ impl Device {
 pub struct WayOut {
     /// There is a program that may send something.
     is_used: bool,
-    device: Device,
+    device: DriverKind,
     sight: Sight,
     /// Where the driver says what it lost.
     counters: LostByXdpTx,
@@ -100,7 +100,7 @@ impl WayOut {
         }
         let driver = ethtool::driver(interface).unwrap_or_default();
         let is_native = matches!(attached, Attached::Native);
-        self.device = Device::of(&driver, is_native, zero_copy);
+        self.device = DriverKind::of(&driver, is_native, zero_copy);
         self.counters = LostByXdpTx::default();
         self.lost = self.read_lost(interface);
         self.see(interface);
@@ -110,7 +110,7 @@ impl WayOut {
     pub fn end(&mut self) {
         self.is_used = false;
         self.sent = 0;
-        self.device = Device::Counting;
+        self.device = DriverKind::Counting;
         self.sight = Sight::Open;
     }
 
@@ -183,10 +183,10 @@ impl WayOut {
             (Sight::Hidden, _) => {
                 "unknown whether answers leave: the other end of this veth pair is in a network namespace that cannot be asked"
             }
-            (Sight::Closed, Device::VirtioZeroCopy) => {
+            (Sight::Closed, DriverKind::VirtioZeroCopy) => {
                 "answers do not leave: virtio-net sends none from zero-copy queues; user space answers hot names and the kernel SYNs"
             }
-            (Sight::Closed, Device::Veth | Device::Counting) => {
+            (Sight::Closed, DriverKind::Veth | DriverKind::Counting) => {
                 "answers do not leave: the other end of this veth pair has no XDP program in its driver; until it has one, user \
                  space answers hot names and the kernel SYNs"
             }
@@ -225,20 +225,20 @@ mod tests {
     #[test]
     fn what_is_known_of_a_device_is_known_before_anything_is_sent() {
         for (driver, is_native, zero_copy, wanted) in [
-            ("veth", true, false, Device::Veth),
-            ("veth", false, false, Device::Counting),
-            ("virtio_net", true, false, Device::Counting),
-            ("virtio_net", true, true, Device::VirtioZeroCopy),
-            ("virtio_net", false, true, Device::Counting),
-            ("ice", true, true, Device::Counting),
-            ("", true, false, Device::Counting),
+            ("veth", true, false, DriverKind::Veth),
+            ("veth", false, false, DriverKind::Counting),
+            ("virtio_net", true, false, DriverKind::Counting),
+            ("virtio_net", true, true, DriverKind::VirtioZeroCopy),
+            ("virtio_net", false, true, DriverKind::Counting),
+            ("ice", true, true, DriverKind::Counting),
+            ("", true, false, DriverKind::Counting),
         ] {
-            let device = Device::of(driver, is_native, zero_copy);
+            let device = DriverKind::of(driver, is_native, zero_copy);
             assert_eq!(device, wanted, "{driver} {is_native} {zero_copy}");
         }
-        assert_eq!(Device::Counting.look("lan0"), Sight::Open);
-        assert_eq!(Device::VirtioZeroCopy.look("lan0"), Sight::Closed);
+        assert_eq!(DriverKind::Counting.look("lan0"), Sight::Open);
+        assert_eq!(DriverKind::VirtioZeroCopy.look("lan0"), Sight::Closed);
         // No end of a pair can be asked.
-        assert_eq!(Device::Veth.look("lo"), Sight::Hidden);
+        assert_eq!(DriverKind::Veth.look("lo"), Sight::Hidden);
     }
 }

@@ -47,7 +47,7 @@ pub struct Workers {
     /// Takes what each says when it serves.
     serving: Serving,
     ended: Arc<Ended>,
-    looks: Looks,
+    looks: TurnWatch,
 }
 
 /// Which threads have come to serve. Each says it once, before its first turn.
@@ -183,7 +183,7 @@ impl Workers {
                 event,
                 why: Mutex::new(None),
             }),
-            looks: Looks::default(),
+            looks: TurnWatch::default(),
         })
     }
 
@@ -321,13 +321,13 @@ impl AsFd for Workers {
 
 /// How often each was found where it was before.
 #[derive(Debug, Default)]
-struct Looks {
+struct TurnWatch {
     last: Option<Instant>,
     turns: [u32; ENGINES],
     still: [u8; ENGINES],
 }
 
-impl Looks {
+impl TurnWatch {
     /// Counts looks and not seconds: where the whole process was stopped, nobody could turn.
     fn look(
         &mut self,
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_stands_still_is_given_up_after_so_many_looks() {
-        let mut looks = Looks::default();
+        let mut looks = TurnWatch::default();
         let start = Instant::now();
         let turning = std::cell::Cell::new(0);
         let turns = |engine: usize| if engine == 1 { 7 } else { turning.get() };
@@ -454,7 +454,7 @@ mod tests {
 
     #[test]
     fn a_process_that_was_stopped_for_long_has_no_worker_that_hangs() {
-        let mut looks = Looks::default();
+        let mut looks = TurnWatch::default();
         let start = Instant::now();
         assert_eq!(looks.look(start, &[0], |_| 1), Ok(Some(true)));
         let later = start + LOOK * 1_000;

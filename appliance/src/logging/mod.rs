@@ -56,11 +56,11 @@ thread_local! {
 /// What stands between everybody who logs and the writer.
 struct Front {
     writer: SimpleLogger,
-    way: Mutex<Way>,
+    way: Mutex<LogSink>,
 }
 
 /// Where lines go.
-enum Way {
+enum LogSink {
     /// To descriptor 2, which is our pipe; what it was, and the thread's last word.
     Pipe(OwnedFd, Receiver<()>),
     /// Nowhere: the process ends.
@@ -110,7 +110,7 @@ pub fn start() -> io::Result<()> {
     dup2_stderr(&into)?;
     let front = Front {
         writer: SimpleLogger::new().with_level(LevelFilter::Trace),
-        way: Mutex::new(Way::Pipe(stderr, end)),
+        way: Mutex::new(LogSink::Pipe(stderr, end)),
     };
     FRONT
         .set(front)
@@ -159,14 +159,14 @@ pub fn finish() {
     };
     let mut way = front.way();
     // A reader that has just come back wants to know what it missed, and no other line follows.
-    let is_unsaid = UNSAID.load(Ordering::Relaxed) > 0 && matches!(*way, Way::Pipe(..));
+    let is_unsaid = UNSAID.load(Ordering::Relaxed) > 0 && matches!(*way, LogSink::Pipe(..));
     if is_unsaid && has_room_within(io::stderr().as_fd(), LAST_LINES) {
         WRITES.set(true);
         front.report_lost();
         WRITES.set(false);
     }
-    let way = std::mem::replace(&mut *way, Way::Closed);
-    if let Way::Pipe(stderr, end) = way {
+    let way = std::mem::replace(&mut *way, LogSink::Closed);
+    if let LogSink::Pipe(stderr, end) = way {
         // The pipe's last writer goes, so the thread comes to its end.
         if dup2_stderr(&stderr).is_ok() {
             let _ = end.recv_timeout(LAST_LINES);
@@ -175,7 +175,7 @@ pub fn finish() {
 }
 
 impl Front {
-    fn way(&self) -> MutexGuard<'_, Way> {
+    fn way(&self) -> MutexGuard<'_, LogSink> {
         self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -186,7 +186,7 @@ impl Front {
         }
         let way = self.way();
         match &*way {
-            Way::Pipe(..) if has_room(io::stderr().as_fd()) => {
+            LogSink::Pipe(..) if has_room(io::stderr().as_fd()) => {
                 self.report_lost();
                 // The line about lost ones may have taken the last room.
                 if has_room(io::stderr().as_fd()) {
@@ -195,7 +195,7 @@ impl Front {
                     lose(1);
                 }
             }
-            Way::Pipe(..) | Way::Closed => lose(1),
+            LogSink::Pipe(..) | LogSink::Closed => lose(1),
         }
         drop(way);
         WRITES.set(false);

@@ -29,7 +29,7 @@ const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE
 
 /// An account's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Account {
+struct PasswdEntry {
     user: Uid,
     group: Gid,
 }
@@ -57,7 +57,7 @@ pub fn change_to(name: &str) -> Result<(), String> {
     })
 }
 
-impl Account {
+impl PasswdEntry {
     /// Whether the process is its already, and never was anybody else's that it could go back to.
     fn is_ours(self) -> Result<bool, String> {
         let ids = getresuid().and_then(|user| Ok((user, getresgid()?)));
@@ -87,7 +87,7 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-fn change(account: Account) -> io::Result<()> {
+fn change(account: PasswdEntry) -> io::Result<()> {
     capabilities::bound(KEPT)?;
     // Without this the change of the user would take them all.
     prctl::set_keepcaps(true)?;
@@ -99,13 +99,13 @@ fn change(account: Account) -> io::Result<()> {
 }
 
 /// The account called `name` among `accounts`, a line each (passwd(5)).
-fn find(accounts: &str, name: &str) -> Option<Account> {
+fn find(accounts: &str, name: &str) -> Option<PasswdEntry> {
     accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
         let is_named = fields.next() == Some(name);
         let user = fields.nth(1).filter(|_| is_named)?.parse().ok()?;
         let group = fields.next()?.parse().ok()?;
-        Some(Account {
+        Some(PasswdEntry {
             user: Uid::from_raw(user),
             group: Gid::from_raw(group),
         })

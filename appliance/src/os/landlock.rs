@@ -58,12 +58,12 @@ const TRUNCATE_FROM: libc::c_long = 3;
 
 /// Somewhere that stays writable.
 #[derive(Debug)]
-pub struct Place {
+pub struct WritablePath {
     descriptor: OwnedFd,
     rights: u64,
 }
 
-impl Place {
+impl WritablePath {
     /// The folder that a file is made in; it is made here if it is not there. Where it cannot be, the nearest one above it that is
     /// there: it may come later, by another account.
     ///
@@ -110,7 +110,7 @@ fn open(path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// The kernel has no Landlock ([`is_missing`]), or the call failed: the thread may do what it might.
-pub fn restrict(places: &[Place]) -> io::Result<()> {
+pub fn restrict(places: &[WritablePath]) -> io::Result<()> {
     // SAFETY: without attributes the kernel tells its version, and reads no memory.
     let version = unsafe {
         libc::syscall(
@@ -201,7 +201,8 @@ mod tests {
         let ours = Folder::new();
         let other = Folder::new();
         let kept = other.write("kept", "as it was");
-        let places = vec![Place::folder_of(&ours.path().join("new/file")).expect("it is there")];
+        let places =
+            vec![WritablePath::folder_of(&ours.path().join("new/file")).expect("it is there")];
         let file = ours.path().join("new/file");
         let restricted = thread::spawn(move || {
             match restrict(&places) {
@@ -241,8 +242,8 @@ mod tests {
     fn a_folder_that_cannot_be_made_is_the_nearest_above() {
         let folder = Folder::new();
         folder.write("file", "no folder");
-        let place = Place::folder_of(&folder.path().join("file/below/new"));
+        let place = WritablePath::folder_of(&folder.path().join("file/below/new"));
         assert_eq!(place.expect("the nearest").rights, FOLDER);
-        assert!(Place::file_of_the_kernel(Path::new("/proc/sys/net/none")).is_err());
+        assert!(WritablePath::file_of_the_kernel(Path::new("/proc/sys/net/none")).is_err());
     }
 }

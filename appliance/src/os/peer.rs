@@ -28,16 +28,16 @@ const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 /// It cannot be asked: it is in a namespace of others, or gone.
 pub fn takes_frames(interface: &str) -> nix::Result<bool> {
     let socket = route_socket()?;
-    let here = Device::read(&socket, if_nametoindex(interface)?, None)?;
+    let here = LinkAttributes::read(&socket, if_nametoindex(interface)?, None)?;
     let other = here.number(IFLA_LINK).ok_or(Errno::ENODEV)?;
     let namespace = here.number(IFLA_LINK_NETNSID);
-    Ok(Device::read(&socket, other, namespace)?.has_program())
+    Ok(LinkAttributes::read(&socket, other, namespace)?.has_program())
 }
 
 /// The attributes of a device.
-struct Device(Vec<u8>);
+struct LinkAttributes(Vec<u8>);
 
-impl Device {
+impl LinkAttributes {
     fn read(socket: &OwnedFd, index: u32, namespace: Option<u32>) -> nix::Result<Self> {
         netlink::ask(socket, &question(index, namespace))?;
         let mut answer = vec![0; ROOM];
@@ -92,7 +92,7 @@ mod tests {
             // A name whose length is no multiple of four, and a nested one with its flag.
             let attributes = [with(3, b"lan0\0"), with(0x8000 | IFLA_XDP, programs)].concat();
             let device = [vec![0; DEVICE_LEN], attributes].concat();
-            Device::of(&answer(RTM_NEWLINK, &device)).map(|device| device.has_program())
+            LinkAttributes::of(&answer(RTM_NEWLINK, &device)).map(|device| device.has_program())
         };
         let generic = with(6, &7_u32.to_ne_bytes());
         assert_eq!(of(&[]), Ok(false));
@@ -105,20 +105,20 @@ mod tests {
     #[test]
     fn what_the_kernel_refuses_is_its_error_and_less_than_an_answer_is_none() {
         let refused = answer(NLMSG_ERROR, &(-libc::EPERM).to_ne_bytes());
-        assert_eq!(Device::of(&refused).err(), Some(Errno::EPERM));
+        assert_eq!(LinkAttributes::of(&refused).err(), Some(Errno::EPERM));
         let whole = answer(RTM_NEWLINK, &[0; DEVICE_LEN]);
         for len in 0..whole.len() {
-            assert!(Device::of(&whole[..len]).is_err(), "{len}");
+            assert!(LinkAttributes::of(&whole[..len]).is_err(), "{len}");
         }
         let attributes = [with(3, b"lan0"), with(IFLA_LINK, &9_u32.to_ne_bytes())].concat();
         for len in 0..attributes.len() {
             assert_eq!(
-                Device(attributes[..len].to_vec()).number(IFLA_LINK),
+                LinkAttributes(attributes[..len].to_vec()).number(IFLA_LINK),
                 None,
                 "{len}"
             );
         }
-        assert_eq!(Device(attributes).number(IFLA_LINK), Some(9));
+        assert_eq!(LinkAttributes(attributes).number(IFLA_LINK), Some(9));
         // A length of nothing is no way on.
         assert_eq!(attribute(&[0; 64], IFLA_LINK), None);
     }

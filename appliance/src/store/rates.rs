@@ -21,7 +21,7 @@ static OWN: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
 /// Those that one does.
 static SHARED: OnceLock<&[AtomicU64; WORDS]> = OnceLock::new();
 /// What they say besides.
-static KNOWN: Mutex<Known> = Mutex::new(Known {
+static SETUP: Mutex<RateSetup> = Mutex::new(RateSetup {
     key: [0; 16],
     cookies: None,
     turns: SecretRotations::of_word(0),
@@ -32,7 +32,7 @@ static KNOWN: Mutex<Known> = Mutex::new(Known {
 /// Bytes of the accounts, for the memory budget: both.
 pub const BYTES: usize = 2 * size_of_val(&OWN);
 
-struct Known {
+struct RateSetup {
     /// Nobody outside can choose whose account takes whose place.
     key: HashKey,
     cookies: Option<CookieSecrets>,
@@ -121,11 +121,11 @@ pub fn turn_cookies() -> Turned {
 }
 
 /// Locks although a thread panicked while it held the lock: what is known is valid at every moment.
-fn known() -> MutexGuard<'static, Known> {
-    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+fn known() -> MutexGuard<'static, RateSetup> {
+    SETUP.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Known {
+impl RateSetup {
     fn show_all(&self, words: &[AtomicU64; WORDS]) {
         show_key(words, control::KEY, &self.key);
         let engine_ns = clock::now().millis().wrapping_mul(1_000_000);
@@ -217,7 +217,7 @@ mod tests {
             let address = first.parse().expect("an address");
             with_mask(&Network::of(address, length.parse().expect("a length")))
         });
-        let known = Known {
+        let known = RateSetup {
             key: *b"sixteen byte key",
             cookies: Some(CookieSecrets::Given {
                 current: *b"the present one.",

@@ -24,7 +24,7 @@ const COMPLAINT_PAUSE: Duration = Duration::from_secs(600);
 /// The thread, and the way to it.
 #[derive(Debug)]
 pub struct SnapshotWriter {
-    requests: Sender<Request>,
+    requests: Sender<WriterRequest>,
     /// Told when the snapshot was restored, and closed when the thread has ended.
     progress: Receiver<()>,
     /// Nobody waits any more for what is being restored.
@@ -33,10 +33,10 @@ pub struct SnapshotWriter {
 
 /// Asks the thread to write.
 #[derive(Clone, Debug)]
-pub struct SnapshotHandle(Sender<Request>);
+pub struct SnapshotHandle(Sender<WriterRequest>);
 
 #[derive(Debug)]
-enum Request {
+enum WriterRequest {
     Save(Sender<Result<usize, String>>),
     Finish,
 }
@@ -109,7 +109,7 @@ impl SnapshotWriter {
 
     fn finish_within(self, max: Duration) {
         // If the thread is gone there is nothing to wait for: it said why.
-        let _ = self.requests.send(Request::Finish);
+        let _ = self.requests.send(WriterRequest::Finish);
         let deadline = Instant::now() + max;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -134,7 +134,9 @@ impl SnapshotHandle {
     pub fn save(&self) -> Result<usize, String> {
         let gone = || "the snapshot thread has ended".to_owned();
         let (reply, outcome) = mpsc::channel();
-        self.0.send(Request::Save(reply)).map_err(|_| gone())?;
+        self.0
+            .send(WriterRequest::Save(reply))
+            .map_err(|_| gone())?;
         outcome.recv().map_err(|_| gone())?
     }
 }
@@ -165,15 +167,15 @@ struct Work<C> {
 }
 
 impl<C: Fn() -> u64> Work<C> {
-    fn run(&mut self, inbox: &Receiver<Request>, interval: Duration) {
+    fn run(&mut self, inbox: &Receiver<WriterRequest>, interval: Duration) {
         loop {
             match inbox.recv_timeout(interval) {
-                Ok(Request::Save(reply)) => {
+                Ok(WriterRequest::Save(reply)) => {
                     // Whoever asked may be gone.
                     let _ = reply.send(self.save());
                 }
                 Err(RecvTimeoutError::Timeout) => self.save_changes(),
-                Ok(Request::Finish) | Err(RecvTimeoutError::Disconnected) => {
+                Ok(WriterRequest::Finish) | Err(RecvTimeoutError::Disconnected) => {
                     return self.save_changes();
                 }
             }
@@ -217,7 +219,7 @@ mod tests {
     use super::*;
 
     /// A writer, and what its thread would have: its requests, and the sign that it lives.
-    fn writer() -> (SnapshotWriter, Receiver<Request>, Sender<()>) {
+    fn writer() -> (SnapshotWriter, Receiver<WriterRequest>, Sender<()>) {
         let (requests, inbox) = mpsc::channel();
         let (living, progress) = mpsc::channel();
         let writer = SnapshotWriter {
@@ -237,7 +239,7 @@ mod tests {
         assert!(is_late.load(Ordering::Acquire), "it stays away");
         living.send(()).expect("the writer listens");
         writer.finish_within(Duration::from_millis(1));
-        assert!(matches!(inbox.try_recv(), Ok(Request::Finish)));
+        assert!(matches!(inbox.try_recv(), Ok(WriterRequest::Finish)));
     }
 
     #[test]
@@ -250,7 +252,7 @@ mod tests {
             living.send(()).expect("the writer listens");
             // As of one that came late, which is not an end.
             living.send(()).expect("the writer listens");
-            assert!(matches!(inbox.recv(), Ok(Request::Finish)));
+            assert!(matches!(inbox.recv(), Ok(WriterRequest::Finish)));
             written.store(true, Ordering::Release);
             drop(living);
         });

@@ -28,13 +28,13 @@ pub const BYTES: usize = size_of::<Hotness>();
 
 /// What is counted.
 pub struct Hotness {
-    places: [Place; PLACES],
+    places: [HitCount; PLACES],
     /// When they are halved next.
     next_half: Instant,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Place {
+struct HitCount {
     /// Bits of the hash that are not those of the place.
     tag: u16,
     count: u16,
@@ -58,7 +58,7 @@ impl Hotness {
     /// Nothing is hot.
     pub fn new() -> Self {
         Self {
-            places: [Place::default(); PLACES],
+            places: [HitCount::default(); PLACES],
             next_half: Instant::default(),
         }
     }
@@ -105,7 +105,7 @@ impl Hotness {
         }
         match place.count.checked_sub(1) {
             Some(left) => place.count = left,
-            None => *place = Place { tag, count: 1 },
+            None => *place = HitCount { tag, count: 1 },
         }
         0
     }

@@ -36,7 +36,7 @@ pub enum WorkerCommand {
 }
 
 /// What the worker has not taken yet.
-struct Waiting {
+struct InboxQueue {
     others: Deque<WorkerCommand, COMMANDS_MAX>,
     /// The newest policy. It always has a place, so that no worker serves under an old one.
     policy: Option<Arc<dyn PolicySource>>,
@@ -44,7 +44,7 @@ struct Waiting {
 
 /// Full: `send` gives the command back, but for a new policy, which takes the place of one that was not taken yet.
 pub struct Inbox {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<InboxQueue>,
     /// Sockets that the worker could not wait at, and why, on their way back.
     returned: Mutex<Option<(Listeners, io::Error)>>,
     /// AF_XDP sockets on their way back.
@@ -62,7 +62,7 @@ impl Inbox {
     pub fn new() -> io::Result<Self> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Self {
-            waiting: Mutex::new(Waiting {
+            waiting: Mutex::new(InboxQueue {
                 others: Deque::new(),
                 policy: None,
             }),
@@ -146,7 +146,7 @@ impl Inbox {
         command
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, InboxQueue> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -34,7 +34,7 @@ const CLIENT: Mac = Mac([
 const OURS: [u8; 3] = [53, 0x53, 99];
 
 /// A kernel that answers as told and remembers the listen key it was asked for.
-struct Told {
+struct FakeKernel {
     egress_ifindex: u32,
     ingress: u32,
     drops_garbage: bool,
@@ -56,7 +56,7 @@ struct Told {
     odd: Cell<u32>,
 }
 
-impl FrameContext for Told {
+impl FrameContext for FakeKernel {
     fn ingress(&self) -> u32 {
         self.ingress
     }
@@ -79,7 +79,7 @@ impl FrameContext for Told {
     }
 }
 
-impl Kernel for Told {
+impl Kernel for FakeKernel {
     fn path_check(&self, listen: &Listen) -> Option<PathCheck> {
         self.asked.borrow_mut().get_or_insert(*listen);
         self.looks.set(self.looks.get() + 1);
@@ -122,8 +122,8 @@ impl Kernel for Told {
     }
 }
 
-fn alive() -> Told {
-    Told {
+fn alive() -> FakeKernel {
+    FakeKernel {
         egress_ifindex: 0,
         ingress: OUR_INDEX,
         drops_garbage: true,
@@ -143,7 +143,7 @@ fn alive() -> Told {
     }
 }
 
-fn run(bytes: &[u8], kernel: &Told) -> Result<(), Reason> {
+fn run(bytes: &[u8], kernel: &FakeKernel) -> Result<(), Reason> {
     // Exactly as long as the frame, so that a memory checker sees any byte read behind it.
     let frame = bytes.to_vec().into_boxed_slice();
     let range = frame.as_ptr_range();
@@ -279,7 +279,7 @@ fn both_ways(frame: &[u8], changes: &[(usize, u8)]) -> [Result<(), Reason>; 2] {
     let mut frame = frame.to_vec();
     changes.iter().for_each(|(at, to)| frame[*at] = *to);
     [true, false].map(|drops_garbage| {
-        let kernel = Told {
+        let kernel = FakeKernel {
             drops_garbage,
             ..alive()
         };
@@ -390,14 +390,14 @@ fn a_query_by_a_port_passes_until_the_bridge_has_heard_of_its_station() {
             (true, false, Err(Reason::PassStation)),
             (true, true, Ok(())),
         ] {
-            let kernel = Told {
+            let kernel = FakeKernel {
                 is_by_port,
                 has_heard,
                 ..alive()
             };
             assert_eq!(run(frame, &kernel), expected);
             assert!(kernel.heard.get() == is_by_port.then_some(CLIENT));
-            let kernel = Told {
+            let kernel = FakeKernel {
                 is_large: true,
                 ..kernel
             };
@@ -411,7 +411,7 @@ fn a_query_by_a_port_passes_until_the_bridge_has_heard_of_its_station() {
 #[test]
 fn a_query_by_a_port_whose_frames_are_the_bridges_passes() {
     for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
-        let kernel = Told {
+        let kernel = FakeKernel {
             is_resting: true,
             is_by_port: true,
             has_heard: true,
@@ -437,7 +437,7 @@ fn a_frame_to_another_stations_mac_passes() {
                 assert_eq!(run(&other, &alive()), Err(reason), "byte {at}, bit {bit}");
             }
         }
-        let kernel = Told {
+        let kernel = FakeKernel {
             mac: [0x02, 0, 0, 0, 0, 0x03],
             ..alive()
         };
@@ -455,7 +455,7 @@ fn a_frame_to_another_stations_mac_passes() {
 fn a_frame_that_a_port_of_a_bond_received_passes() {
     for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
         for ingress in [0, 1, OUR_INDEX + 1, OUR_INDEX << 16] {
-            let kernel = Told { ingress, ..alive() };
+            let kernel = FakeKernel { ingress, ..alive() };
             assert_eq!(run(frame, &kernel), Err(Reason::PassOtherDevice));
         }
     }
@@ -463,7 +463,7 @@ fn a_frame_that_a_port_of_a_bond_received_passes() {
 
 #[test]
 fn a_frame_in_several_buffers_passes() {
-    let kernel = Told {
+    let kernel = FakeKernel {
         is_large: true,
         ..alive()
     };
@@ -497,7 +497,7 @@ fn the_reply_has_to_leave_as_the_query_came() {
         (hop(7, other), Err(Reason::PassRoute)),
         (None, Err(Reason::PassRoute)),
     ] {
-        let kernel = Told {
+        let kernel = FakeKernel {
             egress_ifindex: 7,
             next_hop,
             ..alive()
@@ -516,7 +516,7 @@ fn a_heartbeat_far_away_in_either_direction_is_stale() {
         (Some(0), Err(Reason::PassNoSocket)),
         (None, Err(Reason::PassNoSocket)),
     ] {
-        let kernel = Told {
+        let kernel = FakeKernel {
             heartbeat,
             ..alive()
         };

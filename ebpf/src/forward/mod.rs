@@ -169,7 +169,7 @@ mod tests {
     const COOKIE: u32 = 0x5566_7787;
 
     /// A kernel that answers as told.
-    struct Told {
+    struct FakeKernel {
         cookies: [u32; 2],
         has_proved: bool,
         is_auto: bool,
@@ -179,7 +179,7 @@ mod tests {
         proofs: Cell<u32>,
     }
 
-    impl FrameContext for Told {
+    impl FrameContext for FakeKernel {
         fn next_hop(&self, _: &ReplyFlow) -> Option<NextHop> {
             None
         }
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    impl Guarded for Told {
+    impl Guarded for FakeKernel {
         fn guarded(&self, _: &Listen) -> Option<PathCheck> {
             None
         }
@@ -221,7 +221,7 @@ mod tests {
         }
     }
 
-    impl Forwarding for Told {
+    impl Forwarding for FakeKernel {
         fn protected(&self, behind: &Behind) -> Option<Protected> {
             let egress_ifindex = if self.has_no_route { 7 } else { 0 };
             let check = PathCheck::new(egress_ifindex, 3, OUR_MAC).with_mss(1_400);
@@ -253,8 +253,8 @@ mod tests {
         }
     }
 
-    fn told(cookies: [u32; 2]) -> Told {
-        Told {
+    fn told(cookies: [u32; 2]) -> FakeKernel {
+        FakeKernel {
             cookies,
             has_proved: false,
             is_auto: false,
@@ -265,13 +265,13 @@ mod tests {
     }
 
     /// What becomes of a segment with these flags: why it passes, or number and flags of the answer and what it is counted by.
-    fn run(flags: u8, kernel: &Told) -> Result<(u32, u8, Reason), Reason> {
+    fn run(flags: u8, kernel: &FakeKernel) -> Result<(u32, u8, Reason), Reason> {
         let mut frame = SYN.to_vec();
         frame[FLAGS] = flags;
         judged(&frame, kernel)
     }
 
-    fn judged(frame: &[u8], kernel: &Told) -> Result<(u32, u8, Reason), Reason> {
+    fn judged(frame: &[u8], kernel: &FakeKernel) -> Result<(u32, u8, Reason), Reason> {
         let range = frame.as_ptr_range();
         // SAFETY: the range of a live slice.
         let frame = unsafe { Cursor::new(range.start, range.end) };

@@ -18,7 +18,7 @@ use xdnsd_abi::{Behind, Reason};
 const HEADERS_MAX: usize = 6;
 
 /// Where a segment begins.
-enum Place {
+enum SegmentStart {
     /// At this offset of the frame.
     At(u32),
     /// Behind more headers than are gone through.
@@ -44,8 +44,8 @@ fn look(frame: Cursor<'_>, kernel: &impl Forwarding) -> Option<Reason> {
         _ => behind_extensions(rest, at, kernel),
     };
     let at = match place? {
-        Place::At(at) => at,
-        Place::Deep => return Some(Reason::DropForward),
+        SegmentStart::At(at) => at,
+        SegmentStart::Deep => return Some(Reason::DropForward),
     };
     let (ports, flags) = match kernel.words(at) {
         Some([ports, rest]) => (ports, Some(rest.to_ne_bytes()[tcp::field::FLAGS - 8])),
@@ -81,7 +81,7 @@ fn look(frame: Cursor<'_>, kernel: &impl Forwarding) -> Option<Reason> {
 
 /// `None`: this is no segment, or not its first part.
 #[inline(always)]
-fn behind_options(rest: Cursor<'_>, at: u32) -> Option<Place> {
+fn behind_options(rest: Cursor<'_>, at: u32) -> Option<SegmentStart> {
     use ipv4::field::{FLAGS_OFFSET, PROTOCOL, VERSION_IHL};
     let (header, _) = rest.take::<{ ipv4::HEADER_LEN }>()?;
     let is_first = header.be16::<{ FLAGS_OFFSET.start }>() & ipv4::OFFSET == 0;
@@ -89,12 +89,12 @@ fn behind_options(rest: Cursor<'_>, at: u32) -> Option<Place> {
         return None;
     }
     let words = header.get::<VERSION_IHL, u8>() & 0x0f;
-    Some(Place::At(at + u32::from(words) * 4))
+    Some(SegmentStart::At(at + u32::from(words) * 4))
 }
 
 /// The same where there are extension headers.
 #[inline(always)]
-fn behind_extensions(rest: Cursor<'_>, at: u32, kernel: &impl Forwarding) -> Option<Place> {
+fn behind_extensions(rest: Cursor<'_>, at: u32, kernel: &impl Forwarding) -> Option<SegmentStart> {
     let (header, _) = rest.take::<{ ipv6::HEADER_LEN }>()?;
     let mut kind = header.get::<{ ipv6::field::NEXT_HEADER }, u8>();
     let mut at = at + ipv6::HEADER_LEN as u32;
@@ -116,7 +116,7 @@ fn behind_extensions(rest: Cursor<'_>, at: u32, kernel: &impl Forwarding) -> Opt
         kind = next;
     }
     if kind == protocol::TCP {
-        return Some(Place::At(at));
+        return Some(SegmentStart::At(at));
     }
-    extension::is_one(kind).then_some(Place::Deep)
+    extension::is_one(kind).then_some(SegmentStart::Deep)
 }

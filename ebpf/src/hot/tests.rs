@@ -17,7 +17,7 @@ const NOW: u64 = 50 * NANOS_PER_SEC;
 const NUMBER: u32 = 9;
 
 /// A kernel that does as told.
-struct Told {
+struct FakeKernel {
     frame: RefCell<Vec<u8>>,
     words: AnswerWords,
     hash: u64,
@@ -27,7 +27,7 @@ struct Told {
     hits: Cell<u32>,
 }
 
-impl HotKernel for Told {
+impl HotKernel for FakeKernel {
     fn frame(&self) -> Cursor<'_> {
         let range = self.frame.borrow().as_ptr_range();
         // SAFETY: the range of a live vector, which grows only when nobody looks at it any more.
@@ -126,7 +126,7 @@ impl HotKernel for Told {
 }
 
 /// With the answer to the query, and its client.
-fn told(frame: &[u8]) -> Told {
+fn told(frame: &[u8]) -> FakeKernel {
     let mut words: AnswerWords = [0; word::COUNT];
     words[word::KIND] = 1;
     words[word::NAME] = u64::from_ne_bytes(*b"\x03www\x02ab\0");
@@ -148,7 +148,7 @@ fn told(frame: &[u8]) -> Told {
     let mut name = [0; NAME_WORDS];
     name.copy_from_slice(&words[word::NAME..word::OVER]);
     let Address(high, low) = Address::mapped(u32::from_ne_bytes([192, 0, 2, 1]));
-    Told {
+    FakeKernel {
         frame: RefCell::new(frame.to_vec()),
         hash: hot::hash(KEY, words[word::KIND], &name),
         words,
@@ -207,7 +207,7 @@ fn the_answer_stands_behind_the_clients_own_question() {
 /// Nothing of the frame is written before all is decided.
 #[test]
 fn without_room_the_frame_is_as_it_was() {
-    let kernel = Told {
+    let kernel = FakeKernel {
         has_room: false,
         ..told(&QUERY)
     };
@@ -272,7 +272,7 @@ fn name_words(name: &[u8]) -> [u64; NAME_WORDS] {
 }
 
 /// A kernel whose index leads from the question for `asked` to the answer for `has`, as if both had one hash.
-fn leads(asked: &[u8], has: &[u8]) -> Told {
+fn leads(asked: &[u8], has: &[u8]) -> FakeKernel {
     let mut kernel = told(&query_for(asked));
     kernel.hash = hot::hash(KEY, 1, &name_words(asked));
     kernel.words[word::NAME..word::OVER].copy_from_slice(&name_words(has));

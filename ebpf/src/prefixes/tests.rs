@@ -18,13 +18,13 @@ const IPV6: [u8; 40] = [
 ];
 
 /// A kernel where addresses that end with 53 in VLAN 5 are ours, and one verdict is on all sources.
-struct Told {
+struct FakeKernel {
     has_prefixes: bool,
     ingress: u32,
     verdict: u8,
 }
 
-impl FrameContext for Told {
+impl FrameContext for FakeKernel {
     fn next_hop(&self, _: &ReplyFlow) -> Option<NextHop> {
         None
     }
@@ -36,7 +36,7 @@ impl FrameContext for Told {
     }
 }
 
-impl PrefixKernel for Told {
+impl PrefixKernel for FakeKernel {
     fn has_prefixes(&self) -> bool {
         self.has_prefixes
     }
@@ -52,7 +52,7 @@ impl PrefixKernel for Told {
     }
 }
 
-const DENY: Told = Told {
+const DENY: FakeKernel = FakeKernel {
     has_prefixes: true,
     ingress: OUR_INDEX,
     verdict: verdict::DENY,
@@ -67,7 +67,7 @@ fn frames() -> [Vec<u8>; 2] {
 }
 
 /// What becomes of exactly these bytes.
-fn run(bytes: &[u8], kernel: &Told) -> Result<(), Reason> {
+fn run(bytes: &[u8], kernel: &FakeKernel) -> Result<(), Reason> {
     let bytes = bytes.to_vec().into_boxed_slice();
     let range = bytes.as_ptr_range();
     // SAFETY: the range of a live slice.
@@ -79,9 +79,9 @@ fn what_comes_from_a_denied_prefix_to_us_is_dropped() {
     for frame in frames() {
         assert_eq!(run(&frame, &DENY), Err(Reason::DropDenied));
         for verdict in [verdict::NONE, verdict::ALLOW] {
-            assert_eq!(run(&frame, &Told { verdict, ..DENY }), Ok(()));
+            assert_eq!(run(&frame, &FakeKernel { verdict, ..DENY }), Ok(()));
         }
-        let none = Told {
+        let none = FakeKernel {
             has_prefixes: false,
             ..DENY
         };
@@ -113,7 +113,7 @@ fn what_is_not_to_us_or_is_cut_passes() {
         for len in 0..frame.len() {
             assert_eq!(run(&frame[..len], &DENY), Ok(()), "{len}");
         }
-        let elsewhere = Told {
+        let elsewhere = FakeKernel {
             ingress: OUR_INDEX + 1,
             ..DENY
         };

@@ -52,7 +52,7 @@ fn option(code: u16, data: &[u8]) -> Vec<u8> {
 }
 
 /// A table and a frame.
-struct Told {
+struct FakeKernel {
     table: RefCell<Vec<Element>>,
     frame: RefCell<Vec<u8>>,
     now: Cell<u64>,
@@ -61,7 +61,7 @@ struct Told {
     few: RefCell<[u64; few::COUNT as usize]>,
 }
 
-impl RateKernel for Told {
+impl RateKernel for FakeKernel {
     type Element = u32;
 
     fn frame(&self) -> Cursor<'_> {
@@ -144,7 +144,7 @@ fn halves(key: &HashKey) -> [u64; 2] {
     [0, 1].map(|at| u64::from_ne_bytes(halves[at]))
 }
 
-impl Told {
+impl FakeKernel {
     fn new(frame: &[u8]) -> Self {
         let mut table = vec![[0; 16]; ELEMENTS as usize];
         let head = &mut table[0];
@@ -208,17 +208,17 @@ const FULL: u64 = QUERIES.depth_ns;
 #[test]
 fn who_has_no_account_or_room_left_goes_on() {
     let frame = query(&[]);
-    assert_eq!(Told::new(&frame).judge(), Ok(false), "no account");
+    assert_eq!(FakeKernel::new(&frame).judge(), Ok(false), "no account");
     let last = FULL - QUERIES.interval_ns;
-    let told = Told::new(&frame).owing(ClientPrefix::prefix(client()), last);
+    let told = FakeKernel::new(&frame).owing(ClientPrefix::prefix(client()), last);
     assert_eq!(told.judge(), Ok(true));
     assert_eq!(*told.frame.borrow(), frame);
-    let told = Told::new(&frame).owing(ClientPrefix::prefix(client()), last + 1);
+    let told = FakeKernel::new(&frame).owing(ClientPrefix::prefix(client()), last + 1);
     assert_eq!(told.judge(), Err(Reason::RateSlipped));
-    let off = Told::new(&frame).owing(ClientPrefix::prefix(client()), FULL);
+    let off = FakeKernel::new(&frame).owing(ClientPrefix::prefix(client()), FULL);
     off.table.borrow_mut()[0][control::QUERY_DEPTH] = 0;
     assert_eq!(off.judge(), Ok(false), "no limit");
-    let none = Told::new(&frame);
+    let none = FakeKernel::new(&frame);
     none.table.borrow_mut().clear();
     assert_eq!(none.judge(), Ok(false), "no table");
 }
@@ -226,8 +226,8 @@ fn who_has_no_account_or_room_left_goes_on() {
 #[test]
 fn slips_end_and_the_rest_is_dropped() {
     let frame = query(&[]);
-    let told = Told::new(&frame).owing(ClientPrefix::prefix(client()), FULL);
-    let again = |told: &Told| {
+    let told = FakeKernel::new(&frame).owing(ClientPrefix::prefix(client()), FULL);
+    let again = |told: &FakeKernel| {
         *told.frame.borrow_mut() = query(&[]);
         told.judge()
     };
@@ -235,16 +235,16 @@ fn slips_end_and_the_rest_is_dropped() {
     assert_eq!(again(&told), Err(Reason::RateSlipped));
     assert_eq!(again(&told), Err(Reason::DropRate));
     assert_eq!(*told.frame.borrow(), frame, "as it was");
-    let next = Told::new(&query(&[])).owing(ClientPrefix::prefix(client()), FULL);
+    let next = FakeKernel::new(&query(&[])).owing(ClientPrefix::prefix(client()), FULL);
     next.table.borrow_mut()[0][control::SLIP_DEPTH] = 0;
     assert_eq!(again(&next), Err(Reason::DropRate), "none at all");
 }
 
 #[test]
 fn where_answers_do_not_leave_user_space_gives_them() {
-    let told = Told {
+    let told = FakeKernel {
         answers: false,
-        ..Told::new(&query(&[])).owing(ClientPrefix::prefix(client()), FULL)
+        ..FakeKernel::new(&query(&[])).owing(ClientPrefix::prefix(client()), FULL)
     };
     for _ in 0..9 {
         assert_eq!(told.judge(), Ok(false), "it counts them itself");
@@ -259,7 +259,7 @@ fn where_answers_do_not_leave_user_space_gives_them() {
 
 #[test]
 fn the_answer_is_the_question_with_tc() {
-    let told = Told::new(&query(&option(3, b""))).owing(ClientPrefix::prefix(client()), FULL);
+    let told = FakeKernel::new(&query(&option(3, b""))).owing(ClientPrefix::prefix(client()), FULL);
     assert_eq!(told.judge(), Err(Reason::RateSlipped));
     let frame = told.frame.borrow();
     let (asked, len) = (query(&[]), query(&[]).len());
@@ -286,7 +286,8 @@ fn the_answer_is_the_question_with_tc() {
         let mut message = query(&[])[42..66].to_vec();
         message[11] = 0;
         message.extend(tail);
-        let told = Told::new(&self::frame(&message)).owing(ClientPrefix::prefix(client()), FULL);
+        let told =
+            FakeKernel::new(&self::frame(&message)).owing(ClientPrefix::prefix(client()), FULL);
         assert_eq!(told.judge(), Err(Reason::RateSlipped));
         let frame = told.frame.borrow();
         assert_eq!((frame.len(), frame[53]), (66, 0));
@@ -295,8 +296,9 @@ fn the_answer_is_the_question_with_tc() {
 
 #[test]
 fn a_good_cookie_is_exempt_and_no_other() {
-    let full =
-        |options: &[u8]| Told::new(&query(options)).owing(ClientPrefix::prefix(client()), FULL);
+    let full = |options: &[u8]| {
+        FakeKernel::new(&query(options)).owing(ClientPrefix::prefix(client()), FULL)
+    };
     let with = |cookie: &[u8]| option(10, cookie);
     let behind = [option(3, b""), option(8, &[0, 1, 24, 0]), with(&COOKIE)].concat();
     assert_eq!(
@@ -327,7 +329,7 @@ fn a_good_cookie_is_exempt_and_no_other() {
     assert_eq!(without_slips.judge(), Ok(false), "nor does it take a slip");
     // Its time, and its address.
     let at = |secs: i64| {
-        let told = Told::new(&query(&with(&COOKIE)));
+        let told = FakeKernel::new(&query(&with(&COOKIE)));
         told.now
             .set((told.now.get() as i64 + secs * 1_000_000_000) as u64);
         told.owing(ClientPrefix::prefix(client()), FULL).judge()
@@ -336,7 +338,7 @@ fn a_good_cookie_is_exempt_and_no_other() {
     assert_eq!([at(3_601), at(-301)], [Err(Reason::RateSlipped); 2]);
     let mut elsewhere = query(&with(&COOKIE));
     elsewhere[29] ^= 1;
-    let told = Told::new(&elsewhere).owing(ClientPrefix::prefix(client()), FULL);
+    let told = FakeKernel::new(&elsewhere).owing(ClientPrefix::prefix(client()), FULL);
     assert_eq!(told.judge(), Err(Reason::RateSlipped));
     let without = full(&with(&COOKIE));
     without.table.borrow_mut()[0][control::HAS_COOKIES] = 0;
@@ -375,7 +377,7 @@ fn an_ipv6_clients_cookie_is_good() {
     .concat();
     let (words, _) = source.as_chunks();
     let words = [0, 1].map(|at| u64::from_ne_bytes(words[at]));
-    let told = Told::new(&frame);
+    let told = FakeKernel::new(&frame);
     told.now.set((0x5cf7_c579 - WALL) * 1_000_000_000);
     let told = told.owing(ClientPrefix::prefix(words), FULL);
     assert_eq!(told.judge(), Err(Reason::RateSlipped), "another secret");
@@ -405,13 +407,13 @@ fn a_neighbour_counts_for_itself() {
             Err(Reason::RateSlipped),
         ),
     ] {
-        let mut told = Told::new(&query(&[])).owing(unit, FULL);
+        let mut told = FakeKernel::new(&query(&[])).owing(unit, FULL);
         if is_on_link {
             told = told.on_link(network, mask);
         }
         assert_eq!(told.judge(), verdict, "{unit:?} {is_on_link}");
     }
-    let told = Told::new(&query(&[])).owing(ClientPrefix::prefix(client()), FULL);
+    let told = FakeKernel::new(&query(&[])).owing(ClientPrefix::prefix(client()), FULL);
     told.table.borrow_mut()[0][control::NETWORKS] = NETWORKS_MAX as u64 + 1;
     assert_eq!(told.judge(), Ok(false), "not all networks are known");
 }
@@ -424,7 +426,7 @@ fn messages_that_are_cut_off_are_dropped_or_slip() {
     for len in 42 + 12..whole.len() {
         let mut cut = whole[..len].to_vec();
         cut[38..40].copy_from_slice(&((len - 34) as u16).to_be_bytes());
-        let told = Told::new(&cut).owing(ClientPrefix::prefix(client()), FULL);
+        let told = FakeKernel::new(&cut).owing(ClientPrefix::prefix(client()), FULL);
         let expected = match len < question_end {
             true => Reason::DropRate,
             false => Reason::RateSlipped,
@@ -441,18 +443,18 @@ fn messages_that_are_cut_off_are_dropped_or_slip() {
     ] {
         let mut odd = query(&[]);
         odd[at] = value;
-        let told = Told::new(&odd).owing(ClientPrefix::prefix(client()), FULL);
+        let told = FakeKernel::new(&odd).owing(ClientPrefix::prefix(client()), FULL);
         assert_eq!(told.judge(), Err(Reason::DropRate), "{at} {value}");
     }
     let long = frame(&[&query(&[])[42..], &[0; 256]].concat());
-    let told = Told::new(&long).owing(ClientPrefix::prefix(client()), FULL);
+    let told = FakeKernel::new(&long).owing(ClientPrefix::prefix(client()), FULL);
     assert_eq!(told.judge(), Err(Reason::DropRate));
 }
 
 /// What another program answers is counted here, and nothing else.
 #[test]
 fn what_user_space_does_not_see_is_counted() {
-    let told = Told::new(&query(&[])).owing(ClientPrefix::prefix(client()), 0);
+    let told = FakeKernel::new(&query(&[])).owing(ClientPrefix::prefix(client()), 0);
     let account = judge(&told, &mut scratch()).expect("it goes on");
     let account = account.expect("there is one");
     for given in 1..=10 {
@@ -467,7 +469,7 @@ fn what_user_space_does_not_see_is_counted() {
 const NEWCOMERS: u64 = 1_000;
 const AT_ONCE: usize = 20;
 
-impl Told {
+impl FakeKernel {
     fn with_newcomers(self) -> Self {
         self.table.borrow_mut()[0][control::NEWCOMERS] = 1_000_000_000 / NEWCOMERS;
         self
@@ -493,7 +495,7 @@ impl Told {
 #[test]
 fn new_clients_share_what_user_space_is_given_of_them() {
     let frame = query(&[]);
-    let told = Told::new(&frame).with_newcomers();
+    let told = FakeKernel::new(&frame).with_newcomers();
     assert_eq!(told.newcomers(&frame, 50), [AT_ONCE, AT_ONCE, 10]);
     told.now.set(told.now.get() + 5_000_000);
     assert_eq!(told.newcomers(&frame, 50), [5, 5, 40]);
@@ -502,10 +504,10 @@ fn new_clients_share_what_user_space_is_given_of_them() {
     assert_eq!(told.newcomers(&frame, 50), [AT_ONCE, AT_ONCE, 10]);
     assert_eq!(told.newcomers(&frame, 1), [0, 0, 1]);
     // The answer with TC is the same as for who has had too much.
-    let told = Told::new(&frame).with_newcomers();
+    let told = FakeKernel::new(&frame).with_newcomers();
     assert_eq!(told.newcomers(&frame, AT_ONCE + 1), [AT_ONCE, 1, 0]);
     let answer = told.frame.borrow().clone();
-    let limited = Told::new(&frame).owing(ClientPrefix::prefix(client()), FULL);
+    let limited = FakeKernel::new(&frame).owing(ClientPrefix::prefix(client()), FULL);
     assert_eq!(limited.judge(), Err(Reason::RateSlipped));
     assert_eq!(answer, *limited.frame.borrow());
 }
@@ -513,18 +515,18 @@ fn new_clients_share_what_user_space_is_given_of_them() {
 #[test]
 fn new_clients_have_all_where_there_is_no_limit_or_they_have_proved_themselves() {
     let frame = query(&[]);
-    let told = Told::new(&frame);
+    let told = FakeKernel::new(&frame);
     assert_eq!(told.newcomers(&frame, 50), [50, 0, 0], "no limit");
-    let none = Told::new(&frame).with_newcomers();
+    let none = FakeKernel::new(&frame).with_newcomers();
     none.table.borrow_mut().clear();
     assert_eq!(none.newcomers(&frame, 50), [50, 0, 0], "no table");
-    let proved = Told {
+    let proved = FakeKernel {
         has_proved: true,
-        ..Told::new(&frame).with_newcomers()
+        ..FakeKernel::new(&frame).with_newcomers()
     };
     assert_eq!(proved.newcomers(&frame, 50), [50, 0, 0]);
     let cookie = query(&option(10, &COOKIE));
-    let told = Told::new(&cookie).with_newcomers();
+    let told = FakeKernel::new(&cookie).with_newcomers();
     assert_eq!(told.newcomers(&cookie, 50), [50, 0, 0]);
     let forged = query(&option(10, &[&COOKIE[..23], &[0]].concat()));
     assert_eq!(told.newcomers(&forged, 50), [0, AT_ONCE, 30]);
@@ -534,7 +536,7 @@ fn new_clients_have_all_where_there_is_no_limit_or_they_have_proved_themselves()
 #[test]
 fn one_new_client_a_second_is_one() {
     let frame = query(&[]);
-    let told = Told::new(&frame);
+    let told = FakeKernel::new(&frame);
     told.table.borrow_mut()[0][control::NEWCOMERS] = 1_000_000_000;
     assert_eq!(told.newcomers(&frame, 5), [1, 1, 3]);
 }
@@ -542,18 +544,18 @@ fn one_new_client_a_second_is_one() {
 #[test]
 fn new_clients_get_no_tc_where_none_is_given_or_leaves() {
     let frame = query(&[]);
-    let told = Told::new(&frame).with_newcomers();
+    let told = FakeKernel::new(&frame).with_newcomers();
     told.table.borrow_mut()[0][control::SLIP_DEPTH] = 0;
     assert_eq!(told.newcomers(&frame, 50), [AT_ONCE, 0, 30]);
-    let told = Told {
+    let told = FakeKernel {
         answers: false,
-        ..Told::new(&frame).with_newcomers()
+        ..FakeKernel::new(&frame).with_newcomers()
     };
     assert_eq!(told.newcomers(&frame, 50), [AT_ONCE, 0, 30]);
     assert_eq!(*told.frame.borrow(), frame, "as it was");
     let odd = &frame[..42 + 12];
     let mut cut = odd.to_vec();
     cut[38..40].copy_from_slice(&20_u16.to_be_bytes());
-    let told = Told::new(&cut).with_newcomers();
+    let told = FakeKernel::new(&cut).with_newcomers();
     assert_eq!(told.newcomers(&cut, 50), [AT_ONCE, 0, 30], "no question");
 }

@@ -22,7 +22,7 @@ const ASKED: u32 = 77;
 const NOW_NS: u64 = 0x1_0000_1050 * 1_000_000 + 999_999;
 
 /// A kernel that answers as told.
-struct Told {
+struct FakeKernel {
     frame: Vec<u8>,
     ingress: u32,
     drops_garbage: bool,
@@ -37,7 +37,7 @@ struct Told {
     asked: RefCell<Vec<(Vec<u8>, u64)>>,
 }
 
-impl FrameContext for Told {
+impl FrameContext for FakeKernel {
     fn next_hop(&self, reply: &ReplyFlow) -> Option<NextHop> {
         assert_eq!(reply.protocol, 6);
         assert_eq!(reply.source_port, 53_u16.to_be());
@@ -52,7 +52,7 @@ impl FrameContext for Told {
     }
 }
 
-impl Guarded for Told {
+impl Guarded for FakeKernel {
     fn guarded(&self, listen: &Listen) -> Option<PathCheck> {
         let check = PathCheck::new(self.egress_ifindex, OUR_INDEX, OUR_MAC).with_mss(MSS);
         let check = check.with_own(ASKED);
@@ -81,7 +81,7 @@ impl Guarded for Told {
     }
 }
 
-impl Cookies for Told {
+impl Cookies for FakeKernel {
     fn walk(&self, walk: &mut OptionWalk) {
         for _ in 0..COUNT_MAX {
             if !walk.step() {
@@ -107,8 +107,8 @@ impl Cookies for Told {
     }
 }
 
-fn told(frame: &[u8]) -> Told {
-    Told {
+fn told(frame: &[u8]) -> FakeKernel {
+    FakeKernel {
         frame: frame.to_vec(),
         ingress: OUR_INDEX,
         drops_garbage: true,
@@ -149,7 +149,7 @@ fn seal(frame: &mut [u8], tcp: usize) {
     frame[tcp + 16..tcp + 18].copy_from_slice(&checksum.to_be_bytes());
 }
 
-fn run(kernel: &Told) -> Result<SegmentAnswer, Reason> {
+fn run(kernel: &FakeKernel) -> Result<SegmentAnswer, Reason> {
     // Exactly as long as the frame, so that a memory checker sees any byte read behind it.
     let frame = kernel.frame.clone().into_boxed_slice();
     let range = frame.as_ptr_range();
@@ -244,7 +244,7 @@ fn the_answer_keeps_what_it_may_of_the_options() {
 
 #[test]
 fn each_thing_that_is_not_as_it_should_be_is_a_reason_and_asks_the_kernel_nothing() {
-    type Change = fn(&mut Told);
+    type Change = fn(&mut FakeKernel);
     let cases: [(Change, Reason); 15] = [
         (|told| told.frame[29] = 53, Reason::DropSource),
         (|told| told.frame[29] = 99, Reason::DropSource),

@@ -19,7 +19,7 @@ const REST_LEN: usize = size_of::<u64>() - (IN_IMAGE.end - IN_IMAGE.start);
 
 /// What it takes to find the rules of each source in an image again.
 #[derive(Debug)]
-pub struct Kept {
+pub struct KeptRules {
     key: HashKey,
     exact_depths: u128,
     subtree_depths: u128,
@@ -63,7 +63,7 @@ pub(super) struct Apart {
     pub specials: Vec<Special>,
 }
 
-impl Kept {
+impl KeptRules {
     /// Of what an image was just made of, and what stood apart.
     pub(super) fn new(builder: ListBuilder, apart: Apart) -> Self {
         let Apart {
@@ -128,11 +128,17 @@ impl Kept {
 
 impl ListBuilder {
     /// Adds the rules that the source `from` of an earlier list has there, as those of the source `to`. The builder is
-    /// [`Kept::builder`]'s.
+    /// [`KeptRules::builder`]'s.
     ///
     /// # Errors
     /// There is no room for them.
-    pub fn add_kept(&mut self, kept: &Kept, image: &[u8], from: u16, to: u16) -> io::Result<()> {
+    pub fn add_kept(
+        &mut self,
+        kept: &KeptRules,
+        image: &[u8],
+        from: u16,
+        to: u16,
+    ) -> io::Result<()> {
         debug_assert_eq!(self.key, kept.key, "names have the hashes of then");
         self.exact_depths |= kept.exact_depths;
         self.subtree_depths |= kept.subtree_depths;

@@ -22,7 +22,7 @@ use super::table::random_key;
 use crate::os::files::{self, Stamp};
 use crate::text;
 use kept::Apart;
-pub use kept::Kept;
+pub use kept::KeptRules;
 pub use origin::{FileLine, Ruled};
 pub use tally::ListTally;
 
@@ -325,8 +325,8 @@ impl ListBuilder {
     }
 
     /// How much there is, to come back to.
-    pub(super) fn mark(&self) -> Mark {
-        Mark {
+    pub(super) fn mark(&self) -> BuilderMark {
+        BuilderMark {
             entries: self.entries.len(),
             specials: self.specials.len(),
             taken_back: self.taken_back.len(),
@@ -334,14 +334,14 @@ impl ListBuilder {
     }
 
     /// Forgets what came after that.
-    pub(super) fn forget(&mut self, mark: &Mark) {
+    pub(super) fn forget(&mut self, mark: &BuilderMark) {
         self.entries.truncate(mark.entries);
         self.specials.truncate(mark.specials);
         self.taken_back.truncate(mark.taken_back);
     }
 
     /// Leaves out the rules behind the mark that were there already, and counts what is left.
-    fn leave_repeated_out(&mut self, mark: &Mark, mut tally: ListTally) -> ListTally {
+    fn leave_repeated_out(&mut self, mark: &BuilderMark, mut tally: ListTally) -> ListTally {
         let new = &mut self.entries[mark.entries..];
         new.sort_unstable_by_key(Entry::order);
         let mut left = mark.entries;
@@ -444,7 +444,7 @@ impl ListBuilder {
 
     /// The same, and what it takes to find the rules of each source in it again.
     #[must_use]
-    pub fn build_to_keep(mut self) -> Option<(Vec<u8>, Kept)> {
+    pub fn build_to_keep(mut self) -> Option<(Vec<u8>, KeptRules)> {
         let mut apart = Apart {
             specials: self.specials.clone(),
             taken_back: self.take_back(),
@@ -464,7 +464,7 @@ impl ListBuilder {
         let (clauses, texts) = self.emit_clauses()?;
         self.entries.sort_unstable_by_key(|entry| entry.hash);
         let image = self.emit(&clauses, &texts)?;
-        Some((image, Kept::new(self, apart)))
+        Some((image, KeptRules::new(self, apart)))
     }
 
     /// Takes out the names that are taken back.
@@ -518,7 +518,7 @@ const fn is_same_name(a: &Entry, b: &Entry) -> bool {
 }
 
 /// How much a builder had.
-pub(super) struct Mark {
+pub(super) struct BuilderMark {
     entries: usize,
     specials: usize,
     taken_back: usize,

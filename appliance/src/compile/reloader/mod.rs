@@ -10,7 +10,7 @@ use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::time::Instant;
 
 use super::local::LeaseFile;
-use super::problem::{Notes, Problem, Said};
+use super::problem::{LoggedProblems, Notes, Problem};
 use super::set::{Links, PolicyInput, PolicySet, Taking};
 use super::watch::{Changes, LIVE_PATIENCE_MS, Pace, Users, Watched, Watcher};
 use crate::os::files::{self, Stamp};
@@ -49,9 +49,9 @@ pub struct PolicyReloader {
     /// When the first of the leases in force ends, in seconds of the Unix epoch.
     next_end_secs: Option<i64>,
     /// What was said of local data as it is.
-    said: Said,
+    said: LoggedProblems,
     /// What was said of lists as they are.
-    lists_said: Said,
+    lists_said: LoggedProblems,
     /// Whether the machine has other addresses than those that the leases in force were compared with.
     has_moved: bool,
     /// Whether a lease file that was found empty was waited for.
@@ -78,8 +78,8 @@ impl PolicyReloader {
             last_good: HashMap::new(),
             doubts: HashSet::new(),
             next_end_secs: None,
-            said: Said::default(),
-            lists_said: Said::default(),
+            said: LoggedProblems::default(),
+            lists_said: LoggedProblems::default(),
             has_moved: false,
             waits_for_leases: false,
         })
@@ -239,8 +239,8 @@ impl PolicyReloader {
         }
         self.input = input;
         // Whoever asks is told everything.
-        self.said = Said::default();
-        self.lists_said = Said::default();
+        self.said = LoggedProblems::default();
+        self.lists_said = LoggedProblems::default();
         self.set = Arc::new(fixed.with_files_of(&self.set));
         let mut update = self.rebuild(Users::ALL, &asked(), now_secs);
         update.set = Some(self.set());

@@ -10,7 +10,7 @@ use xdnsd_core::policy::List;
 
 use super::{COMPILED_MAX, ListsInput};
 use crate::compile::list_file::{ListImage, finish};
-use crate::compile::lists::{Kept, ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
+use crate::compile::lists::{KeptRules, ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
 use crate::compile::problem::{Notes, Problem};
 use crate::compile::room;
 use crate::os::files::{self, Stamp};
@@ -30,7 +30,7 @@ pub(super) struct NamedList {
     /// The state of the compiled file that was read; `None`: it is none, or was written a moment before.
     stamp: Option<Stamp>,
     /// Finds the rules of each source again. `None`: there is one.
-    kept: Option<Kept>,
+    kept: Option<KeptRules>,
 }
 
 impl NamedList {
@@ -47,7 +47,7 @@ impl NamedList {
 
     /// Bytes of it.
     pub(super) fn bytes(&self) -> usize {
-        self.image.bytes().len() + self.kept.as_ref().map_or(0, Kept::bytes)
+        self.image.bytes().len() + self.kept.as_ref().map_or(0, KeptRules::bytes)
     }
 }
 
@@ -89,7 +89,7 @@ impl<'a> Before<'a> {
 }
 
 /// What becomes of a file that was read.
-enum Verdict {
+enum Intake {
     Taken,
     /// It lost rules, and may be written yet.
     Waits,
@@ -98,9 +98,9 @@ enum Verdict {
 }
 
 /// Whether a file that has so many rules by now is taken.
-fn judge(path: &Path, has: usize, had: Option<usize>, is_settled: bool) -> Verdict {
+fn judge(path: &Path, has: usize, had: Option<usize>, is_settled: bool) -> Intake {
     let Some(had) = had.filter(|&had| has < had) else {
-        return Verdict::Taken;
+        return Intake::Taken;
     };
     if has == 0 || had >= SHRINKS_FROM && has * 2 < had {
         // More likely half a download, or an error of whoever makes it, than meant.
@@ -109,12 +109,12 @@ fn judge(path: &Path, has: usize, had: Option<usize>, is_settled: bool) -> Verdi
              `filter.take_shrunk = true`, or a restart, takes it as it is",
             text::count(has, "rule")
         );
-        return Verdict::Refused(Problem::of(path.display().to_string(), what));
+        return Intake::Refused(Problem::of(path.display().to_string(), what));
     }
     if had >= SHRINKS_FROM && has * 4 < had * 3 && !is_settled {
-        return Verdict::Waits;
+        return Intake::Waits;
     }
-    Verdict::Taken
+    Intake::Taken
 }
 
 /// The list of the config's own names, if there are any.
@@ -160,7 +160,7 @@ impl Reading<'_> {
     fn text(&self, notes: &mut Notes) -> Result<Option<NamedList>, Problem> {
         let kept = self.before.iter().find_map(|list| list.kept.as_ref());
         let mut text = TextList {
-            builder: kept.map_or_else(ListBuilder::default, Kept::builder),
+            builder: kept.map_or_else(ListBuilder::default, KeptRules::builder),
             sources: Vec::new(),
             files: Vec::new(),
         };
@@ -269,11 +269,11 @@ impl Reading<'_> {
                 .is_none_or(|state| self.taking.settled.contains(state));
         let had = had.filter(|_| !self.input.take_shrunk);
         match judge(path, read.rules(), had, is_settled) {
-            Verdict::Taken => {
+            Intake::Taken => {
                 notes.load(path, read.rules());
                 Some(read)
             }
-            Verdict::Waits => {
+            Intake::Waits => {
                 notes.told.push(format!(
                     "{}: has {} and had {}: taken when nobody writes to it any more",
                     path.display(),
@@ -283,7 +283,7 @@ impl Reading<'_> {
                 notes.smaller.extend(state);
                 None
             }
-            Verdict::Refused(problem) => {
+            Intake::Refused(problem) => {
                 notes.failures.push(problem);
                 None
             }

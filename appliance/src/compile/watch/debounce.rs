@@ -88,13 +88,13 @@ impl Changes {
 #[derive(Clone, Debug, Default)]
 pub struct Debounce {
     /// What is not dealt with yet.
-    waiting: Option<Waiting>,
+    waiting: Option<HeldChange>,
     /// Files whose writers have them open.
     open: HashSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Waiting {
+struct HeldChange {
     first: Instant,
     /// Nothing else happens: it is over then.
     quiet_at: Instant,
@@ -127,7 +127,7 @@ impl Debounce {
         let before = self.waiting.filter(|_| !was_open || self.is_open());
         let first = before.map_or(now, |before| before.first);
         let quiet_at = now + quiet_ms;
-        self.waiting = Some(Waiting {
+        self.waiting = Some(HeldChange {
             first,
             quiet_at: before.map_or(quiet_at, |before| before.quiet_at.max(quiet_at)),
             last: first + patience_ms,

@@ -8,7 +8,7 @@ use crate::os::bridge::{Bridge, Port, Vlan};
 
 /// Why the bridge takes all frames of a port itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum PortRest {
     /// The bridge is down.
     BridgeDown,
     /// The spanning tree keeps it closed, or it has no carrier.
@@ -19,7 +19,7 @@ pub enum Rest {
     Vlan,
 }
 
-impl Rest {
+impl PortRest {
     /// In a word.
     #[must_use]
     pub const fn reason(self) -> &'static str {
@@ -51,7 +51,7 @@ pub struct Member<'d> {
     /// What it is a port of.
     pub bridge: &'d Bridge,
     /// Why a program there answers nobody; `None`: it may.
-    pub rest: Option<Rest>,
+    pub rest: Option<PortRest>,
 }
 
 impl Devices {
@@ -71,17 +71,17 @@ impl Devices {
     }
 }
 
-fn rest(bridge: &Bridge, port: &Port) -> Option<Rest> {
+fn rest(bridge: &Bridge, port: &Port) -> Option<PortRest> {
     if !bridge.is_up {
-        return Some(Rest::BridgeDown);
+        return Some(PortRest::BridgeDown);
     }
     if !port.is_forwarding {
-        return Some(Rest::Closed);
+        return Some(PortRest::Closed);
     }
     if port.is_locked {
-        return Some(Rest::Locked);
+        return Some(PortRest::Locked);
     }
-    (bridge.filters_vlans && !is_access_port(bridge, port)).then_some(Rest::Vlan)
+    (bridge.filters_vlans && !is_access_port(bridge, port)).then_some(PortRest::Vlan)
 }
 
 /// Whether all that may come by the port is untagged, leaves it so, and is for the bridge's own untagged address.
@@ -177,17 +177,17 @@ mod tests {
             is_up: false,
             ..up.clone()
         };
-        assert_eq!(rest(&down, &open), Some(Rest::BridgeDown));
+        assert_eq!(rest(&down, &open), Some(PortRest::BridgeDown));
         let closed = Port {
             is_forwarding: false,
             ..open.clone()
         };
-        assert_eq!(rest(&up, &closed), Some(Rest::Closed));
+        assert_eq!(rest(&up, &closed), Some(PortRest::Closed));
         let locked = Port {
             is_locked: true,
             ..open
         };
-        assert_eq!(rest(&up, &locked), Some(Rest::Locked));
+        assert_eq!(rest(&up, &locked), Some(PortRest::Locked));
     }
 
     #[test]
@@ -195,12 +195,12 @@ mod tests {
         for (vlans, expected) in [
             (&[OWN][..], None),
             // A trunk: the driver may hide the tag of what belongs to another VLAN.
-            (&[OWN, vlan(9, false, false)], Some(Rest::Vlan)),
-            (&[vlan(9, true, true)], Some(Rest::Vlan)),
-            (&[vlan(5, true, true)], Some(Rest::Vlan)),
-            (&[vlan(1, true, false)], Some(Rest::Vlan)),
-            (&[vlan(1, false, true)], Some(Rest::Vlan)),
-            (&[], Some(Rest::Vlan)),
+            (&[OWN, vlan(9, false, false)], Some(PortRest::Vlan)),
+            (&[vlan(9, true, true)], Some(PortRest::Vlan)),
+            (&[vlan(5, true, true)], Some(PortRest::Vlan)),
+            (&[vlan(1, true, false)], Some(PortRest::Vlan)),
+            (&[vlan(1, false, true)], Some(PortRest::Vlan)),
+            (&[], Some(PortRest::Vlan)),
         ] {
             assert_eq!(rest(&bridge(true), &port(vlans)), expected, "{vlans:?}");
             assert_eq!(rest(&bridge(false), &port(vlans)), None, "{vlans:?}");
@@ -209,6 +209,6 @@ mod tests {
             vlans: vec![vlan(1, false, false)],
             ..bridge(true)
         };
-        assert_eq!(rest(&tagged, &port(&[OWN])), Some(Rest::Vlan));
+        assert_eq!(rest(&tagged, &port(&[OWN])), Some(PortRest::Vlan));
     }
 }

@@ -19,7 +19,7 @@ use super::schema::{Interface, Upstream};
 use crate::compile::set::Links;
 use crate::os::bridge::{self as bridges, Bridge, Port};
 
-pub use bridge::{Member, Rest};
+pub use bridge::{Member, PortRest};
 
 /// Where the kernel lists VLAN devices. Absent: the kernel has none.
 const VLAN_LIST: &str = "/proc/net/vlan/config";

@@ -19,7 +19,7 @@ pub fn check(source: &mut ConfigText, config: &Config, devices: &Devices, endpoi
         }
         for (index, port) in section.ports.iter().enumerate() {
             let path = format!("{path}.ports[{index}]");
-            let end = Ours {
+            let end = ProtectedPort {
                 config,
                 section,
                 port: *port,
@@ -80,13 +80,13 @@ fn host(source: &mut ConfigText, devices: &Devices, path: &str, prefix: Prefix) 
 }
 
 /// A port that is protected, and answered on here.
-struct Ours<'c> {
+struct ProtectedPort<'c> {
     config: &'c Config,
     section: &'c Protect,
     port: u16,
 }
 
-impl Ours<'_> {
+impl ProtectedPort<'_> {
     /// Frames to one where cookies are given do not come so far.
     fn is(&self, endpoint: &Endpoint) -> bool {
         let interface = &self.config.interfaces[endpoint.interface];

@@ -15,7 +15,7 @@ use crate::text::json;
 
 /// What was seen since somebody asked last.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct SeenFrames {
     /// Frames, in order.
     pub events: Vec<FrameEvent>,
     /// Each stands for so many.
@@ -30,7 +30,7 @@ pub trait LogSwitch: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// The kernel refuses.
-    fn watch(&self) -> Result<Told, String>;
+    fn watch(&self) -> Result<SeenFrames, String>;
 }
 
 /// Adds the request for it.
@@ -288,15 +288,15 @@ mod tests {
 
     /// Gives what is there once.
     #[derive(Clone, Default)]
-    struct Once(Arc<Mutex<Told>>);
+    struct Once(Arc<Mutex<SeenFrames>>);
 
     impl LogSwitch for Once {
-        fn watch(&self) -> Result<Told, String> {
+        fn watch(&self) -> Result<SeenFrames, String> {
             Ok(std::mem::take(&mut *self.0.lock().expect("whole")))
         }
     }
 
-    fn shown(request: &str, told: Told) -> String {
+    fn shown(request: &str, told: SeenFrames) -> String {
         let watcher = Once(Arc::new(Mutex::new(told)));
         let mut out = Vec::new();
         let asked = with_watcher(Commands::default(), &watcher).carry_out(request, &mut out);
@@ -304,7 +304,7 @@ mod tests {
         String::from_utf8(out).expect("text")
     }
 
-    fn told(reason: Reason) -> Told {
+    fn told(reason: Reason) -> SeenFrames {
         let mut head = [0; 72];
         head[..V4.len()].copy_from_slice(&V4);
         let event = FrameEvent {
@@ -315,7 +315,7 @@ mod tests {
             head_len: V4.len(),
             head,
         };
-        Told {
+        SeenFrames {
             events: vec![event],
             every: 4,
             lost: 3,
@@ -360,6 +360,6 @@ mod tests {
                 .as_u64()
                 .is_some_and(|ms| ms > 1_600_000_000_000)
         );
-        assert_eq!(shown("shield log", Told::default()), "");
+        assert_eq!(shown("shield log", SeenFrames::default()), "");
     }
 }

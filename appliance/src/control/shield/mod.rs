@@ -16,7 +16,7 @@ use crate::store::rates::Turned;
 use crate::text::json;
 use status::Status;
 
-pub use log::{LogSwitch, Told, with_watcher};
+pub use log::{LogSwitch, SeenFrames, with_watcher};
 
 /// For how long something that is said may hold, in seconds: a year.
 const SECS_MAX: u32 = 31_536_000;

@@ -192,7 +192,7 @@ fn payload(seen: &SeenEntry) -> Option<Vec<u8>> {
         TapKind::Answer | TapKind::Late => true,
         TapKind::Waiting | TapKind::Silence | TapKind::FrameIn | TapKind::FrameOut => return None,
     };
-    let mut outer = Fields::default();
+    let mut outer = ProtoFields::default();
     let version = concat!("xdnsd ", env!("CARGO_PKG_VERSION"));
     outer.bytes(outer::VERSION, version.as_bytes());
     outer.bytes(outer::MESSAGE, &message(seen, is_answer));
@@ -204,7 +204,7 @@ fn message(seen: &SeenEntry, is_answer: bool) -> Vec<u8> {
     let SocketAddrParts { address, is_v6 } = SocketAddrParts::of(seen.entry.client);
     // One that was cut would be taken for a malformed one.
     let bytes = (seen.bytes.len() == seen.entry.len as usize).then_some(seen.bytes.as_slice());
-    let mut fields = Fields::default();
+    let mut fields = ProtoFields::default();
     let kind = if is_answer {
         CLIENT_RESPONSE
     } else {
@@ -262,9 +262,9 @@ impl SocketAddrParts {
 
 /// Fields of a message of Protocol Buffers.
 #[derive(Debug, Default)]
-struct Fields(Vec<u8>);
+struct ProtoFields(Vec<u8>);
 
-impl Fields {
+impl ProtoFields {
     /// How a field's value is written.
     const VARINT: u32 = 0;
     const LENGTH: u32 = 2;
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn fields_are_written_as_protocol_buffers_are() {
-        let mut fields = Fields::default();
+        let mut fields = ProtoFields::default();
         fields.number(1, 300);
         fields.fixed(13, 1);
         fields.bytes(14, b"ab");

@@ -68,7 +68,7 @@ impl FadingCounts {
 
 /// What happens now.
 #[derive(Debug, Default)]
-pub struct Live {
+pub struct LiveRates {
     /// Names and types.
     pub names: FadingCounts,
     /// Clients.
@@ -99,7 +99,7 @@ pub struct Rates {
     pub servfail: f64,
 }
 
-impl Live {
+impl LiveRates {
     /// Counts one that was answered, or gets no answer.
     pub fn take(&mut self, seen: &SeenEntry) {
         if !matches!(

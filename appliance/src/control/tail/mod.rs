@@ -98,14 +98,14 @@ pub fn run(socket: &Path, options: &TailOptions, out: &mut dyn Write) -> Result<
     let followed = sinks.follow(&mut reader, &signals);
     let finished = sinks.finish();
     match followed {
-        Err(End::ReaderLeft) => Ok(()),
-        Err(End::Failed(problem)) => Err(problem),
+        Err(TailEnd::ReaderLeft) => Ok(()),
+        Err(TailEnd::Failed(problem)) => Err(problem),
         Ok(()) => finished,
     }
 }
 
 /// Why there is nothing more to do.
-enum End {
+enum TailEnd {
     /// The reader of what is shown has seen enough.
     ReaderLeft,
     Failed(String),
@@ -130,7 +130,7 @@ impl Sinks<'_> {
         })
     }
 
-    fn follow(&mut self, reader: &mut TapReader, signals: &SignalFd) -> Result<(), End> {
+    fn follow(&mut self, reader: &mut TapReader, signals: &SignalFd) -> Result<(), TailEnd> {
         loop {
             let seen = reader.read();
             seen.iter().try_for_each(|seen| self.take(seen))?;
@@ -142,14 +142,14 @@ impl Sinks<'_> {
             self.flush()?;
             let rest = if seen.is_empty() { REST } else { BUSY };
             match wait(reader, signals, rest) {
-                Event::Nothing => {}
-                Event::Signal => return Ok(()),
-                Event::DaemonLeft => return Err(End::Failed("xdnsd has ended".into())),
+                TailEvent::Nothing => {}
+                TailEvent::Signal => return Ok(()),
+                TailEvent::DaemonLeft => return Err(TailEnd::Failed("xdnsd has ended".into())),
             }
         }
     }
 
-    fn take(&mut self, seen: &SeenEntry) -> Result<(), End> {
+    fn take(&mut self, seen: &SeenEntry) -> Result<(), TailEnd> {
         if matches!(seen.entry.kind, TapKind::FrameIn | TapKind::FrameOut) {
             let path = self.options.pcap.as_deref();
             let pcap = self.pcap.as_mut();
@@ -172,7 +172,7 @@ impl Sinks<'_> {
     }
 
     /// A line, where lines go.
-    fn line(&mut self, line: &str) -> Result<(), End> {
+    fn line(&mut self, line: &str) -> Result<(), TailEnd> {
         if let Some(log) = &mut self.log {
             let path = self.options.log.as_ref().map(|(path, ..)| path.as_path());
             return failed(path, log.write(line));
@@ -180,7 +180,7 @@ impl Sinks<'_> {
         failed(None, writeln!(self.out, "{line}"))
     }
 
-    fn flush(&mut self) -> Result<(), End> {
+    fn flush(&mut self) -> Result<(), TailEnd> {
         let TailOptions {
             log, dnstap, pcap, ..
         } = self.options;
@@ -206,11 +206,11 @@ impl Sinks<'_> {
 }
 
 /// What went wrong with the file at `path`, or with standard output.
-fn failed(path: Option<&Path>, written: io::Result<()>) -> Result<(), End> {
+fn failed(path: Option<&Path>, written: io::Result<()>) -> Result<(), TailEnd> {
     written.map_err(|error| match path {
-        Some(path) => End::Failed(told(path, &error)),
-        None if error.kind() == ErrorKind::BrokenPipe => End::ReaderLeft,
-        None => End::Failed(error.to_string()),
+        Some(path) => TailEnd::Failed(told(path, &error)),
+        None if error.kind() == ErrorKind::BrokenPipe => TailEnd::ReaderLeft,
+        None => TailEnd::Failed(error.to_string()),
     })
 }
 
@@ -219,7 +219,7 @@ fn told(path: &Path, error: &io::Error) -> String {
 }
 
 /// What has come while it rested.
-enum Event {
+enum TailEvent {
     Nothing,
     Signal,
     DaemonLeft,
@@ -233,7 +233,7 @@ fn signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)
 }
 
-fn wait(reader: &TapReader, signals: &SignalFd, rest: Duration) -> Event {
+fn wait(reader: &TapReader, signals: &SignalFd, rest: Duration) -> TailEvent {
     let mut fds = [
         PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         PollFd::new(reader.connection().as_fd(), PollFlags::POLLIN),
@@ -244,9 +244,9 @@ fn wait(reader: &TapReader, signals: &SignalFd, rest: Duration) -> Event {
         PollTimeout::try_from(rest).unwrap_or(PollTimeout::ZERO),
     );
     match fds.map(|fd| fd.any().unwrap_or(false)) {
-        [true, _] => Event::Signal,
+        [true, _] => TailEvent::Signal,
         // It says nothing there, so this is its end.
-        [_, true] => Event::DaemonLeft,
-        [false, false] => Event::Nothing,
+        [_, true] => TailEvent::DaemonLeft,
+        [false, false] => TailEvent::Nothing,
     }
 }

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::termios::tcgetwinsize;
 
-use super::live::{Live, Rates, WAYS};
+use super::live::{LiveRates, Rates, WAYS};
 use super::reader::TapReader;
-use super::{End, Event, failed, signals, wait};
+use super::{TailEnd, TailEvent, failed, signals, wait};
 use crate::control::socket;
 use crate::store::tap::entry::wanted;
 use crate::store::tap::ring::RingLayout;
@@ -46,14 +46,14 @@ pub fn run(socket: &Path, is_once: bool, out: &mut dyn Write) -> Result<(), Stri
     let is_terminal = std::io::stdout().is_terminal();
     let reader = TapReader::attach(socket, wanted::ANSWERS, RingLayout::QUESTIONS);
     let mut reader = reader.map_err(|error| error.to_string())?;
-    let mut live = Live::default();
+    let mut live = LiveRates::default();
     live.count(ask(socket, "stats")?, SCREEN);
     let mut since = Instant::now();
     loop {
         match wait(&reader, &signals, LOOK) {
-            Event::Nothing => {}
-            Event::Signal => return Ok(()),
-            Event::DaemonLeft => return Err("xdnsd has ended".into()),
+            TailEvent::Nothing => {}
+            TailEvent::Signal => return Ok(()),
+            TailEvent::DaemonLeft => return Err("xdnsd has ended".into()),
         }
         reader.read().iter().for_each(|seen| live.take(seen));
         if since.elapsed() < SCREEN {
@@ -67,8 +67,8 @@ pub fn run(socket: &Path, is_once: bool, out: &mut dyn Write) -> Result<(), Stri
         let shown = screen(&live, &upstreams, size(is_terminal));
         let written = write!(out, "{lead}{shown}").and_then(|()| out.flush());
         match failed(None, written) {
-            Err(End::ReaderLeft) => return Ok(()),
-            Err(End::Failed(problem)) => return Err(problem),
+            Err(TailEnd::ReaderLeft) => return Ok(()),
+            Err(TailEnd::Failed(problem)) => return Err(problem),
             Ok(()) if is_once => return Ok(()),
             Ok(()) => live.fade(),
         }
@@ -94,7 +94,7 @@ fn size(is_terminal: bool) -> (usize, usize) {
 }
 
 /// The text of a screen.
-fn screen(live: &Live, upstreams: &str, (columns, rows): (usize, usize)) -> String {
+fn screen(live: &LiveRates, upstreams: &str, (columns, rows): (usize, usize)) -> String {
     let Rates {
         ways,
         queries,
@@ -129,7 +129,7 @@ fn screen(live: &Live, upstreams: &str, (columns, rows): (usize, usize)) -> Stri
     cut(&out, columns, rows)
 }
 
-fn tables(live: &Live, out: &mut String, columns: usize, rows: usize) {
+fn tables(live: &LiveRates, out: &mut String, columns: usize, rows: usize) {
     let others: usize = KEYS.iter().map(|width| width + RATE).sum();
     let name = columns.saturating_sub(others + RATE).max(NAME_MIN);
     let tables = [
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_screen_has_rates_and_what_is_seen_most() {
-        let mut live = Live::default();
+        let mut live = LiveRates::default();
         let stats = |queries: u64, hits: u64, more: &str| {
             format!("xdnsd_queries_xdp_total {queries}\nxdnsd_cache_hits_total {hits}\n{more}")
         };

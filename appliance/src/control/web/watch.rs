@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::control::memory;
-use crate::control::tail::live::{FadingCounts, Live};
+use crate::control::tail::live::{FadingCounts, LiveRates};
 use crate::control::tail::reader::TapReader;
 use crate::control::tail::top::ask;
 use crate::store::tap::entry::wanted;
@@ -88,7 +88,7 @@ impl StatusPoller {
     fn look(&self) -> Result<(), String> {
         let reader = TapReader::attach(&self.socket, wanted::ANSWERS, RingLayout::QUESTIONS);
         let mut reader = reader.map_err(|error| error.to_string())?;
-        let mut live = Live::default();
+        let mut live = LiveRates::default();
         live.count(ask(&self.socket, "stats")?, LOOK);
         let mut since = Instant::now();
         while self.board().is_wanted() {
@@ -120,7 +120,7 @@ impl Board {
 }
 
 /// What the page shows.
-fn data(live: &Live, socket: &Path) -> Result<String, String> {
+fn data(live: &LiveRates, socket: &Path) -> Result<String, String> {
     let upstreams = ask(socket, "json upstreams")?;
     let upstreams: Value = serde_json::from_str(&upstreams).unwrap_or_default();
     let rates = live.rates();

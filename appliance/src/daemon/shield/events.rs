@@ -12,7 +12,7 @@ use xdnsd_abi::event;
 use xdnsd_core::time::Instant;
 
 use super::Follower;
-use crate::control::shield::{LogSwitch, Told};
+use crate::control::shield::{LogSwitch, SeenFrames};
 use crate::daemon::program::lock;
 use crate::os::clock;
 use crate::os::xdp::{Error, EventRing};
@@ -155,7 +155,7 @@ impl State {
 }
 
 impl LogSwitch for Events {
-    fn watch(&self) -> Result<Told, String> {
+    fn watch(&self) -> Result<SeenFrames, String> {
         let mut state = self.state();
         let now = clock::now();
         if state.until.replace(now + READER_MS).is_none() {
@@ -164,7 +164,7 @@ impl LogSwitch for Events {
             state.share = Share::default();
             state.lost = state.count_lost();
             state.write();
-            return Ok(Told::default());
+            return Ok(SeenFrames::default());
         }
         if !state.trouble.is_empty() {
             return Err(state.trouble.clone());
@@ -181,7 +181,7 @@ impl LogSwitch for Events {
         if state.share != before {
             state.write();
         }
-        Ok(Told {
+        Ok(SeenFrames {
             events,
             every,
             lost: more,

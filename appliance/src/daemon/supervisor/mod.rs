@@ -48,8 +48,8 @@ pub struct Supervisor {
     /// Devices whose listeners follow the kernel's own check of sources, and what that was. Nobody is told of a sysctl.
     sources_checked: Vec<(String, bool)>,
     /// What is not there, or hardly meant, and was said.
-    missing: Said,
-    doubts: Said,
+    missing: LoggedFaults,
+    doubts: LoggedFaults,
     /// What is common to the shields of all interfaces.
     shield: Shield,
     /// Hot names.
@@ -116,8 +116,8 @@ impl Supervisor {
             ports: BridgePorts::default(),
             seats: Seats::new(cpus.map_or(1, usize::from)),
             sources_checked: Vec::new(),
-            missing: Said::default(),
-            doubts: Said::default(),
+            missing: LoggedFaults::default(),
+            doubts: LoggedFaults::default(),
         }
     }
 
@@ -394,9 +394,9 @@ impl Supervisor {
 
 /// What the log has said, each once until it is over.
 #[derive(Default)]
-struct Said(Vec<Fault>);
+struct LoggedFaults(Vec<Fault>);
 
-impl Said {
+impl LoggedFaults {
     /// What of these it has not.
     fn not_yet<'e>(&mut self, errors: &'e Errors) -> Vec<&'e Fault> {
         let is_same = |one: &Fault, other: &Fault| {

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xdnsd_abi::PathCheck;
 
-use crate::config::{Member, Rest};
-use crate::daemon::destinations::Ours;
+use crate::config::{Member, PortRest};
+use crate::daemon::destinations::ListenEntry;
 use crate::os::xdp::{Error, Program, ProtectedPrefix, StationsMap};
 
 /// What the bridge says of a port that has a place.
@@ -16,7 +16,7 @@ pub struct PortTerms {
     /// The bridge has to hear of a station each so many milliseconds.
     interval_ms: u32,
     /// Why all frames are the bridge's.
-    rest: Option<Rest>,
+    rest: Option<PortRest>,
     /// The bridge looks at VLAN tags.
     filters_vlans: bool,
 }
@@ -37,7 +37,7 @@ impl PortTerms {
     }
 
     /// Why no program is needed.
-    pub const fn rest(&self) -> Option<Rest> {
+    pub const fn rest(&self) -> Option<PortRest> {
         self.rest
     }
 
@@ -57,7 +57,7 @@ impl PortTerms {
     }
 
     /// The same destinations as they are met by the port with this index.
-    pub fn move_listen(&self, entries: &mut [Ours], port: u32, hides_tags: bool) {
+    pub fn move_listen(&self, entries: &mut [ListenEntry], port: u32, hides_tags: bool) {
         for ours in entries {
             let is_tagged = ours.listen.vlan_outer != [0; 2];
             let ingress = self.ingress(port, is_tagged, hides_tags);
@@ -136,7 +136,7 @@ mod tests {
         filters_vlans: false,
     };
 
-    fn ours(vlan: u16) -> Ours {
+    fn ours(vlan: u16) -> ListenEntry {
         let listen = Listen {
             addr: [0; 16],
             vlan_outer: vlan.to_be_bytes(),
@@ -144,7 +144,7 @@ mod tests {
             port: [0, 53],
             padding: [0; 2],
         };
-        Ours::new(listen, PathCheck::new(0, 7, [2; 6]), "br-lan")
+        ListenEntry::new(listen, PathCheck::new(0, 7, [2; 6]), "br-lan")
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
             ..OPEN
         };
         let resting = PortTerms {
-            rest: Some(Rest::Closed),
+            rest: Some(PortRest::Closed),
             ..OPEN
         };
         for (terms, hides_tags, expected) in [

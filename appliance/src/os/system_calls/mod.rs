@@ -211,19 +211,19 @@ fn watch() -> io::Result<()> {
 
 /// The head of the kernel's `siginfo_t` for SIGSYS (asm-generic/siginfo.h), which libc has no names for.
 #[repr(C)]
-struct Told {
+struct SigInfo {
     /// Signal, error and code.
     head: [libc::c_int; 3],
     address: *const libc::c_void,
     number: libc::c_int,
 }
 
-const _: () = assert!(size_of::<Told>() <= size_of::<libc::siginfo_t>());
-const _: () = assert!(mem::align_of::<Told>() <= mem::align_of::<libc::siginfo_t>());
+const _: () = assert!(size_of::<SigInfo>() <= size_of::<libc::siginfo_t>());
+const _: () = assert!(mem::align_of::<SigInfo>() <= mem::align_of::<libc::siginfo_t>());
 
 extern "C" fn end(_: libc::c_int, told: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the kernel gives the handler a siginfo_t of SIGSYS, which begins like this, and nobody else has it.
-    let number = unsafe { (*told.cast::<Told>()).number };
+    let number = unsafe { (*told.cast::<SigInfo>()).number };
     let mut line = Line::default();
     line.add(b"xdnsd: system call ");
     line.add_number(number.unsigned_abs());

@@ -4,9 +4,9 @@
 //! had in hand, some ten milliseconds.
 
 use super::error::{SetupError, SetupStep};
-use super::pool::{Closed, Pool, Shared};
+use super::pool::{Closed, Pool, SharedUmem};
 use super::setup::{self, Opened};
-use super::shape::SHARERS_MAX;
+use super::shape::{SHARERS_MAX, Shape};
 use super::slot::{ChunkSet, UmemSlot};
 use super::socket::Xsk;
 use super::{Options, sys};
@@ -17,7 +17,7 @@ use std::sync::{Arc, Weak};
 /// The right to open sockets on one slot.
 #[derive(Debug)]
 pub struct Opener {
-    shared: Arc<Shared>,
+    shared: Arc<SharedUmem>,
     /// The descriptor of each that is open. Whoever drops a socket without us closes it as well.
     members: [Weak<OwnedFd>; SHARERS_MAX],
     /// Which of them are in use, open or not: the ledger has not heard of the end of one that was dropped.
@@ -29,9 +29,9 @@ impl Opener {
     #[must_use]
     pub fn claim(index: usize, sharers: usize) -> Option<(Self, Pool)> {
         let sharers = sharers.clamp(1, SHARERS_MAX).next_power_of_two();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SharedUmem {
             slot: UmemSlot::claim(index)?,
-            sharers,
+            shape: Shape::of(sharers),
             spare: ChunkSet::new(),
         });
         let opener = Self {
@@ -45,7 +45,7 @@ impl Opener {
     /// How many sockets can be open at once.
     #[must_use]
     pub fn sharers(&self) -> usize {
-        self.shared.sharers
+        self.shared.shape.sharers
     }
 
     /// Whether none is open.
@@ -68,7 +68,7 @@ impl Opener {
             step,
             errno,
         };
-        let places = &self.taken[..self.shared.sharers];
+        let places = &self.taken[..self.shared.shape.sharers];
         let place = places.iter().position(|taken| !taken);
         let member = place.ok_or_else(|| failed((SetupStep::Share, Errno::ENOSPC)))?;
         let opened = self.open_as(options).map_err(failed)?;

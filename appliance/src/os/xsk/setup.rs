@@ -5,7 +5,7 @@
 
 use super::error::SetupStep;
 use super::mapping::Mapping;
-use super::pool::{Pool, Shared, address_of};
+use super::pool::{Pool, SharedUmem, address_of};
 use super::ring::{AddressEntry, Consumer, DescriptorEntry, Producer};
 use super::shape::Shape;
 use super::slot::{ChunkSet, RxQueue, UmemSlot};
@@ -42,7 +42,7 @@ pub type StepResult<T> = Result<T, (SetupStep, Errno)>;
 /// registered now.
 pub fn open(
     options: &Options<'_>,
-    shared: &Shared,
+    shared: &SharedUmem,
     other: Option<BorrowedFd<'_>>,
 ) -> StepResult<Opened> {
     let ifindex =
@@ -59,7 +59,7 @@ pub fn open(
         register_umem(fd.as_fd(), &shared.slot)
             .map_err(|errno| (SetupStep::UmemReg(SLOT_SIZE), errno))?;
     }
-    let shape = shared.shape();
+    let shape = shared.shape;
     set_ring_sizes(fd.as_fd(), shape)?;
     let mut rings = map_rings(fd.as_fd(), shape)?;
     let primed = prime(&mut rings.fill, shared);
@@ -67,7 +67,7 @@ pub fn open(
         ifindex,
         queue: options.queue,
         // A driver that writes by itself does so for a while after the socket's close, when others have its chunks.
-        mode: match shared.sharers {
+        mode: match shared.shape.sharers {
             1 => options.mode,
             _ => BindMode::Copy,
         },
@@ -101,9 +101,9 @@ pub fn open(
 }
 
 /// Puts spare chunks into the fill ring, as many as the socket can rely on.
-fn prime(ring: &mut Producer<Mapping<AddressEntry>>, shared: &Shared) -> ChunkSet {
+fn prime(ring: &mut Producer<Mapping<AddressEntry>>, shared: &SharedUmem) -> ChunkSet {
     let primed = ChunkSet::new();
-    for _ in 0..shared.shape().own {
+    for _ in 0..shared.shape.own {
         // A socket that was closed a moment ago may not be accounted for yet: the worker fills the ring up.
         let Some(index) = shared.spare.take() else {
             break;

@@ -19,9 +19,11 @@ const TX_LEAST: usize = least(TX_RING, 64);
 /// Sockets that can share one UMEM.
 pub const SHARERS_MAX: usize = SOCKETS.next_power_of_two();
 
-/// Entries of the rings of one socket, and the chunks that it can rely on.
+/// How a UMEM is divided: the entries of each socket's rings, and the chunks that it can rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
+    /// Sockets that can be open at once: a power of two.
+    pub sharers: usize,
     /// Of the fill and of the RX ring.
     pub rx: usize,
     /// Of the TX ring.
@@ -42,6 +44,7 @@ impl Shape {
         let even = RX_RING / sharers;
         let (rx, tx) = (most(even, RX_LEAST), most(TX_RING / sharers, TX_LEAST));
         Self {
+            sharers,
             rx,
             tx,
             completion: if sharers == 1 { tx } else { 2 * tx },
@@ -71,6 +74,7 @@ mod tests {
                 tx,
                 completion,
                 own,
+                ..
             } = Shape::of(sharers);
             assert!(own * sharers <= RX_RING.max(sharers), "{sharers}");
             assert!(own <= rx && own > 0 && completion >= tx, "{sharers}");

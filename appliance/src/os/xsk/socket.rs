@@ -1,7 +1,7 @@
 //! The default backend: our own socket over libc, UMEM in a static.
 
 use super::error::Kick;
-use super::pool::{ChunkOwner, Pool, Shared};
+use super::pool::{ChunkOwner, Pool, SharedUmem};
 use super::setup::{self, Opened, Rings};
 use super::slot::ChunkSet;
 use super::stats::{Census, SocketCounters, Statistics};
@@ -20,8 +20,7 @@ pub struct Xsk {
     rings: Rings,
     fd: Arc<OwnedFd>,
     /// Keeps the right to the memory while the kernel may have some of it.
-    _shared: Arc<Shared>,
-    slot: usize,
+    shared: Arc<SharedUmem>,
     member: u8,
     mode: CopyMode,
     counters: SocketCounters,
@@ -32,7 +31,11 @@ pub struct Xsk {
 }
 
 impl Xsk {
-    pub(super) fn new(opened: Opened, shared: Arc<Shared>, member: u8) -> (Self, Weak<OwnedFd>) {
+    pub(super) fn new(
+        opened: Opened,
+        shared: Arc<SharedUmem>,
+        member: u8,
+    ) -> (Self, Weak<OwnedFd>) {
         let Opened {
             rings,
             fd,
@@ -44,8 +47,7 @@ impl Xsk {
         let xsk = Self {
             rings,
             fd,
-            slot: shared.slot.index(),
-            _shared: shared,
+            shared,
             member,
             mode,
             counters: SocketCounters::default(),
@@ -56,7 +58,7 @@ impl Xsk {
     }
 
     pub(super) fn slot(&self) -> usize {
-        self.slot
+        self.shared.slot.index()
     }
 
     pub(super) fn member(&self) -> u8 {
@@ -77,7 +79,7 @@ impl Xsk {
 
     /// Holds in release builds too: in another slot our numbers name chunks that somebody else may hold.
     fn check(&self, pool: &Pool) {
-        assert_eq!(pool.slot(), self.slot, "the ledger of its UMEM");
+        assert_eq!(pool.slot(), self.slot(), "the ledger of its UMEM");
     }
 
     /// Copy or zero copy: what the kernel gave us.

@@ -74,7 +74,7 @@ struct Connection {
     ended: bool,
 }
 
-struct Slot {
+struct TcpSlot {
     connection: Option<Connection>,
     generation: u32,
     buffer: [u8; PREFIX + TCP_QUERY_MAX],
@@ -83,7 +83,7 @@ struct Slot {
 /// The TCP side of the worker that serves it. Full: see [`Tcp::gives_way`].
 pub struct Tcp {
     listeners: Places<TcpListener>,
-    slots: Box<[Slot]>,
+    slots: Box<[TcpSlot]>,
     idle_ms: u64,
     /// No connection is accepted until then.
     paused_until: Option<Instant>,
@@ -92,7 +92,7 @@ pub struct Tcp {
 }
 
 /// Bytes of the slots, for the memory budget.
-pub const SLOTS_BYTES: usize = TCP_CLIENTS * size_of::<Slot>();
+pub const SLOTS_BYTES: usize = TCP_CLIENTS * size_of::<TcpSlot>();
 
 /// What accepting brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl Tcp {
     /// Empty slots, for `listeners` at the start; without any, this worker never serves TCP. A connection may be idle for
     /// `idle_ms`.
     pub fn new(listeners: usize, idle_ms: u64) -> Self {
-        let slot = |_| Slot {
+        let slot = |_| TcpSlot {
             connection: None,
             generation: 0,
             buffer: [0; PREFIX + TCP_QUERY_MAX],
@@ -361,7 +361,7 @@ impl Tcp {
         let Some(slot) = self.slots.get_mut(usize::from(index)) else {
             return TcpRead::Nothing;
         };
-        let Slot {
+        let TcpSlot {
             connection, buffer, ..
         } = slot;
         let Some(open) = connection else {

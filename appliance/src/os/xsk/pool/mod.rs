@@ -29,20 +29,13 @@ const _: () = assert!(ChunkOwner::COUNT <= u8::MAX as usize);
 
 /// What the ledger, the sockets of a slot, and whoever opens them have together.
 #[derive(Debug)]
-pub struct Shared {
+pub struct SharedUmem {
     /// The right to the memory.
     pub slot: UmemSlot,
-    /// How many sockets can be open at once: a power of two.
-    pub sharers: usize,
+    /// How many sockets can be open at once, and how large the rings of each are.
+    pub shape: Shape,
     /// RX chunks of sockets that are not open.
     pub spare: ChunkSet,
-}
-
-impl Shared {
-    /// The sizes of each socket's rings.
-    pub fn shape(&self) -> Shape {
-        Shape::of(self.sharers)
-    }
 }
 
 /// Who has a chunk.
@@ -81,10 +74,7 @@ pub struct Closed {
 ///
 /// Invariant: a `Frame` of a chunk exists only while its owner is [`ChunkOwner::WORKER`].
 pub struct Pool {
-    shared: Arc<Shared>,
-    slot: usize,
-    sharers: usize,
-    shape: Shape,
+    shared: Arc<SharedUmem>,
     /// Whether each socket is known.
     members: [bool; SHARERS_MAX],
     /// Spare chunks are missing.
@@ -97,13 +87,10 @@ pub struct Pool {
 
 impl Pool {
     /// No socket is open: all RX chunks are spare.
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<SharedUmem>) -> Self {
         let mut count = [0; ChunkOwner::COUNT];
         count[usize::from(ChunkOwner::FREE.0)] = CHUNKS_PER_QUEUE as u16;
         let mut pool = Self {
-            slot: shared.slot.index(),
-            sharers: shared.sharers,
-            shape: shared.shape(),
             shared,
             members: [false; SHARERS_MAX],
             is_short: false,
@@ -125,7 +112,7 @@ impl Pool {
 
     /// The number of its slot.
     pub fn slot(&self) -> usize {
-        self.slot
+        self.shared.slot.index()
     }
 
     /// Whether no socket is known.
@@ -151,7 +138,7 @@ impl Pool {
 
     /// Takes back what a socket had that is closed now.
     pub fn reclaim(&mut self, closed: &Closed) {
-        assert_eq!(closed.slot, self.slot, "a socket of this UMEM");
+        assert_eq!(closed.slot, self.slot(), "a socket of this UMEM");
         let Closed { member, .. } = *closed;
         for index in 0..CHUNKS_PER_QUEUE as u16 {
             let owner = self.owner[usize::from(index)];
@@ -166,7 +153,8 @@ impl Pool {
     /// Has as many spare chunks as sockets that are not open can rely on, and no more.
     fn balance(&mut self) {
         let open = self.members.iter().filter(|is_open| **is_open).count();
-        let wanted = (self.sharers - open) * self.shape.own;
+        let Shape { sharers, own, .. } = self.shared.shape;
+        let wanted = (sharers - open) * own;
         let wanted = if open == 0 { RX_CHUNKS } else { wanted };
         let mut spare = self.shared.spare.len();
         while spare > wanted {
@@ -190,10 +178,12 @@ impl Pool {
     /// Chunks that a socket's fill ring should get now: `arrived` frames have come since it was asked last.
     pub fn wanted(&self, member: u8, arrived: u32) -> u32 {
         let free = self.rx_free.len() as u32;
-        if self.sharers == 1 {
+        let Shape {
+            sharers, rx, own, ..
+        } = self.shared.shape;
+        if sharers == 1 {
             return free;
         }
-        let Shape { rx, own, .. } = self.shape;
         let (ring, own) = (rx as u32, own as u32);
         let has = self.count(ChunkOwner::rx(member));
         let least = own.saturating_sub(has);
@@ -202,7 +192,7 @@ impl Pool {
         if most <= least {
             return least.min(free);
         }
-        let others = (0..self.sharers as u8).filter(|other| *other != member);
+        let others = (0..sharers as u8).filter(|other| *other != member);
         let owed: u32 = others
             .map(|other| match self.members[usize::from(other)] {
                 true => own.saturating_sub(self.count(ChunkOwner::rx(other))),
@@ -292,7 +282,7 @@ impl Pool {
     /// Makes the chunk's token. The caller has just taken the chunk from the kernel or from a free list.
     fn frame(&mut self, index: u16, offset: usize, len: usize) -> Frame {
         self.set(index, ChunkOwner::WORKER);
-        Frame::new(self.slot, index, offset, len)
+        Frame::new(self.slot(), index, offset, len)
     }
 
     /// Ends a token.
@@ -300,7 +290,7 @@ impl Pool {
         // Holds in release builds too: another slot's chunk number names a chunk of ours that somebody else may hold.
         assert_eq!(
             frame.slot(),
-            self.slot,
+            self.slot(),
             "a frame returns to the UMEM that it came from"
         );
         let index = frame.into_index();

@@ -9,13 +9,13 @@ use xdnsd_core::limits::WORKERS;
 /// Slots are shared by the whole process, so tests take turns.
 static TURN: Mutex<()> = Mutex::new(());
 
-fn with_slot(sharers: usize, test: impl FnOnce(Arc<Shared>, &mut Pool)) {
+fn with_slot(sharers: usize, test: impl FnOnce(Arc<SharedUmem>, &mut Pool)) {
     let _turn = TURN
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(SharedUmem {
         slot: UmemSlot::claim(0).expect("slot 0 is free"),
-        sharers,
+        shape: Shape::of(sharers),
         spare: ChunkSet::new(),
     });
     let mut pool = Pool::new(Arc::clone(&shared));
@@ -24,11 +24,11 @@ fn with_slot(sharers: usize, test: impl FnOnce(Arc<Shared>, &mut Pool)) {
 }
 
 /// What whoever opens a socket does.
-fn prime(shared: &Shared) -> ChunkSet {
+fn prime(shared: &SharedUmem) -> ChunkSet {
     let primed = ChunkSet::new();
     let spare = std::iter::from_fn(|| shared.spare.take());
     spare
-        .take(shared.shape().own)
+        .take(shared.shape.own)
         .for_each(|index| primed.put(index));
     primed
 }
@@ -203,9 +203,9 @@ fn a_frame_of_another_slot_is_refused() {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     let pool = |slot| {
-        Pool::new(Arc::new(Shared {
+        Pool::new(Arc::new(SharedUmem {
             slot: UmemSlot::claim(slot).expect("it is free"),
-            sharers: 1,
+            shape: Shape::of(1),
             spare: ChunkSet::new(),
         }))
     };
@@ -224,7 +224,7 @@ struct Rings {
 
 /// Sockets of one UMEM, and a kernel that does as the test says.
 struct Model<'a> {
-    shared: Arc<Shared>,
+    shared: Arc<SharedUmem>,
     pool: &'a mut Pool,
     rings: std::vec::Vec<Rings>,
     held: std::vec::Vec<Frame>,
@@ -284,9 +284,9 @@ impl Model<'_> {
             let address = self.pool.refill(member);
             rings.fill.push_back(address.expect("as many are free"));
         }
-        let entries = self.shared.shape().rx;
+        let entries = self.shared.shape.rx;
         assert!(
-            self.shared.sharers == 1 || rings.fill.len() <= entries,
+            self.shared.shape.sharers == 1 || rings.fill.len() <= entries,
             "they fit"
         );
     }
@@ -305,12 +305,12 @@ impl Model<'_> {
         assert!(self.pool.holds());
         let open: std::vec::Vec<_> = self.rings.iter().filter(|rings| rings.is_open).collect();
         for rings in &open {
-            assert!(rings.fill.len() >= self.shared.shape().own);
+            assert!(rings.fill.len() >= self.shared.shape.own);
         }
-        let closed = self.shared.sharers - open.len();
+        let closed = self.shared.shape.sharers - open.len();
         let spare = match open.len() {
             0 => RX_CHUNKS,
-            _ => closed * self.shared.shape().own,
+            _ => closed * self.shared.shape.own,
         };
         assert_eq!(self.shared.spare.len(), spare, "for those that may come");
         let in_fill: usize = open.iter().map(|rings| rings.fill.len()).sum();
