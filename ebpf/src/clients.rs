@@ -1,7 +1,7 @@
-//! Clients that have proved that they are where their packets say: they brought a cookie back.
+//! Verified clients: those that have brought a cookie back, so that their address is real.
 //!
-//! A table in sets of two, by a keyed hash of the address: nobody outside can choose an address that has another one's place. It
-//! forgets the older one of a set, and costs two loads where a map that forgets by use costs a lock that a flood contends for.
+//! The table has sets of two, by a keyed hash of the address, so that an attacker cannot choose an address that collides with
+//! another. A set forgets its older entry. A look-up costs two loads; an LRU map would cost a lock that a flood contends for.
 //!
 //! ```text
 //!  63            32 31                    0
@@ -12,7 +12,7 @@ use xdnsd_abi::{CLIENT_SETS, ClientSet};
 
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Where a client has its place, and how it is told from others there.
+/// The place of a client's entry, and the fingerprint that tells it from others.
 #[derive(Clone, Copy)]
 pub struct ClientSlot {
     /// Of its set.
@@ -45,7 +45,7 @@ impl ClientSlot {
             || self.is_in(other) && now.wrapping_sub(other as u32) <= secs
     }
 
-    /// What is written for a proof of now, and whether in the second place of the set.
+    /// The entry for a proof now, and whether it goes to the second place of the set.
     #[inline(always)]
     pub const fn prove(self, set: ClientSet, now_ns: u64) -> (bool, u64) {
         let now = (now_ns / NANOSECONDS_PER_SECOND) as u32;

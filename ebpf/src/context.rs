@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
 
-/// The same number, of which the compiler knows nothing any more, and the verifier all that it knew.
+/// The same number, hidden from the compiler; the verifier keeps the bounds that it knew.
 #[inline(always)]
 pub fn opaque(number: u64) -> u64 {
     let mut slot = MaybeUninit::uninit();

@@ -1,9 +1,8 @@
-//! Segments to guarded ports that ask for nothing: those of connections, those that bring a cookie back, and strays, which belong
-//! to no connection. Those are dropped, but for a few.
+//! Segments without SYN to guarded ports. Those of connections and those that bring a cookie back pass; strays, which belong to no
+//! connection, are dropped, but for a few.
 //!
-//! A program of its own behind a tail call, which stands there only while cookies are given. It reads the frame and never writes.
-//! Whatever belongs to a connection, of whatever state, passes as ever; so does what is no plain ACK or RST: the kernel says
-//! nothing to it.
+//! This is a program of its own behind a tail call, loaded only while cookies are given. It reads the frame and never writes.
+//! Segments of a connection in any state pass. So do segments without ACK and RST, which the kernel does not answer.
 
 use crate::classify::{check_ours, check_source, listen};
 use crate::flow::transport::Segment;
@@ -13,32 +12,32 @@ use crate::syn::{Ends, Guarded};
 use xdnsd_abi::headers::tcp::{self, flag};
 use xdnsd_abi::{PROVED_SECS, Reason};
 
-/// Whose a segment is.
+/// What a segment belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SegmentOwner {
-    /// A connection's, or one's that begins or has ended.
+    /// A connection: open, about to open, or just closed.
     Connection,
-    /// Nobody listens there.
+    /// Nothing: no listener has the port.
     Nobody,
-    /// A listener's, whose cookie it brings back.
+    /// A listener, whose cookie it brings back.
     Proof,
-    /// A listener's, who knows nothing of it.
+    /// A listener that has no such connection.
     Stray,
 }
 
 /// What the program asks of the kernel besides.
 pub trait Owners: Guarded {
-    /// Whose a segment is.
+    /// What a segment belongs to.
     fn owner(&self, ends: &Ends, segment: &Segment<'_>) -> SegmentOwner;
-    /// Remembers that the client is where it says.
+    /// Notes that the client is verified.
     fn prove(&self, ends: &Ends);
     /// Whether this is one of the strays that pass in a second.
     fn may_pass(&self) -> bool;
-    /// Whether this is one of the RSTs that are looked after in a second.
+    /// Whether this is one of the RSTs of a second that are looked up.
     fn may_look(&self) -> bool;
 }
 
-/// What becomes of a segment without SYN. `Err`: it is none of ours.
+/// The reason to pass or drop a segment without SYN. `Err`: it is not to a guarded port, or not judged.
 #[inline(always)]
 pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reason> {
     let Flow {
@@ -63,7 +62,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reaso
     if segment.header_len() < tcp::HEADER_LEN as u8 {
         return Err(Reason::PassProtocol);
     }
-    // Nobody sends so many, and what a connection's look-up costs is what a flood of them wants.
+    // So many are a flood, which wants us to pay for the look-up.
     if is_reset && !kernel.may_look() {
         return Ok(Reason::DropReset);
     }

@@ -35,12 +35,6 @@ impl RateLimits {
         slips: Rate::NONE,
         newcomers: 0,
     };
-
-    /// Whether anything is limited.
-    #[must_use]
-    pub const fn are_on(&self) -> bool {
-        self.queries.is_on() || self.misses.is_on()
-    }
 }
 
 /// What is limited.

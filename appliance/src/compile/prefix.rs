@@ -6,9 +6,6 @@ use std::str::FromStr;
 
 use super::name;
 
-/// Most reverse zones that one prefix is cut into: a prefix ends up to seven bits before the next label of IPv4.
-pub const ZONES_MAX: usize = 128;
-
 /// Bits in front of a mapped IPv4 address.
 const MAPPED_BITS: u8 = 96;
 
@@ -337,7 +334,8 @@ mod tests {
             (64, "64.2.0.192.in-addr.arpa.")
         );
         assert_eq!(small[63], "127.2.0.192.in-addr.arpa.");
-        assert_eq!(zones("0.0.0.0/1").len(), ZONES_MAX);
+        // Seven bits before the next label: the most.
+        assert_eq!(zones("0.0.0.0/1").len(), 128);
         assert_eq!(
             zones("fe80::/10"),
             [

@@ -1,7 +1,7 @@
-//! Ports of a bridge: of whom the bridge has heard lately, by which port.
+//! Ports of a bridge: whose frames the bridge had lately, and by which port.
 //!
-//! What a program on a port answers never reaches the bridge, which forgets by which port it has heard a station that asks nothing but
-//! DNS. So one frame of each station passes now and then. Stations that are told of here are those that the program has seen pass.
+//! A query that is answered on a port never reaches the bridge, whose FDB would forget a station that sends nothing but DNS. So one
+//! frame of each station passes now and then. This table has the stations whose frames have passed.
 //!
 //! ```text
 //!  63                      16 15             0   63             32 31                  0

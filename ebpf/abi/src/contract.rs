@@ -127,13 +127,13 @@ pub const PROVED_SECS: u32 = 60;
 
 /// What is done a few times a second on each processor: places of its numbers, and how often.
 pub mod few {
-    /// Strays of others that pass: who still has a connection that the kernel has forgotten is told so.
+    /// Strays that pass, so that a client whose connection the kernel has forgotten gets an RST.
     pub const STRAYS: (u32, u64) = (0, 16);
     /// SYNs for which the kernel is asked who listens, and whether there is such a connection already. To more it gives a cookie
     /// without a look at any socket.
     pub const SYNS: (u32, u64) = (1, 1_024);
-    /// RSTs for which the kernel is asked whose they are. More are nobody's: who misses one keeps a connection for as long as it
-    /// would stay idle.
+    /// RSTs whose connection is looked up. Further ones are dropped without: a connection that misses its RST closes when it has been
+    /// idle for long enough.
     pub const RESETS: (u32, u64) = (2, 1_024);
     /// From when on nothing counts any more against new clients: neighbours, and others. See [`crate::rate::control::NEWCOMERS`].
     pub const NEWCOMERS: [u32; 2] = [3, 4];

@@ -1,4 +1,4 @@
-//! What a reader of the shield's log is told of a frame: a record in a ring of the kernel's.
+//! The shield's log: the record of a frame, in a BPF ring buffer.
 
 use crate::Reason;
 
@@ -29,11 +29,11 @@ pub mod logged {
     pub const COUNT: u32 = 2;
 }
 
-/// Every frame is told of, where the word of [`crate::shield::LOG`] is this; of half of it every second one. 0: none.
+/// The word of [`crate::shield::LOG`] that has every frame logged; with half of it every second one is. 0: none is.
 pub const ALL: u32 = u32::MAX;
 
 impl Reason {
-    /// Whether a reader of the log is told of it: what the shield has done, and with a connection's first segments what it has not.
+    /// Whether it is logged: frames that the shield has answered or dropped, and the first segments of connections that it passed.
     #[inline(always)]
     #[must_use]
     pub const fn is_told(self) -> bool {
@@ -58,7 +58,7 @@ impl Reason {
         )
     }
 
-    /// Whether the frame is the answer by now, from us to the client.
+    /// Whether the frame holds the answer by now, from us to the client.
     #[must_use]
     pub const fn is_answer(self) -> bool {
         matches!(

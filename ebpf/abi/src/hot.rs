@@ -32,8 +32,8 @@ pub const PROGRAM: &str = "xdnsd_hot";
 pub const ANSWERS_MAX: u32 = 448;
 /// Places of the index. Two answers that meet in one: the later one waits until nobody asks for the first.
 pub const PLACES: u32 = 1024;
-/// Clients that are known. Two that meet in one place: the first has it while it asks; a neighbour takes it from who is none. User
-/// space answers the other.
+/// Places for known clients. If two share one, the first keeps it while it asks, and a neighbour displaces a client from elsewhere.
+/// User space answers the other.
 pub const CLIENTS_MAX: u32 = 2048;
 /// Entries of the map of silent ports.
 pub const SILENT_WORDS: u32 = 65_536 / u64::BITS;
@@ -391,9 +391,9 @@ mod tests {
             2,
             "labels of zeros"
         );
-        // What is no name has all of them.
+        // Bytes without an end count as all of them.
         assert_eq!(words(&[1; NAME_MAX]), 8);
-        // What lies behind the end is no matter.
+        // Bytes behind the end do not matter.
         let mut long = [7; NAME_WORDS];
         long[0] = u64::from_ne_bytes(*b"\x06abcdef\0");
         let mut short = [0; NAME_WORDS];

@@ -56,7 +56,7 @@ pub const WORDS: usize = ELEMENTS as usize * ELEMENT_WORDS;
 
 /// Which word of an account is what.
 pub mod account {
-    /// Whose it is: see [`super::ClientPrefix::tag`]. 0: nobody's.
+    /// The client: see [`super::ClientPrefix::tag`]. 0: empty.
     pub const TAG: usize = 0;
     /// Queries.
     pub const QUERIES: usize = 1;
@@ -148,7 +148,7 @@ impl Rate {
         self.depth_ns != 0
     }
 
-    /// Whether one more may be had at `now` by whom nothing counts against from `clear_at` on.
+    /// Whether a client whose debt is paid at `clear_at` may have one more at `now`.
     #[must_use]
     #[inline(always)]
     pub const fn has_room(self, clear_at: u64, now: u64) -> bool {
@@ -158,7 +158,7 @@ impl Rate {
             <= self.depth_ns
     }
 
-    /// From when on nothing counts any more, with one more.
+    /// When the debt is paid, with one more.
     #[must_use]
     #[inline(always)]
     pub const fn charge(self, clear_at: u64, now: u64) -> u64 {
@@ -204,7 +204,7 @@ impl ClientPrefix {
         }
     }
 
-    /// What its account has to have as the tag.
+    /// The tag of its account.
     #[must_use]
     #[inline(always)]
     pub fn tag(self, key: &HashKey) -> u64 {

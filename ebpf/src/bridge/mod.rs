@@ -1,11 +1,11 @@
-//! Which stations a bridge has heard of: see `xdnsd_abi::bridge`.
+//! Lets one frame of each station pass now and then, so that the bridge keeps the station in its FDB: see `xdnsd_abi::bridge`.
 //!
-//! A station that asks by another port than before has moved, and its frame passes at once, so that the bridge learns where it is now.
+//! A station that asks by another port has moved. Its frame passes at once, and the bridge learns the new port.
 
 use crate::flow::link::Mac;
 use xdnsd_abi::bridge::{ELEMENTS, WAYS};
 
-/// What is asked of the kernel.
+/// The table of stations and the clock.
 pub trait Stations {
     type Element: Copy;
     fn element(&self, index: u32) -> Option<Self::Element>;
@@ -13,7 +13,7 @@ pub trait Stations {
     fn set_word(&self, element: Self::Element, at: usize, word: u64);
     /// Milliseconds of CLOCK_MONOTONIC.
     fn now_ms(&self) -> u32;
-    /// After so many the bridge has to hear of a station again.
+    /// After so many milliseconds a frame of a station passes again.
     fn interval_ms(&self) -> u32;
     /// Index of the bridge.
     fn bridge(&self) -> u32;
@@ -21,7 +21,7 @@ pub trait Stations {
     fn ingress(&self) -> u32;
 }
 
-/// Whether the bridge needs not hear of this station now. If it does, it will: this frame passes.
+/// Whether the bridge had a frame of this station lately. If not, this frame passes and is noted.
 #[inline(always)]
 pub fn has_heard(station: Mac, stations: &impl Stations) -> bool {
     // The bridge drops it.

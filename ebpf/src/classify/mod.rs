@@ -1,9 +1,9 @@
-//! Is this frame a DNS query to us that user space can answer in place? [`Frame`] says what it is, this what becomes of it.
+//! Decides whether a frame is a DNS query to us that user space can answer in place. [`Frame`] is the parsed frame.
 //!
-//! Anything that is not fully understood is a [`Reason`] to pass it, untouched, to the kernel. What is addressed to us and can be
-//! nothing but an attack is one to drop it: nobody would answer it, and here that costs least. Checks stand in the
-//! order of their cost, so that traffic which is not DNS leaves after a few compares and DNS to others after one map
-//! lookup. It reads the frame and asks the [`Kernel`]; it writes nothing.
+//! A frame that cannot be parsed passes to the kernel untouched, with a [`Reason`]. A frame to us that can only be an attack is
+//! dropped with a reason: the kernel would discard it too, and here that costs least. Checks stand in the order of their cost:
+//! traffic other than DNS passes after a few compares, and DNS to others after one map lookup. This module reads the frame and
+//! asks the [`Kernel`]; it writes nothing.
 
 use crate::flow::link::{Link, Mac};
 use crate::flow::network::{Address, Packet};
@@ -21,29 +21,29 @@ const DNS_PORT: u16 = 53;
 /// Shortest datagram that holds a message.
 const UDP_LEN_MIN: u16 = (udp::HEADER_LEN + dns::HEADER_LEN) as u16;
 
-/// What decides whether a reply may leave as the frame came.
+/// Reads what decides whether a reply may leave as the frame came.
 pub trait FrameContext {
     /// Where the FIB sends a reply.
     fn next_hop(&self, reply: &ReplyFlow) -> Option<NextHop>;
     /// Index of the interface that received the frame.
     fn ingress(&self) -> u32;
-    /// Whether what can only be an attack is dropped.
+    /// Whether frames that can only be an attack are dropped.
     fn drops_garbage(&self) -> bool;
 }
 
-/// What the program asks of the kernel besides: maps, clock.
+/// Reads maps and the clock, and tail-calls other programs.
 pub trait Kernel: FrameContext {
-    /// What has to hold of a query to a destination that is ours; `None`: it is not.
+    /// The checks for a query to this destination; `None`: the destination is not ours.
     fn path_check(&self, listen: &Listen) -> Option<PathCheck>;
-    /// Hands a SYN on to the program that answers those (see `syn/`). Where there is one, this does not return.
+    /// Tail-calls the program for SYNs (`syn/`). Returns only where that is not loaded.
     fn hand_on_syn(&self);
-    /// The same with another segment, and the program in `stray.rs`.
+    /// Tail-calls the program for other segments (`stray.rs`).
     fn hand_on_stray(&self);
-    /// The same with what may hold a segment but is no plain one, and the program in `forward/`.
+    /// Tail-calls the program for packets behind options or in parts (`forward/`).
     fn hand_on_odd(&self);
     /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::FRAME_MAX`].
     fn is_large(&self) -> bool;
-    /// Whether the bridge has heard of this station by the frame's port, and not too long ago.
+    /// Whether the bridge had a frame of this station by this port lately.
     fn has_heard(&self, station: Mac) -> bool;
     /// When the worker of the frame's RX queue was last alive; `None` for a queue outside the map.
     fn heartbeat(&self) -> Option<u64>;
@@ -51,7 +51,7 @@ pub trait Kernel: FrameContext {
     fn now(&self) -> u64;
 }
 
-/// A reply as the FIB wants it described.
+/// A reply, as the FIB look-up takes it.
 pub struct ReplyFlow {
     /// See [`protocol`].
     pub protocol: u8,
@@ -74,8 +74,8 @@ pub struct NextHop {
     pub mac: Mac,
 }
 
-/// `Ok`: the frame is ours, its bytes add up, the reply may leave as it came, and the worker is alive. And whether clients have
-/// limits there.
+/// `Ok`: the frame is a sound query to us, the reply may leave as the query came, and the worker is alive. The value: whether
+/// limits per client apply.
 #[inline(always)]
 pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<bool, Reason> {
     match Frame::parse(frame) {
@@ -141,7 +141,7 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
     Ok(check.has_limits())
 }
 
-/// The key of where a frame goes to.
+/// The listen map's key of a destination.
 #[inline(always)]
 pub fn listen(link: &Link, destination: Address, port: u16) -> Listen {
     Listen {
@@ -153,7 +153,7 @@ pub fn listen(link: &Link, destination: Address, port: u16) -> Listen {
     }
 }
 
-/// It came to our MAC address, by the interface that is served.
+/// The frame has our MAC address, and came by the interface that is served.
 #[inline(always)]
 pub fn check_ours(link: &Link, check: &PathCheck, way: &impl FrameContext) -> Result<(), Reason> {
     if link.destination != Mac::of(check.mac) {
@@ -162,20 +162,20 @@ pub fn check_ours(link: &Link, check: &PathCheck, way: &impl FrameContext) -> Re
     if way.ingress() == check.ingress_ifindex {
         return Ok(());
     }
-    // Asked here, where nobody pays for it who is answered.
+    // Compared last: a query that is answered never comes here.
     if check.ingress_ifindex == 0 {
         return Err(Reason::PassPort);
     }
     Err(Reason::PassOtherDevice)
 }
 
-/// What becomes of a frame to us that can only be an attack: it is dropped where the operator wants that, else it passes.
+/// The reason for a frame to us that can only be an attack: `dropped` where `shield.drop_garbage` is on, else `passed`.
 #[inline(always)]
 pub fn garbage(way: &impl FrameContext, dropped: Reason, passed: Reason) -> Reason {
     if way.drops_garbage() { dropped } else { passed }
 }
 
-/// It came from somebody who can be answered.
+/// The source can be answered: it is no martian, and not our own address.
 #[inline(always)]
 pub fn check_source(packet: &Packet, port: u16, way: &impl FrameContext) -> Result<(), Reason> {
     if packet.source == packet.destination {
@@ -187,7 +187,7 @@ pub fn check_source(packet: &Packet, port: u16, way: &impl FrameContext) -> Resu
     Ok(())
 }
 
-/// The key of a destination of ours, with the address that a frame came from: where there is such a one, it is forged.
+/// A destination's key with the frame's source address. A source that the listen map has is forged.
 #[inline(always)]
 pub fn from(packet: &Packet, destination: &Listen) -> Listen {
     Listen {
@@ -196,7 +196,7 @@ pub fn from(packet: &Packet, destination: &Listen) -> Listen {
     }
 }
 
-/// IP and UDP agree to the byte. What follows the packet in the frame is Ethernet padding.
+/// The lengths of IP and UDP agree to the byte. Bytes behind the packet are Ethernet padding.
 #[inline(always)]
 fn check_lengths(
     packet: &Packet,
@@ -226,14 +226,14 @@ fn check_query(datagram: &Datagram<'_>, way: &impl FrameContext) -> Result<(), R
     if header.get::<{ dns::field::FLAGS.start }, u16>() & dns::QR.to_be() == 0 {
         return Ok(());
     }
-    // Nobody asks from port 53 of ours. Another port may be shared: responses of multicast DNS come to 5353 (RFC 6762 section 6.7).
+    // No question leaves port 53. Another port may be shared: responses of multicast DNS come to 5353 (RFC 6762 section 6.7).
     if datagram.destination_port() == DNS_PORT.to_be() {
         return Err(garbage(way, Reason::DropResponse, Reason::PassResponse));
     }
     Err(Reason::PassResponse)
 }
 
-/// Both checksums, and with the walk over the datagram that all its bytes are in the frame.
+/// Verifies both checksums. The walk over the datagram also shows that all its bytes are in the frame.
 #[inline(always)]
 fn check_checksums(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reason> {
     if !packet.header_sum.adds_up() {
@@ -254,7 +254,7 @@ fn check_checksums(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reaso
     ok.then_some(()).ok_or(Reason::PassUdpChecksum)
 }
 
-/// Where the check wants it, the FIB sends the reply back to where the frame came from.
+/// Where `route_check` applies, the FIB sends the reply back to where the frame came from.
 #[inline(always)]
 pub fn check_route(
     check: &PathCheck,
@@ -275,8 +275,8 @@ pub fn check_route(
     }
 }
 
-/// A queue that nobody has ever served has no socket. The two clocks may be apart by a tick in either direction; far
-/// apart in either direction is stale.
+/// The queue has a socket, and its worker is alive. The two clocks may differ by a tick in either direction; a larger difference
+/// in either direction is stale.
 #[inline(always)]
 fn check_heartbeat(kernel: &impl Kernel) -> Result<(), Reason> {
     let beat = kernel.heartbeat().unwrap_or(0);

@@ -20,14 +20,14 @@ impl Mac {
         ])
     }
 
-    /// The same as one number, which says nothing but who it is.
+    /// The same as one number.
     #[inline(always)]
     pub const fn number(self) -> u64 {
         let Self([a, b, c]) = self;
         (a as u64) << 32 | (b as u64) << 16 | c as u64
     }
 
-    /// Whether it is a group's: nobody's to send from.
+    /// Whether it is a group address, which no station sends from.
     #[inline(always)]
     pub const fn is_group(self) -> bool {
         let Self([a, ..]) = self;
@@ -49,7 +49,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// The destination is asked for its group bit first of all: ARP, neighbour discovery and mDNS leave here.
+    /// Compares the group bit of the destination first: ARP, neighbour discovery and mDNS leave here.
     #[inline(always)]
     pub fn parse(frame: Cursor<'_>) -> Result<(Self, Cursor<'_>), Reason> {
         use ethernet::field::{DESTINATION, ETHERTYPE, SOURCE};
@@ -85,8 +85,8 @@ impl Link {
     }
 }
 
-/// VLAN ID and inner EtherType of one tag. ID 0 only carries a priority (IEEE 802.1Q section 6.9): in the listen map
-/// it would look like no tag at all.
+/// VLAN ID and inner EtherType of one tag. ID 0 carries a priority alone (IEEE 802.1Q section 6.9) and is refused: in the listen
+/// map 0 stands for an untagged frame.
 #[inline(always)]
 fn tag(rest: Cursor<'_>) -> Result<(u16, u16, Cursor<'_>), Reason> {
     use vlan::field::{ETHERTYPE, TCI};

@@ -1,7 +1,8 @@
-//! What a frame says of itself, in three stages: link, network, transport.
+//! Parses a frame in three stages: link, network, transport.
 //!
-//! A stage takes a position in the frame and gives what it has found there and the position behind it. It refuses what it
-//! cannot understand, with the [`Reason`] to pass it. Whether the frame is ours is not asked here. [`answer`] and [`envelope`] are the way back.
+//! A stage takes a position in the frame, and gives what it found and the position behind it. A frame that it cannot parse it
+//! refuses with the [`Reason`] to pass it. `classify` decides whether the frame is ours. [`answer`] and [`envelope`] write the way
+//! back.
 
 pub mod answer;
 pub mod envelope;
@@ -19,13 +20,13 @@ use xdnsd_abi::Reason;
 pub enum Frame<'a> {
     /// A datagram in one piece.
     Udp(Flow<Datagram<'a>>),
-    /// A segment, of which the header is there but for its options. From whom to whom costs no look: see [`segment`].
+    /// A TCP header, its options left out. Its addresses are read by [`segment`], where they are needed.
     Tcp(Segment<'a>),
     /// Another protocol, or a part of a segment.
     Other,
 }
 
-/// From whom to whom, and what.
+/// All headers of a packet.
 pub struct Flow<T> {
     pub link: Link,
     pub packet: Packet,
@@ -49,7 +50,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// A segment, with all that is said of its way. Anything else passes as no datagram.
+/// Parses a segment with all its headers. Other packets are refused with [`Reason::PassProtocol`].
 #[inline(always)]
 pub fn segment(frame: Cursor<'_>) -> Result<Flow<Segment<'_>>, Reason> {
     let (link, rest) = Link::parse(frame)?;
@@ -62,7 +63,7 @@ pub fn segment(frame: Cursor<'_>) -> Result<Flow<Segment<'_>>, Reason> {
     })
 }
 
-/// The next `N` bytes, or the reason why there are none.
+/// The next `N` bytes; `Err`: the frame ends before.
 #[inline(always)]
 pub fn take<const N: usize>(cursor: Cursor<'_>) -> Result<(View<'_, N>, Cursor<'_>), Reason> {
     cursor.take::<N>().ok_or(Reason::PassTruncated)

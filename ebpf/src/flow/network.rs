@@ -50,15 +50,15 @@ impl Address {
     }
 }
 
-/// What IPv4 and IPv6 say of the way that a packet takes.
+/// What IPv4 and IPv6 headers have in common.
 pub struct Packet {
     pub source: Address,
     pub destination: Address,
     /// Bytes behind the IP header, as the IP header says; negative when that is shorter than itself.
     pub payload_len: i32,
-    /// No reply may be sent to this source (RFC 1812 section 5.3.7).
+    /// The source is a martian, which gets no reply (RFC 1812 section 5.3.7).
     pub is_source_martian: bool,
-    /// Over the header with its checksum. Of IPv6, which has none, one that adds up.
+    /// Over the header with its checksum. IPv6 has no checksum: this is then a sum that adds up.
     pub header_sum: Sum,
     pub checksum_may_be_absent: bool,
     /// What the pseudo-header adds (RFC 768, RFC 8200 section 8.1), but for protocol and length.
@@ -69,7 +69,7 @@ pub struct Packet {
 pub enum Payload<'a> {
     /// A datagram in one piece.
     Udp(Packet, Cursor<'a>),
-    /// A segment in one piece. What it says of its way costs no look, see [`segment`].
+    /// A segment in one piece. Its addresses are read by [`segment`], where they are needed.
     Tcp(Cursor<'a>),
     /// Anything else.
     Other,
@@ -99,7 +99,7 @@ impl<'a> Payload<'a> {
             }
             return Ok(Self::Udp(header.packet()?, payload));
         }
-        // After UDP, which is to cost nothing more for it.
+        // Compared behind UDP, which pays nothing for it.
         if header.protocol_anew() == protocol::TCP && !header.is_fragment() {
             return Ok(Self::Tcp(payload));
         }
@@ -107,7 +107,8 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// From whom to whom a packet goes, whatever it carries and whichever options it has. `None`: it is none of ours.
+/// Source and destination of a packet with any payload and options. `None`: it is another protocol's, or too short, or goes where
+/// nothing listens (see [`Ipv6::ends`]).
 #[inline(always)]
 pub fn ends(ethertype: u16, rest: Cursor<'_>) -> Option<(Address, Address)> {
     match ethertype {
@@ -126,7 +127,7 @@ pub fn ends(ethertype: u16, rest: Cursor<'_>) -> Option<(Address, Address)> {
     }
 }
 
-/// The way of a segment in one piece, and where it begins. Anything else passes as no datagram.
+/// The IP header of a segment in one piece, and where the segment begins. Other packets are refused.
 #[inline(always)]
 pub fn segment(ethertype: u16, rest: Cursor<'_>) -> Result<(Packet, Cursor<'_>), Reason> {
     match ethertype {
@@ -147,7 +148,7 @@ fn segment_behind<'a>(
     Ok((packet, payload))
 }
 
-/// A header that says what the packet carries, and where it goes to if that is worth knowing.
+/// An IP header, whose addresses are read only where they are needed.
 trait Header: Copy {
     /// See [`xdnsd_abi::headers::protocol`].
     fn protocol(self) -> u8;

@@ -87,7 +87,7 @@ impl<'a> Segment<'a> {
             .get::<{ tcp::field::ACKNOWLEDGMENT.start }, u32>()
     }
 
-    /// Bytes of header and options, as the header says: 0 to 60. Whether they are there was not looked at.
+    /// Bytes of header and options, as the header says: 0 to 60. The frame may be shorter.
     #[inline(always)]
     pub fn header_len(&self) -> u8 {
         (self.header.get::<{ tcp::field::OFFSET }, u8>() >> 4) * 4

@@ -1,7 +1,7 @@
-//! Segments to hosts behind this one, in front of which the shield stands: who has not brought a cookie back opens no connection.
+//! Segments to protected hosts behind this one: a client opens a connection only after it has brought a cookie back.
 //!
-//! Nobody listens here, so the cookie is ours, and the connection that the client gets ends as soon as it has brought it back: with
-//! an RST, so that it comes again. It is verified by then, and passes.
+//! No socket of ours listens there, so the cookie is our own. The ACK that brings it back verifies the client and is answered with an
+//! RST; the client connects again, and passes.
 //!
 //! ```text
 //!  client                        here                                      host
@@ -9,8 +9,8 @@
 //!    ACK, number + 1 ────────────► verified; RST
 //!    SYN ────────────────────────────────────────────────────────────────► SYN
 //! ```
-//! Whatever does not bring a cookie back passes, as long as it is no SYN: connections from before are left alone. A SYN that
-//! cannot be answered is dropped: with data, or with a FIN; what is not plain at all is in [`odd`].
+//! All other segments pass, so that connections from before go on. A SYN that cannot be answered is dropped: one with data or a FIN
+//! here, one behind options or in parts in [`odd`].
 
 mod odd;
 
@@ -25,23 +25,23 @@ use xdnsd_abi::{Behind, Protected, Reason};
 
 /// What the program asks of the kernel besides.
 pub trait Forwarding: Guarded {
-    /// What has to hold of a segment to this address and port, in this VLAN. `None`: it is not protected.
+    /// The protection of this address and port in this VLAN. `None`: there is none.
     fn protected(&self, destination: &Behind) -> Option<Protected>;
-    /// Whether anybody is protected.
+    /// Whether any host is protected.
     fn protects(&self) -> bool;
     /// The 16 bytes of the frame from an offset on, as they lie there. `None`: it ends before.
     fn words(&self, at: u32) -> Option<[u64; 2]>;
     /// The first eight of them.
     fn word(&self, at: u32) -> Option<u64>;
-    /// Whether somebody floods.
+    /// Whether there is a flood.
     fn is_flooded(&self) -> bool;
     /// The cookie for a SYN with this number, and the one by the secret before.
     fn cookies(&self, ends: &Ends, sequence: u32) -> [u32; 2];
-    /// Remembers that the client is where it says.
+    /// Notes that the client is verified.
     fn prove(&self, ends: &Ends);
 }
 
-/// `Ok`: the segment is answered with this, and counted by that.
+/// `Ok`: the answer to the segment, and the reason that it is counted by.
 #[inline(always)]
 pub fn classify(
     frame: Cursor<'_>,

@@ -1,7 +1,7 @@
 //! Segments to protected hosts that are not plain: behind options of IPv4, behind extension headers of IPv6, or in parts.
 //!
-//! None is answered. What may open a connection, or hides whether it does, is dropped as long as the client is not verified: the
-//! host behind would answer it. What follows a first part needs that one, and passes.
+//! None is answered. A segment that opens a connection, or hides whether it does, is dropped until the client is verified: the host
+//! behind would answer it. Parts behind a first one pass: without the first they are worth nothing.
 
 use super::Forwarding;
 use crate::classify::check_ours;
@@ -14,7 +14,7 @@ use xdnsd_abi::headers::tcp::{self, flag};
 use xdnsd_abi::headers::{extension, ipv4, ipv6, protocol};
 use xdnsd_abi::{Behind, Reason};
 
-/// Extension headers that are gone through: each kind that RFC 8200 section 4.1 knows, and one of them twice. Nobody sends more.
+/// Extension headers that are walked: each kind of RFC 8200 section 4.1, and one of them twice.
 const HEADERS_MAX: usize = 6;
 
 /// Where a segment begins.
@@ -25,7 +25,7 @@ enum SegmentStart {
     Deep,
 }
 
-/// What becomes of a frame that is no plain segment, for which `passed` is the reason to pass it.
+/// Decides about a packet behind options or in parts. `passed`: the reason, if it passes.
 #[inline(always)]
 pub fn judge(frame: Cursor<'_>, kernel: &impl Forwarding, passed: Reason) -> Reason {
     look(frame, kernel).unwrap_or(passed)

@@ -70,9 +70,9 @@ pub trait HotKernel {
     fn frame(&self) -> Cursor<'_>;
     /// Its bytes.
     fn frame_len(&self) -> usize;
-    /// The number at this place, of which neither compiler nor verifier knows anything.
+    /// The number at this place, unknown to compiler and verifier.
     fn opaque(&self, place: &u64) -> u64;
-    /// The same number, of which the compiler knows nothing any more, and the verifier all that it knew.
+    /// The same number, hidden from the compiler; the verifier keeps the bounds that it knew.
     fn again(&self, number: u64) -> u64;
     /// Copies `len` bytes of the frame, 1 to [`QUERY_MAX`], from offset `at`.
     fn load(&self, at: usize, len: usize, message: &mut AnswerBuffer) -> Option<()>;

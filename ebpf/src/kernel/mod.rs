@@ -445,7 +445,7 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
-/// Remembers that a client is where it says.
+/// Notes that a client is verified.
 #[inline(always)]
 fn prove(client: Address) {
     let Some(place) = place(client) else {
@@ -496,13 +496,13 @@ fn set_of(place: ClientSlot) -> Option<*mut ClientSet> {
 fn read_set(set: *mut ClientSet) -> ClientSet {
     let one = set.cast::<u64>();
     // SAFETY: both are aligned numbers of a set that lives as long as the map. Another processor may write them at any time, so
-    // the loads are volatile; they are never torn on a 64-bit machine, and a torn one elsewhere is nobody's fingerprint, or a
+    // the loads are volatile; they are never torn on a 64-bit machine, and a torn one elsewhere matches no fingerprint, or is a
     // proof of another second.
     unsafe { [one.read_volatile(), one.add(1).read_volatile()] }
 }
 
 impl Run<'_, true> {
-    /// Hands a segment that is nobody's here on to the program for others', if there is one; else it is counted by this.
+    /// Tail-calls the program for hosts behind with a segment to another host. Returns `reason` where that is not loaded.
     #[inline(always)]
     pub fn hand_on_forward(&self, reason: Reason) -> Reason {
         if reason == Reason::PassProtocol {

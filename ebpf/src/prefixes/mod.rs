@@ -1,7 +1,7 @@
-//! Who is denied: packets from a denied prefix to an address of ours are dropped, whatever they carry.
+//! Drops packets from denied prefixes to addresses of ours, whatever they carry.
 //!
-//! Asked before everything else, and only where there are prefixes. What is addressed to others costs one more look-up then, for
-//! its destination: the longer look-up, of the source in the trie, is for packets to us alone.
+//! This comes before all other checks, and only where there are prefixes. A packet to others then costs one more look-up, of its
+//! destination. The longer look-up, of the source in the trie, is made for packets to us alone.
 
 use crate::classify::{FrameContext, check_ours, listen};
 use crate::flow::link::Link;
@@ -13,13 +13,13 @@ use xdnsd_abi::{Listen, PathCheck, Reason, verdict};
 pub trait PrefixKernel: FrameContext {
     /// Whether there are any prefixes.
     fn has_prefixes(&self) -> bool;
-    /// What has to hold of a packet to an address that is ours; `None`: it is not.
+    /// The checks for a packet to this address; `None`: the address is not ours.
     fn own(&self, address: &Listen) -> Option<PathCheck>;
     /// What the longest prefix says that holds this address, see [`verdict`].
     fn verdict(&self, source: Address) -> u8;
 }
 
-/// `Err`: it is dropped. Anything that is not understood is not.
+/// `Err`: the packet is dropped. A packet that cannot be parsed goes on.
 #[inline(always)]
 pub fn check(frame: Cursor<'_>, kernel: &impl PrefixKernel) -> Result<(), Reason> {
     if kernel.has_prefixes() && is_denied(frame, kernel).unwrap_or(false) {
@@ -28,7 +28,7 @@ pub fn check(frame: Cursor<'_>, kernel: &impl PrefixKernel) -> Result<(), Reason
     Ok(())
 }
 
-/// `None`: it is none of ours.
+/// `None`: the packet is to others, or cannot be parsed.
 #[inline(always)]
 fn is_denied(frame: Cursor<'_>, kernel: &impl PrefixKernel) -> Option<bool> {
     let (link, rest) = Link::parse(frame).ok()?;

@@ -1,9 +1,8 @@
 //! A query of a client that has asked more than it may: answered with TC, so that a real client comes back over TCP, or dropped.
 //!
 //! The XDP program has looked at the frame before: it is a query to us, whole, in one buffer, with right checksums, and an answer
-//! may leave as it came. Accounts are user space's: it makes them and counts. Here is looked whether a client has had too much
-//! already, which costs least here; what another program answers without user space is counted here as well. In doubt the query goes on to
-//! user space, which judges it again.
+//! may leave as it came. User space makes accounts and charges them; here a query over the limit ends, where that costs least. A
+//! query that another program answers is charged here. In doubt a query goes on to user space, which judges it again.
 
 mod cookie;
 mod question;

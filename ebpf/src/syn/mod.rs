@@ -1,8 +1,8 @@
-//! Which SYNs are answered with a cookie instead of by the kernel, and what the answer says.
+//! Answers SYNs to guarded ports with a cookie, in place of the kernel.
 //!
-//! A program of its own behind a tail call, so that the way of a query costs the verifier and the processor nothing. It begins
-//! anew at the first byte of the frame, and nothing of it is written before all is decided. Anything that is not a plain SYN to
-//! a guarded port of ours is a [`Reason`] to pass it, untouched: the kernel answers it as it always did.
+//! This is a program of its own behind a tail call, so that it costs a query nothing, in the verifier and at run time. It begins
+//! anew at the first byte of the frame, and writes only after all is decided. All but a plain SYN to a guarded port passes
+//! untouched, with a [`Reason`], and the kernel answers it.
 //!
 //! The cookie is the kernel's own, so that the ACK that brings it back opens an ordinary connection. Of the client's options it
 //! carries the MSS; what else the answer offers is in [`options`].
@@ -35,7 +35,7 @@ const WINDOW: u16 = 64_240;
 
 /// What both programs for segments to guarded ports ask of the kernel.
 pub trait Guarded: FrameContext {
-    /// What has to hold of a SYN to a guarded port; `None`: it is none.
+    /// The checks for a SYN to this port; `None`: the port is not guarded.
     fn guarded(&self, listen: &Listen) -> Option<PathCheck>;
     /// What becomes of them.
     fn orders(&self) -> Orders;
@@ -70,7 +70,7 @@ pub trait Cookies: Guarded {
     -> Option<u32>;
 }
 
-/// From whom to whom a segment goes.
+/// The two ends of a segment.
 pub struct Ends {
     pub source: Address,
     pub destination: Address,

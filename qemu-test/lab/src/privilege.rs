@@ -1,4 +1,4 @@
-//! What needs root, and what is said where there is none.
+//! Tests that need root, and the line that says they were skipped without it.
 
 use std::env;
 use std::fs::OpenOptions;

@@ -245,7 +245,7 @@ fn frame_socket_shows_tags_and_not_its_own_frames() -> Result<()> {
     Ok(())
 }
 
-/// Others' frames neither keep anybody waiting for longer, nor push out what comes while nobody looks.
+/// Frames of others neither prolong a wait, nor displace frames that come between two looks.
 #[test]
 fn a_frame_is_waited_for_as_long_as_was_said_and_kept_until_it_is_looked_for() -> Result<()> {
     const NAME: &str = "a_frame_is_waited_for_as_long_as_was_said_and_kept_until_it_is_looked_for";

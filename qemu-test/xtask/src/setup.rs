@@ -393,7 +393,7 @@ pub fn install(packages: &[&str], signals: &Signals) -> Result<()> {
 const APT_LIMIT: Duration = Duration::from_secs(1200);
 
 /// Runs apt-get without questions, and without starting the services that come with packages: the lab starts its own
-/// server in its own namespace, and nobody wants a second one on port 53 of this machine.
+/// server in its own namespace, and a second one on port 53 of this machine would be in the way.
 const APT_SCRIPT: &str = r#"
 set -u
 policy=/usr/sbin/policy-rc.d

@@ -1,4 +1,4 @@
-//! Whoever builds an image with capacities that do not fit is told so by the compiler, with what is wrong.
+//! Capacities that do not fit the budget are refused by the compiler, which says by how much.
 
 use std::path::Path;
 use std::process::Command;

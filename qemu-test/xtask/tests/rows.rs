@@ -1,4 +1,4 @@
-//! The table of `appliance/tests/README.md`: each test that it names is there, or the table would promise what nobody holds.
+//! The table of `appliance/tests/README.md`: each test that it names exists.
 
 use std::collections::BTreeSet;
 use std::fs;

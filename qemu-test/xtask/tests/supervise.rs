@@ -12,7 +12,7 @@ use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::wait::wait_until;
 
 const SUPERVISE: &str = "buildroot/package/xdnsd/supervise";
-/// The statuses of `xdnsd health`: it answers, it hangs, nobody is there.
+/// The statuses of `xdnsd health`: it answers, it hangs, there is no daemon.
 const WELL: &str = "0";
 const HANGS: &str = "1";
 const UNKNOWN: &str = "3";

@@ -191,7 +191,8 @@ fn rate_limits_are_off_by_default_and_hits_are_not_limited_before_misses() {
         config.map(|config| config.settings().rates)
     };
     let rules_of = |lines| rules(lines).unwrap_or_else(|errors| panic!("{errors}"));
-    assert!(!rules_of("").are_on());
+    let off = rules_of("");
+    assert_eq!((off.queries, off.misses), (Rate::NONE, Rate::NONE));
     let misses = rules_of("misses = 20\nburst_secs = 3\nslips = 0");
     assert_eq!(
         (misses.queries, misses.misses, misses.slips),

@@ -1,4 +1,4 @@
-//! Jumps to labels, so that nobody counts instructions.
+//! Jumps to labels, whose distances are computed here.
 
 use super::instruction::Instruction;
 

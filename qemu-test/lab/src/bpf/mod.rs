@@ -109,8 +109,8 @@ impl Program {
         Self::load_frags(&[Instruction::set(R0, action), Instruction::exit()])
     }
 
-    /// The bare XDP_TX reflector: swaps MAC addresses, IPv4 addresses and ports, and sends the frame back. What is no IPv4 it
-    /// leaves to the kernel; it looks at nothing else.
+    /// The bare XDP_TX reflector: swaps MAC addresses, IPv4 addresses and ports, and sends the frame back. Packets
+    /// other than IPv4 pass to the kernel; it looks at nothing else.
     pub fn reflector() -> io::Result<Self> {
         Self::load_frags(&reflector::code())
     }
@@ -135,8 +135,8 @@ impl Program {
     /// Runs it on `count` frames, and the kernel does with each what the program says, `batch` at a time. Returns when all are
     /// on their way. Needs Linux 5.18.
     ///
-    /// Frames begin as copies of `frame`, but memory comes back as whoever had it before has left it: a program that sends
-    /// has to write every byte that somebody else may have written.
+    /// Frames begin as copies of `frame`, but memory comes back as the last user left it: a program that sends has to write every
+    /// byte that may have changed.
     pub fn run_live(&self, frame: &[u8], count: u32, batch: u32) -> io::Result<()> {
         let mut attributes = TestRun {
             program: self.0.as_raw_fd(),

@@ -30,7 +30,7 @@ const COMPLEMENT: [u8; 2] = [0xff, 0xff];
 /// The port of who asks, where none is drawn.
 const CLIENT_PORT: [u8; 2] = [0xc0, 0x00];
 
-/// From whom to whom.
+/// Source and destination of a flood.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends {
     /// MAC address of the interface that sends.
@@ -316,7 +316,7 @@ fn header(ends: &Ends, protocol: u8, len: usize) -> Vec<u8> {
     }
 }
 
-/// Of the source as it stands in the template: its last 16 bits are none.
+/// The sum of the pseudo-header of the template, whose source ends with 16 zero bits.
 fn pseudo_sum(ends: &Ends, protocol: u8, len: usize) -> Sum {
     let mut from = octets(ends.from);
     let end = from.len();

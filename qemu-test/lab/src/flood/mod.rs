@@ -33,7 +33,7 @@ const TRIES: usize = 20;
 /// What a flood is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// TCP segments that begin a connection which nobody completes.
+    /// SYNs of connections that are never completed.
     Syn,
     /// Segments of connections that there are not.
     Ack,
@@ -43,7 +43,7 @@ pub enum Kind {
     Query,
     /// Queries for a name of its own each, below one name.
     Names,
-    /// Responses that nobody asked for.
+    /// DNS responses without a query.
     Response,
     /// Datagrams shorter than a message's header.
     Garbage,
@@ -148,7 +148,7 @@ impl<'a> Flood<'a> {
     /// leaves every frame to the kernel.
     ///
     /// # Errors
-    /// A device is not there, the families differ, the name is none, or the kernel refuses a program.
+    /// A device is not there, the families differ, the name is invalid, or the kernel refuses a program.
     pub fn new(path: Path<'a>, order: &Order) -> Result<Self> {
         ensure!(
             order.from.is_ipv4() == order.to.is_ipv4(),

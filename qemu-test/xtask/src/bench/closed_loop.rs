@@ -1,4 +1,4 @@
-//! Misses with nobody on the cores but the forwarder: a closed loop.
+//! Misses with the forwarder alone on the cores: a closed loop.
 //!
 //! ```text
 //!   client                     server                        upstream
@@ -10,7 +10,7 @@
 //!                             └──────────────────┘          └──────────────┘
 //! ```
 //! On a router client and upstream are other machines. Here each is an XDP program that sends a frame back: the client's makes the
-//! next query out of every answer, for a name that nobody has asked for, the upstream's an answer out of every query. As many
+//! next query out of every answer, for a new name, the upstream's an answer out of every query. As many
 //! queries as were sent at the start are open all the time, and what bounds the rate is what the forwarder and the kernel
 //! under it take for a miss. `bench miss` and the rows beside this one have a real client and a real upstream, which share the
 //! cores and take most of them.

@@ -56,7 +56,7 @@ pub struct Turn {
     pub miss_ns: f64,
     /// Answers from upstream per second. Client and upstream share the cores with the appliance, and bound it.
     pub misses: f64,
-    /// The same where nobody shares the appliance's core, see [`closed_loop`].
+    /// The same with the appliance alone on its core, see [`closed_loop`].
     pub alone: f64,
     /// Processor time per answer there.
     pub alone_ns: f64,

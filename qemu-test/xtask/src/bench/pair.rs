@@ -7,9 +7,8 @@
 //!  │ 10.77.0.2         │               │ 10.77.0.1     │
 //!  └───────────────────┘               └───────────────┘
 //! ```
-//! Load comes from 10.77.0.9, which is nobody: its MAC address is not that of `far`, so the client's kernel counts a
-//! reply and drops it at the first look ("other host"). That costs the core of whoever sends the reply as little as
-//! can be.
+//! Load comes from 10.77.0.9, an address without a host: its MAC address differs from that of `far`, so the client's kernel
+//! counts a reply and drops it at the first look ("other host"). That costs the sender's core as little as possible.
 
 use std::fs::File;
 use std::net::Ipv4Addr;

@@ -1,5 +1,5 @@
 //! `cargo xtask dist --check`: the release has the same bytes by every cargo of this machine, and the server has the same
-//! bytes wherever the release is unpacked and whoever builds it.
+//! bytes wherever the release is unpacked and built.
 
 use std::collections::BTreeSet;
 use std::env;

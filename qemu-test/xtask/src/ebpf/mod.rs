@@ -56,7 +56,7 @@ const RUSTFLAGS: [&str; 6] = [
     "-Ctarget-cpu=v3",
     // The kernel takes loads of any alignment from a frame; LLVM would split each into bytes.
     "-Ctarget-feature=+allows-misaligned-mem-access",
-    // Only picks the bindings of kprobe registers, of which there are none here: one object for every machine.
+    // Only picks the bindings of kprobe registers, which no program here uses: one object for every machine.
     "--cfg=bpf_target_arch=\"x86_64\"",
     "--check-cfg=cfg(bpf_target_arch,values(\"x86_64\"))",
 ];
@@ -199,7 +199,7 @@ fn compile(toolchain: &Toolchain, program: Program, target_dir: &Path) -> Result
             "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
             &toolchain.linker_path,
         )
-        // Of all ways to give flags this one goes first, so nobody's environment gets into the object.
+        // This way to give flags overrides all others, so the environment does not get into the object.
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
             rustflags(toolchain)?.join("\x1f"),
@@ -298,7 +298,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays behind in the temporary directory harms nobody.
+        // A file that stays behind in the temporary directory does no harm.
         drop(fs::remove_dir_all(&self.0));
     }
 }

@@ -122,7 +122,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// What somebody else has built: a directory with a kernel and `rootfs.squashfs`, as Buildroot's `output/images`.
+    /// An image built elsewhere: a directory with a kernel and `rootfs.squashfs`, as Buildroot's `output/images`.
     pub fn open(directory: &Path) -> Result<Self> {
         let find = |names: &[&str]| {
             names

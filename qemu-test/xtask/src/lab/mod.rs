@@ -40,7 +40,7 @@ pub enum Command {
     Down(Name),
     /// Shows which labs are up.
     Status,
-    /// Starts the appliance in the router, with SYN cookies for whoever connects.
+    /// Starts the appliance in the router, with SYN cookies for every client.
     Attach {
         /// Which lab.
         #[command(flatten)]
@@ -61,7 +61,7 @@ pub enum Command {
         /// What kind of frames.
         #[arg(value_parser = kind())]
         kind: Kind,
-        /// How much, and from whom.
+        /// The rate, and the sources.
         #[command(flatten)]
         order: FloodOrder,
     },
@@ -104,7 +104,7 @@ pub struct Knobs {
     vlan: Option<VlanTag>,
 }
 
-/// How much, and from whom.
+/// The rate, and the sources.
 #[derive(Debug, Args)]
 pub struct FloodOrder {
     /// Seconds at most.

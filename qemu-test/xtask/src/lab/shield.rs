@@ -1,8 +1,8 @@
-//! The shield in a lab that is up: the appliance in its router, with SYN cookies for whoever connects. `lab attach` starts it and
+//! The shield in a lab that is up: the appliance in its router, with SYN cookies for every client. `lab attach` starts it and
 //! returns, `lab log` shows what becomes of frames, `lab detach` ends it.
 //!
-//! In between a process stays, which holds the appliance, the XDP program at the client's end of the link and a lock; so what is
-//! there is known by the lock, and nothing is left behind by whoever is killed.
+//! In between a process holds the appliance, the XDP program at the client's end of the link, and a lock. The lock says that it is
+//! there; the kernel frees all of it when the process is killed.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -55,7 +55,7 @@ impl Place {
         self.file("log")
     }
 
-    /// Takes the lock and says in it who has it. `None`: somebody else has it.
+    /// Takes the lock and says in it who has it. `None`: another process has it.
     fn lock(&self) -> Result<Option<Flock<File>>> {
         let path = self.file("lock");
         let mut options = OpenOptions::new();

@@ -242,7 +242,7 @@ fn is_for_tests(attribute: &Attribute) -> bool {
     attribute.path().is_ident("test") || is_cfg_test()
 }
 
-/// Where a literal goes on in other lines than its first: what looks like a comment there is none.
+/// Lines on which a literal goes on: `//` within one begins no comment.
 fn mark_texts(tokens: TokenStream, texts: &mut Vec<RangeInclusive<usize>>) {
     let mut open = vec![tokens.into_iter()];
     // As deep as the brackets of the file.

@@ -340,7 +340,7 @@ pub fn press_power_button(control_port: u16) -> Result<()> {
     Ok(())
 }
 
-/// A port of the loopback that nobody has at the moment, for UDP and TCP.
+/// A port of the loopback that is free at the moment, for UDP and TCP.
 pub fn free_port() -> Result<u16> {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").context("find a free port")?;
     Ok(tcp

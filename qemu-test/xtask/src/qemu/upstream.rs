@@ -90,7 +90,7 @@ mod tests {
         [&header, name, &kind.to_be_bytes(), &[0, 1]].concat()
     }
 
-    /// What is sent to whoever sends these bytes.
+    /// The answer to these bytes.
     fn respond(query: &[u8], is_udp: bool) -> Option<Vec<u8>> {
         let read = if is_udp {
             Asked::over_udp

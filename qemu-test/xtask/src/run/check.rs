@@ -250,7 +250,7 @@ impl Client<'_> {
         let answer = answer
             .with_context(|| format!("the appliance's log:\n{}", self.router.process.log()))?;
         let mut path = Path::of(&Stats::default());
-        // Not an error here: a tier that nobody counts is reported by the caller.
+        // Not an error here: the caller reports a tier without a count.
         let counted = wait_until("the answer is counted", COUNT_TIMEOUT, || {
             path = self
                 .router

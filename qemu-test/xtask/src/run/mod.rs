@@ -159,7 +159,7 @@ fn run_as_root(built: Option<&PathBuf>) -> anyhow::Error {
 }
 
 fn run(options: &Options, server: &Path, signals: &Signals) -> Result<ExitCode> {
-    // Nobody looks into a lab that ends by itself: without names, any number fits beside each other.
+    // A lab that ends by itself gets no names, so that several run side by side.
     if options.is_once {
         let lab = Lab::up(&options.spec)?;
         let _other_end = other_end(&lab, options)?;

@@ -64,7 +64,7 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         return mutations::main(&rows, signals);
     }
     if image.image.is_some() {
-        // Somebody else's image: what this workspace is made of is not in question.
+        // An image built elsewhere: the sources of this workspace do not matter.
         return qemu::tests::main(image, signals);
     }
     ensure!(

@@ -141,8 +141,7 @@ const WITHOUT_XSK: [&str; 17] = [
 
 /// Ways that the whole of the tests goes by, besides that over AF_XDP, by which `cargo test` goes: a minute each.
 const USUAL_WAYS: [Way; 4] = [Way::Udp, Way::Tcp, Way::Connected, Way::Hot];
-/// Themes of the black-box tests that are about what is answered, to whom and until when: in the whole of the tests these alone go by
-/// the way of hot names.
+/// Themes of the black-box tests about answers and how long they hold: in a run of all tests these alone go by the way of hot names.
 const HOT_THEMES: [&str; 6] = [
     "caching::",
     "filter::",
@@ -338,7 +337,7 @@ fn cargo(arguments: &str) -> Command {
 
 fn documentation() -> Command {
     let mut command = cargo("doc --workspace --no-deps --document-private-items --keep-going");
-    // Nobody reads these pages without the private items: a link to one is good.
+    // The pages have the private items, so a link to one is good.
     command.env(
         "RUSTDOCFLAGS",
         "-D warnings -A rustdoc::private-intra-doc-links",

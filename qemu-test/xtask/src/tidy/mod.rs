@@ -25,7 +25,7 @@ const FUNCTION_LINES_MAX: usize = 60;
 /// Lines of a function in tests, where a table of cases is long and still one thing.
 const TEST_FUNCTION_LINES_MAX: usize = 100;
 
-/// Where `unsafe` may stand: a folder or a file of each package, whose types and functions nobody can use wrongly.
+/// Where `unsafe` may stand: folders and files whose safe interface cannot be misused.
 const FENCES: &[&str] = &[
     "appliance/src/os/",
     // The kernel's sockets alone, as fast as they can be: what a benchmark compares us with.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Source;
 use crate::test::mutations::list::{self, LIST, Mutation};
 
-/// Entries of the list whose text does not stand exactly once in its file, or whose test there is none.
+/// Entries of the list whose text does not stand exactly once in its file, or whose test does not exist.
 pub fn without_text_or_test(sources: &[Source]) -> Vec<String> {
     let find = |path: &Path| sources.iter().find(|source| source.path == path);
     let Some(list) = find(Path::new(LIST)) else {

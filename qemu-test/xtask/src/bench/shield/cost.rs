@@ -26,7 +26,7 @@ use xdnsd_lab::process::{End, Process};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const RUN_UP: Duration = Duration::from_millis(100);
-/// Nobody's address: what comes for it is none of the appliance's business.
+/// An address without a host: the appliance does not serve it.
 const FOREIGN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
 
 /// A frame, and what becomes of it.
@@ -36,7 +36,7 @@ pub struct Case {
     pub name: &'static str,
     /// Of which kind.
     pub kind: Kind,
-    /// Whether it is for somebody else.
+    /// Whether it is for another address than the appliance's.
     pub is_foreign: bool,
     /// What the program says of it.
     pub verdict: i32,

@@ -17,7 +17,7 @@ const FLOOD_GOAL: f64 = 1e6;
 /// Of a bare program's cost of a frame, at most.
 const DROP_GOAL: f64 = 1.5;
 const COOKIE_GOAL: f64 = 2.0;
-/// Nanoseconds that a frame pays that is none of our business.
+/// The most nanoseconds that a frame to others may pay.
 const PASS_GOAL: f64 = 30.0;
 
 /// The turns of one subject: an outcome for each flood.

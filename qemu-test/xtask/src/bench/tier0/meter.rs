@@ -31,10 +31,10 @@ const CLASS_SHIFT: i32 = 6;
 const CLASSES: usize = 1 << 15;
 /// The port of query 0, from which the others go down.
 const FIRST_PORT: u16 = 0xffff;
-/// Queries that leave at once where nobody asks how long each takes. The pool of their memory has room for as many: what comes back
-/// beyond that is freed, on the server's core.
+/// Queries that leave at once where only the rate is measured. The pool of their memory has room for as many: frames that come back
+/// beyond that are freed, on the server's core.
 const MANY: u32 = 128;
-/// The same where somebody does, and the rate is high.
+/// The same where latency is measured, at a high rate.
 const SOME: u32 = 16;
 /// From so many queries a second on the rate is high.
 const HIGH_RATE: f64 = 100_000.0;

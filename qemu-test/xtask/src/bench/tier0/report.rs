@@ -23,7 +23,7 @@ pub struct Row {
     pub turns: Vec<Turn>,
 }
 
-/// A ratio that is wanted: of what, to whom, and how much.
+/// A goal: the ratio of two subjects, and its bound.
 struct Goal {
     what: &'static str,
     ours: Who,

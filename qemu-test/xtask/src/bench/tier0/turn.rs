@@ -43,7 +43,7 @@ pub struct Turn {
     pub in_xdp: f64,
     /// Share of the time in which that core was busy with that.
     pub busy: f64,
-    /// Share of the time in which it was busy with what is none of this: not a quiet machine.
+    /// Share of the time that went to other processes: the machine was not quiet.
     pub others: f64,
     /// At [`LOADS`].
     pub latency: [Latency; 2],

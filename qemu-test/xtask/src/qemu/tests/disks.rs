@@ -33,7 +33,7 @@ const SNAPSHOT_LIMIT: Duration = Duration::from_secs(30);
 /// Long enough for the snapshot interval and the writing: what is known now outlives a power cut.
 const SNAPSHOT_PAUSE: &str = "sleep 4; test -s /data/xdnsd/cache";
 
-/// What was learned before a reboot is known after it, with nobody upstream.
+/// Answers that were cached before a reboot are given after it, without an upstream.
 pub fn reboot(bench: &Bench) -> Result<()> {
     let mut router = bench.router("", "")?;
     learn(&mut router)?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::list::Mutation;
 use crate::workspace;
 
-/// The copy, and what the workspace was when it was made: whoever goes on working there does not disturb it.
+/// The copy, and the state of the workspace that it was made of. Later edits of the workspace do not reach it.
 pub struct Tree {
     root: PathBuf,
     files: Vec<Original>,
