@@ -1,6 +1,6 @@
 //! JSON for programs that read what a command prints: one value, one line.
 //!
-//! What is no ASCII, or would do something to a terminal, is an escape (RFC 8259 section 7): such a line is shown as it is.
+//! Characters outside ASCII, and those that a terminal would obey, are escapes (RFC 8259 section 7), so a line can be shown as it is.
 
 use std::io::{self, Write};
 

@@ -55,7 +55,7 @@ pub struct Member<'d> {
 }
 
 impl Devices {
-    /// The ports of the bridge `name`, in the order in which the kernel made them. None of what is no bridge.
+    /// The ports of the bridge `name`, in the order in which the kernel made them. Empty for other devices.
     pub fn members(&self, name: &str) -> impl Iterator<Item = Member<'_>> {
         let of = self.named(name);
         let of = of.and_then(|device| device.bridge.as_ref().map(|bridge| (device.index, bridge)));

@@ -114,7 +114,7 @@ pub fn found(path: &Path) -> Result<Option<Metadata>, Obstacle> {
     }
 }
 
-/// Something that is no file has the name of one.
+/// The path names something other than a file.
 #[must_use]
 pub fn no_file(path: &Path) -> Option<Obstacle> {
     let kind = found(path).ok()??.file_type();

@@ -212,7 +212,7 @@ impl Store {
     }
 
     /// Why no snapshot could be written, as far as that shows before: its folder, or the nearest above it that there is, takes
-    /// no file from this process; or something that is no snapshot has one of its names.
+    /// no file from this process; or something else than a snapshot has one of its names.
     #[must_use]
     pub fn obstacle(&self) -> Option<Obstacle> {
         let names = [&self.newest, &self.before];
@@ -462,7 +462,7 @@ enum Unusable {
     Absent,
     /// It cannot be opened or read.
     Io(io::Error),
-    /// It is none of ours.
+    /// Its header is not that of a snapshot of ours.
     Header(HeaderError),
     /// It was not read in time.
     Late,
