@@ -35,6 +35,8 @@ mod rate;
 mod stray;
 #[cfg(any(target_arch = "bpf", test))]
 mod syn;
+#[cfg(test)]
+mod testing;
 
 #[cfg(target_arch = "bpf")]
 mod program {

@@ -83,20 +83,13 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reaso
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::{FrameContext, NextHop, ReplyFlow};
     use crate::syn::SynHeader;
+    use crate::testing::{FLAGS, OUR_MAC, segment, without_routes};
     use std::cell::Cell;
     use xdnsd_abi::{Listen, Orders, PathCheck};
 
     /// An ACK from 192.0.2.1, port 40000, to 192.0.2.53, port 53.
-    const ACK: [u8; 54] = [
-        0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x02, 0x08, 0x00, 0x45,
-        0x00, 0x00, 0x28, 0x12, 0x34, 0x40, 0x00, 0x40, 0x06, 0xa4, 0x65, 0xc0, 0x00, 0x02, 0x01,
-        0xc0, 0x00, 0x02, 0x35, 0x9c, 0x40, 0x00, 0x35, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
-        0x88, 0x50, 0x10, 0xfa, 0xf0, 0x00, 0x00, 0x00, 0x00,
-    ];
-    const FLAGS: usize = 47;
-    const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+    const ACK: [u8; 54] = segment([0x50, 0x10, 0xfa, 0xf0]);
 
     /// A kernel that answers as told.
     struct FakeKernel {
@@ -108,17 +101,7 @@ mod tests {
         proofs: Cell<u32>,
     }
 
-    impl FrameContext for FakeKernel {
-        fn next_hop(&self, _: &ReplyFlow) -> Option<NextHop> {
-            None
-        }
-        fn ingress(&self) -> u32 {
-            3
-        }
-        fn drops_garbage(&self) -> bool {
-            false
-        }
-    }
+    without_routes!(FakeKernel);
 
     impl Guarded for FakeKernel {
         fn guarded(&self, listen: &Listen) -> Option<PathCheck> {

@@ -152,20 +152,13 @@ fn answer(link: Link, ends: Ends, addresses_sum: u64, sequence: u32) -> SegmentA
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::{FrameContext, NextHop, ReplyFlow};
     use crate::syn::SynHeader;
+    use crate::testing::{FLAGS, OUR_MAC, segment, without_routes};
     use std::cell::Cell;
     use xdnsd_abi::{Listen, Orders, PathCheck};
 
     /// A SYN from 192.0.2.1, port 40000, to 192.0.2.53, port 53, and an ACK that brings the cookie 0x55667787 back.
-    const SYN: [u8; 54] = [
-        0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x02, 0x08, 0x00, 0x45,
-        0x00, 0x00, 0x28, 0x12, 0x34, 0x40, 0x00, 0x40, 0x06, 0xa4, 0x65, 0xc0, 0x00, 0x02, 0x01,
-        0xc0, 0x00, 0x02, 0x35, 0x9c, 0x40, 0x00, 0x35, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77,
-        0x88, 0x50, 0x02, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-    ];
-    const FLAGS: usize = 47;
-    const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+    const SYN: [u8; 54] = segment([0x50, 0x02, 0, 0]);
     const COOKIE: u32 = 0x5566_7787;
 
     /// A kernel that answers as told.
@@ -179,17 +172,7 @@ mod tests {
         proofs: Cell<u32>,
     }
 
-    impl FrameContext for FakeKernel {
-        fn next_hop(&self, _: &ReplyFlow) -> Option<NextHop> {
-            None
-        }
-        fn ingress(&self) -> u32 {
-            3
-        }
-        fn drops_garbage(&self) -> bool {
-            false
-        }
-    }
+    without_routes!(FakeKernel);
 
     impl Guarded for FakeKernel {
         fn guarded(&self, _: &Listen) -> Option<PathCheck> {

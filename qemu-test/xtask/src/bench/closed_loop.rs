@@ -26,9 +26,10 @@ use nix::net::if_::if_nametoindex;
 
 use super::measure::cpu_ns;
 use super::pair::{ENDS, FAR, NEAR, Pair, mac, thread};
-use super::query::{Ends, checksum};
+use super::query::Ends;
 use super::subject::pin_on_exec;
 use super::{LOAD_CORE, SUBJECT_CORE};
+use xdnsd_abi::checksum::Sum;
 use xdnsd_lab::bpf::assembler::{Assembler, Label};
 use xdnsd_lab::bpf::instruction::{Instruction, R0, R1, R2, R3, R4, R6, R7, R8, R9, R10, Register};
 use xdnsd_lab::bpf::{Attach, DATA, DATA_END, Link, Program, XDP_PASS, XDP_TX, attach_pass};
@@ -218,7 +219,7 @@ fn frame(ends: &Ends, is_answer: bool, message: &[u8]) -> Vec<u8> {
     // No ID, do not fragment, TTL 64, UDP.
     header.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
     header.extend(addresses.iter().flat_map(Ipv4Addr::octets));
-    let sum = checksum(&header, 0);
+    let sum = Sum::new().add_bytes(&header).finish();
     header[10..12].copy_from_slice(&sum.to_be_bytes());
     let mut frame = macs.concat();
     frame.extend([0x08, 0x00]);
@@ -403,14 +404,13 @@ fn write_answer(code: &mut Assembler, answer: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{ABOVE, ENDS, ID, LETTERS, QUESTION, QUESTION_LEN, answer, query, question};
-    use crate::bench::query::checksum;
+    use super::{ABOVE, ENDS, ID, LETTERS, QUESTION, QUESTION_LEN, Sum, answer, query, question};
 
     #[test]
     fn frames_are_whole() {
         for (frame, ends, message) in [(query(), ENDS, 37), (answer(), ABOVE, 64)] {
             assert_eq!(frame.len(), 14 + 20 + 8 + message);
-            assert_eq!(checksum(&frame[14..34], 0), 0, "the header adds up");
+            assert!(Sum::new().add_bytes(&frame[14..34]).adds_up(), "the header");
             assert_eq!(frame[16..18], (20 + 8 + message as u16).to_be_bytes());
             assert_eq!(frame[38..40], (8 + message as u16).to_be_bytes());
             assert_eq!(frame[QUESTION..QUESTION + QUESTION_LEN], question());

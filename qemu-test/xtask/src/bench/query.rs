@@ -11,6 +11,7 @@
 
 use std::net::Ipv4Addr;
 
+use xdnsd_abi::checksum::{Sum, pseudo_header};
 use xdnsd_lab::bpf::instruction::{Instruction, R0, R1, R2, R6, Register};
 
 /// Variants of each letter; a mask, so a power of two less one.
@@ -104,10 +105,9 @@ pub fn frame_from(ends: &Ends, source_port: u16, id: u16) -> Vec<u8> {
     frame.extend(udp_len.to_be_bytes());
     frame.extend([0, 0]);
     frame.extend(&message);
-    let header = checksum(&frame[ETHERNET_LEN..UDP], 0);
+    let header = Sum::new().add_bytes(&frame[ETHERNET_LEN..UDP]).finish();
     frame[IPV4_CHECKSUM..IPV4_CHECKSUM + 2].copy_from_slice(&header.to_be_bytes());
-    let pseudo = pseudo_sum(ends, udp_len);
-    let datagram = checksum(&frame[UDP..], pseudo);
+    let datagram = datagram_sum(&frame, ends).finish();
     frame[CHECKSUM..CHECKSUM + 2].copy_from_slice(&datagram.to_be_bytes());
     frame
 }
@@ -185,32 +185,11 @@ impl Letter {
     }
 }
 
-fn pseudo_sum(ends: &Ends, udp_len: u16) -> u32 {
-    let addresses = [ends.client.octets(), ends.server.octets()].concat();
-    sum(&addresses) + u32::from(PROTOCOL_UDP) + u32::from(udp_len)
-}
-
-fn sum(bytes: &[u8]) -> u32 {
-    let words = bytes.chunks(2).map(|word| {
-        let low = word.get(1).copied().unwrap_or(0);
-        u32::from(u16::from_be_bytes([word[0], low]))
-    });
-    words.sum()
-}
-
-/// The sum over the datagram of a frame of ours, its own checksum among it: 0 where that is right.
-#[cfg(test)]
-pub fn datagram_sum(frame: &[u8], ends: &Ends) -> u16 {
-    checksum(&frame[UDP..], pseudo_sum(ends, (frame.len() - UDP) as u16))
-}
-
-/// RFC 1071.
-pub fn checksum(bytes: &[u8], start: u32) -> u16 {
-    let mut total = sum(bytes) + start;
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    !(total as u16)
+/// The sum over the datagram of a frame of ours and its pseudo-header.
+pub fn datagram_sum(frame: &[u8], ends: &Ends) -> Sum {
+    let datagram = &frame[UDP..];
+    let addresses = [ends.client, ends.server].map(|address| address.octets());
+    pseudo_header(&addresses[0], &addresses[1], datagram.len() as u16).add_bytes(datagram)
 }
 
 #[cfg(test)]
@@ -238,9 +217,8 @@ mod tests {
                 frame[partner] -= by as u8;
             }
             assert_eq!(frame[QNAME + 1..QNAME + 4], name(index).as_bytes()[..3]);
-            assert_eq!(checksum(&frame[ETHERNET_LEN..UDP], 0), 0);
-            let udp_len = (frame.len() - UDP) as u16;
-            assert_eq!(checksum(&frame[UDP..], pseudo_sum(&ENDS, udp_len)), 0);
+            assert!(Sum::new().add_bytes(&frame[ETHERNET_LEN..UDP]).adds_up());
+            assert!(datagram_sum(&frame, &ENDS).adds_up());
         }
     }
 

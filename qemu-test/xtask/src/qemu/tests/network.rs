@@ -9,6 +9,7 @@ use super::bench::{Bench, Router, check};
 use crate::qemu::cable::{Cable, DEVICE};
 use crate::qemu::machine::HOST;
 use crate::qemu::run::{ANSWERED, FRAMES, HOT_NAMES, configuration};
+use xdnsd_abi::checksum::Sum;
 use xdnsd_lab::frames::{FrameSocket, parse_mac};
 use xdnsd_lab::process::output_of;
 
@@ -393,17 +394,7 @@ fn frame_of(mac: &[u8], payload: &[u8], fragment: u16) -> Vec<u8> {
     ip.extend([0, 1]);
     ip.extend(fragment.to_be_bytes());
     ip.extend([64, 17, 0, 0, 192, 168, 1, 2, 192, 168, 1, 1]);
-    let checksum = internet_checksum(&ip).to_be_bytes();
+    let checksum = Sum::new().add_bytes(&ip).finish().to_be_bytes();
     ip[10..12].copy_from_slice(&checksum);
     [mac, &[0x02, 0, 0, 0, 0, 2, 0x08, 0x00], &ip, payload].concat()
-}
-
-/// RFC 1071 over an even number of bytes.
-fn internet_checksum(bytes: &[u8]) -> u16 {
-    let sum: u32 = bytes
-        .chunks_exact(2)
-        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or(u16::MAX)
 }
