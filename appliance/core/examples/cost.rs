@@ -195,8 +195,8 @@ impl Effects<u32> for Line {
     fn reply(&mut self, _route: &u32, _message: &[u8]) {
         self.replies += 1;
     }
-    fn open_stream(&mut self, _to: SocketAddr, _bucket: u8) -> Option<u16> {
-        None
+    fn open_stream(&mut self, _to: SocketAddr, _bucket: u8) -> Result<u16, NoPort> {
+        Err(NoPort::Full)
     }
     fn leave_stream(&mut self, _: u16) {}
     fn notice(&mut self, _notice: Notice, _name: &Name) {}
@@ -290,8 +290,8 @@ impl Effects<u32> for Nobody {
         false
     }
     fn reply(&mut self, _route: &u32, _message: &[u8]) {}
-    fn open_stream(&mut self, _to: SocketAddr, _bucket: u8) -> Option<u16> {
-        None
+    fn open_stream(&mut self, _to: SocketAddr, _bucket: u8) -> Result<u16, NoPort> {
+        Err(NoPort::Full)
     }
     fn leave_stream(&mut self, _: u16) {}
     fn notice(&mut self, _notice: Notice, _name: &Name) {}

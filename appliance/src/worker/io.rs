@@ -122,7 +122,7 @@ impl Effects<ReplyPath> for Io<'_> {
         }
     }
 
-    fn open_stream(&mut self, to: SocketAddr, bucket: u8) -> Option<u16> {
+    fn open_stream(&mut self, to: SocketAddr, bucket: u8) -> Result<u16, NoPort> {
         let Self {
             streams,
             now,

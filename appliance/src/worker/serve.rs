@@ -13,7 +13,7 @@ use super::io::{Io, ReplyPath};
 use super::ports::lookup::PART;
 use super::ports::{PortEvent, Unsent};
 use super::sources::may_answer_frame;
-use super::streams::Progress;
+use super::streams::{Lost, Progress};
 use super::tapped::Asker;
 use super::tcp::{self, Accepted, QUERY_MS};
 use crate::os::datagrams::{DATAGRAMS_MAX, Datagram};
@@ -297,9 +297,10 @@ impl Worker<'_> {
     pub(super) fn expire_streams(&mut self, context: &Context<'_>) {
         let now = self.io.now;
         // Bound: each question is sent a few times at most.
-        while let Some(slot) = self.io.streams.lost(now, &self.io.epoll) {
+        while let Some(Lost { slot, loss }) = self.io.streams.lost(now, &self.io.epoll) {
             self.io.tap.turns_to(None);
-            self.engine.lost(&mut context.call(&mut self.io), slot);
+            let call = &mut context.call(&mut self.io);
+            self.engine.lost(call, slot, loss);
         }
         self.io.streams.close_idle(now);
     }

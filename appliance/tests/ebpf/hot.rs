@@ -43,8 +43,8 @@ impl Effects<()> for Nobody {
         false
     }
     fn reply(&mut self, (): &(), _: &[u8]) {}
-    fn open_stream(&mut self, _: SocketAddr, _: u8) -> Option<u16> {
-        None
+    fn open_stream(&mut self, _: SocketAddr, _: u8) -> Result<u16, NoPort> {
+        Err(NoPort::Full)
     }
     fn leave_stream(&mut self, _: u16) {}
     fn notice(&mut self, _: Notice, _: &Name) {}

@@ -213,8 +213,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some((to, bucket)) = to.zip(bucket) else {
             return Sending::Failed;
         };
-        let Some(slot) = call.effects.open_stream(to, bucket) else {
-            return Sending::Failed;
+        let slot = match call.effects.open_stream(to, bucket) {
+            Ok(slot) => slot,
+            Err(NoPort::Unreachable) => return self.note_no_way(call, index, server),
+            Err(NoPort::Full | NoPort::Failed) => return Sending::Failed,
         };
         let via = Some(Via::Stream { slot });
         if !self.send(call, index, &Way { server, via }) {

@@ -4,7 +4,7 @@ use super::{CacheAccess, Call, Effects, Engine};
 use crate::counters::Counter;
 use crate::forward::question::Event;
 use crate::forward::tries::Attempt;
-use crate::forward::via::{ResponseOrigin, SourcePort, Via};
+use crate::forward::via::{ResponseOrigin, SourcePort, StreamLoss, Via};
 use crate::time::Instant;
 
 /// For how long a port may still receive an answer that nobody waits for any more.
@@ -58,15 +58,23 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 
     /// The stream of the question in `slot` ended without an answer to it.
-    pub fn lost<E: Effects<R>>(&mut self, call: &mut Call<'_, E>, slot: u16) {
+    pub fn lost<E: Effects<R>>(&mut self, call: &mut Call<'_, E>, slot: u16, loss: StreamLoss) {
         let found = self
             .tables
             .pending
             .attempt_by(Via::Stream { slot }, u16::MAX);
-        if let Some((index, attempt)) = found {
-            self.end_attempt(index, &attempt, call.effects);
-            self.go_on(call, index, Event::Lost(attempt));
-        }
+        let Some((index, attempt)) = found else {
+            return;
+        };
+        self.end_attempt(index, &attempt, call.effects);
+        let event = match loss {
+            StreamLoss::Unanswered => Event::Lost(attempt),
+            StreamLoss::Unreachable => {
+                self.counters.count(Counter::UpstreamUnreachable);
+                Event::Unreachable(attempt)
+            }
+        };
+        self.go_on(call, index, event);
     }
 
     /// ICMP says that what was sent from this port did not arrive; `id` is that of the message where it was quoted so far.

@@ -138,9 +138,12 @@ pub trait Effects<R> {
     fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool;
     /// Sends `message` to a client.
     fn reply(&mut self, reply_path: &R, message: &[u8]);
-    /// Takes a place in a stream to an upstream, for one question whose answer did not fit a datagram, and returns its slot;
-    /// `None`: all are in use. `bucket` is the fair share bucket of the client that asked.
-    fn open_stream(&mut self, to: SocketAddr, bucket: u8) -> Option<u16>;
+    /// Takes a place in a stream to an upstream, for one question whose answer did not fit a datagram, and returns its slot.
+    /// `bucket` is the fair share bucket of the client that asked.
+    ///
+    /// # Errors
+    /// None can be had.
+    fn open_stream(&mut self, to: SocketAddr, bucket: u8) -> Result<u16, NoPort>;
     /// Gives the place in a stream back: its answer is not waited for any more.
     fn leave_stream(&mut self, slot: u16);
     /// Remembers `notice` about `name` for the log.

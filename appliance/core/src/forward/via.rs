@@ -58,7 +58,16 @@ pub struct SourcePort {
     pub question: u16,
 }
 
-/// Why there is no source port for a question.
+/// How a question in a stream ended without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamLoss {
+    /// The server was silent for too long, or closed the connection.
+    Unanswered,
+    /// There was no connection: the port is closed, or the server or the way to it is not there.
+    Unreachable,
+}
+
+/// Why there is no source port for a question, or no stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPort {
     /// As many as there can be are open: one has to be closed first.

@@ -9,12 +9,15 @@ mod connection;
 use std::io;
 use std::net::SocketAddr;
 
+use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
 use xdnsd_core::dns::header::HEADER_LEN;
+use xdnsd_core::forward::via::{NoPort, StreamLoss};
 use xdnsd_core::limits::{STREAM_QUESTIONS, STREAMS, TCP_MESSAGE_MAX};
 use xdnsd_core::time::Instant;
 
 use self::connection::{Connection, PREFIX, Read};
+use super::ports::no_port;
 
 /// A question that has no answer after this time is lost, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
@@ -47,6 +50,15 @@ pub enum Progress {
     Malformed,
 }
 
+/// A question that has no answer, whose place is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The place that it had.
+    pub slot: u16,
+    /// How it ended.
+    pub loss: StreamLoss,
+}
+
 /// A question in a connection.
 struct Question {
     /// The connection's index.
@@ -65,10 +77,12 @@ struct Question {
     asked: Instant,
     /// When it is lost. In the past: its connection has ended.
     deadline: Instant,
+    /// How it is lost.
+    loss: StreamLoss,
 }
 
-/// The connections of a worker, and the questions in them. All places in use: `open` says so, and the question stays with its
-/// truncated answer or waits.
+/// The connections of a worker, and the questions in them. No place to be had: `open` says so, and the question stays with
+/// its truncated answer or waits.
 pub struct Streams {
     connections: [Option<Connection>; STREAMS],
     /// As many as [`STREAM_QUESTIONS`], made before the worker is sealed.
@@ -97,8 +111,18 @@ impl Streams {
     }
 
     /// Takes a place for a question to `to`, on a connection that is there or on a new one. Returns the place.
-    pub fn open(&mut self, to: SocketAddr, bucket: u8, now: Instant, epoll: &Epoll) -> Option<u16> {
-        let slot = self.questions.iter().position(Option::is_none)?;
+    ///
+    /// # Errors
+    /// All are in use, or there is no way to `to`.
+    pub fn open(
+        &mut self,
+        to: SocketAddr,
+        bucket: u8,
+        now: Instant,
+        epoll: &Epoll,
+    ) -> Result<u16, NoPort> {
+        let free = self.questions.iter().position(Option::is_none);
+        let slot = free.ok_or(NoPort::Full)?;
         let connection = self.connection_to(to, bucket, now, epoll)?;
         self.questions[slot] = Some(Question {
             connection,
@@ -110,9 +134,10 @@ impl Streams {
             is_repeated: false,
             asked: now,
             deadline: now + PATIENCE_MS,
+            loss: StreamLoss::Unanswered,
         });
         self.taken += 1;
-        Some(slot as u16)
+        Ok(slot as u16)
     }
 
     /// Gives the place its question, to be sent as soon as its connection stands. Whether it takes it; if not, the place is
@@ -181,8 +206,10 @@ impl Streams {
     pub fn progress(&mut self, index: u16, now: Instant, epoll: &Epoll) -> Progress {
         let index = usize::from(index);
         let progress = self.read(index, now);
-        if matches!(progress, Ok(Progress::Malformed) | Err(_)) {
-            self.end(index, now, epoll);
+        match &progress {
+            Ok(Progress::Malformed) => self.end(index, StreamLoss::Unanswered, now, epoll),
+            Ok(_) => {}
+            Err(error) => self.end(index, loss_of(error), now, epoll),
         }
         progress.unwrap_or(Progress::Waiting)
     }
@@ -241,8 +268,8 @@ impl Streams {
         self.buffer = Some(buffer);
     }
 
-    /// The place of a question that is lost, which is free now. To be called until there is none.
-    pub fn lost(&mut self, now: Instant, epoll: &Epoll) -> Option<u16> {
+    /// A question that is lost, whose place is free now. To be called until there is none.
+    pub fn lost(&mut self, now: Instant, epoll: &Epoll) -> Option<Lost> {
         let is_lost = |place: &Option<Question>| {
             let question = place.as_ref();
             question.is_some_and(|question| question.deadline <= now)
@@ -252,11 +279,14 @@ impl Streams {
         // Silence since then: the connection may be dead, and others should not wait on it.
         match &self.connections[question.connection] {
             Some(connection) if connection.last_heard <= question.asked => {
-                self.end(question.connection, now, epoll);
+                self.end(question.connection, StreamLoss::Unanswered, now, epoll);
             }
             Some(_) | None => self.note_left(&question),
         }
-        Some(slot as u16)
+        Some(Lost {
+            slot: slot as u16,
+            loss: question.loss,
+        })
     }
 
     /// Closes connections that no question has waited on for a while.
@@ -300,44 +330,51 @@ impl Streams {
         bucket: u8,
         now: Instant,
         epoll: &Epoll,
-    ) -> Option<usize> {
+    ) -> Result<usize, NoPort> {
         let is_to = |place: &Option<Connection>| place.as_ref().is_some_and(|one| one.to == to);
         let present = || (0..STREAMS).filter(|index| is_to(&self.connections[*index]));
         let stalls = |index| self.on(index).any(|one| one.is_stalled(now));
         let is_own = |one: &Question| one.bucket == bucket && one.is_stalled(now);
         let own = || present().filter(|index| self.on(*index).any(is_own));
         if own().count() >= PER_CLIENT {
-            return own().min_by_key(|index| self.load(*index));
+            let least = own().min_by_key(|index| self.load(*index));
+            return least.ok_or(NoPort::Full);
         }
         let best = present().min_by_key(|index| (stalls(*index), self.load(*index)));
-        if best.is_some_and(|best| !stalls(best)) || present().count() >= PER_SERVER {
-            return best;
+        match best {
+            Some(best) if !stalls(best) || present().count() >= PER_SERVER => Ok(best),
+            Some(best) => Ok(self.connect(to, now, epoll).unwrap_or(best)),
+            None => self.connect(to, now, epoll),
         }
-        self.connect(to, now, epoll).or(best)
     }
 
     /// Begins to connect to `to`, in the place of a connection that is idle if there is no other.
-    fn connect(&mut self, to: SocketAddr, now: Instant, epoll: &Epoll) -> Option<usize> {
+    fn connect(&mut self, to: SocketAddr, now: Instant, epoll: &Epoll) -> Result<usize, NoPort> {
         let free = self.connections.iter().position(Option::is_none);
         let index = free.or_else(|| {
             let idle = (0..STREAMS).filter_map(|index| Some((self.idle_until(index)?, index)));
             idle.min().map(|(_, index)| index)
-        })?;
+        });
+        let index = index.ok_or(NoPort::Full)?;
         self.connections[index] = None;
-        let connection = Connection::open(to, index as u16, now, epoll).ok()?;
+        let connection = Connection::open(to, index as u16, now, epoll).map_err(|e| why(&e))?;
         self.connections[index] = Some(connection);
-        Some(index)
+        Ok(index)
     }
 
     /// Closes the connection at `index`. A server may close one that was kept just when a question is under way: that one is
-    /// asked once more, on a new connection. The others are lost.
-    fn end(&mut self, index: usize, now: Instant, epoll: &Epoll) {
+    /// asked once more, on a new connection. The others are lost by `loss`.
+    fn end(&mut self, index: usize, loss: StreamLoss, now: Instant, epoll: &Epoll) {
         let Some(ended) = self.connections[index].take() else {
             return;
         };
         let repeats = |question: &Question| ended.has_answered && !question.is_repeated;
         let is_any = self.on(index).any(repeats);
-        let again = is_any.then(|| self.connect(ended.to, now, epoll)).flatten();
+        let (again, loss) = match is_any.then(|| self.connect(ended.to, now, epoll)) {
+            Some(Ok(again)) => (Some(again), loss),
+            Some(Err(NoPort::Unreachable)) => (None, StreamLoss::Unreachable),
+            Some(Err(NoPort::Full | NoPort::Failed)) | None => (None, loss),
+        };
         let questions = self.questions.iter_mut().flatten();
         for question in questions.filter(|one| one.connection == index) {
             match again.filter(|_| ended.has_answered && !question.is_repeated) {
@@ -350,7 +387,10 @@ impl Streams {
                         question.renumber(connection.next_id());
                     }
                 }
-                None => question.deadline = Instant::default(),
+                None => {
+                    question.deadline = Instant::default();
+                    question.loss = loss;
+                }
             }
         }
     }
@@ -367,6 +407,22 @@ impl Question {
         if let Some(bytes) = self.message.get_mut(PREFIX..PREFIX + 2) {
             bytes.copy_from_slice(&id.to_be_bytes());
         }
+    }
+}
+
+/// Why there is no connection. One that is refused at once is one whose refusal has been heard already.
+fn why(error: &io::Error) -> NoPort {
+    match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+        Errno::ECONNREFUSED => NoPort::Unreachable,
+        errno => no_port(errno),
+    }
+}
+
+/// How the questions of a connection that ended with `error` are lost.
+fn loss_of(error: &io::Error) -> StreamLoss {
+    match why(error) {
+        NoPort::Unreachable => StreamLoss::Unreachable,
+        NoPort::Full | NoPort::Failed => StreamLoss::Unanswered,
     }
 }
 

@@ -15,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 enum End {
     Answered(u16, Vec<u8>),
     Lost(u16),
+    Unreachable(u16),
     Late,
     Malformed,
 }
@@ -101,8 +102,11 @@ impl World {
             };
             self.read(index);
         }
-        while let Some(slot) = self.streams.lost(self.now, &self.epoll) {
-            self.ends.push_back(End::Lost(slot));
+        while let Some(Lost { slot, loss }) = self.streams.lost(self.now, &self.epoll) {
+            self.ends.push_back(match loss {
+                StreamLoss::Unanswered => End::Lost(slot),
+                StreamLoss::Unreachable => End::Unreachable(slot),
+            });
         }
         self.streams.close_idle(self.now);
         count > 0
@@ -246,11 +250,41 @@ fn a_new_connection_that_ends_without_an_answer_loses_its_questions() {
     // Nobody listens there any more.
     let to = world.server.local_addr().expect("it is bound");
     world.server = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    if let Some(slot) = world.streams.open(to, 0, world.now, &world.epoll) {
-        world.streams.ask(slot, &message(3, 40));
-        assert_eq!(world.next(), End::Lost(slot));
+    match world.streams.open(to, 0, world.now, &world.epoll) {
+        Ok(slot) => {
+            world.streams.ask(slot, &message(3, 40));
+            assert_eq!(world.next(), End::Unreachable(slot));
+        }
+        Err(at_once) => assert_eq!(at_once, NoPort::Unreachable),
     }
     assert_eq!(world.open_connections(), 0);
+}
+
+/// The system says at once that it connects to no group of hosts, and that there is no route, in the same words.
+#[test]
+fn a_server_that_no_route_leads_to_is_told_as_unreachable() {
+    let mut world = World::new();
+    for to in ["224.0.0.1:53", "[ff05::1]:53"] {
+        let to = to.parse().expect("an address");
+        let opened = world.streams.open(to, 0, world.now, &world.epoll);
+        assert_eq!(opened, Err(NoPort::Unreachable), "{to}");
+    }
+    assert_eq!(world.open_connections(), 0);
+    // The route goes while a connection stands: what was asked by it cannot be asked again.
+    let errors = [
+        (Errno::EHOSTUNREACH, StreamLoss::Unreachable),
+        (Errno::ENETUNREACH, StreamLoss::Unreachable),
+        (Errno::ECONNREFUSED, StreamLoss::Unreachable),
+        (Errno::ECONNRESET, StreamLoss::Unanswered),
+        (Errno::ETIMEDOUT, StreamLoss::Unanswered),
+    ];
+    for (errno, loss) in errors {
+        assert_eq!(loss_of(&errno.into()), loss, "{errno}");
+    }
+    assert_eq!(
+        loss_of(&io::ErrorKind::UnexpectedEof.into()),
+        StreamLoss::Unanswered
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ pub(super) use crate::counters::Counter;
 pub(super) use crate::dns::edns::ede;
 pub(super) use crate::dns::{Header, header::flag, rtype};
 pub(super) use crate::forward::upstreams::{Strategy, UpstreamConfig};
-pub(super) use crate::forward::via::{ResponseOrigin, SourcePort, Via};
+pub(super) use crate::forward::via::{ResponseOrigin, SourcePort, StreamLoss, Via};
 pub(super) use hickory_proto::op::{Message, ResponseCode};
 pub(super) use hickory_proto::rr::rdata::{A, CNAME, SOA, TXT};
 pub(super) use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -126,12 +126,15 @@ impl Effects<ReplyPath> for Recorder {
     fn reply(&mut self, reply_path: &ReplyPath, message: &[u8]) {
         self.replies.push((*reply_path, message.to_vec()));
     }
-    fn open_stream(&mut self, to: SocketAddr, _: u8) -> Option<u16> {
+    fn open_stream(&mut self, to: SocketAddr, _: u8) -> Result<u16, NoPort> {
+        if self.no_way.contains(&to) {
+            return Err(NoPort::Unreachable);
+        }
         if self.streams.len() >= self.stream_limit {
-            return None;
+            return Err(NoPort::Full);
         }
         self.streams.push(to);
-        Some(self.streams.len() as u16)
+        Ok(self.streams.len() as u16)
     }
     fn leave_stream(&mut self, slot: u16) {
         self.left_streams.push(slot);
@@ -404,11 +407,17 @@ impl<'a> World<'a> {
 
     /// The stream that was opened last ends.
     pub fn lose_stream(&mut self) {
+        self.lose_stream_by(StreamLoss::Unanswered);
+    }
+
+    /// The same, for this reason.
+    pub fn lose_stream_by(&mut self, loss: StreamLoss) {
         let Via::Stream { slot } = self.effects.asked.last().unwrap().via else {
             panic!("asked in a datagram");
         };
         let context = Self::context(self.now, &self.policy);
-        self.engine.lost(&mut context.call(&mut self.effects), slot);
+        let call = &mut context.call(&mut self.effects);
+        self.engine.lost(call, slot, loss);
     }
 
     pub fn pass(&mut self, millis: u64) {

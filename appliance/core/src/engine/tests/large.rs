@@ -1,6 +1,8 @@
 //! Answers that do not fit: the client's datagram, the upstream's, a slot of the cache.
 
 use super::harness::*;
+use crate::forward::question::STREAM_WAIT_MS;
+use crate::forward::upstreams::FailureKind;
 use crate::limits::STREAM_QUESTIONS;
 
 #[test]
@@ -94,6 +96,51 @@ fn a_lost_stream_is_a_failed_attempt() {
         assert_eq!(world.asked().last().unwrap(), UPSTREAM_2);
         world.respond(answer_a(60));
         assert_eq!(world.last_reply().answers().len(), 1);
+    });
+}
+
+/// As datagrams are told: the next server at once, and no word of a timeout.
+#[test]
+fn a_stream_that_cannot_be_had_is_told_as_unreachable() {
+    let told = |world: &World<'_>| {
+        let failure = |server: usize| {
+            let upstream = &world.engine.upstreams().as_slice()[server];
+            upstream.failure().map(|(kind, _)| kind)
+        };
+        let counters = [Counter::UpstreamUnreachable, Counter::UpstreamTimeouts];
+        (
+            counters.map(|counter| world.get(counter)),
+            [0, 1].map(failure),
+        )
+    };
+    let unreachable = Some(FailureKind::Unreachable);
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.stream_limit = 2;
+        world.miss(1, &query("a.example.", 1));
+        world.respond(cut);
+        world.lose_stream_by(StreamLoss::Unreachable);
+        assert_eq!(world.asked().last().unwrap(), UPSTREAM_2, "it refused");
+        world.respond(answer_a(60));
+        assert_eq!(world.last_reply().answers().len(), 1);
+        assert_eq!(told(world), ([1, 0], [unreachable, None]));
+    });
+    with_world(Settings::DEFAULT, |world| {
+        world.effects.stream_limit = 9;
+        let txt = query_type("t.example.", RecordType::TXT, 1);
+        assert_eq!(world.ask_tcp(1, &txt).0, Outcome::Pending);
+        world.miss(2, &txt);
+        // No route leads there any more.
+        world.effects.no_way = [UPSTREAM_1, UPSTREAM_2]
+            .map(|to| to.parse().unwrap())
+            .into();
+        world.respond(cut);
+        assert_eq!(world.effects.replies.last().unwrap().0, 2);
+        assert!(world.last_reply().truncated(), "as much as there is");
+        world.pass(STREAM_WAIT_MS);
+        assert_eq!(world.effects.replies.last().unwrap().0, 1);
+        assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
+        assert_eq!(world.engine.in_flight(), 0);
+        assert_eq!(told(world), ([2, 0], [unreachable, unreachable]));
     });
 }
 

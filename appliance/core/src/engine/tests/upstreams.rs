@@ -495,6 +495,11 @@ fn a_cname_that_a_dname_made_is_not_shown_in_the_random_case_of_the_question() {
 
 #[test]
 fn lost_case_is_asked_again_in_a_stream_and_then_plainly() {
+    lost_case(|world| world.lose_stream_by(StreamLoss::Unanswered));
+    lost_case(|world| world.lose_stream_by(StreamLoss::Unreachable));
+}
+
+fn lost_case(lose_stream: impl Fn(&mut World<'_>) + Sync) {
     with_world(random_case(), |world| {
         world.effects.stream_limit = 9;
         for number in 0..4 {
@@ -509,7 +514,7 @@ fn lost_case_is_asked_again_in_a_stream_and_then_plainly() {
             if has_case {
                 assert_eq!(world.effects.streams.len(), usize::from(number) + 1);
                 // This server has no TCP either.
-                world.lose_stream();
+                lose_stream(world);
                 world.respond(answer_a(60));
             }
             let reply = world.last_reply();

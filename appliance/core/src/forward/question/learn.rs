@@ -98,7 +98,7 @@ impl Question {
         self.blame(attempt, scene);
     }
 
-    /// ICMP has refused `attempt`.
+    /// ICMP has refused `attempt`, or its connection was refused, or no route leads to its server.
     pub(super) fn note_unreachable(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) {
         let (server, now) = (attempt.upstream, scene.now);
         scene

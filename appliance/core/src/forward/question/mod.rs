@@ -94,7 +94,7 @@ pub enum Event {
     Guessed(Attempt),
     /// The stream ended without an answer.
     Lost(Attempt),
-    /// ICMP says that it did not arrive.
+    /// ICMP says that it did not arrive, or the stream's connection was refused.
     Unreachable(Attempt),
     /// Its answer is not whole without that of another question.
     Incomplete {
@@ -309,17 +309,13 @@ impl Question {
                 self.open_instead(&attempt)
             }
             (_, Event::Guessed(attempt)) => self.open_instead(&attempt),
-            (stage, Event::Lost(attempt)) => {
+            (_, Event::Lost(attempt)) => {
                 self.note_timeout(&attempt, scene);
-                if stage != Stage::Fetching && self.may_be_lost_for_case(&attempt) {
-                    self.send(attempt.upstream)
-                } else {
-                    self.fail_over(Failure::SERVFAIL, scene)
-                }
+                self.after_loss(&attempt, scene)
             }
             (_, Event::Unreachable(attempt)) => {
                 self.note_unreachable(&attempt, scene);
-                self.fail_over(Failure::SERVFAIL, scene)
+                self.after_loss(&attempt, scene)
             }
 
             (_, Event::Deadline) => self.on_deadline(scene),
@@ -395,6 +391,9 @@ impl Question {
         };
         match purpose {
             Some(StreamPurpose::Rest) => return self.deliver(),
+            Some(StreamPurpose::Instead) if self.may_be_lost_for_case(attempt) => {
+                return self.send(attempt.upstream);
+            }
             Some(StreamPurpose::Whole) => self.stage = Stage::Fetching,
             Some(StreamPurpose::Instead) => self.stage = Stage::Asking,
             None => {}
@@ -555,6 +554,16 @@ impl Question {
             }
         };
         self.deadlines.next_try = scene.now + wait_ms;
+    }
+
+    /// What was sent is lost: the next server is asked, or the same one in a datagram where that may help.
+    fn after_loss(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) -> Step {
+        let may_be_answered = self.stage != Stage::Fetching && attempt.is_stream();
+        if may_be_answered && self.may_be_lost_for_case(attempt) {
+            self.send(attempt.upstream)
+        } else {
+            self.fail_over(Failure::SERVFAIL, scene)
+        }
     }
 
     /// One server did not help: the next one is asked, or those are waited for that were asked as well, or it has failed.

@@ -150,6 +150,8 @@ const ROWS: &[Row] = {
         ("a stream was lost: the next one, by datagram", Asking, &[over(A), over(S)], Lost(S), Send(1), Asking, 7),
         ("a stream was lost for a long answer", Fetching, &[over(S)], Lost(S), Open(1), opening(1, Whole), 7),
         ("both were lost", Fetching, &[over(S), over(T)], Lost(T), failed(rcode::SERVFAIL, ede::NO_REACHABLE_AUTHORITY), Fetching, 7),
+        ("a stream was refused: the next one, by datagram", Asking, &[over(A), over(S)], Unreachable(S), Send(1), Asking, 7),
+        ("a stream was refused for a long answer", Fetching, &[over(S)], Unreachable(S), Open(1), opening(1, Whole), 7),
         ("it did not arrive: the next one", Asking, &[over(A)], Unreachable(A), Send(1), Asking, 7),
 
         ("there is no way to it: the next one", Beginning, &[over(A)], NoWay(A), Send(1), Beginning, 2),
@@ -322,6 +324,12 @@ fn servers_that_race_are_asked_at_once_and_one_that_is_silent_is_probed_beside_t
 
 #[test]
 fn a_stream_that_was_lost_for_letter_case_alone_is_followed_by_a_plain_datagram() {
+    for lost in [Event::Lost(S), Event::Unreachable(S)] {
+        is_followed_by_a_plain_datagram(lost);
+    }
+}
+
+fn is_followed_by_a_plain_datagram(lost: Event) {
     let mut upstreams = upstreams(Strategy::Ordered);
     let mut question = question(Stage::Asking, &[over(A)]);
     assert_eq!(
@@ -330,19 +338,34 @@ fn a_stream_that_was_lost_for_letter_case_alone_is_followed_by_a_plain_datagram(
     );
     question.tries.push(over(S));
     assert_eq!(step(&mut question, Event::Sent, &mut upstreams), Step::Wait);
-    assert_eq!(
-        step(&mut question, Event::Lost(S), &mut upstreams),
-        Step::Send(0)
-    );
+    assert_eq!(step(&mut question, lost, &mut upstreams), Step::Send(0));
     // One that was sent in plain case is the last.
     question.tries.push(Attempt {
         random_case: false,
         ..over(A)
     });
+    assert_eq!(step(&mut question, lost, &mut upstreams), Step::Send(1));
+}
+
+/// No way by stream may still be one by datagram, in plain case.
+#[test]
+fn without_a_way_for_a_stream_lost_letter_case_is_followed_by_a_plain_datagram() {
+    let mut upstreams = upstreams(Strategy::Ordered);
+    let mut question = question(Stage::Asking, &[over(A)]);
     assert_eq!(
-        step(&mut question, Event::Lost(S), &mut upstreams),
-        Step::Send(1)
+        step(&mut question, Event::WrongCase(A), &mut upstreams),
+        Step::Open(0)
     );
+    let not_sent = Attempt {
+        via: None,
+        ..over(S)
+    };
+    question.tries.push(not_sent);
+    assert_eq!(
+        step(&mut question, Event::NoWay(not_sent), &mut upstreams),
+        Step::Send(0)
+    );
+    assert_eq!(question.stage, Stage::Asking);
 }
 
 #[test]

@@ -120,7 +120,8 @@ impl Capability {
 pub enum FailureKind {
     /// It did not answer in time.
     Timeout,
-    /// ICMP says that it, its port or the way to it is not there; or no route of this machine leads there.
+    /// ICMP says that it, its port or the way to it is not there; or it refuses the connection; or no route of this machine
+    /// leads there.
     Unreachable,
     /// Its answer was not a well-formed message.
     Malformed,
