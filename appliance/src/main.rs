@@ -304,7 +304,8 @@ impl Checked {
             self.faults.extend_from_slice(plan.missing.faults());
             self.check_addresses(&plan);
             self.check_places(&config);
-            let prefixes = prefix_list::read(&config.prefixes(), PREFIXES_MAX as usize);
+            let prefixes =
+                prefix_list::read(&config.prefixes(), PREFIXES_MAX as usize, |_| Vec::new());
             self.notes.extend(prefixes.in_words());
             let doubts = prefixes.doubts.iter().map(ToString::to_string);
             self.notes.extend(doubts);

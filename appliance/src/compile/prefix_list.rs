@@ -5,7 +5,8 @@
 //! 192.0.2.0/24 ; SBL123456
 //! 2001:db8::/32
 //! ```
-//! A line that is neither is an error, and so is the whole file: a list that was cut off, or is another file, keeps nobody out.
+//! A line that is neither is an error, and so is the whole file: a list that was cut off, or is another file, says nothing. What
+//! it said last holds on, and the other files are taken as they are.
 //! Where there are more than there is room for, the last are left out: first come those of the config itself, then the files in
 //! their order, and of both those that are allowed before those that are denied.
 
@@ -56,12 +57,65 @@ pub struct PrefixInput {
     pub allow_files: Vec<PathBuf>,
 }
 
+impl PrefixInput {
+    /// All of its files, in the order in which they are read.
+    pub fn files(&self) -> impl Iterator<Item = PrefixFile<'_>> {
+        let of = |verdict, files| {
+            let files: std::slice::Iter<'_, PathBuf> = files;
+            files.map(move |path| PrefixFile { path, verdict })
+        };
+        let allow = of(Verdict::Allow, self.allow_files.iter());
+        allow.chain(of(Verdict::Deny, self.deny_files.iter()))
+    }
+}
+
+/// A file, and what becomes of those who stand in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixFile<'a> {
+    /// Where it is.
+    pub path: &'a Path,
+    /// What becomes of them.
+    pub verdict: Verdict,
+}
+
+/// Which files a prefix stands in, by their places among [`PrefixInput::files`], a bit each; those from the 16th on are one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sources(pub u16);
+
+impl Sources {
+    /// The config itself.
+    const CONFIG: Self = Self(0);
+
+    /// The file at this place.
+    #[must_use]
+    pub fn of(place: usize) -> Self {
+        Self(1 << place.min(u16::BITS as usize - 1))
+    }
+
+    /// Whether one of these is among them.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// What becomes of a prefix, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The prefix, IPv4 in its own form.
+    pub prefix: Prefix,
+    /// What becomes of it.
+    pub verdict: Verdict,
+    /// The files that it stands in, whatever each says of it.
+    pub sources: Sources,
+}
+
 /// What was read of it.
 #[derive(Debug, Default)]
 pub struct PrefixRules {
-    /// In order of their prefixes, each once, IPv4 in its own form; where one is denied and allowed, it is allowed.
-    pub rules: Vec<(Prefix, Verdict)>,
-    /// What is wrong. What holds a wrong line is left out as a whole.
+    /// In order of their prefixes, each once; where one is denied and allowed, it is allowed.
+    pub rules: Vec<Rule>,
+    /// What is wrong. Of what holds a wrong line nothing is taken.
     pub problems: Vec<Problem>,
     /// Who else may write to the files: they are used all the same.
     pub doubts: Vec<Problem>,
@@ -71,9 +125,13 @@ pub struct PrefixRules {
     left_out: Vec<(String, usize)>,
 }
 
-/// Reads all of it, for a table with `room` for so many.
+/// Reads all of it, for a table with `room` for so many. What a file that cannot be used said last is asked of `kept`.
 #[must_use]
-pub fn read(input: &PrefixInput, room: usize) -> PrefixRules {
+pub fn read(
+    input: &PrefixInput,
+    room: usize,
+    kept: impl Fn(PrefixFile<'_>) -> Vec<Prefix>,
+) -> PrefixRules {
     let mut table = Table {
         rules: BTreeMap::new(),
         read: PrefixRules {
@@ -81,27 +139,42 @@ pub fn read(input: &PrefixInput, room: usize) -> PrefixRules {
             ..PrefixRules::default()
         },
     };
-    table.add("shield.allow", Verdict::Allow, &input.allow);
-    table.add("shield.deny", Verdict::Deny, &input.deny);
-    for (verdict, named) in [
-        (Verdict::Allow, &input.allow_files),
-        (Verdict::Deny, &input.deny_files),
-    ] {
-        for file in named {
-            let place = || file.display().to_string();
-            let doubt = files::doubt(file, true);
-            let doubt = doubt.map(|doubt| Problem::of(place(), doubt));
-            table.read.doubts.extend(doubt);
-            match read_file(file) {
-                Ok(prefixes) => table.add(&file.display().to_string(), verdict, &prefixes),
-                Err(problems) => table.read.problems.extend(problems),
-            }
-        }
+    let by_config = |verdict| (verdict, Sources::CONFIG);
+    table.add("shield.allow", by_config(Verdict::Allow), &input.allow);
+    table.add("shield.deny", by_config(Verdict::Deny), &input.deny);
+    for (place, file) in input.files().enumerate() {
+        let name = file.path.display().to_string();
+        let doubt = files::doubt(file.path, true);
+        let doubt = doubt.map(|doubt| Problem::of(name.clone(), doubt));
+        table.read.doubts.extend(doubt);
+        let prefixes = read_file(file.path).unwrap_or_else(|problems| {
+            table.read.problems.extend(problems);
+            let kept = kept(file);
+            table.read.problems.extend(say_kept(&name, kept.len()));
+            kept
+        });
+        table.add(&name, (file.verdict, Sources::of(place)), &prefixes);
     }
+    let rules = table.rules.into_iter();
+    let rules = rules.map(|(prefix, (verdict, sources))| Rule {
+        prefix,
+        verdict,
+        sources,
+    });
     PrefixRules {
-        rules: table.rules.into_iter().collect(),
+        rules: rules.collect(),
         ..table.read
     }
+}
+
+/// That so many prefixes of a file that cannot be used hold on.
+fn say_kept(name: &str, count: usize) -> Option<Problem> {
+    let what = match count {
+        0 => return None,
+        1 => "1 prefix of it stays in force".to_owned(),
+        _ => format!("{count} prefixes of it stay in force"),
+    };
+    Some(Problem::of(name.to_owned(), what))
 }
 
 impl PrefixRules {
@@ -131,20 +204,24 @@ impl PrefixRules {
 
 /// What was read so far.
 struct Table {
-    rules: BTreeMap<Prefix, Verdict>,
+    rules: BTreeMap<Prefix, (Verdict, Sources)>,
     read: PrefixRules,
 }
 
 impl Table {
-    fn add(&mut self, source: &str, verdict: Verdict, prefixes: &[Prefix]) {
+    fn add(&mut self, source: &str, said: (Verdict, Sources), prefixes: &[Prefix]) {
+        let (verdict, sources) = said;
         let mut left_out = 0;
         for prefix in prefixes.iter().map(|prefix| prefix.unmapped()) {
             let is_full = self.rules.len() >= self.read.room;
             match self.rules.get_mut(&prefix) {
                 // The later of two verdicts is the greater one.
-                Some(known) => *known = verdict.max(*known),
+                Some((known, by)) => {
+                    *known = verdict.max(*known);
+                    by.0 |= sources.0;
+                }
                 None if is_full => left_out += 1,
-                None => drop(self.rules.insert(prefix, verdict)),
+                None => drop(self.rules.insert(prefix, said)),
             }
         }
         if left_out > 0 {
@@ -291,13 +368,17 @@ mod tests {
             deny_files: vec![good, bad.clone(), folder.path().join("none")],
             allow_files: Vec::new(),
         };
-        let read = read(&input, 100);
-        let rule = |text: &str, verdict| (prefixes(&[text])[0], verdict);
+        let read = read(&input, 100, |_| Vec::new());
+        let rule = |text: &str, verdict, sources| Rule {
+            prefix: prefixes(&[text])[0],
+            verdict,
+            sources: Sources(sources),
+        };
         let expected = [
-            rule("192.0.2.0/24", Verdict::Allow),
-            rule("192.0.2.9", Verdict::Allow),
-            rule("198.51.100.0/24", Verdict::Deny),
-            rule("2001:db8::/32", Verdict::Deny),
+            rule("192.0.2.0/24", Verdict::Allow, 1),
+            rule("192.0.2.9", Verdict::Allow, 0),
+            rule("198.51.100.0/24", Verdict::Deny, 1),
+            rule("2001:db8::/32", Verdict::Deny, 0),
         ];
         assert_eq!(read.rules, expected);
         let told = read.in_words();
@@ -309,6 +390,59 @@ mod tests {
         );
         assert_eq!(told[PROBLEMS_MAX], format!("{bad}: 20 lines are wrong"));
         assert!(told[PROBLEMS_MAX + 1].ends_with("is not there"), "{told:?}");
+    }
+
+    /// Each file keeps its own alone, by what it says itself of prefixes that others have as well.
+    #[test]
+    fn a_file_that_cannot_be_used_keeps_what_it_said_and_the_others_are_taken() {
+        let folder = Folder::new();
+        let write = |name: &str, text: &str| folder.write(name, text);
+        let input = PrefixInput {
+            allow_files: vec![write("allowed", "192.0.2.1\n")],
+            deny_files: vec![
+                write("bad", "203.0.113.0/33\n"),
+                folder.path().join("gone"),
+                write("good", "198.51.100.0/24\n"),
+            ],
+            ..PrefixInput::default()
+        };
+        let kept = |file: PrefixFile<'_>| {
+            assert_eq!(file.verdict, Verdict::Deny, "what is used is not asked for");
+            match file.path.ends_with("bad") {
+                true => prefixes(&["192.0.2.1", "203.0.113.0/24"]),
+                false => prefixes(&["198.51.100.0/24"]),
+            }
+        };
+        let read = read(&input, 100, kept);
+        let rules = read.rules.iter();
+        let rules: Vec<_> = rules
+            .map(|rule| (rule.prefix.to_string(), rule.verdict, rule.sources.0))
+            .collect();
+        let expected = [
+            ("192.0.2.1/32", Verdict::Allow, 0b0011),
+            ("198.51.100.0/24", Verdict::Deny, 0b1100),
+            ("203.0.113.0/24", Verdict::Deny, 0b0010),
+        ];
+        let expected = expected.map(|(prefix, verdict, by)| (prefix.to_owned(), verdict, by));
+        assert_eq!(rules, expected);
+        let told = read.in_words();
+        assert_eq!(told.len(), 4, "{told:?}");
+        assert!(
+            told[1].ends_with("bad: 2 prefixes of it stay in force"),
+            "{told:?}"
+        );
+        assert!(told[2].ends_with("gone: is not there"), "{told:?}");
+        assert!(
+            told[3].ends_with("gone: 1 prefix of it stays in force"),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn sources_from_the_sixteenth_on_are_one() {
+        let of = Sources::of;
+        assert!(of(3).has(of(3)) && !of(3).has(of(4)) && !Sources::CONFIG.has(of(0)));
+        assert!(of(15).has(of(16)) && of(99).has(of(15)) && !of(14).has(of(15)));
     }
 
     #[test]
@@ -326,9 +460,9 @@ mod tests {
             allow_files: vec![allowed],
         };
         let kept = |room: usize| {
-            let read = read(&input, room);
+            let read = read(&input, room, |_| Vec::new());
             let (rules, left_out) = (&read.rules, read.left_out());
-            let kept = rules.iter().map(|(prefix, _)| prefix.to_string());
+            let kept = rules.iter().map(|rule| rule.prefix.to_string());
             (
                 kept.collect::<Vec<_>>().join(" "),
                 left_out.unwrap_or_default(),
@@ -376,7 +510,7 @@ mod tests {
             std::fs::set_permissions(&file, PermissionsExt::from_mode(0o666)).expect("mode");
             files.push(file);
         }
-        let rules = read(&input, 9);
+        let rules = read(&input, 9, |_| Vec::new());
         assert_eq!((rules.rules.len(), rules.problems.len()), (1, 0));
         let said: Vec<_> = rules.doubts.iter().map(ToString::to_string).collect();
         let is_told = |line: &String| line.ends_with(": anybody may write to it (mode 666)");

@@ -22,6 +22,9 @@ use crate::worker::engines;
 
 /// How long one answer is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long a daemon that answers is asked which files it does not take. Nothing hangs on it, and whoever looks from outside looks
+/// often.
+const FILES_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is asked for. Another address each time, as far as there are any.
 const TRIES: usize = 6;
 /// How long a thread is looked at before it counts as hanging: it turns at least once a second.
@@ -116,16 +119,26 @@ fn ask_itself(socket: &Path) -> io::Result<()> {
     socket::ask(socket, "health", &mut io::sink())
 }
 
-/// Files that a daemon which answers does not take as they are, a line each, as far as it says so.
+/// Files that a daemon which answers does not take as they are, a line each, as far as it says so; and that its control socket
+/// hangs, where it does.
 #[must_use]
 pub fn not_taken(config: &Config) -> String {
+    let Some(socket) = config.control.socket.as_deref() else {
+        return String::new();
+    };
     let mut counters = Vec::new();
-    let socket = config.control.socket.as_deref();
-    let asked = socket.map(|socket| socket::ask(socket, "stats", &mut counters));
-    match asked {
-        Some(Ok(())) => not_taken::in_words(&String::from_utf8_lossy(&counters)),
-        Some(Err(_)) | None => String::new(),
+    match socket::ask_briefly(socket, "stats", &mut counters, FILES_PATIENCE) {
+        Ok(()) => not_taken::in_words(&String::from_utf8_lossy(&counters)),
+        Err(error) if is_silence(&error) => {
+            format!("which files are not taken is not known: {error}\n")
+        }
+        Err(_) => String::new(),
     }
+}
+
+/// Whether nothing was heard for so long as was waited.
+fn is_silence(error: &io::Error) -> bool {
+    [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind())
 }
 
 /// What it means that the control socket gave no word of health, after so long in all.
@@ -145,7 +158,7 @@ fn judge(socket: &Path, waited: Duration, error: &io::Error) -> Health {
     } else if why.starts_with("unknown request") {
         // An older one, which answers.
         Health::Well
-    } else if is(&[ErrorKind::WouldBlock, ErrorKind::TimedOut]) {
+    } else if is_silence(error) {
         Health::Hangs(format!(
             "no answer in {} s to queries and at {}",
             waited.as_secs_f64().round(),
@@ -180,6 +193,8 @@ pub fn look() -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Folder;
+    use std::os::unix::net::UnixListener;
 
     /// A query was waited for before.
     #[test]
@@ -194,6 +209,30 @@ mod tests {
         assert!(matches!(away, Health::Unknown(_)), "{away:?}");
         let older = io::Error::other("unknown request; allowed: x");
         assert_eq!(judge(Path::new("/x"), Duration::ZERO, &older), Health::Well);
+    }
+
+    /// It answers queries, and its control socket hangs: a watchdog is not held up for as long as somebody who asks.
+    #[test]
+    fn a_control_socket_that_hangs_is_told_and_holds_nobody_up() {
+        let folder = Folder::new();
+        let path = folder.path().join("sock");
+        let config = |path: &Path| {
+            let text = format!(
+                "[[interface]]\nname = \"lo\"\n[upstream]\nservers = [\"192.0.2.1\"]\n[control]\nsocket = {path:?}\n"
+            );
+            Config::parse("x.toml", &text).expect("a config")
+        };
+        let _hung = UnixListener::bind(&path).expect("a socket");
+        let begun = Instant::now();
+        let said = not_taken(&config(&path));
+        let took = begun.elapsed();
+        let place = path.display();
+        let expected = format!(
+            "which files are not taken is not known: no answer in 1 s from the xdnsd at {place}\n"
+        );
+        assert_eq!(said, expected);
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        assert_eq!(not_taken(&config(&folder.path().join("none"))), "");
     }
 
     #[test]

@@ -28,6 +28,33 @@ fn setup() -> Setup {
     Setup::default().sections(section)
 }
 
+/// Each file keeps its own: one that was cut off keeps nobody else's from being read.
+#[test]
+fn a_list_with_a_wrong_line_keeps_its_own_prefixes_and_the_other_is_taken() -> Result<()> {
+    only!(ONCE, "the XDP program keeps them out by itself");
+    let section = "[shield]\ndeny_files = [\"{directory}/drop.txt\", \"{directory}/other.txt\"]\n";
+    let scene = scene!(Setup::default().sections(section));
+    let other = scene.directory.path().join("other.txt");
+    fs::write(&other, "198.51.100.0/24\n203.0.113.0/24\n")?;
+    reload(&scene, "192.0.2.0/24\n203.0.113.0/24\n")?;
+    fs::write(&other, "2001:db8:5::/48\n")?;
+    let said = reload(&scene, "100.64.0.0/10\n192.0.2.0/33\n");
+    let said = format!("{:#}", said.err().context("a line is wrong")?);
+    for told in [
+        "drop.txt:2: `192.0.2.0/33` has a length",
+        "drop.txt: 2 prefixes of it stay in force",
+        "3 denied and 0 allowed prefixes",
+    ] {
+        assert!(said.contains(told), "{said}");
+    }
+    let listed = "deny  192.0.2.0/24 (config)\ndeny  203.0.113.0/24 (config)\ndeny  2001:db8:5::/48 (config)\n";
+    assert_eq!(scene.daemon.control("shield list")?, listed);
+    // It has gone from the config, and comes back as it is.
+    let said = reload(&scene, "100.64.0.0/10\n")?;
+    assert!(said.contains("2 denied and 0 allowed prefixes"), "{said}");
+    Ok(())
+}
+
 fn prepare(scene: &Scene) {
     let rule = Rule::addresses(300, &["192.0.2.1"]);
     scene.upstream.on("www.test.", rule);

@@ -230,7 +230,7 @@ section! {
         deny: Vec<ClientNetwork> = Vec::new(), 0..=xdnsd_abi::PREFIXES_MAX as u64;
         /// Files of such prefixes, a prefix or an address a line, with comments behind `#` or `;`: Spamhaus' DROP, FireHOL's
         /// netsets. A file with any other line is rejected: `check` notes it, a start warns and goes on without the file, and a
-        /// reload leaves all prefixes as they were. There is room for 10000 prefixes of the config and its files, and for 64
+        /// reload warns and keeps what that file said before. There is room for 10000 prefixes of the config and its files, and for 64
         /// more by `xdnsd shield`. The config's own prefixes come first, then the files in their order, of both the allowed
         /// before the denied ones; those beyond the limit are left out, and the log says how many of which file.
         deny_files: Vec<FilePath> = Vec::new();

@@ -60,6 +60,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub const FILES_MAX: Duration = Duration::from_secs(55);
 /// How long its client does: longer.
 const PATIENCE_FILES: Duration = Duration::from_secs(60);
+/// What is waited for at least.
+const LEAST_PATIENCE: Duration = Duration::from_millis(1);
 const _: () = assert!(PATIENCE_FILES.as_secs() > FILES_MAX.as_secs());
 /// How long the thread waits where no client can be accepted, so that it does not fill the log.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -453,7 +455,21 @@ pub fn ask(path: &Path, request: &str, out: &mut dyn Write) -> io::Result<()> {
     ask_within(path, request, out, [PATIENCE, PATIENCE_FILES])
 }
 
-/// The same with another patience, and with another one where the daemon has said that it takes its time.
+/// The same of a daemon that answers at once, if it does at all.
+///
+/// # Errors
+/// As [`ask`], and nothing was heard of it within `patience`.
+pub fn ask_briefly(
+    path: &Path,
+    request: &str,
+    out: &mut dyn Write,
+    patience: Duration,
+) -> io::Result<()> {
+    ask_within(path, request, out, [patience, patience])
+}
+
+/// The same with another patience, for the time until something is heard of the daemon and between its lines, and with another
+/// one where it has said that it takes its time.
 fn ask_within(
     path: &Path,
     request: &str,
@@ -464,8 +480,14 @@ fn ask_within(
     check_length(request).map_err(|problem| io::Error::new(ErrorKind::InvalidInput, problem))?;
     let request = format!("{request}\n");
     let failed = |error: io::Error| connection_failed(path, patience, &error);
+    let begun = Instant::now();
     let daemon = connect(path, patience).map_err(failed)?;
+    // Connecting may have taken most of it. Zero would be no bound.
+    let left = patience.saturating_sub(begun.elapsed()).max(LEAST_PATIENCE);
+    daemon.set_write_timeout(Some(left))?;
+    daemon.set_read_timeout(Some(left))?;
     (&daemon).write_all(request.as_bytes()).map_err(failed)?;
+    let mut is_first = true;
     let mut reader = BufReader::new(&daemon);
     let mut status: Option<String> = None;
     // The daemon waits no longer for us, and so for whoever reads from us.
@@ -476,9 +498,14 @@ fn ask_within(
         if reader.read_until(b'\n', &mut line).map_err(failed)? == 0 {
             break;
         }
-        if std::mem::take(&mut is_slow) && line == b"\n" {
+        let is_at_work = std::mem::take(&mut is_slow) && line == b"\n";
+        if is_at_work {
             patience = patience_files;
+        }
+        if std::mem::take(&mut is_first) {
             daemon.set_read_timeout(Some(patience))?;
+        }
+        if is_at_work {
             continue;
         }
         let line = line.strip_suffix(b"\n").unwrap_or(&line);

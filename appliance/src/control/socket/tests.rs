@@ -160,6 +160,29 @@ fn a_slow_answer_is_waited_for_once_the_daemon_has_said_that_it_is_there() {
     assert!(error.starts_with("no answer in 0 s from "), "{error}");
 }
 
+/// It lets nobody in for most of the time, and says nothing then: that is one wait, not two.
+#[test]
+fn a_daemon_that_hangs_is_waited_for_once_in_all() {
+    let directory = Directory::new("hangs-twice");
+    let path = directory.socket();
+    let hung = UnixListener::bind(&path).expect("a listener");
+    // The queue has room for one more than it says.
+    socket::listen(&hung, socket::Backlog::new(0).expect("a length")).expect("it listens");
+    let _first = UnixStream::connect(&path).expect("the only place");
+    let patience = Duration::from_secs(4);
+    let begun = Instant::now();
+    let error = thread::scope(|scope| {
+        let _let_in = scope.spawn(|| {
+            thread::sleep(patience * 3 / 4);
+            hung.accept().expect("the first")
+        });
+        ask_briefly(&path, "hello", &mut io::sink(), patience).expect_err("silence")
+    });
+    let took = begun.elapsed();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+    assert!(patience <= took && took < patience * 3 / 2, "{took:?}");
+}
+
 /// Its queue is full, so that even connect(2) would wait for ever.
 #[test]
 fn a_daemon_that_hangs_is_not_waited_for_for_ever() {

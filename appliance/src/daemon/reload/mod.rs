@@ -299,12 +299,11 @@ impl ThreadState {
                 told.push(config.changes(&self.config).in_words());
                 let mut has_failed = !update.notes.failures.is_empty();
                 self.hand_out(update);
-                let reloaded = self.prefixes.reload(&config.prefixes());
-                let faults = reloaded.as_ref().err();
-                self.prefix_faults = faults.cloned().unwrap_or_default();
-                self.prefix_faults.iter().for_each(|line| warn!("{line}"));
-                has_failed |= !self.prefix_faults.is_empty();
-                told.extend(reloaded.unwrap_or_else(|faults| faults));
+                let (prefixes_told, faults) = self.prefixes.reload(&config.prefixes());
+                faults.iter().for_each(|line| warn!("{line}"));
+                has_failed |= !faults.is_empty();
+                told.extend(faults.iter().cloned().chain(prefixes_told));
+                self.prefix_faults = faults;
                 self.show_not_taken();
                 if !groups.continue_those_of(&self.groups) {
                     // What is cached names its group by number.

@@ -12,6 +12,7 @@
 //! ```
 //! Where the two together do not fit the trie, what is left of the old list goes first.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{info, warn};
@@ -19,7 +20,7 @@ use xdnsd_abi::{PREFIXES_MAX, PREFIXES_ROOM, verdict};
 use xdnsd_core::time::Instant;
 
 use crate::compile::prefix::Prefix;
-use crate::compile::prefix_list::{self, PrefixInput, PrefixRules, Verdict};
+use crate::compile::prefix_list::{self, PrefixFile, PrefixInput, Rule, Sources, Verdict};
 use crate::control::shield::{Keeper, Listed};
 use crate::daemon::program::{SharedProgram, lock};
 use crate::os::clock;
@@ -37,6 +38,8 @@ struct State {
     trie: Option<Trie>,
     /// What is in it, but for what has no verdict.
     counts: Counts,
+    /// Whose prefixes are in it: the files of the config, in the order by which [`Sources`] name them.
+    files: Vec<(PathBuf, Verdict)>,
     programs: Vec<Follower>,
 }
 
@@ -120,31 +123,48 @@ impl Prefixes {
     /// wrong.
     #[must_use]
     pub fn start(&self, input: &PrefixInput) -> Vec<String> {
-        let read = prefix_list::read(input, self.room());
-        warn_of(&read);
-        let mut lines = in_words(&read);
-        match self.replace(&read.rules) {
-            Ok(told) => told.iter().for_each(|line| info!("{line}")),
-            Err(problem) => lines.push(problem),
-        }
-        lines
+        let (told, problems) = self.read(input);
+        told.iter().for_each(|line| info!("{line}"));
+        problems
     }
 
-    /// Reads it again, and puts it in place of what was before. Gives what was done.
-    ///
-    /// # Errors
-    /// A file that cannot be used, a line that is wrong: all stays as it was. Or the kernel refuses.
-    pub fn reload(&self, input: &PrefixInput) -> Result<Vec<String>, Vec<String>> {
-        let read = prefix_list::read(input, self.room());
-        warn_of(&read);
-        if !read.problems.is_empty() {
-            return Err(in_words(&read));
-        }
+    /// Reads it again, and puts it in place of what was before: of a file that cannot be used what it said last. Gives what was
+    /// done, and what is wrong.
+    #[must_use]
+    pub fn reload(&self, input: &PrefixInput) -> (Vec<String>, Vec<String>) {
+        self.read(input)
+    }
+
+    fn read(&self, input: &PrefixInput) -> (Vec<String>, Vec<String>) {
+        let read = prefix_list::read(input, self.room(), |file| self.kept(file));
+        read.doubts.iter().for_each(|doubt| warn!("{doubt}"));
         let left_out = read.left_out();
         left_out.iter().for_each(|line| warn!("{line}"));
-        let told = self.replace(&read.rules);
-        let told = told.map_err(|problem| vec![problem])?;
-        Ok(left_out.into_iter().chain(told).collect())
+        let problems = read.problems.iter();
+        let mut problems: Vec<String> = problems
+            .map(|problem| format!("denied prefixes: {problem}"))
+            .collect();
+        let told = match self.replace(&read.rules, input) {
+            Ok(told) => told,
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
+        (left_out.into_iter().chain(told).collect(), problems)
+    }
+
+    /// What a file said when it was read last.
+    fn kept(&self, file: PrefixFile<'_>) -> Vec<Prefix> {
+        let state = self.state();
+        let mut files = state.files.iter();
+        let place = files.position(|(path, verdict)| path == file.path && *verdict == file.verdict);
+        let entries = state.trie.as_ref().map(Trie::entries);
+        match (place, entries) {
+            (Some(place), Some(Ok(entries))) => of_source(&entries, Sources::of(place)),
+            // Nothing was read of it, or the kernel does not say.
+            _ => Vec::new(),
+        }
     }
 
     /// How many of the config there is room for, beside what was said.
@@ -154,8 +174,8 @@ impl Prefixes {
     }
 
     /// Puts a list in place of the one before, see the module. Gives a line about it, where there is or was one.
-    fn replace(&self, rules: &[(Prefix, Verdict)]) -> Result<Option<String>, String> {
-        let mut new: Vec<_> = rules.iter().map(|rule| entry(*rule)).collect();
+    fn replace(&self, rules: &[Rule], input: &PrefixInput) -> Result<Option<String>, String> {
+        let mut new: Vec<_> = rules.iter().map(entry).collect();
         new.sort_unstable();
         let mut state = self.state();
         if new.is_empty() && state.trie.is_none() {
@@ -164,7 +184,11 @@ impl Prefixes {
         let put = state.put(&new);
         state.tell();
         put.map_err(|problem| format!("denied prefixes: {problem}"))?;
-        let is_denied = |(_, verdict): &&(Prefix, Verdict)| *verdict == Verdict::Deny;
+        let files = input.files();
+        state.files = files
+            .map(|file| (file.path.to_owned(), file.verdict))
+            .collect();
+        let is_denied = |rule: &&Rule| rule.verdict == Verdict::Deny;
         let denied = rules.iter().filter(is_denied).count();
         let allowed = rules.len() - denied;
         Ok(Some(format!(
@@ -188,18 +212,6 @@ impl Prefixes {
         }
         state.tell();
     }
-}
-
-/// Says who else may write to the files.
-fn warn_of(read: &PrefixRules) {
-    read.doubts.iter().for_each(|doubt| warn!("{doubt}"));
-}
-
-fn in_words(read: &PrefixRules) -> Vec<String> {
-    let lines = read.in_words().into_iter();
-    lines
-        .map(|line| format!("denied prefixes: {line}"))
-        .collect()
 }
 
 impl State {
@@ -237,7 +249,9 @@ impl State {
     fn put_again(&mut self) -> Result<(), String> {
         let entries = self.trie().and_then(|trie| trie.entries());
         let mut config = entries.map_err(|error| error.to_string())?;
-        config.iter_mut().for_each(|(_, value)| *value >>= u8::BITS);
+        config
+            .iter_mut()
+            .for_each(|(_, value)| *value >>= BY_CONFIG);
         config.retain(|(_, value)| *value != 0);
         self.put(&config)
     }
@@ -286,13 +300,32 @@ impl State {
     }
 }
 
-/// A rule as the trie has it.
-fn entry((prefix, verdict): (Prefix, Verdict)) -> (PrefixBits, u32) {
-    let value = match verdict {
+/// Where in a value of the trie that begins which the config says, see [`merged`].
+const BY_CONFIG: u32 = u8::BITS;
+
+/// A rule of the config as it is put together with what was said: its verdict, and behind it the files that it is of.
+fn entry(rule: &Rule) -> (PrefixBits, u32) {
+    let verdict = u32::from(verdict_of(rule.verdict));
+    (
+        bits(rule.prefix),
+        verdict | u32::from(rule.sources.0) << u8::BITS,
+    )
+}
+
+const fn verdict_of(verdict: Verdict) -> u8 {
+    match verdict {
         Verdict::Deny => verdict::DENY,
         Verdict::Allow => verdict::ALLOW,
-    };
-    (bits(prefix), value.into())
+    }
+}
+
+/// The prefixes of one of these files, among the trie's.
+fn of_source(entries: &[(PrefixBits, u32)], source: Sources) -> Vec<Prefix> {
+    let sources = |value: u32| Sources((value >> (BY_CONFIG + u8::BITS)) as u16);
+    let own = entries
+        .iter()
+        .filter(|(_, value)| sources(*value).has(source));
+    own.map(|(prefix, _)| prefix_of(*prefix)).collect()
 }
 
 /// Bits in front of a mapped IPv4 address.
@@ -311,15 +344,17 @@ fn bits(prefix: Prefix) -> PrefixBits {
     }
 }
 
-/// What is in force: the config's list, sorted, and over it what was said. A value has in its low byte what holds, and in the next
-/// one what the config says.
+/// What is in force: the config's list, sorted, and over it what was said. A value has in its low byte what holds, in the next one
+/// what the config says, and in the others which of its files do.
 fn merged(config: &[(PrefixBits, u32)], said: &[Said]) -> Vec<(PrefixBits, u32)> {
-    let whole = |(prefix, value): &(PrefixBits, u32)| (*prefix, value | value << u8::BITS);
+    let whole = |(prefix, value): &(PrefixBits, u32)| {
+        (*prefix, u32::from(*value as u8) | value << BY_CONFIG)
+    };
     let mut merged: Vec<_> = config.iter().map(whole).collect();
     for said in said {
-        let (prefix, value) = entry((said.prefix, said.verdict));
+        let (prefix, value) = (bits(said.prefix), u32::from(verdict_of(said.verdict)));
         match config.binary_search_by_key(&prefix, |(prefix, _)| *prefix) {
-            Ok(at) => merged[at].1 = value | config[at].1 << u8::BITS,
+            Ok(at) => merged[at].1 = value | config[at].1 << BY_CONFIG,
             Err(_) => merged.push((prefix, value)),
         }
     }
@@ -544,7 +579,11 @@ mod tests {
 
     #[test]
     fn what_is_said_lies_over_the_config_and_leaves_it_as_it_was() {
-        let config = list(&[("10.0.0.0/8", DENY), ("10.1.0.0/16", ALLOW)]);
+        // Of the second file, and of the first and the last.
+        let config = list(&[
+            ("10.0.0.0/8", DENY | 0b10 << 8),
+            ("10.1.0.0/16", ALLOW | 0x8001 << 8),
+        ]);
         let said = |text: &str, verdict| Said {
             prefix: text.parse().expect("a prefix"),
             verdict,
@@ -556,11 +595,21 @@ mod tests {
         ];
         let merged = merged(&config, &over);
         let expected = list(&[
-            ("10.0.0.0/8", DENY | DENY << 8),
-            ("10.1.0.0/16", DENY | ALLOW << 8),
+            ("10.0.0.0/8", DENY | DENY << 8 | 0b10 << 16),
+            ("10.1.0.0/16", DENY | ALLOW << 8 | 0x8001 << 16),
             ("::/0", ALLOW),
         ]);
         assert_eq!(merged, expected);
+        for (file, own) in [
+            (0, vec!["10.1.0.0/16"]),
+            (1, vec!["10.0.0.0/8"]),
+            (2, vec![]),
+            (15, vec!["10.1.0.0/16"]),
+        ] {
+            let found = of_source(&merged, Sources::of(file)).into_iter();
+            let found: Vec<String> = found.map(|prefix| prefix.to_string()).collect();
+            assert_eq!(found, own, "{file}");
+        }
         for text in [
             "10.1.0.0/16",
             "::/0",
