@@ -7,9 +7,11 @@ use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use xdnsd_core::policy::list::{List, ListError, MAGIC, NAMES_MAX, VERSION, check_header, field};
+use xdnsd_core::policy::list::{
+    CLAUSES_MAX, List, ListError, MAGIC, NAMES_MAX, VERSION, check_header, field,
+};
 
-use super::lists::{KeptRules, ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
+use super::lists::{Built, ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
 use super::problem::Problem;
 use super::room;
 use crate::os::files;
@@ -126,6 +128,8 @@ pub struct Report {
     pub allowed: u32,
     /// Bytes of the compiled list.
     pub bytes: usize,
+    /// Rules that had no place, see [`no_place`].
+    pub left_out: usize,
 }
 
 impl fmt::Display for Report {
@@ -135,6 +139,12 @@ impl fmt::Display for Report {
             if let Some(reasons) = tally.reasons_in_words() {
                 writeln!(formatter, "{}: {reasons}", path.display())?;
             }
+            if let Some((line, what)) = tally.beyond_in_words() {
+                writeln!(formatter, "{}", Problem::in_line(path, line, what))?;
+            }
+        }
+        if let Some(problem) = no_place(self.left_out) {
+            writeln!(formatter, "{problem}")?;
         }
         write!(
             formatter,
@@ -165,26 +175,36 @@ pub fn compile(sources: &[(PathBuf, ListPurpose)]) -> Result<(Vec<u8>, Report), 
             builder.add_file(path, index as u16, *purpose)?,
         ));
     }
-    let (image, _) = finish(builder)?;
+    let Built {
+        image, left_out, ..
+    } = finish(builder)?;
     let list = List::view(&image).map_err(|error| Problem::of("lists", explain(error)))?;
     let report = Report {
         sources: tallies,
         names: list.count(),
         allowed: list.allows(),
         bytes: image.len(),
+        left_out,
     };
     Ok((image, report))
 }
 
 /// The image of a builder's names, and what finds those of each source again.
-pub(super) fn finish(builder: ListBuilder) -> Result<(Vec<u8>, KeptRules), Problem> {
+pub(super) fn finish(builder: ListBuilder) -> Result<Built, Problem> {
     let crowded = || {
-        Problem::of(
-            "lists",
-            "too many rules with options, or too many names fall together under this key; compile again",
-        )
+        let what = "too many names fall together under this key; compile again";
+        Problem::of("lists", what)
     };
     builder.build_to_keep().ok_or_else(crowded)
+}
+
+/// What is said of rules about names that others with options, or of another rank, are about as well, and that have no place.
+pub(super) fn no_place(left_out: usize) -> Option<Problem> {
+    let rules = text::count(left_out, "rule");
+    let what = format!(
+        "names that have options, or rules with and without `$important`, have more than {CLAUSES_MAX} rules in all: {rules} left out"
+    );
+    (left_out > 0).then(|| Problem::of("lists", what))
 }
 
 /// Writes a compiled list so that a reader, or a power cut, sees the old file or the new one and nothing between.

@@ -11,15 +11,13 @@ use super::{Entry, ListBuilder, Special};
 use crate::compile::table::put;
 
 impl ListBuilder {
-    /// The clauses and their texts; each name with clauses becomes an entry that leads to its first one.
-    pub(super) fn emit_clauses(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
+    /// The clauses and their texts; each name with clauses becomes an entry that leads to its first one. There is room for all.
+    pub(super) fn emit_clauses(&mut self) -> (Vec<u8>, Vec<u8>) {
         let (mut clauses, mut texts) = (Vec::new(), Vec::new());
         for group in self.specials.chunk_by(|a, b| a.hash == b.hash) {
             let index = clauses.len() / CLAUSE_LEN;
             let group = those_with_room(group);
-            if index + group.len() > CLAUSES_MAX {
-                return None;
-            }
+            debug_assert!(index + group.len() <= CLAUSES_MAX, "others were left out");
             self.entries.push(Entry {
                 hash: group[0].hash,
                 tag: tag::CLAUSES | index as u16,
@@ -34,7 +32,7 @@ impl ListBuilder {
                 emit_clause(&mut clauses, &mut texts, special, last);
             }
         }
-        Some((clauses, texts))
+        (clauses, texts)
     }
 
     /// The list. `None`: see [`ListBuilder::build`].

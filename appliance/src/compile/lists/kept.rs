@@ -8,7 +8,7 @@
 use std::io;
 
 use xdnsd_abi::hash::HashKey;
-use xdnsd_core::policy::list::{CLAUSE_LEN, ENTRY_LEN, field, tag};
+use xdnsd_core::policy::list::{CLAUSE_LEN, CLAUSES_MAX, ENTRY_LEN, field, tag};
 
 use super::{Entry, ListBuilder, Special, TakenBack, is_same_name};
 
@@ -128,17 +128,17 @@ impl KeptRules {
 
 impl ListBuilder {
     /// Adds the rules that the source `from` of an earlier list has there, as those of the source `to`. The builder is
-    /// [`KeptRules::builder`]'s.
+    /// [`KeptRules::builder`]'s. Gives how many of those with options there is no room for.
     ///
     /// # Errors
-    /// There is no room for them.
+    /// There is no room for its names.
     pub fn add_kept(
         &mut self,
         kept: &KeptRules,
         image: &[u8],
         from: u16,
         to: u16,
-    ) -> io::Result<()> {
+    ) -> io::Result<usize> {
         debug_assert_eq!(self.key, kept.key, "names have the hashes of then");
         self.exact_depths |= kept.exact_depths;
         self.subtree_depths |= kept.subtree_depths;
@@ -150,27 +150,33 @@ impl ListBuilder {
                 self.entries.push(Entry { tag, ..entry });
             }
         }
-        let mut numbers = None;
-        for special in kept.specials.iter().filter(|special| special.list == from) {
-            self.check_room()?;
-            let next = (special.number, self.specials.len() as u32);
-            let (old, number) = *numbers.get_or_insert(next);
-            let number = if old == special.number {
-                number
-            } else {
-                next.1
-            };
-            numbers = Some((special.number, number));
-            self.specials.push(Special {
+        let mut left_out = 0;
+        // The parts of a rule have one number, and stand together.
+        for rule in kept.specials.chunk_by(|a, b| a.number == b.number) {
+            if rule[0].list != from {
+                continue;
+            }
+            if !self.has_room_for_clauses(rule.len()) {
+                left_out += 1;
+                continue;
+            }
+            let number = self.specials.len() as u32;
+            let parts = rule.iter().cloned();
+            self.specials.extend(parts.map(|part| Special {
                 list: to,
                 number,
-                ..special.clone()
-            });
+                ..part
+            }));
         }
-        let taken_back = kept.taken_back.iter().filter(|other| other.list == from);
-        self.taken_back
-            .extend(taken_back.map(|other| TakenBack { list: to, ..*other }));
-        self.check_room()
+        for other in kept.taken_back.iter().filter(|other| other.list == from) {
+            if self.taken_back.len() < CLAUSES_MAX {
+                self.taken_back.push(TakenBack { list: to, ..*other });
+            } else {
+                left_out += 1;
+            }
+        }
+        self.check_room()?;
+        Ok(left_out)
     }
 }
 

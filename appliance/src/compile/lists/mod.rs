@@ -1,5 +1,6 @@
 //! Compiles blocklists to the image that `xdnsd_core::policy::list` reads, in memory or as a file.
 
+mod clauses;
 mod image;
 mod kept;
 mod origin;
@@ -7,11 +8,12 @@ mod tally;
 
 use std::borrow::Cow;
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use xdnsd_abi::hash::HashKey;
-use xdnsd_core::policy::list::{CLAUSES_MAX, ENTRY_LEN, NAMES_MAX, TYPES_MAX, clause, tag};
+use xdnsd_core::policy::list::{ENTRY_LEN, NAMES_MAX, TYPES_MAX, clause, tag};
 use xdnsd_core::policy::name::Labels;
 
 use super::name;
@@ -21,6 +23,7 @@ use super::rules::{Covers, LineSyntax, NotARule, Rule, parse_line};
 use super::table::random_key;
 use crate::os::files::{self, Stamp};
 use crate::text;
+use clauses::NO_ROOM;
 use kept::Apart;
 pub use kept::KeptRules;
 pub use origin::{FileLine, Ruled};
@@ -144,7 +147,7 @@ impl ListBuilder {
         self.entries.is_empty() && self.specials.is_empty()
     }
 
-    /// Adds a rule of the source with index `list`.
+    /// Adds a rule of the source with index `list`, for which there is room.
     pub fn add(&mut self, rule: &Rule, list: u16, purpose: ListPurpose) {
         let (itself, below) = match rule.covers {
             Covers::Name => (true, false),
@@ -165,7 +168,7 @@ impl ListBuilder {
         let allows = rule.is_exception || purpose == ListPurpose::Allow;
         // Nothing outdoes a name that the operator allows.
         let is_important = rule.is_important || purpose == ListPurpose::Allow;
-        if rule.types.is_none() && rule.pattern.is_empty() && rule.left_out.is_empty() {
+        if !rule.has_options() {
             let (itself_flag, below_flag) = if allows {
                 (tag::ALLOW_SELF, tag::ALLOW_BELOW)
             } else {
@@ -365,7 +368,7 @@ impl ListBuilder {
 
     fn check_tally(&self, path: &Path, tally: ListTally) -> Result<ListTally, Problem> {
         let problem = |what| Err(Problem::of(path.display().to_string(), what));
-        if tally.rules == 0 && tally.skipped > 0 {
+        if tally.rules == 0 && tally.skipped > 0 && tally.beyond.is_none() {
             let lines = tally.skipped;
             return problem(format!(
                 "has no rule in {}: is it a blocklist?",
@@ -380,15 +383,9 @@ impl ListBuilder {
     /// # Errors
     /// It has not.
     fn check_room(&mut self) -> io::Result<()> {
-        let too_many = |max: usize, of: &str| {
-            let what = format!("with this list there are more than {max} {of}");
-            Err(io::Error::other(what))
-        };
-        if self.specials.len().max(self.taken_back.len()) >= CLAUSES_MAX {
-            return too_many(CLAUSES_MAX, "rules with options");
-        }
         if self.entries.len() > NAMES_MAX {
-            return too_many(NAMES_MAX, "names");
+            let what = format!("with this list there are more than {NAMES_MAX} names");
+            return Err(io::Error::other(what));
         }
         let free = self.entries.capacity() - self.entries.len();
         if free < LINE_NAMES_MAX {
@@ -414,6 +411,8 @@ impl ListBuilder {
     ) -> std::io::Result<ListTally> {
         let mut tally = ListTally::default();
         let (mut line, mut number) = (Vec::new(), 0);
+        // Of those with options, for which there is the least room.
+        let (mut seen, hasher) = (HashSet::new(), RandomState::new());
         while read_line(&mut lines, &mut line)? {
             number += 1;
             self.check_room()?;
@@ -424,10 +423,21 @@ impl ListBuilder {
                 Err(NotARule("is too long"))
             };
             match rules {
-                Ok(rules) => rules.iter().for_each(|rule| {
-                    tally.take(rule);
-                    self.add(rule, list, purpose);
-                }),
+                Ok(rules) => {
+                    for rule in &rules {
+                        let has_options = rule.has_options() || rule.is_badfilter;
+                        let hash = has_options.then(|| hasher.hash_one(rule));
+                        if hash.is_some_and(|hash| seen.contains(&hash)) {
+                            tally.take(rule);
+                        } else if self.has_room_for(rule) {
+                            tally.take(rule);
+                            self.add(rule, list, purpose);
+                            seen.extend(hash);
+                        } else {
+                            tally.leave_out(number, &text, NO_ROOM);
+                        }
+                    }
+                }
                 Err(why) => tally.skip(number, &text, why),
             }
         }
@@ -436,15 +446,15 @@ impl ListBuilder {
     }
 
     /// The compiled list. `None` where the hash puts too many names into one bucket, which needs another key; by chance
-    /// that happens once in 10^40 times. And where there are too many clauses.
+    /// that happens once in 10^40 times.
     #[must_use]
     pub fn build(self) -> Option<Vec<u8>> {
-        self.build_to_keep().map(|(image, _)| image)
+        self.build_to_keep().map(|built| built.image)
     }
 
     /// The same, and what it takes to find the rules of each source in it again.
     #[must_use]
-    pub fn build_to_keep(mut self) -> Option<(Vec<u8>, KeptRules)> {
+    pub fn build_to_keep(mut self) -> Option<Built> {
         let mut apart = Apart {
             specials: self.specials.clone(),
             taken_back: self.take_back(),
@@ -460,11 +470,16 @@ impl ListBuilder {
             }
             same
         });
-        apart.moved = self.move_what_no_tag_holds();
-        let (clauses, texts) = self.emit_clauses()?;
+        let (moved, left_out) = self.move_what_no_tag_holds();
+        apart.moved = moved;
+        let (clauses, texts) = self.emit_clauses();
         self.entries.sort_unstable_by_key(|entry| entry.hash);
         let image = self.emit(&clauses, &texts)?;
-        Some((image, KeptRules::new(self, apart)))
+        Some(Built {
+            image,
+            kept: KeptRules::new(self, apart),
+            left_out,
+        })
     }
 
     /// Takes out the names that are taken back.
@@ -486,35 +501,22 @@ impl ListBuilder {
         });
         taken_back
     }
-
-    /// Names with rules of two ranks, and names with clauses, have clauses alone. Gives their entries.
-    fn move_what_no_tag_holds(&mut self) -> Vec<Entry> {
-        let pairs = self.entries.windows(2);
-        let of_two_ranks = pairs.filter(|pair| pair[0].hash == pair[1].hash);
-        let mut hashes: HashSet<(u64, u64)> = of_two_ranks.map(|pair| pair[0].hash).collect();
-        hashes.extend(self.specials.iter().map(|special| special.hash));
-        let mut moved = Vec::new();
-        if hashes.is_empty() {
-            return moved;
-        }
-        let specials = &mut self.specials;
-        self.entries.retain(|entry| {
-            let is_moved = hashes.contains(&entry.hash);
-            if is_moved {
-                specials.extend(specials_of(entry));
-                moved.push(*entry);
-            }
-            !is_moved
-        });
-        // Stable: of those that block, the first list is reported last.
-        self.specials.sort_by_key(|special| special.hash);
-        moved
-    }
 }
 
 /// Whether two entries become one: of one name, and of one rank.
 const fn is_same_name(a: &Entry, b: &Entry) -> bool {
     a.hash.0 == b.hash.0 && a.hash.1 == b.hash.1 && (a.tag ^ b.tag) & tag::IMPORTANT == 0
+}
+
+/// What a builder makes.
+#[derive(Debug)]
+pub struct Built {
+    /// The list.
+    pub image: Vec<u8>,
+    /// What finds the rules of each source in it again.
+    pub kept: KeptRules,
+    /// How many rules of names with options, or of two ranks, there was no room for.
+    pub left_out: usize,
 }
 
 /// How much a builder had.
@@ -535,35 +537,6 @@ fn decode(line: &[u8]) -> Cow<'_, str> {
             .collect::<String>()
             .into(),
     }
-}
-
-/// What a tag says, as clauses: what blocks and what allows are two.
-fn specials_of(entry: &Entry) -> impl Iterator<Item = Special> {
-    let (hash, tag) = (entry.hash, entry.tag);
-    let important = if tag & tag::IMPORTANT == 0 {
-        0
-    } else {
-        clause::IMPORTANT
-    };
-    let sides = [
-        (tag::BLOCK_SELF, tag::BLOCK_BELOW, 0),
-        (tag::ALLOW_SELF, tag::ALLOW_BELOW, clause::ALLOWS),
-    ];
-    sides
-        .into_iter()
-        .filter_map(move |(itself, below, allows)| {
-            let is = |flag, clause| if tag & flag == 0 { 0 } else { clause };
-            let covers = is(itself, clause::SELF) | is(below, clause::BELOW);
-            (covers != 0).then_some(Special {
-                hash,
-                flags: covers | allows | important,
-                list: tag & tag::LIST_MASK,
-                types: [0; TYPES_MAX],
-                pattern: Vec::new(),
-                number: 0,
-                text: 0,
-            })
-        })
 }
 
 /// Reads one line without its end into `line`; `false` at the end of the file. Of an overlong line the first

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::super::rules::{LineSyntax, NotARule, Rule};
+use super::clauses::NO_ROOM;
 use crate::text;
 
 /// Bytes of a line that was passed over that are told.
@@ -22,6 +23,8 @@ pub struct ListTally {
     pub first: Option<(usize, String, &'static str)>,
     /// How many of them there are for each reason.
     pub reasons: BTreeMap<&'static str, usize>,
+    /// The first line among them for which there was no room, and how many there are.
+    pub beyond: Option<(usize, usize)>,
     /// Rules by the shape of their lines, as [`SHAPES`] names them.
     pub shapes: [usize; SHAPES.len()],
 }
@@ -46,6 +49,28 @@ impl ListTally {
         let shapes = self.shapes.iter_mut().zip(SHAPES);
         let mut same = shapes.filter(|(_, (shape, ..))| *shape == rule.shape);
         same.by_ref().for_each(|(count, _)| *count += 1);
+    }
+
+    /// Counts a line whose rule there is no room for.
+    pub(super) fn leave_out(&mut self, number: usize, line: &str, why: NotARule) {
+        self.skip(number, line, why);
+        let (_, count) = self.beyond.get_or_insert((number, 0));
+        *count += 1;
+    }
+
+    /// From which line on rules were skipped for want of room, if any, and how many.
+    #[must_use]
+    pub fn beyond_in_words(&self) -> Option<(usize, String)> {
+        let (line, count) = self.beyond?;
+        let why = NO_ROOM.0;
+        let what = match count {
+            1 => format!("{why}, with those of all lists before: skipped"),
+            _ => format!(
+                "{why}, with those of all lists before: skipped, and {} behind it",
+                count - 1
+            ),
+        };
+        Some((line, what))
     }
 
     /// Counts a line that is not a rule.

@@ -5,7 +5,7 @@ use crate::compile::table::put;
 use crate::testing::{Folder, Writer};
 use std::io::SeekFrom;
 use std::time::Duration;
-use xdnsd_core::policy::list::{CRC, List, ListError, Listing, field};
+use xdnsd_core::policy::list::{CLAUSES_MAX, CRC, List, ListError, Listing, field};
 use xdnsd_lab::wait::wait_until;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -208,18 +208,83 @@ fn text_that_leaves_no_memory_is_not_read_on() {
 }
 
 #[test]
-fn rules_with_options_that_do_not_fit_end_the_reading() {
+fn rules_with_options_that_do_not_fit_are_skipped_and_told_and_the_rest_is_taken() {
     for option in ["dnstype=A", "badfilter"] {
         let line = |number| format!("||ads{number}.example^${option}\n");
-        let text: String = (0..=CLAUSES_MAX).map(line).collect();
+        // What is repeated takes no place.
+        let text: String = (0..CLAUSES_MAX + 3).map(line).collect();
+        let text = line(7).repeat(100) + &text + "||last.example^\n";
         let mut builder = ListBuilder::default();
-        let error = builder.add_text(Path::new("list"), text.as_bytes(), 0, ListPurpose::Block);
+        let tally = builder.add_text(Path::new("list"), text.as_bytes(), 0, ListPurpose::Block);
+        let tally = tally.expect("the rest is taken");
+        assert_eq!((tally.rules, tally.skipped), (CLAUSES_MAX + 1, 3));
+        let line = 100 + CLAUSES_MAX + 1;
+        let told = "more than 32768 rules with options, with those of all lists before: skipped, and 2 behind it";
+        assert_eq!(tally.beyond_in_words(), Some((line, told.to_owned())));
+        // Nor has another list a place for one; what it has besides is taken.
+        let text = "||more.example^$dnstype=A\n||more.example^$badfilter\n";
+        let tally = builder.add_text(Path::new("more"), text.as_bytes(), 1, ListPurpose::Block);
+        let tally = tally.expect("it is a list all the same");
+        assert_eq!((tally.rules, tally.skipped), (1, 1));
+        let image = builder.build().expect("built");
         assert_eq!(
-            error.expect_err("too many").to_string(),
-            "list: with this list there are more than 32768 rules with options"
+            listing(&image, "last.example"),
+            Listing::Blocked { list: 0 }
         );
-        assert!(builder.is_empty() && builder.taken_back.is_empty());
+        let last = format!("ads{}.example", CLAUSES_MAX - 1);
+        let is_blocked = listing(&image, &last) != Listing::None;
+        assert_eq!(is_blocked, option != "badfilter");
     }
+}
+
+/// Each of them takes two places, as it has a rule with `$important` and one without.
+#[test]
+fn rules_of_two_ranks_that_do_not_fit_leave_the_one_that_counts() {
+    let count = CLAUSES_MAX / 2 + 5;
+    let line = |number| format!("||ads{number}.example^\n@@||ads{number}.example^$important\n");
+    let text: String = (0..count).map(line).collect();
+    let text = text + "||last.example^\n";
+    let mut builder = ListBuilder::default();
+    let tally = builder.add_text(Path::new("list"), text.as_bytes(), 0, ListPurpose::Block);
+    assert_eq!(tally.expect("taken").rules, 2 * count + 1);
+    let built = builder.build_to_keep().expect("built");
+    assert_eq!(built.left_out, 5);
+    let list = List::check(&built.image).expect("a list");
+    let says = |name: &str| {
+        let name = name::parse(name).expect("a name");
+        list.listing(&Labels::new(&name).expect("well-formed"), 1)
+    };
+    assert_eq!(says("last.example"), BLOCKED);
+    for number in 0..count {
+        let name = format!("ads{number}.example");
+        assert_eq!(says(&name), Listing::Allowed, "{name}");
+    }
+}
+
+/// They were in force, and others have taken their places.
+#[test]
+fn kept_rules_with_options_that_do_not_fit_are_counted() {
+    let text = |from: usize, count: usize| -> String {
+        let line = |number| format!("||ads{number}.example^$dnstype=A\n");
+        (from..from + count).map(line).collect()
+    };
+    let mut builder = ListBuilder::default();
+    let first = text(0, 10);
+    let added = builder.add_text(Path::new("first"), first.as_bytes(), 0, ListPurpose::Block);
+    assert_eq!(added.expect("taken").rules, 10);
+    let built = builder.build_to_keep().expect("built");
+    let mut builder = built.kept.builder();
+    let second = text(10, CLAUSES_MAX - 4);
+    let added = builder.add_text(
+        Path::new("second"),
+        second.as_bytes(),
+        0,
+        ListPurpose::Block,
+    );
+    assert_eq!(added.expect("taken").rules, CLAUSES_MAX - 4);
+    let left_out = builder.add_kept(&built.kept, &built.image, 0, 1);
+    assert_eq!(left_out.expect("there is room for names"), 6);
+    assert_eq!(builder.build_to_keep().expect("built").left_out, 0);
 }
 
 #[test]

@@ -31,7 +31,7 @@ use super::name;
 use super::rdata::type_number;
 
 /// Which names a rule is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Covers {
     /// The name itself.
     Name,
@@ -43,7 +43,7 @@ pub enum Covers {
 }
 
 /// How a line is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LineSyntax {
     /// An address and names.
     Hosts,
@@ -59,7 +59,7 @@ pub enum LineSyntax {
 }
 
 /// The types that a rule is about: these, or all but these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Types {
     /// Their numbers; 0: none.
     pub numbers: [u16; TYPES_MAX],
@@ -68,7 +68,7 @@ pub struct Types {
 }
 
 /// A rule of a list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rule {
     /// The name, in lower-case wire form.
     pub name: Vec<u8>,
@@ -102,6 +102,12 @@ impl Rule {
             shape,
             ..Self::default()
         }
+    }
+
+    /// Whether it is about some types alone, or names whose front fits a pattern, or leaves names out.
+    #[must_use]
+    pub const fn has_options(&self) -> bool {
+        self.types.is_some() || !self.pattern.is_empty() || !self.left_out.is_empty()
     }
 }
 

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use xdnsd_core::policy::List;
+use xdnsd_core::policy::list::CLAUSES_MAX;
 
 use super::{COMPILED_MAX, ListsInput};
-use crate::compile::list_file::{ListImage, finish};
-use crate::compile::lists::{KeptRules, ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
+use crate::compile::list_file::{ListImage, finish, no_place};
+use crate::compile::lists::{Built, KeptRules, ListBuilder, ListPurpose, ListTally, SOURCES_MAX};
 use crate::compile::problem::{Notes, Problem};
 use crate::compile::room;
 use crate::os::files::{self, Stamp};
@@ -125,7 +126,8 @@ pub(super) fn build_own(input: &ListsInput) -> Result<Vec<NamedList>, Problem> {
         sources: Vec::new(),
         files: Vec::new(),
     };
-    Ok(text.finish(input)?.into_iter().collect())
+    let built = text.finish(input, &mut Notes::default())?;
+    Ok(built.into_iter().collect())
 }
 
 /// All lists. What they were `before` is for files that cannot be taken.
@@ -179,7 +181,7 @@ impl Reading<'_> {
             text.sources.push(path.display().to_string());
             text.files.push((purpose, rules));
         }
-        text.finish(self.input)
+        text.finish(self.input, notes)
     }
 
     /// Adds the rules of a file, or those that it had; and how many there are.
@@ -193,7 +195,7 @@ impl Reading<'_> {
         let before = Before::of(self.before, path, purpose, false);
         if before.is_some() && notes.is_busy(path) {
             self.say_busy(path, notes);
-            return self.keep(text, path, before);
+            return Self::keep(text, path, before, notes);
         }
         let (mark, source) = (text.builder.mark(), text.sources.len() as u16);
         let stamp = fs::metadata(path).ok().map(|found| Stamp::of(&found));
@@ -204,18 +206,21 @@ impl Reading<'_> {
             let reasons = tally.reasons_in_words();
             let reasons = reasons.map(|reasons| format!("{}: {reasons}", path.display()));
             notes.told.extend(reasons);
+            if let Some((line, what)) = tally.beyond_in_words() {
+                notes.push(Problem::in_line(path, line, what));
+            }
             return Ok(Some(tally.rules));
         }
         text.builder.forget(&mark);
-        self.keep(text, path, before)
+        Self::keep(text, path, before, notes)
     }
 
     /// Adds the rules that a file had, and says how many those are.
     fn keep(
-        &self,
         text: &mut TextList,
         path: &Path,
         before: Option<Before<'_>>,
+        notes: &mut Notes,
     ) -> Result<Option<usize>, Problem> {
         let to = text.sources.len() as u16;
         let Some(Before {
@@ -228,7 +233,14 @@ impl Reading<'_> {
         };
         if let Some(kept) = &list.kept {
             let added = text.builder.add_kept(kept, list.image.bytes(), source, to);
-            added.map_err(|error| Problem::with_file(path, &error))?;
+            let left_out = added.map_err(|error| Problem::with_file(path, &error))?;
+            if left_out > 0 {
+                let what = format!(
+                    "of what it said last {} with options left out: more than {CLAUSES_MAX} in all lists",
+                    text::count(left_out, "rule")
+                );
+                notes.push(Problem::of(path.display().to_string(), what));
+            }
         }
         Ok(Some(rules))
     }
@@ -355,7 +367,11 @@ struct TextList {
 
 impl TextList {
     /// With the config's own names; `None` where there is nothing.
-    fn finish(mut self, input: &ListsInput) -> Result<Option<NamedList>, Problem> {
+    fn finish(
+        mut self,
+        input: &ListsInput,
+        notes: &mut Notes,
+    ) -> Result<Option<NamedList>, Problem> {
         let keys = [
             ("filter.block", &input.block_names, ListPurpose::Block),
             ("filter.allow", &input.allow_names, ListPurpose::Allow),
@@ -375,7 +391,14 @@ impl TextList {
         // Twice: it is made, and then copied to where nobody can change it. What it is made of is gone by then.
         let no_room = |error: std::io::Error| Problem::of("lists", error.to_string());
         room::check_now(self.builder.image_bytes_max()).map_err(no_room)?;
-        let (image, kept) = finish(self.builder)?;
+        let Built {
+            image,
+            kept,
+            left_out,
+        } = finish(self.builder)?;
+        no_place(left_out)
+            .into_iter()
+            .for_each(|said| notes.push(said));
         room::check_now(image.len() as u64).map_err(no_room)?;
         let image = Arc::new(ListImage::of(&image)?);
         debug_assert!(
